@@ -1,0 +1,133 @@
+//! The value 0 means frozen: Linux before the patch, and Linus Torvalds' variant that guesses 1.
+//!
+//! There is no Dying state and no noise: the put that reaches 0 has frozen the frame in the same instruction.
+//! The price is a compare-and-swap loop in `try_get` (Linux: `include/linux/page_ref.h`,
+//! `atomic_add_unless`). Saturation is our addition; Linux's page count has none.
+
+use super::Scheme;
+use crate::sync::{AtomicU32, Ordering, Word, fence};
+use crate::{Refused, SATURATED, Snapshot};
+
+/// Linux before the patch: read first, then compare-and-swap until it fits.
+#[derive(Clone, Copy, Debug)]
+pub struct ZeroFrozen;
+
+/// The same encoding; the loop never reads first, it guesses that one reference is held.
+#[derive(Clone, Copy, Debug)]
+pub struct GuessOne;
+
+macro_rules! zero_scheme {
+    ($scheme:ty, $name:literal, $first:expr) => {
+        impl Scheme for $scheme {
+            const NAME: &'static str = $name;
+            const ZERO_IS_FROZEN: bool = true;
+            const NOISY: bool = false;
+            type Atomic = AtomicU32;
+
+            fn new_frozen() -> AtomicU32 {
+                AtomicU32::new(0)
+            }
+            #[inline(always)]
+            fn try_get(word: &AtomicU32, n: u32) -> Result<(), Refused> {
+                try_get_from(word, n, $first(word))
+            }
+            #[inline(always)]
+            fn get(word: &AtomicU32, n: u32) -> Snapshot {
+                get(word, n)
+            }
+            #[inline(always)]
+            fn put_first(word: &AtomicU32, n: u32) -> Option<u64> {
+                put(word, n)
+            }
+            #[inline(always)]
+            fn put_second(_: &AtomicU32, _: u64) -> bool {
+                // The first step froze the frame already.
+                true
+            }
+            #[inline(always)]
+            fn freeze(word: &AtomicU32, expected: u32) -> Result<(), Snapshot> {
+                // Acquire: pairs with Release in put (R6).
+                match Word::compare_exchange(word, u64::from(expected), 0, Ordering::Acquire) {
+                    Ok(_) => Ok(()),
+                    Err(found) => Err(snapshot(found as u32)),
+                }
+            }
+            #[inline(always)]
+            fn unfreeze(word: &AtomicU32, n: u32) {
+                // Release: publishes the frame to every successful try_get (R6).
+                Word::store(word, u64::from(n), Ordering::Release);
+            }
+            fn snapshot(word: &AtomicU32) -> Snapshot {
+                snapshot(word.load(Ordering::Relaxed))
+            }
+        }
+    };
+}
+
+zero_scheme!(ZeroFrozen, "zero-frozen", |word: &AtomicU32| word.load(Ordering::Relaxed));
+zero_scheme!(GuessOne, "guess-one", |_: &AtomicU32| 1);
+
+#[inline(always)]
+fn try_get_from(word: &AtomicU32, n: u32, first: u32) -> Result<(), Refused> {
+    let mut old = first;
+    loop {
+        if old == 0 {
+            return Err(Refused::Frozen);
+        }
+        if old >= SATURATED - n {
+            return Err(saturate(word, old));
+        }
+        // Acquire: pairs with Release in unfreeze (R6).
+        match word.compare_exchange(old, old + n, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => return Ok(()),
+            Err(found) => old = found,
+        }
+    }
+}
+
+#[inline(always)]
+fn get(word: &AtomicU32, n: u32) -> Snapshot {
+    // Relaxed: the reference that the caller holds already gave it the edge.
+    let old = word.fetch_add(n, Ordering::Relaxed);
+    if old >= SATURATED - n {
+        saturate(word, old + n);
+    }
+    snapshot(old)
+}
+
+#[inline(always)]
+fn put(word: &AtomicU32, n: u32) -> Option<u64> {
+    // Release: what this holder wrote is visible to the one who reaches 0 (R6).
+    let old = word.fetch_sub(n, Ordering::Release);
+    debug_assert!(old >= n, "put of {n} on a frame that is {:?}: the caller holds no such references", snapshot(old));
+    if old == n {
+        // Acquire: pairs with every holder's Release above.
+        fence(Ordering::Acquire);
+        #[cfg(any(broken = "freed-left-dying", broken = "put-clears-frozen"))]
+        word.store(1, Ordering::Relaxed);
+        return Some(0);
+    }
+    if old - n >= SATURATED {
+        saturate(word, old - n);
+    }
+    None
+}
+
+/// Lifts a saturated count far above the limit, where it stays.
+#[cold]
+#[inline(never)]
+fn saturate(word: &AtomicU32, mut now: u32) -> Refused {
+    // A try_get that would cross the limit saturates the frame as well: refused once, refused for good.
+    while now >= SATURATED - crate::MAX_AT_ONCE {
+        // Relaxed: a leaked frame publishes nothing.
+        match word.compare_exchange(now, SATURATED + SATURATED / 2, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => break,
+            Err(found) => now = found,
+        }
+    }
+    Refused::Saturated
+}
+
+fn snapshot(word: u32) -> Snapshot {
+    if word == 0 { Snapshot::Frozen { noise: 0 } } else { Snapshot::live(word) }
+}
