@@ -1,0 +1,219 @@
+//! An arena: frames whose bytes come from the operating system, for programs in user space.
+//!
+//! The bytes are mapped per arena and unmapped when all its frames are free. The zone, with its metadata, is
+//! never unmapped: it goes to a pool and serves a later arena (R7: a put that sleeps between its two
+//! steps may wake long after). A frame that is still held when its arena is dropped keeps the arena's bytes
+//! until a later arena is made or dropped and finds it free.
+
+use core::any::{Any, TypeId};
+use core::ptr::{self, NonNull};
+use std::boxed::Box;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::vec::Vec;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+use crate::hotplug::{Offline, OfflineError};
+use crate::ids::{BLOCK_ORDER, FRAME_SIZE, Pfn};
+use crate::memmap::MemmapMemory;
+use crate::migrate::Owner;
+use crate::platform::{KindOps, Platform};
+use crate::zone::Zone;
+
+/// Frames do not begin at 0, so that a frame number is not taken for an index by mistake.
+const FIRST: Pfn = Pfn::new(1 << 20);
+
+/// Zones without bytes, to be used again, and zones that wait for their last holders.
+static POOL: Mutex<Vec<Pooled>> = Mutex::new(Vec::new());
+
+struct Pooled {
+    platform: TypeId,
+    zone: &'static (dyn Any + Send + Sync),
+    /// The zone's bytes, while frames of it are still held.
+    bytes: Option<Bytes>,
+    /// Takes all blocks offline, if every frame is free.
+    retire: fn(&'static (dyn Any + Send + Sync)) -> bool,
+}
+
+fn pool() -> MutexGuard<'static, Vec<Pooled>> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A mapping of anonymous memory, aligned to a block; unmapped when dropped.
+#[derive(Debug)]
+struct Bytes {
+    mapping: NonNull<u8>,
+    mapped: usize,
+    first: *mut u8,
+}
+
+// SAFETY: it owns its mapping; nothing in it belongs to a thread.
+unsafe impl Send for Bytes {}
+// SAFETY: shared access only reads the fields.
+unsafe impl Sync for Bytes {}
+
+impl Bytes {
+    fn map(len: usize) -> io::Result<Self> {
+        let mapped = len
+            .checked_add(BLOCK_ORDER.bytes())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "an arena larger than the address space"))?;
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+        // SAFETY: a new mapping at no fixed address touches nothing that exists.
+        let mapping = unsafe { mmap_anonymous(ptr::null_mut(), mapped, protection, flags) }?.cast::<u8>();
+        let first = mapping.wrapping_add(mapping.align_offset(BLOCK_ORDER.bytes()));
+        Ok(Self { mapping: NonNull::new(mapping).expect("a mapping is not at 0"), mapped, first })
+    }
+
+    fn block(&self, block: usize) -> *mut u8 {
+        self.first.wrapping_add(block * BLOCK_ORDER.bytes())
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping; no frame in it is online any more, so nobody has its address.
+        let unmapped = unsafe { munmap(self.mapping.as_ptr().cast(), self.mapped) };
+        debug_assert!(unmapped.is_ok(), "munmap of an arena: {unmapped:?}");
+    }
+}
+
+/// A zone with bytes from the system, all online.
+#[derive(Debug)]
+pub struct Arena<P: Platform> {
+    zone: &'static Zone<P>,
+    /// `None` only inside drop.
+    bytes: Option<Bytes>,
+}
+
+impl<P: Platform> Arena<P> {
+    /// An arena of `bytes` bytes, rounded down to whole blocks of 2 MiB, at least one. Nothing is resident yet.
+    ///
+    /// `kinds` says what is done when a folio of each kind is put for the last time.
+    pub fn new(bytes: usize, kinds: &'static [KindOps<P>]) -> io::Result<Self> {
+        let blocks = (bytes / BLOCK_ORDER.bytes()).max(1);
+        let frames = u32::try_from(blocks)
+            .ok()
+            .and_then(|blocks| blocks.checked_mul(BLOCK_ORDER.frames()))
+            .filter(|&frames| frames < 1 << 30)
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    std::format!("an arena of {bytes} bytes: 4 TiB is the most"),
+                )
+            })?;
+        let bytes = Bytes::map(blocks * BLOCK_ORDER.bytes())?;
+        let zone = match pooled_zone::<P>(frames, kinds) {
+            Some(zone) => zone,
+            None => new_zone(frames, kinds)?,
+        };
+        // SAFETY: the bytes of every frame are mapped at their offset until the arena retires, which it does
+        // only when all blocks are offline; a pooled or new zone has none online.
+        unsafe { zone.reuse(frames, bytes.first) };
+        for block in 0..blocks {
+            // SAFETY: the bytes were just given to the zone.
+            unsafe { zone.online_block(block) };
+        }
+        Ok(Self { zone, bytes: Some(bytes) })
+    }
+
+    /// The zone of its frames.
+    pub fn zone(&self) -> &'static Zone<P> {
+        self.zone
+    }
+
+    /// Takes a block offline and gives its memory back to the system.
+    pub fn offline(&self, block: usize, owner: &dyn Owner<P>) -> Result<Offline<P>, OfflineError> {
+        let offline = self.zone.offline(block, owner)?;
+        if let Some(bytes) = &self.bytes {
+            // SAFETY: the block is offline: no reference, token or list leads to its bytes, and the one who
+            // could bring it back is this call's result.
+            let given_back = unsafe { madvise(bytes.block(block).cast(), BLOCK_ORDER.bytes(), Advice::LinuxDontNeed) };
+            debug_assert!(given_back.is_ok(), "madvise of an offline block: {given_back:?}");
+        }
+        Ok(offline)
+    }
+
+    /// Brings a block back; its bytes are zeroes.
+    ///
+    /// # Panics
+    ///
+    /// When the block was taken from another arena.
+    pub fn online(&self, offline: Offline<P>) {
+        // SAFETY: the bytes of all blocks are mapped while the arena exists; a token of an arena that had this zone
+        // before is refused by its epoch.
+        unsafe { self.zone.online(offline) };
+    }
+}
+
+impl<P: Platform> Drop for Arena<P> {
+    fn drop(&mut self) {
+        let mut pool = pool();
+        pool.push(Pooled {
+            platform: TypeId::of::<P>(),
+            zone: self.zone,
+            bytes: self.bytes.take(),
+            retire: |zone| zone.downcast_ref::<Zone<P>>().is_some_and(retire),
+        });
+        collect(&mut pool);
+    }
+}
+
+/// Unmaps what every zone in the pool no longer needs.
+fn collect(pool: &mut [Pooled]) {
+    for entry in pool {
+        if entry.bytes.is_some() && (entry.retire)(entry.zone) {
+            entry.bytes = None;
+        }
+    }
+}
+
+/// Takes every block offline if nothing is in use. Nobody can allocate: the arena is gone.
+fn retire<P: Platform>(zone: &'static Zone<P>) -> bool {
+    struct Nobody;
+    impl<P: Platform> Owner<P> for Nobody {
+        fn with_slot(&self, _: Pfn, _: u64, _: &mut dyn FnMut(&crate::Slot<P>)) -> bool {
+            false
+        }
+    }
+    zone.drain();
+    let stats = zone.stats();
+    if stats.free_frames != stats.online_frames {
+        return false;
+    }
+    for block in 0..zone.blocks() {
+        match zone.offline(block, &Nobody) {
+            // The block comes back by `online_block`, when the zone is used again.
+            Ok(_) | Err(OfflineError::NotOnline) => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// The smallest zone in the pool that fits.
+fn pooled_zone<P: Platform>(frames: u32, kinds: &'static [KindOps<P>]) -> Option<&'static Zone<P>> {
+    let mut pool = pool();
+    collect(&mut pool);
+    let fits = |entry: &Pooled| {
+        let zone = entry.zone.downcast_ref::<Zone<P>>()?;
+        let same = entry.platform == TypeId::of::<P>() && ptr::eq(zone.kinds(), kinds);
+        (same && entry.bytes.is_none() && zone.memmap.frames() >= frames).then(|| zone.memmap.frames())
+    };
+    let (place, _) = pool.iter().enumerate().filter_map(|(n, entry)| Some((n, fits(entry)?))).min_by_key(|e| e.1)?;
+    pool.swap_remove(place).zone.downcast_ref()
+}
+
+/// A zone with a memmap of its own, of a round size so that it can serve others later.
+fn new_zone<P: Platform>(frames: u32, kinds: &'static [KindOps<P>]) -> io::Result<&'static Zone<P>> {
+    let frames = frames.next_power_of_two();
+    let size = Zone::<P>::layout(frames).size().next_multiple_of(FRAME_SIZE);
+    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+    // SAFETY: a new mapping at no fixed address touches nothing that exists.
+    let metadata = unsafe { mmap_anonymous(ptr::null_mut(), size, protection, flags) }?;
+    let metadata = NonNull::new(metadata.cast::<u8>()).expect("a mapping is not at 0");
+    // SAFETY: a fresh mapping of the layout's size, page aligned, zeroed, never unmapped. No frame is online
+    // yet; `reuse` gives the bytes before the first is.
+    let zone = unsafe { Zone::new(metadata, MemmapMemory::Zeroed, FIRST, frames, ptr::null_mut(), kinds) };
+    Ok(Box::leak(Box::new(zone)))
+}

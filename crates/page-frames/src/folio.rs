@@ -1,0 +1,224 @@
+//! The two ways to hold a folio: counted ([`FolioRef`]) and alone ([`FrozenFolio`], the token).
+
+use core::fmt;
+use core::mem;
+
+use crate::ids::{Order, Pfn};
+use crate::memmap::Kind;
+use crate::platform::Platform;
+use crate::zone::Zone;
+
+/// One counted reference. While it exists, the folio's bytes do not change and its frames stay what they are.
+///
+/// Clone takes another one, drop returns it; the last one out runs the kind's `destroy`, in its own thread.
+pub struct FolioRef<P: Platform> {
+    zone: &'static Zone<P>,
+    /// **Invariant:** this value accounts for one reference in the head's word, and the folio's bytes are
+    /// only written under a [`FrozenFolio`], which can not exist beside it.
+    index: u32,
+}
+
+impl<P: Platform> FolioRef<P> {
+    /// Wraps one reference that was just taken, or comes back from a slot.
+    #[inline(always)]
+    pub(crate) fn from_index(zone: &'static Zone<P>, index: u32) -> Self {
+        Self { zone, index }
+    }
+
+    /// The first frame.
+    pub fn pfn(&self) -> Pfn {
+        self.zone.pfn(self.index)
+    }
+
+    /// The size.
+    pub fn order(&self) -> Order {
+        self.zone.descriptor(self.index).shape().order
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.zone.descriptor(self.index).shape().kind
+    }
+
+    /// What its owner noted in the descriptor.
+    pub fn private(&self) -> u64 {
+        self.zone.descriptor(self.index).private()
+    }
+
+    /// Notes that it was used, for reclaim.
+    #[inline(always)]
+    pub fn mark(&self) {
+        self.zone.descriptor(self.index).set_mark();
+    }
+
+    /// The bytes of the whole folio.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: mapped while the block is online, which a reference keeps it; initialised, since memory from the
+        // system is; not written while a reference exists (the invariant on `index`).
+        unsafe { core::slice::from_raw_parts(self.zone.address(self.index), self.order().bytes()) }
+    }
+
+    /// The bytes of the first frame alone: what a folio of order 0 is, without reading its order.
+    #[inline(always)]
+    pub fn first_frame(&self) -> &[u8; crate::FRAME_SIZE] {
+        // SAFETY: as in `as_slice`; a folio has at least one frame.
+        unsafe { &*self.zone.address(self.index).cast() }
+    }
+}
+
+impl<P: Platform> Clone for FolioRef<P> {
+    fn clone(&self) -> Self {
+        self.zone.descriptor(self.index).word.get(1);
+        Self { zone: self.zone, index: self.index }
+    }
+}
+
+impl<P: Platform> Drop for FolioRef<P> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        #[cfg(broken = "early-destructor")]
+        let early = self.kind();
+        if let Some(dying) = self.zone.descriptor(self.index).word.drop_references(1) {
+            P::between_put_steps();
+            if let Some(token) = dying.finish() {
+                token.leave_frozen();
+                let folio = FrozenFolio::from_index(self.zone, self.index);
+                #[cfg(not(broken = "early-destructor"))]
+                let kind = folio.kind();
+                #[cfg(broken = "early-destructor")]
+                let kind = early;
+                self.zone.destroy(folio, kind);
+            }
+        }
+    }
+}
+
+impl<P: Platform> fmt::Debug for FolioRef<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = &self.zone.descriptor(self.index).word;
+        write!(f, "folio at {:?}, {:?}, {:?}, {:?}", self.pfn(), self.order(), self.kind(), word)
+    }
+}
+
+/// Exclusive control of a frozen folio: the token that the winner of a last put or of a freeze holds, and what
+/// the allocator hands out. Only it can be written to, split, initialised or freed.
+///
+/// Dropping it by mistake leaks its frames; debug builds panic.
+#[must_use = "a token that nobody uses leaks its frames: init, publish or free it"]
+pub struct FrozenFolio<P: Platform> {
+    zone: &'static Zone<P>,
+    /// **Invariant:** the head's word is frozen, and this is the only token of the folio.
+    index: u32,
+}
+
+impl<P: Platform> FrozenFolio<P> {
+    pub(crate) fn from_index(zone: &'static Zone<P>, index: u32) -> Self {
+        Self { zone, index }
+    }
+
+    pub(crate) fn into_index(self) -> u32 {
+        let index = self.index;
+        mem::forget(self);
+        index
+    }
+
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The first frame.
+    pub fn pfn(&self) -> Pfn {
+        self.zone.pfn(self.index)
+    }
+
+    /// The size.
+    pub fn order(&self) -> Order {
+        self.zone.descriptor(self.index).shape().order
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.zone.descriptor(self.index).shape().kind
+    }
+
+    /// What its owner noted in the descriptor.
+    pub fn private(&self) -> u64 {
+        self.zone.descriptor(self.index).private()
+    }
+
+    /// Says what the folio is, and notes `private` for its owner.
+    ///
+    /// # Panics
+    ///
+    /// When `kind` is one of the allocator's own free kinds.
+    pub fn set_owner(&mut self, kind: Kind, private: u64) {
+        assert!(kind.is_allocated(), "{kind:?} is no kind of an allocated folio");
+        let head = self.zone.descriptor(self.index);
+        head.set_private(private);
+        head.set_shape(kind, head.shape().order);
+    }
+
+    /// The bytes of the whole folio.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: mapped while the block is online; the token is exclusive, so nobody writes.
+        unsafe { core::slice::from_raw_parts(self.zone.address(self.index), self.order().bytes()) }
+    }
+
+    /// The bytes of the whole folio, to write.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above; readers need a reference, which does not exist while the folio is frozen.
+        unsafe { core::slice::from_raw_parts_mut(self.zone.address(self.index), self.order().bytes()) }
+    }
+
+    /// Begins a life with one reference, the caller's.
+    pub fn init(self) -> FolioRef<P> {
+        let zone = self.zone;
+        FolioRef::from_index(zone, self.unfreeze(1))
+    }
+
+    /// Ends the freeze with `n` references, which the caller accounts for by the index returned.
+    pub(crate) fn unfreeze(self, n: u32) -> u32 {
+        self.zone.descriptor(self.index).word.claim_frozen().unfreeze(n);
+        self.into_index()
+    }
+
+    /// Cuts the folio into equal parts of a smaller order, each a token of the same kind and private.
+    /// The new heads were tails: frozen all along, so nobody can take a reference on the way.
+    ///
+    /// # Panics
+    ///
+    /// When `order` is larger than the folio's.
+    pub fn split(self, order: Order) -> impl Iterator<Item = Self> {
+        let (zone, whole, kind, private) = (self.zone, self.order(), self.kind(), self.private());
+        assert!(order <= whole, "a folio of {whole:?} can not be split into parts of {order:?}");
+        let first = self.into_index();
+        // Back to front, so that the old head, which a walker may probe, shrinks last.
+        for part in (first..first + whole.frames()).step_by(order.frames() as usize).rev() {
+            let head = zone.descriptor(part);
+            debug_assert!(head.word.snapshot().is_frozen(), "a tail is {:?} (R1)", head.word);
+            head.set_private(private);
+            head.clear_mark();
+            head.set_shape(kind, order);
+        }
+        (first..first + whole.frames()).step_by(order.frames() as usize).map(move |index| Self::from_index(zone, index))
+    }
+
+    /// Returns the folio to the allocator.
+    pub fn free(self) {
+        let (zone, order) = (self.zone, self.order());
+        zone.free_index(self.into_index(), order);
+    }
+}
+
+impl<P: Platform> Drop for FrozenFolio<P> {
+    fn drop(&mut self) {
+        debug_assert!(P::unwinding(), "a token was dropped: {self:?} is leaked, frozen for ever");
+    }
+}
+
+impl<P: Platform> fmt::Debug for FrozenFolio<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "token of the folio at {:?}, {:?}, {:?}", self.pfn(), self.order(), self.kind())
+    }
+}

@@ -1,0 +1,98 @@
+//! Frame numbers, orders and ranges.
+
+use core::fmt;
+
+/// Bytes in one frame.
+pub const FRAME_SIZE: usize = 4096;
+
+/// The largest order of the buddy allocator: 4 MiB.
+pub const MAX_ORDER: Order = Order(10);
+
+/// The order of the unit that goes offline and comes back: 2 MiB.
+pub const BLOCK_ORDER: Order = Order(9);
+
+/// A page frame number: a physical address divided by [`FRAME_SIZE`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pfn(u64);
+
+impl Pfn {
+    /// The frame with this number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for Pfn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pfn {:#x}", self.0)
+    }
+}
+
+/// The size of a block as a power of two, in frames. At most [`MAX_ORDER`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Order(u8);
+
+impl Order {
+    /// A single frame.
+    pub const ZERO: Self = Self(0);
+
+    /// The order `n`, if it is not above [`MAX_ORDER`].
+    pub const fn new(n: u8) -> Option<Self> {
+        if n <= MAX_ORDER.0 { Some(Self(n)) } else { None }
+    }
+
+    /// The exponent.
+    pub const fn as_u8(self) -> u8 {
+        self.0
+    }
+
+    /// Frames in a block of this order.
+    pub const fn frames(self) -> u32 {
+        1 << self.0
+    }
+
+    /// Bytes in a block of this order.
+    pub const fn bytes(self) -> usize {
+        FRAME_SIZE << self.0
+    }
+}
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "order {}", self.0)
+    }
+}
+
+/// Frames from `start` up to, not including, `end`. Iterates over them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PfnRange {
+    /// The first frame.
+    pub start: Pfn,
+    /// One past the last frame.
+    pub end: Pfn,
+}
+
+impl PfnRange {
+    /// Frames in the range.
+    pub const fn frames(&self) -> u64 {
+        self.end.0.saturating_sub(self.start.0)
+    }
+}
+
+impl Iterator for PfnRange {
+    type Item = Pfn;
+
+    fn next(&mut self) -> Option<Pfn> {
+        if self.start >= self.end {
+            return None;
+        }
+        let pfn = self.start;
+        self.start = Pfn(pfn.0 + 1);
+        Some(pfn)
+    }
+}

@@ -1,0 +1,57 @@
+//! Page frames: their descriptors, the allocator, folios, and everything that moves them.
+//!
+//! ```text
+//!   Slot (an index entry)            walk by frame number
+//!        │ get: try_get + re-check        │ try_get_head
+//!        ▼                                ▼
+//!   FolioRef ── last put ──▶ FrozenFolio (the token) ──▶ free ──▶ per-CPU list ──▶ buddy
+//!        ▲                        │    ▲                              (Zone)
+//!        └──────── init ──────────┘    └── alloc_frozen ◀──────────────┘
+//! ```
+//!
+//! - A [`Zone`] lives for ever (`&'static`), as in a kernel: metadata is never unmapped, so the late step of a
+//!   put always finds a word (R7), and handles need no lifetime.
+//! - A tail has no state of its own. Only the head of a block carries a kind and an order; every other
+//!   frame stays frozen, untouched since it was brought up. Making and unmaking tails writes nothing.
+//! - What a frame *is* stands in its descriptor and is read after the last put won (R4), never before.
+//!
+//! Memory comes from the caller ([`Zone::new`]) or, with the feature `arena`, from the operating system
+//! (`Arena`). The lock, the CPU number and sleeping come from the caller's [`Platform`].
+//!
+//! What this crate deliberately lacks: files, any policy of reclaim, NUMA, and a global instance.
+
+#![no_std]
+
+#[cfg(any(test, feature = "arena"))]
+extern crate std;
+
+#[cfg(feature = "arena")]
+mod arena;
+mod buddy;
+mod folio;
+mod hotplug;
+mod ids;
+mod memmap;
+mod migrate;
+mod pcp;
+mod platform;
+mod slot;
+#[cfg(feature = "arena")]
+mod user_space;
+mod walk;
+mod zone;
+
+#[cfg(feature = "arena")]
+pub use arena::Arena;
+pub use buddy::AllocError;
+pub use folio::{FolioRef, FrozenFolio};
+pub use hotplug::{Offline, OfflineError};
+pub use ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn, PfnRange};
+pub use memmap::{Kind, MemmapMemory};
+pub use migrate::{MigrateError, Owner, migrate};
+pub use platform::{KindOps, Platform};
+pub use slot::{Claim, FrozenClaim, Lookup, Slot};
+#[cfg(feature = "arena")]
+pub use user_space::UserSpace;
+pub use walk::{Peek, Refusal};
+pub use zone::{Zone, ZoneStats};

@@ -1,0 +1,212 @@
+//! The memmap: one descriptor per frame, over memory that the caller provides.
+//!
+//! | field | who writes it | who reads it |
+//! | --- | --- | --- |
+//! | `word` | everybody, by page-ref's rules | everybody |
+//! | `shape` (kind, order) | the token's holder, or the zone lock while free | everybody, racily; re-checked after a get (R8) |
+//! | `private` | the token's holder, or the zone lock while free (list links) | as `shape` |
+//! | `mark` | everybody, racily: a hint | reclaim |
+//!
+//! **Invariant:** exactly the heads of blocks have a shape; every other frame's shape is [`Kind::INTERIOR`], 0.
+//! So zeroed metadata says: frozen (where the scheme says so too), no block, not there.
+
+use core::alloc::Layout;
+use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+
+use page_ref::{PageRef, Scheme};
+
+use crate::ids::Order;
+
+/// What a block is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Kind(u8);
+
+impl Kind {
+    /// No head of a block: a tail, or not there at all.
+    pub const INTERIOR: Self = Self(0);
+    /// In the buddy's free lists.
+    pub const FREE: Self = Self(1);
+    /// In a per-CPU list.
+    pub const FREE_PER_CPU: Self = Self(2);
+    /// Free, and held back because its block goes offline.
+    pub const ISOLATED: Self = Self(3);
+    /// Allocated, without an owner's kind.
+    pub const PLAIN: Self = Self(4);
+    const FIRST_OWNER: u8 = 16;
+
+    /// The `n`-th kind of the owner's own numbering, `n` below 240.
+    ///
+    /// # Panics
+    ///
+    /// When `n` is 240 or more.
+    pub const fn owner(n: u8) -> Self {
+        assert!(n < 240, "an owner has 240 kinds");
+        Self(Self::FIRST_OWNER + n)
+    }
+
+    /// Whether a block of this kind belongs to somebody outside the allocator.
+    pub const fn is_allocated(self) -> bool {
+        self.0 >= Self::PLAIN.0
+    }
+
+    /// Whether a block of this kind is free.
+    pub const fn is_free(self) -> bool {
+        self.0 >= Self::FREE.0 && self.0 <= Self::ISOLATED.0
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::INTERIOR => f.write_str("interior"),
+            Self::FREE => f.write_str("free"),
+            Self::FREE_PER_CPU => f.write_str("free (per CPU)"),
+            Self::ISOLATED => f.write_str("free (isolated)"),
+            Self::PLAIN => f.write_str("plain"),
+            Self(n) => write!(f, "owner kind {}", n.wrapping_sub(Self::FIRST_OWNER)),
+        }
+    }
+}
+
+/// Kind and order in one load.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) kind: Kind,
+    pub(crate) order: Order,
+}
+
+impl Shape {
+    pub(crate) const INTERIOR: Self = Self { kind: Kind::INTERIOR, order: Order::ZERO };
+
+    fn from_bits(bits: u16) -> Self {
+        let [kind, order] = bits.to_le_bytes();
+        Self { kind: Kind(kind), order: Order::new(order).unwrap_or(Order::ZERO) }
+    }
+
+    fn to_bits(self) -> u16 {
+        u16::from_le_bytes([self.kind.0, self.order.as_u8()])
+    }
+}
+
+/// One frame's metadata.
+#[repr(C)]
+pub(crate) struct Descriptor<S: Scheme> {
+    pub(crate) word: PageRef<S>,
+    shape: AtomicU16,
+    mark: AtomicU8,
+    spare: AtomicU8,
+    private: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Descriptor<page_ref::schemes::LiveBitHigh>>() == 16);
+const _: () = assert!(size_of::<Descriptor<page_ref::schemes::Generational>>() == 24);
+
+impl<S: Scheme> Descriptor<S> {
+    fn new() -> Self {
+        Self {
+            word: PageRef::frozen(),
+            shape: AtomicU16::new(0),
+            mark: AtomicU8::new(0),
+            spare: AtomicU8::new(0),
+            private: AtomicU64::new(0),
+        }
+    }
+
+    /// Acquire: a walker that sees a head's shape sees what was written before it.
+    #[inline(always)]
+    pub(crate) fn shape(&self) -> Shape {
+        Shape::from_bits(self.shape.load(Ordering::Acquire))
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_shape(&self, kind: Kind, order: Order) {
+        // Release: pairs with Acquire in shape.
+        self.shape.store(Shape { kind, order }.to_bits(), Ordering::Release);
+    }
+
+    pub(crate) fn private(&self) -> u64 {
+        // Relaxed: whoever acts on it took a reference or the zone lock, which gives the edge.
+        self.private.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_private(&self, value: u64) {
+        self.private.store(value, Ordering::Relaxed);
+    }
+
+    /// Notes that the folio was used. A store only when it was not noted yet: a hit on a hot page writes nothing.
+    #[inline(always)]
+    pub(crate) fn set_mark(&self) {
+        if self.mark.load(Ordering::Relaxed) == 0 {
+            self.mark.store(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_marked(&self) -> bool {
+        self.mark.load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn clear_mark(&self) {
+        self.mark.store(0, Ordering::Relaxed);
+    }
+}
+
+/// What the memory given for a memmap holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemmapMemory {
+    /// Zeroes: fresh from the system. Under a scheme where zero means frozen nothing is written.
+    Zeroed,
+    /// Anything: every descriptor is initialised.
+    Garbage,
+}
+
+/// The descriptors of a zone, by index from the zone's first frame.
+pub(crate) struct Memmap<S: Scheme> {
+    /// **Invariant:** points to `frames` initialised descriptors that are never unmapped or written
+    /// otherwise (R7: the promise of [`Memmap::new`]'s caller).
+    descriptors: NonNull<Descriptor<S>>,
+    frames: u32,
+}
+
+// SAFETY: a memmap is a shared slice of atomics.
+unsafe impl<S: Scheme> Send for Memmap<S> {}
+// SAFETY: as above.
+unsafe impl<S: Scheme> Sync for Memmap<S> {}
+
+impl<S: Scheme> Memmap<S> {
+    pub(crate) fn layout(frames: u32) -> Layout {
+        Layout::array::<Descriptor<S>>(frames as usize).expect("2^32 descriptors fit an address space")
+    }
+
+    /// # Safety
+    ///
+    /// `memory` has the layout of [`Memmap::layout`], is this memmap's alone for ever, and holds what
+    /// `holds` says.
+    pub(crate) unsafe fn new(memory: NonNull<u8>, frames: u32, holds: MemmapMemory) -> Self {
+        let descriptors = memory.cast::<Descriptor<S>>();
+        if !(S::ZERO_IS_FROZEN && holds == MemmapMemory::Zeroed) {
+            for index in 0..frames as usize {
+                // SAFETY: within the memory's layout.
+                let descriptor = unsafe { descriptors.add(index) };
+                // SAFETY: aligned, in bounds, nobody else's.
+                unsafe { descriptor.write(Descriptor::new()) };
+            }
+        }
+        Self { descriptors, frames }
+    }
+
+    pub(crate) fn frames(&self) -> u32 {
+        self.frames
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self, index: u32) -> &Descriptor<S> {
+        debug_assert!(index < self.frames, "frame {index} of a memmap of {}", self.frames);
+        // SAFETY: every index inside this crate is below `frames`: it comes from a range check in
+        // `Zone::index`, from a list of frames of this zone, or from a slot that only held such.
+        let descriptor = unsafe { self.descriptors.add(index as usize) };
+        // SAFETY: the invariant on `descriptors`; all fields are atomics, so shared access is enough.
+        unsafe { descriptor.as_ref() }
+    }
+}

@@ -1,0 +1,86 @@
+//! Migration: a folio's contents move to another frame while its index goes on pointing at them.
+//!
+//! | step | backs out by |
+//! | --- | --- |
+//! | 1. find the slot that indexes the folio, through its owner | nothing was done |
+//! | 2. claim the slot, and check that it still holds this folio | releasing the claim |
+//! | 3. allocate the target, frozen | releasing the claim |
+//! | 4. freeze the folio; somebody holds references: busy | freeing the target, releasing the claim |
+//! | 5. copy bytes, kind and private | can not fail |
+//! | 6. switch the slot to the target, which opens it | |
+//! | 7. free the old folio | |
+
+use crate::ids::Pfn;
+use crate::platform::Platform;
+use crate::slot::Slot;
+use crate::zone::Zone;
+
+/// Who indexes folios, and so can say where.
+pub trait Owner<P: Platform>: Sync {
+    /// Calls `visit` with the slot that should hold the folio whose descriptor says `private`. `false`: there is
+    /// no such slot (any more). The folio may have moved meanwhile; `visit` checks.
+    fn with_slot(&self, pfn: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool;
+}
+
+/// Why a folio was not migrated. It is where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MigrateError {
+    /// It is free, a tail, offline, a plain block, or its owner does not know it.
+    NotMovable,
+    /// Somebody holds references to it, or is at work on it.
+    Busy,
+    /// There is no free frame to move it to.
+    OutOfFrames,
+    /// It left its slot before it could be claimed.
+    Moved,
+}
+
+impl core::fmt::Display for MigrateError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NotMovable => "the frame is not movable",
+            Self::Busy => "somebody holds references to the folio",
+            Self::OutOfFrames => "no free frame to move the folio to",
+            Self::Moved => "the folio had moved already",
+        })
+    }
+}
+
+impl core::error::Error for MigrateError {}
+
+/// Moves the folio at `pfn` to another frame of its zone and says which.
+pub fn migrate<P: Platform>(zone: &'static Zone<P>, pfn: Pfn, owner: &dyn Owner<P>) -> Result<Pfn, MigrateError> {
+    let seen = zone.index(pfn).map(|_| zone.peek(pfn)).ok_or(MigrateError::NotMovable)?;
+    if !seen.kind.is_allocated() || seen.kind == crate::Kind::PLAIN {
+        return Err(MigrateError::NotMovable);
+    }
+    let mut result = Err(MigrateError::NotMovable);
+    owner.with_slot(pfn, seen.private, &mut |slot| result = migrate_slot(zone, pfn, slot));
+    result
+}
+
+fn migrate_slot<P: Platform>(zone: &'static Zone<P>, pfn: Pfn, slot: &Slot<P>) -> Result<Pfn, MigrateError> {
+    if slot.pfn(zone) != Some(pfn) {
+        return Err(MigrateError::Moved);
+    }
+    let claim = slot.claim(zone).ok_or(MigrateError::Busy)?;
+    if claim.pfn() != pfn {
+        return Err(MigrateError::Moved);
+    }
+    // While the slot's reference exists the order can not change; it is read under the claim.
+    let mut target = zone.alloc_frozen(zone.peek(pfn).order).map_err(|_| MigrateError::OutOfFrames)?;
+    let frozen = match claim.freeze() {
+        Ok(frozen) => frozen,
+        Err(claim) => {
+            drop(claim);
+            target.free();
+            return Err(MigrateError::Busy);
+        }
+    };
+    let old = frozen.folio();
+    target.as_mut_slice().copy_from_slice(old.as_slice());
+    target.set_owner(old.kind(), old.private());
+    let moved_to = target.pfn();
+    frozen.replace(target).free();
+    Ok(moved_to)
+}

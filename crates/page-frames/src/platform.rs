@@ -1,0 +1,46 @@
+//! What the surroundings give: the scheme, the lock, the CPU number, sleeping.
+//!
+//! One trait, so that everything above carries one type parameter. A kernel implements it with its spin
+//! lock that disables interrupts, its CPU number and its wait queues; user space takes `UserSpace`.
+
+use crate::folio::FrozenFolio;
+use crate::memmap::Kind;
+
+/// The surroundings that frames live in.
+pub trait Platform: Sized + Send + Sync + 'static {
+    /// How reference counts are encoded.
+    type Scheme: page_ref::Scheme;
+    /// What protects the free lists. Held for a bounded number of descriptor writes.
+    type Lock: lock_api::RawMutex + Send + Sync;
+
+    /// The CPU that runs this, as a hint for the choice of a per-CPU list. Any value is correct.
+    fn cpu() -> usize;
+
+    /// Sleeps on `key` while `still()` holds. `still` is evaluated again after the sleeper is visible to
+    /// [`wake_all`](Self::wake_all); waking without reason is allowed.
+    fn wait(key: usize, still: &dyn Fn() -> bool);
+
+    /// Wakes everybody who sleeps on `key`.
+    fn wake_all(key: usize);
+
+    /// Whether this thread unwinds from a panic: then a token dropped on the way is not reported as well.
+    fn unwinding() -> bool {
+        false
+    }
+
+    /// Called between the two steps of a last put, where the reuse race lives (R4, R7). For tests.
+    #[inline(always)]
+    fn between_put_steps() {}
+}
+
+/// What is done with a folio of one kind when its last reference is gone.
+#[derive(Debug)]
+pub struct KindOps<P: Platform> {
+    /// The kind.
+    pub kind: Kind,
+    /// Its name in reports.
+    pub name: &'static str,
+    /// Runs in whichever thread put last, which may be one that never used this folio (the reuse race,
+    /// R4): so it may take no lock that any caller of a put could hold. Ends in [`FrozenFolio::free`] or `init`.
+    pub destroy: fn(FrozenFolio<P>),
+}

@@ -1,0 +1,153 @@
+//! Walking by frame number: descriptor, head, `try_get`, re-check.
+//!
+//! The walker owns nothing and holds no lock; every frame it meets may be allocated, freed or cut up under
+//! it. So: a look, a get, a second look (R8).
+
+use core::fmt;
+
+use page_ref::{Refused, Snapshot};
+
+use crate::folio::FolioRef;
+use crate::ids::{MAX_ORDER, Order, Pfn};
+use crate::memmap::{Kind, Shape};
+use crate::platform::Platform;
+use crate::zone::Zone;
+
+/// Why a walker did not get a reference. Expected: it goes on to the next frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Somebody has exclusive control: it is being filled, moved, reclaimed, or is a plain block.
+    Frozen,
+    /// It is free: in the buddy, in a per-CPU list, or isolated.
+    Free,
+    /// It is a tail of a larger block.
+    Tail,
+    /// It is offline, or no frame of this zone.
+    Offline,
+    /// The get succeeded, but the frame was no longer what it had been; the reference was put back.
+    Moved,
+    /// Its count is saturated; it is leaked.
+    Saturated,
+}
+
+/// A look at one frame, stale as soon as it is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Peek {
+    /// What its descriptor says it is.
+    pub kind: Kind,
+    /// The order, if it is a head.
+    pub order: Order,
+    /// The owner's note, if it is allocated.
+    pub private: u64,
+    /// Whether it was used since the mark was last taken.
+    pub marked: bool,
+    /// Its reference count.
+    pub snapshot: Snapshot,
+}
+
+impl fmt::Debug for Peek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let used = if self.marked { ", used lately" } else { "" };
+        write!(f, "{:?}, {:?}, {:?}{used}", self.kind, self.order, self.snapshot)
+    }
+}
+
+impl<P: Platform> Zone<P> {
+    /// Takes a reference on the folio whose *head* is this very frame. Tails refuse.
+    pub fn try_get(&'static self, pfn: Pfn) -> Result<FolioRef<P>, Refusal> {
+        let index = self.index(pfn).ok_or(Refusal::Offline)?;
+        self.try_get_index(index, self.descriptor(index).shape())
+    }
+
+    /// Takes a reference on the folio that this frame belongs to, head or tail.
+    pub fn try_get_head(&'static self, pfn: Pfn) -> Result<FolioRef<P>, Refusal> {
+        let index = self.index(pfn).ok_or(Refusal::Offline)?;
+        let (head, shape) = self.head_of(index).ok_or(Refusal::Offline)?;
+        if shape.kind.is_free() {
+            return Err(Refusal::Free);
+        }
+        self.try_get_index(head, shape)
+    }
+
+    fn try_get_index(&'static self, index: u32, before: Shape) -> Result<FolioRef<P>, Refusal> {
+        let head = self.descriptor(index);
+        let private = head.private();
+        match head.word.try_get(1) {
+            Err(Refused::Frozen) => Err(self.why_frozen(index, before)),
+            Err(Refused::Saturated) => Err(Refusal::Saturated),
+            Ok(()) => {
+                let folio = FolioRef::from_index(self, index);
+                // R8: is it still what it was? The reference now keeps it so.
+                if (head.shape() != before || head.private() != private) && !cfg!(broken = "no-recheck") {
+                    return Err(Refusal::Moved);
+                }
+                debug_assert!(
+                    before.kind.is_allocated(),
+                    "try_get succeeded on {pfn:?}, which is {kind:?} (R1)",
+                    pfn = self.pfn(index),
+                    kind = before.kind
+                );
+                Ok(folio)
+            }
+        }
+    }
+
+    /// Names the reason for a refusal by what the descriptors say.
+    #[cold]
+    fn why_frozen(&self, index: u32, shape: Shape) -> Refusal {
+        if shape.kind.is_free() {
+            return Refusal::Free;
+        }
+        if shape.kind.is_allocated() {
+            return Refusal::Frozen;
+        }
+        match self.head_of(index) {
+            None => Refusal::Offline,
+            Some((_, shape)) if shape.kind.is_free() => Refusal::Free,
+            Some(_) => Refusal::Tail,
+        }
+    }
+
+    /// The head of the block around a frame: the nearest aligned candidate that says it reaches this far.
+    /// `None`: there is none, or the block was being changed. Only a reference on the head, and the re-check
+    /// after it, make the answer lasting.
+    fn head_of(&self, index: u32) -> Option<(u32, Shape)> {
+        for n in 0..=MAX_ORDER.as_u8() {
+            let candidate = index & !((1 << n) - 1);
+            let shape = self.descriptor(candidate).shape();
+            if shape != Shape::INTERIOR {
+                return (index - candidate < shape.order.frames()).then_some((candidate, shape));
+            }
+        }
+        None
+    }
+
+    /// Looks at one frame without taking a reference.
+    ///
+    /// # Panics
+    ///
+    /// When the frame is not of this zone.
+    pub fn peek(&self, pfn: Pfn) -> Peek {
+        let Some(index) = self.index(pfn) else { panic!("{pfn:?} is no frame of {:?}", self.pfns()) };
+        let descriptor = self.descriptor(index);
+        let shape = descriptor.shape();
+        Peek {
+            kind: shape.kind,
+            order: shape.order,
+            private: descriptor.private(),
+            marked: descriptor.is_marked(),
+            snapshot: descriptor.word.snapshot(),
+        }
+    }
+
+    /// Whether the folio at this head was used since the last call, and forgets it.
+    pub fn take_mark(&self, pfn: Pfn) -> bool {
+        let Some(index) = self.index(pfn) else { return false };
+        let descriptor = self.descriptor(index);
+        let marked = descriptor.is_marked();
+        if marked {
+            descriptor.clear_mark();
+        }
+        marked
+    }
+}

@@ -1,0 +1,336 @@
+//! A zone: a memmap, the allocator over it, and where its frames' bytes lie.
+
+use core::alloc::Layout;
+use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use crossbeam_utils::CachePadded;
+use lock_api::{Mutex, MutexGuard};
+
+use crate::buddy::{AllocError, Buddy};
+use crate::folio::{FolioRef, FrozenFolio};
+use crate::hotplug::{Block, Blocks};
+use crate::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn, PfnRange};
+use crate::memmap::{Descriptor, Kind, Memmap, MemmapMemory};
+use crate::pcp::{self, Pcp};
+use crate::platform::{KindOps, Platform};
+
+/// Frames that one allocator hands out. Lives for ever: everything that refers to frames holds `&'static Zone`,
+/// so no late put ever finds its word gone (R7).
+///
+/// Lock order: a per-CPU list, then the buddy. Neither is held while anything outside this crate runs.
+pub struct Zone<P: Platform> {
+    pub(crate) memmap: Memmap<P::Scheme>,
+    pub(crate) blocks: Blocks,
+    pub(crate) buddy: Mutex<P::Lock, Buddy>,
+    per_cpu: [CachePadded<Mutex<P::Lock, Pcp>>; pcp::LISTS],
+    kinds: &'static [KindOps<P>],
+    first: Pfn,
+    /// Frames in use as this zone, from the first; at most the memmap's.
+    frames: AtomicU32,
+    /// Where the first frame's bytes lie. **Invariant:** while any frame is online, the bytes of all online
+    /// frames are mapped at their offset from here.
+    direct_map: AtomicPtr<u8>,
+    /// How often the zone got new bytes.
+    epoch: AtomicU32,
+}
+
+/// What a zone holds. Racy while it is in use: each figure is right, their sum may not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZoneStats {
+    /// Frames that are not offline.
+    pub online_frames: u32,
+    /// Frames that are free: in the buddy, in per-CPU lists, or isolated.
+    pub free_frames: u32,
+    /// The largest order that the buddy could hand out.
+    pub largest_free_order: Option<Order>,
+}
+
+impl<P: Platform> Zone<P> {
+    /// The metadata that [`Zone::new`] needs for `frames` frames.
+    pub fn layout(frames: u32) -> Layout {
+        let (layout, _) = Self::layout_and_blocks(frames);
+        layout
+    }
+
+    fn layout_and_blocks(frames: u32) -> (Layout, usize) {
+        let blocks = (frames / BLOCK_ORDER.frames()) as usize;
+        let table = Layout::array::<Block>(blocks).expect("a block table fits an address space");
+        Memmap::<P::Scheme>::layout(frames).extend(table).expect("memmap and block table fit an address space")
+    }
+
+    /// A zone of `frames` frames from `first` on, all offline; [`Zone::online_block`] hands them over.
+    ///
+    /// Each block's `destroy` is looked up in `kinds`; a kind that is not there is freed.
+    ///
+    /// # Panics
+    ///
+    /// When `frames` is 0 or no multiple of a block (512), or `first` is not aligned to 1024.
+    ///
+    /// # Safety
+    ///
+    /// - `metadata` has the layout of [`Zone::layout`] and belongs to this zone alone, for ever: it is never
+    ///   unmapped, made read-only or used for anything else (R7). It holds what `holds` says.
+    /// - `direct_map` is where the first frame's bytes lie; the bytes of each frame that is brought online are
+    ///   readable and writable at their offset from it until its block is offline again, and
+    ///   nobody touches them except through this crate.
+    pub unsafe fn new(
+        metadata: NonNull<u8>,
+        holds: MemmapMemory,
+        first: Pfn,
+        frames: u32,
+        direct_map: *mut u8,
+        kinds: &'static [KindOps<P>],
+    ) -> Self {
+        let per_block = BLOCK_ORDER.frames();
+        assert!(frames > 0 && frames.is_multiple_of(per_block), "{frames} frames are no whole number of 2 MiB blocks");
+        assert!(frames < 1 << 30, "{frames} frames are more than a slot can name");
+        assert!(
+            first.as_u64().is_multiple_of(u64::from(MAX_ORDER.frames())),
+            "{first:?} is not aligned to the largest block"
+        );
+        let (_, offset) = Self::layout_and_blocks(frames);
+        // SAFETY: the caller's promise on `metadata`.
+        let memmap = unsafe { Memmap::new(metadata, frames, holds) };
+        // SAFETY: within the layout, by its construction.
+        let table = unsafe { metadata.add(offset) };
+        // SAFETY: as above, behind the descriptors.
+        let blocks = unsafe { Blocks::new(table.cast(), frames / per_block, holds) };
+        Self {
+            memmap,
+            blocks,
+            buddy: Mutex::new(Buddy::default()),
+            per_cpu: core::array::from_fn(|_| CachePadded::new(Mutex::new(Pcp::default()))),
+            kinds,
+            first,
+            frames: AtomicU32::new(frames),
+            direct_map: AtomicPtr::new(direct_map),
+            epoch: AtomicU32::new(0),
+        }
+    }
+
+    /// All frames of the zone, online or not.
+    pub fn pfns(&self) -> PfnRange {
+        PfnRange { start: self.first, end: self.pfn(self.frames()) }
+    }
+
+    /// Blocks of 2 MiB in the zone.
+    pub fn blocks(&self) -> usize {
+        (self.frames() / BLOCK_ORDER.frames()) as usize
+    }
+
+    /// The frames of one block.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such block.
+    pub fn block_range(&self, block: usize) -> PfnRange {
+        assert!(block < self.blocks(), "block {block} of a zone with {}", self.blocks());
+        let start = block as u32 * BLOCK_ORDER.frames();
+        PfnRange { start: self.pfn(start), end: self.pfn(start + BLOCK_ORDER.frames()) }
+    }
+
+    /// A free block as a token: frozen, of kind [`Kind::PLAIN`], its bytes whatever they were.
+    pub fn alloc_frozen(&'static self, order: Order) -> Result<FrozenFolio<P>, AllocError> {
+        let index = if order == Order::ZERO { self.alloc_single() } else { None };
+        let index = match index {
+            Some(index) => index,
+            None => self.buddy.lock().alloc(&self.memmap, order)?,
+        };
+        let head = self.descriptor(index);
+        debug_assert!(head.word.snapshot().is_frozen(), "a free frame is {:?} (R1)", head.word);
+        head.clear_mark();
+        head.set_shape(Kind::PLAIN, order);
+        #[cfg(broken = "tail-left-live")]
+        if order > Order::ZERO && self.descriptor(index + 1).word.snapshot().is_frozen() {
+            self.descriptor(index + 1).word.claim_frozen().init();
+        }
+        Ok(FrozenFolio::from_index(self, index))
+    }
+
+    /// A block with one reference, the caller's.
+    pub fn alloc(&'static self, order: Order, kind: Kind, private: u64) -> Result<FolioRef<P>, AllocError> {
+        let mut folio = self.alloc_frozen(order)?;
+        folio.set_owner(kind, private);
+        Ok(folio.init())
+    }
+
+    /// Moves what the per-CPU lists hold into the buddy.
+    pub fn drain(&self) {
+        for list in &self.per_cpu {
+            let mut list = list.lock();
+            let mut buddy = self.buddy.lock();
+            while let Some(index) = list.pop() {
+                self.free_locked(&mut buddy, index, Order::ZERO);
+            }
+        }
+    }
+
+    /// What the zone holds. Takes each lock in turn: for reports, not for hot paths.
+    pub fn stats(&self) -> ZoneStats {
+        let per_cpu: usize = self.per_cpu.iter().map(|list| list.lock().len()).sum();
+        let buddy = self.buddy.lock();
+        let (online_blocks, captured) = self.blocks.count();
+        ZoneStats {
+            online_frames: online_blocks * BLOCK_ORDER.frames(),
+            free_frames: buddy.frames() + captured + per_cpu as u32,
+            largest_free_order: buddy.largest(),
+        }
+    }
+
+    /// Heads of this kind. Racy, and slow: it looks at every descriptor.
+    pub fn count_kind(&self, kind: Kind) -> usize {
+        (0..self.frames()).filter(|&index| self.descriptor(index).shape().kind == kind).count()
+    }
+
+    /// Takes a single frame from this CPU's list; `None`: go to the buddy.
+    fn alloc_single(&self) -> Option<u32> {
+        let mut list = self.this_cpu()?;
+        if list.len() == 0 {
+            let mut buddy = self.buddy.lock();
+            for _ in 0..pcp::CAPACITY / 2 {
+                let Ok(index) = buddy.alloc(&self.memmap, Order::ZERO) else { break };
+                self.descriptor(index).set_shape(Kind::FREE_PER_CPU, Order::ZERO);
+                list.push(index);
+            }
+        }
+        list.pop()
+    }
+
+    /// Gives a block that rests frozen back to the allocator.
+    pub(crate) fn free_index(&self, index: u32, order: Order) {
+        debug_assert!(
+            self.descriptor(index).word.snapshot().is_frozen(),
+            "a frame that is {:?} was freed (R1)",
+            self.descriptor(index).word
+        );
+        #[cfg(broken = "tail-left-live")]
+        if order > Order::ZERO && !self.descriptor(index + 1).word.snapshot().is_frozen() {
+            if let Some(token) = self.descriptor(index + 1).word.put() {
+                token.leave_frozen();
+            }
+        }
+        if order == Order::ZERO && self.free_single(index) {
+            return;
+        }
+        let mut buddy = self.buddy.lock();
+        self.free_locked(&mut buddy, index, order);
+    }
+
+    /// Puts a single frame into this CPU's list; `false`: it goes to the buddy.
+    fn free_single(&self, index: u32) -> bool {
+        let Some(mut list) = self.this_cpu() else { return false };
+        // Under the list's lock: whoever isolates the block drains this list afterwards, so a frame that
+        // saw its block online is found by that drain.
+        if !self.blocks.is_online(index) {
+            return false;
+        }
+        if list.len() == pcp::CAPACITY {
+            let mut buddy = self.buddy.lock();
+            for _ in 0..pcp::CAPACITY / 2 {
+                let Some(index) = list.pop() else { break };
+                self.free_locked(&mut buddy, index, Order::ZERO);
+            }
+        }
+        self.descriptor(index).set_shape(Kind::FREE_PER_CPU, Order::ZERO);
+        list.push(index)
+    }
+
+    /// Frees under the zone's lock: into the buddy, or held back where the block is isolated.
+    pub(crate) fn free_locked(&self, buddy: &mut Buddy, index: u32, order: Order) {
+        if order > BLOCK_ORDER {
+            for half in (index..index + order.frames()).step_by(BLOCK_ORDER.frames() as usize) {
+                self.descriptor(half).set_shape(Kind::INTERIOR, Order::ZERO);
+                self.free_locked(buddy, half, BLOCK_ORDER);
+            }
+        } else if !self.blocks.is_online(index) {
+            self.descriptor(index).set_shape(Kind::ISOLATED, order);
+            self.blocks.capture(index, order);
+        } else {
+            self.descriptor(index).set_shape(Kind::INTERIOR, Order::ZERO);
+            buddy.free(&self.memmap, index, order);
+        }
+    }
+
+    /// This CPU's list, if nobody else is in it just now.
+    fn this_cpu(&self) -> Option<MutexGuard<'_, P::Lock, Pcp>> {
+        self.per_cpu[P::cpu() % pcp::LISTS].try_lock()
+    }
+
+    /// What becomes of a folio whose last reference is gone. The kind is read here, from the frame as it is now,
+    /// after the freeze was won (R4).
+    #[cold]
+    pub(crate) fn destroy(&self, folio: FrozenFolio<P>, kind: Kind) {
+        match self.kinds.iter().find(|ops| ops.kind == kind) {
+            Some(ops) => (ops.destroy)(folio),
+            None => folio.free(),
+        }
+    }
+
+    #[cfg(feature = "arena")]
+    pub(crate) fn kinds(&self) -> &'static [KindOps<P>] {
+        self.kinds
+    }
+
+    pub(crate) fn frames(&self) -> u32 {
+        // Relaxed: set before the zone is handed to anybody.
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn epoch(&self) -> u32 {
+        // Relaxed: it changes only while no block is online.
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    pub(crate) fn descriptor(&self, index: u32) -> &Descriptor<P::Scheme> {
+        self.memmap.get(index)
+    }
+
+    pub(crate) fn pfn(&self, index: u32) -> Pfn {
+        Pfn::new(self.first.as_u64() + u64::from(index))
+    }
+
+    /// `None`: no frame of this zone.
+    pub(crate) fn index(&self, pfn: Pfn) -> Option<u32> {
+        let index = pfn.as_u64().checked_sub(self.first.as_u64())?;
+        (index < u64::from(self.frames())).then_some(index as u32)
+    }
+
+    /// Where a frame's bytes lie.
+    #[inline(always)]
+    pub(crate) fn address(&self, index: u32) -> *mut u8 {
+        // Relaxed: set before any frame came online; whoever holds a frame got that edge with it.
+        self.direct_map.load(Ordering::Relaxed).wrapping_add(index as usize * FRAME_SIZE)
+    }
+
+    /// Gives a zone whose blocks are all offline new bytes and a new length.
+    ///
+    /// # Safety
+    ///
+    /// As [`Zone::new`] says of `direct_map`; no block is online, `frames` is not above the memmap's.
+    #[cfg(feature = "arena")]
+    pub(crate) unsafe fn reuse(&self, frames: u32, direct_map: *mut u8) {
+        debug_assert_eq!(self.blocks.count().0, 0, "a zone with blocks online was reused");
+        assert!(frames <= self.memmap.frames());
+        self.frames.store(frames, Ordering::Relaxed);
+        self.direct_map.store(direct_map, Ordering::Relaxed);
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl<P: Platform> fmt::Debug for Zone<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.stats();
+        write!(
+            f,
+            "zone of {} frames from {:?}: {} online, {} free, largest free block {:?}",
+            self.frames(),
+            self.first,
+            stats.online_frames,
+            stats.free_frames,
+            stats.largest_free_order
+        )
+    }
+}

@@ -1,0 +1,76 @@
+//! Arenas and the pool of zones behind them: bytes come and go, metadata stays (R7).
+//!
+//! One test per file would be needed to see the pool alone; each test here uses a size of its own instead.
+
+mod common;
+
+use common::{Index, OURS, assert_all_free};
+use page_frames::{Arena, Kind, Order, UserSpace};
+use page_ref::schemes::LiveBitLow;
+
+type Frames = UserSpace<LiveBitLow>;
+
+#[test]
+fn a_zone_serves_a_later_arena_and_its_frames_are_zeroes() {
+    let arena = Arena::<Frames>::new(64 << 21, &[]).unwrap();
+    let zone = arena.zone();
+    let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
+    folio.as_mut_slice().fill(9);
+    folio.free();
+    drop(arena);
+    assert_eq!(zone.stats().online_frames, 0, "its blocks are offline while it waits in the pool");
+    assert!(zone.alloc_frozen(Order::ZERO).is_err(), "a zone in the pool hands nothing out");
+    let again = Arena::<Frames>::new(60 << 21, &[]).unwrap();
+    assert!(std::ptr::eq(zone, again.zone()), "a smaller arena takes the zone that fits");
+    assert_eq!(again.zone().blocks(), 60);
+    let folio = zone.alloc_frozen(Order::ZERO).unwrap();
+    assert!(folio.as_slice().iter().all(|&byte| byte == 0));
+    folio.free();
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_frame_outlives_its_arena_and_its_zone_is_not_reused_until_then() {
+    let arena = Arena::<Frames>::new(256 << 21, &[]).unwrap();
+    let zone = arena.zone();
+    let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
+    folio.set_owner(OURS, 0);
+    folio.as_mut_slice().fill(3);
+    let folio = folio.init();
+    drop(arena);
+    let other = Arena::<Frames>::new(256 << 21, &[]).unwrap();
+    assert!(!std::ptr::eq(zone, other.zone()));
+    assert!(folio.as_slice().iter().all(|&byte| byte == 3), "it kept its bytes");
+    drop(folio);
+    let third = Arena::<Frames>::new(255 << 21, &[]).unwrap();
+    assert!(std::ptr::eq(zone, third.zone()), "the last holder is gone");
+}
+
+/// Found in review: the token of an offline block outlived its arena, and could bring the block online after its
+/// bytes were unmapped.
+#[test]
+fn an_offline_block_of_an_arena_that_is_gone_can_not_come_back() {
+    let arena = Arena::<Frames>::new(1024 << 21, &[]).unwrap();
+    let zone = arena.zone();
+    let stale = arena.offline(3, &Index::new(0)).unwrap();
+    drop(arena);
+    let again = Arena::<Frames>::new(1024 << 21, &[]).unwrap();
+    assert!(std::ptr::eq(zone, again.zone()));
+    let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| again.online(stale)));
+    let text = refused.unwrap_err().downcast::<String>().unwrap();
+    assert!(text.contains("the bytes of offline block 3"), "{text}");
+    assert_eq!(zone.stats().online_frames, 1024 * 512);
+}
+
+#[test]
+fn an_arena_that_can_not_be_is_refused_with_what_is_allowed() {
+    let error = Arena::<Frames>::new(usize::MAX, &[]).unwrap_err();
+    assert!(error.to_string().contains("4 TiB is the most"), "{error}");
+}
+
+#[test]
+fn kinds_print_by_name() {
+    let names = [Kind::FREE, Kind::FREE_PER_CPU, Kind::ISOLATED, Kind::PLAIN, Kind::INTERIOR, Kind::owner(3)];
+    let names = names.map(|kind| format!("{kind:?}"));
+    assert_eq!(names, ["free", "free (per CPU)", "free (isolated)", "plain", "interior", "owner kind 3"]);
+}

@@ -1,0 +1,148 @@
+//! The slot's protocol: who may use the slot's reference, what readers see meanwhile, who is woken.
+
+mod common;
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use common::{Index, OURS, arena, assert_all_free};
+use page_frames::{Lookup, Order, Slot, UserSpace, Zone};
+use page_ref::{DefaultScheme, Snapshot};
+
+fn frozen(zone: &'static Zone<UserSpace>) -> page_frames::FrozenFolio<UserSpace> {
+    let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
+    folio.set_owner(OURS, 0);
+    folio
+}
+
+#[test]
+fn a_folio_is_in_progress_until_it_is_published() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let slot = Slot::<UserSpace>::new();
+    assert!(matches!(slot.get(zone), Lookup::Empty));
+    assert!(slot.claim(zone).is_none());
+    let mut claim = slot.install(frozen(zone)).unwrap();
+    assert!(matches!(slot.get(zone), Lookup::InProgress));
+    assert!(slot.claim(zone).is_none(), "the one who fills it has the claim");
+    let second = slot.install(frozen(zone)).unwrap_err();
+    second.free();
+    claim.folio_mut().as_mut_slice()[0] = 5;
+    let ours = claim.publish_and_get(zone);
+    let Lookup::Hit(hit) = slot.get(zone) else { panic!("{slot:?}") };
+    assert_eq!((hit.as_slice()[0], zone.peek(hit.pfn()).snapshot), (5, Snapshot::Live(3)));
+    drop((hit, ours));
+    let claim = slot.claim(zone).unwrap();
+    drop(claim.remove());
+    assert!(matches!(slot.get(zone), Lookup::Empty));
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_claim_freezes_only_what_nobody_else_holds() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let index = Index::new(1);
+    let pfn = index.publish(zone, 0, Order::ZERO);
+    let Lookup::Hit(holder) = index.0[0].get(zone) else { panic!() };
+    let claim = index.0[0].claim(zone).unwrap();
+    assert!(index.0[0].claim(zone).is_none(), "one claim at a time");
+    let Lookup::Hit(reader) = index.0[0].get(zone) else { panic!("a claimed folio is still read") };
+    drop(reader);
+    let claim = claim.freeze().expect_err("busy");
+    drop(holder);
+    let frozen = claim.freeze().expect("nobody else holds it");
+    assert!(matches!(index.0[0].get(zone), Lookup::InProgress));
+    frozen.publish();
+    assert_eq!(zone.peek(pfn).snapshot, Snapshot::Live(1));
+    index.remove(zone, 0);
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_claim_that_is_dropped_leaves_the_folio_where_it_was() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let index = Index::new(1);
+    let pfn = index.publish(zone, 0, Order::ZERO);
+    drop(index.0[0].claim(zone).unwrap());
+    assert_eq!((index.0[0].pfn(zone), zone.peek(pfn).snapshot), (Some(pfn), Snapshot::Live(1)));
+    index.remove(zone, 0);
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_fill_that_is_dropped_leaves_an_empty_slot_and_a_free_frame() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let slot = Slot::<UserSpace>::new();
+    drop(slot.install(frozen(zone)).unwrap());
+    assert!(slot.is_empty());
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_folio_that_left_its_slot_lives_as_long_as_its_holders() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let index = Index::new(1);
+    let pfn = index.publish(zone, 0, Order::ZERO);
+    let Lookup::Hit(holder) = index.0[0].get(zone) else { panic!() };
+    index.remove(zone, 0);
+    assert_eq!((holder.pfn(), zone.peek(pfn).snapshot), (pfn, Snapshot::Live(1)));
+    assert!(!zone.stats().free_frames.is_multiple_of(512));
+    drop(holder);
+    assert_all_free(zone);
+}
+
+#[test]
+fn replace_switches_the_slot_and_hands_the_old_folio_over() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let index = Index::new(1);
+    let pfn = index.publish(zone, 0, Order::ZERO);
+    let claim = index.0[0].claim(zone).unwrap().freeze().unwrap();
+    let new = frozen(zone);
+    let moved_to = new.pfn();
+    let old = claim.replace(new);
+    assert_eq!((old.pfn(), index.0[0].pfn(zone)), (pfn, Some(moved_to)));
+    old.free();
+    index.remove(zone, 0);
+    assert_all_free(zone);
+}
+
+/// Each end of a claim wakes who sleeps on it, and a slot without a claim lets nobody sleep.
+#[test]
+fn sleepers_wake_when_the_claim_ends() {
+    type End = fn(page_frames::FrozenClaim<'_, UserSpace>);
+    let ends: [End; 3] = [|claim| claim.publish(), |claim| claim.remove().free(), |claim| drop(claim)];
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    for end in ends {
+        let slot = Slot::<UserSpace>::new();
+        slot.wait();
+        let claim = slot.install(frozen(zone)).unwrap();
+        let (woken, wakes) = mpsc::channel();
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                let (slot, woken) = (&slot, woken.clone());
+                scope.spawn(move || {
+                    while matches!(slot.get(zone), Lookup::InProgress) {
+                        slot.wait();
+                    }
+                    woken.send(()).unwrap();
+                });
+            }
+            assert!(wakes.recv_timeout(Duration::from_millis(30)).is_err(), "woke before the claim ended");
+            end(claim);
+            for _ in 0..3 {
+                wakes.recv_timeout(Duration::from_secs(20)).expect("a sleeper was not woken");
+            }
+        });
+        if !slot.is_empty() {
+            drop(slot.claim(zone).unwrap().remove());
+        }
+    }
+    assert_all_free(zone);
+}
