@@ -1,0 +1,178 @@
+//! The cache: a budget of frames, and what is done to all of them.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use page_frames::{
+    Arena, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, Kind, KindOps, MigrateError, Offline, OfflineError, Pfn, UserSpace,
+    Zone, migrate,
+};
+use page_ref::{DefaultScheme, Scheme};
+
+use crate::file::File;
+use crate::open::open_regular;
+use crate::registry::Registry;
+use crate::stats::{CacheStats, Counters};
+
+/// What a folio of the cache is. Its private note: mapping in the high half, page in the low one.
+pub(crate) const CACHED: Kind = Kind::owner(0);
+
+/// Files cached in a fixed amount of memory. Cloning it gives another handle on the same cache.
+#[derive(Clone)]
+pub struct Cache<S: Scheme = DefaultScheme> {
+    inner: Arc<Inner<S>>,
+}
+
+/// What the clones of a cache and its mappings share.
+pub(crate) struct Inner<S: Scheme> {
+    pub(crate) arena: Arena<UserSpace<S>>,
+    pub(crate) registry: Registry<S>,
+    pub(crate) counters: Counters,
+    /// The next frame that reclaim looks at, counted on for ever.
+    pub(crate) hand: AtomicU64,
+    budget_bytes: usize,
+}
+
+impl<S: Scheme> Inner<S> {
+    /// Without a `destroy` of its own: a folio that was put for the last time had left its index before.
+    const KINDS: &'static [KindOps<UserSpace<S>>] =
+        &[KindOps { kind: CACHED, name: "cached", destroy: FrozenFolio::free }];
+
+    pub(crate) fn zone(&self) -> &'static Zone<UserSpace<S>> {
+        self.arena.zone()
+    }
+
+    pub(crate) fn budget_bytes(&self) -> usize {
+        self.budget_bytes
+    }
+}
+
+impl<S: Scheme> Cache<S> {
+    /// A cache that holds `budget_bytes` bytes of files, rounded down to 2 MiB. Memory is taken as pages are read.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the budget is less than 2 MiB or more than the memory of the machine.
+    pub fn new(budget_bytes: usize) -> io::Result<Self> {
+        let (least, most) = (BLOCK_ORDER.bytes(), memory_bytes());
+        if budget_bytes < least || budget_bytes > most {
+            let message =
+                format!("a cache of {budget_bytes} bytes: allowed are {least} to {most}, this machine's memory");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let budget_bytes = budget_bytes - budget_bytes % least;
+        let inner = Inner {
+            arena: Arena::new(budget_bytes, Inner::<S>::KINDS)?,
+            registry: Registry::default(),
+            counters: Counters::default(),
+            hand: AtomicU64::new(0),
+            budget_bytes,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Opens a regular file for reading. Opens of one file, by whatever name, share its pages; an open looks
+    /// whether the file changed and drops what is stale.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else what
+    /// the system says.
+    pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
+        let (file, metadata) = open_regular(path.as_ref())?;
+        File::new(&self.inner, file, &metadata)
+    }
+
+    /// Frees up to `frames` pages that nobody holds, those not used lately first. How many it freed.
+    pub fn reclaim(&self, frames: usize) -> usize {
+        self.inner.reclaim(frames)
+    }
+
+    /// Moves the page in one frame to another frame, and says which. Readers meanwhile sleep.
+    pub fn migrate(&self, pfn: Pfn) -> Result<Pfn, MigrateError> {
+        migrate(self.zone(), pfn, &*self.inner)
+    }
+
+    /// Takes 2 MiB out of the cache: their pages move elsewhere and the memory goes back to the system.
+    pub fn offline(&self, block: usize) -> Result<Offline<UserSpace<S>>, OfflineError> {
+        self.inner.arena.offline(block, &*self.inner)
+    }
+
+    /// Gives a block back to the cache.
+    pub fn online(&self, offline: Offline<UserSpace<S>>) {
+        self.inner.arena.online(offline);
+    }
+
+    /// The frames of the cache: to walk them, or to look at them.
+    pub fn zone(&self) -> &'static Zone<UserSpace<S>> {
+        self.inner.zone()
+    }
+
+    /// What it did so far.
+    pub fn stats(&self) -> CacheStats {
+        self.inner.counters.read()
+    }
+
+    /// The bytes of files that it holds at the most.
+    pub fn budget_bytes(&self) -> usize {
+        self.inner.budget_bytes
+    }
+}
+
+impl<S: Scheme> fmt::Debug for Cache<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("budget_bytes", &self.inner.budget_bytes)
+            .field("cached_bytes", &(self.zone().count_kind(CACHED) * FRAME_SIZE))
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The memory of the machine.
+fn memory_bytes() -> usize {
+    let info = rustix::system::sysinfo();
+    let bytes = u128::from(info.totalram) * u128::from(info.mem_unit);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::thread;
+
+    use super::*;
+
+    /// A file whose every read fails: its descriptor is open for writing only.
+    fn unreadable(cache: &Cache) -> File {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [1; 8192]).unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        let metadata = file.metadata().unwrap();
+        File::new(&cache.inner, file, &metadata).unwrap()
+    }
+
+    #[test]
+    fn a_fill_that_fails_leaves_nothing_and_each_reader_gets_the_error() {
+        let cache = Cache::new(2 << 20).unwrap();
+        let file = unreadable(&cache);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let error = file.read_at(0, &mut [0; 8]).unwrap_err();
+                        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::BADF.raw_os_error()));
+                    }
+                });
+            }
+        });
+        assert_eq!(file.page(4096).unwrap_err().raw_os_error(), Some(9));
+        assert_eq!(cache.stats().misses, 601);
+        let zone = cache.zone().stats();
+        assert_eq!((zone.free_frames, cache.zone().count_kind(CACHED)), (zone.online_frames, 0));
+    }
+}

@@ -1,0 +1,171 @@
+//! An open file.
+
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::io;
+use std::sync::Arc;
+
+use page_frames::{FRAME_SIZE, FolioRef, UserSpace};
+use page_ref::{DefaultScheme, Scheme};
+
+use crate::cache::Inner;
+use crate::handle::PageHandle;
+use crate::mapping::{Mapping, page_of};
+
+/// A file, open for reading through the cache. Clones, and other opens of the same file, share its pages.
+#[derive(Clone)]
+pub struct File<S: Scheme = DefaultScheme> {
+    mapping: Arc<Mapping<S>>,
+}
+
+impl<S: Scheme> File<S> {
+    pub(crate) fn new(inner: &Arc<Inner<S>>, file: fs::File, metadata: &Metadata) -> io::Result<Self> {
+        Ok(Self { mapping: Mapping::of(inner, file, metadata)? })
+    }
+
+    /// Reads into `buf` from `offset` on. How many bytes: fewer than asked only at the end of the file, or
+    /// where the rest can not be read, as the next read will say; 0 at or past the end.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for an offset past `i64::MAX`, `FileTooLarge` for one from 16 TiB on that is inside the file,
+    /// `OutOfMemory` when handles pin the whole cache, else what the system says.
+    #[inline]
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if self.mapping.read_hit(offset, buf) { Ok(buf.len()) } else { self.mapping.read_slowly(offset, buf) }
+    }
+
+    /// The bytes from `offset` to the end of its page, or of the file, without a copy. `None` at or past the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_at`](Self::read_at).
+    pub fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
+        self.mapping.page(offset)
+    }
+
+    /// The file's length in bytes, as it was when last looked at.
+    pub fn len(&self) -> u64 {
+        self.mapping.len()
+    }
+
+    /// Whether the length is 0.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Looks whether size, mtime or ctime changed since the file was opened or last revalidated, and
+    /// drops all its pages if so.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; nothing was dropped then.
+    pub fn revalidate(&self) -> io::Result<bool> {
+        self.mapping.revalidate()
+    }
+
+    /// Drops all cached pages of the file. Handles keep theirs.
+    pub fn invalidate(&self) {
+        self.mapping.invalidate();
+    }
+}
+
+impl<S: Scheme> fmt::Debug for File<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("file", &self.mapping.file).field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl<S: Scheme> Mapping<S> {
+    /// Reads all of `buf` if it lies within one page that is in the cache.
+    ///
+    /// The hot path: two atomic read-modify-writes, both on the page's own word.
+    #[inline(always)]
+    fn read_hit(&self, offset: u64, buf: &mut [u8]) -> bool {
+        let within = offset as usize % FRAME_SIZE;
+        // The length before the lookup: of a file that grows, the page in the index is then at least as long.
+        // Of one that shrinks, the count of cuts tells (see `Mapping::cuts`).
+        let cuts = self.cuts();
+        let fits = buf.len() <= FRAME_SIZE - within
+            && self.len().checked_sub(offset).is_some_and(|rest| buf.len() as u64 <= rest);
+        let Ok(page) = u32::try_from(offset / FRAME_SIZE as u64) else { return false };
+        if !fits {
+            return false;
+        }
+        let Some(folio) = self.find(page) else { return false };
+        buf.copy_from_slice(&folio.first_frame()[within..within + buf.len()]);
+        cuts == self.cuts()
+    }
+
+    #[cold]
+    fn read_slowly(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        check_offset(offset)?;
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let step = match self.read_in_page(at, &mut buf[done..]) {
+                // The end, unless the file grew.
+                Ok(0) => self.refresh_len().map(|len| (len > at).then_some(0)),
+                other => other.map(Some),
+            };
+            match step {
+                Ok(Some(n)) => done += n,
+                Err(error) if done == 0 => return Err(error),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Reads up to the end of the page, of the file, or of `buf`. 0: the file ends here.
+    fn read_in_page(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let Some((folio, end)) = self.find_with_end(offset)? else { return Ok(0) };
+        let within = offset as usize % FRAME_SIZE;
+        let n = buf.len().min(end - within);
+        buf[..n].copy_from_slice(&folio.first_frame()[within..within + n]);
+        Ok(n)
+    }
+
+    /// The page around an offset, and where in it the file's bytes end: past the offset. `None`: the file
+    /// ends before it.
+    fn find_with_end(&self, offset: u64) -> io::Result<Option<(FolioRef<UserSpace<S>>, usize)>> {
+        loop {
+            let cuts = self.cuts();
+            let len = self.len();
+            if offset >= len {
+                return Ok(None);
+            }
+            let Some(folio) = self.find_or_fill(page_of(offset)?)? else { return Ok(None) };
+            // As in read_hit; the folio's bytes do not change any more.
+            if cuts == self.cuts() {
+                let begins = offset - offset % FRAME_SIZE as u64;
+                return Ok(Some((folio, (len - begins).min(FRAME_SIZE as u64) as usize)));
+            }
+        }
+    }
+
+    fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
+        check_offset(offset)?;
+        loop {
+            match self.find_with_end(offset)? {
+                Some((folio, end)) => {
+                    let begins = offset - offset % FRAME_SIZE as u64;
+                    // Cut short by the end of the file: it may have grown.
+                    if end == FRAME_SIZE || self.refresh_len()? == begins + end as u64 {
+                        return Ok(Some(PageHandle::new(folio, (offset - begins) as usize, end)));
+                    }
+                }
+                None if self.refresh_len()? <= offset => return Ok(None),
+                None => {}
+            }
+        }
+    }
+}
+
+fn check_offset(offset: u64) -> io::Result<()> {
+    if i64::try_from(offset).is_ok() {
+        return Ok(());
+    }
+    let message = format!("offset {offset} is more than any file's, {} at the most", i64::MAX);
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}

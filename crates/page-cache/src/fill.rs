@@ -1,0 +1,80 @@
+//! Filling: a miss reads its page, once, however many threads miss it.
+//!
+//! | step | if it fails |
+//! | --- | --- |
+//! | 1. allocate a frozen folio, reclaiming if need be | error; nothing was done |
+//! | 2. note mapping and page in its descriptor | |
+//! | 3. install it: from now on others find it, and sleep | somebody was first: free it, look again |
+//! | 4. read the file into it | it is taken out and freed; sleepers wake, look again, get their own error |
+//! | 5. compare with the length | as 4 |
+//! | 6. publish it: it opens, sleepers wake | |
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{Ordering, fence};
+
+use page_frames::{FRAME_SIZE, FolioRef, Slot, UserSpace};
+use page_ref::Scheme;
+
+use crate::cache::CACHED;
+use crate::mapping::Mapping;
+
+/// What came of a fill.
+pub(crate) enum Filled<S: Scheme> {
+    /// The page is in the cache; here is a reference.
+    Page(FolioRef<UserSpace<S>>),
+    /// Somebody else was first: look again.
+    Lost,
+    /// The file ended before its length did: look at the length, then again.
+    Short {
+        /// Where it ended.
+        at: u64,
+    },
+}
+
+impl<S: Scheme> Mapping<S> {
+    /// Reads a page into an empty slot. Call without a claim: it may reclaim, so drop another mapping.
+    pub(crate) fn fill(&self, slot: &Slot<UserSpace<S>>, page: u32) -> io::Result<Filled<S>> {
+        let mut folio = self.inner.allocate()?;
+        folio.set_owner(CACHED, self.private(page));
+        let mut claim = match slot.install(folio) {
+            Ok(claim) => claim,
+            Err(folio) => {
+                folio.free();
+                return Ok(Filled::Lost);
+            }
+        };
+        // SeqCst, Dekker with the fences in set_len: either it sees this claim and waits, or what follows, the
+        // read of the file and the look at the length, comes after its own.
+        fence(Ordering::SeqCst);
+        let counters = &self.inner.counters;
+        counters.misses.add(1);
+        let start = u64::from(page) * FRAME_SIZE as u64;
+        let bytes = claim.folio_mut().as_mut_slice();
+        let read = read_full(&self.file, start, bytes)?;
+        bytes[read..].fill(0);
+        counters.filled_bytes.add(read as u64);
+        let expected = self.len().saturating_sub(start).min(FRAME_SIZE as u64);
+        if expected == 0 || (read as u64) < expected {
+            // Dropping the claim empties the slot: the caller, who will look at the size, holds none.
+            drop(claim);
+            return Ok(Filled::Short { at: start + read as u64 });
+        }
+        Ok(Filled::Page(claim.publish_and_get(self.zone)))
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_full(file: &fs::File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        match file.read_at(&mut buf[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}

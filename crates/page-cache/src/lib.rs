@@ -1,0 +1,79 @@
+//! A page cache in user space: files read through reference-counted page frames.
+//!
+//! ```text
+//!   File ──▶ Mapping (one per inode) ──▶ index ──▶ Slot ──▶ folio ◀── PageHandle
+//!              ▲                                     ▲
+//!              │ (mapping, page) in the descriptor   │ claim, freeze
+//!              └──────── reclaim, migrate, offline ──┘
+//! ```
+//!
+//! - A hit takes no lock and writes nothing that is shared but the page's own reference count: index, `try_get`,
+//!   re-check (R8), copy, put.
+//! - A frozen folio in the index means *in progress*. Whoever needs it sleeps; nobody spins. So a page that
+//!   many threads miss is read once.
+//! - A [`PageHandle`] is an immutable snapshot without a copy. It outlives reclaim, truncation, the last close, and
+//!   the cache: a folio that leaves the index while it is held belongs to its holders alone, and the memory
+//!   under it is kept until the last of them is gone.
+//! - Pages of a file stay for as long as somebody has it open.
+//!
+//! ```
+//! use page_cache::Cache;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("greeting");
+//! std::fs::write(&path, "hello from a page")?;
+//!
+//! let cache: Cache = Cache::new(8 << 20)?;
+//! let file = cache.open(&path)?;
+//! let mut word = [0; 4];
+//! assert_eq!(file.read_at(13, &mut word)?, 4); // a miss: the page is read
+//! assert_eq!(&word, b"page");
+//!
+//! let handle = file.page(6)?.expect("offset 6 is inside the file"); // a hit: no copy
+//! drop((file, cache));
+//! assert_eq!(&*handle, b"from a page"); // it keeps its page
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What of a changing file is seen
+//!
+//! A read that would end early looks at the file's size first, so growth and truncation are seen where
+//! they matter. Bytes that another program rewrites in place are seen after [`File::revalidate`] or the next
+//! [`Cache::open`], by size, mtime and ctime, so within the clock's tick of the file system.
+//!
+//! # What this crate deliberately lacks, and where it would go
+//!
+//! - **Writing**: a writer claims the slot and freezes the folio, or copies it and replaces it when handles
+//!   exist (`FrozenClaim::replace`); dirty marks and `writeback.rs` beside `truncate.rs`.
+//! - **Readahead**: `fill.rs` installs one folio; readahead installs a run of them before its one read.
+//! - **`io_uring`**: the one `pread` in `fill.rs`; a claim may be carried to the completion.
+//! - **Large folios**: the index holds one slot per 4 KiB page; a folio of order n would fill 2^n of them.
+//! - **Another policy** than CLOCK: `reclaim.rs` alone chooses.
+//! - Room for the index in the budget: it costs 4 bytes per page of the file that was touched, rounded up to 2 MiB.
+
+#![forbid(unsafe_code)]
+
+mod cache;
+mod file;
+mod fill;
+mod handle;
+mod index;
+mod lookup;
+mod mapping;
+mod open;
+mod reclaim;
+mod registry;
+mod stats;
+mod truncate;
+
+pub use cache::Cache;
+pub use file::File;
+pub use handle::PageHandle;
+pub use stats::CacheStats;
+
+/// The README's example is a test as well.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -1,0 +1,78 @@
+//! Lookup: from a page number to a reference, with what there is to do when the slot says no.
+
+use std::io;
+
+use page_frames::{FRAME_SIZE, FolioRef, Lookup, Slot, UserSpace, Zone};
+use page_ref::Scheme;
+
+use crate::fill::Filled;
+use crate::mapping::Mapping;
+
+/// How often a file may turn out shorter than its size says before that is an error.
+const SHORT_FILLS: u32 = 8;
+
+impl<S: Scheme> Mapping<S> {
+    /// The page, if it is in the cache and nobody is at work on it.
+    #[inline(always)]
+    pub(crate) fn find(&self, page: u32) -> Option<FolioRef<UserSpace<S>>> {
+        match self.index.get(page)?.get(self.zone) {
+            Lookup::Hit(folio) => {
+                folio.mark();
+                Some(folio)
+            }
+            _ => None,
+        }
+    }
+
+    /// The page, read if need be. `None`: the file ends before it.
+    pub(crate) fn find_or_fill(&self, page: u32) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
+        match self.find(page) {
+            Some(folio) => Ok(Some(folio)),
+            None => self.find_slowly(page),
+        }
+    }
+
+    #[cold]
+    fn find_slowly(&self, page: u32) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
+        let counters = &self.inner.counters;
+        let slot = self.index.get_or_make(page)?;
+        let start = u64::from(page) * FRAME_SIZE as u64;
+        let mut short_fills = 0;
+        while start < self.len() {
+            match slot.get(self.zone) {
+                Lookup::Hit(folio) => {
+                    folio.mark();
+                    return Ok(Some(folio));
+                }
+                Lookup::Empty => match self.fill(slot, page)? {
+                    Filled::Page(folio) => return Ok(Some(folio)),
+                    Filled::Lost => {}
+                    Filled::Short { at } => {
+                        let len = self.refresh_len()?;
+                        short_fills += 1;
+                        if short_fills == SHORT_FILLS {
+                            let message = format!("the file ends at {at} though its size is {len} bytes");
+                            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+                        }
+                    }
+                },
+                Lookup::InProgress => {
+                    counters.refused_frozen.add(1);
+                    counters.waits.add(1);
+                    slot.wait();
+                }
+                Lookup::Moved => counters.refused_moved.add(1),
+                Lookup::Saturated => forget(slot, self.zone),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Takes a folio out whose count is saturated: it is leaked, but its page can be read into another one.
+fn forget<S: Scheme>(slot: &Slot<UserSpace<S>>, zone: &'static Zone<UserSpace<S>>) {
+    match slot.claim(zone) {
+        Some(claim) => drop(claim.remove()),
+        None => slot.wait(),
+    }
+}

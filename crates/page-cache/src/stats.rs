@@ -1,0 +1,62 @@
+//! Counters of the slow paths. A hit counts nothing: a counter that every hit writes would be where they meet.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a cache did since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Pages that were read from a file, or tried to be.
+    pub misses: u64,
+    /// Bytes that misses read.
+    pub filled_bytes: u64,
+    /// Pages that reclaim freed, asked for or direct.
+    pub reclaimed: u64,
+    /// Times that a miss found no free frame and had to reclaim.
+    pub direct_reclaims: u64,
+    /// Lookups that met a frozen page.
+    pub refused_frozen: u64,
+    /// Lookups whose page had left its slot by the re-check (R8).
+    pub refused_moved: u64,
+    /// Sleeps until a page was no longer in progress.
+    pub waits: u64,
+}
+
+/// One counter. Relaxed throughout: nothing follows from it.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters behind [`CacheStats`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) misses: Counter,
+    pub(crate) filled_bytes: Counter,
+    pub(crate) reclaimed: Counter,
+    pub(crate) direct_reclaims: Counter,
+    pub(crate) refused_frozen: Counter,
+    pub(crate) refused_moved: Counter,
+    pub(crate) waits: Counter,
+}
+
+impl Counters {
+    pub(crate) fn read(&self) -> CacheStats {
+        CacheStats {
+            misses: self.misses.get(),
+            filled_bytes: self.filled_bytes.get(),
+            reclaimed: self.reclaimed.get(),
+            direct_reclaims: self.direct_reclaims.get(),
+            refused_frozen: self.refused_frozen.get(),
+            refused_moved: self.refused_moved.get(),
+            waits: self.waits.get(),
+        }
+    }
+}

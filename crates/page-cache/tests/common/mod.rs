@@ -1,0 +1,33 @@
+//! Files with known contents, and the check that nothing leaked.
+
+use std::fs;
+use std::path::PathBuf;
+
+use page_cache::Cache;
+use page_frames::Kind;
+use page_ref::Scheme;
+use tempfile::TempDir;
+
+/// The kind of the cache's pages.
+const CACHED: Kind = Kind::owner(0);
+
+/// A directory with one file of `len` bytes that look random and are the same each time.
+pub(crate) fn file_of(len: usize) -> (TempDir, PathBuf, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let mut random = fastrand::Rng::with_seed(len as u64);
+    // No zeroes: a zero in what was read is a tail that should not be there.
+    let bytes: Vec<u8> = (0..len).map(|_| random.u8(1..)).collect();
+    fs::write(&path, &bytes).unwrap();
+    (dir, path, bytes)
+}
+
+/// All files and handles are gone: so are all pages.
+#[track_caller]
+pub(crate) fn assert_nothing_leaked<S: Scheme>(cache: &Cache<S>) {
+    let zone = cache.zone();
+    assert_eq!(zone.count_kind(CACHED), 0, "cached pages are left: {zone:?}");
+    assert_eq!(zone.count_kind(Kind::PLAIN), 0, "frames without an owner are left: {zone:?}");
+    let stats = zone.stats();
+    assert_eq!(stats.free_frames, stats.online_frames, "{zone:?}");
+}

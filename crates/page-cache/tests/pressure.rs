@@ -1,0 +1,328 @@
+//! Less memory than data: reclaim, pinning, and everything at once.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{assert_nothing_leaked, file_of};
+use page_cache::{Cache, File};
+use page_frames::MigrateError;
+use page_ref::{Scheme, schemes};
+
+#[test]
+fn a_file_larger_than_the_budget_is_read_by_reclaim() {
+    let (_dir, path, bytes) = file_of(5 << 20);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    for _ in 0..2 {
+        let mut buf = vec![0; bytes.len()];
+        assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+        assert!(buf == bytes);
+    }
+    let stats = cache.stats();
+    assert!(stats.direct_reclaims > 0 && stats.reclaimed >= stats.misses - 512, "{stats:?}");
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn every_scheme_reads_right_under_reclaim_and_migration() {
+    fn run<S: Scheme>() {
+        let (_dir, path, bytes) = file_of(3 << 20);
+        let cache = Cache::<S>::new(2 << 20).unwrap();
+        let file = cache.open(&path).unwrap();
+        thread::scope(|scope| {
+            for seed in 0..2 {
+                let (file, bytes) = (&file, &bytes);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    for _ in 0..5000 {
+                        let offset = random.usize(..bytes.len());
+                        let mut buf = [0; 500];
+                        let n = file.read_at(offset as u64, &mut buf).unwrap();
+                        assert!(n > 0 && buf[..n] == bytes[offset..][..n], "{} at {offset}", S::NAME);
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for pfn in cache.zone().pfns() {
+                    let _ = cache.migrate(pfn);
+                    cache.reclaim(1);
+                }
+            });
+        });
+        assert!(cache.stats().misses > 512, "{}: {:?}", S::NAME, cache.stats());
+        drop(file);
+        assert_nothing_leaked(&cache);
+    }
+    run::<schemes::ZeroFrozen>();
+    run::<schemes::GuessOne>();
+    run::<schemes::FrozenBit>();
+    run::<schemes::LiveBitHigh>();
+    run::<schemes::LiveBitLow>();
+    run::<schemes::Generational>();
+}
+
+#[test]
+fn reclaim_frees_what_is_not_held_and_lets_used_pages_stay_once() {
+    let (_dir, path, bytes) = file_of(8 * 4096);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let handle = file.page(0).unwrap().unwrap();
+    file.read_at(0, &mut vec![0; 8 * 4096]).unwrap();
+    assert_eq!(cache.reclaim(3), 3);
+    assert_eq!(cache.reclaim(100), 4);
+    assert_eq!(cache.reclaim(100), 0);
+    assert_eq!(*handle, bytes[..4096]);
+    drop(handle);
+    assert_eq!(cache.reclaim(100), 1);
+    assert_eq!(cache.stats().reclaimed, 8);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_cache_that_handles_pin_says_so_and_recovers() {
+    let (_dir, path, bytes) = file_of(3 << 20);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let mut handles: Vec<_> = (0..512).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
+    // Half of them in no index any more: they are pinned all the same.
+    file.invalidate();
+    let error = file.read_at(2 << 20, &mut [0; 8]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    assert!(error.to_string().contains("2097152 are pinned"), "{error}");
+    for (page, handle) in handles.iter().enumerate() {
+        assert!(**handle == bytes[page * 4096..][..4096]);
+    }
+    handles.truncate(500);
+    let mut buf = [0; 8];
+    assert_eq!(file.read_at(2 << 20, &mut buf).unwrap(), 8);
+    assert_eq!(buf, bytes[2 << 20..][..8]);
+    drop((file, handles));
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn migration_moves_a_page_under_its_readers() {
+    let (_dir, path, bytes) = file_of(4096);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let handle = file.page(0).unwrap().unwrap();
+    let zone = cache.zone();
+    let pfn = zone.pfns().find(|&pfn| zone.peek(pfn).kind == page_frames::Kind::owner(0)).unwrap();
+    assert_eq!(cache.migrate(pfn), Err(MigrateError::Busy));
+    drop(handle);
+    let moved_to = cache.migrate(pfn).unwrap();
+    assert_ne!(moved_to, pfn);
+    assert!(cache.migrate(pfn).is_err());
+    assert!(cache.migrate(page_frames::Pfn::new(0)).is_err());
+    let mut buf = vec![0; 4096];
+    file.read_at(0, &mut buf).unwrap();
+    assert_eq!((buf, cache.stats().misses), (bytes, 1));
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn threads_that_miss_one_page_read_it_once() {
+    let (_dir, path, _) = file_of(64 * 4096);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    for round in 0..20 {
+        let file = cache.open(&path).unwrap();
+        let barrier = std::sync::Barrier::new(2);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for page in 0..64 {
+                        barrier.wait();
+                        file.read_at(page * 4096, &mut [0; 64]).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(cache.stats().misses, 64 * (round + 1));
+    }
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn closing_and_opening_again_races_with_reclaim() {
+    let (_dir, path, bytes) = file_of(16 * 4096);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                cache.reclaim(1);
+            }
+        });
+        let openers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let file = cache.open(&path).unwrap();
+                        let mut buf = vec![0; bytes.len()];
+                        file.read_at(0, &mut buf).unwrap();
+                        assert!(buf == bytes);
+                    }
+                })
+            })
+            .collect();
+        let results: Vec<_> = openers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        stop.store(true, Ordering::Relaxed);
+        assert!(results.iter().all(Result::is_ok));
+    });
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn reads_stay_right_while_pages_are_reclaimed_moved_and_taken_offline() {
+    let (_dir, path, bytes) = file_of(8 << 20);
+    let cache: Cache = Cache::new(6 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let end = Instant::now() + Duration::from_secs(1);
+    let running = || Instant::now() < end;
+    let [moves, offlines, reads] = [const { AtomicU64::new(0) }; 3];
+    thread::scope(|scope| {
+        for seed in 0..4 {
+            let (file, bytes, reads) = (&file, &bytes, &reads);
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let mut held = None;
+                while running() {
+                    let offset = random.usize(..bytes.len());
+                    if random.u8(..) < 8 {
+                        let handle = file.page(offset as u64).unwrap().unwrap();
+                        assert!(*handle == bytes[offset..][..handle.len()]);
+                        held = Some((offset, handle));
+                    }
+                    let mut buf = vec![0; random.usize(1..9000)];
+                    let n = file.read_at(offset as u64, &mut buf).unwrap();
+                    assert!(buf[..n] == bytes[offset..bytes.len().min(offset + buf.len())], "at {offset}");
+                    if let Some((offset, handle)) = &held {
+                        assert!(**handle == bytes[*offset..][..handle.len()], "a handle changed");
+                    }
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        scope.spawn(|| {
+            while running() {
+                cache.reclaim(64);
+                thread::yield_now();
+            }
+        });
+        scope.spawn(|| {
+            for pfn in std::iter::repeat_with(|| cache.zone().pfns()).flatten().take_while(|_| running()) {
+                moves.fetch_add(u64::from(cache.migrate(pfn).is_ok()), Ordering::Relaxed);
+            }
+        });
+        scope.spawn(|| {
+            for block in (0..cache.zone().blocks()).cycle().take_while(|_| running()) {
+                if let Ok(offline) = cache.offline(block) {
+                    offlines.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(1));
+                    cache.online(offline);
+                }
+            }
+        });
+        scope.spawn(|| {
+            while running() {
+                file.invalidate();
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+    });
+    let figures = (moves.into_inner(), offlines.into_inner(), reads.into_inner());
+    assert!(figures.0 > 0 && figures.1 > 0 && figures.2 > 0, "moves, offlines, reads: {figures:?}");
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// Four readers of random ranges beside one `writer`, each read judged by `check(offset, bytes)`.
+fn read_beside(file: &File, len: usize, check: impl Fn(usize, &[u8]) + Sync, mut writer: impl FnMut() -> bool) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..4)
+            .map(|seed| {
+                let (stop, check) = (&stop, &check);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    while !stop.load(Ordering::Relaxed) {
+                        let offset = random.usize(..len);
+                        let mut buf = vec![0; random.usize(1..9000)];
+                        let n = file.read_at(offset as u64, &mut buf).unwrap();
+                        check(offset, &buf[..n]);
+                    }
+                })
+            })
+            .collect();
+        while readers.iter().all(|reader| !reader.is_finished()) && writer() {}
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn readers_of_a_growing_file_never_see_the_zeroes_behind_its_old_end() {
+    let (_dir, path, bytes) = file_of(1 << 20);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let mut random = fastrand::Rng::with_seed(9);
+    for _ in 0..3 {
+        let writer = std::fs::File::create(&path).unwrap();
+        let file = cache.open(&path).unwrap();
+        let check = |offset: usize, read: &[u8]| assert!(*read == bytes[offset..][..read.len()], "at {offset}");
+        let mut len = 0;
+        read_beside(&file, bytes.len(), check, || {
+            let new = bytes.len().min(len + random.usize(1..2000));
+            writer.write_all_at(&bytes[len..new], len as u64).unwrap();
+            len = new;
+            thread::sleep(Duration::from_micros(50));
+            len < bytes.len()
+        });
+        let mut buf = vec![0; bytes.len()];
+        assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+        assert!(buf == bytes);
+    }
+    assert_nothing_leaked(&cache);
+}
+
+/// While the system cuts a file, even its own reads may see zeroes before the new size: so may these. Anything
+/// else is wrong, and zeroes are too once the file rests.
+#[test]
+fn readers_of_a_file_that_grows_and_shrinks_see_its_bytes() {
+    let (_dir, path, bytes) = file_of(5 * 4096);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let check = |offset: usize, read: &[u8]| {
+        let right = read.iter().zip(&bytes[offset..]).all(|(&read, &byte)| read == byte || read == 0);
+        assert!(right && read.len() <= bytes.len() - offset, "{} bytes at {offset}", read.len());
+    };
+    let mut random = fastrand::Rng::with_seed(9);
+    let mut len = bytes.len();
+    for _ in 0..20 {
+        let end = Instant::now() + Duration::from_millis(25);
+        read_beside(&file, bytes.len(), check, || {
+            let new = random.usize(1..bytes.len());
+            if new < len {
+                writer.set_len(new as u64).unwrap();
+            } else {
+                writer.write_all_at(&bytes[len..new], len as u64).unwrap();
+            }
+            len = new;
+            thread::sleep(Duration::from_micros(100));
+            Instant::now() < end
+        });
+        file.revalidate().unwrap();
+        let mut buf = vec![0; bytes.len()];
+        assert_eq!(file.read_at(0, &mut buf).unwrap(), len);
+        assert!(buf[..len] == bytes[..len]);
+    }
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
