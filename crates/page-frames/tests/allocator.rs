@@ -125,7 +125,9 @@ fn run(steps: Vec<Step>) {
         }
     }
     check(zone, &held);
-    held.into_iter().for_each(|(entry, _)| entry.free());
+    for (entry, _) in held {
+        entry.free();
+    }
     assert_all_free(zone);
     assert_eq!(zone.stats().largest_free_order, Some(MAX_ORDER), "free blocks were not merged: {zone:?}");
 }

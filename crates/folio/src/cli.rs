@@ -1,0 +1,74 @@
+//! What the command line says.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::scheme_name::SchemeName;
+use crate::size::Size;
+
+/// Page frames whose reference is one fetch-add, at work on real files.
+#[derive(Parser)]
+#[command(version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Read a directory through the cache, compare every byte, and move the frames underneath meanwhile
+    Torture(Torture),
+    /// Measure
+    Bench {
+        #[command(subcommand)]
+        question: Question,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Question {
+    /// What taking and returning a reference costs, under each scheme
+    Word(BenchWord),
+}
+
+#[derive(Args)]
+pub(crate) struct Torture {
+    /// The directory whose files are read
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// How long
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Threads that read; default: one per CPU
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Memory of the cache, such as 64M; default: a quarter of the data, at least 4M
+    #[arg(long)]
+    pub(crate) memory: Option<Size>,
+    /// What all choices derive from; default: a random one, which is printed
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How reference counts are encoded
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) scheme: SchemeName,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write a plot of the throughput and of what happened underneath
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchWord {
+    /// How long
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write a plot
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+}

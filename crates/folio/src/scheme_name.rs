@@ -1,0 +1,49 @@
+//! The schemes by their names on the command line.
+
+use clap::ValueEnum;
+
+/// One of the six.
+#[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
+pub(crate) enum SchemeName {
+    ZeroFrozen,
+    GuessOne,
+    FrozenBit,
+    LiveBitHigh,
+    LiveBitLow,
+    #[default]
+    Generational,
+}
+
+/// Calls a function that is generic over the scheme with the type that a name stands for.
+macro_rules! with_scheme {
+    ($name:expr, $function:ident($($argument:expr),*)) => {
+        match $name {
+            $crate::scheme_name::SchemeName::ZeroFrozen => $function::<page_ref::schemes::ZeroFrozen>($($argument),*),
+            $crate::scheme_name::SchemeName::GuessOne => $function::<page_ref::schemes::GuessOne>($($argument),*),
+            $crate::scheme_name::SchemeName::FrozenBit => $function::<page_ref::schemes::FrozenBit>($($argument),*),
+            $crate::scheme_name::SchemeName::LiveBitHigh => $function::<page_ref::schemes::LiveBitHigh>($($argument),*),
+            $crate::scheme_name::SchemeName::LiveBitLow => $function::<page_ref::schemes::LiveBitLow>($($argument),*),
+            $crate::scheme_name::SchemeName::Generational => $function::<page_ref::schemes::Generational>($($argument),*),
+        }
+    };
+}
+pub(crate) use with_scheme;
+
+#[cfg(test)]
+mod tests {
+    use page_ref::{DefaultScheme, Scheme};
+
+    use super::*;
+
+    fn name_of<S: Scheme>() -> &'static str {
+        S::NAME
+    }
+
+    #[test]
+    fn every_name_leads_to_the_scheme_of_that_name() {
+        for name in SchemeName::value_variants() {
+            assert_eq!(name.to_possible_value().unwrap().get_name(), with_scheme!(*name, name_of()));
+        }
+        assert_eq!(with_scheme!(SchemeName::default(), name_of()), DefaultScheme::NAME);
+    }
+}

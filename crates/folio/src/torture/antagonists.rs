@@ -1,0 +1,155 @@
+//! The antagonists: what is done to the frames while they are read.
+
+use std::thread;
+use std::time::Duration;
+
+use page_frames::{FrozenFolio, Kind, MigrateError, OfflineError, Order, Pfn, Refusal, UserSpace, Zone};
+use page_ref::Scheme;
+
+use super::Stage;
+use super::tally::Tally;
+
+/// What the splitter allocates.
+const SPLIT: Kind = Kind::owner(1);
+
+/// An antagonist's loop.
+pub(crate) type Antagonist<S> = fn(&Stage<'_, S>, &Tally, fastrand::Rng);
+
+/// All of them, by name.
+pub(crate) fn all<S: Scheme>() -> [(&'static str, Antagonist<S>); 5] {
+    [("reclaimer", reclaim), ("walker", walk), ("migrator", migrate), ("offliner", offline), ("splitter", split)]
+}
+
+/// Readers get most of the time.
+fn pause(milliseconds: u64) {
+    thread::sleep(Duration::from_millis(milliseconds));
+}
+
+fn random_pfn<S: Scheme>(zone: &Zone<UserSpace<S>>, random: &mut fastrand::Rng) -> Pfn {
+    let all = zone.pfns();
+    Pfn::new(random.u64(all.start.as_u64()..all.end.as_u64()))
+}
+
+fn reclaim<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
+    while stage.running() {
+        tally.progress.add(1);
+        tally.reclaimed.add(stage.cache.reclaim(random.usize(1..=64)) as u64);
+        pause(3);
+    }
+}
+
+/// Takes a reference on *every* frame in turn, by its own word and by its head, and says why it was refused.
+fn walk<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
+    let zone = stage.cache.zone();
+    let mut by_head = false;
+    while stage.running() {
+        by_head = !by_head;
+        for (n, pfn) in zone.pfns().enumerate() {
+            if n % 1024 == 0 {
+                tally.progress.add(1);
+                pause(1);
+                if !stage.running() {
+                    return;
+                }
+            }
+            tally.walked.add(1);
+            match if by_head { zone.try_get_head(pfn) } else { zone.try_get(pfn) } {
+                Ok(folio) => {
+                    let before = (folio.kind(), folio.order(), folio.private());
+                    let holds = before.0.is_allocated()
+                        && folio.pfn() <= pfn
+                        && pfn.as_u64() - folio.pfn().as_u64() < u64::from(folio.order().frames());
+                    if random.u8(..) < 8 {
+                        thread::yield_now();
+                    }
+                    if !holds || before != (folio.kind(), folio.order(), folio.private()) {
+                        tally.broken(|| format!("R1, R8: a walker got {pfn:?}, and it is {folio:?}"));
+                    }
+                }
+                Err(Refusal::Frozen) => tally.frozen.add(1),
+                Err(Refusal::Free) => tally.free.add(1),
+                Err(Refusal::Tail) => tally.tail.add(1),
+                Err(Refusal::Moved) => tally.moved.add(1),
+                Err(Refusal::Offline) => tally.offline_frames.add(1),
+                Err(Refusal::Saturated) => tally.broken(|| format!("R5: {pfn:?} is saturated")),
+            }
+        }
+    }
+}
+
+fn migrate<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
+    while stage.running() {
+        tally.progress.add(1);
+        for _ in 0..16 {
+            match stage.cache.migrate(random_pfn(stage.cache.zone(), &mut random)) {
+                Ok(_) => tally.migrated.add(1),
+                Err(MigrateError::Busy) => tally.busy.add(1),
+                Err(MigrateError::Moved | MigrateError::NotMovable | MigrateError::OutOfFrames) => {}
+            }
+        }
+        pause(2);
+    }
+}
+
+fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
+    let (cache, zone) = (&stage.cache, stage.cache.zone());
+    while stage.running() {
+        tally.progress.add(1);
+        let block = random.usize(..zone.blocks());
+        match cache.offline(block) {
+            Ok(offline) => {
+                tally.offlined.add(1);
+                for pfn in zone.block_range(block) {
+                    if let Ok(folio) = zone.try_get(pfn) {
+                        tally.broken(|| format!("R1: an offline frame was acquired: {folio:?}"));
+                    }
+                }
+                pause(5);
+                cache.online(offline);
+                tally.onlined.add(1);
+            }
+            Err(OfflineError::Busy { .. }) => tally.busy.add(1),
+            // Make room for its contents, for the next try.
+            Err(OfflineError::OutOfFrames) => tally.reclaimed.add(cache.reclaim(600) as u64),
+            Err(OfflineError::NotOnline) => tally.broken(|| format!("block {block} is offline, and nobody took it")),
+        }
+        pause(20);
+    }
+}
+
+/// Allocates larger blocks, so that there are tails; cuts them up, frees the parts in any order.
+fn split<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
+    let zone = stage.cache.zone();
+    while stage.running() {
+        tally.progress.add(1);
+        let order = Order::new(random.u8(1..=4)).expect("a small order");
+        let Ok(mut folio) = zone.alloc_frozen(order) else {
+            tally.reclaimed.add(stage.cache.reclaim(64) as u64);
+            pause(2);
+            continue;
+        };
+        let fill = random.u8(1..);
+        folio.as_mut_slice().fill(fill);
+        let first = folio.pfn().as_u64();
+        for tail in (first + 1..first + u64::from(order.frames())).map(Pfn::new) {
+            if let Ok(got) = zone.try_get(tail) {
+                tally.broken(|| format!("R1: a tail was acquired: {got:?}"));
+            }
+        }
+        pause(1);
+        if folio.as_slice().iter().any(|&byte| byte != fill) {
+            tally.broken(|| format!("somebody wrote to {folio:?}"));
+        }
+        if random.bool() {
+            folio.set_owner(SPLIT, 0);
+            let counted = folio.init();
+            pause(1);
+            drop(counted);
+        } else {
+            let mut parts: Vec<_> = folio.split(Order::new(random.u8(..order.as_u8())).expect("smaller")).collect();
+            random.shuffle(&mut parts);
+            parts.into_iter().for_each(FrozenFolio::free);
+        }
+        tally.split.add(1);
+    }
+}

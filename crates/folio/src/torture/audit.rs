@@ -1,0 +1,37 @@
+//! The audit: when nobody is at work any more, every frame is free or accounted for.
+
+use page_cache::Cache;
+use page_frames::{Peek, Pfn};
+use page_ref::{MAX_AT_ONCE, NOISE_LIMIT, Scheme, Snapshot};
+
+/// Frames that are neither free nor held by the index alone, while files are still open.
+pub(crate) fn open<S: Scheme>(cache: &Cache<S>) -> Vec<(Pfn, Peek)> {
+    let zone = cache.zone();
+    let is_wrong = |seen: &Peek| match seen.snapshot {
+        Snapshot::Live(n) => n != 1 || !seen.kind.is_allocated(),
+        Snapshot::Frozen { .. } => seen.kind.is_allocated(),
+        Snapshot::Dying | Snapshot::Saturated => true,
+    };
+    zone.pfns().map(|pfn| (pfn, zone.peek(pfn))).filter(|(_, seen)| is_wrong(seen)).collect()
+}
+
+/// After the last close: frames that are not free, and what else is wrong.
+pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<String>) {
+    let zone = cache.zone();
+    zone.drain();
+    let stats = zone.stats();
+    let mut broken = Vec::new();
+    if stats.online_frames as usize != zone.blocks() * 512 {
+        broken.push(format!("a block is still offline: {zone:?}"));
+    }
+    for pfn in zone.pfns() {
+        let seen = zone.peek(pfn);
+        match seen.snapshot {
+            Snapshot::Frozen { noise }
+                if u64::from(noise) < u64::from(NOISE_LIMIT) + threads as u64 * u64::from(MAX_AT_ONCE) => {}
+            Snapshot::Frozen { noise } => broken.push(format!("R5: {pfn:?} has a noise of {noise}")),
+            _ => broken.push(format!("R1: {pfn:?} is free, and {seen:?}")),
+        }
+    }
+    (u64::from(stats.online_frames.saturating_sub(stats.free_frames)), broken)
+}

@@ -1,0 +1,206 @@
+//! `folio torture`: readers that compare every byte, antagonists underneath, and an audit at the end.
+
+mod antagonists;
+mod audit;
+mod corpus;
+mod readers;
+pub(crate) mod report;
+pub(crate) mod tally;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use page_cache::Cache;
+use page_frames::FRAME_SIZE;
+use page_ref::Scheme;
+
+use crate::cli;
+use crate::scheme_name::with_scheme;
+use crate::size::Size;
+use corpus::Corpus;
+use readers::OpenFiles;
+use report::Report;
+use tally::{Tally, Totals};
+
+/// Time between two samples.
+const SAMPLE: Duration = Duration::from_millis(250);
+
+/// Time without progress after which a thread counts as stuck.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// What all threads share.
+struct Stage<'a, S: Scheme> {
+    cache: Cache<S>,
+    files: &'a [PathBuf],
+    open: OpenFiles<S>,
+    held_per_reader: usize,
+    over: AtomicBool,
+}
+
+impl<S: Scheme> Stage<'_, S> {
+    fn running(&self) -> bool {
+        !self.over.load(Ordering::Relaxed)
+    }
+}
+
+/// What was decided before the start.
+pub(crate) struct Plan {
+    seconds: u64,
+    threads: usize,
+    memory: usize,
+    seed: u64,
+    corpus: Corpus,
+}
+
+pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<ExitCode> {
+    let threads = options.threads.map_or_else(|| thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let spinner = ProgressBar::new_spinner();
+    let corpus = Corpus::find(&options.dir, stop, |n| {
+        if n.is_multiple_of(1000) {
+            spinner.set_message(format!("{n} files found"));
+            spinner.tick();
+        }
+    })?;
+    spinner.finish_and_clear();
+    let memory = memory(options.memory, corpus.bytes, threads)?;
+    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
+    let plan = Plan { seconds: options.seconds, threads, memory, seed, corpus };
+    let report = with_scheme!(options.scheme, torture(&plan, stop))?;
+    if let Some(path) = &options.plot {
+        crate::plot::timeline(path, &report).with_context(|| format!("{} can not be written", path.display()))?;
+    }
+    if options.json {
+        println!("{:#}", report.to_json());
+    } else {
+        report.print();
+    }
+    Ok(if report.has_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The budget: what was asked for, or a quarter of the data.
+fn memory(asked: Option<Size>, data: u64, threads: usize) -> Result<usize> {
+    let info = rustix::system::sysinfo();
+    let most = usize::try_from(u128::from(info.totalram) * u128::from(info.mem_unit)).unwrap_or(usize::MAX);
+    // Each reader needs a folio to read into, and holds some.
+    let least = (4 << 20).max(threads * 16 * FRAME_SIZE);
+    let Some(Size(bytes)) = asked else {
+        return Ok((usize::try_from(data / 4).unwrap_or(most)).min(most / 2).max(least));
+    };
+    if bytes < least || bytes > most {
+        bail!(
+            "--memory {} ({bytes} bytes): allowed with {threads} threads are {} to {}, the memory of this machine",
+            Size(bytes),
+            Size(least),
+            Size(most)
+        );
+    }
+    Ok(bytes)
+}
+
+fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> {
+    let cache = Cache::<S>::new(plan.memory)?;
+    let frames = plan.memory / FRAME_SIZE;
+    let stage = Stage {
+        cache: cache.clone(),
+        files: &plan.corpus.files,
+        open: OpenFiles::new(),
+        held_per_reader: (frames / 8 / plan.threads).clamp(1, 32),
+        over: AtomicBool::new(false),
+    };
+    let antagonists = antagonists::all::<S>();
+    let names: Vec<String> = (0..plan.threads)
+        .map(|n| format!("reader {n}"))
+        .chain(antagonists.iter().map(|(name, _)| (*name).to_owned()))
+        .collect();
+    let tallies: Vec<Tally> = names.iter().map(|_| Tally::default()).collect();
+    let mut report = Report::new::<S>(plan);
+
+    thread::scope(|scope| {
+        let threads: Vec<_> = tallies
+            .iter()
+            .enumerate()
+            .map(|(n, tally)| {
+                let stage = &stage;
+                let random = fastrand::Rng::with_seed(plan.seed.wrapping_add(n as u64));
+                let antagonist = n.checked_sub(plan.threads).map(|n| antagonists[n].1);
+                scope.spawn(move || match antagonist {
+                    Some(act) => act(stage, tally, random),
+                    None => readers::read(stage, tally, random),
+                })
+            })
+            .collect();
+        watch(plan, stop, &cache, &names, &tallies, &mut report, &|| {
+            threads.iter().any(thread::ScopedJoinHandle::is_finished)
+        });
+        stage.over.store(true, Ordering::Relaxed);
+        for (thread, name) in threads.into_iter().zip(&names) {
+            if let Err(panic) = thread.join() {
+                let text = panic
+                    .downcast::<String>()
+                    .map_or_else(|panic| panic.downcast::<&str>().map_or("", |text| *text).to_owned(), |text| *text);
+                report.broken(format!("{name} panicked: {text}"));
+            }
+        }
+    });
+    report.sample(&tallies, &cache);
+    for (pfn, seen) in audit::open(&cache) {
+        report.broken(format!("with no reader left, {pfn:?} is {seen:?}"));
+    }
+    // The last close drops all pages.
+    drop(stage);
+    let (leaked, broken) = audit::closed(&cache, names.len());
+    report.leaked_frames = leaked;
+    for what in broken {
+        report.broken(what);
+    }
+    Ok(report)
+}
+
+/// Samples until the time is over, somebody stops the run, or a thread ends or is stuck.
+fn watch<S: Scheme>(
+    plan: &Plan,
+    stop: &AtomicBool,
+    cache: &Cache<S>,
+    names: &[String],
+    tallies: &[Tally],
+    report: &mut Report,
+    any_ended: &dyn Fn() -> bool,
+) {
+    let bar = ProgressBar::new(plan.seconds * 1000);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {msg}").expect("a constant template"));
+    let started = Instant::now();
+    let mut pulses: Vec<(u64, Instant)> = tallies.iter().map(|_| (0, started)).collect();
+    while started.elapsed() < Duration::from_secs(plan.seconds) && !stop.load(Ordering::Relaxed) && !any_ended() {
+        thread::sleep(SAMPLE.min(Duration::from_secs(plan.seconds).saturating_sub(started.elapsed())));
+        report.sample(tallies, cache);
+        bar.set_position(started.elapsed().as_millis() as u64);
+        bar.set_message(report.status());
+        for ((pulse, name), tally) in pulses.iter_mut().zip(names).zip(tallies) {
+            let now = tally.progress.get();
+            if now != pulse.0 {
+                *pulse = (now, Instant::now());
+            } else if pulse.1.elapsed() > STUCK {
+                bar.finish_and_clear();
+                report.broken(format!("{name} made no progress for {} s", STUCK.as_secs()));
+                report.print();
+                // A stuck thread can not be joined.
+                std::process::exit(1);
+            }
+        }
+    }
+    bar.finish_and_clear();
+}
+
+/// The sum over all threads.
+fn totals(tallies: &[Tally]) -> Totals {
+    let mut totals = Totals::default();
+    for tally in tallies {
+        totals.add(tally);
+    }
+    totals
+}

@@ -1,0 +1,201 @@
+//! The readers: every byte that the cache gives is compared with what `pread` gives.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use page_cache::{Cache, File, PageHandle};
+use page_frames::FRAME_SIZE;
+use page_ref::Scheme;
+
+use super::Stage;
+use super::tally::Tally;
+
+/// Bytes that are read of a file in order, at a time.
+const WINDOW: u64 = 1 << 20;
+
+/// Files that are open at one time, shared by all readers: pages stay only while their file is open.
+const OPEN: usize = 64;
+
+/// A file, opened through the cache and beside it.
+struct Opened<S: Scheme> {
+    path: PathBuf,
+    cached: File<S>,
+    plain: fs::File,
+    /// Size and times when it was opened.
+    version: [i64; 5],
+}
+
+impl<S: Scheme> Opened<S> {
+    fn open(cache: &Cache<S>, path: &PathBuf) -> io::Result<Self> {
+        let plain = fs::File::open(path)?;
+        let version = version(&plain)?;
+        let cached = cache.open(path)?;
+        Ok(Self { path: path.clone(), cached, plain, version })
+    }
+
+    /// Whether somebody changed it since it was opened: then a difference is not the cache's.
+    fn has_changed(&self) -> bool {
+        version(&self.plain).map_or(true, |now| now != self.version)
+    }
+
+    /// Compares what the cache said with what `pread` says now.
+    fn check(&self, tally: &Tally, offset: u64, got: &[u8], asked: usize) {
+        let mut expected = vec![0; asked];
+        let Ok(n) = read_fully(&self.plain, offset, &mut expected) else {
+            // The kernel refuses offsets whose end is past 2^63; the cache says that nothing is there.
+            return tally.changed.add(u64::from(!got.is_empty()));
+        };
+        tally.reads.add(1);
+        tally.bytes.add(got.len() as u64);
+        if got == &expected[..n] {
+            return;
+        }
+        if self.has_changed() {
+            return tally.changed.add(1);
+        }
+        let differ = got.iter().zip(&expected).filter(|(got, expected)| got != expected).count();
+        let wrong = differ + got.len().abs_diff(n);
+        tally.wrong_bytes.add(wrong as u64);
+        tally.note(|| {
+            let at = got.iter().zip(&expected).position(|(got, expected)| got != expected).unwrap_or(n.min(got.len()));
+            format!(
+                "{}: {wrong} of {asked} bytes from {offset} on are wrong, the first at {}: got {:?} of {}, not {:?} of {n}",
+                self.path.display(),
+                offset + at as u64,
+                got.get(at),
+                got.len(),
+                expected[..n].get(at),
+            )
+        });
+    }
+}
+
+fn version(file: &fs::File) -> io::Result<[i64; 5]> {
+    let m = file.metadata()?;
+    Ok([m.len().cast_signed(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()])
+}
+
+fn read_fully(file: &fs::File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        match file.read_at(&mut buf[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// A handle that is held for a while, and what it showed at first.
+struct Held<S: Scheme> {
+    handle: PageHandle<S>,
+    showed: Vec<u8>,
+}
+
+/// The files that are open now.
+pub(crate) struct OpenFiles<S: Scheme>(Vec<Mutex<Option<Arc<Opened<S>>>>>);
+
+impl<S: Scheme> OpenFiles<S> {
+    pub(crate) fn new() -> Self {
+        Self((0..OPEN).map(|_| Mutex::new(None)).collect())
+    }
+
+    /// One of the open files, low numbers more often; sometimes another file is opened in its place.
+    fn pick(&self, stage: &Stage<'_, S>, tally: &Tally, random: &mut fastrand::Rng) -> Option<Arc<Opened<S>>> {
+        let place = random.usize(..OPEN).min(random.usize(..OPEN));
+        let slot = &self.0[place];
+        let open = slot.lock().expect("no panic while a file is picked").clone();
+        if let Some(open) = open.filter(|open| random.u8(..) > 15 && !open.has_changed()) {
+            return Some(open);
+        }
+        let path = &stage.files[random.usize(..stage.files.len())];
+        let Ok(open) = Opened::open(&stage.cache, path) else {
+            tally.skipped.add(1);
+            return None;
+        };
+        tally.opened.add(1);
+        let open = Arc::new(open);
+        *slot.lock().expect("no panic while a file is picked") = Some(open.clone());
+        Some(open)
+    }
+}
+
+/// One reader.
+pub(crate) fn read<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
+    let mut held: Vec<Held<S>> = Vec::new();
+    let mut buf = vec![0; 64 << 10];
+    while stage.running() {
+        tally.progress.add(1);
+        let Some(open) = stage.open.pick(stage, tally, &mut random) else { continue };
+        let len = open.cached.len().max(1);
+        match random.u8(..16) {
+            0 | 1 => {
+                let begin = random.u64(..len) / WINDOW * WINDOW;
+                for offset in (begin..len.min(begin + WINDOW)).step_by(buf.len()) {
+                    read_once(&open, tally, offset, &mut buf);
+                }
+            }
+            2 => {
+                for past in [len, len + 1, len + (1 << 30), i64::MAX as u64, u64::MAX] {
+                    read_once(&open, tally, past, &mut buf[..64]);
+                }
+            }
+            3..=5 => {
+                hold(&open, tally, random.u64(..len), &mut held);
+                if held.len() > stage.held_per_reader {
+                    let oldest = held.swap_remove(random.usize(..held.len()));
+                    if *oldest.handle != *oldest.showed {
+                        tally.wrong_bytes.add(1);
+                        tally.note(|| format!("the bytes under a handle changed: {:?}", oldest.handle));
+                    }
+                }
+            }
+            6..=9 => (0..32).for_each(|_| read_once(&open, tally, random.u64(..len), &mut buf[..FRAME_SIZE])),
+            _ => (0..128).for_each(|_| read_once(&open, tally, random.u64(..len), &mut buf[..64])),
+        }
+    }
+}
+
+fn read_once<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, buf: &mut [u8]) {
+    let pages = (offset.saturating_add(buf.len() as u64 - 1)) / FRAME_SIZE as u64 - offset / FRAME_SIZE as u64 + 1;
+    match open.cached.read_at(offset, buf) {
+        Ok(n) => {
+            tally.lookups.add(if n == 0 { 0 } else { pages });
+            if i64::try_from(offset).is_ok() {
+                open.check(tally, offset, &buf[..n], buf.len());
+            }
+        }
+        Err(error) => failed(open, tally, offset, &error),
+    }
+}
+
+fn hold<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, held: &mut Vec<Held<S>>) {
+    tally.lookups.add(1);
+    match open.cached.page(offset) {
+        Ok(Some(handle)) => {
+            open.check(tally, offset, &handle, handle.len());
+            held.push(Held { showed: handle.to_vec(), handle });
+        }
+        Ok(None) if open.has_changed() => tally.changed.add(1),
+        Ok(None) => tally.broken(|| format!("{}: no page at {offset}, inside the file", open.path.display())),
+        Err(error) => failed(open, tally, offset, &error),
+    }
+}
+
+/// An error of the cache is fine where `pread` has one too, or where everything is pinned.
+fn failed<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, error: &io::Error) {
+    if error.kind() == ErrorKind::OutOfMemory {
+        tally.busy.add(1);
+    } else if i64::try_from(offset).is_err() && error.kind() == ErrorKind::InvalidInput {
+        // What such an offset is answered with.
+    } else if read_fully(&open.plain, offset, &mut [0]).is_err() || open.has_changed() {
+        tally.changed.add(1);
+    } else {
+        tally.broken(|| format!("{}: a read at {offset} failed, pread does not: {error}", open.path.display()));
+    }
+}

@@ -1,0 +1,205 @@
+//! What a run did: counted, sampled, and said.
+
+use std::time::Instant;
+
+use page_cache::{Cache, CacheStats};
+use page_ref::Scheme;
+use serde_json::{Value, json};
+
+use super::tally::{Tally, Totals};
+use super::{Plan, totals};
+use crate::size::Size;
+use crate::table;
+
+/// Notes that are printed.
+const NOTES: usize = 20;
+
+/// What stands at one instant.
+#[derive(Clone, Default)]
+pub(crate) struct Sample {
+    pub(crate) seconds: f64,
+    pub(crate) totals: Totals,
+    pub(crate) cache: CacheStats,
+}
+
+/// A run.
+pub(crate) struct Report {
+    scheme: &'static str,
+    seed: u64,
+    threads: usize,
+    memory: usize,
+    files: usize,
+    skipped: u64,
+    started: Instant,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) leaked_frames: u64,
+    broken: Vec<String>,
+    peak_rss_bytes: u64,
+}
+
+impl Report {
+    pub(crate) fn new<S: Scheme>(plan: &Plan) -> Self {
+        Self {
+            scheme: S::NAME,
+            seed: plan.seed,
+            threads: plan.threads,
+            memory: plan.memory,
+            files: plan.corpus.files.len(),
+            skipped: plan.corpus.skipped,
+            started: Instant::now(),
+            samples: vec![Sample::default()],
+            leaked_frames: 0,
+            broken: Vec::new(),
+            peak_rss_bytes: 0,
+        }
+    }
+
+    pub(crate) fn broken(&mut self, what: String) {
+        self.broken.push(what);
+    }
+
+    pub(crate) fn sample<S: Scheme>(&mut self, tallies: &[Tally], cache: &Cache<S>) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.samples.push(Sample { seconds, totals: totals(tallies), cache: cache.stats() });
+        self.peak_rss_bytes = self.peak_rss_bytes.max(resident_bytes());
+    }
+
+    fn last(&self) -> &Sample {
+        self.samples.last().expect("there is one from the start")
+    }
+
+    fn broken_rules(&self) -> u64 {
+        self.last().totals.broken_rules + self.broken.len() as u64
+    }
+
+    pub(crate) fn has_passed(&self) -> bool {
+        self.last().totals.wrong_bytes == 0 && self.broken_rules() == 0 && self.leaked_frames == 0
+    }
+
+    fn hit_ratio(&self) -> f64 {
+        let last = self.last();
+        let lookups = last.totals.lookups.max(last.cache.misses).max(1);
+        1.0 - last.cache.misses as f64 / lookups as f64
+    }
+
+    /// Between each two samples.
+    pub(crate) fn mib_per_s(&self) -> Vec<(f64, f64)> {
+        let rate = |pair: &[Sample]| {
+            let seconds = (pair[1].seconds - pair[0].seconds).max(1e-3);
+            (pair[1].seconds, (pair[1].totals.bytes - pair[0].totals.bytes) as f64 / seconds / f64::from(1 << 20))
+        };
+        // A last stub of a sample says nothing.
+        self.samples.windows(2).filter(|pair| pair[1].seconds - pair[0].seconds > 0.1).map(rate).collect()
+    }
+
+    /// For the progress bar.
+    pub(crate) fn status(&self) -> String {
+        let last = self.last();
+        format!(
+            "{:.0} s  {} read, {:.0} MiB/s, {} wrong bytes, {} broken rules",
+            last.seconds,
+            Size(last.totals.bytes as usize),
+            self.mib_per_s().last().map_or(0.0, |rate| rate.1),
+            last.totals.wrong_bytes,
+            self.broken_rules()
+        )
+    }
+
+    fn notes(&self) -> Vec<&String> {
+        self.last().totals.notes.iter().chain(&self.broken).take(NOTES).collect()
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let Sample { seconds, totals, cache } = self.last();
+        json!({
+            "reads": totals.reads,
+            "bytes": totals.bytes,
+            "seconds": seconds,
+            "threads": self.threads,
+            "scheme": self.scheme,
+            "seed": self.seed,
+            "memory": self.memory,
+            "files": self.files,
+            "skipped": self.skipped + totals.skipped,
+            "changed": totals.changed,
+            "opened": totals.opened,
+            "hit_ratio": self.hit_ratio(),
+            "misses": cache.misses,
+            "walked": totals.walked,
+            "refused": {
+                "frozen": totals.frozen + cache.refused_frozen,
+                "free": totals.free,
+                "tail": totals.tail,
+                "moved": totals.moved + cache.refused_moved,
+                "offline": totals.offline_frames,
+            },
+            "reclaimed": cache.reclaimed,
+            "migrated": totals.migrated,
+            "offlined": totals.offlined,
+            "onlined": totals.onlined,
+            "busy": totals.busy,
+            "split": totals.split,
+            "wrong_bytes": totals.wrong_bytes,
+            "broken_rules": self.broken_rules(),
+            "leaked_frames": self.leaked_frames,
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "mib_per_s": self.mib_per_s().iter().map(|rate| rate.1).collect::<Vec<_>>(),
+            "notes": self.notes(),
+        })
+    }
+
+    pub(crate) fn print(&self) {
+        let Sample { seconds, totals, cache } = self.last();
+        let rates: Vec<f64> = self.mib_per_s().iter().map(|rate| rate.1).collect();
+        let mut sorted = rates.clone();
+        sorted.sort_by(f64::total_cmp);
+        let of = |n: usize| sorted.get(n).copied().unwrap_or(0.0);
+        let mut table = table::new(&[]);
+        let mut row = |name: &str, value: String| table::add(&mut table, [name.to_owned(), value]);
+        row("scheme, threads, seed", format!("{}, {}, {}", self.scheme, self.threads, self.seed));
+        row(
+            "files; skipped, changed meanwhile",
+            format!("{}; {}, {}", self.files, self.skipped + totals.skipped, totals.changed),
+        );
+        row("time", format!("{seconds:.1} s"));
+        row("reads, bytes", format!("{}, {}", totals.reads, Size(totals.bytes as usize)));
+        row("hit ratio", format!("{:.3}", self.hit_ratio()));
+        row(
+            "MiB/s: median, least, most",
+            format!("{:.0}, {:.0}, {:.0}", of(sorted.len() / 2), of(0), of(sorted.len().saturating_sub(1))),
+        );
+        row("MiB/s over time", sparkline(&rates));
+        row("refused: frozen, free", format!("{}, {}", totals.frozen + cache.refused_frozen, totals.free));
+        row("refused: tail, moved on", format!("{}, {}", totals.tail, totals.moved + cache.refused_moved));
+        row("reclaimed, migrated, split", format!("{}, {}, {}", cache.reclaimed, totals.migrated, totals.split));
+        row("blocks offlined, onlined", format!("{}, {}", totals.offlined, totals.onlined));
+        row("busy", totals.busy.to_string());
+        row("memory: budget, peak resident", format!("{}, {}", Size(self.memory), Size(self.peak_rss_bytes as usize)));
+        row("wrong bytes", totals.wrong_bytes.to_string());
+        row("broken rules", self.broken_rules().to_string());
+        row("leaked frames", self.leaked_frames.to_string());
+        println!("{table}");
+        for note in self.notes() {
+            println!("  {note}");
+        }
+        println!("{}", if self.has_passed() { "passed: every byte matched" } else { "FAILED" });
+    }
+}
+
+/// At most 40 bars.
+fn sparkline(values: &[f64]) -> String {
+    let most = values.iter().copied().fold(1e-9, f64::max);
+    let per_bar = values.len().div_ceil(40).max(1);
+    let bar = |values: &[f64]| {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][(mean / most * 7.99) as usize]
+    };
+    values.chunks(per_bar).map(bar).collect()
+}
+
+/// What the process has in memory now; 0 where the system does not say.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}

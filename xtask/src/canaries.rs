@@ -1,0 +1,237 @@
+//! `cargo x canaries`: tests of the tests. Each canary is a build with one rule broken on purpose; a check
+//! that does not fail on it is not watching that rule.
+//!
+//! The faults themselves stand in the code behind `cfg(broken = "NAME")`, which no other build sets.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::step::{self, Failure, cargo, root, target_dir};
+
+/// Time that a check has to notice. Building does not count.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A check that may notice.
+#[derive(Clone, Copy, PartialEq)]
+enum Check {
+    /// The tests of the word.
+    Word,
+    /// The tests of the frames.
+    Frames,
+    /// The tests of the cache.
+    Cache,
+    /// The torture run on this checkout.
+    Torture,
+}
+
+impl Check {
+    const ALL: [Self; 4] = [Self::Word, Self::Frames, Self::Cache, Self::Torture];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Word => "word",
+            Self::Frames => "frames",
+            Self::Cache => "cache",
+            Self::Torture => "torture",
+        }
+    }
+
+    /// What cargo is told, to build it first and to run it then.
+    fn commands(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Word => ("test --release -p page-ref --no-run", "test --release -p page-ref"),
+            Self::Frames => ("test --release -p page-frames --no-run", "test --release -p page-frames"),
+            Self::Cache => ("test --release -p page-cache --no-run", "test --release -p page-cache"),
+            Self::Torture => ("build --release -p folio", "run --release -p folio -- torture . --seconds 20"),
+        }
+    }
+}
+
+struct Canary {
+    name: &'static str,
+    breaks: &'static str,
+    /// Tried in this order, until one fails. The sharpest first.
+    caught_by: &'static [Check],
+}
+
+/// All canaries. A new one also needs its `cfg(broken = "...")` in the code.
+const CANARIES: [Canary; 5] = [
+    Canary {
+        name: "put-clears-frozen",
+        breaks: "R2: a late put clears the frozen state",
+        caught_by: &[Check::Word, Check::Frames, Check::Torture],
+    },
+    Canary {
+        name: "freed-left-dying",
+        breaks: "R1, R3: a freed frame is left Dying",
+        caught_by: &[Check::Word, Check::Frames, Check::Cache],
+    },
+    Canary { name: "tail-left-live", breaks: "R1: a tail is left live", caught_by: &[Check::Frames, Check::Torture] },
+    Canary {
+        name: "no-recheck",
+        breaks: "R8: no second look after try_get",
+        caught_by: &[Check::Frames, Check::Cache, Check::Torture],
+    },
+    Canary {
+        name: "early-destructor",
+        breaks: "R4: the destructor is chosen before the compare-and-swap",
+        caught_by: &[Check::Frames, Check::Torture],
+    },
+];
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
+    let (options, names): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|word| word.starts_with('-'));
+    if let Some(option) = options.iter().find(|&&option| option != "--save") {
+        return Err(Failure::Usage(format!("canaries has no option '{option}'; there is --save")));
+    }
+    if let Some(name) = names.iter().find(|&&name| CANARIES.iter().all(|canary| canary.name != name)) {
+        let known = CANARIES.map(|canary| canary.name).join(", ");
+        return Err(Failure::Usage(format!("there is no canary '{name}'. There are: {known}")));
+    }
+    if !options.is_empty() && !names.is_empty() {
+        return Err(Failure::Usage("--save is for the whole list; leave the names out".to_owned()));
+    }
+    let chosen = || CANARIES.iter().filter(|canary| names.is_empty() || names.contains(&&canary.name.to_owned()));
+    let mut rows = Vec::new();
+    let mut missed = Vec::new();
+    for canary in chosen() {
+        let mut caught = false;
+        for &check in canary.caught_by {
+            let trial = try_one(Some(canary.name), check)?;
+            caught = matches!(trial.outcome, Outcome::Failed(_));
+            rows.push(Row { name: canary.name, breaks: canary.breaks, trial, check });
+            if caught {
+                break;
+            }
+        }
+        if !caught {
+            missed.push(canary.name);
+        }
+    }
+    // A check that fails anyway catches nothing.
+    let tried = |check: &Check| rows.iter().any(|row| row.check == *check);
+    for check in Check::ALL.into_iter().filter(tried).collect::<Vec<_>>() {
+        let trial = try_one(None, check)?;
+        if !matches!(trial.outcome, Outcome::Passed) {
+            missed.push(check.name());
+        }
+        rows.push(Row { name: "(none)", breaks: "nothing: it must pass", trial, check });
+    }
+    let report = report(&rows);
+    print!("\n{report}");
+    if !options.is_empty() {
+        save(&report)?;
+    }
+    if missed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!("not caught, or failing with nothing broken: {}", missed.join(", "))))
+}
+
+/// One line of the report.
+struct Row {
+    name: &'static str,
+    breaks: &'static str,
+    check: Check,
+    trial: Trial,
+}
+
+/// What one run of a check came to.
+struct Trial {
+    outcome: Outcome,
+    took: Duration,
+}
+
+enum Outcome {
+    Passed,
+    /// With the line of its output that says why.
+    Failed(String),
+    /// It had not ended by the limit: nobody can tell what it noticed.
+    RanOut,
+}
+
+fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
+    let (build, run) = check.commands();
+    let name = broken.unwrap_or("none");
+    let mut build = with_fault(cargo(build), broken);
+    step::run(&format!("build with '{name}' broken"), &mut build)?;
+    eprintln!("── cargo {run}");
+    let log = target_dir().join(format!("canary/{name}-{}.log", check.name()));
+    let started = Instant::now();
+    let status = File::create(&log)
+        .and_then(|file| {
+            let command = with_fault(cargo(run), broken);
+            // coreutils' timeout ends the whole process group, cargo's children too.
+            let mut timeout = Command::new("timeout");
+            timeout.args(["--kill-after=2", &LIMIT.as_secs().to_string()]).arg(command.get_program());
+            timeout.args(command.get_args()).current_dir(root());
+            timeout.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+            timeout.stdout(file.try_clone()?).stderr(file).status()
+        })
+        .map_err(|error| Failure::Failed(format!("'timeout' did not start, or no log {}: {error}", log.display())))?;
+    let took = started.elapsed();
+    let outcome = match status.code() {
+        Some(0) => Outcome::Passed,
+        // 137: it had to be killed.
+        Some(124 | 137) => Outcome::RanOut,
+        _ => Outcome::Failed(reason(&log)),
+    };
+    Ok(Trial { outcome, took })
+}
+
+fn with_fault(mut command: Command, broken: Option<&str>) -> Command {
+    let flags = broken.map_or_else(String::new, |name| format!("--cfg broken=\"{name}\""));
+    command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target_dir().join("canary"));
+    // Faults are found as well without it, and every canary builds everything anew.
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
+    command
+}
+
+/// The line of a log that says best what failed: a panic's message, a failed test, else the last one.
+fn reason(log: &Path) -> String {
+    let output = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
+    let test = lines.clone().find(|line| line.starts_with("test ") && line.ends_with("FAILED"));
+    let panic = lines.clone().skip_while(|line| !line.contains("panicked at")).nth(1);
+    let test = test.and_then(|line| line.split_whitespace().nth(1));
+    match (test, panic) {
+        (Some(test), Some(panic)) => format!("`{test}`: {panic}"),
+        (Some(test), None) => format!("`{test}`"),
+        (None, Some(panic)) => panic.to_owned(),
+        (None, None) => lines.next_back().unwrap_or("it said nothing").to_owned(),
+    }
+}
+
+fn report(rows: &[Row]) -> String {
+    let mut text = String::from("| broken | what that breaks | check | outcome | s |\n");
+    text.push_str("| --- | --- | --- | --- | --- |\n");
+    for row in rows {
+        let outcome = match &row.trial.outcome {
+            Outcome::Passed => "passed".to_owned(),
+            Outcome::Failed(why) => format!("failed: {}", why.replace('|', "/")),
+            Outcome::RanOut => format!("did not end in {} s", LIMIT.as_secs()),
+        };
+        let seconds = row.trial.took.as_secs_f64();
+        let (_, command) = row.check.commands();
+        let _ = writeln!(text, "| {} | {} | `cargo {command}` | {outcome} | {seconds:.1} |", row.name, row.breaks);
+    }
+    text
+}
+
+fn save(report: &str) -> Result<(), Failure> {
+    let machine = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let machine = machine.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let machine = machine.map_or("an unknown processor", |(_, name)| name);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let text = format!(
+        "# Canaries\n\nWritten by `cargo x canaries --save` on {machine}, {threads} threads. \
+         What each canary is: docs/canaries.md.\n\n{report}"
+    );
+    let folder = root().join("results");
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(folder.join("canaries.md"), text))
+        .map_err(|error| Failure::Failed(format!("results/canaries.md: {error}")))
+}

@@ -1,0 +1,47 @@
+//! `cargo x lint`: what can be judged without running the programs.
+
+use std::process::{Command, Stdio};
+
+use crate::step::{self, Failure, cargo, no_arguments, root};
+
+/// A target that has no std at all: what builds for it is `no_std` in truth.
+const BARE: &str = "x86_64-unknown-none";
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
+    no_arguments("lint", arguments)?;
+    step::run("format", &mut cargo("fmt --all --check"))?;
+    step::run("clippy", &mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
+    step::run("docs", cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))?;
+    build_without_std()?;
+    step::run("house rules", &mut cargo("test --quiet -p xtask"))
+}
+
+fn build_without_std() -> Result<(), Failure> {
+    if has_bare_target() {
+        let mut build = cargo(&format!("build -p page-ref -p page-frames --target {BARE}"));
+        return step::run("the two lower crates without std", &mut build);
+    }
+    eprintln!("SKIPPED: the build for {BARE}: the target is missing, and 'rustup target add {BARE}' failed");
+    step::run("the two lower crates for this machine instead", &mut cargo("check -p page-ref -p page-frames"))
+}
+
+/// Whether the bare target is there; installs it where that is possible.
+fn has_bare_target() -> bool {
+    is_installed() || (rustup_add() && is_installed())
+}
+
+fn is_installed() -> bool {
+    // The compiler's own word, as rustup need not exist: a target is there when its core library is.
+    let output =
+        Command::new("rustc").args(["--print", "target-libdir", "--target", BARE]).current_dir(root()).output();
+    output.is_ok_and(|output| {
+        let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some())
+    })
+}
+
+fn rustup_add() -> bool {
+    let mut command = Command::new("rustup");
+    command.args(["target", "add", BARE]).current_dir(root()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

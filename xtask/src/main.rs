@@ -1,0 +1,66 @@
+//! `cargo x`: the one menu of commands for people who work on folio. Without arguments it lists them.
+//!
+//! What this crate deliberately lacks: dependencies, so that the menu builds in a second or two.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod canaries;
+mod lint;
+mod prove;
+mod step;
+
+use std::env;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use step::Failure;
+
+/// One entry of the menu.
+struct Entry {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&[String]) -> Result<(), Failure>,
+}
+
+const MENU: [Entry; 4] = [
+    Entry { name: "lint", about: "format, clippy, docs, the build without std, the house rules", run: lint::run },
+    Entry { name: "prove", about: "every interleaving of small cases of the word, by loom", run: prove::run },
+    Entry {
+        name: "canaries",
+        about: "break one rule at a time on purpose; a test or torture must notice [NAME..] [--save]",
+        run: canaries::run,
+    },
+    Entry { name: "bench", about: "measure: bench word [OPTIONS], with a plot in target/", run: bench::run },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let Some((name, rest)) = arguments.split_first() else {
+        print!("{}", menu());
+        return ExitCode::SUCCESS;
+    };
+    let result = match MENU.iter().find(|entry| entry.name == name) {
+        Some(entry) => (entry.run)(rest),
+        None => Err(Failure::Usage(format!("there is no command '{name}'\n\n{}", menu()))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(message)) => {
+            eprintln!("cargo x: {}", message.trim_end());
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(message)) => {
+            eprintln!("cargo x: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn menu() -> String {
+    let mut text = String::from("cargo x COMMAND\n\n");
+    for entry in &MENU {
+        let _ = writeln!(text, "  {:<10}{}", entry.name, entry.about);
+    }
+    text
+}

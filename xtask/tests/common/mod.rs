@@ -1,0 +1,141 @@
+//! The tree as the house rules see it: its files, its manifests, its documents.
+
+use std::fs;
+use std::path::Path;
+
+/// The root of the workspace.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root")
+}
+
+/// The text of a file, by its path from the root.
+pub(crate) fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The folders of all members, xtask among them.
+pub(crate) fn crate_folders() -> Vec<String> {
+    let mut folders: Vec<_> = children("crates").into_iter().filter(|path| root().join(path).is_dir()).collect();
+    folders.push("xtask".to_owned());
+    assert!(folders.len() > 5, "too few crates found: {folders:?}");
+    folders
+}
+
+/// Every Rust file of the members: sources, tests, examples, benches.
+pub(crate) fn rust_files() -> Vec<String> {
+    let mut files = Vec::new();
+    for folder in crate_folders() {
+        collect(&folder, &mut files);
+    }
+    files
+}
+
+/// Those under `src`.
+pub(crate) fn source_files() -> Vec<String> {
+    let mut files = rust_files();
+    files.retain(|path| path.split('/').any(|part| part == "src"));
+    files
+}
+
+fn collect(folder: &str, files: &mut Vec<String>) {
+    for path in children(folder) {
+        if root().join(&path).is_dir() {
+            if !path.ends_with("/target") {
+                collect(&path, files);
+            }
+        } else if Path::new(&path).extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn children(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+    let names = entries.map(|entry| entry.expect("a readable folder").file_name().into_string().expect("a UTF-8 name"));
+    let mut paths: Vec<_> = names.map(|name| format!("{folder}/{name}")).collect();
+    paths.sort();
+    paths
+}
+
+/// What the rules ask of a manifest. Read line by line: ours are written that plainly.
+pub(crate) struct Manifest {
+    pub(crate) name: String,
+    pub(crate) dependencies: Vec<Dependency>,
+}
+
+/// One dependency, and the section that it stands in.
+pub(crate) struct Dependency {
+    pub(crate) name: String,
+    pub(crate) section: String,
+}
+
+impl Manifest {
+    /// The manifest in a folder.
+    pub(crate) fn of(folder: &str) -> Self {
+        let (mut name, mut dependencies, mut section) = (String::new(), Vec::new(), String::new());
+        for line in read(&format!("{folder}/Cargo.toml")).lines() {
+            if let Some(header) = line.strip_prefix('[') {
+                header.trim_end_matches(']').clone_into(&mut section);
+                assert!(!section.contains("dependencies."), "{folder}: write [{section}] as one line");
+            } else if let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
+                let key = key.trim();
+                if section == "package" && key == "name" {
+                    value.trim().trim_matches('"').clone_into(&mut name);
+                } else if section.ends_with("dependencies") {
+                    let used = key.split('.').next().unwrap_or(key).to_owned();
+                    dependencies.push(Dependency { name: used, section: section.clone() });
+                }
+            }
+        }
+        Self { name, dependencies }
+    }
+}
+
+/// The part of a document under a heading of the second level.
+pub(crate) fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    let start = format!("\n## {heading}\n");
+    let (_, after) = text.split_once(&start).unwrap_or_else(|| panic!("there is no heading '{heading}'"));
+    after.split("\n## ").next().unwrap_or(after)
+}
+
+/// A file's code, without its comments and strings.
+pub(crate) fn code_of(text: &str) -> String {
+    let mut code = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let skip = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if rest.starts_with("r#\"") {
+            rest.find("\"#").map_or(rest.len(), |end| end + 2)
+        } else if rest.starts_with("'\"'") {
+            3
+        } else if let Some(escaped) = rest.strip_prefix("'\\") {
+            2 + escaped.chars().next().map_or(0, char::len_utf8)
+        } else if c == '"' {
+            string_len(rest)
+        } else {
+            code.push(c);
+            rest = &rest[c.len_utf8()..];
+            continue;
+        };
+        code.push(' ');
+        rest = &rest[skip..];
+    }
+    code
+}
+
+/// The length of the string that begins here, quotes and all.
+fn string_len(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}

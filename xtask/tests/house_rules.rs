@@ -1,0 +1,176 @@
+//! The house rules, as an ordinary test: what STYLE.md and ARCHITECTURE.md say of the tree, held against it.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{Manifest, code_of, crate_folders, read, rust_files, section, source_files};
+
+/// The files that may hold unsafe code, each for a reason that ARCHITECTURE.md's map gives.
+const UNSAFE_ROOMS: [&str; 8] = [
+    "crates/page-frames/src/arena.rs",
+    "crates/page-frames/src/folio.rs",
+    "crates/page-frames/src/hotplug.rs",
+    "crates/page-frames/src/memmap.rs",
+    "crates/page-frames/src/slot.rs",
+    "crates/page-frames/src/user_space.rs",
+    "crates/page-frames/src/zone.rs",
+    // loom's cells hand out pointers; loom checks each access.
+    "crates/page-ref/tests/loom.rs",
+];
+
+/// The one crate that has such rooms.
+const UNSAFE_CRATE: &str = "crates/page-frames";
+
+/// From the bottom up: a crate may depend on those before it.
+const LAYERS: [&str; 4] = ["page-ref", "page-frames", "page-cache", "folio"];
+
+const MOST_LINES: usize = 500;
+
+/// Fails with all findings at once.
+fn assert_none(rule: &str, findings: &[String]) {
+    assert!(findings.is_empty(), "{rule}:\n  {}", findings.join("\n  "));
+}
+
+#[test]
+fn every_file_opens_with_its_doc() {
+    let silent: Vec<_> = rust_files()
+        .into_iter()
+        .filter(|path| !read(path).lines().next().is_some_and(|line| line.starts_with("//! ")))
+        .collect();
+    assert_none("these files do not open with a `//!` line", &silent);
+}
+
+#[test]
+fn no_file_is_longer_than_the_limit() {
+    let lengths = rust_files().into_iter().map(|path| (read(&path).lines().count(), path));
+    let long: Vec<_> = lengths.filter(|(n, _)| *n > MOST_LINES).map(|(n, path)| format!("{path}: {n} lines")).collect();
+    assert_none("these files are too long: look for the second noun", &long);
+}
+
+#[test]
+fn unsafe_code_stands_in_its_rooms_only() {
+    let is_unsafe = |path: &String| {
+        code_of(&read(path)).split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
+    };
+    let found: BTreeSet<_> = rust_files().into_iter().filter(is_unsafe).collect();
+    let rooms: BTreeSet<_> = UNSAFE_ROOMS.map(str::to_owned).into();
+    assert_none("unsafe outside its rooms", &found.difference(&rooms).cloned().collect::<Vec<_>>());
+    assert_none("rooms without unsafe: take them off the list", &rooms.difference(&found).cloned().collect::<Vec<_>>());
+}
+
+#[test]
+fn every_other_crate_forbids_unsafe_code() {
+    let mut roots = Vec::new();
+    for folder in crate_folders().into_iter().filter(|folder| folder != UNSAFE_CRATE) {
+        let all = source_files();
+        roots.extend(
+            ["lib.rs", "main.rs"]
+                .map(|file| format!("{folder}/src/{file}"))
+                .into_iter()
+                .filter(|path| all.contains(path)),
+        );
+    }
+    assert!(roots.len() >= 5, "too few crates found: {roots:?}");
+    roots.retain(|path| !read(path).contains("\n#![forbid(unsafe_code)]\n"));
+    assert_none("these crates do not forbid unsafe code", &roots);
+}
+
+#[test]
+fn the_two_lower_crates_have_no_std() {
+    let with_std: Vec<_> = LAYERS[..2]
+        .iter()
+        .map(|name| format!("crates/{name}/src/lib.rs"))
+        .filter(|path| !read(path).contains("\n#![no_std]\n"))
+        .collect();
+    assert_none("these are not no_std", &with_std);
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let mut wrong = Vec::new();
+    for folder in crate_folders() {
+        let manifest = Manifest::of(&folder);
+        for dependency in &manifest.dependencies {
+            let (from, to) = (manifest.name.as_str(), dependency.name.as_str());
+            let level = |name: &str| LAYERS.iter().position(|&layer| layer == name);
+            let is_member = level(to).is_some() || ["page-bench", "xtask"].contains(&to);
+            let allowed = match from {
+                "page-ref" => dependency.section.contains("cfg(loom)"),
+                "xtask" => false,
+                _ if !is_member || from == to => true,
+                "page-bench" => level(to).is_some_and(|to| to < 3),
+                "folio" if to == "page-bench" => true,
+                _ => level(to) < level(from) && level(to).is_some(),
+            };
+            if !allowed {
+                wrong.push(format!("{from} uses {to} ([{}])", dependency.section));
+            }
+        }
+    }
+    assert_none("these dependencies point the wrong way", &wrong);
+}
+
+#[test]
+fn every_dependency_has_its_reason_and_every_reason_its_dependency() {
+    let mut used = BTreeSet::new();
+    let mut shared = BTreeSet::new();
+    let members = crate_folders();
+    let own: BTreeSet<_> = members.iter().map(|folder| Manifest::of(folder).name).collect();
+    for folder in &members {
+        used.extend(Manifest::of(folder).dependencies.into_iter().map(|dependency| dependency.name));
+    }
+    shared.extend(Manifest::of(".").dependencies.into_iter().map(|dependency| dependency.name));
+    assert_none("shared, but no crate uses it", &shared.difference(&used).cloned().collect::<Vec<_>>());
+    let foreign: BTreeSet<_> = used.difference(&own).cloned().collect();
+    let text = read("ARCHITECTURE.md");
+    let rows: BTreeSet<_> = section(&text, "Dependencies")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    assert_none("no reason in ARCHITECTURE.md", &foreign.difference(&rows).cloned().collect::<Vec<_>>());
+    assert_none("a reason for what is not used", &rows.difference(&foreign).cloned().collect::<Vec<_>>());
+}
+
+#[test]
+fn the_map_shows_what_is_there() {
+    let text = read("ARCHITECTURE.md");
+    let mapped: Vec<_> = section(&text, "Code map")
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("- `")?.split_once("` — "))
+        .map(|(path, _)| path.trim_end_matches('/').to_owned())
+        .collect();
+    let set: BTreeSet<_> = mapped.iter().cloned().collect();
+    assert_eq!(set.len(), mapped.len(), "a path stands twice in the map");
+    let there: BTreeSet<_> = crate_folders().into_iter().chain(source_files()).collect();
+    assert_none("not in the map", &there.difference(&set).cloned().collect::<Vec<_>>());
+    let gone: Vec<_> = set.into_iter().filter(|path| !common::root().join(path).exists()).collect();
+    assert_none("in the map, but not there", &gone);
+}
+
+#[test]
+fn the_readme_and_ci_run_the_same_commands() {
+    let readme = read("README.md");
+    let shown: Vec<_> = readme
+        .split("```sh\n")
+        .skip(1)
+        .flat_map(|block| block.split("```").next().unwrap_or_default().lines())
+        .map(|line| line.split(" #").next().unwrap_or_default().trim().to_owned())
+        .collect();
+    let script = read(".ci/run");
+    let run: Vec<_> = script.lines().filter_map(|line| line.strip_suffix("# README")).map(str::trim).collect();
+    assert_eq!((shown.len(), run.len()), (2, 2), "two commands: {shown:?}, {run:?}");
+    for (shown, run) in shown.iter().zip(run) {
+        // The script may make a run shorter, nothing else.
+        let same =
+            run.strip_prefix(shown.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(" --seconds "));
+        assert!(same, "the README says '{shown}', .ci/run runs '{run}'");
+    }
+}
+
+#[test]
+fn code_is_told_from_comments_and_strings() {
+    let code = code_of("a // b \"\n'\"' c \"d \\\" // e\" f /* g */ r#\"h \" i\"# 'j k");
+    assert_eq!(code.split_whitespace().collect::<Vec<_>>(), ["a", "c", "f", "'j", "k"]);
+}
