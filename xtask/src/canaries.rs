@@ -61,7 +61,7 @@ struct Canary {
 const CANARIES: [Canary; 5] = [
     Canary {
         name: "put-clears-frozen",
-        breaks: "R2: a late put clears the frozen state",
+        breaks: "R2, R3: a put clears the frozen state it has won",
         caught_by: &[Check::Word, Check::Frames, Check::Torture],
     },
     Canary {
