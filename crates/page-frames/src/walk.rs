@@ -56,7 +56,15 @@ impl<P: Platform> Zone<P> {
     /// Takes a reference on the folio whose *head* is this very frame. Tails refuse.
     pub fn try_get(&'static self, pfn: Pfn) -> Result<FolioRef<P>, Refusal> {
         let index = self.index(pfn).ok_or(Refusal::Offline)?;
-        self.try_get_index(index, self.descriptor(index).shape())
+        let head = self.descriptor(index);
+        self.try_get_index(index, head.shape(), head.private())
+    }
+
+    /// As [`Zone::try_get`], if the frame still is what it was when `seen` was taken: kind, order and the
+    /// owner's note. For a scan that looks first and acts on what it found later.
+    pub fn try_get_as(&'static self, pfn: Pfn, seen: &Peek) -> Result<FolioRef<P>, Refusal> {
+        let index = self.index(pfn).ok_or(Refusal::Offline)?;
+        self.try_get_index(index, Shape { kind: seen.kind, order: seen.order }, seen.private)
     }
 
     /// Takes a reference on the folio that this frame belongs to, head or tail.
@@ -66,14 +74,13 @@ impl<P: Platform> Zone<P> {
         if shape.kind.is_free() {
             return Err(Refusal::Free);
         }
-        self.try_get_index(head, shape)
+        self.try_get_index(head, shape, self.descriptor(head).private())
     }
 
-    fn try_get_index(&'static self, index: u32, before: Shape) -> Result<FolioRef<P>, Refusal> {
+    fn try_get_index(&'static self, index: u32, before: Shape, private: u64) -> Result<FolioRef<P>, Refusal> {
         let head = self.descriptor(index);
-        let private = head.private();
         match head.word.try_get(1) {
-            Err(Refused::Frozen) => Err(self.why_frozen(index, before)),
+            Err(Refused::Frozen) => Err(self.why_frozen(index, head.shape())),
             Err(Refused::Saturated) => Err(Refusal::Saturated),
             Ok(()) => {
                 let folio = FolioRef::from_index(self, index);

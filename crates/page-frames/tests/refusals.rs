@@ -77,6 +77,26 @@ fn a_tail_that_was_refused_often_begins_its_life_with_one_reference() {
     assert_all_free(zone);
 }
 
+/// R8. A scan looked, the frame was freed and reused, and only then the scan takes it.
+#[test]
+fn a_frame_that_is_another_folio_by_now_is_refused_as_moved() {
+    let arena = arena::<Generational>(1);
+    let zone = arena.zone();
+    let folio = zone.alloc(Order::ZERO, OURS, 1).unwrap();
+    let pfn = folio.pfn();
+    let seen = zone.peek(pfn);
+    assert_eq!(zone.try_get_as(pfn, &seen).unwrap().private(), 1);
+    drop(folio);
+    assert_eq!(zone.try_get_as(pfn, &seen).err(), Some(Refusal::Free));
+    // The list of this CPU gives the frame that was freed last.
+    let next = zone.alloc(Order::ZERO, OURS, 2).unwrap();
+    assert_eq!(next.pfn(), pfn);
+    assert_eq!(zone.try_get_as(pfn, &seen).err(), Some(Refusal::Moved));
+    assert_eq!(zone.peek(pfn).snapshot, page_ref::Snapshot::Live(1), "the refused reference was put back");
+    drop(next);
+    assert_all_free(zone);
+}
+
 #[test]
 fn a_folio_that_a_walker_holds_last_is_freed_by_the_walker() {
     let arena = arena::<Generational>(1);

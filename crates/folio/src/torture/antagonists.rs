@@ -3,7 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use page_frames::{FrozenFolio, Kind, MigrateError, OfflineError, Order, Pfn, Refusal, UserSpace, Zone};
+use page_frames::{
+    FolioRef, FrozenFolio, Kind, MigrateError, OfflineError, Order, Peek, Pfn, Refusal, UserSpace, Zone,
+};
 use page_ref::Scheme;
 
 use super::Stage;
@@ -38,42 +40,64 @@ fn reclaim<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
     }
 }
 
-/// Takes a reference on *every* frame in turn, by its own word and by its head, and says why it was refused.
+/// Frames that the walker looks at before it takes the first of them.
+const LOOKED_AT: usize = 256;
+
+/// Takes a reference on *every* frame in turn, and says why it was refused: by the frame's head, or by its own
+/// word, if it still is what it was a moment ago.
 fn walk<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     let zone = stage.cache.zone();
+    let frames: Vec<Pfn> = zone.pfns().collect();
+    let mut seen: Vec<Peek> = Vec::with_capacity(LOOKED_AT);
     let mut by_head = false;
     while stage.running() {
         by_head = !by_head;
-        for (n, pfn) in zone.pfns().enumerate() {
-            if n % 1024 == 0 {
-                tally.progress.add(1);
-                pause(1);
-                if !stage.running() {
-                    return;
-                }
+        for frames in frames.chunks(LOOKED_AT) {
+            seen.clear();
+            seen.extend(frames.iter().map(|&pfn| zone.peek(pfn)));
+            // What was seen grows old.
+            pause(1);
+            tally.progress.add(1);
+            if !stage.running() {
+                return;
             }
-            tally.walked.add(1);
-            match if by_head { zone.try_get_head(pfn) } else { zone.try_get(pfn) } {
-                Ok(folio) => {
-                    let before = (folio.kind(), folio.order(), folio.private());
-                    let holds = before.0.is_allocated()
-                        && folio.pfn() <= pfn
-                        && pfn.as_u64() - folio.pfn().as_u64() < u64::from(folio.order().frames());
-                    if random.u8(..) < 8 {
-                        thread::yield_now();
-                    }
-                    if !holds || before != (folio.kind(), folio.order(), folio.private()) {
-                        tally.broken(|| format!("R1, R8: a walker got {pfn:?}, and it is {folio:?}"));
-                    }
-                }
-                Err(Refusal::Frozen) => tally.frozen.add(1),
-                Err(Refusal::Free) => tally.free.add(1),
-                Err(Refusal::Tail) => tally.tail.add(1),
-                Err(Refusal::Moved) => tally.moved.add(1),
-                Err(Refusal::Offline) => tally.offline_frames.add(1),
-                Err(Refusal::Saturated) => tally.broken(|| format!("R5: {pfn:?} is saturated")),
+            for (&pfn, seen) in frames.iter().zip(&seen) {
+                let got = if by_head { zone.try_get_head(pfn) } else { zone.try_get_as(pfn, seen) };
+                walked(pfn, (!by_head).then_some(seen), got, tally, &mut random);
             }
         }
+    }
+}
+
+/// Checks that what the walker got is the frame it asked for, and stays what it is while it is held.
+fn walked<S: Scheme>(
+    pfn: Pfn,
+    seen: Option<&Peek>,
+    got: Result<FolioRef<UserSpace<S>>, Refusal>,
+    tally: &Tally,
+    random: &mut fastrand::Rng,
+) {
+    tally.walked.add(1);
+    let folio = match got {
+        Ok(folio) => folio,
+        Err(Refusal::Frozen) => return tally.frozen.add(1),
+        Err(Refusal::Free) => return tally.free.add(1),
+        Err(Refusal::Tail) => return tally.tail.add(1),
+        Err(Refusal::Moved) => return tally.moved.add(1),
+        Err(Refusal::Offline) => return tally.offline_frames.add(1),
+        Err(Refusal::Saturated) => return tally.broken(|| format!("R5: {pfn:?} is saturated")),
+    };
+    let is = |folio: &FolioRef<_>| (folio.kind(), folio.order(), folio.private());
+    let before = is(&folio);
+    let holds = before.0.is_allocated()
+        && folio.pfn() <= pfn
+        && pfn.as_u64() - folio.pfn().as_u64() < u64::from(folio.order().frames())
+        && seen.is_none_or(|seen| before == (seen.kind, seen.order, seen.private));
+    if random.u8(..) < 8 {
+        thread::yield_now();
+    }
+    if !holds || before != is(&folio) {
+        tally.broken(|| format!("R1, R8: a walker got {pfn:?}, and it is {folio:?}"));
     }
 }
 
@@ -109,8 +133,11 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
                 tally.onlined.add(1);
             }
             Err(OfflineError::Busy { .. }) => tally.busy.add(1),
-            // Make room for its contents, for the next try.
-            Err(OfflineError::OutOfFrames) => tally.reclaimed.add(cache.reclaim(600) as u64),
+            Err(OfflineError::OutOfFrames) => {
+                // Make room for its contents, and try again before the readers have filled it.
+                tally.reclaimed.add(cache.reclaim(600) as u64);
+                continue;
+            }
             Err(OfflineError::NotOnline) => tally.broken(|| format!("block {block} is offline, and nobody took it")),
         }
         pause(20);

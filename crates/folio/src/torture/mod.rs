@@ -109,7 +109,8 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
         cache: cache.clone(),
         files: &plan.corpus.files,
         open: OpenFiles::new(),
-        held_per_reader: (frames / 8 / plan.threads).clamp(1, 32),
+        // A block with a held page stays online: so few that most blocks have none.
+        held_per_reader: (frames / 256 / plan.threads).clamp(1, 32),
         over: AtomicBool::new(false),
     };
     let antagonists = antagonists::all::<S>();

@@ -1,0 +1,50 @@
+//! `folio bench word`: the shape of what it prints. What it measures is the machine's business.
+
+use crate::{folio, passed};
+use serde_json::Value;
+
+const SCHEMES: [&str; 7] =
+    ["raw", "zero-frozen", "guess-one", "frozen-bit", "live-bit-high", "live-bit-low", "generational"];
+
+#[test]
+fn every_scheme_has_its_rows_and_ratios() {
+    let report = passed(&folio(["bench", "word", "--seconds", "1", "--json"]).output().unwrap());
+    let rows = report["rows"].as_array().unwrap();
+    let most = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let notes = report["notes"].as_array().unwrap();
+    for name in SCHEMES {
+        for (threads, placement) in [(1, "one"), (most, "one"), (most, "own")].into_iter().take(most.min(3) as usize) {
+            let is_it =
+                |row: &&Value| row["name"] == name && row["threads"] == threads && row["placement"] == placement;
+            let Some(row) = rows.iter().find(is_it) else {
+                // On a busy machine the threads may never have run at once: then it says so.
+                let note = format!("{name} at {threads} threads, placement {placement}: ");
+                let said = |said: &Value| said.as_str().unwrap().starts_with(&note);
+                assert!(threads > 1 && notes.iter().any(said), "no row and no note '{note}': {report:#}");
+                continue;
+            };
+            let [least, median, max] = ["min", "median", "max"].map(|key| row[key].as_f64().unwrap());
+            assert!(0.0 < least && least <= median && median <= max, "{row:#}");
+            assert_eq!(row["unit"], "ns");
+        }
+    }
+    let ratios = report["ratios"].as_array().unwrap();
+    for to in ["raw", "zero-frozen"] {
+        let value = ratios.iter().find(|ratio| ratio["of"] == "generational" && ratio["to"] == to);
+        let value = value.unwrap_or_else(|| panic!("no ratio of generational to {to}: {report:#}"));
+        assert!(value["value"].as_f64().unwrap() > 0.0 && value["name"].is_string() && value["threads"].is_u64());
+    }
+}
+
+#[test]
+fn the_table_and_the_plot_name_every_scheme() {
+    let dir = tempfile::tempdir().unwrap();
+    let plot = dir.path().join("word.svg");
+    let output = folio(["bench", "word", "--seconds", "1", "--plot"]).arg(&plot).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{table}");
+    let plot = std::fs::read_to_string(plot).unwrap();
+    for name in SCHEMES {
+        assert!(table.contains(name) && plot.contains(name), "no {name} in\n{table}\n{plot}");
+    }
+}

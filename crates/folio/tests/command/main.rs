@@ -1,0 +1,41 @@
+//! The command, run as a user runs it.
+
+mod bench_word;
+mod torture;
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The command, with arguments.
+pub(crate) fn folio(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_folio"));
+    command.args(arguments);
+    command
+}
+
+/// `folio torture DIR`, with two readers and a JSON report.
+pub(crate) fn torture(dir: &Path, seconds: u64, more: &[&str]) -> Command {
+    let mut command = folio(["torture", "--json", "--threads", "2", "--seconds", &seconds.to_string()]);
+    command.args(more).arg(dir);
+    command
+}
+
+/// The report of a run that passed.
+#[track_caller]
+pub(crate) fn passed(output: &Output) -> Value {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
+    serde_json::from_str(&out).unwrap_or_else(|error| panic!("no JSON: {error}\n{out}\n{err}"))
+}
+
+/// What a run said that was refused for its arguments: exit 2, nothing on stdout.
+#[track_caller]
+pub(crate) fn refused(output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), &*out), (Some(2), ""), "{err}");
+    assert!(err.starts_with("error: ") && !err.contains("panicked"), "{err}");
+    err.into_owned()
+}

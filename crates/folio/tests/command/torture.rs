@@ -1,0 +1,189 @@
+//! `folio torture` on good directories, on bad ones, and on one that changes underneath.
+//!
+//! Whether a broken cache is noticed is not shown here: `cargo x canaries` does that.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::{folio, passed, refused, torture};
+use serde_json::Value;
+
+/// Writes `n` files of `len` bytes that differ everywhere.
+fn fill(dir: &Path, n: usize, len: usize) {
+    let mut random = fastrand::Rng::with_seed(len as u64);
+    for n in 0..n {
+        let mut bytes = vec![0; len];
+        random.fill(&mut bytes);
+        fs::write(dir.join(format!("file-{n}")), bytes).unwrap();
+    }
+}
+
+fn number(report: &Value, key: &str) -> u64 {
+    report.pointer(key).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {key} in {report:#}"))
+}
+
+#[test]
+fn every_scheme_passes_and_every_number_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 40, 400_000);
+    for scheme in ["zero-frozen", "guess-one", "frozen-bit", "live-bit-high", "live-bit-low", "generational"] {
+        let report =
+            passed(&torture(dir.path(), 1, &["--scheme", scheme, "--seed", "7", "--memory", "8M"]).output().unwrap());
+        assert_eq!((&report["scheme"], number(&report, "/seed")), (&scheme.into(), 7));
+        assert_eq!((number(&report, "/threads"), number(&report, "/files")), (2, 40));
+        for key in ["/reads", "/bytes", "/migrated", "/offlined", "/onlined", "/refused/free", "/walked", "/split"] {
+            assert!(number(&report, key) > 0, "{key} is 0 in {report:#}");
+        }
+        for key in ["/reclaimed", "/busy", "/refused/frozen", "/refused/tail", "/refused/moved"] {
+            number(&report, key);
+        }
+        for key in ["/wrong_bytes", "/broken_rules", "/leaked_frames", "/changed", "/skipped"] {
+            assert_eq!(number(&report, key), 0, "{report:#}");
+        }
+        let (seconds, hits) = (report["seconds"].as_f64().unwrap(), report["hit_ratio"].as_f64().unwrap());
+        assert!(seconds >= 1.0 && (0.0..=1.0).contains(&hits), "{report:#}");
+    }
+}
+
+#[test]
+fn the_table_and_the_plot_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 4, 100_000);
+    let plot = dir.path().join("plot.svg");
+    let mut command = folio(["torture", "--seconds", "1", "--plot"]);
+    let output = command.arg(&plot).arg(dir.path()).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{table}");
+    for row in ["hit ratio", "refused: tail, moved on", "blocks offlined, onlined", "wrong bytes", "passed: "] {
+        assert!(table.contains(row), "no '{row}' in\n{table}");
+    }
+    assert!(!table.contains('\u{1b}'), "colour, though this is no terminal");
+    let plot = fs::read_to_string(plot).unwrap();
+    assert!(plot.starts_with("<svg") && plot.trim_end().ends_with("</svg>"), "{plot}");
+}
+
+#[test]
+fn a_plot_that_can_not_be_written_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 1, 5000);
+    let plot = dir.path().join("no/such/folder.svg");
+    let output = torture(dir.path(), 1, &["--plot", plot.to_str().unwrap()]).output().unwrap();
+    assert!(refused(&output).contains("no/such/folder.svg"));
+}
+
+#[test]
+fn what_is_no_directory_to_read_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a-file");
+    let empty = dir.path().join("empty");
+    let hollow = dir.path().join("hollow");
+    fs::write(&file, "x").unwrap();
+    fs::create_dir(&empty).unwrap();
+    fs::create_dir(&hollow).unwrap();
+    fs::write(hollow.join("nothing"), "").unwrap();
+    for (dir, why) in [
+        (dir.path().join("missing").as_path(), "missing can not be read: No such file"),
+        (&file, "a-file is not a directory"),
+        (&empty, "empty has no file to read: 0 entries"),
+        (&hollow, "hollow has no file to read: 1 entries"),
+    ] {
+        let text = refused(&torture(dir, 1, &[]).output().unwrap());
+        assert!(text.contains(why), "'{why}' is not in: {text}");
+    }
+}
+
+#[test]
+fn options_out_of_range_are_refused_with_what_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 1, 5000);
+    for (option, value, why) in [
+        ("--memory", "12Q", "'12Q' is no size"),
+        ("--memory", "-5", "-5"),
+        ("--memory", "many", "'many' is no size"),
+        ("--memory", "1M", "allowed with 2 threads are 4 MiB to "),
+        ("--memory", "900000G", "900000.00 GiB"),
+        ("--memory", "99999999T", "more than any machine's memory"),
+        ("--threads", "0", "0 is not in 1..=1024"),
+        ("--threads", "5000", "5000 is not in 1..=1024"),
+        ("--seconds", "0", "0 is not in 1..=86400"),
+        ("--scheme", "best", "possible values: zero-frozen, guess-one"),
+        ("--seed", "x", "invalid value 'x'"),
+    ] {
+        let output = folio(["torture", option, value]).arg(dir.path()).output().unwrap();
+        let text = refused(&output);
+        assert!(text.contains(why), "{option} {value}: '{why}' is not in: {text}");
+    }
+}
+
+#[test]
+fn strange_files_are_read_or_counted_as_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    // Read: a sparse file longer than any memory, a name that is not UTF-8, odd lengths.
+    File::create(at("sparse")).unwrap().set_len(1 << 40).unwrap();
+    fs::write(dir.path().join(OsStr::from_bytes(b"not-utf8-\xff\xfe")), "some bytes").unwrap();
+    fs::write(at("one-byte"), "1").unwrap();
+    fs::write(at("a-page"), [7; 4096]).unwrap();
+    fs::write(at("a-page-and-one"), [8; 4097]).unwrap();
+    // Skipped: an empty file, a pipe, a link in a circle, a link to a directory above, a dangling one.
+    fs::write(at("empty"), "").unwrap();
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    symlink("circle", at("circle")).unwrap();
+    symlink("..", at("up")).unwrap();
+    symlink("nowhere", at("dangling")).unwrap();
+    let report = passed(&torture(dir.path(), 1, &["--memory", "4M"]).output().unwrap());
+    assert_eq!((number(&report, "/files"), number(&report, "/skipped")), (5, 5), "{report:#}");
+    assert!(number(&report, "/reads") > 100, "{report:#}");
+}
+
+#[test]
+fn files_that_change_during_the_run_are_counted_not_blamed() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 20, 300_000);
+    let run = torture(dir.path(), 2, &[]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut random = fastrand::Rng::with_seed(3);
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(2500) {
+        let path = dir.path().join(format!("file-{}", random.u8(..20)));
+        match random.u8(..5) {
+            0 => drop(fs::remove_file(&path)),
+            1 => fs::write(&path, vec![random.u8(..); random.usize(..200_000)]).unwrap(),
+            2 => drop(File::options().write(true).open(&path).map(|file| file.set_len(random.u64(..600_000)).unwrap())),
+            3 => drop(File::options().append(true).open(&path).map(|mut file| file.write_all(&[1; 5000]).unwrap())),
+            // Replaced by a directory, and back.
+            _ => {
+                let _ = fs::remove_file(&path);
+                fs::create_dir(&path).unwrap();
+                thread::sleep(Duration::from_millis(2));
+                fs::remove_dir(&path).unwrap();
+            }
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let report = passed(&run.wait_with_output().unwrap());
+    assert!(number(&report, "/changed") > 0 && number(&report, "/skipped") > 0, "{report:#}");
+}
+
+#[test]
+fn ctrl_c_ends_the_run_early_with_the_same_report() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 10, 100_000);
+    let mut run = torture(dir.path(), 600, &[]).stdout(Stdio::piped()).spawn();
+    let run = run.as_mut().unwrap();
+    thread::sleep(Duration::from_secs(1));
+    let asked = Instant::now();
+    assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+    let mut text = String::new();
+    run.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(0), "{text}");
+    assert!(asked.elapsed() < Duration::from_mins(1), "it went on for {:?}", asked.elapsed());
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert!(number(&report, "/reads") > 0 && number(&report, "/leaked_frames") == 0, "{report:#}");
+}
