@@ -181,6 +181,8 @@ fn hold<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, held: &mut Vec<
             open.check(tally, offset, &handle, handle.len());
             held.push(Held { showed: handle.to_vec(), handle });
         }
+        // The end, for pread as well: the file was cut, or empty when it was opened.
+        Ok(None) if read_fully(&open.plain, offset, &mut [0]).is_ok_and(|n| n == 0) => {}
         Ok(None) if open.has_changed() => tally.changed.add(1),
         Ok(None) => tally.broken(|| format!("{}: no page at {offset}, inside the file", open.path.display())),
         Err(error) => failed(open, tally, offset, &error),
