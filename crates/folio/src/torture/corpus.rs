@@ -9,7 +9,8 @@ use walkdir::WalkDir;
 /// What was found.
 pub(crate) struct Corpus {
     pub(crate) files: Vec<PathBuf>,
-    pub(crate) bytes: u64,
+    /// Where each file would end if all of them lay one after the other.
+    ends: Vec<u64>,
     /// Special files, links, empty ones, and what could not be looked at.
     pub(crate) skipped: u64,
 }
@@ -22,7 +23,7 @@ impl Corpus {
             bail!("{shown} is not a directory: give one whose files are to be read");
         }
         std::fs::read_dir(dir).with_context(|| format!("{shown} can not be read"))?;
-        let mut corpus = Self { files: Vec::new(), bytes: 0, skipped: 0 };
+        let mut corpus = Self { files: Vec::new(), ends: Vec::new(), skipped: 0 };
         for entry in WalkDir::new(dir) {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -30,7 +31,7 @@ impl Corpus {
             match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
                 Ok((metadata, _)) if metadata.is_dir() => {}
                 Ok((metadata, entry)) if metadata.is_file() && metadata.len() > 0 => {
-                    corpus.bytes += metadata.len();
+                    corpus.ends.push(corpus.bytes().saturating_add(metadata.len()));
                     corpus.files.push(entry.into_path());
                     found(corpus.files.len());
                 }
@@ -38,9 +39,26 @@ impl Corpus {
             }
         }
         corpus.files.shrink_to_fit();
+        corpus.ends.shrink_to_fit();
         if corpus.files.is_empty() {
             bail!("{shown} has no file to read: {} entries are empty, special or unreadable", corpus.skipped);
         }
         Ok(corpus)
+    }
+    /// The length of all files together.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// One of the files: half the time each is as likely as any, half the time each *byte*. So the many small files
+    /// are read, and the few large ones fill the cache.
+    pub(crate) fn pick(&self, random: &mut fastrand::Rng) -> &Path {
+        let n = if random.bool() {
+            random.usize(..self.files.len())
+        } else {
+            let byte = random.u64(..self.bytes());
+            self.ends.partition_point(|&end| end <= byte)
+        };
+        &self.files[n]
     }
 }

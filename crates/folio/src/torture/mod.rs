@@ -7,7 +7,6 @@ mod readers;
 pub(crate) mod report;
 pub(crate) mod tally;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -36,7 +35,7 @@ const STUCK: Duration = Duration::from_secs(30);
 /// What all threads share.
 struct Stage<'a, S: Scheme> {
     cache: Cache<S>,
-    files: &'a [PathBuf],
+    corpus: &'a Corpus,
     open: OpenFiles<S>,
     held_per_reader: usize,
     over: AtomicBool,
@@ -67,7 +66,7 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
         }
     })?;
     spinner.finish_and_clear();
-    let memory = memory(options.memory, corpus.bytes, threads)?;
+    let memory = memory(options.memory, corpus.bytes(), threads)?;
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     let plan = Plan { seconds: options.seconds, threads, memory, seed, corpus };
     let report = with_scheme!(options.scheme, torture(&plan, stop))?;
@@ -107,7 +106,7 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
     let frames = plan.memory / FRAME_SIZE;
     let stage = Stage {
         cache: cache.clone(),
-        files: &plan.corpus.files,
+        corpus: &plan.corpus,
         open: OpenFiles::new(),
         // A block with a held page stays online: so few that most blocks have none.
         held_per_reader: (frames / 256 / plan.threads).clamp(1, 32),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use page_cache::{Cache, File, PageHandle};
@@ -29,11 +29,11 @@ struct Opened<S: Scheme> {
 }
 
 impl<S: Scheme> Opened<S> {
-    fn open(cache: &Cache<S>, path: &PathBuf) -> io::Result<Self> {
+    fn open(cache: &Cache<S>, path: &Path) -> io::Result<Self> {
         let plain = fs::File::open(path)?;
         let version = version(&plain)?;
         let cached = cache.open(path)?;
-        Ok(Self { path: path.clone(), cached, plain, version })
+        Ok(Self { path: path.to_owned(), cached, plain, version })
     }
 
     /// Whether somebody changed it since it was opened: then a difference is not the cache's.
@@ -113,7 +113,7 @@ impl<S: Scheme> OpenFiles<S> {
         if let Some(open) = open.filter(|open| random.u8(..) > 15 && !open.has_changed()) {
             return Some(open);
         }
-        let path = &stage.files[random.usize(..stage.files.len())];
+        let path = stage.corpus.pick(random);
         let Ok(open) = Opened::open(&stage.cache, path) else {
             tally.skipped.add(1);
             return None;
