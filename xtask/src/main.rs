@@ -31,7 +31,11 @@ const MENU: [Entry; 4] = [
         about: "break one rule at a time on purpose; a test or torture must notice [NAME..] [--save]",
         run: canaries::run,
     },
-    Entry { name: "bench", about: "measure: bench word [OPTIONS], with a plot in target/", run: bench::run },
+    Entry {
+        name: "bench",
+        about: "measure: bench word or bench read [OPTIONS], with a plot in target/",
+        run: bench::run,
+    },
 ];
 
 fn main() -> ExitCode {

@@ -1,18 +1,34 @@
-//! `folio bench word`: the measurement of page-bench, as a table, a plot, or JSON.
+//! `folio bench`: a question of page-bench, answered as a table, a plot, or JSON.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
+use page_bench::{Matrix, Report, read, word};
 
-use crate::cli::BenchWord;
-use crate::{plot, table};
+use crate::cli::{BenchOptions, Question};
+use crate::{plot, say, table};
 
-pub(crate) fn word(options: &BenchWord, stop: &AtomicBool) -> Result<ExitCode> {
+/// The file that `bench read` reads: larger than any cache of a processor.
+const READ_BYTES: usize = 256 << 20;
+
+pub(crate) fn run(question: &Question, stop: &AtomicBool) -> Result<ExitCode> {
+    match question {
+        Question::Word(options) => answer(&word::matrix(), options, "placement", stop),
+        Question::Read(options) => {
+            let bytes = read::Bytes::new(READ_BYTES).context("no temporary file to read can be made")?;
+            let matrix = read::matrix(&bytes).context("the temporary file can not be read")?;
+            answer(&matrix, options, "case", stop)
+        }
+    }
+}
+
+fn answer(matrix: &Matrix<'_>, options: &BenchOptions, case_key: &str, stop: &AtomicBool) -> Result<ExitCode> {
     let bar = ProgressBar::new(100);
-    let report = page_bench::word::measure(Duration::from_secs(options.seconds), stop, &mut |share| {
+    let report = matrix.measure(Duration::from_secs(options.seconds), stop, &mut |share| {
         bar.set_position((share * 100.0) as u64);
     });
     bar.finish_and_clear();
@@ -20,18 +36,30 @@ pub(crate) fn word(options: &BenchWord, stop: &AtomicBool) -> Result<ExitCode> {
         plot::bars(path, &report).with_context(|| format!("{} can not be written", path.display()))?;
     }
     if options.json {
-        println!("{:#}", report.to_json());
-        return Ok(ExitCode::SUCCESS);
+        say(&format!("{:#}", report.to_json(case_key)))?;
+    } else {
+        say(&tables(&report))?;
     }
-    for (title, rows) in report.panels() {
-        let mut table = table::new(&["scheme", "ns: median", "least", "most", "speed to raw", "to zero-frozen"]);
-        for row in rows {
-            let ratio = |to: &str| report.ratio(row, to).map_or("-".to_owned(), |value| format!("{value:.2}"));
-            let ns = [row.median, row.min, row.max].map(|ns| format!("{ns:.2}"));
-            table::add(&mut table, [row.name.clone()].into_iter().chain(ns).chain(["raw", "zero-frozen"].map(ratio)));
-        }
-        println!("{title}\n{table}\n");
-    }
-    report.notes.iter().for_each(|note| println!("note: {note}"));
     Ok(ExitCode::SUCCESS)
+}
+
+fn tables(report: &Report) -> String {
+    let mut text = format!("{}: {} per {}\n\n", report.title, report.unit.name(), report.per);
+    let columns = ["", "median", "least", "most"].map(str::to_owned).into_iter();
+    let columns: Vec<String> =
+        columns.chain(report.compared_with.iter().map(|name| format!("speed to {name}"))).collect();
+    for (title, rows) in report.panels() {
+        let mut table = table::new(&columns.iter().map(String::as_str).collect::<Vec<_>>());
+        for row in rows {
+            let ratio = |to: &&str| report.ratio(row, to).map_or("-".to_owned(), |value| format!("{value:.2}"));
+            let numbers = [row.median, row.min, row.max].map(|number| format!("{number:.2}"));
+            let cells = [row.name.clone()].into_iter().chain(numbers).chain(report.compared_with.iter().map(ratio));
+            table::add(&mut table, cells);
+        }
+        let _ = writeln!(text, "{title}\n{table}\n");
+    }
+    for note in &report.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text
 }

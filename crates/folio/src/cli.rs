@@ -29,7 +29,9 @@ pub(crate) enum Command {
 #[derive(Subcommand)]
 pub(crate) enum Question {
     /// What taking and returning a reference costs, under each scheme
-    Word(BenchWord),
+    Word(BenchOptions),
+    /// What reading bytes again costs, beside a bare copy and the kernel
+    Read(BenchOptions),
 }
 
 #[derive(Args)]
@@ -61,7 +63,7 @@ pub(crate) struct Torture {
 }
 
 #[derive(Args)]
-pub(crate) struct BenchWord {
+pub(crate) struct BenchOptions {
     /// How long
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) seconds: u64,

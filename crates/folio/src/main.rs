@@ -10,9 +10,11 @@ mod size;
 mod table;
 mod torture;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context as _;
 use clap::Parser;
 
 /// Set by Ctrl-C: finish, and report what was done.
@@ -25,10 +27,18 @@ fn main() -> ExitCode {
     }
     let result = match cli.command {
         cli::Command::Torture(options) => torture::run(&options, &STOP),
-        cli::Command::Bench { question: cli::Question::Word(options) } => bench::word(&options, &STOP),
+        cli::Command::Bench { question } => bench::run(&question, &STOP),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::from(2)
     })
+}
+
+/// Prints a result. A reader that went away, such as `head`, is no error.
+fn say(text: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("the result can not be printed"),
+        _ => Ok(()),
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use page_bench::word::Report as WordReport;
+use page_bench::Report as BenchReport;
 use plotters::prelude::*;
 
 use crate::torture::report::{Report, Sample};
@@ -15,6 +15,12 @@ const FONT: &str = "sans-serif";
 
 fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("{error}")
+}
+
+/// A number on an axis, without digits that say nothing.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as plotters calls it")]
+fn short(number: &f64) -> String {
+    format!("{number:.2}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Throughput on top, below it one lane for each thing that happened to the frames.
@@ -46,6 +52,8 @@ pub(crate) fn timeline(path: &Path, report: &Report) -> Result<()> {
         .light_line_style(TRANSPARENT)
         .x_desc("seconds")
         .y_desc("MiB/s")
+        .x_label_formatter(&short)
+        .y_label_formatter(&short)
         .label_style((FONT, 14))
         .draw()
         .map_err(failed)?;
@@ -73,18 +81,20 @@ pub(crate) fn timeline(path: &Path, report: &Report) -> Result<()> {
     root.present().map_err(failed)
 }
 
-/// One panel for each number of threads and placement, one bar for each scheme, whiskers from the least to the most.
-pub(crate) fn bars(path: &Path, report: &WordReport) -> Result<()> {
+/// One panel for each case, one bar for each subject, whiskers from the least to the most.
+pub(crate) fn bars(path: &Path, report: &BenchReport) -> Result<()> {
     let panels = report.panels();
+    let axis = format!("{} per {}", report.unit.name(), report.per);
     let root = SVGBackend::new(path, (1000, 60 + 260 * (panels.len() as u32).div_ceil(2))).into_drawing_area();
     root.fill(&WHITE).map_err(failed)?;
-    let root = root.titled("Taking and returning one reference", (FONT, 22)).map_err(failed)?;
+    let root = root.titled(report.title, (FONT, 22)).map_err(failed)?;
     for (area, (title, rows)) in root.split_evenly((panels.len().div_ceil(2), 2)).iter().zip(&panels) {
         let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
         let n = rows.len();
         let mut chart = ChartBuilder::on(area)
             .caption(title, (FONT, 16))
             .margin(10)
+            .margin_right(24)
             .set_label_area_size(LabelAreaPosition::Left, 110)
             .set_label_area_size(LabelAreaPosition::Bottom, 36)
             .build_cartesian_2d(0.0..most * 1.18, 0.0..n as f64)
@@ -94,15 +104,17 @@ pub(crate) fn bars(path: &Path, report: &WordReport) -> Result<()> {
             .disable_y_mesh()
             .light_line_style(TRANSPARENT)
             .y_labels(0)
-            .x_desc("ns per try_get and put")
+            .x_labels(6)
+            .x_label_formatter(&short)
+            .x_desc(&axis)
             .label_style((FONT, 13))
             .draw()
             .map_err(failed)?;
         for (place, row) in rows.iter().rev().enumerate() {
             let (low, mid, high) = (place as f64 + 0.18, place as f64 + 0.5, place as f64 + 0.82);
             let colour = match row.name.as_str() {
-                "raw" => GREY,
-                name if name == report.default_scheme => ORANGE,
+                name if name == report.ours => ORANGE,
+                name if report.compared_with.contains(&name) => GREY,
                 _ => BLUE,
             };
             chart

@@ -1,6 +1,57 @@
 //! Questions about page frames, each a measurement: interleaved, with medians and spread, rivals in the same run.
+//!
+//! A question is a [`Matrix`] of subjects and cases. Measuring it goes round and round: every subject once in every
+//! case, in another order each time, so that whatever the machine does meanwhile happens to all of them. Ratios are
+//! medians over rounds. A sample whose threads did not run at the same time, or waited for a CPU, is thrown away.
 
 #![forbid(unsafe_code)]
 
+mod matrix;
+pub mod read;
 mod runner;
+mod schemes;
 pub mod word;
+
+pub use matrix::{Case, Matrix, Ratio, Report, Row, Subject, Unit};
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Every subject gives a number in every case that it takes part in, or a note says why not.
+    fn check(matrix: &Matrix<'_>) {
+        let report = matrix.measure(Duration::ZERO, &AtomicBool::new(false), &mut |_| ());
+        for &case in &matrix.cases {
+            for name in matrix.subjects.iter().filter(|subject| subject.takes_part(case)).map(|subject| subject.name())
+            {
+                let row = report.rows.iter().find(|row| row.name == name && row.case == case);
+                let note = format!("{name} at {} threads, {}: ", case.threads, case.name);
+                let is_noted = report.notes.iter().any(|said| said.starts_with(&note));
+                assert!(row.is_some() != is_noted, "{case:?} {name}: {report:?}");
+                assert!(
+                    row.is_none_or(|row| 0.0 < row.min && row.min <= row.median && row.median <= row.max),
+                    "{row:?}"
+                );
+            }
+        }
+        assert!(matrix.subjects.iter().any(|subject| subject.name() == matrix.ours), "{} is no subject", matrix.ours);
+        for to in matrix.compared_with {
+            assert!(matrix.subjects.iter().any(|subject| &subject.name() == to), "{to} is no subject");
+        }
+    }
+
+    #[test]
+    fn word_measures_every_scheme() {
+        let matrix = word::matrix();
+        assert_eq!(matrix.subjects.len(), 7);
+        check(&matrix);
+    }
+
+    #[test]
+    fn read_measures_the_cache_beside_its_limit() {
+        check(&read::matrix(&read::Bytes::new(1 << 20).unwrap()).unwrap());
+    }
+}

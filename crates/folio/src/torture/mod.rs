@@ -18,9 +18,9 @@ use page_cache::Cache;
 use page_frames::FRAME_SIZE;
 use page_ref::Scheme;
 
-use crate::cli;
 use crate::scheme_name::with_scheme;
 use crate::size::Size;
+use crate::{cli, say};
 use corpus::Corpus;
 use readers::OpenFiles;
 use report::Report;
@@ -74,9 +74,9 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
         crate::plot::timeline(path, &report).with_context(|| format!("{} can not be written", path.display()))?;
     }
     if options.json {
-        println!("{:#}", report.to_json());
+        say(&format!("{:#}", report.to_json()))?;
     } else {
-        report.print();
+        say(&report.table())?;
     }
     Ok(if report.has_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -187,7 +187,7 @@ fn watch<S: Scheme>(
             } else if pulse.1.elapsed() > STUCK {
                 bar.finish_and_clear();
                 report.broken(format!("{name} made no progress for {} s", STUCK.as_secs()));
-                report.print();
+                eprintln!("{}", report.table());
                 // A stuck thread can not be joined.
                 std::process::exit(1);
             }

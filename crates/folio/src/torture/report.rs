@@ -148,7 +148,7 @@ impl Report {
         })
     }
 
-    pub(crate) fn print(&self) {
+    pub(crate) fn table(&self) -> String {
         let Sample { seconds, totals, cache } = self.last();
         let rates: Vec<f64> = self.mib_per_s().iter().map(|rate| rate.1).collect();
         let mut sorted = rates.clone();
@@ -178,11 +178,10 @@ impl Report {
         row("wrong bytes", totals.wrong_bytes.to_string());
         row("broken rules", self.broken_rules().to_string());
         row("leaked frames", self.leaked_frames.to_string());
-        println!("{table}");
-        for note in self.notes() {
-            println!("  {note}");
-        }
-        println!("{}", if self.has_passed() { "passed: every byte matched" } else { "FAILED" });
+        let mut lines = vec![table.to_string()];
+        lines.extend(self.notes().into_iter().map(|note| format!("  {note}")));
+        lines.push(if self.has_passed() { "passed: every byte matched" } else { "FAILED" }.to_owned());
+        lines.join("\n")
     }
 }
 

@@ -1,0 +1,163 @@
+//! What does it cost to read bytes again that were read before: by the cache, by a bare copy, by the kernel?
+
+use std::fs;
+use std::hint::black_box;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use page_cache::{Cache, File};
+use page_ref::{DefaultScheme, Scheme};
+use tempfile::NamedTempFile;
+
+use crate::matrix::{Case, Matrix, Subject, Unit, one_and_all};
+use crate::schemes::for_each_scheme;
+
+/// 64 bytes at offset 0, by all threads: the benchmark of the patch.
+const HOT: &str = "hot-64";
+/// 64 bytes anywhere.
+const UNIFORM: &str = "uniform-64";
+/// A page anywhere.
+const PAGES: &str = "uniform-4K";
+
+/// Where the kernel's files in memory are.
+const TMPFS: &str = "/dev/shm";
+
+/// The offsets of one thread's reads in a case, and how many bytes it reads at each.
+fn plan(case: Case, thread: usize, len: usize) -> (impl FnMut() -> usize, usize, u32) {
+    let (size, operations) = match case.name {
+        HOT => (64, 200_000),
+        UNIFORM => (64, 100_000),
+        _ => (4096, 10_000),
+    };
+    // The generator costs a nanosecond, the same for all.
+    let mut random = fastrand::Rng::with_seed(thread as u64);
+    let is_hot = case.name == HOT;
+    (move || if is_hot { 0 } else { random.usize(..len / size) * size }, size, operations)
+}
+
+/// The limit: the same bytes in one piece of memory.
+struct Memcpy<'a>(&'a [u8]);
+
+impl Subject for Memcpy<'_> {
+    fn name(&self) -> String {
+        "memcpy".to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let (mut next, size, operations) = plan(case, thread, self.0.len());
+        let mut buf = [0; 4096];
+        for _ in 0..operations {
+            let offset = next();
+            black_box(&mut buf[..size]).copy_from_slice(&black_box(self.0)[offset..offset + size]);
+        }
+        u64::from(operations)
+    }
+}
+
+struct Cached<S: Scheme> {
+    name: String,
+    file: File<S>,
+    only_hot: bool,
+}
+
+impl<S: Scheme> Subject for Cached<S> {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+    fn takes_part(&self, case: Case) -> bool {
+        !self.only_hot || case.name == HOT
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let (mut next, size, operations) = plan(case, thread, self.file.len() as usize);
+        let mut buf = [0; 4096];
+        for _ in 0..operations {
+            let read = black_box(&self.file).read_at(next() as u64, black_box(&mut buf[..size]));
+            assert_eq!(read.expect("it is in the cache"), size);
+        }
+        u64::from(operations)
+    }
+}
+
+struct Pread(fs::File, usize);
+
+impl Subject for Pread {
+    fn name(&self) -> String {
+        "pread-tmpfs".to_owned()
+    }
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let (mut next, size, operations) = plan(case, thread, self.1);
+        let operations = operations / 20;
+        let mut buf = [0; 4096];
+        for _ in 0..operations {
+            assert_eq!(self.0.read_at(&mut buf[..size], next() as u64).expect("tmpfs can be read"), size);
+        }
+        u64::from(operations)
+    }
+}
+
+/// Opens a file in a cache that holds it all, and reads it once.
+fn cached<S: Scheme>(path: &Path, len: usize) -> io::Result<File<S>> {
+    // Room for what per-CPU lists hold.
+    let file = Cache::<S>::new(len + (4 << 20))?.open(path)?;
+    let mut buf = vec![0; 1 << 20];
+    for offset in (0..len).step_by(buf.len()) {
+        file.read_at(offset as u64, &mut buf)?;
+    }
+    Ok(file)
+}
+
+/// What the question is asked about.
+#[derive(Debug)]
+pub struct Bytes {
+    memory: Vec<u8>,
+    file: NamedTempFile,
+}
+
+impl Bytes {
+    /// A file of so many bytes, in memory where the system has a file system for that.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn new(len: usize) -> io::Result<Self> {
+        let folder = if Path::new(TMPFS).is_dir() { Path::new(TMPFS).to_owned() } else { std::env::temp_dir() };
+        let mut memory = vec![0; len];
+        fastrand::Rng::with_seed(1).fill(&mut memory);
+        let mut file = NamedTempFile::new_in(folder)?;
+        file.write_all(&memory)?;
+        Ok(Self { memory, file })
+    }
+}
+
+/// The question. The schemes that are not the default take part where the word matters most: in `hot-64`.
+///
+/// # Errors
+///
+/// What the system says when the file is read.
+pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
+    let (path, len) = (bytes.file.path(), bytes.memory.len());
+    let mut subjects: Vec<Box<dyn Subject + '_>> = vec![
+        Box::new(Memcpy(&bytes.memory)),
+        Box::new(Cached { name: "folio".to_owned(), file: cached::<DefaultScheme>(path, len)?, only_hot: false }),
+    ];
+    // One page is enough for them.
+    let page = NamedTempFile::new()?;
+    fs::write(page.path(), &bytes.memory[..4096])?;
+    for_each_scheme!(S => if S::NAME != DefaultScheme::NAME {
+        let name = format!("folio {}", S::NAME);
+        subjects.push(Box::new(Cached { name, file: cached::<S>(page.path(), 4096)?, only_hot: true }));
+    });
+    subjects.push(Box::new(Pread(fs::File::open(path)?, len)));
+    let cases = [HOT, UNIFORM, PAGES];
+    Ok(Matrix {
+        title: "Reading bytes again",
+        unit: Unit::Ns,
+        per: "read_at",
+        cases: one_and_all().into_iter().flat_map(|threads| cases.map(|name| Case { name, threads })).collect(),
+        subjects,
+        compared_with: &["memcpy", "pread-tmpfs"],
+        ours: "folio".to_owned(),
+    })
+}
