@@ -7,6 +7,8 @@
 mod bench;
 mod canaries;
 mod lint;
+mod models;
+mod orderings;
 mod prove;
 mod step;
 
@@ -23,13 +25,22 @@ struct Entry {
     run: fn(&[String]) -> Result<(), Failure>,
 }
 
-const MENU: [Entry; 4] = [
+const MENU: [Entry; 5] = [
     Entry { name: "lint", about: "format, clippy, docs, the build without std, the house rules", run: lint::run },
-    Entry { name: "prove", about: "every interleaving of small cases of the word, by loom", run: prove::run },
+    Entry {
+        name: "prove",
+        about: "the rules: models by SPIN, the invariant by z3, the word by loom [--all] [--save]",
+        run: prove::run,
+    },
     Entry {
         name: "canaries",
         about: "break one rule at a time on purpose; a test or torture must notice [NAME..] [--save]",
         run: canaries::run,
+    },
+    Entry {
+        name: "orderings",
+        about: "weaken each memory ordering of the word in turn; loom must notice [--save]",
+        run: orderings::run,
     },
     Entry {
         name: "bench",

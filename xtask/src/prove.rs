@@ -1,10 +1,59 @@
-//! `cargo x prove`: loom walks every interleaving of small cases of the word.
+//! `cargo x prove`: the rules, shown by machines. What a machine lacks is skipped, and said.
 
-use crate::step::{self, Failure, cargo, no_arguments, target_dir};
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::models;
+use crate::step::{self, Failure, cargo, root, target_dir};
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    no_arguments("prove", arguments)?;
+    if let Some(unknown) = arguments.iter().find(|word| *word != "--all" && *word != "--save") {
+        return Err(Failure::Usage(format!("prove has no option '{unknown}'; there are --all and --save")));
+    }
+    let has = |option: &str| arguments.iter().any(|word| word == option);
+    if models::available() {
+        eprintln!("── models, by SPIN");
+        let report = models::run(has("--all"))?;
+        if has("--save") {
+            save(&report)?;
+        }
+    } else {
+        eprintln!("SKIPPED: the models: spin and gcc are missing, and 'apt-get install spin gcc' failed");
+    }
+    invariant()?;
     let mut prove = cargo("test --release -p page-ref --test loom");
     prove.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
-    step::run("loom", &mut prove)
+    step::run("every interleaving of the word, by loom", &mut prove)
+}
+
+/// The invariant for any number of threads, by z3; Python and its package come from the machine or `PyPI`.
+fn invariant() -> Result<(), Failure> {
+    let packages = target_dir().join("python");
+    let script = root().join("models/invariant.py");
+    let python = || {
+        let mut command = Command::new("python3");
+        command.env("PYTHONPATH", &packages);
+        command
+    };
+    let quiet = |command: &mut Command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    let there = || quiet(python().args(["-c", "import z3"]));
+    if !there() {
+        quiet(python().args(["-m", "pip", "install", "--quiet", "z3-solver", "--target"]).arg(&packages));
+    }
+    if there() {
+        return step::run("the invariant for any number of threads, by z3", python().arg(script));
+    }
+    eprintln!("SKIPPED: the invariant: python3 has no z3, and 'pip install z3-solver' failed");
+    Ok(())
+}
+
+fn save(report: &str) -> Result<(), Failure> {
+    let text = format!(
+        "# Models\n\nWritten by `cargo x prove --all --save`: `models/frame.pml`, every interleaving of each configuration, by SPIN \
+         6.5. The first process is always a holder of the frame's first life.\n\n{report}"
+    );
+    fs::write(root().join("results/models.md"), text)
+        .map_err(|error| Failure::Failed(format!("results/models.md: {error}")))
 }

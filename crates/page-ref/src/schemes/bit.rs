@@ -59,7 +59,7 @@ impl<E: Encoding> Scheme for E {
         // Relaxed: the reference that the caller holds already gave it the edge.
         let old = word.fetch_add(u64::from(n) * E::UNIT, Ordering::Relaxed);
         if E::count(old) >= SATURATED - n {
-            pin::<E>(word);
+            pin::<E>(word, SATURATED);
         }
         snapshot::<E>(old)
     }
@@ -82,7 +82,7 @@ impl<E: Encoding> Scheme for E {
         if left == 0 {
             return Some(E::live(0, old));
         }
-        pin::<E>(word);
+        pin::<E>(word, SATURATED);
         None
     }
 
@@ -146,7 +146,8 @@ fn snapshot<E: Encoding>(word: u64) -> Snapshot {
 #[inline(never)]
 fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
     if !E::is_frozen(old) {
-        pin::<E>(word);
+        // Whatever the count is by now: what was added belongs to nobody, so the frame is leaked already.
+        pin::<E>(word, 0);
         return Refused::Saturated;
     }
     let mut now = old.wrapping_add(n);
@@ -162,12 +163,12 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
     Refused::Frozen
 }
 
-/// Puts a saturated count far above the limit, where it stays: no freeze accepts it, no put ends it.
+/// Puts a count of `from` or more far above the limit, where it stays: no freeze accepts it, no put ends it.
 #[cold]
 #[inline(never)]
-fn pin<E: Encoding>(word: &E::Atomic) {
+fn pin<E: Encoding>(word: &E::Atomic, from: u32) {
     let mut now = word.load(Ordering::Relaxed);
-    while !E::is_frozen(now) && E::count(now) >= SATURATED {
+    while !E::is_frozen(now) && E::count(now) >= from {
         // Relaxed: a leaked frame publishes nothing.
         match word.compare_exchange(now, E::live(PINNED, now), Ordering::Relaxed) {
             Ok(_) => break,

@@ -1,0 +1,176 @@
+"""The word's invariant, for any number of threads and lifetimes, by z3.
+
+A counter abstraction: instead of threads, how many there are at each place.
+
+  w   the count field (noise, while frozen)     h   references that are held, by anybody
+  p   puts between their two steps              u   refused try_gets that have not judged the noise yet
+  g   gets and puts that owe the pin of a saturated count, if it still is
+  r   try_gets that were refused because they would saturate, and owe the pin
+  s   counts that nobody holds: what those try_gets have added
+  ph  LIVE, OWNED (frozen, a token exists), FREE (frozen, in the allocator),
+      SURPLUS (leaked: refused try_gets have added to it), PINNED (leaked: far above the limit, for good)
+
+Every transition from a state of the invariant ends in one: so all reachable states are in it, whatever the number
+of threads T below the limit. R5 is part of it: that the count and the noise stay inside their field is proved here,
+not assumed. Tails and offline frames are OWNED or FREE frames that nobody opens: the transitions of those phases
+are all they can do. The broken variants must each lose the proof.
+
+What this can not see: orderings (SPIN's views and loom do), and anything that hangs on *which* thread does
+something, such as R4 (SPIN does).
+"""
+
+import sys
+import time
+from z3 import And, If, Implies, Int, IntVal, Not, Or, Solver, sat, unsat
+
+FIELD = 2**31  # what the count may not reach: the bit above it
+SAT = 2**30
+PIN = SAT + SAT // 2
+LIM = 2**30  # noise from which a refused try_get loops until it is reset
+MOST = 2**10  # references in one operation
+LIVE, OWNED, FREE, SURPLUS, PINNED = range(5)
+NAMES = ["w", "h", "p", "u", "g", "r", "s", "ph"]
+
+# Threads, each between two steps of one operation at the most. That there are no more than 2^18 of them is the
+# assumption that is left.
+T = Int("T")
+N = Int("N")  # references of one operation
+ASSUME = And(T >= 1, N >= 1, N <= MOST, T * MOST <= SAT // 4)
+
+
+class State:
+    def __init__(self, suffix):
+        for name in NAMES:
+            setattr(self, name, Int(name + suffix))
+
+
+def step(a, b, **changed):
+    return And(*[getattr(b, name) == changed.get(name, getattr(a, name)) for name in NAMES])
+
+
+def busy(a):
+    """Threads that are between two steps."""
+    return a.p + a.u + a.g + a.r
+
+
+def transitions(a, b, broken):
+    free_thread = busy(a) < T
+    frozen = Or(a.ph == OWNED, a.ph == FREE)
+    live = Not(frozen)
+    t = {}
+    admits = a.w + N < SAT if broken != "no saturation" else a.w >= 0
+    t["try_get"] = And(live, admits, step(a, b, w=a.w + N, h=a.h + N))
+    # Refused because it would saturate: what was added belongs to nobody.
+    t["try_get saturates"] = And(live, a.ph != PINNED, free_thread, a.w + N >= SAT,
+                                 step(a, b, w=a.w + N, s=a.s + N, r=a.r + 1, ph=IntVal(SURPLUS)))
+    t["try_get pinned"] = And(a.ph == PINNED, free_thread, a.w + N >= SAT, step(a, b, w=a.w + N, r=a.r + 1))
+    t["try_get refused"] = And(frozen, free_thread, step(a, b, w=a.w + N, u=a.u + 1))
+    # It judges the noise: below the threshold it leaves; else it resets it, or sees that somebody did.
+    t["judge: below"] = And(a.u >= 1, Or(live, a.w < LIM), step(a, b, u=a.u - 1))
+    if broken == "one attempt":
+        t["judge: below"] = And(a.u >= 1, step(a, b, u=a.u - 1))
+    t["judge: reset"] = And(a.u >= 1, frozen, a.w >= LIM, step(a, b, w=IntVal(0), u=a.u - 1))
+    if broken == "undo by subtraction":
+        t["judge: undo"] = And(a.u >= 1, step(a, b, w=a.w - N, u=a.u - 1))
+    # get: the caller holds one.
+    t["get"] = And(a.h >= 1, live, admits, step(a, b, w=a.w + N, h=a.h + N))
+    t["get saturates"] = And(a.h >= 1, live, free_thread, a.w + N >= SAT, step(a, b, w=a.w + N, h=a.h + N, g=a.g + 1))
+    # put: at 0 its second step is owed; above the limit the pin is.
+    t["put"] = And(a.h >= N, live, a.w - N != 0, a.w - N < SAT, step(a, b, w=a.w - N, h=a.h - N))
+    t["put to 0"] = And(a.h >= N, live, free_thread, a.w == N, step(a, b, w=IntVal(0), h=a.h - N, p=a.p + 1))
+    t["put saturated"] = And(a.h >= N, live, free_thread, a.w - N >= SAT, step(a, b, w=a.w - N, h=a.h - N, g=a.g + 1))
+    if broken == "no pin":
+        t["pin: forgotten"] = And(a.g >= 1, step(a, b, g=a.g - 1))
+    else:
+        t["pin"] = And(a.g >= 1, live, a.w >= SAT, step(a, b, w=IntVal(PIN), s=IntVal(0), g=a.g - 1, ph=IntVal(PINNED)))
+        t["pin: not needed"] = And(a.g >= 1, Or(frozen, a.w < SAT), step(a, b, g=a.g - 1))
+    t["pin by the refused"] = And(a.r >= 1, live, step(a, b, w=IntVal(PIN), s=IntVal(0), r=a.r - 1, ph=IntVal(PINNED)))
+    if broken == "pin only what still is saturated":
+        t["the refused finds it below"] = And(a.r >= 1, a.w < SAT, step(a, b, r=a.r - 1))
+    # The second step: a compare-and-swap from the live word with count 0.
+    t["finish: won"] = And(a.p >= 1, live, a.w == 0, step(a, b, p=a.p - 1, ph=IntVal(OWNED)))
+    t["finish: lost"] = And(a.p >= 1, Or(frozen, a.w != 0), step(a, b, p=a.p - 1))
+    if broken == "left dying":
+        t["revive free"] = And(a.ph == FREE, step(a, b, w=a.w + N, h=a.h + N))
+    # freeze: the expected references are the caller's own, or held for it, so at least so many are held.
+    if broken == "not its own":
+        t["freeze"] = And(live, a.w == N, step(a, b, w=IntVal(0), h=a.h - N + 1, ph=IntVal(OWNED)))
+    else:
+        t["freeze"] = And(live, a.h >= N, a.w == N, step(a, b, w=IntVal(0), h=a.h - N, ph=IntVal(OWNED)))
+    t["to the allocator"] = And(a.ph == OWNED, step(a, b, ph=IntVal(FREE)))
+    t["from the allocator"] = And(a.ph == FREE, step(a, b, ph=IntVal(OWNED)))
+    start = N if broken != "keeps noise" else a.w + N
+    t["unfreeze"] = And(a.ph == OWNED, step(a, b, w=start, h=N, ph=IntVal(LIVE)))
+    return t
+
+
+def invariant(a):
+    # R5: the noise is below the threshold, and one increment for each thread that has not judged yet.
+    frozen = And(a.h == 0, a.s == 0, a.r == 0, a.w >= 0, a.w < LIM + MOST * a.u)
+    # The count is what is held; at 0 somebody will finish: never a leak. It is above the limit only while a
+    # thread that owes a pin is on its way.
+    live = And(a.w == a.h, a.s == 0, a.r == 0, Implies(a.w == 0, a.p >= 1), a.w < SAT + MOST * a.g)
+    # What the refused have added keeps the count above what is held, until one of them pins it.
+    surplus = And(a.s >= 1, a.r >= 1, a.w == a.h + a.s, a.w < SAT + MOST * (a.g + a.r))
+    pinned = And(a.s == 0, a.w >= PIN - MOST * (a.g + a.r), a.w <= PIN + MOST * (a.g + a.r))
+    return And(
+        a.h >= 0, a.p >= 0, a.u >= 0, a.g >= 0, a.r >= 0, busy(a) <= T, a.ph >= 0, a.ph <= 4,
+        If(a.ph == LIVE, live, If(a.ph == SURPLUS, surplus, If(a.ph == PINNED, pinned, frozen))),
+    )
+
+
+def safe(a):
+    """What follows from it: R1 to R3 and R5 for the word."""
+    leaked = Or(a.ph == SURPLUS, a.ph == PINNED)
+    return And(
+        # R5: the count and the noise stay inside their field, after one more operation of every thread as well.
+        a.w >= 0, a.w + MOST * (T - busy(a)) < FIELD,
+        # R1, R3: who is owned is held by nobody.
+        Implies(Or(a.ph == OWNED, a.ph == FREE), a.h == 0),
+        # A leaked frame is never won: neither by the last put nor by a freeze, which needs its own references.
+        Implies(leaked, And(a.w > 0, Or(a.w > a.h, a.w > SAT))),
+        # R3: no reference is lost: a frame that nobody holds has somebody who will free it.
+        Implies(And(a.ph == LIVE, a.h == 0), a.p >= 1),
+    )
+
+
+def prove(broken):
+    a, b = State(""), State("'")
+    failed = []
+    for name, transition in transitions(a, b, broken).items():
+        solver = Solver()
+        solver.set("timeout", 60000)
+        solver.add(ASSUME, invariant(a), transition, Not(invariant(b)))
+        result = solver.check()
+        if result != unsat:
+            model = solver.model() if result == sat else None
+            shown = ", ".join(f"{n}={model[getattr(a, n)]}" for n in NAMES if model[getattr(a, n)] is not None) if model else result
+            failed.append(f"{name} from {shown}")
+    return failed
+
+
+def main():
+    ok = True
+    a = State("")
+    solver = Solver()
+    solver.add(ASSUME, invariant(a), Not(safe(a)))
+    if solver.check() != unsat:
+        ok = False
+        print(f"BAD the invariant does not give the rules: {solver.model()}")
+    solver = Solver()
+    solver.add(ASSUME, a.w == 0, a.h == 0, a.p == 0, a.u == 0, a.g == 0, a.r == 0, a.s == 0, a.ph == FREE, Not(invariant(a)))
+    if solver.check() != unsat:
+        ok = False
+        print("BAD a new frame is not in the invariant")
+    for broken in [None, "no saturation", "one attempt", "undo by subtraction", "no pin",
+                   "pin only what still is saturated", "left dying", "not its own", "keeps noise"]:
+        started = time.time()
+        failed = prove(broken)
+        right = bool(failed) == (broken is not None)
+        ok &= right
+        said = f"lost at {failed[0]}" if failed else "inductive, any number of threads and lifetimes"
+        print(f"{'ok ' if right else 'BAD'} {broken or 'the protocol'}: {said}; {time.time() - started:.1f} s")
+    sys.exit(0 if ok else 1)
+
+
+main()

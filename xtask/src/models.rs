@@ -1,0 +1,207 @@
+//! The models: `models/frame.pml` in every interleaving, by SPIN. Right variants must hold, broken ones be refuted.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::step::{Failure, root, target_dir};
+
+/// What a configuration must come to.
+#[derive(Clone, Copy, PartialEq)]
+enum Must {
+    /// No assertion fails in any state.
+    Hold,
+    /// One does: a model that can not fail proves nothing.
+    Fail,
+}
+
+struct Config {
+    rules: &'static str,
+    what: &'static str,
+    flags: &'static str,
+    must: Must,
+    /// Only with `--all`: it takes minutes.
+    long: bool,
+}
+
+const fn holds(rules: &'static str, what: &'static str, flags: &'static str) -> Config {
+    Config { rules, what, flags, must: Must::Hold, long: false }
+}
+
+const fn long(rules: &'static str, what: &'static str, flags: &'static str) -> Config {
+    Config { rules, what, flags, must: Must::Hold, long: true }
+}
+
+const fn broken(rules: &'static str, what: &'static str, flags: &'static str) -> Config {
+    Config { rules, what, flags, must: Must::Fail, long: false }
+}
+
+/// All of them. The flags are explained at the top of the model.
+const CONFIGS: [Config; 45] = [
+    holds("R1-R4 R6-R8", "zero-frozen", "SCHEME=0 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
+    holds("R1-R8", "frozen-bit", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
+    holds("R1-R8", "live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
+    holds("R1-R8", "live-bit-low", "SCHEME=3 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
+    holds("R1-R8", "generational", "SCHEME=4 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
+    holds("R1 R2 R4", "reuse by two allocators, 3 lifetimes", "SCHEME=2 WALKERS=2 ALLOCATORS=2 LIVES=3"),
+    holds("R1 R2 R4", "the same, generational", "SCHEME=4 WALKERS=2 ALLOCATORS=2 LIVES=3"),
+    holds(
+        "R4",
+        "a generation of one bit wraps: the kind read late is still right",
+        "SCHEME=4 GB=1 WALKERS=2 ALLOCATORS=2 LIVES=4",
+    ),
+    holds("R1 R2", "tails and split, frozen-bit", "SCHEME=1 FRAMES=2 WALKERS=2 ALLOCATORS=1 LIVES=3"),
+    holds("R1 R2", "tails and split, generational", "SCHEME=4 FRAMES=2 WALKERS=2 ALLOCATORS=1 LIVES=3"),
+    holds("R8", "migration under readers, live-bit-high", "SCHEME=2 FRAMES=2 READERS=2 MIGRATORS=1 GETS=2"),
+    holds("R8", "migration under readers, generational", "SCHEME=4 FRAMES=2 READERS=2 MIGRATORS=1 GETS=2"),
+    holds(
+        "R8",
+        "migration while the other frame is allocated and walked",
+        "SCHEME=4 FRAMES=2 READERS=1 WALKERS=1 MIGRATORS=1 ALLOCATORS=1 LIVES=3",
+    ),
+    holds("R7", "zeroed metadata under a late put, zero-frozen", "SCHEME=0 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
+    holds("R7", "the same, live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
+    holds("R7", "the same, live-bit-low", "SCHEME=3 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
+    holds("R7", "the same, generational", "SCHEME=4 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
+    holds("R5", "noise bound, frozen-bit", "SCHEME=1 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
+    holds("R5", "noise bound, live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
+    holds("R5", "noise bound, live-bit-low", "SCHEME=3 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
+    holds("R5", "noise bound, generational", "SCHEME=4 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
+    holds("R5", "saturation, zero-frozen", "SCHEME=0 HOARDERS=2 WALKERS=1 GETS=5"),
+    holds("R5", "saturation, frozen-bit", "SCHEME=1 HOARDERS=2 WALKERS=1 GETS=5"),
+    holds("R5", "saturation, generational", "SCHEME=4 HOARDERS=2 WALKERS=1 GETS=5"),
+    holds(
+        "R8",
+        "a read without a reference, validated by the generation",
+        "SCHEME=4 WALKERS=1 ALLOCATORS=1 FREEZERS=1 UNCOUNTED=1",
+    ),
+    long("R1-R5 R7 R8", "4 walkers, 3 lifetimes", "SCHEME=4 WALKERS=4 ALLOCATORS=1 LIVES=3"),
+    long("R1-R8", "3 walkers, 2 allocators, 1 freezer", "SCHEME=4 WALKERS=3 ALLOCATORS=2 FREEZERS=1 LIVES=3"),
+    broken("R4", "destructor chosen before the compare-and-swap", "SCHEME=1 WALKERS=2 ALLOCATORS=1 LIVES=3 EARLY"),
+    broken("R2", "undo by subtraction", "SCHEME=1 WALKERS=2 ALLOCATORS=1 LIVES=3 UNDO_SUB"),
+    broken("R6", "relaxed compare-and-swap in put", "SCHEME=1 WALKERS=2 ALLOCATORS=1 VIEWS RELAXED_CAS"),
+    broken("R6", "release dropped from put", "SCHEME=1 WALKERS=2 ALLOCATORS=1 VIEWS RELAXED_PUT"),
+    broken("R6", "acquire dropped from try_get", "SCHEME=1 WALKERS=2 ALLOCATORS=1 VIEWS RELAXED_GET"),
+    broken("R6", "acquire dropped from freeze", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 VIEWS RELAXED_FREEZE"),
+    broken("R6", "release dropped from unfreeze", "SCHEME=1 WALKERS=2 ALLOCATORS=1 VIEWS RELAXED_INIT"),
+    broken("R1 R3", "freed frame left Dying", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREED_DYING"),
+    broken("R2 R3", "put clears the frozen state that it won", "SCHEME=1 WALKERS=2 ALLOCATORS=1 PUT_CLEARS"),
+    broken("R1", "tail left live", "SCHEME=1 FRAMES=2 WALKERS=1 ALLOCATORS=1 TAIL_LIVE"),
+    broken("R8", "no second look after try_get", "SCHEME=1 WALKERS=2 ALLOCATORS=1 NO_RECHECK"),
+    broken("R2", "init by a read-modify-write that keeps noise", "SCHEME=1 WALKERS=2 ALLOCATORS=1 INIT_RMW"),
+    broken("R7", "metadata zeroed under frozen-bit", "SCHEME=1 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
+    broken("R3", "freeze expects one reference too many", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 FREEZE_OFF"),
+    broken("R8", "generation not bumped", "SCHEME=4 WALKERS=1 ALLOCATORS=1 FREEZERS=1 UNCOUNTED=1 NOT_BUMPED"),
+    broken(
+        "R8",
+        "read without a reference, validated by the count",
+        "SCHEME=4 WALKERS=1 ALLOCATORS=1 FREEZERS=1 UNCOUNTED=1 BY_COUNT",
+    ),
+    broken("R5", "live count runs into the bit", "SCHEME=1 CB=3 HOARDERS=2 WALKERS=1 GETS=12 NO_SATURATION"),
+    broken(
+        "R5",
+        "one attempt to reset the noise instead of a loop",
+        "SCHEME=2 WALKERS=3 ALLOCATORS=1 GETS=5 LIM=2 RESET_ONCE",
+    ),
+];
+
+/// Whether the tools are there; installs them where that is possible.
+pub(crate) fn available() -> bool {
+    let there = |program: &str, argument: &str| {
+        let mut command = Command::new(program);
+        command.arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    let both = || there("spin", "-V") && there("gcc", "--version");
+    if !both() {
+        let mut install = Command::new("apt-get");
+        let _ = install.args(["install", "-y", "spin", "gcc"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+    both()
+}
+
+/// Runs them, and prints a line for each as it ends. The report, if all came out as they must.
+pub(crate) fn run(all: bool) -> Result<String, Failure> {
+    let mut report = String::from(
+        "| rules | configuration | must | outcome | states | depth | s |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    let mut wrong = Vec::new();
+    for config in CONFIGS.iter().filter(|config| all || !config.long) {
+        let outcome = explore(config)?;
+        let must = if config.must == Must::Hold { "hold" } else { "be refuted" };
+        let found = match &outcome.error {
+            Some(error) => error.replace('|', "/"),
+            None if outcome.exhausted => "holds in every state".to_owned(),
+            None => "not exhausted: out of memory or time".to_owned(),
+        };
+        let as_it_must = match config.must {
+            Must::Hold => outcome.exhausted && outcome.error.is_none(),
+            Must::Fail => outcome.error.is_some(),
+        };
+        if !as_it_must {
+            wrong.push(config.what);
+        }
+        let (what, flags) = (config.what, config.flags);
+        let (seconds, states, depth) = (outcome.took.as_secs_f64(), outcome.states, outcome.depth);
+        eprintln!("{} {what}: {found}; {states} states, {seconds:.1} s", if as_it_must { "ok " } else { "BAD" });
+        let _ = writeln!(
+            report,
+            "| {} | {what}: `{flags}` | {must} | {found} | {states} | {depth} | {seconds:.1} |",
+            config.rules
+        );
+    }
+    if wrong.is_empty() {
+        return Ok(report);
+    }
+    Err(Failure::Failed(format!("models that did not come out as they must: {}", wrong.join("; "))))
+}
+
+struct Outcome {
+    error: Option<String>,
+    exhausted: bool,
+    states: String,
+    depth: String,
+    took: Duration,
+}
+
+fn explore(config: &Config) -> Result<Outcome, Failure> {
+    let folder = target_dir().join("models");
+    fs::create_dir_all(&folder).map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
+    let model = root().join("models/frame.pml");
+    let flags = config.flags.split_whitespace().map(|flag| format!("-D{flag}"));
+    run_in(&folder, Command::new("spin").arg("-a").args(flags).arg(&model))?;
+    let options = ["-O2", "-w", "-DSAFETY", "-DCOLLAPSE", "-DVECTORSZ=2048", "-DMEMLIM=12000", "-o", "pan", "pan.c"];
+    run_in(&folder, Command::new("gcc").args(options))?;
+    let limit = if config.long { "1800" } else { "120" };
+    let started = Instant::now();
+    let output = run_in(&folder, Command::new("timeout").args([limit, "./pan", "-m5000000", "-n"]))?;
+    let took = started.elapsed();
+    let line = |what: &str| output.lines().find(|line| line.contains(what)).unwrap_or_default();
+    let number =
+        |what: &str, at: usize| line(what).split_whitespace().nth(at).unwrap_or("?").trim_end_matches(',').to_owned();
+    Ok(Outcome {
+        error: output.lines().find_map(|line| line.strip_prefix("pan:1: ")).map(str::to_owned),
+        // SPIN says so when it gave up before it had seen all.
+        exhausted: !line("errors: 0").is_empty()
+            && !output.contains("Search not completed")
+            && !output.contains("max search depth too small"),
+        states: number("states, stored", 0),
+        depth: number("depth reached", 5),
+        took,
+    })
+}
+
+/// The output of a program that ends by itself, or by the time limit.
+fn run_in(folder: &Path, command: &mut Command) -> Result<String, Failure> {
+    let output = command
+        .current_dir(folder)
+        .output()
+        .map_err(|error| Failure::Failed(format!("{} did not start: {error}", command.get_program().display())))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() || output.status.code() == Some(124) {
+        return Ok(text);
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::Failed(format!("{}: {}\n{text}{errors}", command.get_program().display(), output.status)))
+}
