@@ -110,8 +110,8 @@ fn try_loom(copy: &Path) -> Result<Option<String>, Failure> {
     let failed = text.lines().find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
     // A panic inside a panic ends the process before any test is reported.
     let aborted = || errors.lines().find_map(|line| Some(line.strip_prefix("thread '")?.split_once('\'')?.0));
-    let test = failed.or_else(aborted).map(str::to_owned);
-    test.map(Some).ok_or_else(|| Failure::Failed(format!("the mutant does not build:\n{errors}")))
+    let noticed = failed.or_else(aborted).map(str::to_owned);
+    noticed.map(Some).ok_or_else(|| Failure::Failed(format!("the mutant does not build:\n{errors}")))
 }
 
 /// The tree as it is, in the target folder: a mutant must not touch the real one.
