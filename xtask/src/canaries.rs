@@ -58,7 +58,7 @@ struct Canary {
 }
 
 /// All canaries. A new one also needs its `cfg(broken = "...")` in the code.
-const CANARIES: [Canary; 5] = [
+const CANARIES: [Canary; 12] = [
     Canary {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -79,6 +79,33 @@ const CANARIES: [Canary; 5] = [
         name: "early-destructor",
         breaks: "R4: the destructor is chosen before the compare-and-swap",
         caught_by: &[Check::Frames, Check::Torture],
+    },
+    Canary {
+        name: "undo-by-subtraction",
+        breaks: "R2: a refused try_get takes its increment back",
+        caught_by: &[Check::Word, Check::Frames],
+    },
+    Canary { name: "noise-unbounded", breaks: "R5: nobody resets the noise", caught_by: &[Check::Word] },
+    Canary { name: "count-into-the-bit", breaks: "R5: a count does not saturate", caught_by: &[Check::Word] },
+    Canary {
+        name: "init-keeps-noise",
+        breaks: "R2: what a refused try_get left is counted as references",
+        caught_by: &[Check::Word, Check::Frames],
+    },
+    Canary {
+        name: "freeze-one-more",
+        breaks: "R3: freeze expects one reference more than it was told",
+        caught_by: &[Check::Word, Check::Frames],
+    },
+    Canary {
+        name: "generation-not-bumped",
+        breaks: "R4: a late put wins the frame's next life",
+        caught_by: &[Check::Word, Check::Frames],
+    },
+    Canary {
+        name: "metadata-zeroed",
+        breaks: "R7: metadata is zeroed when a block goes offline",
+        caught_by: &[Check::Frames],
     },
 ];
 

@@ -23,7 +23,35 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     invariant()?;
     let mut prove = cargo("test --release -p page-ref --test loom");
     prove.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
-    step::run("every interleaving of the word, by loom", &mut prove)
+    step::run("every interleaving of the word, by loom", &mut prove)?;
+    miri(if has("--all") { 64 } else { 8 })
+}
+
+/// Miri over the word and the frames, one schedule for each seed.
+fn miri(seeds: u32) -> Result<(), Failure> {
+    let nightly = |program: &str, arguments: &str| {
+        let mut command = Command::new(program);
+        command.args(arguments.split_whitespace()).current_dir(root()).env_remove("RUSTUP_TOOLCHAIN");
+        command
+    };
+    let quiet = |mut command: Command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    let there = || quiet(nightly("rustup", "run nightly cargo miri --version"));
+    if !there() {
+        quiet(nightly("rustup", "toolchain install nightly --profile minimal --component miri --component rust-src"));
+    }
+    if !there() {
+        eprintln!("SKIPPED: Miri: it is not there, and 'rustup toolchain install nightly' did not bring it");
+        return Ok(());
+    }
+    let target = target_dir().join("miri");
+    let word = "run nightly cargo miri test -p page-ref --test transitions";
+    step::run("the word, by Miri", nightly("rustup", word).env("CARGO_TARGET_DIR", &target))?;
+    let mut frames = nightly("rustup", "run nightly cargo miri test -p page-frames --test racing");
+    // Handles live for ever on purpose, so what they refer to is no leak.
+    let flags = format!("-Zmiri-ignore-leaks -Zmiri-disable-isolation -Zmiri-many-seeds=0..{seeds}");
+    step::run("the frames, by Miri", frames.env("CARGO_TARGET_DIR", &target).env("MIRIFLAGS", flags))
 }
 
 /// The invariant for any number of threads, by z3; Python and its package come from the machine or `PyPI`.

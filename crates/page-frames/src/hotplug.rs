@@ -265,6 +265,8 @@ impl<P: Platform> Zone<P> {
             if descriptor.shape() != Shape::INTERIOR {
                 descriptor.set_shape(Kind::INTERIOR, Order::ZERO);
             }
+            #[cfg(broken = "metadata-zeroed")]
+            self.memmap.zero(index);
         }
         entry.captured.store(0, Ordering::Relaxed);
         entry.state.store(OFFLINE, Ordering::Relaxed);

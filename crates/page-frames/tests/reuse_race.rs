@@ -12,7 +12,9 @@ use std::sync::{Mutex, mpsc};
 use std::thread::{self, ThreadId};
 
 use common::assert_all_free;
-use page_frames::{Arena, FolioRef, FrozenFolio, Kind, KindOps, Order, Pfn, Platform, UserSpace, Zone};
+use page_frames::{
+    Arena, FolioRef, FrozenFolio, Kind, KindOps, Order, Owner, Pfn, Platform, Refusal, Slot, UserSpace, Zone,
+};
 use page_ref::Scheme;
 use page_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow};
 
@@ -113,6 +115,32 @@ fn race<S: Scheme>() -> bool {
     destroyed[1].3 != t3_id
 }
 
+/// R7: T1 brings a count to 0 and sleeps; the frame is revived, freed, and goes offline with its block. T1 wakes,
+/// and its second step touches the word of a frame that is not there any more.
+fn late_put_on_an_offline_frame<S: Scheme>() {
+    struct NoSlots;
+    impl<P: Platform> Owner<P> for NoSlots {
+        fn with_slot(&self, _: Pfn, _: u64, _: &mut dyn FnMut(&Slot<P>)) -> bool {
+            false
+        }
+    }
+    DESTROYED.lock().unwrap().clear();
+    let arena: &'static _ = Box::leak(Box::new(Arena::<Stops<S>>::new(2 << 20, Stops::KINDS).unwrap()));
+    let zone = arena.zone();
+    let folio = zone.alloc(Order::ZERO, FIRST, 1).unwrap();
+    let pfn = folio.pfn();
+    let (offline, block) = mpsc::channel();
+    at_stop(move || {
+        drop(revive(zone, pfn));
+        offline.send(arena.offline(0, &NoSlots).expect("nothing is in use")).unwrap();
+    });
+    drop(folio);
+    assert_eq!(zone.try_get(pfn).err(), Some(Refusal::Offline), "{}: the late step thawed it", S::NAME);
+    assert_eq!(DESTROYED.lock().unwrap().len(), 1, "{}: once, by the reviver", S::NAME);
+    arena.online(block.recv().unwrap());
+    assert_all_free(zone);
+}
+
 /// One test, since the list of what was destroyed is one.
 #[test]
 fn the_destructor_is_that_of_what_the_frame_is() {
@@ -120,4 +148,8 @@ fn the_destructor_is_that_of_what_the_frame_is() {
     assert!(race::<LiveBitHigh>());
     assert!(race::<LiveBitLow>());
     assert!(!race::<Generational>(), "the generation moved on: the sleeper loses");
+    late_put_on_an_offline_frame::<FrozenBit>();
+    late_put_on_an_offline_frame::<LiveBitHigh>();
+    late_put_on_an_offline_frame::<LiveBitLow>();
+    late_put_on_an_offline_frame::<Generational>();
 }

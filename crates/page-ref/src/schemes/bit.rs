@@ -51,6 +51,9 @@ impl<E: Encoding> Scheme for E {
         // Acquire: pairs with Release in unfreeze, so the holder sees what the token's holder wrote (R6).
         let old = word.fetch_add(n, Ordering::Acquire);
         // The sum is judged as well: the last reference below saturation must not carry past it unseen.
+        if cfg!(broken = "count-into-the-bit") && !E::is_frozen(old) {
+            return Ok(());
+        }
         if E::admits(old) && E::admits(old.wrapping_add(n)) { Ok(()) } else { Err(refuse::<E>(word, old, n)) }
     }
 
@@ -104,6 +107,8 @@ impl<E: Encoding> Scheme for E {
 
     #[inline(always)]
     fn freeze(word: &E::Atomic, expected: u32) -> Result<(), Snapshot> {
+        #[cfg(broken = "freeze-one-more")]
+        let expected = expected + 1;
         let mut live = E::live(expected, if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 });
         loop {
             // Acquire: pairs with Release in put_first, so the new owner may overwrite what holders read (R6).
@@ -125,6 +130,8 @@ impl<E: Encoding> Scheme for E {
     fn unfreeze(word: &E::Atomic, n: u32) {
         // Relaxed: only noise changes under the token's holder, and the noise is not kept.
         let frozen = if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 };
+        #[cfg(broken = "init-keeps-noise")]
+        let n = n + E::count(word.load(Ordering::Relaxed));
         // Release: publishes the frame to every successful try_get (R6).
         word.store(E::live(n, frozen), Ordering::Release);
     }
@@ -150,10 +157,15 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
         pin::<E>(word, 0);
         return Refused::Saturated;
     }
+    #[cfg(broken = "undo-by-subtraction")]
+    {
+        word.fetch_sub(n, Ordering::Relaxed);
+        return Refused::Frozen;
+    }
     let mut now = old.wrapping_add(n);
     // R5: loop until the noise was reset, by us or by somebody, or the frame is live again. One attempt is
     // not enough: there are schedules in which every single attempt fails.
-    while E::is_frozen(now) && E::count(now) >= NOISE_LIMIT {
+    while E::is_frozen(now) && E::count(now) >= NOISE_LIMIT && !cfg!(broken = "noise-unbounded") {
         // Relaxed: frozen to frozen publishes nothing.
         match word.compare_exchange(now, E::quiet(now), Ordering::Relaxed) {
             Ok(_) => break,
@@ -168,7 +180,7 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
 #[inline(never)]
 fn pin<E: Encoding>(word: &E::Atomic, from: u32) {
     let mut now = word.load(Ordering::Relaxed);
-    while !E::is_frozen(now) && E::count(now) >= from {
+    while !E::is_frozen(now) && E::count(now) >= from && !cfg!(broken = "count-into-the-bit") {
         // Relaxed: a leaked frame publishes nothing.
         match word.compare_exchange(now, E::live(PINNED, now), Ordering::Relaxed) {
             Ok(_) => break,

@@ -50,7 +50,10 @@ impl Encoding for Generational {
     }
     #[inline(always)]
     fn next_frozen(word: u64) -> u64 {
-        (word & GENERATION).wrapping_add(BUMP) & GENERATION
+        #[cfg(broken = "generation-not-bumped")]
+        return word & GENERATION;
+        #[cfg(not(broken = "generation-not-bumped"))]
+        return (word & GENERATION).wrapping_add(BUMP) & GENERATION;
     }
     #[inline(always)]
     fn quiet(word: u64) -> u64 {
