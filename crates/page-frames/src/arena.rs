@@ -197,11 +197,19 @@ fn pooled_zone<P: Platform>(frames: u32, kinds: &'static [KindOps<P>]) -> Option
     collect(&mut pool);
     let fits = |entry: &Pooled| {
         let zone = entry.zone.downcast_ref::<Zone<P>>()?;
-        let same = entry.platform == TypeId::of::<P>() && ptr::eq(zone.kinds(), kinds);
+        let same = entry.platform == TypeId::of::<P>() && are_same(zone.kinds(), kinds);
         (same && entry.bytes.is_none() && zone.memmap.frames() >= frames).then(|| zone.memmap.frames())
     };
     let (place, _) = pool.iter().enumerate().filter_map(|(n, entry)| Some((n, fits(entry)?))).min_by_key(|e| e.1)?;
     pool.swap_remove(place).zone.downcast_ref()
+}
+
+/// Whether two lists of kinds do the same. Not by address: the compiler may keep a constant list in several places.
+fn are_same<P: Platform>(some: &[KindOps<P>], others: &[KindOps<P>]) -> bool {
+    let agree = |(a, b): (&KindOps<P>, &KindOps<P>)| {
+        (a.kind, a.name) == (b.kind, b.name) && ptr::fn_addr_eq(a.destroy, b.destroy)
+    };
+    some.len() == others.len() && some.iter().zip(others).all(agree)
 }
 
 /// A zone with a memmap of its own, of a round size so that it can serve others later.

@@ -1,18 +1,17 @@
 //! Arenas and the pool of zones behind them: bytes come and go, metadata stays (R7).
 //!
-//! One test per file would be needed to see the pool alone; each test here uses a size of its own instead.
+//! The pool is one for the process, and keeps zones of different schemes apart: each test has a scheme of its own, so
+//! that none takes another's zone. (By sizes alone they did, now and then: the canaries' control run noticed.)
 
 mod common;
 
 use common::{Index, OURS, assert_all_free};
 use page_frames::{Arena, Kind, Order, UserSpace};
-use page_ref::schemes::LiveBitLow;
-
-type Frames = UserSpace<LiveBitLow>;
+use page_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow};
 
 #[test]
 fn a_zone_serves_a_later_arena_and_its_frames_are_zeroes() {
-    let arena = Arena::<Frames>::new(64 << 21, &[]).unwrap();
+    let arena = Arena::<UserSpace<FrozenBit>>::new(64 << 21, &[]).unwrap();
     let zone = arena.zone();
     let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
     folio.as_mut_slice().fill(9);
@@ -20,7 +19,7 @@ fn a_zone_serves_a_later_arena_and_its_frames_are_zeroes() {
     drop(arena);
     assert_eq!(zone.stats().online_frames, 0, "its blocks are offline while it waits in the pool");
     assert!(zone.alloc_frozen(Order::ZERO).is_err(), "a zone in the pool hands nothing out");
-    let again = Arena::<Frames>::new(60 << 21, &[]).unwrap();
+    let again = Arena::<UserSpace<FrozenBit>>::new(60 << 21, &[]).unwrap();
     assert!(std::ptr::eq(zone, again.zone()), "a smaller arena takes the zone that fits");
     assert_eq!(again.zone().blocks(), 60);
     let folio = zone.alloc_frozen(Order::ZERO).unwrap();
@@ -31,18 +30,18 @@ fn a_zone_serves_a_later_arena_and_its_frames_are_zeroes() {
 
 #[test]
 fn a_frame_outlives_its_arena_and_its_zone_is_not_reused_until_then() {
-    let arena = Arena::<Frames>::new(256 << 21, &[]).unwrap();
+    let arena = Arena::<UserSpace<LiveBitHigh>>::new(256 << 21, &[]).unwrap();
     let zone = arena.zone();
     let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
     folio.set_owner(OURS, 0);
     folio.as_mut_slice().fill(3);
     let folio = folio.init();
     drop(arena);
-    let other = Arena::<Frames>::new(256 << 21, &[]).unwrap();
+    let other = Arena::<UserSpace<LiveBitHigh>>::new(256 << 21, &[]).unwrap();
     assert!(!std::ptr::eq(zone, other.zone()));
     assert!(folio.as_slice().iter().all(|&byte| byte == 3), "it kept its bytes");
     drop(folio);
-    let third = Arena::<Frames>::new(255 << 21, &[]).unwrap();
+    let third = Arena::<UserSpace<LiveBitHigh>>::new(255 << 21, &[]).unwrap();
     assert!(std::ptr::eq(zone, third.zone()), "the last holder is gone");
 }
 
@@ -50,11 +49,11 @@ fn a_frame_outlives_its_arena_and_its_zone_is_not_reused_until_then() {
 /// bytes were unmapped.
 #[test]
 fn an_offline_block_of_an_arena_that_is_gone_can_not_come_back() {
-    let arena = Arena::<Frames>::new(1024 << 21, &[]).unwrap();
+    let arena = Arena::<UserSpace<LiveBitLow>>::new(1024 << 21, &[]).unwrap();
     let zone = arena.zone();
     let stale = arena.offline(3, &Index::new(0)).unwrap();
     drop(arena);
-    let again = Arena::<Frames>::new(1024 << 21, &[]).unwrap();
+    let again = Arena::<UserSpace<LiveBitLow>>::new(1024 << 21, &[]).unwrap();
     assert!(std::ptr::eq(zone, again.zone()));
     let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| again.online(stale)));
     let text = refused.unwrap_err().downcast::<String>().unwrap();
@@ -64,7 +63,7 @@ fn an_offline_block_of_an_arena_that_is_gone_can_not_come_back() {
 
 #[test]
 fn an_arena_that_can_not_be_is_refused_with_what_is_allowed() {
-    let error = Arena::<Frames>::new(usize::MAX, &[]).unwrap_err();
+    let error = Arena::<UserSpace<Generational>>::new(usize::MAX, &[]).unwrap_err();
     assert!(error.to_string().contains("4 TiB is the most"), "{error}");
 }
 
