@@ -176,3 +176,59 @@ fn code_is_told_from_comments_and_strings() {
     let code = code_of("a // b \"\n'\"' c \"d \\\" // e\" f /* g */ r#\"h \" i\"# 'j k");
     assert_eq!(code.split_whitespace().collect::<Vec<_>>(), ["a", "c", "f", "'j", "k"]);
 }
+
+/// docs/proof.md says what shows each rule; what it names must be there. That it passes is what `cargo x prove`,
+/// `cargo x canaries` and the tests say.
+#[test]
+fn the_proof_names_what_there_is() {
+    let text = read("docs/proof.md");
+    let sources = |folder: &str| {
+        let files = rust_files().into_iter().filter(|path| path.starts_with(folder));
+        files.map(|path| read(&path)).collect::<String>()
+    };
+    let (models, canaries, menu) =
+        (read("xtask/src/models.rs"), read("xtask/src/canaries.rs"), read("xtask/src/main.rs"));
+    let (crates, loom) = (sources("crates"), read("crates/page-ref/tests/loom.rs"));
+    let mut cells = 0;
+    let mut missing = Vec::new();
+    for row in text.lines().filter(|line| line.starts_with("| **R")) {
+        for cell in row.trim_matches('|').split(" | ").skip(1) {
+            cells += 1;
+            let quoted =
+                |kind: &str| Some(cell.trim().strip_prefix(kind)?.trim().strip_prefix('`')?.split_once('`')?.0);
+            let is_there = quoted("model").is_some_and(|name| models.contains(&format!("\"{name}\"")))
+                || quoted("loom").is_some_and(|name| loom.contains(&format!("fn {name}()")))
+                || quoted("forced schedule").is_some_and(|name| crates.contains(&format!("fn {name}<")))
+                || quoted("check").is_some_and(|message| crates.contains(message))
+                || quoted("torture").is_some_and(|message| crates.contains(message))
+                || quoted("Miri")
+                    .is_some_and(|file| common::root().join("crates/page-frames/tests").join(file).exists())
+                || quoted("command").is_some_and(|name| menu.contains(&format!("name: \"{name}\"")))
+                || quoted("canary").is_some_and(|name| canaries.contains(&format!("name: \"{name}\"")));
+            if !is_there {
+                missing.push(cell.to_owned());
+            }
+        }
+    }
+    assert_eq!(cells, 32, "eight rules, four columns");
+    assert_none("named in docs/proof.md, but not there", &missing);
+}
+
+/// A canary breaks something, and is described.
+#[test]
+fn every_canary_is_in_the_code_and_in_its_list() {
+    let list = read("xtask/src/canaries.rs");
+    let (_, list) = list.split_once("const CANARIES").expect("the list");
+    let (list, _) = list.split_once("];").expect("its end");
+    let names: Vec<_> = list.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(names.len() >= 12, "{names:?}");
+    let files = rust_files().into_iter().filter(|path| path.starts_with("crates/"));
+    let code: String = files.map(|path| read(&path)).collect();
+    let described = read("docs/canaries.md");
+    let loose =
+        |name: &&&str| !code.contains(&format!("broken = \"{name}\"")) || !described.contains(&format!("| `{name}` |"));
+    assert_none(
+        "canaries that break nothing, or are not described",
+        &names.iter().filter(loose).map(|name| (*name).to_owned()).collect::<Vec<_>>(),
+    );
+}

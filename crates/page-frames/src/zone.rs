@@ -262,6 +262,7 @@ impl<P: Platform> Zone<P> {
     /// after the freeze was won (R4).
     #[cold]
     pub(crate) fn destroy(&self, folio: FrozenFolio<P>, kind: Kind) {
+        debug_assert_eq!(folio.kind(), kind, "the destructor was chosen by what the frame had been (R4)");
         match self.kinds.iter().find(|ops| ops.kind == kind) {
             Some(ops) => (ops.destroy)(folio),
             None => folio.free(),

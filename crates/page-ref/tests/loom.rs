@@ -202,6 +202,39 @@ fn refused_by_saturation<S: Scheme>() {
     });
 }
 
+/// A reader by way of an index, while the page moves to another frame and its old frame becomes something else (R8): who
+/// looks again reads the page, wherever it is.
+fn reader_looks_again<S: Scheme>() {
+    loom::model(|| {
+        let frames = [Frame::<S>::live(1), Frame::<S>::live(1)];
+        frames[1].word.freeze(1).expect("nobody else").leave_frozen();
+        let index = Arc::new(AtomicUsize::new(0));
+        let reader = {
+            let (frames, index) = (frames.clone(), index.clone());
+            thread::spawn(move || {
+                let seen = index.load(Ordering::Acquire);
+                let frame = &frames[seen];
+                if frame.word.try_get(1).is_ok() {
+                    if index.load(Ordering::Relaxed) == seen {
+                        assert_eq!(frame.read(), 7, "another page's bytes");
+                    }
+                    frame.put();
+                }
+            })
+        };
+        if let Ok(token) = frames[0].word.freeze(1) {
+            frames[1].write(7);
+            frames[1].word.claim_frozen().unfreeze(1);
+            index.store(1, Ordering::Release);
+            // The old frame is freed, and is something else at once.
+            frames[0].write(9);
+            token.init();
+            frames[0].put();
+        }
+        reader.join().unwrap();
+    });
+}
+
 /// Four threads, with three preemptions at the most: two lookups, a holder, and one who wants to be alone.
 fn four_threads<S: Scheme>() {
     let mut model = loom::model::Builder::new();
@@ -268,6 +301,10 @@ macro_rules! cases {
                 #[test]
                 fn a_refusal_by_saturation_is_for_good() {
                     refused_by_saturation::<$scheme>();
+                }
+                #[test]
+                fn who_looks_again_reads_its_own_page() {
+                    reader_looks_again::<$scheme>();
                 }
                 #[test]
                 fn four_threads_destroy_once() {

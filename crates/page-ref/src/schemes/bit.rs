@@ -10,6 +10,11 @@ use crate::{NOISE_LIMIT, Refused, SATURATED, Snapshot};
 /// two steps moves it out (R5).
 const PINNED: u32 = SATURATED + SATURATED / 2;
 
+/// What all threads together can add to a word between a refused add and its reset: 2^18 threads, each with
+/// [`MAX_AT_ONCE`](crate::MAX_AT_ONCE). `models/invariant.py` proves the bound.
+const IN_FLIGHT: u32 = 1 << 28;
+const _: () = assert!(PINNED + IN_FLIGHT < 1 << 31, "a pinned count must stay below the bit");
+
 /// How a word is written. All functions are pure; `word` is the atomic's value widened to 64 bits.
 pub trait Encoding: Copy + Send + Sync + 'static {
     const NAME: &'static str;
@@ -157,6 +162,11 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
         pin::<E>(word, 0);
         return Refused::Saturated;
     }
+    debug_assert!(
+        E::count(old) <= NOISE_LIMIT + IN_FLIGHT,
+        "a frozen frame has a noise of {}: more than all threads together can leave (R5)",
+        E::count(old)
+    );
     #[cfg(broken = "undo-by-subtraction")]
     {
         word.fetch_sub(n, Ordering::Relaxed);
