@@ -3,7 +3,7 @@
 use crate::step::{self, Failure, cargo, target_dir};
 
 /// The questions that `folio bench` answers.
-const QUESTIONS: [&str; 2] = ["read", "word"];
+const QUESTIONS: [&str; 4] = ["alloc", "free", "read", "word"];
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let known = QUESTIONS.join(", ");

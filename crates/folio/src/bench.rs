@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
-use page_bench::{Matrix, Report, read, word};
+use page_bench::{Matrix, Report, alloc, free, read, word};
 
 use crate::cli::{BenchOptions, Question};
 use crate::{plot, say, table};
@@ -18,6 +18,11 @@ const READ_BYTES: usize = 256 << 20;
 pub(crate) fn run(question: &Question, stop: &AtomicBool) -> Result<ExitCode> {
     match question {
         Question::Word(options) => answer(&word::matrix(), options, "placement", stop),
+        Question::Alloc(options) => {
+            let matrix = alloc::matrix().context("no memory for the frames")?;
+            answer(&matrix, options, "case", stop)
+        }
+        Question::Free(options) => answer(&free::matrix(), options, "case", stop),
         Question::Read(options) => {
             let bytes = read::Bytes::new(READ_BYTES).context("no temporary file to read can be made")?;
             let matrix = read::matrix(&bytes).context("the temporary file can not be read")?;

@@ -30,6 +30,10 @@ pub(crate) enum Command {
 pub(crate) enum Question {
     /// What taking and returning a reference costs, under each scheme
     Word(BenchOptions),
+    /// What allocating and freeing a block costs, beside other allocators
+    Alloc(BenchOptions),
+    /// What the last put costs, under each scheme
+    Free(BenchOptions),
     /// What reading bytes again costs, beside a bare copy and the kernel
     Read(BenchOptions),
 }

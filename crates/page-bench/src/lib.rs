@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alloc;
+pub mod free;
 mod matrix;
 pub mod read;
 mod runner;
@@ -53,5 +55,17 @@ mod tests {
     #[test]
     fn read_measures_the_cache_beside_its_limit() {
         check(&read::matrix(&read::Bytes::new(1 << 20).unwrap()).unwrap());
+    }
+
+    #[test]
+    fn alloc_measures_every_allocator() {
+        check(&alloc::matrix().unwrap());
+    }
+
+    #[test]
+    fn free_measures_every_scheme_and_the_short_way() {
+        let matrix = free::matrix();
+        assert_eq!(matrix.subjects.len(), 7);
+        check(&matrix);
     }
 }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use page_frames::{
-    BLOCK_ORDER, Lookup, MigrateError, OfflineError, Order, Pfn, Refusal, Slot, UserSpace, Zone, migrate,
+    AllocError, BLOCK_ORDER, Lookup, MigrateError, OfflineError, Order, Pfn, Refusal, Slot, UserSpace, Zone, migrate,
 };
 use page_ref::{DefaultScheme, Snapshot};
 
@@ -157,4 +157,64 @@ fn what_is_freed_while_its_block_is_offline_in_part_is_not_lost() {
     arena.online(first);
     assert_all_free(zone);
     assert_eq!(zone.stats().largest_free_order, Some(order(10)), "buddies of two blocks merge again");
+}
+
+/// Both blocks in turn, while frames of all of them are in use in between free ones.
+#[test]
+fn every_block_of_a_zone_can_go_and_come_back() {
+    let arena = arena::<DefaultScheme>(3);
+    let zone = arena.zone();
+    let index = Index::new(1100);
+    for slot in 0..1100 {
+        index.publish(zone, slot, Order::ZERO);
+    }
+    // Holes, so that each block is part free and part in use.
+    (0..1100).filter(|slot| slot % 3 != 0).for_each(|slot| index.remove(zone, slot));
+    zone.drain();
+    for block in 0..3 {
+        let before = zone.stats();
+        let offline = arena.offline(block, &index).unwrap();
+        assert_eq!(offline.block(), block);
+        assert!(format!("{zone:?}").contains("online"), "{zone:?}");
+        let during = zone.stats();
+        let used = |stats: page_frames::ZoneStats| stats.online_frames - stats.free_frames;
+        assert_eq!((used(during), during.online_frames), (used(before), 2 * BLOCK_ORDER.frames()));
+        for slot in (0..1100).step_by(3) {
+            let folio = hit(&index.0[slot], zone);
+            assert!(zone.block_range(block).all(|pfn| pfn != folio.pfn()));
+            assert!(folio.as_slice().iter().all(|&byte| byte == slot as u8), "slot {slot} lost its bytes");
+        }
+        arena.online(offline);
+    }
+    assert_eq!(arena.offline(3, &index).unwrap_err(), OfflineError::NotOnline, "one past the last");
+    (0..1100).step_by(3).for_each(|slot| index.remove(zone, slot));
+    assert_all_free(zone);
+}
+
+#[test]
+fn errors_say_what_is_wrong() {
+    let texts = [
+        MigrateError::NotMovable.to_string(),
+        MigrateError::Busy.to_string(),
+        MigrateError::OutOfFrames.to_string(),
+        MigrateError::Moved.to_string(),
+        OfflineError::NotOnline.to_string(),
+        OfflineError::Busy { frames: 3 }.to_string(),
+        OfflineError::OutOfFrames.to_string(),
+        AllocError::OutOfFrames.to_string(),
+        AllocError::Fragmented { largest: order(2) }.to_string(),
+    ];
+    for (text, says) in texts.iter().zip([
+        "movable",
+        "references",
+        "to move",
+        "moved",
+        "online",
+        "3 frames",
+        "elsewhere",
+        "free",
+        "order 2",
+    ]) {
+        assert!(text.contains(says), "'{says}' is not in '{text}'");
+    }
 }

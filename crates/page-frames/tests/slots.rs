@@ -23,7 +23,11 @@ fn a_folio_is_in_progress_until_it_is_published() {
     let slot = Slot::<UserSpace>::new();
     assert!(matches!(slot.get(zone), Lookup::Empty));
     assert!(slot.claim(zone).is_none());
+    // Not the first frames of the zone, which a wrong number could hit by chance.
+    let others = [frozen(zone), frozen(zone), frozen(zone)];
     let mut claim = slot.install(frozen(zone)).unwrap();
+    others.into_iter().for_each(page_frames::FrozenFolio::free);
+    assert_eq!(slot.pfn(zone), Some(claim.folio().pfn()));
     assert!(matches!(slot.get(zone), Lookup::InProgress));
     assert!(slot.claim(zone).is_none(), "the one who fills it has the claim");
     let second = slot.install(frozen(zone)).unwrap_err();
@@ -144,5 +148,19 @@ fn sleepers_wake_when_the_claim_ends() {
             drop(slot.claim(zone).unwrap().remove());
         }
     }
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_mark_is_taken_once() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let folio = zone.alloc(Order::ZERO, OURS, 0).unwrap();
+    assert!(!zone.take_mark(folio.pfn()));
+    folio.mark();
+    assert!(zone.peek(folio.pfn()).marked);
+    assert!(zone.take_mark(folio.pfn()) && !zone.take_mark(folio.pfn()));
+    assert!(format!("{folio:?}").starts_with("folio at pfn 0x100"), "{folio:?}");
+    drop(folio);
     assert_all_free(zone);
 }

@@ -481,3 +481,21 @@ fn tokens_print_what_they_are_of() {
     assert_eq!(format!("{token:?}"), "token of Frozen { noise: 0 } (generational)");
     token.leave_frozen();
 }
+
+#[test]
+fn a_put_that_expects_to_be_last_does_what_put_does() {
+    fn same<S: Scheme>() {
+        for have in [1, 2, 3, SATURATED - 1] {
+            let word = PageRef::<S>::frozen();
+            word.claim_frozen().unfreeze(have);
+            let won = word.put_expecting_last().map(Frozen::leave_frozen).is_some();
+            assert_eq!(Some((word.snapshot(), won)), Snapshot::live(have).put_many(1), "{}: {have}", S::NAME);
+        }
+    }
+    same::<ZeroFrozen>();
+    same::<GuessOne>();
+    same::<FrozenBit>();
+    same::<LiveBitHigh>();
+    same::<LiveBitLow>();
+    same::<Generational>();
+}

@@ -1,0 +1,109 @@
+//! What does it cost to allocate and free a block, beside a well-known allocator and the least that a lock can do?
+
+use std::hint::black_box;
+use std::io;
+
+use buddy_system_allocator::FrameAllocator;
+use page_frames::{Arena, FrozenFolio, Order, UserSpace};
+use page_ref::DefaultScheme;
+use parking_lot::Mutex;
+
+use crate::matrix::{Case, Matrix, Subject, Unit, one_and_all};
+
+/// One frame.
+const SINGLE: &str = "order-0";
+/// A block of 2 MiB.
+const BLOCK: &str = "order-9";
+/// A batch of frames, allocated one by one and then freed one by one.
+const BATCH: &str = "order-0 x 64";
+
+/// Blocks of 2 MiB that each subject owns.
+const BLOCKS: usize = 64;
+
+/// Pairs of each thread in one sample.
+const PAIRS: usize = 40_000;
+
+fn order(case: Case) -> usize {
+    if case.name == BLOCK { 9 } else { 0 }
+}
+
+/// Runs a case on one thread with an allocator's two halves.
+fn pairs<T>(case: Case, mut alloc: impl FnMut() -> T, mut free: impl FnMut(T)) -> u64 {
+    if case.name == BATCH {
+        let mut batch = Vec::with_capacity(64);
+        for _ in 0..PAIRS / 64 {
+            batch.extend((0..64).map(|_| black_box(alloc())));
+            batch.drain(..).for_each(&mut free);
+        }
+        return (PAIRS / 64 * 64) as u64;
+    }
+    for _ in 0..PAIRS {
+        free(black_box(alloc()));
+    }
+    PAIRS as u64
+}
+
+struct Folio(Arena<UserSpace>);
+
+impl Subject for Folio {
+    fn name(&self) -> String {
+        "folio".to_owned()
+    }
+    fn work(&self, case: Case, _: usize) -> u64 {
+        let (zone, order) = (self.0.zone(), Order::new(order(case) as u8).expect("an order"));
+        pairs(case, || zone.alloc_frozen(order).expect("a free block"), FrozenFolio::free)
+    }
+}
+
+/// The allocator of many kernels in Rust, behind a lock.
+struct BuddySystem(Mutex<FrameAllocator<11>>);
+
+impl Subject for BuddySystem {
+    fn name(&self) -> String {
+        "buddy_system_allocator".to_owned()
+    }
+    fn work(&self, case: Case, _: usize) -> u64 {
+        let frames = 1 << order(case);
+        pairs(case, || self.0.lock().alloc(frames).expect("a free block"), |first| self.0.lock().dealloc(first, frames))
+    }
+}
+
+/// No allocator at all: numbers on a stack, of one size only.
+struct Stack(Mutex<Vec<usize>>);
+
+impl Subject for Stack {
+    fn name(&self) -> String {
+        "mutex-stack".to_owned()
+    }
+    fn work(&self, case: Case, _: usize) -> u64 {
+        pairs(case, || self.0.lock().pop().expect("a number"), |number| self.0.lock().push(number))
+    }
+}
+
+/// The question.
+///
+/// # Errors
+///
+/// What the system says when memory for the frames can not be had.
+pub fn matrix() -> io::Result<Matrix<'static>> {
+    let mut buddy = FrameAllocator::new();
+    // In pieces of its largest order: it takes no larger ones.
+    for first in (1 << 20..(1 << 20) + BLOCKS * 512).step_by(1024) {
+        buddy.add_frame(first, first + 1024);
+    }
+    let subjects: Vec<Box<dyn Subject>> = vec![
+        Box::new(Folio(Arena::<UserSpace<DefaultScheme>>::new(BLOCKS << 21, &[])?)),
+        Box::new(BuddySystem(Mutex::new(buddy))),
+        Box::new(Stack(Mutex::new((0..BLOCKS * 512).collect()))),
+    ];
+    let cases = [SINGLE, BATCH, BLOCK];
+    Ok(Matrix {
+        title: "Allocating and freeing a block",
+        unit: Unit::Ns,
+        per: "pair",
+        cases: one_and_all().into_iter().flat_map(|threads| cases.map(|name| Case { name, threads })).collect(),
+        subjects,
+        compared_with: &["buddy_system_allocator", "mutex-stack"],
+        ours: "folio".to_owned(),
+    })
+}

@@ -1,0 +1,67 @@
+//! What does the last put cost, which takes two atomic steps under a bit and one where 0 is frozen?
+
+use std::hint::black_box;
+
+use crossbeam_utils::CachePadded;
+use page_ref::{PageRef, Scheme};
+
+use crate::matrix::{Case, Matrix, Subject, Unit, one_and_all};
+use crate::schemes::for_each_scheme;
+
+/// A frame's whole life: init, and the last put.
+const LIFE: &str = "init, last put";
+/// With a lookup in between.
+const USED: &str = "init, try_get, put, last put";
+
+/// Lives of each thread in one sample.
+const LIVES: u32 = 200_000;
+
+struct Put<S: Scheme> {
+    words: Vec<CachePadded<PageRef<S>>>,
+    /// Whether the last holder says that it expects to be the last.
+    sole: bool,
+}
+
+impl<S: Scheme> Subject for Put<S> {
+    fn name(&self) -> String {
+        if self.sole { "sole-owner".to_owned() } else { S::NAME.to_owned() }
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let word: &PageRef<S> = &self.words[thread];
+        for _ in 0..LIVES {
+            let word = black_box(word);
+            word.claim_frozen().init();
+            if case.name == USED {
+                word.try_get(1).expect("it is live");
+                assert!(word.put().is_none(), "one more is held");
+            }
+            let token = if self.sole { word.put_expecting_last() } else { word.put() };
+            token.expect("nobody else").leave_frozen();
+        }
+        u64::from(LIVES)
+    }
+}
+
+/// The question.
+pub fn matrix() -> Matrix<'static> {
+    let counts = one_and_all();
+    let most = counts.iter().copied().max().unwrap_or(1);
+    let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
+    for_each_scheme!(S => {
+        let words = |sole| Put::<S> { words: (0..most).map(|_| CachePadded::new(PageRef::frozen())).collect(), sole };
+        subjects.push(Box::new(words(false)));
+        if S::NAME == page_ref::DefaultScheme::NAME {
+            subjects.push(Box::new(words(true)));
+        }
+    });
+    Matrix {
+        title: "A frame's life, up to its last put",
+        unit: Unit::Ns,
+        per: "life",
+        cases: counts.into_iter().flat_map(|threads| [LIFE, USED].map(|name| Case { name, threads })).collect(),
+        subjects,
+        compared_with: &["zero-frozen"],
+        ours: "sole-owner".to_owned(),
+    }
+}
