@@ -55,8 +55,9 @@ impl Subject for Folio {
     }
 }
 
-/// The allocator of many kernels in Rust, behind a lock.
-struct BuddySystem(Mutex<FrameAllocator<11>>);
+/// The allocator of many kernels in Rust, behind a lock. With all its orders: two free blocks of its largest order merge
+/// into nothing and are lost.
+struct BuddySystem(Mutex<FrameAllocator<32>>);
 
 impl Subject for BuddySystem {
     fn name(&self) -> String {
@@ -87,10 +88,7 @@ impl Subject for Stack {
 /// What the system says when memory for the frames can not be had.
 pub fn matrix() -> io::Result<Matrix<'static>> {
     let mut buddy = FrameAllocator::new();
-    // In pieces of its largest order: it takes no larger ones.
-    for first in (1 << 20..(1 << 20) + BLOCKS * 512).step_by(1024) {
-        buddy.add_frame(first, first + 1024);
-    }
+    buddy.add_frame(1 << 20, (1 << 20) + BLOCKS * 512);
     let subjects: Vec<Box<dyn Subject>> = vec![
         Box::new(Folio(Arena::<UserSpace<DefaultScheme>>::new(BLOCKS << 21, &[])?)),
         Box::new(BuddySystem(Mutex::new(buddy))),
