@@ -3,7 +3,7 @@
 //! (Knuth, TAOCP 2.5; Linux `mm/page_alloc.c`.) Everything here runs under the zone's lock. Only heads are
 //! written: freeing or allocating 2 MiB touches a handful of descriptors.
 
-use page_ref::Scheme;
+use page_ref::{CHECKS, Scheme};
 
 use crate::ids::{MAX_ORDER, Order};
 use crate::memmap::{Kind, Memmap, Shape};
@@ -109,7 +109,7 @@ impl Buddy {
     pub(crate) fn remove<S: Scheme>(&mut self, memmap: &Memmap<S>, index: u32, size: Order) {
         let n = size.as_u8() as usize;
         let head = memmap.get(index);
-        debug_assert!(head.shape() == Shape { kind: Kind::FREE, order: size }, "frame {index} is no free block");
+        assert!(!CHECKS || head.shape() == Shape { kind: Kind::FREE, order: size }, "frame {index} is no free block");
         let (previous, next) = links(head.private());
         if next != 0 {
             let after = memmap.get(next - 1);

@@ -3,6 +3,8 @@
 use core::fmt;
 use core::mem;
 
+use page_ref::CHECKS;
+
 use crate::ids::{Order, Pfn};
 use crate::memmap::Kind;
 use crate::platform::Platform;
@@ -104,7 +106,7 @@ impl<P: Platform> fmt::Debug for FolioRef<P> {
 /// Exclusive control of a frozen folio: the token that the winner of a last put or of a freeze holds, and what
 /// the allocator hands out. Only it can be written to, split, initialised or freed.
 ///
-/// Dropping it by mistake leaks its frames; debug builds panic.
+/// Dropping it by mistake leaks its frames; with [`CHECKS`](page_ref::CHECKS) that panics.
 #[must_use = "a token that nobody uses leaks its frames: init, publish or free it"]
 pub struct FrozenFolio<P: Platform> {
     zone: &'static Zone<P>,
@@ -196,7 +198,7 @@ impl<P: Platform> FrozenFolio<P> {
         // Back to front, so that the old head, which a walker may probe, shrinks last.
         for part in (first..first + whole.frames()).step_by(order.frames() as usize).rev() {
             let head = zone.descriptor(part);
-            debug_assert!(head.word.snapshot().is_frozen(), "a tail is {:?} (R1)", head.word);
+            assert!(!CHECKS || head.word.snapshot().is_frozen(), "a tail is {:?} (R1)", head.word);
             head.set_private(private);
             head.clear_mark();
             head.set_shape(kind, order);
@@ -213,7 +215,7 @@ impl<P: Platform> FrozenFolio<P> {
 
 impl<P: Platform> Drop for FrozenFolio<P> {
     fn drop(&mut self) {
-        debug_assert!(P::unwinding(), "a token was dropped: {self:?} is leaked, frozen for ever");
+        assert!(!CHECKS || P::unwinding(), "a token was dropped: {self:?} is leaked, frozen for ever");
     }
 }
 

@@ -14,6 +14,8 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
+use page_ref::CHECKS;
+
 use crate::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::memmap::{Kind, MemmapMemory, Shape};
 use crate::migrate::{MigrateError, Owner, migrate};
@@ -79,7 +81,7 @@ impl Blocks {
 
     pub(crate) fn capture(&self, index: u32, order: Order) {
         let block = self.of(index);
-        debug_assert_eq!(block.state.load(Ordering::Relaxed), ISOLATED, "a frame of an offline block was freed");
+        assert!(!CHECKS || block.state.load(Ordering::Relaxed) == ISOLATED, "a frame of an offline block was freed");
         // Under the zone's lock: no read-modify-write is needed.
         block.captured.store(block.captured.load(Ordering::Relaxed) + order.frames() as u16, Ordering::Relaxed);
     }
@@ -261,7 +263,7 @@ impl<P: Platform> Zone<P> {
         }
         for index in first..first + BLOCK_ORDER.frames() {
             let descriptor = self.descriptor(index);
-            debug_assert!(descriptor.word.snapshot().is_frozen(), "{:?} goes offline (R1)", descriptor.word);
+            assert!(!CHECKS || descriptor.word.snapshot().is_frozen(), "{:?} goes offline (R1)", descriptor.word);
             if descriptor.shape() != Shape::INTERIOR {
                 descriptor.set_shape(Kind::INTERIOR, Order::ZERO);
             }

@@ -15,7 +15,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 
-use page_ref::{PageRef, Scheme};
+use page_ref::{CHECKS, PageRef, Scheme};
 
 use crate::ids::Order;
 
@@ -211,7 +211,7 @@ impl<S: Scheme> Memmap<S> {
 
     #[inline(always)]
     pub(crate) fn get(&self, index: u32) -> &Descriptor<S> {
-        debug_assert!(index < self.frames, "frame {index} of a memmap of {}", self.frames);
+        assert!(!CHECKS || index < self.frames, "frame {index} of a memmap of {}", self.frames);
         // SAFETY: every index inside this crate is below `frames`: it comes from a range check in
         // `Zone::index`, from a list of frames of this zone, or from a slot that only held such.
         let descriptor = unsafe { self.descriptors.add(index as usize) };

@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use page_ref::{Refused, Snapshot};
+use page_ref::{CHECKS, Refused, Snapshot};
 
 use crate::folio::FolioRef;
 use crate::ids::{MAX_ORDER, Order, Pfn};
@@ -88,8 +88,8 @@ impl<P: Platform> Zone<P> {
                 if (head.shape() != before || head.private() != private) && !cfg!(broken = "no-recheck") {
                     return Err(Refusal::Moved);
                 }
-                debug_assert!(
-                    before.kind.is_allocated(),
+                assert!(
+                    !CHECKS || before.kind.is_allocated(),
                     "try_get succeeded on {pfn:?}, which is {kind:?} (R1)",
                     pfn = self.pfn(index),
                     kind = before.kind

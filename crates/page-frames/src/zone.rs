@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crossbeam_utils::CachePadded;
 use lock_api::{Mutex, MutexGuard};
+use page_ref::CHECKS;
 
 use crate::buddy::{AllocError, Buddy};
 use crate::folio::{FolioRef, FrozenFolio};
@@ -132,6 +133,10 @@ impl<P: Platform> Zone<P> {
     }
 
     /// A free block as a token: frozen, of kind [`Kind::PLAIN`], its bytes whatever they were.
+    ///
+    /// # Panics
+    ///
+    /// With [`CHECKS`], when a free frame is not frozen: somebody broke R1 or R2.
     pub fn alloc_frozen(&'static self, order: Order) -> Result<FrozenFolio<P>, AllocError> {
         let index = if order == Order::ZERO { self.alloc_single() } else { None };
         let index = match index {
@@ -139,7 +144,7 @@ impl<P: Platform> Zone<P> {
             None => self.buddy.lock().alloc(&self.memmap, order)?,
         };
         let head = self.descriptor(index);
-        debug_assert!(head.word.snapshot().is_frozen(), "a free frame is {:?} (R1)", head.word);
+        assert!(!CHECKS || head.word.snapshot().is_frozen(), "a free frame is {:?} (R1)", head.word);
         head.clear_mark();
         head.set_shape(Kind::PLAIN, order);
         #[cfg(broken = "tail-left-live")]
@@ -200,8 +205,8 @@ impl<P: Platform> Zone<P> {
 
     /// Gives a block that rests frozen back to the allocator.
     pub(crate) fn free_index(&self, index: u32, order: Order) {
-        debug_assert!(
-            self.descriptor(index).word.snapshot().is_frozen(),
+        assert!(
+            !CHECKS || self.descriptor(index).word.snapshot().is_frozen(),
             "a frame that is {:?} was freed (R1)",
             self.descriptor(index).word
         );
@@ -262,7 +267,7 @@ impl<P: Platform> Zone<P> {
     /// after the freeze was won (R4).
     #[cold]
     pub(crate) fn destroy(&self, folio: FrozenFolio<P>, kind: Kind) {
-        debug_assert_eq!(folio.kind(), kind, "the destructor was chosen by what the frame had been (R4)");
+        assert!(!CHECKS || folio.kind() == kind, "the destructor was chosen by what the frame had been (R4)");
         match self.kinds.iter().find(|ops| ops.kind == kind) {
             Some(ops) => (ops.destroy)(folio),
             None => folio.free(),
@@ -313,7 +318,7 @@ impl<P: Platform> Zone<P> {
     /// As [`Zone::new`] says of `direct_map`; no block is online, `frames` is not above the memmap's.
     #[cfg(feature = "arena")]
     pub(crate) unsafe fn reuse(&self, frames: u32, direct_map: *mut u8) {
-        debug_assert_eq!(self.blocks.count().0, 0, "a zone with blocks online was reused");
+        assert!(!CHECKS || self.blocks.count().0 == 0, "a zone with blocks online was reused");
         assert!(frames <= self.memmap.frames());
         self.frames.store(frames, Ordering::Relaxed);
         self.direct_map.store(direct_map, Ordering::Relaxed);

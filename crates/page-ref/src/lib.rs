@@ -50,6 +50,10 @@ pub use page_ref::{Busy, Dying, Frozen, PageRef, Refused};
 pub use schemes::{DefaultScheme, Scheme};
 pub use snapshot::Snapshot;
 
+/// Whether operations check their callers and their own invariants, and panic with what is wrong: in debug builds, and
+/// in any build with the feature `checks`.
+pub const CHECKS: bool = cfg!(any(debug_assertions, feature = "checks"));
+
 /// References that one call may take or return at once.
 ///
 /// It keeps R5's bound on noise: past [`NOISE_LIMIT`] each thread adds at most this much before it

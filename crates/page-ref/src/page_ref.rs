@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::schemes::{DefaultScheme, Scheme};
-use crate::{MAX_AT_ONCE, SATURATED, Snapshot};
+use crate::{CHECKS, MAX_AT_ONCE, SATURATED, Snapshot};
 
 /// Why `try_get` said no. Expected, not an error: the caller goes on without the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,13 +61,13 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// # Panics
     ///
-    /// When `n` is 0 or above [`MAX_AT_ONCE`]; in debug builds also when the frame is not live.
+    /// When `n` is 0 or above [`MAX_AT_ONCE`]; with [`CHECKS`](crate::CHECKS) also when the frame is not live.
     #[inline(always)]
     pub fn get(&self, n: u32) {
         assert!(n > 0 && n <= MAX_AT_ONCE, "get of {n} references: allowed are 1 to {MAX_AT_ONCE}");
         let old = S::get(&self.word, n);
-        debug_assert!(
-            matches!(old, Snapshot::Live(_) | Snapshot::Saturated),
+        assert!(
+            !CHECKS || matches!(old, Snapshot::Live(_) | Snapshot::Saturated),
             "get on a frame that is {old:?}: the caller holds no reference to it"
         );
     }
@@ -77,7 +77,7 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// # Panics
     ///
-    /// In debug builds when the frame is not live.
+    /// With [`CHECKS`](crate::CHECKS), when the frame is not live.
     #[inline(always)]
     pub fn put(&self) -> Option<Frozen<'_, S>> {
         self.put_many(1)
@@ -87,7 +87,7 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// # Panics
     ///
-    /// When `n` is 0 or above [`MAX_AT_ONCE`]; in debug builds also when fewer are held.
+    /// When `n` is 0 or above [`MAX_AT_ONCE`]; with [`CHECKS`](crate::CHECKS) also when fewer are held.
     #[inline(always)]
     pub fn put_many(&self, n: u32) -> Option<Frozen<'_, S>> {
         self.drop_references(n)?.finish()
@@ -150,11 +150,11 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// # Panics
     ///
-    /// In debug builds when the word is not frozen.
+    /// With [`CHECKS`](crate::CHECKS), when the word is not frozen.
     #[inline(always)]
     pub fn claim_frozen(&self) -> Frozen<'_, S> {
-        debug_assert!(
-            self.snapshot().is_frozen(),
+        assert!(
+            !CHECKS || self.snapshot().is_frozen(),
             "claim_frozen on a frame that is {:?}: only a frozen frame has a token (R3)",
             self.snapshot()
         );
@@ -215,15 +215,15 @@ impl<S: Scheme> Frozen<'_, S> {
     ///
     /// # Panics
     ///
-    /// When `n` is 0 or not below [`SATURATED`]; in debug builds also when the word is not frozen.
+    /// When `n` is 0 or not below [`SATURATED`]; with [`CHECKS`](crate::CHECKS) also when the word is not frozen.
     #[inline(always)]
     pub fn unfreeze(self, n: u32) {
         let page = self.page;
         // First, so that a check that fails below is not met by the check in drop while it unwinds.
         self.leave_frozen();
         assert!(n > 0 && n < SATURATED, "unfreeze with {n} references: allowed are 1 to {}", SATURATED - 1);
-        debug_assert!(
-            page.snapshot().is_frozen(),
+        assert!(
+            !CHECKS || page.snapshot().is_frozen(),
             "a token's frame is {:?}: something cleared its frozen state (R2)",
             page.snapshot()
         );
@@ -240,7 +240,10 @@ impl<S: Scheme> Frozen<'_, S> {
 
 impl<S: Scheme> Drop for Frozen<'_, S> {
     fn drop(&mut self) {
-        debug_assert!(false, "a token was dropped: its frame is leaked, frozen for ever");
+        #[expect(clippy::manual_assert, reason = "an assertion of a constant is refused as well")]
+        if CHECKS {
+            panic!("a token was dropped: its frame is leaked, frozen for ever");
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::Scheme;
 use crate::sync::{Ordering, Word};
-use crate::{NOISE_LIMIT, Refused, SATURATED, Snapshot};
+use crate::{CHECKS, NOISE_LIMIT, Refused, SATURATED, Snapshot};
 
 /// Where a saturated count is put: far from both edges, so that no number of threads caught between
 /// two steps moves it out (R5).
@@ -77,8 +77,8 @@ impl<E: Encoding> Scheme for E {
         // Release: what this holder wrote is visible to whoever wins the frame (R6), through the release
         // sequence of read-modify-writes up to the winner's compare-and-swap.
         let old = word.fetch_sub(u64::from(n) * E::UNIT, Ordering::Release);
-        debug_assert!(
-            !E::is_frozen(old) && E::count(old) >= n,
+        assert!(
+            !CHECKS || !E::is_frozen(old) && E::count(old) >= n,
             "put of {n} on a frame that is {:?}: the caller holds no such references",
             snapshot::<E>(old)
         );
@@ -162,8 +162,8 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
         pin::<E>(word, 0);
         return Refused::Saturated;
     }
-    debug_assert!(
-        E::count(old) <= NOISE_LIMIT + IN_FLIGHT,
+    assert!(
+        !CHECKS || E::count(old) <= NOISE_LIMIT + IN_FLIGHT,
         "a frozen frame has a noise of {}: more than all threads together can leave (R5)",
         E::count(old)
     );

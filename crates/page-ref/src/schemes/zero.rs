@@ -6,7 +6,7 @@
 
 use super::Scheme;
 use crate::sync::{AtomicU32, Ordering, Word, fence};
-use crate::{Refused, SATURATED, Snapshot};
+use crate::{CHECKS, Refused, SATURATED, Snapshot};
 
 /// Linux before the patch: read first, then compare-and-swap until it fits.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +99,11 @@ fn get(word: &AtomicU32, n: u32) -> Snapshot {
 fn put(word: &AtomicU32, n: u32) -> Option<u64> {
     // Release: what this holder wrote is visible to the one who reaches 0 (R6).
     let old = word.fetch_sub(n, Ordering::Release);
-    debug_assert!(old >= n, "put of {n} on a frame that is {:?}: the caller holds no such references", snapshot(old));
+    assert!(
+        !CHECKS || old >= n,
+        "put of {n} on a frame that is {:?}: the caller holds no such references",
+        snapshot(old)
+    );
     if old == n {
         // Acquire: pairs with every holder's Release above.
         fence(Ordering::Acquire);
