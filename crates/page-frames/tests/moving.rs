@@ -4,7 +4,8 @@ mod common;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use page_frames::{
-    AllocError, BLOCK_ORDER, Lookup, MigrateError, OfflineError, Order, Pfn, Refusal, Slot, UserSpace, Zone, migrate,
+    AllocError, BLOCK_ORDER, Lookup, MigrateError, OfflineError, Order, Owner, Pfn, Refusal, Slot, UserSpace, Zone,
+    migrate,
 };
 use page_ref::{DefaultScheme, Snapshot};
 
@@ -159,7 +160,22 @@ fn what_is_freed_while_its_block_is_offline_in_part_is_not_lost() {
     assert_eq!(zone.stats().largest_free_order, Some(order(10)), "buddies of two blocks merge again");
 }
 
-/// Both blocks in turn, while frames of all of them are in use in between free ones.
+/// Looks at the zone's statistics each time before a folio is moved.
+struct Counting<'a> {
+    index: &'a Index<UserSpace>,
+    zone: &'static Zone<UserSpace>,
+    used: u32,
+}
+
+impl Owner<UserSpace> for Counting<'_> {
+    fn with_slot(&self, pfn: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
+        let stats = self.zone.stats();
+        assert_eq!(stats.online_frames - stats.free_frames, self.used, "frames held back count as free: {stats:?}");
+        self.index.with_slot(pfn, private, visit)
+    }
+}
+
+/// All blocks in turn, while frames of all of them are in use in between free ones.
 #[test]
 fn every_block_of_a_zone_can_go_and_come_back() {
     let arena = arena::<DefaultScheme>(3);
@@ -173,7 +189,8 @@ fn every_block_of_a_zone_can_go_and_come_back() {
     zone.drain();
     for block in 0..3 {
         let before = zone.stats();
-        let offline = arena.offline(block, &index).unwrap();
+        let used = before.online_frames - before.free_frames;
+        let offline = arena.offline(block, &Counting { index: &index, zone, used }).unwrap();
         assert_eq!(offline.block(), block);
         assert!(format!("{zone:?}").contains("online"), "{zone:?}");
         let during = zone.stats();
