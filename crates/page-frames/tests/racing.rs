@@ -11,7 +11,9 @@ use std::ptr::NonNull;
 use std::thread;
 
 use common::{Index, OURS, assert_all_free, order};
-use page_frames::{BLOCK_ORDER, FrozenFolio, Lookup, MemmapMemory, Order, Pfn, Platform, UserSpace, Zone, migrate};
+use page_frames::{
+    BLOCK_ORDER, FrozenFolio, Lookup, MemmapMemory, OfflineError, Order, Pfn, Platform, UserSpace, Zone, migrate,
+};
 use page_ref::Scheme;
 use page_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, ZeroFrozen};
 
@@ -84,6 +86,8 @@ fn race<S: Scheme>() {
             }
         }
     });
+    // Its metadata ends here: an arena's is often larger than the arena.
+    assert_eq!(zone.offline(1, &index).err(), Some(OfflineError::NotOnline));
     index.remove(zone, 0);
     index.remove(zone, 1);
     assert_all_free(zone);

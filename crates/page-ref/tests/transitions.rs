@@ -279,7 +279,8 @@ fn saturates<S: Scheme>() {
     assert_eq!(word.try_get(1), Err(Refused::Saturated));
     assert_eq!(word.snapshot(), Snapshot::Saturated);
     // Holders that give back what they hold do not bring it to life again, nor to an end.
-    for _ in 0..100_000 {
+    // So many that the count would come down to the limit if it were not put back up.
+    for _ in 0..SATURATED / MAX_AT_ONCE {
         assert!(word.put_many(MAX_AT_ONCE).is_none());
     }
     assert_eq!(word.try_get(1), Err(Refused::Saturated));
@@ -291,6 +292,13 @@ fn saturates<S: Scheme>() {
     word.claim_frozen().unfreeze(SATURATED - 1);
     word.get(1);
     assert_eq!(word.snapshot(), Snapshot::Saturated, "get saturates too");
+    assert!(word.put().is_none());
+    assert_eq!(word.snapshot(), Snapshot::Saturated, "and a put does not undo it");
+    // So many that they would run into the bit.
+    for _ in 0..2 * SATURATED / MAX_AT_ONCE {
+        word.get(MAX_AT_ONCE);
+    }
+    assert_eq!(word.snapshot(), Snapshot::Saturated, "get stays pinned");
 }
 
 /// R5, for noise: alone, a thread never leaves more than the limit behind, however often it tries.

@@ -114,20 +114,13 @@ impl<E: Encoding> Scheme for E {
     fn freeze(word: &E::Atomic, expected: u32) -> Result<(), Snapshot> {
         #[cfg(broken = "freeze-one-more")]
         let expected = expected + 1;
-        let mut live = E::live(expected, if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 });
-        loop {
-            // Acquire: pairs with Release in put_first, so the new owner may overwrite what holders read (R6).
-            match word.compare_exchange(live, E::next_frozen(live), Ordering::Acquire) {
-                Ok(_) => return Ok(()),
-                Err(found) => {
-                    // A generation that moved on under the guess is not yet an answer.
-                    let again = E::live(expected, found);
-                    if E::is_frozen(found) || again != found || again == live {
-                        return Err(snapshot::<E>(found));
-                    }
-                    live = again;
-                }
-            }
+        // Relaxed, and not looked at again: the references that the caller holds keep the generation, and the way
+        // it got them has shown it this one.
+        let live = E::live(expected, if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 });
+        // Acquire: pairs with Release in put_first, so the new owner may overwrite what holders read (R6).
+        match word.compare_exchange(live, E::next_frozen(live), Ordering::Acquire) {
+            Ok(_) => Ok(()),
+            Err(found) => Err(snapshot::<E>(found)),
         }
     }
 
