@@ -15,7 +15,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         eprintln!("── models, by SPIN");
         let report = models::run(has("--all"))?;
         if has("--save") {
-            save(&report)?;
+            save(&report, has("--all"))?;
         }
     } else {
         eprintln!("SKIPPED: the models: spin and gcc are missing, and 'apt-get install spin gcc' failed");
@@ -77,9 +77,10 @@ fn invariant() -> Result<(), Failure> {
     Ok(())
 }
 
-fn save(report: &str) -> Result<(), Failure> {
+fn save(report: &str, all: bool) -> Result<(), Failure> {
+    let option = if all { " --all" } else { "" };
     let text = format!(
-        "# Models\n\nWritten by `cargo x prove --all --save`: `models/frame.pml`, every interleaving of each configuration, by SPIN \
+        "# Models\n\nWritten by `cargo x prove{option} --save`: `models/frame.pml`, every interleaving of each configuration, by SPIN \
          6.5. The first process is always a holder of the frame's first life.\n\n{report}"
     );
     fs::write(root().join("results/models.md"), text)
