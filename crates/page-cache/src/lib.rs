@@ -51,7 +51,7 @@
 //! - **`io_uring`**: the one `pread` in `fill.rs`; a claim may be carried to the completion.
 //! - **Large folios**: the index holds one slot per 4 KiB page; a folio of order n would fill 2^n of them.
 //! - **Another policy** than CLOCK: `reclaim.rs` alone chooses.
-//! - Room for the index in the budget: it costs 4 bytes per page of the file that was touched, rounded up to 2 MiB.
+//! - Room for the index in the budget: it costs 8 bytes per page of the file that was touched, rounded up to 2 MiB.
 
 #![forbid(unsafe_code)]
 

@@ -27,6 +27,15 @@ impl<P: Platform> FolioRef<P> {
         Self { zone, index }
     }
 
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The zone that it lies in.
+    pub fn zone(&self) -> &'static Zone<P> {
+        self.zone
+    }
+
     /// The first frame.
     pub fn pfn(&self) -> Pfn {
         self.zone.pfn(self.index)

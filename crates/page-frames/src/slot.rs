@@ -1,8 +1,8 @@
 //! A slot: where a lockless index holds a folio.
 //!
 //! ```text
-//!   31       30       29 .............. 0
-//! claimed  waiters    frame index + 1, or 0
+//!   63       62       61 .............. 32      31 ......... 0
+//! claimed  waiters    frame index + 1, or 0        version
 //! ```
 //!
 //! A slot owns one reference of its folio. Who may use that reference, to freeze, move or remove the folio, is
@@ -17,14 +17,19 @@
 //! | claimed | [`Claim::freeze`], if only the slot's reference exists | claimed, frozen |
 //! | claimed | drop | held |
 //! | claimed | [`Claim::remove`] | empty; its reference goes to the caller |
+//! | claimed | [`Claim::replace`] | held, by another folio; the reference of the old one goes to the caller |
 //! | claimed, frozen | [`FrozenClaim::publish`] | held |
 //! | claimed, frozen | [`FrozenClaim::replace`] | held, by another folio; the old token goes to the caller |
 //! | claimed, frozen | [`FrozenClaim::remove`], drop | empty |
+//!
+//! The version counts the ends of claims, but for the one end under which nothing can have happened: a [`Claim`] that
+//! was never frozen and is dropped. So a slot that is not claimed, and later is the same in all its bits, held one
+//! folio with one content all the time between (until 2^32 ends later). An empty slot keeps its version.
 
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::{self, ManuallyDrop};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use page_ref::Refused;
 
@@ -33,14 +38,53 @@ use crate::ids::Pfn;
 use crate::platform::Platform;
 use crate::zone::Zone;
 
-const CLAIMED: u32 = 1 << 31;
-const WAITERS: u32 = 1 << 30;
-const FRAME: u32 = WAITERS - 1;
+const CLAIMED: u64 = 1 << 63;
+const WAITERS: u64 = 1 << 62;
+const VERSION: u64 = (1 << 32) - 1;
+const FRAME: u64 = (WAITERS - 1) & !VERSION;
+
+const _: () = assert!(CLAIMED ^ WAITERS ^ FRAME ^ VERSION == u64::MAX);
+
+/// What a slot holds, at one moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Entry(u64);
+
+impl Entry {
+    /// An entry that is empty, or holds a frame.
+    fn new(frame: Option<u32>, version: u32) -> Self {
+        Self(frame.map_or(0, |frame| u64::from(frame + 1) << 32) | u64::from(version))
+    }
+
+    #[inline(always)]
+    fn frame(self) -> Option<u32> {
+        (((self.0 & FRAME) >> 32) as u32).checked_sub(1)
+    }
+
+    fn version(self) -> u32 {
+        (self.0 & VERSION) as u32
+    }
+
+    fn is_claimed(self) -> bool {
+        self.0 & CLAIMED != 0
+    }
+
+    fn has_waiters(self) -> bool {
+        self.0 & WAITERS != 0
+    }
+
+    fn claimed(self) -> Self {
+        Self(self.0 | CLAIMED)
+    }
+
+    fn waited_for(self) -> Self {
+        Self(self.0 | WAITERS)
+    }
+}
 
 /// An index entry. Zeroed memory is an empty slot.
 #[repr(transparent)]
 pub struct Slot<P: Platform> {
-    value: AtomicU32,
+    value: AtomicU64,
     platform: PhantomData<fn() -> P>,
 }
 
@@ -62,100 +106,119 @@ pub enum Lookup<P: Platform> {
 impl<P: Platform> Slot<P> {
     /// An empty slot.
     pub const fn new() -> Self {
-        Self { value: AtomicU32::new(0), platform: PhantomData }
+        Self { value: AtomicU64::new(0), platform: PhantomData }
+    }
+
+    /// The orderings are the callers', who name the partner.
+    #[inline(always)]
+    fn load(&self, order: Ordering) -> Entry {
+        Entry(self.value.load(order))
     }
 
     /// Looks the folio up: load, `try_get`, load again.
     #[inline(always)]
     pub fn get(&self, zone: &'static Zone<P>) -> Lookup<P> {
-        // Acquire: pairs with Release in install and replace.
-        let frame = self.value.load(Ordering::Acquire) & FRAME;
-        if frame == 0 {
-            return Lookup::Empty;
-        }
-        let index = frame - 1;
+        // Acquire: pairs with Release in install and end.
+        let Some(index) = self.load(Ordering::Acquire).frame() else { return Lookup::Empty };
         match zone.descriptor(index).word.try_get(1) {
             Ok(()) => {
                 let folio = FolioRef::from_index(zone, index);
                 // R8. The load can not move before try_get, which is an Acquire; if the folio had been freed
-                // and reused before, the slot's change came before its init, which try_get has seen.
-                if self.value.load(Ordering::Relaxed) & FRAME == frame || cfg!(broken = "no-recheck") {
+                // and reused before, the slot's change came before its init, which try_get has seen. The same frame
+                // under another version is as good: the folio is this slot's, as it is now.
+                if self.load(Ordering::Relaxed).frame() == Some(index) || cfg!(broken = "no-recheck") {
                     Lookup::Hit(folio)
                 } else {
                     Lookup::Moved
                 }
             }
-            Err(refused) => self.refused(frame, refused),
+            Err(refused) => self.refused(index, refused),
         }
     }
 
     #[cold]
-    fn refused(&self, frame: u32, refused: Refused) -> Lookup<P> {
+    fn refused(&self, index: u32, refused: Refused) -> Lookup<P> {
         match refused {
             Refused::Saturated => Lookup::Saturated,
-            Refused::Frozen if self.value.load(Ordering::Acquire) & FRAME == frame => Lookup::InProgress,
+            // Acquire: as in get.
+            Refused::Frozen if self.load(Ordering::Acquire).frame() == Some(index) => Lookup::InProgress,
             Refused::Frozen => Lookup::Moved,
         }
     }
 
     /// Whether nothing is here. Racy.
     pub fn is_empty(&self) -> bool {
-        self.value.load(Ordering::Acquire) & FRAME == 0
+        // Acquire: who sees the slot emptied sees what its claim did before.
+        self.load(Ordering::Acquire).frame().is_none()
     }
 
     /// The folio here. Racy: no reference is taken.
     pub fn pfn(&self, zone: &Zone<P>) -> Option<Pfn> {
-        let frame = self.value.load(Ordering::Acquire) & FRAME;
-        (frame != 0).then(|| zone.pfn(frame - 1))
+        // Acquire: as in get.
+        self.load(Ordering::Acquire).frame().map(|index| zone.pfn(index))
     }
 
     /// Sleeps until the claim on this slot has ended; returns at once when there is none. May wake early.
     #[cold]
     pub fn wait(&self) {
-        let seen = self.value.load(Ordering::Acquire);
-        if seen & CLAIMED == 0 {
+        // Acquire: pairs with Release in end; what the claim did is seen by who does not need to sleep.
+        let seen = self.load(Ordering::Acquire);
+        if !seen.is_claimed() {
             return;
         }
-        let waiting = seen | WAITERS;
-        if seen & WAITERS == 0
-            && self.value.compare_exchange(seen, waiting, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        let waiting = seen.waited_for();
+        // Relaxed: it publishes nothing; the sleeper looks again.
+        if !seen.has_waiters()
+            && self.value.compare_exchange(seen.0, waiting.0, Ordering::Relaxed, Ordering::Relaxed).is_err()
         {
             return;
         }
         // The claim's end swaps the whole value, so a sleeper either sees that or is seen by it.
-        P::wait(self.key(), &|| self.value.load(Ordering::Acquire) == waiting);
+        P::wait(self.key(), &|| self.load(Ordering::Acquire) == waiting);
     }
 
     /// Puts a frozen folio into an empty slot, claimed: from now on others find it, and wait.
-    /// `Err` gives the folio back: the slot is not empty.
+    /// `Err` gives the folio back: the slot is not empty, or was not a moment ago.
     pub fn install(&self, folio: FrozenFolio<P>) -> Result<FrozenClaim<'_, P>, FrozenFolio<P>> {
-        let value = (folio.index() + 1) | CLAIMED;
-        // Release: pairs with Acquire in get.
-        match self.value.compare_exchange(0, value, Ordering::AcqRel, Ordering::Relaxed) {
-            Ok(_) => Ok(FrozenClaim { slot: self, folio: ManuallyDrop::new(folio) }),
-            Err(_) => Err(folio),
+        // Relaxed: the compare-and-swap decides.
+        let seen = self.load(Ordering::Relaxed);
+        let claimed = Entry::new(Some(folio.index()), seen.version()).claimed();
+        // Release: pairs with Acquire in get. Acquire: pairs with Release in end, so that what the last claim did is seen.
+        let empty = seen.frame().is_none();
+        if empty && self.value.compare_exchange(seen.0, claimed.0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            return Ok(FrozenClaim { slot: self, folio: ManuallyDrop::new(folio) });
         }
+        Err(folio)
     }
 
     /// Takes the claim. `None`: the slot is empty, or somebody else has it.
     pub fn claim(&self, zone: &'static Zone<P>) -> Option<Claim<'_, P>> {
-        let seen = self.value.load(Ordering::Relaxed);
-        if seen & FRAME == 0 || seen & CLAIMED != 0 {
-            return None;
-        }
+        // Relaxed: the compare-and-swap decides.
+        let seen = self.load(Ordering::Relaxed);
+        let index = seen.frame().filter(|_| !seen.is_claimed())?;
         // Acquire: pairs with Release in end, so that the last claim's work is seen.
-        self.value.compare_exchange(seen, seen | CLAIMED, Ordering::Acquire, Ordering::Relaxed).ok().map(|seen| Claim {
-            slot: self,
-            zone,
-            index: (seen & FRAME) - 1,
-        })
+        let taken = self.value.compare_exchange(seen.0, seen.claimed().0, Ordering::Acquire, Ordering::Relaxed);
+        taken.ok().map(|_| Claim { slot: self, folio: ManuallyDrop::new(FolioRef::from_index(zone, index)) })
     }
 
-    /// Ends a claim: the slot gets its new value, and whoever slept on it is woken.
-    fn end(&self, value: u32) {
+    /// Ends a claim under which something happened: another version, and whoever slept on the slot is woken.
+    fn end(&self, frame: Option<u32>) {
+        // Relaxed: nobody but the claim's holder changes frame or version.
+        let version = self.load(Ordering::Relaxed).version();
+        self.swap(Entry::new(frame, version.wrapping_add(1)));
+    }
+
+    /// Ends a claim under which nothing happened.
+    fn end_untouched(&self) {
+        // Relaxed: as in end.
+        let seen = self.load(Ordering::Relaxed);
+        self.swap(Entry::new(seen.frame(), seen.version()));
+    }
+
+    fn swap(&self, entry: Entry) {
         let key = self.key();
-        // Release: pairs with Acquire in claim, get and wait. After this the slot is not touched any more.
-        if self.value.swap(value, Ordering::AcqRel) & WAITERS != 0 {
+        // Release: pairs with Acquire in claim, get, install and wait. After this the slot is not touched any more.
+        if Entry(self.value.swap(entry.0, Ordering::AcqRel)).has_waiters() {
             P::wake_all(key);
         }
     }
@@ -173,13 +236,12 @@ impl<P: Platform> Default for Slot<P> {
 
 impl<P: Platform> fmt::Debug for Slot<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.value.load(Ordering::Relaxed);
-        if value & FRAME == 0 {
-            return f.write_str("empty slot");
-        }
-        write!(f, "slot of frame {}", (value & FRAME) - 1)?;
-        f.write_str(if value & CLAIMED != 0 { ", claimed" } else { "" })?;
-        f.write_str(if value & WAITERS != 0 { ", waited for" } else { "" })
+        // Relaxed: for people.
+        let entry = self.load(Ordering::Relaxed);
+        let Some(frame) = entry.frame() else { return f.write_str("empty slot") };
+        write!(f, "slot of frame {frame}")?;
+        f.write_str(if entry.is_claimed() { ", claimed" } else { "" })?;
+        f.write_str(if entry.has_waiters() { ", waited for" } else { "" })
     }
 }
 
@@ -187,29 +249,33 @@ impl<P: Platform> fmt::Debug for Slot<P> {
 #[must_use = "dropping a claim releases it at once"]
 pub struct Claim<'s, P: Platform> {
     slot: &'s Slot<P>,
-    zone: &'static Zone<P>,
-    /// **Invariant:** the slot holds this frame and its reference until the claim ends.
-    index: u32,
+    /// **Invariant:** the slot holds this folio, and this is the slot's reference, until the claim ends.
+    folio: ManuallyDrop<FolioRef<P>>,
 }
 
 impl<'s, P: Platform> Claim<'s, P> {
-    /// The folio in the slot.
+    /// The folio in the slot, with the slot's reference: its bytes do not change while the claim lasts.
+    pub fn folio(&self) -> &FolioRef<P> {
+        &self.folio
+    }
+
+    /// Where the folio lies.
     pub fn pfn(&self) -> Pfn {
-        self.zone.pfn(self.index)
+        self.folio.pfn()
     }
 
     /// The zone of the folio.
     pub fn zone(&self) -> &'static Zone<P> {
-        self.zone
+        self.folio.zone()
     }
 
     /// Freezes the folio if the slot's reference is the only one. `Err` gives the claim back: it is busy.
     pub fn freeze(self) -> Result<FrozenClaim<'s, P>, Self> {
         // The one expected reference is the slot's, which is ours to use while the claim lasts.
-        match self.zone.descriptor(self.index).word.freeze(1) {
+        match self.zone().descriptor(self.folio.index()).word.freeze(1) {
             Ok(token) => {
                 token.leave_frozen();
-                let folio = FrozenFolio::from_index(self.zone, self.index);
+                let folio = FrozenFolio::from_index(self.zone(), self.folio.index());
                 let slot = self.slot;
                 mem::forget(self);
                 Ok(FrozenClaim { slot, folio: ManuallyDrop::new(folio) })
@@ -220,16 +286,30 @@ impl<'s, P: Platform> Claim<'s, P> {
 
     /// Empties the slot. Its reference is the caller's now: whoever else holds the folio keeps it.
     pub fn remove(self) -> FolioRef<P> {
-        let folio = FolioRef::from_index(self.zone, self.index);
-        self.slot.end(0);
-        mem::forget(self);
+        let (slot, folio) = self.into_parts();
+        slot.end(None);
         folio
+    }
+
+    /// Puts `new` in the place of the folio and opens it. The slot's reference on the old one is the caller's now:
+    /// whoever else holds it keeps it, as it was.
+    pub fn replace(self, new: FrozenFolio<P>) -> FolioRef<P> {
+        let (slot, old) = self.into_parts();
+        let index = new.unfreeze(1);
+        slot.end(Some(index));
+        old
+    }
+
+    fn into_parts(self) -> (&'s Slot<P>, FolioRef<P>) {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never used or dropped again.
+        (this.slot, unsafe { ManuallyDrop::take(&mut this.folio) })
     }
 }
 
 impl<P: Platform> Drop for Claim<'_, P> {
     fn drop(&mut self) {
-        self.slot.end(self.index + 1);
+        self.slot.end_untouched();
     }
 }
 
@@ -262,14 +342,14 @@ impl<P: Platform> FrozenClaim<'_, P> {
     pub fn publish(self) {
         let (slot, folio) = self.into_parts();
         let index = folio.unfreeze(1);
-        slot.end(index + 1);
+        slot.end(Some(index));
     }
 
     /// Opens the folio to everybody; the slot has one reference, the caller another.
     pub fn publish_and_get(self, zone: &'static Zone<P>) -> FolioRef<P> {
         let (slot, folio) = self.into_parts();
         let index = folio.unfreeze(2);
-        slot.end(index + 1);
+        slot.end(Some(index));
         FolioRef::from_index(zone, index)
     }
 
@@ -277,14 +357,14 @@ impl<P: Platform> FrozenClaim<'_, P> {
     pub fn replace(self, new: FrozenFolio<P>) -> FrozenFolio<P> {
         let (slot, old) = self.into_parts();
         let index = new.unfreeze(1);
-        slot.end(index + 1);
+        slot.end(Some(index));
         old
     }
 
     /// Empties the slot; the folio stays frozen and is the caller's.
     pub fn remove(self) -> FrozenFolio<P> {
         let (slot, folio) = self.into_parts();
-        slot.end(0);
+        slot.end(None);
         folio
     }
 }
@@ -299,7 +379,7 @@ impl<'s, P: Platform> FrozenClaim<'s, P> {
 
 impl<P: Platform> Drop for FrozenClaim<'_, P> {
     fn drop(&mut self) {
-        self.slot.end(0);
+        self.slot.end(None);
         // SAFETY: dropped once, and not used after.
         unsafe { ManuallyDrop::take(&mut self.folio) }.free();
     }
@@ -308,5 +388,43 @@ impl<P: Platform> Drop for FrozenClaim<'_, P> {
 impl<P: Platform> fmt::Debug for FrozenClaim<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "claim on {:?}, frozen", self.slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use page_ref::DefaultScheme;
+
+    use super::*;
+    use crate::{Arena, Order, UserSpace};
+
+    type Frames = UserSpace<DefaultScheme>;
+
+    #[test]
+    fn every_end_of_a_claim_is_another_version_unless_nothing_happened() {
+        let arena = Arena::<Frames>::new(2 << 20, &[]).unwrap();
+        let zone = arena.zone();
+        let frozen = || zone.alloc_frozen(Order::ZERO).unwrap();
+        // One step before the version wraps.
+        let slot = Slot::<Frames> { value: AtomicU64::new(VERSION), platform: PhantomData };
+        let version = || slot.load(Ordering::Relaxed).version();
+        drop(slot.install(frozen()).unwrap());
+        assert_eq!((version(), slot.is_empty()), (0, true));
+        let claim = slot.install(frozen()).unwrap();
+        assert_eq!(version(), 0);
+        claim.publish();
+        assert_eq!(version(), 1);
+        drop(slot.claim(zone).unwrap());
+        assert_eq!(version(), 1, "nothing happened");
+        drop(slot.claim(zone).unwrap().replace(frozen()));
+        assert_eq!(version(), 2);
+        slot.claim(zone).unwrap().freeze().unwrap().replace(frozen()).free();
+        assert_eq!(version(), 3);
+        drop(slot.claim(zone).unwrap().freeze().unwrap().publish_and_get(zone));
+        assert_eq!(version(), 4);
+        drop(slot.claim(zone).unwrap().remove());
+        assert_eq!((version(), slot.is_empty()), (5, true));
+        slot.install(frozen()).unwrap().remove().free();
+        assert_eq!(version(), 6);
     }
 }

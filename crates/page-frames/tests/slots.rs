@@ -116,6 +116,29 @@ fn replace_switches_the_slot_and_hands_the_old_folio_over() {
     assert_all_free(zone);
 }
 
+#[test]
+fn a_busy_folio_is_replaced_under_its_holders() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let index = Index::new(1);
+    let pfn = index.publish(zone, 0, Order::ZERO);
+    let Lookup::Hit(holder) = index.0[0].get(zone) else { panic!() };
+    let claim = index.0[0].claim(zone).unwrap().freeze().expect_err("busy");
+    let mut new = frozen(zone);
+    let moved_to = new.pfn();
+    new.as_mut_slice().copy_from_slice(claim.folio().as_slice());
+    new.as_mut_slice()[5] = 9;
+    let old = claim.replace(new);
+    assert_eq!((old.pfn(), zone.peek(pfn).snapshot), (pfn, Snapshot::Live(2)));
+    drop(old);
+    let Lookup::Hit(reader) = index.0[0].get(zone) else { panic!("{:?}", index.0[0]) };
+    assert_eq!((reader.pfn(), zone.peek(moved_to).snapshot), (moved_to, Snapshot::Live(2)));
+    assert_eq!((holder.as_slice()[5], reader.as_slice()[5]), (0, 9));
+    drop((holder, reader));
+    index.remove(zone, 0);
+    assert_all_free(zone);
+}
+
 /// Each end of a claim wakes who sleeps on it, and a slot without a claim lets nobody sleep.
 #[test]
 fn sleepers_wake_when_the_claim_ends() {
