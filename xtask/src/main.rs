@@ -44,7 +44,7 @@ const MENU: [Entry; 5] = [
     },
     Entry {
         name: "bench",
-        about: "measure: bench alloc, free, read or word [OPTIONS], with a plot in target/",
+        about: "measure: bench QUESTION [OPTIONS], with a plot in target/; bench --help lists the questions",
         run: bench::run,
     },
 ];

@@ -1,65 +1,147 @@
-//! `folio bench`: a question of page-bench, answered as a table, a plot, or JSON.
+//! `folio bench`: questions of page-bench, answered as tables, plots, JSON, or one report of all.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use indicatif::ProgressBar;
-use page_bench::{Matrix, Report, alloc, free, read, word};
+use indicatif::{ProgressBar, ProgressStyle};
+use page_bench::{Ask, QUESTIONS, Question, Report};
+use serde_json::{Map, Value, json};
 
-use crate::cli::{BenchOptions, Question};
-use crate::{plot, say, table};
+use crate::cli::Bench;
+use crate::machine::Machine;
+use crate::{html, plot, say, table};
 
-/// The file that `bench read` reads: larger than any cache of a processor.
-const READ_BYTES: usize = 256 << 20;
+const SECONDS_ONE: u64 = 10;
+const SECONDS_ALL: u64 = 120;
 
-pub(crate) fn run(question: &Question, stop: &AtomicBool) -> Result<ExitCode> {
-    match question {
-        Question::Word(options) => answer(&word::matrix(), options, "placement", stop),
-        Question::Alloc(options) => {
-            let matrix = alloc::matrix().context("no memory for the frames")?;
-            answer(&matrix, options, "case", stop)
-        }
-        Question::Free(options) => answer(&free::matrix(), options, "case", stop),
-        Question::Read(options) => {
-            let bytes = read::Bytes::new(READ_BYTES).context("no temporary file to read can be made")?;
-            let matrix = read::matrix(&bytes).context("the temporary file can not be read")?;
-            answer(&matrix, options, "case", stop)
-        }
+/// Where the report of all questions goes when nothing else is said.
+const FOLDER_ALL: &str = "folio-bench";
+
+/// Steps of the progress bar.
+const STEPS: u64 = 1000;
+
+/// One question with its answer, or with the reason why there is none.
+pub(crate) struct Answer {
+    pub(crate) question: &'static Question,
+    pub(crate) report: Result<Report, String>,
+}
+
+pub(crate) fn run(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
+    match QUESTIONS.iter().find(|question| question.name == options.question) {
+        Some(question) => one(question, options, stop),
+        None => all(options, stop),
     }
 }
 
-fn answer(matrix: &Matrix<'_>, options: &BenchOptions, case_key: &str, stop: &AtomicBool) -> Result<ExitCode> {
-    let bar = ProgressBar::new(100);
-    let report = matrix.measure(Duration::from_secs(options.seconds), stop, &mut |share| {
-        bar.set_position((share * 100.0) as u64);
-    });
+fn one(question: &'static Question, options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
+    let bar = bar();
+    let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ONE));
+    let report = ask(question, time, stop, &mut |share| bar.set_position((share * STEPS as f64) as u64));
     bar.finish_and_clear();
+    let report = report.with_context(|| format!("{} can not be measured", question.name))?;
+    let machine = Machine::here();
     if let Some(path) = &options.plot {
-        plot::bars(path, &report).with_context(|| format!("{} can not be written", path.display()))?;
+        write(path, &plot::report(&report)?)?;
+    }
+    if let Some(folder) = &options.save {
+        save(folder, question, &report, &machine)?;
     }
     if options.json {
-        say(&format!("{:#}", report.to_json(case_key)))?;
+        say(&format!("{:#}", with_machine(&report, question, &machine)))?;
     } else {
-        say(&tables(&report))?;
+        say(&tables(&report, &machine))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn tables(report: &Report) -> String {
+/// Everything. A question that can not be measured here is named in the report, with its reason.
+fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
+    let folder = options.save.clone().unwrap_or_else(|| PathBuf::from(FOLDER_ALL));
+    let machine = Machine::here();
+    let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ALL));
+    let weights: u32 = QUESTIONS.iter().map(|question| question.weight).sum();
+    let bar = bar();
+    let (mut answers, mut before) = (Vec::new(), 0.0);
+    for question in QUESTIONS {
+        let part = f64::from(question.weight) / f64::from(weights);
+        bar.set_message(question.name);
+        let report = ask(question, time.mul_f64(part), stop, &mut |share| {
+            bar.set_position(((before + part * share) * STEPS as f64) as u64);
+        });
+        before += part;
+        answers.push(Answer { question, report: report.map_err(|error| format!("{error:#}")) });
+    }
+    bar.finish_and_clear();
+    let (mut text, mut parts) = (String::new(), Map::new());
+    for Answer { question, report } in &answers {
+        match report {
+            Ok(report) => {
+                save(&folder, question, report, &machine)?;
+                let _ = writeln!(text, "── {}: {}\n\n{}", question.name, question.about, body(report));
+                parts.insert(question.name.to_owned(), report.to_json(question.case_key));
+            }
+            Err(why) => {
+                let _ = writeln!(text, "── {}: not measured: {why}\n", question.name);
+                parts.insert(question.name.to_owned(), json!({ "not_measured": why }));
+            }
+        }
+    }
+    let page = folder.join("report.html");
+    write(&page, &html::page(&answers, &machine)?)?;
+    if options.json {
+        say(&format!("{:#}", json!({ "machine": machine.to_json(), "questions": parts })))?;
+    } else {
+        say(&format!("{}\n{text}the report with its plots: {}", machine.lines(), page.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(question: &Question, time: Duration, stop: &AtomicBool, progress: &mut dyn FnMut(f64)) -> Result<Report> {
+    Ok((question.ask)(&mut Ask { time, stop, progress })?)
+}
+
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {percent:>3} % {msg}");
+    ProgressBar::new(STEPS).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Table, JSON and plot of one question, named after it.
+fn save(folder: &Path, question: &Question, report: &Report, machine: &Machine) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("{} can not be made", folder.display()))?;
+    let file = |extension: &str| folder.join(format!("{}.{extension}", question.name));
+    write(&file("txt"), &tables(report, machine))?;
+    write(&file("json"), &format!("{:#}\n", with_machine(report, question, machine)))?;
+    write(&file("svg"), &plot::report(report)?)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("{} can not be written", path.display()))
+}
+
+fn with_machine(report: &Report, question: &Question, machine: &Machine) -> Value {
+    let mut value = report.to_json(question.case_key);
+    value["machine"] = machine.to_json();
+    value
+}
+
+/// A report for the terminal.
+fn tables(report: &Report, machine: &Machine) -> String {
+    let mut text = body(report);
+    let _ = writeln!(text, "\n{}", machine.lines());
+    text.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
+}
+
+fn body(report: &Report) -> String {
     let mut text = format!("{}: {} per {}\n\n", report.title, report.unit.name(), report.per);
-    let columns = ["", "median", "least", "most"].map(str::to_owned).into_iter();
-    let columns: Vec<String> =
-        columns.chain(report.compared_with.iter().map(|name| format!("speed to {name}"))).collect();
-    for (title, rows) in report.panels() {
-        let mut table = table::new(&columns.iter().map(String::as_str).collect::<Vec<_>>());
+    for (title, header, rows) in cells(report) {
+        let mut table = table::new(&header.iter().map(String::as_str).collect::<Vec<_>>());
         for row in rows {
-            let ratio = |to: &&str| report.ratio(row, to).map_or("-".to_owned(), |value| format!("{value:.2}"));
-            let numbers = [row.median, row.min, row.max].map(|number| format!("{number:.2}"));
-            let cells = [row.name.clone()].into_iter().chain(numbers).chain(report.compared_with.iter().map(ratio));
-            table::add(&mut table, cells);
+            table::add(&mut table, row);
         }
         let _ = writeln!(text, "{title}\n{table}\n");
     }
@@ -67,4 +149,33 @@ fn tables(report: &Report) -> String {
         let _ = writeln!(text, "note: {note}");
     }
     text
+}
+
+/// The tables of a report: title, header, rows.
+pub(crate) fn cells(report: &Report) -> Vec<(String, Vec<String>, Vec<Vec<String>>)> {
+    let more = report.more_columns();
+    let mut header: Vec<String> = ["", "median", "least", "most"].map(str::to_owned).into();
+    header.extend(more.iter().map(|&name| name.to_owned()));
+    header.extend(report.compared_with.iter().map(|name| format!("speed to {name}")));
+    let row = |row: &page_bench::Row| {
+        let mut cells = vec![row.name.clone()];
+        cells.extend([row.median, row.min, row.max].map(number));
+        let find = |key| row.more.iter().find(|pair| pair.0 == key);
+        cells.extend(more.iter().map(|&key| find(key).map_or("-".to_owned(), |pair| number(pair.1))));
+        let ratio = |to: &&str| report.ratio(row, to).map_or("-".to_owned(), |value| format!("{value:.2}"));
+        cells.extend(report.compared_with.iter().map(ratio));
+        cells
+    };
+    let panels = report.panels().into_iter();
+    panels.map(|(title, rows)| (title, header.clone(), rows.into_iter().map(row).collect())).collect()
+}
+
+/// With as many digits as say something.
+pub(crate) fn number(number: f64) -> String {
+    match number.abs() {
+        0.0 => "0".to_owned(),
+        size if size < 0.1 => format!("{number:.4}"),
+        size if size < 1e5 => format!("{number:.2}"),
+        _ => format!("{number:.0}"),
+    }
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
+use page_bench::QUESTIONS;
 
 use crate::scheme_name::SchemeName;
 use crate::size::Size;
@@ -19,23 +21,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Read a directory through the cache, compare every byte, and move the frames underneath meanwhile
     Torture(Torture),
-    /// Measure
-    Bench {
-        #[command(subcommand)]
-        question: Question,
-    },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum Question {
-    /// What taking and returning a reference costs, under each scheme
-    Word(BenchOptions),
-    /// What allocating and freeing a block costs, beside other allocators
-    Alloc(BenchOptions),
-    /// What the last put costs, under each scheme
-    Free(BenchOptions),
-    /// What reading bytes again costs, beside a bare copy and the kernel
-    Read(BenchOptions),
+    /// Measure: one question, or all
+    Bench(Bench),
 }
 
 #[derive(Args)]
@@ -67,14 +54,26 @@ pub(crate) struct Torture {
 }
 
 #[derive(Args)]
-pub(crate) struct BenchOptions {
-    /// How long
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) seconds: u64,
-    /// Print one JSON object instead of a table
+pub(crate) struct Bench {
+    /// Which question
+    #[arg(value_parser = questions())]
+    pub(crate) question: String,
+    /// How long; default: 10, or 120 for all
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: Option<u64>,
+    /// Print one JSON object instead of tables
     #[arg(long)]
     pub(crate) json: bool,
-    /// Write a plot
+    /// Write a plot; not for all, whose report has them all
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
+    /// Write table, JSON and plot into a folder; for all also report.html, and the default is folio-bench
+    #[arg(long, value_name = "DIR")]
+    pub(crate) save: Option<PathBuf>,
+}
+
+/// The questions by their names; `page_bench::QUESTIONS` is their list.
+fn questions() -> PossibleValuesParser {
+    let each = QUESTIONS.iter().map(|question| PossibleValue::new(question.name).help(question.about));
+    PossibleValuesParser::new(each.chain([PossibleValue::new("all").help("everything, in one report")]))
 }

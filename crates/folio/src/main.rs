@@ -4,6 +4,8 @@
 
 mod bench;
 mod cli;
+mod html;
+mod machine;
 mod plot;
 mod scheme_name;
 mod size;
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
     }
     let result = match cli.command {
         cli::Command::Torture(options) => torture::run(&options, &STOP),
-        cli::Command::Bench { question } => bench::run(&question, &STOP),
+        cli::Command::Bench(options) => bench::run(&options, &STOP),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,17 +1,32 @@
-//! Pictures: throughput over time with what happened underneath, and bars of a measurement.
+//! Pictures: throughput over time with what happened underneath, and a measurement as bars or lines.
 
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use page_bench::Report as BenchReport;
+use page_bench::{Report as BenchReport, Row, Shape};
+use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::torture::report::{Report, Sample};
 
 const BLUE: RGBColor = RGBColor(0, 114, 178);
 const ORANGE: RGBColor = RGBColor(213, 94, 0);
 const GREY: RGBColor = RGBColor(120, 120, 120);
+/// Colours that people who see few of them can tell apart (Okabe and Ito).
+const LINES: [RGBColor; 8] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(90, 90, 90),
+    RGBColor(140, 86, 75),
+];
 const FONT: &str = "sans-serif";
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("{error}")
@@ -81,66 +96,157 @@ pub(crate) fn timeline(path: &Path, report: &Report) -> Result<()> {
     root.present().map_err(failed)
 }
 
+/// A measurement as a picture, in the shape that its report asks for.
+pub(crate) fn report(report: &BenchReport) -> Result<String> {
+    match report.shape {
+        Shape::Bars => bars(report),
+        Shape::Lines => lines(report),
+    }
+}
+
 /// One panel for each case, one bar for each subject, whiskers from the least to the most.
-pub(crate) fn bars(path: &Path, report: &BenchReport) -> Result<()> {
+fn bars(report: &BenchReport) -> Result<String> {
     let panels = report.panels();
     let axis = format!("{} per {}", report.unit.name(), report.per);
-    let root = SVGBackend::new(path, (1000, 60 + 260 * (panels.len() as u32).div_ceil(2))).into_drawing_area();
+    let longest = panels.iter().map(|panel| panel.1.len()).max().unwrap_or(1) as u32;
+    let height = 100 + 24 * longest.max(3);
+    let mut picture = String::new();
+    let size = (1000, 60 + height * (panels.len() as u32).div_ceil(2).max(1));
+    let root = SVGBackend::with_string(&mut picture, size).into_drawing_area();
     root.fill(&WHITE).map_err(failed)?;
-    let root = root.titled(report.title, (FONT, 22)).map_err(failed)?;
-    for (area, (title, rows)) in root.split_evenly((panels.len().div_ceil(2), 2)).iter().zip(&panels) {
-        let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
-        let n = rows.len();
-        let mut chart = ChartBuilder::on(area)
-            .caption(title, (FONT, 16))
-            .margin(10)
-            .margin_right(24)
-            .set_label_area_size(LabelAreaPosition::Left, 110)
-            .set_label_area_size(LabelAreaPosition::Bottom, 36)
-            .build_cartesian_2d(0.0..most * 1.18, 0.0..n as f64)
-            .map_err(failed)?;
+    let titled = root.titled(report.title, (FONT, 22)).map_err(failed)?;
+    for (area, (title, rows)) in titled.split_evenly((panels.len().div_ceil(2).max(1), 2)).iter().zip(&panels) {
+        panel(area, title, rows, &axis, report)?;
+    }
+    root.present().map_err(failed)?;
+    drop((titled, root));
+    Ok(picture)
+}
+
+fn panel(area: &Area<'_>, title: &str, rows: &[&Row], axis: &str, report: &BenchReport) -> Result<()> {
+    let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
+    let most = if most > 0.0 { most } else { 1.0 };
+    let n = rows.len();
+    let widest = rows.iter().map(|row| row.name.len()).max().unwrap_or(0) as u32;
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, (FONT, 16))
+        .margin(10)
+        .margin_right(24)
+        .set_label_area_size(LabelAreaPosition::Left, (widest * 7 + 16).max(60))
+        .set_label_area_size(LabelAreaPosition::Bottom, 36)
+        .build_cartesian_2d(0.0..most * 1.2, 0.0..n as f64)
+        .map_err(failed)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .light_line_style(TRANSPARENT)
+        .y_labels(0)
+        .x_labels(5)
+        .x_label_formatter(&short)
+        .x_desc(axis)
+        .label_style((FONT, 13))
+        .draw()
+        .map_err(failed)?;
+    for (place, row) in rows.iter().rev().enumerate() {
+        let (low, mid, high) = (place as f64 + 0.18, place as f64 + 0.5, place as f64 + 0.82);
+        let colour = match row.name.as_str() {
+            name if name == report.ours => ORANGE,
+            name if report.compared_with.contains(&name) => GREY,
+            _ => BLUE,
+        };
         chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .light_line_style(TRANSPARENT)
-            .y_labels(0)
-            .x_labels(6)
-            .x_label_formatter(&short)
-            .x_desc(&axis)
-            .label_style((FONT, 13))
-            .draw()
+            .draw_series([Rectangle::new([(0.0, low), (row.median, high)], colour.mix(0.75).filled())])
             .map_err(failed)?;
-        for (place, row) in rows.iter().rev().enumerate() {
-            let (low, mid, high) = (place as f64 + 0.18, place as f64 + 0.5, place as f64 + 0.82);
-            let colour = match row.name.as_str() {
-                name if name == report.ours => ORANGE,
-                name if report.compared_with.contains(&name) => GREY,
-                _ => BLUE,
-            };
-            chart
-                .draw_series([Rectangle::new([(0.0, low), (row.median, high)], colour.mix(0.75).filled())])
-                .map_err(failed)?;
+        if row.min < row.max {
             let whisker = [
                 vec![(row.min, mid), (row.max, mid)],
                 vec![(row.min, mid - 0.12), (row.min, mid + 0.12)],
                 vec![(row.max, mid - 0.12), (row.max, mid + 0.12)],
             ];
             chart.draw_series(whisker.map(|line| PathElement::new(line, BLACK))).map_err(failed)?;
-            let (x, y) = chart.backend_coord(&(0.0, mid));
-            let (right, _) = chart.backend_coord(&(row.max, mid));
-            let (left, above) = area.get_base_pixel();
-            let style = (FONT, 13).into_text_style(area);
-            let label = style.pos(plotters::style::text_anchor::Pos::new(
-                plotters::style::text_anchor::HPos::Right,
-                plotters::style::text_anchor::VPos::Center,
-            ));
-            area.draw_text(&row.name, &label, (x - left - 6, y - above)).map_err(failed)?;
-            let number = (FONT, 12).into_text_style(area).pos(plotters::style::text_anchor::Pos::new(
-                plotters::style::text_anchor::HPos::Left,
-                plotters::style::text_anchor::VPos::Center,
-            ));
-            area.draw_text(&format!("{:.1}", row.median), &number, (right - left + 6, y - above)).map_err(failed)?;
+        }
+        let (x, y) = chart.backend_coord(&(0.0, mid));
+        let (right, _) = chart.backend_coord(&(row.max, mid));
+        let (left, above) = area.get_base_pixel();
+        let label = (FONT, 13).into_text_style(area).pos(Pos::new(HPos::Right, VPos::Center));
+        area.draw_text(&row.name, &label, (x - left - 6, y - above)).map_err(failed)?;
+        let number = (FONT, 12).into_text_style(area).pos(Pos::new(HPos::Left, VPos::Center));
+        area.draw_text(&label_of(row.median), &number, (right - left + 6, y - above)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Beside a bar: three digits or so, and what is large in thousands, millions, and so on.
+fn label_of(number: f64) -> String {
+    match number.abs() {
+        0.0 => "0".to_owned(),
+        size if size >= 1e9 => format!("{:.2} G", number / 1e9),
+        size if size >= 1e6 => format!("{:.2} M", number / 1e6),
+        size if size >= 1e5 => format!("{:.0} k", number / 1e3),
+        size if size >= 1e3 => format!("{number:.0}"),
+        size if size < 0.1 => format!("{number:.4}"),
+        size if size < 10.0 => format!("{number:.2}"),
+        _ => format!("{number:.1}"),
+    }
+}
+
+/// One panel for each case, a line with a band for each subject, both axes logarithmic.
+fn lines(report: &BenchReport) -> Result<String> {
+    let panels = report.lines();
+    let axis = format!("{} per {}", report.unit.name(), report.per);
+    let mut picture = String::new();
+    let root = SVGBackend::with_string(&mut picture, (1000, 50 + 420 * panels.len().max(1) as u32)).into_drawing_area();
+    root.fill(&WHITE).map_err(failed)?;
+    let titled = root.titled(report.title, (FONT, 22)).map_err(failed)?;
+    for (area, (title, subjects)) in titled.split_evenly((panels.len().max(1), 1)).iter().zip(&panels) {
+        let rows = || subjects.iter().flat_map(|subject| &subject.1);
+        let most_threads = rows().map(|row| row.case.threads).max().unwrap_or(1) as f64;
+        let least = rows().map(|row| row.min).fold(f64::INFINITY, f64::min).max(1e-3);
+        let most = rows().map(|row| row.max).fold(least * 2.0, f64::max);
+        let mut chart = ChartBuilder::on(area)
+            .caption(title, (FONT, 16))
+            .margin(10)
+            .margin_right(190)
+            .set_label_area_size(LabelAreaPosition::Left, 70)
+            .set_label_area_size(LabelAreaPosition::Bottom, 40)
+            .build_cartesian_2d((0.9..most_threads * 1.1).log_scale(), (least * 0.8..most * 1.25).log_scale())
+            .map_err(failed)?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .x_desc("threads")
+            .y_desc(&axis)
+            .x_label_formatter(&short)
+            .y_label_formatter(&short)
+            .label_style((FONT, 13))
+            .draw()
+            .map_err(failed)?;
+        let (left, above) = area.get_base_pixel();
+        let mut ends = Vec::new();
+        for (at, (name, rows)) in subjects.iter().enumerate() {
+            let colour = LINES[at % LINES.len()];
+            let x = |row: &&Row| row.case.threads as f64;
+            let mut band: Vec<(f64, f64)> = rows.iter().map(|row| (x(row), row.min.max(1e-3))).collect();
+            band.extend(rows.iter().rev().map(|row| (x(row), row.max)));
+            chart.draw_series([Polygon::new(band, colour.mix(0.15))]).map_err(failed)?;
+            let line: Vec<(f64, f64)> = rows.iter().map(|row| (x(row), row.median.max(1e-3))).collect();
+            chart.draw_series([PathElement::new(line.clone(), colour.stroke_width(2))]).map_err(failed)?;
+            chart.draw_series(line.iter().map(|&point| Circle::new(point, 2, colour.filled()))).map_err(failed)?;
+            if let Some(&last) = line.last() {
+                let (x, y) = chart.backend_coord(&last);
+                ends.push((y - above, x - left + 8, *name, colour));
+            }
+        }
+        // Names stand beside the ends of their lines, none on top of another.
+        ends.sort_by_key(|end| end.0);
+        let mut lowest = i32::MIN;
+        for (y, x, name, colour) in ends {
+            lowest = y.max(lowest.saturating_add(15));
+            let style = (FONT, 13).into_text_style(area).color(&colour).pos(Pos::new(HPos::Left, VPos::Center));
+            area.draw_text(name, &style, (x, lowest)).map_err(failed)?;
         }
     }
-    root.present().map_err(failed)
+    root.present().map_err(failed)?;
+    drop((titled, root));
+    Ok(picture)
 }

@@ -8,7 +8,9 @@ use page_frames::{Arena, FrozenFolio, Order, UserSpace};
 use page_ref::DefaultScheme;
 use parking_lot::Mutex;
 
-use crate::matrix::{Case, Matrix, Subject, Unit, one_and_all};
+use crate::matrix::{Case, Matrix, Subject, one_and_all};
+use crate::question::Ask;
+use crate::report::{Report, Shape, Unit};
 
 /// One frame.
 const SINGLE: &str = "order-0";
@@ -103,5 +105,15 @@ pub fn matrix() -> io::Result<Matrix<'static>> {
         subjects,
         compared_with: &["buddy_system_allocator", "mutex-stack"],
         ours: "folio".to_owned(),
+        shape: Shape::Bars,
     })
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// As [`matrix`].
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    Ok(matrix()?.measure(ask))
 }

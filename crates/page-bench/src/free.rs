@@ -1,11 +1,14 @@
 //! What does the last put cost, which takes two atomic steps under a bit and one where 0 is frozen?
 
 use std::hint::black_box;
+use std::io;
 
 use crossbeam_utils::CachePadded;
 use page_ref::{PageRef, Scheme};
 
-use crate::matrix::{Case, Matrix, Subject, Unit, one_and_all};
+use crate::matrix::{Case, Matrix, Subject, one_and_all};
+use crate::question::Ask;
+use crate::report::{Report, Shape, Unit};
 use crate::schemes::for_each_scheme;
 
 /// A frame's whole life: init, and the last put.
@@ -63,5 +66,15 @@ pub fn matrix() -> Matrix<'static> {
         subjects,
         compared_with: &["zero-frozen"],
         ours: "sole-owner".to_owned(),
+        shape: Shape::Bars,
     }
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// None.
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    Ok(matrix().measure(ask))
 }

@@ -9,12 +9,16 @@
 pub mod alloc;
 pub mod free;
 mod matrix;
+mod question;
 pub mod read;
+mod report;
 mod runner;
 mod schemes;
 pub mod word;
 
-pub use matrix::{Case, Matrix, Ratio, Report, Row, Subject, Unit};
+pub use matrix::{Case, Matrix, Subject};
+pub use question::{Ask, QUESTIONS, Question};
+pub use report::{Line, Ratio, Report, Row, Shape, Unit};
 
 #[cfg(test)]
 mod tests {
@@ -25,7 +29,8 @@ mod tests {
 
     /// Every subject gives a number in every case that it takes part in, or a note says why not.
     fn check(matrix: &Matrix<'_>) {
-        let report = matrix.measure(Duration::ZERO, &AtomicBool::new(false), &mut |_| ());
+        let stop = AtomicBool::new(false);
+        let report = matrix.measure(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () });
         for &case in &matrix.cases {
             for name in matrix.subjects.iter().filter(|subject| subject.takes_part(case)).map(|subject| subject.name())
             {

@@ -1,57 +1,26 @@
 //! The measurement itself: subjects and cases, interleaved, summed up as rows and ratios.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use serde_json::{Value, json};
-
-use crate::runner::{Run, cpus, together};
+use crate::question::Ask;
+use crate::report::{Ratio, Report, Row, Shape, Unit, median};
+use crate::runner::{TOGETHER, cpus, together};
 
 /// Fewer samples than this say nothing.
 const LEAST_SAMPLES: usize = 5;
 
+/// The value, and the share of its time that the least served thread had its CPU. `None`: the threads did not run at
+/// once.
+type Sample = Option<(f64, f64)>;
+
 /// A situation in which all subjects are measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Case {
     /// What is done, or where.
     pub name: &'static str,
-    /// Threads that do it at once.
+    /// Threads that do it at once; 0 where that has no meaning.
     pub threads: usize,
-}
-
-/// What the numbers are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    /// Nanoseconds for one operation of one thread. Less is better.
-    Ns,
-    /// What all threads together moved. More is better.
-    GibPerS,
-    /// Milliseconds for the whole. Less is better.
-    Ms,
-}
-
-impl Unit {
-    /// As it is printed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ns => "ns",
-            Self::GibPerS => "GiB/s",
-            Self::Ms => "ms",
-        }
-    }
-
-    fn value(self, run: Run, threads: usize) -> f64 {
-        match self {
-            Self::Ns => run.seconds * 1e9 * threads as f64 / run.amount as f64,
-            Self::GibPerS => run.amount as f64 / run.seconds / f64::from(1 << 30),
-            Self::Ms => run.seconds * 1e3,
-        }
-    }
-
-    /// How many times as fast the first value is.
-    fn speed(self, of: f64, to: f64) -> f64 {
-        if self == Self::GibPerS { of / to } else { to / of }
-    }
 }
 
 /// Something that is measured.
@@ -66,6 +35,11 @@ pub trait Subject: Sync {
 
     /// What is not measured, before every sample.
     fn prepare(&self, _: Case) {}
+
+    /// More numbers about a case, by name, once it was measured.
+    fn more(&self, _: Case) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
 
     /// One thread's part of a sample, some milliseconds. How much it did: operations, or bytes.
     fn work(&self, case: Case, thread: usize) -> u64;
@@ -87,6 +61,8 @@ pub struct Matrix<'a> {
     pub compared_with: &'static [&'static str],
     /// The subject that is ours, and what a plot shows in another colour.
     pub ours: String,
+    /// How it is drawn.
+    pub shape: Shape,
 }
 
 impl std::fmt::Debug for Matrix<'_> {
@@ -95,64 +71,15 @@ impl std::fmt::Debug for Matrix<'_> {
     }
 }
 
-/// One subject in one case.
-#[derive(Clone, Debug)]
-pub struct Row {
-    /// The subject.
-    pub name: String,
-    /// The case.
-    pub case: Case,
-    /// Median of all samples.
-    pub median: f64,
-    /// The least of them.
-    pub min: f64,
-    /// The most.
-    pub max: f64,
-}
-
-/// How many times as fast one subject is as another: the median over rounds, above 1 when it is faster.
-#[derive(Clone, Debug)]
-pub struct Ratio {
-    /// The subject.
-    pub of: String,
-    /// What it is compared with.
-    pub to: &'static str,
-    /// The case.
-    pub case: Case,
-    /// The median.
-    pub value: f64,
-}
-
-/// All that was measured.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// As in [`Matrix`].
-    pub title: &'static str,
-    /// As in [`Matrix`].
-    pub unit: Unit,
-    /// As in [`Matrix`].
-    pub per: &'static str,
-    /// As in [`Matrix`].
-    pub compared_with: &'static [&'static str],
-    /// As in [`Matrix`].
-    pub ours: String,
-    /// One for each subject in each case.
-    pub rows: Vec<Row>,
-    /// Each subject to those of `compared_with`.
-    pub ratios: Vec<Ratio>,
-    /// What could not be measured, and why.
-    pub notes: Vec<String>,
-}
-
 impl Matrix<'_> {
-    /// Measures for about this long, or until `stop`; `progress` is told the share that is done.
-    pub fn measure(&self, time: Duration, stop: &AtomicBool, progress: &mut dyn FnMut(f64)) -> Report {
+    /// Measures for as long as is asked for, or until the stop.
+    pub fn measure(&self, ask: &mut Ask<'_>) -> Report {
         let cpus = cpus();
         // By case, by subject, by round.
-        let mut samples: Vec<Vec<Vec<Option<f64>>>> = vec![vec![Vec::new(); self.subjects.len()]; self.cases.len()];
+        let mut samples: Vec<Vec<Vec<Sample>>> = vec![vec![Vec::new(); self.subjects.len()]; self.cases.len()];
         let started = Instant::now();
         let mut round = 0;
-        while !stop.load(Ordering::Relaxed) && (round < LEAST_SAMPLES || started.elapsed() < time) {
+        while !ask.stop.load(Ordering::Relaxed) && (round < LEAST_SAMPLES || started.elapsed() < ask.time) {
             for (&case, samples) in self.cases.iter().zip(&mut samples) {
                 for turn in 0..self.subjects.len() {
                     // Another order in each round, so that none always follows the same one.
@@ -161,35 +88,31 @@ impl Matrix<'_> {
                     if subject.takes_part(case) {
                         subject.prepare(case);
                         let run = together(case.threads, &cpus, &|thread| subject.work(case, thread));
-                        samples[which].push(run.map(|run| self.unit.value(run, case.threads)));
+                        samples[which].push(run.map(|run| (self.unit.value(run, case.threads), run.cpu)));
                     }
                 }
             }
             round += 1;
-            progress((started.elapsed().as_secs_f64() / time.as_secs_f64()).min(1.0));
+            (ask.progress)((started.elapsed().as_secs_f64() / ask.time.as_secs_f64()).min(1.0));
         }
         self.summarise(&samples)
     }
 
-    fn summarise(&self, samples: &[Vec<Vec<Option<f64>>>]) -> Report {
+    fn summarise(&self, samples: &[Vec<Vec<Sample>>]) -> Report {
         let names: Vec<String> = self.subjects.iter().map(|subject| subject.name()).collect();
         let mut report = Report {
-            title: self.title,
-            unit: self.unit,
-            per: self.per,
             compared_with: self.compared_with,
-            ours: self.ours.clone(),
-            rows: Vec::new(),
-            ratios: Vec::new(),
-            notes: Vec::new(),
+            shape: self.shape,
+            ..Report::new(self.title, self.unit, self.per, &self.ours)
         };
         for (&case, samples) in self.cases.iter().zip(samples) {
             for ((name, subject), rounds) in names.iter().zip(&self.subjects).zip(samples) {
                 if !subject.takes_part(case) {
                     continue;
                 }
-                let values: Vec<f64> = rounds.iter().copied().flatten().collect();
-                if values.len() < LEAST_SAMPLES {
+                let values: Vec<f64> = rounds.iter().flatten().map(|sample| sample.0).collect();
+                let row = Row::of(name.as_str(), case, &values).filter(|_| values.len() >= LEAST_SAMPLES);
+                let Some(mut row) = row else {
                     report.notes.push(format!(
                         "{name} at {} threads, {}: in {} of {} rounds the threads truly ran at once, {LEAST_SAMPLES} \
                          are needed",
@@ -199,69 +122,36 @@ impl Matrix<'_> {
                         rounds.len()
                     ));
                     continue;
-                }
-                report.rows.push(Row {
-                    name: name.clone(),
-                    case,
-                    median: median(&values),
-                    min: values.iter().copied().fold(f64::INFINITY, f64::min),
-                    max: values.iter().copied().fold(0.0, f64::max),
-                });
+                };
+                row.more = subject.more(case);
+                report.rows.push(row);
                 for &to in self.compared_with.iter().filter(|&to| to != name) {
                     let Some(rival) = names.iter().position(|name| name == to) else { continue };
                     let speeds = rounds.iter().zip(&samples[rival]);
                     let speeds: Vec<f64> =
-                        speeds.filter_map(|(of, to)| Some(self.unit.speed((*of)?, (*to)?))).collect();
+                        speeds.filter_map(|(of, to)| Some(self.unit.speed((*of)?.0, (*to)?.0))).collect();
                     if speeds.len() >= LEAST_SAMPLES {
                         report.ratios.push(Ratio { of: name.clone(), to, case, value: median(&speeds) });
                     }
                 }
             }
         }
+        report.notes.push(at_once(samples.iter().flatten().flatten()));
         report
     }
 }
 
-impl Report {
-    /// The rows by case, each group with its title.
-    pub fn panels(&self) -> Vec<(String, Vec<&Row>)> {
-        let mut panels: Vec<(Case, Vec<&Row>)> = Vec::new();
-        for row in &self.rows {
-            match panels.last_mut().filter(|panel| panel.0 == row.case) {
-                Some(panel) => panel.1.push(row),
-                None => panels.push((row.case, vec![row])),
-            }
-        }
-        let title = |case: Case| format!("{} thread{}, {}", case.threads, plural(case.threads), case.name);
-        panels.into_iter().map(|(case, rows)| (title(case), rows)).collect()
-    }
-
-    /// How many times as fast a row's subject is as another.
-    pub fn ratio(&self, row: &Row, to: &str) -> Option<f64> {
-        let same = |ratio: &&Ratio| ratio.of == row.name && ratio.to == to && ratio.case == row.case;
-        self.ratios.iter().find(same).map(|ratio| ratio.value)
-    }
-
-    /// For machines. `case_key` is one more name for the case in each row.
-    pub fn to_json(&self, case_key: &str) -> Value {
-        let rows = self.rows.iter().map(|row| {
-            let mut row = json!({
-                "name": row.name, "case": row.case.name, "threads": row.case.threads,
-                "median": row.median, "min": row.min, "max": row.max, "unit": self.unit.name(),
-            });
-            row[case_key] = row["case"].clone();
-            row
-        });
-        let ratios = self.ratios.iter().map(|ratio| {
-            let mut row = json!({
-                "name": format!("{}/{}", ratio.of, ratio.to), "of": ratio.of, "to": ratio.to,
-                "case": ratio.case.name, "threads": ratio.case.threads, "value": ratio.value,
-            });
-            row[case_key] = row["case"].clone();
-            row
-        });
-        json!({ "rows": rows.collect::<Vec<_>>(), "ratios": ratios.collect::<Vec<_>>(), "notes": self.notes })
-    }
+/// How far the threads truly ran at once.
+fn at_once<'a>(samples: impl Iterator<Item = &'a Sample> + Clone) -> String {
+    let (all, kept) = (samples.clone().count(), samples.clone().flatten().count());
+    let least = samples.flatten().map(|sample| sample.1).reduce(f64::min).unwrap_or(0.0);
+    format!(
+        "in {kept} of {all} samples all threads ran at once (together for {share} % of the time, each on its CPU for \
+         {share} % of its own, by its CPU clock); the others were thrown away, and no ratio is built on them; least \
+         share on a CPU in those kept: {:.1} %",
+        (least * 1000.0).floor() / 10.0,
+        share = (TOGETHER * 100.0) as u32
+    )
 }
 
 /// 1, 2, 4, ... threads, and one for each CPU.
@@ -276,16 +166,6 @@ pub(crate) fn thread_counts() -> Vec<usize> {
 pub(crate) fn one_and_all() -> Vec<usize> {
     let most = cpus().len();
     if most == 1 { vec![1] } else { vec![1, most] }
-}
-
-fn plural(n: usize) -> &'static str {
-    if n == 1 { "" } else { "s" }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }
 
 #[cfg(test)]
@@ -315,28 +195,26 @@ mod tests {
             subjects: ["limit", "ours", "late", "absent"].map(|name| Box::new(Named(name)) as Box<dyn Subject>).into(),
             compared_with: &["limit"],
             ours: "ours".to_owned(),
+            shape: Shape::Bars,
         }
     }
 
     #[test]
     fn a_ratio_above_1_means_faster_in_any_unit_and_missing_samples_leave_a_note() {
-        let samples =
-            [vec![vec![Some(5.0); LEAST_SAMPLES], vec![Some(10.0); LEAST_SAMPLES], vec![None; LEAST_SAMPLES], vec![]]];
+        let samples = [vec![
+            vec![Some((5.0, 0.99)); LEAST_SAMPLES],
+            vec![Some((10.0, 0.95)); LEAST_SAMPLES],
+            vec![None; LEAST_SAMPLES],
+            vec![],
+        ]];
         for (unit, value) in [(Unit::Ns, 0.5), (Unit::GibPerS, 2.0)] {
             let report = matrix(unit).summarise(&samples);
             let names: Vec<_> = report.rows.iter().map(|row| row.name.as_str()).collect();
             assert_eq!(names, ["limit", "ours"]);
             assert_eq!(report.ratio(&report.rows[1], "limit"), Some(value));
-            assert_eq!(report.notes.len(), 1);
+            assert_eq!(report.notes.len(), 2);
             assert!(report.notes[0].starts_with("late at 2 threads, one: in 0 of 5 rounds"), "{:?}", report.notes);
+            assert!(report.notes[1].starts_with("in 10 of 15 samples") && report.notes[1].ends_with(": 95.0 %"));
         }
-    }
-
-    #[test]
-    fn numbers_are_per_operation_of_a_thread_or_of_all_together() {
-        let run = Run { seconds: 2.0, amount: 4 << 30 };
-        assert!((Unit::Ns.value(run, 2) - 4e9 / f64::from(1 << 30) / 4.0).abs() < 1e-9);
-        assert!((Unit::GibPerS.value(run, 2) - 2.0).abs() < 1e-9);
-        assert!((Unit::Ms.value(run, 2) - 2000.0).abs() < 1e-9);
     }
 }

@@ -10,7 +10,9 @@ use page_cache::{Cache, File};
 use page_ref::{DefaultScheme, Scheme};
 use tempfile::NamedTempFile;
 
-use crate::matrix::{Case, Matrix, Subject, Unit, one_and_all};
+use crate::matrix::{Case, Matrix, Subject, one_and_all};
+use crate::question::Ask;
+use crate::report::{Report, Shape, Unit};
 use crate::schemes::for_each_scheme;
 
 /// 64 bytes at offset 0, by all threads: the benchmark of the patch.
@@ -19,6 +21,9 @@ const HOT: &str = "hot-64";
 const UNIFORM: &str = "uniform-64";
 /// A page anywhere.
 const PAGES: &str = "uniform-4K";
+
+/// The file that is read: larger than any cache of a processor.
+const READ_BYTES: usize = 256 << 20;
 
 /// Where the kernel's files in memory are.
 const TMPFS: &str = "/dev/shm";
@@ -124,7 +129,9 @@ impl Bytes {
     pub fn new(len: usize) -> io::Result<Self> {
         let folder = if Path::new(TMPFS).is_dir() { Path::new(TMPFS).to_owned() } else { std::env::temp_dir() };
         let mut memory = vec![0; len];
-        fastrand::Rng::with_seed(1).fill(&mut memory);
+        let mut pattern = vec![0; len.min(1 << 20)];
+        fastrand::Rng::with_seed(1).fill(&mut pattern);
+        memory.chunks_mut(pattern.len().max(1)).for_each(|part| part.copy_from_slice(&pattern[..part.len()]));
         let mut file = NamedTempFile::new_in(folder)?;
         file.write_all(&memory)?;
         Ok(Self { memory, file })
@@ -159,5 +166,16 @@ pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
         subjects,
         compared_with: &["memcpy", "pread-tmpfs"],
         ours: "folio".to_owned(),
+        shape: Shape::Bars,
     })
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// As [`Bytes::new`] and [`matrix`].
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    let bytes = Bytes::new(READ_BYTES)?;
+    Ok(matrix(&bytes)?.measure(ask))
 }

@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// The share of the whole time that all threads must have run together, and that each must have had its CPU, for a
 /// sample to count.
-const TOGETHER: f64 = 0.9;
+pub(crate) const TOGETHER: f64 = 0.9;
 
 /// CPUs that this process may use.
 pub(crate) fn cpus() -> Vec<usize> {
@@ -33,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) seconds: f64,
     /// What the threads did, added up.
     pub(crate) amount: u64,
+    /// The share of its own time that the least served thread had its CPU.
+    pub(crate) cpu: f64,
 }
 
 /// Runs `work(thread)` on `threads` threads, each on its CPU, from one start. `None`: they did not run at the same
@@ -69,9 +71,10 @@ fn judge(parts: &[Part]) -> Option<Run> {
     let (latest, earliest) = (parts.iter().map(|part| part.start).max()?, parts.iter().map(|part| part.end).min()?);
     let seconds = (last - first).as_secs_f64();
     let shared = earliest.saturating_duration_since(latest).as_secs_f64();
-    let on_cpu = |part: &Part| part.cpu.as_secs_f64() >= TOGETHER * (part.end - part.start).as_secs_f64();
-    let counts = shared >= TOGETHER * seconds && parts.iter().all(on_cpu);
-    counts.then_some(Run { seconds, amount: parts.iter().map(|part| part.amount).sum() })
+    let on_cpu = |part: &Part| (part.cpu.as_secs_f64() / (part.end - part.start).as_secs_f64()).min(1.0);
+    let cpu = parts.iter().map(on_cpu).fold(1.0, f64::min);
+    let counts = shared >= TOGETHER * seconds && cpu >= TOGETHER;
+    counts.then_some(Run { seconds, amount: parts.iter().map(|part| part.amount).sum(), cpu })
 }
 
 fn cpu_time() -> Duration {
@@ -95,7 +98,7 @@ mod tests {
         let run = |parts: &[(u64, u64, u64)]| {
             judge(&parts.iter().map(|&(start, end, cpu)| part(zero, start, end, cpu)).collect::<Vec<_>>())
         };
-        assert_eq!(run(&[(0, 100, 100), (1, 99, 98)]), Some(Run { seconds: 0.1, amount: 10 }));
+        assert_eq!(run(&[(0, 100, 100), (0, 100, 98)]), Some(Run { seconds: 0.1, amount: 10, cpu: 0.98 }));
         assert_eq!(run(&[(0, 100, 100), (0, 50, 50)]), None, "half the time there was one thread");
         assert_eq!(run(&[(0, 100, 100), (0, 100, 60)]), None, "one waited for a CPU");
         assert_eq!(run(&[(0, 100, 100), (100, 200, 100)]), None, "one after the other");

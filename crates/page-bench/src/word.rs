@@ -1,12 +1,15 @@
 //! What does taking and returning a reference cost, under each scheme, beside a raw fetch-add and fetch-sub?
 
 use std::hint::black_box;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 use page_ref::{DefaultScheme, PageRef, Scheme};
 
-use crate::matrix::{Case, Matrix, Subject, Unit, thread_counts};
+use crate::matrix::{Case, Matrix, Subject, thread_counts};
+use crate::question::Ask;
+use crate::report::{Report, Shape, Unit};
 use crate::schemes::for_each_scheme;
 
 /// Operations of each thread in one sample: some milliseconds.
@@ -78,5 +81,15 @@ pub fn matrix() -> Matrix<'static> {
         subjects,
         compared_with: &["raw", "zero-frozen"],
         ours: DefaultScheme::NAME.to_owned(),
+        shape: Shape::Bars,
     }
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// None.
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    Ok(matrix().measure(ask))
 }

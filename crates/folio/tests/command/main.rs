@@ -1,6 +1,6 @@
 //! The command, run as a user runs it.
 
-mod bench_word;
+mod bench;
 mod torture;
 
 use std::ffi::OsStr;

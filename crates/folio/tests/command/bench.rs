@@ -1,9 +1,9 @@
-//! `folio bench word`: the shape of what it prints. What it measures is the machine's business.
+//! `folio bench`: the shape of what it prints. What it measures is the machine's business.
 
 use std::io::Read as _;
 use std::process::Stdio;
 
-use crate::{folio, passed};
+use crate::{folio, passed, refused};
 use serde_json::Value;
 
 const SCHEMES: [&str; 7] =
@@ -35,7 +35,8 @@ fn every_scheme_has_its_rows_and_ratios() {
     for to in ["raw", "zero-frozen"] {
         let value = ratios.iter().find(|ratio| ratio["of"] == "generational" && ratio["to"] == to);
         let Some(value) = value else {
-            assert!(!notes.is_empty(), "no ratio of generational to {to}: {report:#}");
+            // The last note says how many samples there were; any other, that there were too few.
+            assert!(notes.len() > 1, "no ratio of generational to {to}: {report:#}");
             continue;
         };
         assert!(value["value"].as_f64().unwrap() > 0.0 && value["name"].is_string() && value["threads"].is_u64());
@@ -54,6 +55,28 @@ fn the_table_and_the_plot_name_every_scheme() {
         let noted = table.contains(&format!("note: {name} at "));
         assert!(table.contains(name) && (plot.contains(name) || noted), "no {name} in\n{table}\n{plot}");
     }
+}
+
+#[test]
+fn what_is_saved_names_the_machine_and_whether_the_threads_ran_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = folio(["bench", "free", "--seconds", "1", "--save"]).arg(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let json: Value = serde_json::from_str(&read("free.json")).unwrap();
+    for key in ["processor", "kernel", "compiler", "commit"] {
+        let said = json["machine"][key].as_str().unwrap();
+        assert!(!said.is_empty() && read("free.txt").contains(said), "{key}: {json:#}");
+    }
+    let last = json["notes"].as_array().unwrap().last().unwrap().as_str().unwrap();
+    assert!(last.contains("samples all threads ran at once") && last.contains("on its CPU"), "{last}");
+    assert!(read("free.svg").starts_with("<svg"));
+}
+
+#[test]
+fn a_question_that_there_is_not_is_refused_with_those_that_there_are() {
+    let said = refused(&folio(["bench", "speed"]).output().unwrap());
+    assert!(said.contains("word") && said.contains("all"), "{said}");
 }
 
 #[test]

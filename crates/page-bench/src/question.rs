@@ -1,0 +1,104 @@
+//! The questions, each with its name: the one table that the command, `bench all` and the tests go by.
+//!
+//! To add a question, write its module with a function `ask`, and add a line to [`QUESTIONS`].
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::report::Report;
+use crate::{alloc, free, read, word};
+
+/// How a question is asked.
+pub struct Ask<'a> {
+    /// For about how long it may be measured.
+    pub time: Duration,
+    /// Set when somebody wants an end of it.
+    pub stop: &'a AtomicBool,
+    /// Is told the share that is done, up to 1.
+    pub progress: &'a mut dyn FnMut(f64),
+}
+
+impl fmt::Debug for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask").field("time", &self.time).finish_non_exhaustive()
+    }
+}
+
+/// A question about page frames.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// Its name on the command line and in results.
+    pub name: &'static str,
+    /// What it asks.
+    pub about: &'static str,
+    /// What a case is called in its rows, besides `case`.
+    pub case_key: &'static str,
+    /// Its share of the time when all are asked.
+    pub weight: u32,
+    /// Measures it. The error says why it can not be measured here.
+    pub ask: fn(&mut Ask<'_>) -> io::Result<Report>,
+}
+
+/// All questions, in the order of the report.
+pub const QUESTIONS: &[Question] = &[
+    Question {
+        name: "word",
+        about: "what taking and returning a reference costs, under each scheme",
+        case_key: "placement",
+        weight: 4,
+        ask: word::ask,
+    },
+    Question {
+        name: "free",
+        about: "what the last put costs, under each scheme",
+        case_key: "case",
+        weight: 2,
+        ask: free::ask,
+    },
+    Question {
+        name: "alloc",
+        about: "what allocating and freeing a block costs, beside other allocators",
+        case_key: "case",
+        weight: 2,
+        ask: alloc::ask,
+    },
+    Question {
+        name: "read",
+        about: "what reading bytes again costs, beside a bare copy and the kernel",
+        case_key: "case",
+        weight: 3,
+        ask: read::ask,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Every question gives numbers within its own bounds, or notes that say why not.
+    #[test]
+    fn every_question_is_answered() {
+        for question in QUESTIONS {
+            let stop = AtomicBool::new(true);
+            let mut ask = Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () };
+            // Stopped before it began: it ends soon, and says that it has too few samples.
+            let report = (question.ask)(&mut ask).unwrap_or_else(|error| panic!("{}: {error}", question.name));
+            assert!(!report.rows.is_empty() || !report.notes.is_empty(), "{}: {report:?}", question.name);
+        }
+    }
+
+    #[test]
+    fn names_are_different_and_plain() {
+        let names: BTreeSet<_> = QUESTIONS.iter().map(|question| question.name).collect();
+        assert_eq!(names.len(), QUESTIONS.len());
+        assert!(
+            names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')),
+            "{names:?}"
+        );
+        assert!(QUESTIONS.iter().all(|question| question.weight > 0 && question.name != "all"));
+    }
+}

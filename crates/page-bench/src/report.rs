@@ -1,0 +1,253 @@
+//! What a question came to: rows, ratios, and what could not be measured.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::matrix::Case;
+use crate::runner::Run;
+
+/// What the numbers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Nanoseconds for one operation of one thread. Less is better.
+    Ns,
+    /// What all threads together moved. More is better.
+    GibPerS,
+    /// Operations of all threads together in a second. More is better.
+    OpPerS,
+    /// Milliseconds for the whole. Less is better.
+    Ms,
+    /// A number that is counted instead of timed, with its name: `fraction`, `resident/budget`. More is better.
+    Number(&'static str),
+}
+
+impl Unit {
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ns => "ns",
+            Self::GibPerS => "GiB/s",
+            Self::OpPerS => "op/s",
+            Self::Ms => "ms",
+            Self::Number(name) => name,
+        }
+    }
+
+    pub(crate) fn value(self, run: Run, threads: usize) -> f64 {
+        match self {
+            Self::Ns => run.seconds * 1e9 * threads as f64 / run.amount as f64,
+            Self::GibPerS => run.amount as f64 / run.seconds / f64::from(1 << 30),
+            Self::OpPerS => run.amount as f64 / run.seconds,
+            Self::Ms => run.seconds * 1e3,
+            Self::Number(_) => run.amount as f64,
+        }
+    }
+
+    /// How many times as fast the first value is.
+    pub(crate) fn speed(self, of: f64, to: f64) -> f64 {
+        if matches!(self, Self::Ns | Self::Ms) { to / of } else { of / to }
+    }
+}
+
+/// How a report is drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// A panel for each case, a bar for each subject.
+    #[default]
+    Bars,
+    /// A panel for each case's name, a line for each subject over the threads, both axes logarithmic.
+    Lines,
+}
+
+/// One subject in one case.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    /// The subject.
+    pub name: String,
+    /// The case.
+    pub case: Case,
+    /// Median of all samples.
+    pub median: f64,
+    /// The least of them.
+    pub min: f64,
+    /// The most.
+    pub max: f64,
+    /// More numbers about it, by name.
+    pub more: Vec<(&'static str, f64)>,
+}
+
+impl Row {
+    /// The row of these values; `None` without any.
+    pub fn of(name: impl Into<String>, case: Case, values: &[f64]) -> Option<Self> {
+        let min = values.iter().copied().reduce(f64::min)?;
+        let max = values.iter().copied().reduce(f64::max)?;
+        Some(Self { name: name.into(), case, median: median(values), min, max, more: Vec::new() })
+    }
+}
+
+/// How many times as fast one subject is as another: the median over rounds, above 1 when it is faster.
+#[derive(Clone, Debug)]
+pub struct Ratio {
+    /// The subject.
+    pub of: String,
+    /// What it is compared with.
+    pub to: &'static str,
+    /// The case.
+    pub case: Case,
+    /// The median.
+    pub value: f64,
+}
+
+/// A subject and its rows, by threads.
+pub type Line<'a> = (&'a str, Vec<&'a Row>);
+
+/// All that was measured.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// As in [`Matrix`](crate::Matrix).
+    pub title: &'static str,
+    /// As in [`Matrix`](crate::Matrix).
+    pub unit: Unit,
+    /// As in [`Matrix`](crate::Matrix).
+    pub per: &'static str,
+    /// As in [`Matrix`](crate::Matrix).
+    pub compared_with: &'static [&'static str],
+    /// As in [`Matrix`](crate::Matrix).
+    pub ours: String,
+    /// How it is drawn.
+    pub shape: Shape,
+    /// One for each subject in each case.
+    pub rows: Vec<Row>,
+    /// Each subject to those of `compared_with`.
+    pub ratios: Vec<Ratio>,
+    /// How it was measured, what could not be measured, and why.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    /// A report without rows, to be filled by hand: for what is counted, or computed.
+    pub fn new(title: &'static str, unit: Unit, per: &'static str, ours: &str) -> Self {
+        Self {
+            title,
+            unit,
+            per,
+            compared_with: &[],
+            ours: ours.to_owned(),
+            shape: Shape::Bars,
+            rows: Vec::new(),
+            ratios: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The rows by case, each group with its title.
+    pub fn panels(&self) -> Vec<(String, Vec<&Row>)> {
+        let mut panels: Vec<(Case, Vec<&Row>)> = Vec::new();
+        for row in &self.rows {
+            match panels.iter_mut().find(|panel| panel.0 == row.case) {
+                Some(panel) => panel.1.push(row),
+                None => panels.push((row.case, vec![row])),
+            }
+        }
+        let title = |case: Case| match case.threads {
+            0 => case.name.to_owned(),
+            1 => format!("1 thread, {}", case.name),
+            n => format!("{n} threads, {}", case.name),
+        };
+        panels.into_iter().map(|(case, rows)| (title(case), rows)).collect()
+    }
+
+    /// The rows as lines: by the case's name, then by subject, in the order of the rows.
+    pub fn lines(&self) -> Vec<(&'static str, Vec<Line<'_>>)> {
+        let mut panels: Vec<(&'static str, Vec<Line<'_>>)> = Vec::new();
+        for row in &self.rows {
+            let at = panels.iter().position(|panel| panel.0 == row.case.name).unwrap_or_else(|| {
+                panels.push((row.case.name, Vec::new()));
+                panels.len() - 1
+            });
+            let lines = &mut panels[at].1;
+            match lines.iter_mut().find(|line| line.0 == row.name) {
+                Some(line) => line.1.push(row),
+                None => lines.push((&row.name, vec![row])),
+            }
+        }
+        panels
+    }
+
+    /// How many times as fast a row's subject is as another.
+    pub fn ratio(&self, row: &Row, to: &str) -> Option<f64> {
+        let same = |ratio: &&Ratio| ratio.of == row.name && ratio.to == to && ratio.case == row.case;
+        self.ratios.iter().find(same).map(|ratio| ratio.value)
+    }
+
+    /// For machines. `case_key` is one more name for the case in each row.
+    pub fn to_json(&self, case_key: &str) -> Value {
+        let rows = self.rows.iter().map(|row| {
+            let mut json = json!({
+                "name": row.name, "case": row.case.name, "threads": row.case.threads,
+                "median": row.median, "min": row.min, "max": row.max, "unit": self.unit.name(),
+            });
+            json[case_key] = json["case"].clone();
+            for &(key, value) in &row.more {
+                json[key] = json!(value);
+            }
+            json
+        });
+        let ratios = self.ratios.iter().map(|ratio| {
+            let mut row = json!({
+                "name": format!("{}/{}", ratio.of, ratio.to), "of": ratio.of, "to": ratio.to,
+                "case": ratio.case.name, "threads": ratio.case.threads, "value": ratio.value,
+            });
+            row[case_key] = row["case"].clone();
+            row
+        });
+        json!({ "rows": rows.collect::<Vec<_>>(), "ratios": ratios.collect::<Vec<_>>(), "notes": self.notes })
+    }
+
+    /// The names of all that rows say beyond their values.
+    pub fn more_columns(&self) -> Vec<&'static str> {
+        let names: BTreeMap<_, _> = self.rows.iter().flat_map(|row| &row.more).copied().collect();
+        names.into_keys().collect()
+    }
+}
+
+/// The median; of an even number the upper one.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_per_operation_of_a_thread_or_of_all_together() {
+        let run = Run { seconds: 2.0, amount: 4 << 30, cpu: 1.0 };
+        for (unit, value) in [
+            (Unit::Ns, 4e9 / f64::from(1 << 30) / 4.0),
+            (Unit::GibPerS, 2.0),
+            (Unit::Ms, 2000.0),
+            (Unit::OpPerS, f64::from(1 << 30) * 2.0),
+            (Unit::Number("things"), f64::from(1 << 30) * 4.0),
+        ] {
+            assert!((unit.value(run, 2) - value).abs() < 1e-9, "{unit:?}");
+        }
+    }
+
+    #[test]
+    fn lines_gather_a_subject_over_all_its_threads() {
+        let mut report = Report::new("a test", Unit::Ns, "thing", "ours");
+        for threads in [1, 2] {
+            for name in ["ours", "theirs"] {
+                report.rows.extend(Row::of(name, Case { name: "one", threads }, &[3.0, 1.0, 2.0]));
+            }
+        }
+        let lines = report.lines();
+        assert_eq!((lines.len(), lines[0].0, lines[0].1.len()), (1, "one", 2));
+        assert!(lines[0].1.iter().all(|line| line.1.len() == 2 && (line.1[0].median - 2.0).abs() < 1e-9));
+        assert_eq!(report.panels().len(), 2);
+    }
+}
