@@ -38,6 +38,7 @@ impl core::error::Error for AllocError {}
 pub(crate) struct Buddy {
     heads: [u32; ORDERS],
     blocks: [u32; ORDERS],
+    frames: u32,
 }
 
 fn links(private: u64) -> (u32, u32) {
@@ -55,7 +56,7 @@ fn order(n: usize) -> Order {
 impl Buddy {
     /// Frames in all lists.
     pub(crate) fn frames(&self) -> u32 {
-        self.blocks.iter().enumerate().map(|(n, blocks)| blocks << n).sum()
+        self.frames
     }
 
     /// The largest order that has a block.
@@ -103,6 +104,7 @@ impl Buddy {
         head.set_shape(Kind::FREE, size);
         self.heads[n] = index + 1;
         self.blocks[n] += 1;
+        self.frames += size.frames();
     }
 
     /// Takes one known block out of its list; its head is left without a shape.
@@ -123,6 +125,7 @@ impl Buddy {
         }
         head.set_shape(Kind::INTERIOR, Order::ZERO);
         self.blocks[n] -= 1;
+        self.frames -= size.frames();
     }
 
     /// Puts a block into its list without merging: the half that stays when its other half is isolated.

@@ -197,10 +197,11 @@ impl<P: Platform> Zone<P> {
     /// The block's bytes are mapped, as [`Zone::new`] says.
     pub unsafe fn online_block(&self, block: usize) {
         let first = self.block_start(block).expect("a block of this zone");
-        let mut buddy = self.buddy.lock();
+        let mut buddy = self.lock();
         let entry = self.blocks.of(first);
         assert_eq!(entry.state.load(Ordering::Relaxed), OFFLINE, "block {block} is online already");
         entry.state.store(ONLINE, Ordering::Relaxed);
+        self.gauge.came_online(BLOCK_ORDER.frames());
         buddy.free(&self.memmap, first, BLOCK_ORDER);
     }
 
@@ -211,7 +212,7 @@ impl<P: Platform> Zone<P> {
     /// Online → isolated: no frame of the block is handed out any more, the free ones are captured.
     fn isolate(&self, block: usize) -> Result<u32, OfflineError> {
         let first = self.block_start(block).ok_or(OfflineError::NotOnline)?;
-        let mut buddy = self.buddy.lock();
+        let mut buddy = self.lock();
         let entry = self.blocks.of(first);
         if entry.state.load(Ordering::Relaxed) != ONLINE {
             return Err(OfflineError::NotOnline);
@@ -256,7 +257,7 @@ impl<P: Platform> Zone<P> {
 
     /// Isolated → offline, when every frame was captured.
     fn finish_offline(&self, first: u32) -> bool {
-        let _buddy = self.buddy.lock();
+        let _buddy = self.lock();
         let entry = self.blocks.of(first);
         if u32::from(entry.captured.load(Ordering::Relaxed)) < BLOCK_ORDER.frames() {
             return false;
@@ -272,12 +273,13 @@ impl<P: Platform> Zone<P> {
         }
         entry.captured.store(0, Ordering::Relaxed);
         entry.state.store(OFFLINE, Ordering::Relaxed);
+        self.gauge.went_offline(BLOCK_ORDER.frames());
         true
     }
 
     /// Isolated → online: what was captured is free again. How many frames were in use.
     fn back_out(&self, first: u32) -> u32 {
-        let mut buddy = self.buddy.lock();
+        let mut buddy = self.lock();
         let entry = self.blocks.of(first);
         let captured = u32::from(entry.captured.swap(0, Ordering::Relaxed));
         entry.state.store(ONLINE, Ordering::Relaxed);

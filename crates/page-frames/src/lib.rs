@@ -39,6 +39,7 @@ mod slot;
 #[cfg(feature = "arena")]
 mod user_space;
 mod walk;
+mod watermarks;
 mod zone;
 
 #[cfg(feature = "arena")]
@@ -54,4 +55,5 @@ pub use slot::{Claim, FrozenClaim, Lookup, Slot};
 #[cfg(feature = "arena")]
 pub use user_space::UserSpace;
 pub use walk::{Peek, Refusal};
+pub use watermarks::{Level, Watermarks};
 pub use zone::{Zone, ZoneStats};

@@ -2,6 +2,7 @@
 
 use core::alloc::Layout;
 use core::fmt;
+use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -16,6 +17,7 @@ use crate::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn, PfnRange};
 use crate::memmap::{Descriptor, Kind, Memmap, MemmapMemory};
 use crate::pcp::{self, Pcp};
 use crate::platform::{KindOps, Platform};
+use crate::watermarks::Gauge;
 
 /// Frames that one allocator hands out. Lives for ever: everything that refers to frames holds `&'static Zone`,
 /// so no late put ever finds its word gone (R7).
@@ -24,7 +26,8 @@ use crate::platform::{KindOps, Platform};
 pub struct Zone<P: Platform> {
     pub(crate) memmap: Memmap<P::Scheme>,
     pub(crate) blocks: Blocks,
-    pub(crate) buddy: Mutex<P::Lock, Buddy>,
+    buddy: Mutex<P::Lock, Buddy>,
+    pub(crate) gauge: Gauge,
     per_cpu: [CachePadded<Mutex<P::Lock, Pcp>>; pcp::LISTS],
     kinds: &'static [KindOps<P>],
     first: Pfn,
@@ -102,6 +105,7 @@ impl<P: Platform> Zone<P> {
             memmap,
             blocks,
             buddy: Mutex::new(Buddy::default()),
+            gauge: Gauge::default(),
             per_cpu: core::array::from_fn(|_| CachePadded::new(Mutex::new(Pcp::default()))),
             kinds,
             first,
@@ -141,7 +145,7 @@ impl<P: Platform> Zone<P> {
         let index = if order == Order::ZERO { self.alloc_single() } else { None };
         let index = match index {
             Some(index) => index,
-            None => self.buddy.lock().alloc(&self.memmap, order)?,
+            None => self.lock().alloc(&self.memmap, order)?,
         };
         let head = self.descriptor(index);
         assert!(!CHECKS || head.word.snapshot().is_frozen(), "a free frame is {:?} (R1)", head.word);
@@ -165,7 +169,7 @@ impl<P: Platform> Zone<P> {
     pub fn drain(&self) {
         for list in &self.per_cpu {
             let mut list = list.lock();
-            let mut buddy = self.buddy.lock();
+            let mut buddy = self.lock();
             while let Some(index) = list.pop() {
                 self.free_locked(&mut buddy, index, Order::ZERO);
             }
@@ -175,7 +179,7 @@ impl<P: Platform> Zone<P> {
     /// What the zone holds. Takes each lock in turn: for reports, not for hot paths.
     pub fn stats(&self) -> ZoneStats {
         let per_cpu: usize = self.per_cpu.iter().map(|list| list.lock().len()).sum();
-        let buddy = self.buddy.lock();
+        let buddy = self.lock();
         let (online_blocks, captured) = self.blocks.count();
         ZoneStats {
             online_frames: online_blocks * BLOCK_ORDER.frames(),
@@ -193,7 +197,7 @@ impl<P: Platform> Zone<P> {
     fn alloc_single(&self) -> Option<u32> {
         let mut list = self.this_cpu()?;
         if list.len() == 0 {
-            let mut buddy = self.buddy.lock();
+            let mut buddy = self.lock();
             for _ in 0..pcp::CAPACITY / 2 {
                 let Ok(index) = buddy.alloc(&self.memmap, Order::ZERO) else { break };
                 self.descriptor(index).set_shape(Kind::FREE_PER_CPU, Order::ZERO);
@@ -219,7 +223,7 @@ impl<P: Platform> Zone<P> {
         if order == Order::ZERO && self.free_single(index) {
             return;
         }
-        let mut buddy = self.buddy.lock();
+        let mut buddy = self.lock();
         self.free_locked(&mut buddy, index, order);
     }
 
@@ -232,7 +236,7 @@ impl<P: Platform> Zone<P> {
             return false;
         }
         if list.len() == pcp::CAPACITY {
-            let mut buddy = self.buddy.lock();
+            let mut buddy = self.lock();
             for _ in 0..pcp::CAPACITY / 2 {
                 let Some(index) = list.pop() else { break };
                 self.free_locked(&mut buddy, index, Order::ZERO);
@@ -256,6 +260,11 @@ impl<P: Platform> Zone<P> {
             self.descriptor(index).set_shape(Kind::INTERIOR, Order::ZERO);
             buddy.free(&self.memmap, index, order);
         }
+    }
+
+    /// Takes the zone's lock.
+    pub(crate) fn lock(&self) -> BuddyGuard<'_, P> {
+        BuddyGuard { gauge: &self.gauge, buddy: self.buddy.lock() }
     }
 
     /// This CPU's list, if nobody else is in it just now.
@@ -323,6 +332,31 @@ impl<P: Platform> Zone<P> {
         self.frames.store(frames, Ordering::Relaxed);
         self.direct_map.store(direct_map, Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The zone's lock. Letting go of it publishes how much is free.
+pub(crate) struct BuddyGuard<'z, P: Platform> {
+    gauge: &'z Gauge,
+    buddy: MutexGuard<'z, P::Lock, Buddy>,
+}
+
+impl<P: Platform> Deref for BuddyGuard<'_, P> {
+    type Target = Buddy;
+    fn deref(&self) -> &Buddy {
+        &self.buddy
+    }
+}
+
+impl<P: Platform> DerefMut for BuddyGuard<'_, P> {
+    fn deref_mut(&mut self) -> &mut Buddy {
+        &mut self.buddy
+    }
+}
+
+impl<P: Platform> Drop for BuddyGuard<'_, P> {
+    fn drop(&mut self) {
+        self.gauge.publish_free(self.buddy.frames());
     }
 }
 

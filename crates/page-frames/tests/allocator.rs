@@ -5,7 +5,9 @@
 mod common;
 
 use common::{OURS, arena, assert_all_free, order};
-use page_frames::{AllocError, BLOCK_ORDER, FolioRef, FrozenFolio, MAX_ORDER, Order, Pfn, Refusal, UserSpace, Zone};
+use page_frames::{
+    AllocError, BLOCK_ORDER, FolioRef, FrozenFolio, Level, MAX_ORDER, Order, Pfn, Refusal, UserSpace, Watermarks, Zone,
+};
 use page_ref::DefaultScheme;
 use proptest::prelude::*;
 
@@ -156,4 +158,38 @@ fn an_exhausted_zone_says_so_and_recovers() {
     drop(kept);
     assert_all_free(zone);
     zone.alloc_frozen(BLOCK_ORDER).expect("merged again").free();
+}
+
+/// The levels follow the buddy's count, and the count the lists: what one CPU holds back is not free to others.
+#[test]
+fn the_level_falls_and_rises_with_what_is_free() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let marks = Watermarks::for_frames(512);
+    assert_eq!((zone.watermarks(), zone.free_frames(), zone.level()), (marks, 512, Level::Enough));
+    zone.set_watermarks(Watermarks { min: 100, low: 200, high: 300 });
+    let mut held = Vec::new();
+    for (frames, level) in
+        [(301, Level::Enough), (300, Level::Enough), (299, Level::BelowHigh), (200, Level::BelowHigh)]
+            .into_iter()
+            .chain([(199, Level::BelowLow), (100, Level::BelowLow), (99, Level::BelowMin), (0, Level::BelowMin)])
+    {
+        while zone.stats().free_frames > frames {
+            held.push(zone.alloc(Order::ZERO, OURS, 0).unwrap());
+        }
+        zone.drain();
+        assert_eq!((zone.free_frames(), zone.level()), (frames, level));
+    }
+    zone.set_watermarks(Watermarks { min: 0, low: 0, high: 0 });
+    assert_eq!(zone.watermarks(), marks, "back to what fits");
+    drop(held);
+    assert_all_free(zone);
+    assert_eq!(zone.level(), Level::Enough);
+    let offline = arena.offline(0, &common::Index::new(0)).unwrap();
+    assert_eq!((zone.watermarks().high, zone.free_frames()), (0, 0));
+    arena.online(offline);
+    assert_eq!((zone.watermarks(), zone.free_frames()), (marks, 512));
+    let wrong = Watermarks { min: 2, low: 1, high: 3 };
+    let sets = std::panic::AssertUnwindSafe(|| zone.set_watermarks(wrong));
+    assert!(std::panic::catch_unwind(sets).is_err());
 }
