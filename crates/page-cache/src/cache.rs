@@ -12,8 +12,8 @@ use page_frames::{
 };
 use page_ref::{DefaultScheme, Scheme};
 
+use crate::backing::{Backing, LocalFile};
 use crate::file::File;
-use crate::open::open_regular;
 use crate::registry::Registry;
 use crate::stats::{CacheStats, Counters};
 
@@ -82,8 +82,16 @@ impl<S: Scheme> Cache<S> {
     /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else what
     /// the system says.
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
-        let (file, metadata) = open_regular(path.as_ref())?;
-        File::new(&self.inner, file, &metadata)
+        self.open_backing(Arc::new(LocalFile::open(path)?))
+    }
+
+    /// Opens what any [`Backing`] gives. Backings of one identity share their pages, as opens of one file do.
+    ///
+    /// # Errors
+    ///
+    /// What the backing says when it is asked for its version.
+    pub fn open_backing(&self, backing: Arc<dyn Backing>) -> io::Result<File<S>> {
+        File::new(&self.inner, backing)
     }
 
     /// Frees up to `frames` pages that nobody holds, those not used lately first. How many it freed.
@@ -152,8 +160,7 @@ mod tests {
         let path = dir.path().join("file");
         std::fs::write(&path, [1; 8192]).unwrap();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
-        let metadata = file.metadata().unwrap();
-        File::new(&cache.inner, file, &metadata).unwrap()
+        cache.open_backing(Arc::new(LocalFile::new(file).unwrap())).unwrap()
     }
 
     #[test]

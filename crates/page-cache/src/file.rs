@@ -1,13 +1,13 @@
 //! An open file.
 
 use std::fmt;
-use std::fs::{self, Metadata};
 use std::io;
 use std::sync::Arc;
 
 use page_frames::{FRAME_SIZE, FolioRef, UserSpace};
 use page_ref::{DefaultScheme, Scheme};
 
+use crate::backing::Backing;
 use crate::cache::Inner;
 use crate::handle::PageHandle;
 use crate::mapping::{Mapping, page_of};
@@ -19,8 +19,8 @@ pub struct File<S: Scheme = DefaultScheme> {
 }
 
 impl<S: Scheme> File<S> {
-    pub(crate) fn new(inner: &Arc<Inner<S>>, file: fs::File, metadata: &Metadata) -> io::Result<Self> {
-        Ok(Self { mapping: Mapping::of(inner, file, metadata)? })
+    pub(crate) fn new(inner: &Arc<Inner<S>>, backing: Arc<dyn Backing>) -> io::Result<Self> {
+        Ok(Self { mapping: Mapping::of(inner, backing)? })
     }
 
     /// Reads into `buf` from `offset` on. How many bytes: fewer than asked only at the end of the file, or
@@ -54,8 +54,8 @@ impl<S: Scheme> File<S> {
         self.len() == 0
     }
 
-    /// Looks whether size, mtime or ctime changed since the file was opened or last revalidated, and
-    /// drops all its pages if so.
+    /// Looks whether the version of the backing (of a file size, mtime and ctime) changed since it was opened or last
+    /// revalidated, and drops all its pages if so.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl<S: Scheme> File<S> {
 
 impl<S: Scheme> fmt::Debug for File<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("File").field("file", &self.mapping.file).field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("File").field("backing", &self.mapping.backing).field("len", &self.len()).finish_non_exhaustive()
     }
 }
 

@@ -5,13 +5,11 @@
 //! | 1. allocate a frozen folio, reclaiming if need be | error; nothing was done |
 //! | 2. note mapping and page in its descriptor | |
 //! | 3. install it: from now on others find it, and sleep | somebody was first: free it, look again |
-//! | 4. read the file into it | it is taken out and freed; sleepers wake, look again, get their own error |
+//! | 4. have the backing fill it | it is taken out and freed; sleepers wake, look again, get their own error |
 //! | 5. compare with the length | as 4 |
 //! | 6. publish it: it opens, sleepers wake | |
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, IoSliceMut};
 use std::sync::atomic::{Ordering, fence};
 
 use page_frames::{FRAME_SIZE, FolioRef, Slot, UserSpace};
@@ -52,7 +50,7 @@ impl<S: Scheme> Mapping<S> {
         counters.misses.add(1);
         let start = u64::from(page) * FRAME_SIZE as u64;
         let bytes = claim.folio_mut().as_mut_slice();
-        let read = read_full(&self.file, start, bytes)?;
+        let read = self.backing.fill(start, &mut [IoSliceMut::new(bytes)])?.min(FRAME_SIZE);
         bytes[read..].fill(0);
         counters.filled_bytes.add(read as u64);
         let expected = self.len().saturating_sub(start).min(FRAME_SIZE as u64);
@@ -63,18 +61,4 @@ impl<S: Scheme> Mapping<S> {
         }
         Ok(Filled::Page(claim.publish_and_get(self.zone)))
     }
-}
-
-/// Reads until the buffer is full or the file ends.
-fn read_full(file: &fs::File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-    let mut done = 0;
-    while done < buf.len() {
-        match file.read_at(&mut buf[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
 }

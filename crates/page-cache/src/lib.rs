@@ -1,10 +1,10 @@
 //! A page cache in user space: files read through reference-counted page frames.
 //!
 //! ```text
-//!   File ──▶ Mapping (one per inode) ──▶ index ──▶ Slot ──▶ folio ◀── PageHandle
+//!   File ──▶ Mapping (one per file) ──▶ index ──▶ Slot ──▶ folio ◀── PageHandle
 //!              ▲                                     ▲
-//!              │ (mapping, page) in the descriptor   │ claim, freeze
-//!              └──────── reclaim, migrate, offline ──┘
+//!      Backing │ (mapping, page) in the descriptor   │ claim, freeze
+//!  (a file, …) └──────── reclaim, migrate, offline ──┘
 //! ```
 //!
 //! - A hit takes no lock and writes nothing that is shared but the page's own reference count: index, `try_get`,
@@ -48,13 +48,14 @@
 //! - **Writing**: a writer claims the slot and freezes the folio, or copies it and replaces it when handles
 //!   exist (`FrozenClaim::replace`); dirty marks and `writeback.rs` beside `truncate.rs`.
 //! - **Readahead**: `fill.rs` installs one folio; readahead installs a run of them before its one read.
-//! - **`io_uring`**: the one `pread` in `fill.rs`; a claim may be carried to the completion.
+//! - **`io_uring`**: a `Backing::fill_all`; a claim may be carried to the completion.
 //! - **Large folios**: the index holds one slot per 4 KiB page; a folio of order n would fill 2^n of them.
 //! - **Another policy** than CLOCK: `reclaim.rs` alone chooses.
 //! - Room for the index in the budget: it costs 8 bytes per page of the file that was touched, rounded up to 2 MiB.
 
 #![forbid(unsafe_code)]
 
+mod backing;
 mod cache;
 mod file;
 mod fill;
@@ -62,12 +63,12 @@ mod handle;
 mod index;
 mod lookup;
 mod mapping;
-mod open;
 mod reclaim;
 mod registry;
 mod stats;
 mod truncate;
 
+pub use backing::{Backing, Call, Durable, Fault, Fill, Identity, LocalFile, Memory, Version};
 pub use cache::Cache;
 pub use file::File;
 pub use handle::PageHandle;

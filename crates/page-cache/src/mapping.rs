@@ -1,8 +1,6 @@
 //! A mapping: one file's pages, however many times it is open.
 
-use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,11 +8,11 @@ use page_frames::{FRAME_SIZE, UserSpace, Zone};
 use page_ref::Scheme;
 use parking_lot::Mutex;
 
+use crate::backing::{Backing, Identity, Version};
 use crate::cache::Inner;
 use crate::index::Index;
-use crate::registry::Inode;
 
-/// The pages of one inode in one cache.
+/// The pages of one backing in one cache.
 ///
 /// | field | who writes it |
 /// | --- | --- |
@@ -36,43 +34,25 @@ pub(crate) struct Mapping<S: Scheme> {
     /// had bytes.
     pub(crate) cuts: AtomicU64,
     pub(crate) id: u32,
-    inode: Inode,
-    pub(crate) file: fs::File,
+    identity: Identity,
+    pub(crate) backing: Arc<dyn Backing>,
     pub(crate) version: Mutex<Version>,
     pub(crate) inner: Arc<Inner<S>>,
 }
 
-/// What changes when somebody changes a file, as far as a clock's tick can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Version {
-    pub(crate) size: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
-}
-
-impl Version {
-    pub(crate) fn of(metadata: &Metadata) -> Self {
-        Self {
-            size: metadata.len(),
-            mtime: (metadata.mtime(), metadata.mtime_nsec()),
-            ctime: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
 impl<S: Scheme> Mapping<S> {
-    /// The mapping of an open file: its inode's, made now or shared.
-    pub(crate) fn of(inner: &Arc<Inner<S>>, file: fs::File, metadata: &Metadata) -> io::Result<Arc<Self>> {
-        let inode = (metadata.dev(), metadata.ino());
-        let version = Version::of(metadata);
-        let (mapping, shared) = inner.registry.get_or_insert(inode, |id| Self {
+    /// The mapping of a backing: its identity's, made now or shared.
+    pub(crate) fn of(inner: &Arc<Inner<S>>, backing: Arc<dyn Backing>) -> io::Result<Arc<Self>> {
+        let identity = backing.identity();
+        let version = backing.version()?;
+        let (mapping, shared) = inner.registry.get_or_insert(identity, |id| Self {
             index: Index::new(),
             zone: inner.zone(),
-            len: AtomicU64::new(version.size),
+            len: AtomicU64::new(version.len),
             cuts: AtomicU64::new(0),
             id,
-            inode,
-            file,
+            identity,
+            backing,
             version: Mutex::new(version),
             inner: Arc::clone(inner),
         });
@@ -106,7 +86,7 @@ impl<S: Scheme> Drop for Mapping<S> {
     fn drop(&mut self) {
         // Nobody else is here: whoever visits a slot, by name or by frame number, holds the mapping.
         self.drop_pages_from(0);
-        self.inner.registry.remove(self.inode, self.id);
+        self.inner.registry.remove(self.identity, self.id);
     }
 }
 

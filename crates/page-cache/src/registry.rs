@@ -1,9 +1,9 @@
-//! The registry: which mapping belongs to an inode, and which to a number in a descriptor.
+//! The registry: which mapping belongs to an identity, and which to a number in a descriptor.
 //!
 //! It holds weak references, so pages live while the file is open. The last strong one may be the one that a
 //! lookup here made, and dropping a mapping takes these locks: **invariant:** no mapping is dropped under them.
 //!
-//! Lock order: `by_inode`, then `by_id`.
+//! Lock order: `by_identity`, then `by_id`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,33 +13,35 @@ use page_frames::{Owner, Pfn, Slot, UserSpace};
 use page_ref::Scheme;
 use parking_lot::{Mutex, RwLock};
 
+use crate::backing::Identity;
 use crate::cache::Inner;
 use crate::mapping::Mapping;
-
-/// A file's identity: device and inode. Good while a descriptor of the file is open, which each mapping has.
-pub(crate) type Inode = (u64, u64);
 
 /// A mapping that lives as long as its files are open, and its number.
 type Numbered<S> = (u32, Weak<Mapping<S>>);
 
 /// The mappings of a cache.
 pub(crate) struct Registry<S: Scheme> {
-    by_inode: Mutex<HashMap<Inode, Numbered<S>>>,
+    by_identity: Mutex<HashMap<Identity, Numbered<S>>>,
     by_id: RwLock<HashMap<u32, Weak<Mapping<S>>>>,
     next_id: AtomicU32,
 }
 
 impl<S: Scheme> Default for Registry<S> {
     fn default() -> Self {
-        Self { by_inode: Mutex::default(), by_id: RwLock::default(), next_id: AtomicU32::new(0) }
+        Self { by_identity: Mutex::default(), by_id: RwLock::default(), next_id: AtomicU32::new(0) }
     }
 }
 
 impl<S: Scheme> Registry<S> {
-    /// The mapping of an inode, and whether it was there before; `make` makes it, given its number.
-    pub(crate) fn get_or_insert(&self, inode: Inode, make: impl FnOnce(u32) -> Mapping<S>) -> (Arc<Mapping<S>>, bool) {
-        let mut by_inode = self.by_inode.lock();
-        if let Some(mapping) = by_inode.get(&inode).and_then(|(_, mapping)| mapping.upgrade()) {
+    /// The mapping of an identity, and whether it was there before; `make` makes it, given its number.
+    pub(crate) fn get_or_insert(
+        &self,
+        identity: Identity,
+        make: impl FnOnce(u32) -> Mapping<S>,
+    ) -> (Arc<Mapping<S>>, bool) {
+        let mut by_identity = self.by_identity.lock();
+        if let Some(mapping) = by_identity.get(&identity).and_then(|(_, mapping)| mapping.upgrade()) {
             return (mapping, true);
         }
         // There is none, or the last close of the old one is under way: the new one takes its entry.
@@ -53,15 +55,15 @@ impl<S: Scheme> Registry<S> {
         };
         let mapping = Arc::new(make(id));
         by_id.insert(id, Arc::downgrade(&mapping));
-        by_inode.insert(inode, (id, Arc::downgrade(&mapping)));
+        by_identity.insert(identity, (id, Arc::downgrade(&mapping)));
         (mapping, false)
     }
 
-    /// Forgets a mapping whose last reference is gone; not a newer one of the same inode.
-    pub(crate) fn remove(&self, inode: Inode, id: u32) {
-        let mut by_inode = self.by_inode.lock();
-        if by_inode.get(&inode).is_some_and(|&(current, _)| current == id) {
-            by_inode.remove(&inode);
+    /// Forgets a mapping whose last reference is gone; not a newer one of the same identity.
+    pub(crate) fn remove(&self, identity: Identity, id: u32) {
+        let mut by_identity = self.by_identity.lock();
+        if by_identity.get(&identity).is_some_and(|&(current, _)| current == id) {
+            by_identity.remove(&identity);
         }
         self.by_id.write().remove(&id);
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{Ordering, fence};
 use page_frames::{FRAME_SIZE, Platform, Slot, Zone};
 use page_ref::Scheme;
 
-use crate::mapping::{Mapping, Version};
+use crate::mapping::Mapping;
 
 impl<S: Scheme> Mapping<S> {
     /// Looks at the file's size, and applies it. The length now.
@@ -16,7 +16,7 @@ impl<S: Scheme> Mapping<S> {
     pub(crate) fn refresh_len(&self) -> io::Result<u64> {
         let _version = self.version.lock();
         // Under the lock: of two looks the later one must be applied last.
-        let len = self.file.metadata()?.len();
+        let len = self.backing.version()?.len;
         self.set_len(len);
         Ok(len)
     }
@@ -24,9 +24,9 @@ impl<S: Scheme> Mapping<S> {
     /// Looks whether the file changed since it was opened or last looked at, and drops everything if so.
     pub(crate) fn revalidate(&self) -> io::Result<bool> {
         let mut version = self.version.lock();
-        let now = Version::of(&self.file.metadata()?);
+        let now = self.backing.version()?;
         let changed = now != *version;
-        self.set_len(now.size);
+        self.set_len(now.len);
         if changed {
             self.drop_pages_from(0);
             *version = now;

@@ -1,0 +1,126 @@
+//! Where pages come from, and where they go.
+//!
+//! The cache knows no file descriptor: it asks a [`Backing`] for ranges of bytes. The local file ([`LocalFile`]) is one,
+//! bytes in memory with faults on demand ([`Memory`]) another; objects of a remote store need nothing else.
+//!
+//! | the cache calls | when | holding |
+//! | --- | --- | --- |
+//! | `version` | a file is opened, revalidated, or read at its end | the mapping's length |
+//! | `fill`, `fill_all` | pages are missed; a run of neighbours is one request | claims of the pages that are filled, which only their readers need |
+//! | `write`, `set_len`, `punch`, `sync` | dirty pages are written, the file is cut, somebody syncs | the mapping's right to change its backing |
+//!
+//! So any number of fills may be in flight, and a slow one holds up those who need its pages, and nobody else.
+//!
+//! `Arc<dyn Backing>`, no type parameter: one call through a table is nothing beside any input or output, opens of
+//! different backings share a cache, and `File` and `Cache` keep one parameter. Requests block. Who can do several at
+//! once overrides [`fill_all`](Backing::fill_all), which gets all that a reader is about to need.
+
+mod local;
+mod memory;
+mod open;
+mod whole;
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+
+pub use local::LocalFile;
+pub use memory::{Call, Fault, Memory};
+
+/// What a backing is: two with one identity are the same bytes, and share their pages.
+///
+/// **Contract:** it means nothing else for as long as the backing exists. A cache keeps the first one it was given for
+/// as long as the file is open, as an inode's number is only good while a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Who gave the numbers: implementations of other people do not meet.
+    pub space: &'static str,
+    /// The device, the bucket.
+    pub volume: u64,
+    /// The inode, the object.
+    pub object: u64,
+}
+
+/// What is known of the contents without reading them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The length in bytes.
+    pub len: u64,
+    /// Differs when the contents do, as far as can be told: times of the last change, a tag, a hash.
+    pub stamp: [u64; 4],
+}
+
+/// What a sync makes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durable {
+    /// The bytes, and what is needed to read them again.
+    Data,
+    /// Times and everything else as well.
+    All,
+}
+
+/// One request of a [`Backing::fill_all`].
+#[derive(Debug)]
+pub struct Fill<'a> {
+    /// Where it begins.
+    pub offset: u64,
+    /// What is to be filled, in order.
+    pub buffers: Vec<IoSliceMut<'a>>,
+    /// The answer: as [`Backing::fill`] gives it. `Ok(0)` before.
+    pub result: io::Result<usize>,
+}
+
+/// Bytes with a length that can be read by ranges; perhaps written.
+///
+/// Only the first three methods must be there. Any of them may be called by several threads at once.
+pub trait Backing: fmt::Debug + Send + Sync + 'static {
+    /// What this is.
+    fn identity(&self) -> Identity;
+
+    /// The length, and the mark of the contents.
+    fn version(&self) -> io::Result<Version>;
+
+    /// Reads from `offset` on, in one request, until the buffers are full or the bytes end. How many: fewer than
+    /// asked only at the end. A call that the system interrupts is begun again by the implementation.
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
+
+    /// Reads for several requests, in any order or at once. Each has its own answer.
+    fn fill_all(&self, requests: &mut [Fill<'_>]) {
+        for request in requests {
+            request.result = self.fill(request.offset, &mut request.buffers);
+        }
+    }
+
+    /// Whether it can be written to.
+    fn is_writable(&self) -> bool {
+        false
+    }
+
+    /// Writes all of the buffers from `offset` on, and makes the bytes longer if need be. After an error any part of
+    /// the range may have been written: it will be written again.
+    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        let _ = (offset, buffers);
+        Err(read_only(self))
+    }
+
+    /// Cuts the bytes, or appends zeroes. After an error nothing has changed.
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let _ = len;
+        Err(read_only(self))
+    }
+
+    /// Makes `len` bytes from `offset` on zeroes, and gives their space back where that is possible. The length stays.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let _ = (offset, len);
+        Err(read_only(self))
+    }
+
+    /// Returns when what was written before is durable.
+    fn sync(&self, what: Durable) -> io::Result<()> {
+        let _ = what;
+        Ok(())
+    }
+}
+
+fn read_only(backing: &(impl Backing + ?Sized)) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, format!("{:?} can not be written to", backing.identity()))
+}
