@@ -56,10 +56,11 @@ impl<P: Platform> FolioRef<P> {
         self.zone.descriptor(self.index).private()
     }
 
-    /// Notes that it was used, for reclaim.
+    /// Notes that it was used, for reclaim. Whether it is a milestone, and this its first use: of several threads
+    /// at least one is told.
     #[inline(always)]
-    pub fn mark(&self) {
-        self.zone.descriptor(self.index).set_mark();
+    pub fn mark(&self) -> bool {
+        self.zone.descriptor(self.index).set_mark()
     }
 
     /// The bytes of the whole folio.
@@ -168,6 +169,12 @@ impl<P: Platform> FrozenFolio<P> {
         let head = self.zone.descriptor(self.index);
         head.set_private(private);
         head.set_shape(kind, head.shape().order);
+    }
+
+    /// Makes it a milestone: its first [`mark`](FolioRef::mark) will say so. For readahead, which goes on when a reader
+    /// comes here. It costs a hit nothing, as the first use of a folio takes the slower way anyway.
+    pub fn set_milestone(&mut self) {
+        self.zone.descriptor(self.index).set_milestone();
     }
 
     /// The bytes of the whole folio.

@@ -90,6 +90,11 @@ impl Shape {
     }
 }
 
+/// A mark: used since reclaim last looked.
+const USED: u8 = 1;
+/// A mark: not used yet; who uses it first is told so.
+const MILESTONE: u8 = 2;
+
 /// One frame's metadata.
 #[repr(C)]
 pub(crate) struct Descriptor<S: Scheme> {
@@ -136,15 +141,23 @@ impl<S: Scheme> Descriptor<S> {
     }
 
     /// Notes that the folio was used. A store only when it was not noted yet: a hit on a hot page writes nothing.
+    /// Whether it was a milestone that nobody had passed.
     #[inline(always)]
-    pub(crate) fn set_mark(&self) {
-        if self.mark.load(Ordering::Relaxed) == 0 {
-            self.mark.store(1, Ordering::Relaxed);
+    pub(crate) fn set_mark(&self) -> bool {
+        let seen = self.mark.load(Ordering::Relaxed);
+        if seen == USED {
+            return false;
         }
+        self.mark.store(USED, Ordering::Relaxed);
+        seen == MILESTONE
+    }
+
+    pub(crate) fn set_milestone(&self) {
+        self.mark.store(MILESTONE, Ordering::Relaxed);
     }
 
     pub(crate) fn is_marked(&self) -> bool {
-        self.mark.load(Ordering::Relaxed) != 0
+        self.mark.load(Ordering::Relaxed) == USED
     }
 
     pub(crate) fn clear_mark(&self) {

@@ -21,6 +21,7 @@
 //! | claimed, frozen | [`FrozenClaim::publish`] | held |
 //! | claimed, frozen | [`FrozenClaim::replace`] | held, by another folio; the old token goes to the caller |
 //! | claimed, frozen | [`FrozenClaim::remove`], drop | empty |
+//! | claimed, frozen | [`FrozenClaim::suspend`], [`Slot::resume`] | the same, held by the token alone meanwhile |
 //!
 //! The version counts the ends of claims, but for the one end under which nothing can have happened: a [`Claim`] that
 //! was never frozen and is dropped. So a slot that is not claimed, and later is the same in all its bits, held one
@@ -186,6 +187,17 @@ impl<P: Platform> Slot<P> {
         // Release: pairs with Acquire in get. Acquire: pairs with Release in end, so that what the last claim did is seen.
         let empty = seen.frame().is_none();
         if empty && self.value.compare_exchange(seen.0, claimed.0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            return Ok(FrozenClaim { slot: self, folio: ManuallyDrop::new(folio) });
+        }
+        Err(folio)
+    }
+
+    /// Takes up a claim that was suspended. `Err` gives the folio back: its claim is on no slot, or on another.
+    pub fn resume(&self, folio: FrozenFolio<P>) -> Result<FrozenClaim<'_, P>, FrozenFolio<P>> {
+        // Relaxed: what happened under the claim came with the token. A claimed slot with this frame is claimed by the
+        // token: whoever else had a claim on it would have the token, or find the frame live.
+        let seen = self.load(Ordering::Relaxed);
+        if seen.is_claimed() && seen.frame() == Some(folio.index()) {
             return Ok(FrozenClaim { slot: self, folio: ManuallyDrop::new(folio) });
         }
         Err(folio)
@@ -359,6 +371,12 @@ impl<P: Platform> FrozenClaim<'_, P> {
         let index = new.unfreeze(1);
         slot.end(Some(index));
         old
+    }
+
+    /// Keeps the claim but not the borrow of the slot, for a fill that outlives its caller: the token stands for both
+    /// until [`Slot::resume`]. Who frees it instead leaves a slot that is claimed for ever.
+    pub fn suspend(self) -> FrozenFolio<P> {
+        self.into_parts().1
     }
 
     /// Empties the slot; the folio stays frozen and is the caller's.

@@ -183,7 +183,49 @@ fn a_mark_is_taken_once() {
     folio.mark();
     assert!(zone.peek(folio.pfn()).marked);
     assert!(zone.take_mark(folio.pfn()) && !zone.take_mark(folio.pfn()));
+    assert!(!folio.mark());
     assert!(format!("{folio:?}").starts_with("folio at pfn 0x100"), "{folio:?}");
     drop(folio);
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_milestone_is_not_used_until_its_first_use_says_so() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let mut folio = frozen(zone);
+    folio.set_milestone();
+    let folio = folio.init();
+    assert!(!zone.peek(folio.pfn()).marked);
+    assert!(folio.mark());
+    assert!(!folio.mark() && zone.peek(folio.pfn()).marked);
+    let pfn = folio.pfn();
+    drop(folio);
+    let again = frozen(zone);
+    assert_eq!(again.pfn(), pfn, "the frame freed last is allocated first");
+    let again = again.init();
+    assert!(!again.mark(), "a milestone ends with its folio");
+    drop(again);
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_suspended_claim_holds_its_slot_and_is_resumed_there_only() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let [slot, other] = [const { Slot::<UserSpace>::new() }; 2];
+    let token = slot.install(frozen(zone)).unwrap().suspend();
+    assert!(matches!(slot.get(zone), Lookup::InProgress));
+    assert!(slot.claim(zone).is_none());
+    let Err(token) = other.resume(token) else { panic!("an empty slot has no claim") };
+    let theirs = other.install(frozen(zone)).unwrap();
+    let Err(token) = other.resume(token) else { panic!("the claim of another folio") };
+    drop(theirs);
+    slot.resume(token).expect("its own slot").publish();
+    let Lookup::Hit(folio) = slot.get(zone) else { panic!("{slot:?}") };
+    // Held, not claimed: there is nothing to resume.
+    let Err(free) = slot.resume(frozen(zone)) else { panic!("no claim") };
+    free.free();
+    drop((folio, slot.claim(zone).unwrap().remove()));
     assert_all_free(zone);
 }
