@@ -56,6 +56,16 @@ impl<P: Platform> FolioRef<P> {
         self.zone.descriptor(self.index).private()
     }
 
+    /// Whether its bytes are newer than where they came from. Sure for who holds the claim on its slot, racy else.
+    pub fn is_dirty(&self) -> bool {
+        self.zone.descriptor(self.index).is_dirty()
+    }
+
+    /// For the holder of the claim on its slot.
+    pub(crate) fn set_dirty(&self, dirty: bool) {
+        self.zone.descriptor(self.index).set_dirty(dirty);
+    }
+
     /// Notes that it was used, for reclaim. Whether it is a milestone, and this its first use: of several threads
     /// at least one is told.
     #[inline(always)]
@@ -159,7 +169,7 @@ impl<P: Platform> FrozenFolio<P> {
         self.zone.descriptor(self.index).private()
     }
 
-    /// Says what the folio is, and notes `private` for its owner.
+    /// Says what the folio is, and notes `private` for its owner. It is not dirty then.
     ///
     /// # Panics
     ///
@@ -168,7 +178,18 @@ impl<P: Platform> FrozenFolio<P> {
         assert!(kind.is_allocated(), "{kind:?} is no kind of an allocated folio");
         let head = self.zone.descriptor(self.index);
         head.set_private(private);
+        head.set_dirty(false);
         head.set_shape(kind, head.shape().order);
+    }
+
+    /// Whether its bytes are newer than where they came from.
+    pub fn is_dirty(&self) -> bool {
+        self.zone.descriptor(self.index).is_dirty()
+    }
+
+    /// Says whether its bytes are newer than where they came from.
+    pub fn set_dirty(&mut self, dirty: bool) {
+        self.zone.descriptor(self.index).set_dirty(dirty);
     }
 
     /// Makes it a milestone: its first [`mark`](FolioRef::mark) will say so. For readahead, which goes on when a reader
@@ -201,7 +222,7 @@ impl<P: Platform> FrozenFolio<P> {
         self.into_index()
     }
 
-    /// Cuts the folio into equal parts of a smaller order, each a token of the same kind and private.
+    /// Cuts the folio into equal parts of a smaller order, each a token of the same kind and private, and as dirty.
     /// The new heads were tails: frozen all along, so nobody can take a reference on the way.
     ///
     /// # Panics
@@ -210,6 +231,7 @@ impl<P: Platform> FrozenFolio<P> {
     pub fn split(self, order: Order) -> impl Iterator<Item = Self> {
         let (zone, whole, kind, private) = (self.zone, self.order(), self.kind(), self.private());
         assert!(order <= whole, "a folio of {whole:?} can not be split into parts of {order:?}");
+        let dirty = self.is_dirty();
         let first = self.into_index();
         // Back to front, so that the old head, which a walker may probe, shrinks last.
         for part in (first..first + whole.frames()).step_by(order.frames() as usize).rev() {
@@ -217,6 +239,7 @@ impl<P: Platform> FrozenFolio<P> {
             assert!(!CHECKS || head.word.snapshot().is_frozen(), "a tail is {:?} (R1)", head.word);
             head.set_private(private);
             head.clear_mark();
+            head.set_dirty(dirty);
             head.set_shape(kind, order);
         }
         (first..first + whole.frames()).step_by(order.frames() as usize).map(move |index| Self::from_index(zone, index))

@@ -6,6 +6,7 @@
 //! | `shape` (kind, order) | the token's holder, or the zone lock while free | everybody, racily; re-checked after a get (R8) |
 //! | `private` | the token's holder, or the zone lock while free (list links) | as `shape` |
 //! | `mark` | everybody, racily: a hint | reclaim |
+//! | `dirty` | the holder of the token, or of the claim on the folio's slot | the same; others racily |
 //!
 //! **Invariant:** exactly the heads of blocks have a shape; every other frame's shape is [`Kind::INTERIOR`], 0.
 //! So zeroed metadata says: frozen (where the scheme says so too), no block, not there.
@@ -101,7 +102,7 @@ pub(crate) struct Descriptor<S: Scheme> {
     pub(crate) word: PageRef<S>,
     shape: AtomicU16,
     mark: AtomicU8,
-    spare: AtomicU8,
+    dirty: AtomicU8,
     private: AtomicU64,
 }
 
@@ -114,7 +115,7 @@ impl<S: Scheme> Descriptor<S> {
             word: PageRef::frozen(),
             shape: AtomicU16::new(0),
             mark: AtomicU8::new(0),
-            spare: AtomicU8::new(0),
+            dirty: AtomicU8::new(0),
             private: AtomicU64::new(0),
         }
     }
@@ -138,6 +139,16 @@ impl<S: Scheme> Descriptor<S> {
 
     pub(crate) fn set_private(&self, value: u64) {
         self.private.store(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        // Relaxed: the claim or the token, passed on by their holders, gives the edge.
+        self.dirty.load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn set_dirty(&self, dirty: bool) {
+        // Relaxed: as above.
+        self.dirty.store(u8::from(dirty), Ordering::Relaxed);
     }
 
     /// Notes that the folio was used. A store only when it was not noted yet: a hit on a hot page writes nothing.

@@ -6,7 +6,7 @@
 //! | 2. claim the slot, and check that it still holds this folio | releasing the claim |
 //! | 3. allocate the target, frozen | releasing the claim |
 //! | 4. freeze the folio; somebody holds references: busy | freeing the target, releasing the claim |
-//! | 5. copy bytes, kind and private | can not fail |
+//! | 5. copy bytes, kind, private, and whether it is dirty | can not fail |
 //! | 6. switch the slot to the target, which opens it | |
 //! | 7. free the old folio | |
 
@@ -80,6 +80,7 @@ fn migrate_slot<P: Platform>(zone: &'static Zone<P>, pfn: Pfn, slot: &Slot<P>) -
     let old = frozen.folio();
     target.as_mut_slice().copy_from_slice(old.as_slice());
     target.set_owner(old.kind(), old.private());
+    target.set_dirty(old.is_dirty());
     let moved_to = target.pfn();
     frozen.replace(target).free();
     Ok(moved_to)

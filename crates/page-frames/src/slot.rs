@@ -281,6 +281,11 @@ impl<'s, P: Platform> Claim<'s, P> {
         self.folio.zone()
     }
 
+    /// Says whether the folio's bytes are newer than where they came from.
+    pub fn set_dirty(&mut self, dirty: bool) {
+        self.folio.set_dirty(dirty);
+    }
+
     /// Freezes the folio if the slot's reference is the only one. `Err` gives the claim back: it is busy.
     pub fn freeze(self) -> Result<FrozenClaim<'s, P>, Self> {
         // The one expected reference is the slot's, which is ours to use while the claim lasts.

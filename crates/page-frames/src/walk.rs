@@ -41,6 +41,8 @@ pub struct Peek {
     pub private: u64,
     /// Whether it was used since the mark was last taken.
     pub marked: bool,
+    /// Whether its bytes are newer than where they came from.
+    pub dirty: bool,
     /// Its reference count.
     pub snapshot: Snapshot,
 }
@@ -48,7 +50,8 @@ pub struct Peek {
 impl fmt::Debug for Peek {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let used = if self.marked { ", used lately" } else { "" };
-        write!(f, "{:?}, {:?}, {:?}{used}", self.kind, self.order, self.snapshot)
+        let dirty = if self.dirty { ", dirty" } else { "" };
+        write!(f, "{:?}, {:?}, {:?}{used}{dirty}", self.kind, self.order, self.snapshot)
     }
 }
 
@@ -143,6 +146,7 @@ impl<P: Platform> Zone<P> {
             order: shape.order,
             private: descriptor.private(),
             marked: descriptor.is_marked(),
+            dirty: descriptor.is_dirty(),
             snapshot: descriptor.word.snapshot(),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::{Index, OURS, arena, assert_all_free};
+use common::{Index, OURS, arena, assert_all_free, order};
 use page_frames::{Lookup, Order, Slot, UserSpace, Zone};
 use page_ref::{DefaultScheme, Snapshot};
 
@@ -227,5 +227,28 @@ fn a_suspended_claim_holds_its_slot_and_is_resumed_there_only() {
     let Err(free) = slot.resume(frozen(zone)) else { panic!("no claim") };
     free.free();
     drop((folio, slot.claim(zone).unwrap().remove()));
+    assert_all_free(zone);
+}
+
+#[test]
+fn what_is_dirty_stays_so_when_it_moves_and_a_new_owner_begins_clean() {
+    let arena = arena::<DefaultScheme>(2);
+    let zone = arena.zone();
+    let index = Index::new(1);
+    let pfn = index.publish(zone, 0, order(1));
+    let mut claim = index.0[0].claim(zone).unwrap();
+    assert!(!claim.folio().is_dirty() && !zone.peek(pfn).dirty);
+    claim.set_dirty(true);
+    drop(claim);
+    let to = page_frames::migrate(zone, pfn, &index).unwrap();
+    assert!(zone.peek(to).dirty);
+    let frozen = index.0[0].claim(zone).unwrap().freeze().unwrap().remove();
+    for mut part in frozen.split(Order::ZERO) {
+        assert!(part.is_dirty());
+        part.set_owner(OURS, 0);
+        assert!(!part.is_dirty());
+        part.set_dirty(true);
+        part.free();
+    }
     assert_all_free(zone);
 }
