@@ -4,16 +4,17 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use page_frames::{
     Arena, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, Kind, KindOps, MigrateError, Offline, OfflineError, Pfn, UserSpace,
     Zone, migrate,
 };
 use page_ref::{DefaultScheme, Scheme};
+use parking_lot::Mutex;
 
 use crate::backing::{Backing, LocalFile};
 use crate::file::File;
+use crate::reclaim::{HotCold, Policy};
 use crate::registry::Registry;
 use crate::stats::{CacheStats, Counters};
 
@@ -31,8 +32,8 @@ pub(crate) struct Inner<S: Scheme> {
     pub(crate) arena: Arena<UserSpace<S>>,
     pub(crate) registry: Registry<S>,
     pub(crate) counters: Counters,
-    /// The next frame that reclaim looks at, counted on for ever.
-    pub(crate) hand: AtomicU64,
+    /// Chooses what is reclaimed. Nothing is done to a page under this lock.
+    pub(crate) policy: Mutex<Box<dyn Policy>>,
     budget_bytes: usize,
 }
 
@@ -57,6 +58,15 @@ impl<S: Scheme> Cache<S> {
     ///
     /// `InvalidInput` when the budget is less than 2 MiB or more than the memory of the machine.
     pub fn new(budget_bytes: usize) -> io::Result<Self> {
+        Self::with_policy(budget_bytes, |frames| Box::new(HotCold::new(frames)))
+    }
+
+    /// As [`new`](Self::new), with another choice of what is reclaimed: `make` is given the number of frames.
+    ///
+    /// # Errors
+    ///
+    /// As `new`.
+    pub fn with_policy(budget_bytes: usize, make: impl FnOnce(u32) -> Box<dyn Policy>) -> io::Result<Self> {
         let (least, most) = (BLOCK_ORDER.bytes(), memory_bytes());
         if budget_bytes < least || budget_bytes > most {
             let message =
@@ -64,11 +74,13 @@ impl<S: Scheme> Cache<S> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let budget_bytes = budget_bytes - budget_bytes % least;
+        let arena = Arena::new(budget_bytes, Inner::<S>::KINDS)?;
+        let policy = make(arena.zone().pfns().frames() as u32);
         let inner = Inner {
-            arena: Arena::new(budget_bytes, Inner::<S>::KINDS)?,
+            arena,
             registry: Registry::default(),
             counters: Counters::default(),
-            hand: AtomicU64::new(0),
+            policy: Mutex::new(policy),
             budget_bytes,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -7,7 +7,7 @@
 //! | 3. install it: from now on others find it, and sleep | somebody was first: free it, look again |
 //! | 4. have the backing fill it | it is taken out and freed; sleepers wake, look again, get their own error |
 //! | 5. compare with the length | as 4 |
-//! | 6. publish it: it opens, sleepers wake | |
+//! | 6. publish it: it opens, sleepers wake; tell the policy | |
 
 use std::io::{self, IoSliceMut};
 use std::sync::atomic::{Ordering, fence};
@@ -59,6 +59,8 @@ impl<S: Scheme> Mapping<S> {
             drop(claim);
             return Ok(Filled::Short { at: start + read as u64 });
         }
-        Ok(Filled::Page(claim.publish_and_get(self.zone)))
+        let folio = claim.publish_and_get(self.zone);
+        self.inner.admit(folio.pfn(), self.private(page));
+        Ok(Filled::Page(folio))
     }
 }

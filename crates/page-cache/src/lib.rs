@@ -50,20 +50,20 @@
 //! - **Readahead**: `fill.rs` installs one folio; readahead installs a run of them before its one read.
 //! - **`io_uring`**: a `Backing::fill_all`; a claim may be carried to the completion.
 //! - **Large folios**: the index holds one slot per 4 KiB page; a folio of order n would fill 2^n of them.
-//! - **Another policy** than CLOCK: `reclaim.rs` alone chooses.
 //! - Room for the index in the budget: it costs 8 bytes per page of the file that was touched, rounded up to 2 MiB.
 
 #![forbid(unsafe_code)]
 
 mod backing;
 mod cache;
+mod evict;
 mod file;
 mod fill;
 mod handle;
 mod index;
 mod lookup;
 mod mapping;
-mod reclaim;
+pub mod reclaim;
 mod registry;
 mod stats;
 mod truncate;

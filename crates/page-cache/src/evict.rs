@@ -1,18 +1,17 @@
-//! Reclaim: CLOCK over the frames.
+//! Eviction: what the policy chose is claimed, frozen and freed; and where memory comes from when there is none.
 //!
-//! The hand goes round the frames, not the files. A page that was used since it last passed loses its mark
-//! and stays; one that was not is claimed, frozen and freed. Who holds a page is never waited for. Several
-//! threads may push the one hand: each looks at other frames.
+//! The policy is asked under its lock and only names frames. What is done to them is done outside of it, by the rules of slots: who holds
+//! a page is never waited for, and what can not be taken is given back. Several threads may evict at once.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use page_frames::{FRAME_SIZE, FrozenFolio, Order, Owner, Pfn, Slot, UserSpace};
+use page_frames::{FRAME_SIZE, FrozenFolio, Order, Owner, Pfn, Slot, UserSpace, Zone};
 use page_ref::{Scheme, Snapshot};
 
 use crate::cache::{CACHED, Inner};
+use crate::reclaim::{Frames, Look};
 
 /// Pages that a miss frees at once when it has to: some of the next misses are spared the same.
 const BATCH: usize = 32;
@@ -26,38 +25,77 @@ const YIELDS: usize = 16;
 
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// The frames of a zone, as a policy sees them.
+struct CachedFrames<S: Scheme>(&'static Zone<UserSpace<S>>);
+
+impl<S: Scheme> CachedFrames<S> {
+    fn pfn(&self, frame: u32) -> Pfn {
+        Pfn::new(self.0.pfns().start.as_u64() + u64::from(frame))
+    }
+}
+
+impl<S: Scheme> Frames for CachedFrames<S> {
+    fn count(&self) -> u32 {
+        self.0.pfns().frames() as u32
+    }
+
+    fn look(&self, frame: u32) -> Look {
+        let seen = self.0.peek(self.pfn(frame));
+        match seen.snapshot {
+            _ if seen.kind != CACHED => Look::Gone,
+            // The one reference is the index's.
+            Snapshot::Live(1) => Look::Free(seen.private),
+            _ => Look::Kept,
+        }
+    }
+
+    fn take_mark(&self, frame: u32) -> bool {
+        self.0.take_mark(self.pfn(frame))
+    }
+}
+
 impl<S: Scheme> Inner<S> {
-    /// Frees up to `frames` pages, in at most two rounds of the hand. How many it freed.
-    pub(crate) fn reclaim(&self, frames: usize) -> usize {
-        let all = self.zone().pfns();
-        let (first, count) = (all.start.as_u64(), all.frames());
-        let mut freed = 0;
-        for _ in 0..2 * count {
-            if freed >= frames {
+    /// Tells the policy of a page that came. Call without a claim.
+    pub(crate) fn admit(&self, pfn: Pfn, private: u64) {
+        let zone = self.zone();
+        let frame = (pfn.as_u64() - zone.pfns().start.as_u64()) as u32;
+        self.policy.lock().admit(&CachedFrames(zone), frame, private);
+    }
+
+    /// Frees up to `wanted` pages. How many it freed: fewer only when the rest is held.
+    pub(crate) fn reclaim(&self, wanted: usize) -> usize {
+        let frames = CachedFrames(self.zone());
+        let (mut freed, mut victims) = (0, Vec::with_capacity(BATCH));
+        while freed < wanted {
+            victims.clear();
+            self.policy.lock().choose(&frames, BATCH.min(wanted - freed), &mut victims);
+            let before = freed;
+            for &frame in &victims {
+                if self.evict(frames.pfn(frame)) {
+                    freed += 1;
+                } else {
+                    self.policy.lock().give_back(frame);
+                }
+            }
+            if freed == before {
                 break;
             }
-            // Relaxed: any frame is a fair one.
-            let step = self.hand.fetch_add(1, Ordering::Relaxed);
-            freed += usize::from(self.reclaim_frame(Pfn::new(first + step % count)));
         }
         self.counters.reclaimed.add(freed as u64);
         freed
     }
 
-    /// Frees the page in a frame, unless it was used lately, is held, or is no page of ours.
-    fn reclaim_frame(&self, pfn: Pfn) -> bool {
-        let zone = self.zone();
-        let seen = zone.peek(pfn);
-        // The one reference is the index's. What is held is left alone, with its mark.
-        if seen.kind != CACHED || seen.snapshot != Snapshot::Live(1) || zone.take_mark(pfn) {
-            return false;
-        }
+    /// Frees the page in a frame, unless it is held, or is no page of ours.
+    fn evict(&self, pfn: Pfn) -> bool {
+        let seen = self.zone().peek(pfn);
         let mut freed = false;
-        self.with_slot(pfn, seen.private, &mut |slot| freed = self.reclaim_slot(pfn, slot));
+        if seen.kind == CACHED {
+            self.with_slot(pfn, seen.private, &mut |slot| freed = self.evict_slot(pfn, slot));
+        }
         freed
     }
 
-    fn reclaim_slot(&self, pfn: Pfn, slot: &Slot<UserSpace<S>>) -> bool {
+    fn evict_slot(&self, pfn: Pfn, slot: &Slot<UserSpace<S>>) -> bool {
         // R8: the look at the frame is stale; what counts is what the slot holds under the claim.
         let Some(claim) = slot.claim(self.zone()).filter(|claim| claim.pfn() == pfn) else { return false };
         let Ok(frozen) = claim.freeze() else { return false };

@@ -1,0 +1,72 @@
+//! Reclaim: which page goes when memory is short. One trait, a file for each policy.
+//!
+//! A policy is told what came ([`Policy::admit`]) and asked what goes ([`Policy::choose`]). It names frames by their number in
+//! the zone, from 0; what is in them it asks of [`Frames`]. Of hits it learns one thing: a **mark**, set since it last
+//! took it. A hit sets it by a plain store, and only when it is not set, so a hot page is read without a shared write; what a policy needs
+//! beyond one bit it counts itself, each time it comes by.
+//!
+//! Pages leave without its choice as well: their file is cut, their last holder lets go, they move to another frame. Nobody tells
+//! a policy. It finds a frame [`Look::Gone`] when it comes there, or one admitted that it took for taken, and must be right
+//! with both. So it can not leak, and nothing that frees pages takes its lock.
+//!
+//! A policy is called under a lock, at most once for each miss and once for each batch of victims, never for a hit. What each is good
+//! for, measured, stands in docs/reclaim.md.
+
+use std::fmt;
+
+mod clock;
+mod ghosts;
+mod hot_cold;
+mod queue;
+mod s3_fifo;
+mod sieve;
+
+pub use clock::Clock;
+pub use hot_cold::HotCold;
+pub use s3_fifo::S3Fifo;
+pub use sieve::Sieve;
+
+/// Chooses the pages that go.
+pub trait Policy: Send + fmt::Debug {
+    /// Its name, for reports.
+    fn name(&self) -> &'static str;
+
+    /// A page came into a frame: it was read, by a miss. `page` is the same number each time that the page comes, while its file is open.
+    fn admit(&mut self, frames: &dyn Frames, frame: u32, page: u64);
+
+    /// Names up to `wanted` frames whose pages shall go, in `victims`. They are [`Look::Free`] now, and forgotten by the policy:
+    /// what can not be taken after all is given back. Fewer only when everything is held.
+    fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>);
+
+    /// A victim that could not be taken: somebody came to hold it meanwhile, or it moved.
+    fn give_back(&mut self, frame: u32);
+
+    /// How many frames there are from now on, of those that the policy was made for: the budget changed.
+    fn resize(&mut self, frames: u32);
+}
+
+/// What a policy may ask about frames. Everything is stale as soon as it is known.
+pub trait Frames {
+    /// Frames there are: all numbers are below it.
+    fn count(&self) -> u32;
+
+    /// What is in a frame.
+    fn look(&self, frame: u32) -> Look;
+
+    /// Whether the page was used since this was last asked.
+    fn take_mark(&self, frame: u32) -> bool;
+}
+
+/// What is in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// No page of a file.
+    Gone,
+    /// A page that can not go now: held, changed and not yet written, or somebody is at work on it.
+    Kept,
+    /// A page that can go, by its number.
+    Free(u64),
+}
+
+#[cfg(test)]
+mod tests;

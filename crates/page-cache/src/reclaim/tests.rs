@@ -1,0 +1,193 @@
+//! Policies without a cache: what each keeps and what it lets go, on traces whose outcome follows from its description.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use super::*;
+
+/// A cache of numbers: what a policy is asked about, and what becomes of its answers.
+struct Numbers {
+    policy: Box<dyn Policy>,
+    frames: Table,
+    empty: Vec<u32>,
+    found: HashMap<u64, u32>,
+}
+
+/// By frame: the page, whether it is held, whether it is marked.
+struct Table(RefCell<Vec<(Option<u64>, bool, bool)>>);
+
+impl Frames for Table {
+    fn count(&self) -> u32 {
+        self.0.borrow().len() as u32
+    }
+
+    fn look(&self, frame: u32) -> Look {
+        match self.0.borrow()[frame as usize] {
+            (None, ..) => Look::Gone,
+            (Some(_), true, _) => Look::Kept,
+            (Some(page), false, _) => Look::Free(page),
+        }
+    }
+
+    fn take_mark(&self, frame: u32) -> bool {
+        std::mem::take(&mut self.0.borrow_mut()[frame as usize].2)
+    }
+}
+
+impl Numbers {
+    fn new(frames: u32, policy: Box<dyn Policy>) -> Self {
+        let table = Table(RefCell::new(vec![(None, false, false); frames as usize]));
+        Self { policy, frames: table, empty: (0..frames).rev().collect(), found: HashMap::new() }
+    }
+
+    fn reclaim(&mut self, wanted: usize) -> usize {
+        let mut victims = Vec::new();
+        self.policy.choose(&self.frames, wanted, &mut victims);
+        for &frame in &victims {
+            self.leave(frame);
+        }
+        victims.len()
+    }
+
+    /// Its page leaves, by choice or not.
+    fn leave(&mut self, frame: u32) {
+        let (page, held, _) = std::mem::take(&mut self.frames.0.borrow_mut()[frame as usize]);
+        let page = page.expect("a page is there, and nobody took it twice");
+        assert!(!held, "a held page was taken");
+        self.found.remove(&page);
+        self.empty.push(frame);
+    }
+
+    /// Whether it was there.
+    fn use_page(&mut self, page: u64) -> bool {
+        if let Some(&frame) = self.found.get(&page) {
+            self.frames.0.borrow_mut()[frame as usize].2 = true;
+            return true;
+        }
+        if self.empty.is_empty() {
+            self.reclaim(4);
+        }
+        let frame = self.empty.pop().expect("something could go");
+        self.frames.0.borrow_mut()[frame as usize] = (Some(page), false, false);
+        self.found.insert(page, frame);
+        self.policy.admit(&self.frames, frame, page);
+        false
+    }
+
+    /// The share of hits.
+    fn run(&mut self, trace: impl Iterator<Item = u64>) -> f64 {
+        let (mut hits, mut all) = (0, 0);
+        for page in trace {
+            hits += u32::from(self.use_page(page));
+            all += 1;
+        }
+        f64::from(hits) / f64::from(all)
+    }
+}
+
+fn policies(frames: u32) -> Vec<Box<dyn Policy>> {
+    vec![
+        Box::new(Clock::new()),
+        Box::new(Sieve::new(frames)),
+        Box::new(S3Fifo::new(frames)),
+        Box::new(HotCold::new(frames)),
+    ]
+}
+
+#[test]
+fn every_policy_takes_only_what_can_go_and_all_of_it() {
+    for policy in policies(64) {
+        let mut numbers = Numbers::new(64, policy);
+        numbers.run(0..64);
+        for frame in 0..64 {
+            numbers.frames.0.borrow_mut()[frame].1 = frame % 4 == 0;
+            numbers.frames.0.borrow_mut()[frame].2 = frame % 3 == 0;
+        }
+        let name = numbers.policy.name();
+        assert_eq!(numbers.reclaim(40), 40, "{name}");
+        assert_eq!(numbers.reclaim(40), 8, "{name}");
+        assert_eq!(numbers.reclaim(40), 0, "{name}: all that is left is held");
+        for frame in 0..64 {
+            numbers.frames.0.borrow_mut()[frame].1 = false;
+        }
+        assert_eq!(numbers.reclaim(40), 16, "{name}: held no more");
+    }
+}
+
+#[test]
+fn pages_that_leave_and_move_unseen_do_not_confuse_a_policy() {
+    for policy in policies(64) {
+        let mut numbers = Numbers::new(64, policy);
+        let name = numbers.policy.name();
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..20_000 {
+            match random.u32(..10) {
+                0 => {
+                    let frame = random.u32(..64);
+                    if numbers.frames.0.borrow()[frame as usize].0.is_some() {
+                        numbers.leave(frame);
+                    }
+                }
+                1 => {
+                    let from = random.u32(..64);
+                    let seen = numbers.frames.0.borrow()[from as usize];
+                    if let Some(page) = seen.0
+                        && let Some(to) = numbers.empty.pop()
+                    {
+                        numbers.leave(from);
+                        numbers.frames.0.borrow_mut()[to as usize] = seen;
+                        numbers.found.insert(page, to);
+                    }
+                }
+                2 => {
+                    numbers.reclaim(1);
+                }
+                _ => {
+                    numbers.use_page(random.u64(..100));
+                }
+            }
+            assert_eq!(numbers.found.len() + numbers.empty.len(), 64, "{name}, seed {seed}");
+        }
+        let left = numbers.found.len();
+        assert_eq!(numbers.reclaim(1000), left, "{name}, seed {seed}: something was forgotten");
+    }
+}
+
+#[test]
+fn a_scan_in_small_steps_takes_nothing_that_is_used_again() {
+    let mut numbers = Numbers::new(1000, Box::new(HotCold::new(1000)));
+    let popular = || (0..5000).map(|n| n * 7 % 900);
+    numbers.run(popular());
+    // Each page of the scan is used 8 times, one after the other.
+    numbers.run((0..8 * 5000).map(|n| 10_000 + n / 8));
+    let hits = numbers.run(popular().take(900));
+    assert!(hits > 0.97, "{hits}");
+    let mut numbers = Numbers::new(1000, Box::new(Clock::new()));
+    numbers.run(popular());
+    numbers.run((0..8 * 5000).map(|n| 10_000 + n / 8));
+    let hits = numbers.run(popular().take(900));
+    assert!(hits < 0.1, "{hits}: the clock is not scan-resistant, says its description");
+}
+
+#[test]
+fn of_a_loop_larger_than_memory_most_that_could_stay_stays() {
+    let mut numbers = Numbers::new(1000, Box::new(HotCold::new(1000)));
+    numbers.run((0..20_000).map(|n| n % 1500));
+    let hits = numbers.run((0..15_000).map(|n| (n + 500) % 1500));
+    assert!(hits > 0.6, "{hits} of the 0.667 that is possible");
+}
+
+#[test]
+fn what_is_new_and_used_again_replaces_what_is_not_used_any_more() {
+    for policy in policies(1000) {
+        let mut numbers = Numbers::new(1000, policy);
+        let popular = |from: u64| (0..20_000).map(move |n| from + n * 7 % 800);
+        numbers.run(popular(0));
+        numbers.run(popular(100_000));
+        let hits = numbers.run(popular(100_000).take(800));
+        // SIEVE's hand runs behind what is new at the speed at which it comes, and never gets to what is old.
+        let is_stuck = numbers.policy.name() == "sieve";
+        assert!(if is_stuck { hits < 0.5 } else { hits > 0.9 }, "{}: {hits}", numbers.policy.name());
+    }
+}
