@@ -43,8 +43,8 @@ impl<S: Scheme> Frames for CachedFrames<S> {
         let seen = self.0.peek(self.pfn(frame));
         match seen.snapshot {
             _ if seen.kind != CACHED => Look::Gone,
-            // The one reference is the index's.
-            Snapshot::Live(1) => Look::Free(seen.private),
+            // The one reference is the index's. What is dirty can go when it was written back.
+            Snapshot::Live(1) if !seen.dirty => Look::Free(seen.private),
             _ => Look::Kept,
         }
     }
@@ -99,6 +99,11 @@ impl<S: Scheme> Inner<S> {
         // R8: the look at the frame is stale; what counts is what the slot holds under the claim.
         let Some(claim) = slot.claim(self.zone()).filter(|claim| claim.pfn() == pfn) else { return false };
         let Ok(frozen) = claim.freeze() else { return false };
+        // Nobody can make it dirty now.
+        if frozen.folio().is_dirty() {
+            frozen.publish();
+            return false;
+        }
         frozen.remove().free();
         true
     }

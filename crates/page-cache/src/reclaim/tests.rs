@@ -131,12 +131,12 @@ fn pages_that_leave_and_move_unseen_do_not_confuse_a_policy() {
                 }
                 1 => {
                     let from = random.u32(..64);
-                    let seen = numbers.frames.0.borrow()[from as usize];
-                    if let Some(page) = seen.0
+                    let taken = numbers.frames.0.borrow()[from as usize];
+                    if let Some(page) = taken.0
                         && let Some(to) = numbers.empty.pop()
                     {
                         numbers.leave(from);
-                        numbers.frames.0.borrow_mut()[to as usize] = seen;
+                        numbers.frames.0.borrow_mut()[to as usize] = taken;
                         numbers.found.insert(page, to);
                     }
                 }
