@@ -66,20 +66,25 @@ impl<S: Scheme> Inner<S> {
     pub(crate) fn reclaim(&self, wanted: usize) -> usize {
         let frames = CachedFrames(self.zone());
         let (mut freed, mut victims) = (0, Vec::with_capacity(BATCH));
-        while freed < wanted {
+        // Given back at the end: the policy would name them again at once.
+        let mut failed = Vec::new();
+        while freed < wanted && failed.len() < frames.count() as usize {
             victims.clear();
             self.policy.lock().choose(&frames, BATCH.min(wanted - freed), &mut victims);
-            let before = freed;
+            if victims.is_empty() {
+                break;
+            }
             for &frame in &victims {
                 if self.evict(frames.pfn(frame)) {
                     freed += 1;
                 } else {
-                    self.policy.lock().give_back(frame);
+                    failed.push(frame);
                 }
             }
-            if freed == before {
-                break;
-            }
+        }
+        if !failed.is_empty() {
+            let mut policy = self.policy.lock();
+            failed.into_iter().for_each(|frame| policy.give_back(frame));
         }
         self.counters.reclaimed.add(freed as u64);
         freed

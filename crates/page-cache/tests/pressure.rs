@@ -29,6 +29,32 @@ fn a_file_larger_than_the_budget_is_read_by_reclaim() {
     assert_nothing_leaked(&cache);
 }
 
+/// Pages that only their handles hold look as if they could go: one reference, no mark. A policy named them first each time, none
+/// could be taken, and reclaim gave up in a cache full of others.
+#[test]
+fn handles_on_pages_that_left_their_file_do_not_stop_reclaim() {
+    let (_dir, path, bytes) = file_of(5 << 20);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let read_all = || {
+        for (page, bytes) in bytes.chunks(4096).enumerate() {
+            let mut buf = [0; 4096];
+            assert_eq!(file.read_at(page as u64 * 4096, &mut buf).unwrap(), 4096);
+            assert!(buf == bytes);
+        }
+    };
+    let handles: Vec<_> = (0..200).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
+    read_all();
+    file.invalidate();
+    for _ in 0..3 {
+        read_all();
+        while cache.reclaim(1) == 1 {}
+        assert_eq!(cache.zone().stats().free_frames, 512 - 200, "{:?}", cache.stats());
+    }
+    drop((file, handles));
+    assert_nothing_leaked(&cache);
+}
+
 #[test]
 fn every_scheme_reads_right_under_reclaim_and_migration() {
     fn run<S: Scheme>() {

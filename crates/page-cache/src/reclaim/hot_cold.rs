@@ -207,6 +207,8 @@ impl Policy for HotCold {
     }
 
     fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+        // Put aside until the end: back in the queue, one held page would be met again and again, and hide all others.
+        let mut kept = Vec::new();
         // Enough for each page to be found used, cooled down, and met again.
         let mut looks = 3 * (frames.count() as usize + wanted);
         while victims.len() < wanted && looks > 0 {
@@ -220,7 +222,7 @@ impl Policy for HotCold {
             self.set(frame, Place::Unknown);
             match frames.look(frame) {
                 Look::Gone => {}
-                Look::Kept => self.chill(frame),
+                Look::Kept => kept.push(frame),
                 Look::Free(_) if frames.take_mark(frame) => {
                     self.touch(frame);
                     self.set(frame, Place::Hot(0));
@@ -234,6 +236,9 @@ impl Policy for HotCold {
                     victims.push(frame);
                 }
             }
+        }
+        for frame in kept {
+            self.chill(frame);
         }
     }
 

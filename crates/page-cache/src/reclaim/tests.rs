@@ -114,6 +114,29 @@ fn every_policy_takes_only_what_can_go_and_all_of_it() {
     }
 }
 
+/// Hot and cold put a held page back at the end that it looks at first: with nothing else there it met that one page for as long
+/// as it looked, and found nothing in a cache full of pages that could go. Torture saw its readers stand still, then run out of
+/// memory.
+#[test]
+fn one_held_page_hides_no_other() {
+    for held in 0..100 {
+        for policy in policies(100) {
+            let mut cache = Numbers::new(100, policy);
+            cache.run(0..300);
+            cache.frames.0.borrow_mut()[held].1 = true;
+            while cache.empty.len() < 99 {
+                assert!(
+                    cache.reclaim(1) == 1,
+                    "{} pages left, one of them held: {:?}",
+                    100 - cache.empty.len(),
+                    cache.policy
+                );
+            }
+            assert_eq!(cache.reclaim(1), 0, "the held page was taken: {:?}", cache.policy);
+        }
+    }
+}
+
 #[test]
 fn pages_that_leave_and_move_unseen_do_not_confuse_a_policy() {
     for policy in policies(64) {
