@@ -6,11 +6,14 @@
 
 mod bench;
 mod canaries;
+mod fuzz;
 mod lint;
 mod models;
 mod orderings;
 mod prove;
 mod step;
+mod table;
+mod tsan;
 
 use std::env;
 use std::fmt::Write as _;
@@ -25,11 +28,11 @@ struct Entry {
     run: fn(&[String]) -> Result<(), Failure>,
 }
 
-const MENU: [Entry; 5] = [
+const MENU: [Entry; 7] = [
     Entry { name: "lint", about: "format, clippy, docs, the build without std, the house rules", run: lint::run },
     Entry {
         name: "prove",
-        about: "the rules: models by SPIN, the invariant by z3, the word by loom [--all] [--save]",
+        about: "the rules: models by SPIN, the invariant by z3, the word by loom [--all] [--save] [--table] [--model NAME]",
         run: prove::run,
     },
     Entry {
@@ -42,6 +45,12 @@ const MENU: [Entry; 5] = [
         about: "weaken each memory ordering of the word in turn; loom must notice [--save]",
         run: orderings::run,
     },
+    Entry {
+        name: "fuzz",
+        about: "sequences chosen by coverage against naive models, a minute [--seconds N]",
+        run: fuzz::run,
+    },
+    Entry { name: "tsan", about: "the tests of all crates under ThreadSanitizer", run: tsan::run },
     Entry {
         name: "bench",
         about: "measure: bench QUESTION [OPTIONS], with a plot in target/; bench --help lists the questions",

@@ -1,16 +1,30 @@
 //! `cargo x prove`: the rules, shown by machines. What a machine lacks is skipped, and said.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::models;
-use crate::step::{self, Failure, cargo, root, target_dir};
+use crate::step::{self, Failure, cargo, nightly, root, succeeds, target_dir};
+use crate::table;
+
+const NO_SPIN: &str = "spin and gcc are missing, and 'apt-get install spin gcc' failed";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    if let Some(unknown) = arguments.iter().find(|word| *word != "--all" && *word != "--save") {
-        return Err(Failure::Usage(format!("prove has no option '{unknown}'; there are --all and --save")));
+    let known = ["--all", "--save", "--table"];
+    if let [option, name] = arguments
+        && option == "--model"
+    {
+        return if models::available() { models::only(name) } else { Err(Failure::Failed(NO_SPIN.to_owned())) };
+    }
+    if let Some(unknown) = arguments.iter().find(|word| !known.contains(&word.as_str())) {
+        let all = known.join(", ");
+        return Err(Failure::Usage(format!("prove has no option '{unknown}'; there are {all}, and --model NAME")));
     }
     let has = |option: &str| arguments.iter().any(|word| word == option);
+    if has("--table") {
+        let report = table::run()?;
+        return if has("--save") { save_table(&report) } else { Ok(()) };
+    }
     if models::available() {
         eprintln!("── models, by SPIN");
         let report = models::run(has("--all"))?;
@@ -18,28 +32,21 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
             save(&report, has("--all"))?;
         }
     } else {
-        eprintln!("SKIPPED: the models: spin and gcc are missing, and 'apt-get install spin gcc' failed");
+        eprintln!("SKIPPED: the models: {NO_SPIN}");
     }
     invariant()?;
     let mut prove = cargo("test --release -p page-ref --test loom");
     prove.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
     step::run("every interleaving of the word, by loom", &mut prove)?;
-    miri(if has("--all") { 64 } else { 8 })
+    miri(if has("--all") { 64 } else { 8 })?;
+    if has("--all") { crate::tsan::run(&[]) } else { Ok(()) }
 }
 
 /// Miri over the word and the frames, one schedule for each seed.
 fn miri(seeds: u32) -> Result<(), Failure> {
-    let nightly = |program: &str, arguments: &str| {
-        let mut command = Command::new(program);
-        command.args(arguments.split_whitespace()).current_dir(root()).env_remove("RUSTUP_TOOLCHAIN");
-        command
-    };
-    let quiet = |mut command: Command| {
-        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
-    let there = || quiet(nightly("rustup", "run nightly cargo miri --version"));
+    let there = || succeeds(&mut nightly("run nightly cargo miri --version"));
     if !there() {
-        quiet(nightly("rustup", "toolchain install nightly --profile minimal --component miri --component rust-src"));
+        succeeds(&mut nightly("toolchain install nightly --profile minimal --component miri --component rust-src"));
     }
     if !there() {
         eprintln!("SKIPPED: Miri: it is not there, and 'rustup toolchain install nightly' did not bring it");
@@ -47,8 +54,8 @@ fn miri(seeds: u32) -> Result<(), Failure> {
     }
     let target = target_dir().join("miri");
     let word = "run nightly cargo miri test -p page-ref --test transitions";
-    step::run("the word, by Miri", nightly("rustup", word).env("CARGO_TARGET_DIR", &target))?;
-    let mut frames = nightly("rustup", "run nightly cargo miri test -p page-frames --test racing");
+    step::run("the word, by Miri", nightly(word).env("CARGO_TARGET_DIR", &target))?;
+    let mut frames = nightly("run nightly cargo miri test -p page-frames --test racing");
     // Handles live for ever on purpose, so what they refer to is no leak.
     let flags = format!("-Zmiri-ignore-leaks -Zmiri-disable-isolation -Zmiri-many-seeds=0..{seeds}");
     step::run("the frames, by Miri", frames.env("CARGO_TARGET_DIR", &target).env("MIRIFLAGS", flags))
@@ -63,12 +70,9 @@ fn invariant() -> Result<(), Failure> {
         command.env("PYTHONPATH", &packages);
         command
     };
-    let quiet = |command: &mut Command| {
-        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
-    let there = || quiet(python().args(["-c", "import z3"]));
+    let there = || succeeds(python().args(["-c", "import z3"]));
     if !there() {
-        quiet(python().args(["-m", "pip", "install", "--quiet", "z3-solver", "--target"]).arg(&packages));
+        succeeds(python().args(["-m", "pip", "install", "--quiet", "z3-solver", "--target"]).arg(&packages));
     }
     if there() {
         return step::run("the invariant for any number of threads, by z3", python().arg(script));
@@ -85,4 +89,13 @@ fn save(report: &str, all: bool) -> Result<(), Failure> {
     );
     fs::write(root().join("results/models.md"), text)
         .map_err(|error| Failure::Failed(format!("results/models.md: {error}")))
+}
+
+fn save_table(report: &str) -> Result<(), Failure> {
+    let text = format!(
+        "# The table\n\nWritten by `cargo x prove --table --save`: what shows each rule (docs/proof.md), cell by cell, by its own command, \
+         and whether that passed.\n\n{report}"
+    );
+    fs::write(root().join("results/table.md"), text)
+        .map_err(|error| Failure::Failed(format!("results/table.md: {error}")))
 }

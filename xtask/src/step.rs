@@ -2,7 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Why a command of the menu did not succeed.
 pub(crate) enum Failure {
@@ -27,6 +27,25 @@ pub(crate) fn cargo(arguments: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments.split_whitespace()).current_dir(root());
     command
+}
+
+/// rustup, with arguments separated by blanks: how a nightly toolchain is called beside the one that runs this.
+pub(crate) fn nightly(arguments: &str) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(arguments.split_whitespace()).current_dir(root()).env_remove("RUSTUP_TOOLCHAIN");
+    // What the outer cargo set for itself would speak for another toolchain.
+    command.env_remove("RUSTC").env_remove("RUSTDOC").env_remove("CARGO");
+    command
+}
+
+/// Whether a program can be started and says that all is well; what it prints is nobody's business.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// Runs one step and says which.

@@ -164,6 +164,8 @@ mod tests {
     use std::fs::OpenOptions;
     use std::thread;
 
+    use page_frames::Owner;
+
     use super::*;
 
     /// A file whose every read fails: its descriptor is open for writing only.
@@ -193,5 +195,27 @@ mod tests {
         assert_eq!(cache.stats().misses, 601);
         let zone = cache.zone().stats();
         assert_eq!((zone.free_frames, cache.zone().count_kind(CACHED)), (zone.online_frames, 0));
+    }
+
+    /// R8's check, provoked from inside: no caller can put a page into another's slot.
+    #[test]
+    #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
+    fn a_lookup_that_gets_another_page_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [1; 8192]).unwrap();
+        let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
+        let file = cache.open(&path).unwrap();
+        file.read_at(0, &mut [0]).unwrap();
+        let (zone, second_page) = (cache.zone(), 1);
+        assert!(cache.inner.with_slot(zone.pfns().start, second_page, &mut |slot| {
+            let mut folio = zone.alloc_frozen(page_frames::Order::ZERO).unwrap();
+            folio.set_owner(CACHED, 77);
+            slot.install(folio).unwrap().publish();
+        }));
+        let read = std::panic::AssertUnwindSafe(|| file.read_at(4096, &mut [0]));
+        let panic = std::panic::catch_unwind(read).expect_err("nobody noticed");
+        let said = panic.downcast_ref::<String>().expect("a message");
+        assert!(said.contains("which holds another page (R8)"), "{said}");
     }
 }

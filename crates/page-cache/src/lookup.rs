@@ -3,7 +3,7 @@
 use std::io;
 
 use page_frames::{FRAME_SIZE, FolioRef, Lookup, Slot, UserSpace, Zone};
-use page_ref::Scheme;
+use page_ref::{CHECKS, Scheme};
 
 use crate::fill::Filled;
 use crate::mapping::Mapping;
@@ -17,11 +17,21 @@ impl<S: Scheme> Mapping<S> {
     pub(crate) fn find(&self, page: u32) -> Option<FolioRef<UserSpace<S>>> {
         match self.index.get(page)?.get(self.zone) {
             Lookup::Hit(folio) => {
+                self.check(&folio, page);
                 folio.mark();
                 Some(folio)
             }
             _ => None,
         }
+    }
+
+    /// What a slot gives is the page that it was asked for.
+    #[inline(always)]
+    fn check(&self, folio: &FolioRef<UserSpace<S>>, page: u32) {
+        assert!(
+            !CHECKS || folio.private() == self.private(page),
+            "a lookup of page {page} got {folio:?}, which holds another page (R8)"
+        );
     }
 
     /// The page, read if need be. `None`: the file ends before it.
@@ -41,6 +51,7 @@ impl<S: Scheme> Mapping<S> {
         while start < self.len() {
             match slot.get(self.zone) {
                 Lookup::Hit(folio) => {
+                    self.check(&folio, page);
                     folio.mark();
                     return Ok(Some(folio));
                 }

@@ -327,7 +327,7 @@ impl<P: Platform> Zone<P> {
     /// As [`Zone::new`] says of `direct_map`; no block is online, `frames` is not above the memmap's.
     #[cfg(feature = "arena")]
     pub(crate) unsafe fn reuse(&self, frames: u32, direct_map: *mut u8) {
-        assert!(!CHECKS || self.blocks.count().0 == 0, "a zone with blocks online was reused");
+        assert!(!CHECKS || self.blocks.count().0 == 0, "a zone with blocks online was reused (R7)");
         assert!(frames <= self.memmap.frames());
         self.frames.store(frames, Ordering::Relaxed);
         self.direct_map.store(direct_map, Ordering::Relaxed);
@@ -372,5 +372,56 @@ impl<P: Platform> fmt::Debug for Zone<P> {
             stats.free_frames,
             stats.largest_free_order
         )
+    }
+}
+
+/// What a user is told when a rule is broken, provoked from inside: no caller can.
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::string::String;
+
+    use super::*;
+    use crate::{Arena, Refusal, UserSpace};
+
+    fn message(act: impl FnOnce()) -> String {
+        let panic = catch_unwind(AssertUnwindSafe(act)).expect_err("nobody noticed");
+        *panic
+            .downcast::<String>()
+            .unwrap_or_else(|panic| std::boxed::Box::new(String::from(*panic.downcast::<&str>().expect("a message"))))
+    }
+
+    /// Kept for ever: what is broken in it must not meet the checks of its end, nor another test.
+    fn zone() -> (&'static Zone<UserSpace>, Pfn) {
+        let arena = std::boxed::Box::leak(std::boxed::Box::new(Arena::new(BLOCK_ORDER.bytes(), &[]).unwrap()));
+        (arena.zone(), arena.zone().pfns().start)
+    }
+
+    #[test]
+    #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
+    fn a_free_frame_that_lets_somebody_in_is_reported() {
+        let (zone, free) = zone();
+        assert_eq!(zone.try_get(free).err(), Some(Refusal::Free));
+        zone.descriptor(zone.index(free).unwrap()).word.claim_frozen().init();
+        let said = message(|| drop(zone.try_get(free)));
+        assert!(said.starts_with("try_get succeeded on pfn 0x100000, which is free (R1)"), "{said}");
+    }
+
+    #[test]
+    #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
+    fn a_destructor_of_what_the_frame_had_been_is_reported() {
+        let (zone, _) = zone();
+        let folio = zone.alloc_frozen(Order::ZERO).unwrap();
+        let said = message(|| zone.destroy(folio, Kind::owner(7)));
+        assert!(said.contains("the destructor was chosen by what the frame had been (R4)"), "{said}");
+    }
+
+    #[test]
+    #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
+    fn metadata_that_is_used_again_under_frames_in_use_is_reported() {
+        let (zone, _) = zone();
+        // SAFETY: it is refused before it does anything, which is what is shown.
+        let said = message(|| unsafe { zone.reuse(512, core::ptr::null_mut()) });
+        assert!(said.contains("a zone with blocks online was reused (R7)"), "{said}");
     }
 }

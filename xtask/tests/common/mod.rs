@@ -13,10 +13,10 @@ pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The folders of all members, xtask among them.
+/// The folders of all crates: the members, xtask among them, and the fuzzers' own workspace.
 pub(crate) fn crate_folders() -> Vec<String> {
     let mut folders: Vec<_> = children("crates").into_iter().filter(|path| root().join(path).is_dir()).collect();
-    folders.push("xtask".to_owned());
+    folders.extend(["fuzz", "xtask"].map(str::to_owned));
     assert!(folders.len() > 5, "too few crates found: {folders:?}");
     folders
 }

@@ -191,3 +191,25 @@ fn pin<E: Encoding>(word: &E::Atomic, from: u32) {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::catch_unwind;
+    use std::string::String;
+
+    use super::*;
+    use crate::schemes::LiveBitHigh;
+    use crate::sync::AtomicU32;
+
+    /// What a user is told, provoked from inside: no caller can.
+    #[test]
+    #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
+    fn noise_beyond_what_all_threads_can_leave_is_reported() {
+        let panic = catch_unwind(|| {
+            let word = <AtomicU32 as Word>::new(u64::from(NOISE_LIMIT + IN_FLIGHT + 1));
+            LiveBitHigh::try_get(&word, 1)
+        });
+        let said = *panic.expect_err("nobody noticed").downcast::<String>().expect("a message");
+        assert!(said.contains("more than all threads together can leave (R5)"), "{said}");
+    }
+}

@@ -1,0 +1,12 @@
+//! The cache against the plain contents of its files: reads, handles, reclaim, migration, offline, files that change.
+//!
+//! What this can not see: two threads; a file that another program rewrites in place without being asked about.
+
+#![no_main]
+
+mod files;
+mod steps;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|steps: Vec<steps::Step>| steps::run(&steps));

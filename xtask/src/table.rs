@@ -1,0 +1,104 @@
+//! `cargo x prove --table`: the table of docs/proof.md, eight rules in four columns: each cell's own command is run, and
+//! must pass.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::step::{Failure, root, target_dir};
+
+const COLUMNS: [&str; 4] = ["model", "real code", "at run time", "broken on purpose"];
+
+/// Runs all cells, one after the other. The report, if each passed.
+pub(crate) fn run() -> Result<String, Failure> {
+    let text = fs::read_to_string(root().join("docs/proof.md")).map_err(|error| Failure::Failed(error.to_string()))?;
+    let mut report = String::from("| rule | column | command | passed | s |\n| --- | --- | --- | --- | --- |\n");
+    let (mut cells, mut wrong) = (0, Vec::new());
+    for row in text.lines().filter(|line| line.starts_with("| **R")) {
+        let mut parts = row.trim_matches('|').split(" | ").map(str::trim);
+        let rule = parts.next().unwrap_or_default().get(2..4).unwrap_or("?");
+        for (column, cell) in COLUMNS.into_iter().zip(parts) {
+            cells += 1;
+            let command = command_of(cell).unwrap_or_else(|| format!("(nothing shows '{cell}')"));
+            eprintln!("── {rule}, {column}: {command}");
+            let started = Instant::now();
+            let passed = passes(&command);
+            let (said, seconds) = (if passed { "yes" } else { "NO" }, started.elapsed().as_secs_f64());
+            eprintln!("{} {seconds:.1} s", if passed { "ok " } else { "BAD" });
+            let _ = writeln!(report, "| {rule} | {column} | `{command}` | {said} | {seconds:.0} |");
+            if !passed {
+                wrong.push(format!("{rule}, {column}"));
+            }
+        }
+    }
+    print!("\n{report}");
+    if cells != 32 {
+        return Err(Failure::Failed(format!("the table has {cells} cells: eight rules in four columns are 32")));
+    }
+    if wrong.is_empty() { Ok(report) } else { Err(Failure::Failed(format!("did not pass: {}", wrong.join("; ")))) }
+}
+
+/// What shows a cell: its kind, and the names in it.
+fn command_of(cell: &str) -> Option<String> {
+    let kind = cell.split_whitespace().next()?;
+    let name = |n: usize| cell.split('`').nth(2 * n + 1);
+    Some(match kind {
+        "model" => format!("cargo x prove --model '{}'", name(0)?),
+        "loom" => format!("RUSTFLAGS='--cfg loom' cargo test --release -p page-ref --test loom {}", name(0)?),
+        "Miri" => format!(
+            "MIRIFLAGS='-Zmiri-ignore-leaks -Zmiri-disable-isolation -Zmiri-many-seeds=0..8' \
+             rustup run nightly cargo miri test -p page-frames --test {}",
+            name(0)?.trim_end_matches(".rs")
+        ),
+        "test" => test(name(0)?)?,
+        // The message, and the test that meets it.
+        "check" => test(name(1)?)?,
+        "canary" => format!("cargo x canaries {}", name(0)?),
+        "command" => format!("cargo x {}", name(0)?),
+        _ => return None,
+    })
+}
+
+/// A test by its name: the package that has it is found in the tree.
+fn test(name: &str) -> Option<String> {
+    let mut files = Vec::new();
+    collect(&root().join("crates"), &mut files);
+    let declared = format!("fn {name}(");
+    let file = files.iter().find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(&declared)))?;
+    let package = file.strip_prefix(root().join("crates")).ok()?.iter().next()?.to_str()?.to_owned();
+    Some(format!("cargo test -p {package} {name}"))
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if path.is_dir() && !path.ends_with("target") {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Whether a command ends well; one that runs tests must have run one.
+fn passes(command: &str) -> bool {
+    // As a user types it, but for where it builds: flags of its own must not undo the others' builds.
+    let folder = match command {
+        _ if command.contains("--cfg loom") => target_dir().join("loom"),
+        _ if command.contains(" miri ") => target_dir().join("miri"),
+        _ => target_dir(),
+    };
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).current_dir(root()).env("CARGO_TARGET_DIR", folder).env_remove("RUSTUP_TOOLCHAIN");
+    shell.env_remove("CARGO").env_remove("RUSTC").env_remove("RUSTDOC");
+    let Ok(output) = shell.stdin(Stdio::null()).output() else { return false };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let ran = said.lines().filter_map(|line| line.strip_prefix("test result: ok. ")?.split(' ').next());
+    let ran: u64 = ran.filter_map(|n| n.parse::<u64>().ok()).sum();
+    let passed = output.status.success() && (ran > 0 || !command.contains(" test "));
+    if !passed {
+        eprintln!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    passed
+}
