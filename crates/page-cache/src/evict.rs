@@ -84,7 +84,9 @@ impl<S: Scheme> Inner<S> {
         }
         if !failed.is_empty() {
             let mut policy = self.policy.lock();
-            failed.into_iter().for_each(|frame| policy.give_back(frame));
+            for frame in failed {
+                policy.give_back(frame);
+            }
         }
         self.counters.reclaimed.add(freed as u64);
         freed
