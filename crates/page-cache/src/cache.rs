@@ -1,9 +1,11 @@
 //! The cache: a budget of frames, and what is done to all of them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 
 use page_frames::{
     Arena, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, Kind, KindOps, MigrateError, Offline, OfflineError, Pfn, UserSpace,
@@ -14,6 +16,8 @@ use parking_lot::Mutex;
 
 use crate::backing::{Backing, LocalFile};
 use crate::file::File;
+use crate::flusher::Flusher;
+use crate::mapping::Mapping;
 use crate::reclaim::{HotCold, Policy};
 use crate::registry::Registry;
 use crate::stats::{CacheStats, Counters};
@@ -34,6 +38,11 @@ pub(crate) struct Inner<S: Scheme> {
     pub(crate) counters: Counters,
     /// Chooses what is reclaimed. Nothing is done to a page under this lock.
     pub(crate) policy: Mutex<Box<dyn Policy>>,
+    /// Pages of all files that are dirty.
+    pub(crate) dirty_pages: AtomicU64,
+    /// Files that nobody has open, with pages that could not be written yet.
+    pub(crate) unwritten: Mutex<HashMap<u32, Arc<Mapping<S>>>>,
+    pub(crate) flusher: Flusher<S>,
     budget_bytes: usize,
 }
 
@@ -76,14 +85,17 @@ impl<S: Scheme> Cache<S> {
         let budget_bytes = budget_bytes - budget_bytes % least;
         let arena = Arena::new(budget_bytes, Inner::<S>::KINDS)?;
         let policy = make(arena.zone().pfns().frames() as u32);
-        let inner = Inner {
+        let inner = Arc::new_cyclic(|me| Inner {
             arena,
             registry: Registry::default(),
             counters: Counters::default(),
             policy: Mutex::new(policy),
+            dirty_pages: AtomicU64::new(0),
+            unwritten: Mutex::default(),
+            flusher: Flusher::new(Weak::clone(me)),
             budget_bytes,
-        };
-        Ok(Self { inner: Arc::new(inner) })
+        });
+        Ok(Self { inner })
     }
 
     /// Opens a regular file for reading. Opens of one file, by whatever name, share its pages; an open looks
@@ -95,6 +107,34 @@ impl<S: Scheme> Cache<S> {
     /// the system says.
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
         self.open_backing(Arc::new(LocalFile::open(path)?))
+    }
+
+    /// Opens a regular file for reading and writing. What is written goes to the file after about a second, when it is
+    /// synced, or when the last open of the file is dropped: see [`File`].
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_rw(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
+        self.open_backing(Arc::new(LocalFile::open_rw(path)?))
+    }
+
+    /// As [`open_rw`](Self::open_rw); the file is made if it is not there. What is in it stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn create(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
+        self.open_backing(Arc::new(LocalFile::create(path)?))
+    }
+
+    /// Writes the dirty pages of all files to their backings, which may keep them in memory for a while.
+    ///
+    /// # Errors
+    ///
+    /// The first one; each is told to those who have the file open as well.
+    pub fn flush(&self) -> io::Result<()> {
+        self.inner.write_back_all()
     }
 
     /// Opens what any [`Backing`] gives. Backings of one identity share their pages, as opens of one file do.

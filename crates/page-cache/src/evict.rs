@@ -105,12 +105,11 @@ impl<S: Scheme> Inner<S> {
     fn evict_slot(&self, pfn: Pfn, slot: &Slot<UserSpace<S>>) -> bool {
         // R8: the look at the frame is stale; what counts is what the slot holds under the claim.
         let Some(claim) = slot.claim(self.zone()).filter(|claim| claim.pfn() == pfn) else { return false };
-        let Ok(frozen) = claim.freeze() else { return false };
-        // Nobody can make it dirty now.
-        if frozen.folio().is_dirty() {
-            frozen.publish();
+        // Newer than the backing: writeback comes first.
+        if claim.folio().is_dirty() {
             return false;
         }
+        let Ok(frozen) = claim.freeze() else { return false };
         frozen.remove().free();
         true
     }
@@ -129,7 +128,7 @@ impl<S: Scheme> Inner<S> {
         let zone = self.zone();
         self.counters.direct_reclaims.add(1);
         for round in 0..ROUNDS {
-            if self.reclaim(BATCH) == 0 {
+            if self.reclaim(BATCH) == 0 && !self.write_back_some() {
                 // Free frames may lie in the lists of other threads.
                 zone.drain();
             }

@@ -11,16 +11,19 @@ use crate::backing::Backing;
 use crate::cache::Inner;
 use crate::handle::PageHandle;
 use crate::mapping::{Mapping, page_of};
+use crate::opened::Opened;
 
-/// A file, open for reading through the cache. Clones, and other opens of the same file, share its pages.
+/// A file, open through the cache. Clones, and other opens of the same file, share its pages.
 #[derive(Clone)]
 pub struct File<S: Scheme = DefaultScheme> {
-    mapping: Arc<Mapping<S>>,
+    pub(crate) mapping: Arc<Mapping<S>>,
+    pub(crate) opened: Arc<Opened<S>>,
 }
 
 impl<S: Scheme> File<S> {
     pub(crate) fn new(inner: &Arc<Inner<S>>, backing: Arc<dyn Backing>) -> io::Result<Self> {
-        Ok(Self { mapping: Mapping::of(inner, backing)? })
+        let mapping = Mapping::of(inner, Arc::clone(&backing))?;
+        Ok(Self { opened: Arc::new(Opened::new(&mapping, backing)), mapping })
     }
 
     /// Reads into `buf` from `offset` on. How many bytes: fewer than asked only at the end of the file, or
@@ -55,7 +58,7 @@ impl<S: Scheme> File<S> {
     }
 
     /// Looks whether the version of the backing (of a file size, mtime and ctime) changed since it was opened or last
-    /// revalidated, and drops all its pages if so.
+    /// revalidated by anybody but this cache, and drops all its pages if so, but for those that are dirty.
     ///
     /// # Errors
     ///
@@ -64,7 +67,7 @@ impl<S: Scheme> File<S> {
         self.mapping.revalidate()
     }
 
-    /// Drops all cached pages of the file. Handles keep theirs.
+    /// Drops all cached pages of the file that are not dirty. Handles keep theirs.
     pub fn invalidate(&self) {
         self.mapping.invalidate();
     }

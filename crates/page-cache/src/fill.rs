@@ -6,7 +6,7 @@
 //! | 2. note mapping and page in its descriptor | |
 //! | 3. install it: from now on others find it, and sleep | somebody was first: free it, look again |
 //! | 4. have the backing fill it | it is taken out and freed; sleepers wake, look again, get their own error |
-//! | 5. compare with the length | as 4 |
+//! | 5. compare with the lengths of file and backing | as 4 |
 //! | 6. publish it: it opens, sleepers wake; tell the policy | |
 
 use std::io::{self, IoSliceMut};
@@ -53,8 +53,11 @@ impl<S: Scheme> Mapping<S> {
         let read = self.backing.fill(start, &mut [IoSliceMut::new(bytes)])?.min(FRAME_SIZE);
         bytes[read..].fill(0);
         counters.filled_bytes.add(read as u64);
+        // What the file has of it; the backing may have less, if the rest was written and is dirty elsewhere.
         let expected = self.len().saturating_sub(start).min(FRAME_SIZE as u64);
-        if expected == 0 || (read as u64) < expected {
+        // Relaxed: a hint; if it says too much, the look that follows says so.
+        let backed = self.backed.load(Ordering::Relaxed).saturating_sub(start);
+        if expected == 0 || (read as u64) < expected.min(backed) {
             // Dropping the claim empties the slot: the caller, who will look at the size, holds none.
             drop(claim);
             return Ok(Filled::Short { at: start + read as u64 });

@@ -14,6 +14,7 @@
 
 use std::collections::TryReserveError;
 use std::io;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use page_frames::{Platform, Slot};
@@ -68,13 +69,14 @@ impl<P: Platform> Index<P> {
         Ok(&slots[slot])
     }
 
-    /// Calls `visit` with every slot that exists, from page `first` on.
-    pub(crate) fn for_each_from(&self, first: u64, mut visit: impl FnMut(&Slot<P>)) {
+    /// Calls `visit` with every slot of a range of pages that exists.
+    pub(crate) fn for_each_in(&self, pages: Range<u64>, mut visit: impl FnMut(&Slot<P>)) {
         for (number, chunk) in self.chunks.iter().enumerate() {
             for (leaf, slots) in chunk.get().into_iter().flatten().enumerate() {
                 let begins = (((1 << number) - 1 + leaf) * LEAF) as u64;
-                let skip = first.saturating_sub(begins).min(LEAF as u64) as usize;
-                slots.get().into_iter().flat_map(|slots| &slots[skip..]).for_each(&mut visit);
+                let within = |page: u64| page.saturating_sub(begins).min(LEAF as u64) as usize;
+                let range = within(pages.start)..within(pages.end);
+                slots.get().into_iter().flat_map(|slots| &slots[range.clone()]).for_each(&mut visit);
             }
         }
     }
@@ -140,7 +142,7 @@ mod tests {
         }
         let count = |first| {
             let mut slots = 0;
-            index.for_each_from(first, |_| slots += 1);
+            index.for_each_in(first..u64::MAX, |_| slots += 1);
             slots
         };
         assert_eq!(count(0), 3 * LEAF);
@@ -148,5 +150,8 @@ mod tests {
         assert_eq!(count(512), 2 * LEAF);
         assert_eq!(count(1000), LEAF + 24);
         assert_eq!(count(u64::MAX), 0);
+        let mut slots = 0;
+        index.for_each_in(511..514, |_| slots += 1);
+        assert_eq!(slots, 3);
     }
 }

@@ -1,4 +1,4 @@
-//! A page cache in user space: files read through reference-counted page frames.
+//! A page cache in user space: files read and written through reference-counted page frames.
 //!
 //! ```text
 //!   File ──▶ Mapping (one per file) ──▶ index ──▶ Slot ──▶ folio ◀── PageHandle
@@ -37,6 +37,11 @@
 //! # }
 //! ```
 //!
+//! # Writing
+//!
+//! A writer that finds a page held writes to a copy and switches the slot; else it freezes the page and writes in place. Dirty pages
+//! go to the backing by writeback: see [`File`] for what is promised when.
+//!
 //! # What of a changing file is seen
 //!
 //! A read that would end early looks at the file's size first, so growth and truncation are seen where
@@ -45,8 +50,6 @@
 //!
 //! # What this crate deliberately lacks, and where it would go
 //!
-//! - **Writing**: a writer claims the slot and freezes the folio, or copies it and replaces it when handles
-//!   exist (`FrozenClaim::replace`); dirty marks and `writeback.rs` beside `truncate.rs`.
 //! - **Readahead**: `fill.rs` installs one folio; readahead installs a run of them before its one read.
 //! - **`io_uring`**: a `Backing::fill_all`; a claim may be carried to the completion.
 //! - **Large folios**: the index holds one slot per 4 KiB page; a folio of order n would fill 2^n of them.
@@ -56,17 +59,25 @@
 
 mod backing;
 mod cache;
+mod dirty;
+mod errors;
 mod evict;
 mod file;
+mod file_write;
 mod fill;
+mod flusher;
 mod handle;
 mod index;
 mod lookup;
 mod mapping;
+mod opened;
 pub mod reclaim;
 mod registry;
+mod resize;
 mod stats;
 mod truncate;
+mod write;
+mod writeback;
 
 pub use backing::{Backing, Call, Durable, Fault, Fill, Identity, LocalFile, Memory, Version};
 pub use cache::Cache;

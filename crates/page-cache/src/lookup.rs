@@ -2,7 +2,7 @@
 
 use std::io;
 
-use page_frames::{FRAME_SIZE, FolioRef, Lookup, Slot, UserSpace, Zone};
+use page_frames::{FRAME_SIZE, FolioRef, Lookup, Slot, UserSpace};
 use page_ref::{CHECKS, Scheme};
 
 use crate::fill::Filled;
@@ -73,17 +73,25 @@ impl<S: Scheme> Mapping<S> {
                     slot.wait();
                 }
                 Lookup::Moved => counters.refused_moved.add(1),
-                Lookup::Saturated => forget(slot, self.zone),
+                Lookup::Saturated => self.desaturate(slot, page)?,
             }
         }
         Ok(None)
     }
-}
 
-/// Takes a folio out whose count is saturated: it is leaked, but its page can be read into another one.
-fn forget<S: Scheme>(slot: &Slot<UserSpace<S>>, zone: &'static Zone<UserSpace<S>>) {
-    match slot.claim(zone) {
-        Some(claim) => drop(claim.remove()),
-        None => slot.wait(),
+    /// Puts a copy in the place of a folio whose count is saturated: that one is leaked.
+    fn desaturate(&self, slot: &Slot<UserSpace<S>>, page: u32) -> io::Result<()> {
+        let mut new = self.spare(page)?;
+        if let Some(claim) = slot.claim(self.zone) {
+            new.as_mut_slice().copy_from_slice(claim.folio().as_slice());
+            new.set_dirty(claim.folio().is_dirty());
+            let pfn = new.pfn();
+            drop(claim.replace(new));
+            self.inner.admit(pfn, self.private(page));
+        } else {
+            new.free();
+            slot.wait();
+        }
+        Ok(())
     }
 }

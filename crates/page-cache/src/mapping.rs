@@ -1,8 +1,8 @@
 //! A mapping: one file's pages, however many times it is open.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use page_frames::{FRAME_SIZE, UserSpace, Zone};
 use page_ref::Scheme;
@@ -10,18 +10,22 @@ use parking_lot::Mutex;
 
 use crate::backing::{Backing, Identity, Version};
 use crate::cache::Inner;
+use crate::dirty::Dirty;
+use crate::errors::Errors;
 use crate::index::Index;
 
 /// The pages of one backing in one cache.
 ///
 /// | field | who writes it |
 /// | --- | --- |
-/// | `len`, `cuts` | under the lock `version`, by `truncate.rs`; read anywhere |
-/// | `version` | under its lock |
+/// | `len`, `cuts` | under the lock `length`; read anywhere |
+/// | `backed` | who looked at the backing or changed it: a hint |
 /// | `index` | by the rules of slots |
+/// | `dirty` | under the claim of the page |
+/// | `writer` | by the first open that may write |
 ///
-/// Lock order: `version`, then claims on slots. **Invariant:** nobody takes `version`, or waits for a slot,
-/// while holding a claim.
+/// Lock order: `grow`, `changing`, `length`, then claims on slots. **Invariant:** nobody takes one of the three, or waits
+/// for a slot, while holding a claim.
 pub(crate) struct Mapping<S: Scheme> {
     pub(crate) index: Index<UserSpace<S>>,
     /// The zone of `inner`, without the way through it: a hit needs no more than this line.
@@ -36,7 +40,20 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) id: u32,
     identity: Identity,
     pub(crate) backing: Arc<dyn Backing>,
-    pub(crate) version: Mutex<Version>,
+    /// What dirty pages are written to.
+    pub(crate) writer: OnceLock<Arc<dyn Backing>>,
+    /// The length of the backing, as it was last seen or made: a fill that ends before it asks again.
+    pub(crate) backed: AtomicU64,
+    pub(crate) dirty: Dirty,
+    pub(crate) errors: Errors,
+    /// Open files: the last to be closed writes what is dirty.
+    pub(crate) opens: AtomicUsize,
+    /// The right to make the file longer, or to cut it, in several steps.
+    pub(crate) grow: Mutex<()>,
+    /// The right to change the backing, with the version that it had after our last change or look.
+    pub(crate) changing: Mutex<Version>,
+    /// The right to change `len` and `cuts`.
+    pub(crate) length: Mutex<()>,
     pub(crate) inner: Arc<Inner<S>>,
 }
 
@@ -53,7 +70,14 @@ impl<S: Scheme> Mapping<S> {
             id,
             identity,
             backing,
-            version: Mutex::new(version),
+            writer: OnceLock::new(),
+            backed: AtomicU64::new(version.len),
+            dirty: Dirty::default(),
+            errors: Errors::default(),
+            opens: AtomicUsize::new(0),
+            grow: Mutex::new(()),
+            changing: Mutex::new(version),
+            length: Mutex::new(()),
             inner: Arc::clone(inner),
         });
         if shared {
@@ -76,6 +100,16 @@ impl<S: Scheme> Mapping<S> {
         self.cuts.load(Ordering::Acquire)
     }
 
+    pub(crate) fn opened(&self) {
+        // Relaxed: who opens has the mapping already.
+        self.opens.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        // Acquire: pairs with AcqRel in closed.
+        self.opens.load(Ordering::Acquire) > 0
+    }
+
     /// What is noted in the descriptor of a page's folio, for those who come by frame number.
     pub(crate) fn private(&self, page: u32) -> u64 {
         u64::from(self.id) << 32 | u64::from(page)
@@ -85,7 +119,7 @@ impl<S: Scheme> Mapping<S> {
 impl<S: Scheme> Drop for Mapping<S> {
     fn drop(&mut self) {
         // Nobody else is here: whoever visits a slot, by name or by frame number, holds the mapping.
-        self.drop_pages_from(0);
+        self.drop_pages(0..u64::MAX);
         self.inner.registry.remove(self.identity, self.id);
     }
 }

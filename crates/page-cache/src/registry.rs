@@ -68,6 +68,12 @@ impl<S: Scheme> Registry<S> {
         self.by_id.write().remove(&id);
     }
 
+    /// All that are there.
+    pub(crate) fn all(&self) -> Vec<Arc<Mapping<S>>> {
+        // Collected under the lock, dropped by the caller: see above.
+        self.by_id.read().values().filter_map(Weak::upgrade).collect()
+    }
+
     fn by_id(&self, id: u32) -> Option<Arc<Mapping<S>>> {
         self.by_id.read().get(&id)?.upgrade()
     }

@@ -9,6 +9,12 @@ pub struct CacheStats {
     pub misses: u64,
     /// Bytes that misses read.
     pub filled_bytes: u64,
+    /// Bytes that were written to backings.
+    pub written_bytes: u64,
+    /// Requests to write that failed; their pages stayed dirty.
+    pub write_errors: u64,
+    /// Times that a writer had to write dirty pages, because there were too many.
+    pub throttled: u64,
     /// Pages that reclaim freed, asked for or direct.
     pub reclaimed: u64,
     /// Times that a miss found no free frame and had to reclaim.
@@ -40,6 +46,9 @@ impl Counter {
 pub(crate) struct Counters {
     pub(crate) misses: Counter,
     pub(crate) filled_bytes: Counter,
+    pub(crate) written_bytes: Counter,
+    pub(crate) write_errors: Counter,
+    pub(crate) throttled: Counter,
     pub(crate) reclaimed: Counter,
     pub(crate) direct_reclaims: Counter,
     pub(crate) refused_frozen: Counter,
@@ -52,6 +61,9 @@ impl Counters {
         CacheStats {
             misses: self.misses.get(),
             filled_bytes: self.filled_bytes.get(),
+            written_bytes: self.written_bytes.get(),
+            write_errors: self.write_errors.get(),
+            throttled: self.throttled.get(),
             reclaimed: self.reclaimed.get(),
             direct_reclaims: self.direct_reclaims.get(),
             refused_frozen: self.refused_frozen.get(),

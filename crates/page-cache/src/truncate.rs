@@ -1,45 +1,91 @@
 //! Truncation: taking pages out of the index, because the file changed or somebody asks for it.
 //!
 //! A page that is held leaves all the same: it belongs to its holders then, and is freed by the last of them.
+//!
+//! A page that is dirty stays, whatever somebody else did to the file: what was written through the cache is newer. So the
+//! length is never less than what the dirty pages say. Only who cuts the file through the cache drops them.
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{Ordering, fence};
 
-use page_frames::{FRAME_SIZE, Platform, Slot, Zone};
+use page_frames::{FRAME_SIZE, Slot, UserSpace};
 use page_ref::Scheme;
 
 use crate::mapping::Mapping;
+
+/// How often the last page may be dirty again when the file has grown beside us, before the growth waits for the next look.
+const LOOKS: u32 = 8;
 
 impl<S: Scheme> Mapping<S> {
     /// Looks at the file's size, and applies it. The length now.
     #[cold]
     pub(crate) fn refresh_len(&self) -> io::Result<u64> {
-        let _version = self.version.lock();
-        // Under the lock: of two looks the later one must be applied last.
-        let len = self.backing.version()?.len;
-        self.set_len(len);
-        Ok(len)
+        for _ in 0..LOOKS {
+            let at = {
+                let _length = self.length.lock();
+                match self.look(None)? {
+                    Ok(len) => return Ok(len),
+                    Err(page) => page,
+                }
+            };
+            // What was appended beside us belongs into a page that we have not written.
+            self.write_back(at..at + 1)?;
+        }
+        Ok(self.len())
     }
 
-    /// Looks whether the file changed since it was opened or last looked at, and drops everything if so.
+    /// Looks whether the file changed since it was opened or last looked at, and drops what is clean if so.
     pub(crate) fn revalidate(&self) -> io::Result<bool> {
-        let mut version = self.version.lock();
+        self.refresh_len()?;
+        let mut stamp = self.changing.lock();
+        let _length = self.length.lock();
         let now = self.backing.version()?;
-        let changed = now != *version;
-        self.set_len(now.len);
+        let changed = now != *stamp;
+        if self.look(Some(now.len))?.is_err() {
+            // It grows under our hands: what it was given is found by the next look.
+            return Ok(true);
+        }
         if changed {
-            self.drop_pages_from(0);
-            *version = now;
+            self.invalidate();
+            *stamp = now;
         }
         Ok(changed)
     }
 
-    /// Drops every page of the file.
+    /// Drops every page of the file that is not dirty.
     pub(crate) fn invalidate(&self) {
-        self.drop_pages_from(0);
+        self.drop_clean_pages_from(0);
     }
 
-    /// Makes `new` the length. Under the lock `version`.
+    /// Looks at the file's size unless it was looked at just now, and applies it, under the lock `length`: of two looks
+    /// the later one must be applied last. `Err`: a dirty page that must be written before.
+    fn look(&self, seen: Option<u64>) -> io::Result<Result<u64, u64>> {
+        // Before the look: what is written between the two is in what it sees.
+        let unwritten = self.dirty.end();
+        let backed = match seen {
+            Some(len) => len,
+            None => self.backing.version()?.len,
+        };
+        let old = self.len();
+        let last = old / FRAME_SIZE as u64;
+        if backed > old && !old.is_multiple_of(FRAME_SIZE as u64) && self.dirty.contains(last as u32) {
+            return Ok(Err(last));
+        }
+        // Relaxed: a hint for fills.
+        self.backed.store(backed, Ordering::Relaxed);
+        let new = backed.max(unwritten.min(old));
+        self.set_len(new);
+        // Somebody may have begun to write before the cut, to a page behind it, and not have finished before the look.
+        let unwritten = self.dirty.end();
+        if unwritten > new && new < old {
+            // Release: pairs with Acquire in `len`.
+            self.len.store(unwritten.min(old), Ordering::Release);
+        }
+        Ok(Ok(self.len()))
+    }
+
+    /// Makes `new` the length. Under the lock `length`.
     fn set_len(&self, new: u64) {
         // Relaxed: written under the lock only.
         let old = self.len.load(Ordering::Relaxed);
@@ -49,41 +95,57 @@ impl<S: Scheme> Mapping<S> {
             // SeqCst, the fence in fill: a fill that this visit does not see reads the file after the
             // look at its size, so it gets the new bytes.
             fence(Ordering::SeqCst);
-            self.drop_pages_from(old / FRAME_SIZE as u64);
+            self.drop_clean_pages_from(old / FRAME_SIZE as u64);
             // Release: pairs with Acquire in `len`.
             self.len.store(new, Ordering::Release);
         } else if new < old {
             // The other way round: from now on fills past the end decline, and readers notice.
             self.len.store(new, Ordering::Release);
-            // After the length, before the pages go; Release: pairs with Acquire in `cuts`. No other writer.
-            self.cuts.store(self.cuts.load(Ordering::Relaxed) + 1, Ordering::Release);
-            // SeqCst, Dekker with the fence in fill: either this visit sees the fill's claim and waits for it,
-            // or the fill sees the new length and takes its page out by itself.
+            self.count_cut();
+            // SeqCst, Dekker with the fences in fill and write: either this visit sees the claim and waits for it,
+            // or they see the new length and take their page out by themselves.
             fence(Ordering::SeqCst);
-            self.drop_pages_from(new / FRAME_SIZE as u64);
+            self.drop_clean_pages_from(new / FRAME_SIZE as u64);
         }
     }
 
-    /// Empties every slot from a page on. Waits for those in progress.
-    pub(crate) fn drop_pages_from(&self, page: u64) {
-        self.index.for_each_from(page, |slot| drop_page(slot, self.zone));
+    /// After the length, before the pages go. Under the lock `length`.
+    pub(crate) fn count_cut(&self) {
+        // Relaxed: no other writer. Release: pairs with Acquire in `cuts`.
+        self.cuts.store(self.cuts.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
-}
 
-/// Empties a slot.
-fn drop_page<P: Platform>(slot: &Slot<P>, zone: &'static Zone<P>) {
-    loop {
-        if let Some(claim) = slot.claim(zone) {
-            match claim.freeze() {
-                Ok(frozen) => frozen.remove().free(),
-                // Somebody holds it: the index's reference goes, theirs stay.
-                Err(claim) => drop(claim.remove()),
+    /// Empties every slot of a range of pages. Waits for those in progress. Dirty pages are lost.
+    pub(crate) fn drop_pages(&self, pages: Range<u64>) {
+        self.index.for_each_in(pages, |slot| self.drop_page(slot, true));
+    }
+
+    /// Empties every slot from a page on that is not dirty. Waits for those in progress.
+    fn drop_clean_pages_from(&self, page: u64) {
+        self.index.for_each_in(page..u64::MAX, |slot| self.drop_page(slot, false));
+    }
+
+    fn drop_page(&self, slot: &Slot<UserSpace<S>>, even_dirty: bool) {
+        loop {
+            if let Some(mut claim) = slot.claim(self.zone) {
+                if claim.folio().is_dirty() {
+                    if !even_dirty {
+                        return;
+                    }
+                    claim.set_dirty(false);
+                    self.forget_dirty(claim.folio().private() as u32);
+                }
+                match claim.freeze() {
+                    Ok(frozen) => frozen.remove().free(),
+                    // Somebody holds it: the index's reference goes, theirs stay.
+                    Err(claim) => drop(claim.remove()),
+                }
+                return;
             }
-            return;
+            if slot.is_empty() {
+                return;
+            }
+            slot.wait();
         }
-        if slot.is_empty() {
-            return;
-        }
-        slot.wait();
     }
 }

@@ -199,7 +199,7 @@ impl Backing for Memory {
     }
 
     fn version(&self) -> io::Result<Version> {
-        self.enter(Call::Version)?;
+        whole::retry(|| self.enter(Call::Version))?;
         let bytes = self.bytes.lock();
         // Relaxed: read under the lock; who changes the bytes counts after it, and an older count says "changed" later.
         Ok(Version { len: bytes.len, stamp: [self.changes.load(Ordering::Relaxed), 0, 0, 0] })

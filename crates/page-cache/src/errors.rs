@@ -1,0 +1,85 @@
+//! Errors of writeback: each is told once to every open file, as `fsync` promises (Linux's `errseq_t`).
+//!
+//! A mapping counts its errors. An open file remembers the count that it was told last, and is told the newest error when
+//! the count has moved on: once. A file that is opened after an error learns of it only if nobody was told before.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// The newest error of a mapping.
+#[derive(Debug, Default)]
+pub(crate) struct Errors {
+    newest: Mutex<Newest>,
+}
+
+#[derive(Debug, Default)]
+struct Newest {
+    count: u64,
+    error: Option<io::Error>,
+    told: bool,
+}
+
+/// How far one open file was told.
+#[derive(Debug)]
+pub(crate) struct Told(AtomicU64);
+
+impl Errors {
+    /// Notes an error, for everybody who has the file open.
+    pub(crate) fn record(&self, error: &io::Error) {
+        let mut newest = self.newest.lock();
+        newest.count += 1;
+        newest.error = Some(copy(error));
+        newest.told = false;
+    }
+
+    /// Where a file that is opened now begins.
+    pub(crate) fn begin(&self) -> Told {
+        let newest = self.newest.lock();
+        Told(AtomicU64::new(newest.count - u64::from(newest.count > 0 && !newest.told)))
+    }
+
+    /// The newest error, if this file was not told of it.
+    pub(crate) fn tell(&self, told: &Told) -> io::Result<()> {
+        let mut newest = self.newest.lock();
+        // Relaxed: under the lock.
+        if told.0.swap(newest.count, Ordering::Relaxed) == newest.count {
+            return Ok(());
+        }
+        newest.told = true;
+        newest.error.as_ref().map_or(Ok(()), |error| Err(copy(error)))
+    }
+}
+
+/// The same error again: by its number where it has one.
+fn copy(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_is_told_once_to_each_file_that_was_open() {
+        let errors = Errors::default();
+        let (first, second) = (errors.begin(), errors.begin());
+        let code = |told| errors.tell(told).map_err(|error| error.raw_os_error());
+        assert_eq!(code(&first), Ok(()));
+        errors.record(&io::Error::from_raw_os_error(28));
+        // Nobody was told yet: a file that comes now is.
+        let third = errors.begin();
+        assert_eq!([code(&first), code(&first)], [Err(Some(28)), Ok(())]);
+        // Somebody was: this one is not.
+        let fourth = errors.begin();
+        assert_eq!([code(&second), code(&third), code(&fourth)], [Err(Some(28)), Err(Some(28)), Ok(())]);
+        errors.record(&io::Error::from_raw_os_error(5));
+        errors.record(&io::Error::other("lost"));
+        assert_eq!(errors.tell(&fourth).unwrap_err().to_string(), "lost");
+        assert_eq!(code(&fourth), Ok(()));
+    }
+}

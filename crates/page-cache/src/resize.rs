@@ -1,0 +1,142 @@
+//! Cutting, lengthening and punching, because a user of the file asks for it.
+//!
+//! The backing first: if it refuses, nothing has changed. It is asked under `changing`, so no writeback is under way that
+//! would bring back what goes. What is dirty of the range is dropped, for that is what was asked for.
+
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{Ordering, fence};
+
+use page_frames::{FRAME_SIZE, FrozenFolio, Slot, UserSpace};
+use page_ref::Scheme;
+use parking_lot::MutexGuard;
+
+use crate::backing::Backing;
+use crate::mapping::{Mapping, page_of};
+use crate::writeback::change;
+
+impl<S: Scheme> Mapping<S> {
+    /// Makes `new` the length: cuts, or appends zeroes.
+    pub(crate) fn resize(&self, writer: &dyn Backing, new: u64) -> io::Result<()> {
+        if i64::try_from(new).is_err() {
+            let message = format!("a length of {new} is more than any file's, {} at the most", i64::MAX);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let _grow = self.grow.lock();
+        // Bytes that somebody else appended are no zeroes.
+        let known = self.refresh_len()?;
+        // What is kept of the page that the cut goes through may be held: then it is copied.
+        let mut spare = match page_of(new) {
+            Ok(page) if new < known && !new.is_multiple_of(FRAME_SIZE as u64) => Some(self.spare(page)?),
+            _ => None,
+        };
+        let result = self.resize_with(writer, new, &mut spare);
+        if let Some(spare) = spare {
+            spare.free();
+        }
+        result
+    }
+
+    fn resize_with(
+        &self,
+        writer: &dyn Backing,
+        new: u64,
+        spare: &mut Option<FrozenFolio<UserSpace<S>>>,
+    ) -> io::Result<()> {
+        let mut stamp = self.changing.lock();
+        let _length = self.length.lock();
+        change(writer, &mut stamp, || writer.set_len(new))?;
+        // Relaxed: a hint.
+        self.backed.store(new, Ordering::Relaxed);
+        let old = self.len();
+        // Release: pairs with Acquire in `len`.
+        self.len.store(new, Ordering::Release);
+        if new >= old {
+            return Ok(());
+        }
+        self.count_cut();
+        // SeqCst, Dekker with the fences in fill and write: as in set_len.
+        fence(Ordering::SeqCst);
+        let first = new / FRAME_SIZE as u64;
+        let within = new as usize % FRAME_SIZE;
+        if within > 0
+            && let Some(slot) = u32::try_from(first).ok().and_then(|page| self.index.get(page))
+        {
+            self.cut_page(slot, within, spare);
+        }
+        self.drop_pages(first + u64::from(within > 0)..u64::MAX);
+        Ok(())
+    }
+
+    /// Cuts the page that the file ends in: if it is dirty its rest becomes zeroes, else it is read again.
+    fn cut_page(&self, slot: &Slot<UserSpace<S>>, within: usize, spare: &mut Option<FrozenFolio<UserSpace<S>>>) {
+        loop {
+            match slot.claim(self.zone) {
+                Some(claim) if !claim.folio().is_dirty() => return drop(claim.remove()),
+                Some(claim) => match claim.freeze() {
+                    Ok(mut claim) => {
+                        claim.folio_mut().as_mut_slice()[within..].fill(0);
+                        return claim.publish();
+                    }
+                    Err(claim) => {
+                        // Readers hold pages for a moment only, but handles for as long as they like.
+                        let Some(mut new) = spare.take() else { continue };
+                        new.as_mut_slice()[..within].copy_from_slice(&claim.folio().as_slice()[..within]);
+                        new.as_mut_slice()[within..].fill(0);
+                        new.set_dirty(true);
+                        return drop(claim.replace(new));
+                    }
+                },
+                None if slot.is_empty() => return,
+                None => slot.wait(),
+            }
+        }
+    }
+
+    /// Makes a range zeroes, and gives the space of its whole pages back. What lies past the end stays past the end.
+    pub(crate) fn punch(&self, writer: &dyn Backing, offset: u64, len: u64) -> io::Result<()> {
+        // Nobody cuts the file before the zeroes are there.
+        let mut grow = Some(self.grow.lock());
+        let end = offset.saturating_add(len).min(self.refresh_len()?);
+        if offset >= end {
+            return Ok(());
+        }
+        let page = FRAME_SIZE as u64;
+        let whole = offset.div_ceil(page)..end / page;
+        if whole.start >= whole.end {
+            return self.write_zeroes(offset..end, &mut grow);
+        }
+        self.write_zeroes(offset..whole.start * page, &mut grow)?;
+        self.punch_pages(writer, whole.clone())?;
+        self.write_zeroes(whole.end * page..end, &mut grow)
+    }
+
+    fn punch_pages(&self, writer: &dyn Backing, pages: Range<u64>) -> io::Result<()> {
+        let mut stamp = self.changing.lock();
+        let _length = self.length.lock();
+        let len = self.len();
+        let bytes = pages.start * FRAME_SIZE as u64..pages.end * FRAME_SIZE as u64;
+        change(writer, &mut stamp, || {
+            // The end of the file may be known from dirty pages only, which go.
+            if writer.version()?.len < len {
+                writer.set_len(len)?;
+            }
+            writer.punch(bytes.start, bytes.end - bytes.start)
+        })?;
+        // SeqCst, Dekker with the fence in fill: either this visit sees the fill's claim and waits for it, or the fill
+        // reads after the punch.
+        fence(Ordering::SeqCst);
+        self.drop_pages(pages);
+        Ok(())
+    }
+
+    fn write_zeroes<'m>(&'m self, range: Range<u64>, grow: &mut Option<MutexGuard<'m, ()>>) -> io::Result<()> {
+        let zeroes = [0; FRAME_SIZE];
+        let mut at = range.start;
+        while at < range.end {
+            let n = (range.end - at).min(FRAME_SIZE as u64) as usize;
+            at += self.write_parts(at, &zeroes[..n], grow)? as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! Writeback: dirty pages go to the backing, neighbours in one request.
+//!
+//! | step | |
+//! | --- | --- |
+//! | 1. take a run of neighbours from the set | under `changing`: one request of a mapping at a time |
+//! | 2. take a reference on each page | from now on nobody writes to them in place, frees or moves them |
+//! | 3. ask for the length | after 2, so that no byte is left out |
+//! | 4. write | no claim is held: readers read, writers write to copies |
+//! | 5. each page that is still the one in its slot is clean | else somebody wrote to a copy, which is dirty |
+//!
+//! When step 4 fails, the error is noted for every open file, the pages stay dirty, and are written again by the next
+//! sync, by the flusher, or when memory is needed. Nothing is dropped.
+//!
+//! A page counts as dirty until the backing has it, so reclaim and invalidation leave it alone until then.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use page_frames::{FRAME_SIZE, FolioRef, FrozenFolio, Lookup, UserSpace};
+use page_ref::Scheme;
+
+use crate::backing::{Backing, Durable, Version};
+use crate::cache::Inner;
+use crate::errors::Told;
+use crate::mapping::Mapping;
+
+/// Pages in one request: 1 MiB.
+const RUN: u64 = 256;
+
+/// A page, held while it is written.
+type Held<S> = (u64, FolioRef<UserSpace<S>>);
+
+impl<S: Scheme> Mapping<S> {
+    /// Marks a page as dirty. Under its claim.
+    pub(crate) fn make_dirty(&self, folio: &mut FrozenFolio<UserSpace<S>>, page: u32) {
+        if !folio.is_dirty() {
+            folio.set_dirty(true);
+            self.dirty.insert(page);
+            self.inner.dirty_pages_changed(1);
+        }
+    }
+
+    /// Takes a page out of the set. Under its claim.
+    pub(crate) fn forget_dirty(&self, page: u32) {
+        self.dirty.remove(page);
+        self.inner.dirty_pages_changed(-1);
+    }
+
+    /// Returns when everything that was written before is durable, or an error was told.
+    pub(crate) fn sync(&self, what: Durable, told: &Told) -> io::Result<()> {
+        // Its error is told below, with those of others.
+        let _ = self.write_back(0..u64::MAX);
+        let backing: &dyn Backing = self.writer.get().map_or(&*self.backing, |writer| &**writer);
+        if let Err(error) = backing.sync(what) {
+            self.errors.record(&error);
+        }
+        self.errors.tell(told)
+    }
+
+    /// Writes the dirty pages within a range. The first error; the others are tried all the same.
+    pub(crate) fn write_back(&self, pages: Range<u64>) -> io::Result<()> {
+        let mut result = Ok(());
+        let mut at = pages.start;
+        while let Some((run, written)) = self.write_run(at..pages.end) {
+            at = run.end;
+            result = result.and(written);
+        }
+        result
+    }
+
+    /// Writes the first dirty neighbours within a range. Which, and how it went; `None`: there are none.
+    pub(crate) fn write_run(&self, pages: Range<u64>) -> Option<(Range<u64>, io::Result<()>)> {
+        let mut stamp = self.changing.lock();
+        // Without a writer nothing can have become dirty.
+        let writer = self.writer.get()?;
+        let run = self.dirty.run(pages, RUN);
+        if run.is_empty() {
+            return None;
+        }
+        let held = self.hold(run.clone());
+        // Under the lock, after the pages: see `grow_by`.
+        let len = {
+            let _length = self.length.lock();
+            self.len()
+        };
+        let slices: Vec<IoSlice<'_>> = held
+            .iter()
+            .map(|(page, folio)| {
+                let n = len.saturating_sub(page * FRAME_SIZE as u64).min(FRAME_SIZE as u64);
+                IoSlice::new(&folio.first_frame()[..n as usize])
+            })
+            .collect();
+        let Some(&(first, _)) = held.first() else { return Some((run, Ok(()))) };
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        let start = first * FRAME_SIZE as u64;
+        let written = change(&**writer, &mut stamp, || writer.write(start, &slices));
+        let run = run.start..first + held.len() as u64;
+        match &written {
+            Ok(()) => {
+                self.inner.counters.written_bytes.add(bytes as u64);
+                // Before they count as clean: a fill that finds them gone expects that much. Relaxed: a hint, as any
+                // look at the backing is.
+                self.backed.fetch_max(start + bytes as u64, Ordering::Relaxed);
+                for held in &held {
+                    self.make_clean(held);
+                }
+            }
+            Err(error) => {
+                self.inner.counters.write_errors.add(1);
+                self.errors.record(error);
+            }
+        }
+        Some((run, written))
+    }
+
+    /// References on the first neighbours of a run that are there. Waits for writers.
+    fn hold(&self, run: Range<u64>) -> Vec<Held<S>> {
+        let mut held: Vec<Held<S>> = Vec::with_capacity((run.end - run.start) as usize);
+        for page in run {
+            let Some(slot) = u32::try_from(page).ok().and_then(|page| self.index.get(page)) else { break };
+            loop {
+                match slot.get(self.zone) {
+                    Lookup::Hit(folio) => {
+                        held.push((page, folio));
+                        break;
+                    }
+                    Lookup::InProgress => slot.wait(),
+                    Lookup::Moved => {}
+                    // Nobody empties a dirty slot but under `changing`, and a saturated folio is copied by its next
+                    // reader: a gap ends the request.
+                    Lookup::Empty | Lookup::Saturated if held.is_empty() => break,
+                    Lookup::Empty | Lookup::Saturated => return held,
+                }
+            }
+        }
+        held
+    }
+
+    /// What was written is clean, unless somebody wrote to a copy meanwhile.
+    fn make_clean(&self, (page, folio): &Held<S>) {
+        let Some(slot) = self.index.get(*page as u32) else { return };
+        loop {
+            if let Some(mut claim) = slot.claim(self.zone) {
+                if claim.pfn() == folio.pfn() && claim.folio().is_dirty() {
+                    claim.set_dirty(false);
+                    self.forget_dirty(*page as u32);
+                }
+                return;
+            }
+            if slot.is_empty() {
+                return;
+            }
+            slot.wait();
+        }
+    }
+
+    /// Makes a writer wait, by letting it work, when too much is dirty. With no lock held but `grow`.
+    pub(crate) fn throttle(&self) -> io::Result<()> {
+        let dirty = self.inner.dirty_pages();
+        let limit = self.inner.dirty_limit();
+        if dirty > limit / 2 {
+            self.inner.flusher.hurry();
+        }
+        if dirty <= limit {
+            return Ok(());
+        }
+        self.inner.counters.throttled.add(1);
+        if let Some((_, written)) = self.write_run(0..u64::MAX) {
+            return written;
+        }
+        self.inner.write_back_some();
+        Ok(())
+    }
+
+    /// An open file is closed. If it was the last one, nothing of it may be lost.
+    pub(crate) fn closed(self: &Arc<Self>) {
+        // AcqRel: the last one sees what the others wrote.
+        if self.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        if !self.dirty.is_empty() {
+            let _ = self.write_back(0..u64::MAX);
+        }
+        self.inner.keep_unwritten(self);
+    }
+}
+
+/// A change of the backing, by us: if nobody else changed it before, its stamp is known afterwards, and the next look
+/// finds it unchanged. If somebody did, the next look will say so.
+pub(crate) fn change<T>(
+    backing: &dyn Backing,
+    stamp: &mut Version,
+    change: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let before = backing.version();
+    let result = change();
+    if before.is_ok_and(|before| before.stamp == stamp.stamp)
+        && let Ok(after) = backing.version()
+    {
+        *stamp = after;
+    }
+    result
+}
+
+impl<S: Scheme> Inner<S> {
+    /// How many pages are dirty. Racy.
+    pub(crate) fn dirty_pages(&self) -> u64 {
+        // Relaxed: a count.
+        self.dirty_pages.load(Ordering::Relaxed)
+    }
+
+    /// Pages that may be dirty before writers have to write them: a quarter of the budget.
+    pub(crate) fn dirty_limit(&self) -> u64 {
+        (self.budget_bytes() / FRAME_SIZE / 4) as u64
+    }
+
+    fn dirty_pages_changed(&self, by: i64) {
+        // Relaxed: a count.
+        if self.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed) == 0 && by > 0 {
+            self.flusher.wake();
+        }
+    }
+
+    /// Writes everything that is dirty. The first error; every file's is told to who has it open.
+    pub(crate) fn write_back_all(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        for mapping in self.registry.all() {
+            if !mapping.dirty.is_empty() {
+                result = result.and(mapping.write_back(0..u64::MAX));
+                self.keep_unwritten(&mapping);
+            }
+        }
+        result
+    }
+
+    /// Writes a run of some file, because memory is needed. Whether pages are clean that were not.
+    pub(crate) fn write_back_some(&self) -> bool {
+        let dirty = self.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
+        dirty.into_iter().any(|mapping| mapping.write_run(0..u64::MAX).is_some_and(|(_, written)| written.is_ok()))
+    }
+
+    /// Keeps a mapping that nobody has open as long as it is dirty, and no longer.
+    fn keep_unwritten(&self, mapping: &Arc<Mapping<S>>) {
+        let unneeded = {
+            let mut unwritten = self.unwritten.lock();
+            if mapping.dirty.is_empty() || mapping.is_open() {
+                unwritten.remove(&mapping.id)
+            } else {
+                unwritten.insert(mapping.id, Arc::clone(mapping))
+            }
+        };
+        // Not under the lock: it may be the last one.
+        drop(unneeded);
+    }
+}
