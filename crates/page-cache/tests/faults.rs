@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::fs;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{assert_nothing_leaked, file_of};
 use page_cache::{Cache, Call, Fault, File, Memory};
@@ -113,6 +113,17 @@ const STEPS: [Step; 15] = [
     ),
 ];
 
+/// The outcome of a run so short that the flusher, which comes after a second, was not part of it.
+fn undisturbed(run: impl Fn() -> &'static str) -> &'static str {
+    loop {
+        let started = Instant::now();
+        let outcome = run();
+        if started.elapsed() < Duration::from_millis(500) {
+            return outcome;
+        }
+    }
+}
+
 /// Runs one cell, checks it, and says what came of it.
 fn cell(step: &Step, call: Call, name: &str, fault: Fault) -> &'static str {
     let at = format!("{}, {call:?}, {name}", step.name);
@@ -178,10 +189,12 @@ fn every_call_fails_in_every_way_at_every_step() {
     let mut cells = 0;
     for (call_name, call) in CALLS {
         let _ = write!(table, "\n## {call_name}\n\n| step |");
-        FAULTS.iter().for_each(|(name, _)| _ = write!(table, " {name} |"));
+        for (name, _) in FAULTS {
+            let _ = write!(table, " {name} |");
+        }
         let _ = writeln!(table, "\n| --- |{}", " --- |".repeat(FAULTS.len()));
         for step in &STEPS {
-            let outcomes: Vec<_> = FAULTS.iter().map(|&(name, fault)| cell(step, call, name, fault)).collect();
+            let outcomes = FAULTS.map(|(name, fault)| undisturbed(|| cell(step, call, name, fault)));
             cells += outcomes.len();
             if outcomes.iter().any(|&outcome| outcome != "·") {
                 let _ = writeln!(table, "| {} | {} |", step.name, outcomes.join(" | "));
