@@ -13,6 +13,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     step::run("clippy", &mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
     step::run("docs", cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))?;
     build_without_std()?;
+    bare_metal()?;
     step::run("house rules", &mut cargo("test --quiet -p xtask"))
 }
 
@@ -23,6 +24,20 @@ fn build_without_std() -> Result<(), Failure> {
     }
     eprintln!("SKIPPED: the build for {BARE}: the target is missing, and 'rustup target add {BARE}' failed");
     step::run("the two lower crates for this machine instead", &mut cargo("check -p page-ref -p page-frames"))
+}
+
+/// The example that is no member, as its own folder says.
+fn bare_metal() -> Result<(), Failure> {
+    let inside = |arguments: &str| {
+        let mut command = cargo(arguments);
+        command.current_dir(root().join("examples/bare-metal")).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+        command
+    };
+    step::run("format of the bare-metal example", &mut inside("fmt --check"))?;
+    if is_installed() {
+        step::run("clippy on the bare-metal example", &mut inside("clippy --release -- -D warnings"))?;
+    }
+    Ok(())
 }
 
 /// Whether the bare target is there; installs it where that is possible.

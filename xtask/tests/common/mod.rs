@@ -21,12 +21,13 @@ pub(crate) fn crate_folders() -> Vec<String> {
     folders
 }
 
-/// Every Rust file of the members: sources, tests, examples, benches.
+/// Every Rust file of the members, and of the examples that are none: sources, tests, examples, benches.
 pub(crate) fn rust_files() -> Vec<String> {
     let mut files = Vec::new();
     for folder in crate_folders() {
         collect(&folder, &mut files);
     }
+    collect("examples", &mut files);
     files
 }
 

@@ -1,0 +1,119 @@
+//! The processor and the devices: serial port, local APIC, registers. A room of unsafe code: each instruction that Rust has no
+//! word for.
+
+use core::arch::asm;
+use core::fmt::{self, Write};
+use core::ptr;
+use core::sync::atomic::AtomicUsize;
+
+/// An APIC command: reset, then wait for STARTUP.
+pub const INIT: u32 = 0x4500;
+/// An APIC command: begin at the page in the low byte.
+pub const STARTUP: u32 = 0x4600;
+
+const COM1: u16 = 0x3f8;
+const DEBUG_EXIT: u16 = 0xf4;
+const APIC: usize = 0xfee0_0000;
+const GS_BASE: u32 = 0xc000_0101;
+
+fn out(port: u16, value: u8) {
+    // SAFETY: only called with the ports above, which access no memory.
+    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) };
+}
+
+fn input(port: u16) -> u8 {
+    let value;
+    // SAFETY: as in `out`.
+    unsafe { asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// Sets the serial port to 115200 baud, eight bits, no interrupts.
+pub fn open_serial() {
+    for (register, value) in [(1, 0x00), (3, 0x80), (0, 0x01), (1, 0x00), (3, 0x03), (2, 0xc7)] {
+        out(COM1 + register, value);
+    }
+}
+
+/// The serial port, to be written to.
+pub struct Serial;
+
+impl Write for Serial {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            while input(COM1 + 5) & 0x20 == 0 {
+                pause();
+            }
+            out(COM1, byte);
+        }
+        Ok(())
+    }
+}
+
+/// Prints one line.
+#[macro_export]
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use core::fmt::Write as _;
+        // The serial port takes everything.
+        let _ = writeln!($crate::machine::Serial, $($words)*);
+    }};
+}
+
+/// Ends QEMU with status `2 * code + 1`; on a machine without that device, stops this CPU.
+pub fn exit(code: u32) -> ! {
+    // SAFETY: the port is QEMU's debug exit, or nobody's.
+    unsafe { asm!("out dx, eax", in("dx") DEBUG_EXIT, in("eax") code, options(nomem, nostack, preserves_flags)) };
+    halt()
+}
+
+/// Stops this CPU for good.
+pub fn halt() -> ! {
+    loop {
+        // SAFETY: interrupts are off, so it sleeps for ever, and touches nothing.
+        unsafe { asm!("hlt", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+/// Tells the processor (and QEMU) that this CPU waits.
+pub fn pause() {
+    core::hint::spin_loop();
+}
+
+/// Gives this CPU its number; `cell` holds it from now on.
+pub fn set_cpu(cell: &'static AtomicUsize) {
+    let address = ptr::from_ref(cell).expose_provenance() as u64;
+    let (low, high) = (address as u32, (address >> 32) as u32);
+    // SAFETY: GS is used by `cpu` only, which reads through it what lies here for ever.
+    unsafe { asm!("wrmsr", in("ecx") GS_BASE, in("eax") low, in("edx") high, options(nostack, preserves_flags)) };
+}
+
+/// This CPU's number, which [`set_cpu`] gave it.
+pub fn cpu() -> usize {
+    let number;
+    // SAFETY: `set_cpu` comes first on every CPU.
+    unsafe { asm!("mov {}, gs:[0]", out(reg) number, options(nostack, readonly, preserves_flags)) };
+    number
+}
+
+fn apic(register: usize) -> *mut u32 {
+    ptr::with_exposed_provenance_mut(APIC + register)
+}
+
+/// This CPU's id, as interrupts name it.
+pub fn apic_id() -> u8 {
+    // SAFETY: the local APIC is mapped at its own address, and no memory.
+    (unsafe { apic(0x20).read_volatile() } >> 24) as u8
+}
+
+/// Sends an interrupt to one CPU and waits until it is under way.
+pub fn send_interrupt(apic_id: u8, command: u32) {
+    // SAFETY: as in `apic_id`. The write to the lower half sends.
+    unsafe { apic(0x310).write_volatile(u32::from(apic_id) << 24) };
+    // SAFETY: as above.
+    unsafe { apic(0x300).write_volatile(command) };
+    // SAFETY: as above.
+    while unsafe { apic(0x300).read_volatile() } & 1 << 12 != 0 {
+        pause();
+    }
+}

@@ -1,0 +1,70 @@
+//! The platform of a bare machine: a spin lock, the CPU's number from GS, waiting by spinning. A room of unsafe code: the
+//! lock's promise.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use lock_api::{GuardSend, RawMutex};
+use page_frames::Platform;
+use page_ref::schemes::Generational;
+
+use crate::machine;
+
+/// This machine.
+#[derive(Debug)]
+pub struct Machine;
+
+impl Platform for Machine {
+    type Scheme = Generational;
+    type Lock = SpinLock;
+
+    fn cpu() -> usize {
+        machine::cpu()
+    }
+
+    fn wait(_: usize, still: &dyn Fn() -> bool) {
+        while still() {
+            machine::pause();
+        }
+    }
+
+    /// Whoever waits looks for itself.
+    fn wake_all(_: usize) {}
+}
+
+/// A lock that spins. Interrupts are off on this machine, so holding it needs nothing else.
+#[derive(Debug)]
+pub struct SpinLock {
+    held: AtomicBool,
+}
+
+// SAFETY: only one swap of all finds the lock free, until `unlock`.
+unsafe impl RawMutex for SpinLock {
+    const INIT: Self = Self { held: AtomicBool::new(false) };
+    type Guard = GuardSend;
+
+    fn lock(&self) -> GuardSend {
+        loop {
+            if let Some(guard) = self.try_lock() {
+                return guard;
+            }
+            while self.is_locked() {
+                machine::pause();
+            }
+        }
+    }
+
+    fn try_lock(&self) -> Option<GuardSend> {
+        // Acquire: pairs with Release in unlock.
+        (!self.held.swap(true, Ordering::Acquire)).then(GuardSend::new)
+    }
+
+    unsafe fn unlock(&self, _: GuardSend) {
+        // Release: pairs with Acquire in try_lock.
+        self.held.store(false, Ordering::Release);
+    }
+
+    /// Relaxed: a hint when to try again.
+    fn is_locked(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+}

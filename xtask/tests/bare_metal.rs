@@ -1,0 +1,123 @@
+//! The example `examples/bare-metal`, booted in QEMU on 4, 16 and 64 virtual CPUs, and what it printed.
+//!
+//! Skipped, and said so, where QEMU or the target is missing.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What `isa-debug-exit` makes of the status 16 that the kernel ends with.
+const PASSED: i32 = 33;
+
+/// A guest that hangs is ended after this long; a run takes a few seconds.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+const TARGET: &str = "x86_64-unknown-none";
+
+#[test]
+fn a_bare_machine_hands_its_memory_over_and_uses_it_on_all_cpus() {
+    if let Some(missing) = missing() {
+        eprintln!("SKIPPED: the bare-metal example: {missing}");
+        return;
+    }
+    let kernel = build();
+    for cpus in [4, 16, 64] {
+        let (status, said) = boot(&kernel, cpus);
+        eprintln!("── {cpus} virtual CPUs\n{said}");
+        let lines: Vec<_> = said.lines().map(str::trim_end).collect();
+        assert_eq!((status, lines.last()), (Some(PASSED), Some(&"passed")), "{cpus} virtual CPUs said:\n{said}");
+        let one = |start: &str| {
+            let mut found = lines.iter().filter(|line| line.starts_with(start));
+            let line = found.next().unwrap_or_else(|| panic!("no line '{start}' from {cpus} virtual CPUs:\n{said}"));
+            assert!(found.next().is_none(), "'{start}' twice from {cpus} virtual CPUs:\n{said}");
+            numbers(line)
+        };
+        assert_eq!(one("cpus: "), [cpus, cpus]);
+        let map = one("folio on bare metal: ");
+        let (kib, blocks) = (map[0], map[1]);
+        assert!(kib > 200 << 10 && blocks * 2048 < kib, "{blocks} blocks online of {kib} KiB");
+        for scene in ["allocate: ", "folio: ", "split: ", "migrate: "] {
+            one(scene);
+        }
+        let torture = one("torture: ");
+        let (read, walked, migrated, replaced, split) = (torture[0], torture[1], torture[3], torture[4], torture[5]);
+        assert!(read >= cpus / 2 * 64, "{read} reads: each of {} readers owes 64", cpus / 2);
+        for (what, n) in [("walks", walked), ("migrated", migrated), ("replaced", replaced), ("split", split)] {
+            assert!(n > 0, "no {what} on {cpus} virtual CPUs");
+        }
+        let audit = one("audit: ");
+        assert_eq!(audit[0], blocks * 512, "frames of the blocks that went online");
+        assert_eq!(audit[1], (cpus - 1) * 16, "frames in stacks");
+        assert_eq!(audit[0], audit[1] + audit[2], "online frames are stacks or free");
+    }
+}
+
+/// What the test lacks on this machine.
+fn missing() -> Option<String> {
+    let runs = |command: &mut Command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    if !runs(Command::new("qemu-system-x86_64").arg("--version")) {
+        return Some("qemu-system-x86_64 is missing ('apt-get install qemu-system-x86')".to_owned());
+    }
+    let folder = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
+    let folder = folder.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let there = Path::new(&folder).read_dir().is_ok_and(|mut files| files.next().is_some());
+    (!there).then(|| format!("the target is missing ('rustup target add {TARGET}')"))
+}
+
+/// Builds the kernel as its own folder says.
+fn build() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/bare-metal");
+    let target = folder.join("../../target/bare-metal");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--release", "--quiet"]).current_dir(&folder).env("CARGO_TARGET_DIR", &target);
+    // The folder's own flags place the kernel; those of a surrounding build would replace them.
+    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("CARGO_BUILD_TARGET");
+    let status = cargo.status().expect("cargo starts");
+    assert!(status.success(), "the bare-metal example does not build: {status}");
+    target.join(TARGET).join("release/bare-metal")
+}
+
+/// Boots the kernel. The exit status, and what it printed over the serial port.
+fn boot(kernel: &Path, cpus: u64) -> (Option<i32>, String) {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "256M", "-smp", &cpus.to_string()])
+        .args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot", "-nodefaults"])
+        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel"])
+        .arg(kernel)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut guest = qemu.spawn().expect("QEMU starts");
+    let mut serial = guest.stdout.take().expect("its output is ours");
+    let reader = thread::spawn(move || {
+        let mut said = Vec::new();
+        serial.read_to_end(&mut said).expect("the serial port can be read");
+        String::from_utf8_lossy(&said).into_owned()
+    });
+    let status = wait(&mut guest);
+    (status, reader.join().expect("the reader does not panic"))
+}
+
+/// The guest's exit status; `None` when it had to be ended.
+fn wait(guest: &mut Child) -> Option<i32> {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = guest.try_wait().expect("a child can be waited for") {
+            return status.code();
+        }
+        if begun.elapsed() > PATIENCE {
+            guest.kill().expect("our own child");
+            guest.wait().expect("it ends");
+            return None;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The decimal numbers of a line, in order.
+fn numbers(line: &str) -> Vec<u64> {
+    line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect()
+}
