@@ -7,7 +7,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use page_frames::{FRAME_SIZE, FrozenFolio, Order, Owner, Pfn, Slot, UserSpace, Zone};
+use page_frames::{FRAME_SIZE, FrozenFolio, Mobility, Order, Owner, Pfn, Slot, UserSpace, Zone};
 use page_ref::{Scheme, Snapshot};
 
 use crate::cache::{CACHED, Inner};
@@ -120,7 +120,7 @@ impl<S: Scheme> Inner<S> {
     ///
     /// `OutOfMemory`, with how much is pinned, when for about 200 ms there was nothing to reclaim.
     pub(crate) fn allocate(&self) -> io::Result<FrozenFolio<UserSpace<S>>> {
-        self.zone().alloc_frozen(Order::ZERO).or_else(|_| self.allocate_by_reclaim())
+        self.zone().alloc_frozen_as(Order::ZERO, Mobility::Movable).or_else(|_| self.allocate_by_reclaim())
     }
 
     #[cold]
@@ -132,7 +132,7 @@ impl<S: Scheme> Inner<S> {
                 // Free frames may lie in the lists of other threads.
                 zone.drain();
             }
-            if let Ok(folio) = zone.alloc_frozen(Order::ZERO) {
+            if let Ok(folio) = zone.alloc_frozen_as(Order::ZERO, Mobility::Movable) {
                 return Ok(folio);
             }
             if round < YIELDS {

@@ -15,7 +15,7 @@ use std::vec::Vec;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::hotplug::{Offline, OfflineError};
-use crate::ids::{BLOCK_ORDER, FRAME_SIZE, Pfn};
+use crate::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn};
 use crate::memmap::MemmapMemory;
 use crate::migrate::Owner;
 use crate::platform::{KindOps, Platform};
@@ -40,7 +40,7 @@ fn pool() -> MutexGuard<'static, Vec<Pooled>> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A mapping of anonymous memory, aligned to a block; unmapped when dropped.
+/// A mapping of anonymous memory, aligned; unmapped when dropped.
 #[derive(Debug)]
 struct Bytes {
     mapping: NonNull<u8>,
@@ -54,14 +54,14 @@ unsafe impl Send for Bytes {}
 unsafe impl Sync for Bytes {}
 
 impl Bytes {
-    fn map(len: usize) -> io::Result<Self> {
+    fn map(len: usize, align: usize) -> io::Result<Self> {
         let mapped = len
-            .checked_add(BLOCK_ORDER.bytes())
+            .checked_add(align)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "an arena larger than the address space"))?;
         let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
         // SAFETY: a new mapping at no fixed address touches nothing that exists.
         let mapping = unsafe { mmap_anonymous(ptr::null_mut(), mapped, protection, flags) }?.cast::<u8>();
-        let first = mapping.wrapping_add(mapping.align_offset(BLOCK_ORDER.bytes()));
+        let first = mapping.wrapping_add(mapping.align_offset(align));
         Ok(Self { mapping: NonNull::new(mapping).expect("a mapping is not at 0"), mapped, first })
     }
 
@@ -91,6 +91,21 @@ impl<P: Platform> Arena<P> {
     ///
     /// `kinds` says what is done when a folio of each kind is put for the last time.
     pub fn new(bytes: usize, kinds: &'static [KindOps<P>]) -> io::Result<Self> {
+        Self::map(bytes, kinds, None)
+    }
+
+    /// As [`Arena::new`], and its zone also hands out blocks of one order above
+    /// [`MAX_ORDER`](crate::MAX_ORDER): see [`Zone::with_huge_order`]. Their bytes are aligned to their size.
+    ///
+    /// # Panics
+    ///
+    /// When the order is not above [`MAX_ORDER`](crate::MAX_ORDER).
+    pub fn with_huge_order(bytes: usize, kinds: &'static [KindOps<P>], huge: Order) -> io::Result<Self> {
+        assert!(huge > MAX_ORDER, "{huge:?} is no huge order: allowed is what is above {MAX_ORDER:?}");
+        Self::map(bytes, kinds, Some(huge))
+    }
+
+    fn map(bytes: usize, kinds: &'static [KindOps<P>], huge: Option<Order>) -> io::Result<Self> {
         let blocks = (bytes / BLOCK_ORDER.bytes()).max(1);
         let frames = u32::try_from(blocks)
             .ok()
@@ -102,14 +117,14 @@ impl<P: Platform> Arena<P> {
                     std::format!("an arena of {bytes} bytes: 4 TiB is the most"),
                 )
             })?;
-        let bytes = Bytes::map(blocks * BLOCK_ORDER.bytes())?;
+        let bytes = Bytes::map(blocks * BLOCK_ORDER.bytes(), huge.unwrap_or(BLOCK_ORDER).bytes())?;
         let zone = match pooled_zone::<P>(frames, kinds) {
             Some(zone) => zone,
             None => new_zone(frames, kinds)?,
         };
         // SAFETY: the bytes of every frame are mapped at their offset until the arena retires, which it does
         // only when all blocks are offline; a pooled or new zone has none online.
-        unsafe { zone.reuse(frames, bytes.first) };
+        unsafe { zone.reuse(frames, bytes.first, huge) };
         for block in 0..blocks {
             // SAFETY: the bytes were just given to the zone.
             unsafe { zone.online_block(block) };

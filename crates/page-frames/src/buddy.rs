@@ -1,12 +1,19 @@
-//! The buddy allocator: free blocks by order, in lists threaded through their heads' descriptors.
+//! The buddy allocator: free blocks by mobility and order, in lists threaded through their heads' descriptors.
 //!
 //! (Knuth, TAOCP 2.5; Linux `mm/page_alloc.c`.) Everything here runs under the zone's lock. Only heads are
 //! written: freeing or allocating 2 MiB touches a handful of descriptors.
+//!
+//! Above the orders that halves merge into, a zone may have one huge order (1 GiB, say). Such a block is formed only when
+//! one is asked for, from free blocks of the largest order that lie together, and then stays whole, free or not, until
+//! nothing else is left. Merging up to it at every free would cost each free, and every small allocation
+//! would break what nobody had asked to keep.
 
 use page_ref::{CHECKS, Scheme};
 
-use crate::ids::{MAX_ORDER, Order};
+use crate::blocks::Blocks;
+use crate::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::memmap::{Kind, Memmap, Shape};
+use crate::mobility::{MOBILITIES, Mobility};
 
 const ORDERS: usize = MAX_ORDER.as_u8() as usize + 1;
 
@@ -20,6 +27,13 @@ pub enum AllocError {
         /// The largest order that is free.
         largest: Order,
     },
+    /// No block of the zone is online.
+    Offline,
+    /// The zone has no such order at all.
+    TooLarge {
+        /// The largest order it has.
+        most: Order,
+    },
 }
 
 impl core::fmt::Display for AllocError {
@@ -27,18 +41,60 @@ impl core::fmt::Display for AllocError {
         match self {
             Self::OutOfFrames => f.write_str("no frame is free"),
             Self::Fragmented { largest } => write!(f, "too fragmented: the largest free block has {largest:?}"),
+            Self::Offline => f.write_str("no block of the zone is online"),
+            Self::TooLarge { most } => write!(f, "the zone has no such order: {most:?} is the largest"),
         }
     }
 }
 
 impl core::error::Error for AllocError {}
 
-/// Index + 1 of a head, 0 for none, so that a zeroed list is empty.
+/// What the lists are about. All of it is written under the zone's lock while a block is free.
+#[derive(Clone, Copy)]
+pub(crate) struct Map<'a, S: Scheme> {
+    pub(crate) memmap: &'a Memmap<S>,
+    pub(crate) blocks: &'a Blocks,
+    /// The huge order, if the zone has one.
+    pub(crate) huge: Option<Order>,
+}
+
+/// Which free blocks may be taken, or cut up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// All.
+    Any,
+    /// Those of one's own mobility below 2 MiB: for compaction, which must not cut up what it is to make.
+    Holes,
+}
+
+/// Index + 1 of the first block, 0 for none, so that a zeroed list is empty.
+#[derive(Clone, Copy, Default)]
+struct List {
+    first: u32,
+    blocks: u32,
+}
+
+/// What the buddy did. Written under the zone's lock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BuddyCounters {
+    pub(crate) allocated: u64,
+    pub(crate) freed: u64,
+    /// Blocks of 2 MiB that changed their mobility.
+    pub(crate) claimed: u64,
+    /// Blocks taken from another mobility that kept its 2 MiB.
+    pub(crate) borrowed: u64,
+}
+
+/// **Invariant:** a free block is in the list of its 2 MiB block's mobility (the first one's, where it spans two,
+/// which then agree).
 #[derive(Default)]
 pub(crate) struct Buddy {
-    heads: [u32; ORDERS],
-    blocks: [u32; ORDERS],
+    lists: [[List; ORDERS]; MOBILITIES],
+    /// By mobility, a bit for each order that has a block.
+    some: [u16; MOBILITIES],
+    huge: List,
     frames: u32,
+    pub(crate) counters: BuddyCounters,
 }
 
 fn links(private: u64) -> (u32, u32) {
@@ -60,76 +116,255 @@ impl Buddy {
     }
 
     /// The largest order that has a block.
-    pub(crate) fn largest(&self) -> Option<Order> {
-        self.blocks.iter().rposition(|&blocks| blocks > 0).map(order)
+    pub(crate) fn largest(&self, huge: Option<Order>) -> Option<Order> {
+        if self.huge.blocks > 0 {
+            return huge;
+        }
+        let some = self.some.iter().fold(0, |all, some| all | some);
+        (some != 0).then(|| order(some.ilog2() as usize))
     }
 
-    /// Takes a block of `want`, splitting a larger one where needed. Its head is left without a shape.
-    pub(crate) fn alloc<S: Scheme>(&mut self, memmap: &Memmap<S>, want: Order) -> Result<u32, AllocError> {
-        let first = want.as_u8() as usize;
-        let Some(found) = (first..ORDERS).find(|&n| self.heads[n] != 0) else {
-            return Err(self.largest().map_or(AllocError::OutOfFrames, |largest| AllocError::Fragmented { largest }));
-        };
-        let index = self.heads[found] - 1;
-        self.remove(memmap, index, order(found));
-        for n in (first..found).rev() {
-            self.push(memmap, index + (1 << n), order(n));
+    /// Free blocks of an order, of any mobility; of the huge order where it is above the largest.
+    pub(crate) fn count(&self, size: Order) -> u32 {
+        match usize::from(size.as_u8()) {
+            n if n < ORDERS => self.lists.iter().map(|lists| lists[n].blocks).sum(),
+            _ => self.huge.blocks,
         }
+    }
+
+    /// Takes a block of `want`, at most [`MAX_ORDER`]. Its head is left without a shape.
+    pub(crate) fn alloc<S: Scheme>(
+        &mut self,
+        map: Map<'_, S>,
+        want: Order,
+        mobility: Mobility,
+        reach: Reach,
+    ) -> Result<u32, AllocError> {
+        let mut found = self.find(map, want, mobility, reach);
+        if found.is_none() && reach == Reach::Any && self.break_huge(map) {
+            found = self.find(map, want, mobility, reach);
+        }
+        let Some((index, found)) = found else {
+            let fragmented = |largest| AllocError::Fragmented { largest };
+            return Err(self.largest(map.huge).map_or(AllocError::OutOfFrames, fragmented));
+        };
+        self.remove(map, index, found);
+        for n in (want.as_u8()..found.as_u8()).rev().map(usize::from) {
+            self.push(map, index + (1 << n), order(n));
+        }
+        self.counters.allocated += 1;
         Ok(index)
     }
 
-    /// Gives a block back and merges it with its free buddies.
-    pub(crate) fn free<S: Scheme>(&mut self, memmap: &Memmap<S>, mut index: u32, mut size: Order) {
-        while size < MAX_ORDER {
-            let buddy = index ^ size.frames();
-            if buddy >= memmap.frames() || memmap.get(buddy).shape() != (Shape { kind: Kind::FREE, order: size }) {
-                break;
-            }
-            self.remove(memmap, buddy, size);
-            index = index.min(buddy);
-            size = order(size.as_u8() as usize + 1);
+    /// The block to take, or to cut: the smallest that fits, of our own mobility if there is one.
+    fn find<S: Scheme>(
+        &mut self,
+        map: Map<'_, S>,
+        want: Order,
+        mobility: Mobility,
+        reach: Reach,
+    ) -> Option<(u32, Order)> {
+        let too_large = if reach == Reach::Any { 0 } else { u16::MAX << BLOCK_ORDER.as_u8() };
+        let fits = (u16::MAX << want.as_u8()) & !too_large;
+        let first = |buddy: &Self, whose: Mobility, n: usize| (buddy.lists[whose as usize][n].first - 1, order(n));
+        let own = self.some[mobility as usize] & fits;
+        if own != 0 {
+            return Some(first(self, mobility, own.trailing_zeros() as usize));
         }
-        self.push(memmap, index, size);
+        if reach == Reach::Holes {
+            return None;
+        }
+        // The largest: it brings the most of its own 2 MiB with it.
+        let others = mobility.fallbacks().map(|other| (self.some[other as usize] & fits, other));
+        let (some, other) = others.into_iter().filter(|others| others.0 != 0).max_by_key(|others| others.0.ilog2())?;
+        let largest = first(self, other, some.ilog2() as usize);
+        // Whoever can not move makes the whole 2 MiB its own, so that the next one comes here too. Whoever can, only where
+        // most of it is free: else the block would change sides for one page.
+        if mobility != Mobility::Movable || map.blocks.of(largest.0).free() >= BLOCK_ORDER.frames() / 2 {
+            self.claim(map, largest.0, largest.1, mobility);
+            return Some(largest);
+        }
+        self.counters.borrowed += 1;
+        Some(first(self, other, some.trailing_zeros() as usize))
     }
 
-    fn push<S: Scheme>(&mut self, memmap: &Memmap<S>, index: u32, size: Order) {
-        let n = size.as_u8() as usize;
-        let next = self.heads[n];
-        if next != 0 {
-            let head = memmap.get(next - 1);
-            head.set_private(to_private(index + 1, links(head.private()).1));
+    /// Makes a 2 MiB block, or both under a larger one, serve another mobility: its free blocks change lists.
+    fn claim<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order, mobility: Mobility) {
+        self.counters.claimed += 1;
+        if size > BLOCK_ORDER {
+            self.unlink(map, index, size);
+            map.blocks.under(index, size).iter().for_each(|block| block.set_mobility(mobility));
+            self.link(map, index, size);
+            return;
         }
-        let head = memmap.get(index);
-        head.set_private(to_private(0, next));
-        head.set_shape(Kind::FREE, size);
-        self.heads[n] = index + 1;
-        self.blocks[n] += 1;
+        let first = index & !(BLOCK_ORDER.frames() - 1);
+        let free_heads = |each: &mut dyn FnMut(u32, Order)| {
+            let mut left = map.blocks.of(first).free();
+            let mut at = first;
+            while left > 0 {
+                let shape = map.memmap.get(at).shape();
+                let is_free = shape.kind == Kind::FREE;
+                if is_free {
+                    each(at, shape.order);
+                    left -= shape.order.frames();
+                }
+                // Only free blocks are certain to be what they seem: all else may change while we look.
+                at += if is_free { shape.order.frames() } else { 1 };
+            }
+        };
+        free_heads(&mut |at, size| self.unlink(map, at, size));
+        map.blocks.of(first).set_mobility(mobility);
+        free_heads(&mut |at, size| self.link(map, at, size));
+    }
+
+    /// Gives a block back and merges it with its free buddies.
+    pub(crate) fn free<S: Scheme>(&mut self, map: Map<'_, S>, mut index: u32, mut size: Order) {
+        self.counters.freed += 1;
+        while size < MAX_ORDER {
+            let buddy = index ^ size.frames();
+            if buddy >= map.memmap.frames()
+                || map.memmap.get(buddy).shape() != (Shape { kind: Kind::FREE, order: size })
+            {
+                break;
+            }
+            self.remove(map, buddy, size);
+            index = index.min(buddy);
+            size = order(usize::from(size.as_u8()) + 1);
+        }
+        if size > BLOCK_ORDER && size <= MAX_ORDER {
+            let mobility = map.blocks.of(index).mobility();
+            map.blocks.under(index, size).iter().for_each(|block| block.set_mobility(mobility));
+        }
+        self.push(map, index, size);
+    }
+
+    /// Puts a block into its list, without merging.
+    pub(crate) fn push<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order) {
+        map.memmap.get(index).set_shape(Kind::FREE, size);
+        self.link(map, index, size);
+        map.blocks.count_in(index, size);
         self.frames += size.frames();
     }
 
     /// Takes one known block out of its list; its head is left without a shape.
-    pub(crate) fn remove<S: Scheme>(&mut self, memmap: &Memmap<S>, index: u32, size: Order) {
-        let n = size.as_u8() as usize;
-        let head = memmap.get(index);
+    pub(crate) fn remove<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order) {
+        let head = map.memmap.get(index);
         assert!(!CHECKS || head.shape() == Shape { kind: Kind::FREE, order: size }, "frame {index} is no free block");
-        let (previous, next) = links(head.private());
-        if next != 0 {
-            let after = memmap.get(next - 1);
-            after.set_private(to_private(previous, links(after.private()).1));
-        }
-        if previous == 0 {
-            self.heads[n] = next;
-        } else {
-            let before = memmap.get(previous - 1);
-            before.set_private(to_private(links(before.private()).0, next));
-        }
+        self.unlink(map, index, size);
         head.set_shape(Kind::INTERIOR, Order::ZERO);
-        self.blocks[n] -= 1;
+        map.blocks.count_out(index, size);
         self.frames -= size.frames();
     }
 
-    /// Puts a block into its list without merging: the half that stays when its other half is isolated.
-    pub(crate) fn push_apart<S: Scheme>(&mut self, memmap: &Memmap<S>, index: u32, size: Order) {
-        self.push(memmap, index, size);
+    /// Makes one free block of the huge order from free blocks of the largest, if all of them between here and there are
+    /// free. `true`: it lies in the list now.
+    pub(crate) fn form_huge<S: Scheme>(&mut self, map: Map<'_, S>, first: u32, huge: Order) -> bool {
+        let parts = || (first..first + huge.frames()).step_by(MAX_ORDER.frames() as usize);
+        let whole = Shape { kind: Kind::FREE, order: MAX_ORDER };
+        if parts().any(|part| map.memmap.get(part).shape() != whole) {
+            return false;
+        }
+        parts().for_each(|part| self.remove(map, part, MAX_ORDER));
+        self.push(map, first, huge);
+        true
+    }
+
+    /// Takes a free huge block. Its head is left without a shape.
+    pub(crate) fn alloc_huge<S: Scheme>(&mut self, map: Map<'_, S>, huge: Order) -> Option<u32> {
+        let index = self.huge.first.checked_sub(1)?;
+        self.remove(map, index, huge);
+        self.counters.allocated += 1;
+        Some(index)
+    }
+
+    /// Cuts one free huge block into blocks of the largest order, if there is one.
+    fn break_huge<S: Scheme>(&mut self, map: Map<'_, S>) -> bool {
+        let (Some(index), Some(huge)) = (self.huge.first.checked_sub(1), map.huge) else { return false };
+        self.break_huge_at(map, index, huge);
+        true
+    }
+
+    /// Cuts this free huge block into blocks of the largest order.
+    pub(crate) fn break_huge_at<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, huge: Order) {
+        self.remove(map, index, huge);
+        for part in (index..index + huge.frames()).step_by(MAX_ORDER.frames() as usize) {
+            let mobility = map.blocks.of(part).mobility();
+            map.blocks.under(part, MAX_ORDER).iter().for_each(|block| block.set_mobility(mobility));
+            self.push(map, part, MAX_ORDER);
+        }
+    }
+
+    fn list<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order) -> &mut List {
+        match usize::from(size.as_u8()) {
+            n if n < ORDERS => &mut self.lists[map.blocks.of(index).mobility() as usize][n],
+            _ => &mut self.huge,
+        }
+    }
+
+    fn link<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order) {
+        let list = self.list(map, index, size);
+        let next = list.first;
+        list.first = index + 1;
+        list.blocks += 1;
+        if size <= MAX_ORDER {
+            self.some[map.blocks.of(index).mobility() as usize] |= 1 << size.as_u8();
+        }
+        if next != 0 {
+            let head = map.memmap.get(next - 1);
+            head.set_private(to_private(index + 1, links(head.private()).1));
+        }
+        map.memmap.get(index).set_private(to_private(0, next));
+    }
+
+    fn unlink<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order) {
+        let (previous, next) = links(map.memmap.get(index).private());
+        if next != 0 {
+            let after = map.memmap.get(next - 1);
+            after.set_private(to_private(previous, links(after.private()).1));
+        }
+        let list = self.list(map, index, size);
+        list.blocks -= 1;
+        if previous == 0 {
+            list.first = next;
+        } else {
+            let before = map.memmap.get(previous - 1);
+            before.set_private(to_private(links(before.private()).0, next));
+        }
+        if list.blocks == 0 && size <= MAX_ORDER {
+            self.some[map.blocks.of(index).mobility() as usize] &= !(1 << size.as_u8());
+        }
+    }
+
+    /// Whether the lists hold what the descriptors say: for tests.
+    ///
+    /// # Panics
+    ///
+    /// When they do not.
+    pub(crate) fn assert_sound<S: Scheme>(&self, map: Map<'_, S>) {
+        let mut listed = 0;
+        let mut follow = |list: List, size: Order, mobility: Option<Mobility>| {
+            let (mut at, mut previous, mut blocks) = (list.first, 0, 0);
+            while at != 0 {
+                let head = map.memmap.get(at - 1);
+                assert!(head.shape() == (Shape { kind: Kind::FREE, order: size }), "frame {} is in a list", at - 1);
+                assert_eq!(links(head.private()).0, previous, "the way back from frame {}", at - 1);
+                for block in map.blocks.under(at - 1, size) {
+                    assert!(mobility.is_none_or(|mobility| mobility == block.mobility()), "frame {}: {size:?}", at - 1);
+                }
+                (previous, at, blocks) = (at, links(head.private()).1, blocks + 1);
+                listed += size.frames();
+            }
+            assert_eq!(blocks, list.blocks, "blocks of {size:?}");
+        };
+        for mobility in Mobility::ALL {
+            for (n, &list) in self.lists[mobility as usize].iter().enumerate() {
+                follow(list, order(n), Some(mobility));
+                assert_eq!(list.first != 0, self.some[mobility as usize] >> n & 1 == 1, "{mobility:?} {:?}", order(n));
+            }
+        }
+        follow(self.huge, map.huge.unwrap_or(MAX_ORDER), None);
+        assert_eq!(listed, self.frames);
+        let free: u32 = map.blocks.all().iter().map(crate::blocks::Block::free).sum();
+        assert_eq!(free, self.frames, "free frames by 2 MiB block");
     }
 }

@@ -5,11 +5,14 @@ use core::fmt;
 /// Bytes in one frame.
 pub const FRAME_SIZE: usize = 4096;
 
-/// The largest order of the buddy allocator: 4 MiB.
+/// The largest order that halves merge into: 4 MiB.
 pub const MAX_ORDER: Order = Order(10);
 
 /// The order of the unit that goes offline and comes back: 2 MiB.
 pub const BLOCK_ORDER: Order = Order(9);
+
+/// The largest order that a zone can have as its huge one: 1 GiB.
+pub const LARGEST_HUGE_ORDER: Order = Order(18);
 
 /// A page frame number: a physical address divided by [`FRAME_SIZE`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +36,7 @@ impl fmt::Debug for Pfn {
     }
 }
 
-/// The size of a block as a power of two, in frames. At most [`MAX_ORDER`].
+/// The size of a block as a power of two, in frames. At most [`LARGEST_HUGE_ORDER`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Order(u8);
 
@@ -41,9 +44,9 @@ impl Order {
     /// A single frame.
     pub const ZERO: Self = Self(0);
 
-    /// The order `n`, if it is not above [`MAX_ORDER`].
+    /// The order `n`, if it is not above [`LARGEST_HUGE_ORDER`].
     pub const fn new(n: u8) -> Option<Self> {
-        if n <= MAX_ORDER.0 { Some(Self(n)) } else { None }
+        if n <= LARGEST_HUGE_ORDER.0 { Some(Self(n)) } else { None }
     }
 
     /// The exponent.

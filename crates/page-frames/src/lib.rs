@@ -25,17 +25,24 @@
 #[cfg(any(test, feature = "arena"))]
 extern crate std;
 
+mod alloc;
 #[cfg(feature = "arena")]
 mod arena;
+mod blocks;
 mod buddy;
+mod compact;
+mod contig;
+mod evacuate;
 mod folio;
 mod hotplug;
 mod ids;
 mod memmap;
 mod migrate;
+mod mobility;
 mod pcp;
 mod platform;
 mod slot;
+mod stats;
 #[cfg(feature = "arena")]
 mod user_space;
 mod walk;
@@ -45,15 +52,19 @@ mod zone;
 #[cfg(feature = "arena")]
 pub use arena::Arena;
 pub use buddy::AllocError;
+pub use compact::Compacted;
+pub use contig::{Contig, ContigError};
 pub use folio::{FolioRef, FrozenFolio};
 pub use hotplug::{Offline, OfflineError};
-pub use ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn, PfnRange};
+pub use ids::{BLOCK_ORDER, FRAME_SIZE, LARGEST_HUGE_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
 pub use memmap::{Kind, MemmapMemory};
 pub use migrate::{MigrateError, Owner, migrate};
+pub use mobility::Mobility;
 pub use platform::{KindOps, Platform};
 pub use slot::{Claim, FrozenClaim, Lookup, Slot};
+pub use stats::{ZoneCounters, ZoneStats};
 #[cfg(feature = "arena")]
 pub use user_space::UserSpace;
 pub use walk::{Peek, Refusal};
 pub use watermarks::{Level, Watermarks};
-pub use zone::{Zone, ZoneStats};
+pub use zone::Zone;

@@ -10,6 +10,7 @@
 //! | 6. switch the slot to the target, which opens it | |
 //! | 7. free the old folio | |
 
+use crate::buddy::Reach;
 use crate::ids::Pfn;
 use crate::platform::Platform;
 use crate::slot::Slot;
@@ -50,16 +51,31 @@ impl core::error::Error for MigrateError {}
 
 /// Moves the folio at `pfn` to another frame of its zone and says which.
 pub fn migrate<P: Platform>(zone: &'static Zone<P>, pfn: Pfn, owner: &dyn Owner<P>) -> Result<Pfn, MigrateError> {
+    migrate_within(zone, pfn, owner, Reach::Any)
+}
+
+/// As [`migrate`], to what the buddy may take for it.
+pub(crate) fn migrate_within<P: Platform>(
+    zone: &'static Zone<P>,
+    pfn: Pfn,
+    owner: &dyn Owner<P>,
+    reach: Reach,
+) -> Result<Pfn, MigrateError> {
     let seen = zone.index(pfn).map(|_| zone.peek(pfn)).ok_or(MigrateError::NotMovable)?;
     if !seen.kind.is_allocated() || seen.kind == crate::Kind::PLAIN {
         return Err(MigrateError::NotMovable);
     }
     let mut result = Err(MigrateError::NotMovable);
-    owner.with_slot(pfn, seen.private, &mut |slot| result = migrate_slot(zone, pfn, slot));
+    owner.with_slot(pfn, seen.private, &mut |slot| result = migrate_slot(zone, pfn, slot, reach));
     result
 }
 
-fn migrate_slot<P: Platform>(zone: &'static Zone<P>, pfn: Pfn, slot: &Slot<P>) -> Result<Pfn, MigrateError> {
+fn migrate_slot<P: Platform>(
+    zone: &'static Zone<P>,
+    pfn: Pfn,
+    slot: &Slot<P>,
+    reach: Reach,
+) -> Result<Pfn, MigrateError> {
     if slot.pfn(zone) != Some(pfn) {
         return Err(MigrateError::Moved);
     }
@@ -68,7 +84,7 @@ fn migrate_slot<P: Platform>(zone: &'static Zone<P>, pfn: Pfn, slot: &Slot<P>) -
         return Err(MigrateError::Moved);
     }
     // While the slot's reference exists the order can not change; it is read under the claim.
-    let mut target = zone.alloc_frozen(zone.peek(pfn).order).map_err(|_| MigrateError::OutOfFrames)?;
+    let mut target = zone.alloc_target(zone.peek(pfn).order, reach).ok_or(MigrateError::OutOfFrames)?;
     let frozen = match claim.freeze() {
         Ok(frozen) => frozen,
         Err(claim) => {

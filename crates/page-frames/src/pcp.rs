@@ -1,46 +1,97 @@
-//! Per-CPU lists of single frames in front of the buddy.
+//! Per-CPU lists of small blocks in front of the buddy.
 //!
-//! (Linux `struct per_cpu_pages`.) A list is an array, so taking a frame touches no descriptor but its own.
+//! (Linux `struct per_cpu_pages`, whose lists also go up to order 3.) A list is threaded through the descriptors of its
+//! blocks, which whoever takes or frees one writes anyway: so a CPU's lists are some numbers, and the last block
+//! freed, warm in the cache, is the first handed out.
+
+use page_ref::Scheme;
+
+use crate::ids::Order;
+use crate::memmap::{Kind, Memmap};
+use crate::mobility::{MOBILITIES, Mobility};
+
+/// The largest order with per-CPU lists. (Linux `PAGE_ALLOC_COSTLY_ORDER`.)
+pub(crate) const MOST: Order = Order::new(3).expect("an order");
 
 /// How many frames a list holds at the most; half of it moves to or from the buddy at once.
-pub(crate) const CAPACITY: usize = 64;
+const CAPACITY: u32 = 64;
 
-/// Lists a zone has; a CPU uses the one of its number modulo this.
-pub(crate) const LISTS: usize = 16;
+/// Lists a zone has; a CPU uses those of its number modulo this.
+pub(crate) const CPUS: usize = 16;
 
-/// Free frames of one CPU, by index.
-pub(crate) struct Pcp {
-    len: usize,
-    frames: [u32; CAPACITY],
+const ORDERS: usize = MOST.as_u8() as usize + 1;
+
+/// Blocks that move to or from the buddy at once.
+pub(crate) fn batch(order: Order) -> u32 {
+    (CAPACITY / 2) >> order.as_u8()
 }
 
-impl Default for Pcp {
-    fn default() -> Self {
-        Self { len: 0, frames: [0; CAPACITY] }
-    }
+/// What was done through the lists of one CPU. Written under their lock: no writes that CPUs share.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PcpCounters {
+    pub(crate) allocated: u64,
+    pub(crate) freed: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct List {
+    /// Index + 1 of the first, 0 for none.
+    first: u32,
+    blocks: u32,
+}
+
+/// Free blocks of one CPU, by mobility and order.
+#[derive(Default)]
+pub(crate) struct Pcp {
+    lists: [[List; ORDERS]; MOBILITIES],
+    frames: u32,
+    pub(crate) counters: PcpCounters,
 }
 
 impl Pcp {
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    /// In all lists.
+    pub(crate) fn frames(&self) -> u32 {
+        self.frames
+    }
+
+    pub(crate) fn is_empty(&self, mobility: Mobility, order: Order) -> bool {
+        self.lists[mobility as usize][usize::from(order.as_u8())].first == 0
+    }
+
+    pub(crate) fn is_full(&self, mobility: Mobility, order: Order) -> bool {
+        self.lists[mobility as usize][usize::from(order.as_u8())].blocks >= CAPACITY >> order.as_u8()
     }
 
     #[inline]
-    pub(crate) fn pop(&mut self) -> Option<u32> {
-        self.len = self.len.checked_sub(1)?;
-        Some(self.frames[self.len])
+    pub(crate) fn pop<S: Scheme>(&mut self, memmap: &Memmap<S>, mobility: Mobility, order: Order) -> Option<u32> {
+        let list = &mut self.lists[mobility as usize][usize::from(order.as_u8())];
+        let index = list.first.checked_sub(1)?;
+        list.first = memmap.get(index).private() as u32;
+        list.blocks -= 1;
+        self.frames -= order.frames();
+        Some(index)
     }
 
-    /// `false`: the list is full and the frame was not taken.
     #[inline]
-    pub(crate) fn push(&mut self, index: u32) -> bool {
-        match self.frames.get_mut(self.len) {
-            Some(place) => {
-                *place = index;
-                self.len += 1;
-                true
+    pub(crate) fn push<S: Scheme>(&mut self, memmap: &Memmap<S>, mobility: Mobility, order: Order, index: u32) {
+        let list = &mut self.lists[mobility as usize][usize::from(order.as_u8())];
+        let head = memmap.get(index);
+        head.set_private(u64::from(list.first));
+        head.set_shape(Kind::FREE_PER_CPU, order);
+        list.first = index + 1;
+        list.blocks += 1;
+        self.frames += order.frames();
+    }
+
+    /// Takes any block out, to empty the lists.
+    pub(crate) fn pop_any<S: Scheme>(&mut self, memmap: &Memmap<S>) -> Option<(u32, Order)> {
+        for mobility in Mobility::ALL {
+            for order in (0..=MOST.as_u8()).filter_map(Order::new) {
+                if let Some(index) = self.pop(memmap, mobility, order) {
+                    return Some((index, order));
+                }
             }
-            None => false,
         }
+        None
     }
 }

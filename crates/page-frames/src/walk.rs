@@ -121,8 +121,8 @@ impl<P: Platform> Zone<P> {
     /// The head of the block around a frame: the nearest aligned candidate that says it reaches this far.
     /// `None`: there is none, or the block was being changed. Only a reference on the head, and the re-check
     /// after it, make the answer lasting.
-    fn head_of(&self, index: u32) -> Option<(u32, Shape)> {
-        for n in 0..=MAX_ORDER.as_u8() {
+    pub(crate) fn head_of(&self, index: u32) -> Option<(u32, Shape)> {
+        for n in (0..=MAX_ORDER.as_u8()).chain(self.huge_order().map(Order::as_u8)) {
             let candidate = index & !((1 << n) - 1);
             let shape = self.descriptor(candidate).shape();
             if shape != Shape::INTERIOR {

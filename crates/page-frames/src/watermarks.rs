@@ -120,6 +120,12 @@ impl<P: Platform> Zone<P> {
         }
     }
 
+    /// Frames that are online, or isolated. No lock, one load. Racy.
+    #[inline]
+    pub fn online_frames(&self) -> u32 {
+        self.gauge.online.load(Ordering::Relaxed)
+    }
+
     /// Free frames in the buddy, without those in per-CPU lists. No lock, one load. Racy.
     #[inline]
     pub fn free_frames(&self) -> u32 {

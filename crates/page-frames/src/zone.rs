@@ -1,21 +1,20 @@
 //! A zone: a memmap, the allocator over it, and where its frames' bytes lie.
 
 use core::alloc::Layout;
-use core::fmt;
-use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
 use crossbeam_utils::CachePadded;
-use lock_api::{Mutex, MutexGuard};
+use lock_api::Mutex;
 use page_ref::CHECKS;
 
-use crate::buddy::{AllocError, Buddy};
-use crate::folio::{FolioRef, FrozenFolio};
-use crate::hotplug::{Block, Blocks};
+use crate::alloc::PerCpu;
+use crate::blocks::{Block, Blocks};
+use crate::buddy::Buddy;
+use crate::folio::FrozenFolio;
 use crate::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn, PfnRange};
 use crate::memmap::{Descriptor, Kind, Memmap, MemmapMemory};
-use crate::pcp::{self, Pcp};
+use crate::pcp;
 use crate::platform::{KindOps, Platform};
 use crate::watermarks::Gauge;
 
@@ -26,9 +25,9 @@ use crate::watermarks::Gauge;
 pub struct Zone<P: Platform> {
     pub(crate) memmap: Memmap<P::Scheme>,
     pub(crate) blocks: Blocks,
-    buddy: Mutex<P::Lock, Buddy>,
+    pub(crate) buddy: Mutex<P::Lock, Buddy>,
     pub(crate) gauge: Gauge,
-    per_cpu: [CachePadded<Mutex<P::Lock, Pcp>>; pcp::LISTS],
+    pub(crate) per_cpu: [CachePadded<PerCpu<P>>; pcp::CPUS],
     kinds: &'static [KindOps<P>],
     first: Pfn,
     /// Frames in use as this zone, from the first; at most the memmap's.
@@ -38,17 +37,8 @@ pub struct Zone<P: Platform> {
     direct_map: AtomicPtr<u8>,
     /// How often the zone got new bytes.
     epoch: AtomicU32,
-}
-
-/// What a zone holds. Racy while it is in use: each figure is right, their sum may not be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ZoneStats {
-    /// Frames that are not offline.
-    pub online_frames: u32,
-    /// Frames that are free: in the buddy, in per-CPU lists, or isolated.
-    pub free_frames: u32,
-    /// The largest order that the buddy could hand out.
-    pub largest_free_order: Option<Order>,
+    /// The one order above [`MAX_ORDER`] that it hands out; 0: none.
+    huge: AtomicU8,
 }
 
 impl<P: Platform> Zone<P> {
@@ -106,13 +96,46 @@ impl<P: Platform> Zone<P> {
             blocks,
             buddy: Mutex::new(Buddy::default()),
             gauge: Gauge::default(),
-            per_cpu: core::array::from_fn(|_| CachePadded::new(Mutex::new(Pcp::default()))),
+            per_cpu: core::array::from_fn(|_| CachePadded::default()),
             kinds,
             first,
             frames: AtomicU32::new(frames),
             direct_map: AtomicPtr::new(direct_map),
             epoch: AtomicU32::new(0),
+            huge: AtomicU8::new(0),
         }
+    }
+
+    /// Lets the zone hand out blocks of one more order, such as 1 GiB. They are formed when one is asked for, from free blocks
+    /// that lie together, and stay whole until nothing else is left.
+    ///
+    /// # Panics
+    ///
+    /// When the order is not above [`MAX_ORDER`], or the zone's first frame is not aligned to it.
+    #[must_use]
+    pub fn with_huge_order(self, order: Order) -> Self {
+        self.set_huge_order(Some(order));
+        self
+    }
+
+    /// As [`Zone::with_huge_order`], before any block is online.
+    pub(crate) fn set_huge_order(&self, order: Option<Order>) {
+        if let Some(order) = order {
+            assert!(order > MAX_ORDER, "{order:?} is no huge order: allowed is what is above {MAX_ORDER:?}");
+            assert!(
+                self.first.as_u64().is_multiple_of(u64::from(order.frames())),
+                "{:?} is not aligned to the huge {order:?}",
+                self.first
+            );
+        }
+        // Relaxed: set before any frame came online; whoever holds a frame got that edge with it.
+        self.huge.store(order.map_or(0, Order::as_u8), Ordering::Relaxed);
+    }
+
+    /// The one order above [`MAX_ORDER`] that the zone hands out, if it has one.
+    pub fn huge_order(&self) -> Option<Order> {
+        // Relaxed: as in `set_huge_order`.
+        Order::new(self.huge.load(Ordering::Relaxed)).filter(|&order| order > Order::ZERO)
     }
 
     /// All frames of the zone, online or not.
@@ -134,142 +157,6 @@ impl<P: Platform> Zone<P> {
         assert!(block < self.blocks(), "block {block} of a zone with {}", self.blocks());
         let start = block as u32 * BLOCK_ORDER.frames();
         PfnRange { start: self.pfn(start), end: self.pfn(start + BLOCK_ORDER.frames()) }
-    }
-
-    /// A free block as a token: frozen, of kind [`Kind::PLAIN`], its bytes whatever they were.
-    ///
-    /// # Panics
-    ///
-    /// With [`CHECKS`], when a free frame is not frozen: somebody broke R1 or R2.
-    pub fn alloc_frozen(&'static self, order: Order) -> Result<FrozenFolio<P>, AllocError> {
-        let index = if order == Order::ZERO { self.alloc_single() } else { None };
-        let index = match index {
-            Some(index) => index,
-            None => self.lock().alloc(&self.memmap, order)?,
-        };
-        let head = self.descriptor(index);
-        assert!(!CHECKS || head.word.snapshot().is_frozen(), "a free frame is {:?} (R1)", head.word);
-        head.clear_mark();
-        head.set_shape(Kind::PLAIN, order);
-        #[cfg(broken = "tail-left-live")]
-        if order > Order::ZERO && self.descriptor(index + 1).word.snapshot().is_frozen() {
-            self.descriptor(index + 1).word.claim_frozen().init();
-        }
-        Ok(FrozenFolio::from_index(self, index))
-    }
-
-    /// A block with one reference, the caller's.
-    pub fn alloc(&'static self, order: Order, kind: Kind, private: u64) -> Result<FolioRef<P>, AllocError> {
-        let mut folio = self.alloc_frozen(order)?;
-        folio.set_owner(kind, private);
-        Ok(folio.init())
-    }
-
-    /// Moves what the per-CPU lists hold into the buddy.
-    pub fn drain(&self) {
-        for list in &self.per_cpu {
-            let mut list = list.lock();
-            let mut buddy = self.lock();
-            while let Some(index) = list.pop() {
-                self.free_locked(&mut buddy, index, Order::ZERO);
-            }
-        }
-    }
-
-    /// What the zone holds. Takes each lock in turn: for reports, not for hot paths.
-    pub fn stats(&self) -> ZoneStats {
-        let per_cpu: usize = self.per_cpu.iter().map(|list| list.lock().len()).sum();
-        let buddy = self.lock();
-        let (online_blocks, captured) = self.blocks.count();
-        ZoneStats {
-            online_frames: online_blocks * BLOCK_ORDER.frames(),
-            free_frames: buddy.frames() + captured + per_cpu as u32,
-            largest_free_order: buddy.largest(),
-        }
-    }
-
-    /// Heads of this kind. Racy, and slow: it looks at every descriptor.
-    pub fn count_kind(&self, kind: Kind) -> usize {
-        (0..self.frames()).filter(|&index| self.descriptor(index).shape().kind == kind).count()
-    }
-
-    /// Takes a single frame from this CPU's list; `None`: go to the buddy.
-    fn alloc_single(&self) -> Option<u32> {
-        let mut list = self.this_cpu()?;
-        if list.len() == 0 {
-            let mut buddy = self.lock();
-            for _ in 0..pcp::CAPACITY / 2 {
-                let Ok(index) = buddy.alloc(&self.memmap, Order::ZERO) else { break };
-                self.descriptor(index).set_shape(Kind::FREE_PER_CPU, Order::ZERO);
-                list.push(index);
-            }
-        }
-        list.pop()
-    }
-
-    /// Gives a block that rests frozen back to the allocator.
-    pub(crate) fn free_index(&self, index: u32, order: Order) {
-        assert!(
-            !CHECKS || self.descriptor(index).word.snapshot().is_frozen(),
-            "a frame that is {:?} was freed (R1)",
-            self.descriptor(index).word
-        );
-        #[cfg(broken = "tail-left-live")]
-        if order > Order::ZERO && !self.descriptor(index + 1).word.snapshot().is_frozen() {
-            if let Some(token) = self.descriptor(index + 1).word.put() {
-                token.leave_frozen();
-            }
-        }
-        if order == Order::ZERO && self.free_single(index) {
-            return;
-        }
-        let mut buddy = self.lock();
-        self.free_locked(&mut buddy, index, order);
-    }
-
-    /// Puts a single frame into this CPU's list; `false`: it goes to the buddy.
-    fn free_single(&self, index: u32) -> bool {
-        let Some(mut list) = self.this_cpu() else { return false };
-        // Under the list's lock: whoever isolates the block drains this list afterwards, so a frame that
-        // saw its block online is found by that drain.
-        if !self.blocks.is_online(index) {
-            return false;
-        }
-        if list.len() == pcp::CAPACITY {
-            let mut buddy = self.lock();
-            for _ in 0..pcp::CAPACITY / 2 {
-                let Some(index) = list.pop() else { break };
-                self.free_locked(&mut buddy, index, Order::ZERO);
-            }
-        }
-        self.descriptor(index).set_shape(Kind::FREE_PER_CPU, Order::ZERO);
-        list.push(index)
-    }
-
-    /// Frees under the zone's lock: into the buddy, or held back where the block is isolated.
-    pub(crate) fn free_locked(&self, buddy: &mut Buddy, index: u32, order: Order) {
-        if order > BLOCK_ORDER {
-            for half in (index..index + order.frames()).step_by(BLOCK_ORDER.frames() as usize) {
-                self.descriptor(half).set_shape(Kind::INTERIOR, Order::ZERO);
-                self.free_locked(buddy, half, BLOCK_ORDER);
-            }
-        } else if !self.blocks.is_online(index) {
-            self.descriptor(index).set_shape(Kind::ISOLATED, order);
-            self.blocks.capture(index, order);
-        } else {
-            self.descriptor(index).set_shape(Kind::INTERIOR, Order::ZERO);
-            buddy.free(&self.memmap, index, order);
-        }
-    }
-
-    /// Takes the zone's lock.
-    pub(crate) fn lock(&self) -> BuddyGuard<'_, P> {
-        BuddyGuard { gauge: &self.gauge, buddy: self.buddy.lock() }
-    }
-
-    /// This CPU's list, if nobody else is in it just now.
-    fn this_cpu(&self) -> Option<MutexGuard<'_, P::Lock, Pcp>> {
-        self.per_cpu[P::cpu() % pcp::LISTS].try_lock()
     }
 
     /// What becomes of a folio whose last reference is gone. The kind is read here, from the frame as it is now,
@@ -326,52 +213,13 @@ impl<P: Platform> Zone<P> {
     ///
     /// As [`Zone::new`] says of `direct_map`; no block is online, `frames` is not above the memmap's.
     #[cfg(feature = "arena")]
-    pub(crate) unsafe fn reuse(&self, frames: u32, direct_map: *mut u8) {
+    pub(crate) unsafe fn reuse(&self, frames: u32, direct_map: *mut u8, huge: Option<Order>) {
         assert!(!CHECKS || self.blocks.count().0 == 0, "a zone with blocks online was reused (R7)");
         assert!(frames <= self.memmap.frames());
+        self.set_huge_order(huge);
         self.frames.store(frames, Ordering::Relaxed);
         self.direct_map.store(direct_map, Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// The zone's lock. Letting go of it publishes how much is free.
-pub(crate) struct BuddyGuard<'z, P: Platform> {
-    gauge: &'z Gauge,
-    buddy: MutexGuard<'z, P::Lock, Buddy>,
-}
-
-impl<P: Platform> Deref for BuddyGuard<'_, P> {
-    type Target = Buddy;
-    fn deref(&self) -> &Buddy {
-        &self.buddy
-    }
-}
-
-impl<P: Platform> DerefMut for BuddyGuard<'_, P> {
-    fn deref_mut(&mut self) -> &mut Buddy {
-        &mut self.buddy
-    }
-}
-
-impl<P: Platform> Drop for BuddyGuard<'_, P> {
-    fn drop(&mut self) {
-        self.gauge.publish_free(self.buddy.frames());
-    }
-}
-
-impl<P: Platform> fmt::Debug for Zone<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stats = self.stats();
-        write!(
-            f,
-            "zone of {} frames from {:?}: {} online, {} free, largest free block {:?}",
-            self.frames(),
-            self.first,
-            stats.online_frames,
-            stats.free_frames,
-            stats.largest_free_order
-        )
     }
 }
 
@@ -421,7 +269,7 @@ mod tests {
     fn metadata_that_is_used_again_under_frames_in_use_is_reported() {
         let (zone, _) = zone();
         // SAFETY: it is refused before it does anything, which is what is shown.
-        let said = message(|| unsafe { zone.reuse(512, core::ptr::null_mut()) });
+        let said = message(|| unsafe { zone.reuse(512, core::ptr::null_mut(), None) });
         assert!(said.contains("a zone with blocks online was reused (R7)"), "{said}");
     }
 }

@@ -111,6 +111,7 @@ fn run(steps: Vec<Step>) {
                 }
                 Err(AllocError::OutOfFrames) => assert_eq!(zone.stats().largest_free_order, None),
                 Err(AllocError::Fragmented { largest }) => assert!(largest < order(n)),
+                Err(error) => panic!("{error}"),
             },
             Step::Free(which) if !held.is_empty() => held.swap_remove(which % held.len()).0.free(),
             Step::Split(which, n) if !held.is_empty() => {
@@ -122,7 +123,9 @@ fn run(steps: Vec<Step>) {
                 let parts = folio.split(order(n));
                 held.extend(parts.map(|part| (Held::Frozen(part), fill)));
             }
-            Step::Drain => zone.drain(),
+            Step::Drain => {
+                zone.drain();
+            }
             Step::Free(_) | Step::Split(..) => {}
         }
     }

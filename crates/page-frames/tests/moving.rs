@@ -41,9 +41,13 @@ fn what_can_not_be_migrated_stays_as_it_was_and_says_why() {
     let index = Index::new(600);
     let pfn = index.publish(zone, 0, Order::ZERO);
     let stays = |error| {
-        let before = (zone.peek(pfn), index.0[0].pfn(zone), zone.stats());
+        let look = || {
+            zone.drain();
+            (zone.peek(pfn), index.0[0].pfn(zone), zone.stats())
+        };
+        let before = look();
         assert_eq!(migrate(zone, pfn, &index), Err(error));
-        assert_eq!((zone.peek(pfn), index.0[0].pfn(zone), zone.stats()), before, "{error:?} left a trace");
+        assert_eq!(look(), before, "{error:?} left a trace");
     };
 
     let holder = hit(&index.0[0], zone);
@@ -115,7 +119,7 @@ fn a_block_with_something_held_stays_online_and_whole() {
     let holder = hit(&index.0[9], zone);
     let block = (0..2).find(|&block| zone.block_range(block).any(|pfn| pfn == holder.pfn())).unwrap();
     let free = zone.stats().free_frames;
-    assert_eq!(arena.offline(block, &index).unwrap_err(), OfflineError::Busy { frames: 1 });
+    assert_eq!(arena.offline(block, &index).unwrap_err(), OfflineError::Busy { frames: 1, first: holder.pfn() });
     assert_eq!((zone.stats().free_frames, zone.stats().online_frames), (free, 1024));
     drop(holder);
     let offline = arena.offline(block, &index).unwrap();
@@ -144,8 +148,10 @@ fn what_is_freed_while_its_block_is_offline_in_part_is_not_lost() {
     let zone = arena.zone();
     let index = Index::new(0);
     let large = zone.alloc_frozen(order(10)).unwrap();
-    assert_eq!(arena.offline(1, &index).unwrap_err(), OfflineError::Busy { frames: 512 });
-    assert_eq!(arena.offline(0, &index).unwrap_err(), OfflineError::Busy { frames: 512 });
+    let first = zone.block_range(1).start;
+    assert_eq!(arena.offline(1, &index).unwrap_err(), OfflineError::Busy { frames: 512, first });
+    let first = zone.block_range(0).start;
+    assert_eq!(arena.offline(0, &index).unwrap_err(), OfflineError::Busy { frames: 512, first });
     large.free();
     assert_all_free(zone);
     assert_eq!(zone.stats().largest_free_order, Some(order(10)));
@@ -216,10 +222,12 @@ fn errors_say_what_is_wrong() {
         MigrateError::OutOfFrames.to_string(),
         MigrateError::Moved.to_string(),
         OfflineError::NotOnline.to_string(),
-        OfflineError::Busy { frames: 3 }.to_string(),
+        OfflineError::Busy { frames: 3, first: Pfn::new(16) }.to_string(),
         OfflineError::OutOfFrames.to_string(),
         AllocError::OutOfFrames.to_string(),
         AllocError::Fragmented { largest: order(2) }.to_string(),
+        AllocError::Offline.to_string(),
+        AllocError::TooLarge { most: order(10) }.to_string(),
     ];
     for (text, says) in texts.iter().zip([
         "movable",
@@ -227,10 +235,12 @@ fn errors_say_what_is_wrong() {
         "to move",
         "moved",
         "online",
-        "3 frames",
+        "3 frames of the block are in use and could not be moved, the first is pfn 0x10",
         "elsewhere",
         "free",
         "order 2",
+        "no block of the zone is online",
+        "order 10 is the largest",
     ]) {
         assert!(text.contains(says), "'{says}' is not in '{text}'");
     }

@@ -54,6 +54,7 @@ impl<P: Platform> Owner<P> for Index<P> {
 #[track_caller]
 pub(crate) fn assert_all_free<P: Platform>(zone: &'static Zone<P>) {
     zone.drain();
+    zone.assert_sound();
     let stats = zone.stats();
     assert_eq!(stats.free_frames, stats.online_frames, "{zone:?}");
     for pfn in zone.pfns() {

@@ -1,0 +1,308 @@
+//! Allocating and freeing: this CPU's lists first, then the buddy.
+
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use lock_api::{Mutex, MutexGuard};
+use page_ref::CHECKS;
+
+use crate::buddy::{AllocError, Buddy, Map, Reach};
+use crate::folio::{FolioRef, FrozenFolio};
+use crate::ids::{BLOCK_ORDER, MAX_ORDER, Order};
+use crate::memmap::Kind;
+use crate::mobility::Mobility;
+use crate::pcp::{self, Pcp};
+use crate::platform::Platform;
+use crate::watermarks::Gauge;
+use crate::zone::Zone;
+
+/// One CPU's lists.
+pub(crate) struct PerCpu<P: Platform> {
+    /// Frames in the lists, for who wonders whether it is worth the lock. Written under it.
+    held: AtomicU32,
+    lists: Mutex<P::Lock, Pcp>,
+}
+
+impl<P: Platform> Default for PerCpu<P> {
+    fn default() -> Self {
+        Self { held: AtomicU32::new(0), lists: Mutex::new(Pcp::default()) }
+    }
+}
+
+impl<P: Platform> PerCpu<P> {
+    /// Racy. Relaxed: a hint, except under the lock or after one that both sides took.
+    pub(crate) fn held(&self) -> u32 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, P::Lock, Pcp> {
+        self.lists.lock()
+    }
+
+    /// Under the lock: says how much is left in the lists.
+    fn publish(&self, lists: &Pcp) {
+        self.held.store(lists.frames(), Ordering::Relaxed);
+    }
+}
+
+/// The zone's lock. Letting go of it publishes how much is free.
+pub(crate) struct BuddyGuard<'z, P: Platform> {
+    gauge: &'z Gauge,
+    buddy: MutexGuard<'z, P::Lock, Buddy>,
+}
+
+impl<P: Platform> Deref for BuddyGuard<'_, P> {
+    type Target = Buddy;
+    fn deref(&self) -> &Buddy {
+        &self.buddy
+    }
+}
+
+impl<P: Platform> DerefMut for BuddyGuard<'_, P> {
+    fn deref_mut(&mut self) -> &mut Buddy {
+        &mut self.buddy
+    }
+}
+
+impl<P: Platform> Drop for BuddyGuard<'_, P> {
+    fn drop(&mut self) {
+        self.gauge.publish_free(self.buddy.frames());
+    }
+}
+
+impl<P: Platform> Zone<P> {
+    /// A free block that will not move, as a token: frozen, of kind [`Kind::PLAIN`], its bytes whatever they were.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::alloc_frozen_as`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Zone::alloc_frozen_as`].
+    #[inline]
+    pub fn alloc_frozen(&'static self, order: Order) -> Result<FrozenFolio<P>, AllocError> {
+        self.alloc_frozen_as(order, Mobility::Unmovable)
+    }
+
+    /// A free block as a token: frozen, of kind [`Kind::PLAIN`], its bytes whatever they were. What it is allocated for
+    /// decides where it lies, nothing else: see [`Mobility`].
+    ///
+    /// # Errors
+    ///
+    /// When no block of the order is free, in no CPU's list either: reclaim, compact, or go without.
+    ///
+    /// # Panics
+    ///
+    /// With [`CHECKS`], when a free frame is not frozen: somebody broke R1 or R2.
+    #[inline]
+    pub fn alloc_frozen_as(&'static self, order: Order, mobility: Mobility) -> Result<FrozenFolio<P>, AllocError> {
+        let index = if order <= pcp::MOST { self.alloc_per_cpu(order, mobility) } else { None };
+        let index = match index {
+            Some(index) => index,
+            None => self.alloc_from_buddy(order, mobility)?,
+        };
+        Ok(self.hand_out(index, order))
+    }
+
+    /// Where something moves to.
+    pub(crate) fn alloc_target(&'static self, order: Order, reach: Reach) -> Option<FrozenFolio<P>> {
+        if reach == Reach::Any {
+            return self.alloc_frozen_as(order, Mobility::Movable).ok();
+        }
+        // Not through the CPU's list: it may hold the rest of a whole block.
+        let hole = if order < BLOCK_ORDER {
+            self.lock().alloc(self.map(), order, Mobility::Movable, reach)
+        } else {
+            return None;
+        };
+        Some(self.hand_out(hole.ok()?, order))
+    }
+
+    /// A block with one reference, the caller's. It counts as unmovable.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::alloc_frozen_as`].
+    pub fn alloc(&'static self, order: Order, kind: Kind, private: u64) -> Result<FolioRef<P>, AllocError> {
+        let mut folio = self.alloc_frozen(order)?;
+        folio.set_owner(kind, private);
+        Ok(folio.init())
+    }
+
+    /// Moves what the per-CPU lists hold into the buddy. How many frames that were.
+    pub fn drain(&self) -> u32 {
+        let mut drained = 0;
+        for cpu in self.per_cpu.iter().filter(|cpu| cpu.held() > 0) {
+            let mut lists = cpu.lock();
+            let mut buddy = self.lock();
+            while let Some((index, order)) = lists.pop_any(&self.memmap) {
+                self.free_locked(&mut buddy, index, order);
+                drained += order.frames();
+            }
+            cpu.publish(&lists);
+        }
+        drained
+    }
+
+    /// What left the free lists becomes a token.
+    #[inline]
+    pub(crate) fn hand_out(&'static self, index: u32, order: Order) -> FrozenFolio<P> {
+        let head = self.descriptor(index);
+        assert!(!CHECKS || head.word.snapshot().is_frozen(), "a free frame is {:?} (R1)", head.word);
+        head.clear_mark();
+        head.set_shape(Kind::PLAIN, order);
+        #[cfg(broken = "tail-left-live")]
+        if order > Order::ZERO && self.descriptor(index + 1).word.snapshot().is_frozen() {
+            self.descriptor(index + 1).word.claim_frozen().init();
+        }
+        FrozenFolio::from_index(self, index)
+    }
+
+    /// Takes a block from this CPU's lists; `None`: go to the buddy.
+    #[inline]
+    fn alloc_per_cpu(&self, order: Order, mobility: Mobility) -> Option<u32> {
+        let cpu = self.this_cpu();
+        let mut lists = cpu.lists.try_lock()?;
+        if lists.is_empty(mobility, order) {
+            self.refill(&mut lists, order, mobility);
+        }
+        let index = lists.pop(&self.memmap, mobility, order)?;
+        lists.counters.allocated += 1;
+        cpu.publish(&lists);
+        Some(index)
+    }
+
+    #[cold]
+    fn refill(&self, lists: &mut Pcp, order: Order, mobility: Mobility) {
+        let mut buddy = self.lock();
+        for _ in 0..pcp::batch(order) {
+            let Ok(index) = buddy.alloc(self.map(), order, mobility, Reach::Any) else { break };
+            lists.push(&self.memmap, mobility, order, index);
+        }
+    }
+
+    fn alloc_from_buddy(&self, order: Order, mobility: Mobility) -> Result<u32, AllocError> {
+        if order > MAX_ORDER {
+            return self.alloc_huge(order);
+        }
+        let first_try = self.lock().alloc(self.map(), order, mobility, Reach::Any);
+        match first_try {
+            Ok(index) => Ok(index),
+            Err(_) if self.online_frames() == 0 => Err(AllocError::Offline),
+            // What lies in the lists of other CPUs is free as well.
+            Err(_) if self.drain() > 0 => self.lock().alloc(self.map(), order, mobility, Reach::Any),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cold]
+    fn alloc_huge(&self, order: Order) -> Result<u32, AllocError> {
+        let huge = self.huge_order();
+        if huge != Some(order) {
+            return Err(AllocError::TooLarge { most: huge.unwrap_or(MAX_ORDER) });
+        }
+        let taken = self.lock().alloc_huge(self.map(), order);
+        if let Some(index) = taken {
+            return Ok(index);
+        }
+        self.drain();
+        let last = self.frames().saturating_sub(order.frames() - 1);
+        for first in (0..last).step_by(order.frames() as usize) {
+            // One at a time, so that the lock is not held for the whole zone.
+            let mut buddy = self.lock();
+            if buddy.form_huge(self.map(), first, order) {
+                return Ok(buddy.alloc_huge(self.map(), order).expect("it was just formed"));
+            }
+        }
+        let largest = self.lock().largest(huge);
+        Err(largest.map_or(AllocError::OutOfFrames, |largest| AllocError::Fragmented { largest }))
+    }
+
+    /// Gives a block that rests frozen back to the allocator.
+    #[inline]
+    pub(crate) fn free_index(&self, index: u32, order: Order) {
+        assert!(
+            !CHECKS || self.descriptor(index).word.snapshot().is_frozen(),
+            "a frame that is {:?} was freed (R1)",
+            self.descriptor(index).word
+        );
+        assert!(
+            !CHECKS || self.descriptor(index).shape().kind.is_allocated(),
+            "a frame that is {:?} was freed again",
+            self.descriptor(index).shape().kind
+        );
+        #[cfg(broken = "tail-left-live")]
+        if order > Order::ZERO && !self.descriptor(index + 1).word.snapshot().is_frozen() {
+            if let Some(token) = self.descriptor(index + 1).word.put() {
+                token.leave_frozen();
+            }
+        }
+        if order <= pcp::MOST {
+            let cpu = self.this_cpu();
+            if let Some(mut lists) = cpu.lists.try_lock()
+                && self.free_per_cpu(&mut lists, index, order)
+            {
+                cpu.publish(&lists);
+                return;
+            }
+        }
+        let mut buddy = self.lock();
+        self.free_locked(&mut buddy, index, order);
+    }
+
+    /// Puts a block into this CPU's lists; `false`: it goes to the buddy.
+    #[inline]
+    fn free_per_cpu(&self, lists: &mut Pcp, index: u32, order: Order) -> bool {
+        // Under the lists' lock: whoever isolates the block drains these lists afterwards, so a frame that
+        // saw its block online is found by that drain.
+        let Some(mobility) = self.blocks.of(index).mobility_if_online() else { return false };
+        if lists.is_full(mobility, order) {
+            self.spill(lists, order, mobility);
+        }
+        lists.push(&self.memmap, mobility, order, index);
+        lists.counters.freed += 1;
+        true
+    }
+
+    #[cold]
+    fn spill(&self, lists: &mut Pcp, order: Order, mobility: Mobility) {
+        let mut buddy = self.lock();
+        for _ in 0..pcp::batch(order) {
+            let Some(index) = lists.pop(&self.memmap, mobility, order) else { break };
+            self.free_locked(&mut buddy, index, order);
+        }
+    }
+
+    /// Frees under the zone's lock: into the buddy, or held back where the block is isolated.
+    pub(crate) fn free_locked(&self, buddy: &mut Buddy, index: u32, order: Order) {
+        if order > BLOCK_ORDER
+            && self.blocks.under(index, order).iter().any(|block| block.mobility_if_online().is_none())
+        {
+            for part in (index..index + order.frames()).step_by(BLOCK_ORDER.frames() as usize) {
+                self.descriptor(part).set_shape(Kind::INTERIOR, Order::ZERO);
+                self.free_locked(buddy, part, BLOCK_ORDER);
+            }
+        } else if self.blocks.of(index).mobility_if_online().is_none() {
+            self.descriptor(index).set_shape(Kind::ISOLATED, order);
+            self.blocks.of(index).capture(order);
+        } else {
+            self.descriptor(index).set_shape(Kind::INTERIOR, Order::ZERO);
+            buddy.free(self.map(), index, order);
+        }
+    }
+
+    /// Takes the zone's lock.
+    pub(crate) fn lock(&self) -> BuddyGuard<'_, P> {
+        BuddyGuard { gauge: &self.gauge, buddy: self.buddy.lock() }
+    }
+
+    /// What the buddy's lists are about.
+    pub(crate) fn map(&self) -> Map<'_, P::Scheme> {
+        Map { memmap: &self.memmap, blocks: &self.blocks, huge: self.huge_order() }
+    }
+
+    fn this_cpu(&self) -> &PerCpu<P> {
+        &self.per_cpu[P::cpu() % pcp::CPUS]
+    }
+}

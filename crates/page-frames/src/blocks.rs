@@ -1,0 +1,168 @@
+//! The table of 2 MiB blocks: which are online, whom they serve, and how much of each is free.
+//!
+//! ```text
+//! offline ──online──▶ online ──isolate──▶ isolated ──all captured──▶ offline
+//!                       ▲                     │
+//!                       └──── back out ───────┘
+//! ```
+//!
+//! An isolated block gives nothing out, and what is freed in it is held back: *captured*. That is how a block is
+//! emptied, for whatever purpose (`evacuate.rs`).
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+
+use page_ref::CHECKS;
+
+use crate::ids::{BLOCK_ORDER, Order};
+use crate::memmap::MemmapMemory;
+use crate::mobility::Mobility;
+
+/// Where a block stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// Its frames are nobody's; their bytes may be gone.
+    Offline = 0,
+    /// In the allocator.
+    Online = 1,
+    /// Being emptied.
+    Isolated = 2,
+}
+
+/// One block. Zeroed memory says offline, movable.
+pub(crate) struct Block {
+    /// State in the low two bits, mobility above: one load tells a free both. Written under the zone's
+    /// lock; read anywhere.
+    status: AtomicU8,
+    /// Frames in the buddy's lists. Written under the zone's lock; a hint elsewhere.
+    free: AtomicU16,
+    /// Frames held back while isolated. Written under the zone's lock; a hint elsewhere.
+    captured: AtomicU16,
+}
+
+// All accesses are Relaxed: exact under the zone's lock; elsewhere hints, or ordered by a lock that both sides take.
+impl Block {
+    pub(crate) fn state(&self) -> State {
+        match self.status.load(Ordering::Relaxed) & 3 {
+            0 => State::Offline,
+            1 => State::Online,
+            _ => State::Isolated,
+        }
+    }
+
+    pub(crate) fn set_state(&self, state: State) {
+        self.status.store(self.status.load(Ordering::Relaxed) & !3 | state as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn mobility(&self) -> Mobility {
+        Mobility::from_bits(self.status.load(Ordering::Relaxed) >> 2)
+    }
+
+    pub(crate) fn set_mobility(&self, mobility: Mobility) {
+        self.status.store(self.status.load(Ordering::Relaxed) & 3 | (mobility as u8) << 2, Ordering::Relaxed);
+    }
+
+    /// `None`: it is not online.
+    #[inline]
+    pub(crate) fn mobility_if_online(&self) -> Option<Mobility> {
+        let status = self.status.load(Ordering::Relaxed);
+        (status & 3 == State::Online as u8).then(|| Mobility::from_bits(status >> 2))
+    }
+
+    pub(crate) fn free(&self) -> u32 {
+        u32::from(self.free.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn captured(&self) -> u32 {
+        u32::from(self.captured.load(Ordering::Relaxed))
+    }
+
+    /// Holds frames back.
+    pub(crate) fn capture(&self, order: Order) {
+        assert!(!CHECKS || self.state() == State::Isolated, "a frame of a block that is {:?} was freed", self.state());
+        // Under the zone's lock: no read-modify-write is needed.
+        self.captured.store(self.captured.load(Ordering::Relaxed) + order.frames() as u16, Ordering::Relaxed);
+    }
+
+    /// Takes frames out of what is held back.
+    pub(crate) fn release(&self, order: Order) {
+        self.captured.store(self.captured.load(Ordering::Relaxed) - order.frames() as u16, Ordering::Relaxed);
+    }
+
+    /// Forgets what was held back, and says how much it was.
+    pub(crate) fn take_captured(&self) -> u32 {
+        let captured = self.captured();
+        self.captured.store(0, Ordering::Relaxed);
+        captured
+    }
+}
+
+/// All blocks of a zone.
+pub(crate) struct Blocks {
+    /// **Invariant:** points to `len` initialised blocks, never unmapped.
+    table: NonNull<Block>,
+    len: u32,
+}
+
+// SAFETY: a shared slice of atomics.
+unsafe impl Send for Blocks {}
+// SAFETY: as above.
+unsafe impl Sync for Blocks {}
+
+impl Blocks {
+    /// # Safety
+    ///
+    /// `table` has room for `len` blocks, is theirs alone for ever, and holds what `holds` says.
+    pub(crate) unsafe fn new(table: NonNull<Block>, len: u32, holds: MemmapMemory) -> Self {
+        if holds == MemmapMemory::Garbage {
+            for n in 0..len as usize {
+                // SAFETY: in bounds.
+                let block = unsafe { table.add(n) };
+                let empty = Block { status: AtomicU8::new(0), free: AtomicU16::new(0), captured: AtomicU16::new(0) };
+                // SAFETY: aligned, in bounds, nobody else's.
+                unsafe { block.write(empty) };
+            }
+        }
+        Self { table, len }
+    }
+
+    pub(crate) fn all(&self) -> &[Block] {
+        // SAFETY: the invariant on `table`; atomics need shared access only.
+        unsafe { core::slice::from_raw_parts(self.table.as_ptr(), self.len as usize) }
+    }
+
+    /// The block of a frame.
+    #[inline]
+    pub(crate) fn of(&self, index: u32) -> &Block {
+        &self.all()[(index / BLOCK_ORDER.frames()) as usize]
+    }
+
+    /// The blocks that a free or allocated block touches: one, or all of its own where it is larger.
+    pub(crate) fn under(&self, index: u32, order: Order) -> &[Block] {
+        let first = (index / BLOCK_ORDER.frames()) as usize;
+        &self.all()[first..first + order.frames().div_ceil(BLOCK_ORDER.frames()) as usize]
+    }
+
+    /// Counts a block into the buddy's lists.
+    pub(crate) fn count_in(&self, index: u32, order: Order) {
+        let frames = order.frames().min(BLOCK_ORDER.frames()) as u16;
+        for block in self.under(index, order) {
+            // Under the zone's lock: no read-modify-write is needed.
+            block.free.store(block.free.load(Ordering::Relaxed) + frames, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a block out of the buddy's lists.
+    pub(crate) fn count_out(&self, index: u32, order: Order) {
+        let frames = order.frames().min(BLOCK_ORDER.frames()) as u16;
+        for block in self.under(index, order) {
+            block.free.store(block.free.load(Ordering::Relaxed) - frames, Ordering::Relaxed);
+        }
+    }
+
+    /// Blocks that are not offline, and frames captured in them.
+    pub(crate) fn count(&self) -> (u32, u32) {
+        let there = self.all().iter().filter(|block| block.state() != State::Offline);
+        there.fold((0, 0), |(blocks, captured), block| (blocks + 1, captured + block.captured()))
+    }
+}

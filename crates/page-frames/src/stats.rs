@@ -1,0 +1,102 @@
+//! What a zone holds, and what it did. No figure costs the fast path a write that CPUs share.
+
+use core::fmt;
+
+use crate::ids::{BLOCK_ORDER, MAX_ORDER, Order};
+use crate::memmap::Kind;
+use crate::platform::Platform;
+use crate::zone::Zone;
+
+/// What a zone holds. Racy while it is in use: each figure is right, their sum may not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZoneStats {
+    /// Frames that are not offline.
+    pub online_frames: u32,
+    /// Frames that are free: in the buddy, in per-CPU lists, or isolated.
+    pub free_frames: u32,
+    /// The largest order that the buddy could hand out.
+    pub largest_free_order: Option<Order>,
+    /// 2 MiB blocks that are free as a whole, alone or as part of a larger free block.
+    pub whole_blocks: u32,
+}
+
+/// What a zone did since it was made. Counted per CPU and under the zone's lock, and added up here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZoneCounters {
+    /// Blocks handed out of per-CPU lists.
+    pub per_cpu_allocated: u64,
+    /// Blocks freed into per-CPU lists.
+    pub per_cpu_freed: u64,
+    /// Blocks that left the buddy, those for per-CPU lists included.
+    pub buddy_allocated: u64,
+    /// Blocks that came to the buddy, those from per-CPU lists included.
+    pub buddy_freed: u64,
+    /// 2 MiB blocks that changed their mobility.
+    pub blocks_claimed: u64,
+    /// Blocks that were allocated in 2 MiB of another mobility.
+    pub blocks_borrowed: u64,
+}
+
+impl<P: Platform> Zone<P> {
+    /// What the zone holds. Takes the zone's lock: for reports, not for hot paths; [`Zone::level`] is for those.
+    pub fn stats(&self) -> ZoneStats {
+        let per_cpu: u32 = self.per_cpu.iter().map(|cpu| cpu.held()).sum();
+        let huge = self.huge_order();
+        let buddy = self.lock();
+        let (online_blocks, captured) = self.blocks.count();
+        let in_huge = huge.map_or(0, |huge| buddy.count(huge) * (huge.frames() / BLOCK_ORDER.frames()));
+        ZoneStats {
+            online_frames: online_blocks * BLOCK_ORDER.frames(),
+            free_frames: buddy.frames() + captured + per_cpu,
+            largest_free_order: buddy.largest(huge),
+            whole_blocks: buddy.count(BLOCK_ORDER) + 2 * buddy.count(MAX_ORDER) + in_huge,
+        }
+    }
+
+    /// What the zone did. Takes each lock in turn.
+    pub fn counters(&self) -> ZoneCounters {
+        let mut sum = ZoneCounters::default();
+        for cpu in &self.per_cpu {
+            let counters = cpu.lock().counters;
+            sum.per_cpu_allocated += counters.allocated;
+            sum.per_cpu_freed += counters.freed;
+        }
+        let counters = self.lock().counters;
+        ZoneCounters {
+            buddy_allocated: counters.allocated,
+            buddy_freed: counters.freed,
+            blocks_claimed: counters.claimed,
+            blocks_borrowed: counters.borrowed,
+            ..sum
+        }
+    }
+
+    /// Holds the allocator's lists against the descriptors: for tests, and for who suspects. Slow, under the zone's lock.
+    ///
+    /// # Panics
+    ///
+    /// When they disagree: something wrote to the metadata of a free frame.
+    pub fn assert_sound(&self) {
+        self.lock().assert_sound(self.map());
+    }
+
+    /// Heads of this kind. Racy, and slow: it looks at every descriptor.
+    pub fn count_kind(&self, kind: Kind) -> usize {
+        (0..self.frames()).filter(|&index| self.descriptor(index).shape().kind == kind).count()
+    }
+}
+
+impl<P: Platform> fmt::Debug for Zone<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.stats();
+        write!(
+            f,
+            "zone of {} frames from {:?}: {} online, {} free, largest free block {:?}",
+            self.frames(),
+            self.pfns().start,
+            stats.online_frames,
+            stats.free_frames,
+            stats.largest_free_order
+        )
+    }
+}

@@ -1,0 +1,192 @@
+//! Where the allocator puts things: by mobility, so that 2 MiB blocks survive; one huge order above; the CPU's lists first.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{Index, OURS, arena, assert_all_free, order};
+use page_frames::{
+    AllocError, Arena, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, MAX_ORDER, Mobility, Order, Pfn, UserSpace, Zone,
+};
+use page_ref::DefaultScheme;
+
+type Token = FrozenFolio<UserSpace>;
+
+fn block_of(zone: &Zone<UserSpace>, pfn: Pfn) -> u64 {
+    (pfn.as_u64() - zone.pfns().start.as_u64()) / u64::from(BLOCK_ORDER.frames())
+}
+
+#[test]
+fn what_stays_is_kept_apart_from_what_moves() {
+    let arena = arena::<DefaultScheme>(12);
+    let zone = arena.zone();
+    let mut held: Vec<(Mobility, Token)> = Vec::new();
+    for n in 0..600 {
+        for mobility in [Mobility::Movable, Mobility::Reclaimable, Mobility::Unmovable] {
+            held.push((mobility, zone.alloc_frozen_as(order((n % 3) as u8), mobility).unwrap()));
+        }
+    }
+    for mobility in [Mobility::Movable, Mobility::Reclaimable, Mobility::Unmovable] {
+        let own = |whose: &dyn Fn(Mobility) -> bool| -> BTreeSet<u64> {
+            held.iter().filter(|held| whose(held.0)).map(|held| block_of(zone, held.1.pfn())).collect()
+        };
+        let (ours, others) = (own(&|whose| whose == mobility), own(&|whose| whose != mobility));
+        assert!(ours.is_disjoint(&others), "{mobility:?} shares a block: {ours:?} {others:?}");
+    }
+    zone.assert_sound();
+    for (_, token) in held {
+        token.free();
+    }
+    assert_all_free(zone);
+    assert_eq!(zone.stats().whole_blocks, 12);
+}
+
+/// Two page tables, allocated long apart while pages fill everything, must not spoil two blocks.
+#[test]
+fn the_second_thing_that_stays_joins_the_first() {
+    let arena = arena::<DefaultScheme>(4);
+    let zone = arena.zone();
+    let mut pages: Vec<Token> =
+        (0..2048).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()).collect();
+    // A few pages of every block are freed.
+    let (freed, kept): (Vec<Token>, Vec<Token>) = pages.drain(..).partition(|page| page.pfn().as_u64() % 8 < 2);
+    freed.into_iter().for_each(Token::free);
+    zone.drain();
+    // Each larger than a CPU's list, so that it comes from the buddy.
+    let stay: Vec<Token> = (0..100).map(|_| zone.alloc_frozen(order(1)).unwrap()).collect();
+    let blocks: BTreeSet<u64> = stay.iter().map(|token| block_of(zone, token.pfn())).collect();
+    assert!(blocks.len() <= 2, "100 times 2 frames, 64 such in each block: {blocks:?}");
+    assert!(zone.counters().blocks_claimed >= 2, "{:?}", zone.counters());
+    stay.into_iter().chain(kept).for_each(Token::free);
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_page_that_moves_borrows_a_place_rather_than_a_block() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let stay: Vec<Token> = (0..6).map(|_| zone.alloc_frozen(order(6)).unwrap()).collect();
+    let page = zone.alloc_frozen_as(order(4), Mobility::Movable).unwrap();
+    assert_eq!((zone.counters().blocks_borrowed, zone.counters().blocks_claimed), (1, 1));
+    page.free();
+    stay.into_iter().for_each(Token::free);
+    assert_all_free(zone);
+}
+
+#[test]
+fn all_frames_are_handed_out_whatever_the_mobility() {
+    let arena = arena::<DefaultScheme>(3);
+    let zone = arena.zone();
+    for mobility in [Mobility::Unmovable, Mobility::Movable, Mobility::Reclaimable] {
+        let all: Vec<Token> = std::iter::from_fn(|| zone.alloc_frozen_as(Order::ZERO, mobility).ok()).collect();
+        assert_eq!(all.len(), 3 * 512);
+        zone.assert_sound();
+        all.into_iter().for_each(Token::free);
+        assert_all_free(zone);
+        assert_eq!(zone.stats().whole_blocks, 3, "{zone:?}");
+    }
+}
+
+/// What lies in the list of another CPU is free: who finds nothing else takes it from there. (Before, the caller had to
+/// drain by hand.)
+#[test]
+fn what_another_cpu_holds_back_is_found_before_out_of_frames() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    std::thread::scope(|scope| {
+        scope.spawn(|| zone.alloc_frozen(Order::ZERO).unwrap().free()).join().unwrap();
+    });
+    assert_eq!(zone.stats().free_frames, 512);
+    assert!(zone.free_frames() < 512, "some are in the other thread's list");
+    zone.alloc_frozen(BLOCK_ORDER).expect("all of it").free();
+    assert_all_free(zone);
+}
+
+#[test]
+fn small_orders_go_through_the_list_of_their_cpu() {
+    let arena = arena::<DefaultScheme>(2);
+    let zone = arena.zone();
+    for n in 0..=4 {
+        let before = zone.counters();
+        for _ in 0..1000 {
+            zone.alloc_frozen(order(n)).unwrap().free();
+        }
+        let after = zone.counters();
+        let (through, buddy) =
+            (after.per_cpu_allocated - before.per_cpu_allocated, after.buddy_allocated - before.buddy_allocated);
+        match n {
+            0..=3 => assert!(through == 1000 && buddy <= 32, "{after:?}"),
+            _ => assert!(through == 0 && buddy == 1000, "{after:?}"),
+        }
+        assert_eq!(after.per_cpu_freed - before.per_cpu_freed, through);
+    }
+    assert_all_free(zone);
+}
+
+/// 32 MiB, so that a test has room for several.
+const HUGE: u8 = 13;
+
+#[test]
+fn one_huge_order_is_formed_on_demand_and_stays_whole() {
+    let huge = order(HUGE);
+    let arena = Arena::<UserSpace>::with_huge_order(huge.bytes() * 2, &[], huge).unwrap();
+    let zone = arena.zone();
+    assert_eq!(zone.stats().largest_free_order, Some(MAX_ORDER), "none is formed before one is asked for");
+    let mut folio = zone.alloc_frozen(huge).unwrap();
+    assert_eq!((folio.order(), folio.as_slice().len()), (huge, huge.bytes()));
+    assert_eq!(folio.as_slice().as_ptr().addr() % huge.bytes(), 0, "its bytes are aligned as its frames are");
+    folio.as_mut_slice()[huge.bytes() - FRAME_SIZE..].fill(7);
+    let head = folio.init();
+    let tail = Pfn::new(head.pfn().as_u64() + u64::from(huge.frames()) - 1);
+    assert_eq!(zone.try_get_head(tail).unwrap().pfn(), head.pfn(), "the last tail knows its head");
+    drop(head);
+    assert_eq!(zone.stats().largest_free_order, Some(huge), "it stays whole");
+    // Small things go elsewhere.
+    let half: Vec<Token> = (0..8).map(|_| zone.alloc_frozen(order(10)).unwrap()).collect();
+    assert_eq!(zone.stats().largest_free_order, Some(huge));
+    assert!(zone.alloc_frozen(huge).map(Token::free).is_ok());
+    // Until nothing else is left.
+    let rest: Vec<Token> = (0..8).map(|_| zone.alloc_frozen(order(10)).unwrap()).collect();
+    assert_eq!(zone.alloc_frozen(huge).unwrap_err(), AllocError::OutOfFrames);
+    half.into_iter().chain(rest).for_each(Token::free);
+    assert_eq!(zone.alloc_frozen(order(12)).unwrap_err(), AllocError::TooLarge { most: huge });
+    assert_all_free(zone);
+    let folio = zone.alloc_frozen(huge).unwrap();
+    folio.split(order(9)).for_each(Token::free);
+    assert_all_free(zone);
+    assert_eq!(zone.stats().whole_blocks, 32);
+}
+
+#[test]
+fn a_block_of_a_free_huge_block_goes_offline_alone() {
+    let huge = order(HUGE);
+    let arena = Arena::<UserSpace>::with_huge_order(huge.bytes(), &[], huge).unwrap();
+    let zone = arena.zone();
+    zone.alloc_frozen(huge).unwrap().free();
+    let offline = arena.offline(5, &Index::new(0)).unwrap();
+    assert_eq!(zone.stats().free_frames, 15 * 512);
+    assert!(matches!(zone.alloc_frozen(huge), Err(AllocError::Fragmented { largest }) if largest == MAX_ORDER));
+    zone.assert_sound();
+    // In use while one of its blocks is being emptied: what is freed then is held back, and comes back after.
+    arena.online(offline);
+    let folio = zone.alloc(huge, OURS, 0).unwrap();
+    assert!(arena.offline(3, &Index::new(0)).is_err());
+    drop(folio);
+    assert_all_free(zone);
+    assert_eq!(zone.stats().whole_blocks, 16);
+}
+
+#[test]
+fn an_order_that_a_zone_does_not_have_is_an_error_and_nothing_is_lost() {
+    let arena = arena::<DefaultScheme>(2);
+    let zone = arena.zone();
+    assert_eq!(zone.alloc_frozen(order(11)).unwrap_err(), AllocError::TooLarge { most: MAX_ORDER });
+    assert_eq!(zone.alloc_frozen(order(18)).unwrap_err(), AllocError::TooLarge { most: MAX_ORDER });
+    assert_eq!(Order::new(19), None);
+    let blocks: Vec<_> = (0..2).map(|block| arena.offline(block, &Index::new(0)).unwrap()).collect();
+    assert_eq!(zone.alloc_frozen(Order::ZERO).unwrap_err(), AllocError::Offline);
+    for block in blocks {
+        arena.online(block);
+    }
+    assert_all_free(zone);
+}
