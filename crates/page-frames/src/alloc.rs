@@ -251,6 +251,24 @@ impl<P: Platform> Zone<P> {
         self.free_locked(&mut buddy, index, order);
     }
 
+    /// Gives blocks that rest frozen back, under one lock as far as this CPU's lists go.
+    pub(crate) fn free_batch(&self, heads: &[u32]) {
+        let cpu = self.this_cpu();
+        let mut lists = cpu.lists.try_lock();
+        for &index in heads {
+            let shape = self.descriptor(index).shape();
+            assert!(!CHECKS || shape.kind.is_allocated(), "a frame that is {:?} was freed again", shape.kind);
+            let is_listed = shape.order <= pcp::MOST
+                && lists.as_mut().is_some_and(|lists| self.free_per_cpu(lists, index, shape.order));
+            if !is_listed {
+                self.free_locked(&mut self.lock(), index, shape.order);
+            }
+        }
+        if let Some(lists) = lists {
+            cpu.publish(&lists);
+        }
+    }
+
     /// Puts a block into this CPU's lists; `false`: it goes to the buddy.
     #[inline]
     fn free_per_cpu(&self, lists: &mut Pcp, index: u32, order: Order) -> bool {

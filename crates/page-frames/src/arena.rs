@@ -84,6 +84,8 @@ pub struct Arena<P: Platform> {
     zone: &'static Zone<P>,
     /// `None` only inside drop.
     bytes: Option<Bytes>,
+    /// Blocks that [`Arena::shrink_to`] took offline.
+    spare: Mutex<Vec<Offline<P>>>,
 }
 
 impl<P: Platform> Arena<P> {
@@ -129,7 +131,7 @@ impl<P: Platform> Arena<P> {
             // SAFETY: the bytes were just given to the zone.
             unsafe { zone.online_block(block) };
         }
-        Ok(Self { zone, bytes: Some(bytes) })
+        Ok(Self { zone, bytes: Some(bytes), spare: Mutex::new(Vec::new()) })
     }
 
     /// The zone of its frames.
@@ -147,6 +149,44 @@ impl<P: Platform> Arena<P> {
             debug_assert!(given_back.is_ok(), "madvise of an offline block: {given_back:?}");
         }
         Ok(offline)
+    }
+
+    /// Gives memory back to the system, whole blocks, until only this many are online: the emptiest go first. What is in
+    /// them moves to those that stay.
+    ///
+    /// # Errors
+    ///
+    /// When that many can not be emptied; those that could are gone.
+    pub fn shrink_to(&self, blocks: usize, owner: &dyn Owner<P>) -> Result<(), OfflineError> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut result = Ok(());
+        self.zone.drain();
+        self.zone.by_emptiness(|block, _| {
+            if self.online_blocks() <= blocks {
+                return false;
+            }
+            match self.offline(block, owner) {
+                Ok(offline) => spare.push(offline),
+                Err(error) => result = Err(error),
+            }
+            true
+        });
+        if self.online_blocks() <= blocks { Ok(()) } else { result }
+    }
+
+    /// Brings blocks back that [`Arena::shrink_to`] took, until this many are online. How many are.
+    pub fn grow_to(&self, blocks: usize) -> usize {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.online_blocks() < blocks {
+            let Some(offline) = spare.pop() else { break };
+            self.online(offline);
+        }
+        self.online_blocks()
+    }
+
+    /// Blocks of 2 MiB that are online.
+    pub fn online_blocks(&self) -> usize {
+        (self.zone.online_frames() / BLOCK_ORDER.frames()) as usize
     }
 
     /// Brings a block back; its bytes are zeroes.

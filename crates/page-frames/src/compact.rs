@@ -33,6 +33,9 @@ impl<P: Platform> Zone<P> {
             if done.emptied == blocks {
                 return false;
             }
+            if used == 0 {
+                return true;
+            }
             let frames = frames_of(block);
             // The emptiest comes first: if there is no room for it, there is none for the next.
             if self.holes_beside(block) < used {

@@ -171,7 +171,10 @@ impl<P: Platform> Zone<P> {
             Left { out_of_frames: true, .. } => ContigError::OutOfFrames,
             Left { frames, first, .. } => ContigError::Busy { frames, first },
         })?;
-        isolated.take(frames.clone(), |head, order| self.descriptor(head).set_shape(Kind::PLAIN, order));
+        isolated.take(frames.clone(), |head, order| {
+            self.descriptor(head).clear_mark();
+            self.descriptor(head).set_shape(Kind::PLAIN, order);
+        });
         Ok(Contig { zone: self, left: frames })
     }
 }

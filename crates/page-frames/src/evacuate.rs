@@ -261,16 +261,15 @@ impl<P: Platform> Zone<P> {
         true
     }
 
-    /// Visits online blocks that are not wholly free, the emptier ones first (in steps of an eighth), until `each` says
-    /// `false`. Each block once at the least; it is given the frames that are not free.
+    /// Visits online blocks, the emptier ones first (those that are free as a whole, then in steps of an eighth), until
+    /// `each` says `false`. It is given the frames that are not free.
     pub(crate) fn by_emptiness(&self, mut each: impl FnMut(usize, u32) -> bool) {
-        let all = BLOCK_ORDER.frames();
-        for most in (1..=8).map(|eighth| all / 8 * eighth) {
+        let eighth = BLOCK_ORDER.frames() / 8;
+        for step in 0..=8 {
             for block in 0..self.blocks() {
                 let entry = &self.blocks.all()[block];
-                let used = all - entry.free().min(all);
-                let now = used > most - all / 8 && used <= most;
-                if now && entry.state() == State::Online && !each(block, used) {
+                let used = BLOCK_ORDER.frames().saturating_sub(entry.free());
+                if used.div_ceil(eighth) == step && entry.state() == State::Online && !each(block, used) {
                     return;
                 }
             }

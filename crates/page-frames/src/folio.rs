@@ -99,19 +99,25 @@ impl<P: Platform> Clone for FolioRef<P> {
 impl<P: Platform> Drop for FolioRef<P> {
     #[inline(always)]
     fn drop(&mut self) {
-        #[cfg(broken = "early-destructor")]
-        let early = self.kind();
-        if let Some(dying) = self.zone.descriptor(self.index).word.drop_references(1) {
-            P::between_put_steps();
-            if let Some(token) = dying.finish() {
-                token.leave_frozen();
-                let folio = FrozenFolio::from_index(self.zone, self.index);
-                #[cfg(not(broken = "early-destructor"))]
-                let kind = folio.kind();
-                #[cfg(broken = "early-destructor")]
-                let kind = early;
-                self.zone.destroy(folio, kind);
-            }
+        put(self.zone, self.index, 1);
+    }
+}
+
+/// Returns `n` references of the folio at `index`.
+#[inline(always)]
+pub(crate) fn put<P: Platform>(zone: &'static Zone<P>, index: u32, n: u32) {
+    #[cfg(broken = "early-destructor")]
+    let early = zone.descriptor(index).shape().kind;
+    if let Some(dying) = zone.descriptor(index).word.drop_references(n) {
+        P::between_put_steps();
+        if let Some(token) = dying.finish() {
+            token.leave_frozen();
+            let folio = FrozenFolio::from_index(zone, index);
+            #[cfg(not(broken = "early-destructor"))]
+            let kind = folio.kind();
+            #[cfg(broken = "early-destructor")]
+            let kind = early;
+            zone.destroy(folio, kind);
         }
     }
 }
@@ -127,6 +133,36 @@ impl<P: Platform> fmt::Debug for FolioRef<P> {
 /// the allocator hands out. Only it can be written to, split, initialised or freed.
 ///
 /// Dropping it by mistake leaks its frames; with [`CHECKS`](page_ref::CHECKS) that panics.
+///
+/// A folio can not be freed twice, split twice, or used after it was freed:
+///
+/// ```compile_fail,E0382
+/// # fn test(folio: page_frames::FrozenFolio<page_frames::UserSpace>) {
+/// folio.free();
+/// folio.free();
+/// # }
+/// ```
+/// ```compile_fail,E0382
+/// # fn test(folio: page_frames::FrozenFolio<page_frames::UserSpace>) {
+/// let parts = folio.split(page_frames::Order::ZERO);
+/// let again = folio.split(page_frames::Order::ZERO);
+/// # }
+/// ```
+/// ```compile_fail,E0505
+/// # fn test(mut folio: page_frames::FrozenFolio<page_frames::UserSpace>) {
+/// let bytes = folio.as_mut_slice();
+/// folio.free();
+/// bytes[0] = 1;
+/// # }
+/// ```
+///
+/// And who only holds a reference has nothing to free, as others may hold one too:
+///
+/// ```compile_fail,E0599
+/// # fn test(folio: page_frames::FolioRef<page_frames::UserSpace>) {
+/// folio.free();
+/// # }
+/// ```
 #[must_use = "a token that nobody uses leaks its frames: init, publish or free it"]
 pub struct FrozenFolio<P: Platform> {
     zone: &'static Zone<P>,
@@ -147,6 +183,11 @@ impl<P: Platform> FrozenFolio<P> {
 
     pub(crate) fn index(&self) -> u32 {
         self.index
+    }
+
+    /// The zone that it lies in.
+    pub fn zone(&self) -> &'static Zone<P> {
+        self.zone
     }
 
     /// The first frame.

@@ -41,6 +41,7 @@ mod migrate;
 mod mobility;
 mod pcp;
 mod platform;
+mod refs;
 mod slot;
 mod stats;
 #[cfg(feature = "arena")]
@@ -61,6 +62,7 @@ pub use memmap::{Kind, MemmapMemory};
 pub use migrate::{MigrateError, Owner, migrate};
 pub use mobility::Mobility;
 pub use platform::{KindOps, Platform};
+pub use refs::{FolioRefs, put_all};
 pub use slot::{Claim, FrozenClaim, Lookup, Slot};
 pub use stats::{ZoneCounters, ZoneStats};
 #[cfg(feature = "arena")]

@@ -11,8 +11,10 @@
 //! | 7. free the old folio | |
 
 use crate::buddy::Reach;
+use crate::folio::FrozenFolio;
 use crate::ids::Pfn;
 use crate::platform::Platform;
+use crate::refs::FolioRefs;
 use crate::slot::Slot;
 use crate::zone::Zone;
 
@@ -21,6 +23,18 @@ pub trait Owner<P: Platform>: Sync {
     /// Calls `visit` with the slot that should hold the folio whose descriptor says `private`. `false`: there is
     /// no such slot (any more). The folio may have moved meanwhile; `visit` checks.
     fn with_slot(&self, pfn: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool;
+
+    /// For folios that no slot indexes, asked when [`with_slot`](Self::with_slot) says `false`: hands over *all* references
+    /// that the owner has of this folio, and makes whoever looks it up wait. [`take_back`](Self::take_back) follows at once.
+    fn lend(&self, _pfn: Pfn, _private: u64) -> Option<FolioRefs<P>> {
+        None
+    }
+
+    /// Ends what [`lend`](Self::lend) began, with as many references: of the folio's copy, or of the folio itself, if it was
+    /// not moved. The owner's index points to it from now on.
+    fn take_back(&self, _private: u64, refs: FolioRefs<P>) {
+        drop(refs);
+    }
 }
 
 /// Why a folio was not migrated. It is where it was.
@@ -66,8 +80,48 @@ pub(crate) fn migrate_within<P: Platform>(
         return Err(MigrateError::NotMovable);
     }
     let mut result = Err(MigrateError::NotMovable);
-    owner.with_slot(pfn, seen.private, &mut |slot| result = migrate_slot(zone, pfn, slot, reach));
+    if !owner.with_slot(pfn, seen.private, &mut |slot| result = migrate_slot(zone, pfn, slot, reach))
+        && let Some(refs) = owner.lend(pfn, seen.private)
+    {
+        let (refs, lent) = migrate_lent(zone, pfn, refs, reach);
+        owner.take_back(seen.private, refs);
+        return lent;
+    }
     result
+}
+
+/// The references come back: of the folio where it is now.
+fn migrate_lent<P: Platform>(
+    zone: &'static Zone<P>,
+    pfn: Pfn,
+    refs: FolioRefs<P>,
+    reach: Reach,
+) -> (FolioRefs<P>, Result<Pfn, MigrateError>) {
+    if refs.pfn() != pfn || !core::ptr::eq(refs.zone(), zone) {
+        return (refs, Err(MigrateError::Moved));
+    }
+    let Some(mut target) = zone.alloc_target(zone.peek(pfn).order, reach) else {
+        return (refs, Err(MigrateError::OutOfFrames));
+    };
+    let count = refs.count();
+    let old = match refs.freeze() {
+        Ok(old) => old,
+        Err(refs) => {
+            target.free();
+            return (refs, Err(MigrateError::Busy));
+        }
+    };
+    copy(&old, &mut target);
+    let moved_to = target.pfn();
+    let refs = target.init_many(count);
+    old.free();
+    (refs, Ok(moved_to))
+}
+
+fn copy<P: Platform>(old: &FrozenFolio<P>, target: &mut FrozenFolio<P>) {
+    target.as_mut_slice().copy_from_slice(old.as_slice());
+    target.set_owner(old.kind(), old.private());
+    target.set_dirty(old.is_dirty());
 }
 
 fn migrate_slot<P: Platform>(
@@ -93,10 +147,7 @@ fn migrate_slot<P: Platform>(
             return Err(MigrateError::Busy);
         }
     };
-    let old = frozen.folio();
-    target.as_mut_slice().copy_from_slice(old.as_slice());
-    target.set_owner(old.kind(), old.private());
-    target.set_dirty(old.is_dirty());
+    copy(frozen.folio(), &mut target);
     let moved_to = target.pfn();
     frozen.replace(target).free();
     Ok(moved_to)

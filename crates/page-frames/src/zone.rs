@@ -170,6 +170,19 @@ impl<P: Platform> Zone<P> {
         }
     }
 
+    /// As [`Zone::destroy`], of what the folio is.
+    #[inline]
+    pub(crate) fn destroy_by_kind(&self, folio: FrozenFolio<P>) {
+        let kind = folio.kind();
+        self.destroy(folio, kind);
+    }
+
+    /// Whether a kind has a `destroy` of its own.
+    #[inline]
+    pub(crate) fn has_destructor(&self, kind: Kind) -> bool {
+        self.kinds.iter().any(|ops| ops.kind == kind)
+    }
+
     #[cfg(feature = "arena")]
     pub(crate) fn kinds(&self) -> &'static [KindOps<P>] {
         self.kinds
