@@ -7,13 +7,16 @@
 #![forbid(unsafe_code)]
 
 pub mod alloc;
+pub mod between;
 pub mod free;
 mod matrix;
+pub mod noise;
 mod question;
 pub mod read;
 mod report;
 mod runner;
 mod schemes;
+mod undo;
 pub mod word;
 
 pub use matrix::{Case, Matrix, Subject};
@@ -53,8 +56,13 @@ mod tests {
     #[test]
     fn word_measures_every_scheme() {
         let matrix = word::matrix();
-        assert_eq!(matrix.subjects.len(), 7);
+        assert_eq!(matrix.subjects.len(), 10);
         check(&matrix);
+    }
+
+    #[test]
+    fn between_measures_every_filling() {
+        check(&between::matrix());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::report::Report;
-use crate::{alloc, free, read, word};
+use crate::{alloc, between, free, noise, read, word};
 
 /// How a question is asked.
 pub struct Ask<'a> {
@@ -49,6 +49,20 @@ pub const QUESTIONS: &[Question] = &[
         case_key: "placement",
         weight: 4,
         ask: word::ask,
+    },
+    Question {
+        name: "between",
+        about: "what may stand between taking and returning, before the line is lost",
+        case_key: "case",
+        weight: 2,
+        ask: between::ask,
+    },
+    Question {
+        name: "noise",
+        about: "how far refused increments pile up, against the proved bound",
+        case_key: "case",
+        weight: 2,
+        ask: noise::ask,
     },
     Question {
         name: "free",

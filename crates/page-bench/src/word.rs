@@ -1,4 +1,6 @@
 //! What does taking and returning a reference cost, under each scheme, beside a raw fetch-add and fetch-sub?
+//!
+//! And what does it cost to be refused: by a frozen word, with each way to clean up that the patch's versions had.
 
 use std::hint::black_box;
 use std::io;
@@ -11,6 +13,7 @@ use crate::matrix::{Case, Matrix, Subject, thread_counts};
 use crate::question::Ask;
 use crate::report::{Report, Shape, Unit};
 use crate::schemes::for_each_scheme;
+use crate::undo::{AtLimit, Once, Policy, Undo, Whenever};
 
 /// Operations of each thread in one sample: some milliseconds.
 const OPERATIONS: u32 = 300_000;
@@ -19,11 +22,20 @@ const OPERATIONS: u32 = 300_000;
 const ONE: &str = "one";
 /// A word each.
 const OWN: &str = "own";
+/// All threads on one word, which is frozen.
+const ONE_REFUSED: &str = "one, refused";
+/// A word each, frozen.
+const OWN_REFUSED: &str = "own, refused";
 
 fn place(case: Case, thread: usize) -> usize {
-    if case.name == ONE { 0 } else { thread }
+    if case.name.starts_with(ONE) { 0 } else { thread }
 }
 
+fn is_refused(case: Case) -> bool {
+    [ONE_REFUSED, OWN_REFUSED].contains(&case.name)
+}
+
+/// The limit: the two instructions; where others are refused, the one.
 struct Raw(Vec<CachePadded<AtomicU64>>);
 
 impl Subject for Raw {
@@ -33,15 +45,24 @@ impl Subject for Raw {
     #[inline(never)]
     fn work(&self, case: Case, thread: usize) -> u64 {
         let word: &AtomicU64 = &self.0[place(case, thread)];
-        for _ in 0..OPERATIONS {
-            black_box(black_box(word).fetch_add(1, Ordering::Acquire));
-            black_box(black_box(word).fetch_sub(1, Ordering::Release));
+        if is_refused(case) {
+            for _ in 0..OPERATIONS {
+                black_box(black_box(word).fetch_add(1, Ordering::Acquire));
+            }
+        } else {
+            for _ in 0..OPERATIONS {
+                black_box(black_box(word).fetch_add(1, Ordering::Acquire));
+                black_box(black_box(word).fetch_sub(1, Ordering::Release));
+            }
         }
         u64::from(OPERATIONS)
     }
 }
 
-struct Word<S: Scheme>(Vec<CachePadded<PageRef<S>>>);
+struct Word<S: Scheme> {
+    live: Vec<CachePadded<PageRef<S>>>,
+    frozen: Vec<CachePadded<PageRef<S>>>,
+}
 
 impl<S: Scheme> Subject for Word<S> {
     fn name(&self) -> String {
@@ -49,22 +70,52 @@ impl<S: Scheme> Subject for Word<S> {
     }
     #[inline(never)]
     fn work(&self, case: Case, thread: usize) -> u64 {
-        let word: &PageRef<S> = &self.0[place(case, thread)];
+        if is_refused(case) {
+            let word: &PageRef<S> = &self.frozen[place(case, thread)];
+            for _ in 0..OPERATIONS {
+                assert!(black_box(word).try_get(1).is_err(), "the word is frozen");
+            }
+        } else {
+            let word: &PageRef<S> = &self.live[place(case, thread)];
+            for _ in 0..OPERATIONS {
+                black_box(word).try_get(1).expect("the word is live");
+                assert!(black_box(word).put().is_none(), "one reference is held throughout");
+            }
+        }
+        u64::from(OPERATIONS)
+    }
+}
+
+impl<P: Policy> Subject for Vec<CachePadded<Undo<P>>> {
+    fn name(&self) -> String {
+        P::NAME.to_owned()
+    }
+    fn takes_part(&self, case: Case) -> bool {
+        // Up to the refusal all three are the code of frozen-bit.
+        is_refused(case)
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let word: &Undo<P> = &self[place(case, thread)];
         for _ in 0..OPERATIONS {
-            black_box(word).try_get(1).expect("the word is live");
-            assert!(black_box(word).put().is_none(), "one reference is held throughout");
+            assert!(!black_box(word).try_get(), "the word is frozen");
         }
         u64::from(OPERATIONS)
     }
 }
 
 fn words<S: Scheme>(n: usize) -> Box<dyn Subject> {
+    let frozen = || CachePadded::new(PageRef::<S>::frozen());
     let live = || {
-        let word = PageRef::<S>::frozen();
+        let word = frozen();
         word.claim_frozen().init();
-        CachePadded::new(word)
+        word
     };
-    Box::new(Word((0..n).map(|_| live()).collect()))
+    Box::new(Word { live: (0..n).map(|_| live()).collect(), frozen: (0..n).map(|_| frozen()).collect() })
+}
+
+fn undoing<P: Policy>(n: usize) -> Box<dyn Subject> {
+    Box::new((0..n).map(|_| CachePadded::new(Undo::<P>::frozen())).collect::<Vec<_>>())
 }
 
 /// The question.
@@ -73,11 +124,13 @@ pub fn matrix() -> Matrix<'static> {
     let most = counts.iter().copied().max().unwrap_or(1);
     let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(Raw((0..most).map(|_| CachePadded::default()).collect()))];
     for_each_scheme!(S => subjects.push(words::<S>(most)));
+    subjects.extend([undoing::<AtLimit>(most), undoing::<Once>(most), undoing::<Whenever>(most)]);
+    let names = [ONE, OWN, ONE_REFUSED, OWN_REFUSED];
     Matrix {
-        title: "Taking and returning one reference",
+        title: "Taking and returning one reference, or being refused",
         unit: Unit::Ns,
-        per: "try_get and put",
-        cases: counts.iter().flat_map(|&threads| [ONE, OWN].map(|name| Case { name, threads })).collect(),
+        per: "try_get and put, or refused try_get",
+        cases: counts.iter().flat_map(|&threads| names.map(|name| Case { name, threads })).collect(),
         subjects,
         compared_with: &["raw", "zero-frozen"],
         ours: DefaultScheme::NAME.to_owned(),
