@@ -8,6 +8,7 @@ mod bench;
 mod canaries;
 mod fuzz;
 mod lint;
+mod machine_code;
 mod models;
 mod orderings;
 mod prove;
@@ -28,7 +29,7 @@ struct Entry {
     run: fn(&[String]) -> Result<(), Failure>,
 }
 
-const MENU: [Entry; 7] = [
+const MENU: &[Entry] = &[
     Entry { name: "lint", about: "format, clippy, docs, the build without std, the house rules", run: lint::run },
     Entry {
         name: "prove",
@@ -51,6 +52,11 @@ const MENU: [Entry; 7] = [
         run: fuzz::run,
     },
     Entry { name: "tsan", about: "the tests of all crates under ThreadSanitizer", run: tsan::run },
+    Entry {
+        name: "machine-code",
+        about: "hold docs/machine-code.md against what the compiler makes [--save]",
+        run: machine_code::run,
+    },
     Entry {
         name: "bench",
         about: "measure: bench QUESTION [OPTIONS], with a plot in target/; bench --help lists the questions",
@@ -83,8 +89,8 @@ fn main() -> ExitCode {
 
 fn menu() -> String {
     let mut text = String::from("cargo x COMMAND\n\n");
-    for entry in &MENU {
-        let _ = writeln!(text, "  {:<10}{}", entry.name, entry.about);
+    for entry in MENU {
+        let _ = writeln!(text, "  {:<14}{}", entry.name, entry.about);
     }
     text
 }
