@@ -167,7 +167,9 @@ pub(crate) fn cells(report: &Report) -> Vec<(String, Vec<String>, Vec<Vec<String
         cells
     };
     let panels = report.panels().into_iter();
-    panels.map(|(title, rows)| (title, header.clone(), rows.into_iter().map(row).collect())).collect()
+    let panels = panels.map(|(title, rows)| (title, header.clone(), rows.into_iter().map(row).collect()));
+    let tables = report.tables.iter().map(|table| (table.title.to_owned(), table.header.clone(), table.rows.clone()));
+    panels.chain(tables).collect()
 }
 
 /// With as many digits as say something.

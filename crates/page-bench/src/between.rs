@@ -23,6 +23,9 @@ const PUT: u64 = 1;
 /// The subject that both locked instructions stand next to each other in.
 pub(crate) const NOTHING: &str = "nothing";
 
+/// How many pairs one thread does before another's.
+pub(crate) const IN_A_ROW: &str = "pairs_in_a_row";
+
 /// Counts of one case: pairs, pairs that nobody came between, pairs after another thread's.
 #[derive(Default)]
 struct Tally([AtomicU64; 3]);
@@ -62,7 +65,7 @@ impl<F: Fn(u64, &Places<'_>) + Sync> Subject for Pairs<F> {
     fn more(&self, case: Case) -> Vec<(&'static str, f64)> {
         let [pairs, alone, changes] =
             self.tallies[usize::from(case.threads > 1)].0.each_ref().map(|count| count.load(Ordering::Relaxed) as f64);
-        vec![("undisturbed", alone / pairs), ("pairs_in_a_row", pairs / changes.max(1.0))]
+        vec![("undisturbed", alone / pairs), (IN_A_ROW, pairs / changes.max(1.0))]
     }
     #[inline(never)]
     fn work(&self, case: Case, thread: usize) -> u64 {
@@ -98,6 +101,11 @@ fn pairs<'a>(
     Box::new(Pairs { name, line, common: CachePadded::default(), own, tallies: Default::default(), between })
 }
 
+/// The two instructions next to each other.
+pub(crate) fn nothing<'a>(threads: usize) -> Box<dyn Subject + 'a> {
+    pairs(NOTHING, threads, |_, _| ())
+}
+
 /// A chain of squares, each of which waits for the one before: three or four cycles each. A compiler finds no shorter
 /// way to its end.
 fn chain<const N: u32>(old: u64) {
@@ -114,7 +122,7 @@ pub fn matrix() -> Matrix<'static> {
     let counts = one_and_all();
     let n = counts.iter().copied().max().unwrap_or(1);
     let subjects = vec![
-        pairs(NOTHING, n, |_, _| ()),
+        nothing(n),
         // Frozen, or saturated: what every scheme with a bit asks.
         pairs("compare", n, |old, _| assert!((old as u32) < page_ref::SATURATED, "too many references")),
         // Relaxed: nobody else looks at it.

@@ -8,9 +8,12 @@
 
 pub mod alloc;
 pub mod between;
+pub mod coherence;
 pub mod free;
+mod line;
 mod matrix;
 pub mod noise;
+pub mod patch;
 mod question;
 pub mod read;
 mod report;
@@ -21,7 +24,7 @@ pub mod word;
 
 pub use matrix::{Case, Matrix, Subject};
 pub use question::{Ask, QUESTIONS, Question};
-pub use report::{Line, Ratio, Report, Row, Shape, Unit};
+pub use report::{Line, Ratio, Report, Row, Shape, Table, Unit};
 
 #[cfg(test)]
 mod tests {
@@ -58,6 +61,11 @@ mod tests {
         let matrix = word::matrix();
         assert_eq!(matrix.subjects.len(), 10);
         check(&matrix);
+    }
+
+    #[test]
+    fn patch_measures_every_scheme_and_the_kernel() {
+        check(&patch::matrix(&patch::Files::new().unwrap()).unwrap());
     }
 
     #[test]

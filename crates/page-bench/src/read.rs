@@ -26,7 +26,7 @@ const PAGES: &str = "uniform-4K";
 const READ_BYTES: usize = 256 << 20;
 
 /// Where the kernel's files in memory are.
-const TMPFS: &str = "/dev/shm";
+pub(crate) const TMPFS: &str = "/dev/shm";
 
 /// The offsets of one thread's reads in a case, and how many bytes it reads at each.
 fn plan(case: Case, thread: usize, len: usize) -> (impl FnMut() -> usize, usize, u32) {

@@ -102,6 +102,17 @@ pub struct Ratio {
 /// A subject and its rows, by threads.
 pub type Line<'a> = (&'a str, Vec<&'a Row>);
 
+/// What has no place in rows: a table as it is printed.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Above it.
+    pub title: &'static str,
+    /// Its first line.
+    pub header: Vec<String>,
+    /// The others, as long.
+    pub rows: Vec<Vec<String>>,
+}
+
 /// All that was measured.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -121,6 +132,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Each subject to those of `compared_with`.
     pub ratios: Vec<Ratio>,
+    /// More tables, after those of the rows.
+    pub tables: Vec<Table>,
     /// How it was measured, what could not be measured, and why.
     pub notes: Vec<String>,
 }
@@ -137,6 +150,7 @@ impl Report {
             shape: Shape::Bars,
             rows: Vec::new(),
             ratios: Vec::new(),
+            tables: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -202,7 +216,14 @@ impl Report {
             row[case_key] = row["case"].clone();
             row
         });
-        json!({ "rows": rows.collect::<Vec<_>>(), "ratios": ratios.collect::<Vec<_>>(), "notes": self.notes })
+        let tables =
+            self.tables.iter().map(|table| json!({ "title": table.title, "header": table.header, "rows": table.rows }));
+        let mut all =
+            json!({ "rows": rows.collect::<Vec<_>>(), "ratios": ratios.collect::<Vec<_>>(), "notes": self.notes });
+        if !self.tables.is_empty() {
+            all["tables"] = tables.collect();
+        }
+        all
     }
 
     /// The names of all that rows say beyond their values.

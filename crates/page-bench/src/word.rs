@@ -19,7 +19,7 @@ use crate::undo::{AtLimit, Once, Policy, Undo, Whenever};
 const OPERATIONS: u32 = 300_000;
 
 /// All threads on one word.
-const ONE: &str = "one";
+pub(crate) const ONE: &str = "one";
 /// A word each.
 const OWN: &str = "own";
 /// All threads on one word, which is frozen.
@@ -104,7 +104,7 @@ impl<P: Policy> Subject for Vec<CachePadded<Undo<P>>> {
     }
 }
 
-fn words<S: Scheme>(n: usize) -> Box<dyn Subject> {
+pub(crate) fn words<S: Scheme>(n: usize) -> Box<dyn Subject> {
     let frozen = || CachePadded::new(PageRef::<S>::frozen());
     let live = || {
         let word = frozen();
