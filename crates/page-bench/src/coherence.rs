@@ -1,6 +1,6 @@
 //! How does it go on past the cores that there are? A model of one cache line, calibrated here, and a range.
 //!
-//! The model ([`line`](crate::line)) has what matters when many cores want one line: it takes time to move, a core keeps
+//! The model (`line.rs`) has what matters when many cores want one line: it takes time to move, a core keeps
 //! it for a while, those who wait stand in a queue, a failed compare-and-swap was still a move, and a load may leave the
 //! line shared so that a write has to ask again. Its unknowns are the variants; each is fitted to what two cores
 //! did here, and held against what others published. No variant is right; so the answer is a range.
