@@ -14,6 +14,7 @@ use page_frames::{
 use page_ref::{DefaultScheme, Scheme};
 use parking_lot::Mutex;
 
+use crate::background::Background;
 use crate::backing::{Backing, LocalFile};
 use crate::file::File;
 use crate::flusher::Flusher;
@@ -43,6 +44,7 @@ pub(crate) struct Inner<S: Scheme> {
     /// Files that nobody has open, with pages that could not be written yet.
     pub(crate) unwritten: Mutex<HashMap<u32, Arc<Mapping<S>>>>,
     pub(crate) flusher: Flusher<S>,
+    pub(crate) background: Background<S>,
     budget_bytes: usize,
 }
 
@@ -93,6 +95,7 @@ impl<S: Scheme> Cache<S> {
             dirty_pages: AtomicU64::new(0),
             unwritten: Mutex::default(),
             flusher: Flusher::new(Weak::clone(me)),
+            background: Background::default(),
             budget_bytes,
         });
         Ok(Self { inner })
@@ -164,6 +167,12 @@ impl<S: Scheme> Cache<S> {
     /// Gives a block back to the cache.
     pub fn online(&self, offline: Offline<UserSpace<S>>) {
         self.inner.arena.online(offline);
+    }
+
+    /// Waits until no pages are being read ahead. What a reader that just left had requested is under way for a while,
+    /// and keeps its file open.
+    pub fn settle(&self) {
+        self.inner.background.settle();
     }
 
     /// The frames of the cache: to walk them, or to look at them.

@@ -57,9 +57,20 @@ impl<S: Scheme> Frames for CachedFrames<S> {
 impl<S: Scheme> Inner<S> {
     /// Tells the policy of a page that came. Call without a claim.
     pub(crate) fn admit(&self, pfn: Pfn, private: u64) {
+        self.admit_all(&[(pfn, private)]);
+    }
+
+    /// Tells the policy of pages that came, each with its private note. Call without a claim.
+    pub(crate) fn admit_all(&self, pages: &[(Pfn, u64)]) {
+        if pages.is_empty() {
+            return;
+        }
         let zone = self.zone();
-        let frame = (pfn.as_u64() - zone.pfns().start.as_u64()) as u32;
-        self.policy.lock().admit(&CachedFrames(zone), frame, private);
+        let mut policy = self.policy.lock();
+        for &(pfn, private) in pages {
+            let frame = (pfn.as_u64() - zone.pfns().start.as_u64()) as u32;
+            policy.admit(&CachedFrames(zone), frame, private);
+        }
     }
 
     /// Frees up to `wanted` pages. How many it freed: fewer only when the rest is held.

@@ -122,7 +122,7 @@ impl<S: Scheme> Mapping<S> {
 
     /// Reads up to the end of the page, of the file, or of `buf`. 0: the file ends here.
     fn read_in_page(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let Some((folio, end)) = self.find_with_end(offset)? else { return Ok(0) };
+        let Some((folio, end)) = self.find_with_end(offset, buf.len())? else { return Ok(0) };
         let within = offset as usize % FRAME_SIZE;
         let n = buf.len().min(end - within);
         buf[..n].copy_from_slice(&folio.first_frame()[within..within + n]);
@@ -130,15 +130,15 @@ impl<S: Scheme> Mapping<S> {
     }
 
     /// The page around an offset, and where in it the file's bytes end: past the offset. `None`: the file
-    /// ends before it.
-    fn find_with_end(&self, offset: u64) -> io::Result<Option<(FolioRef<UserSpace<S>>, usize)>> {
+    /// ends before it. `wanted` bytes are what the caller will ask for: they are read at once if they are missing.
+    fn find_with_end(&self, offset: u64, wanted: usize) -> io::Result<Option<(FolioRef<UserSpace<S>>, usize)>> {
         loop {
             let cuts = self.cuts();
             let len = self.len();
             if offset >= len {
                 return Ok(None);
             }
-            let Some(folio) = self.find_or_fill(page_of(offset)?)? else { return Ok(None) };
+            let Some(folio) = self.find_or_fill(page_of(offset)?, pages_of(offset, wanted))? else { return Ok(None) };
             // As in read_hit; the folio's bytes do not change any more.
             if cuts == self.cuts() {
                 let begins = offset - offset % FRAME_SIZE as u64;
@@ -150,7 +150,7 @@ impl<S: Scheme> Mapping<S> {
     fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
         check_offset(offset)?;
         loop {
-            match self.find_with_end(offset)? {
+            match self.find_with_end(offset, 1)? {
                 Some((folio, end)) => {
                     let begins = offset - offset % FRAME_SIZE as u64;
                     // Cut short by the end of the file: it may have grown.
@@ -163,6 +163,12 @@ impl<S: Scheme> Mapping<S> {
             }
         }
     }
+}
+
+/// The pages that some bytes lie in.
+fn pages_of(offset: u64, len: usize) -> u32 {
+    let end = (offset % FRAME_SIZE as u64).saturating_add(len as u64);
+    u32::try_from(end.div_ceil(FRAME_SIZE as u64)).unwrap_or(u32::MAX)
 }
 
 fn check_offset(offset: u64) -> io::Result<()> {

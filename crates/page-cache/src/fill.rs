@@ -1,22 +1,21 @@
-//! Filling: a miss reads its page, once, however many threads miss it.
+//! Filling: a miss reads its page and the neighbours that its reader wants, once, however many threads miss them.
 //!
 //! | step | if it fails |
 //! | --- | --- |
-//! | 1. allocate a frozen folio, reclaiming if need be | error; nothing was done |
-//! | 2. note mapping and page in its descriptor | |
-//! | 3. install it: from now on others find it, and sleep | somebody was first: free it, look again |
-//! | 4. have the backing fill it | it is taken out and freed; sleepers wake, look again, get their own error |
-//! | 5. compare with the lengths of file and backing | as 4 |
-//! | 6. publish it: it opens, sleepers wake; tell the policy | |
+//! | 1. allocate frozen folios: one, reclaiming if need be, and more if there are any | error; nothing was done |
+//! | 2. note mapping and page in their descriptors | |
+//! | 3. install them: from now on others find them, and sleep | somebody was first: free the rest; without the first page, look again |
+//! | 4. have the backing fill them in one request | they are taken out and freed, all but the first, which is tried alone |
+//! | 5. compare with the lengths of file and backing | what is short is taken out and freed; sleepers wake, look again, get their own error |
+//! | 6. publish them: they open, sleepers wake; tell the policy | |
 
-use std::io::{self, IoSliceMut};
-use std::sync::atomic::{Ordering, fence};
+use std::io;
 
-use page_frames::{FRAME_SIZE, FolioRef, Slot, UserSpace};
+use page_frames::{FolioRef, UserSpace};
 use page_ref::Scheme;
 
-use crate::cache::CACHED;
 use crate::mapping::Mapping;
+use crate::run::{MOST_PAGES, Run};
 
 /// What came of a fill.
 pub(crate) enum Filled<S: Scheme> {
@@ -32,38 +31,27 @@ pub(crate) enum Filled<S: Scheme> {
 }
 
 impl<S: Scheme> Mapping<S> {
-    /// Reads a page into an empty slot. Call without a claim: it may reclaim, so drop another mapping.
-    pub(crate) fn fill(&self, slot: &Slot<UserSpace<S>>, page: u32) -> io::Result<Filled<S>> {
-        let mut folio = self.inner.allocate()?;
-        folio.set_owner(CACHED, self.private(page));
-        let mut claim = match slot.install(folio) {
-            Ok(claim) => claim,
-            Err(folio) => {
-                folio.free();
-                return Ok(Filled::Lost);
-            }
-        };
-        // SeqCst, Dekker with the fences in set_len: either it sees this claim and waits, or what follows, the
-        // read of the file and the look at the length, comes after its own.
-        fence(Ordering::SeqCst);
-        let counters = &self.inner.counters;
-        counters.misses.add(1);
-        let start = u64::from(page) * FRAME_SIZE as u64;
-        let bytes = claim.folio_mut().as_mut_slice();
-        let read = self.backing.fill(start, &mut [IoSliceMut::new(bytes)])?.min(FRAME_SIZE);
-        bytes[read..].fill(0);
-        counters.filled_bytes.add(read as u64);
-        // What the file has of it; the backing may have less, if the rest was written and is dirty elsewhere.
-        let expected = self.len().saturating_sub(start).min(FRAME_SIZE as u64);
-        // Relaxed: a hint; if it says too much, the look that follows says so.
-        let backed = self.backed.load(Ordering::Relaxed).saturating_sub(start);
-        if expected == 0 || (read as u64) < expected.min(backed) {
-            // Dropping the claim empties the slot: the caller, who will look at the size, holds none.
-            drop(claim);
-            return Ok(Filled::Short { at: start + read as u64 });
+    /// Reads a page into an empty slot, and with it as many of the `pages` pages from there on as one request has and
+    /// empty slots follow. Call without a claim: it may reclaim, so drop another mapping.
+    pub(crate) fn fill(&self, page: u32, pages: u32) -> io::Result<Filled<S>> {
+        let first = self.inner.allocate()?;
+        let more = pages.clamp(1, MOST_PAGES) - 1;
+        let mut folios = self.inner.allocate_some(more as usize);
+        folios.push(first);
+        let mut run = Run::claim(self, page, folios);
+        if run.len() == 0 {
+            return Ok(Filled::Lost);
         }
-        let folio = claim.publish_and_get(self.zone);
-        self.inner.admit(folio.pfn(), self.private(page));
-        Ok(Filled::Page(folio))
+        run.set_ahead(1, None);
+        let read = match run.fill() {
+            // It may be the error of another page, which nobody asked for yet.
+            Err(_) if run.len() > 1 => {
+                run.keep_first();
+                run.fill()?
+            }
+            other => other?,
+        };
+        let at = run.offset() + read as u64;
+        Ok(run.publish(read).map_or(Filled::Short { at }, Filled::Page))
     }
 }

@@ -50,13 +50,14 @@
 //!
 //! # What this crate deliberately lacks, and where it would go
 //!
-//! - **Readahead**: `fill.rs` installs one folio; readahead installs a run of them before its one read.
 //! - **`io_uring`**: a `Backing::fill_all`; a claim may be carried to the completion.
 //! - **Large folios**: the index holds one slot per 4 KiB page; a folio of order n would fill 2^n of them.
 //! - Room for the index in the budget: it costs 8 bytes per page of the file that was touched, rounded up to 2 MiB.
 
 #![forbid(unsafe_code)]
 
+mod ahead;
+mod background;
 mod backing;
 mod cache;
 mod dirty;
@@ -71,9 +72,11 @@ mod index;
 mod lookup;
 mod mapping;
 mod opened;
+mod readahead;
 pub mod reclaim;
 mod registry;
 mod resize;
+mod run;
 mod stats;
 mod truncate;
 mod write;

@@ -18,7 +18,9 @@ impl<S: Scheme> Mapping<S> {
         match self.index.get(page)?.get(self.zone) {
             Lookup::Hit(folio) => {
                 self.check(&folio, page);
-                folio.mark();
+                if folio.mark() {
+                    self.read_ahead_of(page);
+                }
                 Some(folio)
             }
             _ => None,
@@ -34,43 +36,60 @@ impl<S: Scheme> Mapping<S> {
         );
     }
 
-    /// The page, read if need be. `None`: the file ends before it.
-    pub(crate) fn find_or_fill(&self, page: u32) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
+    /// The page, read if need be, and then in one request with those of the `pages` pages from there on that are missing
+    /// too. `None`: the file ends before it.
+    pub(crate) fn find_or_fill(&self, page: u32, pages: u32) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
         match self.find(page) {
             Some(folio) => Ok(Some(folio)),
-            None => self.find_slowly(page),
+            None => self.find_slowly(page, pages),
         }
     }
 
     #[cold]
-    fn find_slowly(&self, page: u32) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
+    fn find_slowly(&self, page: u32, pages: u32) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
         let counters = &self.inner.counters;
         let slot = self.index.get_or_make(page)?;
         let start = u64::from(page) * FRAME_SIZE as u64;
+        let mut fills = 0;
         let mut short_fills = 0;
         while start < self.len() {
             match slot.get(self.zone) {
                 Lookup::Hit(folio) => {
                     self.check(&folio, page);
-                    folio.mark();
+                    if folio.mark() {
+                        self.read_ahead_of(page);
+                    }
                     return Ok(Some(folio));
                 }
-                Lookup::Empty => match self.fill(slot, page)? {
-                    Filled::Page(folio) => return Ok(Some(folio)),
-                    Filled::Lost => {}
-                    Filled::Short { at } => {
-                        let len = self.refresh_len()?;
-                        short_fills += 1;
-                        if short_fills == SHORT_FILLS {
-                            let message = format!("the file ends at {at} though its size is {len} bytes");
-                            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+                Lookup::Empty => {
+                    let left = (self.len().saturating_sub(start)).div_ceil(FRAME_SIZE as u64);
+                    let pages = pages.min(u32::try_from(left).unwrap_or(u32::MAX));
+                    if fills == 0 {
+                        self.read_ahead_of_miss(page, pages);
+                    }
+                    fills += 1;
+                    match self.fill(page, pages)? {
+                        Filled::Page(folio) => return Ok(Some(folio)),
+                        Filled::Lost => {}
+                        Filled::Short { at } => {
+                            let len = self.refresh_len()?;
+                            short_fills += 1;
+                            if short_fills == SHORT_FILLS {
+                                let message = format!("the file ends at {at} though its size is {len} bytes");
+                                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+                            }
                         }
                     }
-                },
+                }
                 Lookup::InProgress => {
                     counters.refused_frozen.add(1);
-                    counters.waits.add(1);
-                    slot.wait();
+                    // Read ahead, and nobody has begun: then it is ours to read.
+                    if let Some(run) = self.inner.background.take(self, page) {
+                        run.fill();
+                    } else {
+                        counters.waits.add(1);
+                        slot.wait();
+                    }
                 }
                 Lookup::Moved => counters.refused_moved.add(1),
                 Lookup::Saturated => self.desaturate(slot, page)?,

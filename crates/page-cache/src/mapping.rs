@@ -13,6 +13,7 @@ use crate::cache::Inner;
 use crate::dirty::Dirty;
 use crate::errors::Errors;
 use crate::index::Index;
+use crate::readahead::Readahead;
 
 /// The pages of one backing in one cache.
 ///
@@ -54,6 +55,7 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) changing: Mutex<Version>,
     /// The right to change `len` and `cuts`.
     pub(crate) length: Mutex<()>,
+    pub(crate) readahead: Readahead,
     pub(crate) inner: Arc<Inner<S>>,
 }
 
@@ -78,6 +80,7 @@ impl<S: Scheme> Mapping<S> {
             grow: Mutex::new(()),
             changing: Mutex::new(version),
             length: Mutex::new(()),
+            readahead: Readahead::default(),
             inner: Arc::clone(inner),
         });
         if shared {

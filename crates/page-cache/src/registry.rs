@@ -74,7 +74,7 @@ impl<S: Scheme> Registry<S> {
         self.by_id.read().values().filter_map(Weak::upgrade).collect()
     }
 
-    fn by_id(&self, id: u32) -> Option<Arc<Mapping<S>>> {
+    pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Mapping<S>>> {
         self.by_id.read().get(&id)?.upgrade()
     }
 }

@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct CacheStats {
     /// Pages that were read from a file, or tried to be.
     pub misses: u64,
+    /// Requests for pages: one for a run of neighbours.
+    pub requests: u64,
+    /// Pages that were requested before a reader missed them; they count as misses too.
+    pub ahead: u64,
     /// Bytes that misses read.
     pub filled_bytes: u64,
     /// Bytes that were written to backings.
@@ -45,6 +49,8 @@ impl Counter {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) misses: Counter,
+    pub(crate) requests: Counter,
+    pub(crate) ahead: Counter,
     pub(crate) filled_bytes: Counter,
     pub(crate) written_bytes: Counter,
     pub(crate) write_errors: Counter,
@@ -60,6 +66,8 @@ impl Counters {
     pub(crate) fn read(&self) -> CacheStats {
         CacheStats {
             misses: self.misses.get(),
+            requests: self.requests.get(),
+            ahead: self.ahead.get(),
             filled_bytes: self.filled_bytes.get(),
             written_bytes: self.written_bytes.get(),
             write_errors: self.write_errors.get(),

@@ -244,7 +244,7 @@ impl<S: Scheme> Mapping<S> {
     /// Does what a try asked for. With no lock held but `grow`.
     fn prepare(&self, needed: &Try, slot: &Slot<UserSpace<S>>, page: u32, spare: &mut Spare<S>) -> io::Result<()> {
         match needed {
-            Try::Fill => drop(self.find_or_fill(page)?),
+            Try::Fill => drop(self.find_or_fill(page, 1)?),
             Try::Allocate => spare.0 = Some(self.spare(page)?),
             Try::Wait => slot.wait(),
             Try::Done | Try::Short => {}

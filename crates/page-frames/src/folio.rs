@@ -233,10 +233,11 @@ impl<P: Platform> FrozenFolio<P> {
         self.zone.descriptor(self.index).set_dirty(dirty);
     }
 
-    /// Makes it a milestone: its first [`mark`](FolioRef::mark) will say so. For readahead, which goes on when a reader
-    /// comes here. It costs a hit nothing, as the first use of a folio takes the slower way anyway.
-    pub fn set_milestone(&mut self) {
-        self.zone.descriptor(self.index).set_milestone();
+    /// Notes that it is read ahead of its use: it counts as marked until its first [`mark`](FolioRef::mark). Of a
+    /// milestone that one says so: readahead goes on when a reader comes here. It costs a hit nothing, as the
+    /// first use of a folio takes the slower way anyway.
+    pub fn set_ahead(&mut self, is_milestone: bool) {
+        self.zone.descriptor(self.index).set_ahead(is_milestone);
     }
 
     /// The bytes of the whole folio.

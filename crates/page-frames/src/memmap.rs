@@ -91,10 +91,14 @@ impl Shape {
     }
 }
 
+/// A mark: nothing is known, or used once after it was read ahead.
+const UNUSED: u8 = 0;
 /// A mark: used since reclaim last looked.
 const USED: u8 = 1;
-/// A mark: not used yet; who uses it first is told so.
-const MILESTONE: u8 = 2;
+/// A mark: read ahead, and its reader did not come yet.
+const AHEAD: u8 = 2;
+/// A mark: read ahead; the reader that comes is told so.
+const MILESTONE: u8 = 3;
 
 /// One frame's metadata.
 #[repr(C)]
@@ -153,26 +157,29 @@ impl<S: Scheme> Descriptor<S> {
 
     /// Notes that the folio was used. A store only when it was not noted yet: a hit on a hot page writes nothing.
     /// Whether it was a milestone that nobody had passed.
+    ///
+    /// What was read ahead counts as marked until it is used the first time, and not any more then: it was kept for
+    /// that use, and a scan's pages are the first to go when the scan has passed.
     #[inline(always)]
     pub(crate) fn set_mark(&self) -> bool {
         let seen = self.mark.load(Ordering::Relaxed);
         if seen == USED {
             return false;
         }
-        self.mark.store(USED, Ordering::Relaxed);
+        self.mark.store(if seen == UNUSED { USED } else { UNUSED }, Ordering::Relaxed);
         seen == MILESTONE
     }
 
-    pub(crate) fn set_milestone(&self) {
-        self.mark.store(MILESTONE, Ordering::Relaxed);
+    pub(crate) fn set_ahead(&self, is_milestone: bool) {
+        self.mark.store(if is_milestone { MILESTONE } else { AHEAD }, Ordering::Relaxed);
     }
 
     pub(crate) fn is_marked(&self) -> bool {
-        self.mark.load(Ordering::Relaxed) == USED
+        self.mark.load(Ordering::Relaxed) != UNUSED
     }
 
     pub(crate) fn clear_mark(&self) {
-        self.mark.store(0, Ordering::Relaxed);
+        self.mark.store(UNUSED, Ordering::Relaxed);
     }
 }
 

@@ -190,22 +190,26 @@ fn a_mark_is_taken_once() {
 }
 
 #[test]
-fn a_milestone_is_not_used_until_its_first_use_says_so() {
+fn what_is_read_ahead_is_marked_until_its_first_use_and_a_milestone_says_when_that_is() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
-    let mut folio = frozen(zone);
-    folio.set_milestone();
-    let folio = folio.init();
-    assert!(!zone.peek(folio.pfn()).marked);
-    assert!(folio.mark());
-    assert!(!folio.mark() && zone.peek(folio.pfn()).marked);
-    let pfn = folio.pfn();
-    drop(folio);
-    let again = frozen(zone);
-    assert_eq!(again.pfn(), pfn, "the frame freed last is allocated first");
-    let again = again.init();
-    assert!(!again.mark(), "a milestone ends with its folio");
-    drop(again);
+    for is_milestone in [false, true] {
+        let mut folio = frozen(zone);
+        folio.set_ahead(is_milestone);
+        let folio = folio.init();
+        let is_marked = || zone.peek(folio.pfn()).marked;
+        assert!(is_marked());
+        assert_eq!(folio.mark(), is_milestone);
+        assert!(!is_marked(), "it was kept for its first use");
+        assert!(!folio.mark() && is_marked());
+        let pfn = folio.pfn();
+        drop(folio);
+        let mut again = frozen(zone);
+        assert_eq!(again.pfn(), pfn, "the frame freed last is allocated first");
+        again.set_ahead(true);
+        assert!(zone.take_mark(pfn) && !zone.take_mark(pfn));
+        again.free();
+    }
     assert_all_free(zone);
 }
 

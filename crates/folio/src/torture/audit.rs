@@ -6,6 +6,7 @@ use page_ref::{MAX_AT_ONCE, NOISE_LIMIT, Scheme, Snapshot};
 
 /// Frames that are neither free nor held by the index alone, while files are still open.
 pub(crate) fn open<S: Scheme>(cache: &Cache<S>) -> Vec<(Pfn, Peek)> {
+    cache.settle();
     let zone = cache.zone();
     let is_wrong = |seen: &Peek| match seen.snapshot {
         Snapshot::Live(n) => n != 1 || !seen.kind.is_allocated(),
@@ -17,6 +18,8 @@ pub(crate) fn open<S: Scheme>(cache: &Cache<S>) -> Vec<(Pfn, Peek)> {
 
 /// After the last close: frames that are not free, and what else is wrong.
 pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<String>) {
+    // What was read ahead keeps its file open.
+    cache.settle();
     let zone = cache.zone();
     zone.drain();
     let stats = zone.stats();

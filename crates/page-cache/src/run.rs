@@ -1,0 +1,171 @@
+//! A run: neighbouring pages that one request fills.
+//!
+//! Each page of it has its frozen folio in its slot, so a run is nothing but several claims: whoever misses one of its
+//! pages sleeps on that page. A run that can not be filled is dropped, and with it all its claims: the slots are empty
+//! again, and the sleepers look again and ask for their own page alone. So an error reaches who asked for that page,
+//! and never one who did not.
+//!
+//! A run holds claims: its folios are allocated before the first is installed.
+
+use std::io::{self, IoSliceMut};
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use page_frames::{FRAME_SIZE, FolioRef, FrozenClaim, FrozenFolio, UserSpace};
+use page_ref::Scheme;
+
+use crate::cache::CACHED;
+use crate::mapping::Mapping;
+
+/// The most pages of one request: 1 MiB, from where on larger ones are no faster on any disk.
+pub(crate) const MOST_PAGES: u32 = 256;
+
+/// Claims of neighbouring pages, all frozen.
+pub(crate) struct Run<'m, S: Scheme> {
+    mapping: &'m Mapping<S>,
+    first: u32,
+    claims: Vec<FrozenClaim<'m, UserSpace<S>>>,
+}
+
+impl<'m, S: Scheme> Run<'m, S> {
+    /// Installs folios from page `first` on, and stops at the first slot that is not empty. Folios that are left over
+    /// are freed. May be empty.
+    pub(crate) fn claim(mapping: &'m Mapping<S>, first: u32, folios: Vec<FrozenFolio<UserSpace<S>>>) -> Self {
+        let mut claims = Vec::with_capacity(folios.len());
+        let mut folios = folios.into_iter();
+        for (page, mut folio) in (first..).zip(&mut folios) {
+            folio.set_owner(CACHED, mapping.private(page));
+            // The index may be out of memory for the page: then the run ends here.
+            let installed = match mapping.index.get_or_make(page) {
+                Ok(slot) => slot.install(folio),
+                Err(_) => Err(folio),
+            };
+            match installed {
+                Ok(claim) => claims.push(claim),
+                Err(folio) => {
+                    folio.free();
+                    break;
+                }
+            }
+        }
+        folios.for_each(FrozenFolio::free);
+        Self { mapping, first, claims }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.claims.len()
+    }
+
+    /// Where it begins in the file.
+    pub(crate) fn offset(&self) -> u64 {
+        u64::from(self.first) * FRAME_SIZE as u64
+    }
+
+    /// Lets the claims of all pages but the first go: they are missed again.
+    pub(crate) fn keep_first(&mut self) {
+        self.claims.truncate(1);
+    }
+
+    /// The bytes, for one request. Call at once before it is made.
+    pub(crate) fn buffers(&mut self) -> Vec<IoSliceMut<'_>> {
+        // SeqCst, Dekker with the fences in set_len: either it sees the claims and waits, or what follows, the
+        // read of the file and the look at the length, comes after its own.
+        fence(Ordering::SeqCst);
+        self.mapping.inner.counters.misses.add(self.claims.len() as u64);
+        self.mapping.inner.counters.requests.add(1);
+        self.claims.iter_mut().map(|claim| IoSliceMut::new(claim.folio_mut().as_mut_slice())).collect()
+    }
+
+    /// Has the backing fill it, in one request. How many bytes there were.
+    pub(crate) fn fill(&mut self) -> io::Result<usize> {
+        let (backing, offset) = (&self.mapping.backing, self.offset());
+        backing.fill(offset, &mut self.buffers())
+    }
+
+    /// Opens the pages that are filled as far as the file goes; the others are missed again. A reference to the first, if
+    /// it is open.
+    pub(crate) fn publish(self, read: usize) -> Option<FolioRef<UserSpace<S>>> {
+        let read = read.min(self.claims.len() * FRAME_SIZE);
+        self.mapping.inner.counters.filled_bytes.add(read as u64);
+        // After the read: see `buffers`. What the file has; the backing may have less, if the rest was written and is
+        // dirty elsewhere. Relaxed: a hint; if it says too much, the look that follows says so.
+        let from_here = |len: u64| usize::try_from(len.saturating_sub(self.offset())).unwrap_or(usize::MAX);
+        let expected = from_here(self.mapping.len());
+        let backed = from_here(self.mapping.backed.load(Ordering::Relaxed));
+        let mut first = None;
+        let mut opened = Vec::with_capacity(self.claims.len());
+        for (n, mut claim) in self.claims.into_iter().enumerate() {
+            let begins = n * FRAME_SIZE;
+            let has = read.saturating_sub(begins).min(FRAME_SIZE);
+            let should_have = expected.saturating_sub(begins).min(FRAME_SIZE);
+            if should_have == 0 || has < should_have.min(backed.saturating_sub(begins)) {
+                // Dropping the claim empties the slot.
+                continue;
+            }
+            if has < FRAME_SIZE {
+                claim.folio_mut().as_mut_slice()[has..].fill(0);
+            }
+            opened.push((claim.folio().pfn(), claim.folio().private()));
+            if n == 0 {
+                first = Some(claim.publish_and_get(self.mapping.zone));
+            } else {
+                claim.publish();
+            }
+        }
+        self.mapping.inner.admit_all(&opened);
+        first
+    }
+
+    /// Notes of the pages from the `n`-th on that they were read before they are needed, and which one is a milestone.
+    pub(crate) fn set_ahead(&mut self, n: usize, milestone: Option<i64>) {
+        for (page, claim) in (i64::from(self.first)..).zip(&mut self.claims).skip(n) {
+            claim.folio_mut().set_ahead(milestone == Some(page));
+        }
+    }
+
+    /// Keeps the claims without the borrow, for a thread of its own.
+    pub(crate) fn suspend(self, mapping: Arc<Mapping<S>>) -> SuspendedRun<S> {
+        let folios = self.claims.into_iter().map(FrozenClaim::suspend).collect();
+        SuspendedRun { mapping, first: self.first, folios }
+    }
+}
+
+/// A run on its way to whom fills it. Dropping it empties its slots.
+pub(crate) struct SuspendedRun<S: Scheme> {
+    mapping: Arc<Mapping<S>>,
+    first: u32,
+    /// **Invariant:** the claims of the pages from `first` on, suspended.
+    folios: Vec<FrozenFolio<UserSpace<S>>>,
+}
+
+impl<S: Scheme> SuspendedRun<S> {
+    /// Whether a page of a mapping is in it.
+    pub(crate) fn covers(&self, mapping: &Mapping<S>, page: u32) -> bool {
+        let within = page.checked_sub(self.first).is_some_and(|n| (n as usize) < self.folios.len());
+        std::ptr::eq(&raw const *self.mapping, mapping) && within
+    }
+
+    /// Fills it and opens what there is. An error is nobody's: who needs the pages looks again.
+    pub(crate) fn fill(mut self) {
+        let mut run = resume(&self.mapping, self.first, mem::take(&mut self.folios));
+        match run.fill() {
+            Ok(read) => drop(run.publish(read)),
+            Err(_) => drop(run),
+        }
+    }
+}
+
+impl<S: Scheme> Drop for SuspendedRun<S> {
+    fn drop(&mut self) {
+        drop(resume(&self.mapping, self.first, mem::take(&mut self.folios)));
+    }
+}
+
+fn resume<S: Scheme>(mapping: &Mapping<S>, first: u32, folios: Vec<FrozenFolio<UserSpace<S>>>) -> Run<'_, S> {
+    let claims = (first..).zip(folios).map(|(page, folio)| {
+        let slot = mapping.index.get(page).expect("a slot that was claimed does not go away");
+        slot.resume(folio).expect("a suspended claim stays on its slot")
+    });
+    Run { mapping, first, claims: claims.collect() }
+}
