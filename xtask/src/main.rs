@@ -6,6 +6,7 @@
 
 mod bench;
 mod canaries;
+mod figures;
 mod fuzz;
 mod lint;
 mod machine_code;
@@ -56,6 +57,11 @@ const MENU: &[Entry] = &[
         name: "machine-code",
         about: "hold docs/machine-code.md against what the compiler makes [--save]",
         run: machine_code::run,
+    },
+    Entry {
+        name: "figures",
+        about: "hold the figures in docs/schemes.md against the committed results [--save]",
+        run: figures::run,
     },
     Entry {
         name: "bench",

@@ -1,0 +1,212 @@
+//! The figures in docs/schemes.md: each comes from a committed result, and says from which.
+//!
+//! Behind a figure stands `<!--=FILE|CASE|THREADS|NAME-->`, its median in `results/amd-epyc-2cpu/FILE.json`; with a fifth part,
+//! another number of that row, and with a sixth, in units of that. `NAME/OTHER` is a ratio. `FILE|least|COLUMN` and `FILE|most|COLUMN` are of a column of a
+//! report's own table, `FILE|cell|ROW|COLUMN` is one cell. A whole table stands between `<!-- table: FILE; NAMES; COLUMNS -->` and `<!-- end -->`.
+//! `cargo x figures --save` writes all of them anew; without it this test says what differs.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+const PAGE: &str = "docs/schemes.md";
+const RESULTS: &str = "results/amd-epyc-2cpu";
+const SAVE: &str = "FOLIO_SAVE_FIGURES";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The result files, as they are asked for.
+#[derive(Default)]
+struct Results(HashMap<String, Value>);
+
+impl Results {
+    fn file(&mut self, name: &str) -> &Value {
+        self.0.entry(name.to_owned()).or_insert_with(|| {
+            let path = root().join(RESULTS).join(format!("{name}.json"));
+            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            serde_json::from_str(&text).unwrap()
+        })
+    }
+
+    /// The number that a reference stands for.
+    fn number(&mut self, reference: &str) -> f64 {
+        let parts: Vec<&str> = reference.split('|').collect();
+        let found = match parts[..] {
+            [file, "least", column] => self.column(file, column).into_iter().reduce(f64::min),
+            [file, "most", column] => self.column(file, column).into_iter().reduce(f64::max),
+            [file, "cell", row, column] => self.cell(file, row, column),
+            [file, case, threads, name] => self.row(file, case, threads, name, "median"),
+            [file, case, threads, name, key] => self.row(file, case, threads, name, key),
+            [file, case, threads, name, key, unit] => {
+                let number = self.row(file, case, threads, name, key);
+                number.map(|number| number / unit.parse::<f64>().expect("the unit is a number"))
+            }
+            _ => None,
+        };
+        found.unwrap_or_else(|| panic!("{PAGE}: there is no '{reference}' in {RESULTS}"))
+    }
+
+    fn row(&mut self, file: &str, case: &str, threads: &str, name: &str, key: &str) -> Option<f64> {
+        let (list, key) = if name.contains('/') { ("ratios", "value") } else { ("rows", key) };
+        let rows = self.file(file)[list].as_array()?;
+        let is_it = |row: &&Value| {
+            row["name"] == name && row["case"] == case && row["threads"].as_u64() == threads.parse().ok()
+        };
+        rows.iter().find(is_it)?[key].as_f64()
+    }
+
+    fn tables(&mut self, file: &str) -> Vec<(Vec<String>, Vec<Vec<String>>)> {
+        let strings = |list: &Value| {
+            let cells = list.as_array().into_iter().flatten();
+            cells.map(|cell| cell.as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        let tables = self.file(file)["tables"].as_array().into_iter().flatten();
+        tables
+            .map(|table| (strings(&table["header"]), table["rows"].as_array().unwrap().iter().map(strings).collect()))
+            .collect()
+    }
+
+    fn column(&mut self, file: &str, column: &str) -> Vec<f64> {
+        let mut numbers = Vec::new();
+        for (header, rows) in self.tables(file) {
+            if let Some(at) = header.iter().position(|name| name == column) {
+                numbers.extend(rows.iter().filter_map(|row| first_number(&row[at])));
+            }
+        }
+        numbers
+    }
+
+    fn cell(&mut self, file: &str, row: &str, column: &str) -> Option<f64> {
+        self.tables(file).into_iter().find_map(|(header, rows)| {
+            let at = header.iter().position(|name| name == column)?;
+            first_number(&rows.iter().find(|cells| cells[0] == row)?[at])
+        })
+    }
+
+    /// `FILE; NAME, NAME; CASE|THREADS as TITLE; ...`
+    fn table(&mut self, what: &str) -> String {
+        let mut parts = what.split(';').map(str::trim);
+        let (file, names) = (parts.next().unwrap(), parts.next().expect("names"));
+        let columns: Vec<(&str, &str)> =
+            parts.map(|part| part.split_once(" as ").unwrap_or_else(|| panic!("no ' as ' in '{part}'"))).collect();
+        let mut text = String::from("| |");
+        for (_, title) in &columns {
+            let _ = write!(text, " {title} |");
+        }
+        text += "\n| --- |";
+        text += &" ---: |".repeat(columns.len());
+        for name in names.split(',').map(str::trim) {
+            let _ = write!(text, "\n| {name} |");
+            for (at, _) in &columns {
+                let mut parts: Vec<&str> = at.split('|').collect();
+                parts.insert(2, name);
+                let number = match parts[..] {
+                    [case, threads, name] => self.row(file, case, threads, name, "median"),
+                    [case, threads, name, key] => self.row(file, case, threads, name, key),
+                    _ => panic!("'{at}' is no column"),
+                };
+                let _ = match number {
+                    Some(number) if number < 100.0 => write!(text, " {number:.1} |"),
+                    Some(number) => write!(text, " {number:.0} |"),
+                    None => write!(text, " - |"),
+                };
+            }
+        }
+        text + "\n"
+    }
+}
+
+fn first_number(cell: &str) -> Option<f64> {
+    cell.split(' ').next()?.parse().ok()
+}
+
+/// The figure at the end of a text: where it begins.
+fn figure(text: &str) -> usize {
+    text.rfind(|c: char| !c.is_ascii_digit() && c != '.')
+        .map_or(0, |at| at + text[at..].chars().next().unwrap().len_utf8())
+}
+
+/// The page with every figure and table from the results.
+fn filled(page: &str, results: &mut Results) -> String {
+    let (mut fresh, mut skip) = (String::new(), false);
+    for line in page.lines() {
+        skip &= line != "<!-- end -->";
+        if !skip {
+            let mut parts = line.split("<!--=");
+            let mut text = parts.next().unwrap().to_owned();
+            for part in parts {
+                let (reference, rest) = part.split_once("-->").expect("an end of the reference");
+                let at = figure(&text);
+                let decimals = text[at..].split_once('.').map_or(0, |(_, decimals)| decimals.len());
+                text.truncate(at);
+                let _ = write!(text, "{:.decimals$}<!--={reference}-->{rest}", results.number(reference));
+            }
+            fresh += &text;
+            fresh.push('\n');
+        }
+        if let Some(what) = line.strip_prefix("<!-- table: ") {
+            fresh += &results.table(what.trim_end_matches(" -->"));
+            skip = true;
+        }
+    }
+    fresh
+}
+
+/// Figures without a source: those with a decimal point, or with a unit behind them.
+fn loose(page: &str) -> Vec<String> {
+    let (mut loose, mut in_table, mut in_code) = (Vec::new(), false, false);
+    for line in page.lines() {
+        in_table = (in_table || line.starts_with("<!-- table: ")) && line != "<!-- end -->";
+        in_code ^= line.starts_with("```");
+        if in_table || in_code {
+            continue;
+        }
+        // What is quoted as code is no figure.
+        let text: String = line.split('`').step_by(2).collect();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        for (at, word) in words.iter().enumerate() {
+            let bare = word.trim_matches(|c: char| "(),.;:*|".contains(c));
+            let is_number = bare.parse::<f64>().is_ok();
+            let has_unit = words.get(at + 1).is_some_and(|next| {
+                ["ns", "%", "times", "ms", "GiB/s"].contains(&next.trim_matches(|c: char| "(),.;:*".contains(c)))
+            });
+            if is_number && (bare.contains('.') || has_unit) {
+                loose.push(format!("{bare} in: {line}"));
+            }
+        }
+    }
+    loose
+}
+
+#[test]
+fn every_figure_comes_from_a_committed_result() {
+    let path = root().join(PAGE);
+    let page = fs::read_to_string(&path).unwrap();
+    let fresh = filled(&page, &mut Results::default());
+    if std::env::var_os(SAVE).is_some() {
+        fs::write(&path, &fresh).unwrap();
+    } else {
+        for (number, (is, should)) in page.lines().zip(fresh.lines()).enumerate() {
+            assert_eq!(is, should, "{PAGE}, line {}; 'cargo x figures --save' writes it anew", number + 1);
+        }
+        assert_eq!(page, fresh, "{PAGE}; 'cargo x figures --save' writes it anew");
+    }
+    assert!(fresh.matches("<!--=").count() > 20, "the page has figures");
+    let loose = loose(&fresh);
+    assert!(loose.is_empty(), "figures without a source in {PAGE}:\n{}", loose.join("\n"));
+}
+
+#[test]
+fn a_figure_without_a_source_is_noticed() {
+    assert_eq!(
+        loose("it takes 4.1 ns, or 12 ns, of 64 bits"),
+        ["4.1 in: it takes 4.1 ns, or 12 ns, of 64 bits", "12 in: it takes 4.1 ns, or 12 ns, of 64 bits"]
+    );
+    assert!(loose("it takes 4.1<!--=word|one|1|raw--> ns, `5.0 ns` and 2^30 references").is_empty());
+    assert_eq!(figure("costs about (12.5"), 13);
+}
