@@ -58,7 +58,7 @@ struct Canary {
 }
 
 /// All canaries. A new one also needs its `cfg(broken = "...")` in the code.
-const CANARIES: [Canary; 12] = [
+const CANARIES: [Canary; 14] = [
     Canary {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -101,6 +101,16 @@ const CANARIES: [Canary; 12] = [
         name: "generation-not-bumped",
         breaks: "R4: a late put wins the frame's next life",
         caught_by: &[Check::Word, Check::Frames],
+    },
+    Canary {
+        name: "slot-version-not-bumped",
+        breaks: "R8: the end of a claim leaves the slot's version",
+        caught_by: &[Check::Frames],
+    },
+    Canary {
+        name: "no-second-load",
+        breaks: "R8: a read without a reference believes its copy without a second look at the slot",
+        caught_by: &[Check::Frames],
     },
     Canary {
         name: "metadata-zeroed",

@@ -7,8 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use page_cache::{Cache, File};
+use page_frames::{Arena, BLOCK_ORDER, FRAME_SIZE, FolioRef, MAX_ORDER, Order, UserSpace};
 use page_ref::{DefaultScheme, Scheme};
 use tempfile::NamedTempFile;
+use vmap::Map;
 
 use crate::matrix::{Case, Matrix, Subject, one_and_all};
 use crate::question::Ask;
@@ -41,20 +43,20 @@ fn plan(case: Case, thread: usize, len: usize) -> (impl FnMut() -> usize, usize,
     (move || if is_hot { 0 } else { random.usize(..len / size) * size }, size, operations)
 }
 
-/// The limit: the same bytes in one piece of memory.
-struct Memcpy<'a>(&'a [u8]);
+/// The limit: the same bytes in one piece of memory. Also a mapping of the file, which is nothing else to the reader.
+struct Memcpy<'a>(&'static str, &'a [u8]);
 
 impl Subject for Memcpy<'_> {
     fn name(&self) -> String {
-        "memcpy".to_owned()
+        self.0.to_owned()
     }
     #[inline(never)]
     fn work(&self, case: Case, thread: usize) -> u64 {
-        let (mut next, size, operations) = plan(case, thread, self.0.len());
+        let (mut next, size, operations) = plan(case, thread, self.1.len());
         let mut buf = [0; 4096];
         for _ in 0..operations {
             let offset = next();
-            black_box(&mut buf[..size]).copy_from_slice(&black_box(self.0)[offset..offset + size]);
+            black_box(&mut buf[..size]).copy_from_slice(&black_box(self.1)[offset..offset + size]);
         }
         u64::from(operations)
     }
@@ -80,6 +82,25 @@ impl<S: Scheme> Subject for Cached<S> {
         for _ in 0..operations {
             let read = black_box(&self.file).read_at(next() as u64, black_box(&mut buf[..size]));
             assert_eq!(read.expect("it is in the cache"), size);
+        }
+        u64::from(operations)
+    }
+}
+
+/// The same by a handle: with a reference, without the copy into a buffer being the cache's.
+struct Pinned(File);
+
+impl Subject for Pinned {
+    fn name(&self) -> String {
+        "folio-pinned".to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let (mut next, size, operations) = plan(case, thread, self.0.len() as usize);
+        let mut buf = [0; 4096];
+        for _ in 0..operations {
+            let page = black_box(&self.0).page(next() as u64).expect("it is in the cache").expect("inside the file");
+            black_box(&mut buf[..size]).copy_from_slice(&page[..size]);
         }
         u64::from(operations)
     }
@@ -113,11 +134,27 @@ fn cached<S: Scheme>(path: &Path, len: usize) -> io::Result<File<S>> {
     Ok(file)
 }
 
-/// What the question is asked about.
+/// What the question is asked about: the same bytes three times.
 #[derive(Debug)]
 pub struct Bytes {
+    /// In ordinary memory, its pages of 4 KiB unless the system decides otherwise.
     memory: Vec<u8>,
+    /// In memory as the cache's is, of huge pages where the system gives them.
+    huge: FolioRef<UserSpace>,
     file: NamedTempFile,
+    mapped: Map,
+}
+
+/// One block of an arena of its own.
+fn huge(bytes: &[u8]) -> io::Result<FolioRef<UserSpace>> {
+    let n = (bytes.len() / FRAME_SIZE).next_power_of_two().ilog2() as u8;
+    let order = Order::new(n).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "more than 1 GiB to read"))?;
+    let room = order.bytes().max(BLOCK_ORDER.bytes());
+    let arena = if order > MAX_ORDER { Arena::with_huge_order(room, &[], order) } else { Arena::new(room, &[]) }?;
+    let mut block = arena.zone().alloc_frozen(order).map_err(io::Error::other)?;
+    block.as_mut_slice()[..bytes.len()].copy_from_slice(bytes);
+    // The block keeps the arena's memory.
+    Ok(block.init())
 }
 
 impl Bytes {
@@ -134,7 +171,8 @@ impl Bytes {
         memory.chunks_mut(pattern.len().max(1)).for_each(|part| part.copy_from_slice(&pattern[..part.len()]));
         let mut file = NamedTempFile::new_in(folder)?;
         file.write_all(&memory)?;
-        Ok(Self { memory, file })
+        let (mapped, _) = Map::with_options().open(file.path()).map_err(io::Error::other)?;
+        Ok(Self { huge: huge(&memory)?, memory, file, mapped })
     }
 }
 
@@ -145,9 +183,13 @@ impl Bytes {
 /// What the system says when the file is read.
 pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     let (path, len) = (bytes.file.path(), bytes.memory.len());
+    let file = cached::<DefaultScheme>(path, len)?;
     let mut subjects: Vec<Box<dyn Subject + '_>> = vec![
-        Box::new(Memcpy(&bytes.memory)),
-        Box::new(Cached { name: "folio".to_owned(), file: cached::<DefaultScheme>(path, len)?, only_hot: false }),
+        Box::new(Memcpy("memcpy", &bytes.huge.as_slice()[..len])),
+        Box::new(Memcpy("memcpy-4K-pages", &bytes.memory)),
+        Box::new(Memcpy("mmap", &bytes.mapped)),
+        Box::new(Cached { name: "folio".to_owned(), file: file.clone(), only_hot: false }),
+        Box::new(Pinned(file)),
     ];
     // One page is enough for them.
     let page = NamedTempFile::new()?;

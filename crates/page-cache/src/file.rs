@@ -4,14 +4,17 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use page_frames::{FRAME_SIZE, FolioRef, UserSpace};
-use page_ref::{DefaultScheme, Scheme};
+use page_frames::{FRAME_SIZE, FolioRef, Lookup, UserSpace};
+use page_ref::{CHECKS, DefaultScheme, Scheme};
 
 use crate::backing::Backing;
 use crate::cache::Inner;
 use crate::handle::PageHandle;
 use crate::mapping::{Mapping, page_of};
 use crate::opened::Opened;
+
+/// Reads of up to so many bytes take no reference.
+const UNCOUNTED: usize = 1024;
 
 /// A file, open through the cache. Clones, and other opens of the same file, share its pages.
 #[derive(Clone)]
@@ -35,7 +38,8 @@ impl<S: Scheme> File<S> {
     /// `OutOfMemory` when handles pin the whole cache, else what the system says.
     #[inline]
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        if self.mapping.read_hit(offset, buf) { Ok(buf.len()) } else { self.mapping.read_slowly(offset, buf) }
+        let read = self.mapping.read_uncounted(offset, buf);
+        if read { Ok(buf.len()) } else { self.mapping.read_counted(offset, buf) }
     }
 
     /// The bytes from `offset` to the end of its page, or of the file, without a copy. `None` at or past the end.
@@ -80,24 +84,62 @@ impl<S: Scheme> fmt::Debug for File<S> {
 }
 
 impl<S: Scheme> Mapping<S> {
-    /// Reads all of `buf` if it lies within one page that is in the cache.
+    /// Reads all of `buf` without a reference, if it is small and lies within one page that is in the cache.
     ///
-    /// The hot path: two atomic read-modify-writes, both on the page's own word.
+    /// The hot path: the slot is loaded, the bytes copied, the slot loaded again. Nothing is written but a mark that is
+    /// not set. docs/reading.md has the machine code.
     #[inline(always)]
-    fn read_hit(&self, offset: u64, buf: &mut [u8]) -> bool {
+    fn read_uncounted(&self, offset: u64, buf: &mut [u8]) -> bool {
         let within = offset as usize % FRAME_SIZE;
         // The length before the lookup: of a file that grows, the page in the index is then at least as long.
         // Of one that shrinks, the count of cuts tells (see `Mapping::cuts`).
         let cuts = self.cuts();
-        let fits = buf.len() <= FRAME_SIZE - within
-            && self.len().checked_sub(offset).is_some_and(|rest| buf.len() as u64 <= rest);
-        let Ok(page) = u32::try_from(offset / FRAME_SIZE as u64) else { return false };
-        if !fits {
+        let in_file = offset.checked_add(buf.len() as u64).is_some_and(|end| end <= self.len());
+        if buf.len() > UNCOUNTED || buf.len() > FRAME_SIZE - within || !in_file {
             return false;
         }
-        let Some(folio) = self.find(page) else { return false };
-        buf.copy_from_slice(&folio.first_frame()[within..within + buf.len()]);
+        let Ok(page) = u32::try_from(offset / FRAME_SIZE as u64) else { return false };
+        let Some(slot) = self.index.get(page) else { return false };
+        let Some(milestone) = slot.read(self.inner.arena.direct_map(), within, buf) else { return false };
+        if milestone {
+            self.read_ahead_of(page);
+        }
+        if CHECKS && let Lookup::Hit(folio) = slot.get(self.zone) {
+            self.check(&folio, page);
+        }
         cuts == self.cuts()
+    }
+
+    /// Reads with a reference on one page after the other, as long as they are in the cache.
+    ///
+    /// Two atomic read-modify-writes for each, both on the page's own word.
+    #[inline(never)]
+    fn read_counted(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        // As in read_uncounted, for all pages at once.
+        let cuts = self.cuts();
+        let fits = self.len().checked_sub(offset).is_some_and(|rest| buf.len() as u64 <= rest);
+        let (mut done, mut at) = (0, offset);
+        while fits && done < buf.len() {
+            let within = at as usize % FRAME_SIZE;
+            let n = (buf.len() - done).min(FRAME_SIZE - within);
+            let Some(folio) = u32::try_from(at / FRAME_SIZE as u64).ok().and_then(|page| self.find(page)) else {
+                break;
+            };
+            buf[done..done + n].copy_from_slice(&folio.first_frame()[within..within + n]);
+            done += n;
+            at += n as u64;
+        }
+        if done > 0 && cuts != self.cuts() {
+            (done, at) = (0, offset);
+        }
+        if done == buf.len() && fits {
+            return Ok(done);
+        }
+        match self.read_slowly(at, &mut buf[done..]) {
+            Ok(more) => Ok(done + more),
+            Err(_) if done > 0 => Ok(done),
+            Err(error) => Err(error),
+        }
     }
 
     #[cold]
@@ -139,7 +181,7 @@ impl<S: Scheme> Mapping<S> {
                 return Ok(None);
             }
             let Some(folio) = self.find_or_fill(page_of(offset)?, pages_of(offset, wanted))? else { return Ok(None) };
-            // As in read_hit; the folio's bytes do not change any more.
+            // As in read_uncounted; the folio's bytes do not change any more.
             if cuts == self.cuts() {
                 let begins = offset - offset % FRAME_SIZE as u64;
                 return Ok(Some((folio, (len - begins).min(FRAME_SIZE as u64) as usize)));

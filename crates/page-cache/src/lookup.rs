@@ -29,7 +29,7 @@ impl<S: Scheme> Mapping<S> {
 
     /// What a slot gives is the page that it was asked for.
     #[inline(always)]
-    fn check(&self, folio: &FolioRef<UserSpace<S>>, page: u32) {
+    pub(crate) fn check(&self, folio: &FolioRef<UserSpace<S>>, page: u32) {
         assert!(
             !CHECKS || folio.private() == self.private(page),
             "a lookup of page {page} got {folio:?}, which holds another page (R8)"

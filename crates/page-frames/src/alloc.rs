@@ -150,7 +150,7 @@ impl<P: Platform> Zone<P> {
     pub(crate) fn hand_out(&'static self, index: u32, order: Order) -> FrozenFolio<P> {
         let head = self.descriptor(index);
         assert!(!CHECKS || head.word.snapshot().is_frozen(), "a free frame is {:?} (R1)", head.word);
-        head.clear_mark();
+        self.memmap.clear_mark(index);
         head.set_shape(Kind::PLAIN, order);
         #[cfg(broken = "tail-left-live")]
         if order > Order::ZERO && self.descriptor(index + 1).word.snapshot().is_frozen() {

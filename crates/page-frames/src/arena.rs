@@ -19,6 +19,7 @@ use crate::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn};
 use crate::memmap::MemmapMemory;
 use crate::migrate::Owner;
 use crate::platform::{KindOps, Platform};
+use crate::uncounted::DirectMap;
 use crate::zone::Zone;
 
 /// Frames do not begin at 0, so that a frame number is not taken for an index by mistake.
@@ -62,6 +63,10 @@ impl Bytes {
         // SAFETY: a new mapping at no fixed address touches nothing that exists.
         let mapping = unsafe { mmap_anonymous(ptr::null_mut(), mapped, protection, flags) }?.cast::<u8>();
         let first = mapping.wrapping_add(mapping.align_offset(align));
+        // Huge pages where the system gives them, one to a block: a frame is then found without a walk of the page tables.
+        // A block is resident in whole from its first byte on, and is given back in whole. Refused, it is only slower.
+        // SAFETY: our own fresh mapping; the advice changes no contents.
+        let _ = unsafe { madvise(first.cast(), len, Advice::LinuxHugepage) };
         Ok(Self { mapping: NonNull::new(mapping).expect("a mapping is not at 0"), mapped, first })
     }
 
@@ -137,6 +142,14 @@ impl<P: Platform> Arena<P> {
     /// The zone of its frames.
     pub fn zone(&self) -> &'static Zone<P> {
         self.zone
+    }
+
+    /// Where the bytes lie, for reads without a reference: mapped as long as the arena exists. An offline block's memory goes
+    /// back to the system, its addresses stay.
+    #[inline(always)]
+    pub fn direct_map(&self) -> DirectMap<'_, P> {
+        // SAFETY: the bytes are unmapped after the arena is dropped, which the borrow excludes; never before.
+        unsafe { DirectMap::new(self.zone) }
     }
 
     /// Takes a block offline and gives its memory back to the system.

@@ -172,7 +172,7 @@ impl<P: Platform> Zone<P> {
             Left { frames, first, .. } => ContigError::Busy { frames, first },
         })?;
         isolated.take(frames.clone(), |head, order| {
-            self.descriptor(head).clear_mark();
+            self.memmap.clear_mark(head);
             self.descriptor(head).set_shape(Kind::PLAIN, order);
         });
         Ok(Contig { zone: self, left: frames })

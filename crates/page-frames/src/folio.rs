@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::mem;
+use core::sync::atomic::{Ordering, fence};
 
 use page_ref::CHECKS;
 
@@ -70,7 +71,7 @@ impl<P: Platform> FolioRef<P> {
     /// at least one is told.
     #[inline(always)]
     pub fn mark(&self) -> bool {
-        self.zone.descriptor(self.index).set_mark()
+        self.zone.set_mark(self.index)
     }
 
     /// The bytes of the whole folio.
@@ -237,7 +238,7 @@ impl<P: Platform> FrozenFolio<P> {
     /// milestone that one says so: readahead goes on when a reader comes here. It costs a hit nothing, as the
     /// first use of a folio takes the slower way anyway.
     pub fn set_ahead(&mut self, is_milestone: bool) {
-        self.zone.descriptor(self.index).set_ahead(is_milestone);
+        self.zone.memmap.set_ahead(self.index, is_milestone);
     }
 
     /// The bytes of the whole folio.
@@ -248,6 +249,9 @@ impl<P: Platform> FrozenFolio<P> {
 
     /// The bytes of the whole folio, to write.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // Release: pairs with the fence in Slot::read, which holds no reference and may be copying these bytes just now: a
+        // reader that gets a byte written from here on sees the slot as it was claimed, or left, before.
+        fence(Ordering::Release);
         // SAFETY: as above; readers need a reference, which does not exist while the folio is frozen.
         unsafe { core::slice::from_raw_parts_mut(self.zone.address(self.index), self.order().bytes()) }
     }
@@ -280,7 +284,7 @@ impl<P: Platform> FrozenFolio<P> {
             let head = zone.descriptor(part);
             assert!(!CHECKS || head.word.snapshot().is_frozen(), "a tail is {:?} (R1)", head.word);
             head.set_private(private);
-            head.clear_mark();
+            zone.memmap.clear_mark(part);
             head.set_dirty(dirty);
             head.set_shape(kind, order);
         }

@@ -41,9 +41,11 @@ mod migrate;
 mod mobility;
 mod pcp;
 mod platform;
+mod racy_copy;
 mod refs;
 mod slot;
 mod stats;
+mod uncounted;
 #[cfg(feature = "arena")]
 mod user_space;
 mod walk;
@@ -65,6 +67,7 @@ pub use platform::{KindOps, Platform};
 pub use refs::{FolioRefs, put_all};
 pub use slot::{Claim, FrozenClaim, Lookup, Slot};
 pub use stats::{ZoneCounters, ZoneStats};
+pub use uncounted::DirectMap;
 #[cfg(feature = "arena")]
 pub use user_space::UserSpace;
 pub use walk::{Peek, Refusal};

@@ -5,8 +5,10 @@
 //! | `word` | everybody, by page-ref's rules | everybody |
 //! | `shape` (kind, order) | the token's holder, or the zone lock while free | everybody, racily; re-checked after a get (R8) |
 //! | `private` | the token's holder, or the zone lock while free (list links) | as `shape` |
-//! | `mark` | everybody, racily: a hint | reclaim |
 //! | `dirty` | the holder of the token, or of the claim on the folio's slot | the same; others racily |
+//!
+//! Beside the descriptors stands one byte for each frame, its **mark**: written by everybody, racily, a hint for reclaim.
+//! Apart, so that a read that does not touch the descriptor need not touch it for the mark: 64 marks share a line.
 //!
 //! **Invariant:** exactly the heads of blocks have a shape; every other frame's shape is [`Kind::INTERIOR`], 0.
 //! So zeroed metadata says: frozen (where the scheme says so too), no block, not there.
@@ -105,8 +107,8 @@ const MILESTONE: u8 = 3;
 pub(crate) struct Descriptor<S: Scheme> {
     pub(crate) word: PageRef<S>,
     shape: AtomicU16,
-    mark: AtomicU8,
     dirty: AtomicU8,
+    spare: AtomicU8,
     private: AtomicU64,
 }
 
@@ -118,8 +120,8 @@ impl<S: Scheme> Descriptor<S> {
         Self {
             word: PageRef::frozen(),
             shape: AtomicU16::new(0),
-            mark: AtomicU8::new(0),
             dirty: AtomicU8::new(0),
+            spare: AtomicU8::new(0),
             private: AtomicU64::new(0),
         }
     }
@@ -154,33 +156,6 @@ impl<S: Scheme> Descriptor<S> {
         // Relaxed: as above.
         self.dirty.store(u8::from(dirty), Ordering::Relaxed);
     }
-
-    /// Notes that the folio was used. A store only when it was not noted yet: a hit on a hot page writes nothing.
-    /// Whether it was a milestone that nobody had passed.
-    ///
-    /// What was read ahead counts as marked until it is used the first time, and not any more then: it was kept for
-    /// that use, and a scan's pages are the first to go when the scan has passed.
-    #[inline(always)]
-    pub(crate) fn set_mark(&self) -> bool {
-        let seen = self.mark.load(Ordering::Relaxed);
-        if seen == USED {
-            return false;
-        }
-        self.mark.store(if seen == UNUSED { USED } else { UNUSED }, Ordering::Relaxed);
-        seen == MILESTONE
-    }
-
-    pub(crate) fn set_ahead(&self, is_milestone: bool) {
-        self.mark.store(if is_milestone { MILESTONE } else { AHEAD }, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_marked(&self) -> bool {
-        self.mark.load(Ordering::Relaxed) != UNUSED
-    }
-
-    pub(crate) fn clear_mark(&self) {
-        self.mark.store(UNUSED, Ordering::Relaxed);
-    }
 }
 
 /// What the memory given for a memmap holds.
@@ -197,17 +172,26 @@ pub(crate) struct Memmap<S: Scheme> {
     /// **Invariant:** points to `frames` initialised descriptors that are never unmapped or written
     /// otherwise (R7: the promise of [`Memmap::new`]'s caller).
     descriptors: NonNull<Descriptor<S>>,
+    /// **Invariant:** points to `frames` bytes, in the same way.
+    marks: NonNull<AtomicU8>,
     frames: u32,
 }
 
-// SAFETY: a memmap is a shared slice of atomics.
+// SAFETY: a memmap is two shared slices of atomics.
 unsafe impl<S: Scheme> Send for Memmap<S> {}
 // SAFETY: as above.
 unsafe impl<S: Scheme> Sync for Memmap<S> {}
 
 impl<S: Scheme> Memmap<S> {
     pub(crate) fn layout(frames: u32) -> Layout {
-        Layout::array::<Descriptor<S>>(frames as usize).expect("2^32 descriptors fit an address space")
+        Self::layout_and_marks(frames).0
+    }
+
+    fn layout_and_marks(frames: u32) -> (Layout, usize) {
+        let array = Layout::array::<Descriptor<S>>(frames as usize);
+        let marks = Layout::array::<AtomicU8>(frames as usize);
+        let both = array.and_then(|array| array.extend(marks?));
+        both.expect("2^32 descriptors and marks fit an address space")
     }
 
     /// # Safety
@@ -216,6 +200,13 @@ impl<S: Scheme> Memmap<S> {
     /// `holds` says.
     pub(crate) unsafe fn new(memory: NonNull<u8>, frames: u32, holds: MemmapMemory) -> Self {
         let descriptors = memory.cast::<Descriptor<S>>();
+        let (_, offset) = Self::layout_and_marks(frames);
+        // SAFETY: within the layout, by its construction.
+        let marks = unsafe { memory.add(offset) }.cast::<AtomicU8>();
+        if holds == MemmapMemory::Garbage {
+            // SAFETY: in bounds, nobody else's; any byte is an atomic one.
+            unsafe { marks.write_bytes(0, frames as usize) };
+        }
         if !(S::ZERO_IS_FROZEN && holds == MemmapMemory::Zeroed) {
             for index in 0..frames as usize {
                 // SAFETY: within the memory's layout.
@@ -224,7 +215,7 @@ impl<S: Scheme> Memmap<S> {
                 unsafe { descriptor.write(Descriptor::new()) };
             }
         }
-        Self { descriptors, frames }
+        Self { descriptors, marks, frames }
     }
 
     pub(crate) fn frames(&self) -> u32 {
@@ -248,5 +239,47 @@ impl<S: Scheme> Memmap<S> {
         let descriptor = unsafe { self.descriptors.add(index as usize) };
         // SAFETY: the invariant on `descriptors`; all fields are atomics, so shared access is enough.
         unsafe { descriptor.as_ref() }
+    }
+    #[inline(always)]
+    fn mark(&self, index: u32) -> &AtomicU8 {
+        assert!(!CHECKS || index < self.frames, "the mark of frame {index} of a memmap of {}", self.frames);
+        // SAFETY: in bounds, as in `get`.
+        let mark = unsafe { self.marks.add(index as usize) };
+        // SAFETY: the invariant on `marks`.
+        unsafe { mark.as_ref() }
+    }
+
+    /// Notes that the folio was used. A store only when it was not noted yet: a hit on a hot page writes nothing.
+    /// Whether it was a milestone that nobody had passed.
+    ///
+    /// What was read ahead counts as marked until it is used the first time, and not any more then: it was kept for
+    /// that use, and a scan's pages are the first to go when the scan has passed.
+    #[inline(always)]
+    pub(crate) fn set_mark(&self, index: u32) -> bool {
+        let mark = self.mark(index);
+        // Relaxed: a hint.
+        let seen = mark.load(Ordering::Relaxed);
+        if seen == USED {
+            return false;
+        }
+        mark.store(if seen == UNUSED { USED } else { UNUSED }, Ordering::Relaxed);
+        seen == MILESTONE
+    }
+
+    pub(crate) fn set_ahead(&self, index: u32, is_milestone: bool) {
+        // Relaxed: a hint.
+        self.mark(index).store(if is_milestone { MILESTONE } else { AHEAD }, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_marked(&self, index: u32) -> bool {
+        // Relaxed: a hint.
+        self.mark(index).load(Ordering::Relaxed) != UNUSED
+    }
+
+    pub(crate) fn clear_mark(&self, index: u32) {
+        // Relaxed: a hint. Only if need be: the line is shared with 63 others.
+        if self.is_marked(index) {
+            self.mark(index).store(UNUSED, Ordering::Relaxed);
+        }
     }
 }

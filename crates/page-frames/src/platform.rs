@@ -31,6 +31,10 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// Called between the two steps of a last put, where the reuse race lives (R4, R7). For tests.
     #[inline(always)]
     fn between_put_steps() {}
+
+    /// Called in a read without a reference, after the copy and before the second look. For tests.
+    #[inline(always)]
+    fn between_copy_and_check() {}
 }
 
 /// What is done with a folio of one kind when its last reference is gone.

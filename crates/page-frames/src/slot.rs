@@ -48,7 +48,7 @@ const _: () = assert!(CLAIMED ^ WAITERS ^ FRAME ^ VERSION == u64::MAX);
 
 /// What a slot holds, at one moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Entry(u64);
+pub(crate) struct Entry(u64);
 
 impl Entry {
     /// An entry that is empty, or holds a frame.
@@ -59,6 +59,14 @@ impl Entry {
     #[inline(always)]
     fn frame(self) -> Option<u32> {
         (((self.0 & FRAME) >> 32) as u32).checked_sub(1)
+    }
+
+    /// The frame, unless somebody has the claim. In one comparison: both bits above lie where no frame number reaches, and
+    /// the one for waiters is never set alone.
+    #[inline(always)]
+    pub(crate) fn frame_unclaimed(self) -> Option<u32> {
+        let index = ((self.0 >> 32) as u32).wrapping_sub(1);
+        (index < (FRAME >> 32) as u32).then_some(index)
     }
 
     fn version(self) -> u32 {
@@ -112,7 +120,7 @@ impl<P: Platform> Slot<P> {
 
     /// The orderings are the callers', who name the partner.
     #[inline(always)]
-    fn load(&self, order: Ordering) -> Entry {
+    pub(crate) fn load(&self, order: Ordering) -> Entry {
         Entry(self.value.load(order))
     }
 
@@ -217,7 +225,8 @@ impl<P: Platform> Slot<P> {
     fn end(&self, frame: Option<u32>) {
         // Relaxed: nobody but the claim's holder changes frame or version.
         let version = self.load(Ordering::Relaxed).version();
-        self.swap(Entry::new(frame, version.wrapping_add(1)));
+        let bump = u32::from(!cfg!(broken = "slot-version-not-bumped"));
+        self.swap(Entry::new(frame, version.wrapping_add(bump)));
     }
 
     /// Ends a claim under which nothing happened.

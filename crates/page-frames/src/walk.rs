@@ -145,7 +145,7 @@ impl<P: Platform> Zone<P> {
             kind: shape.kind,
             order: shape.order,
             private: descriptor.private(),
-            marked: descriptor.is_marked(),
+            marked: self.memmap.is_marked(index),
             dirty: descriptor.is_dirty(),
             snapshot: descriptor.word.snapshot(),
         }
@@ -154,11 +154,8 @@ impl<P: Platform> Zone<P> {
     /// Whether the folio at this head was used since the last call, and forgets it.
     pub fn take_mark(&self, pfn: Pfn) -> bool {
         let Some(index) = self.index(pfn) else { return false };
-        let descriptor = self.descriptor(index);
-        let marked = descriptor.is_marked();
-        if marked {
-            descriptor.clear_mark();
-        }
+        let marked = self.memmap.is_marked(index);
+        self.memmap.clear_mark(index);
         marked
     }
 }

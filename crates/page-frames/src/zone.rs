@@ -203,6 +203,11 @@ impl<P: Platform> Zone<P> {
         self.memmap.get(index)
     }
 
+    #[inline(always)]
+    pub(crate) fn set_mark(&self, index: u32) -> bool {
+        self.memmap.set_mark(index)
+    }
+
     pub(crate) fn pfn(&self, index: u32) -> Pfn {
         Pfn::new(self.first.as_u64() + u64::from(index))
     }
