@@ -9,9 +9,13 @@
 pub mod alloc;
 pub mod between;
 pub mod coherence;
+mod copied;
 pub mod free;
+pub mod hit_ratio;
 mod line;
 mod matrix;
+pub mod memory;
+pub mod miss;
 pub mod noise;
 pub mod patch;
 mod question;
@@ -19,6 +23,7 @@ pub mod read;
 mod report;
 mod runner;
 mod schemes;
+mod traces;
 mod undo;
 pub mod word;
 

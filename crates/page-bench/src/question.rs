@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::report::Report;
-use crate::{alloc, between, coherence, free, noise, patch, read, word};
+use crate::{alloc, between, coherence, free, hit_ratio, memory, miss, noise, patch, read, word};
 
 /// How a question is asked.
 pub struct Ask<'a> {
@@ -98,6 +98,34 @@ pub const QUESTIONS: &[Question] = &[
         case_key: "case",
         weight: 1,
         ask: coherence::ask,
+    },
+    Question {
+        name: "fill",
+        about: "what a miss into free memory costs, when reading the file costs a memcpy",
+        case_key: "case",
+        weight: 2,
+        ask: miss::ask_fill,
+    },
+    Question {
+        name: "evict",
+        about: "what a miss costs that evicts another page",
+        case_key: "case",
+        weight: 2,
+        ask: miss::ask_evict,
+    },
+    Question {
+        name: "hit-ratio",
+        about: "how often what is used is still there, by trace and policy",
+        case_key: "case",
+        weight: 1,
+        ask: hit_ratio::ask,
+    },
+    Question {
+        name: "memory",
+        about: "how much is resident for each byte of a cache's budget",
+        case_key: "case",
+        weight: 1,
+        ask: memory::ask,
     },
 ];
 

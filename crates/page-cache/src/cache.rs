@@ -8,16 +8,17 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use page_frames::{
-    Arena, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, Kind, KindOps, MigrateError, Offline, OfflineError, Pfn, UserSpace,
-    Zone, migrate,
+    Arena, FRAME_SIZE, FrozenFolio, Kind, KindOps, MigrateError, Offline, OfflineError, Pfn, UserSpace, Zone, migrate,
 };
 use page_ref::{DefaultScheme, Scheme};
 use parking_lot::Mutex;
 
 use crate::background::Background;
 use crate::backing::{Backing, LocalFile};
+use crate::budget::{self, Budget};
 use crate::file::File;
 use crate::flusher::Flusher;
+use crate::limits;
 use crate::mapping::Mapping;
 use crate::reclaim::{HotCold, Policy};
 use crate::registry::Registry;
@@ -45,7 +46,7 @@ pub(crate) struct Inner<S: Scheme> {
     pub(crate) unwritten: Mutex<HashMap<u32, Arc<Mapping<S>>>>,
     pub(crate) flusher: Flusher<S>,
     pub(crate) background: Background<S>,
-    budget_bytes: usize,
+    pub(crate) budget: Budget<S>,
 }
 
 impl<S: Scheme> Inner<S> {
@@ -58,7 +59,7 @@ impl<S: Scheme> Inner<S> {
     }
 
     pub(crate) fn budget_bytes(&self) -> usize {
-        self.budget_bytes
+        self.budget.bytes()
     }
 }
 
@@ -72,19 +73,35 @@ impl<S: Scheme> Cache<S> {
         Self::with_policy(budget_bytes, |frames| Box::new(HotCold::new(frames)))
     }
 
+    /// A cache that may grow later: it begins with `budget_bytes`, and [`set_budget_bytes`](Self::set_budget_bytes) may
+    /// give it up to `most_bytes`.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new) for either; `InvalidInput` when the first is more than the second.
+    pub fn growable(budget_bytes: usize, most_bytes: usize) -> io::Result<Self> {
+        let cache = Self::new(most_bytes)?;
+        cache.set_budget_bytes(budget_bytes)?;
+        Ok(cache)
+    }
+
+    /// A cache with a quarter of the memory that there is for this process: the machine's, or what its control groups
+    /// allow, of either version.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), where a quarter is less than 2 MiB.
+    pub fn with_default_budget() -> io::Result<Self> {
+        Self::new(limits::default_budget_bytes())
+    }
+
     /// As [`new`](Self::new), with another choice of what is reclaimed: `make` is given the number of frames.
     ///
     /// # Errors
     ///
     /// As `new`.
     pub fn with_policy(budget_bytes: usize, make: impl FnOnce(u32) -> Box<dyn Policy>) -> io::Result<Self> {
-        let (least, most) = (BLOCK_ORDER.bytes(), memory_bytes());
-        if budget_bytes < least || budget_bytes > most {
-            let message =
-                format!("a cache of {budget_bytes} bytes: allowed are {least} to {most}, this machine's memory");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        let budget_bytes = budget_bytes - budget_bytes % least;
+        let budget_bytes = budget::check_new(budget_bytes)?;
         let arena = Arena::new(budget_bytes, Inner::<S>::KINDS)?;
         let policy = make(arena.zone().pfns().frames() as u32);
         let inner = Arc::new_cyclic(|me| Inner {
@@ -96,7 +113,7 @@ impl<S: Scheme> Cache<S> {
             unwritten: Mutex::default(),
             flusher: Flusher::new(Weak::clone(me)),
             background: Background::default(),
-            budget_bytes,
+            budget: Budget::new(budget_bytes),
         });
         Ok(Self { inner })
     }
@@ -185,27 +202,39 @@ impl<S: Scheme> Cache<S> {
         self.inner.counters.read()
     }
 
-    /// The bytes of files that it holds at the most.
+    /// The memory of the indexes that find the pages of open files, or what the budget has paid for them, in whole blocks of
+    /// 2 MiB, if that is more: it comes back after the last close.
+    pub fn index_bytes(&self) -> usize {
+        self.inner.registry.index_bytes().max(self.inner.spare_bytes())
+    }
+
+    /// Makes the budget another one, rounded down to 2 MiB, while the cache is read. Memory beyond it goes back to the system; the
+    /// pages in it move, or are reclaimed.
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput`, when it is less than 2 MiB or more than the cache was made for ([`new`](Self::new),
+    ///   [`growable`](Self::growable)). Nothing changed.
+    /// - `ResourceBusy`, when so much is pinned that there are not enough blocks of 2 MiB to give back. Those that
+    ///   could be given back are; [`budget_bytes`](Self::budget_bytes) says what was reached.
+    pub fn set_budget_bytes(&self, budget_bytes: usize) -> io::Result<()> {
+        self.inner.set_budget(budget_bytes)
+    }
+
+    /// The bytes of memory that it uses at the most for pages of files and for the index that finds them.
     pub fn budget_bytes(&self) -> usize {
-        self.inner.budget_bytes
+        self.inner.budget_bytes()
     }
 }
 
 impl<S: Scheme> fmt::Debug for Cache<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache")
-            .field("budget_bytes", &self.inner.budget_bytes)
+            .field("budget_bytes", &self.budget_bytes())
             .field("cached_bytes", &(self.zone().count_kind(CACHED) * FRAME_SIZE))
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
-}
-
-/// The memory of the machine.
-fn memory_bytes() -> usize {
-    let info = rustix::system::sysinfo();
-    let bytes = u128::from(info.totalram) * u128::from(info.mem_unit);
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -4,17 +4,22 @@
 //! a page is never waited for, and what can not be taken is given back. Several threads may evict at once.
 
 use std::io;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use page_frames::{FRAME_SIZE, FrozenFolio, Mobility, Order, Owner, Pfn, Slot, UserSpace, Zone};
+use page_frames::{FRAME_SIZE, FrozenFolio, Mobility, Order, Owner, Pfn, PfnRange, Slot, UserSpace, Zone};
 use page_ref::{Scheme, Snapshot};
 
 use crate::cache::{CACHED, Inner};
+use crate::mapping::{Mapping, split_private};
 use crate::reclaim::{Frames, Look};
 
 /// Pages that a miss frees at once when it has to: some of the next misses are spared the same.
 const BATCH: usize = 32;
+
+/// Direct reclaims after which somebody looks whether the indexes grew.
+const FIT: u64 = 64;
 
 /// Tries of an allocation before it fails. Reclaim may find nothing for a moment: somebody takes a block offline or
 /// closes a large file, and what they hold comes back.
@@ -79,6 +84,8 @@ impl<S: Scheme> Inner<S> {
         let (mut freed, mut victims) = (0, Vec::with_capacity(BATCH));
         // Given back at the end: the policy would name them again at once.
         let mut failed = Vec::new();
+        // Victims in a row are often of one file.
+        let mut mapping = None;
         while freed < wanted && failed.len() < frames.count() as usize {
             victims.clear();
             self.policy.lock().choose(&frames, BATCH.min(wanted - freed), &mut victims);
@@ -86,7 +93,7 @@ impl<S: Scheme> Inner<S> {
                 break;
             }
             for &frame in &victims {
-                if self.evict(frames.pfn(frame)) {
+                if self.evict(frames.pfn(frame), &mut mapping) {
                     freed += 1;
                 } else {
                     failed.push(frame);
@@ -103,14 +110,19 @@ impl<S: Scheme> Inner<S> {
         freed
     }
 
-    /// Frees the page in a frame, unless it is held, or is no page of ours.
-    fn evict(&self, pfn: Pfn) -> bool {
+    /// Frees the page in a frame, unless it is held, or is no page of ours. `last` is the mapping of the page before, for this one.
+    fn evict(&self, pfn: Pfn, last: &mut Option<Arc<Mapping<S>>>) -> bool {
         let seen = self.zone().peek(pfn);
-        let mut freed = false;
-        if seen.kind == CACHED {
-            self.with_slot(pfn, seen.private, &mut |slot| freed = self.evict_slot(pfn, slot));
+        if seen.kind != CACHED {
+            return false;
         }
-        freed
+        let (id, page) = split_private(seen.private);
+        if last.as_ref().is_none_or(|mapping| mapping.id != id) {
+            // No lock is held when the one before is dropped here, perhaps the last reference to it.
+            *last = self.registry.by_id(id);
+        }
+        let slot = last.as_ref().and_then(|mapping| mapping.index.get(page));
+        slot.is_some_and(|slot| self.evict_slot(pfn, slot))
     }
 
     fn evict_slot(&self, pfn: Pfn, slot: &Slot<UserSpace<S>>) -> bool {
@@ -138,6 +150,9 @@ impl<S: Scheme> Inner<S> {
     fn allocate_by_reclaim(&self) -> io::Result<FrozenFolio<UserSpace<S>>> {
         let zone = self.zone();
         self.counters.direct_reclaims.add(1);
+        if self.counters.direct_reclaims.get().is_multiple_of(FIT) {
+            self.fit();
+        }
         for round in 0..ROUNDS {
             if self.reclaim(BATCH) == 0 && !self.write_back_some() {
                 // Free frames may lie in the lists of other threads.
@@ -152,7 +167,7 @@ impl<S: Scheme> Inner<S> {
                 thread::sleep(PAUSE);
             }
         }
-        let (pinned, budget) = (self.pinned_frames() * FRAME_SIZE, self.budget_bytes());
+        let (pinned, budget) = (self.pinned_bytes(), self.budget_bytes());
         let online = zone.stats().online_frames as usize * FRAME_SIZE;
         let message = format!(
             "no page can be freed: of the cache's {budget} bytes {pinned} are pinned by handles, {} are offline",
@@ -161,10 +176,15 @@ impl<S: Scheme> Inner<S> {
         Err(io::Error::new(io::ErrorKind::OutOfMemory, message))
     }
 
-    /// Pages that are held by others than the index, or only by others. Racy.
-    fn pinned_frames(&self) -> usize {
+    /// Pages that are held by others than the index, or only by others, in bytes. Racy.
+    pub(crate) fn pinned_bytes(&self) -> usize {
+        self.held_frames(self.zone().pfns()) * FRAME_SIZE
+    }
+
+    /// As above, of some frames.
+    pub(crate) fn held_frames(&self, frames: PfnRange) -> usize {
         let zone = self.zone();
-        let is_pinned = |&pfn: &Pfn| {
+        let is_held = |&pfn: &Pfn| {
             let seen = zone.peek(pfn);
             if seen.kind != CACHED || seen.snapshot != Snapshot::Live(1) {
                 return seen.kind == CACHED;
@@ -173,6 +193,6 @@ impl<S: Scheme> Inner<S> {
             self.with_slot(pfn, seen.private, &mut |slot| indexed = slot.pfn(zone) == Some(pfn));
             !indexed
         };
-        zone.pfns().filter(is_pinned).count()
+        frames.filter(is_held).count()
     }
 }

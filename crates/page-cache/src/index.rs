@@ -16,6 +16,7 @@ use std::collections::TryReserveError;
 use std::io;
 use std::ops::Range;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use page_frames::{Platform, Slot};
 
@@ -32,6 +33,8 @@ type Leaf<P> = OnceLock<Box<[Slot<P>; LEAF]>>;
 /// Slots by page number.
 pub(crate) struct Index<P: Platform> {
     chunks: [OnceLock<Box<[Leaf<P>]>>; CHUNKS],
+    /// Memory of chunks and leaves.
+    bytes: AtomicUsize,
 }
 
 /// Where a page's slot lies: chunk, leaf in the chunk, slot in the leaf.
@@ -45,7 +48,7 @@ fn locate(page: u32) -> (usize, usize, usize) {
 
 impl<P: Platform> Index<P> {
     pub(crate) fn new() -> Self {
-        Self { chunks: [const { OnceLock::new() }; CHUNKS] }
+        Self { chunks: [const { OnceLock::new() }; CHUNKS], bytes: AtomicUsize::new(0) }
     }
 
     /// The slot of a page, if its leaf exists.
@@ -61,12 +64,26 @@ impl<P: Platform> Index<P> {
             return Ok(slot);
         }
         let (chunk, leaf, slot) = locate(page);
-        let leaves = get_or_set(&self.chunks[chunk], || boxed(1 << chunk, OnceLock::new))?;
+        let leaves = get_or_set(&self.chunks[chunk], || self.boxed(1 << chunk, OnceLock::new))?;
         let slots = get_or_set(&leaves[leaf], || {
-            let slots = boxed(LEAF, Slot::new)?;
+            let slots = self.boxed(LEAF, Slot::new)?;
             Ok(slots.try_into().expect("a leaf has its length"))
         })?;
         Ok(&slots[slot])
+    }
+
+    /// The memory of chunks and leaves. What two made at once, and one dropped, is counted twice.
+    pub(crate) fn bytes(&self) -> usize {
+        // Relaxed: for reports and budgets.
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn boxed<T>(&self, len: usize, make: impl FnMut() -> T) -> Result<Box<[T]>, TryReserveError> {
+        let mut items = Vec::new();
+        items.try_reserve_exact(len)?;
+        items.resize_with(len, make);
+        self.bytes.fetch_add(len * size_of::<T>(), Ordering::Relaxed);
+        Ok(items.into_boxed_slice())
     }
 
     /// Calls `visit` with every slot of a range of pages that exists.
@@ -92,13 +109,6 @@ fn get_or_set<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T, TryReserve
         let _ = cell.set(value);
     }
     Ok(cell.get().expect("it was just set, and is never taken"))
-}
-
-fn boxed<T>(len: usize, make: impl FnMut() -> T) -> Result<Box<[T]>, TryReserveError> {
-    let mut items = Vec::new();
-    items.try_reserve_exact(len)?;
-    items.resize_with(len, make);
-    Ok(items.into_boxed_slice())
 }
 
 #[cfg(test)]

@@ -52,13 +52,14 @@
 //!
 //! - **`io_uring`**: a `Backing::fill_all`; a claim may be carried to the completion.
 //! - **Large folios**: the index holds one slot per 4 KiB page; a folio of order n would fill 2^n of them.
-//! - Room for the index in the budget: it costs 8 bytes per page of the file that was touched, rounded up to 2 MiB.
+//! - An index that shrinks: it costs 8 bytes per page of the file that was touched, rounded up to 2 MiB, until the last close.
 
 #![forbid(unsafe_code)]
 
 mod ahead;
 mod background;
 mod backing;
+mod budget;
 mod cache;
 mod dirty;
 mod errors;
@@ -69,9 +70,11 @@ mod fill;
 mod flusher;
 mod handle;
 mod index;
+mod limits;
 mod lookup;
 mod mapping;
 mod opened;
+mod per_thread;
 mod readahead;
 pub mod reclaim;
 mod registry;

@@ -124,7 +124,14 @@ impl<S: Scheme> Drop for Mapping<S> {
         // Nobody else is here: whoever visits a slot, by name or by frame number, holds the mapping.
         self.drop_pages(0..u64::MAX);
         self.inner.registry.remove(self.identity, self.id);
+        // What its index was paid with comes back.
+        self.inner.fit_after_close();
     }
+}
+
+/// The mapping's number and the page, from what is noted in a descriptor.
+pub(crate) fn split_private(private: u64) -> (u32, u32) {
+    ((private >> 32) as u32, private as u32)
 }
 
 /// The page that an offset lies in.

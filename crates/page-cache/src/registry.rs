@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::backing::Identity;
 use crate::cache::Inner;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, split_private};
 
 /// A mapping that lives as long as its files are open, and its number.
 type Numbered<S> = (u32, Weak<Mapping<S>>);
@@ -74,6 +74,11 @@ impl<S: Scheme> Registry<S> {
         self.by_id.read().values().filter_map(Weak::upgrade).collect()
     }
 
+    /// The memory of all indexes.
+    pub(crate) fn index_bytes(&self) -> usize {
+        self.all().iter().map(|mapping| mapping.index.bytes()).sum()
+    }
+
     pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Mapping<S>>> {
         self.by_id.read().get(&id)?.upgrade()
     }
@@ -81,7 +86,7 @@ impl<S: Scheme> Registry<S> {
 
 impl<S: Scheme> Owner<UserSpace<S>> for Inner<S> {
     fn with_slot(&self, _: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<UserSpace<S>>)) -> bool {
-        let (id, page) = ((private >> 32) as u32, private as u32);
+        let (id, page) = split_private(private);
         // No lock is held any more when the mapping, perhaps the last reference to it, is dropped here.
         let Some(mapping) = self.registry.by_id(id) else { return false };
         let Some(slot) = mapping.index.get(page) else { return false };

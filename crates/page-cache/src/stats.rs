@@ -1,6 +1,6 @@
 //! Counters of the slow paths. A hit counts nothing: a counter that every hit writes would be where they meet.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::per_thread::Counter;
 
 /// What a cache did since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,20 +29,6 @@ pub struct CacheStats {
     pub refused_moved: u64,
     /// Sleeps until a page was no longer in progress.
     pub waits: u64,
-}
-
-/// One counter. Relaxed throughout: nothing follows from it.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// The counters behind [`CacheStats`].

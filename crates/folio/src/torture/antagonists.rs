@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use page_frames::{
-    FolioRef, FrozenFolio, Kind, MigrateError, OfflineError, Order, Peek, Pfn, Refusal, UserSpace, Zone,
+    BLOCK_ORDER, FolioRef, FrozenFolio, Kind, MigrateError, OfflineError, Order, Peek, Pfn, Refusal, UserSpace, Zone,
 };
 use page_ref::Scheme;
 
@@ -120,6 +120,8 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
     while stage.running() {
         tally.progress.add(1);
         let block = random.usize(..zone.blocks());
+        // The indexes of large files are paid from the budget: then the cache itself takes blocks offline.
+        let pays = cache.index_bytes() >= BLOCK_ORDER.bytes();
         match cache.offline(block) {
             Ok(offline) => {
                 tally.offlined.add(1);
@@ -138,6 +140,7 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
                 tally.reclaimed.add(cache.reclaim(600) as u64);
                 continue;
             }
+            Err(OfflineError::NotOnline) if pays || cache.index_bytes() >= BLOCK_ORDER.bytes() => tally.busy.add(1),
             Err(OfflineError::NotOnline) => tally.broken(|| format!("block {block} is offline, and nobody took it")),
         }
         pause(20);

@@ -1,0 +1,304 @@
+//! What does a miss cost when reading the file costs a `memcpy`: into free memory (`fill`), or into what a page is evicted from (`evict`)?
+//!
+//! A use is a read of 8 bytes of a page that is not there. The limit does what can not be left out: a table from page to frame, a clock
+//! that finds a frame, a copy of 4 KiB. Nothing can be shared in it, each thread has its own. Its clock goes through all of the memory, as
+//! `folio clock` does; under the default policy one page after the other that is used once takes the same few frames, which then are in
+//! the processor's cache.
+
+use std::hint::black_box;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+use page_cache::reclaim::{Clock, HotCold, Policy};
+use page_cache::{Cache, File};
+use parking_lot::Mutex;
+
+use crate::copied::Copied;
+use crate::matrix::{Case, Matrix, Subject, one_and_all};
+use crate::question::Ask;
+use crate::report::{Report, Shape, Unit};
+
+const FILL: &str = "fill";
+const EVICT: &str = "evict";
+
+const PAGE: usize = 4096;
+
+/// Pages that a cache may hold: 64 MiB.
+const FRAMES: usize = 16_384;
+
+/// Pages of the file when each read evicts: so many that hardly any is met again.
+const PAGES: usize = 64 * FRAMES;
+
+/// Uses of all threads together in one sample: few, so that a sample ends before something else wants the processor.
+const USES: usize = FRAMES / 2;
+
+/// Where each thread is: it goes on there in the next sample.
+struct Cursors {
+    next: [CachePadded<AtomicUsize>; 64],
+}
+
+impl Cursors {
+    fn new() -> Self {
+        Self { next: [const { CachePadded::new(AtomicUsize::new(0)) }; 64] }
+    }
+
+    /// The pages of one thread in one sample.
+    fn pages(&self, case: Case, thread: usize) -> impl Iterator<Item = usize> {
+        let (uses, part) = (USES / case.threads, PAGES / case.threads);
+        // Relaxed: one thread at a time; samples are ordered by spawn and join.
+        let first = if case.name == FILL { 0 } else { self.next[thread].fetch_add(uses, Ordering::Relaxed) };
+        (first..first + uses).map(move |n| thread * part + n % part)
+    }
+}
+
+/// Something that is asked for a page, and reads it if need be.
+trait Pages: Sync {
+    fn name(&self) -> &'static str;
+    /// The first bytes of a page.
+    fn first_bytes(&self, page: usize, thread: usize) -> u64;
+    /// Empties it.
+    fn clear(&self);
+}
+
+struct Used<P>(P, Cursors);
+
+impl<P: Pages> Subject for Used<P> {
+    fn name(&self) -> String {
+        self.0.name().to_owned()
+    }
+    fn prepare(&self, case: Case) {
+        if case.name == FILL {
+            self.0.clear();
+        }
+    }
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let mut uses = 0;
+        for page in self.1.pages(case, thread) {
+            black_box(self.0.first_bytes(page, thread));
+            uses += 1;
+        }
+        uses
+    }
+}
+
+struct Folio(&'static str, File);
+
+impl Pages for Folio {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+    #[inline(never)]
+    fn first_bytes(&self, page: usize, _: usize) -> u64 {
+        let mut bytes = [0; 8];
+        let read = self.1.read_at((page * PAGE) as u64, &mut bytes);
+        assert_eq!(read.expect("a copy does not fail"), 8);
+        u64::from_le_bytes(bytes)
+    }
+    fn clear(&self) {
+        self.1.invalidate();
+    }
+}
+
+/// The limit.
+struct BareClock {
+    source: Copied,
+    parts: Vec<CachePadded<Mutex<Part>>>,
+}
+
+/// A clock over arrays.
+struct Part {
+    /// By page: the frame and one, or 0.
+    frames: Vec<u32>,
+    /// By frame: the page and one, or 0.
+    pages: Vec<u32>,
+    marks: Vec<bool>,
+    memory: Vec<u8>,
+    hand: usize,
+}
+
+impl BareClock {
+    fn new(threads: usize) -> Self {
+        let part = || Part {
+            frames: vec![0; PAGES],
+            pages: vec![0; FRAMES],
+            marks: vec![false; FRAMES],
+            memory: vec![1; FRAMES * PAGE],
+            hand: 0,
+        };
+        Self { source: Copied::new(0, 0), parts: (0..threads).map(|_| CachePadded::new(Mutex::new(part()))).collect() }
+    }
+}
+
+impl Pages for BareClock {
+    fn name(&self) -> &'static str {
+        "bare clock"
+    }
+    #[inline(never)]
+    fn first_bytes(&self, page: usize, thread: usize) -> u64 {
+        let part = &mut *self.parts[thread].lock();
+        let frame = match part.frames[page] {
+            0 => {
+                while std::mem::take(&mut part.marks[part.hand]) {
+                    part.hand = (part.hand + 1) % part.marks.len();
+                }
+                let frame = part.hand;
+                part.hand = (frame + 1) % part.marks.len();
+                if let Some(old) = part.pages[frame].checked_sub(1) {
+                    part.frames[old as usize] = 0;
+                }
+                part.pages[frame] = page as u32 + 1;
+                part.frames[page] = frame as u32 + 1;
+                part.memory[frame * PAGE..][..PAGE].copy_from_slice(black_box(self.source.page(page)));
+                frame
+            }
+            frame => {
+                part.marks[frame as usize - 1] = true;
+                frame as usize - 1
+            }
+        };
+        let bytes = part.memory[frame * PAGE..][..8].try_into();
+        u64::from_le_bytes(bytes.expect("8 bytes"))
+    }
+    fn clear(&self) {
+        for part in &self.parts {
+            let part = &mut *part.lock();
+            part.frames.fill(0);
+            part.pages.fill(0);
+        }
+    }
+}
+
+/// Caches of objects: a miss inserts a copy in memory of its own.
+#[cfg(feature = "rivals")]
+mod rivals {
+    use super::{Arc, Copied, FRAMES, Pages};
+
+    fn first(bytes: &[u8]) -> u64 {
+        u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"))
+    }
+
+    pub(super) struct Moka(pub(super) Copied, pub(super) moka::sync::Cache<usize, Arc<[u8]>>);
+
+    impl Pages for Moka {
+        fn name(&self) -> &'static str {
+            "moka"
+        }
+        fn first_bytes(&self, page: usize, _: usize) -> u64 {
+            if let Some(bytes) = self.1.get(&page) {
+                return first(&bytes);
+            }
+            let bytes: Arc<[u8]> = self.0.page(page).into();
+            self.1.insert(page, Arc::clone(&bytes));
+            first(&bytes)
+        }
+        fn clear(&self) {
+            self.1.invalidate_all();
+            self.1.run_pending_tasks();
+        }
+    }
+
+    pub(super) struct Quick(pub(super) Copied, pub(super) quick_cache::sync::Cache<usize, Arc<[u8]>>);
+
+    impl Pages for Quick {
+        fn name(&self) -> &'static str {
+            "quick_cache"
+        }
+        fn first_bytes(&self, page: usize, _: usize) -> u64 {
+            if let Some(bytes) = self.1.get(&page) {
+                return first(&bytes);
+            }
+            let bytes: Arc<[u8]> = self.0.page(page).into();
+            self.1.insert(page, Arc::clone(&bytes));
+            first(&bytes)
+        }
+        fn clear(&self) {
+            self.1.clear();
+        }
+    }
+
+    pub(super) struct Foyer(pub(super) Copied, pub(super) foyer::Cache<usize, Vec<u8>>);
+
+    impl Pages for Foyer {
+        fn name(&self) -> &'static str {
+            "foyer"
+        }
+        fn first_bytes(&self, page: usize, _: usize) -> u64 {
+            if let Some(entry) = self.1.get(&page) {
+                return first(entry.value());
+            }
+            first(self.1.insert(page, self.0.page(page).to_vec()).value())
+        }
+        fn clear(&self) {
+            self.1.clear();
+        }
+    }
+
+    pub(super) fn all() -> (Moka, Quick, Foyer) {
+        let source = || Copied::new(0, 0);
+        (
+            Moka(source(), moka::sync::Cache::new(FRAMES as u64)),
+            Quick(source(), quick_cache::sync::Cache::new(FRAMES)),
+            Foyer(source(), foyer::CacheBuilder::new(FRAMES).build()),
+        )
+    }
+}
+
+fn matrix(name: &'static str, title: &'static str) -> io::Result<Matrix<'static>> {
+    let threads = one_and_all();
+    let folio = |name, make: fn(u32) -> Box<dyn Policy>| {
+        let cache = Cache::with_policy(FRAMES * PAGE, make)?;
+        let file = cache.open_backing(Arc::new(Copied::new(1, (PAGES * PAGE) as u64)))?;
+        Ok::<_, io::Error>(Box::new(Used(Folio(name, file), Cursors::new())))
+    };
+    let most = threads.iter().copied().max().unwrap_or(1);
+    #[cfg_attr(not(feature = "rivals"), expect(unused_mut, reason = "rivals are added"))]
+    let mut subjects: Vec<Box<dyn Subject>> = vec![
+        Box::new(Used(BareClock::new(most), Cursors::new())),
+        folio("folio", |frames| Box::new(HotCold::new(frames)))?,
+        folio("folio clock", |_| Box::new(Clock::new()))?,
+    ];
+    #[cfg(feature = "rivals")]
+    {
+        let (moka, quick, foyer) = rivals::all();
+        subjects.push(Box::new(Used(moka, Cursors::new())));
+        subjects.push(Box::new(Used(quick, Cursors::new())));
+        subjects.push(Box::new(Used(foyer, Cursors::new())));
+    }
+    Ok(Matrix {
+        title,
+        unit: Unit::OpPerS,
+        per: "second",
+        cases: threads.into_iter().map(|threads| Case { name, threads }).collect(),
+        subjects,
+        compared_with: &["bare clock"],
+        ours: "folio".to_owned(),
+        shape: Shape::Bars,
+    })
+}
+
+/// Into free memory.
+///
+/// # Errors
+///
+/// What the system says of the cache's memory.
+pub fn ask_fill(ask: &mut Ask<'_>) -> io::Result<Report> {
+    Ok(matrix(FILL, "Misses into free memory, a fill is a memcpy")?.measure(ask))
+}
+
+/// With an eviction for each.
+///
+/// # Errors
+///
+/// What the system says of the cache's memory.
+pub fn ask_evict(ask: &mut Ask<'_>) -> io::Result<Report> {
+    let matrix = matrix(EVICT, "Misses that evict, a fill is a memcpy")?;
+    // All memory is in use before the first sample.
+    for subject in &matrix.subjects {
+        for _ in 0..if ask.time.is_zero() { 1 } else { 2 * FRAMES / USES } {
+            subject.work(Case { name: EVICT, threads: 1 }, 0);
+        }
+    }
+    Ok(matrix.measure(ask))
+}
