@@ -8,12 +8,13 @@ A counter abstraction: instead of threads, how many there are at each place.
   r   try_gets that were refused because they would saturate, and owe the pin
   s   counts that nobody holds: what those try_gets have added
   ph  LIVE, OWNED (frozen, a token exists), FREE (frozen, in the allocator),
+      TAIL (a tail of a larger block), OFFLINE (its block is gone from the allocator; its metadata stays, or is zeroed),
       SURPLUS (leaked: refused try_gets have added to it), PINNED (leaked: far above the limit, for good)
 
 Every transition from a state of the invariant ends in one: so all reachable states are in it, whatever the number
 of threads T below the limit. R5 is part of it: that the count and the noise stay inside their field is proved here,
-not assumed. Tails and offline frames are OWNED or FREE frames that nobody opens: the transitions of those phases
-are all they can do. The broken variants must each lose the proof.
+not assumed. Tails and offline frames are frozen like the others, and late steps of puts and refused try_gets reach them
+as well. The broken variants must each lose the proof.
 
 What this can not see: orderings (SPIN's views and loom do), and anything that hangs on *which* thread does
 something, such as R4 (SPIN does).
@@ -28,7 +29,8 @@ SAT = 2**30
 PIN = SAT + SAT // 2
 LIM = 2**30  # noise from which a refused try_get loops until it is reset
 MOST = 2**10  # references in one operation
-LIVE, OWNED, FREE, SURPLUS, PINNED = range(5)
+LIVE, OWNED, FREE, TAIL, OFFLINE, SURPLUS, PINNED = range(7)
+AT_REST = [OWNED, FREE, TAIL, OFFLINE]  # frozen
 NAMES = ["w", "h", "p", "u", "g", "r", "s", "ph"]
 
 # Threads, each between two steps of one operation at the most. That there are no more than 2^18 of them is the
@@ -55,7 +57,7 @@ def busy(a):
 
 def transitions(a, b, broken):
     free_thread = busy(a) < T
-    frozen = Or(a.ph == OWNED, a.ph == FREE)
+    frozen = Or(*[a.ph == phase for phase in AT_REST])
     live = Not(frozen)
     t = {}
     admits = a.w + N < SAT if broken != "no saturation" else a.w >= 0
@@ -99,6 +101,18 @@ def transitions(a, b, broken):
         t["freeze"] = And(live, a.h >= N, a.w == N, step(a, b, w=IntVal(0), h=a.h - N, ph=IntVal(OWNED)))
     t["to the allocator"] = And(a.ph == OWNED, step(a, b, ph=IntVal(FREE)))
     t["from the allocator"] = And(a.ph == FREE, step(a, b, ph=IntVal(OWNED)))
+    # A larger block is allocated around it, and split or freed.
+    t["becomes a tail"] = And(a.ph == FREE, step(a, b, ph=IntVal(TAIL)))
+    t["tail: split off"] = And(a.ph == TAIL, step(a, b, ph=IntVal(OWNED)))
+    t["tail: freed"] = And(a.ph == TAIL, step(a, b, ph=IntVal(FREE)))
+    if broken == "tail left live":
+        t["tail: live"] = And(a.ph == FREE, step(a, b, w=IntVal(1), ph=IntVal(LIVE)))
+    # Its block goes offline and comes back. Where zero means frozen, its word may be zeroed meanwhile (R7).
+    t["goes offline"] = And(a.ph == FREE, step(a, b, ph=IntVal(OFFLINE)))
+    t["comes online"] = And(a.ph == OFFLINE, step(a, b, ph=IntVal(FREE)))
+    t["offline: zeroed"] = And(a.ph == OFFLINE, step(a, b, w=IntVal(0)))
+    if broken == "zeroed where zero is live":
+        t["offline: zeroed"] = And(a.ph == OFFLINE, step(a, b, w=IntVal(0), ph=IntVal(LIVE)))
     start = N if broken != "keeps noise" else a.w + N
     t["unfreeze"] = And(a.ph == OWNED, step(a, b, w=start, h=N, ph=IntVal(LIVE)))
     return t
@@ -114,7 +128,7 @@ def invariant(a):
     surplus = And(a.s >= 1, a.r >= 1, a.w == a.h + a.s, a.w < SAT + MOST * (a.g + a.r))
     pinned = And(a.s == 0, a.w >= PIN - MOST * (a.g + a.r), a.w <= PIN + MOST * (a.g + a.r))
     return And(
-        a.h >= 0, a.p >= 0, a.u >= 0, a.g >= 0, a.r >= 0, busy(a) <= T, a.ph >= 0, a.ph <= 4,
+        a.h >= 0, a.p >= 0, a.u >= 0, a.g >= 0, a.r >= 0, busy(a) <= T, a.ph >= 0, a.ph <= 6,
         If(a.ph == LIVE, live, If(a.ph == SURPLUS, surplus, If(a.ph == PINNED, pinned, frozen))),
     )
 
@@ -126,7 +140,7 @@ def safe(a):
         # R5: the count and the noise stay inside their field, after one more operation of every thread as well.
         a.w >= 0, a.w + MOST * (T - busy(a)) < FIELD,
         # R1, R3: who is owned is held by nobody.
-        Implies(Or(a.ph == OWNED, a.ph == FREE), a.h == 0),
+        Implies(Or(*[a.ph == phase for phase in AT_REST]), a.h == 0),
         # A leaked frame is never won: neither by the last put nor by a freeze, which needs its own references.
         Implies(leaked, And(a.w > 0, Or(a.w > a.h, a.w > SAT))),
         # R3: no reference is lost: a frame that nobody holds has somebody who will free it.
@@ -163,7 +177,8 @@ def main():
         ok = False
         print("BAD a new frame is not in the invariant")
     for broken in [None, "no saturation", "one attempt", "undo by subtraction", "no pin",
-                   "pin only what still is saturated", "left dying", "not its own", "keeps noise"]:
+                   "pin only what still is saturated", "left dying", "not its own", "keeps noise", "tail left live",
+                   "zeroed where zero is live"]:
         started = time.time()
         failed = prove(broken)
         right = bool(failed) == (broken is not None)

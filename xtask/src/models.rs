@@ -39,7 +39,7 @@ const fn broken(rules: &'static str, what: &'static str, flags: &'static str) ->
 }
 
 /// All of them. The flags are explained at the top of the model.
-const CONFIGS: [Config; 45] = [
+const CONFIGS: [Config; 47] = [
     holds("R1-R4 R6-R8", "zero-frozen", "SCHEME=0 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "frozen-bit", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
@@ -77,6 +77,8 @@ const CONFIGS: [Config; 45] = [
         "a read without a reference, validated by the generation",
         "SCHEME=4 WALKERS=1 ALLOCATORS=1 FREEZERS=1 UNCOUNTED=1",
     ),
+    holds("R8", "4 readers of one index, 3 lifetimes", "SCHEME=4 FRAMES=2 READERS=4 MIGRATORS=1 LIVES=3"),
+    holds("R7", "3 walkers and an offliner, frozen-bit", "SCHEME=1 WALKERS=3 ALLOCATORS=1 OFFLINERS=1 LIVES=3"),
     long("R1-R5 R7 R8", "4 walkers, 3 lifetimes", "SCHEME=4 WALKERS=4 ALLOCATORS=1 LIVES=3"),
     long("R1-R8", "3 walkers, 2 allocators, 1 freezer", "SCHEME=4 WALKERS=3 ALLOCATORS=2 FREEZERS=1 LIVES=3"),
     broken("R4", "destructor chosen before the compare-and-swap", "SCHEME=1 WALKERS=2 ALLOCATORS=1 LIVES=3 EARLY"),

@@ -1,4 +1,5 @@
-//! The cache against the plain contents of its files: reads, handles, reclaim, migration, offline, files that change.
+//! The cache against the plain contents of its files: reads, handles, reclaim, migration, offline, files that change, a file
+//! that is written through it.
 //!
 //! What this can not see: two threads; a file that another program rewrites in place without being asked about.
 
@@ -6,6 +7,7 @@
 
 mod files;
 mod steps;
+mod written;
 
 use libfuzzer_sys::fuzz_target;
 

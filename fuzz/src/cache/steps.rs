@@ -5,6 +5,7 @@ use page_cache::{Cache, File, PageHandle};
 use page_frames::{Offline, Pfn, UserSpace};
 
 use crate::files::{LARGE, MOST, Plain, folder, large_byte};
+use crate::written::{Change, Written};
 
 const BUDGET: usize = 4 << 20;
 const FRAMES: u64 = BUDGET as u64 / 4096;
@@ -73,6 +74,8 @@ pub(crate) enum Step {
     Reopen {
         file: bool,
     },
+    /// What is done to the file that is written through the cache.
+    Written(Change),
 }
 
 struct World {
@@ -80,6 +83,7 @@ struct World {
     large: File,
     plain: [Plain; 2],
     files: [File; 2],
+    written: Written,
     handles: Vec<(PageHandle, Vec<u8>)>,
     offline: Option<Offline<UserSpace>>,
 }
@@ -91,7 +95,8 @@ pub(crate) fn run(steps: &[Step]) {
     let open = |plain: &Plain| cache.open(&plain.path).expect("a file");
     let files = [open(&plain[0]), open(&plain[1])];
     let large = cache.open(folder().join("large")).expect("the large file");
-    let mut world = World { cache, large, plain, files, handles: Vec::new(), offline: None };
+    let written = Written::new(&cache);
+    let mut world = World { cache, large, plain, files, written, handles: Vec::new(), offline: None };
     for step in steps {
         world.step(step);
         for (handle, expected) in &world.handles {
@@ -101,13 +106,21 @@ pub(crate) fn run(steps: &[Step]) {
     for file in 0..2 {
         world.read(file, 0, MOST + 1);
     }
-    let World { cache, large, files, handles, offline, .. } = world;
-    drop((large, files, handles));
+    world.written.end();
+    let World { cache, large, files, written, handles, offline, .. } = world;
+    drop((large, files, written, handles));
     if let Some(offline) = offline {
         cache.online(offline);
     }
-    let stats = cache.zone().stats();
-    assert_eq!(stats.free_frames, stats.online_frames, "pages leaked: {:?}", cache.zone());
+    // The flusher may have a file in its hands, and be the one who closes it.
+    for _ in 0..5000 {
+        let stats = cache.zone().stats();
+        if stats.free_frames == stats.online_frames {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("pages leaked: {:?}", cache.zone());
 }
 
 impl World {
@@ -196,6 +209,10 @@ impl World {
             Step::Reopen { file } => {
                 let file = usize::from(file);
                 self.files[file] = self.cache.open(&self.plain[file].path).expect("a file");
+            }
+            Step::Written(ref change) => {
+                let cache = &self.cache;
+                self.handles.extend(self.written.change(cache, change));
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use arbitrary::Arbitrary;
 use page_frames::{
-    AllocError, Arena, BLOCK_ORDER, Kind, MAX_ORDER, MigrateError, Offline, OfflineError, Order, Owner, Pfn, Refusal,
-    Slot, UserSpace, migrate,
+    AllocError, Arena, BLOCK_ORDER, Kind, MAX_ORDER, MigrateError, Mobility, Offline, OfflineError, Order, Owner, Pfn,
+    Refusal, Slot, UserSpace, migrate,
 };
 
 use crate::model::{BLOCKS, Block, FRAMES, Holder, Model};
@@ -136,10 +136,12 @@ impl World {
     /// An allocation, and if it says no, whether it is right.
     fn alloc(&mut self, order: Order) -> Option<usize> {
         let zone = self.arena.zone();
-        let token = zone.alloc_frozen(order).or_else(|_| {
-            // What the per-CPU list keeps is merged by this; then a block that could be there is there.
+        // What it is allocated for decides where it lies, never whether there is one.
+        let mobility = [Mobility::Movable, Mobility::Reclaimable, Mobility::Unmovable][self.model.blocks.len() % 3];
+        let token = zone.alloc_frozen_as(order, mobility).or_else(|_| {
+            // What the per-CPU lists keep is merged by this; then a block that could be there is there.
             zone.drain();
-            zone.alloc_frozen(order)
+            zone.alloc_frozen_as(order, mobility)
         });
         match token {
             Ok(mut token) => {
@@ -148,7 +150,8 @@ impl World {
             }
             Err(error) => {
                 assert!(!self.model.could_hold(order), "{error}, but there is room for {order:?}: {zone:?}");
-                assert_eq!(error == AllocError::OutOfFrames, self.model.free_frames() == 0, "{error}: {zone:?}");
+                let none = matches!(error, AllocError::OutOfFrames | AllocError::Offline);
+                assert_eq!(none, self.model.free_frames() == 0, "{error}: {zone:?}");
                 None
             }
         }
@@ -256,7 +259,9 @@ impl World {
                     assert!(zone.take_mark(first.pfn()) && !zone.take_mark(first.pfn()));
                 }
             }
-            Step::Drain => zone.drain(),
+            Step::Drain => {
+                zone.drain();
+            }
         }
     }
 
@@ -371,7 +376,8 @@ impl World {
                 }
                 match error {
                     OfflineError::NotOnline => assert!(self.model.offline[number]),
-                    OfflineError::Busy { frames } => {
+                    OfflineError::Busy { frames, first } => {
+                        assert!(self.model.blocks.iter().any(|block| block.contains(first)), "{first:?} is free");
                         assert_eq!(frames, self.model.used_in(number), "frames in use");
                         assert!(frames > 0, "busy with nothing");
                     }
