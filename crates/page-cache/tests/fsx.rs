@@ -155,6 +155,9 @@ impl Run {
             940..=944 => {
                 file.sync_data().unwrap();
                 self.check_plain();
+                if let Plain::Memory(memory) = &self.plain {
+                    assert!(memory.durable() == self.model, "what was synced is not durable");
+                }
             }
             945..=946 => {
                 self.cache.flush().unwrap();
