@@ -186,10 +186,11 @@ impl<S: Scheme> Cache<S> {
         self.inner.arena.online(offline);
     }
 
-    /// Waits until no pages are being read ahead. What a reader that just left had requested is under way for a while,
-    /// and keeps its file open.
+    /// Waits until no pages are being read ahead, or written by the flusher. What a reader that just left had requested is
+    /// under way for a while, and keeps its file open.
     pub fn settle(&self) {
         self.inner.background.settle();
+        self.inner.flusher.settle();
     }
 
     /// The frames of the cache: to walk them, or to look at them.

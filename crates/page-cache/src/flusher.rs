@@ -28,6 +28,8 @@ enum Wanted {
 struct Bell {
     wanted: Mutex<Wanted>,
     rung: Condvar,
+    /// Held by the thread while it writes.
+    working: Mutex<()>,
 }
 
 /// The thread, as its cache sees it.
@@ -39,7 +41,7 @@ pub(crate) struct Flusher<S: Scheme> {
 
 impl<S: Scheme> Flusher<S> {
     pub(crate) fn new(me: Weak<Inner<S>>) -> Self {
-        let bell = Bell { wanted: Mutex::new(Wanted::Nothing), rung: Condvar::new() };
+        let bell = Bell { wanted: Mutex::new(Wanted::Nothing), rung: Condvar::new(), working: Mutex::new(()) };
         Self { bell: Arc::new(bell), started: OnceLock::new(), me }
     }
 
@@ -57,6 +59,11 @@ impl<S: Scheme> Flusher<S> {
     /// Much is dirty: it is to begin at once.
     pub(crate) fn hurry(&self) {
         self.ring(Wanted::Now);
+    }
+
+    /// Waits until it is not at work, and holds no file.
+    pub(crate) fn settle(&self) {
+        drop(self.bell.working.lock());
     }
 
     fn ring(&self, what: Wanted) {
@@ -89,6 +96,7 @@ fn run<S: Scheme>(bell: &Bell, cache: &Weak<Inner<S>>) {
             }
             *wanted = Wanted::Nothing;
         }
+        let working = bell.working.lock();
         let Some(cache) = cache.upgrade() else { return };
         // The errors are told to who has the files open.
         let failed = cache.write_back_all().is_err();
@@ -97,6 +105,7 @@ fn run<S: Scheme>(bell: &Bell, cache: &Weak<Inner<S>>) {
             cache.flusher.wake();
         }
         drop(cache);
+        drop(working);
         if failed {
             thread::sleep(AGE);
         }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use common::{assert_nothing_leaked, file_of};
 use page_cache::{Cache, File};
 
-/// `FOLIO_CRASH_KILLS=300 cargo test --release -p page-cache --test crash` kills more often; results/crash.md has such a run.
+/// `FOLIO_CRASH_KILLS=300 cargo test -p page-cache --test crash` kills more often; results/crash.md has such a run.
 const KILLS: u64 = 40;
 
 /// Each cell is written whole; twice the budget in all.

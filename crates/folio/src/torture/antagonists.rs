@@ -8,8 +8,8 @@ use page_frames::{
 };
 use page_ref::Scheme;
 
-use super::Stage;
 use super::tally::Tally;
+use super::{Stage, writer};
 
 /// What the splitter allocates.
 const SPLIT: Kind = Kind::owner(1);
@@ -18,12 +18,19 @@ const SPLIT: Kind = Kind::owner(1);
 pub(crate) type Antagonist<S> = fn(&Stage<'_, S>, &Tally, fastrand::Rng);
 
 /// All of them, by name.
-pub(crate) fn all<S: Scheme>() -> [(&'static str, Antagonist<S>); 5] {
-    [("reclaimer", reclaim), ("walker", walk), ("migrator", migrate), ("offliner", offline), ("splitter", split)]
+pub(crate) fn all<S: Scheme>() -> [(&'static str, Antagonist<S>); 6] {
+    [
+        ("reclaimer", reclaim),
+        ("walker", walk),
+        ("migrator", migrate),
+        ("offliner", offline),
+        ("splitter", split),
+        ("writer", writer::write),
+    ]
 }
 
 /// Readers get most of the time.
-fn pause(milliseconds: u64) {
+pub(super) fn pause(milliseconds: u64) {
     thread::sleep(Duration::from_millis(milliseconds));
 }
 

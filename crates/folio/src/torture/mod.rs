@@ -6,6 +6,7 @@ mod corpus;
 mod readers;
 pub(crate) mod report;
 pub(crate) mod tally;
+mod writer;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -139,6 +139,8 @@ impl Report {
             "onlined": totals.onlined,
             "busy": totals.busy,
             "split": totals.split,
+            "written": totals.written,
+            "synced": totals.synced,
             "wrong_bytes": totals.wrong_bytes,
             "broken_rules": self.broken_rules(),
             "leaked_frames": self.leaked_frames,
@@ -173,6 +175,7 @@ impl Report {
         row("refused: tail, moved on", format!("{}, {}", totals.tail, totals.moved + cache.refused_moved));
         row("reclaimed, migrated, split", format!("{}, {}, {}", cache.reclaimed, totals.migrated, totals.split));
         row("blocks offlined, onlined", format!("{}, {}", totals.offlined, totals.onlined));
+        row("bytes written, syncs", format!("{}, {}", Size(totals.written as usize), totals.synced));
         row("busy", totals.busy.to_string());
         row("memory: budget, peak resident", format!("{}, {}", Size(self.memory), Size(self.peak_rss_bytes as usize)));
         row("wrong bytes", totals.wrong_bytes.to_string());

@@ -58,6 +58,9 @@ tally! {
     /// Migrations, offline attempts and reads that somebody's references prevented.
     busy,
     split,
+    /// Bytes that the writer wrote to its own file, and its syncs.
+    written,
+    synced,
     wrong_bytes,
     broken_rules,
 }
