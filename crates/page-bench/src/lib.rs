@@ -10,6 +10,7 @@ pub mod alloc;
 pub mod between;
 pub mod coherence;
 mod copied;
+pub mod disk;
 pub mod free;
 pub mod hit_ratio;
 mod line;

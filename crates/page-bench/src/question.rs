@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::report::Report;
-use crate::{alloc, between, coherence, free, hit_ratio, memory, miss, noise, patch, read, word};
+use crate::{alloc, between, coherence, disk, free, hit_ratio, memory, miss, noise, patch, read, word};
 
 /// How a question is asked.
 pub struct Ask<'a> {
@@ -91,6 +91,13 @@ pub const QUESTIONS: &[Question] = &[
         case_key: "case",
         weight: 3,
         ask: patch::ask,
+    },
+    Question {
+        name: "disk",
+        about: "how fast what is not in memory is read, beside the disk alone",
+        case_key: "case",
+        weight: 3,
+        ask: disk::ask,
     },
     Question {
         name: "coherence",

@@ -208,7 +208,7 @@ impl<S: Scheme> Mapping<S> {
 }
 
 /// The pages that some bytes lie in.
-fn pages_of(offset: u64, len: usize) -> u32 {
+pub(crate) fn pages_of(offset: u64, len: usize) -> u32 {
     let end = (offset % FRAME_SIZE as u64).saturating_add(len as u64);
     u32::try_from(end.div_ceil(FRAME_SIZE as u64)).unwrap_or(u32::MAX)
 }

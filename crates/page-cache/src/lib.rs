@@ -50,7 +50,6 @@
 //!
 //! # What this crate deliberately lacks, and where it would go
 //!
-//! - **`io_uring`**: a `Backing::fill_all`; a claim may be carried to the completion.
 //! - **Large folios**: the index holds one slot per 4 KiB page; a folio of order n would fill 2^n of them.
 //! - An index that shrinks: it costs 8 bytes per page of the file that was touched, rounded up to 2 MiB, until the last close.
 
@@ -72,6 +71,7 @@ mod handle;
 mod index;
 mod limits;
 mod lookup;
+mod many;
 mod mapping;
 mod opened;
 mod per_thread;
@@ -89,6 +89,7 @@ pub use backing::{Backing, Call, Durable, Fault, Fill, Identity, LocalFile, Memo
 pub use cache::Cache;
 pub use file::File;
 pub use handle::PageHandle;
+pub use many::Read;
 pub use stats::CacheStats;
 
 /// The README's example is a test as well.

@@ -8,13 +8,16 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{pread, preadv, pwrite, pwritev};
 
+use super::direct::Direct;
 use super::open::{check, open_regular};
-use super::{Backing, Durable, Identity, Version, whole};
+use super::{Backing, Durable, Fill, Identity, Version, whole};
 
 /// A regular file, by its descriptor. Its identity is device and inode; its stamp mtime and ctime.
 #[derive(Debug)]
 pub struct LocalFile {
     file: fs::File,
+    /// The same file past the kernel's cache.
+    direct: Direct,
     identity: Identity,
     is_writable: bool,
 }
@@ -48,6 +51,15 @@ impl LocalFile {
         Self::new(open_regular(path.as_ref(), OFlags::RDWR | OFlags::CREATE)?)
     }
 
+    /// Reads whole pages past the kernel's cache (`O_DIRECT`) where the file system lets one: what this cache has in memory
+    /// is not there twice, and a disk is read as fast as it is. It is not the default, as who reads what was just written
+    /// waits for the disk then: the kernel writes it there first.
+    #[must_use]
+    pub fn direct(mut self) -> Self {
+        self.direct.wanted = true;
+        self
+    }
+
     /// Takes a file that is open already. It can be written to if the descriptor can.
     ///
     /// # Errors
@@ -63,7 +75,7 @@ impl LocalFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let identity = Identity { space: "file", volume: metadata.dev(), object: metadata.ino() };
-        Ok(Self { file, identity, is_writable: (flags & OFlags::RWMODE) != OFlags::RDONLY })
+        Ok(Self { file, direct: Direct::default(), identity, is_writable: (flags & OFlags::RWMODE) != OFlags::RDONLY })
     }
 }
 
@@ -78,13 +90,29 @@ impl Backing for LocalFile {
         Ok(Version { len: metadata.len(), stamp: stamp.map(i64::cast_unsigned) })
     }
 
-    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        whole::read(offset, buffers, |offset, buffers| {
+    fn fill(&self, offset: u64, mut buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        // What is left is at the end of the file, or can not be read so: the kernel's cache has the last word.
+        let direct = self.direct.read(&self.file, offset, buffers)?;
+        IoSliceMut::advance_slices(&mut buffers, direct);
+        let rest = whole::read(offset + direct as u64, buffers, |offset, buffers| {
             Ok(match buffers {
                 [one] => pread(&self.file, &mut **one, offset)?,
                 many => preadv(&self.file, many, offset)?,
             })
-        })
+        })?;
+        Ok(direct + rest)
+    }
+
+    fn fill_all(&self, requests: &mut [Fill<'_>]) {
+        if requests.len() > 1 {
+            self.direct.read_all(&self.file, requests);
+        }
+        for request in requests {
+            let wanted = request.buffers.iter().map(|buffer| buffer.len()).sum();
+            if !matches!(request.result, Ok(read) if read == wanted && wanted > 0) {
+                request.result = self.fill(request.offset, &mut request.buffers);
+            }
+        }
     }
 
     fn is_writable(&self) -> bool {

@@ -15,6 +15,7 @@
 //! different backings share a cache, and `File` and `Cache` keep one parameter. Requests block. Who can do several at
 //! once overrides [`fill_all`](Backing::fill_all), which gets all that a reader is about to need.
 
+mod direct;
 mod local;
 mod memory;
 mod open;

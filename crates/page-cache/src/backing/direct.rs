@@ -1,0 +1,146 @@
+//! Reading a file past the kernel's cache: once in memory is enough. Many requests go to the disk by one system call.
+//!
+//! | what | where it is refused |
+//! | --- | --- |
+//! | `O_DIRECT` | some file systems; then, and for what is not whole pages, the kernel's cache is read |
+//! | `io_uring` | most containers, old kernels; then requests are made one after the other |
+//!
+//! Either is found out once and said by `tracing`. The kernel writes what is dirty in its own cache before it reads past
+//! it, so writers that go through that cache, ours among them, are seen.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use page_io::{Request, Ring};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{pread, preadv};
+
+use super::Fill;
+
+/// What `O_DIRECT` wants offsets, lengths and addresses to be a multiple of, on any disk.
+const ALIGNMENT: usize = 4096;
+
+/// Requests of one thread in flight at the most.
+const DEPTH: u32 = 64;
+
+/// A descriptor of its own for a file, past the kernel's cache.
+#[derive(Debug, Default)]
+pub(super) struct Direct {
+    /// Somebody asked for it.
+    pub(super) wanted: bool,
+    /// `None`: it can not be opened so. Opened at the first read.
+    file: OnceLock<Option<fs::File>>,
+    /// It was opened, but can not be read so.
+    refused: AtomicBool,
+}
+
+impl Direct {
+    /// The descriptor, if it can be used for all of these.
+    fn usable<'b>(
+        &self,
+        file: &fs::File,
+        offset: u64,
+        buffers: impl IntoIterator<Item = &'b IoSliceMut<'b>>,
+    ) -> Option<&fs::File> {
+        let is_aligned = |buffer: &IoSliceMut<'_>| {
+            buffer.as_ptr().addr().is_multiple_of(ALIGNMENT) && buffer.len().is_multiple_of(ALIGNMENT)
+        };
+        // Relaxed: a hint.
+        if !self.wanted
+            || !offset.is_multiple_of(ALIGNMENT as u64)
+            || !buffers.into_iter().all(is_aligned)
+            || self.refused.load(Ordering::Relaxed)
+        {
+            return None;
+        }
+        self.file.get_or_init(|| open(file)).as_ref()
+    }
+
+    /// Reads what can be read past the kernel's cache. How many bytes: perhaps 0, which says nothing about the end.
+    pub(super) fn read(&self, file: &fs::File, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let Some(direct) = self.usable(file, offset, &*buffers) else { return Ok(0) };
+        let read = match buffers {
+            [one] => pread(direct, &mut **one, offset),
+            many => preadv(direct, many, offset),
+        };
+        match read {
+            Ok(read) => Ok(read),
+            Err(rustix::io::Errno::INTR) => Ok(0),
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+                self.refuse();
+                Ok(0)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn refuse(&self) {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        // Relaxed, both: a hint.
+        self.refused.store(true, Ordering::Relaxed);
+        if !SAID.swap(true, Ordering::Relaxed) {
+            tracing::warn!("a file system refuses reads past the kernel's cache: its files are cached twice");
+        }
+    }
+
+    /// Makes several requests at once. What is not answered in full is to be made again, one by one.
+    pub(super) fn read_all(&self, file: &fs::File, requests: &mut [Fill<'_>]) {
+        let mut direct = requests.iter().map(|request| self.usable(file, request.offset, &request.buffers));
+        // All or none: one that is not aligned is rare.
+        let all_direct = direct.try_fold(file, |_, one| one);
+        let (mut made, results): (Vec<_>, Vec<_>) =
+            requests.iter_mut().map(|fill| (Request::new(fill.offset, &mut fill.buffers), &mut fill.result)).unzip();
+        if with_ring(|ring| ring.read_all(all_direct.unwrap_or(file), &mut made)) {
+            for (request, result) in made.into_iter().zip(results) {
+                *result = request.result;
+            }
+        }
+    }
+}
+
+/// Opens the same file again: the flag belongs to the descriptor, and writes do without it.
+fn open(file: &fs::File) -> Option<fs::File> {
+    let flags = rustix::fs::fcntl_getfl(file).ok()?;
+    if flags & OFlags::RWMODE == OFlags::WRONLY {
+        return None;
+    }
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map(fs::File::from).ok()
+}
+
+/// Calls `work` with this thread's ring. `false`: there is none.
+fn with_ring(work: impl FnOnce(&mut Ring)) -> bool {
+    thread_local! {
+        static RING: RefCell<Option<Ring>> = const { RefCell::new(None) };
+    }
+    /// Found out by the first that tried.
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    // Relaxed: a hint.
+    if REFUSED.load(Ordering::Relaxed) {
+        return false;
+    }
+    let done = RING.try_with(|ring| {
+        let mut ring = ring.borrow_mut();
+        if ring.as_ref().is_none_or(|ring| !ring.is_usable()) {
+            match Ring::new(DEPTH) {
+                Ok(new) => *ring = Some(new),
+                Err(error) => {
+                    if !REFUSED.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(%error, "no io_uring: requests are made one after the other");
+                    }
+                    return false;
+                }
+            }
+        }
+        ring.as_mut().is_some_and(|ring| {
+            work(ring);
+            true
+        })
+    });
+    done.unwrap_or(false)
+}

@@ -1,0 +1,154 @@
+//! A ring: requests go in by one system call, and answers come out.
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd};
+use std::thread;
+use std::time::Duration;
+
+use io_uring::{IoUring, opcode, squeue, types::Fd};
+
+/// One read.
+#[derive(Debug)]
+pub struct Request<'r, 'b> {
+    /// Where it begins.
+    pub offset: u64,
+    /// What is filled, in order.
+    pub buffers: &'r mut [IoSliceMut<'b>],
+    /// The answer: how many bytes were read, perhaps fewer than there is room for. An error before.
+    pub result: io::Result<usize>,
+}
+
+impl<'r, 'b> Request<'r, 'b> {
+    /// A read that was not made yet.
+    pub fn new(offset: u64, buffers: &'r mut [IoSliceMut<'b>]) -> Self {
+        Self { offset, buffers, result: Err(io::ErrorKind::NotConnected.into()) }
+    }
+}
+
+/// An `io_uring` for reads.
+pub struct Ring {
+    /// **Invariant:** between two calls of `read_all` nothing is in flight, and nothing is queued but after `failed`.
+    uring: IoUring,
+    depth: usize,
+    /// The system refused it once: what is queued must not be submitted any more.
+    failed: bool,
+}
+
+impl Ring {
+    /// A ring that has `depth` requests in flight at the most.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `PermissionDenied` in most containers, `Unsupported` from old kernels.
+    pub fn new(depth: u32) -> io::Result<Self> {
+        let uring = IoUring::builder().setup_coop_taskrun().setup_single_issuer().build(depth);
+        // Older kernels do not know these two, which only save interrupts.
+        let uring = match uring {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => IoUring::new(depth)?,
+            other => other?,
+        };
+        Ok(Self { uring, depth: depth as usize, failed: false })
+    }
+
+    /// Whether it can be used (again). If not, make another one.
+    pub fn is_usable(&self) -> bool {
+        !self.failed
+    }
+
+    /// Makes all requests, as many at once as the ring is deep, and returns when each has its answer.
+    pub fn read_all(&mut self, file: &impl AsFd, requests: &mut [Request<'_, '_>]) {
+        let fd = Fd(file.as_fd().as_raw_fd());
+        let (mut queued, mut answered) = (0, 0);
+        while answered < requests.len() {
+            while queued < requests.len() && queued - answered < self.depth && !self.failed {
+                let entry = entry(fd, &mut requests[queued]).user_data(queued as u64);
+                // SAFETY: the buffers are borrowed by the caller of this function, which does not return before the request
+                // is answered: by the kernel, or by us when the kernel did not take it, and never will (`failed`).
+                // The file is borrowed as long. There is room: the queue is as deep as the ring.
+                let pushed = unsafe { self.uring.submission().push(&entry) };
+                if pushed.is_err() {
+                    break;
+                }
+                queued += 1;
+            }
+            let in_flight = queued - answered;
+            // Not for each one: then every answer would be a system call. The rest is waited for at once.
+            let wanted = if queued < requests.len() { in_flight.div_ceil(4) } else { in_flight };
+            answered +=
+                if self.failed { self.give_up(requests, queued - answered) } else { self.enter(requests, wanted) };
+            if self.failed {
+                // What was never queued.
+                requests[queued..].iter_mut().for_each(|request| request.result = Err(refused()));
+                answered += requests.len() - queued;
+                queued = requests.len();
+            }
+        }
+    }
+
+    /// Submits what is queued, waits for some answers, and notes what there is. How many.
+    fn enter(&mut self, requests: &mut [Request<'_, '_>], wanted: usize) -> usize {
+        match self.uring.submit_and_wait(wanted) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Short of memory, or answers must be taken first: again.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy) => {
+                thread::yield_now();
+            }
+            Err(_) => self.failed = true,
+        }
+        self.take_answers(requests)
+    }
+
+    fn take_answers(&mut self, requests: &mut [Request<'_, '_>]) -> usize {
+        let mut taken = 0;
+        for answer in self.uring.completion() {
+            let Ok(code) = usize::try_from(answer.result()) else {
+                requests[answer.user_data() as usize].result = Err(io::Error::from_raw_os_error(-answer.result()));
+                taken += 1;
+                continue;
+            };
+            requests[answer.user_data() as usize].result = Ok(code);
+            taken += 1;
+        }
+        taken
+    }
+
+    /// The system refuses to be entered. What it has taken it will answer, and is waited for; what it has not, it will never
+    /// see: this ring is not entered any more. How many requests were answered in the one way or the other.
+    fn give_up(&mut self, requests: &mut [Request<'_, '_>], unanswered: usize) -> usize {
+        let left = self.uring.submission().len();
+        let mut taken = 0;
+        while taken + left < unanswered {
+            taken += self.take_answers(requests);
+            thread::sleep(Duration::from_micros(50));
+        }
+        // They keep the error that they began with.
+        unanswered
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").field("depth", &self.depth).field("failed", &self.failed).finish_non_exhaustive()
+    }
+}
+
+fn refused() -> io::Error {
+    io::Error::other("the ring can not be used any more")
+}
+
+/// The kernel reads the list of buffers when it takes the request; both lie still for as long as the borrow.
+fn entry(fd: Fd, request: &mut Request<'_, '_>) -> squeue::Entry {
+    match &mut *request.buffers {
+        [one] => opcode::Read::new(fd, one.as_mut_ptr(), u32::try_from(one.len()).unwrap_or(u32::MAX))
+            .offset(request.offset)
+            .build(),
+        // An `IoSliceMut` has the layout of an `iovec`: std promises it.
+        many => {
+            opcode::Readv::new(fd, many.as_mut_ptr().cast_const().cast(), u32::try_from(many.len()).unwrap_or(u32::MAX))
+                .offset(request.offset)
+                .build()
+        }
+    }
+}
