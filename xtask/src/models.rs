@@ -1,4 +1,4 @@
-//! The models: `models/frame.pml` in every interleaving, by SPIN. Right variants must hold, broken ones be refuted.
+//! The models, in every interleaving, by SPIN: `models/frame.pml`, and `models/slot.pml` where the flags say `SLOT`. Right variants must hold, broken ones be refuted.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -39,7 +39,7 @@ const fn broken(rules: &'static str, what: &'static str, flags: &'static str) ->
 }
 
 /// All of them. The flags are explained at the top of the model.
-const CONFIGS: [Config; 47] = [
+const CONFIGS: [Config; 56] = [
     holds("R1-R4 R6-R8", "zero-frozen", "SCHEME=0 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "frozen-bit", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
@@ -79,6 +79,8 @@ const CONFIGS: [Config; 47] = [
     ),
     holds("R8", "4 readers of one index, 3 lifetimes", "SCHEME=4 FRAMES=2 READERS=4 MIGRATORS=1 LIVES=3"),
     holds("R7", "3 walkers and an offliner, frozen-bit", "SCHEME=1 WALKERS=3 ALLOCATORS=1 OFFLINERS=1 LIVES=3"),
+    holds("R8", "a slot read without a reference", "SLOT READERS=1 CHANGES=3"),
+    holds("R8", "the same, by two readers", "SLOT READERS=2 CHANGES=2"),
     long("R1-R5 R7 R8", "4 walkers, 3 lifetimes", "SCHEME=4 WALKERS=4 ALLOCATORS=1 LIVES=3"),
     long("R1-R8", "3 walkers, 2 allocators, 1 freezer", "SCHEME=4 WALKERS=3 ALLOCATORS=2 FREEZERS=1 LIVES=3"),
     broken("R4", "destructor chosen before the compare-and-swap", "SCHEME=1 WALKERS=2 ALLOCATORS=1 LIVES=3 EARLY"),
@@ -101,6 +103,13 @@ const CONFIGS: [Config; 47] = [
         "read without a reference, validated by the count",
         "SCHEME=4 WALKERS=1 ALLOCATORS=1 FREEZERS=1 UNCOUNTED=1 BY_COUNT",
     ),
+    broken("R8", "slot: version not bumped", "SLOT NOT_BUMPED"),
+    broken("R8", "slot: version of one bit", "SLOT VB=1 CHANGES=4"),
+    broken("R8", "slot: no second load", "SLOT NO_SECOND"),
+    broken("R8", "slot: only the frame compared", "SLOT BY_FRAME"),
+    broken("R8", "slot: read while claimed", "SLOT READ_CLAIMED"),
+    broken("R8", "slot: no fence before the writer's bytes", "SLOT LATE_CLAIM"),
+    broken("R8", "slot: no fence after the reader's copy", "SLOT EARLY_SECOND"),
     broken("R5", "live count runs into the bit", "SCHEME=1 CB=3 HOARDERS=2 WALKERS=1 GETS=12 NO_SATURATION"),
     broken(
         "R5",
@@ -179,7 +188,8 @@ struct Outcome {
 fn explore(config: &Config) -> Result<Outcome, Failure> {
     let folder = target_dir().join("models");
     fs::create_dir_all(&folder).map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
-    let model = root().join("models/frame.pml");
+    let of_slot = config.flags.split_whitespace().any(|flag| flag == "SLOT");
+    let model = root().join(if of_slot { "models/slot.pml" } else { "models/frame.pml" });
     let flags = config.flags.split_whitespace().map(|flag| format!("-D{flag}"));
     run_in(&folder, Command::new("spin").arg("-a").args(flags).arg(&model))?;
     let options = ["-O2", "-w", "-DSAFETY", "-DCOLLAPSE", "-DVECTORSZ=2048", "-DMEMLIM=12000", "-o", "pan", "pan.c"];

@@ -1,0 +1,184 @@
+/* A slot, and who reads its folio without a reference: crates/page-frames/src/uncounted.rs, in every interleaving.
+ *
+ * Two frames of two bytes each. What the slot's page holds has a number, a whole frame is full of it, and each change
+ * counts on; frames that others use are full of OTHERS. A reader loads the slot, both bytes one after the other, the slot
+ * again, and if it is the same must have got, in both, what the page held all the time between.
+ *
+ * The word takes no part: that is in frame.pml. Here a claim finds the folio its own or busy, as it happens, and what is left to
+ * holders comes back at once or never. So this is right under every scheme. Memory is sequentially consistent;
+ * what the two fences forbid is played by switches that change the order of the steps as a processor could without them.
+ *
+ * Switches (-DNAME=value); `cargo x prove` says which configurations are run:
+ *   READERS CHANGERS OTHER    processes of each sort
+ *   CHANGES    what the changers do, in all; VB: bits of the version
+ * Broken on purpose (each must be refuted): NOT_BUMPED NO_SECOND BY_FRAME READ_CLAIMED LATE_CLAIM EARLY_SECOND
+ */
+#ifndef READERS
+#define READERS 1
+#endif
+#ifndef CHANGERS
+#define CHANGERS 1
+#endif
+#ifndef OTHER
+#define OTHER 1
+#endif
+#ifndef CHANGES
+#define CHANGES 3
+#endif
+#ifndef VB
+#define VB 3
+#endif
+
+#define EMPTY 2
+#define OTHERS 99
+#ifdef NOT_BUMPED
+#define BUMPED version
+#else
+#define BUMPED ((version + 1) % (1 << VB))
+#endif
+
+byte b[4] = 1;         /* the bytes: frame f has 2f and 2f + 1 */
+bool unused[2];        /* in the allocator; a frame that is neither there nor in the slot has holders, or others */
+
+/* The slot. */
+byte frame;
+bool claimed;
+byte version;
+
+byte content = 1;      /* ghost: what the page holds; 0: it is not in the cache */
+byte changes;
+
+inline write(which, value) {
+  b[2 * (which)] = value;
+  b[2 * (which) + 1] = value
+}
+
+/* The end of a claim: one swap. */
+inline finish(which, value) {
+  atomic { frame = (which); version = BUMPED; claimed = false; content = value }
+}
+
+inline give_back(which) {
+  unused[which] = true
+}
+
+active [READERS] proctype Reader() {
+  byte f, v, x, y, was;
+  bool same;
+  atomic {
+    f = frame; v = version; was = content;
+    if
+#ifdef READ_CLAIMED
+    :: frame == EMPTY -> goto done
+#else
+    :: frame == EMPTY || claimed -> goto done
+#endif
+    :: else
+    fi
+  }
+#ifdef EARLY_SECOND
+  same = (frame == f && version == v && !claimed);
+#endif
+  x = b[2 * f];
+  y = b[2 * f + 1];
+  atomic {
+#ifndef EARLY_SECOND
+#ifdef NO_SECOND
+    same = true;
+#else
+#ifdef BY_FRAME
+    same = (frame == f);
+#else
+#ifdef READ_CLAIMED
+    same = (frame == f && version == v);
+#else
+    same = (frame == f && version == v && !claimed);
+#endif
+#endif
+#endif
+#endif
+    if
+    :: same -> assert(x == y); assert(x == was)
+    :: else
+    fi
+  }
+done: skip
+}
+
+active [CHANGERS] proctype Changer() {
+  byte f, g, next;
+  bool alone;
+  do
+  :: atomic { changes < CHANGES -> changes++; next = changes + 1 }
+    if
+    :: atomic { frame != EMPTY && !claimed -> f = frame
+#ifndef LATE_CLAIM
+       ; claimed = true
+#endif
+       }
+#ifdef LATE_CLAIM
+       /* Without the writer's fence the first of its bytes may be seen before its claim. */
+       if
+       :: b[2 * f] = next
+       :: true
+       fi;
+       claimed = true;
+#endif
+       if
+       :: alone = true
+       :: alone = false
+       fi;
+       if
+       :: alone ->
+          if
+          :: write(f, next); finish(f, next)           /* written in place */
+          :: finish(EMPTY, 0); give_back(f)                /* reclaimed */
+          :: atomic { unused[1 - f] -> unused[1 - f] = false }                    /* migrated */
+             b[2 * (1 - f)] = b[2 * f]; b[2 * (1 - f) + 1] = b[2 * f + 1];
+             finish(1 - f, content); give_back(f)
+          :: else -> finish(f, content)
+          fi
+       :: else ->
+          if
+          :: atomic { claimed = false }                                           /* busy: the claim ends untouched */
+          :: atomic { unused[1 - f] -> unused[1 - f] = false }                    /* a copy in its place */
+             write(1 - f, next);
+             finish(1 - f, next);
+             if
+             :: give_back(f)
+             :: true                                                               /* somebody holds it for ever */
+             fi
+          fi
+       fi
+    :: atomic { frame == EMPTY && !claimed && (unused[0] || unused[1]) ->         /* a miss */
+         if
+         :: unused[0] -> g = 0
+         :: unused[1] -> g = 1
+         fi;
+         unused[g] = false; frame = g; claimed = true }
+       write(g, next); finish(g, next)
+    :: else
+    fi
+  :: else -> break
+  od
+}
+
+/* Somebody with another file. */
+active [OTHER] proctype Other() {
+  byte g;
+  byte n;
+  do
+  :: n < 2 ->
+    n++;
+    if
+    :: atomic { unused[0] -> unused[0] = false; g = 0 } write(g, OTHERS); give_back(g)
+    :: atomic { unused[1] -> unused[1] = false; g = 1 } write(g, OTHERS); give_back(g)
+    :: else
+    fi
+  :: else -> break
+  od
+}
+
+init {
+  unused[1] = true
+}
