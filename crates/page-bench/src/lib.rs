@@ -8,6 +8,7 @@
 
 pub mod alloc;
 pub mod between;
+pub mod bringup;
 pub mod coherence;
 mod copied;
 pub mod disk;
@@ -87,6 +88,17 @@ mod tests {
     #[test]
     fn alloc_measures_every_allocator() {
         check(&alloc::matrix().unwrap());
+    }
+
+    #[test]
+    fn bringup_measures_every_scheme() {
+        let stop = AtomicBool::new(false);
+        let report = bringup::ask(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () }).unwrap();
+        let rows = |name| report.rows.iter().filter(move |row| row.name == name).count();
+        assert_eq!((rows("frozen-bit"), rows("generational"), report.rows.len()), (1, 2, 11));
+        for row in &report.rows {
+            assert!(row.median > 0.0 && row.more[0].0 == "touched_bytes", "{row:?}");
+        }
     }
 
     #[test]

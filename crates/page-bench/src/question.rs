@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::report::Report;
-use crate::{alloc, between, coherence, disk, free, hit_ratio, memory, miss, noise, patch, read, word};
+use crate::{alloc, between, bringup, coherence, disk, free, hit_ratio, memory, miss, noise, patch, read, word};
 
 /// How a question is asked.
 pub struct Ask<'a> {
@@ -77,6 +77,13 @@ pub const QUESTIONS: &[Question] = &[
         case_key: "case",
         weight: 2,
         ask: alloc::ask,
+    },
+    Question {
+        name: "bringup",
+        about: "how long it takes until the first frame of a terabyte can be used, and what is touched",
+        case_key: "case",
+        weight: 1,
+        ask: bringup::ask,
     },
     Question {
         name: "read",

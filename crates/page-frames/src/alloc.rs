@@ -8,6 +8,7 @@ use page_ref::CHECKS;
 
 use crate::buddy::{AllocError, Buddy, Map, Reach};
 use crate::folio::{FolioRef, FrozenFolio};
+use crate::handover;
 use crate::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::memmap::Kind;
 use crate::mobility::Mobility;
@@ -186,7 +187,10 @@ impl<P: Platform> Zone<P> {
         if order > MAX_ORDER {
             return self.alloc_huge(order);
         }
-        let first_try = self.lock().alloc(self.map(), order, mobility, Reach::Any);
+        let mut first_try = self.lock().alloc(self.map(), order, mobility, Reach::Any);
+        while first_try.is_err() && self.bring_in(handover::STEP) {
+            first_try = self.lock().alloc(self.map(), order, mobility, Reach::Any);
+        }
         match first_try {
             Ok(index) => Ok(index),
             Err(_) if self.online_frames() == 0 => Err(AllocError::Offline),
@@ -206,6 +210,8 @@ impl<P: Platform> Zone<P> {
         if let Some(index) = taken {
             return Ok(index);
         }
+        // As much as one block can need, wherever its alignment lies.
+        self.bring_in(2 * order.frames() / BLOCK_ORDER.frames());
         self.drain();
         let last = self.frames().saturating_sub(order.frames() - 1);
         for first in (0..last).step_by(order.frames() as usize) {

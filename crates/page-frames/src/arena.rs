@@ -14,6 +14,8 @@ use std::vec::Vec;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
+use page_ref::Scheme;
+
 use crate::hotplug::{Offline, OfflineError};
 use crate::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn};
 use crate::memmap::MemmapMemory;
@@ -24,6 +26,10 @@ use crate::zone::Zone;
 
 /// Frames do not begin at 0, so that a frame number is not taken for an index by mistake.
 const FIRST: Pfn = Pfn::new(1 << 20);
+
+/// An arena of more blocks than this, 1 GiB, hands them over as a range that is brought in as it is needed: its first frame
+/// must not wait for its last.
+const AT_ONCE: usize = 512;
 
 /// Zones without bytes, to be used again, and zones that wait for their last holders.
 static POOL: Mutex<Vec<Pooled>> = Mutex::new(Vec::new());
@@ -83,6 +89,21 @@ impl Drop for Bytes {
     }
 }
 
+/// Why the metadata of a block was not given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataKept {
+    /// Under this scheme zeroed metadata does not say frozen.
+    ZeroIsNotFrozen,
+}
+
+impl core::fmt::Display for MetadataKept {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("under this scheme zeroed metadata is not frozen")
+    }
+}
+
+impl core::error::Error for MetadataKept {}
+
 /// A zone with bytes from the system, all online.
 #[derive(Debug)]
 pub struct Arena<P: Platform> {
@@ -132,9 +153,14 @@ impl<P: Platform> Arena<P> {
         // SAFETY: the bytes of every frame are mapped at their offset until the arena retires, which it does
         // only when all blocks are offline; a pooled or new zone has none online.
         unsafe { zone.reuse(frames, bytes.first, huge) };
-        for block in 0..blocks {
+        if blocks > AT_ONCE {
             // SAFETY: the bytes were just given to the zone.
-            unsafe { zone.online_block(block) };
+            unsafe { zone.online_range(0..blocks) };
+        } else {
+            for block in 0..blocks {
+                // SAFETY: as above.
+                unsafe { zone.online_block(block) };
+            }
         }
         Ok(Self { zone, bytes: Some(bytes), spare: Mutex::new(Vec::new()) })
     }
@@ -173,6 +199,7 @@ impl<P: Platform> Arena<P> {
     pub fn shrink_to(&self, blocks: usize, owner: &dyn Owner<P>) -> Result<(), OfflineError> {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let mut result = Ok(());
+        self.zone.bring_in_through(&(0..self.zone.blocks()));
         self.zone.drain();
         self.zone.by_emptiness(|block, _| {
             if self.online_blocks() <= blocks {
@@ -200,6 +227,50 @@ impl<P: Platform> Arena<P> {
     /// Blocks of 2 MiB that are online.
     pub fn online_blocks(&self) -> usize {
         (self.zone.online_frames() / BLOCK_ORDER.frames()) as usize
+    }
+
+    /// Gives the descriptors of an offline block back to the system, whole system pages of them; says how many bytes. They read as
+    /// zeroes when they are touched again, and they may be at any time, by a walk or by the late step of a put. Zero says
+    /// frozen, no block, not there (R1, R2).
+    ///
+    /// R7 allows this for what the late step of a put, from before, expects of the word:
+    ///
+    /// | scheme | expects | finds |
+    /// | --- | --- | --- |
+    /// | `zero-frozen`, `guess-one` | there is no late step | |
+    /// | `live-bit-high` | 2^31 | 0: it fails |
+    /// | `live-bit-low` | 1 | 0: it fails |
+    /// | `generational` | live, generation g | 0: it fails |
+    /// | `frozen-bit` | 0 | 0: it would **win** a frame that is not there, so this is refused |
+    ///
+    /// Generations begin again at 0. So a put that sleeps on, until its frame was brought back, reached the same generation in
+    /// a later life and is Dying again, wins it, as under the schemes without a generation; the destructor is chosen
+    /// by what the frame is then (R4).
+    ///
+    /// # Errors
+    ///
+    /// When the scheme needs what stands in the descriptors; nothing was done.
+    ///
+    /// # Panics
+    ///
+    /// When the block was taken from another arena.
+    pub fn return_metadata(&self, offline: &Offline<P>) -> Result<usize, MetadataKept> {
+        offline.assert_of(self.zone);
+        if !P::Scheme::ZERO_IS_FROZEN {
+            return Err(MetadataKept::ZeroIsNotFrozen);
+        }
+        let frames = BLOCK_ORDER.frames();
+        let (start, len) = self.zone.memmap.bytes_of(offline.block() as u32 * frames, frames);
+        let page = rustix::param::page_size();
+        let skip = start.align_offset(page);
+        let len = len.saturating_sub(skip) / page * page;
+        if len > 0 {
+            // SAFETY: private anonymous memory, of offline blocks only, whose descriptors nobody owns; to whoever still
+            // looks at them zeroes are a value like any other, by the check above.
+            let returned = unsafe { madvise(start.wrapping_add(skip).cast(), len, Advice::LinuxDontNeed) };
+            debug_assert!(returned.is_ok(), "madvise of metadata: {returned:?}");
+        }
+        Ok(len)
     }
 
     /// Brings a block back; its bytes are zeroes.
@@ -244,6 +315,7 @@ fn retire<P: Platform>(zone: &'static Zone<P>) -> bool {
             false
         }
     }
+    zone.withdraw();
     zone.drain();
     let stats = zone.stats();
     if stats.free_frames != stats.online_frames {

@@ -51,6 +51,7 @@ impl<P: Platform> Isolated<P> {
         if blocks.end > zone.blocks() {
             return None;
         }
+        zone.bring_in_through(&blocks);
         let mut isolated = Self { zone, blocks: blocks.start..blocks.start };
         for block in blocks {
             if !isolate(zone, block) {
@@ -252,7 +253,9 @@ impl<P: Platform> Zone<P> {
         while index < frames.end {
             let shape = self.descriptor(index).shape();
             if shape.kind == Kind::PLAIN
-                || index.is_multiple_of(BLOCK_ORDER.frames()) && self.blocks.of(index).state() != State::Online
+                || index.is_multiple_of(BLOCK_ORDER.frames())
+                    && self.blocks.of(index).state() != State::Online
+                    && !self.waiting.has(index)
             {
                 return false;
             }

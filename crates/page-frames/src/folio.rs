@@ -291,6 +291,11 @@ impl<P: Platform> FrozenFolio<P> {
         (first..first + whole.frames()).step_by(order.frames() as usize).map(move |index| Self::from_index(zone, index))
     }
 
+    /// Zeroes the bytes of the whole folio: its bytes, never its descriptors, which stay frozen.
+    pub fn zero(&mut self) {
+        self.as_mut_slice().fill(0);
+    }
+
     /// Returns the folio to the allocator.
     pub fn free(self) {
         let (zone, order) = (self.zone, self.order());

@@ -1,16 +1,15 @@
 //! Offline and online: blocks of 2 MiB that leave the allocator and come back (picture: `blocks.rs`).
 //!
-//! A block goes offline when it is empty (`evacuate.rs`). The metadata stays (R7): a late put finds its word, frozen. Only
-//! the block's bytes may then be given back to the system.
+//! A block goes offline when it is empty (`evacuate.rs`). The metadata stays (R7): a late put finds its word, frozen. The
+//! block's bytes may then be given back to the system; its metadata only as `Arena::return_metadata` says.
 
 use core::fmt;
+use core::ops::Range;
 
-use crate::blocks::State;
 use crate::buddy::Reach;
 use crate::evacuate::{Isolated, Left};
 use crate::ids::{BLOCK_ORDER, Pfn};
 use crate::migrate::Owner;
-use crate::mobility::Mobility;
 use crate::platform::Platform;
 use crate::zone::Zone;
 
@@ -27,6 +26,12 @@ impl<P: Platform> Offline<P> {
     /// Which block.
     pub fn block(&self) -> usize {
         self.block
+    }
+
+    /// It belongs to this zone, and to the bytes that the zone has now.
+    pub(crate) fn assert_of(&self, zone: &Zone<P>) {
+        assert!(core::ptr::eq(zone, self.zone), "an offline block of another zone was brought online here");
+        assert_eq!(zone.epoch(), self.epoch, "the bytes of {self:?} are gone: it can not come back");
     }
 }
 
@@ -90,13 +95,12 @@ impl<P: Platform> Zone<P> {
     /// The block's bytes are mapped again, as [`Zone::new`] says.
     #[expect(clippy::needless_pass_by_value, reason = "the right to bring the block back is used up")]
     pub unsafe fn online(&'static self, offline: Offline<P>) {
-        assert!(core::ptr::eq(self, offline.zone), "an offline block of another zone was brought online here");
-        assert_eq!(self.epoch(), offline.epoch, "the bytes of {offline:?} are gone: it can not come back");
+        offline.assert_of(self);
         // SAFETY: the caller's promise.
         unsafe { self.online_block(offline.block) };
     }
 
-    /// Hands the frames of a block that was never online to the allocator: the only way memory enters.
+    /// Hands the frames of a block that was never online to the allocator: with [`Zone::online_range`] the only way memory enters.
     /// Nothing but the block's head is written.
     ///
     /// # Panics
@@ -109,12 +113,29 @@ impl<P: Platform> Zone<P> {
     pub unsafe fn online_block(&self, block: usize) {
         let first = self.block_start(block).expect("a block of this zone");
         let mut buddy = self.lock();
-        let entry = self.blocks.of(first);
-        assert_eq!(entry.state(), State::Offline, "block {block} is online already");
-        entry.set_state(State::Online);
-        entry.set_mobility(Mobility::Movable);
+        assert!(!self.waiting.has(first), "block {block} was handed over already, and waits");
         self.gauge.came_online(BLOCK_ORDER.frames());
-        buddy.free(self.map(), first, BLOCK_ORDER);
+        self.put_online(&mut buddy, first);
+    }
+
+    /// Hands over a range of blocks that were never online, without touching their metadata: they are brought in when the
+    /// allocator runs short.
+    ///
+    /// # Panics
+    ///
+    /// When the zone has no such blocks, or others still wait. A block of the range that is online already is noticed, by a
+    /// panic, when it is brought in.
+    ///
+    /// # Safety
+    ///
+    /// The bytes of all these blocks are mapped, as [`Zone::new`] says.
+    pub unsafe fn online_range(&self, blocks: Range<usize>) {
+        assert!(
+            blocks.start <= blocks.end && blocks.end <= self.blocks(),
+            "blocks {blocks:?} of a zone with {}",
+            self.blocks()
+        );
+        self.let_wait(blocks);
     }
 
     fn block_start(&self, block: usize) -> Option<u32> {

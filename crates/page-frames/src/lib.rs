@@ -34,6 +34,7 @@ mod compact;
 mod contig;
 mod evacuate;
 mod folio;
+mod handover;
 mod hotplug;
 mod ids;
 mod memmap;
@@ -53,7 +54,7 @@ mod watermarks;
 mod zone;
 
 #[cfg(feature = "arena")]
-pub use arena::Arena;
+pub use arena::{Arena, MetadataKept};
 pub use buddy::AllocError;
 pub use compact::Compacted;
 pub use contig::{Contig, ContigError};

@@ -170,7 +170,8 @@ pub enum MemmapMemory {
 /// The descriptors of a zone, by index from the zone's first frame.
 pub(crate) struct Memmap<S: Scheme> {
     /// **Invariant:** points to `frames` initialised descriptors that are never unmapped or written
-    /// otherwise (R7: the promise of [`Memmap::new`]'s caller).
+    /// otherwise (R7: the promise of [`Memmap::new`]'s caller). Where zero means frozen, those of offline blocks may become
+    /// zeroes at any moment: a value like any other.
     descriptors: NonNull<Descriptor<S>>,
     /// **Invariant:** points to `frames` bytes, in the same way.
     marks: NonNull<AtomicU8>,
@@ -220,6 +221,13 @@ impl<S: Scheme> Memmap<S> {
 
     pub(crate) fn frames(&self) -> u32 {
         self.frames
+    }
+
+    /// Where the descriptors of a frame and those after it lie, in bytes.
+    #[cfg(feature = "arena")]
+    pub(crate) fn bytes_of(&self, index: u32, frames: u32) -> (*mut u8, usize) {
+        assert!(index + frames <= self.frames, "frame {index} and {frames} more of a memmap of {}", self.frames);
+        (self.descriptors.as_ptr().wrapping_add(index as usize).cast(), frames as usize * size_of::<Descriptor<S>>())
     }
 
     /// What nobody may do (R7).

@@ -12,7 +12,7 @@ use crate::zone::Zone;
 pub struct ZoneStats {
     /// Frames that are not offline.
     pub online_frames: u32,
-    /// Frames that are free: in the buddy, in per-CPU lists, or isolated.
+    /// Frames that are free: in the buddy, in per-CPU lists, isolated, or waiting for the buddy.
     pub free_frames: u32,
     /// The largest order that the buddy could hand out.
     pub largest_free_order: Option<Order>,
@@ -43,13 +43,17 @@ impl<P: Platform> Zone<P> {
         let per_cpu: u32 = self.per_cpu.iter().map(|cpu| cpu.held()).sum();
         let huge = self.huge_order();
         let buddy = self.lock();
+        let waiting = self.waiting.frames();
         let (online_blocks, captured) = self.blocks.count();
         let in_huge = huge.map_or(0, |huge| buddy.count(huge) * (huge.frames() / BLOCK_ORDER.frames()));
         ZoneStats {
-            online_frames: online_blocks * BLOCK_ORDER.frames(),
-            free_frames: buddy.frames() + captured + per_cpu,
-            largest_free_order: buddy.largest(huge),
-            whole_blocks: buddy.count(BLOCK_ORDER) + 2 * buddy.count(MAX_ORDER) + in_huge,
+            online_frames: online_blocks * BLOCK_ORDER.frames() + waiting,
+            free_frames: buddy.frames() + captured + per_cpu + waiting,
+            largest_free_order: buddy.largest(huge).max((waiting > 0).then_some(BLOCK_ORDER)),
+            whole_blocks: buddy.count(BLOCK_ORDER)
+                + 2 * buddy.count(MAX_ORDER)
+                + in_huge
+                + waiting / BLOCK_ORDER.frames(),
         }
     }
 

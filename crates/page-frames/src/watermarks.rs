@@ -126,10 +126,10 @@ impl<P: Platform> Zone<P> {
         self.gauge.online.load(Ordering::Relaxed)
     }
 
-    /// Free frames in the buddy, without those in per-CPU lists. No lock, one load. Racy.
+    /// Free frames in the buddy and waiting for it, without those in per-CPU lists. No lock, one load. Racy.
     #[inline]
     pub fn free_frames(&self) -> u32 {
-        self.gauge.free.load(Ordering::Relaxed)
+        self.gauge.free.load(Ordering::Relaxed) + self.waiting.frames()
     }
 }
 

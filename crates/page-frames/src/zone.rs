@@ -12,6 +12,7 @@ use crate::alloc::PerCpu;
 use crate::blocks::{Block, Blocks};
 use crate::buddy::Buddy;
 use crate::folio::FrozenFolio;
+use crate::handover::Waiting;
 use crate::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn, PfnRange};
 use crate::memmap::{Descriptor, Kind, Memmap, MemmapMemory};
 use crate::pcp;
@@ -27,6 +28,7 @@ pub struct Zone<P: Platform> {
     pub(crate) blocks: Blocks,
     pub(crate) buddy: Mutex<P::Lock, Buddy>,
     pub(crate) gauge: Gauge,
+    pub(crate) waiting: Waiting,
     pub(crate) per_cpu: [CachePadded<PerCpu<P>>; pcp::CPUS],
     kinds: &'static [KindOps<P>],
     first: Pfn,
@@ -96,6 +98,7 @@ impl<P: Platform> Zone<P> {
             blocks,
             buddy: Mutex::new(Buddy::default()),
             gauge: Gauge::default(),
+            waiting: Waiting::default(),
             per_cpu: core::array::from_fn(|_| CachePadded::default()),
             kinds,
             first,

@@ -77,10 +77,24 @@ fn revive<S: Scheme>(zone: &'static Zone<Stops<S>>, pfn: Pfn) -> FolioRef<Stops<
     zone.try_get(pfn).expect("a frame that is Dying is revived")
 }
 
+struct NoSlots;
+impl<P: Platform> Owner<P> for NoSlots {
+    fn with_slot(&self, _: Pfn, _: u64, _: &mut dyn FnMut(&Slot<P>)) -> bool {
+        false
+    }
+}
+
+/// Whether the metadata of the frame's block is returned to the system between two lives, with the block offline.
+#[derive(Clone, Copy, PartialEq)]
+enum Metadata {
+    Stays,
+    Returned,
+}
+
 /// Plays the race; says who destroyed the second life: T1 (`true`) or its own last holder.
-fn race<S: Scheme>() -> bool {
+fn race<S: Scheme>(metadata: Metadata) -> bool {
     DESTROYED.lock().unwrap().clear();
-    let arena = Arena::<Stops<S>>::new(2 << 20, Stops::KINDS).unwrap();
+    let arena: &'static _ = Box::leak(Box::new(Arena::<Stops<S>>::new(2 << 20, Stops::KINDS).unwrap()));
     let zone = arena.zone();
     let folio = zone.alloc(Order::ZERO, FIRST, 1).unwrap();
     let pfn = folio.pfn();
@@ -89,6 +103,11 @@ fn race<S: Scheme>() -> bool {
     at_stop(move || {
         // T1 sleeps; T2, played in the same thread, revives, drops, frees. Its put is the one that wins.
         drop(revive(zone, pfn));
+        if metadata == Metadata::Returned {
+            let offline = arena.offline(0, &NoSlots).expect("nothing is in use");
+            arena.return_metadata(&offline).expect("zero is frozen");
+            arena.online(offline);
+        }
         let again = zone.alloc(Order::ZERO, SECOND, 2).unwrap();
         assert_eq!(again.pfn(), pfn, "the frame is reused");
         let (at_zero, t3_at_zero) = mpsc::channel();
@@ -117,13 +136,7 @@ fn race<S: Scheme>() -> bool {
 
 /// R7: T1 brings a count to 0 and sleeps; the frame is revived, freed, and goes offline with its block. T1 wakes,
 /// and its second step touches the word of a frame that is not there any more.
-fn late_put_on_an_offline_frame<S: Scheme>() {
-    struct NoSlots;
-    impl<P: Platform> Owner<P> for NoSlots {
-        fn with_slot(&self, _: Pfn, _: u64, _: &mut dyn FnMut(&Slot<P>)) -> bool {
-            false
-        }
-    }
+fn late_put_on_an_offline_frame<S: Scheme>(metadata: Metadata) {
     DESTROYED.lock().unwrap().clear();
     let arena: &'static _ = Box::leak(Box::new(Arena::<Stops<S>>::new(2 << 20, Stops::KINDS).unwrap()));
     let zone = arena.zone();
@@ -132,7 +145,11 @@ fn late_put_on_an_offline_frame<S: Scheme>() {
     let (offline, block) = mpsc::channel();
     at_stop(move || {
         drop(revive(zone, pfn));
-        offline.send(arena.offline(0, &NoSlots).expect("nothing is in use")).unwrap();
+        let block = arena.offline(0, &NoSlots).expect("nothing is in use");
+        if metadata == Metadata::Returned {
+            arena.return_metadata(&block).expect("zero is frozen");
+        }
+        offline.send(block).unwrap();
     });
     drop(folio);
     assert_eq!(zone.try_get(pfn).err(), Some(Refusal::Offline), "{}: the late step thawed it", S::NAME);
@@ -144,12 +161,18 @@ fn late_put_on_an_offline_frame<S: Scheme>() {
 /// One test, since the list of what was destroyed is one.
 #[test]
 fn the_destructor_is_that_of_what_the_frame_is() {
-    assert!(race::<FrozenBit>(), "without a generation the sleeper wins");
-    assert!(race::<LiveBitHigh>());
-    assert!(race::<LiveBitLow>());
-    assert!(!race::<Generational>(), "the generation moved on: the sleeper loses");
-    late_put_on_an_offline_frame::<FrozenBit>();
-    late_put_on_an_offline_frame::<LiveBitHigh>();
-    late_put_on_an_offline_frame::<LiveBitLow>();
-    late_put_on_an_offline_frame::<Generational>();
+    use Metadata::{Returned, Stays};
+    assert!(race::<FrozenBit>(Stays), "without a generation the sleeper wins");
+    assert!(race::<LiveBitHigh>(Stays));
+    assert!(race::<LiveBitLow>(Stays));
+    assert!(!race::<Generational>(Stays), "the generation moved on: the sleeper loses");
+    assert!(race::<LiveBitHigh>(Returned));
+    assert!(race::<LiveBitLow>(Returned));
+    assert!(race::<Generational>(Returned), "generations begin again: the sleeper wins, and its destructor is right");
+    late_put_on_an_offline_frame::<FrozenBit>(Stays);
+    for metadata in [Stays, Returned] {
+        late_put_on_an_offline_frame::<LiveBitHigh>(metadata);
+        late_put_on_an_offline_frame::<LiveBitLow>(metadata);
+        late_put_on_an_offline_frame::<Generational>(metadata);
+    }
 }

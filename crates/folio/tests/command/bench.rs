@@ -73,6 +73,21 @@ fn what_is_saved_names_the_machine_and_whether_the_threads_ran_at_once() {
     assert!(read("free.svg").starts_with("<svg"));
 }
 
+/// In a process of its own: what is resident besides does not change meanwhile.
+#[test]
+fn a_terabyte_is_brought_up_without_touching_a_mebibyte() {
+    let report = passed(&folio(["bench", "bringup", "--seconds", "1", "--json"]).output().unwrap());
+    let rows = report["rows"].as_array().unwrap();
+    let large: Vec<_> = rows.iter().filter(|row| row["case"] == "1TiB").collect();
+    assert_eq!(large.len(), 5, "all schemes where zero means frozen: {report:#}");
+    for row in large {
+        assert!(row["touched_bytes"].as_f64().unwrap() < f64::from(1 << 20), "{row:#}");
+        assert_eq!(row["unit"], "ms");
+    }
+    let written = rows.iter().find(|row| row["name"] == "frozen-bit").unwrap();
+    assert!(written["touched_bytes"].as_f64().unwrap() >= f64::from(16 << 22), "16 bytes a frame: {written:#}");
+}
+
 #[test]
 fn a_question_that_there_is_not_is_refused_with_those_that_there_are() {
     let said = refused(&folio(["bench", "speed"]).output().unwrap());
