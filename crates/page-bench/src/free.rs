@@ -4,7 +4,8 @@ use std::hint::black_box;
 use std::io;
 
 use crossbeam_utils::CachePadded;
-use page_ref::{PageRef, Scheme};
+use page_ref::schemes::LiveBitHigh;
+use page_ref::{DefaultScheme, PageRef, Scheme};
 
 use crate::matrix::{Case, Matrix, Subject, one_and_all};
 use crate::question::Ask;
@@ -16,22 +17,45 @@ const LIFE: &str = "init, last put";
 /// With a lookup in between.
 const USED: &str = "init, try_get, put, last put";
 
+/// Many frames' lives begin, then all end: the put of one does not wait for its own init.
+const APART: &str = "64 inits, 64 last puts";
+
+/// Frames whose lives overlap.
+const FRAMES: usize = 64;
+
 /// Lives of each thread in one sample.
 const LIVES: u32 = 200_000;
 
 struct Put<S: Scheme> {
-    words: Vec<CachePadded<PageRef<S>>>,
+    /// By thread.
+    words: Vec<CachePadded<[PageRef<S>; FRAMES]>>,
     /// Whether the last holder says that it expects to be the last.
     sole: bool,
 }
 
 impl<S: Scheme> Subject for Put<S> {
     fn name(&self) -> String {
-        if self.sole { "sole-owner".to_owned() } else { S::NAME.to_owned() }
+        match self.sole {
+            false => S::NAME.to_owned(),
+            true if S::NAME == DefaultScheme::NAME => "sole-owner".to_owned(),
+            true => format!("sole-owner, {}", S::NAME),
+        }
     }
     #[inline(never)]
     fn work(&self, case: Case, thread: usize) -> u64 {
-        let word: &PageRef<S> = &self.words[thread];
+        let words = &self.words[thread];
+        if case.name == APART {
+            for _ in 0..LIVES as usize / FRAMES {
+                let words = black_box(words);
+                words.iter().for_each(|word| word.claim_frozen().init());
+                for word in words.iter() {
+                    let token = if self.sole { word.put_expecting_last() } else { word.put() };
+                    token.expect("nobody else").leave_frozen();
+                }
+            }
+            return (LIVES as usize / FRAMES * FRAMES) as u64;
+        }
+        let word = &words[0];
         for _ in 0..LIVES {
             let word = black_box(word);
             word.claim_frozen().init();
@@ -52,9 +76,9 @@ pub fn matrix() -> Matrix<'static> {
     let most = counts.iter().copied().max().unwrap_or(1);
     let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
     for_each_scheme!(S => {
-        let words = |sole| Put::<S> { words: (0..most).map(|_| CachePadded::new(PageRef::frozen())).collect(), sole };
+        let words = |sole| Put::<S> { words: (0..most).map(|_| CachePadded::new(std::array::from_fn(|_| PageRef::frozen()))).collect(), sole };
         subjects.push(Box::new(words(false)));
-        if S::NAME == page_ref::DefaultScheme::NAME {
+        if S::NAME == DefaultScheme::NAME || S::NAME == LiveBitHigh::NAME {
             subjects.push(Box::new(words(true)));
         }
     });
@@ -62,7 +86,7 @@ pub fn matrix() -> Matrix<'static> {
         title: "A frame's life, up to its last put",
         unit: Unit::Ns,
         per: "life",
-        cases: counts.into_iter().flat_map(|threads| [LIFE, USED].map(|name| Case { name, threads })).collect(),
+        cases: counts.into_iter().flat_map(|threads| [LIFE, APART, USED].map(|name| Case { name, threads })).collect(),
         subjects,
         compared_with: &["zero-frozen"],
         ours: "sole-owner".to_owned(),

@@ -12,11 +12,14 @@ pub mod bringup;
 pub mod coherence;
 mod copied;
 pub mod disk;
+pub mod fragment;
 pub mod free;
 pub mod hit_ratio;
+pub mod life;
 mod line;
 mod matrix;
 pub mod memory;
+pub mod migrate;
 pub mod miss;
 pub mod noise;
 pub mod patch;
@@ -104,7 +107,7 @@ mod tests {
     #[test]
     fn free_measures_every_scheme_and_the_short_way() {
         let matrix = free::matrix();
-        assert_eq!(matrix.subjects.len(), 7);
+        assert_eq!(matrix.subjects.len(), 8);
         check(&matrix);
     }
 }

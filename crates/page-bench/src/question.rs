@@ -8,7 +8,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::report::Report;
-use crate::{alloc, between, bringup, coherence, disk, free, hit_ratio, memory, miss, noise, patch, read, word};
+use crate::{
+    alloc, between, bringup, coherence, disk, fragment, free, hit_ratio, life, memory, migrate, miss, noise, patch,
+    read, word,
+};
 
 /// How a question is asked.
 pub struct Ask<'a> {
@@ -84,6 +87,27 @@ pub const QUESTIONS: &[Question] = &[
         case_key: "case",
         weight: 1,
         ask: bringup::ask,
+    },
+    Question {
+        name: "life",
+        about: "what a frame costs that is allocated, used and put by its only holder",
+        case_key: "case",
+        weight: 1,
+        ask: life::ask,
+    },
+    Question {
+        name: "migrate",
+        about: "how fast folios move under their index, beside a bare copy",
+        case_key: "case",
+        weight: 1,
+        ask: migrate::ask,
+    },
+    Question {
+        name: "fragment",
+        about: "how many whole 2 MiB blocks are left after long use, and what compaction brings",
+        case_key: "case",
+        weight: 2,
+        ask: fragment::ask,
     },
     Question {
         name: "read",

@@ -8,7 +8,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use page_frames::{
-    Arena, FRAME_SIZE, FrozenFolio, Kind, KindOps, MigrateError, Offline, OfflineError, Pfn, UserSpace, Zone, migrate,
+    Arena, Compacted, Contig, ContigError, FRAME_SIZE, FrozenFolio, Kind, KindOps, MigrateError, Offline, OfflineError,
+    Order, Pfn, UserSpace, Zone, migrate,
 };
 use page_ref::{DefaultScheme, Scheme};
 use parking_lot::Mutex;
@@ -191,6 +192,27 @@ impl<S: Scheme> Cache<S> {
     pub fn settle(&self) {
         self.inner.background.settle();
         self.inner.flusher.settle();
+    }
+
+    /// Rebuilds up to `blocks` whole blocks of 2 MiB by moving pages together.
+    pub fn compact(&self, blocks: u32) -> Compacted {
+        self.zone().compact(blocks, &*self.inner)
+    }
+
+    /// Frames of the cache that lie together, for the caller: pages in them move elsewhere.
+    pub fn alloc_contig(&self, frames: u32, align: Order) -> Result<Contig<UserSpace<S>>, ContigError> {
+        self.zone().alloc_contig(frames, align, &*self.inner)
+    }
+
+    /// Gives memory back to the system until this many blocks of 2 MiB are online; pages in the others move together.
+    /// It does not reclaim: who wants more room than is free does so before.
+    pub fn shrink_to(&self, blocks: usize) -> Result<(), OfflineError> {
+        self.inner.arena.shrink_to(blocks, &*self.inner)
+    }
+
+    /// Takes memory again that [`Cache::shrink_to`] gave back, until this many blocks are online. How many are.
+    pub fn grow_to(&self, blocks: usize) -> usize {
+        self.inner.arena.grow_to(blocks)
     }
 
     /// The frames of the cache: to walk them, or to look at them.

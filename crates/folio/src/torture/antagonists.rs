@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use page_frames::{
-    BLOCK_ORDER, FolioRef, FrozenFolio, Kind, MigrateError, OfflineError, Order, Peek, Pfn, Refusal, UserSpace, Zone,
+    ContigError, FolioRef, FrozenFolio, Kind, MigrateError, OfflineError, Order, Peek, Pfn, Refusal, UserSpace, Zone,
 };
 use page_ref::Scheme;
 
@@ -18,7 +18,7 @@ const SPLIT: Kind = Kind::owner(1);
 pub(crate) type Antagonist<S> = fn(&Stage<'_, S>, &Tally, fastrand::Rng);
 
 /// All of them, by name.
-pub(crate) fn all<S: Scheme>() -> [(&'static str, Antagonist<S>); 6] {
+pub(crate) fn all<S: Scheme>() -> [(&'static str, Antagonist<S>); 9] {
     [
         ("reclaimer", reclaim),
         ("walker", walk),
@@ -26,6 +26,9 @@ pub(crate) fn all<S: Scheme>() -> [(&'static str, Antagonist<S>); 6] {
         ("offliner", offline),
         ("splitter", split),
         ("writer", writer::write),
+        ("compactor", compact),
+        ("contiguous", contiguous),
+        ("shrinker", shrink),
     ]
 }
 
@@ -127,8 +130,6 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
     while stage.running() {
         tally.progress.add(1);
         let block = random.usize(..zone.blocks());
-        // The indexes of large files are paid from the budget: then the cache itself takes blocks offline.
-        let pays = cache.index_bytes() >= BLOCK_ORDER.bytes();
         match cache.offline(block) {
             Ok(offline) => {
                 tally.offlined.add(1);
@@ -147,8 +148,8 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
                 tally.reclaimed.add(cache.reclaim(600) as u64);
                 continue;
             }
-            Err(OfflineError::NotOnline) if pays || cache.index_bytes() >= BLOCK_ORDER.bytes() => tally.busy.add(1),
-            Err(OfflineError::NotOnline) => tally.broken(|| format!("block {block} is offline, and nobody took it")),
+            // The shrinker has it, somebody empties it, or the index pays with it.
+            Err(OfflineError::NotOnline) => tally.busy.add(1),
         }
         pause(20);
     }
@@ -188,5 +189,67 @@ fn split<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::R
             parts.into_iter().for_each(FrozenFolio::free);
         }
         tally.split.add(1);
+    }
+}
+
+/// Rebuilds whole blocks.
+fn compact<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
+    while stage.running() {
+        tally.progress.add(1);
+        // Room to move into.
+        tally.reclaimed.add(stage.cache.reclaim(random.usize(1..=128)) as u64);
+        let done = stage.cache.compact(random.u32(1..=4));
+        tally.compacted.add(u64::from(done.emptied));
+        tally.busy.add(u64::from(done.busy));
+        pause(40);
+    }
+}
+
+/// Takes frames that lie together from under the readers, writes to them, and gives them back.
+fn contiguous<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
+    while stage.running() {
+        tally.progress.add(1);
+        let (frames, align) = (random.u32(1..=96), Order::new(random.u8(..=5)).expect("a small order"));
+        match stage.cache.alloc_contig(frames, align) {
+            Ok(contig) => {
+                tally.contiguous.add(1);
+                let range = contig.pfns();
+                if range.frames() != u64::from(frames) || !range.start.as_u64().is_multiple_of(align.frames().into()) {
+                    tally.broken(|| format!("{frames} frames aligned to {align:?} were asked for, got {contig:?}"));
+                }
+                let mut folios: Vec<_> = contig.into_folios().collect();
+                let fill = random.u8(1..);
+                folios.iter_mut().for_each(|folio| folio.as_mut_slice().fill(fill));
+                pause(2);
+                if folios.iter().any(|folio| folio.as_slice().iter().any(|&byte| byte != fill)) {
+                    tally.broken(|| format!("somebody wrote to {range:?}"));
+                }
+                random.shuffle(&mut folios);
+                folios.into_iter().for_each(FrozenFolio::free);
+            }
+            Err(ContigError::Busy { .. }) => tally.busy.add(1),
+            Err(ContigError::NotOnline | ContigError::NoPlace) => {}
+            Err(ContigError::OutOfFrames) => tally.reclaimed.add(stage.cache.reclaim(128) as u64),
+            Err(error @ (ContigError::Empty | ContigError::Unknown)) => tally.broken(|| format!("{frames}: {error}")),
+        }
+        pause(10);
+    }
+}
+
+/// Gives a quarter of the cache's memory back to the system, and takes it again.
+fn shrink<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
+    let all = stage.cache.zone().blocks();
+    while stage.running() {
+        tally.progress.add(1);
+        let fewer = (all / 4).clamp(usize::from(all > 3), 8);
+        tally.reclaimed.add(stage.cache.reclaim(fewer * 512) as u64);
+        match stage.cache.shrink_to(all - fewer) {
+            Ok(()) => tally.shrunk.add(1),
+            Err(OfflineError::Busy { .. }) => tally.busy.add(1),
+            Err(OfflineError::OutOfFrames | OfflineError::NotOnline) => {}
+        }
+        pause(random.u64(5..=30));
+        stage.cache.grow_to(all);
+        pause(60);
     }
 }

@@ -141,6 +141,9 @@ impl Report {
             "split": totals.split,
             "written": totals.written,
             "synced": totals.synced,
+            "compacted": totals.compacted,
+            "contiguous": totals.contiguous,
+            "shrunk": totals.shrunk,
             "wrong_bytes": totals.wrong_bytes,
             "broken_rules": self.broken_rules(),
             "leaked_frames": self.leaked_frames,
@@ -174,6 +177,8 @@ impl Report {
         row("refused: frozen, free", format!("{}, {}", totals.frozen + cache.refused_frozen, totals.free));
         row("refused: tail, moved on", format!("{}, {}", totals.tail, totals.moved + cache.refused_moved));
         row("reclaimed, migrated, split", format!("{}, {}, {}", cache.reclaimed, totals.migrated, totals.split));
+        let moved = format!("{}, {}, {}", totals.compacted, totals.contiguous, totals.shrunk);
+        row("blocks compacted, contiguous, shrunk", moved);
         row("blocks offlined, onlined", format!("{}, {}", totals.offlined, totals.onlined));
         row("bytes written, syncs", format!("{}, {}", Size(totals.written as usize), totals.synced));
         row("busy", totals.busy.to_string());

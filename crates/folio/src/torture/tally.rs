@@ -61,6 +61,10 @@ tally! {
     /// Bytes that the writer wrote to its own file, and its syncs.
     written,
     synced,
+    /// 2 MiB blocks that compaction emptied.
+    compacted,
+    contiguous,
+    shrunk,
     wrong_bytes,
     broken_rules,
 }

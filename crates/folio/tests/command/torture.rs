@@ -38,10 +38,22 @@ fn every_scheme_passes_and_every_number_is_reported() {
             passed(&torture(dir.path(), 1, &["--scheme", scheme, "--seed", "7", "--memory", "8M"]).output().unwrap());
         assert_eq!((&report["scheme"], number(&report, "/seed")), (&scheme.into(), 7));
         assert_eq!((number(&report, "/threads"), number(&report, "/files")), (2, 40));
-        for key in ["/reads", "/bytes", "/migrated", "/offlined", "/onlined", "/refused/free", "/walked", "/split"] {
+        for key in [
+            "/reads",
+            "/bytes",
+            "/migrated",
+            "/offlined",
+            "/onlined",
+            "/refused/free",
+            "/walked",
+            "/split",
+            "/contiguous",
+        ] {
             assert!(number(&report, key) > 0, "{key} is 0 in {report:#}");
         }
-        for key in ["/reclaimed", "/busy", "/refused/frozen", "/refused/tail", "/refused/moved"] {
+        for key in
+            ["/compacted", "/shrunk", "/reclaimed", "/busy", "/refused/frozen", "/refused/tail", "/refused/moved"]
+        {
             number(&report, key);
         }
         for key in ["/wrong_bytes", "/broken_rules", "/leaked_frames", "/changed", "/skipped"] {
