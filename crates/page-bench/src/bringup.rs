@@ -31,11 +31,13 @@ struct Sample {
     touched: u64,
 }
 
-/// Resident bytes of this process. The sum over its mappings is exact; the counter beside it is not.
+/// Resident bytes of this process that no file stands behind: the program's own pages, which come as it runs, do not count. The
+/// sum over its mappings is exact; the counter beside it is not.
 fn resident() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/self/smaps_rollup")?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
-    kib.map(|kib: u64| kib * 1024).ok_or_else(|| io::Error::other("no Rss in /proc/self/smaps_rollup"))
+    let kib =
+        text.lines().find_map(|line| line.strip_prefix("Anonymous:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kib.map(|kib: u64| kib * 1024).ok_or_else(|| io::Error::other("no Anonymous in /proc/self/smaps_rollup"))
 }
 
 /// One zone of so many bytes, up to its first frame, which comes and goes.

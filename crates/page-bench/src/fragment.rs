@@ -228,6 +228,10 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
         "folio",
     );
     report.rows = rows;
+    // Relaxed: a wish.
+    if ask.stop.load(Ordering::Relaxed) {
+        report.notes.push("stopped early: the figures are of a shorter life than asked for".to_owned());
+    }
     Ok(report)
 }
 

@@ -142,14 +142,13 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
                 cache.online(offline);
                 tally.onlined.add(1);
             }
-            Err(OfflineError::Busy { .. }) => tally.busy.add(1),
             Err(OfflineError::OutOfFrames) => {
                 // Make room for its contents, and try again before the readers have filled it.
                 tally.reclaimed.add(cache.reclaim(600) as u64);
                 continue;
             }
-            // The shrinker has it, somebody empties it, or the index pays with it.
-            Err(OfflineError::NotOnline) => tally.busy.add(1),
+            // Somebody holds a page of it; or the shrinker has it, somebody empties it, the index pays with it.
+            Err(OfflineError::Busy { .. } | OfflineError::NotOnline) => tally.busy.add(1),
         }
         pause(20);
     }
@@ -219,7 +218,9 @@ fn contiguous<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastra
                 }
                 let mut folios: Vec<_> = contig.into_folios().collect();
                 let fill = random.u8(1..);
-                folios.iter_mut().for_each(|folio| folio.as_mut_slice().fill(fill));
+                for folio in &mut folios {
+                    folio.as_mut_slice().fill(fill);
+                }
                 pause(2);
                 if folios.iter().any(|folio| folio.as_slice().iter().any(|&byte| byte != fill)) {
                     tally.broken(|| format!("somebody wrote to {range:?}"));
