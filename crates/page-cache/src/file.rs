@@ -87,7 +87,7 @@ impl<S: Scheme> Mapping<S> {
     /// Reads all of `buf` without a reference, if it is small and lies within one page that is in the cache.
     ///
     /// The hot path: the slot is loaded, the bytes copied, the slot loaded again. Nothing is written but a mark that is
-    /// not set. docs/reading.md has the machine code.
+    /// not set.
     #[inline(always)]
     fn read_uncounted(&self, offset: u64, buf: &mut [u8]) -> bool {
         let within = offset as usize % FRAME_SIZE;
