@@ -2,8 +2,12 @@
 
 use core::fmt;
 
+#[cfg(feature = "arena")]
+use crate::buddy::BuddyCounters;
 use crate::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::memmap::Kind;
+#[cfg(feature = "arena")]
+use crate::pcp::PcpCounters;
 use crate::platform::Platform;
 use crate::zone::Zone;
 
@@ -73,6 +77,15 @@ impl<P: Platform> Zone<P> {
             blocks_borrowed: counters.borrowed,
             ..sum
         }
+    }
+
+    /// Begins to count anew: the zone serves another arena.
+    #[cfg(feature = "arena")]
+    pub(crate) fn reset_counters(&self) {
+        for cpu in &self.per_cpu {
+            cpu.lock().counters = PcpCounters::default();
+        }
+        self.lock().counters = BuddyCounters::default();
     }
 
     /// Holds the allocator's lists against the descriptors: for tests, and for who suspects. Slow, under the zone's lock.

@@ -241,6 +241,7 @@ impl<P: Platform> Zone<P> {
         self.frames.store(frames, Ordering::Relaxed);
         self.direct_map.store(direct_map, Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
+        self.reset_counters();
     }
 }
 

@@ -22,6 +22,9 @@ fn a_zone_serves_a_later_arena_and_its_frames_are_zeroes() {
     let again = Arena::<UserSpace<FrozenBit>>::new(60 << 21, &[]).unwrap();
     assert!(std::ptr::eq(zone, again.zone()), "a smaller arena takes the zone that fits");
     assert_eq!(again.zone().blocks(), 60);
+    // They went on from the arena before: a test that counted blocks failed now and then.
+    let counters = again.zone().counters();
+    assert_eq!((counters.buddy_allocated, counters.per_cpu_allocated, counters.blocks_claimed), (0, 0, 0));
     let folio = zone.alloc_frozen(Order::ZERO).unwrap();
     assert!(folio.as_slice().iter().all(|&byte| byte == 0));
     folio.free();
