@@ -14,6 +14,7 @@ use crate::memmap::Kind;
 use crate::mobility::Mobility;
 use crate::pcp::{self, Pcp};
 use crate::platform::Platform;
+use crate::trace::Event;
 use crate::watermarks::Gauge;
 use crate::zone::Zone;
 
@@ -153,6 +154,7 @@ impl<P: Platform> Zone<P> {
         assert!(!CHECKS || head.word.snapshot().is_frozen(), "a free frame is {:?} (R1)", head.word);
         self.memmap.clear_mark(index);
         head.set_shape(Kind::PLAIN, order);
+        P::trace(Event::Allocated, || self.pfn(index));
         #[cfg(broken = "tail-left-live")]
         if order > Order::ZERO && self.descriptor(index + 1).word.snapshot().is_frozen() {
             self.descriptor(index + 1).word.claim_frozen().init();
@@ -238,6 +240,8 @@ impl<P: Platform> Zone<P> {
             "a frame that is {:?} was freed again",
             self.descriptor(index).shape().kind
         );
+        // Before it is so: afterwards others may be told of what they do to it.
+        P::trace(Event::Freed, || self.pfn(index));
         #[cfg(broken = "tail-left-live")]
         if order > Order::ZERO && !self.descriptor(index + 1).word.snapshot().is_frozen() {
             if let Some(token) = self.descriptor(index + 1).word.put() {
@@ -264,6 +268,7 @@ impl<P: Platform> Zone<P> {
         for &index in heads {
             let shape = self.descriptor(index).shape();
             assert!(!CHECKS || shape.kind.is_allocated(), "a frame that is {:?} was freed again", shape.kind);
+            P::trace(Event::Freed, || self.pfn(index));
             let is_listed = shape.order <= pcp::MOST
                 && lists.as_mut().is_some_and(|lists| self.free_per_cpu(lists, index, shape.order));
             if !is_listed {

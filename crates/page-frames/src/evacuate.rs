@@ -23,6 +23,7 @@ use crate::ids::{BLOCK_ORDER, MAX_ORDER, Order, Pfn};
 use crate::memmap::{Kind, Shape};
 use crate::migrate::{MigrateError, Owner, migrate_within};
 use crate::platform::Platform;
+use crate::trace::Event;
 use crate::zone::Zone;
 
 /// Rounds of migration before what is left is reported as busy.
@@ -164,6 +165,7 @@ impl<P: Platform> Isolated<P> {
         }
         entry.take_captured();
         entry.set_state(State::Offline);
+        P::trace(Event::Offline, || zone.pfn(first));
         zone.gauge.went_offline(BLOCK_ORDER.frames());
         core::mem::forget(self);
     }

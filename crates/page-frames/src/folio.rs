@@ -9,6 +9,7 @@ use page_ref::CHECKS;
 use crate::ids::{Order, Pfn};
 use crate::memmap::Kind;
 use crate::platform::Platform;
+use crate::trace::Event;
 use crate::zone::Zone;
 
 /// One counted reference. While it exists, the folio's bytes do not change and its frames stay what they are.
@@ -93,6 +94,7 @@ impl<P: Platform> FolioRef<P> {
 impl<P: Platform> Clone for FolioRef<P> {
     fn clone(&self) -> Self {
         self.zone.descriptor(self.index).word.get(1);
+        P::trace(Event::Shared, || self.pfn());
         Self { zone: self.zone, index: self.index }
     }
 }
@@ -110,16 +112,22 @@ pub(crate) fn put<P: Platform>(zone: &'static Zone<P>, index: u32, n: u32) {
     #[cfg(broken = "early-destructor")]
     let early = zone.descriptor(index).shape().kind;
     if let Some(dying) = zone.descriptor(index).word.drop_references(n) {
+        P::trace(Event::Dying, || zone.pfn(index));
         P::between_put_steps();
         if let Some(token) = dying.finish() {
             token.leave_frozen();
+            P::trace(Event::Ended, || zone.pfn(index));
             let folio = FrozenFolio::from_index(zone, index);
             #[cfg(not(broken = "early-destructor"))]
             let kind = folio.kind();
             #[cfg(broken = "early-destructor")]
             let kind = early;
             zone.destroy(folio, kind);
+        } else {
+            P::trace(Event::Revived, || zone.pfn(index));
         }
+    } else {
+        P::trace(Event::Put, || zone.pfn(index));
     }
 }
 
@@ -264,6 +272,8 @@ impl<P: Platform> FrozenFolio<P> {
 
     /// Ends the freeze with `n` references, which the caller accounts for by the index returned.
     pub(crate) fn unfreeze(self, n: u32) -> u32 {
+        // Before it is so: afterwards others may be told of what they do to it.
+        P::trace(Event::Opened, || self.pfn());
         self.zone.descriptor(self.index).word.claim_frozen().unfreeze(n);
         self.into_index()
     }
@@ -287,6 +297,7 @@ impl<P: Platform> FrozenFolio<P> {
             zone.memmap.clear_mark(part);
             head.set_dirty(dirty);
             head.set_shape(kind, order);
+            P::trace(Event::Split, || zone.pfn(part));
         }
         (first..first + whole.frames()).step_by(order.frames() as usize).map(move |index| Self::from_index(zone, index))
     }

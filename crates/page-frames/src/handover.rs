@@ -20,6 +20,7 @@ use crate::blocks::State;
 use crate::ids::BLOCK_ORDER;
 use crate::mobility::Mobility;
 use crate::platform::Platform;
+use crate::trace::Event;
 use crate::zone::Zone;
 
 /// Blocks brought in at once when the allocator runs short: 16 MiB.
@@ -102,6 +103,7 @@ impl<P: Platform> Zone<P> {
         assert_eq!(entry.state(), State::Offline, "block {} is online already", first / BLOCK_ORDER.frames());
         entry.set_state(State::Online);
         entry.set_mobility(Mobility::Movable);
+        P::trace(Event::Online, || self.pfn(first));
         buddy.free(self.map(), first, BLOCK_ORDER);
     }
 }

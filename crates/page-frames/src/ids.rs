@@ -72,7 +72,7 @@ impl fmt::Debug for Order {
 }
 
 /// Frames from `start` up to, not including, `end`. Iterates over them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PfnRange {
     /// The first frame.
     pub start: Pfn,
@@ -84,6 +84,12 @@ impl PfnRange {
     /// Frames in the range.
     pub const fn frames(&self) -> u64 {
         self.end.0.saturating_sub(self.start.0)
+    }
+}
+
+impl fmt::Debug for PfnRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pfn {:#x} to {:#x}", self.start.0, self.end.0.saturating_sub(1))
     }
 }
 

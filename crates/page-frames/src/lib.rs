@@ -46,6 +46,7 @@ mod racy_copy;
 mod refs;
 mod slot;
 mod stats;
+mod trace;
 mod uncounted;
 #[cfg(feature = "arena")]
 mod user_space;
@@ -68,6 +69,7 @@ pub use platform::{KindOps, Platform};
 pub use refs::{FolioRefs, put_all};
 pub use slot::{Claim, FrozenClaim, Lookup, Slot};
 pub use stats::{ZoneCounters, ZoneStats};
+pub use trace::Event;
 pub use uncounted::DirectMap;
 #[cfg(feature = "arena")]
 pub use user_space::UserSpace;

@@ -16,6 +16,7 @@ use crate::ids::Pfn;
 use crate::platform::Platform;
 use crate::refs::FolioRefs;
 use crate::slot::Slot;
+use crate::trace::Event;
 use crate::zone::Zone;
 
 /// Who indexes folios, and so can say where.
@@ -122,6 +123,7 @@ fn copy<P: Platform>(old: &FrozenFolio<P>, target: &mut FrozenFolio<P>) {
     target.as_mut_slice().copy_from_slice(old.as_slice());
     target.set_owner(old.kind(), old.private());
     target.set_dirty(old.is_dirty());
+    P::trace(Event::MigratedHere, || target.pfn());
 }
 
 fn migrate_slot<P: Platform>(

@@ -4,7 +4,9 @@
 //! lock that disables interrupts, its CPU number and its wait queues; user space takes `UserSpace`.
 
 use crate::folio::FrozenFolio;
+use crate::ids::Pfn;
 use crate::memmap::Kind;
+use crate::trace::Event;
 
 /// The surroundings that frames live in.
 pub trait Platform: Sized + Send + Sync + 'static {
@@ -35,6 +37,9 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// Called in a read without a reference, after the copy and before the second look. For tests.
     #[inline(always)]
     fn between_copy_and_check() {}
+    /// Told of every transition of every frame: see [`Event`]. By default nobody is, and it costs nothing.
+    #[inline(always)]
+    fn trace(_event: Event, _frame: impl FnOnce() -> Pfn) {}
 }
 
 /// What is done with a folio of one kind when its last reference is gone.

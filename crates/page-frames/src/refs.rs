@@ -8,6 +8,7 @@ use page_ref::MAX_AT_ONCE;
 use crate::folio::{FolioRef, FrozenFolio, put};
 use crate::ids::Pfn;
 use crate::platform::Platform;
+use crate::trace::Event;
 use crate::zone::Zone;
 
 /// All references that somebody has of one folio: what an owner lends for a migration. As many as it says, since
@@ -57,15 +58,15 @@ impl<P: Platform> FolioRefs<P> {
     /// Takes exclusive control, if nobody else has a reference. `Err` gives them back: it is busy.
     pub fn freeze(self) -> Result<FrozenFolio<P>, Self> {
         // The references expected are all this value's own.
-        match self.zone.descriptor(self.index).word.freeze(self.count) {
-            Ok(token) => {
-                token.leave_frozen();
-                let folio = FrozenFolio::from_index(self.zone, self.index);
-                mem::forget(self);
-                Ok(folio)
-            }
-            Err(_) => Err(self),
-        }
+        let Ok(token) = self.zone.descriptor(self.index).word.freeze(self.count) else {
+            P::trace(Event::Busy, || self.pfn());
+            return Err(self);
+        };
+        token.leave_frozen();
+        P::trace(Event::Frozen, || self.pfn());
+        let folio = FrozenFolio::from_index(self.zone, self.index);
+        mem::forget(self);
+        Ok(folio)
     }
 }
 
@@ -105,15 +106,15 @@ impl<P: Platform> FrozenFolio<P> {
 impl<P: Platform> FolioRef<P> {
     /// Takes exclusive control, if this is the only reference. `Err` gives it back: others hold the folio.
     pub fn freeze(self) -> Result<FrozenFolio<P>, Self> {
-        match self.zone().descriptor(self.index()).word.freeze(1) {
-            Ok(token) => {
-                token.leave_frozen();
-                let folio = FrozenFolio::from_index(self.zone(), self.index());
-                mem::forget(self);
-                Ok(folio)
-            }
-            Err(_) => Err(self),
-        }
+        let Ok(token) = self.zone().descriptor(self.index()).word.freeze(1) else {
+            P::trace(Event::Busy, || self.pfn());
+            return Err(self);
+        };
+        token.leave_frozen();
+        P::trace(Event::Frozen, || self.pfn());
+        let folio = FrozenFolio::from_index(self.zone(), self.index());
+        mem::forget(self);
+        Ok(folio)
     }
 
     /// Returns the reference, expecting it to be the last: one compare-and-swap instead of two atomic steps. When

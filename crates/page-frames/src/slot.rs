@@ -37,6 +37,7 @@ use page_ref::Refused;
 use crate::folio::{FolioRef, FrozenFolio};
 use crate::ids::Pfn;
 use crate::platform::Platform;
+use crate::trace::Event;
 use crate::zone::Zone;
 
 const CLAIMED: u64 = 1 << 63;
@@ -136,12 +137,17 @@ impl<P: Platform> Slot<P> {
                 // and reused before, the slot's change came before its init, which try_get has seen. The same frame
                 // under another version is as good: the folio is this slot's, as it is now.
                 if self.load(Ordering::Relaxed).frame() == Some(index) || cfg!(broken = "no-recheck") {
+                    P::trace(Event::Got, || folio.pfn());
                     Lookup::Hit(folio)
                 } else {
+                    P::trace(Event::Moved, || folio.pfn());
                     Lookup::Moved
                 }
             }
-            Err(refused) => self.refused(index, refused),
+            Err(refused) => {
+                P::trace(Event::Refused, || zone.pfn(index));
+                self.refused(index, refused)
+            }
         }
     }
 
@@ -298,16 +304,16 @@ impl<'s, P: Platform> Claim<'s, P> {
     /// Freezes the folio if the slot's reference is the only one. `Err` gives the claim back: it is busy.
     pub fn freeze(self) -> Result<FrozenClaim<'s, P>, Self> {
         // The one expected reference is the slot's, which is ours to use while the claim lasts.
-        match self.zone().descriptor(self.folio.index()).word.freeze(1) {
-            Ok(token) => {
-                token.leave_frozen();
-                let folio = FrozenFolio::from_index(self.zone(), self.folio.index());
-                let slot = self.slot;
-                mem::forget(self);
-                Ok(FrozenClaim { slot, folio: ManuallyDrop::new(folio) })
-            }
-            Err(_) => Err(self),
-        }
+        let Ok(token) = self.zone().descriptor(self.folio.index()).word.freeze(1) else {
+            P::trace(Event::Busy, || self.pfn());
+            return Err(self);
+        };
+        token.leave_frozen();
+        P::trace(Event::Frozen, || self.pfn());
+        let folio = FrozenFolio::from_index(self.zone(), self.folio.index());
+        let slot = self.slot;
+        mem::forget(self);
+        Ok(FrozenClaim { slot, folio: ManuallyDrop::new(folio) })
     }
 
     /// Empties the slot. Its reference is the caller's now: whoever else holds the folio keeps it.

@@ -108,12 +108,15 @@ impl<P: Platform> fmt::Debug for Zone<P> {
         let stats = self.stats();
         write!(
             f,
-            "zone of {} frames from {:?}: {} online, {} free, largest free block {:?}",
+            "zone of {} frames from {:?}: {} online, {} free, ",
             self.frames(),
             self.pfns().start,
             stats.online_frames,
-            stats.free_frames,
-            stats.largest_free_order
-        )
+            stats.free_frames
+        )?;
+        match stats.largest_free_order {
+            Some(order) => write!(f, "largest free block {order:?}"),
+            None => f.write_str("no free block"),
+        }
     }
 }

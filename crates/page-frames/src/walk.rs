@@ -11,6 +11,7 @@ use crate::folio::FolioRef;
 use crate::ids::{MAX_ORDER, Order, Pfn};
 use crate::memmap::{Kind, Shape};
 use crate::platform::Platform;
+use crate::trace::Event;
 use crate::zone::Zone;
 
 /// Why a walker did not get a reference. Expected: it goes on to the next frame.
@@ -83,12 +84,16 @@ impl<P: Platform> Zone<P> {
     fn try_get_index(&'static self, index: u32, before: Shape, private: u64) -> Result<FolioRef<P>, Refusal> {
         let head = self.descriptor(index);
         match head.word.try_get(1) {
-            Err(Refused::Frozen) => Err(self.why_frozen(index, head.shape())),
+            Err(Refused::Frozen) => {
+                P::trace(Event::Refused, || self.pfn(index));
+                Err(self.why_frozen(index, head.shape()))
+            }
             Err(Refused::Saturated) => Err(Refusal::Saturated),
             Ok(()) => {
                 let folio = FolioRef::from_index(self, index);
                 // R8: is it still what it was? The reference now keeps it so.
                 if (head.shape() != before || head.private() != private) && !cfg!(broken = "no-recheck") {
+                    P::trace(Event::Moved, || self.pfn(index));
                     return Err(Refusal::Moved);
                 }
                 assert!(
@@ -97,6 +102,7 @@ impl<P: Platform> Zone<P> {
                     pfn = self.pfn(index),
                     kind = before.kind
                 );
+                P::trace(Event::Got, || self.pfn(index));
                 Ok(folio)
             }
         }
