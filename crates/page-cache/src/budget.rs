@@ -8,6 +8,8 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use page_frames::{BLOCK_ORDER, Offline, OfflineError, UserSpace};
 use page_ref::Scheme;
@@ -18,6 +20,12 @@ use crate::limits::machine_bytes;
 
 /// Tries to empty one block while others take what was freed for it.
 const TRIES: usize = 4;
+
+/// Rounds through all blocks before a new budget is given up: readers hold pages for moments, which pass.
+const ROUNDS: usize = 200;
+
+/// Between two rounds.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What is online, and what is not.
 pub(crate) struct Budget<S: Scheme> {
@@ -67,9 +75,13 @@ impl<S: Scheme> Inner<S> {
         let bytes = check(bytes, self.most_bytes(), "what the cache was made for")?;
         let mut offline = self.budget.offline.lock();
         self.budget.bytes.store(bytes, Ordering::Relaxed);
-        let reached = self.fit_locked(&mut offline);
-        if reached <= bytes {
-            return Ok(());
+        let mut reached = self.fit_locked(&mut offline);
+        for _ in 0..ROUNDS {
+            if reached <= bytes {
+                return Ok(());
+            }
+            thread::sleep(PAUSE);
+            reached = self.fit_locked(&mut offline);
         }
         self.budget.bytes.store(reached, Ordering::Relaxed);
         let pinned = self.pinned_bytes();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{assert_nothing_leaked, file_of};
+use common::{StopOnDrop, assert_nothing_leaked, file_of};
 use page_cache::reclaim::{Clock, Policy, S3Fifo, Sieve};
 use page_cache::{Cache, Memory};
 
@@ -19,6 +19,7 @@ fn a_budget_shrinks_and_grows_while_every_byte_is_read_right() {
     let file = cache.open(&path).unwrap();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         scope.spawn(|| {
             let mut random = fastrand::Rng::with_seed(3);
             let mut buf = vec![0; 9000];
@@ -35,7 +36,6 @@ fn a_budget_shrinks_and_grows_while_every_byte_is_read_right() {
             assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
             assert!(buf == bytes);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(cache.budget_bytes(), 12 << 20);
     drop(file);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{assert_nothing_leaked, file_of};
+use common::{StopOnDrop, assert_nothing_leaked, file_of};
 use page_cache::{Cache, File};
 use page_frames::MigrateError;
 use page_ref::{Scheme, schemes};
@@ -278,6 +278,7 @@ fn reads_stay_right_while_pages_are_reclaimed_moved_and_taken_offline() {
 fn read_beside(file: &File, len: usize, check: impl Fn(usize, &[u8]) + Sync, mut writer: impl FnMut() -> bool) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         let readers: Vec<_> = (0..4)
             .map(|seed| {
                 let (stop, check) = (&stop, &check);
@@ -293,7 +294,6 @@ fn read_beside(file: &File, len: usize, check: impl Fn(usize, &[u8]) + Sync, mut
             })
             .collect();
         while readers.iter().all(|reader| !reader.is_finished()) && writer() {}
-        stop.store(true, Ordering::Relaxed);
     });
 }
 

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,15 @@ pub(crate) fn file_of(len: usize) -> (TempDir, PathBuf, Vec<u8>) {
     let bytes: Vec<u8> = (0..len).map(|_| random.u8(1..)).collect();
     fs::write(&path, &bytes).unwrap();
     (dir, path, bytes)
+}
+
+/// Ends the threads of a scope when it is dropped: a failed assertion drops it as well, else the scope would wait for ever.
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// All files and handles are gone: so are all pages.
