@@ -70,12 +70,16 @@ impl<S: Scheme> Inner<S> {
         if pages.is_empty() {
             return;
         }
-        let zone = self.zone();
+        let frames = CachedFrames(self.zone());
         let mut policy = self.policy.lock();
         for &(pfn, private) in pages {
-            let frame = (pfn.as_u64() - zone.pfns().start.as_u64()) as u32;
-            policy.admit(&CachedFrames(zone), frame, private);
+            policy.admit(&frames, self.frame(pfn), private);
         }
+    }
+
+    /// The number by which a policy knows a frame.
+    pub(crate) fn frame(&self, pfn: Pfn) -> u32 {
+        (pfn.as_u64() - self.zone().pfns().start.as_u64()) as u32
     }
 
     /// Frees up to `wanted` pages. How many it freed: fewer only when the rest is held.

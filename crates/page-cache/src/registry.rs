@@ -93,4 +93,9 @@ impl<S: Scheme> Owner<UserSpace<S>> for Inner<S> {
         visit(slot);
         true
     }
+
+    fn moved(&self, from: Pfn, to: Pfn) {
+        let [from, to] = [from, to].map(|pfn| self.frame(pfn));
+        self.policy.lock().moved(from, to);
+    }
 }

@@ -60,16 +60,23 @@ impl<S: Scheme> Mapping<S> {
         let first = new / FRAME_SIZE as u64;
         let within = new as usize % FRAME_SIZE;
         if within > 0
-            && let Some(slot) = u32::try_from(first).ok().and_then(|page| self.index.get(page))
+            && let Ok(page) = u32::try_from(first)
+            && let Some(slot) = self.index.get(page)
         {
-            self.cut_page(slot, within, spare);
+            self.cut_page(slot, page, within, spare);
         }
         self.drop_pages(first + u64::from(within > 0)..u64::MAX);
         Ok(())
     }
 
     /// Cuts the page that the file ends in: if it is dirty its rest becomes zeroes, else it is read again.
-    fn cut_page(&self, slot: &Slot<UserSpace<S>>, within: usize, spare: &mut Option<FrozenFolio<UserSpace<S>>>) {
+    fn cut_page(
+        &self,
+        slot: &Slot<UserSpace<S>>,
+        page: u32,
+        within: usize,
+        spare: &mut Option<FrozenFolio<UserSpace<S>>>,
+    ) {
         loop {
             match slot.claim(self.zone) {
                 Some(claim) if !claim.folio().is_dirty() => return drop(claim.remove()),
@@ -84,7 +91,9 @@ impl<S: Scheme> Mapping<S> {
                         new.as_mut_slice()[..within].copy_from_slice(&claim.folio().as_slice()[..within]);
                         new.as_mut_slice()[within..].fill(0);
                         new.set_dirty(true);
-                        return drop(claim.replace(new));
+                        let pfn = new.pfn();
+                        drop(claim.replace(new));
+                        return self.inner.admit(pfn, self.private(page));
                     }
                 },
                 None if slot.is_empty() => return,

@@ -25,6 +25,9 @@ pub trait Owner<P: Platform>: Sync {
     /// no such slot (any more). The folio may have moved meanwhile; `visit` checks.
     fn with_slot(&self, pfn: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool;
 
+    /// A folio that a slot indexes is in another frame now. Nothing of it is held; by now it may be elsewhere again, or gone.
+    fn moved(&self, _from: Pfn, _to: Pfn) {}
+
     /// For folios that no slot indexes, asked when [`with_slot`](Self::with_slot) says `false`: hands over *all* references
     /// that the owner has of this folio, and makes whoever looks it up wait. [`take_back`](Self::take_back) follows at once.
     fn lend(&self, _pfn: Pfn, _private: u64) -> Option<FolioRefs<P>> {
@@ -87,6 +90,9 @@ pub(crate) fn migrate_within<P: Platform>(
         let (refs, lent) = migrate_lent(zone, pfn, refs, reach);
         owner.take_back(seen.private, refs);
         return lent;
+    }
+    if let Ok(to) = result {
+        owner.moved(pfn, to);
     }
     result
 }

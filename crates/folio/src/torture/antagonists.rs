@@ -143,9 +143,12 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
                 tally.onlined.add(1);
             }
             Err(OfflineError::OutOfFrames) => {
-                // Make room for its contents, and try again before the readers have filled it.
-                tally.reclaimed.add(cache.reclaim(600) as u64);
-                continue;
+                // Make room for its contents, and try again before the readers have filled it; unless others did.
+                let reclaimed = cache.reclaim(600) as u64;
+                tally.reclaimed.add(reclaimed);
+                if reclaimed > 0 {
+                    continue;
+                }
             }
             // Somebody holds a page of it; or the shrinker has it, somebody empties it, the index pays with it.
             Err(OfflineError::Busy { .. } | OfflineError::NotOnline) => tally.busy.add(1),

@@ -43,5 +43,7 @@ impl Policy for Clock {
 
     fn give_back(&mut self, _: u32) {}
 
+    fn moved(&mut self, _: u32, _: u32) {}
+
     fn resize(&mut self, _: u32) {}
 }

@@ -4,7 +4,7 @@
 //!                    used meanwhile
 //!            ┌───────────────────────────────┐
 //!            │                               ▼
-//! new ──▶ young ──▶ old ──▶ goes          hot, a clock by frame number
+//! new ──▶ young ──▶ old ──▶ goes          hot, a clock
 //!         marks do   │        ▲              │
 //!         not count  │        └──────────────┘ not used for some laps: old
 //!                    ▼
@@ -20,7 +20,8 @@
 //!   2002.) In a loop larger than memory nothing passes: most of the hot pages stay and hit, where LRU, CLOCK and
 //!   S3-FIFO replace each page shortly before it is used.
 //!
-//! About 9 bytes for each frame: place and lives 1, time 2, ghost 4, its part of the queue's numbers.
+//! The hot clock is a ring of frame numbers, not a hand over all frames: in a cache that is nearly empty, what there is to look at
+//! is what is cached. About 14 bytes for each frame: place and lives 1, time 2, ghost 4, its part of the queues' numbers.
 
 use std::collections::VecDeque;
 
@@ -44,11 +45,11 @@ const GATE: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// No page, or one that moved here unseen.
+    /// No page that it was told of.
     Unknown,
     /// In one of the two queues, once.
     Cold,
-    /// With so many lives.
+    /// In the ring, with so many lives.
     Hot(u8),
 }
 
@@ -60,8 +61,11 @@ pub struct HotCold {
     times: Vec<u16>,
     young: VecDeque<u32>,
     old: VecDeque<u32>,
+    /// The hand is at its front. A frame that is not hot any more stays until the hand comes.
+    ring: VecDeque<u32>,
+    /// Whether a frame is in the ring: once.
+    in_ring: Vec<bool>,
     ghosts: Ghosts,
-    hand: u32,
     /// Frames that are hot.
     hot: u32,
     frames: u32,
@@ -76,8 +80,9 @@ impl HotCold {
             times: vec![0; frames as usize],
             young: VecDeque::new(),
             old: VecDeque::new(),
+            ring: VecDeque::new(),
+            in_ring: vec![false; frames as usize],
             ghosts: Ghosts::new(frames),
-            hand: 0,
             hot: 0,
             frames,
             admitted: 0,
@@ -99,6 +104,13 @@ impl HotCold {
         self.hot += u32::from(matches!(place, Place::Hot(_)));
     }
 
+    fn heat(&mut self, frame: u32, lives: u8) {
+        self.set(frame, Place::Hot(lives));
+        if !std::mem::replace(&mut self.in_ring[frame as usize], true) {
+            self.ring.push_back(frame);
+        }
+    }
+
     fn touch(&mut self, frame: u32) {
         self.times[frame as usize] = self.now();
     }
@@ -114,48 +126,56 @@ impl HotCold {
     /// Whether a hot page makes room: one that was not used since `time`.
     fn open_gate(&mut self, frames: &dyn Frames, time: u16) -> bool {
         for _ in 0..GATE {
-            let frame = self.next(frames);
-            let Place::Hot(lives) = self.places[frame as usize] else { continue };
+            let Some((frame, lives)) = self.next() else { break };
             if self.is_used(frames, frame, lives) {
+                self.ring.push_back(frame);
                 continue;
             }
             // How long ago, so that the end of the clock does no harm.
             let now = self.now();
             let is_older = now.wrapping_sub(self.times[frame as usize]) > now.wrapping_sub(time);
             if is_older {
+                self.in_ring[frame as usize] = false;
                 self.chill(frame);
+            } else {
+                self.ring.push_back(frame);
             }
             return is_older;
         }
         false
     }
 
-    /// Makes a hot page cold. `false`: there is none that could go.
-    fn cool_one(&mut self, frames: &dyn Frames, victims: &[u32]) -> bool {
-        for _ in 0..=usize::from(LIVES + 1) * frames.count() as usize {
-            let frame = self.next(frames);
-            match (self.places[frame as usize], frames.look(frame)) {
-                (Place::Hot(lives), Look::Free(_)) if !self.is_used(frames, frame, lives) => {
-                    self.chill(frame);
-                    return true;
+    /// Makes a hot page cold. `false`: there is none that could go, or as many were looked at as was allowed.
+    fn cool_one(&mut self, frames: &dyn Frames, looks: &mut usize) -> bool {
+        while *looks > 0
+            && let Some((frame, lives)) = self.next()
+        {
+            *looks -= 1;
+            match frames.look(frame) {
+                Look::Gone => self.set(frame, Place::Unknown),
+                Look::Free(_) if !self.is_used(frames, frame, lives) => self.chill(frame),
+                Look::Free(_) | Look::Kept => {
+                    self.ring.push_back(frame);
+                    continue;
                 }
-                (Place::Hot(_), Look::Gone) => self.set(frame, Place::Unknown),
-                // It moved here, or was held when it was new.
-                (Place::Unknown, Look::Free(_)) if !victims.contains(&frame) => {
-                    self.touch(frame);
-                    self.chill(frame);
-                    return true;
-                }
-                _ => {}
+            }
+            self.in_ring[frame as usize] = false;
+            if self.places[frame as usize] == Place::Cold {
+                return true;
             }
         }
         false
     }
 
-    fn next(&mut self, frames: &dyn Frames) -> u32 {
-        let frame = self.hand % frames.count();
-        self.hand = (frame + 1) % frames.count();
-        frame
+    /// Takes the next hot frame out of the ring, with its lives. Frames that are not hot any more go by the way.
+    fn next(&mut self) -> Option<(u32, u8)> {
+        loop {
+            let frame = self.ring.pop_front()?;
+            if let Place::Hot(lives) = self.places[frame as usize] {
+                return Some((frame, lives));
+            }
+            self.in_ring[frame as usize] = false;
+        }
     }
 
     /// One look at a hot page: it gains a life or loses one. Whether it stays hot.
@@ -198,7 +218,7 @@ impl Policy for HotCold {
             Some(time) => self.hot < self.most_hot() || self.open_gate(frames, time),
         };
         if is_hot {
-            self.set(frame, Place::Hot(0));
+            self.heat(frame, 0);
         } else {
             self.set(frame, Place::Cold);
             self.young.push_back(frame);
@@ -209,12 +229,13 @@ impl Policy for HotCold {
     fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         // Put aside until the end: back in the queue, one held page would be met again and again, and hide all others.
         let mut kept = Vec::new();
-        // Enough for each page to be found used, cooled down, and met again.
-        let mut looks = 3 * (frames.count() as usize + wanted);
+        // Enough for each page to lose all lives, cool down, be found used, and be met again.
+        let known = self.ring.len() + self.young.len() + self.old.len();
+        let mut looks = (usize::from(LIVES) + 3) * known;
         while victims.len() < wanted && looks > 0 {
             looks -= 1;
             let Some(frame) = self.old.pop_front().or_else(|| self.young.pop_front()) else {
-                if self.cool_one(frames, victims) {
+                if self.cool_one(frames, &mut looks) {
                     continue;
                 }
                 break;
@@ -225,9 +246,9 @@ impl Policy for HotCold {
                 Look::Kept => kept.push(frame),
                 Look::Free(_) if frames.take_mark(frame) => {
                     self.touch(frame);
-                    self.set(frame, Place::Hot(0));
+                    self.heat(frame, 0);
                     if self.hot > self.most_hot() {
-                        self.cool_one(frames, victims);
+                        self.cool_one(frames, &mut looks);
                     }
                 }
                 Look::Free(page) => {
@@ -244,6 +265,15 @@ impl Policy for HotCold {
 
     fn give_back(&mut self, frame: u32) {
         self.chill(frame);
+    }
+
+    fn moved(&mut self, from: u32, to: u32) {
+        self.times[to as usize] = self.times[from as usize];
+        // What was there may be another page by now: its place is left alone.
+        match (self.places[from as usize], self.places[to as usize]) {
+            (Place::Hot(lives), Place::Unknown | Place::Hot(_)) => self.heat(to, lives),
+            _ => self.chill(to),
+        }
     }
 
     fn resize(&mut self, frames: u32) {

@@ -5,9 +5,10 @@
 //! took it. A hit sets it by a plain store, and only when it is not set, so a hot page is read without a shared write; what a policy needs
 //! beyond one bit it counts itself, each time it comes by.
 //!
-//! Pages leave without its choice as well: their file is cut, their last holder lets go, they move to another frame. Nobody tells
-//! a policy. It finds a frame [`Look::Gone`] when it comes there, or one admitted that it took for taken, and must be right
-//! with both. So it can not leak, and nothing that frees pages takes its lock.
+//! Pages leave without its choice as well: their file is cut, their last holder lets go. Nobody tells a policy. It finds a frame
+//! [`Look::Gone`] when it comes there, or one admitted that it took for taken, and must be right with both. So it can not leak, and
+//! nothing that frees pages takes its lock. Of a page that comes to a frame it is always told, though perhaps late: what it was never
+//! told of it need not search for.
 //!
 //! A policy is called under a lock, at most once for each miss and once for each batch of victims, never for a hit. What each is good
 //! for, measured, stands in docs/reclaim.md.
@@ -40,6 +41,9 @@ pub trait Policy: Send + fmt::Debug {
 
     /// A victim that could not be taken: somebody came to hold it meanwhile, or it moved.
     fn give_back(&mut self, frame: u32);
+
+    /// The page in one frame is in another one now. By the time it is told, either may hold another page.
+    fn moved(&mut self, from: u32, to: u32);
 
     /// How many frames there are from now on, of those that the policy was made for: the budget changed.
     fn resize(&mut self, frames: u32);

@@ -111,7 +111,7 @@ impl Policy for S3Fifo {
     fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         let target = (self.frames / SMALL).max(1) as usize;
         let laps = (u32::from(MOST) + 2) as usize * frames.count() as usize;
-        // Looks in a row without a victim, at each of the two.
+        // Looks at each of the two since something new came to it.
         let (mut small, mut main) = (0, 0);
         while victims.len() < wanted {
             let before = victims.len();
@@ -132,13 +132,21 @@ impl Policy for S3Fifo {
                 main += 1;
             }
             if victims.len() > before {
-                (small, main) = (0, 0);
+                small = 0;
             }
         }
     }
 
     fn give_back(&mut self, frame: u32) {
         self.push_small(frame);
+    }
+
+    fn moved(&mut self, from: u32, to: u32) {
+        match self.places[from as usize] {
+            Place::Small => self.push_small(to),
+            Place::Main(_) if self.places[to as usize] == Place::Small => {}
+            main => self.places[to as usize] = main,
+        }
     }
 
     fn resize(&mut self, frames: u32) {

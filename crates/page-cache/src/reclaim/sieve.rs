@@ -59,21 +59,16 @@ impl Policy for Sieve {
                 Look::Gone => self.remove(frame),
             }
         }
-        // Pages that moved here: from now on they are known.
-        for frame in 0..frames.count() {
-            if victims.len() >= wanted {
-                return;
-            }
-            if !self.queue.contains(frame) && matches!(frames.look(frame), Look::Free(_)) && !victims.contains(&frame) {
-                victims.push(frame);
-            }
-        }
     }
 
     fn give_back(&mut self, frame: u32) {
         if !self.queue.contains(frame) {
             self.queue.push(frame);
         }
+    }
+
+    fn moved(&mut self, _: u32, to: u32) {
+        self.give_back(to);
     }
 
     fn resize(&mut self, _: u32) {}
