@@ -8,6 +8,7 @@ use common::{Manifest, code_of, crate_folders, read, rust_files, section, source
 
 /// The files that may hold unsafe code, each for a reason that ARCHITECTURE.md's map gives.
 const UNSAFE_ROOMS: &[&str] = &[
+    "crates/page-frames/src/adjacent.rs",
     "crates/page-frames/src/arena.rs",
     "crates/page-frames/src/blocks.rs",
     "crates/page-frames/src/folio.rs",

@@ -173,7 +173,11 @@ impl<S: Scheme> Mapping<S> {
 
     /// The page around an offset, and where in it the file's bytes end: past the offset. `None`: the file
     /// ends before it. `wanted` bytes are what the caller will ask for: they are read at once if they are missing.
-    fn find_with_end(&self, offset: u64, wanted: usize) -> io::Result<Option<(FolioRef<UserSpace<S>>, usize)>> {
+    pub(crate) fn find_with_end(
+        &self,
+        offset: u64,
+        wanted: usize,
+    ) -> io::Result<Option<(FolioRef<UserSpace<S>>, usize)>> {
         loop {
             let cuts = self.cuts();
             let len = self.len();
@@ -213,7 +217,7 @@ pub(crate) fn pages_of(offset: u64, len: usize) -> u32 {
     u32::try_from(end.div_ceil(FRAME_SIZE as u64)).unwrap_or(u32::MAX)
 }
 
-fn check_offset(offset: u64) -> io::Result<()> {
+pub(crate) fn check_offset(offset: u64) -> io::Result<()> {
     if i64::try_from(offset).is_ok() {
         return Ok(());
     }

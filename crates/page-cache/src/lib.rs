@@ -75,6 +75,7 @@ mod many;
 mod mapping;
 mod opened;
 mod per_thread;
+mod range;
 mod readahead;
 pub mod reclaim;
 mod registry;
@@ -90,6 +91,7 @@ pub use cache::Cache;
 pub use file::File;
 pub use handle::PageHandle;
 pub use many::Read;
+pub use range::RangeHandle;
 pub use stats::CacheStats;
 
 /// The README's example is a test as well.

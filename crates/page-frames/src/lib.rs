@@ -25,6 +25,7 @@
 #[cfg(any(test, feature = "arena"))]
 extern crate std;
 
+mod adjacent;
 mod alloc;
 #[cfg(feature = "arena")]
 mod arena;
@@ -54,6 +55,7 @@ mod walk;
 mod watermarks;
 mod zone;
 
+pub use adjacent::Adjacent;
 #[cfg(feature = "arena")]
 pub use arena::{Arena, MetadataKept};
 pub use buddy::AllocError;

@@ -1,0 +1,254 @@
+//! Ranges: bytes of several pages, held without a copy, or copied into several buffers.
+//!
+//! Pages of a range that lie one behind the other in memory are one piece of it ([`Adjacent`]). `Bytes` can stand for one piece
+//! only, as it is one address and one length; so there are two answers, with one allocation each:
+//!
+//! | | where the range lies in one piece | else |
+//! | --- | --- | --- |
+//! | [`File::bytes`] | the pages are held | they are copied |
+//! | [`File::range`] | the pages are held | the pages are held, and [`Buf`] goes through the pieces |
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem;
+use std::ops::Range;
+use std::vec;
+
+use bytes::{Buf, Bytes};
+use page_frames::{Adjacent, FRAME_SIZE, FolioRef, UserSpace};
+use page_ref::{DefaultScheme, Scheme};
+
+use crate::file::{File, check_offset, pages_of};
+use crate::mapping::Mapping;
+
+/// Bytes of a range of a file, as each of its pages was when the handle was made, without a copy: what
+/// [`PageHandle`](crate::PageHandle) is for one page. They never change under it.
+///
+/// It is a [`Buf`], as network code takes it: each chunk is a piece of memory, often longer than a page, and pieces that
+/// were passed are let go. One allocation holds it, whatever its length; a clone is another one. It pins its pages, and
+/// may outlive the file and the cache.
+#[derive(Clone)]
+pub struct RangeHandle<S: Scheme = DefaultScheme> {
+    pieces: vec::IntoIter<Adjacent<UserSpace<S>>>,
+    /// Where it begins in the first piece.
+    start: usize,
+    /// **Invariant:** the pieces have so many bytes after `start`. No piece is behind the last byte, or passed.
+    len: usize,
+}
+
+impl<S: Scheme> RangeHandle<S> {
+    /// How many bytes are left.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes, piece by piece.
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        let (mut start, mut left) = (self.start, self.len);
+        self.pieces.as_slice().iter().map(move |piece| {
+            let bytes = &piece.as_slice()[mem::take(&mut start)..];
+            let bytes = &bytes[..bytes.len().min(left)];
+            left -= bytes.len();
+            bytes
+        })
+    }
+
+    /// Each piece as [`Bytes`] of its own, without a copy; each is an allocation.
+    pub fn into_each(self) -> impl Iterator<Item = Bytes> {
+        let (mut start, mut left) = (self.start, self.len);
+        self.pieces.map(move |piece| {
+            let begins = mem::take(&mut start);
+            let ends = piece.as_slice().len().min(begins + left);
+            left -= ends - begins;
+            Bytes::from_owner(Piece(piece)).slice(begins..ends)
+        })
+    }
+}
+
+impl<S: Scheme> Buf for RangeHandle<S> {
+    fn remaining(&self) -> usize {
+        self.len
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks().next().unwrap_or_default()
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let filled = slices.iter_mut().zip(self.chunks()).map(|(slice, chunk)| *slice = IoSlice::new(chunk));
+        filled.count()
+    }
+
+    /// # Panics
+    ///
+    /// When fewer bytes are left.
+    fn advance(&mut self, count: usize) {
+        assert!(count <= self.len, "advance by {count} bytes of a range that has {} left", self.len);
+        self.len -= count;
+        self.start += count;
+        while let Some(first) = self.pieces.as_slice().first()
+            && (self.start >= first.as_slice().len() || self.len == 0)
+        {
+            self.start = self.start.saturating_sub(first.as_slice().len());
+            drop(self.pieces.next());
+        }
+    }
+}
+
+impl<S: Scheme> fmt::Debug for RangeHandle<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes from byte {} of {:?}", self.len, self.start, self.pieces.as_slice())
+    }
+}
+
+/// What `Bytes` keeps.
+struct Piece<S: Scheme>(Adjacent<UserSpace<S>>);
+
+impl<S: Scheme> AsRef<[u8]> for Piece<S> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
+impl<S: Scheme> File<S> {
+    /// Up to `len` bytes from `offset` on, without a copy. Fewer only at the end of the file; none at or past it. Pages that are
+    /// missing are read by few requests.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_at`](Self::read_at), for any page of the range: nothing is held then. `OutOfMemory` as well when the range is
+    /// longer than what the cache has left to pin.
+    pub fn range(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
+        self.mapping.range(offset, len)
+    }
+
+    /// Up to `len` bytes from `offset` on, in one piece. They keep their pages where these lie one behind the other in memory, as a
+    /// single page does always; else they are a copy. [`range`](Self::range) never copies.
+    ///
+    /// # Errors
+    ///
+    /// As [`range`](Self::range).
+    pub fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        self.mapping.bytes(offset, len)
+    }
+
+    /// Reads into the buffers, one after the other, as if they were one: what is missing is read by few requests. How many bytes, as
+    /// [`read_at`](Self::read_at) says it.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_at`](Self::read_at).
+    pub fn read_vectored_at(&self, offset: u64, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
+        let mut bufs = bufs.iter_mut();
+        let (mut buf, mut done): (&mut [u8], _) = (&mut [], 0);
+        let read = self.mapping.for_each_page(offset, wanted, |folio, range| {
+            let mut bytes = &folio.first_frame()[range];
+            done += bytes.len();
+            while !bytes.is_empty() {
+                if buf.is_empty() {
+                    // No more bytes come than were wanted.
+                    let Some(next) = bufs.next() else { break };
+                    buf = next;
+                    continue;
+                }
+                let n = bytes.len().min(buf.len());
+                let (now, later) = mem::take(&mut buf).split_at_mut(n);
+                now.copy_from_slice(&bytes[..n]);
+                (buf, bytes) = (later, &bytes[n..]);
+            }
+        });
+        // As `read_at`: what was read counts, and the next read says the error.
+        if done > 0 { Ok(done) } else { read.map(|()| 0) }
+    }
+}
+
+impl<S: Scheme> Mapping<S> {
+    /// Calls `each` with the pages of a range in order, and with the bytes of each that belong to it.
+    fn for_each_page(
+        &self,
+        offset: u64,
+        len: usize,
+        mut each: impl FnMut(FolioRef<UserSpace<S>>, Range<usize>),
+    ) -> io::Result<()> {
+        check_offset(offset)?;
+        let mut done = 0;
+        while done < len {
+            let at = offset + done as u64;
+            match self.find_with_end(at, len - done)? {
+                Some((folio, end)) => {
+                    let begins = at as usize % FRAME_SIZE;
+                    let n = (len - done).min(end - begins);
+                    // Cut short by the end of the file: it may have grown.
+                    if done + n < len && end < FRAME_SIZE && self.refresh_len()? > at + n as u64 {
+                        continue;
+                    }
+                    each(folio, begins..begins + n);
+                    done += n;
+                }
+                None if self.refresh_len()? <= at => break,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that a range may have: no more than there are of the file, or than can be held.
+    fn most_bytes(&self, offset: u64, len: usize) -> usize {
+        let in_file = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        len.min(in_file).min(self.inner.budget_bytes())
+    }
+
+    fn range(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
+        let mut pieces: Vec<Adjacent<UserSpace<S>>> =
+            Vec::with_capacity(pages_of(offset, self.most_bytes(offset, len)) as usize);
+        let (mut start, mut held) = (0, 0);
+        self.for_each_page(offset, len, |folio, range| {
+            if held == 0 {
+                start = range.start;
+            }
+            held += range.len();
+            let apart = match pieces.last_mut() {
+                Some(last) => last.join(folio).err(),
+                None => Some(folio),
+            };
+            pieces.extend(apart.map(Adjacent::from));
+        })?;
+        Ok(RangeHandle { pieces: pieces.into_iter(), start, len: held })
+    }
+
+    fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let mut piece: Option<Adjacent<UserSpace<S>>> = None;
+        let (mut start, mut held) = (0, 0);
+        // Of pages that lie apart, all bytes so far.
+        let mut copy: Vec<u8> = Vec::new();
+        self.for_each_page(offset, len, |folio, range| {
+            let apart = match (&mut piece, held) {
+                (Some(piece), _) => piece.join(folio).err(),
+                (None, 0) => {
+                    start = range.start;
+                    piece = Some(Adjacent::from(folio));
+                    None
+                }
+                (None, _) => Some(folio),
+            };
+            if let Some(folio) = apart {
+                if let Some(piece) = piece.take() {
+                    copy.reserve_exact(self.most_bytes(offset, len));
+                    copy.extend_from_slice(&piece.as_slice()[start..start + held]);
+                }
+                copy.extend_from_slice(&folio.first_frame()[range.clone()]);
+            }
+            held += range.len();
+        })?;
+        match piece {
+            Some(piece) => Ok(Bytes::from_owner(Piece(piece)).slice(start..start + held)),
+            None => Ok(copy.into()),
+        }
+    }
+}

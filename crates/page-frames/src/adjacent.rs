@@ -1,0 +1,139 @@
+//! References of folios that lie one behind the other in memory: their bytes as one slice.
+
+use core::fmt;
+use core::mem::{self, ManuallyDrop};
+use core::ptr;
+
+use crate::folio::{FolioRef, put};
+use crate::ids::{FRAME_SIZE, Pfn};
+use crate::platform::Platform;
+use crate::zone::Zone;
+
+/// One reference of each of some folios that are neighbours, in the order of their frames. At least one.
+///
+/// It is as small as a single [`FolioRef`], however many there are. Dropping it returns them one by one.
+pub struct Adjacent<P: Platform> {
+    zone: &'static Zone<P>,
+    /// **Invariant:** this value accounts for one reference in the word of each head within `frames` frames from
+    /// here on, and these frames are heads and tails of those folios, all of them.
+    index: u32,
+    frames: u32,
+}
+
+impl<P: Platform> Adjacent<P> {
+    /// The first frame.
+    pub fn pfn(&self) -> Pfn {
+        self.zone.pfn(self.index)
+    }
+
+    /// How many frames they have together.
+    pub fn frames(&self) -> u32 {
+        self.frames
+    }
+
+    /// Adds the folio behind the last one. `Err` gives it back: it lies elsewhere.
+    pub fn join(&mut self, folio: FolioRef<P>) -> Result<(), FolioRef<P>> {
+        if !ptr::eq(folio.zone(), self.zone) || folio.index() != self.index + self.frames {
+            return Err(folio);
+        }
+        self.frames += folio.order().frames();
+        mem::forget(folio);
+        Ok(())
+    }
+
+    /// The bytes of all of them.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: as in `FolioRef::as_slice`, for each of them: mapped, initialised, and not written while there is a
+        // reference. The direct map of a zone is one object, in which neighbouring frames are neighbours.
+        unsafe { core::slice::from_raw_parts(self.zone.address(self.index), self.frames as usize * FRAME_SIZE) }
+    }
+
+    /// Where the folio behind the one at `index` begins. A folio that is held keeps its order.
+    fn next(&self, index: u32) -> u32 {
+        index + self.zone.descriptor(index).shape().order.frames()
+    }
+}
+
+impl<P: Platform> From<FolioRef<P>> for Adjacent<P> {
+    fn from(folio: FolioRef<P>) -> Self {
+        let (zone, index, frames) = (folio.zone(), folio.index(), folio.order().frames());
+        mem::forget(folio);
+        Self { zone, index, frames }
+    }
+}
+
+impl<P: Platform> Clone for Adjacent<P> {
+    fn clone(&self) -> Self {
+        let mut index = self.index;
+        while index < self.index + self.frames {
+            // The one that this value has of it, which stays; and the clone's.
+            let ours = ManuallyDrop::new(FolioRef::from_index(self.zone, index));
+            mem::forget(FolioRef::clone(&ours));
+            index = self.next(index);
+        }
+        Self { ..*self }
+    }
+}
+
+impl<P: Platform> Drop for Adjacent<P> {
+    fn drop(&mut self) {
+        let end = self.index + self.frames;
+        while self.index < end {
+            let index = self.index;
+            // Before the put: afterwards it may be anything.
+            self.index = self.next(index);
+            put(self.zone, index, 1);
+        }
+    }
+}
+
+impl<P: Platform> fmt::Debug for Adjacent<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "folios of {} frames from {:?} on", self.frames, self.pfn())
+    }
+}
+
+#[cfg(all(test, feature = "arena"))]
+mod tests {
+    use std::vec::Vec;
+
+    use crate::{Arena, FRAME_SIZE, Order, UserSpace};
+
+    use super::*;
+
+    #[test]
+    fn neighbours_are_one_slice_and_others_are_refused() {
+        let arena = Arena::<UserSpace>::new(2 << 20, &[]).unwrap();
+        let zone = arena.zone();
+        // A block cut into parts of 2, 1 and 1 frames.
+        let block = zone.alloc_frozen(Order::new(2).unwrap()).unwrap();
+        let mut halves = block.split(Order::new(1).unwrap());
+        let parts = halves.next().into_iter().chain(halves.next().unwrap().split(Order::ZERO));
+        let mut parts: Vec<_> = (1..)
+            .zip(parts)
+            .map(|(n, mut part)| {
+                part.as_mut_slice().fill(n);
+                part.init()
+            })
+            .collect();
+        let (last, middle) = (parts.pop().unwrap(), parts.pop().unwrap());
+        let mut joined = Adjacent::from(parts.pop().unwrap());
+        let last = joined.join(last).expect_err("one is missing between");
+        joined.join(middle).unwrap();
+        let again = joined.join(last.clone()).map(|()| last).unwrap();
+        joined.join(again).expect_err("it is there already");
+        let expected = [[1; FRAME_SIZE], [1; FRAME_SIZE], [2; FRAME_SIZE], [3; FRAME_SIZE]];
+        assert_eq!((joined.as_slice(), joined.frames()), (expected.as_flattened(), 4));
+
+        // The clone holds all of them after the first is gone.
+        let clone = joined.clone();
+        drop(joined);
+        assert_eq!(clone.as_slice(), expected.as_flattened());
+        assert_eq!(zone.stats().free_frames, zone.stats().online_frames - 4);
+        drop(clone);
+        zone.drain();
+        zone.assert_sound();
+        assert_eq!(zone.stats().free_frames, zone.stats().online_frames);
+    }
+}
