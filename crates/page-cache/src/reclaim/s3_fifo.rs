@@ -145,7 +145,7 @@ impl Policy for S3Fifo {
         match self.places[from as usize] {
             Place::Small => self.push_small(to),
             Place::Main(_) if self.places[to as usize] == Place::Small => {}
-            main => self.places[to as usize] = main,
+            main @ Place::Main(_) => self.places[to as usize] = main,
         }
     }
 
