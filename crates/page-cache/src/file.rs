@@ -13,9 +13,6 @@ use crate::handle::PageHandle;
 use crate::mapping::{Mapping, page_of};
 use crate::opened::Opened;
 
-/// Reads of up to so many bytes take no reference.
-const UNCOUNTED: usize = 1024;
-
 /// A file, open through the cache. Clones, and other opens of the same file, share its pages.
 #[derive(Clone)]
 pub struct File<S: Scheme = DefaultScheme> {
@@ -39,7 +36,7 @@ impl<S: Scheme> File<S> {
     #[inline]
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.mapping.read_uncounted(offset, buf);
-        if read { Ok(buf.len()) } else { self.mapping.read_counted(offset, buf) }
+        if read { Ok(buf.len()) } else { self.mapping.read_pages(offset, buf) }
     }
 
     /// The bytes from `offset` to the end of its page, or of the file, without a copy. `None` at or past the end.
@@ -84,58 +81,52 @@ impl<S: Scheme> fmt::Debug for File<S> {
 }
 
 impl<S: Scheme> Mapping<S> {
-    /// Reads all of `buf` without a reference, if it is small and lies within one page that is in the cache.
+    /// Reads all of `buf` without a reference, if it lies within the file and one page that is in the cache.
     ///
-    /// The hot path: the slot is loaded, the bytes copied, the slot loaded again. Nothing is written but a mark that is
-    /// not set.
+    /// The hot path: the slot is loaded, the length, the bytes copied, the slot loaded again. Nothing is written but a mark
+    /// that is not set.
+    ///
+    /// The length between the looks at the slot, so it is that of the page: of a file that grows, the old last page, with zeroes
+    /// where there are bytes now, leaves before the new length is there, which the second look sees. Of one that is cut and grows
+    /// again, a page that was read again was opened after the shorter length, which a look after the first sees.
     #[inline(always)]
     fn read_uncounted(&self, offset: u64, buf: &mut [u8]) -> bool {
         let within = offset as usize % FRAME_SIZE;
-        // The length before the lookup: of a file that grows, the page in the index is then at least as long.
-        // Of one that shrinks, the count of cuts tells (see `Mapping::cuts`).
-        let cuts = self.cuts();
-        let in_file = offset.checked_add(buf.len() as u64).is_some_and(|end| end <= self.len());
-        if buf.len() > UNCOUNTED || buf.len() > FRAME_SIZE - within || !in_file {
+        if buf.len() > FRAME_SIZE - within {
             return false;
         }
         let Ok(page) = u32::try_from(offset / FRAME_SIZE as u64) else { return false };
         let Some(slot) = self.index.get(page) else { return false };
-        let Some(milestone) = slot.read(self.inner.arena.direct_map(), within, buf) else { return false };
+        // Neither is more than 2^44.
+        let end = offset + buf.len() as u64;
+        let in_file = || end <= self.len();
+        let Some(milestone) = slot.read(self.inner.arena.direct_map(), within, buf, in_file) else { return false };
         if milestone {
             self.read_ahead_of(page);
         }
         if CHECKS && let Lookup::Hit(folio) = slot.get(self.zone) {
             self.check(&folio, page);
         }
-        cuts == self.cuts()
+        true
     }
 
-    /// Reads with a reference on one page after the other, as long as they are in the cache.
-    ///
-    /// Two atomic read-modify-writes for each, both on the page's own word.
+    /// Reads one page after the other.
     #[inline(never)]
-    fn read_counted(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        // As in read_uncounted, for all pages at once.
-        let cuts = self.cuts();
-        let fits = self.len().checked_sub(offset).is_some_and(|rest| buf.len() as u64 <= rest);
-        let (mut done, mut at) = (0, offset);
-        while fits && done < buf.len() {
-            let within = at as usize % FRAME_SIZE;
-            let n = (buf.len() - done).min(FRAME_SIZE - within);
-            let Some(folio) = u32::try_from(at / FRAME_SIZE as u64).ok().and_then(|page| self.find(page)) else {
+    fn read_pages(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            // It lies in the file, so it is no overflow, if it is not the first.
+            let at = offset + done as u64;
+            let n = (buf.len() - done).min(FRAME_SIZE - at as usize % FRAME_SIZE);
+            if !self.read_uncounted(at, &mut buf[done..done + n]) {
                 break;
-            };
-            buf[done..done + n].copy_from_slice(&folio.first_frame()[within..within + n]);
+            }
             done += n;
-            at += n as u64;
         }
-        if done > 0 && cuts != self.cuts() {
-            (done, at) = (0, offset);
-        }
-        if done == buf.len() && fits {
+        if done > 0 && done == buf.len() {
             return Ok(done);
         }
-        match self.read_slowly(at, &mut buf[done..]) {
+        match self.read_slowly(offset + done as u64, &mut buf[done..]) {
             Ok(more) => Ok(done + more),
             Err(_) if done > 0 => Ok(done),
             Err(error) => Err(error),
@@ -148,6 +139,11 @@ impl<S: Scheme> Mapping<S> {
         let mut done = 0;
         while done < buf.len() {
             let at = offset + done as u64;
+            let n = (buf.len() - done).min(FRAME_SIZE - at as usize % FRAME_SIZE);
+            if done > 0 && self.read_uncounted(at, &mut buf[done..done + n]) {
+                done += n;
+                continue;
+            }
             let step = match self.read_in_page(at, &mut buf[done..]) {
                 // The end, unless the file grew.
                 Ok(0) => self.refresh_len().map(|len| (len > at).then_some(0)),
@@ -185,7 +181,7 @@ impl<S: Scheme> Mapping<S> {
                 return Ok(None);
             }
             let Some(folio) = self.find_or_fill(page_of(offset)?, pages_of(offset, wanted))? else { return Ok(None) };
-            // As in read_uncounted; the folio's bytes do not change any more.
+            // See `Mapping::cuts`; the folio's bytes do not change any more.
             if cuts == self.cuts() {
                 let begins = offset - offset % FRAME_SIZE as u64;
                 return Ok(Some((folio, (len - begins).min(FRAME_SIZE as u64) as usize)));

@@ -65,7 +65,7 @@ impl<S: Scheme> Mapping<S> {
         let identity = backing.identity();
         let version = backing.version()?;
         let (mapping, shared) = inner.registry.get_or_insert(identity, |id| Self {
-            index: Index::new(),
+            index: Index::new(version.len),
             zone: inner.zone(),
             len: AtomicU64::new(version.len),
             cuts: AtomicU64::new(0),

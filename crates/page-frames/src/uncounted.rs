@@ -3,7 +3,7 @@
 //! | reader | whoever changes what is read |
 //! | --- | --- |
 //! | 1. loads the slot: held, not claimed, version v (Acquire) | a. claims the slot |
-//! | 2. copies the bytes, by atomic loads | b. freezes the folio; fence (Release); writes, moves or frees it |
+//! | 2. asks its caller whether the bytes are wanted, then copies them, by atomic loads | b. freezes the folio; fence (Release); writes, moves or frees it |
 //! | 3. fence (Acquire) | c. ends the claim: version v + 1 (Release) |
 //! | 4. loads the slot again: the same in all bits | |
 //!
@@ -74,18 +74,30 @@ impl<P: Platform> fmt::Debug for DirectMap<'_, P> {
 impl<P: Platform> Slot<P> {
     /// Copies bytes of the folio here, from byte `within` of its first frame on, taking no reference, and marks it as
     /// used. `Some`: they are in `buf`; whether a milestone was passed, as [`FolioRef::mark`](crate::FolioRef::mark) says. `None`: nothing is
-    /// here, somebody is at work on it, or was meanwhile; `buf` is as it was, or zeroes.
+    /// here, somebody is at work on it, or was meanwhile, or `wanted` said no; `buf` is as it was, or zeroes.
+    ///
+    /// `wanted` is asked between the two looks at the slot. What it loads, with Acquire, goes with the bytes: at the second look
+    /// nothing had been done to the folio since the first.
     ///
     /// # Panics
     ///
     /// When the range does not lie in one frame.
     #[inline(always)]
     #[must_use]
-    pub fn read(&self, map: DirectMap<'_, P>, within: usize, buf: &mut [u8]) -> Option<bool> {
+    pub fn read(
+        &self,
+        map: DirectMap<'_, P>,
+        within: usize,
+        buf: &mut [u8],
+        wanted: impl FnOnce() -> bool,
+    ) -> Option<bool> {
         assert!(within <= FRAME_SIZE && buf.len() <= FRAME_SIZE - within, "a range past the end of a frame");
         // Acquire: pairs with Release in end, which published the bytes.
         let before = self.load(Ordering::Acquire);
         let index = before.frame_unclaimed()?;
+        if !wanted() {
+            return None;
+        }
         // SAFETY: the frame was online when it came here, so its bytes are mapped as long as `map` says, and
         // initialised, since memory from the system is. The range lies in the frame.
         unsafe { racy_copy(map.zone.address(index).wrapping_add(within), buf) };

@@ -51,7 +51,7 @@ fn read_while<S: Scheme>(act: Act<Interrupted<S>>) -> Option<[u8; 64]> {
     slot.install(full(zone, 1)).unwrap().publish();
     MEANWHILE.set(Some(Box::new(move || act(slot, zone))));
     let mut buf = [9; 64];
-    let believed = slot.read(arena.direct_map(), 100, &mut buf).is_some();
+    let believed = slot.read(arena.direct_map(), 100, &mut buf, || true).is_some();
     assert!(MEANWHILE.take().is_none(), "it was not interrupted");
     if let Some(claim) = slot.claim(zone) {
         drop(claim.remove());
@@ -105,18 +105,18 @@ fn while_somebody_is_at_work_there_is_no_read_and_the_buffer_is_left_alone() {
     let (zone, map) = (arena.zone(), arena.direct_map());
     let slot = Slot::<UserSpace>::new();
     let mut buf = [9; 8];
-    assert_eq!(slot.read(map, 0, &mut buf), None, "empty");
+    assert_eq!(slot.read(map, 0, &mut buf, || true), None, "empty");
     let mut claim = slot.install(full(zone, 5)).unwrap();
     claim.folio_mut().set_ahead(true);
-    assert_eq!(slot.read(map, 0, &mut buf), None, "being filled");
+    assert_eq!(slot.read(map, 0, &mut buf, || true), None, "being filled");
     claim.publish();
     let claim = slot.claim(zone).unwrap();
-    assert_eq!(slot.read(map, 0, &mut buf), None, "it may be frozen at any moment");
+    assert_eq!(slot.read(map, 0, &mut buf, || true), None, "it may be frozen at any moment");
     assert_eq!(buf, [9; 8]);
     drop(claim);
-    assert_eq!(slot.read(map, FRAME_SIZE - 8, &mut buf), Some(true), "the first use of a milestone");
+    assert_eq!(slot.read(map, FRAME_SIZE - 8, &mut buf, || true), Some(true), "the first use of a milestone");
     assert_eq!(buf, [5; 8]);
-    assert_eq!(slot.read(map, FRAME_SIZE, &mut []), Some(false));
+    assert_eq!(slot.read(map, FRAME_SIZE, &mut [], || true), Some(false));
     assert!(zone.take_mark(slot.pfn(zone).unwrap()), "a read marks");
     drop(slot.claim(zone).unwrap().remove());
     common::assert_all_free(zone);
@@ -126,7 +126,7 @@ fn while_somebody_is_at_work_there_is_no_read_and_the_buffer_is_left_alone() {
 #[should_panic(expected = "a range past the end of a frame")]
 fn a_range_past_the_end_of_the_frame_is_refused() {
     let arena = common::arena::<DefaultScheme>(1);
-    let _ = Slot::<UserSpace>::new().read(arena.direct_map(), FRAME_SIZE - 7, &mut [0; 8]);
+    let _ = Slot::<UserSpace>::new().read(arena.direct_map(), FRAME_SIZE - 7, &mut [0; 8], || true);
 }
 
 /// The page's block is taken offline under the copy: the page moves, and its old bytes go back to the system.
@@ -139,9 +139,9 @@ fn bytes_that_go_offline_under_the_copy_are_not_believed() {
     let block = (pfn.as_u64() - zone.pfns().start.as_u64()) as usize / 512;
     MEANWHILE.set(Some(Box::new(move || drop(arena.offline(block, index).unwrap()))));
     let mut buf = [9; 64];
-    assert_eq!(index.0[7].read(arena.direct_map(), 0, &mut buf), None, "{buf:?}");
+    assert_eq!(index.0[7].read(arena.direct_map(), 0, &mut buf, || true), None, "{buf:?}");
     assert!(
-        index.0[7].read(arena.direct_map(), 0, &mut buf).is_some(),
+        index.0[7].read(arena.direct_map(), 0, &mut buf, || true).is_some(),
         "it has moved: a reader finds it where it is now"
     );
     assert_eq!(buf, [7; 64]);
