@@ -1,10 +1,13 @@
 //! How fast does the cache read what is not in it, beside the disk alone?
 //!
 //! The file is 1 GiB long, in the folder for temporary files (`TMPDIR`), and never in the kernel's cache: it is written
-//! and read past it.
+//! and read past it. What lies below the kernel may have a cache, a host's or a controller's, and who reads what another has just
+//! read would be served from there. So within a round the two scans read different halves of the file, always the lower one first, and they
+//! take turns in being first: whoever reads a half, it was read last one round before, by the other. The random reads take turns as well.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSliceMut, Write};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,10 +42,10 @@ const AT_ONCE: usize = 2048;
 const READS: usize = 16 * AT_ONCE;
 /// Requests that the bare ring has in flight.
 const DEPTH: u32 = 32;
-/// Rounds at the least.
-const LEAST_ROUNDS: usize = 3;
-/// Of the file, what one sample of a scan reads.
-const SCANNED: u64 = 512 << 20;
+/// Rounds at the least. Their number is even: each subject was first as often as the other.
+const LEAST_ROUNDS: usize = 4;
+/// Of the file, what one sample of a scan reads: a half, but for what its reader may have had requested past its end.
+const SCANNED: u64 = FILE / 2 - (16 << 20);
 
 /// Memory as the kernel wants it for reads past its cache: 1 MiB, aligned.
 fn aligned(arena: &Arena<UserSpace<DefaultScheme>>) -> io::Result<FrozenFolio<UserSpace<DefaultScheme>>> {
@@ -84,7 +87,7 @@ impl Bench {
     }
 
     /// Reads of a second, through the cache.
-    fn random_folio(&mut self) -> io::Result<f64> {
+    fn random_folio(&mut self, _: Turn) -> io::Result<f64> {
         let before = self.cache.stats().misses;
         let start = Instant::now();
         for _ in 0..READS / AT_ONCE {
@@ -105,7 +108,7 @@ impl Bench {
     }
 
     /// Reads of a second, by a ring alone.
-    fn random_ring(&mut self) -> io::Result<f64> {
+    fn random_ring(&mut self, _: Turn) -> io::Result<f64> {
         let ring = self.ring.as_mut().map_err(|error| io::Error::new(error.kind(), format!("no io_uring: {error}")))?;
         let start = Instant::now();
         for _ in 0..READS / AT_ONCE {
@@ -128,20 +131,23 @@ impl Bench {
     }
 
     /// MiB of a second, through the cache, which has nothing of the file.
-    fn scan_folio(&mut self) -> io::Result<f64> {
+    fn scan_folio(&mut self, turn: Turn) -> io::Result<f64> {
         self.cache.settle();
         self.cached.invalidate();
-        self.scan(|bench, offset| bench.cached.read_at(offset, bench.memory[0].as_mut_slice()))
+        let sample = self.scan(turn, |bench, offset| bench.cached.read_at(offset, bench.memory[0].as_mut_slice()));
+        // What is still being read ahead would disturb who is next.
+        self.cache.settle();
+        sample
     }
 
     /// MiB of a second, past all caches, one read after the other.
-    fn scan_direct(&mut self) -> io::Result<f64> {
-        self.scan(|bench, offset| bench.direct.read_at(bench.memory[0].as_mut_slice(), offset))
+    fn scan_direct(&mut self, turn: Turn) -> io::Result<f64> {
+        self.scan(turn, |bench, offset| bench.direct.read_at(bench.memory[0].as_mut_slice(), offset))
     }
 
-    fn scan(&mut self, mut read: impl FnMut(&mut Self, u64) -> io::Result<usize>) -> io::Result<f64> {
+    fn scan(&mut self, turn: Turn, mut read: impl FnMut(&mut Self, u64) -> io::Result<usize>) -> io::Result<f64> {
         let start = Instant::now();
-        for offset in (0..SCANNED).step_by(CHUNK) {
+        for offset in turn.scanned().step_by(CHUNK) {
             assert_eq!(read(self, offset)?, CHUNK);
         }
         Ok((SCANNED / CHUNK as u64) as f64 / start.elapsed().as_secs_f64())
@@ -154,9 +160,32 @@ impl Drop for Bench {
     }
 }
 
-type Measure = fn(&mut Bench) -> io::Result<f64>;
+/// When a subject of a pair is measured within a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    First,
+    Second,
+}
 
-/// Each subject in its case, in the order of a round.
+impl Turn {
+    /// What a scan reads.
+    fn scanned(self) -> Range<u64> {
+        match self {
+            Self::First => 0..SCANNED,
+            Self::Second => FILE / 2..FILE / 2 + SCANNED,
+        }
+    }
+}
+
+/// The subjects of a round, in their order, with their turns.
+fn order(round: usize) -> [(usize, Turn); SUBJECTS.len()] {
+    let second = round % 2;
+    [(second, Turn::First), (1 - second, Turn::Second), (2 + second, Turn::First), (3 - second, Turn::Second)]
+}
+
+type Measure = fn(&mut Bench, Turn) -> io::Result<f64>;
+
+/// Each subject in its case: two pairs.
 const SUBJECTS: [(&str, Case, Measure); 4] = [
     ("folio", RANDOM, Bench::random_folio),
     ("io_uring", RANDOM, Bench::random_ring),
@@ -181,25 +210,31 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     // By round: what the ring would reach if it read only what the cache did not have, and the rest cost nothing.
     let mut limits = Vec::new();
     let started = Instant::now();
-    while !ask.stop.load(Ordering::Relaxed) && (samples[0].len() < LEAST_ROUNDS || started.elapsed() < ask.time) {
+    let mut round = 0_usize;
+    while !ask.stop.load(Ordering::Relaxed)
+        && (round < LEAST_ROUNDS || !round.is_multiple_of(2) || started.elapsed() < ask.time)
+    {
         // The scan took the pages of the random reads: the cache is full of them again before they are measured.
         for _ in 0..FILE / PAGE as u64 / READS as u64 {
-            bench.random_folio()?;
+            bench.random_folio(Turn::First)?;
         }
-        for ((_, case, measure), samples) in SUBJECTS.iter().zip(&mut samples) {
-            match measure(&mut bench) {
-                Ok(sample) => samples.push(sample),
+        for (which, turn) in order(round) {
+            let (_, case, measure) = &SUBJECTS[which];
+            match measure(&mut bench, turn) {
+                Ok(sample) => samples[which].push(sample),
                 Err(error) if *case == RANDOM => report.notes.push(error.to_string()),
                 Err(error) => return Err(error),
             }
         }
         limits.extend(samples[1].last().map(|alone| alone / (1.0 - bench.hit_ratio)));
+        round += 1;
         (ask.progress)((started.elapsed().as_secs_f64() / ask.time.as_secs_f64()).min(1.0));
     }
     report.notes.dedup();
     report.notes.push(format!(
         "a file of 1 GiB, a cache of 256 MiB; a read is 4 KiB in {}, 1 MiB in {}; the limit is io_uring / (1 - hit ratio) \
-         there (last hit ratio {:.3}), reads past all caches here",
+         there (last hit ratio {:.3}), reads of 1 MiB past all caches here, one after the other; the two take turns in being first, and scan \
+         different halves of the file: neither reads what the other has just read",
         RANDOM.name, SCAN.name, bench.hit_ratio
     ));
     let mut add = |name: &str, case, values: &[f64]| report.rows.extend(Row::of(name, case, values));
@@ -215,4 +250,34 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
         }
     }
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cache of so many bytes has no more than a 64th of them requested ahead.
+    const MOST_AHEAD: u64 = BUDGET as u64 / 64;
+
+    /// The limit once scanned what folio had just scanned, and was 2.5 times as fast: the host had it.
+    #[test]
+    fn nobody_scans_what_was_just_scanned_and_all_are_first_as_often() {
+        let scans: Vec<_> = (0..LEAST_ROUNDS)
+            .flat_map(|round| order(round).into_iter().filter(|&(which, _)| SUBJECTS[which].1 == SCAN))
+            .map(|(which, turn)| (which, turn.scanned()))
+            .collect();
+        for pair in scans.windows(2) {
+            assert!(pair[0].1.end <= pair[1].1.start || pair[1].1.end <= pair[0].1.start, "{pair:?}");
+        }
+        for triple in scans.windows(3).filter(|triple| triple[0].1 == triple[2].1) {
+            assert_ne!(triple[0].0, triple[2].0, "who read a half last is the other");
+        }
+        for (which, (name, ..)) in SUBJECTS.iter().enumerate() {
+            let turns = (0..LEAST_ROUNDS).flat_map(order).filter(|measured| measured.0 == which);
+            let (first, second): (Vec<_>, Vec<_>) = turns.partition(|measured| measured.1 == Turn::First);
+            assert_eq!(first.len(), second.len(), "{name}");
+        }
+        let (first, second) = (Turn::First.scanned(), Turn::Second.scanned());
+        assert!(first.end + MOST_AHEAD <= second.start && second.end <= FILE, "{first:?}, {second:?}");
+    }
 }
