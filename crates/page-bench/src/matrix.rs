@@ -10,9 +10,20 @@ use crate::runner::{TOGETHER, cpus, together};
 /// Fewer samples than this say nothing.
 const LEAST_SAMPLES: usize = 5;
 
-/// The value, and the share of its time that the least served thread had its CPU. `None`: the threads did not run at
-/// once.
-type Sample = Option<(f64, f64)>;
+/// A row says how long its threads slept from this share of their time on.
+const MENTIONED: f64 = 0.01;
+
+/// `None`: the threads did not run at once.
+type Sample = Option<Measured>;
+
+#[derive(Clone, Copy)]
+struct Measured {
+    value: f64,
+    /// As in [`Run`](crate::runner::Run).
+    cpu: f64,
+    /// As in [`Run`](crate::runner::Run).
+    slept: f64,
+}
 
 /// A situation in which all subjects are measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,7 +99,11 @@ impl Matrix<'_> {
                     if subject.takes_part(case) {
                         subject.prepare(case);
                         let run = together(case.threads, &cpus, &|thread| subject.work(case, thread));
-                        samples[which].push(run.map(|run| (self.unit.value(run, case.threads), run.cpu)));
+                        samples[which].push(run.map(|run| Measured {
+                            value: self.unit.value(run, case.threads),
+                            cpu: run.cpu,
+                            slept: run.slept,
+                        }));
                     }
                 }
             }
@@ -110,7 +125,7 @@ impl Matrix<'_> {
                 if !subject.takes_part(case) {
                     continue;
                 }
-                let values: Vec<f64> = rounds.iter().flatten().map(|sample| sample.0).collect();
+                let values: Vec<f64> = rounds.iter().flatten().map(|sample| sample.value).collect();
                 let row = Row::of(name.as_str(), case, &values).filter(|_| values.len() >= LEAST_SAMPLES);
                 let Some(mut row) = row else {
                     report.notes.push(format!(
@@ -124,12 +139,14 @@ impl Matrix<'_> {
                     continue;
                 };
                 row.more = subject.more(case);
+                let slept: Vec<f64> = rounds.iter().flatten().map(|sample| sample.slept).collect();
+                row.more.extend(Some(("slept", median(&slept))).filter(|slept| slept.1 >= MENTIONED));
                 report.rows.push(row);
                 for &to in self.compared_with.iter().filter(|&to| to != name) {
                     let Some(rival) = names.iter().position(|name| name == to) else { continue };
                     let speeds = rounds.iter().zip(&samples[rival]);
                     let speeds: Vec<f64> =
-                        speeds.filter_map(|(of, to)| Some(self.unit.speed((*of)?.0, (*to)?.0))).collect();
+                        speeds.filter_map(|(of, to)| Some(self.unit.speed((*of)?.value, (*to)?.value))).collect();
                     if speeds.len() >= LEAST_SAMPLES {
                         report.ratios.push(Ratio { of: name.clone(), to, case, value: median(&speeds) });
                     }
@@ -144,11 +161,11 @@ impl Matrix<'_> {
 /// How far the threads truly ran at once.
 fn at_once<'a>(samples: impl Iterator<Item = &'a Sample> + Clone) -> String {
     let (all, kept) = (samples.clone().count(), samples.clone().flatten().count());
-    let least = samples.flatten().map(|sample| sample.1).reduce(f64::min).unwrap_or(0.0);
+    let least = samples.flatten().map(|sample| sample.cpu).reduce(f64::min).unwrap_or(0.0);
     format!(
-        "in {kept} of {all} samples all threads ran at once (together for {share} % of the time, each on its CPU for \
-         {share} % of its own, by its CPU clock); the others were thrown away, and no ratio is built on them; least \
-         share on a CPU in those kept: {:.1} %",
+        "in {kept} of {all} samples all threads ran at once (together for {share} % of the time, each with its CPU for \
+         {share} % of its own, unless it slept, on a lock of another, say: 'slept' is the share of the one that slept most); the \
+         others were thrown away, and no ratio is built on them; least share with a CPU in those kept: {:.1} %",
         (least * 1000.0).floor() / 10.0,
         share = (TOGETHER * 100.0) as u32
     )
@@ -201,17 +218,14 @@ mod tests {
 
     #[test]
     fn a_ratio_above_1_means_faster_in_any_unit_and_missing_samples_leave_a_note() {
-        let samples = [vec![
-            vec![Some((5.0, 0.99)); LEAST_SAMPLES],
-            vec![Some((10.0, 0.95)); LEAST_SAMPLES],
-            vec![None; LEAST_SAMPLES],
-            vec![],
-        ]];
+        let sample = |value, cpu, slept| vec![Some(Measured { value, cpu, slept }); LEAST_SAMPLES];
+        let samples = [vec![sample(5.0, 0.99, 0.009), sample(10.0, 0.95, 0.5), vec![None; LEAST_SAMPLES], vec![]]];
         for (unit, value) in [(Unit::Ns, 0.5), (Unit::GibPerS, 2.0)] {
             let report = matrix(unit).summarise(&samples);
             let names: Vec<_> = report.rows.iter().map(|row| row.name.as_str()).collect();
             assert_eq!(names, ["limit", "ours"]);
             assert_eq!(report.ratio(&report.rows[1], "limit"), Some(value));
+            assert_eq!((&report.rows[0].more[..], &report.rows[1].more[..]), (&[][..], &[("slept", 0.5)][..]));
             assert_eq!(report.notes.len(), 2);
             assert!(report.notes[0].starts_with("late at 2 threads, one: in 0 of 5 rounds"), "{:?}", report.notes);
             assert!(report.notes[1].starts_with("in 10 of 15 samples") && report.notes[1].ends_with(": 95.0 %"));

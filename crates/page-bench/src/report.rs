@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn numbers_are_per_operation_of_a_thread_or_of_all_together() {
-        let run = Run { seconds: 2.0, amount: 4 << 30, cpu: 1.0 };
+        let run = Run { seconds: 2.0, amount: 4 << 30, cpu: 1.0, slept: 0.0 };
         for (unit, value) in [
             (Unit::Ns, 4e9 / f64::from(1 << 30) / 4.0),
             (Unit::GibPerS, 2.0),

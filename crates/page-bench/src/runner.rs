@@ -1,5 +1,11 @@
 //! Runs one thing on several threads at once, and says whether they truly ran at once.
+//!
+//! A thread that is not on a CPU either waits for something that another has, a lock say, and that is part of what is measured; or it
+//! could go on and has no CPU, and then the sample is about whoever has that CPU. The system tells the two apart: it counts the time
+//! that a thread was ready to run and did not, and how often it went to sleep (`schedstat` and `status` in `/proc/thread-self`). Where it
+//! does not, all time off the CPU counts as the latter: then nothing that sleeps gets a sample.
 
+use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The share of the whole time that all threads must have run together, and that each must have had its CPU, for a
-/// sample to count.
+/// The share of the whole time that all threads must have run together, and that each must have had its CPU or have wanted none,
+/// for a sample to count.
 pub(crate) const TOGETHER: f64 = 0.9;
 
 /// CPUs that this process may use.
@@ -23,6 +29,8 @@ struct Part {
     end: Instant,
     /// Time that the thread was on a CPU in between.
     cpu: Duration,
+    /// Time that it was ready to run, and had no CPU.
+    delayed: Duration,
     amount: u64,
 }
 
@@ -33,8 +41,10 @@ pub(crate) struct Run {
     pub(crate) seconds: f64,
     /// What the threads did, added up.
     pub(crate) amount: u64,
-    /// The share of its own time that the least served thread had its CPU.
+    /// The share of its own time that the least served thread had its CPU, or wanted none.
     pub(crate) cpu: f64,
+    /// The share of its own time that the thread which slept most did so, waiting for something else than a CPU.
+    pub(crate) slept: f64,
 }
 
 /// Runs `work(thread)` on `threads` threads, each on its CPU, from one start. `None`: they did not run at the same
@@ -50,6 +60,7 @@ pub(crate) fn together(threads: usize, cpus: &[usize], work: &(dyn Fn(usize) -> 
                     set.set(cpus[n % cpus.len()]);
                     // Best effort: where it is refused, the checks below still say whether threads overlapped.
                     let _ = sched_setaffinity(None, &set);
+                    let before = Waits::now();
                     ready.fetch_add(1, Ordering::AcqRel);
                     while ready.load(Ordering::Acquire) < threads {
                         std::hint::spin_loop();
@@ -57,7 +68,9 @@ pub(crate) fn together(threads: usize, cpus: &[usize], work: &(dyn Fn(usize) -> 
                     let (start, cpu) = (Instant::now(), cpu_time());
                     let amount = work(n);
                     let cpu = cpu_time().saturating_sub(cpu);
-                    Part { start, end: Instant::now(), cpu, amount }
+                    let end = Instant::now();
+                    let delayed = Waits::delayed(before, Waits::now(), (end - start).saturating_sub(cpu));
+                    Part { start, end, cpu, delayed, amount }
                 })
             })
             .collect();
@@ -71,10 +84,42 @@ fn judge(parts: &[Part]) -> Option<Run> {
     let (latest, earliest) = (parts.iter().map(|part| part.start).max()?, parts.iter().map(|part| part.end).min()?);
     let seconds = (last - first).as_secs_f64();
     let shared = earliest.saturating_duration_since(latest).as_secs_f64();
-    let on_cpu = |part: &Part| (part.cpu.as_secs_f64() / (part.end - part.start).as_secs_f64()).min(1.0);
-    let cpu = parts.iter().map(on_cpu).fold(1.0, f64::min);
+    let share = |time: Duration, part: &Part| (time.as_secs_f64() / (part.end - part.start).as_secs_f64()).min(1.0);
+    let cpu = 1.0 - parts.iter().map(|part| share(part.delayed, part)).fold(0.0, f64::max);
+    let off = |part: &Part| (part.end - part.start).saturating_sub(part.cpu + part.delayed);
+    let slept = parts.iter().map(|part| share(off(part), part)).fold(0.0, f64::max);
     let counts = shared >= TOGETHER * seconds && cpu >= TOGETHER;
-    counts.then_some(Run { seconds, amount: parts.iter().map(|part| part.amount).sum(), cpu })
+    counts.then_some(Run { seconds, amount: parts.iter().map(|part| part.amount).sum(), cpu, slept })
+}
+
+/// What this thread waited for, since it began.
+#[derive(Clone, Copy)]
+struct Waits {
+    /// For how long it was ready to run, and did not.
+    delayed: Duration,
+    /// How often it went to sleep.
+    sleeps: u64,
+}
+
+impl Waits {
+    /// `None` where the system does not say.
+    fn now() -> Option<Self> {
+        // Time on a CPU, time waiting for one, how often; nanoseconds.
+        let schedule = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+        let delayed = Duration::from_nanos(schedule.split_whitespace().nth(1)?.parse().ok()?);
+        let status = fs::read_to_string("/proc/thread-self/status").ok()?;
+        let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        Some(Self { delayed, sleeps: sleeps.trim().parse().ok()? })
+    }
+
+    /// Of the time that a thread was not on a CPU, the part in which it wanted to be. All of it if it never slept: then whoever had
+    /// the CPU was not seen by this system, a host perhaps.
+    fn delayed(before: Option<Self>, after: Option<Self>, off: Duration) -> Duration {
+        match before.zip(after) {
+            Some((before, after)) if before.sleeps < after.sleeps => after.delayed.saturating_sub(before.delayed),
+            _ => off,
+        }
+    }
 }
 
 fn cpu_time() -> Duration {
@@ -86,22 +131,54 @@ fn cpu_time() -> Duration {
 mod tests {
     use super::*;
 
-    /// A part from one millisecond to another, with this much time on a CPU.
-    fn part(zero: Instant, start: u64, end: u64, cpu: u64) -> Part {
+    /// A part from one millisecond to another, with this much time on a CPU, and this much waiting for one.
+    fn part(zero: Instant, (start, end, cpu, delayed): (u64, u64, u64, u64)) -> Part {
         let at = |milliseconds| zero + Duration::from_millis(milliseconds);
-        Part { start: at(start), end: at(end), cpu: Duration::from_millis(cpu), amount: 5 }
+        let [cpu, delayed] = [cpu, delayed].map(Duration::from_millis);
+        Part { start: at(start), end: at(end), cpu, delayed, amount: 5 }
     }
 
     #[test]
     fn threads_that_do_not_run_at_once_give_no_sample() {
         let zero = Instant::now();
-        let run = |parts: &[(u64, u64, u64)]| {
-            judge(&parts.iter().map(|&(start, end, cpu)| part(zero, start, end, cpu)).collect::<Vec<_>>())
-        };
-        assert_eq!(run(&[(0, 100, 100), (0, 100, 98)]), Some(Run { seconds: 0.1, amount: 10, cpu: 0.98 }));
-        assert_eq!(run(&[(0, 100, 100), (0, 50, 50)]), None, "half the time there was one thread");
-        assert_eq!(run(&[(0, 100, 100), (0, 100, 60)]), None, "one waited for a CPU");
-        assert_eq!(run(&[(0, 100, 100), (100, 200, 100)]), None, "one after the other");
+        let run = |parts: [(u64, u64, u64, u64); 2]| judge(&parts.map(|times| part(zero, times)));
+        let good = run([(0, 100, 100, 0), (0, 100, 98, 2)]).unwrap();
+        assert_eq!(good, Run { seconds: 0.1, amount: 10, cpu: 0.98, slept: 0.0 });
+        assert_eq!(run([(0, 100, 100, 0), (0, 50, 50, 0)]), None, "half the time there was one thread");
+        assert_eq!(run([(0, 100, 100, 0), (0, 100, 60, 40)]), None, "one waited for a CPU");
+        assert_eq!(run([(0, 100, 100, 0), (100, 200, 100, 0)]), None, "one after the other");
+    }
+
+    /// Two threads that took turns under a lock never gave a sample, as each slept while the other had it.
+    #[test]
+    fn a_thread_that_waits_for_another_is_measured_waiting() {
+        let zero = Instant::now();
+        let run = judge(&[part(zero, (0, 100, 60, 5)), part(zero, (0, 100, 50, 0))]).unwrap();
+        assert_eq!(run, Run { seconds: 0.1, amount: 10, cpu: 0.95, slept: 0.5 });
+    }
+
+    #[test]
+    fn time_off_the_cpu_is_a_wait_for_it_unless_the_thread_slept() {
+        let waits = |delayed, sleeps| Some(Waits { delayed: Duration::from_millis(delayed), sleeps });
+        let off = Duration::from_millis(10);
+        assert_eq!(Waits::delayed(waits(1, 5), waits(3, 6), off), Duration::from_millis(2));
+        assert_eq!(Waits::delayed(waits(1, 5), waits(1, 5), off), off, "nobody here had the CPU");
+        assert_eq!(Waits::delayed(None, None, off), off);
+    }
+
+    /// On this system, if it counts: however busy it is, what was slept is not among what was waited for a CPU.
+    #[test]
+    fn sleeping_is_no_wait_for_a_cpu() {
+        let nap = Duration::from_millis(20);
+        let (before, start, cpu) = (Waits::now(), Instant::now(), cpu_time());
+        thread::sleep(nap);
+        let off = start.elapsed().saturating_sub(cpu_time().saturating_sub(cpu));
+        let after = Waits::now();
+        if before.is_some() {
+            let delayed = Waits::delayed(before, after, off);
+            // A tick for the clocks, which are not read at once.
+            assert!(delayed + nap < off + Duration::from_millis(4), "{delayed:?} of {off:?}");
+        }
     }
 
     #[test]
