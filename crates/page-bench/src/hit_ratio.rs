@@ -123,56 +123,26 @@ fn play(trace: &Trace, players: &[(&'static str, Play)], report: &mut Report) ->
     Ok(())
 }
 
-/// Caches of objects that others use. Each may hold as many entries; a miss inserts.
+/// Each may hold as many entries; a miss inserts.
 #[cfg(feature = "rivals")]
 mod rivals {
     use super::{FRAMES, Play};
+    use crate::rivals::{Rival, foyer_in_one, moka, quick_cache};
 
-    fn count(pages: &[u32], mut is_hit: impl FnMut(u32) -> bool) -> usize {
-        pages.iter().filter(|&&page| is_hit(page)).count()
+    fn play<C: Rival<()>>(make: impl Fn(usize) -> C + 'static) -> Play {
+        Box::new(move |pages| {
+            let cache = make(FRAMES as usize);
+            Ok(pages.iter().filter(|&&page| cache.meet(page as usize, || ())).count())
+        })
     }
 
     pub(super) fn players() -> Vec<(&'static str, Play)> {
-        let moka: Play = Box::new(|pages| {
-            let cache = moka::sync::Cache::new(u64::from(FRAMES));
-            Ok(count(pages, |page| {
-                let is_hit = cache.get(&page).is_some();
-                if !is_hit {
-                    cache.insert(page, ());
-                }
-                is_hit
-            }))
-        });
-        let quick: Play = Box::new(|pages| {
-            let cache = quick_cache::sync::Cache::new(FRAMES as usize);
-            Ok(count(pages, |page| {
-                let is_hit = cache.get(&page).is_some();
-                if !is_hit {
-                    cache.insert(page, ());
-                }
-                is_hit
-            }))
-        });
-        // One shard, so that all of its memory is one.
-        let foyer = |config: fn() -> foyer::EvictionConfig| -> Play {
-            Box::new(move |pages| {
-                let cache: foyer::Cache<u32, ()> =
-                    foyer::CacheBuilder::new(FRAMES as usize).with_shards(1).with_eviction_config(config()).build();
-                Ok(count(pages, |page| {
-                    let is_hit = cache.get(&page).is_some();
-                    if !is_hit {
-                        cache.insert(page, ());
-                    }
-                    is_hit
-                }))
-            })
-        };
         vec![
-            ("moka", moka),
-            ("quick_cache", quick),
-            ("foyer", foyer(|| foyer::LruConfig::default().into())),
-            ("foyer lfu", foyer(|| foyer::LfuConfig::default().into())),
-            ("foyer s3-fifo", foyer(|| foyer::S3FifoConfig::default().into())),
+            ("moka", play(moka)),
+            ("quick_cache", play(quick_cache)),
+            ("foyer", play(|entries| foyer_in_one(entries, foyer::LruConfig::default().into()))),
+            ("foyer lfu", play(|entries| foyer_in_one(entries, foyer::LfuConfig::default().into()))),
+            ("foyer s3-fifo", play(|entries| foyer_in_one(entries, foyer::S3FifoConfig::default().into()))),
         ]
     }
 }

@@ -26,6 +26,8 @@ pub mod patch;
 mod question;
 pub mod read;
 mod report;
+#[cfg(feature = "rivals")]
+mod rivals;
 mod runner;
 mod schemes;
 mod traces;

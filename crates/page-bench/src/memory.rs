@@ -79,34 +79,17 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
 #[cfg(feature = "rivals")]
 mod rivals {
     use super::{BUDGET, Kept, PAGE, io, pages, share};
+    use crate::rivals::{Page, Rival, foyer, moka, quick_cache};
 
-    type Bytes = std::sync::Arc<[u8]>;
+    fn full<C: Rival<Page>>(rival: C) -> C {
+        pages().for_each(|page| _ = rival.meet(page, || vec![7; PAGE].into()));
+        rival
+    }
 
     pub(super) fn shares(kept: &mut Kept) -> io::Result<[(&'static str, f64); 3]> {
-        let page = || Bytes::from(vec![7; PAGE]);
-        let moka = share(kept, || {
-            let cache = moka::sync::Cache::<usize, Bytes>::new((BUDGET / PAGE) as u64);
-            pages().for_each(|n| _ = cache.get_with(n, page));
-            Ok(cache)
-        })?;
-        let quick = share(kept, || {
-            let cache = quick_cache::sync::Cache::<usize, Bytes>::new(BUDGET / PAGE);
-            for n in pages() {
-                if cache.get(&n).is_none() {
-                    cache.insert(n, page());
-                }
-            }
-            Ok(cache)
-        })?;
-        let foyer = share(kept, || {
-            let cache: foyer::Cache<usize, Bytes> = foyer::CacheBuilder::new(BUDGET / PAGE).build();
-            for n in pages() {
-                if cache.get(&n).is_none() {
-                    cache.insert(n, page());
-                }
-            }
-            Ok(cache)
-        })?;
+        let moka = share(kept, || Ok(full(moka(BUDGET / PAGE))))?;
+        let quick = share(kept, || Ok(full(quick_cache(BUDGET / PAGE))))?;
+        let foyer = share(kept, || Ok(full(foyer(BUDGET / PAGE))))?;
         Ok([("moka", moka), ("quick_cache", quick), ("foyer", foyer)])
     }
 }

@@ -19,6 +19,8 @@ use crate::copied::Copied;
 use crate::matrix::{Case, Matrix, Subject, one_and_all};
 use crate::question::Ask;
 use crate::report::{Report, Shape, Unit};
+#[cfg(feature = "rivals")]
+use crate::rivals::{self, Page, Rival};
 
 const FILL: &str = "fill";
 const EVICT: &str = "evict";
@@ -170,79 +172,33 @@ impl Pages for BareClock {
     }
 }
 
-/// Caches of objects: a miss inserts a copy in memory of its own.
+/// A cache of objects: a miss inserts a copy in memory of its own.
 #[cfg(feature = "rivals")]
-mod rivals {
-    use super::{Arc, Copied, FRAMES, Pages};
+struct Objects<C>(&'static str, Copied, C);
 
-    fn first(bytes: &[u8]) -> u64 {
-        u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"))
+#[cfg(feature = "rivals")]
+impl<C: Rival<Page>> Pages for Objects<C> {
+    fn name(&self) -> &'static str {
+        self.0
     }
-
-    pub(super) struct Moka(pub(super) Copied, pub(super) moka::sync::Cache<usize, Arc<[u8]>>);
-
-    impl Pages for Moka {
-        fn name(&self) -> &'static str {
-            "moka"
-        }
-        fn first_bytes(&self, page: usize, _: usize) -> u64 {
-            if let Some(bytes) = self.1.get(&page) {
-                return first(&bytes);
-            }
-            let bytes: Arc<[u8]> = self.0.page(page).into();
-            self.1.insert(page, Arc::clone(&bytes));
-            first(&bytes)
-        }
-        fn clear(&self) {
-            self.1.invalidate_all();
-            self.1.run_pending_tasks();
-        }
+    #[inline(never)]
+    fn first_bytes(&self, page: usize, _: usize) -> u64 {
+        let first = |bytes: &Page| u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"));
+        self.2.with(page, first).unwrap_or_else(|| {
+            let bytes = Page::from(self.1.page(page));
+            let read = first(&bytes);
+            self.2.insert(page, bytes);
+            read
+        })
     }
-
-    pub(super) struct Quick(pub(super) Copied, pub(super) quick_cache::sync::Cache<usize, Arc<[u8]>>);
-
-    impl Pages for Quick {
-        fn name(&self) -> &'static str {
-            "quick_cache"
-        }
-        fn first_bytes(&self, page: usize, _: usize) -> u64 {
-            if let Some(bytes) = self.1.get(&page) {
-                return first(&bytes);
-            }
-            let bytes: Arc<[u8]> = self.0.page(page).into();
-            self.1.insert(page, Arc::clone(&bytes));
-            first(&bytes)
-        }
-        fn clear(&self) {
-            self.1.clear();
-        }
+    fn clear(&self) {
+        self.2.clear();
     }
+}
 
-    pub(super) struct Foyer(pub(super) Copied, pub(super) foyer::Cache<usize, Vec<u8>>);
-
-    impl Pages for Foyer {
-        fn name(&self) -> &'static str {
-            "foyer"
-        }
-        fn first_bytes(&self, page: usize, _: usize) -> u64 {
-            if let Some(entry) = self.1.get(&page) {
-                return first(entry.value());
-            }
-            first(self.1.insert(page, self.0.page(page).to_vec()).value())
-        }
-        fn clear(&self) {
-            self.1.clear();
-        }
-    }
-
-    pub(super) fn all() -> (Moka, Quick, Foyer) {
-        let source = || Copied::new(0, 0);
-        (
-            Moka(source(), moka::sync::Cache::new(FRAMES as u64)),
-            Quick(source(), quick_cache::sync::Cache::new(FRAMES)),
-            Foyer(source(), foyer::CacheBuilder::new(FRAMES).build()),
-        )
-    }
+#[cfg(feature = "rivals")]
+fn objects(name: &'static str, rival: impl Rival<Page> + 'static) -> Box<dyn Subject> {
+    Box::new(Used(Objects(name, Copied::new(0, 0), rival), Cursors::new()))
 }
 
 fn matrix(name: &'static str, title: &'static str) -> io::Result<Matrix<'static>> {
@@ -261,10 +217,9 @@ fn matrix(name: &'static str, title: &'static str) -> io::Result<Matrix<'static>
     ];
     #[cfg(feature = "rivals")]
     {
-        let (moka, quick, foyer) = rivals::all();
-        subjects.push(Box::new(Used(moka, Cursors::new())));
-        subjects.push(Box::new(Used(quick, Cursors::new())));
-        subjects.push(Box::new(Used(foyer, Cursors::new())));
+        subjects.push(objects("moka", rivals::moka(FRAMES)));
+        subjects.push(objects("quick_cache", rivals::quick_cache(FRAMES)));
+        subjects.push(objects("foyer", rivals::foyer(FRAMES)));
     }
     Ok(Matrix {
         title,

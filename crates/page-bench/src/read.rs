@@ -15,6 +15,8 @@ use vmap::Map;
 use crate::matrix::{Case, Matrix, Subject, one_and_all};
 use crate::question::Ask;
 use crate::report::{Report, Shape, Unit};
+#[cfg(feature = "rivals")]
+use crate::rivals::{self, Page, Rival};
 use crate::schemes::for_each_scheme;
 
 /// 64 bytes at offset 0, by all threads: the benchmark of the patch.
@@ -123,6 +125,51 @@ impl Subject for Pread {
     }
 }
 
+/// A cache of objects, or a map, that holds all pages: a lookup, and a copy out of what it gives.
+#[cfg(feature = "rivals")]
+struct Objects<C> {
+    name: &'static str,
+    rival: C,
+    len: usize,
+}
+
+#[cfg(feature = "rivals")]
+impl<C: Rival<Page>> Subject for Objects<C> {
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let (mut next, size, operations) = plan(case, thread, self.len);
+        let operations = operations / 4;
+        let mut buf = [0; FRAME_SIZE];
+        for _ in 0..operations {
+            let offset = next();
+            let (page, within) = (offset / FRAME_SIZE, offset % FRAME_SIZE);
+            let read = black_box(&self.rival).with(page, |page| {
+                black_box(&mut buf[..size]).copy_from_slice(&page[within..within + size]);
+            });
+            assert!(read.is_some(), "page {page} is in the cache");
+        }
+        u64::from(operations)
+    }
+}
+
+/// Rivals with all of some bytes in them, and room for as much again: as each divides its room among shards, none is short of it.
+#[cfg(feature = "rivals")]
+fn rivals(bytes: &[u8]) -> io::Result<Vec<Box<dyn Subject>>> {
+    fn one<C: Rival<Page> + 'static>(name: &'static str, rival: C, bytes: &[u8]) -> io::Result<Box<dyn Subject>> {
+        Ok(Box::new(Objects { name, rival: rivals::filled(rival, bytes, FRAME_SIZE)?, len: bytes.len() }))
+    }
+    let entries = (2 * bytes.len() / FRAME_SIZE).max(1024);
+    Ok(vec![
+        one("moka", rivals::moka(entries), bytes)?,
+        one("quick_cache", rivals::quick_cache(entries), bytes)?,
+        one("foyer", rivals::foyer(entries), bytes)?,
+        one("dashmap", dashmap::DashMap::new(), bytes)?,
+    ])
+}
+
 /// Opens a file in a cache that holds it all, and reads it once.
 fn cached<S: Scheme>(path: &Path, len: usize) -> io::Result<File<S>> {
     // Room for what per-CPU lists hold.
@@ -199,6 +246,8 @@ pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
         subjects.push(Box::new(Cached { name, file: cached::<S>(page.path(), 4096)?, only_hot: true }));
     });
     subjects.push(Box::new(Pread(fs::File::open(path)?, len)));
+    #[cfg(feature = "rivals")]
+    subjects.extend(rivals(&bytes.memory)?);
     let cases = [HOT, UNIFORM, PAGES];
     Ok(Matrix {
         title: "Reading bytes again",
