@@ -94,15 +94,14 @@ impl<P: Platform> Index<P> {
 
     /// Makes a leaf, and its chunk. If two do, one of each is dropped: the other's is as good.
     fn make(&self, leaf: usize) -> Result<(), TryReserveError> {
-        let cell = match self.near.get(leaf) {
-            Some(near) => near,
-            None => {
-                let (chunk, leaf) = locate(leaf - self.near.len());
-                if self.chunks[chunk].get().is_none() {
-                    let _ = self.chunks[chunk].set(self.boxed(1 << chunk, Leaf::new)?);
-                }
-                &self.chunks[chunk].get().expect("it was just set, and is never taken")[leaf]
+        let cell = if let Some(near) = self.near.get(leaf) {
+            near
+        } else {
+            let (chunk, leaf) = locate(leaf - self.near.len());
+            if self.chunks[chunk].get().is_none() {
+                let _ = self.chunks[chunk].set(self.boxed(1 << chunk, Leaf::new)?);
             }
+            &self.chunks[chunk].get().expect("it was just set, and is never taken")[leaf]
         };
         let slots = self.boxed(LEAF, Slot::new)?;
         let _ = cell.set(slots.try_into().expect("a leaf has its length"));
