@@ -9,10 +9,10 @@ use std::sync::atomic::{Ordering, fence};
 
 use page_frames::{FRAME_SIZE, FrozenFolio, Slot, UserSpace};
 use page_ref::Scheme;
-use parking_lot::MutexGuard;
 
 use crate::backing::Backing;
 use crate::mapping::{Mapping, page_of};
+use crate::sync::MutexGuard;
 use crate::writeback::change;
 
 impl<S: Scheme> Mapping<S> {
@@ -46,15 +46,18 @@ impl<S: Scheme> Mapping<S> {
         let mut stamp = self.changing.lock();
         let _length = self.length.lock();
         change(writer, &mut stamp, || writer.set_len(new))?;
-        // Relaxed: a hint.
-        self.backed.store(new, Ordering::Relaxed);
         let old = self.len();
         // Release: pairs with Acquire in `len`.
         self.len.store(new, Ordering::Release);
+        if new < old {
+            self.count_cut();
+        }
+        // After the count: a fill that takes it from here that the backing is short must not be believed by its reader.
+        // Release: pairs with Acquire in publish.
+        self.backed.store(new, Ordering::Release);
         if new >= old {
             return Ok(());
         }
-        self.count_cut();
         // SeqCst, Dekker with the fences in fill and write: as in set_len.
         fence(Ordering::SeqCst);
         let first = new / FRAME_SIZE as u64;

@@ -89,10 +89,11 @@ impl<'m, S: Scheme> Run<'m, S> {
         let read = read.min(self.claims.len() * FRAME_SIZE);
         self.mapping.inner.counters.filled_bytes.add(read as u64);
         // After the read: see `buffers`. What the file has; the backing may have less, if the rest was written and is
-        // dirty elsewhere. Relaxed: a hint; if it says too much, the look that follows says so.
+        // dirty elsewhere. If it says too much, the look that follows says so. Acquire: pairs with Release where it becomes
+        // less, after a cut: who gets a short page for a whole one sees that cut counted.
         let from_here = |len: u64| usize::try_from(len.saturating_sub(self.offset())).unwrap_or(usize::MAX);
         let expected = from_here(self.mapping.len());
-        let backed = from_here(self.mapping.backed.load(Ordering::Relaxed));
+        let backed = from_here(self.mapping.backed.load(Ordering::Acquire));
         let mut first = None;
         let mut opened = Vec::with_capacity(self.claims.len());
         for (n, mut claim) in self.claims.into_iter().enumerate() {

@@ -72,10 +72,10 @@ impl<S: Scheme> Mapping<S> {
         if backed > old && !old.is_multiple_of(FRAME_SIZE as u64) && self.dirty.contains(last as u32) {
             return Ok(Err(last));
         }
-        // Relaxed: a hint for fills.
-        self.backed.store(backed, Ordering::Relaxed);
         let new = backed.max(unwritten.min(old));
         self.set_len(new);
+        // After the cut, if it is one: see resize. Release: pairs with Acquire in publish.
+        self.backed.store(backed, Ordering::Release);
         // Somebody may have begun to write before the cut, to a page behind it, and not have finished before the look.
         let unwritten = self.dirty.end();
         if unwritten > new && new < old {
