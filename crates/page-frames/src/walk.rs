@@ -7,6 +7,7 @@ use core::fmt;
 
 use page_ref::{CHECKS, Refused, Snapshot};
 
+use crate::blocks::State;
 use crate::folio::FolioRef;
 use crate::ids::{MAX_ORDER, Order, Pfn};
 use crate::memmap::{Kind, Shape};
@@ -25,7 +26,7 @@ pub enum Refusal {
     Tail,
     /// It is offline, or no frame of this zone.
     Offline,
-    /// The get succeeded, but the frame was no longer what it had been; the reference was put back.
+    /// It became something else meanwhile: it was cut, freed, allocated anew. Nothing is held.
     Moved,
     /// Its count is saturated; it is leaked.
     Saturated,
@@ -74,7 +75,7 @@ impl<P: Platform> Zone<P> {
     /// Takes a reference on the folio that this frame belongs to, head or tail.
     pub fn try_get_head(&'static self, pfn: Pfn) -> Result<FolioRef<P>, Refusal> {
         let index = self.index(pfn).ok_or(Refusal::Offline)?;
-        let (head, shape) = self.head_of(index).ok_or(Refusal::Offline)?;
+        let (head, shape) = self.head_of(index).ok_or_else(|| self.why_headless(index))?;
         if shape.kind.is_free() {
             return Err(Refusal::Free);
         }
@@ -118,10 +119,16 @@ impl<P: Platform> Zone<P> {
             return Refusal::Frozen;
         }
         match self.head_of(index) {
-            None => Refusal::Offline,
+            None => self.why_headless(index),
             Some((_, shape)) if shape.kind.is_free() => Refusal::Free,
             Some(_) => Refusal::Tail,
         }
+    }
+
+    /// Names the reason why no head was found.
+    #[cold]
+    fn why_headless(&self, index: u32) -> Refusal {
+        if self.blocks.of(index).state() == State::Offline { Refusal::Offline } else { Refusal::Moved }
     }
 
     /// The head of the block around a frame: the nearest aligned candidate that says it reaches this far.
