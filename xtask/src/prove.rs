@@ -9,6 +9,9 @@ use crate::table;
 
 const NO_SPIN: &str = "spin and gcc are missing, and 'apt-get install spin gcc' failed";
 
+/// shuttle's tests of the frames and the cache.
+pub(crate) const SHUTTLE: &str = "test --release -p page-frames -p page-cache --test shuttle";
+
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let known = ["--all", "--save", "--table"];
     if let [option, name] = arguments
@@ -38,6 +41,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let mut prove = cargo("test --release -p page-ref --test loom");
     prove.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
     step::run("every interleaving of the word, by loom", &mut prove)?;
+    let mut larger = cargo(SHUTTLE);
+    larger.env("RUSTFLAGS", "--cfg shuttle").env("CARGO_TARGET_DIR", target_dir().join("shuttle"));
+    if has("--all") {
+        larger.env("DEEP", "1");
+    }
+    step::run("larger schedules of the frames and the cache, by shuttle", &mut larger)?;
     miri(if has("--all") { 64 } else { 8 })?;
     if has("--all") { crate::tsan::run(&[]) } else { Ok(()) }
 }

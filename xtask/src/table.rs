@@ -47,6 +47,11 @@ fn command_of(cell: &str) -> Option<String> {
     Some(match kind {
         "model" => format!("cargo x prove --model '{}'", name(0)?),
         "loom" => format!("RUSTFLAGS='--cfg loom' cargo test --release -p page-ref --test loom {}", name(0)?),
+        "shuttle" => format!(
+            "RUSTFLAGS='--cfg shuttle' cargo test --release -p {} --test shuttle {}",
+            package_of(name(0)?)?,
+            name(0)?
+        ),
         "Miri" => format!(
             "MIRIFLAGS='-Zmiri-ignore-leaks -Zmiri-disable-isolation -Zmiri-many-seeds=0..8' \
              rustup run nightly cargo miri test -p page-frames --test {}",
@@ -63,12 +68,15 @@ fn command_of(cell: &str) -> Option<String> {
 
 /// A test by its name: the package that has it is found in the tree.
 fn test(name: &str) -> Option<String> {
+    Some(format!("cargo test -p {} {name}", package_of(name)?))
+}
+
+fn package_of(test: &str) -> Option<String> {
     let mut files = Vec::new();
     collect(&root().join("crates"), &mut files);
-    let declared = format!("fn {name}(");
+    let declared = format!("fn {test}(");
     let file = files.iter().find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(&declared)))?;
-    let package = file.strip_prefix(root().join("crates")).ok()?.iter().next()?.to_str()?.to_owned();
-    Some(format!("cargo test -p {package} {name}"))
+    Some(file.strip_prefix(root().join("crates")).ok()?.iter().next()?.to_str()?.to_owned())
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -86,6 +94,7 @@ fn passes(command: &str) -> bool {
     // As a user types it, but for where it builds: flags of its own must not undo the others' builds.
     let folder = match command {
         _ if command.contains("--cfg loom") => target_dir().join("loom"),
+        _ if command.contains("--cfg shuttle") => target_dir().join("shuttle"),
         _ if command.contains(" miri ") => target_dir().join("miri"),
         _ => target_dir(),
     };

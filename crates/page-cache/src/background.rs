@@ -73,7 +73,8 @@ impl<S: Scheme> Background<S> {
         queue.waiting.push_back(run);
         if queue.idle >= queue.waiting.len() {
             self.shared.work.notify_one();
-        } else if queue.threads < MOST_THREADS {
+        // shuttle plays none of ours: then readers fill their runs themselves.
+        } else if queue.threads < MOST_THREADS && !cfg!(shuttle) {
             let shared = Arc::clone(&self.shared);
             let spawned = thread::Builder::new().name("folio-fill".to_owned()).spawn(move || shared.serve());
             // If the system gives no thread, readers take their runs out of the queue themselves.

@@ -12,7 +12,6 @@ use page_frames::{
     Order, Pfn, UserSpace, Zone, migrate,
 };
 use page_ref::{DefaultScheme, Scheme};
-use parking_lot::Mutex;
 
 use crate::background::Background;
 use crate::backing::{Backing, LocalFile};
@@ -24,6 +23,7 @@ use crate::mapping::Mapping;
 use crate::reclaim::{HotCold, Policy};
 use crate::registry::Registry;
 use crate::stats::{CacheStats, Counters};
+use crate::sync::Mutex;
 
 /// What a folio of the cache is. Its private note: mapping in the high half, page in the low one.
 pub(crate) const CACHED: Kind = Kind::owner(0);

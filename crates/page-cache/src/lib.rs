@@ -82,6 +82,7 @@ mod registry;
 mod resize;
 mod run;
 mod stats;
+mod sync;
 mod truncate;
 mod write;
 mod writeback;

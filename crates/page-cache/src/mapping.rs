@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 
 use page_frames::{FRAME_SIZE, UserSpace, Zone};
 use page_ref::Scheme;
-use parking_lot::Mutex;
 
 use crate::backing::{Backing, Identity, Version};
 use crate::cache::Inner;
@@ -14,6 +13,7 @@ use crate::dirty::Dirty;
 use crate::errors::Errors;
 use crate::index::Index;
 use crate::readahead::Readahead;
+use crate::sync::{Length, Mutex};
 
 /// The pages of one backing in one cache.
 ///
@@ -33,11 +33,11 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) zone: &'static Zone<UserSpace<S>>,
     /// The file's length as far as it was looked at. **Invariant:** no page that begins at or past it stays in
     /// the index, and what is cached of the page it lies in ends there with zeroes, or reaches past it.
-    pub(crate) len: AtomicU64,
+    pub(crate) len: Length,
     /// Counts how often the length was cut. A reader whose look at the length and lookup of the page have the
     /// same count around them saw a page that was not read again after a cut, with zeroes where its length
     /// had bytes.
-    pub(crate) cuts: AtomicU64,
+    pub(crate) cuts: Length,
     pub(crate) id: u32,
     identity: Identity,
     pub(crate) backing: Arc<dyn Backing>,
@@ -67,8 +67,8 @@ impl<S: Scheme> Mapping<S> {
         let (mapping, shared) = inner.registry.get_or_insert(identity, |id| Self {
             index: Index::new(version.len),
             zone: inner.zone(),
-            len: AtomicU64::new(version.len),
-            cuts: AtomicU64::new(0),
+            len: Length::new(version.len),
+            cuts: Length::new(0),
             id,
             identity,
             backing,

@@ -20,10 +20,10 @@ use std::sync::atomic::{Ordering, fence};
 
 use page_frames::{FRAME_SIZE, FrozenFolio, Slot, UserSpace};
 use page_ref::Scheme;
-use parking_lot::MutexGuard;
 
 use crate::cache::CACHED;
 use crate::mapping::{Mapping, page_of};
+use crate::sync::MutexGuard;
 
 /// What goes into one page.
 struct Part<'b> {

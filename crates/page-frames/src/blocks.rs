@@ -10,13 +10,14 @@
 //! emptied, for whatever purpose (`evacuate.rs`).
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use core::sync::atomic::Ordering;
 
 use page_ref::CHECKS;
 
 use crate::ids::{BLOCK_ORDER, Order};
 use crate::memmap::MemmapMemory;
 use crate::mobility::Mobility;
+use crate::sync::{AtomicU8, AtomicU16};
 
 /// Where a block stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

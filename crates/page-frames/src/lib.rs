@@ -47,6 +47,9 @@ mod racy_copy;
 mod refs;
 mod slot;
 mod stats;
+#[cfg(all(shuttle, feature = "arena"))]
+mod stepped_space;
+mod sync;
 mod trace;
 mod uncounted;
 #[cfg(feature = "arena")]
@@ -71,6 +74,8 @@ pub use platform::{KindOps, Platform};
 pub use refs::{FolioRefs, put_all};
 pub use slot::{Claim, FrozenClaim, Lookup, Slot};
 pub use stats::{ZoneCounters, ZoneStats};
+#[cfg(all(shuttle, feature = "arena"))]
+pub use stepped_space::SteppedLock;
 pub use trace::Event;
 pub use uncounted::DirectMap;
 #[cfg(feature = "arena")]

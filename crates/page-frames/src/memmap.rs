@@ -16,11 +16,12 @@
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8 as Mark, Ordering};
 
 use page_ref::{CHECKS, PageRef, Scheme};
 
 use crate::ids::Order;
+use crate::sync::{AtomicU8, AtomicU16, AtomicU64};
 
 /// What a block is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -174,7 +175,7 @@ pub(crate) struct Memmap<S: Scheme> {
     /// zeroes at any moment: a value like any other.
     descriptors: NonNull<Descriptor<S>>,
     /// **Invariant:** points to `frames` bytes, in the same way.
-    marks: NonNull<AtomicU8>,
+    marks: NonNull<Mark>,
     frames: u32,
 }
 
@@ -190,7 +191,7 @@ impl<S: Scheme> Memmap<S> {
 
     fn layout_and_marks(frames: u32) -> (Layout, usize) {
         let array = Layout::array::<Descriptor<S>>(frames as usize);
-        let marks = Layout::array::<AtomicU8>(frames as usize);
+        let marks = Layout::array::<Mark>(frames as usize);
         let both = array.and_then(|array| array.extend(marks?));
         both.expect("2^32 descriptors and marks fit an address space")
     }
@@ -203,7 +204,7 @@ impl<S: Scheme> Memmap<S> {
         let descriptors = memory.cast::<Descriptor<S>>();
         let (_, offset) = Self::layout_and_marks(frames);
         // SAFETY: within the layout, by its construction.
-        let marks = unsafe { memory.add(offset) }.cast::<AtomicU8>();
+        let marks = unsafe { memory.add(offset) }.cast::<Mark>();
         if holds == MemmapMemory::Garbage {
             // SAFETY: in bounds, nobody else's; any byte is an atomic one.
             unsafe { marks.write_bytes(0, frames as usize) };
@@ -249,7 +250,7 @@ impl<S: Scheme> Memmap<S> {
         unsafe { descriptor.as_ref() }
     }
     #[inline(always)]
-    fn mark(&self, index: u32) -> &AtomicU8 {
+    fn mark(&self, index: u32) -> &Mark {
         assert!(!CHECKS || index < self.frames, "the mark of frame {index} of a memmap of {}", self.frames);
         // SAFETY: in bounds, as in `get`.
         let mark = unsafe { self.marks.add(index as usize) };

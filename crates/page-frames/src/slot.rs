@@ -30,13 +30,14 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::{self, ManuallyDrop};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use page_ref::Refused;
 
 use crate::folio::{FolioRef, FrozenFolio};
 use crate::ids::Pfn;
 use crate::platform::Platform;
+use crate::sync::AtomicU64;
 use crate::trace::Event;
 use crate::zone::Zone;
 

@@ -21,13 +21,27 @@ std::thread_local! {
 
 impl<S: Scheme> Platform for UserSpace<S> {
     type Scheme = S;
+    #[cfg(not(shuttle))]
     type Lock = parking_lot::RawMutex;
+    #[cfg(shuttle)]
+    type Lock = crate::SteppedLock;
 
     fn cpu() -> usize {
         // A thread keeps its list wherever it runs: cheaper than asking, and as good a hint.
         THREAD.try_with(|&n| n).unwrap_or(0)
     }
 
+    #[cfg(shuttle)]
+    fn wait(key: usize, still: &dyn Fn() -> bool) {
+        page_ref::stepped::wait(key, still);
+    }
+
+    #[cfg(shuttle)]
+    fn wake_all(key: usize) {
+        page_ref::stepped::wake_all(key);
+    }
+
+    #[cfg(not(shuttle))]
     fn wait(key: usize, still: &dyn Fn() -> bool) {
         let token = parking_lot_core::DEFAULT_PARK_TOKEN;
         // SAFETY: `still` loads an atomic: it neither panics nor calls into parking_lot. The other two
@@ -37,6 +51,7 @@ impl<S: Scheme> Platform for UserSpace<S> {
         }
     }
 
+    #[cfg(not(shuttle))]
     fn wake_all(key: usize) {
         // SAFETY: the key is an address that only this crate parks on.
         unsafe {

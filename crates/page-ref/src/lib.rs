@@ -38,12 +38,16 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-#[cfg(test)]
+#[cfg(any(test, shuttle))]
 extern crate std;
 
+#[cfg(shuttle)]
+pub mod explore;
 mod page_ref;
 pub mod schemes;
 mod snapshot;
+#[cfg(shuttle)]
+pub mod stepped;
 mod sync;
 
 pub use page_ref::{Busy, Dying, Frozen, PageRef, Refused};

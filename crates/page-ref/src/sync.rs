@@ -1,9 +1,14 @@
-//! The switch between the processor's atomics and loom's, and the two widths behind one trait.
+//! The switch between the processor's atomics, loom's, and those that step for shuttle; and the two widths behind one trait.
 
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use core::sync::atomic::{Ordering, fence};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+#[cfg(shuttle)]
+pub(crate) use crate::stepped::{AtomicU32, AtomicU64};
 
 /// An atomic word of 32 or 64 bits, its value widened to 64.
 pub trait Word: Send + Sync + 'static {

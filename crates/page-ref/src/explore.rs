@@ -1,0 +1,159 @@
+//! For shuttle: which schedules are played. Depth first, all of them up to a number of preemptions; or some, by chance.
+//!
+//! A *preemption* takes the turn from a thread that could go on. Switches where a thread ends or sleeps are free, and all of them
+//! are tried. Most bugs need one or two preemptions; with no bound the number of schedules grows with the factorial of
+//! the steps.
+
+use std::boxed::Box;
+use std::format;
+use std::println;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::vec::Vec;
+
+use shuttle::scheduler::{PctScheduler, Schedule, Scheduler, Task, TaskId};
+use shuttle::{Config, Runner};
+
+use crate::stepped::arm;
+
+/// Which schedules.
+#[derive(Clone, Copy, Debug)]
+pub enum Search {
+    /// Depth first: all with at most so many preemptions.
+    Preemptions(usize),
+    /// Probabilistic concurrency testing: priorities by chance, with `depth` - 1 changes of them.
+    Pct {
+        /// How deep a bug may lie.
+        depth: usize,
+        /// How many schedules.
+        executions: usize,
+        /// Of the random numbers.
+        seed: u64,
+    },
+}
+
+/// Depth first, with one more preemption where the environment says `DEEP`.
+pub fn deeper(preemptions: usize) -> Search {
+    Search::Preemptions(preemptions + usize::from(std::env::var_os("DEEP").is_some()))
+}
+
+/// A search that takes longer than this many executions is not for a test.
+const MOST: usize = 5_000_000;
+
+/// Plays `case` once for each schedule, and prints how many there were. How many.
+///
+/// # Panics
+///
+/// When one of them does, or all its threads sleep; when a depth-first search is not at its end after five million.
+pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'static) -> usize {
+    let mut config = Config::new();
+    config.stack_size = 1 << 18;
+    config.silence_warnings = true;
+    let case = move || {
+        // An execution before this one may have ended in a panic.
+        arm(false);
+        case();
+    };
+    let started = std::time::Instant::now();
+    let left = Arc::new(AtomicUsize::new(0));
+    let executions = match search {
+        Search::Preemptions(most) => {
+            let scheduler =
+                DepthFirst { most, path: Vec::new(), at: 0, used: 0, left: Arc::clone(&left), executions: 0 };
+            Runner::new(scheduler, config).run(case)
+        }
+        Search::Pct { depth, executions, seed } => {
+            Runner::new(PctScheduler::new_from_seed(seed, depth, executions), config).run(case)
+        }
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{name}: {executions} executions, {search:?}, {seconds:.1} s");
+    assert_eq!(left.load(Ordering::Relaxed), 0, "{name}: not at its end after {executions} executions");
+    executions
+}
+
+/// Runs the threads of a case, stepping, and waits for all.
+///
+/// # Panics
+///
+/// When one of them does.
+pub fn race(threads: Vec<Box<dyn FnOnce() + Send>>) {
+    let threads: Vec<_> = threads.into_iter().map(|thread| shuttle::thread::spawn(thread)).collect();
+    arm(true);
+    for thread in threads {
+        thread.join().expect("a thread of the case");
+    }
+    arm(false);
+}
+
+/// All schedules, the same decisions first and another one last.
+struct DepthFirst {
+    /// Preemptions at the most.
+    most: usize,
+    /// Where there was a choice: among whom, and who was taken.
+    path: Vec<(Vec<TaskId>, usize)>,
+    at: usize,
+    used: usize,
+    executions: usize,
+    /// 1: it was stopped before its end.
+    left: Arc<AtomicUsize>,
+}
+
+impl core::fmt::Debug for DepthFirst {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "depth first, {} preemptions", self.most)
+    }
+}
+
+impl Scheduler for DepthFirst {
+    fn new_execution(&mut self) -> Option<Schedule> {
+        if self.executions > 0 {
+            while self.path.last().is_some_and(|(among, taken)| taken + 1 == among.len()) {
+                self.path.pop();
+            }
+            self.path.last_mut()?.1 += 1;
+        }
+        if self.executions == MOST {
+            self.left.store(1, Ordering::Relaxed);
+            return None;
+        }
+        self.executions += 1;
+        (self.at, self.used) = (0, 0);
+        Some(Schedule::new(0))
+    }
+
+    fn next_task(&mut self, runnable: &[&Task], current: Option<TaskId>, is_yielding: bool) -> Option<TaskId> {
+        // The first one only starts and awaits the others: when it can go on, nothing is lost by letting it.
+        let first = TaskId::from(0);
+        if runnable.iter().any(|task| task.id() == first) {
+            return Some(first);
+        }
+        let mut among: Vec<_> = runnable.iter().map(|task| task.id()).collect();
+        let goes_on = current.filter(|current| !is_yielding && among.contains(current));
+        if let Some(current) = goes_on {
+            among.retain(|&task| task != current);
+            among.insert(0, current);
+            if self.used == self.most {
+                among.truncate(1);
+            }
+        }
+        if among.len() == 1 {
+            return Some(among[0]);
+        }
+        if self.at == self.path.len() {
+            self.path.push((among, 0));
+        } else {
+            let before = &self.path[self.at].0;
+            assert!(*before == among, "{}", format!("an execution went another way: {before:?}, then {among:?}"));
+        }
+        let (among, taken) = &self.path[self.at];
+        let taken = among[*taken];
+        self.at += 1;
+        self.used += usize::from(goes_on.is_some_and(|current| current != taken));
+        Some(taken)
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        unreachable!("no case draws lots")
+    }
+}
