@@ -6,18 +6,20 @@
 mod common;
 
 use std::fs;
+use std::io::{ErrorKind, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::{assert_nothing_leaked, file_of};
-use page_cache::{Backing, Cache, File, LocalFile, Memory, PageHandle};
+use page_cache::{Backing, Cache, File, LocalFile, Memory, PageHandle, RangeHandle};
 use page_frames::Pfn;
 
 const BUDGET: usize = 4 << 20;
 /// The file is up to so long: twice the budget.
 const LONGEST: usize = 8 << 20;
 const HANDLES: usize = 40;
+const RANGES: usize = 4;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
@@ -70,6 +72,7 @@ struct Run {
     files: Vec<File>,
     model: Vec<u8>,
     held: Vec<(PageHandle, Vec<u8>)>,
+    ranges: Vec<(RangeHandle, Vec<u8>)>,
     step: u64,
 }
 
@@ -78,7 +81,7 @@ impl Run {
         let cache = Cache::new(BUDGET).unwrap();
         let files = vec![cache.open_backing(plain.backing()).unwrap()];
         let random = fastrand::Rng::with_seed(seed);
-        Self { random, cache, plain, files, model: Vec::new(), held: Vec::new(), step: 0 }
+        Self { random, cache, plain, files, model: Vec::new(), held: Vec::new(), ranges: Vec::new(), step: 0 }
     }
 
     /// Mostly small, often at a border of a page, sometimes large.
@@ -135,7 +138,8 @@ impl Run {
                 let end = self.model.len().min(offset + len);
                 self.model.get_mut(offset..end).into_iter().flatten().for_each(|byte| *byte = 0);
             }
-            770..=869 => self.hold(&file, offset),
+            770..=859 => self.hold(&file, offset),
+            860..=869 => self.hold_range(&file, offset, len),
             870..=889 => drop(self.cache.reclaim(len % 300)),
             890..=919 => {
                 let all = self.cache.zone().pfns();
@@ -182,18 +186,50 @@ impl Run {
                     self.files.push(self.cache.open_backing(self.plain.backing()).unwrap());
                 }
             }
+            970..=971 => {
+                // What is held may stand in the way.
+                let budget = self.random.usize(1..=2) * (BUDGET / 2);
+                let done = self.cache.set_budget_bytes(budget).map_err(|error| error.kind());
+                assert!(matches!(done, Ok(()) | Err(ErrorKind::ResourceBusy)), "{done:?}");
+            }
             _ => assert_eq!(file.len(), self.model.len() as u64),
         }
     }
 
+    fn expected(&self, offset: usize, len: usize) -> &[u8] {
+        self.model.get(offset..self.model.len().min(offset + len)).unwrap_or_default()
+    }
+
     fn read(&mut self, file: &File, offset: usize, len: usize) {
+        let at = offset as u64;
         let mut buf = vec![0; len];
-        let n = file.read_at(offset as u64, &mut buf).unwrap();
-        let expected = self.model.get(offset..self.model.len().min(offset + len)).unwrap_or_default();
+        let n = match self.random.u8(..8) {
+            0 => {
+                let (first, rest) = buf.split_at_mut(self.random.usize(..=len));
+                file.read_vectored_at(at, &mut [IoSliceMut::new(first), IoSliceMut::new(rest)]).unwrap()
+            }
+            1 => {
+                buf = file.bytes(at, len).unwrap().to_vec();
+                buf.len()
+            }
+            _ => file.read_at(at, &mut buf).unwrap(),
+        };
+        let expected = self.expected(offset, len);
         assert_eq!(n, expected.len(), "at {offset} of {}", self.model.len());
         if let Some(at) = buf.iter().zip(expected).position(|(got, expected)| got != expected) {
             panic!("byte {}: {} instead of {}", offset + at, buf[at], expected[at]);
         }
+    }
+
+    fn hold_range(&mut self, file: &File, offset: usize, len: usize) {
+        if self.ranges.len() == RANGES {
+            let (range, showed) = self.ranges.swap_remove(self.random.usize(..RANGES));
+            assert!(range.chunks().flatten().eq(&showed), "a range changed: {range:?}");
+        }
+        let range = file.range(offset as u64, len).unwrap();
+        let expected = self.expected(offset, len);
+        assert!(range.chunks().flatten().eq(expected), "at {offset}: {range:?}");
+        self.ranges.push((range, expected.to_vec()));
     }
 
     fn hold(&mut self, file: &File, offset: usize) {
@@ -217,6 +253,9 @@ impl Run {
     fn finish(mut self) {
         for (handle, showed) in &self.held {
             assert!(**handle == **showed, "a handle changed: {handle:?}");
+        }
+        for (range, showed) in self.ranges.drain(..) {
+            assert!(range.chunks().flatten().eq(&showed), "a range changed: {range:?}");
         }
         let file = self.files[0].clone();
         self.files.clear();
