@@ -90,7 +90,7 @@ impl<S: Scheme> Mapping<S> {
     /// where there are bytes now, leaves before the new length is there, which the second look sees. Of one that is cut and grows
     /// again, a page that was read again was opened after the shorter length, which a look after the first sees.
     #[inline(always)]
-    fn read_uncounted(&self, offset: u64, buf: &mut [u8]) -> bool {
+    pub(crate) fn read_uncounted(&self, offset: u64, buf: &mut [u8]) -> bool {
         let within = offset as usize % FRAME_SIZE;
         if buf.len() > FRAME_SIZE - within {
             return false;

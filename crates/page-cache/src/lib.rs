@@ -63,10 +63,12 @@ mod cache;
 mod dirty;
 mod errors;
 mod evict;
+mod fetch;
 mod file;
 mod file_write;
 mod fill;
 mod flusher;
+mod futures;
 mod handle;
 mod index;
 mod limits;
@@ -82,6 +84,7 @@ mod registry;
 mod resize;
 mod run;
 mod stats;
+mod stream;
 mod sync;
 mod truncate;
 mod write;
@@ -94,6 +97,7 @@ pub use handle::PageHandle;
 pub use many::Read;
 pub use range::RangeHandle;
 pub use stats::CacheStats;
+pub use stream::ByteStream;
 
 /// The README's example is a test as well.
 #[cfg(doctest)]

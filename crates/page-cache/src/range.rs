@@ -18,8 +18,9 @@ use bytes::{Buf, Bytes};
 use page_frames::{Adjacent, FRAME_SIZE, FolioRef, UserSpace};
 use page_ref::{DefaultScheme, Scheme};
 
+use crate::fetch::Found;
 use crate::file::{File, check_offset, pages_of};
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, page_of};
 
 /// Bytes of a range of a file, as each of its pages was when the handle was made, without a copy: what
 /// [`PageHandle`](crate::PageHandle) is for one page. They never change under it.
@@ -65,7 +66,7 @@ impl<S: Scheme> RangeHandle<S> {
             let begins = mem::take(&mut start);
             let ends = piece.as_slice().len().min(begins + left);
             left -= ends - begins;
-            Bytes::from_owner(Piece(piece)).slice(begins..ends)
+            bytes_of(piece, begins..ends)
         })
     }
 }
@@ -124,7 +125,9 @@ impl<S: Scheme> File<S> {
     /// As [`read_at`](Self::read_at), for any page of the range: nothing is held then. `OutOfMemory` as well when the range is
     /// longer than what the cache has left to pin.
     pub fn range(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
-        self.mapping.range(offset, len)
+        let mut pieces = self.mapping.begin_range(offset, len);
+        self.mapping.for_each_page(offset, len, |folio, range| pieces.push(folio, range))?;
+        Ok(pieces.finish())
     }
 
     /// Up to `len` bytes from `offset` on, in one piece. They keep their pages where these lie one behind the other in memory, as a
@@ -134,7 +137,9 @@ impl<S: Scheme> File<S> {
     ///
     /// As [`range`](Self::range).
     pub fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        self.mapping.bytes(offset, len)
+        let mut piece = self.mapping.begin_bytes(offset, len);
+        self.mapping.for_each_page(offset, len, |folio, range| piece.push(folio, range))?;
+        Ok(piece.finish())
     }
 
     /// Reads into the buffers, one after the other, as if they were one: what is missing is read by few requests. How many bytes, as
@@ -179,23 +184,41 @@ impl<S: Scheme> Mapping<S> {
         check_offset(offset)?;
         let mut done = 0;
         while done < len {
-            let at = offset + done as u64;
-            match self.find_with_end(at, len - done)? {
+            let Some((folio, range)) = self.next_page(offset + done as u64, len - done)? else { break };
+            done += range.len();
+            each(folio, range);
+        }
+        Ok(())
+    }
+
+    /// The page around an offset, and which of its bytes are among the `wanted` from there on. `None`: the file ends before it.
+    pub(crate) fn next_page(&self, offset: u64, wanted: usize) -> io::Result<Found<S>> {
+        loop {
+            match self.find_with_end(offset, wanted)? {
                 Some((folio, end)) => {
-                    let begins = at as usize % FRAME_SIZE;
-                    let n = (len - done).min(end - begins);
+                    let range = within(offset, wanted, end);
                     // Cut short by the end of the file: it may have grown.
-                    if done + n < len && end < FRAME_SIZE && self.refresh_len()? > at + n as u64 {
-                        continue;
+                    if !is_short(&range, wanted, end) || self.refresh_len()? <= offset + range.len() as u64 {
+                        return Ok(Some((folio, range)));
                     }
-                    each(folio, begins..begins + n);
-                    done += n;
                 }
-                None if self.refresh_len()? <= at => break,
+                None if self.refresh_len()? <= offset => return Ok(None),
                 None => {}
             }
         }
-        Ok(())
+    }
+
+    /// The same, without waiting for anything. `None`: it can not be said at once.
+    pub(crate) fn next_page_at_once(&self, offset: u64, wanted: usize) -> Found<S> {
+        // As in read_uncounted.
+        let cuts = self.cuts();
+        let end = self.len().checked_sub(offset - offset % FRAME_SIZE as u64)?.min(FRAME_SIZE as u64) as usize;
+        let range = within(offset, wanted, end);
+        if range.is_empty() || is_short(&range, wanted, end) {
+            return None;
+        }
+        let folio = self.find(page_of(offset).ok()?)?;
+        (cuts == self.cuts()).then_some((folio, range))
     }
 
     /// Bytes that a range may have: no more than there are of the file, or than can be held.
@@ -204,51 +227,94 @@ impl<S: Scheme> Mapping<S> {
         len.min(in_file).min(self.inner.budget_bytes())
     }
 
-    fn range(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
-        let mut pieces: Vec<Adjacent<UserSpace<S>>> =
-            Vec::with_capacity(pages_of(offset, self.most_bytes(offset, len)) as usize);
-        let (mut start, mut held) = (0, 0);
-        self.for_each_page(offset, len, |folio, range| {
-            if held == 0 {
-                start = range.start;
-            }
-            held += range.len();
-            let apart = match pieces.last_mut() {
-                Some(last) => last.join(folio).err(),
-                None => Some(folio),
-            };
-            pieces.extend(apart.map(Adjacent::from));
-        })?;
-        Ok(RangeHandle { pieces: pieces.into_iter(), start, len: held })
+    /// For the pages of a range.
+    pub(crate) fn begin_range(&self, offset: u64, len: usize) -> Pieces<S> {
+        let pages = pages_of(offset, self.most_bytes(offset, len)) as usize;
+        Pieces { held: Vec::with_capacity(pages), start: 0, len: 0 }
     }
 
-    fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let mut piece: Option<Adjacent<UserSpace<S>>> = None;
-        let (mut start, mut held) = (0, 0);
-        // Of pages that lie apart, all bytes so far.
-        let mut copy: Vec<u8> = Vec::new();
-        self.for_each_page(offset, len, |folio, range| {
-            let apart = match (&mut piece, held) {
-                (Some(piece), _) => piece.join(folio).err(),
-                (None, 0) => {
-                    start = range.start;
-                    piece = Some(Adjacent::from(folio));
-                    None
-                }
-                (None, _) => Some(folio),
-            };
-            if let Some(folio) = apart {
-                if let Some(piece) = piece.take() {
-                    copy.reserve_exact(self.most_bytes(offset, len));
-                    copy.extend_from_slice(&piece.as_slice()[start..start + held]);
-                }
-                copy.extend_from_slice(&folio.first_frame()[range.clone()]);
+    /// For the bytes of a range.
+    pub(crate) fn begin_bytes(&self, offset: u64, len: usize) -> OnePiece<S> {
+        OnePiece { held: None, start: 0, len: 0, copy: Vec::new(), most: self.most_bytes(offset, len) }
+    }
+}
+
+/// A range that is being put together.
+pub(crate) struct Pieces<S: Scheme> {
+    held: Vec<Adjacent<UserSpace<S>>>,
+    start: usize,
+    len: usize,
+}
+
+impl<S: Scheme> Pieces<S> {
+    pub(crate) fn push(&mut self, folio: FolioRef<UserSpace<S>>, range: Range<usize>) {
+        if self.len == 0 {
+            self.start = range.start;
+        }
+        self.len += range.len();
+        let apart = match self.held.last_mut() {
+            Some(last) => last.join(folio).err(),
+            None => Some(folio),
+        };
+        self.held.extend(apart.map(Adjacent::from));
+    }
+
+    pub(crate) fn finish(self) -> RangeHandle<S> {
+        RangeHandle { pieces: self.held.into_iter(), start: self.start, len: self.len }
+    }
+}
+
+/// Bytes that are being put together: held as long as they are one piece, then copied.
+pub(crate) struct OnePiece<S: Scheme> {
+    held: Option<Adjacent<UserSpace<S>>>,
+    start: usize,
+    len: usize,
+    /// Of pages that lie apart, all bytes so far.
+    copy: Vec<u8>,
+    most: usize,
+}
+
+impl<S: Scheme> OnePiece<S> {
+    pub(crate) fn push(&mut self, folio: FolioRef<UserSpace<S>>, range: Range<usize>) {
+        let apart = match &mut self.held {
+            Some(held) => held.join(folio).err(),
+            None if self.len == 0 => {
+                self.start = range.start;
+                self.held = Some(Adjacent::from(folio));
+                None
             }
-            held += range.len();
-        })?;
-        match piece {
-            Some(piece) => Ok(Bytes::from_owner(Piece(piece)).slice(start..start + held)),
-            None => Ok(copy.into()),
+            None => Some(folio),
+        };
+        if let Some(folio) = apart {
+            if let Some(held) = self.held.take() {
+                self.copy.reserve_exact(self.most);
+                self.copy.extend_from_slice(&held.as_slice()[self.start..self.start + self.len]);
+            }
+            self.copy.extend_from_slice(&folio.first_frame()[range.clone()]);
+        }
+        self.len += range.len();
+    }
+
+    pub(crate) fn finish(self) -> Bytes {
+        match self.held {
+            Some(held) => bytes_of(held, self.start..self.start + self.len),
+            None => self.copy.into(),
         }
     }
+}
+
+/// Some bytes of folios that are neighbours, which they keep.
+pub(crate) fn bytes_of<S: Scheme>(folios: Adjacent<UserSpace<S>>, range: Range<usize>) -> Bytes {
+    Bytes::from_owner(Piece(folios)).slice(range)
+}
+
+/// The bytes of the page around an offset that are among the `wanted` from there on, when the file's bytes in it end at `end`.
+fn within(offset: u64, wanted: usize, end: usize) -> Range<usize> {
+    let begins = offset as usize % FRAME_SIZE;
+    begins..end.max(begins).min(begins.saturating_add(wanted))
+}
+
+/// Whether the end of the file is why there are fewer than are wanted.
+fn is_short(range: &Range<usize>, wanted: usize, end: usize) -> bool {
+    range.len() < wanted && end < FRAME_SIZE
 }

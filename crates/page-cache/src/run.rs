@@ -15,6 +15,7 @@ use std::sync::atomic::{Ordering, fence};
 use page_frames::{FRAME_SIZE, FolioRef, FrozenClaim, FrozenFolio, UserSpace};
 use page_ref::Scheme;
 
+use crate::background::Pages;
 use crate::cache::CACHED;
 use crate::mapping::Mapping;
 
@@ -141,10 +142,10 @@ pub(crate) struct SuspendedRun<S: Scheme> {
 }
 
 impl<S: Scheme> SuspendedRun<S> {
-    /// Whether a page of a mapping is in it.
-    pub(crate) fn covers(&self, mapping: &Mapping<S>, page: u32) -> bool {
-        let within = page.checked_sub(self.first).is_some_and(|n| (n as usize) < self.folios.len());
-        std::ptr::eq(&raw const *self.mapping, mapping) && within
+    /// Its pages.
+    pub(crate) fn pages(&self) -> Pages {
+        let first = u64::from(self.first);
+        Pages { mapping: self.mapping.id, pages: first..first + self.folios.len() as u64 }
     }
 
     /// Fills it and opens what there is. An error is nobody's: who needs the pages looks again.

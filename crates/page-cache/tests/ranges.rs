@@ -9,7 +9,7 @@ use std::thread;
 
 use allocation_counter::measure;
 use bytes::{Buf, Bytes};
-use common::{assert_nothing_leaked, file_of};
+use common::{StopOnDrop, assert_nothing_leaked, file_of};
 use page_cache::{Backing, Cache, Call, Fault, LocalFile, Memory, RangeHandle};
 
 const PAGE: usize = 4096;
@@ -195,14 +195,6 @@ fn a_range_longer_than_the_cache_is_refused_and_pins_nothing() {
     assert_nothing_leaked(&cache);
 }
 
-/// So that the others end when one fails.
-struct Stop<'a>(&'a AtomicBool);
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Each page of the file says all over which one it is; writers write that again, in other words.
 #[test]
 fn ranges_beside_writers_and_reclaim_hold_whole_pages() {
@@ -213,7 +205,7 @@ fn ranges_beside_writers_and_reclaim_hold_whole_pages() {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let _stop = Stop(&stop);
+            let _stop = StopOnDrop(&stop);
             let mut random = fastrand::Rng::with_seed(1);
             while !stop.load(Ordering::Relaxed) {
                 let page = random.usize(..PAGES);
@@ -222,7 +214,7 @@ fn ranges_beside_writers_and_reclaim_hold_whole_pages() {
             }
         });
         scope.spawn(|| {
-            let _stop = Stop(&stop);
+            let _stop = StopOnDrop(&stop);
             while !stop.load(Ordering::Relaxed) {
                 cache.reclaim(50);
                 thread::yield_now();
@@ -231,7 +223,7 @@ fn ranges_beside_writers_and_reclaim_hold_whole_pages() {
         let readers = [2, 3].map(|seed| {
             let (file, stop) = (&file, &stop);
             scope.spawn(move || {
-                let _stop = Stop(stop);
+                let _stop = StopOnDrop(stop);
                 let mut random = fastrand::Rng::with_seed(seed);
                 let mut kept: Vec<(usize, RangeHandle)> = Vec::new();
                 for _ in 0..1500 {

@@ -1,0 +1,92 @@
+//! Reads as futures, for any executor.
+//!
+//! What is in the cache is there at the first poll. What is not is fetched by the threads that read ahead, which wake the
+//! future: it needs no runtime, and no thread of it waits. A future may be dropped at any time: what was begun for it ends and
+//! stays in the cache like any other page.
+
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+use page_frames::{FRAME_SIZE, FolioRef, UserSpace};
+use page_ref::Scheme;
+
+use crate::fetch::Progress;
+use crate::file::{File, check_offset};
+use crate::handle::PageHandle;
+use crate::range::RangeHandle;
+
+impl<S: Scheme> File<S> {
+    /// As [`read_at`](Self::read_at), without blocking. When it is dropped before its end, any part of `buf` may be written.
+    ///
+    /// # Errors
+    ///
+    /// As `read_at`.
+    pub async fn read_at_async(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if self.mapping.read_uncounted(offset, buf) {
+            return Ok(buf.len());
+        }
+        let mut done = 0;
+        let read = self.for_each_page_async(offset, buf.len(), |folio, range| {
+            buf[done..done + range.len()].copy_from_slice(&folio.first_frame()[range.clone()]);
+            done += range.len();
+        });
+        // What was read counts, and the next read says the error.
+        match read.await {
+            Err(error) if done == 0 => Err(error),
+            _ => Ok(done),
+        }
+    }
+
+    /// As [`page`](Self::page), without blocking.
+    ///
+    /// # Errors
+    ///
+    /// As `page`.
+    pub async fn page_async(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
+        check_offset(offset)?;
+        let wanted = FRAME_SIZE - offset as usize % FRAME_SIZE;
+        let found = Progress::new().page(&self.mapping, offset, wanted).await?;
+        Ok(found.map(|(folio, range)| PageHandle::new(folio, range.start, range.end)))
+    }
+
+    /// As [`range`](Self::range), without blocking.
+    ///
+    /// # Errors
+    ///
+    /// As `range`.
+    pub async fn range_async(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
+        let mut pieces = self.mapping.begin_range(offset, len);
+        self.for_each_page_async(offset, len, |folio, range| pieces.push(folio, range)).await?;
+        Ok(pieces.finish())
+    }
+
+    /// As [`bytes`](Self::bytes), without blocking.
+    ///
+    /// # Errors
+    ///
+    /// As `bytes`.
+    pub async fn bytes_async(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let mut piece = self.mapping.begin_bytes(offset, len);
+        self.for_each_page_async(offset, len, |folio, range| piece.push(folio, range)).await?;
+        Ok(piece.finish())
+    }
+
+    /// Calls `each` with the pages of a range in order, and with the bytes of each that belong to it.
+    async fn for_each_page_async(
+        &self,
+        offset: u64,
+        len: usize,
+        mut each: impl FnMut(FolioRef<UserSpace<S>>, Range<usize>),
+    ) -> io::Result<()> {
+        check_offset(offset)?;
+        let (mut done, mut progress) = (0, Progress::new());
+        while done < len {
+            let page = progress.page(&self.mapping, offset + done as u64, len - done).await?;
+            let Some((folio, range)) = page else { break };
+            done += range.len();
+            each(folio, range);
+        }
+        Ok(())
+    }
+}
