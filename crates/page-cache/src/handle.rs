@@ -21,6 +21,7 @@ pub struct PageHandle<S: Scheme = DefaultScheme> {
 }
 
 impl<S: Scheme> PageHandle<S> {
+    #[inline(always)]
     pub(crate) fn new(folio: FolioRef<UserSpace<S>>, start: usize, end: usize) -> Self {
         assert!(start <= end && end <= FRAME_SIZE, "bytes {start}..{end} of a page");
         Self { folio, start, end }
