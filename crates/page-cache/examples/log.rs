@@ -9,7 +9,7 @@ use bytes::Bytes;
 use page_cache::{Cache, File};
 
 /// Length and checksum, before each record.
-const HEADER: u64 = 8;
+const HEADER: usize = 8;
 
 struct Log {
     file: File,
@@ -21,8 +21,8 @@ impl Log {
     /// Opens a log, and cuts off what a crash left of a record that was never synced.
     fn open(cache: &Cache, path: &Path) -> io::Result<Self> {
         let mut log = Self { file: cache.create(path)?, end: 0 };
-        while let Some(record) = log.read(log.end)? {
-            log.end += HEADER + record.len() as u64;
+        while let Some((_, next)) = log.read(log.end)? {
+            log.end = next;
         }
         log.file.set_len(log.end)?;
         Ok(log)
@@ -31,31 +31,18 @@ impl Log {
     /// Appends a record. It is durable after the next [`File::sync_data`].
     fn append(&mut self, record: &[u8]) -> io::Result<()> {
         let header = [(record.len() as u32).to_le_bytes(), checksum(record).to_le_bytes()].concat();
-        self.file.append(&[&header, record].concat())?;
-        self.end += HEADER + record.len() as u64;
+        self.end = self.file.append(&[&header, record].concat())? + (HEADER + record.len()) as u64;
         Ok(())
     }
 
-    /// The record at an offset; `None`: there is none, or it is torn.
-    fn read(&self, offset: u64) -> io::Result<Option<Bytes>> {
-        let header = self.bytes(offset, HEADER as usize)?;
-        let Ok([l0, l1, l2, l3, sum @ ..]) = <[u8; HEADER as usize]>::try_from(&*header) else { return Ok(None) };
-        let record = self.bytes(offset + HEADER, u32::from_le_bytes([l0, l1, l2, l3]) as usize)?;
-        Ok((checksum(&record) == u32::from_le_bytes(sum)).then_some(record))
-    }
-
-    /// Bytes of the file: those of one page by a handle on it, those of several by a copy. Fewer at the end of the file.
-    fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let len = len.min(self.file.len().saturating_sub(offset) as usize);
-        match self.file.page(offset)? {
-            Some(page) if page.len() >= len => Ok(Bytes::from(page).slice(..len)),
-            _ => {
-                let mut bytes = vec![0; len];
-                let n = self.file.read_at(offset, &mut bytes)?;
-                bytes.truncate(n);
-                Ok(bytes.into())
-            }
-        }
+    /// The record at an offset, which keeps its pages, and where the next one is; `None`: there is none, or it is torn.
+    fn read(&self, offset: u64) -> io::Result<Option<(Bytes, u64)>> {
+        let header = self.file.bytes(offset, HEADER)?;
+        let Ok([l0, l1, l2, l3, sum @ ..]) = <[u8; HEADER]>::try_from(&*header) else { return Ok(None) };
+        let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        let record = self.file.bytes(offset + HEADER as u64, len)?;
+        let is_whole = record.len() == len && checksum(&record) == u32::from_le_bytes(sum);
+        Ok(is_whole.then_some((record, offset + (HEADER + len) as u64)))
     }
 }
 
@@ -72,9 +59,14 @@ fn main() -> io::Result<()> {
     log.file.sync_data()?;
     log.file.append(b"\x09\0\0\0torn")?; // as a crash would leave it
     log = Log::open(&cache, &path)?;
-    let records = std::iter::successors(log.read(0)?.map(|r| (0, r)), |(at, record)| {
-        log.read(at + HEADER + record.len() as u64).ok()?.map(|next| (at + HEADER + record.len() as u64, next))
-    });
-    println!("{} records in {} bytes", records.count(), log.file.len());
+    let records = std::iter::successors(log.read(0)?, |(_, next)| log.read(*next).ok()?);
+    let records: Vec<Bytes> = records.map(|(record, _)| record).collect();
+    assert_eq!((records.len(), &records[501][..]), (1000, &b"record 501"[..]));
+    println!("{} records in {} bytes", records.len(), log.end);
     Ok(())
+}
+
+#[test]
+fn it_runs() {
+    main().expect("all records");
 }

@@ -241,7 +241,10 @@ impl<S: Scheme> Cache<S> {
     /// - `ResourceBusy`, when so much is pinned that there are not enough blocks of 2 MiB to give back. Those that
     ///   could be given back are; [`budget_bytes`](Self::budget_bytes) says what was reached.
     pub fn set_budget_bytes(&self, budget_bytes: usize) -> io::Result<()> {
-        self.inner.set_budget(budget_bytes)
+        let before = self.budget_bytes();
+        let done = self.inner.set_budget(budget_bytes);
+        tracing::info!(before, wanted = budget_bytes, now = self.budget_bytes(), "the budget was set");
+        done
     }
 
     /// The bytes of memory that it uses at the most for pages of files and for the index that finds them.

@@ -4,7 +4,7 @@
 //! the count has moved on: once. A file that is opened after an error learns of it only if nobody was told before.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub(crate) struct Errors {
     newest: Mutex<Newest>,
+    /// The last write failed, and that was said.
+    failing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +34,19 @@ impl Errors {
         newest.count += 1;
         newest.error = Some(copy(error));
         newest.told = false;
+    }
+
+    /// A write failed. Whether the one before it did not: what goes on failing is said once.
+    pub(crate) fn begins(&self) -> bool {
+        // Relaxed, here and below: for who reads logs.
+        !self.failing.swap(true, Ordering::Relaxed)
+    }
+
+    /// A write did not fail.
+    pub(crate) fn end(&self) {
+        if self.failing.load(Ordering::Relaxed) {
+            self.failing.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Where a file that is opened now begins.

@@ -171,13 +171,7 @@ impl<S: Scheme> Inner<S> {
                 thread::sleep(PAUSE);
             }
         }
-        let (pinned, budget) = (self.pinned_bytes(), self.budget_bytes());
-        let online = zone.stats().online_frames as usize * FRAME_SIZE;
-        let message = format!(
-            "no page can be freed: of the cache's {budget} bytes {pinned} are pinned by handles, {} are offline",
-            budget.saturating_sub(online)
-        );
-        Err(io::Error::new(io::ErrorKind::OutOfMemory, message))
+        Err(self.out_of_memory())
     }
 
     /// Pages that are held by others than the index, or only by others, in bytes. Racy.

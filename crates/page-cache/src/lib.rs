@@ -76,6 +76,7 @@ mod lookup;
 mod many;
 mod mapping;
 mod opened;
+mod out_of_memory;
 mod per_thread;
 mod range;
 mod readahead;

@@ -54,6 +54,7 @@ impl<S: Scheme> Mapping<S> {
         let _ = self.write_back(0..u64::MAX);
         let backing: &dyn Backing = self.writer.get().map_or(&*self.backing, |writer| &**writer);
         if let Err(error) = backing.sync(what) {
+            tracing::error!(%error, backing = ?backing.identity(), "a sync failed: what was written may be lost");
             self.errors.record(&error);
         }
         self.errors.tell(told)
@@ -100,6 +101,7 @@ impl<S: Scheme> Mapping<S> {
         match &written {
             Ok(()) => {
                 self.inner.counters.written_bytes.add(bytes as u64);
+                self.errors.end();
                 // Before they count as clean: a fill that finds them gone expects that much. Relaxed: a hint, as any
                 // look at the backing is.
                 self.backed.fetch_max(start + bytes as u64, Ordering::Relaxed);
@@ -109,6 +111,10 @@ impl<S: Scheme> Mapping<S> {
             }
             Err(error) => {
                 self.inner.counters.write_errors.add(1);
+                if self.errors.begins() {
+                    let backing = self.backing.identity();
+                    tracing::warn!(%error, ?backing, start, bytes, "what is dirty can not be written: it stays");
+                }
                 self.errors.record(error);
             }
         }
