@@ -1,11 +1,14 @@
 //! How many whole 2 MiB blocks are left after a long time of allocating and freeing at random, nearly full?
 //!
-//! One trace, for all: allocate and free at random at 90 % full, then free half at random. Some of what is allocated moves,
-//! some stays. Beside the zone, with and without its grouping by mobility, stands first fit: the lowest place that is
-//! free, the best of the naive ones. Then the zone compacts, which first fit can not.
+//! One trace, for all: allocate and free at random at 90 % full, then free half at random; and again, five times in one life.
+//! Some of what is allocated moves, some stays. Beside the zone, with and without its grouping by mobility, stands first fit:
+//! the lowest place that is free, the best of the naive ones. In the end the zone compacts, which first fit can not.
+//!
+//! Six lives share the time: `--seconds 360` gives each a minute. What is left whole does not change after some seconds.
 
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use page_frames::{Arena, FrozenFolio, Kind, Mobility, Order, Owner, Pfn, Slot, UserSpace};
 use page_ref::DefaultScheme;
@@ -21,9 +24,15 @@ const BLOCKS: usize = 128;
 const BLOCK: usize = 512;
 const FRAMES: usize = BLOCKS * BLOCK;
 
-/// Steps of the trace for each second of the measurement, and the least of them.
-const STEPS_PER_SECOND: f64 = 400_000.0;
-const LEAST_STEPS: usize = 20_000;
+/// Steps of the trace for each second of a life, and the least of them.
+const STEPS_PER_SECOND: f64 = 1_000_000.0;
+const LEAST_STEPS: usize = 200_000;
+
+/// How often half of it is freed and it fills up again, in one life.
+const ROUNDS: usize = 5;
+
+/// Lives that share the time.
+const LIVES: f64 = 6.0;
 
 /// A part of what is allocated stays.
 const MIXED: &str = "one in eight stays";
@@ -149,42 +158,71 @@ impl Place for FirstFit {
     }
 }
 
-/// Runs the trace on one of them. Frames that are free at its end.
-fn run(place: &mut dyn Place, steps: usize, mixed: bool, ask: &Ask<'_>) -> usize {
-    let mut random = fastrand::Rng::with_seed(7);
-    let mut unused: Vec<usize> = (0..FRAMES).rev().collect();
-    let mut live: Vec<(usize, usize)> = Vec::new();
-    let mut free = FRAMES;
-    for step in 0..steps {
-        if step.is_multiple_of(4096) && ask.stop.load(Ordering::Relaxed) {
-            break;
-        }
-        // Large ones are rare; the draw is the same whatever becomes of it.
-        let order = random.u8(..64).leading_zeros().saturating_sub(2).min(3) as u8;
-        let mobility = if mixed && random.u8(..8) == 0 { Mobility::Unmovable } else { Mobility::Movable };
-        let which = random.usize(..);
-        if free > FRAMES / 10 {
-            let item = unused.pop().expect("as many items as frames");
-            if place.alloc(item, order, mobility) {
-                free -= 1 << order;
-                live.push((item, 1 << order));
+/// The trace: what is allocated, and what is freed when.
+struct Life {
+    random: fastrand::Rng,
+    unused: Vec<usize>,
+    /// Items, and how many frames each has.
+    live: Vec<(usize, usize)>,
+    free: usize,
+    mixed: bool,
+}
+
+impl Life {
+    fn new(mixed: bool) -> Self {
+        let random = fastrand::Rng::with_seed(7);
+        Self { random, unused: (0..FRAMES).rev().collect(), live: Vec::new(), free: FRAMES, mixed }
+    }
+
+    /// Fills it to 90 %, and goes on for so many steps.
+    fn age(&mut self, place: &mut dyn Place, steps: usize, stop: &AtomicBool) {
+        let (mut done, mut is_full) = (0, false);
+        while done < steps {
+            // Relaxed: a wish.
+            if done.is_multiple_of(4096) && stop.load(Ordering::Relaxed) {
+                break;
+            }
+            // Large ones are rare; the draw is the same whatever becomes of it.
+            let order = self.random.u8(..64).leading_zeros().saturating_sub(2).min(3) as u8;
+            let stays = self.mixed && self.random.u8(..8) == 0;
+            let which = self.random.usize(..);
+            let mobility = if stays { Mobility::Unmovable } else { Mobility::Movable };
+            is_full |= self.free <= FRAMES / 10;
+            done += usize::from(is_full);
+            if self.free > FRAMES / 10 && self.alloc(place, order, mobility) {
                 continue;
             }
-            unused.push(item);
+            is_full = true;
+            self.free_one(place, which);
         }
-        if !live.is_empty() {
-            let (item, frames) = live.swap_remove(which % live.len());
+    }
+
+    fn alloc(&mut self, place: &mut dyn Place, order: u8, mobility: Mobility) -> bool {
+        let item = self.unused.pop().expect("as many items as frames");
+        if !place.alloc(item, order, mobility) {
+            self.unused.push(item);
+            return false;
+        }
+        self.free -= 1 << order;
+        self.live.push((item, 1 << order));
+        true
+    }
+
+    fn free_one(&mut self, place: &mut dyn Place, which: usize) {
+        if !self.live.is_empty() {
+            let (item, frames) = self.live.swap_remove(which % self.live.len());
             place.free(item);
-            unused.push(item);
-            free += frames;
+            self.unused.push(item);
+            self.free += frames;
         }
     }
-    random.shuffle(&mut live);
-    for (item, frames) in live.drain(live.len() / 2..) {
-        place.free(item);
-        free += frames;
+
+    fn free_half(&mut self, place: &mut dyn Place) {
+        self.random.shuffle(&mut self.live);
+        for _ in 0..self.live.len().div_ceil(2) {
+            self.free_one(place, 0);
+        }
     }
-    free
 }
 
 /// Measures it.
@@ -193,29 +231,35 @@ fn run(place: &mut dyn Place, steps: usize, mixed: bool, ask: &Ask<'_>) -> usize
 ///
 /// What the system says when memory for the frames can not be had.
 pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
-    let steps = ((ask.time.as_secs_f64() * STEPS_PER_SECOND) as usize).max(LEAST_STEPS);
+    let steps = ((ask.time.as_secs_f64() / LIVES * STEPS_PER_SECOND) as usize).max(LEAST_STEPS);
     let mut rows = Vec::new();
     for (n, (case, compacted)) in COMPACTED.into_iter().enumerate() {
-        let mixed = case == MIXED;
         let places: [(&str, Box<dyn Place>); 3] = [
             ("folio", Box::new(Zone::new(true)?)),
             ("folio, not grouped", Box::new(Zone::new(false)?)),
             ("first fit", Box::new(FirstFit::new())),
         ];
         for (m, (name, mut place)) in places.into_iter().enumerate() {
-            let free = run(&mut *place, steps, mixed, ask);
-            let mut row = |case, whole: usize| {
-                let row = Row::of(name, Case { name: case, threads: 0 }, &[whole as f64]);
-                rows.extend(row.map(|row| Row {
-                    more: vec![("free_frames", free as f64), ("of_free", (whole * BLOCK) as f64 / free as f64)],
-                    ..row
-                }));
-            };
-            row(case, place.whole_blocks());
-            if let Some(whole) = place.compact() {
-                row(compacted, whole);
+            let mut life = Life::new(case == MIXED);
+            let (mut whole, mut free, born) = (Vec::new(), 0, Instant::now());
+            for round in 0..ROUNDS {
+                life.age(&mut *place, steps / ROUNDS, ask.stop);
+                life.free_half(&mut *place);
+                free = life.free;
+                whole.push(place.whole_blocks() as f64);
+                (ask.progress)(((n * 3 + m) * ROUNDS + round + 1) as f64 / (LIVES * ROUNDS as f64));
             }
-            (ask.progress)((n * 3 + m + 1) as f64 / 6.0);
+            let seconds = born.elapsed().as_secs_f64();
+            let mut row = |case, whole: &[f64]| {
+                let of_free = whole.last().map_or(0.0, |whole| whole * BLOCK as f64 / free as f64);
+                let row = Row::of(name, Case { name: case, threads: 0 }, whole);
+                let more = vec![("free_frames", free as f64), ("of_free", of_free), ("life_s", seconds)];
+                rows.extend(row.map(|row| Row { more, ..row }));
+            };
+            row(case, &whole);
+            if let Some(whole) = place.compact() {
+                row(compacted, &[whole as f64]);
+            }
         }
     }
     let order =
@@ -237,13 +281,12 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
     use super::*;
 
-    /// What the measurement is to show, on a short trace: what moves is brought together, and grouping leaves more
-    /// blocks for that.
+    /// What the measurement is to show, on a short trace: where all moves as many blocks stay whole as under first fit; what
+    /// moves is brought together, and grouping leaves more blocks for that.
     #[test]
     fn grouping_leaves_more_blocks_whole_and_compaction_brings_the_rest() {
         let stop = AtomicBool::new(false);
@@ -252,6 +295,7 @@ mod tests {
             let is_it = |row: &&Row| row.name == name && row.case.name == case;
             report.rows.iter().find(is_it).unwrap_or_else(|| panic!("{name}, {case}: {report:?}"))
         };
+        assert!(row("folio", MOVES).median >= row("first fit", MOVES).median, "{report:?}");
         let [(_, mixed_compacted), (_, moves_compacted)] = COMPACTED;
         assert!(row("folio", mixed_compacted).median > row("folio, not grouped", mixed_compacted).median, "{report:?}");
         let share = row("folio", moves_compacted).more.iter().find(|more| more.0 == "of_free").unwrap().1;

@@ -178,8 +178,9 @@ impl<P: Platform> Zone<P> {
 
     #[cold]
     fn refill(&self, lists: &mut Pcp, order: Order, mobility: Mobility) {
+        self.adapt(lists);
         let mut buddy = self.lock();
-        for _ in 0..pcp::batch(order) {
+        for _ in 0..lists.batch(order) {
             let Ok(index) = buddy.alloc(self.map(), order, mobility, Reach::Any) else { break };
             lists.push(&self.memmap, mobility, order, index);
         }
@@ -285,7 +286,12 @@ impl<P: Platform> Zone<P> {
     fn free_per_cpu(&self, lists: &mut Pcp, index: u32, order: Order) -> bool {
         // Under the lists' lock: whoever isolates the block drains these lists afterwards, so a frame that
         // saw its block online is found by that drain.
-        let Some(mobility) = self.blocks.of(index).mobility_if_online() else { return false };
+        let block = self.blocks.of(index);
+        let Some(mobility) = block.mobility_if_online() else { return false };
+        if lists.are_short() && block.is_sparse() {
+            self.adapt(lists);
+            return false;
+        }
         if lists.is_full(mobility, order) {
             self.spill(lists, order, mobility);
         }
@@ -294,10 +300,17 @@ impl<P: Platform> Zone<P> {
         true
     }
 
+    /// Whenever the buddy is asked anyway.
+    #[cold]
+    fn adapt(&self, lists: &mut Pcp) {
+        lists.adapt(self.free_frames(), self.online_frames());
+    }
+
     #[cold]
     fn spill(&self, lists: &mut Pcp, order: Order, mobility: Mobility) {
+        self.adapt(lists);
         let mut buddy = self.lock();
-        for _ in 0..pcp::batch(order) {
+        while lists.blocks(mobility, order) > lists.batch(order) {
             let Some(index) = lists.pop(&self.memmap, mobility, order) else { break };
             self.free_locked(&mut buddy, index, order);
         }

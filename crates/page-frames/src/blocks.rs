@@ -19,6 +19,9 @@ use crate::memmap::MemmapMemory;
 use crate::mobility::Mobility;
 use crate::sync::{AtomicU8, AtomicU16};
 
+/// More free frames than this: a 2 MiB block may soon be free as a whole, if it is left alone.
+const SPARSE: u32 = BLOCK_ORDER.frames() / 64;
+
 /// Where a block stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
@@ -72,6 +75,12 @@ impl Block {
 
     pub(crate) fn free(&self) -> u32 {
         u32::from(self.free.load(Ordering::Relaxed))
+    }
+
+    /// Whether it is worth waiting until the whole block is free.
+    #[inline]
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.free() > SPARSE
     }
 
     pub(crate) fn captured(&self) -> u32 {

@@ -3,6 +3,10 @@
 //! (Linux `struct per_cpu_pages`, whose lists also go up to order 3.) A list is threaded through the descriptors of its
 //! blocks, which whoever takes or frees one writes anyway: so a CPU's lists are some numbers, and the last block
 //! freed, warm in the cache, is the first handed out.
+//!
+//! What speeds up a zone with room harms one that is nearly full: a list gives what was freed last to whoever comes next, so
+//! no 2 MiB block that is nearly empty ever gets quite empty. So while less than an eighth is free, a CPU holds less
+//! back, and what is freed in such a block passes its lists by.
 
 use page_ref::Scheme;
 
@@ -16,15 +20,13 @@ pub(crate) const MOST: Order = Order::new(3).expect("an order");
 /// How many frames a list holds at the most; half of it moves to or from the buddy at once.
 const CAPACITY: u32 = 64;
 
+/// The same while memory is short.
+const CAPACITY_SHORT: u32 = 16;
+
 /// Lists a zone has; a CPU uses those of its number modulo this.
 pub(crate) const CPUS: usize = 16;
 
 const ORDERS: usize = MOST.as_u8() as usize + 1;
-
-/// Blocks that move to or from the buddy at once.
-pub(crate) fn batch(order: Order) -> u32 {
-    (CAPACITY / 2) >> order.as_u8()
-}
 
 /// What was done through the lists of one CPU. Written under their lock: no writes that CPUs share.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +47,8 @@ struct List {
 pub(crate) struct Pcp {
     lists: [[List; ORDERS]; MOBILITIES],
     frames: u32,
+    /// What a list may hold, as of the last time that anything went past the lists; 0 before the first.
+    capacity: u32,
     pub(crate) counters: PcpCounters,
 }
 
@@ -54,12 +58,32 @@ impl Pcp {
         self.frames
     }
 
+    /// Is told how much of the zone is free.
+    pub(crate) fn adapt(&mut self, free: u32, online: u32) {
+        self.capacity = if free < online / 8 { CAPACITY_SHORT } else { CAPACITY };
+    }
+
+    /// Whether they hold less, as memory is short: what is freed in a sparse 2 MiB block is not for them.
+    #[inline]
+    pub(crate) fn are_short(&self) -> bool {
+        self.capacity != CAPACITY
+    }
+
+    /// Blocks that move to or from the buddy at once.
+    pub(crate) fn batch(&self, order: Order) -> u32 {
+        (self.capacity / 2) >> order.as_u8()
+    }
+
     pub(crate) fn is_empty(&self, mobility: Mobility, order: Order) -> bool {
         self.lists[mobility as usize][usize::from(order.as_u8())].first == 0
     }
 
     pub(crate) fn is_full(&self, mobility: Mobility, order: Order) -> bool {
-        self.lists[mobility as usize][usize::from(order.as_u8())].blocks >= CAPACITY >> order.as_u8()
+        self.blocks(mobility, order) >= self.capacity >> order.as_u8()
+    }
+
+    pub(crate) fn blocks(&self, mobility: Mobility, order: Order) -> u32 {
+        self.lists[mobility as usize][usize::from(order.as_u8())].blocks
     }
 
     #[inline]

@@ -123,6 +123,63 @@ fn small_orders_go_through_the_list_of_their_cpu() {
     assert_all_free(zone);
 }
 
+/// All of a zone as single frames, by their 2 MiB block.
+fn full(zone: &'static Zone<UserSpace>) -> Vec<Vec<Token>> {
+    let mut blocks: Vec<Vec<Token>> = (0..zone.blocks()).map(|_| Vec::new()).collect();
+    while let Ok(token) = zone.alloc_frozen_as(Order::ZERO, Mobility::Movable) {
+        blocks[block_of(zone, token.pfn()) as usize].push(token);
+    }
+    blocks
+}
+
+/// The story of 10 blocks where first fit leaves 11: a 2 MiB block that was nearly empty gave what was freed in it last to whoever
+/// came next, and was never free as a whole.
+#[test]
+fn a_nearly_empty_block_is_left_alone_while_a_fuller_one_has_room() {
+    let arena = arena::<DefaultScheme>(16);
+    let zone = arena.zone();
+    let mut blocks = full(zone);
+    // Every other frame, so that nothing merges.
+    let mut every_other = |block: usize, frames: std::ops::Range<u64>| {
+        let is_in = |token: &mut Token| {
+            let within = token.pfn().as_u64() % u64::from(BLOCK_ORDER.frames());
+            within.is_multiple_of(2) && frames.contains(&within)
+        };
+        blocks[block].extract_if(.., is_in).for_each(Token::free);
+        zone.drain();
+    };
+    every_other(3, 0..40);
+    every_other(9, 0..16);
+    every_other(3, 40..512);
+    let next: Vec<Token> = (0..8).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()).collect();
+    let from: Vec<u64> = next.iter().map(|token| block_of(zone, token.pfn())).collect();
+    assert_eq!(from, [9; 8], "block 9 has 8 free frames, block 3 has 256");
+    zone.assert_sound();
+    blocks.into_iter().flatten().chain(next).for_each(Token::free);
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_cpu_holds_less_back_while_memory_is_short() {
+    let arena = arena::<DefaultScheme>(16);
+    let zone = arena.zone();
+    let mut blocks = full(zone);
+    let before = zone.counters().per_cpu_freed;
+    blocks.pop().unwrap().into_iter().for_each(Token::free);
+    let held = zone.stats().free_frames - zone.free_frames();
+    assert!(held <= 16, "{held} of 512 free frames are in the list of one CPU");
+    let listed = zone.counters().per_cpu_freed - before;
+    assert!(listed < 64, "{listed} of 512 frames of a block that empties went through the lists");
+    // With room again, the lists are used again.
+    blocks.drain(..8).flatten().for_each(Token::free);
+    let before = zone.counters().per_cpu_freed;
+    (0..1000).for_each(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap().free());
+    assert_eq!(zone.counters().per_cpu_freed - before, 1000);
+    blocks.into_iter().flatten().for_each(Token::free);
+    assert_all_free(zone);
+    assert_eq!(zone.stats().whole_blocks, 16);
+}
+
 /// 32 MiB, so that a test has room for several.
 const HUGE: u8 = 13;
 
