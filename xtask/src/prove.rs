@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use crate::lint::FEATURES;
 use crate::models;
 use crate::step::{self, Failure, cargo, nightly, root, succeeds, target_dir};
 use crate::table;
@@ -38,6 +39,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         eprintln!("SKIPPED: the models: {NO_SPIN}");
     }
     invariant()?;
+    let seeing = format!("test -p page-cache --test seeing --test metrics {FEATURES}");
+    step::run("what the cache says of itself, with all features", &mut cargo(&seeing))?;
     let mut prove = cargo("test --release -p page-ref --test loom");
     prove.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
     step::run("every interleaving of the word, by loom", &mut prove)?;

@@ -220,6 +220,11 @@ impl<S: Scheme> Cache<S> {
         self.inner.zone()
     }
 
+    #[cfg(feature = "metrics")]
+    pub(crate) fn inner(&self) -> &Inner<S> {
+        &self.inner
+    }
+
     /// What it did so far.
     pub fn stats(&self) -> CacheStats {
         self.inner.counters.read()

@@ -111,6 +111,7 @@ impl<S: Scheme> Mapping<S> {
         if CHECKS && let Lookup::Hit(folio) = slot.get(self.zone) {
             self.check(&folio, page);
         }
+        self.inner.counters.hit();
         true
     }
 

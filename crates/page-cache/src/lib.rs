@@ -75,6 +75,8 @@ mod limits;
 mod lookup;
 mod many;
 mod mapping;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod opened;
 mod out_of_memory;
 mod per_thread;

@@ -21,6 +21,7 @@ impl<S: Scheme> Mapping<S> {
                 if folio.mark() {
                     self.read_ahead_of(page);
                 }
+                self.inner.counters.hit();
                 Some(folio)
             }
             _ => None,

@@ -1,10 +1,13 @@
-//! Counters of the slow paths. A hit counts nothing: a counter that every hit writes would be where they meet.
+//! Counters of the slow paths. A hit counts nothing, as it costs little more than a count would; with the feature `hits` it counts
+//! on a line of its own thread.
 
 use crate::per_thread::Counter;
 
 /// What a cache did since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
+    /// Pages that were found in the cache, each time that they were; `None` without the feature `hits`.
+    pub hits: Option<u64>,
     /// Pages that were read from a file, or tried to be.
     pub misses: u64,
     /// Requests for pages: one for a run of neighbours.
@@ -34,6 +37,7 @@ pub struct CacheStats {
 /// The counters behind [`CacheStats`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    hits: Counter,
     pub(crate) misses: Counter,
     pub(crate) requests: Counter,
     pub(crate) ahead: Counter,
@@ -48,9 +52,23 @@ pub(crate) struct Counters {
     pub(crate) waits: Counter,
 }
 
+impl CacheStats {
+    /// Whether hits are counted: with the feature `hits`.
+    pub const COUNTS_HITS: bool = cfg!(feature = "hits");
+}
+
 impl Counters {
+    /// Counts a page that was found.
+    #[inline(always)]
+    pub(crate) fn hit(&self) {
+        if CacheStats::COUNTS_HITS {
+            self.hits.add(1);
+        }
+    }
+
     pub(crate) fn read(&self) -> CacheStats {
         CacheStats {
+            hits: CacheStats::COUNTS_HITS.then(|| self.hits.get()),
             misses: self.misses.get(),
             requests: self.requests.get(),
             ahead: self.ahead.get(),

@@ -5,6 +5,7 @@ mod common;
 use std::fmt::{Debug, Write};
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, Once};
+use std::thread;
 
 use common::assert_nothing_leaked;
 use page_cache::{Cache, Call, Fault, Memory};
@@ -90,6 +91,27 @@ fn no_memory_says_how_much_is_pinned_and_dirty() {
     dirty.sync_data().unwrap();
     drop((handles, file, dirty));
     assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn hits_are_counted_with_the_feature_only() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 100 * 4096]))).unwrap();
+    file.read_at(0, &mut vec![0; 100 * 4096]).unwrap();
+    cache.settle();
+    let before = cache.stats().hits;
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            // Small, large, and held.
+            scope.spawn(|| {
+                (0..1000).for_each(|n| assert_eq!(file.read_at(n * 64, &mut [0; 64]).unwrap(), 64));
+                file.read_at(0, &mut vec![0; 30 * 4096]).unwrap();
+                file.range(1, 4096).unwrap();
+            });
+        }
+    });
+    let expected = before.map(|before| before + 3 * (1000 + 30 + 2));
+    assert_eq!((cache.stats().hits, before.is_some()), (expected, cfg!(feature = "hits")));
 }
 
 #[test]
