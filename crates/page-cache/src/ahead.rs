@@ -11,8 +11,9 @@ use crate::readahead::Window;
 use crate::run::{MOST_PAGES, Run};
 
 /// The share of a cache's memory that one window may take. A policy may keep a small part of the memory for what is new
-/// (`HotCold` 1/20), and takes what is oldest of that, used or not: two windows fit into it.
-const SHARE: usize = 64;
+/// (`HotCold` 1/20), and takes what is oldest of that, used or not: two windows fit into it, with the frames that are kept free and those
+/// in per-CPU lists.
+const SHARE: usize = 96;
 
 impl<S: Scheme> Mapping<S> {
     /// A reader misses `pages` pages from `page` on: looks what it may want next, and requests that.
@@ -93,6 +94,7 @@ impl<S: Scheme> Mapping<S> {
 impl<S: Scheme> Inner<S> {
     /// Up to `frames` frozen frames, as many as there are without waiting: for what need not be read.
     pub(crate) fn allocate_some(&self, frames: usize) -> Vec<FrozenFolio<UserSpace<S>>> {
+        self.look_at_level();
         let mut folios = Vec::with_capacity(frames);
         let mut reclaimed = false;
         while folios.len() < frames {
@@ -100,7 +102,7 @@ impl<S: Scheme> Inner<S> {
                 Ok(folio) => folios.push(folio),
                 Err(_) if !reclaimed => {
                     reclaimed = true;
-                    self.reclaim(frames - folios.len());
+                    self.free_some(frames - folios.len());
                 }
                 Err(_) => break,
             }

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::cache::Inner;
 use crate::limits::machine_bytes;
+use crate::reclaimer::set_watermarks;
 
 /// Tries to empty one block while others take what was freed for it.
 const TRIES: usize = 4;
@@ -110,7 +111,7 @@ impl<S: Scheme> Inner<S> {
         }
     }
 
-    /// Gives blocks back for what the indexes grew, or takes them again. Called now and then.
+    /// Gives blocks back for what the indexes grew, or takes them again. Called each time that memory is short.
     pub(crate) fn fit(&self) {
         if let Some(mut offline) = self.budget.offline.try_lock() {
             self.fit_locked(&mut offline);
@@ -139,7 +140,8 @@ impl<S: Scheme> Inner<S> {
         }
         if offline.len() != before {
             let frames = (zone.blocks() - offline.len()) * BLOCK_ORDER.frames() as usize;
-            self.policy.lock().resize(frames as u32);
+            let frames = set_watermarks(zone, frames as u32);
+            self.policy.lock().resize(frames);
         }
         (zone.blocks() - offline.len()) * block_bytes
     }

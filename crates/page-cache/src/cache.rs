@@ -17,13 +17,14 @@ use crate::background::Background;
 use crate::backing::{Backing, LocalFile};
 use crate::budget::{self, Budget};
 use crate::file::File;
-use crate::flusher::Flusher;
 use crate::limits;
 use crate::mapping::Mapping;
 use crate::reclaim::{HotCold, Policy};
+use crate::reclaimer;
 use crate::registry::Registry;
 use crate::stats::{CacheStats, Counters};
 use crate::sync::Mutex;
+use crate::worker::Worker;
 
 /// What a folio of the cache is. Its private note: mapping in the high half, page in the low one.
 pub(crate) const CACHED: Kind = Kind::owner(0);
@@ -45,7 +46,8 @@ pub(crate) struct Inner<S: Scheme> {
     pub(crate) dirty_pages: AtomicU64,
     /// Files that nobody has open, with pages that could not be written yet.
     pub(crate) unwritten: Mutex<HashMap<u32, Arc<Mapping<S>>>>,
-    pub(crate) flusher: Flusher<S>,
+    pub(crate) flusher: Worker<S>,
+    pub(crate) reclaimer: Worker<S>,
     pub(crate) background: Background<S>,
     pub(crate) budget: Budget<S>,
 }
@@ -104,7 +106,9 @@ impl<S: Scheme> Cache<S> {
     pub fn with_policy(budget_bytes: usize, make: impl FnOnce(u32) -> Box<dyn Policy>) -> io::Result<Self> {
         let budget_bytes = budget::check_new(budget_bytes)?;
         let arena = Arena::new(budget_bytes, Inner::<S>::KINDS)?;
-        let policy = make(arena.zone().pfns().frames() as u32);
+        let frames = arena.zone().pfns().frames() as u32;
+        let mut policy = make(frames);
+        policy.resize(reclaimer::set_watermarks(arena.zone(), frames));
         let inner = Arc::new_cyclic(|me| Inner {
             arena,
             registry: Registry::default(),
@@ -112,7 +116,8 @@ impl<S: Scheme> Cache<S> {
             policy: Mutex::new(policy),
             dirty_pages: AtomicU64::new(0),
             unwritten: Mutex::default(),
-            flusher: Flusher::new(Weak::clone(me)),
+            flusher: Worker::new(const { &Inner::FLUSHER }, Weak::clone(me)),
+            reclaimer: Worker::new(const { &Inner::RECLAIMER }, Weak::clone(me)),
             background: Background::default(),
             budget: Budget::new(budget_bytes),
         });
@@ -192,6 +197,7 @@ impl<S: Scheme> Cache<S> {
     pub fn settle(&self) {
         self.inner.background.settle();
         self.inner.flusher.settle();
+        self.inner.reclaimer.settle();
     }
 
     /// Rebuilds up to `blocks` whole blocks of 2 MiB by moving pages together.

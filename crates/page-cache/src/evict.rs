@@ -18,9 +18,6 @@ use crate::reclaim::{Frames, Look};
 /// Pages that a miss frees at once when it has to: some of the next misses are spared the same.
 const BATCH: usize = 32;
 
-/// Direct reclaims after which somebody looks whether the indexes grew.
-const FIT: u64 = 64;
-
 /// Tries of an allocation before it fails. Reclaim may find nothing for a moment: somebody takes a block offline or
 /// closes a large file, and what they hold comes back.
 const ROUNDS: usize = 200;
@@ -147,20 +144,27 @@ impl<S: Scheme> Inner<S> {
     ///
     /// `OutOfMemory`, with how much is pinned, when for about 200 ms there was nothing to reclaim.
     pub(crate) fn allocate(&self) -> io::Result<FrozenFolio<UserSpace<S>>> {
+        self.look_at_level();
         self.zone().alloc_frozen_as(Order::ZERO, Mobility::Movable).or_else(|_| self.allocate_by_reclaim())
+    }
+
+    /// Frees frames for who found none. Some may be free already, in the lists of other threads. How many it freed.
+    pub(crate) fn free_some(&self, wanted: usize) -> usize {
+        self.zone().drain();
+        match self.zone().free_frames() {
+            0 => self.reclaim(wanted),
+            free => free as usize,
+        }
     }
 
     #[cold]
     fn allocate_by_reclaim(&self) -> io::Result<FrozenFolio<UserSpace<S>>> {
         let zone = self.zone();
         self.counters.direct_reclaims.add(1);
-        if self.counters.direct_reclaims.get().is_multiple_of(FIT) {
-            self.fit();
-        }
+        self.fit();
         for round in 0..ROUNDS {
-            if self.reclaim(BATCH) == 0 && !self.write_back_some() {
-                // Free frames may lie in the lists of other threads.
-                zone.drain();
+            if self.free_some(BATCH) == 0 {
+                self.write_back_some();
             }
             if let Ok(folio) = zone.alloc_frozen_as(Order::ZERO, Mobility::Movable) {
                 return Ok(folio);

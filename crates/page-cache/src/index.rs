@@ -17,8 +17,8 @@
 use std::collections::TryReserveError;
 use std::io;
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use once_cell::race::OnceBox;
 use page_frames::{FRAME_SIZE, Platform, Slot};
@@ -44,8 +44,15 @@ type Leaf<P> = OnceBox<[Slot<P>; LEAF]>;
 pub(crate) struct Index<P: Platform> {
     near: Box<[Leaf<P>]>,
     chunks: [OnceLock<Box<[Leaf<P>]>>; CHUNKS],
-    /// Memory of chunks and leaves.
+    /// Memory of tables and leaves, here and in all indexes of a cache.
     bytes: AtomicUsize,
+    total: Arc<AtomicUsize>,
+}
+
+impl<P: Platform> Drop for Index<P> {
+    fn drop(&mut self) {
+        self.uncount();
+    }
 }
 
 /// Where a leaf past the near ones lies: chunk, leaf in the chunk.
@@ -55,12 +62,13 @@ fn locate(leaf: usize) -> (usize, usize) {
 }
 
 impl<P: Platform> Index<P> {
-    /// For a file of so many bytes, so far.
-    pub(crate) fn new(file_bytes: u64) -> Self {
+    /// For a file of so many bytes, so far. What it takes is added to `total`, and subtracted when it is dropped.
+    pub(crate) fn new(file_bytes: u64, total: Arc<AtomicUsize>) -> Self {
         let leaves = usize::try_from(file_bytes / (LEAF * FRAME_SIZE) as u64).unwrap_or(NEAR_MOST) + 1;
         let near: Box<[Leaf<P>]> = (0..leaves.clamp(NEAR_LEAST, NEAR_MOST)).map(|_| Leaf::new()).collect();
-        let bytes = AtomicUsize::new(size_of_val(&*near));
-        Self { near, chunks: [const { OnceLock::new() }; CHUNKS], bytes }
+        let index = Self { near, chunks: [const { OnceLock::new() }; CHUNKS], bytes: AtomicUsize::new(0), total };
+        index.count(size_of_val(&*index.near));
+        index
     }
 
     /// The slot of a page, if its leaf exists.
@@ -108,17 +116,22 @@ impl<P: Platform> Index<P> {
         Ok(())
     }
 
-    /// The memory of chunks and leaves. What two made at once, and one dropped, is counted twice.
-    pub(crate) fn bytes(&self) -> usize {
-        // Relaxed: for reports and budgets.
-        self.bytes.load(Ordering::Relaxed)
+    /// What two made at once, and one dropped, is counted twice. Relaxed: for reports and budgets.
+    fn count(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Its memory goes: it is not in the total any more.
+    pub(crate) fn uncount(&mut self) {
+        self.total.fetch_sub(std::mem::take(self.bytes.get_mut()), Ordering::Relaxed);
     }
 
     fn boxed<T>(&self, len: usize, make: impl FnMut() -> T) -> Result<Box<[T]>, TryReserveError> {
         let mut items = Vec::new();
         items.try_reserve_exact(len)?;
         items.resize_with(len, make);
-        self.bytes.fetch_add(len * size_of::<T>(), Ordering::Relaxed);
+        self.count(len * size_of::<T>());
         Ok(items.into_boxed_slice())
     }
 
@@ -161,8 +174,9 @@ mod tests {
 
     #[test]
     fn slots_appear_on_first_use_and_stay() {
+        let total = Arc::<AtomicUsize>::default();
         for (file_bytes, near) in [(0, 64), (300 << 20, 151), (1 << 40, 1 << 15), (u64::MAX, 1 << 15)] {
-            let index = Index::<UserSpace>::new(file_bytes);
+            let index = Index::<UserSpace>::new(file_bytes, Arc::clone(&total));
             assert_eq!(index.near.len(), near);
             // Near, the last near one, the first far one, far, the last one of all.
             for leaf in [0, 70, near - 1, near, near + 1, near + 1000, u32::MAX as usize / LEAF] {
@@ -172,12 +186,14 @@ mod tests {
                 assert!(ptr::eq(slot, index.get_or_make(page).unwrap()));
                 assert!(ptr::eq(slot, index.get(page).unwrap()));
             }
+            assert!(total.load(Ordering::Relaxed) > 3 * 4096 + near * 8);
         }
+        assert_eq!(total.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn a_visit_sees_the_slots_from_its_first_page_on() {
-        let index = Index::<UserSpace>::new(0);
+        let index = Index::<UserSpace>::new(0, Arc::default());
         let far = (NEAR_LEAST * LEAF) as u64;
         for page in [0, 513, 5000, far as u32 + 600] {
             index.get_or_make(page).unwrap();

@@ -83,6 +83,7 @@ mod per_thread;
 mod range;
 mod readahead;
 pub mod reclaim;
+mod reclaimer;
 mod registry;
 mod resize;
 mod run;
@@ -90,6 +91,7 @@ mod stats;
 mod stream;
 mod sync;
 mod truncate;
+mod worker;
 mod write;
 mod writeback;
 

@@ -65,7 +65,7 @@ impl<S: Scheme> Mapping<S> {
         let identity = backing.identity();
         let version = backing.version()?;
         let (mapping, shared) = inner.registry.get_or_insert(identity, |id| Self {
-            index: Index::new(version.len),
+            index: Index::new(version.len, Arc::clone(&inner.registry.index_bytes)),
             zone: inner.zone(),
             len: Length::new(version.len),
             cuts: Length::new(0),
@@ -125,6 +125,7 @@ impl<S: Scheme> Drop for Mapping<S> {
         self.drop_pages(0..u64::MAX);
         self.inner.registry.remove(self.identity, self.id);
         // What its index was paid with comes back.
+        self.index.uncount();
         self.inner.fit_after_close();
     }
 }

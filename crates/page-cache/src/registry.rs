@@ -6,7 +6,7 @@
 //! Lock order: `by_identity`, then `by_id`.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use page_frames::{Owner, Pfn, Slot, UserSpace};
@@ -25,11 +25,18 @@ pub(crate) struct Registry<S: Scheme> {
     by_identity: Mutex<HashMap<Identity, Numbered<S>>>,
     by_id: RwLock<HashMap<u32, Weak<Mapping<S>>>>,
     next_id: AtomicU32,
+    /// The memory of all indexes.
+    pub(crate) index_bytes: Arc<AtomicUsize>,
 }
 
 impl<S: Scheme> Default for Registry<S> {
     fn default() -> Self {
-        Self { by_identity: Mutex::default(), by_id: RwLock::default(), next_id: AtomicU32::new(0) }
+        Self {
+            by_identity: Mutex::default(),
+            by_id: RwLock::default(),
+            next_id: AtomicU32::new(0),
+            index_bytes: Arc::default(),
+        }
     }
 }
 
@@ -76,7 +83,8 @@ impl<S: Scheme> Registry<S> {
 
     /// The memory of all indexes.
     pub(crate) fn index_bytes(&self) -> usize {
-        self.all().iter().map(|mapping| mapping.index.bytes()).sum()
+        // Relaxed: for reports and budgets.
+        self.index_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Mapping<S>>> {

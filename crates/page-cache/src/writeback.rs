@@ -167,7 +167,7 @@ impl<S: Scheme> Mapping<S> {
         let dirty = self.inner.dirty_pages();
         let limit = self.inner.dirty_limit();
         if dirty > limit / 2 {
-            self.inner.flusher.hurry();
+            self.inner.flusher.ring_now();
         }
         if dirty <= limit {
             return Ok(());
@@ -225,7 +225,7 @@ impl<S: Scheme> Inner<S> {
     fn dirty_pages_changed(&self, by: i64) {
         // Relaxed: a count.
         if self.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed) == 0 && by > 0 {
-            self.flusher.wake();
+            self.flusher.ring_soon();
         }
     }
 

@@ -175,7 +175,7 @@ fn threads_that_miss_one_page_read_it_once() {
         });
         // What is still read ahead keeps the mapping past the close: the next round would find its pages.
         cache.settle();
-        assert_eq!(cache.stats().misses, 64 * (round + 1));
+        assert_eq!(cache.stats().misses, 64 * (round + 1), "{:?}", cache.stats());
     }
     assert_nothing_leaked(&cache);
 }

@@ -96,9 +96,9 @@ fn a_scan_is_read_ahead_in_few_requests_however_long_they_take() {
             }
             cache.settle();
             let stats = cache.stats();
-            // 3 before it is known, windows of 16, 32, 64 and then 128, a part of the cache's 8192 pages, in which
+            // 3 before it is known, windows of 16, 32, 64 and then 85, a part of the cache's 8192 pages, in which
             // the scan does not fit: no page goes before its use.
-            assert!(stats.requests < 80, "{delay:?}, {backward}: {stats:?}");
+            assert!(stats.requests < 120, "{delay:?}, {backward}: {stats:?}");
             assert_eq!((stats.misses, stats.ahead), (9000, 8997), "{delay:?}, {backward}: {stats:?}");
             drop(file);
             assert_nothing_leaked(&cache);

@@ -1,0 +1,58 @@
+//! The reclaimer: a thread that frees pages before a miss has to.
+//!
+//! Who misses takes a free frame and leaves. When few are left it rings; the reclaimer brings them back to the high watermark, while
+//! who missed reads. (Linux: `kswapd`.) Who finds none at all, because this thread has no processor or everything is held, reclaims
+//! by itself: that is counted, as [`CacheStats::direct_reclaims`](crate::CacheStats::direct_reclaims).
+
+use std::time::Duration;
+
+use page_frames::{Level, UserSpace, Watermarks, Zone};
+use page_ref::Scheme;
+
+use crate::cache::Inner;
+use crate::worker::Job;
+
+/// Of all frames, the part below which it begins: one in so many. It ends at twice that.
+const LOW: u32 = 256;
+
+/// The most that is below, 2 MiB: larger caches do not miss faster.
+const LOW_MOST: u32 = 512;
+
+/// Pages that are freed before it looks again.
+const BATCH: usize = 32;
+
+/// After it found nothing: what is held, or dirty and can not be written, will not be free at once.
+const REST: Duration = Duration::from_millis(10);
+
+/// Sets the marks of a cache's zone, whose budget is so many frames. How many of those hold pages: a policy that took the others for
+/// its own would take them from what is new.
+pub(crate) fn set_watermarks<S: Scheme>(zone: &Zone<UserSpace<S>>, frames: u32) -> u32 {
+    let low = (frames / LOW).clamp(1, LOW_MOST);
+    zone.set_watermarks(Watermarks { min: 0, low, high: 2 * low });
+    frames - 2 * low
+}
+
+impl<S: Scheme> Inner<S> {
+    pub(crate) const RECLAIMER: Job<S> =
+        Job { name: "folio-reclaim", delay: Duration::ZERO, work: Self::free_what_is_needed };
+
+    /// Has frames freed in the background if few are left.
+    #[inline]
+    pub(crate) fn look_at_level(&self) {
+        if self.zone().level() <= Level::BelowLow {
+            self.reclaimer.ring_now();
+        }
+    }
+
+    fn free_what_is_needed(&self) -> Duration {
+        self.fit();
+        // What lies in the lists of processors is free as well: in a small cache that may be most of it.
+        self.zone().drain();
+        while self.zone().level() < Level::Enough {
+            if self.reclaim(BATCH) == 0 && !self.write_back_some() {
+                return REST;
+            }
+        }
+        Duration::ZERO
+    }
+}
