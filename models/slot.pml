@@ -4,17 +4,21 @@
  * counts on; frames that others use are full of OTHERS. A reader loads the slot, both bytes one after the other, the slot
  * again, and if it is the same must have got, in both, what the page held all the time between.
  *
- * The word takes no part: that is in frame.pml. Here a claim finds the folio its own or busy, as it happens, and what is left to
- * holders comes back at once or never. So this is right under every scheme. Memory is sequentially consistent;
+ * The word takes no part: that is in frame.pml. Here a claim finds the folio its own or busy, as it happens (busy for certain while a
+ * holder is there, who looks at the bytes several times), and what is left to holders comes back at once or never. So this is right under every scheme. Memory is sequentially consistent;
  * what the two fences forbid is played by switches that change the order of the steps as a processor could without them.
  *
  * Switches (-DNAME=value); `cargo x prove` says which configurations are run:
- *   READERS CHANGERS OTHER    processes of each sort
+ *   READERS HOLDERS CHANGERS OTHER    processes of each sort
  *   CHANGES    what the changers do, in all; VB: bits of the version
  * Broken on purpose (each must be refuted): NOT_BUMPED NO_SECOND BY_FRAME READ_CLAIMED LATE_CLAIM EARLY_SECOND
+ * NOT_FROZEN
  */
 #ifndef READERS
 #define READERS 1
+#endif
+#ifndef HOLDERS
+#define HOLDERS 0
 #endif
 #ifndef CHANGERS
 #define CHANGERS 1
@@ -40,6 +44,9 @@
 byte b[4] = 1;         /* the bytes: frame f has 2f and 2f + 1 */
 bool unused[2];        /* in the allocator; a frame that is neither there nor in the slot has holders, or others */
 
+byte held[2];          /* references of holders */
+bool frozen[2];        /* of the frame in the slot: no reference can be had */
+
 /* The slot. */
 byte frame;
 bool claimed;
@@ -55,7 +62,7 @@ inline write(which, value) {
 
 /* The end of a claim: one swap. */
 inline finish(which, value) {
-  atomic { frame = (which); version = BUMPED; claimed = false; content = value }
+  atomic { frame = (which); version = BUMPED; claimed = false; content = value; frozen[0] = false; frozen[1] = false }
 }
 
 inline give_back(which) {
@@ -105,6 +112,22 @@ active [READERS] proctype Reader() {
 done: skip
 }
 
+/* Somebody with a reference, got by the slot: a snapshot. */
+active [HOLDERS] proctype Holder() {
+  byte f, x;
+  atomic {
+    if
+    :: frame != EMPTY && !frozen[frame] -> f = frame; held[f]++
+    :: else -> goto done
+    fi
+  }
+  x = b[2 * f];
+  assert(b[2 * f + 1] == x);
+  assert(b[2 * f] == x);
+  held[f]--;
+done: skip
+}
+
 active [CHANGERS] proctype Changer() {
   byte f, g, next;
   bool alone;
@@ -125,7 +148,11 @@ active [CHANGERS] proctype Changer() {
        claimed = true;
 #endif
        if
+#ifdef NOT_FROZEN
        :: alone = true
+#else
+       :: atomic { held[f] == 0 -> frozen[f] = true; alone = true }
+#endif
        :: alone = false
        fi;
        if
@@ -145,7 +172,7 @@ active [CHANGERS] proctype Changer() {
              write(1 - f, next);
              finish(1 - f, next);
              if
-             :: give_back(f)
+             :: atomic { held[f] == 0 -> give_back(f) }
              :: true                                                               /* somebody holds it for ever */
              fi
           fi
@@ -155,7 +182,7 @@ active [CHANGERS] proctype Changer() {
          :: unused[0] -> g = 0
          :: unused[1] -> g = 1
          fi;
-         unused[g] = false; frame = g; claimed = true }
+         unused[g] = false; frame = g; claimed = true; frozen[g] = true }
        write(g, next); finish(g, next)
     :: else
     fi

@@ -23,18 +23,21 @@ enum Check {
     Frames,
     /// The tests of the cache.
     Cache,
+    /// The frames and the cache under shuttle's schedules.
+    Shuttle,
     /// The torture run on this checkout.
     Torture,
 }
 
 impl Check {
-    const ALL: [Self; 4] = [Self::Word, Self::Frames, Self::Cache, Self::Torture];
+    const ALL: [Self; 5] = [Self::Word, Self::Frames, Self::Cache, Self::Shuttle, Self::Torture];
 
     fn name(self) -> &'static str {
         match self {
             Self::Word => "word",
             Self::Frames => "frames",
             Self::Cache => "cache",
+            Self::Shuttle => "shuttle",
             Self::Torture => "torture",
         }
     }
@@ -45,6 +48,10 @@ impl Check {
             Self::Word => ("test --release -p page-ref --no-run", "test --release -p page-ref"),
             Self::Frames => ("test --release -p page-frames --no-run", "test --release -p page-frames"),
             Self::Cache => ("test --release -p page-cache --no-run", "test --release -p page-cache"),
+            Self::Shuttle => (
+                "test --release -p page-frames -p page-cache --test shuttle --no-run",
+                "test --release -p page-frames -p page-cache --test shuttle --no-fail-fast",
+            ),
             Self::Torture => ("build --release -p folio", "run --release -p folio -- torture . --seconds 20"),
         }
     }
@@ -58,7 +65,7 @@ struct Canary {
 }
 
 /// All canaries. A new one also needs its `cfg(broken = "...")` in the code.
-const CANARIES: [Canary; 14] = [
+const CANARIES: [Canary; 16] = [
     Canary {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -73,12 +80,12 @@ const CANARIES: [Canary; 14] = [
     Canary {
         name: "no-recheck",
         breaks: "R8: no second look after try_get",
-        caught_by: &[Check::Frames, Check::Cache, Check::Torture],
+        caught_by: &[Check::Shuttle, Check::Frames, Check::Cache, Check::Torture],
     },
     Canary {
         name: "early-destructor",
         breaks: "R4: the destructor is chosen before the compare-and-swap",
-        caught_by: &[Check::Frames, Check::Torture],
+        caught_by: &[Check::Shuttle, Check::Frames, Check::Torture],
     },
     Canary {
         name: "undo-by-subtraction",
@@ -110,7 +117,17 @@ const CANARIES: [Canary; 14] = [
     Canary {
         name: "no-second-load",
         breaks: "R8: a read without a reference believes its copy without a second look at the slot",
-        caught_by: &[Check::Frames],
+        caught_by: &[Check::Frames, Check::Shuttle],
+    },
+    Canary {
+        name: "read-by-count",
+        breaks: "R8: a read without a reference is validated by the count instead of the slot's version",
+        caught_by: &[Check::Shuttle, Check::Frames],
+    },
+    Canary {
+        name: "write-without-freeze",
+        breaks: "R2: a page is written in place without a freeze, whoever holds it",
+        caught_by: &[Check::Shuttle, Check::Cache],
     },
     Canary {
         name: "metadata-zeroed",
@@ -193,14 +210,14 @@ enum Outcome {
 fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
     let (build, run) = check.commands();
     let name = broken.unwrap_or("none");
-    let mut build = with_fault(cargo(build), broken);
+    let mut build = with_fault(cargo(build), broken, check);
     step::run(&format!("build with '{name}' broken"), &mut build)?;
     eprintln!("── cargo {run}");
     let log = target_dir().join(format!("canary/{name}-{}.log", check.name()));
     let started = Instant::now();
     let status = File::create(&log)
         .and_then(|file| {
-            let command = with_fault(cargo(run), broken);
+            let command = with_fault(cargo(run), broken, check);
             // coreutils' timeout ends the whole process group, cargo's children too.
             let mut timeout = Command::new("timeout");
             timeout.args(["--kill-after=2", &LIMIT.as_secs().to_string()]).arg(command.get_program());
@@ -219,8 +236,11 @@ fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
     Ok(Trial { outcome, took })
 }
 
-fn with_fault(mut command: Command, broken: Option<&str>) -> Command {
-    let flags = broken.map_or_else(String::new, |name| format!("--cfg broken=\"{name}\""));
+fn with_fault(mut command: Command, broken: Option<&str>, check: Check) -> Command {
+    let mut flags = broken.map_or_else(String::new, |name| format!("--cfg broken=\"{name}\""));
+    if check == Check::Shuttle {
+        flags.push_str(" --cfg shuttle");
+    }
     command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target_dir().join("canary"));
     // Faults are found as well without it, and every canary builds everything anew.
     command.env("CARGO_PROFILE_RELEASE_LTO", "off");

@@ -39,7 +39,7 @@ const fn broken(rules: &'static str, what: &'static str, flags: &'static str) ->
 }
 
 /// All of them. The flags are explained at the top of the model.
-const CONFIGS: [Config; 56] = [
+const CONFIGS: [Config; 58] = [
     holds("R1-R4 R6-R8", "zero-frozen", "SCHEME=0 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "frozen-bit", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
@@ -81,6 +81,7 @@ const CONFIGS: [Config; 56] = [
     holds("R7", "3 walkers and an offliner, frozen-bit", "SCHEME=1 WALKERS=3 ALLOCATORS=1 OFFLINERS=1 LIVES=3"),
     holds("R8", "a slot read without a reference", "SLOT READERS=1 CHANGES=3"),
     holds("R8", "the same, by two readers", "SLOT READERS=2 CHANGES=2"),
+    holds("R2 R8", "the same, and a holder whose bytes do not change", "SLOT READERS=1 HOLDERS=1 CHANGES=3"),
     long("R1-R5 R7 R8", "4 walkers, 3 lifetimes", "SCHEME=4 WALKERS=4 ALLOCATORS=1 LIVES=3"),
     long("R1-R8", "3 walkers, 2 allocators, 1 freezer", "SCHEME=4 WALKERS=3 ALLOCATORS=2 FREEZERS=1 LIVES=3"),
     broken("R4", "destructor chosen before the compare-and-swap", "SCHEME=1 WALKERS=2 ALLOCATORS=1 LIVES=3 EARLY"),
@@ -108,6 +109,7 @@ const CONFIGS: [Config; 56] = [
     broken("R8", "slot: no second load", "SLOT NO_SECOND"),
     broken("R8", "slot: only the frame compared", "SLOT BY_FRAME"),
     broken("R8", "slot: read while claimed", "SLOT READ_CLAIMED"),
+    broken("R2", "slot: written in place without a freeze", "SLOT HOLDERS=1 NOT_FROZEN"),
     broken("R8", "slot: no fence before the writer's bytes", "SLOT LATE_CLAIM"),
     broken("R8", "slot: no fence after the reader's copy", "SLOT EARLY_SECOND"),
     broken("R5", "live count runs into the bit", "SCHEME=1 CB=3 HOARDERS=2 WALKERS=1 GETS=12 NO_SATURATION"),

@@ -98,6 +98,8 @@ impl<P: Platform> Slot<P> {
         if !wanted() {
             return None;
         }
+        #[cfg(broken = "read-by-count")]
+        let count = map.zone.descriptor(index).word.snapshot();
         // SAFETY: the frame was online when it came here, so its bytes are mapped as long as `map` says, and
         // initialised, since memory from the system is. The range lies in the frame.
         unsafe { racy_copy(map.zone.address(index).wrapping_add(within), buf) };
@@ -106,7 +108,10 @@ impl<P: Platform> Slot<P> {
         // comes after the claim before it.
         fence(Ordering::Acquire);
         // Relaxed: ordered by the fence.
-        if self.load(Ordering::Relaxed) != before && !cfg!(broken = "no-second-load") {
+        let is_same = self.load(Ordering::Relaxed) == before || cfg!(broken = "no-second-load");
+        #[cfg(broken = "read-by-count")]
+        let is_same = map.zone.descriptor(index).word.snapshot() == count;
+        if !is_same {
             forget(buf);
             return None;
         }
