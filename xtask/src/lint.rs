@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::step::{self, Failure, cargo, no_arguments, root};
+use crate::step::{self, Failure, cargo, no_arguments, root, succeeds, target_dir};
 
 /// A target that has no std at all: what builds for it is `no_std` in truth.
 const BARE: &str = "x86_64-unknown-none";
@@ -21,6 +21,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     step::run("docs", cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))?;
     build_without_std()?;
     bare_metal()?;
+    fuzzers()?;
     step::run("house rules", &mut cargo("test --quiet -p xtask"))
 }
 
@@ -31,6 +32,23 @@ fn build_without_std() -> Result<(), Failure> {
     }
     eprintln!("SKIPPED: the build for {BARE}: the target is missing, and 'rustup target add {BARE}' failed");
     step::run("the two lower crates for this machine instead", &mut cargo("check -p page-ref -p page-frames"))
+}
+
+/// The fuzzers are a workspace of their own, which an interface that changes would break unseen. Checked, not built: that needs
+/// no nightly and no C++ compiler.
+fn fuzzers() -> Result<(), Failure> {
+    let inside = |arguments: &str| {
+        let mut command = cargo(&format!("{arguments} --manifest-path fuzz/Cargo.toml"));
+        // What is checked is not linked: a file that is there stands for libfuzzer, and no C++ is compiled.
+        command.env("CARGO_TARGET_DIR", target_dir()).env("CUSTOM_LIBFUZZER_PATH", root().join("fuzz/Cargo.toml"));
+        command
+    };
+    step::run("format of the fuzzers", inside("fmt").arg("--check"))?;
+    if !succeeds(&mut inside("fetch")) {
+        eprintln!("SKIPPED: the check of the fuzzers: what they need is not there, and could not be fetched");
+        return Ok(());
+    }
+    step::run("check of the fuzzers", &mut inside("check"))
 }
 
 /// The example that is no member, as its own folder says.

@@ -31,7 +31,11 @@ struct Entry {
 }
 
 const MENU: &[Entry] = &[
-    Entry { name: "lint", about: "format, clippy, docs, the build without std, the house rules", run: lint::run },
+    Entry {
+        name: "lint",
+        about: "format, clippy, docs, the build without std, the fuzzers, the house rules",
+        run: lint::run,
+    },
     Entry {
         name: "prove",
         about: "the rules: models by SPIN, the invariant by z3, the word by loom, the rest by shuttle and Miri [--all] [--save] [--table] [--model NAME]",
