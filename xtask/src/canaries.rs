@@ -4,15 +4,16 @@
 //! The faults themselves stand in the code behind `cfg(broken = "NAME")`, which no other build sets.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::step::{self, Failure, cargo, root, target_dir};
 
 /// Time that a check has to notice. Building does not count.
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// A check that may notice.
 #[derive(Clone, Copy, PartialEq)]
@@ -210,14 +211,14 @@ enum Outcome {
 fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
     let (build, run) = check.commands();
     let name = broken.unwrap_or("none");
-    let mut build = with_fault(cargo(build), broken, check);
+    let mut build = with_fault(cargo(build), broken, check)?;
     step::run(&format!("build with '{name}' broken"), &mut build)?;
     eprintln!("── cargo {run}");
+    let command = with_fault(cargo(run), broken, check)?;
     let log = target_dir().join(format!("canary/{name}-{}.log", check.name()));
     let started = Instant::now();
     let status = File::create(&log)
         .and_then(|file| {
-            let command = with_fault(cargo(run), broken, check);
             // coreutils' timeout ends the whole process group, cargo's children too.
             let mut timeout = Command::new("timeout");
             timeout.args(["--kill-after=2", &LIMIT.as_secs().to_string()]).arg(command.get_program());
@@ -236,15 +237,27 @@ fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
     Ok(Trial { outcome, took })
 }
 
-fn with_fault(mut command: Command, broken: Option<&str>, check: Check) -> Command {
-    let mut flags = broken.map_or_else(String::new, |name| format!("--cfg broken=\"{name}\""));
-    if check == Check::Shuttle {
-        flags.push_str(" --cfg shuttle");
-    }
-    command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target_dir().join("canary"));
-    // Faults are found as well without it, and every canary builds everything anew.
+fn with_fault(mut command: Command, broken: Option<&str>, check: Check) -> Result<Command, Failure> {
+    let (flags, folder) = if check == Check::Shuttle { ("--cfg shuttle", "canary/shuttle") } else { ("", "canary") };
+    command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target_dir().join(folder));
+    // Faults are found as well without it.
     command.env("CARGO_PROFILE_RELEASE_LTO", "off");
-    command
+    if let Some(name) = broken {
+        command.env("RUSTC_WORKSPACE_WRAPPER", wrapper(name)?);
+    }
+    Ok(command)
+}
+
+/// A compiler with the fault, for our own crates: what they depend on is built once for all canaries.
+fn wrapper(name: &str) -> Result<PathBuf, Failure> {
+    let folder = target_dir().join("canary/rustc");
+    let path = folder.join(name);
+    let text = format!("#!/bin/sh\nrustc=$1\nshift\nexec \"$rustc\" \"$@\" --cfg 'broken=\"{name}\"'\n");
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(&path, text))
+        .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
+        .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
+    Ok(path)
 }
 
 /// The line of a log that says best what failed: a panic's message, a failed test, else the last one.

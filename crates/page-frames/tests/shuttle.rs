@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use common::{Index, OURS, assert_all_free, order};
-use page_frames::{Arena, FrozenFolio, Kind, KindOps, Lookup, MigrateError, Order, Refusal, UserSpace, Zone, migrate};
+use page_frames::{
+    Arena, FrozenFolio, Kind, KindOps, Lookup, MigrateError, Mobility, Order, Refusal, UserSpace, Zone, migrate,
+};
 use page_ref::explore::{Search, deeper, explore, race};
 use page_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, ZeroFrozen};
 use page_ref::stepped::step;
@@ -76,7 +78,7 @@ impl<S: Scheme> World<S> {
     }
 }
 
-/// One who looks a folio up and one who moves it. And, if asked for, one who comes by its old frame's number.
+/// One who looks a folio up and one who moves it, and then uses the frame for something else. And, if asked for, one who comes by its old frame's number.
 fn migrate_against_try_get<S: Scheme>(search: Search, walker: bool) {
     let world = World::<S>::new(&[]);
     explore(
@@ -87,14 +89,23 @@ fn migrate_against_try_get<S: Scheme>(search: Search, walker: bool) {
             let mut threads = vec![
                 world.thread(|world| assert_eq!(world.read(7), Some(7))),
                 world.thread(move |world| match migrate(world.zone(), pfn, &world.index) {
-                    Ok(to) => assert_ne!(to, pfn),
+                    Ok(to) => {
+                        assert_ne!(to, pfn);
+                        // The frame that it left is one of them.
+                        for mobility in [Mobility::Movable, Mobility::Unmovable] {
+                            let mut others = world.zone().alloc_frozen_as(Order::ZERO, mobility).unwrap();
+                            others.set_owner(OURS, 100);
+                            drop(others.init());
+                        }
+                    }
                     Err(error) => assert_eq!(error, MigrateError::Busy),
                 }),
             ];
             if walker {
                 threads.push(world.thread(move |world| {
                     if let Ok(folio) = world.zone().try_get_head(pfn) {
-                        assert_eq!(folio.as_slice()[0], 7, "a frame that is live holds what its owner wrote");
+                        let is_whose_it_says = folio.private() == 100 || folio.as_slice()[0] == 7;
+                        assert!(is_whose_it_says, "{folio:?} holds what its owner did not write");
                     }
                 }));
             }
