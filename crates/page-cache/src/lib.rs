@@ -37,6 +37,33 @@
 //! # }
 //! ```
 //!
+//! # Ranges, futures, streams
+//!
+//! [`File::range`] holds any number of pages without a copy, in one allocation, as a [`Buf`](bytes::Buf); [`File::bytes`] gives
+//! [`Bytes`](bytes::Bytes). Both, and [`File::read_at`], exist as futures too ([`File::read_at_async`]), and [`File::stream`] is a scan. They need
+//! no runtime: a hit is there at the first poll, a miss is fetched by a thread of the cache. `examples/serve.rs` serves ranges over HTTP.
+//!
+//! ```
+//! use bytes::Buf;
+//! # fn main() -> std::io::Result<()> {
+//! # let file = page_cache::Cache::<page_ref::DefaultScheme>::new(8 << 20)?
+//! #     .open_backing(std::sync::Arc::new(page_cache::Memory::new(&[7; 10_000])))?;
+//! # let mut socket = Vec::new();
+//! let mut range = file.range(1000, 1 << 20)?; // to the end of the file, if it is not that long
+//! while range.has_remaining() {
+//!     let sent = std::io::Write::write(&mut socket, range.chunk())?; // several pages at once where they lie together
+//!     range.advance(sent); // what was sent is let go
+//! }
+//! # assert_eq!(socket, [7; 9000]);
+//! # let mut buf = [0; 100];
+//! # pollster::block_on(async {
+//! let read = file.read_at_async(9950, &mut buf).await?;
+//! # assert_eq!(read, 50);
+//! # Ok(())
+//! # })
+//! # }
+//! ```
+//!
 //! # Writing
 //!
 //! A writer that finds a page held writes to a copy and switches the slot; else it freezes the page and writes in place. Dirty pages
