@@ -2,8 +2,11 @@
 //!
 //! The file is 1 GiB long, in the folder for temporary files (`TMPDIR`), and never in the kernel's cache: it is written
 //! and read past it. What lies below the kernel may have a cache, a host's or a controller's, and who reads what another has just
-//! read would be served from there. So within a round the two scans read different halves of the file, always the lower one first, and they
-//! take turns in being first: whoever reads a half, it was read last one round before, by the other. The random reads take turns as well.
+//! read would be served from there. So within a round each scan has a part of the file of its own, always from the lowest on, and they
+//! take turns: whoever reads a part, it was read last one round before, by another. The random reads take turns as well.
+//!
+//! A disk is not as fast into any memory: into pages that lie anywhere, as a cache's do, a read of 1 MiB is as many segments as pages;
+//! into one huge page it is one. The limit of a scan is the former, which is what `fio` does; the latter stands beside it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSliceMut, Write};
@@ -42,10 +45,12 @@ const AT_ONCE: usize = 2048;
 const READS: usize = 16 * AT_ONCE;
 /// Requests that the bare ring has in flight.
 const DEPTH: u32 = 32;
-/// Rounds at the least. Their number is even: each subject was first as often as the other.
-const LEAST_ROUNDS: usize = 4;
-/// Of the file, what one sample of a scan reads: a half, but for what its reader may have had requested past its end.
-const SCANNED: u64 = FILE / 2 - (16 << 20);
+/// Scans in a round, and rounds at the least: their number is a multiple of this, so that each scan had each turn as often.
+const SCANS: usize = 3;
+/// Where the parts of the file that are scanned begin.
+const PART: u64 = FILE / CHUNK as u64 / SCANS as u64 * CHUNK as u64;
+/// How much of a part one sample reads: all but what its reader may have had requested past its end.
+const SCANNED: u64 = PART - (16 << 20);
 
 /// Memory as the kernel wants it for reads past its cache: 1 MiB, aligned.
 fn aligned(arena: &Arena<UserSpace<DefaultScheme>>) -> io::Result<FrozenFolio<UserSpace<DefaultScheme>>> {
@@ -60,7 +65,10 @@ struct Bench {
     cache: Cache,
     cached: File,
     ring: io::Result<Ring>,
+    /// Each in one piece, of huge pages where the system gives them.
     memory: Vec<FrozenFolio<UserSpace<DefaultScheme>>>,
+    /// 1 MiB and a page, of small pages.
+    pages: Vec<u8>,
     random: fastrand::Rng,
     /// Of what the cache was asked for last, the part that it had.
     hit_ratio: f64,
@@ -83,11 +91,12 @@ impl Bench {
         let cache = Cache::new(BUDGET)?;
         let cached = cache.open_backing(Arc::new(LocalFile::open(file.path())?.direct()))?;
         let memory = (0..AT_ONCE * PAGE / CHUNK).map(|_| aligned(arena)).collect::<io::Result<_>>()?;
-        Ok(Self { _file: file, direct, cache, cached, ring: Ring::new(DEPTH), memory, random, hit_ratio: 0.0 })
+        let (ring, pages) = (Ring::new(DEPTH), vec![1; CHUNK + PAGE]);
+        Ok(Self { _file: file, direct, cache, cached, ring, memory, pages, random, hit_ratio: 0.0 })
     }
 
     /// Reads of a second, through the cache.
-    fn random_folio(&mut self, _: Turn) -> io::Result<f64> {
+    fn random_folio(&mut self, _: usize) -> io::Result<f64> {
         let before = self.cache.stats().misses;
         let start = Instant::now();
         for _ in 0..READS / AT_ONCE {
@@ -108,7 +117,7 @@ impl Bench {
     }
 
     /// Reads of a second, by a ring alone.
-    fn random_ring(&mut self, _: Turn) -> io::Result<f64> {
+    fn random_ring(&mut self, _: usize) -> io::Result<f64> {
         let ring = self.ring.as_mut().map_err(|error| io::Error::new(error.kind(), format!("no io_uring: {error}")))?;
         let start = Instant::now();
         for _ in 0..READS / AT_ONCE {
@@ -131,7 +140,7 @@ impl Bench {
     }
 
     /// MiB of a second, through the cache, which has nothing of the file.
-    fn scan_folio(&mut self, turn: Turn) -> io::Result<f64> {
+    fn scan_folio(&mut self, turn: usize) -> io::Result<f64> {
         self.cache.settle();
         self.cached.invalidate();
         let sample = self.scan(turn, |bench, offset| bench.cached.read_at(offset, bench.memory[0].as_mut_slice()));
@@ -140,14 +149,22 @@ impl Bench {
         sample
     }
 
-    /// MiB of a second, past all caches, one read after the other.
-    fn scan_direct(&mut self, turn: Turn) -> io::Result<f64> {
+    /// MiB of a second, past all caches, one read after the other, into pages anywhere.
+    fn scan_direct(&mut self, turn: usize) -> io::Result<f64> {
+        self.scan(turn, |bench, offset| {
+            let aligned = bench.pages.as_ptr().align_offset(PAGE);
+            bench.direct.read_at(&mut bench.pages[aligned..][..CHUNK], offset)
+        })
+    }
+
+    /// The same into one piece of memory.
+    fn scan_contiguous(&mut self, turn: usize) -> io::Result<f64> {
         self.scan(turn, |bench, offset| bench.direct.read_at(bench.memory[0].as_mut_slice(), offset))
     }
 
-    fn scan(&mut self, turn: Turn, mut read: impl FnMut(&mut Self, u64) -> io::Result<usize>) -> io::Result<f64> {
+    fn scan(&mut self, turn: usize, mut read: impl FnMut(&mut Self, u64) -> io::Result<usize>) -> io::Result<f64> {
         let start = Instant::now();
-        for offset in turn.scanned().step_by(CHUNK) {
+        for offset in scanned(turn).step_by(CHUNK) {
             assert_eq!(read(self, offset)?, CHUNK);
         }
         Ok((SCANNED / CHUNK as u64) as f64 / start.elapsed().as_secs_f64())
@@ -160,37 +177,32 @@ impl Drop for Bench {
     }
 }
 
-/// When a subject of a pair is measured within a round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    First,
-    Second,
+/// What a scan reads in its turn.
+fn scanned(turn: usize) -> Range<u64> {
+    let begins = turn as u64 * PART;
+    begins..begins + SCANNED
 }
 
-impl Turn {
-    /// What a scan reads.
-    fn scanned(self) -> Range<u64> {
-        match self {
-            Self::First => 0..SCANNED,
-            Self::Second => FILE / 2..FILE / 2 + SCANNED,
-        }
-    }
+/// The subjects of a round in their order: each case's in turn, another first in each round.
+fn order(round: usize) -> impl Iterator<Item = (usize, usize)> {
+    let turns =
+        |first: usize, subjects: usize| (0..subjects).map(move |turn| (first + (turn + round) % subjects, turn));
+    turns(0, RANDOMS).chain(turns(RANDOMS, SCANS))
 }
 
-/// The subjects of a round, in their order, with their turns.
-fn order(round: usize) -> [(usize, Turn); SUBJECTS.len()] {
-    let second = round % 2;
-    [(second, Turn::First), (1 - second, Turn::Second), (2 + second, Turn::First), (3 - second, Turn::Second)]
-}
+type Measure = fn(&mut Bench, usize) -> io::Result<f64>;
 
-type Measure = fn(&mut Bench, Turn) -> io::Result<f64>;
+/// Subjects of random reads: the first ones.
+const RANDOMS: usize = 2;
+const CONTIGUOUS: &str = "o_direct contiguous";
 
-/// Each subject in its case: two pairs.
-const SUBJECTS: [(&str, Case, Measure); 4] = [
+/// Each subject in its case.
+const SUBJECTS: [(&str, Case, Measure); RANDOMS + SCANS] = [
     ("folio", RANDOM, Bench::random_folio),
     ("io_uring", RANDOM, Bench::random_ring),
     ("folio", SCAN, Bench::scan_folio),
     ("o_direct", SCAN, Bench::scan_direct),
+    (CONTIGUOUS, SCAN, Bench::scan_contiguous),
 ];
 
 /// Measures it.
@@ -205,18 +217,18 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let arena = Arena::new(64 << 20, &[])?;
     let mut bench = Bench::new(&arena)?;
     let mut report = Report::new("Reading what is not in memory", Unit::OpPerS, "read", "folio");
-    report.compared_with = &["limit"];
+    report.compared_with = &["limit", CONTIGUOUS];
     let mut samples: [Vec<f64>; SUBJECTS.len()] = [const { Vec::new() }; SUBJECTS.len()];
     // By round: what the ring would reach if it read only what the cache did not have, and the rest cost nothing.
     let mut limits = Vec::new();
     let started = Instant::now();
     let mut round = 0_usize;
     while !ask.stop.load(Ordering::Relaxed)
-        && (round < LEAST_ROUNDS || !round.is_multiple_of(2) || started.elapsed() < ask.time)
+        && (round == 0 || !round.is_multiple_of(SCANS) || started.elapsed() < ask.time)
     {
         // The scan took the pages of the random reads: the cache is full of them again before they are measured.
         for _ in 0..FILE / PAGE as u64 / READS as u64 {
-            bench.random_folio(Turn::First)?;
+            bench.random_folio(0)?;
         }
         for (which, turn) in order(round) {
             let (_, case, measure) = &SUBJECTS[which];
@@ -233,8 +245,9 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     report.notes.dedup();
     report.notes.push(format!(
         "a file of 1 GiB, a cache of 256 MiB; a read is 4 KiB in {}, 1 MiB in {}; the limit is io_uring / (1 - hit ratio) \
-         there (last hit ratio {:.3}), reads of 1 MiB past all caches here, one after the other; the two take turns in being first, and scan \
-         different halves of the file: neither reads what the other has just read",
+         there (last hit ratio {:.3}), reads of 1 MiB past all caches here, one after the other, into pages anywhere; '{CONTIGUOUS}' \
+         reads into one huge page, which to the disk is one segment instead of 256; they take turns, each scan in a part of the file of \
+         its own, so that none reads what another has just read",
         RANDOM.name, SCAN.name, bench.hit_ratio
     ));
     let mut add = |name: &str, case, values: &[f64]| report.rows.extend(Row::of(name, case, values));
@@ -243,10 +256,15 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     }
     add("limit", RANDOM, &limits);
     add("limit", SCAN, &samples[3]);
-    for (case, ours, limits) in [(RANDOM, &samples[0], &limits), (SCAN, &samples[2], &samples[3])] {
+    let pairs = [
+        (RANDOM, &samples[0], "limit", &limits),
+        (SCAN, &samples[2], "limit", &samples[3]),
+        (SCAN, &samples[2], CONTIGUOUS, &samples[4]),
+    ];
+    for (case, ours, to, limits) in pairs {
         let ratios: Vec<f64> = ours.iter().zip(limits).map(|(ours, limit)| ours / limit).collect();
         if let Some(row) = Row::of("", case, &ratios) {
-            report.ratios.push(Ratio { of: "folio".to_owned(), to: "limit", case, value: row.median });
+            report.ratios.push(Ratio { of: "folio".to_owned(), to, case, value: row.median });
         }
     }
     Ok(report)
@@ -259,25 +277,27 @@ mod tests {
     /// A cache of so many bytes has no more than a 64th of them requested ahead.
     const MOST_AHEAD: u64 = BUDGET as u64 / 64;
 
-    /// The limit once scanned what folio had just scanned, and was 2.5 times as fast: the host had it.
+    /// The limit once scanned what folio had just scanned.
     #[test]
-    fn nobody_scans_what_was_just_scanned_and_all_are_first_as_often() {
-        let scans: Vec<_> = (0..LEAST_ROUNDS)
-            .flat_map(|round| order(round).into_iter().filter(|&(which, _)| SUBJECTS[which].1 == SCAN))
-            .map(|(which, turn)| (which, turn.scanned()))
-            .collect();
-        for pair in scans.windows(2) {
-            assert!(pair[0].1.end <= pair[1].1.start || pair[1].1.end <= pair[0].1.start, "{pair:?}");
+    fn nobody_scans_what_was_just_scanned_and_all_have_each_turn_as_often() {
+        let is_scan = |&(which, _): &(usize, usize)| SUBJECTS[which].1 == SCAN;
+        for round in 0..2 * SCANS {
+            let scans: Vec<_> = order(round).filter(is_scan).collect();
+            assert_eq!(scans.len(), SCANS);
+            for pair in scans.windows(2) {
+                let (one, next) = (scanned(pair[0].1), scanned(pair[1].1));
+                assert!(one.end + MOST_AHEAD <= next.start && next.end <= FILE, "{one:?}, {next:?}");
+            }
+            for (now, next) in scans.iter().zip(order(round + 1).filter(is_scan)) {
+                assert_ne!(now.0, next.0, "who read part {} last is another", now.1);
+            }
         }
-        for triple in scans.windows(3).filter(|triple| triple[0].1 == triple[2].1) {
-            assert_ne!(triple[0].0, triple[2].0, "who read a half last is the other");
+        for (which, (name, case, _)) in SUBJECTS.iter().enumerate() {
+            let subjects = if *case == SCAN { SCANS } else { RANDOMS };
+            let mut turns: Vec<_> = (0..subjects).flat_map(order).filter(|turn| turn.0 == which).collect();
+            turns.sort_unstable();
+            assert_eq!(turns, (0..subjects).map(|turn| (which, turn)).collect::<Vec<_>>(), "{name}");
         }
-        for (which, (name, ..)) in SUBJECTS.iter().enumerate() {
-            let turns = (0..LEAST_ROUNDS).flat_map(order).filter(|measured| measured.0 == which);
-            let (first, second): (Vec<_>, Vec<_>) = turns.partition(|measured| measured.1 == Turn::First);
-            assert_eq!(first.len(), second.len(), "{name}");
-        }
-        let (first, second) = (Turn::First.scanned(), Turn::Second.scanned());
-        assert!(first.end + MOST_AHEAD <= second.start && second.end <= FILE, "{first:?}, {second:?}");
+        assert!(SCANNED.is_multiple_of(CHUNK as u64) && PART.is_multiple_of(CHUNK as u64));
     }
 }
