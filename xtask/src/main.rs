@@ -64,7 +64,7 @@ const MENU: &[Entry] = &[
     },
     Entry {
         name: "figures",
-        about: "hold the figures in docs/schemes.md against the committed results [--save]",
+        about: "hold the figures in docs/schemes.md and docs/machine-code.md against the committed results [--save]",
         run: figures::run,
     },
     Entry {

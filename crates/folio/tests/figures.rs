@@ -1,4 +1,4 @@
-//! The figures in docs/schemes.md: each comes from a committed result, and says from which.
+//! The figures in docs/schemes.md and docs/machine-code.md: each comes from a committed result, and says from which.
 //!
 //! Behind a figure stands `<!--=FILE|CASE|THREADS|NAME-->`, its median in `results/amd-epyc-2cpu/FILE.json`; with a fifth part,
 //! another number of that row, and with a sixth, in units of that. `NAME/OTHER` is a ratio. `FILE|least|COLUMN` and `FILE|most|COLUMN` are of a column of a
@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-const PAGE: &str = "docs/schemes.md";
+/// The pages, and how many figures each has at the least.
+const PAGES: [(&str, usize); 2] = [("docs/schemes.md", 20), ("docs/machine-code.md", 15)];
 const RESULTS: &str = "results/amd-epyc-2cpu";
 const SAVE: &str = "FOLIO_SAVE_FIGURES";
 
@@ -48,7 +49,7 @@ impl Results {
             }
             _ => None,
         };
-        found.unwrap_or_else(|| panic!("{PAGE}: there is no '{reference}' in {RESULTS}"))
+        found.unwrap_or_else(|| panic!("there is no '{reference}' in {RESULTS}"))
     }
 
     fn row(&mut self, file: &str, case: &str, threads: &str, name: &str, key: &str) -> Option<f64> {
@@ -185,20 +186,23 @@ fn loose(page: &str) -> Vec<String> {
 
 #[test]
 fn every_figure_comes_from_a_committed_result() {
-    let path = root().join(PAGE);
-    let page = fs::read_to_string(&path).unwrap();
-    let fresh = filled(&page, &mut Results::default());
-    if std::env::var_os(SAVE).is_some() {
-        fs::write(&path, &fresh).unwrap();
-    } else {
-        for (number, (is, should)) in page.lines().zip(fresh.lines()).enumerate() {
-            assert_eq!(is, should, "{PAGE}, line {}; 'cargo x figures --save' writes it anew", number + 1);
+    let mut results = Results::default();
+    for (name, least) in PAGES {
+        let path = root().join(name);
+        let page = fs::read_to_string(&path).unwrap();
+        let fresh = filled(&page, &mut results);
+        if std::env::var_os(SAVE).is_some() {
+            fs::write(&path, &fresh).unwrap();
+        } else {
+            for (number, (is, should)) in page.lines().zip(fresh.lines()).enumerate() {
+                assert_eq!(is, should, "{name}, line {}; 'cargo x figures --save' writes it anew", number + 1);
+            }
+            assert_eq!(page, fresh, "{name}; 'cargo x figures --save' writes it anew");
         }
-        assert_eq!(page, fresh, "{PAGE}; 'cargo x figures --save' writes it anew");
+        assert!(fresh.matches("<!--=").count() >= least, "{name} has figures");
+        let loose = loose(&fresh);
+        assert!(loose.is_empty(), "figures without a source in {name}:\n{}", loose.join("\n"));
     }
-    assert!(fresh.matches("<!--=").count() > 20, "the page has figures");
-    let loose = loose(&fresh);
-    assert!(loose.is_empty(), "figures without a source in {PAGE}:\n{}", loose.join("\n"));
 }
 
 #[test]
