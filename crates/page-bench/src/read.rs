@@ -32,17 +32,30 @@ const READ_BYTES: usize = 256 << 20;
 /// Where the kernel's files in memory are.
 pub(crate) const TMPFS: &str = "/dev/shm";
 
-/// The offsets of one thread's reads in a case, and how many bytes it reads at each.
-fn plan(case: Case, thread: usize, len: usize) -> (impl FnMut() -> usize, usize, u32) {
-    let (size, operations) = match case.name {
-        HOT => (64, 200_000),
-        UNIFORM => (64, 100_000),
-        _ => (4096, 10_000),
-    };
+/// The reads of one thread in a case, one in `of` of them: each of so many bytes as the compiler knows, as it does where records have one
+/// size.
+#[inline(always)]
+fn reads(case: Case, thread: usize, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) -> u64 {
+    #[inline(always)]
+    fn each<const SIZE: usize>(
+        operations: u32,
+        mut next: impl FnMut() -> usize,
+        mut read: impl FnMut(usize, &mut [u8]),
+    ) -> u64 {
+        let mut buf = [0; SIZE];
+        for _ in 0..operations {
+            let offset = next();
+            read(offset, black_box(&mut buf));
+        }
+        u64::from(operations)
+    }
     // The generator costs a nanosecond, the same for all.
     let mut random = fastrand::Rng::with_seed(thread as u64);
-    let is_hot = case.name == HOT;
-    (move || if is_hot { 0 } else { random.usize(..len / size) * size }, size, operations)
+    match case.name {
+        HOT => each::<64>(200_000 / of, || 0, read),
+        UNIFORM => each::<64>(100_000 / of, || random.usize(..len / 64) * 64, read),
+        _ => each::<FRAME_SIZE>(10_000 / of, || random.usize(..len / FRAME_SIZE) * FRAME_SIZE, read),
+    }
 }
 
 /// The limit: the same bytes in one piece of memory. Also a mapping of the file, which is nothing else to the reader.
@@ -54,13 +67,14 @@ impl Subject for Memcpy<'_> {
     }
     #[inline(never)]
     fn work(&self, case: Case, thread: usize) -> u64 {
-        let (mut next, size, operations) = plan(case, thread, self.1.len());
-        let mut buf = [0; 4096];
-        for _ in 0..operations {
-            let offset = next();
-            black_box(&mut buf[..size]).copy_from_slice(&black_box(self.1)[offset..offset + size]);
-        }
-        u64::from(operations)
+        reads(
+            case,
+            thread,
+            self.1.len(),
+            1,
+            #[inline(always)]
+            |offset, buf| buf.copy_from_slice(&black_box(self.1)[offset..offset + buf.len()]),
+        )
     }
 }
 
@@ -79,13 +93,18 @@ impl<S: Scheme> Subject for Cached<S> {
     }
     #[inline(never)]
     fn work(&self, case: Case, thread: usize) -> u64 {
-        let (mut next, size, operations) = plan(case, thread, self.file.len() as usize);
-        let mut buf = [0; 4096];
-        for _ in 0..operations {
-            let read = black_box(&self.file).read_at(next() as u64, black_box(&mut buf[..size]));
-            assert_eq!(read.expect("it is in the cache"), size);
-        }
-        u64::from(operations)
+        reads(
+            case,
+            thread,
+            self.file.len() as usize,
+            1,
+            #[inline(always)]
+            |offset, buf| {
+                let size = buf.len();
+                let read = black_box(&self.file).read_at(offset as u64, buf);
+                assert_eq!(read.expect("it is in the cache"), size);
+            },
+        )
     }
 }
 
@@ -98,13 +117,18 @@ impl Subject for Pinned {
     }
     #[inline(never)]
     fn work(&self, case: Case, thread: usize) -> u64 {
-        let (mut next, size, operations) = plan(case, thread, self.0.len() as usize);
-        let mut buf = [0; 4096];
-        for _ in 0..operations {
-            let page = black_box(&self.0).page(next() as u64).expect("it is in the cache").expect("inside the file");
-            black_box(&mut buf[..size]).copy_from_slice(&page[..size]);
-        }
-        u64::from(operations)
+        reads(
+            case,
+            thread,
+            self.0.len() as usize,
+            1,
+            #[inline(always)]
+            |offset, buf| {
+                let page =
+                    black_box(&self.0).page(offset as u64).expect("it is in the cache").expect("inside the file");
+                buf.copy_from_slice(&page[..buf.len()]);
+            },
+        )
     }
 }
 
@@ -115,13 +139,10 @@ impl Subject for Pread {
         "pread-tmpfs".to_owned()
     }
     fn work(&self, case: Case, thread: usize) -> u64 {
-        let (mut next, size, operations) = plan(case, thread, self.1);
-        let operations = operations / 20;
-        let mut buf = [0; 4096];
-        for _ in 0..operations {
-            assert_eq!(self.0.read_at(&mut buf[..size], next() as u64).expect("tmpfs can be read"), size);
-        }
-        u64::from(operations)
+        reads(case, thread, self.1, 20, |offset, buf| {
+            let size = buf.len();
+            assert_eq!(self.0.read_at(buf, offset as u64).expect("tmpfs can be read"), size);
+        })
     }
 }
 
@@ -140,18 +161,19 @@ impl<C: Rival<Page>> Subject for Objects<C> {
     }
     #[inline(never)]
     fn work(&self, case: Case, thread: usize) -> u64 {
-        let (mut next, size, operations) = plan(case, thread, self.len);
-        let operations = operations / 4;
-        let mut buf = [0; FRAME_SIZE];
-        for _ in 0..operations {
-            let offset = next();
-            let (page, within) = (offset / FRAME_SIZE, offset % FRAME_SIZE);
-            let read = black_box(&self.rival).with(page, |page| {
-                black_box(&mut buf[..size]).copy_from_slice(&page[within..within + size]);
-            });
-            assert!(read.is_some(), "page {page} is in the cache");
-        }
-        u64::from(operations)
+        reads(
+            case,
+            thread,
+            self.len,
+            4,
+            #[inline(always)]
+            |offset, buf| {
+                let (page, within) = (offset / FRAME_SIZE, offset % FRAME_SIZE);
+                let copy = |page: &Page| buf.copy_from_slice(&page[within..within + buf.len()]);
+                let read = black_box(&self.rival).with(page, copy);
+                assert!(read.is_some(), "page {page} is in the cache");
+            },
+        )
     }
 }
 
