@@ -224,6 +224,13 @@ impl<S: Scheme> Memmap<S> {
         self.frames
     }
 
+    /// Descriptors that are heads of a free block, and of one in use. Racy, and slow: it looks at every descriptor.
+    fn heads(&self) -> (usize, usize) {
+        (0..self.frames).map(|index| self.get(index).shape().kind).fold((0, 0), |(free, used), kind| {
+            (free + usize::from(kind.is_free()), used + usize::from(kind.is_allocated()))
+        })
+    }
+
     /// Where the descriptors of a frame and those after it lie, in bytes.
     #[cfg(feature = "arena")]
     pub(crate) fn bytes_of(&self, index: u32, frames: u32) -> (*mut u8, usize) {
@@ -290,5 +297,17 @@ impl<S: Scheme> Memmap<S> {
         if self.is_marked(index) {
             self.mark(index).store(UNUSED, Ordering::Relaxed);
         }
+    }
+}
+
+impl<S: Scheme> fmt::Debug for Memmap<S> {
+    /// `{:#?}` counts the heads as well, which touches every descriptor.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "memmap of {} descriptors of {} bytes ({})", self.frames, size_of::<Descriptor<S>>(), S::NAME)?;
+        if !f.alternate() {
+            return Ok(());
+        }
+        let (free, used) = self.heads();
+        write!(f, ": {free} head free blocks, {used} blocks in use")
     }
 }

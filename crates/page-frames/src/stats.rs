@@ -104,6 +104,7 @@ impl<P: Platform> Zone<P> {
 }
 
 impl<P: Platform> fmt::Debug for Zone<P> {
+    /// `{:#?}` says what its memmap is, too, and touches every descriptor for it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = self.stats();
         write!(
@@ -115,8 +116,9 @@ impl<P: Platform> fmt::Debug for Zone<P> {
             stats.free_frames
         )?;
         match stats.largest_free_order {
-            Some(order) => write!(f, "largest free block {order:?}"),
-            None => f.write_str("no free block"),
+            Some(order) => write!(f, "largest free block {order:?}")?,
+            None => f.write_str("no free block")?,
         }
+        if f.alternate() { write!(f, "; {:#?}", self.memmap) } else { Ok(()) }
     }
 }

@@ -91,6 +91,11 @@ fn everything_prints_as_a_sentence() {
         format!("{zone:?}"),
         "zone of 1024 frames from pfn 0x100000: 1024 online, 1024 free, largest free block order 10"
     );
+    let whole = format!("{zone:?}");
+    assert_eq!(
+        format!("{zone:#?}"),
+        format!("{whole}; memmap of 1024 descriptors of 16 bytes (live-bit-low): 1 head free blocks, 0 blocks in use")
+    );
     let token = zone.alloc_frozen(order(3)).unwrap();
     let pfn = token.pfn();
     assert_eq!(format!("{token:?}"), format!("token of the folio at {pfn:?}, order 3, plain"));

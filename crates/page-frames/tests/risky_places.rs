@@ -31,13 +31,6 @@ fn under_fire<P: Platform>(zone: &'static Zone<P>, act: impl FnOnce()) -> usize 
             rounds.fetch_add(1, Ordering::Relaxed);
         }
     };
-    // Both threads have been through all frames once more, whoever was how far when this began.
-    let full_round = || {
-        let begun = rounds.load(Ordering::Relaxed);
-        while rounds.load(Ordering::Relaxed) < begun + 4 && !stop.load(Ordering::Relaxed) {
-            thread::yield_now();
-        }
-    };
     thread::scope(|scope| {
         let threads = [scope.spawn(hostile), scope.spawn(hostile)];
         // A hostile thread that found something ends; the others must not wait for it.
@@ -46,8 +39,10 @@ fn under_fire<P: Platform>(zone: &'static Zone<P>, act: impl FnOnce()) -> usize 
             thread::yield_now();
         }
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
-        if !watch() {
-            full_round();
+        // Both threads have been through all frames once more, whoever was how far when this began.
+        let begun = rounds.load(Ordering::Relaxed);
+        while rounds.load(Ordering::Relaxed) < begun + 4 && !watch() {
+            thread::yield_now();
         }
         stop.store(true, Ordering::Relaxed);
         if let Err(panic) = outcome {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Index, OURS, arena, assert_all_free, order};
-use page_frames::{Lookup, Order, Slot, UserSpace, Zone};
+use page_frames::{Lookup, Order, Platform, Slot, UserSpace, Zone};
 use page_ref::{DefaultScheme, Snapshot};
 
 fn frozen(zone: &'static Zone<UserSpace>) -> page_frames::FrozenFolio<UserSpace> {
@@ -139,6 +139,15 @@ fn a_busy_folio_is_replaced_under_its_holders() {
     assert_all_free(zone);
 }
 
+/// Wakes whoever sleeps on a slot, so that a test that failed ends.
+struct WakeAll<'s>(&'s Slot<UserSpace>);
+
+impl Drop for WakeAll<'_> {
+    fn drop(&mut self) {
+        UserSpace::<DefaultScheme>::wake_all(std::ptr::from_ref(self.0).addr());
+    }
+}
+
 /// Each end of a claim wakes who sleeps on it, and a slot without a claim lets nobody sleep.
 #[test]
 fn sleepers_wake_when_the_claim_ends() {
@@ -152,6 +161,7 @@ fn sleepers_wake_when_the_claim_ends() {
         let claim = slot.install(frozen(zone)).unwrap();
         let (woken, wakes) = mpsc::channel();
         thread::scope(|scope| {
+            let _end = WakeAll(&slot);
             for _ in 0..3 {
                 let (slot, woken) = (&slot, woken.clone());
                 scope.spawn(move || {

@@ -33,6 +33,11 @@ impl<S: Scheme> Opened<S> {
         let plain = fs::File::open(path)?;
         let version = version(&plain)?;
         let cached = cache.open(path)?;
+        // The path may have come to mean another file between the two opens. It can not have come back: this one is still open.
+        let (ours, now) = (plain.metadata()?, fs::metadata(path)?);
+        if (ours.dev(), ours.ino()) != (now.dev(), now.ino()) {
+            return Err(ErrorKind::NotFound.into());
+        }
         Ok(Self { path: path.to_owned(), cached, plain, version })
     }
 
