@@ -16,8 +16,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     step::run("clippy", &mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
     step::run(
         "clippy on page-cache's features",
-        &mut cargo(&format!("clippy -p page-cache --all-targets {FEATURES} -- -D warnings")),
+        &mut cargo(&format!("clippy -p page-cache --all-targets {FEATURES},track -- -D warnings")),
     )?;
+    step::run("who holds a frame", &mut cargo("test --quiet -p page-frames --features track --test holders"))?;
     step::run("docs", cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))?;
     build_without_std()?;
     bare_metal()?;

@@ -26,6 +26,8 @@ impl<S: Scheme> Inner<S> {
             "no page can be freed: of the cache's {budget} bytes {pinned} are pinned by handles, {dirty} are dirty, \
              {offline} are offline"
         );
+        #[cfg(feature = "track")]
+        let message = format!("{message}; references are held: {}", self.zone().holders_of(self.zone().pfns()));
         io::Error::new(io::ErrorKind::OutOfMemory, message)
     }
 }

@@ -7,6 +7,7 @@ use core::ptr;
 use crate::folio::{FolioRef, put};
 use crate::ids::{FRAME_SIZE, Pfn};
 use crate::platform::Platform;
+use crate::track::Site;
 use crate::zone::Zone;
 
 /// One reference of each of some folios that are neighbours, in the order of their frames. At least one.
@@ -18,6 +19,8 @@ pub struct Adjacent<P: Platform> {
     /// here on, and these frames are heads and tails of those folios, all of them.
     index: u32,
     frames: u32,
+    /// Where the first was taken; the others count as taken there too.
+    site: Site,
 }
 
 impl<P: Platform> Adjacent<P> {
@@ -37,7 +40,9 @@ impl<P: Platform> Adjacent<P> {
             return Err(folio);
         }
         self.frames += folio.order().frames();
-        mem::forget(folio);
+        let (zone, index, site) = folio.into_parts();
+        site.ended(zone, index, 1);
+        self.site.began(zone, index, 1);
         Ok(())
     }
 
@@ -57,22 +62,23 @@ impl<P: Platform> Adjacent<P> {
 
 impl<P: Platform> From<FolioRef<P>> for Adjacent<P> {
     fn from(folio: FolioRef<P>) -> Self {
-        let (zone, index, frames) = (folio.zone(), folio.index(), folio.order().frames());
-        mem::forget(folio);
-        Self { zone, index, frames }
+        let frames = folio.order().frames();
+        let (zone, index, site) = folio.into_parts();
+        Self { zone, index, frames, site }
     }
 }
 
 impl<P: Platform> Clone for Adjacent<P> {
+    #[cfg_attr(feature = "track", track_caller)]
     fn clone(&self) -> Self {
         let mut index = self.index;
         while index < self.index + self.frames {
             // The one that this value has of it, which stays; and the clone's.
-            let ours = ManuallyDrop::new(FolioRef::from_index(self.zone, index));
+            let ours = ManuallyDrop::new(FolioRef::from_parts(self.zone, index, self.site));
             mem::forget(FolioRef::clone(&ours));
             index = self.next(index);
         }
-        Self { ..*self }
+        Self { site: Site::here(), ..*self }
     }
 }
 
@@ -83,6 +89,7 @@ impl<P: Platform> Drop for Adjacent<P> {
             let index = self.index;
             // Before the put: afterwards it may be anything.
             self.index = self.next(index);
+            self.site.ended(self.zone, index, 1);
             put(self.zone, index, 1);
         }
     }

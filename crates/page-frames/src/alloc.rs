@@ -126,6 +126,7 @@ impl<P: Platform> Zone<P> {
     /// # Errors
     ///
     /// As [`Zone::alloc_frozen_as`].
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn alloc(&'static self, order: Order, kind: Kind, private: u64) -> Result<FolioRef<P>, AllocError> {
         let mut folio = self.alloc_frozen(order)?;
         folio.set_owner(kind, private);

@@ -10,6 +10,7 @@ use crate::ids::{Order, Pfn};
 use crate::memmap::Kind;
 use crate::platform::Platform;
 use crate::trace::Event;
+use crate::track::Site;
 use crate::zone::Zone;
 
 /// One counted reference. While it exists, the folio's bytes do not change and its frames stay what they are.
@@ -20,13 +21,31 @@ pub struct FolioRef<P: Platform> {
     /// **Invariant:** this value accounts for one reference in the head's word, and the folio's bytes are
     /// only written under a [`FrozenFolio`], which can not exist beside it.
     index: u32,
+    site: Site,
 }
 
 impl<P: Platform> FolioRef<P> {
-    /// Wraps one reference that was just taken, or comes back from a slot.
+    /// Wraps one reference that was just taken.
     #[inline(always)]
+    #[cfg_attr(feature = "track", track_caller)]
     pub(crate) fn from_index(zone: &'static Zone<P>, index: u32) -> Self {
-        Self { zone, index }
+        let site = Site::here();
+        site.began(zone, index, 1);
+        Self { zone, index, site }
+    }
+
+    /// Wraps one reference that was taken there, and is known to be.
+    #[inline(always)]
+    pub(crate) fn from_parts(zone: &'static Zone<P>, index: u32, site: Site) -> Self {
+        Self { zone, index, site }
+    }
+
+    /// The reference is accounted for by what is returned.
+    #[inline(always)]
+    pub(crate) fn into_parts(self) -> (&'static Zone<P>, u32, Site) {
+        let parts = (self.zone, self.index, self.site);
+        mem::forget(self);
+        parts
     }
 
     pub(crate) fn index(&self) -> u32 {
@@ -92,16 +111,18 @@ impl<P: Platform> FolioRef<P> {
 }
 
 impl<P: Platform> Clone for FolioRef<P> {
+    #[cfg_attr(feature = "track", track_caller)]
     fn clone(&self) -> Self {
         self.zone.descriptor(self.index).word.get(1);
         P::trace(Event::Shared, || self.pfn());
-        Self { zone: self.zone, index: self.index }
+        Self::from_index(self.zone, self.index)
     }
 }
 
 impl<P: Platform> Drop for FolioRef<P> {
     #[inline(always)]
     fn drop(&mut self) {
+        self.site.ended(self.zone, self.index, 1);
         put(self.zone, self.index, 1);
     }
 }
@@ -265,6 +286,7 @@ impl<P: Platform> FrozenFolio<P> {
     }
 
     /// Begins a life with one reference, the caller's.
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn init(self) -> FolioRef<P> {
         let zone = self.zone;
         FolioRef::from_index(zone, self.unfreeze(1))

@@ -51,6 +51,7 @@ mod stats;
 mod stepped_space;
 mod sync;
 mod trace;
+mod track;
 mod uncounted;
 #[cfg(feature = "arena")]
 mod user_space;
@@ -77,6 +78,8 @@ pub use stats::{ZoneCounters, ZoneStats};
 #[cfg(all(shuttle, feature = "arena"))]
 pub use stepped_space::SteppedLock;
 pub use trace::Event;
+#[cfg(feature = "track")]
+pub use track::Holders;
 pub use uncounted::DirectMap;
 #[cfg(feature = "arena")]
 pub use user_space::UserSpace;

@@ -3,6 +3,9 @@
 //! One trait, so that everything above carries one type parameter. A kernel implements it with its spin
 //! lock that disables interrupts, its CPU number and its wait queues; user space takes `UserSpace`.
 
+#[cfg(feature = "track")]
+use core::panic::Location;
+
 use crate::folio::FrozenFolio;
 use crate::ids::Pfn;
 use crate::memmap::Kind;
@@ -40,6 +43,19 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// Told of every transition of every frame: see [`Event`]. By default nobody is, and it costs nothing.
     #[inline(always)]
     fn trace(_event: Event, _frame: impl FnOnce() -> Pfn) {}
+
+    /// Told that references of a folio were taken at a line of code. `zone` tells zones apart. It must not call back, and takes
+    /// no lock that whoever takes or returns a reference could hold.
+    #[cfg(feature = "track")]
+    fn reference_began(_zone: usize, _head: Pfn, _site: &'static Location<'static>, _references: u32) {}
+
+    /// Told that references taken there are about to end. As [`reference_began`](Self::reference_began).
+    #[cfg(feature = "track")]
+    fn reference_ended(_zone: usize, _head: Pfn, _site: &'static Location<'static>, _references: u32) {}
+
+    /// Says where the references of a folio were taken that did not end, and how many there: [`Zone::holders`](crate::Zone::holders).
+    #[cfg(feature = "track")]
+    fn holders(_zone: usize, _head: Pfn, _visit: &mut dyn FnMut(&'static Location<'static>, u32)) {}
 }
 
 /// What is done with a folio of one kind when its last reference is gone.

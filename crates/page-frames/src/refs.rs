@@ -9,6 +9,7 @@ use crate::folio::{FolioRef, FrozenFolio, put};
 use crate::ids::Pfn;
 use crate::platform::Platform;
 use crate::trace::Event;
+use crate::track::Site;
 use crate::zone::Zone;
 
 /// All references that somebody has of one folio: what an owner lends for a migration. As many as it says, since
@@ -20,6 +21,8 @@ pub struct FolioRefs<P: Platform> {
     /// **Invariant:** this value accounts for `count` references in the head's word, at least one.
     index: u32,
     count: u32,
+    /// Where the first was taken; the others count as taken there too.
+    site: Site,
 }
 
 impl<P: Platform> FolioRefs<P> {
@@ -43,16 +46,18 @@ impl<P: Platform> FolioRefs<P> {
         if folio.index() != self.index || !core::ptr::eq(folio.zone(), self.zone) || self.count == MAX_AT_ONCE {
             return Err(folio);
         }
-        mem::forget(folio);
+        let (zone, index, site) = folio.into_parts();
+        site.ended(zone, index, 1);
+        self.site.began(zone, index, 1);
         self.count += 1;
         Ok(())
     }
 
     /// The references one by one.
     pub fn into_each(self) -> impl Iterator<Item = FolioRef<P>> {
-        let (zone, index, count) = (self.zone, self.index, self.count);
+        let (zone, index, count, site) = (self.zone, self.index, self.count, self.site);
         mem::forget(self);
-        (0..count).map(move |_| FolioRef::from_index(zone, index))
+        (0..count).map(move |_| FolioRef::from_parts(zone, index, site))
     }
 
     /// Takes exclusive control, if nobody else has a reference. `Err` gives them back: it is busy.
@@ -65,6 +70,7 @@ impl<P: Platform> FolioRefs<P> {
         token.leave_frozen();
         P::trace(Event::Frozen, || self.pfn());
         let folio = FrozenFolio::from_index(self.zone, self.index);
+        self.site.ended(self.zone, self.index, self.count);
         mem::forget(self);
         Ok(folio)
     }
@@ -72,14 +78,14 @@ impl<P: Platform> FolioRefs<P> {
 
 impl<P: Platform> From<FolioRef<P>> for FolioRefs<P> {
     fn from(folio: FolioRef<P>) -> Self {
-        let (zone, index) = (folio.zone(), folio.index());
-        mem::forget(folio);
-        Self { zone, index, count: 1 }
+        let (zone, index, site) = folio.into_parts();
+        Self { zone, index, count: 1, site }
     }
 }
 
 impl<P: Platform> Drop for FolioRefs<P> {
     fn drop(&mut self) {
+        self.site.ended(self.zone, self.index, self.count);
         put(self.zone, self.index, self.count);
     }
 }
@@ -96,10 +102,13 @@ impl<P: Platform> FrozenFolio<P> {
     /// # Panics
     ///
     /// When `count` is 0 or above [`MAX_AT_ONCE`].
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn init_many(self, count: u32) -> FolioRefs<P> {
         assert!(count > 0 && count <= MAX_AT_ONCE, "init with {count} references: allowed are 1 to {MAX_AT_ONCE}");
-        let zone = self.zone();
-        FolioRefs { zone, index: self.unfreeze(count), count }
+        let (zone, site) = (self.zone(), Site::here());
+        let index = self.unfreeze(count);
+        site.began(zone, index, count);
+        FolioRefs { zone, index, count, site }
     }
 }
 
@@ -112,9 +121,9 @@ impl<P: Platform> FolioRef<P> {
         };
         token.leave_frozen();
         P::trace(Event::Frozen, || self.pfn());
-        let folio = FrozenFolio::from_index(self.zone(), self.index());
-        mem::forget(self);
-        Ok(folio)
+        let (zone, index, site) = self.into_parts();
+        site.ended(zone, index, 1);
+        Ok(FrozenFolio::from_index(zone, index))
     }
 
     /// Returns the reference, expecting it to be the last: one compare-and-swap instead of two atomic steps. When

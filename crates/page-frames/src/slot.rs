@@ -39,6 +39,7 @@ use crate::ids::Pfn;
 use crate::platform::Platform;
 use crate::sync::AtomicU64;
 use crate::trace::Event;
+use crate::track::Site;
 use crate::zone::Zone;
 
 const CLAIMED: u64 = 1 << 63;
@@ -128,6 +129,7 @@ impl<P: Platform> Slot<P> {
 
     /// Looks the folio up: load, `try_get`, load again.
     #[inline(always)]
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn get(&self, zone: &'static Zone<P>) -> Lookup<P> {
         // Acquire: pairs with Release in install and end.
         let Some(index) = self.load(Ordering::Acquire).frame() else { return Lookup::Empty };
@@ -225,7 +227,8 @@ impl<P: Platform> Slot<P> {
         let index = seen.frame().filter(|_| !seen.is_claimed())?;
         // Acquire: pairs with Release in end, so that the last claim's work is seen.
         let taken = self.value.compare_exchange(seen.0, seen.claimed().0, Ordering::Acquire, Ordering::Relaxed);
-        taken.ok().map(|_| Claim { slot: self, folio: ManuallyDrop::new(FolioRef::from_index(zone, index)) })
+        let folio = || ManuallyDrop::new(FolioRef::from_parts(zone, index, Site::NONE));
+        taken.ok().map(|_| Claim { slot: self, folio: folio() })
     }
 
     /// Ends a claim under which something happened: another version, and whoever slept on the slot is woken.
@@ -330,6 +333,7 @@ impl<'s, P: Platform> Claim<'s, P> {
     }
 
     /// Empties the slot. Its reference is the caller's now: whoever else holds the folio keeps it.
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn remove(self) -> FolioRef<P> {
         let (slot, folio) = self.into_parts();
         slot.end(None);
@@ -338,6 +342,7 @@ impl<'s, P: Platform> Claim<'s, P> {
 
     /// Puts `new` in the place of the folio and opens it. The slot's reference on the old one is the caller's now:
     /// whoever else holds it keeps it, as it was.
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn replace(self, new: FrozenFolio<P>) -> FolioRef<P> {
         let (slot, old) = self.into_parts();
         let index = new.unfreeze(1);
@@ -345,10 +350,11 @@ impl<'s, P: Platform> Claim<'s, P> {
         old
     }
 
+    /// The slot's reference is the caller's now.
+    #[cfg_attr(feature = "track", track_caller)]
     fn into_parts(self) -> (&'s Slot<P>, FolioRef<P>) {
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is never used or dropped again.
-        (this.slot, unsafe { ManuallyDrop::take(&mut this.folio) })
+        let this = ManuallyDrop::new(self);
+        (this.slot, FolioRef::from_index(this.zone(), this.folio.index()))
     }
 }
 
@@ -391,6 +397,7 @@ impl<P: Platform> FrozenClaim<'_, P> {
     }
 
     /// Opens the folio to everybody; the slot has one reference, the caller another.
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn publish_and_get(self, zone: &'static Zone<P>) -> FolioRef<P> {
         let (slot, folio) = self.into_parts();
         let index = folio.unfreeze(2);

@@ -1,11 +1,15 @@
 //! The platform of a process: `parking_lot`'s lock, a number per thread, sleeping on an address.
 
 use core::marker::PhantomData;
+#[cfg(feature = "track")]
+use core::panic::Location;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use page_ref::{DefaultScheme, Scheme};
 
+#[cfg(feature = "track")]
+use crate::ids::Pfn;
 use crate::platform::Platform;
 
 /// Frames in a process, with the scheme `S`.
@@ -61,5 +65,48 @@ impl<S: Scheme> Platform for UserSpace<S> {
 
     fn unwinding() -> bool {
         thread::panicking()
+    }
+
+    #[cfg(feature = "track")]
+    fn reference_began(zone: usize, head: Pfn, site: &'static Location<'static>, references: u32) {
+        *table::shard(head).lock().entry((zone, head, site)).or_default() += references;
+    }
+
+    #[cfg(feature = "track")]
+    fn reference_ended(zone: usize, head: Pfn, site: &'static Location<'static>, references: u32) {
+        let mut shard = table::shard(head).lock();
+        let left = shard.get_mut(&(zone, head, site)).expect("a reference ends where it was said to begin");
+        *left -= references;
+        if *left == 0 {
+            shard.remove(&(zone, head, site));
+        }
+    }
+
+    #[cfg(feature = "track")]
+    fn holders(zone: usize, head: Pfn, visit: &mut dyn FnMut(&'static Location<'static>, u32)) {
+        // A copy: the lock is not held while others run.
+        let all: std::vec::Vec<_> = table::shard(head).lock().iter().map(|(&key, &count)| (key, count)).collect();
+        let of_it = all.into_iter().filter(|((of, pfn, _), _)| (*of, *pfn) == (zone, head));
+        of_it.for_each(|((_, _, site), references)| visit(site, references));
+    }
+}
+
+/// Who holds which folio: many small tables, so that threads seldom meet.
+#[cfg(feature = "track")]
+mod table {
+    use core::panic::Location;
+    use std::collections::BTreeMap;
+
+    use parking_lot::Mutex;
+
+    use crate::ids::Pfn;
+
+    type Shard = Mutex<BTreeMap<(usize, Pfn, &'static Location<'static>), u32>>;
+
+    const SHARDS: usize = 256;
+    static TABLE: [Shard; SHARDS] = [const { Mutex::new(BTreeMap::new()) }; SHARDS];
+
+    pub(super) fn shard(head: Pfn) -> &'static Shard {
+        &TABLE[head.as_u64() as usize % SHARDS]
     }
 }

@@ -59,6 +59,7 @@ impl fmt::Debug for Peek {
 
 impl<P: Platform> Zone<P> {
     /// Takes a reference on the folio whose *head* is this very frame. Tails refuse.
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn try_get(&'static self, pfn: Pfn) -> Result<FolioRef<P>, Refusal> {
         let index = self.index(pfn).ok_or(Refusal::Offline)?;
         let head = self.descriptor(index);
@@ -67,12 +68,14 @@ impl<P: Platform> Zone<P> {
 
     /// As [`Zone::try_get`], if the frame still is what it was when `seen` was taken: kind, order and the
     /// owner's note. For a scan that looks first and acts on what it found later.
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn try_get_as(&'static self, pfn: Pfn, seen: &Peek) -> Result<FolioRef<P>, Refusal> {
         let index = self.index(pfn).ok_or(Refusal::Offline)?;
         self.try_get_index(index, Shape { kind: seen.kind, order: seen.order }, seen.private)
     }
 
     /// Takes a reference on the folio that this frame belongs to, head or tail.
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn try_get_head(&'static self, pfn: Pfn) -> Result<FolioRef<P>, Refusal> {
         let index = self.index(pfn).ok_or(Refusal::Offline)?;
         let (head, shape) = self.head_of(index).ok_or_else(|| self.why_headless(index))?;
@@ -82,6 +85,7 @@ impl<P: Platform> Zone<P> {
         self.try_get_index(head, shape, self.descriptor(head).private())
     }
 
+    #[cfg_attr(feature = "track", track_caller)]
     fn try_get_index(&'static self, index: u32, before: Shape, private: u64) -> Result<FolioRef<P>, Refusal> {
         let head = self.descriptor(index);
         match head.word.try_get(1) {
