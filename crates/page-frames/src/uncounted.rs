@@ -108,6 +108,7 @@ impl<P: Platform> Slot<P> {
         // comes after the claim before it.
         fence(Ordering::Acquire);
         // Relaxed: ordered by the fence.
+        #[cfg(not(broken = "read-by-count"))]
         let is_same = self.load(Ordering::Relaxed) == before || cfg!(broken = "no-second-load");
         #[cfg(broken = "read-by-count")]
         let is_same = map.zone.descriptor(index).word.snapshot() == count;
