@@ -5,10 +5,11 @@
 //! report's own table, `FILE|cell|ROW|COLUMN` is one cell. A whole table stands between `<!-- table: FILE; NAMES; COLUMNS -->` and `<!-- end -->`.
 //! `cargo x figures --save` writes all of them anew; without it this test says what differs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -202,6 +203,42 @@ fn every_figure_comes_from_a_committed_result() {
         assert!(fresh.matches("<!--=").count() >= least, "{name} has figures");
         let loose = loose(&fresh);
         assert!(loose.is_empty(), "figures without a source in {name}:\n{}", loose.join("\n"));
+    }
+}
+
+/// The commits that the results of this machine name, each with a file that names it.
+fn commits() -> BTreeMap<String, String> {
+    let mut commits = BTreeMap::new();
+    for file in fs::read_dir(root().join(RESULTS)).unwrap().map(|file| file.unwrap().path()) {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        for line in text.lines() {
+            let line = line.trim().trim_matches(['"', ',']);
+            let Some(commit) = line.strip_prefix("commit: ").or(line.strip_prefix("commit\": \"")) else { continue };
+            // A plus: with changes that were not committed yet.
+            commits.insert(commit.trim_end_matches('+').to_owned(), file.display().to_string());
+        }
+    }
+    commits
+}
+
+/// A result once named a commit that was rebased away: nobody could build what was measured.
+#[test]
+fn every_result_names_a_commit_of_this_history() {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).current_dir(root()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    // Not a clone, or not all of one: then nothing can be said.
+    if git(&["rev-parse", "--is-shallow-repository"]).as_deref() != Some("false") {
+        return;
+    }
+    let commits = commits();
+    assert!(!commits.is_empty(), "results name commits");
+    for (commit, file) in commits {
+        assert!(
+            git(&["merge-base", "--is-ancestor", &commit, "HEAD"]).is_some(),
+            "{file}: {commit} is not in the history"
+        );
     }
 }
 
