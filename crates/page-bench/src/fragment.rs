@@ -4,7 +4,8 @@
 //! Some of what is allocated moves, some stays. Beside the zone, with and without its grouping by mobility, stands first fit:
 //! the lowest place that is free, the best of the naive ones. In the end the zone compacts, which first fit can not.
 //!
-//! Six lives share the time: `--seconds 360` gives each a minute. What is left whole does not change after some seconds.
+//! The length of a life is counted in steps, the same for all: `--seconds 60` makes it ten million, in which all that is live is
+//! replaced 200 times. First fit takes ten seconds for that, the zone one or two.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,7 +6,7 @@
 //! Of the blocks that would do, one in a fuller 2 MiB is taken: so those that are nearly empty are left alone until they are
 //! free as a whole. That is known by halves only, at no cost worth a word: what is freed where much is free goes to the
 //! end of its list, and who allocates looks at the first few. (Measured, `bench fragment`: taking what was freed
-//! last leaves 10 blocks whole where first fit leaves 11; with a look at the first four it is 11, and 1000 bring no more. To ask
+//! last leaves 9 blocks whole where first fit leaves 11; with a look at the first four, 10 to 11, and 1000 bring no more. To ask
 //! for the fullest block before the order that fits best leaves none at all: it cuts up every larger hole.)
 //!
 //! Above the orders that halves merge into, a zone may have one huge order (1 GiB, say). Such a block is formed only when
