@@ -17,6 +17,10 @@ use rustix::time::{ClockId, clock_gettime};
 /// for a sample to count.
 pub(crate) const TOGETHER: f64 = 0.9;
 
+/// How long it may take until a thread that is woken runs on a CPU that was idle, a virtual one that was halted. So much is the price of
+/// the sleep; beyond it, somebody else had the CPU.
+const WAKE: Duration = Duration::from_micros(20);
+
 /// CPUs that this process may use.
 pub(crate) fn cpus() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return vec![0] };
@@ -116,7 +120,10 @@ impl Waits {
     /// the CPU was not seen by this system, a host perhaps.
     fn delayed(before: Option<Self>, after: Option<Self>, off: Duration) -> Duration {
         match before.zip(after) {
-            Some((before, after)) if before.sleeps < after.sleeps => after.delayed.saturating_sub(before.delayed),
+            Some((before, after)) if before.sleeps < after.sleeps => {
+                let woken = u32::try_from(after.sleeps - before.sleeps).unwrap_or(u32::MAX);
+                after.delayed.saturating_sub(before.delayed).saturating_sub(WAKE.saturating_mul(woken))
+            }
             _ => off,
         }
     }
@@ -161,7 +168,8 @@ mod tests {
     fn time_off_the_cpu_is_a_wait_for_it_unless_the_thread_slept() {
         let waits = |delayed, sleeps| Some(Waits { delayed: Duration::from_millis(delayed), sleeps });
         let off = Duration::from_millis(10);
-        assert_eq!(Waits::delayed(waits(1, 5), waits(3, 6), off), Duration::from_millis(2));
+        assert_eq!(Waits::delayed(waits(1, 5), waits(3, 6), off) + WAKE, Duration::from_millis(2), "less one wake-up");
+        assert_eq!(Waits::delayed(waits(1, 5), waits(3, 205), off), Duration::ZERO, "nothing but wake-ups");
         assert_eq!(Waits::delayed(waits(1, 5), waits(1, 5), off), off, "nobody here had the CPU");
         assert_eq!(Waits::delayed(None, None, off), off);
     }
