@@ -1,7 +1,8 @@
 //! What does a miss cost when reading the file costs a `memcpy`: into free memory (`fill`), or into what a page is evicted from (`evict`)?
 //!
-//! A use is a read of 8 bytes of a page that is not there. The limit does what can not be left out: a table from page to frame, a clock
-//! that finds a frame, a copy of 4 KiB. Nothing can be shared in it, each thread has its own. Its clock goes through all of the memory, as
+//! A use is a read of 8 bytes of a page that is not there: one page after the other, so that folio reads ahead, in requests of many
+//! pages and in the background; or (`evict-scattered`) pages that lie apart, each a request of its own. The limit does what can not be
+//! left out: a table from page to frame, a clock that finds a frame, a copy of 4 KiB. Nothing can be shared in it, each thread has its own. Its clock goes through all of the memory, as
 //! `folio clock` does; under the default policy one page after the other that is used once takes the same few frames, which then are in
 //! the processor's cache.
 
@@ -24,6 +25,8 @@ use crate::rivals::{self, Page, Rival};
 
 const FILL: &str = "fill";
 const EVICT: &str = "evict";
+/// The same, of pages that lie apart.
+const SCATTERED: &str = "evict-scattered";
 
 const PAGE: usize = 4096;
 
@@ -51,8 +54,18 @@ impl Cursors {
         let (uses, part) = (USES / case.threads, PAGES / case.threads);
         // Relaxed: one thread at a time; samples are ordered by spawn and join.
         let first = if case.name == FILL { 0 } else { self.next[thread].fetch_add(uses, Ordering::Relaxed) };
-        (first..first + uses).map(move |n| thread * part + n % part)
+        let is_scattered = case.name == SCATTERED;
+        let place = move |n| if is_scattered { scattered(n) } else { n };
+        (first..first + uses).map(move |n| thread * part + place(n) % part)
     }
+}
+
+/// Another number for each below [`PAGES`] for each: neighbours lie apart, at no stride, so that nobody reads ahead.
+fn scattered(n: usize) -> usize {
+    const BITS: u32 = PAGES.ilog2();
+    let n = n % PAGES;
+    let n = (n ^ n >> (BITS / 2)).wrapping_mul(0x9e37_79b1) % PAGES;
+    (n ^ n >> (BITS / 2)).wrapping_mul(0x85eb_ca6b) % PAGES
 }
 
 /// Something that is asked for a page, and reads it if need be.
@@ -201,8 +214,10 @@ fn objects(name: &'static str, rival: impl Rival<Page> + 'static) -> Box<dyn Sub
     Box::new(Used(Objects(name, Copied::new(0, 0), rival), Cursors::new()))
 }
 
-fn matrix(name: &'static str, title: &'static str) -> io::Result<Matrix<'static>> {
+fn matrix(cases: &[&'static str], title: &'static str) -> io::Result<Matrix<'static>> {
     let threads = one_and_all();
+    let cases = cases.iter().flat_map(|&name| threads.clone().into_iter().map(move |threads| Case { name, threads }));
+    let cases: Vec<_> = cases.collect();
     let folio = |name, make: fn(u32) -> Box<dyn Policy>| {
         let cache = Cache::with_policy(FRAMES * PAGE, make)?;
         let file = cache.open_backing(Arc::new(Copied::new(1, (PAGES * PAGE) as u64)))?;
@@ -225,7 +240,7 @@ fn matrix(name: &'static str, title: &'static str) -> io::Result<Matrix<'static>
         title,
         unit: Unit::OpPerS,
         per: "second",
-        cases: threads.into_iter().map(|threads| Case { name, threads }).collect(),
+        cases,
         subjects,
         compared_with: &["bare clock"],
         ours: "folio".to_owned(),
@@ -239,7 +254,7 @@ fn matrix(name: &'static str, title: &'static str) -> io::Result<Matrix<'static>
 ///
 /// What the system says of the cache's memory.
 pub fn ask_fill(ask: &mut Ask<'_>) -> io::Result<Report> {
-    Ok(matrix(FILL, "Misses into free memory, a fill is a memcpy")?.measure(ask))
+    Ok(matrix(&[FILL], "Misses into free memory, a fill is a memcpy")?.measure(ask))
 }
 
 /// With an eviction for each.
@@ -248,7 +263,7 @@ pub fn ask_fill(ask: &mut Ask<'_>) -> io::Result<Report> {
 ///
 /// What the system says of the cache's memory.
 pub fn ask_evict(ask: &mut Ask<'_>) -> io::Result<Report> {
-    let matrix = matrix(EVICT, "Misses that evict, a fill is a memcpy")?;
+    let matrix = matrix(&[EVICT, SCATTERED], "Misses that evict, a fill is a memcpy")?;
     // All memory is in use before the first sample.
     for subject in &matrix.subjects {
         for _ in 0..if ask.time.is_zero() { 1 } else { 2 * FRAMES / USES } {

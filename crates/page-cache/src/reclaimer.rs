@@ -12,8 +12,11 @@ use page_ref::Scheme;
 use crate::cache::Inner;
 use crate::worker::Job;
 
-/// Of all frames, the part below which it begins: one in so many. It ends at twice that.
+/// Of all frames, the part below which it begins: one in so many. It ends at [`HIGH`] times that: a
+/// wake-up costs as much as some ten misses that are copies.
 const LOW: u32 = 256;
+
+const HIGH: u32 = 4;
 
 /// The most that is below, 2 MiB: larger caches do not miss faster.
 const LOW_MOST: u32 = 512;
@@ -28,8 +31,8 @@ const REST: Duration = Duration::from_millis(10);
 /// its own would take them from what is new.
 pub(crate) fn set_watermarks<S: Scheme>(zone: &Zone<UserSpace<S>>, frames: u32) -> u32 {
     let low = (frames / LOW).clamp(1, LOW_MOST);
-    zone.set_watermarks(Watermarks { min: 0, low, high: 2 * low });
-    frames - 2 * low
+    zone.set_watermarks(Watermarks { min: 0, low, high: HIGH * low });
+    frames - HIGH * low
 }
 
 impl<S: Scheme> Inner<S> {
