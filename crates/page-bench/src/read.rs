@@ -35,7 +35,7 @@ pub(crate) const TMPFS: &str = "/dev/shm";
 /// The reads of one thread in a case, one in `of` of them: each of so many bytes as the compiler knows, as it does where records have one
 /// size.
 #[inline(always)]
-fn reads(case: Case, thread: usize, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) -> u64 {
+fn reads(case: Case, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) -> u64 {
     #[inline(always)]
     fn each<const SIZE: usize>(
         operations: u32,
@@ -49,8 +49,9 @@ fn reads(case: Case, thread: usize, len: usize, of: u32, read: impl FnMut(usize,
         }
         u64::from(operations)
     }
-    // The generator costs a nanosecond, the same for all.
-    let mut random = fastrand::Rng::with_seed(thread as u64);
+    // The generator costs a nanosecond, the same for all. Other places each time: two subjects that read one cache's bytes would
+    // find in the processor's what the one before them left.
+    let mut random = fastrand::Rng::new();
     match case.name {
         HOT => each::<64>(200_000 / of, || 0, read),
         UNIFORM => each::<64>(100_000 / of, || random.usize(..len / 64) * 64, read),
@@ -66,10 +67,9 @@ impl Subject for Memcpy<'_> {
         self.0.to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
+    fn work(&self, case: Case, _: usize) -> u64 {
         reads(
             case,
-            thread,
             self.1.len(),
             1,
             #[inline(always)]
@@ -92,10 +92,9 @@ impl<S: Scheme> Subject for Cached<S> {
         !self.only_hot || case.name == HOT
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
+    fn work(&self, case: Case, _: usize) -> u64 {
         reads(
             case,
-            thread,
             self.file.len() as usize,
             1,
             #[inline(always)]
@@ -116,10 +115,9 @@ impl Subject for Pinned {
         "folio-pinned".to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
+    fn work(&self, case: Case, _: usize) -> u64 {
         reads(
             case,
-            thread,
             self.0.len() as usize,
             1,
             #[inline(always)]
@@ -138,8 +136,8 @@ impl Subject for Pread {
     fn name(&self) -> String {
         "pread-tmpfs".to_owned()
     }
-    fn work(&self, case: Case, thread: usize) -> u64 {
-        reads(case, thread, self.1, 20, |offset, buf| {
+    fn work(&self, case: Case, _: usize) -> u64 {
+        reads(case, self.1, 20, |offset, buf| {
             let size = buf.len();
             assert_eq!(self.0.read_at(buf, offset as u64).expect("tmpfs can be read"), size);
         })
@@ -160,10 +158,9 @@ impl<C: Rival<Page>> Subject for Objects<C> {
         self.name.to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
+    fn work(&self, case: Case, _: usize) -> u64 {
         reads(
             case,
-            thread,
             self.len,
             4,
             #[inline(always)]
