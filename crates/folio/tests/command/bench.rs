@@ -69,7 +69,7 @@ fn what_is_saved_names_the_machine_and_whether_the_threads_ran_at_once() {
         assert!(!said.is_empty() && read("free.txt").contains(said), "{key}: {json:#}");
     }
     let last = json["notes"].as_array().unwrap().last().unwrap().as_str().unwrap();
-    assert!(last.contains("samples all threads ran at once") && last.contains("on its CPU"), "{last}");
+    assert!(last.contains("samples all threads ran at once") && last.contains("with its CPU"), "{last}");
     assert!(read("free.svg").starts_with("<svg"));
 }
 
