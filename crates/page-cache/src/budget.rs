@@ -79,10 +79,13 @@ impl<S: Scheme> Inner<S> {
         let mut reached = self.fit_locked(&mut offline);
         for _ in 0..ROUNDS {
             if reached <= bytes {
-                return Ok(());
+                break;
             }
             thread::sleep(PAUSE);
             reached = self.fit_locked(&mut offline);
+        }
+        if reached <= bytes {
+            return Ok(());
         }
         self.budget.bytes.store(reached, Ordering::Relaxed);
         let pinned = self.pinned_bytes();
