@@ -15,8 +15,8 @@ use crate::cache::{CACHED, Inner};
 use crate::mapping::{Mapping, split_private};
 use crate::reclaim::{Frames, Look};
 
-/// Pages that a miss frees at once when it has to: some of the next misses are spared the same.
-const BATCH: usize = 32;
+/// Pages that are freed at once when some have to be: some of the next misses are spared the same.
+pub(crate) const BATCH: usize = 32;
 
 /// Tries of an allocation before it fails. Reclaim may find nothing for a moment: somebody takes a block offline or
 /// closes a large file, and what they hold comes back.

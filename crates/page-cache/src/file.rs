@@ -212,19 +212,8 @@ impl<S: Scheme> Mapping<S> {
     #[inline(never)]
     fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
         check_offset(offset)?;
-        loop {
-            match self.find_with_end(offset, 1)? {
-                Some((folio, end)) => {
-                    let begins = offset - offset % FRAME_SIZE as u64;
-                    // Cut short by the end of the file: it may have grown.
-                    if end == FRAME_SIZE || self.refresh_len()? == begins + end as u64 {
-                        return Ok(Some(PageHandle::new(folio, (offset - begins) as usize, end)));
-                    }
-                }
-                None if self.refresh_len()? <= offset => return Ok(None),
-                None => {}
-            }
-        }
+        let found = self.next_page(offset, FRAME_SIZE - offset as usize % FRAME_SIZE)?;
+        Ok(found.map(|(folio, range)| PageHandle::new(folio, range.start, range.end)))
     }
 }
 

@@ -197,8 +197,8 @@ impl<S: Scheme> Mapping<S> {
             match self.find_with_end(offset, wanted)? {
                 Some((folio, end)) => {
                     let range = within(offset, wanted, end);
-                    // Cut short by the end of the file: it may have grown.
-                    if !is_short(&range, wanted, end) || self.refresh_len()? <= offset + range.len() as u64 {
+                    // Cut short by the end of the file: it may have grown, or be shorter by now.
+                    if !is_short(&range, wanted, end) || self.refresh_len()? == offset + range.len() as u64 {
                         return Ok(Some((folio, range)));
                     }
                 }

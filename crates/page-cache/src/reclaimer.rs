@@ -10,6 +10,7 @@ use page_frames::{Level, UserSpace, Watermarks, Zone};
 use page_ref::Scheme;
 
 use crate::cache::Inner;
+use crate::evict::BATCH;
 use crate::worker::Job;
 
 /// Of all frames, the part below which it begins: one in so many. It ends at [`HIGH`] times that: a
@@ -20,9 +21,6 @@ const HIGH: u32 = 4;
 
 /// The most that is below, 2 MiB: larger caches do not miss faster.
 const LOW_MOST: u32 = 512;
-
-/// Pages that are freed before it looks again.
-const BATCH: usize = 32;
 
 /// After it found nothing: what is held, or dirty and can not be written, will not be free at once.
 const REST: Duration = Duration::from_millis(10);

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use common::{StopOnDrop, assert_nothing_leaked, file_of};
+use common::{StopOnDrop, assert_nothing_leaked, file_of, plain};
 use futures_core::Stream;
 use page_cache::{Backing, ByteStream, Cache, Call, Fault, File, Fill, Identity, LocalFile, Memory, Version};
 use pollster::block_on;
@@ -82,8 +82,7 @@ fn futures_give_what_the_file_has() {
         for _ in 0..500 {
             let most = if random.u8(..) < 5 { 1_000_000 } else { 3 * PAGE };
             let (offset, len) = (random.usize(..bytes.len() + 3000), random.usize(..most));
-            let rest = &bytes[offset.min(bytes.len())..];
-            let expected = &rest[..len.min(rest.len())];
+            let expected = plain(&bytes, offset, len);
             let at = offset as u64;
             block_on(async {
                 let mut buf = vec![0; len];
@@ -95,7 +94,7 @@ fn futures_give_what_the_file_has() {
                 let (pieces, error) = collect(file.stream(at, len as u64)).await;
                 assert!(error.is_none() && pieces.concat() == expected, "{len} bytes at {offset}");
                 let page = file.page_async(at).await.unwrap();
-                let of_page = &rest[..rest.len().min(PAGE - offset % PAGE)];
+                let of_page = plain(&bytes, offset, PAGE - offset % PAGE);
                 assert_eq!(page.as_deref().unwrap_or_default(), of_page);
             });
         }

@@ -9,19 +9,13 @@ use std::thread;
 
 use allocation_counter::measure;
 use bytes::{Buf, Bytes};
-use common::{StopOnDrop, assert_nothing_leaked, file_of};
+use common::{StopOnDrop, assert_nothing_leaked, file_of, plain};
 use page_cache::{Backing, Cache, Call, Fault, LocalFile, Memory, RangeHandle};
 
 const PAGE: usize = 4096;
 
 fn cache() -> Cache {
     Cache::new(2 << 20).unwrap()
-}
-
-/// What a plain file gives.
-fn plain(bytes: &[u8], offset: usize, len: usize) -> &[u8] {
-    let rest = &bytes[offset.min(bytes.len())..];
-    &rest[..len.min(rest.len())]
 }
 
 #[test]

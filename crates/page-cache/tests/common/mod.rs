@@ -27,6 +27,12 @@ pub(crate) fn file_of(len: usize) -> (TempDir, PathBuf, Vec<u8>) {
     (dir, path, bytes)
 }
 
+/// What a plain file gives.
+pub(crate) fn plain(bytes: &[u8], offset: usize, len: usize) -> &[u8] {
+    let rest = &bytes[offset.min(bytes.len())..];
+    &rest[..len.min(rest.len())]
+}
+
 /// Ends the threads of a scope when it is dropped: a failed assertion drops it as well, else the scope would wait for ever.
 pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
