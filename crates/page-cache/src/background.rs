@@ -26,6 +26,10 @@ use crate::run::SuspendedRun;
 /// Requests in flight at the most.
 const MOST_THREADS: usize = 16;
 
+/// Fetches among them at the most: one thread is left for runs. A fetch may wait for a lock whose holder, who cuts the file, waits for
+/// a page of a run; filling a run waits for nobody.
+const MOST_FETCHES: usize = MOST_THREADS - 1;
+
 /// Runs that wait for a thread at the most.
 const MOST_WAITING: usize = 64;
 
@@ -50,6 +54,8 @@ struct Queue<S: Scheme> {
     runs: VecDeque<SuspendedRun<S>>,
     /// What was begun, by any thread, with whom to wake at its end.
     begun: Vec<(Pages, Vec<Waker>)>,
+    /// Fetches among what was begun.
+    fetching: usize,
     threads: usize,
     /// Those that wait for something to do.
     idle: usize,
@@ -86,7 +92,10 @@ impl<S: Scheme> Queue<S> {
 
     /// Takes what is next, and notes that it is begun. End it by [`Shared::work_on`].
     fn begin(&mut self) -> Option<Work<S>> {
-        if let Some((fetch, joined)) = self.fetches.pop_front() {
+        if self.fetching < MOST_FETCHES
+            && let Some((fetch, joined)) = self.fetches.pop_front()
+        {
+            self.fetching += 1;
             self.begun.push((fetch.pages().clone(), joined));
             return Some(Work::Fetch(fetch));
         }
@@ -113,6 +122,7 @@ impl<S: Scheme> Default for Background<S> {
             fetches: VecDeque::new(),
             runs: VecDeque::new(),
             begun: Vec::new(),
+            fetching: 0,
             threads: 0,
             idle: 0,
             closed: false,
@@ -160,10 +170,10 @@ impl<S: Scheme> Background<S> {
 
     /// Wakes a thread, or makes one.
     fn have_it_done(&self, queue: &mut Queue<S>) {
-        if queue.idle >= queue.waiting() {
-            self.shared.work.notify_one();
+        // What waits may be fetches alone, which an idle thread leaves: it is woken for what is new in any case.
+        self.shared.work.notify_one();
         // shuttle plays none of ours: then readers fill their runs themselves.
-        } else if queue.threads < MOST_THREADS && !cfg!(shuttle) {
+        if queue.idle < queue.waiting() && queue.threads < MOST_THREADS && !cfg!(shuttle) {
             let shared = Arc::clone(&self.shared);
             let spawned = thread::Builder::new().name("folio-fill".to_owned()).spawn(move || shared.serve());
             queue.threads += usize::from(spawned.is_ok());
@@ -238,11 +248,16 @@ impl<S: Scheme> Shared<S> {
 
     /// Does what was begun, and wakes who joined it, even if a backing panics.
     fn work_on(&self, work: Work<S>) {
-        struct End<'s, S: Scheme>(&'s Shared<S>, Pages);
+        struct End<'s, S: Scheme> {
+            shared: &'s Shared<S>,
+            pages: Pages,
+            fetches: usize,
+        }
         impl<S: Scheme> Drop for End<'_, S> {
             fn drop(&mut self) {
-                let mut queue = self.0.queue.lock();
-                let place = queue.begun.iter().position(|(pages, _)| *pages == self.1);
+                let mut queue = self.shared.queue.lock();
+                queue.fetching -= self.fetches;
+                let place = queue.begun.iter().position(|(pages, _)| *pages == self.pages);
                 let joined = place.map(|place| queue.begun.swap_remove(place).1);
                 drop(queue);
                 // Somebody else's code: under no lock.
@@ -251,11 +266,11 @@ impl<S: Scheme> Shared<S> {
         }
         match work {
             Work::Fetch(fetch) => {
-                let _end = End(self, fetch.pages().clone());
+                let _end = End { shared: self, pages: fetch.pages().clone(), fetches: 1 };
                 fetch.work();
             }
             Work::Run(run) => {
-                let _end = End(self, run.pages());
+                let _end = End { shared: self, pages: run.pages(), fetches: 0 };
                 run.fill();
             }
         }
