@@ -5,8 +5,8 @@ mod common;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSliceMut};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use bytes::{Buf, Bytes};
 use common::{StopOnDrop, assert_nothing_leaked, file_of, plain};
 use futures_core::Stream;
 use page_cache::{Backing, ByteStream, Cache, Call, Fault, File, Fill, Identity, LocalFile, Memory, Version};
+use parking_lot::{Condvar, Mutex};
 use pollster::block_on;
 
 const PAGE: usize = 4096;
@@ -357,6 +358,67 @@ fn futures_beside_writers_cuts_and_reclaim_hold_what_was_there() {
         assert!(got.is_none_or(|got| got.iter().all(|byte| usize::from(*byte) % 100 == page % 100)));
     }
     file.sync_all().unwrap();
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// A backing whose pages from a number on wait for a gate.
+#[derive(Debug)]
+struct Gated {
+    memory: Arc<Memory>,
+    first: u64,
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Backing for Gated {
+    fn identity(&self) -> Identity {
+        self.memory.identity()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        self.memory.version()
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if offset >= self.first * PAGE as u64 {
+            self.opened.wait_while(&mut self.open.lock(), |open| !*open);
+        }
+        self.memory.fill(offset, buffers)
+    }
+}
+
+/// All threads wait for a lock of who cuts the file, who waits for pages of a run that waits for a thread: so it was, and everybody
+/// slept for ever. One thread is left for runs now.
+#[test]
+fn a_cut_does_not_wait_for_a_run_that_waits_for_futures() {
+    let (memory, _) = memory_of(400);
+    let (open, opened) = (Mutex::new(false), Condvar::new());
+    let gated = Arc::new(Gated { memory: Arc::clone(&memory), first: 200, open, opened });
+    let cache = Cache::<page_ref::DefaultScheme>::new(8 << 20).unwrap();
+    let file = cache.open_backing(gated.clone()).unwrap();
+    // More than there are threads, each to be past the end when it has its page.
+    let mut futures: Vec<_> =
+        (0..40).map(|n| Box::pin(file.page_async(((200 + n * 37 % 199) * PAGE) as u64))).collect();
+    for future in &mut futures {
+        assert!(poll_once(future.as_mut()).is_pending());
+    }
+    // The third page in turn has the next ones read ahead, by whatever thread there is.
+    for page in 0..3 {
+        file.read_at(page * PAGE as u64, &mut [0; 8]).unwrap();
+    }
+    memory.cut(2 * PAGE as u64);
+    let (said, heard) = mpsc::channel();
+    let cutter = file.clone();
+    thread::spawn(move || said.send(cutter.revalidate().unwrap()));
+    while file.len() > 2 * PAGE as u64 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    *gated.open.lock() = true;
+    gated.opened.notify_all();
+    // No scope: what does not end here ends with the process.
+    assert!(heard.recv_timeout(Duration::from_secs(30)).expect("the cut waits for ever"));
+    assert!(block_on(all(futures)).into_iter().all(|page| page.unwrap().is_none()));
     drop(file);
     assert_nothing_leaked(&cache);
 }
