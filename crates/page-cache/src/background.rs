@@ -4,13 +4,21 @@
 //! are made as there is work and go when there was none for a while. Their number bounds the requests in flight. The
 //! length of the queue bounds the runs that wait: one that does not fit is not made, and the page is read when it is
 //! needed. A reader that needs a page of a run that nobody has begun takes the run out of the queue and fills it itself: so
-//! it never waits for requests of others, however slow.
+//! it never waits for requests of others, however slow. Who cuts the file drops what waits.
 //!
 //! A future that misses what is being fetched or read ahead already makes no request: it is woken when that has ended, and
 //! looks again. So many that wait for one slow page take one thread.
+//!
+//! Where there is no thread, because the system gives none or the user wants none, nothing waits: who reads ahead reads that
+//! himself, and a future fetches when it is polled.
+//!
+//! **Invariant:** while a run waits, there is a thread that does not fetch. For a fetch may wait for a lock whose holder, who cuts
+//! the file, waits for a page of the run; filling a run waits for nobody.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::task::Waker;
 use std::thread;
@@ -23,12 +31,8 @@ use crate::fetch::Fetch;
 use crate::mapping::Mapping;
 use crate::run::SuspendedRun;
 
-/// Requests in flight at the most.
-const MOST_THREADS: usize = 16;
-
-/// Fetches among them at the most: one thread is left for runs. A fetch may wait for a lock whose holder, who cuts the file, waits for
-/// a page of a run; filling a run waits for nobody.
-const MOST_FETCHES: usize = MOST_THREADS - 1;
+/// Requests in flight at the most, unless the user wants another number. shuttle plays none of our threads.
+const MOST_THREADS: usize = if cfg!(shuttle) { 0 } else { 16 };
 
 /// Runs that wait for a thread at the most.
 const MOST_WAITING: usize = 64;
@@ -56,6 +60,7 @@ struct Queue<S: Scheme> {
     begun: Vec<(Pages, Vec<Waker>)>,
     /// Fetches among what was begun.
     fetching: usize,
+    most_threads: usize,
     threads: usize,
     /// Those that wait for something to do.
     idle: usize,
@@ -92,16 +97,26 @@ impl<S: Scheme> Queue<S> {
 
     /// Takes what is next, and notes that it is begun. End it by [`Shared::work_on`].
     fn begin(&mut self) -> Option<Work<S>> {
-        if self.fetching < MOST_FETCHES
+        // One thread is left for the runs that wait, and one may still come for others, unless there may be only one.
+        let most = if self.runs.is_empty() { self.most_threads.max(2) } else { self.threads };
+        if self.fetching + 1 < most
             && let Some((fetch, joined)) = self.fetches.pop_front()
         {
-            self.fetching += 1;
-            self.begun.push((fetch.pages().clone(), joined));
-            return Some(Work::Fetch(fetch));
+            return Some(self.begin_fetch(fetch, joined));
         }
         let run = self.runs.pop_front()?;
+        Some(self.begin_run(run))
+    }
+
+    fn begin_fetch(&mut self, fetch: Arc<Fetch<S>>, joined: Vec<Waker>) -> Work<S> {
+        self.fetching += 1;
+        self.begun.push((fetch.pages().clone(), joined));
+        Work::Fetch(fetch)
+    }
+
+    fn begin_run(&mut self, run: SuspendedRun<S>) -> Work<S> {
         self.begun.push((run.pages(), Vec::new()));
-        Some(Work::Run(run))
+        Work::Run(run)
     }
 
     /// Has a waker woken when a page that is being read, or is to be fetched, has been. `false`: it is neither.
@@ -123,6 +138,7 @@ impl<S: Scheme> Default for Background<S> {
             runs: VecDeque::new(),
             begun: Vec::new(),
             fetching: 0,
+            most_threads: MOST_THREADS,
             threads: 0,
             idle: 0,
             closed: false,
@@ -133,19 +149,31 @@ impl<S: Scheme> Default for Background<S> {
 }
 
 impl<S: Scheme> Background<S> {
-    /// Has a run filled. `false`: there is too much to do, and it was dropped.
+    /// Has as many threads as this at the most.
+    pub(crate) fn set_most_threads(&self, threads: usize) {
+        self.shared.queue.lock().most_threads = threads;
+        self.shared.work.notify_all();
+    }
+
+    /// Has a run filled. `false`: there is no thread for it, or too much to do, and no more should come.
     pub(crate) fn push(&self, run: SuspendedRun<S>) -> bool {
         let mut queue = self.shared.queue.lock();
-        if queue.runs.len() == MOST_WAITING {
+        self.make_room(&mut queue);
+        if queue.threads > queue.fetching && queue.runs.len() < MOST_WAITING {
+            queue.runs.push_back(run);
+            self.shared.work.notify_one();
+            return true;
+        }
+        if queue.threads > 0 {
             drop(queue);
             // After the lock: it may hold the last reference to its mapping.
             drop(run);
-            return false;
+        } else {
+            let work = queue.begin_run(run);
+            drop(queue);
+            self.shared.work_on(work);
         }
-        queue.runs.push_back(run);
-        // If the system gives no thread, readers take their runs out of the queue themselves.
-        self.have_it_done(&mut queue);
-        true
+        false
     }
 
     /// Has done what a future misses, which is woken then. `false`: somebody reads its page already; the future is woken
@@ -156,24 +184,22 @@ impl<S: Scheme> Background<S> {
         if !pages.is_empty() && queue.join(*mapping, pages.start, waker) {
             return false;
         }
-        queue.fetches.push_back((Arc::clone(fetch), Vec::new()));
-        self.have_it_done(&mut queue);
-        if queue.threads == 0
-            && let Some(work) = queue.begin()
-        {
-            // The system gives no thread: then this one waits.
+        self.make_room(&mut queue);
+        if queue.threads > 0 {
+            queue.fetches.push_back((Arc::clone(fetch), Vec::new()));
+            // An idle thread may leave fetches where they are: it is woken for what is new in any case.
+            self.shared.work.notify_one();
+        } else {
+            let work = queue.begin_fetch(Arc::clone(fetch), Vec::new());
             drop(queue);
             self.shared.work_on(work);
         }
         true
     }
 
-    /// Wakes a thread, or makes one.
-    fn have_it_done(&self, queue: &mut Queue<S>) {
-        // What waits may be fetches alone, which an idle thread leaves: it is woken for what is new in any case.
-        self.shared.work.notify_one();
-        // shuttle plays none of ours: then readers fill their runs themselves.
-        if queue.idle < queue.waiting() && queue.threads < MOST_THREADS && !cfg!(shuttle) {
+    /// Makes a thread for one more, if none is idle.
+    fn make_room(&self, queue: &mut Queue<S>) {
+        if queue.idle <= queue.waiting() && queue.threads < queue.most_threads {
             let shared = Arc::clone(&self.shared);
             let spawned = thread::Builder::new().name("folio-fill".to_owned()).spawn(move || shared.serve());
             queue.threads += usize::from(spawned.is_ok());
@@ -185,6 +211,19 @@ impl<S: Scheme> Background<S> {
         let mut queue = self.shared.queue.lock();
         let place = queue.runs.iter().position(|run| run.pages().cover(mapping.id, u64::from(page)))?;
         queue.runs.remove(place)
+    }
+
+    /// Drops the runs with some of these pages that nobody has begun.
+    pub(crate) fn forget(&self, mapping: &Mapping<S>, pages: &Range<u64>) {
+        let mut queue = self.shared.queue.lock();
+        let (dropped, kept): (VecDeque<_>, _) = mem::take(&mut queue.runs).into_iter().partition(|run| {
+            let Pages { mapping: of, pages: its } = run.pages();
+            of == mapping.id && its.start < pages.end && pages.start < its.end
+        });
+        queue.runs = kept;
+        drop(queue);
+        // After the lock, as above.
+        drop(dropped);
     }
 
     /// Waits until nothing is in flight, doing what waits.
@@ -210,39 +249,37 @@ impl<S: Scheme> Drop for Background<S> {
 impl<S: Scheme> Shared<S> {
     /// One thread.
     fn serve(&self) {
-        /// A thread that panics, in somebody's backing, is none any more.
-        struct Leave<'s, S: Scheme>(&'s Shared<S>);
-        impl<S: Scheme> Drop for Leave<'_, S> {
-            fn drop(&mut self) {
-                self.0.queue.lock().threads -= 1;
-                self.0.settled.notify_all();
-            }
-        }
-        let _leave = Leave(self);
         while let Some(work) = self.next() {
-            self.work_on(work);
+            // Others count on this thread, whatever somebody's backing does. Who waited was told.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| self.work_on(work)));
         }
     }
 
-    /// What is next. `None`: there was nothing for a while, or the cache is gone.
+    /// What is next. `None`: there was nothing for a while, the cache is gone, or there are too many threads.
     fn next(&self) -> Option<Work<S>> {
         let mut queue = self.queue.lock();
+        let mut had_nothing = false;
         loop {
             if let Some(work) = queue.begin() {
                 return Some(work);
             }
-            if queue.closed {
+            let is_over = had_nothing || queue.closed || queue.threads > queue.most_threads;
+            if is_over && queue.waiting() == 0 {
+                // With the look at what waits: from now on nobody counts on it.
+                queue.threads -= 1;
+                self.notify_if_settled(&queue);
                 return None;
             }
             queue.idle += 1;
-            if queue.is_settled() {
-                self.settled.notify_all();
-            }
-            let timed_out = self.work.wait_for(&mut queue, IDLE).timed_out();
+            self.notify_if_settled(&queue);
+            had_nothing = self.work.wait_for(&mut queue, IDLE).timed_out();
             queue.idle -= 1;
-            if timed_out && queue.waiting() == 0 {
-                return None;
-            }
+        }
+    }
+
+    fn notify_if_settled(&self, queue: &Queue<S>) {
+        if queue.is_settled() {
+            self.settled.notify_all();
         }
     }
 

@@ -200,6 +200,18 @@ impl<S: Scheme> Cache<S> {
         self.inner.reclaimer.settle();
     }
 
+    /// Sets how many pages or runs of neighbouring pages are read in the background at once at the most, each by a thread of the cache:
+    /// what is read ahead, and what futures miss. 16 unless it is set; more pay where a backing takes long to answer.
+    ///
+    /// With 0 the cache starts no thread at all: what would be read ahead is read by who asks for it, a future reads
+    /// when it is polled, who finds no free page frees some, and what is dirty is written when it is synced or
+    /// flushed, by the last close, and by writers past a quarter of the budget. Threads that are there end after what they do.
+    pub fn set_most_threads(&self, threads: usize) {
+        self.inner.background.set_most_threads(threads);
+        self.inner.flusher.set_may_start(threads > 0);
+        self.inner.reclaimer.set_may_start(threads > 0);
+    }
+
     /// Rebuilds up to `blocks` whole blocks of 2 MiB by moving pages together.
     pub fn compact(&self, blocks: u32) -> Compacted {
         self.zone().compact(blocks, &*self.inner)

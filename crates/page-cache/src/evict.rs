@@ -161,6 +161,8 @@ impl<S: Scheme> Inner<S> {
     fn allocate_by_reclaim(&self) -> io::Result<FrozenFolio<UserSpace<S>>> {
         let zone = self.zone();
         self.counters.direct_reclaims.add(1);
+        // If its thread could not be started, it may be now.
+        self.reclaimer.ring_soon();
         self.fit();
         for round in 0..ROUNDS {
             if self.free_some(BATCH) == 0 {

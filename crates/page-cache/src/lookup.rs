@@ -84,19 +84,23 @@ impl<S: Scheme> Mapping<S> {
                 }
                 Lookup::InProgress => {
                     counters.refused_frozen.add(1);
-                    // Read ahead, and nobody has begun: then it is ours to read.
-                    if let Some(run) = self.inner.background.take(self, page) {
-                        run.fill();
-                    } else {
-                        counters.waits.add(1);
-                        slot.wait();
-                    }
+                    self.wait_for(slot, page);
                 }
                 Lookup::Moved => counters.refused_moved.add(1),
                 Lookup::Saturated => self.desaturate(slot, page)?,
             }
         }
         Ok(None)
+    }
+
+    /// Waits for who is at work on a page. If that is readahead, and nobody has begun, it is ours to read.
+    pub(crate) fn wait_for(&self, slot: &Slot<UserSpace<S>>, page: u32) {
+        if let Some(run) = self.inner.background.take(self, page) {
+            run.fill();
+        } else {
+            self.inner.counters.waits.add(1);
+            slot.wait();
+        }
     }
 
     /// Puts a copy in the place of a folio whose count is saturated: that one is leaked.

@@ -117,12 +117,15 @@ impl<S: Scheme> Mapping<S> {
 
     /// Empties every slot of a range of pages. Waits for those in progress. Dirty pages are lost.
     pub(crate) fn drop_pages(&self, pages: Range<u64>) {
+        self.inner.background.forget(self, &pages);
         self.index.for_each_in(pages, |slot| self.drop_page(slot, true));
     }
 
     /// Empties every slot from a page on that is not dirty. Waits for those in progress.
     fn drop_clean_pages_from(&self, page: u64) {
-        self.index.for_each_in(page..u64::MAX, |slot| self.drop_page(slot, false));
+        let pages = page..u64::MAX;
+        self.inner.background.forget(self, &pages);
+        self.index.for_each_in(pages, |slot| self.drop_page(slot, false));
     }
 
     fn drop_page(&self, slot: &Slot<UserSpace<S>>, even_dirty: bool) {

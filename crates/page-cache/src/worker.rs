@@ -1,10 +1,11 @@
 //! A worker: a thread of a cache that does one thing when it is rung for, and sleeps otherwise.
 //!
 //! It starts when it is first needed. It holds the cache weakly: when that goes, the thread ends. Where no thread can be
-//! started, the work is done by who can not wait for it any longer: each job says by whom.
+//! started, the next ring tries again, and the work is done by who can not wait for it any longer: each job says by whom.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use page_ref::Scheme;
 use parking_lot::{Condvar, Mutex};
 
 use crate::cache::Inner;
+
+/// After a panic in somebody's backing.
+const REST: Duration = Duration::from_secs(1);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
@@ -23,8 +27,15 @@ enum Wanted {
 }
 
 #[derive(Debug)]
+struct State {
+    wanted: Wanted,
+    may_start: bool,
+    has_thread: bool,
+}
+
+#[derive(Debug)]
 struct Bell {
-    wanted: Mutex<Wanted>,
+    state: Mutex<State>,
     rung: Condvar,
     /// Somebody rang for now, and the thread did not come yet: so that many can ring often.
     is_ringing: AtomicBool,
@@ -46,19 +57,32 @@ pub(crate) struct Job<S: Scheme> {
 pub(crate) struct Worker<S: Scheme> {
     job: &'static Job<S>,
     bell: Arc<Bell>,
-    started: OnceLock<()>,
     me: Weak<Inner<S>>,
 }
 
 impl<S: Scheme> Worker<S> {
     pub(crate) fn new(job: &'static Job<S>, me: Weak<Inner<S>>) -> Self {
         let bell = Bell {
-            wanted: Mutex::new(Wanted::Nothing),
+            // shuttle plays none of our threads.
+            state: Mutex::new(State { wanted: Wanted::Nothing, may_start: !cfg!(shuttle), has_thread: false }),
             rung: Condvar::new(),
             is_ringing: AtomicBool::new(false),
             working: Mutex::new(()),
         };
-        Self { job, bell: Arc::new(bell), started: OnceLock::new(), me }
+        Self { job, bell: Arc::new(bell), me }
+    }
+
+    /// Whether it may have a thread. One that it must not have ends after what it does.
+    pub(crate) fn set_may_start(&self, may_start: bool) {
+        let mut state = self.bell.state.lock();
+        state.may_start = may_start;
+        if !may_start {
+            state.wanted = Wanted::End;
+        } else if state.wanted == Wanted::End {
+            state.wanted = Wanted::Now;
+        }
+        self.bell.is_ringing.store(false, Ordering::Relaxed);
+        self.bell.rung.notify_one();
     }
 
     /// There is something to do, after a while.
@@ -84,18 +108,14 @@ impl<S: Scheme> Worker<S> {
 
     #[cold]
     fn ring(&self, what: Wanted) {
-        if cfg!(shuttle) {
-            // Nobody plays its turns.
-            return;
-        }
-        self.started.get_or_init(|| {
+        let mut state = self.bell.state.lock();
+        if state.may_start && !state.has_thread {
             let (job, bell, cache) = (self.job, Arc::clone(&self.bell), self.me.clone());
-            // Without it: see above.
-            let _ = thread::Builder::new().name(job.name.to_owned()).spawn(move || run(job, &bell, &cache));
-        });
-        let mut wanted = self.bell.wanted.lock();
-        if *wanted == Wanted::Nothing || what == Wanted::End || (*wanted == Wanted::Soon && what == Wanted::Now) {
-            *wanted = what;
+            let spawned = thread::Builder::new().name(job.name.to_owned()).spawn(move || run(job, &bell, &cache));
+            state.has_thread = spawned.is_ok();
+        }
+        if state.wanted == Wanted::Nothing || (state.wanted == Wanted::Soon && what == Wanted::Now) {
+            state.wanted = what;
             self.bell.rung.notify_one();
         }
     }
@@ -103,32 +123,38 @@ impl<S: Scheme> Worker<S> {
 
 impl<S: Scheme> Drop for Worker<S> {
     fn drop(&mut self) {
-        if self.started.get().is_some() {
-            self.ring(Wanted::End);
-        }
+        self.set_may_start(false);
     }
 }
 
 fn run<S: Scheme>(job: &Job<S>, bell: &Bell, cache: &Weak<Inner<S>>) {
     loop {
         {
-            let mut wanted = bell.wanted.lock();
-            while *wanted == Wanted::Nothing {
-                bell.rung.wait(&mut wanted);
+            let mut state = bell.state.lock();
+            while state.wanted == Wanted::Nothing {
+                bell.rung.wait(&mut state);
             }
-            if *wanted == Wanted::Soon {
-                bell.rung.wait_for(&mut wanted, job.delay);
+            if state.wanted == Wanted::Soon {
+                bell.rung.wait_for(&mut state, job.delay);
             }
-            if *wanted == Wanted::End {
+            if state.wanted == Wanted::End {
+                state.has_thread = false;
                 return;
             }
-            *wanted = Wanted::Nothing;
+            state.wanted = Wanted::Nothing;
             // Relaxed, before the work: who rings from now on is heard again.
             bell.is_ringing.store(false, Ordering::Relaxed);
         }
         let working = bell.working.lock();
         let Some(cache) = cache.upgrade() else { return };
-        let rest = (job.work)(&cache);
+        let rest = panic::catch_unwind(AssertUnwindSafe(|| (job.work)(&cache))).unwrap_or_else(|_| {
+            // What it did not come to has its turn later.
+            let mut state = bell.state.lock();
+            if state.wanted == Wanted::Nothing {
+                state.wanted = Wanted::Soon;
+            }
+            REST
+        });
         drop(cache);
         drop(working);
         thread::sleep(rest);

@@ -251,7 +251,7 @@ impl<S: Scheme> Mapping<S> {
         match needed {
             Try::Fill => drop(self.find_or_fill(page, 1)?),
             Try::Allocate => spare.0 = Some(self.spare(page)?),
-            Try::Wait => slot.wait(),
+            Try::Wait => self.wait_for(slot, page),
             Try::Done | Try::Short => {}
         }
         Ok(())

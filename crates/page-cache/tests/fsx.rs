@@ -6,14 +6,18 @@
 mod common;
 
 use std::fs;
+use std::future::poll_fn;
 use std::io::{ErrorKind, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use common::{assert_nothing_leaked, file_of};
+use futures_core::Stream;
 use page_cache::{Backing, Cache, File, LocalFile, Memory, PageHandle, RangeHandle};
 use page_frames::Pfn;
+use pollster::block_on;
 
 const BUDGET: usize = 4 << 20;
 /// The file is up to so long: twice the budget.
@@ -186,6 +190,7 @@ impl Run {
                     self.files.push(self.cache.open_backing(self.plain.backing()).unwrap());
                 }
             }
+            972 => self.cache.set_most_threads([0, 1, 16][self.random.usize(..3)]),
             970..=971 => {
                 // What is held may stand in the way.
                 let budget = self.random.usize(1..=2) * (BUDGET / 2);
@@ -212,6 +217,19 @@ impl Run {
                 buf = file.bytes(at, len).unwrap().to_vec();
                 buf.len()
             }
+            2 => block_on(file.read_at_async(at, &mut buf)).unwrap(),
+            3 => {
+                buf = block_on(file.bytes_async(at, len)).unwrap().to_vec();
+                buf.len()
+            }
+            4 => {
+                let mut stream = file.stream(at, len as u64);
+                buf.clear();
+                while let Some(piece) = block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context))) {
+                    buf.extend(piece.unwrap());
+                }
+                buf.len()
+            }
             _ => file.read_at(at, &mut buf).unwrap(),
         };
         let expected = self.expected(offset, len);
@@ -226,7 +244,8 @@ impl Run {
             let (range, showed) = self.ranges.swap_remove(self.random.usize(..RANGES));
             assert!(range.chunks().flatten().eq(&showed), "a range changed: {range:?}");
         }
-        let range = file.range(offset as u64, len).unwrap();
+        let at = offset as u64;
+        let range = if self.random.bool() { file.range(at, len) } else { block_on(file.range_async(at, len)) }.unwrap();
         let expected = self.expected(offset, len);
         assert!(range.chunks().flatten().eq(expected), "at {offset}: {range:?}");
         self.ranges.push((range, expected.to_vec()));
@@ -238,7 +257,8 @@ impl Run {
             assert!(*handle == *showed, "a handle changed: {handle:?}");
         }
         let expected = self.model.get(offset..self.model.len().min(offset / 4096 * 4096 + 4096));
-        let handle = file.page(offset as u64).unwrap();
+        let offset = offset as u64;
+        let handle = if self.random.bool() { file.page(offset) } else { block_on(file.page_async(offset)) }.unwrap();
         assert_eq!(handle.as_deref(), expected.filter(|expected| !expected.is_empty()), "at {offset}");
         self.held.extend(handle.map(|handle| {
             let showed = handle.to_vec();

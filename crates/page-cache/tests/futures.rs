@@ -389,13 +389,20 @@ impl Backing for Gated {
 }
 
 /// All threads wait for a lock of who cuts the file, who waits for pages of a run that waits for a thread: so it was, and everybody
-/// slept for ever. One thread is left for runs now.
+/// slept for ever. One thread is left for runs now, or no run waits.
 #[test]
 fn a_cut_does_not_wait_for_a_run_that_waits_for_futures() {
+    for threads in [16, 2, 1] {
+        a_cut_beside_futures(threads);
+    }
+}
+
+fn a_cut_beside_futures(threads: usize) {
     let (memory, _) = memory_of(400);
     let (open, opened) = (Mutex::new(false), Condvar::new());
     let gated = Arc::new(Gated { memory: Arc::clone(&memory), first: 200, open, opened });
     let cache = Cache::<page_ref::DefaultScheme>::new(8 << 20).unwrap();
+    cache.set_most_threads(threads);
     let file = cache.open_backing(gated.clone()).unwrap();
     // More than there are threads, each to be past the end when it has its page.
     let mut futures: Vec<_> =
