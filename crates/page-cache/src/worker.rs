@@ -31,6 +31,7 @@ struct State {
     wanted: Wanted,
     may_start: bool,
     has_thread: bool,
+    is_working: bool,
 }
 
 #[derive(Debug)]
@@ -39,8 +40,8 @@ struct Bell {
     rung: Condvar,
     /// Somebody rang for now, and the thread did not come yet: so that many can ring often.
     is_ringing: AtomicBool,
-    /// Held by the thread while it works.
-    working: Mutex<()>,
+    /// It did what it was rung for.
+    settled: Condvar,
 }
 
 /// What a worker does.
@@ -64,10 +65,15 @@ impl<S: Scheme> Worker<S> {
     pub(crate) fn new(job: &'static Job<S>, me: Weak<Inner<S>>) -> Self {
         let bell = Bell {
             // shuttle plays none of our threads.
-            state: Mutex::new(State { wanted: Wanted::Nothing, may_start: !cfg!(shuttle), has_thread: false }),
+            state: Mutex::new(State {
+                wanted: Wanted::Nothing,
+                may_start: !cfg!(shuttle),
+                has_thread: false,
+                is_working: false,
+            }),
             rung: Condvar::new(),
             is_ringing: AtomicBool::new(false),
-            working: Mutex::new(()),
+            settled: Condvar::new(),
         };
         Self { job, bell: Arc::new(bell), me }
     }
@@ -101,9 +107,12 @@ impl<S: Scheme> Worker<S> {
         }
     }
 
-    /// Waits until it is not at work, and holds no file.
+    /// Waits until it is not at work, nor about to be, and holds no file.
     pub(crate) fn settle(&self) {
-        drop(self.bell.working.lock());
+        let mut state = self.bell.state.lock();
+        while state.is_working || (state.has_thread && state.wanted == Wanted::Now) {
+            self.bell.settled.wait(&mut state);
+        }
     }
 
     #[cold]
@@ -142,10 +151,10 @@ fn run<S: Scheme>(job: &Job<S>, bell: &Bell, cache: &Weak<Inner<S>>) {
                 return;
             }
             state.wanted = Wanted::Nothing;
+            state.is_working = true;
             // Relaxed, before the work: who rings from now on is heard again.
             bell.is_ringing.store(false, Ordering::Relaxed);
         }
-        let working = bell.working.lock();
         let Some(cache) = cache.upgrade() else { return };
         let rest = panic::catch_unwind(AssertUnwindSafe(|| (job.work)(&cache))).unwrap_or_else(|_| {
             // What it did not come to has its turn later.
@@ -156,7 +165,8 @@ fn run<S: Scheme>(job: &Job<S>, bell: &Bell, cache: &Weak<Inner<S>>) {
             REST
         });
         drop(cache);
-        drop(working);
+        bell.state.lock().is_working = false;
+        bell.settled.notify_all();
         thread::sleep(rest);
     }
 }

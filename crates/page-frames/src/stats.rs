@@ -42,9 +42,11 @@ pub struct ZoneCounters {
 }
 
 impl<P: Platform> Zone<P> {
-    /// What the zone holds. Takes the zone's lock: for reports, not for hot paths; [`Zone::level`] is for those.
+    /// What the zone holds. Takes all its locks: for reports, not for hot paths; [`Zone::level`] is for those.
     pub fn stats(&self) -> ZoneStats {
-        let per_cpu: u32 = self.per_cpu.iter().map(|cpu| cpu.held()).sum();
+        // All at once: what moves from a list to the buddy would count twice, or not at all.
+        let lists = self.per_cpu.each_ref().map(|cpu| cpu.lock());
+        let per_cpu: u32 = lists.iter().map(|lists| lists.frames()).sum();
         let huge = self.huge_order();
         let buddy = self.lock();
         let waiting = self.waiting.frames();
