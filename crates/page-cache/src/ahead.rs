@@ -1,11 +1,14 @@
 //! Reading ahead: the pages that readahead names are claimed and requested in the background.
 
+use std::iter;
+use std::ops::Range;
 use std::sync::Arc;
 
-use page_frames::{FRAME_SIZE, FrozenFolio, Order, Slot, UserSpace};
+use page_frames::{FRAME_SIZE, FrozenFolio, Level, MAX_ORDER, Mobility, Order, Slot, UserSpace};
 use page_ref::Scheme;
 
 use crate::cache::Inner;
+use crate::evict::BATCH;
 use crate::mapping::Mapping;
 use crate::readahead::Window;
 use crate::run::{MOST_PAGES, Run};
@@ -14,6 +17,9 @@ use crate::run::{MOST_PAGES, Run};
 /// (`HotCold` 1/20), and takes what is oldest of that, used or not: two windows fit into it, with the frames that are kept free and those
 /// in per-CPU lists.
 const SHARE: usize = 96;
+
+/// Pages from which on a request that is cut into many pieces is slower.
+const WORTH_A_PIECE: usize = 64;
 
 impl<S: Scheme> Mapping<S> {
     /// A reader misses `pages` pages from `page` on: looks what it may want next, and requests that.
@@ -41,14 +47,13 @@ impl<S: Scheme> Mapping<S> {
         for piece in 0..window.pieces {
             let first = window.first + piece * window.step;
             let range = first.max(0)..(first + window.pages).min(end);
+            let mut requests: Vec<_> = requests(range).collect();
             // From its end backwards for who reads backwards: what is needed first is requested first.
-            let mut chunks: Vec<_> = range.clone().step_by(MOST_PAGES as usize).collect();
             if window.step < 0 {
-                chunks.reverse();
+                requests.reverse();
             }
-            for begins in chunks {
-                let ends = range.end.min(begins + i64::from(MOST_PAGES));
-                if !mapping.request_missing(begins, ends, window.milestone) {
+            for pages in requests {
+                if !mapping.request_missing(pages.start, pages.end, window.milestone) {
                     return;
                 }
             }
@@ -91,18 +96,46 @@ impl<S: Scheme> Mapping<S> {
     }
 }
 
+/// Cuts pages into requests: if it takes several, where the file's own runs begin and end.
+fn requests(pages: Range<i64>) -> impl Iterator<Item = Range<i64>> {
+    let most = i64::from(MOST_PAGES);
+    let fits = pages.end - pages.start <= most;
+    let mut begins = pages.start;
+    iter::from_fn(move || {
+        let run_ends = if fits { pages.end } else { begins - begins % most + most };
+        let request = begins..run_ends.min(pages.end);
+        begins = request.end;
+        (!request.is_empty()).then_some(request)
+    })
+}
+
 impl<S: Scheme> Inner<S> {
-    /// Up to `frames` frozen frames, as many as there are without waiting: for what need not be read.
+    /// Up to `frames` frozen frames, as many as there are without waiting: for what need not be read. They lie one behind the
+    /// other where memory does, in as few pieces as there are: a request into one piece is faster than into many.
     pub(crate) fn allocate_some(&self, frames: usize) -> Vec<FrozenFolio<UserSpace<S>>> {
         self.look_at_level();
         let mut folios = Vec::with_capacity(frames);
-        let mut reclaimed = false;
+        let mut may_reclaim = true;
         while folios.len() < frames {
-            match self.zone().alloc_frozen(Order::ZERO) {
-                Ok(folio) => folios.push(folio),
-                Err(_) if !reclaimed => {
-                    reclaimed = true;
-                    self.free_some(frames - folios.len());
+            let left = frames - folios.len();
+            let most = Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
+            match self.zone().alloc_frozen_up_to(most, Mobility::Movable) {
+                // What the reclaimer would free in a moment is freed here: it may be in one piece.
+                Ok(block)
+                    if block.order() < most
+                        && left >= WORTH_A_PIECE
+                        && may_reclaim
+                        && self.zone().level() < Level::Enough =>
+                {
+                    block.free();
+                    may_reclaim = self.reclaim(BATCH) > 0;
+                    self.zone().drain();
+                }
+                Ok(block) => folios.extend(block.split(Order::ZERO)),
+                Err(_) if may_reclaim => {
+                    may_reclaim = false;
+                    self.counters.direct_reclaims.add(1);
+                    self.free_some(left);
                 }
                 Err(_) => break,
             }

@@ -34,10 +34,13 @@ impl<S: Scheme> Mapping<S> {
     /// Reads a page into an empty slot, and with it as many of the `pages` pages from there on as one request has and
     /// empty slots follow. Call without a claim: it may reclaim, so drop another mapping.
     pub(crate) fn fill(&self, page: u32, pages: u32) -> io::Result<Filled<S>> {
-        let first = self.inner.allocate()?;
-        let more = pages.clamp(1, MOST_PAGES) - 1;
-        let mut folios = self.inner.allocate_some(more as usize);
-        folios.push(first);
+        let mut folios = match pages.min(MOST_PAGES) {
+            0 | 1 => Vec::new(),
+            several => self.inner.allocate_some(several as usize),
+        };
+        if folios.is_empty() {
+            folios.push(self.inner.allocate()?);
+        }
         let mut run = Run::claim(self, page, folios);
         if run.len() == 0 {
             return Ok(Filled::Lost);

@@ -119,8 +119,8 @@ impl Stream {
     fn advance(&mut self, from: i64, most: i64) -> Window {
         self.window = (self.window * 2).max(self.pages * 4).clamp(LEAST, most.max(LEAST));
         let window = if self.is_forward() {
-            self.next = from + self.window;
-            Window { first: from, pages: self.window, pieces: 1, step: self.step, milestone: Some(from) }
+            self.next = whole_runs(from + self.window, self.window);
+            Window { first: from, pages: self.next - from, pieces: 1, step: self.step, milestone: Some(from) }
         } else if self.is_backward() {
             // `from` is the page of the next miss, which begins a request: its end is the window's.
             let end = from + self.pages;
@@ -135,6 +135,12 @@ impl Stream {
         self.milestone = window.milestone;
         window
     }
+}
+
+/// Where a window ends: as a long one, where the nearest run of the file does, so that the next begins with one.
+fn whole_runs(end: i64, window: i64) -> i64 {
+    let run = i64::from(MOST_PAGES);
+    if window < run { end } else { (end + run / 2) / run * run }
 }
 
 /// The streams of a file.
@@ -255,7 +261,11 @@ mod tests {
         (1000..20_000).for_each(|page| reader.read(page));
         assert_eq!(reader.misses, [1000, 1001, 1002]);
         let lengths: Vec<_> = reader.windows.iter().map(|window| window.pages).collect();
-        assert_eq!(lengths[..9], [16, 32, 64, 128, 256, 512, 1024, 2048, 2048]);
+        assert_eq!(lengths[..9], [16, 32, 64, 128, 293, 512, 1024, 2048, 2048]);
+        assert!(
+            reader.windows[5..].iter().all(|window| window.first % i64::from(MOST_PAGES) == 0),
+            "they begin with a run"
+        );
         let ahead = reader.cached.last().unwrap() - 20_000;
         assert!((0..=2 * MOST).contains(&ahead), "{ahead} pages ahead");
     }

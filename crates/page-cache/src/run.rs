@@ -12,7 +12,7 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use page_frames::{FRAME_SIZE, FolioRef, FrozenClaim, FrozenFolio, UserSpace};
+use page_frames::{FRAME_SIZE, FolioRef, FrozenClaim, FrozenFolio, UserSpace, joined_mut};
 use page_ref::Scheme;
 
 use crate::background::Pages;
@@ -68,14 +68,14 @@ impl<'m, S: Scheme> Run<'m, S> {
         self.claims.truncate(1);
     }
 
-    /// The bytes, for one request. Call at once before it is made.
+    /// The bytes, for one request: a buffer for each piece of memory. Call at once before it is made.
     pub(crate) fn buffers(&mut self) -> Vec<IoSliceMut<'_>> {
         // SeqCst, Dekker with the fences in set_len: either it sees the claims and waits, or what follows, the
         // read of the file and the look at the length, comes after its own.
         fence(Ordering::SeqCst);
         self.mapping.inner.counters.misses.add(self.claims.len() as u64);
         self.mapping.inner.counters.requests.add(1);
-        self.claims.iter_mut().map(|claim| IoSliceMut::new(claim.folio_mut().as_mut_slice())).collect()
+        joined_mut(self.claims.iter_mut().map(FrozenClaim::folio_mut)).map(IoSliceMut::new).collect()
     }
 
     /// Has the backing fill it, in one request. How many bytes there were.

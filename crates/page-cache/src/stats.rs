@@ -24,7 +24,7 @@ pub struct CacheStats {
     pub throttled: u64,
     /// Pages that reclaim freed, asked for or direct.
     pub reclaimed: u64,
-    /// Times that a miss found no free frame and had to reclaim.
+    /// Times that a miss found no free frame, or none for a run, and had to reclaim.
     pub direct_reclaims: u64,
     /// Lookups that met a frozen page.
     pub refused_frozen: u64,

@@ -96,6 +96,21 @@ fn a_range_is_a_snapshot_that_nothing_changes() {
     assert_eq!(pages, bytes[10..][..9 * PAGE]);
 }
 
+/// A run is filled into memory that lies together, if there is any: then a range of it is one piece, and `bytes` does not copy.
+#[test]
+fn what_one_request_fills_is_one_piece() {
+    let (_dir, path, bytes) = file_of(300 * PAGE);
+    let cache = cache();
+    let file = cache.open(&path).unwrap();
+    let range = file.range(0, 256 * PAGE).unwrap();
+    assert_eq!((cache.stats().requests, range.chunks().count()), (1, 1));
+    assert!(range.chunks().eq([&bytes[..256 * PAGE]]));
+    let (held, page) = (file.bytes(PAGE as u64 + 5, 99 * PAGE).unwrap(), file.page(PAGE as u64).unwrap().unwrap());
+    assert!(held == bytes[PAGE + 5..][..99 * PAGE] && held.as_ptr() == page[5..].as_ptr(), "it was copied");
+    drop((file, range, held, page));
+    assert_nothing_leaked(&cache);
+}
+
 #[test]
 fn pages_that_were_passed_are_let_go() {
     let (_dir, path, bytes) = file_of(200 * PAGE);

@@ -54,7 +54,8 @@ impl Backing for Ruled {
     }
 
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        (self.rule)(offset / PAGE, buffers.len() as u64)?;
+        let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        (self.rule)(offset / PAGE, bytes as u64 / PAGE)?;
         self.memory.fill(offset, buffers)
     }
 }

@@ -1,10 +1,13 @@
-//! References of folios that lie one behind the other in memory: their bytes as one slice.
+//! Folios that lie one behind the other in memory: their bytes as one slice, of references or of tokens.
 
 use core::fmt;
+use core::iter;
 use core::mem::{self, ManuallyDrop};
 use core::ptr;
+use core::slice;
+use core::sync::atomic::{Ordering, fence};
 
-use crate::folio::{FolioRef, put};
+use crate::folio::{FolioRef, FrozenFolio, put};
 use crate::ids::{FRAME_SIZE, Pfn};
 use crate::platform::Platform;
 use crate::track::Site;
@@ -51,7 +54,7 @@ impl<P: Platform> Adjacent<P> {
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: as in `FolioRef::as_slice`, for each of them: mapped, initialised, and not written while there is a
         // reference. The direct map of a zone is one object, in which neighbouring frames are neighbours.
-        unsafe { core::slice::from_raw_parts(self.zone.address(self.index), self.frames as usize * FRAME_SIZE) }
+        unsafe { slice::from_raw_parts(self.zone.address(self.index), self.frames as usize * FRAME_SIZE) }
     }
 
     /// Where the folio behind the one at `index` begins. A folio that is held keeps its order.
@@ -101,6 +104,26 @@ impl<P: Platform> fmt::Debug for Adjacent<P> {
     }
 }
 
+/// The bytes of tokens, to write, in their order; those of folios that are neighbours as one slice.
+pub fn joined_mut<'f, P: Platform>(
+    folios: impl IntoIterator<Item = &'f mut FrozenFolio<P>>,
+) -> impl Iterator<Item = &'f mut [u8]> {
+    let mut folios = folios.into_iter().peekable();
+    iter::from_fn(move || {
+        let first = folios.next()?;
+        let (zone, index) = (first.zone(), first.index());
+        let mut frames = first.order().frames();
+        while let Some(next) = folios.next_if(|next| ptr::eq(next.zone(), zone) && next.index() == index + frames) {
+            frames += next.order().frames();
+        }
+        // Release: as in `FrozenFolio::as_mut_slice`.
+        fence(Ordering::Release);
+        // SAFETY: as there, for each of them: the tokens are exclusive, and borrowed for as long as the slice. The direct map
+        // of a zone is one object, in which neighbouring frames are neighbours.
+        Some(unsafe { slice::from_raw_parts_mut(zone.address(index), frames as usize * FRAME_SIZE) })
+    })
+}
+
 #[cfg(all(test, feature = "arena"))]
 mod tests {
     use std::vec::Vec;
@@ -142,5 +165,23 @@ mod tests {
         zone.drain();
         zone.assert_sound();
         assert_eq!(zone.stats().free_frames, zone.stats().online_frames);
+    }
+
+    #[test]
+    fn tokens_of_neighbours_are_written_as_one_slice() {
+        let arena = Arena::<UserSpace>::new(2 << 20, &[]).unwrap();
+        let block = arena.zone().alloc_frozen(Order::new(2).unwrap()).unwrap();
+        let mut parts: Vec<_> = block.split(Order::ZERO).collect();
+        parts.swap(2, 3);
+        let slices: Vec<_> = joined_mut(&mut parts).collect();
+        let lengths: Vec<_> = slices.iter().map(|slice| slice.len()).collect();
+        assert_eq!(lengths, [2 * FRAME_SIZE, FRAME_SIZE, FRAME_SIZE], "the last two are the wrong way round");
+        for (n, slice) in (1..).zip(slices) {
+            slice.fill(n);
+        }
+        let seen: Vec<_> = parts.iter().map(|part| (part.as_slice()[0], part.as_slice()[FRAME_SIZE - 1])).collect();
+        assert_eq!(seen, [(1, 1), (1, 1), (2, 2), (3, 3)]);
+        assert_eq!(joined_mut(&mut [] as &mut [FrozenFolio<UserSpace>]).count(), 0);
+        parts.into_iter().for_each(FrozenFolio::free);
     }
 }

@@ -107,6 +107,30 @@ impl<P: Platform> Zone<P> {
         Ok(self.hand_out(index, order))
     }
 
+    /// A free block of `most`, or of the largest order below that is free: for who takes many frames, wants few pieces, and
+    /// does without.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::alloc_frozen_as`], when not a single frame is free.
+    ///
+    /// # Panics
+    ///
+    /// As [`Zone::alloc_frozen_as`].
+    pub fn alloc_frozen_up_to(&'static self, most: Order, mobility: Mobility) -> Result<FrozenFolio<P>, AllocError> {
+        if most > Order::ZERO {
+            let mut buddy = self.lock();
+            // What lies in the lists of CPUs stays there: they are small pieces.
+            let order = buddy.largest_up_to(most.min(MAX_ORDER)).unwrap_or(Order::ZERO);
+            if order > Order::ZERO {
+                let index = buddy.alloc(self.map(), order, mobility, Reach::Any)?;
+                drop(buddy);
+                return Ok(self.hand_out(index, order));
+            }
+        }
+        self.alloc_frozen_as(Order::ZERO, mobility)
+    }
+
     /// Where something moves to.
     pub(crate) fn alloc_target(&'static self, order: Order, reach: Reach) -> Option<FrozenFolio<P>> {
         if reach == Reach::Any {

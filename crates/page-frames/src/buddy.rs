@@ -134,6 +134,15 @@ impl Buddy {
         (some != 0).then(|| order(some.ilog2() as usize))
     }
 
+    /// The largest order up to `most`, at most [`MAX_ORDER`], that a free block has or can be cut to.
+    pub(crate) fn largest_up_to(&self, most: Order) -> Option<Order> {
+        let some = self.some.iter().fold(0, |all, some| all | some);
+        if self.huge.blocks > 0 || some >> most.as_u8() != 0 {
+            return Some(most);
+        }
+        (some != 0).then(|| order(some.ilog2() as usize))
+    }
+
     /// Free blocks of an order, of any mobility; of the huge order where it is above the largest.
     pub(crate) fn count(&self, size: Order) -> u32 {
         match usize::from(size.as_u8()) {

@@ -6,7 +6,8 @@ mod common;
 
 use common::{OURS, arena, assert_all_free, order};
 use page_frames::{
-    AllocError, BLOCK_ORDER, FolioRef, FrozenFolio, Level, MAX_ORDER, Order, Pfn, Refusal, UserSpace, Watermarks, Zone,
+    AllocError, BLOCK_ORDER, FolioRef, FrozenFolio, Level, MAX_ORDER, Mobility, Order, Pfn, Refusal, UserSpace,
+    Watermarks, Zone,
 };
 use page_ref::DefaultScheme;
 use proptest::prelude::*;
@@ -15,6 +16,8 @@ use proptest::prelude::*;
 enum Step {
     AllocFrozen(u8),
     Alloc(u8),
+    /// The largest that is free, up to this.
+    AllocUpTo(u8),
     /// Frees, or puts, one of those that are held.
     Free(usize),
     /// Splits one of the frozen ones.
@@ -27,6 +30,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0..=10u8).prop_map(Step::AllocFrozen),
         6 => (0..=3u8).prop_map(Step::AllocFrozen),
         4 => (0..=6u8).prop_map(Step::Alloc),
+        2 => (0..=10u8).prop_map(Step::AllocUpTo),
         8 => any::<usize>().prop_map(Step::Free),
         3 => (any::<usize>(), 0..=10u8).prop_map(|(which, order)| Step::Split(which, order)),
         1 => Just(Step::Drain),
@@ -113,6 +117,19 @@ fn run(steps: Vec<Step>) {
                 Err(AllocError::Fragmented { largest }) => assert!(largest < order(n)),
                 Err(error) => panic!("{error}"),
             },
+            Step::AllocUpTo(n) => {
+                zone.drain();
+                let largest = zone.stats().largest_free_order;
+                match zone.alloc_frozen_up_to(order(n), Mobility::Movable) {
+                    Ok(mut folio) => {
+                        assert_eq!(Some(folio.order()), largest.map(|largest| largest.min(order(n))));
+                        let fill = fills.next().expect("a cycle");
+                        folio.as_mut_slice().fill(fill);
+                        held.push((Held::Frozen(folio), fill));
+                    }
+                    Err(error) => assert_eq!((error, largest), (AllocError::OutOfFrames, None)),
+                }
+            }
             Step::Free(which) if !held.is_empty() => held.swap_remove(which % held.len()).0.free(),
             Step::Split(which, n) if !held.is_empty() => {
                 let which = which % held.len();
