@@ -19,6 +19,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         &mut cargo(&format!("clippy -p page-cache --all-targets {FEATURES},track -- -D warnings")),
     )?;
     step::run("who holds a frame", &mut cargo("test --quiet -p page-frames --features track --test holders"))?;
+    step::run("who holds a page", &mut cargo("test --quiet -p page-cache --features track --test holders"))?;
     step::run("docs", cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))?;
     build_without_std()?;
     bare_metal()?;

@@ -45,11 +45,16 @@ impl<S: Scheme> File<S> {
     ///
     /// As [`read_at`](Self::read_at).
     #[inline]
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
-        match self.mapping.whole_page(offset) {
-            Some(page) => Ok(Some(page)),
-            None => self.mapping.page(offset),
-        }
+        let page = match self.mapping.whole_page(offset) {
+            Some(page) => page,
+            None => match self.mapping.page(offset)? {
+                Some(page) => page,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(page.taken_here()))
     }
 
     /// The file's length in bytes, as it was when last looked at.

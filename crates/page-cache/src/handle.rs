@@ -12,7 +12,6 @@ use page_ref::{DefaultScheme, Scheme};
 ///
 /// A handle pins its frame: reclaim and migration pass it by, and its block can not go offline. It may
 /// outlive the file and the cache; the cache's memory is unmapped after its last handle.
-#[derive(Clone)]
 pub struct PageHandle<S: Scheme = DefaultScheme> {
     folio: FolioRef<UserSpace<S>>,
     /// **Invariant:** `start <= end <= FRAME_SIZE`.
@@ -25,6 +24,21 @@ impl<S: Scheme> PageHandle<S> {
     pub(crate) fn new(folio: FolioRef<UserSpace<S>>, start: usize, end: usize) -> Self {
         assert!(start <= end && end <= FRAME_SIZE, "bytes {start}..{end} of a page");
         Self { folio, start, end }
+    }
+
+    /// It is the caller's from now on, to who asks who holds its frame.
+    #[inline(always)]
+    #[cfg_attr(feature = "track", track_caller)]
+    pub(crate) fn taken_here(mut self) -> Self {
+        self.folio.taken_here();
+        self
+    }
+}
+
+impl<S: Scheme> Clone for PageHandle<S> {
+    #[cfg_attr(feature = "track", track_caller)]
+    fn clone(&self) -> Self {
+        Self { folio: self.folio.clone(), ..*self }
     }
 }
 

@@ -28,7 +28,6 @@ use crate::mapping::{Mapping, page_of};
 /// It is a [`Buf`], as network code takes it: each chunk is a piece of memory, often longer than a page, and pieces that
 /// were passed are let go. One allocation holds it, whatever its length; a clone is another one. It pins its pages, and
 /// may outlive the file and the cache.
-#[derive(Clone)]
 pub struct RangeHandle<S: Scheme = DefaultScheme> {
     pieces: vec::IntoIter<Adjacent<UserSpace<S>>>,
     /// Where it begins in the first piece.
@@ -68,6 +67,24 @@ impl<S: Scheme> RangeHandle<S> {
             left -= ends - begins;
             bytes_of(piece, begins..ends)
         })
+    }
+}
+
+impl<S: Scheme> Clone for RangeHandle<S> {
+    #[cfg_attr(feature = "track", track_caller)]
+    fn clone(&self) -> Self {
+        let mut pieces = self.pieces.clone();
+        taken_here(pieces.as_mut_slice());
+        Self { pieces, ..*self }
+    }
+}
+
+/// To who asks who holds their frames.
+#[inline(always)]
+#[cfg_attr(feature = "track", track_caller)]
+fn taken_here<S: Scheme>(pieces: &mut [Adjacent<UserSpace<S>>]) {
+    for piece in pieces {
+        piece.taken_here();
     }
 }
 
@@ -124,6 +141,7 @@ impl<S: Scheme> File<S> {
     ///
     /// As [`read_at`](Self::read_at), for any page of the range: nothing is held then. `OutOfMemory` as well when the range is
     /// longer than what the cache has left to pin.
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn range(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
         let mut pieces = self.mapping.begin_range(offset, len);
         self.mapping.for_each_page(offset, len, |folio, range| pieces.push(folio, range))?;
@@ -136,6 +154,7 @@ impl<S: Scheme> File<S> {
     /// # Errors
     ///
     /// As [`range`](Self::range).
+    #[cfg_attr(feature = "track", track_caller)]
     pub fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let mut piece = self.mapping.begin_bytes(offset, len);
         self.mapping.for_each_page(offset, len, |folio, range| piece.push(folio, range))?;
@@ -259,7 +278,9 @@ impl<S: Scheme> Pieces<S> {
         self.held.extend(apart.map(Adjacent::from));
     }
 
-    pub(crate) fn finish(self) -> RangeHandle<S> {
+    #[cfg_attr(feature = "track", track_caller)]
+    pub(crate) fn finish(mut self) -> RangeHandle<S> {
+        taken_here(&mut self.held);
         RangeHandle { pieces: self.held.into_iter(), start: self.start, len: self.len }
     }
 }
@@ -295,9 +316,13 @@ impl<S: Scheme> OnePiece<S> {
         self.len += range.len();
     }
 
+    #[cfg_attr(feature = "track", track_caller)]
     pub(crate) fn finish(self) -> Bytes {
         match self.held {
-            Some(held) => bytes_of(held, self.start..self.start + self.len),
+            Some(mut held) => {
+                held.taken_here();
+                bytes_of(held, self.start..self.start + self.len)
+            }
             None => self.copy.into(),
         }
     }

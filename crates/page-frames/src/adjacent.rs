@@ -44,9 +44,24 @@ impl<P: Platform> Adjacent<P> {
         }
         self.frames += folio.order().frames();
         let (zone, index, site) = folio.into_parts();
-        site.ended(zone, index, 1);
-        self.site.began(zone, index, 1);
+        site.moved(self.site, zone, index);
         Ok(())
+    }
+
+    /// As [`FolioRef::taken_here`], all of them.
+    #[inline(always)]
+    #[cfg_attr(feature = "track", track_caller)]
+    pub fn taken_here(&mut self) {
+        let here = Site::here();
+        #[cfg(feature = "track")]
+        {
+            let mut index = self.index;
+            while index < self.index + self.frames {
+                self.site.moved(here, self.zone, index);
+                index = self.next(index);
+            }
+        }
+        self.site = here;
     }
 
     /// The bytes of all of them.

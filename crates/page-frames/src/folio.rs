@@ -87,6 +87,13 @@ impl<P: Platform> FolioRef<P> {
         self.zone.descriptor(self.index).set_dirty(dirty);
     }
 
+    /// From now on it counts as taken by the caller: for who hands references out (feature `track`; without it, nothing).
+    #[inline(always)]
+    #[cfg_attr(feature = "track", track_caller)]
+    pub fn taken_here(&mut self) {
+        self.site = self.site.moved(Site::here(), self.zone, self.index);
+    }
+
     /// Notes that it was used, for reclaim. Whether it is a milestone, and this its first use: of several threads
     /// at least one is told.
     #[inline(always)]

@@ -57,6 +57,14 @@ impl Site {
         #[cfg(not(feature = "track"))]
         let _ = (zone, index, references);
     }
+
+    /// One reference counts as taken elsewhere from now on.
+    #[inline(always)]
+    pub(crate) fn moved<P: Platform>(self, to: Self, zone: &'static Zone<P>, index: u32) -> Self {
+        self.ended(zone, index, 1);
+        to.began(zone, index, 1);
+        to
+    }
 }
 
 #[cfg(feature = "track")]
