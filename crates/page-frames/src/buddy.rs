@@ -219,7 +219,7 @@ impl Buddy {
     /// Makes a 2 MiB block, or both under a larger one, serve another mobility: its free blocks change lists.
     fn claim<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order, mobility: Mobility) {
         self.counters.claimed += 1;
-        if size > BLOCK_ORDER {
+        if size >= BLOCK_ORDER {
             self.unlink(map, index, size);
             map.blocks.under(index, size).iter().for_each(|block| block.set_mobility(mobility));
             self.link(map, index, size);
@@ -259,7 +259,7 @@ impl Buddy {
             index = index.min(buddy);
             size = order(usize::from(size.as_u8()) + 1);
         }
-        if size > BLOCK_ORDER && size <= MAX_ORDER {
+        if size >= BLOCK_ORDER {
             let mobility = map.blocks.of(index).mobility();
             map.blocks.under(index, size).iter().for_each(|block| block.set_mobility(mobility));
         }

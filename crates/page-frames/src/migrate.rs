@@ -36,9 +36,7 @@ pub trait Owner<P: Platform>: Sync {
 
     /// Ends what [`lend`](Self::lend) began, with as many references: of the folio's copy, or of the folio itself, if it was
     /// not moved. The owner's index points to it from now on.
-    fn take_back(&self, _private: u64, refs: FolioRefs<P>) {
-        drop(refs);
-    }
+    fn take_back(&self, _private: u64, _refs: FolioRefs<P>) {}
 }
 
 /// Why a folio was not migrated. It is where it was.

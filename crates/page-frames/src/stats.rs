@@ -124,3 +124,21 @@ impl<P: Platform> fmt::Debug for Zone<P> {
         if f.alternate() { write!(f, "; {:#?}", self.memmap) } else { Ok(()) }
     }
 }
+
+#[cfg(all(test, feature = "arena"))]
+mod tests {
+    use crate::{Arena, UserSpace};
+
+    #[test]
+    fn a_write_to_the_metadata_of_a_free_frame_is_found() {
+        let arena = Arena::<UserSpace>::new(2 << 20, &[]).unwrap();
+        let zone = arena.zone();
+        zone.assert_sound();
+        zone.descriptor(0).set_private(1 << 32);
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| zone.assert_sound())).unwrap_err();
+        zone.descriptor(0).set_private(0);
+        let text = found.downcast_ref::<std::string::String>().unwrap();
+        assert!(text.contains("the way back from frame 0"), "{text}");
+        zone.assert_sound();
+    }
+}

@@ -4,7 +4,8 @@ mod common;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use page_frames::{
-    BLOCK_ORDER, Compacted, ContigError, FrozenFolio, Lookup, Mobility, Order, Pfn, PfnRange, UserSpace, Zone,
+    BLOCK_ORDER, Compacted, ContigError, FrozenFolio, Lookup, MAX_ORDER, Mobility, Order, Pfn, PfnRange, UserSpace,
+    Zone,
 };
 use page_ref::DefaultScheme;
 
@@ -74,6 +75,25 @@ fn any_range_is_emptied_and_taken_whatever_its_edges() {
     remove_all(zone, &index);
     assert_all_free(zone);
     assert_eq!(zone.stats().whole_blocks, 4);
+}
+
+#[test]
+fn a_folio_of_two_blocks_moves_away_from_either_of_them() {
+    for half in [0, 1] {
+        let arena = arena::<DefaultScheme>(6);
+        let zone = arena.zone();
+        let index = Index::new(1);
+        let pfn = index.publish(zone, 0, MAX_ORDER);
+        let block = ((pfn.as_u64() - zone.pfns().start.as_u64()) / 512) as usize + half;
+        let offline = arena.offline(block, &index).expect("there is room for it elsewhere");
+        zone.assert_sound();
+        assert_eq!(zone.stats().free_frames, 3 * 512, "one block is offline, two are in use");
+        check_bytes(zone, &index);
+        arena.online(offline);
+        remove_all(zone, &index);
+        assert_all_free(zone);
+        assert_eq!(zone.stats().whole_blocks, 6);
+    }
 }
 
 #[test]

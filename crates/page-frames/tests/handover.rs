@@ -68,6 +68,21 @@ fn contiguous_memory_is_found_in_what_waits() {
 }
 
 #[test]
+fn a_huge_block_brings_in_what_it_can_need_and_no_more() {
+    let huge = order(13);
+    let blocks = huge.frames() / BLOCK;
+    let arena = Arena::<UserSpace<Generational>>::with_huge_order(40 * huge.bytes(), &[], huge).unwrap();
+    let zone = arena.zone();
+    let token = zone.alloc_frozen(huge).unwrap();
+    let state = |block: u32| zone.try_get(zone.block_range(block as usize).start).err();
+    assert_eq!(state(2 * blocks - 2), Some(Refusal::Free), "as much as one can need, wherever its alignment lies");
+    assert_eq!(state(2 * blocks), Some(Refusal::Offline), "the next one waits");
+    token.free();
+    assert_eq!(zone.stats().free_frames, 40 * huge.frames());
+    zone.assert_sound();
+}
+
+#[test]
 fn a_range_that_waits_is_not_handed_over_twice() {
     let arena = Arena::<UserSpace<Generational>>::new(700 << 21, &[]).unwrap();
     let zone = arena.zone();

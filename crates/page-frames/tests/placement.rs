@@ -74,6 +74,44 @@ fn a_page_that_moves_borrows_a_place_rather_than_a_block() {
 }
 
 #[test]
+fn a_page_that_moves_takes_a_block_over_where_half_of_it_is_free() {
+    for (used, expected) in [(4, (0, 2)), (5, (1, 1))] {
+        let arena = arena::<DefaultScheme>(1);
+        let zone = arena.zone();
+        let stay: Vec<Token> = (0..used).map(|_| zone.alloc_frozen(order(6)).unwrap()).collect();
+        let page = zone.alloc_frozen_as(order(4), Mobility::Movable).unwrap();
+        let counters = zone.counters();
+        assert_eq!((counters.blocks_borrowed, counters.blocks_claimed), expected, "{used} of 8 parts are in use");
+        zone.assert_sound();
+        page.free();
+        stay.into_iter().for_each(Token::free);
+        assert_all_free(zone);
+    }
+}
+
+#[test]
+fn of_the_first_free_blocks_of_an_order_the_one_in_the_fullest_2_mib_is_taken() {
+    let arena = arena::<DefaultScheme>(2);
+    let zone = arena.zone();
+    // Not through the CPU's lists.
+    let part = order(4);
+    let mut parts: Vec<Token> = std::iter::from_fn(|| zone.alloc_frozen_as(part, Mobility::Movable).ok()).collect();
+    parts.sort_by_key(Token::pfn);
+    // No two of them merge. The last one lies in another block, of which less is free.
+    let freed = [0, 2, 4, 32].map(|n| parts[n].pfn());
+    let (free, mut rest): (Vec<Token>, Vec<Token>) = parts.into_iter().partition(|part| freed.contains(&part.pfn()));
+    free.into_iter().for_each(Token::free);
+    for expected in [freed[3], freed[0]] {
+        let next = zone.alloc_frozen_as(part, Mobility::Movable).unwrap();
+        assert_eq!(next.pfn(), expected);
+        rest.push(next);
+    }
+    zone.assert_sound();
+    rest.into_iter().for_each(Token::free);
+    assert_all_free(zone);
+}
+
+#[test]
 fn all_frames_are_handed_out_whatever_the_mobility() {
     let arena = arena::<DefaultScheme>(3);
     let zone = arena.zone();
@@ -120,6 +158,38 @@ fn small_orders_go_through_the_list_of_their_cpu() {
         }
         assert_eq!(after.per_cpu_freed - before.per_cpu_freed, through);
     }
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_cpu_keeps_64_frames_of_an_order_and_half_of_them_when_it_gives_some_back() {
+    for n in 0..=3 {
+        let arena = arena::<DefaultScheme>(4);
+        let zone = arena.zone();
+        let capacity = 64 >> n;
+        let mut tokens: Vec<Token> = (0..=capacity).map(|_| zone.alloc_frozen(order(n)).unwrap()).collect();
+        zone.drain();
+        let held = || (zone.stats().free_frames - zone.free_frames()) >> n;
+        tokens.drain(1..).for_each(Token::free);
+        assert_eq!(held(), capacity, "blocks of order {n}");
+        tokens.into_iter().for_each(Token::free);
+        assert_eq!(held(), capacity / 2 + 1, "blocks of order {n}");
+        assert_all_free(zone);
+    }
+}
+
+#[test]
+fn the_whole_block_that_was_freed_last_is_handed_out_first() {
+    let arena = arena::<DefaultScheme>(4);
+    let zone = arena.zone();
+    let mut tokens: Vec<Token> = (0..4).map(|_| zone.alloc_frozen(BLOCK_ORDER).unwrap()).collect();
+    tokens.sort_by_key(Token::pfn);
+    let last = tokens[2].pfn();
+    tokens.remove(0).free();
+    tokens.remove(1).free();
+    let next = zone.alloc_frozen(BLOCK_ORDER).unwrap();
+    assert_eq!(next.pfn(), last, "its bytes may still be in the processor's cache");
+    tokens.into_iter().chain([next]).for_each(Token::free);
     assert_all_free(zone);
 }
 
@@ -212,6 +282,30 @@ fn one_huge_order_is_formed_on_demand_and_stays_whole() {
     folio.split(order(9)).for_each(Token::free);
     assert_all_free(zone);
     assert_eq!(zone.stats().whole_blocks, 32);
+}
+
+/// One above the largest order that halves merge into.
+#[test]
+fn the_smallest_huge_order_is_counted_as_all_others() {
+    let huge = order(MAX_ORDER.as_u8() + 1);
+    let arena = Arena::<UserSpace>::with_huge_order(huge.bytes() * 2, &[], huge).unwrap();
+    let zone = arena.zone();
+    let before = zone.counters();
+    let both = [(); 2].map(|()| zone.alloc_frozen(huge).unwrap());
+    assert_eq!(zone.alloc_frozen(huge).unwrap_err(), AllocError::OutOfFrames);
+    assert_eq!(zone.counters().buddy_allocated - before.buddy_allocated, 2);
+    both.into_iter().for_each(Token::free);
+    let after = zone.counters();
+    assert_eq!(after.buddy_freed - before.buddy_freed, 2);
+    assert_eq!(zone.stats().largest_free_order, Some(huge));
+    assert_all_free(zone);
+    // Of one of them a part is taken: the other is the one that is left.
+    let part = zone.alloc_frozen(BLOCK_ORDER).unwrap();
+    zone.assert_sound();
+    assert_eq!(zone.stats().largest_free_order, Some(huge));
+    zone.alloc_frozen(huge).unwrap().free();
+    part.free();
+    assert_all_free(zone);
 }
 
 #[test]
