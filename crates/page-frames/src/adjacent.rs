@@ -171,6 +171,8 @@ mod tests {
         let expected = [[1; FRAME_SIZE], [1; FRAME_SIZE], [2; FRAME_SIZE], [3; FRAME_SIZE]];
         assert_eq!((joined.as_slice(), joined.frames()), (expected.as_flattened(), 4));
 
+        assert_eq!(std::format!("{joined:?}"), std::format!("folios of 4 frames from {:?} on", joined.pfn()));
+
         // The clone holds all of them after the first is gone.
         let clone = joined.clone();
         drop(joined);

@@ -261,7 +261,7 @@ impl<P: Platform> Zone<P> {
             {
                 return false;
             }
-            index += if shape == Shape::INTERIOR { 1 } else { shape.order.frames() };
+            index += shape.order.frames();
         }
         true
     }
@@ -279,5 +279,42 @@ impl<P: Platform> Zone<P> {
                 }
             }
         }
+    }
+}
+
+#[cfg(all(test, feature = "arena"))]
+mod tests {
+    use std::vec::Vec;
+
+    use crate::{Arena, Slot, UserSpace};
+
+    use super::*;
+
+    struct Nobody;
+
+    impl Owner<UserSpace> for Nobody {
+        fn with_slot(&self, _: Pfn, _: u64, _: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn what_is_taken_while_the_isolation_lasts_is_not_free() {
+        let arena = Arena::<UserSpace>::new(4 << 20, &[]).unwrap();
+        let zone = arena.zone();
+        let isolated = Isolated::new(zone, 0..1).unwrap();
+        assert!(isolated.evacuate(5..100, &Nobody, Reach::Any).is_ok());
+        assert_eq!(zone.stats().free_frames, 1024);
+        let mut taken = Vec::new();
+        isolated.take(5..100, |head, order| taken.push((head, order)));
+        assert_eq!(zone.stats().free_frames, 1024 - 95);
+        drop(isolated);
+        assert_eq!(zone.stats().free_frames, 1024 - 95);
+        for (head, order) in taken {
+            zone.hand_out(head, order).free();
+        }
+        zone.drain();
+        zone.assert_sound();
+        assert_eq!(zone.stats().whole_blocks, 2);
     }
 }

@@ -106,6 +106,12 @@ fn everything_prints_as_a_sentence() {
     assert_eq!(format!("{folio:?}"), format!("folio at {pfn:?}, order 3, owner kind 0, Live(1) (live-bit-low)"));
     assert_eq!(format!("{:?}", zone.peek(pfn)), "owner kind 0, order 3, Live(1), used lately");
     drop(folio);
+    let index = Index::new(1);
+    let pfn = index.publish(zone, 0, Order::ZERO);
+    let claim = index.0[0].claim(zone).unwrap().freeze().unwrap();
+    assert_eq!(format!("{claim:?}"), format!("claim on {:?}, frozen", index.0[0]));
+    drop(claim);
+    assert!(index.0[0].is_empty(), "{pfn:?} went with its claim");
     let block = arena.offline(0, &Index::new(0)).unwrap();
     assert_eq!(format!("{block:?}"), "offline block 0 (pfn 0x100000 to 0x1001ff)");
     assert_eq!(format!("{:?}", zone.peek(zone.block_range(0).start)), "interior, order 0, Frozen { noise: 0 }");

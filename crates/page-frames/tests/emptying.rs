@@ -97,6 +97,49 @@ fn a_folio_of_two_blocks_moves_away_from_either_of_them() {
 }
 
 #[test]
+fn compaction_begins_with_the_emptier_block() {
+    let arena = arena::<DefaultScheme>(2);
+    let zone = arena.zone();
+    let index = scatter(zone, 2 * 512, |_| true);
+    let middle = zone.block_range(1).start;
+    // Of the first block every second page stays, of the other every eighth.
+    for slot in 0..index.0.len() {
+        let pfn = index.0[slot].pfn(zone).unwrap();
+        if !pfn.as_u64().is_multiple_of(if pfn < middle { 2 } else { 8 }) {
+            index.remove(zone, slot);
+        }
+    }
+    assert_eq!(zone.compact(1, &index), Compacted { emptied: 1, busy: 0 });
+    check_bytes(zone, &index);
+    let mut pages = index.0.iter().filter_map(|slot| slot.pfn(zone));
+    assert!(pages.all(|pfn| pfn < middle), "64 pages move rather than 256");
+    remove_all(zone, &index);
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_place_that_looked_movable_and_was_not_is_left_for_the_next() {
+    let arena = arena::<DefaultScheme>(4);
+    let zone = arena.zone();
+    let mut blocks: Vec<_> = (0..4).map(|_| zone.alloc_frozen(BLOCK_ORDER).unwrap()).collect();
+    blocks.sort_by_key(FrozenFolio::pfn);
+    // The page lies in the second block, as there is no other.
+    blocks.remove(1).free();
+    let index = Index::new(1);
+    let pfn = index.publish(zone, 0, Order::ZERO);
+    blocks.into_iter().for_each(FrozenFolio::free);
+    let held = zone.try_get(pfn).unwrap();
+    let contig = zone.alloc_contig(2 * 512, BLOCK_ORDER, &index).unwrap();
+    assert_eq!(contig.pfns(), range(zone, 2 * 512, 4 * 512), "the next place that shares nothing with the first");
+    contig.free();
+    let error = zone.alloc_contig(3 * 512, BLOCK_ORDER, &index).unwrap_err();
+    assert_eq!(error, ContigError::Busy { frames: 1, first: pfn });
+    drop(held);
+    remove_all(zone, &index);
+    assert_all_free(zone);
+}
+
+#[test]
 fn a_size_and_an_alignment_find_a_place_around_what_stays() {
     let arena = arena::<DefaultScheme>(4);
     let zone = arena.zone();

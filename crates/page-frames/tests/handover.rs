@@ -58,6 +58,13 @@ fn a_block_in_the_middle_of_what_waits_goes_offline_and_comes_back() {
 fn contiguous_memory_is_found_in_what_waits() {
     let arena = Arena::<UserSpace<ZeroFrozen>>::new(600 << 21, &[]).unwrap();
     let zone = arena.zone();
+    // A plain block stays in what was brought in: the first place begins behind it and ends in what waits.
+    let stays = zone.alloc_frozen(Order::ZERO).unwrap();
+    let contig = zone.alloc_contig(30 * BLOCK + 7, BLOCK_ORDER, &Index::new(0)).unwrap();
+    let behind = (stays.pfn().as_u64() + 1).next_multiple_of(u64::from(BLOCK));
+    assert_eq!(contig.pfns().start.as_u64(), behind);
+    contig.free();
+    stays.free();
     let contig = zone.alloc_contig(3 * BLOCK + 7, BLOCK_ORDER, &Index::new(0)).unwrap();
     assert_eq!(contig.pfns().frames(), u64::from(3 * BLOCK + 7));
     contig.free();

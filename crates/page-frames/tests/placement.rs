@@ -2,11 +2,12 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use page_frames::{
-    AllocError, Arena, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, MAX_ORDER, Mobility, Order, Pfn, UserSpace, Zone,
+    AllocError, Arena, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, MAX_ORDER, Mobility, Order, Pfn, Platform, UserSpace, Zone,
 };
 use page_ref::DefaultScheme;
 
@@ -190,6 +191,43 @@ fn the_whole_block_that_was_freed_last_is_handed_out_first() {
     let next = zone.alloc_frozen(BLOCK_ORDER).unwrap();
     assert_eq!(next.pfn(), last, "its bytes may still be in the processor's cache");
     tokens.into_iter().chain([next]).for_each(Token::free);
+    assert_all_free(zone);
+}
+
+/// User space whose threads say which CPU they are on.
+struct Numbered;
+
+thread_local! {
+    static CPU: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Platform for Numbered {
+    type Scheme = DefaultScheme;
+    type Lock = <UserSpace as Platform>::Lock;
+
+    fn cpu() -> usize {
+        CPU.get()
+    }
+    fn wait(key: usize, still: &dyn Fn() -> bool) {
+        UserSpace::<DefaultScheme>::wait(key, still);
+    }
+    fn wake_all(key: usize) {
+        UserSpace::<DefaultScheme>::wake_all(key);
+    }
+}
+
+#[test]
+fn each_of_16_cpus_has_its_own_lists_and_more_share_them() {
+    let arena = Arena::<Numbered>::new(4 << 21, &[]).unwrap();
+    let zone = arena.zone();
+    let from_buddy = |cpu: usize| {
+        CPU.set(cpu);
+        let before = zone.counters().buddy_allocated;
+        zone.alloc_frozen(Order::ZERO).unwrap().free();
+        zone.counters().buddy_allocated - before
+    };
+    assert_eq!([0, 1, 15].map(from_buddy), [32; 3], "each fills its list");
+    assert_eq!([0, 1, 15, 16, 17, 1023].map(from_buddy), [0; 6]);
     assert_all_free(zone);
 }
 

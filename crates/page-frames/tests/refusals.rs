@@ -119,4 +119,13 @@ fn a_token_that_is_dropped_is_caught_in_debug_builds() {
     let dropped = std::panic::catch_unwind(drops);
     let text = dropped.unwrap_err().downcast::<String>().unwrap();
     assert!(text.starts_with("a token was dropped: token of the folio at"), "{text}");
+    let drops = std::panic::AssertUnwindSafe(|| {
+        let range = page_frames::PfnRange { start: zone.pfns().start, end: Pfn::new(zone.pfns().start.as_u64() + 3) };
+        drop(zone.alloc_contig_range(range, &Index::new(0)).unwrap());
+    });
+    let text = std::panic::catch_unwind(drops).unwrap_err().downcast::<String>().unwrap();
+    assert_eq!(
+        text.as_str(),
+        "a token was dropped: token of the 3 frames from pfn 0x100000 is leaked, frozen for ever"
+    );
 }

@@ -253,6 +253,7 @@ fn what_is_dirty_stays_so_when_it_moves_and_a_new_owner_begins_clean() {
     let mut claim = index.0[0].claim(zone).unwrap();
     assert!(!claim.folio().is_dirty() && !zone.peek(pfn).dirty);
     claim.set_dirty(true);
+    assert!(claim.folio().is_dirty());
     drop(claim);
     let to = page_frames::migrate(zone, pfn, &index).unwrap();
     assert!(zone.peek(to).dirty);
