@@ -23,6 +23,7 @@ use page_ref::DefaultScheme;
 use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
+use crate::in_flight::drive;
 use crate::matrix::Case;
 use crate::question::Ask;
 use crate::report::{Ratio, Report, Row, Unit};
@@ -45,6 +46,8 @@ const AT_ONCE: usize = 2048;
 const READS: usize = 16 * AT_ONCE;
 /// Requests that the bare ring has in flight.
 const DEPTH: u32 = 32;
+/// Futures that one thread polls at once.
+const FUTURES: usize = 256;
 /// Scans in a round, and rounds at the least: their number is a multiple of this, so that each scan had each turn as often.
 const SCANS: usize = 3;
 /// Where the parts of the file that are scanned begin.
@@ -70,8 +73,8 @@ struct Bench {
     /// 1 MiB and a page, of small pages.
     pages: Vec<u8>,
     random: fastrand::Rng,
-    /// Of what the cache was asked for last, the part that it had.
-    hit_ratio: f64,
+    /// Of what the cache was asked for last, the part that it had; by subject.
+    hit_ratios: [f64; 2],
 }
 
 impl Bench {
@@ -92,7 +95,7 @@ impl Bench {
         let cached = cache.open_backing(Arc::new(LocalFile::open(file.path())?.direct()))?;
         let memory = (0..AT_ONCE * PAGE / CHUNK).map(|_| aligned(arena)).collect::<io::Result<_>>()?;
         let (ring, pages) = (Ring::new(DEPTH), vec![1; CHUNK + PAGE]);
-        Ok(Self { _file: file, direct, cache, cached, ring, memory, pages, random, hit_ratio: 0.0 })
+        Ok(Self { _file: file, direct, cache, cached, ring, memory, pages, random, hit_ratios: [0.0; 2] })
     }
 
     /// Reads of a second, through the cache.
@@ -112,7 +115,32 @@ impl Bench {
             }
         }
         let seconds = start.elapsed().as_secs_f64();
-        self.hit_ratio = 1.0 - (self.cache.stats().misses - before) as f64 / READS as f64;
+        self.hit_ratios[0] = 1.0 - (self.cache.stats().misses - before) as f64 / READS as f64;
+        Ok(READS as f64 / seconds)
+    }
+
+    /// The same, each read a future.
+    fn random_futures(&mut self, _: usize) -> io::Result<f64> {
+        let before = self.cache.stats().misses;
+        let start = Instant::now();
+        for _ in 0..READS / AT_ONCE {
+            let file = &self.cached;
+            let random = &mut self.random;
+            let buffers = self.memory.iter_mut().flat_map(|memory| memory.as_mut_slice().chunks_mut(PAGE));
+            let reads = buffers.map(|buf| {
+                let offset = random.u64(..FILE / PAGE as u64) * PAGE as u64;
+                async move { file.read_at_async(offset, buf).await }
+            });
+            let mut result = Ok(());
+            drive(FUTURES, reads, |read| {
+                if let Err(error) = read.map(|read| assert_eq!(read, PAGE)) {
+                    result = Err(error);
+                }
+            });
+            result?;
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        self.hit_ratios[1] = 1.0 - (self.cache.stats().misses - before) as f64 / READS as f64;
         Ok(READS as f64 / seconds)
     }
 
@@ -193,12 +221,16 @@ fn order(round: usize) -> impl Iterator<Item = (usize, usize)> {
 type Measure = fn(&mut Bench, usize) -> io::Result<f64>;
 
 /// Subjects of random reads: the first ones.
-const RANDOMS: usize = 2;
+const RANDOMS: usize = 3;
+/// Where the ring is among them.
+const RING: usize = 2;
+const ONE_BY_ONE: &str = "folio futures";
 const CONTIGUOUS: &str = "o_direct contiguous";
 
 /// Each subject in its case.
 const SUBJECTS: [(&str, Case, Measure); RANDOMS + SCANS] = [
     ("folio", RANDOM, Bench::random_folio),
+    (ONE_BY_ONE, RANDOM, Bench::random_futures),
     ("io_uring", RANDOM, Bench::random_ring),
     ("folio", SCAN, Bench::scan_folio),
     ("o_direct", SCAN, Bench::scan_direct),
@@ -219,8 +251,8 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = Report::new("Reading what is not in memory", Unit::OpPerS, "read", "folio");
     report.compared_with = &["limit", CONTIGUOUS];
     let mut samples: [Vec<f64>; SUBJECTS.len()] = [const { Vec::new() }; SUBJECTS.len()];
-    // By round: what the ring would reach if it read only what the cache did not have, and the rest cost nothing.
-    let mut limits = Vec::new();
+    // By round: what the ring would reach if it read only what the cache did not have, and the rest cost nothing; for each of ours.
+    let mut limits = [const { Vec::new() }; 2];
     let started = Instant::now();
     let mut round = 0_usize;
     while !ask.stop.load(Ordering::Relaxed)
@@ -238,33 +270,38 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
                 Err(error) => return Err(error),
             }
         }
-        limits.extend(samples[1].last().map(|alone| alone / (1.0 - bench.hit_ratio)));
+        if let Some(alone) = samples[RING].last() {
+            for (limits, hit_ratio) in limits.iter_mut().zip(bench.hit_ratios) {
+                limits.push(alone / (1.0 - hit_ratio));
+            }
+        }
         round += 1;
         (ask.progress)((started.elapsed().as_secs_f64() / ask.time.as_secs_f64()).min(1.0));
     }
     report.notes.dedup();
     report.notes.push(format!(
-        "a file of 1 GiB, a cache of 256 MiB; a read is 4 KiB in {}, 1 MiB in {}; the limit is io_uring / (1 - hit ratio) \
+        "a file of 1 GiB, a cache of 256 MiB; a read is 4 KiB in {}, 1 MiB in {}; '{ONE_BY_ONE}' has {FUTURES} of them under way, polled by one thread; the limit is io_uring / (1 - hit ratio) \
          there (last hit ratio {:.3}), reads of 1 MiB past all caches here, one after the other, into pages anywhere; '{CONTIGUOUS}' \
          reads into one huge page, which to the disk is one segment instead of 256; they take turns, each scan in a part of the file of \
          its own, so that none reads what another has just read",
-        RANDOM.name, SCAN.name, bench.hit_ratio
+        RANDOM.name, SCAN.name, bench.hit_ratios[0]
     ));
     let mut add = |name: &str, case, values: &[f64]| report.rows.extend(Row::of(name, case, values));
     for ((name, case, _), values) in SUBJECTS.iter().zip(&samples) {
         add(name, *case, values);
     }
-    add("limit", RANDOM, &limits);
-    add("limit", SCAN, &samples[3]);
+    add("limit", RANDOM, &limits[0]);
+    add("limit", SCAN, &samples[RANDOMS + 1]);
     let pairs = [
-        (RANDOM, &samples[0], "limit", &limits),
-        (SCAN, &samples[2], "limit", &samples[3]),
-        (SCAN, &samples[2], CONTIGUOUS, &samples[4]),
+        ("folio", RANDOM, &samples[0], "limit", &limits[0]),
+        (ONE_BY_ONE, RANDOM, &samples[1], "limit", &limits[1]),
+        ("folio", SCAN, &samples[RANDOMS], "limit", &samples[RANDOMS + 1]),
+        ("folio", SCAN, &samples[RANDOMS], CONTIGUOUS, &samples[RANDOMS + 2]),
     ];
-    for (case, ours, to, limits) in pairs {
+    for (of, case, ours, to, limits) in pairs {
         let ratios: Vec<f64> = ours.iter().zip(limits).map(|(ours, limit)| ours / limit).collect();
         if let Some(row) = Row::of("", case, &ratios) {
-            report.ratios.push(Ratio { of: "folio".to_owned(), to, case, value: row.median });
+            report.ratios.push(Ratio { of: of.to_owned(), to, case, value: row.median });
         }
     }
     Ok(report)

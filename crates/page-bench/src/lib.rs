@@ -15,6 +15,7 @@ pub mod disk;
 pub mod fragment;
 pub mod free;
 pub mod hit_ratio;
+mod in_flight;
 pub mod life;
 mod line;
 mod matrix;

@@ -9,6 +9,10 @@
 //! A future that misses what is being fetched or read ahead already makes no request: it is woken when that has ended, and
 //! looks again. So many that wait for one slow page take one thread.
 //!
+//! A backing that has many requests under way by one call ([`Backing::fills_together`](crate::Backing::fills_together)) gets few threads
+//! for fetches. What comes while they are at work waits, and each takes a part of it: the more there is, the larger the calls. What has no
+//! answer after its call, because of an error or the end of the file, gets a thread of its own.
+//!
 //! Where there is no thread, because the system gives none or the user wants none, nothing waits: who reads ahead reads that
 //! himself, and a future fetches when it is polled.
 //!
@@ -17,7 +21,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::task::Waker;
@@ -27,12 +31,21 @@ use std::time::Duration;
 use page_ref::Scheme;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::fetch::Fetch;
+use crate::fetch::{Fetch, fill_together};
 use crate::mapping::Mapping;
 use crate::run::SuspendedRun;
 
 /// Requests in flight at the most, unless the user wants another number. shuttle plays none of our threads.
 const MOST_THREADS: usize = if cfg!(shuttle) { 0 } else { 16 };
+
+/// Threads that fetch together for one mapping: while one hands over what it has, others' requests are under way.
+const TOGETHER_THREADS: usize = 8;
+
+/// Of what waits, the part that one of them takes, so that they do not end all at once: one in so many.
+const TOGETHER_PART: usize = 4;
+
+/// Fetches that it takes.
+const TOGETHER: RangeInclusive<usize> = 4..=64;
 
 /// Runs that wait for a thread at the most.
 const MOST_WAITING: usize = 64;
@@ -53,13 +66,24 @@ struct Shared<S: Scheme> {
     settled: Condvar,
 }
 
+/// A fetch that waits for a thread.
+struct Waiting<S: Scheme> {
+    fetch: Arc<Fetch<S>>,
+    /// Whom to wake with it.
+    joined: Vec<Waker>,
+    /// Others may go with it.
+    together: bool,
+}
+
 struct Queue<S: Scheme> {
-    fetches: VecDeque<(Arc<Fetch<S>>, Vec<Waker>)>,
+    fetches: VecDeque<Waiting<S>>,
     runs: VecDeque<SuspendedRun<S>>,
     /// What was begun, by any thread, with whom to wake at its end.
     begun: Vec<(Pages, Vec<Waker>)>,
-    /// Fetches among what was begun.
+    /// Threads that fetch.
     fetching: usize,
+    /// Those that fetch together, by the mapping they do it for.
+    together: Vec<u32>,
     most_threads: usize,
     threads: usize,
     /// Those that wait for something to do.
@@ -83,6 +107,8 @@ impl Pages {
 /// What a thread does next.
 enum Work<S: Scheme> {
     Fetch(Arc<Fetch<S>>),
+    /// Of one mapping.
+    Together(Vec<Arc<Fetch<S>>>),
     Run(SuspendedRun<S>),
 }
 
@@ -100,18 +126,60 @@ impl<S: Scheme> Queue<S> {
         // One thread is left for the runs that wait, and one may still come for others, unless there may be only one.
         let most = if self.runs.is_empty() { self.most_threads.max(2) } else { self.threads };
         if self.fetching + 1 < most
-            && let Some((fetch, joined)) = self.fetches.pop_front()
+            && let Some(place) = self.fetches.iter().position(|waiting| !self.is_held(waiting))
+            && let Some(waiting) = self.fetches.remove(place)
         {
-            return Some(self.begin_fetch(fetch, joined));
+            return Some(if waiting.together { self.begin_together(waiting) } else { self.begin_fetch(waiting) });
         }
         let run = self.runs.pop_front()?;
         Some(self.begin_run(run))
     }
 
-    fn begin_fetch(&mut self, fetch: Arc<Fetch<S>>, joined: Vec<Waker>) -> Work<S> {
+    /// Whether a thread that is at work for its mapping, or was woken for it, will take it along.
+    fn is_taken_along(&self, waiting: &Waiting<S>) -> bool {
+        let mapping = waiting.fetch.pages().mapping;
+        let is_before = |other: &Waiting<S>| other.together && other.fetch.pages().mapping == mapping;
+        waiting.together && (self.is_held(waiting) || self.fetches.iter().any(is_before))
+    }
+
+    /// Whether it waits until less is fetched for its mapping.
+    fn is_held(&self, waiting: &Waiting<S>) -> bool {
+        let mapping = waiting.fetch.pages().mapping;
+        waiting.together && self.together.iter().filter(|&&of| of == mapping).count() >= TOGETHER_THREADS
+    }
+
+    fn begin_fetch(&mut self, Waiting { fetch, joined, .. }: Waiting<S>) -> Work<S> {
         self.fetching += 1;
         self.begun.push((fetch.pages().clone(), joined));
         Work::Fetch(fetch)
+    }
+
+    fn begin_together(&mut self, first: Waiting<S>) -> Work<S> {
+        let Pages { mapping, pages } = first.fetch.pages().clone();
+        let count = |pages: &Range<u64>| pages.end - pages.start;
+        let mut left = first.fetch.most_together().saturating_sub(count(&pages));
+        let most = self.fetches.len().div_ceil(TOGETHER_PART).clamp(*TOGETHER.start(), *TOGETHER.end());
+        let mut these = vec![first];
+        self.fetches = mem::take(&mut self.fetches)
+            .into_iter()
+            .filter_map(|waiting| {
+                let its = waiting.fetch.pages();
+                let fits = its.mapping == mapping && waiting.together && count(&its.pages) <= left;
+                if !fits || these.len() == most {
+                    return Some(waiting);
+                }
+                left -= count(&its.pages);
+                these.push(waiting);
+                None
+            })
+            .collect();
+        self.fetching += 1;
+        self.together.push(mapping);
+        let begin = |waiting: Waiting<S>| {
+            self.begun.push((waiting.fetch.pages().clone(), waiting.joined));
+            waiting.fetch
+        };
+        Work::Together(these.into_iter().map(begin).collect())
     }
 
     fn begin_run(&mut self, run: SuspendedRun<S>) -> Work<S> {
@@ -122,8 +190,8 @@ impl<S: Scheme> Queue<S> {
     /// Has a waker woken when a page that is being read, or is to be fetched, has been. `false`: it is neither.
     fn join(&mut self, mapping: u32, page: u64, waker: &Waker) -> bool {
         let mut begun = self.begun.iter_mut().filter(|(pages, _)| pages.cover(mapping, page)).map(|(_, joined)| joined);
-        let waiting = self.fetches.iter_mut().filter(|(fetch, _)| fetch.pages().cover(mapping, page));
-        let Some(joined) = begun.next().or_else(|| waiting.map(|(_, joined)| joined).next()) else { return false };
+        let mut waiting = self.fetches.iter_mut().filter(|waiting| waiting.fetch.pages().cover(mapping, page));
+        let Some(joined) = begun.next().or_else(|| Some(&mut waiting.next()?.joined)) else { return false };
         if !joined.iter().any(|other| other.will_wake(waker)) {
             joined.push(waker.clone());
         }
@@ -138,6 +206,7 @@ impl<S: Scheme> Default for Background<S> {
             runs: VecDeque::new(),
             begun: Vec::new(),
             fetching: 0,
+            together: Vec::new(),
             most_threads: MOST_THREADS,
             threads: 0,
             idle: 0,
@@ -158,7 +227,7 @@ impl<S: Scheme> Background<S> {
     /// Has a run filled. `false`: there is no thread for it, or too much to do, and no more should come.
     pub(crate) fn push(&self, run: SuspendedRun<S>) -> bool {
         let mut queue = self.shared.queue.lock();
-        self.make_room(&mut queue);
+        self.shared.make_room(&mut queue);
         if queue.threads > queue.fetching && queue.runs.len() < MOST_WAITING {
             queue.runs.push_back(run);
             self.shared.work.notify_one();
@@ -184,26 +253,22 @@ impl<S: Scheme> Background<S> {
         if !pages.is_empty() && queue.join(*mapping, pages.start, waker) {
             return false;
         }
-        self.make_room(&mut queue);
+        let waiting = Waiting { fetch: Arc::clone(fetch), joined: Vec::new(), together: fetch.is_together() };
+        if queue.is_taken_along(&waiting) {
+            queue.fetches.push_back(waiting);
+            return true;
+        }
+        self.shared.make_room(&mut queue);
         if queue.threads > 0 {
-            queue.fetches.push_back((Arc::clone(fetch), Vec::new()));
+            queue.fetches.push_back(waiting);
             // An idle thread may leave fetches where they are: it is woken for what is new in any case.
             self.shared.work.notify_one();
         } else {
-            let work = queue.begin_fetch(Arc::clone(fetch), Vec::new());
+            let work = queue.begin_fetch(waiting);
             drop(queue);
             self.shared.work_on(work);
         }
         true
-    }
-
-    /// Makes a thread for one more, if none is idle.
-    fn make_room(&self, queue: &mut Queue<S>) {
-        if queue.idle <= queue.waiting() && queue.threads < queue.most_threads {
-            let shared = Arc::clone(&self.shared);
-            let spawned = thread::Builder::new().name("folio-fill".to_owned()).spawn(move || shared.serve());
-            queue.threads += usize::from(spawned.is_ok());
-        }
     }
 
     /// Takes the run with this page out of the queue, if nobody has begun it.
@@ -247,8 +312,17 @@ impl<S: Scheme> Drop for Background<S> {
 }
 
 impl<S: Scheme> Shared<S> {
+    /// Makes a thread for one more, if none is idle.
+    fn make_room(self: &Arc<Self>, queue: &mut Queue<S>) {
+        if queue.idle <= queue.waiting() && queue.threads < queue.most_threads {
+            let shared = Arc::clone(self);
+            let spawned = thread::Builder::new().name("folio-fill".to_owned()).spawn(move || shared.serve());
+            queue.threads += usize::from(spawned.is_ok());
+        }
+    }
+
     /// One thread.
-    fn serve(&self) {
+    fn serve(self: &Arc<Self>) {
         while let Some(work) = self.next() {
             // Others count on this thread, whatever somebody's backing does. Who waited was told.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| self.work_on(work)));
@@ -256,11 +330,16 @@ impl<S: Scheme> Shared<S> {
     }
 
     /// What is next. `None`: there was nothing for a while, the cache is gone, or there are too many threads.
-    fn next(&self) -> Option<Work<S>> {
+    fn next(self: &Arc<Self>) -> Option<Work<S>> {
         let mut queue = self.queue.lock();
         let mut had_nothing = false;
         loop {
             if let Some(work) = queue.begin() {
+                // Nobody was woken for what it leaves of its mapping.
+                if matches!(work, Work::Together(_)) && queue.fetches.iter().any(|waiting| !queue.is_held(waiting)) {
+                    self.make_room(&mut queue);
+                    self.work.notify_one();
+                }
                 return Some(work);
             }
             let is_over = had_nothing || queue.closed || queue.threads > queue.most_threads;
@@ -284,32 +363,59 @@ impl<S: Scheme> Shared<S> {
     }
 
     /// Does what was begun, and wakes who joined it, even if a backing panics.
-    fn work_on(&self, work: Work<S>) {
-        struct End<'s, S: Scheme> {
-            shared: &'s Shared<S>,
-            pages: Pages,
-            fetches: usize,
-        }
-        impl<S: Scheme> Drop for End<'_, S> {
-            fn drop(&mut self) {
-                let mut queue = self.shared.queue.lock();
-                queue.fetching -= self.fetches;
-                let place = queue.begun.iter().position(|(pages, _)| *pages == self.pages);
-                let joined = place.map(|place| queue.begun.swap_remove(place).1);
-                drop(queue);
-                // Somebody else's code: under no lock.
-                joined.into_iter().flatten().for_each(Waker::wake);
-            }
-        }
+    fn work_on(self: &Arc<Self>, work: Work<S>) {
+        let mut end = End { shared: self, pages: Vec::new(), fetches: false, together: None, again: Vec::new() };
         match work {
             Work::Fetch(fetch) => {
-                let _end = End { shared: self, pages: fetch.pages().clone(), fetches: 1 };
+                (end.pages, end.fetches) = (vec![fetch.pages().clone()], true);
                 fetch.work();
             }
+            Work::Together(fetches) => {
+                (end.pages, end.fetches) = (fetches.iter().map(|fetch| fetch.pages().clone()).collect(), true);
+                end.together = end.pages.first().map(|pages| pages.mapping);
+                // Those that are told nothing are made again, one by one, whatever went wrong.
+                let pages = panic::catch_unwind(AssertUnwindSafe(|| fill_together(&fetches)));
+                end.again = fetches;
+                end.again.retain(|fetch| !fetch.end_at_once());
+                drop(pages);
+            }
             Work::Run(run) => {
-                let _end = End { shared: self, pages: run.pages(), fetches: 0 };
+                end.pages = vec![run.pages()];
                 run.fill();
             }
         }
+    }
+}
+
+/// The end of some work.
+struct End<'s, S: Scheme> {
+    shared: &'s Arc<Shared<S>>,
+    pages: Vec<Pages>,
+    fetches: bool,
+    together: Option<u32>,
+    again: Vec<Arc<Fetch<S>>>,
+}
+
+impl<S: Scheme> Drop for End<'_, S> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue.lock();
+        queue.fetching -= usize::from(self.fetches);
+        if let Some(place) = queue.together.iter().position(|&mapping| Some(mapping) == self.together) {
+            queue.together.swap_remove(place);
+        }
+        let mut joined = Vec::new();
+        for pages in &self.pages {
+            if let Some(place) = queue.begun.iter().position(|(begun, _)| begun == pages) {
+                joined.extend(queue.begun.swap_remove(place).1);
+            }
+        }
+        for fetch in self.again.drain(..) {
+            self.shared.make_room(&mut queue);
+            queue.fetches.push_back(Waiting { fetch, joined: Vec::new(), together: false });
+            self.shared.work.notify_one();
+        }
+        drop(queue);
+        // Somebody else's code: under no lock.
+        joined.into_iter().for_each(Waker::wake);
     }
 }

@@ -10,14 +10,17 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use page_frames::{FRAME_SIZE, FolioRef, UserSpace};
+use page_frames::{FRAME_SIZE, FolioRef, Slot, UserSpace};
 use page_ref::Scheme;
 use parking_lot::Mutex;
 
 use crate::background::Pages;
 use crate::file::pages_of;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, page_of};
 use crate::run::MOST_PAGES;
+
+/// The share of a cache's memory that is read together for futures.
+const SHARE: usize = 32;
 
 /// A page, and its bytes that were asked for. `None`: the file ends before it.
 pub(crate) type Found<S> = Option<(FolioRef<UserSpace<S>>, Range<usize>)>;
@@ -36,6 +39,7 @@ pub(crate) struct Fetch<S: Scheme> {
     /// Bytes that its reader will ask for.
     wanted: usize,
     pages: Pages,
+    together: bool,
     state: Mutex<State<S>>,
 }
 
@@ -45,12 +49,41 @@ impl<S: Scheme> Fetch<S> {
         let count = if offset < mapping.len() { pages_of(offset, wanted).min(MOST_PAGES) } else { 0 };
         let pages = Pages { mapping: mapping.id, pages: first..first + u64::from(count) };
         let state = Mutex::new(State::Waiting(waker.clone()));
-        Arc::new(Self { mapping: Arc::clone(mapping), offset, wanted, pages, state })
+        // Not what is about the end of the file.
+        let together = count > 0 && mapping.backing.fills_together();
+        Arc::new(Self { mapping: Arc::clone(mapping), offset, wanted, pages, together, state })
     }
 
     /// The pages that come with it. None: it is about the end of the file.
     pub(crate) fn pages(&self) -> &Pages {
         &self.pages
+    }
+
+    /// Whether others may be made with it, by [`fill_together`].
+    pub(crate) fn is_together(&self) -> bool {
+        self.together
+    }
+
+    /// Pages that may be read together for its mapping.
+    pub(crate) fn most_together(&self) -> u64 {
+        (self.mapping.inner.budget_bytes() / FRAME_SIZE / SHARE) as u64
+    }
+
+    /// Ends it with what is in the cache now. `false`: its page is not; nothing was done. What nobody wants has ended.
+    pub(crate) fn end_at_once(self: &Arc<Self>) -> bool {
+        let found = self.mapping.next_page_at_once(self.offset, self.wanted);
+        if found.is_some() {
+            self.end(Ok(found));
+            return true;
+        }
+        Arc::strong_count(self) == 1
+    }
+
+    fn end(&self, found: io::Result<Found<S>>) {
+        let before = mem::replace(&mut *self.state.lock(), State::Done(found));
+        if let State::Waiting(waker) = before {
+            waker.wake();
+        }
     }
 
     /// Does it, unless nobody wants it any more. Blocks.
@@ -60,11 +93,7 @@ impl<S: Scheme> Fetch<S> {
         impl<S: Scheme> Drop for Finish<'_, S> {
             fn drop(&mut self) {
                 let panicked = || Err(io::Error::other("the backing panicked"));
-                let done = State::Done(self.1.take().unwrap_or_else(panicked));
-                let before = mem::replace(&mut *self.0.state.lock(), done);
-                if let State::Waiting(waker) = before {
-                    waker.wake();
-                }
+                self.0.end(self.1.take().unwrap_or_else(panicked));
             }
         }
         // One more is the future's.
@@ -88,6 +117,19 @@ impl<S: Scheme> Fetch<S> {
             State::Taken => unreachable!("who takes the answer drops the fetch"),
         }
     }
+}
+
+/// Has the pages of some fetches of one mapping read, all requested at once. References, so that none goes again.
+pub(crate) fn fill_together<S: Scheme>(fetches: &[Arc<Fetch<S>>]) -> Vec<Option<FolioRef<UserSpace<S>>>> {
+    let Some(mapping) = fetches.first().map(|fetch| &fetch.mapping) else { return Vec::new() };
+    let wanted = fetches.iter().filter(|fetch| Arc::strong_count(fetch) > 1).filter_map(|fetch| {
+        let page = page_of(fetch.offset).ok()?;
+        let pages = (fetch.pages.pages.end - fetch.pages.pages.start) as u32;
+        let is_missing = mapping.index.get(page).is_none_or(Slot::is_empty);
+        is_missing.then(|| mapping.read_ahead_of_miss(page, pages)).map(|()| (page, pages))
+    });
+    let wanted: Vec<_> = wanted.collect();
+    if wanted.is_empty() { Vec::new() } else { mapping.fill_many(&wanted) }
 }
 
 /// Where a future is: between two pages, or with one on its way.

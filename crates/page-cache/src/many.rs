@@ -2,12 +2,12 @@
 
 use std::io;
 
-use page_frames::FRAME_SIZE;
+use page_frames::{FRAME_SIZE, FolioRef, UserSpace};
 use page_ref::Scheme;
 
 use crate::backing::Fill;
 use crate::file::{File, pages_of};
-use crate::mapping::page_of;
+use crate::mapping::{Mapping, page_of};
 use crate::run::{MOST_PAGES, Run};
 
 /// The share of a cache's memory that the misses of one call may have under way.
@@ -76,30 +76,8 @@ impl<S: Scheme> File<S> {
 
     fn fill_many(&self, missing: &mut Vec<Missing<'_, '_>>) {
         let mapping = &*self.mapping;
-        // Before any is installed: see ARCHITECTURE.md, "Lock order".
-        let pages = missing.iter().map(|missing| missing.pages as usize).sum();
-        let mut folios = mapping.inner.allocate_some(pages);
-        let mut runs: Vec<_> = missing
-            .iter()
-            .map(|missing| {
-                let ours = folios.split_off(folios.len().saturating_sub(missing.pages as usize));
-                let mut run = Run::claim(mapping, missing.page, ours);
-                run.set_ahead(1, None);
-                run
-            })
-            .collect();
-        let mut fills: Vec<_> = runs
-            .iter_mut()
-            .filter(|run| run.len() > 0)
-            .map(|run| Fill { offset: run.offset(), buffers: run.buffers(), result: Ok(0) })
-            .collect();
-        mapping.backing.fill_all(&mut fills);
-        let mut results = fills.into_iter().map(|fill| fill.result).collect::<Vec<_>>().into_iter();
-        // All, before the first is copied: who copies may have to wait for memory, and must hold no claim.
-        let first_pages: Vec<_> = runs
-            .into_iter()
-            .map(|run| if run.len() > 0 { results.next()?.ok().and_then(|read| run.publish(read)) } else { None })
-            .collect();
+        let wanted: Vec<_> = missing.iter().map(|missing| (missing.page, missing.pages)).collect();
+        let first_pages = mapping.fill_many(&wanted);
         for (missing, page) in missing.drain(..).zip(first_pages) {
             let Missing { read, cuts, len, .. } = missing;
             let within = read.offset as usize % FRAME_SIZE;
@@ -115,5 +93,34 @@ impl<S: Scheme> File<S> {
                 _ => self.read_at(read.offset, read.buf),
             };
         }
+    }
+}
+
+impl<S: Scheme> Mapping<S> {
+    /// Reads what is missing of many runs of pages (first, how many), all requested at once. The first page of each, if it
+    /// was missing, and could be read. Call without a claim.
+    pub(crate) fn fill_many(&self, wanted: &[(u32, u32)]) -> Vec<Option<FolioRef<UserSpace<S>>>> {
+        // Before any is installed: see ARCHITECTURE.md, "Lock order".
+        let mut folios = self.inner.allocate_some(wanted.iter().map(|wanted| wanted.1 as usize).sum());
+        let mut runs: Vec<_> = wanted
+            .iter()
+            .map(|&(page, pages)| {
+                let ours = folios.split_off(folios.len().saturating_sub(pages as usize));
+                let mut run = Run::claim(self, page, ours);
+                run.set_ahead(1, None);
+                run
+            })
+            .collect();
+        let mut fills: Vec<_> = runs
+            .iter_mut()
+            .filter(|run| run.len() > 0)
+            .map(|run| Fill { offset: run.offset(), buffers: run.buffers(), result: Ok(0) })
+            .collect();
+        self.backing.fill_all(&mut fills);
+        let mut results = fills.into_iter().map(|fill| fill.result).collect::<Vec<_>>().into_iter();
+        // All are opened before any is used: who uses one may have to wait for memory, and must hold no claim.
+        runs.into_iter()
+            .map(|run| if run.len() > 0 { results.next()?.ok().and_then(|read| run.publish(read)) } else { None })
+            .collect()
     }
 }

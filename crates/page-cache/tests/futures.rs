@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use common::{StopOnDrop, assert_nothing_leaked, file_of, plain};
+use common::{StopOnDrop, Together, assert_nothing_leaked, file_of, plain};
 use futures_core::Stream;
 use page_cache::{Backing, ByteStream, Cache, Call, Fault, File, Fill, Identity, LocalFile, Memory, Version};
 use parking_lot::{Condvar, Mutex};
@@ -359,6 +359,32 @@ fn futures_beside_writers_cuts_and_reclaim_hold_what_was_there() {
     }
     file.sync_all().unwrap();
     drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn what_futures_miss_is_requested_together_and_each_has_its_own_answer() {
+    let (memory, bytes) = memory_of(3000);
+    let mut together = Together::new(&memory);
+    (together.bad, together.trap) = (Some(35), Some(63));
+    let together = Arc::new(together);
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let file = cache.open_backing(together.clone()).unwrap();
+    // By no equal steps, so that nothing is read ahead; and one past the end.
+    let pages: Vec<usize> = (0..400_usize).map(|n| n * n % 2999 / 7 * 7).chain([3000]).collect();
+    let got = block_on(all(pages.iter().map(|&page| file.bytes_async((page * PAGE) as u64 + 5, 10))));
+    for (&page, got) in pages.iter().zip(&got) {
+        match (page, got) {
+            (35, Err(error)) => assert_eq!(error.raw_os_error(), Some(5)),
+            (63, Err(error)) => assert_eq!(error.kind(), io::ErrorKind::Other),
+            (_, Ok(got)) => assert_eq!(got, plain(&bytes, page * PAGE + 5, 10)),
+            (_, Err(error)) => panic!("page {page}: {error}"),
+        }
+    }
+    assert!(got.iter().any(Result::is_err), "page 35 or 63 is among them");
+    let (calls, misses) = (together.calls.load(Ordering::Relaxed), cache.stats().misses);
+    assert!(misses > 100 && (calls as u64) < misses / 4, "{calls} calls for {misses} pages");
+    drop((file, got));
     assert_nothing_leaked(&cache);
 }
 

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::assert_nothing_leaked;
+use common::{Together, assert_nothing_leaked};
 use futures_core::Stream;
 use page_cache::{Backing, ByteStream, Cache, Call, Fault, File, Identity, Memory, Version};
 use pollster::block_on;
@@ -169,14 +169,13 @@ fn errors_and_panics_without_threads_are_whose_poll_it_was() {
 
 /// Readers of all kinds, who are read ahead of, beside a writer and one who cuts the file and makes it longer again. While
 /// the number of threads changes, too, if it is `None`.
-fn together(threads: Option<usize>) {
-    const STEPS: usize = 150;
+fn together(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Backing>) {
+    const STEPS: usize = 60;
     let seed = fastrand::u64(..);
     println!("{threads:?} threads, seed {seed}");
     let cache: Cache = Cache::new(4 << 20).unwrap();
     cache.set_most_threads(threads.unwrap_or(16));
-    let memory = Arc::new(Memory::new(&contents()));
-    let file = cache.open_backing(memory).unwrap();
+    let file = cache.open_backing(of(Arc::new(Memory::new(&contents())))).unwrap();
     // Zeroes are what was cut.
     let check = |page: usize, bytes: &[u8]| {
         let right = bytes.iter().all(|&byte| byte == bytes[0]) && [0, page % 250].contains(&bytes[0].into());
@@ -252,7 +251,12 @@ fn together(threads: Option<usize>) {
 
 #[test]
 fn nobody_sleeps_for_ever_however_few_threads_there_are() {
-    ends(|| [Some(0), Some(1), Some(2), Some(16), None].into_iter().for_each(together));
+    ends(|| {
+        for threads in [Some(0), Some(1), Some(2), Some(16), None] {
+            together(threads, |memory| memory);
+            together(threads, |memory| Arc::new(Together::new(&memory)));
+        }
+    });
 }
 
 /// A backing whose first write panics.

@@ -113,15 +113,21 @@ fn open(file: &fs::File) -> Option<fs::File> {
     rustix::fs::open(path, flags, Mode::empty()).map(fs::File::from).ok()
 }
 
+/// The system refused a thread a ring: found out by the first that tried.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether requests can be made at once, as far as it is known.
+pub(super) fn has_rings() -> bool {
+    // Relaxed: a hint.
+    !REFUSED.load(Ordering::Relaxed)
+}
+
 /// Calls `work` with this thread's ring. `false`: there is none.
 fn with_ring(work: impl FnOnce(&mut Ring)) -> bool {
     thread_local! {
         static RING: RefCell<Option<Ring>> = const { RefCell::new(None) };
     }
-    /// Found out by the first that tried.
-    static REFUSED: AtomicBool = AtomicBool::new(false);
-    // Relaxed: a hint.
-    if REFUSED.load(Ordering::Relaxed) {
+    if !has_rings() {
         return false;
     }
     let done = RING.try_with(|ring| {

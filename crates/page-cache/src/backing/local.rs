@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{pread, preadv, pwrite, pwritev};
 
-use super::direct::Direct;
+use super::direct::{self, Direct};
 use super::open::{check, open_regular};
 use super::{Backing, Durable, Fill, Identity, Version, whole};
 
@@ -113,6 +113,10 @@ impl Backing for LocalFile {
                 request.result = self.fill(request.offset, &mut request.buffers);
             }
         }
+    }
+
+    fn fills_together(&self) -> bool {
+        direct::has_rings()
     }
 
     fn is_writable(&self) -> bool {

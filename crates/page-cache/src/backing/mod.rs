@@ -91,6 +91,12 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
         }
     }
 
+    /// Whether [`fill_all`](Self::fill_all) has its requests under way at once. Then it gets what several futures miss, from one thread,
+    /// and each of them waits for the slowest; else each is filled by a thread of its own.
+    fn fills_together(&self) -> bool {
+        false
+    }
+
     /// Whether it can be written to.
     fn is_writable(&self) -> bool {
         false

@@ -3,12 +3,14 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::fs;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use page_cache::Cache;
+use page_cache::{Backing, Cache, Fill, Identity, Memory, Version};
 use page_frames::Kind;
 use page_ref::Scheme;
 use tempfile::TempDir;
@@ -39,6 +41,64 @@ pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Memory that has many requests under way at once, as it says. One page of it can not be read, one makes it panic.
+#[derive(Debug)]
+pub(crate) struct Together {
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) calls: AtomicUsize,
+    pub(crate) bad: Option<u64>,
+    pub(crate) trap: Option<u64>,
+}
+
+impl Together {
+    pub(crate) fn new(memory: &Arc<Memory>) -> Self {
+        Self { memory: Arc::clone(memory), calls: AtomicUsize::new(0), bad: None, trap: None }
+    }
+}
+
+impl Backing for Together {
+    fn identity(&self) -> Identity {
+        self.memory.identity()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        self.memory.version()
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        assert_ne!(Some(offset / 4096), self.trap, "a backing that panics, on purpose");
+        if Some(offset / 4096) == self.bad {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.memory.fill(offset, buffers)
+    }
+
+    fn fill_all(&self, requests: &mut [Fill<'_>]) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        // For a moment, in which others come.
+        thread::sleep(Duration::from_millis(2));
+        for request in requests {
+            request.result = self.fill(request.offset, &mut request.buffers);
+        }
+    }
+
+    fn fills_together(&self) -> bool {
+        true
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        self.memory.write(offset, buffers)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.memory.set_len(len)
     }
 }
 
