@@ -1,4 +1,4 @@
-//! The models, in every interleaving, by SPIN: `models/frame.pml`, and `models/slot.pml` where the flags say `SLOT`. Right variants must hold, broken ones be refuted.
+//! The models, in every interleaving, by SPIN: `models/frame.pml`, and others where the flags name them. Right variants must hold, broken ones be refuted.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -39,7 +39,7 @@ const fn broken(rules: &'static str, what: &'static str, flags: &'static str) ->
 }
 
 /// All of them. The flags are explained at the top of the model.
-const CONFIGS: [Config; 58] = [
+const CONFIGS: [Config; 72] = [
     holds("R1-R4 R6-R8", "zero-frozen", "SCHEME=0 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "frozen-bit", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
@@ -82,6 +82,9 @@ const CONFIGS: [Config; 58] = [
     holds("R8", "a slot read without a reference", "SLOT READERS=1 CHANGES=3"),
     holds("R8", "the same, by two readers", "SLOT READERS=2 CHANGES=2"),
     holds("R2 R8", "the same, and a holder whose bytes do not change", "SLOT READERS=1 HOLDERS=1 CHANGES=3"),
+    holds("R8", "the length of a file, and a read of its last page", "LENGTH CHANGES=2 FILLS=2"),
+    holds("R8", "the same, written as well by two", "LENGTH CHANGES=2 FILLS=1 FILLERS=2 WRITES"),
+    long("R8", "the same, three changes", "LENGTH CHANGES=3 FILLS=2 WRITES"),
     long("R1-R5 R7 R8", "4 walkers, 3 lifetimes", "SCHEME=4 WALKERS=4 ALLOCATORS=1 LIVES=3"),
     long("R1-R8", "3 walkers, 2 allocators, 1 freezer", "SCHEME=4 WALKERS=3 ALLOCATORS=2 FREEZERS=1 LIVES=3"),
     broken("R4", "destructor chosen before the compare-and-swap", "SCHEME=1 WALKERS=2 ALLOCATORS=1 LIVES=3 EARLY"),
@@ -112,6 +115,17 @@ const CONFIGS: [Config; 58] = [
     broken("R2", "slot: written in place without a freeze", "SLOT HOLDERS=1 NOT_FROZEN"),
     broken("R8", "slot: no fence before the writer's bytes", "SLOT LATE_CLAIM"),
     broken("R8", "slot: no fence after the reader's copy", "SLOT EARLY_SECOND"),
+    broken("R8", "length: looked at before the slot", "LENGTH CHANGES=2 FILLS=1 LENGTH_FIRST"),
+    broken("R8", "length: cuts not counted", "LENGTH CHANGES=2 FILLS=1 NO_CUTS"),
+    broken("R8", "length: cuts counted, the length looked at once", "LENGTH CHANGES=2 FILLS=1 COUNT_ALONE"),
+    broken("R8", "length: shorter after the pages went", "LENGTH CHANGES=3 FILLS=1 CUT_LATE"),
+    broken("R8", "length: longer before the old last page went", "LENGTH CHANGES=3 FILLS=2 GROWN_EARLY"),
+    broken("R8", "length: the backing's told before the file's", "LENGTH CHANGES=2 FILLS=1 BACKED_EARLY"),
+    broken("R8", "length: a relaxed store", "LENGTH CHANGES=2 FILLS=1 RELAXED_LENGTH"),
+    broken("R8", "length: no fence in a fill", "LENGTH CHANGES=2 FILLS=1 NO_FILL_FENCE"),
+    broken("R8", "length: no fence in a cut", "LENGTH CHANGES=2 FILLS=1 NO_CUT_FENCE"),
+    broken("R8", "length: no fence in a write", "LENGTH CHANGES=2 FILLS=1 WRITES NO_WRITE_FENCE"),
+    broken("R8", "length: the last page stays when it is dirty", "LENGTH CHANGES=3 FILLS=2 WRITES DIRTY_STAYS"),
     broken("R5", "live count runs into the bit", "SCHEME=1 CB=3 HOARDERS=2 WALKERS=1 GETS=12 NO_SATURATION"),
     broken(
         "R5",
@@ -190,8 +204,12 @@ struct Outcome {
 fn explore(config: &Config) -> Result<Outcome, Failure> {
     let folder = target_dir().join("models");
     fs::create_dir_all(&folder).map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
-    let of_slot = config.flags.split_whitespace().any(|flag| flag == "SLOT");
-    let model = root().join(if of_slot { "models/slot.pml" } else { "models/frame.pml" });
+    let file = match config.flags.split_whitespace().next() {
+        Some("SLOT") => "models/slot.pml",
+        Some("LENGTH") => "models/length.pml",
+        _ => "models/frame.pml",
+    };
+    let model = root().join(file);
     let flags = config.flags.split_whitespace().map(|flag| format!("-D{flag}"));
     run_in(&folder, Command::new("spin").arg("-a").args(flags).arg(&model))?;
     let options = ["-O2", "-w", "-DSAFETY", "-DCOLLAPSE", "-DVECTORSZ=2048", "-DMEMLIM=12000", "-o", "pan", "pan.c"];
