@@ -192,7 +192,7 @@ impl<S: Scheme> Mapping<S> {
             }
             let Some(folio) = self.find_or_fill(page_of(offset)?, pages_of(offset, wanted))? else { return Ok(None) };
             // See `Mapping::cuts`; the folio's bytes do not change any more.
-            if cuts == self.cuts() {
+            if self.is_uncut(len, cuts) {
                 let begins = offset - offset % FRAME_SIZE as u64;
                 return Ok(Some((folio, (len - begins).min(FRAME_SIZE as u64) as usize)));
             }
@@ -210,7 +210,7 @@ impl<S: Scheme> Mapping<S> {
         }
         let folio = self.find(u32::try_from(offset / FRAME_SIZE as u64).ok()?)?;
         // See `Mapping::cuts`; the folio's bytes do not change any more.
-        (cuts == self.cuts()).then(|| PageHandle::new(folio, (offset - begins) as usize, FRAME_SIZE))
+        self.is_uncut(len, cuts).then(|| PageHandle::new(folio, (offset - begins) as usize, FRAME_SIZE))
     }
 
     #[cold]

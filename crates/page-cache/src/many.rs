@@ -84,7 +84,9 @@ impl<S: Scheme> File<S> {
             let end = within + read.buf.len();
             read.result = match page {
                 Some(page)
-                    if end <= FRAME_SIZE && read.buf.len() as u64 <= len - read.offset && cuts == mapping.cuts() =>
+                    if end <= FRAME_SIZE
+                        && read.buf.len() as u64 <= len - read.offset
+                        && mapping.is_uncut(len, cuts) =>
                 {
                     read.buf.copy_from_slice(&page.first_frame()[within..end]);
                     Ok(read.buf.len())

@@ -34,9 +34,9 @@ pub(crate) struct Mapping<S: Scheme> {
     /// The file's length as far as it was looked at. **Invariant:** no page that begins at or past it stays in
     /// the index, and what is cached of the page it lies in ends there with zeroes, or reaches past it.
     pub(crate) len: Length,
-    /// Counts how often the length was cut. A reader whose look at the length and lookup of the page have the
-    /// same count around them saw a page that was not read again after a cut, with zeroes where its length
-    /// had bytes.
+    /// Counts how often the length was cut. A reader with a reference looks at count and length before it looks the page up, and
+    /// after ([`Mapping::is_uncut`]), so that it has no page that was read again after a cut, with zeroes where its length had
+    /// bytes. The count alone would not do: who reads the page may know the shorter length before the cut is counted.
     pub(crate) cuts: Length,
     pub(crate) id: u32,
     identity: Identity,
@@ -101,6 +101,13 @@ impl<S: Scheme> Mapping<S> {
     #[inline(always)]
     pub(crate) fn cuts(&self) -> u64 {
         self.cuts.load(Ordering::Acquire)
+    }
+
+    /// Whether the file still is as long as it was, and was not shorter between (models/length.pml). The length first: who sees
+    /// it long again after a cut sees that cut counted.
+    #[inline(always)]
+    pub(crate) fn is_uncut(&self, len: u64, cuts: u64) -> bool {
+        self.len() >= len && self.cuts() == cuts
     }
 
     pub(crate) fn opened(&self) {

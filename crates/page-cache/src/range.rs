@@ -231,13 +231,14 @@ impl<S: Scheme> Mapping<S> {
     pub(crate) fn next_page_at_once(&self, offset: u64, wanted: usize) -> Found<S> {
         // As in read_uncounted.
         let cuts = self.cuts();
-        let end = self.len().checked_sub(offset - offset % FRAME_SIZE as u64)?.min(FRAME_SIZE as u64) as usize;
+        let len = self.len();
+        let end = len.checked_sub(offset - offset % FRAME_SIZE as u64)?.min(FRAME_SIZE as u64) as usize;
         let range = within(offset, wanted, end);
         if range.is_empty() || is_short(&range, wanted, end) {
             return None;
         }
         let folio = self.find(page_of(offset).ok()?)?;
-        (cuts == self.cuts()).then_some((folio, range))
+        self.is_uncut(len, cuts).then_some((folio, range))
     }
 
     /// Bytes that a range may have: no more than there are of the file, or than can be held.

@@ -68,12 +68,10 @@ impl<S: Scheme> Mapping<S> {
             None => self.backing.version()?.len,
         };
         let old = self.len();
-        let last = old / FRAME_SIZE as u64;
-        if backed > old && !old.is_multiple_of(FRAME_SIZE as u64) && self.dirty.contains(last as u32) {
-            return Ok(Err(last));
-        }
         let new = backed.max(unwritten.min(old));
-        self.set_len(new);
+        if let Err(page) = self.set_len(new) {
+            return Ok(Err(page));
+        }
         // After the cut, if it is one: see resize. Release: pairs with Acquire in publish.
         self.backed.store(backed, Ordering::Release);
         // Somebody may have begun to write before the cut, to a page behind it, and not have finished before the look.
@@ -85,8 +83,8 @@ impl<S: Scheme> Mapping<S> {
         Ok(Ok(self.len()))
     }
 
-    /// Makes `new` the length. Under the lock `length`.
-    fn set_len(&self, new: u64) {
+    /// Makes `new` the length. Under the lock `length`. `Err`: the page that the file ended in is dirty, and nothing was changed.
+    fn set_len(&self, new: u64) -> Result<(), u64> {
         // Relaxed: written under the lock only.
         let old = self.len.load(Ordering::Relaxed);
         if new > old {
@@ -95,7 +93,13 @@ impl<S: Scheme> Mapping<S> {
             // SeqCst, the fence in fill: a fill that this visit does not see reads the file after the
             // look at its size, so it gets the new bytes.
             fence(Ordering::SeqCst);
-            self.drop_clean_pages_from(old / FRAME_SIZE as u64);
+            let last = old / FRAME_SIZE as u64;
+            self.drop_clean_pages_from(last);
+            let slot = u32::try_from(last).ok().and_then(|page| self.index.get(page));
+            // Whether it is dirty says its visit: who comes later to write finds no page, and reads one with the new bytes.
+            if !old.is_multiple_of(FRAME_SIZE as u64) && slot.is_some_and(|slot| !self.drop_page(slot, false)) {
+                return Err(last);
+            }
             // Release: pairs with Acquire in `len`.
             self.len.store(new, Ordering::Release);
         } else if new < old {
@@ -107,6 +111,7 @@ impl<S: Scheme> Mapping<S> {
             fence(Ordering::SeqCst);
             self.drop_clean_pages_from(new / FRAME_SIZE as u64);
         }
+        Ok(())
     }
 
     /// After the length, before the pages go. Under the lock `length`.
@@ -118,22 +123,23 @@ impl<S: Scheme> Mapping<S> {
     /// Empties every slot of a range of pages. Waits for those in progress. Dirty pages are lost.
     pub(crate) fn drop_pages(&self, pages: Range<u64>) {
         self.inner.background.forget(self, &pages);
-        self.index.for_each_in(pages, |slot| self.drop_page(slot, true));
+        self.index.for_each_in(pages, |slot| _ = self.drop_page(slot, true));
     }
 
     /// Empties every slot from a page on that is not dirty. Waits for those in progress.
     fn drop_clean_pages_from(&self, page: u64) {
         let pages = page..u64::MAX;
         self.inner.background.forget(self, &pages);
-        self.index.for_each_in(pages, |slot| self.drop_page(slot, false));
+        self.index.for_each_in(pages, |slot| _ = self.drop_page(slot, false));
     }
 
-    fn drop_page(&self, slot: &Slot<UserSpace<S>>, even_dirty: bool) {
+    /// `false`: it is dirty, and stays.
+    fn drop_page(&self, slot: &Slot<UserSpace<S>>, even_dirty: bool) -> bool {
         loop {
             if let Some(mut claim) = slot.claim(self.zone) {
                 if claim.folio().is_dirty() {
                     if !even_dirty {
-                        return;
+                        return false;
                     }
                     claim.set_dirty(false);
                     self.forget_dirty(claim.folio().private() as u32);
@@ -143,10 +149,10 @@ impl<S: Scheme> Mapping<S> {
                     // Somebody holds it: the index's reference goes, theirs stay.
                     Err(claim) => drop(claim.remove()),
                 }
-                return;
+                return true;
             }
             if slot.is_empty() {
-                return;
+                return true;
             }
             slot.wait();
         }
