@@ -115,7 +115,8 @@ impl<S: Scheme> Inner<S> {
     pub(crate) fn allocate_some(&self, frames: usize) -> Vec<FrozenFolio<UserSpace<S>>> {
         self.look_at_level();
         let mut folios = Vec::with_capacity(frames);
-        let mut may_reclaim = true;
+        // Of what others free in the meantime they may be quicker: it frees no more than it wants.
+        let mut batches = frames.div_ceil(BATCH);
         while folios.len() < frames {
             let left = frames - folios.len();
             let most = Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
@@ -124,16 +125,16 @@ impl<S: Scheme> Inner<S> {
                 Ok(block)
                     if block.order() < most
                         && left >= WORTH_A_PIECE
-                        && may_reclaim
+                        && batches > 0
                         && self.zone().level() < Level::Enough =>
                 {
                     block.free();
-                    may_reclaim = self.reclaim(BATCH) > 0;
+                    batches = if self.reclaim(BATCH) > 0 { batches - 1 } else { 0 };
                     self.zone().drain();
                 }
                 Ok(block) => folios.extend(block.split(Order::ZERO)),
-                Err(_) if may_reclaim => {
-                    may_reclaim = false;
+                Err(_) if batches > 0 => {
+                    batches = 0;
                     self.counters.direct_reclaims.add(1);
                     self.free_some(left);
                 }
