@@ -34,6 +34,7 @@ mod schemes;
 mod traces;
 mod undo;
 pub mod word;
+pub mod write;
 
 pub use matrix::{Case, Matrix, Subject};
 pub use question::{Ask, QUESTIONS, Question};
@@ -89,6 +90,11 @@ mod tests {
     #[test]
     fn read_measures_the_cache_beside_its_limit() {
         check(&read::matrix(&read::Bytes::new(1 << 20).unwrap()).unwrap());
+    }
+
+    #[test]
+    fn write_measures_the_cache_beside_the_kernel() {
+        check(&write::matrix(&write::Files::new().unwrap()).unwrap());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::report::Report;
 use crate::{
     alloc, between, bringup, coherence, disk, fragment, free, hit_ratio, life, memory, migrate, miss, noise, patch,
-    read, word,
+    read, word, write,
 };
 
 /// How a question is asked.
@@ -115,6 +115,13 @@ pub const QUESTIONS: &[Question] = &[
         case_key: "case",
         weight: 3,
         ask: read::ask,
+    },
+    Question {
+        name: "write",
+        about: "what writing bytes costs, beside a bare copy and the kernel",
+        case_key: "case",
+        weight: 3,
+        ask: write::ask,
     },
     Question {
         name: "patch",
