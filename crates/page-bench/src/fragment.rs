@@ -1,12 +1,15 @@
 //! How many whole 2 MiB blocks are left after a long time of allocating and freeing at random, nearly full?
 //!
 //! One trace, for all: allocate and free at random at 90 % full, then free half at random; and again, five times in one life.
-//! Some of what is allocated moves, some stays. Beside the zone, with and without its grouping by mobility, stands first fit:
-//! the lowest place that is free, the best of the naive ones. In the end the zone compacts, which first fit can not.
+//! Some of what is allocated moves, some stays. Beside the zone, with and without its grouping by mobility, stand the best of
+//! the naive: first fit, the lowest place that is free, and best fit, the lowest of the smallest blocks that will do.
+//! In the end the zone compacts, which they can not.
 //!
-//! The length of a life is counted in steps, the same for all: `--seconds 60` makes it ten million, in which all that is live is
-//! replaced 200 times. First fit takes ten seconds for that, the zone one or two.
+//! Where it ends depends on the trace: under first fit 7 to 12 blocks of 128 are left. So each lives through several, and a row is
+//! over all of them. The length of a life is counted in steps, the same for all: `--seconds 60` makes it fifteen
+//! million, in which all that is live is replaced 300 times.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -23,17 +26,27 @@ type P = UserSpace<DefaultScheme>;
 /// 256 MiB.
 const BLOCKS: usize = 128;
 const BLOCK: usize = 512;
+const BLOCK_ORDER: usize = 9;
 const FRAMES: usize = BLOCKS * BLOCK;
 
+/// Of what is allocated: 0 to 3.
+const ORDERS: usize = 4;
+
 /// Steps of the trace for each second of a life, and the least of them.
-const STEPS_PER_SECOND: f64 = 1_000_000.0;
+const STEPS_PER_SECOND: f64 = 10_000_000.0;
 const LEAST_STEPS: usize = 200_000;
 
 /// How often half of it is freed and it fills up again, in one life.
 const ROUNDS: usize = 5;
 
+/// Traces: what is drawn at random begins with another number in each.
+const SEEDS: u64 = 5;
+
+/// Who lives through them.
+const PLACES: [&str; 4] = ["folio", "folio, not grouped", "first fit", "best fit"];
+
 /// Lives that share the time.
-const LIVES: f64 = 6.0;
+const LIVES: usize = COMPACTED.len() * PLACES.len() * SEEDS as usize;
 
 /// A part of what is allocated stays.
 const MIXED: &str = "one in eight stays";
@@ -115,13 +128,21 @@ impl Drop for Zone {
 /// The lowest place that is free: a bit for each frame, set when it is taken.
 struct FirstFit {
     taken: Vec<u64>,
+    /// By order: no word before this has room for it.
+    room: [usize; ORDERS],
     /// By item: where, and how many frames.
     places: Vec<Option<(usize, u8)>>,
 }
 
 impl FirstFit {
     fn new() -> Self {
-        Self { taken: vec![0; FRAMES / 64], places: vec![None; FRAMES] }
+        Self { taken: vec![0; FRAMES / 64], room: [0; ORDERS], places: vec![None; FRAMES] }
+    }
+
+    /// The first place for it in a word.
+    fn hole(&self, word: usize, order: u8) -> Option<usize> {
+        let taken = self.taken[word];
+        (0..64).step_by(1 << order).find(|bit| taken != u64::MAX && taken & bits(order) << bit == 0)
     }
 }
 
@@ -131,27 +152,75 @@ fn bits(order: u8) -> u64 {
 
 impl Place for FirstFit {
     fn alloc(&mut self, item: usize, order: u8, _: Mobility) -> bool {
-        let mask = bits(order);
-        for (word, taken) in self.taken.iter_mut().enumerate().filter(|(_, taken)| **taken != u64::MAX) {
-            for bit in (0..64).step_by(1 << order) {
-                if *taken & mask << bit == 0 {
-                    *taken |= mask << bit;
-                    self.places[item] = Some((word * 64 + bit, order));
-                    return true;
-                }
-            }
-        }
-        false
+        let from = self.room[usize::from(order)];
+        let found = (from..FRAMES / 64).find_map(|word| Some((word, self.hole(word, order)?)));
+        self.room[usize::from(order)] = found.map_or(FRAMES / 64, |(word, _)| word);
+        let Some((word, bit)) = found else { return false };
+        self.taken[word] |= bits(order) << bit;
+        self.places[item] = Some((word * 64 + bit, order));
+        true
     }
 
     fn free(&mut self, item: usize) {
         if let Some((frame, order)) = self.places[item].take() {
-            self.taken[frame / 64] &= !(bits(order) << (frame % 64));
+            let word = frame / 64;
+            self.taken[word] &= !(bits(order) << (frame % 64));
+            for order in 0..ORDERS {
+                if word < self.room[order] && self.hole(word, order as u8).is_some() {
+                    self.room[order] = word;
+                }
+            }
         }
     }
 
     fn whole_blocks(&self) -> usize {
         self.taken.chunks(BLOCK / 64).filter(|block| block.iter().all(|&taken| taken == 0)).count()
+    }
+
+    fn compact(&mut self) -> Option<usize> {
+        None
+    }
+}
+
+/// A buddy allocator that always takes the lowest of the smallest blocks that will do.
+struct BestFit {
+    /// By order.
+    free: [BTreeSet<usize>; BLOCK_ORDER + 1],
+    /// By item: where, and its order.
+    places: Vec<Option<(usize, usize)>>,
+}
+
+impl BestFit {
+    fn new() -> Self {
+        let mut free: [BTreeSet<usize>; BLOCK_ORDER + 1] = Default::default();
+        free[BLOCK_ORDER].extend((0..FRAMES).step_by(BLOCK));
+        Self { free, places: vec![None; FRAMES] }
+    }
+}
+
+impl Place for BestFit {
+    fn alloc(&mut self, item: usize, order: u8, _: Mobility) -> bool {
+        let order = usize::from(order);
+        let found = (order..=BLOCK_ORDER).find_map(|size| Some((self.free[size].pop_first()?, size)));
+        let Some((frame, size)) = found else { return false };
+        for half in order..size {
+            self.free[half].insert(frame + (1 << half));
+        }
+        self.places[item] = Some((frame, order));
+        true
+    }
+
+    fn free(&mut self, item: usize) {
+        let Some((mut frame, mut order)) = self.places[item].take() else { return };
+        while order < BLOCK_ORDER && self.free[order].remove(&(frame ^ 1 << order)) {
+            frame &= !(1 << order);
+            order += 1;
+        }
+        self.free[order].insert(frame);
+    }
+
+    fn whole_blocks(&self) -> usize {
+        self.free[BLOCK_ORDER].len()
     }
 
     fn compact(&mut self) -> Option<usize> {
@@ -170,8 +239,8 @@ struct Life {
 }
 
 impl Life {
-    fn new(mixed: bool) -> Self {
-        let random = fastrand::Rng::with_seed(7);
+    fn new(mixed: bool, seed: u64) -> Self {
+        let random = fastrand::Rng::with_seed(seed);
         Self { random, unused: (0..FRAMES).rev().collect(), live: Vec::new(), free: FRAMES, mixed }
     }
 
@@ -184,7 +253,7 @@ impl Life {
                 break;
             }
             // Large ones are rare; the draw is the same whatever becomes of it.
-            let order = self.random.u8(..64).leading_zeros().saturating_sub(2).min(3) as u8;
+            let order = self.random.u8(..64).leading_zeros().saturating_sub(2).min(ORDERS as u32 - 1) as u8;
             let stays = self.mixed && self.random.u8(..8) == 0;
             let which = self.random.usize(..);
             let mobility = if stays { Mobility::Unmovable } else { Mobility::Movable };
@@ -226,40 +295,48 @@ impl Life {
     }
 }
 
+/// What lives, by name.
+fn place(name: &str) -> io::Result<Box<dyn Place>> {
+    Ok(match name {
+        "folio" => Box::new(Zone::new(true)?),
+        "folio, not grouped" => Box::new(Zone::new(false)?),
+        "first fit" => Box::new(FirstFit::new()),
+        _ => Box::new(BestFit::new()),
+    })
+}
+
 /// Measures it.
 ///
 /// # Errors
 ///
 /// What the system says when memory for the frames can not be had.
 pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
-    let steps = ((ask.time.as_secs_f64() / LIVES * STEPS_PER_SECOND) as usize).max(LEAST_STEPS);
+    let steps = ((ask.time.as_secs_f64() / LIVES as f64 * STEPS_PER_SECOND) as usize).max(LEAST_STEPS);
     let mut rows = Vec::new();
-    for (n, (case, compacted)) in COMPACTED.into_iter().enumerate() {
-        let places: [(&str, Box<dyn Place>); 3] = [
-            ("folio", Box::new(Zone::new(true)?)),
-            ("folio, not grouped", Box::new(Zone::new(false)?)),
-            ("first fit", Box::new(FirstFit::new())),
-        ];
-        for (m, (name, mut place)) in places.into_iter().enumerate() {
-            let mut life = Life::new(case == MIXED);
-            let (mut whole, mut free, born) = (Vec::new(), 0, Instant::now());
-            for round in 0..ROUNDS {
-                life.age(&mut *place, steps / ROUNDS, ask.stop);
-                life.free_half(&mut *place);
-                free = life.free;
-                whole.push(place.whole_blocks() as f64);
-                (ask.progress)(((n * 3 + m) * ROUNDS + round + 1) as f64 / (LIVES * ROUNDS as f64));
+    let mut lived = 0_usize;
+    for (case, compacted) in COMPACTED {
+        for name in PLACES {
+            let (mut whole, mut after, mut free, born) = (Vec::new(), Vec::new(), 0, Instant::now());
+            for seed in 0..SEEDS {
+                let (mut place, mut life) = (place(name)?, Life::new(case == MIXED, seed));
+                for _ in 0..ROUNDS {
+                    life.age(&mut *place, steps / ROUNDS, ask.stop);
+                    life.free_half(&mut *place);
+                    whole.push(place.whole_blocks() as f64);
+                }
+                free += life.free;
+                after.extend(place.compact().map(|whole| whole as f64));
+                lived += 1;
+                (ask.progress)(lived as f64 / LIVES as f64);
             }
-            let seconds = born.elapsed().as_secs_f64();
-            let mut row = |case, whole: &[f64]| {
-                let of_free = whole.last().map_or(0.0, |whole| whole * BLOCK as f64 / free as f64);
+            let life_s = born.elapsed().as_secs_f64() / SEEDS as f64;
+            let free_frames = free as f64 / SEEDS as f64;
+            for (case, whole) in [(case, &whole), (compacted, &after)] {
+                let mean = whole.iter().sum::<f64>() / whole.len() as f64;
+                let of_free = mean * BLOCK as f64 / free_frames;
+                let more = vec![("mean", mean), ("free_frames", free_frames), ("of_free", of_free), ("life_s", life_s)];
                 let row = Row::of(name, Case { name: case, threads: 0 }, whole);
-                let more = vec![("free_frames", free as f64), ("of_free", of_free), ("life_s", seconds)];
                 rows.extend(row.map(|row| Row { more, ..row }));
-            };
-            row(case, &whole);
-            if let Some(whole) = place.compact() {
-                row(compacted, &[whole as f64]);
             }
         }
     }
