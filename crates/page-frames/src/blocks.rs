@@ -16,11 +16,24 @@ use page_ref::CHECKS;
 
 use crate::ids::{BLOCK_ORDER, Order};
 use crate::memmap::MemmapMemory;
-use crate::mobility::Mobility;
+use crate::mobility::{MOBILITIES, Mobility};
 use crate::sync::{AtomicU8, AtomicU16};
 
 /// More free frames than this: a 2 MiB block may soon be free as a whole, if it is left alone.
 const SPARSE: u32 = BLOCK_ORDER.frames() / 64;
+
+/// With more than this a 2 MiB block becomes roomy: whoever allocates goes elsewhere first.
+const ROOMY: u32 = BLOCK_ORDER.frames() / 2;
+
+/// With fewer than this it is so no longer. In between it stays what it is: its free blocks do not change lists at each turn.
+const CROWDED: u32 = BLOCK_ORDER.frames() * 3 / 8;
+
+/// The buddy's lists are by group: a mobility, in roomy blocks or in the others.
+pub(crate) const GROUPS: usize = 2 * MOBILITIES;
+
+pub(crate) fn group(mobility: Mobility, is_roomy: bool) -> usize {
+    mobility as usize * 2 + usize::from(is_roomy)
+}
 
 /// Where a block stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,10 +46,10 @@ pub(crate) enum State {
     Isolated = 2,
 }
 
-/// One block. Zeroed memory says offline, movable.
+/// One block. Zeroed memory says offline, movable, not roomy.
 pub(crate) struct Block {
-    /// State in the low two bits, mobility above: one load tells a free both. Written under the zone's
-    /// lock; read anywhere.
+    /// State in the low two bits, then whether it is roomy, then mobility: one load tells a free what it needs. Written
+    /// under the zone's lock; read anywhere.
     status: AtomicU8,
     /// Frames in the buddy's lists. Written under the zone's lock; a hint elsewhere.
     free: AtomicU16,
@@ -59,18 +72,40 @@ impl Block {
     }
 
     pub(crate) fn mobility(&self) -> Mobility {
-        Mobility::from_bits(self.status.load(Ordering::Relaxed) >> 2)
+        Mobility::from_bits(self.status.load(Ordering::Relaxed) >> 3)
+    }
+
+    /// Which of the buddy's lists its free blocks are in.
+    pub(crate) fn group(&self) -> usize {
+        usize::from(self.status.load(Ordering::Relaxed) >> 2)
+    }
+
+    pub(crate) fn is_roomy(&self) -> bool {
+        self.status.load(Ordering::Relaxed) & 4 != 0
+    }
+
+    pub(crate) fn set_roomy(&self, is_roomy: bool) {
+        self.status.store(self.status.load(Ordering::Relaxed) & !4 | u8::from(is_roomy) << 2, Ordering::Relaxed);
+    }
+
+    /// Whether so much is free that it counts as roomy; in between it stays what it is.
+    pub(crate) fn would_be_roomy(&self) -> bool {
+        match self.free() {
+            free if free > ROOMY => true,
+            free if free < CROWDED => false,
+            _ => self.is_roomy(),
+        }
     }
 
     pub(crate) fn set_mobility(&self, mobility: Mobility) {
-        self.status.store(self.status.load(Ordering::Relaxed) & 3 | (mobility as u8) << 2, Ordering::Relaxed);
+        self.status.store(self.status.load(Ordering::Relaxed) & 7 | (mobility as u8) << 3, Ordering::Relaxed);
     }
 
     /// `None`: it is not online.
     #[inline]
     pub(crate) fn mobility_if_online(&self) -> Option<Mobility> {
         let status = self.status.load(Ordering::Relaxed);
-        (status & 3 == State::Online as u8).then(|| Mobility::from_bits(status >> 2))
+        (status & 3 == State::Online as u8).then(|| Mobility::from_bits(status >> 3))
     }
 
     pub(crate) fn free(&self) -> u32 {

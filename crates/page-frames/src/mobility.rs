@@ -24,7 +24,11 @@ impl Mobility {
     pub(crate) const ALL: [Self; MOBILITIES] = [Self::Movable, Self::Reclaimable, Self::Unmovable];
 
     pub(crate) fn from_bits(bits: u8) -> Self {
-        Self::ALL[usize::from(bits) % MOBILITIES]
+        match bits {
+            0 => Self::Movable,
+            1 => Self::Reclaimable,
+            _ => Self::Unmovable,
+        }
     }
 
     /// Whose blocks to take when its own are used up, the least harm first.
