@@ -25,15 +25,15 @@ use std::ops::{Range, RangeInclusive};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::task::Waker;
-use std::thread;
 use std::time::Duration;
 
 use page_ref::Scheme;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::Condvar;
 
 use crate::fetch::{Fetch, fill_together};
 use crate::mapping::Mapping;
 use crate::run::SuspendedRun;
+use crate::sync::{Mutex, MutexGuard, spawn, wait, wait_for};
 
 /// Requests in flight at the most, unless the user wants another number. shuttle plays none of our threads.
 const MOST_THREADS: usize = if cfg!(shuttle) { 0 } else { 16 };
@@ -298,7 +298,7 @@ impl<S: Scheme> Background<S> {
             MutexGuard::unlocked(&mut queue, || self.shared.work_on(work));
         }
         while !queue.is_settled() {
-            self.shared.settled.wait(&mut queue);
+            wait(&self.shared.settled, &mut queue);
         }
     }
 }
@@ -316,8 +316,7 @@ impl<S: Scheme> Shared<S> {
     fn make_room(self: &Arc<Self>, queue: &mut Queue<S>) {
         if queue.idle <= queue.waiting() && queue.threads < queue.most_threads {
             let shared = Arc::clone(self);
-            let spawned = thread::Builder::new().name("folio-fill".to_owned()).spawn(move || shared.serve());
-            queue.threads += usize::from(spawned.is_ok());
+            queue.threads += usize::from(spawn("folio-fill", move || shared.serve()));
         }
     }
 
@@ -351,7 +350,7 @@ impl<S: Scheme> Shared<S> {
             }
             queue.idle += 1;
             self.notify_if_settled(&queue);
-            had_nothing = self.work.wait_for(&mut queue, IDLE).timed_out();
+            had_nothing = wait_for(&self.work, &mut queue, IDLE);
             queue.idle -= 1;
         }
     }

@@ -5,22 +5,29 @@
 //! With `DEEP=1` depth-first searches go one preemption further (`cargo x prove --all`).
 //!
 //! What this can not see: all is sequentially consistent, so the fences between a cut and a fill are not asked for; the
-//! cache's own threads (flusher, readahead) do not run; depth first knows schedules up to its number of preemptions.
+//! flusher and the reclaimer do not run (the threads that fill do); depth first knows schedules up to its number of preemptions.
 
 #![cfg(shuttle)]
 
 mod common;
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake};
 
 use common::assert_nothing_leaked;
 use page_cache::{Cache, Call, File, Memory};
 use page_frames::FRAME_SIZE;
 use page_ref::explore::{Search, deeper, explore, race};
-use page_ref::stepped::step;
+use page_ref::stepped::{self, step};
 
 /// Some schedules of what has too many.
 const BY_CHANCE: Search = Search::Pct { depth: 4, executions: 3_000, seed: 1 };
+
+/// The same where the cache has threads of its own. 3 to 6 s each.
+const THREADS_BY_CHANCE: Search = Search::Pct { depth: 4, executions: 5_000, seed: 1 };
 
 /// See [`World::at`].
 const LAST: u64 = 511 * FRAME_SIZE as u64;
@@ -230,4 +237,131 @@ fn append_beside_us(search: Search) {
 fn what_others_append_is_not_lost_to_a_write_before_it() {
     append_beside_us(deeper(2));
     append_beside_us(BY_CHANCE);
+}
+
+/// Two write to a page while it is written back and read: the reader has all of the first write or nothing of it, what is not dirty
+/// the backing has, and nobody's write is lost.
+fn writers_against_writeback(search: Search) {
+    explore("two writers against writeback and a reader", search, || {
+        let world = World::of(&[1; FRAME_SIZE]);
+        assert_eq!(world.file.write_at(500, &[2; 64]).unwrap(), 64);
+        race(vec![
+            world.thread(|file| assert_eq!(file.write_at(0, &[8; 64]).unwrap(), 64)),
+            world.thread(|file| assert_eq!(file.write_at(100, &[9; 64]).unwrap(), 64)),
+            world.thread(|file| file.sync_data().unwrap()),
+            world.thread(|file| {
+                let (n, bytes) = read::<64>(file, 0);
+                assert!(n == 64 && (bytes == [1; 64] || bytes == [8; 64]), "half a write: {bytes:?}");
+            }),
+        ]);
+        let mut all = [1; FRAME_SIZE];
+        (all[..64].fill(8), all[100..164].fill(9), all[500..564].fill(2));
+        assert!(read::<FRAME_SIZE>(&world.file, 0) == (FRAME_SIZE, all), "a write was lost");
+        // If it goes it is clean, and is read from the backing.
+        world.cache.reclaim(1);
+        assert!(
+            read::<FRAME_SIZE>(&world.file, 0) == (FRAME_SIZE, all),
+            "it was clean, and the backing did not have it"
+        );
+        world.file.sync_data().unwrap();
+        assert!(world.backing.contents() == all, "a sync left something out");
+        world.end();
+    });
+}
+
+#[test]
+fn no_write_is_lost_to_the_writeback_of_its_page() {
+    writers_against_writeback(deeper(1));
+    writers_against_writeback(BY_CHANCE);
+}
+
+/// A file of 24 pages whose readers are read ahead of from the next miss on, which is that of page 2.
+fn read_ahead_soon() -> World {
+    let world = World::new(24);
+    for page in 0..2 {
+        assert_eq!(read::<1>(&world.file, page * FRAME_SIZE as u64), (1, [page as u8 + 1]));
+    }
+    world
+}
+
+/// A run of readahead, filled by a thread of the cache, or by who misses a page of it first, while pages are reclaimed.
+fn readahead_against_a_miss(search: Search) {
+    let ahead = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&ahead);
+    explore("a run of readahead against who misses a page of it, and reclaim", search, move || {
+        let world = read_ahead_soon();
+        let reader = |page: u8| {
+            world.thread(move |file| {
+                assert_eq!(read::<64>(file, u64::from(page) * FRAME_SIZE as u64), (64, [page + 1; 64]));
+            })
+        };
+        let cache = world.cache.clone();
+        race(vec![reader(2), reader(5), Box::new(move || assert!(cache.reclaim(4) <= 4))]);
+        world.cache.settle();
+        assert_eq!(read::<64>(&world.file, 5 * FRAME_SIZE as u64), (64, [6; 64]));
+        counted.fetch_add(world.cache.stats().ahead, Ordering::Relaxed);
+        world.end();
+    });
+    assert!(ahead.load(Ordering::Relaxed) > 0, "nothing was read ahead");
+}
+
+#[test]
+fn who_misses_a_page_of_a_run_that_waits_gets_it() {
+    readahead_against_a_miss(THREADS_BY_CHANCE);
+}
+
+/// An executor of one future.
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+        stepped::wake_all(Arc::as_ptr(&self).addr());
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let bell = Arc::new(Bell(AtomicBool::new(false)));
+    let waker = Arc::clone(&bell).into();
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        while !bell.0.swap(false, Ordering::SeqCst) {
+            stepped::wait(Arc::as_ptr(&bell).addr(), &|| !bell.0.load(Ordering::SeqCst));
+        }
+    }
+}
+
+/// Two futures and a run need the threads of the cache, of which there are two, while the file is cut before the run: whoever
+/// cuts holds the lock that a fetch may need, and waits for pages of the run.
+///
+/// It can not see what needs more luck than 5000 schedules have: a pool whose every thread may fetch passes here.
+fn futures_against_a_cut(search: Search) {
+    explore("two futures against a run and a cut", search, || {
+        let world = read_ahead_soon();
+        world.cache.set_most_threads(2);
+        let future = |page: u8| {
+            world.thread(move |file| {
+                let mut buf = [0; 64];
+                let n = block_on(file.read_at_async(u64::from(page) * FRAME_SIZE as u64, &mut buf)).unwrap();
+                assert!(n == 0 || n == 64 && buf == [page + 1; 64], "{n} bytes: {:?}", &buf[..8]);
+            })
+        };
+        race(vec![
+            world.thread(|file| assert_eq!(read::<1>(file, 2 * FRAME_SIZE as u64), (1, [3]))),
+            future(20),
+            future(22),
+            world.thread(|file| file.set_len(3 * FRAME_SIZE as u64).unwrap()),
+        ]);
+        world.cache.settle();
+        assert_eq!(world.file.len(), 3 * FRAME_SIZE as u64);
+        world.end();
+    });
+}
+
+#[test]
+fn a_cut_ends_whatever_futures_and_runs_wait_for() {
+    futures_against_a_cut(THREADS_BY_CHANCE);
 }

@@ -36,6 +36,16 @@ pub fn step() {
     }
 }
 
+/// A thread that is played with the others. Nobody waits for it.
+pub fn spawn(act: impl FnOnce() + Send + 'static) {
+    drop(shuttle::thread::spawn(act));
+}
+
+/// Anybody else goes on.
+pub fn yield_now() {
+    shuttle::thread::yield_now();
+}
+
 /// As a platform's `wait`: sleeps on `key` while `still()` holds.
 pub fn wait(key: usize, still: &dyn Fn() -> bool) {
     let (sender, receiver) = channel();
