@@ -12,7 +12,8 @@ use std::thread;
 
 use common::{Index, OURS, assert_all_free, order};
 use page_frames::{
-    BLOCK_ORDER, FrozenFolio, Lookup, MemmapMemory, OfflineError, Order, Pfn, Platform, UserSpace, Zone, migrate,
+    Adjacent, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, Lookup, MemmapMemory, OfflineError, Order, Pfn, Platform,
+    UserSpace, Zone, joined_mut, migrate,
 };
 use page_ref::Scheme;
 use page_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, ZeroFrozen};
@@ -116,4 +117,36 @@ fn live_bit_low() {
 #[test]
 fn generational() {
     race::<Generational>();
+}
+
+/// One slice over several folios: Miri knows whether its pointer may go that far, and whom it would disturb.
+#[test]
+fn neighbours_are_written_and_read_as_one_while_others_use_theirs() {
+    let zone = zone::<UserSpace>();
+    let mut parts: Vec<_> = zone.alloc_frozen(order(2)).unwrap().split(Order::ZERO).collect();
+    let last = parts.pop().unwrap();
+    thread::scope(|scope| {
+        let mut last = last;
+        scope.spawn(move || {
+            last.as_mut_slice().fill(9);
+            last.free();
+        });
+        let slices: Vec<_> = joined_mut(&mut parts).collect();
+        assert_eq!(slices.len(), 1);
+        for slice in slices {
+            slice.fill(7);
+        }
+    });
+    let mut folios = parts.into_iter().map(FrozenFolio::init);
+    let mut joined = Adjacent::from(folios.next().unwrap());
+    for folio in folios {
+        joined.join(folio).unwrap();
+    }
+    thread::scope(|scope| {
+        let clone = joined.clone();
+        scope.spawn(move || assert!(clone.as_slice() == [7; 3 * FRAME_SIZE]));
+        assert!(joined.as_slice() == [7; 3 * FRAME_SIZE]);
+    });
+    drop(joined);
+    assert_all_free(zone);
 }
