@@ -131,7 +131,7 @@ fn functions(assembly: &str) -> BTreeMap<String, Vec<String>> {
 }
 
 /// `_ZN8page_ref7schemes3bit6refuse17h0123456789abcdefE` is `refuse`.
-fn last_name(mangled: &str) -> String {
+pub(crate) fn last_name(mangled: &str) -> String {
     let (mut rest, mut name) = (mangled.trim_start_matches("_ZN"), "");
     loop {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -145,7 +145,7 @@ fn last_name(mangled: &str) -> String {
     }
 }
 
-fn plain(lines: &[String]) -> Vec<String> {
+pub(crate) fn plain(lines: &[String]) -> Vec<String> {
     let labels: Vec<&str> = lines.iter().filter_map(|line| line.strip_suffix(':')).collect();
     lines
         .iter()

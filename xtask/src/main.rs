@@ -15,6 +15,7 @@ mod orderings;
 mod prove;
 mod step;
 mod table;
+mod tracepoints;
 mod tsan;
 
 use std::env;
@@ -61,6 +62,11 @@ const MENU: &[Entry] = &[
         name: "machine-code",
         about: "hold docs/machine-code.md against what the compiler makes [--save]",
         run: machine_code::run,
+    },
+    Entry {
+        name: "tracepoints",
+        about: "show that a trace hook which nobody sets leaves nothing in the machine code",
+        run: tracepoints::run,
     },
     Entry {
         name: "figures",
