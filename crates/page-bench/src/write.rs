@@ -33,9 +33,9 @@ const PAGE: usize = 4096;
 const CHUNK: usize = 1 << 20;
 /// Of one sample.
 const CHUNKS: u64 = 8;
-/// The file in memory: all of it may be dirty at once.
+/// The file in memory: all of it may be dirty at once, and nobody hurries to write it.
 const BYTES: usize = 64 << 20;
-const BUDGET: usize = 5 * BYTES;
+const BUDGET: usize = 10 * BYTES;
 
 /// The writes of one thread in a sample. How many.
 #[inline(always)]
