@@ -199,7 +199,9 @@ impl<S: Scheme> Mapping<S> {
                 return Try::Fill;
             }
             let Some(mut new) = spare.0.take() else { return Try::Allocate };
-            new.as_mut_slice().fill(0);
+            if part.bytes.len() < FRAME_SIZE {
+                new.as_mut_slice().fill(0);
+            }
             let mut claim = match slot.install(new) {
                 Ok(claim) => claim,
                 Err(new) => {
