@@ -111,7 +111,7 @@ impl Policy for S3Fifo {
     fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         let target = (self.frames / SMALL).max(1) as usize;
         let laps = (u32::from(MOST) + 2) as usize * frames.count() as usize;
-        // Looks at each of the two since something new came to it.
+        // Looks at each of the two, in the small one at what stays there, since something new came to it.
         let (mut small, mut main) = (0, 0);
         while victims.len() < wanted {
             let before = victims.len();
@@ -122,10 +122,11 @@ impl Policy for S3Fifo {
                 }
                 let len = self.small.len();
                 self.choose_small(frames, victims);
-                small += 1;
                 if self.small.len() < len {
                     // Something else for the hand to find.
                     main = 0;
+                } else {
+                    small += 1;
                 }
             } else {
                 self.choose_main(frames, victims);

@@ -114,6 +114,20 @@ fn every_policy_takes_only_what_can_go_and_all_of_it() {
     }
 }
 
+/// S3-FIFO took what it threw out of its small queue for a look at what is still in it, and ended with pages unseen.
+#[test]
+fn what_left_unseen_hides_no_page() {
+    for policy in policies(8) {
+        let mut numbers = Numbers::new(8, policy);
+        numbers.run(0..4);
+        for page in [0, 2] {
+            numbers.leave(numbers.found[&page]);
+        }
+        let name = numbers.policy.name();
+        assert_eq!(numbers.reclaim(10), 2, "{name}: both that are left can go");
+    }
+}
+
 /// Hot and cold put a held page back at the end that it looks at first: with nothing else there it met that one page for as long
 /// as it looked, and found nothing in a cache full of pages that could go. Torture saw its readers stand still, then run out of
 /// memory.
