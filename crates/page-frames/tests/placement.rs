@@ -379,6 +379,33 @@ fn the_smallest_huge_order_is_counted_as_all_others() {
 }
 
 #[test]
+fn up_to_an_order_the_largest_that_is_free_is_handed_out() {
+    let huge = order(HUGE);
+    let arena = Arena::<UserSpace>::with_huge_order(huge.bytes(), &[], huge).unwrap();
+    let zone = arena.zone();
+    zone.alloc_frozen(huge).unwrap().free();
+    let up_to = |n: u8| zone.alloc_frozen_up_to(order(n), Mobility::Movable);
+    let part = up_to(9).unwrap();
+    assert_eq!(part.order(), order(9), "there is nothing but one huge block");
+    part.free();
+    assert_all_free(zone);
+    for (size, wanted, expected) in [(4, 5, 4), (4, 4, 4), (4, 2, 2), (0, 4, 0), (0, 0, 0)] {
+        let parts = std::iter::from_fn(|| zone.alloc_frozen_as(order(size), Mobility::Movable).ok());
+        let (free, used): (Vec<Token>, Vec<Token>) =
+            parts.partition(|part| (part.pfn().as_u64() >> size).is_multiple_of(2));
+        free.into_iter().for_each(Token::free);
+        zone.drain();
+        let before = zone.counters().per_cpu_allocated;
+        let part = up_to(wanted).unwrap();
+        assert_eq!(part.order(), order(expected), "up to {wanted} where {size} is the largest");
+        // Single frames are what the lists of CPUs are for.
+        assert_eq!(zone.counters().per_cpu_allocated - before, u64::from(expected == 0));
+        used.into_iter().chain([part]).for_each(Token::free);
+        assert_all_free(zone);
+    }
+}
+
+#[test]
 fn a_block_of_a_free_huge_block_goes_offline_alone() {
     let huge = order(HUGE);
     let arena = Arena::<UserSpace>::with_huge_order(huge.bytes(), &[], huge).unwrap();
