@@ -280,3 +280,49 @@ impl Policy for HotCold {
         self.frames = frames;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Frames that all have a page, and which of them are marked.
+    struct Marked(RefCell<BTreeSet<u32>>);
+
+    impl Frames for Marked {
+        fn count(&self) -> u32 {
+            40
+        }
+
+        fn look(&self, frame: u32) -> Look {
+            Look::Free(u64::from(frame))
+        }
+
+        fn take_mark(&self, frame: u32) -> bool {
+            self.0.borrow_mut().remove(&frame)
+        }
+    }
+
+    #[test]
+    fn it_knows_how_many_are_hot() {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut policy, frames) = (HotCold::new(40), Marked(RefCell::default()));
+        (0..40).for_each(|frame| policy.admit(&frames, frame, u64::from(frame)));
+        let mut most = 0;
+        for _ in 0..10_000 {
+            frames.0.borrow_mut().insert(random.u32(..40));
+            let mut victims = Vec::new();
+            policy.choose(&frames, random.usize(..3), &mut victims);
+            for frame in victims {
+                policy.admit(&frames, frame, random.u64(..100));
+            }
+            let hot = policy.places.iter().filter(|place| matches!(place, Place::Hot(_))).count();
+            assert_eq!(policy.hot as usize, hot, "seed {seed}");
+            most = most.max(hot);
+        }
+        assert!(most > 10, "{most} of 40 were hot at most: seed {seed}");
+    }
+}
