@@ -306,6 +306,19 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_was_used_stays_a_lap_longer() {
+        let (mut policy, frames) = (HotCold::new(40), Marked(RefCell::default()));
+        (0..2).for_each(|frame| policy.admit(&frames, frame, u64::from(frame)));
+        frames.0.borrow_mut().insert(0);
+        for page in 50..52 {
+            let mut victims = Vec::new();
+            policy.choose(&frames, 1, &mut victims);
+            assert_eq!(victims, [1], "frame 0 was found used, and lives on that in the second lap");
+            policy.admit(&frames, 1, page);
+        }
+    }
+
+    #[test]
     fn it_knows_how_many_are_hot() {
         let seed = fastrand::u64(..);
         let mut random = fastrand::Rng::with_seed(seed);

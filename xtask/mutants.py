@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""Judges the mutants of `cargo mutants --list` with one build.
+
+cargo-mutants builds a crate and its tests anew for each mutant; that is a minute for each of 1500. Here every mutated body
+is an arm of a switch in its function, and an environment variable says which arm runs: a mutant costs a run of the tests that
+reach its function, the likeliest first. What does not build is found by the compiler's errors, arm by arm, and left out.
+
+  python3 xtask/mutants.py PACKAGE [--skip TESTS,..] [--again] FILE..     (files below crates/PACKAGE/src)
+
+Results go to target/mutants/PACKAGE.jsonl; what was judged is not judged again, with --again what was missed is. Constants,
+`const fn`, and functions that return an `impl Trait` can have no such switch: `cargo mutants -F NAME` judges those.
+Needs cargo-mutants. A test that hangs counts as noticed, as does one that takes more than 5 GiB.
+"""
+import collections, json, os, re, signal, subprocess, sys, time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# These share state of the whole program, or are slow: programs of their own. All others are one, which builds the mutants once.
+ALONE = {"arenas", "reuse_race", "crash"}
+
+SWITCH = """
+pub(crate) mod mutants {
+    extern crate std;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+    const UNKNOWN: u32 = u32::MAX;
+    const RECORD: u32 = u32::MAX - 1;
+    static CHOSEN: AtomicU32 = AtomicU32::new(UNKNOWN);
+    static SEEN: [AtomicBool; 4096] = [const { AtomicBool::new(false) }; 4096];
+    #[inline(always)]
+    pub(crate) fn chosen(function: usize) -> u32 {
+        let chosen = CHOSEN.load(Relaxed);
+        if chosen < RECORD { chosen } else { first(function) }
+    }
+    #[cold]
+    fn first(function: usize) -> u32 {
+        use std::io::Write;
+        let record = std::env::var("MUTANT_REACHED");
+        if CHOSEN.load(Relaxed) == UNKNOWN {
+            let mutant = std::env::var("MUTANT").map_or(0, |n| n.parse().unwrap());
+            CHOSEN.store(if record.is_ok() { RECORD } else { mutant }, Relaxed);
+            return if record.is_ok() { first(function) } else { mutant };
+        }
+        if let Ok(path) = record && !SEEN[function].swap(true, Relaxed) {
+            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+            file.write_all(std::format!("{function}\\n").as_bytes()).unwrap();
+        }
+        0
+    }
+}
+"""
+
+
+class Run:
+    def __init__(self, package, files, skip, again):
+        self.package, self.files, self.skip, self.again = package, files, skip, again
+        self.work = ROOT / "target" / "mutants" / package
+        self.crate = self.work / "tree" / "crates" / package
+        self.results = self.work.with_suffix(".jsonl")
+        self.env = dict(os.environ, CARGO_TARGET_DIR=str(self.work / "target"), RUSTFLAGS="--cap-lints allow",
+                        CARGO_PROFILE_DEV_DEBUG="0", CARGO_INCREMENTAL="0", RUST_BACKTRACE="0")
+
+    def list(self):
+        """The mutants, each with the number of its function, or the reason why it has no switch."""
+        command = ["cargo", "mutants", "-p", self.package, "--list", "--json"]
+        for file in self.files:
+            command += ["-f", f"crates/{self.package}/src/{file}"]
+        mutants = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        # Code of tests below `cfg(all(test, ..))`, which cargo-mutants takes for more.
+        mutants = [m for m in mutants if " tests::" not in m["name"]]
+        functions = {}
+        for n, mutant in enumerate(mutants, 1):
+            mutant["id"], function = n, mutant["function"]
+            if function is None:
+                mutant["alone"] = "a constant"
+                continue
+            start = function["span"]["start"]
+            mutant["fn"] = functions.setdefault((mutant["file"], start["line"], start["column"]), len(functions))
+            text = cut((ROOT / mutant["file"]).read_text(), function["span"])
+            signature = text[:body_start(text)]
+            if re.search(r"\bconst (unsafe )?fn\b", signature):
+                mutant["alone"] = "a const fn"
+            elif "impl " in (function["return_type"] or ""):
+                mutant["alone"] = "returns an impl Trait"
+        return mutants
+
+    def copy(self, mutated):
+        """Everything but the mutated files; one test program of most."""
+        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0"):
+            source = ROOT / name
+            if name and name not in mutated and source.is_file() and source.parent != ROOT / "crates" / self.package:
+                write(self.work / "tree" / name, source.read_bytes())
+        tests = {path.stem: path.name for path in (ROOT / "crates" / self.package / "tests").glob("*.rs")
+                 if "#![cfg(" not in path.read_text()}
+        merged = sorted(tests.keys() - ALONE)
+        write(self.crate / "tests" / "merged.rs", "".join(f'#[path = "{n}.rs"]\nmod {n};\n' for n in merged).encode())
+        toml = (ROOT / "crates" / self.package / "Cargo.toml").read_text()
+        toml = toml.replace("[package]\n", "[package]\nautotests = false\n", 1)
+        alone = {n: f"{n}.rs" for n in tests.keys() & ALONE}
+        alone |= {path.parent.name: f"{path.parent.name}/main.rs" for path in (self.crate / "tests").glob("*/main.rs")}
+        for name, path in {"merged": "merged.rs", **alone}.items():
+            toml += f'\n[[test]]\nname = "{name}"\npath = "tests/{path}"\n'
+        write(self.crate / "Cargo.toml", toml.encode())
+        return merged
+
+    def generate(self, mutants, dropped):
+        """Writes the mutated files; says for each which lines are whose arm."""
+        by_function = collections.defaultdict(lambda: collections.defaultdict(list))
+        for mutant in mutants:
+            if mutant["id"] not in dropped and "alone" not in mutant:
+                span = mutant["function"]["span"]
+                by_function[mutant["file"]][span["start"]["line"], span["start"]["column"]].append(mutant)
+        arms = {}
+        library = f"crates/{self.package}/src/lib.rs"
+        for file in {mutant["file"] for mutant in mutants} | {library}:
+            text = (ROOT / file).read_text()
+            out, at, arms[file] = "", 0, []
+            for _, group in sorted(by_function[file].items()):
+                start, end = (place(text, group[0]["function"]["span"][side]) for side in ("start", "end"))
+                body = start + body_start(text[start:end])
+                out += text[at:body] + f"{{\nmatch crate::mutants::chosen({group[0]['fn']}) {{\n"
+                for mutant in group:
+                    first, last = (place(text, mutant["span"][side]) for side in ("start", "end"))
+                    line = out.count("\n") + 1
+                    out += f"{mutant['id']} => {text[body:first]}{mutant['replacement']}{text[last:end]}\n"
+                    arms[file].append((line, out.count("\n"), mutant["id"]))
+                out, at = out + f"_ => {text[body:end]}\n}}\n}}", end
+            out = (out + text[at:]).replace("#[inline(always)]", "#[inline]") + (SWITCH if file == library else "")
+            write(self.work / "tree" / file, out.encode())
+        return arms
+
+    def build(self, mutants, dropped):
+        """Builds without what does not build. The test programs."""
+        while True:
+            arms, programs, bad = self.generate(mutants, dropped), [], set()
+            command = ["cargo", "test", "-p", self.package, "--lib", "--tests", "--no-run", "--message-format=json"]
+            built = subprocess.run(command, cwd=self.work / "tree", env=self.env, capture_output=True, text=True)
+            for line in built.stdout.splitlines():
+                message = json.loads(line)
+                if message["reason"] == "compiler-artifact" and message["executable"] and message["profile"]["test"]:
+                    programs.append((message["target"]["name"], message["executable"]))
+                if message["reason"] == "compiler-message" and message["message"]["level"] == "error":
+                    for span in sorted(message["message"]["spans"], key=lambda span: not span["is_primary"]):
+                        while span["file_name"] not in arms and span.get("expansion"):
+                            span = span["expansion"]["span"]
+                        of = arms.get(span["file_name"], [])
+                        hit = {mutant for first, last, mutant in of if first <= span["line_start"] <= last}
+                        bad |= hit
+                        if hit:
+                            break
+            if built.returncode == 0:
+                return programs
+            if not bad:
+                sys.exit(built.stderr[-3000:])
+            dropped |= bad
+
+    def test(self, program, mutant, seconds, **extra):
+        """Runs one test program, or the part of the merged one that `program` names."""
+        path, *only = program
+        log = (self.work / "log").open("w+b")
+        child = subprocess.Popen([path, "--quiet", *only], cwd=self.crate, stdout=log, stderr=subprocess.STDOUT,
+                                 env=dict(self.env, MUTANT=str(mutant), **extra), start_new_session=True)
+        end, pause, status = time.time() + seconds, 0.005, None
+        while status is None:
+            try:
+                status = "passed" if child.wait(pause) == 0 else "noticed"
+            except subprocess.TimeoutExpired:
+                pause = min(0.25, pause * 1.5)
+                pages = Path(f"/proc/{child.pid}/statm").read_text().split()
+                if time.time() > end or len(pages) > 1 and int(pages[1]) * 4096 > 5 << 30:
+                    status = "hangs"
+                    os.killpg(child.pid, signal.SIGKILL)
+                    child.wait()
+        return status
+
+    def judge(self):
+        mutants = self.list()
+        done = {}
+        if self.results.exists():
+            done = {r["name"]: r["status"] for r in map(json.loads, self.results.read_text().splitlines())}
+        if self.again:
+            mutants = [m for m in mutants if done.get(m["name"], "missed") == "missed"]
+        merged = self.copy({m["file"] for m in mutants} | {f"crates/{self.package}/src/lib.rs"})
+        dropped = {m["id"] for m in mutants if done.get(m["name"]) == "does not build"}
+        programs = self.build(mutants, dropped)
+        tests = [(n, (path, f"{n}::")) for _, path in programs if _ == "merged" for n in merged]
+        tests += [(n, (path,)) for n, path in programs if n != "merged"]
+        took, reached = {}, {}
+        for name, program in [test for test in tests if test[0] not in self.skip]:
+            start = time.time()
+            if self.test(program, 0, 300) != "passed":
+                sys.exit(f"{name} fails without a mutant: {(self.work / 'log').read_text()[-2000:]}")
+            took[name] = time.time() - start
+            hits = self.work / "reached"
+            hits.unlink(missing_ok=True)
+            self.test(program, 0, 300, MUTANT_REACHED=str(hits))
+            reached[name] = {int(line) for line in hits.read_text().split()} if hits.exists() else set()
+            print(f"{name}: {took[name]:.1f} s", flush=True)
+        tests, noticed = dict(tests), collections.Counter()
+        with self.results.open("a") as out:
+            for mutant in mutants:
+                if done.get(mutant["name"], "missed") != "missed" or mutant["name"] in done and not self.again:
+                    continue
+                by, status = "", "missed"
+                if mutant["id"] in dropped or "alone" in mutant:
+                    status, by = ("does not build", "") if mutant["id"] in dropped else ("alone", mutant["alone"])
+                else:
+                    weight = lambda t: took[t] / (0.05 + noticed[mutant["fn"], t] + 0.2 * noticed[mutant["file"], t])
+                    for name in sorted((t for t in took if mutant["fn"] in reached[t]), key=weight):
+                        status = self.test(tests[name], mutant["id"], max(20, 6 * took[name]))
+                        if status != "passed":
+                            by = name
+                            noticed.update({(mutant["fn"], name): 1, (mutant["file"], name): 1})
+                            break
+                    status = "missed" if status == "passed" else status
+                if status in ("missed", "hangs"):
+                    print(status, mutant["name"], flush=True)
+                out.write(json.dumps({"name": mutant["name"], "file": mutant["file"], "status": status, "by": by}) + "\n")
+                out.flush()
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
+
+
+def place(text, at):
+    """Where a line and a column are in a text."""
+    lines = text.splitlines(keepends=True)
+    return sum(map(len, lines[: at["line"] - 1])) + at["column"] - 1
+
+
+def cut(text, span):
+    return text[place(text, span["start"]) : place(text, span["end"])]
+
+
+def body_start(text):
+    """Where the brace of a function's body is."""
+    at, depth = 0, 0
+    while text[at] != "{" or depth:
+        if text.startswith("//", at):
+            at = text.index("\n", at)
+        elif text.startswith("->", at):
+            at += 1
+        depth += (text[at] in "([") - (text[at] in ")]")
+        at += 1
+    return at
+
+
+def main():
+    arguments, skip = sys.argv[1:], []
+    if "--skip" in arguments:
+        at = arguments.index("--skip")
+        skip = arguments[at + 1].split(",")
+        del arguments[at : at + 2]
+    again = "--again" in arguments
+    arguments = [a for a in arguments if a != "--again"]
+    if len(arguments) < 2:
+        sys.exit(__doc__)
+    Run(arguments[0], arguments[1:], skip, again).judge()
+
+
+main()
