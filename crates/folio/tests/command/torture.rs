@@ -35,7 +35,7 @@ fn every_scheme_passes_and_every_number_is_reported() {
     fill(dir.path(), 40, 400_000);
     for scheme in ["zero-frozen", "guess-one", "frozen-bit", "live-bit-high", "live-bit-low", "generational"] {
         let report =
-            passed(&torture(dir.path(), 1, &["--scheme", scheme, "--seed", "7", "--memory", "8M"]).output().unwrap());
+            passed(&torture(dir.path(), 1, &["--scheme", scheme, "--seed", "7", "--memory", "16M"]).output().unwrap());
         assert_eq!((&report["scheme"], number(&report, "/seed")), (&scheme.into(), 7));
         assert_eq!((number(&report, "/threads"), number(&report, "/files")), (2, 40));
         for key in [
