@@ -167,3 +167,36 @@ fn a_large_index_is_paid_from_the_budget_and_given_back_after_the_last_close() {
     assert_eq!((online(), cache.index_bytes()), (4 * 512, 0));
     assert_nothing_leaked(&cache);
 }
+
+/// Reclaim begins and ends by what the cache has now, and the index of nothing is paid for.
+#[test]
+fn the_watermarks_follow_the_budget() {
+    let cache: Cache = Cache::growable(4 << 20, 64 << 20).unwrap();
+    let low = || cache.zone().watermarks().low;
+    assert_eq!((low(), cache.index_bytes()), (4, 0));
+    cache.set_budget_bytes(64 << 20).unwrap();
+    assert_eq!((low(), cache.index_bytes()), (64, 0));
+    cache.set_budget_bytes(16 << 20).unwrap();
+    assert_eq!((low(), cache.index_bytes()), (16, 0));
+}
+
+/// A budget is not given up for a page that somebody holds a moment longer.
+#[test]
+fn a_budget_waits_for_who_is_about_to_let_go() {
+    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 4 << 20]))).unwrap();
+    // Every page, so that no block can go before.
+    let held: Vec<_> = (0..).map_while(|page| file.page(page * 4096).ok().flatten()).collect();
+    assert!(held.len() > 512, "{} pages", held.len());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while cache.budget_bytes() > 2 << 20 {
+                thread::yield_now();
+            }
+            thread::sleep(Duration::from_millis(20));
+            drop(held);
+        });
+        cache.set_budget_bytes(2 << 20).unwrap();
+    });
+    assert_eq!(cache.budget_bytes(), 2 << 20);
+}
