@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{StopOnDrop, assert_nothing_leaked, file_of};
+use page_cache::reclaim::Clock;
 use page_cache::{Cache, File};
 use page_frames::MigrateError;
 use page_ref::{Scheme, schemes};
@@ -94,19 +95,42 @@ fn every_scheme_reads_right_under_reclaim_and_migration() {
 }
 
 #[test]
-fn reclaim_frees_what_is_not_held_and_lets_used_pages_stay_once() {
-    let (_dir, path, bytes) = file_of(8 * 4096);
+fn reclaim_frees_as_much_as_it_is_asked_for_but_nothing_that_is_held() {
+    let (_dir, path, bytes) = file_of(58 * 4096);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
     let handle = file.page(0).unwrap().unwrap();
-    file.read_at(0, &mut vec![0; 8 * 4096]).unwrap();
+    file.read_at(0, &mut vec![0; 58 * 4096]).unwrap();
     assert_eq!(cache.reclaim(3), 3);
-    assert_eq!(cache.reclaim(100), 4);
+    // More than one batch, and not two.
+    assert_eq!(cache.reclaim(40), 40);
+    assert_eq!(cache.reclaim(100), 14);
     assert_eq!(cache.reclaim(100), 0);
     assert_eq!(*handle, bytes[..4096]);
     drop(handle);
     assert_eq!(cache.reclaim(100), 1);
-    assert_eq!(cache.stats().reclaimed, 8);
+    assert_eq!(cache.stats().reclaimed, 58);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn of_equal_pages_the_one_that_was_used_again_stays() {
+    let (_dir, path, _) = file_of(64 * 4096);
+    let cache: Cache = Cache::with_policy(2 << 20, |_| Box::new(Clock::new())).unwrap();
+    let file = cache.open(&path).unwrap();
+    // At no stride: nothing is read ahead.
+    let pages = [3, 50, 21, 60, 5, 33, 14, 41];
+    let read = |page: u64| assert_eq!(file.read_at(page * 4096, &mut [0]).unwrap(), 1);
+    for used in pages {
+        pages.iter().for_each(|&page| read(page));
+        cache.zone().pfns().for_each(|pfn| _ = cache.zone().take_mark(pfn));
+        read(used);
+        assert_eq!(cache.reclaim(7), 7);
+        let misses = cache.stats().misses;
+        read(used);
+        assert_eq!(cache.stats().misses, misses, "page {used} went before pages that nobody used");
+    }
     drop(file);
     assert_nothing_leaked(&cache);
 }
