@@ -5,13 +5,14 @@ mod common;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{StopOnDrop, assert_nothing_leaked, file_of};
-use page_cache::reclaim::Clock;
+use page_cache::reclaim::{Clock, Frames, Look, Policy};
 use page_cache::{Cache, File};
-use page_frames::MigrateError;
+use page_frames::{Kind, MigrateError, Watermarks};
 use page_ref::{Scheme, schemes};
 
 #[test]
@@ -110,7 +111,71 @@ fn reclaim_frees_as_much_as_it_is_asked_for_but_nothing_that_is_held() {
     drop(handle);
     assert_eq!(cache.reclaim(100), 1);
     assert_eq!(cache.stats().reclaimed, 58);
-    drop(file);
+
+    // Pages of two files by turns.
+    let (_dir, path, _) = file_of(58 * 4096);
+    let other = cache.open(&path).unwrap();
+    for page in 0..58 {
+        for file in [&file, &other] {
+            file.read_at(page * 4096, &mut [0]).unwrap();
+        }
+    }
+    assert_eq!(cache.reclaim(1000), 116);
+    drop((file, other));
+    assert_nothing_leaked(&cache);
+}
+
+/// A policy that names every frame, and writes down what it is told.
+#[derive(Debug, Default)]
+struct Told {
+    named: bool,
+    given_back: Arc<Mutex<Vec<u32>>>,
+    sizes: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Policy for Told {
+    fn name(&self) -> &'static str {
+        "told"
+    }
+    fn admit(&mut self, _: &dyn Frames, _: u32, _: u64) {}
+    fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+        let is_page = |&frame: &u32| frames.look(frame) != Look::Gone;
+        if !std::mem::replace(&mut self.named, true) {
+            victims.extend((0..frames.count()).filter(is_page).take(wanted));
+        }
+    }
+    fn give_back(&mut self, frame: u32) {
+        self.given_back.lock().unwrap().push(frame);
+    }
+    fn moved(&mut self, _: u32, _: u32) {}
+    fn resize(&mut self, frames: u32) {
+        self.sizes.lock().unwrap().push(frames);
+    }
+}
+
+#[test]
+fn a_policy_is_told_what_could_not_go_and_what_it_has() {
+    let (_dir, path, _) = file_of(64 * 4096);
+    let (given_back, sizes) = (Arc::default(), Arc::default());
+    let told = Told { named: false, given_back: Arc::clone(&given_back), sizes: Arc::clone(&sizes) };
+    let cache: Cache = Cache::with_policy(64 << 20, |_| Box::new(told)).unwrap();
+    let file = cache.open(&path).unwrap();
+    let handle = file.page(9 * 4096).unwrap().unwrap();
+    file.page(30 * 4096).unwrap().unwrap();
+    let zone = cache.zone();
+    let is_held = |pfn| {
+        let seen = zone.peek(pfn);
+        seen.kind == Kind::owner(0) && seen.private as u32 == 9
+    };
+    let held = zone.pfns().position(is_held).unwrap() as u32;
+    assert_eq!(cache.reclaim(10), 1, "one of two is held");
+    assert_eq!(*given_back.lock().unwrap(), [held]);
+
+    cache.set_budget_bytes(16 << 20).unwrap();
+    let high = |blocks: u32| blocks * 512 / 256 * 4;
+    assert_eq!(*sizes.lock().unwrap(), [32 * 512 - high(32), 8 * 512 - high(8)]);
+    assert_eq!(cache.zone().watermarks(), Watermarks { min: 0, low: 16, high: 64 });
+    drop((handle, file));
     assert_nothing_leaked(&cache);
 }
 
@@ -123,8 +188,12 @@ fn of_equal_pages_the_one_that_was_used_again_stays() {
     let pages = [3, 50, 21, 60, 5, 33, 14, 41];
     let read = |page: u64| assert_eq!(file.read_at(page * 4096, &mut [0]).unwrap(), 1);
     for used in pages {
-        pages.iter().for_each(|&page| read(page));
-        cache.zone().pfns().for_each(|pfn| _ = cache.zone().take_mark(pfn));
+        for page in pages {
+            read(page);
+        }
+        for pfn in cache.zone().pfns() {
+            cache.zone().take_mark(pfn);
+        }
         read(used);
         assert_eq!(cache.reclaim(7), 7);
         let misses = cache.stats().misses;
