@@ -179,6 +179,26 @@ fn a_policy_is_told_what_could_not_go_and_what_it_has() {
     assert_nothing_leaked(&cache);
 }
 
+/// With its thread gone wrong, who misses would do its work, and nobody would notice.
+#[test]
+fn the_reclaimer_frees_before_a_miss_has_to() {
+    let (_dir, path, _) = file_of(16 << 20);
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..6000 {
+        file.read_at(random.u64(..4096) * 4096, &mut [0]).unwrap();
+        cache.settle();
+    }
+    let stats = cache.stats();
+    assert!(stats.direct_reclaims == 0 && stats.reclaimed >= stats.misses - 2048, "{stats:?}");
+    // No further than to the high mark, in whole batches.
+    let free = cache.zone().stats().free_frames;
+    assert!((1..=32 + 32).contains(&free), "{free} frames are free");
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
 #[test]
 fn of_equal_pages_the_one_that_was_used_again_stays() {
     let (_dir, path, _) = file_of(64 * 4096);
