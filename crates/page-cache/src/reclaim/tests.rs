@@ -128,6 +128,37 @@ fn what_left_unseen_hides_no_page() {
     }
 }
 
+#[test]
+fn what_could_not_be_taken_is_named_again() {
+    for policy in policies(64) {
+        let mut numbers = Numbers::new(64, policy);
+        numbers.run(0..64);
+        let mut victims = Vec::new();
+        numbers.policy.choose(&numbers.frames, 30, &mut victims);
+        for frame in victims {
+            numbers.policy.give_back(frame);
+        }
+        let name = numbers.policy.name();
+        assert_eq!(numbers.reclaim(64), 64, "{name}");
+    }
+}
+
+/// What tells the two from a clock, which lets what was used go in a few laps.
+#[test]
+fn a_scan_of_ten_times_the_memory_leaves_what_was_used_before() {
+    let policies: [Box<dyn Policy>; 2] = [Box::new(S3Fifo::new(100)), Box::new(HotCold::new(100))];
+    for policy in policies {
+        let mut numbers = Numbers::new(100, policy);
+        for _ in 0..3 {
+            numbers.run(0..50);
+        }
+        numbers.run(1000..2000);
+        let name = numbers.policy.name();
+        let hits = numbers.run(0..50);
+        assert!(hits > 0.9, "{name}: {hits} of what was used three times is there");
+    }
+}
+
 /// Hot and cold put a held page back at the end that it looks at first: with nothing else there it met that one page for as long
 /// as it looked, and found nothing in a cache full of pages that could go. Torture saw its readers stand still, then run out of
 /// memory.
