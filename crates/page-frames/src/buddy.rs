@@ -174,7 +174,10 @@ impl Buddy {
         for n in (want.as_u8()..found.as_u8()).rev().map(usize::from) {
             self.push(map, index + (1 << n), order(n));
         }
-        self.settle(map, index);
+        // What is taken whole has nothing in a list: the next free in it finds out.
+        if want < BLOCK_ORDER {
+            self.settle(map, index);
+        }
         self.counters.allocated += 1;
         Ok(index)
     }
@@ -303,7 +306,11 @@ impl Buddy {
         map.memmap.get(index).set_shape(Kind::FREE, size);
         map.blocks.count_in(index, size);
         if size >= BLOCK_ORDER {
-            map.blocks.under(index, size).iter().for_each(|block| block.set_roomy(true));
+            map.blocks
+                .under(index, size)
+                .iter()
+                .filter(|block| !block.is_roomy())
+                .for_each(|block| block.set_roomy(true));
         }
         self.link(map, index, size);
         self.frames += size.frames();

@@ -23,10 +23,6 @@ const CAPACITY: u32 = 64;
 /// The same while memory is short.
 const CAPACITY_SHORT: u32 = 16;
 
-/// Of a small zone, the part that a list holds at the most: one in so many. Else what is free lies in the lists of threads that do not need
-/// it, while others find none.
-const PART: u32 = 64;
-
 /// Lists a zone has; a CPU uses those of its number modulo this.
 pub(crate) const CPUS: usize = 16;
 
@@ -64,8 +60,7 @@ impl Pcp {
 
     /// Is told how much of the zone is free.
     pub(crate) fn adapt(&mut self, free: u32, online: u32) {
-        let most = if free < online / 8 { CAPACITY_SHORT } else { CAPACITY };
-        self.capacity = most.min((online / PART).max(2));
+        self.capacity = if free < online / 8 { CAPACITY_SHORT } else { CAPACITY };
     }
 
     /// Whether they hold less, as memory is short: what is freed in a sparse 2 MiB block is not for them.

@@ -438,17 +438,3 @@ fn an_order_that_a_zone_does_not_have_is_an_error_and_nothing_is_lost() {
     }
     assert_all_free(zone);
 }
-
-/// What was freed lately is free to others as well: in a small zone the lists of a few CPUs once held most of it.
-#[test]
-fn of_a_small_zone_no_list_holds_much() {
-    for (blocks, most) in [(1, 8), (2, 16), (8, 64), (16, 64)] {
-        let arena = arena::<DefaultScheme>(blocks);
-        let zone = arena.zone();
-        let held: Vec<Token> = (0..300).map(|_| zone.alloc_frozen(Order::ZERO).unwrap()).collect();
-        held.into_iter().for_each(Token::free);
-        let listed = zone.stats().free_frames - zone.free_frames();
-        assert!((1..=most).contains(&listed), "{listed} frames of {blocks} blocks in the lists of one CPU");
-        assert_all_free(zone);
-    }
-}
