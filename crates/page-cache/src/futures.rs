@@ -5,8 +5,8 @@
 //! stays in the cache like any other page.
 //!
 //! Where a backing has many requests under way at once, as a local file does where there is `io_uring`, what many futures miss goes
-//! to it in few calls: 256 futures that one thread polls reach 0.84 to 0.87 of what a bare ring does (`folio bench disk`, on two CPUs with other
-//! work on both); a `pread` by a thread for each reached 0.49 to 0.65 there. With a few dozen futures the two are alike. `read_many` has no such hop.
+//! to it in few calls: 256 futures that one thread polls keep a disk as busy as a bare ring does (`folio bench disk`: 1.07 of it on two quiet CPUs, 0.84 to
+//! 0.87 beside other work on both); a `pread` by a thread for each reached 0.49 to 0.65 there. With a few dozen futures the two are alike.
 
 use std::io;
 use std::ops::Range;
