@@ -35,7 +35,7 @@ use crate::mapping::Mapping;
 use crate::run::SuspendedRun;
 use crate::sync::{Mutex, MutexGuard, spawn, wait, wait_for};
 
-/// Requests in flight at the most, unless the user wants another number. shuttle plays none of our threads.
+/// Requests in flight at the most, unless the user wants another number. Under shuttle a test says whether there are threads.
 const MOST_THREADS: usize = if cfg!(shuttle) { 0 } else { 16 };
 
 /// Threads that fetch together for one mapping: while one hands over what it has, others' requests are under way.

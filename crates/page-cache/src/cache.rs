@@ -289,11 +289,14 @@ impl<S: Scheme> fmt::Debug for Cache<S> {
 #[cfg(test)]
 mod tests {
     use std::fs::OpenOptions;
+    use std::sync::mpsc;
     use std::thread;
+    use std::time::Duration;
 
     use page_frames::Owner;
 
     use super::*;
+    use crate::worker::Job;
 
     /// A file whose every read fails: its descriptor is open for writing only.
     fn unreadable(cache: &Cache) -> File {
@@ -322,6 +325,27 @@ mod tests {
         assert_eq!(cache.stats().misses, 601);
         let zone = cache.zone().stats();
         assert_eq!((zone.free_frames, cache.zone().count_kind(CACHED)), (zone.online_frames, 0));
+    }
+
+    /// Who settles while the worker rests, and has been rung for again, once slept for ever when it was told to end.
+    #[test]
+    fn who_waits_for_a_worker_is_told_that_it_will_not_come() {
+        static JOB: Job<DefaultScheme> =
+            Job { name: "resting", delay: Duration::ZERO, work: |_| Duration::from_millis(300) };
+        let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
+        let worker = Arc::new(Worker::new(&JOB, Arc::downgrade(&cache.inner)));
+        worker.ring_now();
+        worker.settle();
+        worker.ring_now();
+        let (say, said) = mpsc::channel();
+        let waits = Arc::clone(&worker);
+        thread::spawn(move || {
+            waits.settle();
+            say.send(())
+        });
+        thread::sleep(Duration::from_millis(50));
+        worker.set_may_start(false);
+        said.recv_timeout(Duration::from_secs(20)).expect("it sleeps for ever");
     }
 
     /// R8's check, provoked from inside: no caller can put a page into another's slot.

@@ -89,6 +89,8 @@ impl<S: Scheme> Worker<S> {
         }
         self.bell.is_ringing.store(false, Ordering::Relaxed);
         self.bell.rung.notify_one();
+        // What they wait for will not be done.
+        self.bell.settled.notify_all();
     }
 
     /// There is something to do, after a while.

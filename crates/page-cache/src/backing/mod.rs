@@ -81,7 +81,8 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
     fn version(&self) -> io::Result<Version>;
 
     /// Reads from `offset` on, in one request, until the buffers are full or the bytes end. How many: fewer than
-    /// asked only at the end. Each buffer is a piece of memory, one page or several. A call that the system interrupts is begun again by the implementation.
+    /// asked only at the end. Each buffer is a piece of memory, one page or several. A call that the system interrupts is
+    /// begun again by the implementation.
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
     /// Reads for several requests, in any order or at once. Each has its own answer.
