@@ -44,7 +44,7 @@ impl<S: Scheme> File<S> {
     /// # Errors
     ///
     /// As [`read_at`](Self::read_at).
-    #[inline]
+    #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
         let page = match self.mapping.whole_page(offset) {
@@ -199,8 +199,8 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// The hit, and nothing else: a page that is there, and lies in the file with all of its bytes. Inlined everywhere, so that a handle
-    /// goes through registers, however many callers there are (docs/machine-code.md, "In a handle").
+    /// The hit, and nothing else: a page that is there, and lies in the file with all of its bytes. Inlined everywhere, as [`File::page`] is, so
+    /// that a handle goes through registers, however many callers there are (docs/machine-code.md, "In a handle").
     #[inline(always)]
     fn whole_page(&self, offset: u64) -> Option<PageHandle<S>> {
         let (cuts, len) = (self.cuts(), self.len());

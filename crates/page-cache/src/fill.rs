@@ -10,6 +10,7 @@
 //! | 6. publish them: they open, sleepers wake; tell the policy | |
 
 use std::io;
+use std::iter;
 
 use page_frames::{FolioRef, UserSpace};
 use page_ref::Scheme;
@@ -34,14 +35,15 @@ impl<S: Scheme> Mapping<S> {
     /// Reads a page into an empty slot, and with it as many of the `pages` pages from there on as one request has and
     /// empty slots follow. Call without a claim: it may reclaim, so drop another mapping.
     pub(crate) fn fill(&self, page: u32, pages: u32) -> io::Result<Filled<S>> {
-        let mut folios = match pages.min(MOST_PAGES) {
+        let folios = match pages.min(MOST_PAGES) {
             0 | 1 => Vec::new(),
             several => self.inner.allocate_some(several as usize),
         };
-        if folios.is_empty() {
-            folios.push(self.inner.allocate()?);
-        }
-        let mut run = Run::claim(self, page, folios);
+        let mut run = if folios.is_empty() {
+            Run::claim(self, page, iter::once(self.inner.allocate()?))
+        } else {
+            Run::claim(self, page, folios)
+        };
         if run.len() == 0 {
             return Ok(Filled::Lost);
         }

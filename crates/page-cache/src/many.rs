@@ -116,7 +116,7 @@ impl<S: Scheme> Mapping<S> {
         let mut fills: Vec<_> = runs
             .iter_mut()
             .filter(|run| run.len() > 0)
-            .map(|run| Fill { offset: run.offset(), buffers: run.buffers(), result: Ok(0) })
+            .map(|run| Fill { offset: run.offset(), buffers: run.buffers().collect(), result: Ok(0) })
             .collect();
         self.backing.fill_all(&mut fills);
         let mut results = fills.into_iter().map(|fill| fill.result).collect::<Vec<_>>().into_iter();

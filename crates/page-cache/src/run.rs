@@ -14,6 +14,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use page_frames::{FRAME_SIZE, FolioRef, FrozenClaim, FrozenFolio, UserSpace, joined_mut};
 use page_ref::Scheme;
+use smallvec::SmallVec;
 
 use crate::background::Pages;
 use crate::cache::CACHED;
@@ -22,19 +23,26 @@ use crate::mapping::Mapping;
 /// The most pages of one request: 1 MiB, from where on larger ones are no faster on any disk.
 pub(crate) const MOST_PAGES: u32 = 256;
 
+/// What there is of a page in a request: in place for one page, as most misses are.
+type PerPage<T> = SmallVec<[T; 1]>;
+
 /// Claims of neighbouring pages, all frozen.
 pub(crate) struct Run<'m, S: Scheme> {
     mapping: &'m Mapping<S>,
     first: u32,
-    claims: Vec<FrozenClaim<'m, UserSpace<S>>>,
+    claims: PerPage<FrozenClaim<'m, UserSpace<S>>>,
 }
 
 impl<'m, S: Scheme> Run<'m, S> {
     /// Installs folios from page `first` on, and stops at the first slot that is not empty. Folios that are left over
     /// are freed. May be empty.
-    pub(crate) fn claim(mapping: &'m Mapping<S>, first: u32, folios: Vec<FrozenFolio<UserSpace<S>>>) -> Self {
-        let mut claims = Vec::with_capacity(folios.len());
+    pub(crate) fn claim<F>(mapping: &'m Mapping<S>, first: u32, folios: F) -> Self
+    where
+        F: IntoIterator<Item = FrozenFolio<UserSpace<S>>>,
+        F::IntoIter: ExactSizeIterator,
+    {
         let mut folios = folios.into_iter();
+        let mut claims = PerPage::with_capacity(folios.len());
         for (page, mut folio) in (first..).zip(&mut folios) {
             folio.set_owner(CACHED, mapping.private(page));
             // The index may be out of memory for the page: then the run ends here.
@@ -69,19 +77,19 @@ impl<'m, S: Scheme> Run<'m, S> {
     }
 
     /// The bytes, for one request: a buffer for each piece of memory. Call at once before it is made.
-    pub(crate) fn buffers(&mut self) -> Vec<IoSliceMut<'_>> {
+    pub(crate) fn buffers(&mut self) -> impl Iterator<Item = IoSliceMut<'_>> {
         // SeqCst, Dekker with the fences in set_len: either it sees the claims and waits, or what follows, the
         // read of the file and the look at the length, comes after its own.
         fence(Ordering::SeqCst);
         self.mapping.inner.counters.misses.add(self.claims.len() as u64);
         self.mapping.inner.counters.requests.add(1);
-        joined_mut(self.claims.iter_mut().map(FrozenClaim::folio_mut)).map(IoSliceMut::new).collect()
+        joined_mut(self.claims.iter_mut().map(FrozenClaim::folio_mut)).map(IoSliceMut::new)
     }
 
     /// Has the backing fill it, in one request. How many bytes there were.
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
         let (backing, offset) = (&self.mapping.backing, self.offset());
-        backing.fill(offset, &mut self.buffers())
+        backing.fill(offset, &mut self.buffers().collect::<PerPage<_>>())
     }
 
     /// Opens the pages that are filled as far as the file goes; the others are missed again. A reference to the first, if
@@ -96,7 +104,7 @@ impl<'m, S: Scheme> Run<'m, S> {
         let expected = from_here(self.mapping.len());
         let backed = from_here(self.mapping.backed.load(Ordering::Acquire));
         let mut first = None;
-        let mut opened = Vec::with_capacity(self.claims.len());
+        let mut opened = PerPage::with_capacity(self.claims.len());
         for (n, mut claim) in self.claims.into_iter().enumerate() {
             let begins = n * FRAME_SIZE;
             let has = read.saturating_sub(begins).min(FRAME_SIZE);

@@ -6,9 +6,11 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 
+use allocation_counter::measure;
 use bytes::Bytes;
 use common::{assert_nothing_leaked, file_of};
 use page_cache::{Cache, PageHandle};
+use tempfile::NamedTempFile;
 
 const BUDGET: usize = 4 << 20;
 
@@ -235,4 +237,29 @@ fn budgets_that_can_not_be_kept_are_refused() {
     let cache: Cache = Cache::new((2 << 20) + 4097).unwrap();
     assert_eq!(cache.budget_bytes(), 2 << 20);
     assert_eq!(cache.zone().pfns().frames(), 512);
+}
+
+#[test]
+fn a_miss_of_one_page_allocates_nothing() {
+    const PAGES: u64 = 1 << 18;
+    const MISSES: u64 = 1000;
+    let sparse = NamedTempFile::new().unwrap();
+    sparse.as_file().set_len(PAGES * 4096).unwrap();
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(sparse.path()).unwrap();
+    let read = |page: u64| assert_eq!(file.read_at(page * 4096, &mut [1; 64]).unwrap(), 64);
+    // The index has 512 pages to an allocation.
+    (0..PAGES).step_by(512).for_each(read);
+    cache.settle();
+    // So far apart that nothing is read ahead, and that hardly a page is met again.
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut pages = || (0..MISSES).map(|_| random.u64(..PAGES)).collect::<Vec<_>>();
+    pages().into_iter().for_each(read);
+    let (before, pages) = (cache.stats(), pages());
+    let allocated = measure(|| pages.into_iter().for_each(read));
+    let after = cache.stats();
+    assert!(after.misses - before.misses > MISSES * 9 / 10, "{after:?}");
+    assert_eq!(after.ahead, before.ahead);
+    // A few: for the names of 32 victims where the reader has to reclaim itself, for a policy's memory of pages that left.
+    assert!(allocated.count_total < MISSES / 10, "{allocated:?}");
 }
