@@ -23,6 +23,7 @@ use page_ref::Scheme;
 
 use crate::cache::CACHED;
 use crate::mapping::{Mapping, page_of};
+use crate::run::MOST_PAGES;
 use crate::sync::MutexGuard;
 
 /// What goes into one page.
@@ -30,13 +31,16 @@ struct Part<'b> {
     page: u32,
     within: usize,
     bytes: &'b [u8],
+    /// Pages that the call has bytes for, from this one on.
+    pages: usize,
 }
 
 impl<'b> Part<'b> {
     /// The bytes of `bytes` that go into the page of `offset`.
     fn first(offset: u64, bytes: &'b [u8]) -> io::Result<Self> {
         let within = offset as usize % FRAME_SIZE;
-        Ok(Self { page: page_of(offset)?, within, bytes: &bytes[..bytes.len().min(FRAME_SIZE - within)] })
+        let pages = (within + bytes.len()).div_ceil(FRAME_SIZE);
+        Ok(Self { page: page_of(offset)?, within, bytes: &bytes[..bytes.len().min(FRAME_SIZE - within)], pages })
     }
 
     fn begins(&self) -> u64 {
@@ -65,14 +69,23 @@ enum Try {
     Wait,
 }
 
-/// A folio that goes back when it was not needed.
-struct Spare<S: Scheme>(Option<FrozenFolio<UserSpace<S>>>);
+/// Folios for the pages that a call adds, the next one last: they go back when they are not needed. Those for neighbours lie in one
+/// piece of memory where there is one, as a request that fills them has it.
+struct Stock<S: Scheme>(Vec<FrozenFolio<UserSpace<S>>>);
 
-impl<S: Scheme> Drop for Spare<S> {
+impl<S: Scheme> Stock<S> {
+    /// The next one, for a page.
+    fn take(&mut self, private: u64) -> Option<FrozenFolio<UserSpace<S>>> {
+        let mut folio = self.0.pop()?;
+        folio.set_owner(CACHED, private);
+        Some(folio)
+    }
+}
+
+impl<S: Scheme> Drop for Stock<S> {
     fn drop(&mut self) {
-        if let Some(folio) = self.0.take() {
-            folio.free();
-        }
+        // The last one first: as they were before.
+        self.0.drain(..).for_each(FrozenFolio::free);
     }
 }
 
@@ -103,12 +116,13 @@ impl<S: Scheme> Mapping<S> {
         bytes: &[u8],
         grow: &mut Option<MutexGuard<'m, ()>>,
     ) -> io::Result<usize> {
+        let mut stock = Stock(Vec::new());
         let mut done = 0;
         while done < bytes.len() {
             let part = Part::first(offset + done as u64, &bytes[done..])?;
             let step = self.throttle().and_then(|()| match grow {
-                Some(_) => self.grow_by(&part).map(|()| true),
-                None => self.overwrite(&part),
+                Some(_) => self.grow_by(&part, &mut stock).map(|()| true),
+                None => self.overwrite(&part, &mut stock),
             });
             match step {
                 Ok(true) => done += part.bytes.len(),
@@ -121,30 +135,28 @@ impl<S: Scheme> Mapping<S> {
     }
 
     /// Writes within the file. `false`: it ends before the part does.
-    fn overwrite(&self, part: &Part<'_>) -> io::Result<bool> {
+    fn overwrite(&self, part: &Part<'_>, stock: &mut Stock<S>) -> io::Result<bool> {
         let slot = self.index.get_or_make(part.page)?;
-        let mut spare = Spare(None);
         while part.ends() <= self.len() {
-            match self.try_write(slot, part, part.bytes.len() == FRAME_SIZE, &mut spare, false) {
+            match self.try_write(slot, part, part.bytes.len() == FRAME_SIZE, stock, false) {
                 Try::Done => return Ok(true),
                 Try::Short => break,
-                needed => self.prepare(&needed, slot, part.page, &mut spare)?,
+                needed => self.prepare(&needed, slot, part, stock)?,
             }
         }
         Ok(false)
     }
 
     /// Writes within the file or past its end. Under the lock `grow`.
-    fn grow_by(&self, part: &Part<'_>) -> io::Result<()> {
+    fn grow_by(&self, part: &Part<'_>, stock: &mut Stock<S>) -> io::Result<()> {
         let slot = self.index.get_or_make(part.page)?;
-        let mut spare = Spare(None);
         let mut looked = false;
         loop {
             let length = self.length.lock();
             let len = self.len();
             if part.ends() <= len {
                 drop(length);
-                if self.overwrite(part)? {
+                if self.overwrite(part, stock)? {
                     return Ok(());
                 }
             } else if !looked && !self.owns_end(len) {
@@ -155,7 +167,7 @@ impl<S: Scheme> Mapping<S> {
             } else {
                 let begins = u64::from(part.page) * FRAME_SIZE as u64;
                 let covers = begins >= len || part.within == 0;
-                match self.try_write(slot, part, covers, &mut spare, true) {
+                match self.try_write(slot, part, covers, stock, true) {
                     Try::Done => {
                         // After the bytes. Under the lock: writeback asks for the length after it took hold of the page,
                         // so it writes what was added. Release: pairs with Acquire in `len`.
@@ -164,7 +176,7 @@ impl<S: Scheme> Mapping<S> {
                     }
                     needed => {
                         drop(length);
-                        self.prepare(&needed, slot, part.page, &mut spare)?;
+                        self.prepare(&needed, slot, part, stock)?;
                     }
                 }
             }
@@ -182,7 +194,7 @@ impl<S: Scheme> Mapping<S> {
         slot: &Slot<UserSpace<S>>,
         part: &Part<'_>,
         covers: bool,
-        spare: &mut Spare<S>,
+        stock: &mut Stock<S>,
         grows: bool,
     ) -> Try {
         let is_short = || {
@@ -198,19 +210,19 @@ impl<S: Scheme> Mapping<S> {
             if !covers {
                 return Try::Fill;
             }
-            let Some(mut new) = spare.0.take() else { return Try::Allocate };
+            let Some(mut new) = stock.take(self.private(part.page)) else { return Try::Allocate };
             if part.bytes.len() < FRAME_SIZE {
                 new.as_mut_slice().fill(0);
             }
             let mut claim = match slot.install(new) {
                 Ok(claim) => claim,
                 Err(new) => {
-                    spare.0 = Some(new);
+                    stock.0.push(new);
                     return Try::Wait;
                 }
             };
             if is_short() {
-                spare.0 = Some(claim.remove());
+                stock.0.push(claim.remove());
                 return Try::Short;
             }
             part.write_to(claim.folio_mut());
@@ -235,7 +247,7 @@ impl<S: Scheme> Mapping<S> {
                 claim.publish();
             }
             Err(claim) => {
-                let Some(mut new) = spare.0.take() else { return Try::Allocate };
+                let Some(mut new) = stock.take(self.private(part.page)) else { return Try::Allocate };
                 new.as_mut_slice().copy_from_slice(claim.folio().as_slice());
                 new.set_dirty(claim.folio().is_dirty());
                 part.write_to(&mut new);
@@ -249,14 +261,36 @@ impl<S: Scheme> Mapping<S> {
     }
 
     /// Does what a try asked for. With no lock held but `grow`.
-    fn prepare(&self, needed: &Try, slot: &Slot<UserSpace<S>>, page: u32, spare: &mut Spare<S>) -> io::Result<()> {
+    fn prepare(
+        &self,
+        needed: &Try,
+        slot: &Slot<UserSpace<S>>,
+        part: &Part<'_>,
+        stock: &mut Stock<S>,
+    ) -> io::Result<()> {
         match needed {
-            Try::Fill => drop(self.find_or_fill(page, 1)?),
-            Try::Allocate => spare.0 = Some(self.spare(page)?),
-            Try::Wait => self.wait_for(slot, page),
+            Try::Fill => drop(self.find_or_fill(part.page, 1)?),
+            Try::Allocate => match self.missing(part) {
+                0 | 1 => stock.0.push(self.inner.allocate()?),
+                several => {
+                    stock.0 = self.inner.allocate_some(several);
+                    stock.0.reverse();
+                    if stock.0.is_empty() {
+                        stock.0.push(self.inner.allocate()?);
+                    }
+                }
+            },
+            Try::Wait => self.wait_for(slot, part.page),
             Try::Done | Try::Short => {}
         }
         Ok(())
+    }
+
+    /// How many pages from a part's on are not there that the call will add: no more than it should hold without a page.
+    fn missing(&self, part: &Part<'_>) -> usize {
+        let most = part.pages.min(MOST_PAGES as usize).min(self.inner.dirty_limit() as usize / 4);
+        let pages = (part.page..=u32::MAX).take(most);
+        pages.take_while(|&page| self.index.get(page).is_none_or(Slot::is_empty)).count()
     }
 
     /// A folio for a page, in no slot yet. With no lock held but `grow`.

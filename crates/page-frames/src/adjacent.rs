@@ -119,23 +119,42 @@ impl<P: Platform> fmt::Debug for Adjacent<P> {
     }
 }
 
+/// The bytes of references, in their order; those of folios that are neighbours as one slice.
+pub fn joined<'f, P: Platform>(folios: impl IntoIterator<Item = &'f FolioRef<P>>) -> impl Iterator<Item = &'f [u8]> {
+    let folios = folios.into_iter().map(|folio| (folio.zone(), folio.index(), folio.order().frames()));
+    neighbours(folios).map(|(zone, index, frames)| {
+        // SAFETY: as in `Adjacent::as_slice`, for each of them: the references are borrowed for as long as the slice.
+        unsafe { slice::from_raw_parts(zone.address(index), frames as usize * FRAME_SIZE) }
+    })
+}
+
 /// The bytes of tokens, to write, in their order; those of folios that are neighbours as one slice.
 pub fn joined_mut<'f, P: Platform>(
     folios: impl IntoIterator<Item = &'f mut FrozenFolio<P>>,
 ) -> impl Iterator<Item = &'f mut [u8]> {
-    let mut folios = folios.into_iter().peekable();
-    iter::from_fn(move || {
-        let first = folios.next()?;
-        let (zone, index) = (first.zone(), first.index());
-        let mut frames = first.order().frames();
-        while let Some(next) = folios.next_if(|next| ptr::eq(next.zone(), zone) && next.index() == index + frames) {
-            frames += next.order().frames();
-        }
+    let folios = folios.into_iter().map(|folio| (folio.zone(), folio.index(), folio.order().frames()));
+    neighbours(folios).map(|(zone, index, frames)| {
         // Release: as in `FrozenFolio::as_mut_slice`.
         fence(Ordering::Release);
         // SAFETY: as there, for each of them: the tokens are exclusive, and borrowed for as long as the slice. The direct map
         // of a zone is one object, in which neighbouring frames are neighbours.
-        Some(unsafe { slice::from_raw_parts_mut(zone.address(index), frames as usize * FRAME_SIZE) })
+        unsafe { slice::from_raw_parts_mut(zone.address(index), frames as usize * FRAME_SIZE) }
+    })
+}
+
+/// Zone, first frame and number of frames of each folio, those of neighbours together.
+fn neighbours<P: Platform>(
+    folios: impl Iterator<Item = (&'static Zone<P>, u32, u32)>,
+) -> impl Iterator<Item = (&'static Zone<P>, u32, u32)> {
+    let mut folios = folios.peekable();
+    iter::from_fn(move || {
+        let (zone, index, mut frames) = folios.next()?;
+        while let Some((_, _, more)) =
+            folios.next_if(|&(other, next, _)| ptr::eq(other, zone) && next == index + frames)
+        {
+            frames += more;
+        }
+        Some((zone, index, frames))
     })
 }
 
@@ -185,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_neighbours_are_written_as_one_slice() {
+    fn neighbours_are_written_and_read_as_one_slice() {
         let arena = Arena::<UserSpace>::new(2 << 20, &[]).unwrap();
         let block = arena.zone().alloc_frozen(Order::new(2).unwrap()).unwrap();
         let mut parts: Vec<_> = block.split(Order::ZERO).collect();
@@ -199,6 +218,9 @@ mod tests {
         let seen: Vec<_> = parts.iter().map(|part| (part.as_slice()[0], part.as_slice()[FRAME_SIZE - 1])).collect();
         assert_eq!(seen, [(1, 1), (1, 1), (2, 2), (3, 3)]);
         assert_eq!(joined_mut(&mut [] as &mut [FrozenFolio<UserSpace>]).count(), 0);
-        parts.into_iter().for_each(FrozenFolio::free);
+
+        let parts: Vec<_> = parts.into_iter().map(FrozenFolio::init).collect();
+        let slices: Vec<_> = joined(&parts).map(|slice| (slice.len(), slice[0], slice[slice.len() - 1])).collect();
+        assert_eq!(slices, [(2 * FRAME_SIZE, 1, 1), (FRAME_SIZE, 2, 2), (FRAME_SIZE, 3, 3)]);
     }
 }

@@ -59,7 +59,7 @@ mod walk;
 mod watermarks;
 mod zone;
 
-pub use adjacent::{Adjacent, joined_mut};
+pub use adjacent::{Adjacent, joined, joined_mut};
 #[cfg(feature = "arena")]
 pub use arena::{Arena, MetadataKept};
 pub use buddy::AllocError;
