@@ -9,10 +9,11 @@ use std::hint::black_box;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use page_cache::{Cache, File};
+use page_cache::{Cache, File, LocalFile};
 use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 use vmap::MapMut;
@@ -201,9 +202,12 @@ fn synced(file: &dyn OnDisk, case: Case) -> io::Result<f64> {
 
 /// The cases on the disk: they take turns, and the one before leaves the file that the next overwrites.
 fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
-    const NAMES: [&str; 2] = ["folio", "pwrite+fdatasync"];
-    let (ours, theirs) = (NamedTempFile::new()?, NamedTempFile::new()?);
-    let files: [&dyn OnDisk; 2] = [&Cache::new(BUDGET)?.open_rw(ours.path())?, &theirs.reopen()?];
+    const NAMES: [&str; 3] = ["folio", "folio-direct", "pwrite+fdatasync"];
+    let (ours, direct, theirs) = (NamedTempFile::new()?, NamedTempFile::new()?, NamedTempFile::new()?);
+    let cache: Cache = Cache::new(BUDGET)?;
+    let past_the_kernel = LocalFile::open_rw(direct.path())?.direct();
+    let files: [&dyn OnDisk; NAMES.len()] =
+        [&cache.open_rw(ours.path())?, &cache.open_backing(Arc::new(past_the_kernel))?, &theirs.reopen()?];
     let mut samples = [const { [const { Vec::new() }; NAMES.len()] }; SYNCED.len()];
     let started = Instant::now();
     let mut round = 0;
@@ -219,11 +223,14 @@ fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
     }
     for (&case, samples) in SYNCED.iter().zip(&samples) {
         report.rows.extend(NAMES.iter().zip(samples).filter_map(|(&name, values)| Row::of(name, case, values)));
-        let speeds: Vec<f64> = samples[0].iter().zip(&samples[1]).map(|(ours, theirs)| theirs / ours).collect();
-        let ratio = |row: Row| Ratio { of: NAMES[0].to_owned(), to: NAMES[1], case, value: row.median };
-        report.ratios.extend(Row::of("", case, &speeds).map(ratio));
+        let [ours @ .., theirs] = samples;
+        for (name, ours) in NAMES.iter().zip(ours) {
+            let speeds: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| theirs / ours).collect();
+            let ratio = |row: Row| Ratio { of: (*name).to_owned(), to: NAMES[2], case, value: row.median };
+            report.ratios.extend(Row::of("", case, &speeds).map(ratio));
+        }
     }
-    report.compared_with = &["memcpy", "pwrite-tmpfs", NAMES[1]];
+    report.compared_with = &["memcpy", "pwrite-tmpfs", NAMES[2]];
     Ok(())
 }
 

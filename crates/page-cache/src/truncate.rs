@@ -13,6 +13,7 @@ use page_frames::{FRAME_SIZE, Slot, UserSpace};
 use page_ref::Scheme;
 
 use crate::mapping::Mapping;
+use crate::writeback::Then;
 
 /// How often the last page may be dirty again when the file has grown beside us, before the growth waits for the next look.
 const LOOKS: u32 = 8;
@@ -30,7 +31,7 @@ impl<S: Scheme> Mapping<S> {
                 }
             };
             // What was appended beside us belongs into a page that we have not written.
-            self.write_back(at..at + 1)?;
+            self.write_back(at..at + 1, Then::Nothing)?;
         }
         Ok(self.len())
     }

@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use page_frames::{FRAME_SIZE, FolioRef, FrozenFolio, Lookup, UserSpace};
+use page_frames::{FRAME_SIZE, FolioRef, FrozenFolio, Lookup, UserSpace, joined};
 use page_ref::Scheme;
 
 use crate::backing::{Backing, Durable, Version};
@@ -26,8 +26,23 @@ use crate::cache::Inner;
 use crate::errors::Told;
 use crate::mapping::Mapping;
 
-/// Pages in one request: 1 MiB.
-const RUN: u64 = 256;
+/// What follows when it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    Nothing,
+    Sync,
+}
+
+impl Then {
+    /// The most pages in one request. Who wants memory, or is throttled, waits for 1 MiB; a sync waits for all there is, and 8 MiB at
+    /// once keep a disk busy, and let a distant store be asked less often.
+    fn most_pages(self) -> u64 {
+        match self {
+            Self::Nothing => 256,
+            Self::Sync => 2048,
+        }
+    }
+}
 
 /// A page, held while it is written.
 type Held<S> = (u64, FolioRef<UserSpace<S>>);
@@ -51,7 +66,7 @@ impl<S: Scheme> Mapping<S> {
     /// Returns when everything that was written before is durable, or an error was told.
     pub(crate) fn sync(&self, what: Durable, told: &Told) -> io::Result<()> {
         // Its error is told below, with those of others.
-        let _ = self.write_back(0..u64::MAX);
+        let _ = self.write_back(0..u64::MAX, Then::Sync);
         let backing: &dyn Backing = self.writer.get().map_or(&*self.backing, |writer| &**writer);
         if let Err(error) = backing.sync(what) {
             tracing::error!(%error, backing = ?backing.identity(), "a sync failed: what was written may be lost");
@@ -61,10 +76,10 @@ impl<S: Scheme> Mapping<S> {
     }
 
     /// Writes the dirty pages within a range. The first error; the others are tried all the same.
-    pub(crate) fn write_back(&self, pages: Range<u64>) -> io::Result<()> {
+    pub(crate) fn write_back(&self, pages: Range<u64>, then: Then) -> io::Result<()> {
         let mut result = Ok(());
         let mut at = pages.start;
-        while let Some((run, written)) = self.write_run(at..pages.end) {
+        while let Some((run, written)) = self.write_run(at..pages.end, then) {
             at = run.end;
             result = result.and(written);
         }
@@ -72,11 +87,11 @@ impl<S: Scheme> Mapping<S> {
     }
 
     /// Writes the first dirty neighbours within a range. Which, and how it went; `None`: there are none.
-    pub(crate) fn write_run(&self, pages: Range<u64>) -> Option<(Range<u64>, io::Result<()>)> {
+    pub(crate) fn write_run(&self, pages: Range<u64>, then: Then) -> Option<(Range<u64>, io::Result<()>)> {
         let mut stamp = self.changing.lock();
         // Without a writer nothing can have become dirty.
         let writer = self.writer.get()?;
-        let run = self.dirty.run(pages, RUN);
+        let run = self.dirty.run(pages, then.most_pages());
         if run.is_empty() {
             return None;
         }
@@ -86,17 +101,21 @@ impl<S: Scheme> Mapping<S> {
             let _length = self.length.lock();
             self.len()
         };
-        let slices: Vec<IoSlice<'_>> = held
-            .iter()
-            .map(|(page, folio)| {
-                let n = len.saturating_sub(page * FRAME_SIZE as u64).min(FRAME_SIZE as u64);
-                IoSlice::new(&folio.first_frame()[..n as usize])
-            })
-            .collect();
         let Some(&(first, _)) = held.first() else { return Some((run, Ok(()))) };
-        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
         let start = first * FRAME_SIZE as u64;
-        let written = change(&**writer, &mut stamp, || writer.write(start, &slices));
+        let bytes = (held.len() * FRAME_SIZE).min(usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX));
+        let mut left = bytes;
+        // What lies in one piece of memory is one slice.
+        let cut = joined(held.iter().map(|(_, folio)| folio)).map(|slice| {
+            let n = slice.len().min(left);
+            left -= n;
+            IoSlice::new(&slice[..n])
+        });
+        let slices: Vec<IoSlice<'_>> = cut.collect();
+        let written = change(&**writer, &mut stamp, || match then {
+            Then::Nothing => writer.write(start, &slices),
+            Then::Sync => writer.write_to_sync(start, &slices),
+        });
         let run = run.start..first + held.len() as u64;
         match &written {
             Ok(()) => {
@@ -173,7 +192,7 @@ impl<S: Scheme> Mapping<S> {
             return Ok(());
         }
         self.inner.counters.throttled.add(1);
-        if let Some((_, written)) = self.write_run(0..u64::MAX) {
+        if let Some((_, written)) = self.write_run(0..u64::MAX, Then::Nothing) {
             return written;
         }
         self.inner.write_back_some();
@@ -187,7 +206,7 @@ impl<S: Scheme> Mapping<S> {
             return;
         }
         if !self.dirty.is_empty() {
-            let _ = self.write_back(0..u64::MAX);
+            let _ = self.write_back(0..u64::MAX, Then::Nothing);
         }
         self.inner.keep_unwritten(self);
     }
@@ -234,7 +253,7 @@ impl<S: Scheme> Inner<S> {
         let mut result = Ok(());
         for mapping in self.registry.all() {
             if !mapping.dirty.is_empty() {
-                result = result.and(mapping.write_back(0..u64::MAX));
+                result = result.and(mapping.write_back(0..u64::MAX, Then::Nothing));
                 self.keep_unwritten(&mapping);
             }
         }
@@ -244,7 +263,9 @@ impl<S: Scheme> Inner<S> {
     /// Writes a run of some file, because memory is needed. Whether pages are clean that were not.
     pub(crate) fn write_back_some(&self) -> bool {
         let dirty = self.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
-        dirty.into_iter().any(|mapping| mapping.write_run(0..u64::MAX).is_some_and(|(_, written)| written.is_ok()))
+        dirty
+            .into_iter()
+            .any(|mapping| mapping.write_run(0..u64::MAX, Then::Nothing).is_some_and(|(_, written)| written.is_ok()))
     }
 
     /// Keeps a mapping that nobody has open as long as it is dirty, and no longer.

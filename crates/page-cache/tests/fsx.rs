@@ -32,6 +32,8 @@ fn from_environment(name: &str) -> Option<u64> {
 /// The plain bytes behind the cache, to be looked at and scribbled on without it.
 enum Plain {
     File(PathBuf),
+    /// Past the kernel's cache, which the looks at the contents go through.
+    Direct(PathBuf),
     Memory(Arc<Memory>),
 }
 
@@ -39,13 +41,14 @@ impl Plain {
     fn backing(&self) -> Arc<dyn Backing> {
         match self {
             Self::File(path) => Arc::new(LocalFile::create(path).unwrap()),
+            Self::Direct(path) => Arc::new(LocalFile::create(path).unwrap().direct()),
             Self::Memory(memory) => memory.clone(),
         }
     }
 
     fn contents(&self) -> Vec<u8> {
         match self {
-            Self::File(path) => fs::read(path).unwrap(),
+            Self::File(path) | Self::Direct(path) => fs::read(path).unwrap(),
             Self::Memory(memory) => memory.contents(),
         }
     }
@@ -53,7 +56,7 @@ impl Plain {
     /// Another program changes the file, which holds all that was written. Only where a change is sure to be noticed.
     fn scribble(&self, offset: usize, bytes: &[u8], model: &mut Vec<u8>) -> bool {
         match self {
-            Self::File(_) => false,
+            Self::File(_) | Self::Direct(_) => false,
             Self::Memory(memory) => {
                 memory.scribble(offset as u64, bytes);
                 write(model, offset, bytes);
@@ -317,6 +320,12 @@ fn fsx(name: &str, plain: Plain, operations: u64) {
 fn a_cached_file_is_the_plain_file() {
     let dir = tempfile::tempdir().unwrap();
     fsx("file", Plain::File(dir.path().join("file")), 15_000);
+}
+
+#[test]
+fn a_file_past_the_kernels_cache_is_the_plain_file() {
+    let dir = tempfile::tempdir().unwrap();
+    fsx("direct", Plain::Direct(dir.path().join("file")), 15_000);
 }
 
 #[test]

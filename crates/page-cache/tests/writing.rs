@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::{assert_nothing_leaked, file_of};
-use page_cache::{Cache, Call, Fault, Memory};
+use page_cache::{Cache, Call, Fault, LocalFile, Memory};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -117,6 +117,49 @@ fn offsets_that_no_file_can_have_are_refused_before_anything_is_written() {
     file.set_len(max).unwrap();
     assert_eq!(file.append(b"y").unwrap_err().kind(), ErrorKind::InvalidInput);
     file.set_len(0).unwrap();
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// Whole pages go to the disk from where they lie, the last part of one through the kernel: whoever reads sees both.
+#[test]
+fn what_is_written_past_the_kernels_cache_is_in_the_file() {
+    let (_dir, path, mut bytes) = file_of(3 * 4096 + 50);
+    let cache = cache();
+    let file = cache.open_backing(Arc::new(LocalFile::open_rw(&path).unwrap().direct())).unwrap();
+    let beside = fs::File::open(&path).unwrap();
+    for step in 1..40 {
+        // The kernel has cached what is overwritten.
+        let mut seen = vec![0; bytes.len()];
+        beside.read_exact_at(&mut seen, 0).unwrap();
+        assert!(seen == bytes, "before step {step}");
+        let (offset, more) = (step * 1777 % bytes.len(), [step as u8; 5000]);
+        file.write_at(offset as u64, &more).unwrap();
+        bytes.resize(bytes.len().max(offset + more.len()), 0);
+        bytes[offset..offset + more.len()].copy_from_slice(&more);
+        if step % 2 == 0 { file.sync_data() } else { file.flush() }.unwrap();
+        file.invalidate();
+        seen = vec![0; bytes.len()];
+        assert_eq!(file.read_at(0, &mut seen).unwrap(), bytes.len());
+        assert!(seen == bytes, "step {step}");
+    }
+    assert!(!file.revalidate().unwrap());
+    drop(file);
+    assert!(fs::read(&path).unwrap() == bytes);
+    assert_nothing_leaked(&cache);
+}
+
+/// As where they are read: one buffer for a disk, one slice for `File::bytes`.
+#[test]
+fn what_one_call_adds_lies_in_one_piece() {
+    let (memory, cache) = memory(b"");
+    let file = cache.open_backing(memory).unwrap();
+    file.append(&vec![1; 32 * 4096]).unwrap();
+    file.write_at(40 * 4096 + 9, &vec![2; 15 * 4096]).unwrap();
+    for (first, pages) in [(0, 32), (40, 16)] {
+        let range = file.range(first * 4096, pages * 4096).unwrap();
+        assert_eq!(range.chunks().count(), 1, "{range:?}");
+    }
     drop(file);
     assert_nothing_leaked(&cache);
 }

@@ -4,8 +4,12 @@
 //! [`Ring::read_all`] borrows all buffers, and does not return, or unwind, before each request has its answer. So there
 //! are no requests to cancel, and nothing to own until a completion.
 //!
+//! Beside it stands [`begin_writeback`], a call that lends nothing.
+//!
 //! It lacks on purpose: writes, files registered in advance, and requests that outlive their call.
 
+mod begin;
 mod ring;
 
+pub use begin::begin_writeback;
 pub use ring::{Request, Ring};

@@ -1,25 +1,27 @@
-//! Reading a file past the kernel's cache: once in memory is enough. Many requests go to the disk by one system call.
+//! A file past the kernel's cache: once in memory is enough, and one copy less on the way to the disk. Many reads go there by one
+//! system call.
 //!
 //! | what | where it is refused |
 //! | --- | --- |
-//! | `O_DIRECT` | some file systems; then, and for what is not whole pages, the kernel's cache is read |
+//! | `O_DIRECT` | some file systems; then, and for what is not whole pages, the kernel's cache is asked |
 //! | `io_uring` | most containers, old kernels; then requests are made one after the other |
 //!
-//! Either is found out once and said by `tracing`. The kernel writes what is dirty in its own cache before it reads past
-//! it, so writers that go through that cache, ours among them, are seen.
+//! Either is found out once and said by `tracing`. The kernel writes what is dirty in its own cache before it reads or writes past
+//! it, and drops there what was written past it: so who goes through that cache, we with the last part of a page among them, sees
+//! and is seen.
 
 use std::cell::RefCell;
 use std::fs;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use page_io::{Request, Ring};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::{pread, preadv};
+use rustix::io::{Errno, pread, preadv, pwrite, pwritev};
 
-use super::Fill;
+use super::{Fill, whole};
 
 /// What `O_DIRECT` wants offsets, lengths and addresses to be a multiple of, on any disk.
 const ALIGNMENT: usize = 4096;
@@ -32,13 +34,22 @@ const DEPTH: u32 = 64;
 pub(super) struct Direct {
     /// Somebody asked for it.
     pub(super) wanted: bool,
-    /// `None`: it can not be opened so. Opened at the first read.
+    /// `None`: it can not be opened so. Opened when it is first asked for.
     file: OnceLock<Option<fs::File>>,
-    /// It was opened, but can not be read so.
+    /// It was opened, but can not be used so.
     refused: AtomicBool,
 }
 
 impl Direct {
+    /// The descriptor, if it can be used at this offset.
+    fn at(&self, file: &fs::File, offset: u64) -> Option<&fs::File> {
+        // Relaxed: a hint.
+        if !self.wanted || !offset.is_multiple_of(ALIGNMENT as u64) || self.refused.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.file.get_or_init(|| open(file)).as_ref()
+    }
+
     /// The descriptor, if it can be used for all of these.
     fn usable<'b>(
         &self,
@@ -46,18 +57,8 @@ impl Direct {
         offset: u64,
         buffers: impl IntoIterator<Item = &'b IoSliceMut<'b>>,
     ) -> Option<&fs::File> {
-        let is_aligned = |buffer: &IoSliceMut<'_>| {
-            buffer.as_ptr().addr().is_multiple_of(ALIGNMENT) && buffer.len().is_multiple_of(ALIGNMENT)
-        };
-        // Relaxed: a hint.
-        if !self.wanted
-            || !offset.is_multiple_of(ALIGNMENT as u64)
-            || !buffers.into_iter().all(is_aligned)
-            || self.refused.load(Ordering::Relaxed)
-        {
-            return None;
-        }
-        self.file.get_or_init(|| open(file)).as_ref()
+        let whole = buffers.into_iter().all(|buffer| whole_pages(buffer) == Some(buffer.len()));
+        if whole { self.at(file, offset) } else { None }
     }
 
     /// Reads what can be read past the kernel's cache. How many bytes: perhaps 0, which says nothing about the end.
@@ -68,13 +69,39 @@ impl Direct {
             many => preadv(direct, many, offset),
         };
         match read {
-            Ok(read) => Ok(read),
-            Err(rustix::io::Errno::INTR) => Ok(0),
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+            Err(Errno::INTR) => Ok(0),
+            other => self.unless_refused(other),
+        }
+    }
+
+    /// Writes the first whole pages past the kernel's cache. How many bytes: perhaps 0, and the kernel's cache takes them.
+    pub(super) fn write(&self, file: &fs::File, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let Some(direct) = self.at(file, offset) else { return Ok(0) };
+        let mut bytes = 0;
+        for buffer in buffers {
+            let Some(whole) = whole_pages(buffer) else { break };
+            bytes += whole;
+            if whole < buffer.len() {
+                break;
+            }
+        }
+        if bytes == 0 {
+            return Ok(0);
+        }
+        self.unless_refused(match &*whole::first(buffers, bytes) {
+            [one] => pwrite(direct, one, offset),
+            many => pwritev(direct, many, offset),
+        })
+    }
+
+    /// 0 where the file system refuses, from now on.
+    fn unless_refused(&self, done: Result<usize, Errno>) -> io::Result<usize> {
+        match done {
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
                 self.refuse();
                 Ok(0)
             }
-            Err(error) => Err(error.into()),
+            other => Ok(other?),
         }
     }
 
@@ -83,7 +110,7 @@ impl Direct {
         // Relaxed, both: a hint.
         self.refused.store(true, Ordering::Relaxed);
         if !SAID.swap(true, Ordering::Relaxed) {
-            tracing::warn!("a file system refuses reads past the kernel's cache: its files are cached twice");
+            tracing::warn!("a file system has no way past the kernel's cache: its files are cached twice");
         }
     }
 
@@ -102,15 +129,16 @@ impl Direct {
     }
 }
 
-/// Opens the same file again: the flag belongs to the descriptor, and writes do without it.
+/// How many bytes of a buffer are whole pages; `None`: it does not begin as one.
+fn whole_pages(buffer: &[u8]) -> Option<usize> {
+    buffer.as_ptr().addr().is_multiple_of(ALIGNMENT).then_some(buffer.len() / ALIGNMENT * ALIGNMENT)
+}
+
+/// Opens the same file again, for the same: the flag belongs to the descriptor, and parts of pages do without it.
 fn open(file: &fs::File) -> Option<fs::File> {
-    let flags = rustix::fs::fcntl_getfl(file).ok()?;
-    if flags & OFlags::RWMODE == OFlags::WRONLY {
-        return None;
-    }
+    let mode = rustix::fs::fcntl_getfl(file).ok()? & OFlags::RWMODE;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map(fs::File::from).ok()
+    rustix::fs::open(path, mode | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()).map(fs::File::from).ok()
 }
 
 /// The system refused a thread a ring: found out by the first that tried.

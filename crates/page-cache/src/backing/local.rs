@@ -12,6 +12,10 @@ use super::direct::{self, Direct};
 use super::open::{check, open_regular};
 use super::{Backing, Durable, Fill, Identity, Version, whole};
 
+/// What is to be synced goes to the kernel's cache by so many bytes: while one piece is copied there, the one before goes on to
+/// the disk. Smaller ones gain nothing.
+const PIECE: usize = 1 << 20;
+
 /// A regular file, by its descriptor. Its identity is device and inode; its stamp mtime and ctime.
 #[derive(Debug)]
 pub struct LocalFile {
@@ -51,9 +55,9 @@ impl LocalFile {
         Self::new(open_regular(path.as_ref(), OFlags::RDWR | OFlags::CREATE)?)
     }
 
-    /// Reads whole pages past the kernel's cache (`O_DIRECT`) where the file system lets one: what this cache has in memory
-    /// is not there twice, and a disk is read as fast as it is. It is not the default, as who reads what was just written
-    /// waits for the disk then: the kernel writes it there first.
+    /// Reads and writes whole pages past the kernel's cache (`O_DIRECT`) where the file system lets one: what this cache has in
+    /// memory is not there twice, a disk is read as fast as it is, and what is synced is copied once less. It is not the default, as
+    /// who reads what is not in this cache any more waits for the disk then.
     #[must_use]
     pub fn direct(mut self) -> Self {
         self.direct.wanted = true;
@@ -76,6 +80,19 @@ impl LocalFile {
         }
         let identity = Identity { space: "file", volume: metadata.dev(), object: metadata.ino() };
         Ok(Self { file, direct: Direct::default(), identity, is_writable: (flags & OFlags::RWMODE) != OFlags::RDONLY })
+    }
+
+    /// Writes a part, perhaps all.
+    fn write_part(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        // What can not be written so goes through the kernel's cache.
+        let direct = self.direct.write(&self.file, offset, buffers)?;
+        if direct > 0 {
+            return Ok(direct);
+        }
+        Ok(match buffers {
+            [one] => pwrite(&self.file, one, offset)?,
+            many => pwritev(&self.file, many, offset)?,
+        })
     }
 }
 
@@ -124,11 +141,20 @@ impl Backing for LocalFile {
     }
 
     fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        whole::write(offset, buffers, |offset, buffers| self.write_part(offset, buffers))
+    }
+
+    fn write_to_sync(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        if self.direct.wanted {
+            return self.write(offset, buffers);
+        }
         whole::write(offset, buffers, |offset, buffers| {
-            Ok(match buffers {
-                [one] => pwrite(&self.file, one, offset)?,
-                many => pwritev(&self.file, many, offset)?,
-            })
+            let written = self.write_part(offset, &whole::first(buffers, PIECE))?;
+            if written == PIECE {
+                // What fails of it, the sync says.
+                let _ = page_io::begin_writeback(&self.file, offset, written as u64);
+            }
+            Ok(written)
         })
     }
 

@@ -110,6 +110,12 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
         Err(read_only(self))
     }
 
+    /// As [`write`](Self::write), just before a [`sync`](Self::sync): who can, lets what was written go on to where it will be
+    /// durable.
+    fn write_to_sync(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        self.write(offset, buffers)
+    }
+
     /// Cuts the bytes, or appends zeroes. After an error nothing has changed.
     fn set_len(&self, len: u64) -> io::Result<()> {
         let _ = len;

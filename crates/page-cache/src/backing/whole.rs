@@ -54,6 +54,17 @@ pub(super) fn write(
     Ok(())
 }
 
+/// The first `most` bytes of the buffers.
+pub(super) fn first<'b>(buffers: &'b [IoSlice<'_>], most: usize) -> Vec<IoSlice<'b>> {
+    let mut left = most;
+    let parts = buffers.iter().map_while(|buffer| {
+        let n = buffer.len().min(left);
+        left -= n;
+        (n > 0 || buffer.is_empty()).then(|| IoSlice::new(&buffer[..n]))
+    });
+    parts.collect()
+}
+
 /// Repeats a call that is interrupted.
 pub(super) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
@@ -100,6 +111,11 @@ mod tests {
             })
             .unwrap();
             assert_eq!(written[3..], bytes[3..]);
+        }
+        let buffers = [&bytes[..3], &[], &bytes[3..10], &bytes[10..]].map(IoSlice::new);
+        for most in 0..60 {
+            let first = first(&buffers, most);
+            assert_eq!(first.iter().flat_map(|part| part.iter().copied()).collect::<Vec<_>>(), bytes[..most.min(50)]);
         }
         let nothing = write(9, &[IoSlice::new(&[1])], |_, _| Ok(0)).unwrap_err();
         assert_eq!(nothing.kind(), io::ErrorKind::WriteZero);
