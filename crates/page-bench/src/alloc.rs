@@ -19,6 +19,9 @@ const BLOCK: &str = "order-9";
 /// A batch of frames, allocated one by one and then freed one by one.
 const BATCH: &str = "order-0 x 64";
 
+/// The same with blocks of 2 MiB: more than any list of a CPU holds.
+const BLOCK_BATCH: &str = "order-9 x 16";
+
 /// Blocks of 2 MiB that each subject owns.
 const BLOCKS: usize = 64;
 
@@ -26,18 +29,23 @@ const BLOCKS: usize = 64;
 const PAIRS: usize = 40_000;
 
 fn order(case: Case) -> usize {
-    if case.name == BLOCK { 9 } else { 0 }
+    if [BLOCK, BLOCK_BATCH].contains(&case.name) { 9 } else { 0 }
 }
 
 /// Runs a case on one thread with an allocator's two halves.
 fn pairs<T>(case: Case, mut alloc: impl FnMut() -> T, mut free: impl FnMut(T)) -> u64 {
-    if case.name == BATCH {
-        let mut batch = Vec::with_capacity(64);
-        for _ in 0..PAIRS / 64 {
-            batch.extend((0..64).map(|_| black_box(alloc())));
+    let of_one_batch = match case.name {
+        BATCH => 64,
+        BLOCK_BATCH => 16,
+        _ => 1,
+    };
+    if of_one_batch > 1 {
+        let mut batch = Vec::with_capacity(of_one_batch);
+        for _ in 0..PAIRS / of_one_batch {
+            batch.extend((0..of_one_batch).map(|_| black_box(alloc())));
             batch.drain(..).for_each(&mut free);
         }
-        return (PAIRS / 64 * 64) as u64;
+        return (PAIRS / of_one_batch * of_one_batch) as u64;
     }
     for _ in 0..PAIRS {
         free(black_box(alloc()));
@@ -96,7 +104,7 @@ pub fn matrix() -> io::Result<Matrix<'static>> {
         Box::new(BuddySystem(Mutex::new(buddy))),
         Box::new(Stack(Mutex::new((0..BLOCKS * 512).collect()))),
     ];
-    let cases = [SINGLE, BATCH, BLOCK];
+    let cases = [SINGLE, BATCH, BLOCK, BLOCK_BATCH];
     Ok(Matrix {
         title: "Allocating and freeing a block",
         unit: Unit::Ns,
