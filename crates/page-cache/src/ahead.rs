@@ -126,7 +126,7 @@ impl<S: Scheme> Inner<S> {
                     if block.order() < most
                         && left >= WORTH_A_PIECE
                         && batches > 0
-                        && self.zone().level() < Level::Enough =>
+                        && !self.zone().is_at_least(Level::Enough) =>
                 {
                     block.free();
                     batches = if self.reclaim(BATCH) > 0 { batches - 1 } else { 0 };

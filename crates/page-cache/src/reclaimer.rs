@@ -40,20 +40,21 @@ impl<S: Scheme> Inner<S> {
     /// Has frames freed in the background if few are left.
     #[inline]
     pub(crate) fn look_at_level(&self) {
-        if self.zone().level() <= Level::BelowLow {
+        if !self.zone().is_at_least(Level::BelowHigh) {
             self.reclaimer.ring_now();
         }
     }
 
     fn free_what_is_needed(&self) -> Duration {
         self.fit();
-        // What lies in the lists of processors is free as well: in a small cache that may be most of it.
-        self.zone().drain();
-        while self.zone().level() < Level::Enough {
+        let mut pause = Duration::ZERO;
+        while pause.is_zero() && !self.zone().is_at_least(Level::Enough) {
             if self.reclaim(BATCH) == 0 && !self.write_back_some() {
-                return REST;
+                pause = REST;
             }
         }
-        Duration::ZERO
+        // What was freed here lies in this thread's lists, which nobody else asks first.
+        self.zone().drain();
+        pause
     }
 }

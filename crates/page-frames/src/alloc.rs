@@ -99,7 +99,11 @@ impl<P: Platform> Zone<P> {
     /// With [`CHECKS`], when a free frame is not frozen: somebody broke R1 or R2.
     #[inline]
     pub fn alloc_frozen_as(&'static self, order: Order, mobility: Mobility) -> Result<FrozenFolio<P>, AllocError> {
-        let index = if order <= pcp::MOST { self.alloc_per_cpu(order, mobility) } else { None };
+        let index = match order {
+            _ if order <= pcp::MOST => self.alloc_per_cpu(order, mobility),
+            BLOCK_ORDER => self.alloc_whole_per_cpu(mobility),
+            _ => None,
+        };
         let index = match index {
             Some(index) => index,
             None => self.alloc_from_buddy(order, mobility)?,
@@ -120,8 +124,15 @@ impl<P: Platform> Zone<P> {
     pub fn alloc_frozen_up_to(&'static self, most: Order, mobility: Mobility) -> Result<FrozenFolio<P>, AllocError> {
         if most > Order::ZERO {
             let mut buddy = self.lock();
-            // What lies in the lists of CPUs stays there: they are small pieces.
-            let order = buddy.largest_up_to(most.min(MAX_ORDER)).unwrap_or(Order::ZERO);
+            let largest = |buddy: &Buddy| buddy.largest_up_to(most.min(MAX_ORDER)).unwrap_or(Order::ZERO);
+            let mut order = largest(&buddy);
+            // What lies in the lists of CPUs stays there, small pieces that they are; but for whole blocks.
+            if order < most.min(BLOCK_ORDER) && self.per_cpu.iter().any(|cpu| cpu.held() >= BLOCK_ORDER.frames()) {
+                drop(buddy);
+                self.drain();
+                buddy = self.lock();
+                order = largest(&buddy);
+            }
             if order > Order::ZERO {
                 let index = buddy.alloc(self.map(), order, mobility, Reach::Any)?;
                 drop(buddy);
@@ -201,9 +212,18 @@ impl<P: Platform> Zone<P> {
         Some(index)
     }
 
+    /// The same for a whole block. Apart, so that for the others it costs nothing to ask where its list stands.
+    #[inline(never)]
+    fn alloc_whole_per_cpu(&self, mobility: Mobility) -> Option<u32> {
+        self.alloc_per_cpu(BLOCK_ORDER, mobility)
+    }
+
     #[cold]
     fn refill(&self, lists: &mut Pcp, order: Order, mobility: Mobility) {
         self.adapt(lists);
+        if lists.batch(order) == 0 {
+            return;
+        }
         let mut buddy = self.lock();
         for _ in 0..lists.batch(order) {
             let Ok(index) = buddy.alloc(self.map(), order, mobility, Reach::Any) else { break };
@@ -274,17 +294,34 @@ impl<P: Platform> Zone<P> {
                 token.leave_frozen();
             }
         }
-        if order <= pcp::MOST {
-            let cpu = self.this_cpu();
-            if let Some(mut lists) = cpu.lists.try_lock()
-                && self.free_per_cpu(&mut lists, index, order)
-            {
-                cpu.publish(&lists);
-                return;
-            }
+        let is_listed = match order {
+            _ if order <= pcp::MOST => self.free_listed(index, order),
+            BLOCK_ORDER => self.free_whole_listed(index),
+            _ => false,
+        };
+        if is_listed {
+            return;
         }
         let mut buddy = self.lock();
         self.free_locked(&mut buddy, index, order);
+    }
+
+    /// Gives a block back to this CPU's lists; `false`: it goes to the buddy.
+    #[inline]
+    fn free_listed(&self, index: u32, order: Order) -> bool {
+        let cpu = self.this_cpu();
+        let Some(mut lists) = cpu.lists.try_lock() else { return false };
+        let is_listed = self.free_per_cpu(&mut lists, index, order);
+        if is_listed {
+            cpu.publish(&lists);
+        }
+        is_listed
+    }
+
+    /// The same for a whole block, apart as in `alloc_whole_per_cpu`.
+    #[inline(never)]
+    fn free_whole_listed(&self, index: u32) -> bool {
+        self.free_listed(index, BLOCK_ORDER)
     }
 
     /// Gives blocks that rest frozen back, under one lock as far as this CPU's lists go.
@@ -313,12 +350,16 @@ impl<P: Platform> Zone<P> {
         // saw its block online is found by that drain.
         let block = self.blocks.of(index);
         let Some(mobility) = block.mobility_if_online() else { return false };
-        if lists.are_short() && block.is_sparse() {
+        let is_short = lists.are_short();
+        if is_short && block.is_sparse() {
             self.adapt(lists);
             return false;
         }
         if lists.is_full(mobility, order) {
             self.spill(lists, order, mobility);
+        }
+        if is_short && order == BLOCK_ORDER {
+            return false;
         }
         lists.push(&self.memmap, mobility, order, index);
         lists.counters.freed += 1;
@@ -334,6 +375,9 @@ impl<P: Platform> Zone<P> {
     #[cold]
     fn spill(&self, lists: &mut Pcp, order: Order, mobility: Mobility) {
         self.adapt(lists);
+        if lists.is_empty(mobility, order) {
+            return;
+        }
         let mut buddy = self.lock();
         while lists.blocks(mobility, order) > lists.batch(order) {
             let Some(index) = lists.pop(&self.memmap, mobility, order) else { break };

@@ -57,9 +57,9 @@ impl<P: Platform> Zone<P> {
 
     /// Free frames in blocks that are partly in use, without this one.
     fn holes_beside(&self, block: usize) -> u32 {
-        let stats = self.stats();
-        let free = self.free_frames().saturating_sub(stats.whole_blocks * BLOCK_ORDER.frames());
-        free.saturating_sub(self.blocks.all()[block].free())
+        let buddy = self.lock();
+        let in_holes = buddy.frames() - self.whole_in_buddy(&buddy) * BLOCK_ORDER.frames();
+        in_holes.saturating_sub(self.blocks.all()[block].free())
     }
 }
 

@@ -7,14 +7,17 @@
 //! What speeds up a zone with room harms one that is nearly full: a list gives what was freed last to whoever comes next, so
 //! no 2 MiB block that is nearly empty ever gets quite empty. So while less than an eighth is free, a CPU holds less
 //! back, and what is freed in such a block passes its lists by.
+//!
+//! Whole blocks have lists of their own, of one block each: who frees one often allocates the next. (Linux `NR_PCP_THP`.) A second
+//! one goes through the buddy as before. While memory is short a CPU keeps none.
 
 use page_ref::Scheme;
 
-use crate::ids::Order;
+use crate::ids::{BLOCK_ORDER, Order};
 use crate::memmap::{Kind, Memmap};
 use crate::mobility::{MOBILITIES, Mobility};
 
-/// The largest order with per-CPU lists. (Linux `PAGE_ALLOC_COSTLY_ORDER`.)
+/// The largest order of several blocks in a list. (Linux `PAGE_ALLOC_COSTLY_ORDER`.)
 pub(crate) const MOST: Order = Order::new(3).expect("an order");
 
 /// How many frames a list holds at the most; half of it moves to or from the buddy at once.
@@ -46,6 +49,8 @@ struct List {
 #[derive(Default)]
 pub(crate) struct Pcp {
     lists: [[List; ORDERS]; MOBILITIES],
+    /// Of [`BLOCK_ORDER`].
+    whole: [List; MOBILITIES],
     frames: u32,
     /// What a list may hold, as of the last time that anything went past the lists; 0 before the first.
     capacity: u32,
@@ -56,6 +61,11 @@ impl Pcp {
     /// In all lists.
     pub(crate) fn frames(&self) -> u32 {
         self.frames
+    }
+
+    /// Blocks of 2 MiB in all lists.
+    pub(crate) fn whole_blocks(&self) -> u32 {
+        self.whole.iter().map(|list| list.blocks).sum()
     }
 
     /// Is told how much of the zone is free.
@@ -69,26 +79,35 @@ impl Pcp {
         self.capacity != CAPACITY
     }
 
-    /// Blocks that move to or from the buddy at once.
+    /// Blocks that move to or from the buddy at once; 0: none stays behind.
     pub(crate) fn batch(&self, order: Order) -> u32 {
         (self.capacity / 2) >> order.as_u8()
     }
 
     pub(crate) fn is_empty(&self, mobility: Mobility, order: Order) -> bool {
-        self.lists[mobility as usize][usize::from(order.as_u8())].first == 0
+        self.blocks(mobility, order) == 0
     }
 
+    /// Whether some go to the buddy before one more comes; of whole blocks all that are there.
     pub(crate) fn is_full(&self, mobility: Mobility, order: Order) -> bool {
         self.blocks(mobility, order) >= self.capacity >> order.as_u8()
     }
 
     pub(crate) fn blocks(&self, mobility: Mobility, order: Order) -> u32 {
-        self.lists[mobility as usize][usize::from(order.as_u8())].blocks
+        let lists = &self.lists[mobility as usize];
+        lists.get(usize::from(order.as_u8())).unwrap_or(&self.whole[mobility as usize]).blocks
+    }
+
+    /// Where the order is known to the compiler, or only that it is a small one, there is no branch.
+    #[inline(always)]
+    fn list(&mut self, mobility: Mobility, order: Order) -> &mut List {
+        let lists = &mut self.lists[mobility as usize];
+        lists.get_mut(usize::from(order.as_u8())).unwrap_or(&mut self.whole[mobility as usize])
     }
 
     #[inline]
     pub(crate) fn pop<S: Scheme>(&mut self, memmap: &Memmap<S>, mobility: Mobility, order: Order) -> Option<u32> {
-        let list = &mut self.lists[mobility as usize][usize::from(order.as_u8())];
+        let list = self.list(mobility, order);
         let index = list.first.checked_sub(1)?;
         list.first = memmap.get(index).private() as u32;
         list.blocks -= 1;
@@ -98,7 +117,7 @@ impl Pcp {
 
     #[inline]
     pub(crate) fn push<S: Scheme>(&mut self, memmap: &Memmap<S>, mobility: Mobility, order: Order, index: u32) {
-        let list = &mut self.lists[mobility as usize][usize::from(order.as_u8())];
+        let list = self.list(mobility, order);
         let head = memmap.get(index);
         head.set_private(u64::from(list.first));
         head.set_shape(Kind::FREE_PER_CPU, order);
@@ -110,7 +129,7 @@ impl Pcp {
     /// Takes any block out, to empty the lists.
     pub(crate) fn pop_any<S: Scheme>(&mut self, memmap: &Memmap<S>) -> Option<(u32, Order)> {
         for mobility in Mobility::ALL {
-            for order in (0..=MOST.as_u8()).filter_map(Order::new) {
+            for order in (0..=MOST.as_u8()).filter_map(Order::new).chain([BLOCK_ORDER]) {
                 if let Some(index) = self.pop(memmap, mobility, order) {
                     return Some((index, order));
                 }

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::buddy::Buddy;
 #[cfg(feature = "arena")]
 use crate::buddy::BuddyCounters;
 use crate::ids::{BLOCK_ORDER, MAX_ORDER, Order};
@@ -18,7 +19,7 @@ pub struct ZoneStats {
     pub online_frames: u32,
     /// Frames that are free: in the buddy, in per-CPU lists, isolated, or waiting for the buddy.
     pub free_frames: u32,
-    /// The largest order that the buddy could hand out.
+    /// The largest order that could be handed out.
     pub largest_free_order: Option<Order>,
     /// 2 MiB blocks that are free as a whole, alone or as part of a larger free block.
     pub whole_blocks: u32,
@@ -47,20 +48,22 @@ impl<P: Platform> Zone<P> {
         // All at once: what moves from a list to the buddy would count twice, or not at all.
         let lists = self.per_cpu.each_ref().map(|cpu| cpu.lock());
         let per_cpu: u32 = lists.iter().map(|lists| lists.frames()).sum();
-        let huge = self.huge_order();
+        let listed: u32 = lists.iter().map(|lists| lists.whole_blocks()).sum();
         let buddy = self.lock();
         let waiting = self.waiting.frames();
         let (online_blocks, captured) = self.blocks.count();
-        let in_huge = huge.map_or(0, |huge| buddy.count(huge) * (huge.frames() / BLOCK_ORDER.frames()));
         ZoneStats {
             online_frames: online_blocks * BLOCK_ORDER.frames() + waiting,
             free_frames: buddy.frames() + captured + per_cpu + waiting,
-            largest_free_order: buddy.largest(huge).max((waiting > 0).then_some(BLOCK_ORDER)),
-            whole_blocks: buddy.count(BLOCK_ORDER)
-                + 2 * buddy.count(MAX_ORDER)
-                + in_huge
-                + waiting / BLOCK_ORDER.frames(),
+            largest_free_order: buddy.largest(self.huge_order()).max((listed + waiting > 0).then_some(BLOCK_ORDER)),
+            whole_blocks: self.whole_in_buddy(&buddy) + listed + waiting / BLOCK_ORDER.frames(),
         }
+    }
+
+    /// Blocks of 2 MiB that are free as a whole in the buddy.
+    pub(crate) fn whole_in_buddy(&self, buddy: &Buddy) -> u32 {
+        let in_huge = self.huge_order().map_or(0, |huge| buddy.count(huge) * (huge.frames() / BLOCK_ORDER.frames()));
+        buddy.count(BLOCK_ORDER) + 2 * buddy.count(MAX_ORDER) + in_huge
     }
 
     /// What the zone did. Takes each lock in turn.

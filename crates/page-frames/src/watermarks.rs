@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!        min          low           high
-//!  ───────┼────────────┼─────────────┼──────────▶ free frames in the buddy
+//!  ───────┼────────────┼─────────────┼──────────▶ free frames
 //!  BelowMin  BelowLow     BelowHigh     Enough
 //!  reclaim   wake the     let it run    let it
 //!  yourself  background   on            sleep
@@ -10,8 +10,9 @@
 //!
 //! (Linux `mm/page_alloc.c`, `zone_watermark_ok`.) They only say how it stands: the allocator hands out the last frame to
 //! whoever asks, as it knows nothing of who deserves it. Asking takes no lock and writes nothing: the buddy's count
-//! is published by whoever lets go of its lock. Frames in per-CPU lists do not count, as in Linux: they are
-//! on their way.
+//! is published by whoever lets go of its lock. Frames in per-CPU lists count too, as whoever finds none elsewhere gets them; but
+//! their counts lie in lines that other CPUs write, so they are looked at only where what is in the buddy does not decide.
+//! (Linux leaves them out, and keeps its lists short where a zone is small.)
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -108,16 +109,26 @@ impl<P: Platform> Zone<P> {
         self.gauge.high.store(marks.high, Ordering::Relaxed);
     }
 
-    /// Where the free frames stand. No lock, some loads: cheap enough to ask at every miss. Racy.
-    #[inline]
+    /// Where the free frames stand, those in per-CPU lists among them. No lock, some loads. Racy.
+    ///
+    /// Who only wants to know whether it is one mark or above asks [`Zone::is_at_least`], which is cheap enough for every miss.
     pub fn level(&self) -> Level {
-        let (free, marks) = (self.free_frames(), self.watermarks());
-        match () {
-            () if free < marks.min => Level::BelowMin,
-            () if free < marks.low => Level::BelowLow,
-            () if free < marks.high => Level::BelowHigh,
-            () => Level::Enough,
-        }
+        let levels = [Level::Enough, Level::BelowHigh, Level::BelowLow];
+        levels.into_iter().find(|&level| self.is_at_least(level)).unwrap_or(Level::BelowMin)
+    }
+
+    /// Whether [`Zone::level`] is this one, or better. No lock; some loads, mostly of what is seldom written. Racy.
+    #[inline]
+    pub fn is_at_least(&self, level: Level) -> bool {
+        let marks = self.watermarks();
+        let enough = match level {
+            Level::BelowMin => 0,
+            Level::BelowLow => marks.min,
+            Level::BelowHigh => marks.low,
+            Level::Enough => marks.high,
+        };
+        let free = self.free_frames();
+        free >= enough || free + self.listed_frames() >= enough
     }
 
     /// Frames that are online, or isolated. No lock, one load. Racy.
@@ -130,6 +141,12 @@ impl<P: Platform> Zone<P> {
     #[inline]
     pub fn free_frames(&self) -> u32 {
         self.gauge.free.load(Ordering::Relaxed) + self.waiting.frames()
+    }
+
+    /// Frames in per-CPU lists. Racy.
+    #[cold]
+    fn listed_frames(&self) -> u32 {
+        self.per_cpu.iter().map(|cpu| cpu.held()).sum()
     }
 }
 

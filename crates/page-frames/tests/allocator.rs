@@ -180,7 +180,15 @@ fn an_exhausted_zone_says_so_and_recovers() {
     zone.alloc_frozen(BLOCK_ORDER).expect("merged again").free();
 }
 
-/// The levels follow the buddy's count, and the count the lists: what one CPU holds back is not free to others.
+/// With how many free frames each level begins and ends, where the marks are 100, 200 and 300.
+const LEVELS: [(Level, [u32; 2]); 4] = [
+    (Level::Enough, [301, 300]),
+    (Level::BelowHigh, [299, 200]),
+    (Level::BelowLow, [199, 100]),
+    (Level::BelowMin, [99, 0]),
+];
+
+/// The levels follow what is free, wherever it lies; the count is the buddy's.
 #[test]
 fn the_level_falls_and_rises_with_what_is_free() {
     let arena = arena::<DefaultScheme>(1);
@@ -189,22 +197,25 @@ fn the_level_falls_and_rises_with_what_is_free() {
     assert_eq!((zone.watermarks(), zone.free_frames(), zone.level()), (marks, 512, Level::Enough));
     zone.set_watermarks(Watermarks { min: 100, low: 200, high: 300 });
     let mut held = Vec::new();
-    for (frames, level) in
-        [(301, Level::Enough), (300, Level::Enough), (299, Level::BelowHigh), (200, Level::BelowHigh)]
-            .into_iter()
-            .chain([(199, Level::BelowLow), (100, Level::BelowLow), (99, Level::BelowMin), (0, Level::BelowMin)])
-    {
+    for (frames, level) in LEVELS.into_iter().flat_map(|(level, some)| some.map(|frames| (frames, level))) {
         while zone.stats().free_frames > frames {
             held.push(zone.alloc(Order::ZERO, OURS, 0).unwrap());
         }
+        assert_eq!(zone.level(), level, "{frames} frames, some of them in a list");
         zone.drain();
         assert_eq!((zone.free_frames(), zone.level()), (frames, level));
+        for (other, _) in LEVELS {
+            assert_eq!(zone.is_at_least(other), level >= other, "{other:?} where it is {level:?}");
+        }
     }
     zone.set_watermarks(Watermarks { min: 0, low: 0, high: 0 });
     assert_eq!(zone.watermarks(), marks, "back to what fits");
     drop(held);
     assert_all_free(zone);
     assert_eq!(zone.level(), Level::Enough);
+    // The whole zone in one CPU's list: the buddy has none, and yet nobody need reclaim.
+    zone.alloc_frozen(BLOCK_ORDER).unwrap().free();
+    assert_eq!((zone.free_frames(), zone.stats().free_frames, zone.level()), (0, 512, Level::Enough));
     let offline = arena.offline(0, &common::Index::new(0)).unwrap();
     assert_eq!((zone.watermarks().high, zone.free_frames()), (0, 0));
     arena.online(offline);
