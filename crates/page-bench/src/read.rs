@@ -80,6 +80,33 @@ impl Subject for Memcpy<'_> {
     }
 }
 
+/// The limit of whatever keeps pages in places of its own choice: a table says where a page is, and nothing is checked.
+struct ByTable<'a> {
+    /// By page: its place.
+    places: Vec<u64>,
+    memory: &'a [u8],
+}
+
+impl Subject for ByTable<'_> {
+    fn name(&self) -> String {
+        "memcpy-by-table".to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, _: usize) -> u64 {
+        reads(
+            case,
+            self.memory.len(),
+            1,
+            #[inline(always)]
+            |offset, buf| {
+                let this = black_box(self);
+                let place = this.places[offset / FRAME_SIZE] as usize * FRAME_SIZE + offset % FRAME_SIZE;
+                buf.copy_from_slice(&this.memory[place..place + buf.len()]);
+            },
+        )
+    }
+}
+
 struct Cached<S: Scheme> {
     name: String,
     file: File<S>,
@@ -255,6 +282,7 @@ pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     let mut subjects: Vec<Box<dyn Subject + '_>> = vec![
         Box::new(Memcpy("memcpy", &bytes.huge.as_slice()[..len])),
         Box::new(Memcpy("memcpy-4K-pages", &bytes.memory)),
+        Box::new(ByTable { places: (0..len.div_ceil(FRAME_SIZE) as u64).collect(), memory: &bytes.huge.as_slice()[..len] }),
         Box::new(Memcpy("mmap", &bytes.mapped)),
         Box::new(Cached { name: "folio".to_owned(), file: file.clone(), only_hot: false }),
         Box::new(Pinned(file)),
