@@ -282,7 +282,10 @@ pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     let mut subjects: Vec<Box<dyn Subject + '_>> = vec![
         Box::new(Memcpy("memcpy", &bytes.huge.as_slice()[..len])),
         Box::new(Memcpy("memcpy-4K-pages", &bytes.memory)),
-        Box::new(ByTable { places: (0..len.div_ceil(FRAME_SIZE) as u64).collect(), memory: &bytes.huge.as_slice()[..len] }),
+        Box::new(ByTable {
+            places: (0..len.div_ceil(FRAME_SIZE) as u64).collect(),
+            memory: &bytes.huge.as_slice()[..len],
+        }),
         Box::new(Memcpy("mmap", &bytes.mapped)),
         Box::new(Cached { name: "folio".to_owned(), file: file.clone(), only_hot: false }),
         Box::new(Pinned(file)),
