@@ -72,6 +72,21 @@ fn copies(case: Case, memory: &mut [u8]) -> u64 {
     writes(case, |offset, bytes| black_box(&mut *memory)[offset..][..bytes.len()].copy_from_slice(bytes))
 }
 
+/// Pages with a lock each: what several threads can share that write, without readers, files or anything to be freed.
+struct Locked(Vec<Mutex<Box<[u8]>>>);
+
+impl Subject for Locked {
+    fn name(&self) -> String {
+        "mutex".to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, _: usize) -> u64 {
+        writes(case, |offset, bytes| {
+            black_box(&self.0)[offset / PAGE].lock()[offset % PAGE..][..bytes.len()].copy_from_slice(bytes);
+        })
+    }
+}
+
 /// A mapping of a file in memory, made by the thread that writes: it can not go to another. So only where making it costs nothing.
 struct Mapped(PathBuf);
 
@@ -143,11 +158,12 @@ pub(crate) fn matrix(Files([ours, mapped, theirs]): &Files) -> io::Result<Matrix
         cases: both(HOT).chain(both(UNIFORM)).collect(),
         subjects: vec![
             Box::new(Memcpy(Mutex::new(vec![1; BYTES]))),
+            Box::new(Locked((0..BYTES / PAGE).map(|_| Mutex::new(vec![1; PAGE].into_boxed_slice())).collect())),
             Box::new(Mapped(mapped.path().to_owned())),
             Box::new(Folio(file)),
             Box::new(Kernel(theirs.reopen()?)),
         ],
-        compared_with: &["memcpy", "pwrite-tmpfs"],
+        compared_with: &["memcpy", "mutex", "pwrite-tmpfs"],
         ours: "folio".to_owned(),
         shape: Shape::Bars,
     })
@@ -230,7 +246,7 @@ fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
             report.ratios.extend(Row::of("", case, &speeds).map(ratio));
         }
     }
-    report.compared_with = &["memcpy", "pwrite-tmpfs", NAMES[2]];
+    report.compared_with = &["memcpy", "mutex", "pwrite-tmpfs", NAMES[2]];
     Ok(())
 }
 
