@@ -11,11 +11,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use common::{assert_nothing_leaked, file_of};
-use page_cache::{Cache, File};
+use page_cache::{Cache, File, LocalFile};
 
 /// `FOLIO_CRASH_KILLS=300 cargo test -p page-cache --test crash` kills more often; results/crash.md has such a run.
 const KILLS: u64 = 40;
@@ -78,11 +79,16 @@ fn perform(cells: &File, log: &File, n: u64, operation: Operation) -> bool {
 #[ignore = "the child of the other test, which kills it"]
 fn child() {
     let (Ok(dir), Ok(seed)) = (std::env::var("FOLIO_CRASH_DIR"), std::env::var("FOLIO_CRASH_SEED")) else { return };
+    let seed: u64 = seed.parse().unwrap();
     let cache: Cache = Cache::new(2 << 20).unwrap();
-    let open = |name| cache.create(Path::new(&dir).join(name)).unwrap();
+    // Every other child writes past the kernel's cache.
+    let open = |name| {
+        let backing = LocalFile::create(Path::new(&dir).join(name)).unwrap();
+        cache.open_backing(Arc::new(if seed.is_multiple_of(2) { backing } else { backing.direct() })).unwrap()
+    };
     let (cells, log) = (open("cells"), open("log"));
     let mut out = std::io::stdout().lock();
-    for (n, operation) in operations(seed.parse().unwrap()) {
+    for (n, operation) in operations(seed) {
         if perform(&cells, &log, n, operation) {
             writeln!(out, "promise {n}").unwrap();
             out.flush().unwrap();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use common::{StopOnDrop, Together, assert_nothing_leaked, file_of, plain};
 use futures_core::Stream;
-use page_cache::{Backing, ByteStream, Cache, Call, Fault, File, Fill, Identity, LocalFile, Memory, Version};
+use page_cache::{Backing, ByteStream, Cache, Call, Fault, File, Identity, LocalFile, Memory, Version};
 use parking_lot::{Condvar, Mutex};
 use pollster::block_on;
 
@@ -207,38 +207,18 @@ fn errors_reach_every_future() {
     assert_nothing_leaked(&cache);
 }
 
-/// Bytes of which some can not even be asked for.
-#[derive(Debug)]
-struct Trap(Memory);
-
-impl Backing for Trap {
-    fn identity(&self) -> Identity {
-        self.0.identity()
-    }
-
-    fn version(&self) -> io::Result<Version> {
-        self.0.version()
-    }
-
-    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        assert!(offset < 10 * PAGE as u64, "a backing that panics, on purpose");
-        self.0.fill(offset, buffers)
-    }
-
-    fn fill_all(&self, requests: &mut [Fill<'_>]) {
-        self.0.fill_all(requests);
-    }
-}
-
 #[test]
 fn a_backing_that_panics_is_an_error_to_who_waits() {
+    let (memory, bytes) = memory_of(40);
     let cache = cache();
-    let file = cache.open_backing(Arc::new(Trap(Memory::new(&vec![1; 40 * PAGE])))).unwrap();
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Fill, 0, u64::MAX, Fault::Panic);
     let futures = (0..30).map(|n| file.bytes_async(20 * PAGE as u64 + n, 10));
     for result in block_on(all(futures)) {
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Other);
     }
-    assert_eq!(block_on(file.bytes_async(5, 2)).unwrap(), [1; 2][..]);
+    memory.heal();
+    assert_eq!(block_on(file.bytes_async(20 * PAGE as u64 + 5, 2)).unwrap(), bytes[20 * PAGE + 5..][..2]);
     drop(file);
     assert_nothing_leaked(&cache);
 }

@@ -5,10 +5,9 @@ mod common;
 use std::collections::HashSet;
 use std::fs;
 use std::future::{Future, poll_fn};
-use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut};
+use std::io::{BufRead, BufReader};
 use std::pin::{Pin, pin};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -16,7 +15,7 @@ use std::time::Duration;
 
 use common::{Together, assert_nothing_leaked};
 use futures_core::Stream;
-use page_cache::{Backing, ByteStream, Cache, Call, Fault, File, Identity, Memory, Version};
+use page_cache::{Backing, ByteStream, Cache, Call, Fault, File, Memory};
 use pollster::block_on;
 use rustix::process::{Resource, Rlimit, getuid, setrlimit};
 use rustix::thread::{Uid, set_thread_res_uid};
@@ -259,40 +258,14 @@ fn nobody_sleeps_for_ever_however_few_threads_there_are() {
     });
 }
 
-/// A backing whose first write panics.
-#[derive(Debug)]
-struct Trap(Arc<Memory>, AtomicBool);
-
-impl Backing for Trap {
-    fn identity(&self) -> Identity {
-        self.0.identity()
-    }
-
-    fn version(&self) -> io::Result<Version> {
-        self.0.version()
-    }
-
-    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.0.fill(offset, buffers)
-    }
-
-    fn is_writable(&self) -> bool {
-        true
-    }
-
-    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
-        assert!(self.1.swap(true, Ordering::Relaxed), "a backing that panics, on purpose");
-        self.0.write(offset, buffers)
-    }
-}
-
 /// The flusher went with the first panic, and nothing was written any more before somebody synced.
 #[test]
 fn a_backing_that_panics_takes_no_thread_away() {
     ends(|| {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         let memory = Arc::new(Memory::new(b"old"));
-        let file = cache.open_backing(Arc::new(Trap(memory.clone(), AtomicBool::new(false)))).unwrap();
+        memory.inject(Call::Write, 0, 1, Fault::Panic);
+        let file = cache.open_backing(memory.clone()).unwrap();
         file.write_at(0, b"new").unwrap();
         while memory.contents() != b"new" {
             thread::sleep(Duration::from_millis(10));

@@ -114,6 +114,12 @@ fn offsets_that_no_file_can_have_are_refused_before_anything_is_written() {
     let mut buf = [1; 4];
     assert_eq!(file.read_at(past - 2, &mut buf).unwrap(), 2);
     assert_eq!(buf, [0, b'x', 1, 1]);
+    // A hole ends with the file, however long it is.
+    for (offset, len) in [(u64::MAX, u64::MAX), (max, 1), (past, 1), (past - 1, u64::MAX)] {
+        file.punch_hole(offset, len).unwrap();
+    }
+    assert_eq!(file.len(), past);
+    assert_eq!((file.read_at(past - 1, &mut buf).unwrap(), buf[0]), (1, 0));
     file.set_len(max).unwrap();
     assert_eq!(file.append(b"y").unwrap_err().kind(), ErrorKind::InvalidInput);
     file.set_len(0).unwrap();

@@ -60,6 +60,8 @@ pub enum Fault {
     Short(usize),
     /// It takes this much longer.
     Delay(Duration),
+    /// It panics, as somebody's backing may.
+    Panic,
 }
 
 #[derive(Debug)]
@@ -188,6 +190,7 @@ impl Memory {
         match outcome {
             Some(Fault::Error(code)) => Err(io::Error::from_raw_os_error(code)),
             Some(Fault::Short(most)) => Ok(most),
+            Some(Fault::Panic) => panic!("{call:?} panics, on purpose"),
             _ => Ok(usize::MAX),
         }
     }

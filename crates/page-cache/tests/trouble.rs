@@ -1,0 +1,227 @@
+//! Writing in trouble: no room in the middle, others who cut the file, a budget that shrinks, a disk that takes its time.
+
+mod common;
+
+use std::fs;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use common::{assert_nothing_leaked, file_of};
+use page_cache::{Backing, Cache, Call, Durable, Fault, Identity, LocalFile, Memory, Version};
+use parking_lot::{Condvar, Mutex};
+
+const ENOSPC: i32 = 28;
+const PAGE: u64 = 4096;
+
+/// Each byte says where it is.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n / 7) as u8 | 1).collect()
+}
+
+/// An append that is longer than what may be dirty writes while it goes on. What it came to before the disk was full is there.
+#[test]
+fn an_append_that_finds_no_room_says_by_the_length_how_far_it_came() {
+    for requests in 0..4 {
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        let memory = Arc::new(Memory::new(b"head"));
+        let file = cache.open_backing(memory.clone()).unwrap();
+        memory.inject(Call::Write, requests, u64::MAX, Fault::Error(ENOSPC));
+        let bytes = pattern(4 << 20);
+        assert_eq!(file.append(&bytes).unwrap_err().raw_os_error(), Some(ENOSPC), "after {requests} requests");
+        let done = file.len() as usize - 4;
+        assert!((128 * 4096 - 4096..bytes.len()).contains(&done), "{done} after {requests} requests");
+        let mut buf = vec![0; done + 10];
+        assert_eq!(file.read_at(4, &mut buf).unwrap(), done);
+        assert!(buf[..done] == bytes[..done]);
+        memory.heal();
+        // Told once; what was left goes on where it ended.
+        assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
+        assert_eq!(file.append(&bytes[done..]).unwrap(), done as u64 + 4);
+        file.sync_data().unwrap();
+        assert!(memory.durable() == [b"head", &*bytes].concat());
+        drop(file);
+        assert_nothing_leaked(&cache);
+    }
+}
+
+/// Where the file system ends before the cache does, a sync says what a write would have said, and a cut gets rid of it.
+#[test]
+fn the_last_page_of_all_is_refused_by_the_sync_if_the_system_refuses_it() {
+    let (_dir, path, bytes) = file_of(100);
+    let last = (1 << 44) - 8;
+    let beside = fs::File::options().write(true).open(&path).unwrap();
+    let expected = beside.write_all_at(b"the last", last).map_err(|error| error.raw_os_error());
+    beside.set_len(100).unwrap();
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    for direct in [false, true] {
+        let backing = LocalFile::open_rw(&path).unwrap();
+        let file = cache.open_backing(Arc::new(if direct { backing.direct() } else { backing })).unwrap();
+        assert_eq!(file.write_at(last, b"the last").unwrap(), 8);
+        assert_eq!(file.sync_data().map_err(|error| error.raw_os_error()), expected, "direct: {direct}");
+        let mut buf = [0; 10];
+        assert_eq!(file.read_at(last, &mut buf).unwrap(), 8);
+        assert_eq!(buf, *b"the last\0\0");
+        file.set_len(100).unwrap();
+        file.sync_all().unwrap();
+        drop(file);
+        assert!(fs::read(&path).unwrap() == bytes);
+    }
+    assert_nothing_leaked(&cache);
+}
+
+/// What was written here is newer than the cut: it is in the file afterwards, with zeroes before it.
+#[test]
+fn a_file_that_somebody_cuts_before_writeback_gets_what_is_dirty() {
+    for direct in [false, true] {
+        let (_dir, path, _) = file_of(10 * 4096);
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        let backing = LocalFile::open_rw(&path).unwrap();
+        let file = cache.open_backing(Arc::new(if direct { backing.direct() } else { backing })).unwrap();
+        file.read_at(0, &mut vec![0; 10 * 4096]).unwrap();
+        file.write_at(3 * PAGE, &[3; 4096]).unwrap();
+        file.write_at(6 * PAGE, &[6; 5000]).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+        file.sync_data().unwrap();
+        // The last page is written as far as the file went, with what it was filled with.
+        let there = fs::read(&path).unwrap();
+        assert_eq!(there.len(), 8 * 4096, "direct: {direct}");
+        let is = |page: usize, byte| there[page * 4096..][..4096].iter().all(|&found| found == byte);
+        assert!(is(1, 0) && is(2, 0) && is(3, 3) && is(4, 0) && is(5, 0) && is(6, 6), "direct: {direct}");
+        assert!(there[7 * 4096..][..904].iter().all(|&found| found == 6));
+        file.revalidate().unwrap();
+        let mut seen = vec![0; 10 * 4096];
+        assert_eq!(file.read_at(0, &mut seen).unwrap(), there.len());
+        assert!(seen[..there.len()] == there, "direct: {direct}");
+        drop(file);
+        assert_nothing_leaked(&cache);
+    }
+}
+
+/// Dirty pages move when a budget shrinks. Past the limit then, who writes is told why it can not go on, and nothing is lost.
+#[test]
+fn a_budget_below_what_is_dirty_loses_nothing() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let memory = Arc::new(Memory::new(b""));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
+    let bytes = pattern(400 * 4096);
+    assert_eq!(file.write_at(0, &bytes).unwrap(), bytes.len());
+    cache.set_budget_bytes(2 << 20).unwrap();
+    assert_eq!(file.write_at(0, b"more").unwrap_err().raw_os_error(), Some(ENOSPC));
+    let mut buf = vec![0; bytes.len()];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+    assert!(buf == bytes);
+    memory.heal();
+    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
+    file.sync_data().unwrap();
+    assert!(memory.durable() == bytes);
+    assert_eq!(file.write_at(0, b"more").unwrap(), 4);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// Memory whose writes wait for a gate.
+#[derive(Debug)]
+struct Gated {
+    memory: Memory,
+    started: Mutex<mpsc::Sender<()>>,
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gated {
+    fn open(&self) {
+        *self.is_open.lock() = true;
+        self.opened.notify_all();
+    }
+}
+
+impl Backing for Gated {
+    fn identity(&self) -> Identity {
+        self.memory.identity()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        self.memory.version()
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.memory.fill(offset, buffers)
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        let _ = self.started.lock().send(());
+        self.opened.wait_while(&mut self.is_open.lock(), |is_open| !*is_open);
+        self.memory.write(offset, buffers)
+    }
+
+    fn sync(&self, what: Durable) -> io::Result<()> {
+        self.memory.sync(what)
+    }
+}
+
+/// Opens the gate, also when a test has failed: else its scope would wait for ever.
+struct OpenOnDrop<'a>(&'a Gated);
+
+impl Drop for OpenOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+/// A request to write that takes for ever holds up the writers of its file that are past the limit, and who syncs. Nobody else: not
+/// who reads a page that is being written, is dirty, clean or missing, nor who holds one, nor who writes to another file while
+/// there is room.
+#[test]
+fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
+    let (sender, started) = mpsc::channel();
+    let gated = Arc::new(Gated {
+        memory: Memory::new(&pattern(100 * 4096)),
+        started: Mutex::new(sender),
+        is_open: Mutex::new(false),
+        opened: Condvar::new(),
+    });
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    // Without the flusher: the writer itself is what waits.
+    cache.set_most_threads(0);
+    let file = cache.open_backing(gated.clone()).unwrap();
+    file.read_at(0, &mut [0; 4096]).unwrap();
+    thread::scope(|scope| {
+        let gate = OpenOnDrop(&gated);
+        let writer = scope.spawn(|| {
+            // Past the limit of 128 pages, by 50.
+            for page in 100..278 {
+                file.write_at(page * PAGE, &[page as u8; 4096])?;
+            }
+            file.sync_data()
+        });
+        started.recv().unwrap();
+        let mut buf = [0; 4096];
+        // Clean, missing, being written.
+        for page in [0, 50, 100] {
+            assert_eq!(file.read_at(page * PAGE, &mut buf).unwrap(), 4096);
+        }
+        assert_eq!(buf, [100; 4096]);
+        let held = file.page(101 * PAGE).unwrap().unwrap();
+        assert!(held.iter().all(|&byte| byte == 101));
+        let end = file.len();
+        assert!((228 * PAGE..278 * PAGE).contains(&end), "{end}");
+        assert_eq!(file.read_at(end - 1, &mut buf).unwrap(), 1);
+        assert_eq!(cache.reclaim(1), 1);
+        assert!(!writer.is_finished());
+        drop(gate);
+        writer.join().unwrap().unwrap();
+    });
+    assert!(cache.stats().throttled > 0);
+    let there = gated.memory.durable();
+    assert_eq!(there.len(), 278 * 4096);
+    assert!((100..278).all(|page| there[page * 4096..][..4096].iter().all(|&byte| byte == page as u8)));
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
