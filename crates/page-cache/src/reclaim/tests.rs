@@ -270,3 +270,24 @@ fn what_is_new_and_used_again_replaces_what_is_not_used_any_more() {
         assert!(if is_stuck { hits < 0.5 } else { hits > 0.9 }, "{}: {hits}", numbers.policy.name());
     }
 }
+
+/// Between two choices pages leave, and others come to their frames, at the back of the queue.
+#[test]
+fn the_hand_of_sieve_stays_where_it_is() {
+    let mut numbers = Numbers::new(8, Box::new(Sieve::new(8)));
+    numbers.run((0..8).chain(0..3));
+    let went = |numbers: &mut Numbers, page| {
+        assert_eq!(numbers.reclaim(1), 1);
+        assert!(!numbers.found.contains_key(&page), "page {page} stayed: {:?}", numbers.found);
+    };
+    // Past the three that were used.
+    went(&mut numbers, 3);
+    // One leaves that the hand has not come to.
+    numbers.leave(6);
+    numbers.use_page(100);
+    went(&mut numbers, 4);
+    // The one where the hand stands: it goes on from there, and not from where the frame is next.
+    numbers.leave(5);
+    numbers.use_page(101);
+    went(&mut numbers, 7);
+}
