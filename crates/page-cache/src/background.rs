@@ -28,12 +28,11 @@ use std::task::Waker;
 use std::time::Duration;
 
 use page_ref::Scheme;
-use parking_lot::Condvar;
 
 use crate::fetch::{Fetch, fill_together};
 use crate::mapping::Mapping;
 use crate::run::SuspendedRun;
-use crate::sync::{Mutex, MutexGuard, spawn, wait, wait_for};
+use crate::sync::{Condvar, Mutex, MutexGuard, spawn, wait_for};
 
 /// Requests in flight at the most, unless the user wants another number. Under shuttle a test says whether there are threads.
 const MOST_THREADS: usize = if cfg!(shuttle) { 0 } else { 16 };
@@ -298,7 +297,7 @@ impl<S: Scheme> Background<S> {
             MutexGuard::unlocked(&mut queue, || self.shared.work_on(work));
         }
         while !queue.is_settled() {
-            wait(&self.shared.settled, &mut queue);
+            self.shared.settled.wait(&mut queue);
         }
     }
 }

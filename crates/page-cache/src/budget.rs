@@ -8,16 +8,15 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use page_frames::{BLOCK_ORDER, Offline, OfflineError, UserSpace};
 use page_ref::Scheme;
-use parking_lot::Mutex;
 
 use crate::cache::Inner;
 use crate::limits::machine_bytes;
 use crate::reclaimer::set_watermarks;
+use crate::sync::{Mutex, rest};
 
 /// Tries to empty one block while others take what was freed for it.
 const TRIES: usize = 4;
@@ -81,7 +80,7 @@ impl<S: Scheme> Inner<S> {
             if reached <= bytes {
                 break;
             }
-            thread::sleep(PAUSE);
+            rest(PAUSE);
             reached = self.fit_locked(&mut offline);
         }
         if reached <= bytes {

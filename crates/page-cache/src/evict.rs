@@ -5,7 +5,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use page_frames::{FRAME_SIZE, FrozenFolio, Mobility, Order, Owner, Pfn, PfnRange, Slot, UserSpace, Zone};
@@ -14,6 +13,7 @@ use page_ref::{Scheme, Snapshot};
 use crate::cache::{CACHED, Inner};
 use crate::mapping::{Mapping, split_private};
 use crate::reclaim::{Frames, Look};
+use crate::sync::{rest, yield_now};
 
 /// Pages that are freed at once when some have to be: some of the next misses are spared the same.
 pub(crate) const BATCH: usize = 32;
@@ -172,9 +172,9 @@ impl<S: Scheme> Inner<S> {
                 return Ok(folio);
             }
             if round < YIELDS {
-                thread::yield_now();
+                yield_now();
             } else {
-                thread::sleep(PAUSE);
+                rest(PAUSE);
             }
         }
         Err(self.out_of_memory())

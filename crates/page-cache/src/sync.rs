@@ -3,14 +3,12 @@
 //! What is held, or changed, while a page is worked on goes through here. Locks around what no other thread can come
 //! between (a set of numbers, a map of names) are the system's in either case.
 //!
-//! The threads that fill are shuttle's as well. They never wait for more to do: for them the while in which nothing came is over at
-//! once. The flusher and the reclaimer do not run there.
+//! The cache's own threads are shuttle's as well. Who waits for a word sleeps; a while is over at once, whatever comes meanwhile.
 
 use std::time::Duration;
 
-use parking_lot::Condvar;
 #[cfg(not(shuttle))]
-pub(crate) use parking_lot::{Mutex, MutexGuard};
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::atomic::AtomicU64 as Length;
 
@@ -27,10 +25,27 @@ pub(crate) fn spawn(name: &str, act: impl FnOnce() + Send + 'static) -> bool {
     std::thread::Builder::new().name(name.to_owned()).spawn(act).is_ok()
 }
 
-/// Waits for a word. May end early.
+#[cfg(shuttle)]
+pub(crate) fn spawn(_: &str, act: impl FnOnce() + Send + 'static) -> bool {
+    page_ref::stepped::spawn(act);
+    true
+}
+
 #[cfg(not(shuttle))]
-pub(crate) fn wait<T>(word: &Condvar, guard: &mut MutexGuard<'_, T>) {
-    word.wait(guard);
+pub(crate) use std::thread::yield_now;
+
+#[cfg(shuttle)]
+pub(crate) use page_ref::stepped::yield_now;
+
+/// Does nothing for a while.
+#[cfg(not(shuttle))]
+pub(crate) fn rest(time: Duration) {
+    std::thread::sleep(time);
+}
+
+#[cfg(shuttle)]
+pub(crate) fn rest(_: Duration) {
+    yield_now();
 }
 
 /// Waits for a word for a while. Whether it was over before one came.
@@ -40,18 +55,43 @@ pub(crate) fn wait_for<T>(word: &Condvar, guard: &mut MutexGuard<'_, T>, most: D
 }
 
 #[cfg(shuttle)]
-pub(crate) fn spawn(_: &str, act: impl FnOnce() + Send + 'static) -> bool {
-    page_ref::stepped::spawn(act);
+pub(crate) fn wait_for<T>(_: &Condvar, guard: &mut MutexGuard<'_, T>, _: Duration) -> bool {
+    MutexGuard::unlocked(guard, yield_now);
     true
 }
 
+/// What sleepers wait for, as that of `parking_lot`. Who waits for one word wakes at any.
 #[cfg(shuttle)]
-pub(crate) fn wait<T>(_: &Condvar, guard: &mut MutexGuard<'_, T>) {
-    MutexGuard::unlocked(guard, page_ref::stepped::yield_now);
+#[derive(Debug, Default)]
+pub(crate) struct Condvar {
+    /// Words so far.
+    words: std::sync::atomic::AtomicU64,
 }
 
 #[cfg(shuttle)]
-pub(crate) fn wait_for<T>(word: &Condvar, guard: &mut MutexGuard<'_, T>, _: Duration) -> bool {
-    wait(word, guard);
-    true
+impl Condvar {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    // Relaxed, all: shuttle plays every thread on one of the system's.
+    fn words(&self) -> u64 {
+        self.words.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        // Under the lock: what is said once it is free is heard.
+        let heard = self.words();
+        let sleep = || page_ref::stepped::wait(std::ptr::from_ref(self).addr(), &|| self.words() == heard);
+        MutexGuard::unlocked(guard, sleep);
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.notify_all();
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.words.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        page_ref::stepped::wake_all(std::ptr::from_ref(self).addr());
+    }
 }

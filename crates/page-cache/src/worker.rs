@@ -6,13 +6,12 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread;
 use std::time::Duration;
 
 use page_ref::Scheme;
-use parking_lot::{Condvar, Mutex};
 
 use crate::cache::Inner;
+use crate::sync::{Condvar, Mutex, rest, spawn, wait_for};
 
 /// After a panic in somebody's backing.
 const REST: Duration = Duration::from_secs(1);
@@ -64,7 +63,7 @@ pub(crate) struct Worker<S: Scheme> {
 impl<S: Scheme> Worker<S> {
     pub(crate) fn new(job: &'static Job<S>, me: Weak<Inner<S>>) -> Self {
         let bell = Bell {
-            // shuttle plays none of our threads.
+            // Under shuttle a test says whether there is a thread.
             state: Mutex::new(State {
                 wanted: Wanted::Nothing,
                 may_start: !cfg!(shuttle),
@@ -122,8 +121,7 @@ impl<S: Scheme> Worker<S> {
         let mut state = self.bell.state.lock();
         if state.may_start && !state.has_thread {
             let (job, bell, cache) = (self.job, Arc::clone(&self.bell), self.me.clone());
-            let spawned = thread::Builder::new().name(job.name.to_owned()).spawn(move || run(job, &bell, &cache));
-            state.has_thread = spawned.is_ok();
+            state.has_thread = spawn(job.name, move || run(job, &bell, &cache));
         }
         if state.wanted == Wanted::Nothing || (state.wanted == Wanted::Soon && what == Wanted::Now) {
             state.wanted = what;
@@ -146,7 +144,7 @@ fn run<S: Scheme>(job: &Job<S>, bell: &Bell, cache: &Weak<Inner<S>>) {
                 bell.rung.wait(&mut state);
             }
             if state.wanted == Wanted::Soon {
-                bell.rung.wait_for(&mut state, job.delay);
+                wait_for(&bell.rung, &mut state, job.delay);
             }
             if state.wanted == Wanted::End {
                 state.has_thread = false;
@@ -158,7 +156,7 @@ fn run<S: Scheme>(job: &Job<S>, bell: &Bell, cache: &Weak<Inner<S>>) {
             bell.is_ringing.store(false, Ordering::Relaxed);
         }
         let Some(cache) = cache.upgrade() else { return };
-        let rest = panic::catch_unwind(AssertUnwindSafe(|| (job.work)(&cache))).unwrap_or_else(|_| {
+        let time = panic::catch_unwind(AssertUnwindSafe(|| (job.work)(&cache))).unwrap_or_else(|_| {
             // What it did not come to has its turn later.
             let mut state = bell.state.lock();
             if state.wanted == Wanted::Nothing {
@@ -169,6 +167,6 @@ fn run<S: Scheme>(job: &Job<S>, bell: &Bell, cache: &Weak<Inner<S>>) {
         drop(cache);
         bell.state.lock().is_working = false;
         bell.settled.notify_all();
-        thread::sleep(rest);
+        rest(time);
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! `cargo x prove` runs it: `RUSTFLAGS='--cfg shuttle' cargo test --release -p page-cache --test shuttle`. The real code, over
 //! real memory; before each operation on a word, a slot, a descriptor, a length or a lock any other thread may go on.
-//! With `DEEP=1` depth-first searches go one preemption further (`cargo x prove --all`).
+//! With `DEEP=1` depth-first searches go one preemption, or one delay, further (`cargo x prove --all`).
 //!
-//! What this can not see: all is sequentially consistent, so the fences between a cut and a fill are not asked for; the
-//! flusher and the reclaimer do not run (the threads that fill do); depth first knows schedules up to its number of preemptions.
+//! What this can not see: all is sequentially consistent, so the fences between a cut and a fill are not asked for; depth first knows
+//! schedules up to its number of preemptions or delays.
 
 #![cfg(shuttle)]
 
@@ -15,12 +15,12 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake};
+use std::task::{Context, Poll, Wake, Waker};
 
 use common::assert_nothing_leaked;
 use page_cache::{Cache, Call, File, Memory};
-use page_frames::FRAME_SIZE;
-use page_ref::explore::{Search, deeper, explore, race};
+use page_frames::{FRAME_SIZE, Order};
+use page_ref::explore::{Search, deeper, delays, explore, race};
 use page_ref::stepped::{self, step};
 
 /// Some schedules of what has too many.
@@ -335,33 +335,119 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 /// Two futures and a run need the threads of the cache, of which there are two, while the file is cut before the run: whoever
-/// cuts holds the lock that a fetch may need, and waits for pages of the run.
+/// cuts holds the lock that the futures' fetches need, and waits for a page of the run, if that came into the queue just behind its back.
 ///
-/// It can not see what needs more luck than 5000 schedules have: a pool whose every thread may fetch passes here.
+/// The futures ask for what is past the end of the file, which nobody knows without that lock.
+/// One delay is enough to find a pool whose every thread may fetch.
 fn futures_against_a_cut(search: Search) {
+    const PAGE: u64 = FRAME_SIZE as u64;
     explore("two futures against a run and a cut", search, || {
-        let world = read_ahead_soon();
+        let contents: Vec<u8> = (1..=4).flat_map(|page| [page; FRAME_SIZE]).collect();
+        let world = World::at(LAST - 3 * PAGE, &contents);
+        for page in 1..=2 {
+            assert_eq!(read::<1>(&world.file, LAST - (4 - page) * PAGE), (1, [page as u8]));
+        }
         world.cache.set_most_threads(2);
-        let future = |page: u8| {
-            world.thread(move |file| {
-                let mut buf = [0; 64];
-                let n = block_on(file.read_at_async(u64::from(page) * FRAME_SIZE as u64, &mut buf)).unwrap();
-                assert!(n == 0 || n == 64 && buf == [page + 1; 64], "{n} bytes: {:?}", &buf[..8]);
-            })
-        };
         race(vec![
-            world.thread(|file| assert_eq!(read::<1>(file, 2 * FRAME_SIZE as u64), (1, [3]))),
-            future(20),
-            future(22),
-            world.thread(|file| file.set_len(3 * FRAME_SIZE as u64).unwrap()),
+            world.thread(|file| {
+                let mut bufs = [[0; 64]; 2];
+                let mut futures: Vec<_> =
+                    bufs.iter_mut().map(|buf| Box::pin(file.read_at_async(LAST + PAGE, buf))).collect();
+                // One may have its answer at once.
+                futures.retain_mut(|future| future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+                // The third miss in a row: the last page is read ahead.
+                assert_eq!(read::<1>(file, LAST - PAGE), (1, [3]));
+                futures.into_iter().for_each(|future| assert_eq!(block_on(future).unwrap(), 0));
+            }),
+            world.thread(|file| file.set_len(LAST).unwrap()),
         ]);
         world.cache.settle();
-        assert_eq!(world.file.len(), 3 * FRAME_SIZE as u64);
+        assert_eq!(world.file.len(), LAST);
         world.end();
     });
 }
 
 #[test]
 fn a_cut_ends_whatever_futures_and_runs_wait_for() {
+    futures_against_a_cut(delays(2));
     futures_against_a_cut(THREADS_BY_CHANCE);
+}
+
+/// Two write to a page and close their files, while the flusher writes it: whoever of the three has the file last, all is written.
+fn flusher_against_closes(search: Search, flushed: &Arc<AtomicU64>) {
+    let flushed = Arc::clone(flushed);
+    explore("two writers and their closes against the flusher", search, move || {
+        let World { cache, backing, file } = World::new(1);
+        cache.set_most_threads(1);
+        let other = cache.open_backing(backing.clone()).unwrap();
+        race(vec![
+            Box::new(move || assert_eq!(file.write_at(0, &[8; 64]).unwrap(), 64)),
+            Box::new(move || {
+                assert_eq!(other.write_at(100, &[9; 64]).unwrap(), 64);
+                assert_eq!(read::<64>(&other, 100), (64, [9; 64]));
+            }),
+        ]);
+        cache.settle();
+        let mut all = [1; FRAME_SIZE];
+        (all[..64].fill(8), all[100..164].fill(9));
+        assert!(backing.contents() == all, "a write was lost");
+        // Of one page: the last close is enough for all of it, unless the flusher was there before.
+        flushed.fetch_add(u64::from(backing.calls(Call::Write) > 1), Ordering::Relaxed);
+        assert_nothing_leaked(&cache);
+    });
+}
+
+#[test]
+fn what_is_written_is_there_whoever_closes_while_the_flusher_writes() {
+    let flushed = Arc::default();
+    flusher_against_closes(delays(1), &flushed);
+    flusher_against_closes(THREADS_BY_CHANCE, &flushed);
+    assert!(flushed.load(Ordering::Relaxed) > 0, "the flusher was never before the last close");
+}
+
+/// Pages are missed while the cache gives back half of its memory and the reclaimer frees what it can of the rest, of which most is
+/// taken: seven frames are left for pages.
+fn reclaimer_against_a_budget(search: Search) {
+    let moved = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&moved);
+    explore("a reader against the reclaimer and a smaller budget", search, move || {
+        let cache = Cache::new(4 << 20).expect("memory for a test");
+        let backing = Arc::new(Memory::new(&[]));
+        let contents: Vec<u8> = (1..=8).flat_map(|page| [page; FRAME_SIZE]).collect();
+        backing.scribble(0, &contents);
+        let file = cache.open_backing(backing).unwrap();
+        let taken = cache.alloc_contig(505, Order::ZERO).expect("nothing is in the way");
+        // Not in a row: nothing is read ahead.
+        for page in [0, 3, 1, 5] {
+            assert_eq!(read::<1>(&file, page * FRAME_SIZE as u64), (1, [page as u8 + 1]));
+        }
+        cache.set_most_threads(1);
+        let (shrinking, reading) = (cache.clone(), file.clone());
+        race(vec![
+            Box::new(move || shrinking.set_budget_bytes(2 << 20).unwrap()),
+            Box::new(move || {
+                for page in [0, 7, 2, 5] {
+                    let offset = page * FRAME_SIZE as u64;
+                    assert_eq!(read::<2048>(&reading, offset), (2048, [page as u8 + 1; 2048]), "page {page}");
+                }
+            }),
+        ]);
+        cache.settle();
+        assert_eq!(cache.zone().stats().online_frames, 512);
+        for page in 0..8 {
+            assert_eq!(read::<64>(&file, page * FRAME_SIZE as u64), (64, [page as u8 + 1; 64]));
+        }
+        counted.fetch_add(cache.stats().reclaimed, Ordering::Relaxed);
+        drop(file);
+        taken.free();
+        assert_nothing_leaked(&cache);
+    });
+    assert!(moved.load(Ordering::Relaxed) > 0, "nothing was reclaimed");
+}
+
+#[test]
+fn who_reads_gets_its_page_while_memory_goes_and_the_reclaimer_works() {
+    // 4 ms each, most of them the block that goes: no further with `DEEP`.
+    reclaimer_against_a_budget(Search::Delays(1));
+    reclaimer_against_a_budget(Search::Pct { depth: 4, executions: 300, seed: 1 });
 }

@@ -3,6 +3,9 @@
 //! A *preemption* takes the turn from a thread that could go on. Switches where a thread ends or sleeps are free, and all of them
 //! are tried. Most bugs need one or two preemptions; with no bound the number of schedules grows with the factorial of
 //! the steps.
+//!
+//! Where many threads sleep and wake, the free switches alone are too many. A *delay* counts them as well: of those that could go on it is the
+//! one that runs already, or else the oldest, and each that is passed over is a delay. (Emmi et al., "Delay-bounded scheduling", POPL 2011.)
 
 use std::boxed::Box;
 use std::format;
@@ -21,6 +24,8 @@ use crate::stepped::arm;
 pub enum Search {
     /// Depth first: all with at most so many preemptions.
     Preemptions(usize),
+    /// Depth first: all with at most so many delays.
+    Delays(usize),
     /// Probabilistic concurrency testing: priorities by chance, with `depth` - 1 changes of them.
     Pct {
         /// How deep a bug may lie.
@@ -34,7 +39,16 @@ pub enum Search {
 
 /// Depth first, with one more preemption where the environment says `DEEP`.
 pub fn deeper(preemptions: usize) -> Search {
-    Search::Preemptions(preemptions + usize::from(std::env::var_os("DEEP").is_some()))
+    Search::Preemptions(preemptions + one_more())
+}
+
+/// The same with delays.
+pub fn delays(delays: usize) -> Search {
+    Search::Delays(delays + one_more())
+}
+
+fn one_more() -> usize {
+    usize::from(std::env::var_os("DEEP").is_some())
 }
 
 /// A search that takes longer than this many executions is not for a test.
@@ -57,9 +71,10 @@ pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'stat
     let started = std::time::Instant::now();
     let left = Arc::new(AtomicUsize::new(0));
     let executions = match search {
-        Search::Preemptions(most) => {
-            let scheduler =
-                DepthFirst { most, path: Vec::new(), at: 0, used: 0, left: Arc::clone(&left), executions: 0 };
+        Search::Preemptions(most) | Search::Delays(most) => {
+            let (path, left) = (Vec::new(), Arc::clone(&left));
+            let delays = matches!(search, Search::Delays(_));
+            let scheduler = DepthFirst { most, delays, path, at: 0, used: 0, left, executions: 0 };
             Runner::new(scheduler, config).run(case)
         }
         Search::Pct { depth, executions, seed } => {
@@ -88,8 +103,9 @@ pub fn race(threads: Vec<Box<dyn FnOnce() + Send>>) {
 
 /// All schedules, the same decisions first and another one last.
 struct DepthFirst {
-    /// Preemptions at the most.
+    /// Preemptions at the most, or delays.
     most: usize,
+    delays: bool,
     /// Where there was a choice: among whom, and who was taken.
     path: Vec<(Vec<TaskId>, usize)>,
     at: usize,
@@ -101,7 +117,7 @@ struct DepthFirst {
 
 impl core::fmt::Debug for DepthFirst {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "depth first, {} preemptions", self.most)
+        write!(f, "depth first, {} {}", self.most, if self.delays { "delays" } else { "preemptions" })
     }
 }
 
@@ -137,6 +153,13 @@ impl Scheduler for DepthFirst {
                 among.truncate(1);
             }
         }
+        if self.delays {
+            if let Some(yields) = current.filter(|current| is_yielding && among.contains(current)) {
+                among.retain(|&task| task != yields);
+                among.push(yields);
+            }
+            among.truncate(self.most - self.used + 1);
+        }
         if among.len() == 1 {
             return Some(among[0]);
         }
@@ -147,9 +170,11 @@ impl Scheduler for DepthFirst {
             assert!(*before == among, "{}", format!("an execution went another way: {before:?}, then {among:?}"));
         }
         let (among, taken) = &self.path[self.at];
-        let taken = among[*taken];
+        let passed_over = *taken;
+        let taken = among[passed_over];
         self.at += 1;
-        self.used += usize::from(goes_on.is_some_and(|current| current != taken));
+        self.used +=
+            if self.delays { passed_over } else { usize::from(goes_on.is_some_and(|current| current != taken)) };
         Some(taken)
     }
 
