@@ -280,6 +280,8 @@ impl<S: Scheme> Mapping<S> {
                     }
                 }
             },
+            // Mostly for another writer, who is done in a moment.
+            Try::Wait if slot.ends_soon() => {}
             Try::Wait => self.wait_for(slot, part.page),
             Try::Done | Try::Short => {}
         }

@@ -195,6 +195,18 @@ impl<P: Platform> Slot<P> {
         P::wait(self.key(), &|| self.load(Ordering::Acquire) == waiting);
     }
 
+    /// Looks for about as long as a page is copied whether the claim has ended: to sleep and be woken costs many times that.
+    #[cold]
+    pub fn ends_soon(&self) -> bool {
+        // Longer from look to look: the line is left to who has the claim.
+        let mut looks = if cfg!(any(loom, shuttle)) { 0..0 } else { 0..7 };
+        looks.any(|look| {
+            (0..1 << look).for_each(|_| core::hint::spin_loop());
+            // Relaxed: who claims next looks with Acquire.
+            !self.load(Ordering::Relaxed).is_claimed()
+        })
+    }
+
     /// Puts a frozen folio into an empty slot, claimed: from now on others find it, and wait.
     /// `Err` gives the folio back: the slot is not empty, or was not a moment ago.
     pub fn install(&self, folio: FrozenFolio<P>) -> Result<FrozenClaim<'_, P>, FrozenFolio<P>> {
