@@ -285,6 +285,29 @@ fn a_roomy_block_is_left_alone_even_where_it_has_the_better_fit() {
 }
 
 #[test]
+fn a_block_is_roomy_no_longer_as_soon_as_enough_of_it_is_taken() {
+    let arena = arena::<DefaultScheme>(16);
+    let zone = arena.zone();
+    let mut blocks = full(zone);
+    let mut free = |block: usize, frames: std::ops::Range<u64>| {
+        let is_in = |token: &mut Token| frames.contains(&(token.pfn().as_u64() % u64::from(BLOCK_ORDER.frames())));
+        blocks[block].extract_if(.., is_in).for_each(Token::free);
+        zone.drain();
+    };
+    // An order that has no list, so that nothing is freed in this block any more.
+    let take = || zone.alloc_frozen_as(order(4), Mobility::Movable).unwrap();
+    free(3, 0..384);
+    let mut taken: Vec<Token> = (0..13).map(|_| take()).collect();
+    // 176 of 512 are left in it, a hole of 16 among them; in the other block there is one of 32.
+    free(9, 0..32);
+    taken.push(take());
+    assert!(taken.iter().all(|token| block_of(zone, token.pfn()) == 3), "{taken:?}");
+    zone.assert_sound();
+    blocks.into_iter().flatten().chain(taken).for_each(Token::free);
+    assert_all_free(zone);
+}
+
+#[test]
 fn a_cpu_holds_less_back_while_memory_is_short() {
     let arena = arena::<DefaultScheme>(16);
     let zone = arena.zone();
