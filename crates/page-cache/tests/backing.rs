@@ -48,6 +48,40 @@ fn short_and_interrupted_reads_are_made_whole() {
     assert!(buf == bytes);
 }
 
+/// A store that says it has two pages, and gives one.
+#[derive(Debug)]
+struct Boastful;
+
+impl Backing for Boastful {
+    fn identity(&self) -> Identity {
+        Identity { space: "boastful", volume: 0, object: 0 }
+    }
+
+    fn version(&self) -> std::io::Result<Version> {
+        Ok(Version { len: 8192, stamp: [0; 4] })
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> std::io::Result<usize> {
+        let left = 4096_u64.saturating_sub(offset) as usize;
+        let first = &mut buffers[0];
+        let n = left.min(first.len());
+        first[..n].fill(1);
+        Ok(n)
+    }
+}
+
+#[test]
+fn a_file_that_ends_before_its_size_says_so() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open_backing(Arc::new(Boastful)).unwrap();
+    assert_eq!(file.read_at(0, &mut [0; 100]).unwrap(), 100);
+    let error = file.read_at(5000, &mut [0; 100]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(error.to_string(), "the file ends at 4096 though its size is 8192 bytes");
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
 /// A store whose fills wait until they are let go, one by one, by their offset.
 #[derive(Debug)]
 struct Gated {

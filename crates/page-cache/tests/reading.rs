@@ -137,6 +137,34 @@ fn truncation_is_seen_by_the_read_that_meets_it() {
 }
 
 #[test]
+fn pages_that_others_cut_off_leave_the_cache() {
+    let (_dir, path, bytes) = file_of(40_000);
+    let cache = cache();
+    let file = cache.open(&path).unwrap();
+    let mut buf = vec![0; 40_000];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), 40_000);
+    assert_eq!(cache.zone().count_kind(common::CACHED), 10);
+    // To the end of a page, so there is nothing to read again.
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
+    assert!(file.revalidate().unwrap());
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), 8192);
+    assert_eq!(buf[..8192], bytes[..8192]);
+    assert_eq!(cache.zone().count_kind(common::CACHED), 2);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_page_that_begins_where_others_cut_the_file_is_its_end() {
+    let (_dir, path, _) = file_of(40_000);
+    let cache = cache();
+    let file = cache.open(&path).unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
+    assert_eq!(file.read_at(8192, &mut [0; 100]).unwrap(), 0);
+    assert!(file.page(8192).unwrap().is_none());
+}
+
+#[test]
 fn revalidate_drops_what_was_rewritten_in_place() {
     let (_dir, path, bytes) = file_of(5000);
     let file = cache().open(&path).unwrap();

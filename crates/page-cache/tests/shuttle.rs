@@ -239,6 +239,35 @@ fn what_others_append_is_not_lost_to_a_write_before_it() {
     append_beside_us(BY_CHANCE);
 }
 
+/// Another program cuts the file before its last page, which is written to just when that is noticed: what was written is newer,
+/// so the file reaches as far again.
+fn write_against_a_cut_beside_us(search: Search) {
+    explore("a write to the last page against a look at a file that was cut beside us", search, || {
+        let before = LAST - FRAME_SIZE as u64;
+        let world = World::at(before, &[1; 2 * FRAME_SIZE]);
+        assert_eq!(read::<64>(&world.file, LAST), (64, [1; 64]));
+        world.backing.cut(LAST);
+        race(vec![
+            world.thread(|file| assert_eq!(file.write_at(LAST, &[8; 64]).unwrap(), 64)),
+            world.thread(|file| {
+                // What is past the end is asked of the backing.
+                assert_eq!(file.read_at(LAST + FRAME_SIZE as u64, &mut [0; 1]).unwrap(), 0);
+            }),
+        ]);
+        assert!(world.file.len() >= LAST + 64, "the file ends at {} of {LAST} + 64 bytes", world.file.len());
+        assert_eq!(read::<64>(&world.file, LAST), (64, [8; 64]), "a write was lost");
+        world.file.sync_all().unwrap();
+        assert!(world.backing.contents()[LAST as usize..][..64] == [8; 64], "a write was not written");
+        world.end();
+    });
+}
+
+#[test]
+fn what_is_written_behind_a_cut_of_others_is_in_the_file() {
+    write_against_a_cut_beside_us(deeper(2));
+    write_against_a_cut_beside_us(BY_CHANCE);
+}
+
 /// Two write to a page while it is written back and read: the reader has all of the first write or nothing of it, what is not dirty
 /// the backing has, and nobody's write is lost.
 fn writers_against_writeback(search: Search) {

@@ -16,7 +16,7 @@ use page_ref::Scheme;
 use tempfile::TempDir;
 
 /// The kind of the cache's pages.
-const CACHED: Kind = Kind::owner(0);
+pub(crate) const CACHED: Kind = Kind::owner(0);
 
 /// A directory with one file of `len` bytes that look random and are the same each time.
 pub(crate) fn file_of(len: usize) -> (TempDir, PathBuf, Vec<u8>) {
