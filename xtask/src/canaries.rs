@@ -267,10 +267,16 @@ fn reason(log: &Path) -> String {
     let test = lines.clone().find(|line| line.starts_with("test ") && line.ends_with("FAILED"));
     let panic = lines.clone().skip_while(|line| !line.contains("panicked at")).nth(1);
     let test = test.and_then(|line| line.split_whitespace().nth(1));
+    // Of a test with many schedules.
+    let execution = lines.clone().find(|line| line.starts_with("failed in execution "));
+    let panic = panic.map(|panic| match execution {
+        Some(execution) => format!("{panic} ({execution})"),
+        None => panic.to_owned(),
+    });
     match (test, panic) {
         (Some(test), Some(panic)) => format!("`{test}`: {panic}"),
         (Some(test), None) => format!("`{test}`"),
-        (None, Some(panic)) => panic.to_owned(),
+        (None, Some(panic)) => panic,
         (None, None) => lines.next_back().unwrap_or("it said nothing").to_owned(),
     }
 }

@@ -476,7 +476,9 @@ fn reclaimer_against_a_budget(search: Search) {
 
 #[test]
 fn who_reads_gets_its_page_while_memory_goes_and_the_reclaimer_works() {
-    // 4 ms each, most of them the block that goes: no further with `DEEP`.
-    reclaimer_against_a_budget(Search::Delays(1));
-    reclaimer_against_a_budget(Search::Pct { depth: 4, executions: 300, seed: 1 });
+    // 4 ms each, most of them the block that goes: the 5641 with one delay, half a minute and more, are for `DEEP`.
+    if std::env::var_os("DEEP").is_some() {
+        reclaimer_against_a_budget(Search::Delays(1));
+    }
+    reclaimer_against_a_budget(Search::Pct { depth: 4, executions: 1000, seed: 1 });
 }

@@ -58,16 +58,20 @@ const MOST: usize = 5_000_000;
 ///
 /// # Panics
 ///
-/// When one of them does, or all its threads sleep; when a depth-first search is not at its end after five million.
+/// When one of them does, or all its threads sleep: in which schedule is printed. When a depth-first search is not at its end after five million.
 pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'static) -> usize {
     let mut config = Config::new();
     config.stack_size = 1 << 18;
     config.silence_warnings = true;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&begun);
     let case = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
         // An execution before this one may have ended in a panic.
         arm(false);
         case();
     };
+    let _failed = Failed { name, search, begun };
     let started = std::time::Instant::now();
     let left = Arc::new(AtomicUsize::new(0));
     let executions = match search {
@@ -85,6 +89,21 @@ pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'stat
     println!("{name}: {executions} executions, {search:?}, {seconds:.1} s");
     assert_eq!(left.load(Ordering::Relaxed), 0, "{name}: not at its end after {executions} executions");
     executions
+}
+
+/// Says in which execution a search found something.
+struct Failed<'n> {
+    name: &'n str,
+    search: Search,
+    begun: Arc<AtomicUsize>,
+}
+
+impl Drop for Failed<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("failed in execution {} of {}, {:?}", self.begun.load(Ordering::Relaxed), self.name, self.search);
+        }
+    }
 }
 
 /// Runs the threads of a case, stepping, and waits for all.
