@@ -357,9 +357,10 @@ impl<P: Platform> Zone<P> {
         }
         if lists.is_full(mobility, order) {
             self.spill(lists, order, mobility);
-        }
-        if is_short && order == BLOCK_ORDER {
-            return false;
+            // The list of whole blocks always counts as full: so it costs the others nothing to ask.
+            if is_short && order == BLOCK_ORDER {
+                return false;
+            }
         }
         lists.push(&self.memmap, mobility, order, index);
         lists.counters.freed += 1;
