@@ -8,8 +8,6 @@
 //! on x86-64 a later load does not pass an earlier one. That this is how hardware behaves, and not a theorem about
 //! Rust, is the price; seqlocks everywhere pay it.
 //!
-//! Where there is an operating system (feature `arena`), long copies ask what the processor has beyond the build's target.
-//!
 //! Elsewhere, and under Miri, the loads are relaxed atomic ones of 8 bytes and 1. Those are sound against writes that
 //! are atomic too; the frames' are not, so Miri would rightly complain, and its tests do not race here.
 //!
@@ -39,8 +37,7 @@ mod copy {
     const WIDE: usize = size_of::<Wide>();
     /// Loads that are under way before the first store.
     const RUN: usize = 64;
-    /// From here on it is worth to ask whether the processor has wider loads than the build counts on, and without them one string
-    /// instruction is faster than runs of 16-byte loads. (4 KiB on Zen 4: 36 ns, 42, and 69; memcpy 41.)
+    /// From here on one string instruction is faster than runs of 16-byte loads. (4 KiB on Zen 4: 43 ns against 68; memcpy 43.)
     #[cfg(not(target_feature = "avx"))]
     const LONG: usize = 1024;
 
@@ -105,7 +102,7 @@ mod copy {
         #[cfg(not(target_feature = "avx"))]
         if len >= LONG {
             // SAFETY: the caller's promise.
-            return unsafe { long(from, to, len) };
+            return unsafe { string(from, to, len) };
         }
         let last = len - RUN;
         let mut at = 0;
@@ -116,46 +113,6 @@ mod copy {
         }
         // SAFETY: the last bytes, some of them again.
         unsafe { run(from.wrapping_add(last), to.wrapping_add(last)) };
-    }
-
-    /// # Safety
-    ///
-    /// As [`racy_copy`], of at least [`LONG`] bytes.
-    #[cfg(not(target_feature = "avx"))]
-    #[inline(never)]
-    unsafe fn long(from: *const u8, to: *mut u8, len: usize) {
-        #[cfg(feature = "arena")]
-        if std::arch::is_x86_feature_detected!("avx") {
-            // SAFETY: the processor has it; the caller's promise.
-            return unsafe { wide(from, to, len) };
-        }
-        // SAFETY: the caller's promise.
-        unsafe { string(from, to, len) }
-    }
-
-    /// In loads of 32 bytes, four at a time: unlike after a string instruction, what follows begins while they are under way.
-    #[cfg(all(feature = "arena", not(target_feature = "avx")))]
-    #[target_feature(enable = "avx")]
-    unsafe fn wide(from: *const u8, to: *mut u8, len: usize) {
-        use core::arch::x86_64::__m256i;
-
-        const STEP: usize = 4 * size_of::<__m256i>();
-        let step = |at: usize| {
-            let (a, b, c, d): (__m256i, __m256i, __m256i, __m256i);
-            // SAFETY: it reads 128 bytes at an offset that leaves so many, which the caller says can be read, and nothing else.
-            unsafe {
-                asm!("vmovdqu {a}, [{from}]", "vmovdqu {b}, [{from} + 32]",
-                     "vmovdqu {c}, [{from} + 64]", "vmovdqu {d}, [{from} + 96]",
-                     a = out(ymm_reg) a, b = out(ymm_reg) b, c = out(ymm_reg) c, d = lateout(ymm_reg) d,
-                     from = in(reg) from.wrapping_add(at), options(nostack, preserves_flags, readonly));
-            }
-            // SAFETY: and writes them there; in no need of alignment.
-            unsafe { to.wrapping_add(at).cast::<[__m256i; 4]>().write_unaligned([a, b, c, d]) };
-        };
-        let last = len - STEP;
-        (0..last).step_by(STEP).for_each(step);
-        // The last bytes, some of them again.
-        step(last);
     }
 
     /// In pieces as large as the processor likes.
