@@ -23,7 +23,6 @@ const UNSAFE_ROOMS: &[&str] = &[
     // A call that no safe crate offers: by number, no memory is involved.
     "crates/page-io/src/begin.rs",
     // Memory that the kernel writes to after the call that lent it.
-    "crates/page-io/src/begin.rs",
     "crates/page-io/src/ring.rs",
     // A zone over memory that the test brings, as a kernel would: Miri can not map any.
     "crates/page-frames/tests/racing.rs",

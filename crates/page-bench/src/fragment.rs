@@ -308,14 +308,22 @@ fn place(name: &str) -> io::Result<Box<dyn Place>> {
     })
 }
 
+/// How many traces, as the environment says.
+fn traces(said: Option<&str>) -> io::Result<u64> {
+    let Some(said) = said else { return Ok(SEEDS) };
+    said.parse().ok().filter(|&traces| traces > 0).ok_or_else(|| {
+        let message = format!("{TRACES} is '{said}'; it takes a number of traces, 1 or more");
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    })
+}
+
 /// Measures it.
 ///
 /// # Errors
 ///
-/// What the system says when memory for the frames can not be had.
+/// `InvalidInput` for a number of traces that is none; what the system says when memory for the frames can not be had.
 pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
-    let said = std::env::var(TRACES).ok().and_then(|traces| traces.parse().ok());
-    let seeds: u64 = said.filter(|&traces| traces > 0).unwrap_or(SEEDS);
+    let seeds = traces(std::env::var(TRACES).ok().as_deref())?;
     let all = (LIVES as u64 * seeds) as f64;
     let steps = ((ask.time.as_secs_f64() / all * STEPS_PER_SECOND) as usize).max(LEAST_STEPS);
     let mut rows = Vec::new();
@@ -369,6 +377,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_number_of_traces_that_is_none_is_an_error() {
+        assert_eq!((traces(None).unwrap(), traces(Some("1")).unwrap()), (SEEDS, 1));
+        for said in ["", "0", "-1", "all"] {
+            let error = traces(Some(said)).unwrap_err().to_string();
+            assert_eq!(error, format!("FOLIO_TRACES is '{said}'; it takes a number of traces, 1 or more"));
+        }
+    }
 
     /// What the measurement is to show, on a short trace: where all moves as many blocks stay whole as under first fit; what
     /// moves is brought together, and grouping leaves more blocks for that.

@@ -270,16 +270,16 @@ impl<S: Scheme> Mapping<S> {
     ) -> io::Result<()> {
         match needed {
             Try::Fill => drop(self.find_or_fill(part.page, 1)?),
-            Try::Allocate => match self.missing(part) {
-                0 | 1 => stock.0.push(self.inner.allocate()?),
-                several => {
-                    stock.0 = self.inner.allocate_some(several);
+            Try::Allocate => {
+                let missing = self.missing(part);
+                if missing > 1 {
+                    stock.0 = self.inner.allocate_some(missing);
                     stock.0.reverse();
-                    if stock.0.is_empty() {
-                        stock.0.push(self.inner.allocate()?);
-                    }
                 }
-            },
+                if stock.0.is_empty() {
+                    stock.0.push(self.inner.allocate()?);
+                }
+            }
             // Mostly for another writer, who is done in a moment.
             Try::Wait if slot.ends_soon() => {}
             Try::Wait => self.wait_for(slot, part.page),

@@ -25,6 +25,7 @@ use crate::backing::{Backing, Durable, Version};
 use crate::cache::Inner;
 use crate::errors::Told;
 use crate::mapping::Mapping;
+use crate::run::MOST_PAGES;
 
 /// What follows when it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl Then {
     /// once keep a disk busy, and let a distant store be asked less often.
     fn most_pages(self) -> u64 {
         match self {
-            Self::Nothing => 256,
+            Self::Nothing => u64::from(MOST_PAGES),
             Self::Sync => 2048,
         }
     }
