@@ -11,6 +11,17 @@ use crate::ids::Pfn;
 use crate::memmap::Kind;
 use crate::trace::Event;
 
+/// The registers for bytes that code may use here. Of interest on x86-64, where more may be there than the program was built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vectors {
+    /// SSE2.
+    Bits128,
+    /// AVX.
+    Bits256,
+    /// AVX-512.
+    Bits512,
+}
+
 /// The surroundings that frames live in.
 pub trait Platform: Sized + Send + Sync + 'static {
     /// How reference counts are encoded.
@@ -27,6 +38,12 @@ pub trait Platform: Sized + Send + Sync + 'static {
 
     /// Wakes everybody who sleeps on `key`.
     fn wake_all(key: usize);
+
+    /// The widest registers that a copy may use: there, and saved when somebody else runs on this CPU. Asked for each copy of 256 bytes and more.
+    #[inline(always)]
+    fn vectors() -> Vectors {
+        Vectors::Bits128
+    }
 
     /// Whether this thread unwinds from a panic: then a token dropped on the way is not reported as well.
     fn unwinding() -> bool {

@@ -102,7 +102,7 @@ impl<P: Platform> Slot<P> {
         let count = map.zone.descriptor(index).word.snapshot();
         // SAFETY: the frame was online when it came here, so its bytes are mapped as long as `map` says, and
         // initialised, since memory from the system is. The range lies in the frame.
-        unsafe { racy_copy(map.zone.address(index).wrapping_add(within), buf) };
+        unsafe { racy_copy::<P>(map.zone.address(index).wrapping_add(within), buf) };
         P::between_copy_and_check();
         // Acquire: pairs with the fence in as_mut_slice. If a byte came from a write behind that fence, the load below
         // comes after the claim before it.

@@ -10,7 +10,7 @@ use page_ref::{DefaultScheme, Scheme};
 
 #[cfg(feature = "track")]
 use crate::ids::Pfn;
-use crate::platform::Platform;
+use crate::platform::{Platform, Vectors};
 
 /// Frames in a process, with the scheme `S`.
 #[derive(Debug)]
@@ -33,6 +33,18 @@ impl<S: Scheme> Platform for UserSpace<S> {
     fn cpu() -> usize {
         // A thread keeps its list wherever it runs: cheaper than asking, and as good a hint.
         THREAD.try_with(|&n| n).unwrap_or(0)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn vectors() -> Vectors {
+        if std::is_x86_feature_detected!("avx512f") {
+            Vectors::Bits512
+        } else if std::is_x86_feature_detected!("avx") {
+            Vectors::Bits256
+        } else {
+            Vectors::Bits128
+        }
     }
 
     #[cfg(shuttle)]
