@@ -31,6 +31,7 @@ mod report;
 mod rivals;
 mod runner;
 mod schemes;
+pub mod sizes;
 mod traces;
 mod undo;
 pub mod word;
@@ -90,6 +91,11 @@ mod tests {
     #[test]
     fn read_measures_the_cache_beside_its_limit() {
         check(&read::matrix(&read::Bytes::new(1 << 20).unwrap()).unwrap());
+    }
+
+    #[test]
+    fn sizes_measures_a_read_beside_a_handle() {
+        check(&sizes::matrix(&read::Bytes::new(1 << 20).unwrap()).unwrap());
     }
 
     #[test]

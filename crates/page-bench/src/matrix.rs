@@ -88,13 +88,14 @@ impl Matrix<'_> {
         let cpus = cpus();
         // By case, by subject, by round.
         let mut samples: Vec<Vec<Vec<Sample>>> = vec![vec![Vec::new(); self.subjects.len()]; self.cases.len()];
+        let (mut order, mut random): (Vec<_>, _) = ((0..self.subjects.len()).collect(), fastrand::Rng::with_seed(1));
         let started = Instant::now();
         let mut round = 0;
         while !ask.stop.load(Ordering::Relaxed) && (round < LEAST_SAMPLES || started.elapsed() < ask.time) {
             for (&case, samples) in self.cases.iter().zip(&mut samples) {
-                for turn in 0..self.subjects.len() {
-                    // Another order in each round, so that none always follows the same one.
-                    let which = (turn + round) % self.subjects.len();
+                // Another order each time, so that none always follows the same one: it may find in the processor's cache what that one read.
+                random.shuffle(&mut order);
+                for &which in &order {
                     let subject = &*self.subjects[which];
                     if subject.takes_part(case) {
                         subject.prepare(case);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::report::Report;
 use crate::{
     alloc, between, bringup, coherence, disk, fragment, free, hit_ratio, life, memory, migrate, miss, noise, patch,
-    read, word, write,
+    read, sizes, word, write,
 };
 
 /// How a question is asked.
@@ -115,6 +115,13 @@ pub const QUESTIONS: &[Question] = &[
         case_key: "case",
         weight: 3,
         ask: read::ask,
+    },
+    Question {
+        name: "sizes",
+        about: "what reading so many bytes again costs, without a reference and by a handle",
+        case_key: "case",
+        weight: 2,
+        ask: sizes::ask,
     },
     Question {
         name: "write",

@@ -32,37 +32,79 @@ const READ_BYTES: usize = 256 << 20;
 /// Where the kernel's files in memory are.
 pub(crate) const TMPFS: &str = "/dev/shm";
 
-/// Where a read goes to: at the same place of a page for all subjects. A few bytes past the place that is read, as a stack may have it, a
-/// copy of 4 KiB takes a quarter longer: loads wait for stores whose addresses look the same in their lower 12 bits.
+/// Where a read goes to: at the same place of a page for all subjects, since loads wait for stores whose addresses look the same in
+/// their lower 12 bits.
 #[repr(align(4096))]
-struct Target<const SIZE: usize>([u8; SIZE]);
+struct Target([u8; 2 * FRAME_SIZE]);
 
-/// The reads of one thread in a case, one in `of` of them: each of so many bytes as the compiler knows, as it does where records have one
-/// size.
+/// What a case reads, by its name: `hot-64`, `uniform-4K`, `uniform-2K+16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pattern {
+    /// The same bytes each time.
+    is_hot: bool,
+    size: usize,
+    /// The target lies so many bytes past a page's begin.
+    past: usize,
+}
+
+impl Pattern {
+    fn of(name: &str) -> Option<Self> {
+        let (name, past) = name.split_once('+').unwrap_or((name, "0"));
+        let (place, size) = name.split_once('-')?;
+        let (number, unit) = size.strip_suffix('K').map_or((size, 1), |number| (number, 1024));
+        let is_hot = match place {
+            "hot" => true,
+            "uniform" => false,
+            _ => return None,
+        };
+        Some(Self { is_hot, size: unit * number.parse::<usize>().ok()?, past: past.parse().ok()? })
+    }
+}
+
+/// Each read is of so many bytes as the compiler knows, as it does where records have one size. Nothing else stands in the loop: a processor
+/// that waits for memory has room for so many instructions.
+#[inline(always)]
+fn each<const SIZE: usize>(
+    operations: u32,
+    past: usize,
+    mut next: impl FnMut() -> usize,
+    mut read: impl FnMut(usize, &mut [u8]),
+) -> u64 {
+    let mut target = Target([0; _]);
+    let room = target.0[past..].first_chunk_mut::<SIZE>().expect("a target has two pages");
+    for _ in 0..operations {
+        let offset = next();
+        // Not as a slice yet: its length would go through the black box too.
+        let buf: &mut [u8; SIZE] = black_box(&mut *room);
+        read(offset, buf);
+    }
+    u64::from(operations)
+}
+
+/// The reads of one thread in a case, one in `of` of them.
 #[inline(always)]
 fn reads(case: Case, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) -> u64 {
     #[inline(always)]
-    fn each<const SIZE: usize>(
-        operations: u32,
-        mut next: impl FnMut() -> usize,
-        mut read: impl FnMut(usize, &mut [u8]),
-    ) -> u64 {
-        let mut target = Target([0; SIZE]);
-        for _ in 0..operations {
-            let offset = next();
-            // Not as a slice yet: its length would go through the black box too.
-            let buf: &mut [u8; SIZE] = black_box(&mut target.0);
-            read(offset, buf);
+    fn sized<const SIZE: usize>(pattern: Pattern, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) -> u64 {
+        // Some milliseconds.
+        let operations = |bytes: u32| (bytes / SIZE as u32).max(10_000) / of;
+        if pattern.is_hot {
+            return each::<SIZE>(operations(200_000 * 64), pattern.past, || 0, read);
         }
-        u64::from(operations)
+        // Other places each time: two subjects that read one cache's bytes would find in the processor's what the one before them left.
+        // The generator costs a nanosecond, the same for all.
+        let mut random = fastrand::Rng::new();
+        each::<SIZE>(operations(100_000 * 64), pattern.past, || random.usize(..len / SIZE) * SIZE, read)
     }
-    // The generator costs a nanosecond, the same for all. Other places each time: two subjects that read one cache's bytes would
-    // find in the processor's what the one before them left.
-    let mut random = fastrand::Rng::new();
-    match case.name {
-        HOT => each::<64>(200_000 / of, || 0, read),
-        UNIFORM => each::<64>(100_000 / of, || random.usize(..len / 64) * 64, read),
-        _ => each::<FRAME_SIZE>(10_000 / of, || random.usize(..len / FRAME_SIZE) * FRAME_SIZE, read),
+    let pattern = Pattern::of(case.name).unwrap_or_else(|| panic!("{case:?} reads nothing"));
+    match pattern.size {
+        64 => sized::<64>(pattern, len, of, read),
+        256 => sized::<256>(pattern, len, of, read),
+        512 => sized::<512>(pattern, len, of, read),
+        1024 => sized::<1024>(pattern, len, of, read),
+        2048 => sized::<2048>(pattern, len, of, read),
+        FRAME_SIZE => sized::<FRAME_SIZE>(pattern, len, of, read),
+        _ => panic!("no case reads so many bytes: {pattern:?}"),
     }
 }
 
@@ -258,6 +300,15 @@ fn huge(bytes: &[u8]) -> io::Result<FolioRef<UserSpace>> {
 }
 
 impl Bytes {
+    /// So many that a processor's cache holds an eighth at the most.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn for_reading() -> io::Result<Self> {
+        Self::new(READ_BYTES)
+    }
+
     /// A file of so many bytes, in memory where the system has a file system for that.
     ///
     /// # Errors
@@ -276,6 +327,17 @@ impl Bytes {
     }
 }
 
+/// The cache in both ways, and the limit.
+pub(crate) fn cached_and_pinned(bytes: &Bytes) -> io::Result<Vec<Box<dyn Subject + '_>>> {
+    let len = bytes.memory.len();
+    let file = cached::<DefaultScheme>(bytes.file.path(), len)?;
+    Ok(vec![
+        Box::new(Memcpy("memcpy", &bytes.huge.as_slice()[..len])),
+        Box::new(Cached { name: "folio".to_owned(), file: file.clone(), only_hot: false }),
+        Box::new(Pinned(file)),
+    ])
+}
+
 /// The question. The schemes that are not the default take part where the word matters most: in `hot-64`.
 ///
 /// # Errors
@@ -283,20 +345,15 @@ impl Bytes {
 /// What the system says when the file is read.
 pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     let (path, len) = (bytes.file.path(), bytes.memory.len());
-    let file = cached::<DefaultScheme>(path, len)?;
-    // None after one that reads the same bytes: of 40 MiB that were just read anywhere in 256 a tenth and more is still in the processor's
-    // cache, and the second one would look better by that.
-    let mut subjects: Vec<Box<dyn Subject + '_>> = vec![
-        Box::new(Memcpy("memcpy", &bytes.huge.as_slice()[..len])),
-        Box::new(Cached { name: "folio".to_owned(), file: file.clone(), only_hot: false }),
+    let mut subjects = cached_and_pinned(bytes)?;
+    subjects.extend([
+        Box::new(Memcpy("memcpy-4K-pages", &bytes.memory)) as Box<dyn Subject + '_>,
         Box::new(ByTable {
             places: (0..len.div_ceil(FRAME_SIZE) as u64).collect(),
             memory: &bytes.huge.as_slice()[..len],
         }),
-        Box::new(Pinned(file)),
         Box::new(Memcpy("mmap", &bytes.mapped)),
-        Box::new(Memcpy("memcpy-4K-pages", &bytes.memory)),
-    ];
+    ]);
     // One page is enough for them.
     let page = NamedTempFile::new()?;
     fs::write(page.path(), &bytes.memory[..4096])?;
@@ -326,6 +383,20 @@ pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
 ///
 /// As [`Bytes::new`] and [`matrix`].
 pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
-    let bytes = Bytes::new(READ_BYTES)?;
+    let bytes = Bytes::for_reading()?;
     Ok(matrix(&bytes)?.measure(ask))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_says_what_it_reads() {
+        assert_eq!(Pattern::of(PAGES), Some(Pattern { is_hot: false, size: 4096, past: 0 }));
+        assert_eq!(Pattern::of("hot-512+16"), Some(Pattern { is_hot: true, size: 512, past: 16 }));
+        for name in ["", "hot", "cold-64", "hot-", "hot-K", "hot-64+", "hot-64+x"] {
+            assert_eq!(Pattern::of(name), None, "{name}");
+        }
+    }
 }

@@ -1,0 +1,58 @@
+//! Does a read without a reference ever lose to one that takes a page by its handle and copies from there? By the size of the read, for bytes
+//! that are in the processor's cache and for bytes that are in none, and for targets that lie as large buffers of the C library do: 16
+//! bytes past the begin of a page.
+
+use std::io;
+
+use crate::matrix::{Case, Matrix};
+use crate::question::Ask;
+use crate::read::{Bytes, cached_and_pinned};
+use crate::report::{Report, Shape, Unit};
+
+/// Named as [`read`](crate::read)'s: bytes, and how far past its source's place in a page the target lies.
+const CASES: [&str; 16] = [
+    "hot-64",
+    "hot-256",
+    "hot-512",
+    "hot-1K",
+    "hot-2K",
+    "hot-4K",
+    "hot-1K+16",
+    "hot-4K+16",
+    "uniform-64",
+    "uniform-256",
+    "uniform-512",
+    "uniform-1K",
+    "uniform-2K",
+    "uniform-4K",
+    "uniform-1K+16",
+    "uniform-4K+16",
+];
+
+/// The question, of the bytes that [`read`](crate::read) reads.
+///
+/// # Errors
+///
+/// What the system says when the file is read.
+pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
+    Ok(Matrix {
+        title: "Reading so many bytes again, without a reference and by a handle",
+        unit: Unit::Ns,
+        per: "read",
+        cases: CASES.map(|name| Case { name, threads: 1 }).to_vec(),
+        subjects: cached_and_pinned(bytes)?,
+        compared_with: &["folio-pinned", "memcpy"],
+        ours: "folio".to_owned(),
+        shape: Shape::Bars,
+    })
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// As [`Bytes::new`] and [`matrix`].
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    let bytes = Bytes::for_reading()?;
+    Ok(matrix(&bytes)?.measure(ask))
+}
