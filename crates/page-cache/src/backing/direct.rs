@@ -26,6 +26,9 @@ use super::{Fill, whole};
 /// What `O_DIRECT` wants offsets, lengths and addresses to be a multiple of, on any disk.
 const ALIGNMENT: usize = 4096;
 
+/// No file reaches here, and the system refuses an offset of which it can not tell the end with the same error as a way past its cache.
+const FARTHEST: u64 = 1 << 62;
+
 /// Requests of one thread in flight at the most.
 const DEPTH: u32 = 64;
 
@@ -43,8 +46,9 @@ pub(super) struct Direct {
 impl Direct {
     /// The descriptor, if it can be used at this offset.
     fn at(&self, file: &fs::File, offset: u64) -> Option<&fs::File> {
+        let is_possible = offset.is_multiple_of(ALIGNMENT as u64) && offset < FARTHEST;
         // Relaxed: a hint.
-        if !self.wanted || !offset.is_multiple_of(ALIGNMENT as u64) || self.refused.load(Ordering::Relaxed) {
+        if !self.wanted || !is_possible || self.refused.load(Ordering::Relaxed) {
             return None;
         }
         self.file.get_or_init(|| open(file)).as_ref()
@@ -177,4 +181,25 @@ fn with_ring(work: impl FnOnce(&mut Ring)) -> bool {
         })
     });
     done.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(align(4096))]
+    struct Page([u8; ALIGNMENT]);
+
+    /// It did: from one request past the end of all files on, a file was cached twice.
+    #[test]
+    fn an_offset_that_no_file_has_does_not_end_the_way_past_the_cache() {
+        let file = tempfile::tempfile().unwrap();
+        let direct = Direct { wanted: true, ..Direct::default() };
+        let mut page = Page([1; ALIGNMENT]);
+        for offset in [u64::MAX - 4095, i64::MAX as u64 - 4095, FARTHEST] {
+            assert_eq!(direct.write(&file, offset, &[IoSlice::new(&page.0)]).unwrap(), 0);
+            assert_eq!(direct.read(&file, offset, &mut [IoSliceMut::new(&mut page.0)]).unwrap(), 0);
+            assert!(!direct.refused.load(Ordering::Relaxed), "at {offset}");
+        }
+    }
 }
