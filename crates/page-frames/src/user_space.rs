@@ -38,7 +38,8 @@ impl<S: Scheme> Platform for UserSpace<S> {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn vectors() -> Vectors {
-        if std::is_x86_feature_detected!("avx512f") {
+        // The first processors that had the wide registers run slower for a while after their use; those with VBMI2 do not.
+        if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512vbmi2") {
             Vectors::Bits512
         } else if std::is_x86_feature_detected!("avx") {
             Vectors::Bits256
