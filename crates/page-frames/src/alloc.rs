@@ -350,17 +350,18 @@ impl<P: Platform> Zone<P> {
         // saw its block online is found by that drain.
         let block = self.blocks.of(index);
         let Some(mobility) = block.mobility_if_online() else { return false };
-        let is_short = lists.are_short();
-        if is_short && block.is_sparse() {
-            self.adapt(lists);
-            return false;
+        if lists.are_short() {
+            if order > Order::ZERO {
+                self.spill(lists, order, mobility);
+                return false;
+            }
+            if block.is_sparse() {
+                self.adapt(lists);
+                return false;
+            }
         }
         if lists.is_full(mobility, order) {
             self.spill(lists, order, mobility);
-            // The list of whole blocks always counts as full: so it costs the others nothing to ask.
-            if is_short && order == BLOCK_ORDER {
-                return false;
-            }
         }
         lists.push(&self.memmap, mobility, order, index);
         lists.counters.freed += 1;

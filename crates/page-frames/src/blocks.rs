@@ -20,7 +20,7 @@ use crate::mobility::{MOBILITIES, Mobility};
 use crate::sync::{AtomicU8, AtomicU16};
 
 /// More free frames than this: a 2 MiB block may soon be free as a whole, if it is left alone.
-const SPARSE: u32 = BLOCK_ORDER.frames() / 64;
+const SPARSE: u32 = BLOCK_ORDER.frames() / 128;
 
 /// With more than this a 2 MiB block becomes roomy: whoever allocates goes elsewhere first.
 const ROOMY: u32 = BLOCK_ORDER.frames() / 2;

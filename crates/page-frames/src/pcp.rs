@@ -5,8 +5,8 @@
 //! freed, warm in the cache, is the first handed out.
 //!
 //! What speeds up a zone with room harms one that is nearly full: a list gives what was freed last to whoever comes next, so
-//! no 2 MiB block that is nearly empty ever gets quite empty. So while less than an eighth is free, a CPU holds less
-//! back, and what is freed in such a block passes its lists by.
+//! no 2 MiB block that is nearly empty ever gets quite empty. So while less than an eighth is free, a CPU holds a few single
+//! frames back and nothing else, and none of a block in which more than a few are free.
 //!
 //! Whole blocks have lists of their own, of one block each: who frees one often allocates the next. (Linux `NR_PCP_THP`.) A second
 //! one goes through the buddy as before. While memory is short a CPU keeps none.
@@ -23,7 +23,7 @@ pub(crate) const MOST: Order = Order::new(3).expect("an order");
 /// How many frames a list holds at the most; half of it moves to or from the buddy at once.
 const CAPACITY: u32 = 64;
 
-/// The same while memory is short.
+/// The same while memory is short, of single frames; nothing else is held then.
 const CAPACITY_SHORT: u32 = 16;
 
 /// Lists a zone has; a CPU uses those of its number modulo this.
@@ -73,7 +73,7 @@ impl Pcp {
         self.capacity = if free < online / 8 { CAPACITY_SHORT } else { CAPACITY };
     }
 
-    /// Whether they hold less, as memory is short: what is freed in a sparse 2 MiB block is not for them.
+    /// Whether they hold less, as memory is short: only single frames, and of those none that is freed in a sparse 2 MiB block.
     #[inline]
     pub(crate) fn are_short(&self) -> bool {
         self.capacity != CAPACITY
@@ -81,7 +81,8 @@ impl Pcp {
 
     /// Blocks that move to or from the buddy at once; 0: none stays behind.
     pub(crate) fn batch(&self, order: Order) -> u32 {
-        (self.capacity / 2) >> order.as_u8()
+        let holds_none = self.are_short() && order > Order::ZERO;
+        if holds_none { 0 } else { (self.capacity / 2) >> order.as_u8() }
     }
 
     pub(crate) fn is_empty(&self, mobility: Mobility, order: Order) -> bool {
