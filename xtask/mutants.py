@@ -5,10 +5,11 @@ cargo-mutants builds a crate and its tests anew for each mutant; that is a minut
 is an arm of a switch in its function, and an environment variable says which arm runs: a mutant costs a run of the tests that
 reach its function, the likeliest first. What does not build is found by the compiler's errors, arm by arm, and left out.
 
-  python3 xtask/mutants.py PACKAGE [--skip TESTS,..] [--again] FILE..     (files below crates/PACKAGE/src)
+  python3 xtask/mutants.py PACKAGE [--skip TESTS,..] [--again] [--apart] FILE..     (files below crates/PACKAGE/src)
 
-Results go to target/mutants/PACKAGE.jsonl; what was judged is not judged again, with --again what was missed is. Constants,
-`const fn`, and functions that return an `impl Trait` can have no such switch: `cargo mutants -F NAME` judges those.
+Results go to target/mutants/PACKAGE.jsonl; what was judged is not judged again, with --again what was missed is. A `const fn` is
+none any more, where no constant needs it, and an `impl Iterator` a boxed one. Constants, and other functions that return an
+`impl Trait`, can have no switch: they are apart, and --apart judges them, and only them, with a build for each.
 Needs cargo-mutants. A test that hangs counts as noticed, as does one that takes more than 5 GiB.
 """
 import collections, json, os, re, signal, subprocess, sys, time
@@ -21,6 +22,7 @@ ALONE = {"arenas", "reuse_race", "crash"}
 SWITCH = """
 pub(crate) mod mutants {
     extern crate std;
+    pub(crate) use std::boxed::Box;
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
     const UNKNOWN: u32 = u32::MAX;
     const RECORD: u32 = u32::MAX - 1;
@@ -51,8 +53,9 @@ pub(crate) mod mutants {
 
 
 class Run:
-    def __init__(self, package, files, skip, again):
-        self.package, self.files, self.skip, self.again = package, files, skip, again
+    def __init__(self, package, files, skip, again, apart):
+        self.package, self.files, self.skip, self.again, self.apart = package, files, skip, again, apart
+        self.keeps_const = apart
         self.work = ROOT / "target" / "mutants" / package
         self.crate = self.work / "tree" / "crates" / package
         self.results = self.work.with_suffix(".jsonl")
@@ -77,8 +80,11 @@ class Run:
             mutant["fn"] = functions.setdefault((mutant["file"], start["line"], start["column"]), len(functions))
             text = cut((ROOT / mutant["file"]).read_text(), function["span"])
             signature = text[:body_start(text)]
-            if re.search(r"\bconst (unsafe )?fn\b", signature):
+            iterator = re.fullmatch(r"-> impl (Iterator *<.*>)", function["return_type"] or "", re.S)
+            if re.search(r"\bconst (unsafe )?fn\b", signature) and self.keeps_const:
                 mutant["alone"] = "a const fn"
+            elif iterator:
+                mutant["boxed"] = iterator[1]
             elif "impl " in (function["return_type"] or ""):
                 mutant["alone"] = "returns an impl Trait"
         return mutants
@@ -91,7 +97,7 @@ class Run:
             if name and name not in mutated and source.is_file() and source.parent != ROOT / "crates" / self.package:
                 write(self.work / "tree" / name, source.read_bytes())
         tests = {path.stem: path.name for path in (ROOT / "crates" / self.package / "tests").glob("*.rs")
-                 if "#![cfg(" not in path.read_text()}
+                 if not re.search(r"^#!\[cfg\((?!not\()", path.read_text(), re.M)}
         merged = sorted(tests.keys() - ALONE)
         write(self.crate / "tests" / "merged.rs", "".join(f'#[path = "{n}.rs"]\nmod {n};\n' for n in merged).encode())
         toml = (ROOT / "crates" / self.package / "Cargo.toml").read_text()
@@ -119,40 +125,64 @@ class Run:
                 start, end = (place(text, group[0]["function"]["span"][side]) for side in ("start", "end"))
                 body = start + body_start(text[start:end])
                 out += text[at:body] + f"{{\nmatch crate::mutants::chosen({group[0]['fn']}) {{\n"
+                box, unbox = "", ""
+                if "boxed" in group[0]:
+                    box, unbox = "crate::mutants::Box::new(", f") as crate::mutants::Box<dyn {group[0]['boxed']} + '_>,"
                 for mutant in group:
                     first, last = (place(text, mutant["span"][side]) for side in ("start", "end"))
                     line = out.count("\n") + 1
-                    out += f"{mutant['id']} => {text[body:first]}{mutant['replacement']}{text[last:end]}\n"
+                    out += f"{mutant['id']} => {box}{text[body:first]}{mutant['replacement']}{text[last:end]}{unbox}\n"
                     arms[file].append((line, out.count("\n"), mutant["id"]))
-                out, at = out + f"_ => {text[body:end]}\n}}\n}}", end
+                out, at = out + f"_ => {box}{text[body:end]}{unbox}\n}}\n}}", end
             out = (out + text[at:]).replace("#[inline(always)]", "#[inline]") + (SWITCH if file == library else "")
+            if not self.keeps_const:
+                out = re.sub(r"\bconst ((unsafe )?fn\b)", r"\1", out)
             write(self.work / "tree" / file, out.encode())
         return arms
 
     def build(self, mutants, dropped):
         """Builds without what does not build. The test programs."""
         while True:
-            arms, programs, bad = self.generate(mutants, dropped), [], set()
-            command = ["cargo", "test", "-p", self.package, "--lib", "--tests", "--no-run", "--message-format=json"]
-            built = subprocess.run(command, cwd=self.work / "tree", env=self.env, capture_output=True, text=True)
-            for line in built.stdout.splitlines():
-                message = json.loads(line)
-                if message["reason"] == "compiler-artifact" and message["executable"] and message["profile"]["test"]:
-                    programs.append((message["target"]["name"], message["executable"]))
-                if message["reason"] == "compiler-message" and message["message"]["level"] == "error":
-                    for span in sorted(message["message"]["spans"], key=lambda span: not span["is_primary"]):
-                        while span["file_name"] not in arms and span.get("expansion"):
-                            span = span["expansion"]["span"]
-                        of = arms.get(span["file_name"], [])
-                        hit = {mutant for first, last, mutant in of if first <= span["line_start"] <= last}
-                        bad |= hit
-                        if hit:
-                            break
-            if built.returncode == 0:
+            programs, bad, said = self.compile(self.generate(mutants, dropped))
+            if not said:
                 return programs
+            if not bad and self.keeps_const:
+                sys.exit(said[-3000:])
             if not bad:
-                sys.exit(built.stderr[-3000:])
+                # Some constant is made by one of them.
+                self.keeps_const = True
+                mutants[:] = self.list()
             dropped |= bad
+
+    def build_one(self, mutant, file):
+        """Builds with one mutant, or with none. The test programs; none: it does not build."""
+        text = (ROOT / file).read_text()
+        if mutant:
+            first, last = (place(text, mutant["span"][side]) for side in ("start", "end"))
+            text = text[:first] + mutant["replacement"] + text[last:]
+        write(self.work / "tree" / file, text.encode())
+        programs, _, said = self.compile({})
+        return [] if said else programs
+
+    def compile(self, arms):
+        """The test programs, or whose arms do not build and what the compiler says."""
+        programs, bad = [], set()
+        command = ["cargo", "test", "-p", self.package, "--lib", "--tests", "--no-run", "--message-format=json"]
+        built = subprocess.run(command, cwd=self.work / "tree", env=self.env, capture_output=True, text=True)
+        for line in built.stdout.splitlines():
+            message = json.loads(line)
+            if message["reason"] == "compiler-artifact" and message["executable"] and message["profile"]["test"]:
+                programs.append((message["target"]["name"], message["executable"]))
+            if message["reason"] == "compiler-message" and message["message"]["level"] == "error":
+                for span in sorted(message["message"]["spans"], key=lambda span: not span["is_primary"]):
+                    while span["file_name"] not in arms and span.get("expansion"):
+                        span = span["expansion"]["span"]
+                    of = arms.get(span["file_name"], [])
+                    hit = {mutant for first, last, mutant in of if first <= span["line_start"] <= last}
+                    bad |= hit
+                    if hit:
+                        break
+        return programs, bad, built.stderr if built.returncode else ""
 
     def test(self, program, mutant, seconds, **extra):
         """Runs one test program, or the part of the merged one that `program` names."""
@@ -178,45 +208,69 @@ class Run:
         done = {}
         if self.results.exists():
             done = {r["name"]: r["status"] for r in map(json.loads, self.results.read_text().splitlines())}
+            # Now it may have a switch.
+            done = {name: status for name, status in done.items() if status != "alone" or self.apart}
         if self.again:
             mutants = [m for m in mutants if done.get(m["name"], "missed") == "missed"]
-        merged = self.copy({m["file"] for m in mutants} | {f"crates/{self.package}/src/lib.rs"})
-        dropped = {m["id"] for m in mutants if done.get(m["name"]) == "does not build"}
-        programs = self.build(mutants, dropped)
-        tests = [(n, (path, f"{n}::")) for _, path in programs if _ == "merged" for n in merged]
-        tests += [(n, (path,)) for n, path in programs if n != "merged"]
+        if self.apart:
+            mutants = [m for m in mutants if "alone" in m and done.get(m["name"], "alone") in ("alone", "missed")]
+            merged, dropped = self.copy(set()), set()
+            programs = self.build_one(None, mutants[0]["file"])
+        else:
+            merged = self.copy({m["file"] for m in mutants} | {f"crates/{self.package}/src/lib.rs"})
+            dropped = {m["id"] for m in mutants if done.get(m["name"]) == "does not build"}
+            programs = self.build(mutants, dropped)
+        tests = parts(programs, merged)
         took, reached = {}, {}
-        for name, program in [test for test in tests if test[0] not in self.skip]:
+        for name, program in tests.items():
+            if name in self.skip:
+                continue
             start = time.time()
             if self.test(program, 0, 300) != "passed":
                 sys.exit(f"{name} fails without a mutant: {(self.work / 'log').read_text()[-2000:]}")
             took[name] = time.time() - start
             hits = self.work / "reached"
             hits.unlink(missing_ok=True)
-            self.test(program, 0, 300, MUTANT_REACHED=str(hits))
+            if not self.apart:
+                self.test(program, 0, 300, MUTANT_REACHED=str(hits))
             reached[name] = {int(line) for line in hits.read_text().split()} if hits.exists() else set()
             print(f"{name}: {took[name]:.1f} s", flush=True)
-        tests, noticed = dict(tests), collections.Counter()
+        noticed = collections.Counter()
         with self.results.open("a") as out:
             for mutant in mutants:
-                if done.get(mutant["name"], "missed") != "missed" or mutant["name"] in done and not self.again:
+                if not self.apart and done.get(mutant["name"], "missed") != "missed":
+                    continue
+                if not self.apart and mutant["name"] in done and not self.again:
                     continue
                 by, status = "", "missed"
-                if mutant["id"] in dropped or "alone" in mutant:
-                    status, by = ("does not build", "") if mutant["id"] in dropped else ("alone", mutant["alone"])
+                if self.apart:
+                    tests = parts(self.build_one(mutant, mutant["file"]), merged)
+                if mutant["id"] in dropped or not tests:
+                    status = "does not build"
+                elif "alone" in mutant and not self.apart:
+                    status, by = "alone", mutant["alone"]
                 else:
-                    weight = lambda t: took[t] / (0.05 + noticed[mutant["fn"], t] + 0.2 * noticed[mutant["file"], t])
-                    for name in sorted((t for t in took if mutant["fn"] in reached[t]), key=weight):
+                    function = mutant.get("fn")
+                    weight = lambda t: took[t] / (0.05 + noticed[function, t] + 0.2 * noticed[mutant["file"], t])
+                    for name in sorted((t for t in took if self.apart or function in reached[t]), key=weight):
                         status = self.test(tests[name], mutant["id"], max(20, 6 * took[name]))
                         if status != "passed":
                             by = name
-                            noticed.update({(mutant["fn"], name): 1, (mutant["file"], name): 1})
+                            noticed.update({(function, name): 1, (mutant["file"], name): 1})
                             break
                     status = "missed" if status == "passed" else status
+                if self.apart:
+                    write(self.work / "tree" / mutant["file"], (ROOT / mutant["file"]).read_bytes())
                 if status in ("missed", "hangs"):
                     print(status, mutant["name"], flush=True)
                 out.write(json.dumps({"name": mutant["name"], "file": mutant["file"], "status": status, "by": by}) + "\n")
                 out.flush()
+
+
+def parts(programs, merged):
+    """The tests by their names: programs, or the parts of the merged one."""
+    tests = {n: (path, f"{n}::") for name, path in programs if name == "merged" for n in merged}
+    return tests | {name: (path,) for name, path in programs if name != "merged"}
 
 
 def write(path, content):
@@ -254,11 +308,11 @@ def main():
         at = arguments.index("--skip")
         skip = arguments[at + 1].split(",")
         del arguments[at : at + 2]
-    again = "--again" in arguments
-    arguments = [a for a in arguments if a != "--again"]
+    again, apart = "--again" in arguments, "--apart" in arguments
+    arguments = [a for a in arguments if a not in ("--again", "--apart")]
     if len(arguments) < 2:
         sys.exit(__doc__)
-    Run(arguments[0], arguments[1:], skip, again).judge()
+    Run(arguments[0], arguments[1:], skip, again, apart).judge()
 
 
 main()

@@ -275,6 +275,24 @@ fn a_backing_that_panics_takes_no_thread_away() {
     });
 }
 
+#[test]
+fn what_the_flusher_could_not_write_it_tries_again() {
+    ends(|| {
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        let memory = Arc::new(Memory::new(b"old"));
+        memory.inject(Call::Write, 0, 1, Fault::Error(28));
+        let file = cache.open_backing(memory.clone()).unwrap();
+        file.write_at(0, b"new").unwrap();
+        // Nobody writes any more, so nobody but the flusher itself rings for it.
+        while memory.contents() != b"new" {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!((memory.calls(Call::Write), cache.stats().write_errors), (2, 1));
+        drop(file);
+        assert_nothing_leaked(&cache);
+    });
+}
+
 const CHILD: &str = "FOLIO_NO_THREADS";
 const DONE: &str = "all is done";
 

@@ -317,6 +317,37 @@ fn growth_beside_us_is_merged_with_what_is_dirty() {
     assert_eq!(&memory.contents()[20..], b"end");
 }
 
+/// Neither what was written back nor what was cut off is dirty any more: nobody waits for it.
+#[test]
+fn what_is_dirty_no_more_throttles_nobody() {
+    let (memory, cache) = memory(b"");
+    cache.set_most_threads(0);
+    let file = cache.open_backing(memory.clone()).unwrap();
+    for round in 0..8 {
+        // Of 128 that may be dirty.
+        assert_eq!(file.write_at(0, &vec![round; 100 * 4096]).unwrap(), 100 * 4096);
+        if round % 2 == 0 { file.sync_data() } else { file.set_len(0) }.unwrap();
+    }
+    assert_eq!((cache.stats().throttled, memory.calls(Call::Write)), (0, 4));
+    assert_eq!(file.write_at(0, &vec![9; 200 * 4096]).unwrap(), 200 * 4096);
+    assert!(cache.stats().throttled > 0);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// A write past the end that is known is one within the file, which somebody else made longer.
+#[test]
+fn a_write_past_the_known_end_spares_what_others_appended() {
+    let (memory, cache) = memory(&[1; 10]);
+    let file = cache.open_backing(memory.clone()).unwrap();
+    assert_eq!(file.read_at(0, &mut [0; 10]).unwrap(), 10);
+    memory.scribble(10, &[3; 10]);
+    assert_eq!(file.write_at(15, &[9; 2]).unwrap(), 2);
+    assert_eq!(file.len(), 20);
+    file.close().unwrap();
+    assert_eq!(memory.contents(), [[1; 5], [1; 5], [3; 5], [9, 9, 3, 3, 3]].concat());
+}
+
 #[test]
 fn what_is_cut_or_punched_reads_as_zeroes_when_the_file_grows_over_it() {
     let (memory, cache) = memory(&vec![1; 20_000]);
