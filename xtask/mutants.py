@@ -8,8 +8,8 @@ reach its function, the likeliest first. What does not build is found by the com
   python3 xtask/mutants.py PACKAGE [--skip TESTS,..] [--again] [--apart] FILE..     (files below crates/PACKAGE/src)
 
 Results go to target/mutants/PACKAGE.jsonl; what was judged is not judged again, with --again what was missed is. A `const fn` is
-none any more, where no constant needs it, and an `impl Iterator` a boxed one. Constants, and other functions that return an
-`impl Trait`, can have no switch: they are apart, and --apart judges them, and only them, with a build for each.
+none any more, where no constant needs it, and an `impl Iterator` a boxed one. Constants, and functions that return an
+`impl Trait` and take one, can have no switch: they are apart, and --apart judges them, and only them, with a build for each.
 Needs cargo-mutants. A test that hangs counts as noticed, as does one that takes more than 5 GiB.
 """
 import collections, json, os, re, signal, subprocess, sys, time
@@ -83,7 +83,7 @@ class Run:
             iterator = re.fullmatch(r"-> impl (Iterator *<.*>)", function["return_type"] or "", re.S)
             if re.search(r"\bconst (unsafe )?fn\b", signature) and self.keeps_const:
                 mutant["alone"] = "a const fn"
-            elif iterator:
+            elif iterator and "impl " not in signature[: signature.index("->")]:
                 mutant["boxed"] = iterator[1]
             elif "impl " in (function["return_type"] or ""):
                 mutant["alone"] = "returns an impl Trait"

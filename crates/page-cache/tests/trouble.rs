@@ -225,3 +225,49 @@ fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
     drop(file);
     assert_nothing_leaked(&cache);
 }
+
+/// Not the page that is being written, as somebody holds that: a copy, which is dirty when the request ends.
+#[test]
+fn what_is_written_while_its_page_is_on_its_way_is_written_next() {
+    let (sender, started) = mpsc::channel();
+    let gated = Arc::new(Gated {
+        memory: Memory::new(b""),
+        started: Mutex::new(sender),
+        is_open: Mutex::new(false),
+        opened: Condvar::new(),
+    });
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    cache.set_most_threads(0);
+    let file = cache.open_backing(gated.clone()).unwrap();
+    file.write_at(0, &[1; 4096]).unwrap();
+    thread::scope(|scope| {
+        let gate = OpenOnDrop(&gated);
+        let sync = scope.spawn(|| file.sync_data());
+        started.recv().unwrap();
+        assert_eq!(file.write_at(100, &[2; 100]).unwrap(), 100);
+        drop(gate);
+        sync.join().unwrap().unwrap();
+    });
+    assert!(gated.memory.durable() == [1; 4096]);
+    file.sync_data().unwrap();
+    assert!(gated.memory.durable() == [[1; 100].as_slice(), &[2; 100], &[1; 3896]].concat());
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// What was written is known to have been there: who finds less there looks again where the file ends.
+#[test]
+fn a_file_that_somebody_cuts_after_writeback_ends_there() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let memory = Arc::new(Memory::new(b""));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    file.write_at(0, &[1; 4096]).unwrap();
+    file.sync_data().unwrap();
+    file.invalidate();
+    memory.cut(100);
+    let mut buf = [9; 200];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), 100);
+    assert_eq!((buf, file.len()), ([[1; 100], [9; 100]].concat().try_into().unwrap(), 100));
+    drop(file);
+    assert_nothing_leaked(&cache);
+}

@@ -335,6 +335,19 @@ fn what_is_dirty_no_more_throttles_nobody() {
     assert_nothing_leaked(&cache);
 }
 
+/// Not after a while, when it would be the writer who has to write.
+#[test]
+fn the_flusher_comes_at_once_when_half_of_what_may_be_dirty_is() {
+    let (memory, cache) = memory(b"");
+    let file = cache.open_backing(memory.clone()).unwrap();
+    assert_eq!(file.write_at(0, &vec![1; 100 * 4096]).unwrap(), 100 * 4096);
+    cache.settle();
+    assert!(memory.contents().len() > 64 * 4096, "{} bytes were written", memory.contents().len());
+    assert_eq!(cache.stats().throttled, 0);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
 /// A write past the end that is known is one within the file, which somebody else made longer.
 #[test]
 fn a_write_past_the_known_end_spares_what_others_appended() {

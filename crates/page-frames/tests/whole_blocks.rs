@@ -50,6 +50,29 @@ fn a_whole_block_goes_through_the_list_of_its_cpu() {
     assert_all_free(zone);
 }
 
+/// Who takes the largest that is free takes nothing from the lists of CPUs: neither single frames, of which no large piece is made, nor
+/// a whole block where another is free.
+#[test]
+fn what_lists_hold_stays_there_unless_it_is_what_is_missing() {
+    let arena = arena::<DefaultScheme>(2);
+    let zone = arena.zone();
+    let listed = || zone.stats().free_frames - zone.free_frames();
+    let up_to = |order| zone.alloc_frozen_up_to(order, Mobility::Movable).unwrap();
+    zone.alloc_frozen(BLOCK_ORDER).unwrap().free();
+    let other = up_to(BLOCK_ORDER);
+    assert_eq!((other.order(), listed()), (BLOCK_ORDER, 512));
+    other.free();
+    let mut all: Vec<Token> = (0..1024).map(|_| up_to(Order::ZERO)).collect();
+    all.swap_remove(700).free();
+    all.swap_remove(300).free();
+    let before = (listed(), zone.counters().buddy_allocated);
+    all.push(up_to(BLOCK_ORDER));
+    assert_eq!((before.0, all[1022].order(), listed()), (2, Order::ZERO, 1));
+    assert_eq!(zone.counters().buddy_allocated, before.1, "it went through the buddy");
+    all.into_iter().for_each(Token::free);
+    assert_all_free(zone);
+}
+
 #[test]
 fn a_whole_block_in_a_list_is_found_by_who_needs_it() {
     let arena = arena::<DefaultScheme>(2);
