@@ -5,8 +5,8 @@
 //! the naive: first fit, the lowest place that is free, and best fit, the lowest of the smallest blocks that will do.
 //! In the end the zone compacts, which they can not.
 //!
-//! Where it ends depends on the trace: under first fit 7 to 12 blocks of 128 are left. So each lives through several, and a row is
-//! over all of them. The length of a life is counted in steps, the same for all: `--seconds 60` makes it fifteen
+//! Where it ends depends on the trace and the moment: under first fit 7 to 12 blocks of 128 are left. So each lives through several, and a
+//! row is over all of them; and `while_full` is the mean of many looks in the later half of each round, when no more than a tenth was free. The length of a life is counted in steps, the same for all: `--seconds 60` makes it fifteen
 //! million, in which all that is live is replaced 300 times.
 
 use std::collections::BTreeSet;
@@ -38,6 +38,10 @@ const LEAST_STEPS: usize = 200_000;
 
 /// How often half of it is freed and it fills up again, in one life.
 const ROUNDS: usize = 5;
+
+/// A look at what is whole, in the later half of a round: each so many steps, and several in a short one.
+const LOOK: usize = 50_000;
+const LEAST_LOOKS: usize = 8;
 
 /// Traces, unless [`TRACES`] says otherwise: what is drawn at random begins with another number in each.
 const SEEDS: u64 = 5;
@@ -239,17 +243,21 @@ struct Life {
     live: Vec<(usize, usize)>,
     free: usize,
     mixed: bool,
+    /// Blocks that were whole, by look.
+    while_full: Vec<f64>,
 }
 
 impl Life {
     fn new(mixed: bool, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        Self { random, unused: (0..FRAMES).rev().collect(), live: Vec::new(), free: FRAMES, mixed }
+        let unused = (0..FRAMES).rev().collect();
+        Self { random, unused, live: Vec::new(), free: FRAMES, mixed, while_full: Vec::new() }
     }
 
     /// Fills it to 90 %, and goes on for so many steps.
     fn age(&mut self, place: &mut dyn Place, steps: usize, stop: &AtomicBool) {
         let (mut done, mut is_full) = (0, false);
+        let look = LOOK.min(steps / 2 / LEAST_LOOKS).max(1);
         while done < steps {
             // Relaxed: a wish.
             if done.is_multiple_of(4096) && stop.load(Ordering::Relaxed) {
@@ -262,6 +270,9 @@ impl Life {
             let mobility = if stays { Mobility::Unmovable } else { Mobility::Movable };
             is_full |= self.free <= FRAMES / 10;
             done += usize::from(is_full);
+            if is_full && done > steps / 2 && done.is_multiple_of(look) {
+                self.while_full.push(place.whole_blocks() as f64);
+            }
             if self.free > FRAMES / 10 && self.alloc(place, order, mobility) {
                 continue;
             }
@@ -317,6 +328,10 @@ fn traces(said: Option<&str>) -> io::Result<u64> {
     })
 }
 
+fn mean_of(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
 /// Measures it.
 ///
 /// # Errors
@@ -330,7 +345,8 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut lived = 0_usize;
     for (case, compacted) in COMPACTED {
         for name in PLACES {
-            let (mut whole, mut after, mut free, born) = (Vec::new(), Vec::new(), 0, Instant::now());
+            let (mut whole, mut after, mut full, mut free) = (Vec::new(), Vec::new(), Vec::new(), 0);
+            let born = Instant::now();
             for seed in 0..seeds {
                 let (mut place, mut life) = (place(name)?, Life::new(case == MIXED, seed));
                 for _ in 0..ROUNDS {
@@ -339,6 +355,7 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
                     whole.push(place.whole_blocks() as f64);
                 }
                 free += life.free;
+                full.append(&mut life.while_full);
                 after.extend(place.compact().map(|whole| whole as f64));
                 lived += 1;
                 (ask.progress)(lived as f64 / all);
@@ -346,9 +363,13 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             let life_s = born.elapsed().as_secs_f64() / seeds as f64;
             let free_frames = free as f64 / seeds as f64;
             for (case, whole) in [(case, &whole), (compacted, &after)] {
-                let mean = whole.iter().sum::<f64>() / whole.len() as f64;
+                let mean = mean_of(whole);
                 let of_free = mean * BLOCK as f64 / free_frames;
-                let more = vec![("mean", mean), ("free_frames", free_frames), ("of_free", of_free), ("life_s", life_s)];
+                let mut more =
+                    vec![("mean", mean), ("free_frames", free_frames), ("of_free", of_free), ("life_s", life_s)];
+                if case != compacted && !full.is_empty() {
+                    more.push(("while_full", mean_of(&full)));
+                }
                 let row = Row::of(name, Case { name: case, threads: 0 }, whole);
                 rows.extend(row.map(|row| Row { more, ..row }));
             }
@@ -385,6 +406,16 @@ mod tests {
             let error = traces(Some(said)).unwrap_err().to_string();
             assert_eq!(error, format!("FOLIO_TRACES is '{said}'; it takes a number of traces, 1 or more"));
         }
+    }
+
+    #[test]
+    fn what_is_whole_is_looked_at_in_the_later_half_of_a_round() {
+        let (mut place, mut life) = (BestFit::new(), Life::new(false, 0));
+        life.age(&mut place, 4000, &AtomicBool::new(false));
+        assert_eq!(life.while_full.len(), LEAST_LOOKS);
+        let whole = place.whole_blocks() as f64;
+        assert_eq!(life.while_full.last(), Some(&whole));
+        assert!(life.while_full.iter().all(|&whole| (whole - 12.0).abs() <= 2.0), "{:?}", life.while_full);
     }
 
     /// What the measurement is to show, on a short trace: where all moves as many blocks stay whole as under first fit; what
