@@ -367,8 +367,8 @@ impl Buddy {
         let links = |of: u32| links(map.memmap.get(of - 1).private());
         let List { first, last, .. } = list;
         match (at.saturating_sub(first), last.saturating_sub(at)) {
-            _ if first == 0 => (0, 0),
             (0, _) => (0, first),
+            // Also of an empty one, whose ends are 0.
             (_, 0) => (last, 0),
             (from_first, to_last) if from_first <= to_last => (first, links(first).1),
             _ => (links(last).0, last),

@@ -330,6 +330,12 @@ fn a_cpu_holds_only_single_frames_back_while_memory_is_short() {
     let after = zone.counters();
     assert_eq!((after.per_cpu_freed, after.per_cpu_allocated), (before.per_cpu_freed, before.per_cpu_allocated));
     assert!(held() <= 16, "{} frames in the list of one CPU", held());
+    rest.swap_remove(0).free();
+    rest.extend((0..20).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()));
+    let singles = zone.counters();
+    let (freed, taken) =
+        (singles.per_cpu_freed - after.per_cpu_freed, singles.per_cpu_allocated - after.per_cpu_allocated);
+    assert_eq!((freed, taken), (1, 20), "one freed where all else is in use, and more taken than a list holds");
     rest.extend(pairs);
     rest.into_iter().for_each(Token::free);
     assert_all_free(zone);
