@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
 use page_cache::{Cache, File};
 use page_frames::{Arena, BLOCK_ORDER, FRAME_SIZE, FolioRef, MAX_ORDER, Order, UserSpace};
@@ -149,6 +150,44 @@ impl Subject for ByTable<'_> {
                 let this = black_box(self);
                 let place = this.places[offset / FRAME_SIZE] as usize * FRAME_SIZE + offset % FRAME_SIZE;
                 buf.copy_from_slice(&this.memory[place..place + buf.len()]);
+            },
+        )
+    }
+}
+
+/// The limit of a read that is believed only if nobody was at work meanwhile, and that tells reclaim of it: the table's entry is looked at
+/// again after the copy, and a mark is looked at.
+struct Checked<'a> {
+    places: Vec<AtomicU64>,
+    marks: Vec<AtomicU8>,
+    memory: &'a [u8],
+}
+
+impl Subject for Checked<'_> {
+    fn name(&self) -> String {
+        "memcpy-checked".to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, _: usize) -> u64 {
+        reads(
+            case,
+            self.memory.len(),
+            1,
+            #[inline(always)]
+            |offset, buf| {
+                let this = black_box(self);
+                let entry = &this.places[offset / FRAME_SIZE];
+                // Acquire, fence, Relaxed: as Slot::read.
+                let page = entry.load(Ordering::Acquire);
+                let place = page as usize * FRAME_SIZE + offset % FRAME_SIZE;
+                buf.copy_from_slice(&this.memory[place..place + buf.len()]);
+                fence(Ordering::Acquire);
+                assert_eq!(entry.load(Ordering::Relaxed), page, "nobody is at work");
+                let mark = &this.marks[page as usize];
+                // Relaxed, both: a hint.
+                if mark.load(Ordering::Relaxed) == 0 {
+                    mark.store(1, Ordering::Relaxed);
+                }
             },
         )
     }
@@ -353,6 +392,11 @@ pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
             memory: &bytes.huge.as_slice()[..len],
         }),
         Box::new(Memcpy("mmap", &bytes.mapped)),
+        Box::new(Checked {
+            places: (0..len.div_ceil(FRAME_SIZE) as u64).map(AtomicU64::new).collect(),
+            marks: (0..len.div_ceil(FRAME_SIZE)).map(|_| AtomicU8::new(1)).collect(),
+            memory: &bytes.huge.as_slice()[..len],
+        }),
     ]);
     // One page is enough for them.
     let page = NamedTempFile::new()?;
