@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # These share state of the whole program, or are slow: programs of their own. All others are one, which builds the mutants once.
-ALONE = {"arenas", "reuse_race", "crash"}
+ALONE = {"arenas", "reuse_race", "crash", "threads"}
 
 SWITCH = """
 pub(crate) mod mutants {

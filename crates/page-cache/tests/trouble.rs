@@ -46,6 +46,27 @@ fn an_append_that_finds_no_room_says_by_the_length_how_far_it_came() {
     }
 }
 
+/// The rest is not written, and the next write says why.
+#[test]
+fn a_write_that_finds_no_room_in_the_middle_says_how_far_it_came() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let memory = Arc::new(Memory::new(b""));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
+    let bytes = pattern(4 << 20);
+    let done = file.write_at(0, &bytes).unwrap();
+    assert!((128 * 4096..bytes.len()).contains(&done), "{done}");
+    assert_eq!(file.len(), done as u64);
+    assert_eq!(file.write_at(done as u64, &bytes[done..]).unwrap_err().raw_os_error(), Some(ENOSPC));
+    memory.heal();
+    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
+    assert_eq!(file.write_at(done as u64, &bytes[done..]).unwrap(), bytes.len() - done);
+    file.sync_data().unwrap();
+    assert!(memory.durable() == bytes);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
 /// Where the file system ends before the cache does, a sync says what a write would have said, and a cut gets rid of it.
 #[test]
 fn the_last_page_of_all_is_refused_by_the_sync_if_the_system_refuses_it() {
