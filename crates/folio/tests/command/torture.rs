@@ -155,12 +155,11 @@ fn strange_files_are_read_or_counted_as_skipped() {
     assert!(number(&report, "/reads") > 100, "{report:#}");
 }
 
-#[test]
-fn files_that_change_during_the_run_are_counted_not_blamed() {
+/// A run of two seconds beside somebody who changes files, every few milliseconds one.
+fn run_while_files_change(random: &mut fastrand::Rng) -> Value {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 20, 300_000);
     let mut run = torture(dir.path(), 2, &[]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut random = fastrand::Rng::with_seed(3);
     let started = Instant::now();
     // Until it ends: on a busy machine it may begin after any time that we could choose.
     while run.try_wait().unwrap().is_none() && started.elapsed() < Duration::from_mins(2) {
@@ -180,8 +179,17 @@ fn files_that_change_during_the_run_are_counted_not_blamed() {
         }
         thread::sleep(Duration::from_millis(5));
     }
-    let report = passed(&run.wait_with_output().unwrap());
-    assert!(number(&report, "/changed") > 0 && number(&report, "/skipped") > 0, "{report:#}");
+    passed(&run.wait_with_output().unwrap())
+}
+
+/// A change is counted when it comes between a reader's look at the file and its comparison. Of some hundred changes in a run none did,
+/// once, on a busy machine: then there is another run.
+#[test]
+fn files_that_change_during_the_run_are_counted_not_blamed() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let is_counted = |report: &Value| number(report, "/changed") > 0 && number(report, "/skipped") > 0;
+    let found = (0..5).map(|_| run_while_files_change(&mut random)).find(is_counted);
+    assert!(found.is_some(), "in five runs nothing that changed was counted");
 }
 
 #[test]
