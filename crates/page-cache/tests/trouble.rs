@@ -153,6 +153,18 @@ struct Gated {
 }
 
 impl Gated {
+    /// Shut; and what tells that a write has come to it.
+    fn new(bytes: &[u8]) -> (Arc<Self>, mpsc::Receiver<()>) {
+        let (sender, started) = mpsc::channel();
+        let gated = Self {
+            memory: Memory::new(bytes),
+            started: Mutex::new(sender),
+            is_open: Mutex::new(false),
+            opened: Condvar::new(),
+        };
+        (Arc::new(gated), started)
+    }
+
     fn open(&self) {
         *self.is_open.lock() = true;
         self.opened.notify_all();
@@ -201,13 +213,7 @@ impl Drop for OpenOnDrop<'_> {
 /// there is room.
 #[test]
 fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
-    let (sender, started) = mpsc::channel();
-    let gated = Arc::new(Gated {
-        memory: Memory::new(&pattern(100 * 4096)),
-        started: Mutex::new(sender),
-        is_open: Mutex::new(false),
-        opened: Condvar::new(),
-    });
+    let (gated, started) = Gated::new(&pattern(100 * 4096));
     let cache: Cache = Cache::new(2 << 20).unwrap();
     // Without the flusher: the writer itself is what waits.
     cache.set_most_threads(0);
@@ -250,13 +256,7 @@ fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
 /// Not the page that is being written, as somebody holds that: a copy, which is dirty when the request ends.
 #[test]
 fn what_is_written_while_its_page_is_on_its_way_is_written_next() {
-    let (sender, started) = mpsc::channel();
-    let gated = Arc::new(Gated {
-        memory: Memory::new(b""),
-        started: Mutex::new(sender),
-        is_open: Mutex::new(false),
-        opened: Condvar::new(),
-    });
+    let (gated, started) = Gated::new(b"");
     let cache: Cache = Cache::new(2 << 20).unwrap();
     cache.set_most_threads(0);
     let file = cache.open_backing(gated.clone()).unwrap();

@@ -1,4 +1,4 @@
-//! What the surroundings give: the scheme, the lock, the CPU number, sleeping.
+//! What the surroundings give: the scheme, the lock, the CPU number, sleeping, the registers for copies.
 //!
 //! One trait, so that everything above carries one type parameter. A kernel implements it with its spin
 //! lock that disables interrupts, its CPU number and its wait queues; user space takes `UserSpace`.
