@@ -25,6 +25,7 @@ pub mod miss;
 pub mod noise;
 pub mod patch;
 mod question;
+pub mod range;
 pub mod read;
 mod report;
 #[cfg(feature = "rivals")]
@@ -96,6 +97,11 @@ mod tests {
     #[test]
     fn sizes_measures_a_read_beside_a_handle() {
         check(&sizes::matrix(&read::Bytes::new(1 << 20).unwrap()).unwrap());
+    }
+
+    #[test]
+    fn range_measures_pages_beside_one_folio() {
+        check(&range::matrix(&read::Bytes::new(4 << 20).unwrap()).unwrap());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::report::Report;
 use crate::{
     alloc, between, bringup, coherence, disk, fragment, free, hit_ratio, life, memory, migrate, miss, noise, patch,
-    read, sizes, word, write,
+    range, read, sizes, word, write,
 };
 
 /// How a question is asked.
@@ -122,6 +122,13 @@ pub const QUESTIONS: &[Question] = &[
         case_key: "case",
         weight: 2,
         ask: sizes::ask,
+    },
+    Question {
+        name: "range",
+        about: "what holding a range of a file without a copy costs, beside one large folio and a copy",
+        case_key: "case",
+        weight: 1,
+        ask: range::ask,
     },
     Question {
         name: "write",

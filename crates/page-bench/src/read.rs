@@ -305,7 +305,7 @@ fn rivals(bytes: &[u8]) -> io::Result<Vec<Box<dyn Subject>>> {
 }
 
 /// Opens a file in a cache that holds it all, and reads it once.
-fn cached<S: Scheme>(path: &Path, len: usize) -> io::Result<File<S>> {
+pub(crate) fn cached<S: Scheme>(path: &Path, len: usize) -> io::Result<File<S>> {
     // Room for what per-CPU lists hold.
     let file = Cache::<S>::new(len + (4 << 20))?.open(path)?;
     let mut buf = vec![0; 1 << 20];
@@ -363,6 +363,14 @@ impl Bytes {
         file.write_all(&memory)?;
         let (mapped, _) = Map::with_options().open(file.path()).map_err(io::Error::other)?;
         Ok(Self { huge: huge(&memory)?, memory, file, mapped })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.memory.len()
     }
 }
 

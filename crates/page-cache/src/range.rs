@@ -273,10 +273,12 @@ impl<S: Scheme> Pieces<S> {
         }
         self.len += range.len();
         let apart = match self.held.last_mut() {
-            Some(last) => last.join(folio).err(),
-            None => Some(folio),
+            Some(last) => last.join(folio),
+            None => Err(folio),
         };
-        self.held.extend(apart.map(Adjacent::from));
+        if let Err(folio) = apart {
+            self.held.push(Adjacent::from(folio));
+        }
     }
 
     #[cfg_attr(feature = "track", track_caller)]
