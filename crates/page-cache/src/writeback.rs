@@ -154,10 +154,16 @@ impl<S: Scheme> Mapping<S> {
                     }
                     Lookup::InProgress => slot.wait(),
                     Lookup::Moved => {}
-                    // Nobody empties a dirty slot but under `changing`, and a saturated folio is copied by its next
-                    // reader: a gap ends the request.
-                    Lookup::Empty | Lookup::Saturated if held.is_empty() => break,
-                    Lookup::Empty | Lookup::Saturated => return held,
+                    // Who has the claim can share it all the same.
+                    Lookup::Saturated => match slot.claim(self.zone) {
+                        Some(claim) => {
+                            held.push((page, claim.folio().clone()));
+                            break;
+                        }
+                        None => slot.wait(),
+                    },
+                    // Nobody empties a dirty slot but under `changing`.
+                    Lookup::Empty => return held,
                 }
             }
         }

@@ -15,7 +15,7 @@ use crate::zone::Zone;
 /// All references that somebody has of one folio: what an owner lends for a migration. As many as it says, since
 /// each came from a [`FolioRef`]: nobody can claim another's.
 ///
-/// Dropping it returns them all at once.
+/// Clone takes as many more, drop returns them all at once.
 pub struct FolioRefs<P: Platform> {
     zone: &'static Zone<P>,
     /// **Invariant:** this value accounts for `count` references in the head's word, at least one.
@@ -80,6 +80,18 @@ impl<P: Platform> From<FolioRef<P>> for FolioRefs<P> {
     fn from(folio: FolioRef<P>) -> Self {
         let (zone, index, site) = folio.into_parts();
         Self { zone, index, count: 1, site }
+    }
+}
+
+impl<P: Platform> Clone for FolioRefs<P> {
+    /// As many more, by one atomic step.
+    #[cfg_attr(feature = "track", track_caller)]
+    fn clone(&self) -> Self {
+        self.zone.descriptor(self.index).word.get(self.count);
+        P::trace(Event::Shared, || self.pfn());
+        let site = Site::here();
+        site.began(self.zone, self.index, self.count);
+        Self { zone: self.zone, index: self.index, count: self.count, site }
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::{Index, OURS, arena, assert_all_free, order};
-use page_frames::{Lookup, Order, Platform, Slot, UserSpace, Zone};
+use common::{Index, OURS, arena, assert_all_free, order, saturate};
+use page_frames::{FolioRefs, Lookup, Order, Platform, Refusal, Slot, UserSpace, Zone};
 use page_ref::{DefaultScheme, Snapshot};
 
 fn frozen(zone: &'static Zone<UserSpace>) -> page_frames::FrozenFolio<UserSpace> {
@@ -265,5 +265,45 @@ fn what_is_dirty_stays_so_when_it_moves_and_a_new_owner_begins_clean() {
         part.set_dirty(true);
         part.free();
     }
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_saturated_folio_is_refused_for_good_and_another_takes_its_slot() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let index = Index::new(1);
+    let pfn = index.publish(zone, 0, Order::ZERO);
+    let slot = &index.0[0];
+    let Lookup::Hit(holder) = slot.get(zone) else { panic!("{slot:?}") };
+    saturate(&holder);
+    assert!(matches!(slot.get(zone), Lookup::Saturated), "{:?}", zone.peek(pfn));
+    assert_eq!(zone.try_get(pfn).unwrap_err(), Refusal::Saturated);
+    // Who has the claim shares it all the same; nobody takes it away.
+    let claim = slot.claim(zone).unwrap();
+    drop(claim.folio().clone());
+    let claim = claim.freeze().expect_err("2^30 references are busy");
+    drop(claim.replace(frozen(zone)));
+    drop(holder);
+    assert_eq!(zone.try_get(pfn).unwrap_err(), Refusal::Saturated);
+    let Lookup::Hit(other) = slot.get(zone) else { panic!("{slot:?}") };
+    assert_ne!(other.pfn(), pfn);
+    drop(other);
+    index.remove(zone, 0);
+    zone.drain();
+    zone.assert_sound();
+    assert_eq!(zone.stats().free_frames, zone.stats().online_frames - 1, "one is leaked");
+}
+
+#[test]
+fn many_references_are_cloned_as_one() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let many = frozen(zone).init_many(3);
+    let more = many.clone();
+    assert_eq!((more.count(), more.pfn(), zone.peek(more.pfn()).snapshot), (3, many.pfn(), Snapshot::Live(6)));
+    let more = FolioRefs::freeze(more).expect_err("there are six");
+    drop(many);
+    more.freeze().expect("all three").free();
     assert_all_free(zone);
 }

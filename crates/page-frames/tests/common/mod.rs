@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use page_frames::{Arena, Kind, KindOps, Order, Owner, Pfn, Platform, Slot, UserSpace, Zone};
-use page_ref::Scheme;
+use std::mem;
+
+use page_frames::{Arena, FolioRef, FolioRefs, Kind, KindOps, Order, Owner, Pfn, Platform, Slot, UserSpace, Zone};
+use page_ref::{MAX_AT_ONCE, SATURATED, Scheme};
 
 /// A kind for folios that tests allocate.
 pub(crate) const OURS: Kind = Kind::owner(0);
@@ -17,6 +19,13 @@ pub(crate) fn arena<S: Scheme>(blocks: usize) -> Arena<UserSpace<S>> {
 
 pub(crate) fn order(n: u8) -> Order {
     Order::new(n).expect("an order")
+}
+
+/// So many references that the folio is leaked.
+pub(crate) fn saturate<P: Platform>(folio: &FolioRef<P>) {
+    let mut many = FolioRefs::from(folio.clone());
+    (1..MAX_AT_ONCE).for_each(|_| many.join(folio.clone()).expect("the same folio"));
+    (0..SATURATED / MAX_AT_ONCE).for_each(|_| mem::forget(many.clone()));
 }
 
 /// Slots by number; a folio's private is its slot's number.
