@@ -211,3 +211,36 @@ impl Blocks {
         there.fold((0, 0), |(blocks, captured), block| (blocks + 1, captured + block.captured()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block() -> Block {
+        Block { status: AtomicU8::new(0), free: AtomicU16::new(0), captured: AtomicU16::new(0) }
+    }
+
+    #[test]
+    fn a_block_is_roomy_past_a_half_and_stays_so_down_to_three_eighths() {
+        let block = block();
+        let becomes = |free| {
+            block.free.store(free, Ordering::Relaxed);
+            block.set_roomy(block.would_be_roomy());
+            block.is_roomy()
+        };
+        assert!([0, 191, 192, 256].into_iter().all(|free| !becomes(free)), "on the way up");
+        assert!([257, 512, 256, 192].into_iter().all(becomes), "up, and down again");
+        assert!([191, 192, 256].into_iter().all(|free| !becomes(free)), "and up again");
+        assert!([257, 193].into_iter().all(becomes));
+        assert!(!becomes(0));
+    }
+
+    #[test]
+    fn a_block_with_more_than_4_free_frames_is_sparse() {
+        let block = block();
+        for free in 0..=512 {
+            block.free.store(free, Ordering::Relaxed);
+            assert_eq!(block.is_sparse(), free > 4, "{free}");
+        }
+    }
+}
