@@ -156,7 +156,7 @@ impl<S: Scheme> Mapping<S> {
             }
             let step = match self.read_in_page(at, &mut buf[done..]) {
                 // The end, unless the file grew.
-                Ok(0) => self.refresh_len().map(|len| (len > at).then_some(0)),
+                Ok(0) => self.refresh_len_to_read().map(|len| (len > at).then_some(0)),
                 other => other.map(Some),
             };
             match step {

@@ -73,7 +73,7 @@ impl<S: Scheme> Mapping<S> {
                         Filled::Page(folio) => return Ok(Some(folio)),
                         Filled::Lost => {}
                         Filled::Short { at } => {
-                            let len = self.refresh_len()?;
+                            let len = self.refresh_len_to_read()?;
                             short_fills += 1;
                             if short_fills == SHORT_FILLS {
                                 let message = format!("the file ends at {at} though its size is {len} bytes");

@@ -8,7 +8,6 @@ use page_ref::Scheme;
 use crate::backing::{Backing, Durable};
 use crate::errors::Told;
 use crate::mapping::Mapping;
-use crate::writeback::Then;
 
 /// One open of a file.
 pub(crate) struct Opened<S: Scheme> {
@@ -45,9 +44,7 @@ impl<S: Scheme> Opened<S> {
 
     /// Writes everything to the backing, which may keep it in memory for a while.
     pub(crate) fn flush(&self) -> io::Result<()> {
-        // Its error is told below, with those of others.
-        let _ = self.mapping.write_back(0..u64::MAX, Then::Nothing);
-        self.mapping.errors.tell(&self.told)
+        self.mapping.flush(&self.told)
     }
 }
 

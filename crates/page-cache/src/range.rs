@@ -217,11 +217,11 @@ impl<S: Scheme> Mapping<S> {
                 Some((folio, end)) => {
                     let range = within(offset, wanted, end);
                     // Cut short by the end of the file: it may have grown, or be shorter by now.
-                    if !is_short(&range, wanted, end) || self.refresh_len()? == offset + range.len() as u64 {
+                    if !is_short(&range, wanted, end) || self.refresh_len_to_read()? == offset + range.len() as u64 {
                         return Ok(Some((folio, range)));
                     }
                 }
-                None if self.refresh_len()? <= offset => return Ok(None),
+                None if self.refresh_len_to_read()? <= offset => return Ok(None),
                 None => {}
             }
         }

@@ -7,12 +7,13 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::{Ordering, fence};
 
-use page_frames::{FRAME_SIZE, FrozenFolio, Slot, UserSpace};
+use page_frames::{FRAME_SIZE, Slot, UserSpace};
 use page_ref::Scheme;
 
 use crate::backing::Backing;
 use crate::mapping::{Mapping, page_of};
 use crate::sync::MutexGuard;
+use crate::write::Stock;
 use crate::writeback::change;
 
 impl<S: Scheme> Mapping<S> {
@@ -24,25 +25,15 @@ impl<S: Scheme> Mapping<S> {
         }
         let _grow = self.grow.lock();
         // Bytes that somebody else appended are no zeroes.
-        let known = self.refresh_len()?;
-        // What is kept of the page that the cut goes through may be held: then it is copied.
-        let mut spare = match page_of(new) {
-            Ok(page) if new < known && !new.is_multiple_of(FRAME_SIZE as u64) => Some(self.spare(page)?),
-            _ => None,
-        };
-        let result = self.resize_with(writer, new, &mut spare);
-        if let Some(spare) = spare {
-            spare.free();
-        }
-        result
+        self.refresh_len()?;
+        // What is kept of the page that the cut goes through may be held: then it is copied. Whether it is a cut is only known
+        // under the locks, where nothing is allocated.
+        let may_cut_page = !new.is_multiple_of(FRAME_SIZE as u64) && page_of(new).is_ok();
+        let mut spare = Stock(if may_cut_page { vec![self.inner.allocate()?] } else { Vec::new() });
+        self.resize_with(writer, new, &mut spare)
     }
 
-    fn resize_with(
-        &self,
-        writer: &dyn Backing,
-        new: u64,
-        spare: &mut Option<FrozenFolio<UserSpace<S>>>,
-    ) -> io::Result<()> {
+    fn resize_with(&self, writer: &dyn Backing, new: u64, spare: &mut Stock<S>) -> io::Result<()> {
         let mut stamp = self.changing.lock();
         let _length = self.length.lock();
         change(writer, &mut stamp, || writer.set_len(new))?;
@@ -73,13 +64,7 @@ impl<S: Scheme> Mapping<S> {
     }
 
     /// Cuts the page that the file ends in: if it is dirty its rest becomes zeroes, else it is read again.
-    fn cut_page(
-        &self,
-        slot: &Slot<UserSpace<S>>,
-        page: u32,
-        within: usize,
-        spare: &mut Option<FrozenFolio<UserSpace<S>>>,
-    ) {
+    fn cut_page(&self, slot: &Slot<UserSpace<S>>, page: u32, within: usize, spare: &mut Stock<S>) {
         loop {
             match slot.claim(self.zone) {
                 Some(claim) if !claim.folio().is_dirty() => return drop(claim.remove()),
@@ -90,7 +75,7 @@ impl<S: Scheme> Mapping<S> {
                     }
                     Err(claim) => {
                         // Readers hold pages for a moment only, but handles for as long as they like.
-                        let Some(mut new) = spare.take() else { continue };
+                        let Some(mut new) = spare.take(self.private(page)) else { continue };
                         new.as_mut_slice()[..within].copy_from_slice(&claim.folio().as_slice()[..within]);
                         new.as_mut_slice()[within..].fill(0);
                         new.set_dirty(true);

@@ -43,7 +43,8 @@ impl<'m, S: Scheme> Run<'m, S> {
     {
         let mut folios = folios.into_iter();
         let mut claims = PerPage::with_capacity(folios.len());
-        for (page, mut folio) in (first..).zip(&mut folios) {
+        // Page numbers end at 16 TiB: the run does too.
+        for (page, mut folio) in (first..=u32::MAX).zip(&mut folios) {
             folio.set_owner(CACHED, mapping.private(page));
             // The index may be out of memory for the page: then the run ends here.
             let installed = match mapping.index.get_or_make(page) {
@@ -173,7 +174,7 @@ impl<S: Scheme> Drop for SuspendedRun<S> {
 }
 
 fn resume<S: Scheme>(mapping: &Mapping<S>, first: u32, folios: Vec<FrozenFolio<UserSpace<S>>>) -> Run<'_, S> {
-    let claims = (first..).zip(folios).map(|(page, folio)| {
+    let claims = (first..=u32::MAX).zip(folios).map(|(page, folio)| {
         let slot = mapping.index.get(page).expect("a slot that was claimed does not go away");
         slot.resume(folio).expect("a suspended claim stays on its slot")
     });

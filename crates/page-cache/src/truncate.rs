@@ -20,8 +20,17 @@ const LOOKS: u32 = 8;
 
 impl<S: Scheme> Mapping<S> {
     /// Looks at the file's size, and applies it. The length now.
-    #[cold]
     pub(crate) fn refresh_len(&self) -> io::Result<u64> {
+        self.refresh(Err)
+    }
+
+    /// The same for who reads: that something can not be written is told to who syncs. Until it can, the file ends where it did.
+    pub(crate) fn refresh_len_to_read(&self) -> io::Result<u64> {
+        self.refresh(|_| Ok(self.len()))
+    }
+
+    #[cold]
+    fn refresh(&self, unwritten: impl FnOnce(io::Error) -> io::Result<u64>) -> io::Result<u64> {
         for _ in 0..LOOKS {
             let at = {
                 let _length = self.length.lock();
@@ -31,14 +40,16 @@ impl<S: Scheme> Mapping<S> {
                 }
             };
             // What was appended beside us belongs into a page that we have not written.
-            self.write_back(at..at + 1, Then::Nothing)?;
+            if let Err(error) = self.write_back(at..at + 1, Then::Nothing) {
+                return unwritten(error);
+            }
         }
         Ok(self.len())
     }
 
     /// Looks whether the file changed since it was opened or last looked at, and drops what is clean if so.
     pub(crate) fn revalidate(&self) -> io::Result<bool> {
-        self.refresh_len()?;
+        self.refresh_len_to_read()?;
         let mut stamp = self.changing.lock();
         let _length = self.length.lock();
         let now = self.backing.version()?;

@@ -71,11 +71,11 @@ enum Try {
 
 /// Folios for the pages that a call adds, the next one last: they go back when they are not needed. Those for neighbours lie in one
 /// piece of memory where there is one, as a request that fills them has it.
-struct Stock<S: Scheme>(Vec<FrozenFolio<UserSpace<S>>>);
+pub(crate) struct Stock<S: Scheme>(pub(crate) Vec<FrozenFolio<UserSpace<S>>>);
 
 impl<S: Scheme> Stock<S> {
     /// The next one, for a page.
-    fn take(&mut self, private: u64) -> Option<FrozenFolio<UserSpace<S>>> {
+    pub(crate) fn take(&mut self, private: u64) -> Option<FrozenFolio<UserSpace<S>>> {
         let mut folio = self.0.pop()?;
         folio.set_owner(CACHED, private);
         Some(folio)

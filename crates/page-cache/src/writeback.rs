@@ -66,14 +66,26 @@ impl<S: Scheme> Mapping<S> {
 
     /// Returns when everything that was written before is durable, or an error was told.
     pub(crate) fn sync(&self, what: Durable, told: &Told) -> io::Result<()> {
-        // Its error is told below, with those of others.
-        let _ = self.write_back(0..u64::MAX, Then::Sync);
+        let written = self.write_back(0..u64::MAX, Then::Sync);
         let backing: &dyn Backing = self.writer.get().map_or(&*self.backing, |writer| &**writer);
-        if let Err(error) = backing.sync(what) {
+        let synced = backing.sync(what);
+        if let Err(error) = &synced {
             tracing::error!(%error, backing = ?backing.identity(), "a sync failed: what was written may be lost");
-            self.errors.record(&error);
+            self.errors.record(error);
         }
-        self.errors.tell(told)
+        self.tell(told, written.and(synced))
+    }
+
+    /// Writes everything to the backing, or tells an error.
+    pub(crate) fn flush(&self, told: &Told) -> io::Result<()> {
+        let written = self.write_back(0..u64::MAX, Then::Nothing);
+        self.tell(told, written)
+    }
+
+    /// The errors of others that this open was not told; and its own in any case, which was noted among them: somebody else may
+    /// have been told of it by the same open.
+    fn tell(&self, told: &Told, own: io::Result<()>) -> io::Result<()> {
+        self.errors.tell(told).and(own)
     }
 
     /// Writes the dirty pages within a range. The first error; the others are tried all the same.
@@ -212,10 +224,19 @@ impl<S: Scheme> Mapping<S> {
         if self.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
+        let _keep = Keep(self);
         if !self.dirty.is_empty() {
             let _ = self.write_back(0..u64::MAX, Then::Nothing);
         }
-        self.inner.keep_unwritten(self);
+    }
+}
+
+/// Keeps a mapping that is closed, if it is dirty: also when its backing panics.
+struct Keep<'m, S: Scheme>(&'m Arc<Mapping<S>>);
+
+impl<S: Scheme> Drop for Keep<'_, S> {
+    fn drop(&mut self) {
+        self.0.inner.keep_unwritten(self.0);
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use common::{assert_nothing_leaked, file_of};
 use page_cache::{Backing, Cache, Call, Durable, Fault, Identity, LocalFile, Memory, Version};
@@ -194,6 +195,10 @@ impl Backing for Gated {
         self.memory.write(offset, buffers)
     }
 
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.memory.set_len(len)
+    }
+
     fn sync(&self, what: Durable) -> io::Result<()> {
         self.memory.sync(what)
     }
@@ -290,5 +295,43 @@ fn a_file_that_somebody_cuts_after_writeback_ends_there() {
     assert_eq!(file.read_at(0, &mut buf).unwrap(), 100);
     assert_eq!((buf, file.len()), ([[1; 100], [9; 100]].concat().try_into().unwrap(), 100));
     drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// It span for ever: the page that was cut was dirty and held, and no frame was laid by to copy it into, for before the wait for
+/// the request under way it was to be no cut.
+#[test]
+fn a_file_that_others_lengthen_while_a_growth_waits_is_cut() {
+    let (gated, started) = Gated::new(&pattern(200 * 4096 + 100));
+    let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
+    cache.set_most_threads(0);
+    let file = cache.open_backing(gated.clone()).unwrap();
+    let writer = thread::spawn({
+        let file = file.clone();
+        // One request, of who is past the limit of 128 pages.
+        move || (0..130).for_each(|page| _ = file.write_at(page * PAGE, &[1; 4096]).unwrap())
+    });
+    started.recv().unwrap();
+    // More may be dirty.
+    cache.set_budget_bytes(4 << 20).unwrap();
+    let looks = gated.memory.calls(Call::Version);
+    let (say, said) = mpsc::channel();
+    thread::spawn({
+        let file = file.clone();
+        move || say.send(file.set_len(200 * PAGE + 150))
+    });
+    while gated.memory.calls(Call::Version) == looks {
+        thread::yield_now();
+    }
+    gated.memory.cut(200 * PAGE + 200);
+    assert_eq!(file.read_at(200 * PAGE, &mut [0; 4096]).unwrap(), 200);
+    file.write_at(200 * PAGE, b"dirty").unwrap();
+    let held = file.page(200 * PAGE).unwrap().unwrap();
+    gated.open();
+    said.recv_timeout(Duration::from_secs(20)).expect("it spins for ever").unwrap();
+    assert_eq!((held.len(), file.len()), (200, 200 * PAGE + 150));
+    assert_eq!(file.page(200 * PAGE).unwrap().unwrap()[..8], [b"dirty".as_slice(), &held[5..8]].concat());
+    writer.join().unwrap();
+    drop((held, file));
     assert_nothing_leaked(&cache);
 }

@@ -1,0 +1,114 @@
+//! Edges: the last page that can be cached, two of one kind at once, a backing that panics, errors that are somebody else's.
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use common::assert_nothing_leaked;
+use page_cache::{Cache, Call, Fault, Memory, Read};
+
+const ENOSPC: i32 = 28;
+
+/// Without threads: nothing is written before its time.
+fn memory(contents: &[u8]) -> (Arc<Memory>, Cache) {
+    let cache = Cache::new(2 << 20).unwrap();
+    cache.set_most_threads(0);
+    (Arc::new(Memory::new(contents)), cache)
+}
+
+/// A request past the last page of all went on at page 0, which then had the bytes from 16 TiB on, or, with checks of
+/// overflows, panicked.
+#[test]
+fn a_read_up_to_16_tib_and_beyond_ends_there_and_touches_no_other_page() {
+    let (memory, cache) = memory(b"the first");
+    let end = 1_u64 << 44;
+    memory.cut(end + 10 * 4096);
+    memory.scribble(end - 8, b"the last, and beyond");
+    let file = cache.open_backing(memory).unwrap();
+    let mut buf = vec![1; 8 * 4096];
+    assert_eq!(file.read_at(end - 2 * 4096, &mut buf).unwrap(), 2 * 4096);
+    assert_eq!(&buf[2 * 4096 - 8..2 * 4096], b"the last");
+    assert_eq!(file.read_at(0, &mut buf[..9]).unwrap(), 9);
+    assert_eq!(&buf[..9], b"the first");
+    file.invalidate();
+    let mut reads = [Read::new(end - 4096, &mut buf)];
+    file.read_many(&mut reads);
+    assert_eq!(reads[0].result.as_ref().unwrap(), &4096);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// The two shared what one of them was told: the other said that all was durable.
+#[test]
+fn each_of_two_syncs_at_once_by_one_open_says_that_it_failed() {
+    let (memory, cache) = memory(b"");
+    let file = cache.open_backing(memory.clone()).unwrap();
+    file.write_at(0, b"precious").unwrap();
+    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
+    // Time for the other one.
+    memory.inject(Call::Sync, 0, 1, Fault::Delay(Duration::from_millis(200)));
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| file.sync_data());
+        while memory.calls(Call::Sync) == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
+        assert_eq!(slow.join().unwrap().unwrap_err().raw_os_error(), Some(ENOSPC));
+    });
+    memory.heal();
+    file.sync_data().unwrap();
+    assert_eq!(memory.durable(), b"precious");
+}
+
+/// What was dirty went with the close that unwound.
+#[test]
+fn a_backing_that_panics_at_the_last_close_loses_nothing() {
+    for call in [Call::Write, Call::Version] {
+        let (memory, cache) = memory(b"");
+        let file = cache.open_backing(memory.clone()).unwrap();
+        file.append(b"precious").unwrap();
+        memory.inject(call, 0, 1, Fault::Panic);
+        catch_unwind(AssertUnwindSafe(|| drop(file))).unwrap_err();
+        cache.flush().unwrap();
+        assert_eq!(memory.contents(), b"precious");
+        assert_nothing_leaked(&cache);
+    }
+}
+
+#[test]
+fn a_backing_that_panics_when_it_is_cut_takes_no_frame_away() {
+    let (memory, cache) = memory(&[1; 5000]);
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::SetLen, 0, 1, Fault::Panic);
+    catch_unwind(AssertUnwindSafe(|| file.set_len(100))).unwrap_err();
+    assert_eq!(file.read_at(4999, &mut [0; 2]).unwrap(), 1);
+    file.set_len(100).unwrap();
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// They were told that there is no room, and an open failed with it: nobody but who syncs has to know.
+#[test]
+fn what_can_not_be_written_is_no_error_of_those_who_read() {
+    let (memory, cache) = memory(b"");
+    let file = cache.open_backing(memory.clone()).unwrap();
+    file.append(b"ours").unwrap();
+    // Others make it longer, within the page that is dirty.
+    memory.scribble(4, b" and theirs");
+    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
+    let mut buf = [0; 20];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), 4);
+    assert_eq!(file.page(0).unwrap().unwrap()[..], *b"ours");
+    assert!(file.page(4).unwrap().is_none());
+    let reader = cache.open_backing(memory.clone()).unwrap();
+    assert_eq!(reader.bytes(0, 20).unwrap()[..], *b"ours");
+    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
+    memory.heal();
+    assert_eq!(reader.read_at(0, &mut buf).unwrap(), 15);
+    assert_eq!(&buf[..15], b"ours and theirs");
+    drop((file, reader));
+    assert_nothing_leaked(&cache);
+}
