@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Bench;
 use crate::machine::Machine;
-use crate::{html, plot, say, table};
+use crate::{check_place, html, plot, say, table};
 
 const SECONDS_ONE: u64 = 10;
 const SECONDS_ALL: u64 = 120;
@@ -39,22 +39,29 @@ pub(crate) fn run(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
 }
 
 fn one(question: &'static Question, options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
+    if let Some(path) = &options.plot {
+        check_place(path)?;
+    }
+    if let Some(folder) = &options.save {
+        make(folder)?;
+    }
     let bar = bar();
     let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ONE));
     let report = ask(question, time, stop, &mut |share| bar.set_position((share * STEPS as f64) as u64));
     bar.finish_and_clear();
     let report = report.with_context(|| format!("{} can not be measured", question.name))?;
     let machine = Machine::here();
+    if options.json {
+        say(&format!("{:#}", with_machine(&report, question, &machine)))?;
+    } else {
+        say(&tables(&report, &machine))?;
+    }
+    // After the result, which is not lost if this fails.
     if let Some(path) = &options.plot {
         write(path, &plot::report(&report)?)?;
     }
     if let Some(folder) = &options.save {
         save(folder, question, &report, &machine)?;
-    }
-    if options.json {
-        say(&format!("{:#}", with_machine(&report, question, &machine)))?;
-    } else {
-        say(&tables(&report, &machine))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -62,6 +69,7 @@ fn one(question: &'static Question, options: &Bench, stop: &AtomicBool) -> Resul
 /// Everything. A question that can not be measured here is named in the report, with its reason.
 fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
     let folder = options.save.clone().unwrap_or_else(|| PathBuf::from(FOLDER_ALL));
+    make(&folder)?;
     let machine = Machine::here();
     let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ALL));
     let weights: u32 = QUESTIONS.iter().map(|question| question.weight).sum();
@@ -110,9 +118,13 @@ fn bar() -> ProgressBar {
     ProgressBar::new(STEPS).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Table, JSON and plot of one question, named after it.
+/// Makes a folder, before what is to be saved in it is measured.
+fn make(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("{} can not be made", folder.display()))
+}
+
+/// Table, JSON and plot of one question, named after it, in a folder that is there.
 fn save(folder: &Path, question: &Question, report: &Report, machine: &Machine) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("{} can not be made", folder.display()))?;
     let file = |extension: &str| folder.join(format!("{}.{extension}", question.name));
     write(&file("txt"), &tables(report, machine))?;
     write(&file("json"), &format!("{:#}\n", with_machine(report, question, machine)))?;

@@ -12,19 +12,27 @@ mod size;
 mod table;
 mod torture;
 
+use std::fs;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser;
 
-/// Set by Ctrl-C: finish, and report what was done.
+/// Set by Ctrl-C: finish, and report what was done. A second one ends at once.
 static STOP: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    if let Err(error) = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)) {
+    let interrupted = || {
+        if STOP.swap(true, Ordering::Relaxed) {
+            // What the shell says of who was ended by it.
+            std::process::exit(130);
+        }
+    };
+    if let Err(error) = ctrlc::set_handler(interrupted) {
         eprintln!("warning: Ctrl-C will not print a report: {error}");
     }
     let result = match cli.command {
@@ -35,6 +43,20 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::from(2)
     })
+}
+
+/// Looks before a run whether there is a place for a file, so that the run is not for nothing.
+fn check_place(path: &Path) -> anyhow::Result<()> {
+    let cannot = || format!("{} can not be written", path.display());
+    // Of a bare name it is the empty one.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !fs::metadata(folder).with_context(cannot)?.is_dir() {
+        bail!("{}: {} is no directory", cannot(), folder.display());
+    }
+    if path.is_dir() {
+        bail!("{}: it is a directory", cannot());
+    }
+    Ok(())
 }
 
 /// Prints a result. A reader that went away, such as `head`, is no error.

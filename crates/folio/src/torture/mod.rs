@@ -59,6 +59,9 @@ pub(crate) struct Plan {
 
 pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<ExitCode> {
     let threads = options.threads.map_or_else(|| thread::available_parallelism().map_or(1, usize::from), usize::from);
+    if let Some(path) = &options.plot {
+        crate::check_place(path)?;
+    }
     let spinner = ProgressBar::new_spinner();
     let corpus = Corpus::find(&options.dir, stop, |n| {
         if n.is_multiple_of(1000) {
@@ -71,13 +74,14 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     let plan = Plan { seconds: options.seconds, threads, memory, seed, corpus };
     let report = with_scheme!(options.scheme, torture(&plan, stop))?;
-    if let Some(path) = &options.plot {
-        crate::plot::timeline(path, &report).with_context(|| format!("{} can not be written", path.display()))?;
-    }
     if options.json {
         say(&format!("{:#}", report.to_json()))?;
     } else {
         say(&report.table())?;
+    }
+    // After the result, which is not lost if this fails.
+    if let Some(path) = &options.plot {
+        crate::plot::timeline(path, &report).with_context(|| format!("{} can not be written", path.display()))?;
     }
     Ok(if report.has_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -88,6 +88,21 @@ fn a_plot_that_can_not_be_written_is_named() {
     let plot = dir.path().join("no/such/folder.svg");
     let output = torture(dir.path(), 1, &["--plot", plot.to_str().unwrap()]).output().unwrap();
     assert!(refused(&output).contains("no/such/folder.svg"));
+    let output = torture(dir.path(), 1, &["--plot", dir.path().to_str().unwrap()]).output().unwrap();
+    assert!(refused(&output).contains("it is a directory"));
+}
+
+/// The run was for nothing, whatever it had found.
+#[test]
+fn a_plot_that_fails_after_the_run_takes_no_report_away() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 1, 5000);
+    let output = torture(dir.path(), 1, &["--plot", "/dev/full"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert!(number(&report, "/reads") > 0, "{report:#}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("/dev/full can not be written"), "{said}");
 }
 
 #[test]
@@ -190,6 +205,29 @@ fn files_that_change_during_the_run_are_counted_not_blamed() {
     let is_counted = |report: &Value| number(report, "/changed") > 0 && number(report, "/skipped") > 0;
     let found = (0..5).map(|_| run_while_files_change(&mut random)).find(is_counted);
     assert!(found.is_some(), "in five runs nothing that changed was counted");
+}
+
+/// Where something blocks: here the plot, which waits for a reader that never comes.
+#[test]
+fn a_second_ctrl_c_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 1, 5000);
+    let fifo = tempfile::tempdir().unwrap();
+    let plot = fifo.path().join("plot");
+    assert!(Command::new("mkfifo").arg(&plot).status().unwrap().success());
+    let mut run = torture(dir.path(), 600, &["--plot", plot.to_str().unwrap()]).stdout(Stdio::null()).spawn();
+    let run = run.as_mut().unwrap();
+    thread::sleep(Duration::from_secs(1));
+    for _ in 0..2000 {
+        if run.try_wait().unwrap().is_some() {
+            break;
+        }
+        assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+        thread::sleep(Duration::from_millis(10));
+    }
+    // Should it still be there.
+    let _ = run.kill();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
 }
 
 #[test]
