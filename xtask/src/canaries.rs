@@ -303,8 +303,9 @@ fn save(report: &str) -> Result<(), Failure> {
     let machine = machine.map_or("an unknown processor", |(_, name)| name);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let text = format!(
-        "# Canaries\n\nWritten by `cargo x canaries --save` on {machine}, {threads} threads. \
-         What each canary is: docs/canaries.md.\n\n{report}"
+        "# Canaries\n\nWritten by `cargo x canaries --save` on {machine}, {threads} threads, {}. \
+         What each canary is: docs/canaries.md.\n\n{report}",
+        step::commit_and_day()
     );
     let folder = root().join("results");
     fs::create_dir_all(&folder)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::step::{Failure, cargo, root, target_dir};
+use crate::step::{Failure, cargo, commit_and_day, root, target_dir};
 
 /// The files whose orderings carry R6.
 const FILES: [&str; 2] = ["crates/page-ref/src/schemes/bit.rs", "crates/page-ref/src/schemes/zero.rs"];
@@ -61,7 +61,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     }
     if !arguments.is_empty() {
         let text = format!(
-            "# Orderings\n\nWritten by `cargo x orderings --save`: each ordering of the word, one step weaker.\n\n{report}"
+            "# Orderings\n\nWritten by `cargo x orderings --save` {}: each ordering of the word, one step weaker.\n\n{report}",
+            commit_and_day()
         );
         write(&root().join("results/orderings.md"), &text)?;
     }

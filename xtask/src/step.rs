@@ -66,6 +66,19 @@ pub(crate) fn no_arguments(command: &str, arguments: &[String]) -> Result<(), Fa
     }
 }
 
+/// Of what and when a record is: the commit, with a `+` where files differ from it, and the day.
+pub(crate) fn commit_and_day() -> String {
+    let said = |program: &str, arguments: &str| {
+        let output = Command::new(program).args(arguments.split_whitespace()).current_dir(root()).output();
+        output
+            .ok()
+            .filter(|output| output.status.success())
+            .map_or_else(|| "?".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = said("git", "describe --always --dirty=+ --exclude=*");
+    format!("at commit {commit}, on {}", said("date", "-u +%F"))
+}
+
 fn program(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }
