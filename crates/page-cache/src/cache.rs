@@ -210,6 +210,10 @@ impl<S: Scheme> Cache<S> {
         self.inner.background.set_most_threads(threads);
         self.inner.flusher.set_may_start(threads > 0);
         self.inner.reclaimer.set_may_start(threads > 0);
+        if threads > 0 && self.inner.dirty_pages() > 0 {
+            // Who made it dirty found no flusher.
+            self.inner.flusher.ring_soon();
+        }
     }
 
     /// Rebuilds up to `blocks` whole blocks of 2 MiB by moving pages together.
@@ -288,7 +292,6 @@ impl<S: Scheme> fmt::Debug for Cache<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::OpenOptions;
     use std::sync::mpsc;
     use std::thread;
     use std::time::Duration;
@@ -296,15 +299,14 @@ mod tests {
     use page_frames::Owner;
 
     use super::*;
+    use crate::backing::{Call, Fault, Memory};
     use crate::worker::Job;
 
-    /// A file whose every read fails: its descriptor is open for writing only.
+    /// A file whose every read fails.
     fn unreadable(cache: &Cache) -> File {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("file");
-        std::fs::write(&path, [1; 8192]).unwrap();
-        let file = OpenOptions::new().write(true).open(&path).unwrap();
-        cache.open_backing(Arc::new(LocalFile::new(file).unwrap())).unwrap()
+        let memory = Memory::new(&[1; 8192]);
+        memory.inject(Call::Fill, 0, u64::MAX, Fault::Error(rustix::io::Errno::BADF.raw_os_error()));
+        cache.open_backing(Arc::new(memory)).unwrap()
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::sync::{Length, Mutex};
 /// | `backed` | who looked at the backing or changed it: a hint |
 /// | `index` | by the rules of slots |
 /// | `dirty` | under the claim of the page |
+/// | `swept` | who wrote for want of room: a hint |
 /// | `writer` | by the first open that may write |
 ///
 /// Lock order: `grow`, `changing`, `length`, then claims on slots. **Invariant:** nobody takes one of the three, or waits
@@ -46,6 +47,8 @@ pub(crate) struct Mapping<S: Scheme> {
     /// The length of the backing, as it was last seen or made: a fill that ends before it asks again.
     pub(crate) backed: AtomicU64,
     pub(crate) dirty: Dirty,
+    /// Where the last request ended that was made for want of room: a hint.
+    pub(crate) swept: AtomicU64,
     pub(crate) errors: Errors,
     /// Open files: the last to be closed writes what is dirty.
     pub(crate) opens: AtomicUsize,
@@ -75,6 +78,7 @@ impl<S: Scheme> Mapping<S> {
             writer: OnceLock::new(),
             backed: AtomicU64::new(version.len),
             dirty: Dirty::default(),
+            swept: AtomicU64::new(0),
             errors: Errors::default(),
             opens: AtomicUsize::new(0),
             grow: Mutex::new(()),

@@ -45,6 +45,12 @@ impl Then {
     }
 }
 
+/// The flusher is rung for with one in so many pages that become dirty.
+const RING: u64 = 64;
+
+/// Requests of one file that are tried for who needs room, until one succeeds.
+const TRIES: usize = 4;
+
 /// A page, held while it is written.
 type Held<S> = (u64, FolioRef<UserSpace<S>>);
 
@@ -200,6 +206,27 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
+    /// Writes some dirty neighbours, those that follow the last ones: so what can not be written does not come first for ever. Of a few
+    /// requests the first that succeeds; else the first error. `None`: nothing is dirty.
+    fn write_some(&self) -> Option<io::Result<()>> {
+        // Relaxed, here and below: where to look first, no more.
+        let start = self.swept.load(Ordering::Relaxed);
+        let (mut tries, mut failed) = (0, None);
+        for mut pages in [start..u64::MAX, 0..start] {
+            while tries < TRIES
+                && let Some((run, written)) = self.write_run(pages.clone(), Then::Nothing)
+            {
+                self.swept.store(run.end, Ordering::Relaxed);
+                (pages.start, tries) = (run.end, tries + 1);
+                match written {
+                    Ok(()) => return Some(Ok(())),
+                    Err(error) => failed = failed.or(Some(Err(error))),
+                }
+            }
+        }
+        failed
+    }
+
     /// Makes a writer wait, by letting it work, when too much is dirty. With no lock held but `grow`.
     pub(crate) fn throttle(&self) -> io::Result<()> {
         let dirty = self.inner.dirty_pages();
@@ -211,7 +238,7 @@ impl<S: Scheme> Mapping<S> {
             return Ok(());
         }
         self.inner.counters.throttled.add(1);
-        if let Some((_, written)) = self.write_run(0..u64::MAX, Then::Nothing) {
+        if let Some(written) = self.write_some() {
             return written;
         }
         self.inner.write_back_some();
@@ -271,7 +298,9 @@ impl<S: Scheme> Inner<S> {
 
     fn dirty_pages_changed(&self, by: i64) {
         // Relaxed: a count.
-        if self.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed) == 0 && by > 0 {
+        let before = self.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
+        // The first; and some of the others, lest its thread could not be started for that one.
+        if by > 0 && before.is_multiple_of(RING) {
             self.flusher.ring_soon();
         }
     }
@@ -291,9 +320,7 @@ impl<S: Scheme> Inner<S> {
     /// Writes a run of some file, because memory is needed. Whether pages are clean that were not.
     pub(crate) fn write_back_some(&self) -> bool {
         let dirty = self.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
-        dirty
-            .into_iter()
-            .any(|mapping| mapping.write_run(0..u64::MAX, Then::Nothing).is_some_and(|(_, written)| written.is_ok()))
+        dirty.into_iter().any(|mapping| mapping.write_some().is_some_and(|written| written.is_ok()))
     }
 
     /// Keeps a mapping that nobody has open as long as it is dirty, and no longer.

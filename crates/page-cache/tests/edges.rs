@@ -2,14 +2,19 @@
 
 mod common;
 
+use std::fs;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use common::assert_nothing_leaked;
-use page_cache::{Cache, Call, Fault, Memory, Read};
+use common::{assert_nothing_leaked, file_of};
+use page_cache::{Backing, Cache, Call, Durable, Fault, Identity, LocalFile, Memory, Read, Version};
+use rustix::fs::OFlags;
 
+const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
 /// Without threads: nothing is written before its time.
@@ -111,4 +116,75 @@ fn what_can_not_be_written_is_no_error_of_those_who_read() {
     assert_eq!(&buf[..15], b"ours and theirs");
     drop((file, reader));
     assert_nothing_leaked(&cache);
+}
+
+/// Who opened the file after it got the errors of its reads.
+#[test]
+fn a_descriptor_that_can_not_serve_every_open_is_refused() {
+    let (_dir, path, _) = file_of(100);
+    let refused = |options: &fs::OpenOptions, why: &str| {
+        let error = match options.open(&path) {
+            Ok(file) => LocalFile::new(file).unwrap_err(),
+            Err(error) => return eprintln!("this file system opens no file so: {error}"),
+        };
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(why), "{error}");
+    };
+    refused(fs::OpenOptions::new().write(true), "for writing only");
+    // The last part of a page could never be written.
+    refused(
+        fs::OpenOptions::new().read(true).write(true).custom_flags(OFlags::DIRECT.bits().cast_signed()),
+        "LocalFile::direct",
+    );
+}
+
+/// Memory whose first page can not be written.
+#[derive(Debug)]
+struct Sick(Memory);
+
+impl Backing for Sick {
+    fn identity(&self) -> Identity {
+        self.0.identity()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        self.0.version()
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.0.fill(offset, buffers)
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        if offset == 0 { Err(io::Error::from_raw_os_error(EIO)) } else { self.0.write(offset, buffers) }
+    }
+
+    fn sync(&self, what: Durable) -> io::Result<()> {
+        self.0.sync(what)
+    }
+}
+
+/// Its writers stood still for the sake of one page, which came first each time, and so did who needed memory.
+#[test]
+fn a_page_that_can_not_be_written_keeps_no_other_from_it() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    cache.set_most_threads(0);
+    let sick = Arc::new(Sick(Memory::new(b"")));
+    let file = cache.open_backing(sick.clone()).unwrap();
+    // Each a run of its own, and more than may be dirty.
+    for page in 0..300 {
+        assert_eq!(file.write_at(page * 2 * 4096, &[7; 4096]).unwrap(), 4096, "page {page}");
+    }
+    // All that is there is dirty or pinned.
+    let other = cache.open_backing(Arc::new(Memory::new(&vec![1; 440 * 4096]))).unwrap();
+    let held: Vec<_> = (0..440).map(|page| other.page(page * 4096).unwrap()).collect();
+    assert!(held.iter().all(|page| page.as_ref().unwrap()[..] == [1; 4096]));
+    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
+    let durable = sick.0.durable();
+    assert!((1..300).all(|page| durable[page * 2 * 4096..][..4096] == [7; 4096]));
+    assert_eq!(durable[..4096], [0; 4096]);
 }

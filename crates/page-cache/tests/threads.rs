@@ -334,3 +334,21 @@ fn all_is_done_where_the_system_gives_no_thread() {
     child.wait().unwrap();
     assert_eq!(done, Ok(1), "it hangs, or failed");
 }
+
+/// Nobody rang for the flusher again: what was dirty stayed so.
+#[test]
+fn what_became_dirty_without_threads_is_written_when_there_may_be_some() {
+    ends(|| {
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        cache.set_most_threads(0);
+        let memory = Arc::new(Memory::new(b"old"));
+        let file = cache.open_backing(memory.clone()).unwrap();
+        file.write_at(0, b"new").unwrap();
+        cache.set_most_threads(1);
+        while memory.contents() != b"new" {
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(file);
+        assert_nothing_leaked(&cache);
+    });
+}

@@ -31,6 +31,9 @@ const FIRST: Pfn = Pfn::new(1 << 20);
 /// must not wait for its last.
 const AT_ONCE: usize = 512;
 
+/// What a slot can name, in whole blocks.
+const MOST_FRAMES: u32 = (1 << 30) - BLOCK_ORDER.frames();
+
 /// Zones without bytes, to be used again, and zones that wait for their last holders.
 static POOL: Mutex<Vec<Pooled>> = Mutex::new(Vec::new());
 
@@ -138,7 +141,7 @@ impl<P: Platform> Arena<P> {
         let frames = u32::try_from(blocks)
             .ok()
             .and_then(|blocks| blocks.checked_mul(BLOCK_ORDER.frames()))
-            .filter(|&frames| frames < 1 << 30)
+            .filter(|&frames| frames <= MOST_FRAMES)
             .ok_or_else(|| {
                 io::Error::new(
                     io::ErrorKind::InvalidInput,
@@ -354,7 +357,7 @@ fn are_same<P: Platform>(some: &[KindOps<P>], others: &[KindOps<P>]) -> bool {
 
 /// A zone with a memmap of its own, of a round size so that it can serve others later.
 fn new_zone<P: Platform>(frames: u32, kinds: &'static [KindOps<P>]) -> io::Result<&'static Zone<P>> {
-    let frames = frames.next_power_of_two();
+    let frames = frames.next_power_of_two().min(MOST_FRAMES);
     let size = Zone::<P>::layout(frames).size().next_multiple_of(FRAME_SIZE);
     let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
     // SAFETY: a new mapping at no fixed address touches nothing that exists.

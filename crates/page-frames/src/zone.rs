@@ -242,6 +242,7 @@ impl<P: Platform> Zone<P> {
         self.direct_map.store(direct_map, Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
         self.reset_counters();
+        self.gauge.forget_marks();
     }
 }
 

@@ -6,8 +6,8 @@
 mod common;
 
 use common::{Index, OURS, assert_all_free};
-use page_frames::{Arena, Kind, Order, UserSpace};
-use page_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow};
+use page_frames::{Arena, Kind, Level, Order, UserSpace, Watermarks};
+use page_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
 
 #[test]
 fn a_zone_serves_a_later_arena_and_its_frames_are_zeroes() {
@@ -68,6 +68,32 @@ fn an_offline_block_of_an_arena_that_is_gone_can_not_come_back() {
 fn an_arena_that_can_not_be_is_refused_with_what_is_allowed() {
     let error = Arena::<UserSpace<Generational>>::new(usize::MAX, &[]).unwrap_err();
     assert!(error.to_string().contains("4 TiB is the most"), "{error}");
+}
+
+/// The metadata is for a power of two of frames, and that was one too many for a slot to name: a panic.
+#[test]
+fn an_arena_of_more_than_half_of_the_most_is_made() {
+    let arena = match Arena::<UserSpace<GuessOne>>::new(3 << 40, &[]) {
+        Ok(arena) => arena,
+        Err(error) => return eprintln!("this machine does not lend so many addresses: {error}"),
+    };
+    let zone = arena.zone();
+    assert_eq!((zone.pfns().frames(), zone.online_frames()), (3 << 28, 3 << 28));
+    let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
+    folio.as_mut_slice().fill(1);
+    folio.free();
+}
+
+/// The next arena was held against the marks of one that was gone.
+#[test]
+fn a_later_arena_has_marks_of_its_own() {
+    let arena = Arena::<UserSpace<ZeroFrozen>>::new(4 << 21, &[]).unwrap();
+    let zone = arena.zone();
+    zone.set_watermarks(Watermarks { min: 1000, low: 1500, high: 2000 });
+    drop(arena);
+    let again = Arena::<UserSpace<ZeroFrozen>>::new(1 << 21, &[]).unwrap();
+    assert!(std::ptr::eq(zone, again.zone()));
+    assert_eq!((zone.watermarks(), zone.level()), (Watermarks::for_frames(512), Level::Enough));
 }
 
 #[test]

@@ -68,14 +68,26 @@ impl LocalFile {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when it is no regular file, or was opened to append: the system would write elsewhere than
-    /// asked.
+    /// `InvalidInput` when it is no regular file; when it was opened to append, as the system would write elsewhere than
+    /// asked; for writing only, as who opens the file after it reads through it; or past the kernel's cache, as the last part of a
+    /// page could not be written: [`direct`](Self::direct) does both.
     pub fn new(file: fs::File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         check(&format_args!("the descriptor"), metadata.file_type())?;
         let flags = rustix::fs::fcntl_getfl(&file)?;
-        if flags.contains(OFlags::APPEND) {
-            let message = "the descriptor appends: it can not write where it is asked to";
+        let refused = match flags {
+            _ if flags.contains(OFlags::APPEND) => {
+                Some("the descriptor appends: it can not write where it is asked to")
+            }
+            _ if flags & OFlags::RWMODE == OFlags::WRONLY => {
+                Some("the descriptor is for writing only: who opens the file after it could not read")
+            }
+            _ if flags.contains(OFlags::DIRECT) => Some(
+                "the descriptor is O_DIRECT, which writes whole pages only: LocalFile::direct has another for them",
+            ),
+            _ => None,
+        };
+        if let Some(message) = refused {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let identity = Identity { space: "file", volume: metadata.dev(), object: metadata.ino() };
