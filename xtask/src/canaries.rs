@@ -66,7 +66,7 @@ struct Canary {
 }
 
 /// All canaries. A new one also needs its `cfg(broken = "...")` in the code.
-const CANARIES: [Canary; 16] = [
+const CANARIES: [Canary; 17] = [
     Canary {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -119,6 +119,11 @@ const CANARIES: [Canary; 16] = [
         name: "no-second-load",
         breaks: "R8: a read without a reference believes its copy without a second look at the slot",
         caught_by: &[Check::Frames, Check::Shuttle],
+    },
+    Canary {
+        name: "head-opened-first",
+        breaks: "R8: a folio that is cut into the frames of its slots opens its head before the others' slots say so",
+        caught_by: &[Check::Shuttle],
     },
     Canary {
         name: "read-by-count",

@@ -15,7 +15,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/page-frames/src/hotplug.rs",
     "crates/page-frames/src/memmap.rs",
     "crates/page-frames/src/racy_copy.rs",
-    "crates/page-frames/src/slot.rs",
+    "crates/page-frames/src/claim.rs",
     "crates/page-frames/src/stepped_space.rs",
     "crates/page-frames/src/uncounted.rs",
     "crates/page-frames/src/user_space.rs",

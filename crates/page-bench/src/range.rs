@@ -1,7 +1,7 @@
-//! What does it cost to hold a range of a file without a copy, page by page, where one large folio would be one reference?
+//! What does it cost to hold a range of a file without a copy, beside one folio of that size, and beside a copy?
 //!
-//! A run lies in one piece and is no large folio (`docs/large-folios.md`): who holds a range of it takes a reference of each page. Here
-//! stand beside it what a large folio could reach at the most, a slot with one folio of the range's size, and what a copy costs.
+//! Who holds a range takes a reference of each large folio that it touches, and looks at the slot of each page (`docs/large-folios.md`). The
+//! limit is a slot with one folio of the range's size.
 
 use std::hint::black_box;
 use std::io;

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use page_frames::{FRAME_SIZE, FrozenFolio, Mobility, Order, Owner, Pfn, PfnRange, Slot, UserSpace, Zone};
+use page_frames::{FRAME_SIZE, FrozenFolio, Kind, Mobility, Order, Owner, Pfn, PfnRange, Slot, UserSpace, Zone};
 use page_ref::{Scheme, Snapshot};
 
 use crate::cache::{CACHED, Inner};
@@ -34,6 +34,17 @@ impl<S: Scheme> CachedFrames<S> {
     fn pfn(&self, frame: u32) -> Pfn {
         Pfn::new(self.0.pfns().start.as_u64() + u64::from(frame))
     }
+
+    /// A tail: of a large folio, each of whose frames is a page.
+    fn look_at_part(&self, frame: u32, private: u64) -> Look {
+        match self.0.peek_around(self.pfn(frame)) {
+            Some((_, head)) if head.kind == CACHED => match head.snapshot {
+                Snapshot::Live(n) if n <= head.order.frames() => Look::Free(private),
+                _ => Look::Kept,
+            },
+            _ => Look::Gone,
+        }
+    }
 }
 
 impl<S: Scheme> Frames for CachedFrames<S> {
@@ -43,10 +54,14 @@ impl<S: Scheme> Frames for CachedFrames<S> {
 
     fn look(&self, frame: u32) -> Look {
         let seen = self.0.peek(self.pfn(frame));
+        if seen.kind == Kind::INTERIOR {
+            return self.look_at_part(frame, seen.private);
+        }
         match seen.snapshot {
             _ if seen.kind != CACHED => Look::Gone,
-            // The one reference is the index's. What is dirty can go when it was written back.
-            Snapshot::Live(1) if !seen.dirty => Look::Free(seen.private),
+            // The references are the index's, unless pages left a larger folio that somebody holds. What is dirty can go when it was written
+            // back.
+            Snapshot::Live(n) if n <= seen.order.frames() && !seen.dirty => Look::Free(seen.private),
             _ => Look::Kept,
         }
     }
@@ -94,10 +109,12 @@ impl<S: Scheme> Inner<S> {
                 break;
             }
             for &frame in &victims {
-                if self.evict(frames.pfn(frame), &mut mapping) {
-                    freed += 1;
-                } else {
-                    failed.push(frame);
+                // With the pages of their folios it may be enough before all have gone.
+                let most = wanted - freed;
+                let evicted = if most > 0 { self.evict(frames.pfn(frame), most, &mut mapping) } else { None };
+                match evicted {
+                    Some(pages) => freed += pages,
+                    None => failed.push(frame),
                 }
             }
         }
@@ -111,19 +128,26 @@ impl<S: Scheme> Inner<S> {
         freed
     }
 
-    /// Frees the page in a frame, unless it is held, or is no page of ours. `last` is the mapping of the page before, for this one.
-    fn evict(&self, pfn: Pfn, last: &mut Option<Arc<Mapping<S>>>) -> bool {
-        let seen = self.zone().peek(pfn);
-        if seen.kind != CACHED {
-            return false;
-        }
-        let (id, page) = split_private(seen.private);
+    /// Frees the page in a frame, and with it those of its folio, if they are all as cold, and no more than `most`. How many: none if it is not there any
+    /// more, it may have gone with the one before. `None`: it stays. `last` is the mapping of the page before, for this one.
+    fn evict(&self, pfn: Pfn, most: usize, last: &mut Option<Arc<Mapping<S>>>) -> Option<usize> {
+        let Some((head, seen)) = self.zone().peek_around(pfn).filter(|(_, seen)| seen.kind == CACHED) else {
+            return Some(0);
+        };
+        // A tail keeps its own.
+        let private = if head == pfn { seen.private } else { self.zone().peek(pfn).private };
+        let (id, page) = split_private(private);
         if last.as_ref().is_none_or(|mapping| mapping.id != id) {
             // No lock is held when the one before is dropped here, perhaps the last reference to it.
             *last = self.registry.by_id(id);
         }
-        let slot = last.as_ref().and_then(|mapping| mapping.index.get(page));
-        slot.is_some_and(|slot| self.evict_slot(pfn, slot))
+        let mapping = last.as_ref()?;
+        if seen.order > Order::ZERO
+            && let Some(pages) = mapping.reclaim_folio(head, &seen, most)
+        {
+            return Some(pages);
+        }
+        self.evict_slot(pfn, mapping.index.get(page)?).then_some(1)
     }
 
     fn evict_slot(&self, pfn: Pfn, slot: &Slot<UserSpace<S>>) -> bool {
@@ -188,15 +212,20 @@ impl<S: Scheme> Inner<S> {
     /// As above, of some frames.
     pub(crate) fn held_frames(&self, frames: PfnRange) -> usize {
         let zone = self.zone();
-        let is_held = |&pfn: &Pfn| {
+        let held = |pfn: Pfn| {
             let seen = zone.peek(pfn);
-            if seen.kind != CACHED || seen.snapshot != Snapshot::Live(1) {
-                return seen.kind == CACHED;
+            if seen.kind != CACHED {
+                return 0;
             }
-            let mut indexed = false;
-            self.with_slot(pfn, seen.private, &mut |slot| indexed = slot.pfn(zone) == Some(pfn));
-            !indexed
+            let frames = seen.order.frames();
+            let mut indexed = 0;
+            for pfn in (pfn.as_u64()..).map(Pfn::new).take(frames as usize) {
+                let private = zone.peek(pfn).private;
+                self.with_slot(pfn, private, &mut |slot| indexed += u32::from(slot.pfn(zone) == Some(pfn)));
+            }
+            let is_held = indexed == 0 || seen.snapshot != Snapshot::Live(indexed);
+            if is_held { frames as usize } else { 0 }
         };
-        frames.filter(is_held).count()
+        frames.map(held).sum()
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use page_frames::{FRAME_SIZE, FolioRef, Lookup, UserSpace};
+use page_frames::{FRAME_SIZE, FolioRef, Lookup, Order, UserSpace};
 use page_ref::{CHECKS, DefaultScheme, Scheme};
 
 use crate::backing::Backing;
@@ -173,7 +173,7 @@ impl<S: Scheme> Mapping<S> {
         let Some((folio, end)) = self.find_with_end(offset, buf.len())? else { return Ok(0) };
         let within = offset as usize % FRAME_SIZE;
         let n = buf.len().min(end - within);
-        buf[..n].copy_from_slice(&folio.first_frame()[within..within + n]);
+        buf[..n].copy_from_slice(&folio.frame()[within..within + n]);
         Ok(n)
     }
 
@@ -209,6 +209,9 @@ impl<S: Scheme> Mapping<S> {
             return None;
         }
         let folio = self.find(u32::try_from(offset / FRAME_SIZE as u64).ok()?)?;
+        if folio.order() > Order::ZERO {
+            return None;
+        }
         // See `Mapping::cuts`; the folio's bytes do not change any more.
         self.is_uncut(len, cuts).then(|| PageHandle::new(folio, (offset - begins) as usize, FRAME_SIZE))
     }
@@ -217,7 +220,7 @@ impl<S: Scheme> Mapping<S> {
     #[inline(never)]
     fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
         check_offset(offset)?;
-        let found = self.next_page(offset, FRAME_SIZE - offset as usize % FRAME_SIZE)?;
+        let found = self.next_page_alone(offset, FRAME_SIZE - offset as usize % FRAME_SIZE)?;
         Ok(found.map(|(folio, range)| PageHandle::new(folio, range.start, range.end)))
     }
 }

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use page_frames::{FRAME_SIZE, FolioRef, UserSpace};
 use page_ref::Scheme;
 
-use crate::fetch::Progress;
-use crate::file::{File, check_offset};
+use crate::fetch::{Found, Progress};
+use crate::file::{File, check_offset, pages_of};
 use crate::handle::PageHandle;
 use crate::range::RangeHandle;
 
@@ -32,7 +32,7 @@ impl<S: Scheme> File<S> {
         }
         let mut done = 0;
         let read = self.for_each_page_async(offset, buf.len(), |folio, range| {
-            buf[done..done + range.len()].copy_from_slice(&folio.first_frame()[range.clone()]);
+            buf[done..done + range.len()].copy_from_slice(&folio.as_slice_from_frame()[range.clone()]);
             done += range.len();
         });
         // What was read counts, and the next read says the error.
@@ -50,7 +50,7 @@ impl<S: Scheme> File<S> {
     pub async fn page_async(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
         check_offset(offset)?;
         let wanted = FRAME_SIZE - offset as usize % FRAME_SIZE;
-        let found = Progress::new().page(&self.mapping, offset, wanted).await?;
+        let found = self.page_alone_async(offset, wanted).await?;
         Ok(found.map(|(folio, range)| PageHandle::new(folio, range.start, range.end)))
     }
 
@@ -76,7 +76,16 @@ impl<S: Scheme> File<S> {
         Ok(piece.finish())
     }
 
-    /// Calls `each` with the pages of a range in order, and with the bytes of each that belong to it.
+    async fn page_alone_async(&self, offset: u64, wanted: usize) -> io::Result<Found<S>> {
+        let mut progress = Progress::new();
+        let mut found = progress.page(&self.mapping, offset, wanted).await?;
+        if self.mapping.was_part(offset, &mut found) {
+            found = progress.page(&self.mapping, offset, wanted).await?;
+        }
+        Ok(found)
+    }
+
+    /// Calls `each` with the folios of a range in order, as the synchronous one does.
     async fn for_each_page_async(
         &self,
         offset: u64,
@@ -84,10 +93,17 @@ impl<S: Scheme> File<S> {
         mut each: impl FnMut(FolioRef<UserSpace<S>>, Range<usize>),
     ) -> io::Result<()> {
         check_offset(offset)?;
+        if len > 0 && pages_of(offset, len) == 1 {
+            if let Some((folio, range)) = self.page_alone_async(offset, len).await? {
+                each(folio, range);
+            }
+            return Ok(());
+        }
         let (mut done, mut progress) = (0, Progress::new());
         while done < len {
-            let page = progress.page(&self.mapping, offset + done as u64, len - done).await?;
-            let Some((folio, range)) = page else { break };
+            let (offset, wanted) = (offset + done as u64, len - done);
+            let Some(found) = progress.page(&self.mapping, offset, wanted).await? else { break };
+            let (folio, range) = self.mapping.with_parts_behind(offset, wanted, found);
             done += range.len();
             each(folio, range);
         }

@@ -47,7 +47,7 @@ impl<S: Scheme> Deref for PageHandle<S> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.folio.first_frame()[self.start..self.end]
+        &self.folio.frame()[self.start..self.end]
     }
 }
 

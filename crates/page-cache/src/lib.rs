@@ -106,6 +106,7 @@ mod mapping;
 mod metrics;
 mod opened;
 mod out_of_memory;
+mod parts;
 mod per_thread;
 mod range;
 mod readahead;

@@ -107,7 +107,7 @@ impl<S: Scheme> Mapping<S> {
     fn desaturate(&self, slot: &Slot<UserSpace<S>>, page: u32) -> io::Result<()> {
         let mut new = self.spare(page)?;
         if let Some(claim) = slot.claim(self.zone) {
-            new.as_mut_slice().copy_from_slice(claim.folio().as_slice());
+            new.as_mut_slice().copy_from_slice(claim.folio().frame());
             new.set_dirty(claim.folio().is_dirty());
             let pfn = new.pfn();
             drop(claim.replace(new));

@@ -88,7 +88,7 @@ impl<S: Scheme> File<S> {
                         && read.buf.len() as u64 <= len - read.offset
                         && mapping.is_uncut(len, cuts) =>
                 {
-                    read.buf.copy_from_slice(&page.first_frame()[within..end]);
+                    read.buf.copy_from_slice(&page.frame()[within..end]);
                     Ok(read.buf.len())
                 }
                 // Of several pages, at the end of the file, filled by somebody else, or with an error of its own.

@@ -172,7 +172,7 @@ impl<S: Scheme> File<S> {
         let mut bufs = bufs.iter_mut();
         let (mut buf, mut done): (&mut [u8], _) = (&mut [], 0);
         let read = self.mapping.for_each_page(offset, wanted, |folio, range| {
-            let mut bytes = &folio.first_frame()[range];
+            let mut bytes = &folio.as_slice_from_frame()[range];
             done += bytes.len();
             while !bytes.is_empty() {
                 if buf.is_empty() {
@@ -193,7 +193,8 @@ impl<S: Scheme> File<S> {
 }
 
 impl<S: Scheme> Mapping<S> {
-    /// Calls `each` with the pages of a range in order, and with the bytes of each that belong to it.
+    /// Calls `each` with the folios of a range in order, and with the bytes of each that belong to it, from the frame on that it was
+    /// looked up by.
     fn for_each_page(
         &self,
         offset: u64,
@@ -201,9 +202,17 @@ impl<S: Scheme> Mapping<S> {
         mut each: impl FnMut(FolioRef<UserSpace<S>>, Range<usize>),
     ) -> io::Result<()> {
         check_offset(offset)?;
+        if len > 0 && pages_of(offset, len) == 1 {
+            if let Some((folio, range)) = self.next_page_alone(offset, len)? {
+                each(folio, range);
+            }
+            return Ok(());
+        }
         let mut done = 0;
         while done < len {
-            let Some((folio, range)) = self.next_page(offset + done as u64, len - done)? else { break };
+            let (offset, wanted) = (offset + done as u64, len - done);
+            let Some(found) = self.next_page(offset, wanted)? else { break };
+            let (folio, range) = self.with_parts_behind(offset, wanted, found);
             done += range.len();
             each(folio, range);
         }
@@ -227,7 +236,13 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// The same, without waiting for anything. `None`: it can not be said at once.
+    /// The same, for who may hold it for long.
+    pub(crate) fn next_page_alone(&self, offset: u64, wanted: usize) -> io::Result<Found<S>> {
+        let mut found = self.next_page(offset, wanted)?;
+        if self.was_part(offset, &mut found) { self.next_page(offset, wanted) } else { Ok(found) }
+    }
+
+    /// The page around an offset, and which of its bytes are wanted, without waiting for anything. `None`: it can not be said at once.
     pub(crate) fn next_page_at_once(&self, offset: u64, wanted: usize) -> Found<S> {
         // As in read_uncounted.
         let cuts = self.cuts();
@@ -273,11 +288,11 @@ impl<S: Scheme> Pieces<S> {
         }
         self.len += range.len();
         let apart = match self.held.last_mut() {
-            Some(last) => last.join(folio),
+            Some(last) => join(last, folio, &range),
             None => Err(folio),
         };
         if let Err(folio) = apart {
-            self.held.push(Adjacent::from(folio));
+            self.held.push(begin(folio, &range));
         }
     }
 
@@ -301,10 +316,10 @@ pub(crate) struct OnePiece<S: Scheme> {
 impl<S: Scheme> OnePiece<S> {
     pub(crate) fn push(&mut self, folio: FolioRef<UserSpace<S>>, range: Range<usize>) {
         let apart = match &mut self.held {
-            Some(held) => held.join(folio).err(),
+            Some(held) => join(held, folio, &range).err(),
             None if self.len == 0 => {
                 self.start = range.start;
-                self.held = Some(Adjacent::from(folio));
+                self.held = Some(begin(folio, &range));
                 None
             }
             None => Some(folio),
@@ -314,7 +329,7 @@ impl<S: Scheme> OnePiece<S> {
                 self.copy.reserve_exact(self.most);
                 self.copy.extend_from_slice(&held.as_slice()[self.start..self.start + self.len]);
             }
-            self.copy.extend_from_slice(&folio.first_frame()[range.clone()]);
+            self.copy.extend_from_slice(&folio.as_slice_from_frame()[range.clone()]);
         }
         self.len += range.len();
     }
@@ -329,6 +344,25 @@ impl<S: Scheme> OnePiece<S> {
             None => self.copy.into(),
         }
     }
+}
+
+/// A piece that begins with such bytes of a folio.
+pub(crate) fn begin<S: Scheme>(folio: FolioRef<UserSpace<S>>, range: &Range<usize>) -> Adjacent<UserSpace<S>> {
+    let mut piece = Adjacent::from(folio);
+    piece.shorten(range.end.div_ceil(FRAME_SIZE) as u32);
+    piece
+}
+
+/// Adds such bytes of a folio. `Err` gives it back: it lies elsewhere.
+pub(crate) fn join<S: Scheme>(
+    piece: &mut Adjacent<UserSpace<S>>,
+    folio: FolioRef<UserSpace<S>>,
+    range: &Range<usize>,
+) -> Result<(), FolioRef<UserSpace<S>>> {
+    let before = piece.frames();
+    piece.join(folio)?;
+    piece.shorten(before + range.end.div_ceil(FRAME_SIZE) as u32);
+    Ok(())
 }
 
 /// Some bytes of folios that are neighbours, which they keep.

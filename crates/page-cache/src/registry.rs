@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use page_frames::{Owner, Pfn, Slot, UserSpace};
+use page_frames::{Order, Owner, Pfn, Slot, UserSpace};
 use page_ref::Scheme;
 use parking_lot::{Mutex, RwLock};
 
@@ -100,6 +100,11 @@ impl<S: Scheme> Owner<UserSpace<S>> for Inner<S> {
         let Some(slot) = mapping.index.get(page) else { return false };
         visit(slot);
         true
+    }
+
+    fn split(&self, pfn: Pfn, order: Order, private: u64) -> bool {
+        let (id, page) = split_private(private);
+        self.registry.by_id(id).is_some_and(|mapping| mapping.split_folio(pfn, order, page))
     }
 
     fn moved(&self, from: Pfn, to: Pfn) {

@@ -76,7 +76,7 @@ impl<S: Scheme> Mapping<S> {
                     Err(claim) => {
                         // Readers hold pages for a moment only, but handles for as long as they like.
                         let Some(mut new) = spare.take(self.private(page)) else { continue };
-                        new.as_mut_slice()[..within].copy_from_slice(&claim.folio().as_slice()[..within]);
+                        new.as_mut_slice()[..within].copy_from_slice(&claim.folio().frame()[..within]);
                         new.as_mut_slice()[within..].fill(0);
                         new.set_dirty(true);
                         let pfn = new.pfn();

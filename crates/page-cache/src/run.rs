@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use crate::background::Pages;
 use crate::cache::CACHED;
 use crate::mapping::Mapping;
+use crate::parts::publish_in_parts;
 
 /// The most pages of one request: 1 MiB, from where on larger ones are no faster on any disk.
 pub(crate) const MOST_PAGES: u32 = 256;
@@ -104,26 +105,24 @@ impl<'m, S: Scheme> Run<'m, S> {
         let from_here = |len: u64| usize::try_from(len.saturating_sub(self.offset())).unwrap_or(usize::MAX);
         let expected = from_here(self.mapping.len());
         let backed = from_here(self.mapping.backed.load(Ordering::Acquire));
-        let mut first = None;
         let mut opened = PerPage::with_capacity(self.claims.len());
+        let mut ready = PerPage::with_capacity(self.claims.len());
         for (n, mut claim) in self.claims.into_iter().enumerate() {
             let begins = n * FRAME_SIZE;
             let has = read.saturating_sub(begins).min(FRAME_SIZE);
             let should_have = expected.saturating_sub(begins).min(FRAME_SIZE);
             if should_have == 0 || has < should_have.min(backed.saturating_sub(begins)) {
                 // Dropping the claim empties the slot.
+                ready.push(None);
                 continue;
             }
             if has < FRAME_SIZE {
                 claim.folio_mut().as_mut_slice()[has..].fill(0);
             }
             opened.push((claim.folio().pfn(), claim.folio().private()));
-            if n == 0 {
-                first = Some(claim.publish_and_get(self.mapping.zone));
-            } else {
-                claim.publish();
-            }
+            ready.push(Some(claim));
         }
+        let first = publish_in_parts(&mut ready);
         self.mapping.inner.admit_all(&opened);
         first
     }

@@ -7,12 +7,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use page_frames::{Adjacent, FRAME_SIZE};
+use page_frames::FRAME_SIZE;
 use page_ref::{DefaultScheme, Scheme};
 
 use crate::fetch::{Found, Progress};
 use crate::file::{File, check_offset};
-use crate::range::bytes_of;
+use crate::range::{begin, bytes_of, join};
 use crate::run::MOST_PAGES;
 
 /// The share of a cache's memory that one piece may pin.
@@ -48,15 +48,16 @@ impl<S: Scheme> ByteStream<S> {
         let mapping = &self.file.mapping;
         let most = (mapping.inner.budget_bytes() / SHARE).clamp(FRAME_SIZE, MOST_PAGES as usize * FRAME_SIZE);
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(most);
-        let Some((folio, range)): Found<S> = ready!(self.progress.poll_page(mapping, self.offset, wanted, context))?
-        else {
-            return Poll::Ready(Ok(None));
-        };
+        let found: Found<S> = ready!(self.progress.poll_page(mapping, self.offset, wanted, context))?;
+        let Some(found) = found else { return Poll::Ready(Ok(None)) };
+        let (folio, range) = mapping.with_parts_behind(self.offset, wanted, found);
         let (start, mut len) = (range.start, range.len());
-        let mut piece = Adjacent::from(folio);
+        let mut piece = begin(folio, &range);
         while len < wanted
-            && let Some((folio, range)) = mapping.next_page_at_once(self.offset + len as u64, wanted - len)
-            && piece.join(folio).is_ok()
+            && let (offset, left) = (self.offset + len as u64, wanted - len)
+            && let Some(found) = mapping.next_page_at_once(offset, left)
+            && let (folio, range) = mapping.with_parts_behind(offset, left, found)
+            && join(&mut piece, folio, &range).is_ok()
         {
             len += range.len();
         }

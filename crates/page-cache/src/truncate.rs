@@ -135,6 +135,7 @@ impl<S: Scheme> Mapping<S> {
     /// Empties every slot of a range of pages. Waits for those in progress. Dirty pages are lost.
     pub(crate) fn drop_pages(&self, pages: Range<u64>) {
         self.inner.background.forget(self, &pages);
+        self.split_edges(&pages);
         self.index.for_each_in(pages, |slot| _ = self.drop_page(slot, true));
     }
 
@@ -142,6 +143,7 @@ impl<S: Scheme> Mapping<S> {
     fn drop_clean_pages_from(&self, page: u64) {
         let pages = page..u64::MAX;
         self.inner.background.forget(self, &pages);
+        self.split_edges(&pages);
         self.index.for_each_in(pages, |slot| _ = self.drop_page(slot, false));
     }
 

@@ -232,6 +232,17 @@ impl<S: Scheme> Mapping<S> {
             self.inner.admit(pfn, self.private(part.page));
             return Try::Done;
         };
+        let claim = if claim.part_of().is_none() {
+            claim
+        } else {
+            drop(claim);
+            // If somebody holds it, the page is copied.
+            self.split_around(part.page);
+            match slot.claim(self.zone) {
+                Some(claim) => claim,
+                None => return Try::Wait,
+            }
+        };
         if is_short() {
             return Try::Short;
         }
@@ -248,7 +259,7 @@ impl<S: Scheme> Mapping<S> {
             }
             Err(claim) => {
                 let Some(mut new) = stock.take(self.private(part.page)) else { return Try::Allocate };
-                new.as_mut_slice().copy_from_slice(claim.folio().as_slice());
+                new.as_mut_slice().copy_from_slice(claim.folio().frame());
                 new.set_dirty(claim.folio().is_dirty());
                 part.write_to(&mut new);
                 self.make_dirty(&mut new, part.page);

@@ -18,8 +18,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use page_frames::{FRAME_SIZE, FolioRef, FrozenFolio, Lookup, UserSpace, joined};
-use page_ref::Scheme;
+use page_frames::{FRAME_SIZE, FolioRef, FrozenFolio, Lookup, Order, UserSpace, joined};
+use page_ref::{CHECKS, Scheme};
 
 use crate::backing::{Backing, Durable, Version};
 use crate::cache::Inner;
@@ -167,6 +167,10 @@ impl<S: Scheme> Mapping<S> {
             loop {
                 match slot.get(self.zone) {
                     Lookup::Hit(folio) => {
+                        assert!(
+                            !CHECKS || folio.order() == Order::ZERO,
+                            "what is dirty is a page of its own: {folio:?}"
+                        );
                         held.push((page, folio));
                         break;
                     }

@@ -138,7 +138,7 @@ fn nothing_of_one_file_is_ever_seen_in_another() {
     for pfn in cached {
         let folio = zone.try_get(pfn).unwrap();
         assert!(folio.as_slice().iter().all(|&byte| byte <= 1), "{pfn:?} has bytes of the other file");
-        pages += 1;
+        pages += folio.order().frames();
     }
     assert_eq!(pages, 4);
 }

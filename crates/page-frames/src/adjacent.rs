@@ -13,13 +13,14 @@ use crate::platform::Platform;
 use crate::track::Site;
 use crate::zone::Zone;
 
-/// One reference of each of some folios that are neighbours, in the order of their frames. At least one.
+/// One reference of each of some folios that are neighbours, in the order of their frames. At least one. Of the first and the last it may
+/// stand for a part of the frames only.
 ///
 /// It is as small as a single [`FolioRef`], however many there are. Dropping it returns them one by one.
 pub struct Adjacent<P: Platform> {
     zone: &'static Zone<P>,
-    /// **Invariant:** this value accounts for one reference in the word of each head within `frames` frames from
-    /// here on, and these frames are heads and tails of those folios, all of them.
+    /// **Invariant:** this value accounts for one reference in the word of each folio that has one of the `frames` frames from
+    /// here on, of which there is at least one.
     index: u32,
     frames: u32,
     /// Where the first was taken; the others count as taken there too.
@@ -37,15 +38,36 @@ impl<P: Platform> Adjacent<P> {
         self.frames
     }
 
-    /// Adds the folio behind the last one. `Err` gives it back: it lies elsewhere.
+    /// Adds the folio behind the last one, or what follows in the last one, from the frame on that it was looked up by. `Err` gives it
+    /// back: that frame lies elsewhere.
+    #[inline]
     pub fn join(&mut self, folio: FolioRef<P>) -> Result<(), FolioRef<P>> {
-        if !ptr::eq(folio.zone(), self.zone) || folio.index() != self.index + self.frames {
+        let at = folio.at();
+        if !ptr::eq(folio.zone(), self.zone) || at != self.index + self.frames {
             return Err(folio);
         }
-        self.frames += folio.order().frames();
-        let (zone, index, site) = folio.into_parts();
-        site.moved(self.site, zone, index);
+        self.frames += folio.index() + folio.order().frames() - at;
+        if folio.index() == at {
+            let (zone, index, site) = folio.into_parts();
+            site.moved(self.site, zone, index);
+        }
+        // Else the frame before is of the same folio: it is held already, and once is enough.
         Ok(())
+    }
+
+    /// Leaves the last frames out, so that `frames` are left: of the last folio some stay.
+    ///
+    /// # Panics
+    ///
+    /// When nothing of the last folio would be left, or more than there is.
+    pub fn shorten(&mut self, frames: u32) {
+        if frames == self.frames {
+            return;
+        }
+        let (last, _) = self.around(self.index + self.frames - 1);
+        let is_whole = (last.max(self.index) + 1..=self.index + self.frames).contains(&(self.index + frames));
+        assert!(is_whole, "{frames} frames of {self:?}");
+        self.frames = frames;
     }
 
     /// As [`FolioRef::taken_here`], all of them.
@@ -57,8 +79,9 @@ impl<P: Platform> Adjacent<P> {
         {
             let mut index = self.index;
             while index < self.index + self.frames {
-                self.site.moved(here, self.zone, index);
-                index = self.next(index);
+                let (head, next) = self.around(index);
+                self.site.moved(here, self.zone, head);
+                index = next;
             }
         }
         self.site = here;
@@ -72,17 +95,21 @@ impl<P: Platform> Adjacent<P> {
         unsafe { slice::from_raw_parts(self.zone.address(self.index), self.frames as usize * FRAME_SIZE) }
     }
 
-    /// Where the folio behind the one at `index` begins. A folio that is held keeps its order.
-    fn next(&self, index: u32) -> u32 {
-        index + self.zone.descriptor(index).shape().order.frames()
+    /// Where the folio begins that has this frame, and where the one behind it. A folio that is held stays what it is.
+    #[inline]
+    fn around(&self, index: u32) -> (u32, u32) {
+        let (head, shape) = self.zone.head_of(index).expect("a frame of a folio that is held");
+        (head, head + shape.order.frames())
     }
 }
 
 impl<P: Platform> From<FolioRef<P>> for Adjacent<P> {
+    /// From the frame on that it was looked up by.
     fn from(folio: FolioRef<P>) -> Self {
-        let frames = folio.order().frames();
-        let (zone, index, site) = folio.into_parts();
-        Self { zone, index, frames, site }
+        let at = folio.at();
+        let frames = folio.index() + folio.order().frames() - at;
+        let (zone, _, site) = folio.into_parts();
+        Self { zone, index: at, frames, site }
     }
 }
 
@@ -91,10 +118,11 @@ impl<P: Platform> Clone for Adjacent<P> {
     fn clone(&self) -> Self {
         let mut index = self.index;
         while index < self.index + self.frames {
+            let (head, next) = self.around(index);
             // The one that this value has of it, which stays; and the clone's.
-            let ours = ManuallyDrop::new(FolioRef::from_parts(self.zone, index, self.site));
+            let ours = ManuallyDrop::new(FolioRef::from_parts(self.zone, head, index, self.site));
             mem::forget(FolioRef::clone(&ours));
-            index = self.next(index);
+            index = next;
         }
         Self { site: Site::here(), ..*self }
     }
@@ -104,11 +132,11 @@ impl<P: Platform> Drop for Adjacent<P> {
     fn drop(&mut self) {
         let end = self.index + self.frames;
         while self.index < end {
-            let index = self.index;
             // Before the put: afterwards it may be anything.
-            self.index = self.next(index);
-            self.site.ended(self.zone, index, 1);
-            put(self.zone, index, 1);
+            let (head, next) = self.around(self.index);
+            self.index = next;
+            self.site.ended(self.zone, head, 1);
+            put(self.zone, head, 1);
         }
     }
 }

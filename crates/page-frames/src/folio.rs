@@ -21,6 +21,8 @@ pub struct FolioRef<P: Platform> {
     /// **Invariant:** this value accounts for one reference in the head's word, and the folio's bytes are
     /// only written under a [`FrozenFolio`], which can not exist beside it.
     index: u32,
+    /// **Invariant:** a frame of the folio: the one that it was looked up by.
+    at: u32,
     site: Site,
 }
 
@@ -29,15 +31,22 @@ impl<P: Platform> FolioRef<P> {
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub(crate) fn from_index(zone: &'static Zone<P>, index: u32) -> Self {
+        Self::from_frame(zone, index, index)
+    }
+
+    /// Wraps one reference that was just taken, of the folio at `index`, looked up by its frame `at`.
+    #[inline(always)]
+    #[cfg_attr(feature = "track", track_caller)]
+    pub(crate) fn from_frame(zone: &'static Zone<P>, index: u32, at: u32) -> Self {
         let site = Site::here();
         site.began(zone, index, 1);
-        Self { zone, index, site }
+        Self { zone, index, at, site }
     }
 
     /// Wraps one reference that was taken there, and is known to be.
     #[inline(always)]
-    pub(crate) fn from_parts(zone: &'static Zone<P>, index: u32, site: Site) -> Self {
-        Self { zone, index, site }
+    pub(crate) fn from_parts(zone: &'static Zone<P>, index: u32, at: u32, site: Site) -> Self {
+        Self { zone, index, at, site }
     }
 
     /// The reference is accounted for by what is returned.
@@ -52,6 +61,10 @@ impl<P: Platform> FolioRef<P> {
         self.index
     }
 
+    pub(crate) fn at(&self) -> u32 {
+        self.at
+    }
+
     /// The zone that it lies in.
     pub fn zone(&self) -> &'static Zone<P> {
         self.zone
@@ -60,6 +73,11 @@ impl<P: Platform> FolioRef<P> {
     /// The first frame.
     pub fn pfn(&self) -> Pfn {
         self.zone.pfn(self.index)
+    }
+
+    /// The frame that it was looked up by: that of its slot, where each of its frames has one, else the first.
+    pub fn frame_pfn(&self) -> Pfn {
+        self.zone.pfn(self.at)
     }
 
     /// The size.
@@ -72,9 +90,9 @@ impl<P: Platform> FolioRef<P> {
         self.zone.descriptor(self.index).shape().kind
     }
 
-    /// What its owner noted in the descriptor.
+    /// What its owner noted in the descriptor of the frame that it was looked up by.
     pub fn private(&self) -> u64 {
-        self.zone.descriptor(self.index).private()
+        self.zone.descriptor(self.at).private()
     }
 
     /// Whether its bytes are newer than where they came from. Sure for who holds the claim on its slot, racy else.
@@ -94,11 +112,11 @@ impl<P: Platform> FolioRef<P> {
         self.site = self.site.moved(Site::here(), self.zone, self.index);
     }
 
-    /// Notes that it was used, for reclaim. Whether it is a milestone, and this its first use: of several threads
-    /// at least one is told.
+    /// Notes that the frame that it was looked up by was used, for reclaim. Whether that is a milestone, and this its first use: of
+    /// several threads at least one is told.
     #[inline(always)]
     pub fn mark(&self) -> bool {
-        self.zone.set_mark(self.index)
+        self.zone.set_mark(self.at)
     }
 
     /// The bytes of the whole folio.
@@ -109,11 +127,35 @@ impl<P: Platform> FolioRef<P> {
         unsafe { core::slice::from_raw_parts(self.zone.address(self.index), self.order().bytes()) }
     }
 
-    /// The bytes of the first frame alone: what a folio of order 0 is, without reading its order.
+    /// As [`mark`](Self::mark), of the `n` frames behind that one, which are of the folio too. The last one that is a milestone and was not
+    /// used before, if there is one.
+    ///
+    /// # Panics
+    ///
+    /// When the folio has fewer.
+    #[inline]
+    pub fn mark_behind(&self, n: u32) -> Option<u32> {
+        assert!(n <= self.frames_behind(), "{n} frames behind that of {self:?}");
+        (1..=n).fold(None, |last, n| if self.zone.set_mark(self.at + n) { Some(n) } else { last })
+    }
+
+    /// How many frames of the folio lie behind the one that it was looked up by.
+    #[inline]
+    pub fn frames_behind(&self) -> u32 {
+        self.index + self.order().frames() - self.at - 1
+    }
+
+    /// The bytes from the frame on that it was looked up by, to the end of the folio.
+    #[inline]
+    pub fn as_slice_from_frame(&self) -> &[u8] {
+        &self.as_slice()[(self.at - self.index) as usize * crate::FRAME_SIZE..]
+    }
+
+    /// The bytes of the frame that it was looked up by: all that a folio of order 0 has.
     #[inline(always)]
-    pub fn first_frame(&self) -> &[u8; crate::FRAME_SIZE] {
-        // SAFETY: as in `as_slice`; a folio has at least one frame.
-        unsafe { &*self.zone.address(self.index).cast() }
+    pub fn frame(&self) -> &[u8; crate::FRAME_SIZE] {
+        // SAFETY: as in `as_slice`, by the invariant on `at`.
+        unsafe { &*self.zone.address(self.at).cast() }
     }
 }
 
@@ -122,7 +164,7 @@ impl<P: Platform> Clone for FolioRef<P> {
     fn clone(&self) -> Self {
         self.zone.descriptor(self.index).word.get(1);
         P::trace(Event::Shared, || self.pfn());
-        Self::from_index(self.zone, self.index)
+        Self::from_frame(self.zone, self.index, self.at)
     }
 }
 

@@ -12,7 +12,7 @@
 
 use crate::buddy::Reach;
 use crate::folio::FrozenFolio;
-use crate::ids::Pfn;
+use crate::ids::{Order, Pfn};
 use crate::platform::Platform;
 use crate::refs::FolioRefs;
 use crate::slot::Slot;
@@ -24,6 +24,12 @@ pub trait Owner<P: Platform>: Sync {
     /// Calls `visit` with the slot that should hold the folio whose descriptor says `private`. `false`: there is
     /// no such slot (any more). The folio may have moved meanwhile; `visit` checks.
     fn with_slot(&self, pfn: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool;
+
+    /// Asked before a larger folio is moved: cuts the one at this head, of which each frame has a slot, into such as have one
+    /// ([`Claim::split`](crate::Claim::split)). `false`: it is no such folio, or is busy.
+    fn split(&self, _pfn: Pfn, _order: Order, _private: u64) -> bool {
+        false
+    }
 
     /// A folio that a slot indexes is in another frame now. Nothing of it is held; by now it may be elsewhere again, or gone.
     fn moved(&self, _from: Pfn, _to: Pfn) {}
@@ -77,9 +83,12 @@ pub(crate) fn migrate_within<P: Platform>(
     owner: &dyn Owner<P>,
     reach: Reach,
 ) -> Result<Pfn, MigrateError> {
-    let seen = zone.index(pfn).map(|_| zone.peek(pfn)).ok_or(MigrateError::NotMovable)?;
+    let mut seen = zone.index(pfn).map(|_| zone.peek(pfn)).ok_or(MigrateError::NotMovable)?;
     if !seen.kind.is_allocated() || seen.kind == crate::Kind::PLAIN {
         return Err(MigrateError::NotMovable);
+    }
+    if seen.order > Order::ZERO && owner.split(pfn, seen.order, seen.private) {
+        seen = zone.peek(pfn);
     }
     let mut result = Err(MigrateError::NotMovable);
     if !owner.with_slot(pfn, seen.private, &mut |slot| result = migrate_slot(zone, pfn, slot, reach))
@@ -142,6 +151,9 @@ fn migrate_slot<P: Platform>(
     let claim = slot.claim(zone).ok_or(MigrateError::Busy)?;
     if claim.pfn() != pfn {
         return Err(MigrateError::Moved);
+    }
+    if claim.part_of().is_some() {
+        return Err(MigrateError::Busy);
     }
     // While the slot's reference exists the order can not change; it is read under the claim.
     let mut target = zone.alloc_target(zone.peek(pfn).order, reach).ok_or(MigrateError::OutOfFrames)?;

@@ -57,7 +57,7 @@ impl<P: Platform> FolioRefs<P> {
     pub fn into_each(self) -> impl Iterator<Item = FolioRef<P>> {
         let (zone, index, count, site) = (self.zone, self.index, self.count, self.site);
         mem::forget(self);
-        (0..count).map(move |_| FolioRef::from_parts(zone, index, site))
+        (0..count).map(move |_| FolioRef::from_parts(zone, index, index, site))
     }
 
     /// Takes exclusive control, if nobody else has a reference. `Err` gives them back: it is busy.

@@ -1,9 +1,12 @@
 //! A slot: where a lockless index holds a folio.
 //!
 //! ```text
-//!   63       62       61 .............. 32      31 ......... 0
-//! claimed  waiters    frame index + 1, or 0        version
+//!   63       62       61 .............. 32      31 .. 28      27 ......... 0
+//! claimed  waiters    frame index + 1, or 0      order           version
 //! ```
+//!
+//! The order is 0 but where each frame of a larger folio has a slot of its own (`parts.rs`): then the frame is the slot's, and the
+//! folio begins at the frame's number rounded down to the order.
 //!
 //! A slot owns one reference of its folio. Who may use that reference, to freeze, move or remove the folio, is
 //! decided by the claim: one bit, one holder. Readers ignore it: a claimed folio that is not (yet) frozen is
@@ -19,23 +22,25 @@
 //! | claimed | [`Claim::remove`] | empty; its reference goes to the caller |
 //! | claimed | [`Claim::replace`] | held, by another folio; the reference of the old one goes to the caller |
 //! | claimed, frozen | [`FrozenClaim::publish`] | held |
+//! | claimed, frozen, and its neighbours | [`FrozenClaim::publish_as_one`] | held, all by one folio |
+//! | claimed, and all others of its folio | [`Claim::split`], if only the slots' references exist | held, each by a folio of its own |
 //! | claimed, frozen | [`FrozenClaim::replace`] | held, by another folio; the old token goes to the caller |
 //! | claimed, frozen | [`FrozenClaim::remove`], drop | empty |
 //! | claimed, frozen | [`FrozenClaim::suspend`], [`Slot::resume`] | the same, held by the token alone meanwhile |
 //!
 //! The version counts the ends of claims, but for the one end under which nothing can have happened: a [`Claim`] that
 //! was never frozen and is dropped. So a slot that is not claimed, and later is the same in all its bits, held one
-//! folio with one content all the time between (until 2^32 ends later). An empty slot keeps its version.
+//! folio with one content all the time between (until 2^28 ends later). An empty slot keeps its version.
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::{self, ManuallyDrop};
 use core::sync::atomic::Ordering;
 
-use page_ref::Refused;
+use page_ref::{CHECKS, Refused};
 
+use crate::claim::{Claim, FrozenClaim};
 use crate::folio::{FolioRef, FrozenFolio};
-use crate::ids::Pfn;
+use crate::ids::{BLOCK_ORDER, Order, Pfn};
 use crate::platform::Platform;
 use crate::sync::AtomicU64;
 use crate::trace::Event;
@@ -44,10 +49,12 @@ use crate::zone::Zone;
 
 const CLAIMED: u64 = 1 << 63;
 const WAITERS: u64 = 1 << 62;
-const VERSION: u64 = (1 << 32) - 1;
-const FRAME: u64 = (WAITERS - 1) & !VERSION;
+const VERSION: u64 = (1 << 28) - 1;
+const ORDER: u64 = 15 << 28;
+const FRAME: u64 = (WAITERS - 1) & !(ORDER | VERSION);
 
-const _: () = assert!(CLAIMED ^ WAITERS ^ FRAME ^ VERSION == u64::MAX);
+const _: () = assert!(CLAIMED ^ WAITERS ^ FRAME ^ ORDER ^ VERSION == u64::MAX);
+const _: () = assert!(BLOCK_ORDER.as_u8() < 16);
 
 /// What a slot holds, at one moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,8 +62,9 @@ pub(crate) struct Entry(u64);
 
 impl Entry {
     /// An entry that is empty, or holds a frame.
-    fn new(frame: Option<u32>, version: u32) -> Self {
-        Self(frame.map_or(0, |frame| u64::from(frame + 1) << 32) | u64::from(version))
+    fn new(frame: Option<u32>, order: Order, version: u32) -> Self {
+        let frame = frame.map_or(0, |frame| u64::from(frame + 1) << 32);
+        Self(frame | u64::from(order.as_u8()) << 28 | u64::from(version) & VERSION)
     }
 
     #[inline(always)]
@@ -70,6 +78,33 @@ impl Entry {
     pub(crate) fn frame_unclaimed(self) -> Option<u32> {
         let index = ((self.0 >> 32) as u32).wrapping_sub(1);
         (index < (FRAME >> 32) as u32).then_some(index)
+    }
+
+    /// 0, or the order of the folio whose frames have a slot each.
+    pub(crate) fn order(self) -> Order {
+        Order::new(((self.0 & ORDER) >> 28) as u8).unwrap_or(Order::ZERO)
+    }
+
+    /// Where the folio begins that has this frame.
+    #[inline(always)]
+    fn head(self, frame: u32) -> u32 {
+        frame & u32::MAX << ((self.0 & ORDER) >> 28)
+    }
+
+    /// Whether the folio is the same, found by the same frame.
+    #[inline(always)]
+    fn is_same_folio(self, other: Self) -> bool {
+        (self.0 ^ other.0) & (FRAME | ORDER) == 0
+    }
+
+    /// What a slot's look and second look gave is the folio that the slot's frame belongs to. Its head's own slot may say the order a moment longer.
+    #[inline(always)]
+    fn check<P: Platform>(self, folio: &FolioRef<P>) {
+        assert!(
+            !CHECKS || folio.index() == folio.at() || folio.order() == self.order(),
+            "a slot of {:?} let somebody into {folio:?} (R8)",
+            self.order()
+        );
     }
 
     fn version(self) -> u32 {
@@ -132,15 +167,18 @@ impl<P: Platform> Slot<P> {
     #[cfg_attr(feature = "track", track_caller)]
     pub fn get(&self, zone: &'static Zone<P>) -> Lookup<P> {
         // Acquire: pairs with Release in install and end.
-        let Some(index) = self.load(Ordering::Acquire).frame() else { return Lookup::Empty };
-        match zone.descriptor(index).word.try_get(1) {
+        let seen = self.load(Ordering::Acquire);
+        let Some(index) = seen.frame() else { return Lookup::Empty };
+        let head = seen.head(index);
+        match zone.descriptor(head).word.try_get(1) {
             Ok(()) => {
-                let folio = FolioRef::from_index(zone, index);
+                let folio = FolioRef::from_frame(zone, head, index);
                 // R8. The load can not move before try_get, which is an Acquire; if the folio had been freed
-                // and reused before, the slot's change came before its init, which try_get has seen. The same frame
+                // and reused before, the slot's change came before its init, which try_get has seen. The same frame and order
                 // under another version is as good: the folio is this slot's, as it is now.
-                if self.load(Ordering::Relaxed).frame() == Some(index) || cfg!(broken = "no-recheck") {
+                if self.load(Ordering::Relaxed).is_same_folio(seen) || cfg!(broken = "no-recheck") {
                     P::trace(Event::Got, || folio.pfn());
+                    seen.check(&folio);
                     Lookup::Hit(folio)
                 } else {
                     P::trace(Event::Moved, || folio.pfn());
@@ -148,18 +186,18 @@ impl<P: Platform> Slot<P> {
                 }
             }
             Err(refused) => {
-                P::trace(Event::Refused, || zone.pfn(index));
-                self.refused(index, refused)
+                P::trace(Event::Refused, || zone.pfn(head));
+                self.refused(seen, refused)
             }
         }
     }
 
     #[cold]
-    fn refused(&self, index: u32, refused: Refused) -> Lookup<P> {
+    fn refused(&self, seen: Entry, refused: Refused) -> Lookup<P> {
         match refused {
             Refused::Saturated => Lookup::Saturated,
             // Acquire: as in get.
-            Refused::Frozen if self.load(Ordering::Acquire).frame() == Some(index) => Lookup::InProgress,
+            Refused::Frozen if self.load(Ordering::Acquire).is_same_folio(seen) => Lookup::InProgress,
             Refused::Frozen => Lookup::Moved,
         }
     }
@@ -212,11 +250,11 @@ impl<P: Platform> Slot<P> {
     pub fn install(&self, folio: FrozenFolio<P>) -> Result<FrozenClaim<'_, P>, FrozenFolio<P>> {
         // Relaxed: the compare-and-swap decides.
         let seen = self.load(Ordering::Relaxed);
-        let claimed = Entry::new(Some(folio.index()), seen.version()).claimed();
+        let claimed = Entry::new(Some(folio.index()), Order::ZERO, seen.version()).claimed();
         // Release: pairs with Acquire in get. Acquire: pairs with Release in end, so that what the last claim did is seen.
         let empty = seen.frame().is_none();
         if empty && self.value.compare_exchange(seen.0, claimed.0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            return Ok(FrozenClaim { slot: self, folio: ManuallyDrop::new(folio) });
+            return Ok(FrozenClaim::new(self, folio));
         }
         Err(folio)
     }
@@ -227,7 +265,7 @@ impl<P: Platform> Slot<P> {
         // token: whoever else had a claim on it would have the token, or find the frame live.
         let seen = self.load(Ordering::Relaxed);
         if seen.is_claimed() && seen.frame() == Some(folio.index()) {
-            return Ok(FrozenClaim { slot: self, folio: ManuallyDrop::new(folio) });
+            return Ok(FrozenClaim::new(self, folio));
         }
         Err(folio)
     }
@@ -239,23 +277,27 @@ impl<P: Platform> Slot<P> {
         let index = seen.frame().filter(|_| !seen.is_claimed())?;
         // Acquire: pairs with Release in end, so that the last claim's work is seen.
         let taken = self.value.compare_exchange(seen.0, seen.claimed().0, Ordering::Acquire, Ordering::Relaxed);
-        let folio = || ManuallyDrop::new(FolioRef::from_parts(zone, index, Site::NONE));
-        taken.ok().map(|_| Claim { slot: self, folio: folio() })
+        taken.ok().map(|_| Claim::new(self, FolioRef::from_parts(zone, seen.head(index), index, Site::NONE)))
     }
 
     /// Ends a claim under which something happened: another version, and whoever slept on the slot is woken.
-    fn end(&self, frame: Option<u32>) {
-        // Relaxed: nobody but the claim's holder changes frame or version.
+    pub(crate) fn end(&self, frame: Option<u32>) {
+        self.end_as_part(frame, Order::ZERO);
+    }
+
+    /// As above; the frame is one of a folio of this order, whose frames have a slot each.
+    pub(crate) fn end_as_part(&self, frame: Option<u32>, order: Order) {
+        // Relaxed: nobody but the claim's holder changes frame, order or version.
         let version = self.load(Ordering::Relaxed).version();
         let bump = u32::from(!cfg!(broken = "slot-version-not-bumped"));
-        self.swap(Entry::new(frame, version.wrapping_add(bump)));
+        self.swap(Entry::new(frame, order, version.wrapping_add(bump)));
     }
 
     /// Ends a claim under which nothing happened.
-    fn end_untouched(&self) {
+    pub(crate) fn end_untouched(&self) {
         // Relaxed: as in end.
         let seen = self.load(Ordering::Relaxed);
-        self.swap(Entry::new(seen.frame(), seen.version()));
+        self.swap(Entry::new(seen.frame(), seen.order(), seen.version()));
     }
 
     fn swap(&self, entry: Entry) {
@@ -285,179 +327,6 @@ impl<P: Platform> fmt::Debug for Slot<P> {
         write!(f, "slot of frame {frame}")?;
         f.write_str(if entry.is_claimed() { ", claimed" } else { "" })?;
         f.write_str(if entry.has_waiters() { ", waited for" } else { "" })
-    }
-}
-
-/// The right to use a slot's reference. Dropping it leaves the slot as it was.
-#[must_use = "dropping a claim releases it at once"]
-pub struct Claim<'s, P: Platform> {
-    slot: &'s Slot<P>,
-    /// **Invariant:** the slot holds this folio, and this is the slot's reference, until the claim ends.
-    folio: ManuallyDrop<FolioRef<P>>,
-}
-
-impl<'s, P: Platform> Claim<'s, P> {
-    /// The folio in the slot, with the slot's reference: its bytes do not change while the claim lasts.
-    pub fn folio(&self) -> &FolioRef<P> {
-        &self.folio
-    }
-
-    /// Where the folio lies.
-    pub fn pfn(&self) -> Pfn {
-        self.folio.pfn()
-    }
-
-    /// The zone of the folio.
-    pub fn zone(&self) -> &'static Zone<P> {
-        self.folio.zone()
-    }
-
-    /// Says whether the folio's bytes are newer than where they came from.
-    pub fn set_dirty(&mut self, dirty: bool) {
-        self.folio.set_dirty(dirty);
-    }
-
-    /// Freezes the folio if the slot's reference is the only one. `Err` gives the claim back: it is busy.
-    pub fn freeze(self) -> Result<FrozenClaim<'s, P>, Self> {
-        // The one expected reference is the slot's, which is ours to use while the claim lasts.
-        let Ok(token) = self.zone().descriptor(self.folio.index()).word.freeze(1) else {
-            P::trace(Event::Busy, || self.pfn());
-            return Err(self);
-        };
-        token.leave_frozen();
-        P::trace(Event::Frozen, || self.pfn());
-        let folio = FrozenFolio::from_index(self.zone(), self.folio.index());
-        let slot = self.slot;
-        mem::forget(self);
-        Ok(FrozenClaim { slot, folio: ManuallyDrop::new(folio) })
-    }
-
-    /// What nobody may do: others may hold the folio.
-    #[cfg(broken = "write-without-freeze")]
-    pub fn write_unfrozen(self, within: usize, bytes: &[u8]) {
-        let (slot, folio) = self.into_parts();
-        let to = folio.zone().address(folio.index()).wrapping_add(within);
-        // SAFETY: within the folio, which is mapped. It races with readers, and is meant to.
-        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        slot.end(Some(folio.index()));
-        // It is the slot's.
-        mem::forget(folio);
-    }
-
-    /// Empties the slot. Its reference is the caller's now: whoever else holds the folio keeps it.
-    #[cfg_attr(feature = "track", track_caller)]
-    pub fn remove(self) -> FolioRef<P> {
-        let (slot, folio) = self.into_parts();
-        slot.end(None);
-        folio
-    }
-
-    /// Puts `new` in the place of the folio and opens it. The slot's reference on the old one is the caller's now:
-    /// whoever else holds it keeps it, as it was.
-    #[cfg_attr(feature = "track", track_caller)]
-    pub fn replace(self, new: FrozenFolio<P>) -> FolioRef<P> {
-        let (slot, old) = self.into_parts();
-        let index = new.unfreeze(1);
-        slot.end(Some(index));
-        old
-    }
-
-    /// The slot's reference is the caller's now.
-    #[cfg_attr(feature = "track", track_caller)]
-    fn into_parts(self) -> (&'s Slot<P>, FolioRef<P>) {
-        let this = ManuallyDrop::new(self);
-        (this.slot, FolioRef::from_index(this.zone(), this.folio.index()))
-    }
-}
-
-impl<P: Platform> Drop for Claim<'_, P> {
-    fn drop(&mut self) {
-        self.slot.end_untouched();
-    }
-}
-
-impl<P: Platform> fmt::Debug for Claim<'_, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "claim on {:?}", self.slot)
-    }
-}
-
-/// A claim whose folio is frozen: it may be filled, moved or taken away. Dropping it empties the slot and
-/// frees the folio, so that a fill that fails or panics leaves nothing behind.
-#[must_use = "dropping it empties the slot: publish, replace or remove it"]
-pub struct FrozenClaim<'s, P: Platform> {
-    slot: &'s Slot<P>,
-    folio: ManuallyDrop<FrozenFolio<P>>,
-}
-
-impl<P: Platform> FrozenClaim<'_, P> {
-    /// The folio.
-    pub fn folio(&self) -> &FrozenFolio<P> {
-        &self.folio
-    }
-
-    /// The folio, to write.
-    pub fn folio_mut(&mut self) -> &mut FrozenFolio<P> {
-        &mut self.folio
-    }
-
-    /// Opens the folio to everybody; the slot has its one reference.
-    pub fn publish(self) {
-        let (slot, folio) = self.into_parts();
-        let index = folio.unfreeze(1);
-        slot.end(Some(index));
-    }
-
-    /// Opens the folio to everybody; the slot has one reference, the caller another.
-    #[cfg_attr(feature = "track", track_caller)]
-    pub fn publish_and_get(self, zone: &'static Zone<P>) -> FolioRef<P> {
-        let (slot, folio) = self.into_parts();
-        let index = folio.unfreeze(2);
-        slot.end(Some(index));
-        FolioRef::from_index(zone, index)
-    }
-
-    /// Puts `new` in the place of the folio and opens it; the old one stays frozen and is the caller's.
-    pub fn replace(self, new: FrozenFolio<P>) -> FrozenFolio<P> {
-        let (slot, old) = self.into_parts();
-        let index = new.unfreeze(1);
-        slot.end(Some(index));
-        old
-    }
-
-    /// Keeps the claim but not the borrow of the slot, for a fill that outlives its caller: the token stands for both
-    /// until [`Slot::resume`]. Who frees it instead leaves a slot that is claimed for ever.
-    pub fn suspend(self) -> FrozenFolio<P> {
-        self.into_parts().1
-    }
-
-    /// Empties the slot; the folio stays frozen and is the caller's.
-    pub fn remove(self) -> FrozenFolio<P> {
-        let (slot, folio) = self.into_parts();
-        slot.end(None);
-        folio
-    }
-}
-
-impl<'s, P: Platform> FrozenClaim<'s, P> {
-    fn into_parts(self) -> (&'s Slot<P>, FrozenFolio<P>) {
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is never used or dropped again.
-        (this.slot, unsafe { ManuallyDrop::take(&mut this.folio) })
-    }
-}
-
-impl<P: Platform> Drop for FrozenClaim<'_, P> {
-    fn drop(&mut self) {
-        self.slot.end(None);
-        // SAFETY: dropped once, and not used after.
-        unsafe { ManuallyDrop::take(&mut self.folio) }.free();
-    }
-}
-
-impl<P: Platform> fmt::Debug for FrozenClaim<'_, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "claim on {:?}, frozen", self.slot)
     }
 }
 

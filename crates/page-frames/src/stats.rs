@@ -102,9 +102,10 @@ impl<P: Platform> Zone<P> {
         self.lock().assert_sound(self.map());
     }
 
-    /// Heads of this kind. Racy, and slow: it looks at every descriptor.
+    /// Frames of folios of this kind. Racy, and slow: it looks at every descriptor.
     pub fn count_kind(&self, kind: Kind) -> usize {
-        (0..self.frames()).filter(|&index| self.descriptor(index).shape().kind == kind).count()
+        let shapes = (0..self.frames()).map(|index| self.descriptor(index).shape());
+        shapes.filter(|shape| shape.kind == kind).map(|shape| shape.order.frames() as usize).sum()
     }
 }
 

@@ -168,7 +168,14 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Whether the folio at this head was used since the last call, and forgets it.
+    /// Looks at the folio around a frame, head or tail, without taking a reference: its head, and a look at that. `None`: there is none.
+    pub fn peek_around(&self, pfn: Pfn) -> Option<(Pfn, Peek)> {
+        let (head, shape) = self.head_of(self.index(pfn)?)?;
+        let head = self.pfn(head);
+        Some((head, Peek { kind: shape.kind, order: shape.order, ..self.peek(head) }))
+    }
+
+    /// Whether this frame was used since the last call, and forgets it.
     pub fn take_mark(&self, pfn: Pfn) -> bool {
         let Some(index) = self.index(pfn) else { return false };
         let marked = self.memmap.is_marked(index);

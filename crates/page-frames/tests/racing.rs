@@ -12,8 +12,8 @@ use std::thread;
 
 use common::{Index, OURS, assert_all_free, order};
 use page_frames::{
-    Adjacent, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, Lookup, MemmapMemory, OfflineError, Order, Pfn, Platform,
-    UserSpace, Zone, joined_mut, migrate,
+    Adjacent, BLOCK_ORDER, Claim, FRAME_SIZE, FrozenClaim, FrozenFolio, Lookup, MemmapMemory, OfflineError, Order, Pfn,
+    Platform, UserSpace, Zone, joined_mut, migrate,
 };
 use page_ref::Scheme;
 use page_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, ZeroFrozen};
@@ -148,5 +148,47 @@ fn neighbours_are_written_and_read_as_one_while_others_use_theirs() {
         assert!(joined.as_slice() == [7; 3 * FRAME_SIZE]);
     });
     drop(joined);
+    assert_all_free(zone);
+}
+
+/// Two slots' frames are one folio and two again, and each is written in place between, while somebody holds the one by the other's word.
+#[test]
+fn parts_of_one_folio_are_written_when_nobody_holds_it() {
+    let zone = zone::<UserSpace<Generational>>();
+    let index = Index::new(2);
+    let block = zone.alloc_frozen(order(1)).unwrap();
+    let claims = block.split(Order::ZERO).zip(&index.0).map(|(mut part, slot)| {
+        part.set_owner(OURS, 0);
+        slot.install(part).ok()
+    });
+    drop(FrozenClaim::publish_as_one(&mut claims.collect::<Vec<_>>()));
+    thread::scope(|scope| {
+        for slot in &index.0 {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    match slot.get(zone) {
+                        Lookup::Hit(folio) => {
+                            assert!(folio.frame().iter().step_by(512).all(|&byte| byte == folio.frame()[0]));
+                        }
+                        Lookup::InProgress => slot.wait(),
+                        Lookup::Empty | Lookup::Moved | Lookup::Saturated => {}
+                    }
+                }
+            });
+        }
+        for n in 0..ROUNDS {
+            Claim::split(&mut index.0.iter().map(|slot| slot.claim(zone)).collect::<Vec<_>>());
+            let claims = index.0.iter().map(|slot| slot.claim(zone).and_then(|claim| claim.freeze().ok()));
+            let mut claims: Vec<_> = claims.collect();
+            claims.iter_mut().flatten().for_each(|claim| claim.folio_mut().as_mut_slice().fill(n as u8));
+            if claims.iter().all(Option::is_some) {
+                drop(FrozenClaim::publish_as_one(&mut claims));
+            } else {
+                claims.into_iter().flatten().for_each(FrozenClaim::publish);
+            }
+        }
+    });
+    index.remove(zone, 0);
+    index.remove(zone, 1);
     assert_all_free(zone);
 }

@@ -1,19 +1,28 @@
 //! The audit: when nobody is at work any more, every frame is free or accounted for.
 
 use page_cache::Cache;
-use page_frames::{Peek, Pfn};
+use page_frames::{Kind, Peek, Pfn};
 use page_ref::{MAX_AT_ONCE, NOISE_LIMIT, Scheme, Snapshot};
+
+/// The kind of the cache's pages.
+const CACHED: Kind = Kind::owner(0);
 
 /// Frames that are neither free nor held by the index alone, while files are still open.
 pub(crate) fn open<S: Scheme>(cache: &Cache<S>) -> Vec<(Pfn, Peek)> {
     cache.settle();
     let zone = cache.zone();
     let is_wrong = |seen: &Peek| match seen.snapshot {
-        Snapshot::Live(n) => n != 1 || !seen.kind.is_allocated(),
+        // Of the cache's large folios each page's slot has a reference, but for pages that left one while it was held.
+        Snapshot::Live(n) => !seen.kind.is_allocated() || !(1..=slots(seen)).contains(&n),
         Snapshot::Frozen { .. } => seen.kind.is_allocated(),
         Snapshot::Dying | Snapshot::Saturated => true,
     };
     zone.pfns().map(|pfn| (pfn, zone.peek(pfn))).filter(|(_, seen)| is_wrong(seen)).collect()
+}
+
+/// How many slots a folio has at the most.
+fn slots(seen: &Peek) -> u32 {
+    if seen.kind == CACHED { seen.order.frames() } else { 1 }
 }
 
 /// After the last close: frames that are not free, and what else is wrong.

@@ -9,7 +9,9 @@
 
 #![cfg(shuttle)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod parts;
 
 use std::future::Future;
 use std::pin::pin;
