@@ -39,7 +39,7 @@ const fn broken(rules: &'static str, what: &'static str, flags: &'static str) ->
 }
 
 /// All of them. The flags are explained at the top of the model.
-const CONFIGS: [Config; 72] = [
+const CONFIGS: [Config; 92] = [
     holds("R1-R4 R6-R8", "zero-frozen", "SCHEME=0 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "frozen-bit", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
@@ -85,6 +85,16 @@ const CONFIGS: [Config; 72] = [
     holds("R8", "the length of a file, and a read of its last page", "LENGTH CHANGES=2 FILLS=2"),
     holds("R8", "the same, written as well by two", "LENGTH CHANGES=2 FILLS=1 FILLERS=2 WRITES"),
     long("R8", "the same, three changes", "LENGTH CHANGES=3 FILLS=2 WRITES"),
+    holds("R1-R3 R8", "parts: a reader, and two who cut and make", "PARTS READERS=1 CHANGERS=2 CHANGES=4"),
+    holds("R1-R3 R8", "parts: two readers", "PARTS READERS=2 CHANGES=4"),
+    holds("R1-R3 R8", "parts: a frame beside the folio", "PARTS READERS=1 CHANGERS=2 CHANGES=3 SPARES=1"),
+    holds("R1-R3 R8", "parts: frames go to another file", "PARTS READERS=1 CHANGES=5 OTHERS=1"),
+    holds("R1-R3 R8", "parts: a walker", "PARTS WALKERS=1 CHANGERS=2 CHANGES=3"),
+    holds("R8", "parts: read without a reference", "PARTS UNCOUNTED=1 CHANGES=4 OTHERS=1"),
+    holds("R1-R3 R8", "parts: four frames", "PARTS ORDER=2 READERS=1 CHANGERS=2 CHANGES=3"),
+    long("R1-R3 R8", "parts: four frames and one beside", "PARTS ORDER=2 READERS=1 CHANGERS=2 CHANGES=4 SPARES=1"),
+    long("R1-R3 R8", "parts: four frames, two readers", "PARTS ORDER=2 READERS=2 CHANGERS=2 CHANGES=3"),
+    long("R1-R3 R8", "parts: a walker and a reader", "PARTS WALKERS=1 READERS=1 CHANGERS=2 CHANGES=3 SPARES=1"),
     long("R1-R5 R7 R8", "4 walkers, 3 lifetimes", "SCHEME=4 WALKERS=4 ALLOCATORS=1 LIVES=3"),
     long("R1-R8", "3 walkers, 2 allocators, 1 freezer", "SCHEME=4 WALKERS=3 ALLOCATORS=2 FREEZERS=1 LIVES=3"),
     broken("R4", "destructor chosen before the compare-and-swap", "SCHEME=1 WALKERS=2 ALLOCATORS=1 LIVES=3 EARLY"),
@@ -126,6 +136,16 @@ const CONFIGS: [Config; 72] = [
     broken("R8", "length: no fence in a cut", "LENGTH CHANGES=2 FILLS=1 NO_CUT_FENCE"),
     broken("R8", "length: no fence in a write", "LENGTH CHANGES=2 FILLS=1 WRITES NO_WRITE_FENCE"),
     broken("R8", "length: the last page stays when it is dirty", "LENGTH CHANGES=3 FILLS=2 WRITES DIRTY_STAYS"),
+    broken("R8", "parts: the head opens before the slots say so", "PARTS READERS=1 CHANGES=1 HEAD_FIRST"),
+    broken("R8", "parts: no second look", "PARTS READERS=1 NO_RECHECK"),
+    broken("R8", "parts: the second look leaves out the order", "PARTS READERS=1 CHANGES=2 RECHECK_FRAME_ONLY"),
+    broken("R3", "parts: a cut expects one reference too many", "PARTS READERS=1 CHANGES=2 SPLIT_ONE_MORE"),
+    broken("R3", "parts: a cut without one of the claims", "PARTS CHANGERS=2 CHANGES=2 SPLIT_SKIPS_CLAIM"),
+    broken("R3", "parts: a frame whose slot left is opened", "PARTS CHANGES=2 SPLIT_KEEPS_LEFT"),
+    broken("R2", "parts: slots are ended before the head opens", "PARTS CHANGERS=2 JOIN_SLOTS_FIRST"),
+    broken("R3", "parts: the head opens with one reference too few", "PARTS CHANGES=2 JOIN_ONE_LESS"),
+    broken("R3", "parts: one part is frozen", "PARTS READERS=1 CHANGES=2 FREEZE_PART"),
+    broken("R8", "parts: version not bumped", "PARTS UNCOUNTED=1 CHANGES=2 NOT_BUMPED"),
     broken("R5", "live count runs into the bit", "SCHEME=1 CB=3 HOARDERS=2 WALKERS=1 GETS=12 NO_SATURATION"),
     broken(
         "R5",
@@ -207,6 +227,7 @@ fn explore(config: &Config) -> Result<Outcome, Failure> {
     let file = match config.flags.split_whitespace().next() {
         Some("SLOT") => "models/slot.pml",
         Some("LENGTH") => "models/length.pml",
+        Some("PARTS") => "models/parts.pml",
         _ => "models/frame.pml",
     };
     let model = root().join(file);
