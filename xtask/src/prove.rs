@@ -97,7 +97,7 @@ fn save(report: &str, all: bool) -> Result<(), Failure> {
     let option = if all { " --all" } else { "" };
     let text = format!(
         "# Models\n\nWritten by `cargo x prove{option} --save`: `models/frame.pml`, `models/slot.pml` where the flags say \
-         SLOT, `models/length.pml` where they say LENGTH; every interleaving of each configuration, by SPIN 6.5. The first process is always a holder of the frame's first life.\n\n{report}"
+         SLOT, `models/length.pml` where they say LENGTH, `models/parts.pml` where they say PARTS; every interleaving of each configuration, by SPIN 6.5. The first process is always a holder of the frame's first life.\n\n{report}"
     );
     fs::write(root().join("results/models.md"), text)
         .map_err(|error| Failure::Failed(format!("results/models.md: {error}")))
