@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use page_frames::{FRAME_SIZE, FolioRef, Lookup, Order, UserSpace};
+use page_frames::{FRAME_SIZE, FolioRef, Lookup, UserSpace};
 use page_ref::{CHECKS, DefaultScheme, Scheme};
 
 use crate::backing::Backing;
@@ -208,10 +208,7 @@ impl<S: Scheme> Mapping<S> {
         if len.saturating_sub(begins) < FRAME_SIZE as u64 {
             return None;
         }
-        let folio = self.find(u32::try_from(offset / FRAME_SIZE as u64).ok()?)?;
-        if folio.order() > Order::ZERO {
-            return None;
-        }
+        let folio = self.find_alone(u32::try_from(offset / FRAME_SIZE as u64).ok()?)?;
         // See `Mapping::cuts`; the folio's bytes do not change any more.
         self.is_uncut(len, cuts).then(|| PageHandle::new(folio, (offset - begins) as usize, FRAME_SIZE))
     }

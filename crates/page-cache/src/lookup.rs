@@ -16,16 +16,25 @@ impl<S: Scheme> Mapping<S> {
     #[inline(always)]
     pub(crate) fn find(&self, page: u32) -> Option<FolioRef<UserSpace<S>>> {
         match self.index.get(page)?.get(self.zone) {
-            Lookup::Hit(folio) => {
-                self.check(&folio, page);
-                if folio.mark() {
-                    self.read_ahead_of(page);
-                }
-                self.inner.counters.hit();
-                Some(folio)
-            }
+            Lookup::Hit(folio) => Some(self.hit(folio, page)),
             _ => None,
         }
+    }
+
+    /// The same, if it is no part of a large folio.
+    #[inline(always)]
+    pub(crate) fn find_alone(&self, page: u32) -> Option<FolioRef<UserSpace<S>>> {
+        self.index.get(page)?.get_alone(self.zone).map(|folio| self.hit(folio, page))
+    }
+
+    #[inline(always)]
+    fn hit(&self, folio: FolioRef<UserSpace<S>>, page: u32) -> FolioRef<UserSpace<S>> {
+        self.check(&folio, page);
+        if folio.mark() {
+            self.read_ahead_of(page);
+        }
+        self.inner.counters.hit();
+        folio
     }
 
     /// What a slot gives is the page that it was asked for.

@@ -85,8 +85,13 @@ impl Entry {
         Order::new(((self.0 & ORDER) >> 28) as u8).unwrap_or(Order::ZERO)
     }
 
-    /// Where the folio begins that has this frame.
+    /// Whether other frames of the folio have slots too.
     #[inline(always)]
+    fn is_part(self) -> bool {
+        self.0 & ORDER != 0
+    }
+
+    /// Where the folio begins that has this frame.
     fn head(self, frame: u32) -> u32 {
         frame & u32::MAX << ((self.0 & ORDER) >> 28)
     }
@@ -169,7 +174,32 @@ impl<P: Platform> Slot<P> {
         // Acquire: pairs with Release in install and end.
         let seen = self.load(Ordering::Acquire);
         let Some(index) = seen.frame() else { return Lookup::Empty };
-        let head = seen.head(index);
+        if seen.is_part() { self.get_part(zone, seen, index) } else { self.get_at(zone, seen, index, index) }
+    }
+
+    /// As [`get`](Self::get), where no other frame of the folio has a slot. `None`: one has, or there is no hit.
+    #[inline(always)]
+    #[cfg_attr(feature = "track", track_caller)]
+    pub fn get_alone(&self, zone: &'static Zone<P>) -> Option<FolioRef<P>> {
+        // Acquire: as in get.
+        let seen = self.load(Ordering::Acquire);
+        let index = seen.frame().filter(|_| !seen.is_part())?;
+        match self.get_at(zone, seen, index, index) {
+            Lookup::Hit(folio) => Some(folio),
+            _ => None,
+        }
+    }
+
+    /// Apart, so that for others frame and head are one register.
+    #[inline(never)]
+    #[cfg_attr(feature = "track", track_caller)]
+    fn get_part(&self, zone: &'static Zone<P>, seen: Entry, index: u32) -> Lookup<P> {
+        self.get_at(zone, seen, seen.head(index), index)
+    }
+
+    #[inline(always)]
+    #[cfg_attr(feature = "track", track_caller)]
+    fn get_at(&self, zone: &'static Zone<P>, seen: Entry, head: u32, index: u32) -> Lookup<P> {
         match zone.descriptor(head).word.try_get(1) {
             Ok(()) => {
                 let folio = FolioRef::from_frame(zone, head, index);

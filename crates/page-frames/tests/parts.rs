@@ -56,6 +56,7 @@ fn each_slot_finds_its_frame_and_all_count_by_one_word() {
         assert_eq!((folio.private(), folio.frames_behind()), (2 + n as u64, 3 - n as u32));
         assert_eq!((*folio.frame(), folio.as_slice_from_frame().len()), ([2 + n as u8; 4096], (4 - n) * FRAME_SIZE));
         assert_eq!(zone.peek(head).snapshot, Snapshot::Live(5));
+        assert!(index.0[2 + n].get_alone(zone).is_none(), "others have slots too");
         // Without a reference.
         let mut bytes = [0; 4096];
         assert!(index.0[2 + n].read(arena.direct_map(), 0, &mut bytes, || true).is_some());
@@ -116,6 +117,7 @@ fn what_is_held_by_others_is_not_cut_and_what_has_left_is_freed() {
         assert_eq!(zone.peek(folio.pfn()).marked, n == 2, "what is hot stays hot");
     }
     // They are folios like any other.
+    assert_eq!(index.0[3].get_alone(zone).unwrap().frame()[0], 3);
     index.0[3].claim(zone).unwrap().freeze().unwrap().publish();
     assert!(!Claim::<Frames>::split(&mut [index.0[3].claim(zone)]), "it is no part of anything");
     assert!(!Claim::<Frames>::split(&mut []));
