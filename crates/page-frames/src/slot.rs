@@ -92,6 +92,7 @@ impl Entry {
     }
 
     /// Where the folio begins that has this frame.
+    #[inline(always)]
     fn head(self, frame: u32) -> u32 {
         frame & u32::MAX << ((self.0 & ORDER) >> 28)
     }
@@ -174,10 +175,12 @@ impl<P: Platform> Slot<P> {
         // Acquire: pairs with Release in install and end.
         let seen = self.load(Ordering::Acquire);
         let Some(index) = seen.frame() else { return Lookup::Empty };
-        if seen.is_part() { self.get_part(zone, seen, index) } else { self.get_at(zone, seen, index, index) }
+        // No branch: a function of its own for parts would bring back its answer, and with it everybody's, through memory.
+        self.get_at(zone, seen, seen.head(index), index)
     }
 
-    /// As [`get`](Self::get), where no other frame of the folio has a slot. `None`: one has, or there is no hit.
+    /// As [`get`](Self::get), where no other frame of the folio has a slot. `None`: one has, or there is no hit. Frame and head are one
+    /// register here, and nothing is computed before the count is asked for.
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn get_alone(&self, zone: &'static Zone<P>) -> Option<FolioRef<P>> {
@@ -188,13 +191,6 @@ impl<P: Platform> Slot<P> {
             Lookup::Hit(folio) => Some(folio),
             _ => None,
         }
-    }
-
-    /// Apart, so that for others frame and head are one register.
-    #[inline(never)]
-    #[cfg_attr(feature = "track", track_caller)]
-    fn get_part(&self, zone: &'static Zone<P>, seen: Entry, index: u32) -> Lookup<P> {
-        self.get_at(zone, seen, seen.head(index), index)
     }
 
     #[inline(always)]
