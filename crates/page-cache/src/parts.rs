@@ -175,3 +175,54 @@ impl<S: Scheme> Mapping<S> {
         Some(pages)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::{Cache, File, Memory};
+
+    use super::*;
+
+    const PAGE: u64 = FRAME_SIZE as u64;
+
+    /// A file of which all was read by one request.
+    fn read(bytes: usize) -> File {
+        let cache: Cache = Cache::new(4 << 20).unwrap();
+        let file = cache.open_backing(Arc::new(Memory::new(&vec![7; bytes]))).unwrap();
+        assert_eq!(file.read_at(0, &mut vec![0; bytes]).unwrap(), bytes);
+        file
+    }
+
+    /// What one reference holds of some bytes.
+    fn held(file: &File, offset: u64, wanted: usize) -> Range<usize> {
+        let found = file.mapping.next_page(offset, wanted).unwrap().unwrap();
+        file.mapping.with_parts_behind(offset, wanted, found).1
+    }
+
+    #[test]
+    fn one_reference_holds_what_is_wanted_of_its_folio_and_of_the_file() {
+        let file = read(15 * FRAME_SIZE + 50);
+        assert_eq!(held(&file, PAGE + 7, 5 * FRAME_SIZE), 7..7 + 5 * FRAME_SIZE);
+        assert_eq!(held(&file, PAGE + 7, FRAME_SIZE - 7), 7..FRAME_SIZE);
+        assert_eq!(held(&file, PAGE + 7, FRAME_SIZE - 6), 7..FRAME_SIZE + 1);
+        assert_eq!(held(&file, 3 * PAGE, 100), 0..100);
+        // The last page is no whole one.
+        assert_eq!(held(&file, 0, 16 * FRAME_SIZE), 0..15 * FRAME_SIZE);
+        assert_eq!(held(&file, 15 * PAGE, 10), 0..10);
+        assert_eq!(held(&file, 15 * PAGE, 2 * FRAME_SIZE), 0..50);
+    }
+
+    #[test]
+    fn a_folio_ends_where_it_does_and_where_a_page_has_left_it() {
+        let file = read(20 * FRAME_SIZE);
+        assert_eq!(held(&file, 14 * PAGE, 6 * FRAME_SIZE), 0..2 * FRAME_SIZE);
+        // Of 16 KiB, the smallest.
+        assert_eq!(held(&file, 16 * PAGE, 6 * FRAME_SIZE), 0..4 * FRAME_SIZE);
+        let holder = file.range(0, 16 * FRAME_SIZE).unwrap();
+        file.write_at(5 * PAGE, &[9]).unwrap();
+        assert_eq!(held(&file, PAGE, 10 * FRAME_SIZE), 0..4 * FRAME_SIZE);
+        assert_eq!(held(&file, 6 * PAGE, 10 * FRAME_SIZE), 0..10 * FRAME_SIZE);
+        drop(holder);
+    }
+}

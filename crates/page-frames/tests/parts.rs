@@ -179,6 +179,36 @@ fn as_many_as_make_no_order_are_refused() {
 }
 
 #[test]
+fn what_lies_before_one_stays_what_it_is() {
+    let arena = arena::<DefaultScheme>(1);
+    let (zone, index) = (arena.zone(), Index::new(8));
+    let mut all = frozen(zone, &index, 0, 3);
+    drop(FrozenClaim::publish_as_one(&mut all[4..]));
+    all.into_iter().flatten().for_each(FrozenClaim::publish);
+    assert_eq!(zone.count_kind(OURS), 8);
+    (0..8).for_each(|slot| index.remove(zone, slot));
+    assert_all_free(zone);
+}
+
+#[test]
+fn claims_of_other_frames_are_refused() {
+    let arena = arena::<DefaultScheme>(1);
+    let (zone, index) = (arena.zone(), Index::new(8));
+    for first in [0, 4] {
+        drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, first, 2)));
+    }
+    let refused = |slots: [usize; 4]| {
+        let mut claims = slots.map(|slot| index.0[slot].claim(zone));
+        std::panic::catch_unwind(AssertUnwindSafe(|| Claim::split(&mut claims))).is_err()
+    };
+    assert!(refused([0, 1, 6, 7]), "of two folios");
+    assert!(refused([0, 2, 1, 3]), "in another order");
+    assert!(!refused([0, 1, 2, 3]) && !refused([4, 5, 6, 7]));
+    (0..8).for_each(|slot| index.remove(zone, slot));
+    assert_all_free(zone);
+}
+
+#[test]
 fn a_range_of_it_is_one_reference_of_some_frames() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(9));
