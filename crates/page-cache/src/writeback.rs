@@ -15,8 +15,10 @@
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use page_frames::{FRAME_SIZE, FolioRef, FrozenFolio, Lookup, Order, UserSpace, joined};
 use page_ref::{CHECKS, Scheme};
@@ -288,6 +290,12 @@ pub(crate) fn change<T>(
     result
 }
 
+/// What is done with somebody's backing, among others: none of which should suffer from its panic. Whatever unwinds leaves claims and
+/// locks as an error does.
+fn unless_it_panics<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(act))
+}
+
 impl<S: Scheme> Inner<S> {
     /// How many pages are dirty. Racy.
     pub(crate) fn dirty_pages(&self) -> u64 {
@@ -309,22 +317,28 @@ impl<S: Scheme> Inner<S> {
         }
     }
 
-    /// Writes everything that is dirty. The first error; every file's is told to who has it open.
+    /// Writes everything that is dirty. The first error; every file's is told to who has it open. If a backing panics, its panic goes on
+    /// when the other files have had their turn.
     pub(crate) fn write_back_all(&self) -> io::Result<()> {
-        let mut result = Ok(());
+        let (mut result, mut panicked) = (Ok(()), Ok(()));
         for mapping in self.registry.all() {
             if !mapping.dirty.is_empty() {
-                result = result.and(mapping.write_back(0..u64::MAX, Then::Nothing));
+                match unless_it_panics(|| mapping.write_back(0..u64::MAX, Then::Nothing)) {
+                    Ok(written) => result = result.and(written),
+                    Err(panic) => panicked = panicked.and(Err(panic)),
+                }
                 self.keep_unwritten(&mapping);
             }
         }
+        panicked.unwrap_or_else(|panic| panic::resume_unwind(panic));
         result
     }
 
-    /// Writes a run of some file, because memory is needed. Whether pages are clean that were not.
+    /// Writes a run of some file, because memory is needed. Whether pages are clean that were not. What its backing says, or that it
+    /// panics, is for who syncs that file.
     pub(crate) fn write_back_some(&self) -> bool {
         let dirty = self.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
-        dirty.into_iter().any(|mapping| mapping.write_some().is_some_and(|written| written.is_ok()))
+        dirty.into_iter().any(|mapping| matches!(unless_it_panics(|| mapping.write_some()), Ok(Some(Ok(())))))
     }
 
     /// Keeps a mapping that nobody has open as long as it is dirty, and no longer.

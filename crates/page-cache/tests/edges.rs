@@ -83,6 +83,46 @@ fn a_backing_that_panics_at_the_last_close_loses_nothing() {
     }
 }
 
+/// The files behind it had no turn, and none in the flusher's next rounds either, which went through them in the same order.
+#[test]
+fn a_backing_that_panics_keeps_no_other_file_from_being_written() {
+    let (_, cache) = memory(b"");
+    let memories = [(); 3].map(|()| Arc::new(Memory::new(b"")));
+    let files = memories.each_ref().map(|memory| cache.open_backing(memory.clone()).unwrap());
+    for (memory, file) in memories.iter().zip(&files) {
+        file.append(b"precious").unwrap();
+        memory.inject(Call::Write, 0, 1, Fault::Panic);
+    }
+    // Whatever their order is: each was tried, and who asked has the panic.
+    catch_unwind(AssertUnwindSafe(|| cache.flush())).unwrap_err();
+    let tried = memories.each_ref().map(|memory| {
+        memory.heal();
+        memory.calls(Call::Write)
+    });
+    assert_eq!(tried, [1; 3]);
+    cache.flush().unwrap();
+    assert!(memories.iter().all(|memory| memory.contents() == b"precious"));
+    drop(files);
+    assert_nothing_leaked(&cache);
+}
+
+/// They panicked with it whenever too much was dirty, or no page was free.
+#[test]
+fn a_backing_that_panics_is_no_panic_of_who_writes_to_another_file() {
+    let (memory, cache) = memory(b"");
+    let bad = cache.open_backing(memory.clone()).unwrap();
+    // One page more than may be dirty before writers write.
+    let bytes = vec![1; 129 * 4096];
+    assert_eq!(bad.write_at(0, &bytes).unwrap(), bytes.len());
+    memory.inject(Call::Write, 0, 1, Fault::Panic);
+    let good = cache.open_backing(Arc::new(Memory::new(b""))).unwrap();
+    assert_eq!(good.append(b"ours").unwrap(), 0);
+    assert_eq!(memory.calls(Call::Write), 1, "it was tried");
+    drop((good, bad));
+    assert!(memory.contents() == bytes);
+    assert_nothing_leaked(&cache);
+}
+
 #[test]
 fn a_backing_that_panics_when_it_is_cut_takes_no_frame_away() {
     let (memory, cache) = memory(&[1; 5000]);
