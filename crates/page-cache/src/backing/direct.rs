@@ -4,7 +4,7 @@
 //! | what | where it is refused |
 //! | --- | --- |
 //! | `O_DIRECT` | some file systems; then, and for what is not whole pages, the kernel's cache is asked |
-//! | `io_uring` | most containers, old kernels; then requests are made one after the other |
+//! | `io_uring` | most containers, old kernels; then requests are made one after the other, as they are for as long as descriptors or memory are short |
 //!
 //! Either is found out once and said by `tracing`. The kernel writes what is dirty in its own cache before it reads or writes past
 //! it, and drops there what was written past it: so who goes through that cache, we with the last part of a page among them, sees
@@ -145,46 +145,72 @@ fn open(file: &fs::File) -> Option<fs::File> {
     rustix::fs::open(path, mode | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()).map(fs::File::from).ok()
 }
 
-/// The system refused a thread a ring: found out by the first that tried.
-static REFUSED: AtomicBool = AtomicBool::new(false);
+/// Whether this process may have rings.
+static RINGS: Rings = Rings { refused: AtomicBool::new(false) };
+
+struct Rings {
+    /// The system has none for us: found out by the first thread that tried.
+    refused: AtomicBool,
+}
 
 /// Whether requests can be made at once, as far as it is known.
 pub(super) fn has_rings() -> bool {
-    // Relaxed: a hint.
-    !REFUSED.load(Ordering::Relaxed)
+    RINGS.are_there()
 }
 
 /// Calls `work` with this thread's ring. `false`: there is none.
 fn with_ring(work: impl FnOnce(&mut Ring)) -> bool {
-    thread_local! {
-        static RING: RefCell<Option<Ring>> = const { RefCell::new(None) };
+    RINGS.with_one(|| Ring::new(DEPTH), work)
+}
+
+impl Rings {
+    fn are_there(&self) -> bool {
+        // Relaxed: a hint.
+        !self.refused.load(Ordering::Relaxed)
     }
-    if !has_rings() {
-        return false;
-    }
-    let done = RING.try_with(|ring| {
-        let mut ring = ring.borrow_mut();
-        if ring.as_ref().is_none_or(|ring| !ring.is_usable()) {
-            match Ring::new(DEPTH) {
-                Ok(new) => *ring = Some(new),
-                Err(error) => {
-                    if !REFUSED.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(%error, "no io_uring: requests are made one after the other");
+
+    fn with_one(&self, make: impl FnOnce() -> io::Result<Ring>, work: impl FnOnce(&mut Ring)) -> bool {
+        thread_local! {
+            static RING: RefCell<Option<Ring>> = const { RefCell::new(None) };
+        }
+        if !self.are_there() {
+            return false;
+        }
+        let done = RING.try_with(|ring| {
+            let mut ring = ring.borrow_mut();
+            if ring.as_ref().is_none_or(|ring| !ring.is_usable()) {
+                match make() {
+                    Ok(new) => *ring = Some(new),
+                    Err(error) => {
+                        self.did_not_get_one(&error);
+                        return false;
                     }
-                    return false;
                 }
             }
+            ring.as_mut().is_some_and(|ring| {
+                work(ring);
+                true
+            })
+        });
+        done.unwrap_or(false)
+    }
+
+    /// What is short now is asked for again with the next requests: descriptors, memory, memory that may be locked. Anything else is
+    /// the system's last word, as `EPERM` and `ENOSYS` are.
+    fn did_not_get_one(&self, error: &io::Error) {
+        const SHORT: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR];
+        if SHORT.iter().any(|short| error.raw_os_error() == Some(short.raw_os_error())) {
+            tracing::debug!(%error, "no io_uring for now: requests are made one after the other");
+        } else if !self.refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "no io_uring: requests are made one after the other");
         }
-        ring.as_mut().is_some_and(|ring| {
-            work(ring);
-            true
-        })
-    });
-    done.unwrap_or(false)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[repr(align(4096))]
@@ -200,6 +226,36 @@ mod tests {
             assert_eq!(direct.write(&file, offset, &[IoSlice::new(&page.0)]).unwrap(), 0);
             assert_eq!(direct.read(&file, offset, &mut [IoSliceMut::new(&mut page.0)]).unwrap(), 0);
             assert!(!direct.refused.load(Ordering::Relaxed), "at {offset}");
+        }
+    }
+
+    /// One moment without a free descriptor, and the process made its requests one after the other for ever.
+    #[test]
+    fn what_is_short_for_a_moment_does_not_end_the_rings() {
+        let of = |code: Errno| io::Error::from_raw_os_error(code.raw_os_error());
+        let rings = Rings { refused: AtomicBool::new(false) };
+        for code in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN] {
+            assert!(!rings.with_one(|| Err(of(code)), |_| panic!("there is none")));
+            assert!(rings.are_there(), "{code}");
+        }
+        // The next request has one, where the system has any.
+        let mut asked = false;
+        let mut worked = false;
+        let make = || {
+            asked = true;
+            Ring::new(DEPTH)
+        };
+        assert_eq!(rings.with_one(make, |_| worked = true), worked);
+        assert!(asked);
+        for code in [Errno::PERM, Errno::NOSYS, Errno::ACCESS] {
+            let rings = Rings { refused: AtomicBool::new(false) };
+            // A thread of its own has no ring yet.
+            thread::scope(|scope| {
+                let asks = || rings.with_one(|| Err(of(code)), |_| panic!("there is none"));
+                assert!(!scope.spawn(asks).join().unwrap());
+            });
+            assert!(!rings.are_there(), "{code}");
+            assert!(!rings.with_one(|| panic!("it was refused: {code}"), |_| panic!("there is none")));
         }
     }
 }
