@@ -50,11 +50,14 @@ impl<S: Scheme> File<S> {
         self.mapping.resize(self.opened.writer()?, len)
     }
 
-    /// Makes `len` bytes from `offset` on zeroes, as far as the file goes, and gives the space of whole pages back.
+    /// Makes `len` bytes from `offset` on zeroes, as far as the file goes, and gives the space of whole pages back. Where the backing
+    /// has no holes (`EOPNOTSUPP` of `fallocate(2)`), zeroes are written: the bytes are the same, but they take space, and a large
+    /// range takes as long as any write.
     ///
     /// # Errors
     ///
-    /// As [`write_at`](Self::write_at), and what the backing says; a part may be zeroes then.
+    /// As [`write_at`](Self::write_at), where a part may be zeroes then; and what the backing says of the hole, where nothing has
+    /// changed then.
     pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
         self.mapping.punch(self.opened.writer()?, offset, len)
     }

@@ -2,8 +2,11 @@
 //!
 //! The backing first: if it refuses, nothing has changed. It is asked under `changing`, so no writeback is under way that
 //! would bring back what goes. What is dirty of the range is dropped, for that is what was asked for.
+//!
+//! A backing without holes gets zeroes written, through pages as any bytes are: so what is cached, dirty and in the backing never
+//! differ, however far it comes.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::sync::atomic::{Ordering, fence};
 
@@ -90,7 +93,8 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// Makes a range zeroes, and gives the space of its whole pages back. What lies past the end stays past the end.
+    /// Makes a range zeroes, and gives the space of its whole pages back where the backing can. What lies past the end stays past the
+    /// end.
     pub(crate) fn punch(&self, writer: &dyn Backing, offset: u64, len: u64) -> io::Result<()> {
         // Nobody cuts the file before the zeroes are there.
         let mut grow = Some(self.grow.lock());
@@ -100,31 +104,38 @@ impl<S: Scheme> Mapping<S> {
         }
         let page = FRAME_SIZE as u64;
         let whole = offset.div_ceil(page)..end / page;
-        if whole.start >= whole.end {
+        // The pages first: if the backing refuses, nothing has changed.
+        if whole.is_empty() || !self.punch_pages(writer, whole.clone())? {
             return self.write_zeroes(offset..end, &mut grow);
         }
         self.write_zeroes(offset..whole.start * page, &mut grow)?;
-        self.punch_pages(writer, whole.clone())?;
         self.write_zeroes(whole.end * page..end, &mut grow)
     }
 
-    fn punch_pages(&self, writer: &dyn Backing, pages: Range<u64>) -> io::Result<()> {
+    /// `false`: the backing can not do that to any range.
+    fn punch_pages(&self, writer: &dyn Backing, pages: Range<u64>) -> io::Result<bool> {
         let mut stamp = self.changing.lock();
         let _length = self.length.lock();
         let len = self.len();
         let bytes = pages.start * FRAME_SIZE as u64..pages.end * FRAME_SIZE as u64;
-        change(writer, &mut stamp, || {
+        let punched = change(writer, &mut stamp, || {
             // The end of the file may be known from dirty pages only, which go.
             if writer.version()?.len < len {
                 writer.set_len(len)?;
             }
-            writer.punch(bytes.start, bytes.end - bytes.start)
+            match writer.punch(bytes.start, bytes.end - bytes.start) {
+                Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+                done => done.map(|()| true),
+            }
         })?;
+        if !punched {
+            return Ok(false);
+        }
         // SeqCst, Dekker with the fence in fill: either this visit sees the fill's claim and waits for it, or the fill
         // reads after the punch.
         fence(Ordering::SeqCst);
         self.drop_pages(pages);
-        Ok(())
+        Ok(true)
     }
 
     fn write_zeroes<'m>(&'m self, range: Range<u64>, grow: &mut Option<MutexGuard<'m, ()>>) -> io::Result<()> {

@@ -83,6 +83,45 @@ fn a_backing_that_panics_at_the_last_close_loses_nothing() {
     }
 }
 
+/// It failed, with the parts of pages at both ends zeroes already: what can not give space back can hold zeroes.
+#[test]
+fn where_no_hole_can_be_punched_zeroes_are_written() {
+    const EOPNOTSUPP: i32 = 95;
+    let bytes = vec![7; 5 * 4096];
+    let (memory, cache) = memory(&bytes);
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Punch, 0, u64::MAX, Fault::Error(EOPNOTSUPP));
+    let held = file.page(2 * 4096).unwrap().unwrap();
+    file.write_at(3 * 4096, &[8; 4096]).unwrap();
+    file.punch_hole(100, 4 * 4096).unwrap();
+    let expected = [&[7; 100][..], &[0; 4 * 4096], &[7; 4096 - 100]].concat();
+    let mut buf = vec![1; bytes.len() + 1];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+    assert!(buf[..bytes.len()] == expected);
+    assert!(held.iter().all(|&byte| byte == 7));
+    file.sync_data().unwrap();
+    assert!(memory.durable() == expected);
+    drop((held, file));
+    assert_nothing_leaked(&cache);
+}
+
+/// The parts of pages came first, and were zeroes when the backing refused the rest.
+#[test]
+fn a_punch_that_the_backing_refuses_changes_nothing() {
+    let bytes = vec![7; 5 * 4096];
+    let (memory, cache) = memory(&bytes);
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Punch, 0, 1, Fault::Error(EIO));
+    assert_eq!(file.punch_hole(100, 4 * 4096).unwrap_err().raw_os_error(), Some(EIO));
+    let mut buf = vec![0; bytes.len()];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+    assert!(buf == bytes);
+    file.sync_data().unwrap();
+    assert!(memory.durable() == bytes);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
 /// The files behind it had no turn, and none in the flusher's next rounds either, which went through them in the same order.
 #[test]
 fn a_backing_that_panics_keeps_no_other_file_from_being_written() {

@@ -22,7 +22,7 @@ mod open;
 mod whole;
 
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 
 pub use local::LocalFile;
 pub use memory::{Call, Fault, Memory};
@@ -122,10 +122,11 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
         Err(read_only(self))
     }
 
-    /// Makes `len` bytes from `offset` on zeroes, and gives their space back where that is possible. The length stays.
+    /// Makes `len` bytes from `offset` on zeroes, and gives their space back. The length stays. `Unsupported`, which is the answer of
+    /// who can be written to and has no other: the cache writes zeroes instead. After any error nothing has changed.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let _ = (offset, len);
-        Err(read_only(self))
+        Err(if self.is_writable() { ErrorKind::Unsupported.into() } else { read_only(self) })
     }
 
     /// Returns when what was written before is durable.
@@ -136,5 +137,5 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
 }
 
 fn read_only(backing: &(impl Backing + ?Sized)) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, format!("{:?} can not be written to", backing.identity()))
+    io::Error::new(ErrorKind::PermissionDenied, format!("{:?} can not be written to", backing.identity()))
 }
