@@ -152,8 +152,13 @@ impl<P: Platform> FrozenClaim<'_, P> {
     }
 
     /// Opens the folio to everybody; the slot has one reference, the caller another.
+    ///
+    /// # Panics
+    ///
+    /// When the folio is of another zone: nothing is left of it then.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn publish_and_get(self, zone: &'static Zone<P>) -> FolioRef<P> {
+        assert!(core::ptr::eq(zone, self.folio.zone()), "{self:?} is of another zone");
         let (slot, folio) = self.into_parts();
         let index = folio.unfreeze(2);
         slot.end(Some(index));

@@ -74,7 +74,8 @@ pub use ids::{BLOCK_ORDER, FRAME_SIZE, LARGEST_HUGE_ORDER, MAX_ORDER, Order, Pfn
 pub use memmap::{Kind, MemmapMemory};
 pub use migrate::{MigrateError, Owner, migrate};
 pub use mobility::Mobility;
-pub use platform::{KindOps, Platform, Vectors};
+pub use platform::{KindOps, Platform};
+pub use racy_copy::Vectors;
 pub use refs::{FolioRefs, put_all};
 pub use slot::{Lookup, Slot};
 pub use stats::{ZoneCounters, ZoneStats};

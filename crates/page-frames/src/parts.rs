@@ -87,7 +87,7 @@ fn is_single<P: Platform>(folio: &FrozenFolio<P>) -> bool {
 }
 
 impl<P: Platform> Claim<'_, P> {
-    /// Cuts a folio of which each frame has a slot into folios of one frame, open, in their slots. `claims` are those of its frames in
+    /// Cuts a folio of which each frame has a slot into folios of one frame, open, in their slots, as dirty as it is. `claims` are those of its frames in
     /// their order, `None` where the slot has left it: such frames are freed. Ends the claims.
     ///
     /// `false`: somebody else holds a reference, or a claim is missing. Then nothing happened, and the claims are still there.
@@ -98,11 +98,15 @@ impl<P: Platform> Claim<'_, P> {
     pub fn split(claims: &mut [Option<Self>]) -> bool {
         let Some(folio) = Self::freeze_all(claims) else { return false };
         let (zone, head, order, kind) = (folio.zone(), folio.index(), folio.order(), folio.kind());
+        let dirty = folio.is_dirty();
         mem::forget(folio);
         // Back to front, so that the old head, which a walker may probe, shrinks last.
         for frame in (head..head + order.frames()).rev() {
             let descriptor = zone.descriptor(frame);
             assert!(!CHECKS || descriptor.word.snapshot().is_frozen(), "a tail is {:?} (R1)", descriptor.word);
+            if dirty {
+                descriptor.set_dirty(true);
+            }
             descriptor.set_shape(kind, Order::ZERO);
             P::trace(Event::Split, || zone.pfn(frame));
         }

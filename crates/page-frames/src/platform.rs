@@ -9,18 +9,8 @@ use core::panic::Location;
 use crate::folio::FrozenFolio;
 use crate::ids::Pfn;
 use crate::memmap::Kind;
+use crate::racy_copy::Vectors;
 use crate::trace::Event;
-
-/// The registers for bytes that code may use here. Of interest on x86-64, where more may be there than the program was built for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vectors {
-    /// SSE2.
-    Bits128,
-    /// AVX.
-    Bits256,
-    /// AVX-512.
-    Bits512,
-}
 
 /// The surroundings that frames live in.
 pub trait Platform: Sized + Send + Sync + 'static {
@@ -42,7 +32,7 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// The widest registers that a copy may use: there, and saved when somebody else runs on this CPU. Asked for each copy of 256 bytes and more.
     #[inline(always)]
     fn vectors() -> Vectors {
-        Vectors::Bits128
+        Vectors::BITS_128
     }
 
     /// Whether this thread unwinds from a panic: then a token dropped on the way is not reported as well.

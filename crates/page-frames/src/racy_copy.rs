@@ -15,6 +15,40 @@
 
 use crate::platform::Platform;
 
+/// The registers for bytes that code may use here. Of interest on x86-64, where more may be there than the program was built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vectors(Width);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Width {
+    Bits128,
+    Bits256,
+    Bits512,
+}
+
+impl Vectors {
+    /// SSE2.
+    pub const BITS_128: Self = Self(Width::Bits128);
+
+    /// AVX.
+    ///
+    /// # Safety
+    ///
+    /// This processor has its registers of 256 bits, and whoever else runs on it leaves them as they were.
+    pub const unsafe fn bits_256() -> Self {
+        Self(Width::Bits256)
+    }
+
+    /// AVX-512.
+    ///
+    /// # Safety
+    ///
+    /// As [`bits_256`](Self::bits_256), of AVX-512F and 512 bits.
+    pub const unsafe fn bits_512() -> Self {
+        Self(Width::Bits512)
+    }
+}
+
 /// Copies `to.len()` bytes.
 ///
 /// # Safety
@@ -31,7 +65,8 @@ mod copy {
     use core::arch::asm;
     use core::arch::x86_64::__m128i as Wide;
 
-    use crate::platform::{Platform, Vectors};
+    use super::Width;
+    use crate::platform::Platform;
 
     const WIDE: usize = size_of::<Wide>();
     /// Loads that are under way before the first store.
@@ -148,15 +183,15 @@ mod copy {
     /// As in [`racy_copy`]; at least [`SEVERAL`] bytes.
     #[inline(always)]
     unsafe fn wide<P: Platform>(from: *const u8, to: *mut u8, len: usize) {
-        match P::vectors() {
+        match P::vectors().0 {
             // SAFETY: the caller's promise, here and below.
-            Vectors::Bits128 if len >= LONG && !is_just_ahead(from, to) => unsafe { string(from, to, len) },
+            Width::Bits128 if len >= LONG && !is_just_ahead(from, to) => unsafe { string(from, to, len) },
             // SAFETY: as above.
-            Vectors::Bits128 => unsafe { runs(from, to, len) },
-            // SAFETY: as above; that there are such registers is the platform's promise.
-            Vectors::Bits256 => unsafe { by_256(from, to, len) },
+            Width::Bits128 => unsafe { runs(from, to, len) },
+            // SAFETY: as above; that there are such registers was promised to `Vectors`.
+            Width::Bits256 => unsafe { by_256(from, to, len) },
             // SAFETY: as above.
-            Vectors::Bits512 => unsafe { by_512(from, to, len) },
+            Width::Bits512 => unsafe { by_512(from, to, len) },
         }
     }
 

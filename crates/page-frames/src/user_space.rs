@@ -10,7 +10,9 @@ use page_ref::{DefaultScheme, Scheme};
 
 #[cfg(feature = "track")]
 use crate::ids::Pfn;
-use crate::platform::{Platform, Vectors};
+use crate::platform::Platform;
+#[cfg(target_arch = "x86_64")]
+use crate::racy_copy::Vectors;
 
 /// Frames in a process, with the scheme `S`.
 #[derive(Debug)]
@@ -40,11 +42,13 @@ impl<S: Scheme> Platform for UserSpace<S> {
     fn vectors() -> Vectors {
         // The first processors that had the wide registers run slower for a while after their use; those with VBMI2 do not.
         if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512vbmi2") {
-            Vectors::Bits512
+            // SAFETY: there are; they count as detected only where the system saves them.
+            unsafe { Vectors::bits_512() }
         } else if std::is_x86_feature_detected!("avx") {
-            Vectors::Bits256
+            // SAFETY: as above.
+            unsafe { Vectors::bits_256() }
         } else {
-            Vectors::Bits128
+            Vectors::BITS_128
         }
     }
 

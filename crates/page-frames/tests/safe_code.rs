@@ -1,0 +1,87 @@
+//! What code without `unsafe` could do to be given memory that is not there, or that others have: each was found by trying to break it.
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+
+use common::{Index, OURS, assert_all_free, order};
+use page_frames::{Arena, Claim, FrozenClaim, Order, Owner, Pfn, PfnRange, Slot, UserSpace};
+use page_ref::DefaultScheme;
+use page_ref::schemes::FrozenBit;
+
+/// Takes the page out of its slot while it should be moved, and drops the arena that it lies in.
+struct Dropper {
+    index: Index<UserSpace<FrozenBit>>,
+    arena: Mutex<Option<Arena<UserSpace<FrozenBit>>>>,
+}
+
+impl Owner<UserSpace<FrozenBit>> for Dropper {
+    fn with_slot(&self, _: Pfn, _: u64, _: &mut dyn FnMut(&Slot<UserSpace<FrozenBit>>)) -> bool {
+        if let Some(arena) = self.arena.lock().unwrap().take() {
+            self.index.remove(arena.zone(), 0);
+        }
+        false
+    }
+}
+
+/// An arena took an isolated block for one that is offline already, and unmapped its bytes. A zone outlives its arena, so who was emptying the block got
+/// frames without memory a moment later: with a contiguous range, as here, or from the allocator, after a compaction or an attempt to take it offline.
+#[test]
+fn an_arena_that_goes_while_a_block_is_emptied_keeps_its_bytes_until_that_ends() {
+    let arena = Arena::new(4 << 20, &[]).unwrap();
+    let zone = arena.zone();
+    let index = Index::new(1);
+    let pfn = index.publish(zone, 0, Order::ZERO);
+    let owner = Dropper { index, arena: Mutex::new(Some(arena)) };
+    let range = PfnRange { start: pfn, end: Pfn::new(pfn.as_u64() + 1) };
+    let contig = zone.alloc_contig_range(range, &owner).unwrap();
+    assert!(owner.arena.lock().unwrap().is_none());
+    for mut folio in contig.into_folios() {
+        folio.as_mut_slice().fill(7);
+        assert!(folio.as_slice().iter().all(|&byte| byte == 7));
+        folio.free();
+    }
+    assert_all_free(zone);
+    // What is left of it goes when the next arena looks, and that one gets its zone.
+    let next = Arena::<UserSpace<FrozenBit>>::new(4 << 20, &[]).unwrap();
+    assert!(std::ptr::eq(zone, next.zone()));
+    assert_eq!(zone.stats().online_frames, 1024);
+}
+
+/// The reference that it gave was of a frame with the same number there, which nobody had counted: freed when it was dropped, whoever else had it.
+#[test]
+fn who_publishes_a_folio_gets_a_reference_of_that_one() {
+    let (here, there) = (common::arena::<DefaultScheme>(1), common::arena::<DefaultScheme>(1));
+    let others: Vec<_> = (0..512).map(|_| there.zone().alloc(Order::ZERO, OURS, 0).unwrap()).collect();
+    let slot = Slot::new();
+    let claim = slot.install(here.zone().alloc_frozen(Order::ZERO).unwrap()).unwrap();
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(claim.publish_and_get(there.zone())))).is_err());
+    assert!(slot.is_empty());
+    assert_all_free(here.zone());
+    assert_eq!(there.zone().stats().free_frames, 0);
+    drop(others);
+    assert_all_free(there.zone());
+}
+
+/// Dirt of a folio whose frames have a slot each was its head's alone after a cut: the bytes of the others passed for what their backing has.
+#[test]
+fn each_page_of_a_dirty_folio_is_dirty_after_the_cut() {
+    let arena = common::arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let slots: Vec<Slot<UserSpace>> = (0..4).map(|_| Slot::new()).collect();
+    let mut parts: Vec<_> = zone.alloc_frozen(order(2)).unwrap().split(Order::ZERO).collect();
+    for part in &mut parts {
+        part.set_owner(OURS, 0);
+    }
+    let claims = slots.iter().zip(parts).map(|(slot, part)| slot.install(part).ok());
+    drop(FrozenClaim::publish_as_one(&mut claims.collect::<Vec<_>>()));
+    slots[2].claim(zone).unwrap().set_dirty(true);
+    assert!(Claim::split(&mut slots.iter().map(|slot| slot.claim(zone)).collect::<Vec<_>>()));
+    for slot in &slots {
+        let claim = slot.claim(zone).unwrap();
+        assert!(claim.folio().is_dirty());
+        claim.freeze().unwrap().remove().free();
+    }
+    assert_all_free(zone);
+}
