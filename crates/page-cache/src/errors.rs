@@ -55,11 +55,17 @@ impl Errors {
         Told(AtomicU64::new(newest.count - u64::from(newest.count > 0 && !newest.told)))
     }
 
-    /// The newest error, if this file was not told of it.
-    pub(crate) fn tell(&self, told: &Told) -> io::Result<()> {
+    /// How many there were: see [`tell`](Self::tell).
+    pub(crate) fn count(&self) -> u64 {
+        self.newest.lock().count
+    }
+
+    /// The newest error, if this file was not told of it; or if it came after so many others, which is what a call counted when it
+    /// began: another call for the same file may have been told meanwhile, and said nothing to this one.
+    pub(crate) fn tell(&self, told: &Told, since: u64) -> io::Result<()> {
         let mut newest = self.newest.lock();
         // Relaxed: under the lock.
-        if told.0.swap(newest.count, Ordering::Relaxed) == newest.count {
+        if told.0.swap(newest.count, Ordering::Relaxed) == newest.count && since == newest.count {
             return Ok(());
         }
         newest.told = true;
@@ -83,7 +89,7 @@ mod tests {
     fn each_error_is_told_once_to_each_file_that_was_open() {
         let errors = Errors::default();
         let (first, second) = (errors.begin(), errors.begin());
-        let code = |told| errors.tell(told).map_err(|error| error.raw_os_error());
+        let code = |told| errors.tell(told, errors.count()).map_err(|error| error.raw_os_error());
         assert_eq!(code(&first), Ok(()));
         errors.record(&io::Error::from_raw_os_error(28));
         // Nobody was told yet: a file that comes now is.
@@ -94,7 +100,9 @@ mod tests {
         assert_eq!([code(&second), code(&third), code(&fourth)], [Err(Some(28)), Err(Some(28)), Ok(())]);
         errors.record(&io::Error::from_raw_os_error(5));
         errors.record(&io::Error::other("lost"));
-        assert_eq!(errors.tell(&fourth).unwrap_err().to_string(), "lost");
+        assert_eq!(errors.tell(&fourth, 3).unwrap_err().to_string(), "lost");
         assert_eq!(code(&fourth), Ok(()));
+        // By a call that had begun before the last one came.
+        assert_eq!(errors.tell(&fourth, 2).unwrap_err().to_string(), "lost");
     }
 }

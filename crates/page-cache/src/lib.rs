@@ -118,6 +118,7 @@ mod run;
 mod stats;
 mod stream;
 mod sync;
+mod syncs;
 mod truncate;
 mod worker;
 mod write;

@@ -14,6 +14,7 @@ use crate::errors::Errors;
 use crate::index::Index;
 use crate::readahead::Readahead;
 use crate::sync::{Length, Mutex};
+use crate::syncs::Syncs;
 
 /// The pages of one backing in one cache.
 ///
@@ -50,6 +51,7 @@ pub(crate) struct Mapping<S: Scheme> {
     /// Where the last request ended that was made for want of room: a hint.
     pub(crate) swept: AtomicU64,
     pub(crate) errors: Errors,
+    pub(crate) syncs: Syncs,
     /// Open files: the last to be closed writes what is dirty.
     pub(crate) opens: AtomicUsize,
     /// The right to make the file longer, or to cut it, in several steps.
@@ -80,6 +82,7 @@ impl<S: Scheme> Mapping<S> {
             dirty: Dirty::default(),
             swept: AtomicU64::new(0),
             errors: Errors::default(),
+            syncs: Syncs::default(),
             opens: AtomicUsize::new(0),
             grow: Mutex::new(()),
             changing: Mutex::new(version),

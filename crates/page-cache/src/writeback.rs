@@ -74,26 +74,23 @@ impl<S: Scheme> Mapping<S> {
 
     /// Returns when everything that was written before is durable, or an error was told.
     pub(crate) fn sync(&self, what: Durable, told: &Told) -> io::Result<()> {
+        let since = self.errors.count();
         let written = self.write_back(0..u64::MAX, Then::Sync);
         let backing: &dyn Backing = self.writer.get().map_or(&*self.backing, |writer| &**writer);
-        let synced = backing.sync(what);
-        if let Err(error) = &synced {
-            tracing::error!(%error, backing = ?backing.identity(), "a sync failed: what was written may be lost");
-            self.errors.record(error);
-        }
-        self.tell(told, written.and(synced))
+        self.syncs.sync(what, || {
+            if let Err(error) = backing.sync(what) {
+                tracing::error!(%error, backing = ?backing.identity(), "a sync failed: what was written may be lost");
+                self.errors.record(&error);
+            }
+        });
+        self.errors.tell(told, since).and(written)
     }
 
     /// Writes everything to the backing, or tells an error.
     pub(crate) fn flush(&self, told: &Told) -> io::Result<()> {
+        let since = self.errors.count();
         let written = self.write_back(0..u64::MAX, Then::Nothing);
-        self.tell(told, written)
-    }
-
-    /// The errors of others that this open was not told; and its own in any case, which was noted among them: somebody else may
-    /// have been told of it by the same open.
-    fn tell(&self, told: &Told, own: io::Result<()>) -> io::Result<()> {
-        self.errors.tell(told).and(own)
+        self.errors.tell(told, since).and(written)
     }
 
     /// Writes the dirty pages within a range. The first error; the others are tried all the same.

@@ -7,7 +7,8 @@
 //! | --- | --- | --- |
 //! | `version` | a file is opened, revalidated, or read at its end | the mapping's length |
 //! | `fill`, `fill_all` | pages are missed; a run of neighbours is one request | claims of the pages that are filled, which only their readers need |
-//! | `write`, `set_len`, `punch`, `sync` | dirty pages are written, the file is cut, somebody syncs | the mapping's right to change its backing |
+//! | `write`, `set_len`, `punch` | dirty pages are written, the file is cut | the mapping's right to change its backing |
+//! | `sync` | somebody syncs | the mapping's right to sync, which nobody else needs |
 //!
 //! So any number of fills may be in flight, and a slow one holds up those who need its pages, and nobody else.
 //!
@@ -129,7 +130,7 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
         Err(if self.is_writable() { ErrorKind::Unsupported.into() } else { read_only(self) })
     }
 
-    /// Returns when what was written before is durable.
+    /// Returns when what was written before is durable. An error need not be told again: the cache tells it to all.
     fn sync(&self, what: Durable) -> io::Result<()> {
         let _ = what;
         Ok(())

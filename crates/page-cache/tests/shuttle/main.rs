@@ -12,6 +12,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod parts;
+mod syncs;
 
 use std::future::Future;
 use std::pin::pin;

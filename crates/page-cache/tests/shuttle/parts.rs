@@ -1,6 +1,5 @@
 //! Large folios under schedules that shuttle plays.
 
-use page_cache::File;
 use page_frames::FRAME_SIZE;
 use page_ref::explore::{Search, deeper, explore, race};
 use page_ref::stepped::step;
