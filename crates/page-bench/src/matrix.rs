@@ -83,19 +83,24 @@ impl std::fmt::Debug for Matrix<'_> {
 }
 
 impl Matrix<'_> {
-    /// Measures for as long as is asked for, or until the stop.
+    /// Measures for as long as is asked for, or until the stop, which is looked at before each sample: a round of many cases takes
+    /// seconds. What was sampled before it counts, and a note says how far that is.
     pub fn measure(&self, ask: &mut Ask<'_>) -> Report {
         let cpus = cpus();
         // By case, by subject, by round.
         let mut samples: Vec<Vec<Vec<Sample>>> = vec![vec![Vec::new(); self.subjects.len()]; self.cases.len()];
         let (mut order, mut random): (Vec<_>, _) = ((0..self.subjects.len()).collect(), fastrand::Rng::with_seed(1));
         let started = Instant::now();
-        let mut round = 0;
-        while !ask.stop.load(Ordering::Relaxed) && (round < LEAST_SAMPLES || started.elapsed() < ask.time) {
-            for (&case, samples) in self.cases.iter().zip(&mut samples) {
+        let (mut round, mut stopped) = (0, None);
+        'rounds: while round < LEAST_SAMPLES || started.elapsed() < ask.time {
+            for (before, (&case, samples)) in self.cases.iter().zip(&mut samples).enumerate() {
                 // Another order each time, so that none always follows the same one: it may find in the processor's cache what that one read.
                 random.shuffle(&mut order);
                 for &which in &order {
+                    if ask.stop.load(Ordering::Relaxed) {
+                        stopped = Some(before);
+                        break 'rounds;
+                    }
                     let subject = &*self.subjects[which];
                     if subject.takes_part(case) {
                         subject.prepare(case);
@@ -111,7 +116,14 @@ impl Matrix<'_> {
             round += 1;
             (ask.progress)((started.elapsed().as_secs_f64() / ask.time.as_secs_f64()).min(1.0));
         }
-        self.summarise(&samples)
+        let mut report = self.summarise(&samples);
+        if let Some(cases) = stopped {
+            let of = self.cases.len();
+            report
+                .notes
+                .insert(0, format!("stopped early: after {round} rounds, and {cases} of {of} cases of the next"));
+        }
+        report
     }
 
     fn summarise(&self, samples: &[Vec<Vec<Sample>>]) -> Report {
@@ -188,6 +200,9 @@ pub(crate) fn one_and_all() -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32};
+    use std::time::Duration;
+
     use super::*;
 
     struct Named(&'static str);
@@ -202,6 +217,35 @@ mod tests {
         fn work(&self, _: Case, _: usize) -> u64 {
             1
         }
+    }
+
+    /// Somebody stops it in the second case of the fourth round.
+    struct Stopping<'a>(&'a AtomicBool, &'a AtomicU32);
+
+    impl Subject for Stopping<'_> {
+        fn name(&self) -> String {
+            "stopping".to_owned()
+        }
+        fn work(&self, _: Case, _: usize) -> u64 {
+            if self.1.fetch_add(1, Ordering::Relaxed) + 1 == 3 * 3 + 2 {
+                self.0.store(true, Ordering::Relaxed);
+            }
+            1
+        }
+    }
+
+    /// It went on to the end of the round.
+    #[test]
+    fn a_stop_ends_the_round_at_once_and_the_report_says_where() {
+        let (stop, worked) = (AtomicBool::new(false), AtomicU32::new(0));
+        let matrix = Matrix {
+            cases: ["one", "two", "three"].map(|name| Case { name, threads: 1 }).into(),
+            subjects: vec![Box::new(Stopping(&stop, &worked))],
+            ..matrix(Unit::Ns)
+        };
+        let report = matrix.measure(&mut Ask { time: Duration::MAX, stop: &stop, progress: &mut |_| () });
+        assert_eq!(worked.load(Ordering::Relaxed), 11);
+        assert_eq!(report.notes[0], "stopped early: after 3 rounds, and 2 of 3 cases of the next");
     }
 
     fn matrix(unit: Unit) -> Matrix<'static> {
