@@ -177,8 +177,9 @@ fn at_once<'a>(samples: impl Iterator<Item = &'a Sample> + Clone) -> String {
     let least = samples.flatten().map(|sample| sample.cpu).reduce(f64::min).unwrap_or(0.0);
     format!(
         "in {kept} of {all} samples all threads ran at once (together for {share} % of the time, each with its CPU for \
-         {share} % of its own, unless it slept, on a lock of another, say: 'slept' is the share of the one that slept most); the \
-         others were thrown away, and no ratio is built on them; least share with a CPU in those kept: {:.1} %",
+         {share} % of its own, unless other threads of the same subject had it, or it slept, on a lock of another, say: 'slept' is \
+         the share of the one that slept most); the others were thrown away, and no ratio is built on them; least share with a CPU \
+         in those kept: {:.1} %",
         (least * 1000.0).floor() / 10.0,
         share = (TOGETHER * 100.0) as u32
     )

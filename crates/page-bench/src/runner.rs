@@ -4,6 +4,9 @@
 //! could go on and has no CPU, and then the sample is about whoever has that CPU. The system tells the two apart: it counts the time
 //! that a thread was ready to run and did not, and how often it went to sleep (`schedstat` and `status` in `/proc/thread-self`). Where it
 //! does not, all time off the CPU counts as the latter: then nothing that sleeps gets a sample.
+//!
+//! Who had the CPU may be a thread of the subject itself, one that fills pages in the background, say. That is part of what is measured
+//! too: what the process's other threads used is taken off what its threads here waited.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,6 +38,8 @@ struct Part {
     cpu: Duration,
     /// Time that it was ready to run, and had no CPU.
     delayed: Duration,
+    /// Time that all threads of the process were on a CPU in between.
+    process: Duration,
     amount: u64,
 }
 
@@ -45,7 +50,7 @@ pub(crate) struct Run {
     pub(crate) seconds: f64,
     /// What the threads did, added up.
     pub(crate) amount: u64,
-    /// The share of its own time that the least served thread had its CPU, or wanted none.
+    /// The share of its own time that the least served thread had its CPU, or wanted none, or the subject's other threads had it.
     pub(crate) cpu: f64,
     /// The share of its own time that the thread which slept most did so, waiting for something else than a CPU.
     pub(crate) slept: f64,
@@ -69,12 +74,14 @@ pub(crate) fn together(threads: usize, cpus: &[usize], work: &(dyn Fn(usize) -> 
                     while ready.load(Ordering::Acquire) < threads {
                         std::hint::spin_loop();
                     }
-                    let (start, cpu) = (Instant::now(), cpu_time());
+                    let process = cpu_time(ClockId::ProcessCPUTime);
+                    let (start, cpu) = (Instant::now(), cpu_time(ClockId::ThreadCPUTime));
                     let amount = work(n);
-                    let cpu = cpu_time().saturating_sub(cpu);
+                    let cpu = cpu_time(ClockId::ThreadCPUTime).saturating_sub(cpu);
                     let end = Instant::now();
+                    let process = cpu_time(ClockId::ProcessCPUTime).saturating_sub(process);
                     let delayed = Waits::delayed(before, Waits::now(), (end - start).saturating_sub(cpu));
-                    Part { start, end, cpu, delayed, amount }
+                    Part { start, end, cpu, delayed, process, amount }
                 })
             })
             .collect();
@@ -89,7 +96,11 @@ fn judge(parts: &[Part]) -> Option<Run> {
     let seconds = (last - first).as_secs_f64();
     let shared = earliest.saturating_duration_since(latest).as_secs_f64();
     let share = |time: Duration, part: &Part| (time.as_secs_f64() / (part.end - part.start).as_secs_f64()).min(1.0);
-    let cpu = 1.0 - parts.iter().map(|part| share(part.delayed, part)).fold(0.0, f64::max);
+    let sum = |time: fn(&Part) -> Duration| parts.iter().map(time).sum::<Duration>();
+    // What the process's other threads used. Not less: what a part here used before this one began or after it ended is taken off too.
+    let others = parts.iter().map(|part| part.process.saturating_sub(sum(|part| part.cpu))).max()?;
+    let foreign = sum(|part| part.delayed).saturating_sub(others);
+    let cpu = 1.0 - parts.iter().map(|part| share(part.delayed.min(foreign), part)).fold(0.0, f64::max);
     let off = |part: &Part| (part.end - part.start).saturating_sub(part.cpu + part.delayed);
     let slept = parts.iter().map(|part| share(off(part), part)).fold(0.0, f64::max);
     let counts = shared >= TOGETHER * seconds && cpu >= TOGETHER;
@@ -129,8 +140,8 @@ impl Waits {
     }
 }
 
-fn cpu_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
+fn cpu_time(of: ClockId) -> Duration {
+    let now = clock_gettime(of);
     Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
@@ -138,11 +149,26 @@ fn cpu_time() -> Duration {
 mod tests {
     use super::*;
 
-    /// A part from one millisecond to another, with this much time on a CPU, and this much waiting for one.
+    /// A part from one millisecond to another, with this much time on a CPU, and this much waiting for one. No other thread used any.
     fn part(zero: Instant, (start, end, cpu, delayed): (u64, u64, u64, u64)) -> Part {
         let at = |milliseconds| zero + Duration::from_millis(milliseconds);
         let [cpu, delayed] = [cpu, delayed].map(Duration::from_millis);
-        Part { start: at(start), end: at(end), cpu, delayed, amount: 5 }
+        Part { start: at(start), end: at(end), cpu, delayed, process: cpu, amount: 5 }
+    }
+
+    /// A cache that fills its pages in threads of its own got its best samples thrown away: on two CPUs they and the readers take turns.
+    #[test]
+    fn a_wait_for_the_subjects_other_threads_is_measured_too() {
+        let zero = Instant::now();
+        let run = |process| {
+            let parts = [(0, 100, 70, 30), (0, 100, 95, 5)].map(|times| part(zero, times));
+            judge(&parts.map(|part| Part { process: Duration::from_millis(process), ..part }))
+        };
+        assert_eq!(run(165), None, "others outside of the process had the CPU");
+        // 35 of waiting, of which 30 were for threads of the same process.
+        assert_eq!(run(195), Some(Run { seconds: 0.1, amount: 10, cpu: 0.95, slept: 0.0 }));
+        assert_eq!(run(200), Some(Run { seconds: 0.1, amount: 10, cpu: 1.0, slept: 0.0 }));
+        assert_eq!(run(185), None, "15 were for others, of 100");
     }
 
     #[test]
@@ -178,9 +204,9 @@ mod tests {
     #[test]
     fn sleeping_is_no_wait_for_a_cpu() {
         let nap = Duration::from_millis(20);
-        let (before, start, cpu) = (Waits::now(), Instant::now(), cpu_time());
+        let (before, start, cpu) = (Waits::now(), Instant::now(), cpu_time(ClockId::ThreadCPUTime));
         thread::sleep(nap);
-        let off = start.elapsed().saturating_sub(cpu_time().saturating_sub(cpu));
+        let off = start.elapsed().saturating_sub(cpu_time(ClockId::ThreadCPUTime).saturating_sub(cpu));
         let after = Waits::now();
         if before.is_some() {
             let delayed = Waits::delayed(before, after, off);
