@@ -172,7 +172,8 @@ impl<S: Scheme> Cache<S> {
         File::new(&self.inner, backing)
     }
 
-    /// Frees up to `frames` pages that nobody holds, those not used lately first. How many it freed.
+    /// Frees `frames` pages that nobody holds, those not used lately first, and some more where they lie in one folio, about half as many at
+    /// the most. How many it freed: fewer when the rest is held.
     pub fn reclaim(&self, frames: usize) -> usize {
         self.inner.reclaim(frames)
     }

@@ -27,6 +27,9 @@ const YIELDS: usize = 16;
 
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// No frames.
+const NONE: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
+
 /// The frames of a zone, as a policy sees them.
 struct CachedFrames<S: Scheme>(&'static Zone<UserSpace<S>>);
 
@@ -89,19 +92,28 @@ impl<S: Scheme> Inner<S> {
         }
     }
 
+    /// Tells the policy of pages that go with a victim, each with its private note. Call while nobody can have their frames.
+    pub(crate) fn went_along(&self, pages: &[(Pfn, u64)]) {
+        let mut policy = self.policy.lock();
+        for &(pfn, private) in pages {
+            policy.went_along(self.frame(pfn), private);
+        }
+    }
+
     /// The number by which a policy knows a frame.
     pub(crate) fn frame(&self, pfn: Pfn) -> u32 {
         (pfn.as_u64() - self.zone().pfns().start.as_u64()) as u32
     }
 
-    /// Frees up to `wanted` pages. How many it freed: fewer only when the rest is held.
+    /// Frees `wanted` pages, and some more where they lie in one folio, about half as many at the most: no cold folio is cut for its last
+    /// pages. How many it freed: fewer only when the rest is held.
     pub(crate) fn reclaim(&self, wanted: usize) -> usize {
         let frames = CachedFrames(self.zone());
         let (mut freed, mut victims) = (0, Vec::with_capacity(BATCH));
         // Given back at the end: the policy would name them again at once.
         let mut failed = Vec::new();
-        // Victims in a row are often of one file.
-        let mut mapping = None;
+        // Victims in a row are often of one file, and of one folio.
+        let (mut mapping, mut gone) = (None, NONE);
         while freed < wanted && failed.len() < frames.count() as usize {
             victims.clear();
             self.policy.lock().choose(&frames, BATCH.min(wanted - freed), &mut victims);
@@ -109,13 +121,19 @@ impl<S: Scheme> Inner<S> {
                 break;
             }
             for &frame in &victims {
-                // With the pages of their folios it may be enough before all have gone.
-                let most = wanted - freed;
-                let evicted = if most > 0 { self.evict(frames.pfn(frame), most, &mut mapping) } else { None };
-                match evicted {
-                    Some(pages) => freed += pages,
-                    None => failed.push(frame),
+                let pfn = frames.pfn(frame);
+                // It went with the one before. If another page has the frame by now, the policy was told of that.
+                if (gone.start..gone.end).contains(&pfn) {
+                    continue;
                 }
+                // All that were chosen go, in their order: who comes back to the policy comes last there, and a folio's pages would part.
+                let most = wanted.saturating_add(wanted / 2).saturating_sub(freed);
+                let Some((pages, frames)) = self.evict(pfn, most, &mut mapping) else {
+                    failed.push(frame);
+                    continue;
+                };
+                freed += pages;
+                gone = frames;
             }
         }
         if !failed.is_empty() {
@@ -128,11 +146,11 @@ impl<S: Scheme> Inner<S> {
         freed
     }
 
-    /// Frees the page in a frame, and with it those of its folio, if they are all as cold, and no more than `most`. How many: none if it is not there any
-    /// more, it may have gone with the one before. `None`: it stays. `last` is the mapping of the page before, for this one.
-    fn evict(&self, pfn: Pfn, most: usize, last: &mut Option<Arc<Mapping<S>>>) -> Option<usize> {
+    /// Frees the page in a frame, and with it those of its folio, if they are all as cold, and no more than `most`. How many, and in which
+    /// frames: none if it is not there any more. `None`: it stays. `last` is the mapping of the page before, for this one.
+    fn evict(&self, pfn: Pfn, most: usize, last: &mut Option<Arc<Mapping<S>>>) -> Option<(usize, PfnRange)> {
         let Some((head, seen)) = self.zone().peek_around(pfn).filter(|(_, seen)| seen.kind == CACHED) else {
-            return Some(0);
+            return Some((0, NONE));
         };
         // A tail keeps its own.
         let private = if head == pfn { seen.private } else { self.zone().peek(pfn).private };
@@ -145,9 +163,10 @@ impl<S: Scheme> Inner<S> {
         if seen.order > Order::ZERO
             && let Some(pages) = mapping.reclaim_folio(head, &seen, most)
         {
-            return Some(pages);
+            let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
+            return Some((pages, PfnRange { start: head, end }));
         }
-        self.evict_slot(pfn, mapping.index.get(page)?).then_some(1)
+        self.evict_slot(pfn, mapping.index.get(page)?).then_some((1, NONE))
     }
 
     fn evict_slot(&self, pfn: Pfn, slot: &Slot<UserSpace<S>>) -> bool {

@@ -166,13 +166,16 @@ impl<S: Scheme> Mapping<S> {
         }
         let mut claims = self.claim_parts(head, seen.order, first);
         let mut frames = (head.as_u64()..).map(Pfn::new).take(seen.order.frames() as usize);
-        if claims.len() > most || frames.any(|pfn| self.zone.peek(pfn).marked) {
+        if claims.len() > most || frames.any(|pfn| self.zone.is_marked(pfn)) {
             Claim::split(&mut claims);
             return None;
         }
-        let pages = claims.iter().flatten().count();
-        Claim::remove_all(&mut claims)?.free();
-        Some(pages)
+        let pages: SmallVec<[_; 1 << MOST.as_u8()]> =
+            claims.iter().flatten().map(|claim| (claim.pfn(), claim.folio().private())).collect();
+        let folio = Claim::remove_all(&mut claims)?;
+        self.inner.went_along(&pages);
+        folio.free();
+        Some(pages.len())
     }
 }
 

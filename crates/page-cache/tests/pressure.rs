@@ -107,9 +107,10 @@ fn reclaim_frees_as_much_as_it_is_asked_for_but_nothing_that_is_held() {
     let handle = file.page(0).unwrap().unwrap();
     file.read_at(0, &mut vec![0; 58 * 4096]).unwrap();
     assert_eq!(cache.reclaim(3), 3);
-    // More than one batch, and not two.
-    assert_eq!(cache.reclaim(40), 40);
-    assert_eq!(cache.reclaim(100), 14);
+    // More than one batch, and not two; the last folio goes whole.
+    let freed = cache.reclaim(40);
+    assert!((40..56).contains(&freed), "{freed}");
+    assert_eq!(cache.reclaim(100), 54 - freed);
     assert_eq!(cache.reclaim(100), 0);
     assert_eq!(*handle, bytes[..4096]);
     drop(handle);

@@ -41,8 +41,6 @@ pub struct Peek {
     pub order: Order,
     /// The owner's note, if it is allocated.
     pub private: u64,
-    /// Whether it was used since the mark was last taken.
-    pub marked: bool,
     /// Whether its bytes are newer than where they came from.
     pub dirty: bool,
     /// Its reference count.
@@ -51,9 +49,8 @@ pub struct Peek {
 
 impl fmt::Debug for Peek {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let used = if self.marked { ", used lately" } else { "" };
         let dirty = if self.dirty { ", dirty" } else { "" };
-        write!(f, "{:?}, {:?}, {:?}{used}{dirty}", self.kind, self.order, self.snapshot)
+        write!(f, "{:?}, {:?}, {:?}{dirty}", self.kind, self.order, self.snapshot)
     }
 }
 
@@ -162,7 +159,6 @@ impl<P: Platform> Zone<P> {
             kind: shape.kind,
             order: shape.order,
             private: descriptor.private(),
-            marked: self.memmap.is_marked(index),
             dirty: descriptor.is_dirty(),
             snapshot: descriptor.word.snapshot(),
         }
@@ -175,7 +171,12 @@ impl<P: Platform> Zone<P> {
         Some((head, Peek { kind: shape.kind, order: shape.order, ..self.peek(head) }))
     }
 
-    /// Whether this frame was used since the last call, and forgets it.
+    /// Whether this frame was used since [`take_mark`](Self::take_mark) was last called, or was read ahead of a use that is still to come.
+    pub fn is_marked(&self, pfn: Pfn) -> bool {
+        self.index(pfn).is_some_and(|index| self.memmap.is_marked(index))
+    }
+
+    /// As [`is_marked`](Self::is_marked), and forgets it.
     pub fn take_mark(&self, pfn: Pfn) -> bool {
         let Some(index) = self.index(pfn) else { return false };
         let marked = self.memmap.is_marked(index);

@@ -114,7 +114,7 @@ fn what_is_held_by_others_is_not_cut_and_what_has_left_is_freed() {
         assert_eq!((folio.order(), folio.pfn().as_u64()), (Order::ZERO, head.as_u64() + n as u64));
         assert_eq!((folio.private(), *folio.frame()), (n as u64, [n as u8; FRAME_SIZE]));
         assert_eq!(zone.peek(folio.pfn()).snapshot, Snapshot::Live(2));
-        assert_eq!(zone.peek(folio.pfn()).marked, n == 2, "what is hot stays hot");
+        assert_eq!(zone.is_marked(folio.pfn()), n == 2, "what is hot stays hot");
     }
     // They are folios like any other.
     assert_eq!(index.0[3].get_alone(zone).unwrap().frame()[0], 3);

@@ -191,7 +191,7 @@ fn a_mark_is_taken_once() {
     let folio = zone.alloc(Order::ZERO, OURS, 0).unwrap();
     assert!(!zone.take_mark(folio.pfn()));
     folio.mark();
-    assert!(zone.peek(folio.pfn()).marked);
+    assert!(zone.is_marked(folio.pfn()));
     assert!(zone.take_mark(folio.pfn()) && !zone.take_mark(folio.pfn()));
     assert!(!folio.mark());
     assert!(format!("{folio:?}").starts_with("folio at pfn 0x100"), "{folio:?}");
@@ -207,7 +207,7 @@ fn what_is_read_ahead_is_marked_until_its_first_use_and_a_milestone_says_when_th
         let mut folio = frozen(zone);
         folio.set_ahead(is_milestone);
         let folio = folio.init();
-        let is_marked = || zone.peek(folio.pfn()).marked;
+        let is_marked = || zone.is_marked(folio.pfn());
         assert!(is_marked());
         assert_eq!(folio.mark(), is_milestone);
         assert!(!is_marked(), "it was kept for its first use");

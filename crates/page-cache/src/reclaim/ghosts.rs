@@ -29,17 +29,19 @@ impl Ghosts {
         Self { entries: vec![0; buckets * WAYS] }
     }
 
-    fn bucket(&mut self, page: u64) -> (&mut [u32], u16) {
+    fn bucket(&mut self, page: u64) -> (&mut [u32; WAYS], u16) {
         let (bucket, print) = hash(page, self.entries.len() / WAYS);
-        (&mut self.entries[bucket * WAYS..][..WAYS], print)
+        (&mut self.entries.as_chunks_mut().0[bucket], print)
     }
 
     /// Remembers a page, with a time.
     pub(super) fn insert(&mut self, page: u64, time: u16, now: u16) {
         let (bucket, print) = self.bucket(page);
-        let age = |entry: u32| if entry == 0 { u32::MAX } else { u32::from(now.wrapping_sub(entry as u16)) };
-        let oldest = bucket.iter_mut().max_by_key(|entry| age(**entry)).expect("a bucket has entries");
-        *oldest = u32::from(print) << 16 | u32::from(time);
+        let age = |entry: u32| if entry == 0 { 1 << 16 } else { u32::from(now.wrapping_sub(entry as u16)) };
+        // Its place in the low bits, so that the largest of 8 numbers says both: no branch, and one register wide.
+        let ages = (0..).zip(bucket.iter()).map(|(place, &entry)| age(entry) * WAYS as u32 + place);
+        let oldest = ages.max().unwrap_or(0) as usize % WAYS;
+        bucket[oldest] = u32::from(print) << 16 | u32::from(time);
     }
 
     /// The time that was noted with a page, if it is remembered and no more than `most` ticks ago. Forgets it.

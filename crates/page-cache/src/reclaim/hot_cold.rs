@@ -263,6 +263,20 @@ impl Policy for HotCold {
         }
     }
 
+    /// Its neighbours in the folio stand behind it in the queue. One that stayed there would give its place to the next page in its frame, which
+    /// is new, and would be judged at once.
+    fn went_along(&mut self, frame: u32, page: u64) {
+        match self.places[frame as usize] {
+            Place::Cold if self.old.front() == Some(&frame) => drop(self.old.pop_front()),
+            // Named, or somewhere in a queue where it is in nobody's way.
+            Place::Unknown | Place::Cold => return,
+            Place::Hot(_) => {}
+        }
+        self.set(frame, Place::Unknown);
+        let (time, now) = (self.times[frame as usize], self.now());
+        self.ghosts.insert(page, time, now);
+    }
+
     fn give_back(&mut self, frame: u32) {
         self.chill(frame);
     }

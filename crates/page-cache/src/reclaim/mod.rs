@@ -5,7 +5,8 @@
 //! took it. A hit sets it by a plain store, and only when it is not set, so a hot page is read without a shared write; what a policy needs
 //! beyond one bit it counts itself, each time it comes by.
 //!
-//! Pages leave without its choice as well: their file is cut, their last holder lets go. Nobody tells a policy. It finds a frame
+//! Pages leave without its choice as well: their file is cut, their last holder lets go. Nobody tells a policy, but of those whose folio goes
+//! with a page that it chose. It finds a frame
 //! [`Look::Gone`] when it comes there, or one admitted that it took for taken, and must be right with both. So it can not leak, and
 //! nothing that frees pages takes its lock. Of a page that comes to a frame it is always told, though perhaps late: what it was never
 //! told of it need not search for.
@@ -38,6 +39,10 @@ pub trait Policy: Send + fmt::Debug {
     /// Names up to `wanted` frames whose pages shall go, in `victims`. They are [`Look::Free`] now, and forgotten by the policy:
     /// what can not be taken after all is given back. Fewer only when everything is held.
     fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>);
+
+    /// A page leaves with the victim whose folio it is a part of, by the same number as it was admitted. Told before its frame can have
+    /// another. It may have been named as well, or never admitted.
+    fn went_along(&mut self, _frame: u32, _page: u64) {}
 
     /// A victim that could not be taken: somebody came to hold it meanwhile, or it moved.
     fn give_back(&mut self, frame: u32);

@@ -138,6 +138,16 @@ impl Policy for S3Fifo {
         }
     }
 
+    /// As in `HotCold`.
+    fn went_along(&mut self, frame: u32, page: u64) {
+        if self.places[frame as usize] == Place::Small && self.small.front() == Some(&frame) {
+            self.small.pop_front();
+            self.places[frame as usize] = Place::Main(0);
+            let now = self.now();
+            self.ghosts.insert(page, now, now);
+        }
+    }
+
     fn give_back(&mut self, frame: u32) {
         self.push_small(frame);
     }
