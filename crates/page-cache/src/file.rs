@@ -216,9 +216,11 @@ impl<S: Scheme> Mapping<S> {
     #[cold]
     #[inline(never)]
     fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
-        check_offset(offset)?;
-        let found = self.next_page_alone(offset, FRAME_SIZE - offset as usize % FRAME_SIZE)?;
-        Ok(found.map(|(folio, range)| PageHandle::new(folio, range.start, range.end)))
+        let mut page = None;
+        self.for_each_page(offset, FRAME_SIZE - offset as usize % FRAME_SIZE, |folio, range| {
+            page = Some(PageHandle::new(folio, range.start, range.end));
+        })?;
+        Ok(page)
     }
 }
 

@@ -15,10 +15,10 @@ use bytes::Bytes;
 use page_frames::{FRAME_SIZE, FolioRef, UserSpace};
 use page_ref::Scheme;
 
-use crate::fetch::{Found, Progress};
-use crate::file::{File, check_offset, pages_of};
+use crate::fetch::Progress;
+use crate::file::File;
 use crate::handle::PageHandle;
-use crate::range::RangeHandle;
+use crate::range::{RangeHandle, Walk};
 
 impl<S: Scheme> File<S> {
     /// As [`read_at`](Self::read_at), without blocking. When it is dropped before its end, any part of `buf` may be written.
@@ -48,10 +48,12 @@ impl<S: Scheme> File<S> {
     ///
     /// As `page`.
     pub async fn page_async(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
-        check_offset(offset)?;
-        let wanted = FRAME_SIZE - offset as usize % FRAME_SIZE;
-        let found = self.page_alone_async(offset, wanted).await?;
-        Ok(found.map(|(folio, range)| PageHandle::new(folio, range.start, range.end)))
+        let mut page = None;
+        self.for_each_page_async(offset, FRAME_SIZE - offset as usize % FRAME_SIZE, |folio, range| {
+            page = Some(PageHandle::new(folio, range.start, range.end));
+        })
+        .await?;
+        Ok(page)
     }
 
     /// As [`range`](Self::range), without blocking.
@@ -76,15 +78,6 @@ impl<S: Scheme> File<S> {
         Ok(piece.finish())
     }
 
-    async fn page_alone_async(&self, offset: u64, wanted: usize) -> io::Result<Found<S>> {
-        let mut progress = Progress::new();
-        let mut found = progress.page(&self.mapping, offset, wanted).await?;
-        if self.mapping.was_part(offset, &mut found) {
-            found = progress.page(&self.mapping, offset, wanted).await?;
-        }
-        Ok(found)
-    }
-
     /// Calls `each` with the folios of a range in order, as the synchronous one does.
     async fn for_each_page_async(
         &self,
@@ -92,20 +85,12 @@ impl<S: Scheme> File<S> {
         len: usize,
         mut each: impl FnMut(FolioRef<UserSpace<S>>, Range<usize>),
     ) -> io::Result<()> {
-        check_offset(offset)?;
-        if len > 0 && pages_of(offset, len) == 1 {
-            if let Some((folio, range)) = self.page_alone_async(offset, len).await? {
+        let (mut walk, mut progress) = (Walk::new(offset, len)?, Progress::new());
+        while let Some((offset, wanted)) = walk.next() {
+            if let Some((folio, range)) = walk.pass(&self.mapping, progress.page(&self.mapping, offset, wanted).await?)
+            {
                 each(folio, range);
             }
-            return Ok(());
-        }
-        let (mut done, mut progress) = (0, Progress::new());
-        while done < len {
-            let (offset, wanted) = (offset + done as u64, len - done);
-            let Some(found) = progress.page(&self.mapping, offset, wanted).await? else { break };
-            let (folio, range) = self.mapping.with_parts_behind(offset, wanted, found);
-            done += range.len();
-            each(folio, range);
         }
         Ok(())
     }

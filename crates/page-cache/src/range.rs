@@ -192,29 +192,63 @@ impl<S: Scheme> File<S> {
     }
 }
 
+/// The way through the pages of a range, whoever looks them up: who waits, or a future.
+pub(crate) struct Walk {
+    offset: u64,
+    left: usize,
+    /// The range is one page, perhaps of a large folio, which its holder should not hold with it: then it is looked up a second time.
+    is_alone: bool,
+}
+
+impl Walk {
+    /// # Errors
+    ///
+    /// `InvalidInput` for an offset past any file's.
+    pub(crate) fn new(offset: u64, len: usize) -> io::Result<Self> {
+        check_offset(offset)?;
+        Ok(Self { offset, left: len, is_alone: pages_of(offset, len) == 1 })
+    }
+
+    /// What is to be looked up next: an offset, and how many bytes are wanted from there on.
+    pub(crate) fn next(&self) -> Option<(u64, usize)> {
+        (self.left > 0).then_some((self.offset, self.left))
+    }
+
+    /// Goes on by what was found there: a folio, and which of its bytes belong to the range, from the frame on that it was looked
+    /// up by. `None`: look at what is next.
+    #[inline]
+    pub(crate) fn pass<S: Scheme>(&mut self, mapping: &Mapping<S>, mut found: Found<S>) -> Found<S> {
+        if mem::take(&mut self.is_alone) {
+            if !mapping.was_part(self.offset, &mut found) {
+                self.left = 0;
+            }
+            return found;
+        }
+        let Some(found) = found else {
+            self.left = 0;
+            return None;
+        };
+        let (folio, range) = mapping.with_parts_behind(self.offset, self.left, found);
+        self.offset += range.len() as u64;
+        // In the middle of a page ends what is wanted, or the file.
+        self.left = if range.end.is_multiple_of(FRAME_SIZE) { self.left - range.len() } else { 0 };
+        Some((folio, range))
+    }
+}
+
 impl<S: Scheme> Mapping<S> {
-    /// Calls `each` with the folios of a range in order, and with the bytes of each that belong to it, from the frame on that it was
-    /// looked up by.
-    fn for_each_page(
+    /// Calls `each` with the folios of a range in order, and with the bytes of each that belong to it: see [`Walk::pass`].
+    pub(crate) fn for_each_page(
         &self,
         offset: u64,
         len: usize,
         mut each: impl FnMut(FolioRef<UserSpace<S>>, Range<usize>),
     ) -> io::Result<()> {
-        check_offset(offset)?;
-        if len > 0 && pages_of(offset, len) == 1 {
-            if let Some((folio, range)) = self.next_page_alone(offset, len)? {
+        let mut walk = Walk::new(offset, len)?;
+        while let Some((offset, wanted)) = walk.next() {
+            if let Some((folio, range)) = walk.pass(self, self.next_page(offset, wanted)?) {
                 each(folio, range);
             }
-            return Ok(());
-        }
-        let mut done = 0;
-        while done < len {
-            let (offset, wanted) = (offset + done as u64, len - done);
-            let Some(found) = self.next_page(offset, wanted)? else { break };
-            let (folio, range) = self.with_parts_behind(offset, wanted, found);
-            done += range.len();
-            each(folio, range);
         }
         Ok(())
     }
@@ -234,12 +268,6 @@ impl<S: Scheme> Mapping<S> {
                 None => {}
             }
         }
-    }
-
-    /// The same, for who may hold it for long.
-    pub(crate) fn next_page_alone(&self, offset: u64, wanted: usize) -> io::Result<Found<S>> {
-        let mut found = self.next_page(offset, wanted)?;
-        if self.was_part(offset, &mut found) { self.next_page(offset, wanted) } else { Ok(found) }
     }
 
     /// The page around an offset, and which of its bytes are wanted, without waiting for anything. `None`: it can not be said at once.
