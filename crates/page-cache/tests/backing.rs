@@ -3,12 +3,11 @@
 mod common;
 
 use std::io::{ErrorKind, IoSliceMut};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::Arc;
 use std::thread;
 
-use common::{assert_nothing_leaked, file_of};
+use common::{Gated, OpenOnDrop, assert_nothing_leaked, file_of};
 use page_cache::{Backing, Cache, Call, Fault, Identity, Memory, Version};
-use parking_lot::Mutex;
 
 #[test]
 fn memory_is_read_as_a_file_is() {
@@ -82,57 +81,17 @@ fn a_file_that_ends_before_its_size_says_so() {
     assert_nothing_leaked(&cache);
 }
 
-/// A store whose fills wait until they are let go, one by one, by their offset.
-#[derive(Debug)]
-struct Gated {
-    started: Mutex<mpsc::Sender<u64>>,
-    gate: Barrier,
-}
-
-impl Backing for Gated {
-    fn identity(&self) -> Identity {
-        Identity { space: "gated", volume: 0, object: 0 }
-    }
-
-    fn version(&self) -> std::io::Result<Version> {
-        Ok(Version { len: 3 * 4096, stamp: [0; 4] })
-    }
-
-    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> std::io::Result<usize> {
-        self.started.lock().send(offset).unwrap();
-        if offset == 0 {
-            self.gate.wait();
-        }
-        let mut done = 0;
-        for buffer in buffers {
-            buffer.fill(7);
-            done += buffer.len();
-        }
-        Ok(done)
-    }
-}
-
-/// Lets a request through, also when a test has failed: else its scope would wait for ever.
-struct OpenOnDrop<'a>(&'a Barrier);
-
-impl Drop for OpenOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.wait();
-    }
-}
-
 /// A request that takes for ever holds up who needs its page, and nobody else: not other pages, not the length, not
 /// another open, not reclaim.
 #[test]
 fn a_slow_fill_holds_up_nobody_who_does_not_need_it() {
-    let (sender, started) = mpsc::channel();
-    let backing = Arc::new(Gated { started: Mutex::new(sender), gate: Barrier::new(2) });
+    let (backing, came) = Gated::new(&[7; 3 * 4096], |call, offset| call == Call::Fill && offset == 0);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open_backing(backing.clone()).unwrap();
     thread::scope(|scope| {
-        let gate = OpenOnDrop(&backing.gate);
+        let gate = OpenOnDrop(&backing);
         let slow = scope.spawn(|| file.read_at(0, &mut [0; 8]));
-        assert_eq!(started.recv().unwrap(), 0);
+        assert_eq!(came.recv().unwrap(), 0);
         let mut buf = [0; 8];
         assert_eq!(file.read_at(4096, &mut buf).unwrap(), 8);
         assert_eq!(buf, [7; 8]);
@@ -148,12 +107,10 @@ fn a_slow_fill_holds_up_nobody_who_does_not_need_it() {
 
 #[test]
 fn what_can_not_be_written_says_so() {
-    let (sender, _started) = mpsc::channel();
-    let gated = Gated { started: Mutex::new(sender), gate: Barrier::new(1) };
-    for error in [gated.write(0, &[]), gated.set_len(0), gated.punch(0, 1)] {
+    for error in [Boastful.write(0, &[]), Boastful.set_len(0), Boastful.punch(0, 1)] {
         let error = error.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        assert!(error.to_string().contains("gated"), "{error}");
+        assert!(error.to_string().contains("boastful"), "{error}");
     }
-    assert!(!gated.is_writable());
+    assert!(!Boastful.is_writable());
 }

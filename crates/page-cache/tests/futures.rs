@@ -3,7 +3,7 @@
 mod common;
 
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -12,10 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use common::{StopOnDrop, Together, assert_nothing_leaked, file_of, plain};
+use common::{Gated, StopOnDrop, Together, assert_nothing_leaked, file_of, plain};
 use futures_core::Stream;
-use page_cache::{Backing, ByteStream, Cache, Call, Fault, File, Identity, LocalFile, Memory, Version};
-use parking_lot::{Condvar, Mutex};
+use page_cache::{Backing, ByteStream, Cache, Call, Fault, File, LocalFile, Memory};
 use pollster::block_on;
 
 const PAGE: usize = 4096;
@@ -368,32 +367,6 @@ fn what_futures_miss_is_requested_together_and_each_has_its_own_answer() {
     assert_nothing_leaked(&cache);
 }
 
-/// A backing whose pages from a number on wait for a gate.
-#[derive(Debug)]
-struct Gated {
-    memory: Arc<Memory>,
-    first: u64,
-    open: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Backing for Gated {
-    fn identity(&self) -> Identity {
-        self.memory.identity()
-    }
-
-    fn version(&self) -> io::Result<Version> {
-        self.memory.version()
-    }
-
-    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        if offset >= self.first * PAGE as u64 {
-            self.opened.wait_while(&mut self.open.lock(), |open| !*open);
-        }
-        self.memory.fill(offset, buffers)
-    }
-}
-
 /// All threads wait for a lock of who cuts the file, who waits for pages of a run that waits for a thread: so it was, and everybody
 /// slept for ever. One thread is left for runs now, or no run waits.
 #[test]
@@ -404,9 +377,8 @@ fn a_cut_does_not_wait_for_a_run_that_waits_for_futures() {
 }
 
 fn a_cut_beside_futures(threads: usize) {
-    let (memory, _) = memory_of(400);
-    let (open, opened) = (Mutex::new(false), Condvar::new());
-    let gated = Arc::new(Gated { memory: Arc::clone(&memory), first: 200, open, opened });
+    let (_, bytes) = memory_of(400);
+    let (gated, _) = Gated::new(&bytes, |call, offset| call == Call::Fill && offset >= 200 * PAGE as u64);
     let cache = Cache::<page_ref::DefaultScheme>::new(8 << 20).unwrap();
     cache.set_most_threads(threads);
     let file = cache.open_backing(gated.clone()).unwrap();
@@ -420,15 +392,14 @@ fn a_cut_beside_futures(threads: usize) {
     for page in 0..3 {
         file.read_at(page * PAGE as u64, &mut [0; 8]).unwrap();
     }
-    memory.cut(2 * PAGE as u64);
+    gated.memory.cut(2 * PAGE as u64);
     let (said, heard) = mpsc::channel();
     let cutter = file.clone();
     thread::spawn(move || said.send(cutter.revalidate().unwrap()));
     while file.len() > 2 * PAGE as u64 {
         thread::sleep(Duration::from_millis(1));
     }
-    *gated.open.lock() = true;
-    gated.opened.notify_all();
+    gated.open();
     // No scope: what does not end here ends with the process.
     assert!(heard.recv_timeout(Duration::from_secs(30)).expect("the cut waits for ever"));
     assert!(block_on(all(futures)).into_iter().all(|page| page.unwrap().is_none()));

@@ -3,15 +3,13 @@
 mod common;
 
 use std::fs;
-use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{assert_nothing_leaked, file_of};
-use page_cache::{Backing, Cache, Call, Durable, Fault, Identity, LocalFile, Memory, Version};
-use parking_lot::{Condvar, Mutex};
+use common::{Gated, OpenOnDrop, assert_nothing_leaked, file_of};
+use page_cache::{Cache, Call, Fault, LocalFile, Memory};
 
 const ENOSPC: i32 = 28;
 const PAGE: u64 = 4096;
@@ -144,73 +142,9 @@ fn a_budget_below_what_is_dirty_loses_nothing() {
     assert_nothing_leaked(&cache);
 }
 
-/// Memory whose writes wait for a gate.
-#[derive(Debug)]
-struct Gated {
-    memory: Memory,
-    started: Mutex<mpsc::Sender<()>>,
-    is_open: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Gated {
-    /// Shut; and what tells that a write has come to it.
-    fn new(bytes: &[u8]) -> (Arc<Self>, mpsc::Receiver<()>) {
-        let (sender, started) = mpsc::channel();
-        let gated = Self {
-            memory: Memory::new(bytes),
-            started: Mutex::new(sender),
-            is_open: Mutex::new(false),
-            opened: Condvar::new(),
-        };
-        (Arc::new(gated), started)
-    }
-
-    fn open(&self) {
-        *self.is_open.lock() = true;
-        self.opened.notify_all();
-    }
-}
-
-impl Backing for Gated {
-    fn identity(&self) -> Identity {
-        self.memory.identity()
-    }
-
-    fn version(&self) -> io::Result<Version> {
-        self.memory.version()
-    }
-
-    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.memory.fill(offset, buffers)
-    }
-
-    fn is_writable(&self) -> bool {
-        true
-    }
-
-    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
-        let _ = self.started.lock().send(());
-        self.opened.wait_while(&mut self.is_open.lock(), |is_open| !*is_open);
-        self.memory.write(offset, buffers)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.memory.set_len(len)
-    }
-
-    fn sync(&self, what: Durable) -> io::Result<()> {
-        self.memory.sync(what)
-    }
-}
-
-/// Opens the gate, also when a test has failed: else its scope would wait for ever.
-struct OpenOnDrop<'a>(&'a Gated);
-
-impl Drop for OpenOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.open();
-    }
+/// Memory whose writes wait.
+fn gated(bytes: &[u8]) -> (Arc<Gated>, mpsc::Receiver<u64>) {
+    Gated::new(bytes, |call, _| call == Call::Write)
 }
 
 /// A request to write that takes for ever holds up the writers of its file that are past the limit, and who syncs. Nobody else: not
@@ -218,7 +152,7 @@ impl Drop for OpenOnDrop<'_> {
 /// there is room.
 #[test]
 fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
-    let (gated, started) = Gated::new(&pattern(100 * 4096));
+    let (gated, started) = gated(&pattern(100 * 4096));
     let cache: Cache = Cache::new(2 << 20).unwrap();
     // Without the flusher: the writer itself is what waits.
     cache.set_most_threads(0);
@@ -261,7 +195,7 @@ fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
 /// Not the page that is being written, as somebody holds that: a copy, which is dirty when the request ends.
 #[test]
 fn what_is_written_while_its_page_is_on_its_way_is_written_next() {
-    let (gated, started) = Gated::new(b"");
+    let (gated, started) = gated(b"");
     let cache: Cache = Cache::new(2 << 20).unwrap();
     cache.set_most_threads(0);
     let file = cache.open_backing(gated.clone()).unwrap();
@@ -302,7 +236,7 @@ fn a_file_that_somebody_cuts_after_writeback_ends_there() {
 /// the request under way it was to be no cut.
 #[test]
 fn a_file_that_others_lengthen_while_a_growth_waits_is_cut() {
-    let (gated, started) = Gated::new(&pattern(200 * 4096 + 100));
+    let (gated, started) = gated(&pattern(200 * 4096 + 100));
     let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
     cache.set_most_threads(0);
     let file = cache.open_backing(gated.clone()).unwrap();

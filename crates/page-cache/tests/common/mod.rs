@@ -2,17 +2,19 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use page_cache::{Backing, Cache, Fill, Identity, Memory, Version};
+use page_cache::{Backing, Cache, Call, Durable, Fill, Identity, Memory, Version};
 use page_frames::Kind;
 use page_ref::Scheme;
+use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
 
 /// The kind of the cache's pages.
@@ -41,6 +43,85 @@ pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Memory of which some calls wait for a gate, until it is opened for all.
+pub(crate) struct Gated {
+    pub(crate) memory: Memory,
+    /// Which do: a fill or write at an offset.
+    waits: fn(Call, u64) -> bool,
+    came: Mutex<mpsc::Sender<u64>>,
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gated {
+    /// Shut; and what tells the offsets of those that have come to the gate.
+    pub(crate) fn new(bytes: &[u8], waits: fn(Call, u64) -> bool) -> (Arc<Self>, mpsc::Receiver<u64>) {
+        let (sender, came) = mpsc::channel();
+        let (memory, is_open, opened) = (Memory::new(bytes), Mutex::new(false), Condvar::new());
+        (Arc::new(Self { memory, waits, came: Mutex::new(sender), is_open, opened }), came)
+    }
+
+    pub(crate) fn open(&self) {
+        *self.is_open.lock() = true;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self, call: Call, offset: u64) {
+        if (self.waits)(call, offset) {
+            // Nobody has to listen.
+            let _ = self.came.lock().send(offset);
+            self.opened.wait_while(&mut self.is_open.lock(), |is_open| !*is_open);
+        }
+    }
+}
+
+impl Backing for Gated {
+    fn identity(&self) -> Identity {
+        self.memory.identity()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        self.memory.version()
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.pass(Call::Fill, offset);
+        self.memory.fill(offset, buffers)
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        self.pass(Call::Write, offset);
+        self.memory.write(offset, buffers)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.memory.set_len(len)
+    }
+
+    fn sync(&self, what: Durable) -> io::Result<()> {
+        self.memory.sync(what)
+    }
+}
+
+impl fmt::Debug for Gated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gated").field(&self.memory).finish_non_exhaustive()
+    }
+}
+
+/// Opens a gate, also when a test has failed: else its scope would wait for ever.
+pub(crate) struct OpenOnDrop<'a>(pub(crate) &'a Gated);
+
+impl Drop for OpenOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.open();
     }
 }
 
