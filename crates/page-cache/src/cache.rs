@@ -26,8 +26,9 @@ use crate::stats::{CacheStats, Counters};
 use crate::sync::Mutex;
 use crate::worker::Worker;
 
-/// What a folio of the cache is. Its private note: mapping in the high half, page in the low one.
-pub(crate) const CACHED: Kind = Kind::owner(0);
+/// What a folio of a cache is, to who looks at its frames ([`Cache::zone`]). Its private note ([`Peek::private`](page_frames::Peek)):
+/// a number of the file in the high half, the page in the low one.
+pub const CACHED: Kind = Kind::owner(0);
 
 /// Files cached in a fixed amount of memory. Cloning it gives another handle on the same cache.
 #[derive(Clone)]

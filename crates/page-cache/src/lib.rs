@@ -125,7 +125,7 @@ mod write;
 mod writeback;
 
 pub use backing::{Backing, Call, Durable, Fault, Fill, Identity, LocalFile, Memory, Version};
-pub use cache::Cache;
+pub use cache::{CACHED, Cache};
 pub use file::File;
 pub use handle::PageHandle;
 pub use many::Read;

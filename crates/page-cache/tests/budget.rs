@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::{StopOnDrop, assert_nothing_leaked, file_of};
 use page_cache::reclaim::{Clock, Policy, S3Fifo, Sieve};
-use page_cache::{Cache, Memory};
-use page_frames::{Kind, Peek};
+use page_cache::{CACHED, Cache, Memory};
+use page_frames::Peek;
 
 #[test]
 fn a_budget_shrinks_and_grows_while_every_byte_is_read_right() {
@@ -71,7 +71,7 @@ fn a_budget_below_what_is_pinned_says_what_was_reached() {
     // A page in each of three blocks is held.
     let zone = cache.zone();
     let is_in = |block, page| {
-        let holds = |seen: Peek| seen.kind == Kind::owner(0) && seen.private as u32 == page;
+        let holds = |seen: Peek| seen.kind == CACHED && seen.private as u32 == page;
         zone.block_range(block).any(|pfn| holds(zone.peek(pfn)))
     };
     let mut held: Vec<_> = (0..3)
@@ -128,12 +128,12 @@ fn nothing_of_one_file_is_ever_seen_in_another() {
     cache.settle();
     // A thread of the cache may hold the file for a moment when it is closed.
     let end = Instant::now() + Duration::from_secs(10);
-    while zone.count_kind(Kind::owner(0)) > 4 && Instant::now() < end {
+    while zone.count_kind(CACHED) > 4 && Instant::now() < end {
         thread::sleep(Duration::from_millis(1));
     }
     // The reclaimer may have found nothing else while the other file was closed.
     short.read_at(0, &mut vec![0; 4096 * 4]).unwrap();
-    let cached = zone.pfns().filter(|&pfn| zone.peek(pfn).kind == Kind::owner(0));
+    let cached = zone.pfns().filter(|&pfn| zone.peek(pfn).kind == CACHED);
     let mut pages = 0;
     for pfn in cached {
         let folio = zone.try_get(pfn).unwrap();

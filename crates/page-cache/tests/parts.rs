@@ -4,8 +4,8 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{CACHED, assert_nothing_leaked};
-use page_cache::{Cache, File, Memory};
+use common::assert_nothing_leaked;
+use page_cache::{CACHED, Cache, File, Memory};
 use page_frames::{FRAME_SIZE, Order, Peek};
 use page_ref::Snapshot;
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use common::{StopOnDrop, assert_nothing_leaked, file_of};
 use page_cache::reclaim::{Clock, Frames, Look, Policy};
-use page_cache::{Cache, File};
-use page_frames::{Kind, MigrateError, Watermarks};
+use page_cache::{CACHED, Cache, File};
+use page_frames::{MigrateError, Watermarks};
 use page_ref::{Scheme, schemes};
 
 #[test]
@@ -170,7 +170,7 @@ fn a_policy_is_told_what_could_not_go_and_what_it_has() {
     let zone = cache.zone();
     let is_held = |pfn| {
         let seen = zone.peek(pfn);
-        seen.kind == Kind::owner(0) && seen.private as u32 == 9
+        seen.kind == CACHED && seen.private as u32 == 9
     };
     let held = zone.pfns().position(is_held).unwrap() as u32;
     assert_eq!(cache.reclaim(10), 1, "one of two is held");
@@ -260,7 +260,7 @@ fn migration_moves_a_page_under_its_readers() {
     let file = cache.open(&path).unwrap();
     let handle = file.page(0).unwrap().unwrap();
     let zone = cache.zone();
-    let pfn = zone.pfns().find(|&pfn| zone.peek(pfn).kind == page_frames::Kind::owner(0)).unwrap();
+    let pfn = zone.pfns().find(|&pfn| zone.peek(pfn).kind == CACHED).unwrap();
     assert_eq!(cache.migrate(pfn), Err(MigrateError::Busy));
     drop(handle);
     let moved_to = cache.migrate(pfn).unwrap();

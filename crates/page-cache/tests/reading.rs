@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use allocation_counter::measure;
 use bytes::Bytes;
 use common::{assert_nothing_leaked, file_of};
-use page_cache::{Cache, PageHandle};
+use page_cache::{CACHED, Cache, PageHandle};
 use tempfile::NamedTempFile;
 
 const BUDGET: usize = 4 << 20;
@@ -143,12 +143,12 @@ fn pages_that_others_cut_off_leave_the_cache() {
     let file = cache.open(&path).unwrap();
     let mut buf = vec![0; 40_000];
     assert_eq!(file.read_at(0, &mut buf).unwrap(), 40_000);
-    assert_eq!(cache.zone().count_kind(common::CACHED), 10);
+    assert_eq!(cache.zone().count_kind(CACHED), 10);
     // To the end of a page, so there is nothing to read again.
     OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
     // Pages that are there are found without a look at the file; what is past its end is asked of it.
     assert_eq!(file.read_at(40_000, &mut buf).unwrap(), 0);
-    assert_eq!(cache.zone().count_kind(common::CACHED), 2);
+    assert_eq!(cache.zone().count_kind(CACHED), 2);
     assert_eq!(file.read_at(0, &mut buf).unwrap(), 8192);
     assert_eq!(buf[..8192], bytes[..8192]);
     drop(file);

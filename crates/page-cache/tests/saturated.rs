@@ -5,8 +5,7 @@ mod common;
 use std::mem;
 use std::sync::Arc;
 
-use common::CACHED;
-use page_cache::{Cache, Memory};
+use page_cache::{CACHED, Cache, Memory};
 use page_frames::{FolioRefs, Pfn, Refusal};
 use page_ref::{MAX_AT_ONCE, SATURATED, Snapshot};
 

@@ -11,14 +11,11 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use page_cache::{Backing, Cache, Call, Durable, Fill, Identity, Memory, Version};
+use page_cache::{Backing, CACHED, Cache, Call, Durable, Fill, Identity, Memory, Version};
 use page_frames::Kind;
 use page_ref::Scheme;
 use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
-
-/// The kind of the cache's pages.
-pub(crate) const CACHED: Kind = Kind::owner(0);
 
 /// A directory with one file of `len` bytes that look random and are the same each time.
 pub(crate) fn file_of(len: usize) -> (TempDir, PathBuf, Vec<u8>) {
