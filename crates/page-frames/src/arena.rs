@@ -20,6 +20,7 @@ use crate::hotplug::{Offline, OfflineError};
 use crate::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn};
 use crate::memmap::MemmapMemory;
 use crate::migrate::Owner;
+use crate::numbers::Numbers;
 use crate::platform::{KindOps, Platform};
 use crate::uncounted::DirectMap;
 use crate::zone::Zone;
@@ -31,7 +32,7 @@ const FIRST: Pfn = Pfn::new(1 << 20);
 /// must not wait for its last.
 const AT_ONCE: usize = 512;
 
-/// What a slot can name, in whole blocks.
+/// A quarter of what slots can name, in whole blocks.
 const MOST_FRAMES: u32 = (1 << 30) - BLOCK_ORDER.frames();
 
 /// Zones without bytes, to be used again, and zones that wait for their last holders.
@@ -360,6 +361,12 @@ fn are_same<P: Platform>(some: &[KindOps<P>], others: &[KindOps<P>]) -> bool {
 /// A zone with a memmap of its own, of a round size so that it can serve others later.
 fn new_zone<P: Platform>(frames: u32, kinds: &'static [KindOps<P>]) -> io::Result<&'static Zone<P>> {
     let frames = frames.next_power_of_two().min(MOST_FRAMES);
+    let numbers = Numbers::reserve(frames).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            "arenas of more than 16 TiB together, with those of the past that were not used again",
+        )
+    })?;
     let size = Zone::<P>::layout(frames).size().next_multiple_of(FRAME_SIZE);
     let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
     // SAFETY: a new mapping at no fixed address touches nothing that exists.
@@ -367,6 +374,6 @@ fn new_zone<P: Platform>(frames: u32, kinds: &'static [KindOps<P>]) -> io::Resul
     let metadata = NonNull::new(metadata.cast::<u8>()).expect("a mapping is not at 0");
     // SAFETY: a fresh mapping of the layout's size, page aligned, zeroed, never unmapped. No frame is online
     // yet; `reuse` gives the bytes before the first is.
-    let zone = unsafe { Zone::new(metadata, MemmapMemory::Zeroed, FIRST, frames, ptr::null_mut(), kinds) };
+    let zone = unsafe { Zone::with_numbers(metadata, MemmapMemory::Zeroed, FIRST, numbers, ptr::null_mut(), kinds) };
     Ok(Box::leak(Box::new(zone)))
 }

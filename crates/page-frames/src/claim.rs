@@ -82,7 +82,7 @@ impl<'s, P: Platform> Claim<'s, P> {
         let to = folio.zone().address(folio.at()).wrapping_add(within);
         // SAFETY: within the folio, which is mapped. It races with readers, and is meant to.
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        slot.end(Some(folio.at()));
+        slot.end(Some(folio.zone().number(folio.at())));
         // It is the slot's.
         mem::forget(folio);
     }
@@ -100,8 +100,7 @@ impl<'s, P: Platform> Claim<'s, P> {
     #[cfg_attr(feature = "track", track_caller)]
     pub fn replace(self, new: FrozenFolio<P>) -> FolioRef<P> {
         let (slot, old) = self.into_parts();
-        let index = new.unfreeze(1);
-        slot.end(Some(index));
+        slot.end(Some(new.open_for_slot(1)));
         old
     }
 
@@ -147,8 +146,7 @@ impl<P: Platform> FrozenClaim<'_, P> {
     /// Opens the folio to everybody; the slot has its one reference.
     pub fn publish(self) {
         let (slot, folio) = self.into_parts();
-        let index = folio.unfreeze(1);
-        slot.end(Some(index));
+        slot.end(Some(folio.open_for_slot(1)));
     }
 
     /// Opens the folio to everybody; the slot has one reference, the caller another.
@@ -161,15 +159,14 @@ impl<P: Platform> FrozenClaim<'_, P> {
         assert!(core::ptr::eq(zone, self.folio.zone()), "{self:?} is of another zone");
         let (slot, folio) = self.into_parts();
         let index = folio.unfreeze(2);
-        slot.end(Some(index));
+        slot.end(Some(zone.number(index)));
         FolioRef::from_index(zone, index)
     }
 
     /// Puts `new` in the place of the folio and opens it; the old one stays frozen and is the caller's.
     pub fn replace(self, new: FrozenFolio<P>) -> FrozenFolio<P> {
         let (slot, old) = self.into_parts();
-        let index = new.unfreeze(1);
-        slot.end(Some(index));
+        slot.end(Some(new.open_for_slot(1)));
         old
     }
 

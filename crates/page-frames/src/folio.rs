@@ -349,6 +349,12 @@ impl<P: Platform> FrozenFolio<P> {
         self.into_index()
     }
 
+    /// Ends the freeze with `n` references, and says how a slot names the first frame.
+    pub(crate) fn open_for_slot(self, n: u32) -> u32 {
+        let zone = self.zone;
+        zone.number(self.unfreeze(n))
+    }
+
     /// Cuts the folio into equal parts of a smaller order, each a token of the same kind and private, and as dirty.
     /// The new heads were tails: frozen all along, so nobody can take a reference on the way.
     ///

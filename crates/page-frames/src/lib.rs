@@ -42,6 +42,7 @@ mod ids;
 mod memmap;
 mod migrate;
 mod mobility;
+mod numbers;
 mod parts;
 mod pcp;
 mod platform;

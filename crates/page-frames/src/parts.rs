@@ -76,7 +76,7 @@ impl<P: Platform> FrozenClaim<'_, P> {
             let (slot, token) = claim.take().expect("it was counted").into_parts();
             // It is a tail now, or the head, which is open.
             mem::forget(token);
-            slot.end_as_part(Some(frame), order);
+            slot.end_as_part(Some(zone.number(frame)), order);
         }
         FolioRef::from_frame(zone, head, head)
     }
@@ -125,7 +125,7 @@ impl<P: Platform> Claim<'_, P> {
                 continue;
             };
             // Its reference was one of those that were frozen.
-            claim.into_slot().end_as_part(Some(folio.unfreeze(1)), Order::ZERO);
+            claim.into_slot().end(Some(folio.open_for_slot(1)));
         }
         true
     }

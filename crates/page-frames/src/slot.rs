@@ -1,9 +1,11 @@
 //! A slot: where a lockless index holds a folio.
 //!
 //! ```text
-//!   63       62       61 .............. 32      31 .. 28      27 ......... 0
-//! claimed  waiters    frame index + 1, or 0      order           version
+//!   63       62       61 .............. 30      29 .. 26      25 ......... 0
+//! claimed  waiters    frame's number, or 0       order           version
 //! ```
+//!
+//! The number is the frame's among those of all zones (`numbers.rs`): who says another zone than the folio's is refused, by a panic.
 //!
 //! The order is 0 but where each frame of a larger folio has a slot of its own (`parts.rs`): then the frame is the slot's, and the
 //! folio begins at the frame's number rounded down to the order.
@@ -30,7 +32,7 @@
 //!
 //! The version counts the ends of claims, but for the one end under which nothing can have happened: a [`Claim`] that
 //! was never frozen and is dropped. So a slot that is not claimed, and later is the same in all its bits, held one
-//! folio with one content all the time between (until 2^28 ends later). An empty slot keeps its version.
+//! folio with one content all the time between (until 2^26 ends later). An empty slot keeps its version.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -49,9 +51,11 @@ use crate::zone::Zone;
 
 const CLAIMED: u64 = 1 << 63;
 const WAITERS: u64 = 1 << 62;
-const VERSION: u64 = (1 << 28) - 1;
-const ORDER: u64 = 15 << 28;
-const FRAME: u64 = (WAITERS - 1) & !(ORDER | VERSION);
+const VERSION: u64 = (1 << 26) - 1;
+const ORDER_AT: u32 = 26;
+const ORDER: u64 = 15 << ORDER_AT;
+const FRAME_AT: u32 = 30;
+const FRAME: u64 = (u32::MAX as u64) << FRAME_AT;
 
 const _: () = assert!(CLAIMED ^ WAITERS ^ FRAME ^ ORDER ^ VERSION == u64::MAX);
 const _: () = assert!(BLOCK_ORDER.as_u8() < 16);
@@ -61,28 +65,57 @@ const _: () = assert!(BLOCK_ORDER.as_u8() < 16);
 pub(crate) struct Entry(u64);
 
 impl Entry {
-    /// An entry that is empty, or holds a frame.
-    fn new(frame: Option<u32>, order: Order, version: u32) -> Self {
-        let frame = frame.map_or(0, |frame| u64::from(frame + 1) << 32);
-        Self(frame | u64::from(order.as_u8()) << 28 | u64::from(version) & VERSION)
+    /// An entry that is empty, or holds a frame, by its number.
+    fn new(number: Option<u32>, order: Order, version: u32) -> Self {
+        let number = u64::from(number.unwrap_or(0)) << FRAME_AT;
+        Self(number | u64::from(order.as_u8()) << ORDER_AT | u64::from(version) & VERSION)
     }
 
+    /// 0: it is empty.
     #[inline(always)]
-    fn frame(self) -> Option<u32> {
-        (((self.0 & FRAME) >> 32) as u32).checked_sub(1)
+    fn number(self) -> u32 {
+        // The bits above fall away.
+        (self.0 >> FRAME_AT) as u32
+    }
+
+    fn is_empty(self) -> bool {
+        self.number() == 0
+    }
+
+    /// The frame. `None`: it is empty, or the folio is of another zone.
+    #[inline(always)]
+    fn frame<P: Platform>(self, zone: &Zone<P>) -> Option<u32> {
+        zone.numbers.index((self.0 & FRAME) >> FRAME_AT)
     }
 
     /// The frame, unless somebody has the claim. In one comparison: both bits above lie where no frame number reaches, and
     /// the one for waiters is never set alone.
     #[inline(always)]
-    pub(crate) fn frame_unclaimed(self) -> Option<u32> {
-        let index = ((self.0 >> 32) as u32).wrapping_sub(1);
-        (index < (FRAME >> 32) as u32).then_some(index)
+    pub(crate) fn frame_unclaimed<P: Platform>(self, zone: &Zone<P>) -> Option<u32> {
+        zone.numbers.index(self.0 >> FRAME_AT)
+    }
+
+    /// Of an entry without a frame of this zone: it is empty, then, or somebody is mistaken.
+    #[inline(always)]
+    fn assert_empty<P: Platform>(self, zone: &Zone<P>) {
+        if !self.is_empty() {
+            self.is_of_another(zone);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_of_another<P: Platform>(self, zone: &Zone<P>) -> ! {
+        panic!(
+            "a slot that holds frame number {} was asked for a frame of {:?}, another zone",
+            self.number(),
+            zone.pfns()
+        )
     }
 
     /// 0, or the order of the folio whose frames have a slot each.
     pub(crate) fn order(self) -> Order {
-        Order::new(((self.0 & ORDER) >> 28) as u8).unwrap_or(Order::ZERO)
+        Order::new(((self.0 & ORDER) >> ORDER_AT) as u8).unwrap_or(Order::ZERO)
     }
 
     /// Whether other frames of the folio have slots too.
@@ -94,7 +127,7 @@ impl Entry {
     /// Where the folio begins that has this frame.
     #[inline(always)]
     fn head(self, frame: u32) -> u32 {
-        frame & u32::MAX << ((self.0 & ORDER) >> 28)
+        frame & u32::MAX << ((self.0 & ORDER) >> ORDER_AT)
     }
 
     /// Whether the folio is the same, found by the same frame.
@@ -169,24 +202,31 @@ impl<P: Platform> Slot<P> {
     }
 
     /// Looks the folio up: load, `try_get`, load again.
+    ///
+    /// # Panics
+    ///
+    /// When the folio is of another zone.
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn get(&self, zone: &'static Zone<P>) -> Lookup<P> {
         // Acquire: pairs with Release in install and end.
         let seen = self.load(Ordering::Acquire);
-        let Some(index) = seen.frame() else { return Lookup::Empty };
+        let Some(index) = seen.frame(zone) else {
+            seen.assert_empty(zone);
+            return Lookup::Empty;
+        };
         // No branch: a function of its own for parts would bring back its answer, and with it everybody's, through memory.
         self.get_at(zone, seen, seen.head(index), index)
     }
 
-    /// As [`get`](Self::get), where no other frame of the folio has a slot. `None`: one has, or there is no hit. Frame and head are one
+    /// As [`get`](Self::get), where no other frame of the folio has a slot. `None`: one has, there is no hit, or it is of another zone. Frame and head are one
     /// register here, and nothing is computed before the count is asked for.
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn get_alone(&self, zone: &'static Zone<P>) -> Option<FolioRef<P>> {
         // Acquire: as in get.
         let seen = self.load(Ordering::Acquire);
-        let index = seen.frame().filter(|_| !seen.is_part())?;
+        let index = seen.frame(zone).filter(|_| !seen.is_part())?;
         match self.get_at(zone, seen, index, index) {
             Lookup::Hit(folio) => Some(folio),
             _ => None,
@@ -231,13 +271,13 @@ impl<P: Platform> Slot<P> {
     /// Whether nothing is here. Racy.
     pub fn is_empty(&self) -> bool {
         // Acquire: who sees the slot emptied sees what its claim did before.
-        self.load(Ordering::Acquire).frame().is_none()
+        self.load(Ordering::Acquire).is_empty()
     }
 
-    /// The folio here. Racy: no reference is taken.
+    /// The folio's frame here. Racy: no reference is taken. `None`: nothing is here, or of another zone.
     pub fn pfn(&self, zone: &Zone<P>) -> Option<Pfn> {
         // Acquire: as in get.
-        self.load(Ordering::Acquire).frame().map(|index| zone.pfn(index))
+        self.load(Ordering::Acquire).frame(zone).map(|index| zone.pfn(index))
     }
 
     /// Sleeps until the claim on this slot has ended; returns at once when there is none. May wake early.
@@ -276,10 +316,12 @@ impl<P: Platform> Slot<P> {
     pub fn install(&self, folio: FrozenFolio<P>) -> Result<FrozenClaim<'_, P>, FrozenFolio<P>> {
         // Relaxed: the compare-and-swap decides.
         let seen = self.load(Ordering::Relaxed);
-        let claimed = Entry::new(Some(folio.index()), Order::ZERO, seen.version()).claimed();
+        let number = folio.zone().number(folio.index());
+        let claimed = Entry::new(Some(number), Order::ZERO, seen.version()).claimed();
         // Release: pairs with Acquire in get. Acquire: pairs with Release in end, so that what the last claim did is seen.
-        let empty = seen.frame().is_none();
-        if empty && self.value.compare_exchange(seen.0, claimed.0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        if seen.is_empty()
+            && self.value.compare_exchange(seen.0, claimed.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
             return Ok(FrozenClaim::new(self, folio));
         }
         Err(folio)
@@ -290,40 +332,51 @@ impl<P: Platform> Slot<P> {
         // Relaxed: what happened under the claim came with the token. A claimed slot with this frame is claimed by the
         // token: whoever else had a claim on it would have the token, or find the frame live.
         let seen = self.load(Ordering::Relaxed);
-        if seen.is_claimed() && seen.frame() == Some(folio.index()) {
+        if seen.is_claimed() && seen.number() == folio.zone().number(folio.index()) {
             return Ok(FrozenClaim::new(self, folio));
         }
         Err(folio)
     }
 
     /// Takes the claim. `None`: the slot is empty, or somebody else has it.
+    ///
+    /// # Panics
+    ///
+    /// When the folio is of another zone.
     pub fn claim(&self, zone: &'static Zone<P>) -> Option<Claim<'_, P>> {
         // Relaxed: the compare-and-swap decides.
         let seen = self.load(Ordering::Relaxed);
-        let index = seen.frame().filter(|_| !seen.is_claimed())?;
+        let Some(index) = seen.frame(zone) else {
+            seen.assert_empty(zone);
+            return None;
+        };
+        if seen.is_claimed() {
+            return None;
+        }
         // Acquire: pairs with Release in end, so that the last claim's work is seen.
         let taken = self.value.compare_exchange(seen.0, seen.claimed().0, Ordering::Acquire, Ordering::Relaxed);
         taken.ok().map(|_| Claim::new(self, FolioRef::from_parts(zone, seen.head(index), index, Site::NONE)))
     }
 
     /// Ends a claim under which something happened: another version, and whoever slept on the slot is woken.
-    pub(crate) fn end(&self, frame: Option<u32>) {
-        self.end_as_part(frame, Order::ZERO);
+    /// It holds the frame of this number from now on.
+    pub(crate) fn end(&self, number: Option<u32>) {
+        self.end_as_part(number, Order::ZERO);
     }
 
     /// As above; the frame is one of a folio of this order, whose frames have a slot each.
-    pub(crate) fn end_as_part(&self, frame: Option<u32>, order: Order) {
+    pub(crate) fn end_as_part(&self, number: Option<u32>, order: Order) {
         // Relaxed: nobody but the claim's holder changes frame, order or version.
         let version = self.load(Ordering::Relaxed).version();
         let bump = u32::from(!cfg!(broken = "slot-version-not-bumped"));
-        self.swap(Entry::new(frame, order, version.wrapping_add(bump)));
+        self.swap(Entry::new(number, order, version.wrapping_add(bump)));
     }
 
     /// Ends a claim under which nothing happened.
     pub(crate) fn end_untouched(&self) {
         // Relaxed: as in end.
         let seen = self.load(Ordering::Relaxed);
-        self.swap(Entry::new(seen.frame(), seen.order(), seen.version()));
+        self.swap(Entry::new(Some(seen.number()), seen.order(), seen.version()));
     }
 
     fn swap(&self, entry: Entry) {
@@ -349,8 +402,10 @@ impl<P: Platform> fmt::Debug for Slot<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Relaxed: for people.
         let entry = self.load(Ordering::Relaxed);
-        let Some(frame) = entry.frame() else { return f.write_str("empty slot") };
-        write!(f, "slot of frame {frame}")?;
+        if entry.is_empty() {
+            return f.write_str("empty slot");
+        }
+        write!(f, "slot of frame number {}", entry.number())?;
         f.write_str(if entry.is_claimed() { ", claimed" } else { "" })?;
         f.write_str(if entry.has_waiters() { ", waited for" } else { "" })
     }

@@ -14,7 +14,7 @@
 //!   another file, since allocating comes after c, and every writer fences in [`FrozenFolio::as_mut_slice`].
 //! - *A byte from before v.* No: 1 is an Acquire of the end that made version v, and all that was written before.
 //! - *A claim that froze nothing* changes no byte, and may leave the version.
-//! - *The same bits again after 2^28 ends* while one copy lasts: at 10 million a second half a minute, for one sleep of
+//! - *The same bits again after 2^26 ends* while one copy lasts: at 10 million a second 7 seconds, for one sleep of
 //!   the reader between 1 and 4 that ends in the instant when the number comes round. That is what a version is worth.
 //! - *Bytes that are gone.* An offline block's read as zeroes, and are not believed, as its frames left their slots
 //!   before. What must not happen is an address that is no longer mapped: hence [`DirectMap`].
@@ -94,7 +94,7 @@ impl<P: Platform> Slot<P> {
         assert!(within <= FRAME_SIZE && buf.len() <= FRAME_SIZE - within, "a range past the end of a frame");
         // Acquire: pairs with Release in end, which published the bytes.
         let before = self.load(Ordering::Acquire);
-        let index = before.frame_unclaimed()?;
+        let index = before.frame_unclaimed(map.zone)?;
         if !wanted() {
             return None;
         }

@@ -15,6 +15,7 @@ use crate::folio::FrozenFolio;
 use crate::handover::Waiting;
 use crate::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn, PfnRange};
 use crate::memmap::{Descriptor, Kind, Memmap, MemmapMemory};
+use crate::numbers::Numbers;
 use crate::pcp;
 use crate::platform::{KindOps, Platform};
 use crate::watermarks::Gauge;
@@ -25,6 +26,8 @@ use crate::watermarks::Gauge;
 /// Lock order: a per-CPU list, then the buddy. Neither is held while anything outside this crate runs.
 pub struct Zone<P: Platform> {
     pub(crate) memmap: Memmap<P::Scheme>,
+    /// How slots name its frames: as many as the memmap has.
+    pub(crate) numbers: Numbers,
     pub(crate) blocks: Blocks,
     pub(crate) buddy: Mutex<P::Lock, Buddy>,
     pub(crate) gauge: Gauge,
@@ -62,7 +65,8 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// When `frames` is 0 or no multiple of a block (512), or `first` is not aligned to 1024.
+    /// When `frames` is 0 or no multiple of a block (512), `first` is not aligned to 1024, or the zones that this program ever made would have more than
+    /// 2^32 frames (16 TiB).
     ///
     /// # Safety
     ///
@@ -79,6 +83,25 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> Self {
+        let numbers = Numbers::reserve(frames).expect("zones have some frames, and no more than 2^32 together");
+        // SAFETY: the caller's promise.
+        unsafe { Self::with_numbers(metadata, holds, first, numbers, direct_map, kinds) }
+    }
+
+    /// As [`Zone::new`], of as many frames as there are numbers.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    pub(crate) unsafe fn with_numbers(
+        metadata: NonNull<u8>,
+        holds: MemmapMemory,
+        first: Pfn,
+        numbers: Numbers,
+        direct_map: *mut u8,
+        kinds: &'static [KindOps<P>],
+    ) -> Self {
+        let frames = numbers.frames();
         let per_block = BLOCK_ORDER.frames();
         assert!(frames > 0 && frames.is_multiple_of(per_block), "{frames} frames are no whole number of 2 MiB blocks");
         assert!(frames < 1 << 30, "{frames} frames are more than a slot can name");
@@ -95,6 +118,7 @@ impl<P: Platform> Zone<P> {
         let blocks = unsafe { Blocks::new(table.cast(), frames / per_block, holds) };
         Self {
             memmap,
+            numbers,
             blocks,
             buddy: Mutex::new(Buddy::default()),
             gauge: Gauge::default(),
@@ -213,6 +237,12 @@ impl<P: Platform> Zone<P> {
 
     pub(crate) fn pfn(&self, index: u32) -> Pfn {
         Pfn::new(self.first.as_u64() + u64::from(index))
+    }
+
+    /// How a slot names a frame.
+    #[inline(always)]
+    pub(crate) fn number(&self, index: u32) -> u32 {
+        self.numbers.of(index)
     }
 
     /// `None`: no frame of this zone.

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use common::{Index, OURS, assert_all_free, order};
-use page_frames::{Arena, Claim, FrozenClaim, Order, Owner, Pfn, PfnRange, Slot, UserSpace};
+use page_frames::{Arena, Claim, FrozenClaim, MigrateError, Order, Owner, Pfn, PfnRange, Slot, UserSpace, migrate};
 use page_ref::DefaultScheme;
 use page_ref::schemes::FrozenBit;
 
@@ -62,6 +62,41 @@ fn who_publishes_a_folio_gets_a_reference_of_that_one() {
     assert_eq!(there.zone().stats().free_frames, 0);
     drop(others);
     assert_all_free(there.zone());
+}
+
+/// A slot named frames by their place in the zone, and whoever looked said which zone: with another one its claim had the reference of whoever held the
+/// frame of the same place there, who then read bytes that somebody wrote, or that were another's. Past the end of a smaller zone, it read what lies behind
+/// the metadata.
+#[test]
+fn a_slot_that_is_asked_with_another_zone_says_so() {
+    let (here, there) = (common::arena::<DefaultScheme>(2), common::arena::<DefaultScheme>(1));
+    let (here_zone, there_zone) = (here.zone(), there.zone());
+    let others: Vec<_> = (0..512).map(|_| there_zone.alloc(Order::ZERO, OURS, 0).unwrap()).collect();
+    let index = Index::<UserSpace>::new(1024);
+    (0..1024).for_each(|slot| _ = index.publish(here_zone, slot, Order::ZERO));
+    for slot in &index.0 {
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(slot.get(there_zone)))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(slot.claim(there_zone)))).is_err());
+        assert!(slot.get_alone(there_zone).is_none() && slot.pfn(there_zone).is_none());
+        assert_eq!(slot.read(there.direct_map(), 0, &mut [0; 8], || true), None);
+        assert!(slot.read(here.direct_map(), 0, &mut [0; 8], || true).is_some());
+    }
+    // An owner whose slots are of another zone moves nothing.
+    let theirs = others.iter().map(|folio| migrate(there_zone, folio.pfn(), &index));
+    assert!(theirs.into_iter().all(|moved| moved == Err(MigrateError::Moved)));
+    // A token whose claim is in another zone is no way to a second claim.
+    let claimed = Slot::new();
+    let token = claimed.install(index.0[0].claim(here_zone).unwrap().freeze().unwrap().remove()).unwrap().suspend();
+    let place = token.pfn().as_u64() - here_zone.pfns().start.as_u64();
+    let same = Pfn::new(there_zone.pfns().start.as_u64() + place);
+    let other = others.into_iter().find(|folio| folio.pfn() == same);
+    if let Some(other) = other {
+        claimed.resume(other.freeze().unwrap()).unwrap_err().free();
+    }
+    claimed.resume(token).unwrap().remove().free();
+    (1..1024).for_each(|slot| index.remove(here_zone, slot));
+    assert_all_free(here_zone);
+    assert_all_free(there_zone);
 }
 
 /// Dirt of a folio whose frames have a slot each was its head's alone after a cut: the bytes of the others passed for what their backing has.

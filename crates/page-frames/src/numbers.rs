@@ -1,0 +1,82 @@
+//! Numbers: how a slot names a frame, among those of all zones.
+//!
+//! A slot is one word, and does not know its zone: whoever looks says which. If it named frames by their place in the zone, a
+//! slot that is asked with another zone would name somebody else's frame there, and its claim would take his reference away. So
+//! each zone has numbers of its own, for ever, as it lives for ever: of what a slot names, every other zone says that it has no such frame.
+//!
+//! A lookup pays nothing for it: from an entry to an index there is one subtraction, which tells an empty slot as well.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// The number that was given out last; 0 is no frame's.
+static LAST: AtomicU32 = AtomicU32::new(0);
+
+/// The numbers of a zone's frames.
+#[derive(Clone, Copy)]
+pub(crate) struct Numbers {
+    /// **Invariant:** not 0, and `first + frames` is at most 2^32; no other zone has one of them. In 64 bits, as an entry has: so both are
+    /// operands, and no lookup has to widen them.
+    first: u64,
+    frames: u64,
+}
+
+impl Numbers {
+    /// For a zone of so many frames. `None`: there are not so many left.
+    pub(crate) fn reserve(frames: u32) -> Option<Self> {
+        Self::reserve_from(&LAST, frames)
+    }
+
+    fn reserve_from(last: &AtomicU32, frames: u32) -> Option<Self> {
+        // Relaxed: who gets them gets no other memory with them.
+        let before = last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| last.checked_add(frames));
+        before.ok().filter(|_| frames > 0).map(|before| Self { first: u64::from(before) + 1, frames: frames.into() })
+    }
+
+    #[inline(always)]
+    pub(crate) fn frames(self) -> u32 {
+        self.frames as u32
+    }
+
+    /// The number of a frame of the zone.
+    #[inline(always)]
+    pub(crate) fn of(self, index: u32) -> u32 {
+        (self.first + u64::from(index)) as u32
+    }
+
+    /// The frame of a number. `None`: it is another zone's, or 0, or there are bits above it.
+    #[inline(always)]
+    pub(crate) fn index(self, number: u64) -> Option<u32> {
+        let index = number.wrapping_sub(self.first);
+        (index < self.frames).then_some(index as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_is_one_frame_of_one_zone() {
+        let last = AtomicU32::new(0);
+        let [small, large] = [3, 5].map(|frames| Numbers::reserve_from(&last, frames).unwrap());
+        assert_eq!([0, 2].map(|index| small.of(index)), [1, 3]);
+        assert_eq!([0, 4].map(|index| large.of(index)), [4, 8]);
+        for number in (0..10).chain([u32::MAX - 4, u32::MAX]) {
+            let index = |first: u32, end: u32| (first..end).contains(&number).then(|| number - first);
+            for (numbers, expect) in [(small, index(1, 4)), (large, index(4, 9))] {
+                let number = u64::from(number);
+                assert_eq!(numbers.index(number), expect, "{number}");
+                assert_eq!([1 << 32, 1 << 33, 3 << 32].map(|above| numbers.index(number | above)), [None; 3]);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_end_and_none_is_given_out_twice() {
+        let last = AtomicU32::new(u32::MAX - 10);
+        assert!(Numbers::reserve_from(&last, 11).is_none());
+        let numbers = Numbers::reserve_from(&last, 10).unwrap();
+        assert_eq!((numbers.of(9), numbers.index(u32::MAX.into()), numbers.index(0)), (u32::MAX, Some(9), None));
+        assert!(Numbers::reserve_from(&last, 1).is_none() && Numbers::reserve_from(&last, 0).is_none());
+    }
+}
