@@ -104,7 +104,7 @@ fn everything_prints_as_a_sentence() {
     let folio = token.init();
     folio.mark();
     assert_eq!(format!("{folio:?}"), format!("folio at {pfn:?}, order 3, owner kind 0, Live(1) (live-bit-low)"));
-    assert_eq!(format!("{:?}", zone.peek(pfn)), "owner kind 0, order 3, Live(1), used lately");
+    assert_eq!(format!("{:?}", zone.peek(pfn)), "owner kind 0, order 3, Live(1)");
     drop(folio);
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
