@@ -92,6 +92,15 @@ impl<S: Scheme> Inner<S> {
         }
     }
 
+    /// Whether pages were not used lately, and the policy does not hold them for hot, which may have taken their marks a moment ago.
+    pub(crate) fn are_cold(&self, mut pages: PfnRange) -> bool {
+        if pages.clone().any(|pfn| self.zone().is_marked(pfn)) {
+            return false;
+        }
+        let policy = self.policy.lock();
+        pages.all(|pfn| policy.is_cold(self.frame(pfn)))
+    }
+
     /// Tells the policy of pages that go with a victim, each with its private note. Call while nobody can have their frames.
     pub(crate) fn went_along(&self, pages: &[(Pfn, u64)]) {
         let mut policy = self.policy.lock();

@@ -75,10 +75,9 @@
 //! they matter. Bytes that another program rewrites in place are seen after [`File::revalidate`] or the next
 //! [`Cache::open`], by size, mtime and ctime, so within the clock's tick of the file system.
 //!
-//! # What this crate deliberately lacks, and where it would go
+//! # What this crate deliberately lacks
 //!
-//! - **Large folios**: the index holds one slot per 4 KiB page; a folio of order n would fill 2^n of them.
-//! - An index that shrinks: it costs 8 bytes per page of the file that was touched, rounded up to 2 MiB, until the last close.
+//! An index that shrinks: it costs 8 bytes per page of the file that was touched, rounded up to 2 MiB, until the last close.
 
 #![forbid(unsafe_code)]
 

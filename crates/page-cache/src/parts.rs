@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use page_frames::{Claim, FRAME_SIZE, FolioRef, FrozenClaim, Order, Peek, Pfn, UserSpace};
+use page_frames::{Claim, FRAME_SIZE, FolioRef, FrozenClaim, Order, Peek, Pfn, PfnRange, UserSpace};
 use page_ref::Scheme;
 use smallvec::SmallVec;
 
@@ -157,7 +157,7 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// Of a large folio that reclaim has chosen a page of: frees all of it, if no page of it was used lately, and it is not more than is wanted, and says how
+    /// Of a large folio that reclaim has chosen a page of: frees all of it, if none of its pages is hot, and it is not more than is wanted, and says how
     /// many pages it had. Else splits it. Neither, if it is held. Call without a claim.
     pub(crate) fn reclaim_folio(&self, head: Pfn, seen: &Peek, most: usize) -> Option<usize> {
         let (id, first) = split_private(seen.private);
@@ -165,8 +165,8 @@ impl<S: Scheme> Mapping<S> {
             return None;
         }
         let mut claims = self.claim_parts(head, seen.order, first);
-        let mut frames = (head.as_u64()..).map(Pfn::new).take(seen.order.frames() as usize);
-        if claims.len() > most || frames.any(|pfn| self.zone.is_marked(pfn)) {
+        let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
+        if claims.len() > most || !self.inner.are_cold(PfnRange { start: head, end }) {
             Claim::split(&mut claims);
             return None;
         }

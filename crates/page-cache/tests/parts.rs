@@ -162,6 +162,22 @@ fn reclaim_takes_what_is_cold_of_a_folio_and_leaves_what_is_hot() {
     assert_nothing_leaked(&cache);
 }
 
+/// On its way to cold pages the policy's hand takes the marks of the hot ones beside them, for which they gain a life. Reclaim looked at marks
+/// alone, and all went.
+#[test]
+fn what_the_policy_holds_for_hot_stays_though_its_mark_was_taken() {
+    let (cache, _, file) = world(16);
+    let read_hot = || (0..4).for_each(|page| assert_eq!(file.read_at(page * PAGE, &mut [0; 64]).unwrap(), 64));
+    read_hot();
+    assert_eq!(folios(&cache).len(), 1);
+    assert_eq!(cache.reclaim(12), 12);
+    let misses = cache.stats().misses;
+    read_hot();
+    assert_eq!(cache.stats().misses, misses);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
 #[test]
 fn migration_and_a_smaller_budget_split_them() {
     let (cache, _, file) = world(400);

@@ -263,6 +263,10 @@ impl Policy for HotCold {
         }
     }
 
+    fn is_cold(&self, frame: u32) -> bool {
+        !matches!(self.places[frame as usize], Place::Hot(1..))
+    }
+
     /// Its neighbours in the folio stand behind it in the queue. One that stayed there would give its place to the next page in its frame, which
     /// is new, and would be judged at once.
     fn went_along(&mut self, frame: u32, page: u64) {

@@ -40,6 +40,11 @@ pub trait Policy: Send + fmt::Debug {
     /// what can not be taken after all is given back. Fewer only when everything is held.
     fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>);
 
+    /// Whether a page may go with the victim whose folio it is a part of. Its mark is not set.
+    fn is_cold(&self, _frame: u32) -> bool {
+        true
+    }
+
     /// A page leaves with the victim whose folio it is a part of, by the same number as it was admitted. Told before its frame can have
     /// another. It may have been named as well, or never admitted.
     fn went_along(&mut self, _frame: u32, _page: u64) {}

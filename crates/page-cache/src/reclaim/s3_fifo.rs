@@ -138,6 +138,10 @@ impl Policy for S3Fifo {
         }
     }
 
+    fn is_cold(&self, frame: u32) -> bool {
+        !matches!(self.places[frame as usize], Place::Main(1..))
+    }
+
     /// As in `HotCold`.
     fn went_along(&mut self, frame: u32, page: u64) {
         if self.places[frame as usize] == Place::Small && self.small.front() == Some(&frame) {
