@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::mem;
+use core::ops::Range;
 use core::sync::atomic::{Ordering, fence};
 
 use page_ref::CHECKS;
@@ -356,7 +357,8 @@ impl<P: Platform> FrozenFolio<P> {
     }
 
     /// Cuts the folio into equal parts of a smaller order, each a token of the same kind and private, and as dirty.
-    /// The new heads were tails: frozen all along, so nobody can take a reference on the way.
+    /// The new heads were tails: frozen all along, so nobody can take a reference on the way. Those that nobody takes from the iterator are
+    /// leaked, as a token that is dropped.
     ///
     /// # Panics
     ///
@@ -376,7 +378,7 @@ impl<P: Platform> FrozenFolio<P> {
             head.set_shape(kind, order);
             P::trace(Event::Split, || zone.pfn(part));
         }
-        (first..first + whole.frames()).step_by(order.frames() as usize).map(move |index| Self::from_index(zone, index))
+        Parts { zone, left: first..first + whole.frames(), order }
     }
 
     /// Zeroes the bytes of the whole folio: its bytes, never its descriptors, which stay frozen.
@@ -388,6 +390,38 @@ impl<P: Platform> FrozenFolio<P> {
     pub fn free(self) {
         let (zone, order) = (self.zone, self.order());
         zone.free_index(self.into_index(), order);
+    }
+}
+
+/// Tokens of neighbouring folios of one order.
+struct Parts<P: Platform> {
+    zone: &'static Zone<P>,
+    left: Range<u32>,
+    order: Order,
+}
+
+impl<P: Platform> Iterator for Parts<P> {
+    type Item = FrozenFolio<P>;
+
+    #[inline]
+    fn next(&mut self) -> Option<FrozenFolio<P>> {
+        let index = self.left.start;
+        (!self.left.is_empty()).then(|| {
+            self.left.start += self.order.frames();
+            FrozenFolio::from_index(self.zone, index)
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let parts = self.left.len() / self.order.frames() as usize;
+        (parts, Some(parts))
+    }
+}
+
+impl<P: Platform> Drop for Parts<P> {
+    fn drop(&mut self) {
+        // Whoever dropped them is told by the first.
+        self.next().into_iter().for_each(drop);
     }
 }
 

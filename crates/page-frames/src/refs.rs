@@ -1,6 +1,7 @@
 //! Many references at once: those of one folio, held together, and those of many folios, put together.
 
 use core::fmt;
+use core::iter;
 use core::mem;
 
 use page_ref::MAX_AT_ONCE;
@@ -53,11 +54,20 @@ impl<P: Platform> FolioRefs<P> {
         Ok(())
     }
 
-    /// The references one by one.
+    /// The references one by one. Those that nobody takes end with the iterator.
     pub fn into_each(self) -> impl Iterator<Item = FolioRef<P>> {
-        let (zone, index, count, site) = (self.zone, self.index, self.count, self.site);
-        mem::forget(self);
-        (0..count).map(move |_| FolioRef::from_parts(zone, index, index, site))
+        let mut left = Some(self);
+        iter::from_fn(move || {
+            let mut refs = left.take()?;
+            let one = FolioRef::from_parts(refs.zone, refs.index, refs.index, refs.site);
+            refs.count -= 1;
+            if refs.count > 0 {
+                left = Some(refs);
+            } else {
+                mem::forget(refs);
+            }
+            Some(one)
+        })
     }
 
     /// Takes exclusive control, if nobody else has a reference. `Err` gives them back: it is busy.

@@ -288,6 +288,34 @@ fn a_split_that_is_too_large_panics_and_leaks_just_its_folio() {
     assert_eq!(in_use(zone), 4);
 }
 
+/// References, or tokens, that were left in an iterator were leaked without a word: it had only their number.
+#[test]
+fn what_nobody_takes_from_an_iterator_is_returned_or_reported() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let folio = zone.alloc_frozen(order(1)).unwrap();
+    let mut each = folio.init_many(3).into_each();
+    let first = each.next().unwrap();
+    assert_eq!(zone.peek(first.pfn()).snapshot, page_ref::Snapshot::Live(3));
+    drop(each);
+    assert_eq!(zone.peek(first.pfn()).snapshot, page_ref::Snapshot::Live(1));
+    drop(first);
+    assert_all_free(zone);
+
+    let mut parts = zone.alloc_frozen(order(2)).unwrap().split(Order::ZERO);
+    assert_eq!(parts.size_hint(), (4, Some(4)));
+    parts.next().unwrap().free();
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(parts)));
+    let nobody = Index::new(0);
+    let range = PfnRange { start: zone.pfns().start, end: Pfn::new(zone.pfns().start.as_u64() + 200) };
+    let range = PfnRange { start: Pfn::new(range.start.as_u64() + 100), ..range };
+    let mut folios = zone.alloc_contig_range(range, &nobody).unwrap().into_folios();
+    folios.next().unwrap().free();
+    let also_dropped = catch_unwind(AssertUnwindSafe(|| drop(folios)));
+    assert_eq!((dropped.is_err(), also_dropped.is_err()), (cfg!(debug_assertions), cfg!(debug_assertions)));
+    assert_eq!(in_use(zone), 3 + 96);
+}
+
 #[test]
 fn shrinking_gives_whole_blocks_back_and_growing_brings_them() {
     let arena = arena::<DefaultScheme>(6);
