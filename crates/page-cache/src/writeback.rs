@@ -335,7 +335,12 @@ impl<S: Scheme> Inner<S> {
     /// panics, is for who syncs that file.
     pub(crate) fn write_back_some(&self) -> bool {
         let dirty = self.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
-        dirty.into_iter().any(|mapping| matches!(unless_it_panics(|| mapping.write_some()), Ok(Some(Ok(())))))
+        dirty.into_iter().any(|mapping| {
+            let written = unless_it_panics(|| mapping.write_some());
+            // It may have been kept for this.
+            self.keep_unwritten(&mapping);
+            matches!(written, Ok(Some(Ok(()))))
+        })
     }
 
     /// Keeps a mapping that nobody has open as long as it is dirty, and no longer.

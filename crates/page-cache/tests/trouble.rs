@@ -269,3 +269,26 @@ fn a_file_that_others_lengthen_while_a_growth_waits_is_cut() {
     drop((held, file));
     assert_nothing_leaked(&cache);
 }
+
+/// A file that could not be written when it was closed is kept until it is. It was kept for ever if it was not the flusher that wrote it at last, but who
+/// needed its memory: open, and on the disk if it was deleted, with its index paid from the budget.
+#[test]
+fn a_closed_file_that_is_written_for_want_of_room_is_let_go() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    // No flusher.
+    cache.set_most_threads(0);
+    let closed = Arc::new(Memory::new(&[]));
+    closed.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
+    let file = cache.open_backing(closed.clone()).unwrap();
+    file.write_at(0, &[7; 4096]).unwrap();
+    drop(file);
+    assert_eq!((closed.contents(), Arc::strong_count(&closed) > 1), (vec![], true), "it is kept");
+    closed.heal();
+
+    let file = cache.open_backing(Arc::new(Memory::new(&vec![1; 512 * 4096]))).unwrap();
+    let handles: Vec<_> = (0..512).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
+    assert_eq!(closed.contents(), [7; 4096]);
+    assert_eq!(Arc::strong_count(&closed), 1, "nobody needs it");
+    drop((file, handles));
+    assert_nothing_leaked(&cache);
+}
