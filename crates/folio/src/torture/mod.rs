@@ -62,6 +62,8 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
     if let Some(path) = &options.plot {
         crate::check_place(path)?;
     }
+    // For the writer's file: looked for before the run, so that it does not fail for this.
+    drop(tempfile::tempdir().context("there is no directory for temporary files")?);
     let spinner = ProgressBar::new_spinner();
     let corpus = Corpus::find(&options.dir, stop, |n| {
         if n.is_multiple_of(1000) {

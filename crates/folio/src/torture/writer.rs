@@ -4,7 +4,7 @@
 //! goes with it.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
 use page_cache::File;
@@ -23,8 +23,7 @@ pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: 
         Err(error) => return tally.broken(|| format!("no directory for the writer's file: {error}")),
     };
     let path = scratch.path().join("scratch");
-    let mut model = fs::read(stage.corpus.pick(&mut random)).unwrap_or_default();
-    model.truncate(LONGEST);
+    let mut model = beginning(stage.corpus.pick(&mut random)).unwrap_or_default();
     let opened = fs::write(&path, &model).and_then(|()| stage.cache.create(&path));
     let mut file = match opened {
         Ok(file) => file,
@@ -50,6 +49,13 @@ pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: 
         tally.broken(|| format!("closing the writer's file: {error}"));
     }
     compare(&path, &model, tally);
+}
+
+/// No more of a file than the writer's may have: of the rest there may be more than there is memory.
+fn beginning(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(LONGEST as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn step<S: Scheme>(file: &File<S>, path: &Path, model: &mut Vec<u8>, tally: &Tally, random: &mut fastrand::Rng) {

@@ -170,6 +170,24 @@ fn strange_files_are_read_or_counted_as_skipped() {
     assert!(number(&report, "/reads") > 100, "{report:#}");
 }
 
+/// The writer began with a copy of some file, which it read whole before it cut it to a few MiB: of one larger than memory nothing was left of the run.
+#[test]
+fn a_large_file_takes_no_more_memory_than_the_cache_has() {
+    let dir = tempfile::tempdir().unwrap();
+    File::create(dir.path().join("sparse")).unwrap().set_len(1 << 30).unwrap();
+    let report = passed(&torture(dir.path(), 2, &["--memory", "4M"]).output().unwrap());
+    assert!(number(&report, "/peak_rss_bytes") < 256 << 20, "{report:#}");
+}
+
+/// It ran to its end, and said that the cache had failed.
+#[test]
+fn a_run_without_a_place_for_its_own_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 1, 5000);
+    let output = torture(dir.path(), 600, &[]).env("TMPDIR", "/nonexistent").output().unwrap();
+    assert!(refused(&output).contains("there is no directory for temporary files"));
+}
+
 /// A run of two seconds beside somebody who changes files, every few milliseconds one.
 fn run_while_files_change(random: &mut fastrand::Rng) -> Value {
     let dir = tempfile::tempdir().unwrap();
