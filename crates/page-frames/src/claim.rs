@@ -138,7 +138,7 @@ impl<P: Platform> FrozenClaim<'_, P> {
         &self.folio
     }
 
-    /// The folio, to write.
+    /// The folio, to write. The claim is its token's: who exchanges it for another one has no claim here any more.
     pub fn folio_mut(&mut self) -> &mut FrozenFolio<P> {
         &mut self.folio
     }
@@ -190,7 +190,15 @@ impl<'s, P: Platform> FrozenClaim<'s, P> {
         Self { slot, folio: ManuallyDrop::new(folio) }
     }
 
+    /// Whether it has the token that it began with.
+    pub(crate) fn is_whole(&self) -> bool {
+        // What an unclaimed slot names is live, and has no token.
+        self.slot.pfn(self.folio.zone()) == Some(self.folio.pfn())
+    }
+
     pub(crate) fn into_parts(self) -> (&'s Slot<P>, FrozenFolio<P>) {
+        // Whoever has the other one can have the claim, by Slot::resume.
+        assert!(self.is_whole(), "{self:?} has the token of another folio");
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is never used or dropped again.
         (this.slot, unsafe { ManuallyDrop::take(&mut this.folio) })
@@ -199,7 +207,9 @@ impl<'s, P: Platform> FrozenClaim<'s, P> {
 
 impl<P: Platform> Drop for FrozenClaim<'_, P> {
     fn drop(&mut self) {
-        self.slot.end(None);
+        if self.is_whole() {
+            self.slot.end(None);
+        }
         // SAFETY: dropped once, and not used after.
         unsafe { ManuallyDrop::take(&mut self.folio) }.free();
     }

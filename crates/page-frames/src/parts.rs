@@ -62,6 +62,7 @@ impl<P: Platform> FrozenClaim<'_, P> {
     pub fn publish_as_one(claims: &mut [Option<Self>]) -> FolioRef<P> {
         let order = Self::largest_as_one(claims.iter().map_while(Option::as_ref), BLOCK_ORDER);
         assert!(order.frames() as usize == claims.len(), "{} folios do not make one, only {order:?}", claims.len());
+        assert!(claims.iter().flatten().all(Self::is_whole), "claims with the tokens of other folios");
         let first = claims[0].as_ref().expect("it was counted").folio();
         let (zone, head, kind) = (first.zone(), first.index(), first.kind());
         // The tokens of all are here, so nobody else writes a shape. The head's last: who probes finds a frame of its own until then.

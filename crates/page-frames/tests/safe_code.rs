@@ -120,3 +120,41 @@ fn each_page_of_a_dirty_folio_is_dirty_after_the_cut() {
     }
     assert_all_free(zone);
 }
+
+/// A token can be exchanged where it is borrowed to be written to. The claim stayed with the claim that had another token then, and its own was as good:
+/// two claims on one slot, and with a third folio one of them opened what somebody else was filling.
+#[test]
+fn a_claim_goes_with_its_token() {
+    let arena = common::arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let frozen = || zone.alloc_frozen(Order::ZERO).unwrap();
+    let slot = Slot::<UserSpace>::new();
+    let mut claim = slot.install(frozen()).unwrap();
+    let mut token = frozen();
+    std::mem::swap(claim.folio_mut(), &mut token);
+    let second = slot.resume(token).unwrap();
+    let said = catch_unwind(AssertUnwindSafe(|| claim.publish())).unwrap_err();
+    assert!(said.downcast_ref::<String>().unwrap().contains("has the token of another folio"));
+    second.publish();
+    drop(slot.claim(zone).unwrap().remove());
+    assert_all_free(zone);
+
+    // Dropped, it leaves the slot to who has the right to it.
+    let mut claim = slot.install(frozen()).unwrap();
+    let mut token = frozen();
+    std::mem::swap(claim.folio_mut(), &mut token);
+    drop(claim);
+    assert!(!slot.is_empty());
+    slot.resume(token).unwrap().remove().free();
+    assert_all_free(zone);
+
+    let slots = [Slot::<UserSpace>::new(), Slot::new()];
+    let both = zone.alloc_frozen(order(1)).unwrap().split(Order::ZERO);
+    let mut claims: Vec<_> = slots.iter().zip(both).map(|(slot, part)| slot.install(part).ok()).collect();
+    let [Some(first), Some(second)] = &mut claims[..] else { panic!("both are installed") };
+    std::mem::swap(first.folio_mut(), second.folio_mut());
+    let mut exchanged: Vec<_> = claims.into_iter().rev().collect();
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(FrozenClaim::publish_as_one(&mut exchanged)))).is_err());
+    drop(exchanged);
+    assert_all_free(zone);
+}
