@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use page_frames::{Claim, FRAME_SIZE, FolioRef, FrozenClaim, Order, Peek, Pfn, PfnRange, UserSpace};
+use page_frames::{Claim, FRAME_SIZE, FolioRef, FrozenClaim, FrozenFolio, Order, Peek, Pfn, PfnRange, UserSpace};
 use page_ref::Scheme;
 use smallvec::SmallVec;
 
@@ -172,10 +172,18 @@ impl<S: Scheme> Mapping<S> {
         }
         let pages: SmallVec<[_; 1 << MOST.as_u8()]> =
             claims.iter().flatten().map(|claim| (claim.pfn(), claim.folio().private())).collect();
-        let folio = Claim::remove_all(&mut claims)?;
+        let _freed = FreedAfter(Some(Claim::remove_all(&mut claims)?));
         self.inner.went_along(&pages);
-        folio.free();
         Some(pages.len())
+    }
+}
+
+/// A folio that nobody can have yet, freed even if somebody's policy panics.
+struct FreedAfter<S: Scheme>(Option<FrozenFolio<UserSpace<S>>>);
+
+impl<S: Scheme> Drop for FreedAfter<S> {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(FrozenFolio::free);
     }
 }
 

@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use common::assert_nothing_leaked;
+use page_cache::reclaim::{Frames, Look, Policy};
 use page_cache::{CACHED, Cache, File, Memory};
 use page_frames::{FRAME_SIZE, Order, Peek};
 use page_ref::Snapshot;
@@ -186,6 +188,40 @@ fn migration_and_a_smaller_budget_split_them() {
     let mut buf = vec![0; 400 * FRAME_SIZE];
     assert_eq!(file.read_at(0, &mut buf).unwrap(), buf.len());
     assert!(buf.chunks(FRAME_SIZE).zip(1_u64..).all(|(page, n)| page == [n as u8; FRAME_SIZE]));
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// Names every frame, and panics when it is told of pages that go along.
+#[derive(Debug)]
+struct Panics;
+
+impl Policy for Panics {
+    fn name(&self) -> &'static str {
+        "panics"
+    }
+    fn admit(&mut self, _: &dyn Frames, _: u32, _: u64) {}
+    fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+        victims.extend((0..frames.count()).filter(|&frame| frames.look(frame) != Look::Gone).take(wanted));
+    }
+    fn went_along(&mut self, _: u32, _: u64) {
+        panic!("a policy that panics");
+    }
+    fn give_back(&mut self, _: u32) {}
+    fn moved(&mut self, _: u32, _: u32) {}
+    fn resize(&mut self, _: u32) {}
+}
+
+/// The folio was nobody's while the policy was told of its pages, and lost if that panicked.
+#[test]
+fn a_policy_that_panics_loses_no_folio() {
+    let cache: Cache = Cache::with_policy(4 << 20, |_| Box::new(Panics)).unwrap();
+    let file = cache.open_backing(Arc::new(Memory::new(&[7; FRAME_SIZE].repeat(PAGES as usize)))).unwrap();
+    drop(file.range(0, PAGES as usize * FRAME_SIZE).unwrap());
+    cache.zone().pfns().for_each(|pfn| _ = cache.zone().take_mark(pfn));
+    let reclaim = AssertUnwindSafe(|| cache.reclaim(PAGES as usize));
+    assert!(catch_unwind(reclaim).is_err(), "it was not told");
+    assert_eq!(cache.zone().count_kind(CACHED), 0);
     drop(file);
     assert_nothing_leaked(&cache);
 }
