@@ -140,14 +140,16 @@ fn refused() -> io::Error {
 
 /// The kernel reads the list of buffers when it takes the request; both lie still for as long as the borrow.
 fn entry(fd: Fd, request: &mut Request<'_, '_>) -> squeue::Entry {
+    // The last of all would be where the file stands. It is refused as the others are that no file has.
+    let offset = if request.offset == u64::MAX { 1 << 63 } else { request.offset };
     match &mut *request.buffers {
-        [one] => opcode::Read::new(fd, one.as_mut_ptr(), u32::try_from(one.len()).unwrap_or(u32::MAX))
-            .offset(request.offset)
-            .build(),
+        [one] => {
+            opcode::Read::new(fd, one.as_mut_ptr(), u32::try_from(one.len()).unwrap_or(u32::MAX)).offset(offset).build()
+        }
         // An `IoSliceMut` has the layout of an `iovec`: std promises it.
         many => {
             opcode::Readv::new(fd, many.as_mut_ptr().cast_const().cast(), u32::try_from(many.len()).unwrap_or(u32::MAX))
-                .offset(request.offset)
+                .offset(offset)
                 .build()
         }
     }

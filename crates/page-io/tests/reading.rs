@@ -70,3 +70,25 @@ fn an_error_is_that_of_its_request_and_the_ring_goes_on() {
         assert_eq!(memory, [*b"byte"; 9]);
     }
 }
+
+/// To the kernel the last of all offsets says where the file stands, and the bytes from there came as if they were what was asked for.
+#[test]
+fn an_offset_past_every_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    fs::write(&path, b"some bytes").unwrap();
+    let file = fs::File::open(&path).unwrap();
+    let Some(mut ring) = ring(4) else { return };
+    for offset in [u64::MAX, u64::MAX - 1, 1 << 63] {
+        let (mut one, mut other) = ([0; 4], [0; 4]);
+        let mut single = [IoSliceMut::new(&mut one)];
+        let (first, second) = other.split_at_mut(2);
+        let mut several = [IoSliceMut::new(first), IoSliceMut::new(second)];
+        let mut requests = [Request::new(offset, &mut single), Request::new(offset, &mut several)];
+        ring.read_all(&file, &mut requests);
+        for request in requests {
+            assert_eq!(request.result.map_err(|error| error.kind()), Err(ErrorKind::InvalidInput), "{offset}");
+        }
+        assert_eq!((one, other), ([0; 4], [0; 4]));
+    }
+}
