@@ -38,7 +38,7 @@ pub struct Cache<S: Scheme = DefaultScheme> {
 
 /// What the clones of a cache and its mappings share.
 pub(crate) struct Inner<S: Scheme> {
-    pub(crate) arena: Arena<UserSpace<S>>,
+    pub(crate) arena: Arc<Arena<UserSpace<S>>>,
     pub(crate) registry: Registry<S>,
     pub(crate) counters: Counters,
     /// Chooses what is reclaimed. Nothing is done to a page under this lock.
@@ -111,7 +111,7 @@ impl<S: Scheme> Cache<S> {
         let mut policy = make(frames);
         policy.resize(reclaimer::set_watermarks(arena.zone(), frames));
         let inner = Arc::new_cyclic(|me| Inner {
-            arena,
+            arena: Arc::new(arena),
             registry: Registry::default(),
             counters: Counters::default(),
             policy: Mutex::new(policy),

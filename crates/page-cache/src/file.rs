@@ -109,7 +109,7 @@ impl<S: Scheme> Mapping<S> {
         // Neither is more than 2^44.
         let end = offset + buf.len() as u64;
         let in_file = || end <= self.len();
-        let Some(milestone) = slot.read(self.inner.arena.direct_map(), within, buf, in_file) else { return false };
+        let Some(milestone) = slot.read(self.mapped.direct_map(), within, buf, in_file) else { return false };
         if milestone {
             self.read_ahead_of(page);
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use page_frames::{FRAME_SIZE, UserSpace, Zone};
+use page_frames::{FRAME_SIZE, Mapped, UserSpace, Zone};
 use page_ref::Scheme;
 
 use crate::backing::{Backing, Identity, Version};
@@ -33,6 +33,7 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) index: Index<UserSpace<S>>,
     /// The zone of `inner`, without the way through it: a hit needs no more than this line.
     pub(crate) zone: &'static Zone<UserSpace<S>>,
+    pub(crate) mapped: Mapped<UserSpace<S>>,
     /// The file's length as far as it was looked at. **Invariant:** no page that begins at or past it stays in
     /// the index, and what is cached of the page it lies in ends there with zeroes, or reaches past it.
     pub(crate) len: Length,
@@ -72,6 +73,7 @@ impl<S: Scheme> Mapping<S> {
         let (mapping, shared) = inner.registry.get_or_insert(identity, |id| Self {
             index: Index::new(version.len, Arc::clone(&inner.registry.index_bytes)),
             zone: inner.zone(),
+            mapped: Mapped::new(&inner.arena),
             len: Length::new(version.len),
             cuts: Length::new(0),
             id,

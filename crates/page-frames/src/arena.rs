@@ -9,7 +9,7 @@ use core::any::{Any, TypeId};
 use core::ptr::{self, NonNull};
 use std::boxed::Box;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
@@ -122,6 +122,11 @@ impl<P: Platform> Arena<P> {
     /// An arena of `bytes` bytes, rounded down to whole blocks of 2 MiB, at least one. Nothing is resident yet.
     ///
     /// `kinds` says what is done when a folio of each kind is put for the last time.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` above 4 TiB, `OutOfMemory` beyond 16 TiB of arenas, those of the past among them that were not used again, and what the
+    /// system says of the addresses.
     pub fn new(bytes: usize, kinds: &'static [KindOps<P>]) -> io::Result<Self> {
         Self::map(bytes, kinds, None)
     }
@@ -286,6 +291,33 @@ impl<P: Platform> Arena<P> {
         // SAFETY: the bytes of all blocks are mapped while the arena exists; a token of an arena that had this zone
         // before is refused by its epoch.
         unsafe { self.zone.online(offline) };
+    }
+}
+
+/// An arena that stays, with its zone beside it: who reads without a reference, and finds the zone here, has one load less under way.
+#[derive(Debug)]
+pub struct Mapped<P: Platform> {
+    /// **Invariant:** that of `arena`.
+    zone: &'static Zone<P>,
+    arena: Arc<Arena<P>>,
+}
+
+impl<P: Platform> Mapped<P> {
+    /// Keeps the arena.
+    pub fn new(arena: &Arc<Arena<P>>) -> Self {
+        Self { zone: arena.zone, arena: Arc::clone(arena) }
+    }
+
+    /// The arena.
+    pub fn arena(&self) -> &Arc<Arena<P>> {
+        &self.arena
+    }
+
+    /// As [`Arena::direct_map`].
+    #[inline(always)]
+    pub fn direct_map(&self) -> DirectMap<'_, P> {
+        // SAFETY: as there: the arena is here as long as the borrow.
+        unsafe { DirectMap::new(self.zone) }
     }
 }
 

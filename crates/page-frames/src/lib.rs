@@ -64,7 +64,7 @@ mod zone;
 
 pub use adjacent::{Adjacent, joined, joined_mut};
 #[cfg(feature = "arena")]
-pub use arena::{Arena, MetadataKept};
+pub use arena::{Arena, Mapped, MetadataKept};
 pub use buddy::AllocError;
 pub use claim::{Claim, FrozenClaim};
 pub use compact::Compacted;

@@ -21,6 +21,7 @@ use core::sync::atomic::{AtomicU8 as Mark, Ordering};
 use page_ref::{CHECKS, PageRef, Scheme};
 
 use crate::ids::Order;
+use crate::numbers::{Number, Numbers};
 use crate::sync::{AtomicU8, AtomicU16, AtomicU64};
 
 /// What a block is.
@@ -176,6 +177,8 @@ pub(crate) struct Memmap<S: Scheme> {
     descriptors: NonNull<Descriptor<S>>,
     /// **Invariant:** points to `frames` bytes, in the same way.
     marks: NonNull<Mark>,
+    /// **Invariant:** where that of number 0 would lie.
+    numbered_marks: *mut Mark,
     frames: u32,
 }
 
@@ -200,7 +203,8 @@ impl<S: Scheme> Memmap<S> {
     ///
     /// `memory` has the layout of [`Memmap::layout`], is this memmap's alone for ever, and holds what
     /// `holds` says.
-    pub(crate) unsafe fn new(memory: NonNull<u8>, frames: u32, holds: MemmapMemory) -> Self {
+    pub(crate) unsafe fn new(memory: NonNull<u8>, numbers: Numbers, holds: MemmapMemory) -> Self {
+        let frames = numbers.frames();
         let descriptors = memory.cast::<Descriptor<S>>();
         let (_, offset) = Self::layout_and_marks(frames);
         // SAFETY: within the layout, by its construction.
@@ -217,7 +221,8 @@ impl<S: Scheme> Memmap<S> {
                 unsafe { descriptor.write(Descriptor::new()) };
             }
         }
-        Self { descriptors, marks, frames }
+        let numbered_marks = numbers.zeroth(marks.as_ptr().cast(), size_of::<Mark>()).cast();
+        Self { descriptors, marks, numbered_marks, frames }
     }
 
     pub(crate) fn frames(&self) -> u32 {
@@ -272,14 +277,16 @@ impl<S: Scheme> Memmap<S> {
     /// that use, and a scan's pages are the first to go when the scan has passed.
     #[inline(always)]
     pub(crate) fn set_mark(&self, index: u32) -> bool {
-        let mark = self.mark(index);
-        // Relaxed: a hint.
-        let seen = mark.load(Ordering::Relaxed);
-        if seen == USED {
-            return false;
-        }
-        mark.store(if seen == UNUSED { USED } else { UNUSED }, Ordering::Relaxed);
-        seen == MILESTONE
+        use_once(self.mark(index))
+    }
+
+    /// The same by a number of this zone.
+    #[inline(always)]
+    pub(crate) fn set_mark_of(&self, number: Number) -> bool {
+        let mark = self.numbered_marks.wrapping_add(number.as_usize());
+        // SAFETY: as many marks as there are numbers lie there, by the invariants on `numbered_marks` and `marks`, and a number is
+        // one of them once it was checked.
+        use_once(unsafe { &*mark })
     }
 
     pub(crate) fn set_ahead(&self, index: u32, is_milestone: bool) {
@@ -298,6 +305,17 @@ impl<S: Scheme> Memmap<S> {
             self.mark(index).store(UNUSED, Ordering::Relaxed);
         }
     }
+}
+
+#[inline(always)]
+fn use_once(mark: &Mark) -> bool {
+    // Relaxed: a hint.
+    let seen = mark.load(Ordering::Relaxed);
+    if seen == USED {
+        return false;
+    }
+    mark.store(if seen == UNUSED { USED } else { UNUSED }, Ordering::Relaxed);
+    seen == MILESTONE
 }
 
 impl<S: Scheme> fmt::Debug for Memmap<S> {

@@ -4,7 +4,9 @@
 //! slot that is asked with another zone would name somebody else's frame there, and its claim would take his reference away. So
 //! each zone has numbers of its own, for ever, as it lives for ever: of what a slot names, every other zone says that it has no such frame.
 //!
-//! A lookup pays nothing for it: from an entry to an index there is one subtraction, which tells an empty slot as well.
+//! A lookup pays for it by two operands in memory: from an entry to an index there is one subtraction, and one comparison tells an empty slot, a claimed
+//! one and another zone's. What lies at a number is found by the number alone (`Zone::address_of`), as there is no register for both: with one more to
+//! keep a read without a reference of 64 bytes from anywhere took 42 to 44 ns instead of 39.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -43,11 +45,34 @@ impl Numbers {
         (self.first + u64::from(index)) as u32
     }
 
+    /// Of what every number has `size` bytes of, this zone's from `first` on: where the zeroth would lie.
+    pub(crate) fn zeroth(self, first: *mut u8, size: usize) -> *mut u8 {
+        first.wrapping_sub(self.first as usize * size)
+    }
+
+    /// A number that is one of this zone's. What it names is found by nothing else, so that a read without a reference has no second
+    /// register to keep.
+    #[inline(always)]
+    pub(crate) fn check(self, number: u64) -> Option<Number> {
+        (number.wrapping_sub(self.first) < self.frames).then_some(Number(number))
+    }
+
     /// The frame of a number. `None`: it is another zone's, or 0, or there are bits above it.
     #[inline(always)]
     pub(crate) fn index(self, number: u64) -> Option<u32> {
         let index = number.wrapping_sub(self.first);
         (index < self.frames).then_some(index as u32)
+    }
+}
+
+/// The number of a frame of a zone.
+#[derive(Clone, Copy)]
+pub(crate) struct Number(u64);
+
+impl Number {
+    #[inline(always)]
+    pub(crate) fn as_usize(self) -> usize {
+        self.0 as usize
     }
 }
 

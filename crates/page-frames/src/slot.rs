@@ -43,6 +43,7 @@ use page_ref::{CHECKS, Refused};
 use crate::claim::{Claim, FrozenClaim};
 use crate::folio::{FolioRef, FrozenFolio};
 use crate::ids::{BLOCK_ORDER, Order, Pfn};
+use crate::numbers::Number;
 use crate::platform::Platform;
 use crate::sync::AtomicU64;
 use crate::trace::Event;
@@ -88,11 +89,11 @@ impl Entry {
         zone.numbers.index((self.0 & FRAME) >> FRAME_AT)
     }
 
-    /// The frame, unless somebody has the claim. In one comparison: both bits above lie where no frame number reaches, and
-    /// the one for waiters is never set alone.
+    /// The frame's number, unless somebody has the claim. In one comparison: both bits above lie where no frame number reaches, and
+    /// the one for waiters is never set alone. `None`: it is empty, claimed, or of another zone.
     #[inline(always)]
-    pub(crate) fn frame_unclaimed<P: Platform>(self, zone: &Zone<P>) -> Option<u32> {
-        zone.numbers.index(self.0 >> FRAME_AT)
+    pub(crate) fn number_unclaimed<P: Platform>(self, zone: &Zone<P>) -> Option<Number> {
+        zone.numbers.check(self.0 >> FRAME_AT)
     }
 
     /// Of an entry without a frame of this zone: it is empty, then, or somebody is mistaken.

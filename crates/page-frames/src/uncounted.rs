@@ -94,15 +94,17 @@ impl<P: Platform> Slot<P> {
         assert!(within <= FRAME_SIZE && buf.len() <= FRAME_SIZE - within, "a range past the end of a frame");
         // Acquire: pairs with Release in end, which published the bytes.
         let before = self.load(Ordering::Acquire);
-        let index = before.frame_unclaimed(map.zone)?;
+        let number = before.number_unclaimed(map.zone)?;
         if !wanted() {
             return None;
         }
         #[cfg(broken = "read-by-count")]
-        let count = map.zone.descriptor(index).word.snapshot();
+        let descriptor = map.zone.descriptor(map.zone.numbers.index(number.as_usize() as u64)?);
+        #[cfg(broken = "read-by-count")]
+        let count = descriptor.word.snapshot();
         // SAFETY: the frame was online when it came here, so its bytes are mapped as long as `map` says, and
         // initialised, since memory from the system is. The range lies in the frame.
-        unsafe { racy_copy::<P>(map.zone.address(index).wrapping_add(within), buf) };
+        unsafe { racy_copy::<P>(map.zone.address_of(number).wrapping_add(within), buf) };
         P::between_copy_and_check();
         // Acquire: pairs with the fence in as_mut_slice. If a byte came from a write behind that fence, the load below
         // comes after the claim before it.
@@ -111,7 +113,7 @@ impl<P: Platform> Slot<P> {
         #[cfg(not(broken = "read-by-count"))]
         let is_same = self.load(Ordering::Relaxed) == before || cfg!(broken = "no-second-load");
         #[cfg(broken = "read-by-count")]
-        let is_same = map.zone.descriptor(index).word.snapshot() == count;
+        let is_same = descriptor.word.snapshot() == count;
         if !is_same {
             forget(buf);
             return None;
@@ -119,7 +121,7 @@ impl<P: Platform> Slot<P> {
         if CHECKS {
             self.check(map, before, within, buf);
         }
-        Some(map.zone.set_mark(index))
+        Some(map.zone.set_mark_of(number))
     }
 
     /// What a reader with a reference finds is what was copied, if the slot is still the same.

@@ -15,7 +15,7 @@ use crate::folio::FrozenFolio;
 use crate::handover::Waiting;
 use crate::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn, PfnRange};
 use crate::memmap::{Descriptor, Kind, Memmap, MemmapMemory};
-use crate::numbers::Numbers;
+use crate::numbers::{Number, Numbers};
 use crate::pcp;
 use crate::platform::{KindOps, Platform};
 use crate::watermarks::Gauge;
@@ -25,9 +25,14 @@ use crate::watermarks::Gauge;
 ///
 /// Lock order: a per-CPU list, then the buddy. Neither is held while anything outside this crate runs.
 pub struct Zone<P: Platform> {
-    pub(crate) memmap: Memmap<P::Scheme>,
     /// How slots name its frames: as many as the memmap has.
     pub(crate) numbers: Numbers,
+    /// Where the bytes of number 0 would lie.
+    numbered_map: AtomicPtr<u8>,
+    /// Where the first frame's bytes lie. **Invariant:** while any frame is online, the bytes of all online
+    /// frames are mapped at their offset from here.
+    direct_map: AtomicPtr<u8>,
+    pub(crate) memmap: Memmap<P::Scheme>,
     pub(crate) blocks: Blocks,
     pub(crate) buddy: Mutex<P::Lock, Buddy>,
     pub(crate) gauge: Gauge,
@@ -37,9 +42,6 @@ pub struct Zone<P: Platform> {
     first: Pfn,
     /// Frames in use as this zone, from the first; at most the memmap's.
     frames: AtomicU32,
-    /// Where the first frame's bytes lie. **Invariant:** while any frame is online, the bytes of all online
-    /// frames are mapped at their offset from here.
-    direct_map: AtomicPtr<u8>,
     /// How often the zone got new bytes.
     epoch: AtomicU32,
     /// The one order above [`MAX_ORDER`] that it hands out; 0: none.
@@ -111,7 +113,7 @@ impl<P: Platform> Zone<P> {
         );
         let (_, offset) = Self::layout_and_blocks(frames);
         // SAFETY: the caller's promise on `metadata`.
-        let memmap = unsafe { Memmap::new(metadata, frames, holds) };
+        let memmap = unsafe { Memmap::new(metadata, numbers, holds) };
         // SAFETY: within the layout, by its construction.
         let table = unsafe { metadata.add(offset) };
         // SAFETY: as above, behind the descriptors.
@@ -128,6 +130,7 @@ impl<P: Platform> Zone<P> {
             first,
             frames: AtomicU32::new(frames),
             direct_map: AtomicPtr::new(direct_map),
+            numbered_map: AtomicPtr::new(numbers.zeroth(direct_map, FRAME_SIZE)),
             epoch: AtomicU32::new(0),
             huge: AtomicU8::new(0),
         }
@@ -235,6 +238,11 @@ impl<P: Platform> Zone<P> {
         self.memmap.set_mark(index)
     }
 
+    #[inline(always)]
+    pub(crate) fn set_mark_of(&self, number: Number) -> bool {
+        self.memmap.set_mark_of(number)
+    }
+
     pub(crate) fn pfn(&self, index: u32) -> Pfn {
         Pfn::new(self.first.as_u64() + u64::from(index))
     }
@@ -258,6 +266,13 @@ impl<P: Platform> Zone<P> {
         self.direct_map.load(Ordering::Relaxed).wrapping_add(index as usize * FRAME_SIZE)
     }
 
+    /// The same by a number of this zone.
+    #[inline(always)]
+    pub(crate) fn address_of(&self, number: Number) -> *mut u8 {
+        // Relaxed: as in address.
+        self.numbered_map.load(Ordering::Relaxed).wrapping_add(number.as_usize() * FRAME_SIZE)
+    }
+
     /// Gives a zone whose blocks are all offline new bytes and a new length.
     ///
     /// # Safety
@@ -270,6 +285,7 @@ impl<P: Platform> Zone<P> {
         self.set_huge_order(huge);
         self.frames.store(frames, Ordering::Relaxed);
         self.direct_map.store(direct_map, Ordering::Relaxed);
+        self.numbered_map.store(self.numbers.zeroth(direct_map, FRAME_SIZE), Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
         self.reset_counters();
         self.gauge.forget_marks();
