@@ -123,12 +123,15 @@ impl<S: Scheme> Inner<S> {
         let mut failed = Vec::new();
         // Victims in a row are often of one file, and of one folio.
         let (mut mapping, mut gone) = (None, NONE);
-        while freed < wanted && failed.len() < frames.count() as usize {
+        // Not for ever, whatever a policy names.
+        let mut named: usize = 0;
+        while freed < wanted && named.saturating_sub(freed) < frames.count() as usize {
             victims.clear();
             self.policy.lock().choose(&frames, BATCH.min(wanted - freed), &mut victims);
             if victims.is_empty() {
                 break;
             }
+            named += victims.len();
             for &frame in &victims {
                 let pfn = frames.pfn(frame);
                 // It went with the one before. If another page has the frame by now, the policy was told of that.

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{assert_nothing_leaked, file_of};
+use page_cache::reclaim::{Frames, Policy};
 use page_cache::{Backing, Cache, Call, Durable, Fault, Identity, LocalFile, Memory, Read, Version};
 use rustix::fs::OFlags;
 
@@ -266,4 +267,28 @@ fn a_page_that_can_not_be_written_keeps_no_other_from_it() {
     let durable = sick.0.durable();
     assert!((1..300).all(|page| durable[page * 2 * 4096..][..4096] == [7; 4096]));
     assert_eq!(durable[..4096], [0; 4096]);
+}
+
+/// A policy that only names what has no page.
+#[derive(Debug)]
+struct Mistaken;
+
+impl Policy for Mistaken {
+    fn name(&self) -> &'static str {
+        "mistaken"
+    }
+    fn admit(&mut self, _: &dyn Frames, _: u32, _: u64) {}
+    fn choose(&mut self, _: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+        victims.extend((0..7).cycle().take(wanted));
+    }
+    fn give_back(&mut self, _: u32) {}
+    fn moved(&mut self, _: u32, _: u32) {}
+    fn resize(&mut self, _: u32) {}
+}
+
+/// It was asked again and again, for ever.
+#[test]
+fn a_policy_that_names_no_page_ends_reclaim() {
+    let cache: Cache = Cache::with_policy(4 << 20, |_| Box::new(Mistaken)).unwrap();
+    assert_eq!(cache.reclaim(100), 0);
 }
