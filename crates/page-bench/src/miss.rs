@@ -27,6 +27,8 @@ const FILL: &str = "fill";
 const EVICT: &str = "evict";
 /// The same, of pages that lie apart.
 const SCATTERED: &str = "evict-scattered";
+/// As [`EVICT`], in the memory that [`SCATTERED`] left behind: its free frames lie apart, so that there is no run in few pieces.
+const AFTERWARDS: &str = "evict-afterwards";
 
 const PAGE: usize = 4096;
 
@@ -76,8 +78,8 @@ fn scattered(n: usize) -> usize {
 /// Something that is asked for a page, and reads it if need be.
 trait Pages: Sync {
     fn name(&self) -> &'static str;
-    /// The first bytes of a page.
-    fn first_bytes(&self, page: usize, thread: usize) -> u64;
+    /// The first bytes of a page; `apart` in the memory of the cases [`SCATTERED`] and [`AFTERWARDS`].
+    fn first_bytes(&self, page: usize, thread: usize, apart: bool) -> u64;
     /// Empties it.
     fn clear(&self);
 }
@@ -95,29 +97,31 @@ impl<P: Pages> Subject for Used<P> {
     }
     fn work(&self, case: Case, thread: usize) -> u64 {
         let mut uses = 0;
+        let apart = [SCATTERED, AFTERWARDS].contains(&case.name);
         for page in self.1.pages(case, thread) {
-            black_box(self.0.first_bytes(page, thread));
+            black_box(self.0.first_bytes(page, thread, apart));
             uses += 1;
         }
         uses
     }
 }
 
-struct Folio(&'static str, File);
+/// In two caches.
+struct Folio(&'static str, [File; 2]);
 
 impl Pages for Folio {
     fn name(&self) -> &'static str {
         self.0
     }
     #[inline(never)]
-    fn first_bytes(&self, page: usize, _: usize) -> u64 {
+    fn first_bytes(&self, page: usize, _: usize, apart: bool) -> u64 {
         let mut bytes = [0; 8];
-        let read = self.1.read_at((page * PAGE) as u64, &mut bytes);
+        let read = self.1[usize::from(apart)].read_at((page * PAGE) as u64, &mut bytes);
         assert_eq!(read.expect("a copy does not fail"), 8);
         u64::from_le_bytes(bytes)
     }
     fn clear(&self) {
-        self.1.invalidate();
+        self.1.iter().for_each(File::invalidate);
     }
 }
 
@@ -156,7 +160,7 @@ impl Pages for BareClock {
         "bare clock"
     }
     #[inline(never)]
-    fn first_bytes(&self, page: usize, thread: usize) -> u64 {
+    fn first_bytes(&self, page: usize, thread: usize, _: bool) -> u64 {
         let part = &mut *self.parts[thread].lock();
         let frame = match part.frames[page] {
             0 => {
@@ -200,7 +204,7 @@ impl<C: Rival<Page>> Pages for Objects<C> {
         self.0
     }
     #[inline(never)]
-    fn first_bytes(&self, page: usize, _: usize) -> u64 {
+    fn first_bytes(&self, page: usize, _: usize, _: bool) -> u64 {
         let first = |bytes: &Page| u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"));
         self.2.with(page, first).unwrap_or_else(|| {
             let bytes = Page::from(self.1.page(page));
@@ -224,9 +228,11 @@ fn matrix(cases: &[&'static str], title: &'static str) -> io::Result<Matrix<'sta
     let cases = cases.iter().flat_map(|&name| threads.clone().into_iter().map(move |threads| Case { name, threads }));
     let cases: Vec<_> = cases.collect();
     let folio = |name, make: fn(u32) -> Box<dyn Policy>| {
-        let cache = Cache::with_policy(FRAMES * PAGE, make)?;
-        let file = cache.open_backing(Arc::new(Copied::new(1, (PAGES * PAGE) as u64)))?;
-        Ok::<_, io::Error>(Box::new(Used(Folio(name, file), Cursors::new())))
+        let file = || {
+            let cache = Cache::with_policy(FRAMES * PAGE, make)?;
+            cache.open_backing(Arc::new(Copied::new(1, (PAGES * PAGE) as u64)))
+        };
+        Ok::<_, io::Error>(Box::new(Used(Folio(name, [file()?, file()?]), Cursors::new())))
     };
     let most = threads.iter().copied().max().unwrap_or(1);
     #[cfg_attr(not(feature = "rivals"), expect(unused_mut, reason = "rivals are added"))]
@@ -268,10 +274,12 @@ pub fn ask_fill(ask: &mut Ask<'_>) -> io::Result<Report> {
 ///
 /// What the system says of the cache's memory.
 pub fn ask_evict(ask: &mut Ask<'_>) -> io::Result<Report> {
-    let matrix = matrix(&[EVICT, SCATTERED], "Misses that evict, a fill is a memcpy")?;
+    let matrix = matrix(&[EVICT, SCATTERED, AFTERWARDS], "Misses that evict, a fill is a memcpy")?;
     // All memory is in use before the first sample.
     for subject in &matrix.subjects {
-        subject.work(Case { name: EVICT, threads: 1 }, 0);
+        for name in [EVICT, SCATTERED] {
+            subject.work(Case { name, threads: 1 }, 0);
+        }
     }
     Ok(matrix.measure(ask))
 }
