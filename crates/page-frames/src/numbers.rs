@@ -60,8 +60,7 @@ impl Numbers {
     /// The frame of a number. `None`: it is another zone's, or 0, or there are bits above it.
     #[inline(always)]
     pub(crate) fn index(self, number: u64) -> Option<u32> {
-        let index = number.wrapping_sub(self.first);
-        (index < self.frames).then_some(index as u32)
+        self.check(number).map(|Number(number)| number.wrapping_sub(self.first) as u32)
     }
 }
 
