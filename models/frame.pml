@@ -66,7 +66,7 @@
 #define PINNED (SATURATED + SATURATED / 2)
 #define CM ((1 << CB) - 1)
 
-/* The encodings, as in crates/page-ref/src/schemes/. */
+/* The encodings, as in crates/folio-ref/src/schemes/. */
 #if SCHEME == 0
 #define BITS CB
 #define UNIT 1

@@ -1,4 +1,4 @@
-/* A page, and the length of its file: what crates/page-cache/src/{file,fill,run,truncate,resize,write}.rs do to the two, in every
+/* A page, and the length of its file: what crates/folio-cache/src/{file,fill,run,truncate,resize,write}.rs do to the two, in every
  * interleaving and with every older value that a load may give.
  *
  * A file of at most two bytes, in one page, always in the same frame. One process changes the length, as all who do hold one lock: it cuts,

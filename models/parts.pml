@@ -1,4 +1,4 @@
-/* A folio of which each frame has a slot of its own: crates/page-frames/src/parts.rs with slot.rs and claim.rs, in every interleaving.
+/* A folio of which each frame has a slot of its own: crates/folio-frames/src/parts.rs with slot.rs and claim.rs, in every interleaving.
  *
  * In the beginning frames 0 to N - 1 are one folio, and slot s has frame s. Changers cut it, empty slots, put other folios in their place, write
  * and take away frames that are folios of their own, and make one of all again. What a page holds has a number, each change counts on. Who gets

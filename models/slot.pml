@@ -1,4 +1,4 @@
-/* A slot, and who reads its folio without a reference: crates/page-frames/src/uncounted.rs, in every interleaving.
+/* A slot, and who reads its folio without a reference: crates/folio-frames/src/uncounted.rs, in every interleaving.
  *
  * Two frames of two bytes each. What the slot's page holds has a number, a whole frame is full of it, and each change
  * counts on; frames that others use are full of OTHERS. A reader loads the slot, both bytes one after the other, the slot

@@ -7,8 +7,8 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use page_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
-use page_ref::{Dying, Frozen, MAX_AT_ONCE, PageRef, SATURATED, Scheme, Snapshot};
+use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
+use folio_ref::{Dying, Frozen, MAX_AT_ONCE, PageRef, SATURATED, Scheme, Snapshot};
 
 #[derive(Arbitrary, Debug)]
 struct Amount(u16);

@@ -46,12 +46,12 @@ impl Check {
     /// What cargo is told, to build it first and to run it then.
     fn commands(self) -> (&'static str, &'static str) {
         match self {
-            Self::Word => ("test --release -p page-ref --no-run", "test --release -p page-ref"),
-            Self::Frames => ("test --release -p page-frames --no-run", "test --release -p page-frames"),
-            Self::Cache => ("test --release -p page-cache --no-run", "test --release -p page-cache"),
+            Self::Word => ("test --release -p folio-ref --no-run", "test --release -p folio-ref"),
+            Self::Frames => ("test --release -p folio-frames --no-run", "test --release -p folio-frames"),
+            Self::Cache => ("test --release -p folio-cache --no-run", "test --release -p folio-cache"),
             Self::Shuttle => (
-                "test --release -p page-frames -p page-cache --test shuttle --no-run",
-                "test --release -p page-frames -p page-cache --test shuttle --no-fail-fast",
+                "test --release -p folio-frames -p folio-cache --test shuttle --no-run",
+                "test --release -p folio-frames -p folio-cache --test shuttle --no-fail-fast",
             ),
             Self::Torture => ("build --release -p folio", "run --release -p folio -- torture . --seconds 20"),
         }

@@ -7,7 +7,7 @@ use crate::step::{self, Failure, cargo, no_arguments, root, succeeds, target_dir
 /// A target that has no std at all: what builds for it is `no_std` in truth.
 const BARE: &str = "x86_64-unknown-none";
 
-/// What of page-cache no other crate turns on; CI runs its tests with these in `cargo x prove`.
+/// What of folio-cache no other crate turns on; CI runs its tests with these in `cargo x prove`.
 pub(crate) const FEATURES: &str = "--features metrics,hits";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
@@ -15,11 +15,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     step::run("format", &mut cargo("fmt --all --check"))?;
     step::run("clippy", &mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
     step::run(
-        "clippy on page-cache's features",
-        &mut cargo(&format!("clippy -p page-cache --all-targets {FEATURES},track -- -D warnings")),
+        "clippy on folio-cache's features",
+        &mut cargo(&format!("clippy -p folio-cache --all-targets {FEATURES},track -- -D warnings")),
     )?;
-    step::run("who holds a frame", &mut cargo("test --quiet -p page-frames --features track --test holders"))?;
-    step::run("who holds a page", &mut cargo("test --quiet -p page-cache --features track --test holders"))?;
+    step::run("who holds a frame", &mut cargo("test --quiet -p folio-frames --features track --test holders"))?;
+    step::run("who holds a page", &mut cargo("test --quiet -p folio-cache --features track --test holders"))?;
     step::run("docs", cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))?;
     build_without_std()?;
     bare_metal()?;
@@ -29,11 +29,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
 
 fn build_without_std() -> Result<(), Failure> {
     if has_bare_target() {
-        let mut build = cargo(&format!("build -p page-ref -p page-frames --target {BARE}"));
+        let mut build = cargo(&format!("build -p folio-ref -p folio-frames --target {BARE}"));
         return step::run("the two lower crates without std", &mut build);
     }
     eprintln!("SKIPPED: the build for {BARE}: the target is missing, and 'rustup target add {BARE}' failed");
-    step::run("the two lower crates for this machine instead", &mut cargo("check -p page-ref -p page-frames"))
+    step::run("the two lower crates for this machine instead", &mut cargo("check -p folio-ref -p folio-frames"))
 }
 
 /// The fuzzers are a workspace of their own, which an interface that changes would break unseen. Checked, not built: that needs

@@ -81,7 +81,7 @@ fn is_installed(target: &str) -> bool {
     })
 }
 
-/// Compiles page-ref and its example for a target, without cargo: nothing is linked, and no other flag comes in.
+/// Compiles folio-ref and its example for a target, without cargo: nothing is linked, and no other flag comes in.
 fn assembly(target: &str, features: &str) -> Result<String, Failure> {
     let folder = target_dir().join("machine-code").join(format!("{target}{features}"));
     fs::create_dir_all(&folder).map_err(|error| failed(&format!("{}: {error}", folder.display())))?;
@@ -96,9 +96,9 @@ fn assembly(target: &str, features: &str) -> Result<String, Failure> {
             Err(error) => Err(failed(&format!("rustc did not start: {error}"))),
         }
     };
-    compile("page_ref", "crates/page-ref/src/lib.rs", &[])?;
-    let library = format!("--extern=page_ref={}", folder.join("libpage_ref.rlib").display());
-    compile("machine_code", "crates/page-ref/examples/machine_code.rs", &[library, "--emit=asm".to_owned()])?;
+    compile("folio_ref", "crates/folio-ref/src/lib.rs", &[])?;
+    let library = format!("--extern=folio_ref={}", folder.join("libfolio_ref.rlib").display());
+    compile("machine_code", "crates/folio-ref/examples/machine_code.rs", &[library, "--emit=asm".to_owned()])?;
     let file = folder.join("machine_code.s");
     fs::read_to_string(&file).map_err(|error| failed(&format!("{}: {error}", file.display())))
 }
@@ -130,7 +130,7 @@ fn functions(assembly: &str) -> BTreeMap<String, Vec<String>> {
     all
 }
 
-/// `_ZN8page_ref7schemes3bit6refuse17h0123456789abcdefE` is `refuse`.
+/// `_ZN9folio_ref7schemes3bit6refuse17h0123456789abcdefE` is `refuse`.
 pub(crate) fn last_name(mangled: &str) -> String {
     let (mut rest, mut name) = (mangled.trim_start_matches("_ZN"), "");
     loop {
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn names_are_read_from_the_compilers() {
-        assert_eq!(last_name("_ZN8page_ref7schemes3bit6refuse17h0123456789abcdefE"), "refuse");
+        assert_eq!(last_name("_ZN9folio_ref7schemes3bit6refuse17h0123456789abcdefE"), "refuse");
         assert_eq!(last_name("_ZN12machine_code14frozen_bit_put17hd4a13293132b1a63E"), "frozen_bit_put");
     }
 
@@ -246,7 +246,7 @@ mod tests {
     fn a_function_is_its_instructions_with_labels_of_its_own() {
         let text = "_ZN12machine_code3put17hd4a13293132b1a63E:\n\t.cfi_startproc\n\tlock\t\txadd\tdword ptr [rdi], eax\n\
                     \tjae\t.LBB7_2\n\t#MEMBARRIER\n.LBB7_2:\n\tcall\tqword ptr [rip + \
-                    _ZN8page_ref7schemes3bit3pin17haa59c8e7784c570fE@GOTPCREL]\n.Lfunc_end1:\n";
+                    _ZN9folio_ref7schemes3bit3pin17haa59c8e7784c570fE@GOTPCREL]\n.Lfunc_end1:\n";
         let lines = &functions(text)["put"];
         assert_eq!(lines, &["    lock xadd dword ptr [rdi], eax", "    jae L1", "L1:", "    call pin"]);
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::step::{Failure, cargo, commit_and_day, root, target_dir};
 
 /// The files whose orderings carry R6.
-const FILES: [&str; 2] = ["crates/page-ref/src/schemes/bit.rs", "crates/page-ref/src/schemes/zero.rs"];
+const FILES: [&str; 2] = ["crates/folio-ref/src/schemes/bit.rs", "crates/folio-ref/src/schemes/zero.rs"];
 
 /// What each ordering becomes. Relaxed can not be weakened.
 const WEAKER: [(&str, &[&str]); 3] =
@@ -97,7 +97,7 @@ fn mutants(file: &'static str, text: &str) -> Vec<Mutant> {
 
 /// The first test of the word that fails, if any.
 fn try_loom(copy: &Path) -> Result<Option<String>, Failure> {
-    let mut loom = cargo("test --release -p page-ref --test loom");
+    let mut loom = cargo("test --release -p folio-ref --test loom");
     let output = loom
         .current_dir(copy)
         .env("RUSTFLAGS", "--cfg loom")

@@ -11,7 +11,7 @@ use crate::table;
 const NO_SPIN: &str = "spin and gcc are missing, and 'apt-get install spin gcc' failed";
 
 /// shuttle's tests of the frames and the cache.
-pub(crate) const SHUTTLE: &str = "test --release -p page-frames -p page-cache --test shuttle";
+pub(crate) const SHUTTLE: &str = "test --release -p folio-frames -p folio-cache --test shuttle";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let known = ["--all", "--save", "--table"];
@@ -39,9 +39,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         eprintln!("SKIPPED: the models: {NO_SPIN}");
     }
     invariant()?;
-    let seeing = format!("test -p page-cache --test seeing --test metrics {FEATURES}");
+    let seeing = format!("test -p folio-cache --test seeing --test metrics {FEATURES}");
     step::run("what the cache says of itself, with all features", &mut cargo(&seeing))?;
-    let mut prove = cargo("test --release -p page-ref --test loom");
+    let mut prove = cargo("test --release -p folio-ref --test loom");
     prove.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
     step::run("every interleaving of the word, by loom", &mut prove)?;
     let mut larger = cargo(SHUTTLE);
@@ -65,9 +65,9 @@ fn miri(seeds: u32) -> Result<(), Failure> {
         return Ok(());
     }
     let target = target_dir().join("miri");
-    let word = "run nightly cargo miri test -p page-ref --test transitions";
+    let word = "run nightly cargo miri test -p folio-ref --test transitions";
     step::run("the word, by Miri", nightly(word).env("CARGO_TARGET_DIR", &target))?;
-    let mut frames = nightly("run nightly cargo miri test -p page-frames --test racing");
+    let mut frames = nightly("run nightly cargo miri test -p folio-frames --test racing");
     // Handles live for ever on purpose, so what they refer to is no leak.
     let flags = format!("-Zmiri-ignore-leaks -Zmiri-disable-isolation -Zmiri-many-seeds=0..{seeds}");
     step::run("the frames, by Miri", frames.env("CARGO_TARGET_DIR", &target).env("MIRIFLAGS", flags))

@@ -46,7 +46,7 @@ fn command_of(cell: &str) -> Option<String> {
     let name = |n: usize| cell.split('`').nth(2 * n + 1);
     Some(match kind {
         "model" => format!("cargo x prove --model '{}'", name(0)?),
-        "loom" => format!("RUSTFLAGS='--cfg loom' cargo test --release -p page-ref --test loom {}", name(0)?),
+        "loom" => format!("RUSTFLAGS='--cfg loom' cargo test --release -p folio-ref --test loom {}", name(0)?),
         "shuttle" => format!(
             "RUSTFLAGS='--cfg shuttle' cargo test --release -p {} --test shuttle {}",
             package_of(name(0)?)?,
@@ -54,7 +54,7 @@ fn command_of(cell: &str) -> Option<String> {
         ),
         "Miri" => format!(
             "MIRIFLAGS='-Zmiri-ignore-leaks -Zmiri-disable-isolation -Zmiri-many-seeds=0..8' \
-             rustup run nightly cargo miri test -p page-frames --test {}",
+             rustup run nightly cargo miri test -p folio-frames --test {}",
             name(0)?.trim_end_matches(".rs")
         ),
         "test" => test(name(0)?)?,

@@ -1,6 +1,6 @@
 //! `cargo x tracepoints`: shows in machine code that a trace hook which nobody sets costs nothing.
 //!
-//! The hot paths of `crates/page-frames/examples/tracepoints.rs` are compiled three times: as they are, against a copy of page-frames
+//! The hot paths of `crates/folio-frames/examples/tracepoints.rs` are compiled three times: as they are, against a copy of folio-frames
 //! without its hooks, and as they are with the hook set. The first two must come out alike, the third must not.
 
 use std::collections::BTreeMap;
@@ -11,11 +11,11 @@ use std::process::Command;
 use crate::machine_code::{last_name, plain};
 use crate::step::{self, Failure, cargo, root, target_dir};
 
-const SOURCE: &str = "crates/page-frames/src";
-const PATHS: &str = "crates/page-frames/examples/tracepoints.rs";
+const SOURCE: &str = "crates/folio-frames/src";
+const PATHS: &str = "crates/folio-frames/examples/tracepoints.rs";
 const HOOK: &str = "P::trace(";
 
-/// Hooks in page-frames, at the least: fewer means that they are no longer found.
+/// Hooks in folio-frames, at the least: fewer means that they are no longer found.
 const LEAST_HOOKS: usize = 20;
 
 /// Where hooks are, and a path that sets one must differ.
@@ -29,8 +29,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let folder = target_dir().join("tracepoints");
     // Other versions of the dependencies would be found as well.
     let _ = fs::remove_dir_all(&folder);
-    let mut build = cargo("build --release --quiet -p page-frames --lib --features arena --target-dir");
-    step::run("page-frames and what it needs", build.arg(&folder))?;
+    let mut build = cargo("build --release --quiet -p folio-frames --lib --features arena --target-dir");
+    step::run("folio-frames and what it needs", build.arg(&folder))?;
     let (with, without) = (folder.join("with"), folder.join("without"));
     copy(&with, false)?;
     let hooks = copy(&without, true)?;
@@ -74,7 +74,7 @@ fn cost(lines: &[String]) -> (usize, usize) {
     (instructions().filter(touches).count(), instructions().count())
 }
 
-/// Copies page-frames, its hooks blanked out if asked for: lines keep their numbers. How many hooks it has.
+/// Copies folio-frames, its hooks blanked out if asked for: lines keep their numbers. How many hooks it has.
 fn copy(to: &Path, blank: bool) -> Result<usize, Failure> {
     let io = |error: std::io::Error| failed(format!("{}: {error}", to.display()));
     fs::create_dir_all(to).map_err(io)?;
@@ -113,11 +113,11 @@ fn compile(copy: &Path, dependencies: &Path, more: &[&str]) -> Result<Code, Fail
             Err(error) => Err(failed(format!("rustc did not start: {error}"))),
         }
     };
-    let needs = ["page_ref", "lock_api", "crossbeam_utils", "parking_lot", "parking_lot_core", "rustix"];
-    rustc("page_frames", copy.join("lib.rs"), &needs, &["--cfg", "feature=\"arena\""])?;
-    let ours = format!("page_frames={}", copy.join("libpage_frames.rlib").display());
+    let needs = ["folio_ref", "lock_api", "crossbeam_utils", "parking_lot", "parking_lot_core", "rustix"];
+    rustc("folio_frames", copy.join("lib.rs"), &needs, &["--cfg", "feature=\"arena\""])?;
+    let ours = format!("folio_frames={}", copy.join("libpage_frames.rlib").display());
     let more = [&["--emit=asm", "--extern", &ours], more].concat();
-    rustc("tracepoints", root().join(PATHS), &["page_ref"], &more)?;
+    rustc("tracepoints", root().join(PATHS), &["folio_ref"], &more)?;
     let file = copy.join("tracepoints.s");
     let text = fs::read_to_string(&file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
     Ok(functions(&text))

@@ -8,7 +8,7 @@ use crate::step::{self, Failure, nightly, no_arguments, succeeds, target_dir};
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The crates that share memory between threads.
-const PACKAGES: &str = "-p page-ref -p page-frames -p page-cache";
+const PACKAGES: &str = "-p folio-ref -p folio-frames -p folio-cache";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     no_arguments("tsan", arguments)?;

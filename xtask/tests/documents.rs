@@ -22,7 +22,7 @@ fn quoted(cell: &str) -> Vec<&str> {
 /// The sources of the two lower crates, without comments and without their tests.
 fn sources() -> String {
     let is_source = |path: &String| {
-        ["crates/page-ref/src/", "crates/page-frames/src/"].iter().any(|folder| path.starts_with(folder))
+        ["crates/folio-ref/src/", "crates/folio-frames/src/"].iter().any(|folder| path.starts_with(folder))
     };
     let mut all = String::new();
     for path in rust_files().into_iter().filter(is_source) {
@@ -79,7 +79,7 @@ fn every_check_is_in_the_catalogue_and_in_the_code() {
 fn every_risky_place_has_its_function_and_its_test() {
     let code = sources();
     let tests: String =
-        rust_files().into_iter().filter(|path| path.contains("page-frames/tests/")).map(|path| read(&path)).collect();
+        rust_files().into_iter().filter(|path| path.contains("folio-frames/tests/")).map(|path| read(&path)).collect();
     let mut places = 0;
     let mut missing = Vec::new();
     for row in rows("docs/risky-places.md").iter().filter(|row| row.len() == 4 && row[3].starts_with('`')) {

@@ -8,25 +8,25 @@ use common::{Manifest, code_of, crate_folders, read, rust_files, section, source
 
 /// The files that may hold unsafe code, each for a reason that ARCHITECTURE.md's map gives.
 const UNSAFE_ROOMS: &[&str] = &[
-    "crates/page-frames/src/adjacent.rs",
-    "crates/page-frames/src/arena.rs",
-    "crates/page-frames/src/blocks.rs",
-    "crates/page-frames/src/folio.rs",
-    "crates/page-frames/src/hotplug.rs",
-    "crates/page-frames/src/memmap.rs",
-    "crates/page-frames/src/racy_copy.rs",
-    "crates/page-frames/src/claim.rs",
-    "crates/page-frames/src/stepped_space.rs",
-    "crates/page-frames/src/uncounted.rs",
-    "crates/page-frames/src/user_space.rs",
-    "crates/page-frames/src/zone.rs",
+    "crates/folio-frames/src/adjacent.rs",
+    "crates/folio-frames/src/arena.rs",
+    "crates/folio-frames/src/blocks.rs",
+    "crates/folio-frames/src/folio.rs",
+    "crates/folio-frames/src/hotplug.rs",
+    "crates/folio-frames/src/memmap.rs",
+    "crates/folio-frames/src/racy_copy.rs",
+    "crates/folio-frames/src/claim.rs",
+    "crates/folio-frames/src/stepped_space.rs",
+    "crates/folio-frames/src/uncounted.rs",
+    "crates/folio-frames/src/user_space.rs",
+    "crates/folio-frames/src/zone.rs",
     // A call that no safe crate offers: by number, no memory is involved.
-    "crates/page-io/src/begin.rs",
+    "crates/folio-uring/src/begin.rs",
     // Memory that the kernel writes to after the call that lent it.
-    "crates/page-io/src/ring.rs",
+    "crates/folio-uring/src/ring.rs",
     // A zone over memory that the test brings, as a kernel would: Miri can not map any.
-    "crates/page-frames/tests/racing.rs",
-    "crates/page-frames/tests/risky_places.rs",
+    "crates/folio-frames/tests/racing.rs",
+    "crates/folio-frames/tests/risky_places.rs",
     // A machine without an operating system: its instructions, what firmware and assembly left, and the promises of who
     // brings memory.
     "examples/bare-metal/src/boot.rs",
@@ -35,14 +35,14 @@ const UNSAFE_ROOMS: &[&str] = &[
     "examples/bare-metal/src/machine.rs",
     "examples/bare-metal/src/platform.rs",
     // loom's cells hand out pointers; loom checks each access.
-    "crates/page-ref/tests/loom.rs",
+    "crates/folio-ref/tests/loom.rs",
 ];
 
 /// The crates that have such rooms.
-const UNSAFE_CRATES: [&str; 2] = ["crates/page-frames", "crates/page-io"];
+const UNSAFE_CRATES: [&str; 2] = ["crates/folio-frames", "crates/folio-uring"];
 
 /// From the bottom up: a crate may depend on those before it.
-const LAYERS: [&str; 5] = ["page-ref", "page-frames", "page-io", "page-cache", "folio"];
+const LAYERS: [&str; 5] = ["folio-ref", "folio-frames", "folio-uring", "folio-cache", "folio"];
 
 const MOST_LINES: usize = 500;
 
@@ -113,13 +113,13 @@ fn dependencies_point_one_way() {
         for dependency in &manifest.dependencies {
             let (from, to) = (manifest.name.as_str(), dependency.name.as_str());
             let level = |name: &str| LAYERS.iter().position(|&layer| layer == name);
-            let is_member = level(to).is_some() || ["page-bench", "page-fuzz", "xtask"].contains(&to);
+            let is_member = level(to).is_some() || ["folio-bench", "folio-fuzz", "xtask"].contains(&to);
             let allowed = match from {
-                "page-ref" => ["cfg(loom)", "cfg(shuttle)"].iter().any(|cfg| dependency.section.contains(cfg)),
+                "folio-ref" => ["cfg(loom)", "cfg(shuttle)"].iter().any(|cfg| dependency.section.contains(cfg)),
                 "xtask" => false,
                 _ if !is_member || from == to => true,
-                "page-bench" | "page-fuzz" => level(to).is_some_and(|to| to < 4),
-                "folio" if to == "page-bench" => true,
+                "folio-bench" | "folio-fuzz" => level(to).is_some_and(|to| to < 4),
+                "folio" if to == "folio-bench" => true,
                 _ => level(to) < level(from) && level(to).is_some(),
             };
             if !allowed {
@@ -206,7 +206,7 @@ fn the_proof_names_what_there_is() {
     };
     let (models, canaries, menu) =
         (read("xtask/src/models.rs"), read("xtask/src/canaries.rs"), read("xtask/src/main.rs"));
-    let (crates, loom) = (sources("crates"), read("crates/page-ref/tests/loom.rs"));
+    let (crates, loom) = (sources("crates"), read("crates/folio-ref/tests/loom.rs"));
     let is_test = |name: &str| crates.contains(&format!("fn {name}("));
     let mut cells = 0;
     let mut missing = Vec::new();
@@ -221,7 +221,7 @@ fn the_proof_names_what_there_is() {
                 "test" | "shuttle" => is_test(name),
                 // What it says, and the test that makes it say so.
                 "check" => crates.contains(name) && quoted.next().is_some_and(is_test),
-                "Miri" => common::root().join("crates/page-frames/tests").join(name).exists(),
+                "Miri" => common::root().join("crates/folio-frames/tests").join(name).exists(),
                 "command" => menu.contains(&format!("name: \"{name}\"")),
                 "canary" => canaries.contains(&format!("name: \"{name}\"")),
                 _ => false,

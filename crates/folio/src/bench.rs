@@ -1,4 +1,4 @@
-//! `folio bench`: questions of page-bench, answered as tables, plots, JSON, or one report of all.
+//! `folio bench`: questions of folio-bench, answered as tables, plots, JSON, or one report of all.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use folio_bench::{Ask, QUESTIONS, Question, Report};
 use indicatif::{ProgressBar, ProgressStyle};
-use page_bench::{Ask, QUESTIONS, Question, Report};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Bench;
@@ -169,7 +169,7 @@ pub(crate) fn cells(report: &Report) -> Vec<(String, Vec<String>, Vec<Vec<String
     let mut header: Vec<String> = ["", "median", "least", "most"].map(str::to_owned).into();
     header.extend(more.iter().map(|&name| name.to_owned()));
     header.extend(report.compared_with.iter().map(|name| format!("speed to {name}")));
-    let row = |row: &page_bench::Row| {
+    let row = |row: &folio_bench::Row| {
         let mut cells = vec![row.name.clone()];
         cells.extend([row.median, row.min, row.max].map(number));
         let find = |key| row.more.iter().find(|pair| pair.0 == key);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
-use page_bench::QUESTIONS;
+use folio_bench::QUESTIONS;
 
 use crate::scheme_name::SchemeName;
 use crate::size::Size;
@@ -72,7 +72,7 @@ pub(crate) struct Bench {
     pub(crate) save: Option<PathBuf>,
 }
 
-/// The questions by their names; `page_bench::QUESTIONS` is their list.
+/// The questions by their names; `folio_bench::QUESTIONS` is their list.
 fn questions() -> PossibleValuesParser {
     let each = QUESTIONS.iter().map(|question| PossibleValue::new(question.name).help(question.about));
     PossibleValuesParser::new(each.chain([PossibleValue::new("all").help("everything, in one report")]))

@@ -18,12 +18,12 @@ pub(crate) enum SchemeName {
 macro_rules! with_scheme {
     ($name:expr, $function:ident($($argument:expr),*)) => {
         match $name {
-            $crate::scheme_name::SchemeName::ZeroFrozen => $function::<page_ref::schemes::ZeroFrozen>($($argument),*),
-            $crate::scheme_name::SchemeName::GuessOne => $function::<page_ref::schemes::GuessOne>($($argument),*),
-            $crate::scheme_name::SchemeName::FrozenBit => $function::<page_ref::schemes::FrozenBit>($($argument),*),
-            $crate::scheme_name::SchemeName::LiveBitHigh => $function::<page_ref::schemes::LiveBitHigh>($($argument),*),
-            $crate::scheme_name::SchemeName::LiveBitLow => $function::<page_ref::schemes::LiveBitLow>($($argument),*),
-            $crate::scheme_name::SchemeName::Generational => $function::<page_ref::schemes::Generational>($($argument),*),
+            $crate::scheme_name::SchemeName::ZeroFrozen => $function::<folio_ref::schemes::ZeroFrozen>($($argument),*),
+            $crate::scheme_name::SchemeName::GuessOne => $function::<folio_ref::schemes::GuessOne>($($argument),*),
+            $crate::scheme_name::SchemeName::FrozenBit => $function::<folio_ref::schemes::FrozenBit>($($argument),*),
+            $crate::scheme_name::SchemeName::LiveBitHigh => $function::<folio_ref::schemes::LiveBitHigh>($($argument),*),
+            $crate::scheme_name::SchemeName::LiveBitLow => $function::<folio_ref::schemes::LiveBitLow>($($argument),*),
+            $crate::scheme_name::SchemeName::Generational => $function::<folio_ref::schemes::Generational>($($argument),*),
         }
     };
 }
@@ -31,7 +31,7 @@ pub(crate) use with_scheme;
 
 #[cfg(test)]
 mod tests {
-    use page_ref::{DefaultScheme, Scheme};
+    use folio_ref::{DefaultScheme, Scheme};
 
     use super::*;
 

@@ -5,7 +5,7 @@ use core::arch::global_asm;
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use page_frames::Zone;
+use folio_frames::Zone;
 
 use crate::machine;
 use crate::platform::Machine;

@@ -5,7 +5,7 @@ use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 
-use page_frames::{BLOCK_ORDER, FRAME_SIZE, MemmapMemory, Pfn, Zone};
+use folio_frames::{BLOCK_ORDER, FRAME_SIZE, MemmapMemory, Pfn, Zone};
 
 use crate::boot;
 use crate::firmware::StartInfo;

@@ -1,4 +1,4 @@
-//! A kernel that does one thing: it takes the memory that the boot loader's map calls free, hands it to page-frames, and
+//! A kernel that does one thing: it takes the memory that the boot loader's map calls free, hands it to folio-frames, and
 //! tries allocation, folios, splits, migration and a short torture on all CPUs. `cargo run --release` here boots it in QEMU.
 //!
 //! ```text
@@ -6,7 +6,7 @@
 //!    └────▶ run_other ──────────────────────────────────────────────────────────▲ (every other CPU)
 //! ```
 //!
-//! What it shows: all that page-frames needs of its surroundings is `platform.rs`. What it lacks: interrupts, so a lock need not
+//! What it shows: all that folio-frames needs of its surroundings is `platform.rs`. What it lacks: interrupts, so a lock need not
 //! turn them off, and a way to sleep.
 
 #![no_std]
@@ -23,7 +23,7 @@ mod torture;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use page_frames::{FRAME_SIZE, Order, Zone};
+use folio_frames::{FRAME_SIZE, Order, Zone};
 
 use crate::firmware::StartInfo;
 use crate::handover::Early;

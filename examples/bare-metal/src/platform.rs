@@ -4,8 +4,8 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use lock_api::{GuardSend, RawMutex};
-use page_frames::Platform;
-use page_ref::schemes::Generational;
+use folio_frames::Platform;
+use folio_ref::schemes::Generational;
 
 use crate::machine;
 

@@ -1,6 +1,6 @@
-//! One CPU, one thing after the other: what page-frames promises, tried on real frames.
+//! One CPU, one thing after the other: what folio-frames promises, tried on real frames.
 
-use page_frames::{FrozenFolio, Kind, Order, Owner, Pfn, Refusal, Slot, Zone};
+use folio_frames::{FrozenFolio, Kind, Order, Owner, Pfn, Refusal, Slot, Zone};
 
 use crate::platform::Machine;
 use crate::{fill, holds, say};
@@ -102,9 +102,9 @@ pub fn migrate(zone: &'static Zone<Machine>) {
     fill(folio.as_mut_slice(), 11);
     let from = folio.pfn();
     let held = index.0.install(folio).expect("an empty slot").publish_and_get(zone);
-    let refused = page_frames::migrate(zone, from, &index).expect_err("somebody holds it");
+    let refused = folio_frames::migrate(zone, from, &index).expect_err("somebody holds it");
     drop(held);
-    let to = page_frames::migrate(zone, from, &index).expect("nobody holds it");
+    let to = folio_frames::migrate(zone, from, &index).expect("nobody holds it");
     assert_eq!(zone.try_get(from).err(), Some(Refusal::Free));
     let moved = zone.try_get(to).expect("live");
     assert!(holds(moved.as_slice(), 11, 1), "the copy differs");

@@ -4,7 +4,7 @@
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use page_frames::{FolioRef, Kind, Lookup, Order, Owner, Pfn, Slot, Zone};
+use folio_frames::{FolioRef, Kind, Lookup, Order, Owner, Pfn, Slot, Zone};
 
 use crate::platform::Machine;
 use crate::{fill, holds, machine, say};
@@ -124,11 +124,11 @@ fn mover(zone: &'static Zone<Machine>, random: &mut Random) {
     let page = random.below(PAGES);
     let slot = &INDEX.0[page];
     if random.below(4) > 0 {
-        let moved = slot.pfn(zone).is_some_and(|pfn| page_frames::migrate(zone, pfn, &INDEX).is_ok());
+        let moved = slot.pfn(zone).is_some_and(|pfn| folio_frames::migrate(zone, pfn, &INDEX).is_ok());
         MIGRATED.fetch_add(usize::from(moved), Ordering::Relaxed);
         return;
     }
-    if let Some(Ok(claim)) = slot.claim(zone).map(page_frames::Claim::freeze) {
+    if let Some(Ok(claim)) = slot.claim(zone).map(folio_frames::Claim::freeze) {
         let mut folio = claim.remove();
         fill(folio.as_mut_slice(), u64::MAX);
         folio.free();

@@ -1,8 +1,8 @@
 //! The steps that a fuzzer combines, and what each must come to.
 
 use arbitrary::Arbitrary;
-use page_cache::{Cache, File, PageHandle};
-use page_frames::{Offline, Pfn, UserSpace};
+use folio_cache::{Cache, File, PageHandle};
+use folio_frames::{Offline, Pfn, UserSpace};
 
 use crate::files::{LARGE, MOST, Plain, folder, large_byte};
 use crate::written::{Change, Written};

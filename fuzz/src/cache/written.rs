@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arbitrary::Arbitrary;
-use page_cache::{Cache, Call, Fault, File, Memory, PageHandle};
+use folio_cache::{Cache, Call, Fault, File, Memory, PageHandle};
 
 use crate::files::MOST;
 

@@ -1,8 +1,8 @@
 //! The naive model: a list of blocks in use with their holders, and which blocks of 2 MiB are offline. Everything else
 //! is free.
 
-use page_frames::{BLOCK_ORDER, FRAME_SIZE, FolioRef, FrozenFolio, Order, Pfn, UserSpace, Zone};
-use page_ref::Snapshot;
+use folio_frames::{BLOCK_ORDER, FRAME_SIZE, FolioRef, FrozenFolio, Order, Pfn, UserSpace, Zone};
+use folio_ref::Snapshot;
 
 /// Blocks of 2 MiB: two that can merge, and one that can not.
 pub(crate) const BLOCKS: usize = 3;

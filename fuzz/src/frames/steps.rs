@@ -1,7 +1,7 @@
 //! The steps that a fuzzer combines, and what each does to the zone.
 
 use arbitrary::Arbitrary;
-use page_frames::{
+use folio_frames::{
     AllocError, Arena, BLOCK_ORDER, Kind, MAX_ORDER, MigrateError, Mobility, Offline, OfflineError, Order, Owner, Pfn,
     Refusal, Slot, UserSpace, migrate,
 };
@@ -268,8 +268,8 @@ impl World {
     fn get(&mut self, slot: usize, keep: bool) {
         let found = self.index.0[slot].get(self.arena.zone());
         match (found, self.in_slot(slot)) {
-            (page_frames::Lookup::Empty, None) => {}
-            (page_frames::Lookup::Hit(folio), Some(at)) => {
+            (folio_frames::Lookup::Empty, None) => {}
+            (folio_frames::Lookup::Hit(folio), Some(at)) => {
                 let block = &mut self.model.blocks[at];
                 assert_eq!((folio.pfn(), folio.private()), (block.pfn, slot as u64));
                 let Holder::Shared(references) = &mut block.holder else { unreachable!("a slot's folio is shared") };

@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use page_frames::{
+use folio_frames::{
     ContigError, FolioRef, FrozenFolio, Kind, MigrateError, OfflineError, Order, Peek, Pfn, Refusal, UserSpace, Zone,
 };
-use page_ref::Scheme;
+use folio_ref::Scheme;
 
 use super::tally::Tally;
 use super::{Stage, writer};

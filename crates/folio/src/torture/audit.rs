@@ -1,8 +1,8 @@
 //! The audit: when nobody is at work any more, every frame is free or accounted for.
 
-use page_cache::{CACHED, Cache};
-use page_frames::{Peek, Pfn};
-use page_ref::{MAX_AT_ONCE, NOISE_LIMIT, Scheme, Snapshot};
+use folio_cache::{CACHED, Cache};
+use folio_frames::{Peek, Pfn};
+use folio_ref::{MAX_AT_ONCE, NOISE_LIMIT, Scheme, Snapshot};
 
 /// Frames that are neither free nor held by the index alone, while files are still open.
 pub(crate) fn open<S: Scheme>(cache: &Cache<S>) -> Vec<(Pfn, Peek)> {

@@ -14,10 +14,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use folio_cache::Cache;
+use folio_frames::FRAME_SIZE;
+use folio_ref::Scheme;
 use indicatif::{ProgressBar, ProgressStyle};
-use page_cache::Cache;
-use page_frames::FRAME_SIZE;
-use page_ref::Scheme;
 
 use crate::scheme_name::with_scheme;
 use crate::size::Size;

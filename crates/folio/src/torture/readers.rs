@@ -6,9 +6,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use page_cache::{Cache, File, PageHandle};
-use page_frames::FRAME_SIZE;
-use page_ref::Scheme;
+use folio_cache::{Cache, File, PageHandle};
+use folio_frames::FRAME_SIZE;
+use folio_ref::Scheme;
 
 use super::Stage;
 use super::tally::Tally;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use page_cache::{Cache, CacheStats};
-use page_ref::Scheme;
+use folio_cache::{Cache, CacheStats};
+use folio_ref::Scheme;
 use serde_json::{Value, json};
 
 use super::tally::{Tally, Totals};

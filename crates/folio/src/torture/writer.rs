@@ -7,8 +7,8 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
-use page_cache::File;
-use page_ref::Scheme;
+use folio_cache::File;
+use folio_ref::Scheme;
 
 use super::Stage;
 use super::antagonists::pause;

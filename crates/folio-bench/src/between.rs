@@ -1,0 +1,163 @@
+//! What may stand between the fetch-add and the fetch-sub? Why a mere store there can double the price of a pair.
+//!
+//! Two locked instructions on a word that others want too: either both happen while this core has the cache line, or
+//! the line goes away in between and has to come back. The word counts fetch-adds in its upper half, so the second
+//! instruction sees whether another thread came between; and whether the pair before was this thread's as well.
+
+use std::hint::black_box;
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use crate::matrix::{Case, Matrix, Subject, one_and_all};
+use crate::question::Ask;
+use crate::report::{Report, Shape, Unit};
+
+const OPERATIONS: u32 = 200_000;
+
+/// A reference, and one more fetch-add.
+const GET: u64 = 1 << 32 | 1;
+const PUT: u64 = 1;
+
+/// The subject that both locked instructions stand next to each other in.
+pub(crate) const NOTHING: &str = "nothing";
+
+/// How many pairs one thread does before another's.
+pub(crate) const IN_A_ROW: &str = "pairs_in_a_row";
+
+/// Counts of one case: pairs, pairs that nobody came between, pairs after another thread's.
+#[derive(Default)]
+struct Tally([AtomicU64; 3]);
+
+/// The word, and beside it in its cache line what a page's mark would be.
+#[derive(Default)]
+struct Line {
+    word: AtomicU64,
+    beside: AtomicU32,
+}
+
+/// What stands between can reach it.
+struct Places<'a> {
+    /// In a line that only this thread uses.
+    alone: &'a AtomicU32,
+    /// In the word's line.
+    beside: &'a AtomicU32,
+    /// In another line that all threads use.
+    common: &'a AtomicU32,
+}
+
+/// Pairs, with `between(old, places)` between the two.
+struct Pairs<F> {
+    name: &'static str,
+    line: CachePadded<Line>,
+    common: CachePadded<AtomicU32>,
+    own: Vec<CachePadded<AtomicU32>>,
+    /// For one thread, and for more.
+    tallies: [Tally; 2],
+    between: F,
+}
+
+impl<F: Fn(u64, &Places<'_>) + Sync> Subject for Pairs<F> {
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+    fn more(&self, case: Case) -> Vec<(&'static str, f64)> {
+        let [pairs, alone, changes] =
+            self.tallies[usize::from(case.threads > 1)].0.each_ref().map(|count| count.load(Ordering::Relaxed) as f64);
+        vec![("undisturbed", alone / pairs), (IN_A_ROW, pairs / changes.max(1.0))]
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let places = Places { alone: &self.own[thread], beside: &self.line.beside, common: &self.common };
+        let (mut alone, mut changes, mut last) = (0, 0, 0);
+        for _ in 0..OPERATIONS {
+            // Acquire and Release: as a reference is taken and returned.
+            let got = self.line.word.fetch_add(GET, Ordering::Acquire);
+            (self.between)(got, &places);
+            let gone = self.line.word.fetch_sub(PUT, Ordering::Release);
+            let (at, left) = (got >> 32, gone >> 32);
+            alone += u64::from(left as u32 == (at as u32).wrapping_add(1));
+            changes += u64::from(at != last);
+            last = (at + 1) & u64::from(u32::MAX);
+        }
+        let tally = &self.tallies[usize::from(case.threads > 1)].0;
+        for (sum, part) in tally.iter().zip([u64::from(OPERATIONS), alone, changes]) {
+            // Relaxed: read when the thread has been joined.
+            sum.fetch_add(part, Ordering::Relaxed);
+        }
+        u64::from(OPERATIONS)
+    }
+}
+
+fn pairs<'a>(
+    name: &'static str,
+    threads: usize,
+    between: impl Fn(u64, &Places<'_>) + Sync + 'a,
+) -> Box<dyn Subject + 'a> {
+    let own = (0..threads).map(|_| CachePadded::default()).collect();
+    // One reference is held throughout.
+    let line = CachePadded::new(Line { word: AtomicU64::new(1), ..Line::default() });
+    Box::new(Pairs { name, line, common: CachePadded::default(), own, tallies: Default::default(), between })
+}
+
+/// The two instructions next to each other.
+pub(crate) fn nothing<'a>(threads: usize) -> Box<dyn Subject + 'a> {
+    pairs(NOTHING, threads, |_, _| ())
+}
+
+/// A chain of squares, each of which waits for the one before: three or four cycles each. A compiler finds no shorter
+/// way to its end.
+fn chain<const N: u32>(old: u64) {
+    let end = (0..N).fold(old, |value, _| value.wrapping_mul(value).wrapping_add(0x9E37_79B9_7F4A_7C15));
+    assert!(end != 1, "no count leads there");
+}
+
+/// The question.
+///
+/// # Panics
+///
+/// Never.
+pub fn matrix() -> Matrix<'static> {
+    let counts = one_and_all();
+    let n = counts.iter().copied().max().unwrap_or(1);
+    let subjects = vec![
+        nothing(n),
+        // Frozen, or saturated: what every scheme with a bit asks.
+        pairs("compare", n, |old, _| assert!((old as u32) < folio_ref::SATURATED, "too many references")),
+        // Relaxed: nobody else looks at it.
+        pairs("load elsewhere", n, |_, own| _ = black_box(own.alone.load(Ordering::Relaxed))),
+        pairs("store elsewhere", n, |_, own| own.alone.store(1, Ordering::Relaxed)),
+        pairs("store beside the word", n, |_, own| own.beside.store(1, Ordering::Relaxed)),
+        pairs("store to a line of all", n, |_, own| own.common.store(1, Ordering::Relaxed)),
+        pairs("4 squares", n, |old, _| chain::<4>(old)),
+        pairs("16 squares", n, |old, _| chain::<16>(old)),
+        pairs("64 squares", n, |old, _| chain::<64>(old)),
+    ];
+    Matrix {
+        title: "What stands between the fetch-add and the fetch-sub",
+        unit: Unit::Ns,
+        per: "pair",
+        cases: counts.into_iter().map(|threads| Case { name: "one word", threads }).collect(),
+        subjects,
+        compared_with: &[NOTHING],
+        ours: "compare".to_owned(),
+        shape: Shape::Bars,
+    }
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// None.
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    let mut report = matrix().measure(ask);
+    report.notes.insert(
+        0,
+        "undisturbed: the share of pairs that no other thread came between; pairs_in_a_row: how many pairs one thread \
+         does before another's"
+            .to_owned(),
+    );
+    Ok(report)
+}

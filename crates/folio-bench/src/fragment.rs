@@ -1,0 +1,437 @@
+//! How many whole 2 MiB blocks are left after a long time of allocating and freeing at random, nearly full?
+//!
+//! One trace, for all: allocate and free at random at 90 % full, then free half at random; and again, five times in one life.
+//! Some of what is allocated moves, some stays. Beside the zone, with and without its grouping by mobility, stand the best of
+//! the naive: first fit, the lowest place that is free, and best fit, the lowest of the smallest blocks that will do.
+//! In the end the zone compacts, which they can not.
+//!
+//! Where it ends depends on the trace and the moment: under first fit 7 to 12 blocks of 128 are left. So each lives through several, and a
+//! row is over all of them; and `while_full` is the mean of many looks in the later half of each round, when no more than a tenth was free. The length of a life is counted in steps, the same for all: `--seconds 60` makes it fifteen
+//! million, in which all that is live is replaced 300 times.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use folio_frames::{Arena, FrozenFolio, Kind, Mobility, Order, Owner, Pfn, Slot, UserSpace};
+use folio_ref::DefaultScheme;
+
+use crate::matrix::Case;
+use crate::question::Ask;
+use crate::report::{Report, Row, Unit};
+
+type P = UserSpace<DefaultScheme>;
+
+/// 256 MiB.
+const BLOCKS: usize = 128;
+const BLOCK: usize = 512;
+const BLOCK_ORDER: usize = 9;
+const FRAMES: usize = BLOCKS * BLOCK;
+
+/// Of what is allocated: 0 to 3.
+const ORDERS: usize = 4;
+
+/// Steps of the trace for each second of a life, and the least of them.
+const STEPS_PER_SECOND: f64 = 10_000_000.0;
+const LEAST_STEPS: usize = 200_000;
+
+/// How often half of it is freed and it fills up again, in one life.
+const ROUNDS: usize = 5;
+
+/// A look at what is whole, in the later half of a round: each so many steps, and several in a short one.
+const LOOK: usize = 50_000;
+const LEAST_LOOKS: usize = 8;
+
+/// Traces, unless [`TRACES`] says otherwise: what is drawn at random begins with another number in each.
+const SEEDS: u64 = 5;
+
+/// The environment's variable for another number of traces: a life of a minute in each of five takes most of an hour.
+const TRACES: &str = "FOLIO_TRACES";
+
+/// Who lives through them.
+const PLACES: [&str; 4] = ["folio", "folio, not grouped", "first fit", "best fit"];
+
+/// Lives in each trace.
+const LIVES: usize = COMPACTED.len() * PLACES.len();
+
+/// A part of what is allocated stays.
+const MIXED: &str = "one in eight stays";
+/// All of it can be moved.
+const MOVES: &str = "nothing stays";
+const COMPACTED: [(&str, &str); 2] = [(MIXED, "one in eight stays, compacted"), (MOVES, "nothing stays, compacted")];
+
+/// Where things are put. An item is named by its number.
+trait Place {
+    fn alloc(&mut self, item: usize, order: u8, mobility: Mobility) -> bool;
+    fn free(&mut self, item: usize);
+    fn whole_blocks(&self) -> usize;
+    /// `None`: it can not.
+    fn compact(&mut self) -> Option<usize>;
+}
+
+/// Numbers of slots are items; what has none there is a token.
+struct Index(Vec<Slot<P>>);
+
+impl Owner<P> for Index {
+    fn with_slot(&self, _: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool {
+        self.0.get(private as usize).map(visit).is_some()
+    }
+}
+
+struct Zone {
+    arena: Arena<P>,
+    index: Index,
+    stays: Vec<Option<FrozenFolio<P>>>,
+    by_mobility: bool,
+}
+
+impl Zone {
+    fn new(by_mobility: bool) -> io::Result<Self> {
+        let arena = Arena::new(BLOCKS * BLOCK * 4096, &[])?;
+        let index = Index((0..FRAMES).map(|_| Slot::new()).collect());
+        Ok(Self { arena, index, stays: (0..FRAMES).map(|_| None).collect(), by_mobility })
+    }
+}
+
+impl Place for Zone {
+    fn alloc(&mut self, item: usize, order: u8, mobility: Mobility) -> bool {
+        let order = Order::new(order).expect("a small order");
+        let asked = if self.by_mobility { mobility } else { Mobility::Movable };
+        let Ok(mut folio) = self.arena.zone().alloc_frozen_as(order, asked) else { return false };
+        if mobility == Mobility::Movable {
+            folio.set_owner(Kind::owner(0), item as u64);
+            self.index.0[item].install(folio).expect("an empty slot").publish();
+        } else {
+            self.stays[item] = Some(folio);
+        }
+        true
+    }
+
+    fn free(&mut self, item: usize) {
+        match self.stays[item].take() {
+            Some(folio) => folio.free(),
+            None => drop(self.index.0[item].claim(self.arena.zone()).map(folio_frames::Claim::remove)),
+        }
+    }
+
+    fn whole_blocks(&self) -> usize {
+        self.arena.zone().drain();
+        self.arena.zone().stats().whole_blocks as usize
+    }
+
+    fn compact(&mut self) -> Option<usize> {
+        self.arena.zone().compact(u32::MAX, &self.index);
+        Some(self.whole_blocks())
+    }
+}
+
+impl Drop for Zone {
+    fn drop(&mut self) {
+        (0..FRAMES).for_each(|item| self.free(item));
+    }
+}
+
+/// The lowest place that is free: a bit for each frame, set when it is taken.
+struct FirstFit {
+    taken: Vec<u64>,
+    /// By order: no word before this has room for it.
+    room: [usize; ORDERS],
+    /// By item: where, and how many frames.
+    places: Vec<Option<(usize, u8)>>,
+}
+
+impl FirstFit {
+    fn new() -> Self {
+        Self { taken: vec![0; FRAMES / 64], room: [0; ORDERS], places: vec![None; FRAMES] }
+    }
+
+    /// The first place for it in a word.
+    fn hole(&self, word: usize, order: u8) -> Option<usize> {
+        let taken = self.taken[word];
+        (0..64).step_by(1 << order).find(|bit| taken != u64::MAX && taken & bits(order) << bit == 0)
+    }
+}
+
+fn bits(order: u8) -> u64 {
+    (1 << (1 << order)) - 1
+}
+
+impl Place for FirstFit {
+    fn alloc(&mut self, item: usize, order: u8, _: Mobility) -> bool {
+        let from = self.room[usize::from(order)];
+        let found = (from..FRAMES / 64).find_map(|word| Some((word, self.hole(word, order)?)));
+        self.room[usize::from(order)] = found.map_or(FRAMES / 64, |(word, _)| word);
+        let Some((word, bit)) = found else { return false };
+        self.taken[word] |= bits(order) << bit;
+        self.places[item] = Some((word * 64 + bit, order));
+        true
+    }
+
+    fn free(&mut self, item: usize) {
+        if let Some((frame, order)) = self.places[item].take() {
+            let word = frame / 64;
+            self.taken[word] &= !(bits(order) << (frame % 64));
+            for order in 0..ORDERS {
+                if word < self.room[order] && self.hole(word, order as u8).is_some() {
+                    self.room[order] = word;
+                }
+            }
+        }
+    }
+
+    fn whole_blocks(&self) -> usize {
+        self.taken.chunks(BLOCK / 64).filter(|block| block.iter().all(|&taken| taken == 0)).count()
+    }
+
+    fn compact(&mut self) -> Option<usize> {
+        None
+    }
+}
+
+/// A buddy allocator that always takes the lowest of the smallest blocks that will do.
+struct BestFit {
+    /// By order.
+    free: [BTreeSet<usize>; BLOCK_ORDER + 1],
+    /// By item: where, and its order.
+    places: Vec<Option<(usize, usize)>>,
+}
+
+impl BestFit {
+    fn new() -> Self {
+        let mut free: [BTreeSet<usize>; BLOCK_ORDER + 1] = Default::default();
+        free[BLOCK_ORDER].extend((0..FRAMES).step_by(BLOCK));
+        Self { free, places: vec![None; FRAMES] }
+    }
+}
+
+impl Place for BestFit {
+    fn alloc(&mut self, item: usize, order: u8, _: Mobility) -> bool {
+        let order = usize::from(order);
+        let found = (order..=BLOCK_ORDER).find_map(|size| Some((self.free[size].pop_first()?, size)));
+        let Some((frame, size)) = found else { return false };
+        for half in order..size {
+            self.free[half].insert(frame + (1 << half));
+        }
+        self.places[item] = Some((frame, order));
+        true
+    }
+
+    fn free(&mut self, item: usize) {
+        let Some((mut frame, mut order)) = self.places[item].take() else { return };
+        while order < BLOCK_ORDER && self.free[order].remove(&(frame ^ 1 << order)) {
+            frame &= !(1 << order);
+            order += 1;
+        }
+        self.free[order].insert(frame);
+    }
+
+    fn whole_blocks(&self) -> usize {
+        self.free[BLOCK_ORDER].len()
+    }
+
+    fn compact(&mut self) -> Option<usize> {
+        None
+    }
+}
+
+/// The trace: what is allocated, and what is freed when.
+struct Life {
+    random: fastrand::Rng,
+    unused: Vec<usize>,
+    /// Items, and how many frames each has.
+    live: Vec<(usize, usize)>,
+    free: usize,
+    mixed: bool,
+    /// Blocks that were whole, by look.
+    while_full: Vec<f64>,
+}
+
+impl Life {
+    fn new(mixed: bool, seed: u64) -> Self {
+        let random = fastrand::Rng::with_seed(seed);
+        let unused = (0..FRAMES).rev().collect();
+        Self { random, unused, live: Vec::new(), free: FRAMES, mixed, while_full: Vec::new() }
+    }
+
+    /// Fills it to 90 %, and goes on for so many steps.
+    fn age(&mut self, place: &mut dyn Place, steps: usize, stop: &AtomicBool) {
+        let (mut done, mut is_full) = (0, false);
+        let look = LOOK.min(steps / 2 / LEAST_LOOKS).max(1);
+        while done < steps {
+            // Relaxed: a wish.
+            if done.is_multiple_of(4096) && stop.load(Ordering::Relaxed) {
+                break;
+            }
+            // Large ones are rare; the draw is the same whatever becomes of it.
+            let order = self.random.u8(..64).leading_zeros().saturating_sub(2).min(ORDERS as u32 - 1) as u8;
+            let stays = self.mixed && self.random.u8(..8) == 0;
+            let which = self.random.usize(..);
+            let mobility = if stays { Mobility::Unmovable } else { Mobility::Movable };
+            is_full |= self.free <= FRAMES / 10;
+            done += usize::from(is_full);
+            if is_full && done > steps / 2 && done.is_multiple_of(look) {
+                self.while_full.push(place.whole_blocks() as f64);
+            }
+            if self.free > FRAMES / 10 && self.alloc(place, order, mobility) {
+                continue;
+            }
+            is_full = true;
+            self.free_one(place, which);
+        }
+    }
+
+    fn alloc(&mut self, place: &mut dyn Place, order: u8, mobility: Mobility) -> bool {
+        let item = self.unused.pop().expect("as many items as frames");
+        if !place.alloc(item, order, mobility) {
+            self.unused.push(item);
+            return false;
+        }
+        self.free -= 1 << order;
+        self.live.push((item, 1 << order));
+        true
+    }
+
+    fn free_one(&mut self, place: &mut dyn Place, which: usize) {
+        if !self.live.is_empty() {
+            let (item, frames) = self.live.swap_remove(which % self.live.len());
+            place.free(item);
+            self.unused.push(item);
+            self.free += frames;
+        }
+    }
+
+    fn free_half(&mut self, place: &mut dyn Place) {
+        self.random.shuffle(&mut self.live);
+        for _ in 0..self.live.len().div_ceil(2) {
+            self.free_one(place, 0);
+        }
+    }
+}
+
+/// What lives, by name.
+fn place(name: &str) -> io::Result<Box<dyn Place>> {
+    Ok(match name {
+        "folio" => Box::new(Zone::new(true)?),
+        "folio, not grouped" => Box::new(Zone::new(false)?),
+        "first fit" => Box::new(FirstFit::new()),
+        _ => Box::new(BestFit::new()),
+    })
+}
+
+/// How many traces, as the environment says.
+fn traces(said: Option<&str>) -> io::Result<u64> {
+    let Some(said) = said else { return Ok(SEEDS) };
+    said.parse().ok().filter(|&traces| traces > 0).ok_or_else(|| {
+        let message = format!("{TRACES} is '{said}'; it takes a number of traces, 1 or more");
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    })
+}
+
+fn mean_of(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// `InvalidInput` for a number of traces that is none; what the system says when memory for the frames can not be had.
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    let seeds = traces(std::env::var(TRACES).ok().as_deref())?;
+    let all = (LIVES as u64 * seeds) as f64;
+    let steps = ((ask.time.as_secs_f64() / all * STEPS_PER_SECOND) as usize).max(LEAST_STEPS);
+    let mut rows = Vec::new();
+    let mut lived = 0_usize;
+    for (case, compacted) in COMPACTED {
+        for name in PLACES {
+            let (mut whole, mut after, mut full, mut free) = (Vec::new(), Vec::new(), Vec::new(), 0);
+            let born = Instant::now();
+            for seed in 0..seeds {
+                let (mut place, mut life) = (place(name)?, Life::new(case == MIXED, seed));
+                for _ in 0..ROUNDS {
+                    life.age(&mut *place, steps / ROUNDS, ask.stop);
+                    life.free_half(&mut *place);
+                    whole.push(place.whole_blocks() as f64);
+                }
+                free += life.free;
+                full.append(&mut life.while_full);
+                after.extend(place.compact().map(|whole| whole as f64));
+                lived += 1;
+                (ask.progress)(lived as f64 / all);
+            }
+            let life_s = born.elapsed().as_secs_f64() / seeds as f64;
+            let free_frames = free as f64 / seeds as f64;
+            for (case, whole) in [(case, &whole), (compacted, &after)] {
+                let mean = mean_of(whole);
+                let of_free = mean * BLOCK as f64 / free_frames;
+                let mut more =
+                    vec![("mean", mean), ("free_frames", free_frames), ("of_free", of_free), ("life_s", life_s)];
+                if case != compacted && !full.is_empty() {
+                    more.push(("while_full", mean_of(&full)));
+                }
+                let row = Row::of(name, Case { name: case, threads: 0 }, whole);
+                rows.extend(row.map(|row| Row { more, ..row }));
+            }
+        }
+    }
+    let order =
+        |row: &Row| [MIXED, COMPACTED[0].1, MOVES, COMPACTED[1].1].iter().position(|name| *name == row.case.name);
+    rows.sort_by_key(order);
+    let mut report = Report::new(
+        "Whole blocks of 2 MiB after long use at 90 % full, half of it freed",
+        Unit::Number("blocks"),
+        "256 MiB",
+        "folio",
+    );
+    report.rows = rows;
+    report.notes.push(format!("traces: {seeds}; steps of a life: {steps}"));
+    // Relaxed: a wish.
+    if ask.stop.load(Ordering::Relaxed) {
+        report.notes.push("stopped early: the figures are of a shorter life than asked for".to_owned());
+    }
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_number_of_traces_that_is_none_is_an_error() {
+        assert_eq!((traces(None).unwrap(), traces(Some("1")).unwrap()), (SEEDS, 1));
+        for said in ["", "0", "-1", "all"] {
+            let error = traces(Some(said)).unwrap_err().to_string();
+            assert_eq!(error, format!("FOLIO_TRACES is '{said}'; it takes a number of traces, 1 or more"));
+        }
+    }
+
+    #[test]
+    fn what_is_whole_is_looked_at_in_the_later_half_of_a_round() {
+        let (mut place, mut life) = (BestFit::new(), Life::new(false, 0));
+        life.age(&mut place, 4000, &AtomicBool::new(false));
+        assert_eq!(life.while_full.len(), LEAST_LOOKS);
+        let whole = place.whole_blocks() as f64;
+        assert_eq!(life.while_full.last(), Some(&whole));
+        assert!(life.while_full.iter().all(|&whole| (whole - 12.0).abs() <= 2.0), "{:?}", life.while_full);
+    }
+
+    /// What the measurement is to show, on a short trace: where all moves as many blocks stay whole as under first fit; what
+    /// moves is brought together, and grouping leaves more blocks for that.
+    #[test]
+    fn grouping_leaves_more_blocks_whole_and_compaction_brings_the_rest() {
+        let stop = AtomicBool::new(false);
+        let report = ask(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () }).unwrap();
+        let row = |name: &str, case: &str| {
+            let is_it = |row: &&Row| row.name == name && row.case.name == case;
+            report.rows.iter().find(is_it).unwrap_or_else(|| panic!("{name}, {case}: {report:?}"))
+        };
+        assert!(row("folio", MOVES).median >= row("first fit", MOVES).median, "{report:?}");
+        let [(_, mixed_compacted), (_, moves_compacted)] = COMPACTED;
+        assert!(row("folio", mixed_compacted).median > row("folio, not grouped", mixed_compacted).median, "{report:?}");
+        let share = row("folio", moves_compacted).more.iter().find(|more| more.0 == "of_free").unwrap().1;
+        assert!(share >= 0.95, "{report:?}");
+    }
+}

@@ -1,0 +1,104 @@
+//! What does the last put cost, which takes two atomic steps under a bit and one where 0 is frozen?
+
+use std::hint::black_box;
+use std::io;
+
+use crossbeam_utils::CachePadded;
+use folio_ref::schemes::LiveBitHigh;
+use folio_ref::{DefaultScheme, PageRef, Scheme};
+
+use crate::matrix::{Case, Matrix, Subject, one_and_all};
+use crate::question::Ask;
+use crate::report::{Report, Shape, Unit};
+use crate::schemes::for_each_scheme;
+
+/// A frame's whole life: init, and the last put.
+const LIFE: &str = "init, last put";
+/// With a lookup in between.
+const USED: &str = "init, try_get, put, last put";
+
+/// Many frames' lives begin, then all end: the put of one does not wait for its own init.
+const APART: &str = "64 inits, 64 last puts";
+
+/// Frames whose lives overlap.
+const FRAMES: usize = 64;
+
+/// Lives of each thread in one sample.
+const LIVES: u32 = 200_000;
+
+struct Put<S: Scheme> {
+    /// By thread.
+    words: Vec<CachePadded<[PageRef<S>; FRAMES]>>,
+    /// Whether the last holder says that it expects to be the last.
+    sole: bool,
+}
+
+impl<S: Scheme> Subject for Put<S> {
+    fn name(&self) -> String {
+        match self.sole {
+            false => S::NAME.to_owned(),
+            true if S::NAME == DefaultScheme::NAME => "sole-owner".to_owned(),
+            true => format!("sole-owner, {}", S::NAME),
+        }
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let words = &self.words[thread];
+        if case.name == APART {
+            for _ in 0..LIVES as usize / FRAMES {
+                let words = black_box(words);
+                words.iter().for_each(|word| word.claim_frozen().init());
+                for word in words.iter() {
+                    let token = if self.sole { word.put_expecting_last() } else { word.put() };
+                    token.expect("nobody else").leave_frozen();
+                }
+            }
+            return (LIVES as usize / FRAMES * FRAMES) as u64;
+        }
+        let word = &words[0];
+        for _ in 0..LIVES {
+            let word = black_box(word);
+            word.claim_frozen().init();
+            if case.name == USED {
+                word.try_get(1).expect("it is live");
+                assert!(word.put().is_none(), "one more is held");
+            }
+            let token = if self.sole { word.put_expecting_last() } else { word.put() };
+            token.expect("nobody else").leave_frozen();
+        }
+        u64::from(LIVES)
+    }
+}
+
+/// The question.
+pub fn matrix() -> Matrix<'static> {
+    let counts = one_and_all();
+    let most = counts.iter().copied().max().unwrap_or(1);
+    let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
+    for_each_scheme!(S => {
+        let words = |sole| Put::<S> { words: (0..most).map(|_| CachePadded::new(std::array::from_fn(|_| PageRef::frozen()))).collect(), sole };
+        subjects.push(Box::new(words(false)));
+        if S::NAME == DefaultScheme::NAME || S::NAME == LiveBitHigh::NAME {
+            subjects.push(Box::new(words(true)));
+        }
+    });
+    Matrix {
+        title: "A frame's life, up to its last put",
+        unit: Unit::Ns,
+        per: "life",
+        cases: counts.into_iter().flat_map(|threads| [LIFE, APART, USED].map(|name| Case { name, threads })).collect(),
+        subjects,
+        compared_with: &["zero-frozen"],
+        ours: "sole-owner".to_owned(),
+        shape: Shape::Bars,
+    }
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// None.
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    Ok(matrix().measure(ask))
+}

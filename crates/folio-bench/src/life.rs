@@ -1,0 +1,96 @@
+//! What does a frame cost that is allocated, used and put by its only holder: one by one, expecting to be last, in batches?
+
+use std::hint::black_box;
+use std::io;
+
+use folio_frames::{Arena, FolioRef, Kind, Order, UserSpace, put_all};
+use folio_ref::schemes::ZeroFrozen;
+use folio_ref::{DefaultScheme, Scheme};
+
+use crate::matrix::{Case, Matrix, Subject, one_and_all};
+use crate::question::Ask;
+use crate::report::{Report, Shape, Unit};
+
+/// Frames that are held at once.
+const HELD: usize = 64;
+
+/// Rounds of each thread in one sample.
+const ROUNDS: usize = 1_000;
+
+const CASE: &str = "64 frames";
+
+/// How they are put.
+#[derive(Clone, Copy)]
+enum End {
+    Drop,
+    Sole,
+    Batch,
+}
+
+struct Life<S: Scheme> {
+    name: &'static str,
+    arena: Arena<UserSpace<S>>,
+    end: End,
+}
+
+impl<S: Scheme> Subject for Life<S> {
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+    fn work(&self, _: Case, _: usize) -> u64 {
+        let zone = self.arena.zone();
+        let mut held = Vec::with_capacity(HELD);
+        for round in 0..ROUNDS {
+            for _ in 0..HELD {
+                let mut folio = zone.alloc_frozen(Order::ZERO).expect("a free frame");
+                folio.set_owner(Kind::owner(0), 0);
+                folio.as_mut_slice()[..64].fill(round as u8);
+                held.push(folio.init());
+            }
+            black_box(&held);
+            match self.end {
+                End::Drop => held.drain(..).for_each(drop),
+                End::Sole => held.drain(..).for_each(FolioRef::drop_expecting_last),
+                End::Batch => put_all(held.drain(..)),
+            }
+        }
+        (ROUNDS * HELD) as u64
+    }
+}
+
+fn life<S: Scheme>(name: &'static str, end: End) -> io::Result<Box<dyn Subject>> {
+    Ok(Box::new(Life::<S> { name, arena: Arena::new(16 << 20, &[])?, end }))
+}
+
+/// The question.
+///
+/// # Errors
+///
+/// What the system says when memory for the frames can not be had.
+pub fn matrix() -> io::Result<Matrix<'static>> {
+    let subjects = vec![
+        life::<ZeroFrozen>("zero-frozen", End::Drop)?,
+        life::<DefaultScheme>("drop", End::Drop)?,
+        life::<DefaultScheme>("sole-owner", End::Sole)?,
+        life::<DefaultScheme>("batch", End::Batch)?,
+    ];
+    Ok(Matrix {
+        title: "Allocating, using and putting a frame",
+        unit: Unit::Ns,
+        per: "frame",
+        cases: one_and_all().into_iter().map(|threads| Case { name: CASE, threads }).collect(),
+        subjects,
+        compared_with: &["zero-frozen"],
+        ours: "batch".to_owned(),
+        shape: Shape::Bars,
+    })
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// As [`matrix`].
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    Ok(matrix()?.measure(ask))
+}

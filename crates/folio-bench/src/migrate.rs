@@ -1,0 +1,172 @@
+//! What of the memory's speed is left when a folio moves under its index, beside a bare copy of the same pages?
+//!
+//! The bare copy goes the same way: each page into the place that the one before has left. Anything else would compare
+//! warm targets with cold ones.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use folio_frames::{Arena, FrozenFolio, Kind, Mobility, Order, Owner, Pfn, Slot, UserSpace, migrate};
+use folio_ref::DefaultScheme;
+
+use crate::matrix::{Case, Matrix, Subject};
+use crate::question::Ask;
+use crate::report::{Report, Shape, Unit};
+
+type P = UserSpace<DefaultScheme>;
+
+const SMALL: &str = "4K";
+const LARGE: &str = "2M";
+
+/// Bytes of pages that move, of each size: more than the caches hold.
+const MOVED: usize = 64 << 20;
+
+/// Bytes that each sample moves.
+const SAMPLE: usize = 128 << 20;
+
+fn order(case: Case) -> Order {
+    Order::new(if case.name == LARGE { 9 } else { 0 }).expect("an order")
+}
+
+fn pages(case: Case) -> usize {
+    MOVED / order(case).bytes()
+}
+
+/// Slots by number; a folio's private is its slot's number.
+struct Index(Vec<Slot<P>>);
+
+impl Owner<P> for Index {
+    fn with_slot(&self, _: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool {
+        self.0.get(private as usize).map(visit).is_some()
+    }
+}
+
+fn arena() -> io::Result<Arena<P>> {
+    Arena::new(MOVED + (16 << 20), &[])
+}
+
+/// Allocates the pages of a case.
+fn allocate(arena: &Arena<P>, case: Case) -> impl Iterator<Item = FrozenFolio<P>> {
+    let zone = arena.zone();
+    (0..pages(case)).map(move |n| {
+        let mut folio = zone.alloc_frozen_as(order(case), Mobility::Movable).expect("room for all pages");
+        folio.set_owner(Kind::owner(0), n as u64);
+        folio.as_mut_slice().fill(n as u8);
+        folio
+    })
+}
+
+struct Folio {
+    arena: Arena<P>,
+    index: Index,
+}
+
+impl Folio {
+    /// Empties all slots.
+    fn clear(&self) {
+        for slot in &self.index.0 {
+            if let Some(claim) = slot.claim(self.arena.zone()) {
+                drop(claim.remove());
+            }
+        }
+    }
+}
+
+impl Subject for Folio {
+    fn name(&self) -> String {
+        "folio".to_owned()
+    }
+    fn prepare(&self, case: Case) {
+        self.clear();
+        for (slot, folio) in self.index.0.iter().zip(allocate(&self.arena, case)) {
+            slot.install(folio).expect("an empty slot").publish();
+        }
+    }
+    fn work(&self, case: Case, _: usize) -> u64 {
+        let (zone, n) = (self.arena.zone(), pages(case));
+        for page in 0..SAMPLE / order(case).bytes() {
+            let from = self.index.0[page % n].pfn(zone).expect("a page in its slot");
+            migrate(zone, from, &self.index).expect("nobody holds it");
+        }
+        SAMPLE as u64
+    }
+}
+
+impl Drop for Folio {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+struct Memcpy {
+    arena: Arena<P>,
+    /// The pages, and the place that is free.
+    pages: Mutex<Vec<FrozenFolio<P>>>,
+}
+
+impl Memcpy {
+    fn clear(&self) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(FrozenFolio::free);
+    }
+}
+
+impl Subject for Memcpy {
+    fn name(&self) -> String {
+        "memcpy".to_owned()
+    }
+    fn prepare(&self, case: Case) {
+        self.clear();
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.extend(allocate(&self.arena, case));
+        pages.push(self.arena.zone().alloc_frozen_as(order(case), Mobility::Movable).expect("room for one more"));
+    }
+    fn work(&self, case: Case, _: usize) -> u64 {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = pages.pop().expect("the free place");
+        for page in 0..SAMPLE / order(case).bytes() {
+            let n = page % pages.len();
+            spare.as_mut_slice().copy_from_slice(pages[n].as_slice());
+            std::mem::swap(&mut spare, &mut pages[n]);
+        }
+        pages.push(spare);
+        SAMPLE as u64
+    }
+}
+
+impl Drop for Memcpy {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// The question.
+///
+/// # Errors
+///
+/// What the system says when memory for the frames can not be had.
+pub fn matrix() -> io::Result<Matrix<'static>> {
+    let index = Index((0..MOVED / Order::ZERO.bytes()).map(|_| Slot::new()).collect());
+    let subjects: Vec<Box<dyn Subject>> = vec![
+        Box::new(Folio { arena: arena()?, index }),
+        Box::new(Memcpy { arena: arena()?, pages: Mutex::new(Vec::new()) }),
+    ];
+    Ok(Matrix {
+        title: "Moving folios under their index",
+        unit: Unit::GibPerS,
+        per: "second",
+        cases: [SMALL, LARGE].map(|name| Case { name, threads: 1 }).into(),
+        subjects,
+        compared_with: &["memcpy"],
+        ours: "folio".to_owned(),
+        shape: Shape::Bars,
+    })
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// As [`matrix`].
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    Ok(matrix()?.measure(ask))
+}

@@ -1,0 +1,196 @@
+//! How far do refused increments pile up under a storm, against the proved bound (R5)?
+//!
+//! Every thread does nothing but being refused by one frozen word, and looks at the noise after each refusal. With
+//! many references at once the storm reaches the limit within a sample, and shows how far past it the noise goes;
+//! with one at a time it shows how long that takes.
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use folio_ref::{DefaultScheme, MAX_AT_ONCE, NOISE_LIMIT, PageRef, Scheme, Snapshot};
+
+use crate::matrix::{Case, one_and_all};
+use crate::question::Ask;
+use crate::report::{Report, Row, Unit};
+use crate::runner::{cpus, together};
+use crate::schemes::for_each_scheme;
+use crate::undo::{Once, Policy, Undo, Whenever};
+
+/// One reference at a time: what lookups do.
+const SINGLE: &str = "1 reference at once";
+/// As many as one call may take: the worst that can be done.
+const MOST: &str = "1024 references at once";
+
+/// Storms of each word in each case.
+const STORMS: u32 = 5;
+/// The shortest storm.
+const LEAST: Duration = Duration::from_millis(25);
+
+/// A frozen word.
+trait Frozen: Sync {
+    fn name(&self) -> &'static str;
+    fn takes_part(&self, case: Case) -> bool;
+    fn be_refused(&self, n: u32);
+    fn noise(&self) -> u32;
+}
+
+impl<S: Scheme> Frozen for PageRef<S> {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+    fn takes_part(&self, _: Case) -> bool {
+        true
+    }
+    fn be_refused(&self, n: u32) {
+        assert!(self.try_get(n).is_err(), "the word is frozen");
+    }
+    fn noise(&self) -> u32 {
+        match self.snapshot() {
+            Snapshot::Frozen { noise } => noise,
+            other => panic!("a frozen word is {other:?}"),
+        }
+    }
+}
+
+impl<P: Policy> Frozen for Undo<P> {
+    fn name(&self) -> &'static str {
+        P::NAME
+    }
+    fn takes_part(&self, case: Case) -> bool {
+        case.name == SINGLE
+    }
+    fn be_refused(&self, _: u32) {
+        assert!(!self.try_get(), "the word is frozen");
+    }
+    fn noise(&self) -> u32 {
+        self.noise()
+    }
+}
+
+/// What one storm came to.
+#[derive(Clone, Copy, Default)]
+struct Storm {
+    peak: u32,
+    /// How often a thread saw less noise than before.
+    resets: u64,
+    refused: u64,
+    seconds: f64,
+}
+
+/// No number of threads takes the noise past this: each adds once beyond the last number below the limit, before it
+/// resets. `models/invariant.py` proves it.
+fn bound(threads: usize, at_once: u32) -> u64 {
+    u64::from(NOISE_LIMIT) - 1 + threads as u64 * u64::from(at_once)
+}
+
+fn storm(word: &dyn Frozen, threads: usize, at_once: u32, time: Duration) -> Option<Storm> {
+    let all = Mutex::new(Storm::default());
+    let run = together(threads, &cpus(), &|_| {
+        let (started, mut refused, mut own) = (Instant::now(), 0, Storm::default());
+        let mut before = word.noise();
+        while started.elapsed() < time {
+            for _ in 0..1000 {
+                word.be_refused(at_once);
+                let noise = word.noise();
+                own.resets += u64::from(noise < before);
+                own.peak = own.peak.max(noise);
+                before = noise;
+            }
+            refused += 1000;
+        }
+        let mut all = all.lock().expect("no storm panics");
+        (all.peak, all.resets) = (all.peak.max(own.peak), all.resets + own.resets);
+        refused
+    })?;
+    let all = all.into_inner().expect("no storm panics");
+    Some(Storm { refused: run.amount, seconds: run.seconds, ..all })
+}
+
+/// All words, fresh; those of folio-ref first. How many those are.
+fn words() -> (Vec<Box<dyn Frozen>>, usize) {
+    let mut words: Vec<Box<dyn Frozen>> = Vec::new();
+    for_each_scheme!(S => words.push(Box::new(PageRef::<S>::frozen())));
+    let ours = words.len();
+    words.push(Box::new(Undo::<Once>::frozen()));
+    words.push(Box::new(Undo::<Whenever>::frozen()));
+    (words, ours)
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// None.
+///
+/// # Panics
+///
+/// When the noise of one of folio-ref's words is above the bound.
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    let counts = one_and_all();
+    let cases: Vec<Case> =
+        counts.into_iter().flat_map(|threads| [SINGLE, MOST].map(|name| Case { name, threads })).collect();
+    let (names, ours) = words();
+    let each = (ask.time / (cases.len() * names.len()) as u32 / STORMS).max(LEAST);
+    let mut report = Report::new(
+        "Noise under a storm of refused try_gets",
+        Unit::Number("references"),
+        "storm, at its peak",
+        DefaultScheme::NAME,
+    );
+    for (done, &case) in cases.iter().enumerate() {
+        let at_once = if case.name == SINGLE { 1 } else { MAX_AT_ONCE };
+        let bound = bound(case.threads, at_once);
+        for (place, word) in names.iter().enumerate().filter(|(_, word)| word.takes_part(case)) {
+            let mut kept: Vec<Storm> = Vec::new();
+            for _ in 0..STORMS * 4 {
+                if kept.len() < STORMS as usize && !ask.stop.load(Ordering::Relaxed) {
+                    kept.extend(storm(&*words().0[place], case.threads, at_once, each));
+                }
+            }
+            let peaks: Vec<f64> = kept.iter().map(|storm| f64::from(storm.peak)).collect();
+            assert!(
+                place >= ours || kept.iter().all(|storm| u64::from(storm.peak) <= bound),
+                "{}: a noise above the bound of {bound}: {peaks:?}",
+                word.name()
+            );
+            let Some(mut row) = Row::of(word.name(), case, &peaks) else {
+                let (name, threads) = (word.name(), case.threads);
+                report.notes.push(format!("{name} at {threads} threads, {}: the threads never ran at once", case.name));
+                continue;
+            };
+            let refused: u64 = kept.iter().map(|storm| storm.refused).sum();
+            let rate = refused as f64 / kept.iter().map(|storm| storm.seconds).sum::<f64>();
+            let resets: u64 = kept.iter().map(|storm| storm.resets).sum();
+            row.more = vec![("refused_per_s", rate), ("resets_seen", resets as f64), ("bound", bound as f64)];
+            report.rows.push(row);
+        }
+        report.rows.extend(Row::of("bound", case, &[bound as f64]));
+        (ask.progress)((done + 1) as f64 / cases.len() as f64);
+    }
+    report.notes.push(format!(
+        "{STORMS} storms of {:.0} ms for each number; each on a fresh word. The bound is the limit, \
+         2^30, and one increment of each thread.",
+        each.as_secs_f64() * 1e3
+    ));
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The storm reaches the limit, or this would say nothing about what happens there.
+    #[test]
+    fn a_storm_at_the_limit_stays_below_the_bound() {
+        let word = PageRef::<DefaultScheme>::frozen();
+        for _ in 0..NOISE_LIMIT / MAX_AT_ONCE - 1 {
+            word.be_refused(MAX_AT_ONCE);
+        }
+        assert!(word.noise() < NOISE_LIMIT);
+        let storms: Vec<Storm> = (0..20).filter_map(|_| storm(&word, 1, MAX_AT_ONCE, LEAST)).collect();
+        assert!(storms.iter().all(|storm| u64::from(storm.peak) <= bound(1, MAX_AT_ONCE)));
+        assert!(storms.is_empty() || storms.iter().any(|storm| storm.resets > 0), "the limit was never reached");
+    }
+}

@@ -1,0 +1,160 @@
+//! The patch's own benchmark: N pinned threads read 64 bytes at offset 0, of one file, or of a file each.
+//!
+//! Under each scheme with a reference (a handle, the bytes copied out of it, the handle dropped), with `read_at` as the
+//! cache does it by itself, and by the kernel on tmpfs.
+
+use std::fs;
+use std::hint::black_box;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use folio_cache::{Cache, File};
+use folio_ref::{DefaultScheme, Scheme};
+use tempfile::NamedTempFile;
+
+use crate::matrix::{Case, Matrix, Subject, thread_counts};
+use crate::question::Ask;
+use crate::read::TMPFS;
+use crate::report::{Report, Shape, Unit};
+use crate::schemes::for_each_scheme;
+
+/// All threads read the same file.
+const SAME: &str = "same file";
+/// A file each.
+const EACH: &str = "a file each";
+
+const OPERATIONS: u32 = 100_000;
+/// A read by the kernel takes so many times as long that fewer are enough.
+const OPERATIONS_KERNEL: u32 = 5_000;
+
+const BYTES: usize = 64;
+
+/// Pages of a file. With a single one, the words of two files' first pages would lie side by side in one cache line, and
+/// a file each would cost what one file costs.
+const PAGES: usize = 64;
+/// The cache by itself.
+const READ_AT: &str = "read_at";
+const PREAD: &str = "pread-tmpfs";
+
+fn place(case: Case, thread: usize) -> usize {
+    if case.name == SAME { 0 } else { thread }
+}
+
+/// With a reference.
+struct Counted<S: Scheme>(Vec<File<S>>);
+
+impl<S: Scheme> Subject for Counted<S> {
+    fn name(&self) -> String {
+        S::NAME.to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let file = &self.0[place(case, thread)];
+        let mut buf = [0; BYTES];
+        for _ in 0..OPERATIONS {
+            let handle = black_box(file).page(0).expect("it is in the cache").expect("it is not empty");
+            black_box(&mut buf).copy_from_slice(&handle[..BYTES]);
+        }
+        u64::from(OPERATIONS)
+    }
+}
+
+struct ReadAt(Vec<File>);
+
+impl Subject for ReadAt {
+    fn name(&self) -> String {
+        READ_AT.to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let file = &self.0[place(case, thread)];
+        let mut buf = [0; BYTES];
+        for _ in 0..OPERATIONS {
+            assert_eq!(black_box(file).read_at(0, black_box(&mut buf)).expect("it is in the cache"), BYTES);
+        }
+        u64::from(OPERATIONS)
+    }
+}
+
+struct Pread(Vec<fs::File>);
+
+impl Subject for Pread {
+    fn name(&self) -> String {
+        PREAD.to_owned()
+    }
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let file = &self.0[place(case, thread)];
+        let mut buf = [0; BYTES];
+        for _ in 0..OPERATIONS_KERNEL {
+            assert_eq!(file.read_at(black_box(&mut buf), 0).expect("tmpfs can be read"), BYTES);
+        }
+        u64::from(OPERATIONS_KERNEL)
+    }
+}
+
+/// A file for each thread, in memory where the system has a file system for that.
+#[derive(Debug)]
+pub struct Files(Vec<NamedTempFile>);
+
+impl Files {
+    /// Files, each of some pages.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn new() -> io::Result<Self> {
+        let folder = if Path::new(TMPFS).is_dir() { Path::new(TMPFS).to_owned() } else { std::env::temp_dir() };
+        let most = thread_counts().into_iter().max().unwrap_or(1);
+        let one = |_| {
+            let file = NamedTempFile::new_in(&folder)?;
+            fs::write(file.path(), vec![7; PAGES * 4096])?;
+            Ok(file)
+        };
+        (0..most).map(one).collect::<io::Result<Vec<_>>>().map(Self)
+    }
+
+    /// All of them through one cache, each read once.
+    fn cached<S: Scheme>(&self) -> io::Result<Vec<File<S>>> {
+        let cache = Cache::<S>::new(self.0.len() * PAGES * 4096 + (8 << 20))?;
+        let open = |file: &NamedTempFile| {
+            let file = cache.open(file.path())?;
+            file.read_at(0, &mut vec![0; PAGES * 4096])?;
+            Ok(file)
+        };
+        self.0.iter().map(open).collect()
+    }
+}
+
+/// The question.
+///
+/// # Errors
+///
+/// What the system says when the files are read.
+pub fn matrix(files: &Files) -> io::Result<Matrix<'static>> {
+    let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
+    for_each_scheme!(S => subjects.push(Box::new(Counted::<S>(files.cached()?))));
+    subjects.push(Box::new(ReadAt(files.cached::<DefaultScheme>()?)));
+    let opened = files.0.iter().map(|file| fs::File::open(file.path())).collect::<io::Result<Vec<_>>>()?;
+    subjects.push(Box::new(Pread(opened)));
+    let cases = thread_counts().into_iter().flat_map(|threads| [SAME, EACH].map(|name| Case { name, threads }));
+    Ok(Matrix {
+        title: "The patch's benchmark: 64 bytes at offset 0",
+        unit: Unit::Ns,
+        per: "read",
+        cases: cases.collect(),
+        subjects,
+        compared_with: &["zero-frozen", PREAD],
+        ours: READ_AT.to_owned(),
+        shape: Shape::Bars,
+    })
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// As [`Files::new`] and [`matrix`].
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    Ok(matrix(&Files::new()?)?.measure(ask))
+}

@@ -1,0 +1,195 @@
+//! What does it cost to hold a range of a file without a copy, beside one folio of that size, and beside a copy?
+//!
+//! Who holds a range takes a reference of each large folio that it touches, and looks at the slot of each page (`docs/large-folios.md`). The
+//! limit is a slot with one folio of the range's size.
+
+use std::hint::black_box;
+use std::io;
+
+use folio_cache::File;
+use folio_frames::{Arena, Kind, Lookup, Order, Slot, UserSpace};
+use folio_ref::DefaultScheme;
+
+use crate::matrix::{Case, Matrix, Subject, one_and_all};
+use crate::question::Ask;
+use crate::read::{Bytes, cached};
+use crate::report::{Report, Shape, Unit};
+
+type P = UserSpace<DefaultScheme>;
+
+/// The same range each time, by all threads.
+const HOT: [&str; 3] = ["hot-16K", "hot-64K", "hot-1M"];
+/// One after the other, through the whole file; each thread begins elsewhere.
+const SCAN: [&str; 3] = ["scan-16K", "scan-64K", "scan-1M"];
+
+/// Bytes that each sample holds; of copies it is an eighth.
+const SAMPLE: usize = 256 << 20;
+
+/// Ranges that each sample of the limit holds: some milliseconds too.
+const SAMPLE_OF_LARGE: usize = 200_000;
+
+/// Bytes of a range.
+fn size(case: Case) -> usize {
+    match case.name {
+        "hot-16K" | "scan-16K" => 16 << 10,
+        "hot-64K" | "scan-64K" => 64 << 10,
+        "hot-1M" | "scan-1M" => 1 << 20,
+        name => panic!("{name} holds nothing"),
+    }
+}
+
+/// So many ranges of one thread in a case, of a file that has so many bytes.
+#[inline(always)]
+fn ranges(case: Case, thread: usize, bytes: usize, wanted: usize, mut hold: impl FnMut(usize, usize)) -> u64 {
+    let size = size(case);
+    let all = bytes / size;
+    let first = if HOT.contains(&case.name) { None } else { Some(thread * all / 2) };
+    for n in 0..wanted {
+        hold(first.map_or(0, |first| (first + n) % all * size), size);
+    }
+    wanted as u64
+}
+
+/// By [`File::range`].
+struct Ranges(File);
+
+impl Subject for Ranges {
+    fn name(&self) -> String {
+        "folio".to_owned()
+    }
+    /// How many pieces of memory a range has.
+    fn more(&self, case: Case) -> Vec<(&'static str, f64)> {
+        let (mut pieces, mut held) = (0, 0);
+        ranges(case, 0, self.0.len() as usize, SAMPLE / size(case), |offset, size| {
+            let range = self.0.range(offset as u64, size).expect("it is in the cache");
+            (pieces, held) = (pieces + range.chunks().count(), held + 1);
+        });
+        vec![("pieces", f64::from(pieces as u32) / f64::from(held))]
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        ranges(case, thread, self.0.len() as usize, SAMPLE / size(case), |offset, size| {
+            let range = black_box(&self.0).range(offset as u64, size).expect("it is in the cache");
+            assert_eq!(black_box(&range).len(), size);
+        })
+    }
+}
+
+/// By [`File::bytes`].
+struct InOnePiece(File);
+
+impl Subject for InOnePiece {
+    fn name(&self) -> String {
+        "folio-bytes".to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        ranges(case, thread, self.0.len() as usize, SAMPLE / size(case), |offset, size| {
+            let bytes = black_box(&self.0).bytes(offset as u64, size).expect("it is in the cache");
+            assert_eq!(black_box(&bytes).len(), size);
+        })
+    }
+}
+
+/// Copied, by [`File::read_at`].
+struct Copied(File);
+
+impl Subject for Copied {
+    fn name(&self) -> String {
+        "folio-read_at".to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let mut buf = vec![0; size(case)];
+        ranges(case, thread, self.0.len() as usize, SAMPLE / 8 / size(case), |offset, size| {
+            let read = black_box(&self.0).read_at(offset as u64, &mut buf).expect("it is in the cache");
+            assert_eq!(read, size);
+        })
+    }
+}
+
+/// The limit: a slot for each range, with one folio of its size.
+struct Large {
+    arena: Arena<P>,
+    /// By size: 16 KiB, 64 KiB, 1 MiB.
+    slots: [Vec<Slot<P>>; 3],
+    bytes: usize,
+}
+
+impl Large {
+    fn new(bytes: usize) -> io::Result<Self> {
+        // As many as a file of this size has ranges; their bytes are never touched.
+        let arena = Arena::new(3 * bytes + (64 << 20), &[])?;
+        let mut slots = [const { Vec::new() }; 3];
+        for (slots, order) in slots.iter_mut().zip([2, 4, 8]) {
+            let order = Order::new(order).expect("an order");
+            for _ in 0..bytes / order.bytes() {
+                let mut folio = arena.zone().alloc_frozen(order).map_err(io::Error::other)?;
+                folio.set_owner(Kind::owner(0), 0);
+                let slot = Slot::new();
+                slot.install(folio).expect("an empty slot").publish();
+                slots.push(slot);
+            }
+        }
+        Ok(Self { arena, slots, bytes })
+    }
+}
+
+impl Subject for Large {
+    fn name(&self) -> String {
+        "one-large-folio".to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let slots = &self.slots[[16 << 10, 64 << 10, 1 << 20].iter().position(|&of| of == size(case)).expect("a size")];
+        ranges(case, thread, self.bytes, SAMPLE_OF_LARGE, |offset, size| {
+            let Lookup::Hit(folio) = black_box(&slots[offset / size]).get(self.arena.zone()) else {
+                panic!("a folio in its slot");
+            };
+            assert_eq!(black_box(&folio).order().bytes(), size);
+        })
+    }
+}
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        for slot in self.slots.iter().flatten() {
+            drop(slot.claim(self.arena.zone()).map(folio_frames::Claim::remove));
+        }
+    }
+}
+
+/// The question, of the bytes that [`read`](crate::read) reads.
+///
+/// # Errors
+///
+/// What the system says when the file is read.
+pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
+    let file = cached::<DefaultScheme>(bytes.path(), bytes.len())?;
+    let cases = HOT.iter().chain(&SCAN);
+    Ok(Matrix {
+        title: "Holding a range of a file",
+        unit: Unit::Ns,
+        per: "range",
+        cases: cases.flat_map(|name| one_and_all().into_iter().map(|threads| Case { name, threads })).collect(),
+        subjects: vec![
+            Box::new(Ranges(file.clone())),
+            Box::new(InOnePiece(file.clone())),
+            Box::new(Copied(file)),
+            Box::new(Large::new(bytes.len())?),
+        ],
+        compared_with: &["one-large-folio", "folio-read_at"],
+        ours: "folio".to_owned(),
+        shape: Shape::Bars,
+    })
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// As [`Bytes::new`] and [`matrix`].
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    let bytes = Bytes::for_reading()?;
+    Ok(matrix(&bytes)?.measure(ask))
+}

@@ -1,0 +1,148 @@
+//! What does taking and returning a reference cost, under each scheme, beside a raw fetch-add and fetch-sub?
+//!
+//! And what does it cost to be refused: by a frozen word, with each way to clean up that the patch's versions had.
+
+use std::hint::black_box;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+use folio_ref::{DefaultScheme, PageRef, Scheme};
+
+use crate::matrix::{Case, Matrix, Subject, thread_counts};
+use crate::question::Ask;
+use crate::report::{Report, Shape, Unit};
+use crate::schemes::for_each_scheme;
+use crate::undo::{AtLimit, Once, Policy, Undo, Whenever};
+
+/// Operations of each thread in one sample: some milliseconds.
+const OPERATIONS: u32 = 300_000;
+
+/// All threads on one word.
+pub(crate) const ONE: &str = "one";
+/// A word each.
+const OWN: &str = "own";
+/// All threads on one word, which is frozen.
+const ONE_REFUSED: &str = "one, refused";
+/// A word each, frozen.
+const OWN_REFUSED: &str = "own, refused";
+
+fn place(case: Case, thread: usize) -> usize {
+    if case.name.starts_with(ONE) { 0 } else { thread }
+}
+
+fn is_refused(case: Case) -> bool {
+    [ONE_REFUSED, OWN_REFUSED].contains(&case.name)
+}
+
+/// The limit: the two instructions; where others are refused, the one.
+struct Raw(Vec<CachePadded<AtomicU64>>);
+
+impl Subject for Raw {
+    fn name(&self) -> String {
+        "raw".to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let word: &AtomicU64 = &self.0[place(case, thread)];
+        if is_refused(case) {
+            for _ in 0..OPERATIONS {
+                black_box(black_box(word).fetch_add(1, Ordering::Acquire));
+            }
+        } else {
+            for _ in 0..OPERATIONS {
+                black_box(black_box(word).fetch_add(1, Ordering::Acquire));
+                black_box(black_box(word).fetch_sub(1, Ordering::Release));
+            }
+        }
+        u64::from(OPERATIONS)
+    }
+}
+
+struct Word<S: Scheme> {
+    live: Vec<CachePadded<PageRef<S>>>,
+    frozen: Vec<CachePadded<PageRef<S>>>,
+}
+
+impl<S: Scheme> Subject for Word<S> {
+    fn name(&self) -> String {
+        S::NAME.to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        if is_refused(case) {
+            let word: &PageRef<S> = &self.frozen[place(case, thread)];
+            for _ in 0..OPERATIONS {
+                assert!(black_box(word).try_get(1).is_err(), "the word is frozen");
+            }
+        } else {
+            let word: &PageRef<S> = &self.live[place(case, thread)];
+            for _ in 0..OPERATIONS {
+                black_box(word).try_get(1).expect("the word is live");
+                assert!(black_box(word).put().is_none(), "one reference is held throughout");
+            }
+        }
+        u64::from(OPERATIONS)
+    }
+}
+
+impl<P: Policy> Subject for Vec<CachePadded<Undo<P>>> {
+    fn name(&self) -> String {
+        P::NAME.to_owned()
+    }
+    fn takes_part(&self, case: Case) -> bool {
+        // Up to the refusal all three are the code of frozen-bit.
+        is_refused(case)
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, thread: usize) -> u64 {
+        let word: &Undo<P> = &self[place(case, thread)];
+        for _ in 0..OPERATIONS {
+            assert!(!black_box(word).try_get(), "the word is frozen");
+        }
+        u64::from(OPERATIONS)
+    }
+}
+
+pub(crate) fn words<S: Scheme>(n: usize) -> Box<dyn Subject> {
+    let frozen = || CachePadded::new(PageRef::<S>::frozen());
+    let live = || {
+        let word = frozen();
+        word.claim_frozen().init();
+        word
+    };
+    Box::new(Word { live: (0..n).map(|_| live()).collect(), frozen: (0..n).map(|_| frozen()).collect() })
+}
+
+fn undoing<P: Policy>(n: usize) -> Box<dyn Subject> {
+    Box::new((0..n).map(|_| CachePadded::new(Undo::<P>::frozen())).collect::<Vec<_>>())
+}
+
+/// The question.
+pub fn matrix() -> Matrix<'static> {
+    let counts = thread_counts();
+    let most = counts.iter().copied().max().unwrap_or(1);
+    let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(Raw((0..most).map(|_| CachePadded::default()).collect()))];
+    for_each_scheme!(S => subjects.push(words::<S>(most)));
+    subjects.extend([undoing::<AtLimit>(most), undoing::<Once>(most), undoing::<Whenever>(most)]);
+    let names = [ONE, OWN, ONE_REFUSED, OWN_REFUSED];
+    Matrix {
+        title: "Taking and returning one reference, or being refused",
+        unit: Unit::Ns,
+        per: "try_get and put, or refused try_get",
+        cases: counts.iter().flat_map(|&threads| names.map(|name| Case { name, threads })).collect(),
+        subjects,
+        compared_with: &["raw", "zero-frozen"],
+        ours: DefaultScheme::NAME.to_owned(),
+        shape: Shape::Bars,
+    }
+}
+
+/// Measures it.
+///
+/// # Errors
+///
+/// None.
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    Ok(matrix().measure(ask))
+}

@@ -1,0 +1,274 @@
+//! What does it cost to write bytes: through the cache, by a bare copy, by the kernel?
+//!
+//! In memory (`hot-64`, `uniform-4K`) the files lie in a file system in memory, folio's too: what its flusher brings there each second
+//! belongs to the price. On the disk (`append-1M`, `overwrite-1M`) each MiB is synced before the next, so that both
+//! have done the same when they say that it is done; those samples wait for the disk, so nothing is asked of their share of a CPU.
+
+use std::fs;
+use std::hint::black_box;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use folio_cache::{Cache, File, LocalFile};
+use parking_lot::Mutex;
+use tempfile::NamedTempFile;
+use vmap::MapMut;
+
+use crate::matrix::{Case, Matrix, Subject, one_and_all};
+use crate::question::Ask;
+use crate::read::TMPFS;
+use crate::report::{Ratio, Report, Row, Shape, Unit};
+
+/// 64 bytes at offset 0, by all threads.
+const HOT: &str = "hot-64";
+/// A page anywhere in the file.
+const UNIFORM: &str = "uniform-4K";
+/// One MiB after the other past the end of a file on the disk, and within it.
+const SYNCED: [Case; 2] = [Case { name: "append-1M", threads: 1 }, Case { name: "overwrite-1M", threads: 1 }];
+
+const PAGE: usize = 4096;
+const CHUNK: usize = 1 << 20;
+/// Of one sample.
+const CHUNKS: u64 = 8;
+/// The file in memory: all of it may be dirty at once, and nobody hurries to write it.
+const BYTES: usize = 64 << 20;
+const BUDGET: usize = 10 * BYTES;
+
+/// The writes of one thread in a sample. How many.
+#[inline(always)]
+fn writes(case: Case, mut write: impl FnMut(usize, &[u8])) -> u64 {
+    let mut random = fastrand::Rng::new();
+    let bytes = [random.u8(..); PAGE];
+    if case.name == HOT {
+        (0..100_000).for_each(|_| write(0, black_box(&bytes[..64])));
+        return 100_000;
+    }
+    (0..10_000).for_each(|_| write(random.usize(..BYTES / PAGE) * PAGE, black_box(&bytes)));
+    10_000
+}
+
+/// The limit: memory. One thread at a time, as Rust has no name for two that write the same bytes.
+struct Memcpy(Mutex<Vec<u8>>);
+
+impl Subject for Memcpy {
+    fn name(&self) -> String {
+        "memcpy".to_owned()
+    }
+    fn takes_part(&self, case: Case) -> bool {
+        case.threads == 1
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, _: usize) -> u64 {
+        copies(case, &mut self.0.lock())
+    }
+}
+
+#[inline(always)]
+fn copies(case: Case, memory: &mut [u8]) -> u64 {
+    writes(case, |offset, bytes| black_box(&mut *memory)[offset..][..bytes.len()].copy_from_slice(bytes))
+}
+
+/// Pages with a lock each: what several threads can share that write, without readers, files or anything to be freed.
+struct Locked(Vec<Mutex<Box<[u8]>>>);
+
+impl Subject for Locked {
+    fn name(&self) -> String {
+        "mutex".to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, _: usize) -> u64 {
+        writes(case, |offset, bytes| {
+            black_box(&self.0)[offset / PAGE].lock()[offset % PAGE..][..bytes.len()].copy_from_slice(bytes);
+        })
+    }
+}
+
+/// A mapping of a file in memory, made by the thread that writes: it can not go to another. So only where making it costs nothing.
+struct Mapped(PathBuf);
+
+impl Subject for Mapped {
+    fn name(&self) -> String {
+        "mmap".to_owned()
+    }
+    fn takes_part(&self, case: Case) -> bool {
+        case.name == HOT && case.threads == 1
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, _: usize) -> u64 {
+        let mapped = MapMut::with_options().write().len(PAGE).open(&self.0);
+        copies(case, &mut mapped.expect("a file in memory can be mapped").0)
+    }
+}
+
+struct Folio(File);
+
+impl Subject for Folio {
+    fn name(&self) -> String {
+        "folio".to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, _: usize) -> u64 {
+        writes(case, |offset, bytes| {
+            let written = black_box(&self.0).write_at(offset as u64, bytes);
+            assert_eq!(written.expect("there is room"), bytes.len());
+        })
+    }
+}
+
+struct Kernel(fs::File);
+
+impl Subject for Kernel {
+    fn name(&self) -> String {
+        "pwrite-tmpfs".to_owned()
+    }
+    #[inline(never)]
+    fn work(&self, case: Case, _: usize) -> u64 {
+        writes(case, |offset, bytes| self.0.write_all_at(bytes, offset as u64).expect("there is room"))
+    }
+}
+
+/// The files in memory, where the system has a file system for that. Removed when this is dropped.
+pub(crate) struct Files([NamedTempFile; 3]);
+
+impl Files {
+    pub(crate) fn new() -> io::Result<Self> {
+        let folder = if Path::new(TMPFS).is_dir() { PathBuf::from(TMPFS) } else { std::env::temp_dir() };
+        let bytes = vec![1; BYTES];
+        let file = || {
+            let mut file = NamedTempFile::new_in(&folder)?;
+            file.write_all(&bytes)?;
+            Ok::<_, io::Error>(file)
+        };
+        Ok(Self([file()?, file()?, file()?]))
+    }
+}
+
+pub(crate) fn matrix(Files([ours, mapped, theirs]): &Files) -> io::Result<Matrix<'static>> {
+    let both = |name| one_and_all().into_iter().map(move |threads| Case { name, threads });
+    let file = Cache::new(BUDGET)?.open_rw(ours.path())?;
+    file.read_at(0, &mut vec![0; BYTES])?;
+    Ok(Matrix {
+        title: "Writing",
+        unit: Unit::Ns,
+        per: "write",
+        cases: both(HOT).chain(both(UNIFORM)).collect(),
+        subjects: vec![
+            Box::new(Memcpy(Mutex::new(vec![1; BYTES]))),
+            Box::new(Locked((0..BYTES / PAGE).map(|_| Mutex::new(vec![1; PAGE].into_boxed_slice())).collect())),
+            Box::new(Mapped(mapped.path().to_owned())),
+            Box::new(Folio(file)),
+            Box::new(Kernel(theirs.reopen()?)),
+        ],
+        compared_with: &["memcpy", "mutex", "pwrite-tmpfs"],
+        ours: "folio".to_owned(),
+        shape: Shape::Bars,
+    })
+}
+
+/// A file on the disk.
+trait OnDisk {
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    fn sync(&self) -> io::Result<()>;
+    fn empty(&self) -> io::Result<()>;
+}
+
+impl OnDisk for File {
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let written = self.write_at(offset, bytes)?;
+        if written < bytes.len() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+    fn empty(&self) -> io::Result<()> {
+        self.set_len(0)
+    }
+}
+
+impl OnDisk for fs::File {
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+    fn empty(&self) -> io::Result<()> {
+        self.set_len(0)
+    }
+}
+
+/// Nanoseconds for each MiB of a sample.
+fn synced(file: &dyn OnDisk, case: Case) -> io::Result<f64> {
+    let bytes = vec![fastrand::u8(..); CHUNK];
+    if case == SYNCED[0] {
+        file.empty()?;
+        file.sync()?;
+    }
+    let start = Instant::now();
+    for chunk in 0..CHUNKS {
+        file.write(chunk * CHUNK as u64, &bytes)?;
+        file.sync()?;
+    }
+    Ok(start.elapsed().as_secs_f64() * 1e9 / CHUNKS as f64)
+}
+
+/// The cases on the disk: they take turns, and the one before leaves the file that the next overwrites.
+fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
+    const NAMES: [&str; 3] = ["folio", "folio-direct", "pwrite+fdatasync"];
+    let (ours, direct, theirs) = (NamedTempFile::new()?, NamedTempFile::new()?, NamedTempFile::new()?);
+    let cache: Cache = Cache::new(BUDGET)?;
+    let past_the_kernel = LocalFile::open_rw(direct.path())?.direct();
+    let files: [&dyn OnDisk; NAMES.len()] =
+        [&cache.open_rw(ours.path())?, &cache.open_backing(Arc::new(past_the_kernel))?, &theirs.reopen()?];
+    let mut samples = [const { [const { Vec::new() }; NAMES.len()] }; SYNCED.len()];
+    let started = Instant::now();
+    let mut round = 0;
+    while round == 0 || (started.elapsed() < ask.time && !ask.stop.load(Ordering::Relaxed)) {
+        for (&case, samples) in SYNCED.iter().zip(&mut samples) {
+            for turn in 0..files.len() {
+                let which = (turn + round) % files.len();
+                samples[which].push(synced(files[which], case)?);
+            }
+        }
+        round += 1;
+        (ask.progress)((0.5 + started.elapsed().as_secs_f64() / ask.time.as_secs_f64() / 2.0).min(1.0));
+    }
+    for (&case, samples) in SYNCED.iter().zip(&samples) {
+        report.rows.extend(NAMES.iter().zip(samples).filter_map(|(&name, values)| Row::of(name, case, values)));
+        let [ours @ .., theirs] = samples;
+        for (name, ours) in NAMES.iter().zip(ours) {
+            let speeds: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| theirs / ours).collect();
+            let ratio = |row: Row| Ratio { of: (*name).to_owned(), to: NAMES[2], case, value: row.median };
+            report.ratios.extend(Row::of("", case, &speeds).map(ratio));
+        }
+    }
+    report.compared_with = &["memcpy", "mutex", "pwrite-tmpfs", NAMES[2]];
+    Ok(())
+}
+
+/// The question.
+///
+/// # Errors
+///
+/// What the system says of the files, or of the cache's memory.
+pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+    let time = ask.time / 2;
+    let files = Files::new()?;
+    let progress = &mut *ask.progress;
+    let mut report =
+        matrix(&files)?.measure(&mut Ask { time, stop: ask.stop, progress: &mut |done| progress(done / 2.0) });
+    ask_synced(&mut Ask { time, stop: ask.stop, progress: &mut *ask.progress }, &mut report)?;
+    report.notes.push(format!(
+        "{HOT}, {UNIFORM}: a file of {} MiB in memory (tmpfs), all of it in a cache of {} MiB; {}, {}: a file in the folder for temporary \
+         files, a sync_data after each MiB",
+        BYTES >> 20,
+        BUDGET >> 20,
+        SYNCED[0].name,
+        SYNCED[1].name
+    ));
+    Ok(report)
+}

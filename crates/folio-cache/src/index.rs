@@ -1,0 +1,216 @@
+//! The index of a mapping: a slot for each page, found without a lock, never relocated.
+//!
+//! ```text
+//!  near      [leaf 0][leaf 1] ... [leaf n - 1]     a leaf: 512 slots, 2 MiB of the file
+//!  chunk 0   [leaf n]
+//!  chunk 1   [leaf n + 1][leaf n + 2]              a chunk: twice the leaves of the one before
+//!  chunk 2   [leaf n + 3] ...
+//!  ...
+//!  chunk 23                                        enough for 16 TiB
+//! ```
+//!
+//! Near are the leaves of the file as it was opened, up to [`NEAR_MOST`]: from a page's number to its slot there are two loads.
+//! The chunks are for what it grows to, and for the rest of huge files. Chunks and leaves appear on first use and stay, so a slot's
+//! address is good for as long as the index. One table for all pages of any file would save the chunks, and cost 64 MiB for
+//! each sparse file of 16 TiB.
+
+use std::collections::TryReserveError;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use folio_frames::{FRAME_SIZE, Platform, Slot};
+use once_cell::race::OnceBox;
+
+/// Slots in a leaf.
+const LEAF: usize = 512;
+
+/// Leaves that are near at the least: of a file that grows to 128 MiB.
+const NEAR_LEAST: usize = 64;
+
+/// Leaves that are near at the most: of 64 GiB, a table of 256 KiB.
+const NEAR_MOST: usize = 1 << 15;
+
+/// Enough for 2^32 pages: 2^23 leaves, plus one because chunk `k` begins at its leaf `2^k - 1`.
+const CHUNKS: usize = 24;
+
+const _: () = assert!(((1_u64 << CHUNKS) - 1) * LEAF as u64 > u32::MAX as u64);
+
+/// One word, so that its table is small: null until it is made.
+type Leaf<P> = OnceBox<[Slot<P>; LEAF]>;
+
+/// Slots by page number.
+pub(crate) struct Index<P: Platform> {
+    near: Box<[Leaf<P>]>,
+    chunks: [OnceLock<Box<[Leaf<P>]>>; CHUNKS],
+    /// Memory of tables and leaves, here and in all indexes of a cache.
+    bytes: AtomicUsize,
+    total: Arc<AtomicUsize>,
+}
+
+impl<P: Platform> Drop for Index<P> {
+    fn drop(&mut self) {
+        self.uncount();
+    }
+}
+
+/// Where a leaf past the near ones lies: chunk, leaf in the chunk.
+fn locate(leaf: usize) -> (usize, usize) {
+    let chunk = (leaf + 1).ilog2() as usize;
+    (chunk, leaf + 1 - (1 << chunk))
+}
+
+impl<P: Platform> Index<P> {
+    /// For a file of so many bytes, so far. What it takes is added to `total`, and subtracted when it is dropped.
+    pub(crate) fn new(file_bytes: u64, total: Arc<AtomicUsize>) -> Self {
+        let leaves = usize::try_from(file_bytes / (LEAF * FRAME_SIZE) as u64).unwrap_or(NEAR_MOST) + 1;
+        let near: Box<[Leaf<P>]> = (0..leaves.clamp(NEAR_LEAST, NEAR_MOST)).map(|_| Leaf::new()).collect();
+        let index = Self { near, chunks: [const { OnceLock::new() }; CHUNKS], bytes: AtomicUsize::new(0), total };
+        index.count(size_of_val(&*index.near));
+        index
+    }
+
+    /// The slot of a page, if its leaf exists.
+    #[inline(always)]
+    pub(crate) fn get(&self, page: u32) -> Option<&Slot<P>> {
+        let (leaf, slot) = (page as usize / LEAF, page as usize % LEAF);
+        let leaf = match self.near.get(leaf) {
+            Some(near) => near.get(),
+            None => self.far(leaf),
+        };
+        Some(&leaf?[slot])
+    }
+
+    #[inline(never)]
+    fn far(&self, leaf: usize) -> Option<&[Slot<P>; LEAF]> {
+        let (chunk, leaf) = locate(leaf - self.near.len());
+        self.chunks[chunk].get()?[leaf].get()
+    }
+
+    /// The slot of a page; its leaf is made if need be.
+    pub(crate) fn get_or_make(&self, page: u32) -> io::Result<&Slot<P>> {
+        if let Some(slot) = self.get(page) {
+            return Ok(slot);
+        }
+        let leaf = page as usize / LEAF;
+        self.make(leaf).map_err(|error| {
+            io::Error::new(io::ErrorKind::OutOfMemory, format!("no memory for the index of the file: {error}"))
+        })?;
+        Ok(self.get(page).expect("its leaf was just made, and stays"))
+    }
+
+    /// Makes a leaf, and its chunk. If two do, one of each is dropped: the other's is as good.
+    fn make(&self, leaf: usize) -> Result<(), TryReserveError> {
+        let cell = if let Some(near) = self.near.get(leaf) {
+            near
+        } else {
+            let (chunk, leaf) = locate(leaf - self.near.len());
+            if self.chunks[chunk].get().is_none() {
+                let _ = self.chunks[chunk].set(self.boxed(1 << chunk, Leaf::new)?);
+            }
+            &self.chunks[chunk].get().expect("it was just set, and is never taken")[leaf]
+        };
+        let slots = self.boxed(LEAF, Slot::new)?;
+        let _ = cell.set(slots.try_into().expect("a leaf has its length"));
+        Ok(())
+    }
+
+    /// What two made at once, and one dropped, is counted twice. Relaxed: for reports and budgets.
+    fn count(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Its memory goes: it is not in the total any more.
+    pub(crate) fn uncount(&mut self) {
+        self.total.fetch_sub(std::mem::take(self.bytes.get_mut()), Ordering::Relaxed);
+    }
+
+    fn boxed<T>(&self, len: usize, make: impl FnMut() -> T) -> Result<Box<[T]>, TryReserveError> {
+        let mut items = Vec::new();
+        items.try_reserve_exact(len)?;
+        items.resize_with(len, make);
+        self.count(len * size_of::<T>());
+        Ok(items.into_boxed_slice())
+    }
+
+    /// Calls `visit` with every slot of a range of pages that exists.
+    pub(crate) fn for_each_in(&self, pages: Range<u64>, mut visit: impl FnMut(&Slot<P>)) {
+        let far = self.chunks.iter().enumerate().flat_map(|(number, chunk)| {
+            let first = self.near.len() + (1 << number) - 1;
+            (first..).zip(chunk.get().into_iter().flatten())
+        });
+        for (leaf, slots) in (0..).zip(&self.near).chain(far) {
+            let begins = (leaf * LEAF) as u64;
+            let within = |page: u64| page.saturating_sub(begins).min(LEAF as u64) as usize;
+            let range = within(pages.start)..within(pages.end);
+            slots.get().into_iter().flat_map(|slots| &slots[range.clone()]).for_each(&mut visit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use folio_frames::UserSpace;
+
+    use super::*;
+
+    #[test]
+    fn every_leaf_has_a_place_of_its_own() {
+        // Next to each other across every chunk's border, the next leaf is the next in its chunk.
+        let mut next = (0, 0);
+        for leaf in 0..1 << 16 {
+            assert_eq!(locate(leaf), next);
+            next = if next.1 + 1 == 1 << next.0 { (next.0 + 1, 0) } else { (next.0, next.1 + 1) };
+        }
+        let last = u32::MAX as usize / LEAF - NEAR_LEAST;
+        let (chunk, leaf) = locate(last);
+        assert!(chunk < CHUNKS && leaf < 1 << chunk);
+        assert_eq!((1 << chunk) - 1 + leaf, last);
+    }
+
+    #[test]
+    fn slots_appear_on_first_use_and_stay() {
+        let total = Arc::<AtomicUsize>::default();
+        for (file_bytes, near) in [(0, 64), (300 << 20, 151), (1 << 40, 1 << 15), (u64::MAX, 1 << 15)] {
+            let index = Index::<UserSpace>::new(file_bytes, Arc::clone(&total));
+            assert_eq!(index.near.len(), near);
+            // Near, the last near one, the first far one, far, the last one of all.
+            for leaf in [0, 70, near - 1, near, near + 1, near + 1000, u32::MAX as usize / LEAF] {
+                let page = (leaf * LEAF + 17) as u32;
+                assert!(index.get(page).is_none(), "{leaf}");
+                let slot = index.get_or_make(page).unwrap();
+                assert!(ptr::eq(slot, index.get_or_make(page).unwrap()));
+                assert!(ptr::eq(slot, index.get(page).unwrap()));
+            }
+            assert!(total.load(Ordering::Relaxed) > 3 * 4096 + near * 8);
+        }
+        assert_eq!(total.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_visit_sees_the_slots_from_its_first_page_on() {
+        let index = Index::<UserSpace>::new(0, Arc::default());
+        let far = (NEAR_LEAST * LEAF) as u64;
+        for page in [0, 513, 5000, far as u32 + 600] {
+            index.get_or_make(page).unwrap();
+        }
+        let count = |first| {
+            let mut slots = 0;
+            index.for_each_in(first..u64::MAX, |_| slots += 1);
+            slots
+        };
+        assert_eq!(count(0), 4 * LEAF);
+        assert_eq!(count(1), 4 * LEAF - 1);
+        assert_eq!(count(512), 3 * LEAF);
+        assert_eq!(count(1000), 2 * LEAF + 24);
+        assert_eq!((count(far), count(far + 1000)), (LEAF, 24));
+        assert_eq!(count(u64::MAX), 0);
+        let mut slots = 0;
+        index.for_each_in(511..514, |_| slots += 1);
+        assert_eq!(slots, 3);
+    }
+}

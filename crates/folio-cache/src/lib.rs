@@ -1,0 +1,138 @@
+//! A page cache in user space: files read and written through reference-counted page frames.
+//!
+//! ```text
+//!   File ──▶ Mapping (one per file) ──▶ index ──▶ Slot ──▶ folio ◀── PageHandle
+//!              ▲                                     ▲
+//!      Backing │ (mapping, page) in the descriptor   │ claim, freeze
+//!  (a file, …) └──────── reclaim, migrate, offline ──┘
+//! ```
+//!
+//! - A hit takes no lock and writes nothing that is shared but the page's own reference count: index, `try_get`,
+//!   re-check (R8), copy, put.
+//! - A frozen folio in the index means *in progress*. Whoever needs it sleeps; nobody spins. So a page that
+//!   many threads miss is read once.
+//! - A [`PageHandle`] is an immutable snapshot without a copy. It outlives reclaim, truncation, the last close, and
+//!   the cache: a folio that leaves the index while it is held belongs to its holders alone, and the memory
+//!   under it is kept until the last of them is gone.
+//! - Pages of a file stay for as long as somebody has it open.
+//!
+//! ```
+//! use folio_cache::Cache;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("greeting");
+//! std::fs::write(&path, "hello from a page")?;
+//!
+//! let cache: Cache = Cache::new(8 << 20)?;
+//! let file = cache.open(&path)?;
+//! let mut word = [0; 4];
+//! assert_eq!(file.read_at(13, &mut word)?, 4); // a miss: the page is read
+//! assert_eq!(&word, b"page");
+//!
+//! let handle = file.page(6)?.expect("offset 6 is inside the file"); // a hit: no copy
+//! drop((file, cache));
+//! assert_eq!(&*handle, b"from a page"); // it keeps its page
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Ranges, futures, streams
+//!
+//! [`File::range`] holds any number of pages without a copy, in one allocation, as a [`Buf`](bytes::Buf); [`File::bytes`] gives
+//! [`Bytes`](bytes::Bytes). Both, and [`File::read_at`], exist as futures too ([`File::read_at_async`]), and [`File::stream`] is a scan. They need
+//! no runtime: a hit is there at the first poll, a miss is fetched by a thread of the cache. `examples/serve.rs` serves ranges over HTTP.
+//!
+//! ```
+//! use bytes::Buf;
+//! # fn main() -> std::io::Result<()> {
+//! # let file = folio_cache::Cache::<folio_ref::DefaultScheme>::new(8 << 20)?
+//! #     .open_backing(std::sync::Arc::new(folio_cache::Memory::new(&[7; 10_000])))?;
+//! # let mut socket = Vec::new();
+//! let mut range = file.range(1000, 1 << 20)?; // to the end of the file, if it is not that long
+//! while range.has_remaining() {
+//!     let sent = std::io::Write::write(&mut socket, range.chunk())?; // several pages at once where they lie together
+//!     range.advance(sent); // what was sent is let go
+//! }
+//! # assert_eq!(socket, [7; 9000]);
+//! # let mut buf = [0; 100];
+//! # pollster::block_on(async {
+//! let read = file.read_at_async(9950, &mut buf).await?;
+//! # assert_eq!(read, 50);
+//! # Ok(())
+//! # })
+//! # }
+//! ```
+//!
+//! # Writing
+//!
+//! A writer that finds a page held writes to a copy and switches the slot; else it freezes the page and writes in place. Dirty pages
+//! go to the backing by writeback: see [`File`] for what is promised when.
+//!
+//! # What of a changing file is seen
+//!
+//! A read that would end early looks at the file's size first, so growth and truncation are seen where
+//! they matter. Bytes that another program rewrites in place are seen after [`File::revalidate`] or the next
+//! [`Cache::open`], by size, mtime and ctime, so within the clock's tick of the file system.
+//!
+//! # What this crate deliberately lacks
+//!
+//! An index that shrinks: it costs 8 bytes per page of the file that was touched, rounded up to 2 MiB, until the last close.
+
+#![forbid(unsafe_code)]
+
+mod ahead;
+mod background;
+mod backing;
+mod budget;
+mod cache;
+mod dirty;
+mod errors;
+mod evict;
+mod fetch;
+mod file;
+mod file_write;
+mod fill;
+mod flusher;
+mod futures;
+mod handle;
+mod index;
+mod limits;
+mod lookup;
+mod many;
+mod mapping;
+#[cfg(feature = "metrics")]
+mod metrics;
+mod opened;
+mod out_of_memory;
+mod parts;
+mod per_thread;
+mod range;
+mod readahead;
+pub mod reclaim;
+mod reclaimer;
+mod registry;
+mod resize;
+mod run;
+mod stats;
+mod stream;
+mod sync;
+mod syncs;
+mod truncate;
+mod worker;
+mod write;
+mod writeback;
+
+pub use backing::{Backing, Call, Durable, Fault, Fill, Identity, LocalFile, Memory, Version};
+pub use cache::{CACHED, Cache};
+pub use file::File;
+pub use handle::PageHandle;
+pub use many::Read;
+pub use range::RangeHandle;
+pub use stats::CacheStats;
+pub use stream::ByteStream;
+
+/// The README's example is a test as well.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

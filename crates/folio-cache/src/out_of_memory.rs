@@ -1,0 +1,33 @@
+//! What is said when no page can be freed: where the memory is.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use folio_frames::FRAME_SIZE;
+use folio_ref::Scheme;
+
+use crate::cache::Inner;
+
+impl<S: Scheme> Inner<S> {
+    /// Pages that are newer than their backings, of all files, in bytes.
+    pub(crate) fn dirty_bytes(&self) -> usize {
+        // Relaxed: for reports.
+        self.dirty_pages.load(Ordering::Relaxed) as usize * FRAME_SIZE
+    }
+
+    /// The error of who found no memory, with how much is pinned, dirty and offline. Racy: pages may be pinned and dirty.
+    #[cold]
+    pub(crate) fn out_of_memory(&self) -> io::Error {
+        let (pinned, dirty, budget) = (self.pinned_bytes(), self.dirty_bytes(), self.budget_bytes());
+        let online = self.zone().stats().online_frames as usize * FRAME_SIZE;
+        let offline = budget.saturating_sub(online);
+        tracing::error!(budget, pinned, dirty, offline, "no page of the cache can be freed");
+        let message = format!(
+            "no page can be freed: of the cache's {budget} bytes {pinned} are pinned by handles, {dirty} are dirty, \
+             {offline} are offline"
+        );
+        #[cfg(feature = "track")]
+        let message = format!("{message}; references are held: {}", self.zone().holders_of(self.zone().pfns()));
+        io::Error::new(io::ErrorKind::OutOfMemory, message)
+    }
+}

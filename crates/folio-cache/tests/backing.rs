@@ -1,0 +1,116 @@
+//! The cache over backings that are no files.
+
+mod common;
+
+use std::io::{ErrorKind, IoSliceMut};
+use std::sync::Arc;
+use std::thread;
+
+use common::{Gated, OpenOnDrop, assert_nothing_leaked, file_of};
+use folio_cache::{Backing, Cache, Call, Fault, Identity, Memory, Version};
+
+#[test]
+fn memory_is_read_as_a_file_is() {
+    let (_dir, _, bytes) = file_of(50_001);
+    let memory = Arc::new(Memory::new(&bytes));
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open_backing(memory.clone()).unwrap();
+    let other = cache.open_backing(memory.clone()).unwrap();
+    let mut buf = vec![0; 60_000];
+    for file in [&file, &other] {
+        assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+        assert_eq!(buf[..bytes.len()], bytes);
+    }
+    assert_eq!(cache.stats().misses, 13, "one identity, one set of pages");
+    memory.scribble(3, b"new");
+    assert!(file.revalidate().unwrap());
+    assert!(!other.revalidate().unwrap());
+    other.read_at(3, &mut buf[..3]).unwrap();
+    assert_eq!(&buf[..3], b"new");
+    memory.cut(10);
+    assert_eq!(file.read_at(20_000, &mut buf).unwrap(), 0);
+    assert_eq!(file.read_at(8, &mut buf).unwrap(), 2);
+    drop((file, other));
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn short_and_interrupted_reads_are_made_whole() {
+    let (_dir, _, bytes) = file_of(9000);
+    let memory = Arc::new(Memory::new(&bytes));
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Fill, 0, 40, Fault::Short(100));
+    memory.inject(Call::Fill, 2, 3, Fault::Error(4));
+    let mut buf = vec![0; 9000];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), 9000);
+    assert!(buf == bytes);
+}
+
+/// A store that says it has two pages, and gives one.
+#[derive(Debug)]
+struct Boastful;
+
+impl Backing for Boastful {
+    fn identity(&self) -> Identity {
+        Identity { space: "boastful", volume: 0, object: 0 }
+    }
+
+    fn version(&self) -> std::io::Result<Version> {
+        Ok(Version { len: 8192, stamp: [0; 4] })
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> std::io::Result<usize> {
+        let left = 4096_u64.saturating_sub(offset) as usize;
+        let first = &mut buffers[0];
+        let n = left.min(first.len());
+        first[..n].fill(1);
+        Ok(n)
+    }
+}
+
+#[test]
+fn a_file_that_ends_before_its_size_says_so() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open_backing(Arc::new(Boastful)).unwrap();
+    assert_eq!(file.read_at(0, &mut [0; 100]).unwrap(), 100);
+    let error = file.read_at(5000, &mut [0; 100]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(error.to_string(), "the file ends at 4096 though its size is 8192 bytes");
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// A request that takes for ever holds up who needs its page, and nobody else: not other pages, not the length, not
+/// another open, not reclaim.
+#[test]
+fn a_slow_fill_holds_up_nobody_who_does_not_need_it() {
+    let (backing, came) = Gated::new(&[7; 3 * 4096], |call, offset| call == Call::Fill && offset == 0);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open_backing(backing.clone()).unwrap();
+    thread::scope(|scope| {
+        let gate = OpenOnDrop(&backing);
+        let slow = scope.spawn(|| file.read_at(0, &mut [0; 8]));
+        assert_eq!(came.recv().unwrap(), 0);
+        let mut buf = [0; 8];
+        assert_eq!(file.read_at(4096, &mut buf).unwrap(), 8);
+        assert_eq!(buf, [7; 8]);
+        assert_eq!(cache.open_backing(backing.clone()).unwrap().read_at(3 * 4096, &mut buf).unwrap(), 0);
+        assert_eq!(cache.reclaim(10), 1);
+        assert!(!slow.is_finished());
+        drop(gate);
+        assert_eq!(slow.join().unwrap().unwrap(), 8);
+    });
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn what_can_not_be_written_says_so() {
+    for error in [Boastful.write(0, &[]), Boastful.set_len(0), Boastful.punch(0, 1)] {
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("boastful"), "{error}");
+    }
+    assert!(!Boastful.is_writable());
+}

@@ -1,0 +1,197 @@
+//! Files with known contents, and the check that nothing leaked.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::fmt;
+use std::fs;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use folio_cache::{Backing, CACHED, Cache, Call, Durable, Fill, Identity, Memory, Version};
+use folio_frames::Kind;
+use folio_ref::Scheme;
+use parking_lot::{Condvar, Mutex};
+use tempfile::TempDir;
+
+/// A directory with one file of `len` bytes that look random and are the same each time.
+pub(crate) fn file_of(len: usize) -> (TempDir, PathBuf, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let mut random = fastrand::Rng::with_seed(len as u64);
+    // No zeroes: a zero in what was read is a tail that should not be there.
+    let bytes: Vec<u8> = (0..len).map(|_| random.u8(1..)).collect();
+    fs::write(&path, &bytes).unwrap();
+    (dir, path, bytes)
+}
+
+/// What a plain file gives.
+pub(crate) fn plain(bytes: &[u8], offset: usize, len: usize) -> &[u8] {
+    let rest = &bytes[offset.min(bytes.len())..];
+    &rest[..len.min(rest.len())]
+}
+
+/// Ends the threads of a scope when it is dropped: a failed assertion drops it as well, else the scope would wait for ever.
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Memory of which some calls wait for a gate, until it is opened for all.
+pub(crate) struct Gated {
+    pub(crate) memory: Memory,
+    /// Which do: a fill or write at an offset.
+    waits: fn(Call, u64) -> bool,
+    came: Mutex<mpsc::Sender<u64>>,
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gated {
+    /// Shut; and what tells the offsets of those that have come to the gate.
+    pub(crate) fn new(bytes: &[u8], waits: fn(Call, u64) -> bool) -> (Arc<Self>, mpsc::Receiver<u64>) {
+        let (sender, came) = mpsc::channel();
+        let (memory, is_open, opened) = (Memory::new(bytes), Mutex::new(false), Condvar::new());
+        (Arc::new(Self { memory, waits, came: Mutex::new(sender), is_open, opened }), came)
+    }
+
+    pub(crate) fn open(&self) {
+        *self.is_open.lock() = true;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self, call: Call, offset: u64) {
+        if (self.waits)(call, offset) {
+            // Nobody has to listen.
+            let _ = self.came.lock().send(offset);
+            self.opened.wait_while(&mut self.is_open.lock(), |is_open| !*is_open);
+        }
+    }
+}
+
+impl Backing for Gated {
+    fn identity(&self) -> Identity {
+        self.memory.identity()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        self.memory.version()
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.pass(Call::Fill, offset);
+        self.memory.fill(offset, buffers)
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        self.pass(Call::Write, offset);
+        self.memory.write(offset, buffers)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.memory.set_len(len)
+    }
+
+    fn sync(&self, what: Durable) -> io::Result<()> {
+        self.memory.sync(what)
+    }
+}
+
+impl fmt::Debug for Gated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gated").field(&self.memory).finish_non_exhaustive()
+    }
+}
+
+/// Opens a gate, also when a test has failed: else its scope would wait for ever.
+pub(crate) struct OpenOnDrop<'a>(pub(crate) &'a Gated);
+
+impl Drop for OpenOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+/// Memory that has many requests under way at once, as it says. One page of it can not be read, one makes it panic.
+#[derive(Debug)]
+pub(crate) struct Together {
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) calls: AtomicUsize,
+    pub(crate) bad: Option<u64>,
+    pub(crate) trap: Option<u64>,
+}
+
+impl Together {
+    pub(crate) fn new(memory: &Arc<Memory>) -> Self {
+        Self { memory: Arc::clone(memory), calls: AtomicUsize::new(0), bad: None, trap: None }
+    }
+}
+
+impl Backing for Together {
+    fn identity(&self) -> Identity {
+        self.memory.identity()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        self.memory.version()
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        assert_ne!(Some(offset / 4096), self.trap, "a backing that panics, on purpose");
+        if Some(offset / 4096) == self.bad {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.memory.fill(offset, buffers)
+    }
+
+    fn fill_all(&self, requests: &mut [Fill<'_>]) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        // For a moment, in which others come.
+        thread::sleep(Duration::from_millis(2));
+        for request in requests {
+            request.result = self.fill(request.offset, &mut request.buffers);
+        }
+    }
+
+    fn fills_together(&self) -> bool {
+        true
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        self.memory.write(offset, buffers)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.memory.set_len(len)
+    }
+}
+
+/// All files and handles are gone: so are all pages.
+#[track_caller]
+pub(crate) fn assert_nothing_leaked<S: Scheme>(cache: &Cache<S>) {
+    cache.settle();
+    let zone = cache.zone();
+    // A thread of the cache may hold a file for a moment when it is closed.
+    let end = Instant::now() + Duration::from_secs(10);
+    while zone.count_kind(CACHED) > 0 && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(zone.count_kind(CACHED), 0, "cached pages are left: {zone:?}");
+    assert_eq!(zone.count_kind(Kind::PLAIN), 0, "frames without an owner are left: {zone:?}");
+    let stats = zone.stats();
+    assert_eq!(stats.free_frames, stats.online_frames, "{zone:?}");
+}

@@ -1,0 +1,347 @@
+//! Random operations on a cached file and on a plain `Vec` side by side (after Apple's and Linux's `fsx`).
+//!
+//! The budget is smaller than the file, so everything evicts. `FOLIO_FSX_OPERATIONS=1000000 cargo test --release -p
+//! folio-cache --test fsx` runs longer; `FOLIO_FSX_SEED` repeats a run, whose seed is printed.
+
+mod common;
+
+use std::fs;
+use std::future::poll_fn;
+use std::io::{ErrorKind, IoSliceMut};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use common::{assert_nothing_leaked, file_of};
+use folio_cache::{Backing, Cache, File, LocalFile, Memory, PageHandle, RangeHandle};
+use folio_frames::Pfn;
+use futures_core::Stream;
+use pollster::block_on;
+
+const BUDGET: usize = 4 << 20;
+/// The file is up to so long: twice the budget.
+const LONGEST: usize = 8 << 20;
+const HANDLES: usize = 40;
+const RANGES: usize = 4;
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// The plain bytes behind the cache, to be looked at and scribbled on without it.
+enum Plain {
+    File(PathBuf),
+    /// Past the kernel's cache, which the looks at the contents go through.
+    Direct(PathBuf),
+    Memory(Arc<Memory>),
+}
+
+impl Plain {
+    fn backing(&self) -> Arc<dyn Backing> {
+        match self {
+            Self::File(path) => Arc::new(LocalFile::create(path).unwrap()),
+            Self::Direct(path) => Arc::new(LocalFile::create(path).unwrap().direct()),
+            Self::Memory(memory) => memory.clone(),
+        }
+    }
+
+    fn contents(&self) -> Vec<u8> {
+        match self {
+            Self::File(path) | Self::Direct(path) => fs::read(path).unwrap(),
+            Self::Memory(memory) => memory.contents(),
+        }
+    }
+
+    /// Another program changes the file, which holds all that was written. Only where a change is sure to be noticed.
+    fn scribble(&self, offset: usize, bytes: &[u8], model: &mut Vec<u8>) -> bool {
+        match self {
+            Self::File(_) | Self::Direct(_) => false,
+            Self::Memory(memory) => {
+                memory.scribble(offset as u64, bytes);
+                write(model, offset, bytes);
+                true
+            }
+        }
+    }
+}
+
+fn write(model: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    model.resize(model.len().max(offset + bytes.len()), 0);
+    model[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
+struct Run {
+    random: fastrand::Rng,
+    cache: Cache,
+    plain: Plain,
+    /// One to three opens of the file; at least one.
+    files: Vec<File>,
+    model: Vec<u8>,
+    held: Vec<(PageHandle, Vec<u8>)>,
+    ranges: Vec<(RangeHandle, Vec<u8>)>,
+    step: u64,
+}
+
+impl Run {
+    fn new(plain: Plain, seed: u64) -> Self {
+        let cache = Cache::new(BUDGET).unwrap();
+        let files = vec![cache.open_backing(plain.backing()).unwrap()];
+        let random = fastrand::Rng::with_seed(seed);
+        Self { random, cache, plain, files, model: Vec::new(), held: Vec::new(), ranges: Vec::new(), step: 0 }
+    }
+
+    /// Mostly small, often at a border of a page, sometimes large.
+    fn length(&mut self) -> usize {
+        match self.random.u8(..16) {
+            0 => 4096,
+            1 => self.random.usize(1..200_000),
+            2..=5 => self.random.usize(1..20_000),
+            _ => self.random.usize(1..300),
+        }
+    }
+
+    fn offset(&mut self) -> usize {
+        let most = if self.random.u8(..) == 0 { LONGEST } else { self.model.len() + 1 };
+        let offset = self.random.usize(..most.min(LONGEST));
+        match self.random.u8(..8) {
+            0 => offset / 4096 * 4096,
+            1 => (offset / 4096 * 4096 + 4095).min(LONGEST),
+            // Few pages, over and over.
+            2 | 3 => offset % 65_536,
+            _ => offset,
+        }
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let first = self.random.u8(1..);
+        (0..len).map(|n| first.wrapping_add(n as u8) | 1).collect()
+    }
+
+    fn step(&mut self) {
+        self.step += 1;
+        let file = self.files[self.random.usize(..self.files.len())].clone();
+        let (offset, len) = (self.offset(), self.length());
+        match self.random.u16(..1000) {
+            0..=379 => self.read(&file, offset, len),
+            380..=629 => {
+                let bytes = self.bytes(len.min(LONGEST - offset));
+                assert_eq!(file.write_at(offset as u64, &bytes).unwrap(), bytes.len());
+                if !bytes.is_empty() {
+                    write(&mut self.model, offset, &bytes);
+                }
+            }
+            630..=729 if self.model.len() + len <= LONGEST => {
+                let bytes = self.bytes(len);
+                assert_eq!(file.append(&bytes).unwrap(), self.model.len() as u64);
+                self.model.extend(bytes);
+            }
+            730..=739 => {
+                file.set_len(offset as u64).unwrap();
+                self.model.resize(offset, 0);
+            }
+            740..=769 => {
+                file.punch_hole(offset as u64, len as u64).unwrap();
+                let end = self.model.len().min(offset + len);
+                self.model.get_mut(offset..end).into_iter().flatten().for_each(|byte| *byte = 0);
+            }
+            770..=859 => self.hold(&file, offset),
+            860..=869 => self.hold_range(&file, offset, len),
+            870..=889 => drop(self.cache.reclaim(len % 300)),
+            890..=919 => {
+                let all = self.cache.zone().pfns();
+                for _ in 0..20 {
+                    let pfn = Pfn::new(self.random.u64(all.start.as_u64()..all.end.as_u64()));
+                    let _ = self.cache.migrate(pfn);
+                }
+            }
+            920..=924 => {
+                if let Ok(offline) = self.cache.offline(self.random.usize(..self.cache.zone().blocks())) {
+                    self.read(&file, offset, len);
+                    self.cache.online(offline);
+                }
+            }
+            925..=929 => assert!(!file.revalidate().unwrap(), "our own writes look like somebody else's"),
+            930..=939 => file.invalidate(),
+            940..=944 => {
+                file.sync_data().unwrap();
+                self.check_plain();
+                if let Plain::Memory(memory) = &self.plain {
+                    assert!(memory.durable() == self.model, "what was synced is not durable");
+                }
+            }
+            945..=946 => {
+                self.cache.flush().unwrap();
+                self.check_plain();
+            }
+            947..=949 => {
+                file.sync_all().unwrap();
+                let bytes = self.bytes(len);
+                if offset + len <= LONGEST && self.plain.scribble(offset, &bytes, &mut self.model) {
+                    assert!(file.revalidate().unwrap(), "somebody else's write is not noticed");
+                }
+            }
+            950..=969 => {
+                drop(file);
+                match self.files.len() {
+                    1 | 2 => self.files.push(self.cache.open_backing(self.plain.backing()).unwrap()),
+                    // Perhaps all: then what is dirty is written.
+                    n => self.files.truncate(self.random.usize(..n)),
+                }
+                if self.files.is_empty() {
+                    self.check_plain();
+                    self.files.push(self.cache.open_backing(self.plain.backing()).unwrap());
+                }
+            }
+            972 => self.cache.set_most_threads([0, 1, 16][self.random.usize(..3)]),
+            970..=971 => {
+                // What is held may stand in the way.
+                let budget = self.random.usize(1..=2) * (BUDGET / 2);
+                let done = self.cache.set_budget_bytes(budget).map_err(|error| error.kind());
+                assert!(matches!(done, Ok(()) | Err(ErrorKind::ResourceBusy)), "{done:?}");
+            }
+            _ => assert_eq!(file.len(), self.model.len() as u64),
+        }
+    }
+
+    fn expected(&self, offset: usize, len: usize) -> &[u8] {
+        self.model.get(offset..self.model.len().min(offset + len)).unwrap_or_default()
+    }
+
+    fn read(&mut self, file: &File, offset: usize, len: usize) {
+        let at = offset as u64;
+        let mut buf = vec![0; len];
+        let n = match self.random.u8(..8) {
+            0 => {
+                let (first, rest) = buf.split_at_mut(self.random.usize(..=len));
+                file.read_vectored_at(at, &mut [IoSliceMut::new(first), IoSliceMut::new(rest)]).unwrap()
+            }
+            1 => {
+                buf = file.bytes(at, len).unwrap().to_vec();
+                buf.len()
+            }
+            2 => block_on(file.read_at_async(at, &mut buf)).unwrap(),
+            3 => {
+                buf = block_on(file.bytes_async(at, len)).unwrap().to_vec();
+                buf.len()
+            }
+            4 => {
+                let mut stream = file.stream(at, len as u64);
+                buf.clear();
+                while let Some(piece) = block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context))) {
+                    buf.extend(piece.unwrap());
+                }
+                buf.len()
+            }
+            _ => file.read_at(at, &mut buf).unwrap(),
+        };
+        let expected = self.expected(offset, len);
+        assert_eq!(n, expected.len(), "at {offset} of {}", self.model.len());
+        if let Some(at) = buf.iter().zip(expected).position(|(got, expected)| got != expected) {
+            panic!("byte {}: {} instead of {}", offset + at, buf[at], expected[at]);
+        }
+    }
+
+    fn hold_range(&mut self, file: &File, offset: usize, len: usize) {
+        if self.ranges.len() == RANGES {
+            let (range, showed) = self.ranges.swap_remove(self.random.usize(..RANGES));
+            assert!(range.chunks().flatten().eq(&showed), "a range changed: {range:?}");
+        }
+        let at = offset as u64;
+        let range = if self.random.bool() { file.range(at, len) } else { block_on(file.range_async(at, len)) }.unwrap();
+        let expected = self.expected(offset, len);
+        assert!(range.chunks().flatten().eq(expected), "at {offset}: {range:?}");
+        self.ranges.push((range, expected.to_vec()));
+    }
+
+    fn hold(&mut self, file: &File, offset: usize) {
+        if self.held.len() == HANDLES {
+            let (handle, showed) = self.held.swap_remove(self.random.usize(..HANDLES));
+            assert!(*handle == *showed, "a handle changed: {handle:?}");
+        }
+        let expected = self.model.get(offset..self.model.len().min(offset / 4096 * 4096 + 4096));
+        let offset = offset as u64;
+        let handle = if self.random.bool() { file.page(offset) } else { block_on(file.page_async(offset)) }.unwrap();
+        assert_eq!(handle.as_deref(), expected.filter(|expected| !expected.is_empty()), "at {offset}");
+        self.held.extend(handle.map(|handle| {
+            let showed = handle.to_vec();
+            (handle, showed)
+        }));
+    }
+
+    fn check_plain(&self) {
+        assert!(self.plain.contents() == self.model, "the file behind the cache is not what was written");
+    }
+
+    fn finish(mut self) {
+        for (handle, showed) in &self.held {
+            assert!(**handle == **showed, "a handle changed: {handle:?}");
+        }
+        for (range, showed) in self.ranges.drain(..) {
+            assert!(range.chunks().flatten().eq(&showed), "a range changed: {range:?}");
+        }
+        let file = self.files[0].clone();
+        self.files.clear();
+        file.close().unwrap();
+        self.check_plain();
+        self.held.clear();
+        assert_nothing_leaked(&self.cache);
+    }
+}
+
+/// Prints the seed and the step when it ends by a panic.
+struct Here<'a>(&'a str, u64, u64);
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{} fails at step {} of FOLIO_FSX_SEED={}", self.0, self.2, self.1);
+        }
+    }
+}
+
+fn fsx(name: &str, plain: Plain, operations: u64) {
+    let seed = from_environment("FOLIO_FSX_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let operations = from_environment("FOLIO_FSX_OPERATIONS").unwrap_or(operations);
+    println!("{name}: {operations} operations, FOLIO_FSX_SEED={seed}");
+    let mut here = Here(name, seed, 0);
+    let mut run = Run::new(plain, seed);
+    while run.step < operations {
+        here.2 = run.step + 1;
+        run.step();
+    }
+    let stats = run.cache.stats();
+    println!("{stats:?}");
+    assert!(stats.reclaimed > 0 && stats.written_bytes > 0, "{stats:?}");
+    run.finish();
+}
+
+#[test]
+fn a_cached_file_is_the_plain_file() {
+    let dir = tempfile::tempdir().unwrap();
+    fsx("file", Plain::File(dir.path().join("file")), 15_000);
+}
+
+#[test]
+fn a_file_past_the_kernels_cache_is_the_plain_file() {
+    let dir = tempfile::tempdir().unwrap();
+    fsx("direct", Plain::Direct(dir.path().join("file")), 15_000);
+}
+
+#[test]
+fn cached_memory_is_the_plain_bytes_even_if_others_write_to_it() {
+    fsx("memory", Plain::Memory(Arc::new(Memory::new(b""))), 15_000);
+}
+
+#[test]
+fn the_file_beside_is_the_same() {
+    // The plain side is not only what we think: the system has it.
+    let (_dir, path, bytes) = file_of(3000);
+    let cache: Cache = Cache::new(BUDGET).unwrap();
+    let file = cache.open_rw(&path).unwrap();
+    file.write_at(5000, b"far").unwrap();
+    file.flush().unwrap();
+    let mut buf = [1; 5003];
+    fs::File::open(&path).unwrap().read_exact_at(&mut buf, 0).unwrap();
+    assert!(buf[..3000] == bytes && buf[3000..5000].iter().all(|&byte| byte == 0) && buf[5000..] == *b"far");
+}

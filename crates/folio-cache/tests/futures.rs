@@ -1,0 +1,408 @@
+//! Futures and streams give what reads give, need no runtime, and leave nothing behind when they are dropped.
+
+mod common;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use common::{Gated, StopOnDrop, Together, assert_nothing_leaked, file_of, plain};
+use folio_cache::{Backing, ByteStream, Cache, Call, Fault, File, LocalFile, Memory};
+use futures_core::Stream;
+use pollster::block_on;
+
+const PAGE: usize = 4096;
+
+fn cache() -> Cache {
+    Cache::new(2 << 20).unwrap()
+}
+
+fn memory_of(pages: usize) -> (Arc<Memory>, Vec<u8>) {
+    let bytes: Vec<u8> = (0..pages * PAGE).map(|at| (at / PAGE) as u8 ^ at as u8).collect();
+    (Arc::new(Memory::new(&bytes)), bytes)
+}
+
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Waits for all of them at once.
+async fn all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut done: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        for (future, done) in futures.iter_mut().zip(&mut done) {
+            if done.is_none()
+                && let Poll::Ready(value) = future.as_mut().poll(context)
+            {
+                *done = Some(value);
+            }
+        }
+        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}
+
+async fn next(stream: &mut ByteStream) -> Option<io::Result<Bytes>> {
+    poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
+}
+
+/// All that comes, and the error that ended it.
+async fn collect(mut stream: ByteStream) -> (Vec<Bytes>, Option<io::Error>) {
+    let mut pieces = Vec::new();
+    loop {
+        match next(&mut stream).await {
+            Some(Ok(piece)) => pieces.push(piece),
+            Some(Err(error)) => {
+                assert!(next(&mut stream).await.is_none(), "something came after an error");
+                return (pieces, Some(error));
+            }
+            None => return (pieces, None),
+        }
+    }
+}
+
+#[test]
+fn futures_give_what_the_file_has() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (_dir, path, bytes) = file_of((3 << 20) + 777);
+    let cache = cache();
+    let files: [Arc<dyn Backing>; 2] = [Arc::new(LocalFile::open(&path).unwrap()), Arc::new(Memory::new(&bytes))];
+    for backing in files {
+        let file = cache.open_backing(backing).unwrap();
+        for _ in 0..500 {
+            let most = if random.u8(..) < 5 { 1_000_000 } else { 3 * PAGE };
+            let (offset, len) = (random.usize(..bytes.len() + 3000), random.usize(..most));
+            let expected = plain(&bytes, offset, len);
+            let at = offset as u64;
+            block_on(async {
+                let mut buf = vec![0; len];
+                assert_eq!(file.read_at_async(at, &mut buf).await.unwrap(), expected.len());
+                assert!(buf.starts_with(expected), "{len} bytes at {offset}");
+                let mut range = file.range_async(at, len).await.unwrap();
+                assert!(range.copy_to_bytes(range.remaining()) == expected, "{len} bytes at {offset}");
+                assert!(file.bytes_async(at, len).await.unwrap() == expected, "{len} bytes at {offset}");
+                let (pieces, error) = collect(file.stream(at, len as u64)).await;
+                assert!(error.is_none() && pieces.concat() == expected, "{len} bytes at {offset}");
+                let page = file.page_async(at).await.unwrap();
+                let of_page = plain(&bytes, offset, PAGE - offset % PAGE);
+                assert_eq!(page.as_deref().unwrap_or_default(), of_page);
+            });
+        }
+    }
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn what_is_in_the_cache_is_there_at_the_first_poll() {
+    let (memory, bytes) = memory_of(40);
+    let cache = cache();
+    let file = cache.open_backing(memory.clone()).unwrap();
+    file.read_at(0, &mut vec![0; bytes.len()]).unwrap();
+    cache.settle();
+    let calls = memory.calls(Call::Fill);
+    let mut buf = vec![0; 30 * PAGE];
+    for len in [1, 500, 5000, 30 * PAGE] {
+        let read = poll_once(pin!(file.read_at_async(77, &mut buf[..len])));
+        assert!(matches!(read, Poll::Ready(Ok(n)) if n == len));
+        assert_eq!(buf[..len], bytes[77..77 + len]);
+        let Poll::Ready(Ok(range)) = poll_once(pin!(file.range_async(77, len))) else { panic!("it is there") };
+        assert_eq!(range.len(), len);
+    }
+    assert!(matches!(poll_once(pin!(file.page_async(PAGE as u64))), Poll::Ready(Ok(Some(_)))));
+    let mut stream = file.stream(0, 10 * PAGE as u64);
+    assert!(matches!(poll_once(pin!(next(&mut stream))), Poll::Ready(Some(Ok(_)))));
+    assert_eq!(memory.calls(Call::Fill), calls);
+    drop((file, stream));
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn futures_that_are_dropped_leave_nothing_and_ask_for_nothing_more() {
+    let (memory, bytes) = memory_of(400);
+    let cache = cache();
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Fill, 0, u64::MAX, Fault::Delay(Duration::from_millis(200)));
+    // Far apart and by no equal steps, so that nothing is read ahead.
+    let pages = (0..100).map(|n: usize| (n * n * 3 % 397) as u64);
+    let mut futures: Vec<_> = pages.map(|page| Box::pin(file.range_async(page * PAGE as u64, 10))).collect();
+    for future in &mut futures {
+        assert!(poll_once(future.as_mut()).is_pending());
+        // Polled again, by another waker, it is the same.
+        assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    let mut stream = file.stream(398 * PAGE as u64, u64::MAX);
+    assert!(poll_once(pin!(next(&mut stream))).is_pending());
+    // Some were begun: those end, with nobody to take what they found.
+    while memory.calls(Call::Fill) == 0 {
+        thread::yield_now();
+    }
+    drop((futures, stream));
+    cache.settle();
+    let calls = memory.calls(Call::Fill);
+    assert!(calls < 100, "{calls} requests were made for futures that were dropped");
+    memory.heal();
+    assert_eq!(block_on(file.bytes_async(0, bytes.len())).unwrap(), bytes);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_slow_page_that_many_want_is_one_request_and_takes_one_thread() {
+    let (memory, bytes) = memory_of(40);
+    let cache = cache();
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Fill, 0, 1, Fault::Delay(Duration::from_millis(300)));
+    // And another page.
+    let offsets: Vec<usize> = (0..200).chain([20 * PAGE]).collect();
+    let got = block_on(all(offsets.iter().map(|&offset| file.bytes_async(offset as u64, 10))));
+    for (offset, got) in offsets.into_iter().zip(got) {
+        assert_eq!(got.unwrap(), bytes[offset..offset + 10]);
+    }
+    // Nobody slept on the page: the others were woken by who fetched it.
+    assert_eq!((memory.calls(Call::Fill), cache.stats().waits), (2, 0));
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn errors_reach_every_future() {
+    let (memory, bytes) = memory_of(100);
+    let cache = cache();
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Fill, 0, u64::MAX, Fault::Error(5));
+    let futures = (0..20).map(|n| file.bytes_async(n / 4 * 17 * PAGE as u64, 10));
+    for result in block_on(all(futures)) {
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(5));
+    }
+    assert_eq!(block_on(file.page_async(u64::MAX)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(block_on(file.read_at_async(5, &mut [0; 5000])).unwrap_err().raw_os_error(), Some(5));
+    memory.heal();
+    assert_eq!(block_on(file.bytes_async(0, PAGE)).unwrap(), bytes[..PAGE]);
+    cache.settle();
+    // A stream gives what comes before the error, then the error, then nothing.
+    file.invalidate();
+    memory.inject(Call::Fill, 1, u64::MAX, Fault::Error(5));
+    let (pieces, error) = block_on(collect(file.stream(0, u64::MAX)));
+    assert_eq!(error.unwrap().raw_os_error(), Some(5));
+    let read = pieces.concat();
+    drop(pieces);
+    assert!((PAGE..bytes.len()).contains(&read.len()) && bytes.starts_with(&read));
+    memory.heal();
+    // At the end it asks how long the file is.
+    memory.inject(Call::Version, 0, 1, Fault::Error(5));
+    let (pieces, error) = block_on(collect(file.stream(0, u64::MAX)));
+    assert_eq!((pieces.concat(), error.unwrap().raw_os_error()), (bytes, Some(5)));
+    drop((file, pieces));
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_backing_that_panics_is_an_error_to_who_waits() {
+    let (memory, bytes) = memory_of(40);
+    let cache = cache();
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Fill, 0, u64::MAX, Fault::Panic);
+    let futures = (0..30).map(|n| file.bytes_async(20 * PAGE as u64 + n, 10));
+    for result in block_on(all(futures)) {
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Other);
+    }
+    memory.heal();
+    assert_eq!(block_on(file.bytes_async(20 * PAGE as u64 + 5, 2)).unwrap(), bytes[20 * PAGE + 5..][..2]);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_stream_follows_the_end_of_the_file_and_is_read_ahead_of() {
+    let (memory, mut bytes) = memory_of(300);
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let file = cache.open_backing(memory.clone()).unwrap();
+    let mut stream = file.stream(100, u64::MAX);
+    let mut read = Vec::new();
+    while read.len() < 100 * PAGE {
+        read.extend(block_on(next(&mut stream)).unwrap().unwrap());
+    }
+    memory.scribble(300 * PAGE as u64, b"more");
+    bytes.extend(b"more");
+    while let Some(piece) = block_on(next(&mut stream)) {
+        read.extend(piece.unwrap());
+    }
+    assert_eq!((stream.offset(), read == bytes[100..]), (bytes.len() as u64, true));
+    assert!(cache.stats().ahead > 0, "{:?}", cache.stats());
+    assert!(block_on(next(&mut stream)).is_none());
+    // Its file stays open for it, and its pieces stay after it.
+    stream = file.stream(0, 10);
+    drop(file);
+    let piece = block_on(next(&mut stream)).unwrap().unwrap();
+    drop(stream);
+    cache.reclaim(usize::MAX);
+    assert_eq!(piece, bytes[..10]);
+    drop(piece);
+    assert_nothing_leaked(&cache);
+}
+
+/// Futures go to any thread, and streams outlive where they were made.
+#[test]
+fn futures_are_send_and_streams_static() {
+    fn send<T: Send>(_: &T) {}
+    fn send_static<T: Send + Unpin + 'static>(_: &T) {}
+    let (memory, _) = memory_of(1);
+    let file = cache().open_backing(memory).unwrap();
+    let mut buf = [0; 10];
+    send(&file.read_at_async(0, &mut buf));
+    send(&file.page_async(0));
+    send(&file.range_async(0, 1));
+    send(&file.bytes_async(0, 1));
+    send_static(&file.stream(0, 1));
+    send_static(&file.range(0, 1).unwrap());
+}
+
+/// Polls a future a few times at the most, then drops it.
+async fn impatient<T>(future: impl Future<Output = T>, mut polls: u32) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending if polls == 0 => Poll::Ready(None),
+        Poll::Pending => {
+            polls -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Each page of the file says all over which one it is, whatever its writer does.
+#[test]
+fn futures_beside_writers_cuts_and_reclaim_hold_what_was_there() {
+    const PAGES: usize = 600;
+    let contents: Vec<u8> = (0..PAGES * PAGE).map(|at| (at / PAGE % 100) as u8).collect();
+    let cache = cache();
+    let file = cache.open_backing(Arc::new(Memory::new(&contents))).unwrap();
+    let stop = AtomicBool::new(false);
+    let read = |file: &File, seed| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..1500 {
+            let (page, pages) = (random.usize(..PAGES - 20), random.usize(1..20));
+            let range = file.range_async((page * PAGE) as u64, pages * PAGE);
+            let Some(range) = block_on(impatient(range, random.u32(..3))) else { continue };
+            let bytes: Vec<u8> = range.unwrap().chunks().flatten().copied().collect();
+            for (n, bytes) in bytes.chunks(PAGE).enumerate() {
+                let same = bytes.iter().all(|&byte| byte == bytes[0]);
+                assert!(same && usize::from(bytes[0]) % 100 == (page + n) % 100, "page {}", page + n);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _stop = StopOnDrop(&stop);
+            let mut random = fastrand::Rng::with_seed(1);
+            while !stop.load(Ordering::Relaxed) {
+                let page = random.usize(..PAGES);
+                let word = (page % 100) as u8 + 100 * random.u8(..2);
+                file.write_at((page * PAGE) as u64, &[word; PAGE]).unwrap();
+                if random.u8(..) == 0 {
+                    cache.reclaim(100);
+                }
+            }
+        });
+        let readers = [2, 3].map(|seed| {
+            let (file, stop) = (&file, &stop);
+            scope.spawn(move || {
+                let _stop = StopOnDrop(stop);
+                read(file, seed);
+            })
+        });
+        let _ended = readers.map(|reader| reader.join().expect("a reader"));
+    });
+    // The last pages go while they are on their way.
+    let mut futures: Vec<_> = (500..600).map(|page| Box::pin(file.page_async(page * PAGE as u64))).collect();
+    let begun: Vec<_> = futures.iter_mut().map(|future| poll_once(future.as_mut())).collect();
+    file.set_len(550 * PAGE as u64).unwrap();
+    for ((page, future), begun) in (500..).zip(futures).zip(begun) {
+        let got = match begun {
+            Poll::Ready(got) => got.unwrap(),
+            Poll::Pending => block_on(future).unwrap(),
+        };
+        assert!(page >= 550 || got.is_some(), "page {page}");
+        assert!(got.is_none_or(|got| got.iter().all(|byte| usize::from(*byte) % 100 == page % 100)));
+    }
+    file.sync_all().unwrap();
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn what_futures_miss_is_requested_together_and_each_has_its_own_answer() {
+    let (memory, bytes) = memory_of(3000);
+    let mut together = Together::new(&memory);
+    (together.bad, together.trap) = (Some(35), Some(63));
+    let together = Arc::new(together);
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let file = cache.open_backing(together.clone()).unwrap();
+    // By no equal steps, so that nothing is read ahead; and one past the end.
+    let pages: Vec<usize> = (0..400_usize).map(|n| n * n % 2999 / 7 * 7).chain([3000]).collect();
+    let got = block_on(all(pages.iter().map(|&page| file.bytes_async((page * PAGE) as u64 + 5, 10))));
+    for (&page, got) in pages.iter().zip(&got) {
+        match (page, got) {
+            (35, Err(error)) => assert_eq!(error.raw_os_error(), Some(5)),
+            (63, Err(error)) => assert_eq!(error.kind(), io::ErrorKind::Other),
+            (_, Ok(got)) => assert_eq!(got, plain(&bytes, page * PAGE + 5, 10)),
+            (_, Err(error)) => panic!("page {page}: {error}"),
+        }
+    }
+    assert!(got.iter().any(Result::is_err), "page 35 or 63 is among them");
+    let (calls, misses) = (together.calls.load(Ordering::Relaxed), cache.stats().misses);
+    assert!(misses > 100 && (calls as u64) < misses / 4, "{calls} calls for {misses} pages");
+    drop((file, got));
+    assert_nothing_leaked(&cache);
+}
+
+/// All threads wait for a lock of who cuts the file, who waits for pages of a run that waits for a thread: so it was, and everybody
+/// slept for ever. One thread is left for runs now, or no run waits.
+#[test]
+fn a_cut_does_not_wait_for_a_run_that_waits_for_futures() {
+    for threads in [16, 2, 1] {
+        a_cut_beside_futures(threads);
+    }
+}
+
+fn a_cut_beside_futures(threads: usize) {
+    let (_, bytes) = memory_of(400);
+    let (gated, _) = Gated::new(&bytes, |call, offset| call == Call::Fill && offset >= 200 * PAGE as u64);
+    let cache = Cache::<folio_ref::DefaultScheme>::new(8 << 20).unwrap();
+    cache.set_most_threads(threads);
+    let file = cache.open_backing(gated.clone()).unwrap();
+    // More than there are threads, each to be past the end when it has its page.
+    let mut futures: Vec<_> =
+        (0..40).map(|n| Box::pin(file.page_async(((200 + n * 37 % 199) * PAGE) as u64))).collect();
+    for future in &mut futures {
+        assert!(poll_once(future.as_mut()).is_pending());
+    }
+    // The third page in turn has the next ones read ahead, by whatever thread there is.
+    for page in 0..3 {
+        file.read_at(page * PAGE as u64, &mut [0; 8]).unwrap();
+    }
+    gated.memory.cut(2 * PAGE as u64);
+    let (said, heard) = mpsc::channel();
+    let cutter = file.clone();
+    thread::spawn(move || said.send(cutter.revalidate().unwrap()));
+    while file.len() > 2 * PAGE as u64 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    gated.open();
+    // No scope: what does not end here ends with the process.
+    assert!(heard.recv_timeout(Duration::from_secs(30)).expect("the cut waits for ever"));
+    assert!(block_on(all(futures)).into_iter().all(|page| page.unwrap().is_none()));
+    drop(file);
+    assert_nothing_leaked(&cache);
+}

@@ -1,0 +1,143 @@
+//! Many reads at once are what they are one by one.
+
+mod common;
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use common::{assert_nothing_leaked, file_of};
+use folio_cache::{Backing, Cache, Call, Fault, Identity, LocalFile, Memory, Read, Version};
+
+#[test]
+fn many_reads_are_what_they_are_one_by_one() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (_dir, path, bytes) = file_of((3 << 20) + 777);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let files: [Arc<dyn Backing>; 3] = [
+        Arc::new(LocalFile::open(&path).unwrap()),
+        Arc::new(LocalFile::open(&path).unwrap().direct()),
+        Arc::new(Memory::new(&bytes)),
+    ];
+    for backing in files {
+        // One file after the other: two opens of one would share their pages.
+        let file = cache.open_backing(backing).unwrap();
+        for count in [0, 1, 10, 700] {
+            // Among them the same page twice, ranges over the end, past it, and longer than a request.
+            let mut memory: Vec<(usize, Vec<u8>)> = (0..count)
+                .map(|_| {
+                    let len = if random.u8(..) < 5 { 1_500_000 } else { random.usize(..9000) };
+                    (random.usize(..bytes.len() + 3000), vec![0; len])
+                })
+                .collect();
+            let mut reads: Vec<_> = memory.iter_mut().map(|(offset, buf)| Read::new(*offset as u64, buf)).collect();
+            file.read_many(&mut reads);
+            let results: Vec<_> = reads.into_iter().map(|read| read.result.unwrap()).collect();
+            for ((offset, buf), read) in memory.iter().zip(results) {
+                let rest = &bytes[(*offset).min(bytes.len())..];
+                assert!(buf[..read] == rest[..buf.len().min(rest.len())], "{count}: {read} bytes at {offset}");
+            }
+        }
+    }
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn each_of_many_reads_gets_its_own_error() {
+    let memory = Arc::new(Memory::new(&vec![7; 100 * 4096]));
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open_backing(memory.clone()).unwrap();
+    // The request of the fourth fails, and so does the one that it makes again for itself.
+    memory.inject(Call::Fill, 3, 1, Fault::Error(5));
+    memory.inject(Call::Fill, 10, 1, Fault::Error(5));
+    let mut buf = [[0; 64]; 10];
+    let mut reads: Vec<_> = (0..).zip(&mut buf).map(|(n, buf)| Read::new(n * 3 * 4096, buf)).collect();
+    let before: io::Error = io::Error::from_raw_os_error(5);
+    file.read_many(&mut reads);
+    for (n, read) in reads.into_iter().enumerate() {
+        match read.result {
+            Ok(read) => assert!(read == 64 && n != 3),
+            Err(error) => assert!(n == 3 && error.raw_os_error() == before.raw_os_error()),
+        }
+    }
+    assert_eq!((memory.calls(Call::Fill), cache.stats().misses), (11, 11));
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+type Act = Box<dyn FnOnce() + Send>;
+
+/// Memory beside which something happens, once, while the page at an offset is read.
+struct Eventful(Arc<Memory>, Mutex<Vec<(u64, Act)>>);
+
+impl Backing for Eventful {
+    fn identity(&self) -> Identity {
+        self.0.identity()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        self.0.version()
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let read = self.0.fill(offset, buffers)?;
+        let acts = mem::take(&mut *self.1.lock().unwrap());
+        let (now, later) = acts.into_iter().partition(|act| act.0 == offset);
+        *self.1.lock().unwrap() = later;
+        // As another thread does it: this one has the page's claim.
+        let act = |act: Act| thread::spawn(act).join().expect("what happens beside a read");
+        Vec::into_iter(now).for_each(|(_, now)| act(now));
+        Ok(read)
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        self.0.write(offset, buffers)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+}
+
+impl fmt::Debug for Eventful {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Eventful").field(&self.0).finish_non_exhaustive()
+    }
+}
+
+/// A file is cut in its last page, which is read then, and a write makes it as long again, all between two looks of one reader at
+/// its length: only the count of cuts says that what was read ends in zeroes that no file of that length held (`NO_CUTS` of
+/// models/length.pml). No search of schedules comes so far; so the reader's other reads, one too wide for a request of many and one
+/// that fails at first, give the others their turns.
+#[test]
+fn a_page_that_was_read_behind_a_cut_is_not_one_of_the_longer_file() {
+    const PAGE: u64 = 4096;
+    const LAST: u64 = 200 * PAGE;
+    let memory = Arc::new(Memory::new(&vec![7; (LAST + PAGE) as usize]));
+    let backing = Arc::new(Eventful(memory.clone(), Mutex::default()));
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open_backing(backing.clone()).unwrap();
+    memory.inject(Call::Fill, 1, 1, Fault::Error(5));
+    let (cuts, writes) = (file.clone(), file.clone());
+    let cut: Act = Box::new(move || cuts.set_len(LAST + 100).unwrap());
+    let write: Act = Box::new(move || assert_eq!(writes.write_at(LAST + 100, &[9; 3996]).unwrap(), 3996));
+    *backing.1.lock().unwrap() = vec![(100 * PAGE, cut), (0, write)];
+
+    let (mut first, mut last, mut wide) = ([0; 64], [0; 4096], vec![0; 65 * PAGE as usize]);
+    let mut reads = [Read::new(0, &mut first), Read::new(LAST, &mut last), Read::new(100 * PAGE, &mut wide)];
+    file.read_many(&mut reads);
+    assert!(reads.iter().all(|read| read.result.as_ref().is_ok_and(|&n| n == read.buf.len())), "{:?}", reads[1].result);
+    assert!(backing.1.lock().unwrap().is_empty(), "nobody cut the file, or wrote to it");
+    assert!(first == [7; 64] && wide.iter().all(|&byte| byte == 7));
+    assert!(last == *[[7; 100].as_slice(), &[9; 3996]].concat(), "a zero that no file ever held: {:?}", &last[96..104]);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}

@@ -1,0 +1,478 @@
+//! Less memory than data: reclaim, pinning, and everything at once.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{StopOnDrop, assert_nothing_leaked, file_of};
+use folio_cache::reclaim::{Clock, Frames, Look, Policy};
+use folio_cache::{CACHED, Cache, File};
+use folio_frames::{MigrateError, Watermarks};
+use folio_ref::{Scheme, schemes};
+
+#[test]
+fn a_file_larger_than_the_budget_is_read_by_reclaim() {
+    let (_dir, path, bytes) = file_of(5 << 20);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    for _ in 0..2 {
+        let mut buf = vec![0; bytes.len()];
+        assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+        assert!(buf == bytes);
+    }
+    // The reclaimer counts a batch when it is done.
+    cache.settle();
+    let stats = cache.stats();
+    assert!(stats.direct_reclaims > 0 && stats.reclaimed >= stats.misses - 512, "{stats:?}");
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// Pages that only their handles hold look as if they could go: one reference, no mark. A policy named them first each time, none
+/// could be taken, and reclaim gave up in a cache full of others.
+#[test]
+fn handles_on_pages_that_left_their_file_do_not_stop_reclaim() {
+    let (_dir, path, bytes) = file_of(5 << 20);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let read_all = || {
+        for (page, bytes) in bytes.chunks(4096).enumerate() {
+            let mut buf = [0; 4096];
+            assert_eq!(file.read_at(page as u64 * 4096, &mut buf).unwrap(), 4096);
+            assert!(buf == bytes);
+        }
+    };
+    let handles: Vec<_> = (0..200).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
+    read_all();
+    file.invalidate();
+    for _ in 0..3 {
+        read_all();
+        // What is still read ahead, or just being freed, no reclaim can take.
+        cache.settle();
+        while cache.reclaim(1) == 1 {}
+        assert_eq!(cache.zone().stats().free_frames, 512 - 200, "{:?}", cache.stats());
+    }
+    drop((file, handles));
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn every_scheme_reads_right_under_reclaim_and_migration() {
+    fn run<S: Scheme>() {
+        let (_dir, path, bytes) = file_of(3 << 20);
+        let cache = Cache::<S>::new(2 << 20).unwrap();
+        let file = cache.open(&path).unwrap();
+        thread::scope(|scope| {
+            for seed in 0..2 {
+                let (file, bytes) = (&file, &bytes);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    for _ in 0..5000 {
+                        let offset = random.usize(..bytes.len());
+                        let mut buf = [0; 500];
+                        let n = file.read_at(offset as u64, &mut buf).unwrap();
+                        assert!(n > 0 && buf[..n] == bytes[offset..][..n], "{} at {offset}", S::NAME);
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for pfn in cache.zone().pfns() {
+                    let _ = cache.migrate(pfn);
+                    cache.reclaim(1);
+                }
+            });
+        });
+        assert!(cache.stats().misses > 512, "{}: {:?}", S::NAME, cache.stats());
+        drop(file);
+        assert_nothing_leaked(&cache);
+    }
+    run::<schemes::ZeroFrozen>();
+    run::<schemes::GuessOne>();
+    run::<schemes::FrozenBit>();
+    run::<schemes::LiveBitHigh>();
+    run::<schemes::LiveBitLow>();
+    run::<schemes::Generational>();
+}
+
+#[test]
+fn reclaim_frees_as_much_as_it_is_asked_for_but_nothing_that_is_held() {
+    let (_dir, path, bytes) = file_of(58 * 4096);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let handle = file.page(0).unwrap().unwrap();
+    file.read_at(0, &mut vec![0; 58 * 4096]).unwrap();
+    assert_eq!(cache.reclaim(3), 3);
+    // More than one batch, and not two; the last folio goes whole.
+    let freed = cache.reclaim(40);
+    assert!((40..56).contains(&freed), "{freed}");
+    assert_eq!(cache.reclaim(100), 54 - freed);
+    assert_eq!(cache.reclaim(100), 0);
+    assert_eq!(*handle, bytes[..4096]);
+    drop(handle);
+    assert_eq!(cache.reclaim(100), 1);
+    assert_eq!(cache.stats().reclaimed, 58);
+
+    // Pages of two files by turns.
+    let (_dir, path, _) = file_of(58 * 4096);
+    let other = cache.open(&path).unwrap();
+    for page in 0..58 {
+        for file in [&file, &other] {
+            file.read_at(page * 4096, &mut [0]).unwrap();
+        }
+    }
+    assert_eq!(cache.reclaim(1000), 116);
+    drop((file, other));
+    assert_nothing_leaked(&cache);
+}
+
+/// A policy that names every frame, and writes down what it is told.
+#[derive(Debug, Default)]
+struct Told {
+    named: bool,
+    given_back: Arc<Mutex<Vec<u32>>>,
+    sizes: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Policy for Told {
+    fn name(&self) -> &'static str {
+        "told"
+    }
+    fn admit(&mut self, _: &dyn Frames, _: u32, _: u64) {}
+    fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+        let is_page = |&frame: &u32| frames.look(frame) != Look::Gone;
+        if !std::mem::replace(&mut self.named, true) {
+            victims.extend((0..frames.count()).filter(is_page).take(wanted));
+        }
+    }
+    fn give_back(&mut self, frame: u32) {
+        self.given_back.lock().unwrap().push(frame);
+    }
+    fn moved(&mut self, _: u32, _: u32) {}
+    fn resize(&mut self, frames: u32) {
+        self.sizes.lock().unwrap().push(frames);
+    }
+}
+
+#[test]
+fn a_policy_is_told_what_could_not_go_and_what_it_has() {
+    let (_dir, path, _) = file_of(64 * 4096);
+    let (given_back, sizes) = (Arc::default(), Arc::default());
+    let told = Told { named: false, given_back: Arc::clone(&given_back), sizes: Arc::clone(&sizes) };
+    let cache: Cache = Cache::with_policy(64 << 20, |_| Box::new(told)).unwrap();
+    let file = cache.open(&path).unwrap();
+    let handle = file.page(9 * 4096).unwrap().unwrap();
+    file.page(30 * 4096).unwrap().unwrap();
+    let zone = cache.zone();
+    let is_held = |pfn| {
+        let seen = zone.peek(pfn);
+        seen.kind == CACHED && seen.private as u32 == 9
+    };
+    let held = zone.pfns().position(is_held).unwrap() as u32;
+    assert_eq!(cache.reclaim(10), 1, "one of two is held");
+    assert_eq!(*given_back.lock().unwrap(), [held]);
+
+    cache.set_budget_bytes(16 << 20).unwrap();
+    let high = |blocks: u32| blocks * 512 / 256 * 4;
+    assert_eq!(*sizes.lock().unwrap(), [32 * 512 - high(32), 8 * 512 - high(8)]);
+    assert_eq!(cache.zone().watermarks(), Watermarks { min: 0, low: 16, high: 64 });
+    drop((handle, file));
+    assert_nothing_leaked(&cache);
+}
+
+/// With its thread gone wrong, who misses would do its work, and nobody would notice.
+#[test]
+fn the_reclaimer_frees_before_a_miss_has_to() {
+    let (_dir, path, _) = file_of(16 << 20);
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..6000 {
+        file.read_at(random.u64(..4096) * 4096, &mut [0]).unwrap();
+        cache.settle();
+    }
+    let stats = cache.stats();
+    assert!(stats.direct_reclaims == 0 && stats.reclaimed >= stats.misses - 2048, "{stats:?}");
+    // No further than to the high mark, in whole batches.
+    let free = cache.zone().stats().free_frames;
+    assert!((1..=32 + 32).contains(&free), "{free} frames are free");
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn of_equal_pages_the_one_that_was_used_again_stays() {
+    let (_dir, path, _) = file_of(64 * 4096);
+    let cache: Cache = Cache::with_policy(2 << 20, |_| Box::new(Clock::new())).unwrap();
+    let file = cache.open(&path).unwrap();
+    // At no stride: nothing is read ahead.
+    let pages = [3, 50, 21, 60, 5, 33, 14, 41];
+    let read = |page: u64| assert_eq!(file.read_at(page * 4096, &mut [0]).unwrap(), 1);
+    for used in pages {
+        for page in pages {
+            read(page);
+        }
+        for pfn in cache.zone().pfns() {
+            cache.zone().take_mark(pfn);
+        }
+        read(used);
+        assert_eq!(cache.reclaim(7), 7);
+        let misses = cache.stats().misses;
+        read(used);
+        assert_eq!(cache.stats().misses, misses, "page {used} went before pages that nobody used");
+    }
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// Handles once filled the queue of cold pages, and `HotCold` went round among them instead of taking a hot one: pages that were
+/// read ahead filled the rest of the cache, and a reader was told that nothing could be freed.
+#[test]
+fn a_cache_that_handles_pin_says_so_and_recovers() {
+    let (_dir, path, bytes) = file_of(3 << 20);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let mut handles: Vec<_> = (0..512).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
+    // Half of them in no index any more: they are pinned all the same.
+    file.invalidate();
+    let error = file.read_at(2 << 20, &mut [0; 8]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    assert!(error.to_string().contains("2097152 are pinned"), "{error}");
+    for (page, handle) in handles.iter().enumerate() {
+        assert!(**handle == bytes[page * 4096..][..4096]);
+    }
+    handles.truncate(500);
+    let mut buf = [0; 8];
+    assert_eq!(file.read_at(2 << 20, &mut buf).unwrap(), 8);
+    assert_eq!(buf, bytes[2 << 20..][..8]);
+    drop((file, handles));
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn migration_moves_a_page_under_its_readers() {
+    let (_dir, path, bytes) = file_of(4096);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let handle = file.page(0).unwrap().unwrap();
+    let zone = cache.zone();
+    let pfn = zone.pfns().find(|&pfn| zone.peek(pfn).kind == CACHED).unwrap();
+    assert_eq!(cache.migrate(pfn), Err(MigrateError::Busy));
+    drop(handle);
+    let moved_to = cache.migrate(pfn).unwrap();
+    assert_ne!(moved_to, pfn);
+    assert!(cache.migrate(pfn).is_err());
+    assert!(cache.migrate(folio_frames::Pfn::new(0)).is_err());
+    let mut buf = vec![0; 4096];
+    file.read_at(0, &mut buf).unwrap();
+    assert_eq!((buf, cache.stats().misses), (bytes, 1));
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn threads_that_miss_one_page_read_it_once() {
+    let (_dir, path, _) = file_of(64 * 4096);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    for round in 0..20 {
+        let file = cache.open(&path).unwrap();
+        let barrier = std::sync::Barrier::new(2);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for page in 0..64 {
+                        barrier.wait();
+                        file.read_at(page * 4096, &mut [0; 64]).unwrap();
+                    }
+                });
+            }
+        });
+        // What is still read ahead keeps the mapping past the close: the next round would find its pages.
+        cache.settle();
+        assert_eq!(cache.stats().misses, 64 * (round + 1), "{:?}", cache.stats());
+    }
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn closing_and_opening_again_races_with_reclaim() {
+    let (_dir, path, bytes) = file_of(16 * 4096);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                cache.reclaim(1);
+            }
+        });
+        let openers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let file = cache.open(&path).unwrap();
+                        let mut buf = vec![0; bytes.len()];
+                        file.read_at(0, &mut buf).unwrap();
+                        assert!(buf == bytes);
+                    }
+                })
+            })
+            .collect();
+        let results: Vec<_> = openers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        stop.store(true, Ordering::Relaxed);
+        assert!(results.iter().all(Result::is_ok));
+    });
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn reads_stay_right_while_pages_are_reclaimed_moved_and_taken_offline() {
+    let (_dir, path, bytes) = file_of(8 << 20);
+    let cache: Cache = Cache::new(6 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let end = Instant::now() + Duration::from_secs(1);
+    let [moves, offlines, reads] = [const { AtomicU64::new(0) }; 3];
+    // On a busy machine a second may pass without one of them.
+    let all = || [&moves, &offlines, &reads].iter().all(|count| count.load(Ordering::Relaxed) > 0);
+    let running = || Instant::now() < end || !all() && Instant::now() < end + Duration::from_secs(30);
+    thread::scope(|scope| {
+        for seed in 0..4 {
+            let (file, bytes, reads) = (&file, &bytes, &reads);
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let mut held = None;
+                while running() {
+                    let offset = random.usize(..bytes.len());
+                    if random.u8(..) < 8 {
+                        let handle = file.page(offset as u64).unwrap().unwrap();
+                        assert!(*handle == bytes[offset..][..handle.len()]);
+                        held = Some((offset, handle));
+                    }
+                    let mut buf = vec![0; random.usize(1..9000)];
+                    let n = file.read_at(offset as u64, &mut buf).unwrap();
+                    assert!(buf[..n] == bytes[offset..bytes.len().min(offset + buf.len())], "at {offset}");
+                    if let Some((offset, handle)) = &held {
+                        assert!(**handle == bytes[*offset..][..handle.len()], "a handle changed");
+                    }
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        scope.spawn(|| {
+            while running() {
+                cache.reclaim(64);
+                thread::yield_now();
+            }
+        });
+        scope.spawn(|| {
+            for pfn in std::iter::repeat_with(|| cache.zone().pfns()).flatten().take_while(|_| running()) {
+                moves.fetch_add(u64::from(cache.migrate(pfn).is_ok()), Ordering::Relaxed);
+            }
+        });
+        scope.spawn(|| {
+            for block in (0..cache.zone().blocks()).cycle().take_while(|_| running()) {
+                if let Ok(offline) = cache.offline(block) {
+                    offlines.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(1));
+                    cache.online(offline);
+                }
+            }
+        });
+        scope.spawn(|| {
+            while running() {
+                file.invalidate();
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+    });
+    let figures = (moves.into_inner(), offlines.into_inner(), reads.into_inner());
+    assert!(figures.0 > 0 && figures.1 > 0 && figures.2 > 0, "moves, offlines, reads: {figures:?}");
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// Four readers of random ranges beside one `writer`, each read judged by `check(offset, bytes)`.
+fn read_beside(file: &File, len: usize, check: impl Fn(usize, &[u8]) + Sync, mut writer: impl FnMut() -> bool) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        let readers: Vec<_> = (0..4)
+            .map(|seed| {
+                let (stop, check) = (&stop, &check);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    while !stop.load(Ordering::Relaxed) {
+                        let offset = random.usize(..len);
+                        let mut buf = vec![0; random.usize(1..9000)];
+                        let n = file.read_at(offset as u64, &mut buf).unwrap();
+                        check(offset, &buf[..n]);
+                    }
+                })
+            })
+            .collect();
+        while readers.iter().all(|reader| !reader.is_finished()) && writer() {}
+    });
+}
+
+#[test]
+fn readers_of_a_growing_file_never_see_the_zeroes_behind_its_old_end() {
+    let (_dir, path, bytes) = file_of(1 << 20);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let mut random = fastrand::Rng::with_seed(9);
+    for _ in 0..3 {
+        let writer = std::fs::File::create(&path).unwrap();
+        let file = cache.open(&path).unwrap();
+        let check = |offset: usize, read: &[u8]| assert!(*read == bytes[offset..][..read.len()], "at {offset}");
+        let mut len = 0;
+        read_beside(&file, bytes.len(), check, || {
+            let new = bytes.len().min(len + random.usize(1..2000));
+            writer.write_all_at(&bytes[len..new], len as u64).unwrap();
+            len = new;
+            thread::sleep(Duration::from_micros(50));
+            len < bytes.len()
+        });
+        let mut buf = vec![0; bytes.len()];
+        assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+        assert!(buf == bytes);
+    }
+    assert_nothing_leaked(&cache);
+}
+
+/// While the system cuts a file, even its own reads may see zeroes before the new size: so may these. Anything
+/// else is wrong, and zeroes are too once the file rests.
+#[test]
+fn readers_of_a_file_that_grows_and_shrinks_see_its_bytes() {
+    let (_dir, path, bytes) = file_of(5 * 4096);
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let check = |offset: usize, read: &[u8]| {
+        let right = read.iter().zip(&bytes[offset..]).all(|(&read, &byte)| read == byte || read == 0);
+        assert!(right && read.len() <= bytes.len() - offset, "{} bytes at {offset}", read.len());
+    };
+    let mut random = fastrand::Rng::with_seed(9);
+    let mut len = bytes.len();
+    for _ in 0..20 {
+        let end = Instant::now() + Duration::from_millis(25);
+        read_beside(&file, bytes.len(), check, || {
+            let new = random.usize(1..bytes.len());
+            if new < len {
+                writer.set_len(new as u64).unwrap();
+            } else {
+                writer.write_all_at(&bytes[len..new], len as u64).unwrap();
+            }
+            len = new;
+            thread::sleep(Duration::from_micros(100));
+            Instant::now() < end
+        });
+        file.revalidate().unwrap();
+        let mut buf = vec![0; bytes.len()];
+        assert_eq!(file.read_at(0, &mut buf).unwrap(), len);
+        assert!(buf[..len] == bytes[..len]);
+    }
+    drop(file);
+    assert_nothing_leaked(&cache);
+}

@@ -1,0 +1,233 @@
+//! Runs and readahead: fewer requests, the right bytes, and errors for those whose they are.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::{self, IoSliceMut};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use common::assert_nothing_leaked;
+use folio_cache::{Backing, CACHED, Cache, Call, Fault, Identity, Memory, Version};
+use parking_lot::{Condvar, Mutex};
+
+const PAGE: u64 = 4096;
+
+/// Each page holds its number in every eighth byte.
+fn memory(pages: u64) -> Memory {
+    let bytes: Vec<u8> = (0..pages).flat_map(|page| page.to_le_bytes().repeat(512)).collect();
+    Memory::new(&bytes)
+}
+
+#[track_caller]
+fn assert_page(page: u64, bytes: &[u8]) {
+    assert!(bytes == page.to_le_bytes().repeat(512), "not the bytes of page {page}");
+}
+
+/// A backing that asks a rule before each fill.
+struct Ruled {
+    memory: Memory,
+    rule: Box<dyn Fn(u64, u64) -> io::Result<()> + Send + Sync>,
+}
+
+impl Ruled {
+    /// `rule` is given the first page of a request, and how many there are.
+    fn new(pages: u64, rule: impl Fn(u64, u64) -> io::Result<()> + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { memory: memory(pages), rule: Box::new(rule) })
+    }
+}
+
+impl std::fmt::Debug for Ruled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.memory.fmt(f)
+    }
+}
+
+impl Backing for Ruled {
+    fn identity(&self) -> Identity {
+        self.memory.identity()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        self.memory.version()
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        (self.rule)(offset / PAGE, bytes as u64 / PAGE)?;
+        self.memory.fill(offset, buffers)
+    }
+}
+
+fn is_background() -> bool {
+    thread::current().name() == Some("folio-fill")
+}
+
+#[test]
+fn one_read_of_neighbours_is_one_request() {
+    let memory = Arc::new(memory(300));
+    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let file = cache.open_backing(memory.clone()).unwrap();
+    let mut buf = vec![0; 256 * 4096];
+    assert_eq!(file.read_at(10 * PAGE, &mut buf).unwrap(), buf.len());
+    (10..).zip(buf.chunks(4096)).for_each(|(page, bytes)| assert_page(page, bytes));
+    assert_eq!((memory.calls(Call::Fill), cache.stats().requests, cache.stats().misses), (1, 1, 256));
+    // What is there already is not read again: a request before it, one behind it.
+    assert_eq!(file.read_at(9 * PAGE, &mut vec![0; 258 * 4096]).unwrap(), 258 * 4096);
+    assert_eq!((cache.stats().requests, cache.stats().misses), (3, 258));
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_scan_is_read_ahead_in_few_requests_however_long_they_take() {
+    let memory = Arc::new(memory(9000));
+    for delay in [Duration::ZERO, Duration::from_micros(100), Duration::from_millis(5)] {
+        memory.heal();
+        memory.inject(Call::Fill, 0, u64::MAX, Fault::Delay(delay));
+        for backward in [false, true] {
+            let cache: Cache = Cache::new(32 << 20).unwrap();
+            let file = cache.open_backing(memory.clone()).unwrap();
+            for n in 0..9000_u64 {
+                let page = if backward { 8999 - n } else { n };
+                let mut buf = [0; 8];
+                file.read_at(page * PAGE + 800, &mut buf).unwrap();
+                assert_eq!(buf, page.to_le_bytes());
+            }
+            cache.settle();
+            let stats = cache.stats();
+            // 3 before it is known, windows of 16, 32, 64 and then 85, a part of the cache's 8192 pages, in which
+            // the scan does not fit: no page goes before its use.
+            assert!(stats.requests < 120, "{delay:?}, {backward}: {stats:?}");
+            assert_eq!((stats.misses, stats.ahead), (9000, 8997), "{delay:?}, {backward}: {stats:?}");
+            drop(file);
+            assert_nothing_leaked(&cache);
+        }
+    }
+}
+
+#[test]
+fn random_readers_have_no_page_read_in_vain() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let memory = Arc::new(Memory::new(&[]));
+    memory.cut(1 << 40);
+    let cache: Cache = Cache::new(32 << 20).unwrap();
+    let file = cache.open_backing(memory).unwrap();
+    let mut pages = BTreeSet::new();
+    for _ in 0..4000 {
+        let page = random.u64(..1 << 28);
+        file.read_at(page * PAGE + 5, &mut [0; 64]).unwrap();
+        pages.insert(page);
+    }
+    cache.settle();
+    let stats = cache.stats();
+    assert_eq!((stats.misses, stats.requests, stats.ahead), (pages.len() as u64, pages.len() as u64, 0));
+}
+
+/// The scan reads ahead over the bad page, and the long read asks for it together with good ones: neither may give its
+/// error to who reads another page.
+#[test]
+fn the_error_of_a_page_reaches_who_asks_for_it_and_nobody_else() {
+    const BAD: u64 = 100;
+    let fails = |first, pages| {
+        let has_bad = (first..first + pages).contains(&BAD);
+        if has_bad { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    };
+    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let file = cache.open_backing(Ruled::new(300, fails)).unwrap();
+    for _ in 0..2 {
+        for page in 0..300 {
+            let mut buf = [0; 4096];
+            let read = file.read_at(page * PAGE, &mut buf);
+            if page == BAD {
+                assert_eq!(read.unwrap_err().raw_os_error(), Some(5));
+            } else {
+                assert_eq!(read.unwrap(), 4096);
+                assert_page(page, &buf);
+            }
+        }
+        cache.settle();
+        file.invalidate();
+        let mut buf = vec![0; 300 * 4096];
+        assert_eq!(file.read_at(50 * PAGE, &mut buf).unwrap(), 50 * 4096, "up to the bad page");
+        (50..100).zip(buf.chunks(4096)).for_each(|(page, bytes)| assert_page(page, bytes));
+        assert_eq!(file.read_at(BAD * PAGE, &mut buf).unwrap_err().raw_os_error(), Some(5));
+        assert_eq!(file.read_at((BAD + 1) * PAGE, &mut buf).unwrap(), 199 * 4096);
+        cache.settle();
+        file.invalidate();
+    }
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_reader_does_not_wait_for_the_requests_of_others() {
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let closed = Arc::clone(&gate);
+    let waits = move |_, _| {
+        let mut open = closed.0.lock();
+        while is_background() && !*open {
+            closed.1.wait(&mut open);
+        }
+        Ok(())
+    };
+    let cache: Cache = Cache::new(32 << 20).unwrap();
+    let file = cache.open_backing(Ruled::new(4000, waits)).unwrap();
+    let read = |page: u64| {
+        let mut buf = [0; 4096];
+        assert_eq!(file.read_at(page * PAGE, &mut buf).unwrap(), 4096);
+        assert_page(page, &buf);
+    };
+    // More requests than can be in flight: strides of two readers, 16 pages each.
+    for reader in [0, 2000] {
+        (0..3).for_each(|n| read(reader + 7 * n));
+    }
+    assert_eq!(cache.stats().ahead, 32);
+    // Those behind are not begun; nobody waits for those before. And a page that nobody asked for yet is read at once.
+    for page in [2000 + 7 * 18, 2000 + 7 * 17, 2000 + 7 * 16, 999] {
+        read(page);
+    }
+    *gate.0.lock() = true;
+    gate.1.notify_all();
+    read(21);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_backing_that_panics_in_the_background_leaves_nothing_behind() {
+    let panics = |_, _| {
+        assert!(!is_background(), "a backing with a bug, on purpose");
+        Ok(())
+    };
+    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let file = cache.open_backing(Ruled::new(200, panics)).unwrap();
+    for page in 0..200 {
+        let mut buf = [0; 4096];
+        file.read_at(page * PAGE, &mut buf).unwrap();
+        assert_page(page, &buf);
+    }
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_cache_that_goes_while_it_reads_ahead_leaves_nothing_behind() {
+    let memory = Arc::new(memory(1000));
+    memory.inject(Call::Fill, 0, u64::MAX, Fault::Delay(Duration::from_millis(1)));
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let zone = cache.zone();
+    let file = cache.open_backing(memory.clone()).unwrap();
+    for page in 0..30 {
+        file.read_at(page * PAGE, &mut [0; 64]).unwrap();
+    }
+    drop((file, cache));
+    // The last request holds the backing.
+    let memory_is_ours = || Arc::strong_count(&memory) == 1;
+    (0..2000).take_while(|_| !memory_is_ours()).for_each(|_| thread::sleep(Duration::from_millis(5)));
+    assert!(memory_is_ours());
+    assert_eq!(zone.count_kind(CACHED), 0);
+}

@@ -1,0 +1,294 @@
+//! What one thread sees of files: contents, ends, changes, errors.
+
+mod common;
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use common::{assert_nothing_leaked, file_of};
+use folio_cache::{CACHED, Cache, PageHandle};
+use tempfile::NamedTempFile;
+
+const BUDGET: usize = 4 << 20;
+
+fn cache() -> Cache {
+    Cache::new(BUDGET).unwrap()
+}
+
+#[test]
+fn reads_of_any_range_equal_the_file() {
+    let (_dir, path, bytes) = file_of(100_003);
+    let cache = cache();
+    let file = cache.open(&path).unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..2000 {
+        let offset = random.usize(..110_000);
+        let mut buf = vec![0; random.usize(..20_000)];
+        let n = file.read_at(offset as u64, &mut buf).unwrap();
+        let expected = bytes.get(offset..bytes.len().min(offset + buf.len())).unwrap_or_default();
+        assert_eq!(&buf[..n], expected, "at {offset}");
+        assert!(buf[n..].iter().all(|&byte| byte == 0), "bytes past the end were written");
+    }
+    assert_eq!(cache.stats().misses, 25);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn opens_of_one_file_share_its_pages() {
+    let (dir, path, bytes) = file_of(5 * 4096);
+    let cache = cache();
+    let first = cache.open(&path).unwrap();
+    first.read_at(0, &mut vec![0; 5 * 4096]).unwrap();
+    assert_eq!(cache.stats().misses, 5);
+    let link = dir.path().join("link");
+    symlink(&path, &link).unwrap();
+    let second = cache.open(&link).unwrap();
+    drop(first);
+    let mut buf = vec![0; 5 * 4096];
+    second.clone().read_at(0, &mut buf).unwrap();
+    assert_eq!((buf, cache.stats().misses), (bytes, 5));
+    drop(second);
+    assert_nothing_leaked(&cache);
+    // The last close forgot the pages.
+    cache.open(&path).unwrap().read_at(0, &mut [0]).unwrap();
+    assert_eq!(cache.stats().misses, 6);
+}
+
+#[test]
+fn handles_end_with_their_page_or_their_file() {
+    let (_dir, path, bytes) = file_of(4096 + 10);
+    let file = cache().open(&path).unwrap();
+    assert_eq!(&*file.page(100).unwrap().unwrap(), &bytes[100..4096]);
+    assert_eq!(&*file.page(4096).unwrap().unwrap(), &bytes[4096..]);
+    assert_eq!(file.page(4105).unwrap().unwrap().len(), 1);
+    assert!(file.page(4106).unwrap().is_none());
+    assert!(file.page(1 << 50).unwrap().is_none());
+}
+
+#[test]
+fn a_handle_survives_invalidation_truncation_and_the_cache() {
+    let (_dir, path, bytes) = file_of(3 * 4096);
+    let cache = cache();
+    let file = cache.open(&path).unwrap();
+    let handles: Vec<PageHandle> = (0..3).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
+    file.invalidate();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(10).unwrap();
+    assert!(file.revalidate().unwrap());
+    assert_eq!(file.read_at(0, &mut [0; 100]).unwrap(), 10);
+    let copies = handles.clone();
+    drop((file, cache, handles));
+    // Another cache of the same size does not get the frames that are still held.
+    let (_other_dir, other_path, _) = file_of(3 << 20);
+    let other = Cache::<folio_ref::DefaultScheme>::new(BUDGET).unwrap();
+    other.open(&other_path).unwrap().read_at(0, &mut vec![0; 3 << 20]).unwrap();
+    for (page, handle) in copies.into_iter().enumerate() {
+        let held = Bytes::from(handle);
+        assert_eq!(held, &bytes[page * 4096..][..4096]);
+    }
+}
+
+#[test]
+fn growth_is_seen_at_the_end_and_leaves_no_zeroes() {
+    let (_dir, path, mut bytes) = file_of(5000);
+    let cache = cache();
+    let file = cache.open(&path).unwrap();
+    let mut buf = vec![0; 20_000];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), 5000);
+    let old_end = file.page(4096).unwrap().unwrap();
+    for more in [1, 3000, 9000] {
+        let addition = vec![7; more];
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(&addition).unwrap();
+        bytes.extend(addition);
+        // Bytes before the old end do not ask for the size; bytes past it do.
+        assert_eq!(file.read_at(10, &mut [0; 10]).unwrap(), 10);
+        let n = file.read_at(0, &mut buf).unwrap();
+        assert_eq!(buf[..n], bytes);
+        assert_eq!(file.len(), bytes.len() as u64);
+    }
+    assert_eq!(&*old_end, &bytes[4096..5000]);
+    drop((file, old_end));
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn truncation_is_seen_by_the_read_that_meets_it() {
+    let (_dir, path, bytes) = file_of(40_000);
+    let cache = cache();
+    let file = cache.open(&path).unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(5000).unwrap();
+    // The length still says 40000; the page is read and found to be past the end.
+    assert_eq!(file.read_at(30_000, &mut [0; 100]).unwrap(), 0);
+    assert_eq!(file.len(), 5000);
+    let mut buf = vec![0; 40_000];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), 5000);
+    assert_eq!(buf[..5000], bytes[..5000]);
+    // It grows again: zeroes up to there, from the file, not from a stale page.
+    OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"end", 8000).unwrap();
+    assert_eq!(file.read_at(4990, &mut buf).unwrap(), 8003 - 4990);
+    assert_eq!(buf[..10], bytes[4990..5000]);
+    assert!(buf[10..3010].iter().all(|&byte| byte == 0));
+    assert_eq!(&buf[3010..3013], b"end");
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn pages_that_others_cut_off_leave_the_cache() {
+    let (_dir, path, bytes) = file_of(40_000);
+    let cache = cache();
+    let file = cache.open(&path).unwrap();
+    let mut buf = vec![0; 40_000];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), 40_000);
+    assert_eq!(cache.zone().count_kind(CACHED), 10);
+    // To the end of a page, so there is nothing to read again.
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
+    // Pages that are there are found without a look at the file; what is past its end is asked of it.
+    assert_eq!(file.read_at(40_000, &mut buf).unwrap(), 0);
+    assert_eq!(cache.zone().count_kind(CACHED), 2);
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), 8192);
+    assert_eq!(buf[..8192], bytes[..8192]);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_page_that_begins_where_others_cut_the_file_is_its_end() {
+    let (_dir, path, _) = file_of(40_000);
+    let cache = cache();
+    let file = cache.open(&path).unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
+    assert_eq!(file.read_at(8192, &mut [0; 100]).unwrap(), 0);
+    assert!(file.page(8192).unwrap().is_none());
+}
+
+#[test]
+fn revalidate_drops_what_was_rewritten_in_place() {
+    let (_dir, path, bytes) = file_of(5000);
+    let file = cache().open(&path).unwrap();
+    let mut buf = [0; 5];
+    file.read_at(0, &mut buf).unwrap();
+    assert_eq!(buf, bytes[..5]);
+    assert!(!file.revalidate().unwrap());
+    let writer = OpenOptions::new().write(true).open(&path).unwrap();
+    writer.write_all_at(b"fresh", 0).unwrap();
+    writer.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    assert!(file.revalidate().unwrap());
+    file.read_at(0, &mut buf).unwrap();
+    assert_eq!(&buf, b"fresh");
+    assert!(!file.revalidate().unwrap());
+}
+
+#[test]
+fn offsets_at_and_past_the_end_read_nothing_and_impossible_ones_say_so() {
+    let (_dir, path, _) = file_of(4096);
+    let cache = cache();
+    let file = cache.open(&path).unwrap();
+    for offset in [4096, 4097, 1 << 40, i64::MAX as u64] {
+        assert_eq!(file.read_at(offset, &mut [0; 8]).unwrap(), 0, "at {offset}");
+    }
+    for offset in [1 << 63, u64::MAX] {
+        let error = file.read_at(offset, &mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(&offset.to_string()), "{error}");
+        assert_eq!(file.page(offset).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+    assert_eq!(file.read_at(0, &mut []).unwrap(), 0);
+    assert_eq!(cache.stats().misses, 0);
+}
+
+#[test]
+fn an_empty_file_reads_nothing() {
+    let (_dir, path, _) = file_of(0);
+    let file = cache().open(&path).unwrap();
+    assert!(file.is_empty());
+    assert_eq!(file.read_at(0, &mut [0; 8]).unwrap(), 0);
+    assert!(file.page(0).unwrap().is_none());
+}
+
+#[test]
+fn sparse_files_are_read_up_to_16_tib_and_then_refused() {
+    let (_dir, path, _) = file_of(0);
+    let sparse = OpenOptions::new().write(true).open(&path).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    let cache = cache();
+    let file = cache.open(&path).unwrap();
+    sparse.write_all_at(b"far", (1 << 40) - 3).unwrap();
+    let mut buf = [1; 8];
+    assert_eq!(file.read_at((1 << 40) - 3, &mut buf).unwrap(), 3);
+    assert_eq!(&buf[..3], b"far");
+    // As large as the file system allows.
+    let Some(len) = [1 << 60, 1 << 45, (1 << 44) + 4096].into_iter().find(|&len| sparse.set_len(len).is_ok()) else {
+        eprintln!("this file system has no files past 16 TiB: that part is not tested");
+        return;
+    };
+    let last = 1_u64 << 44;
+    assert_eq!(file.read_at(last - 4, &mut buf).unwrap(), 4);
+    let error = file.read_at(last, &mut buf).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FileTooLarge, "{len}");
+    assert!(error.to_string().contains(&last.to_string()), "{error}");
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn only_regular_files_are_opened_and_the_message_says_what_it_was() {
+    let (dir, path, _) = file_of(1);
+    let cache = cache();
+    let fifo = dir.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let socket = dir.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let cases =
+        [(dir.path(), "directory"), (&fifo, "FIFO"), (&socket, "socket"), ("/dev/zero".as_ref(), "character device")];
+    for (path, what) in cases {
+        let error = cache.open(path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(what) && error.to_string().contains(path.to_str().unwrap()), "{error}");
+    }
+    assert_eq!(cache.open(dir.path().join("missing")).unwrap_err().kind(), ErrorKind::NotFound);
+    // Whoever may read everything, as root may, may read this too: so the answer is the standard library's.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    let kind = |result: std::io::Result<()>| result.map_err(|error| error.kind());
+    assert_eq!(kind(cache.open(&path).map(drop)), kind(fs::File::open(&path).map(drop)));
+}
+
+#[test]
+fn budgets_that_can_not_be_kept_are_refused() {
+    for bytes in [0, 4096, (2 << 20) - 1, usize::MAX] {
+        let error = Cache::<folio_ref::DefaultScheme>::new(bytes).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(&bytes.to_string()), "{error}");
+    }
+    let cache: Cache = Cache::new((2 << 20) + 4097).unwrap();
+    assert_eq!(cache.budget_bytes(), 2 << 20);
+    assert_eq!(cache.zone().pfns().frames(), 512);
+}
+
+#[test]
+fn a_miss_of_one_page_allocates_nothing() {
+    const PAGES: u64 = 1 << 18;
+    const MISSES: u64 = 1000;
+    let sparse = NamedTempFile::new().unwrap();
+    sparse.as_file().set_len(PAGES * 4096).unwrap();
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open(sparse.path()).unwrap();
+    let read = |page: u64| assert_eq!(file.read_at(page * 4096, &mut [1; 64]).unwrap(), 64);
+    // The index has 512 pages to an allocation.
+    (0..PAGES).step_by(512).for_each(read);
+    cache.settle();
+    // So far apart that nothing is read ahead, and that hardly a page is met again.
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut pages = || (0..MISSES).map(|_| random.u64(..PAGES)).collect::<Vec<_>>();
+    pages().into_iter().for_each(read);
+    let (before, pages) = (cache.stats(), pages());
+    let allocated = measure(|| pages.into_iter().for_each(read));
+    let after = cache.stats();
+    assert!(after.misses - before.misses > MISSES * 9 / 10, "{after:?}");
+    assert_eq!(after.ahead, before.ahead);
+    // A few: for the names of 32 victims where the reader has to reclaim itself, for a policy's memory of pages that left.
+    assert!(allocated.count_total < MISSES / 10, "{allocated:?}");
+}

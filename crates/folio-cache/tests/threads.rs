@@ -1,0 +1,354 @@
+//! With few threads of its own, or none, a cache does the same, and nobody sleeps for ever.
+
+mod common;
+
+use std::collections::HashSet;
+use std::fs;
+use std::future::{Future, poll_fn};
+use std::io::{BufRead, BufReader};
+use std::pin::{Pin, pin};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use common::{Together, assert_nothing_leaked};
+use folio_cache::{Backing, ByteStream, Cache, Call, Fault, File, Memory};
+use futures_core::Stream;
+use pollster::block_on;
+use rustix::process::{Resource, Rlimit, getuid, setrlimit};
+use rustix::thread::{Uid, set_thread_res_uid};
+
+const PAGE: usize = 4096;
+const PAGES: usize = 1000;
+
+/// Each page says all over which one it is.
+fn contents() -> Vec<u8> {
+    (0..PAGES * PAGE).map(|at| (at / PAGE % 250) as u8).collect()
+}
+
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// The rest of a stream.
+fn collect(mut stream: ByteStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context))) {
+        bytes.extend(piece.unwrap());
+    }
+    bytes
+}
+
+/// What does not end fails, and ends with the process.
+fn ends(what: impl FnOnce() + Send + 'static) {
+    let (said, heard) = mpsc::channel();
+    let doing = thread::spawn(move || {
+        what();
+        said.send(())
+    });
+    let heard = heard.recv_timeout(Duration::from_mins(2));
+    assert!(heard != Err(mpsc::RecvTimeoutError::Timeout), "it hangs");
+    doing.join().expect("it panicked").expect("somebody listens");
+}
+
+/// Who needs a page that is being read ahead, to change it or to have it gone, while nobody may be there to read it. Without a
+/// thread, that waited for ever.
+fn change_what_is_read_ahead(cache: &Cache) {
+    let page = |n| n * PAGE as u64;
+    let changes: [fn(&File, &Memory); 5] = [
+        |file, _| assert_eq!(file.write_at(7 * PAGE as u64, &[251; PAGE]).unwrap(), PAGE),
+        |file, _| file.set_len(5 * PAGE as u64 + 1).unwrap(),
+        |file, _| file.punch_hole(6 * PAGE as u64, 2 * PAGE as u64).unwrap(),
+        |file, _| file.invalidate(),
+        |file, memory| {
+            memory.cut(5 * PAGE as u64);
+            assert!(file.revalidate().unwrap());
+        },
+    ];
+    for change in changes {
+        let memory = Arc::new(Memory::new(&contents()));
+        let file = cache.open_backing(memory.clone()).unwrap();
+        let ahead = cache.stats().ahead;
+        // The third in turn has the next ones read ahead.
+        for n in 0..3 {
+            file.read_at(page(n), &mut [0; 8]).unwrap();
+        }
+        assert!(cache.stats().ahead > ahead);
+        change(&file, &memory);
+        file.sync_all().unwrap();
+        assert!(file.bytes(0, usize::MAX).unwrap() == memory.contents());
+    }
+    assert_nothing_leaked(cache);
+}
+
+/// One after the other, all that a file can do.
+fn everything(cache: &Cache) {
+    change_what_is_read_ahead(cache);
+    let (memory, bytes) = (Arc::new(Memory::new(&contents())), contents());
+    let file = cache.open_backing(memory.clone()).unwrap();
+    let mut buf = vec![0; 3 * PAGE];
+    for (n, expected) in bytes.chunks(buf.len()).enumerate() {
+        let read = file.read_at((n * buf.len()) as u64, &mut buf[..]).unwrap();
+        assert!(buf[..read] == *expected, "read {n}");
+    }
+    assert!(cache.stats().ahead > 0, "{:?}", cache.stats());
+    file.invalidate();
+    for page in (0..PAGES).rev().step_by(3) {
+        let got = block_on(file.page_async((page * PAGE) as u64)).unwrap().unwrap();
+        assert!(*got == bytes[page * PAGE..][..PAGE], "page {page}");
+    }
+    file.invalidate();
+    assert!(collect(file.stream(5, u64::MAX)) == bytes[5..]);
+    assert!(block_on(file.bytes_async(9, 300_000)).unwrap() == bytes[9..300_009]);
+    // Dirty pages, cut through, and an end that is read again.
+    let new = vec![251; 500 * PAGE];
+    assert_eq!(file.write_at(300 * PAGE as u64 + 7, &new).unwrap(), new.len());
+    file.set_len(600 * PAGE as u64 + 100).unwrap();
+    assert_eq!(file.append(b"end").unwrap(), 600 * PAGE as u64 + 100);
+    file.punch_hole(10 * PAGE as u64, 20 * PAGE as u64).unwrap();
+    file.sync_data().unwrap();
+    let expected = memory.contents();
+    assert_eq!((expected.len(), expected[600 * PAGE + 99], expected[11 * PAGE]), (600 * PAGE + 103, 251, 0));
+    file.invalidate();
+    assert!(file.bytes(0, usize::MAX).unwrap() == expected);
+    // More than may be dirty: who writes writes it.
+    for n in 0..10 {
+        assert_eq!(file.write_at(n * new.len() as u64, &new).unwrap(), new.len());
+    }
+    assert!(cache.stats().throttled > 0 && cache.stats().written_bytes > 8 << 20, "{:?}", cache.stats());
+    file.close().unwrap();
+    assert!(memory.contents() == vec![251; 10 * new.len()]);
+    assert_nothing_leaked(cache);
+}
+
+#[test]
+fn without_threads_all_is_done_by_who_asks() {
+    ends(|| {
+        let cache: Cache = Cache::new(8 << 20).unwrap();
+        cache.set_most_threads(0);
+        everything(&cache);
+        // Reclaimed by who needed it.
+        assert!(cache.stats().direct_reclaims > 0, "{:?}", cache.stats());
+        let file = cache.open_backing(Arc::new(Memory::new(&contents()))).unwrap();
+        for page in [0, 600, 3, 700] {
+            let read = poll_once(pin!(file.page_async(page * PAGE as u64)));
+            assert!(matches!(read, Poll::Ready(Ok(Some(_)))), "it is read by the first poll");
+        }
+        // And when there may be threads again, there are.
+        cache.set_most_threads(3);
+        let page = block_on(file.page_async(300 * PAGE as u64)).unwrap().unwrap();
+        assert!(page.iter().all(|&byte| byte == 50));
+        drop((page, file));
+        everything(&cache);
+    });
+}
+
+#[test]
+fn errors_and_panics_without_threads_are_whose_poll_it_was() {
+    ends(|| {
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        cache.set_most_threads(0);
+        let memory = Arc::new(Memory::new(&contents()));
+        let file = cache.open_backing(memory.clone()).unwrap();
+        memory.inject(Call::Fill, 0, u64::MAX, Fault::Error(5));
+        for page in 0..10 {
+            let Poll::Ready(Err(error)) = poll_once(pin!(file.bytes_async(page * PAGE as u64, 9))) else {
+                panic!("it is read by the first poll, and can not be")
+            };
+            assert_eq!(error.raw_os_error(), Some(5));
+        }
+        memory.heal();
+        assert!(collect(file.stream(0, u64::MAX)) == contents());
+        drop(file);
+        assert_nothing_leaked(&cache);
+    });
+}
+
+/// Readers of all kinds, who are read ahead of, beside a writer and one who cuts the file and makes it longer again. While
+/// the number of threads changes, too, if it is `None`.
+fn together(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Backing>) {
+    const STEPS: usize = 60;
+    let seed = fastrand::u64(..);
+    println!("{threads:?} threads, seed {seed}");
+    let cache: Cache = Cache::new(4 << 20).unwrap();
+    cache.set_most_threads(threads.unwrap_or(16));
+    let file = cache.open_backing(of(Arc::new(Memory::new(&contents())))).unwrap();
+    // Zeroes are what was cut.
+    let check = |page: usize, bytes: &[u8]| {
+        let right = bytes.iter().all(|&byte| byte == bytes[0]) && [0, page % 250].contains(&bytes[0].into());
+        assert!(right, "page {page}: {:?}", bytes.iter().collect::<HashSet<_>>());
+    };
+    let check_from = |at: usize, bytes: &[u8]| {
+        for (n, bytes) in bytes.chunks(PAGE).enumerate() {
+            check(at + n, bytes);
+        }
+    };
+    let random = |n| fastrand::Rng::with_seed(seed + n);
+    let scan = |n| {
+        let mut random = random(n);
+        for _ in 0..STEPS / 4 {
+            let (first, mut buf) = (random.usize(..PAGES), vec![0; PAGE * random.usize(1..4)]);
+            let pages = buf.len() / PAGE;
+            for page in (first..(first + 200).min(PAGES)).step_by(pages) {
+                let read = file.read_at((page * PAGE) as u64, &mut buf).unwrap();
+                check_from(page, &buf[..read]);
+            }
+        }
+    };
+    let wait = |n| {
+        let mut random = random(n);
+        for _ in 0..STEPS {
+            let (page, pages) = (random.usize(..PAGES), random.usize(1..30));
+            let mut future = pin!(file.bytes_async((page * PAGE) as u64, pages * PAGE));
+            let begun = poll_once(future.as_mut());
+            match begun {
+                Poll::Ready(got) => check_from(page, &got.unwrap()),
+                Poll::Pending if random.bool() => check_from(page, &block_on(future).unwrap()),
+                Poll::Pending => {}
+            }
+            if random.u8(..16) == 0 {
+                check_from(page, &collect(file.stream((page * PAGE) as u64, 1 << 20)));
+            }
+        }
+    };
+    let write = || {
+        let mut random = random(5);
+        for _ in 0..STEPS * 3 {
+            let page = random.usize(..PAGES);
+            file.write_at((page * PAGE) as u64, &[(page % 250) as u8; PAGE]).unwrap();
+            if random.u8(..100) == 0 {
+                file.sync_data().unwrap();
+            }
+        }
+    };
+    let cut = || {
+        let mut random = random(6);
+        for _ in 0..STEPS {
+            file.set_len((random.usize(..PAGES) * PAGE) as u64).unwrap();
+            if random.bool() {
+                file.set_len((PAGES * PAGE) as u64).unwrap();
+            }
+            if threads.is_none() {
+                cache.set_most_threads(random.usize(..4));
+            }
+            cache.reclaim(random.usize(..300));
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| scan(1));
+        scope.spawn(|| scan(2));
+        scope.spawn(|| wait(3));
+        scope.spawn(|| wait(4));
+        scope.spawn(write);
+        scope.spawn(cut);
+    });
+    file.close().unwrap();
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn nobody_sleeps_for_ever_however_few_threads_there_are() {
+    ends(|| {
+        for threads in [Some(0), Some(1), Some(2), Some(16), None] {
+            together(threads, |memory| memory);
+            together(threads, |memory| Arc::new(Together::new(&memory)));
+        }
+    });
+}
+
+/// The flusher went with the first panic, and nothing was written any more before somebody synced.
+#[test]
+fn a_backing_that_panics_takes_no_thread_away() {
+    ends(|| {
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        let memory = Arc::new(Memory::new(b"old"));
+        memory.inject(Call::Write, 0, 1, Fault::Panic);
+        let file = cache.open_backing(memory.clone()).unwrap();
+        file.write_at(0, b"new").unwrap();
+        while memory.contents() != b"new" {
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(file);
+        assert_nothing_leaked(&cache);
+    });
+}
+
+#[test]
+fn what_the_flusher_could_not_write_it_tries_again() {
+    ends(|| {
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        let memory = Arc::new(Memory::new(b"old"));
+        memory.inject(Call::Write, 0, 1, Fault::Error(28));
+        let file = cache.open_backing(memory.clone()).unwrap();
+        file.write_at(0, b"new").unwrap();
+        // Nobody writes any more, so nobody but the flusher itself rings for it.
+        while memory.contents() != b"new" {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!((memory.calls(Call::Write), cache.stats().write_errors), (2, 1));
+        drop(file);
+        assert_nothing_leaked(&cache);
+    });
+}
+
+const CHILD: &str = "FOLIO_NO_THREADS";
+const DONE: &str = "all is done";
+
+#[test]
+#[ignore = "the child of the other test"]
+fn child() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    // Of this thread alone: the limit is not for root.
+    let nobody = Uid::from_raw(65_534);
+    if getuid().is_root() {
+        set_thread_res_uid(nobody, nobody, nobody).unwrap();
+    }
+    setrlimit(Resource::Nproc, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
+    thread::Builder::new().spawn(|| ()).expect_err("the system gives no thread");
+    everything(&Cache::new(8 << 20).unwrap());
+    let names =
+        fs::read_dir("/proc/self/task").unwrap().map(|task| fs::read_to_string(task.unwrap().path().join("comm")));
+    assert!(names.into_iter().all(|name| !name.unwrap().starts_with("folio")));
+    println!("{DONE}");
+}
+
+/// Not as if: the system refuses.
+#[test]
+fn all_is_done_where_the_system_gives_no_thread() {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["child", "--exact", "--ignored", "--nocapture"])
+        .env(CHILD, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let (said, heard) = mpsc::channel();
+    // To the end, lest it writes into a closed pipe.
+    thread::spawn(move || said.send(out.lines().filter(|line| line.as_ref().is_ok_and(|line| line == DONE)).count()));
+    let done = heard.recv_timeout(Duration::from_mins(2));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(done, Ok(1), "it hangs, or failed");
+}
+
+/// Nobody rang for the flusher again: what was dirty stayed so.
+#[test]
+fn what_became_dirty_without_threads_is_written_when_there_may_be_some() {
+    ends(|| {
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        cache.set_most_threads(0);
+        let memory = Arc::new(Memory::new(b"old"));
+        let file = cache.open_backing(memory.clone()).unwrap();
+        file.write_at(0, b"new").unwrap();
+        cache.set_most_threads(1);
+        while memory.contents() != b"new" {
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(file);
+        assert_nothing_leaked(&cache);
+    });
+}

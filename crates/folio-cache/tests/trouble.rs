@@ -1,0 +1,294 @@
+//! Writing in trouble: no room in the middle, others who cut the file, a budget that shrinks, a disk that takes its time.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use common::{Gated, OpenOnDrop, assert_nothing_leaked, file_of};
+use folio_cache::{Cache, Call, Fault, LocalFile, Memory};
+
+const ENOSPC: i32 = 28;
+const PAGE: u64 = 4096;
+
+/// Each byte says where it is.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n / 7) as u8 | 1).collect()
+}
+
+/// An append that is longer than what may be dirty writes while it goes on. What it came to before the disk was full is there.
+#[test]
+fn an_append_that_finds_no_room_says_by_the_length_how_far_it_came() {
+    for requests in 0..4 {
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        let memory = Arc::new(Memory::new(b"head"));
+        let file = cache.open_backing(memory.clone()).unwrap();
+        memory.inject(Call::Write, requests, u64::MAX, Fault::Error(ENOSPC));
+        let bytes = pattern(4 << 20);
+        assert_eq!(file.append(&bytes).unwrap_err().raw_os_error(), Some(ENOSPC), "after {requests} requests");
+        let done = file.len() as usize - 4;
+        assert!((128 * 4096 - 4096..bytes.len()).contains(&done), "{done} after {requests} requests");
+        let mut buf = vec![0; done + 10];
+        assert_eq!(file.read_at(4, &mut buf).unwrap(), done);
+        assert!(buf[..done] == bytes[..done]);
+        memory.heal();
+        // Told once; what was left goes on where it ended.
+        assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
+        assert_eq!(file.append(&bytes[done..]).unwrap(), done as u64 + 4);
+        file.sync_data().unwrap();
+        assert!(memory.durable() == [b"head", &*bytes].concat());
+        drop(file);
+        assert_nothing_leaked(&cache);
+    }
+}
+
+/// The rest is not written, and the next write says why.
+#[test]
+fn a_write_that_finds_no_room_in_the_middle_says_how_far_it_came() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let memory = Arc::new(Memory::new(b""));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
+    let bytes = pattern(4 << 20);
+    let done = file.write_at(0, &bytes).unwrap();
+    assert!((128 * 4096..bytes.len()).contains(&done), "{done}");
+    assert_eq!(file.len(), done as u64);
+    assert_eq!(file.write_at(done as u64, &bytes[done..]).unwrap_err().raw_os_error(), Some(ENOSPC));
+    memory.heal();
+    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
+    assert_eq!(file.write_at(done as u64, &bytes[done..]).unwrap(), bytes.len() - done);
+    file.sync_data().unwrap();
+    assert!(memory.durable() == bytes);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// Where the file system ends before the cache does, a sync says what a write would have said, and a cut gets rid of it.
+#[test]
+fn the_last_page_of_all_is_refused_by_the_sync_if_the_system_refuses_it() {
+    let (_dir, path, bytes) = file_of(100);
+    let last = (1 << 44) - 8;
+    let beside = fs::File::options().write(true).open(&path).unwrap();
+    let expected = beside.write_all_at(b"the last", last).map_err(|error| error.raw_os_error());
+    beside.set_len(100).unwrap();
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    for direct in [false, true] {
+        let backing = LocalFile::open_rw(&path).unwrap();
+        let file = cache.open_backing(Arc::new(if direct { backing.direct() } else { backing })).unwrap();
+        assert_eq!(file.write_at(last, b"the last").unwrap(), 8);
+        assert_eq!(file.sync_data().map_err(|error| error.raw_os_error()), expected, "direct: {direct}");
+        let mut buf = [0; 10];
+        assert_eq!(file.read_at(last, &mut buf).unwrap(), 8);
+        assert_eq!(buf, *b"the last\0\0");
+        file.set_len(100).unwrap();
+        file.sync_all().unwrap();
+        drop(file);
+        assert!(fs::read(&path).unwrap() == bytes);
+    }
+    assert_nothing_leaked(&cache);
+}
+
+/// What was written here is newer than the cut: it is in the file afterwards, with zeroes before it.
+#[test]
+fn a_file_that_somebody_cuts_before_writeback_gets_what_is_dirty() {
+    for direct in [false, true] {
+        let (_dir, path, _) = file_of(10 * 4096);
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        let backing = LocalFile::open_rw(&path).unwrap();
+        let file = cache.open_backing(Arc::new(if direct { backing.direct() } else { backing })).unwrap();
+        file.read_at(0, &mut vec![0; 10 * 4096]).unwrap();
+        file.write_at(3 * PAGE, &[3; 4096]).unwrap();
+        file.write_at(6 * PAGE, &[6; 5000]).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+        file.sync_data().unwrap();
+        // The last page is written as far as the file went, with what it was filled with.
+        let there = fs::read(&path).unwrap();
+        assert_eq!(there.len(), 8 * 4096, "direct: {direct}");
+        let is = |page: usize, byte| there[page * 4096..][..4096].iter().all(|&found| found == byte);
+        assert!(is(1, 0) && is(2, 0) && is(3, 3) && is(4, 0) && is(5, 0) && is(6, 6), "direct: {direct}");
+        assert!(there[7 * 4096..][..904].iter().all(|&found| found == 6));
+        file.revalidate().unwrap();
+        let mut seen = vec![0; 10 * 4096];
+        assert_eq!(file.read_at(0, &mut seen).unwrap(), there.len());
+        assert!(seen[..there.len()] == there, "direct: {direct}");
+        drop(file);
+        assert_nothing_leaked(&cache);
+    }
+}
+
+/// Dirty pages move when a budget shrinks. Past the limit then, who writes is told why it can not go on, and nothing is lost.
+#[test]
+fn a_budget_below_what_is_dirty_loses_nothing() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let memory = Arc::new(Memory::new(b""));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
+    let bytes = pattern(400 * 4096);
+    assert_eq!(file.write_at(0, &bytes).unwrap(), bytes.len());
+    cache.set_budget_bytes(2 << 20).unwrap();
+    assert_eq!(file.write_at(0, b"more").unwrap_err().raw_os_error(), Some(ENOSPC));
+    let mut buf = vec![0; bytes.len()];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+    assert!(buf == bytes);
+    memory.heal();
+    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
+    file.sync_data().unwrap();
+    assert!(memory.durable() == bytes);
+    assert_eq!(file.write_at(0, b"more").unwrap(), 4);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// Memory whose writes wait.
+fn gated(bytes: &[u8]) -> (Arc<Gated>, mpsc::Receiver<u64>) {
+    Gated::new(bytes, |call, _| call == Call::Write)
+}
+
+/// A request to write that takes for ever holds up the writers of its file that are past the limit, and who syncs. Nobody else: not
+/// who reads a page that is being written, is dirty, clean or missing, nor who holds one, nor who writes to another file while
+/// there is room.
+#[test]
+fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
+    let (gated, started) = gated(&pattern(100 * 4096));
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    // Without the flusher: the writer itself is what waits.
+    cache.set_most_threads(0);
+    let file = cache.open_backing(gated.clone()).unwrap();
+    file.read_at(0, &mut [0; 4096]).unwrap();
+    thread::scope(|scope| {
+        let gate = OpenOnDrop(&gated);
+        let writer = scope.spawn(|| {
+            // Past the limit of 128 pages, by 50.
+            for page in 100..278 {
+                file.write_at(page * PAGE, &[page as u8; 4096])?;
+            }
+            file.sync_data()
+        });
+        started.recv().unwrap();
+        let mut buf = [0; 4096];
+        // Clean, missing, being written.
+        for page in [0, 50, 100] {
+            assert_eq!(file.read_at(page * PAGE, &mut buf).unwrap(), 4096);
+        }
+        assert_eq!(buf, [100; 4096]);
+        let held = file.page(101 * PAGE).unwrap().unwrap();
+        assert!(held.iter().all(|&byte| byte == 101));
+        let end = file.len();
+        assert!((228 * PAGE..278 * PAGE).contains(&end), "{end}");
+        assert_eq!(file.read_at(end - 1, &mut buf).unwrap(), 1);
+        assert_eq!(cache.reclaim(1), 1);
+        assert!(!writer.is_finished());
+        drop(gate);
+        writer.join().unwrap().unwrap();
+    });
+    assert!(cache.stats().throttled > 0);
+    let there = gated.memory.durable();
+    assert_eq!(there.len(), 278 * 4096);
+    assert!((100..278).all(|page| there[page * 4096..][..4096].iter().all(|&byte| byte == page as u8)));
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// Not the page that is being written, as somebody holds that: a copy, which is dirty when the request ends.
+#[test]
+fn what_is_written_while_its_page_is_on_its_way_is_written_next() {
+    let (gated, started) = gated(b"");
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    cache.set_most_threads(0);
+    let file = cache.open_backing(gated.clone()).unwrap();
+    file.write_at(0, &[1; 4096]).unwrap();
+    thread::scope(|scope| {
+        let gate = OpenOnDrop(&gated);
+        let sync = scope.spawn(|| file.sync_data());
+        started.recv().unwrap();
+        assert_eq!(file.write_at(100, &[2; 100]).unwrap(), 100);
+        drop(gate);
+        sync.join().unwrap().unwrap();
+    });
+    assert!(gated.memory.durable() == [1; 4096]);
+    file.sync_data().unwrap();
+    assert!(gated.memory.durable() == [[1; 100].as_slice(), &[2; 100], &[1; 3896]].concat());
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// What was written is known to have been there: who finds less there looks again where the file ends.
+#[test]
+fn a_file_that_somebody_cuts_after_writeback_ends_there() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let memory = Arc::new(Memory::new(b""));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    file.write_at(0, &[1; 4096]).unwrap();
+    file.sync_data().unwrap();
+    file.invalidate();
+    memory.cut(100);
+    let mut buf = [9; 200];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), 100);
+    assert_eq!((buf, file.len()), ([[1; 100], [9; 100]].concat().try_into().unwrap(), 100));
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// It span for ever: the page that was cut was dirty and held, and no frame was laid by to copy it into, for before the wait for
+/// the request under way it was to be no cut.
+#[test]
+fn a_file_that_others_lengthen_while_a_growth_waits_is_cut() {
+    let (gated, started) = gated(&pattern(200 * 4096 + 100));
+    let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
+    cache.set_most_threads(0);
+    let file = cache.open_backing(gated.clone()).unwrap();
+    let writer = thread::spawn({
+        let file = file.clone();
+        // One request, of who is past the limit of 128 pages.
+        move || (0..130).for_each(|page| _ = file.write_at(page * PAGE, &[1; 4096]).unwrap())
+    });
+    started.recv().unwrap();
+    // More may be dirty.
+    cache.set_budget_bytes(4 << 20).unwrap();
+    let looks = gated.memory.calls(Call::Version);
+    let (say, said) = mpsc::channel();
+    thread::spawn({
+        let file = file.clone();
+        move || say.send(file.set_len(200 * PAGE + 150))
+    });
+    while gated.memory.calls(Call::Version) == looks {
+        thread::yield_now();
+    }
+    gated.memory.cut(200 * PAGE + 200);
+    assert_eq!(file.read_at(200 * PAGE, &mut [0; 4096]).unwrap(), 200);
+    file.write_at(200 * PAGE, b"dirty").unwrap();
+    let held = file.page(200 * PAGE).unwrap().unwrap();
+    gated.open();
+    said.recv_timeout(Duration::from_secs(20)).expect("it spins for ever").unwrap();
+    assert_eq!((held.len(), file.len()), (200, 200 * PAGE + 150));
+    assert_eq!(file.page(200 * PAGE).unwrap().unwrap()[..8], [b"dirty".as_slice(), &held[5..8]].concat());
+    writer.join().unwrap();
+    drop((held, file));
+    assert_nothing_leaked(&cache);
+}
+
+/// A file that could not be written when it was closed is kept until it is. It was kept for ever if it was not the flusher that wrote it at last, but who
+/// needed its memory: open, and on the disk if it was deleted, with its index paid from the budget.
+#[test]
+fn a_closed_file_that_is_written_for_want_of_room_is_let_go() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    // No flusher.
+    cache.set_most_threads(0);
+    let closed = Arc::new(Memory::new(&[]));
+    closed.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
+    let file = cache.open_backing(closed.clone()).unwrap();
+    file.write_at(0, &[7; 4096]).unwrap();
+    drop(file);
+    assert_eq!((closed.contents(), Arc::strong_count(&closed) > 1), (vec![], true), "it is kept");
+    closed.heal();
+
+    let file = cache.open_backing(Arc::new(Memory::new(&vec![1; 512 * 4096]))).unwrap();
+    let handles: Vec<_> = (0..512).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
+    assert_eq!(closed.contents(), [7; 4096]);
+    assert_eq!(Arc::strong_count(&closed), 1, "nobody needs it");
+    drop((file, handles));
+    assert_nothing_leaked(&cache);
+}

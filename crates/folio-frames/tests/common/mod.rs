@@ -1,0 +1,74 @@
+//! Arenas for tests, an index of slots, and the check that nothing leaked.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::mem;
+
+use folio_frames::{Arena, FolioRef, FolioRefs, Kind, KindOps, Order, Owner, Pfn, Platform, Slot, UserSpace, Zone};
+use folio_ref::{MAX_AT_ONCE, SATURATED, Scheme};
+
+/// A kind for folios that tests allocate.
+pub(crate) const OURS: Kind = Kind::owner(0);
+
+pub(crate) const NO_KINDS: &[KindOps<UserSpace>] = &[];
+
+/// An arena of some blocks of 2 MiB.
+pub(crate) fn arena<S: Scheme>(blocks: usize) -> Arena<UserSpace<S>> {
+    Arena::new(blocks << 21, &[]).expect("memory for a test")
+}
+
+pub(crate) fn order(n: u8) -> Order {
+    Order::new(n).expect("an order")
+}
+
+/// So many references that the folio is leaked.
+pub(crate) fn saturate<P: Platform>(folio: &FolioRef<P>) {
+    let mut many = FolioRefs::from(folio.clone());
+    (1..MAX_AT_ONCE).for_each(|_| many.join(folio.clone()).expect("the same folio"));
+    (0..SATURATED / MAX_AT_ONCE).for_each(|_| mem::forget(many.clone()));
+}
+
+/// Slots by number; a folio's private is its slot's number.
+pub(crate) struct Index<P: Platform>(pub(crate) Vec<Slot<P>>);
+
+impl<P: Platform> Index<P> {
+    pub(crate) fn new(slots: usize) -> Self {
+        Self((0..slots).map(|_| Slot::new()).collect())
+    }
+
+    /// Allocates, fills and publishes a folio in a slot; says where it lies.
+    pub(crate) fn publish(&self, zone: &'static Zone<P>, slot: usize, order: Order) -> Pfn {
+        let mut folio = zone.alloc_frozen(order).expect("a free block");
+        folio.set_owner(OURS, slot as u64);
+        folio.as_mut_slice().fill(slot as u8);
+        let pfn = folio.pfn();
+        self.0[slot].install(folio).expect("an empty slot").publish();
+        pfn
+    }
+
+    /// Empties a slot; the folio goes when its holders do.
+    pub(crate) fn remove(&self, zone: &'static Zone<P>, slot: usize) {
+        drop(self.0[slot].claim(zone).expect("a folio without a claim").remove());
+    }
+}
+
+impl<P: Platform> Owner<P> for Index<P> {
+    fn with_slot(&self, _: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool {
+        let slot = usize::try_from(private).ok().and_then(|slot| self.0.get(slot));
+        slot.map(visit).is_some()
+    }
+}
+
+/// Every frame is free, frozen, and merged with its buddies.
+#[track_caller]
+pub(crate) fn assert_all_free<P: Platform>(zone: &'static Zone<P>) {
+    zone.drain();
+    zone.assert_sound();
+    let stats = zone.stats();
+    assert_eq!(stats.free_frames, stats.online_frames, "{zone:?}");
+    for pfn in zone.pfns() {
+        let seen = zone.peek(pfn);
+        assert!(seen.snapshot.is_frozen(), "{pfn:?} is {seen:?}");
+        assert!(!seen.kind.is_allocated(), "{pfn:?} is {seen:?}");
+    }
+}

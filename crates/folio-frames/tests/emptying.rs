@@ -1,0 +1,269 @@
+//! Contiguous allocation, compaction and shrinking: what moves does, what stays is reported, and nothing is lost.
+
+mod common;
+
+use common::{Index, OURS, arena, assert_all_free, order};
+use folio_frames::{
+    BLOCK_ORDER, Compacted, ContigError, FrozenFolio, Lookup, MAX_ORDER, Mobility, Order, Pfn, PfnRange, UserSpace,
+    Zone,
+};
+use folio_ref::DefaultScheme;
+
+type Frames = Zone<UserSpace>;
+
+fn range(zone: &Frames, start: u64, end: u64) -> PfnRange {
+    let first = zone.pfns().start.as_u64();
+    PfnRange { start: Pfn::new(first + start), end: Pfn::new(first + end) }
+}
+
+/// Fills the zone with pages, each its slot's, and takes away those of which `keep` says no.
+fn scatter(zone: &'static Frames, slots: usize, keep: impl Fn(usize) -> bool) -> Index<UserSpace> {
+    let index = Index::new(slots);
+    for slot in 0..slots {
+        let mut folio = zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).expect("room for a page");
+        folio.set_owner(OURS, slot as u64);
+        folio.as_mut_slice().fill(slot as u8);
+        index.0[slot].install(folio).expect("an empty slot").publish();
+    }
+    (0..slots).filter(|&slot| !keep(slot)).for_each(|slot| index.remove(zone, slot));
+    zone.drain();
+    index
+}
+
+fn check_bytes(zone: &'static Frames, index: &Index<UserSpace>) {
+    for (slot, entry) in index.0.iter().enumerate().filter(|(_, entry)| !entry.is_empty()) {
+        let Lookup::Hit(folio) = entry.get(zone) else { panic!("{entry:?}") };
+        assert!(folio.as_slice().iter().step_by(64).all(|&byte| byte == slot as u8), "slot {slot} lost its bytes");
+    }
+}
+
+fn remove_all(zone: &'static Frames, index: &Index<UserSpace>) {
+    (0..index.0.len()).filter(|&slot| !index.0[slot].is_empty()).for_each(|slot| index.remove(zone, slot));
+}
+
+#[test]
+fn any_range_is_emptied_and_taken_whatever_its_edges() {
+    let arena = arena::<DefaultScheme>(4);
+    let zone = arena.zone();
+    let index = scatter(zone, 3 * 512, |slot| slot % 3 == 0);
+    for (start, end) in
+        [(0, 1), (1, 2), (5, 1000), (511, 513), (500, 1536), (512, 1024), (1, 1024), (1023, 1025), (2047, 2048)]
+    {
+        let before = zone.stats().free_frames;
+        let contig = zone.alloc_contig_range(range(zone, start, end), &index).unwrap();
+        assert_eq!(contig.pfns(), range(zone, start, end));
+        assert_eq!(u64::from(before - zone.stats().free_frames), end - start, "{start}..{end}");
+        zone.assert_sound();
+        check_bytes(zone, &index);
+        // Nothing of it is handed out meanwhile.
+        let others: Vec<_> = std::iter::from_fn(|| zone.alloc_frozen(Order::ZERO).ok()).collect();
+        assert!(others.iter().all(|other| !contig.pfns().any(|pfn| pfn == other.pfn())));
+        others.into_iter().for_each(FrozenFolio::free);
+        let mut next = contig.pfns().start;
+        let folios: Vec<_> = contig.into_folios().collect();
+        for folio in &folios {
+            assert_eq!(folio.pfn(), next, "no gap");
+            assert!(folio.pfn().as_u64().is_multiple_of(u64::from(folio.order().frames())), "{folio:?} is not aligned");
+            next = Pfn::new(next.as_u64() + u64::from(folio.order().frames()));
+        }
+        assert_eq!(next, range(zone, start, end).end);
+        folios.into_iter().for_each(FrozenFolio::free);
+        zone.drain();
+        assert_eq!(zone.stats().free_frames, before);
+        zone.assert_sound();
+    }
+    remove_all(zone, &index);
+    assert_all_free(zone);
+    assert_eq!(zone.stats().whole_blocks, 4);
+}
+
+#[test]
+fn a_folio_of_two_blocks_moves_away_from_either_of_them() {
+    for half in [0, 1] {
+        let arena = arena::<DefaultScheme>(6);
+        let zone = arena.zone();
+        let index = Index::new(1);
+        let pfn = index.publish(zone, 0, MAX_ORDER);
+        let block = ((pfn.as_u64() - zone.pfns().start.as_u64()) / 512) as usize + half;
+        let offline = arena.offline(block, &index).expect("there is room for it elsewhere");
+        zone.assert_sound();
+        assert_eq!(zone.stats().free_frames, 3 * 512, "one block is offline, two are in use");
+        check_bytes(zone, &index);
+        arena.online(offline);
+        remove_all(zone, &index);
+        assert_all_free(zone);
+        assert_eq!(zone.stats().whole_blocks, 6);
+    }
+}
+
+#[test]
+fn compaction_begins_with_the_emptier_block() {
+    let arena = arena::<DefaultScheme>(2);
+    let zone = arena.zone();
+    let index = scatter(zone, 2 * 512, |_| true);
+    let middle = zone.block_range(1).start;
+    // Of the first block every second page stays, of the other every eighth.
+    for slot in 0..index.0.len() {
+        let pfn = index.0[slot].pfn(zone).unwrap();
+        if !pfn.as_u64().is_multiple_of(if pfn < middle { 2 } else { 8 }) {
+            index.remove(zone, slot);
+        }
+    }
+    assert_eq!(zone.compact(1, &index), Compacted { emptied: 1, busy: 0 });
+    check_bytes(zone, &index);
+    let mut pages = index.0.iter().filter_map(|slot| slot.pfn(zone));
+    assert!(pages.all(|pfn| pfn < middle), "64 pages move rather than 256");
+    remove_all(zone, &index);
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_place_that_looked_movable_and_was_not_is_left_for_the_next() {
+    let arena = arena::<DefaultScheme>(4);
+    let zone = arena.zone();
+    let mut blocks: Vec<_> = (0..4).map(|_| zone.alloc_frozen(BLOCK_ORDER).unwrap()).collect();
+    blocks.sort_by_key(FrozenFolio::pfn);
+    // The page lies in the second block, as there is no other.
+    blocks.remove(1).free();
+    let index = Index::new(1);
+    let pfn = index.publish(zone, 0, Order::ZERO);
+    blocks.into_iter().for_each(FrozenFolio::free);
+    let held = zone.try_get(pfn).unwrap();
+    let contig = zone.alloc_contig(2 * 512, BLOCK_ORDER, &index).unwrap();
+    assert_eq!(contig.pfns(), range(zone, 2 * 512, 4 * 512), "the next place that shares nothing with the first");
+    contig.free();
+    let error = zone.alloc_contig(3 * 512, BLOCK_ORDER, &index).unwrap_err();
+    assert_eq!(error, ContigError::Busy { frames: 1, first: pfn });
+    drop(held);
+    remove_all(zone, &index);
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_size_and_an_alignment_find_a_place_around_what_stays() {
+    let arena = arena::<DefaultScheme>(4);
+    let zone = arena.zone();
+    let index = scatter(zone, 4 * 512, |slot| slot % 4 == 0);
+    // Something that stays, in the first block.
+    let stays = zone.alloc_contig_range(range(zone, 100, 101), &index).unwrap();
+    for (frames, align) in [(1, 0), (3, 0), (700, 4), (1000, 9), (512, 9), (1024, 10), (100, 5)] {
+        let contig = zone.alloc_contig(frames, order(align), &index).unwrap();
+        let start = contig.pfns().start.as_u64();
+        assert!(start.is_multiple_of(1 << align), "{contig:?} is not aligned to order {align}");
+        assert_eq!(contig.pfns().frames(), u64::from(frames));
+        assert!(contig.pfns().all(|pfn| pfn != stays.pfns().start));
+        check_bytes(zone, &index);
+        contig.free();
+    }
+    assert_eq!(zone.alloc_contig(2048, Order::ZERO, &index).unwrap_err(), ContigError::NoPlace, "something stays");
+    assert_eq!(zone.alloc_contig(512, order(12), &index).unwrap_err(), ContigError::NoPlace);
+    assert_eq!(zone.alloc_contig(1500, Order::ZERO, &index).unwrap_err(), ContigError::OutOfFrames, "512 pages stay");
+    assert_eq!(zone.alloc_contig(2049, Order::ZERO, &index).unwrap_err(), ContigError::Unknown);
+    stays.free();
+    remove_all(zone, &index);
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_range_that_is_none_is_refused_and_nothing_is_lost() {
+    let arena = arena::<DefaultScheme>(2);
+    let zone = arena.zone();
+    let nobody = Index::new(0);
+    let refused = |start: u64, end: u64| {
+        let range = PfnRange { start: Pfn::new(start), end: Pfn::new(end) };
+        let error = zone.alloc_contig_range(range, &nobody).unwrap_err();
+        assert_eq!(zone.stats().free_frames, 1024);
+        error
+    };
+    let first = zone.pfns().start.as_u64();
+    assert_eq!(refused(first, first), ContigError::Empty);
+    assert_eq!(refused(first + 9, first + 3), ContigError::Empty, "reversed");
+    assert_eq!(refused(first + 9, 3), ContigError::Empty, "wrapped");
+    assert_eq!(refused(first, u64::MAX), ContigError::Unknown);
+    assert_eq!(refused(first - 1, first + 1), ContigError::Unknown);
+    assert_eq!(refused(first + 1023, first + 1025), ContigError::Unknown);
+    assert_eq!(zone.alloc_contig(0, Order::ZERO, &nobody).unwrap_err(), ContigError::Empty);
+    assert_eq!(zone.alloc_contig(u32::MAX, order(18), &nobody).unwrap_err(), ContigError::Unknown);
+
+    // Overlap: with an offline block, with another range, with something that stays.
+    let offline = arena.offline(1, &nobody).unwrap();
+    let across = || zone.alloc_contig_range(range(zone, 500, 600), &nobody);
+    assert_eq!(across().unwrap_err(), ContigError::NotOnline);
+    arena.online(offline);
+    let held = across().unwrap();
+    let error = zone.alloc_contig_range(range(zone, 590, 700), &nobody).unwrap_err();
+    assert_eq!(error, ContigError::Busy { frames: 10, first: range(zone, 590, 591).start });
+    assert!(error.to_string().contains("10 frames of the range are in use"), "{error}");
+    held.free();
+    for (error, says) in [
+        (ContigError::Empty, "no frame"),
+        (ContigError::Unknown, "within the zone"),
+        (ContigError::NotOnline, "not online"),
+        (ContigError::OutOfFrames, "elsewhere"),
+        (ContigError::NoPlace, "something that stays"),
+    ] {
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    assert_all_free(zone);
+}
+
+#[test]
+fn compaction_leaves_hardly_a_frame_outside_whole_blocks() {
+    let arena = arena::<DefaultScheme>(40);
+    let zone = arena.zone();
+    let index = scatter(zone, 40 * 512, |slot| (slot.wrapping_mul(0x9E37_79B9) >> 7).is_multiple_of(4));
+    let before = zone.stats();
+    assert_eq!(before.whole_blocks, 0);
+    let done = zone.compact(u32::MAX, &index);
+    zone.drain();
+    let after = zone.stats();
+    assert_eq!((after.free_frames, done.busy), (before.free_frames, 0));
+    assert_eq!(after.whole_blocks, done.emptied);
+    let share = f64::from(after.whole_blocks * 512) / f64::from(after.free_frames);
+    assert!(share >= 0.95, "{share:.3} of the free memory is in whole blocks");
+    check_bytes(zone, &index);
+    assert_eq!(zone.compact(u32::MAX, &index), Compacted::default(), "there is nothing left to do");
+    remove_all(zone, &index);
+    assert_all_free(zone);
+}
+
+#[test]
+fn compaction_goes_round_what_is_held_and_what_stays() {
+    let arena = arena::<DefaultScheme>(6);
+    let zone = arena.zone();
+    let index = scatter(zone, 6 * 512, |slot| slot % 8 == 0);
+    // Held in one block; something that stays in another.
+    let Lookup::Hit(holder) = index.0[0].get(zone) else { panic!("{index:?}", index = index.0[0]) };
+    let other = (0..6).find(|&block| zone.block_range(block).all(|pfn| pfn != holder.pfn())).unwrap();
+    let start = zone.block_range(other).start.as_u64() - zone.pfns().start.as_u64();
+    let stays = zone.alloc_contig_range(range(zone, start, start + 1), &index).unwrap();
+    let done = zone.compact(u32::MAX, &index);
+    zone.drain();
+    assert_eq!(done, Compacted { emptied: 4, busy: 1 }, "384 pages are left for the holes of two blocks");
+    assert_eq!(zone.stats().whole_blocks, 4);
+    check_bytes(zone, &index);
+    drop(holder);
+    stays.free();
+    remove_all(zone, &index);
+    assert_all_free(zone);
+}
+
+/// A block that is free as a whole is what compaction is to make: it must not be cut up for what is moved.
+#[test]
+fn compaction_cuts_up_no_whole_block() {
+    let arena = arena::<DefaultScheme>(3);
+    let zone = arena.zone();
+    // One block full but for one frame, one with two pages: one of them has no room.
+    let index = scatter(zone, 514, |slot| slot != 100);
+    assert_eq!(zone.stats().whole_blocks, 1);
+    assert_eq!(zone.compact(9, &index).emptied, 0);
+    zone.drain();
+    assert_eq!(zone.stats().whole_blocks, 1);
+    index.remove(zone, 101);
+    zone.drain();
+    assert_eq!(zone.compact(9, &index).emptied, 1);
+    assert_eq!(zone.stats().whole_blocks, 2);
+    assert!(zone.alloc_frozen(BLOCK_ORDER).map(FrozenFolio::free).is_ok());
+    remove_all(zone, &index);
+    assert_all_free(zone);
+}

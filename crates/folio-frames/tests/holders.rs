@@ -1,0 +1,112 @@
+//! Who holds a frame, by the line of code that took the reference: only with the feature `track`.
+#![cfg(feature = "track")]
+
+mod common;
+
+use std::panic::Location;
+
+use common::{Index, OURS, arena, assert_all_free, order};
+use folio_frames::{
+    Adjacent, FolioRef, FolioRefs, Lookup, MigrateError, OfflineError, Order, Slot, UserSpace, migrate, put_all,
+};
+use folio_ref::DefaultScheme;
+
+const NOBODY: &str = "nobody but slots";
+
+#[track_caller]
+fn line() -> String {
+    let at = Location::caller();
+    format!("{}:{}:", at.file(), at.line())
+}
+
+#[test]
+fn a_busy_folio_says_who_holds_it() {
+    let arena = arena::<DefaultScheme>(2);
+    let zone = arena.zone();
+    let index = Index::new(1);
+    let pfn = index.publish(zone, 0, Order::ZERO);
+    assert_eq!(zone.holders(pfn).to_string(), NOBODY, "the slot's own is not listed");
+    let (by_walk, walk) = (zone.try_get(pfn).unwrap(), line());
+    let Lookup::Hit(by_slot) = index.0[0].get(zone) else { panic!("it is there") };
+    let (clones, clone) = (vec![by_slot.clone(), by_slot.clone()], line());
+
+    assert_eq!(migrate(zone, pfn, &index), Err(MigrateError::Busy));
+    let said = zone.holders(pfn).to_string();
+    assert!(said.contains(&format!("1 from {walk}")), "{said}");
+    // Both clones are of one line, but of two columns.
+    assert_eq!(said.matches(&clone).count(), 2, "{said}");
+    drop((clones, by_slot));
+
+    let block = ((pfn.as_u64() - zone.pfns().start.as_u64()) / 512) as usize;
+    let Err(OfflineError::Busy { frames: 1, first }) = arena.offline(block, &index) else { panic!("it is held") };
+    let said = format!("{:?}", zone.holders(first));
+    assert!(said.starts_with(&format!("1 from {walk}")) && said.matches(".rs:").count() == 1, "{said}");
+    drop(by_walk);
+    let to = migrate(zone, pfn, &index).unwrap();
+    assert_eq!([zone.holders(pfn), zone.holders(to)].map(|holders| holders.to_string()), [NOBODY; 2]);
+    index.remove(zone, 0);
+    assert_all_free(zone);
+}
+
+/// Every way in which a reference changes its shape: none is lost from the table, and none stays.
+#[test]
+fn a_reference_is_listed_exactly_as_long_as_it_is_held() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let listed = || {
+        let mut listed = 0;
+        zone.holders_of(zone.pfns()).for_each(|_, _, references| listed += references);
+        listed
+    };
+    let folio = || zone.alloc(order(1), OURS, 0).unwrap();
+    let many = |folio: FolioRef<UserSpace>| {
+        let mut refs = FolioRefs::from(folio.clone());
+        refs.join(folio).unwrap();
+        refs
+    };
+
+    let refs = many(folio());
+    assert_eq!(listed(), 2);
+    let each: Vec<_> = refs.into_each().collect();
+    assert_eq!(listed(), 2);
+    drop(each);
+    assert_eq!(listed(), 0);
+    let frozen = many(folio()).freeze().unwrap();
+    assert_eq!(listed(), 0);
+    let refs = frozen.init_many(3);
+    assert_eq!((listed(), zone.holders(refs.pfn()).to_string().contains(file!())), (3, true));
+    drop(refs);
+    assert_eq!(listed(), 0);
+
+    let busy = folio();
+    let other = busy.clone();
+    let busy = busy.freeze().expect_err("another is there");
+    assert_eq!(listed(), 2);
+    drop(other);
+    busy.freeze().unwrap().free();
+    folio().drop_expecting_last();
+    put_all([folio(), folio()]);
+    assert_eq!(listed(), 0);
+
+    let mut parts = zone.alloc_frozen(order(1)).unwrap().split(Order::ZERO).map(|part| part.init());
+    let mut adjacent = Adjacent::from(parts.next().unwrap());
+    adjacent.join(parts.next().unwrap()).unwrap();
+    let clone = adjacent.clone();
+    assert_eq!(listed(), 4);
+    drop(adjacent);
+    assert_eq!(listed(), 2);
+    drop(clone);
+    assert_eq!(listed(), 0);
+
+    let slot = Slot::<UserSpace>::new();
+    let held = slot.install(zone.alloc_frozen(Order::ZERO).unwrap()).unwrap().publish_and_get(zone);
+    assert_eq!(listed(), 1);
+    drop(slot.claim(zone).unwrap());
+    let old = slot.claim(zone).unwrap().replace(zone.alloc_frozen(Order::ZERO).unwrap());
+    assert_eq!(listed(), 2, "the slot's reference is the caller's");
+    let left = slot.claim(zone).unwrap().remove();
+    assert_eq!(listed(), 3);
+    drop((held, old, left));
+    assert_eq!(listed(), 0);
+    assert_all_free(zone);
+}

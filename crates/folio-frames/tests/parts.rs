@@ -1,0 +1,275 @@
+//! A folio of which each frame has a slot: made, held by any of them, left by some, cut again, moved.
+
+mod common;
+
+use std::panic::AssertUnwindSafe;
+
+use common::{Index, OURS, arena, assert_all_free, order};
+use folio_frames::{
+    Adjacent, Claim, FRAME_SIZE, FolioRef, FrozenClaim, Lookup, MigrateError, Order, Owner, Pfn, Refusal, Slot,
+    UserSpace, Zone, migrate,
+};
+use folio_ref::{DefaultScheme, Snapshot};
+
+type Frames = UserSpace<DefaultScheme>;
+type Taken<'s> = Vec<Option<FrozenClaim<'s, Frames>>>;
+
+/// Frozen folios of neighbouring frames in the slots from `first` on, each full of its slot's number.
+fn frozen<'i>(zone: &'static Zone<Frames>, index: &'i Index<Frames>, first: usize, n: u8) -> Taken<'i> {
+    let block = zone.alloc_frozen(order(n)).unwrap();
+    let claims = block.split(Order::ZERO).zip(first..).map(|(mut folio, slot)| {
+        folio.set_owner(OURS, slot as u64);
+        folio.as_mut_slice().fill(slot as u8);
+        Some(index.0[slot].install(folio).expect("an empty slot"))
+    });
+    claims.collect()
+}
+
+fn held(slot: &Slot<Frames>, zone: &'static Zone<Frames>) -> FolioRef<Frames> {
+    match slot.get(zone) {
+        Lookup::Hit(folio) => folio,
+        other => panic!("{other:?} in {slot:?}"),
+    }
+}
+
+fn claims<'i>(index: &'i Index<Frames>, zone: &'static Zone<Frames>, first: usize) -> Vec<Option<Claim<'i, Frames>>> {
+    index.0[first..first + 4].iter().map(|slot| slot.claim(zone)).collect()
+}
+
+#[test]
+fn each_slot_finds_its_frame_and_all_count_by_one_word() {
+    let arena = arena::<DefaultScheme>(1);
+    let (zone, index) = (arena.zone(), Index::new(8));
+    let mut taken = frozen(zone, &index, 2, 2);
+    let head = taken[0].as_ref().unwrap().folio().pfn();
+    taken[1].as_mut().unwrap().folio_mut().set_ahead(true);
+    assert_eq!(FrozenClaim::largest_as_one(taken.iter().flatten(), order(9)), order(2));
+    let first = FrozenClaim::publish_as_one(&mut taken);
+    assert!(taken.iter().all(Option::is_none));
+    assert_eq!((first.order(), first.pfn(), zone.peek(head).snapshot), (order(2), head, Snapshot::Live(5)));
+    assert_eq!(first.mark_behind(3), Some(1), "the marks are still those of the pages");
+    assert_eq!(first.mark_behind(3), None);
+    drop(first);
+    for n in 0..4 {
+        let folio = held(&index.0[2 + n], zone);
+        assert_eq!((folio.pfn(), folio.frame_pfn().as_u64()), (head, head.as_u64() + n as u64));
+        assert_eq!((folio.private(), folio.frames_behind()), (2 + n as u64, 3 - n as u32));
+        assert_eq!((*folio.frame(), folio.as_slice_from_frame().len()), ([2 + n as u8; 4096], (4 - n) * FRAME_SIZE));
+        assert_eq!(zone.peek(head).snapshot, Snapshot::Live(5));
+        assert!(index.0[2 + n].get_alone(zone).is_none(), "others have slots too");
+        // Without a reference.
+        let mut bytes = [0; 4096];
+        assert!(index.0[2 + n].read(arena.direct_map(), 0, &mut bytes, || true).is_some());
+        assert_eq!(bytes, *folio.frame());
+        // By the number of the frame.
+        let tail = folio.frame_pfn();
+        assert_eq!(zone.try_get_head(tail).unwrap().pfn(), head);
+        assert_eq!(zone.try_get(tail).err(), (n > 0).then_some(Refusal::Tail));
+        assert_eq!(zone.peek_around(tail).unwrap().0, head);
+    }
+    // No slot's owner may freeze what is the others' as well.
+    let claim = index.0[3].claim(zone).unwrap();
+    assert_eq!((claim.part_of(), claim.pfn().as_u64()), (Some(order(2)), head.as_u64() + 1));
+    assert!(claim.freeze().is_err());
+    (2..6).for_each(|slot| index.remove(zone, slot));
+    assert_all_free(zone);
+}
+
+#[test]
+fn the_last_slot_that_leaves_frees_all_of_it_and_a_holder_keeps_all_of_it() {
+    let arena = arena::<DefaultScheme>(1);
+    let (zone, index) = (arena.zone(), Index::new(4));
+    drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, 0, 2)));
+    let holder = held(&index.0[3], zone);
+    (0..4).for_each(|slot| index.remove(zone, slot));
+    assert!(holder.as_slice().chunks(FRAME_SIZE).zip(0..).all(|(frame, n)| frame == [n; FRAME_SIZE]));
+    assert_eq!(zone.stats().free_frames, 512 - 4);
+    drop(holder);
+    assert_all_free(zone);
+}
+
+#[test]
+fn what_is_held_by_others_is_not_cut_and_what_has_left_is_freed() {
+    let arena = arena::<DefaultScheme>(1);
+    let (zone, index) = (arena.zone(), Index::new(4));
+    drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, 0, 2)));
+    let head = index.0[0].pfn(zone).unwrap();
+    held(&index.0[2], zone).mark();
+    let holder = held(&index.0[0], zone);
+    let mut all = claims(&index, zone, 0);
+    assert!(!Claim::split(&mut all));
+    assert!(all.iter().all(Option::is_some), "nothing happened");
+    drop(holder);
+    let missing = all[1].take();
+    assert!(!Claim::split(&mut all), "a claim is missing, and its slot's reference is there");
+    drop((all, missing));
+
+    // Of what has left nobody expects a reference.
+    index.remove(zone, 1);
+    let mut all = claims(&index, zone, 0);
+    assert!(Claim::split(&mut all) && all.iter().all(Option::is_none));
+    assert_eq!(zone.stats().free_frames, 512 - 3);
+    for n in [0, 2, 3] {
+        let folio = held(&index.0[n], zone);
+        assert_eq!((folio.order(), folio.pfn().as_u64()), (Order::ZERO, head.as_u64() + n as u64));
+        assert_eq!((folio.private(), *folio.frame()), (n as u64, [n as u8; FRAME_SIZE]));
+        assert_eq!(zone.peek(folio.pfn()).snapshot, Snapshot::Live(2));
+        assert_eq!(zone.is_marked(folio.pfn()), n == 2, "what is hot stays hot");
+    }
+    // They are folios like any other.
+    assert_eq!(index.0[3].get_alone(zone).unwrap().frame()[0], 3);
+    index.0[3].claim(zone).unwrap().freeze().unwrap().publish();
+    assert!(!Claim::<Frames>::split(&mut [index.0[3].claim(zone)]), "it is no part of anything");
+    assert!(!Claim::<Frames>::split(&mut []));
+    for slot in [0, 2, 3] {
+        index.remove(zone, slot);
+    }
+    assert_all_free(zone);
+}
+
+#[test]
+fn what_nobody_holds_leaves_all_its_slots_at_once() {
+    let arena = arena::<DefaultScheme>(1);
+    let (zone, index) = (arena.zone(), Index::new(4));
+    drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, 0, 2)));
+    let holder = held(&index.0[3], zone);
+    let mut all = claims(&index, zone, 0);
+    assert!(Claim::remove_all(&mut all).is_none() && all.iter().all(Option::is_some));
+    drop(all);
+    let head = holder.pfn();
+    drop(holder);
+    index.remove(zone, 2);
+    let folio = Claim::remove_all(&mut claims(&index, zone, 0)).unwrap();
+    assert_eq!((folio.pfn(), folio.order(), folio.as_slice()[FRAME_SIZE]), (head, order(2), 1));
+    assert!(index.0.iter().all(Slot::is_empty));
+    folio.free();
+    assert_all_free(zone);
+}
+
+#[test]
+fn only_single_clean_neighbours_of_one_kind_that_begin_aligned_make_one() {
+    let arena = arena::<DefaultScheme>(1);
+    let (zone, index) = (arena.zone(), Index::new(8));
+    let mut all = frozen(zone, &index, 0, 3);
+    let largest = |all: &Taken<'_>, from: usize| {
+        FrozenClaim::largest_as_one(all[from..].iter().map_while(Option::as_ref), order(9)).as_u8()
+    };
+    assert_eq!((0..8).map(|from| largest(&all, from)).collect::<Vec<_>>(), [3, 0, 1, 0, 2, 0, 1, 0]);
+    assert_eq!(FrozenClaim::largest_as_one(all.iter().flatten(), order(2)), order(2), "no more than is asked for");
+    assert_eq!(FrozenClaim::<Frames>::largest_as_one([], order(2)), Order::ZERO);
+    all[5].as_mut().unwrap().folio_mut().set_dirty(true);
+    assert_eq!((largest(&all, 0), largest(&all, 4), largest(&all, 5)), (2, 0, 0));
+    all[5].as_mut().unwrap().folio_mut().set_dirty(false);
+    all[2].as_mut().unwrap().folio_mut().set_owner(folio_frames::Kind::owner(1), 0);
+    assert_eq!((largest(&all, 0), largest(&all, 2)), (1, 0));
+    let gap = all.remove(6);
+    assert_eq!((largest(&all, 4), largest(&all, 5)), (1, 0));
+    drop((all, gap));
+    assert_all_free(zone);
+}
+
+#[test]
+#[should_panic(expected = "3 folios do not make one, only order 1")]
+fn as_many_as_make_no_order_are_refused() {
+    let arena = arena::<DefaultScheme>(1);
+    let index = Index::new(4);
+    let mut all = frozen(arena.zone(), &index, 0, 2);
+    all.truncate(3);
+    drop(FrozenClaim::publish_as_one(&mut all));
+}
+
+#[test]
+fn what_lies_before_one_stays_what_it_is() {
+    let arena = arena::<DefaultScheme>(1);
+    let (zone, index) = (arena.zone(), Index::new(8));
+    let mut all = frozen(zone, &index, 0, 3);
+    drop(FrozenClaim::publish_as_one(&mut all[4..]));
+    all.into_iter().flatten().for_each(FrozenClaim::publish);
+    assert_eq!(zone.count_kind(OURS), 8);
+    (0..8).for_each(|slot| index.remove(zone, slot));
+    assert_all_free(zone);
+}
+
+#[test]
+fn claims_of_other_frames_are_refused() {
+    let arena = arena::<DefaultScheme>(1);
+    let (zone, index) = (arena.zone(), Index::new(8));
+    for first in [0, 4] {
+        drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, first, 2)));
+    }
+    let refused = |slots: [usize; 4]| {
+        let mut claims = slots.map(|slot| index.0[slot].claim(zone));
+        std::panic::catch_unwind(AssertUnwindSafe(|| Claim::split(&mut claims))).is_err()
+    };
+    assert!(refused([0, 1, 6, 7]), "of two folios");
+    assert!(refused([0, 2, 1, 3]), "in another order");
+    assert!(!refused([0, 1, 2, 3]) && !refused([4, 5, 6, 7]));
+    (0..8).for_each(|slot| index.remove(zone, slot));
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_range_of_it_is_one_reference_of_some_frames() {
+    let arena = arena::<DefaultScheme>(1);
+    let (zone, index) = (arena.zone(), Index::new(9));
+    drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, 0, 3)));
+    let head = index.0[0].pfn(zone).unwrap();
+    let bytes = |range: std::ops::Range<u8>| range.flat_map(|n| [n; FRAME_SIZE]).collect::<Vec<_>>();
+    let mut piece = Adjacent::from(held(&index.0[2], zone));
+    assert_eq!((piece.frames(), piece.as_slice()), (6, &bytes(2..8)[..]));
+    piece.shorten(3);
+    assert_eq!((piece.frames(), piece.as_slice()), (3, &bytes(2..5)[..]));
+    // What is behind it is held already; what is not behind it is refused.
+    piece.join(held(&index.0[6], zone)).unwrap_err();
+    piece.join(held(&index.0[5], zone)).unwrap();
+    assert_eq!((piece.as_slice(), zone.peek(head).snapshot), (&bytes(2..8)[..], Snapshot::Live(9)));
+    let clone = piece.clone();
+    assert_eq!(zone.peek(head).snapshot, Snapshot::Live(10));
+    drop(piece);
+    assert_eq!((clone.as_slice(), zone.peek(head).snapshot), (&bytes(2..8)[..], Snapshot::Live(9)));
+    drop(clone);
+    assert_eq!(zone.peek(head).snapshot, Snapshot::Live(8));
+    let too_short = std::panic::catch_unwind(AssertUnwindSafe(|| Adjacent::from(held(&index.0[2], zone)).shorten(0)));
+    assert!(too_short.is_err(), "nothing of the folio would be left");
+    (0..8).for_each(|slot| index.remove(zone, slot));
+    assert_all_free(zone);
+}
+
+/// An owner whose folios have a slot for each frame.
+struct InParts<'i>(&'i Index<Frames>, &'static Zone<Frames>);
+
+impl Owner<Frames> for InParts<'_> {
+    fn with_slot(&self, pfn: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<Frames>)) -> bool {
+        self.0.with_slot(pfn, private, visit)
+    }
+
+    fn split(&self, _: Pfn, order: Order, private: u64) -> bool {
+        let slots = &self.0.0[private as usize..][..order.frames() as usize];
+        Claim::split(&mut slots.iter().map(|slot| slot.claim(self.1)).collect::<Vec<_>>())
+    }
+}
+
+#[test]
+fn what_moves_is_cut_first_and_a_block_of_such_folios_goes_offline() {
+    let arena = arena::<DefaultScheme>(2);
+    let (zone, index) = (arena.zone(), Index::new(16));
+    for first in [0, 4, 8, 12] {
+        drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, first, 2)));
+    }
+    let head = index.0[4].pfn(zone).unwrap();
+    assert_eq!(migrate(zone, head, &index), Err(MigrateError::Busy), "its owner does not cut");
+    let holder = held(&index.0[5], zone);
+    assert_eq!(migrate(zone, head, &InParts(&index, zone)), Err(MigrateError::Busy));
+    drop(holder);
+    let to = migrate(zone, head, &InParts(&index, zone)).unwrap();
+    assert_eq!((index.0[4].pfn(zone), index.0[5].pfn(zone).unwrap().as_u64()), (Some(to), head.as_u64() + 1));
+
+    let block = ((index.0[8].pfn(zone).unwrap().as_u64() - zone.pfns().start.as_u64()) / 512) as usize;
+    let offline = zone.offline(block, &InParts(&index, zone)).unwrap();
+    for (n, slot) in (0..).zip(&index.0) {
+        assert_eq!(*held(slot, zone).frame(), [n; FRAME_SIZE]);
+        assert!(!zone.block_range(block).any(|pfn| slot.pfn(zone) == Some(pfn)));
+    }
+    (0..16).for_each(|slot| index.remove(zone, slot));
+    drop(offline);
+}

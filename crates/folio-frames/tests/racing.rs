@@ -1,0 +1,194 @@
+//! Readers, a walker, a migrator and a splitter on one zone, over memory of our own: small enough for Miri, which
+//! `cargo x prove` runs with many seeds. It watches every byte of every folio: a read beside a write is a race.
+//!
+//! What this can not see: Miri runs one schedule per seed, so a rule that hangs on a rare one (the reuse race) is not
+//! shown here; natively the same test is a smoke test and no evidence.
+
+mod common;
+
+use std::alloc::{Layout, alloc_zeroed};
+use std::ptr::NonNull;
+use std::thread;
+
+use common::{Index, OURS, assert_all_free, order};
+use folio_frames::{
+    Adjacent, BLOCK_ORDER, Claim, FRAME_SIZE, FrozenClaim, FrozenFolio, Lookup, MemmapMemory, OfflineError, Order, Pfn,
+    Platform, UserSpace, Zone, joined_mut, migrate,
+};
+use folio_ref::Scheme;
+use folio_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, ZeroFrozen};
+
+/// How often each thread does what it does.
+const ROUNDS: usize = if cfg!(miri) { 3 } else { 2000 };
+
+/// A zone of one block over the heap, for ever.
+fn zone<P: Platform>() -> &'static Zone<P> {
+    let frames = BLOCK_ORDER.frames();
+    let bytes = Layout::from_size_align(BLOCK_ORDER.bytes(), BLOCK_ORDER.bytes()).unwrap();
+    // SAFETY: the layout is not empty.
+    let bytes = unsafe { alloc_zeroed(bytes) };
+    assert!(!bytes.is_null());
+    // SAFETY: the layout is not empty.
+    let metadata = NonNull::new(unsafe { alloc_zeroed(Zone::<P>::layout(frames)) }).unwrap();
+    // SAFETY: both are fresh, large enough, zeroed, and leaked.
+    let zone = unsafe { Zone::new(metadata, MemmapMemory::Zeroed, Pfn::new(1 << 20), frames, bytes, &[]) };
+    let zone = Box::leak(Box::new(zone));
+    // SAFETY: the bytes are there for ever.
+    unsafe { zone.online_block(0) };
+    zone
+}
+
+fn race<S: Scheme>() {
+    let zone = zone::<UserSpace<S>>();
+    let index = Index::new(2);
+    let first = index.publish(zone, 0, Order::ZERO);
+    index.publish(zone, 1, Order::ZERO);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..ROUNDS {
+                let slot = n % 2;
+                match index.0[slot].get(zone) {
+                    Lookup::Hit(folio) => {
+                        let sample: Vec<u8> = folio.as_slice().iter().copied().step_by(512).collect();
+                        assert!(sample.iter().all(|&byte| byte == slot as u8), "slot {slot} has {sample:?}");
+                    }
+                    Lookup::InProgress => index.0[slot].wait(),
+                    Lookup::Empty | Lookup::Moved | Lookup::Saturated => {}
+                }
+            }
+        });
+        scope.spawn(|| {
+            for n in 0..ROUNDS as u64 {
+                let pfn = Pfn::new(first.as_u64() + n % 8);
+                if let Ok(folio) = zone.try_get_head(pfn) {
+                    assert!(folio.kind().is_allocated());
+                    let bytes = folio.as_slice();
+                    assert_eq!(bytes[0], bytes[bytes.len() - 1], "{folio:?} holds bytes of two owners");
+                }
+            }
+        });
+        scope.spawn(|| {
+            for n in 0..ROUNDS {
+                if let Some(pfn) = index.0[n % 2].pfn(zone) {
+                    // Busy, or moved on: another time.
+                    let _ = migrate(zone, pfn, &index);
+                }
+            }
+        });
+        for n in 0..ROUNDS {
+            let mut folio = zone.alloc_frozen(order(1)).unwrap();
+            folio.set_owner(OURS, 100);
+            let last = folio.as_slice().len() - 1;
+            (folio.as_mut_slice()[0], folio.as_mut_slice()[last]) = (n as u8, n as u8);
+            if n % 2 == 0 {
+                drop(folio.init());
+            } else {
+                folio.split(Order::ZERO).for_each(FrozenFolio::free);
+            }
+        }
+    });
+    // Its metadata ends here: an arena's is often larger than the arena.
+    assert_eq!(zone.offline(1, &index).err(), Some(OfflineError::NotOnline));
+    index.remove(zone, 0);
+    index.remove(zone, 1);
+    assert_all_free(zone);
+}
+
+#[test]
+fn zero_frozen() {
+    race::<ZeroFrozen>();
+}
+
+#[test]
+fn frozen_bit() {
+    race::<FrozenBit>();
+}
+
+#[test]
+fn live_bit_high() {
+    race::<LiveBitHigh>();
+}
+
+#[test]
+fn live_bit_low() {
+    race::<LiveBitLow>();
+}
+
+#[test]
+fn generational() {
+    race::<Generational>();
+}
+
+/// One slice over several folios: Miri knows whether its pointer may go that far, and whom it would disturb.
+#[test]
+fn neighbours_are_written_and_read_as_one_while_others_use_theirs() {
+    let zone = zone::<UserSpace>();
+    let mut parts: Vec<_> = zone.alloc_frozen(order(2)).unwrap().split(Order::ZERO).collect();
+    let last = parts.pop().unwrap();
+    thread::scope(|scope| {
+        let mut last = last;
+        scope.spawn(move || {
+            last.as_mut_slice().fill(9);
+            last.free();
+        });
+        let slices: Vec<_> = joined_mut(&mut parts).collect();
+        assert_eq!(slices.len(), 1);
+        for slice in slices {
+            slice.fill(7);
+        }
+    });
+    let mut folios = parts.into_iter().map(FrozenFolio::init);
+    let mut joined = Adjacent::from(folios.next().unwrap());
+    for folio in folios {
+        joined.join(folio).unwrap();
+    }
+    thread::scope(|scope| {
+        let clone = joined.clone();
+        scope.spawn(move || assert!(clone.as_slice() == [7; 3 * FRAME_SIZE]));
+        assert!(joined.as_slice() == [7; 3 * FRAME_SIZE]);
+    });
+    drop(joined);
+    assert_all_free(zone);
+}
+
+/// Two slots' frames are one folio and two again, and each is written in place between, while somebody holds the one by the other's word.
+#[test]
+fn parts_of_one_folio_are_written_when_nobody_holds_it() {
+    let zone = zone::<UserSpace<Generational>>();
+    let index = Index::new(2);
+    let block = zone.alloc_frozen(order(1)).unwrap();
+    let claims = block.split(Order::ZERO).zip(&index.0).map(|(mut part, slot)| {
+        part.set_owner(OURS, 0);
+        slot.install(part).ok()
+    });
+    drop(FrozenClaim::publish_as_one(&mut claims.collect::<Vec<_>>()));
+    thread::scope(|scope| {
+        for slot in &index.0 {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    match slot.get(zone) {
+                        Lookup::Hit(folio) => {
+                            assert!(folio.frame().iter().step_by(512).all(|&byte| byte == folio.frame()[0]));
+                        }
+                        Lookup::InProgress => slot.wait(),
+                        Lookup::Empty | Lookup::Moved | Lookup::Saturated => {}
+                    }
+                }
+            });
+        }
+        for n in 0..ROUNDS {
+            Claim::split(&mut index.0.iter().map(|slot| slot.claim(zone)).collect::<Vec<_>>());
+            let claims = index.0.iter().map(|slot| slot.claim(zone).and_then(|claim| claim.freeze().ok()));
+            let mut claims: Vec<_> = claims.collect();
+            claims.iter_mut().flatten().for_each(|claim| claim.folio_mut().as_mut_slice().fill(n as u8));
+            if claims.iter().all(Option::is_some) {
+                drop(FrozenClaim::publish_as_one(&mut claims));
+            } else {
+                claims.into_iter().flatten().for_each(FrozenClaim::publish);
+            }
+        }
+    });
+    index.remove(zone, 0);
+    index.remove(zone, 1);
+    assert_all_free(zone);
+}

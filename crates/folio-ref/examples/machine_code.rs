@@ -1,0 +1,39 @@
+//! The operations of every scheme, one function each, for reading their machine code: `cargo x machine-code`.
+//!
+//! A library that is never linked: only its assembly is looked at, in docs/machine-code.md.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+use folio_ref::{PageRef, schemes};
+
+macro_rules! operations {
+    ($($scheme:ident: $try_get:ident $put:ident $freeze:ident;)*) => {$(
+        /// Whether a reference was taken.
+        #[inline(never)]
+        pub fn $try_get(word: &PageRef<schemes::$scheme>) -> bool {
+            word.try_get(1).is_ok()
+        }
+
+        /// Whether it was the last one, and the caller now owns the frame.
+        #[inline(never)]
+        pub fn $put(word: &PageRef<schemes::$scheme>) -> bool {
+            word.put().map(folio_ref::Frozen::leave_frozen).is_some()
+        }
+
+        /// Whether the caller now owns the frame; one reference, its own, is expected.
+        #[inline(never)]
+        pub fn $freeze(word: &PageRef<schemes::$scheme>) -> bool {
+            word.freeze(1).map(folio_ref::Frozen::leave_frozen).is_ok()
+        }
+    )*};
+}
+
+operations! {
+    ZeroFrozen: zero_frozen_try_get zero_frozen_put zero_frozen_freeze;
+    GuessOne: guess_one_try_get guess_one_put guess_one_freeze;
+    FrozenBit: frozen_bit_try_get frozen_bit_put frozen_bit_freeze;
+    LiveBitHigh: live_bit_high_try_get live_bit_high_put live_bit_high_freeze;
+    LiveBitLow: live_bit_low_try_get live_bit_low_put live_bit_low_freeze;
+    Generational: generational_try_get generational_put generational_freeze;
+}

@@ -1,0 +1,99 @@
+//! The word where counts are large, against the specification: no sequence of small calls comes there.
+
+use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
+use folio_ref::{Frozen, MAX_AT_ONCE, NOISE_LIMIT, PageRef, Refused, SATURATED, Scheme, Snapshot};
+
+/// Resetting the noise must not touch the generation: a mutant that cleared it passed every test but this.
+#[test]
+fn noise_that_is_reset_leaves_the_generation() {
+    let word = PageRef::<Generational>::frozen();
+    word.claim_frozen().init();
+    let late = word.drop_references(1).expect("the last one");
+    word.try_get(1).expect("revived");
+    // The second generation begins; its noise is reset once, and the generation bumped by nothing else.
+    let token = word.put().expect("the reviver frees it");
+    for _ in 0..=NOISE_LIMIT / MAX_AT_ONCE {
+        assert_eq!(word.try_get(MAX_AT_ONCE), Err(Refused::Frozen));
+    }
+    token.init();
+    let own = word.drop_references(1).expect("the last one");
+    assert!(late.finish().is_none(), "the first generation came back");
+    own.finish().expect("its own life").leave_frozen();
+}
+
+/// Where counts are large no sequence of small calls comes: every operation from every count near a limit, against
+/// the specification.
+#[test]
+fn state_and_word_agree_at_the_limits() {
+    fn agree<S: Scheme>() {
+        let counts = [1, 2, 3, MAX_AT_ONCE, MAX_AT_ONCE + 1, SATURATED / 2, SATURATED - MAX_AT_ONCE - 1];
+        let counts = counts.into_iter().chain(SATURATED - MAX_AT_ONCE..SATURATED);
+        for have in counts {
+            let state = Snapshot::live(have);
+            let live = || {
+                let word = PageRef::<S>::frozen();
+                let opened = Snapshot::Frozen { noise: 0 }.unfreeze(have);
+                word.claim_frozen().unfreeze(have);
+                assert_eq!(Some(word.snapshot()), opened, "{}", S::NAME);
+                word
+            };
+            for n in [1, 2, 3, MAX_AT_ONCE - 1, MAX_AT_ONCE] {
+                let word = live();
+                let answer = word.try_get(n);
+                assert_eq!((word.snapshot(), answer), state.try_get(n, S::NOISY), "{}: {have} + {n}", S::NAME);
+                let word = live();
+                word.get(n);
+                let (after, _) = state.try_get(n, S::NOISY);
+                assert_eq!(word.snapshot(), after, "{}: get {have} + {n}", S::NAME);
+                if let Some(expected) = state.put_many(n) {
+                    let word = live();
+                    let won = word.put_many(n).map(Frozen::leave_frozen).is_some();
+                    assert_eq!((word.snapshot(), won), expected, "{}: {have} - {n}", S::NAME);
+                }
+            }
+            for expected in [1, have.saturating_sub(1).max(1), have, (have + 1).min(SATURATED - 1)] {
+                let word = live();
+                let won = word.freeze(expected).map(Frozen::leave_frozen).is_ok();
+                assert_eq!((word.snapshot(), won), state.freeze(expected), "{}: freeze {expected} of {have}", S::NAME);
+            }
+        }
+    }
+    agree::<ZeroFrozen>();
+    agree::<GuessOne>();
+    agree::<FrozenBit>();
+    agree::<LiveBitHigh>();
+    agree::<LiveBitLow>();
+    agree::<Generational>();
+}
+
+/// What the specification says of calls that no correct caller makes, and of states that a word shows only in between.
+#[test]
+fn the_specification_refuses_broken_calls() {
+    let frozen = Snapshot::Frozen { noise: 3 };
+    assert_eq!((frozen.put_many(1), Snapshot::Dying.put_many(1)), (None, None));
+    assert_eq!((Snapshot::Live(2).put_many(3), Snapshot::Live(2).unfreeze(1)), (None, None));
+    assert_eq!(Snapshot::Saturated.put_many(1), Some((Snapshot::Saturated, false)));
+    assert_eq!((frozen.unfreeze(0), frozen.unfreeze(SATURATED)), (None, None));
+    assert_eq!(frozen.unfreeze(SATURATED - 1), Some(Snapshot::Live(SATURATED - 1)));
+    let nearly = Snapshot::Frozen { noise: NOISE_LIMIT - 1 };
+    assert_eq!(nearly.try_get(1, true), (Snapshot::Frozen { noise: 0 }, Err(Refused::Frozen)));
+    assert_eq!(frozen.try_get(2, true), (Snapshot::Frozen { noise: 5 }, Err(Refused::Frozen)));
+}
+
+#[test]
+fn a_put_that_expects_to_be_last_does_what_put_does() {
+    fn same<S: Scheme>() {
+        for have in [1, 2, 3, SATURATED - 1] {
+            let word = PageRef::<S>::frozen();
+            word.claim_frozen().unfreeze(have);
+            let won = word.put_expecting_last().map(Frozen::leave_frozen).is_some();
+            assert_eq!(Some((word.snapshot(), won)), Snapshot::live(have).put_many(1), "{}: {have}", S::NAME);
+        }
+    }
+    same::<ZeroFrozen>();
+    same::<GuessOne>();
+    same::<FrozenBit>();
+    same::<LiveBitHigh>();
+    same::<LiveBitLow>();
+    same::<Generational>();
+}

@@ -1,8 +1,0 @@
-//! The switch between the processor's atomics and those that step for shuttle.
-//!
-//! Only what decides goes through here: the slots and the descriptors. Hints (marks, gauges, counters) do not step.
-
-#[cfg(not(shuttle))]
-pub(crate) use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};
-#[cfg(shuttle)]
-pub(crate) use page_ref::stepped::{AtomicU8, AtomicU16, AtomicU64};
