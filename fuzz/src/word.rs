@@ -1,14 +1,14 @@
-//! The word of every scheme against the specification: sequences of calls whose amounts reach the limits, each answer and
-//! each state compared with `Snapshot`'s pure transitions.
+//! The word of every scheme against the specification: sequences of calls whose amounts reach the
+//! limits, each answer and each state compared with `Snapshot`'s pure transitions.
 //!
 //! What this can not see: two threads; a noise near its limit, which needs a million refused calls.
 
 #![no_main]
 
 use arbitrary::Arbitrary;
-use libfuzzer_sys::fuzz_target;
 use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
 use folio_ref::{Dying, Frozen, MAX_AT_ONCE, PageRef, SATURATED, Scheme, Snapshot};
+use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]
 struct Amount(u16);
@@ -75,7 +75,10 @@ impl<'a, S: Scheme> Run<'a, S> {
     }
 
     fn put(&mut self, n: u32) {
-        let Some((after, last)) = self.state.put_many(n).filter(|_| self.held >= u64::from(n)) else { return };
+        let Some((after, last)) = self.state.put_many(n).filter(|_| self.held >= u64::from(n))
+        else {
+            return;
+        };
         self.held -= u64::from(n);
         let dying = self.word.drop_references(n);
         assert_eq!(dying.is_some(), last, "{}: whether the count came to 0", S::NAME);
@@ -112,10 +115,13 @@ impl<'a, S: Scheme> Run<'a, S> {
             }
             Call::Drop(n) => self.put(n.small()),
             Call::DropOne => self.put(1),
-            Call::DropAll => self.put(u32::try_from(self.held).unwrap_or(u32::MAX).clamp(1, MAX_AT_ONCE)),
+            Call::DropAll => {
+                self.put(u32::try_from(self.held).unwrap_or(u32::MAX).clamp(1, MAX_AT_ONCE))
+            }
             Call::Finish(which) => {
                 if !self.late.is_empty() {
-                    let (dying, generation) = self.late.swap_remove(usize::from(*which) % self.late.len());
+                    let (dying, generation) =
+                        self.late.swap_remove(usize::from(*which) % self.late.len());
                     let same_life = S::NAME != Generational::NAME || generation == self.generation;
                     let won = !S::NOISY || self.state == Snapshot::Dying && same_life;
                     if won {
@@ -171,11 +177,21 @@ fn run<S: Scheme>(calls: &[Call]) {
     for call in calls {
         run.call(call);
         assert_eq!(word.snapshot(), run.state, "{} after {call:?}", S::NAME);
-        // R3: while it is frozen it has one owner. Where 0 is frozen, a put that owes its second step has won already.
+        // R3: while it is frozen it has one owner. Where 0 is frozen, a put that owes its second
+        // step has won already.
         let owners = usize::from(run.token.is_some()) + if S::NOISY { 0 } else { run.late.len() };
-        assert_eq!(owners, usize::from(run.state.is_frozen()), "{} after {call:?}: owners (R3)", S::NAME);
+        assert_eq!(
+            owners,
+            usize::from(run.state.is_frozen()),
+            "{} after {call:?}: owners (R3)",
+            S::NAME
+        );
     }
-    run.late.into_iter().filter_map(|(late, _)| late.finish()).chain(run.token).for_each(Frozen::leave_frozen);
+    run.late
+        .into_iter()
+        .filter_map(|(late, _)| late.finish())
+        .chain(run.token)
+        .for_each(Frozen::leave_frozen);
 }
 
 fuzz_target!(|calls: Vec<Call>| {

@@ -1,7 +1,8 @@
-//! `cargo x canaries`: tests of the tests. Each canary is a build with one rule broken on purpose; a check
-//! that does not fail on it is not watching that rule.
+//! `cargo x canaries`: tests of the tests. Each canary is a build with one rule broken on purpose;
+//! a check that does not fail on it is not watching that rule.
 //!
-//! The faults themselves stand in the code behind `cfg(broken = "NAME")`, which no other build sets.
+//! The faults themselves stand in the code behind `cfg(broken = "NAME")`, which no other build
+//! sets.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
@@ -47,13 +48,19 @@ impl Check {
     fn commands(self) -> (&'static str, &'static str) {
         match self {
             Self::Word => ("test --release -p folio-ref --no-run", "test --release -p folio-ref"),
-            Self::Frames => ("test --release -p folio-frames --no-run", "test --release -p folio-frames"),
-            Self::Cache => ("test --release -p folio-cache --no-run", "test --release -p folio-cache"),
+            Self::Frames => {
+                ("test --release -p folio-frames --no-run", "test --release -p folio-frames")
+            }
+            Self::Cache => {
+                ("test --release -p folio-cache --no-run", "test --release -p folio-cache")
+            }
             Self::Shuttle => (
                 "test --release -p folio-frames -p folio-cache --test shuttle --no-run",
                 "test --release -p folio-frames -p folio-cache --test shuttle --no-fail-fast",
             ),
-            Self::Torture => ("build --release -p folio", "run --release -p folio -- torture . --seconds 20"),
+            Self::Torture => {
+                ("build --release -p folio", "run --release -p folio -- torture . --seconds 20")
+            }
         }
     }
 }
@@ -77,7 +84,11 @@ const CANARIES: [Canary; 17] = [
         breaks: "R1, R3: a freed frame is left Dying",
         caught_by: &[Check::Word, Check::Frames, Check::Cache],
     },
-    Canary { name: "tail-left-live", breaks: "R1: a tail is left live", caught_by: &[Check::Frames, Check::Torture] },
+    Canary {
+        name: "tail-left-live",
+        breaks: "R1: a tail is left live",
+        caught_by: &[Check::Frames, Check::Torture],
+    },
     Canary {
         name: "no-recheck",
         breaks: "R8: no second look after try_get",
@@ -93,8 +104,16 @@ const CANARIES: [Canary; 17] = [
         breaks: "R2: a refused try_get takes its increment back",
         caught_by: &[Check::Word, Check::Frames],
     },
-    Canary { name: "noise-unbounded", breaks: "R5: nobody resets the noise", caught_by: &[Check::Word] },
-    Canary { name: "count-into-the-bit", breaks: "R5: a count does not saturate", caught_by: &[Check::Word] },
+    Canary {
+        name: "noise-unbounded",
+        breaks: "R5: nobody resets the noise",
+        caught_by: &[Check::Word],
+    },
+    Canary {
+        name: "count-into-the-bit",
+        breaks: "R5: a count does not saturate",
+        caught_by: &[Check::Word],
+    },
     Canary {
         name: "init-keeps-noise",
         breaks: "R2: what a refused try_get left is counted as references",
@@ -143,18 +162,25 @@ const CANARIES: [Canary; 17] = [
 ];
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    let (options, names): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|word| word.starts_with('-'));
+    let (options, names): (Vec<&String>, Vec<&String>) =
+        arguments.iter().partition(|word| word.starts_with('-'));
     if let Some(option) = options.iter().find(|&&option| option != "--save") {
         return Err(Failure::Usage(format!("canaries has no option '{option}'; there is --save")));
     }
-    if let Some(name) = names.iter().find(|&&name| CANARIES.iter().all(|canary| canary.name != name)) {
+    if let Some(name) =
+        names.iter().find(|&&name| CANARIES.iter().all(|canary| canary.name != name))
+    {
         let known = CANARIES.map(|canary| canary.name).join(", ");
         return Err(Failure::Usage(format!("there is no canary '{name}'. There are: {known}")));
     }
     if !options.is_empty() && !names.is_empty() {
         return Err(Failure::Usage("--save is for the whole list; leave the names out".to_owned()));
     }
-    let chosen = || CANARIES.iter().filter(|canary| names.is_empty() || names.contains(&&canary.name.to_owned()));
+    let chosen = || {
+        CANARIES
+            .iter()
+            .filter(|canary| names.is_empty() || names.contains(&&canary.name.to_owned()))
+    };
     let mut rows = Vec::new();
     let mut missed = Vec::new();
     for canary in chosen() {
@@ -188,7 +214,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     if missed.is_empty() {
         return Ok(());
     }
-    Err(Failure::Failed(format!("not caught, or failing with nothing broken: {}", missed.join(", "))))
+    Err(Failure::Failed(format!(
+        "not caught, or failing with nothing broken: {}",
+        missed.join(", ")
+    )))
 }
 
 /// One line of the report.
@@ -226,12 +255,19 @@ fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
         .and_then(|file| {
             // coreutils' timeout ends the whole process group, cargo's children too.
             let mut timeout = Command::new("timeout");
-            timeout.args(["--kill-after=2", &LIMIT.as_secs().to_string()]).arg(command.get_program());
+            timeout
+                .args(["--kill-after=2", &LIMIT.as_secs().to_string()])
+                .arg(command.get_program());
             timeout.args(command.get_args()).current_dir(root());
             timeout.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
             timeout.stdout(file.try_clone()?).stderr(file).status()
         })
-        .map_err(|error| Failure::Failed(format!("'timeout' did not start, or no log {}: {error}", log.display())))?;
+        .map_err(|error| {
+            Failure::Failed(format!(
+                "'timeout' did not start, or no log {}: {error}",
+                log.display()
+            ))
+        })?;
     let took = started.elapsed();
     let outcome = match status.code() {
         Some(0) => Outcome::Passed,
@@ -242,8 +278,13 @@ fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
     Ok(Trial { outcome, took })
 }
 
-fn with_fault(mut command: Command, broken: Option<&str>, check: Check) -> Result<Command, Failure> {
-    let (flags, folder) = if check == Check::Shuttle { ("--cfg shuttle", "canary/shuttle") } else { ("", "canary") };
+fn with_fault(
+    mut command: Command,
+    broken: Option<&str>,
+    check: Check,
+) -> Result<Command, Failure> {
+    let (flags, folder) =
+        if check == Check::Shuttle { ("--cfg shuttle", "canary/shuttle") } else { ("", "canary") };
     command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target_dir().join(folder));
     // Faults are found as well without it.
     command.env("CARGO_PROFILE_RELEASE_LTO", "off");
@@ -253,11 +294,13 @@ fn with_fault(mut command: Command, broken: Option<&str>, check: Check) -> Resul
     Ok(command)
 }
 
-/// A compiler with the fault, for our own crates: what they depend on is built once for all canaries.
+/// A compiler with the fault, for our own crates: what they depend on is built once for all
+/// canaries.
 fn wrapper(name: &str) -> Result<PathBuf, Failure> {
     let folder = target_dir().join("canary/rustc");
     let path = folder.join(name);
-    let text = format!("#!/bin/sh\nrustc=$1\nshift\nexec \"$rustc\" \"$@\" --cfg 'broken=\"{name}\"'\n");
+    let text =
+        format!("#!/bin/sh\nrustc=$1\nshift\nexec \"$rustc\" \"$@\" --cfg 'broken=\"{name}\"'\n");
     fs::create_dir_all(&folder)
         .and_then(|()| fs::write(&path, text))
         .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
@@ -265,9 +308,11 @@ fn wrapper(name: &str) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// The line of a log that says best what failed: a panic's message, a failed test, else the last one.
+/// The line of a log that says best what failed: a panic's message, a failed test, else the last
+/// one.
 fn reason(log: &Path) -> String {
-    let output = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let output =
+        fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
     let test = lines.clone().find(|line| line.starts_with("test ") && line.ends_with("FAILED"));
     let panic = lines.clone().skip_while(|line| !line.contains("panicked at")).nth(1);
@@ -297,14 +342,19 @@ fn report(rows: &[Row]) -> String {
         };
         let seconds = row.trial.took.as_secs_f64();
         let (_, command) = row.check.commands();
-        let _ = writeln!(text, "| {} | {} | `cargo {command}` | {outcome} | {seconds:.1} |", row.name, row.breaks);
+        let _ = writeln!(
+            text,
+            "| {} | {} | `cargo {command}` | {outcome} | {seconds:.1} |",
+            row.name, row.breaks
+        );
     }
     text
 }
 
 fn save(report: &str) -> Result<(), Failure> {
     let machine = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let machine = machine.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let machine =
+        machine.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let machine = machine.map_or("an unknown processor", |(_, name)| name);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let text = format!(

@@ -1,4 +1,5 @@
-//! `cargo x figures`: the figures in docs/schemes.md and docs/machine-code.md against the committed results.
+//! `cargo x figures`: the figures in docs/schemes.md and docs/machine-code.md against the committed
+//! results.
 
 use crate::step::{self, Failure, cargo};
 

@@ -1,4 +1,5 @@
-//! `cargo x fuzz`: sequences of operations, chosen by coverage, against naive models. The targets lie in `fuzz/`.
+//! `cargo x fuzz`: sequences of operations, chosen by coverage, against naive models. The targets
+//! lie in `fuzz/`.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -26,12 +27,18 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         eprintln!("SKIPPED: fuzzing: nightly or cargo-fuzz is missing, and could not be installed");
         return Ok(());
     }
-    let build = format!("run nightly cargo fuzz build -s none --target-dir {}", target_dir().join("fuzz").display());
+    let build = format!(
+        "run nightly cargo fuzz build -s none --target-dir {}",
+        target_dir().join("fuzz").display()
+    );
     step::run("the fuzzers", &mut nightly(&build))?;
     // All at once: each is one thread, and the machine shares itself among them.
     let mut running = Vec::new();
     for target in TARGETS {
-        running.push((target, start(target, seconds).map_err(|error| failed(target, &error.to_string()))?));
+        running.push((
+            target,
+            start(target, seconds).map_err(|error| failed(target, &error.to_string()))?,
+        ));
     }
     let mut wrong = Vec::new();
     for (target, (mut child, log)) in running {
@@ -39,7 +46,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         let output = fs::read(&log).unwrap_or_default();
         let output = String::from_utf8_lossy(&output);
         let done = output.lines().rfind(|line| line.starts_with("Done ")).unwrap_or("did not end");
-        eprintln!("{} {target}: {done}; log {}", if status.success() { "ok " } else { "BAD" }, log.display());
+        eprintln!(
+            "{} {target}: {done}; log {}",
+            if status.success() { "ok " } else { "BAD" },
+            log.display()
+        );
         if !status.success() {
             // What failed, and with which steps; the input itself lies beside the log.
             let tail: Vec<_> = output.lines().rev().take(40).collect();
@@ -47,7 +58,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
             wrong.push(target);
         }
     }
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::Failed(format!("fuzzing found: {}", wrong.join(", ")))) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Failed(format!("fuzzing found: {}", wrong.join(", "))))
+    }
 }
 
 /// Starts one fuzzer on a copy of its corpus, so that what it finds does not end up in the tree.
@@ -67,13 +82,16 @@ fn start(target: &str, seconds: u32) -> std::io::Result<(Child, PathBuf)> {
     Ok((child, log))
 }
 
-/// A corpus is one file of lines, an input each, in hexadecimal: hundreds of files of some bytes would be noise.
+/// A corpus is one file of lines, an input each, in hexadecimal: hundreds of files of some bytes
+/// would be noise.
 fn unpack(packed: &Path, folder: &Path) -> std::io::Result<()> {
     let text = fs::read_to_string(packed)?;
     for (n, line) in text.lines().enumerate() {
-        let byte = |at: usize| line.get(at..at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let byte =
+            |at: usize| line.get(at..at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
         let bytes: Option<Vec<u8>> = (0..line.len()).step_by(2).map(byte).collect();
-        let bytes = bytes.ok_or_else(|| std::io::Error::other(format!("line {} is not hexadecimal", n + 1)))?;
+        let bytes = bytes
+            .ok_or_else(|| std::io::Error::other(format!("line {} is not hexadecimal", n + 1)))?;
         File::create(folder.join(format!("seed-{n}")))?.write_all(&bytes)?;
     }
     Ok(())
@@ -83,7 +101,8 @@ fn unpack(packed: &Path, folder: &Path) -> std::io::Result<()> {
 fn binary(target: &str) -> PathBuf {
     let triples = fs::read_dir(target_dir().join("fuzz")).into_iter().flatten().flatten();
     let built = triples.map(|entry| entry.path().join("release").join(target));
-    let mut built: Vec<_> = built.filter(|path| path.parent().and_then(Path::parent).is_some_and(is_triple)).collect();
+    let mut built: Vec<_> =
+        built.filter(|path| path.parent().and_then(Path::parent).is_some_and(is_triple)).collect();
     built.sort();
     built.pop().unwrap_or_else(|| target.into())
 }

@@ -18,8 +18,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         "clippy on folio-cache's features",
         &mut cargo(&format!("clippy -p folio-cache --all-targets {FEATURES},track -- -D warnings")),
     )?;
-    step::run("who holds a frame", &mut cargo("test --quiet -p folio-frames --features track --test holders"))?;
-    step::run("who holds a page", &mut cargo("test --quiet -p folio-cache --features track --test holders"))?;
+    step::run(
+        "who holds a frame",
+        &mut cargo("test --quiet -p folio-frames --features track --test holders"),
+    )?;
+    step::run(
+        "who holds a page",
+        &mut cargo("test --quiet -p folio-cache --features track --test holders"),
+    )?;
     step::run("docs", cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))?;
     build_without_std()?;
     bare_metal()?;
@@ -32,22 +38,32 @@ fn build_without_std() -> Result<(), Failure> {
         let mut build = cargo(&format!("build -p folio-ref -p folio-frames --target {BARE}"));
         return step::run("the two lower crates without std", &mut build);
     }
-    eprintln!("SKIPPED: the build for {BARE}: the target is missing, and 'rustup target add {BARE}' failed");
-    step::run("the two lower crates for this machine instead", &mut cargo("check -p folio-ref -p folio-frames"))
+    eprintln!(
+        "SKIPPED: the build for {BARE}: the target is missing, and 'rustup target add {BARE}' failed"
+    );
+    step::run(
+        "the two lower crates for this machine instead",
+        &mut cargo("check -p folio-ref -p folio-frames"),
+    )
 }
 
-/// The fuzzers are a workspace of their own, which an interface that changes would break unseen. Checked, not built: that needs
-/// no nightly and no C++ compiler.
+/// The fuzzers are a workspace of their own, which an interface that changes would break unseen.
+/// Checked, not built: that needs no nightly and no C++ compiler.
 fn fuzzers() -> Result<(), Failure> {
     let inside = |arguments: &str| {
         let mut command = cargo(&format!("{arguments} --manifest-path fuzz/Cargo.toml"));
-        // What is checked is not linked: a file that is there stands for libfuzzer, and no C++ is compiled.
-        command.env("CARGO_TARGET_DIR", target_dir()).env("CUSTOM_LIBFUZZER_PATH", root().join("fuzz/Cargo.toml"));
+        // What is checked is not linked: a file that is there stands for libfuzzer, and no C++ is
+        // compiled.
+        command
+            .env("CARGO_TARGET_DIR", target_dir())
+            .env("CUSTOM_LIBFUZZER_PATH", root().join("fuzz/Cargo.toml"));
         command
     };
     step::run("format of the fuzzers", inside("fmt").arg("--check"))?;
     if !succeeds(&mut inside("fetch")) {
-        eprintln!("SKIPPED: the check of the fuzzers: what they need is not there, and could not be fetched");
+        eprintln!(
+            "SKIPPED: the check of the fuzzers: what they need is not there, and could not be fetched"
+        );
         return Ok(());
     }
     step::run("check of the fuzzers", &mut inside("check"))
@@ -57,12 +73,18 @@ fn fuzzers() -> Result<(), Failure> {
 fn bare_metal() -> Result<(), Failure> {
     let inside = |arguments: &str| {
         let mut command = cargo(arguments);
-        command.current_dir(root().join("examples/bare-metal")).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+        command
+            .current_dir(root().join("examples/bare-metal"))
+            .env_remove("CARGO_TARGET_DIR")
+            .env_remove("RUSTFLAGS");
         command
     };
     step::run("format of the bare-metal example", &mut inside("fmt --check"))?;
     if is_installed() {
-        step::run("clippy on the bare-metal example", &mut inside("clippy --release -- -D warnings"))?;
+        step::run(
+            "clippy on the bare-metal example",
+            &mut inside("clippy --release -- -D warnings"),
+        )?;
     }
     Ok(())
 }
@@ -73,9 +95,12 @@ fn has_bare_target() -> bool {
 }
 
 fn is_installed() -> bool {
-    // The compiler's own word, as rustup need not exist: a target is there when its core library is.
-    let output =
-        Command::new("rustc").args(["--print", "target-libdir", "--target", BARE]).current_dir(root()).output();
+    // The compiler's own word, as rustup need not exist: a target is there when its core library
+    // is.
+    let output = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", BARE])
+        .current_dir(root())
+        .output();
     output.is_ok_and(|output| {
         let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some())
@@ -84,6 +109,10 @@ fn is_installed() -> bool {
 
 fn rustup_add() -> bool {
     let mut command = Command::new("rustup");
-    command.args(["target", "add", BARE]).current_dir(root()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["target", "add", BARE])
+        .current_dir(root())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

@@ -1,4 +1,5 @@
-//! `cargo x machine-code`: holds docs/machine-code.md against what the compiler makes of the word today.
+//! `cargo x machine-code`: holds docs/machine-code.md against what the compiler makes of the word
+//! today.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +14,8 @@ const MADE_BY: &str = "Made by `";
 const BEGIN: &str = "<!-- generated: ";
 const END: &str = "<!-- end -->";
 
-const SCHEMES: [&str; 6] = ["zero-frozen", "guess-one", "frozen-bit", "live-bit-high", "live-bit-low", "generational"];
+const SCHEMES: [&str; 6] =
+    ["zero-frozen", "guess-one", "frozen-bit", "live-bit-high", "live-bit-low", "generational"];
 const OPERATIONS: [&str; 3] = ["try_get", "put", "freeze"];
 
 /// Name in the page, the compiler's name, features.
@@ -29,9 +31,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         [option] if option == "--save" => true,
         _ => return Err(Failure::Usage("machine-code takes nothing, or --save".to_owned())),
     };
-    let page = fs::read_to_string(root().join(PAGE)).map_err(|error| failed(&format!("{PAGE}: {error}")))?;
+    let page = fs::read_to_string(root().join(PAGE))
+        .map_err(|error| failed(&format!("{PAGE}: {error}")))?;
     let version = version()?;
-    let said = page.split_once(MADE_BY).and_then(|(_, rest)| rest.split_once('`')).map_or("", |(version, _)| version);
+    let said = page
+        .split_once(MADE_BY)
+        .and_then(|(_, rest)| rest.split_once('`'))
+        .map_or("", |(version, _)| version);
     if said != version && !save {
         eprintln!(
             "SKIPPED: {PAGE} was made by '{said}', here is '{version}': only the same compiler makes the same code"
@@ -41,7 +47,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let mut code = BTreeMap::new();
     for (name, target, features) in TARGETS {
         if !is_installed(target) {
-            eprintln!("SKIPPED: {PAGE}: the target {target} is missing: 'rustup target add {target}'");
+            eprintln!(
+                "SKIPPED: {PAGE}: the target {target} is missing: 'rustup target add {target}'"
+            );
             return Ok(());
         }
         code.insert(name, functions(&assembly(target, features)?));
@@ -52,9 +60,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         return Ok(());
     }
     if save {
-        return fs::write(root().join(PAGE), fresh).map_err(|error| failed(&format!("{PAGE}: {error}")));
+        return fs::write(root().join(PAGE), fresh)
+            .map_err(|error| failed(&format!("{PAGE}: {error}")));
     }
-    let line = fresh.lines().zip(page.lines()).position(|(fresh, old)| fresh != old).unwrap_or(page.lines().count());
+    let line = fresh
+        .lines()
+        .zip(page.lines())
+        .position(|(fresh, old)| fresh != old)
+        .unwrap_or(page.lines().count());
     Err(failed(&format!(
         "{PAGE} is not what {version} makes, from line {} on; 'cargo x machine-code --save' writes it anew, then read it again",
         line + 1
@@ -73,32 +86,63 @@ fn version() -> Result<String, Failure> {
 
 /// The compiler's own word, as rustup need not exist: a target is there when its core library is.
 fn is_installed(target: &str) -> bool {
-    let output =
-        Command::new("rustc").args(["--print", "target-libdir", "--target", target]).current_dir(root()).output();
+    let output = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", target])
+        .current_dir(root())
+        .output();
     output.is_ok_and(|output| {
         let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some())
     })
 }
 
-/// Compiles folio-ref and its example for a target, without cargo: nothing is linked, and no other flag comes in.
+/// Compiles folio-ref and its example for a target, without cargo: nothing is linked, and no other
+/// flag comes in.
 fn assembly(target: &str, features: &str) -> Result<String, Failure> {
     let folder = target_dir().join("machine-code").join(format!("{target}{features}"));
-    fs::create_dir_all(&folder).map_err(|error| failed(&format!("{}: {error}", folder.display())))?;
+    fs::create_dir_all(&folder)
+        .map_err(|error| failed(&format!("{}: {error}", folder.display())))?;
     let compile = |name: &str, source: &str, more: &[String]| {
         let mut rustc = Command::new("rustc");
-        rustc.args(["--edition", "2024", "--crate-type", "rlib", "--crate-name", name, source, "--target", target]);
-        rustc.args(["-Copt-level=3", "-Ccodegen-units=1", "-Cpanic=abort", "-Cllvm-args=-x86-asm-syntax=intel"]);
-        rustc.arg(format!("-Ctarget-feature={features}")).args(more).arg("--out-dir").arg(&folder).current_dir(root());
+        rustc.args([
+            "--edition",
+            "2024",
+            "--crate-type",
+            "rlib",
+            "--crate-name",
+            name,
+            source,
+            "--target",
+            target,
+        ]);
+        rustc.args([
+            "-Copt-level=3",
+            "-Ccodegen-units=1",
+            "-Cpanic=abort",
+            "-Cllvm-args=-x86-asm-syntax=intel",
+        ]);
+        rustc
+            .arg(format!("-Ctarget-feature={features}"))
+            .args(more)
+            .arg("--out-dir")
+            .arg(&folder)
+            .current_dir(root());
         match rustc.output() {
             Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => Err(failed(&format!("{source} for {target}: {}", String::from_utf8_lossy(&output.stderr)))),
+            Ok(output) => Err(failed(&format!(
+                "{source} for {target}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            ))),
             Err(error) => Err(failed(&format!("rustc did not start: {error}"))),
         }
     };
     compile("folio_ref", "crates/folio-ref/src/lib.rs", &[])?;
     let library = format!("--extern=folio_ref={}", folder.join("libfolio_ref.rlib").display());
-    compile("machine_code", "crates/folio-ref/examples/machine_code.rs", &[library, "--emit=asm".to_owned()])?;
+    compile(
+        "machine_code",
+        "crates/folio-ref/examples/machine_code.rs",
+        &[library, "--emit=asm".to_owned()],
+    )?;
     let file = folder.join("machine_code.s");
     fs::read_to_string(&file).map_err(|error| failed(&format!("{}: {error}", file.display())))
 }
@@ -109,11 +153,15 @@ fn functions(assembly: &str) -> BTreeMap<String, Vec<String>> {
     let mut current: Option<(String, Vec<String>)> = None;
     for line in assembly.lines() {
         let text = line.trim();
-        if let Some(name) = line.strip_suffix(':').filter(|name| name.starts_with("_ZN12machine_code")) {
+        if let Some(name) =
+            line.strip_suffix(':').filter(|name| name.starts_with("_ZN12machine_code"))
+        {
             current = Some((last_name(name), Vec::new()));
         } else if text.starts_with(".Lfunc_end") {
             all.extend(current.take().map(|(name, lines)| (name, plain(&lines))));
-        } else if let Some((same, first)) = text.split_once(" = ").filter(|_| text.starts_with("_ZN")) {
+        } else if let Some((same, first)) =
+            text.split_once(" = ").filter(|_| text.starts_with("_ZN"))
+        {
             // Two functions came out alike, and the compiler keeps one.
             aliases.push((last_name(same), last_name(first)));
         } else if let Some((_, lines)) = &mut current {
@@ -160,7 +208,11 @@ pub(crate) fn plain(lines: &[String]) -> Vec<String> {
             let text = words.join(" ");
             let text = match text.find("_ZN") {
                 // A call of a cold function: by its name, however the address is written.
-                Some(at) => format!("{} {}", words[0], last_name(text[at..].split('@').next().unwrap_or_default())),
+                Some(at) => format!(
+                    "{} {}",
+                    words[0],
+                    last_name(text[at..].split('@').next().unwrap_or_default())
+                ),
                 None => text,
             };
             if line.ends_with(':') { text } else { format!("    {text}") }
@@ -217,7 +269,8 @@ fn table(code: &Code) -> String {
             let _ = write!(text, "| {scheme} | {operation} |");
             for (target, ..) in TARGETS {
                 let lines = &code[target][&function(scheme, operation)];
-                let instructions: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("    ")).collect();
+                let instructions: Vec<&str> =
+                    lines.iter().filter_map(|line| line.strip_prefix("    ")).collect();
                 let atomic = instructions.iter().filter(|text| is_atomic(text)).count();
                 let _ = write!(text, " {} / {atomic} |", instructions.len());
             }
@@ -239,7 +292,10 @@ mod tests {
     #[test]
     fn names_are_read_from_the_compilers() {
         assert_eq!(last_name("_ZN9folio_ref7schemes3bit6refuse17h0123456789abcdefE"), "refuse");
-        assert_eq!(last_name("_ZN12machine_code14frozen_bit_put17hd4a13293132b1a63E"), "frozen_bit_put");
+        assert_eq!(
+            last_name("_ZN12machine_code14frozen_bit_put17hd4a13293132b1a63E"),
+            "frozen_bit_put"
+        );
     }
 
     #[test]
@@ -248,10 +304,14 @@ mod tests {
                     \tjae\t.LBB7_2\n\t#MEMBARRIER\n.LBB7_2:\n\tcall\tqword ptr [rip + \
                     _ZN9folio_ref7schemes3bit3pin17haa59c8e7784c570fE@GOTPCREL]\n.Lfunc_end1:\n";
         let lines = &functions(text)["put"];
-        assert_eq!(lines, &["    lock xadd dword ptr [rdi], eax", "    jae L1", "L1:", "    call pin"]);
+        assert_eq!(
+            lines,
+            &["    lock xadd dword ptr [rdi], eax", "    jae L1", "L1:", "    call pin"]
+        );
     }
 
-    /// Where the compiler that made it and its targets are there; elsewhere it says what is missing.
+    /// Where the compiler that made it and its targets are there; elsewhere it says what is
+    /// missing.
     #[test]
     fn the_page_is_what_the_compiler_makes() {
         match run(&[]) {

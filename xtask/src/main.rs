@@ -1,4 +1,5 @@
-//! `cargo x`: the one menu of commands for people who work on folio. Without arguments it lists them.
+//! `cargo x`: the one menu of commands for people who work on folio. Without arguments it lists
+//! them.
 //!
 //! What this crate deliberately lacks: dependencies, so that the menu builds in a second or two.
 

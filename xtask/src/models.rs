@@ -1,4 +1,5 @@
-//! The models, in every interleaving, by SPIN: `models/frame.pml`, and others where the flags name them. Right variants must hold, broken ones be refuted.
+//! The models, in every interleaving, by SPIN: `models/frame.pml`, and others where the flags name
+//! them. Right variants must hold, broken ones be refuted.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -40,28 +41,56 @@ const fn broken(rules: &'static str, what: &'static str, flags: &'static str) ->
 
 /// All of them. The flags are explained at the top of the model.
 const CONFIGS: [Config; 92] = [
-    holds("R1-R4 R6-R8", "zero-frozen", "SCHEME=0 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
+    holds(
+        "R1-R4 R6-R8",
+        "zero-frozen",
+        "SCHEME=0 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS",
+    ),
     holds("R1-R8", "frozen-bit", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "live-bit-low", "SCHEME=3 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "generational", "SCHEME=4 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
-    holds("R1 R2 R4", "reuse by two allocators, 3 lifetimes", "SCHEME=2 WALKERS=2 ALLOCATORS=2 LIVES=3"),
+    holds(
+        "R1 R2 R4",
+        "reuse by two allocators, 3 lifetimes",
+        "SCHEME=2 WALKERS=2 ALLOCATORS=2 LIVES=3",
+    ),
     holds("R1 R2 R4", "the same, generational", "SCHEME=4 WALKERS=2 ALLOCATORS=2 LIVES=3"),
     holds(
         "R4",
         "a generation of one bit wraps: the kind read late is still right",
         "SCHEME=4 GB=1 WALKERS=2 ALLOCATORS=2 LIVES=4",
     ),
-    holds("R1 R2", "tails and split, frozen-bit", "SCHEME=1 FRAMES=2 WALKERS=2 ALLOCATORS=1 LIVES=3"),
-    holds("R1 R2", "tails and split, generational", "SCHEME=4 FRAMES=2 WALKERS=2 ALLOCATORS=1 LIVES=3"),
-    holds("R8", "migration under readers, live-bit-high", "SCHEME=2 FRAMES=2 READERS=2 MIGRATORS=1 GETS=2"),
-    holds("R8", "migration under readers, generational", "SCHEME=4 FRAMES=2 READERS=2 MIGRATORS=1 GETS=2"),
+    holds(
+        "R1 R2",
+        "tails and split, frozen-bit",
+        "SCHEME=1 FRAMES=2 WALKERS=2 ALLOCATORS=1 LIVES=3",
+    ),
+    holds(
+        "R1 R2",
+        "tails and split, generational",
+        "SCHEME=4 FRAMES=2 WALKERS=2 ALLOCATORS=1 LIVES=3",
+    ),
+    holds(
+        "R8",
+        "migration under readers, live-bit-high",
+        "SCHEME=2 FRAMES=2 READERS=2 MIGRATORS=1 GETS=2",
+    ),
+    holds(
+        "R8",
+        "migration under readers, generational",
+        "SCHEME=4 FRAMES=2 READERS=2 MIGRATORS=1 GETS=2",
+    ),
     holds(
         "R8",
         "migration while the other frame is allocated and walked",
         "SCHEME=4 FRAMES=2 READERS=1 WALKERS=1 MIGRATORS=1 ALLOCATORS=1 LIVES=3",
     ),
-    holds("R7", "zeroed metadata under a late put, zero-frozen", "SCHEME=0 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
+    holds(
+        "R7",
+        "zeroed metadata under a late put, zero-frozen",
+        "SCHEME=0 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED",
+    ),
     holds("R7", "the same, live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
     holds("R7", "the same, live-bit-low", "SCHEME=3 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
     holds("R7", "the same, generational", "SCHEME=4 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
@@ -77,41 +106,117 @@ const CONFIGS: [Config; 92] = [
         "a read without a reference, validated by the generation",
         "SCHEME=4 WALKERS=1 ALLOCATORS=1 FREEZERS=1 UNCOUNTED=1",
     ),
-    holds("R8", "4 readers of one index, 3 lifetimes", "SCHEME=4 FRAMES=2 READERS=4 MIGRATORS=1 LIVES=3"),
-    holds("R7", "3 walkers and an offliner, frozen-bit", "SCHEME=1 WALKERS=3 ALLOCATORS=1 OFFLINERS=1 LIVES=3"),
+    holds(
+        "R8",
+        "4 readers of one index, 3 lifetimes",
+        "SCHEME=4 FRAMES=2 READERS=4 MIGRATORS=1 LIVES=3",
+    ),
+    holds(
+        "R7",
+        "3 walkers and an offliner, frozen-bit",
+        "SCHEME=1 WALKERS=3 ALLOCATORS=1 OFFLINERS=1 LIVES=3",
+    ),
     holds("R8", "a slot read without a reference", "SLOT READERS=1 CHANGES=3"),
     holds("R8", "the same, by two readers", "SLOT READERS=2 CHANGES=2"),
-    holds("R2 R8", "the same, and a holder whose bytes do not change", "SLOT READERS=1 HOLDERS=1 CHANGES=3"),
+    holds(
+        "R2 R8",
+        "the same, and a holder whose bytes do not change",
+        "SLOT READERS=1 HOLDERS=1 CHANGES=3",
+    ),
     holds("R8", "the length of a file, and a read of its last page", "LENGTH CHANGES=2 FILLS=2"),
     holds("R8", "the same, written as well by two", "LENGTH CHANGES=2 FILLS=1 FILLERS=2 WRITES"),
     long("R8", "the same, three changes", "LENGTH CHANGES=3 FILLS=2 WRITES"),
-    holds("R1-R3 R8", "parts: a reader, and two who cut and make", "PARTS READERS=1 CHANGERS=2 CHANGES=4"),
+    holds(
+        "R1-R3 R8",
+        "parts: a reader, and two who cut and make",
+        "PARTS READERS=1 CHANGERS=2 CHANGES=4",
+    ),
     holds("R1-R3 R8", "parts: two readers", "PARTS READERS=2 CHANGES=4"),
-    holds("R1-R3 R8", "parts: a frame beside the folio", "PARTS READERS=1 CHANGERS=2 CHANGES=3 SPARES=1"),
+    holds(
+        "R1-R3 R8",
+        "parts: a frame beside the folio",
+        "PARTS READERS=1 CHANGERS=2 CHANGES=3 SPARES=1",
+    ),
     holds("R1-R3 R8", "parts: frames go to another file", "PARTS READERS=1 CHANGES=5 OTHERS=1"),
     holds("R1-R3 R8", "parts: a walker", "PARTS WALKERS=1 CHANGERS=2 CHANGES=3"),
     holds("R8", "parts: read without a reference", "PARTS UNCOUNTED=1 CHANGES=4 OTHERS=1"),
     holds("R1-R3 R8", "parts: four frames", "PARTS ORDER=2 READERS=1 CHANGERS=2 CHANGES=3"),
-    long("R1-R3 R8", "parts: four frames and one beside", "PARTS ORDER=2 READERS=1 CHANGERS=2 CHANGES=4 SPARES=1"),
-    long("R1-R3 R8", "parts: four frames, two readers", "PARTS ORDER=2 READERS=2 CHANGERS=2 CHANGES=3"),
-    long("R1-R3 R8", "parts: a walker and a reader", "PARTS WALKERS=1 READERS=1 CHANGERS=2 CHANGES=3 SPARES=1"),
+    long(
+        "R1-R3 R8",
+        "parts: four frames and one beside",
+        "PARTS ORDER=2 READERS=1 CHANGERS=2 CHANGES=4 SPARES=1",
+    ),
+    long(
+        "R1-R3 R8",
+        "parts: four frames, two readers",
+        "PARTS ORDER=2 READERS=2 CHANGERS=2 CHANGES=3",
+    ),
+    long(
+        "R1-R3 R8",
+        "parts: a walker and a reader",
+        "PARTS WALKERS=1 READERS=1 CHANGERS=2 CHANGES=3 SPARES=1",
+    ),
     long("R1-R5 R7 R8", "4 walkers, 3 lifetimes", "SCHEME=4 WALKERS=4 ALLOCATORS=1 LIVES=3"),
-    long("R1-R8", "3 walkers, 2 allocators, 1 freezer", "SCHEME=4 WALKERS=3 ALLOCATORS=2 FREEZERS=1 LIVES=3"),
-    broken("R4", "destructor chosen before the compare-and-swap", "SCHEME=1 WALKERS=2 ALLOCATORS=1 LIVES=3 EARLY"),
+    long(
+        "R1-R8",
+        "3 walkers, 2 allocators, 1 freezer",
+        "SCHEME=4 WALKERS=3 ALLOCATORS=2 FREEZERS=1 LIVES=3",
+    ),
+    broken(
+        "R4",
+        "destructor chosen before the compare-and-swap",
+        "SCHEME=1 WALKERS=2 ALLOCATORS=1 LIVES=3 EARLY",
+    ),
     broken("R2", "undo by subtraction", "SCHEME=1 WALKERS=2 ALLOCATORS=1 LIVES=3 UNDO_SUB"),
-    broken("R6", "relaxed compare-and-swap in put", "SCHEME=1 WALKERS=2 ALLOCATORS=1 VIEWS RELAXED_CAS"),
+    broken(
+        "R6",
+        "relaxed compare-and-swap in put",
+        "SCHEME=1 WALKERS=2 ALLOCATORS=1 VIEWS RELAXED_CAS",
+    ),
     broken("R6", "release dropped from put", "SCHEME=1 WALKERS=2 ALLOCATORS=1 VIEWS RELAXED_PUT"),
-    broken("R6", "acquire dropped from try_get", "SCHEME=1 WALKERS=2 ALLOCATORS=1 VIEWS RELAXED_GET"),
-    broken("R6", "acquire dropped from freeze", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 VIEWS RELAXED_FREEZE"),
-    broken("R6", "release dropped from unfreeze", "SCHEME=1 WALKERS=2 ALLOCATORS=1 VIEWS RELAXED_INIT"),
+    broken(
+        "R6",
+        "acquire dropped from try_get",
+        "SCHEME=1 WALKERS=2 ALLOCATORS=1 VIEWS RELAXED_GET",
+    ),
+    broken(
+        "R6",
+        "acquire dropped from freeze",
+        "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 VIEWS RELAXED_FREEZE",
+    ),
+    broken(
+        "R6",
+        "release dropped from unfreeze",
+        "SCHEME=1 WALKERS=2 ALLOCATORS=1 VIEWS RELAXED_INIT",
+    ),
     broken("R1 R3", "freed frame left Dying", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREED_DYING"),
-    broken("R2 R3", "put clears the frozen state that it won", "SCHEME=1 WALKERS=2 ALLOCATORS=1 PUT_CLEARS"),
+    broken(
+        "R2 R3",
+        "put clears the frozen state that it won",
+        "SCHEME=1 WALKERS=2 ALLOCATORS=1 PUT_CLEARS",
+    ),
     broken("R1", "tail left live", "SCHEME=1 FRAMES=2 WALKERS=1 ALLOCATORS=1 TAIL_LIVE"),
     broken("R8", "no second look after try_get", "SCHEME=1 WALKERS=2 ALLOCATORS=1 NO_RECHECK"),
-    broken("R2", "init by a read-modify-write that keeps noise", "SCHEME=1 WALKERS=2 ALLOCATORS=1 INIT_RMW"),
-    broken("R7", "metadata zeroed under frozen-bit", "SCHEME=1 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
-    broken("R3", "freeze expects one reference too many", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 FREEZE_OFF"),
-    broken("R8", "generation not bumped", "SCHEME=4 WALKERS=1 ALLOCATORS=1 FREEZERS=1 UNCOUNTED=1 NOT_BUMPED"),
+    broken(
+        "R2",
+        "init by a read-modify-write that keeps noise",
+        "SCHEME=1 WALKERS=2 ALLOCATORS=1 INIT_RMW",
+    ),
+    broken(
+        "R7",
+        "metadata zeroed under frozen-bit",
+        "SCHEME=1 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED",
+    ),
+    broken(
+        "R3",
+        "freeze expects one reference too many",
+        "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREEZERS=1 FREEZE_OFF",
+    ),
+    broken(
+        "R8",
+        "generation not bumped",
+        "SCHEME=4 WALKERS=1 ALLOCATORS=1 FREEZERS=1 UNCOUNTED=1 NOT_BUMPED",
+    ),
     broken(
         "R8",
         "read without a reference, validated by the count",
@@ -127,26 +232,70 @@ const CONFIGS: [Config; 92] = [
     broken("R8", "slot: no fence after the reader's copy", "SLOT EARLY_SECOND"),
     broken("R8", "length: looked at before the slot", "LENGTH CHANGES=2 FILLS=1 LENGTH_FIRST"),
     broken("R8", "length: cuts not counted", "LENGTH CHANGES=2 FILLS=1 NO_CUTS"),
-    broken("R8", "length: cuts counted, the length looked at once", "LENGTH CHANGES=2 FILLS=1 COUNT_ALONE"),
+    broken(
+        "R8",
+        "length: cuts counted, the length looked at once",
+        "LENGTH CHANGES=2 FILLS=1 COUNT_ALONE",
+    ),
     broken("R8", "length: shorter after the pages went", "LENGTH CHANGES=3 FILLS=1 CUT_LATE"),
-    broken("R8", "length: longer before the old last page went", "LENGTH CHANGES=3 FILLS=2 GROWN_EARLY"),
-    broken("R8", "length: the backing's told before the file's", "LENGTH CHANGES=2 FILLS=1 BACKED_EARLY"),
+    broken(
+        "R8",
+        "length: longer before the old last page went",
+        "LENGTH CHANGES=3 FILLS=2 GROWN_EARLY",
+    ),
+    broken(
+        "R8",
+        "length: the backing's told before the file's",
+        "LENGTH CHANGES=2 FILLS=1 BACKED_EARLY",
+    ),
     broken("R8", "length: a relaxed store", "LENGTH CHANGES=2 FILLS=1 RELAXED_LENGTH"),
     broken("R8", "length: no fence in a fill", "LENGTH CHANGES=2 FILLS=1 NO_FILL_FENCE"),
     broken("R8", "length: no fence in a cut", "LENGTH CHANGES=2 FILLS=1 NO_CUT_FENCE"),
     broken("R8", "length: no fence in a write", "LENGTH CHANGES=2 FILLS=1 WRITES NO_WRITE_FENCE"),
-    broken("R8", "length: the last page stays when it is dirty", "LENGTH CHANGES=3 FILLS=2 WRITES DIRTY_STAYS"),
-    broken("R8", "parts: the head opens before the slots say so", "PARTS READERS=1 CHANGES=1 HEAD_FIRST"),
+    broken(
+        "R8",
+        "length: the last page stays when it is dirty",
+        "LENGTH CHANGES=3 FILLS=2 WRITES DIRTY_STAYS",
+    ),
+    broken(
+        "R8",
+        "parts: the head opens before the slots say so",
+        "PARTS READERS=1 CHANGES=1 HEAD_FIRST",
+    ),
     broken("R8", "parts: no second look", "PARTS READERS=1 NO_RECHECK"),
-    broken("R8", "parts: the second look leaves out the order", "PARTS READERS=1 CHANGES=2 RECHECK_FRAME_ONLY"),
-    broken("R3", "parts: a cut expects one reference too many", "PARTS READERS=1 CHANGES=2 SPLIT_ONE_MORE"),
-    broken("R3", "parts: a cut without one of the claims", "PARTS CHANGERS=2 CHANGES=2 SPLIT_SKIPS_CLAIM"),
+    broken(
+        "R8",
+        "parts: the second look leaves out the order",
+        "PARTS READERS=1 CHANGES=2 RECHECK_FRAME_ONLY",
+    ),
+    broken(
+        "R3",
+        "parts: a cut expects one reference too many",
+        "PARTS READERS=1 CHANGES=2 SPLIT_ONE_MORE",
+    ),
+    broken(
+        "R3",
+        "parts: a cut without one of the claims",
+        "PARTS CHANGERS=2 CHANGES=2 SPLIT_SKIPS_CLAIM",
+    ),
     broken("R3", "parts: a frame whose slot left is opened", "PARTS CHANGES=2 SPLIT_KEEPS_LEFT"),
-    broken("R2", "parts: slots are ended before the head opens", "PARTS CHANGERS=2 JOIN_SLOTS_FIRST"),
-    broken("R3", "parts: the head opens with one reference too few", "PARTS CHANGES=2 JOIN_ONE_LESS"),
+    broken(
+        "R2",
+        "parts: slots are ended before the head opens",
+        "PARTS CHANGERS=2 JOIN_SLOTS_FIRST",
+    ),
+    broken(
+        "R3",
+        "parts: the head opens with one reference too few",
+        "PARTS CHANGES=2 JOIN_ONE_LESS",
+    ),
     broken("R3", "parts: one part is frozen", "PARTS READERS=1 CHANGES=2 FREEZE_PART"),
     broken("R8", "parts: version not bumped", "PARTS UNCOUNTED=1 CHANGES=2 NOT_BUMPED"),
-    broken("R5", "live count runs into the bit", "SCHEME=1 CB=3 HOARDERS=2 WALKERS=1 GETS=12 NO_SATURATION"),
+    broken(
+        "R5",
+        "live count runs into the bit",
+        "SCHEME=1 CB=3 HOARDERS=2 WALKERS=1 GETS=12 NO_SATURATION",
+    ),
     broken(
         "R5",
         "one attempt to reset the noise instead of a loop",
@@ -172,7 +321,9 @@ pub(crate) fn run(all: bool) -> Result<String, Failure> {
 /// Runs the one of this name.
 pub(crate) fn only(name: &str) -> Result<(), Failure> {
     if CONFIGS.iter().all(|config| config.what != name) {
-        return Err(Failure::Usage(format!("there is no model '{name}': xtask/src/models.rs lists them")));
+        return Err(Failure::Usage(format!(
+            "there is no model '{name}': xtask/src/models.rs lists them"
+        )));
     }
     explore_all(CONFIGS.iter().filter(|config| config.what == name)).map(drop)
 }
@@ -188,7 +339,9 @@ fn explore_all(configs: impl Iterator<Item = &'static Config>) -> Result<String,
         let found = match &outcome.error {
             Some(error) => error.replace('|', "/"),
             None if outcome.exhausted => "holds in every state".to_owned(),
-            None => "holds in every state it came to; not exhausted: out of memory or time".to_owned(),
+            None => {
+                "holds in every state it came to; not exhausted: out of memory or time".to_owned()
+            }
         };
         let as_it_must = match config.must {
             // A long one may not end here, and says so.
@@ -200,7 +353,10 @@ fn explore_all(configs: impl Iterator<Item = &'static Config>) -> Result<String,
         }
         let (what, flags) = (config.what, config.flags);
         let (seconds, states, depth) = (outcome.took.as_secs_f64(), outcome.states, outcome.depth);
-        eprintln!("{} {what}: {found}; {states} states, {seconds:.1} s", if as_it_must { "ok " } else { "BAD" });
+        eprintln!(
+            "{} {what}: {found}; {states} states, {seconds:.1} s",
+            if as_it_must { "ok " } else { "BAD" }
+        );
         let _ = writeln!(
             report,
             "| {} | {what}: `{flags}` | {must} | {found} | {states} | {depth} | {seconds:.1} |",
@@ -223,7 +379,8 @@ struct Outcome {
 
 fn explore(config: &Config) -> Result<Outcome, Failure> {
     let folder = target_dir().join("models");
-    fs::create_dir_all(&folder).map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
+    fs::create_dir_all(&folder)
+        .map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
     let file = match config.flags.split_whitespace().next() {
         Some("SLOT") => "models/slot.pml",
         Some("LENGTH") => "models/length.pml",
@@ -233,15 +390,27 @@ fn explore(config: &Config) -> Result<Outcome, Failure> {
     let model = root().join(file);
     let flags = config.flags.split_whitespace().map(|flag| format!("-D{flag}"));
     run_in(&folder, Command::new("spin").arg("-a").args(flags).arg(&model))?;
-    let options = ["-O2", "-w", "-DSAFETY", "-DCOLLAPSE", "-DVECTORSZ=2048", "-DMEMLIM=12000", "-o", "pan", "pan.c"];
+    let options = [
+        "-O2",
+        "-w",
+        "-DSAFETY",
+        "-DCOLLAPSE",
+        "-DVECTORSZ=2048",
+        "-DMEMLIM=12000",
+        "-o",
+        "pan",
+        "pan.c",
+    ];
     run_in(&folder, Command::new("gcc").args(options))?;
     let limit = if config.long { "1800" } else { "120" };
     let started = Instant::now();
-    let output = run_in(&folder, Command::new("timeout").args([limit, "./pan", "-m5000000", "-n"]))?;
+    let output =
+        run_in(&folder, Command::new("timeout").args([limit, "./pan", "-m5000000", "-n"]))?;
     let took = started.elapsed();
     let line = |what: &str| output.lines().find(|line| line.contains(what)).unwrap_or_default();
-    let number =
-        |what: &str, at: usize| line(what).split_whitespace().nth(at).unwrap_or("?").trim_end_matches(',').to_owned();
+    let number = |what: &str, at: usize| {
+        line(what).split_whitespace().nth(at).unwrap_or("?").trim_end_matches(',').to_owned()
+    };
     Ok(Outcome {
         error: output.lines().find_map(|line| line.strip_prefix("pan:1: ")).map(str::to_owned),
         // SPIN says so when it gave up before it had seen all.
@@ -256,14 +425,17 @@ fn explore(config: &Config) -> Result<Outcome, Failure> {
 
 /// The output of a program that ends by itself, or by the time limit.
 fn run_in(folder: &Path, command: &mut Command) -> Result<String, Failure> {
-    let output = command
-        .current_dir(folder)
-        .output()
-        .map_err(|error| Failure::Failed(format!("{} did not start: {error}", command.get_program().display())))?;
+    let output = command.current_dir(folder).output().map_err(|error| {
+        Failure::Failed(format!("{} did not start: {error}", command.get_program().display()))
+    })?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() || output.status.code() == Some(124) {
         return Ok(text);
     }
     let errors = String::from_utf8_lossy(&output.stderr);
-    Err(Failure::Failed(format!("{}: {}\n{text}{errors}", command.get_program().display(), output.status)))
+    Err(Failure::Failed(format!(
+        "{}: {}\n{text}{errors}",
+        command.get_program().display(),
+        output.status
+    )))
 }

@@ -1,4 +1,5 @@
-//! `cargo x orderings`: each memory ordering of the word, weakened by one step, one at a time; loom must notice.
+//! `cargo x orderings`: each memory ordering of the word, weakened by one step, one at a time; loom
+//! must notice.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,7 +10,8 @@ use std::time::Instant;
 use crate::step::{Failure, cargo, commit_and_day, root, target_dir};
 
 /// The files whose orderings carry R6.
-const FILES: [&str; 2] = ["crates/folio-ref/src/schemes/bit.rs", "crates/folio-ref/src/schemes/zero.rs"];
+const FILES: [&str; 2] =
+    ["crates/folio-ref/src/schemes/bit.rs", "crates/folio-ref/src/schemes/zero.rs"];
 
 /// What each ordering becomes. Relaxed can not be weakened.
 const WEAKER: [(&str, &[&str]); 3] =
@@ -28,14 +30,18 @@ struct Mutant {
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     if let Some(unknown) = arguments.iter().find(|word| *word != "--save") {
-        return Err(Failure::Usage(format!("orderings has no option '{unknown}'; there is --save")));
+        return Err(Failure::Usage(format!(
+            "orderings has no option '{unknown}'; there is --save"
+        )));
     }
     let copy = copy_of_the_workspace()?;
     let original = try_loom(&copy)?;
     if let Some(test) = original {
         return Err(Failure::Failed(format!("with nothing weakened, loom fails: {test}")));
     }
-    let mut report = String::from("| place | was | weakened to | caught by | s |\n| --- | --- | --- | --- | --- |\n");
+    let mut report = String::from(
+        "| place | was | weakened to | caught by | s |\n| --- | --- | --- | --- | --- |\n",
+    );
     let mut survivors = Vec::new();
     for file in FILES {
         let text = read(&root().join(file))?;
@@ -45,14 +51,19 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
             let caught = try_loom(&copy)?;
             let seconds = started.elapsed().as_secs_f64();
             let place = format!("{}:{} `{}`", mutant.file, mutant.line, mutant.code);
-            let outcome = caught.clone().map_or("**nothing**".to_owned(), |test| format!("`{test}`"));
+            let outcome =
+                caught.clone().map_or("**nothing**".to_owned(), |test| format!("`{test}`"));
             eprintln!(
                 "{} {place}: {} → {}: {outcome}",
                 if caught.is_some() { "ok " } else { "BAD" },
                 mutant.was,
                 mutant.is
             );
-            let _ = writeln!(report, "| {place} | {} | {} | {outcome} | {seconds:.0} |", mutant.was, mutant.is);
+            let _ = writeln!(
+                report,
+                "| {place} | {} | {} | {outcome} | {seconds:.0} |",
+                mutant.was, mutant.is
+            );
             if caught.is_none() {
                 survivors.push(place);
             }
@@ -86,7 +97,14 @@ fn mutants(file: &'static str, text: &str) -> Vec<Mutant> {
                     let text = format!("{}Ordering::{is}{}", &text[..from], &text[to..]);
                     // There is no relaxed fence: a weaker one is none.
                     let text = text.replace("fence(Ordering::Relaxed)", "()");
-                    found.push(Mutant { file, line: number + 1, text, was, is, code: code.trim().to_owned() });
+                    found.push(Mutant {
+                        file,
+                        line: number + 1,
+                        text,
+                        was,
+                        is,
+                        code: code.trim().to_owned(),
+                    });
                 }
             }
         }
@@ -107,21 +125,30 @@ fn try_loom(copy: &Path) -> Result<Option<String>, Failure> {
     if output.status.success() {
         return Ok(None);
     }
-    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let failed = text.lines().find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
+    let (text, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let failed =
+        text.lines().find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
     // A panic inside a panic ends the process before any test is reported.
-    let aborted = || errors.lines().find_map(|line| Some(line.strip_prefix("thread '")?.split_once('\'')?.0));
+    let aborted =
+        || errors.lines().find_map(|line| Some(line.strip_prefix("thread '")?.split_once('\'')?.0));
     let noticed = failed.or_else(aborted).map(str::to_owned);
-    noticed.map(Some).ok_or_else(|| Failure::Failed(format!("the mutant does not build:\n{errors}")))
+    noticed
+        .map(Some)
+        .ok_or_else(|| Failure::Failed(format!("the mutant does not build:\n{errors}")))
 }
 
 /// The tree as it is, in the target folder: a mutant must not touch the real one.
 fn copy_of_the_workspace() -> Result<PathBuf, Failure> {
     let copy = target_dir().join("orderings/tree");
     let _ = fs::remove_dir_all(&copy);
-    fs::create_dir_all(&copy).map_err(|error| Failure::Failed(format!("{}: {error}", copy.display())))?;
+    fs::create_dir_all(&copy)
+        .map_err(|error| Failure::Failed(format!("{}: {error}", copy.display())))?;
     let mut command = Command::new("cp");
-    command.args(["-r", "Cargo.toml", "Cargo.lock", "README.md", "crates", "xtask"]).arg(&copy).current_dir(root());
+    command
+        .args(["-r", "Cargo.toml", "Cargo.lock", "README.md", "crates", "xtask"])
+        .arg(&copy)
+        .current_dir(root());
     match command.status() {
         Ok(status) if status.success() => Ok(copy),
         other => Err(Failure::Failed(format!("cp of the workspace: {other:?}"))),
@@ -129,7 +156,8 @@ fn copy_of_the_workspace() -> Result<PathBuf, Failure> {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    fs::read_to_string(path).map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))
+    fs::read_to_string(path)
+        .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
@@ -144,7 +172,8 @@ mod tests {
     fn each_ordering_in_code_is_weakened_once() {
         assert!(mutants("a", "fence(Ordering::Acquire);")[0].text.starts_with("();"));
         let text = "// Ordering::Release is not code\nx.swap(1, Ordering::AcqRel); y.load(Ordering::Relaxed);\n";
-        let found: Vec<_> = mutants("a", text).into_iter().map(|mutant| (mutant.line, mutant.text)).collect();
+        let found: Vec<_> =
+            mutants("a", text).into_iter().map(|mutant| (mutant.line, mutant.text)).collect();
         let weaker = |is: &str| (2, text.replace("Ordering::AcqRel", &format!("Ordering::{is}")));
         assert_eq!(found, [weaker("Acquire"), weaker("Release")]);
     }

@@ -18,11 +18,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     if let [option, name] = arguments
         && option == "--model"
     {
-        return if models::available() { models::only(name) } else { Err(Failure::Failed(NO_SPIN.to_owned())) };
+        return if models::available() {
+            models::only(name)
+        } else {
+            Err(Failure::Failed(NO_SPIN.to_owned()))
+        };
     }
     if let Some(unknown) = arguments.iter().find(|word| !known.contains(&word.as_str())) {
         let all = known.join(", ");
-        return Err(Failure::Usage(format!("prove has no option '{unknown}'; there are {all}, and --model NAME")));
+        return Err(Failure::Usage(format!(
+            "prove has no option '{unknown}'; there are {all}, and --model NAME"
+        )));
     }
     let has = |option: &str| arguments.iter().any(|word| word == option);
     if has("--table") {
@@ -58,10 +64,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
 fn miri(seeds: u32) -> Result<(), Failure> {
     let there = || succeeds(&mut nightly("run nightly cargo miri --version"));
     if !there() {
-        succeeds(&mut nightly("toolchain install nightly --profile minimal --component miri --component rust-src"));
+        succeeds(&mut nightly(
+            "toolchain install nightly --profile minimal --component miri --component rust-src",
+        ));
     }
     if !there() {
-        eprintln!("SKIPPED: Miri: it is not there, and 'rustup toolchain install nightly' did not bring it");
+        eprintln!(
+            "SKIPPED: Miri: it is not there, and 'rustup toolchain install nightly' did not bring it"
+        );
         return Ok(());
     }
     let target = target_dir().join("miri");
@@ -69,11 +79,16 @@ fn miri(seeds: u32) -> Result<(), Failure> {
     step::run("the word, by Miri", nightly(word).env("CARGO_TARGET_DIR", &target))?;
     let mut frames = nightly("run nightly cargo miri test -p folio-frames --test racing");
     // Handles live for ever on purpose, so what they refer to is no leak.
-    let flags = format!("-Zmiri-ignore-leaks -Zmiri-disable-isolation -Zmiri-many-seeds=0..{seeds}");
-    step::run("the frames, by Miri", frames.env("CARGO_TARGET_DIR", &target).env("MIRIFLAGS", flags))
+    let flags =
+        format!("-Zmiri-ignore-leaks -Zmiri-disable-isolation -Zmiri-many-seeds=0..{seeds}");
+    step::run(
+        "the frames, by Miri",
+        frames.env("CARGO_TARGET_DIR", &target).env("MIRIFLAGS", flags),
+    )
 }
 
-/// The invariant for any number of threads, by z3; Python and its package come from the machine or `PyPI`.
+/// The invariant for any number of threads, by z3; Python and its package come from the machine or
+/// `PyPI`.
 fn invariant() -> Result<(), Failure> {
     let packages = target_dir().join("python");
     let script = root().join("models/invariant.py");
@@ -84,7 +99,11 @@ fn invariant() -> Result<(), Failure> {
     };
     let there = || succeeds(python().args(["-c", "import z3"]));
     if !there() {
-        succeeds(python().args(["-m", "pip", "install", "--quiet", "z3-solver", "--target"]).arg(&packages));
+        succeeds(
+            python()
+                .args(["-m", "pip", "install", "--quiet", "z3-solver", "--target"])
+                .arg(&packages),
+        );
     }
     if there() {
         return step::run("the invariant for any number of threads, by z3", python().arg(script));

@@ -17,7 +17,8 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace's root")
 }
 
-/// Where builds go; each command with flags of its own takes a folder below it, so that none undoes another's.
+/// Where builds go; each command with flags of its own takes a folder below it, so that none undoes
+/// another's.
 pub(crate) fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
@@ -29,7 +30,8 @@ pub(crate) fn cargo(arguments: &str) -> Command {
     command
 }
 
-/// rustup, with arguments separated by blanks: how a nightly toolchain is called beside the one that runs this.
+/// rustup, with arguments separated by blanks: how a nightly toolchain is called beside the one
+/// that runs this.
 pub(crate) fn nightly(arguments: &str) -> Command {
     let mut command = Command::new("rustup");
     command.args(arguments.split_whitespace()).current_dir(root()).env_remove("RUSTUP_TOOLCHAIN");
@@ -54,7 +56,9 @@ pub(crate) fn run(what: &str, command: &mut Command) -> Result<(), Failure> {
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(Failure::Failed(format!("{what}: {status}"))),
-        Err(error) => Err(Failure::Failed(format!("{what}: {} did not start: {error}", program(command)))),
+        Err(error) => {
+            Err(Failure::Failed(format!("{what}: {} did not start: {error}", program(command))))
+        }
     }
 }
 
@@ -62,18 +66,21 @@ pub(crate) fn run(what: &str, command: &mut Command) -> Result<(), Failure> {
 pub(crate) fn no_arguments(command: &str, arguments: &[String]) -> Result<(), Failure> {
     match arguments.first() {
         None => Ok(()),
-        Some(first) => Err(Failure::Usage(format!("{command} takes no arguments, but was given '{first}'"))),
+        Some(first) => {
+            Err(Failure::Usage(format!("{command} takes no arguments, but was given '{first}'")))
+        }
     }
 }
 
 /// Of what and when a record is: the commit, with a `+` where files differ from it, and the day.
 pub(crate) fn commit_and_day() -> String {
     let said = |program: &str, arguments: &str| {
-        let output = Command::new(program).args(arguments.split_whitespace()).current_dir(root()).output();
-        output
-            .ok()
-            .filter(|output| output.status.success())
-            .map_or_else(|| "?".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        let output =
+            Command::new(program).args(arguments.split_whitespace()).current_dir(root()).output();
+        output.ok().filter(|output| output.status.success()).map_or_else(
+            || "?".to_owned(),
+            |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        )
     };
     let commit = said("git", "describe --always --dirty=+ --exclude=*");
     format!("at commit {commit}, on {}", said("date", "-u +%F"))

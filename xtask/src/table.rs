@@ -1,5 +1,5 @@
-//! `cargo x prove --table`: the table of docs/proof.md, eight rules in four columns: each cell's own command is run, and
-//! must pass.
+//! `cargo x prove --table`: the table of docs/proof.md, eight rules in four columns: each cell's
+//! own command is run, and must pass.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,8 +13,10 @@ const COLUMNS: [&str; 4] = ["model", "real code", "at run time", "broken on purp
 
 /// Runs all cells, one after the other. The report, if each passed.
 pub(crate) fn run() -> Result<String, Failure> {
-    let text = fs::read_to_string(root().join("docs/proof.md")).map_err(|error| Failure::Failed(error.to_string()))?;
-    let mut report = String::from("| rule | column | command | passed | s |\n| --- | --- | --- | --- | --- |\n");
+    let text = fs::read_to_string(root().join("docs/proof.md"))
+        .map_err(|error| Failure::Failed(error.to_string()))?;
+    let mut report =
+        String::from("| rule | column | command | passed | s |\n| --- | --- | --- | --- | --- |\n");
     let (mut cells, mut wrong) = (0, Vec::new());
     for row in text.lines().filter(|line| line.starts_with("| **R")) {
         let mut parts = row.trim_matches('|').split(" | ").map(str::trim);
@@ -25,7 +27,8 @@ pub(crate) fn run() -> Result<String, Failure> {
             eprintln!("── {rule}, {column}: {command}");
             let started = Instant::now();
             let passed = passes(&command);
-            let (said, seconds) = (if passed { "yes" } else { "NO" }, started.elapsed().as_secs_f64());
+            let (said, seconds) =
+                (if passed { "yes" } else { "NO" }, started.elapsed().as_secs_f64());
             eprintln!("{} {seconds:.1} s", if passed { "ok " } else { "BAD" });
             let _ = writeln!(report, "| {rule} | {column} | `{command}` | {said} | {seconds:.0} |");
             if !passed {
@@ -35,9 +38,15 @@ pub(crate) fn run() -> Result<String, Failure> {
     }
     print!("\n{report}");
     if cells != 32 {
-        return Err(Failure::Failed(format!("the table has {cells} cells: eight rules in four columns are 32")));
+        return Err(Failure::Failed(format!(
+            "the table has {cells} cells: eight rules in four columns are 32"
+        )));
     }
-    if wrong.is_empty() { Ok(report) } else { Err(Failure::Failed(format!("did not pass: {}", wrong.join("; ")))) }
+    if wrong.is_empty() {
+        Ok(report)
+    } else {
+        Err(Failure::Failed(format!("did not pass: {}", wrong.join("; "))))
+    }
 }
 
 /// What shows a cell: its kind, and the names in it.
@@ -46,7 +55,10 @@ fn command_of(cell: &str) -> Option<String> {
     let name = |n: usize| cell.split('`').nth(2 * n + 1);
     Some(match kind {
         "model" => format!("cargo x prove --model '{}'", name(0)?),
-        "loom" => format!("RUSTFLAGS='--cfg loom' cargo test --release -p folio-ref --test loom {}", name(0)?),
+        "loom" => format!(
+            "RUSTFLAGS='--cfg loom' cargo test --release -p folio-ref --test loom {}",
+            name(0)?
+        ),
         "shuttle" => format!(
             "RUSTFLAGS='--cfg shuttle' cargo test --release -p {} --test shuttle {}",
             package_of(name(0)?)?,
@@ -75,7 +87,9 @@ fn package_of(test: &str) -> Option<String> {
     let mut files = Vec::new();
     collect(&root().join("crates"), &mut files);
     let declared = format!("fn {test}(");
-    let file = files.iter().find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(&declared)))?;
+    let file = files
+        .iter()
+        .find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(&declared)))?;
     Some(file.strip_prefix(root().join("crates")).ok()?.iter().next()?.to_str()?.to_owned())
 }
 
@@ -91,7 +105,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 
 /// Whether a command ends well; one that runs tests must have run one.
 fn passes(command: &str) -> bool {
-    // As a user types it, but for where it builds: flags of its own must not undo the others' builds.
+    // As a user types it, but for where it builds: flags of its own must not undo the others'
+    // builds.
     let folder = match command {
         _ if command.contains("--cfg loom") => target_dir().join("loom"),
         _ if command.contains("--cfg shuttle") => target_dir().join("shuttle"),
@@ -99,11 +114,16 @@ fn passes(command: &str) -> bool {
         _ => target_dir(),
     };
     let mut shell = Command::new("sh");
-    shell.args(["-c", command]).current_dir(root()).env("CARGO_TARGET_DIR", folder).env_remove("RUSTUP_TOOLCHAIN");
+    shell
+        .args(["-c", command])
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", folder)
+        .env_remove("RUSTUP_TOOLCHAIN");
     shell.env_remove("CARGO").env_remove("RUSTC").env_remove("RUSTDOC");
     let Ok(output) = shell.stdin(Stdio::null()).output() else { return false };
     let said = String::from_utf8_lossy(&output.stdout);
-    let ran = said.lines().filter_map(|line| line.strip_prefix("test result: ok. ")?.split(' ').next());
+    let ran =
+        said.lines().filter_map(|line| line.strip_prefix("test result: ok. ")?.split(' ').next());
     let ran: u64 = ran.filter_map(|n| n.parse::<u64>().ok()).sum();
     let passed = output.status.success() && (ran > 0 || !command.contains(" test "));
     if !passed {

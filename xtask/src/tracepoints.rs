@@ -1,7 +1,8 @@
 //! `cargo x tracepoints`: shows in machine code that a trace hook which nobody sets costs nothing.
 //!
-//! The hot paths of `crates/folio-frames/examples/tracepoints.rs` are compiled three times: as they are, against a copy of folio-frames
-//! without its hooks, and as they are with the hook set. The first two must come out alike, the third must not.
+//! The hot paths of `crates/folio-frames/examples/tracepoints.rs` are compiled three times: as they
+//! are, against a copy of folio-frames without its hooks, and as they are with the hook set. The
+//! first two must come out alike, the third must not.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,7 +30,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let folder = target_dir().join("tracepoints");
     // Other versions of the dependencies would be found as well.
     let _ = fs::remove_dir_all(&folder);
-    let mut build = cargo("build --release --quiet -p folio-frames --lib --features arena --target-dir");
+    let mut build =
+        cargo("build --release --quiet -p folio-frames --lib --features arena --target-dir");
     step::run("folio-frames and what it needs", build.arg(&folder))?;
     let (with, without) = (folder.join("with"), folder.join("without"));
     copy(&with, false)?;
@@ -38,11 +40,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         return Err(failed(format!("only {hooks} hooks were found in {SOURCE}")));
     }
     let dependencies = folder.join("release/deps");
-    let (unset, bare) = (compile(&with, &dependencies, &[])?, compile(&without, &dependencies, &[])?);
+    let (unset, bare) =
+        (compile(&with, &dependencies, &[])?, compile(&without, &dependencies, &[])?);
     let set = compile(&with, &dependencies, &["--cfg", "traced"])?;
     let alike = bare.iter().filter(|(name, lines)| unset.get(*name) == Some(lines)).count();
     if unset.keys().ne(bare.keys()) {
-        return Err(failed("with hooks that nobody sets there are other functions than without".to_owned()));
+        return Err(failed(
+            "with hooks that nobody sets there are other functions than without".to_owned(),
+        ));
     }
     for (name, lines) in &unset {
         if cost(lines) > cost(&bare[name]) {
@@ -54,12 +59,19 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         }
     }
     for path in HOT {
-        let of = |code: &Code| code.iter().find(|(name, _)| last_name(name) == path).map(|(_, lines)| lines.clone());
+        let of = |code: &Code| {
+            code.iter().find(|(name, _)| last_name(name) == path).map(|(_, lines)| lines.clone())
+        };
         if of(&unset).is_none() || of(&unset) == of(&set) {
-            return Err(failed(format!("{path} is missing, or the same with the hook set: nothing is compared")));
+            return Err(failed(format!(
+                "{path} is missing, or the same with the hook set: nothing is compared"
+            )));
         }
     }
-    eprintln!("{hooks} hooks unset: {alike} of {} functions are the same, none costs more", unset.len());
+    eprintln!(
+        "{hooks} hooks unset: {alike} of {} functions are the same, none costs more",
+        unset.len()
+    );
     Ok(())
 }
 
@@ -70,11 +82,14 @@ fn failed(message: String) -> Failure {
 /// Instructions that touch memory or call, and all.
 fn cost(lines: &[String]) -> (usize, usize) {
     let instructions = || lines.iter().filter(|line| line.starts_with(' '));
-    let touches = |line: &&String| line.contains(['(', '[']) && !line.contains(" lea") || line.contains(" call");
+    let touches = |line: &&String| {
+        line.contains(['(', '[']) && !line.contains(" lea") || line.contains(" call")
+    };
     (instructions().filter(touches).count(), instructions().count())
 }
 
-/// Copies folio-frames, its hooks blanked out if asked for: lines keep their numbers. How many hooks it has.
+/// Copies folio-frames, its hooks blanked out if asked for: lines keep their numbers. How many
+/// hooks it has.
 fn copy(to: &Path, blank: bool) -> Result<usize, Failure> {
     let io = |error: std::io::Error| failed(format!("{}: {error}", to.display()));
     fs::create_dir_all(to).map_err(io)?;
@@ -101,31 +116,42 @@ fn compile(copy: &Path, dependencies: &Path, more: &[&str]) -> Result<Code, Fail
     let rustc = |name: &str, source: PathBuf, needs: &[&str], more: &[&str]| {
         let mut rustc = Command::new("rustc");
         rustc.args(["--edition", "2024", "--crate-type", "rlib", "--crate-name", name]).arg(source);
-        rustc.args(["-Copt-level=3", "-Ccodegen-units=1", "-Cpanic=abort", "-Awarnings"]).args(more);
-        rustc.arg("-L").arg(format!("dependency={}", dependencies.display())).arg("--out-dir").arg(copy);
+        rustc
+            .args(["-Copt-level=3", "-Ccodegen-units=1", "-Cpanic=abort", "-Awarnings"])
+            .args(more);
+        rustc
+            .arg("-L")
+            .arg(format!("dependency={}", dependencies.display()))
+            .arg("--out-dir")
+            .arg(copy);
         for need in needs {
             let library = library(dependencies, need)?;
             rustc.arg("--extern").arg(format!("{need}={}", library.display()));
         }
         match rustc.current_dir(root()).output() {
             Ok(output) if output.status.success() => Ok(rustc),
-            Ok(output) => Err(failed(format!("{name}: {}", String::from_utf8_lossy(&output.stderr)))),
+            Ok(output) => {
+                Err(failed(format!("{name}: {}", String::from_utf8_lossy(&output.stderr))))
+            }
             Err(error) => Err(failed(format!("rustc did not start: {error}"))),
         }
     };
-    let needs = ["folio_ref", "lock_api", "crossbeam_utils", "parking_lot", "parking_lot_core", "rustix"];
+    let needs =
+        ["folio_ref", "lock_api", "crossbeam_utils", "parking_lot", "parking_lot_core", "rustix"];
     rustc("folio_frames", copy.join("lib.rs"), &needs, &["--cfg", "feature=\"arena\""])?;
     let ours = format!("folio_frames={}", copy.join("libpage_frames.rlib").display());
     let more = [&["--emit=asm", "--extern", &ours], more].concat();
     rustc("tracepoints", root().join(PATHS), &["folio_ref"], &more)?;
     let file = copy.join("tracepoints.s");
-    let text = fs::read_to_string(&file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
+    let text = fs::read_to_string(&file)
+        .map_err(|error| failed(format!("{}: {error}", file.display())))?;
     Ok(functions(&text))
 }
 
 fn library(dependencies: &Path, name: &str) -> Result<PathBuf, Failure> {
     let start = format!("lib{name}-");
-    let files = fs::read_dir(dependencies).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files =
+        fs::read_dir(dependencies).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_it = |path: &PathBuf| {
         path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&start))
             && path.extension().is_some_and(|extension| extension == "rlib")

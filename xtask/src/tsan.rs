@@ -1,4 +1,5 @@
-//! `cargo x tsan`: the tests of the three libraries under `ThreadSanitizer`, the standard library built with it.
+//! `cargo x tsan`: the tests of the three libraries under `ThreadSanitizer`, the standard library
+//! built with it.
 
 use std::process::Command;
 
@@ -13,15 +14,20 @@ const PACKAGES: &str = "-p folio-ref -p folio-frames -p folio-cache";
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     no_arguments("tsan", arguments)?;
     if !available() {
-        eprintln!("SKIPPED: ThreadSanitizer: nightly or its rust-src is missing, or this is no {TARGET}");
+        eprintln!(
+            "SKIPPED: ThreadSanitizer: nightly or its rust-src is missing, or this is no {TARGET}"
+        );
         return Ok(());
     }
-    let mut tests = nightly(&format!("run nightly cargo test {PACKAGES} --lib --tests -Zbuild-std --target {TARGET}"));
+    let mut tests = nightly(&format!(
+        "run nightly cargo test {PACKAGES} --lib --tests -Zbuild-std --target {TARGET}"
+    ));
     tests.env("RUSTFLAGS", "-Zsanitizer=thread").env("CARGO_TARGET_DIR", target_dir().join("tsan"));
     step::run("the tests of the three libraries, by ThreadSanitizer", &mut tests)
 }
 
-/// Whether nightly and the standard library's sources are there; installs them where that is possible.
+/// Whether nightly and the standard library's sources are there; installs them where that is
+/// possible.
 fn available() -> bool {
     let there = || {
         let sysroot = nightly("run nightly rustc --print sysroot").output();
@@ -34,5 +40,8 @@ fn available() -> bool {
         succeeds(&mut nightly("toolchain install nightly --profile minimal --component rust-src"));
     }
     let here = Command::new("rustc").arg("-vV").output();
-    there() && here.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&format!("host: {TARGET}")))
+    there()
+        && here.is_ok_and(|output| {
+            String::from_utf8_lossy(&output.stdout).contains(&format!("host: {TARGET}"))
+        })
 }

@@ -1,4 +1,5 @@
-//! The example `examples/bare-metal`, booted in QEMU on 4, 16 and 64 virtual CPUs, and what it printed.
+//! The example `examples/bare-metal`, booted in QEMU on 4, 16 and 64 virtual CPUs, and what it
+//! printed.
 //!
 //! Skipped, and said so, where QEMU or the target is missing.
 
@@ -27,10 +28,16 @@ fn a_bare_machine_hands_its_memory_over_and_uses_it_on_all_cpus() {
         let (status, said) = boot(&kernel, cpus);
         eprintln!("── {cpus} virtual CPUs\n{said}");
         let lines: Vec<_> = said.lines().map(str::trim_end).collect();
-        assert_eq!((status, lines.last()), (Some(PASSED), Some(&"passed")), "{cpus} virtual CPUs said:\n{said}");
+        assert_eq!(
+            (status, lines.last()),
+            (Some(PASSED), Some(&"passed")),
+            "{cpus} virtual CPUs said:\n{said}"
+        );
         let one = |start: &str| {
             let mut found = lines.iter().filter(|line| line.starts_with(start));
-            let line = found.next().unwrap_or_else(|| panic!("no line '{start}' from {cpus} virtual CPUs:\n{said}"));
+            let line = found
+                .next()
+                .unwrap_or_else(|| panic!("no line '{start}' from {cpus} virtual CPUs:\n{said}"));
             assert!(found.next().is_none(), "'{start}' twice from {cpus} virtual CPUs:\n{said}");
             numbers(line)
         };
@@ -42,9 +49,12 @@ fn a_bare_machine_hands_its_memory_over_and_uses_it_on_all_cpus() {
             one(scene);
         }
         let torture = one("torture: ");
-        let (read, walked, migrated, replaced, split) = (torture[0], torture[1], torture[3], torture[4], torture[5]);
+        let (read, walked, migrated, replaced, split) =
+            (torture[0], torture[1], torture[3], torture[4], torture[5]);
         assert!(read >= cpus / 2 * 64, "{read} reads: each of {} readers owes 64", cpus / 2);
-        for (what, n) in [("walks", walked), ("migrated", migrated), ("replaced", replaced), ("split", split)] {
+        for (what, n) in
+            [("walks", walked), ("migrated", migrated), ("replaced", replaced), ("split", split)]
+        {
             assert!(n > 0, "no {what} on {cpus} virtual CPUs");
         }
         let audit = one("audit: ");
@@ -57,13 +67,22 @@ fn a_bare_machine_hands_its_memory_over_and_uses_it_on_all_cpus() {
 /// What the test lacks on this machine.
 fn missing() -> Option<String> {
     let runs = |command: &mut Command| {
-        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
     };
     if !runs(Command::new("qemu-system-x86_64").arg("--version")) {
-        return Some("qemu-system-x86_64 is missing ('apt-get install qemu-system-x86')".to_owned());
+        return Some(
+            "qemu-system-x86_64 is missing ('apt-get install qemu-system-x86')".to_owned(),
+        );
     }
-    let folder = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
-    let folder = folder.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let folder =
+        Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
+    let folder = folder
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default();
     let there = Path::new(&folder).read_dir().is_ok_and(|mut files| files.next().is_some());
     (!there).then(|| format!("the target is missing ('rustup target add {TARGET}')"))
 }
@@ -73,9 +92,15 @@ fn build() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/bare-metal");
     let target = folder.join("../../target/bare-metal");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--release", "--quiet"]).current_dir(&folder).env("CARGO_TARGET_DIR", &target);
+    cargo
+        .args(["build", "--release", "--quiet"])
+        .current_dir(&folder)
+        .env("CARGO_TARGET_DIR", &target);
     // The folder's own flags place the kernel; those of a surrounding build would replace them.
-    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("CARGO_BUILD_TARGET");
+    cargo
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET");
     let status = cargo.status().expect("cargo starts");
     assert!(status.success(), "the bare-metal example does not build: {status}");
     target.join(TARGET).join("release/bare-metal")
@@ -84,12 +109,21 @@ fn build() -> PathBuf {
 /// Boots the kernel. The exit status, and what it printed over the serial port.
 fn boot(kernel: &Path, cpus: u64) -> (Option<i32>, String) {
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "256M", "-smp", &cpus.to_string()])
-        .args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot", "-nodefaults"])
-        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel"])
-        .arg(kernel)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
+    qemu.args([
+        "-accel",
+        "tcg,thread=multi",
+        "-cpu",
+        "max",
+        "-m",
+        "256M",
+        "-smp",
+        &cpus.to_string(),
+    ])
+    .args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot", "-nodefaults"])
+    .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel"])
+    .arg(kernel)
+    .stdin(Stdio::null())
+    .stdout(Stdio::piped());
     let mut guest = qemu.spawn().expect("QEMU starts");
     let mut serial = guest.stdout.take().expect("its output is ours");
     let reader = thread::spawn(move || {

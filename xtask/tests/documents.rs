@@ -1,4 +1,5 @@
-//! Documents that name things in the code, held against the code: docs/checks.md and docs/risky-places.md.
+//! Documents that name things in the code, held against the code: docs/checks.md and
+//! docs/risky-places.md.
 
 #[allow(dead_code, reason = "each test file uses a part")]
 mod common;
@@ -11,7 +12,11 @@ use common::{read, rust_files};
 fn rows(path: &str) -> Vec<Vec<String>> {
     let text = read(path);
     let lines = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---"));
-    lines.map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+    lines
+        .map(|line| {
+            line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()
+        })
+        .collect()
 }
 
 /// What stands between backticks.
@@ -22,13 +27,19 @@ fn quoted(cell: &str) -> Vec<&str> {
 /// The sources of the two lower crates, without comments and without their tests.
 fn sources() -> String {
     let is_source = |path: &String| {
-        ["crates/folio-ref/src/", "crates/folio-frames/src/"].iter().any(|folder| path.starts_with(folder))
+        ["crates/folio-ref/src/", "crates/folio-frames/src/"]
+            .iter()
+            .any(|folder| path.starts_with(folder))
     };
     let mut all = String::new();
     for path in rust_files().into_iter().filter(is_source) {
         let text = read(&path);
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-        all.extend(code.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| [line, "\n"]));
+        all.extend(
+            code.lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .flat_map(|line| [line, "\n"]),
+        );
     }
     all
 }
@@ -68,30 +79,43 @@ fn every_check_is_in_the_catalogue_and_in_the_code() {
     let in_code = checks(&sources());
     assert!(in_code.len() > 15, "too few checks found: {in_code:#?}");
     let table = rows("docs/checks.md");
-    let in_catalogue: BTreeSet<_> =
-        table.iter().filter(|row| row[0] != "the bug").map(|row| row[2].trim_matches('`').to_owned()).collect();
+    let in_catalogue: BTreeSet<_> = table
+        .iter()
+        .filter(|row| row[0] != "the bug")
+        .map(|row| row[2].trim_matches('`').to_owned())
+        .collect();
     let missing: Vec<_> = in_code.difference(&in_catalogue).collect();
     let gone: Vec<_> = in_catalogue.difference(&in_code).collect();
-    assert!(missing.is_empty() && gone.is_empty(), "not in docs/checks.md: {missing:#?}\nnot in the code: {gone:#?}");
+    assert!(
+        missing.is_empty() && gone.is_empty(),
+        "not in docs/checks.md: {missing:#?}\nnot in the code: {gone:#?}"
+    );
 }
 
 #[test]
 fn every_risky_place_has_its_function_and_its_test() {
     let code = sources();
-    let tests: String =
-        rust_files().into_iter().filter(|path| path.contains("folio-frames/tests/")).map(|path| read(&path)).collect();
+    let tests: String = rust_files()
+        .into_iter()
+        .filter(|path| path.contains("folio-frames/tests/"))
+        .map(|path| read(&path))
+        .collect();
     let mut places = 0;
     let mut missing = Vec::new();
-    for row in rows("docs/risky-places.md").iter().filter(|row| row.len() == 4 && row[3].starts_with('`')) {
+    for row in
+        rows("docs/risky-places.md").iter().filter(|row| row.len() == 4 && row[3].starts_with('`'))
+    {
         places += 1;
         // A function, or a variant that it is given.
         let is_there = |name: &str| {
             code.contains(&format!("fn {name}("))
                 || name.split_once("::").is_some_and(|(_, variant)| code.contains(variant))
         };
-        missing.extend(quoted(&row[1]).into_iter().filter(|name| !is_there(name)).map(str::to_owned));
+        missing
+            .extend(quoted(&row[1]).into_iter().filter(|name| !is_there(name)).map(str::to_owned));
         let is_test = |name: &str| tests.contains(&format!("fn {name}<S: Scheme>("));
-        missing.extend(quoted(&row[3]).into_iter().filter(|name| !is_test(name)).map(str::to_owned));
+        missing
+            .extend(quoted(&row[3]).into_iter().filter(|name| !is_test(name)).map(str::to_owned));
     }
     assert_eq!(places, 11, "the places of the list");
     assert!(missing.is_empty(), "named in docs/risky-places.md, but not there: {missing:?}");

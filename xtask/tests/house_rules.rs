@@ -1,4 +1,5 @@
-//! The house rules, as an ordinary test: what STYLE.md and ARCHITECTURE.md say of the tree, held against it.
+//! The house rules, as an ordinary test: what STYLE.md and ARCHITECTURE.md say of the tree, held
+//! against it.
 
 mod common;
 
@@ -27,8 +28,8 @@ const UNSAFE_ROOMS: &[&str] = &[
     // A zone over memory that the test brings, as a kernel would: Miri can not map any.
     "crates/folio-frames/tests/racing.rs",
     "crates/folio-frames/tests/risky_places.rs",
-    // A machine without an operating system: its instructions, what firmware and assembly left, and the promises of who
-    // brings memory.
+    // A machine without an operating system: its instructions, what firmware and assembly left,
+    // and the promises of who brings memory.
     "examples/bare-metal/src/boot.rs",
     "examples/bare-metal/src/firmware.rs",
     "examples/bare-metal/src/handover.rs",
@@ -63,25 +64,35 @@ fn every_file_opens_with_its_doc() {
 #[test]
 fn no_file_is_longer_than_the_limit() {
     let lengths = rust_files().into_iter().map(|path| (read(&path).lines().count(), path));
-    let long: Vec<_> = lengths.filter(|(n, _)| *n > MOST_LINES).map(|(n, path)| format!("{path}: {n} lines")).collect();
+    let long: Vec<_> = lengths
+        .filter(|(n, _)| *n > MOST_LINES)
+        .map(|(n, path)| format!("{path}: {n} lines"))
+        .collect();
     assert_none("these files are too long: look for the second noun", &long);
 }
 
 #[test]
 fn unsafe_code_stands_in_its_rooms_only() {
     let is_unsafe = |path: &String| {
-        code_of(&read(path)).split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
+        code_of(&read(path))
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .any(|word| word == "unsafe")
     };
     let found: BTreeSet<_> = rust_files().into_iter().filter(is_unsafe).collect();
     let rooms: BTreeSet<_> = UNSAFE_ROOMS.iter().map(|&path| path.to_owned()).collect();
     assert_none("unsafe outside its rooms", &found.difference(&rooms).cloned().collect::<Vec<_>>());
-    assert_none("rooms without unsafe: take them off the list", &rooms.difference(&found).cloned().collect::<Vec<_>>());
+    assert_none(
+        "rooms without unsafe: take them off the list",
+        &rooms.difference(&found).cloned().collect::<Vec<_>>(),
+    );
 }
 
 #[test]
 fn every_other_crate_forbids_unsafe_code() {
     let mut roots = Vec::new();
-    for folder in crate_folders().into_iter().filter(|folder| !UNSAFE_CRATES.contains(&folder.as_str())) {
+    for folder in
+        crate_folders().into_iter().filter(|folder| !UNSAFE_CRATES.contains(&folder.as_str()))
+    {
         let all = source_files();
         roots.extend(
             ["lib.rs", "main.rs"]
@@ -113,9 +124,12 @@ fn dependencies_point_one_way() {
         for dependency in &manifest.dependencies {
             let (from, to) = (manifest.name.as_str(), dependency.name.as_str());
             let level = |name: &str| LAYERS.iter().position(|&layer| layer == name);
-            let is_member = level(to).is_some() || ["folio-bench", "folio-fuzz", "xtask"].contains(&to);
+            let is_member =
+                level(to).is_some() || ["folio-bench", "folio-fuzz", "xtask"].contains(&to);
             let allowed = match from {
-                "folio-ref" => ["cfg(loom)", "cfg(shuttle)"].iter().any(|cfg| dependency.section.contains(cfg)),
+                "folio-ref" => {
+                    ["cfg(loom)", "cfg(shuttle)"].iter().any(|cfg| dependency.section.contains(cfg))
+                }
                 "xtask" => false,
                 _ if !is_member || from == to => true,
                 "folio-bench" | "folio-fuzz" => level(to).is_some_and(|to| to < 4),
@@ -137,10 +151,15 @@ fn every_dependency_has_its_reason_and_every_reason_its_dependency() {
     let members = crate_folders();
     let own: BTreeSet<_> = members.iter().map(|folder| Manifest::of(folder).name).collect();
     for folder in &members {
-        used.extend(Manifest::of(folder).dependencies.into_iter().map(|dependency| dependency.name));
+        used.extend(
+            Manifest::of(folder).dependencies.into_iter().map(|dependency| dependency.name),
+        );
     }
     shared.extend(Manifest::of(".").dependencies.into_iter().map(|dependency| dependency.name));
-    assert_none("shared, but no crate uses it", &shared.difference(&used).cloned().collect::<Vec<_>>());
+    assert_none(
+        "shared, but no crate uses it",
+        &shared.difference(&used).cloned().collect::<Vec<_>>(),
+    );
     let foreign: BTreeSet<_> = used.difference(&own).cloned().collect();
     let text = read("ARCHITECTURE.md");
     let rows: BTreeSet<_> = section(&text, "Dependencies")
@@ -148,8 +167,14 @@ fn every_dependency_has_its_reason_and_every_reason_its_dependency() {
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
         .map(|(name, _)| name.to_owned())
         .collect();
-    assert_none("no reason in ARCHITECTURE.md", &foreign.difference(&rows).cloned().collect::<Vec<_>>());
-    assert_none("a reason for what is not used", &rows.difference(&foreign).cloned().collect::<Vec<_>>());
+    assert_none(
+        "no reason in ARCHITECTURE.md",
+        &foreign.difference(&rows).cloned().collect::<Vec<_>>(),
+    );
+    assert_none(
+        "a reason for what is not used",
+        &rows.difference(&foreign).cloned().collect::<Vec<_>>(),
+    );
 }
 
 #[test]
@@ -163,7 +188,8 @@ fn the_map_shows_what_is_there() {
     let set: BTreeSet<_> = mapped.iter().cloned().collect();
     assert_eq!(set.len(), mapped.len(), "a path stands twice in the map");
     let examples = ["examples/bare-metal".to_owned()];
-    let there: BTreeSet<_> = crate_folders().into_iter().chain(examples).chain(source_files()).collect();
+    let there: BTreeSet<_> =
+        crate_folders().into_iter().chain(examples).chain(source_files()).collect();
     assert_none("not in the map", &there.difference(&set).cloned().collect::<Vec<_>>());
     let gone: Vec<_> = set.into_iter().filter(|path| !common::root().join(path).exists()).collect();
     assert_none("in the map, but not there", &gone);
@@ -179,12 +205,14 @@ fn the_readme_and_ci_run_the_same_commands() {
         .map(|line| line.split(" #").next().unwrap_or_default().trim().to_owned())
         .collect();
     let script = read(".ci/run");
-    let run: Vec<_> = script.lines().filter_map(|line| line.strip_suffix("# README")).map(str::trim).collect();
+    let run: Vec<_> =
+        script.lines().filter_map(|line| line.strip_suffix("# README")).map(str::trim).collect();
     assert_eq!((shown.len(), run.len()), (2, 2), "two commands: {shown:?}, {run:?}");
     for (shown, run) in shown.iter().zip(run) {
         // The script may make a run shorter, nothing else.
-        let same =
-            run.strip_prefix(shown.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(" --seconds "));
+        let same = run
+            .strip_prefix(shown.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(" --seconds "));
         assert!(same, "the README says '{shown}', .ci/run runs '{run}'");
     }
 }
@@ -241,13 +269,16 @@ fn every_canary_is_in_the_code_and_in_its_list() {
     let list = read("xtask/src/canaries.rs");
     let (_, list) = list.split_once("const CANARIES").expect("the list");
     let (list, _) = list.split_once("];").expect("its end");
-    let names: Vec<_> = list.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let names: Vec<_> =
+        list.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(names.len() >= 12, "{names:?}");
     let files = rust_files().into_iter().filter(|path| path.starts_with("crates/"));
     let code: String = files.map(|path| read(&path)).collect();
     let described = read("docs/canaries.md");
-    let loose =
-        |name: &&&str| !code.contains(&format!("broken = \"{name}\"")) || !described.contains(&format!("| `{name}` |"));
+    let loose = |name: &&&str| {
+        !code.contains(&format!("broken = \"{name}\""))
+            || !described.contains(&format!("| `{name}` |"))
+    };
     assert_none(
         "canaries that break nothing, or are not described",
         &names.iter().filter(loose).map(|name| (*name).to_owned()).collect::<Vec<_>>(),

@@ -1,4 +1,5 @@
-//! What does it cost to allocate and free a block, beside a well-known allocator and the least that a lock can do?
+//! What does it cost to allocate and free a block, beside a well-known allocator and the least that
+//! a lock can do?
 
 use std::hint::black_box;
 use std::io;
@@ -65,8 +66,8 @@ impl Subject for Folio {
     }
 }
 
-/// The allocator of many kernels in Rust, behind a lock. With all its orders: two free blocks of its largest order merge
-/// into nothing and are lost.
+/// The allocator of many kernels in Rust, behind a lock. With all its orders: two free blocks of
+/// its largest order merge into nothing and are lost.
 struct BuddySystem(Mutex<FrameAllocator<32>>);
 
 impl Subject for BuddySystem {
@@ -75,7 +76,11 @@ impl Subject for BuddySystem {
     }
     fn work(&self, case: Case, _: usize) -> u64 {
         let frames = 1 << order(case);
-        pairs(case, || self.0.lock().alloc(frames).expect("a free block"), |first| self.0.lock().dealloc(first, frames))
+        pairs(
+            case,
+            || self.0.lock().alloc(frames).expect("a free block"),
+            |first| self.0.lock().dealloc(first, frames),
+        )
     }
 }
 
@@ -109,7 +114,10 @@ pub fn matrix() -> io::Result<Matrix<'static>> {
         title: "Allocating and freeing a block",
         unit: Unit::Ns,
         per: "pair",
-        cases: one_and_all().into_iter().flat_map(|threads| cases.map(|name| Case { name, threads })).collect(),
+        cases: one_and_all()
+            .into_iter()
+            .flat_map(|threads| cases.map(|name| Case { name, threads }))
+            .collect(),
         subjects,
         compared_with: &["buddy_system_allocator", "mutex-stack"],
         ours: "folio".to_owned(),

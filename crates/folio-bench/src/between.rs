@@ -1,8 +1,10 @@
-//! What may stand between the fetch-add and the fetch-sub? Why a mere store there can double the price of a pair.
+//! What may stand between the fetch-add and the fetch-sub? Why a mere store there can double the
+//! price of a pair.
 //!
-//! Two locked instructions on a word that others want too: either both happen while this core has the cache line, or
-//! the line goes away in between and has to come back. The word counts fetch-adds in its upper half, so the second
-//! instruction sees whether another thread came between; and whether the pair before was this thread's as well.
+//! Two locked instructions on a word that others want too: either both happen while this core has
+//! the cache line, or the line goes away in between and has to come back. The word counts
+//! fetch-adds in its upper half, so the second instruction sees whether another thread came
+//! between; and whether the pair before was this thread's as well.
 
 use std::hint::black_box;
 use std::io;
@@ -63,13 +65,16 @@ impl<F: Fn(u64, &Places<'_>) + Sync> Subject for Pairs<F> {
         self.name.to_owned()
     }
     fn more(&self, case: Case) -> Vec<(&'static str, f64)> {
-        let [pairs, alone, changes] =
-            self.tallies[usize::from(case.threads > 1)].0.each_ref().map(|count| count.load(Ordering::Relaxed) as f64);
+        let [pairs, alone, changes] = self.tallies[usize::from(case.threads > 1)]
+            .0
+            .each_ref()
+            .map(|count| count.load(Ordering::Relaxed) as f64);
         vec![("undisturbed", alone / pairs), (IN_A_ROW, pairs / changes.max(1.0))]
     }
     #[inline(never)]
     fn work(&self, case: Case, thread: usize) -> u64 {
-        let places = Places { alone: &self.own[thread], beside: &self.line.beside, common: &self.common };
+        let places =
+            Places { alone: &self.own[thread], beside: &self.line.beside, common: &self.common };
         let (mut alone, mut changes, mut last) = (0, 0, 0);
         for _ in 0..OPERATIONS {
             // Acquire and Release: as a reference is taken and returned.
@@ -98,7 +103,14 @@ fn pairs<'a>(
     let own = (0..threads).map(|_| CachePadded::default()).collect();
     // One reference is held throughout.
     let line = CachePadded::new(Line { word: AtomicU64::new(1), ..Line::default() });
-    Box::new(Pairs { name, line, common: CachePadded::default(), own, tallies: Default::default(), between })
+    Box::new(Pairs {
+        name,
+        line,
+        common: CachePadded::default(),
+        own,
+        tallies: Default::default(),
+        between,
+    })
 }
 
 /// The two instructions next to each other.
@@ -106,10 +118,11 @@ pub(crate) fn nothing<'a>(threads: usize) -> Box<dyn Subject + 'a> {
     pairs(NOTHING, threads, |_, _| ())
 }
 
-/// A chain of squares, each of which waits for the one before: three or four cycles each. A compiler finds no shorter
-/// way to its end.
+/// A chain of squares, each of which waits for the one before: three or four cycles each. A
+/// compiler finds no shorter way to its end.
 fn chain<const N: u32>(old: u64) {
-    let end = (0..N).fold(old, |value, _| value.wrapping_mul(value).wrapping_add(0x9E37_79B9_7F4A_7C15));
+    let end =
+        (0..N).fold(old, |value, _| value.wrapping_mul(value).wrapping_add(0x9E37_79B9_7F4A_7C15));
     assert!(end != 1, "no count leads there");
 }
 
@@ -124,7 +137,9 @@ pub fn matrix() -> Matrix<'static> {
     let subjects = vec![
         nothing(n),
         // Frozen, or saturated: what every scheme with a bit asks.
-        pairs("compare", n, |old, _| assert!((old as u32) < folio_ref::SATURATED, "too many references")),
+        pairs("compare", n, |old, _| {
+            assert!((old as u32) < folio_ref::SATURATED, "too many references")
+        }),
         // Relaxed: nobody else looks at it.
         pairs("load elsewhere", n, |_, own| _ = black_box(own.alone.load(Ordering::Relaxed))),
         pairs("store elsewhere", n, |_, own| own.alone.store(1, Ordering::Relaxed)),

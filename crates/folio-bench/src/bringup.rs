@@ -1,7 +1,9 @@
-//! How long does it take until the first frame of a terabyte can be used, and how much metadata is touched for it?
+//! How long does it take until the first frame of a terabyte can be used, and how much metadata is
+//! touched for it?
 //!
-//! The bytes are reserved, not touched, and so is the metadata. Each sample is a zone that never was: it is not given back,
-//! so that none comes from the pool of zones. What was touched is what became resident meanwhile, by the kernel's count.
+//! The bytes are reserved, not touched, and so is the metadata. Each sample is a zone that never
+//! was: it is not given back, so that none comes from the pool of zones. What was touched is what
+//! became resident meanwhile, by the kernel's count.
 
 use std::fs;
 use std::io;
@@ -33,13 +35,15 @@ struct Sample {
     touched: u64,
 }
 
-/// Resident bytes of this process that no file stands behind: the program's own pages, which come as it runs, do not count. The
-/// sum over its mappings is exact; the counter beside it is not.
+/// Resident bytes of this process that no file stands behind: the program's own pages, which come
+/// as it runs, do not count. The sum over its mappings is exact; the counter beside it is not.
 fn resident() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/self/smaps_rollup")?;
-    let kib =
-        text.lines().find_map(|line| line.strip_prefix("Anonymous:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
-    kib.map(|kib: u64| kib * 1024).ok_or_else(|| io::Error::other("no Anonymous in /proc/self/smaps_rollup"))
+    let kib = text.lines().find_map(|line| {
+        line.strip_prefix("Anonymous:")?.trim().strip_suffix(" kB")?.trim().parse().ok()
+    });
+    kib.map(|kib: u64| kib * 1024)
+        .ok_or_else(|| io::Error::other("no Anonymous in /proc/self/smaps_rollup"))
 }
 
 /// One zone of so many bytes, up to its first frame, which comes and goes.
@@ -56,10 +60,12 @@ fn bring_up<P: Platform>(bytes: usize) -> io::Result<Sample> {
 }
 
 fn row<S: Scheme>(case: Case, bytes: usize, samples: usize) -> io::Result<Option<Row>> {
-    let samples: Vec<_> = (0..samples).map(|_| bring_up::<UserSpace<S>>(bytes)).collect::<io::Result<_>>()?;
+    let samples: Vec<_> =
+        (0..samples).map(|_| bring_up::<UserSpace<S>>(bytes)).collect::<io::Result<_>>()?;
     let times: Vec<_> = samples.iter().map(|sample| sample.ms).collect();
     let touched = samples.iter().map(|sample| sample.touched).max().unwrap_or_default();
-    Ok(Row::of(S::NAME, case, &times).map(|row| Row { more: vec![("touched_bytes", touched as f64)], ..row }))
+    Ok(Row::of(S::NAME, case, &times)
+        .map(|row| Row { more: vec![("touched_bytes", touched as f64)], ..row }))
 }
 
 /// Measures it.
@@ -69,7 +75,8 @@ fn row<S: Scheme>(case: Case, bytes: usize, samples: usize) -> io::Result<Option
 /// What the system says when so much can not be reserved, or does not count what is resident.
 pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let title = "From nothing to the first frame";
-    let mut report = Report::new(title, Unit::Ms, "zone, up to its first frame", folio_ref::DefaultScheme::NAME);
+    let mut report =
+        Report::new(title, Unit::Ms, "zone, up to its first frame", folio_ref::DefaultScheme::NAME);
     let mut done = 0.0;
     for_each_scheme!(S => {
         if !ask.stop.load(Ordering::Relaxed) {
@@ -89,6 +96,9 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
         (ask.progress)(done / 6.0);
     });
     report.rows.sort_by_key(|row| row.case != LARGE);
-    report.notes.push("touched_bytes: the most of all samples, metadata and everything else of the process".to_owned());
+    report.notes.push(
+        "touched_bytes: the most of all samples, metadata and everything else of the process"
+            .to_owned(),
+    );
     Ok(report)
 }

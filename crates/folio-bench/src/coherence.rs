@@ -1,13 +1,15 @@
-//! How does it go on past the cores that there are? A model of one cache line, calibrated here, and a range.
+//! How does it go on past the cores that there are? A model of one cache line, calibrated here, and
+//! a range.
 //!
-//! The model (`line.rs`) has what matters when many cores want one line: it takes time to move, a core keeps
-//! it for a while, those who wait stand in a queue, a failed compare-and-swap was still a move, and a load may leave the
-//! line shared so that a write has to ask again. Its unknowns are the variants; each is fitted to what two cores
-//! did here, and held against what others published. No variant is right; so the answer is a range.
+//! The model (`line.rs`) has what matters when many cores want one line: it takes time to move, a
+//! core keeps it for a while, those who wait stand in a queue, a failed compare-and-swap was still
+//! a move, and a load may leave the line shared so that a write has to ask again. Its unknowns are
+//! the variants; each is fitted to what two cores did here, and held against what others published.
+//! No variant is right; so the answer is a range.
 //!
-//! **Not to be believed:** the time between sockets, which is assumed; two threads on one core; directories that differ
-//! from socket to socket; far more than one line; an order of waiting that starves somebody; and anything that the
-//! misfit says is off.
+//! **Not to be believed:** the time between sockets, which is assumed; two threads on one core;
+//! directories that differ from socket to socket; far more than one line; an order of waiting that
+//! starves somebody; and anything that the misfit says is off.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -26,14 +28,16 @@ use crate::word;
 const PER_SOCKET: usize = 96;
 /// What is projected.
 const CORES: [usize; 10] = [1, 2, 4, 8, 16, 32, 64, 96, 128, 192];
-/// Between sockets it takes so many times as long: assumed, from the usual tables of core-to-core latencies.
+/// Between sockets it takes so many times as long: assumed, from the usual tables of core-to-core
+/// latencies.
 const CROSS: [f64; 2] = [2.0, 6.0];
 
 /// The word alone, as `bench word` measures it.
 const WORD: &str = "the word alone";
 /// With a lookup and a copy of 64 bytes around it.
 const READ: &str = "a read of 64 bytes";
-/// Nanoseconds that a read spends holding the reference, and on its way to the word: `bench read` on our machine.
+/// Nanoseconds that a read spends holding the reference, and on its way to the word: `bench read`
+/// on our machine.
 const HELD: f64 = 3.2;
 const PAUSE: f64 = 1.0;
 
@@ -49,7 +53,8 @@ const ZERO: usize = 1;
 /// Operations of a simulation that is fitted.
 const FITTED: u64 = 4000;
 
-/// What was published, and what our own machine did: the program, its cores, nanoseconds or retries.
+/// What was published, and what our own machine did: the program, its cores, nanoseconds or
+/// retries.
 struct Known {
     what: &'static str,
     on: Machine,
@@ -68,7 +73,8 @@ enum Machine {
     Server,
 }
 
-/// Published: fetch-add at 1 and 4 threads, and load + compare-and-swap at 1, calibrate the laptop; the rest are checks.
+/// Published: fetch-add at 1 and 4 threads, and load + compare-and-swap at 1, calibrate the laptop;
+/// the rest are checks.
 const LAPTOP_LOCKED: f64 = 2.76;
 const LAPTOP_LOAD: f64 = 3.12 - 2.76;
 const LAPTOP_ADD_4: f64 = 42.1;
@@ -105,21 +111,31 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = Report {
         shape: Shape::Lines,
         compared_with: &["zero-frozen"],
-        ..Report::new("A model of one cache line: try_get and put on one word", Unit::Ns, "operation", BIT)
+        ..Report::new(
+            "A model of one cache line: try_get and put on one word",
+            Unit::Ns,
+            "operation",
+            BIT,
+        )
     };
     // How many times as fast a fetch-add is as the loop, at the most cores: by case, by variant.
     let mut ratios: Vec<Vec<f64>> = Vec::new();
     for (name, held, pause) in [(WORD, 0.0, 0.0), (READ, HELD, PAUSE)] {
         for threads in CORES {
             if ask.stop.load(Ordering::Relaxed) {
-                return Err(io::Error::new(io::ErrorKind::Interrupted, "stopped before the model was done"));
+                return Err(io::Error::new(
+                    io::ErrorKind::Interrupted,
+                    "stopped before the model was done",
+                ));
             }
             let case = Case { name, threads };
-            let times: Vec<[f64; 3]> = variants.iter().map(|variant| variant.times(held, pause, threads)).collect();
+            let times: Vec<[f64; 3]> =
+                variants.iter().map(|variant| variant.times(held, pause, threads)).collect();
             for (place, (_, name)) in PROGRAMS.iter().enumerate() {
                 let values: Vec<f64> = times.iter().map(|times| times[place]).collect();
                 report.rows.extend(Row::of(*name, case, &values));
-                let speeds: Vec<f64> = times.iter().map(|times| times[ZERO] / times[place]).collect();
+                let speeds: Vec<f64> =
+                    times.iter().map(|times| times[ZERO] / times[place]).collect();
                 if place != ZERO {
                     report.ratios.push(Ratio {
                         of: (*name).to_owned(),
@@ -130,14 +146,19 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
                 }
             }
             // Two loads of a line that nobody writes: each core has its copy.
-            report.rows.extend(Row::of(NO_REFERENCE, case, &[2.0 * variants[0].here.load + held + pause]));
+            report.rows.extend(Row::of(
+                NO_REFERENCE,
+                case,
+                &[2.0 * variants[0].here.load + held + pause],
+            ));
             if CORES.last() == Some(&threads) {
                 ratios.push(times.iter().map(|times| times[ZERO] / times[0]).collect());
             }
         }
     }
     report.notes = notes(&ratios);
-    report.tables = vec![calibration(&measured, &variants), against(&known(&measured), &variants, &ratios)];
+    report.tables =
+        vec![calibration(&measured, &variants), against(&known(&measured), &variants, &ratios)];
     Ok(report)
 }
 
@@ -152,7 +173,11 @@ fn measure(ask: &mut Ask<'_>) -> io::Result<Measured> {
         unit: Unit::Ns,
         per: "pair",
         cases: [1, 2].map(|threads| Case { name: word::ONE, threads }).into(),
-        subjects: vec![between::nothing(2), word::words::<ZeroFrozen>(2), word::words::<GuessOne>(2)],
+        subjects: vec![
+            between::nothing(2),
+            word::words::<ZeroFrozen>(2),
+            word::words::<GuessOne>(2),
+        ],
         compared_with: &[],
         ours: between::NOTHING.to_owned(),
         shape: Shape::Bars,
@@ -163,7 +188,8 @@ fn measure(ask: &mut Ask<'_>) -> io::Result<Measured> {
         row.ok_or_else(|| no("two threads never truly ran at once"))
     };
     let pair = find(between::NOTHING, 2)?;
-    let in_a_row = pair.more.iter().find(|more| more.0 == between::IN_A_ROW).map_or(1.0, |more| more.1);
+    let in_a_row =
+        pair.more.iter().find(|more| more.0 == between::IN_A_ROW).map_or(1.0, |more| more.1);
     Ok(Measured {
         pair_1: find(between::NOTHING, 1)?.median,
         zero_1: find("zero-frozen", 1)?.median,
@@ -182,7 +208,10 @@ fn variants(measured: &Measured) -> Vec<Fitted> {
     let alone = Variant { shares: false, near_first: false };
     let pairs = |costs: Costs| simulate(Program::Bit, costs, alone, 2, PER_SOCKET, FITTED);
     // The window by how many pairs one core does in a row, the flight by the time.
-    let fit = |window: f64| Costs { window, ..flight(plain, window, measured.pair_2, &|costs| pairs(costs).ns) };
+    let fit = |window: f64| Costs {
+        window,
+        ..flight(plain, window, measured.pair_2, &|costs| pairs(costs).ns)
+    };
     let window = bisect(0.0, 200.0, measured.in_a_row, &|window| pairs(fit(window)).in_a_row);
     let laptop = Costs { locked: LAPTOP_LOCKED, load: LAPTOP_LOAD, ..plain };
     let adds = |costs: Costs| simulate(Program::Add, costs, alone, 4, PER_SOCKET, FITTED).ns;
@@ -226,7 +255,9 @@ impl Fitted {
     /// For each program.
     fn times(&self, held: f64, pause: f64, cores: usize) -> [f64; 3] {
         let costs = Costs { held, pause, ..self.here };
-        PROGRAMS.map(|(program, _)| simulate(program, costs, self.variant, cores, PER_SOCKET, operations(cores)).ns)
+        PROGRAMS.map(|(program, _)| {
+            simulate(program, costs, self.variant, cores, PER_SOCKET, operations(cores)).ns
+        })
     }
 
     fn predict(&self, known: &Known) -> f64 {
@@ -235,7 +266,14 @@ impl Fitted {
             Machine::Laptop => (self.laptop, PER_SOCKET),
             Machine::Server => (self.here, known.cores / 2),
         };
-        let outcome = simulate(known.program, costs, self.variant, known.cores, per_socket, operations(known.cores));
+        let outcome = simulate(
+            known.program,
+            costs,
+            self.variant,
+            known.cores,
+            per_socket,
+            operations(known.cores),
+        );
         if known.on == Machine::Server { outcome.retries } else { outcome.ns }
     }
 }
@@ -247,7 +285,8 @@ fn operations(cores: usize) -> u64 {
 
 fn known(measured: &Measured) -> Vec<Known> {
     let here = |what, program, value| Known { what, on: Machine::Here, program, cores: 2, value };
-    let laptop = |what, program, cores, value| Known { what, on: Machine::Laptop, program, cores, value };
+    let laptop =
+        |what, program, cores, value| Known { what, on: Machine::Laptop, program, cores, value };
     vec![
         here("here, zero-frozen, 2", Program::ZeroFrozen, measured.zero_2),
         here("here, guess-one, 2", Program::GuessOne, measured.guess_2),
@@ -279,7 +318,11 @@ fn calibration(measured: &Measured, variants: &[Fitted]) -> Table {
         rows.push(row(&format!("fitted, {name}: window, ns"), variant.here.window));
         rows.push(row(&format!("fitted, {name}: flight, ns"), variant.here.flight));
     }
-    Table { title: "Measured here, and fitted to it", header: ["", "value"].map(str::to_owned).into(), rows }
+    Table {
+        title: "Measured here, and fitted to it",
+        header: ["", "value"].map(str::to_owned).into(),
+        rows,
+    }
 }
 
 /// Each variant against what is known, with its error, and what it says of the most cores.
@@ -309,8 +352,10 @@ fn against(known: &[Known], variants: &[Fitted], ratios: &[Vec<f64>]) -> Table {
 
 fn notes(ratios: &[Vec<f64>]) -> Vec<String> {
     let range = |values: &[f64]| {
-        let (least, most) =
-            (values.iter().copied().fold(f64::INFINITY, f64::min), values.iter().copied().fold(0.0, f64::max));
+        let (least, most) = (
+            values.iter().copied().fold(f64::INFINITY, f64::min),
+            values.iter().copied().fold(0.0, f64::max),
+        );
         format!("{least:.1} to {most:.1}")
     };
     let mut notes = vec![
@@ -339,8 +384,14 @@ fn notes(ratios: &[Vec<f64>]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const MEASURED: Measured =
-        Measured { pair_1: 4.1, zero_1: 4.9, pair_2: 18.0, in_a_row: 3.9, zero_2: 27.0, guess_2: 35.0 };
+    const MEASURED: Measured = Measured {
+        pair_1: 4.1,
+        zero_1: 4.9,
+        pair_2: 18.0,
+        in_a_row: 3.9,
+        zero_2: 27.0,
+        guess_2: 35.0,
+    };
 
     #[test]
     fn every_variant_gives_back_what_it_was_fitted_to() {
@@ -348,8 +399,18 @@ mod tests {
             let [bit, ..] = variant.times(0.0, 0.0, 2);
             assert!((bit / MEASURED.pair_2 - 1.0).abs() < 0.1, "{}: {bit}", variant.name);
             let [alone, zero, _] = variant.times(0.0, 0.0, 1);
-            assert!((alone - MEASURED.pair_1).abs() < 0.1 && (zero - MEASURED.zero_1).abs() < 0.1, "{}", variant.name);
-            let four = Known { what: "", on: Machine::Laptop, program: Program::Add, cores: 4, value: LAPTOP_ADD_4 };
+            assert!(
+                (alone - MEASURED.pair_1).abs() < 0.1 && (zero - MEASURED.zero_1).abs() < 0.1,
+                "{}",
+                variant.name
+            );
+            let four = Known {
+                what: "",
+                on: Machine::Laptop,
+                program: Program::Add,
+                cores: 4,
+                value: LAPTOP_ADD_4,
+            };
             assert!((variant.predict(&four) / four.value - 1.0).abs() < 0.1, "{}", variant.name);
         }
     }

@@ -1,4 +1,5 @@
-//! A backing for measurements: a fill is a copy of one page out of a few that stay in the processor's cache.
+//! A backing for measurements: a fill is a copy of one page out of a few that stay in the
+//! processor's cache.
 
 use std::io::{self, IoSliceMut};
 

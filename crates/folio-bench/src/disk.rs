@@ -1,12 +1,15 @@
 //! How fast does the cache read what is not in it, beside the disk alone?
 //!
-//! The file is 1 GiB long, in the folder for temporary files (`TMPDIR`), and never in the kernel's cache: it is written
-//! and read past it. What lies below the kernel may have a cache, a host's or a controller's, and who reads what another has just
-//! read would be served from there. So within a round each scan has a part of the file of its own, always from the lowest on, and they
-//! take turns: whoever reads a part, it was read last one round before, by another. The random reads take turns as well.
+//! The file is 1 GiB long, in the folder for temporary files (`TMPDIR`), and never in the kernel's
+//! cache: it is written and read past it. What lies below the kernel may have a cache, a host's or
+//! a controller's, and who reads what another has just read would be served from there. So within a
+//! round each scan has a part of the file of its own, always from the lowest on, and they
+//! take turns: whoever reads a part, it was read last one round before, by another. The random
+//! reads take turns as well.
 //!
-//! A disk is not as fast into any memory: into pages that lie anywhere, as a cache's do, a read of 1 MiB is as many segments as pages;
-//! into one huge page it is one. The limit of a scan is the former, which is what `fio` does; the latter stands beside it.
+//! A disk is not as fast into any memory: into pages that lie anywhere, as a cache's do, a read of
+//! 1 MiB is as many segments as pages; into one huge page it is one. The limit of a scan is the
+//! former, which is what `fio` does; the latter stands beside it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSliceMut, Write};
@@ -48,15 +51,19 @@ const READS: usize = 16 * AT_ONCE;
 const DEPTH: u32 = 32;
 /// Futures that one thread polls at once.
 const FUTURES: usize = 256;
-/// Scans in a round, and rounds at the least: their number is a multiple of this, so that each scan had each turn as often.
+/// Scans in a round, and rounds at the least: their number is a multiple of this, so that each scan
+/// had each turn as often.
 const SCANS: usize = 3;
 /// Where the parts of the file that are scanned begin.
 const PART: u64 = FILE / CHUNK as u64 / SCANS as u64 * CHUNK as u64;
-/// How much of a part one sample reads: all but what its reader may have had requested past its end.
+/// How much of a part one sample reads: all but what its reader may have had requested past its
+/// end.
 const SCANNED: u64 = PART - (16 << 20);
 
 /// Memory as the kernel wants it for reads past its cache: 1 MiB, aligned.
-fn aligned(arena: &Arena<UserSpace<DefaultScheme>>) -> io::Result<FrozenFolio<UserSpace<DefaultScheme>>> {
+fn aligned(
+    arena: &Arena<UserSpace<DefaultScheme>>,
+) -> io::Result<FrozenFolio<UserSpace<DefaultScheme>>> {
     let order = Order::new(8).expect("256 pages");
     arena.zone().alloc_frozen(order).map_err(|_| io::ErrorKind::OutOfMemory.into())
 }
@@ -89,13 +96,26 @@ impl Bench {
         file.as_file().sync_all()?;
         // The kernel lets go of what it kept of the writes.
         rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::DontNeed)?;
-        let direct =
-            OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(file.path())?;
+        let direct = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::DIRECT.bits().cast_signed())
+            .open(file.path())?;
         let cache = Cache::new(BUDGET)?;
         let cached = cache.open_backing(Arc::new(LocalFile::open(file.path())?.direct()))?;
-        let memory = (0..AT_ONCE * PAGE / CHUNK).map(|_| aligned(arena)).collect::<io::Result<_>>()?;
+        let memory =
+            (0..AT_ONCE * PAGE / CHUNK).map(|_| aligned(arena)).collect::<io::Result<_>>()?;
         let (ring, pages) = (Ring::new(DEPTH), vec![1; CHUNK + PAGE]);
-        Ok(Self { _file: file, direct, cache, cached, ring, memory, pages, random, hit_ratios: [0.0; 2] })
+        Ok(Self {
+            _file: file,
+            direct,
+            cache,
+            cached,
+            ring,
+            memory,
+            pages,
+            random,
+            hit_ratios: [0.0; 2],
+        })
     }
 
     /// Reads of a second, through the cache.
@@ -126,7 +146,8 @@ impl Bench {
         for _ in 0..READS / AT_ONCE {
             let file = &self.cached;
             let random = &mut self.random;
-            let buffers = self.memory.iter_mut().flat_map(|memory| memory.as_mut_slice().chunks_mut(PAGE));
+            let buffers =
+                self.memory.iter_mut().flat_map(|memory| memory.as_mut_slice().chunks_mut(PAGE));
             let reads = buffers.map(|buf| {
                 let offset = random.u64(..FILE / PAGE as u64) * PAGE as u64;
                 async move { file.read_at_async(offset, buf).await }
@@ -146,7 +167,10 @@ impl Bench {
 
     /// Reads of a second, by a ring alone.
     fn random_ring(&mut self, _: usize) -> io::Result<f64> {
-        let ring = self.ring.as_mut().map_err(|error| io::Error::new(error.kind(), format!("no io_uring: {error}")))?;
+        let ring = self
+            .ring
+            .as_mut()
+            .map_err(|error| io::Error::new(error.kind(), format!("no io_uring: {error}")))?;
         let start = Instant::now();
         for _ in 0..READS / AT_ONCE {
             let mut buffers: Vec<_> = self
@@ -171,7 +195,9 @@ impl Bench {
     fn scan_folio(&mut self, turn: usize) -> io::Result<f64> {
         self.cache.settle();
         self.cached.invalidate();
-        let sample = self.scan(turn, |bench, offset| bench.cached.read_at(offset, bench.memory[0].as_mut_slice()));
+        let sample = self.scan(turn, |bench, offset| {
+            bench.cached.read_at(offset, bench.memory[0].as_mut_slice())
+        });
         // What is still being read ahead would disturb who is next.
         self.cache.settle();
         sample
@@ -187,10 +213,16 @@ impl Bench {
 
     /// The same into one piece of memory.
     fn scan_contiguous(&mut self, turn: usize) -> io::Result<f64> {
-        self.scan(turn, |bench, offset| bench.direct.read_at(bench.memory[0].as_mut_slice(), offset))
+        self.scan(turn, |bench, offset| {
+            bench.direct.read_at(bench.memory[0].as_mut_slice(), offset)
+        })
     }
 
-    fn scan(&mut self, turn: usize, mut read: impl FnMut(&mut Self, u64) -> io::Result<usize>) -> io::Result<f64> {
+    fn scan(
+        &mut self,
+        turn: usize,
+        mut read: impl FnMut(&mut Self, u64) -> io::Result<usize>,
+    ) -> io::Result<f64> {
         let start = Instant::now();
         for offset in scanned(turn).step_by(CHUNK) {
             assert_eq!(read(self, offset)?, CHUNK);
@@ -213,8 +245,9 @@ fn scanned(turn: usize) -> Range<u64> {
 
 /// The subjects of a round in their order: each case's in turn, another first in each round.
 fn order(round: usize) -> impl Iterator<Item = (usize, usize)> {
-    let turns =
-        |first: usize, subjects: usize| (0..subjects).map(move |turn| (first + (turn + round) % subjects, turn));
+    let turns = |first: usize, subjects: usize| {
+        (0..subjects).map(move |turn| (first + (turn + round) % subjects, turn))
+    };
     turns(0, RANDOMS).chain(turns(RANDOMS, SCANS))
 }
 
@@ -241,7 +274,8 @@ const SUBJECTS: [(&str, Case, Measure); RANDOMS + SCANS] = [
 ///
 /// # Errors
 ///
-/// `Interrupted` when it is stopped before the file is made; what the system says when it can not be made or read.
+/// `Interrupted` when it is stopped before the file is made; what the system says when it can not
+/// be made or read.
 pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     if ask.stop.load(Ordering::Relaxed) {
         return Err(io::Error::new(io::ErrorKind::Interrupted, "stopped before the file was made"));
@@ -251,14 +285,16 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = Report::new("Reading what is not in memory", Unit::OpPerS, "read", "folio");
     report.compared_with = &["limit", CONTIGUOUS];
     let mut samples: [Vec<f64>; SUBJECTS.len()] = [const { Vec::new() }; SUBJECTS.len()];
-    // By round: what the ring would reach if it read only what the cache did not have, and the rest cost nothing; for each of ours.
+    // By round: what the ring would reach if it read only what the cache did not have, and the rest
+    // cost nothing; for each of ours.
     let mut limits = [const { Vec::new() }; 2];
     let started = Instant::now();
     let mut round = 0_usize;
     while !ask.stop.load(Ordering::Relaxed)
         && (round == 0 || !round.is_multiple_of(SCANS) || started.elapsed() < ask.time)
     {
-        // The scan took the pages of the random reads: the cache is full of them again before they are measured.
+        // The scan took the pages of the random reads: the cache is full of them again before they
+        // are measured.
         for _ in 0..FILE / PAGE as u64 / READS as u64 {
             bench.random_folio(0)?;
         }
@@ -286,7 +322,8 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
          its own, so that none reads what another has just read",
         RANDOM.name, SCAN.name, bench.hit_ratios[0]
     ));
-    let mut add = |name: &str, case, values: &[f64]| report.rows.extend(Row::of(name, case, values));
+    let mut add =
+        |name: &str, case, values: &[f64]| report.rows.extend(Row::of(name, case, values));
     for ((name, case, _), values) in SUBJECTS.iter().zip(&samples) {
         add(name, *case, values);
     }
@@ -323,7 +360,10 @@ mod tests {
             assert_eq!(scans.len(), SCANS);
             for pair in scans.windows(2) {
                 let (one, next) = (scanned(pair[0].1), scanned(pair[1].1));
-                assert!(one.end + MOST_AHEAD <= next.start && next.end <= FILE, "{one:?}, {next:?}");
+                assert!(
+                    one.end + MOST_AHEAD <= next.start && next.end <= FILE,
+                    "{one:?}, {next:?}"
+                );
             }
             for (now, next) in scans.iter().zip(order(round + 1).filter(is_scan)) {
                 assert_ne!(now.0, next.0, "who read part {} last is another", now.1);
@@ -331,9 +371,14 @@ mod tests {
         }
         for (which, (name, case, _)) in SUBJECTS.iter().enumerate() {
             let subjects = if *case == SCAN { SCANS } else { RANDOMS };
-            let mut turns: Vec<_> = (0..subjects).flat_map(order).filter(|turn| turn.0 == which).collect();
+            let mut turns: Vec<_> =
+                (0..subjects).flat_map(order).filter(|turn| turn.0 == which).collect();
             turns.sort_unstable();
-            assert_eq!(turns, (0..subjects).map(|turn| (which, turn)).collect::<Vec<_>>(), "{name}");
+            assert_eq!(
+                turns,
+                (0..subjects).map(|turn| (which, turn)).collect::<Vec<_>>(),
+                "{name}"
+            );
         }
         assert!(SCANNED.is_multiple_of(CHUNK as u64) && PART.is_multiple_of(CHUNK as u64));
     }

@@ -1,13 +1,17 @@
-//! How many whole 2 MiB blocks are left after a long time of allocating and freeing at random, nearly full?
+//! How many whole 2 MiB blocks are left after a long time of allocating and freeing at random,
+//! nearly full?
 //!
-//! One trace, for all: allocate and free at random at 90 % full, then free half at random; and again, five times in one life.
-//! Some of what is allocated moves, some stays. Beside the zone, with and without its grouping by mobility, stand the best of
-//! the naive: first fit, the lowest place that is free, and best fit, the lowest of the smallest blocks that will do.
-//! In the end the zone compacts, which they can not.
+//! One trace, for all: allocate and free at random at 90 % full, then free half at random; and
+//! again, five times in one life. Some of what is allocated moves, some stays. Beside the zone,
+//! with and without its grouping by mobility, stand the best of the naive: first fit, the lowest
+//! place that is free, and best fit, the lowest of the smallest blocks that will do. In the end the
+//! zone compacts, which they can not.
 //!
-//! Where it ends depends on the trace and the moment: under first fit 7 to 12 blocks of 128 are left. So each lives through several, and a
-//! row is over all of them; and `while_full` is the mean of many looks in the later half of each round, when no more than a tenth was free. The length of a life is counted in steps, the same for all: `--seconds 60` makes it fifteen
-//! million, in which all that is live is replaced 300 times.
+//! Where it ends depends on the trace and the moment: under first fit 7 to 12 blocks of 128 are
+//! left. So each lives through several, and a row is over all of them; and `while_full` is the mean
+//! of many looks in the later half of each round, when no more than a tenth was free. The length of
+//! a life is counted in steps, the same for all: `--seconds 60` makes it fifteen million, in which
+//! all that is live is replaced 300 times.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -39,14 +43,17 @@ const LEAST_STEPS: usize = 200_000;
 /// How often half of it is freed and it fills up again, in one life.
 const ROUNDS: usize = 5;
 
-/// A look at what is whole, in the later half of a round: each so many steps, and several in a short one.
+/// A look at what is whole, in the later half of a round: each so many steps, and several in a
+/// short one.
 const LOOK: usize = 50_000;
 const LEAST_LOOKS: usize = 8;
 
-/// Traces, unless [`TRACES`] says otherwise: what is drawn at random begins with another number in each.
+/// Traces, unless [`TRACES`] says otherwise: what is drawn at random begins with another number in
+/// each.
 const SEEDS: u64 = 5;
 
-/// The environment's variable for another number of traces: a life of a minute in each of five takes most of an hour.
+/// The environment's variable for another number of traces: a life of a minute in each of five
+/// takes most of an hour.
 const TRACES: &str = "FOLIO_TRACES";
 
 /// Who lives through them.
@@ -59,7 +66,8 @@ const LIVES: usize = COMPACTED.len() * PLACES.len();
 const MIXED: &str = "one in eight stays";
 /// All of it can be moved.
 const MOVES: &str = "nothing stays";
-const COMPACTED: [(&str, &str); 2] = [(MIXED, "one in eight stays, compacted"), (MOVES, "nothing stays, compacted")];
+const COMPACTED: [(&str, &str); 2] =
+    [(MIXED, "one in eight stays, compacted"), (MOVES, "nothing stays, compacted")];
 
 /// Where things are put. An item is named by its number.
 trait Place {
@@ -111,7 +119,9 @@ impl Place for Zone {
     fn free(&mut self, item: usize) {
         match self.stays[item].take() {
             Some(folio) => folio.free(),
-            None => drop(self.index.0[item].claim(self.arena.zone()).map(folio_frames::Claim::remove)),
+            None => {
+                drop(self.index.0[item].claim(self.arena.zone()).map(folio_frames::Claim::remove))
+            }
         }
     }
 
@@ -208,7 +218,8 @@ impl BestFit {
 impl Place for BestFit {
     fn alloc(&mut self, item: usize, order: u8, _: Mobility) -> bool {
         let order = usize::from(order);
-        let found = (order..=BLOCK_ORDER).find_map(|size| Some((self.free[size].pop_first()?, size)));
+        let found =
+            (order..=BLOCK_ORDER).find_map(|size| Some((self.free[size].pop_first()?, size)));
         let Some((frame, size)) = found else { return false };
         for half in order..size {
             self.free[half].insert(frame + (1 << half));
@@ -264,7 +275,8 @@ impl Life {
                 break;
             }
             // Large ones are rare; the draw is the same whatever becomes of it.
-            let order = self.random.u8(..64).leading_zeros().saturating_sub(2).min(ORDERS as u32 - 1) as u8;
+            let order =
+                self.random.u8(..64).leading_zeros().saturating_sub(2).min(ORDERS as u32 - 1) as u8;
             let stays = self.mixed && self.random.u8(..8) == 0;
             let which = self.random.usize(..);
             let mobility = if stays { Mobility::Unmovable } else { Mobility::Movable };
@@ -336,7 +348,8 @@ fn mean_of(values: &[f64]) -> f64 {
 ///
 /// # Errors
 ///
-/// `InvalidInput` for a number of traces that is none; what the system says when memory for the frames can not be had.
+/// `InvalidInput` for a number of traces that is none; what the system says when memory for the
+/// frames can not be had.
 pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let seeds = traces(std::env::var(TRACES).ok().as_deref())?;
     let all = (LIVES as u64 * seeds) as f64;
@@ -345,7 +358,8 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut lived = 0_usize;
     for (case, compacted) in COMPACTED {
         for name in PLACES {
-            let (mut whole, mut after, mut full, mut free) = (Vec::new(), Vec::new(), Vec::new(), 0);
+            let (mut whole, mut after, mut full, mut free) =
+                (Vec::new(), Vec::new(), Vec::new(), 0);
             let born = Instant::now();
             for seed in 0..seeds {
                 let (mut place, mut life) = (place(name)?, Life::new(case == MIXED, seed));
@@ -365,8 +379,12 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             for (case, whole) in [(case, &whole), (compacted, &after)] {
                 let mean = mean_of(whole);
                 let of_free = mean * BLOCK as f64 / free_frames;
-                let mut more =
-                    vec![("mean", mean), ("free_frames", free_frames), ("of_free", of_free), ("life_s", life_s)];
+                let mut more = vec![
+                    ("mean", mean),
+                    ("free_frames", free_frames),
+                    ("of_free", of_free),
+                    ("life_s", life_s),
+                ];
                 if case != compacted && !full.is_empty() {
                     more.push(("while_full", mean_of(&full)));
                 }
@@ -375,8 +393,11 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             }
         }
     }
-    let order =
-        |row: &Row| [MIXED, COMPACTED[0].1, MOVES, COMPACTED[1].1].iter().position(|name| *name == row.case.name);
+    let order = |row: &Row| {
+        [MIXED, COMPACTED[0].1, MOVES, COMPACTED[1].1]
+            .iter()
+            .position(|name| *name == row.case.name)
+    };
     rows.sort_by_key(order);
     let mut report = Report::new(
         "Whole blocks of 2 MiB after long use at 90 % full, half of it freed",
@@ -388,7 +409,9 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     report.notes.push(format!("traces: {seeds}; steps of a life: {steps}"));
     // Relaxed: a wish.
     if ask.stop.load(Ordering::Relaxed) {
-        report.notes.push("stopped early: the figures are of a shorter life than asked for".to_owned());
+        report
+            .notes
+            .push("stopped early: the figures are of a shorter life than asked for".to_owned());
     }
     Ok(report)
 }
@@ -404,7 +427,10 @@ mod tests {
         assert_eq!((traces(None).unwrap(), traces(Some("1")).unwrap()), (SEEDS, 1));
         for said in ["", "0", "-1", "all"] {
             let error = traces(Some(said)).unwrap_err().to_string();
-            assert_eq!(error, format!("FOLIO_TRACES is '{said}'; it takes a number of traces, 1 or more"));
+            assert_eq!(
+                error,
+                format!("FOLIO_TRACES is '{said}'; it takes a number of traces, 1 or more")
+            );
         }
     }
 
@@ -415,23 +441,34 @@ mod tests {
         assert_eq!(life.while_full.len(), LEAST_LOOKS);
         let whole = place.whole_blocks() as f64;
         assert_eq!(life.while_full.last(), Some(&whole));
-        assert!(life.while_full.iter().all(|&whole| (whole - 12.0).abs() <= 2.0), "{:?}", life.while_full);
+        assert!(
+            life.while_full.iter().all(|&whole| (whole - 12.0).abs() <= 2.0),
+            "{:?}",
+            life.while_full
+        );
     }
 
-    /// What the measurement is to show, on a short trace: where all moves as many blocks stay whole as under first fit; what
-    /// moves is brought together, and grouping leaves more blocks for that.
+    /// What the measurement is to show, on a short trace: where all moves as many blocks stay whole
+    /// as under first fit; what moves is brought together, and grouping leaves more blocks for
+    /// that.
     #[test]
     fn grouping_leaves_more_blocks_whole_and_compaction_brings_the_rest() {
         let stop = AtomicBool::new(false);
-        let report = ask(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () }).unwrap();
+        let report =
+            ask(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () }).unwrap();
         let row = |name: &str, case: &str| {
             let is_it = |row: &&Row| row.name == name && row.case.name == case;
             report.rows.iter().find(is_it).unwrap_or_else(|| panic!("{name}, {case}: {report:?}"))
         };
         assert!(row("folio", MOVES).median >= row("first fit", MOVES).median, "{report:?}");
         let [(_, mixed_compacted), (_, moves_compacted)] = COMPACTED;
-        assert!(row("folio", mixed_compacted).median > row("folio, not grouped", mixed_compacted).median, "{report:?}");
-        let share = row("folio", moves_compacted).more.iter().find(|more| more.0 == "of_free").unwrap().1;
+        assert!(
+            row("folio", mixed_compacted).median
+                > row("folio, not grouped", mixed_compacted).median,
+            "{report:?}"
+        );
+        let share =
+            row("folio", moves_compacted).more.iter().find(|more| more.0 == "of_free").unwrap().1;
         assert!(share >= 0.95, "{report:?}");
     }
 }

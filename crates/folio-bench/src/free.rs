@@ -86,7 +86,10 @@ pub fn matrix() -> Matrix<'static> {
         title: "A frame's life, up to its last put",
         unit: Unit::Ns,
         per: "life",
-        cases: counts.into_iter().flat_map(|threads| [LIFE, APART, USED].map(|name| Case { name, threads })).collect(),
+        cases: counts
+            .into_iter()
+            .flat_map(|threads| [LIFE, APART, USED].map(|name| Case { name, threads }))
+            .collect(),
         subjects,
         compared_with: &["zero-frozen"],
         ours: "sole-owner".to_owned(),

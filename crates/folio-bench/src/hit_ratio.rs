@@ -1,11 +1,14 @@
-//! How often is what is used still there: by each policy of ours in a real cache, by rivals, and by whoever knows the future?
+//! How often is what is used still there: by each policy of ours in a real cache, by rivals, and by
+//! whoever knows the future?
 //!
-//! A use is a **hit** if the page was there: neither this use nor anything before it, on a guess, had to read it again. So nothing is read
-//! ahead here: each use is a [`File::read_many`] of one read. With readahead a loop would be requested before its reader comes, which no
-//! policy deserves praise for, and what is read ahead and evicted again counts as missed though nobody used it: more misses than uses.
-//! The rivals read nothing ahead.
+//! A use is a **hit** if the page was there: neither this use nor anything before it, on a guess,
+//! had to read it again. So nothing is read ahead here: each use is a [`File::read_many`] of one
+//! read. With readahead a loop would be requested before its reader comes, which no policy deserves
+//! praise for, and what is read ahead and evicted again counts as missed though nobody used it:
+//! more misses than uses. The rivals read nothing ahead.
 //!
-//! Nothing is timed. The traces are the same each time, so that the numbers of what has no chance in it are as well.
+//! Nothing is timed. The traces are the same each time, so that the numbers of what has no chance
+//! in it are as well.
 
 use std::io;
 use std::sync::Arc;
@@ -61,7 +64,8 @@ fn use_page(file: &File, page: u32) -> io::Result<()> {
 fn hits(uses: usize, stats: &CacheStats) -> io::Result<usize> {
     let missed = usize::try_from(stats.misses).ok().filter(|_| stats.ahead == 0);
     missed.and_then(|missed| uses.checked_sub(missed)).ok_or_else(|| {
-        let message = format!("{} pages missed, {} read ahead, in {uses} uses", stats.misses, stats.ahead);
+        let message =
+            format!("{} pages missed, {} read ahead, in {uses} uses", stats.misses, stats.ahead);
         io::Error::other(message)
     })
 }
@@ -89,7 +93,10 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = Report::new("Hit ratio by trace", Unit::Number("fraction"), "trace", "folio");
     report.compared_with = &[OPTIMAL];
     if !cfg!(feature = "rivals") {
-        report.notes.push("moka, quick_cache and foyer are not built in: cargo build --features rivals".to_owned());
+        report.notes.push(
+            "moka, quick_cache and foyer are not built in: cargo build --features rivals"
+                .to_owned(),
+        );
     }
     // Stopped before it began: there is nothing to be made.
     let uses = if ask.stop.load(Ordering::Relaxed) { 0 } else { USES };
@@ -117,7 +124,12 @@ fn play(trace: &Trace, players: &[(&'static str, Play)], report: &mut Report) ->
         let ratio = share(play(&trace.pages)?);
         report.rows.extend(Row::of(*name, case, &[ratio]));
         if best > 0.0 {
-            report.ratios.push(Ratio { of: (*name).to_owned(), to: OPTIMAL, case, value: ratio / best });
+            report.ratios.push(Ratio {
+                of: (*name).to_owned(),
+                to: OPTIMAL,
+                case,
+                value: ratio / best,
+            });
         }
     }
     Ok(())
@@ -141,8 +153,14 @@ mod rivals {
             ("moka", play(moka)),
             ("quick_cache", play(quick_cache)),
             ("foyer", play(|entries| foyer_in_one(entries, foyer::LruConfig::default().into()))),
-            ("foyer lfu", play(|entries| foyer_in_one(entries, foyer::LfuConfig::default().into()))),
-            ("foyer s3-fifo", play(|entries| foyer_in_one(entries, foyer::S3FifoConfig::default().into()))),
+            (
+                "foyer lfu",
+                play(|entries| foyer_in_one(entries, foyer::LfuConfig::default().into())),
+            ),
+            (
+                "foyer s3-fifo",
+                play(|entries| foyer_in_one(entries, foyer::S3FifoConfig::default().into())),
+            ),
         ]
     }
 }
@@ -151,17 +169,29 @@ mod rivals {
 mod tests {
     use super::*;
 
-    /// A loop once came to 36893 G hits in a hundred uses: readahead had read more pages than there were uses, and the
-    /// difference wrapped. Here it stays below what is possible, and at what is known of these policies.
+    /// A loop once came to 36893 G hits in a hundred uses: readahead had read more pages than there
+    /// were uses, and the difference wrapped. Here it stays below what is possible, and at what
+    /// is known of these policies.
     #[test]
     fn hits_are_uses_and_never_more_than_is_possible() {
-        for trace in traces::all(4 * FRAMES as usize, FRAMES).iter().filter(|trace| trace.name.starts_with("loop")) {
+        for trace in traces::all(4 * FRAMES as usize, FRAMES)
+            .iter()
+            .filter(|trace| trace.name.starts_with("loop"))
+        {
             let most = traces::optimal(&trace.pages, FRAMES as usize);
             for (name, play) in players() {
                 let hits = play(&trace.pages).unwrap();
-                assert!(hits <= most, "{name}: {hits} hits in {}, where {most} are possible", trace.name);
+                assert!(
+                    hits <= most,
+                    "{name}: {hits} hits in {}, where {most} are possible",
+                    trace.name
+                );
                 if name == "folio sieve" {
-                    assert_eq!(hits, 0, "sieve drops each page of {} before it comes back", trace.name);
+                    assert_eq!(
+                        hits, 0,
+                        "sieve drops each page of {} before it comes back",
+                        trace.name
+                    );
                 }
             }
         }

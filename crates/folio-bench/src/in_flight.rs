@@ -1,4 +1,5 @@
-//! Many futures at once, polled by one thread: an executor of a few lines, so that no runtime is measured.
+//! Many futures at once, polled by one thread: an executor of a few lines, so that no runtime is
+//! measured.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,12 +30,19 @@ impl Wake for Place {
     }
 }
 
-/// Drives futures, up to `most` at once, until all have ended. `each` gets what they give, in any order.
-pub(crate) fn drive<F: Future>(most: usize, futures: impl IntoIterator<Item = F>, mut each: impl FnMut(F::Output)) {
+/// Drives futures, up to `most` at once, until all have ended. `each` gets what they give, in any
+/// order.
+pub(crate) fn drive<F: Future>(
+    most: usize,
+    futures: impl IntoIterator<Item = F>,
+    mut each: impl FnMut(F::Output),
+) {
     let mut futures = futures.into_iter();
-    let woken = Arc::new(Woken { places: Mutex::new((0..most).collect()), not_empty: Condvar::new() });
+    let woken =
+        Arc::new(Woken { places: Mutex::new((0..most).collect()), not_empty: Condvar::new() });
     let place = |number| Waker::from(Arc::new(Place { number, woken: Arc::clone(&woken) }));
-    let mut places: Vec<(Waker, Option<Pin<Box<F>>>)> = (0..most).map(|number| (place(number), None)).collect();
+    let mut places: Vec<(Waker, Option<Pin<Box<F>>>)> =
+        (0..most).map(|number| (place(number), None)).collect();
     let mut under_way = 0;
     let mut these = Vec::new();
     loop {
@@ -55,7 +63,10 @@ pub(crate) fn drive<F: Future>(most: usize, futures: impl IntoIterator<Item = F>
                     under_way += 1;
                 }
                 let Some(running) = future else { break };
-                let Poll::Ready(value) = running.as_mut().poll(&mut Context::from_waker(waker)) else { break };
+                let Poll::Ready(value) = running.as_mut().poll(&mut Context::from_waker(waker))
+                else {
+                    break;
+                };
                 each(value);
                 *future = None;
                 under_way -= 1;

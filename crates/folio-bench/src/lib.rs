@@ -1,8 +1,10 @@
-//! Questions about page frames, each a measurement: interleaved, with medians and spread, rivals in the same run.
+//! Questions about page frames, each a measurement: interleaved, with medians and spread, rivals in
+//! the same run.
 //!
-//! A question is a [`Matrix`] of subjects and cases. Measuring it goes round and round: every subject once in every
-//! case, in another order each time, so that whatever the machine does meanwhile happens to all of them. Ratios are
-//! medians over rounds. A sample whose threads did not run at the same time, or waited for a CPU, is thrown away.
+//! A question is a [`Matrix`] of subjects and cases. Measuring it goes round and round: every
+//! subject once in every case, in another order each time, so that whatever the machine does
+//! meanwhile happens to all of them. Ratios are medians over rounds. A sample whose threads did not
+//! run at the same time, or waited for a CPU, is thrown away.
 
 #![forbid(unsafe_code)]
 
@@ -52,23 +54,37 @@ mod tests {
     /// Every subject gives a number in every case that it takes part in, or a note says why not.
     fn check(matrix: &Matrix<'_>) {
         let stop = AtomicBool::new(false);
-        let report = matrix.measure(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () });
+        let report =
+            matrix.measure(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () });
         for &case in &matrix.cases {
-            for name in matrix.subjects.iter().filter(|subject| subject.takes_part(case)).map(|subject| subject.name())
+            for name in matrix
+                .subjects
+                .iter()
+                .filter(|subject| subject.takes_part(case))
+                .map(|subject| subject.name())
             {
                 let row = report.rows.iter().find(|row| row.name == name && row.case == case);
                 let note = format!("{name} at {} threads, {}: ", case.threads, case.name);
                 let is_noted = report.notes.iter().any(|said| said.starts_with(&note));
                 assert!(row.is_some() != is_noted, "{case:?} {name}: {report:?}");
                 assert!(
-                    row.is_none_or(|row| 0.0 < row.min && row.min <= row.median && row.median <= row.max),
+                    row.is_none_or(|row| 0.0 < row.min
+                        && row.min <= row.median
+                        && row.median <= row.max),
                     "{row:?}"
                 );
             }
         }
-        assert!(matrix.subjects.iter().any(|subject| subject.name() == matrix.ours), "{} is no subject", matrix.ours);
+        assert!(
+            matrix.subjects.iter().any(|subject| subject.name() == matrix.ours),
+            "{} is no subject",
+            matrix.ours
+        );
         for to in matrix.compared_with {
-            assert!(matrix.subjects.iter().any(|subject| &subject.name() == to), "{to} is no subject");
+            assert!(
+                matrix.subjects.iter().any(|subject| &subject.name() == to),
+                "{to} is no subject"
+            );
         }
     }
 
@@ -117,7 +133,9 @@ mod tests {
     #[test]
     fn bringup_measures_every_scheme() {
         let stop = AtomicBool::new(false);
-        let report = bringup::ask(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () }).unwrap();
+        let report =
+            bringup::ask(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () })
+                .unwrap();
         let rows = |name| report.rows.iter().filter(move |row| row.name == name).count();
         assert_eq!((rows("frozen-bit"), rows("generational"), report.rows.len()), (1, 2, 11));
         for row in &report.rows {

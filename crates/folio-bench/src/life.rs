@@ -1,4 +1,5 @@
-//! What does a frame cost that is allocated, used and put by its only holder: one by one, expecting to be last, in batches?
+//! What does a frame cost that is allocated, used and put by its only holder: one by one, expecting
+//! to be last, in batches?
 
 use std::hint::black_box;
 use std::io;

@@ -1,7 +1,9 @@
-//! A simulation of one cache line among many cores: who has it, who waits for it, and what each does with it.
+//! A simulation of one cache line among many cores: who has it, who waits for it, and what each
+//! does with it.
 //!
-//! Discrete events: the line moves from one core to the next, and each does on it what it can before it has to let go.
-//! All times are in nanoseconds. What is left out stands in [`coherence`](crate::coherence).
+//! Discrete events: the line moves from one core to the next, and each does on it what it can
+//! before it has to let go. All times are in nanoseconds. What is left out stands in
+//! [`coherence`](crate::coherence).
 
 /// What one core does over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,8 @@ pub(crate) struct Costs {
 /// What nobody outside the makers knows of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Variant {
-    /// Whether a load of a line that another core wrote leaves it shared, so that a write has to ask again.
+    /// Whether a load of a line that another core wrote leaves it shared, so that a write has to
+    /// ask again.
     pub(crate) shares: bool,
     /// Whether those of the own socket come first.
     pub(crate) near_first: bool,
@@ -214,7 +217,8 @@ impl Line<'_> {
                 .min_by(|&a, &b| self.cores[a].ready.total_cmp(&self.cores[b].ready))
         };
         let is_near = self.variant.near_first && *near < NEAR_AT_MOST;
-        let core = is_near.then(|| oldest(true)).flatten().filter(|&core| self.cores[core].ready <= leave);
+        let core =
+            is_near.then(|| oldest(true)).flatten().filter(|&core| self.cores[core].ready <= leave);
         if core.is_some() {
             *near += 1;
             return core;
@@ -230,8 +234,8 @@ impl Line<'_> {
         self.cores[reader].has_copy = true;
         self.access(reader);
         loop {
-            let Some(first) =
-                (0..self.cores.len()).min_by(|&a, &b| self.cores[a].ready.total_cmp(&self.cores[b].ready))
+            let Some(first) = (0..self.cores.len())
+                .min_by(|&a, &b| self.cores[a].ready.total_cmp(&self.cores[b].ready))
             else {
                 return owner;
             };
@@ -243,7 +247,10 @@ impl Line<'_> {
                 let granted = start + (self.costs.window + self.costs.flight) * factor;
                 // Those who have a copy read it until it is taken from them.
                 for core in 0..self.cores.len() {
-                    if self.cores[core].has_copy && self.wants(core) == Step::Load && self.cores[core].ready < granted {
+                    if self.cores[core].has_copy
+                        && self.wants(core) == Step::Load
+                        && self.cores[core].ready < granted
+                    {
                         self.access(core);
                     }
                 }
@@ -273,7 +280,15 @@ impl Line<'_> {
 mod tests {
     use super::*;
 
-    const COSTS: Costs = Costs { locked: 2.0, load: 0.5, flight: 20.0, window: 0.0, cross: 3.0, held: 0.0, pause: 0.0 };
+    const COSTS: Costs = Costs {
+        locked: 2.0,
+        load: 0.5,
+        flight: 20.0,
+        window: 0.0,
+        cross: 3.0,
+        held: 0.0,
+        pause: 0.0,
+    };
     const PLAIN: Variant = Variant { shares: false, near_first: false };
 
     fn run(program: Program, costs: Costs, variant: Variant, cores: usize) -> Outcome {
@@ -323,7 +338,8 @@ mod tests {
 
     #[test]
     fn another_socket_is_farther() {
-        let [one, two] = [4, 8].map(|cores| run(Program::Add, COSTS, PLAIN, cores).ns / cores as f64);
+        let [one, two] =
+            [4, 8].map(|cores| run(Program::Add, COSTS, PLAIN, cores).ns / cores as f64);
         assert!(two > one * 1.2, "{one} {two}");
         let polite = run(Program::Add, COSTS, Variant { near_first: true, ..PLAIN }, 8).ns / 8.0;
         assert!(polite < two, "{polite} {two}");

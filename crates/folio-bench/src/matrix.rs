@@ -78,23 +78,30 @@ pub struct Matrix<'a> {
 
 impl std::fmt::Debug for Matrix<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Matrix").field("title", &self.title).field("cases", &self.cases).finish_non_exhaustive()
+        f.debug_struct("Matrix")
+            .field("title", &self.title)
+            .field("cases", &self.cases)
+            .finish_non_exhaustive()
     }
 }
 
 impl Matrix<'_> {
-    /// Measures for as long as is asked for, or until the stop, which is looked at before each sample: a round of many cases takes
-    /// seconds. What was sampled before it counts, and a note says how far that is.
+    /// Measures for as long as is asked for, or until the stop, which is looked at before each
+    /// sample: a round of many cases takes seconds. What was sampled before it counts, and a
+    /// note says how far that is.
     pub fn measure(&self, ask: &mut Ask<'_>) -> Report {
         let cpus = cpus();
         // By case, by subject, by round.
-        let mut samples: Vec<Vec<Vec<Sample>>> = vec![vec![Vec::new(); self.subjects.len()]; self.cases.len()];
-        let (mut order, mut random): (Vec<_>, _) = ((0..self.subjects.len()).collect(), fastrand::Rng::with_seed(1));
+        let mut samples: Vec<Vec<Vec<Sample>>> =
+            vec![vec![Vec::new(); self.subjects.len()]; self.cases.len()];
+        let (mut order, mut random): (Vec<_>, _) =
+            ((0..self.subjects.len()).collect(), fastrand::Rng::with_seed(1));
         let started = Instant::now();
         let (mut round, mut stopped) = (0, None);
         'rounds: while round < LEAST_SAMPLES || started.elapsed() < ask.time {
             for (before, (&case, samples)) in self.cases.iter().zip(&mut samples).enumerate() {
-                // Another order each time, so that none always follows the same one: it may find in the processor's cache what that one read.
+                // Another order each time, so that none always follows the same one: it may find in
+                // the processor's cache what that one read.
                 random.shuffle(&mut order);
                 for &which in &order {
                     if ask.stop.load(Ordering::Relaxed) {
@@ -104,7 +111,8 @@ impl Matrix<'_> {
                     let subject = &*self.subjects[which];
                     if subject.takes_part(case) {
                         subject.prepare(case);
-                        let run = together(case.threads, &cpus, &|thread| subject.work(case, thread));
+                        let run =
+                            together(case.threads, &cpus, &|thread| subject.work(case, thread));
                         samples[which].push(run.map(|run| Measured {
                             value: self.unit.value(run, case.threads),
                             cpu: run.cpu,
@@ -119,9 +127,12 @@ impl Matrix<'_> {
         let mut report = self.summarise(&samples);
         if let Some(cases) = stopped {
             let of = self.cases.len();
-            report
-                .notes
-                .insert(0, format!("stopped early: after {round} rounds, and {cases} of {of} cases of the next"));
+            report.notes.insert(
+                0,
+                format!(
+                    "stopped early: after {round} rounds, and {cases} of {of} cases of the next"
+                ),
+            );
         }
         report
     }
@@ -139,7 +150,8 @@ impl Matrix<'_> {
                     continue;
                 }
                 let values: Vec<f64> = rounds.iter().flatten().map(|sample| sample.value).collect();
-                let row = Row::of(name.as_str(), case, &values).filter(|_| values.len() >= LEAST_SAMPLES);
+                let row =
+                    Row::of(name.as_str(), case, &values).filter(|_| values.len() >= LEAST_SAMPLES);
                 let Some(mut row) = row else {
                     report.notes.push(format!(
                         "{name} at {} threads, {}: in {} of {} rounds the threads truly ran at once, {LEAST_SAMPLES} \
@@ -153,15 +165,22 @@ impl Matrix<'_> {
                 };
                 row.more = subject.more(case);
                 let slept: Vec<f64> = rounds.iter().flatten().map(|sample| sample.slept).collect();
-                row.more.extend(Some(("slept", median(&slept))).filter(|slept| slept.1 >= MENTIONED));
+                row.more
+                    .extend(Some(("slept", median(&slept))).filter(|slept| slept.1 >= MENTIONED));
                 report.rows.push(row);
                 for &to in self.compared_with.iter().filter(|&to| to != name) {
                     let Some(rival) = names.iter().position(|name| name == to) else { continue };
                     let speeds = rounds.iter().zip(&samples[rival]);
-                    let speeds: Vec<f64> =
-                        speeds.filter_map(|(of, to)| Some(self.unit.speed((*of)?.value, (*to)?.value))).collect();
+                    let speeds: Vec<f64> = speeds
+                        .filter_map(|(of, to)| Some(self.unit.speed((*of)?.value, (*to)?.value)))
+                        .collect();
                     if speeds.len() >= LEAST_SAMPLES {
-                        report.ratios.push(Ratio { of: name.clone(), to, case, value: median(&speeds) });
+                        report.ratios.push(Ratio {
+                            of: name.clone(),
+                            to,
+                            case,
+                            value: median(&speeds),
+                        });
                     }
                 }
             }
@@ -188,7 +207,8 @@ fn at_once<'a>(samples: impl Iterator<Item = &'a Sample> + Clone) -> String {
 /// 1, 2, 4, ... threads, and one for each CPU.
 pub(crate) fn thread_counts() -> Vec<usize> {
     let most = cpus().len();
-    let mut counts: Vec<usize> = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < most).collect();
+    let mut counts: Vec<usize> =
+        std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < most).collect();
     counts.push(most);
     counts
 }
@@ -244,7 +264,8 @@ mod tests {
             subjects: vec![Box::new(Stopping(&stop, &worked))],
             ..matrix(Unit::Ns)
         };
-        let report = matrix.measure(&mut Ask { time: Duration::MAX, stop: &stop, progress: &mut |_| () });
+        let report =
+            matrix.measure(&mut Ask { time: Duration::MAX, stop: &stop, progress: &mut |_| () });
         assert_eq!(worked.load(Ordering::Relaxed), 11);
         assert_eq!(report.notes[0], "stopped early: after 3 rounds, and 2 of 3 cases of the next");
     }
@@ -255,7 +276,9 @@ mod tests {
             unit,
             per: "thing",
             cases: vec![Case { name: "one", threads: 2 }],
-            subjects: ["limit", "ours", "late", "absent"].map(|name| Box::new(Named(name)) as Box<dyn Subject>).into(),
+            subjects: ["limit", "ours", "late", "absent"]
+                .map(|name| Box::new(Named(name)) as Box<dyn Subject>)
+                .into(),
             compared_with: &["limit"],
             ours: "ours".to_owned(),
             shape: Shape::Bars,
@@ -265,16 +288,31 @@ mod tests {
     #[test]
     fn a_ratio_above_1_means_faster_in_any_unit_and_missing_samples_leave_a_note() {
         let sample = |value, cpu, slept| vec![Some(Measured { value, cpu, slept }); LEAST_SAMPLES];
-        let samples = [vec![sample(5.0, 0.99, 0.009), sample(10.0, 0.95, 0.5), vec![None; LEAST_SAMPLES], vec![]]];
+        let samples = [vec![
+            sample(5.0, 0.99, 0.009),
+            sample(10.0, 0.95, 0.5),
+            vec![None; LEAST_SAMPLES],
+            vec![],
+        ]];
         for (unit, value) in [(Unit::Ns, 0.5), (Unit::GibPerS, 2.0)] {
             let report = matrix(unit).summarise(&samples);
             let names: Vec<_> = report.rows.iter().map(|row| row.name.as_str()).collect();
             assert_eq!(names, ["limit", "ours"]);
             assert_eq!(report.ratio(&report.rows[1], "limit"), Some(value));
-            assert_eq!((&report.rows[0].more[..], &report.rows[1].more[..]), (&[][..], &[("slept", 0.5)][..]));
+            assert_eq!(
+                (&report.rows[0].more[..], &report.rows[1].more[..]),
+                (&[][..], &[("slept", 0.5)][..])
+            );
             assert_eq!(report.notes.len(), 2);
-            assert!(report.notes[0].starts_with("late at 2 threads, one: in 0 of 5 rounds"), "{:?}", report.notes);
-            assert!(report.notes[1].starts_with("in 10 of 15 samples") && report.notes[1].ends_with(": 95.0 %"));
+            assert!(
+                report.notes[0].starts_with("late at 2 threads, one: in 0 of 5 rounds"),
+                "{:?}",
+                report.notes
+            );
+            assert!(
+                report.notes[1].starts_with("in 10 of 15 samples")
+                    && report.notes[1].ends_with(": 95.0 %")
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
 //! How much memory does a cache take, of all that the process has, for each byte of its budget?
 //!
-//! What is resident of the process is read before a cache is made and when it is full: descriptors, index, policy and all. A file of
-//! twice the budget goes through it, from end to end and then at random.
+//! What is resident of the process is read before a cache is made and when it is full: descriptors,
+//! index, policy and all. A file of twice the budget goes through it, from end to end and then at
+//! random.
 
 use std::any::Any;
 use std::fs;
@@ -59,7 +60,12 @@ fn folio() -> io::Result<(Cache, folio_cache::File)> {
 ///
 /// What the system says of the memory, or of `/proc/self/statm`.
 pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
-    let mut report = Report::new("Resident memory of a full cache", Unit::Number("resident/budget"), "byte", "folio");
+    let mut report = Report::new(
+        "Resident memory of a full cache",
+        Unit::Number("resident/budget"),
+        "byte",
+        "folio",
+    );
     let case = Case { name: "256M", threads: 0 };
     if ask.stop.load(Ordering::Relaxed) {
         report.notes.push("stopped before a cache was filled".to_owned());

@@ -1,12 +1,15 @@
-//! What of the memory's speed is left when a folio moves under its index, beside a bare copy of the same pages?
+//! What of the memory's speed is left when a folio moves under its index, beside a bare copy of the
+//! same pages?
 //!
-//! The bare copy goes the same way: each page into the place that the one before has left. Anything else would compare
-//! warm targets with cold ones.
+//! The bare copy goes the same way: each page into the place that the one before has left. Anything
+//! else would compare warm targets with cold ones.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use folio_frames::{Arena, FrozenFolio, Kind, Mobility, Order, Owner, Pfn, Slot, UserSpace, migrate};
+use folio_frames::{
+    Arena, FrozenFolio, Kind, Mobility, Order, Owner, Pfn, Slot, UserSpace, migrate,
+};
 use folio_ref::DefaultScheme;
 
 use crate::matrix::{Case, Matrix, Subject};
@@ -49,7 +52,8 @@ fn arena() -> io::Result<Arena<P>> {
 fn allocate(arena: &Arena<P>, case: Case) -> impl Iterator<Item = FrozenFolio<P>> {
     let zone = arena.zone();
     (0..pages(case)).map(move |n| {
-        let mut folio = zone.alloc_frozen_as(order(case), Mobility::Movable).expect("room for all pages");
+        let mut folio =
+            zone.alloc_frozen_as(order(case), Mobility::Movable).expect("room for all pages");
         folio.set_owner(Kind::owner(0), n as u64);
         folio.as_mut_slice().fill(n as u8);
         folio
@@ -106,7 +110,11 @@ struct Memcpy {
 
 impl Memcpy {
     fn clear(&self) {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(FrozenFolio::free);
+        self.pages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+            .for_each(FrozenFolio::free);
     }
 }
 
@@ -118,7 +126,12 @@ impl Subject for Memcpy {
         self.clear();
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         pages.extend(allocate(&self.arena, case));
-        pages.push(self.arena.zone().alloc_frozen_as(order(case), Mobility::Movable).expect("room for one more"));
+        pages.push(
+            self.arena
+                .zone()
+                .alloc_frozen_as(order(case), Mobility::Movable)
+                .expect("room for one more"),
+        );
     }
     fn work(&self, case: Case, _: usize) -> u64 {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);

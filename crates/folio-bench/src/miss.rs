@@ -1,9 +1,12 @@
-//! What does a miss cost when reading the file costs a `memcpy`: into free memory (`fill`), or into what a page is evicted from (`evict`)?
+//! What does a miss cost when reading the file costs a `memcpy`: into free memory (`fill`), or into
+//! what a page is evicted from (`evict`)?
 //!
-//! A use is a read of 8 bytes of a page that is not there: one page after the other, so that folio reads ahead, in requests of many
-//! pages and in the background; or (`evict-scattered`) pages that lie apart, each a request of its own. The limit does what can not be
-//! left out: a table from page to frame, a clock that finds a frame, a copy of 4 KiB. Nothing can be shared in it, each thread has its own. Its clock goes through all of the memory, as
-//! `folio clock` does; under the default policy one page after the other that is used once takes the same few frames, which then are in
+//! A use is a read of 8 bytes of a page that is not there: one page after the other, so that folio
+//! reads ahead, in requests of many pages and in the background; or (`evict-scattered`) pages that
+//! lie apart, each a request of its own. The limit does what can not be left out: a table from page
+//! to frame, a clock that finds a frame, a copy of 4 KiB. Nothing can be shared in it, each thread
+//! has its own. Its clock goes through all of the memory, as `folio clock` does; under the default
+//! policy one page after the other that is used once takes the same few frames, which then are in
 //! the processor's cache.
 
 use std::hint::black_box;
@@ -27,7 +30,8 @@ const FILL: &str = "fill";
 const EVICT: &str = "evict";
 /// The same, of pages that lie apart.
 const SCATTERED: &str = "evict-scattered";
-/// As [`EVICT`], in the memory that [`SCATTERED`] left behind: its free frames lie apart, so that there is no run in few pieces.
+/// As [`EVICT`], in the memory that [`SCATTERED`] left behind: its free frames lie apart, so that
+/// there is no run in few pieces.
 const AFTERWARDS: &str = "evict-afterwards";
 
 const PAGE: usize = 4096;
@@ -41,8 +45,9 @@ const PAGES: usize = 64 * FRAMES;
 /// Uses of all threads together in one sample that fills: half of the memory.
 const FILLS: usize = FRAMES / 2;
 
-/// And in one that evicts. Not fewer: what was read ahead before a sample, and threads that still have to wake up, would decide it (half
-/// of the memory gave up to 10 M a second, at a median of 2.5, twice the memory 3.0 at most 3.7).
+/// And in one that evicts. Not fewer: what was read ahead before a sample, and threads that still
+/// have to wake up, would decide it (half of the memory gave up to 10 M a second, at a median of
+/// 2.5, twice the memory 3.0 at most 3.7).
 const EVICTIONS: usize = 2 * FRAMES;
 
 /// Where each thread is: it goes on there in the next sample.
@@ -60,14 +65,19 @@ impl Cursors {
         let all = if case.name == FILL { FILLS } else { EVICTIONS };
         let (uses, part) = (all / case.threads, PAGES / case.threads);
         // Relaxed: one thread at a time; samples are ordered by spawn and join.
-        let first = if case.name == FILL { 0 } else { self.next[thread].fetch_add(uses, Ordering::Relaxed) };
+        let first = if case.name == FILL {
+            0
+        } else {
+            self.next[thread].fetch_add(uses, Ordering::Relaxed)
+        };
         let is_scattered = case.name == SCATTERED;
         let place = move |n| if is_scattered { scattered(n) } else { n };
         (first..first + uses).map(move |n| thread * part + place(n) % part)
     }
 }
 
-/// Another number for each below [`PAGES`] for each: neighbours lie apart, at no stride, so that nobody reads ahead.
+/// Another number for each below [`PAGES`] for each: neighbours lie apart, at no stride, so that
+/// nobody reads ahead.
 fn scattered(n: usize) -> usize {
     const BITS: u32 = PAGES.ilog2();
     let n = n % PAGES;
@@ -78,7 +88,8 @@ fn scattered(n: usize) -> usize {
 /// Something that is asked for a page, and reads it if need be.
 trait Pages: Sync {
     fn name(&self) -> &'static str;
-    /// The first bytes of a page; `apart` in the memory of the cases [`SCATTERED`] and [`AFTERWARDS`].
+    /// The first bytes of a page; `apart` in the memory of the cases [`SCATTERED`] and
+    /// [`AFTERWARDS`].
     fn first_bytes(&self, page: usize, thread: usize, apart: bool) -> u64;
     /// Empties it.
     fn clear(&self);
@@ -151,7 +162,10 @@ impl BareClock {
             memory: vec![1; FRAMES * PAGE],
             hand: 0,
         };
-        Self { source: Copied::new(0, 0), parts: (0..threads).map(|_| CachePadded::new(Mutex::new(part()))).collect() }
+        Self {
+            source: Copied::new(0, 0),
+            parts: (0..threads).map(|_| CachePadded::new(Mutex::new(part()))).collect(),
+        }
     }
 }
 
@@ -174,7 +188,8 @@ impl Pages for BareClock {
                 }
                 part.pages[frame] = page as u32 + 1;
                 part.frames[page] = frame as u32 + 1;
-                part.memory[frame * PAGE..][..PAGE].copy_from_slice(black_box(self.source.page(page)));
+                part.memory[frame * PAGE..][..PAGE]
+                    .copy_from_slice(black_box(self.source.page(page)));
                 frame
             }
             frame => {
@@ -225,7 +240,9 @@ fn objects(name: &'static str, rival: impl Rival<Page> + 'static) -> Box<dyn Sub
 
 fn matrix(cases: &[&'static str], title: &'static str) -> io::Result<Matrix<'static>> {
     let threads = one_and_all();
-    let cases = cases.iter().flat_map(|&name| threads.clone().into_iter().map(move |threads| Case { name, threads }));
+    let cases = cases
+        .iter()
+        .flat_map(|&name| threads.clone().into_iter().map(move |threads| Case { name, threads }));
     let cases: Vec<_> = cases.collect();
     let folio = |name, make: fn(u32) -> Box<dyn Policy>| {
         let file = || {

@@ -1,8 +1,8 @@
 //! How far do refused increments pile up under a storm, against the proved bound (R5)?
 //!
-//! Every thread does nothing but being refused by one frozen word, and looks at the noise after each refusal. With
-//! many references at once the storm reaches the limit within a sample, and shows how far past it the noise goes;
-//! with one at a time it shows how long that takes.
+//! Every thread does nothing but being refused by one frozen word, and looks at the noise after
+//! each refusal. With many references at once the storm reaches the limit within a sample, and
+//! shows how far past it the noise goes; with one at a time it shows how long that takes.
 
 use std::io;
 use std::sync::Mutex;
@@ -79,8 +79,8 @@ struct Storm {
     seconds: f64,
 }
 
-/// No number of threads takes the noise past this: each adds once beyond the last number below the limit, before it
-/// resets. `models/invariant.py` proves it.
+/// No number of threads takes the noise past this: each adds once beyond the last number below the
+/// limit, before it resets. `models/invariant.py` proves it.
 fn bound(threads: usize, at_once: u32) -> u64 {
     u64::from(NOISE_LIMIT) - 1 + threads as u64 * u64::from(at_once)
 }
@@ -129,8 +129,10 @@ fn words() -> (Vec<Box<dyn Frozen>>, usize) {
 /// When the noise of one of folio-ref's words is above the bound.
 pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let counts = one_and_all();
-    let cases: Vec<Case> =
-        counts.into_iter().flat_map(|threads| [SINGLE, MOST].map(|name| Case { name, threads })).collect();
+    let cases: Vec<Case> = counts
+        .into_iter()
+        .flat_map(|threads| [SINGLE, MOST].map(|name| Case { name, threads }))
+        .collect();
     let (names, ours) = words();
     let each = (ask.time / (cases.len() * names.len()) as u32 / STORMS).max(LEAST);
     let mut report = Report::new(
@@ -157,13 +159,20 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             );
             let Some(mut row) = Row::of(word.name(), case, &peaks) else {
                 let (name, threads) = (word.name(), case.threads);
-                report.notes.push(format!("{name} at {threads} threads, {}: the threads never ran at once", case.name));
+                report.notes.push(format!(
+                    "{name} at {threads} threads, {}: the threads never ran at once",
+                    case.name
+                ));
                 continue;
             };
             let refused: u64 = kept.iter().map(|storm| storm.refused).sum();
             let rate = refused as f64 / kept.iter().map(|storm| storm.seconds).sum::<f64>();
             let resets: u64 = kept.iter().map(|storm| storm.resets).sum();
-            row.more = vec![("refused_per_s", rate), ("resets_seen", resets as f64), ("bound", bound as f64)];
+            row.more = vec![
+                ("refused_per_s", rate),
+                ("resets_seen", resets as f64),
+                ("bound", bound as f64),
+            ];
             report.rows.push(row);
         }
         report.rows.extend(Row::of("bound", case, &[bound as f64]));
@@ -189,8 +198,12 @@ mod tests {
             word.be_refused(MAX_AT_ONCE);
         }
         assert!(word.noise() < NOISE_LIMIT);
-        let storms: Vec<Storm> = (0..20).filter_map(|_| storm(&word, 1, MAX_AT_ONCE, LEAST)).collect();
+        let storms: Vec<Storm> =
+            (0..20).filter_map(|_| storm(&word, 1, MAX_AT_ONCE, LEAST)).collect();
         assert!(storms.iter().all(|storm| u64::from(storm.peak) <= bound(1, MAX_AT_ONCE)));
-        assert!(storms.is_empty() || storms.iter().any(|storm| storm.resets > 0), "the limit was never reached");
+        assert!(
+            storms.is_empty() || storms.iter().any(|storm| storm.resets > 0),
+            "the limit was never reached"
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! The patch's own benchmark: N pinned threads read 64 bytes at offset 0, of one file, or of a file each.
+//! The patch's own benchmark: N pinned threads read 64 bytes at offset 0, of one file, or of a file
+//! each.
 //!
-//! Under each scheme with a reference (a handle, the bytes copied out of it, the handle dropped), with `read_at` as the
-//! cache does it by itself, and by the kernel on tmpfs.
+//! Under each scheme with a reference (a handle, the bytes copied out of it, the handle dropped),
+//! with `read_at` as the cache does it by itself, and by the kernel on tmpfs.
 
 use std::fs;
 use std::hint::black_box;
@@ -30,8 +31,8 @@ const OPERATIONS_KERNEL: u32 = 5_000;
 
 const BYTES: usize = 64;
 
-/// Pages of a file. With a single one, the words of two files' first pages would lie side by side in one cache line, and
-/// a file each would cost what one file costs.
+/// Pages of a file. With a single one, the words of two files' first pages would lie side by side
+/// in one cache line, and a file each would cost what one file costs.
 const PAGES: usize = 64;
 /// The cache by itself.
 const READ_AT: &str = "read_at";
@@ -53,7 +54,8 @@ impl<S: Scheme> Subject for Counted<S> {
         let file = &self.0[place(case, thread)];
         let mut buf = [0; BYTES];
         for _ in 0..OPERATIONS {
-            let handle = black_box(file).page(0).expect("it is in the cache").expect("it is not empty");
+            let handle =
+                black_box(file).page(0).expect("it is in the cache").expect("it is not empty");
             black_box(&mut buf).copy_from_slice(&handle[..BYTES]);
         }
         u64::from(OPERATIONS)
@@ -71,7 +73,10 @@ impl Subject for ReadAt {
         let file = &self.0[place(case, thread)];
         let mut buf = [0; BYTES];
         for _ in 0..OPERATIONS {
-            assert_eq!(black_box(file).read_at(0, black_box(&mut buf)).expect("it is in the cache"), BYTES);
+            assert_eq!(
+                black_box(file).read_at(0, black_box(&mut buf)).expect("it is in the cache"),
+                BYTES
+            );
         }
         u64::from(OPERATIONS)
     }
@@ -104,7 +109,11 @@ impl Files {
     ///
     /// What the system says.
     pub fn new() -> io::Result<Self> {
-        let folder = if Path::new(TMPFS).is_dir() { Path::new(TMPFS).to_owned() } else { std::env::temp_dir() };
+        let folder = if Path::new(TMPFS).is_dir() {
+            Path::new(TMPFS).to_owned()
+        } else {
+            std::env::temp_dir()
+        };
         let most = thread_counts().into_iter().max().unwrap_or(1);
         let one = |_| {
             let file = NamedTempFile::new_in(&folder)?;
@@ -135,9 +144,12 @@ pub fn matrix(files: &Files) -> io::Result<Matrix<'static>> {
     let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
     for_each_scheme!(S => subjects.push(Box::new(Counted::<S>(files.cached()?))));
     subjects.push(Box::new(ReadAt(files.cached::<DefaultScheme>()?)));
-    let opened = files.0.iter().map(|file| fs::File::open(file.path())).collect::<io::Result<Vec<_>>>()?;
+    let opened =
+        files.0.iter().map(|file| fs::File::open(file.path())).collect::<io::Result<Vec<_>>>()?;
     subjects.push(Box::new(Pread(opened)));
-    let cases = thread_counts().into_iter().flat_map(|threads| [SAME, EACH].map(|name| Case { name, threads }));
+    let cases = thread_counts()
+        .into_iter()
+        .flat_map(|threads| [SAME, EACH].map(|name| Case { name, threads }));
     Ok(Matrix {
         title: "The patch's benchmark: 64 bytes at offset 0",
         unit: Unit::Ns,

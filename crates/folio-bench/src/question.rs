@@ -1,4 +1,5 @@
-//! The questions, each with its name: the one table that the command, `bench all` and the tests go by.
+//! The questions, each with its name: the one table that the command, `bench all` and the tests go
+//! by.
 //!
 //! To add a question, write its module with a function `ask`, and add a line to [`QUESTIONS`].
 
@@ -9,8 +10,8 @@ use std::time::Duration;
 
 use crate::report::Report;
 use crate::{
-    alloc, between, bringup, coherence, disk, fragment, free, hit_ratio, life, memory, migrate, miss, noise, patch,
-    range, read, sizes, word, write,
+    alloc, between, bringup, coherence, disk, fragment, free, hit_ratio, life, memory, migrate,
+    miss, noise, patch, range, read, sizes, word, write,
 };
 
 /// How a question is asked.
@@ -201,7 +202,8 @@ mod tests {
             let stop = AtomicBool::new(true);
             let mut ask = Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () };
             // Stopped before it began: it ends soon, and says that it has too few samples.
-            let said = (question.ask)(&mut ask).map_or_else(|error| vec![error.to_string()], |report| report.notes);
+            let said = (question.ask)(&mut ask)
+                .map_or_else(|error| vec![error.to_string()], |report| report.notes);
             assert!(!said.is_empty(), "{}", question.name);
         }
     }
@@ -211,7 +213,9 @@ mod tests {
         let names: BTreeSet<_> = QUESTIONS.iter().map(|question| question.name).collect();
         assert_eq!(names.len(), QUESTIONS.len());
         assert!(
-            names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')),
+            names
+                .iter()
+                .all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')),
             "{names:?}"
         );
         assert!(QUESTIONS.iter().all(|question| question.weight > 0 && question.name != "all"));

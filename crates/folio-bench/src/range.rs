@@ -1,7 +1,8 @@
-//! What does it cost to hold a range of a file without a copy, beside one folio of that size, and beside a copy?
+//! What does it cost to hold a range of a file without a copy, beside one folio of that size, and
+//! beside a copy?
 //!
-//! Who holds a range takes a reference of each large folio that it touches, and looks at the slot of each page (`docs/large-folios.md`). The
-//! limit is a slot with one folio of the range's size.
+//! Who holds a range takes a reference of each large folio that it touches, and looks at the slot
+//! of each page (`docs/large-folios.md`). The limit is a slot with one folio of the range's size.
 
 use std::hint::black_box;
 use std::io;
@@ -40,7 +41,13 @@ fn size(case: Case) -> usize {
 
 /// So many ranges of one thread in a case, of a file that has so many bytes.
 #[inline(always)]
-fn ranges(case: Case, thread: usize, bytes: usize, wanted: usize, mut hold: impl FnMut(usize, usize)) -> u64 {
+fn ranges(
+    case: Case,
+    thread: usize,
+    bytes: usize,
+    wanted: usize,
+    mut hold: impl FnMut(usize, usize),
+) -> u64 {
     let size = size(case);
     let all = bytes / size;
     let first = if HOT.contains(&case.name) { None } else { Some(thread * all / 2) };
@@ -102,7 +109,8 @@ impl Subject for Copied {
     fn work(&self, case: Case, thread: usize) -> u64 {
         let mut buf = vec![0; size(case)];
         ranges(case, thread, self.0.len() as usize, SAMPLE / 8 / size(case), |offset, size| {
-            let read = black_box(&self.0).read_at(offset as u64, &mut buf).expect("it is in the cache");
+            let read =
+                black_box(&self.0).read_at(offset as u64, &mut buf).expect("it is in the cache");
             assert_eq!(read, size);
         })
     }
@@ -141,7 +149,10 @@ impl Subject for Large {
     }
     #[inline(never)]
     fn work(&self, case: Case, thread: usize) -> u64 {
-        let slots = &self.slots[[16 << 10, 64 << 10, 1 << 20].iter().position(|&of| of == size(case)).expect("a size")];
+        let slots = &self.slots[[16 << 10, 64 << 10, 1 << 20]
+            .iter()
+            .position(|&of| of == size(case))
+            .expect("a size")];
         ranges(case, thread, self.bytes, SAMPLE_OF_LARGE, |offset, size| {
             let Lookup::Hit(folio) = black_box(&slots[offset / size]).get(self.arena.zone()) else {
                 panic!("a folio in its slot");
@@ -171,7 +182,9 @@ pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
         title: "Holding a range of a file",
         unit: Unit::Ns,
         per: "range",
-        cases: cases.flat_map(|name| one_and_all().into_iter().map(|threads| Case { name, threads })).collect(),
+        cases: cases
+            .flat_map(|name| one_and_all().into_iter().map(|threads| Case { name, threads }))
+            .collect(),
         subjects: vec![
             Box::new(Ranges(file.clone())),
             Box::new(InOnePiece(file.clone())),

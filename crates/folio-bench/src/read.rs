@@ -1,4 +1,5 @@
-//! What does it cost to read bytes again that were read before: by the cache, by a bare copy, by the kernel?
+//! What does it cost to read bytes again that were read before: by the cache, by a bare copy, by
+//! the kernel?
 
 use std::fs;
 use std::hint::black_box;
@@ -33,8 +34,8 @@ const READ_BYTES: usize = 256 << 20;
 /// Where the kernel's files in memory are.
 pub(crate) const TMPFS: &str = "/dev/shm";
 
-/// Where a read goes to: at the same place of a page for all subjects, since loads wait for stores whose addresses look the same in
-/// their lower 12 bits.
+/// Where a read goes to: at the same place of a page for all subjects, since loads wait for stores
+/// whose addresses look the same in their lower 12 bits.
 #[repr(align(4096))]
 struct Target([u8; 2 * FRAME_SIZE]);
 
@@ -62,8 +63,9 @@ impl Pattern {
     }
 }
 
-/// Each read is of so many bytes as the compiler knows, as it does where records have one size. Nothing else stands in the loop: a processor
-/// that waits for memory has room for so many instructions.
+/// Each read is of so many bytes as the compiler knows, as it does where records have one size.
+/// Nothing else stands in the loop: a processor that waits for memory has room for so many
+/// instructions.
 #[inline(always)]
 fn each<const SIZE: usize>(
     operations: u32,
@@ -86,16 +88,27 @@ fn each<const SIZE: usize>(
 #[inline(always)]
 fn reads(case: Case, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) -> u64 {
     #[inline(always)]
-    fn sized<const SIZE: usize>(pattern: Pattern, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) -> u64 {
+    fn sized<const SIZE: usize>(
+        pattern: Pattern,
+        len: usize,
+        of: u32,
+        read: impl FnMut(usize, &mut [u8]),
+    ) -> u64 {
         // Some milliseconds.
         let operations = |bytes: u32| (bytes / SIZE as u32).max(10_000) / of;
         if pattern.is_hot {
             return each::<SIZE>(operations(200_000 * 64), pattern.past, || 0, read);
         }
-        // Other places each time: two subjects that read one cache's bytes would find in the processor's what the one before them left.
-        // The generator costs a nanosecond, the same for all.
+        // Other places each time: two subjects that read one cache's bytes would find in the
+        // processor's what the one before them left. The generator costs a nanosecond, the
+        // same for all.
         let mut random = fastrand::Rng::new();
-        each::<SIZE>(operations(100_000 * 64), pattern.past, || random.usize(..len / SIZE) * SIZE, read)
+        each::<SIZE>(
+            operations(100_000 * 64),
+            pattern.past,
+            || random.usize(..len / SIZE) * SIZE,
+            read,
+        )
     }
     let pattern = Pattern::of(case.name).unwrap_or_else(|| panic!("{case:?} reads nothing"));
     match pattern.size {
@@ -109,7 +122,8 @@ fn reads(case: Case, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) ->
     }
 }
 
-/// The limit: the same bytes in one piece of memory. Also a mapping of the file, which is nothing else to the reader.
+/// The limit: the same bytes in one piece of memory. Also a mapping of the file, which is nothing
+/// else to the reader.
 struct Memcpy<'a>(&'static str, &'a [u8]);
 
 impl Subject for Memcpy<'_> {
@@ -128,7 +142,8 @@ impl Subject for Memcpy<'_> {
     }
 }
 
-/// The limit of whatever keeps pages in places of its own choice: a table says where a page is, and nothing is checked.
+/// The limit of whatever keeps pages in places of its own choice: a table says where a page is, and
+/// nothing is checked.
 struct ByTable<'a> {
     /// By page: its place.
     places: Vec<u64>,
@@ -148,15 +163,16 @@ impl Subject for ByTable<'_> {
             #[inline(always)]
             |offset, buf| {
                 let this = black_box(self);
-                let place = this.places[offset / FRAME_SIZE] as usize * FRAME_SIZE + offset % FRAME_SIZE;
+                let place =
+                    this.places[offset / FRAME_SIZE] as usize * FRAME_SIZE + offset % FRAME_SIZE;
                 buf.copy_from_slice(&this.memory[place..place + buf.len()]);
             },
         )
     }
 }
 
-/// The limit of a read that is believed only if nobody was at work meanwhile, and that tells reclaim of it: the table's entry is looked at
-/// again after the copy, and a mark is looked at.
+/// The limit of a read that is believed only if nobody was at work meanwhile, and that tells
+/// reclaim of it: the table's entry is looked at again after the copy, and a mark is looked at.
 struct Checked<'a> {
     places: Vec<AtomicU64>,
     marks: Vec<AtomicU8>,
@@ -237,8 +253,10 @@ impl Subject for Pinned {
             1,
             #[inline(always)]
             |offset, buf| {
-                let page =
-                    black_box(&self.0).page(offset as u64).expect("it is in the cache").expect("inside the file");
+                let page = black_box(&self.0)
+                    .page(offset as u64)
+                    .expect("it is in the cache")
+                    .expect("inside the file");
                 buf.copy_from_slice(&page[..buf.len()]);
             },
         )
@@ -289,11 +307,20 @@ impl<C: Rival<Page>> Subject for Objects<C> {
     }
 }
 
-/// Rivals with all of some bytes in them, and room for as much again: as each divides its room among shards, none is short of it.
+/// Rivals with all of some bytes in them, and room for as much again: as each divides its room
+/// among shards, none is short of it.
 #[cfg(feature = "rivals")]
 fn rivals(bytes: &[u8]) -> io::Result<Vec<Box<dyn Subject>>> {
-    fn one<C: Rival<Page> + 'static>(name: &'static str, rival: C, bytes: &[u8]) -> io::Result<Box<dyn Subject>> {
-        Ok(Box::new(Objects { name, rival: rivals::filled(rival, bytes, FRAME_SIZE)?, len: bytes.len() }))
+    fn one<C: Rival<Page> + 'static>(
+        name: &'static str,
+        rival: C,
+        bytes: &[u8],
+    ) -> io::Result<Box<dyn Subject>> {
+        Ok(Box::new(Objects {
+            name,
+            rival: rivals::filled(rival, bytes, FRAME_SIZE)?,
+            len: bytes.len(),
+        }))
     }
     let entries = (2 * bytes.len() / FRAME_SIZE).max(1024);
     Ok(vec![
@@ -329,9 +356,14 @@ pub struct Bytes {
 /// One block of an arena of its own.
 fn huge(bytes: &[u8]) -> io::Result<FolioRef<UserSpace>> {
     let n = (bytes.len() / FRAME_SIZE).next_power_of_two().ilog2() as u8;
-    let order = Order::new(n).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "more than 1 GiB to read"))?;
+    let order = Order::new(n)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "more than 1 GiB to read"))?;
     let room = order.bytes().max(BLOCK_ORDER.bytes());
-    let arena = if order > MAX_ORDER { Arena::with_huge_order(room, &[], order) } else { Arena::new(room, &[]) }?;
+    let arena = if order > MAX_ORDER {
+        Arena::with_huge_order(room, &[], order)
+    } else {
+        Arena::new(room, &[])
+    }?;
     let mut block = arena.zone().alloc_frozen(order).map_err(io::Error::other)?;
     block.as_mut_slice()[..bytes.len()].copy_from_slice(bytes);
     // The block keeps the arena's memory.
@@ -354,11 +386,17 @@ impl Bytes {
     ///
     /// What the system says.
     pub fn new(len: usize) -> io::Result<Self> {
-        let folder = if Path::new(TMPFS).is_dir() { Path::new(TMPFS).to_owned() } else { std::env::temp_dir() };
+        let folder = if Path::new(TMPFS).is_dir() {
+            Path::new(TMPFS).to_owned()
+        } else {
+            std::env::temp_dir()
+        };
         let mut memory = vec![0; len];
         let mut pattern = vec![0; len.min(1 << 20)];
         fastrand::Rng::with_seed(1).fill(&mut pattern);
-        memory.chunks_mut(pattern.len().max(1)).for_each(|part| part.copy_from_slice(&pattern[..part.len()]));
+        memory
+            .chunks_mut(pattern.len().max(1))
+            .for_each(|part| part.copy_from_slice(&pattern[..part.len()]));
         let mut file = NamedTempFile::new_in(folder)?;
         file.write_all(&memory)?;
         let (mapped, _) = Map::with_options().open(file.path()).map_err(io::Error::other)?;
@@ -385,7 +423,8 @@ pub(crate) fn cached_and_pinned(bytes: &Bytes) -> io::Result<Vec<Box<dyn Subject
     ])
 }
 
-/// The question. The schemes that are not the default take part where the word matters most: in `hot-64`.
+/// The question. The schemes that are not the default take part where the word matters most: in
+/// `hot-64`.
 ///
 /// # Errors
 ///
@@ -421,7 +460,10 @@ pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
         title: "Reading bytes again",
         unit: Unit::Ns,
         per: "read_at",
-        cases: one_and_all().into_iter().flat_map(|threads| cases.map(|name| Case { name, threads })).collect(),
+        cases: one_and_all()
+            .into_iter()
+            .flat_map(|threads| cases.map(|name| Case { name, threads }))
+            .collect(),
         subjects,
         compared_with: &["memcpy", "pread-tmpfs"],
         ours: "folio".to_owned(),

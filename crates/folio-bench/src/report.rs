@@ -18,7 +18,8 @@ pub enum Unit {
     OpPerS,
     /// Milliseconds for the whole. Less is better.
     Ms,
-    /// A number that is counted instead of timed, with its name: `fraction`, `resident/budget`. More is better.
+    /// A number that is counted instead of timed, with its name: `fraction`, `resident/budget`.
+    /// More is better.
     Number(&'static str),
 }
 
@@ -56,7 +57,8 @@ pub enum Shape {
     /// A panel for each case, a bar for each subject.
     #[default]
     Bars,
-    /// A panel for each case's name, a line for each subject over the threads, both axes logarithmic.
+    /// A panel for each case's name, a line for each subject over the threads, both axes
+    /// logarithmic.
     Lines,
 }
 
@@ -86,7 +88,8 @@ impl Row {
     }
 }
 
-/// How many times as fast one subject is as another: the median over rounds, above 1 when it is faster.
+/// How many times as fast one subject is as another: the median over rounds, above 1 when it is
+/// faster.
 #[derive(Clone, Debug)]
 pub struct Ratio {
     /// The subject.
@@ -176,10 +179,11 @@ impl Report {
     pub fn lines(&self) -> Vec<(&'static str, Vec<Line<'_>>)> {
         let mut panels: Vec<(&'static str, Vec<Line<'_>>)> = Vec::new();
         for row in &self.rows {
-            let at = panels.iter().position(|panel| panel.0 == row.case.name).unwrap_or_else(|| {
-                panels.push((row.case.name, Vec::new()));
-                panels.len() - 1
-            });
+            let at =
+                panels.iter().position(|panel| panel.0 == row.case.name).unwrap_or_else(|| {
+                    panels.push((row.case.name, Vec::new()));
+                    panels.len() - 1
+                });
             let lines = &mut panels[at].1;
             match lines.iter_mut().find(|line| line.0 == row.name) {
                 Some(line) => line.1.push(row),
@@ -191,7 +195,8 @@ impl Report {
 
     /// How many times as fast a row's subject is as another.
     pub fn ratio(&self, row: &Row, to: &str) -> Option<f64> {
-        let same = |ratio: &&Ratio| ratio.of == row.name && ratio.to == to && ratio.case == row.case;
+        let same =
+            |ratio: &&Ratio| ratio.of == row.name && ratio.to == to && ratio.case == row.case;
         self.ratios.iter().find(same).map(|ratio| ratio.value)
     }
 
@@ -216,10 +221,10 @@ impl Report {
             row[case_key] = row["case"].clone();
             row
         });
-        let tables =
-            self.tables.iter().map(|table| json!({ "title": table.title, "header": table.header, "rows": table.rows }));
-        let mut all =
-            json!({ "rows": rows.collect::<Vec<_>>(), "ratios": ratios.collect::<Vec<_>>(), "notes": self.notes });
+        let tables = self.tables.iter().map(
+            |table| json!({ "title": table.title, "header": table.header, "rows": table.rows }),
+        );
+        let mut all = json!({ "rows": rows.collect::<Vec<_>>(), "ratios": ratios.collect::<Vec<_>>(), "notes": self.notes });
         if !self.tables.is_empty() {
             all["tables"] = tables.collect();
         }
@@ -268,7 +273,12 @@ mod tests {
         }
         let lines = report.lines();
         assert_eq!((lines.len(), lines[0].0, lines[0].1.len()), (1, "one", 2));
-        assert!(lines[0].1.iter().all(|line| line.1.len() == 2 && (line.1[0].median - 2.0).abs() < 1e-9));
+        assert!(
+            lines[0]
+                .1
+                .iter()
+                .all(|line| line.1.len() == 2 && (line.1[0].median - 2.0).abs() < 1e-9)
+        );
         assert_eq!(report.panels().len(), 2);
     }
 }

@@ -1,7 +1,9 @@
-//! Caches of objects that others use, behind one face, so that every question asks all of them the same way.
+//! Caches of objects that others use, behind one face, so that every question asks all of them the
+//! same way.
 //!
-//! Each is as its authors build it by default, with a capacity counted in entries. What a lookup gives is theirs: a clone of the value
-//! (moka, `quick_cache`), an entry that holds it (foyer), or a lock on a part of the map (dashmap, which evicts nothing).
+//! Each is as its authors build it by default, with a capacity counted in entries. What a lookup
+//! gives is theirs: a clone of the value (moka, `quick_cache`), an entry that holds it (foyer), or
+//! a lock on a part of the map (dashmap, which evicts nothing).
 
 use std::io;
 use std::sync::Arc;
@@ -87,11 +89,15 @@ impl<V: Send + Sync> Rival<V> for DashMap<usize, V> {
     }
 }
 
-pub(crate) fn moka<V: Clone + Send + Sync + 'static>(entries: usize) -> moka::sync::Cache<usize, V> {
+pub(crate) fn moka<V: Clone + Send + Sync + 'static>(
+    entries: usize,
+) -> moka::sync::Cache<usize, V> {
     moka::sync::Cache::new(entries as u64)
 }
 
-pub(crate) fn quick_cache<V: Clone + Send + Sync>(entries: usize) -> quick_cache::sync::Cache<usize, V> {
+pub(crate) fn quick_cache<V: Clone + Send + Sync>(
+    entries: usize,
+) -> quick_cache::sync::Cache<usize, V> {
     quick_cache::sync::Cache::new(entries)
 }
 
@@ -119,7 +125,9 @@ pub(crate) fn filled<C: Rival<Page>>(rival: C, bytes: &[u8], page_size: usize) -
     rival.settle();
     let pages = bytes.len().div_ceil(page_size);
     match (0..pages).find(|&page| rival.with(page, |_| ()).is_none()) {
-        Some(page) => Err(io::Error::other(format!("page {page} of {pages} was evicted, though there was room"))),
+        Some(page) => Err(io::Error::other(format!(
+            "page {page} of {pages} was evicted, though there was room"
+        ))),
         None => Ok(rival),
     }
 }
@@ -150,6 +158,8 @@ mod tests {
 
     #[test]
     fn what_did_not_fit_is_noticed() {
-        assert!(filled(foyer_in_one(4, foyer::LruConfig::default().into()), &[1; 100], 10).is_err());
+        assert!(
+            filled(foyer_in_one(4, foyer::LruConfig::default().into()), &[1; 100], 10).is_err()
+        );
     }
 }

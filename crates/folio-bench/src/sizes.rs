@@ -1,6 +1,7 @@
-//! Does a read without a reference ever lose to one that takes a page by its handle and copies from there? By the size of the read, for bytes
-//! that are in the processor's cache and for bytes that are in none, and for targets that lie as large buffers of the C library do: 16
-//! bytes past the begin of a page.
+//! Does a read without a reference ever lose to one that takes a page by its handle and copies from
+//! there? By the size of the read, for bytes that are in the processor's cache and for bytes that
+//! are in none, and for targets that lie as large buffers of the C library do: 16 bytes past the
+//! begin of a page.
 
 use std::io;
 
@@ -9,7 +10,8 @@ use crate::question::Ask;
 use crate::read::{Bytes, cached_and_pinned};
 use crate::report::{Report, Shape, Unit};
 
-/// Named as [`read`](crate::read)'s: bytes, and how far past its source's place in a page the target lies.
+/// Named as [`read`](crate::read)'s: bytes, and how far past its source's place in a page the
+/// target lies.
 const CASES: [&str; 16] = [
     "hot-64",
     "hot-256",

@@ -76,7 +76,8 @@ fn drift(len: usize, random: &mut Rng) -> Vec<u32> {
     })
 }
 
-/// One after the other: popular pages, a loop, a scan, popular pages beside a table; then others are popular.
+/// One after the other: popular pages, a loop, a scan, popular pages beside a table; then others
+/// are popular.
 fn mixed(len: usize, random: &mut Rng) -> Vec<u32> {
     let (zipf, mut once, mut first) = (Zipf::new(0.9), ONCE, 0);
     filled(len, |pages| {
@@ -109,7 +110,8 @@ pub(crate) fn all(len: usize, frames: u32) -> Vec<Trace> {
     ]
 }
 
-/// The hits of whoever knows the future: it drops what is needed last (Belady, 1966), or does not keep it at all.
+/// The hits of whoever knows the future: it drops what is needed last (Belady, 1966), or does not
+/// keep it at all.
 pub(crate) fn optimal(pages: &[u32], frames: usize) -> usize {
     use std::collections::{BTreeSet, HashMap};
     let mut next = vec![usize::MAX; pages.len()];

@@ -1,8 +1,9 @@
-//! How a refused attempt cleans up its increment: the three ways of the patch's versions, for measurements only.
+//! How a refused attempt cleans up its increment: the three ways of the patch's versions, for
+//! measurements only.
 //!
-//! They stand here and not among folio-ref's schemes, because two of them are not fit for use: one attempt is no
-//! bound (docs/proof.md), and a reset each time makes a refusal as dear as a lost race. The encoding is that of
-//! `FrozenBit`; up to the refusal the code is the same for all.
+//! They stand here and not among folio-ref's schemes, because two of them are not fit for use: one
+//! attempt is no bound (docs/proof.md), and a reset each time makes a refusal as dear as a lost
+//! race. The encoding is that of `FrozenBit`; up to the refusal the code is the same for all.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -59,7 +60,8 @@ impl Policy for Whenever {
 /// One attempt; what the word is afterwards.
 fn reset(word: &AtomicU32, now: u32) -> u32 {
     // Relaxed: frozen to frozen publishes nothing.
-    word.compare_exchange(now, FROZEN, Ordering::Relaxed, Ordering::Relaxed).map_or_else(|found| found, |_| FROZEN)
+    word.compare_exchange(now, FROZEN, Ordering::Relaxed, Ordering::Relaxed)
+        .map_or_else(|found| found, |_| FROZEN)
 }
 
 /// A word that is frozen and stays so.
@@ -109,7 +111,11 @@ mod tests {
     #[test]
     fn each_policy_leaves_the_noise_that_it_says() {
         assert_eq!((after::<AtLimit>(5), after::<Once>(5), after::<Whenever>(5)), (7, 0, 0));
-        assert_eq!(after::<AtLimit>(NOISE_LIMIT - 1), 1, "the first reset it, the second left its own");
+        assert_eq!(
+            after::<AtLimit>(NOISE_LIMIT - 1),
+            1,
+            "the first reset it, the second left its own"
+        );
     }
 
     #[test]

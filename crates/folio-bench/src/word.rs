@@ -1,6 +1,8 @@
-//! What does taking and returning a reference cost, under each scheme, beside a raw fetch-add and fetch-sub?
+//! What does taking and returning a reference cost, under each scheme, beside a raw fetch-add and
+//! fetch-sub?
 //!
-//! And what does it cost to be refused: by a frozen word, with each way to clean up that the patch's versions had.
+//! And what does it cost to be refused: by a frozen word, with each way to clean up that the
+//! patch's versions had.
 
 use std::hint::black_box;
 use std::io;
@@ -111,7 +113,10 @@ pub(crate) fn words<S: Scheme>(n: usize) -> Box<dyn Subject> {
         word.claim_frozen().init();
         word
     };
-    Box::new(Word { live: (0..n).map(|_| live()).collect(), frozen: (0..n).map(|_| frozen()).collect() })
+    Box::new(Word {
+        live: (0..n).map(|_| live()).collect(),
+        frozen: (0..n).map(|_| frozen()).collect(),
+    })
 }
 
 fn undoing<P: Policy>(n: usize) -> Box<dyn Subject> {
@@ -122,7 +127,8 @@ fn undoing<P: Policy>(n: usize) -> Box<dyn Subject> {
 pub fn matrix() -> Matrix<'static> {
     let counts = thread_counts();
     let most = counts.iter().copied().max().unwrap_or(1);
-    let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(Raw((0..most).map(|_| CachePadded::default()).collect()))];
+    let mut subjects: Vec<Box<dyn Subject>> =
+        vec![Box::new(Raw((0..most).map(|_| CachePadded::default()).collect()))];
     for_each_scheme!(S => subjects.push(words::<S>(most)));
     subjects.extend([undoing::<AtLimit>(most), undoing::<Once>(most), undoing::<Whenever>(most)]);
     let names = [ONE, OWN, ONE_REFUSED, OWN_REFUSED];
@@ -130,7 +136,10 @@ pub fn matrix() -> Matrix<'static> {
         title: "Taking and returning one reference, or being refused",
         unit: Unit::Ns,
         per: "try_get and put, or refused try_get",
-        cases: counts.iter().flat_map(|&threads| names.map(|name| Case { name, threads })).collect(),
+        cases: counts
+            .iter()
+            .flat_map(|&threads| names.map(|name| Case { name, threads }))
+            .collect(),
         subjects,
         compared_with: &["raw", "zero-frozen"],
         ours: DefaultScheme::NAME.to_owned(),

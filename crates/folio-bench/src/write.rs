@@ -1,8 +1,10 @@
 //! What does it cost to write bytes: through the cache, by a bare copy, by the kernel?
 //!
-//! In memory (`hot-64`, `uniform-4K`) the files lie in a file system in memory, folio's too: what its flusher brings there each second
-//! belongs to the price. On the disk (`append-1M`, `overwrite-1M`) each MiB is synced before the next, so that both
-//! have done the same when they say that it is done; those samples wait for the disk, so nothing is asked of their share of a CPU.
+//! In memory (`hot-64`, `uniform-4K`) the files lie in a file system in memory, folio's too: what
+//! its flusher brings there each second belongs to the price. On the disk (`append-1M`,
+//! `overwrite-1M`) each MiB is synced before the next, so that both have done the same when they
+//! say that it is done; those samples wait for the disk, so nothing is asked of their share of a
+//! CPU.
 
 use std::fs;
 use std::hint::black_box;
@@ -28,7 +30,8 @@ const HOT: &str = "hot-64";
 /// A page anywhere in the file.
 const UNIFORM: &str = "uniform-4K";
 /// One MiB after the other past the end of a file on the disk, and within it.
-const SYNCED: [Case; 2] = [Case { name: "append-1M", threads: 1 }, Case { name: "overwrite-1M", threads: 1 }];
+const SYNCED: [Case; 2] =
+    [Case { name: "append-1M", threads: 1 }, Case { name: "overwrite-1M", threads: 1 }];
 
 const PAGE: usize = 4096;
 const CHUNK: usize = 1 << 20;
@@ -69,10 +72,13 @@ impl Subject for Memcpy {
 
 #[inline(always)]
 fn copies(case: Case, memory: &mut [u8]) -> u64 {
-    writes(case, |offset, bytes| black_box(&mut *memory)[offset..][..bytes.len()].copy_from_slice(bytes))
+    writes(case, |offset, bytes| {
+        black_box(&mut *memory)[offset..][..bytes.len()].copy_from_slice(bytes)
+    })
 }
 
-/// Pages with a lock each: what several threads can share that write, without readers, files or anything to be freed.
+/// Pages with a lock each: what several threads can share that write, without readers, files or
+/// anything to be freed.
 struct Locked(Vec<Mutex<Box<[u8]>>>);
 
 impl Subject for Locked {
@@ -82,12 +88,14 @@ impl Subject for Locked {
     #[inline(never)]
     fn work(&self, case: Case, _: usize) -> u64 {
         writes(case, |offset, bytes| {
-            black_box(&self.0)[offset / PAGE].lock()[offset % PAGE..][..bytes.len()].copy_from_slice(bytes);
+            black_box(&self.0)[offset / PAGE].lock()[offset % PAGE..][..bytes.len()]
+                .copy_from_slice(bytes);
         })
     }
 }
 
-/// A mapping of a file in memory, made by the thread that writes: it can not go to another. So only where making it costs nothing.
+/// A mapping of a file in memory, made by the thread that writes: it can not go to another. So only
+/// where making it costs nothing.
 struct Mapped(PathBuf);
 
 impl Subject for Mapped {
@@ -127,7 +135,9 @@ impl Subject for Kernel {
     }
     #[inline(never)]
     fn work(&self, case: Case, _: usize) -> u64 {
-        writes(case, |offset, bytes| self.0.write_all_at(bytes, offset as u64).expect("there is room"))
+        writes(case, |offset, bytes| {
+            self.0.write_all_at(bytes, offset as u64).expect("there is room")
+        })
     }
 }
 
@@ -136,7 +146,8 @@ pub(crate) struct Files([NamedTempFile; 3]);
 
 impl Files {
     pub(crate) fn new() -> io::Result<Self> {
-        let folder = if Path::new(TMPFS).is_dir() { PathBuf::from(TMPFS) } else { std::env::temp_dir() };
+        let folder =
+            if Path::new(TMPFS).is_dir() { PathBuf::from(TMPFS) } else { std::env::temp_dir() };
         let bytes = vec![1; BYTES];
         let file = || {
             let mut file = NamedTempFile::new_in(&folder)?;
@@ -158,7 +169,9 @@ pub(crate) fn matrix(Files([ours, mapped, theirs]): &Files) -> io::Result<Matrix
         cases: both(HOT).chain(both(UNIFORM)).collect(),
         subjects: vec![
             Box::new(Memcpy(Mutex::new(vec![1; BYTES]))),
-            Box::new(Locked((0..BYTES / PAGE).map(|_| Mutex::new(vec![1; PAGE].into_boxed_slice())).collect())),
+            Box::new(Locked(
+                (0..BYTES / PAGE).map(|_| Mutex::new(vec![1; PAGE].into_boxed_slice())).collect(),
+            )),
             Box::new(Mapped(mapped.path().to_owned())),
             Box::new(Folio(file)),
             Box::new(Kernel(theirs.reopen()?)),
@@ -216,14 +229,19 @@ fn synced(file: &dyn OnDisk, case: Case) -> io::Result<f64> {
     Ok(start.elapsed().as_secs_f64() * 1e9 / CHUNKS as f64)
 }
 
-/// The cases on the disk: they take turns, and the one before leaves the file that the next overwrites.
+/// The cases on the disk: they take turns, and the one before leaves the file that the next
+/// overwrites.
 fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
     const NAMES: [&str; 3] = ["folio", "folio-direct", "pwrite+fdatasync"];
-    let (ours, direct, theirs) = (NamedTempFile::new()?, NamedTempFile::new()?, NamedTempFile::new()?);
+    let (ours, direct, theirs) =
+        (NamedTempFile::new()?, NamedTempFile::new()?, NamedTempFile::new()?);
     let cache: Cache = Cache::new(BUDGET)?;
     let past_the_kernel = LocalFile::open_rw(direct.path())?.direct();
-    let files: [&dyn OnDisk; NAMES.len()] =
-        [&cache.open_rw(ours.path())?, &cache.open_backing(Arc::new(past_the_kernel))?, &theirs.reopen()?];
+    let files: [&dyn OnDisk; NAMES.len()] = [
+        &cache.open_rw(ours.path())?,
+        &cache.open_backing(Arc::new(past_the_kernel))?,
+        &theirs.reopen()?,
+    ];
     let mut samples = [const { [const { Vec::new() }; NAMES.len()] }; SYNCED.len()];
     let started = Instant::now();
     let mut round = 0;
@@ -235,14 +253,20 @@ fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
             }
         }
         round += 1;
-        (ask.progress)((0.5 + started.elapsed().as_secs_f64() / ask.time.as_secs_f64() / 2.0).min(1.0));
+        (ask.progress)(
+            (0.5 + started.elapsed().as_secs_f64() / ask.time.as_secs_f64() / 2.0).min(1.0),
+        );
     }
     for (&case, samples) in SYNCED.iter().zip(&samples) {
-        report.rows.extend(NAMES.iter().zip(samples).filter_map(|(&name, values)| Row::of(name, case, values)));
+        report.rows.extend(
+            NAMES.iter().zip(samples).filter_map(|(&name, values)| Row::of(name, case, values)),
+        );
         let [ours @ .., theirs] = samples;
         for (name, ours) in NAMES.iter().zip(ours) {
-            let speeds: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| theirs / ours).collect();
-            let ratio = |row: Row| Ratio { of: (*name).to_owned(), to: NAMES[2], case, value: row.median };
+            let speeds: Vec<f64> =
+                ours.iter().zip(theirs).map(|(ours, theirs)| theirs / ours).collect();
+            let ratio =
+                |row: Row| Ratio { of: (*name).to_owned(), to: NAMES[2], case, value: row.median };
             report.ratios.extend(Row::of("", case, &speeds).map(ratio));
         }
     }
@@ -259,8 +283,11 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let time = ask.time / 2;
     let files = Files::new()?;
     let progress = &mut *ask.progress;
-    let mut report =
-        matrix(&files)?.measure(&mut Ask { time, stop: ask.stop, progress: &mut |done| progress(done / 2.0) });
+    let mut report = matrix(&files)?.measure(&mut Ask {
+        time,
+        stop: ask.stop,
+        progress: &mut |done| progress(done / 2.0),
+    });
     ask_synced(&mut Ask { time, stop: ask.stop, progress: &mut *ask.progress }, &mut report)?;
     report.notes.push(format!(
         "{HOT}, {UNIFORM}: a file of {} MiB in memory (tmpfs), all of it in a cache of {} MiB; {}, {}: a file in the folder for temporary \

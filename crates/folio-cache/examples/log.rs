@@ -1,6 +1,7 @@
 //! A log: records are appended and synced by one thread, and read by others without a copy.
 //!
-//! `cargo run -p folio-cache --example log` writes one, opens it again after a crash that tore its last record, and reads it.
+//! `cargo run -p folio-cache --example log` writes one, opens it again after a crash that tore its
+//! last record, and reads it.
 
 use std::io;
 use std::path::Path;
@@ -35,10 +36,13 @@ impl Log {
         Ok(())
     }
 
-    /// The record at an offset, which keeps its pages, and where the next one is; `None`: there is none, or it is torn.
+    /// The record at an offset, which keeps its pages, and where the next one is; `None`: there is
+    /// none, or it is torn.
     fn read(&self, offset: u64) -> io::Result<Option<(Bytes, u64)>> {
         let header = self.file.bytes(offset, HEADER)?;
-        let Ok([l0, l1, l2, l3, sum @ ..]) = <[u8; HEADER]>::try_from(&*header) else { return Ok(None) };
+        let Ok([l0, l1, l2, l3, sum @ ..]) = <[u8; HEADER]>::try_from(&*header) else {
+            return Ok(None);
+        };
         let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         let record = self.file.bytes(offset + HEADER as u64, len)?;
         let is_whole = record.len() == len && checksum(&record) == u32::from_le_bytes(sum);

@@ -1,7 +1,7 @@
 //! A server: ranges of a big file go to many threads as `Bytes`, without a copy.
 //!
-//! `cargo run -p folio-cache --example serve` serves a file over HTTP to eight clients that ask for ranges of it. With a path, it
-//! serves that file until it is stopped: `curl -r 1000-1999 http://localhost:8000`.
+//! `cargo run -p folio-cache --example serve` serves a file over HTTP to eight clients that ask for
+//! ranges of it. With a path, it serves that file until it is stopped: `curl -r 1000-1999 http://localhost:8000`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,14 +19,21 @@ fn answer(file: &File, mut stream: TcpStream) -> io::Result<()> {
     while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
         let range = line.to_ascii_lowercase().strip_prefix("range: bytes=").map(str::to_owned);
         if let Some((from, to)) = range.as_deref().and_then(|range| range.split_once('-')) {
-            (first, last) = (from.parse().map_err(io::Error::other)?, to.parse().unwrap_or(u64::MAX));
+            (first, last) =
+                (from.parse().map_err(io::Error::other)?, to.parse().unwrap_or(u64::MAX));
         }
     }
     let end = file.len().min(last.saturating_add(1)).max(first);
     write!(stream, "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\n", end - first)?;
-    write!(stream, "Content-Range: bytes {first}-{}/{}\r\n\r\n", end.saturating_sub(1), file.len())?;
+    write!(
+        stream,
+        "Content-Range: bytes {first}-{}/{}\r\n\r\n",
+        end.saturating_sub(1),
+        file.len()
+    )?;
     while first < end.min(file.len()) {
-        // Each piece keeps its pages: it could as well wait in a queue, go to another thread, or be sent many times.
+        // Each piece keeps its pages: it could as well wait in a queue, go to another thread, or be
+        // sent many times.
         let range = file.range(first, STEP.min(end - first) as usize)?;
         first += range.len() as u64;
         range.into_each().try_for_each(|piece| stream.write_all(&piece))?;
@@ -40,14 +47,17 @@ fn get(server: SocketAddr, first: u64, last: u64) -> io::Result<Vec<u8>> {
     write!(stream, "GET / HTTP/1.1\r\nRange: bytes={first}-{last}\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    let header = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+    let header =
+        answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
     Ok(answer.split_off(header + 4))
 }
 
 fn serve(listener: &TcpListener, file: &File) {
     for stream in listener.incoming().flatten() {
         let file = file.clone();
-        thread::spawn(move || answer(&file, stream).map_err(|error| eprintln!("a client gets no more: {error}")));
+        thread::spawn(move || {
+            answer(&file, stream).map_err(|error| eprintln!("a client gets no more: {error}"))
+        });
     }
 }
 
@@ -67,7 +77,9 @@ fn main() -> io::Result<()> {
         assert!(got == (n..n + 1000).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
     };
     thread::scope(|scope| {
-        (0..8).for_each(|n| drop(scope.spawn(move || (n..160).step_by(8).for_each(|n| client(n * 19_000)))));
+        (0..8).for_each(|n| {
+            drop(scope.spawn(move || (n..160).step_by(8).for_each(|n| client(n * 19_000))))
+        });
     });
     println!("160 ranges, {:?}", cache.stats());
     Ok(())

@@ -13,16 +13,17 @@ use crate::mapping::Mapping;
 use crate::readahead::Window;
 use crate::run::{MOST_PAGES, Run};
 
-/// The share of a cache's memory that one window may take. A policy may keep a small part of the memory for what is new
-/// (`HotCold` 1/20), and takes what is oldest of that, used or not: two windows fit into it, with the frames that are kept free and those
-/// in per-CPU lists.
+/// The share of a cache's memory that one window may take. A policy may keep a small part of the
+/// memory for what is new (`HotCold` 1/20), and takes what is oldest of that, used or not: two
+/// windows fit into it, with the frames that are kept free and those in per-CPU lists.
 const SHARE: usize = 96;
 
 /// Pages from which on a request that is cut into many pieces is slower.
 const WORTH_A_PIECE: usize = 64;
 
 impl<S: Scheme> Mapping<S> {
-    /// A reader misses `pages` pages from `page` on: looks what it may want next, and requests that.
+    /// A reader misses `pages` pages from `page` on: looks what it may want next, and requests
+    /// that.
     pub(crate) fn read_ahead_of_miss(&self, page: u32, pages: u32) {
         if let Some(window) = self.readahead.missed(page, pages, self.most_ahead()) {
             self.request(window);
@@ -48,7 +49,8 @@ impl<S: Scheme> Mapping<S> {
             let first = window.first + piece * window.step;
             let range = first.max(0)..(first + window.pages).min(end);
             let mut requests: Vec<_> = requests(range).collect();
-            // From its end backwards for who reads backwards: what is needed first is requested first.
+            // From its end backwards for who reads backwards: what is needed first is requested
+            // first.
             if window.step < 0 {
                 requests.reverse();
             }
@@ -60,7 +62,8 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// Requests what is not in the cache of some pages. `false`: there is no memory for it, or too much under way.
+    /// Requests what is not in the cache of some pages. `false`: there is no memory for it, or too
+    /// much under way.
     fn request_missing(self: &Arc<Self>, first: i64, end: i64, milestone: Option<i64>) -> bool {
         let is_missing = |page: i64| {
             let page = u32::try_from(page).ok()?;
@@ -110,8 +113,9 @@ fn requests(pages: Range<i64>) -> impl Iterator<Item = Range<i64>> {
 }
 
 impl<S: Scheme> Inner<S> {
-    /// Up to `frames` frozen frames, as many as there are without waiting: for what need not be read. They lie one behind the
-    /// other where memory does, in as few pieces as there are: a request into one piece is faster than into many.
+    /// Up to `frames` frozen frames, as many as there are without waiting: for what need not be
+    /// read. They lie one behind the other where memory does, in as few pieces as there are: a
+    /// request into one piece is faster than into many.
     pub(crate) fn allocate_some(&self, frames: usize) -> Vec<FrozenFolio<UserSpace<S>>> {
         self.look_at_level();
         let mut folios = Vec::with_capacity(frames);
@@ -119,7 +123,8 @@ impl<S: Scheme> Inner<S> {
         let mut batches = frames.div_ceil(BATCH);
         while folios.len() < frames {
             let left = frames - folios.len();
-            let most = Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
+            let most =
+                Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
             match self.zone().alloc_frozen_up_to(most, Mobility::Movable) {
                 // What the reclaimer would free in a moment is freed here: it may be in one piece.
                 Ok(block)

@@ -1,23 +1,27 @@
 //! Requests in the background: what is filled while its reader does something else.
 //!
-//! Two kinds wait for a thread: runs that are read ahead, and what a future has missed (a [`Fetch`]), which goes first. Threads
-//! are made as there is work and go when there was none for a while. Their number bounds the requests in flight. The
-//! length of the queue bounds the runs that wait: one that does not fit is not made, and the page is read when it is
-//! needed. A reader that needs a page of a run that nobody has begun takes the run out of the queue and fills it itself: so
-//! it never waits for requests of others, however slow. Who cuts the file drops what waits.
+//! Two kinds wait for a thread: runs that are read ahead, and what a future has missed (a
+//! [`Fetch`]), which goes first. Threads are made as there is work and go when there was none for a
+//! while. Their number bounds the requests in flight. The length of the queue bounds the runs that
+//! wait: one that does not fit is not made, and the page is read when it is needed. A reader that
+//! needs a page of a run that nobody has begun takes the run out of the queue and fills it itself:
+//! so it never waits for requests of others, however slow. Who cuts the file drops what waits.
 //!
-//! A future that misses what is being fetched or read ahead already makes no request: it is woken when that has ended, and
-//! looks again. So many that wait for one slow page take one thread.
+//! A future that misses what is being fetched or read ahead already makes no request: it is woken
+//! when that has ended, and looks again. So many that wait for one slow page take one thread.
 //!
-//! A backing that has many requests under way by one call ([`Backing::fills_together`](crate::Backing::fills_together)) gets few threads
-//! for fetches. What comes while they are at work waits, and each takes a part of it: the more there is, the larger the calls. What has no
-//! answer after its call, because of an error or the end of the file, gets a thread of its own.
+//! A backing that has many requests under way by one call
+//! ([`Backing::fills_together`](crate::Backing::fills_together)) gets few threads for fetches. What
+//! comes while they are at work waits, and each takes a part of it: the more there is, the larger
+//! the calls. What has no answer after its call, because of an error or the end of the file, gets a
+//! thread of its own.
 //!
-//! Where there is no thread, because the system gives none or the user wants none, nothing waits: who reads ahead reads that
-//! himself, and a future fetches when it is polled.
+//! Where there is no thread, because the system gives none or the user wants none, nothing waits:
+//! who reads ahead reads that himself, and a future fetches when it is polled.
 //!
-//! **Invariant:** while a run waits, there is a thread that does not fetch. For a fetch may wait for a lock whose holder, who cuts
-//! the file, waits for a page of the run; filling a run waits for nobody.
+//! **Invariant:** while a run waits, there is a thread that does not fetch. For a fetch may wait
+//! for a lock whose holder, who cuts the file, waits for a page of the run; filling a run waits for
+//! nobody.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -34,13 +38,16 @@ use crate::mapping::Mapping;
 use crate::run::SuspendedRun;
 use crate::sync::{Condvar, Mutex, MutexGuard, spawn, wait_for};
 
-/// Requests in flight at the most, unless the user wants another number. Under shuttle a test says whether there are threads.
+/// Requests in flight at the most, unless the user wants another number. Under shuttle a test says
+/// whether there are threads.
 const MOST_THREADS: usize = if cfg!(shuttle) { 0 } else { 16 };
 
-/// Threads that fetch together for one mapping: while one hands over what it has, others' requests are under way.
+/// Threads that fetch together for one mapping: while one hands over what it has, others' requests
+/// are under way.
 const TOGETHER_THREADS: usize = 8;
 
-/// Of what waits, the part that one of them takes, so that they do not end all at once: one in so many.
+/// Of what waits, the part that one of them takes, so that they do not end all at once: one in so
+/// many.
 const TOGETHER_PART: usize = 4;
 
 /// Fetches that it takes.
@@ -122,13 +129,18 @@ impl<S: Scheme> Queue<S> {
 
     /// Takes what is next, and notes that it is begun. End it by [`Shared::work_on`].
     fn begin(&mut self) -> Option<Work<S>> {
-        // One thread is left for the runs that wait, and one may still come for others, unless there may be only one.
+        // One thread is left for the runs that wait, and one may still come for others, unless
+        // there may be only one.
         let most = if self.runs.is_empty() { self.most_threads.max(2) } else { self.threads };
         if self.fetching + 1 < most
             && let Some(place) = self.fetches.iter().position(|waiting| !self.is_held(waiting))
             && let Some(waiting) = self.fetches.remove(place)
         {
-            return Some(if waiting.together { self.begin_together(waiting) } else { self.begin_fetch(waiting) });
+            return Some(if waiting.together {
+                self.begin_together(waiting)
+            } else {
+                self.begin_fetch(waiting)
+            });
         }
         let run = self.runs.pop_front()?;
         Some(self.begin_run(run))
@@ -137,14 +149,16 @@ impl<S: Scheme> Queue<S> {
     /// Whether a thread that is at work for its mapping, or was woken for it, will take it along.
     fn is_taken_along(&self, waiting: &Waiting<S>) -> bool {
         let mapping = waiting.fetch.pages().mapping;
-        let is_before = |other: &Waiting<S>| other.together && other.fetch.pages().mapping == mapping;
+        let is_before =
+            |other: &Waiting<S>| other.together && other.fetch.pages().mapping == mapping;
         waiting.together && (self.is_held(waiting) || self.fetches.iter().any(is_before))
     }
 
     /// Whether it waits until less is fetched for its mapping.
     fn is_held(&self, waiting: &Waiting<S>) -> bool {
         let mapping = waiting.fetch.pages().mapping;
-        waiting.together && self.together.iter().filter(|&&of| of == mapping).count() >= TOGETHER_THREADS
+        waiting.together
+            && self.together.iter().filter(|&&of| of == mapping).count() >= TOGETHER_THREADS
     }
 
     fn begin_fetch(&mut self, Waiting { fetch, joined, .. }: Waiting<S>) -> Work<S> {
@@ -157,7 +171,8 @@ impl<S: Scheme> Queue<S> {
         let Pages { mapping, pages } = first.fetch.pages().clone();
         let count = |pages: &Range<u64>| pages.end - pages.start;
         let mut left = first.fetch.most_together().saturating_sub(count(&pages));
-        let most = self.fetches.len().div_ceil(TOGETHER_PART).clamp(*TOGETHER.start(), *TOGETHER.end());
+        let most =
+            self.fetches.len().div_ceil(TOGETHER_PART).clamp(*TOGETHER.start(), *TOGETHER.end());
         let mut these = vec![first];
         self.fetches = mem::take(&mut self.fetches)
             .into_iter()
@@ -186,11 +201,19 @@ impl<S: Scheme> Queue<S> {
         Work::Run(run)
     }
 
-    /// Has a waker woken when a page that is being read, or is to be fetched, has been. `false`: it is neither.
+    /// Has a waker woken when a page that is being read, or is to be fetched, has been. `false`: it
+    /// is neither.
     fn join(&mut self, mapping: u32, page: u64, waker: &Waker) -> bool {
-        let mut begun = self.begun.iter_mut().filter(|(pages, _)| pages.cover(mapping, page)).map(|(_, joined)| joined);
-        let mut waiting = self.fetches.iter_mut().filter(|waiting| waiting.fetch.pages().cover(mapping, page));
-        let Some(joined) = begun.next().or_else(|| Some(&mut waiting.next()?.joined)) else { return false };
+        let mut begun = self
+            .begun
+            .iter_mut()
+            .filter(|(pages, _)| pages.cover(mapping, page))
+            .map(|(_, joined)| joined);
+        let mut waiting =
+            self.fetches.iter_mut().filter(|waiting| waiting.fetch.pages().cover(mapping, page));
+        let Some(joined) = begun.next().or_else(|| Some(&mut waiting.next()?.joined)) else {
+            return false;
+        };
         if !joined.iter().any(|other| other.will_wake(waker)) {
             joined.push(waker.clone());
         }
@@ -223,7 +246,8 @@ impl<S: Scheme> Background<S> {
         self.shared.work.notify_all();
     }
 
-    /// Has a run filled. `false`: there is no thread for it, or too much to do, and no more should come.
+    /// Has a run filled. `false`: there is no thread for it, or too much to do, and no more should
+    /// come.
     pub(crate) fn push(&self, run: SuspendedRun<S>) -> bool {
         let mut queue = self.shared.queue.lock();
         self.shared.make_room(&mut queue);
@@ -244,15 +268,16 @@ impl<S: Scheme> Background<S> {
         false
     }
 
-    /// Has done what a future misses, which is woken then. `false`: somebody reads its page already; the future is woken
-    /// when that has ended, and is to look again.
+    /// Has done what a future misses, which is woken then. `false`: somebody reads its page
+    /// already; the future is woken when that has ended, and is to look again.
     pub(crate) fn fetch(&self, fetch: &Arc<Fetch<S>>, waker: &Waker) -> bool {
         let mut queue = self.shared.queue.lock();
         let Pages { mapping, pages } = fetch.pages();
         if !pages.is_empty() && queue.join(*mapping, pages.start, waker) {
             return false;
         }
-        let waiting = Waiting { fetch: Arc::clone(fetch), joined: Vec::new(), together: fetch.is_together() };
+        let waiting =
+            Waiting { fetch: Arc::clone(fetch), joined: Vec::new(), together: fetch.is_together() };
         if queue.is_taken_along(&waiting) {
             queue.fetches.push_back(waiting);
             return true;
@@ -260,7 +285,8 @@ impl<S: Scheme> Background<S> {
         self.shared.make_room(&mut queue);
         if queue.threads > 0 {
             queue.fetches.push_back(waiting);
-            // An idle thread may leave fetches where they are: it is woken for what is new in any case.
+            // An idle thread may leave fetches where they are: it is woken for what is new in any
+            // case.
             self.shared.work.notify_one();
         } else {
             let work = queue.begin_fetch(waiting);
@@ -273,17 +299,19 @@ impl<S: Scheme> Background<S> {
     /// Takes the run with this page out of the queue, if nobody has begun it.
     pub(crate) fn take(&self, mapping: &Mapping<S>, page: u32) -> Option<SuspendedRun<S>> {
         let mut queue = self.shared.queue.lock();
-        let place = queue.runs.iter().position(|run| run.pages().cover(mapping.id, u64::from(page)))?;
+        let place =
+            queue.runs.iter().position(|run| run.pages().cover(mapping.id, u64::from(page)))?;
         queue.runs.remove(place)
     }
 
     /// Drops the runs with some of these pages that nobody has begun.
     pub(crate) fn forget(&self, mapping: &Mapping<S>, pages: &Range<u64>) {
         let mut queue = self.shared.queue.lock();
-        let (dropped, kept): (VecDeque<_>, _) = mem::take(&mut queue.runs).into_iter().partition(|run| {
-            let Pages { mapping: of, pages: its } = run.pages();
-            of == mapping.id && its.start < pages.end && pages.start < its.end
-        });
+        let (dropped, kept): (VecDeque<_>, _) =
+            mem::take(&mut queue.runs).into_iter().partition(|run| {
+                let Pages { mapping: of, pages: its } = run.pages();
+                of == mapping.id && its.start < pages.end && pages.start < its.end
+            });
         queue.runs = kept;
         drop(queue);
         // After the lock, as above.
@@ -304,7 +332,8 @@ impl<S: Scheme> Background<S> {
 
 impl<S: Scheme> Drop for Background<S> {
     fn drop(&mut self) {
-        // Nothing waits: each run holds the cache. This may be one of the threads, so none is waited for.
+        // Nothing waits: each run holds the cache. This may be one of the threads, so none is
+        // waited for.
         self.shared.queue.lock().closed = true;
         self.shared.work.notify_all();
     }
@@ -327,14 +356,17 @@ impl<S: Scheme> Shared<S> {
         }
     }
 
-    /// What is next. `None`: there was nothing for a while, the cache is gone, or there are too many threads.
+    /// What is next. `None`: there was nothing for a while, the cache is gone, or there are too
+    /// many threads.
     fn next(self: &Arc<Self>) -> Option<Work<S>> {
         let mut queue = self.queue.lock();
         let mut had_nothing = false;
         loop {
             if let Some(work) = queue.begin() {
                 // Nobody was woken for what it leaves of its mapping.
-                if matches!(work, Work::Together(_)) && queue.fetches.iter().any(|waiting| !queue.is_held(waiting)) {
+                if matches!(work, Work::Together(_))
+                    && queue.fetches.iter().any(|waiting| !queue.is_held(waiting))
+                {
                     self.make_room(&mut queue);
                     self.work.notify_one();
                 }
@@ -362,14 +394,21 @@ impl<S: Scheme> Shared<S> {
 
     /// Does what was begun, and wakes who joined it, even if a backing panics.
     fn work_on(self: &Arc<Self>, work: Work<S>) {
-        let mut end = End { shared: self, pages: Vec::new(), fetches: false, together: None, again: Vec::new() };
+        let mut end = End {
+            shared: self,
+            pages: Vec::new(),
+            fetches: false,
+            together: None,
+            again: Vec::new(),
+        };
         match work {
             Work::Fetch(fetch) => {
                 (end.pages, end.fetches) = (vec![fetch.pages().clone()], true);
                 fetch.work();
             }
             Work::Together(fetches) => {
-                (end.pages, end.fetches) = (fetches.iter().map(|fetch| fetch.pages().clone()).collect(), true);
+                (end.pages, end.fetches) =
+                    (fetches.iter().map(|fetch| fetch.pages().clone()).collect(), true);
                 end.together = end.pages.first().map(|pages| pages.mapping);
                 // Those that are told nothing are made again, one by one, whatever went wrong.
                 let pages = panic::catch_unwind(AssertUnwindSafe(|| fill_together(&fetches)));
@@ -398,7 +437,9 @@ impl<S: Scheme> Drop for End<'_, S> {
     fn drop(&mut self) {
         let mut queue = self.shared.queue.lock();
         queue.fetching -= usize::from(self.fetches);
-        if let Some(place) = queue.together.iter().position(|&mapping| Some(mapping) == self.together) {
+        if let Some(place) =
+            queue.together.iter().position(|&mapping| Some(mapping) == self.together)
+        {
             queue.together.swap_remove(place);
         }
         let mut joined = Vec::new();

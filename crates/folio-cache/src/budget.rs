@@ -1,8 +1,9 @@
 //! The budget: how much memory a cache may use, changed while it is read.
 //!
-//! The arena has addresses for the most that the cache was made for. What is beyond the budget is offline: blocks of 2 MiB whose memory the
-//! system has back. Shrinking takes the blocks with the least that is held, frees as much as they hold by the policy, and moves
-//! the rest of their pages elsewhere; readers go on, or sleep for the moment in which their page moves.
+//! The arena has addresses for the most that the cache was made for. What is beyond the budget is
+//! offline: blocks of 2 MiB whose memory the system has back. Shrinking takes the blocks with the
+//! least that is held, frees as much as they hold by the policy, and moves the rest of their pages
+//! elsewhere; readers go on, or sleep for the moment in which their page moves.
 //!
 //! A file's index is paid from the budget as well: for each 2 MiB of indexes there is a block less.
 
@@ -21,7 +22,8 @@ use crate::sync::{Mutex, rest};
 /// Tries to empty one block while others take what was freed for it.
 const TRIES: usize = 4;
 
-/// Rounds through all blocks before a new budget is given up: readers hold pages for moments, which pass.
+/// Rounds through all blocks before a new budget is given up: readers hold pages for moments, which
+/// pass.
 const ROUNDS: usize = 200;
 
 /// Between two rounds.
@@ -100,11 +102,12 @@ impl<S: Scheme> Inner<S> {
     }
 
     fn spare_of(&self, offline: &[Offline<UserSpace<S>>]) -> usize {
-        (offline.len() * BLOCK_ORDER.bytes()).saturating_sub(self.most_bytes() - self.budget.bytes())
+        (offline.len() * BLOCK_ORDER.bytes())
+            .saturating_sub(self.most_bytes() - self.budget.bytes())
     }
 
-    /// Takes back what was paid for the index of a file that was closed. It may be called where somebody evicts to give
-    /// blocks back, by the thread that does: so it only tries.
+    /// Takes back what was paid for the index of a file that was closed. It may be called where
+    /// somebody evicts to give blocks back, by the thread that does: so it only tries.
     pub(crate) fn fit_after_close(&self) {
         if let Some(mut offline) = self.budget.offline.try_lock()
             && self.spare_of(&offline) > 0
@@ -113,18 +116,23 @@ impl<S: Scheme> Inner<S> {
         }
     }
 
-    /// Gives blocks back for what the indexes grew, or takes them again. Called each time that memory is short.
+    /// Gives blocks back for what the indexes grew, or takes them again. Called each time that
+    /// memory is short.
     pub(crate) fn fit(&self) {
         if let Some(mut offline) = self.budget.offline.try_lock() {
             self.fit_locked(&mut offline);
         }
     }
 
-    /// Brings as many blocks online, or takes as many offline, as the budget says. The bytes online after that.
+    /// Brings as many blocks online, or takes as many offline, as the budget says. The bytes online
+    /// after that.
     fn fit_locked(&self, offline: &mut Vec<Offline<UserSpace<S>>>) -> usize {
         let zone = self.zone();
         let block_bytes = BLOCK_ORDER.bytes();
-        let wanted = (self.budget.bytes().saturating_sub(self.registry.index_bytes() / block_bytes * block_bytes)
+        let wanted = (self
+            .budget
+            .bytes()
+            .saturating_sub(self.registry.index_bytes() / block_bytes * block_bytes)
             / block_bytes)
             .max(1);
         let beyond = zone.blocks() - wanted;
@@ -151,8 +159,10 @@ impl<S: Scheme> Inner<S> {
     /// All blocks, those with the least that can not be moved first; of equals the last one first.
     fn by_what_is_held(&self) -> Vec<usize> {
         let zone = self.zone();
-        let mut blocks: Vec<(usize, usize)> =
-            (0..zone.blocks()).rev().map(|block| (self.held_frames(zone.block_range(block)), block)).collect();
+        let mut blocks: Vec<(usize, usize)> = (0..zone.blocks())
+            .rev()
+            .map(|block| (self.held_frames(zone.block_range(block)), block))
+            .collect();
         blocks.sort_by_key(|block| block.0);
         blocks.into_iter().map(|block| block.1).collect()
     }

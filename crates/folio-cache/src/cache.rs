@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use folio_frames::{
-    Arena, Compacted, Contig, ContigError, FRAME_SIZE, FrozenFolio, Kind, KindOps, MigrateError, Offline, OfflineError,
-    Order, Pfn, UserSpace, Zone, migrate,
+    Arena, Compacted, Contig, ContigError, FRAME_SIZE, FrozenFolio, Kind, KindOps, MigrateError,
+    Offline, OfflineError, Order, Pfn, UserSpace, Zone, migrate,
 };
 use folio_ref::{DefaultScheme, Scheme};
 
@@ -26,8 +26,9 @@ use crate::stats::{CacheStats, Counters};
 use crate::sync::Mutex;
 use crate::worker::Worker;
 
-/// What a folio of a cache is, to who looks at its frames ([`Cache::zone`]). Its private note ([`Peek::private`](folio_frames::Peek)):
-/// a number of the file in the high half, the page in the low one.
+/// What a folio of a cache is, to who looks at its frames ([`Cache::zone`]). Its private note
+/// ([`Peek::private`](folio_frames::Peek)): a number of the file in the high half, the page in the
+/// low one.
 pub const CACHED: Kind = Kind::owner(0);
 
 /// Files cached in a fixed amount of memory. Cloning it gives another handle on the same cache.
@@ -54,7 +55,8 @@ pub(crate) struct Inner<S: Scheme> {
 }
 
 impl<S: Scheme> Inner<S> {
-    /// Without a `destroy` of its own: a folio that was put for the last time had left its index before.
+    /// Without a `destroy` of its own: a folio that was put for the last time had left its index
+    /// before.
     const KINDS: &'static [KindOps<UserSpace<S>>] =
         &[KindOps { kind: CACHED, name: "cached", destroy: FrozenFolio::free }];
 
@@ -68,7 +70,8 @@ impl<S: Scheme> Inner<S> {
 }
 
 impl<S: Scheme> Cache<S> {
-    /// A cache that holds `budget_bytes` bytes of files, rounded down to 2 MiB. Memory is taken as pages are read.
+    /// A cache that holds `budget_bytes` bytes of files, rounded down to 2 MiB. Memory is taken as
+    /// pages are read.
     ///
     /// # Errors
     ///
@@ -77,8 +80,8 @@ impl<S: Scheme> Cache<S> {
         Self::with_policy(budget_bytes, |frames| Box::new(HotCold::new(frames)))
     }
 
-    /// A cache that may grow later: it begins with `budget_bytes`, and [`set_budget_bytes`](Self::set_budget_bytes) may
-    /// give it up to `most_bytes`.
+    /// A cache that may grow later: it begins with `budget_bytes`, and
+    /// [`set_budget_bytes`](Self::set_budget_bytes) may give it up to `most_bytes`.
     ///
     /// # Errors
     ///
@@ -89,8 +92,8 @@ impl<S: Scheme> Cache<S> {
         Ok(cache)
     }
 
-    /// A cache with a quarter of the memory that there is for this process: the machine's, or what its control groups
-    /// allow, of either version.
+    /// A cache with a quarter of the memory that there is for this process: the machine's, or what
+    /// its control groups allow, of either version.
     ///
     /// # Errors
     ///
@@ -99,12 +102,16 @@ impl<S: Scheme> Cache<S> {
         Self::new(limits::default_budget_bytes())
     }
 
-    /// As [`new`](Self::new), with another choice of what is reclaimed: `make` is given the number of frames.
+    /// As [`new`](Self::new), with another choice of what is reclaimed: `make` is given the number
+    /// of frames.
     ///
     /// # Errors
     ///
     /// As `new`.
-    pub fn with_policy(budget_bytes: usize, make: impl FnOnce(u32) -> Box<dyn Policy>) -> io::Result<Self> {
+    pub fn with_policy(
+        budget_bytes: usize,
+        make: impl FnOnce(u32) -> Box<dyn Policy>,
+    ) -> io::Result<Self> {
         let budget_bytes = budget::check_new(budget_bytes)?;
         let arena = Arena::new(budget_bytes, Inner::<S>::KINDS)?;
         let frames = arena.zone().pfns().frames() as u32;
@@ -125,19 +132,19 @@ impl<S: Scheme> Cache<S> {
         Ok(Self { inner })
     }
 
-    /// Opens a regular file for reading. Opens of one file, by whatever name, share its pages; an open looks
-    /// whether the file changed and drops what is stale.
+    /// Opens a regular file for reading. Opens of one file, by whatever name, share its pages; an
+    /// open looks whether the file changed and drops what is stale.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else what
-    /// the system says.
+    /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else
+    /// what the system says.
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
         self.open_backing(Arc::new(LocalFile::open(path)?))
     }
 
-    /// Opens a regular file for reading and writing. What is written goes to the file after about a second, when it is
-    /// synced, or when the last open of the file is dropped: see [`File`].
+    /// Opens a regular file for reading and writing. What is written goes to the file after about a
+    /// second, when it is synced, or when the last open of the file is dropped: see [`File`].
     ///
     /// # Errors
     ///
@@ -155,7 +162,8 @@ impl<S: Scheme> Cache<S> {
         self.open_backing(Arc::new(LocalFile::create(path)?))
     }
 
-    /// Writes the dirty pages of all files to their backings, which may keep them in memory for a while.
+    /// Writes the dirty pages of all files to their backings, which may keep them in memory for a
+    /// while.
     ///
     /// # Errors
     ///
@@ -164,7 +172,8 @@ impl<S: Scheme> Cache<S> {
         self.inner.write_back_all()
     }
 
-    /// Opens what any [`Backing`] gives. Backings of one identity share their pages, as opens of one file do.
+    /// Opens what any [`Backing`] gives. Backings of one identity share their pages, as opens of
+    /// one file do.
     ///
     /// # Errors
     ///
@@ -173,8 +182,9 @@ impl<S: Scheme> Cache<S> {
         File::new(&self.inner, backing)
     }
 
-    /// Frees `frames` pages that nobody holds, those not used lately first, and some more where they lie in one folio, about half as many at
-    /// the most. How many it freed: fewer when the rest is held.
+    /// Frees `frames` pages that nobody holds, those not used lately first, and some more where
+    /// they lie in one folio, about half as many at the most. How many it freed: fewer when the
+    /// rest is held.
     pub fn reclaim(&self, frames: usize) -> usize {
         self.inner.reclaim(frames)
     }
@@ -184,7 +194,8 @@ impl<S: Scheme> Cache<S> {
         migrate(self.zone(), pfn, &*self.inner)
     }
 
-    /// Takes 2 MiB out of the cache: their pages move elsewhere and the memory goes back to the system.
+    /// Takes 2 MiB out of the cache: their pages move elsewhere and the memory goes back to the
+    /// system.
     pub fn offline(&self, block: usize) -> Result<Offline<UserSpace<S>>, OfflineError> {
         self.inner.arena.offline(block, &*self.inner)
     }
@@ -194,20 +205,22 @@ impl<S: Scheme> Cache<S> {
         self.inner.arena.online(offline);
     }
 
-    /// Waits until no pages are being read ahead, or written by the flusher. What a reader that just left had requested is
-    /// under way for a while, and keeps its file open.
+    /// Waits until no pages are being read ahead, or written by the flusher. What a reader that
+    /// just left had requested is under way for a while, and keeps its file open.
     pub fn settle(&self) {
         self.inner.background.settle();
         self.inner.flusher.settle();
         self.inner.reclaimer.settle();
     }
 
-    /// Sets how many pages or runs of neighbouring pages are read in the background at once at the most, each by a thread of the cache:
-    /// what is read ahead, and what futures miss. 16 unless it is set; more pay where a backing takes long to answer.
+    /// Sets how many pages or runs of neighbouring pages are read in the background at once at the
+    /// most, each by a thread of the cache: what is read ahead, and what futures miss. 16
+    /// unless it is set; more pay where a backing takes long to answer.
     ///
-    /// With 0 the cache starts no thread at all: what would be read ahead is read by who asks for it, a future reads
-    /// when it is polled, who finds no free page frees some, and what is dirty is written when it is synced or
-    /// flushed, by the last close, and by writers past a quarter of the budget. Threads that are there end after what they do.
+    /// With 0 the cache starts no thread at all: what would be read ahead is read by who asks for
+    /// it, a future reads when it is polled, who finds no free page frees some, and what is
+    /// dirty is written when it is synced or flushed, by the last close, and by writers past a
+    /// quarter of the budget. Threads that are there end after what they do.
     pub fn set_most_threads(&self, threads: usize) {
         self.inner.background.set_most_threads(threads);
         self.inner.flusher.set_may_start(threads > 0);
@@ -224,17 +237,23 @@ impl<S: Scheme> Cache<S> {
     }
 
     /// Frames of the cache that lie together, for the caller: pages in them move elsewhere.
-    pub fn alloc_contig(&self, frames: u32, align: Order) -> Result<Contig<UserSpace<S>>, ContigError> {
+    pub fn alloc_contig(
+        &self,
+        frames: u32,
+        align: Order,
+    ) -> Result<Contig<UserSpace<S>>, ContigError> {
         self.zone().alloc_contig(frames, align, &*self.inner)
     }
 
-    /// Gives memory back to the system until this many blocks of 2 MiB are online; pages in the others move together.
-    /// It does not reclaim: who wants more room than is free does so before.
+    /// Gives memory back to the system until this many blocks of 2 MiB are online; pages in the
+    /// others move together. It does not reclaim: who wants more room than is free does so
+    /// before.
     pub fn shrink_to(&self, blocks: usize) -> Result<(), OfflineError> {
         self.inner.arena.shrink_to(blocks, &*self.inner)
     }
 
-    /// Takes memory again that [`Cache::shrink_to`] gave back, until this many blocks are online. How many are.
+    /// Takes memory again that [`Cache::shrink_to`] gave back, until this many blocks are online.
+    /// How many are.
     pub fn grow_to(&self, blocks: usize) -> usize {
         self.inner.arena.grow_to(blocks)
     }
@@ -254,29 +273,36 @@ impl<S: Scheme> Cache<S> {
         self.inner.counters.read()
     }
 
-    /// The memory of the indexes that find the pages of open files, or what the budget has paid for them, in whole blocks of
-    /// 2 MiB, if that is more: it comes back after the last close.
+    /// The memory of the indexes that find the pages of open files, or what the budget has paid for
+    /// them, in whole blocks of 2 MiB, if that is more: it comes back after the last close.
     pub fn index_bytes(&self) -> usize {
         self.inner.registry.index_bytes().max(self.inner.spare_bytes())
     }
 
-    /// Makes the budget another one, rounded down to 2 MiB, while the cache is read. Memory beyond it goes back to the system; the
-    /// pages in it move, or are reclaimed.
+    /// Makes the budget another one, rounded down to 2 MiB, while the cache is read. Memory beyond
+    /// it goes back to the system; the pages in it move, or are reclaimed.
     ///
     /// # Errors
     ///
-    /// - `InvalidInput`, when it is less than 2 MiB or more than the cache was made for ([`new`](Self::new),
-    ///   [`growable`](Self::growable)). Nothing changed.
-    /// - `ResourceBusy`, when so much is pinned that there are not enough blocks of 2 MiB to give back. Those that
-    ///   could be given back are; [`budget_bytes`](Self::budget_bytes) says what was reached.
+    /// - `InvalidInput`, when it is less than 2 MiB or more than the cache was made for
+    ///   ([`new`](Self::new), [`growable`](Self::growable)). Nothing changed.
+    /// - `ResourceBusy`, when so much is pinned that there are not enough blocks of 2 MiB to give
+    ///   back. Those that could be given back are; [`budget_bytes`](Self::budget_bytes) says what
+    ///   was reached.
     pub fn set_budget_bytes(&self, budget_bytes: usize) -> io::Result<()> {
         let before = self.budget_bytes();
         let done = self.inner.set_budget(budget_bytes);
-        tracing::info!(before, wanted = budget_bytes, now = self.budget_bytes(), "the budget was set");
+        tracing::info!(
+            before,
+            wanted = budget_bytes,
+            now = self.budget_bytes(),
+            "the budget was set"
+        );
         done
     }
 
-    /// The bytes of memory that it uses at the most for pages of files and for the index that finds them.
+    /// The bytes of memory that it uses at the most for pages of files and for the index that finds
+    /// them.
     pub fn budget_bytes(&self) -> usize {
         self.inner.budget_bytes()
     }
@@ -307,7 +333,12 @@ mod tests {
     /// A file whose every read fails.
     fn unreadable(cache: &Cache) -> File {
         let memory = Memory::new(&[1; 8192]);
-        memory.inject(Call::Fill, 0, u64::MAX, Fault::Error(rustix::io::Errno::BADF.raw_os_error()));
+        memory.inject(
+            Call::Fill,
+            0,
+            u64::MAX,
+            Fault::Error(rustix::io::Errno::BADF.raw_os_error()),
+        );
         cache.open_backing(Arc::new(memory)).unwrap()
     }
 
@@ -320,7 +351,10 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..200 {
                         let error = file.read_at(0, &mut [0; 8]).unwrap_err();
-                        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::BADF.raw_os_error()));
+                        assert_eq!(
+                            error.raw_os_error(),
+                            Some(rustix::io::Errno::BADF.raw_os_error())
+                        );
                     }
                 });
             }
@@ -331,7 +365,8 @@ mod tests {
         assert_eq!((zone.free_frames, cache.zone().count_kind(CACHED)), (zone.online_frames, 0));
     }
 
-    /// Who settles while the worker rests, and has been rung for again, once slept for ever when it was told to end.
+    /// Who settles while the worker rests, and has been rung for again, once slept for ever when it
+    /// was told to end.
     #[test]
     fn who_waits_for_a_worker_is_told_that_it_will_not_come() {
         static JOB: Job<DefaultScheme> =

@@ -1,8 +1,8 @@
 //! Which pages of a mapping are dirty: newer than the backing.
 //!
-//! A page is dirty when its folio's flag says so, and then its number is in this set: both change under the claim on the
-//! page's slot. The flag answers reclaim; the set finds neighbours for writeback, in order, and tells how far the
-//! file reaches that the backing does not know yet.
+//! A page is dirty when its folio's flag says so, and then its number is in this set: both change
+//! under the claim on the page's slot. The flag answers reclaim; the set finds neighbours for
+//! writeback, in order, and tells how far the file reaches that the backing does not know yet.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -36,12 +36,15 @@ impl Dirty {
         self.pages.lock().last().map_or(0, |&page| (u64::from(page) + 1) * FRAME_SIZE as u64)
     }
 
-    /// The first dirty pages within a range that are neighbours, up to `most`. Empty: there are none.
+    /// The first dirty pages within a range that are neighbours, up to `most`. Empty: there are
+    /// none.
     pub(crate) fn run(&self, pages: Range<u64>, most: u64) -> Range<u64> {
         let set = self.pages.lock();
         let Ok(first) = u32::try_from(pages.start) else { return 0..0 };
         let mut run = 0..0;
-        for page in set.range(first..).map(|&page| u64::from(page)).take_while(|page| pages.contains(page)) {
+        for page in
+            set.range(first..).map(|&page| u64::from(page)).take_while(|page| pages.contains(page))
+        {
             if run.is_empty() {
                 run = page..page + 1;
             } else if page == run.end && run.end - run.start < most {

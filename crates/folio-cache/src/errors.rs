@@ -1,7 +1,9 @@
-//! Errors of writeback: each is told once to every open file, as `fsync` promises (Linux's `errseq_t`).
+//! Errors of writeback: each is told once to every open file, as `fsync` promises (Linux's
+//! `errseq_t`).
 //!
-//! A mapping counts its errors. An open file remembers the count that it was told last, and is told the newest error when
-//! the count has moved on: once. A file that is opened after an error learns of it only if nobody was told before.
+//! A mapping counts its errors. An open file remembers the count that it was told last, and is told
+//! the newest error when the count has moved on: once. A file that is opened after an error learns
+//! of it only if nobody was told before.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -60,8 +62,9 @@ impl Errors {
         self.newest.lock().count
     }
 
-    /// The newest error, if this file was not told of it; or if it came after so many others, which is what a call counted when it
-    /// began: another call for the same file may have been told meanwhile, and said nothing to this one.
+    /// The newest error, if this file was not told of it; or if it came after so many others, which
+    /// is what a call counted when it began: another call for the same file may have been told
+    /// meanwhile, and said nothing to this one.
     pub(crate) fn tell(&self, told: &Told, since: u64) -> io::Result<()> {
         let mut newest = self.newest.lock();
         // Relaxed: under the lock.
@@ -97,7 +100,10 @@ mod tests {
         assert_eq!([code(&first), code(&first)], [Err(Some(28)), Ok(())]);
         // Somebody was: this one is not.
         let fourth = errors.begin();
-        assert_eq!([code(&second), code(&third), code(&fourth)], [Err(Some(28)), Err(Some(28)), Ok(())]);
+        assert_eq!(
+            [code(&second), code(&third), code(&fourth)],
+            [Err(Some(28)), Err(Some(28)), Ok(())]
+        );
         errors.record(&io::Error::from_raw_os_error(5));
         errors.record(&io::Error::other("lost"));
         assert_eq!(errors.tell(&fourth, 3).unwrap_err().to_string(), "lost");

@@ -1,13 +1,17 @@
-//! Eviction: what the policy chose is claimed, frozen and freed; and where memory comes from when there is none.
+//! Eviction: what the policy chose is claimed, frozen and freed; and where memory comes from when
+//! there is none.
 //!
-//! The policy is asked under its lock and only names frames. What is done to them is done outside of it, by the rules of slots: who holds
-//! a page is never waited for, and what can not be taken is given back. Several threads may evict at once.
+//! The policy is asked under its lock and only names frames. What is done to them is done outside
+//! of it, by the rules of slots: who holds a page is never waited for, and what can not be taken is
+//! given back. Several threads may evict at once.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use folio_frames::{FRAME_SIZE, FrozenFolio, Kind, Mobility, Order, Owner, Pfn, PfnRange, Slot, UserSpace, Zone};
+use folio_frames::{
+    FRAME_SIZE, FrozenFolio, Kind, Mobility, Order, Owner, Pfn, PfnRange, Slot, UserSpace, Zone,
+};
 use folio_ref::{Scheme, Snapshot};
 
 use crate::cache::{CACHED, Inner};
@@ -18,8 +22,8 @@ use crate::sync::{rest, yield_now};
 /// Pages that are freed at once when some have to be: some of the next misses are spared the same.
 pub(crate) const BATCH: usize = 32;
 
-/// Tries of an allocation before it fails. Reclaim may find nothing for a moment: somebody takes a block offline or
-/// closes a large file, and what they hold comes back.
+/// Tries of an allocation before it fails. Reclaim may find nothing for a moment: somebody takes a
+/// block offline or closes a large file, and what they hold comes back.
 const ROUNDS: usize = 200;
 
 /// Rounds that only yield; the later ones sleep for [`PAUSE`].
@@ -62,9 +66,11 @@ impl<S: Scheme> Frames for CachedFrames<S> {
         }
         match seen.snapshot {
             _ if seen.kind != CACHED => Look::Gone,
-            // The references are the index's, unless pages left a larger folio that somebody holds. What is dirty can go when it was written
-            // back.
-            Snapshot::Live(n) if n <= seen.order.frames() && !seen.dirty => Look::Free(seen.private),
+            // The references are the index's, unless pages left a larger folio that somebody holds.
+            // What is dirty can go when it was written back.
+            Snapshot::Live(n) if n <= seen.order.frames() && !seen.dirty => {
+                Look::Free(seen.private)
+            }
             _ => Look::Kept,
         }
     }
@@ -92,7 +98,8 @@ impl<S: Scheme> Inner<S> {
         }
     }
 
-    /// Whether pages were not used lately, and the policy does not hold them for hot, which may have taken their marks a moment ago.
+    /// Whether pages were not used lately, and the policy does not hold them for hot, which may
+    /// have taken their marks a moment ago.
     pub(crate) fn are_cold(&self, mut pages: PfnRange) -> bool {
         if pages.clone().any(|pfn| self.zone().is_marked(pfn)) {
             return false;
@@ -101,7 +108,8 @@ impl<S: Scheme> Inner<S> {
         pages.all(|pfn| policy.is_cold(self.frame(pfn)))
     }
 
-    /// Tells the policy of pages that go with a victim, each with its private note. Call while nobody can have their frames.
+    /// Tells the policy of pages that go with a victim, each with its private note. Call while
+    /// nobody can have their frames.
     pub(crate) fn went_along(&self, pages: &[(Pfn, u64)]) {
         let mut policy = self.policy.lock();
         for &(pfn, private) in pages {
@@ -114,8 +122,9 @@ impl<S: Scheme> Inner<S> {
         (pfn.as_u64() - self.zone().pfns().start.as_u64()) as u32
     }
 
-    /// Frees `wanted` pages, and some more where they lie in one folio, about half as many at the most: no cold folio is cut for its last
-    /// pages. How many it freed: fewer only when the rest is held.
+    /// Frees `wanted` pages, and some more where they lie in one folio, about half as many at the
+    /// most: no cold folio is cut for its last pages. How many it freed: fewer only when the
+    /// rest is held.
     pub(crate) fn reclaim(&self, wanted: usize) -> usize {
         let frames = CachedFrames(self.zone());
         let (mut freed, mut victims) = (0, Vec::with_capacity(BATCH));
@@ -134,11 +143,13 @@ impl<S: Scheme> Inner<S> {
             named += victims.len();
             for &frame in &victims {
                 let pfn = frames.pfn(frame);
-                // It went with the one before. If another page has the frame by now, the policy was told of that.
+                // It went with the one before. If another page has the frame by now, the policy was
+                // told of that.
                 if (gone.start..gone.end).contains(&pfn) {
                     continue;
                 }
-                // All that were chosen go, in their order: who comes back to the policy comes last there, and a folio's pages would part.
+                // All that were chosen go, in their order: who comes back to the policy comes last
+                // there, and a folio's pages would part.
                 let most = wanted.saturating_add(wanted / 2).saturating_sub(freed);
                 let Some((pages, frames)) = self.evict(pfn, most, &mut mapping) else {
                     failed.push(frame);
@@ -158,17 +169,26 @@ impl<S: Scheme> Inner<S> {
         freed
     }
 
-    /// Frees the page in a frame, and with it those of its folio, if they are all as cold, and no more than `most`. How many, and in which
-    /// frames: none if it is not there any more. `None`: it stays. `last` is the mapping of the page before, for this one.
-    fn evict(&self, pfn: Pfn, most: usize, last: &mut Option<Arc<Mapping<S>>>) -> Option<(usize, PfnRange)> {
-        let Some((head, seen)) = self.zone().peek_around(pfn).filter(|(_, seen)| seen.kind == CACHED) else {
+    /// Frees the page in a frame, and with it those of its folio, if they are all as cold, and no
+    /// more than `most`. How many, and in which frames: none if it is not there any more.
+    /// `None`: it stays. `last` is the mapping of the page before, for this one.
+    fn evict(
+        &self,
+        pfn: Pfn,
+        most: usize,
+        last: &mut Option<Arc<Mapping<S>>>,
+    ) -> Option<(usize, PfnRange)> {
+        let Some((head, seen)) =
+            self.zone().peek_around(pfn).filter(|(_, seen)| seen.kind == CACHED)
+        else {
             return Some((0, NONE));
         };
         // A tail keeps its own.
         let private = if head == pfn { seen.private } else { self.zone().peek(pfn).private };
         let (id, page) = split_private(private);
         if last.as_ref().is_none_or(|mapping| mapping.id != id) {
-            // No lock is held when the one before is dropped here, perhaps the last reference to it.
+            // No lock is held when the one before is dropped here, perhaps the last reference to
+            // it.
             *last = self.registry.by_id(id);
         }
         let mapping = last.as_ref()?;
@@ -183,7 +203,9 @@ impl<S: Scheme> Inner<S> {
 
     fn evict_slot(&self, pfn: Pfn, slot: &Slot<UserSpace<S>>) -> bool {
         // R8: the look at the frame is stale; what counts is what the slot holds under the claim.
-        let Some(claim) = slot.claim(self.zone()).filter(|claim| claim.pfn() == pfn) else { return false };
+        let Some(claim) = slot.claim(self.zone()).filter(|claim| claim.pfn() == pfn) else {
+            return false;
+        };
         // Newer than the backing: writeback comes first.
         if claim.folio().is_dirty() {
             return false;
@@ -200,10 +222,13 @@ impl<S: Scheme> Inner<S> {
     /// `OutOfMemory`, with how much is pinned, when for about 200 ms there was nothing to reclaim.
     pub(crate) fn allocate(&self) -> io::Result<FrozenFolio<UserSpace<S>>> {
         self.look_at_level();
-        self.zone().alloc_frozen_as(Order::ZERO, Mobility::Movable).or_else(|_| self.allocate_by_reclaim())
+        self.zone()
+            .alloc_frozen_as(Order::ZERO, Mobility::Movable)
+            .or_else(|_| self.allocate_by_reclaim())
     }
 
-    /// Frees frames for who found none. Some may be free already, in the lists of other threads. How many it freed.
+    /// Frees frames for who found none. Some may be free already, in the lists of other threads.
+    /// How many it freed.
     pub(crate) fn free_some(&self, wanted: usize) -> usize {
         self.zone().drain();
         match self.zone().free_frames() {
@@ -252,7 +277,9 @@ impl<S: Scheme> Inner<S> {
             let mut indexed = 0;
             for pfn in (pfn.as_u64()..).map(Pfn::new).take(frames as usize) {
                 let private = zone.peek(pfn).private;
-                self.with_slot(pfn, private, &mut |slot| indexed += u32::from(slot.pfn(zone) == Some(pfn)));
+                self.with_slot(pfn, private, &mut |slot| {
+                    indexed += u32::from(slot.pfn(zone) == Some(pfn))
+                });
             }
             let is_held = indexed == 0 || seen.snapshot != Snapshot::Live(indexed);
             if is_held { frames as usize } else { 0 }

@@ -1,7 +1,9 @@
-//! A fetch: what a future does when its next page is not there. It blocks, so a thread of the cache does it.
+//! A fetch: what a future does when its next page is not there. It blocks, so a thread of the cache
+//! does it.
 //!
-//! The future and the queue share it. Who drops the future takes nothing away from anybody: a fetch that nobody has begun
-//! is not made then, one that was begun ends, and the page that it holds goes with it.
+//! The future and the queue share it. Who drops the future takes nothing away from anybody: a fetch
+//! that nobody has begun is not made then, one that was begun ends, and the page that it holds goes
+//! with it.
 
 use std::future;
 use std::io;
@@ -46,7 +48,8 @@ pub(crate) struct Fetch<S: Scheme> {
 impl<S: Scheme> Fetch<S> {
     fn new(mapping: &Arc<Mapping<S>>, offset: u64, wanted: usize, waker: &Waker) -> Arc<Self> {
         let first = offset / FRAME_SIZE as u64;
-        let count = if offset < mapping.len() { pages_of(offset, wanted).min(MOST_PAGES) } else { 0 };
+        let count =
+            if offset < mapping.len() { pages_of(offset, wanted).min(MOST_PAGES) } else { 0 };
         let pages = Pages { mapping: mapping.id, pages: first..first + u64::from(count) };
         let state = Mutex::new(State::Waiting(waker.clone()));
         // Not what is about the end of the file.
@@ -69,7 +72,8 @@ impl<S: Scheme> Fetch<S> {
         (self.mapping.inner.budget_bytes() / FRAME_SIZE / SHARE) as u64
     }
 
-    /// Ends it with what is in the cache now. `false`: its page is not; nothing was done. What nobody wants has ended.
+    /// Ends it with what is in the cache now. `false`: its page is not; nothing was done. What
+    /// nobody wants has ended.
     pub(crate) fn end_at_once(self: &Arc<Self>) -> bool {
         let found = self.mapping.next_page_at_once(self.offset, self.wanted);
         if found.is_some() {
@@ -119,8 +123,11 @@ impl<S: Scheme> Fetch<S> {
     }
 }
 
-/// Has the pages of some fetches of one mapping read, all requested at once. References, so that none goes again.
-pub(crate) fn fill_together<S: Scheme>(fetches: &[Arc<Fetch<S>>]) -> Vec<Option<FolioRef<UserSpace<S>>>> {
+/// Has the pages of some fetches of one mapping read, all requested at once. References, so that
+/// none goes again.
+pub(crate) fn fill_together<S: Scheme>(
+    fetches: &[Arc<Fetch<S>>],
+) -> Vec<Option<FolioRef<UserSpace<S>>>> {
     let Some(mapping) = fetches.first().map(|fetch| &fetch.mapping) else { return Vec::new() };
     let wanted = fetches.iter().filter(|fetch| Arc::strong_count(fetch) > 1).filter_map(|fetch| {
         let page = page_of(fetch.offset).ok()?;
@@ -140,7 +147,8 @@ impl<S: Scheme> Progress<S> {
         Self(None)
     }
 
-    /// The page around an offset, at once if it is in the cache. It is told the same until it is ready.
+    /// The page around an offset, at once if it is in the cache. It is told the same until it is
+    /// ready.
     pub(crate) fn poll_page(
         &mut self,
         mapping: &Arc<Mapping<S>>,

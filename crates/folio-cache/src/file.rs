@@ -26,20 +26,23 @@ impl<S: Scheme> File<S> {
         Ok(Self { opened: Arc::new(Opened::new(&mapping, backing)), mapping })
     }
 
-    /// Reads into `buf` from `offset` on. How many bytes: fewer than asked only at the end of the file, or
-    /// where the rest can not be read, as the next read will say; 0 at or past the end.
+    /// Reads into `buf` from `offset` on. How many bytes: fewer than asked only at the end of the
+    /// file, or where the rest can not be read, as the next read will say; 0 at or past the
+    /// end.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for an offset past `i64::MAX`, `FileTooLarge` for one from 16 TiB on that is inside the file,
-    /// `OutOfMemory` when handles pin the whole cache, else what the system says.
+    /// `InvalidInput` for an offset past `i64::MAX`, `FileTooLarge` for one from 16 TiB on that is
+    /// inside the file, `OutOfMemory` when handles pin the whole cache, else what the system
+    /// says.
     #[inline]
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.mapping.read_uncounted(offset, buf);
         if read { Ok(buf.len()) } else { self.mapping.read_pages(offset, buf) }
     }
 
-    /// The bytes from `offset` to the end of its page, or of the file, without a copy. `None` at or past the end.
+    /// The bytes from `offset` to the end of its page, or of the file, without a copy. `None` at or
+    /// past the end.
     ///
     /// # Errors
     ///
@@ -67,8 +70,9 @@ impl<S: Scheme> File<S> {
         self.len() == 0
     }
 
-    /// Looks whether the version of the backing (of a file size, mtime and ctime) changed since it was opened or last
-    /// revalidated by anybody but this cache, and drops all its pages if so, but for those that are dirty.
+    /// Looks whether the version of the backing (of a file size, mtime and ctime) changed since it
+    /// was opened or last revalidated by anybody but this cache, and drops all its pages if so,
+    /// but for those that are dirty.
     ///
     /// # Errors
     ///
@@ -85,19 +89,24 @@ impl<S: Scheme> File<S> {
 
 impl<S: Scheme> fmt::Debug for File<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("File").field("backing", &self.mapping.backing).field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("File")
+            .field("backing", &self.mapping.backing)
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl<S: Scheme> Mapping<S> {
-    /// Reads all of `buf` without a reference, if it lies within the file and one page that is in the cache.
+    /// Reads all of `buf` without a reference, if it lies within the file and one page that is in
+    /// the cache.
     ///
-    /// The hot path: the slot is loaded, the length, the bytes copied, the slot loaded again. Nothing is written but a mark
-    /// that is not set.
+    /// The hot path: the slot is loaded, the length, the bytes copied, the slot loaded again.
+    /// Nothing is written but a mark that is not set.
     ///
-    /// The length between the looks at the slot, so it is that of the page: of a file that grows, the old last page, with zeroes
-    /// where there are bytes now, leaves before the new length is there, which the second look sees. Of one that is cut and grows
-    /// again, a page that was read again was opened after the shorter length, which a look after the first sees.
+    /// The length between the looks at the slot, so it is that of the page: of a file that grows,
+    /// the old last page, with zeroes where there are bytes now, leaves before the new length
+    /// is there, which the second look sees. Of one that is cut and grows again, a page that
+    /// was read again was opened after the shorter length, which a look after the first sees.
     #[inline(always)]
     pub(crate) fn read_uncounted(&self, offset: u64, buf: &mut [u8]) -> bool {
         let within = offset as usize % FRAME_SIZE;
@@ -109,7 +118,9 @@ impl<S: Scheme> Mapping<S> {
         // Neither is more than 2^44.
         let end = offset + buf.len() as u64;
         let in_file = || end <= self.len();
-        let Some(milestone) = slot.read(self.mapped.direct_map(), within, buf, in_file) else { return false };
+        let Some(milestone) = slot.read(self.mapped.direct_map(), within, buf, in_file) else {
+            return false;
+        };
         if milestone {
             self.read_ahead_of(page);
         }
@@ -177,8 +188,9 @@ impl<S: Scheme> Mapping<S> {
         Ok(n)
     }
 
-    /// The page around an offset, and where in it the file's bytes end: past the offset. `None`: the file
-    /// ends before it. `wanted` bytes are what the caller will ask for: they are read at once if they are missing.
+    /// The page around an offset, and where in it the file's bytes end: past the offset. `None`:
+    /// the file ends before it. `wanted` bytes are what the caller will ask for: they are read
+    /// at once if they are missing.
     pub(crate) fn find_with_end(
         &self,
         offset: u64,
@@ -190,7 +202,9 @@ impl<S: Scheme> Mapping<S> {
             if offset >= len {
                 return Ok(None);
             }
-            let Some(folio) = self.find_or_fill(page_of(offset)?, pages_of(offset, wanted))? else { return Ok(None) };
+            let Some(folio) = self.find_or_fill(page_of(offset)?, pages_of(offset, wanted))? else {
+                return Ok(None);
+            };
             // See `Mapping::cuts`; the folio's bytes do not change any more.
             if self.is_uncut(len, cuts) {
                 let begins = offset - offset % FRAME_SIZE as u64;
@@ -199,8 +213,9 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// The hit, and nothing else: a page that is there, and lies in the file with all of its bytes. Inlined everywhere, as [`File::page`] is, so
-    /// that a handle goes through registers, however many callers there are (docs/machine-code.md, "In a handle").
+    /// The hit, and nothing else: a page that is there, and lies in the file with all of its bytes.
+    /// Inlined everywhere, as [`File::page`] is, so that a handle goes through registers,
+    /// however many callers there are (docs/machine-code.md, "In a handle").
     #[inline(always)]
     fn whole_page(&self, offset: u64) -> Option<PageHandle<S>> {
         let (cuts, len) = (self.cuts(), self.len());
@@ -210,7 +225,8 @@ impl<S: Scheme> Mapping<S> {
         }
         let folio = self.find_alone(u32::try_from(offset / FRAME_SIZE as u64).ok()?)?;
         // See `Mapping::cuts`; the folio's bytes do not change any more.
-        self.is_uncut(len, cuts).then(|| PageHandle::new(folio, (offset - begins) as usize, FRAME_SIZE))
+        self.is_uncut(len, cuts)
+            .then(|| PageHandle::new(folio, (offset - begins) as usize, FRAME_SIZE))
     }
 
     #[cold]

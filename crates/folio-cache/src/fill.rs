@@ -1,4 +1,5 @@
-//! Filling: a miss reads its page and the neighbours that its reader wants, once, however many threads miss them.
+//! Filling: a miss reads its page and the neighbours that its reader wants, once, however many
+//! threads miss them.
 //!
 //! | step | if it fails |
 //! | --- | --- |
@@ -32,8 +33,9 @@ pub(crate) enum Filled<S: Scheme> {
 }
 
 impl<S: Scheme> Mapping<S> {
-    /// Reads a page into an empty slot, and with it as many of the `pages` pages from there on as one request has and
-    /// empty slots follow. Call without a claim: it may reclaim, so drop another mapping.
+    /// Reads a page into an empty slot, and with it as many of the `pages` pages from there on as
+    /// one request has and empty slots follow. Call without a claim: it may reclaim, so drop
+    /// another mapping.
     pub(crate) fn fill(&self, page: u32, pages: u32) -> io::Result<Filled<S>> {
         let folios = match pages.min(MOST_PAGES) {
             0 | 1 => Vec::new(),

@@ -13,7 +13,8 @@ use crate::worker::Job;
 const AGE: Duration = Duration::from_secs(1);
 
 impl<S: Scheme> Inner<S> {
-    pub(crate) const FLUSHER: Job<S> = Job { name: "folio-flusher", delay: AGE, work: Self::write_what_is_old };
+    pub(crate) const FLUSHER: Job<S> =
+        Job { name: "folio-flusher", delay: AGE, work: Self::write_what_is_old };
 
     fn write_what_is_old(&self) -> Duration {
         // The errors are told to who has the files open.

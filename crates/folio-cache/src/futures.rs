@@ -1,12 +1,14 @@
 //! Reads as futures, for any executor.
 //!
-//! What is in the cache is there at the first poll. What is not is fetched by the threads that read ahead, which wake the
-//! future: it needs no runtime, and no thread of it waits. A future may be dropped at any time: what was begun for it ends and
-//! stays in the cache like any other page.
+//! What is in the cache is there at the first poll. What is not is fetched by the threads that read
+//! ahead, which wake the future: it needs no runtime, and no thread of it waits. A future may be
+//! dropped at any time: what was begun for it ends and stays in the cache like any other page.
 //!
-//! Where a backing has many requests under way at once, as a local file does where there is `io_uring`, what many futures miss goes
-//! to it in few calls: 256 futures that one thread polls keep a disk as busy as a bare ring does (`folio bench disk`: 1.07 of it on two quiet CPUs, 0.84 to
-//! 0.87 beside other work on both); a `pread` by a thread for each reached 0.49 to 0.65 there. With a few dozen futures the two are alike.
+//! Where a backing has many requests under way at once, as a local file does where there is
+//! `io_uring`, what many futures miss goes to it in few calls: 256 futures that one thread polls
+//! keep a disk as busy as a bare ring does (`folio bench disk`: 1.07 of it on two quiet CPUs, 0.84
+//! to 0.87 beside other work on both); a `pread` by a thread for each reached 0.49 to 0.65 there.
+//! With a few dozen futures the two are alike.
 
 use std::io;
 use std::ops::Range;
@@ -21,7 +23,8 @@ use crate::handle::PageHandle;
 use crate::range::{RangeHandle, Walk};
 
 impl<S: Scheme> File<S> {
-    /// As [`read_at`](Self::read_at), without blocking. When it is dropped before its end, any part of `buf` may be written.
+    /// As [`read_at`](Self::read_at), without blocking. When it is dropped before its end, any part
+    /// of `buf` may be written.
     ///
     /// # Errors
     ///
@@ -32,7 +35,8 @@ impl<S: Scheme> File<S> {
         }
         let mut done = 0;
         let read = self.for_each_page_async(offset, buf.len(), |folio, range| {
-            buf[done..done + range.len()].copy_from_slice(&folio.as_slice_from_frame()[range.clone()]);
+            buf[done..done + range.len()]
+                .copy_from_slice(&folio.as_slice_from_frame()[range.clone()]);
             done += range.len();
         });
         // What was read counts, and the next read says the error.
@@ -49,9 +53,13 @@ impl<S: Scheme> File<S> {
     /// As `page`.
     pub async fn page_async(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
         let mut page = None;
-        self.for_each_page_async(offset, FRAME_SIZE - offset as usize % FRAME_SIZE, |folio, range| {
-            page = Some(PageHandle::new(folio, range.start, range.end));
-        })
+        self.for_each_page_async(
+            offset,
+            FRAME_SIZE - offset as usize % FRAME_SIZE,
+            |folio, range| {
+                page = Some(PageHandle::new(folio, range.start, range.end));
+            },
+        )
         .await?;
         Ok(page)
     }
@@ -87,7 +95,8 @@ impl<S: Scheme> File<S> {
     ) -> io::Result<()> {
         let (mut walk, mut progress) = (Walk::new(offset, len)?, Progress::new());
         while let Some((offset, wanted)) = walk.next() {
-            if let Some((folio, range)) = walk.pass(&self.mapping, progress.page(&self.mapping, offset, wanted).await?)
+            if let Some((folio, range)) =
+                walk.pass(&self.mapping, progress.page(&self.mapping, offset, wanted).await?)
             {
                 each(folio, range);
             }

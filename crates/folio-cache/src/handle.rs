@@ -7,11 +7,11 @@ use bytes::Bytes;
 use folio_frames::{FRAME_SIZE, FolioRef, UserSpace};
 use folio_ref::{DefaultScheme, Scheme};
 
-/// Bytes of one page of a file, as they were when the handle was made. They never change under it: who changes
-/// a page that is held puts another page in its place.
+/// Bytes of one page of a file, as they were when the handle was made. They never change under it:
+/// who changes a page that is held puts another page in its place.
 ///
-/// A handle pins its frame: reclaim and migration pass it by, and its block can not go offline. It may
-/// outlive the file and the cache; the cache's memory is unmapped after its last handle.
+/// A handle pins its frame: reclaim and migration pass it by, and its block can not go offline. It
+/// may outlive the file and the cache; the cache's memory is unmapped after its last handle.
 pub struct PageHandle<S: Scheme = DefaultScheme> {
     folio: FolioRef<UserSpace<S>>,
     /// **Invariant:** `start <= end <= FRAME_SIZE`.

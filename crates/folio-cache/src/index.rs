@@ -9,9 +9,10 @@
 //!  chunk 23                                        enough for 16 TiB
 //! ```
 //!
-//! Near are the leaves of the file as it was opened, up to [`NEAR_MOST`]: from a page's number to its slot there are two loads.
-//! The chunks are for what it grows to, and for the rest of huge files. Chunks and leaves appear on first use and stay, so a slot's
-//! address is good for as long as the index. One table for all pages of any file would save the chunks, and cost 64 MiB for
+//! Near are the leaves of the file as it was opened, up to [`NEAR_MOST`]: from a page's number to
+//! its slot there are two loads. The chunks are for what it grows to, and for the rest of huge
+//! files. Chunks and leaves appear on first use and stay, so a slot's address is good for as long
+//! as the index. One table for all pages of any file would save the chunks, and cost 64 MiB for
 //! each sparse file of 16 TiB.
 
 use std::collections::TryReserveError;
@@ -62,11 +63,19 @@ fn locate(leaf: usize) -> (usize, usize) {
 }
 
 impl<P: Platform> Index<P> {
-    /// For a file of so many bytes, so far. What it takes is added to `total`, and subtracted when it is dropped.
+    /// For a file of so many bytes, so far. What it takes is added to `total`, and subtracted when
+    /// it is dropped.
     pub(crate) fn new(file_bytes: u64, total: Arc<AtomicUsize>) -> Self {
-        let leaves = usize::try_from(file_bytes / (LEAF * FRAME_SIZE) as u64).unwrap_or(NEAR_MOST) + 1;
-        let near: Box<[Leaf<P>]> = (0..leaves.clamp(NEAR_LEAST, NEAR_MOST)).map(|_| Leaf::new()).collect();
-        let index = Self { near, chunks: [const { OnceLock::new() }; CHUNKS], bytes: AtomicUsize::new(0), total };
+        let leaves =
+            usize::try_from(file_bytes / (LEAF * FRAME_SIZE) as u64).unwrap_or(NEAR_MOST) + 1;
+        let near: Box<[Leaf<P>]> =
+            (0..leaves.clamp(NEAR_LEAST, NEAR_MOST)).map(|_| Leaf::new()).collect();
+        let index = Self {
+            near,
+            chunks: [const { OnceLock::new() }; CHUNKS],
+            bytes: AtomicUsize::new(0),
+            total,
+        };
         index.count(size_of_val(&*index.near));
         index
     }
@@ -95,7 +104,10 @@ impl<P: Platform> Index<P> {
         }
         let leaf = page as usize / LEAF;
         self.make(leaf).map_err(|error| {
-            io::Error::new(io::ErrorKind::OutOfMemory, format!("no memory for the index of the file: {error}"))
+            io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                format!("no memory for the index of the file: {error}"),
+            )
         })?;
         Ok(self.get(page).expect("its leaf was just made, and stays"))
     }
@@ -175,7 +187,9 @@ mod tests {
     #[test]
     fn slots_appear_on_first_use_and_stay() {
         let total = Arc::<AtomicUsize>::default();
-        for (file_bytes, near) in [(0, 64), (300 << 20, 151), (1 << 40, 1 << 15), (u64::MAX, 1 << 15)] {
+        for (file_bytes, near) in
+            [(0, 64), (300 << 20, 151), (1 << 40, 1 << 15), (u64::MAX, 1 << 15)]
+        {
             let index = Index::<UserSpace>::new(file_bytes, Arc::clone(&total));
             assert_eq!(index.near.len(), near);
             // Near, the last near one, the first far one, far, the last one of all.

@@ -7,13 +7,13 @@
 //!  (a file, …) └──────── reclaim, migrate, offline ──┘
 //! ```
 //!
-//! - A hit takes no lock and writes nothing that is shared but the page's own reference count: index, `try_get`,
-//!   re-check (R8), copy, put.
-//! - A frozen folio in the index means *in progress*. Whoever needs it sleeps; nobody spins. So a page that
-//!   many threads miss is read once.
-//! - A [`PageHandle`] is an immutable snapshot without a copy. It outlives reclaim, truncation, the last close, and
-//!   the cache: a folio that leaves the index while it is held belongs to its holders alone, and the memory
-//!   under it is kept until the last of them is gone.
+//! - A hit takes no lock and writes nothing that is shared but the page's own reference count:
+//!   index, `try_get`, re-check (R8), copy, put.
+//! - A frozen folio in the index means *in progress*. Whoever needs it sleeps; nobody spins. So a
+//!   page that many threads miss is read once.
+//! - A [`PageHandle`] is an immutable snapshot without a copy. It outlives reclaim, truncation, the
+//!   last close, and the cache: a folio that leaves the index while it is held belongs to its
+//!   holders alone, and the memory under it is kept until the last of them is gone.
 //! - Pages of a file stay for as long as somebody has it open.
 //!
 //! ```
@@ -39,9 +39,11 @@
 //!
 //! # Ranges, futures, streams
 //!
-//! [`File::range`] holds any number of pages without a copy, in one allocation, as a [`Buf`](bytes::Buf); [`File::bytes`] gives
-//! [`Bytes`](bytes::Bytes). Both, and [`File::read_at`], exist as futures too ([`File::read_at_async`]), and [`File::stream`] is a scan. They need
-//! no runtime: a hit is there at the first poll, a miss is fetched by a thread of the cache. `examples/serve.rs` serves ranges over HTTP.
+//! [`File::range`] holds any number of pages without a copy, in one allocation, as a
+//! [`Buf`](bytes::Buf); [`File::bytes`] gives [`Bytes`](bytes::Bytes). Both, and [`File::read_at`],
+//! exist as futures too ([`File::read_at_async`]), and [`File::stream`] is a scan. They need
+//! no runtime: a hit is there at the first poll, a miss is fetched by a thread of the cache.
+//! `examples/serve.rs` serves ranges over HTTP.
 //!
 //! ```
 //! use bytes::Buf;
@@ -66,18 +68,21 @@
 //!
 //! # Writing
 //!
-//! A writer that finds a page held writes to a copy and switches the slot; else it freezes the page and writes in place. Dirty pages
-//! go to the backing by writeback: see [`File`] for what is promised when.
+//! A writer that finds a page held writes to a copy and switches the slot; else it freezes the page
+//! and writes in place. Dirty pages go to the backing by writeback: see [`File`] for what is
+//! promised when.
 //!
 //! # What of a changing file is seen
 //!
-//! A read that would end early looks at the file's size first, so growth and truncation are seen where
-//! they matter. Bytes that another program rewrites in place are seen after [`File::revalidate`] or the next
-//! [`Cache::open`], by size, mtime and ctime, so within the clock's tick of the file system.
+//! A read that would end early looks at the file's size first, so growth and truncation are seen
+//! where they matter. Bytes that another program rewrites in place are seen after
+//! [`File::revalidate`] or the next [`Cache::open`], by size, mtime and ctime, so within the
+//! clock's tick of the file system.
 //!
 //! # What this crate deliberately lacks
 //!
-//! An index that shrinks: it costs 8 bytes per page of the file that was touched, rounded up to 2 MiB, until the last close.
+//! An index that shrinks: it costs 8 bytes per page of the file that was touched, rounded up to 2
+//! MiB, until the last close.
 
 #![forbid(unsafe_code)]
 

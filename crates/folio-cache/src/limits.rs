@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Of the memory that there is, the part that a cache takes by default: one in so many. The rest is for the program around it.
+/// Of the memory that there is, the part that a cache takes by default: one in so many. The rest is
+/// for the program around it.
 const SHARE: usize = 4;
 
 /// The memory of the machine.
@@ -13,14 +14,16 @@ pub(crate) fn machine_bytes() -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// A budget that fits here: a quarter of the machine's memory, or of what the control groups of this process allow.
+/// A budget that fits here: a quarter of the machine's memory, or of what the control groups of
+/// this process allow.
 pub(crate) fn default_budget_bytes() -> usize {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limit = group_limit(&groups, Path::new("/sys/fs/cgroup"));
     limit.unwrap_or(usize::MAX).min(machine_bytes()) / SHARE
 }
 
-/// The least limit of the groups that `/proc/self/cgroup` names, and of all groups around them. `None`: no limit.
+/// The least limit of the groups that `/proc/self/cgroup` names, and of all groups around them.
+/// `None`: no limit.
 ///
 /// Inside a container the path may lead nowhere, and the group is found at the top.
 fn group_limit(groups: &str, mounted: &Path) -> Option<usize> {
@@ -43,7 +46,8 @@ fn group_limit(groups: &str, mounted: &Path) -> Option<usize> {
 fn least_upwards(root: &Path, path: &str, file: &str) -> Option<usize> {
     let path = PathBuf::from(path.trim_start_matches('/'));
     // "max" is no number, and no limit. Of version 1, no limit is a number larger than any memory.
-    let limit = |group: &Path| fs::read_to_string(root.join(group).join(file)).ok()?.trim().parse().ok();
+    let limit =
+        |group: &Path| fs::read_to_string(root.join(group).join(file)).ok()?.trim().parse().ok();
     path.ancestors().filter_map(limit).min()
 }
 

@@ -46,9 +46,13 @@ impl<S: Scheme> Mapping<S> {
         );
     }
 
-    /// The page, read if need be, and then in one request with those of the `pages` pages from there on that are missing
-    /// too. `None`: the file ends before it.
-    pub(crate) fn find_or_fill(&self, page: u32, pages: u32) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
+    /// The page, read if need be, and then in one request with those of the `pages` pages from
+    /// there on that are missing too. `None`: the file ends before it.
+    pub(crate) fn find_or_fill(
+        &self,
+        page: u32,
+        pages: u32,
+    ) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
         match self.find(page) {
             Some(folio) => Ok(Some(folio)),
             None => self.find_slowly(page, pages),
@@ -85,7 +89,8 @@ impl<S: Scheme> Mapping<S> {
                             let len = self.refresh_len_to_read()?;
                             short_fills += 1;
                             if short_fills == SHORT_FILLS {
-                                let message = format!("the file ends at {at} though its size is {len} bytes");
+                                let message =
+                                    format!("the file ends at {at} though its size is {len} bytes");
                                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
                             }
                         }
@@ -102,7 +107,8 @@ impl<S: Scheme> Mapping<S> {
         Ok(None)
     }
 
-    /// Waits for who is at work on a page. If that is readahead, and nobody has begun, it is ours to read.
+    /// Waits for who is at work on a page. If that is readahead, and nobody has begun, it is ours
+    /// to read.
     pub(crate) fn wait_for(&self, slot: &Slot<UserSpace<S>>, page: u32) {
         if let Some(run) = self.inner.background.take(self, page) {
             run.fill();

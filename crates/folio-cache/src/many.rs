@@ -42,11 +42,13 @@ struct Missing<'r, 'b> {
 }
 
 impl<S: Scheme> File<S> {
-    /// Makes many reads, each with its own answer. What is in the cache is copied; all that is missing is requested at
-    /// once ([`Backing::fill_all`](crate::Backing::fill_all)), where [`read_at`](Self::read_at) would wait for one page
-    /// after the other. A local file is read by `io_uring` where the system lets one. Nothing is read ahead.
+    /// Makes many reads, each with its own answer. What is in the cache is copied; all that is
+    /// missing is requested at once ([`Backing::fill_all`](crate::Backing::fill_all)), where
+    /// [`read_at`](Self::read_at) would wait for one page after the other. A local file is read
+    /// by `io_uring` where the system lets one. Nothing is read ahead.
     ///
-    /// It returns when all have their answers. For a disk to be busy all that time, there should be a few hundred.
+    /// It returns when all have their answers. For a disk to be busy all that time, there should be
+    /// a few hundred.
     pub fn read_many(&self, reads: &mut [Read<'_>]) {
         let mapping = &*self.mapping;
         let most = (mapping.inner.budget_bytes() / FRAME_SIZE / SHARE) as u32;
@@ -91,7 +93,8 @@ impl<S: Scheme> File<S> {
                     read.buf.copy_from_slice(&page.frame()[within..end]);
                     Ok(read.buf.len())
                 }
-                // Of several pages, at the end of the file, filled by somebody else, or with an error of its own.
+                // Of several pages, at the end of the file, filled by somebody else, or with an
+                // error of its own.
                 _ => self.read_at(read.offset, read.buf),
             };
         }
@@ -99,11 +102,12 @@ impl<S: Scheme> File<S> {
 }
 
 impl<S: Scheme> Mapping<S> {
-    /// Reads what is missing of many runs of pages (first, how many), all requested at once. The first page of each, if it
-    /// was missing, and could be read. Call without a claim.
+    /// Reads what is missing of many runs of pages (first, how many), all requested at once. The
+    /// first page of each, if it was missing, and could be read. Call without a claim.
     pub(crate) fn fill_many(&self, wanted: &[(u32, u32)]) -> Vec<Option<FolioRef<UserSpace<S>>>> {
         // Before any is installed: see ARCHITECTURE.md, "Lock order".
-        let mut folios = self.inner.allocate_some(wanted.iter().map(|wanted| wanted.1 as usize).sum());
+        let mut folios =
+            self.inner.allocate_some(wanted.iter().map(|wanted| wanted.1 as usize).sum());
         let mut runs: Vec<_> = wanted
             .iter()
             .map(|&(page, pages)| {
@@ -116,13 +120,24 @@ impl<S: Scheme> Mapping<S> {
         let mut fills: Vec<_> = runs
             .iter_mut()
             .filter(|run| run.len() > 0)
-            .map(|run| Fill { offset: run.offset(), buffers: run.buffers().collect(), result: Ok(0) })
+            .map(|run| Fill {
+                offset: run.offset(),
+                buffers: run.buffers().collect(),
+                result: Ok(0),
+            })
             .collect();
         self.backing.fill_all(&mut fills);
         let mut results = fills.into_iter().map(|fill| fill.result).collect::<Vec<_>>().into_iter();
-        // All are opened before any is used: who uses one may have to wait for memory, and must hold no claim.
+        // All are opened before any is used: who uses one may have to wait for memory, and must
+        // hold no claim.
         runs.into_iter()
-            .map(|run| if run.len() > 0 { results.next()?.ok().and_then(|read| run.publish(read)) } else { None })
+            .map(|run| {
+                if run.len() > 0 {
+                    results.next()?.ok().and_then(|read| run.publish(read))
+                } else {
+                    None
+                }
+            })
             .collect()
     }
 }

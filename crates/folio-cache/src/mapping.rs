@@ -27,26 +27,30 @@ use crate::syncs::Syncs;
 /// | `swept` | who wrote for want of room: a hint |
 /// | `writer` | by the first open that may write |
 ///
-/// Lock order: `grow`, `changing`, `length`, then claims on slots. **Invariant:** nobody takes one of the three, or waits
-/// for a slot, while holding a claim.
+/// Lock order: `grow`, `changing`, `length`, then claims on slots. **Invariant:** nobody takes one
+/// of the three, or waits for a slot, while holding a claim.
 pub(crate) struct Mapping<S: Scheme> {
     pub(crate) index: Index<UserSpace<S>>,
     /// The zone of `inner`, without the way through it: a hit needs no more than this line.
     pub(crate) zone: &'static Zone<UserSpace<S>>,
     pub(crate) mapped: Mapped<UserSpace<S>>,
-    /// The file's length as far as it was looked at. **Invariant:** no page that begins at or past it stays in
-    /// the index, and what is cached of the page it lies in ends there with zeroes, or reaches past it.
+    /// The file's length as far as it was looked at. **Invariant:** no page that begins at or past
+    /// it stays in the index, and what is cached of the page it lies in ends there with
+    /// zeroes, or reaches past it.
     pub(crate) len: Length,
-    /// Counts how often the length was cut. A reader with a reference looks at count and length before it looks the page up, and
-    /// after ([`Mapping::is_uncut`]), so that it has no page that was read again after a cut, with zeroes where its length had
-    /// bytes. The count alone would not do: who reads the page may know the shorter length before the cut is counted.
+    /// Counts how often the length was cut. A reader with a reference looks at count and length
+    /// before it looks the page up, and after ([`Mapping::is_uncut`]), so that it has no page
+    /// that was read again after a cut, with zeroes where its length had bytes. The count
+    /// alone would not do: who reads the page may know the shorter length before the cut is
+    /// counted.
     pub(crate) cuts: Length,
     pub(crate) id: u32,
     identity: Identity,
     pub(crate) backing: Arc<dyn Backing>,
     /// What dirty pages are written to.
     pub(crate) writer: OnceLock<Arc<dyn Backing>>,
-    /// The length of the backing, as it was last seen or made: a fill that ends before it asks again.
+    /// The length of the backing, as it was last seen or made: a fill that ends before it asks
+    /// again.
     pub(crate) backed: AtomicU64,
     pub(crate) dirty: Dirty,
     /// Where the last request ended that was made for want of room: a hint.
@@ -57,7 +61,8 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) opens: AtomicUsize,
     /// The right to make the file longer, or to cut it, in several steps.
     pub(crate) grow: Mutex<()>,
-    /// The right to change the backing, with the version that it had after our last change or look.
+    /// The right to change the backing, with the version that it had after our last change or
+    /// look.
     pub(crate) changing: Mutex<Version>,
     /// The right to change `len` and `cuts`.
     pub(crate) length: Mutex<()>,
@@ -98,22 +103,24 @@ impl<S: Scheme> Mapping<S> {
         Ok(mapping)
     }
 
-    /// Acquire: pairs with Release in `set_len`. A reader that sees a larger length sees the slot of the
-    /// old last page emptied before it.
+    /// Acquire: pairs with Release in `set_len`. A reader that sees a larger length sees the slot
+    /// of the old last page emptied before it.
     #[inline(always)]
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
     }
 
-    /// Acquire: pairs with Release in `set_len`. Who sees a cut's count sees its length; and who sees a page that
-    /// was filled after the cut, which took the slot's emptying from it, sees its count.
+    /// Acquire: pairs with Release in `set_len`. Who sees a cut's count sees its length; and who
+    /// sees a page that was filled after the cut, which took the slot's emptying from it, sees
+    /// its count.
     #[inline(always)]
     pub(crate) fn cuts(&self) -> u64 {
         self.cuts.load(Ordering::Acquire)
     }
 
-    /// Whether the file still is as long as it was, and was not shorter between (models/length.pml). The length first: who sees
-    /// it long again after a cut sees that cut counted.
+    /// Whether the file still is as long as it was, and was not shorter between
+    /// (models/length.pml). The length first: who sees it long again after a cut sees that cut
+    /// counted.
     #[inline(always)]
     pub(crate) fn is_uncut(&self, len: u64, cuts: u64) -> bool {
         self.len() >= len && self.cuts() == cuts
@@ -137,7 +144,8 @@ impl<S: Scheme> Mapping<S> {
 
 impl<S: Scheme> Drop for Mapping<S> {
     fn drop(&mut self) {
-        // Nobody else is here: whoever visits a slot, by name or by frame number, holds the mapping.
+        // Nobody else is here: whoever visits a slot, by name or by frame number, holds the
+        // mapping.
         self.drop_pages(0..u64::MAX);
         self.inner.registry.remove(self.identity, self.id);
         // What its index was paid with comes back.

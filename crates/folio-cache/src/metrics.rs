@@ -1,6 +1,8 @@
-//! Metrics: what the counters say, given to whatever the program collects metrics with (the crate `metrics`).
+//! Metrics: what the counters say, given to whatever the program collects metrics with (the crate
+//! `metrics`).
 //!
-//! Nothing is recorded while the cache works: its counters are its threads' own, and are gathered when somebody asks.
+//! Nothing is recorded while the cache works: its counters are its threads' own, and are gathered
+//! when somebody asks.
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
@@ -13,15 +15,31 @@ use crate::stats::CacheStats;
 type CounterOf = (&'static str, Unit, &'static str, fn(&CacheStats) -> u64);
 
 const COUNTERS: &[CounterOf] = &[
-    ("page_cache_misses_total", Unit::Count, "Pages read from backings, or tried to be", |stats| stats.misses),
+    ("page_cache_misses_total", Unit::Count, "Pages read from backings, or tried to be", |stats| {
+        stats.misses
+    }),
     ("page_cache_requests_total", Unit::Count, "Requests for pages", |stats| stats.requests),
-    ("page_cache_ahead_total", Unit::Count, "Pages requested before they were missed", |stats| stats.ahead),
-    ("page_cache_filled_bytes_total", Unit::Bytes, "Bytes read from backings", |stats| stats.filled_bytes),
-    ("page_cache_written_bytes_total", Unit::Bytes, "Bytes written to backings", |stats| stats.written_bytes),
-    ("page_cache_write_errors_total", Unit::Count, "Requests to write that failed", |stats| stats.write_errors),
-    ("page_cache_throttled_total", Unit::Count, "Writers that had to write dirty pages", |stats| stats.throttled),
-    ("page_cache_reclaimed_total", Unit::Count, "Pages that reclaim freed", |stats| stats.reclaimed),
-    ("page_cache_direct_reclaims_total", Unit::Count, "Misses that had to reclaim", |stats| stats.direct_reclaims),
+    ("page_cache_ahead_total", Unit::Count, "Pages requested before they were missed", |stats| {
+        stats.ahead
+    }),
+    ("page_cache_filled_bytes_total", Unit::Bytes, "Bytes read from backings", |stats| {
+        stats.filled_bytes
+    }),
+    ("page_cache_written_bytes_total", Unit::Bytes, "Bytes written to backings", |stats| {
+        stats.written_bytes
+    }),
+    ("page_cache_write_errors_total", Unit::Count, "Requests to write that failed", |stats| {
+        stats.write_errors
+    }),
+    ("page_cache_throttled_total", Unit::Count, "Writers that had to write dirty pages", |stats| {
+        stats.throttled
+    }),
+    ("page_cache_reclaimed_total", Unit::Count, "Pages that reclaim freed", |stats| {
+        stats.reclaimed
+    }),
+    ("page_cache_direct_reclaims_total", Unit::Count, "Misses that had to reclaim", |stats| {
+        stats.direct_reclaims
+    }),
     ("page_cache_waits_total", Unit::Count, "Sleeps until a page was there", |stats| stats.waits),
 ];
 
@@ -38,7 +56,8 @@ const GAUGES: [(&str, &str); 6] = [
 ];
 
 impl<S: Scheme> Cache<S> {
-    /// Tells the recorder of the program what [`record_metrics`](Self::record_metrics) records. Once is enough.
+    /// Tells the recorder of the program what [`record_metrics`](Self::record_metrics) records.
+    /// Once is enough.
     pub fn describe_metrics() {
         for &(name, unit, about, _) in COUNTERS {
             describe_counter!(name, unit, about);
@@ -51,8 +70,9 @@ impl<S: Scheme> Cache<S> {
         }
     }
 
-    /// Gives all counters and gauges to the recorder of the program, with `name` as the label `cache`. Call it before each
-    /// scrape, or now and then: it looks at every frame, which takes in the order of a millisecond for each GiB.
+    /// Gives all counters and gauges to the recorder of the program, with `name` as the label
+    /// `cache`. Call it before each scrape, or now and then: it looks at every frame, which
+    /// takes in the order of a millisecond for each GiB.
     pub fn record_metrics(&self, name: &str) {
         let stats = self.stats();
         for &(counter, _, _, value) in COUNTERS {
@@ -69,7 +89,8 @@ impl<S: Scheme> Cache<S> {
     fn gauges(&self) -> [usize; GAUGES.len()] {
         let (inner, zone) = (self.inner(), self.zone());
         let stats = zone.stats();
-        let [online, free] = [stats.online_frames, stats.free_frames].map(|frames| frames as usize * FRAME_SIZE);
+        let [online, free] =
+            [stats.online_frames, stats.free_frames].map(|frames| frames as usize * FRAME_SIZE);
         let all = zone.pfns().frames() as usize * FRAME_SIZE;
         [
             self.budget_bytes(),

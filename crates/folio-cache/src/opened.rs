@@ -1,4 +1,5 @@
-//! What belongs to one open, however often its `File` is cloned: whether it may write, and which errors it was told.
+//! What belongs to one open, however often its `File` is cloned: whether it may write, and which
+//! errors it was told.
 
 use std::io;
 use std::sync::Arc;
@@ -33,7 +34,8 @@ impl<S: Scheme> Opened<S> {
     /// `PermissionDenied` when it was opened for reading only.
     pub(crate) fn writer(&self) -> io::Result<&dyn Backing> {
         self.writer.as_deref().ok_or_else(|| {
-            let message = format!("{:?} was opened for reading only", self.mapping.backing.identity());
+            let message =
+                format!("{:?} was opened for reading only", self.mapping.backing.identity());
             io::Error::new(io::ErrorKind::PermissionDenied, message)
         })
     }

@@ -15,10 +15,12 @@ impl<S: Scheme> Inner<S> {
         self.dirty_pages.load(Ordering::Relaxed) as usize * FRAME_SIZE
     }
 
-    /// The error of who found no memory, with how much is pinned, dirty and offline. Racy: pages may be pinned and dirty.
+    /// The error of who found no memory, with how much is pinned, dirty and offline. Racy: pages
+    /// may be pinned and dirty.
     #[cold]
     pub(crate) fn out_of_memory(&self) -> io::Error {
-        let (pinned, dirty, budget) = (self.pinned_bytes(), self.dirty_bytes(), self.budget_bytes());
+        let (pinned, dirty, budget) =
+            (self.pinned_bytes(), self.dirty_bytes(), self.budget_bytes());
         let online = self.zone().stats().online_frames as usize * FRAME_SIZE;
         let offline = budget.saturating_sub(online);
         tracing::error!(budget, pinned, dirty, offline, "no page of the cache can be freed");
@@ -27,7 +29,10 @@ impl<S: Scheme> Inner<S> {
              {offline} are offline"
         );
         #[cfg(feature = "track")]
-        let message = format!("{message}; references are held: {}", self.zone().holders_of(self.zone().pfns()));
+        let message = format!(
+            "{message}; references are held: {}",
+            self.zone().holders_of(self.zone().pfns())
+        );
         io::Error::new(io::ErrorKind::OutOfMemory, message)
     }
 }

@@ -1,7 +1,9 @@
-//! Large folios: pages that one request filled are one folio, as far as they lie in one piece, until somebody wants one of them alone.
+//! Large folios: pages that one request filled are one folio, as far as they lie in one piece,
+//! until somebody wants one of them alone.
 //!
-//! Each page keeps its slot, its mark and its place in the policy (`folio-frames/src/parts.rs`), so a lookup, a read without a
-//! reference and a page handle are what they are for a page of its own. Who holds a range holds it by one reference.
+//! Each page keeps its slot, its mark and its place in the policy (`folio-frames/src/parts.rs`), so
+//! a lookup, a read without a reference and a page handle are what they are for a page of its own.
+//! Who holds a range holds it by one reference.
 //!
 //! | who | does |
 //! | --- | --- |
@@ -12,11 +14,14 @@
 //! | a writer | splits it; if it is held, puts a copy of his page in its place |
 //! | a cut, a hole | split it at their edges; if it is held, their pages leave it |
 //!
-//! A page that left while others held the folio stays in it, unused, until they have gone and somebody splits it.
+//! A page that left while others held the folio stays in it, unused, until they have gone and
+//! somebody splits it.
 
 use std::ops::Range;
 
-use folio_frames::{Claim, FRAME_SIZE, FolioRef, FrozenClaim, FrozenFolio, Order, Peek, Pfn, PfnRange, UserSpace};
+use folio_frames::{
+    Claim, FRAME_SIZE, FolioRef, FrozenClaim, FrozenFolio, Order, Peek, Pfn, PfnRange, UserSpace,
+};
 use folio_ref::Scheme;
 use smallvec::SmallVec;
 
@@ -38,15 +43,16 @@ const MOST: Order = match Order::new(4) {
 /// Claims of a folio's slots, in the order of its frames.
 type Parts<'m, S> = SmallVec<[Option<Claim<'m, UserSpace<S>>>; 1 << MOST.as_u8()]>;
 
-/// Opens the pages of a run that are there, as few folios, each of neighbours. A reference to the first page, if it is there. No claim is
-/// left.
+/// Opens the pages of a run that are there, as few folios, each of neighbours. A reference to the
+/// first page, if it is there. No claim is left.
 pub(crate) fn publish_in_parts<S: Scheme>(
     claims: &mut [Option<FrozenClaim<'_, UserSpace<S>>>],
 ) -> Option<FolioRef<UserSpace<S>>> {
     let mut first = None;
     let mut begins = 0;
     while begins < claims.len() {
-        let order = FrozenClaim::largest_as_one(claims[begins..].iter().map_while(Option::as_ref), MOST);
+        let order =
+            FrozenClaim::largest_as_one(claims[begins..].iter().map_while(Option::as_ref), MOST);
         let n = if order < LEAST { 1 } else { order.frames() as usize };
         let folio = match &mut claims[begins..begins + n] {
             [claim] => claim.take().and_then(|claim| {
@@ -68,8 +74,8 @@ pub(crate) fn publish_in_parts<S: Scheme>(
 }
 
 impl<S: Scheme> Mapping<S> {
-    /// A page that was found, with as many of the pages behind it as are wanted, lie in its folio, and wholly in the file: the folio, and
-    /// which of its bytes, from the page on.
+    /// A page that was found, with as many of the pages behind it as are wanted, lie in its folio,
+    /// and wholly in the file: the folio, and which of its bytes, from the page on.
     pub(crate) fn with_parts_behind(
         &self,
         offset: u64,
@@ -89,9 +95,11 @@ impl<S: Scheme> Mapping<S> {
         let more = (wanted - range.len()).div_ceil(FRAME_SIZE) as u64;
         let most = more.min(in_file).min(u64::from(behind)) as u32;
         let frame = folio.frame_pfn().as_u64();
-        // The folio is held: it is not split, and its bytes do not change. So a page whose slot has its frame is what the frame says.
+        // The folio is held: it is not split, and its bytes do not change. So a page whose slot has
+        // its frame is what the frame says.
         let is_there = |&n: &u32| {
-            let slot = u32::try_from(page + u64::from(n)).ok().and_then(|page| self.index.get(page));
+            let slot =
+                u32::try_from(page + u64::from(n)).ok().and_then(|page| self.index.get(page));
             slot.and_then(|slot| slot.pfn(self.zone)) == Some(Pfn::new(frame + u64::from(n)))
         };
         let there = (1..=most).take_while(is_there).count() as u32;
@@ -106,8 +114,9 @@ impl<S: Scheme> Mapping<S> {
         (folio, range.start..end)
     }
 
-    /// For who may hold a page for long, and no other: whether what he found is a part of a large folio, which was split then if nobody else holds
-    /// it. He looks again, and takes what there is.
+    /// For who may hold a page for long, and no other: whether what he found is a part of a large
+    /// folio, which was split then if nobody else holds it. He looks again, and takes what
+    /// there is.
     pub(crate) fn was_part(&self, offset: u64, found: &mut Found<S>) -> bool {
         // Ours must not be the reference that is in the way.
         let part = found.take_if(|(folio, _)| folio.order() > Order::ZERO);
@@ -124,28 +133,34 @@ impl<S: Scheme> Mapping<S> {
         Some((claim.folio().pfn(), claim.part_of()?, page - before as u32))
     }
 
-    /// Cuts the folio that a page is a part of into pages, unless it is held, or somebody is at work on it. Call without a claim.
+    /// Cuts the folio that a page is a part of into pages, unless it is held, or somebody is at
+    /// work on it. Call without a claim.
     pub(crate) fn split_around(&self, page: u32) -> bool {
-        self.folio_around(page).is_some_and(|(head, order, first)| self.split_folio(head, order, first))
+        self.folio_around(page)
+            .is_some_and(|(head, order, first)| self.split_folio(head, order, first))
     }
 
-    /// The same, of the folio that begins at `head`, and begins with page `first`, as somebody found it. Call without a claim.
+    /// The same, of the folio that begins at `head`, and begins with page `first`, as somebody
+    /// found it. Call without a claim.
     pub(crate) fn split_folio(&self, head: Pfn, order: Order, first: u32) -> bool {
         Claim::split(&mut self.claim_parts(head, order, first))
     }
 
-    /// Claims what can be claimed of the slots of such a folio. Only tried: a claim that is not to be had leaves a reference that is not expected.
+    /// Claims what can be claimed of the slots of such a folio. Only tried: a claim that is not to
+    /// be had leaves a reference that is not expected.
     fn claim_parts(&self, head: Pfn, order: Order, first: u32) -> Parts<'_, S> {
         let parts = (0..order.frames()).map(|n| {
             let slot = self.index.get(first.checked_add(n)?)?;
             let frame = Pfn::new(head.as_u64() + u64::from(n));
             let claim = (slot.pfn(self.zone) == Some(frame)).then(|| slot.claim(self.zone))??;
-            (claim.pfn() == frame && claim.part_of() == Some(order) && claim.folio().pfn() == head).then_some(claim)
+            (claim.pfn() == frame && claim.part_of() == Some(order) && claim.folio().pfn() == head)
+                .then_some(claim)
         });
         parts.collect()
     }
 
-    /// Before the pages of a range go: what lies across its edges is split, so that they are not kept by their neighbours.
+    /// Before the pages of a range go: what lies across its edges is split, so that they are not
+    /// kept by their neighbours.
     pub(crate) fn split_edges(&self, pages: &Range<u64>) {
         for page in [pages.start, pages.end] {
             if let Ok(page) = u32::try_from(page)
@@ -157,8 +172,9 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// Of a large folio that reclaim has chosen a page of: frees all of it, if none of its pages is hot, and it is not more than is wanted, and says how
-    /// many pages it had. Else splits it. Neither, if it is held. Call without a claim.
+    /// Of a large folio that reclaim has chosen a page of: frees all of it, if none of its pages is
+    /// hot, and it is not more than is wanted, and says how many pages it had. Else splits it.
+    /// Neither, if it is held. Call without a claim.
     pub(crate) fn reclaim_folio(&self, head: Pfn, seen: &Peek, most: usize) -> Option<usize> {
         let (id, first) = split_private(seen.private);
         if id != self.id {

@@ -1,7 +1,8 @@
 //! Counters that each thread writes on a line of its own, added up when somebody asks.
 //!
-//! A living thread has a number. The first few threads have one for themselves, so they count by a load and a store; the rest share the last
-//! number, and count by fetch-add. Either way nothing is lost. A number goes back when its thread ends.
+//! A living thread has a number. The first few threads have one for themselves, so they count by a
+//! load and a store; the rest share the last number, and count by fetch-add. Either way nothing is
+//! lost. A number goes back when its thread ends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -54,7 +55,8 @@ impl Counter {
         // A thread that is ending may have given its number back.
         let number = NUMBER.try_with(|number| number.0).unwrap_or(SHARED);
         let part = &self.parts[number];
-        // Relaxed throughout: nothing follows from a counter. Who had the number before gave it back under a lock.
+        // Relaxed throughout: nothing follows from a counter. Who had the number before gave it
+        // back under a lock.
         if number < SHARED {
             part.store(part.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
         } else {

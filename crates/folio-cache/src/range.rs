@@ -1,7 +1,8 @@
 //! Ranges: bytes of several pages, held without a copy, or copied into several buffers.
 //!
-//! Pages of a range that lie one behind the other in memory are one piece of it ([`Adjacent`]). `Bytes` can stand for one piece
-//! only, as it is one address and one length; so there are two answers, with one allocation each:
+//! Pages of a range that lie one behind the other in memory are one piece of it ([`Adjacent`]).
+//! `Bytes` can stand for one piece only, as it is one address and one length; so there are two
+//! answers, with one allocation each:
 //!
 //! | | where the range lies in one piece | else |
 //! | --- | --- | --- |
@@ -22,17 +23,18 @@ use crate::fetch::Found;
 use crate::file::{File, check_offset, pages_of};
 use crate::mapping::{Mapping, page_of};
 
-/// Bytes of a range of a file, as each of its pages was when the handle was made, without a copy: what
-/// [`PageHandle`](crate::PageHandle) is for one page. They never change under it.
+/// Bytes of a range of a file, as each of its pages was when the handle was made, without a copy:
+/// what [`PageHandle`](crate::PageHandle) is for one page. They never change under it.
 ///
-/// It is a [`Buf`], as network code takes it: each chunk is a piece of memory, often longer than a page, and pieces that
-/// were passed are let go. One allocation holds it, whatever its length; a clone is another one. It pins its pages, and
-/// may outlive the file and the cache.
+/// It is a [`Buf`], as network code takes it: each chunk is a piece of memory, often longer than a
+/// page, and pieces that were passed are let go. One allocation holds it, whatever its length; a
+/// clone is another one. It pins its pages, and may outlive the file and the cache.
 pub struct RangeHandle<S: Scheme = DefaultScheme> {
     pieces: vec::IntoIter<Adjacent<UserSpace<S>>>,
     /// Where it begins in the first piece.
     start: usize,
-    /// **Invariant:** the pieces have so many bytes after `start`. No piece is behind the last byte, or passed.
+    /// **Invariant:** the pieces have so many bytes after `start`. No piece is behind the last
+    /// byte, or passed.
     len: usize,
 }
 
@@ -98,7 +100,8 @@ impl<S: Scheme> Buf for RangeHandle<S> {
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let filled = slices.iter_mut().zip(self.chunks()).map(|(slice, chunk)| *slice = IoSlice::new(chunk));
+        let filled =
+            slices.iter_mut().zip(self.chunks()).map(|(slice, chunk)| *slice = IoSlice::new(chunk));
         filled.count()
     }
 
@@ -106,7 +109,11 @@ impl<S: Scheme> Buf for RangeHandle<S> {
     ///
     /// When fewer bytes are left.
     fn advance(&mut self, count: usize) {
-        assert!(count <= self.len, "advance by {count} bytes of a range that has {} left", self.len);
+        assert!(
+            count <= self.len,
+            "advance by {count} bytes of a range that has {} left",
+            self.len
+        );
         self.len -= count;
         self.start += count;
         while let Some(first) = self.pieces.as_slice().first()
@@ -134,13 +141,13 @@ impl<S: Scheme> AsRef<[u8]> for Piece<S> {
 }
 
 impl<S: Scheme> File<S> {
-    /// Up to `len` bytes from `offset` on, without a copy. Fewer only at the end of the file; none at or past it. Pages that are
-    /// missing are read by few requests.
+    /// Up to `len` bytes from `offset` on, without a copy. Fewer only at the end of the file; none
+    /// at or past it. Pages that are missing are read by few requests.
     ///
     /// # Errors
     ///
-    /// As [`read_at`](Self::read_at), for any page of the range: nothing is held then. `OutOfMemory` as well when the range is
-    /// longer than what the cache has left to pin.
+    /// As [`read_at`](Self::read_at), for any page of the range: nothing is held then.
+    /// `OutOfMemory` as well when the range is longer than what the cache has left to pin.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn range(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
         let mut pieces = self.mapping.begin_range(offset, len);
@@ -148,8 +155,9 @@ impl<S: Scheme> File<S> {
         Ok(pieces.finish())
     }
 
-    /// Up to `len` bytes from `offset` on, in one piece. They keep their pages where these lie one behind the other in memory, as a
-    /// single page does always; else they are a copy. [`range`](Self::range) never copies.
+    /// Up to `len` bytes from `offset` on, in one piece. They keep their pages where these lie one
+    /// behind the other in memory, as a single page does always; else they are a copy.
+    /// [`range`](Self::range) never copies.
     ///
     /// # Errors
     ///
@@ -161,8 +169,8 @@ impl<S: Scheme> File<S> {
         Ok(piece.finish())
     }
 
-    /// Reads into the buffers, one after the other, as if they were one: what is missing is read by few requests. How many bytes, as
-    /// [`read_at`](Self::read_at) says it.
+    /// Reads into the buffers, one after the other, as if they were one: what is missing is read by
+    /// few requests. How many bytes, as [`read_at`](Self::read_at) says it.
     ///
     /// # Errors
     ///
@@ -196,7 +204,8 @@ impl<S: Scheme> File<S> {
 pub(crate) struct Walk {
     offset: u64,
     left: usize,
-    /// The range is one page, perhaps of a large folio, which its holder should not hold with it: then it is looked up a second time.
+    /// The range is one page, perhaps of a large folio, which its holder should not hold with it:
+    /// then it is looked up a second time.
     is_alone: bool,
 }
 
@@ -214,10 +223,14 @@ impl Walk {
         (self.left > 0).then_some((self.offset, self.left))
     }
 
-    /// Goes on by what was found there: a folio, and which of its bytes belong to the range, from the frame on that it was looked
-    /// up by. `None`: look at what is next.
+    /// Goes on by what was found there: a folio, and which of its bytes belong to the range, from
+    /// the frame on that it was looked up by. `None`: look at what is next.
     #[inline]
-    pub(crate) fn pass<S: Scheme>(&mut self, mapping: &Mapping<S>, mut found: Found<S>) -> Found<S> {
+    pub(crate) fn pass<S: Scheme>(
+        &mut self,
+        mapping: &Mapping<S>,
+        mut found: Found<S>,
+    ) -> Found<S> {
         if mem::take(&mut self.is_alone) {
             if !mapping.was_part(self.offset, &mut found) {
                 self.left = 0;
@@ -237,7 +250,8 @@ impl Walk {
 }
 
 impl<S: Scheme> Mapping<S> {
-    /// Calls `each` with the folios of a range in order, and with the bytes of each that belong to it: see [`Walk::pass`].
+    /// Calls `each` with the folios of a range in order, and with the bytes of each that belong to
+    /// it: see [`Walk::pass`].
     pub(crate) fn for_each_page(
         &self,
         offset: u64,
@@ -253,14 +267,17 @@ impl<S: Scheme> Mapping<S> {
         Ok(())
     }
 
-    /// The page around an offset, and which of its bytes are among the `wanted` from there on. `None`: the file ends before it.
+    /// The page around an offset, and which of its bytes are among the `wanted` from there on.
+    /// `None`: the file ends before it.
     pub(crate) fn next_page(&self, offset: u64, wanted: usize) -> io::Result<Found<S>> {
         loop {
             match self.find_with_end(offset, wanted)? {
                 Some((folio, end)) => {
                     let range = within(offset, wanted, end);
                     // Cut short by the end of the file: it may have grown, or be shorter by now.
-                    if !is_short(&range, wanted, end) || self.refresh_len_to_read()? == offset + range.len() as u64 {
+                    if !is_short(&range, wanted, end)
+                        || self.refresh_len_to_read()? == offset + range.len() as u64
+                    {
                         return Ok(Some((folio, range)));
                     }
                 }
@@ -270,12 +287,14 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// The page around an offset, and which of its bytes are wanted, without waiting for anything. `None`: it can not be said at once.
+    /// The page around an offset, and which of its bytes are wanted, without waiting for anything.
+    /// `None`: it can not be said at once.
     pub(crate) fn next_page_at_once(&self, offset: u64, wanted: usize) -> Found<S> {
         // As in read_uncounted.
         let cuts = self.cuts();
         let len = self.len();
-        let end = len.checked_sub(offset - offset % FRAME_SIZE as u64)?.min(FRAME_SIZE as u64) as usize;
+        let end =
+            len.checked_sub(offset - offset % FRAME_SIZE as u64)?.min(FRAME_SIZE as u64) as usize;
         let range = within(offset, wanted, end);
         if range.is_empty() || is_short(&range, wanted, end) {
             return None;
@@ -298,7 +317,13 @@ impl<S: Scheme> Mapping<S> {
 
     /// For the bytes of a range.
     pub(crate) fn begin_bytes(&self, offset: u64, len: usize) -> OnePiece<S> {
-        OnePiece { held: None, start: 0, len: 0, copy: Vec::new(), most: self.most_bytes(offset, len) }
+        OnePiece {
+            held: None,
+            start: 0,
+            len: 0,
+            copy: Vec::new(),
+            most: self.most_bytes(offset, len),
+        }
     }
 }
 
@@ -375,7 +400,10 @@ impl<S: Scheme> OnePiece<S> {
 }
 
 /// A piece that begins with such bytes of a folio.
-pub(crate) fn begin<S: Scheme>(folio: FolioRef<UserSpace<S>>, range: &Range<usize>) -> Adjacent<UserSpace<S>> {
+pub(crate) fn begin<S: Scheme>(
+    folio: FolioRef<UserSpace<S>>,
+    range: &Range<usize>,
+) -> Adjacent<UserSpace<S>> {
     let mut piece = Adjacent::from(folio);
     piece.shorten(range.end.div_ceil(FRAME_SIZE) as u32);
     piece
@@ -398,7 +426,8 @@ pub(crate) fn bytes_of<S: Scheme>(folios: Adjacent<UserSpace<S>>, range: Range<u
     Bytes::from_owner(Piece(folios)).slice(range)
 }
 
-/// The bytes of the page around an offset that are among the `wanted` from there on, when the file's bytes in it end at `end`.
+/// The bytes of the page around an offset that are among the `wanted` from there on, when the
+/// file's bytes in it end at `end`.
 fn within(offset: u64, wanted: usize, end: usize) -> Range<usize> {
     let begins = offset as usize % FRAME_SIZE;
     begins..end.max(begins).min(begins.saturating_add(wanted))

@@ -1,8 +1,9 @@
 //! Readahead: what the readers of a file will want next, from what they missed.
 //!
-//! A stream is a reader that moves in equal steps: forward or backward without gaps, or with a stride. Three misses
-//! in such steps make one: fewer would be chance among random readers, whose pages would then be read in vain. (Linux
-//! needs one to begin, as most files there are read from their start; here the first two cost two small requests.)
+//! A stream is a reader that moves in equal steps: forward or backward without gaps, or with a
+//! stride. Three misses in such steps make one: fewer would be chance among random readers, whose
+//! pages would then be read in vain. (Linux needs one to begin, as most files there are read from
+//! their start; here the first two cost two small requests.)
 //!
 //! ```text
 //!   forward          read, missed                    window                        reader is here: next window
@@ -11,19 +12,22 @@
 //!                                   └ milestone                              └ milestone
 //! ```
 //!
-//! From then on the stream is always one window ahead of its reader. The first page of each window is a **milestone**:
-//! whoever comes to it is told so by its mark, and the next window, twice as long, is requested, while the one that
-//! begins there is consumed. So hits write nothing here, and no lock is taken but at a miss and once in a window.
+//! From then on the stream is always one window ahead of its reader. The first page of each window
+//! is a **milestone**: whoever comes to it is told so by its mark, and the next window, twice as
+//! long, is requested, while the one that begins there is consumed. So hits write nothing here, and
+//! no lock is taken but at a miss and once in a window.
 //!
-//! - A reader that misses where the window ends was faster than the requests: the window grows at once.
-//! - One that misses inside it finds pages gone again before their use: there is too little memory, the window halves,
-//!   and below a few pages the stream is forgotten.
-//! - A stream whose reader went elsewhere is overwritten when others need its place. What was read in vain is at
-//!   most two windows.
-//! - One read of many pages says itself what it wants: it is read ahead too, but not beyond its end.
+//! - A reader that misses where the window ends was faster than the requests: the window grows at
+//!   once.
+//! - One that misses inside it finds pages gone again before their use: there is too little memory,
+//!   the window halves, and below a few pages the stream is forgotten.
+//! - A stream whose reader went elsewhere is overwritten when others need its place. What was read
+//!   in vain is at most two windows.
+//! - One read of many pages says itself what it wants: it is read ahead too, but not beyond its
+//!   end.
 //!
-//! The state is the mapping's, not the open file's: clones and several opens follow each other, and several readers of
-//! one file have a stream each.
+//! The state is the mapping's, not the open file's: clones and several opens follow each other, and
+//! several readers of one file have a stream each.
 
 use parking_lot::Mutex;
 
@@ -38,13 +42,15 @@ const STEADY: u32 = 2;
 /// Pages of the first window; below it a window is not worth having.
 const LEAST: i64 = 16;
 
-/// Pages of the longest window, where there is memory for it: 8 MiB hide 100 ms at 80 MiB/s, and 1 ms at 8 GiB/s.
+/// Pages of the longest window, where there is memory for it: 8 MiB hide 100 ms at 80 MiB/s, and 1
+/// ms at 8 GiB/s.
 const MOST: i64 = 2048;
 
 /// Pieces of the longest window with a stride.
 const MOST_PIECES: i64 = 32;
 
-/// What to request: `pieces` times `pages` pages, the first from page `first` on, the others `step` pages further each.
+/// What to request: `pieces` times `pages` pages, the first from page `first` on, the others `step`
+/// pages further each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) first: i64,
@@ -98,7 +104,9 @@ impl Stream {
             if self.is_forward() {
                 self.step = pages;
             }
-        } else if self.window == 0 && (first == self.first + self.pages || first + pages == self.first) {
+        } else if self.window == 0
+            && (first == self.first + self.pages || first + pages == self.first)
+        {
             (self.step, self.repeats) = (if first > self.first { pages } else { -pages }, 1);
         } else {
             return false;
@@ -109,7 +117,8 @@ impl Stream {
 
     /// Whether a miss is of a page that was requested ahead, and is gone.
     fn has_requested(&self, page: i64) -> bool {
-        let (low, high) = if self.step < 0 { (self.next + 1, self.first) } else { (self.first, self.next - 1) };
+        let (low, high) =
+            if self.step < 0 { (self.next + 1, self.first) } else { (self.first, self.next - 1) };
         self.window > 0
             && (low..=high).contains(&page)
             && (page - self.first).rem_euclid(self.step.abs().max(1)) < self.pages
@@ -120,24 +129,43 @@ impl Stream {
         self.window = (self.window * 2).max(self.pages * 4).clamp(LEAST, most.max(LEAST));
         let window = if self.is_forward() {
             self.next = whole_runs(from + self.window, self.window);
-            Window { first: from, pages: self.next - from, pieces: 1, step: self.step, milestone: Some(from) }
+            Window {
+                first: from,
+                pages: self.next - from,
+                pieces: 1,
+                step: self.step,
+                milestone: Some(from),
+            }
         } else if self.is_backward() {
             // `from` is the page of the next miss, which begins a request: its end is the window's.
             let end = from + self.pages;
             self.next = from - self.window;
             let first = (end - self.window).max(0);
-            Window { first, pages: end - first, pieces: 1, step: self.step, milestone: Some(end - 1) }
+            Window {
+                first,
+                pages: end - first,
+                pieces: 1,
+                step: self.step,
+                milestone: Some(end - 1),
+            }
         } else {
             let pieces = (self.window / self.pages).clamp(1, MOST_PIECES);
             self.next = from + pieces * self.step;
-            Window { first: from, pages: self.pages, pieces, step: self.step, milestone: Some(from) }
+            Window {
+                first: from,
+                pages: self.pages,
+                pieces,
+                step: self.step,
+                milestone: Some(from),
+            }
         };
         self.milestone = window.milestone;
         window
     }
 }
 
-/// Where a window ends: as a long one, where the nearest run of the file does, so that the next begins with one.
+/// Where a window ends: as a long one, where the nearest run of the file does, so that the next
+/// begins with one.
 fn whole_runs(end: i64, window: i64) -> i64 {
     let run = i64::from(MOST_PAGES);
     if window < run { end } else { (end + run / 2) / run * run }
@@ -158,11 +186,15 @@ struct Streams {
 }
 
 impl Readahead {
-    /// A miss of `pages` pages from `first` on, of which the caller reads as many as one request has. What to request
-    /// beside that, with at most `most` pages.
+    /// A miss of `pages` pages from `first` on, of which the caller reads as many as one request
+    /// has. What to request beside that, with at most `most` pages.
     pub(crate) fn missed(&self, first: u32, pages: u32, most: u32) -> Option<Window> {
         // A hint: of readers that miss at once, one may go unseen.
-        self.streams.try_lock()?.missed(i64::from(first), i64::from(pages), i64::from(most).min(MOST))
+        self.streams.try_lock()?.missed(
+            i64::from(first),
+            i64::from(pages),
+            i64::from(most).min(MOST),
+        )
     }
 
     /// A reader came to a milestone. What to request next.
@@ -205,12 +237,14 @@ impl Streams {
         Some(Window { first: first + pages, pages: rest, pieces: 1, step: pages, milestone: None })
     }
 
-    /// A new stream, in the place of the one not seen for longest. Its step is from the miss before it: perhaps a stride.
+    /// A new stream, in the place of the one not seen for longest. Its step is from the miss before
+    /// it: perhaps a stride.
     fn begin(&mut self, first: i64, pages: i64) -> usize {
         let before = self.all[self.last];
         let oldest = (0..STREAMS).min_by_key(|&n| self.all[n].seen).unwrap_or(0);
         let step = if before.pages == pages { first - before.first } else { 0 };
-        self.all[oldest] = Stream { first, pages, step, repeats: u32::from(step != 0), ..Stream::default() };
+        self.all[oldest] =
+            Stream { first, pages, step, repeats: u32::from(step != 0), ..Stream::default() };
         oldest
     }
 }
@@ -320,7 +354,10 @@ mod tests {
     fn one_long_read_is_read_ahead_to_its_end_and_no_further() {
         let readahead = Readahead::default();
         let window = readahead.missed(5000, 1000, 4096).unwrap();
-        assert_eq!(window, Window { first: 5256, pages: 744, pieces: 1, step: 256, milestone: None });
+        assert_eq!(
+            window,
+            Window { first: 5256, pages: 744, pieces: 1, step: 256, milestone: None }
+        );
         assert_eq!(readahead.missed(50, 256, 4096), None, "one request is not ahead");
     }
 

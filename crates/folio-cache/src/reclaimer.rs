@@ -1,8 +1,9 @@
 //! The reclaimer: a thread that frees pages before a miss has to.
 //!
-//! Who misses takes a free frame and leaves. When few are left it rings; the reclaimer brings them back to the high watermark, while
-//! who missed reads. (Linux: `kswapd`.) Who finds none at all, because this thread has no processor or everything is held, reclaims
-//! by itself: that is counted, as [`CacheStats::direct_reclaims`](crate::CacheStats::direct_reclaims).
+//! Who misses takes a free frame and leaves. When few are left it rings; the reclaimer brings them
+//! back to the high watermark, while who missed reads. (Linux: `kswapd`.) Who finds none at all,
+//! because this thread has no processor or everything is held, reclaims by itself: that is counted,
+//! as [`CacheStats::direct_reclaims`](crate::CacheStats::direct_reclaims).
 
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ const LOW_MOST: u32 = 512;
 /// After it found nothing: what is held, or dirty and can not be written, will not be free at once.
 const REST: Duration = Duration::from_millis(10);
 
-/// Sets the marks of a cache's zone, whose budget is so many frames. How many of those hold pages: a policy that took the others for
-/// its own would take them from what is new.
+/// Sets the marks of a cache's zone, whose budget is so many frames. How many of those hold pages:
+/// a policy that took the others for its own would take them from what is new.
 pub(crate) fn set_watermarks<S: Scheme>(zone: &Zone<UserSpace<S>>, frames: u32) -> u32 {
     let low = (frames / LOW).clamp(1, LOW_MOST);
     zone.set_watermarks(Watermarks { min: 0, low, high: HIGH * low });

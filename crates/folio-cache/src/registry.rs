@@ -1,7 +1,8 @@
 //! The registry: which mapping belongs to an identity, and which to a number in a descriptor.
 //!
-//! It holds weak references, so pages live while the file is open. The last strong one may be the one that a
-//! lookup here made, and dropping a mapping takes these locks: **invariant:** no mapping is dropped under them.
+//! It holds weak references, so pages live while the file is open. The last strong one may be the
+//! one that a lookup here made, and dropping a mapping takes these locks: **invariant:** no mapping
+//! is dropped under them.
 //!
 //! Lock order: `by_identity`, then `by_id`.
 
@@ -41,20 +42,24 @@ impl<S: Scheme> Default for Registry<S> {
 }
 
 impl<S: Scheme> Registry<S> {
-    /// The mapping of an identity, and whether it was there before; `make` makes it, given its number.
+    /// The mapping of an identity, and whether it was there before; `make` makes it, given its
+    /// number.
     pub(crate) fn get_or_insert(
         &self,
         identity: Identity,
         make: impl FnOnce(u32) -> Mapping<S>,
     ) -> (Arc<Mapping<S>>, bool) {
         let mut by_identity = self.by_identity.lock();
-        if let Some(mapping) = by_identity.get(&identity).and_then(|(_, mapping)| mapping.upgrade()) {
+        if let Some(mapping) = by_identity.get(&identity).and_then(|(_, mapping)| mapping.upgrade())
+        {
             return (mapping, true);
         }
-        // There is none, or the last close of the old one is under way: the new one takes its entry.
+        // There is none, or the last close of the old one is under way: the new one takes its
+        // entry.
         let mut by_id = self.by_id.write();
         let id = loop {
-            // Relaxed: the lock orders it. Numbers come round after 2^32 opens, so one may be in use.
+            // Relaxed: the lock orders it. Numbers come round after 2^32 opens, so one may be in
+            // use.
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
             if !by_id.contains_key(&id) {
                 break id;
@@ -95,7 +100,8 @@ impl<S: Scheme> Registry<S> {
 impl<S: Scheme> Owner<UserSpace<S>> for Inner<S> {
     fn with_slot(&self, _: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<UserSpace<S>>)) -> bool {
         let (id, page) = split_private(private);
-        // No lock is held any more when the mapping, perhaps the last reference to it, is dropped here.
+        // No lock is held any more when the mapping, perhaps the last reference to it, is dropped
+        // here.
         let Some(mapping) = self.registry.by_id(id) else { return false };
         let Some(slot) = mapping.index.get(page) else { return false };
         visit(slot);

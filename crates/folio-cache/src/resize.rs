@@ -1,10 +1,11 @@
 //! Cutting, lengthening and punching, because a user of the file asks for it.
 //!
-//! The backing first: if it refuses, nothing has changed. It is asked under `changing`, so no writeback is under way that
-//! would bring back what goes. What is dirty of the range is dropped, for that is what was asked for.
+//! The backing first: if it refuses, nothing has changed. It is asked under `changing`, so no
+//! writeback is under way that would bring back what goes. What is dirty of the range is dropped,
+//! for that is what was asked for.
 //!
-//! A backing without holes gets zeroes written, through pages as any bytes are: so what is cached, dirty and in the backing never
-//! differ, however far it comes.
+//! A backing without holes gets zeroes written, through pages as any bytes are: so what is cached,
+//! dirty and in the backing never differ, however far it comes.
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -23,14 +24,15 @@ impl<S: Scheme> Mapping<S> {
     /// Makes `new` the length: cuts, or appends zeroes.
     pub(crate) fn resize(&self, writer: &dyn Backing, new: u64) -> io::Result<()> {
         if i64::try_from(new).is_err() {
-            let message = format!("a length of {new} is more than any file's, {} at the most", i64::MAX);
+            let message =
+                format!("a length of {new} is more than any file's, {} at the most", i64::MAX);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let _grow = self.grow.lock();
         // Bytes that somebody else appended are no zeroes.
         self.refresh_len()?;
-        // What is kept of the page that the cut goes through may be held: then it is copied. Whether it is a cut is only known
-        // under the locks, where nothing is allocated.
+        // What is kept of the page that the cut goes through may be held: then it is copied.
+        // Whether it is a cut is only known under the locks, where nothing is allocated.
         let may_cut_page = !new.is_multiple_of(FRAME_SIZE as u64) && page_of(new).is_ok();
         let mut spare = Stock(if may_cut_page { vec![self.inner.allocate()?] } else { Vec::new() });
         self.resize_with(writer, new, &mut spare)
@@ -46,8 +48,8 @@ impl<S: Scheme> Mapping<S> {
         if new < old {
             self.count_cut();
         }
-        // After the count: a fill that takes it from here that the backing is short must not be believed by its reader.
-        // Release: pairs with Acquire in publish.
+        // After the count: a fill that takes it from here that the backing is short must not be
+        // believed by its reader. Release: pairs with Acquire in publish.
         self.backed.store(new, Ordering::Release);
         if new >= old {
             return Ok(());
@@ -66,7 +68,8 @@ impl<S: Scheme> Mapping<S> {
         Ok(())
     }
 
-    /// Cuts the page that the file ends in: if it is dirty its rest becomes zeroes, else it is read again.
+    /// Cuts the page that the file ends in: if it is dirty its rest becomes zeroes, else it is read
+    /// again.
     fn cut_page(&self, slot: &Slot<UserSpace<S>>, page: u32, within: usize, spare: &mut Stock<S>) {
         loop {
             match slot.claim(self.zone) {
@@ -77,9 +80,11 @@ impl<S: Scheme> Mapping<S> {
                         return claim.publish();
                     }
                     Err(claim) => {
-                        // Readers hold pages for a moment only, but handles for as long as they like.
+                        // Readers hold pages for a moment only, but handles for as long as they
+                        // like.
                         let Some(mut new) = spare.take(self.private(page)) else { continue };
-                        new.as_mut_slice()[..within].copy_from_slice(&claim.folio().frame()[..within]);
+                        new.as_mut_slice()[..within]
+                            .copy_from_slice(&claim.folio().frame()[..within]);
                         new.as_mut_slice()[within..].fill(0);
                         new.set_dirty(true);
                         let pfn = new.pfn();
@@ -93,8 +98,8 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// Makes a range zeroes, and gives the space of its whole pages back where the backing can. What lies past the end stays past the
-    /// end.
+    /// Makes a range zeroes, and gives the space of its whole pages back where the backing can.
+    /// What lies past the end stays past the end.
     pub(crate) fn punch(&self, writer: &dyn Backing, offset: u64, len: u64) -> io::Result<()> {
         // Nobody cuts the file before the zeroes are there.
         let mut grow = Some(self.grow.lock());
@@ -131,14 +136,18 @@ impl<S: Scheme> Mapping<S> {
         if !punched {
             return Ok(false);
         }
-        // SeqCst, Dekker with the fence in fill: either this visit sees the fill's claim and waits for it, or the fill
-        // reads after the punch.
+        // SeqCst, Dekker with the fence in fill: either this visit sees the fill's claim and waits
+        // for it, or the fill reads after the punch.
         fence(Ordering::SeqCst);
         self.drop_pages(pages);
         Ok(true)
     }
 
-    fn write_zeroes<'m>(&'m self, range: Range<u64>, grow: &mut Option<MutexGuard<'m, ()>>) -> io::Result<()> {
+    fn write_zeroes<'m>(
+        &'m self,
+        range: Range<u64>,
+        grow: &mut Option<MutexGuard<'m, ()>>,
+    ) -> io::Result<()> {
         let zeroes = [0; FRAME_SIZE];
         let mut at = range.start;
         while at < range.end {

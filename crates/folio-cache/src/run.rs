@@ -1,9 +1,9 @@
 //! A run: neighbouring pages that one request fills.
 //!
-//! Each page of it has its frozen folio in its slot, so a run is nothing but several claims: whoever misses one of its
-//! pages sleeps on that page. A run that can not be filled is dropped, and with it all its claims: the slots are empty
-//! again, and the sleepers look again and ask for their own page alone. So an error reaches who asked for that page,
-//! and never one who did not.
+//! Each page of it has its frozen folio in its slot, so a run is nothing but several claims:
+//! whoever misses one of its pages sleeps on that page. A run that can not be filled is dropped,
+//! and with it all its claims: the slots are empty again, and the sleepers look again and ask for
+//! their own page alone. So an error reaches who asked for that page, and never one who did not.
 //!
 //! A run holds claims: its folios are allocated before the first is installed.
 
@@ -35,8 +35,8 @@ pub(crate) struct Run<'m, S: Scheme> {
 }
 
 impl<'m, S: Scheme> Run<'m, S> {
-    /// Installs folios from page `first` on, and stops at the first slot that is not empty. Folios that are left over
-    /// are freed. May be empty.
+    /// Installs folios from page `first` on, and stops at the first slot that is not empty. Folios
+    /// that are left over are freed. May be empty.
     pub(crate) fn claim<F>(mapping: &'m Mapping<S>, first: u32, folios: F) -> Self
     where
         F: IntoIterator<Item = FrozenFolio<UserSpace<S>>>,
@@ -78,10 +78,11 @@ impl<'m, S: Scheme> Run<'m, S> {
         self.claims.truncate(1);
     }
 
-    /// The bytes, for one request: a buffer for each piece of memory. Call at once before it is made.
+    /// The bytes, for one request: a buffer for each piece of memory. Call at once before it is
+    /// made.
     pub(crate) fn buffers(&mut self) -> impl Iterator<Item = IoSliceMut<'_>> {
-        // SeqCst, Dekker with the fences in set_len: either it sees the claims and waits, or what follows, the
-        // read of the file and the look at the length, comes after its own.
+        // SeqCst, Dekker with the fences in set_len: either it sees the claims and waits, or what
+        // follows, the read of the file and the look at the length, comes after its own.
         fence(Ordering::SeqCst);
         self.mapping.inner.counters.misses.add(self.claims.len() as u64);
         self.mapping.inner.counters.requests.add(1);
@@ -94,15 +95,17 @@ impl<'m, S: Scheme> Run<'m, S> {
         backing.fill(offset, &mut self.buffers().collect::<PerPage<_>>())
     }
 
-    /// Opens the pages that are filled as far as the file goes; the others are missed again. A reference to the first, if
-    /// it is open.
+    /// Opens the pages that are filled as far as the file goes; the others are missed again. A
+    /// reference to the first, if it is open.
     pub(crate) fn publish(self, read: usize) -> Option<FolioRef<UserSpace<S>>> {
         let read = read.min(self.claims.len() * FRAME_SIZE);
         self.mapping.inner.counters.filled_bytes.add(read as u64);
-        // After the read: see `buffers`. What the file has; the backing may have less, if the rest was written and is
-        // dirty elsewhere. If it says too much, the look that follows says so. Acquire: pairs with Release where it becomes
-        // less, after a cut: who gets a short page for a whole one sees that cut counted.
-        let from_here = |len: u64| usize::try_from(len.saturating_sub(self.offset())).unwrap_or(usize::MAX);
+        // After the read: see `buffers`. What the file has; the backing may have less, if the rest
+        // was written and is dirty elsewhere. If it says too much, the look that follows
+        // says so. Acquire: pairs with Release where it becomes less, after a cut: who gets
+        // a short page for a whole one sees that cut counted.
+        let from_here =
+            |len: u64| usize::try_from(len.saturating_sub(self.offset())).unwrap_or(usize::MAX);
         let expected = from_here(self.mapping.len());
         let backed = from_here(self.mapping.backed.load(Ordering::Acquire));
         let mut opened = PerPage::with_capacity(self.claims.len());
@@ -127,7 +130,8 @@ impl<'m, S: Scheme> Run<'m, S> {
         first
     }
 
-    /// Notes of the pages from the `n`-th on that they were read before they are needed, and which one is a milestone.
+    /// Notes of the pages from the `n`-th on that they were read before they are needed, and which
+    /// one is a milestone.
     pub(crate) fn set_ahead(&mut self, n: usize, milestone: Option<i64>) {
         for (page, claim) in (i64::from(self.first)..).zip(&mut self.claims).skip(n) {
             claim.folio_mut().set_ahead(milestone == Some(page));
@@ -172,7 +176,11 @@ impl<S: Scheme> Drop for SuspendedRun<S> {
     }
 }
 
-fn resume<S: Scheme>(mapping: &Mapping<S>, first: u32, folios: Vec<FrozenFolio<UserSpace<S>>>) -> Run<'_, S> {
+fn resume<S: Scheme>(
+    mapping: &Mapping<S>,
+    first: u32,
+    folios: Vec<FrozenFolio<UserSpace<S>>>,
+) -> Run<'_, S> {
     let claims = (first..=u32::MAX).zip(folios).map(|(page, folio)| {
         let slot = mapping.index.get(page).expect("a slot that was claimed does not go away");
         slot.resume(folio).expect("a suspended claim stays on its slot")

@@ -1,12 +1,14 @@
-//! Counters of the slow paths. A hit counts nothing: a count on its thread's own line costs 1 ns, and a read of 64 bytes of a
-//! hot page takes 3.8. With the feature `hits` it is counted all the same.
+//! Counters of the slow paths. A hit counts nothing: a count on its thread's own line costs 1 ns,
+//! and a read of 64 bytes of a hot page takes 3.8. With the feature `hits` it is counted all the
+//! same.
 
 use crate::per_thread::Counter;
 
 /// What a cache did since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
-    /// Pages that were found in the cache, each time that they were; `None` without the feature `hits`.
+    /// Pages that were found in the cache, each time that they were; `None` without the feature
+    /// `hits`.
     pub hits: Option<u64>,
     /// Pages that were read from a file, or tried to be.
     pub misses: u64,

@@ -18,10 +18,11 @@ use crate::run::MOST_PAGES;
 /// The share of a cache's memory that one piece may pin.
 const SHARE: usize = 64;
 
-/// The bytes of a range of a file, in order: what [`File::stream`] gives. After an error, and after the end, nothing comes.
+/// The bytes of a range of a file, in order: what [`File::stream`] gives. After an error, and after
+/// the end, nothing comes.
 ///
-/// A piece is as many of the next pages as lie one behind the other in memory, a page at least and 1 MiB at the most. It is a
-/// snapshot of its pages, keeps them, and may outlive the stream.
+/// A piece is as many of the next pages as lie one behind the other in memory, a page at least and
+/// 1 MiB at the most. It is a snapshot of its pages, keeps them, and may outlive the stream.
 pub struct ByteStream<S: Scheme = DefaultScheme> {
     file: File<S>,
     offset: u64,
@@ -30,8 +31,9 @@ pub struct ByteStream<S: Scheme = DefaultScheme> {
 }
 
 impl<S: Scheme> File<S> {
-    /// Streams up to `len` bytes from `offset` on: to the end of the file for `u64::MAX`. The file stays open meanwhile.
-    /// Readahead sees a sequential reader. The stream gives no error before it is polled.
+    /// Streams up to `len` bytes from `offset` on: to the end of the file for `u64::MAX`. The file
+    /// stays open meanwhile. Readahead sees a sequential reader. The stream gives no error
+    /// before it is polled.
     pub fn stream(&self, offset: u64, len: u64) -> ByteStream<S> {
         ByteStream { file: self.clone(), offset, left: len, progress: Progress::new() }
     }
@@ -46,9 +48,11 @@ impl<S: Scheme> ByteStream<S> {
     fn poll_piece(&mut self, context: &Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         check_offset(self.offset)?;
         let mapping = &self.file.mapping;
-        let most = (mapping.inner.budget_bytes() / SHARE).clamp(FRAME_SIZE, MOST_PAGES as usize * FRAME_SIZE);
+        let most = (mapping.inner.budget_bytes() / SHARE)
+            .clamp(FRAME_SIZE, MOST_PAGES as usize * FRAME_SIZE);
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(most);
-        let found: Found<S> = ready!(self.progress.poll_page(mapping, self.offset, wanted, context))?;
+        let found: Found<S> =
+            ready!(self.progress.poll_page(mapping, self.offset, wanted, context))?;
         let Some(found) = found else { return Poll::Ready(Ok(None)) };
         let (folio, range) = mapping.with_parts_behind(self.offset, wanted, found);
         let (start, mut len) = (range.start, range.len());
@@ -84,6 +88,9 @@ impl<S: Scheme> Stream for ByteStream<S> {
 
 impl<S: Scheme> fmt::Debug for ByteStream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByteStream").field("offset", &self.offset).field("left", &self.left).finish_non_exhaustive()
+        f.debug_struct("ByteStream")
+            .field("offset", &self.offset)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
     }
 }

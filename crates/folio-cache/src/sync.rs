@@ -1,9 +1,11 @@
 //! The switch between the locks and atomics of the system and those that step for shuttle.
 //!
-//! What is held, or changed, while a page is worked on goes through here. Locks around what no other thread can come
-//! between (a set of numbers, a map of names) are the system's in either case.
+//! What is held, or changed, while a page is worked on goes through here. Locks around what no
+//! other thread can come between (a set of numbers, a map of names) are the system's in either
+//! case.
 //!
-//! The cache's own threads are shuttle's as well. Who waits for a word sleeps; a while is over at once, whatever comes meanwhile.
+//! The cache's own threads are shuttle's as well. Who waits for a word sleeps; a while is over at
+//! once, whatever comes meanwhile.
 
 use std::time::Duration;
 
@@ -82,7 +84,8 @@ impl Condvar {
     pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
         // Under the lock: what is said once it is free is heard.
         let heard = self.words();
-        let sleep = || folio_ref::stepped::wait(std::ptr::from_ref(self).addr(), &|| self.words() == heard);
+        let sleep =
+            || folio_ref::stepped::wait(std::ptr::from_ref(self).addr(), &|| self.words() == heard);
         MutexGuard::unlocked(guard, sleep);
     }
 

@@ -1,11 +1,11 @@
 //! Syncs of one backing: one at a time, and who comes meanwhile shares the next.
 //!
-//! One at a time, as only one learns that a sync failed: Linux tells it to one caller of `fsync(2)` for each open file, the pages count
-//! as clean from then on, and the next caller is told that all is well. Until the first has noted the error for everybody, nobody else
-//! may ask.
+//! One at a time, as only one learns that a sync failed: Linux tells it to one caller of `fsync(2)`
+//! for each open file, the pages count as clean from then on, and the next caller is told that all
+//! is well. Until the first has noted the error for everybody, nobody else may ask.
 //!
-//! Shared, lest many threads that sync one file wait for one another: the sync that begins after all of them came has what all of them
-//! wrote. That under way may have begun before.
+//! Shared, lest many threads that sync one file wait for one another: the sync that begins after
+//! all of them came has what all of them wrote. That under way may have begun before.
 
 use crate::backing::Durable;
 use crate::sync::{Condvar, Mutex};
@@ -31,8 +31,8 @@ struct State {
 }
 
 impl Syncs {
-    /// Has `act` done, alone, or returns after that of somebody else which began after this call and makes as much durable. `act` notes
-    /// its errors where all find them who share it.
+    /// Has `act` done, alone, or returns after that of somebody else which began after this call
+    /// and makes as much durable. `act` notes its errors where all find them who share it.
     pub(crate) fn sync(&self, what: Durable, act: impl FnOnce()) {
         let mut state = self.state.lock();
         let wanted = state.begun + 1;
@@ -106,14 +106,17 @@ mod tests {
         for (whats, calls) in [
             ([Durable::Data; 3], vec![1]),
             ([Durable::All; 3], vec![1]),
-            // Whoever is first: that of all is enough for the others, the other way round it is not.
+            // Whoever is first: that of all is enough for the others, the other way round it is
+            // not.
             ([Durable::Data, Durable::All, Durable::Data], vec![1, 2]),
         ] {
             let (syncs, called) = (&Syncs::default(), &AtomicU32::new(0));
             thread::scope(|scope| {
                 syncs.sync(Durable::All, || {
                     for what in whats {
-                        scope.spawn(move || syncs.sync(what, || _ = called.fetch_add(1, Ordering::Relaxed)));
+                        scope.spawn(move || {
+                            syncs.sync(what, || _ = called.fetch_add(1, Ordering::Relaxed))
+                        });
                     }
                     while syncs.waiting() < 3 {
                         thread::yield_now();
@@ -131,7 +134,9 @@ mod tests {
         thread::scope(|scope| {
             let panics = AssertUnwindSafe(|| {
                 syncs.sync(Durable::Data, || {
-                    scope.spawn(|| syncs.sync(Durable::Data, || _ = called.fetch_add(1, Ordering::Relaxed)));
+                    scope.spawn(|| {
+                        syncs.sync(Durable::Data, || _ = called.fetch_add(1, Ordering::Relaxed))
+                    });
                     while syncs.waiting() == 0 {
                         thread::yield_now();
                     }
@@ -143,7 +148,8 @@ mod tests {
         assert_eq!(called.into_inner(), 1);
     }
 
-    /// As Linux does it: the error is told to one caller. That one takes its time to go on, until another has come.
+    /// As Linux does it: the error is told to one caller. That one takes its time to go on, until
+    /// another has come.
     #[derive(Debug)]
     struct Forgetful {
         memory: Memory,
@@ -174,7 +180,8 @@ mod tests {
         fn sync(&self, what: Durable) -> io::Result<()> {
             let synced = self.memory.sync(what);
             if synced.is_err() {
-                let mapping = self.mapping.get().and_then(Weak::upgrade).expect("a file that is synced");
+                let mapping =
+                    self.mapping.get().and_then(Weak::upgrade).expect("a file that is synced");
                 while mapping.syncs.waiting() == 0 && self.memory.calls(Call::Sync) == 1 {
                     thread::yield_now();
                 }
@@ -183,7 +190,8 @@ mod tests {
         }
     }
 
-    /// The second one's succeeded, and said that all was durable: the first had not noted yet that it was not.
+    /// The second one's succeeded, and said that all was durable: the first had not noted yet that
+    /// it was not.
     #[test]
     fn of_two_opens_that_sync_at_once_both_are_told_that_it_failed() {
         let backing = Arc::new(Forgetful { memory: Memory::new(b""), mapping: OnceLock::new() });

@@ -1,9 +1,11 @@
 //! Truncation: taking pages out of the index, because the file changed or somebody asks for it.
 //!
-//! A page that is held leaves all the same: it belongs to its holders then, and is freed by the last of them.
+//! A page that is held leaves all the same: it belongs to its holders then, and is freed by the
+//! last of them.
 //!
-//! A page that is dirty stays, whatever somebody else did to the file: what was written through the cache is newer. So the
-//! length is never less than what the dirty pages say. Only who cuts the file through the cache drops them.
+//! A page that is dirty stays, whatever somebody else did to the file: what was written through the
+//! cache is newer. So the length is never less than what the dirty pages say. Only who cuts the
+//! file through the cache drops them.
 
 use std::io;
 use std::ops::Range;
@@ -15,7 +17,8 @@ use folio_ref::Scheme;
 use crate::mapping::Mapping;
 use crate::writeback::Then;
 
-/// How often the last page may be dirty again when the file has grown beside us, before the growth waits for the next look.
+/// How often the last page may be dirty again when the file has grown beside us, before the growth
+/// waits for the next look.
 const LOOKS: u32 = 8;
 
 impl<S: Scheme> Mapping<S> {
@@ -24,7 +27,8 @@ impl<S: Scheme> Mapping<S> {
         self.refresh(Err)
     }
 
-    /// The same for who reads: that something can not be written is told to who syncs. Until it can, the file ends where it did.
+    /// The same for who reads: that something can not be written is told to who syncs. Until it
+    /// can, the file ends where it did.
     pub(crate) fn refresh_len_to_read(&self) -> io::Result<u64> {
         self.refresh(|_| Ok(self.len()))
     }
@@ -47,7 +51,8 @@ impl<S: Scheme> Mapping<S> {
         Ok(self.len())
     }
 
-    /// Looks whether the file changed since it was opened or last looked at, and drops what is clean if so.
+    /// Looks whether the file changed since it was opened or last looked at, and drops what is
+    /// clean if so.
     pub(crate) fn revalidate(&self) -> io::Result<bool> {
         self.refresh_len_to_read()?;
         let mut stamp = self.changing.lock();
@@ -70,8 +75,9 @@ impl<S: Scheme> Mapping<S> {
         self.drop_clean_pages_from(0);
     }
 
-    /// Looks at the file's size unless it was looked at just now, and applies it, under the lock `length`: of two looks
-    /// the later one must be applied last. `Err`: a dirty page that must be written before.
+    /// Looks at the file's size unless it was looked at just now, and applies it, under the lock
+    /// `length`: of two looks the later one must be applied last. `Err`: a dirty page that must
+    /// be written before.
     fn look(&self, seen: Option<u64>) -> io::Result<Result<u64, u64>> {
         // Before the look: what is written between the two is in what it sees.
         let unwritten = self.dirty.end();
@@ -86,7 +92,8 @@ impl<S: Scheme> Mapping<S> {
         }
         // After the cut, if it is one: see resize. Release: pairs with Acquire in publish.
         self.backed.store(backed, Ordering::Release);
-        // Somebody may have begun to write before the cut, to a page behind it, and not have finished before the look.
+        // Somebody may have begun to write before the cut, to a page behind it, and not have
+        // finished before the look.
         let unwritten = self.dirty.end();
         if unwritten > new && new < old {
             // Release: pairs with Acquire in `len`.
@@ -95,21 +102,25 @@ impl<S: Scheme> Mapping<S> {
         Ok(Ok(self.len()))
     }
 
-    /// Makes `new` the length. Under the lock `length`. `Err`: the page that the file ended in is dirty, and nothing was changed.
+    /// Makes `new` the length. Under the lock `length`. `Err`: the page that the file ended in is
+    /// dirty, and nothing was changed.
     fn set_len(&self, new: u64) -> Result<(), u64> {
         // Relaxed: written under the lock only.
         let old = self.len.load(Ordering::Relaxed);
         if new > old {
-            // The old last page ends with zeroes where there are bytes now: it goes before any reader
-            // may see the new length.
-            // SeqCst, the fence in fill: a fill that this visit does not see reads the file after the
-            // look at its size, so it gets the new bytes.
+            // The old last page ends with zeroes where there are bytes now: it goes before any
+            // reader may see the new length.
+            // SeqCst, the fence in fill: a fill that this visit does not see reads the file after
+            // the look at its size, so it gets the new bytes.
             fence(Ordering::SeqCst);
             let last = old / FRAME_SIZE as u64;
             self.drop_clean_pages_from(last);
             let slot = u32::try_from(last).ok().and_then(|page| self.index.get(page));
-            // Whether it is dirty says its visit: who comes later to write finds no page, and reads one with the new bytes.
-            if !old.is_multiple_of(FRAME_SIZE as u64) && slot.is_some_and(|slot| !self.drop_page(slot, false)) {
+            // Whether it is dirty says its visit: who comes later to write finds no page, and reads
+            // one with the new bytes.
+            if !old.is_multiple_of(FRAME_SIZE as u64)
+                && slot.is_some_and(|slot| !self.drop_page(slot, false))
+            {
                 return Err(last);
             }
             // Release: pairs with Acquire in `len`.
@@ -118,8 +129,9 @@ impl<S: Scheme> Mapping<S> {
             // The other way round: from now on fills past the end decline, and readers notice.
             self.len.store(new, Ordering::Release);
             self.count_cut();
-            // SeqCst, Dekker with the fences in fill and write: either this visit sees the claim and waits for it,
-            // or they see the new length and take their page out by themselves.
+            // SeqCst, Dekker with the fences in fill and write: either this visit sees the claim
+            // and waits for it, or they see the new length and take their page out by
+            // themselves.
             fence(Ordering::SeqCst);
             self.drop_clean_pages_from(new / FRAME_SIZE as u64);
         }

@@ -1,7 +1,8 @@
 //! A worker: a thread of a cache that does one thing when it is rung for, and sleeps otherwise.
 //!
-//! It starts when it is first needed. It holds the cache weakly: when that goes, the thread ends. Where no thread can be
-//! started, the next ring tries again, and the work is done by who can not wait for it any longer: each job says by whom.
+//! It starts when it is first needed. It holds the cache weakly: when that goes, the thread ends.
+//! Where no thread can be started, the next ring tries again, and the work is done by who can not
+//! wait for it any longer: each job says by whom.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,7 +124,8 @@ impl<S: Scheme> Worker<S> {
             let (job, bell, cache) = (self.job, Arc::clone(&self.bell), self.me.clone());
             state.has_thread = spawn(job.name, move || run(job, &bell, &cache));
         }
-        if state.wanted == Wanted::Nothing || (state.wanted == Wanted::Soon && what == Wanted::Now) {
+        if state.wanted == Wanted::Nothing || (state.wanted == Wanted::Soon && what == Wanted::Now)
+        {
             state.wanted = what;
             self.bell.rung.notify_one();
         }
@@ -156,14 +158,15 @@ fn run<S: Scheme>(job: &Job<S>, bell: &Bell, cache: &Weak<Inner<S>>) {
             bell.is_ringing.store(false, Ordering::Relaxed);
         }
         let Some(cache) = cache.upgrade() else { return };
-        let time = panic::catch_unwind(AssertUnwindSafe(|| (job.work)(&cache))).unwrap_or_else(|_| {
-            // What it did not come to has its turn later.
-            let mut state = bell.state.lock();
-            if state.wanted == Wanted::Nothing {
-                state.wanted = Wanted::Soon;
-            }
-            REST
-        });
+        let time =
+            panic::catch_unwind(AssertUnwindSafe(|| (job.work)(&cache))).unwrap_or_else(|_| {
+                // What it did not come to has its turn later.
+                let mut state = bell.state.lock();
+                if state.wanted == Wanted::Nothing {
+                    state.wanted = Wanted::Soon;
+                }
+                REST
+            });
         drop(cache);
         bell.state.lock().is_working = false;
         bell.settled.notify_all();

@@ -1,8 +1,9 @@
 //! Writing: bytes go into pages, which are dirty from then on.
 //!
-//! A handle is an immutable snapshot, so a page that somebody holds is not written to. The writer claims the slot. If
-//! nobody holds the folio, it freezes it and writes in place: readers sleep for the time of a copy. If somebody does, it
-//! copies the folio, writes to the copy, and switches the slot: readers go on, and holders keep what they have.
+//! A handle is an immutable snapshot, so a page that somebody holds is not written to. The writer
+//! claims the slot. If nobody holds the folio, it freezes it and writes in place: readers sleep for
+//! the time of a copy. If somebody does, it copies the folio, writes to the copy, and switches the
+//! slot: readers go on, and holders keep what they have.
 //!
 //! | the page is | the writer |
 //! | --- | --- |
@@ -10,10 +11,12 @@
 //! | not there, and all of it is overwritten, or the file ends before the rest | installs a new one |
 //! | not there | has it filled first |
 //!
-//! Writes are atomic by page: a reader sees all of what one call wrote to a page, or nothing. A write that makes the file
-//! longer excludes others that do, and cuts; what it adds becomes visible page by page, in order.
+//! Writes are atomic by page: a reader sees all of what one call wrote to a page, or nothing. A
+//! write that makes the file longer excludes others that do, and cuts; what it adds becomes visible
+//! page by page, in order.
 //!
-//! No page is allocated under a lock or a claim that anybody needs who makes room: only `grow` may be held.
+//! No page is allocated under a lock or a claim that anybody needs who makes room: only `grow` may
+//! be held.
 
 use std::io;
 use std::sync::atomic::{Ordering, fence};
@@ -40,7 +43,12 @@ impl<'b> Part<'b> {
     fn first(offset: u64, bytes: &'b [u8]) -> io::Result<Self> {
         let within = offset as usize % FRAME_SIZE;
         let pages = (within + bytes.len()).div_ceil(FRAME_SIZE);
-        Ok(Self { page: page_of(offset)?, within, bytes: &bytes[..bytes.len().min(FRAME_SIZE - within)], pages })
+        Ok(Self {
+            page: page_of(offset)?,
+            within,
+            bytes: &bytes[..bytes.len().min(FRAME_SIZE - within)],
+            pages,
+        })
     }
 
     fn begins(&self) -> u64 {
@@ -52,7 +60,8 @@ impl<'b> Part<'b> {
     }
 
     fn write_to<S: Scheme>(&self, folio: &mut FrozenFolio<UserSpace<S>>) {
-        folio.as_mut_slice()[self.within..self.within + self.bytes.len()].copy_from_slice(self.bytes);
+        folio.as_mut_slice()[self.within..self.within + self.bytes.len()]
+            .copy_from_slice(self.bytes);
     }
 }
 
@@ -69,8 +78,9 @@ enum Try {
     Wait,
 }
 
-/// Folios for the pages that a call adds, the next one last: they go back when they are not needed. Those for neighbours lie in one
-/// piece of memory where there is one, as a request that fills them has it.
+/// Folios for the pages that a call adds, the next one last: they go back when they are not needed.
+/// Those for neighbours lie in one piece of memory where there is one, as a request that fills them
+/// has it.
 pub(crate) struct Stock<S: Scheme>(pub(crate) Vec<FrozenFolio<UserSpace<S>>>);
 
 impl<S: Scheme> Stock<S> {
@@ -90,7 +100,8 @@ impl<S: Scheme> Drop for Stock<S> {
 }
 
 impl<S: Scheme> Mapping<S> {
-    /// Writes `bytes` at `offset`. How many: fewer only where the rest failed, as the next write will say.
+    /// Writes `bytes` at `offset`. How many: fewer only where the rest failed, as the next write
+    /// will say.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         check_range(offset, bytes.len() as u64)?;
         self.write_parts(offset, bytes, &mut None)
@@ -169,8 +180,9 @@ impl<S: Scheme> Mapping<S> {
                 let covers = begins >= len || part.within == 0;
                 match self.try_write(slot, part, covers, stock, true) {
                     Try::Done => {
-                        // After the bytes. Under the lock: writeback asks for the length after it took hold of the page,
-                        // so it writes what was added. Release: pairs with Acquire in `len`.
+                        // After the bytes. Under the lock: writeback asks for the length after it
+                        // took hold of the page, so it writes what was
+                        // added. Release: pairs with Acquire in `len`.
                         self.len.store(part.ends(), Ordering::Release);
                         return Ok(());
                     }
@@ -183,12 +195,14 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// Whether the end of the file is ours, not written yet: then nobody needs to be asked where it is.
+    /// Whether the end of the file is ours, not written yet: then nobody needs to be asked where it
+    /// is.
     fn owns_end(&self, len: u64) -> bool {
         len > 0 && self.dirty.end() >= len
     }
 
-    /// One try, without a wait and without an allocation. `covers`: nothing else of the page needs to stay.
+    /// One try, without a wait and without an allocation. `covers`: nothing else of the page needs
+    /// to stay.
     fn try_write(
         &self,
         slot: &Slot<UserSpace<S>>,
@@ -198,8 +212,8 @@ impl<S: Scheme> Mapping<S> {
         grows: bool,
     ) -> Try {
         let is_short = || {
-            // SeqCst, Dekker with the fence in set_len and resize: either the cut sees this claim and waits for it,
-            // or this sees the new length and leaves the page alone.
+            // SeqCst, Dekker with the fence in set_len and resize: either the cut sees this claim
+            // and waits for it, or this sees the new length and leaves the page alone.
             fence(Ordering::SeqCst);
             !grows && part.ends() > self.len()
         };
@@ -258,7 +272,9 @@ impl<S: Scheme> Mapping<S> {
                 claim.publish();
             }
             Err(claim) => {
-                let Some(mut new) = stock.take(self.private(part.page)) else { return Try::Allocate };
+                let Some(mut new) = stock.take(self.private(part.page)) else {
+                    return Try::Allocate;
+                };
                 new.as_mut_slice().copy_from_slice(claim.folio().frame());
                 new.set_dirty(claim.folio().is_dirty());
                 part.write_to(&mut new);
@@ -299,7 +315,8 @@ impl<S: Scheme> Mapping<S> {
         Ok(())
     }
 
-    /// How many pages from a part's on are not there that the call will add: no more than it should hold without a page.
+    /// How many pages from a part's on are not there that the call will add: no more than it should
+    /// hold without a page.
     fn missing(&self, part: &Part<'_>) -> usize {
         let most = part.pages.min(MOST_PAGES as usize).min(self.inner.dirty_limit() as usize / 4);
         let pages = (part.page..=u32::MAX).take(most);
@@ -318,7 +335,8 @@ impl<S: Scheme> Mapping<S> {
 fn check_range(offset: u64, len: u64) -> io::Result<()> {
     let end = offset.checked_add(len).filter(|&end| i64::try_from(end).is_ok());
     let Some(end) = end else {
-        let message = format!("{len} bytes at {offset} end past any file's length, {} at the most", i64::MAX);
+        let message =
+            format!("{len} bytes at {offset} end past any file's length, {} at the most", i64::MAX);
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     };
     page_of(end.saturating_sub(1)).map(drop)

@@ -8,10 +8,11 @@
 //! | 4. write | no claim is held: readers read, writers write to copies |
 //! | 5. each page that is still the one in its slot is clean | else somebody wrote to a copy, which is dirty |
 //!
-//! When step 4 fails, the error is noted for every open file, the pages stay dirty, and are written again by the next
-//! sync, by the flusher, or when memory is needed. Nothing is dropped.
+//! When step 4 fails, the error is noted for every open file, the pages stay dirty, and are written
+//! again by the next sync, by the flusher, or when memory is needed. Nothing is dropped.
 //!
-//! A page counts as dirty until the backing has it, so reclaim and invalidation leave it alone until then.
+//! A page counts as dirty until the backing has it, so reclaim and invalidation leave it alone
+//! until then.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -37,8 +38,9 @@ pub(crate) enum Then {
 }
 
 impl Then {
-    /// The most pages in one request. Who wants memory, or is throttled, waits for 1 MiB; a sync waits for all there is, and 8 MiB at
-    /// once keep a disk busy, and let a distant store be asked less often.
+    /// The most pages in one request. Who wants memory, or is throttled, waits for 1 MiB; a sync
+    /// waits for all there is, and 8 MiB at once keep a disk busy, and let a distant store be
+    /// asked less often.
     fn most_pages(self) -> u64 {
         match self {
             Self::Nothing => u64::from(MOST_PAGES),
@@ -104,8 +106,13 @@ impl<S: Scheme> Mapping<S> {
         result
     }
 
-    /// Writes the first dirty neighbours within a range. Which, and how it went; `None`: there are none.
-    pub(crate) fn write_run(&self, pages: Range<u64>, then: Then) -> Option<(Range<u64>, io::Result<()>)> {
+    /// Writes the first dirty neighbours within a range. Which, and how it went; `None`: there are
+    /// none.
+    pub(crate) fn write_run(
+        &self,
+        pages: Range<u64>,
+        then: Then,
+    ) -> Option<(Range<u64>, io::Result<()>)> {
         let mut stamp = self.changing.lock();
         // Without a writer nothing can have become dirty.
         let writer = self.writer.get()?;
@@ -121,7 +128,8 @@ impl<S: Scheme> Mapping<S> {
         };
         let Some(&(first, _)) = held.first() else { return Some((run, Ok(()))) };
         let start = first * FRAME_SIZE as u64;
-        let bytes = (held.len() * FRAME_SIZE).min(usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX));
+        let bytes = (held.len() * FRAME_SIZE)
+            .min(usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX));
         let mut left = bytes;
         // What lies in one piece of memory is one slice.
         let cut = joined(held.iter().map(|(_, folio)| folio)).map(|slice| {
@@ -139,8 +147,8 @@ impl<S: Scheme> Mapping<S> {
             Ok(()) => {
                 self.inner.counters.written_bytes.add(bytes as u64);
                 self.errors.end();
-                // Before they count as clean: a fill that finds them gone expects that much. Relaxed: a hint, as any
-                // look at the backing is.
+                // Before they count as clean: a fill that finds them gone expects that much.
+                // Relaxed: a hint, as any look at the backing is.
                 self.backed.fetch_max(start + bytes as u64, Ordering::Relaxed);
                 for held in &held {
                     self.make_clean(held);
@@ -162,7 +170,9 @@ impl<S: Scheme> Mapping<S> {
     fn hold(&self, run: Range<u64>) -> Vec<Held<S>> {
         let mut held: Vec<Held<S>> = Vec::with_capacity((run.end - run.start) as usize);
         for page in run {
-            let Some(slot) = u32::try_from(page).ok().and_then(|page| self.index.get(page)) else { break };
+            let Some(slot) = u32::try_from(page).ok().and_then(|page| self.index.get(page)) else {
+                break;
+            };
             loop {
                 match slot.get(self.zone) {
                     Lookup::Hit(folio) => {
@@ -209,8 +219,9 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// Writes some dirty neighbours, those that follow the last ones: so what can not be written does not come first for ever. Of a few
-    /// requests the first that succeeds; else the first error. `None`: nothing is dirty.
+    /// Writes some dirty neighbours, those that follow the last ones: so what can not be written
+    /// does not come first for ever. Of a few requests the first that succeeds; else the first
+    /// error. `None`: nothing is dirty.
     fn write_some(&self) -> Option<io::Result<()>> {
         // Relaxed, here and below: where to look first, no more.
         let start = self.swept.load(Ordering::Relaxed);
@@ -230,7 +241,8 @@ impl<S: Scheme> Mapping<S> {
         failed
     }
 
-    /// Makes a writer wait, by letting it work, when too much is dirty. With no lock held but `grow`.
+    /// Makes a writer wait, by letting it work, when too much is dirty. With no lock held but
+    /// `grow`.
     pub(crate) fn throttle(&self) -> io::Result<()> {
         let dirty = self.inner.dirty_pages();
         let limit = self.inner.dirty_limit();
@@ -270,8 +282,8 @@ impl<S: Scheme> Drop for Keep<'_, S> {
     }
 }
 
-/// A change of the backing, by us: if nobody else changed it before, its stamp is known afterwards, and the next look
-/// finds it unchanged. If somebody did, the next look will say so.
+/// A change of the backing, by us: if nobody else changed it before, its stamp is known afterwards,
+/// and the next look finds it unchanged. If somebody did, the next look will say so.
 pub(crate) fn change<T>(
     backing: &dyn Backing,
     stamp: &mut Version,
@@ -287,8 +299,8 @@ pub(crate) fn change<T>(
     result
 }
 
-/// What is done with somebody's backing, among others: none of which should suffer from its panic. Whatever unwinds leaves claims and
-/// locks as an error does.
+/// What is done with somebody's backing, among others: none of which should suffer from its panic.
+/// Whatever unwinds leaves claims and locks as an error does.
 fn unless_it_panics<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
     panic::catch_unwind(AssertUnwindSafe(act))
 }
@@ -314,8 +326,8 @@ impl<S: Scheme> Inner<S> {
         }
     }
 
-    /// Writes everything that is dirty. The first error; every file's is told to who has it open. If a backing panics, its panic goes on
-    /// when the other files have had their turn.
+    /// Writes everything that is dirty. The first error; every file's is told to who has it open.
+    /// If a backing panics, its panic goes on when the other files have had their turn.
     pub(crate) fn write_back_all(&self) -> io::Result<()> {
         let (mut result, mut panicked) = (Ok(()), Ok(()));
         for mapping in self.registry.all() {
@@ -331,8 +343,8 @@ impl<S: Scheme> Inner<S> {
         result
     }
 
-    /// Writes a run of some file, because memory is needed. Whether pages are clean that were not. What its backing says, or that it
-    /// panics, is for who syncs that file.
+    /// Writes a run of some file, because memory is needed. Whether pages are clean that were not.
+    /// What its backing says, or that it panics, is for who syncs that file.
     pub(crate) fn write_back_some(&self) -> bool {
         let dirty = self.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
         dirty.into_iter().any(|mapping| {

@@ -81,11 +81,12 @@ fn a_file_that_ends_before_its_size_says_so() {
     assert_nothing_leaked(&cache);
 }
 
-/// A request that takes for ever holds up who needs its page, and nobody else: not other pages, not the length, not
-/// another open, not reclaim.
+/// A request that takes for ever holds up who needs its page, and nobody else: not other pages, not
+/// the length, not another open, not reclaim.
 #[test]
 fn a_slow_fill_holds_up_nobody_who_does_not_need_it() {
-    let (backing, came) = Gated::new(&[7; 3 * 4096], |call, offset| call == Call::Fill && offset == 0);
+    let (backing, came) =
+        Gated::new(&[7; 3 * 4096], |call, offset| call == Call::Fill && offset == 0);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open_backing(backing.clone()).unwrap();
     thread::scope(|scope| {
@@ -95,7 +96,10 @@ fn a_slow_fill_holds_up_nobody_who_does_not_need_it() {
         let mut buf = [0; 8];
         assert_eq!(file.read_at(4096, &mut buf).unwrap(), 8);
         assert_eq!(buf, [7; 8]);
-        assert_eq!(cache.open_backing(backing.clone()).unwrap().read_at(3 * 4096, &mut buf).unwrap(), 0);
+        assert_eq!(
+            cache.open_backing(backing.clone()).unwrap().read_at(3 * 4096, &mut buf).unwrap(),
+            0
+        );
         assert_eq!(cache.reclaim(10), 1);
         assert!(!slow.is_finished());
         drop(gate);

@@ -47,16 +47,27 @@ fn a_budget_shrinks_and_grows_while_every_byte_is_read_right() {
 #[test]
 fn a_budget_that_can_not_be_is_refused_and_nothing_changes() {
     let cache: Cache = Cache::growable(4 << 20, 8 << 20).unwrap();
-    for (bytes, named) in [(0, "0 bytes"), ((2 << 20) - 1, "2097151 bytes"), ((8 << 20) + 1, "8388609 bytes")] {
+    for (bytes, named) in
+        [(0, "0 bytes"), ((2 << 20) - 1, "2097151 bytes"), ((8 << 20) + 1, "8388609 bytes")]
+    {
         let error = cache.set_budget_bytes(bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains(named) && error.to_string().contains("2097152 to 8388608"), "{error}");
+        assert!(
+            error.to_string().contains(named) && error.to_string().contains("2097152 to 8388608"),
+            "{error}"
+        );
     }
     assert_eq!((cache.budget_bytes(), cache.zone().stats().online_frames), (4 << 20, 2 * 512));
     for bytes in [0, usize::MAX] {
-        assert_eq!(Cache::<folio_ref::DefaultScheme>::new(bytes).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(
+            Cache::<folio_ref::DefaultScheme>::new(bytes).unwrap_err().kind(),
+            ErrorKind::InvalidInput
+        );
     }
-    assert!(Cache::<folio_ref::DefaultScheme>::growable(8 << 20, 4 << 20).is_err(), "more than the most");
+    assert!(
+        Cache::<folio_ref::DefaultScheme>::growable(8 << 20, 4 << 20).is_err(),
+        "more than the most"
+    );
     let default: Cache = Cache::with_default_budget().unwrap();
     assert!(default.budget_bytes() >= 2 << 20);
 }
@@ -82,7 +93,10 @@ fn a_budget_below_what_is_pinned_says_what_was_reached() {
         .collect();
     let error = cache.set_budget_bytes(2 << 20).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ResourceBusy);
-    assert!(error.to_string().contains("6291456 bytes, not 2097152: 12288 bytes are pinned"), "{error}");
+    assert!(
+        error.to_string().contains("6291456 bytes, not 2097152: 12288 bytes are pinned"),
+        "{error}"
+    );
     assert_eq!((cache.budget_bytes(), zone.stats().online_frames), (6 << 20, 3 * 512));
     for (page, handle) in &held {
         assert!(**handle == bytes[*page as usize * 4096..][..4096], "page {page}");
@@ -97,7 +111,8 @@ fn a_budget_below_what_is_pinned_says_what_was_reached() {
 #[test]
 fn every_policy_lives_with_a_budget_that_changes() {
     type Make = fn(u32) -> Box<dyn Policy>;
-    let all: [Make; 3] = [|_| Box::new(Clock::new()), |n| Box::new(Sieve::new(n)), |n| Box::new(S3Fifo::new(n))];
+    let all: [Make; 3] =
+        [|_| Box::new(Clock::new()), |n| Box::new(Sieve::new(n)), |n| Box::new(S3Fifo::new(n))];
     let (_dir, path, bytes) = file_of(7 << 20);
     for make in all {
         let cache: Cache = Cache::with_policy(6 << 20, make).unwrap();
@@ -115,7 +130,8 @@ fn every_policy_lives_with_a_budget_that_changes() {
     }
 }
 
-/// A frame's stale bytes belong to another file: a fill overwrites the whole frame, with zeroes past the end of the file.
+/// A frame's stale bytes belong to another file: a fill overwrites the whole frame, with zeroes
+/// past the end of the file.
 #[test]
 fn nothing_of_one_file_is_ever_seen_in_another() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
@@ -137,13 +153,17 @@ fn nothing_of_one_file_is_ever_seen_in_another() {
     let mut pages = 0;
     for pfn in cached {
         let folio = zone.try_get(pfn).unwrap();
-        assert!(folio.as_slice().iter().all(|&byte| byte <= 1), "{pfn:?} has bytes of the other file");
+        assert!(
+            folio.as_slice().iter().all(|&byte| byte <= 1),
+            "{pfn:?} has bytes of the other file"
+        );
         pages += folio.order().frames();
     }
     assert_eq!(pages, 4);
 }
 
-/// A sparse file of a terabyte, read here and there: 4 KiB of index for each page. Torture met its own cache taking a block offline.
+/// A sparse file of a terabyte, read here and there: 4 KiB of index for each page. Torture met its
+/// own cache taking a block offline.
 #[test]
 fn a_large_index_is_paid_from_the_budget_and_given_back_after_the_last_close() {
     let file = tempfile::tempfile().unwrap();

@@ -1,9 +1,11 @@
-//! A process writes and syncs, is killed at a random moment, and every promise is checked in what it left.
+//! A process writes and syncs, is killed at a random moment, and every promise is checked in what
+//! it left.
 //!
-//! The child is this test binary again. It says each promise ("all operations up to n are durable") on its standard output
-//! after the syncs returned; the parent kills it (`SIGKILL`), and knows from the seed what the operations were. What was not
-//! promised may be there, wholly or partly, or not; nothing else may. Death of the machine is not tried here: `Memory::durable`
-//! stands for it in tests/fsx.rs and tests/writing.rs.
+//! The child is this test binary again. It says each promise ("all operations up to n are durable")
+//! on its standard output after the syncs returned; the parent kills it (`SIGKILL`), and knows from
+//! the seed what the operations were. What was not promised may be there, wholly or partly, or not;
+//! nothing else may. Death of the machine is not tried here: `Memory::durable` stands for it in
+//! tests/fsx.rs and tests/writing.rs.
 
 mod common;
 
@@ -18,7 +20,8 @@ use std::time::Duration;
 use common::{assert_nothing_leaked, file_of};
 use folio_cache::{Cache, File, LocalFile};
 
-/// `FOLIO_CRASH_KILLS=300 cargo test -p folio-cache --test crash` kills more often; results/crash.md has such a run.
+/// `FOLIO_CRASH_KILLS=300 cargo test -p folio-cache --test crash` kills more often;
+/// results/crash.md has such a run.
 const KILLS: u64 = 40;
 
 /// Each cell is written whole; twice the budget in all.
@@ -78,13 +81,18 @@ fn perform(cells: &File, log: &File, n: u64, operation: Operation) -> bool {
 #[test]
 #[ignore = "the child of the other test, which kills it"]
 fn child() {
-    let (Ok(dir), Ok(seed)) = (std::env::var("FOLIO_CRASH_DIR"), std::env::var("FOLIO_CRASH_SEED")) else { return };
+    let (Ok(dir), Ok(seed)) = (std::env::var("FOLIO_CRASH_DIR"), std::env::var("FOLIO_CRASH_SEED"))
+    else {
+        return;
+    };
     let seed: u64 = seed.parse().unwrap();
     let cache: Cache = Cache::new(2 << 20).unwrap();
     // Every other child writes past the kernel's cache.
     let open = |name| {
         let backing = LocalFile::create(Path::new(&dir).join(name)).unwrap();
-        cache.open_backing(Arc::new(if seed.is_multiple_of(2) { backing } else { backing.direct() })).unwrap()
+        cache
+            .open_backing(Arc::new(if seed.is_multiple_of(2) { backing } else { backing.direct() }))
+            .unwrap()
     };
     let (cells, log) = (open("cells"), open("log"));
     let mut out = std::io::stdout().lock();
@@ -107,7 +115,8 @@ fn run_and_kill(dir: &Path, seed: u64, promises: usize, then: Duration) -> u64 {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let promise = |line: String| line.rsplit_once("promise ").and_then(|(_, n)| n.parse().ok());
-    let mut last = lines.by_ref().map_while(Result::ok).filter_map(promise).take(promises).last().unwrap_or(0);
+    let mut last =
+        lines.by_ref().map_while(Result::ok).filter_map(promise).take(promises).last().unwrap_or(0);
     thread::sleep(then);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -138,19 +147,26 @@ fn check(dir: &Path, seed: u64, promised: u64) -> Result<(), String> {
             Operation::Sync => {}
         }
         if n == promised {
-            at_promise = written.iter().map(|numbers| numbers.last().copied().unwrap_or(0)).collect();
+            at_promise =
+                written.iter().map(|numbers| numbers.last().copied().unwrap_or(0)).collect();
             sure = log.len();
         }
-        // The child says each promise before it goes on, and all that it said was heard: so this may be done, and no more.
+        // The child says each promise before it goes on, and all that it said was heard: so this
+        // may be done, and no more.
         if n > promised && matches!(operation, Operation::Sync | Operation::Cut) {
             break;
         }
     }
     let cells = fs::read(dir.join("cells")).unwrap_or_default();
     for (cell, numbers) in written.iter().enumerate() {
-        let bytes = cells.get((cell * CELL).min(cells.len())..cells.len().min((cell + 1) * CELL)).unwrap();
+        let bytes =
+            cells.get((cell * CELL).min(cells.len())..cells.len().min((cell + 1) * CELL)).unwrap();
         if bytes.len() < CELL && at_promise[cell] > 0 {
-            return Err(format!("cell {cell} ends after {} bytes, promised was {}", bytes.len(), at_promise[cell]));
+            return Err(format!(
+                "cell {cell} ends after {} bytes, promised was {}",
+                bytes.len(),
+                at_promise[cell]
+            ));
         }
         for word in bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())) {
             let possible = word >= at_promise[cell] && (word == 0 || numbers.contains(&word));
@@ -162,14 +178,18 @@ fn check(dir: &Path, seed: u64, promised: u64) -> Result<(), String> {
     let bytes = fs::read(dir.join("log")).unwrap_or_default();
     let expected: Vec<u8> = log[..sure].iter().flat_map(|&n| record(n)).collect();
     if !bytes.starts_with(&expected) {
-        return Err(format!("of {sure} records that were promised not all are in {} bytes", bytes.len()));
+        return Err(format!(
+            "of {sure} records that were promised not all are in {} bytes",
+            bytes.len()
+        ));
     }
     Ok(())
 }
 
 #[test]
 fn every_promise_is_kept_by_who_is_killed() {
-    let seed = std::env::var("FOLIO_CRASH_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    let seed = std::env::var("FOLIO_CRASH_SEED")
+        .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     let kills = std::env::var("FOLIO_CRASH_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     println!("{kills} kills, FOLIO_CRASH_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -181,7 +201,9 @@ fn every_promise_is_kept_by_who_is_killed() {
         let last = run_and_kill(dir.path(), child_seed, random.usize(..8), then);
         promised += u64::from(last > 0);
         if let Err(broken) = check(dir.path(), child_seed, last) {
-            panic!("kill {kill} of FOLIO_CRASH_SEED={seed}: child {child_seed}, promise {last}: {broken}");
+            panic!(
+                "kill {kill} of FOLIO_CRASH_SEED={seed}: child {child_seed}, promise {last}: {broken}"
+            );
         }
     }
     assert!(promised > kills / 2, "only {promised} of {kills} children came to a promise");
@@ -193,7 +215,10 @@ fn every_promise_is_kept_by_who_is_killed() {
 fn a_promise_that_is_broken_is_found() {
     let (dir, ..) = file_of(0);
     let cache: Cache = Cache::new(2 << 20).unwrap();
-    let (cells, log) = (cache.create(dir.path().join("cells")).unwrap(), cache.create(dir.path().join("log")).unwrap());
+    let (cells, log) = (
+        cache.create(dir.path().join("cells")).unwrap(),
+        cache.create(dir.path().join("log")).unwrap(),
+    );
     let mut promises = Vec::new();
     for (n, operation) in operations(7).take(400) {
         if perform(&cells, &log, n, operation) {
@@ -215,7 +240,11 @@ fn a_promise_that_is_broken_is_found() {
         found
     };
     let (_, first) = operations(7)
-        .find_map(|(n, operation)| if let Operation::Cell(cell) = operation { Some((n, cell)) } else { None })
+        .find_map(
+            |(n, operation)| {
+                if let Operation::Cell(cell) = operation { Some((n, cell)) } else { None }
+            },
+        )
         .unwrap();
     assert!(broken("cells", &|bytes| bytes[first * CELL + 4096..][..8].fill(0)));
     assert!(broken("cells", &|bytes| bytes.truncate(first * CELL + 10)));

@@ -1,4 +1,5 @@
-//! Edges: the last page that can be cached, two of one kind at once, a backing that panics, errors that are somebody else's.
+//! Edges: the last page that can be cached, two of one kind at once, a backing that panics, errors
+//! that are somebody else's.
 
 mod common;
 
@@ -12,7 +13,9 @@ use std::time::Duration;
 
 use common::{assert_nothing_leaked, file_of};
 use folio_cache::reclaim::{Frames, Policy};
-use folio_cache::{Backing, Cache, Call, Durable, Fault, Identity, LocalFile, Memory, Read, Version};
+use folio_cache::{
+    Backing, Cache, Call, Durable, Fault, Identity, LocalFile, Memory, Read, Version,
+};
 use rustix::fs::OFlags;
 
 const EIO: i32 = 5;
@@ -25,8 +28,8 @@ fn memory(contents: &[u8]) -> (Arc<Memory>, Cache) {
     (Arc::new(Memory::new(contents)), cache)
 }
 
-/// A request past the last page of all went on at page 0, which then had the bytes from 16 TiB on, or, with checks of
-/// overflows, panicked.
+/// A request past the last page of all went on at page 0, which then had the bytes from 16 TiB on,
+/// or, with checks of overflows, panicked.
 #[test]
 fn a_read_up_to_16_tib_and_beyond_ends_there_and_touches_no_other_page() {
     let (memory, cache) = memory(b"the first");
@@ -84,7 +87,8 @@ fn a_backing_that_panics_at_the_last_close_loses_nothing() {
     }
 }
 
-/// It failed, with the parts of pages at both ends zeroes already: what can not give space back can hold zeroes.
+/// It failed, with the parts of pages at both ends zeroes already: what can not give space back can
+/// hold zeroes.
 #[test]
 fn where_no_hole_can_be_punched_zeroes_are_written() {
     const EOPNOTSUPP: i32 = 95;
@@ -123,7 +127,8 @@ fn a_punch_that_the_backing_refuses_changes_nothing() {
     assert_nothing_leaked(&cache);
 }
 
-/// The files behind it had no turn, and none in the flusher's next rounds either, which went through them in the same order.
+/// The files behind it had no turn, and none in the flusher's next rounds either, which went
+/// through them in the same order.
 #[test]
 fn a_backing_that_panics_keeps_no_other_file_from_being_written() {
     let (_, cache) = memory(b"");
@@ -175,7 +180,8 @@ fn a_backing_that_panics_when_it_is_cut_takes_no_frame_away() {
     assert_nothing_leaked(&cache);
 }
 
-/// They were told that there is no room, and an open failed with it: nobody but who syncs has to know.
+/// They were told that there is no room, and an open failed with it: nobody but who syncs has to
+/// know.
 #[test]
 fn what_can_not_be_written_is_no_error_of_those_who_read() {
     let (memory, cache) = memory(b"");
@@ -213,7 +219,10 @@ fn a_descriptor_that_can_not_serve_every_open_is_refused() {
     refused(fs::OpenOptions::new().write(true), "for writing only");
     // The last part of a page could never be written.
     refused(
-        fs::OpenOptions::new().read(true).write(true).custom_flags(OFlags::DIRECT.bits().cast_signed()),
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlags::DIRECT.bits().cast_signed()),
         "LocalFile::direct",
     );
 }
@@ -240,7 +249,11 @@ impl Backing for Sick {
     }
 
     fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
-        if offset == 0 { Err(io::Error::from_raw_os_error(EIO)) } else { self.0.write(offset, buffers) }
+        if offset == 0 {
+            Err(io::Error::from_raw_os_error(EIO))
+        } else {
+            self.0.write(offset, buffers)
+        }
     }
 
     fn sync(&self, what: Durable) -> io::Result<()> {
@@ -248,7 +261,8 @@ impl Backing for Sick {
     }
 }
 
-/// Its writers stood still for the sake of one page, which came first each time, and so did who needed memory.
+/// Its writers stood still for the sake of one page, which came first each time, and so did who
+/// needed memory.
 #[test]
 fn a_page_that_can_not_be_written_keeps_no_other_from_it() {
     let cache: Cache = Cache::new(2 << 20).unwrap();

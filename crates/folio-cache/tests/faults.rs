@@ -1,9 +1,10 @@
-//! Every call of a backing fails in every way at every step; the table of what came of it is docs/faults.md.
+//! Every call of a backing fails in every way at every step; the table of what came of it is
+//! docs/faults.md.
 //!
-//! For each cell: a fresh cache over memory, one step with the fault injected, then the fault is healed. Whatever the
-//! step was answered with, afterwards the cache is usable, nothing that was written is lost, the error was told to
-//! somebody exactly once, and nothing has leaked. `FOLIO_BLESS=1 cargo test -p folio-cache --test faults` writes the
-//! table anew.
+//! For each cell: a fresh cache over memory, one step with the fault injected, then the fault is
+//! healed. Whatever the step was answered with, afterwards the cache is usable, nothing that was
+//! written is lost, the error was told to somebody exactly once, and nothing has leaked.
+//! `FOLIO_BLESS=1 cargo test -p folio-cache --test faults` writes the table anew.
 
 mod common;
 
@@ -66,7 +67,11 @@ struct Step {
     in_parts: bool,
 }
 
-const fn step(name: &'static str, run: fn(&mut Stage) -> io::Result<()>, then: fn(&mut Vec<u8>)) -> Step {
+const fn step(
+    name: &'static str,
+    run: fn(&mut Stage) -> io::Result<()>,
+    then: fn(&mut Vec<u8>),
+) -> Step {
     Step { name, run, then, in_parts: false }
 }
 
@@ -91,11 +96,20 @@ const STEPS: [Step; 15] = [
             model[4100..4103].copy_from_slice(b"new");
         },
     ),
-    step("overwrite a whole page", |s| s.file.write_at(0, &[7; 4096]).map(drop), |model| model[..4096].fill(7)),
+    step(
+        "overwrite a whole page",
+        |s| s.file.write_at(0, &[7; 4096]).map(drop),
+        |model| model[..4096].fill(7),
+    ),
     step("append", |s| s.file.append(b"new").map(drop), |model| model.extend(b"new")),
     step("cut", |s| s.file.set_len(5000), |model| model.truncate(5000)),
     step("lengthen", |s| s.file.set_len(20_000), |model| model.resize(20_000, 0)),
-    Step { name: "punch", run: |s| s.file.punch_hole(10, 8990), then: |model| model[10..].fill(0), in_parts: true },
+    Step {
+        name: "punch",
+        run: |s| s.file.punch_hole(10, 8990),
+        then: |model| model[10..].fill(0),
+        in_parts: true,
+    },
     step("flush", |s| s.file.flush(), nothing),
     step("sync_data", |s| s.file.sync_data(), nothing),
     step("revalidate", |s| s.file.revalidate().map(drop), nothing),
@@ -154,7 +168,10 @@ fn cell(step: &Step, call: Call, name: &str, fault: Fault) -> &'static str {
         if result.is_err() && step.in_parts {
             (step.then)(&mut stage.model);
             let part = buf[..n].iter().zip(&was).zip(&stage.model);
-            assert!(n == was.len() && part.into_iter().all(|((got, was), is)| got == was || got == is), "{at}");
+            assert!(
+                n == was.len() && part.into_iter().all(|((got, was), is)| got == was || got == is),
+                "{at}"
+            );
         } else {
             assert!(buf[..n] == stage.model, "{at}: {n} bytes are not what they should be");
         }
@@ -169,7 +186,8 @@ fn cell(step: &Step, call: Call, name: &str, fault: Fault) -> &'static str {
         (true, None, Ok(()), Ok(())) => "whole",
         (true, Some(_), Err(_), Ok(())) => "told",
         (true, Some(_), Ok(()), Err(_)) => "next sync",
-        // A look at the version before or after a change of ours: the next revalidation drops clean pages for nothing.
+        // A look at the version before or after a change of ours: the next revalidation drops clean
+        // pages for nothing.
         (true, Some(_), Ok(()), Ok(())) if call == Call::Version => "harmless",
         other => panic!("{at}: {other:?}"),
     }
@@ -194,7 +212,8 @@ fn every_call_fails_in_every_way_at_every_step() {
         }
         let _ = writeln!(table, "\n| --- |{}", " --- |".repeat(FAULTS.len()));
         for step in &STEPS {
-            let outcomes = FAULTS.map(|(name, fault)| undisturbed(|| cell(step, call, name, fault)));
+            let outcomes =
+                FAULTS.map(|(name, fault)| undisturbed(|| cell(step, call, name, fault)));
             cells += outcomes.len();
             if outcomes.iter().any(|&outcome| outcome != "·") {
                 let _ = writeln!(table, "| {} | {} |", step.name, outcomes.join(" | "));
@@ -206,14 +225,19 @@ fn every_call_fails_in_every_way_at_every_step() {
     if std::env::var_os("FOLIO_BLESS").is_some() {
         fs::write(path, &table).unwrap();
     }
-    assert_eq!(fs::read_to_string(path).unwrap_or_default(), table, "docs/faults.md is not what is");
+    assert_eq!(
+        fs::read_to_string(path).unwrap_or_default(),
+        table,
+        "docs/faults.md is not what is"
+    );
 }
 
 /// Offsets and lengths around every border of page and file, against a `Vec`.
 #[test]
 fn every_border_of_page_and_file() {
     let (_dir, _, bytes) = file_of(8192 + 100);
-    let offsets = [0, 1, 4095, 4096, 4097, 8191, 8192, 8193, 8291, 8292, 8293, 12_287, 12_288, 12_289];
+    let offsets =
+        [0, 1, 4095, 4096, 4097, 8191, 8192, 8193, 8291, 8292, 8293, 12_287, 12_288, 12_289];
     let lengths = [0, 1, 4095, 4096, 4097, 8192, 8193];
     let cache: Cache = Cache::new(2 << 20).unwrap();
     for offset in offsets {
@@ -246,7 +270,11 @@ fn every_border_of_page_and_file() {
                     }
                 }
                 let mut buf = vec![0; model.len() + 1];
-                assert_eq!(file.read_at(0, &mut buf).unwrap(), model.len(), "{what} at {offset}, {len}");
+                assert_eq!(
+                    file.read_at(0, &mut buf).unwrap(),
+                    model.len(),
+                    "{what} at {offset}, {len}"
+                );
                 assert!(buf[..model.len()] == model, "{what} at {offset}, {len}");
                 file.close().unwrap();
                 assert!(memory.contents() == model, "{what} at {offset}, {len}");

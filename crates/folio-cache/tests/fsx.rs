@@ -1,7 +1,9 @@
-//! Random operations on a cached file and on a plain `Vec` side by side (after Apple's and Linux's `fsx`).
+//! Random operations on a cached file and on a plain `Vec` side by side (after Apple's and Linux's
+//! `fsx`).
 //!
-//! The budget is smaller than the file, so everything evicts. `FOLIO_FSX_OPERATIONS=1000000 cargo test --release -p
-//! folio-cache --test fsx` runs longer; `FOLIO_FSX_SEED` repeats a run, whose seed is printed.
+//! The budget is smaller than the file, so everything evicts. `FOLIO_FSX_OPERATIONS=1000000 cargo
+//! test --release -p folio-cache --test fsx` runs longer; `FOLIO_FSX_SEED` repeats a run, whose
+//! seed is printed.
 
 mod common;
 
@@ -53,7 +55,8 @@ impl Plain {
         }
     }
 
-    /// Another program changes the file, which holds all that was written. Only where a change is sure to be noticed.
+    /// Another program changes the file, which holds all that was written. Only where a change is
+    /// sure to be noticed.
     fn scribble(&self, offset: usize, bytes: &[u8], model: &mut Vec<u8>) -> bool {
         match self {
             Self::File(_) | Self::Direct(_) => false,
@@ -88,7 +91,16 @@ impl Run {
         let cache = Cache::new(BUDGET).unwrap();
         let files = vec![cache.open_backing(plain.backing()).unwrap()];
         let random = fastrand::Rng::with_seed(seed);
-        Self { random, cache, plain, files, model: Vec::new(), held: Vec::new(), ranges: Vec::new(), step: 0 }
+        Self {
+            random,
+            cache,
+            plain,
+            files,
+            model: Vec::new(),
+            held: Vec::new(),
+            ranges: Vec::new(),
+            step: 0,
+        }
     }
 
     /// Mostly small, often at a border of a page, sometimes large.
@@ -156,12 +168,16 @@ impl Run {
                 }
             }
             920..=924 => {
-                if let Ok(offline) = self.cache.offline(self.random.usize(..self.cache.zone().blocks())) {
+                if let Ok(offline) =
+                    self.cache.offline(self.random.usize(..self.cache.zone().blocks()))
+                {
                     self.read(&file, offset, len);
                     self.cache.online(offline);
                 }
             }
-            925..=929 => assert!(!file.revalidate().unwrap(), "our own writes look like somebody else's"),
+            925..=929 => {
+                assert!(!file.revalidate().unwrap(), "our own writes look like somebody else's")
+            }
             930..=939 => file.invalidate(),
             940..=944 => {
                 file.sync_data().unwrap();
@@ -184,7 +200,9 @@ impl Run {
             950..=969 => {
                 drop(file);
                 match self.files.len() {
-                    1 | 2 => self.files.push(self.cache.open_backing(self.plain.backing()).unwrap()),
+                    1 | 2 => {
+                        self.files.push(self.cache.open_backing(self.plain.backing()).unwrap())
+                    }
                     // Perhaps all: then what is dirty is written.
                     n => self.files.truncate(self.random.usize(..n)),
                 }
@@ -214,7 +232,8 @@ impl Run {
         let n = match self.random.u8(..8) {
             0 => {
                 let (first, rest) = buf.split_at_mut(self.random.usize(..=len));
-                file.read_vectored_at(at, &mut [IoSliceMut::new(first), IoSliceMut::new(rest)]).unwrap()
+                file.read_vectored_at(at, &mut [IoSliceMut::new(first), IoSliceMut::new(rest)])
+                    .unwrap()
             }
             1 => {
                 buf = file.bytes(at, len).unwrap().to_vec();
@@ -228,7 +247,9 @@ impl Run {
             4 => {
                 let mut stream = file.stream(at, len as u64);
                 buf.clear();
-                while let Some(piece) = block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context))) {
+                while let Some(piece) =
+                    block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context)))
+                {
                     buf.extend(piece.unwrap());
                 }
                 buf.len()
@@ -248,7 +269,12 @@ impl Run {
             assert!(range.chunks().flatten().eq(&showed), "a range changed: {range:?}");
         }
         let at = offset as u64;
-        let range = if self.random.bool() { file.range(at, len) } else { block_on(file.range_async(at, len)) }.unwrap();
+        let range = if self.random.bool() {
+            file.range(at, len)
+        } else {
+            block_on(file.range_async(at, len))
+        }
+        .unwrap();
         let expected = self.expected(offset, len);
         assert!(range.chunks().flatten().eq(expected), "at {offset}: {range:?}");
         self.ranges.push((range, expected.to_vec()));
@@ -261,8 +287,14 @@ impl Run {
         }
         let expected = self.model.get(offset..self.model.len().min(offset / 4096 * 4096 + 4096));
         let offset = offset as u64;
-        let handle = if self.random.bool() { file.page(offset) } else { block_on(file.page_async(offset)) }.unwrap();
-        assert_eq!(handle.as_deref(), expected.filter(|expected| !expected.is_empty()), "at {offset}");
+        let handle =
+            if self.random.bool() { file.page(offset) } else { block_on(file.page_async(offset)) }
+                .unwrap();
+        assert_eq!(
+            handle.as_deref(),
+            expected.filter(|expected| !expected.is_empty()),
+            "at {offset}"
+        );
         self.held.extend(handle.map(|handle| {
             let showed = handle.to_vec();
             (handle, showed)
@@ -270,7 +302,10 @@ impl Run {
     }
 
     fn check_plain(&self) {
-        assert!(self.plain.contents() == self.model, "the file behind the cache is not what was written");
+        assert!(
+            self.plain.contents() == self.model,
+            "the file behind the cache is not what was written"
+        );
     }
 
     fn finish(mut self) {
@@ -343,5 +378,9 @@ fn the_file_beside_is_the_same() {
     file.flush().unwrap();
     let mut buf = [1; 5003];
     fs::File::open(&path).unwrap().read_exact_at(&mut buf, 0).unwrap();
-    assert!(buf[..3000] == bytes && buf[3000..5000].iter().all(|&byte| byte == 0) && buf[5000..] == *b"far");
+    assert!(
+        buf[..3000] == bytes
+            && buf[3000..5000].iter().all(|&byte| byte == 0)
+            && buf[5000..] == *b"far"
+    );
 }

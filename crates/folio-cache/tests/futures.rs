@@ -1,4 +1,5 @@
-//! Futures and streams give what reads give, need no runtime, and leave nothing behind when they are dropped.
+//! Futures and streams give what reads give, need no runtime, and leave nothing behind when they
+//! are dropped.
 
 mod common;
 
@@ -76,7 +77,8 @@ fn futures_give_what_the_file_has() {
     let mut random = fastrand::Rng::with_seed(seed);
     let (_dir, path, bytes) = file_of((3 << 20) + 777);
     let cache = cache();
-    let files: [Arc<dyn Backing>; 2] = [Arc::new(LocalFile::open(&path).unwrap()), Arc::new(Memory::new(&bytes))];
+    let files: [Arc<dyn Backing>; 2] =
+        [Arc::new(LocalFile::open(&path).unwrap()), Arc::new(Memory::new(&bytes))];
     for backing in files {
         let file = cache.open_backing(backing).unwrap();
         for _ in 0..500 {
@@ -89,8 +91,14 @@ fn futures_give_what_the_file_has() {
                 assert_eq!(file.read_at_async(at, &mut buf).await.unwrap(), expected.len());
                 assert!(buf.starts_with(expected), "{len} bytes at {offset}");
                 let mut range = file.range_async(at, len).await.unwrap();
-                assert!(range.copy_to_bytes(range.remaining()) == expected, "{len} bytes at {offset}");
-                assert!(file.bytes_async(at, len).await.unwrap() == expected, "{len} bytes at {offset}");
+                assert!(
+                    range.copy_to_bytes(range.remaining()) == expected,
+                    "{len} bytes at {offset}"
+                );
+                assert!(
+                    file.bytes_async(at, len).await.unwrap() == expected,
+                    "{len} bytes at {offset}"
+                );
                 let (pieces, error) = collect(file.stream(at, len as u64)).await;
                 assert!(error.is_none() && pieces.concat() == expected, "{len} bytes at {offset}");
                 let page = file.page_async(at).await.unwrap();
@@ -115,7 +123,9 @@ fn what_is_in_the_cache_is_there_at_the_first_poll() {
         let read = poll_once(pin!(file.read_at_async(77, &mut buf[..len])));
         assert!(matches!(read, Poll::Ready(Ok(n)) if n == len));
         assert_eq!(buf[..len], bytes[77..77 + len]);
-        let Poll::Ready(Ok(range)) = poll_once(pin!(file.range_async(77, len))) else { panic!("it is there") };
+        let Poll::Ready(Ok(range)) = poll_once(pin!(file.range_async(77, len))) else {
+            panic!("it is there")
+        };
         assert_eq!(range.len(), len);
     }
     assert!(matches!(poll_once(pin!(file.page_async(PAGE as u64))), Poll::Ready(Ok(Some(_)))));
@@ -134,7 +144,8 @@ fn futures_that_are_dropped_leave_nothing_and_ask_for_nothing_more() {
     memory.inject(Call::Fill, 0, u64::MAX, Fault::Delay(Duration::from_millis(200)));
     // Far apart and by no equal steps, so that nothing is read ahead.
     let pages = (0..100).map(|n: usize| (n * n * 3 % 397) as u64);
-    let mut futures: Vec<_> = pages.map(|page| Box::pin(file.range_async(page * PAGE as u64, 10))).collect();
+    let mut futures: Vec<_> =
+        pages.map(|page| Box::pin(file.range_async(page * PAGE as u64, 10))).collect();
     for future in &mut futures {
         assert!(poll_once(future.as_mut()).is_pending());
         // Polled again, by another waker, it is the same.
@@ -184,8 +195,14 @@ fn errors_reach_every_future() {
     for result in block_on(all(futures)) {
         assert_eq!(result.unwrap_err().raw_os_error(), Some(5));
     }
-    assert_eq!(block_on(file.page_async(u64::MAX)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-    assert_eq!(block_on(file.read_at_async(5, &mut [0; 5000])).unwrap_err().raw_os_error(), Some(5));
+    assert_eq!(
+        block_on(file.page_async(u64::MAX)).unwrap_err().kind(),
+        io::ErrorKind::InvalidInput
+    );
+    assert_eq!(
+        block_on(file.read_at_async(5, &mut [0; 5000])).unwrap_err().raw_os_error(),
+        Some(5)
+    );
     memory.heal();
     assert_eq!(block_on(file.bytes_async(0, PAGE)).unwrap(), bytes[..PAGE]);
     cache.settle();
@@ -217,7 +234,10 @@ fn a_backing_that_panics_is_an_error_to_who_waits() {
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Other);
     }
     memory.heal();
-    assert_eq!(block_on(file.bytes_async(20 * PAGE as u64 + 5, 2)).unwrap(), bytes[20 * PAGE + 5..][..2]);
+    assert_eq!(
+        block_on(file.bytes_async(20 * PAGE as u64 + 5, 2)).unwrap(),
+        bytes[20 * PAGE + 5..][..2]
+    );
     drop(file);
     assert_nothing_leaked(&cache);
 }
@@ -298,7 +318,11 @@ fn futures_beside_writers_cuts_and_reclaim_hold_what_was_there() {
             let bytes: Vec<u8> = range.unwrap().chunks().flatten().copied().collect();
             for (n, bytes) in bytes.chunks(PAGE).enumerate() {
                 let same = bytes.iter().all(|&byte| byte == bytes[0]);
-                assert!(same && usize::from(bytes[0]) % 100 == (page + n) % 100, "page {}", page + n);
+                assert!(
+                    same && usize::from(bytes[0]) % 100 == (page + n) % 100,
+                    "page {}",
+                    page + n
+                );
             }
         }
     };
@@ -325,7 +349,8 @@ fn futures_beside_writers_cuts_and_reclaim_hold_what_was_there() {
         let _ended = readers.map(|reader| reader.join().expect("a reader"));
     });
     // The last pages go while they are on their way.
-    let mut futures: Vec<_> = (500..600).map(|page| Box::pin(file.page_async(page * PAGE as u64))).collect();
+    let mut futures: Vec<_> =
+        (500..600).map(|page| Box::pin(file.page_async(page * PAGE as u64))).collect();
     let begun: Vec<_> = futures.iter_mut().map(|future| poll_once(future.as_mut())).collect();
     file.set_len(550 * PAGE as u64).unwrap();
     for ((page, future), begun) in (500..).zip(futures).zip(begun) {
@@ -334,7 +359,9 @@ fn futures_beside_writers_cuts_and_reclaim_hold_what_was_there() {
             Poll::Pending => block_on(future).unwrap(),
         };
         assert!(page >= 550 || got.is_some(), "page {page}");
-        assert!(got.is_none_or(|got| got.iter().all(|byte| usize::from(*byte) % 100 == page % 100)));
+        assert!(
+            got.is_none_or(|got| got.iter().all(|byte| usize::from(*byte) % 100 == page % 100))
+        );
     }
     file.sync_all().unwrap();
     drop(file);
@@ -351,7 +378,8 @@ fn what_futures_miss_is_requested_together_and_each_has_its_own_answer() {
     let file = cache.open_backing(together.clone()).unwrap();
     // By no equal steps, so that nothing is read ahead; and one past the end.
     let pages: Vec<usize> = (0..400_usize).map(|n| n * n % 2999 / 7 * 7).chain([3000]).collect();
-    let got = block_on(all(pages.iter().map(|&page| file.bytes_async((page * PAGE) as u64 + 5, 10))));
+    let got =
+        block_on(all(pages.iter().map(|&page| file.bytes_async((page * PAGE) as u64 + 5, 10))));
     for (&page, got) in pages.iter().zip(&got) {
         match (page, got) {
             (35, Err(error)) => assert_eq!(error.raw_os_error(), Some(5)),
@@ -367,8 +395,9 @@ fn what_futures_miss_is_requested_together_and_each_has_its_own_answer() {
     assert_nothing_leaked(&cache);
 }
 
-/// All threads wait for a lock of who cuts the file, who waits for pages of a run that waits for a thread: so it was, and everybody
-/// slept for ever. One thread is left for runs now, or no run waits.
+/// All threads wait for a lock of who cuts the file, who waits for pages of a run that waits for a
+/// thread: so it was, and everybody slept for ever. One thread is left for runs now, or no run
+/// waits.
 #[test]
 fn a_cut_does_not_wait_for_a_run_that_waits_for_futures() {
     for threads in [16, 2, 1] {
@@ -378,7 +407,8 @@ fn a_cut_does_not_wait_for_a_run_that_waits_for_futures() {
 
 fn a_cut_beside_futures(threads: usize) {
     let (_, bytes) = memory_of(400);
-    let (gated, _) = Gated::new(&bytes, |call, offset| call == Call::Fill && offset >= 200 * PAGE as u64);
+    let (gated, _) =
+        Gated::new(&bytes, |call, offset| call == Call::Fill && offset >= 200 * PAGE as u64);
     let cache = Cache::<folio_ref::DefaultScheme>::new(8 << 20).unwrap();
     cache.set_most_threads(threads);
     let file = cache.open_backing(gated.clone()).unwrap();

@@ -32,7 +32,10 @@ fn who_holds_a_page_is_the_line_that_asked_for_it() {
         let (copies, by_copies) = ((page.clone(), range.clone()), line());
         let all = said();
         for (line, references) in [(by_page, 1), (by_range, 3), (by_bytes, 2)] {
-            assert!(all.contains(&format!("{references} from {line}")), "{references}, {line}: {all}");
+            assert!(
+                all.contains(&format!("{references} from {line}")),
+                "{references}, {line}: {all}"
+            );
         }
         assert_eq!(all.matches(&by_copies).count(), 2, "{all}");
         assert!(!all.contains("src/"), "{all}");

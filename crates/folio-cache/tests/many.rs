@@ -27,19 +27,24 @@ fn many_reads_are_what_they_are_one_by_one() {
         // One file after the other: two opens of one would share their pages.
         let file = cache.open_backing(backing).unwrap();
         for count in [0, 1, 10, 700] {
-            // Among them the same page twice, ranges over the end, past it, and longer than a request.
+            // Among them the same page twice, ranges over the end, past it, and longer than a
+            // request.
             let mut memory: Vec<(usize, Vec<u8>)> = (0..count)
                 .map(|_| {
                     let len = if random.u8(..) < 5 { 1_500_000 } else { random.usize(..9000) };
                     (random.usize(..bytes.len() + 3000), vec![0; len])
                 })
                 .collect();
-            let mut reads: Vec<_> = memory.iter_mut().map(|(offset, buf)| Read::new(*offset as u64, buf)).collect();
+            let mut reads: Vec<_> =
+                memory.iter_mut().map(|(offset, buf)| Read::new(*offset as u64, buf)).collect();
             file.read_many(&mut reads);
             let results: Vec<_> = reads.into_iter().map(|read| read.result.unwrap()).collect();
             for ((offset, buf), read) in memory.iter().zip(results) {
                 let rest = &bytes[(*offset).min(bytes.len())..];
-                assert!(buf[..read] == rest[..buf.len().min(rest.len())], "{count}: {read} bytes at {offset}");
+                assert!(
+                    buf[..read] == rest[..buf.len().min(rest.len())],
+                    "{count}: {read} bytes at {offset}"
+                );
             }
         }
     }
@@ -55,7 +60,8 @@ fn each_of_many_reads_gets_its_own_error() {
     memory.inject(Call::Fill, 3, 1, Fault::Error(5));
     memory.inject(Call::Fill, 10, 1, Fault::Error(5));
     let mut buf = [[0; 64]; 10];
-    let mut reads: Vec<_> = (0..).zip(&mut buf).map(|(n, buf)| Read::new(n * 3 * 4096, buf)).collect();
+    let mut reads: Vec<_> =
+        (0..).zip(&mut buf).map(|(n, buf)| Read::new(n * 3 * 4096, buf)).collect();
     let before: io::Error = io::Error::from_raw_os_error(5);
     file.read_many(&mut reads);
     for (n, read) in reads.into_iter().enumerate() {
@@ -113,9 +119,10 @@ impl fmt::Debug for Eventful {
     }
 }
 
-/// A file is cut in its last page, which is read then, and a write makes it as long again, all between two looks of one reader at
-/// its length: only the count of cuts says that what was read ends in zeroes that no file of that length held (`NO_CUTS` of
-/// models/length.pml). No search of schedules comes so far; so the reader's other reads, one too wide for a request of many and one
+/// A file is cut in its last page, which is read then, and a write makes it as long again, all
+/// between two looks of one reader at its length: only the count of cuts says that what was read
+/// ends in zeroes that no file of that length held (`NO_CUTS` of models/length.pml). No search of
+/// schedules comes so far; so the reader's other reads, one too wide for a request of many and one
 /// that fails at first, give the others their turns.
 #[test]
 fn a_page_that_was_read_behind_a_cut_is_not_one_of_the_longer_file() {
@@ -128,16 +135,26 @@ fn a_page_that_was_read_behind_a_cut_is_not_one_of_the_longer_file() {
     memory.inject(Call::Fill, 1, 1, Fault::Error(5));
     let (cuts, writes) = (file.clone(), file.clone());
     let cut: Act = Box::new(move || cuts.set_len(LAST + 100).unwrap());
-    let write: Act = Box::new(move || assert_eq!(writes.write_at(LAST + 100, &[9; 3996]).unwrap(), 3996));
+    let write: Act =
+        Box::new(move || assert_eq!(writes.write_at(LAST + 100, &[9; 3996]).unwrap(), 3996));
     *backing.1.lock().unwrap() = vec![(100 * PAGE, cut), (0, write)];
 
     let (mut first, mut last, mut wide) = ([0; 64], [0; 4096], vec![0; 65 * PAGE as usize]);
-    let mut reads = [Read::new(0, &mut first), Read::new(LAST, &mut last), Read::new(100 * PAGE, &mut wide)];
+    let mut reads =
+        [Read::new(0, &mut first), Read::new(LAST, &mut last), Read::new(100 * PAGE, &mut wide)];
     file.read_many(&mut reads);
-    assert!(reads.iter().all(|read| read.result.as_ref().is_ok_and(|&n| n == read.buf.len())), "{:?}", reads[1].result);
+    assert!(
+        reads.iter().all(|read| read.result.as_ref().is_ok_and(|&n| n == read.buf.len())),
+        "{:?}",
+        reads[1].result
+    );
     assert!(backing.1.lock().unwrap().is_empty(), "nobody cut the file, or wrote to it");
     assert!(first == [7; 64] && wide.iter().all(|&byte| byte == 7));
-    assert!(last == *[[7; 100].as_slice(), &[9; 3996]].concat(), "a zero that no file ever held: {:?}", &last[96..104]);
+    assert!(
+        last == *[[7; 100].as_slice(), &[9; 3996]].concat(),
+        "a zero that no file ever held: {:?}",
+        &last[96..104]
+    );
     drop(file);
     assert_nothing_leaked(&cache);
 }

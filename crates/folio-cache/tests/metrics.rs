@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use folio_cache::{Cache, CacheStats, Memory};
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder};
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    with_local_recorder,
+};
 
 /// Keeps the last value of each, and what was described.
 #[derive(Default)]
@@ -23,7 +26,8 @@ impl Kept {
             let map = map.lock().unwrap();
             map.get(name).map(|value| value.load(Ordering::Relaxed))
         };
-        of(&self.counters).map_or_else(|| f64::from_bits(of(&self.gauges).expect(name)), |count| count as f64)
+        of(&self.counters)
+            .map_or_else(|| f64::from_bits(of(&self.gauges).expect(name)), |count| count as f64)
     }
 }
 
@@ -40,12 +44,16 @@ impl Recorder for Kept {
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
         assert!(key.labels().map(|label| (label.key(), label.value())).eq([("cache", "small")]));
-        Counter::from_arc(self.counters.lock().unwrap().entry(key.name().to_owned()).or_default().clone())
+        Counter::from_arc(
+            self.counters.lock().unwrap().entry(key.name().to_owned()).or_default().clone(),
+        )
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
         assert!(key.labels().map(|label| (label.key(), label.value())).eq([("cache", "small")]));
-        Gauge::from_arc(self.gauges.lock().unwrap().entry(key.name().to_owned()).or_default().clone())
+        Gauge::from_arc(
+            self.gauges.lock().unwrap().entry(key.name().to_owned()).or_default().clone(),
+        )
     }
 
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
@@ -77,13 +85,18 @@ fn metrics_say_what_stats_say() {
         ("page_cache_pinned_bytes", bytes(10)),
         ("page_cache_dirty_bytes", 0.0),
     ] {
-        assert!((kept.value(name) - expected).abs() < 0.5, "{name}: {} instead of {expected}", kept.value(name));
+        assert!(
+            (kept.value(name) - expected).abs() < 0.5,
+            "{name}: {} instead of {expected}",
+            kept.value(name)
+        );
     }
     if CacheStats::COUNTS_HITS {
         assert!((kept.value("page_cache_hits_total") - stats.hits.unwrap() as f64).abs() < 0.5);
     }
     // All that is recorded is described.
-    let recorded = [&kept.counters, &kept.gauges].map(|map| map.lock().unwrap().keys().cloned().collect::<Vec<_>>());
+    let recorded = [&kept.counters, &kept.gauges]
+        .map(|map| map.lock().unwrap().keys().cloned().collect::<Vec<_>>());
     let mut described = kept.described.lock().unwrap().clone();
     described.sort();
     let mut recorded = recorded.concat();

@@ -1,4 +1,5 @@
-//! Large folios: who holds what of them, who splits them, and what becomes of pages that leave one that is held.
+//! Large folios: who holds what of them, who splits them, and what becomes of pages that leave one
+//! that is held.
 
 mod common;
 
@@ -94,7 +95,11 @@ fn a_write_splits_what_nobody_holds_and_copies_its_page_of_what_somebody_does() 
     let again = held.range(0, 16 * FRAME_SIZE).unwrap();
     let pieces: Vec<_> = again.chunks().collect();
     assert_eq!(pieces.iter().map(|piece| piece.len()).sum::<usize>(), 16 * FRAME_SIZE);
-    assert!(pieces.concat()[4 * FRAME_SIZE..].starts_with(&[99; 10]) && pieces.len() == 3, "{}", pieces.len());
+    assert!(
+        pieces.concat()[4 * FRAME_SIZE..].starts_with(&[99; 10]) && pieces.len() == 3,
+        "{}",
+        pieces.len()
+    );
     assert_eq!(pieces.concat()[5 * FRAME_SIZE], 6);
     drop((range, again));
     // Who wants a frame of it splits it, and the frame that was left is free.
@@ -138,7 +143,11 @@ fn a_cut_and_a_hole_free_the_pages_of_what_nobody_holds() {
     while cache.reclaim(1) == 1 {
         left -= 1;
     }
-    assert_eq!((left, folios(&cache).len()), (6, 0), "10 pages were in the file, 6 frames had left it");
+    assert_eq!(
+        (left, folios(&cache).len()),
+        (6, 0),
+        "10 pages were in the file, 6 frames had left it"
+    );
     drop(file);
     assert_nothing_leaked(&cache);
 }
@@ -164,12 +173,13 @@ fn reclaim_takes_what_is_cold_of_a_folio_and_leaves_what_is_hot() {
     assert_nothing_leaked(&cache);
 }
 
-/// On its way to cold pages the policy's hand takes the marks of the hot ones beside them, for which they gain a life. Reclaim looked at marks
-/// alone, and all went.
+/// On its way to cold pages the policy's hand takes the marks of the hot ones beside them, for
+/// which they gain a life. Reclaim looked at marks alone, and all went.
 #[test]
 fn what_the_policy_holds_for_hot_stays_though_its_mark_was_taken() {
     let (cache, _, file) = world(16);
-    let read_hot = || (0..4).for_each(|page| assert_eq!(file.read_at(page * PAGE, &mut [0; 64]).unwrap(), 64));
+    let read_hot =
+        || (0..4).for_each(|page| assert_eq!(file.read_at(page * PAGE, &mut [0; 64]).unwrap(), 64));
     read_hot();
     assert_eq!(folios(&cache).len(), 1);
     assert_eq!(cache.reclaim(12), 12);
@@ -202,7 +212,9 @@ impl Policy for Panics {
     }
     fn admit(&mut self, _: &dyn Frames, _: u32, _: u64) {}
     fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
-        victims.extend((0..frames.count()).filter(|&frame| frames.look(frame) != Look::Gone).take(wanted));
+        victims.extend(
+            (0..frames.count()).filter(|&frame| frames.look(frame) != Look::Gone).take(wanted),
+        );
     }
     fn went_along(&mut self, _: u32, _: u64) {
         panic!("a policy that panics");
@@ -216,7 +228,8 @@ impl Policy for Panics {
 #[test]
 fn a_policy_that_panics_loses_no_folio() {
     let cache: Cache = Cache::with_policy(4 << 20, |_| Box::new(Panics)).unwrap();
-    let file = cache.open_backing(Arc::new(Memory::new(&[7; FRAME_SIZE].repeat(PAGES as usize)))).unwrap();
+    let file =
+        cache.open_backing(Arc::new(Memory::new(&[7; FRAME_SIZE].repeat(PAGES as usize)))).unwrap();
     drop(file.range(0, PAGES as usize * FRAME_SIZE).unwrap());
     cache.zone().pfns().for_each(|pfn| _ = cache.zone().take_mark(pfn));
     let reclaim = AssertUnwindSafe(|| cache.reclaim(PAGES as usize));

@@ -33,8 +33,8 @@ fn a_file_larger_than_the_budget_is_read_by_reclaim() {
     assert_nothing_leaked(&cache);
 }
 
-/// Pages that only their handles hold look as if they could go: one reference, no mark. A policy named them first each time, none
-/// could be taken, and reclaim gave up in a cache full of others.
+/// Pages that only their handles hold look as if they could go: one reference, no mark. A policy
+/// named them first each time, none could be taken, and reclaim gave up in a cache full of others.
 #[test]
 fn handles_on_pages_that_left_their_file_do_not_stop_reclaim() {
     let (_dir, path, bytes) = file_of(5 << 20);
@@ -76,7 +76,11 @@ fn every_scheme_reads_right_under_reclaim_and_migration() {
                         let offset = random.usize(..bytes.len());
                         let mut buf = [0; 500];
                         let n = file.read_at(offset as u64, &mut buf).unwrap();
-                        assert!(n > 0 && buf[..n] == bytes[offset..][..n], "{} at {offset}", S::NAME);
+                        assert!(
+                            n > 0 && buf[..n] == bytes[offset..][..n],
+                            "{} at {offset}",
+                            S::NAME
+                        );
                     }
                 });
             }
@@ -162,7 +166,8 @@ impl Policy for Told {
 fn a_policy_is_told_what_could_not_go_and_what_it_has() {
     let (_dir, path, _) = file_of(64 * 4096);
     let (given_back, sizes) = (Arc::default(), Arc::default());
-    let told = Told { named: false, given_back: Arc::clone(&given_back), sizes: Arc::clone(&sizes) };
+    let told =
+        Told { named: false, given_back: Arc::clone(&given_back), sizes: Arc::clone(&sizes) };
     let cache: Cache = Cache::with_policy(64 << 20, |_| Box::new(told)).unwrap();
     let file = cache.open(&path).unwrap();
     let handle = file.page(9 * 4096).unwrap().unwrap();
@@ -229,14 +234,16 @@ fn of_equal_pages_the_one_that_was_used_again_stays() {
     assert_nothing_leaked(&cache);
 }
 
-/// Handles once filled the queue of cold pages, and `HotCold` went round among them instead of taking a hot one: pages that were
-/// read ahead filled the rest of the cache, and a reader was told that nothing could be freed.
+/// Handles once filled the queue of cold pages, and `HotCold` went round among them instead of
+/// taking a hot one: pages that were read ahead filled the rest of the cache, and a reader was told
+/// that nothing could be freed.
 #[test]
 fn a_cache_that_handles_pin_says_so_and_recovers() {
     let (_dir, path, bytes) = file_of(3 << 20);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
-    let mut handles: Vec<_> = (0..512).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
+    let mut handles: Vec<_> =
+        (0..512).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
     // Half of them in no index any more: they are pinned all the same.
     file.invalidate();
     let error = file.read_at(2 << 20, &mut [0; 8]).unwrap_err();
@@ -291,7 +298,8 @@ fn threads_that_miss_one_page_read_it_once() {
                 });
             }
         });
-        // What is still read ahead keeps the mapping past the close: the next round would find its pages.
+        // What is still read ahead keeps the mapping past the close: the next round would find its
+        // pages.
         cache.settle();
         assert_eq!(cache.stats().misses, 64 * (round + 1), "{:?}", cache.stats());
     }
@@ -337,7 +345,8 @@ fn reads_stay_right_while_pages_are_reclaimed_moved_and_taken_offline() {
     let [moves, offlines, reads] = [const { AtomicU64::new(0) }; 3];
     // On a busy machine a second may pass without one of them.
     let all = || [&moves, &offlines, &reads].iter().all(|count| count.load(Ordering::Relaxed) > 0);
-    let running = || Instant::now() < end || !all() && Instant::now() < end + Duration::from_secs(30);
+    let running =
+        || Instant::now() < end || !all() && Instant::now() < end + Duration::from_secs(30);
     thread::scope(|scope| {
         for seed in 0..4 {
             let (file, bytes, reads) = (&file, &bytes, &reads);
@@ -353,7 +362,10 @@ fn reads_stay_right_while_pages_are_reclaimed_moved_and_taken_offline() {
                     }
                     let mut buf = vec![0; random.usize(1..9000)];
                     let n = file.read_at(offset as u64, &mut buf).unwrap();
-                    assert!(buf[..n] == bytes[offset..bytes.len().min(offset + buf.len())], "at {offset}");
+                    assert!(
+                        buf[..n] == bytes[offset..bytes.len().min(offset + buf.len())],
+                        "at {offset}"
+                    );
                     if let Some((offset, handle)) = &held {
                         assert!(**handle == bytes[*offset..][..handle.len()], "a handle changed");
                     }
@@ -368,7 +380,9 @@ fn reads_stay_right_while_pages_are_reclaimed_moved_and_taken_offline() {
             }
         });
         scope.spawn(|| {
-            for pfn in std::iter::repeat_with(|| cache.zone().pfns()).flatten().take_while(|_| running()) {
+            for pfn in
+                std::iter::repeat_with(|| cache.zone().pfns()).flatten().take_while(|_| running())
+            {
                 moves.fetch_add(u64::from(cache.migrate(pfn).is_ok()), Ordering::Relaxed);
             }
         });
@@ -395,7 +409,12 @@ fn reads_stay_right_while_pages_are_reclaimed_moved_and_taken_offline() {
 }
 
 /// Four readers of random ranges beside one `writer`, each read judged by `check(offset, bytes)`.
-fn read_beside(file: &File, len: usize, check: impl Fn(usize, &[u8]) + Sync, mut writer: impl FnMut() -> bool) {
+fn read_beside(
+    file: &File,
+    len: usize,
+    check: impl Fn(usize, &[u8]) + Sync,
+    mut writer: impl FnMut() -> bool,
+) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
@@ -425,7 +444,9 @@ fn readers_of_a_growing_file_never_see_the_zeroes_behind_its_old_end() {
     for _ in 0..3 {
         let writer = std::fs::File::create(&path).unwrap();
         let file = cache.open(&path).unwrap();
-        let check = |offset: usize, read: &[u8]| assert!(*read == bytes[offset..][..read.len()], "at {offset}");
+        let check = |offset: usize, read: &[u8]| {
+            assert!(*read == bytes[offset..][..read.len()], "at {offset}")
+        };
         let mut len = 0;
         read_beside(&file, bytes.len(), check, || {
             let new = bytes.len().min(len + random.usize(1..2000));
@@ -441,8 +462,8 @@ fn readers_of_a_growing_file_never_see_the_zeroes_behind_its_old_end() {
     assert_nothing_leaked(&cache);
 }
 
-/// While the system cuts a file, even its own reads may see zeroes before the new size: so may these. Anything
-/// else is wrong, and zeroes are too once the file rests.
+/// While the system cuts a file, even its own reads may see zeroes before the new size: so may
+/// these. Anything else is wrong, and zeroes are too once the file rests.
 #[test]
 fn readers_of_a_file_that_grows_and_shrinks_see_its_bytes() {
     let (_dir, path, bytes) = file_of(5 * 4096);
@@ -450,7 +471,8 @@ fn readers_of_a_file_that_grows_and_shrinks_see_its_bytes() {
     let file = cache.open(&path).unwrap();
     let writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     let check = |offset: usize, read: &[u8]| {
-        let right = read.iter().zip(&bytes[offset..]).all(|(&read, &byte)| read == byte || read == 0);
+        let right =
+            read.iter().zip(&bytes[offset..]).all(|(&read, &byte)| read == byte || read == 0);
         assert!(right && read.len() <= bytes.len() - offset, "{} bytes at {offset}", read.len());
     };
     let mut random = fastrand::Rng::with_seed(9);

@@ -25,7 +25,8 @@ fn ranges_of_any_kind_equal_the_file() {
     let mut random = fastrand::Rng::with_seed(seed);
     let (_dir, path, bytes) = file_of((3 << 20) + 777);
     let cache = cache();
-    let files: [Arc<dyn Backing>; 2] = [Arc::new(LocalFile::open(&path).unwrap()), Arc::new(Memory::new(&bytes))];
+    let files: [Arc<dyn Backing>; 2] =
+        [Arc::new(LocalFile::open(&path).unwrap()), Arc::new(Memory::new(&bytes))];
     for backing in files {
         // One file after the other: two opens of one would share their pages.
         let file = cache.open_backing(backing).unwrap();
@@ -38,19 +39,27 @@ fn ranges_of_any_kind_equal_the_file() {
             let range = file.range(offset as u64, len).unwrap();
             assert_eq!(range.len(), expected.len());
             assert!(range.chunks().all(|chunk| !chunk.is_empty()));
-            assert!(range.chunks().collect::<Vec<_>>().concat() == expected, "{len} bytes at {offset}");
+            assert!(
+                range.chunks().collect::<Vec<_>>().concat() == expected,
+                "{len} bytes at {offset}"
+            );
             let each: Vec<Bytes> = range.clone().into_each().collect();
             assert!(each.concat() == expected, "{len} bytes at {offset}");
             walk(range, expected, &mut random);
 
-            let mut buffers: Vec<Vec<u8>> = (0..random.usize(..6)).map(|_| vec![0; random.usize(..=len / 2)]).collect();
+            let mut buffers: Vec<Vec<u8>> =
+                (0..random.usize(..6)).map(|_| vec![0; random.usize(..=len / 2)]).collect();
             let room: usize = buffers.iter().map(Vec::len).sum();
-            let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+            let mut slices: Vec<_> =
+                buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
             let read = file.read_vectored_at(offset as u64, &mut slices).unwrap();
             let expected = plain(&bytes, offset, room);
             assert_eq!(read, expected.len());
             let all = buffers.concat();
-            assert!(all[..read] == *expected && all[read..].iter().all(|&byte| byte == 0), "{room} bytes at {offset}");
+            assert!(
+                all[..read] == *expected && all[read..].iter().all(|&byte| byte == 0),
+                "{room} bytes at {offset}"
+            );
         }
     }
     assert_nothing_leaked(&cache);
@@ -81,7 +90,8 @@ fn a_range_is_a_snapshot_that_nothing_changes() {
     let cache = cache();
     let file = cache.open_rw(&path).unwrap();
     let range = file.range(100, usize::MAX).unwrap();
-    let (page, pages) = (file.bytes(7 * PAGE as u64 + 1, 50).unwrap(), file.bytes(10, 9 * PAGE).unwrap());
+    let (page, pages) =
+        (file.bytes(7 * PAGE as u64 + 1, 50).unwrap(), file.bytes(10, 9 * PAGE).unwrap());
     file.write_at(0, &vec![0; 20 * PAGE]).unwrap();
     file.set_len(3).unwrap();
     file.set_len(1 << 20).unwrap();
@@ -96,7 +106,8 @@ fn a_range_is_a_snapshot_that_nothing_changes() {
     assert_eq!(pages, bytes[10..][..9 * PAGE]);
 }
 
-/// A run is filled into memory that lies together, if there is any: then a range of it is one piece, and `bytes` does not copy.
+/// A run is filled into memory that lies together, if there is any: then a range of it is one
+/// piece, and `bytes` does not copy.
 #[test]
 fn what_one_request_fills_is_one_piece() {
     let (_dir, path, bytes) = file_of(300 * PAGE);
@@ -105,8 +116,12 @@ fn what_one_request_fills_is_one_piece() {
     let range = file.range(0, 256 * PAGE).unwrap();
     assert_eq!((cache.stats().requests, range.chunks().count()), (1, 1));
     assert!(range.chunks().eq([&bytes[..256 * PAGE]]));
-    let (held, page) = (file.bytes(PAGE as u64 + 5, 99 * PAGE).unwrap(), file.page(PAGE as u64).unwrap().unwrap());
-    assert!(held == bytes[PAGE + 5..][..99 * PAGE] && held.as_ptr() == page[5..].as_ptr(), "it was copied");
+    let (held, page) =
+        (file.bytes(PAGE as u64 + 5, 99 * PAGE).unwrap(), file.page(PAGE as u64).unwrap().unwrap());
+    assert!(
+        held == bytes[PAGE + 5..][..99 * PAGE] && held.as_ptr() == page[5..].as_ptr(),
+        "it was copied"
+    );
     drop((file, range, held, page));
     assert_nothing_leaked(&cache);
 }
@@ -117,7 +132,8 @@ fn pages_that_were_passed_are_let_go() {
     let cache = cache();
     let file = cache.open(&path).unwrap();
     // Every other page is there already, so that no two of those that come now need be neighbours.
-    let others: Vec<_> = (0..100).map(|n| file.page(n * 2 * PAGE as u64).unwrap().unwrap()).collect();
+    let others: Vec<_> =
+        (0..100).map(|n| file.page(n * 2 * PAGE as u64).unwrap().unwrap()).collect();
     let mut range = file.range(0, bytes.len()).unwrap();
     drop(others);
     let pieces = range.chunks().count();
@@ -244,7 +260,11 @@ fn ranges_beside_writers_and_reclaim_hold_whole_pages() {
                         let bytes: Vec<u8> = range.chunks().flatten().copied().collect();
                         for (n, bytes) in bytes.chunks(PAGE).enumerate() {
                             let same = bytes.iter().all(|&byte| byte == bytes[0]);
-                            assert!(same && usize::from(bytes[0]) % 100 == (page + n) % 100, "page {}", page + n);
+                            assert!(
+                                same && usize::from(bytes[0]) % 100 == (page + n) % 100,
+                                "page {}",
+                                page + n
+                            );
                         }
                     }
                 }

@@ -33,7 +33,10 @@ struct Ruled {
 
 impl Ruled {
     /// `rule` is given the first page of a request, and how many there are.
-    fn new(pages: u64, rule: impl Fn(u64, u64) -> io::Result<()> + Send + Sync + 'static) -> Arc<Self> {
+    fn new(
+        pages: u64,
+        rule: impl Fn(u64, u64) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self { memory: memory(pages), rule: Box::new(rule) })
     }
 }
@@ -72,7 +75,10 @@ fn one_read_of_neighbours_is_one_request() {
     let mut buf = vec![0; 256 * 4096];
     assert_eq!(file.read_at(10 * PAGE, &mut buf).unwrap(), buf.len());
     (10..).zip(buf.chunks(4096)).for_each(|(page, bytes)| assert_page(page, bytes));
-    assert_eq!((memory.calls(Call::Fill), cache.stats().requests, cache.stats().misses), (1, 1, 256));
+    assert_eq!(
+        (memory.calls(Call::Fill), cache.stats().requests, cache.stats().misses),
+        (1, 1, 256)
+    );
     // What is there already is not read again: a request before it, one behind it.
     assert_eq!(file.read_at(9 * PAGE, &mut vec![0; 258 * 4096]).unwrap(), 258 * 4096);
     assert_eq!((cache.stats().requests, cache.stats().misses), (3, 258));
@@ -97,10 +103,14 @@ fn a_scan_is_read_ahead_in_few_requests_however_long_they_take() {
             }
             cache.settle();
             let stats = cache.stats();
-            // 3 before it is known, windows of 16, 32, 64 and then 85, a part of the cache's 8192 pages, in which
-            // the scan does not fit: no page goes before its use.
+            // 3 before it is known, windows of 16, 32, 64 and then 85, a part of the cache's 8192
+            // pages, in which the scan does not fit: no page goes before its use.
             assert!(stats.requests < 120, "{delay:?}, {backward}: {stats:?}");
-            assert_eq!((stats.misses, stats.ahead), (9000, 8997), "{delay:?}, {backward}: {stats:?}");
+            assert_eq!(
+                (stats.misses, stats.ahead),
+                (9000, 8997),
+                "{delay:?}, {backward}: {stats:?}"
+            );
             drop(file);
             assert_nothing_leaked(&cache);
         }
@@ -124,11 +134,14 @@ fn random_readers_have_no_page_read_in_vain() {
     }
     cache.settle();
     let stats = cache.stats();
-    assert_eq!((stats.misses, stats.requests, stats.ahead), (pages.len() as u64, pages.len() as u64, 0));
+    assert_eq!(
+        (stats.misses, stats.requests, stats.ahead),
+        (pages.len() as u64, pages.len() as u64, 0)
+    );
 }
 
-/// The scan reads ahead over the bad page, and the long read asks for it together with good ones: neither may give its
-/// error to who reads another page.
+/// The scan reads ahead over the bad page, and the long read asks for it together with good ones:
+/// neither may give its error to who reads another page.
 #[test]
 fn the_error_of_a_page_reaches_who_asks_for_it_and_nobody_else() {
     const BAD: u64 = 100;
@@ -186,7 +199,8 @@ fn a_reader_does_not_wait_for_the_requests_of_others() {
         (0..3).for_each(|n| read(reader + 7 * n));
     }
     assert_eq!(cache.stats().ahead, 32);
-    // Those behind are not begun; nobody waits for those before. And a page that nobody asked for yet is read at once.
+    // Those behind are not begun; nobody waits for those before. And a page that nobody asked for
+    // yet is read at once.
     for page in [2000 + 7 * 18, 2000 + 7 * 17, 2000 + 7 * 16, 999] {
         read(page);
     }
@@ -227,7 +241,9 @@ fn a_cache_that_goes_while_it_reads_ahead_leaves_nothing_behind() {
     drop((file, cache));
     // The last request holds the backing.
     let memory_is_ours = || Arc::strong_count(&memory) == 1;
-    (0..2000).take_while(|_| !memory_is_ours()).for_each(|_| thread::sleep(Duration::from_millis(5)));
+    (0..2000)
+        .take_while(|_| !memory_is_ours())
+        .for_each(|_| thread::sleep(Duration::from_millis(5)));
     assert!(memory_is_ours());
     assert_eq!(zone.count_kind(CACHED), 0);
 }

@@ -74,7 +74,8 @@ fn a_handle_survives_invalidation_truncation_and_the_cache() {
     let (_dir, path, bytes) = file_of(3 * 4096);
     let cache = cache();
     let file = cache.open(&path).unwrap();
-    let handles: Vec<PageHandle> = (0..3).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
+    let handles: Vec<PageHandle> =
+        (0..3).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
     file.invalidate();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(10).unwrap();
     assert!(file.revalidate().unwrap());
@@ -146,7 +147,8 @@ fn pages_that_others_cut_off_leave_the_cache() {
     assert_eq!(cache.zone().count_kind(CACHED), 10);
     // To the end of a page, so there is nothing to read again.
     OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
-    // Pages that are there are found without a look at the file; what is past its end is asked of it.
+    // Pages that are there are found without a look at the file; what is past its end is asked of
+    // it.
     assert_eq!(file.read_at(40_000, &mut buf).unwrap(), 0);
     assert_eq!(cache.zone().count_kind(CACHED), 2);
     assert_eq!(file.read_at(0, &mut buf).unwrap(), 8192);
@@ -221,7 +223,9 @@ fn sparse_files_are_read_up_to_16_tib_and_then_refused() {
     assert_eq!(file.read_at((1 << 40) - 3, &mut buf).unwrap(), 3);
     assert_eq!(&buf[..3], b"far");
     // As large as the file system allows.
-    let Some(len) = [1 << 60, 1 << 45, (1 << 44) + 4096].into_iter().find(|&len| sparse.set_len(len).is_ok()) else {
+    let Some(len) =
+        [1 << 60, 1 << 45, (1 << 44) + 4096].into_iter().find(|&len| sparse.set_len(len).is_ok())
+    else {
         eprintln!("this file system has no files past 16 TiB: that part is not tested");
         return;
     };
@@ -239,18 +243,27 @@ fn only_regular_files_are_opened_and_the_message_says_what_it_was() {
     let (dir, path, _) = file_of(1);
     let cache = cache();
     let fifo = dir.path().join("fifo");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .unwrap();
     let socket = dir.path().join("socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let cases =
-        [(dir.path(), "directory"), (&fifo, "FIFO"), (&socket, "socket"), ("/dev/zero".as_ref(), "character device")];
+    let cases = [
+        (dir.path(), "directory"),
+        (&fifo, "FIFO"),
+        (&socket, "socket"),
+        ("/dev/zero".as_ref(), "character device"),
+    ];
     for (path, what) in cases {
         let error = cache.open(path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains(what) && error.to_string().contains(path.to_str().unwrap()), "{error}");
+        assert!(
+            error.to_string().contains(what) && error.to_string().contains(path.to_str().unwrap()),
+            "{error}"
+        );
     }
     assert_eq!(cache.open(dir.path().join("missing")).unwrap_err().kind(), ErrorKind::NotFound);
-    // Whoever may read everything, as root may, may read this too: so the answer is the standard library's.
+    // Whoever may read everything, as root may, may read this too: so the answer is the standard
+    // library's.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let kind = |result: std::io::Result<()>| result.map_err(|error| error.kind());
     assert_eq!(kind(cache.open(&path).map(drop)), kind(fs::File::open(&path).map(drop)));
@@ -289,6 +302,7 @@ fn a_miss_of_one_page_allocates_nothing() {
     let after = cache.stats();
     assert!(after.misses - before.misses > MISSES * 9 / 10, "{after:?}");
     assert_eq!(after.ahead, before.ahead);
-    // A few: for the names of 32 victims where the reader has to reclaim itself, for a policy's memory of pages that left.
+    // A few: for the names of 32 victims where the reader has to reclaim itself, for a policy's
+    // memory of pages that left.
     assert!(allocated.count_total < MISSES / 10, "{allocated:?}");
 }

@@ -13,7 +13,8 @@ use folio_ref::{MAX_AT_ONCE, SATURATED, Snapshot};
 fn saturate(cache: &Cache, chosen: impl Fn(u8) -> bool) -> Vec<Pfn> {
     let zone = cache.zone();
     let cached = zone.pfns().filter(|&pfn| zone.peek(pfn).kind == CACHED);
-    let pages = cached.filter_map(|pfn| zone.try_get(pfn).ok()).filter(|page| chosen(page.as_slice()[0]));
+    let pages =
+        cached.filter_map(|pfn| zone.try_get(pfn).ok()).filter(|page| chosen(page.as_slice()[0]));
     pages
         .map(|page| {
             let pfn = page.pfn();
@@ -48,7 +49,8 @@ fn a_saturated_page_is_read_from_a_copy() {
     assert_eq!(cache.zone().try_get(pfn).unwrap_err(), Refusal::Saturated);
 }
 
-/// A sync skipped such a page, and said that all was durable; one that nobody read was never written.
+/// A sync skipped such a page, and said that all was durable; one that nobody read was never
+/// written.
 #[test]
 fn a_saturated_page_that_is_dirty_is_written_where_it_belongs() {
     for which in [&[1_u8][..], &[2], &[4], &[2, 3], &[1, 2, 3, 4]] {
@@ -59,7 +61,10 @@ fn a_saturated_page_that_is_dirty_is_written_where_it_belongs() {
         assert_eq!(saturate(&cache, |byte| which.contains(&byte)).len(), which.len());
         file.sync_data().unwrap();
         assert!(memory.durable() == pages(4), "with {which:?} saturated");
-        assert!(cache.zone().pfns().all(|pfn| !cache.zone().peek(pfn).dirty), "with {which:?} saturated");
+        assert!(
+            cache.zone().pfns().all(|pfn| !cache.zone().peek(pfn).dirty),
+            "with {which:?} saturated"
+        );
         // And again, from then on in a copy.
         file.write_at(2 * 4096 - 5, &[7; 10]).unwrap();
         file.sync_data().unwrap();

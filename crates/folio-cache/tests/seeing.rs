@@ -12,7 +12,8 @@ use folio_cache::{Cache, Call, Fault, Memory};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 
-/// Collects events as lines, those of the cache's own threads as well. Tests tell theirs by what is in them.
+/// Collects events as lines, those of the cache's own threads as well. Tests tell theirs by what is
+/// in them.
 struct Lines;
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -20,7 +21,8 @@ static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// From the first call on all is collected.
 fn lines() -> Vec<String> {
     static LISTENING: Once = Once::new();
-    LISTENING.call_once(|| tracing::subscriber::set_global_default(Lines).expect("nobody else listens"));
+    LISTENING
+        .call_once(|| tracing::subscriber::set_global_default(Lines).expect("nobody else listens"));
     LINES.lock().unwrap().clone()
 }
 
@@ -59,7 +61,10 @@ impl Subscriber for Lines {
 #[track_caller]
 fn assert_said(words: &[&str]) {
     let lines = lines();
-    assert!(lines.iter().any(|line| words.iter().all(|word| line.contains(word))), "no line has {words:?}: {lines:#?}");
+    assert!(
+        lines.iter().any(|line| words.iter().all(|word| line.contains(word))),
+        "no line has {words:?}: {lines:#?}"
+    );
 }
 
 #[test]
@@ -68,7 +73,8 @@ fn no_memory_says_how_much_is_pinned_and_dirty() {
     let memory = Arc::new(Memory::new(&vec![7; 3 << 20]));
     let stuck = Arc::new(Memory::new(b""));
     let cache: Cache = Cache::new(2 << 20).unwrap();
-    let (file, dirty) = (cache.open_backing(memory).unwrap(), cache.open_backing(stuck.clone()).unwrap());
+    let (file, dirty) =
+        (cache.open_backing(memory).unwrap(), cache.open_backing(stuck.clone()).unwrap());
     stuck.inject(Call::Write, 0, u64::MAX, Fault::Error(28));
     dirty.write_at(0, &[1; 4 * 4096]).unwrap();
     let mut handles = Vec::new();
@@ -80,7 +86,11 @@ fn no_memory_says_how_much_is_pinned_and_dirty() {
     };
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
     let (message, pinned) = (error.to_string(), handles.len() * 4096);
-    assert!(message.contains(&format!("{pinned} are pinned by handles, 16384 are dirty, 0 are offline")), "{message}");
+    assert!(
+        message
+            .contains(&format!("{pinned} are pinned by handles, 16384 are dirty, 0 are offline")),
+        "{message}"
+    );
     assert_said(&["ERROR", "no page of the cache can be freed", "dirty=16384", "offline=0"]);
     assert_said(&["WARN", "can not be written", "os error 28"]);
     // Once, however often it was tried.

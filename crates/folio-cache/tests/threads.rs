@@ -53,8 +53,8 @@ fn ends(what: impl FnOnce() + Send + 'static) {
     doing.join().expect("it panicked").expect("somebody listens");
 }
 
-/// Who needs a page that is being read ahead, to change it or to have it gone, while nobody may be there to read it. Without a
-/// thread, that waited for ever.
+/// Who needs a page that is being read ahead, to change it or to have it gone, while nobody may be
+/// there to read it. Without a thread, that waited for ever.
 fn change_what_is_read_ahead(cache: &Cache) {
     let page = |n| n * PAGE as u64;
     let changes: [fn(&File, &Memory); 5] = [
@@ -110,14 +110,21 @@ fn everything(cache: &Cache) {
     file.punch_hole(10 * PAGE as u64, 20 * PAGE as u64).unwrap();
     file.sync_data().unwrap();
     let expected = memory.contents();
-    assert_eq!((expected.len(), expected[600 * PAGE + 99], expected[11 * PAGE]), (600 * PAGE + 103, 251, 0));
+    assert_eq!(
+        (expected.len(), expected[600 * PAGE + 99], expected[11 * PAGE]),
+        (600 * PAGE + 103, 251, 0)
+    );
     file.invalidate();
     assert!(file.bytes(0, usize::MAX).unwrap() == expected);
     // More than may be dirty: who writes writes it.
     for n in 0..10 {
         assert_eq!(file.write_at(n * new.len() as u64, &new).unwrap(), new.len());
     }
-    assert!(cache.stats().throttled > 0 && cache.stats().written_bytes > 8 << 20, "{:?}", cache.stats());
+    assert!(
+        cache.stats().throttled > 0 && cache.stats().written_bytes > 8 << 20,
+        "{:?}",
+        cache.stats()
+    );
     file.close().unwrap();
     assert!(memory.contents() == vec![251; 10 * new.len()]);
     assert_nothing_leaked(cache);
@@ -154,7 +161,8 @@ fn errors_and_panics_without_threads_are_whose_poll_it_was() {
         let file = cache.open_backing(memory.clone()).unwrap();
         memory.inject(Call::Fill, 0, u64::MAX, Fault::Error(5));
         for page in 0..10 {
-            let Poll::Ready(Err(error)) = poll_once(pin!(file.bytes_async(page * PAGE as u64, 9))) else {
+            let Poll::Ready(Err(error)) = poll_once(pin!(file.bytes_async(page * PAGE as u64, 9)))
+            else {
                 panic!("it is read by the first poll, and can not be")
             };
             assert_eq!(error.raw_os_error(), Some(5));
@@ -166,8 +174,8 @@ fn errors_and_panics_without_threads_are_whose_poll_it_was() {
     });
 }
 
-/// Readers of all kinds, who are read ahead of, beside a writer and one who cuts the file and makes it longer again. While
-/// the number of threads changes, too, if it is `None`.
+/// Readers of all kinds, who are read ahead of, beside a writer and one who cuts the file and makes
+/// it longer again. While the number of threads changes, too, if it is `None`.
 fn together(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Backing>) {
     const STEPS: usize = 60;
     let seed = fastrand::u64(..);
@@ -177,7 +185,8 @@ fn together(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Backing>) {
     let file = cache.open_backing(of(Arc::new(Memory::new(&contents())))).unwrap();
     // Zeroes are what was cut.
     let check = |page: usize, bytes: &[u8]| {
-        let right = bytes.iter().all(|&byte| byte == bytes[0]) && [0, page % 250].contains(&bytes[0].into());
+        let right = bytes.iter().all(|&byte| byte == bytes[0])
+            && [0, page % 250].contains(&bytes[0].into());
         assert!(right, "page {page}: {:?}", bytes.iter().collect::<HashSet<_>>());
     };
     let check_from = |at: usize, bytes: &[u8]| {
@@ -310,8 +319,9 @@ fn child() {
     setrlimit(Resource::Nproc, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
     thread::Builder::new().spawn(|| ()).expect_err("the system gives no thread");
     everything(&Cache::new(8 << 20).unwrap());
-    let names =
-        fs::read_dir("/proc/self/task").unwrap().map(|task| fs::read_to_string(task.unwrap().path().join("comm")));
+    let names = fs::read_dir("/proc/self/task")
+        .unwrap()
+        .map(|task| fs::read_to_string(task.unwrap().path().join("comm")));
     assert!(names.into_iter().all(|name| !name.unwrap().starts_with("folio")));
     println!("{DONE}");
 }
@@ -328,7 +338,9 @@ fn all_is_done_where_the_system_gives_no_thread() {
     let out = BufReader::new(child.stdout.take().unwrap());
     let (said, heard) = mpsc::channel();
     // To the end, lest it writes into a closed pipe.
-    thread::spawn(move || said.send(out.lines().filter(|line| line.as_ref().is_ok_and(|line| line == DONE)).count()));
+    thread::spawn(move || {
+        said.send(out.lines().filter(|line| line.as_ref().is_ok_and(|line| line == DONE)).count())
+    });
     let done = heard.recv_timeout(Duration::from_mins(2));
     child.kill().unwrap();
     child.wait().unwrap();

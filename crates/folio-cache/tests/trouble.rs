@@ -1,4 +1,5 @@
-//! Writing in trouble: no room in the middle, others who cut the file, a budget that shrinks, a disk that takes its time.
+//! Writing in trouble: no room in the middle, others who cut the file, a budget that shrinks, a
+//! disk that takes its time.
 
 mod common;
 
@@ -19,7 +20,8 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n / 7) as u8 | 1).collect()
 }
 
-/// An append that is longer than what may be dirty writes while it goes on. What it came to before the disk was full is there.
+/// An append that is longer than what may be dirty writes while it goes on. What it came to before
+/// the disk was full is there.
 #[test]
 fn an_append_that_finds_no_room_says_by_the_length_how_far_it_came() {
     for requests in 0..4 {
@@ -28,9 +30,16 @@ fn an_append_that_finds_no_room_says_by_the_length_how_far_it_came() {
         let file = cache.open_backing(memory.clone()).unwrap();
         memory.inject(Call::Write, requests, u64::MAX, Fault::Error(ENOSPC));
         let bytes = pattern(4 << 20);
-        assert_eq!(file.append(&bytes).unwrap_err().raw_os_error(), Some(ENOSPC), "after {requests} requests");
+        assert_eq!(
+            file.append(&bytes).unwrap_err().raw_os_error(),
+            Some(ENOSPC),
+            "after {requests} requests"
+        );
         let done = file.len() as usize - 4;
-        assert!((128 * 4096 - 4096..bytes.len()).contains(&done), "{done} after {requests} requests");
+        assert!(
+            (128 * 4096 - 4096..bytes.len()).contains(&done),
+            "{done} after {requests} requests"
+        );
         let mut buf = vec![0; done + 10];
         assert_eq!(file.read_at(4, &mut buf).unwrap(), done);
         assert!(buf[..done] == bytes[..done]);
@@ -56,7 +65,10 @@ fn a_write_that_finds_no_room_in_the_middle_says_how_far_it_came() {
     let done = file.write_at(0, &bytes).unwrap();
     assert!((128 * 4096..bytes.len()).contains(&done), "{done}");
     assert_eq!(file.len(), done as u64);
-    assert_eq!(file.write_at(done as u64, &bytes[done..]).unwrap_err().raw_os_error(), Some(ENOSPC));
+    assert_eq!(
+        file.write_at(done as u64, &bytes[done..]).unwrap_err().raw_os_error(),
+        Some(ENOSPC)
+    );
     memory.heal();
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
     assert_eq!(file.write_at(done as u64, &bytes[done..]).unwrap(), bytes.len() - done);
@@ -66,7 +78,8 @@ fn a_write_that_finds_no_room_in_the_middle_says_how_far_it_came() {
     assert_nothing_leaked(&cache);
 }
 
-/// Where the file system ends before the cache does, a sync says what a write would have said, and a cut gets rid of it.
+/// Where the file system ends before the cache does, a sync says what a write would have said, and
+/// a cut gets rid of it.
 #[test]
 fn the_last_page_of_all_is_refused_by_the_sync_if_the_system_refuses_it() {
     let (_dir, path, bytes) = file_of(100);
@@ -77,9 +90,14 @@ fn the_last_page_of_all_is_refused_by_the_sync_if_the_system_refuses_it() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     for direct in [false, true] {
         let backing = LocalFile::open_rw(&path).unwrap();
-        let file = cache.open_backing(Arc::new(if direct { backing.direct() } else { backing })).unwrap();
+        let file =
+            cache.open_backing(Arc::new(if direct { backing.direct() } else { backing })).unwrap();
         assert_eq!(file.write_at(last, b"the last").unwrap(), 8);
-        assert_eq!(file.sync_data().map_err(|error| error.raw_os_error()), expected, "direct: {direct}");
+        assert_eq!(
+            file.sync_data().map_err(|error| error.raw_os_error()),
+            expected,
+            "direct: {direct}"
+        );
         let mut buf = [0; 10];
         assert_eq!(file.read_at(last, &mut buf).unwrap(), 8);
         assert_eq!(buf, *b"the last\0\0");
@@ -91,14 +109,16 @@ fn the_last_page_of_all_is_refused_by_the_sync_if_the_system_refuses_it() {
     assert_nothing_leaked(&cache);
 }
 
-/// What was written here is newer than the cut: it is in the file afterwards, with zeroes before it.
+/// What was written here is newer than the cut: it is in the file afterwards, with zeroes before
+/// it.
 #[test]
 fn a_file_that_somebody_cuts_before_writeback_gets_what_is_dirty() {
     for direct in [false, true] {
         let (_dir, path, _) = file_of(10 * 4096);
         let cache: Cache = Cache::new(2 << 20).unwrap();
         let backing = LocalFile::open_rw(&path).unwrap();
-        let file = cache.open_backing(Arc::new(if direct { backing.direct() } else { backing })).unwrap();
+        let file =
+            cache.open_backing(Arc::new(if direct { backing.direct() } else { backing })).unwrap();
         file.read_at(0, &mut vec![0; 10 * 4096]).unwrap();
         file.write_at(3 * PAGE, &[3; 4096]).unwrap();
         file.write_at(6 * PAGE, &[6; 5000]).unwrap();
@@ -107,8 +127,12 @@ fn a_file_that_somebody_cuts_before_writeback_gets_what_is_dirty() {
         // The last page is written as far as the file went, with what it was filled with.
         let there = fs::read(&path).unwrap();
         assert_eq!(there.len(), 8 * 4096, "direct: {direct}");
-        let is = |page: usize, byte| there[page * 4096..][..4096].iter().all(|&found| found == byte);
-        assert!(is(1, 0) && is(2, 0) && is(3, 3) && is(4, 0) && is(5, 0) && is(6, 6), "direct: {direct}");
+        let is =
+            |page: usize, byte| there[page * 4096..][..4096].iter().all(|&found| found == byte);
+        assert!(
+            is(1, 0) && is(2, 0) && is(3, 3) && is(4, 0) && is(5, 0) && is(6, 6),
+            "direct: {direct}"
+        );
         assert!(there[7 * 4096..][..904].iter().all(|&found| found == 6));
         file.revalidate().unwrap();
         let mut seen = vec![0; 10 * 4096];
@@ -119,7 +143,8 @@ fn a_file_that_somebody_cuts_before_writeback_gets_what_is_dirty() {
     }
 }
 
-/// Dirty pages move when a budget shrinks. Past the limit then, who writes is told why it can not go on, and nothing is lost.
+/// Dirty pages move when a budget shrinks. Past the limit then, who writes is told why it can not
+/// go on, and nothing is lost.
 #[test]
 fn a_budget_below_what_is_dirty_loses_nothing() {
     let cache: Cache = Cache::new(8 << 20).unwrap();
@@ -147,9 +172,9 @@ fn gated(bytes: &[u8]) -> (Arc<Gated>, mpsc::Receiver<u64>) {
     Gated::new(bytes, |call, _| call == Call::Write)
 }
 
-/// A request to write that takes for ever holds up the writers of its file that are past the limit, and who syncs. Nobody else: not
-/// who reads a page that is being written, is dirty, clean or missing, nor who holds one, nor who writes to another file while
-/// there is room.
+/// A request to write that takes for ever holds up the writers of its file that are past the limit,
+/// and who syncs. Nobody else: not who reads a page that is being written, is dirty, clean or
+/// missing, nor who holds one, nor who writes to another file while there is room.
 #[test]
 fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
     let (gated, started) = gated(&pattern(100 * 4096));
@@ -187,12 +212,15 @@ fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
     assert!(cache.stats().throttled > 0);
     let there = gated.memory.durable();
     assert_eq!(there.len(), 278 * 4096);
-    assert!((100..278).all(|page| there[page * 4096..][..4096].iter().all(|&byte| byte == page as u8)));
+    assert!(
+        (100..278).all(|page| there[page * 4096..][..4096].iter().all(|&byte| byte == page as u8))
+    );
     drop(file);
     assert_nothing_leaked(&cache);
 }
 
-/// Not the page that is being written, as somebody holds that: a copy, which is dirty when the request ends.
+/// Not the page that is being written, as somebody holds that: a copy, which is dirty when the
+/// request ends.
 #[test]
 fn what_is_written_while_its_page_is_on_its_way_is_written_next() {
     let (gated, started) = gated(b"");
@@ -215,7 +243,8 @@ fn what_is_written_while_its_page_is_on_its_way_is_written_next() {
     assert_nothing_leaked(&cache);
 }
 
-/// What was written is known to have been there: who finds less there looks again where the file ends.
+/// What was written is known to have been there: who finds less there looks again where the file
+/// ends.
 #[test]
 fn a_file_that_somebody_cuts_after_writeback_ends_there() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
@@ -232,8 +261,8 @@ fn a_file_that_somebody_cuts_after_writeback_ends_there() {
     assert_nothing_leaked(&cache);
 }
 
-/// It span for ever: the page that was cut was dirty and held, and no frame was laid by to copy it into, for before the wait for
-/// the request under way it was to be no cut.
+/// It span for ever: the page that was cut was dirty and held, and no frame was laid by to copy it
+/// into, for before the wait for the request under way it was to be no cut.
 #[test]
 fn a_file_that_others_lengthen_while_a_growth_waits_is_cut() {
     let (gated, started) = gated(&pattern(200 * 4096 + 100));
@@ -264,14 +293,18 @@ fn a_file_that_others_lengthen_while_a_growth_waits_is_cut() {
     gated.open();
     said.recv_timeout(Duration::from_secs(20)).expect("it spins for ever").unwrap();
     assert_eq!((held.len(), file.len()), (200, 200 * PAGE + 150));
-    assert_eq!(file.page(200 * PAGE).unwrap().unwrap()[..8], [b"dirty".as_slice(), &held[5..8]].concat());
+    assert_eq!(
+        file.page(200 * PAGE).unwrap().unwrap()[..8],
+        [b"dirty".as_slice(), &held[5..8]].concat()
+    );
     writer.join().unwrap();
     drop((held, file));
     assert_nothing_leaked(&cache);
 }
 
-/// A file that could not be written when it was closed is kept until it is. It was kept for ever if it was not the flusher that wrote it at last, but who
-/// needed its memory: open, and on the disk if it was deleted, with its index paid from the budget.
+/// A file that could not be written when it was closed is kept until it is. It was kept for ever if
+/// it was not the flusher that wrote it at last, but who needed its memory: open, and on the disk
+/// if it was deleted, with its index paid from the budget.
 #[test]
 fn a_closed_file_that_is_written_for_want_of_room_is_let_go() {
     let cache: Cache = Cache::new(2 << 20).unwrap();

@@ -53,7 +53,9 @@ fn a_handle_keeps_what_it_showed_and_the_next_one_shows_the_write() {
     assert!(before.iter().all(|&byte| byte == 1));
     assert!(file.page(0).unwrap().unwrap().iter().all(|&byte| byte == 2));
     // Nobody holds it: in place, on the same frame.
-    let pfn = |cache: &Cache| cache.zone().pfns().filter(|&pfn| cache.zone().peek(pfn).dirty).collect::<Vec<_>>();
+    let pfn = |cache: &Cache| {
+        cache.zone().pfns().filter(|&pfn| cache.zone().peek(pfn).dirty).collect::<Vec<_>>()
+    };
     drop(before);
     let frames = pfn(&cache);
     file.write_at(0, &[3; 5000]).unwrap();
@@ -69,8 +71,12 @@ fn a_file_opened_for_reading_is_not_written_to() {
     let file = cache.open(&path).unwrap();
     // That somebody else may write changes nothing.
     let writer = cache.open_rw(&path).unwrap();
-    let refused =
-        [file.write_at(0, b"x").map(drop), file.append(b"x").map(drop), file.set_len(0), file.punch_hole(0, 1)];
+    let refused = [
+        file.write_at(0, b"x").map(drop),
+        file.append(b"x").map(drop),
+        file.set_len(0),
+        file.punch_hole(0, 1),
+    ];
     for error in refused.map(Result::unwrap_err) {
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         assert!(error.to_string().contains("reading only"), "{error}");
@@ -104,7 +110,11 @@ fn offsets_that_no_file_can_have_are_refused_before_anything_is_written() {
     }
     let past = 1 << 44;
     for (offset, len) in [(past, 1), (past - 1, 2), (past - 4096, 4097), (max - 1, 1)] {
-        assert_eq!(file.write_at(offset, &vec![1; len]).unwrap_err().kind(), ErrorKind::FileTooLarge, "{offset}");
+        assert_eq!(
+            file.write_at(offset, &vec![1; len]).unwrap_err().kind(),
+            ErrorKind::FileTooLarge,
+            "{offset}"
+        );
     }
     assert_eq!(file.set_len(1 << 63).unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(file.len(), 0);
@@ -127,7 +137,8 @@ fn offsets_that_no_file_can_have_are_refused_before_anything_is_written() {
     assert_nothing_leaked(&cache);
 }
 
-/// Whole pages go to the disk from where they lie, the last part of one through the kernel: whoever reads sees both.
+/// Whole pages go to the disk from where they lie, the last part of one through the kernel: whoever
+/// reads sees both.
 #[test]
 fn what_is_written_past_the_kernels_cache_is_in_the_file() {
     let (_dir, path, mut bytes) = file_of(3 * 4096 + 50);
@@ -170,7 +181,8 @@ fn what_one_call_adds_lies_in_one_piece() {
     assert_nothing_leaked(&cache);
 }
 
-/// Without the flusher: it follows a slow writer with any number of requests. With it there were 4 once, under `ThreadSanitizer`.
+/// Without the flusher: it follows a slow writer with any number of requests. With it there were 4
+/// once, under `ThreadSanitizer`.
 #[test]
 fn neighbours_are_written_in_one_request() {
     let (memory, cache) = memory(b"");
@@ -215,7 +227,8 @@ fn an_error_of_writeback_is_told_once_to_each_open_and_the_data_stays() {
     let mut buf = [0; 8];
     assert_eq!(second.read_at(0, &mut buf).unwrap(), 8);
     assert_eq!(&buf, b"precious");
-    // Tried again it succeeds; the other open learns of the first try all the same, a later one does not.
+    // Tried again it succeeds; the other open learns of the first try all the same, a later one
+    // does not.
     first.sync_data().unwrap();
     assert_eq!(&memory.durable()[..8], b"precious");
     let third = cache.open_backing(memory.clone()).unwrap();
@@ -229,7 +242,8 @@ fn an_error_of_writeback_is_told_once_to_each_open_and_the_data_stays() {
     first.flush().unwrap();
 }
 
-/// The last close can not say that it failed, so it keeps the data: for the next open, the flusher, and `flush`.
+/// The last close can not say that it failed, so it keeps the data: for the next open, the flusher,
+/// and `flush`.
 #[test]
 fn what_the_last_close_could_not_write_is_kept() {
     let (memory, cache) = memory(b"");
@@ -298,7 +312,8 @@ fn a_file_larger_than_the_budget_is_written() {
     assert_nothing_leaked(&cache);
 }
 
-/// Neither what somebody else appended nor what was written here is lost, though both lie in one page.
+/// Neither what somebody else appended nor what was written here is lost, though both lie in one
+/// page.
 #[test]
 fn growth_beside_us_is_merged_with_what_is_dirty() {
     let (memory, cache) = memory(&[1; 10]);
@@ -371,12 +386,17 @@ fn what_is_cut_or_punched_reads_as_zeroes_when_the_file_grows_over_it() {
     file.set_len(12_000).unwrap();
     let mut buf = vec![9; 20_000];
     assert_eq!(file.read_at(0, &mut buf).unwrap(), 12_000);
-    assert!(buf[..5000].iter().all(|&byte| byte == 2) && buf[5000..12_000].iter().all(|&byte| byte == 0));
+    assert!(
+        buf[..5000].iter().all(|&byte| byte == 2)
+            && buf[5000..12_000].iter().all(|&byte| byte == 0)
+    );
     assert!(held.iter().all(|&byte| byte == 2), "a handle changed");
     file.punch_hole(100, 9000).unwrap();
     file.punch_hole(30_000, 9).unwrap();
     file.read_at(0, &mut buf).unwrap();
-    assert!(buf[..100].iter().all(|&byte| byte == 2) && buf[100..12_000].iter().all(|&byte| byte == 0));
+    assert!(
+        buf[..100].iter().all(|&byte| byte == 2) && buf[100..12_000].iter().all(|&byte| byte == 0)
+    );
     file.close().unwrap();
     buf.truncate(12_000);
     assert!(memory.contents() == buf);
@@ -409,18 +429,15 @@ fn appends_of_many_threads_neither_overlap_nor_leave_gaps() {
     let mut next = [0_u16; 4];
     for record in bytes.chunks(240) {
         let thread = usize::from(record[0]);
-        assert!(
-            record
-                .chunks(4)
-                .all(|part| part == [record[0], next[thread] as u8, next[thread] as u8, (next[thread] >> 8) as u8])
-        );
+        assert!(record.chunks(4).all(|part| part
+            == [record[0], next[thread] as u8, next[thread] as u8, (next[thread] >> 8) as u8]));
         next[thread] += 1;
     }
     assert_nothing_leaked(&cache);
 }
 
-/// Every page holds one byte throughout. Writers change pages whole, so no reader may see two bytes in one page,
-/// whatever else is done to it.
+/// Every page holds one byte throughout. Writers change pages whole, so no reader may see two bytes
+/// in one page, whatever else is done to it.
 #[test]
 fn readers_see_each_write_to_a_page_whole() {
     let (memory, cache) = memory(&vec![0; 64 * 4096]);

@@ -1,4 +1,5 @@
-//! The hot paths on two platforms, one that leaves the trace hook alone and one that sets it, for `cargo x tracepoints`.
+//! The hot paths on two platforms, one that leaves the trace hook alone and one that sets it, for
+//! `cargo x tracepoints`.
 //!
 //! A library that is never linked: only its assembly is looked at.
 

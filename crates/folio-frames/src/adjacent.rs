@@ -1,4 +1,5 @@
-//! Folios that lie one behind the other in memory: their bytes as one slice, of references or of tokens.
+//! Folios that lie one behind the other in memory: their bytes as one slice, of references or of
+//! tokens.
 
 use core::fmt;
 use core::iter;
@@ -13,14 +14,15 @@ use crate::platform::Platform;
 use crate::track::Site;
 use crate::zone::Zone;
 
-/// One reference of each of some folios that are neighbours, in the order of their frames. At least one. Of the first and the last it may
-/// stand for a part of the frames only.
+/// One reference of each of some folios that are neighbours, in the order of their frames. At least
+/// one. Of the first and the last it may stand for a part of the frames only.
 ///
-/// It is as small as a single [`FolioRef`], however many there are. Dropping it returns them one by one.
+/// It is as small as a single [`FolioRef`], however many there are. Dropping it returns them one by
+/// one.
 pub struct Adjacent<P: Platform> {
     zone: &'static Zone<P>,
-    /// **Invariant:** this value accounts for one reference in the word of each folio that has one of the `frames` frames from
-    /// here on, of which there is at least one.
+    /// **Invariant:** this value accounts for one reference in the word of each folio that has one
+    /// of the `frames` frames from here on, of which there is at least one.
     index: u32,
     frames: u32,
     /// Where the first was taken; the others count as taken there too.
@@ -38,8 +40,8 @@ impl<P: Platform> Adjacent<P> {
         self.frames
     }
 
-    /// Adds the folio behind the last one, or what follows in the last one, from the frame on that it was looked up by. `Err` gives it
-    /// back: that frame lies elsewhere.
+    /// Adds the folio behind the last one, or what follows in the last one, from the frame on that
+    /// it was looked up by. `Err` gives it back: that frame lies elsewhere.
     #[inline]
     pub fn join(&mut self, folio: FolioRef<P>) -> Result<(), FolioRef<P>> {
         let at = folio.at();
@@ -65,7 +67,8 @@ impl<P: Platform> Adjacent<P> {
             return;
         }
         let (last, _) = self.around(self.index + self.frames - 1);
-        let is_whole = (last.max(self.index) + 1..=self.index + self.frames).contains(&(self.index + frames));
+        let is_whole =
+            (last.max(self.index) + 1..=self.index + self.frames).contains(&(self.index + frames));
         assert!(is_whole, "{frames} frames of {self:?}");
         self.frames = frames;
     }
@@ -90,12 +93,16 @@ impl<P: Platform> Adjacent<P> {
     /// The bytes of all of them.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: as in `FolioRef::as_slice`, for each of them: mapped, initialised, and not written while there is a
-        // reference. The direct map of a zone is one object, in which neighbouring frames are neighbours.
-        unsafe { slice::from_raw_parts(self.zone.address(self.index), self.frames as usize * FRAME_SIZE) }
+        // SAFETY: as in `FolioRef::as_slice`, for each of them: mapped, initialised, and not
+        // written while there is a reference. The direct map of a zone is one object, in
+        // which neighbouring frames are neighbours.
+        unsafe {
+            slice::from_raw_parts(self.zone.address(self.index), self.frames as usize * FRAME_SIZE)
+        }
     }
 
-    /// Where the folio begins that has this frame, and where the one behind it. A folio that is held stays what it is.
+    /// Where the folio begins that has this frame, and where the one behind it. A folio that is
+    /// held stays what it is.
     #[inline]
     fn around(&self, index: u32) -> (u32, u32) {
         let (head, shape) = self.zone.head_of(index).expect("a frame of a folio that is held");
@@ -148,10 +155,14 @@ impl<P: Platform> fmt::Debug for Adjacent<P> {
 }
 
 /// The bytes of references, in their order; those of folios that are neighbours as one slice.
-pub fn joined<'f, P: Platform>(folios: impl IntoIterator<Item = &'f FolioRef<P>>) -> impl Iterator<Item = &'f [u8]> {
-    let folios = folios.into_iter().map(|folio| (folio.zone(), folio.index(), folio.order().frames()));
+pub fn joined<'f, P: Platform>(
+    folios: impl IntoIterator<Item = &'f FolioRef<P>>,
+) -> impl Iterator<Item = &'f [u8]> {
+    let folios =
+        folios.into_iter().map(|folio| (folio.zone(), folio.index(), folio.order().frames()));
     neighbours(folios).map(|(zone, index, frames)| {
-        // SAFETY: as in `Adjacent::as_slice`, for each of them: the references are borrowed for as long as the slice.
+        // SAFETY: as in `Adjacent::as_slice`, for each of them: the references are borrowed for as
+        // long as the slice.
         unsafe { slice::from_raw_parts(zone.address(index), frames as usize * FRAME_SIZE) }
     })
 }
@@ -160,12 +171,14 @@ pub fn joined<'f, P: Platform>(folios: impl IntoIterator<Item = &'f FolioRef<P>>
 pub fn joined_mut<'f, P: Platform>(
     folios: impl IntoIterator<Item = &'f mut FrozenFolio<P>>,
 ) -> impl Iterator<Item = &'f mut [u8]> {
-    let folios = folios.into_iter().map(|folio| (folio.zone(), folio.index(), folio.order().frames()));
+    let folios =
+        folios.into_iter().map(|folio| (folio.zone(), folio.index(), folio.order().frames()));
     neighbours(folios).map(|(zone, index, frames)| {
         // Release: as in `FrozenFolio::as_mut_slice`.
         fence(Ordering::Release);
-        // SAFETY: as there, for each of them: the tokens are exclusive, and borrowed for as long as the slice. The direct map
-        // of a zone is one object, in which neighbouring frames are neighbours.
+        // SAFETY: as there, for each of them: the tokens are exclusive, and borrowed for as long as
+        // the slice. The direct map of a zone is one object, in which neighbouring frames
+        // are neighbours.
         unsafe { slice::from_raw_parts_mut(zone.address(index), frames as usize * FRAME_SIZE) }
     })
 }
@@ -218,7 +231,10 @@ mod tests {
         let expected = [[1; FRAME_SIZE], [1; FRAME_SIZE], [2; FRAME_SIZE], [3; FRAME_SIZE]];
         assert_eq!((joined.as_slice(), joined.frames()), (expected.as_flattened(), 4));
 
-        assert_eq!(std::format!("{joined:?}"), std::format!("folios of 4 frames from {:?} on", joined.pfn()));
+        assert_eq!(
+            std::format!("{joined:?}"),
+            std::format!("folios of 4 frames from {:?} on", joined.pfn())
+        );
 
         // The clone holds all of them after the first is gone.
         let clone = joined.clone();
@@ -239,16 +255,24 @@ mod tests {
         parts.swap(2, 3);
         let slices: Vec<_> = joined_mut(&mut parts).collect();
         let lengths: Vec<_> = slices.iter().map(|slice| slice.len()).collect();
-        assert_eq!(lengths, [2 * FRAME_SIZE, FRAME_SIZE, FRAME_SIZE], "the last two are the wrong way round");
+        assert_eq!(
+            lengths,
+            [2 * FRAME_SIZE, FRAME_SIZE, FRAME_SIZE],
+            "the last two are the wrong way round"
+        );
         for (n, slice) in (1..).zip(slices) {
             slice.fill(n);
         }
-        let seen: Vec<_> = parts.iter().map(|part| (part.as_slice()[0], part.as_slice()[FRAME_SIZE - 1])).collect();
+        let seen: Vec<_> = parts
+            .iter()
+            .map(|part| (part.as_slice()[0], part.as_slice()[FRAME_SIZE - 1]))
+            .collect();
         assert_eq!(seen, [(1, 1), (1, 1), (2, 2), (3, 3)]);
         assert_eq!(joined_mut(&mut [] as &mut [FrozenFolio<UserSpace>]).count(), 0);
 
         let parts: Vec<_> = parts.into_iter().map(FrozenFolio::init).collect();
-        let slices: Vec<_> = joined(&parts).map(|slice| (slice.len(), slice[0], slice[slice.len() - 1])).collect();
+        let slices: Vec<_> =
+            joined(&parts).map(|slice| (slice.len(), slice[0], slice[slice.len() - 1])).collect();
         assert_eq!(slices, [(2 * FRAME_SIZE, 1, 1), (FRAME_SIZE, 2, 2), (FRAME_SIZE, 3, 3)]);
     }
 }

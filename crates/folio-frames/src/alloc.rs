@@ -73,7 +73,8 @@ impl<P: Platform> Drop for BuddyGuard<'_, P> {
 }
 
 impl<P: Platform> Zone<P> {
-    /// A free block that will not move, as a token: frozen, of kind [`Kind::PLAIN`], its bytes whatever they were.
+    /// A free block that will not move, as a token: frozen, of kind [`Kind::PLAIN`], its bytes
+    /// whatever they were.
     ///
     /// # Errors
     ///
@@ -87,18 +88,23 @@ impl<P: Platform> Zone<P> {
         self.alloc_frozen_as(order, Mobility::Unmovable)
     }
 
-    /// A free block as a token: frozen, of kind [`Kind::PLAIN`], its bytes whatever they were. What it is allocated for
-    /// decides where it lies, nothing else: see [`Mobility`].
+    /// A free block as a token: frozen, of kind [`Kind::PLAIN`], its bytes whatever they were. What
+    /// it is allocated for decides where it lies, nothing else: see [`Mobility`].
     ///
     /// # Errors
     ///
-    /// When no block of the order is free, in no CPU's list either: reclaim, compact, or go without.
+    /// When no block of the order is free, in no CPU's list either: reclaim, compact, or go
+    /// without.
     ///
     /// # Panics
     ///
     /// With [`CHECKS`], when a free frame is not frozen: somebody broke R1 or R2.
     #[inline]
-    pub fn alloc_frozen_as(&'static self, order: Order, mobility: Mobility) -> Result<FrozenFolio<P>, AllocError> {
+    pub fn alloc_frozen_as(
+        &'static self,
+        order: Order,
+        mobility: Mobility,
+    ) -> Result<FrozenFolio<P>, AllocError> {
         let index = match order {
             _ if order <= pcp::MOST => self.alloc_per_cpu(order, mobility),
             BLOCK_ORDER => self.alloc_whole_per_cpu(mobility),
@@ -111,8 +117,8 @@ impl<P: Platform> Zone<P> {
         Ok(self.hand_out(index, order))
     }
 
-    /// A free block of `most`, or of the largest order below that is free: for who takes many frames, wants few pieces, and
-    /// does without.
+    /// A free block of `most`, or of the largest order below that is free: for who takes many
+    /// frames, wants few pieces, and does without.
     ///
     /// # Errors
     ///
@@ -121,13 +127,21 @@ impl<P: Platform> Zone<P> {
     /// # Panics
     ///
     /// As [`Zone::alloc_frozen_as`].
-    pub fn alloc_frozen_up_to(&'static self, most: Order, mobility: Mobility) -> Result<FrozenFolio<P>, AllocError> {
+    pub fn alloc_frozen_up_to(
+        &'static self,
+        most: Order,
+        mobility: Mobility,
+    ) -> Result<FrozenFolio<P>, AllocError> {
         if most > Order::ZERO {
             let mut buddy = self.lock();
-            let largest = |buddy: &Buddy| buddy.largest_up_to(most.min(MAX_ORDER)).unwrap_or(Order::ZERO);
+            let largest =
+                |buddy: &Buddy| buddy.largest_up_to(most.min(MAX_ORDER)).unwrap_or(Order::ZERO);
             let mut order = largest(&buddy);
-            // What lies in the lists of CPUs stays there, small pieces that they are; but for whole blocks.
-            if order < most.min(BLOCK_ORDER) && self.per_cpu.iter().any(|cpu| cpu.held() >= BLOCK_ORDER.frames()) {
+            // What lies in the lists of CPUs stays there, small pieces that they are; but for whole
+            // blocks.
+            if order < most.min(BLOCK_ORDER)
+                && self.per_cpu.iter().any(|cpu| cpu.held() >= BLOCK_ORDER.frames())
+            {
                 drop(buddy);
                 self.drain();
                 buddy = self.lock();
@@ -143,7 +157,11 @@ impl<P: Platform> Zone<P> {
     }
 
     /// Where something moves to.
-    pub(crate) fn alloc_target(&'static self, order: Order, reach: Reach) -> Option<FrozenFolio<P>> {
+    pub(crate) fn alloc_target(
+        &'static self,
+        order: Order,
+        reach: Reach,
+    ) -> Option<FrozenFolio<P>> {
         if reach == Reach::Any {
             return self.alloc_frozen_as(order, Mobility::Movable).ok();
         }
@@ -162,7 +180,12 @@ impl<P: Platform> Zone<P> {
     ///
     /// As [`Zone::alloc_frozen_as`].
     #[cfg_attr(feature = "track", track_caller)]
-    pub fn alloc(&'static self, order: Order, kind: Kind, private: u64) -> Result<FolioRef<P>, AllocError> {
+    pub fn alloc(
+        &'static self,
+        order: Order,
+        kind: Kind,
+        private: u64,
+    ) -> Result<FolioRef<P>, AllocError> {
         let mut folio = self.alloc_frozen(order)?;
         folio.set_owner(kind, private);
         Ok(folio.init())
@@ -187,7 +210,11 @@ impl<P: Platform> Zone<P> {
     #[inline]
     pub(crate) fn hand_out(&'static self, index: u32, order: Order) -> FrozenFolio<P> {
         let head = self.descriptor(index);
-        assert!(!CHECKS || head.word.snapshot().is_frozen(), "a free frame is {:?} (R1)", head.word);
+        assert!(
+            !CHECKS || head.word.snapshot().is_frozen(),
+            "a free frame is {:?} (R1)",
+            head.word
+        );
         self.memmap.clear_mark(index);
         head.set_shape(Kind::PLAIN, order);
         P::trace(Event::Allocated, || self.pfn(index));
@@ -212,7 +239,8 @@ impl<P: Platform> Zone<P> {
         Some(index)
     }
 
-    /// The same for a whole block. Apart, so that for the others it costs nothing to ask where its list stands.
+    /// The same for a whole block. Apart, so that for the others it costs nothing to ask where its
+    /// list stands.
     #[inline(never)]
     fn alloc_whole_per_cpu(&self, mobility: Mobility) -> Option<u32> {
         self.alloc_per_cpu(BLOCK_ORDER, mobility)
@@ -243,7 +271,9 @@ impl<P: Platform> Zone<P> {
             Ok(index) => Ok(index),
             Err(_) if self.online_frames() == 0 => Err(AllocError::Offline),
             // What lies in the lists of other CPUs is free as well.
-            Err(_) if self.drain() > 0 => self.lock().alloc(self.map(), order, mobility, Reach::Any),
+            Err(_) if self.drain() > 0 => {
+                self.lock().alloc(self.map(), order, mobility, Reach::Any)
+            }
             Err(error) => Err(error),
         }
     }
@@ -330,7 +360,11 @@ impl<P: Platform> Zone<P> {
         let mut lists = cpu.lists.try_lock();
         for &index in heads {
             let shape = self.descriptor(index).shape();
-            assert!(!CHECKS || shape.kind.is_allocated(), "a frame that is {:?} was freed again", shape.kind);
+            assert!(
+                !CHECKS || shape.kind.is_allocated(),
+                "a frame that is {:?} was freed again",
+                shape.kind
+            );
             P::trace(Event::Freed, || self.pfn(index));
             let is_listed = shape.order <= pcp::MOST
                 && lists.as_mut().is_some_and(|lists| self.free_per_cpu(lists, index, shape.order));
@@ -346,8 +380,8 @@ impl<P: Platform> Zone<P> {
     /// Puts a block into this CPU's lists; `false`: it goes to the buddy.
     #[inline]
     fn free_per_cpu(&self, lists: &mut Pcp, index: u32, order: Order) -> bool {
-        // Under the lists' lock: whoever isolates the block drains these lists afterwards, so a frame that
-        // saw its block online is found by that drain.
+        // Under the lists' lock: whoever isolates the block drains these lists afterwards, so a
+        // frame that saw its block online is found by that drain.
         let block = self.blocks.of(index);
         let Some(mobility) = block.mobility_if_online() else { return false };
         if lists.are_short() {
@@ -390,7 +424,11 @@ impl<P: Platform> Zone<P> {
     /// Frees under the zone's lock: into the buddy, or held back where the block is isolated.
     pub(crate) fn free_locked(&self, buddy: &mut Buddy, index: u32, order: Order) {
         if order > BLOCK_ORDER
-            && self.blocks.under(index, order).iter().any(|block| block.mobility_if_online().is_none())
+            && self
+                .blocks
+                .under(index, order)
+                .iter()
+                .any(|block| block.mobility_if_online().is_none())
         {
             for part in (index..index + order.frames()).step_by(BLOCK_ORDER.frames() as usize) {
                 self.descriptor(part).set_shape(Kind::INTERIOR, Order::ZERO);

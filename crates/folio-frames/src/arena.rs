@@ -1,9 +1,9 @@
 //! An arena: frames whose bytes come from the operating system, for programs in user space.
 //!
-//! The bytes are mapped per arena and unmapped when all its frames are free. The zone, with its metadata, is
-//! never unmapped: it goes to a pool and serves a later arena (R7: a put that sleeps between its two
-//! steps may wake long after). A frame that is still held when its arena is dropped keeps the arena's bytes
-//! until a later arena is made or dropped and finds it free.
+//! The bytes are mapped per arena and unmapped when all its frames are free. The zone, with its
+//! metadata, is never unmapped: it goes to a pool and serves a later arena (R7: a put that sleeps
+//! between its two steps may wake long after). A frame that is still held when its arena is dropped
+//! keeps the arena's bytes until a later arena is made or dropped and finds it free.
 
 use core::any::{Any, TypeId};
 use core::ptr::{self, NonNull};
@@ -28,8 +28,8 @@ use crate::zone::Zone;
 /// Frames do not begin at 0, so that a frame number is not taken for an index by mistake.
 const FIRST: Pfn = Pfn::new(1 << 20);
 
-/// An arena of more blocks than this, 1 GiB, hands them over as a range that is brought in as it is needed: its first frame
-/// must not wait for its last.
+/// An arena of more blocks than this, 1 GiB, hands them over as a range that is brought in as it is
+/// needed: its first frame must not wait for its last.
 const AT_ONCE: usize = 512;
 
 /// A quarter of what slots can name, in whole blocks.
@@ -66,16 +66,19 @@ unsafe impl Sync for Bytes {}
 
 impl Bytes {
     fn map(len: usize, align: usize) -> io::Result<Self> {
-        let mapped = len
-            .checked_add(align)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "an arena larger than the address space"))?;
-        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+        let mapped = len.checked_add(align).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "an arena larger than the address space")
+        })?;
+        let (protection, flags) =
+            (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
         // SAFETY: a new mapping at no fixed address touches nothing that exists.
-        let mapping = unsafe { mmap_anonymous(ptr::null_mut(), mapped, protection, flags) }?.cast::<u8>();
+        let mapping =
+            unsafe { mmap_anonymous(ptr::null_mut(), mapped, protection, flags) }?.cast::<u8>();
         let first = mapping.wrapping_add(mapping.align_offset(align));
-        // Huge pages where the system gives them, one to a block: a frame is then found without a walk of the page tables.
-        // A block is resident in whole from its first byte on, and is given back in whole. Refused, it is only slower.
-        // SAFETY: our own fresh mapping; the advice changes no contents.
+        // Huge pages where the system gives them, one to a block: a frame is then found without a
+        // walk of the page tables. A block is resident in whole from its first byte on, and
+        // is given back in whole. Refused, it is only slower. SAFETY: our own fresh
+        // mapping; the advice changes no contents.
         let _ = unsafe { madvise(first.cast(), len, Advice::LinuxHugepage) };
         Ok(Self { mapping: NonNull::new(mapping).expect("a mapping is not at 0"), mapped, first })
     }
@@ -119,26 +122,35 @@ pub struct Arena<P: Platform> {
 }
 
 impl<P: Platform> Arena<P> {
-    /// An arena of `bytes` bytes, rounded down to whole blocks of 2 MiB, at least one. Nothing is resident yet.
+    /// An arena of `bytes` bytes, rounded down to whole blocks of 2 MiB, at least one. Nothing is
+    /// resident yet.
     ///
     /// `kinds` says what is done when a folio of each kind is put for the last time.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` above 4 TiB, `OutOfMemory` beyond 16 TiB of arenas, those of the past among them that were not used again, and what the
-    /// system says of the addresses.
+    /// `InvalidInput` above 4 TiB, `OutOfMemory` beyond 16 TiB of arenas, those of the past among
+    /// them that were not used again, and what the system says of the addresses.
     pub fn new(bytes: usize, kinds: &'static [KindOps<P>]) -> io::Result<Self> {
         Self::map(bytes, kinds, None)
     }
 
     /// As [`Arena::new`], and its zone also hands out blocks of one order above
-    /// [`MAX_ORDER`](crate::MAX_ORDER): see [`Zone::with_huge_order`]. Their bytes are aligned to their size.
+    /// [`MAX_ORDER`](crate::MAX_ORDER): see [`Zone::with_huge_order`]. Their bytes are aligned to
+    /// their size.
     ///
     /// # Panics
     ///
     /// When the order is not above [`MAX_ORDER`](crate::MAX_ORDER).
-    pub fn with_huge_order(bytes: usize, kinds: &'static [KindOps<P>], huge: Order) -> io::Result<Self> {
-        assert!(huge > MAX_ORDER, "{huge:?} is no huge order: allowed is what is above {MAX_ORDER:?}");
+    pub fn with_huge_order(
+        bytes: usize,
+        kinds: &'static [KindOps<P>],
+        huge: Order,
+    ) -> io::Result<Self> {
+        assert!(
+            huge > MAX_ORDER,
+            "{huge:?} is no huge order: allowed is what is above {MAX_ORDER:?}"
+        );
         Self::map(bytes, kinds, Some(huge))
     }
 
@@ -159,8 +171,9 @@ impl<P: Platform> Arena<P> {
             Some(zone) => zone,
             None => new_zone(frames, kinds)?,
         };
-        // SAFETY: the bytes of every frame are mapped at their offset until the arena retires, which it does
-        // only when all blocks are offline; a pooled or new zone has none online.
+        // SAFETY: the bytes of every frame are mapped at their offset until the arena retires,
+        // which it does only when all blocks are offline; a pooled or new zone has none
+        // online.
         unsafe { zone.reuse(frames, bytes.first, huge) };
         if blocks > AT_ONCE {
             // SAFETY: the bytes were just given to the zone.
@@ -179,11 +192,12 @@ impl<P: Platform> Arena<P> {
         self.zone
     }
 
-    /// Where the bytes lie, for reads without a reference: mapped as long as the arena exists. An offline block's memory goes
-    /// back to the system, its addresses stay.
+    /// Where the bytes lie, for reads without a reference: mapped as long as the arena exists. An
+    /// offline block's memory goes back to the system, its addresses stay.
     #[inline(always)]
     pub fn direct_map(&self) -> DirectMap<'_, P> {
-        // SAFETY: the bytes are unmapped after the arena is dropped, which the borrow excludes; never before.
+        // SAFETY: the bytes are unmapped after the arena is dropped, which the borrow excludes;
+        // never before.
         unsafe { DirectMap::new(self.zone) }
     }
 
@@ -191,16 +205,18 @@ impl<P: Platform> Arena<P> {
     pub fn offline(&self, block: usize, owner: &dyn Owner<P>) -> Result<Offline<P>, OfflineError> {
         let offline = self.zone.offline(block, owner)?;
         if let Some(bytes) = &self.bytes {
-            // SAFETY: the block is offline: no reference, token or list leads to its bytes, and the one who
-            // could bring it back is this call's result.
-            let given_back = unsafe { madvise(bytes.block(block).cast(), BLOCK_ORDER.bytes(), Advice::LinuxDontNeed) };
+            // SAFETY: the block is offline: no reference, token or list leads to its bytes, and the
+            // one who could bring it back is this call's result.
+            let given_back = unsafe {
+                madvise(bytes.block(block).cast(), BLOCK_ORDER.bytes(), Advice::LinuxDontNeed)
+            };
             debug_assert!(given_back.is_ok(), "madvise of an offline block: {given_back:?}");
         }
         Ok(offline)
     }
 
-    /// Gives memory back to the system, whole blocks, until only this many are online: the emptiest go first. What is in
-    /// them moves to those that stay.
+    /// Gives memory back to the system, whole blocks, until only this many are online: the emptiest
+    /// go first. What is in them moves to those that stay.
     ///
     /// # Errors
     ///
@@ -238,9 +254,10 @@ impl<P: Platform> Arena<P> {
         (self.zone.online_frames() / BLOCK_ORDER.frames()) as usize
     }
 
-    /// Gives the descriptors of an offline block back to the system, whole system pages of them; says how many bytes. They read as
-    /// zeroes when they are touched again, and they may be at any time, by a walk or by the late step of a put. Zero says
-    /// frozen, no block, not there (R1, R2).
+    /// Gives the descriptors of an offline block back to the system, whole system pages of them;
+    /// says how many bytes. They read as zeroes when they are touched again, and they may be at
+    /// any time, by a walk or by the late step of a put. Zero says frozen, no block, not there
+    /// (R1, R2).
     ///
     /// R7 allows this for what the late step of a put, from before, expects of the word:
     ///
@@ -252,9 +269,9 @@ impl<P: Platform> Arena<P> {
     /// | `generational` | live, generation g | 0: it fails |
     /// | `frozen-bit` | 0 | 0: it would **win** a frame that is not there, so this is refused |
     ///
-    /// Generations begin again at 0. So a put that sleeps on, until its frame was brought back, reached the same generation in
-    /// a later life and is Dying again, wins it, as under the schemes without a generation; the destructor is chosen
-    /// by what the frame is then (R4).
+    /// Generations begin again at 0. So a put that sleeps on, until its frame was brought back,
+    /// reached the same generation in a later life and is Dying again, wins it, as under the
+    /// schemes without a generation; the destructor is chosen by what the frame is then (R4).
     ///
     /// # Errors
     ///
@@ -274,9 +291,11 @@ impl<P: Platform> Arena<P> {
         let skip = start.align_offset(page);
         let len = len.saturating_sub(skip) / page * page;
         if len > 0 {
-            // SAFETY: private anonymous memory, of offline blocks only, whose descriptors nobody owns; to whoever still
-            // looks at them zeroes are a value like any other, by the check above.
-            let returned = unsafe { madvise(start.wrapping_add(skip).cast(), len, Advice::LinuxDontNeed) };
+            // SAFETY: private anonymous memory, of offline blocks only, whose descriptors nobody
+            // owns; to whoever still looks at them zeroes are a value like any other,
+            // by the check above.
+            let returned =
+                unsafe { madvise(start.wrapping_add(skip).cast(), len, Advice::LinuxDontNeed) };
             debug_assert!(returned.is_ok(), "madvise of metadata: {returned:?}");
         }
         Ok(len)
@@ -288,13 +307,14 @@ impl<P: Platform> Arena<P> {
     ///
     /// When the block was taken from another arena.
     pub fn online(&self, offline: Offline<P>) {
-        // SAFETY: the bytes of all blocks are mapped while the arena exists; a token of an arena that had this zone
-        // before is refused by its epoch.
+        // SAFETY: the bytes of all blocks are mapped while the arena exists; a token of an arena
+        // that had this zone before is refused by its epoch.
         unsafe { self.zone.online(offline) };
     }
 }
 
-/// An arena that stays, with its zone beside it: who reads without a reference, and finds the zone here, has one load less under way.
+/// An arena that stays, with its zone beside it: who reads without a reference, and finds the zone
+/// here, has one load less under way.
 #[derive(Debug)]
 pub struct Mapped<P: Platform> {
     /// **Invariant:** that of `arena`.
@@ -364,7 +384,8 @@ fn retire<P: Platform>(zone: &'static Zone<P>) -> bool {
             Err(_) => return false,
         }
     }
-    // Who has the zone may be emptying a block: that is not online, and its frames look free, yet its bytes will be used.
+    // Who has the zone may be emptying a block: that is not online, and its frames look free, yet
+    // its bytes will be used.
     let _buddy = zone.lock();
     zone.blocks.count().0 == 0
 }
@@ -376,13 +397,19 @@ fn pooled_zone<P: Platform>(frames: u32, kinds: &'static [KindOps<P>]) -> Option
     let fits = |entry: &Pooled| {
         let zone = entry.zone.downcast_ref::<Zone<P>>()?;
         let same = entry.platform == TypeId::of::<P>() && are_same(zone.kinds(), kinds);
-        (same && entry.bytes.is_none() && zone.memmap.frames() >= frames).then(|| zone.memmap.frames())
+        (same && entry.bytes.is_none() && zone.memmap.frames() >= frames)
+            .then(|| zone.memmap.frames())
     };
-    let (place, _) = pool.iter().enumerate().filter_map(|(n, entry)| Some((n, fits(entry)?))).min_by_key(|e| e.1)?;
+    let (place, _) = pool
+        .iter()
+        .enumerate()
+        .filter_map(|(n, entry)| Some((n, fits(entry)?)))
+        .min_by_key(|e| e.1)?;
     pool.swap_remove(place).zone.downcast_ref()
 }
 
-/// Whether two lists of kinds do the same. Not by address: the compiler may keep a constant list in several places.
+/// Whether two lists of kinds do the same. Not by address: the compiler may keep a constant list in
+/// several places.
 fn are_same<P: Platform>(some: &[KindOps<P>], others: &[KindOps<P>]) -> bool {
     let agree = |(a, b): (&KindOps<P>, &KindOps<P>)| {
         (a.kind, a.name) == (b.kind, b.name) && ptr::fn_addr_eq(a.destroy, b.destroy)
@@ -391,7 +418,10 @@ fn are_same<P: Platform>(some: &[KindOps<P>], others: &[KindOps<P>]) -> bool {
 }
 
 /// A zone with a memmap of its own, of a round size so that it can serve others later.
-fn new_zone<P: Platform>(frames: u32, kinds: &'static [KindOps<P>]) -> io::Result<&'static Zone<P>> {
+fn new_zone<P: Platform>(
+    frames: u32,
+    kinds: &'static [KindOps<P>],
+) -> io::Result<&'static Zone<P>> {
     let frames = frames.next_power_of_two().min(MOST_FRAMES);
     let numbers = Numbers::reserve(frames).ok_or_else(|| {
         io::Error::new(
@@ -400,12 +430,15 @@ fn new_zone<P: Platform>(frames: u32, kinds: &'static [KindOps<P>]) -> io::Resul
         )
     })?;
     let size = Zone::<P>::layout(frames).size().next_multiple_of(FRAME_SIZE);
-    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+    let (protection, flags) =
+        (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
     // SAFETY: a new mapping at no fixed address touches nothing that exists.
     let metadata = unsafe { mmap_anonymous(ptr::null_mut(), size, protection, flags) }?;
     let metadata = NonNull::new(metadata.cast::<u8>()).expect("a mapping is not at 0");
-    // SAFETY: a fresh mapping of the layout's size, page aligned, zeroed, never unmapped. No frame is online
-    // yet; `reuse` gives the bytes before the first is.
-    let zone = unsafe { Zone::with_numbers(metadata, MemmapMemory::Zeroed, FIRST, numbers, ptr::null_mut(), kinds) };
+    // SAFETY: a fresh mapping of the layout's size, page aligned, zeroed, never unmapped. No frame
+    // is online yet; `reuse` gives the bytes before the first is.
+    let zone = unsafe {
+        Zone::with_numbers(metadata, MemmapMemory::Zeroed, FIRST, numbers, ptr::null_mut(), kinds)
+    };
     Ok(Box::leak(Box::new(zone)))
 }

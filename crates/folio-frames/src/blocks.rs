@@ -6,8 +6,8 @@
 //!                       └──── back out ───────┘
 //! ```
 //!
-//! An isolated block gives nothing out, and what is freed in it is held back: *captured*. That is how a block is
-//! emptied, for whatever purpose (`evacuate.rs`).
+//! An isolated block gives nothing out, and what is freed in it is held back: *captured*. That is
+//! how a block is emptied, for whatever purpose (`evacuate.rs`).
 
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
@@ -25,7 +25,8 @@ const SPARSE: u32 = BLOCK_ORDER.frames() / 128;
 /// With more than this a 2 MiB block becomes roomy: whoever allocates goes elsewhere first.
 const ROOMY: u32 = BLOCK_ORDER.frames() / 2;
 
-/// With fewer than this it is so no longer. In between it stays what it is: its free blocks do not change lists at each turn.
+/// With fewer than this it is so no longer. In between it stays what it is: its free blocks do not
+/// change lists at each turn.
 const CROWDED: u32 = BLOCK_ORDER.frames() * 3 / 8;
 
 /// The buddy's lists are by group: a mobility, in roomy blocks or in the others.
@@ -48,8 +49,8 @@ pub(crate) enum State {
 
 /// One block. Zeroed memory says offline, movable, not roomy.
 pub(crate) struct Block {
-    /// State in the low two bits, then whether it is roomy, then mobility: one load tells a free what it needs. Written
-    /// under the zone's lock; read anywhere.
+    /// State in the low two bits, then whether it is roomy, then mobility: one load tells a free
+    /// what it needs. Written under the zone's lock; read anywhere.
     status: AtomicU8,
     /// Frames in the buddy's lists. Written under the zone's lock; a hint elsewhere.
     free: AtomicU16,
@@ -57,7 +58,8 @@ pub(crate) struct Block {
     captured: AtomicU16,
 }
 
-// All accesses are Relaxed: exact under the zone's lock; elsewhere hints, or ordered by a lock that both sides take.
+// All accesses are Relaxed: exact under the zone's lock; elsewhere hints, or ordered by a lock that
+// both sides take.
 impl Block {
     pub(crate) fn state(&self) -> State {
         match self.status.load(Ordering::Relaxed) & 3 {
@@ -68,7 +70,8 @@ impl Block {
     }
 
     pub(crate) fn set_state(&self, state: State) {
-        self.status.store(self.status.load(Ordering::Relaxed) & !3 | state as u8, Ordering::Relaxed);
+        self.status
+            .store(self.status.load(Ordering::Relaxed) & !3 | state as u8, Ordering::Relaxed);
     }
 
     pub(crate) fn mobility(&self) -> Mobility {
@@ -85,7 +88,10 @@ impl Block {
     }
 
     pub(crate) fn set_roomy(&self, is_roomy: bool) {
-        self.status.store(self.status.load(Ordering::Relaxed) & !4 | u8::from(is_roomy) << 2, Ordering::Relaxed);
+        self.status.store(
+            self.status.load(Ordering::Relaxed) & !4 | u8::from(is_roomy) << 2,
+            Ordering::Relaxed,
+        );
     }
 
     /// Whether so much is free that it counts as roomy; in between it stays what it is.
@@ -98,7 +104,10 @@ impl Block {
     }
 
     pub(crate) fn set_mobility(&self, mobility: Mobility) {
-        self.status.store(self.status.load(Ordering::Relaxed) & 7 | (mobility as u8) << 3, Ordering::Relaxed);
+        self.status.store(
+            self.status.load(Ordering::Relaxed) & 7 | (mobility as u8) << 3,
+            Ordering::Relaxed,
+        );
     }
 
     /// `None`: it is not online.
@@ -124,14 +133,24 @@ impl Block {
 
     /// Holds frames back.
     pub(crate) fn capture(&self, order: Order) {
-        assert!(!CHECKS || self.state() == State::Isolated, "a frame of a block that is {:?} was freed", self.state());
+        assert!(
+            !CHECKS || self.state() == State::Isolated,
+            "a frame of a block that is {:?} was freed",
+            self.state()
+        );
         // Under the zone's lock: no read-modify-write is needed.
-        self.captured.store(self.captured.load(Ordering::Relaxed) + order.frames() as u16, Ordering::Relaxed);
+        self.captured.store(
+            self.captured.load(Ordering::Relaxed) + order.frames() as u16,
+            Ordering::Relaxed,
+        );
     }
 
     /// Takes frames out of what is held back.
     pub(crate) fn release(&self, order: Order) {
-        self.captured.store(self.captured.load(Ordering::Relaxed) - order.frames() as u16, Ordering::Relaxed);
+        self.captured.store(
+            self.captured.load(Ordering::Relaxed) - order.frames() as u16,
+            Ordering::Relaxed,
+        );
     }
 
     /// Forgets what was held back, and says how much it was.
@@ -163,7 +182,11 @@ impl Blocks {
             for n in 0..len as usize {
                 // SAFETY: in bounds.
                 let block = unsafe { table.add(n) };
-                let empty = Block { status: AtomicU8::new(0), free: AtomicU16::new(0), captured: AtomicU16::new(0) };
+                let empty = Block {
+                    status: AtomicU8::new(0),
+                    free: AtomicU16::new(0),
+                    captured: AtomicU16::new(0),
+                };
                 // SAFETY: aligned, in bounds, nobody else's.
                 unsafe { block.write(empty) };
             }
@@ -182,7 +205,8 @@ impl Blocks {
         &self.all()[(index / BLOCK_ORDER.frames()) as usize]
     }
 
-    /// The blocks that a free or allocated block touches: one, or all of its own where it is larger.
+    /// The blocks that a free or allocated block touches: one, or all of its own where it is
+    /// larger.
     pub(crate) fn under(&self, index: u32, order: Order) -> &[Block] {
         let first = (index / BLOCK_ORDER.frames()) as usize;
         &self.all()[first..first + order.frames().div_ceil(BLOCK_ORDER.frames()) as usize]

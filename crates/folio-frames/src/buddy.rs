@@ -1,23 +1,28 @@
-//! The buddy allocator: free blocks by mobility and order, in lists threaded through their heads' descriptors.
+//! The buddy allocator: free blocks by mobility and order, in lists threaded through their heads'
+//! descriptors.
 //!
-//! (Knuth, TAOCP 2.5; Linux `mm/page_alloc.c`.) Everything here runs under the zone's lock. Only heads are
-//! written: freeing or allocating 2 MiB touches a handful of descriptors.
+//! (Knuth, TAOCP 2.5; Linux `mm/page_alloc.c`.) Everything here runs under the zone's lock. Only
+//! heads are written: freeing or allocating 2 MiB touches a handful of descriptors.
 //!
-//! Of the blocks that would do, one that lies low is taken: so the high ones empty, and some are free as a whole in the end. And
-//! a 2 MiB block of which half is free is *roomy*: what is free in it is in lists of its own, which are asked last, wherever
-//! it lies. Each list is nearly in order, as what is freed goes to the nearer end of it (`Buddy::beside`).
+//! Of the blocks that would do, one that lies low is taken: so the high ones empty, and some are
+//! free as a whole in the end. And a 2 MiB block of which half is free is *roomy*: what is free in
+//! it is in lists of its own, which are asked last, wherever it lies. Each list is nearly in order,
+//! as what is freed goes to the nearer end of it (`Buddy::beside`).
 //!
-//! Measured by looking in at every 50 000th step of 10 traces of 20 million, in whole blocks of 128 while 90 % are in use: 10.95; in strict
-//! order and without CPUs' lists 10.98. First fit by address leaves 10.94, best fit 10.92, and what was here before, the
-//! fullest of the first four of each list, 10.74. Where one in eight stays it is 9.6, and 9.1 without roomy ones. The best there can be is 12, as
-//! what is in use fills 115.2. Tried as well: of the holes the one with the fewest free frames around it, 10.8 to 10.9; roomy from 1/8 or 1/4 on, or in
-//! steps, 7 to 10.9; small ones from below and large ones from above, 9.9 to 11. To ask for the
-//! fullest block before the order that fits best leaves none at all: it cuts up every larger hole.
+//! Measured by looking in at every 50 000th step of 10 traces of 20 million, in whole blocks of 128
+//! while 90 % are in use: 10.95; in strict order and without CPUs' lists 10.98. First fit by
+//! address leaves 10.94, best fit 10.92, and what was here before, the fullest of the first four of
+//! each list, 10.74. Where one in eight stays it is 9.6, and 9.1 without roomy ones. The best there
+//! can be is 12, as what is in use fills 115.2. Tried as well: of the holes the one with the fewest
+//! free frames around it, 10.8 to 10.9; roomy from 1/8 or 1/4 on, or in steps, 7 to 10.9; small
+//! ones from below and large ones from above, 9.9 to 11. To ask for the fullest block before the
+//! order that fits best leaves none at all: it cuts up every larger hole.
 //!
-//! Above the orders that halves merge into, a zone may have one huge order (1 GiB, say). Such a block is formed only when
-//! one is asked for, from free blocks of the largest order that lie together, and then stays whole, free or not, until
-//! nothing else is left. Merging up to it at every free would cost each free, and every small allocation
-//! would break what nobody had asked to keep.
+//! Above the orders that halves merge into, a zone may have one huge order (1 GiB, say). Such a
+//! block is formed only when one is asked for, from free blocks of the largest order that lie
+//! together, and then stays whole, free or not, until nothing else is left. Merging up to it at
+//! every free would cost each free, and every small allocation would break what nobody had asked to
+//! keep.
 
 use folio_ref::{CHECKS, Scheme};
 
@@ -51,9 +56,13 @@ impl core::fmt::Display for AllocError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::OutOfFrames => f.write_str("no frame is free"),
-            Self::Fragmented { largest } => write!(f, "too fragmented: the largest free block has {largest:?}"),
+            Self::Fragmented { largest } => {
+                write!(f, "too fragmented: the largest free block has {largest:?}")
+            }
             Self::Offline => f.write_str("no block of the zone is online"),
-            Self::TooLarge { most } => write!(f, "the zone has no such order: {most:?} is the largest"),
+            Self::TooLarge { most } => {
+                write!(f, "the zone has no such order: {most:?} is the largest")
+            }
         }
     }
 }
@@ -74,7 +83,8 @@ pub(crate) struct Map<'a, S: Scheme> {
 pub(crate) enum Reach {
     /// All.
     Any,
-    /// Those of one's own mobility below 2 MiB: for compaction, which must not cut up what it is to make.
+    /// Those of one's own mobility below 2 MiB: for compaction, which must not cut up what it is to
+    /// make.
     Holes,
 }
 
@@ -97,8 +107,8 @@ pub(crate) struct BuddyCounters {
     pub(crate) borrowed: u64,
 }
 
-/// **Invariant:** a free block is in the list of its 2 MiB block's group: its mobility, and whether it is roomy (the first
-/// one's, where it spans two, which then agree).
+/// **Invariant:** a free block is in the list of its 2 MiB block's group: its mobility, and whether
+/// it is roomy (the first one's, where it spans two, which then agree).
 #[derive(Default)]
 pub(crate) struct Buddy {
     lists: [[List; ORDERS]; GROUPS],
@@ -136,7 +146,8 @@ impl Buddy {
         (some != 0).then(|| order(some.ilog2() as usize))
     }
 
-    /// The largest order up to `most`, at most [`MAX_ORDER`], that a free block has or can be cut to.
+    /// The largest order up to `most`, at most [`MAX_ORDER`], that a free block has or can be cut
+    /// to.
     pub(crate) fn largest_up_to(&self, most: Order) -> Option<Order> {
         let some = self.some.iter().fold(0, |all, some| all | some);
         if self.huge.blocks > 0 || some >> most.as_u8() != 0 {
@@ -197,16 +208,20 @@ impl Buddy {
         if reach == Reach::Holes {
             return None;
         }
-        // The largest, in a roomy 2 MiB if there is one: it brings the most of its own 2 MiB with it.
+        // The largest, in a roomy 2 MiB if there is one: it brings the most of its own 2 MiB with
+        // it.
         let of = |other, is_roomy| self.some[blocks::group(other, is_roomy)] & fits;
         let largest = |other| (of(other, false) | of(other, true)).checked_ilog2();
-        let others = mobility.fallbacks().into_iter().filter_map(|other| Some((largest(other)?, other)));
+        let others =
+            mobility.fallbacks().into_iter().filter_map(|other| Some((largest(other)?, other)));
         let (n, other) = others.max_by_key(|others| others.0)?;
         let group = blocks::group(other, of(other, true) >> n & 1 == 1);
         let (index, size) = (self.lists[group][n as usize].first - 1, order(n as usize));
-        // Whoever can not move makes the whole 2 MiB its own, so that the next one comes here too. Whoever can, only where
-        // most of it is free: else the block would change sides for one page.
-        if mobility != Mobility::Movable || map.blocks.of(index).free() >= BLOCK_ORDER.frames() / 2 {
+        // Whoever can not move makes the whole 2 MiB its own, so that the next one comes here too.
+        // Whoever can, only where most of it is free: else the block would change sides for
+        // one page.
+        if mobility != Mobility::Movable || map.blocks.of(index).free() >= BLOCK_ORDER.frames() / 2
+        {
             self.claim(map, index, size, mobility);
             return Some((index, size));
         }
@@ -224,7 +239,8 @@ impl Buddy {
         })
     }
 
-    /// Makes a 2 MiB block, or both under a larger one, serve another mobility: its free blocks change lists.
+    /// Makes a 2 MiB block, or both under a larger one, serve another mobility: its free blocks
+    /// change lists.
     fn claim<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order, mobility: Mobility) {
         self.counters.claimed += 1;
         if size >= BLOCK_ORDER {
@@ -258,7 +274,8 @@ impl Buddy {
                     each(at, shape.order);
                     left -= shape.order.frames();
                 }
-                // Only free blocks are certain to be what they seem: all else may change while we look.
+                // Only free blocks are certain to be what they seem: all else may change while we
+                // look.
                 at += if is_free { shape.order.frames() } else { 1 };
             }
         };
@@ -309,16 +326,24 @@ impl Buddy {
     /// Takes one known block out of its list; its head is left without a shape.
     pub(crate) fn remove<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order) {
         let head = map.memmap.get(index);
-        assert!(!CHECKS || head.shape() == Shape { kind: Kind::FREE, order: size }, "frame {index} is no free block");
+        assert!(
+            !CHECKS || head.shape() == Shape { kind: Kind::FREE, order: size },
+            "frame {index} is no free block"
+        );
         self.unlink(map, index, size);
         head.set_shape(Kind::INTERIOR, Order::ZERO);
         map.blocks.count_out(index, size);
         self.frames -= size.frames();
     }
 
-    /// Makes one free block of the huge order from free blocks of the largest, if all of them between here and there are
-    /// free. `true`: it lies in the list now.
-    pub(crate) fn form_huge<S: Scheme>(&mut self, map: Map<'_, S>, first: u32, huge: Order) -> bool {
+    /// Makes one free block of the huge order from free blocks of the largest, if all of them
+    /// between here and there are free. `true`: it lies in the list now.
+    pub(crate) fn form_huge<S: Scheme>(
+        &mut self,
+        map: Map<'_, S>,
+        first: u32,
+        huge: Order,
+    ) -> bool {
         let parts = || (first..first + huge.frames()).step_by(MAX_ORDER.frames() as usize);
         let whole = Shape { kind: Kind::FREE, order: MAX_ORDER };
         if parts().any(|part| map.memmap.get(part).shape() != whole) {
@@ -339,7 +364,9 @@ impl Buddy {
 
     /// Cuts one free huge block into blocks of the largest order, if there is one.
     fn break_huge<S: Scheme>(&mut self, map: Map<'_, S>) -> bool {
-        let (Some(index), Some(huge)) = (self.huge.first.checked_sub(1), map.huge) else { return false };
+        let (Some(index), Some(huge)) = (self.huge.first.checked_sub(1), map.huge) else {
+            return false;
+        };
         self.break_huge_at(map, index, huge);
         true
     }
@@ -361,8 +388,9 @@ impl Buddy {
         }
     }
 
-    /// Where in a list something belongs, as it lies: at the nearer end, or next to what is there. So the first is the lowest of those
-    /// that came to this end, at the cost of the one look that linking it takes anyway.
+    /// Where in a list something belongs, as it lies: at the nearer end, or next to what is there.
+    /// So the first is the lowest of those that came to this end, at the cost of the one look
+    /// that linking it takes anyway.
     fn beside<S: Scheme>(map: Map<'_, S>, list: List, at: u32) -> (u32, u32) {
         let links = |of: u32| links(map.memmap.get(of - 1).private());
         let List { first, last, .. } = list;
@@ -433,10 +461,18 @@ impl Buddy {
             let (mut at, mut previous, mut blocks) = (list.first, 0, 0);
             while at != 0 {
                 let head = map.memmap.get(at - 1);
-                assert!(head.shape() == (Shape { kind: Kind::FREE, order: size }), "frame {} is in a list", at - 1);
+                assert!(
+                    head.shape() == (Shape { kind: Kind::FREE, order: size }),
+                    "frame {} is in a list",
+                    at - 1
+                );
                 assert_eq!(links(head.private()).0, previous, "the way back from frame {}", at - 1);
                 for block in map.blocks.under(at - 1, size) {
-                    assert!(group.is_none_or(|group| group == block.group()), "frame {}: {size:?}", at - 1);
+                    assert!(
+                        group.is_none_or(|group| group == block.group()),
+                        "frame {}: {size:?}",
+                        at - 1
+                    );
                 }
                 (previous, at, blocks) = (at, links(head.private()).1, blocks + 1);
                 listed += size.frames();

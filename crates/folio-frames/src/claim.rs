@@ -15,7 +15,8 @@ use crate::zone::Zone;
 #[must_use = "dropping a claim releases it at once"]
 pub struct Claim<'s, P: Platform> {
     slot: &'s Slot<P>,
-    /// **Invariant:** the slot holds this folio, and this is the slot's reference, until the claim ends.
+    /// **Invariant:** the slot holds this folio, and this is the slot's reference, until the claim
+    /// ends.
     folio: ManuallyDrop<FolioRef<P>>,
 }
 
@@ -25,7 +26,8 @@ impl<'s, P: Platform> Claim<'s, P> {
         Self { slot, folio: ManuallyDrop::new(folio) }
     }
 
-    /// The folio in the slot, with the slot's reference: its bytes do not change while the claim lasts.
+    /// The folio in the slot, with the slot's reference: its bytes do not change while the claim
+    /// lasts.
     pub fn folio(&self) -> &FolioRef<P> {
         &self.folio
     }
@@ -35,7 +37,8 @@ impl<'s, P: Platform> Claim<'s, P> {
         self.folio.frame_pfn()
     }
 
-    /// The order of the folio, if each of its frames has a slot of its own. `None`: this is the only one.
+    /// The order of the folio, if each of its frames has a slot of its own. `None`: this is the
+    /// only one.
     pub fn part_of(&self) -> Option<Order> {
         // Relaxed: nobody but the claim's holder changes it.
         Some(self.slot.load(Ordering::Relaxed).order()).filter(|&order| order > Order::ZERO)
@@ -51,8 +54,9 @@ impl<'s, P: Platform> Claim<'s, P> {
         self.folio.set_dirty(dirty);
     }
 
-    /// Freezes the folio if the slot's reference is the only one. `Err` gives the claim back: it is busy, or a folio of which other frames
-    /// have their own slots, which [`split`](Self::split) cuts into such as have one.
+    /// Freezes the folio if the slot's reference is the only one. `Err` gives the claim back: it is
+    /// busy, or a folio of which other frames have their own slots, which
+    /// [`split`](Self::split) cuts into such as have one.
     pub fn freeze(self) -> Result<FrozenClaim<'s, P>, Self> {
         if self.part_of().is_some() {
             return Err(self);
@@ -95,8 +99,8 @@ impl<'s, P: Platform> Claim<'s, P> {
         folio
     }
 
-    /// Puts `new` in the place of the folio and opens it. The slot's reference on the old one is the caller's now:
-    /// whoever else holds it keeps it, as it was.
+    /// Puts `new` in the place of the folio and opens it. The slot's reference on the old one is
+    /// the caller's now: whoever else holds it keeps it, as it was.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn replace(self, new: FrozenFolio<P>) -> FolioRef<P> {
         let (slot, old) = self.into_parts();
@@ -124,8 +128,8 @@ impl<P: Platform> fmt::Debug for Claim<'_, P> {
     }
 }
 
-/// A claim whose folio is frozen: it may be filled, moved or taken away. Dropping it empties the slot and
-/// frees the folio, so that a fill that fails or panics leaves nothing behind.
+/// A claim whose folio is frozen: it may be filled, moved or taken away. Dropping it empties the
+/// slot and frees the folio, so that a fill that fails or panics leaves nothing behind.
 #[must_use = "dropping it empties the slot: publish, replace or remove it"]
 pub struct FrozenClaim<'s, P: Platform> {
     slot: &'s Slot<P>,
@@ -138,7 +142,8 @@ impl<P: Platform> FrozenClaim<'_, P> {
         &self.folio
     }
 
-    /// The folio, to write. The claim is its token's: who exchanges it for another one has no claim here any more.
+    /// The folio, to write. The claim is its token's: who exchanges it for another one has no claim
+    /// here any more.
     pub fn folio_mut(&mut self) -> &mut FrozenFolio<P> {
         &mut self.folio
     }
@@ -163,15 +168,17 @@ impl<P: Platform> FrozenClaim<'_, P> {
         FolioRef::from_index(zone, index)
     }
 
-    /// Puts `new` in the place of the folio and opens it; the old one stays frozen and is the caller's.
+    /// Puts `new` in the place of the folio and opens it; the old one stays frozen and is the
+    /// caller's.
     pub fn replace(self, new: FrozenFolio<P>) -> FrozenFolio<P> {
         let (slot, old) = self.into_parts();
         slot.end(Some(new.open_for_slot(1)));
         old
     }
 
-    /// Keeps the claim but not the borrow of the slot, for a fill that outlives its caller: the token stands for both
-    /// until [`Slot::resume`]. Who frees it instead leaves a slot that is claimed for ever.
+    /// Keeps the claim but not the borrow of the slot, for a fill that outlives its caller: the
+    /// token stands for both until [`Slot::resume`]. Who frees it instead leaves a slot that is
+    /// claimed for ever.
     pub fn suspend(self) -> FrozenFolio<P> {
         self.into_parts().1
     }

@@ -1,9 +1,10 @@
-//! Compaction: what is scattered over many 2 MiB blocks moves together, so that whole blocks are free again.
+//! Compaction: what is scattered over many 2 MiB blocks moves together, so that whole blocks are
+//! free again.
 //!
-//! The emptiest block is evacuated into the holes of the others, and so on, until the holes no longer hold what is in the
-//! next one. (Linux `mm/compaction.c` lets two scanners meet: it needs no count per block, but it also moves pages out
-//! of full blocks at one end into empty ones at the other. With a count, each page that moves is one of
-//! the fewest that had to.)
+//! The emptiest block is evacuated into the holes of the others, and so on, until the holes no
+//! longer hold what is in the next one. (Linux `mm/compaction.c` lets two scanners meet: it needs
+//! no count per block, but it also moves pages out of full blocks at one end into empty ones at the
+//! other. With a count, each page that moves is one of the fewest that had to.)
 
 use core::ops::Range;
 
@@ -24,8 +25,8 @@ pub struct Compacted {
 }
 
 impl<P: Platform> Zone<P> {
-    /// Empties up to `blocks` blocks of 2 MiB by moving what is in them into the holes of others. Never cuts up a block
-    /// that is free as a whole.
+    /// Empties up to `blocks` blocks of 2 MiB by moving what is in them into the holes of others.
+    /// Never cuts up a block that is free as a whole.
     pub fn compact(&'static self, blocks: u32, owner: &dyn Owner<P>) -> Compacted {
         let mut done = Compacted::default();
         self.drain();

@@ -1,7 +1,8 @@
-//! Contiguous allocation: frames that lie together, of any number and alignment, emptied for the purpose if need be.
+//! Contiguous allocation: frames that lie together, of any number and alignment, emptied for the
+//! purpose if need be.
 //!
-//! (Linux `alloc_contig_range`.) A [`Contig`] is made of blocks, each with its own token: aligned, and as large as can be.
-//! So it can be kept as one range or be handed on in parts.
+//! (Linux `alloc_contig_range`.) A [`Contig`] is made of blocks, each with its own token: aligned,
+//! and as large as can be. So it can be kept as one range or be handed on in parts.
 
 use core::fmt;
 use core::ops::Range;
@@ -23,7 +24,8 @@ use crate::zone::Zone;
 #[must_use = "a token that nobody uses leaks its frames: free it, or take its folios"]
 pub struct Contig<P: Platform> {
     zone: &'static Zone<P>,
-    /// **Invariant:** covered by frozen blocks of kind [`Kind::PLAIN`], whose tokens this value is.
+    /// **Invariant:** covered by frozen blocks of kind [`Kind::PLAIN`], whose tokens this value
+    /// is.
     left: Range<u32>,
 }
 
@@ -33,7 +35,8 @@ impl<P: Platform> Contig<P> {
         PfnRange { start: self.zone.pfn(self.left.start), end: self.zone.pfn(self.left.end) }
     }
 
-    /// The tokens of its blocks, from the first frame on. Those that nobody takes are leaked, as when it is dropped.
+    /// The tokens of its blocks, from the first frame on. Those that nobody takes are leaked, as
+    /// when it is dropped.
     pub fn into_folios(mut self) -> impl Iterator<Item = FrozenFolio<P>> {
         core::iter::from_fn(move || {
             let head = self.left.start;
@@ -55,7 +58,10 @@ impl<P: Platform> Contig<P> {
 impl<P: Platform> Drop for Contig<P> {
     fn drop(&mut self) {
         let is_empty = self.left.is_empty();
-        assert!(!CHECKS || is_empty || P::unwinding(), "a token was dropped: {self:?} is leaked, frozen for ever");
+        assert!(
+            !CHECKS || is_empty || P::unwinding(),
+            "a token was dropped: {self:?} is leaked, frozen for ever"
+        );
     }
 }
 
@@ -94,10 +100,17 @@ impl fmt::Display for ContigError {
             Self::Unknown => f.write_str("the range is not all within the zone"),
             Self::NotOnline => f.write_str("a block of the range is not online"),
             Self::Busy { frames, first } => {
-                write!(f, "{frames} frames of the range are in use and could not be moved, the first is {first:?}")
+                write!(
+                    f,
+                    "{frames} frames of the range are in use and could not be moved, the first is {first:?}"
+                )
             }
-            Self::OutOfFrames => f.write_str("no free frames elsewhere to move the range's contents to"),
-            Self::NoPlace => f.write_str("in every place of that size and alignment there is something that stays"),
+            Self::OutOfFrames => {
+                f.write_str("no free frames elsewhere to move the range's contents to")
+            }
+            Self::NoPlace => f.write_str(
+                "in every place of that size and alignment there is something that stays",
+            ),
         }
     }
 }
@@ -111,7 +124,11 @@ impl<P: Platform> Zone<P> {
     ///
     /// When the range is none, or can not be emptied.
     #[expect(clippy::needless_pass_by_value, reason = "ranges are passed by value everywhere")]
-    pub fn alloc_contig_range(&'static self, range: PfnRange, owner: &dyn Owner<P>) -> Result<Contig<P>, ContigError> {
+    pub fn alloc_contig_range(
+        &'static self,
+        range: PfnRange,
+        owner: &dyn Owner<P>,
+    ) -> Result<Contig<P>, ContigError> {
         if range.frames() == 0 {
             return Err(ContigError::Empty);
         }
@@ -122,7 +139,8 @@ impl<P: Platform> Zone<P> {
         self.take_range(start..last + 1, owner)
     }
 
-    /// Allocates `frames` frames that lie together, the first aligned to `align`, moving away what is in them.
+    /// Allocates `frames` frames that lie together, the first aligned to `align`, moving away what
+    /// is in them.
     ///
     /// # Errors
     ///
@@ -136,7 +154,8 @@ impl<P: Platform> Zone<P> {
         if frames == 0 {
             return Err(ContigError::Empty);
         }
-        // Indices are as aligned as frame numbers are up to the alignment of the zone's first frame.
+        // Indices are as aligned as frame numbers are up to the alignment of the zone's first
+        // frame.
         let first = self.pfns().start.as_u64();
         let skip = (first.next_multiple_of(u64::from(align.frames())) - first) as u32;
         let place = |n: u32| -> Option<Range<u32>> {
@@ -162,7 +181,11 @@ impl<P: Platform> Zone<P> {
         Err(error)
     }
 
-    fn take_range(&'static self, frames: Range<u32>, owner: &dyn Owner<P>) -> Result<Contig<P>, ContigError> {
+    fn take_range(
+        &'static self,
+        frames: Range<u32>,
+        owner: &dyn Owner<P>,
+    ) -> Result<Contig<P>, ContigError> {
         let block = |index: u32| (index / BLOCK_ORDER.frames()) as usize;
         let blocks = block(frames.start)..block(frames.end - 1) + 1;
         let isolated = Isolated::new(self, blocks).ok_or(ContigError::NotOnline)?;

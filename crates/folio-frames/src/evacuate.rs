@@ -1,4 +1,5 @@
-//! Emptying a range of frames: the one mechanism under offline, contiguous allocation, compaction and shrinking.
+//! Emptying a range of frames: the one mechanism under offline, contiguous allocation, compaction
+//! and shrinking.
 //!
 //! | step | backs out by |
 //! | --- | --- |
@@ -47,7 +48,8 @@ pub(crate) struct Isolated<P: Platform> {
 }
 
 impl<P: Platform> Isolated<P> {
-    /// Isolates all of these blocks. `None`: one of them is not there, not online, or isolated by somebody else.
+    /// Isolates all of these blocks. `None`: one of them is not there, not online, or isolated by
+    /// somebody else.
     pub(crate) fn new(zone: &'static Zone<P>, blocks: Range<usize>) -> Option<Self> {
         if blocks.end > zone.blocks() {
             return None;
@@ -65,7 +67,12 @@ impl<P: Platform> Isolated<P> {
     }
 
     /// Empties these frames, which lie in the isolated blocks.
-    pub(crate) fn evacuate(&self, frames: Range<u32>, owner: &dyn Owner<P>, reach: Reach) -> Result<(), Left> {
+    pub(crate) fn evacuate(
+        &self,
+        frames: Range<u32>,
+        owner: &dyn Owner<P>,
+        reach: Reach,
+    ) -> Result<(), Left> {
         let zone = self.zone;
         let mut out_of_frames = false;
         for _ in 0..ROUNDS {
@@ -93,7 +100,8 @@ impl<P: Platform> Isolated<P> {
         while index < frames.end {
             let shape = zone.descriptor(index).shape();
             if shape.kind.is_allocated()
-                && migrate_within(zone, zone.pfn(index), owner, reach) == Err(MigrateError::OutOfFrames)
+                && migrate_within(zone, zone.pfn(index), owner, reach)
+                    == Err(MigrateError::OutOfFrames)
             {
                 return true;
             }
@@ -103,8 +111,8 @@ impl<P: Platform> Isolated<P> {
         false
     }
 
-    /// Frames that are not captured, and the first of them. Needs no lock: what is captured stays so until the
-    /// isolation ends.
+    /// Frames that are not captured, and the first of them. Needs no lock: what is captured stays
+    /// so until the isolation ends.
     fn left(&self, frames: Range<u32>) -> Option<(u32, u32)> {
         let mut left = None;
         for_each_captured(self.zone, frames, |index, captured| {
@@ -115,24 +123,33 @@ impl<P: Platform> Isolated<P> {
         left
     }
 
-    /// Takes captured frames out, all of the range, as blocks that are aligned and as large as can be: `each` gets their
-    /// heads, which have no shape then.
+    /// Takes captured frames out, all of the range, as blocks that are aligned and as large as can
+    /// be: `each` gets their heads, which have no shape then.
     pub(crate) fn take(&self, frames: Range<u32>, mut each: impl FnMut(u32, Order)) {
         let zone = self.zone;
         let _buddy = zone.lock();
         let mut index = frames.start;
         // Cut what lies across the edges.
         for edge in [frames.start, frames.end] {
-            while let Some((head, order)) = captured_around(zone, edge).filter(|&(head, _)| head < edge) {
-                let half = Order::new(order.as_u8() - 1).expect("a block across an edge has two halves");
+            while let Some((head, order)) =
+                captured_around(zone, edge).filter(|&(head, _)| head < edge)
+            {
+                let half =
+                    Order::new(order.as_u8() - 1).expect("a block across an edge has two halves");
                 zone.descriptor(head).set_shape(Kind::ISOLATED, half);
                 zone.descriptor(head + half.frames()).set_shape(Kind::ISOLATED, half);
             }
         }
         while index < frames.end {
             let order = zone.descriptor(index).shape().order;
-            assert!(!CHECKS || zone.descriptor(index).shape().kind == Kind::ISOLATED, "frame {index} is not captured");
-            assert!(!CHECKS || zone.descriptor(index).word.snapshot().is_frozen(), "a captured frame is live (R1)");
+            assert!(
+                !CHECKS || zone.descriptor(index).shape().kind == Kind::ISOLATED,
+                "frame {index} is not captured"
+            );
+            assert!(
+                !CHECKS || zone.descriptor(index).word.snapshot().is_frozen(),
+                "a captured frame is live (R1)"
+            );
             zone.descriptor(index).set_shape(Kind::INTERIOR, Order::ZERO);
             zone.blocks.of(index).release(order);
             index += order.frames();
@@ -153,10 +170,17 @@ impl<P: Platform> Isolated<P> {
         let first = self.blocks.start as u32 * BLOCK_ORDER.frames();
         let _buddy = zone.lock();
         let entry = zone.blocks.of(first);
-        assert!(!CHECKS || entry.captured() == BLOCK_ORDER.frames(), "a block goes offline with frames in use");
+        assert!(
+            !CHECKS || entry.captured() == BLOCK_ORDER.frames(),
+            "a block goes offline with frames in use"
+        );
         for index in first..first + BLOCK_ORDER.frames() {
             let descriptor = zone.descriptor(index);
-            assert!(!CHECKS || descriptor.word.snapshot().is_frozen(), "{:?} goes offline (R1)", descriptor.word);
+            assert!(
+                !CHECKS || descriptor.word.snapshot().is_frozen(),
+                "{:?} goes offline (R1)",
+                descriptor.word
+            );
             if descriptor.shape() != Shape::INTERIOR {
                 descriptor.set_shape(Kind::INTERIOR, Order::ZERO);
             }
@@ -234,11 +258,17 @@ fn captured_around<P: Platform>(zone: &Zone<P>, index: u32) -> Option<(u32, Orde
     if index >= zone.frames() {
         return None;
     }
-    zone.head_of(index).filter(|(_, shape)| shape.kind == Kind::ISOLATED).map(|(head, shape)| (head, shape.order))
+    zone.head_of(index)
+        .filter(|(_, shape)| shape.kind == Kind::ISOLATED)
+        .map(|(head, shape)| (head, shape.order))
 }
 
 /// Goes over a range: each captured block once, with its order; each other frame, with `None`.
-fn for_each_captured<P: Platform>(zone: &Zone<P>, frames: Range<u32>, mut each: impl FnMut(u32, Option<Order>)) {
+fn for_each_captured<P: Platform>(
+    zone: &Zone<P>,
+    frames: Range<u32>,
+    mut each: impl FnMut(u32, Option<Order>),
+) {
     let mut index = frames.start;
     while index < frames.end {
         let captured = captured_around(zone, index);
@@ -248,8 +278,8 @@ fn for_each_captured<P: Platform>(zone: &Zone<P>, frames: Range<u32>, mut each: 
 }
 
 impl<P: Platform> Zone<P> {
-    /// Whether nothing in the range looks as if it would stay: no plain block, no offline one. Racy, takes no lock: it
-    /// spares an attempt, no more.
+    /// Whether nothing in the range looks as if it would stay: no plain block, no offline one.
+    /// Racy, takes no lock: it spares an attempt, no more.
     pub(crate) fn looks_movable(&self, frames: Range<u32>) -> bool {
         let mut index = frames.start;
         while index < frames.end {
@@ -266,15 +296,18 @@ impl<P: Platform> Zone<P> {
         true
     }
 
-    /// Visits online blocks, the emptier ones first (those that are free as a whole, then in steps of an eighth), until
-    /// `each` says `false`. It is given the frames that are not free.
+    /// Visits online blocks, the emptier ones first (those that are free as a whole, then in steps
+    /// of an eighth), until `each` says `false`. It is given the frames that are not free.
     pub(crate) fn by_emptiness(&self, mut each: impl FnMut(usize, u32) -> bool) {
         let eighth = BLOCK_ORDER.frames() / 8;
         for step in 0..=8 {
             for block in 0..self.blocks() {
                 let entry = &self.blocks.all()[block];
                 let used = BLOCK_ORDER.frames().saturating_sub(entry.free());
-                if used.div_ceil(eighth) == step && entry.state() == State::Online && !each(block, used) {
+                if used.div_ceil(eighth) == step
+                    && entry.state() == State::Online
+                    && !each(block, used)
+                {
                     return;
                 }
             }

@@ -14,13 +14,15 @@ use crate::trace::Event;
 use crate::track::Site;
 use crate::zone::Zone;
 
-/// One counted reference. While it exists, the folio's bytes do not change and its frames stay what they are.
+/// One counted reference. While it exists, the folio's bytes do not change and its frames stay what
+/// they are.
 ///
-/// Clone takes another one, drop returns it; the last one out runs the kind's `destroy`, in its own thread.
+/// Clone takes another one, drop returns it; the last one out runs the kind's `destroy`, in its own
+/// thread.
 pub struct FolioRef<P: Platform> {
     zone: &'static Zone<P>,
-    /// **Invariant:** this value accounts for one reference in the head's word, and the folio's bytes are
-    /// only written under a [`FrozenFolio`], which can not exist beside it.
+    /// **Invariant:** this value accounts for one reference in the head's word, and the folio's
+    /// bytes are only written under a [`FrozenFolio`], which can not exist beside it.
     index: u32,
     /// **Invariant:** a frame of the folio: the one that it was looked up by.
     at: u32,
@@ -35,7 +37,8 @@ impl<P: Platform> FolioRef<P> {
         Self::from_frame(zone, index, index)
     }
 
-    /// Wraps one reference that was just taken, of the folio at `index`, looked up by its frame `at`.
+    /// Wraps one reference that was just taken, of the folio at `index`, looked up by its frame
+    /// `at`.
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub(crate) fn from_frame(zone: &'static Zone<P>, index: u32, at: u32) -> Self {
@@ -76,7 +79,8 @@ impl<P: Platform> FolioRef<P> {
         self.zone.pfn(self.index)
     }
 
-    /// The frame that it was looked up by: that of its slot, where each of its frames has one, else the first.
+    /// The frame that it was looked up by: that of its slot, where each of its frames has one, else
+    /// the first.
     pub fn frame_pfn(&self) -> Pfn {
         self.zone.pfn(self.at)
     }
@@ -96,7 +100,8 @@ impl<P: Platform> FolioRef<P> {
         self.zone.descriptor(self.at).private()
     }
 
-    /// Whether its bytes are newer than where they came from. Sure for who holds the claim on its slot, racy else.
+    /// Whether its bytes are newer than where they came from. Sure for who holds the claim on its
+    /// slot, racy else.
     pub fn is_dirty(&self) -> bool {
         self.zone.descriptor(self.index).is_dirty()
     }
@@ -106,15 +111,16 @@ impl<P: Platform> FolioRef<P> {
         self.zone.descriptor(self.index).set_dirty(dirty);
     }
 
-    /// From now on it counts as taken by the caller: for who hands references out (feature `track`; without it, nothing).
+    /// From now on it counts as taken by the caller: for who hands references out (feature `track`;
+    /// without it, nothing).
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn taken_here(&mut self) {
         self.site = self.site.moved(Site::here(), self.zone, self.index);
     }
 
-    /// Notes that the frame that it was looked up by was used, for reclaim. Whether that is a milestone, and this its first use: of
-    /// several threads at least one is told.
+    /// Notes that the frame that it was looked up by was used, for reclaim. Whether that is a
+    /// milestone, and this its first use: of several threads at least one is told.
     #[inline(always)]
     pub fn mark(&self) -> bool {
         self.zone.set_mark(self.at)
@@ -123,13 +129,14 @@ impl<P: Platform> FolioRef<P> {
     /// The bytes of the whole folio.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: mapped while the block is online, which a reference keeps it; initialised, since memory from the
-        // system is; not written while a reference exists (the invariant on `index`).
+        // SAFETY: mapped while the block is online, which a reference keeps it; initialised, since
+        // memory from the system is; not written while a reference exists (the invariant on
+        // `index`).
         unsafe { core::slice::from_raw_parts(self.zone.address(self.index), self.order().bytes()) }
     }
 
-    /// As [`mark`](Self::mark), of the `n` frames behind that one, which are of the folio too. The last one that is a milestone and was not
-    /// used before, if there is one.
+    /// As [`mark`](Self::mark), of the `n` frames behind that one, which are of the folio too. The
+    /// last one that is a milestone and was not used before, if there is one.
     ///
     /// # Panics
     ///
@@ -209,8 +216,8 @@ impl<P: Platform> fmt::Debug for FolioRef<P> {
     }
 }
 
-/// Exclusive control of a frozen folio: the token that the winner of a last put or of a freeze holds, and what
-/// the allocator hands out. Only it can be written to, split, initialised or freed.
+/// Exclusive control of a frozen folio: the token that the winner of a last put or of a freeze
+/// holds, and what the allocator hands out. Only it can be written to, split, initialised or freed.
 ///
 /// Dropping it by mistake leaks its frames; with [`CHECKS`](folio_ref::CHECKS) that panics.
 ///
@@ -313,9 +320,10 @@ impl<P: Platform> FrozenFolio<P> {
         self.zone.descriptor(self.index).set_dirty(dirty);
     }
 
-    /// Notes that it is read ahead of its use: it counts as marked until its first [`mark`](FolioRef::mark). Of a
-    /// milestone that one says so: readahead goes on when a reader comes here. It costs a hit nothing, as the
-    /// first use of a folio takes the slower way anyway.
+    /// Notes that it is read ahead of its use: it counts as marked until its first
+    /// [`mark`](FolioRef::mark). Of a milestone that one says so: readahead goes on when a
+    /// reader comes here. It costs a hit nothing, as the first use of a folio takes the slower
+    /// way anyway.
     pub fn set_ahead(&mut self, is_milestone: bool) {
         self.zone.memmap.set_ahead(self.index, is_milestone);
     }
@@ -328,11 +336,15 @@ impl<P: Platform> FrozenFolio<P> {
 
     /// The bytes of the whole folio, to write.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // Release: pairs with the fence in Slot::read, which holds no reference and may be copying these bytes just now: a
-        // reader that gets a byte written from here on sees the slot as it was claimed, or left, before.
+        // Release: pairs with the fence in Slot::read, which holds no reference and may be copying
+        // these bytes just now: a reader that gets a byte written from here on sees the
+        // slot as it was claimed, or left, before.
         fence(Ordering::Release);
-        // SAFETY: as above; readers need a reference, which does not exist while the folio is frozen.
-        unsafe { core::slice::from_raw_parts_mut(self.zone.address(self.index), self.order().bytes()) }
+        // SAFETY: as above; readers need a reference, which does not exist while the folio is
+        // frozen.
+        unsafe {
+            core::slice::from_raw_parts_mut(self.zone.address(self.index), self.order().bytes())
+        }
     }
 
     /// Begins a life with one reference, the caller's.
@@ -356,9 +368,10 @@ impl<P: Platform> FrozenFolio<P> {
         zone.number(self.unfreeze(n))
     }
 
-    /// Cuts the folio into equal parts of a smaller order, each a token of the same kind and private, and as dirty.
-    /// The new heads were tails: frozen all along, so nobody can take a reference on the way. Those that nobody takes from the iterator are
-    /// leaked, as a token that is dropped.
+    /// Cuts the folio into equal parts of a smaller order, each a token of the same kind and
+    /// private, and as dirty. The new heads were tails: frozen all along, so nobody can take a
+    /// reference on the way. Those that nobody takes from the iterator are leaked, as a token
+    /// that is dropped.
     ///
     /// # Panics
     ///
@@ -427,7 +440,10 @@ impl<P: Platform> Drop for Parts<P> {
 
 impl<P: Platform> Drop for FrozenFolio<P> {
     fn drop(&mut self) {
-        assert!(!CHECKS || P::unwinding(), "a token was dropped: {self:?} is leaked, frozen for ever");
+        assert!(
+            !CHECKS || P::unwinding(),
+            "a token was dropped: {self:?} is leaked, frozen for ever"
+        );
     }
 }
 

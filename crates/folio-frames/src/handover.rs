@@ -1,16 +1,20 @@
-//! Handing over a range at once: its blocks wait, untouched, until the allocator runs short or somebody asks for them.
+//! Handing over a range at once: its blocks wait, untouched, until the allocator runs short or
+//! somebody asks for them.
 //!
 //! ```text
 //!   ├── in the allocator ──┤── waiting ──────────────────┤── offline ──
 //!                         next                          end
 //! ```
 //!
-//! So a terabyte is handed over by two stores: no descriptor is written, no entry of the block table, and where zeroed
-//! metadata says frozen ([`Scheme::ZERO_IS_FROZEN`](folio_ref::Scheme::ZERO_IS_FROZEN)) none is ever touched before its block is used. A
-//! frame that waits counts as online and free. To a walker it is not there yet: its word is frozen, no block reaches it (R1).
+//! So a terabyte is handed over by two stores: no descriptor is written, no entry of the block
+//! table, and where zeroed metadata says frozen
+//! ([`Scheme::ZERO_IS_FROZEN`](folio_ref::Scheme::ZERO_IS_FROZEN)) none is ever touched before its
+//! block is used. A frame that waits counts as online and free. To a walker it is not there yet:
+//! its word is frozen, no block reaches it (R1).
 //!
-//! Blocks are brought in from the front. Who wants one in the middle (to take it offline, for contiguous memory) brings
-//! in all before it. Tried instead: blocks of 1 GiB in the buddy, 1024 descriptors in 1024 pages for a terabyte: 4 MiB touched.
+//! Blocks are brought in from the front. Who wants one in the middle (to take it offline, for
+//! contiguous memory) brings in all before it. Tried instead: blocks of 1 GiB in the buddy, 1024
+//! descriptors in 1024 pages for a terabyte: 4 MiB touched.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -78,10 +82,12 @@ impl<P: Platform> Zone<P> {
         !waiting.is_empty()
     }
 
-    /// Brings in what waits of these blocks, and all that waits before them. A step at a time, so that nobody waits
-    /// long for the lock.
+    /// Brings in what waits of these blocks, and all that waits before them. A step at a time, so
+    /// that nobody waits long for the lock.
     pub(crate) fn bring_in_through(&self, blocks: &Range<usize>) {
-        while self.waiting.blocks().start < blocks.end as u32 && self.waiting.blocks().end > blocks.start as u32 {
+        while self.waiting.blocks().start < blocks.end as u32
+            && self.waiting.blocks().end > blocks.start as u32
+        {
             let more = (blocks.end as u32).saturating_sub(self.waiting.blocks().start);
             if !self.bring_in(more.min(STEP)) {
                 return;
@@ -100,7 +106,12 @@ impl<P: Platform> Zone<P> {
     /// Offline → online, under the zone's lock. Nothing but the block's head is written.
     pub(crate) fn put_online(&self, buddy: &mut BuddyGuard<'_, P>, first: u32) {
         let entry = self.blocks.of(first);
-        assert_eq!(entry.state(), State::Offline, "block {} is online already", first / BLOCK_ORDER.frames());
+        assert_eq!(
+            entry.state(),
+            State::Offline,
+            "block {} is online already",
+            first / BLOCK_ORDER.frames()
+        );
         entry.set_state(State::Online);
         entry.set_mobility(Mobility::Movable);
         P::trace(Event::Online, || self.pfn(first));

@@ -1,7 +1,9 @@
-//! Offline and online: blocks of 2 MiB that leave the allocator and come back (picture: `blocks.rs`).
+//! Offline and online: blocks of 2 MiB that leave the allocator and come back (picture:
+//! `blocks.rs`).
 //!
-//! A block goes offline when it is empty (`evacuate.rs`). The metadata stays (R7): a late put finds its word, frozen. The
-//! block's bytes may then be given back to the system; its metadata only as `Arena::return_metadata` says.
+//! A block goes offline when it is empty (`evacuate.rs`). The metadata stays (R7): a late put finds
+//! its word, frozen. The block's bytes may then be given back to the system; its metadata only as
+//! `Arena::return_metadata` says.
 
 use core::fmt;
 use core::ops::Range;
@@ -30,8 +32,15 @@ impl<P: Platform> Offline<P> {
 
     /// It belongs to this zone, and to the bytes that the zone has now.
     pub(crate) fn assert_of(&self, zone: &Zone<P>) {
-        assert!(core::ptr::eq(zone, self.zone), "an offline block of another zone was brought online here");
-        assert_eq!(zone.epoch(), self.epoch, "the bytes of {self:?} are gone: it can not come back");
+        assert!(
+            core::ptr::eq(zone, self.zone),
+            "an offline block of another zone was brought online here"
+        );
+        assert_eq!(
+            zone.epoch(),
+            self.epoch,
+            "the bytes of {self:?} are gone: it can not come back"
+        );
     }
 }
 
@@ -62,9 +71,14 @@ impl fmt::Display for OfflineError {
         match self {
             Self::NotOnline => f.write_str("the block is not online"),
             Self::Busy { frames, first } => {
-                write!(f, "{frames} frames of the block are in use and could not be moved, the first is {first:?}")
+                write!(
+                    f,
+                    "{frames} frames of the block are in use and could not be moved, the first is {first:?}"
+                )
             }
-            Self::OutOfFrames => f.write_str("no free frames elsewhere to move the block's contents to"),
+            Self::OutOfFrames => {
+                f.write_str("no free frames elsewhere to move the block's contents to")
+            }
         }
     }
 }
@@ -73,13 +87,19 @@ impl core::error::Error for OfflineError {}
 
 impl<P: Platform> Zone<P> {
     /// Takes a block out of the allocator, migrating what is in it.
-    pub fn offline(&'static self, block: usize, owner: &dyn Owner<P>) -> Result<Offline<P>, OfflineError> {
+    pub fn offline(
+        &'static self,
+        block: usize,
+        owner: &dyn Owner<P>,
+    ) -> Result<Offline<P>, OfflineError> {
         let first = self.block_start(block).ok_or(OfflineError::NotOnline)?;
         let isolated = Isolated::new(self, block..block + 1).ok_or(OfflineError::NotOnline)?;
-        isolated.evacuate(first..first + BLOCK_ORDER.frames(), owner, Reach::Any).map_err(|left| match left {
-            Left { out_of_frames: true, .. } => OfflineError::OutOfFrames,
-            Left { frames, first, .. } => OfflineError::Busy { frames, first },
-        })?;
+        isolated.evacuate(first..first + BLOCK_ORDER.frames(), owner, Reach::Any).map_err(
+            |left| match left {
+                Left { out_of_frames: true, .. } => OfflineError::OutOfFrames,
+                Left { frames, first, .. } => OfflineError::Busy { frames, first },
+            },
+        )?;
         isolated.finish_offline();
         Ok(Offline { zone: self, block, epoch: self.epoch() })
     }
@@ -93,15 +113,19 @@ impl<P: Platform> Zone<P> {
     /// # Safety
     ///
     /// The block's bytes are mapped again, as [`Zone::new`] says.
-    #[expect(clippy::needless_pass_by_value, reason = "the right to bring the block back is used up")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the right to bring the block back is used up"
+    )]
     pub unsafe fn online(&'static self, offline: Offline<P>) {
         offline.assert_of(self);
         // SAFETY: the caller's promise.
         unsafe { self.online_block(offline.block) };
     }
 
-    /// Hands the frames of a block that was never online to the allocator: with [`Zone::online_range`] the only way memory enters.
-    /// Nothing but the block's head is written.
+    /// Hands the frames of a block that was never online to the allocator: with
+    /// [`Zone::online_range`] the only way memory enters. Nothing but the block's head is
+    /// written.
     ///
     /// # Panics
     ///
@@ -118,13 +142,13 @@ impl<P: Platform> Zone<P> {
         self.put_online(&mut buddy, first);
     }
 
-    /// Hands over a range of blocks that were never online, without touching their metadata: they are brought in when the
-    /// allocator runs short.
+    /// Hands over a range of blocks that were never online, without touching their metadata: they
+    /// are brought in when the allocator runs short.
     ///
     /// # Panics
     ///
-    /// When the zone has no such blocks, or others still wait. A block of the range that is online already is noticed, by a
-    /// panic, when it is brought in.
+    /// When the zone has no such blocks, or others still wait. A block of the range that is online
+    /// already is noticed, by a panic, when it is brought in.
     ///
     /// # Safety
     ///

@@ -9,14 +9,16 @@
 //!        └──────── init ──────────┘    └── alloc_frozen ◀──────────────┘
 //! ```
 //!
-//! - A [`Zone`] lives for ever (`&'static`), as in a kernel: metadata is never unmapped, so the late step of a
-//!   put always finds a word (R7), and handles need no lifetime.
-//! - A tail has no state of its own. Only the head of a block carries a kind and an order; every other
-//!   frame stays frozen, untouched since it was brought up. Making and unmaking tails writes nothing.
-//! - What a frame *is* stands in its descriptor and is read after the last put won (R4), never before.
+//! - A [`Zone`] lives for ever (`&'static`), as in a kernel: metadata is never unmapped, so the
+//!   late step of a put always finds a word (R7), and handles need no lifetime.
+//! - A tail has no state of its own. Only the head of a block carries a kind and an order; every
+//!   other frame stays frozen, untouched since it was brought up. Making and unmaking tails writes
+//!   nothing.
+//! - What a frame *is* stands in its descriptor and is read after the last put won (R4), never
+//!   before.
 //!
-//! Memory comes from the caller ([`Zone::new`]) or, with the feature `arena`, from the operating system
-//! (`Arena`). The lock, the CPU number and sleeping come from the caller's [`Platform`].
+//! Memory comes from the caller ([`Zone::new`]) or, with the feature `arena`, from the operating
+//! system (`Arena`). The lock, the CPU number and sleeping come from the caller's [`Platform`].
 //!
 //! What this crate deliberately lacks: files, any policy of reclaim, NUMA, and a global instance.
 

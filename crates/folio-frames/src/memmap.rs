@@ -7,11 +7,13 @@
 //! | `private` | the token's holder, or the zone lock while free (list links) | as `shape` |
 //! | `dirty` | the holder of the token, or of the claim on the folio's slot | the same; others racily |
 //!
-//! Beside the descriptors stands one byte for each frame, its **mark**: written by everybody, racily, a hint for reclaim.
-//! Apart, so that a read that does not touch the descriptor need not touch it for the mark: 64 marks share a line.
+//! Beside the descriptors stands one byte for each frame, its **mark**: written by everybody,
+//! racily, a hint for reclaim. Apart, so that a read that does not touch the descriptor need not
+//! touch it for the mark: 64 marks share a line.
 //!
-//! **Invariant:** exactly the heads of blocks have a shape; every other frame's shape is [`Kind::INTERIOR`], 0.
-//! So zeroed metadata says: frozen (where the scheme says so too), no block, not there.
+//! **Invariant:** exactly the heads of blocks have a shape; every other frame's shape is
+//! [`Kind::INTERIOR`], 0. So zeroed metadata says: frozen (where the scheme says so too), no block,
+//! not there.
 
 use core::alloc::Layout;
 use core::fmt;
@@ -171,9 +173,10 @@ pub enum MemmapMemory {
 
 /// The descriptors of a zone, by index from the zone's first frame.
 pub(crate) struct Memmap<S: Scheme> {
-    /// **Invariant:** points to `frames` initialised descriptors that are never unmapped or written
-    /// otherwise (R7: the promise of [`Memmap::new`]'s caller). Where zero means frozen, those of offline blocks may become
-    /// zeroes at any moment: a value like any other.
+    /// **Invariant:** points to `frames` initialised descriptors that are never unmapped or
+    /// written otherwise (R7: the promise of [`Memmap::new`]'s caller). Where zero means
+    /// frozen, those of offline blocks may become zeroes at any moment: a value like any
+    /// other.
     descriptors: NonNull<Descriptor<S>>,
     /// **Invariant:** points to `frames` bytes, in the same way.
     marks: NonNull<Mark>,
@@ -201,8 +204,8 @@ impl<S: Scheme> Memmap<S> {
 
     /// # Safety
     ///
-    /// `memory` has the layout of [`Memmap::layout`], is this memmap's alone for ever, and holds what
-    /// `holds` says.
+    /// `memory` has the layout of [`Memmap::layout`], is this memmap's alone for ever, and holds
+    /// what `holds` says.
     pub(crate) unsafe fn new(memory: NonNull<u8>, numbers: Numbers, holds: MemmapMemory) -> Self {
         let frames = numbers.frames();
         let descriptors = memory.cast::<Descriptor<S>>();
@@ -229,18 +232,29 @@ impl<S: Scheme> Memmap<S> {
         self.frames
     }
 
-    /// Descriptors that are heads of a free block, and of one in use. Racy, and slow: it looks at every descriptor.
+    /// Descriptors that are heads of a free block, and of one in use. Racy, and slow: it looks at
+    /// every descriptor.
     fn heads(&self) -> (usize, usize) {
-        (0..self.frames).map(|index| self.get(index).shape().kind).fold((0, 0), |(free, used), kind| {
-            (free + usize::from(kind.is_free()), used + usize::from(kind.is_allocated()))
-        })
+        (0..self.frames).map(|index| self.get(index).shape().kind).fold(
+            (0, 0),
+            |(free, used), kind| {
+                (free + usize::from(kind.is_free()), used + usize::from(kind.is_allocated()))
+            },
+        )
     }
 
     /// Where the descriptors of a frame and those after it lie, in bytes.
     #[cfg(feature = "arena")]
     pub(crate) fn bytes_of(&self, index: u32, frames: u32) -> (*mut u8, usize) {
-        assert!(index + frames <= self.frames, "frame {index} and {frames} more of a memmap of {}", self.frames);
-        (self.descriptors.as_ptr().wrapping_add(index as usize).cast(), frames as usize * size_of::<Descriptor<S>>())
+        assert!(
+            index + frames <= self.frames,
+            "frame {index} and {frames} more of a memmap of {}",
+            self.frames
+        );
+        (
+            self.descriptors.as_ptr().wrapping_add(index as usize).cast(),
+            frames as usize * size_of::<Descriptor<S>>(),
+        )
     }
 
     /// What nobody may do (R7).
@@ -258,23 +272,29 @@ impl<S: Scheme> Memmap<S> {
         // SAFETY: every index inside this crate is below `frames`: it comes from a range check in
         // `Zone::index`, from a list of frames of this zone, or from a slot that only held such.
         let descriptor = unsafe { self.descriptors.add(index as usize) };
-        // SAFETY: the invariant on `descriptors`; all fields are atomics, so shared access is enough.
+        // SAFETY: the invariant on `descriptors`; all fields are atomics, so shared access is
+        // enough.
         unsafe { descriptor.as_ref() }
     }
     #[inline(always)]
     fn mark(&self, index: u32) -> &Mark {
-        assert!(!CHECKS || index < self.frames, "the mark of frame {index} of a memmap of {}", self.frames);
+        assert!(
+            !CHECKS || index < self.frames,
+            "the mark of frame {index} of a memmap of {}",
+            self.frames
+        );
         // SAFETY: in bounds, as in `get`.
         let mark = unsafe { self.marks.add(index as usize) };
         // SAFETY: the invariant on `marks`.
         unsafe { mark.as_ref() }
     }
 
-    /// Notes that the folio was used. A store only when it was not noted yet: a hit on a hot page writes nothing.
-    /// Whether it was a milestone that nobody had passed.
+    /// Notes that the folio was used. A store only when it was not noted yet: a hit on a hot page
+    /// writes nothing. Whether it was a milestone that nobody had passed.
     ///
-    /// What was read ahead counts as marked until it is used the first time, and not any more then: it was kept for
-    /// that use, and a scan's pages are the first to go when the scan has passed.
+    /// What was read ahead counts as marked until it is used the first time, and not any more then:
+    /// it was kept for that use, and a scan's pages are the first to go when the scan has
+    /// passed.
     #[inline(always)]
     pub(crate) fn set_mark(&self, index: u32) -> bool {
         use_once(self.mark(index))
@@ -284,8 +304,8 @@ impl<S: Scheme> Memmap<S> {
     #[inline(always)]
     pub(crate) fn set_mark_of(&self, number: Number) -> bool {
         let mark = self.numbered_marks.wrapping_add(number.as_usize());
-        // SAFETY: as many marks as there are numbers lie there, by the invariants on `numbered_marks` and `marks`, and a number is
-        // one of them once it was checked.
+        // SAFETY: as many marks as there are numbers lie there, by the invariants on
+        // `numbered_marks` and `marks`, and a number is one of them once it was checked.
         use_once(unsafe { &*mark })
     }
 
@@ -321,7 +341,13 @@ fn use_once(mark: &Mark) -> bool {
 impl<S: Scheme> fmt::Debug for Memmap<S> {
     /// `{:#?}` counts the heads as well, which touches every descriptor.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "memmap of {} descriptors of {} bytes ({})", self.frames, size_of::<Descriptor<S>>(), S::NAME)?;
+        write!(
+            f,
+            "memmap of {} descriptors of {} bytes ({})",
+            self.frames,
+            size_of::<Descriptor<S>>(),
+            S::NAME
+        )?;
         if !f.alternate() {
             return Ok(());
         }

@@ -21,27 +21,31 @@ use crate::zone::Zone;
 
 /// Who indexes folios, and so can say where.
 pub trait Owner<P: Platform>: Sync {
-    /// Calls `visit` with the slot that should hold the folio whose descriptor says `private`. `false`: there is
-    /// no such slot (any more). The folio may have moved meanwhile; `visit` checks.
+    /// Calls `visit` with the slot that should hold the folio whose descriptor says `private`.
+    /// `false`: there is no such slot (any more). The folio may have moved meanwhile; `visit`
+    /// checks.
     fn with_slot(&self, pfn: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool;
 
-    /// Asked before a larger folio is moved: cuts the one at this head, of which each frame has a slot, into such as have one
-    /// ([`Claim::split`](crate::Claim::split)). `false`: it is no such folio, or is busy.
+    /// Asked before a larger folio is moved: cuts the one at this head, of which each frame has a
+    /// slot, into such as have one ([`Claim::split`](crate::Claim::split)). `false`: it is no
+    /// such folio, or is busy.
     fn split(&self, _pfn: Pfn, _order: Order, _private: u64) -> bool {
         false
     }
 
-    /// A folio that a slot indexes is in another frame now. Nothing of it is held; by now it may be elsewhere again, or gone.
+    /// A folio that a slot indexes is in another frame now. Nothing of it is held; by now it may be
+    /// elsewhere again, or gone.
     fn moved(&self, _from: Pfn, _to: Pfn) {}
 
-    /// For folios that no slot indexes, asked when [`with_slot`](Self::with_slot) says `false`: hands over *all* references
-    /// that the owner has of this folio, and makes whoever looks it up wait. [`take_back`](Self::take_back) follows at once.
+    /// For folios that no slot indexes, asked when [`with_slot`](Self::with_slot) says `false`:
+    /// hands over *all* references that the owner has of this folio, and makes whoever looks it
+    /// up wait. [`take_back`](Self::take_back) follows at once.
     fn lend(&self, _pfn: Pfn, _private: u64) -> Option<FolioRefs<P>> {
         None
     }
 
-    /// Ends what [`lend`](Self::lend) began, with as many references: of the folio's copy, or of the folio itself, if it was
-    /// not moved. The owner's index points to it from now on.
+    /// Ends what [`lend`](Self::lend) began, with as many references: of the folio's copy, or of
+    /// the folio itself, if it was not moved. The owner's index points to it from now on.
     fn take_back(&self, _private: u64, _refs: FolioRefs<P>) {}
 }
 
@@ -72,7 +76,11 @@ impl core::fmt::Display for MigrateError {
 impl core::error::Error for MigrateError {}
 
 /// Moves the folio at `pfn` to another frame of its zone and says which.
-pub fn migrate<P: Platform>(zone: &'static Zone<P>, pfn: Pfn, owner: &dyn Owner<P>) -> Result<Pfn, MigrateError> {
+pub fn migrate<P: Platform>(
+    zone: &'static Zone<P>,
+    pfn: Pfn,
+    owner: &dyn Owner<P>,
+) -> Result<Pfn, MigrateError> {
     migrate_within(zone, pfn, owner, Reach::Any)
 }
 
@@ -91,7 +99,8 @@ pub(crate) fn migrate_within<P: Platform>(
         seen = zone.peek(pfn);
     }
     let mut result = Err(MigrateError::NotMovable);
-    if !owner.with_slot(pfn, seen.private, &mut |slot| result = migrate_slot(zone, pfn, slot, reach))
+    if !owner
+        .with_slot(pfn, seen.private, &mut |slot| result = migrate_slot(zone, pfn, slot, reach))
         && let Some(refs) = owner.lend(pfn, seen.private)
     {
         let (refs, lent) = migrate_lent(zone, pfn, refs, reach);
@@ -156,7 +165,8 @@ fn migrate_slot<P: Platform>(
         return Err(MigrateError::Busy);
     }
     // While the slot's reference exists the order can not change; it is read under the claim.
-    let mut target = zone.alloc_target(zone.peek(pfn).order, reach).ok_or(MigrateError::OutOfFrames)?;
+    let mut target =
+        zone.alloc_target(zone.peek(pfn).order, reach).ok_or(MigrateError::OutOfFrames)?;
     let frozen = match claim.freeze() {
         Ok(frozen) => frozen,
         Err(claim) => {

@@ -1,9 +1,10 @@
 //! Mobility: what will move, and what will not, kept apart, so that 2 MiB blocks survive.
 //!
-//! One page that can not move spoils its whole 2 MiB for ever. So each 2 MiB block serves one mobility, and an
-//! allocation takes frames from blocks of its own. When those are used up, it takes the largest free block of another
-//! mobility and, where that is worth it, makes the whole 2 MiB its own: the next ones of its kind go there too, not to
-//! a third place. (Linux `mm/page_alloc.c`, `fallbacks` and `find_suitable_fallback`; Gorman's grouping by mobility.)
+//! One page that can not move spoils its whole 2 MiB for ever. So each 2 MiB block serves one
+//! mobility, and an allocation takes frames from blocks of its own. When those are used up, it
+//! takes the largest free block of another mobility and, where that is worth it, makes the whole 2
+//! MiB its own: the next ones of its kind go there too, not to a third place. (Linux
+//! `mm/page_alloc.c`, `fallbacks` and `find_suitable_fallback`; Gorman's grouping by mobility.)
 
 /// Whether what a block is allocated for can be moved, or be given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

@@ -1,12 +1,16 @@
 //! Numbers: how a slot names a frame, among those of all zones.
 //!
-//! A slot is one word, and does not know its zone: whoever looks says which. If it named frames by their place in the zone, a
-//! slot that is asked with another zone would name somebody else's frame there, and its claim would take his reference away. So
-//! each zone has numbers of its own, for ever, as it lives for ever: of what a slot names, every other zone says that it has no such frame.
+//! A slot is one word, and does not know its zone: whoever looks says which. If it named frames by
+//! their place in the zone, a slot that is asked with another zone would name somebody else's frame
+//! there, and its claim would take his reference away. So each zone has numbers of its own, for
+//! ever, as it lives for ever: of what a slot names, every other zone says that it has no such
+//! frame.
 //!
-//! A lookup pays for it by two operands in memory: from an entry to an index there is one subtraction, and one comparison tells an empty slot, a claimed
-//! one and another zone's. What lies at a number is found by the number alone (`Zone::address_of`), as there is no register for both: with one more to
-//! keep a read without a reference of 64 bytes from anywhere took 42 to 44 ns instead of 39.
+//! A lookup pays for it by two operands in memory: from an entry to an index there is one
+//! subtraction, and one comparison tells an empty slot, a claimed one and another zone's. What lies
+//! at a number is found by the number alone (`Zone::address_of`), as there is no register for both:
+//! with one more to keep a read without a reference of 64 bytes from anywhere took 42 to 44 ns
+//! instead of 39.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,8 +20,8 @@ static LAST: AtomicU32 = AtomicU32::new(0);
 /// The numbers of a zone's frames.
 #[derive(Clone, Copy)]
 pub(crate) struct Numbers {
-    /// **Invariant:** not 0, and `first + frames` is at most 2^32; no other zone has one of them. In 64 bits, as an entry has: so both are
-    /// operands, and no lookup has to widen them.
+    /// **Invariant:** not 0, and `first + frames` is at most 2^32; no other zone has one of them.
+    /// In 64 bits, as an entry has: so both are operands, and no lookup has to widen them.
     first: u64,
     frames: u64,
 }
@@ -30,8 +34,12 @@ impl Numbers {
 
     fn reserve_from(last: &AtomicU32, frames: u32) -> Option<Self> {
         // Relaxed: who gets them gets no other memory with them.
-        let before = last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| last.checked_add(frames));
-        before.ok().filter(|_| frames > 0).map(|before| Self { first: u64::from(before) + 1, frames: frames.into() })
+        let before = last
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| last.checked_add(frames));
+        before
+            .ok()
+            .filter(|_| frames > 0)
+            .map(|before| Self { first: u64::from(before) + 1, frames: frames.into() })
     }
 
     #[inline(always)]
@@ -45,13 +53,14 @@ impl Numbers {
         (self.first + u64::from(index)) as u32
     }
 
-    /// Of what every number has `size` bytes of, this zone's from `first` on: where the zeroth would lie.
+    /// Of what every number has `size` bytes of, this zone's from `first` on: where the zeroth
+    /// would lie.
     pub(crate) fn zeroth(self, first: *mut u8, size: usize) -> *mut u8 {
         first.wrapping_sub(self.first as usize * size)
     }
 
-    /// A number that is one of this zone's. What it names is found by nothing else, so that a read without a reference has no second
-    /// register to keep.
+    /// A number that is one of this zone's. What it names is found by nothing else, so that a read
+    /// without a reference has no second register to keep.
     #[inline(always)]
     pub(crate) fn check(self, number: u64) -> Option<Number> {
         (number.wrapping_sub(self.first) < self.frames).then_some(Number(number))
@@ -86,11 +95,15 @@ mod tests {
         assert_eq!([0, 2].map(|index| small.of(index)), [1, 3]);
         assert_eq!([0, 4].map(|index| large.of(index)), [4, 8]);
         for number in (0..10).chain([u32::MAX - 4, u32::MAX]) {
-            let index = |first: u32, end: u32| (first..end).contains(&number).then(|| number - first);
+            let index =
+                |first: u32, end: u32| (first..end).contains(&number).then(|| number - first);
             for (numbers, expect) in [(small, index(1, 4)), (large, index(4, 9))] {
                 let number = u64::from(number);
                 assert_eq!(numbers.index(number), expect, "{number}");
-                assert_eq!([1 << 32, 1 << 33, 3 << 32].map(|above| numbers.index(number | above)), [None; 3]);
+                assert_eq!(
+                    [1 << 32, 1 << 33, 3 << 32].map(|above| numbers.index(number | above)),
+                    [None; 3]
+                );
             }
         }
     }
@@ -100,7 +113,12 @@ mod tests {
         let last = AtomicU32::new(u32::MAX - 10);
         assert!(Numbers::reserve_from(&last, 11).is_none());
         let numbers = Numbers::reserve_from(&last, 10).unwrap();
-        assert_eq!((numbers.of(9), numbers.index(u32::MAX.into()), numbers.index(0)), (u32::MAX, Some(9), None));
-        assert!(Numbers::reserve_from(&last, 1).is_none() && Numbers::reserve_from(&last, 0).is_none());
+        assert_eq!(
+            (numbers.of(9), numbers.index(u32::MAX.into()), numbers.index(0)),
+            (u32::MAX, Some(9), None)
+        );
+        assert!(
+            Numbers::reserve_from(&last, 1).is_none() && Numbers::reserve_from(&last, 0).is_none()
+        );
     }
 }

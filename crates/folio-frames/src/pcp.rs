@@ -1,15 +1,17 @@
 //! Per-CPU lists of small blocks in front of the buddy.
 //!
-//! (Linux `struct per_cpu_pages`, whose lists also go up to order 3.) A list is threaded through the descriptors of its
-//! blocks, which whoever takes or frees one writes anyway: so a CPU's lists are some numbers, and the last block
-//! freed, warm in the cache, is the first handed out.
+//! (Linux `struct per_cpu_pages`, whose lists also go up to order 3.) A list is threaded through
+//! the descriptors of its blocks, which whoever takes or frees one writes anyway: so a CPU's lists
+//! are some numbers, and the last block freed, warm in the cache, is the first handed out.
 //!
-//! What speeds up a zone with room harms one that is nearly full: a list gives what was freed last to whoever comes next, so
-//! no 2 MiB block that is nearly empty ever gets quite empty. So while less than an eighth is free, a CPU holds a few single
-//! frames back and nothing else, and none of a block in which more than a few are free.
+//! What speeds up a zone with room harms one that is nearly full: a list gives what was freed last
+//! to whoever comes next, so no 2 MiB block that is nearly empty ever gets quite empty. So while
+//! less than an eighth is free, a CPU holds a few single frames back and nothing else, and none of
+//! a block in which more than a few are free.
 //!
-//! Whole blocks have lists of their own, of one block each: who frees one often allocates the next. (Linux `NR_PCP_THP`.) A second
-//! one goes through the buddy as before. While memory is short a CPU keeps none.
+//! Whole blocks have lists of their own, of one block each: who frees one often allocates the next.
+//! (Linux `NR_PCP_THP`.) A second one goes through the buddy as before. While memory is short a CPU
+//! keeps none.
 
 use folio_ref::Scheme;
 
@@ -52,7 +54,8 @@ pub(crate) struct Pcp {
     /// Of [`BLOCK_ORDER`].
     whole: [List; MOBILITIES],
     frames: u32,
-    /// What a list may hold, as of the last time that anything went past the lists; 0 before the first.
+    /// What a list may hold, as of the last time that anything went past the lists; 0 before the
+    /// first.
     capacity: u32,
     pub(crate) counters: PcpCounters,
 }
@@ -73,7 +76,8 @@ impl Pcp {
         self.capacity = if free < online / 8 { CAPACITY_SHORT } else { CAPACITY };
     }
 
-    /// Whether they hold less, as memory is short: only single frames, and of those none that is freed in a sparse 2 MiB block.
+    /// Whether they hold less, as memory is short: only single frames, and of those none that is
+    /// freed in a sparse 2 MiB block.
     #[inline]
     pub(crate) fn are_short(&self) -> bool {
         self.capacity != CAPACITY
@@ -99,7 +103,8 @@ impl Pcp {
         lists.get(usize::from(order.as_u8())).unwrap_or(&self.whole[mobility as usize]).blocks
     }
 
-    /// Where the order is known to the compiler, or only that it is a small one, there is no branch.
+    /// Where the order is known to the compiler, or only that it is a small one, there is no
+    /// branch.
     #[inline(always)]
     fn list(&mut self, mobility: Mobility, order: Order) -> &mut List {
         let lists = &mut self.lists[mobility as usize];
@@ -107,7 +112,12 @@ impl Pcp {
     }
 
     #[inline]
-    pub(crate) fn pop<S: Scheme>(&mut self, memmap: &Memmap<S>, mobility: Mobility, order: Order) -> Option<u32> {
+    pub(crate) fn pop<S: Scheme>(
+        &mut self,
+        memmap: &Memmap<S>,
+        mobility: Mobility,
+        order: Order,
+    ) -> Option<u32> {
         let list = self.list(mobility, order);
         let index = list.first.checked_sub(1)?;
         list.first = memmap.get(index).private() as u32;
@@ -117,7 +127,13 @@ impl Pcp {
     }
 
     #[inline]
-    pub(crate) fn push<S: Scheme>(&mut self, memmap: &Memmap<S>, mobility: Mobility, order: Order, index: u32) {
+    pub(crate) fn push<S: Scheme>(
+        &mut self,
+        memmap: &Memmap<S>,
+        mobility: Mobility,
+        order: Order,
+        index: u32,
+    ) {
         let list = self.list(mobility, order);
         let head = memmap.get(index);
         head.set_private(u64::from(list.first));

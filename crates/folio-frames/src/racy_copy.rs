@@ -1,21 +1,25 @@
-//! Copying bytes that somebody else may be writing: what comes out is only believed when it is known that nobody did.
+//! Copying bytes that somebody else may be writing: what comes out is only believed when it is
+//! known that nobody did.
 //!
-//! Such a copy can not be an ordinary one: to Rust a plain read beside a write is a data race, whatever is done with
-//! the bytes afterwards. So on x86-64 the loads are instructions that the compiler does not look into, of as many bytes as the platform
-//! allows ([`Vectors`]), or one string instruction. To the program they are what a system call is that reads its memory
-//! (`write`, `process_vm_readv`): bytes arrive that were there at some moment, each from any one of the writes that
-//! race with it. No load needs to be atomic as a whole, and of an order only what the processor gives to all loads:
-//! on x86-64 a later load does not pass an earlier one. That this is how hardware behaves, and not a theorem about
-//! Rust, is the price; seqlocks everywhere pay it.
+//! Such a copy can not be an ordinary one: to Rust a plain read beside a write is a data race,
+//! whatever is done with the bytes afterwards. So on x86-64 the loads are instructions that the
+//! compiler does not look into, of as many bytes as the platform allows ([`Vectors`]), or one
+//! string instruction. To the program they are what a system call is that reads its memory
+//! (`write`, `process_vm_readv`): bytes arrive that were there at some moment, each from any one of
+//! the writes that race with it. No load needs to be atomic as a whole, and of an order only what
+//! the processor gives to all loads: on x86-64 a later load does not pass an earlier one. That this
+//! is how hardware behaves, and not a theorem about Rust, is the price; seqlocks everywhere pay it.
 //!
-//! Elsewhere, and under Miri, the loads are relaxed atomic ones of 8 bytes and 1. Those are sound against writes that
-//! are atomic too; the frames' are not, so Miri would rightly complain, and its tests do not race here.
+//! Elsewhere, and under Miri, the loads are relaxed atomic ones of 8 bytes and 1. Those are sound
+//! against writes that are atomic too; the frames' are not, so Miri would rightly complain, and its
+//! tests do not race here.
 //!
 //! Nobody else has the target.
 
 use crate::platform::Platform;
 
-/// The registers for bytes that code may use here. Of interest on x86-64, where more may be there than the program was built for.
+/// The registers for bytes that code may use here. Of interest on x86-64, where more may be there
+/// than the program was built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vectors(Width);
 
@@ -34,7 +38,8 @@ impl Vectors {
     ///
     /// # Safety
     ///
-    /// This processor has its registers of 256 bits, and whoever else runs on it leaves them as they were.
+    /// This processor has its registers of 256 bits, and whoever else runs on it leaves them as
+    /// they were.
     pub const unsafe fn bits_256() -> Self {
         Self(Width::Bits256)
     }
@@ -71,11 +76,13 @@ mod copy {
     const WIDE: usize = size_of::<Wide>();
     /// Loads that are under way before the first store.
     const RUN: usize = 64;
-    /// From here on wider loads are worth the question whether there are any. With stores of 16 bytes a copy of 1000 fills the queue of
-    /// those that wait for their bytes, and the next one waits too: of pages that are in no cache it takes 350 ns on Zen 4, with 32 bytes 235,
+    /// From here on wider loads are worth the question whether there are any. With stores of 16
+    /// bytes a copy of 1000 fills the queue of those that wait for their bytes, and the next
+    /// one waits too: of pages that are in no cache it takes 350 ns on Zen 4, with 32 bytes 235,
     /// with 64 bytes 215.
     const SEVERAL: usize = 256;
-    /// From here on one string instruction is faster than runs of 16-byte loads. (4 KiB on Zen 4: 43 ns against 68; memcpy 43.)
+    /// From here on one string instruction is faster than runs of 16-byte loads. (4 KiB on Zen 4:
+    /// 43 ns against 68; memcpy 43.)
     const LONG: usize = 1024;
     /// From here on it pays to wait for the first bytes: see [`late_string`].
     const FAR: usize = 3072;
@@ -111,7 +118,8 @@ mod copy {
         }};
     }
 
-    /// Copies a length of at least one value: values one after the other, the last one where it ends.
+    /// Copies a length of at least one value: values one after the other, the last one where it
+    /// ends.
     macro_rules! all {
         ($load:ident, $type:ty, $from:expr, $to:expr, $len:expr) => {{
             let last = $len - size_of::<$type>();
@@ -143,9 +151,11 @@ mod copy {
         }
     }
 
-    /// Whether the target lies up to 31 bytes past the source, or seems to from the lower 12 bits, all that a processor compares before it
-    /// loads what an earlier store may hold. There the string instruction goes byte by byte: 4 KiB in 1200 ns on Zen 4, or 105 where it is
-    /// 16 bytes past, as memory is that the C library has mapped for a large buffer. Wide loads: 60.
+    /// Whether the target lies up to 31 bytes past the source, or seems to from the lower 12 bits,
+    /// all that a processor compares before it loads what an earlier store may hold. There the
+    /// string instruction goes byte by byte: 4 KiB in 1200 ns on Zen 4, or 105 where it is
+    /// 16 bytes past, as memory is that the C library has mapped for a large buffer. Wide loads:
+    /// 60.
     #[inline(always)]
     fn is_just_ahead(from: *const u8, to: *const u8) -> bool {
         (to.addr().wrapping_sub(from.addr()) % 4096).wrapping_sub(1) < 31
@@ -154,16 +164,19 @@ mod copy {
     /// In pieces as large as the processor likes.
     #[inline(always)]
     unsafe fn string(from: *const u8, to: *mut u8, len: usize) {
-        // SAFETY: it reads so many bytes at `from` and writes them at `to`, as the caller says it can, and nothing else.
+        // SAFETY: it reads so many bytes at `from` and writes them at `to`, as the caller says it
+        // can, and nothing else.
         unsafe {
             asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
                  options(nostack, preserves_flags));
         }
     }
 
-    /// The same, but the length is known only when the first bytes have come. As long as the instruction is not under way,
-    /// the loads of the next lines are; once it is, nothing behind it gets on. Of pages that are in no cache it takes off a fifth of the time
-    /// (4 KiB read on Zen 4: 395 ns instead of 509, where memcpy takes 427), to those that are in one it adds up to 10 ns.
+    /// The same, but the length is known only when the first bytes have come. As long as the
+    /// instruction is not under way, the loads of the next lines are; once it is, nothing
+    /// behind it gets on. Of pages that are in no cache it takes off a fifth of the time (4 KiB
+    /// read on Zen 4: 395 ns instead of 509, where memcpy takes 427), to those that are in one it
+    /// adds up to 10 ns.
     #[inline(always)]
     unsafe fn late_string(from: *const u8, to: *mut u8, len: usize) {
         // SAFETY: as in `string`; what is prefetched may be anything.
@@ -185,7 +198,9 @@ mod copy {
     unsafe fn wide<P: Platform>(from: *const u8, to: *mut u8, len: usize) {
         match P::vectors().0 {
             // SAFETY: the caller's promise, here and below.
-            Width::Bits128 if len >= LONG && !is_just_ahead(from, to) => unsafe { string(from, to, len) },
+            Width::Bits128 if len >= LONG && !is_just_ahead(from, to) => unsafe {
+                string(from, to, len)
+            },
             // SAFETY: as above.
             Width::Bits128 => unsafe { runs(from, to, len) },
             // SAFETY: as above; that there are such registers was promised to `Vectors`.
@@ -218,7 +233,8 @@ mod copy {
         };
     }
 
-    // Whoever uses the old registers after wide ones pays for it, unless their upper halves are said to be of no use. Those from 16 on have none.
+    // Whoever uses the old registers after wide ones pays for it, unless their upper halves are
+    // said to be of no use. Those from 16 on have none.
     by_registers!(by_256, 128, "vmovdqu", "ymm0", "ymm1", "ymm2", "ymm3", "vzeroupper");
     by_registers!(by_512, 256, "vmovdqu64", "zmm16", "zmm17", "zmm18", "zmm19", "");
 
@@ -242,7 +258,8 @@ mod copy {
     #[inline(always)]
     unsafe fn run(from: *const u8, to: *mut u8) {
         let (a, b, c, d): (Wide, Wide, Wide, Wide);
-        // SAFETY: it reads a run's 64 bytes at `from`, which the caller says can be read, and nothing else.
+        // SAFETY: it reads a run's 64 bytes at `from`, which the caller says can be read, and
+        // nothing else.
         unsafe {
             asm!("movdqu {a}, [{from}]", "movdqu {b}, [{from} + 16]",
                  "movdqu {c}, [{from} + 32]", "movdqu {d}, [{from} + 48]",
@@ -281,7 +298,9 @@ mod copy {
         unsafe { to.copy_from_nonoverlapping(from, half) };
         folio_ref::stepped::step();
         // SAFETY: as above.
-        unsafe { to.wrapping_add(half).copy_from_nonoverlapping(from.wrapping_add(half), len - half) };
+        unsafe {
+            to.wrapping_add(half).copy_from_nonoverlapping(from.wrapping_add(half), len - half)
+        };
     }
 }
 
@@ -333,7 +352,11 @@ mod tests {
                     let mut to = std::vec![0; start + past + len + 100];
                     let (from, at) = (bytes.as_ptr().wrapping_add(start), start + past);
                     copy(from, &mut to[at..at + len]);
-                    assert_eq!(to[at..at + len], bytes[start..start + len], "{len} bytes from {start} to {at}");
+                    assert_eq!(
+                        to[at..at + len],
+                        bytes[start..start + len],
+                        "{len} bytes from {start} to {at}"
+                    );
                     assert!(
                         to[..at].iter().chain(&to[at + len..]).all(|&byte| byte == 0),
                         "{len} from {start} to {at}"
@@ -345,7 +368,8 @@ mod tests {
 
     #[test]
     fn every_length_at_every_alignment_is_copied_and_nothing_beside_it() {
-        let lengths: Vec<usize> = (0..300).chain([512, 700, 1023, 1024, 1100, 3000, 3071, 3072, 4096]).collect();
+        let lengths: Vec<usize> =
+            (0..300).chain([512, 700, 1023, 1024, 1100, 3000, 3071, 3072, 4096]).collect();
         // SAFETY: the bytes are there.
         copies(|from, to| unsafe { racy_copy::<UserSpace>(from, to) }, &lengths);
     }

@@ -1,4 +1,5 @@
-//! Many references at once: those of one folio, held together, and those of many folios, put together.
+//! Many references at once: those of one folio, held together, and those of many folios, put
+//! together.
 
 use core::fmt;
 use core::iter;
@@ -13,8 +14,8 @@ use crate::trace::Event;
 use crate::track::Site;
 use crate::zone::Zone;
 
-/// All references that somebody has of one folio: what an owner lends for a migration. As many as it says, since
-/// each came from a [`FolioRef`]: nobody can claim another's.
+/// All references that somebody has of one folio: what an owner lends for a migration. As many as
+/// it says, since each came from a [`FolioRef`]: nobody can claim another's.
 ///
 /// Clone takes as many more, drop returns them all at once.
 pub struct FolioRefs<P: Platform> {
@@ -42,9 +43,13 @@ impl<P: Platform> FolioRefs<P> {
         self.count
     }
 
-    /// Adds one more. `Err` gives it back: it is of another folio, or there are [`MAX_AT_ONCE`] already.
+    /// Adds one more. `Err` gives it back: it is of another folio, or there are [`MAX_AT_ONCE`]
+    /// already.
     pub fn join(&mut self, folio: FolioRef<P>) -> Result<(), FolioRef<P>> {
-        if folio.index() != self.index || !core::ptr::eq(folio.zone(), self.zone) || self.count == MAX_AT_ONCE {
+        if folio.index() != self.index
+            || !core::ptr::eq(folio.zone(), self.zone)
+            || self.count == MAX_AT_ONCE
+        {
             return Err(folio);
         }
         let (zone, index, site) = folio.into_parts();
@@ -126,7 +131,10 @@ impl<P: Platform> FrozenFolio<P> {
     /// When `count` is 0 or above [`MAX_AT_ONCE`].
     #[cfg_attr(feature = "track", track_caller)]
     pub fn init_many(self, count: u32) -> FolioRefs<P> {
-        assert!(count > 0 && count <= MAX_AT_ONCE, "init with {count} references: allowed are 1 to {MAX_AT_ONCE}");
+        assert!(
+            count > 0 && count <= MAX_AT_ONCE,
+            "init with {count} references: allowed are 1 to {MAX_AT_ONCE}"
+        );
         let (zone, site) = (self.zone(), Site::here());
         let index = self.unfreeze(count);
         site.began(zone, index, count);
@@ -135,7 +143,8 @@ impl<P: Platform> FrozenFolio<P> {
 }
 
 impl<P: Platform> FolioRef<P> {
-    /// Takes exclusive control, if this is the only reference. `Err` gives it back: others hold the folio.
+    /// Takes exclusive control, if this is the only reference. `Err` gives it back: others hold the
+    /// folio.
     pub fn freeze(self) -> Result<FrozenFolio<P>, Self> {
         let Ok(token) = self.zone().descriptor(self.index()).word.freeze(1) else {
             P::trace(Event::Busy, || self.pfn());
@@ -148,8 +157,9 @@ impl<P: Platform> FolioRef<P> {
         Ok(FrozenFolio::from_index(zone, index))
     }
 
-    /// Returns the reference, expecting it to be the last: one compare-and-swap instead of two atomic steps. When
-    /// others hold the folio as well, it costs a failed compare-and-swap more than a drop.
+    /// Returns the reference, expecting it to be the last: one compare-and-swap instead of two
+    /// atomic steps. When others hold the folio as well, it costs a failed compare-and-swap
+    /// more than a drop.
     #[inline]
     pub fn drop_expecting_last(self) {
         match self.freeze() {
@@ -162,7 +172,8 @@ impl<P: Platform> FolioRef<P> {
 /// Folios that are freed under one lock.
 const BATCH: usize = 64;
 
-/// Frozen folios on their way to the allocator. Dropping it frees them, so that none is lost when a destructor panics.
+/// Frozen folios on their way to the allocator. Dropping it frees them, so that none is lost when a
+/// destructor panics.
 struct Batch<P: Platform> {
     zone: Option<&'static Zone<P>>,
     heads: [u32; BATCH],
@@ -193,8 +204,9 @@ impl<P: Platform> Drop for Batch<P> {
     }
 }
 
-/// Returns many references, each expected to be its folio's last: what falls free goes to the allocator in batches, each
-/// under one lock. Folios of kinds with a `destroy` of their own are given to it one by one.
+/// Returns many references, each expected to be its folio's last: what falls free goes to the
+/// allocator in batches, each under one lock. Folios of kinds with a `destroy` of their own are
+/// given to it one by one.
 pub fn put_all<P: Platform>(folios: impl IntoIterator<Item = FolioRef<P>>) {
     let mut batch = Batch { zone: None, heads: [0; BATCH], len: 0 };
     for folio in folios {

@@ -5,15 +5,16 @@
 //! claimed  waiters    frame's number, or 0       order           version
 //! ```
 //!
-//! The number is the frame's among those of all zones (`numbers.rs`): who says another zone than the folio's is refused, by a panic.
+//! The number is the frame's among those of all zones (`numbers.rs`): who says another zone than
+//! the folio's is refused, by a panic.
 //!
-//! The order is 0 but where each frame of a larger folio has a slot of its own (`parts.rs`): then the frame is the slot's, and the
-//! folio begins at the frame's number rounded down to the order.
+//! The order is 0 but where each frame of a larger folio has a slot of its own (`parts.rs`): then
+//! the frame is the slot's, and the folio begins at the frame's number rounded down to the order.
 //!
-//! A slot owns one reference of its folio. Who may use that reference, to freeze, move or remove the folio, is
-//! decided by the claim: one bit, one holder. Readers ignore it: a claimed folio that is not (yet) frozen is
-//! still read. So in an index a frozen folio always has a claim beside it, and whoever meets one sleeps
-//! until that claim ends.
+//! A slot owns one reference of its folio. Who may use that reference, to freeze, move or remove
+//! the folio, is decided by the claim: one bit, one holder. Readers ignore it: a claimed folio that
+//! is not (yet) frozen is still read. So in an index a frozen folio always has a claim beside it,
+//! and whoever meets one sleeps until that claim ends.
 //!
 //! | from | by | to |
 //! | --- | --- | --- |
@@ -30,9 +31,10 @@
 //! | claimed, frozen | [`FrozenClaim::remove`], drop | empty |
 //! | claimed, frozen | [`FrozenClaim::suspend`], [`Slot::resume`] | the same, held by the token alone meanwhile |
 //!
-//! The version counts the ends of claims, but for the one end under which nothing can have happened: a [`Claim`] that
-//! was never frozen and is dropped. So a slot that is not claimed, and later is the same in all its bits, held one
-//! folio with one content all the time between (until 2^26 ends later). An empty slot keeps its version.
+//! The version counts the ends of claims, but for the one end under which nothing can have
+//! happened: a [`Claim`] that was never frozen and is dropped. So a slot that is not claimed, and
+//! later is the same in all its bits, held one folio with one content all the time between (until
+//! 2^26 ends later). An empty slot keeps its version.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -89,8 +91,9 @@ impl Entry {
         zone.numbers.index((self.0 & FRAME) >> FRAME_AT)
     }
 
-    /// The frame's number, unless somebody has the claim. In one comparison: both bits above lie where no frame number reaches, and
-    /// the one for waiters is never set alone. `None`: it is empty, claimed, or of another zone.
+    /// The frame's number, unless somebody has the claim. In one comparison: both bits above lie
+    /// where no frame number reaches, and the one for waiters is never set alone. `None`: it is
+    /// empty, claimed, or of another zone.
     #[inline(always)]
     pub(crate) fn number_unclaimed<P: Platform>(self, zone: &Zone<P>) -> Option<Number> {
         zone.numbers.check(self.0 >> FRAME_AT)
@@ -137,7 +140,8 @@ impl Entry {
         (self.0 ^ other.0) & (FRAME | ORDER) == 0
     }
 
-    /// What a slot's look and second look gave is the folio that the slot's frame belongs to. Its head's own slot may say the order a moment longer.
+    /// What a slot's look and second look gave is the folio that the slot's frame belongs to. Its
+    /// head's own slot may say the order a moment longer.
     #[inline(always)]
     fn check<P: Platform>(self, folio: &FolioRef<P>) {
         assert!(
@@ -216,12 +220,14 @@ impl<P: Platform> Slot<P> {
             seen.assert_empty(zone);
             return Lookup::Empty;
         };
-        // No branch: a function of its own for parts would bring back its answer, and with it everybody's, through memory.
+        // No branch: a function of its own for parts would bring back its answer, and with it
+        // everybody's, through memory.
         self.get_at(zone, seen, seen.head(index), index)
     }
 
-    /// As [`get`](Self::get), where no other frame of the folio has a slot. `None`: one has, there is no hit, or it is of another zone. Frame and head are one
-    /// register here, and nothing is computed before the count is asked for.
+    /// As [`get`](Self::get), where no other frame of the folio has a slot. `None`: one has, there
+    /// is no hit, or it is of another zone. Frame and head are one register here, and nothing
+    /// is computed before the count is asked for.
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn get_alone(&self, zone: &'static Zone<P>) -> Option<FolioRef<P>> {
@@ -240,8 +246,9 @@ impl<P: Platform> Slot<P> {
         match zone.descriptor(head).word.try_get(1) {
             Ok(()) => {
                 let folio = FolioRef::from_frame(zone, head, index);
-                // R8. The load can not move before try_get, which is an Acquire; if the folio had been freed
-                // and reused before, the slot's change came before its init, which try_get has seen. The same frame and order
+                // R8. The load can not move before try_get, which is an Acquire; if the folio had
+                // been freed and reused before, the slot's change came before its
+                // init, which try_get has seen. The same frame and order
                 // under another version is as good: the folio is this slot's, as it is now.
                 if self.load(Ordering::Relaxed).is_same_folio(seen) || cfg!(broken = "no-recheck") {
                     P::trace(Event::Got, || folio.pfn());
@@ -264,7 +271,9 @@ impl<P: Platform> Slot<P> {
         match refused {
             Refused::Saturated => Lookup::Saturated,
             // Acquire: as in get.
-            Refused::Frozen if self.load(Ordering::Acquire).is_same_folio(seen) => Lookup::InProgress,
+            Refused::Frozen if self.load(Ordering::Acquire).is_same_folio(seen) => {
+                Lookup::InProgress
+            }
             Refused::Frozen => Lookup::Moved,
         }
     }
@@ -275,16 +284,19 @@ impl<P: Platform> Slot<P> {
         self.load(Ordering::Acquire).is_empty()
     }
 
-    /// The folio's frame here. Racy: no reference is taken. `None`: nothing is here, or of another zone.
+    /// The folio's frame here. Racy: no reference is taken. `None`: nothing is here, or of another
+    /// zone.
     pub fn pfn(&self, zone: &Zone<P>) -> Option<Pfn> {
         // Acquire: as in get.
         self.load(Ordering::Acquire).frame(zone).map(|index| zone.pfn(index))
     }
 
-    /// Sleeps until the claim on this slot has ended; returns at once when there is none. May wake early.
+    /// Sleeps until the claim on this slot has ended; returns at once when there is none. May wake
+    /// early.
     #[cold]
     pub fn wait(&self) {
-        // Acquire: pairs with Release in end; what the claim did is seen by who does not need to sleep.
+        // Acquire: pairs with Release in end; what the claim did is seen by who does not need to
+        // sleep.
         let seen = self.load(Ordering::Acquire);
         if !seen.is_claimed() {
             return;
@@ -292,7 +304,10 @@ impl<P: Platform> Slot<P> {
         let waiting = seen.waited_for();
         // Relaxed: it publishes nothing; the sleeper looks again.
         if !seen.has_waiters()
-            && self.value.compare_exchange(seen.0, waiting.0, Ordering::Relaxed, Ordering::Relaxed).is_err()
+            && self
+                .value
+                .compare_exchange(seen.0, waiting.0, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
         {
             return;
         }
@@ -300,7 +315,8 @@ impl<P: Platform> Slot<P> {
         P::wait(self.key(), &|| self.load(Ordering::Acquire) == waiting);
     }
 
-    /// Looks for about as long as a page is copied whether the claim has ended: to sleep and be woken costs many times that.
+    /// Looks for about as long as a page is copied whether the claim has ended: to sleep and be
+    /// woken costs many times that.
     #[cold]
     pub fn ends_soon(&self) -> bool {
         // Longer from look to look: the line is left to who has the claim.
@@ -319,19 +335,25 @@ impl<P: Platform> Slot<P> {
         let seen = self.load(Ordering::Relaxed);
         let number = folio.zone().number(folio.index());
         let claimed = Entry::new(Some(number), Order::ZERO, seen.version()).claimed();
-        // Release: pairs with Acquire in get. Acquire: pairs with Release in end, so that what the last claim did is seen.
+        // Release: pairs with Acquire in get. Acquire: pairs with Release in end, so that what the
+        // last claim did is seen.
         if seen.is_empty()
-            && self.value.compare_exchange(seen.0, claimed.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            && self
+                .value
+                .compare_exchange(seen.0, claimed.0, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
         {
             return Ok(FrozenClaim::new(self, folio));
         }
         Err(folio)
     }
 
-    /// Takes up a claim that was suspended. `Err` gives the folio back: its claim is on no slot, or on another.
+    /// Takes up a claim that was suspended. `Err` gives the folio back: its claim is on no slot, or
+    /// on another.
     pub fn resume(&self, folio: FrozenFolio<P>) -> Result<FrozenClaim<'_, P>, FrozenFolio<P>> {
-        // Relaxed: what happened under the claim came with the token. A claimed slot with this frame is claimed by the
-        // token: whoever else had a claim on it would have the token, or find the frame live.
+        // Relaxed: what happened under the claim came with the token. A claimed slot with this
+        // frame is claimed by the token: whoever else had a claim on it would have the
+        // token, or find the frame live.
         let seen = self.load(Ordering::Relaxed);
         if seen.is_claimed() && seen.number() == folio.zone().number(folio.index()) {
             return Ok(FrozenClaim::new(self, folio));
@@ -355,12 +377,19 @@ impl<P: Platform> Slot<P> {
             return None;
         }
         // Acquire: pairs with Release in end, so that the last claim's work is seen.
-        let taken = self.value.compare_exchange(seen.0, seen.claimed().0, Ordering::Acquire, Ordering::Relaxed);
-        taken.ok().map(|_| Claim::new(self, FolioRef::from_parts(zone, seen.head(index), index, Site::NONE)))
+        let taken = self.value.compare_exchange(
+            seen.0,
+            seen.claimed().0,
+            Ordering::Acquire,
+            Ordering::Relaxed,
+        );
+        taken.ok().map(|_| {
+            Claim::new(self, FolioRef::from_parts(zone, seen.head(index), index, Site::NONE))
+        })
     }
 
-    /// Ends a claim under which something happened: another version, and whoever slept on the slot is woken.
-    /// It holds the frame of this number from now on.
+    /// Ends a claim under which something happened: another version, and whoever slept on the slot
+    /// is woken. It holds the frame of this number from now on.
     pub(crate) fn end(&self, number: Option<u32>) {
         self.end_as_part(number, Order::ZERO);
     }
@@ -382,7 +411,8 @@ impl<P: Platform> Slot<P> {
 
     fn swap(&self, entry: Entry) {
         let key = self.key();
-        // Release: pairs with Acquire in claim, get, install and wait. After this the slot is not touched any more.
+        // Release: pairs with Acquire in claim, get, install and wait. After this the slot is not
+        // touched any more.
         if Entry(self.value.swap(entry.0, Ordering::AcqRel)).has_waiters() {
             P::wake_all(key);
         }

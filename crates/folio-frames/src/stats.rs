@@ -43,7 +43,8 @@ pub struct ZoneCounters {
 }
 
 impl<P: Platform> Zone<P> {
-    /// What the zone holds. Takes all its locks: for reports, not for hot paths; [`Zone::level`] is for those.
+    /// What the zone holds. Takes all its locks: for reports, not for hot paths; [`Zone::level`] is
+    /// for those.
     pub fn stats(&self) -> ZoneStats {
         // All at once: what moves from a list to the buddy would count twice, or not at all.
         let lists = self.per_cpu.each_ref().map(|cpu| cpu.lock());
@@ -55,14 +56,18 @@ impl<P: Platform> Zone<P> {
         ZoneStats {
             online_frames: online_blocks * BLOCK_ORDER.frames() + waiting,
             free_frames: buddy.frames() + captured + per_cpu + waiting,
-            largest_free_order: buddy.largest(self.huge_order()).max((listed + waiting > 0).then_some(BLOCK_ORDER)),
+            largest_free_order: buddy
+                .largest(self.huge_order())
+                .max((listed + waiting > 0).then_some(BLOCK_ORDER)),
             whole_blocks: self.whole_in_buddy(&buddy) + listed + waiting / BLOCK_ORDER.frames(),
         }
     }
 
     /// Blocks of 2 MiB that are free as a whole in the buddy.
     pub(crate) fn whole_in_buddy(&self, buddy: &Buddy) -> u32 {
-        let in_huge = self.huge_order().map_or(0, |huge| buddy.count(huge) * (huge.frames() / BLOCK_ORDER.frames()));
+        let in_huge = self
+            .huge_order()
+            .map_or(0, |huge| buddy.count(huge) * (huge.frames() / BLOCK_ORDER.frames()));
         buddy.count(BLOCK_ORDER) + 2 * buddy.count(MAX_ORDER) + in_huge
     }
 
@@ -93,7 +98,8 @@ impl<P: Platform> Zone<P> {
         self.lock().counters = BuddyCounters::default();
     }
 
-    /// Holds the allocator's lists against the descriptors: for tests, and for who suspects. Slow, under the zone's lock.
+    /// Holds the allocator's lists against the descriptors: for tests, and for who suspects. Slow,
+    /// under the zone's lock.
     ///
     /// # Panics
     ///
@@ -139,7 +145,8 @@ mod tests {
         let zone = arena.zone();
         zone.assert_sound();
         zone.descriptor(0).set_private(1 << 32);
-        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| zone.assert_sound())).unwrap_err();
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| zone.assert_sound()))
+            .unwrap_err();
         zone.descriptor(0).set_private(0);
         let text = found.downcast_ref::<std::string::String>().unwrap();
         assert!(text.contains("the way back from frame 0"), "{text}");

@@ -1,8 +1,10 @@
 //! Tracepoints: a platform that wants to know is told of every transition of a frame.
 //!
-//! [`Platform::trace`](crate::Platform::trace) is a function of the platform, so it is chosen when the program is compiled. Its
-//! default does nothing and is inlined: the frame's number, which only a closure would make, is never made, and nothing
-//! is left in the machine code: `cargo x tracepoints` holds it against a copy without hooks. Tried instead: a pointer to a function, which costs a load and a branch at each transition.
+//! [`Platform::trace`](crate::Platform::trace) is a function of the platform, so it is chosen when
+//! the program is compiled. Its default does nothing and is inlined: the frame's number, which only
+//! a closure would make, is never made, and nothing is left in the machine code: `cargo x
+//! tracepoints` holds it against a copy without hooks. Tried instead: a pointer to a function,
+//! which costs a load and a branch at each transition.
 //!
 //! ```text
 //!   Allocated ──▶ Opened ──▶ Got, Shared, Put ... ──▶ Dying ──▶ Ended ──▶ Freed
@@ -10,7 +12,8 @@
 //!       │           └── Frozen, if nobody else held it  └──▶ Revived
 //! ```
 //!
-//! It runs wherever the transition happens, now and then under the zone's lock: it must not block, nor call back.
+//! It runs wherever the transition happens, now and then under the zone's lock: it must not block,
+//! nor call back.
 
 /// What happened to a frame, the head of its block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,10 +1,11 @@
 //! Who holds a frame (feature `track`): each reference remembers the line of code that took it.
 //!
-//! A [`Site`] travels with every reference, and the platform is told when one begins and ends: it keeps the table, as it has the
-//! memory and the locks for it. Without the feature a site has no size, and nothing here leaves an instruction.
+//! A [`Site`] travels with every reference, and the platform is told when one begins and ends: it
+//! keeps the table, as it has the memory and the locks for it. Without the feature a site has no
+//! size, and nothing here leaves an instruction.
 //!
-//! A slot's own reference has no site: who wants to know has the slot. An entry begins after its reference and ends before it, so
-//! none is ever in the table that is not held.
+//! A slot's own reference has no site: who wants to know has the slot. An entry begins after its
+//! reference and ends before it, so none is ever in the table that is not held.
 
 use crate::platform::Platform;
 use crate::zone::Zone;
@@ -18,7 +19,10 @@ pub(crate) struct Site {
     at: Option<&'static core::panic::Location<'static>>,
 }
 
-#[cfg_attr(not(feature = "track"), expect(clippy::unused_self, reason = "there is nothing to remember"))]
+#[cfg_attr(
+    not(feature = "track"),
+    expect(clippy::unused_self, reason = "there is nothing to remember")
+)]
 impl Site {
     /// Of a slot's own reference.
     pub(crate) const NONE: Self = Self {
@@ -86,11 +90,13 @@ mod holders {
     }
 
     impl<P: Platform> Holders<P> {
-        /// Each site at which references of a folio of these frames were taken, with how many. A site may come again with
-        /// another folio.
+        /// Each site at which references of a folio of these frames were taken, with how many. A
+        /// site may come again with another folio.
         pub fn for_each(&self, mut visit: impl FnMut(Pfn, &'static Location<'static>, u32)) {
             for pfn in self.frames.clone() {
-                P::holders(self.zone.key(), pfn, &mut |site, references| visit(pfn, site, references));
+                P::holders(self.zone.key(), pfn, &mut |site, references| {
+                    visit(pfn, site, references)
+                });
             }
         }
     }
@@ -100,9 +106,13 @@ mod holders {
             let mut sites: [Option<(&Location<'_>, u32)>; SITES] = [None; SITES];
             let mut others = 0;
             self.for_each(|_, site, references| {
-                let place = sites.iter().position(|known| known.is_none_or(|known| known.0 == site));
+                let place =
+                    sites.iter().position(|known| known.is_none_or(|known| known.0 == site));
                 match place {
-                    Some(place) => sites[place] = Some((site, sites[place].map_or(0, |known| known.1) + references)),
+                    Some(place) => {
+                        sites[place] =
+                            Some((site, sites[place].map_or(0, |known| known.1) + references))
+                    }
                     None => others += references,
                 }
             });
@@ -130,7 +140,10 @@ mod holders {
     impl<P: Platform> Zone<P> {
         /// Who holds references of the folio at this frame, head or tail: for when it is busy.
         pub fn holders(&'static self, pfn: Pfn) -> Holders<P> {
-            let head = self.index(pfn).and_then(|index| self.head_of(index)).map_or(pfn, |(head, _)| self.pfn(head));
+            let head = self
+                .index(pfn)
+                .and_then(|index| self.head_of(index))
+                .map_or(pfn, |(head, _)| self.pfn(head));
             self.holders_of(PfnRange { start: head, end: Pfn::new(head.as_u64() + 1) })
         }
 

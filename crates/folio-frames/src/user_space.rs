@@ -40,8 +40,10 @@ impl<S: Scheme> Platform for UserSpace<S> {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn vectors() -> Vectors {
-        // The first processors that had the wide registers run slower for a while after their use; those with VBMI2 do not.
-        if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512vbmi2") {
+        // The first processors that had the wide registers run slower for a while after their use;
+        // those with VBMI2 do not.
+        if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512vbmi2")
+        {
             // SAFETY: there are; they count as detected only where the system saves them.
             unsafe { Vectors::bits_512() }
         } else if std::is_x86_feature_detected!("avx") {
@@ -65,8 +67,8 @@ impl<S: Scheme> Platform for UserSpace<S> {
     #[cfg(not(shuttle))]
     fn wait(key: usize, still: &dyn Fn() -> bool) {
         let token = parking_lot_core::DEFAULT_PARK_TOKEN;
-        // SAFETY: `still` loads an atomic: it neither panics nor calls into parking_lot. The other two
-        // callbacks do nothing. The key is an address that only this crate parks on.
+        // SAFETY: `still` loads an atomic: it neither panics nor calls into parking_lot. The other
+        // two callbacks do nothing. The key is an address that only this crate parks on.
         unsafe {
             parking_lot_core::park(key, still, || {}, |_, _| {}, token, None);
         }
@@ -92,7 +94,9 @@ impl<S: Scheme> Platform for UserSpace<S> {
     #[cfg(feature = "track")]
     fn reference_ended(zone: usize, head: Pfn, site: &'static Location<'static>, references: u32) {
         let mut shard = table::shard(head).lock();
-        let left = shard.get_mut(&(zone, head, site)).expect("a reference ends where it was said to begin");
+        let left = shard
+            .get_mut(&(zone, head, site))
+            .expect("a reference ends where it was said to begin");
         *left -= references;
         if *left == 0 {
             shard.remove(&(zone, head, site));
@@ -102,7 +106,8 @@ impl<S: Scheme> Platform for UserSpace<S> {
     #[cfg(feature = "track")]
     fn holders(zone: usize, head: Pfn, visit: &mut dyn FnMut(&'static Location<'static>, u32)) {
         // A copy: the lock is not held while others run.
-        let all: std::vec::Vec<_> = table::shard(head).lock().iter().map(|(&key, &count)| (key, count)).collect();
+        let all: std::vec::Vec<_> =
+            table::shard(head).lock().iter().map(|(&key, &count)| (key, count)).collect();
         let of_it = all.into_iter().filter(|((of, pfn, _), _)| (*of, *pfn) == (zone, head));
         of_it.for_each(|((_, _, site), references)| visit(site, references));
     }

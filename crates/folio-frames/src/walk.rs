@@ -1,7 +1,7 @@
 //! Walking by frame number: descriptor, head, `try_get`, re-check.
 //!
-//! The walker owns nothing and holds no lock; every frame it meets may be allocated, freed or cut up under
-//! it. So: a look, a get, a second look (R8).
+//! The walker owns nothing and holds no lock; every frame it meets may be allocated, freed or cut
+//! up under it. So: a look, a get, a second look (R8).
 
 use core::fmt;
 
@@ -63,8 +63,8 @@ impl<P: Platform> Zone<P> {
         self.try_get_index(index, head.shape(), head.private())
     }
 
-    /// As [`Zone::try_get`], if the frame still is what it was when `seen` was taken: kind, order and the
-    /// owner's note. For a scan that looks first and acts on what it found later.
+    /// As [`Zone::try_get`], if the frame still is what it was when `seen` was taken: kind, order
+    /// and the owner's note. For a scan that looks first and acts on what it found later.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn try_get_as(&'static self, pfn: Pfn, seen: &Peek) -> Result<FolioRef<P>, Refusal> {
         let index = self.index(pfn).ok_or(Refusal::Offline)?;
@@ -83,7 +83,12 @@ impl<P: Platform> Zone<P> {
     }
 
     #[cfg_attr(feature = "track", track_caller)]
-    fn try_get_index(&'static self, index: u32, before: Shape, private: u64) -> Result<FolioRef<P>, Refusal> {
+    fn try_get_index(
+        &'static self,
+        index: u32,
+        before: Shape,
+        private: u64,
+    ) -> Result<FolioRef<P>, Refusal> {
         let head = self.descriptor(index);
         match head.word.try_get(1) {
             Err(Refused::Frozen) => {
@@ -94,7 +99,9 @@ impl<P: Platform> Zone<P> {
             Ok(()) => {
                 let folio = FolioRef::from_index(self, index);
                 // R8: is it still what it was? The reference now keeps it so.
-                if (head.shape() != before || head.private() != private) && !cfg!(broken = "no-recheck") {
+                if (head.shape() != before || head.private() != private)
+                    && !cfg!(broken = "no-recheck")
+                {
                     P::trace(Event::Moved, || self.pfn(index));
                     return Err(Refusal::Moved);
                 }
@@ -129,12 +136,16 @@ impl<P: Platform> Zone<P> {
     /// Names the reason why no head was found.
     #[cold]
     fn why_headless(&self, index: u32) -> Refusal {
-        if self.blocks.of(index).state() == State::Offline { Refusal::Offline } else { Refusal::Moved }
+        if self.blocks.of(index).state() == State::Offline {
+            Refusal::Offline
+        } else {
+            Refusal::Moved
+        }
     }
 
-    /// The head of the block around a frame: the nearest aligned candidate that says it reaches this far.
-    /// `None`: there is none, or the block was being changed. Only a reference on the head, and the re-check
-    /// after it, make the answer lasting.
+    /// The head of the block around a frame: the nearest aligned candidate that says it reaches
+    /// this far. `None`: there is none, or the block was being changed. Only a reference on the
+    /// head, and the re-check after it, make the answer lasting.
     pub(crate) fn head_of(&self, index: u32) -> Option<(u32, Shape)> {
         for n in (0..=MAX_ORDER.as_u8()).chain(self.huge_order().map(Order::as_u8)) {
             let candidate = index & !((1 << n) - 1);
@@ -152,7 +163,9 @@ impl<P: Platform> Zone<P> {
     ///
     /// When the frame is not of this zone.
     pub fn peek(&self, pfn: Pfn) -> Peek {
-        let Some(index) = self.index(pfn) else { panic!("{pfn:?} is no frame of {:?}", self.pfns()) };
+        let Some(index) = self.index(pfn) else {
+            panic!("{pfn:?} is no frame of {:?}", self.pfns())
+        };
         let descriptor = self.descriptor(index);
         let shape = descriptor.shape();
         Peek {
@@ -164,14 +177,16 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Looks at the folio around a frame, head or tail, without taking a reference: its head, and a look at that. `None`: there is none.
+    /// Looks at the folio around a frame, head or tail, without taking a reference: its head, and a
+    /// look at that. `None`: there is none.
     pub fn peek_around(&self, pfn: Pfn) -> Option<(Pfn, Peek)> {
         let (head, shape) = self.head_of(self.index(pfn)?)?;
         let head = self.pfn(head);
         Some((head, Peek { kind: shape.kind, order: shape.order, ..self.peek(head) }))
     }
 
-    /// Whether this frame was used since [`take_mark`](Self::take_mark) was last called, or was read ahead of a use that is still to come.
+    /// Whether this frame was used since [`take_mark`](Self::take_mark) was last called, or was
+    /// read ahead of a use that is still to come.
     pub fn is_marked(&self, pfn: Pfn) -> bool {
         self.index(pfn).is_some_and(|index| self.memmap.is_marked(index))
     }

@@ -1,4 +1,5 @@
-//! Watermarks: how much of a zone is free, in four levels, for whoever reclaims before memory runs out.
+//! Watermarks: how much of a zone is free, in four levels, for whoever reclaims before memory runs
+//! out.
 //!
 //! ```text
 //!        min          low           high
@@ -8,11 +9,12 @@
 //!  yourself  background   on            sleep
 //! ```
 //!
-//! (Linux `mm/page_alloc.c`, `zone_watermark_ok`.) They only say how it stands: the allocator hands out the last frame to
-//! whoever asks, as it knows nothing of who deserves it. Asking takes no lock and writes nothing: the buddy's count
-//! is published by whoever lets go of its lock. Frames in per-CPU lists count too, as whoever finds none elsewhere gets them; but
-//! their counts lie in lines that other CPUs write, so they are looked at only where what is in the buddy does not decide.
-//! (Linux leaves them out, and keeps its lists short where a zone is small.)
+//! (Linux `mm/page_alloc.c`, `zone_watermark_ok`.) They only say how it stands: the allocator hands
+//! out the last frame to whoever asks, as it knows nothing of who deserves it. Asking takes no lock
+//! and writes nothing: the buddy's count is published by whoever lets go of its lock. Frames in
+//! per-CPU lists count too, as whoever finds none elsewhere gets them; but their counts lie in
+//! lines that other CPUs write, so they are looked at only where what is in the buddy does not
+//! decide. (Linux leaves them out, and keeps its lists short where a zone is small.)
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -31,8 +33,8 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// What Linux takes for memory of this size: `min` grows with the square root, `low` and `high` are a quarter and a
-    /// half above it. 1 GiB: 1024, 1280, 1536 frames.
+    /// What Linux takes for memory of this size: `min` grows with the square root, `low` and `high`
+    /// are a quarter and a half above it. 1 GiB: 1024, 1280, 1536 frames.
     pub const fn for_frames(frames: u32) -> Self {
         let min = 2 * frames.isqrt();
         Self { min, low: min + min / 4, high: min + min / 2 }
@@ -92,7 +94,11 @@ impl Gauge {
     fn marks(&self) -> Watermarks {
         match self.high.load(Ordering::Relaxed) {
             0 => Watermarks::for_frames(self.online.load(Ordering::Relaxed)),
-            high => Watermarks { min: self.min.load(Ordering::Relaxed), low: self.low.load(Ordering::Relaxed), high },
+            high => Watermarks {
+                min: self.min.load(Ordering::Relaxed),
+                low: self.low.load(Ordering::Relaxed),
+                high,
+            },
         }
     }
 }
@@ -109,7 +115,10 @@ impl<P: Platform> Zone<P> {
     ///
     /// Unless `min <= low <= high`.
     pub fn set_watermarks(&self, marks: Watermarks) {
-        assert!(marks.min <= marks.low && marks.low <= marks.high, "{marks:?}: allowed is min <= low <= high");
+        assert!(
+            marks.min <= marks.low && marks.low <= marks.high,
+            "{marks:?}: allowed is min <= low <= high"
+        );
         self.gauge.min.store(marks.min, Ordering::Relaxed);
         self.gauge.low.store(marks.low, Ordering::Relaxed);
         self.gauge.high.store(marks.high, Ordering::Relaxed);
@@ -117,13 +126,15 @@ impl<P: Platform> Zone<P> {
 
     /// Where the free frames stand, those in per-CPU lists among them. No lock, some loads. Racy.
     ///
-    /// Who only wants to know whether it is one mark or above asks [`Zone::is_at_least`], which is cheap enough for every miss.
+    /// Who only wants to know whether it is one mark or above asks [`Zone::is_at_least`], which is
+    /// cheap enough for every miss.
     pub fn level(&self) -> Level {
         let levels = [Level::Enough, Level::BelowHigh, Level::BelowLow];
         levels.into_iter().find(|&level| self.is_at_least(level)).unwrap_or(Level::BelowMin)
     }
 
-    /// Whether [`Zone::level`] is this one, or better. No lock; some loads, mostly of what is seldom written. Racy.
+    /// Whether [`Zone::level`] is this one, or better. No lock; some loads, mostly of what is
+    /// seldom written. Racy.
     #[inline]
     pub fn is_at_least(&self, level: Level) -> bool {
         let marks = self.watermarks();
@@ -143,7 +154,8 @@ impl<P: Platform> Zone<P> {
         self.gauge.online.load(Ordering::Relaxed)
     }
 
-    /// Free frames in the buddy and waiting for it, without those in per-CPU lists. No lock, one load. Racy.
+    /// Free frames in the buddy and waiting for it, without those in per-CPU lists. No lock, one
+    /// load. Racy.
     #[inline]
     pub fn free_frames(&self) -> u32 {
         self.gauge.free.load(Ordering::Relaxed) + self.waiting.frames()
@@ -162,10 +174,16 @@ mod tests {
 
     #[test]
     fn marks_grow_with_the_square_root_and_are_ordered() {
-        assert_eq!(Watermarks::for_frames(1 << 18), Watermarks { min: 1024, low: 1280, high: 1536 });
+        assert_eq!(
+            Watermarks::for_frames(1 << 18),
+            Watermarks { min: 1024, low: 1280, high: 1536 }
+        );
         for frames in [0, 1, 511, 512, 1 << 20, u32::MAX] {
             let marks = Watermarks::for_frames(frames);
-            assert!(marks.min <= marks.low && marks.low <= marks.high && marks.high <= frames.max(3), "{marks:?}");
+            assert!(
+                marks.min <= marks.low && marks.low <= marks.high && marks.high <= frames.max(3),
+                "{marks:?}"
+            );
         }
     }
 }

@@ -20,17 +20,18 @@ use crate::pcp;
 use crate::platform::{KindOps, Platform};
 use crate::watermarks::Gauge;
 
-/// Frames that one allocator hands out. Lives for ever: everything that refers to frames holds `&'static Zone`,
-/// so no late put ever finds its word gone (R7).
+/// Frames that one allocator hands out. Lives for ever: everything that refers to frames holds
+/// `&'static Zone`, so no late put ever finds its word gone (R7).
 ///
-/// Lock order: a per-CPU list, then the buddy. Neither is held while anything outside this crate runs.
+/// Lock order: a per-CPU list, then the buddy. Neither is held while anything outside this crate
+/// runs.
 pub struct Zone<P: Platform> {
     /// How slots name its frames: as many as the memmap has.
     pub(crate) numbers: Numbers,
     /// Where the bytes of number 0 would lie.
     numbered_map: AtomicPtr<u8>,
-    /// Where the first frame's bytes lie. **Invariant:** while any frame is online, the bytes of all online
-    /// frames are mapped at their offset from here.
+    /// Where the first frame's bytes lie. **Invariant:** while any frame is online, the bytes of
+    /// all online frames are mapped at their offset from here.
     direct_map: AtomicPtr<u8>,
     pub(crate) memmap: Memmap<P::Scheme>,
     pub(crate) blocks: Blocks,
@@ -58,25 +59,29 @@ impl<P: Platform> Zone<P> {
     fn layout_and_blocks(frames: u32) -> (Layout, usize) {
         let blocks = (frames / BLOCK_ORDER.frames()) as usize;
         let table = Layout::array::<Block>(blocks).expect("a block table fits an address space");
-        Memmap::<P::Scheme>::layout(frames).extend(table).expect("memmap and block table fit an address space")
+        Memmap::<P::Scheme>::layout(frames)
+            .extend(table)
+            .expect("memmap and block table fit an address space")
     }
 
-    /// A zone of `frames` frames from `first` on, all offline; [`Zone::online_block`] hands them over.
+    /// A zone of `frames` frames from `first` on, all offline; [`Zone::online_block`] hands them
+    /// over.
     ///
     /// Each block's `destroy` is looked up in `kinds`; a kind that is not there is freed.
     ///
     /// # Panics
     ///
-    /// When `frames` is 0 or no multiple of a block (512), `first` is not aligned to 1024, or the zones that this program ever made would have more than
-    /// 2^32 frames (16 TiB).
+    /// When `frames` is 0 or no multiple of a block (512), `first` is not aligned to 1024, or the
+    /// zones that this program ever made would have more than 2^32 frames (16 TiB).
     ///
     /// # Safety
     ///
-    /// - `metadata` has the layout of [`Zone::layout`] and belongs to this zone alone, for ever: it is never
-    ///   unmapped, made read-only or used for anything else (R7). It holds what `holds` says.
-    /// - `direct_map` is where the first frame's bytes lie; the bytes of each frame that is brought online are
-    ///   readable and writable at their offset from it until its block is offline again, and
-    ///   nobody touches them except through this crate.
+    /// - `metadata` has the layout of [`Zone::layout`] and belongs to this zone alone, for ever: it
+    ///   is never unmapped, made read-only or used for anything else (R7). It holds what `holds`
+    ///   says.
+    /// - `direct_map` is where the first frame's bytes lie; the bytes of each frame that is brought
+    ///   online are readable and writable at their offset from it until its block is offline again,
+    ///   and nobody touches them except through this crate.
     pub unsafe fn new(
         metadata: NonNull<u8>,
         holds: MemmapMemory,
@@ -85,7 +90,8 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> Self {
-        let numbers = Numbers::reserve(frames).expect("zones have some frames, and no more than 2^32 together");
+        let numbers = Numbers::reserve(frames)
+            .expect("zones have some frames, and no more than 2^32 together");
         // SAFETY: the caller's promise.
         unsafe { Self::with_numbers(metadata, holds, first, numbers, direct_map, kinds) }
     }
@@ -105,7 +111,10 @@ impl<P: Platform> Zone<P> {
     ) -> Self {
         let frames = numbers.frames();
         let per_block = BLOCK_ORDER.frames();
-        assert!(frames > 0 && frames.is_multiple_of(per_block), "{frames} frames are no whole number of 2 MiB blocks");
+        assert!(
+            frames > 0 && frames.is_multiple_of(per_block),
+            "{frames} frames are no whole number of 2 MiB blocks"
+        );
         assert!(frames < 1 << 30, "{frames} frames are more than a slot can name");
         assert!(
             first.as_u64().is_multiple_of(u64::from(MAX_ORDER.frames())),
@@ -136,8 +145,9 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Lets the zone hand out blocks of one more order, such as 1 GiB. They are formed when one is asked for, from free blocks
-    /// that lie together, and stay whole until nothing else is left.
+    /// Lets the zone hand out blocks of one more order, such as 1 GiB. They are formed when one is
+    /// asked for, from free blocks that lie together, and stay whole until nothing else is
+    /// left.
     ///
     /// # Panics
     ///
@@ -151,7 +161,10 @@ impl<P: Platform> Zone<P> {
     /// As [`Zone::with_huge_order`], before any block is online.
     pub(crate) fn set_huge_order(&self, order: Option<Order>) {
         if let Some(order) = order {
-            assert!(order > MAX_ORDER, "{order:?} is no huge order: allowed is what is above {MAX_ORDER:?}");
+            assert!(
+                order > MAX_ORDER,
+                "{order:?} is no huge order: allowed is what is above {MAX_ORDER:?}"
+            );
             assert!(
                 self.first.as_u64().is_multiple_of(u64::from(order.frames())),
                 "{:?} is not aligned to the huge {order:?}",
@@ -189,11 +202,14 @@ impl<P: Platform> Zone<P> {
         PfnRange { start: self.pfn(start), end: self.pfn(start + BLOCK_ORDER.frames()) }
     }
 
-    /// What becomes of a folio whose last reference is gone. The kind is read here, from the frame as it is now,
-    /// after the freeze was won (R4).
+    /// What becomes of a folio whose last reference is gone. The kind is read here, from the frame
+    /// as it is now, after the freeze was won (R4).
     #[cold]
     pub(crate) fn destroy(&self, folio: FrozenFolio<P>, kind: Kind) {
-        assert!(!CHECKS || folio.kind() == kind, "the destructor was chosen by what the frame had been (R4)");
+        assert!(
+            !CHECKS || folio.kind() == kind,
+            "the destructor was chosen by what the frame had been (R4)"
+        );
         match self.kinds.iter().find(|ops| ops.kind == kind) {
             Some(ops) => (ops.destroy)(folio),
             None => folio.free(),
@@ -277,7 +293,8 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Safety
     ///
-    /// As [`Zone::new`] says of `direct_map`; no block is online, `frames` is not above the memmap's.
+    /// As [`Zone::new`] says of `direct_map`; no block is online, `frames` is not above the
+    /// memmap's.
     #[cfg(feature = "arena")]
     pub(crate) unsafe fn reuse(&self, frames: u32, direct_map: *mut u8, huge: Option<Order>) {
         assert!(!CHECKS || self.blocks.count().0 == 0, "a zone with blocks online was reused (R7)");
@@ -303,14 +320,16 @@ mod tests {
 
     fn message(act: impl FnOnce()) -> String {
         let panic = catch_unwind(AssertUnwindSafe(act)).expect_err("nobody noticed");
-        *panic
-            .downcast::<String>()
-            .unwrap_or_else(|panic| std::boxed::Box::new(String::from(*panic.downcast::<&str>().expect("a message"))))
+        *panic.downcast::<String>().unwrap_or_else(|panic| {
+            std::boxed::Box::new(String::from(*panic.downcast::<&str>().expect("a message")))
+        })
     }
 
     /// Kept for ever: what is broken in it must not meet the checks of its end, nor another test.
     fn zone() -> (&'static Zone<UserSpace>, Pfn) {
-        let arena = std::boxed::Box::leak(std::boxed::Box::new(Arena::new(BLOCK_ORDER.bytes(), &[]).unwrap()));
+        let arena = std::boxed::Box::leak(std::boxed::Box::new(
+            Arena::new(BLOCK_ORDER.bytes(), &[]).unwrap(),
+        ));
         (arena.zone(), arena.zone().pfns().start)
     }
 
@@ -321,7 +340,10 @@ mod tests {
         assert_eq!(zone.try_get(free).err(), Some(Refusal::Free));
         zone.descriptor(zone.index(free).unwrap()).word.claim_frozen().init();
         let said = message(|| drop(zone.try_get(free)));
-        assert!(said.starts_with("try_get succeeded on pfn 0x100000, which is free (R1)"), "{said}");
+        assert!(
+            said.starts_with("try_get succeeded on pfn 0x100000, which is free (R1)"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -330,7 +352,10 @@ mod tests {
         let (zone, _) = zone();
         let folio = zone.alloc_frozen(Order::ZERO).unwrap();
         let said = message(|| zone.destroy(folio, Kind::owner(7)));
-        assert!(said.contains("the destructor was chosen by what the frame had been (R4)"), "{said}");
+        assert!(
+            said.contains("the destructor was chosen by what the frame had been (R4)"),
+            "{said}"
+        );
     }
 
     #[test]

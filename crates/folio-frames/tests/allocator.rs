@@ -1,13 +1,14 @@
 //! The allocator against a naive model: a list of who has which frames.
 //!
-//! What this can not see: two threads (the torture run does), and a platform whose `cpu` says different numbers.
+//! What this can not see: two threads (the torture run does), and a platform whose `cpu` says
+//! different numbers.
 
 mod common;
 
 use common::{OURS, arena, assert_all_free, order};
 use folio_frames::{
-    AllocError, BLOCK_ORDER, FolioRef, FrozenFolio, Level, MAX_ORDER, Mobility, Order, Pfn, Refusal, UserSpace,
-    Watermarks, Zone,
+    AllocError, BLOCK_ORDER, FolioRef, FrozenFolio, Level, MAX_ORDER, Mobility, Order, Pfn,
+    Refusal, UserSpace, Watermarks, Zone,
 };
 use folio_ref::DefaultScheme;
 use proptest::prelude::*;
@@ -69,7 +70,8 @@ impl Held {
 /// A held block, and the byte that it was filled with.
 type Entry = (Held, u8);
 
-/// All held blocks are aligned and apart, their bytes are their own, and every other frame is counted free.
+/// All held blocks are aligned and apart, their bytes are their own, and every other frame is
+/// counted free.
 fn check(zone: &'static Zone<UserSpace>, held: &[Entry]) {
     let mut taken = vec![false; zone.pfns().frames() as usize];
     for (entry, fill) in held {
@@ -80,7 +82,10 @@ fn check(zone: &'static Zone<UserSpace>, held: &[Entry]) {
             assert!(!*frame, "{pfn:?} of {order:?} overlaps another block");
             *frame = true;
         }
-        assert!(entry.bytes().iter().step_by(512).all(|byte| byte == fill), "{pfn:?} of {order:?} was overwritten");
+        assert!(
+            entry.bytes().iter().step_by(512).all(|byte| byte == fill),
+            "{pfn:?} of {order:?} was overwritten"
+        );
     }
     let free = taken.iter().filter(|&&taken| !taken).count();
     assert_eq!(zone.stats().free_frames as usize, free);
@@ -88,8 +93,12 @@ fn check(zone: &'static Zone<UserSpace>, held: &[Entry]) {
         let seen = zone.try_get(pfn);
         match held.iter().find(|entry| entry.0.place().0 == pfn) {
             Some((Held::Counted(_), _)) => assert!(seen.is_ok(), "{pfn:?}: {seen:?}"),
-            Some((Held::Frozen(_), _)) => assert!(matches!(seen, Err(Refusal::Frozen)), "{pfn:?}: {seen:?}"),
-            None if taken[frame] => assert!(matches!(seen, Err(Refusal::Tail)), "{pfn:?}: {seen:?}"),
+            Some((Held::Frozen(_), _)) => {
+                assert!(matches!(seen, Err(Refusal::Frozen)), "{pfn:?}: {seen:?}")
+            }
+            None if taken[frame] => {
+                assert!(matches!(seen, Err(Refusal::Tail)), "{pfn:?}: {seen:?}")
+            }
             None => assert!(matches!(seen, Err(Refusal::Free)), "{pfn:?}: {seen:?}"),
         }
     }
@@ -111,7 +120,10 @@ fn run(steps: Vec<Step>) {
                     if counted {
                         folio.set_owner(OURS, 0);
                     }
-                    held.push((if counted { Held::Counted(folio.init()) } else { Held::Frozen(folio) }, fill));
+                    held.push((
+                        if counted { Held::Counted(folio.init()) } else { Held::Frozen(folio) },
+                        fill,
+                    ));
                 }
                 Err(AllocError::OutOfFrames) => assert_eq!(zone.stats().largest_free_order, None),
                 Err(AllocError::Fragmented { largest }) => assert!(largest < order(n)),
@@ -122,7 +134,10 @@ fn run(steps: Vec<Step>) {
                 let largest = zone.stats().largest_free_order;
                 match zone.alloc_frozen_up_to(order(n), Mobility::Movable) {
                     Ok(mut folio) => {
-                        assert_eq!(Some(folio.order()), largest.map(|largest| largest.min(order(n))));
+                        assert_eq!(
+                            Some(folio.order()),
+                            largest.map(|largest| largest.min(order(n)))
+                        );
                         let fill = fills.next().expect("a cycle");
                         folio.as_mut_slice().fill(fill);
                         held.push((Held::Frozen(folio), fill));
@@ -151,7 +166,11 @@ fn run(steps: Vec<Step>) {
         entry.free();
     }
     assert_all_free(zone);
-    assert_eq!(zone.stats().largest_free_order, Some(MAX_ORDER), "free blocks were not merged: {zone:?}");
+    assert_eq!(
+        zone.stats().largest_free_order,
+        Some(MAX_ORDER),
+        "free blocks were not merged: {zone:?}"
+    );
 }
 
 proptest! {
@@ -171,10 +190,14 @@ fn an_exhausted_zone_says_so_and_recovers() {
     assert_eq!(held.len(), 512);
     assert_eq!(zone.alloc_frozen(Order::ZERO).unwrap_err(), AllocError::OutOfFrames);
     // Every second frame: half is free, nothing larger than a frame.
-    let (kept, freed): (Vec<_>, Vec<_>) = held.into_iter().partition(|folio| folio.pfn().as_u64() % 2 == 0);
+    let (kept, freed): (Vec<_>, Vec<_>) =
+        held.into_iter().partition(|folio| folio.pfn().as_u64() % 2 == 0);
     drop(freed);
     zone.drain();
-    assert_eq!(zone.alloc_frozen(order(1)).unwrap_err(), AllocError::Fragmented { largest: Order::ZERO });
+    assert_eq!(
+        zone.alloc_frozen(order(1)).unwrap_err(),
+        AllocError::Fragmented { largest: Order::ZERO }
+    );
     drop(kept);
     assert_all_free(zone);
     zone.alloc_frozen(BLOCK_ORDER).expect("merged again").free();
@@ -197,7 +220,9 @@ fn the_level_falls_and_rises_with_what_is_free() {
     assert_eq!((zone.watermarks(), zone.free_frames(), zone.level()), (marks, 512, Level::Enough));
     zone.set_watermarks(Watermarks { min: 100, low: 200, high: 300 });
     let mut held = Vec::new();
-    for (frames, level) in LEVELS.into_iter().flat_map(|(level, some)| some.map(|frames| (frames, level))) {
+    for (frames, level) in
+        LEVELS.into_iter().flat_map(|(level, some)| some.map(|frames| (frames, level)))
+    {
         while zone.stats().free_frames > frames {
             held.push(zone.alloc(Order::ZERO, OURS, 0).unwrap());
         }
@@ -215,7 +240,10 @@ fn the_level_falls_and_rises_with_what_is_free() {
     assert_eq!(zone.level(), Level::Enough);
     // The whole zone in one CPU's list: the buddy has none, and yet nobody need reclaim.
     zone.alloc_frozen(BLOCK_ORDER).unwrap().free();
-    assert_eq!((zone.free_frames(), zone.stats().free_frames, zone.level()), (0, 512, Level::Enough));
+    assert_eq!(
+        (zone.free_frames(), zone.stats().free_frames, zone.level()),
+        (0, 512, Level::Enough)
+    );
     let offline = arena.offline(0, &common::Index::new(0)).unwrap();
     assert_eq!((zone.watermarks().high, zone.free_frames()), (0, 0));
     arena.online(offline);

@@ -1,7 +1,8 @@
 //! Arenas and the pool of zones behind them: bytes come and go, metadata stays (R7).
 //!
-//! The pool is one for the process, and keeps zones of different schemes apart: each test has a scheme of its own, so
-//! that none takes another's zone. (By sizes alone they did, now and then: the canaries' control run noticed.)
+//! The pool is one for the process, and keeps zones of different schemes apart: each test has a
+//! scheme of its own, so that none takes another's zone. (By sizes alone they did, now and then:
+//! the canaries' control run noticed.)
 
 mod common;
 
@@ -24,7 +25,10 @@ fn a_zone_serves_a_later_arena_and_its_frames_are_zeroes() {
     assert_eq!(again.zone().blocks(), 60);
     // They went on from the arena before: a test that counted blocks failed now and then.
     let counters = again.zone().counters();
-    assert_eq!((counters.buddy_allocated, counters.per_cpu_allocated, counters.blocks_claimed), (0, 0, 0));
+    assert_eq!(
+        (counters.buddy_allocated, counters.per_cpu_allocated, counters.blocks_claimed),
+        (0, 0, 0)
+    );
     let folio = zone.alloc_frozen(Order::ZERO).unwrap();
     assert!(folio.as_slice().iter().all(|&byte| byte == 0));
     folio.free();
@@ -48,8 +52,8 @@ fn a_frame_outlives_its_arena_and_its_zone_is_not_reused_until_then() {
     assert!(std::ptr::eq(zone, third.zone()), "the last holder is gone");
 }
 
-/// Found in review: the token of an offline block outlived its arena, and could bring the block online after its
-/// bytes were unmapped.
+/// Found in review: the token of an offline block outlived its arena, and could bring the block
+/// online after its bytes were unmapped.
 #[test]
 fn an_offline_block_of_an_arena_that_is_gone_can_not_come_back() {
     let arena = Arena::<UserSpace<LiveBitLow>>::new(1024 << 21, &[]).unwrap();
@@ -70,7 +74,8 @@ fn an_arena_that_can_not_be_is_refused_with_what_is_allowed() {
     assert!(error.to_string().contains("4 TiB is the most"), "{error}");
 }
 
-/// The metadata is for a power of two of frames, and that was one too many for a slot to name: a panic.
+/// The metadata is for a power of two of frames, and that was one too many for a slot to name: a
+/// panic.
 #[test]
 fn an_arena_of_more_than_half_of_the_most_is_made() {
     let arena = match Arena::<UserSpace<GuessOne>>::new(3 << 40, &[]) {
@@ -98,7 +103,17 @@ fn a_later_arena_has_marks_of_its_own() {
 
 #[test]
 fn kinds_print_by_name() {
-    let names = [Kind::FREE, Kind::FREE_PER_CPU, Kind::ISOLATED, Kind::PLAIN, Kind::INTERIOR, Kind::owner(3)];
+    let names = [
+        Kind::FREE,
+        Kind::FREE_PER_CPU,
+        Kind::ISOLATED,
+        Kind::PLAIN,
+        Kind::INTERIOR,
+        Kind::owner(3),
+    ];
     let names = names.map(|kind| format!("{kind:?}"));
-    assert_eq!(names, ["free", "free (per CPU)", "free (isolated)", "plain", "interior", "owner kind 3"]);
+    assert_eq!(
+        names,
+        ["free", "free (per CPU)", "free (isolated)", "plain", "interior", "owner kind 3"]
+    );
 }

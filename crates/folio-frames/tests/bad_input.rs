@@ -1,8 +1,9 @@
-//! What callers and callbacks do wrong: it is refused, by a type where one can, and after each every frame is there.
+//! What callers and callbacks do wrong: it is refused, by a type where one can, and after each
+//! every frame is there.
 //!
-//! A folio that is split or freed twice, freed while others hold it, or used after it was freed is no program: see the
-//! examples at `FrozenFolio`, which must not compile. Ranges that are none are in `emptying.rs`, orders too
-//! large in `placement.rs`.
+//! A folio that is split or freed twice, freed while others hold it, or used after it was freed is
+//! no program: see the examples at `FrozenFolio`, which must not compile. Ranges that are none are
+//! in `emptying.rs`, orders too large in `placement.rs`.
 
 mod common;
 
@@ -11,8 +12,8 @@ use std::sync::Mutex;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    BLOCK_ORDER, FolioRefs, FrozenFolio, MigrateError, Mobility, OfflineError, Order, Owner, Pfn, PfnRange, Slot,
-    UserSpace, Zone, migrate, put_all,
+    BLOCK_ORDER, FolioRefs, FrozenFolio, MigrateError, Mobility, OfflineError, Order, Owner, Pfn,
+    PfnRange, Slot, UserSpace, Zone, migrate, put_all,
 };
 use folio_ref::DefaultScheme;
 
@@ -70,7 +71,9 @@ impl Owner<P> for Shelf {
         match self.misbehaviour {
             Misbehaviour::PanicsInTakeBack => panic!("an owner that panics"),
             Misbehaviour::LosesWhatComesBack => drop(refs),
-            Misbehaviour::LendsAnother => self.places.lock().unwrap()[1 - private as usize] = Some(refs),
+            Misbehaviour::LendsAnother => {
+                self.places.lock().unwrap()[1 - private as usize] = Some(refs)
+            }
             _ => self.places.lock().unwrap()[private as usize] = Some(refs),
         }
     }
@@ -121,7 +124,9 @@ fn a_block_is_emptied_through_an_owner_without_slots() {
 
 #[test]
 fn an_owner_that_misbehaves_loses_no_frame_of_ours() {
-    use Misbehaviour::{LendsAnother, LendsNothing, LosesWhatComesBack, PanicsInLend, PanicsInTakeBack};
+    use Misbehaviour::{
+        LendsAnother, LendsNothing, LosesWhatComesBack, PanicsInLend, PanicsInTakeBack,
+    };
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     for (misbehaviour, expect, left) in [
@@ -202,7 +207,9 @@ fn an_owner_by_slots_that_lies_or_panics_loses_nothing() {
     let index = Index::new(2);
     index.publish(zone, 0, Order::ZERO);
     index.publish(zone, 1, order(1));
-    for lie in [Lie::AnotherSlot, Lie::TwiceTheSame, Lie::NeverCalls, Lie::PanicsBefore, Lie::PanicsAfter] {
+    for lie in
+        [Lie::AnotherSlot, Lie::TwiceTheSame, Lie::NeverCalls, Lie::PanicsBefore, Lie::PanicsAfter]
+    {
         let pfn = index.0[0].pfn(zone).unwrap();
         let owner = Liar { index: &index, lie };
         let result = catch_unwind(AssertUnwindSafe(|| migrate(zone, pfn, &owner)));
@@ -223,7 +230,8 @@ fn an_owner_by_slots_that_lies_or_panics_loses_nothing() {
     assert_all_free(zone);
 }
 
-/// A panic in the middle of an evacuation ends the isolation on its way out: what was captured is free again.
+/// A panic in the middle of an evacuation ends the isolation on its way out: what was captured is
+/// free again.
 #[test]
 fn an_owner_that_panics_during_an_evacuation_leaves_the_block_online() {
     let arena = arena::<DefaultScheme>(2);
@@ -235,11 +243,21 @@ fn an_owner_that_panics_during_an_evacuation_leaves_the_block_online() {
     let block = (0..2).find(|&block| zone.block_range(block).any(|at| at == pfn)).unwrap();
     let range = || PfnRange { start: pfn, end: Pfn::new(pfn.as_u64() + 1) };
     assert!(catch_unwind(AssertUnwindSafe(|| arena.offline(block, &owner).is_ok())).is_err());
-    assert!(catch_unwind(AssertUnwindSafe(|| zone.alloc_contig_range(range(), &owner).is_ok())).is_err());
-    assert!(catch_unwind(AssertUnwindSafe(|| zone.compact(1, &owner))).is_ok(), "there is nothing to compact");
+    assert!(
+        catch_unwind(AssertUnwindSafe(|| zone.alloc_contig_range(range(), &owner).is_ok()))
+            .is_err()
+    );
+    assert!(
+        catch_unwind(AssertUnwindSafe(|| zone.compact(1, &owner))).is_ok(),
+        "there is nothing to compact"
+    );
     assert_eq!((zone.stats().online_frames, in_use(zone)), (1024, 2));
     let offline = arena.offline(block, &index).unwrap();
-    assert_eq!(arena.offline(block, &index).unwrap_err(), OfflineError::NotOnline, "it is offline already");
+    assert_eq!(
+        arena.offline(block, &index).unwrap_err(),
+        OfflineError::NotOnline,
+        "it is offline already"
+    );
     arena.online(offline);
     index.remove(zone, 0);
     index.remove(zone, 1);
@@ -277,18 +295,23 @@ fn a_split_works_when_no_frame_is_free() {
     assert_all_free(zone);
 }
 
-/// A token that is dropped by mistake leaks its frames and nothing else, and says so in debug builds.
+/// A token that is dropped by mistake leaks its frames and nothing else, and says so in debug
+/// builds.
 #[test]
 #[cfg(debug_assertions)]
 fn a_split_that_is_too_large_panics_and_leaks_just_its_folio() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let folio = zone.alloc_frozen(order(2)).unwrap();
-    assert!(catch_unwind(AssertUnwindSafe(|| folio.split(order(3)).for_each(FrozenFolio::free))).is_err());
+    assert!(
+        catch_unwind(AssertUnwindSafe(|| folio.split(order(3)).for_each(FrozenFolio::free)))
+            .is_err()
+    );
     assert_eq!(in_use(zone), 4);
 }
 
-/// References, or tokens, that were left in an iterator were leaked without a word: it had only their number.
+/// References, or tokens, that were left in an iterator were leaked without a word: it had only
+/// their number.
 #[test]
 fn what_nobody_takes_from_an_iterator_is_returned_or_reported() {
     let arena = arena::<DefaultScheme>(1);
@@ -307,12 +330,16 @@ fn what_nobody_takes_from_an_iterator_is_returned_or_reported() {
     parts.next().unwrap().free();
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(parts)));
     let nobody = Index::new(0);
-    let range = PfnRange { start: zone.pfns().start, end: Pfn::new(zone.pfns().start.as_u64() + 200) };
+    let range =
+        PfnRange { start: zone.pfns().start, end: Pfn::new(zone.pfns().start.as_u64() + 200) };
     let range = PfnRange { start: Pfn::new(range.start.as_u64() + 100), ..range };
     let mut folios = zone.alloc_contig_range(range, &nobody).unwrap().into_folios();
     folios.next().unwrap().free();
     let also_dropped = catch_unwind(AssertUnwindSafe(|| drop(folios)));
-    assert_eq!((dropped.is_err(), also_dropped.is_err()), (cfg!(debug_assertions), cfg!(debug_assertions)));
+    assert_eq!(
+        (dropped.is_err(), also_dropped.is_err()),
+        (cfg!(debug_assertions), cfg!(debug_assertions))
+    );
     assert_eq!(in_use(zone), 3 + 96);
 }
 
@@ -332,7 +359,9 @@ fn shrinking_gives_whole_blocks_back_and_growing_brings_them() {
     assert_eq!(arena.grow_to(3), 4, "growing never shrinks");
     assert_eq!(arena.grow_to(99), 6, "all there are");
     for slot in (0..900).step_by(3) {
-        let folio_frames::Lookup::Hit(folio) = index.0[slot].get(zone) else { panic!("{:?}", index.0[slot]) };
+        let folio_frames::Lookup::Hit(folio) = index.0[slot].get(zone) else {
+            panic!("{:?}", index.0[slot])
+        };
         assert!(folio.as_slice().iter().all(|&byte| byte == slot as u8));
     }
     (0..900).step_by(3).for_each(|slot| index.remove(zone, slot));
@@ -341,7 +370,9 @@ fn shrinking_gives_whole_blocks_back_and_growing_brings_them() {
     arena.shrink_to(0, &index).unwrap();
     assert_eq!(arena.grow_to(1), 1);
     let all: Vec<_> = std::iter::from_fn(|| zone.alloc_frozen(Order::ZERO).ok()).collect();
-    assert!(all.len() == 512 && all.iter().all(|folio| folio.as_slice().iter().all(|&byte| byte == 0)));
+    assert!(
+        all.len() == 512 && all.iter().all(|folio| folio.as_slice().iter().all(|&byte| byte == 0))
+    );
     all.into_iter().for_each(FrozenFolio::free);
     arena.grow_to(6);
     assert_all_free(zone);
@@ -351,7 +382,8 @@ fn shrinking_gives_whole_blocks_back_and_growing_brings_them() {
 fn put_together_folios_are_freed_those_that_others_hold_are_not() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
-    let folios: Vec<_> = (0..100u32).map(|n| zone.alloc(order((n % 5) as u8), OURS, 0).unwrap()).collect();
+    let folios: Vec<_> =
+        (0..100u32).map(|n| zone.alloc(order((n % 5) as u8), OURS, 0).unwrap()).collect();
     let held: Vec<_> = folios.iter().step_by(10).cloned().collect();
     put_all(folios);
     let frames: u32 = held.iter().map(|folio| folio.order().frames()).sum();

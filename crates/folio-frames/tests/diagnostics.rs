@@ -1,4 +1,5 @@
-//! What people see: `Debug` that reads like a sentence, and a platform that is told of every transition.
+//! What people see: `Debug` that reads like a sentence, and a platform that is told of every
+//! transition.
 
 mod common;
 
@@ -41,8 +42,8 @@ fn told(of: Pfn) -> Vec<Event> {
 #[test]
 fn a_platform_is_told_of_every_transition() {
     use Event::{
-        Allocated, Busy, Dying, Ended, Freed, Frozen, Got, MigratedHere, Offline, Online, Opened, Put, Refused, Shared,
-        Split,
+        Allocated, Busy, Dying, Ended, Freed, Frozen, Got, MigratedHere, Offline, Online, Opened,
+        Put, Refused, Shared, Split,
     };
     let arena = Arena::<Traced>::new(2 << 21, &[]).unwrap();
     let zone = arena.zone();
@@ -69,7 +70,9 @@ fn a_platform_is_told_of_every_transition() {
     drop(held);
     let to = migrate(zone, pfn, &index).unwrap();
     let all = TOLD.take();
-    let of = |wanted: Pfn| all.iter().filter(|told| told.1 == wanted).map(|told| told.0).collect::<Vec<_>>();
+    let of = |wanted: Pfn| {
+        all.iter().filter(|told| told.1 == wanted).map(|told| told.0).collect::<Vec<_>>()
+    };
     assert_eq!(of(pfn), [Put, Frozen, Freed]);
     assert_eq!(of(to), [Allocated, MigratedHere, Opened]);
     index.remove(zone, 0);
@@ -94,7 +97,9 @@ fn everything_prints_as_a_sentence() {
     let whole = format!("{zone:?}");
     assert_eq!(
         format!("{zone:#?}"),
-        format!("{whole}; memmap of 1024 descriptors of 16 bytes (live-bit-low): 1 head free blocks, 0 blocks in use")
+        format!(
+            "{whole}; memmap of 1024 descriptors of 16 bytes (live-bit-low): 1 head free blocks, 0 blocks in use"
+        )
     );
     let token = zone.alloc_frozen(order(3)).unwrap();
     let pfn = token.pfn();
@@ -103,7 +108,10 @@ fn everything_prints_as_a_sentence() {
     token.set_owner(OURS, 5);
     let folio = token.init();
     folio.mark();
-    assert_eq!(format!("{folio:?}"), format!("folio at {pfn:?}, order 3, owner kind 0, Live(1) (live-bit-low)"));
+    assert_eq!(
+        format!("{folio:?}"),
+        format!("folio at {pfn:?}, order 3, owner kind 0, Live(1) (live-bit-low)")
+    );
     assert_eq!(format!("{:?}", zone.peek(pfn)), "owner kind 0, order 3, Live(1)");
     drop(folio);
     let index = Index::new(1);

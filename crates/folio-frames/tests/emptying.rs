@@ -1,11 +1,12 @@
-//! Contiguous allocation, compaction and shrinking: what moves does, what stays is reported, and nothing is lost.
+//! Contiguous allocation, compaction and shrinking: what moves does, what stays is reported, and
+//! nothing is lost.
 
 mod common;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    BLOCK_ORDER, Compacted, ContigError, FrozenFolio, Lookup, MAX_ORDER, Mobility, Order, Pfn, PfnRange, UserSpace,
-    Zone,
+    BLOCK_ORDER, Compacted, ContigError, FrozenFolio, Lookup, MAX_ORDER, Mobility, Order, Pfn,
+    PfnRange, UserSpace, Zone,
 };
 use folio_ref::DefaultScheme;
 
@@ -20,7 +21,8 @@ fn range(zone: &Frames, start: u64, end: u64) -> PfnRange {
 fn scatter(zone: &'static Frames, slots: usize, keep: impl Fn(usize) -> bool) -> Index<UserSpace> {
     let index = Index::new(slots);
     for slot in 0..slots {
-        let mut folio = zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).expect("room for a page");
+        let mut folio =
+            zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).expect("room for a page");
         folio.set_owner(OURS, slot as u64);
         folio.as_mut_slice().fill(slot as u8);
         index.0[slot].install(folio).expect("an empty slot").publish();
@@ -33,12 +35,17 @@ fn scatter(zone: &'static Frames, slots: usize, keep: impl Fn(usize) -> bool) ->
 fn check_bytes(zone: &'static Frames, index: &Index<UserSpace>) {
     for (slot, entry) in index.0.iter().enumerate().filter(|(_, entry)| !entry.is_empty()) {
         let Lookup::Hit(folio) = entry.get(zone) else { panic!("{entry:?}") };
-        assert!(folio.as_slice().iter().step_by(64).all(|&byte| byte == slot as u8), "slot {slot} lost its bytes");
+        assert!(
+            folio.as_slice().iter().step_by(64).all(|&byte| byte == slot as u8),
+            "slot {slot} lost its bytes"
+        );
     }
 }
 
 fn remove_all(zone: &'static Frames, index: &Index<UserSpace>) {
-    (0..index.0.len()).filter(|&slot| !index.0[slot].is_empty()).for_each(|slot| index.remove(zone, slot));
+    (0..index.0.len())
+        .filter(|&slot| !index.0[slot].is_empty())
+        .for_each(|slot| index.remove(zone, slot));
 }
 
 #[test]
@@ -46,9 +53,17 @@ fn any_range_is_emptied_and_taken_whatever_its_edges() {
     let arena = arena::<DefaultScheme>(4);
     let zone = arena.zone();
     let index = scatter(zone, 3 * 512, |slot| slot % 3 == 0);
-    for (start, end) in
-        [(0, 1), (1, 2), (5, 1000), (511, 513), (500, 1536), (512, 1024), (1, 1024), (1023, 1025), (2047, 2048)]
-    {
+    for (start, end) in [
+        (0, 1),
+        (1, 2),
+        (5, 1000),
+        (511, 513),
+        (500, 1536),
+        (512, 1024),
+        (1, 1024),
+        (1023, 1025),
+        (2047, 2048),
+    ] {
         let before = zone.stats().free_frames;
         let contig = zone.alloc_contig_range(range(zone, start, end), &index).unwrap();
         assert_eq!(contig.pfns(), range(zone, start, end));
@@ -63,7 +78,10 @@ fn any_range_is_emptied_and_taken_whatever_its_edges() {
         let folios: Vec<_> = contig.into_folios().collect();
         for folio in &folios {
             assert_eq!(folio.pfn(), next, "no gap");
-            assert!(folio.pfn().as_u64().is_multiple_of(u64::from(folio.order().frames())), "{folio:?} is not aligned");
+            assert!(
+                folio.pfn().as_u64().is_multiple_of(u64::from(folio.order().frames())),
+                "{folio:?} is not aligned"
+            );
             next = Pfn::new(next.as_u64() + u64::from(folio.order().frames()));
         }
         assert_eq!(next, range(zone, start, end).end);
@@ -130,7 +148,11 @@ fn a_place_that_looked_movable_and_was_not_is_left_for_the_next() {
     blocks.into_iter().for_each(FrozenFolio::free);
     let held = zone.try_get(pfn).unwrap();
     let contig = zone.alloc_contig(2 * 512, BLOCK_ORDER, &index).unwrap();
-    assert_eq!(contig.pfns(), range(zone, 2 * 512, 4 * 512), "the next place that shares nothing with the first");
+    assert_eq!(
+        contig.pfns(),
+        range(zone, 2 * 512, 4 * 512),
+        "the next place that shares nothing with the first"
+    );
     contig.free();
     let error = zone.alloc_contig(3 * 512, BLOCK_ORDER, &index).unwrap_err();
     assert_eq!(error, ContigError::Busy { frames: 1, first: pfn });
@@ -155,9 +177,17 @@ fn a_size_and_an_alignment_find_a_place_around_what_stays() {
         check_bytes(zone, &index);
         contig.free();
     }
-    assert_eq!(zone.alloc_contig(2048, Order::ZERO, &index).unwrap_err(), ContigError::NoPlace, "something stays");
+    assert_eq!(
+        zone.alloc_contig(2048, Order::ZERO, &index).unwrap_err(),
+        ContigError::NoPlace,
+        "something stays"
+    );
     assert_eq!(zone.alloc_contig(512, order(12), &index).unwrap_err(), ContigError::NoPlace);
-    assert_eq!(zone.alloc_contig(1500, Order::ZERO, &index).unwrap_err(), ContigError::OutOfFrames, "512 pages stay");
+    assert_eq!(
+        zone.alloc_contig(1500, Order::ZERO, &index).unwrap_err(),
+        ContigError::OutOfFrames,
+        "512 pages stay"
+    );
     assert_eq!(zone.alloc_contig(2049, Order::ZERO, &index).unwrap_err(), ContigError::Unknown);
     stays.free();
     remove_all(zone, &index);
@@ -211,7 +241,8 @@ fn a_range_that_is_none_is_refused_and_nothing_is_lost() {
 fn compaction_leaves_hardly_a_frame_outside_whole_blocks() {
     let arena = arena::<DefaultScheme>(40);
     let zone = arena.zone();
-    let index = scatter(zone, 40 * 512, |slot| (slot.wrapping_mul(0x9E37_79B9) >> 7).is_multiple_of(4));
+    let index =
+        scatter(zone, 40 * 512, |slot| (slot.wrapping_mul(0x9E37_79B9) >> 7).is_multiple_of(4));
     let before = zone.stats();
     assert_eq!(before.whole_blocks, 0);
     let done = zone.compact(u32::MAX, &index);
@@ -234,12 +265,17 @@ fn compaction_goes_round_what_is_held_and_what_stays() {
     let index = scatter(zone, 6 * 512, |slot| slot % 8 == 0);
     // Held in one block; something that stays in another.
     let Lookup::Hit(holder) = index.0[0].get(zone) else { panic!("{index:?}", index = index.0[0]) };
-    let other = (0..6).find(|&block| zone.block_range(block).all(|pfn| pfn != holder.pfn())).unwrap();
+    let other =
+        (0..6).find(|&block| zone.block_range(block).all(|pfn| pfn != holder.pfn())).unwrap();
     let start = zone.block_range(other).start.as_u64() - zone.pfns().start.as_u64();
     let stays = zone.alloc_contig_range(range(zone, start, start + 1), &index).unwrap();
     let done = zone.compact(u32::MAX, &index);
     zone.drain();
-    assert_eq!(done, Compacted { emptied: 4, busy: 1 }, "384 pages are left for the holes of two blocks");
+    assert_eq!(
+        done,
+        Compacted { emptied: 4, busy: 1 },
+        "384 pages are left for the holes of two blocks"
+    );
     assert_eq!(zone.stats().whole_blocks, 4);
     check_bytes(zone, &index);
     drop(holder);
@@ -248,7 +284,8 @@ fn compaction_goes_round_what_is_held_and_what_stays() {
     assert_all_free(zone);
 }
 
-/// A block that is free as a whole is what compaction is to make: it must not be cut up for what is moved.
+/// A block that is free as a whole is what compaction is to make: it must not be cut up for what is
+/// moved.
 #[test]
 fn compaction_cuts_up_no_whole_block() {
     let arena = arena::<DefaultScheme>(3);

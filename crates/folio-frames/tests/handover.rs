@@ -1,4 +1,5 @@
-//! A range handed over at once: what waits counts, comes when it is needed, and goes back untouched.
+//! A range handed over at once: what waits counts, comes when it is needed, and goes back
+//! untouched.
 
 mod common;
 
@@ -13,10 +14,17 @@ fn a_terabyte_is_there_at_once_and_hands_out_its_first_frame() {
     let arena = Arena::<UserSpace<Generational>>::new(1 << 40, &[]).unwrap();
     let zone = arena.zone();
     let all = 1 << 28;
-    assert_eq!((zone.stats().online_frames, zone.stats().free_frames, zone.free_frames()), (all, all, all));
+    assert_eq!(
+        (zone.stats().online_frames, zone.stats().free_frames, zone.free_frames()),
+        (all, all, all)
+    );
     assert_eq!(zone.level(), Level::Enough);
     let last = Pfn::new(zone.pfns().end.as_u64() - 1);
-    assert_eq!(zone.try_get(last).err(), Some(Refusal::Offline), "it waits: to a walker it is not there yet");
+    assert_eq!(
+        zone.try_get(last).err(),
+        Some(Refusal::Offline),
+        "it waits: to a walker it is not there yet"
+    );
     let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
     folio.as_mut_slice().fill(1);
     assert_eq!(zone.stats().free_frames, all - 1);
@@ -51,14 +59,18 @@ fn a_block_in_the_middle_of_what_waits_goes_offline_and_comes_back() {
     drop(folio);
     arena.online(offline);
     assert_eq!(zone.stats().free_frames, 600 * BLOCK);
-    assert_eq!(arena.offline(600, &Index::new(0)).err(), Some(folio_frames::OfflineError::NotOnline));
+    assert_eq!(
+        arena.offline(600, &Index::new(0)).err(),
+        Some(folio_frames::OfflineError::NotOnline)
+    );
 }
 
 #[test]
 fn contiguous_memory_is_found_in_what_waits() {
     let arena = Arena::<UserSpace<ZeroFrozen>>::new(600 << 21, &[]).unwrap();
     let zone = arena.zone();
-    // A plain block stays in what was brought in: the first place begins behind it and ends in what waits.
+    // A plain block stays in what was brought in: the first place begins behind it and ends in what
+    // waits.
     let stays = zone.alloc_frozen(Order::ZERO).unwrap();
     let contig = zone.alloc_contig(30 * BLOCK + 7, BLOCK_ORDER, &Index::new(0)).unwrap();
     let behind = (stays.pfn().as_u64() + 1).next_multiple_of(u64::from(BLOCK));
@@ -78,11 +90,16 @@ fn contiguous_memory_is_found_in_what_waits() {
 fn a_huge_block_brings_in_what_it_can_need_and_no_more() {
     let huge = order(13);
     let blocks = huge.frames() / BLOCK;
-    let arena = Arena::<UserSpace<Generational>>::with_huge_order(40 * huge.bytes(), &[], huge).unwrap();
+    let arena =
+        Arena::<UserSpace<Generational>>::with_huge_order(40 * huge.bytes(), &[], huge).unwrap();
     let zone = arena.zone();
     let token = zone.alloc_frozen(huge).unwrap();
     let state = |block: u32| zone.try_get(zone.block_range(block as usize).start).err();
-    assert_eq!(state(2 * blocks - 2), Some(Refusal::Free), "as much as one can need, wherever its alignment lies");
+    assert_eq!(
+        state(2 * blocks - 2),
+        Some(Refusal::Free),
+        "as much as one can need, wherever its alignment lies"
+    );
     assert_eq!(state(2 * blocks), Some(Refusal::Offline), "the next one waits");
     token.free();
     assert_eq!(zone.stats().free_frames, 40 * huge.frames());

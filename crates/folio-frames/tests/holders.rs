@@ -7,7 +7,8 @@ use std::panic::Location;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    Adjacent, FolioRef, FolioRefs, Lookup, MigrateError, OfflineError, Order, Slot, UserSpace, migrate, put_all,
+    Adjacent, FolioRef, FolioRefs, Lookup, MigrateError, OfflineError, Order, Slot, UserSpace,
+    migrate, put_all,
 };
 use folio_ref::DefaultScheme;
 
@@ -38,12 +39,20 @@ fn a_busy_folio_says_who_holds_it() {
     drop((clones, by_slot));
 
     let block = ((pfn.as_u64() - zone.pfns().start.as_u64()) / 512) as usize;
-    let Err(OfflineError::Busy { frames: 1, first }) = arena.offline(block, &index) else { panic!("it is held") };
+    let Err(OfflineError::Busy { frames: 1, first }) = arena.offline(block, &index) else {
+        panic!("it is held")
+    };
     let said = format!("{:?}", zone.holders(first));
-    assert!(said.starts_with(&format!("1 from {walk}")) && said.matches(".rs:").count() == 1, "{said}");
+    assert!(
+        said.starts_with(&format!("1 from {walk}")) && said.matches(".rs:").count() == 1,
+        "{said}"
+    );
     drop(by_walk);
     let to = migrate(zone, pfn, &index).unwrap();
-    assert_eq!([zone.holders(pfn), zone.holders(to)].map(|holders| holders.to_string()), [NOBODY; 2]);
+    assert_eq!(
+        [zone.holders(pfn), zone.holders(to)].map(|holders| holders.to_string()),
+        [NOBODY; 2]
+    );
     index.remove(zone, 0);
     assert_all_free(zone);
 }

@@ -4,12 +4,15 @@ mod common;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    AllocError, BLOCK_ORDER, Lookup, MigrateError, OfflineError, Order, Owner, Pfn, Refusal, Slot, UserSpace, Zone,
-    migrate,
+    AllocError, BLOCK_ORDER, Lookup, MigrateError, OfflineError, Order, Owner, Pfn, Refusal, Slot,
+    UserSpace, Zone, migrate,
 };
 use folio_ref::{DefaultScheme, Snapshot};
 
-fn hit(slot: &Slot<UserSpace>, zone: &'static Zone<UserSpace>) -> folio_frames::FolioRef<UserSpace> {
+fn hit(
+    slot: &Slot<UserSpace>,
+    zone: &'static Zone<UserSpace>,
+) -> folio_frames::FolioRef<UserSpace> {
     let Lookup::Hit(folio) = slot.get(zone) else { panic!("{slot:?}") };
     folio
 }
@@ -25,7 +28,10 @@ fn migration_moves_bytes_kind_and_private_and_frees_the_old_frame() {
         assert_ne!(from, to);
         assert_eq!(zone.try_get(from).unwrap_err(), Refusal::Free);
         let folio = hit(&index.0[7], zone);
-        assert_eq!((folio.pfn(), folio.order(), folio.kind(), folio.private()), (to, order(n), OURS, 7));
+        assert_eq!(
+            (folio.pfn(), folio.order(), folio.kind(), folio.private()),
+            (to, order(n), OURS, 7)
+        );
         assert!(folio.as_slice().iter().all(|&byte| byte == 7));
         drop(folio);
         assert_eq!(zone.peek(to).snapshot, Snapshot::Live(1));
@@ -72,9 +78,17 @@ fn what_can_not_be_migrated_stays_as_it_was_and_says_why() {
     assert_eq!(migrate(zone, tail, &index), Err(MigrateError::NotMovable), "free");
 
     let unknown = zone.alloc(Order::ZERO, OURS, 1 << 40).unwrap();
-    assert_eq!(migrate(zone, unknown.pfn(), &index), Err(MigrateError::NotMovable), "its owner does not know it");
+    assert_eq!(
+        migrate(zone, unknown.pfn(), &index),
+        Err(MigrateError::NotMovable),
+        "its owner does not know it"
+    );
     let elsewhere = zone.alloc(Order::ZERO, OURS, 0).unwrap();
-    assert_eq!(migrate(zone, elsewhere.pfn(), &index), Err(MigrateError::Moved), "its slot holds another folio");
+    assert_eq!(
+        migrate(zone, elsewhere.pfn(), &index),
+        Err(MigrateError::Moved),
+        "its slot holds another folio"
+    );
     drop((unknown, elsewhere));
     index.remove(zone, 0);
     assert_all_free(zone);
@@ -90,19 +104,31 @@ fn a_block_goes_offline_with_all_that_can_move() {
     let offline = arena.offline(block, &index).unwrap();
     assert_eq!(offline.block(), block);
     assert_eq!(zone.stats().online_frames, BLOCK_ORDER.frames());
-    assert!(zone.block_range(block).all(|pfn| zone.peek(pfn).snapshot.is_frozen()), "R1: offline is frozen");
+    assert!(
+        zone.block_range(block).all(|pfn| zone.peek(pfn).snapshot.is_frozen()),
+        "R1: offline is frozen"
+    );
     for slot in 0..200 {
         let folio = hit(&index.0[slot], zone);
         assert!(zone.block_range(block).all(|pfn| pfn != folio.pfn()));
-        assert!(folio.as_slice().iter().all(|&byte| byte == slot as u8), "slot {slot} lost its bytes");
+        assert!(
+            folio.as_slice().iter().all(|&byte| byte == slot as u8),
+            "slot {slot} lost its bytes"
+        );
     }
     assert_eq!(arena.offline(block, &index).unwrap_err(), OfflineError::NotOnline);
     assert_eq!(arena.offline(99, &index).unwrap_err(), OfflineError::NotOnline);
     arena.online(offline);
     let fresh = std::iter::from_fn(|| zone.alloc_frozen(Order::ZERO).ok()).collect::<Vec<_>>();
-    let back: Vec<_> = fresh.iter().filter(|folio| zone.block_range(block).any(|pfn| pfn == folio.pfn())).collect();
+    let back: Vec<_> = fresh
+        .iter()
+        .filter(|folio| zone.block_range(block).any(|pfn| pfn == folio.pfn()))
+        .collect();
     assert_eq!(back.len(), 512);
-    assert!(back.iter().all(|folio| folio.as_slice().iter().all(|&byte| byte == 0)), "its memory was given back");
+    assert!(
+        back.iter().all(|folio| folio.as_slice().iter().all(|&byte| byte == 0)),
+        "its memory was given back"
+    );
     fresh.into_iter().for_each(folio_frames::FrozenFolio::free);
     (0..200).for_each(|slot| index.remove(zone, slot));
     assert_all_free(zone);
@@ -117,9 +143,13 @@ fn a_block_with_something_held_stays_online_and_whole() {
         index.publish(zone, slot, Order::ZERO);
     });
     let holder = hit(&index.0[9], zone);
-    let block = (0..2).find(|&block| zone.block_range(block).any(|pfn| pfn == holder.pfn())).unwrap();
+    let block =
+        (0..2).find(|&block| zone.block_range(block).any(|pfn| pfn == holder.pfn())).unwrap();
     let free = zone.stats().free_frames;
-    assert_eq!(arena.offline(block, &index).unwrap_err(), OfflineError::Busy { frames: 1, first: holder.pfn() });
+    assert_eq!(
+        arena.offline(block, &index).unwrap_err(),
+        OfflineError::Busy { frames: 1, first: holder.pfn() }
+    );
     assert_eq!((zone.stats().free_frames, zone.stats().online_frames), (free, 1024));
     drop(holder);
     let offline = arena.offline(block, &index).unwrap();
@@ -140,8 +170,8 @@ fn a_block_that_has_no_room_elsewhere_stays_online() {
     assert_all_free(zone);
 }
 
-/// Frames that are freed while their block is isolated must not be handed out from it again, nor be lost. A plain block
-/// that spans both blocks of 2 MiB is the hard case.
+/// Frames that are freed while their block is isolated must not be handed out from it again, nor be
+/// lost. A plain block that spans both blocks of 2 MiB is the hard case.
 #[test]
 fn what_is_freed_while_its_block_is_offline_in_part_is_not_lost() {
     let arena = arena::<DefaultScheme>(2);
@@ -163,7 +193,11 @@ fn what_is_freed_while_its_block_is_offline_in_part_is_not_lost() {
     arena.online(second);
     arena.online(first);
     assert_all_free(zone);
-    assert_eq!(zone.stats().largest_free_order, Some(order(10)), "buddies of two blocks merge again");
+    assert_eq!(
+        zone.stats().largest_free_order,
+        Some(order(10)),
+        "buddies of two blocks merge again"
+    );
 }
 
 /// Looks at the zone's statistics each time before a folio is moved.
@@ -176,7 +210,11 @@ struct Counting<'a> {
 impl Owner<UserSpace> for Counting<'_> {
     fn with_slot(&self, pfn: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
         let stats = self.zone.stats();
-        assert_eq!(stats.online_frames - stats.free_frames, self.used, "frames held back count as free: {stats:?}");
+        assert_eq!(
+            stats.online_frames - stats.free_frames,
+            self.used,
+            "frames held back count as free: {stats:?}"
+        );
         self.index.with_slot(pfn, private, visit)
     }
 }
@@ -205,7 +243,10 @@ fn every_block_of_a_zone_can_go_and_come_back() {
         for slot in (0..1100).step_by(3) {
             let folio = hit(&index.0[slot], zone);
             assert!(zone.block_range(block).all(|pfn| pfn != folio.pfn()));
-            assert!(folio.as_slice().iter().all(|&byte| byte == slot as u8), "slot {slot} lost its bytes");
+            assert!(
+                folio.as_slice().iter().all(|&byte| byte == slot as u8),
+                "slot {slot} lost its bytes"
+            );
         }
         arena.online(offline);
     }

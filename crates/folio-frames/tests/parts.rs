@@ -1,4 +1,5 @@
-//! A folio of which each frame has a slot: made, held by any of them, left by some, cut again, moved.
+//! A folio of which each frame has a slot: made, held by any of them, left by some, cut again,
+//! moved.
 
 mod common;
 
@@ -6,16 +7,22 @@ use std::panic::AssertUnwindSafe;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    Adjacent, Claim, FRAME_SIZE, FolioRef, FrozenClaim, Lookup, MigrateError, Order, Owner, Pfn, Refusal, Slot,
-    UserSpace, Zone, migrate,
+    Adjacent, Claim, FRAME_SIZE, FolioRef, FrozenClaim, Lookup, MigrateError, Order, Owner, Pfn,
+    Refusal, Slot, UserSpace, Zone, migrate,
 };
 use folio_ref::{DefaultScheme, Snapshot};
 
 type Frames = UserSpace<DefaultScheme>;
 type Taken<'s> = Vec<Option<FrozenClaim<'s, Frames>>>;
 
-/// Frozen folios of neighbouring frames in the slots from `first` on, each full of its slot's number.
-fn frozen<'i>(zone: &'static Zone<Frames>, index: &'i Index<Frames>, first: usize, n: u8) -> Taken<'i> {
+/// Frozen folios of neighbouring frames in the slots from `first` on, each full of its slot's
+/// number.
+fn frozen<'i>(
+    zone: &'static Zone<Frames>,
+    index: &'i Index<Frames>,
+    first: usize,
+    n: u8,
+) -> Taken<'i> {
     let block = zone.alloc_frozen(order(n)).unwrap();
     let claims = block.split(Order::ZERO).zip(first..).map(|(mut folio, slot)| {
         folio.set_owner(OURS, slot as u64);
@@ -32,7 +39,11 @@ fn held(slot: &Slot<Frames>, zone: &'static Zone<Frames>) -> FolioRef<Frames> {
     }
 }
 
-fn claims<'i>(index: &'i Index<Frames>, zone: &'static Zone<Frames>, first: usize) -> Vec<Option<Claim<'i, Frames>>> {
+fn claims<'i>(
+    index: &'i Index<Frames>,
+    zone: &'static Zone<Frames>,
+    first: usize,
+) -> Vec<Option<Claim<'i, Frames>>> {
     index.0[first..first + 4].iter().map(|slot| slot.claim(zone)).collect()
 }
 
@@ -46,7 +57,10 @@ fn each_slot_finds_its_frame_and_all_count_by_one_word() {
     assert_eq!(FrozenClaim::largest_as_one(taken.iter().flatten(), order(9)), order(2));
     let first = FrozenClaim::publish_as_one(&mut taken);
     assert!(taken.iter().all(Option::is_none));
-    assert_eq!((first.order(), first.pfn(), zone.peek(head).snapshot), (order(2), head, Snapshot::Live(5)));
+    assert_eq!(
+        (first.order(), first.pfn(), zone.peek(head).snapshot),
+        (order(2), head, Snapshot::Live(5))
+    );
     assert_eq!(first.mark_behind(3), Some(1), "the marks are still those of the pages");
     assert_eq!(first.mark_behind(3), None);
     drop(first);
@@ -54,7 +68,10 @@ fn each_slot_finds_its_frame_and_all_count_by_one_word() {
         let folio = held(&index.0[2 + n], zone);
         assert_eq!((folio.pfn(), folio.frame_pfn().as_u64()), (head, head.as_u64() + n as u64));
         assert_eq!((folio.private(), folio.frames_behind()), (2 + n as u64, 3 - n as u32));
-        assert_eq!((*folio.frame(), folio.as_slice_from_frame().len()), ([2 + n as u8; 4096], (4 - n) * FRAME_SIZE));
+        assert_eq!(
+            (*folio.frame(), folio.as_slice_from_frame().len()),
+            ([2 + n as u8; 4096], (4 - n) * FRAME_SIZE)
+        );
         assert_eq!(zone.peek(head).snapshot, Snapshot::Live(5));
         assert!(index.0[2 + n].get_alone(zone).is_none(), "others have slots too");
         // Without a reference.
@@ -82,7 +99,9 @@ fn the_last_slot_that_leaves_frees_all_of_it_and_a_holder_keeps_all_of_it() {
     drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, 0, 2)));
     let holder = held(&index.0[3], zone);
     (0..4).for_each(|slot| index.remove(zone, slot));
-    assert!(holder.as_slice().chunks(FRAME_SIZE).zip(0..).all(|(frame, n)| frame == [n; FRAME_SIZE]));
+    assert!(
+        holder.as_slice().chunks(FRAME_SIZE).zip(0..).all(|(frame, n)| frame == [n; FRAME_SIZE])
+    );
     assert_eq!(zone.stats().free_frames, 512 - 4);
     drop(holder);
     assert_all_free(zone);
@@ -154,8 +173,15 @@ fn only_single_clean_neighbours_of_one_kind_that_begin_aligned_make_one() {
     let largest = |all: &Taken<'_>, from: usize| {
         FrozenClaim::largest_as_one(all[from..].iter().map_while(Option::as_ref), order(9)).as_u8()
     };
-    assert_eq!((0..8).map(|from| largest(&all, from)).collect::<Vec<_>>(), [3, 0, 1, 0, 2, 0, 1, 0]);
-    assert_eq!(FrozenClaim::largest_as_one(all.iter().flatten(), order(2)), order(2), "no more than is asked for");
+    assert_eq!(
+        (0..8).map(|from| largest(&all, from)).collect::<Vec<_>>(),
+        [3, 0, 1, 0, 2, 0, 1, 0]
+    );
+    assert_eq!(
+        FrozenClaim::largest_as_one(all.iter().flatten(), order(2)),
+        order(2),
+        "no more than is asked for"
+    );
     assert_eq!(FrozenClaim::<Frames>::largest_as_one([], order(2)), Order::ZERO);
     all[5].as_mut().unwrap().folio_mut().set_dirty(true);
     assert_eq!((largest(&all, 0), largest(&all, 4), largest(&all, 5)), (2, 0, 0));
@@ -214,7 +240,8 @@ fn a_range_of_it_is_one_reference_of_some_frames() {
     let (zone, index) = (arena.zone(), Index::new(9));
     drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, 0, 3)));
     let head = index.0[0].pfn(zone).unwrap();
-    let bytes = |range: std::ops::Range<u8>| range.flat_map(|n| [n; FRAME_SIZE]).collect::<Vec<_>>();
+    let bytes =
+        |range: std::ops::Range<u8>| range.flat_map(|n| [n; FRAME_SIZE]).collect::<Vec<_>>();
     let mut piece = Adjacent::from(held(&index.0[2], zone));
     assert_eq!((piece.frames(), piece.as_slice()), (6, &bytes(2..8)[..]));
     piece.shorten(3);
@@ -229,7 +256,9 @@ fn a_range_of_it_is_one_reference_of_some_frames() {
     assert_eq!((clone.as_slice(), zone.peek(head).snapshot), (&bytes(2..8)[..], Snapshot::Live(9)));
     drop(clone);
     assert_eq!(zone.peek(head).snapshot, Snapshot::Live(8));
-    let too_short = std::panic::catch_unwind(AssertUnwindSafe(|| Adjacent::from(held(&index.0[2], zone)).shorten(0)));
+    let too_short = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        Adjacent::from(held(&index.0[2], zone)).shorten(0)
+    }));
     assert!(too_short.is_err(), "nothing of the folio would be left");
     (0..8).for_each(|slot| index.remove(zone, slot));
     assert_all_free(zone);
@@ -262,9 +291,13 @@ fn what_moves_is_cut_first_and_a_block_of_such_folios_goes_offline() {
     assert_eq!(migrate(zone, head, &InParts(&index, zone)), Err(MigrateError::Busy));
     drop(holder);
     let to = migrate(zone, head, &InParts(&index, zone)).unwrap();
-    assert_eq!((index.0[4].pfn(zone), index.0[5].pfn(zone).unwrap().as_u64()), (Some(to), head.as_u64() + 1));
+    assert_eq!(
+        (index.0[4].pfn(zone), index.0[5].pfn(zone).unwrap().as_u64()),
+        (Some(to), head.as_u64() + 1)
+    );
 
-    let block = ((index.0[8].pfn(zone).unwrap().as_u64() - zone.pfns().start.as_u64()) / 512) as usize;
+    let block =
+        ((index.0[8].pfn(zone).unwrap().as_u64() - zone.pfns().start.as_u64()) / 512) as usize;
     let offline = zone.offline(block, &InParts(&index, zone)).unwrap();
     for (n, slot) in (0..).zip(&index.0) {
         assert_eq!(*held(slot, zone).frame(), [n; FRAME_SIZE]);

@@ -1,4 +1,5 @@
-//! Where the allocator puts things: by mobility, so that 2 MiB blocks survive; one huge order above; the CPU's lists first.
+//! Where the allocator puts things: by mobility, so that 2 MiB blocks survive; one huge order
+//! above; the CPU's lists first.
 
 mod common;
 
@@ -7,7 +8,8 @@ use std::collections::BTreeSet;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    AllocError, Arena, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, MAX_ORDER, Mobility, Order, Pfn, Platform, UserSpace, Zone,
+    AllocError, Arena, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, MAX_ORDER, Mobility, Order, Pfn,
+    Platform, UserSpace, Zone,
 };
 use folio_ref::DefaultScheme;
 
@@ -29,7 +31,10 @@ fn what_stays_is_kept_apart_from_what_moves() {
     }
     for mobility in [Mobility::Movable, Mobility::Reclaimable, Mobility::Unmovable] {
         let own = |whose: &dyn Fn(Mobility) -> bool| -> BTreeSet<u64> {
-            held.iter().filter(|held| whose(held.0)).map(|held| block_of(zone, held.1.pfn())).collect()
+            held.iter()
+                .filter(|held| whose(held.0))
+                .map(|held| block_of(zone, held.1.pfn()))
+                .collect()
         };
         let (ours, others) = (own(&|whose| whose == mobility), own(&|whose| whose != mobility));
         assert!(ours.is_disjoint(&others), "{mobility:?} shares a block: {ours:?} {others:?}");
@@ -50,7 +55,8 @@ fn the_second_thing_that_stays_joins_the_first() {
     let mut pages: Vec<Token> =
         (0..2048).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()).collect();
     // A few pages of every block are freed.
-    let (freed, kept): (Vec<Token>, Vec<Token>) = pages.drain(..).partition(|page| page.pfn().as_u64() % 8 < 2);
+    let (freed, kept): (Vec<Token>, Vec<Token>) =
+        pages.drain(..).partition(|page| page.pfn().as_u64() % 8 < 2);
     freed.into_iter().for_each(Token::free);
     zone.drain();
     // Each larger than a CPU's list, so that it comes from the buddy.
@@ -82,7 +88,11 @@ fn a_page_that_moves_takes_a_block_over_where_half_of_it_is_free() {
         let stay: Vec<Token> = (0..used).map(|_| zone.alloc_frozen(order(6)).unwrap()).collect();
         let page = zone.alloc_frozen_as(order(4), Mobility::Movable).unwrap();
         let counters = zone.counters();
-        assert_eq!((counters.blocks_borrowed, counters.blocks_claimed), expected, "{used} of 8 parts are in use");
+        assert_eq!(
+            (counters.blocks_borrowed, counters.blocks_claimed),
+            expected,
+            "{used} of 8 parts are in use"
+        );
         zone.assert_sound();
         page.free();
         stay.into_iter().for_each(Token::free);
@@ -97,7 +107,8 @@ fn of_the_free_blocks_of_an_order_a_low_one_is_taken() {
     let zone = arena.zone();
     // Not through the CPU's lists.
     let part = order(4);
-    let mut parts: Vec<Token> = std::iter::from_fn(|| zone.alloc_frozen_as(part, Mobility::Movable).ok()).collect();
+    let mut parts: Vec<Token> =
+        std::iter::from_fn(|| zone.alloc_frozen_as(part, Mobility::Movable).ok()).collect();
     parts.sort_by_key(Token::pfn);
     let first = zone.pfns().start.as_u64();
     let place = |token: &Token| (token.pfn().as_u64() - first) / u64::from(part.frames());
@@ -122,7 +133,8 @@ fn all_frames_are_handed_out_whatever_the_mobility() {
     let arena = arena::<DefaultScheme>(3);
     let zone = arena.zone();
     for mobility in [Mobility::Unmovable, Mobility::Movable, Mobility::Reclaimable] {
-        let all: Vec<Token> = std::iter::from_fn(|| zone.alloc_frozen_as(Order::ZERO, mobility).ok()).collect();
+        let all: Vec<Token> =
+            std::iter::from_fn(|| zone.alloc_frozen_as(Order::ZERO, mobility).ok()).collect();
         assert_eq!(all.len(), 3 * 512);
         zone.assert_sound();
         all.into_iter().for_each(Token::free);
@@ -131,8 +143,8 @@ fn all_frames_are_handed_out_whatever_the_mobility() {
     }
 }
 
-/// What lies in the list of another CPU is free: who finds nothing else takes it from there. (Before, the caller had to
-/// drain by hand.)
+/// What lies in the list of another CPU is free: who finds nothing else takes it from there.
+/// (Before, the caller had to drain by hand.)
 #[test]
 fn what_another_cpu_holds_back_is_found_before_out_of_frames() {
     let arena = arena::<DefaultScheme>(1);
@@ -156,8 +168,10 @@ fn small_orders_go_through_the_list_of_their_cpu() {
             zone.alloc_frozen(order(n)).unwrap().free();
         }
         let after = zone.counters();
-        let (through, buddy) =
-            (after.per_cpu_allocated - before.per_cpu_allocated, after.buddy_allocated - before.buddy_allocated);
+        let (through, buddy) = (
+            after.per_cpu_allocated - before.per_cpu_allocated,
+            after.buddy_allocated - before.buddy_allocated,
+        );
         match n {
             0..=3 => assert!(through == 1000 && buddy <= 32, "{after:?}"),
             _ => assert!(through == 0 && buddy == 1000, "{after:?}"),
@@ -173,7 +187,8 @@ fn a_cpu_keeps_64_frames_of_an_order_and_half_of_them_when_it_gives_some_back() 
         let arena = arena::<DefaultScheme>(4);
         let zone = arena.zone();
         let capacity = 64 >> n;
-        let mut tokens: Vec<Token> = (0..=capacity).map(|_| zone.alloc_frozen(order(n)).unwrap()).collect();
+        let mut tokens: Vec<Token> =
+            (0..=capacity).map(|_| zone.alloc_frozen(order(n)).unwrap()).collect();
         zone.drain();
         let held = || (zone.stats().free_frames - zone.free_frames()) >> n;
         tokens.drain(1..).for_each(Token::free);
@@ -230,8 +245,8 @@ fn full(zone: &'static Zone<UserSpace>) -> Vec<Vec<Token>> {
     blocks
 }
 
-/// The story of 10 blocks where first fit leaves 11: a 2 MiB block that was nearly empty gave what was freed in it last to whoever
-/// came next, and was never free as a whole.
+/// The story of 10 blocks where first fit leaves 11: a 2 MiB block that was nearly empty gave what
+/// was freed in it last to whoever came next, and was never free as a whole.
 #[test]
 fn a_high_block_is_left_alone_while_a_lower_one_has_room() {
     let arena = arena::<DefaultScheme>(16);
@@ -249,7 +264,8 @@ fn a_high_block_is_left_alone_while_a_lower_one_has_room() {
     every_other(9, 0..40);
     every_other(3, 0..16);
     every_other(9, 40..512);
-    let next: Vec<Token> = (0..8).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()).collect();
+    let next: Vec<Token> =
+        (0..8).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()).collect();
     let from: Vec<u64> = next.iter().map(|token| block_of(zone, token.pfn())).collect();
     assert_eq!(from, [3; 8], "block 3 has 8 free frames, block 9 has 256");
     zone.assert_sound();
@@ -264,15 +280,20 @@ fn a_roomy_block_is_left_alone_even_where_it_has_the_better_fit() {
     let zone = arena.zone();
     let mut blocks = full(zone);
     let mut free = |block: usize, which: &dyn Fn(u64) -> bool| {
-        let is_in = |token: &mut Token| which(token.pfn().as_u64() % u64::from(BLOCK_ORDER.frames()));
+        let is_in =
+            |token: &mut Token| which(token.pfn().as_u64() % u64::from(BLOCK_ORDER.frames()));
         blocks[block].extract_if(.., is_in).for_each(Token::free);
         zone.drain();
         zone.assert_sound();
     };
     let takes = |frames: usize, block: u64| {
-        let next: Vec<Token> =
-            (0..frames).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()).collect();
-        assert!(next.iter().all(|token| block_of(zone, token.pfn()) == block), "{frames} of block {block}: {next:?}");
+        let next: Vec<Token> = (0..frames)
+            .map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap())
+            .collect();
+        assert!(
+            next.iter().all(|token| block_of(zone, token.pfn()) == block),
+            "{frames} of block {block}: {next:?}"
+        );
         zone.drain();
         zone.assert_sound();
         next
@@ -295,7 +316,9 @@ fn a_block_is_roomy_no_longer_as_soon_as_enough_of_it_is_taken() {
     let zone = arena.zone();
     let mut blocks = full(zone);
     let mut free = |block: usize, frames: std::ops::Range<u64>| {
-        let is_in = |token: &mut Token| frames.contains(&(token.pfn().as_u64() % u64::from(BLOCK_ORDER.frames())));
+        let is_in = |token: &mut Token| {
+            frames.contains(&(token.pfn().as_u64() % u64::from(BLOCK_ORDER.frames())))
+        };
         blocks[block].extract_if(.., is_in).for_each(Token::free);
         zone.drain();
     };
@@ -312,7 +335,8 @@ fn a_block_is_roomy_no_longer_as_soon_as_enough_of_it_is_taken() {
     assert_all_free(zone);
 }
 
-/// Pairs and larger in the lists of CPUs cost a tenth of a whole block of 128, single frames hardly anything.
+/// Pairs and larger in the lists of CPUs cost a tenth of a whole block of 128, single frames hardly
+/// anything.
 #[test]
 fn a_cpu_holds_only_single_frames_back_while_memory_is_short() {
     let arena = arena::<DefaultScheme>(16);
@@ -322,20 +346,30 @@ fn a_cpu_holds_only_single_frames_back_while_memory_is_short() {
     let kept = [pair(), pair()];
     pair().free();
     assert!(held() >= 16, "{} frames in the list of one CPU", held());
-    let mut rest: Vec<Token> =
-        (0..15 * 512).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()).collect();
+    let mut rest: Vec<Token> = (0..15 * 512)
+        .map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap())
+        .collect();
     let before = zone.counters();
     kept.into_iter().for_each(Token::free);
     let pairs: Vec<Token> = (0..20).map(|_| pair()).collect();
     let after = zone.counters();
-    assert_eq!((after.per_cpu_freed, after.per_cpu_allocated), (before.per_cpu_freed, before.per_cpu_allocated));
+    assert_eq!(
+        (after.per_cpu_freed, after.per_cpu_allocated),
+        (before.per_cpu_freed, before.per_cpu_allocated)
+    );
     assert!(held() <= 16, "{} frames in the list of one CPU", held());
     rest.swap_remove(0).free();
     rest.extend((0..20).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()));
     let singles = zone.counters();
-    let (freed, taken) =
-        (singles.per_cpu_freed - after.per_cpu_freed, singles.per_cpu_allocated - after.per_cpu_allocated);
-    assert_eq!((freed, taken), (1, 20), "one freed where all else is in use, and more taken than a list holds");
+    let (freed, taken) = (
+        singles.per_cpu_freed - after.per_cpu_freed,
+        singles.per_cpu_allocated - after.per_cpu_allocated,
+    );
+    assert_eq!(
+        (freed, taken),
+        (1, 20),
+        "one freed where all else is in use, and more taken than a list holds"
+    );
     rest.extend(pairs);
     rest.into_iter().for_each(Token::free);
     assert_all_free(zone);
@@ -370,10 +404,18 @@ fn one_huge_order_is_formed_on_demand_and_stays_whole() {
     let huge = order(HUGE);
     let arena = Arena::<UserSpace>::with_huge_order(huge.bytes() * 2, &[], huge).unwrap();
     let zone = arena.zone();
-    assert_eq!(zone.stats().largest_free_order, Some(MAX_ORDER), "none is formed before one is asked for");
+    assert_eq!(
+        zone.stats().largest_free_order,
+        Some(MAX_ORDER),
+        "none is formed before one is asked for"
+    );
     let mut folio = zone.alloc_frozen(huge).unwrap();
     assert_eq!((folio.order(), folio.as_slice().len()), (huge, huge.bytes()));
-    assert_eq!(folio.as_slice().as_ptr().addr() % huge.bytes(), 0, "its bytes are aligned as its frames are");
+    assert_eq!(
+        folio.as_slice().as_ptr().addr() % huge.bytes(),
+        0,
+        "its bytes are aligned as its frames are"
+    );
     folio.as_mut_slice()[huge.bytes() - FRAME_SIZE..].fill(7);
     let head = folio.init();
     let tail = Pfn::new(head.pfn().as_u64() + u64::from(huge.frames()) - 1);
@@ -432,7 +474,8 @@ fn up_to_an_order_the_largest_that_is_free_is_handed_out() {
     part.free();
     assert_all_free(zone);
     for (size, wanted, expected) in [(4, 5, 4), (4, 4, 4), (4, 2, 2), (0, 4, 0), (0, 0, 0)] {
-        let parts = std::iter::from_fn(|| zone.alloc_frozen_as(order(size), Mobility::Movable).ok());
+        let parts =
+            std::iter::from_fn(|| zone.alloc_frozen_as(order(size), Mobility::Movable).ok());
         let (free, used): (Vec<Token>, Vec<Token>) =
             parts.partition(|part| (part.pfn().as_u64() >> size).is_multiple_of(2));
         free.into_iter().for_each(Token::free);
@@ -455,9 +498,12 @@ fn a_block_of_a_free_huge_block_goes_offline_alone() {
     zone.alloc_frozen(huge).unwrap().free();
     let offline = arena.offline(5, &Index::new(0)).unwrap();
     assert_eq!(zone.stats().free_frames, 15 * 512);
-    assert!(matches!(zone.alloc_frozen(huge), Err(AllocError::Fragmented { largest }) if largest == MAX_ORDER));
+    assert!(
+        matches!(zone.alloc_frozen(huge), Err(AllocError::Fragmented { largest }) if largest == MAX_ORDER)
+    );
     zone.assert_sound();
-    // In use while one of its blocks is being emptied: what is freed then is held back, and comes back after.
+    // In use while one of its blocks is being emptied: what is freed then is held back, and comes
+    // back after.
     arena.online(offline);
     let folio = zone.alloc(huge, OURS, 0).unwrap();
     assert!(arena.offline(3, &Index::new(0)).is_err());
@@ -473,7 +519,8 @@ fn an_order_that_a_zone_does_not_have_is_an_error_and_nothing_is_lost() {
     assert_eq!(zone.alloc_frozen(order(11)).unwrap_err(), AllocError::TooLarge { most: MAX_ORDER });
     assert_eq!(zone.alloc_frozen(order(18)).unwrap_err(), AllocError::TooLarge { most: MAX_ORDER });
     assert_eq!(Order::new(19), None);
-    let blocks: Vec<_> = (0..2).map(|block| arena.offline(block, &Index::new(0)).unwrap()).collect();
+    let blocks: Vec<_> =
+        (0..2).map(|block| arena.offline(block, &Index::new(0)).unwrap()).collect();
     assert_eq!(zone.alloc_frozen(Order::ZERO).unwrap_err(), AllocError::Offline);
     for block in blocks {
         arena.online(block);

@@ -1,8 +1,9 @@
-//! Readers, a walker, a migrator and a splitter on one zone, over memory of our own: small enough for Miri, which
-//! `cargo x prove` runs with many seeds. It watches every byte of every folio: a read beside a write is a race.
+//! Readers, a walker, a migrator and a splitter on one zone, over memory of our own: small enough
+//! for Miri, which `cargo x prove` runs with many seeds. It watches every byte of every folio: a
+//! read beside a write is a race.
 //!
-//! What this can not see: Miri runs one schedule per seed, so a rule that hangs on a rare one (the reuse race) is not
-//! shown here; natively the same test is a smoke test and no evidence.
+//! What this can not see: Miri runs one schedule per seed, so a rule that hangs on a rare one (the
+//! reuse race) is not shown here; natively the same test is a smoke test and no evidence.
 
 mod common;
 
@@ -12,8 +13,8 @@ use std::thread;
 
 use common::{Index, OURS, assert_all_free, order};
 use folio_frames::{
-    Adjacent, BLOCK_ORDER, Claim, FRAME_SIZE, FrozenClaim, FrozenFolio, Lookup, MemmapMemory, OfflineError, Order, Pfn,
-    Platform, UserSpace, Zone, joined_mut, migrate,
+    Adjacent, BLOCK_ORDER, Claim, FRAME_SIZE, FrozenClaim, FrozenFolio, Lookup, MemmapMemory,
+    OfflineError, Order, Pfn, Platform, UserSpace, Zone, joined_mut, migrate,
 };
 use folio_ref::Scheme;
 use folio_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, ZeroFrozen};
@@ -31,7 +32,8 @@ fn zone<P: Platform>() -> &'static Zone<P> {
     // SAFETY: the layout is not empty.
     let metadata = NonNull::new(unsafe { alloc_zeroed(Zone::<P>::layout(frames)) }).unwrap();
     // SAFETY: both are fresh, large enough, zeroed, and leaked.
-    let zone = unsafe { Zone::new(metadata, MemmapMemory::Zeroed, Pfn::new(1 << 20), frames, bytes, &[]) };
+    let zone =
+        unsafe { Zone::new(metadata, MemmapMemory::Zeroed, Pfn::new(1 << 20), frames, bytes, &[]) };
     let zone = Box::leak(Box::new(zone));
     // SAFETY: the bytes are there for ever.
     unsafe { zone.online_block(0) };
@@ -49,8 +51,12 @@ fn race<S: Scheme>() {
                 let slot = n % 2;
                 match index.0[slot].get(zone) {
                     Lookup::Hit(folio) => {
-                        let sample: Vec<u8> = folio.as_slice().iter().copied().step_by(512).collect();
-                        assert!(sample.iter().all(|&byte| byte == slot as u8), "slot {slot} has {sample:?}");
+                        let sample: Vec<u8> =
+                            folio.as_slice().iter().copied().step_by(512).collect();
+                        assert!(
+                            sample.iter().all(|&byte| byte == slot as u8),
+                            "slot {slot} has {sample:?}"
+                        );
                     }
                     Lookup::InProgress => index.0[slot].wait(),
                     Lookup::Empty | Lookup::Moved | Lookup::Saturated => {}
@@ -63,7 +69,11 @@ fn race<S: Scheme>() {
                 if let Ok(folio) = zone.try_get_head(pfn) {
                     assert!(folio.kind().is_allocated());
                     let bytes = folio.as_slice();
-                    assert_eq!(bytes[0], bytes[bytes.len() - 1], "{folio:?} holds bytes of two owners");
+                    assert_eq!(
+                        bytes[0],
+                        bytes[bytes.len() - 1],
+                        "{folio:?} holds bytes of two owners"
+                    );
                 }
             }
         });
@@ -119,7 +129,8 @@ fn generational() {
     race::<Generational>();
 }
 
-/// One slice over several folios: Miri knows whether its pointer may go that far, and whom it would disturb.
+/// One slice over several folios: Miri knows whether its pointer may go that far, and whom it would
+/// disturb.
 #[test]
 fn neighbours_are_written_and_read_as_one_while_others_use_theirs() {
     let zone = zone::<UserSpace>();
@@ -151,7 +162,8 @@ fn neighbours_are_written_and_read_as_one_while_others_use_theirs() {
     assert_all_free(zone);
 }
 
-/// Two slots' frames are one folio and two again, and each is written in place between, while somebody holds the one by the other's word.
+/// Two slots' frames are one folio and two again, and each is written in place between, while
+/// somebody holds the one by the other's word.
 #[test]
 fn parts_of_one_folio_are_written_when_nobody_holds_it() {
     let zone = zone::<UserSpace<Generational>>();
@@ -168,7 +180,13 @@ fn parts_of_one_folio_are_written_when_nobody_holds_it() {
                 for _ in 0..ROUNDS {
                     match slot.get(zone) {
                         Lookup::Hit(folio) => {
-                            assert!(folio.frame().iter().step_by(512).all(|&byte| byte == folio.frame()[0]));
+                            assert!(
+                                folio
+                                    .frame()
+                                    .iter()
+                                    .step_by(512)
+                                    .all(|&byte| byte == folio.frame()[0])
+                            );
                         }
                         Lookup::InProgress => slot.wait(),
                         Lookup::Empty | Lookup::Moved | Lookup::Saturated => {}
@@ -178,9 +196,13 @@ fn parts_of_one_folio_are_written_when_nobody_holds_it() {
         }
         for n in 0..ROUNDS {
             Claim::split(&mut index.0.iter().map(|slot| slot.claim(zone)).collect::<Vec<_>>());
-            let claims = index.0.iter().map(|slot| slot.claim(zone).and_then(|claim| claim.freeze().ok()));
+            let claims =
+                index.0.iter().map(|slot| slot.claim(zone).and_then(|claim| claim.freeze().ok()));
             let mut claims: Vec<_> = claims.collect();
-            claims.iter_mut().flatten().for_each(|claim| claim.folio_mut().as_mut_slice().fill(n as u8));
+            claims
+                .iter_mut()
+                .flatten()
+                .for_each(|claim| claim.folio_mut().as_mut_slice().fill(n as u8));
             if claims.iter().all(Option::is_some) {
                 drop(FrozenClaim::publish_as_one(&mut claims));
             } else {

@@ -1,4 +1,5 @@
-//! R1, frame by frame: what is free, frozen, a tail or offline is refused, with the reason, under every scheme.
+//! R1, frame by frame: what is free, frozen, a tail or offline is refused, with the reason, under
+//! every scheme.
 
 mod common;
 
@@ -29,10 +30,18 @@ fn refuses<S: Scheme>() {
         let first = plain.pfn().as_u64();
         let tails = || (first + 1..first + u64::from(order(n).frames())).map(Pfn::new);
         assert_eq!(why(zone, Pfn::new(first)), Some(Refusal::Frozen));
-        assert!(tails().all(|tail| why(zone, tail) == Some(Refusal::Tail)), "tails of a plain block of order {n}");
+        assert!(
+            tails().all(|tail| why(zone, tail) == Some(Refusal::Tail)),
+            "tails of a plain block of order {n}"
+        );
         let folio = plain.init();
-        assert!(tails().all(|tail| why(zone, tail) == Some(Refusal::Tail)), "tails of a folio of order {n}");
-        assert!(tails().all(|tail| zone.try_get_head(tail).is_ok_and(|head| head.pfn() == folio.pfn())));
+        assert!(
+            tails().all(|tail| why(zone, tail) == Some(Refusal::Tail)),
+            "tails of a folio of order {n}"
+        );
+        assert!(
+            tails().all(|tail| zone.try_get_head(tail).is_ok_and(|head| head.pfn() == folio.pfn()))
+        );
         drop(folio);
         assert!(tails().all(|tail| why(zone, tail) == Some(Refusal::Free)));
         zone.drain();
@@ -92,7 +101,11 @@ fn a_frame_that_is_another_folio_by_now_is_refused_as_moved() {
     let next = zone.alloc(Order::ZERO, OURS, 2).unwrap();
     assert_eq!(next.pfn(), pfn);
     assert_eq!(zone.try_get_as(pfn, &seen).err(), Some(Refusal::Moved));
-    assert_eq!(zone.peek(pfn).snapshot, folio_ref::Snapshot::Live(1), "the refused reference was put back");
+    assert_eq!(
+        zone.peek(pfn).snapshot,
+        folio_ref::Snapshot::Live(1),
+        "the refused reference was put back"
+    );
     drop(next);
     assert_all_free(zone);
 }
@@ -103,7 +116,10 @@ fn a_folio_that_a_walker_holds_last_is_freed_by_the_walker() {
     let zone = arena.zone();
     let folio = zone.alloc(order(2), OURS, 9).unwrap();
     let found = zone.try_get_head(Pfn::new(folio.pfn().as_u64() + 3)).unwrap();
-    assert_eq!((found.pfn(), found.order(), found.private(), found.kind()), (folio.pfn(), order(2), 9, OURS));
+    assert_eq!(
+        (found.pfn(), found.order(), found.private(), found.kind()),
+        (folio.pfn(), order(2), 9, OURS)
+    );
     drop(folio);
     assert_eq!(zone.stats().free_frames, BLOCK_ORDER.frames() - 4);
     drop(found);
@@ -120,7 +136,10 @@ fn a_token_that_is_dropped_is_caught_in_debug_builds() {
     let text = dropped.unwrap_err().downcast::<String>().unwrap();
     assert!(text.starts_with("a token was dropped: token of the folio at"), "{text}");
     let drops = std::panic::AssertUnwindSafe(|| {
-        let range = folio_frames::PfnRange { start: zone.pfns().start, end: Pfn::new(zone.pfns().start.as_u64() + 3) };
+        let range = folio_frames::PfnRange {
+            start: zone.pfns().start,
+            end: Pfn::new(zone.pfns().start.as_u64() + 3),
+        };
         drop(zone.alloc_contig_range(range, &Index::new(0)).unwrap());
     });
     let text = std::panic::catch_unwind(drops).unwrap_err().downcast::<String>().unwrap();

@@ -1,8 +1,9 @@
-//! The reuse race (R4), made to happen: T1 brings a count to 0 and sleeps; the frame is revived, freed, reallocated as
-//! another kind and brought to 0 by T3, which sleeps as well; T1 wakes.
+//! The reuse race (R4), made to happen: T1 brings a count to 0 and sleeps; the frame is revived,
+//! freed, reallocated as another kind and brought to 0 by T3, which sleeps as well; T1 wakes.
 //!
-//! Without a generation T1 wins a frame that it never knew, in its own thread; the destructor must be that of what
-//! the frame *is*. With one, T1 loses. The two threads are made to meet by a platform that waits between the two steps.
+//! Without a generation T1 wins a frame that it never knew, in its own thread; the destructor must
+//! be that of what the frame *is*. With one, T1 loses. The two threads are made to meet by a
+//! platform that waits between the two steps.
 
 mod common;
 
@@ -13,7 +14,8 @@ use std::thread::{self, ThreadId};
 
 use common::assert_all_free;
 use folio_frames::{
-    Arena, FolioRef, FrozenFolio, Kind, KindOps, Order, Owner, Pfn, Platform, Refusal, Slot, UserSpace, Zone,
+    Arena, FolioRef, FrozenFolio, Kind, KindOps, Order, Owner, Pfn, Platform, Refusal, Slot,
+    UserSpace, Zone,
 };
 use folio_ref::Scheme;
 use folio_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow};
@@ -84,7 +86,8 @@ impl<P: Platform> Owner<P> for NoSlots {
     }
 }
 
-/// Whether the metadata of the frame's block is returned to the system between two lives, with the block offline.
+/// Whether the metadata of the frame's block is returned to the system between two lives, with the
+/// block offline.
 #[derive(Clone, Copy, PartialEq)]
 enum Metadata {
     Stays,
@@ -94,14 +97,16 @@ enum Metadata {
 /// Plays the race; says who destroyed the second life: T1 (`true`) or its own last holder.
 fn race<S: Scheme>(metadata: Metadata) -> bool {
     DESTROYED.lock().unwrap().clear();
-    let arena: &'static _ = Box::leak(Box::new(Arena::<Stops<S>>::new(2 << 20, Stops::KINDS).unwrap()));
+    let arena: &'static _ =
+        Box::leak(Box::new(Arena::<Stops<S>>::new(2 << 20, Stops::KINDS).unwrap()));
     let zone = arena.zone();
     let folio = zone.alloc(Order::ZERO, FIRST, 1).unwrap();
     let pfn = folio.pfn();
     let (wake_t3, t3_wakes) = mpsc::channel::<()>();
     let (t3_joins, t3_join) = mpsc::channel();
     at_stop(move || {
-        // T1 sleeps; T2, played in the same thread, revives, drops, frees. Its put is the one that wins.
+        // T1 sleeps; T2, played in the same thread, revives, drops, frees. Its put is the one that
+        // wins.
         drop(revive(zone, pfn));
         if metadata == Metadata::Returned {
             let offline = arena.offline(0, &NoSlots).expect("nothing is in use");
@@ -129,16 +134,22 @@ fn race<S: Scheme>(metadata: Metadata) -> bool {
 
     let destroyed = std::mem::take(&mut *DESTROYED.lock().unwrap());
     let lives: Vec<_> = destroyed.iter().map(|&(by, was, private, _)| (by, was, private)).collect();
-    assert_eq!(lives, [(FIRST, FIRST, 1), (SECOND, SECOND, 2)], "{}: each life by its own destructor", S::NAME);
+    assert_eq!(
+        lives,
+        [(FIRST, FIRST, 1), (SECOND, SECOND, 2)],
+        "{}: each life by its own destructor",
+        S::NAME
+    );
     assert_all_free(zone);
     destroyed[1].3 != t3_id
 }
 
-/// R7: T1 brings a count to 0 and sleeps; the frame is revived, freed, and goes offline with its block. T1 wakes,
-/// and its second step touches the word of a frame that is not there any more.
+/// R7: T1 brings a count to 0 and sleeps; the frame is revived, freed, and goes offline with its
+/// block. T1 wakes, and its second step touches the word of a frame that is not there any more.
 fn late_put_on_an_offline_frame<S: Scheme>(metadata: Metadata) {
     DESTROYED.lock().unwrap().clear();
-    let arena: &'static _ = Box::leak(Box::new(Arena::<Stops<S>>::new(2 << 20, Stops::KINDS).unwrap()));
+    let arena: &'static _ =
+        Box::leak(Box::new(Arena::<Stops<S>>::new(2 << 20, Stops::KINDS).unwrap()));
     let zone = arena.zone();
     let folio = zone.alloc(Order::ZERO, FIRST, 1).unwrap();
     let pfn = folio.pfn();
@@ -152,7 +163,12 @@ fn late_put_on_an_offline_frame<S: Scheme>(metadata: Metadata) {
         offline.send(block).unwrap();
     });
     drop(folio);
-    assert_eq!(zone.try_get(pfn).err(), Some(Refusal::Offline), "{}: the late step thawed it", S::NAME);
+    assert_eq!(
+        zone.try_get(pfn).err(),
+        Some(Refusal::Offline),
+        "{}: the late step thawed it",
+        S::NAME
+    );
     assert_eq!(DESTROYED.lock().unwrap().len(), 1, "{}: once, by the reviver", S::NAME);
     arena.online(block.recv().unwrap());
     assert_all_free(zone);
@@ -168,7 +184,10 @@ fn the_destructor_is_that_of_what_the_frame_is() {
     assert!(!race::<Generational>(Stays), "the generation moved on: the sleeper loses");
     assert!(race::<LiveBitHigh>(Returned));
     assert!(race::<LiveBitLow>(Returned));
-    assert!(race::<Generational>(Returned), "generations begin again: the sleeper wins, and its destructor is right");
+    assert!(
+        race::<Generational>(Returned),
+        "generations begin again: the sleeper wins, and its destructor is right"
+    );
     late_put_on_an_offline_frame::<FrozenBit>(Stays);
     for metadata in [Stays, Returned] {
         late_put_on_an_offline_frame::<LiveBitHigh>(metadata);

@@ -1,8 +1,8 @@
-//! Every place where a count might be skipped, each with two hostile threads that try to get every frame of the zone before,
-//! during and after, under every scheme. docs/risky-places.md lists them.
+//! Every place where a count might be skipped, each with two hostile threads that try to get every
+//! frame of the zone before, during and after, under every scheme. docs/risky-places.md lists them.
 //!
-//! What a hostile thread gets, it checks: only a head of a folio that is live may be got, and that folio's note is
-//! its own frame number. Everything else must have been refused.
+//! What a hostile thread gets, it checks: only a head of a folio that is live may be got, and that
+//! folio's note is its own frame number. Everything else must have been refused.
 
 mod common;
 
@@ -13,7 +13,8 @@ use std::thread;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    BLOCK_ORDER, FolioRef, FrozenFolio, MemmapMemory, MetadataKept, Order, Pfn, Platform, Refusal, UserSpace, Zone,
+    BLOCK_ORDER, FolioRef, FrozenFolio, MemmapMemory, MetadataKept, Order, Pfn, Platform, Refusal,
+    UserSpace, Zone,
 };
 use folio_ref::Scheme;
 
@@ -24,7 +25,11 @@ fn under_fire<P: Platform>(zone: &'static Zone<P>, act: impl FnOnce()) -> usize 
         while !stop.load(Ordering::Relaxed) {
             for pfn in zone.pfns() {
                 for folio in [zone.try_get(pfn), zone.try_get_head(pfn)].into_iter().flatten() {
-                    assert_eq!((folio.kind(), folio.private()), (OURS, folio.pfn().as_u64()), "R1, R8: {folio:?}");
+                    assert_eq!(
+                        (folio.kind(), folio.private()),
+                        (OURS, folio.pfn().as_u64()),
+                        "R1, R8: {folio:?}"
+                    );
                     got.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -52,10 +57,12 @@ fn under_fire<P: Platform>(zone: &'static Zone<P>, act: impl FnOnce()) -> usize 
     got.into_inner()
 }
 
-/// A zone of `blocks` blocks over the heap, all offline, for ever. Its metadata was `byte` all over.
+/// A zone of `blocks` blocks over the heap, all offline, for ever. Its metadata was `byte` all
+/// over.
 fn zone_over<P: Platform>(blocks: u32, byte: Option<u8>) -> &'static Zone<P> {
     let frames = blocks * BLOCK_ORDER.frames();
-    let bytes = Layout::from_size_align(blocks as usize * BLOCK_ORDER.bytes(), BLOCK_ORDER.bytes()).unwrap();
+    let bytes = Layout::from_size_align(blocks as usize * BLOCK_ORDER.bytes(), BLOCK_ORDER.bytes())
+        .unwrap();
     // SAFETY: the layout is not empty.
     let bytes = unsafe { alloc_zeroed(bytes) };
     let layout = Zone::<P>::layout(frames);
@@ -68,9 +75,15 @@ fn zone_over<P: Platform>(blocks: u32, byte: Option<u8>) -> &'static Zone<P> {
         // SAFETY: within the layout.
         unsafe { metadata.write_bytes(byte, layout.size()) };
     }
-    let holds = if byte.is_none_or(|byte| byte == 0) { MemmapMemory::Zeroed } else { MemmapMemory::Garbage };
+    let holds = if byte.is_none_or(|byte| byte == 0) {
+        MemmapMemory::Zeroed
+    } else {
+        MemmapMemory::Garbage
+    };
     // SAFETY: both are large enough, hold what is said, and are leaked.
-    Box::leak(Box::new(unsafe { Zone::new(metadata, holds, Pfn::new(1 << 20), frames, bytes, &[]) }))
+    Box::leak(Box::new(unsafe {
+        Zone::new(metadata, holds, Pfn::new(1 << 20), frames, bytes, &[])
+    }))
 }
 
 /// A live folio as the hostile threads expect it.
@@ -133,7 +146,8 @@ fn frames_allocated_zeroed<S: Scheme>() {
 fn tails_of_folios_made_and_unmade<S: Scheme>() {
     let arena = arena::<S>(1);
     let zone = arena.zone();
-    // Whether anything is got depends on the schedule; that tails are not is what the threads check.
+    // Whether anything is got depends on the schedule; that tails are not is what the threads
+    // check.
     under_fire(zone, || {
         let mut kept = Vec::new();
         for n in (1..=7).cycle().take(200) {
@@ -168,7 +182,9 @@ fn splits_into_any_orders<S: Scheme>() {
         for whole in 1..=6 {
             for part in 0..=whole {
                 let mut lives = Vec::new();
-                for (n, piece) in zone.alloc_frozen(order(whole)).unwrap().split(order(part)).enumerate() {
+                for (n, piece) in
+                    zone.alloc_frozen(order(whole)).unwrap().split(order(part)).enumerate()
+                {
                     match n % 3 {
                         0 => piece.free(),
                         1 => lives.extend(piece.split(order(part / 2)).map(live)),
@@ -193,7 +209,10 @@ fn frames_offline_and_back<S: Scheme>() {
     nothing_is_got(zone, || {
         for n in 0..8 {
             let offline = arena.offline(n % 2, &Index::new(0)).unwrap();
-            assert!(zone.block_range(n % 2).all(|pfn| zone.try_get(pfn).err() == Some(Refusal::Offline)));
+            assert!(
+                zone.block_range(n % 2)
+                    .all(|pfn| zone.try_get(pfn).err() == Some(Refusal::Offline))
+            );
             arena.online(offline);
         }
     });
@@ -214,7 +233,10 @@ fn metadata_returned_and_touched_again<S: Scheme>() {
             } else {
                 assert_eq!(returned, Err(MetadataKept::ZeroIsNotFrozen));
             }
-            assert!(zone.block_range(n % 2).all(|pfn| zone.try_get(pfn).err() == Some(Refusal::Offline)));
+            assert!(
+                zone.block_range(n % 2)
+                    .all(|pfn| zone.try_get(pfn).err() == Some(Refusal::Offline))
+            );
             arena.online(offline);
             let frames: Vec<_> = (0..4).map(|_| zone.alloc_frozen(Order::ZERO).unwrap()).collect();
             frames.into_iter().for_each(FrozenFolio::free);

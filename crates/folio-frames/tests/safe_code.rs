@@ -1,4 +1,5 @@
-//! What code without `unsafe` could do to be given memory that is not there, or that others have: each was found by trying to break it.
+//! What code without `unsafe` could do to be given memory that is not there, or that others have:
+//! each was found by trying to break it.
 
 mod common;
 
@@ -6,7 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use common::{Index, OURS, assert_all_free, order};
-use folio_frames::{Arena, Claim, FrozenClaim, MigrateError, Order, Owner, Pfn, PfnRange, Slot, UserSpace, migrate};
+use folio_frames::{
+    Arena, Claim, FrozenClaim, MigrateError, Order, Owner, Pfn, PfnRange, Slot, UserSpace, migrate,
+};
 use folio_ref::DefaultScheme;
 use folio_ref::schemes::FrozenBit;
 
@@ -25,8 +28,10 @@ impl Owner<UserSpace<FrozenBit>> for Dropper {
     }
 }
 
-/// An arena took an isolated block for one that is offline already, and unmapped its bytes. A zone outlives its arena, so who was emptying the block got
-/// frames without memory a moment later: with a contiguous range, as here, or from the allocator, after a compaction or an attempt to take it offline.
+/// An arena took an isolated block for one that is offline already, and unmapped its bytes. A zone
+/// outlives its arena, so who was emptying the block got frames without memory a moment later: with
+/// a contiguous range, as here, or from the allocator, after a compaction or an attempt to take it
+/// offline.
 #[test]
 fn an_arena_that_goes_while_a_block_is_emptied_keeps_its_bytes_until_that_ends() {
     let arena = Arena::new(4 << 20, &[]).unwrap();
@@ -49,11 +54,13 @@ fn an_arena_that_goes_while_a_block_is_emptied_keeps_its_bytes_until_that_ends()
     assert_eq!(zone.stats().online_frames, 1024);
 }
 
-/// The reference that it gave was of a frame with the same number there, which nobody had counted: freed when it was dropped, whoever else had it.
+/// The reference that it gave was of a frame with the same number there, which nobody had counted:
+/// freed when it was dropped, whoever else had it.
 #[test]
 fn who_publishes_a_folio_gets_a_reference_of_that_one() {
     let (here, there) = (common::arena::<DefaultScheme>(1), common::arena::<DefaultScheme>(1));
-    let others: Vec<_> = (0..512).map(|_| there.zone().alloc(Order::ZERO, OURS, 0).unwrap()).collect();
+    let others: Vec<_> =
+        (0..512).map(|_| there.zone().alloc(Order::ZERO, OURS, 0).unwrap()).collect();
     let slot = Slot::new();
     let claim = slot.install(here.zone().alloc_frozen(Order::ZERO).unwrap()).unwrap();
     assert!(catch_unwind(AssertUnwindSafe(|| drop(claim.publish_and_get(there.zone())))).is_err());
@@ -64,14 +71,16 @@ fn who_publishes_a_folio_gets_a_reference_of_that_one() {
     assert_all_free(there.zone());
 }
 
-/// A slot named frames by their place in the zone, and whoever looked said which zone: with another one its claim had the reference of whoever held the
-/// frame of the same place there, who then read bytes that somebody wrote, or that were another's. Past the end of a smaller zone, it read what lies behind
-/// the metadata.
+/// A slot named frames by their place in the zone, and whoever looked said which zone: with another
+/// one its claim had the reference of whoever held the frame of the same place there, who then read
+/// bytes that somebody wrote, or that were another's. Past the end of a smaller zone, it read what
+/// lies behind the metadata.
 #[test]
 fn a_slot_that_is_asked_with_another_zone_says_so() {
     let (here, there) = (common::arena::<DefaultScheme>(2), common::arena::<DefaultScheme>(1));
     let (here_zone, there_zone) = (here.zone(), there.zone());
-    let others: Vec<_> = (0..512).map(|_| there_zone.alloc(Order::ZERO, OURS, 0).unwrap()).collect();
+    let others: Vec<_> =
+        (0..512).map(|_| there_zone.alloc(Order::ZERO, OURS, 0).unwrap()).collect();
     let index = Index::<UserSpace>::new(1024);
     (0..1024).for_each(|slot| _ = index.publish(here_zone, slot, Order::ZERO));
     for slot in &index.0 {
@@ -86,7 +95,10 @@ fn a_slot_that_is_asked_with_another_zone_says_so() {
     assert!(theirs.into_iter().all(|moved| moved == Err(MigrateError::Moved)));
     // A token whose claim is in another zone is no way to a second claim.
     let claimed = Slot::new();
-    let token = claimed.install(index.0[0].claim(here_zone).unwrap().freeze().unwrap().remove()).unwrap().suspend();
+    let token = claimed
+        .install(index.0[0].claim(here_zone).unwrap().freeze().unwrap().remove())
+        .unwrap()
+        .suspend();
     let place = token.pfn().as_u64() - here_zone.pfns().start.as_u64();
     let same = Pfn::new(there_zone.pfns().start.as_u64() + place);
     let other = others.into_iter().find(|folio| folio.pfn() == same);
@@ -99,7 +111,8 @@ fn a_slot_that_is_asked_with_another_zone_says_so() {
     assert_all_free(there_zone);
 }
 
-/// Dirt of a folio whose frames have a slot each was its head's alone after a cut: the bytes of the others passed for what their backing has.
+/// Dirt of a folio whose frames have a slot each was its head's alone after a cut: the bytes of the
+/// others passed for what their backing has.
 #[test]
 fn each_page_of_a_dirty_folio_is_dirty_after_the_cut() {
     let arena = common::arena::<DefaultScheme>(1);
@@ -121,8 +134,9 @@ fn each_page_of_a_dirty_folio_is_dirty_after_the_cut() {
     assert_all_free(zone);
 }
 
-/// A token can be exchanged where it is borrowed to be written to. The claim stayed with the claim that had another token then, and its own was as good:
-/// two claims on one slot, and with a third folio one of them opened what somebody else was filling.
+/// A token can be exchanged where it is borrowed to be written to. The claim stayed with the claim
+/// that had another token then, and its own was as good: two claims on one slot, and with a third
+/// folio one of them opened what somebody else was filling.
 #[test]
 fn a_claim_goes_with_its_token() {
     let arena = common::arena::<DefaultScheme>(1);
@@ -150,11 +164,15 @@ fn a_claim_goes_with_its_token() {
 
     let slots = [Slot::<UserSpace>::new(), Slot::new()];
     let both = zone.alloc_frozen(order(1)).unwrap().split(Order::ZERO);
-    let mut claims: Vec<_> = slots.iter().zip(both).map(|(slot, part)| slot.install(part).ok()).collect();
+    let mut claims: Vec<_> =
+        slots.iter().zip(both).map(|(slot, part)| slot.install(part).ok()).collect();
     let [Some(first), Some(second)] = &mut claims[..] else { panic!("both are installed") };
     std::mem::swap(first.folio_mut(), second.folio_mut());
     let mut exchanged: Vec<_> = claims.into_iter().rev().collect();
-    assert!(catch_unwind(AssertUnwindSafe(|| drop(FrozenClaim::publish_as_one(&mut exchanged)))).is_err());
+    assert!(
+        catch_unwind(AssertUnwindSafe(|| drop(FrozenClaim::publish_as_one(&mut exchanged))))
+            .is_err()
+    );
     drop(exchanged);
     assert_all_free(zone);
 }

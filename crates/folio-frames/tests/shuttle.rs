@@ -1,11 +1,14 @@
-//! The frames under schedules that shuttle plays: slots, claims, migration, offline, split, and reads without a reference.
+//! The frames under schedules that shuttle plays: slots, claims, migration, offline, split, and
+//! reads without a reference.
 //!
-//! `cargo x prove` runs it: `RUSTFLAGS='--cfg shuttle' cargo test --release -p folio-frames --test shuttle`. The real code over
-//! its real, zeroed memory; before each operation on a word, a slot, a descriptor or a lock any other thread may go on.
-//! With `DEEP=1` depth-first searches go one preemption further: minutes instead of seconds (`cargo x prove --all`).
+//! `cargo x prove` runs it: `RUSTFLAGS='--cfg shuttle' cargo test --release -p folio-frames --test
+//! shuttle`. The real code over its real, zeroed memory; before each operation on a word, a slot, a
+//! descriptor or a lock any other thread may go on. With `DEEP=1` depth-first searches go one
+//! preemption further: minutes instead of seconds (`cargo x prove --all`).
 //!
-//! What this can not see: all is sequentially consistent, so no ordering and no fence (loom, Miri and `models/slot.pml` are
-//! for those); depth first knows schedules up to its number of preemptions, PCT some; hints (marks, gauges) do not step.
+//! What this can not see: all is sequentially consistent, so no ordering and no fence (loom, Miri
+//! and `models/slot.pml` are for those); depth first knows schedules up to its number of
+//! preemptions, PCT some; hints (marks, gauges) do not step.
 
 #![cfg(shuttle)]
 
@@ -16,8 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use common::{Index, OURS, assert_all_free, order};
 use folio_frames::{
-    Arena, Claim, FrozenClaim, FrozenFolio, Kind, KindOps, Lookup, MigrateError, Mobility, Order, Refusal, UserSpace,
-    Zone, migrate,
+    Arena, Claim, FrozenClaim, FrozenFolio, Kind, KindOps, Lookup, MigrateError, Mobility, Order,
+    Refusal, UserSpace, Zone, migrate,
 };
 use folio_ref::explore::{Search, deeper, explore, race};
 use folio_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, ZeroFrozen};
@@ -46,7 +49,10 @@ impl<S: Scheme> World<S> {
     }
 
     /// A thread of the race, with what it works on.
-    fn thread(self: &Arc<Self>, act: impl FnOnce(&Self) + Send + 'static) -> Box<dyn FnOnce() + Send> {
+    fn thread(
+        self: &Arc<Self>,
+        act: impl FnOnce(&Self) + Send + 'static,
+    ) -> Box<dyn FnOnce() + Send> {
         let world = Arc::clone(self);
         Box::new(move || act(&world))
     }
@@ -66,7 +72,11 @@ impl<S: Scheme> World<S> {
                 Lookup::Hit(folio) => {
                     let first = folio.as_slice()[0];
                     step();
-                    assert_eq!(folio.as_slice()[folio.as_slice().len() - 1], first, "bytes change under a reference");
+                    assert_eq!(
+                        folio.as_slice()[folio.as_slice().len() - 1],
+                        first,
+                        "bytes change under a reference"
+                    );
                     assert_eq!(folio.private(), slot as u64, "another slot's folio (R8)");
                     return Some(first);
                 }
@@ -79,11 +89,16 @@ impl<S: Scheme> World<S> {
     }
 }
 
-/// One who looks a folio up and one who moves it, and then uses the frame for something else. And, if asked for, one who comes by its old frame's number.
+/// One who looks a folio up and one who moves it, and then uses the frame for something else. And,
+/// if asked for, one who comes by its old frame's number.
 fn migrate_against_try_get<S: Scheme>(search: Search, walker: bool) {
     let world = World::<S>::new(&[]);
     explore(
-        &format!("migrate against try_get{}, {}", if walker { " and a walker" } else { "" }, S::NAME),
+        &format!(
+            "migrate against try_get{}, {}",
+            if walker { " and a walker" } else { "" },
+            S::NAME
+        ),
         search,
         move || {
             let pfn = world.index.publish(world.zone(), 7, Order::ZERO);
@@ -94,7 +109,8 @@ fn migrate_against_try_get<S: Scheme>(search: Search, walker: bool) {
                         assert_ne!(to, pfn);
                         // The frame that it left is one of them.
                         for mobility in [Mobility::Movable, Mobility::Unmovable] {
-                            let mut others = world.zone().alloc_frozen_as(Order::ZERO, mobility).unwrap();
+                            let mut others =
+                                world.zone().alloc_frozen_as(Order::ZERO, mobility).unwrap();
                             others.set_owner(OURS, 100);
                             drop(others.init());
                         }
@@ -147,7 +163,8 @@ impl<S: Scheme> Kinds<S> {
     ];
 }
 
-/// The last put of a folio, a walker who may revive it, and one who takes its block offline, or allocates it anew.
+/// The last put of a folio, a walker who may revive it, and one who takes its block offline, or
+/// allocates it anew.
 fn late_step<S: Scheme>(search: Search, offline: bool) {
     let world = World::<S>::new(Kinds::<S>::ALL);
     let what = if offline { "offline" } else { "reuse" };
@@ -162,7 +179,11 @@ fn late_step<S: Scheme>(search: Search, offline: bool) {
                 if !offline {
                     drop(world.zone().alloc(Order::ZERO, SECOND, 2).unwrap());
                 } else if let Ok(block) = world.arena.offline(0, &world.index) {
-                    assert_eq!(world.zone().try_get(pfn).err(), Some(Refusal::Offline), "the late step thawed it");
+                    assert_eq!(
+                        world.zone().try_get(pfn).err(),
+                        Some(Refusal::Offline),
+                        "the late step thawed it"
+                    );
                     world.arena.online(block);
                 }
             }),
@@ -182,10 +203,11 @@ fn the_late_step_of_a_put_ends_a_life_once() {
     late_step::<Generational>(BY_CHANCE, true);
 }
 
-/// It found that a walker was told that a tail is offline when its block was cut between two of its looks.
+/// It found that a walker was told that a tail is offline when its block was cut between two of its
+/// looks.
 ///
-/// A folio of two frames is frozen and cut, and each half published in a slot of its own; one reads the first slot, one
-/// comes by the number of the frame that was a tail.
+/// A folio of two frames is frozen and cut, and each half published in a slot of its own; one reads
+/// the first slot, one comes by the number of the frame that was a tail.
 fn split_against_get<S: Scheme>(search: Search) {
     let world = World::<S>::new(&[]);
     explore(&format!("split against get, {}", S::NAME), search, move || {
@@ -193,7 +215,9 @@ fn split_against_get<S: Scheme>(search: Search) {
         let tail = folio_frames::Pfn::new(pfn.as_u64() + 1);
         race(vec![
             world.thread(|world| {
-                let Ok(frozen) = world.index.0[7].claim(world.zone()).expect("nobody else claims").freeze() else {
+                let Ok(frozen) =
+                    world.index.0[7].claim(world.zone()).expect("nobody else claims").freeze()
+                else {
                     return;
                 };
                 for (mut part, slot) in frozen.remove().split(Order::ZERO).zip([7, 6]) {
@@ -207,13 +231,20 @@ fn split_against_get<S: Scheme>(search: Search) {
                 Ok(folio) => {
                     // The whole, or the half that it is now.
                     let is_whole = folio.order() == order(1);
-                    assert!(is_whole && folio.pfn() == pfn || folio.order() == Order::ZERO && folio.pfn() == tail);
+                    assert!(
+                        is_whole && folio.pfn() == pfn
+                            || folio.order() == Order::ZERO && folio.pfn() == tail
+                    );
                     let (bytes, holds) = (folio.as_slice(), if is_whole { 7 } else { 6 });
                     assert_eq!((bytes[0], bytes[bytes.len() - 1]), (holds, holds));
                 }
-                // Never `Offline`: a walker may have seen a tail before the cut, and its head after it.
+                // Never `Offline`: a walker may have seen a tail before the cut, and its head after
+                // it.
                 Err(refusal) => {
-                    assert!(matches!(refusal, Refusal::Frozen | Refusal::Tail | Refusal::Moved), "{refusal:?}")
+                    assert!(
+                        matches!(refusal, Refusal::Frozen | Refusal::Tail | Refusal::Moved),
+                        "{refusal:?}"
+                    )
                 }
             }),
         ]);
@@ -227,11 +258,13 @@ fn a_tail_is_refused_until_it_is_a_folio_of_its_own() {
     split_against_get::<FrozenBit>(BY_CHANCE);
 }
 
-/// A folio with a slot for each of its two frames is made; one reads the second slot, with a reference and without; one cuts it and writes to the
-/// first frame in place, and gives the second to another slot; one comes by the number of the frame that is a tail.
+/// A folio with a slot for each of its two frames is made; one reads the second slot, with a
+/// reference and without; one cuts it and writes to the first frame in place, and gives the second
+/// to another slot; one comes by the number of the frame that is a tail.
 ///
-/// The first version of [`Claim::split`] opened the head first. Who had read the second slot before got a reference of the head alone, looked at the
-/// second slot again, which was not changed yet, and held nothing of the second frame while that was given away: found in the 1200th schedule by
+/// The first version of [`Claim::split`] opened the head first. Who had read the second slot before
+/// got a reference of the head alone, looked at the second slot again, which was not changed yet,
+/// and held nothing of the second frame while that was given away: found in the 1200th schedule by
 /// chance, and in none with one preemption (canary `head-opened-first`).
 fn parts_against_readers<S: Scheme>(search: Search) {
     let world = World::<S>::new(&[]);
@@ -248,23 +281,32 @@ fn parts_against_readers<S: Scheme>(search: Search) {
             world.thread(move |world| {
                 let slots = &world.index.0[6..8];
                 let parts = parts.into_inner().unwrap().into_iter().zip(slots);
-                let mut claims: Vec<_> = parts.map(|(part, slot)| slot.install(part).ok()).collect();
+                let mut claims: Vec<_> =
+                    parts.map(|(part, slot)| slot.install(part).ok()).collect();
                 drop(FrozenClaim::publish_as_one(&mut claims));
-                let mut claims: Vec<_> = slots.iter().map(|slot| slot.claim(world.zone())).collect();
+                let mut claims: Vec<_> =
+                    slots.iter().map(|slot| slot.claim(world.zone())).collect();
                 if Claim::split(&mut claims) {
                     // A walker may hold it.
-                    if let Ok(mut first) = slots[0].claim(world.zone()).expect("nobody else claims").freeze() {
+                    if let Ok(mut first) =
+                        slots[0].claim(world.zone()).expect("nobody else claims").freeze()
+                    {
                         first.folio_mut().as_mut_slice().fill(66);
                         first.publish();
                     }
-                    if let Ok(second) = slots[1].claim(world.zone()).expect("nobody else claims").freeze() {
+                    if let Ok(second) =
+                        slots[1].claim(world.zone()).expect("nobody else claims").freeze()
+                    {
                         let mut second = second.remove();
                         second.set_owner(OURS, 5);
                         second.as_mut_slice().fill(5);
                         world.index.0[5].install(second).expect("an empty slot").publish();
                     }
                 } else {
-                    assert!(claims.iter().all(Option::is_some), "who can not cut it has his claims");
+                    assert!(
+                        claims.iter().all(Option::is_some),
+                        "who can not cut it has his claims"
+                    );
                 }
             }),
             world.thread(|world| {
@@ -278,7 +320,11 @@ fn parts_against_readers<S: Scheme>(search: Search) {
                         Lookup::Hit(folio) => {
                             let before = *folio.frame();
                             step();
-                            assert_eq!((before, *folio.frame()), ([7; 4096], [7; 4096]), "another's bytes (R8)");
+                            assert_eq!(
+                                (before, *folio.frame()),
+                                ([7; 4096], [7; 4096]),
+                                "another's bytes (R8)"
+                            );
                             assert!(folio.order() == Order::ZERO || folio.order() == order(1));
                             return assert_eq!(folio.private(), 7, "another slot's frame (R8)");
                         }
@@ -291,8 +337,12 @@ fn parts_against_readers<S: Scheme>(search: Search) {
             }),
             world.thread(move |world| {
                 if let Ok(folio) = world.zone().try_get_head(tail) {
-                    let frame = folio.as_slice()[(tail.as_u64() - folio.pfn().as_u64()) as usize * 4096];
-                    assert!(frame == 7 || frame == 5 && folio.private() == 5, "{folio:?} holds {frame}");
+                    let frame =
+                        folio.as_slice()[(tail.as_u64() - folio.pfn().as_u64()) as usize * 4096];
+                    assert!(
+                        frame == 7 || frame == 5 && folio.private() == 5,
+                        "{folio:?} holds {frame}"
+                    );
                 }
             }),
         ]);
@@ -306,7 +356,8 @@ fn a_slot_of_a_folio_with_several_gives_its_own_frame() {
     parts_against_readers::<FrozenBit>(BY_CHANCE);
 }
 
-/// A read without a reference while the folio is written in place, and then leaves the slot and is another's.
+/// A read without a reference while the folio is written in place, and then leaves the slot and is
+/// another's.
 fn read_without_a_reference<S: Scheme>(search: Search) {
     let world = World::<S>::new(&[]);
     explore(&format!("a read without a reference, {}", S::NAME), search, move || {
@@ -314,7 +365,8 @@ fn read_without_a_reference<S: Scheme>(search: Search) {
         race(vec![
             world.thread(|world| {
                 let mut bytes = [0; 64];
-                if world.index.0[7].read(world.arena.direct_map(), 0, &mut bytes, || true).is_some() {
+                if world.index.0[7].read(world.arena.direct_map(), 0, &mut bytes, || true).is_some()
+                {
                     assert!(bytes == [7; 64] || bytes == [8; 64], "what never was: {bytes:?}");
                 }
             }),

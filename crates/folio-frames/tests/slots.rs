@@ -152,7 +152,8 @@ impl Drop for WakeAll<'_> {
 #[test]
 fn sleepers_wake_when_the_claim_ends() {
     type End = fn(folio_frames::FrozenClaim<'_, UserSpace>);
-    let ends: [End; 3] = [|claim| claim.publish(), |claim| claim.remove().free(), |claim| drop(claim)];
+    let ends: [End; 3] =
+        [|claim| claim.publish(), |claim| claim.remove().free(), |claim| drop(claim)];
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     for end in ends {
@@ -171,7 +172,10 @@ fn sleepers_wake_when_the_claim_ends() {
                     woken.send(()).unwrap();
                 });
             }
-            assert!(wakes.recv_timeout(Duration::from_millis(30)).is_err(), "woke before the claim ended");
+            assert!(
+                wakes.recv_timeout(Duration::from_millis(30)).is_err(),
+                "woke before the claim ended"
+            );
             end(claim);
             for _ in 0..3 {
                 wakes.recv_timeout(Duration::from_secs(20)).expect("a sleeper was not woken");
@@ -301,7 +305,10 @@ fn many_references_are_cloned_as_one() {
     let zone = arena.zone();
     let many = frozen(zone).init_many(3);
     let more = many.clone();
-    assert_eq!((more.count(), more.pfn(), zone.peek(more.pfn()).snapshot), (3, many.pfn(), Snapshot::Live(6)));
+    assert_eq!(
+        (more.count(), more.pfn(), zone.peek(more.pfn()).snapshot),
+        (3, many.pfn(), Snapshot::Live(6))
+    );
     let more = FolioRefs::freeze(more).expect_err("there are six");
     drop(many);
     more.freeze().expect("all three").free();

@@ -1,4 +1,5 @@
-//! Reads without a reference, under forced schedules: between the copy and the second look somebody does the worst.
+//! Reads without a reference, under forced schedules: between the copy and the second look somebody
+//! does the worst.
 
 mod common;
 
@@ -61,8 +62,8 @@ fn read_while<S: Scheme>(act: Act<Interrupted<S>>) -> Option<[u8; 64]> {
     believed.then_some(buf)
 }
 
-/// Whatever may have changed the bytes, the copy is not believed: the same frame with new bytes, the same frame
-/// freed and used again, another frame, none.
+/// Whatever may have changed the bytes, the copy is not believed: the same frame with new bytes,
+/// the same frame freed and used again, another frame, none.
 fn changes_are_noticed<S: Scheme>() {
     let changes: [(&str, Act<Interrupted<S>>); 5] = [
         ("written in place", |slot, zone| {
@@ -77,15 +78,23 @@ fn changes_are_noticed<S: Scheme>() {
             // The list of this CPU gives the frame that was freed last.
             assert_eq!(slot.pfn(zone), before);
         }),
-        ("moved", |slot, zone| slot.claim(zone).unwrap().freeze().unwrap().replace(full(zone, 1)).free()),
-        ("replaced under holders", |slot, zone| drop(slot.claim(zone).unwrap().replace(full(zone, 4)))),
+        ("moved", |slot, zone| {
+            slot.claim(zone).unwrap().freeze().unwrap().replace(full(zone, 1)).free()
+        }),
+        ("replaced under holders", |slot, zone| {
+            drop(slot.claim(zone).unwrap().replace(full(zone, 4)))
+        }),
         ("removed", |slot, zone| drop(slot.claim(zone).unwrap().remove())),
     ];
     for (what, act) in changes {
         assert_eq!(read_while::<S>(act), None, "{what}, {}", S::NAME);
     }
     assert_eq!(read_while::<S>(|_, _| ()), Some([1; 64]));
-    assert_eq!(read_while::<S>(|slot, zone| drop(slot.claim(zone))), Some([1; 64]), "nothing happened");
+    assert_eq!(
+        read_while::<S>(|slot, zone| drop(slot.claim(zone))),
+        Some([1; 64]),
+        "nothing happened"
+    );
 }
 
 /// Whose copy is not believed under one scheme, is under no other: the word takes no part.
@@ -114,7 +123,11 @@ fn while_somebody_is_at_work_there_is_no_read_and_the_buffer_is_left_alone() {
     assert_eq!(slot.read(map, 0, &mut buf, || true), None, "it may be frozen at any moment");
     assert_eq!(buf, [9; 8]);
     drop(claim);
-    assert_eq!(slot.read(map, FRAME_SIZE - 8, &mut buf, || true), Some(true), "the first use of a milestone");
+    assert_eq!(
+        slot.read(map, FRAME_SIZE - 8, &mut buf, || true),
+        Some(true),
+        "the first use of a milestone"
+    );
     assert_eq!(buf, [5; 8]);
     assert_eq!(slot.read(map, FRAME_SIZE, &mut [], || true), Some(false));
     assert!(zone.take_mark(slot.pfn(zone).unwrap()), "a read marks");
@@ -129,10 +142,12 @@ fn a_range_past_the_end_of_the_frame_is_refused() {
     let _ = Slot::<UserSpace>::new().read(arena.direct_map(), FRAME_SIZE - 7, &mut [0; 8], || true);
 }
 
-/// The page's block is taken offline under the copy: the page moves, and its old bytes go back to the system.
+/// The page's block is taken offline under the copy: the page moves, and its old bytes go back to
+/// the system.
 #[test]
 fn bytes_that_go_offline_under_the_copy_are_not_believed() {
-    let arena: &'static Arena<Interrupted<DefaultScheme>> = Box::leak(Box::new(Arena::new(4 << 20, &[]).unwrap()));
+    let arena: &'static Arena<Interrupted<DefaultScheme>> =
+        Box::leak(Box::new(Arena::new(4 << 20, &[]).unwrap()));
     let zone = arena.zone();
     let index: &'static common::Index<_> = Box::leak(Box::new(common::Index::new(8)));
     let pfn = index.publish(zone, 7, Order::ZERO);

@@ -1,4 +1,5 @@
-//! Who sleeps on a slot, and who is woken: a platform that writes down what it was asked for instead of sleeping.
+//! Who sleeps on a slot, and who is woken: a platform that writes down what it was asked for
+//! instead of sleeping.
 
 mod common;
 
@@ -66,7 +67,11 @@ fn who_meets_a_claim_sleeps_and_its_end_wakes_only_who_sleeps() {
     let claim = slot.install(frozen(zone)).unwrap();
     let shown = format!("{slot:?}");
     let name = shown.strip_suffix(", claimed").unwrap();
-    assert!(name.strip_prefix("slot of frame number ").is_some_and(|number| number.parse::<u32>().is_ok()), "{name}");
+    assert!(
+        name.strip_prefix("slot of frame number ")
+            .is_some_and(|number| number.parse::<u32>().is_ok()),
+        "{name}"
+    );
     slot.wait();
     let first = asked();
     let [Asked::Wait(key, true)] = first[..] else { panic!("{first:?}") };

@@ -38,7 +38,10 @@ fn a_whole_block_goes_through_the_list_of_its_cpu() {
     (0..1000).for_each(|_| block().free());
     let after = zone.counters();
     assert_eq!(after.per_cpu_allocated - before.per_cpu_allocated, 1000);
-    assert_eq!((after.buddy_allocated, after.buddy_freed), (before.buddy_allocated, before.buddy_freed));
+    assert_eq!(
+        (after.buddy_allocated, after.buddy_freed),
+        (before.buddy_allocated, before.buddy_freed)
+    );
     // One, and it is free and whole to whoever counts, or asks for more than there is elsewhere.
     let all: Vec<Token> = (0..4).map(|_| block()).collect();
     all.into_iter().for_each(Token::free);
@@ -50,8 +53,8 @@ fn a_whole_block_goes_through_the_list_of_its_cpu() {
     assert_all_free(zone);
 }
 
-/// Who takes the largest that is free takes nothing from the lists of CPUs: neither single frames, of which no large piece is made, nor
-/// a whole block where another is free.
+/// Who takes the largest that is free takes nothing from the lists of CPUs: neither single frames,
+/// of which no large piece is made, nor a whole block where another is free.
 #[test]
 fn what_lists_hold_stays_there_unless_it_is_what_is_missing() {
     let arena = arena::<DefaultScheme>(2);
@@ -82,8 +85,10 @@ fn a_whole_block_in_a_list_is_found_by_who_needs_it() {
         assert_eq!(zone.stats().free_frames - zone.free_frames(), 512);
     };
     listed();
-    // The rest of the zone, so that nothing whole is left but in the list, and single frames are free.
-    let rest: Vec<Token> = (0..512).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()).collect();
+    // The rest of the zone, so that nothing whole is left but in the list, and single frames are
+    // free.
+    let rest: Vec<Token> =
+        (0..512).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()).collect();
     assert_eq!((zone.free_frames(), zone.stats().largest_free_order), (0, Some(BLOCK_ORDER)));
     let most = zone.alloc_frozen_up_to(MAX_ORDER, Mobility::Movable).unwrap();
     assert_eq!(most.order(), BLOCK_ORDER, "not a single frame");
@@ -99,7 +104,8 @@ fn a_whole_block_in_a_list_is_found_by_who_needs_it() {
     }
     // Whoever uses it for something else.
     listed();
-    let all: Vec<Token> = std::iter::from_fn(|| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).ok()).collect();
+    let all: Vec<Token> =
+        std::iter::from_fn(|| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).ok()).collect();
     assert_eq!(all.len(), 2 * 512);
     all.into_iter().for_each(Token::free);
     assert_all_free(zone);

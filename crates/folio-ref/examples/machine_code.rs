@@ -1,4 +1,5 @@
-//! The operations of every scheme, one function each, for reading their machine code: `cargo x machine-code`.
+//! The operations of every scheme, one function each, for reading their machine code: `cargo x
+//! machine-code`.
 //!
 //! A library that is never linked: only its assembly is looked at, in docs/machine-code.md.
 

@@ -1,11 +1,13 @@
-//! For shuttle: which schedules are played. Depth first, all of them up to a number of preemptions; or some, by chance.
+//! For shuttle: which schedules are played. Depth first, all of them up to a number of preemptions;
+//! or some, by chance.
 //!
-//! A *preemption* takes the turn from a thread that could go on. Switches where a thread ends or sleeps are free, and all of them
-//! are tried. Most bugs need one or two preemptions; with no bound the number of schedules grows with the factorial of
-//! the steps.
+//! A *preemption* takes the turn from a thread that could go on. Switches where a thread ends or
+//! sleeps are free, and all of them are tried. Most bugs need one or two preemptions; with no bound
+//! the number of schedules grows with the factorial of the steps.
 //!
-//! Where many threads sleep and wake, the free switches alone are too many. A *delay* counts them as well: of those that could go on it is the
-//! one that runs already, or else the oldest, and each that is passed over is a delay. (Emmi et al., "Delay-bounded scheduling", POPL 2011.)
+//! Where many threads sleep and wake, the free switches alone are too many. A *delay* counts them
+//! as well: of those that could go on it is the one that runs already, or else the oldest, and each
+//! that is passed over is a delay. (Emmi et al., "Delay-bounded scheduling", POPL 2011.)
 
 use std::boxed::Box;
 use std::format;
@@ -58,7 +60,8 @@ const MOST: usize = 5_000_000;
 ///
 /// # Panics
 ///
-/// When one of them does, or all its threads sleep: in which schedule is printed. When a depth-first search is not at its end after five million.
+/// When one of them does, or all its threads sleep: in which schedule is printed. When a
+/// depth-first search is not at its end after five million.
 pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'static) -> usize {
     let mut config = Config::new();
     config.stack_size = 1 << 18;
@@ -87,7 +90,11 @@ pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'stat
     };
     let seconds = started.elapsed().as_secs_f64();
     println!("{name}: {executions} executions, {search:?}, {seconds:.1} s");
-    assert_eq!(left.load(Ordering::Relaxed), 0, "{name}: not at its end after {executions} executions");
+    assert_eq!(
+        left.load(Ordering::Relaxed),
+        0,
+        "{name}: not at its end after {executions} executions"
+    );
     executions
 }
 
@@ -101,7 +108,12 @@ struct Failed<'n> {
 impl Drop for Failed<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("failed in execution {} of {}, {:?}", self.begun.load(Ordering::Relaxed), self.name, self.search);
+            println!(
+                "failed in execution {} of {}, {:?}",
+                self.begun.load(Ordering::Relaxed),
+                self.name,
+                self.search
+            );
         }
     }
 }
@@ -112,7 +124,8 @@ impl Drop for Failed<'_> {
 ///
 /// When one of them does.
 pub fn race(threads: Vec<Box<dyn FnOnce() + Send>>) {
-    let threads: Vec<_> = threads.into_iter().map(|thread| shuttle::thread::spawn(thread)).collect();
+    let threads: Vec<_> =
+        threads.into_iter().map(|thread| shuttle::thread::spawn(thread)).collect();
     arm(true);
     for thread in threads {
         thread.join().expect("a thread of the case");
@@ -136,7 +149,12 @@ struct DepthFirst {
 
 impl core::fmt::Debug for DepthFirst {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "depth first, {} {}", self.most, if self.delays { "delays" } else { "preemptions" })
+        write!(
+            f,
+            "depth first, {} {}",
+            self.most,
+            if self.delays { "delays" } else { "preemptions" }
+        )
     }
 }
 
@@ -157,8 +175,14 @@ impl Scheduler for DepthFirst {
         Some(Schedule::new(0))
     }
 
-    fn next_task(&mut self, runnable: &[&Task], current: Option<TaskId>, is_yielding: bool) -> Option<TaskId> {
-        // The first one only starts and awaits the others: when it can go on, nothing is lost by letting it.
+    fn next_task(
+        &mut self,
+        runnable: &[&Task],
+        current: Option<TaskId>,
+        is_yielding: bool,
+    ) -> Option<TaskId> {
+        // The first one only starts and awaits the others: when it can go on, nothing is lost by
+        // letting it.
         let first = TaskId::from(0);
         if runnable.iter().any(|task| task.id() == first) {
             return Some(first);
@@ -186,14 +210,21 @@ impl Scheduler for DepthFirst {
             self.path.push((among, 0));
         } else {
             let before = &self.path[self.at].0;
-            assert!(*before == among, "{}", format!("an execution went another way: {before:?}, then {among:?}"));
+            assert!(
+                *before == among,
+                "{}",
+                format!("an execution went another way: {before:?}, then {among:?}")
+            );
         }
         let (among, taken) = &self.path[self.at];
         let passed_over = *taken;
         let taken = among[passed_over];
         self.at += 1;
-        self.used +=
-            if self.delays { passed_over } else { usize::from(goes_on.is_some_and(|current| current != taken)) };
+        self.used += if self.delays {
+            passed_over
+        } else {
+            usize::from(goes_on.is_some_and(|current| current != taken))
+        };
         Some(taken)
     }
 

@@ -1,8 +1,9 @@
 //! The reference count word of a page frame.
 //!
-//! Several threads can find a frame: through a lockless index, or by walking frame numbers. Each must
-//! take a reference before it looks, and the attempt must *reliably* fail while the frame is frozen,
-//! free, or a tail of a larger block. With a dedicated bit for "frozen" the attempt is one fetch-add.
+//! Several threads can find a frame: through a lockless index, or by walking frame numbers. Each
+//! must take a reference before it looks, and the attempt must *reliably* fail while the frame is
+//! frozen, free, or a tail of a larger block. With a dedicated bit for "frozen" the attempt is one
+//! fetch-add.
 //!
 //! ```text
 //!              try_get, get                  try_get, get
@@ -32,8 +33,8 @@
 //! ```
 //!
 //! The rules R1 to R8 that the code cites are stated in ARCHITECTURE.md. [`schemes`] holds the six
-//! encodings; [`PageRef`] is generic over them with one default. What this crate deliberately lacks:
-//! any way to store the count 0, any memory of its own, any lock, any unsafe code.
+//! encodings; [`PageRef`] is generic over them with one default. What this crate deliberately
+//! lacks: any way to store the count 0, any memory of its own, any lock, any unsafe code.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -54,8 +55,8 @@ pub use page_ref::{Busy, Dying, Frozen, PageRef, Refused};
 pub use schemes::{DefaultScheme, Scheme};
 pub use snapshot::Snapshot;
 
-/// Whether operations check their callers and their own invariants, and panic with what is wrong: in debug builds, and
-/// in any build with the feature `checks`.
+/// Whether operations check their callers and their own invariants, and panic with what is wrong:
+/// in debug builds, and in any build with the feature `checks`.
 pub const CHECKS: bool = cfg!(any(debug_assertions, feature = "checks"));
 
 /// References that one call may take or return at once.

@@ -37,8 +37,8 @@ pub struct PageRef<S: Scheme = DefaultScheme> {
 }
 
 impl<S: Scheme> PageRef<S> {
-    /// A word that is frozen: the only way to make one. Where [`Scheme::ZERO_IS_FROZEN`] holds, zeroed
-    /// memory is this same value.
+    /// A word that is frozen: the only way to make one. Where [`Scheme::ZERO_IS_FROZEN`] holds,
+    /// zeroed memory is this same value.
     pub fn frozen() -> Self {
         Self { word: S::new_frozen() }
     }
@@ -53,7 +53,10 @@ impl<S: Scheme> PageRef<S> {
     /// When `n` is 0 or above [`MAX_AT_ONCE`].
     #[inline(always)]
     pub fn try_get(&self, n: u32) -> Result<(), Refused> {
-        assert!(n > 0 && n <= MAX_AT_ONCE, "try_get of {n} references: allowed are 1 to {MAX_AT_ONCE}");
+        assert!(
+            n > 0 && n <= MAX_AT_ONCE,
+            "try_get of {n} references: allowed are 1 to {MAX_AT_ONCE}"
+        );
         S::try_get(&self.word, n)
     }
 
@@ -61,7 +64,8 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// # Panics
     ///
-    /// When `n` is 0 or above [`MAX_AT_ONCE`]; with [`CHECKS`](crate::CHECKS) also when the frame is not live.
+    /// When `n` is 0 or above [`MAX_AT_ONCE`]; with [`CHECKS`](crate::CHECKS) also when the frame
+    /// is not live.
     #[inline(always)]
     pub fn get(&self, n: u32) {
         assert!(n > 0 && n <= MAX_AT_ONCE, "get of {n} references: allowed are 1 to {MAX_AT_ONCE}");
@@ -72,8 +76,8 @@ impl<S: Scheme> PageRef<S> {
         );
     }
 
-    /// Returns one reference. `Some`: it was the last one, the frame is now frozen, and the caller alone
-    /// owns it and must free it (R3).
+    /// Returns one reference. `Some`: it was the last one, the frame is now frozen, and the caller
+    /// alone owns it and must free it (R3).
     ///
     /// # Panics
     ///
@@ -87,31 +91,32 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// # Panics
     ///
-    /// When `n` is 0 or above [`MAX_AT_ONCE`]; with [`CHECKS`](crate::CHECKS) also when fewer are held.
+    /// When `n` is 0 or above [`MAX_AT_ONCE`]; with [`CHECKS`](crate::CHECKS) also when fewer are
+    /// held.
     #[inline(always)]
     pub fn put_many(&self, n: u32) -> Option<Frozen<'_, S>> {
         self.drop_references(n)?.finish()
     }
 
-    /// As [`put`](Self::put), for a holder who expects to be the last: one compare-and-swap from Live(1) to Frozen
-    /// instead of two steps, and no instant between them. When others hold the frame, it costs a failed
-    /// compare-and-swap more than `put`.
+    /// As [`put`](Self::put), for a holder who expects to be the last: one compare-and-swap from
+    /// Live(1) to Frozen instead of two steps, and no instant between them. When others hold
+    /// the frame, it costs a failed compare-and-swap more than `put`.
     ///
     /// # Panics
     ///
     /// As [`put`](Self::put).
     #[inline(always)]
     pub fn put_expecting_last(&self) -> Option<Frozen<'_, S>> {
-        // The one expected reference is the caller's own. Acquire, as in freeze; the caller's own writes need no
-        // Release, since the caller is the winner.
+        // The one expected reference is the caller's own. Acquire, as in freeze; the caller's own
+        // writes need no Release, since the caller is the winner.
         match S::freeze(&self.word, 1) {
             Ok(()) => Some(Frozen { page: self }),
             Err(_) => self.put(),
         }
     }
 
-    /// The first step of [`put_many`](Self::put_many), alone: the fetch-sub. `Some`: the count came to 0
-    /// and the second step, [`Dying::finish`], is owed.
+    /// The first step of [`put_many`](Self::put_many), alone: the fetch-sub. `Some`: the count came
+    /// to 0 and the second step, [`Dying::finish`], is owed.
     ///
     /// Split so that tests and tracepoints can stand between the steps: it is there that another
     /// thread may revive, free and reuse the frame (R4), or take its block offline (R7).
@@ -125,8 +130,9 @@ impl<S: Scheme> PageRef<S> {
         S::put_first(&self.word, n).map(|dying| Dying { page: self, dying })
     }
 
-    /// Takes exclusive control if exactly `expected` references exist, all of them the caller's own or held
-    /// for it (an index's reference, say), never somebody else's. They are gone afterwards.
+    /// Takes exclusive control if exactly `expected` references exist, all of them the caller's own
+    /// or held for it (an index's reference, say), never somebody else's. They are gone
+    /// afterwards.
     ///
     /// # Panics
     ///
@@ -145,8 +151,8 @@ impl<S: Scheme> PageRef<S> {
     }
 
     /// The token of a frame that rests frozen, for the one who owns it: the allocator that
-    /// keeps it in a free list, the index that has it under its claim. That there is one such owner is the
-    /// caller's promise; a second token would break R3.
+    /// keeps it in a free list, the index that has it under its claim. That there is one such owner
+    /// is the caller's promise; a second token would break R3.
     ///
     /// # Panics
     ///
@@ -174,8 +180,8 @@ impl<S: Scheme> fmt::Debug for PageRef<S> {
     }
 }
 
-/// A put whose fetch-sub brought the count to 0. It holds no reference any more; its second step still
-/// touches the word, so the word must stay a word for as long as this exists (R7).
+/// A put whose fetch-sub brought the count to 0. It holds no reference any more; its second step
+/// still touches the word, so the word must stay a word for as long as this exists (R7).
 #[must_use = "the second step of put is owed: call finish"]
 pub struct Dying<'a, S: Scheme> {
     page: &'a PageRef<S>,
@@ -183,8 +189,8 @@ pub struct Dying<'a, S: Scheme> {
 }
 
 impl<'a, S: Scheme> Dying<'a, S> {
-    /// The second step: Dying → Frozen by compare-and-swap. `Some`: the caller won the frame. `None`: a
-    /// `try_get` revived it, or another put won it.
+    /// The second step: Dying → Frozen by compare-and-swap. `Some`: the caller won the frame.
+    /// `None`: a `try_get` revived it, or another put won it.
     #[inline(always)]
     pub fn finish(self) -> Option<Frozen<'a, S>> {
         S::put_second(&self.page.word, self.dying).then(|| Frozen { page: self.page })
@@ -215,13 +221,18 @@ impl<S: Scheme> Frozen<'_, S> {
     ///
     /// # Panics
     ///
-    /// When `n` is 0 or not below [`SATURATED`]; with [`CHECKS`](crate::CHECKS) also when the word is not frozen.
+    /// When `n` is 0 or not below [`SATURATED`]; with [`CHECKS`](crate::CHECKS) also when the word
+    /// is not frozen.
     #[inline(always)]
     pub fn unfreeze(self, n: u32) {
         let page = self.page;
         // First, so that a check that fails below is not met by the check in drop while it unwinds.
         self.leave_frozen();
-        assert!(n > 0 && n < SATURATED, "unfreeze with {n} references: allowed are 1 to {}", SATURATED - 1);
+        assert!(
+            n > 0 && n < SATURATED,
+            "unfreeze with {n} references: allowed are 1 to {}",
+            SATURATED - 1
+        );
         assert!(
             !CHECKS || page.snapshot().is_frozen(),
             "a token's frame is {:?}: something cleared its frozen state (R2)",

@@ -5,12 +5,14 @@
 
 use crate::{NOISE_LIMIT, Refused, SATURATED};
 
-/// What a word said at one instant. Racy: by the time it is looked at, the word may say another thing.
+/// What a word said at one instant. Racy: by the time it is looked at, the word may say another
+/// thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Snapshot {
     /// `n >= 1` references are held.
     Live(u32),
-    /// The last reference is gone and `put` has not yet frozen the frame; a `try_get` may revive it.
+    /// The last reference is gone and `put` has not yet frozen the frame; a `try_get` may revive
+    /// it.
     Dying,
     /// One owner has exclusive control; `noise` refused increments have piled up since.
     Frozen {
@@ -36,14 +38,17 @@ impl Snapshot {
         matches!(self, Self::Frozen { .. })
     }
 
-    /// What `try_get(n)` answers, and the state after it. `noisy`: whether this scheme leaves noise.
+    /// What `try_get(n)` answers, and the state after it. `noisy`: whether this scheme leaves
+    /// noise.
     pub const fn try_get(self, n: u32, noisy: bool) -> (Self, Result<(), Refused>) {
         match self {
             Self::Live(have) if have + n >= SATURATED => (Self::Saturated, Err(Refused::Saturated)),
             Self::Live(have) => (Self::Live(have + n), Ok(())),
             Self::Dying => (Self::Live(n), Ok(())),
             Self::Frozen { noise } if !noisy => (Self::Frozen { noise }, Err(Refused::Frozen)),
-            Self::Frozen { noise } if noise + n >= NOISE_LIMIT => (Self::Frozen { noise: 0 }, Err(Refused::Frozen)),
+            Self::Frozen { noise } if noise + n >= NOISE_LIMIT => {
+                (Self::Frozen { noise: 0 }, Err(Refused::Frozen))
+            }
             Self::Frozen { noise } => (Self::Frozen { noise: noise + n }, Err(Refused::Frozen)),
             Self::Saturated => (Self::Saturated, Err(Refused::Saturated)),
         }

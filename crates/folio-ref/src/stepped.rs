@@ -1,10 +1,11 @@
 //! For shuttle: the processor's atomics with a step before each operation, and a way to sleep.
 //!
-//! A *step* is where shuttle may let another thread go on. Its own atomics are no plain words, so zeroed memory can not
-//! be one of them; these are, in the layout of the processor's. All threads are played on one thread of the system, so
-//! what is between two steps happens at once.
+//! A *step* is where shuttle may let another thread go on. Its own atomics are no plain words, so
+//! zeroed memory can not be one of them; these are, in the layout of the processor's. All threads
+//! are played on one thread of the system, so what is between two steps happens at once.
 //!
-//! Only with `--cfg shuttle`, and only for tests. What stands outside of [`race`](crate::explore::race) does not stop.
+//! Only with `--cfg shuttle`, and only for tests. What stands outside of
+//! [`race`](crate::explore::race) does not stop.
 
 use core::sync::atomic::Ordering;
 use std::cell::{Cell, RefCell};

@@ -1,4 +1,5 @@
-//! The switch between the processor's atomics, loom's, and those that step for shuttle; and the two widths behind one trait.
+//! The switch between the processor's atomics, loom's, and those that step for shuttle; and the two
+//! widths behind one trait.
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -38,8 +39,8 @@ macro_rules! word {
             }
             #[inline(always)]
             fn store(&self, value: u64, order: Ordering) {
-                // loom reports a store beside a compare-and-swap as a race on its own bookkeeping; a swap
-                // is the same edge to it.
+                // loom reports a store beside a compare-and-swap as a race on its own bookkeeping;
+                // a swap is the same edge to it.
                 #[cfg(loom)]
                 <$atomic>::swap(self, value as $int, order);
                 #[cfg(not(loom))]
@@ -55,9 +56,15 @@ macro_rules! word {
             }
             #[inline(always)]
             fn compare_exchange(&self, old: u64, new: u64, order: Ordering) -> Result<u64, u64> {
-                <$atomic>::compare_exchange(self, old as $int, new as $int, order, Ordering::Relaxed)
-                    .map(u64::from)
-                    .map_err(u64::from)
+                <$atomic>::compare_exchange(
+                    self,
+                    old as $int,
+                    new as $int,
+                    order,
+                    Ordering::Relaxed,
+                )
+                .map(u64::from)
+                .map_err(u64::from)
             }
         }
     };

@@ -1,16 +1,19 @@
-//! The word where counts are large, against the specification: no sequence of small calls comes there.
+//! The word where counts are large, against the specification: no sequence of small calls comes
+//! there.
 
 use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
 use folio_ref::{Frozen, MAX_AT_ONCE, NOISE_LIMIT, PageRef, Refused, SATURATED, Scheme, Snapshot};
 
-/// Resetting the noise must not touch the generation: a mutant that cleared it passed every test but this.
+/// Resetting the noise must not touch the generation: a mutant that cleared it passed every test
+/// but this.
 #[test]
 fn noise_that_is_reset_leaves_the_generation() {
     let word = PageRef::<Generational>::frozen();
     word.claim_frozen().init();
     let late = word.drop_references(1).expect("the last one");
     word.try_get(1).expect("revived");
-    // The second generation begins; its noise is reset once, and the generation bumped by nothing else.
+    // The second generation begins; its noise is reset once, and the generation bumped by nothing
+    // else.
     let token = word.put().expect("the reviver frees it");
     for _ in 0..=NOISE_LIMIT / MAX_AT_ONCE {
         assert_eq!(word.try_get(MAX_AT_ONCE), Err(Refused::Frozen));
@@ -21,12 +24,13 @@ fn noise_that_is_reset_leaves_the_generation() {
     own.finish().expect("its own life").leave_frozen();
 }
 
-/// Where counts are large no sequence of small calls comes: every operation from every count near a limit, against
-/// the specification.
+/// Where counts are large no sequence of small calls comes: every operation from every count near a
+/// limit, against the specification.
 #[test]
 fn state_and_word_agree_at_the_limits() {
     fn agree<S: Scheme>() {
-        let counts = [1, 2, 3, MAX_AT_ONCE, MAX_AT_ONCE + 1, SATURATED / 2, SATURATED - MAX_AT_ONCE - 1];
+        let counts =
+            [1, 2, 3, MAX_AT_ONCE, MAX_AT_ONCE + 1, SATURATED / 2, SATURATED - MAX_AT_ONCE - 1];
         let counts = counts.into_iter().chain(SATURATED - MAX_AT_ONCE..SATURATED);
         for have in counts {
             let state = Snapshot::live(have);
@@ -40,7 +44,12 @@ fn state_and_word_agree_at_the_limits() {
             for n in [1, 2, 3, MAX_AT_ONCE - 1, MAX_AT_ONCE] {
                 let word = live();
                 let answer = word.try_get(n);
-                assert_eq!((word.snapshot(), answer), state.try_get(n, S::NOISY), "{}: {have} + {n}", S::NAME);
+                assert_eq!(
+                    (word.snapshot(), answer),
+                    state.try_get(n, S::NOISY),
+                    "{}: {have} + {n}",
+                    S::NAME
+                );
                 let word = live();
                 word.get(n);
                 let (after, _) = state.try_get(n, S::NOISY);
@@ -51,10 +60,16 @@ fn state_and_word_agree_at_the_limits() {
                     assert_eq!((word.snapshot(), won), expected, "{}: {have} - {n}", S::NAME);
                 }
             }
-            for expected in [1, have.saturating_sub(1).max(1), have, (have + 1).min(SATURATED - 1)] {
+            for expected in [1, have.saturating_sub(1).max(1), have, (have + 1).min(SATURATED - 1)]
+            {
                 let word = live();
                 let won = word.freeze(expected).map(Frozen::leave_frozen).is_ok();
-                assert_eq!((word.snapshot(), won), state.freeze(expected), "{}: freeze {expected} of {have}", S::NAME);
+                assert_eq!(
+                    (word.snapshot(), won),
+                    state.freeze(expected),
+                    "{}: freeze {expected} of {have}",
+                    S::NAME
+                );
             }
         }
     }
@@ -66,7 +81,8 @@ fn state_and_word_agree_at_the_limits() {
     agree::<Generational>();
 }
 
-/// What the specification says of calls that no correct caller makes, and of states that a word shows only in between.
+/// What the specification says of calls that no correct caller makes, and of states that a word
+/// shows only in between.
 #[test]
 fn the_specification_refuses_broken_calls() {
     let frozen = Snapshot::Frozen { noise: 3 };
@@ -87,7 +103,12 @@ fn a_put_that_expects_to_be_last_does_what_put_does() {
             let word = PageRef::<S>::frozen();
             word.claim_frozen().unfreeze(have);
             let won = word.put_expecting_last().map(Frozen::leave_frozen).is_some();
-            assert_eq!(Some((word.snapshot(), won)), Snapshot::live(have).put_many(1), "{}: {have}", S::NAME);
+            assert_eq!(
+                Some((word.snapshot(), won)),
+                Snapshot::live(have).put_many(1),
+                "{}: {have}",
+                S::NAME
+            );
         }
     }
     same::<ZeroFrozen>();

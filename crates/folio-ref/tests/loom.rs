@@ -1,12 +1,13 @@
-//! Small cases of the real code, every interleaving of them, under the C11 memory model as loom has it.
+//! Small cases of the real code, every interleaving of them, under the C11 memory model as loom has
+//! it.
 //!
-//! `cargo x prove` runs it. Payloads are cells that loom watches: an edge that R6 promises and the code does
-//! not make is reported as a race. Bound: two or three threads in every interleaving, four with three preemptions
-//! at the most; one or two lives of a frame.
+//! `cargo x prove` runs it. Payloads are cells that loom watches: an edge that R6 promises and the
+//! code does not make is reported as a race. Bound: two or three threads in every interleaving,
+//! four with three preemptions at the most; one or two lives of a frame.
 //!
-//! What this can not see: loom treats `SeqCst` as `AcqRel` (nothing here is `SeqCst`); the store of `unfreeze` is a swap
-//! here (see `sync.rs`), so a store that loses to a concurrent add is modelled as atomic, which on hardware
-//! it is too; more threads than three, for which there is the model.
+//! What this can not see: loom treats `SeqCst` as `AcqRel` (nothing here is `SeqCst`); the store of
+//! `unfreeze` is a swap here (see `sync.rs`), so a store that loses to a concurrent add is modelled
+//! as atomic, which on hardware it is too; more threads than three, for which there is the model.
 
 #![cfg(loom)]
 
@@ -27,7 +28,11 @@ struct Frame<S: Scheme> {
 impl<S: Scheme> Frame<S> {
     /// A frame in its first life, with `n` references.
     fn live(n: u32) -> Arc<Self> {
-        let frame = Self { word: PageRef::frozen(), bytes: UnsafeCell::new(7), destroyed: AtomicUsize::new(0) };
+        let frame = Self {
+            word: PageRef::frozen(),
+            bytes: UnsafeCell::new(7),
+            destroyed: AtomicUsize::new(0),
+        };
         frame.word.claim_frozen().unfreeze(n);
         Arc::new(frame)
     }
@@ -106,8 +111,8 @@ fn two_holders_put<S: Scheme>() {
     });
 }
 
-/// Two holders and a lookup: any of the three may be the one that wins, also one that never held a reference
-/// of its own at first.
+/// Two holders and a lookup: any of the three may be the one that wins, also one that never held a
+/// reference of its own at first.
 fn two_puts_and_a_lookup<S: Scheme>() {
     loom::model(|| {
         let frame = Frame::<S>::live(2);
@@ -137,20 +142,25 @@ fn freeze_writes_alone<S: Scheme>() {
             token.unfreeze(1);
         }
         other.join().unwrap();
-        assert_eq!(frame.word.snapshot(), Snapshot::Live(1), "a refused get was counted, or a counted one lost");
+        assert_eq!(
+            frame.word.snapshot(),
+            Snapshot::Live(1),
+            "a refused get was counted, or a counted one lost"
+        );
         assert!(frame.word.freeze(1).map(folio_ref::Frozen::leave_frozen).is_ok());
     });
 }
 
-/// The reuse race (R3, R4): a last put, a lookup that revives and frees, a new life, its end. Each life is
-/// destroyed once, whoever does it.
+/// The reuse race (R3, R4): a last put, a lookup that revives and frees, a new life, its end. Each
+/// life is destroyed once, whoever does it.
 fn a_new_life<S: Scheme>() {
     loom::model(|| {
         let frame = Frame::<S>::live(1);
         let other = {
             let frame = frame.clone();
             thread::spawn(move || {
-                // Revives the frame if it comes between the two steps; frees and reuses it if it wins.
+                // Revives the frame if it comes between the two steps; frees and reuses it if it
+                // wins.
                 if frame.word.try_get(1).is_ok() {
                     assert_eq!(frame.read(), 7);
                     if let Some(token) = frame.word.put() {
@@ -171,8 +181,8 @@ fn a_new_life<S: Scheme>() {
     });
 }
 
-/// Refused gets against the owner that opens the frame (R2, R5): noise is reset only while frozen, and never counted.
-/// The limit is 2 here, so every second get runs the loop.
+/// Refused gets against the owner that opens the frame (R2, R5): noise is reset only while frozen,
+/// and never counted. The limit is 2 here, so every second get runs the loop.
 fn noise_and_unfreeze<S: Scheme>() {
     loom::model(|| {
         let frame = Frame::<S>::live(1);
@@ -194,9 +204,9 @@ fn noise_and_unfreeze<S: Scheme>() {
     });
 }
 
-/// A `try_get` that is refused because it would saturate, beside a put that takes the count below the limit again
-/// (R5). Found by the model: the pin looked at the count only then, found nothing to pin, and the refused
-/// increment stayed, a leak that no snapshot showed.
+/// A `try_get` that is refused because it would saturate, beside a put that takes the count below
+/// the limit again (R5). Found by the model: the pin looked at the count only then, found nothing
+/// to pin, and the refused increment stayed, a leak that no snapshot showed.
 fn refused_by_saturation<S: Scheme>() {
     loom::model(|| {
         let frame = Frame::<S>::live(SATURATED - 1);
@@ -211,8 +221,8 @@ fn refused_by_saturation<S: Scheme>() {
     });
 }
 
-/// A reader by way of an index, while the page moves to another frame and its old frame becomes something else (R8): who
-/// looks again reads the page, wherever it is.
+/// A reader by way of an index, while the page moves to another frame and its old frame becomes
+/// something else (R8): who looks again reads the page, wherever it is.
 fn reader_looks_again<S: Scheme>() {
     loom::model(|| {
         let frames = [Frame::<S>::live(1), Frame::<S>::live(1)];
@@ -244,7 +254,8 @@ fn reader_looks_again<S: Scheme>() {
     });
 }
 
-/// Four threads, with three preemptions at the most: two lookups, a holder, and one who wants to be alone.
+/// Four threads, with three preemptions at the most: two lookups, a holder, and one who wants to be
+/// alone.
 fn four_threads<S: Scheme>() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);

@@ -1,14 +1,17 @@
-//! Every scheme against one model of the states: all legal sequences of calls up to a depth, each result and
-//! each state compared.
+//! Every scheme against one model of the states: all legal sequences of calls up to a depth, each
+//! result and each state compared.
 //!
-//! What this can not see: two threads. Between two calls here nothing happens. `loom.rs` interleaves.
+//! What this can not see: two threads. Between two calls here nothing happens. `loom.rs`
+//! interleaves.
 
 #![cfg(not(loom))]
 
 use std::fmt::Debug;
 
 use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
-use folio_ref::{Busy, Dying, Frozen, MAX_AT_ONCE, NOISE_LIMIT, PageRef, Refused, SATURATED, Scheme, Snapshot};
+use folio_ref::{
+    Busy, Dying, Frozen, MAX_AT_ONCE, NOISE_LIMIT, PageRef, Refused, SATURATED, Scheme, Snapshot,
+};
 
 /// Longest sequence of calls.
 const DEPTH: usize = if cfg!(miri) { 3 } else { 7 };
@@ -141,8 +144,8 @@ impl Model {
         }
     }
 
-    /// R3: the frame has exactly one owner while it is frozen, and none otherwise. Where 0 is frozen, a put that owes
-    /// its second step has won already.
+    /// R3: the frame has exactly one owner while it is frozen, and none otherwise. Where 0 is
+    /// frozen, a put that owes its second step has won already.
     fn check<S: Scheme>(&self) {
         let owners = self.tokens as usize + if S::NOISY { 0 } else { self.late.len() };
         assert_eq!(owners, usize::from(self.state.is_frozen()), "{self:?}");
@@ -201,7 +204,11 @@ fn run<S: Scheme>(calls: &[Call]) -> Model {
         if (got, word.snapshot()) != (expected, model.state) {
             // A token that is dropped while the test fails would hide why.
             std::mem::forget(real);
-            panic!("{}: {got:?}, {word:?} instead of {expected:?}, {model:?} after {:?}", S::NAME, &calls[..=n]);
+            panic!(
+                "{}: {got:?}, {word:?} instead of {expected:?}, {model:?} after {:?}",
+                S::NAME,
+                &calls[..=n]
+            );
         }
         model.check::<S>();
     }
@@ -307,7 +314,9 @@ fn bounds_noise<S: Scheme>() {
     let mut most = 0;
     for _ in 0..2 * NOISE_LIMIT / MAX_AT_ONCE + 3 {
         assert_eq!(word.try_get(MAX_AT_ONCE), Err(Refused::Frozen));
-        let Snapshot::Frozen { noise } = word.snapshot() else { panic!("noise thawed the frame: {word:?}") };
+        let Snapshot::Frozen { noise } = word.snapshot() else {
+            panic!("noise thawed the frame: {word:?}")
+        };
         assert!(noise < NOISE_LIMIT, "{noise}");
         most = most.max(noise);
     }
@@ -328,17 +337,26 @@ fn catches<S: Scheme>() {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     fn message<T: Debug>(call: impl FnOnce() -> T) -> String {
-        let panic = catch_unwind(AssertUnwindSafe(call)).expect_err("a broken caller was not caught");
-        panic.downcast::<String>().map_or_else(|panic| (*panic.downcast::<&str>().unwrap()).to_owned(), |text| *text)
+        let panic =
+            catch_unwind(AssertUnwindSafe(call)).expect_err("a broken caller was not caught");
+        panic
+            .downcast::<String>()
+            .map_or_else(|panic| (*panic.downcast::<&str>().unwrap()).to_owned(), |text| *text)
     }
 
     let word = PageRef::<S>::frozen();
     assert!(message(|| word.get(1)).contains("the caller holds no reference to it"));
     let word = PageRef::<S>::frozen();
-    assert!(message(|| word.put().map(Frozen::leave_frozen)).contains("the caller holds no such references"));
+    assert!(
+        message(|| word.put().map(Frozen::leave_frozen))
+            .contains("the caller holds no such references")
+    );
     let word = PageRef::<S>::frozen();
     word.claim_frozen().init();
-    assert!(message(|| word.claim_frozen().leave_frozen()).contains("only a frozen frame has a token (R3)"));
+    assert!(
+        message(|| word.claim_frozen().leave_frozen())
+            .contains("only a frozen frame has a token (R3)")
+    );
     let word = PageRef::<S>::frozen();
     assert!(message(|| drop(word.claim_frozen())).contains("a token was dropped"));
     let word = PageRef::<S>::frozen();
@@ -354,18 +372,24 @@ fn amounts_outside_the_limits_are_refused_with_what_is_allowed() {
     word.claim_frozen().init();
     for n in [0, MAX_AT_ONCE + 1] {
         let calls: [&dyn Fn(); 3] =
-            [&|| assert!(word.try_get(n).is_ok()), &|| word.get(n), &|| assert!(word.put_many(n).is_none())];
+            [&|| assert!(word.try_get(n).is_ok()), &|| word.get(n), &|| {
+                assert!(word.put_many(n).is_none())
+            }];
         for call in calls {
-            let panic = catch_unwind(AssertUnwindSafe(call)).expect_err("0 and above the limit are refused");
+            let panic = catch_unwind(AssertUnwindSafe(call))
+                .expect_err("0 and above the limit are refused");
             let text = panic.downcast::<String>().unwrap();
-            assert!(text.contains(&format!("of {n} references: allowed are 1 to {MAX_AT_ONCE}")), "{text}");
+            assert!(
+                text.contains(&format!("of {n} references: allowed are 1 to {MAX_AT_ONCE}")),
+                "{text}"
+            );
         }
     }
     assert_eq!(word.snapshot(), Snapshot::Live(1), "a refused call changed the word");
 }
 
-/// Found by the sequences above: a put that lost its second step built the token and dropped it, which
-/// debug builds report as a leak. (`then_some` evaluates its argument also when it says no.)
+/// Found by the sequences above: a put that lost its second step built the token and dropped it,
+/// which debug builds report as a leak. (`then_some` evaluates its argument also when it says no.)
 #[test]
 fn a_put_that_loses_its_second_step_makes_no_token() {
     let word: PageRef = PageRef::frozen();
@@ -376,8 +400,8 @@ fn a_put_that_loses_its_second_step_makes_no_token() {
     assert_eq!(word.snapshot(), Snapshot::Live(1));
 }
 
-/// The reuse race (R4): the first life's late put meets the second life's Dying. The default scheme tells them apart;
-/// with the others it wins, which is why a destructor is chosen after the win.
+/// The reuse race (R4): the first life's late put meets the second life's Dying. The default scheme
+/// tells them apart; with the others it wins, which is why a destructor is chosen after the win.
 #[test]
 fn only_a_generation_tells_a_late_put_that_the_frame_has_a_new_life() {
     fn late_put_wins<S: Scheme>() -> bool {

@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Lets the system begin to write what is dirty of a range of a file, and waits for none of it. It promises nothing: only a sync
-/// does, which finds less to do then, and says what failed.
+/// Lets the system begin to write what is dirty of a range of a file, and waits for none of it. It
+/// promises nothing: only a sync does, which finds less to do then, and says what failed.
 ///
 /// # Errors
 ///
-/// What the system says: `InvalidInput` where no file reaches, `Unsupported` where it knows no such call.
+/// What the system says: `InvalidInput` where no file reaches, `Unsupported` where it knows no such
+/// call.
 pub fn begin_writeback(file: &impl AsFd, offset: u64, len: u64) -> io::Result<()> {
     let (Ok(start), Ok(bytes)) = (i64::try_from(offset), i64::try_from(len)) else {
         return Err(io::ErrorKind::InvalidInput.into());

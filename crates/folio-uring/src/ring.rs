@@ -15,7 +15,8 @@ pub struct Request<'r, 'b> {
     pub offset: u64,
     /// What is filled, in order.
     pub buffers: &'r mut [IoSliceMut<'b>],
-    /// The answer: how many bytes were read, perhaps fewer than there is room for. An error before.
+    /// The answer: how many bytes were read, perhaps fewer than there is room for. An error
+    /// before.
     pub result: io::Result<usize>,
 }
 
@@ -28,7 +29,8 @@ impl<'r, 'b> Request<'r, 'b> {
 
 /// An `io_uring` for reads.
 pub struct Ring {
-    /// **Invariant:** between two calls of `read_all` nothing is in flight, and nothing is queued but after `failed`.
+    /// **Invariant:** between two calls of `read_all` nothing is in flight, and nothing is queued
+    /// but after `failed`.
     uring: IoUring,
     depth: usize,
     /// The system refused it once: what is queued must not be submitted any more.
@@ -56,15 +58,17 @@ impl Ring {
         !self.failed
     }
 
-    /// Makes all requests, as many at once as the ring is deep, and returns when each has its answer.
+    /// Makes all requests, as many at once as the ring is deep, and returns when each has its
+    /// answer.
     pub fn read_all(&mut self, file: &impl AsFd, requests: &mut [Request<'_, '_>]) {
         let fd = Fd(file.as_fd().as_raw_fd());
         let (mut queued, mut answered) = (0, 0);
         while answered < requests.len() {
             while queued < requests.len() && queued - answered < self.depth && !self.failed {
                 let entry = entry(fd, &mut requests[queued]).user_data(queued as u64);
-                // SAFETY: the buffers are borrowed by the caller of this function, which does not return before the request
-                // is answered: by the kernel, or by us when the kernel did not take it, and never will (`failed`).
+                // SAFETY: the buffers are borrowed by the caller of this function, which does not
+                // return before the request is answered: by the kernel, or by us
+                // when the kernel did not take it, and never will (`failed`).
                 // The file is borrowed as long. There is room: the queue is as deep as the ring.
                 let pushed = unsafe { self.uring.submission().push(&entry) };
                 if pushed.is_err() {
@@ -73,10 +77,14 @@ impl Ring {
                 queued += 1;
             }
             let in_flight = queued - answered;
-            // Not for each one: then every answer would be a system call. The rest is waited for at once.
+            // Not for each one: then every answer would be a system call. The rest is waited for at
+            // once.
             let wanted = if queued < requests.len() { in_flight.div_ceil(4) } else { in_flight };
-            answered +=
-                if self.failed { self.give_up(requests, queued - answered) } else { self.enter(requests, wanted) };
+            answered += if self.failed {
+                self.give_up(requests, queued - answered)
+            } else {
+                self.enter(requests, wanted)
+            };
             if self.failed {
                 // What was never queued.
                 requests[queued..].iter_mut().for_each(|request| request.result = Err(refused()));
@@ -92,7 +100,12 @@ impl Ring {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Short of memory, or answers must be taken first: again.
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy
+                ) =>
+            {
                 thread::yield_now();
             }
             Err(_) => self.failed = true,
@@ -104,7 +117,8 @@ impl Ring {
         let mut taken = 0;
         for answer in self.uring.completion() {
             let Ok(code) = usize::try_from(answer.result()) else {
-                requests[answer.user_data() as usize].result = Err(io::Error::from_raw_os_error(-answer.result()));
+                requests[answer.user_data() as usize].result =
+                    Err(io::Error::from_raw_os_error(-answer.result()));
                 taken += 1;
                 continue;
             };
@@ -114,8 +128,9 @@ impl Ring {
         taken
     }
 
-    /// The system refuses to be entered. What it has taken it will answer, and is waited for; what it has not, it will never
-    /// see: this ring is not entered any more. How many requests were answered in the one way or the other.
+    /// The system refuses to be entered. What it has taken it will answer, and is waited for; what
+    /// it has not, it will never see: this ring is not entered any more. How many requests were
+    /// answered in the one way or the other.
     fn give_up(&mut self, requests: &mut [Request<'_, '_>], unanswered: usize) -> usize {
         let left = self.uring.submission().len();
         let mut taken = 0;
@@ -130,7 +145,10 @@ impl Ring {
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ring").field("depth", &self.depth).field("failed", &self.failed).finish_non_exhaustive()
+        f.debug_struct("Ring")
+            .field("depth", &self.depth)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
     }
 }
 
@@ -138,19 +156,25 @@ fn refused() -> io::Error {
     io::Error::other("the ring can not be used any more")
 }
 
-/// The kernel reads the list of buffers when it takes the request; both lie still for as long as the borrow.
+/// The kernel reads the list of buffers when it takes the request; both lie still for as long as
+/// the borrow.
 fn entry(fd: Fd, request: &mut Request<'_, '_>) -> squeue::Entry {
-    // The last of all would be where the file stands. It is refused as the others are that no file has.
+    // The last of all would be where the file stands. It is refused as the others are that no file
+    // has.
     let offset = if request.offset == u64::MAX { 1 << 63 } else { request.offset };
     match &mut *request.buffers {
         [one] => {
-            opcode::Read::new(fd, one.as_mut_ptr(), u32::try_from(one.len()).unwrap_or(u32::MAX)).offset(offset).build()
-        }
-        // An `IoSliceMut` has the layout of an `iovec`: std promises it.
-        many => {
-            opcode::Readv::new(fd, many.as_mut_ptr().cast_const().cast(), u32::try_from(many.len()).unwrap_or(u32::MAX))
+            opcode::Read::new(fd, one.as_mut_ptr(), u32::try_from(one.len()).unwrap_or(u32::MAX))
                 .offset(offset)
                 .build()
         }
+        // An `IoSliceMut` has the layout of an `iovec`: std promises it.
+        many => opcode::Readv::new(
+            fd,
+            many.as_mut_ptr().cast_const().cast(),
+            u32::try_from(many.len()).unwrap_or(u32::MAX),
+        )
+        .offset(offset)
+        .build(),
     }
 }

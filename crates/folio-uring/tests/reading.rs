@@ -1,4 +1,5 @@
-//! Reads by a ring are what reads are. Where the system refuses one, there is nothing to see but its error.
+//! Reads by a ring are what reads are. Where the system refuses one, there is nothing to see but
+//! its error.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, IoSliceMut};
@@ -9,7 +10,10 @@ fn ring(depth: u32) -> Option<Ring> {
     match Ring::new(depth) {
         Ok(ring) => Some(ring),
         Err(error) => {
-            assert!(matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported), "{error}");
+            assert!(
+                matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported),
+                "{error}"
+            );
             None
         }
     }
@@ -32,7 +36,13 @@ fn every_request_gets_its_bytes_at_any_depth_and_number() {
             let mut memory: Vec<[[u8; 700]; 2]> = vec![[[0; 700]; 2]; count];
             let mut buffers: Vec<Vec<IoSliceMut<'_>>> = memory
                 .iter_mut()
-                .map(|buffers| buffers.iter_mut().take(random.usize(1..3)).map(|one| IoSliceMut::new(one)).collect())
+                .map(|buffers| {
+                    buffers
+                        .iter_mut()
+                        .take(random.usize(1..3))
+                        .map(|one| IoSliceMut::new(one))
+                        .collect()
+                })
                 .collect();
             let mut requests: Vec<_> = offsets
                 .iter()
@@ -40,11 +50,15 @@ fn every_request_gets_its_bytes_at_any_depth_and_number() {
                 .map(|(&offset, buffers)| Request::new(offset as u64, buffers))
                 .collect();
             ring.read_all(&file, &mut requests);
-            let read: Vec<usize> = requests.into_iter().map(|request| request.result.unwrap()).collect();
+            let read: Vec<usize> =
+                requests.into_iter().map(|request| request.result.unwrap()).collect();
             let room: Vec<usize> = buffers.iter().map(|buffers| buffers.len() * 700).collect();
             for (n, &offset) in offsets.iter().enumerate() {
                 let expected = &bytes[offset..bytes.len().min(offset + room[n])];
-                assert!(memory[n].as_flattened()[..read[n]] == *expected, "{depth}, {count}: {n} at {offset}");
+                assert!(
+                    memory[n].as_flattened()[..read[n]] == *expected,
+                    "{depth}, {count}: {n} at {offset}"
+                );
             }
         }
         assert!(ring.is_usable());
@@ -62,16 +76,22 @@ fn an_error_is_that_of_its_request_and_the_ring_goes_on() {
     for _ in 0..3 {
         let mut memory = [[0; 4]; 9];
         let mut buffers = memory.each_mut().map(|one| [IoSliceMut::new(one)]);
-        let mut requests: Vec<_> = buffers.iter_mut().map(|buffers| Request::new(5, buffers)).collect();
+        let mut requests: Vec<_> =
+            buffers.iter_mut().map(|buffers| Request::new(5, buffers)).collect();
         ring.read_all(&unreadable, &mut requests);
-        assert!(requests.iter().all(|request| request.result.as_ref().unwrap_err().raw_os_error() == Some(9)));
+        assert!(
+            requests
+                .iter()
+                .all(|request| request.result.as_ref().unwrap_err().raw_os_error() == Some(9))
+        );
         ring.read_all(&readable, &mut requests);
         assert!(requests.iter().all(|request| matches!(request.result, Ok(4))));
         assert_eq!(memory, [*b"byte"; 9]);
     }
 }
 
-/// To the kernel the last of all offsets says where the file stands, and the bytes from there came as if they were what was asked for.
+/// To the kernel the last of all offsets says where the file stands, and the bytes from there came
+/// as if they were what was asked for.
 #[test]
 fn an_offset_past_every_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -87,7 +107,11 @@ fn an_offset_past_every_file_is_refused() {
         let mut requests = [Request::new(offset, &mut single), Request::new(offset, &mut several)];
         ring.read_all(&file, &mut requests);
         for request in requests {
-            assert_eq!(request.result.map_err(|error| error.kind()), Err(ErrorKind::InvalidInput), "{offset}");
+            assert_eq!(
+                request.result.map_err(|error| error.kind()),
+                Err(ErrorKind::InvalidInput),
+                "{offset}"
+            );
         }
         assert_eq!((one, other), ([0; 4], [0; 4]));
     }

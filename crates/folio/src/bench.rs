@@ -47,7 +47,8 @@ fn one(question: &'static Question, options: &Bench, stop: &AtomicBool) -> Resul
     }
     let bar = bar();
     let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ONE));
-    let report = ask(question, time, stop, &mut |share| bar.set_position((share * STEPS as f64) as u64));
+    let report =
+        ask(question, time, stop, &mut |share| bar.set_position((share * STEPS as f64) as u64));
     bar.finish_and_clear();
     let report = report.with_context(|| format!("{} can not be measured", question.name))?;
     let machine = Machine::here();
@@ -90,7 +91,8 @@ fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
         match report {
             Ok(report) => {
                 save(&folder, question, report, &machine)?;
-                let _ = writeln!(text, "── {}: {}\n\n{}", question.name, question.about, body(report));
+                let _ =
+                    writeln!(text, "── {}: {}\n\n{}", question.name, question.about, body(report));
                 parts.insert(question.name.to_owned(), report.to_json(question.case_key));
             }
             Err(why) => {
@@ -109,7 +111,12 @@ fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(question: &Question, time: Duration, stop: &AtomicBool, progress: &mut dyn FnMut(f64)) -> Result<Report> {
+fn ask(
+    question: &Question,
+    time: Duration,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Report> {
     Ok((question.ask)(&mut Ask { time, stop, progress })?)
 }
 
@@ -173,14 +180,21 @@ pub(crate) fn cells(report: &Report) -> Vec<(String, Vec<String>, Vec<Vec<String
         let mut cells = vec![row.name.clone()];
         cells.extend([row.median, row.min, row.max].map(number));
         let find = |key| row.more.iter().find(|pair| pair.0 == key);
-        cells.extend(more.iter().map(|&key| find(key).map_or("-".to_owned(), |pair| number(pair.1))));
-        let ratio = |to: &&str| report.ratio(row, to).map_or("-".to_owned(), |value| format!("{value:.2}"));
+        cells.extend(
+            more.iter().map(|&key| find(key).map_or("-".to_owned(), |pair| number(pair.1))),
+        );
+        let ratio =
+            |to: &&str| report.ratio(row, to).map_or("-".to_owned(), |value| format!("{value:.2}"));
         cells.extend(report.compared_with.iter().map(ratio));
         cells
     };
     let panels = report.panels().into_iter();
-    let panels = panels.map(|(title, rows)| (title, header.clone(), rows.into_iter().map(row).collect()));
-    let tables = report.tables.iter().map(|table| (table.title.to_owned(), table.header.clone(), table.rows.clone()));
+    let panels =
+        panels.map(|(title, rows)| (title, header.clone(), rows.into_iter().map(row).collect()));
+    let tables = report
+        .tables
+        .iter()
+        .map(|table| (table.title.to_owned(), table.header.clone(), table.rows.clone()));
     panels.chain(tables).collect()
 }
 

@@ -19,7 +19,8 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Read a directory through the cache, compare every byte, and move the frames underneath meanwhile
+    /// Read a directory through the cache, compare every byte, and move the frames underneath
+    /// meanwhile
     Torture(Torture),
     /// Measure: one question, or all
     Bench(Bench),
@@ -67,13 +68,17 @@ pub(crate) struct Bench {
     /// Write a plot; not for all, whose report has them all
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
-    /// Write table, JSON and plot into a folder; for all also report.html, and the default is folio-bench
+    /// Write table, JSON and plot into a folder; for all also report.html, and the default is
+    /// folio-bench
     #[arg(long, value_name = "DIR")]
     pub(crate) save: Option<PathBuf>,
 }
 
 /// The questions by their names; `folio_bench::QUESTIONS` is their list.
 fn questions() -> PossibleValuesParser {
-    let each = QUESTIONS.iter().map(|question| PossibleValue::new(question.name).help(question.about));
-    PossibleValuesParser::new(each.chain([PossibleValue::new("all").help("everything, in one report")]))
+    let each =
+        QUESTIONS.iter().map(|question| PossibleValue::new(question.name).help(question.about));
+    PossibleValuesParser::new(
+        each.chain([PossibleValue::new("all").help("everything, in one report")]),
+    )
 }

@@ -27,7 +27,12 @@ pub(crate) fn page(answers: &[Answer], machine: &Machine) -> Result<String> {
     }
     page.push_str("</nav>\n");
     for Answer { question, report } in answers {
-        let _ = writeln!(page, "<h2 id=\"{0}\">{0}</h2>\n<p>{1}</p>", question.name, escape(question.about));
+        let _ = writeln!(
+            page,
+            "<h2 id=\"{0}\">{0}</h2>\n<p>{1}</p>",
+            question.name,
+            escape(question.about)
+        );
         let report = match report {
             Ok(report) => report,
             Err(why) => {
@@ -36,7 +41,12 @@ pub(crate) fn page(answers: &[Answer], machine: &Machine) -> Result<String> {
             }
         };
         page.push_str(&plot::report(report)?);
-        let _ = writeln!(page, "\n<details><summary>{} per {}, as tables</summary>", report.unit.name(), report.per);
+        let _ = writeln!(
+            page,
+            "\n<details><summary>{} per {}, as tables</summary>",
+            report.unit.name(),
+            report.per
+        );
         for (title, header, rows) in cells(report) {
             let _ = writeln!(page, "<h4>{}</h4>\n<table>{}", escape(&title), row("th", &header));
             for cells in &rows {

@@ -22,7 +22,9 @@ impl Machine {
     pub(crate) fn here() -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {
-            let line = info.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
+            let line = info
+                .lines()
+                .find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
             Some(line.split_once(':')?.1.trim().to_owned())
         };
         let model = field("model name").unwrap_or_else(|| "unknown processor".to_owned());
@@ -30,9 +32,14 @@ impl Machine {
             (Some(family), Some(number)) => format!("{model} (family {family}, model {number})"),
             _ => model,
         };
-        let is_guest = field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
+        let is_guest =
+            field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
         let system = uname();
-        let kernel = format!("{} {}", system.sysname().to_string_lossy(), system.release().to_string_lossy());
+        let kernel = format!(
+            "{} {}",
+            system.sysname().to_string_lossy(),
+            system.release().to_string_lossy()
+        );
         Self {
             processor: if is_guest { processor + ", virtual" } else { processor },
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
@@ -60,15 +67,21 @@ impl Machine {
 
 fn memory_gib() -> u64 {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let total =
+        info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
     total.and_then(|number| number.parse::<u64>().ok()).map_or(0, |kib| (kib + (1 << 19)) >> 20)
 }
 
-/// Of the source tree that this was built from, as it is now: `+` behind it says that files there differ.
+/// Of the source tree that this was built from, as it is now: `+` behind it says that files there
+/// differ.
 fn commit() -> String {
     let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output =
-        Command::new("git").args(["describe", "--always", "--dirty=+", "--exclude=*"]).current_dir(tree).output();
+    let output = Command::new("git")
+        .args(["describe", "--always", "--dirty=+", "--exclude=*"])
+        .current_dir(tree)
+        .output();
     let text = output.ok().filter(|output| output.status.success());
-    text.map_or("unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    text.map_or("unknown".to_owned(), |output| {
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    })
 }

@@ -1,4 +1,5 @@
-//! The command: a real directory read through our own page frames while they are reclaimed, moved and taken offline.
+//! The command: a real directory read through our own page frames while they are reclaimed, moved
+//! and taken offline.
 
 #![forbid(unsafe_code)]
 
@@ -49,7 +50,8 @@ fn main() -> ExitCode {
 fn check_place(path: &Path) -> anyhow::Result<()> {
     let cannot = || format!("{} can not be written", path.display());
     // Of a bare name it is the empty one.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !fs::metadata(folder).with_context(cannot)?.is_dir() {
         bail!("{}: {} is no directory", cannot(), folder.display());
     }
@@ -62,7 +64,9 @@ fn check_place(path: &Path) -> anyhow::Result<()> {
 /// Prints a result. A reader that went away, such as `head`, is no error.
 fn say(text: &str) -> anyhow::Result<()> {
     match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("the result can not be printed"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("the result can not be printed")
+        }
         _ => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! Pictures: throughput over time with what happened underneath, and a measurement as bars or lines.
+//! Pictures: throughput over time with what happened underneath, and a measurement as bars or
+//! lines.
 
 use std::path::Path;
 
@@ -72,10 +73,15 @@ pub(crate) fn timeline(path: &Path, report: &Report) -> Result<()> {
         .label_style((FONT, 14))
         .draw()
         .map_err(failed)?;
-    chart.draw_series(AreaSeries::new(rates.iter().copied(), 0.0, BLUE.mix(0.2)).border_style(BLUE)).map_err(failed)?;
+    chart
+        .draw_series(AreaSeries::new(rates.iter().copied(), 0.0, BLUE.mix(0.2)).border_style(BLUE))
+        .map_err(failed)?;
     for (area, (name, count)) in bottom.split_evenly((lanes.len(), 1)).iter().zip(lanes) {
-        let deltas: Vec<(f64, u64)> =
-            report.samples.windows(2).map(|pair| (pair[1].seconds, count(&pair[1]) - count(&pair[0]))).collect();
+        let deltas: Vec<(f64, u64)> = report
+            .samples
+            .windows(2)
+            .map(|pair| (pair[1].seconds, count(&pair[1]) - count(&pair[0])))
+            .collect();
         let most = deltas.iter().map(|delta| delta.1).max().unwrap_or(0).max(1) as f64;
         let mut chart = ChartBuilder::on(area)
             .margin_left(12)
@@ -85,13 +91,14 @@ pub(crate) fn timeline(path: &Path, report: &Report) -> Result<()> {
             .build_cartesian_2d(0.0..end, 0.0..most)
             .map_err(failed)?;
         chart
-            .draw_series(
-                deltas.iter().map(|&(at, n)| PathElement::new(vec![(at, 0.0), (at, n as f64)], ORANGE.stroke_width(2))),
-            )
+            .draw_series(deltas.iter().map(|&(at, n)| {
+                PathElement::new(vec![(at, 0.0), (at, n as f64)], ORANGE.stroke_width(2))
+            }))
             .map_err(failed)?;
         let total: u64 = deltas.iter().map(|delta| delta.1).sum();
         area.draw_text(name, &(FONT, 14).into_text_style(area), (8, 12)).map_err(failed)?;
-        area.draw_text(&total.to_string(), &(FONT, 13).into_text_style(area).color(&GREY), (8, 30)).map_err(failed)?;
+        area.draw_text(&total.to_string(), &(FONT, 13).into_text_style(area).color(&GREY), (8, 30))
+            .map_err(failed)?;
     }
     root.present().map_err(failed)
 }
@@ -115,7 +122,9 @@ fn bars(report: &BenchReport) -> Result<String> {
     let root = SVGBackend::with_string(&mut picture, size).into_drawing_area();
     root.fill(&WHITE).map_err(failed)?;
     let titled = root.titled(report.title, (FONT, 22)).map_err(failed)?;
-    for (area, (title, rows)) in titled.split_evenly((panels.len().div_ceil(2).max(1), 2)).iter().zip(&panels) {
+    for (area, (title, rows)) in
+        titled.split_evenly((panels.len().div_ceil(2).max(1), 2)).iter().zip(&panels)
+    {
         panel(area, title, rows, &axis, report)?;
     }
     root.present().map_err(failed)?;
@@ -123,7 +132,13 @@ fn bars(report: &BenchReport) -> Result<String> {
     Ok(picture)
 }
 
-fn panel(area: &Area<'_>, title: &str, rows: &[&Row], axis: &str, report: &BenchReport) -> Result<()> {
+fn panel(
+    area: &Area<'_>,
+    title: &str,
+    rows: &[&Row],
+    axis: &str,
+    report: &BenchReport,
+) -> Result<()> {
     let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
     let most = if most > 0.0 { most } else { 1.0 };
     let n = rows.len();
@@ -155,7 +170,10 @@ fn panel(area: &Area<'_>, title: &str, rows: &[&Row], axis: &str, report: &Bench
             _ => BLUE,
         };
         chart
-            .draw_series([Rectangle::new([(0.0, low), (row.median, high)], colour.mix(0.75).filled())])
+            .draw_series([Rectangle::new(
+                [(0.0, low), (row.median, high)],
+                colour.mix(0.75).filled(),
+            )])
             .map_err(failed)?;
         if row.min < row.max {
             let whisker = [
@@ -171,7 +189,8 @@ fn panel(area: &Area<'_>, title: &str, rows: &[&Row], axis: &str, report: &Bench
         let label = (FONT, 13).into_text_style(area).pos(Pos::new(HPos::Right, VPos::Center));
         area.draw_text(&row.name, &label, (x - left - 6, y - above)).map_err(failed)?;
         let number = (FONT, 12).into_text_style(area).pos(Pos::new(HPos::Left, VPos::Center));
-        area.draw_text(&label_of(row.median), &number, (right - left + 6, y - above)).map_err(failed)?;
+        area.draw_text(&label_of(row.median), &number, (right - left + 6, y - above))
+            .map_err(failed)?;
     }
     Ok(())
 }
@@ -195,10 +214,13 @@ fn lines(report: &BenchReport) -> Result<String> {
     let panels = report.lines();
     let axis = format!("{} per {}", report.unit.name(), report.per);
     let mut picture = String::new();
-    let root = SVGBackend::with_string(&mut picture, (1000, 50 + 420 * panels.len().max(1) as u32)).into_drawing_area();
+    let root = SVGBackend::with_string(&mut picture, (1000, 50 + 420 * panels.len().max(1) as u32))
+        .into_drawing_area();
     root.fill(&WHITE).map_err(failed)?;
     let titled = root.titled(report.title, (FONT, 22)).map_err(failed)?;
-    for (area, (title, subjects)) in titled.split_evenly((panels.len().max(1), 1)).iter().zip(&panels) {
+    for (area, (title, subjects)) in
+        titled.split_evenly((panels.len().max(1), 1)).iter().zip(&panels)
+    {
         let rows = || subjects.iter().flat_map(|subject| &subject.1);
         let most_threads = rows().map(|row| row.case.threads).max().unwrap_or(1) as f64;
         let least = rows().map(|row| row.min).fold(f64::INFINITY, f64::min).max(1e-3);
@@ -209,7 +231,10 @@ fn lines(report: &BenchReport) -> Result<String> {
             .margin_right(190)
             .set_label_area_size(LabelAreaPosition::Left, 70)
             .set_label_area_size(LabelAreaPosition::Bottom, 40)
-            .build_cartesian_2d((0.9..most_threads * 1.1).log_scale(), (least * 0.8..most * 1.25).log_scale())
+            .build_cartesian_2d(
+                (0.9..most_threads * 1.1).log_scale(),
+                (least * 0.8..most * 1.25).log_scale(),
+            )
             .map_err(failed)?;
         chart
             .configure_mesh()
@@ -226,12 +251,18 @@ fn lines(report: &BenchReport) -> Result<String> {
         for (at, (name, rows)) in subjects.iter().enumerate() {
             let colour = LINES[at % LINES.len()];
             let x = |row: &&Row| row.case.threads as f64;
-            let mut band: Vec<(f64, f64)> = rows.iter().map(|row| (x(row), row.min.max(1e-3))).collect();
+            let mut band: Vec<(f64, f64)> =
+                rows.iter().map(|row| (x(row), row.min.max(1e-3))).collect();
             band.extend(rows.iter().rev().map(|row| (x(row), row.max)));
             chart.draw_series([Polygon::new(band, colour.mix(0.15))]).map_err(failed)?;
-            let line: Vec<(f64, f64)> = rows.iter().map(|row| (x(row), row.median.max(1e-3))).collect();
-            chart.draw_series([PathElement::new(line.clone(), colour.stroke_width(2))]).map_err(failed)?;
-            chart.draw_series(line.iter().map(|&point| Circle::new(point, 2, colour.filled()))).map_err(failed)?;
+            let line: Vec<(f64, f64)> =
+                rows.iter().map(|row| (x(row), row.median.max(1e-3))).collect();
+            chart
+                .draw_series([PathElement::new(line.clone(), colour.stroke_width(2))])
+                .map_err(failed)?;
+            chart
+                .draw_series(line.iter().map(|&point| Circle::new(point, 2, colour.filled())))
+                .map_err(failed)?;
             if let Some(&last) = line.last() {
                 let (x, y) = chart.backend_coord(&last);
                 ends.push((y - above, x - left + 8, *name, colour));
@@ -242,7 +273,10 @@ fn lines(report: &BenchReport) -> Result<String> {
         let mut lowest = i32::MIN;
         for (y, x, name, colour) in ends {
             lowest = y.max(lowest.saturating_add(15));
-            let style = (FONT, 13).into_text_style(area).color(&colour).pos(Pos::new(HPos::Left, VPos::Center));
+            let style = (FONT, 13)
+                .into_text_style(area)
+                .color(&colour)
+                .pos(Pos::new(HPos::Left, VPos::Center));
             area.draw_text(name, &style, (x, lowest)).map_err(failed)?;
         }
     }

@@ -42,7 +42,10 @@ mod tests {
     #[test]
     fn every_name_leads_to_the_scheme_of_that_name() {
         for name in SchemeName::value_variants() {
-            assert_eq!(name.to_possible_value().unwrap().get_name(), with_scheme!(*name, name_of()));
+            assert_eq!(
+                name.to_possible_value().unwrap().get_name(),
+                with_scheme!(*name, name_of())
+            );
         }
         assert_eq!(with_scheme!(SchemeName::default(), name_of()), DefaultScheme::NAME);
     }

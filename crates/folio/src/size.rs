@@ -11,20 +11,29 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is no size: write a number of bytes, or one with K, M, G or T, such as 64M");
+        let wrong = || {
+            format!(
+                "'{text}' is no size: write a number of bytes, or one with K, M, G or T, such as 64M"
+            )
+        };
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let number: f64 = number.parse().map_err(|_| wrong())?;
-        let shift = match unit.trim().to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
-            "" => 0,
-            "k" => 10,
-            "m" => 20,
-            "g" => 30,
-            "t" => 40,
-            _ => return Err(wrong()),
-        };
+        let shift =
+            match unit.trim().to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
+                "" => 0,
+                "k" => 10,
+                "m" => 20,
+                "g" => 30,
+                "t" => 40,
+                _ => return Err(wrong()),
+            };
         let bytes = number * (1_u64 << shift) as f64;
-        if bytes > 1e18 { Err(format!("'{text}' is more than any machine's memory")) } else { Ok(Self(bytes as usize)) }
+        if bytes > 1e18 {
+            Err(format!("'{text}' is more than any machine's memory"))
+        } else {
+            Ok(Self(bytes as usize))
+        }
     }
 }
 
@@ -47,9 +56,14 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in
-            [("4096", 4096), ("64M", 64 << 20), ("64MiB", 64 << 20), ("1.5g", 3 << 29), ("2 kB", 2048), ("0", 0)]
-        {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("64M", 64 << 20),
+            ("64MiB", 64 << 20),
+            ("1.5g", 3 << 29),
+            ("2 kB", 2048),
+            ("0", 0),
+        ] {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
     }

@@ -1,9 +1,12 @@
-//! The figures in docs/schemes.md and docs/machine-code.md: each comes from a committed result, and says from which.
+//! The figures in docs/schemes.md and docs/machine-code.md: each comes from a committed result, and
+//! says from which.
 //!
-//! Behind a figure stands `<!--=FILE|CASE|THREADS|NAME-->`, its median in `results/amd-epyc-2cpu/FILE.json`; with a fifth part,
-//! another number of that row, and with a sixth, in units of that. `NAME/OTHER` is a ratio. `FILE|least|COLUMN` and `FILE|most|COLUMN` are of a column of a
-//! report's own table, `FILE|cell|ROW|COLUMN` is one cell. A whole table stands between `<!-- table: FILE; NAMES; COLUMNS -->` and `<!-- end -->`.
-//! `cargo x figures --save` writes all of them anew; without it this test says what differs.
+//! Behind a figure stands `<!--=FILE|CASE|THREADS|NAME-->`, its median in
+//! `results/amd-epyc-2cpu/FILE.json`; with a fifth part, another number of that row, and with a
+//! sixth, in units of that. `NAME/OTHER` is a ratio. `FILE|least|COLUMN` and `FILE|most|COLUMN` are
+//! of a column of a report's own table, `FILE|cell|ROW|COLUMN` is one cell. A whole table stands
+//! between `<!-- table: FILE; NAMES; COLUMNS -->` and `<!-- end -->`. `cargo x figures --save`
+//! writes all of them anew; without it this test says what differs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -30,7 +33,8 @@ impl Results {
     fn file(&mut self, name: &str) -> &Value {
         self.0.entry(name.to_owned()).or_insert_with(|| {
             let path = root().join(RESULTS).join(format!("{name}.json"));
-            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let text = fs::read_to_string(&path)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             serde_json::from_str(&text).unwrap()
         })
     }
@@ -57,7 +61,9 @@ impl Results {
         let (list, key) = if name.contains('/') { ("ratios", "value") } else { ("rows", key) };
         let rows = self.file(file)[list].as_array()?;
         let is_it = |row: &&Value| {
-            row["name"] == name && row["case"] == case && row["threads"].as_u64() == threads.parse().ok()
+            row["name"] == name
+                && row["case"] == case
+                && row["threads"].as_u64() == threads.parse().ok()
         };
         rows.iter().find(is_it)?[key].as_f64()
     }
@@ -69,7 +75,12 @@ impl Results {
         };
         let tables = self.file(file)["tables"].as_array().into_iter().flatten();
         tables
-            .map(|table| (strings(&table["header"]), table["rows"].as_array().unwrap().iter().map(strings).collect()))
+            .map(|table| {
+                (
+                    strings(&table["header"]),
+                    table["rows"].as_array().unwrap().iter().map(strings).collect(),
+                )
+            })
             .collect()
     }
 
@@ -94,8 +105,9 @@ impl Results {
     fn table(&mut self, what: &str) -> String {
         let mut parts = what.split(';').map(str::trim);
         let (file, names) = (parts.next().unwrap(), parts.next().expect("names"));
-        let columns: Vec<(&str, &str)> =
-            parts.map(|part| part.split_once(" as ").unwrap_or_else(|| panic!("no ' as ' in '{part}'"))).collect();
+        let columns: Vec<(&str, &str)> = parts
+            .map(|part| part.split_once(" as ").unwrap_or_else(|| panic!("no ' as ' in '{part}'")))
+            .collect();
         let mut text = String::from("| |");
         for (_, title) in &columns {
             let _ = write!(text, " {title} |");
@@ -146,7 +158,11 @@ fn filled(page: &str, results: &mut Results) -> String {
                 let at = figure(&text);
                 let decimals = text[at..].split_once('.').map_or(0, |(_, decimals)| decimals.len());
                 text.truncate(at);
-                let _ = write!(text, "{:.decimals$}<!--={reference}-->{rest}", results.number(reference));
+                let _ = write!(
+                    text,
+                    "{:.decimals$}<!--={reference}-->{rest}",
+                    results.number(reference)
+                );
             }
             fresh += &text;
             fresh.push('\n');
@@ -175,7 +191,8 @@ fn loose(page: &str) -> Vec<String> {
             let bare = word.trim_matches(|c: char| "(),.;:*|".contains(c));
             let is_number = bare.parse::<f64>().is_ok();
             let has_unit = words.get(at + 1).is_some_and(|next| {
-                ["ns", "%", "times", "ms", "GiB/s"].contains(&next.trim_matches(|c: char| "(),.;:*".contains(c)))
+                ["ns", "%", "times", "ms", "GiB/s"]
+                    .contains(&next.trim_matches(|c: char| "(),.;:*".contains(c)))
             });
             if is_number && (bare.contains('.') || has_unit) {
                 loose.push(format!("{bare} in: {line}"));
@@ -196,7 +213,12 @@ fn every_figure_comes_from_a_committed_result() {
             fs::write(&path, &fresh).unwrap();
         } else {
             for (number, (is, should)) in page.lines().zip(fresh.lines()).enumerate() {
-                assert_eq!(is, should, "{name}, line {}; 'cargo x figures --save' writes it anew", number + 1);
+                assert_eq!(
+                    is,
+                    should,
+                    "{name}, line {}; 'cargo x figures --save' writes it anew",
+                    number + 1
+                );
             }
             assert_eq!(page, fresh, "{name}; 'cargo x figures --save' writes it anew");
         }
@@ -213,7 +235,10 @@ fn commits() -> BTreeMap<String, String> {
         let text = fs::read_to_string(&file).unwrap_or_default();
         for line in text.lines() {
             let line = line.trim().trim_matches(['"', ',']);
-            let Some(commit) = line.strip_prefix("commit: ").or(line.strip_prefix("commit\": \"")) else { continue };
+            let Some(commit) = line.strip_prefix("commit: ").or(line.strip_prefix("commit\": \""))
+            else {
+                continue;
+            };
             // A plus: with changes that were not committed yet.
             commits.insert(commit.trim_end_matches('+').to_owned(), file.display().to_string());
         }
@@ -246,8 +271,13 @@ fn every_result_names_a_commit_of_this_history() {
 fn a_figure_without_a_source_is_noticed() {
     assert_eq!(
         loose("it takes 4.1 ns, or 12 ns, of 64 bits"),
-        ["4.1 in: it takes 4.1 ns, or 12 ns, of 64 bits", "12 in: it takes 4.1 ns, or 12 ns, of 64 bits"]
+        [
+            "4.1 in: it takes 4.1 ns, or 12 ns, of 64 bits",
+            "12 in: it takes 4.1 ns, or 12 ns, of 64 bits"
+        ]
     );
-    assert!(loose("it takes 4.1<!--=word|one|1|raw--> ns, `5.0 ns` and 2^30 references").is_empty());
+    assert!(
+        loose("it takes 4.1<!--=word|one|1|raw--> ns, `5.0 ns` and 2^30 references").is_empty()
+    );
     assert_eq!(figure("costs about (12.5"), 13);
 }

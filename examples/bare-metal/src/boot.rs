@@ -1,5 +1,6 @@
-//! Starting CPUs: the first by the boot loader, the others by INIT and SIPI through a trampoline below 1 MiB.
-//! The way itself is `boot.s`. A room of unsafe code: what the assembly and we owe each other.
+//! Starting CPUs: the first by the boot loader, the others by INIT and SIPI through a trampoline
+//! below 1 MiB. The way itself is `boot.s`. A room of unsafe code: what the assembly and we owe
+//! each other.
 
 use core::arch::global_asm;
 use core::ptr;
@@ -13,7 +14,8 @@ use crate::{run_first, run_other};
 
 global_asm!(include_str!("boot.s"), options(att_syntax));
 
-/// Where the trampoline is copied to; the startup interrupt names its page. Free memory on every PC.
+/// Where the trampoline is copied to; the startup interrupt names its page. Free memory on every
+/// PC.
 const TRAMPOLINE: usize = 0x8000;
 
 /// Read by the trampoline.
@@ -51,13 +53,13 @@ pub fn place_trampoline() {
     let from = &raw const trampoline;
     let len = (&raw const trampoline_end).addr() - from.addr();
     let to = ptr::with_exposed_provenance_mut(TRAMPOLINE);
-    // SAFETY: `len` bytes of our image, to memory that the identity map covers and nobody uses: it is below the first
-    // block that goes online, and the boot loader has handed over.
+    // SAFETY: `len` bytes of our image, to memory that the identity map covers and nobody uses: it
+    // is below the first block that goes online, and the boot loader has handed over.
     unsafe { ptr::copy_nonoverlapping(from, to, len) };
 }
 
-/// Starts the CPU with this APIC id on the stack that ends at `stack_end`. It takes its stack and argument on its way:
-/// so no other may be started before it has arrived.
+/// Starts the CPU with this APIC id on the stack that ends at `stack_end`. It takes its stack and
+/// argument on its way: so no other may be started before it has arrived.
 pub fn start(apic_id: u8, stack_end: *mut u8, zone: &'static Zone<Machine>) {
     next_cpu_stack.store(stack_end.expose_provenance() as u32, Ordering::Relaxed);
     // Release: the trampoline reads both; x86 keeps the order, and the interrupt comes after.

@@ -1,5 +1,5 @@
-//! What the boot loader and the firmware left in memory: the PVH start info with its memory map, and the ACPI table of
-//! the CPUs. A room of unsafe code: reading at addresses that they gave.
+//! What the boot loader and the firmware left in memory: the PVH start info with its memory map,
+//! and the ACPI table of the CPUs. A room of unsafe code: reading at addresses that they gave.
 //!
 //! (Xen, `public/arch-x86/hvm/start_info.h`; ACPI 5.2.5, 5.2.7, 5.2.12.)
 
@@ -39,7 +39,10 @@ impl StartInfo {
         assert_eq!(root[..8], *b"RSD PTR ", "no root of the ACPI tables");
         let tables = table(u32_at(root, 16) as usize);
         let mut addresses = tables[36..].chunks(4).map(|entry| u32_at(entry, 0) as usize);
-        let cpus = addresses.find(|&address| bytes(address, 4) == b"APIC").map(table).expect("a table of the CPUs");
+        let cpus = addresses
+            .find(|&address| bytes(address, 4) == b"APIC")
+            .map(table)
+            .expect("a table of the CPUs");
         let mut rest = &cpus[44..];
         core::iter::from_fn(move || {
             let entry = rest.get(..usize::from(*rest.get(1)?))?;
@@ -64,8 +67,8 @@ fn table(address: usize) -> &'static [u8] {
 /// Above 4 GiB, which is not mapped.
 fn bytes(address: usize, len: usize) -> &'static [u8] {
     assert!(address.saturating_add(len) <= 1 << 32, "{len} bytes at {address:#x} are above 4 GiB");
-    // SAFETY: mapped, by the check above; written before we were started, and not since: it lies in what the map does
-    // not call free, or below the first block that goes online.
+    // SAFETY: mapped, by the check above; written before we were started, and not since: it lies in
+    // what the map does not call free, or below the first block that goes online.
     unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(address), len) }
 }
 

@@ -1,5 +1,6 @@
-//! From the boot loader's map to a zone: the memory behind the kernel gives what must exist before there is an allocator, and
-//! the whole blocks that are left go online. A room of unsafe code: the promises of who brings memory.
+//! From the boot loader's map to a zone: the memory behind the kernel gives what must exist before
+//! there is an allocator, and the whole blocks that are left go online. A room of unsafe code: the
+//! promises of who brings memory.
 
 use core::alloc::Layout;
 use core::ops::Range;
@@ -26,7 +27,8 @@ impl Early {
     /// When the map does not know the memory that the kernel lies in.
     pub fn behind_the_kernel(info: &StartInfo) -> Self {
         let end = boot::end_of_kernel();
-        let range = info.memory().find(|range| range.contains(&end)).expect("the kernel lies in memory");
+        let range =
+            info.memory().find(|range| range.contains(&end)).expect("the kernel lies in memory");
         Self { left: end..range.end }
     }
 
@@ -34,7 +36,11 @@ impl Early {
     fn take(&mut self, layout: Layout) -> NonNull<u8> {
         let start = self.left.start.next_multiple_of(layout.align());
         let end = start + layout.size();
-        assert!(end <= self.left.end, "{layout:?} does not fit behind the kernel: {:x?}", self.left);
+        assert!(
+            end <= self.left.end,
+            "{layout:?} does not fit behind the kernel: {:x?}",
+            self.left
+        );
         self.left.start = end;
         NonNull::new(ptr::with_exposed_provenance_mut(start)).expect("the kernel does not lie at 0")
     }
@@ -48,26 +54,34 @@ impl Early {
         unsafe { place.as_ref() }
     }
 
-    /// A zone of all memory in the map; every whole block that nobody uses is online. Also says how many.
-    /// `self` is used up: what it has left goes online as well.
+    /// A zone of all memory in the map; every whole block that nobody uses is online. Also says how
+    /// many. `self` is used up: what it has left goes online as well.
     pub fn into_zone(mut self, info: &StartInfo) -> (&'static Zone<Machine>, usize) {
         let kernel = self.left.end;
-        let end = info.memory().map(|range| range.end).filter(|&end| end <= 1 << 32).max().expect("some memory");
+        let end = info
+            .memory()
+            .map(|range| range.end)
+            .filter(|&end| end <= 1 << 32)
+            .max()
+            .expect("some memory");
         let frames = (end.next_multiple_of(BLOCK) / FRAME_SIZE) as u32;
         let metadata = self.take(Zone::<Machine>::layout(frames));
         let bytes = ptr::with_exposed_provenance_mut(0);
-        // SAFETY: the metadata has its layout, is given out once, and holds anything. The first frame's bytes would lie at 0:
-        // the identity map covers every frame of memory, and only such go online.
-        let zone = unsafe { Zone::new(metadata, MemmapMemory::Garbage, Pfn::new(0), frames, bytes, &[]) };
+        // SAFETY: the metadata has its layout, is given out once, and holds anything. The first
+        // frame's bytes would lie at 0: the identity map covers every frame of memory, and
+        // only such go online.
+        let zone =
+            unsafe { Zone::new(metadata, MemmapMemory::Garbage, Pfn::new(0), frames, bytes, &[]) };
         let zone = self.place(zone);
         let mut online = 0;
         for range in info.memory() {
-            // The kernel's own range begins where `self` has not given anything out yet; below the kernel lie the firmware's
-            // tables and the trampoline.
+            // The kernel's own range begins where `self` has not given anything out yet; below the
+            // kernel lie the firmware's tables and the trampoline.
             let start = if range.end == kernel { self.left.start } else { range.start.max(kernel) };
             for block in start.div_ceil(BLOCK)..range.end / BLOCK {
-                // SAFETY: the block lies in memory that the map calls free, behind everything that we or the boot
-                // loader put there, and is mapped at its own address.
+                // SAFETY: the block lies in memory that the map calls free, behind everything that
+                // we or the boot loader put there, and is mapped at its own
+                // address.
                 unsafe { zone.online_block(block) };
                 online += 1;
             }

@@ -1,5 +1,5 @@
-//! The processor and the devices: serial port, local APIC, registers. A room of unsafe code: each instruction that Rust has no
-//! word for.
+//! The processor and the devices: serial port, local APIC, registers. A room of unsafe code: each
+//! instruction that Rust has no word for.
 
 use core::arch::asm;
 use core::fmt::{self, Write};
@@ -18,13 +18,17 @@ const GS_BASE: u32 = 0xc000_0101;
 
 fn out(port: u16, value: u8) {
     // SAFETY: only called with the ports above, which access no memory.
-    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags))
+    };
 }
 
 fn input(port: u16) -> u8 {
     let value;
     // SAFETY: as in `out`.
-    unsafe { asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags))
+    };
     value
 }
 
@@ -63,7 +67,9 @@ macro_rules! say {
 /// Ends QEMU with status `2 * code + 1`; on a machine without that device, stops this CPU.
 pub fn exit(code: u32) -> ! {
     // SAFETY: the port is QEMU's debug exit, or nobody's.
-    unsafe { asm!("out dx, eax", in("dx") DEBUG_EXIT, in("eax") code, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        asm!("out dx, eax", in("dx") DEBUG_EXIT, in("eax") code, options(nomem, nostack, preserves_flags))
+    };
     halt()
 }
 
@@ -85,7 +91,9 @@ pub fn set_cpu(cell: &'static AtomicUsize) {
     let address = ptr::from_ref(cell).expose_provenance() as u64;
     let (low, high) = (address as u32, (address >> 32) as u32);
     // SAFETY: GS is used by `cpu` only, which reads through it what lies here for ever.
-    unsafe { asm!("wrmsr", in("ecx") GS_BASE, in("eax") low, in("edx") high, options(nostack, preserves_flags)) };
+    unsafe {
+        asm!("wrmsr", in("ecx") GS_BASE, in("eax") low, in("edx") high, options(nostack, preserves_flags))
+    };
 }
 
 /// This CPU's number, which [`set_cpu`] gave it.

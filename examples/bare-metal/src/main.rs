@@ -1,13 +1,14 @@
-//! A kernel that does one thing: it takes the memory that the boot loader's map calls free, hands it to folio-frames, and
-//! tries allocation, folios, splits, migration and a short torture on all CPUs. `cargo run --release` here boots it in QEMU.
+//! A kernel that does one thing: it takes the memory that the boot loader's map calls free, hands
+//! it to folio-frames, and tries allocation, folios, splits, migration and a short torture on all
+//! CPUs. `cargo run --release` here boots it in QEMU.
 //!
 //! ```text
 //! boot.s ─▶ run_first ─▶ firmware: the map ─▶ handover: the zone ─▶ scenes ─▶ torture ─▶ exit
 //!    └────▶ run_other ──────────────────────────────────────────────────────────▲ (every other CPU)
 //! ```
 //!
-//! What it shows: all that folio-frames needs of its surroundings is `platform.rs`. What it lacks: interrupts, so a lock need not
-//! turn them off, and a way to sleep.
+//! What it shows: all that folio-frames needs of its surroundings is `platform.rs`. What it lacks:
+//! interrupts, so a lock need not turn them off, and a way to sleep.
 
 #![no_std]
 #![no_main]
@@ -52,7 +53,10 @@ fn run_first(start_info: usize) -> ! {
     let info = StartInfo::at(start_info);
     let memory: usize = info.memory().map(|range| range.len()).sum();
     let (zone, blocks) = Early::behind_the_kernel(&info).into_zone(&info);
-    say!("folio on bare metal: {} KiB in the boot loader's map, {blocks} blocks of 2 MiB online", memory >> 10);
+    say!(
+        "folio on bare metal: {} KiB in the boot loader's map, {blocks} blocks of 2 MiB online",
+        memory >> 10
+    );
 
     let (started, cpus, stacks) = start_others(&info, zone);
     say!("cpus: {started} of {cpus} started");
@@ -66,12 +70,17 @@ fn run_first(start_info: usize) -> ! {
     zone.drain();
     let stats = zone.stats();
     assert_eq!(stats.free_frames + stacks, stats.online_frames, "frames were lost: {zone:?}");
-    say!("audit: {} frames online, {stacks} in stacks, {} free", stats.online_frames, stats.free_frames);
+    say!(
+        "audit: {} frames online, {stacks} in stacks, {} free",
+        stats.online_frames,
+        stats.free_frames
+    );
     say!("passed");
     machine::exit(16)
 }
 
-/// Starts all other CPUs, each on a stack of plain frames. How many run, how many there are, and the frames in stacks.
+/// Starts all other CPUs, each on a stack of plain frames. How many run, how many there are, and
+/// the frames in stacks.
 fn start_others(info: &StartInfo, zone: &'static Zone<Machine>) -> (usize, usize, u32) {
     let size = Order::new(4).expect("an order below the largest");
     let this = machine::apic_id();
@@ -111,10 +120,12 @@ fn fill(bytes: &mut [u8], note: u64) {
     }
 }
 
-/// Whether frames hold what [`fill`] put there. Looks at every `step`-th word of a frame, and at the last.
+/// Whether frames hold what [`fill`] put there. Looks at every `step`-th word of a frame, and at
+/// the last.
 fn holds(bytes: &[u8], note: u64, step: usize) -> bool {
     let expected = note.to_le_bytes();
-    bytes.chunks_exact(8).step_by(step).all(|word| *word == expected) && bytes[bytes.len() - 8..] == expected
+    bytes.chunks_exact(8).step_by(step).all(|word| *word == expected)
+        && bytes[bytes.len() - 8..] == expected
 }
 
 const _: () = assert!(FRAME_SIZE.is_multiple_of(8));

@@ -1,11 +1,11 @@
-//! The platform of a bare machine: a spin lock, the CPU's number from GS, waiting by spinning. A room of unsafe code: the
-//! lock's promise.
+//! The platform of a bare machine: a spin lock, the CPU's number from GS, waiting by spinning. A
+//! room of unsafe code: the lock's promise.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use lock_api::{GuardSend, RawMutex};
 use folio_frames::Platform;
 use folio_ref::schemes::Generational;
+use lock_api::{GuardSend, RawMutex};
 
 use crate::machine;
 

@@ -26,8 +26,10 @@ pub fn allocate(zone: &'static Zone<Machine>) {
         fill(frame.as_mut_slice(), note as u64);
         *place = Some(frame);
     }
-    let blocks: [_; 11] = core::array::from_fn(|n| zone.alloc_frozen(order(n as u8)).expect("a block of each order"));
-    let taken: u32 = blocks.iter().map(|block| block.order().frames()).sum::<u32>() + SINGLES as u32;
+    let blocks: [_; 11] =
+        core::array::from_fn(|n| zone.alloc_frozen(order(n as u8)).expect("a block of each order"));
+    let taken: u32 =
+        blocks.iter().map(|block| block.order().frames()).sum::<u32>() + SINGLES as u32;
     assert_eq!(free_frames(zone), before - taken);
     for (note, frame) in singles.into_iter().enumerate() {
         let frame = frame.expect("filled above");
@@ -36,7 +38,9 @@ pub fn allocate(zone: &'static Zone<Machine>) {
     }
     blocks.into_iter().for_each(FrozenFolio::free);
     assert_eq!(free_frames(zone), before);
-    say!("allocate: {taken} frames in blocks of orders 0 to 10, each handed out once, all free again");
+    say!(
+        "allocate: {taken} frames in blocks of orders 0 to 10, each handed out once, all free again"
+    );
 }
 
 /// Heads can be acquired while they are live, tails and free frames never.
@@ -72,12 +76,14 @@ pub fn split(zone: &'static Zone<Machine>) {
         assert!(holds(part.as_slice(), 9, 1), "{part:?} lost its bytes");
         assert_eq!(zone.try_get(Pfn::new(part.pfn().as_u64() + 1)).err(), Some(Refusal::Tail));
     }
-    let (odd, even) =
-        parts.into_iter().enumerate().fold(([const { None }; 8], [const { None }; 8]), |mut sorted, (n, part)| {
+    let (odd, even) = parts.into_iter().enumerate().fold(
+        ([const { None }; 8], [const { None }; 8]),
+        |mut sorted, (n, part)| {
             let half = if n % 2 == 1 { &mut sorted.0 } else { &mut sorted.1 };
             half[n] = Some(part);
             sorted
-        });
+        },
+    );
     drop(odd);
     drop(even);
     assert_eq!(free_frames(zone), before);

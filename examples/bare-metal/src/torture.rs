@@ -1,5 +1,5 @@
-//! All CPUs at once: readers that compare what they read, while other CPUs replace and migrate what they read, and cut blocks
-//! into parts where it lay.
+//! All CPUs at once: readers that compare what they read, while other CPUs replace and migrate what
+//! they read, and cut blocks into parts where it lay.
 
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -124,7 +124,8 @@ fn mover(zone: &'static Zone<Machine>, random: &mut Random) {
     let page = random.below(PAGES);
     let slot = &INDEX.0[page];
     if random.below(4) > 0 {
-        let moved = slot.pfn(zone).is_some_and(|pfn| folio_frames::migrate(zone, pfn, &INDEX).is_ok());
+        let moved =
+            slot.pfn(zone).is_some_and(|pfn| folio_frames::migrate(zone, pfn, &INDEX).is_ok());
         MIGRATED.fetch_add(usize::from(moved), Ordering::Relaxed);
         return;
     }
@@ -165,7 +166,11 @@ fn reader(zone: &'static Zone<Machine>, random: &mut Random, antagonists: usize)
         let page = random.below(PAGES);
         match INDEX.0[page].get(zone) {
             Lookup::Hit(folio) => {
-                assert_eq!((folio.kind(), folio.private()), (PAGE, page as u64), "R8: slot {page} gave {folio:?}");
+                assert_eq!(
+                    (folio.kind(), folio.private()),
+                    (PAGE, page as u64),
+                    "R8: slot {page} gave {folio:?}"
+                );
                 compare(&folio);
                 read += 1;
             }
@@ -189,5 +194,9 @@ fn reader(zone: &'static Zone<Machine>, random: &mut Random, antagonists: usize)
 }
 
 fn compare(folio: &FolioRef<Machine>) {
-    assert!(holds(folio.as_slice(), folio.private(), 61), "R1, R8: {folio:?} does not hold {:#x}", folio.private());
+    assert!(
+        holds(folio.as_slice(), folio.private(), 61),
+        "R1, R8: {folio:?} does not hold {:#x}",
+        folio.private()
+    );
 }

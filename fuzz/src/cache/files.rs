@@ -1,5 +1,5 @@
-//! The files of the cache's fuzzer: small ones that change, with their contents as they must be read, and a large one
-//! that stays.
+//! The files of the cache's fuzzer: small ones that change, with their contents as they must be
+//! read, and a large one that stays.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -24,7 +24,9 @@ pub(crate) fn folder() -> &'static Path {
             let folder = folder.expect("a temporary folder");
             let large = File::create(folder.path().join("large")).expect("the large file");
             for page in 0..LARGE {
-                large.write_all_at(&[large_byte(page); 4096], page * 4096).expect("room for the large file");
+                large
+                    .write_all_at(&[large_byte(page); 4096], page * 4096)
+                    .expect("room for the large file");
             }
             folder
         })
@@ -47,7 +49,12 @@ pub(crate) struct Plain {
 impl Plain {
     pub(crate) fn new(name: &str) -> Self {
         let path = folder().join(name);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path).expect("a small file");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .expect("a small file");
         let mut plain = Self { path, file, contents: Vec::new(), next: 1 };
         plain.grow(3 * 4096 + 100);
         plain

@@ -96,7 +96,8 @@ pub(crate) fn run(steps: &[Step]) {
     let files = [open(&plain[0]), open(&plain[1])];
     let large = cache.open(folder().join("large")).expect("the large file");
     let written = Written::new(&cache);
-    let mut world = World { cache, large, plain, files, written, handles: Vec::new(), offline: None };
+    let mut world =
+        World { cache, large, plain, files, written, handles: Vec::new(), offline: None };
     for step in steps {
         world.step(step);
         for (handle, expected) in &world.handles {
@@ -129,7 +130,11 @@ impl World {
         let n = self.files[file].read_at(offset as u64, &mut buf).expect("it can be read");
         let contents = &self.plain[file].contents;
         let expected = contents.get(offset..contents.len().min(offset + len)).unwrap_or_default();
-        assert!(buf[..n] == *expected, "{n} bytes at {offset} of {} that are not the file's", expected.len());
+        assert!(
+            buf[..n] == *expected,
+            "{n} bytes at {offset} of {} that are not the file's",
+            expected.len()
+        );
         assert!(buf[n..].iter().all(|&byte| byte == 0xee), "written past the end");
     }
 
@@ -137,7 +142,9 @@ impl World {
         let at = |offset: u32| offset as usize % (MOST + 4096);
         let first = self.cache.zone().pfns().start.as_u64();
         match *step {
-            Step::Read { file, offset, len } => self.read(file.into(), at(offset), usize::from(len) % 9000),
+            Step::Read { file, offset, len } => {
+                self.read(file.into(), at(offset), usize::from(len) % 9000)
+            }
             Step::Page { file, offset } => {
                 let (file, offset) = (usize::from(file), at(offset));
                 let handle = self.files[file].page(offset as u64).expect("it can be read");
@@ -158,7 +165,9 @@ impl World {
                 for page in (u64::from(from)..).take(usize::from(pages) % 1200) {
                     let page = page % LARGE;
                     let mut buf = [0; 3];
-                    self.large.read_at(page * 4096 + page % 4093, &mut buf).expect("it can be read");
+                    self.large
+                        .read_at(page * 4096 + page % 4093, &mut buf)
+                        .expect("it can be read");
                     assert_eq!(buf, [large_byte(page); 3], "page {page} of the large file");
                 }
             }
@@ -166,11 +175,13 @@ impl World {
                 self.cache.reclaim(frames.into());
             }
             Step::Migrate { frame } => {
-                // What there is to move, and whether it can, is not for us to say; what is read afterwards is.
+                // What there is to move, and whether it can, is not for us to say; what is read
+                // afterwards is.
                 let _ = self.cache.migrate(Pfn::new(first + u64::from(frame) % FRAMES));
             }
             Step::MigrateNext { from } => {
-                let frames = (u64::from(from)..).take(FRAMES as usize).map(|n| Pfn::new(first + n % FRAMES));
+                let frames =
+                    (u64::from(from)..).take(FRAMES as usize).map(|n| Pfn::new(first + n % FRAMES));
                 for pfn in frames {
                     if self.cache.migrate(pfn).is_ok() {
                         break;
@@ -193,7 +204,9 @@ impl World {
             }
             Step::Invalidate { file } => self.files[usize::from(file)].invalidate(),
             Step::Grow { file, by } => self.plain[usize::from(file)].grow(usize::from(by) % 9000),
-            Step::Stretch { file, by } => self.plain[usize::from(file)].stretch(usize::from(by) % 9000),
+            Step::Stretch { file, by } => {
+                self.plain[usize::from(file)].stretch(usize::from(by) % 9000)
+            }
             Step::Cut { file, to } => {
                 let file = usize::from(file);
                 let (before, to) = (self.plain[file].contents.len(), at(to));

@@ -1,4 +1,5 @@
-//! A file that is written through the cache, over bytes in memory: what it reads, and what would survive.
+//! A file that is written through the cache, over bytes in memory: what it reads, and what would
+//! survive.
 
 use std::sync::Arc;
 
@@ -70,11 +71,19 @@ impl Written {
         let n = self.file.read_at(offset as u64, &mut buf).expect("it can be read");
         let end = self.contents.len().min(offset + len);
         let expected = self.contents.get(offset..end).unwrap_or_default();
-        assert!(buf[..n] == *expected, "{n} bytes at {offset} that were not written, of {}", self.contents.len());
+        assert!(
+            buf[..n] == *expected,
+            "{n} bytes at {offset} that were not written, of {}",
+            self.contents.len()
+        );
     }
 
     /// Does it; a handle that comes of it, with what it must show.
-    pub(crate) fn change(&mut self, cache: &Cache, change: &Change) -> Option<(PageHandle, Vec<u8>)> {
+    pub(crate) fn change(
+        &mut self,
+        cache: &Cache,
+        change: &Change,
+    ) -> Option<(PageHandle, Vec<u8>)> {
         let at = |offset: u32| offset as usize % MOST;
         let size = |len: u16| usize::from(len) % 9000;
         match *change {
@@ -89,7 +98,10 @@ impl Written {
             }
             Change::Write { offset, len } => {
                 let (offset, bytes) = (at(offset), self.bytes(size(len)));
-                assert_eq!(self.file.write_at(offset as u64, &bytes).expect("it can be written"), bytes.len());
+                assert_eq!(
+                    self.file.write_at(offset as u64, &bytes).expect("it can be written"),
+                    bytes.len()
+                );
                 self.write(offset, &bytes);
             }
             Change::Append { len } => {

@@ -1,4 +1,5 @@
-//! One zone against a list of who has which frames: allocation, folios, slots, migration, offline, walks.
+//! One zone against a list of who has which frames: allocation, folios, slots, migration, offline,
+//! walks.
 //!
 //! What this can not see: two threads.
 

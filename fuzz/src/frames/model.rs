@@ -1,5 +1,5 @@
-//! The naive model: a list of blocks in use with their holders, and which blocks of 2 MiB are offline. Everything else
-//! is free.
+//! The naive model: a list of blocks in use with their holders, and which blocks of 2 MiB are
+//! offline. Everything else is free.
 
 use folio_frames::{BLOCK_ORDER, FRAME_SIZE, FolioRef, FrozenFolio, Order, Pfn, UserSpace, Zone};
 use folio_ref::Snapshot;
@@ -31,12 +31,18 @@ impl Block {
     }
 
     pub(crate) fn contains(&self, pfn: Pfn) -> bool {
-        pfn.as_u64().checked_sub(self.pfn.as_u64()).is_some_and(|n| n < u64::from(self.order.frames()))
+        pfn.as_u64()
+            .checked_sub(self.pfn.as_u64())
+            .is_some_and(|n| n < u64::from(self.order.frames()))
     }
 
     pub(crate) fn open(&mut self) {
         if let Holder::Frozen(_) = self.holder {
-            let Holder::Frozen(token) = std::mem::replace(&mut self.holder, Holder::Shared(Vec::new())) else { return };
+            let Holder::Frozen(token) =
+                std::mem::replace(&mut self.holder, Holder::Shared(Vec::new()))
+            else {
+                return;
+            };
             self.holder = Holder::Shared(vec![token.init()]);
         }
     }
@@ -52,14 +58,15 @@ impl Block {
     pub(crate) fn private(&self) -> u64 {
         match &self.holder {
             Holder::Frozen(token) => token.private(),
-            Holder::Shared(references) => {
-                references.first().map_or_else(|| self.slot.map_or(u64::MAX, |n| n as u64), FolioRef::private)
-            }
+            Holder::Shared(references) => references
+                .first()
+                .map_or_else(|| self.slot.map_or(u64::MAX, |n| n as u64), FolioRef::private),
         }
     }
 
     fn stamps(bytes: &[u8]) -> (u64, u64) {
-        let read = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let read =
+            |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         (read(0), read(bytes.len() - FRAME_SIZE))
     }
 
@@ -88,9 +95,14 @@ impl Model {
         u32::try_from(pfn.as_u64() - self.zone.pfns().start.as_u64()).expect("a frame of the zone")
     }
 
-    /// The blocks of 2 MiB that a block of frames from here on lies in: the first, and for the largest order the next.
+    /// The blocks of 2 MiB that a block of frames from here on lies in: the first, and for the
+    /// largest order the next.
     pub(crate) fn block_of(&self, pfn: Pfn) -> std::ops::RangeInclusive<usize> {
-        let frames = self.blocks.iter().find(|block| block.pfn == pfn).map_or(1, |block| block.order.frames());
+        let frames = self
+            .blocks
+            .iter()
+            .find(|block| block.pfn == pfn)
+            .map_or(1, |block| block.order.frames());
         let per_block = BLOCK_ORDER.frames();
         let first = self.index(pfn);
         (first / per_block) as usize..=((first + frames - 1) / per_block) as usize
@@ -105,7 +117,13 @@ impl Model {
         let (pfn, order) = (token.pfn(), token.order());
         self.assert_free(pfn, order, None);
         Block::write(&mut token, self.next_stamp);
-        self.blocks.push(Block { pfn, order, holder: Holder::Frozen(token), slot: None, stamp: self.next_stamp });
+        self.blocks.push(Block {
+            pfn,
+            order,
+            holder: Holder::Frozen(token),
+            slot: None,
+            stamp: self.next_stamp,
+        });
         self.next_stamp += 1;
         self.blocks.len() - 1
     }
@@ -116,7 +134,8 @@ impl Model {
         assert_eq!(first % order.frames(), 0, "{pfn:?} is not aligned to {order:?}");
         let end = first + order.frames();
         for (at, block) in self.blocks.iter().enumerate() {
-            let (other, other_end) = (self.index(block.pfn), self.index(block.pfn) + block.order.frames());
+            let (other, other_end) =
+                (self.index(block.pfn), self.index(block.pfn) + block.order.frames());
             assert!(
                 end <= other || other_end <= first || own == Some(at),
                 "{pfn:?} of {order:?} overlaps {:?}",
@@ -154,11 +173,21 @@ impl Model {
         let Holder::Frozen(token) = self.blocks.swap_remove(at).holder else { return };
         let (mut next, frames) = (token.pfn().as_u64(), u64::from(order.frames()));
         for mut part in token.split(order) {
-            assert_eq!((part.pfn().as_u64(), part.order()), (next, order), "parts lie one after the other");
+            assert_eq!(
+                (part.pfn().as_u64(), part.order()),
+                (next, order),
+                "parts lie one after the other"
+            );
             next += frames;
             Block::write(&mut part, self.next_stamp);
             let stamp = self.next_stamp;
-            self.blocks.push(Block { pfn: part.pfn(), order, holder: Holder::Frozen(part), slot: None, stamp });
+            self.blocks.push(Block {
+                pfn: part.pfn(),
+                order,
+                holder: Holder::Frozen(part),
+                slot: None,
+                stamp,
+            });
             self.next_stamp += 1;
         }
     }
@@ -179,7 +208,8 @@ impl Model {
     }
 
     pub(crate) fn free_frames(&self) -> u32 {
-        let offline = self.offline.iter().filter(|&&offline| offline).count() as u32 * BLOCK_ORDER.frames();
+        let offline =
+            self.offline.iter().filter(|&&offline| offline).count() as u32 * BLOCK_ORDER.frames();
         FRAMES - offline - self.blocks.iter().map(|block| block.order.frames()).sum::<u32>()
     }
 
@@ -187,7 +217,8 @@ impl Model {
     pub(crate) fn could_hold(&self, order: Order) -> bool {
         let mut used = self.used();
         for (number, _) in self.offline.iter().enumerate().filter(|(_, offline)| **offline) {
-            used[number * BLOCK_ORDER.frames() as usize..][..BLOCK_ORDER.frames() as usize].fill(true);
+            used[number * BLOCK_ORDER.frames() as usize..][..BLOCK_ORDER.frames() as usize]
+                .fill(true);
         }
         used.chunks_exact(order.frames() as usize).any(|run| run.iter().all(|&used| !used))
     }
@@ -203,13 +234,21 @@ impl Model {
             match &block.holder {
                 Holder::Frozen(token) => {
                     assert!(seen.snapshot.is_frozen(), "{seen:?}");
-                    assert_eq!(Block::stamps(token.as_slice()), (block.stamp, block.stamp), "overwritten");
+                    assert_eq!(
+                        Block::stamps(token.as_slice()),
+                        (block.stamp, block.stamp),
+                        "overwritten"
+                    );
                 }
                 Holder::Shared(references) => {
                     assert_eq!(seen.snapshot, Snapshot::Live(count as u32), "its count");
                     if let Some(reference) = references.first() {
                         assert_eq!(reference.pfn(), block.pfn);
-                        assert_eq!(Block::stamps(reference.as_slice()), (block.stamp, block.stamp), "overwritten");
+                        assert_eq!(
+                            Block::stamps(reference.as_slice()),
+                            (block.stamp, block.stamp),
+                            "overwritten"
+                        );
                     }
                 }
             }
@@ -220,7 +259,10 @@ impl Model {
     pub(crate) fn compare_all(&self) {
         self.compare();
         for pfn in self.zone.pfns() {
-            let live = self.blocks.iter().any(|block| block.pfn == pfn && matches!(block.holder, Holder::Shared(_)));
+            let live = self
+                .blocks
+                .iter()
+                .any(|block| block.pfn == pfn && matches!(block.holder, Holder::Shared(_)));
             let seen = self.zone.peek(pfn);
             assert_eq!(seen.snapshot.is_frozen(), !live, "{pfn:?} is {seen:?} (R1)");
         }

@@ -2,8 +2,8 @@
 
 use arbitrary::Arbitrary;
 use folio_frames::{
-    AllocError, Arena, BLOCK_ORDER, Kind, MAX_ORDER, MigrateError, Mobility, Offline, OfflineError, Order, Owner, Pfn,
-    Refusal, Slot, UserSpace, migrate,
+    AllocError, Arena, BLOCK_ORDER, Kind, MAX_ORDER, MigrateError, Mobility, Offline, OfflineError,
+    Order, Owner, Pfn, Refusal, Slot, UserSpace, migrate,
 };
 
 use crate::model::{BLOCKS, Block, FRAMES, Holder, Model};
@@ -123,7 +123,11 @@ pub(crate) fn run(steps: &[Step]) {
     world.model.compare_all();
     // Three blocks of 2 MiB: the first two merge.
     let stats = zone.stats();
-    assert_eq!((stats.free_frames, stats.largest_free_order), (FRAMES, Some(MAX_ORDER)), "not merged: {zone:?}");
+    assert_eq!(
+        (stats.free_frames, stats.largest_free_order),
+        (FRAMES, Some(MAX_ORDER)),
+        "not merged: {zone:?}"
+    );
 }
 
 fn order(n: u8) -> Order {
@@ -137,9 +141,11 @@ impl World {
     fn alloc(&mut self, order: Order) -> Option<usize> {
         let zone = self.arena.zone();
         // What it is allocated for decides where it lies, never whether there is one.
-        let mobility = [Mobility::Movable, Mobility::Reclaimable, Mobility::Unmovable][self.model.blocks.len() % 3];
+        let mobility = [Mobility::Movable, Mobility::Reclaimable, Mobility::Unmovable]
+            [self.model.blocks.len() % 3];
         let token = zone.alloc_frozen_as(order, mobility).or_else(|_| {
-            // What the per-CPU lists keep is merged by this; then a block that could be there is there.
+            // What the per-CPU lists keep is merged by this; then a block that could be there is
+            // there.
             zone.drain();
             zone.alloc_frozen_as(order, mobility)
         });
@@ -149,7 +155,10 @@ impl World {
                 Some(self.model.add(token))
             }
             Err(error) => {
-                assert!(!self.model.could_hold(order), "{error}, but there is room for {order:?}: {zone:?}");
+                assert!(
+                    !self.model.could_hold(order),
+                    "{error}, but there is room for {order:?}: {zone:?}"
+                );
                 let none = matches!(error, AllocError::OutOfFrames | AllocError::Offline);
                 assert_eq!(none, self.model.free_frames() == 0, "{error}: {zone:?}");
                 None
@@ -163,7 +172,8 @@ impl World {
     }
 
     fn install(&mut self, block: usize, slot: usize) {
-        let Holder::Frozen(mut token) = std::mem::replace(&mut self.model.blocks[block].holder, Holder::Shared(vec![]))
+        let Holder::Frozen(mut token) =
+            std::mem::replace(&mut self.model.blocks[block].holder, Holder::Shared(vec![]))
         else {
             unreachable!("it was just allocated")
         };
@@ -182,7 +192,9 @@ impl World {
         let block = &mut self.model.blocks[at];
         assert_eq!(folio.pfn(), block.pfn);
         block.slot = None;
-        let Holder::Shared(references) = &mut block.holder else { unreachable!("a slot's folio is shared") };
+        let Holder::Shared(references) = &mut block.holder else {
+            unreachable!("a slot's folio is shared")
+        };
         references.push(folio);
         if !keep {
             self.model.drop_one(at);
@@ -216,7 +228,8 @@ impl World {
                 }
             }
             Step::Clone { block } => {
-                if let Some(Holder::Shared(references)) = pick(block).map(|at| &mut self.model.blocks[at].holder)
+                if let Some(Holder::Shared(references)) =
+                    pick(block).map(|at| &mut self.model.blocks[at].holder)
                     && let Some(first) = references.first()
                 {
                     references.push(first.clone());
@@ -238,7 +251,9 @@ impl World {
             Step::Reclaim { slot } => self.freeze(usize::from(slot) % SLOTS, true),
             Step::Remove { slot } => self.remove(usize::from(slot) % SLOTS, true),
             Step::Replace { slot } => self.replace(usize::from(slot) % SLOTS),
-            Step::Migrate { frame } => self.migrate(zone.pfns().start.as_u64() + u64::from(frame) % u64::from(FRAMES)),
+            Step::Migrate { frame } => {
+                self.migrate(zone.pfns().start.as_u64() + u64::from(frame) % u64::from(FRAMES))
+            }
             Step::Offline { block } => self.take_offline(usize::from(block) % BLOCKS),
             Step::Online { which } => {
                 if !self.offline.is_empty() {
@@ -248,11 +263,13 @@ impl World {
                 }
             }
             Step::Walk { frame, head, keep } => {
-                let pfn = Pfn::new(zone.pfns().start.as_u64() + u64::from(frame) % u64::from(FRAMES));
+                let pfn =
+                    Pfn::new(zone.pfns().start.as_u64() + u64::from(frame) % u64::from(FRAMES));
                 self.walk(pfn, head, keep);
             }
             Step::Mark { block } => {
-                if let Some(Holder::Shared(references)) = pick(block).map(|at| &self.model.blocks[at].holder)
+                if let Some(Holder::Shared(references)) =
+                    pick(block).map(|at| &self.model.blocks[at].holder)
                     && let Some(first) = references.first()
                 {
                     first.mark();
@@ -272,7 +289,9 @@ impl World {
             (folio_frames::Lookup::Hit(folio), Some(at)) => {
                 let block = &mut self.model.blocks[at];
                 assert_eq!((folio.pfn(), folio.private()), (block.pfn, slot as u64));
-                let Holder::Shared(references) = &mut block.holder else { unreachable!("a slot's folio is shared") };
+                let Holder::Shared(references) = &mut block.holder else {
+                    unreachable!("a slot's folio is shared")
+                };
                 if keep {
                     references.push(folio);
                 }
@@ -316,7 +335,9 @@ impl World {
         let block = &mut self.model.blocks[old];
         block.slot = None;
         assert_eq!(reference.pfn(), block.pfn);
-        let Holder::Shared(references) = &mut block.holder else { unreachable!("a slot's folio is shared") };
+        let Holder::Shared(references) = &mut block.holder else {
+            unreachable!("a slot's folio is shared")
+        };
         references.push(reference);
     }
 
@@ -333,7 +354,9 @@ impl World {
                 assert!(block.slot.is_some() && block.references() == 0, "moved under its holders");
                 self.model.moved(at, target);
             }
-            Err(MigrateError::NotMovable) => assert!(block.private() >= SLOTS as u64, "its slot is there"),
+            Err(MigrateError::NotMovable) => {
+                assert!(block.private() >= SLOTS as u64, "its slot is there")
+            }
             // Its note says a slot that it has left.
             Err(MigrateError::Moved) => assert_eq!(block.slot, None),
             Err(MigrateError::Busy) => assert!(block.references() > 0, "nobody holds it"),
@@ -358,7 +381,8 @@ impl World {
                     }
                     let slot = block.slot.expect("only a slot's folio can have been moved");
                     assert_eq!(block.references(), 0, "moved under its holders");
-                    let target = self.index.0[slot].pfn(self.arena.zone()).expect("the slot holds it");
+                    let target =
+                        self.index.0[slot].pfn(self.arena.zone()).expect("the slot holds it");
                     self.model.moved(at, target);
                 }
                 self.offline.push(offline);
@@ -367,9 +391,14 @@ impl World {
                 // Some may have been moved all the same.
                 for at in 0..self.model.blocks.len() {
                     if let Some(slot) = self.model.blocks[at].slot {
-                        let target = self.index.0[slot].pfn(self.arena.zone()).expect("the slot holds it");
+                        let target =
+                            self.index.0[slot].pfn(self.arena.zone()).expect("the slot holds it");
                         if target != self.model.blocks[at].pfn {
-                            assert_eq!(self.model.blocks[at].references(), 0, "moved under its holders");
+                            assert_eq!(
+                                self.model.blocks[at].references(),
+                                0,
+                                "moved under its holders"
+                            );
                             self.model.moved(at, target);
                         }
                     }
@@ -377,11 +406,16 @@ impl World {
                 match error {
                     OfflineError::NotOnline => assert!(self.model.offline[number]),
                     OfflineError::Busy { frames, first } => {
-                        assert!(self.model.blocks.iter().any(|block| block.contains(first)), "{first:?} is free");
+                        assert!(
+                            self.model.blocks.iter().any(|block| block.contains(first)),
+                            "{first:?} is free"
+                        );
                         assert_eq!(frames, self.model.used_in(number), "frames in use");
                         assert!(frames > 0, "busy with nothing");
                     }
-                    OfflineError::OutOfFrames => assert!(self.model.used_in(number) > 0, "nothing had to be moved"),
+                    OfflineError::OutOfFrames => {
+                        assert!(self.model.used_in(number) > 0, "nothing had to be moved")
+                    }
                 }
             }
         }
@@ -392,22 +426,36 @@ impl World {
         let got = if head { zone.try_get_head(pfn) } else { zone.try_get(pfn) };
         let block = self.model.blocks.iter_mut().find(|block| block.contains(pfn));
         match (block, got) {
-            (None, Err(Refusal::Offline)) => assert!(self.model.is_offline(pfn), "{pfn:?} is online"),
-            (None, Err(Refusal::Free)) => assert!(!self.model.is_offline(pfn), "{pfn:?} is offline"),
-            (Some(block), Err(Refusal::Tail)) => assert!(!head && block.pfn != pfn, "{pfn:?} is a head"),
+            (None, Err(Refusal::Offline)) => {
+                assert!(self.model.is_offline(pfn), "{pfn:?} is online")
+            }
+            (None, Err(Refusal::Free)) => {
+                assert!(!self.model.is_offline(pfn), "{pfn:?} is offline")
+            }
+            (Some(block), Err(Refusal::Tail)) => {
+                assert!(!head && block.pfn != pfn, "{pfn:?} is a head")
+            }
             (Some(block), Err(Refusal::Frozen)) => {
-                assert!((head || block.pfn == pfn) && matches!(block.holder, Holder::Frozen(_)), "{pfn:?} is open");
+                assert!(
+                    (head || block.pfn == pfn) && matches!(block.holder, Holder::Frozen(_)),
+                    "{pfn:?} is open"
+                );
             }
             (Some(block), Ok(folio)) => {
                 assert!(head || block.pfn == pfn, "{pfn:?} is a tail (R1)");
                 assert_eq!(folio.pfn(), block.pfn);
-                let Holder::Shared(references) = &mut block.holder else { panic!("{pfn:?} is frozen (R1)") };
+                let Holder::Shared(references) = &mut block.holder else {
+                    panic!("{pfn:?} is frozen (R1)")
+                };
                 if keep {
                     references.push(folio);
                 }
             }
             (block, got) => {
-                panic!("{pfn:?}: {got:?}, though {}", if block.is_some() { "in use" } else { "not in use" })
+                panic!(
+                    "{pfn:?}: {got:?}, though {}",
+                    if block.is_some() { "in use" } else { "not in use" }
+                )
             }
         }
     }

@@ -15,13 +15,15 @@ pub(crate) fn read(path: &str) -> String {
 
 /// The folders of all crates: the members, xtask among them, and the fuzzers' own workspace.
 pub(crate) fn crate_folders() -> Vec<String> {
-    let mut folders: Vec<_> = children("crates").into_iter().filter(|path| root().join(path).is_dir()).collect();
+    let mut folders: Vec<_> =
+        children("crates").into_iter().filter(|path| root().join(path).is_dir()).collect();
     folders.extend(["fuzz", "xtask"].map(str::to_owned));
     assert!(folders.len() > 5, "too few crates found: {folders:?}");
     folders
 }
 
-/// Every Rust file of the members, and of the examples that are none: sources, tests, examples, benches.
+/// Every Rust file of the members, and of the examples that are none: sources, tests, examples,
+/// benches.
 pub(crate) fn rust_files() -> Vec<String> {
     let mut files = Vec::new();
     for folder in crate_folders() {
@@ -51,8 +53,11 @@ fn collect(folder: &str, files: &mut Vec<String>) {
 }
 
 fn children(folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
-    let names = entries.map(|entry| entry.expect("a readable folder").file_name().into_string().expect("a UTF-8 name"));
+    let entries =
+        fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+    let names = entries.map(|entry| {
+        entry.expect("a readable folder").file_name().into_string().expect("a UTF-8 name")
+    });
     let mut paths: Vec<_> = names.map(|name| format!("{folder}/{name}")).collect();
     paths.sort();
     paths
@@ -77,8 +82,13 @@ impl Manifest {
         for line in read(&format!("{folder}/Cargo.toml")).lines() {
             if let Some(header) = line.strip_prefix('[') {
                 header.trim_end_matches(']').clone_into(&mut section);
-                assert!(!section.contains("dependencies."), "{folder}: write [{section}] as one line");
-            } else if let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
+                assert!(
+                    !section.contains("dependencies."),
+                    "{folder}: write [{section}] as one line"
+                );
+            } else if let Some((key, value)) =
+                line.split_once('=').filter(|_| !line.starts_with('#'))
+            {
                 let key = key.trim();
                 if section == "package" && key == "name" {
                     value.trim().trim_matches('"').clone_into(&mut name);
@@ -95,7 +105,8 @@ impl Manifest {
 /// The part of a document under a heading of the second level.
 pub(crate) fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     let start = format!("\n## {heading}\n");
-    let (_, after) = text.split_once(&start).unwrap_or_else(|| panic!("there is no heading '{heading}'"));
+    let (_, after) =
+        text.split_once(&start).unwrap_or_else(|| panic!("there is no heading '{heading}'"));
     after.split("\n## ").next().unwrap_or(after)
 }
 

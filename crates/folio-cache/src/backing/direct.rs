@@ -1,14 +1,14 @@
-//! A file past the kernel's cache: once in memory is enough, and one copy less on the way to the disk. Many reads go there by one
-//! system call.
+//! A file past the kernel's cache: once in memory is enough, and one copy less on the way to the
+//! disk. Many reads go there by one system call.
 //!
 //! | what | where it is refused |
 //! | --- | --- |
 //! | `O_DIRECT` | some file systems; then, and for what is not whole pages, the kernel's cache is asked |
 //! | `io_uring` | most containers, old kernels; then requests are made one after the other, as they are for as long as descriptors or memory are short |
 //!
-//! Either is found out once and said by `tracing`. The kernel writes what is dirty in its own cache before it reads or writes past
-//! it, and drops there what was written past it: so who goes through that cache, we with the last part of a page among them, sees
-//! and is seen.
+//! Either is found out once and said by `tracing`. The kernel writes what is dirty in its own cache
+//! before it reads or writes past it, and drops there what was written past it: so who goes through
+//! that cache, we with the last part of a page among them, sees and is seen.
 
 use std::cell::RefCell;
 use std::fs;
@@ -26,7 +26,8 @@ use super::{Fill, whole};
 /// What `O_DIRECT` wants offsets, lengths and addresses to be a multiple of, on any disk.
 const ALIGNMENT: usize = 4096;
 
-/// No file reaches here, and the system refuses an offset of which it can not tell the end with the same error as a way past its cache.
+/// No file reaches here, and the system refuses an offset of which it can not tell the end with the
+/// same error as a way past its cache.
 const FARTHEST: u64 = 1 << 62;
 
 /// Requests of one thread in flight at the most.
@@ -65,8 +66,14 @@ impl Direct {
         if whole { self.at(file, offset) } else { None }
     }
 
-    /// Reads what can be read past the kernel's cache. How many bytes: perhaps 0, which says nothing about the end.
-    pub(super) fn read(&self, file: &fs::File, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    /// Reads what can be read past the kernel's cache. How many bytes: perhaps 0, which says
+    /// nothing about the end.
+    pub(super) fn read(
+        &self,
+        file: &fs::File,
+        offset: u64,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> io::Result<usize> {
         let Some(direct) = self.usable(file, offset, &*buffers) else { return Ok(0) };
         let read = match buffers {
             [one] => pread(direct, &mut **one, offset),
@@ -78,8 +85,14 @@ impl Direct {
         }
     }
 
-    /// Writes the first whole pages past the kernel's cache. How many bytes: perhaps 0, and the kernel's cache takes them.
-    pub(super) fn write(&self, file: &fs::File, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// Writes the first whole pages past the kernel's cache. How many bytes: perhaps 0, and the
+    /// kernel's cache takes them.
+    pub(super) fn write(
+        &self,
+        file: &fs::File,
+        offset: u64,
+        buffers: &[IoSlice<'_>],
+    ) -> io::Result<usize> {
         let Some(direct) = self.at(file, offset) else { return Ok(0) };
         let mut bytes = 0;
         for buffer in buffers {
@@ -114,17 +127,23 @@ impl Direct {
         // Relaxed, both: a hint.
         self.refused.store(true, Ordering::Relaxed);
         if !SAID.swap(true, Ordering::Relaxed) {
-            tracing::warn!("a file system has no way past the kernel's cache: its files are cached twice");
+            tracing::warn!(
+                "a file system has no way past the kernel's cache: its files are cached twice"
+            );
         }
     }
 
-    /// Makes several requests at once. What is not answered in full is to be made again, one by one.
+    /// Makes several requests at once. What is not answered in full is to be made again, one by
+    /// one.
     pub(super) fn read_all(&self, file: &fs::File, requests: &mut [Fill<'_>]) {
-        let mut direct = requests.iter().map(|request| self.usable(file, request.offset, &request.buffers));
+        let mut direct =
+            requests.iter().map(|request| self.usable(file, request.offset, &request.buffers));
         // All or none: one that is not aligned is rare.
         let all_direct = direct.try_fold(file, |_, one| one);
-        let (mut made, results): (Vec<_>, Vec<_>) =
-            requests.iter_mut().map(|fill| (Request::new(fill.offset, &mut fill.buffers), &mut fill.result)).unzip();
+        let (mut made, results): (Vec<_>, Vec<_>) = requests
+            .iter_mut()
+            .map(|fill| (Request::new(fill.offset, &mut fill.buffers), &mut fill.result))
+            .unzip();
         if with_ring(|ring| ring.read_all(all_direct.unwrap_or(file), &mut made)) {
             for (request, result) in made.into_iter().zip(results) {
                 *result = request.result;
@@ -138,11 +157,14 @@ fn whole_pages(buffer: &[u8]) -> Option<usize> {
     buffer.as_ptr().addr().is_multiple_of(ALIGNMENT).then_some(buffer.len() / ALIGNMENT * ALIGNMENT)
 }
 
-/// Opens the same file again, for the same: the flag belongs to the descriptor, and parts of pages do without it.
+/// Opens the same file again, for the same: the flag belongs to the descriptor, and parts of pages
+/// do without it.
 fn open(file: &fs::File) -> Option<fs::File> {
     let mode = rustix::fs::fcntl_getfl(file).ok()? & OFlags::RWMODE;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    rustix::fs::open(path, mode | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()).map(fs::File::from).ok()
+    rustix::fs::open(path, mode | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty())
+        .map(fs::File::from)
+        .ok()
 }
 
 /// Whether this process may have rings.
@@ -169,7 +191,11 @@ impl Rings {
         !self.refused.load(Ordering::Relaxed)
     }
 
-    fn with_one(&self, make: impl FnOnce() -> io::Result<Ring>, work: impl FnOnce(&mut Ring)) -> bool {
+    fn with_one(
+        &self,
+        make: impl FnOnce() -> io::Result<Ring>,
+        work: impl FnOnce(&mut Ring),
+    ) -> bool {
         thread_local! {
             static RING: RefCell<Option<Ring>> = const { RefCell::new(None) };
         }
@@ -195,10 +221,12 @@ impl Rings {
         done.unwrap_or(false)
     }
 
-    /// What is short now is asked for again with the next requests: descriptors, memory, memory that may be locked. Anything else is
-    /// the system's last word, as `EPERM` and `ENOSYS` are.
+    /// What is short now is asked for again with the next requests: descriptors, memory, memory
+    /// that may be locked. Anything else is the system's last word, as `EPERM` and `ENOSYS`
+    /// are.
     fn did_not_get_one(&self, error: &io::Error) {
-        const SHORT: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR];
+        const SHORT: [Errno; 5] =
+            [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR];
         if SHORT.iter().any(|short| error.raw_os_error() == Some(short.raw_os_error())) {
             tracing::debug!(%error, "no io_uring for now: requests are made one after the other");
         } else if !self.refused.swap(true, Ordering::Relaxed) {
@@ -229,7 +257,8 @@ mod tests {
         }
     }
 
-    /// One moment without a free descriptor, and the process made its requests one after the other for ever.
+    /// One moment without a free descriptor, and the process made its requests one after the other
+    /// for ever.
     #[test]
     fn what_is_short_for_a_moment_does_not_end_the_rings() {
         let of = |code: Errno| io::Error::from_raw_os_error(code.raw_os_error());
@@ -255,7 +284,9 @@ mod tests {
                 assert!(!scope.spawn(asks).join().unwrap());
             });
             assert!(!rings.are_there(), "{code}");
-            assert!(!rings.with_one(|| panic!("it was refused: {code}"), |_| panic!("there is none")));
+            assert!(
+                !rings.with_one(|| panic!("it was refused: {code}"), |_| panic!("there is none"))
+            );
         }
     }
 }

@@ -12,8 +12,8 @@ use super::direct::{self, Direct};
 use super::open::{check, open_regular};
 use super::{Backing, Durable, Fill, Identity, Version, whole};
 
-/// What is to be synced goes to the kernel's cache by so many bytes: while one piece is copied there, the one before goes on to
-/// the disk. Smaller ones gain nothing.
+/// What is to be synced goes to the kernel's cache by so many bytes: while one piece is copied
+/// there, the one before goes on to the disk. Smaller ones gain nothing.
 const PIECE: usize = 1 << 20;
 
 /// A regular file, by its descriptor. Its identity is device and inode; its stamp mtime and ctime.
@@ -31,8 +31,8 @@ impl LocalFile {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else what
-    /// the system says.
+    /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else
+    /// what the system says.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         Self::new(open_regular(path.as_ref(), OFlags::RDONLY)?)
     }
@@ -55,9 +55,10 @@ impl LocalFile {
         Self::new(open_regular(path.as_ref(), OFlags::RDWR | OFlags::CREATE)?)
     }
 
-    /// Reads and writes whole pages past the kernel's cache (`O_DIRECT`) where the file system lets one: what this cache has in
-    /// memory is not there twice, a disk is read as fast as it is, and what is synced is copied once less. It is not the default, as
-    /// who reads what is not in this cache any more waits for the disk then.
+    /// Reads and writes whole pages past the kernel's cache (`O_DIRECT`) where the file system lets
+    /// one: what this cache has in memory is not there twice, a disk is read as fast as it is,
+    /// and what is synced is copied once less. It is not the default, as who reads what is not
+    /// in this cache any more waits for the disk then.
     #[must_use]
     pub fn direct(mut self) -> Self {
         self.direct.wanted = true;
@@ -68,9 +69,10 @@ impl LocalFile {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when it is no regular file; when it was opened to append, as the system would write elsewhere than
-    /// asked; for writing only, as who opens the file after it reads through it; or past the kernel's cache, as the last part of a
-    /// page could not be written: [`direct`](Self::direct) does both.
+    /// `InvalidInput` when it is no regular file; when it was opened to append, as the system would
+    /// write elsewhere than asked; for writing only, as who opens the file after it reads
+    /// through it; or past the kernel's cache, as the last part of a page could not be written:
+    /// [`direct`](Self::direct) does both.
     pub fn new(file: fs::File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         check(&format_args!("the descriptor"), metadata.file_type())?;
@@ -79,9 +81,9 @@ impl LocalFile {
             _ if flags.contains(OFlags::APPEND) => {
                 Some("the descriptor appends: it can not write where it is asked to")
             }
-            _ if flags & OFlags::RWMODE == OFlags::WRONLY => {
-                Some("the descriptor is for writing only: who opens the file after it could not read")
-            }
+            _ if flags & OFlags::RWMODE == OFlags::WRONLY => Some(
+                "the descriptor is for writing only: who opens the file after it could not read",
+            ),
             _ if flags.contains(OFlags::DIRECT) => Some(
                 "the descriptor is O_DIRECT, which writes whole pages only: LocalFile::direct has another for them",
             ),
@@ -91,7 +93,12 @@ impl LocalFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let identity = Identity { space: "file", volume: metadata.dev(), object: metadata.ino() };
-        Ok(Self { file, direct: Direct::default(), identity, is_writable: (flags & OFlags::RWMODE) != OFlags::RDONLY })
+        Ok(Self {
+            file,
+            direct: Direct::default(),
+            identity,
+            is_writable: (flags & OFlags::RWMODE) != OFlags::RDONLY,
+        })
     }
 
     /// Writes a part, perhaps all.
@@ -115,12 +122,14 @@ impl Backing for LocalFile {
 
     fn version(&self) -> io::Result<Version> {
         let metadata = self.file.metadata()?;
-        let stamp = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
+        let stamp =
+            [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
         Ok(Version { len: metadata.len(), stamp: stamp.map(i64::cast_unsigned) })
     }
 
     fn fill(&self, offset: u64, mut buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        // What is left is at the end of the file, or can not be read so: the kernel's cache has the last word.
+        // What is left is at the end of the file, or can not be read so: the kernel's cache has the
+        // last word.
         let direct = self.direct.read(&self.file, offset, buffers)?;
         IoSliceMut::advance_slices(&mut buffers, direct);
         let rest = whole::read(offset + direct as u64, buffers, |offset, buffers| {

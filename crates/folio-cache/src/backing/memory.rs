@@ -1,7 +1,7 @@
 //! Bytes in memory that fail, fall short or take their time when they are told to.
 //!
-//! For tests: of this crate, and of what is built on it. A fault is met inside the same loops that drive the system
-//! calls of a file, so a short read here is what a short `pread` is there.
+//! For tests: of this crate, and of what is built on it. A fault is met inside the same loops that
+//! drive the system calls of a file, so a short read here is what a short `pread` is there.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -48,7 +48,8 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Version, Self::Fill, Self::Write, Self::SetLen, Self::Punch, Self::Sync];
+    pub const ALL: [Self; 6] =
+        [Self::Version, Self::Fill, Self::Write, Self::SetLen, Self::Punch, Self::Sync];
 }
 
 /// What happens to a call.
@@ -111,8 +112,8 @@ impl Memory {
         }
     }
 
-    /// Lets a fault happen to `times` calls of a kind, after `after` more of them. Of several that fit, the first
-    /// one injected happens, but for delays, which all do.
+    /// Lets a fault happen to `times` calls of a kind, after `after` more of them. Of several that
+    /// fit, the first one injected happens, but for delays, which all do.
     pub fn inject(&self, call: Call, after: u64, times: u64, fault: Fault) {
         self.injected.lock().push(Injected { call, after, times, fault });
     }
@@ -204,7 +205,8 @@ impl Backing for Memory {
     fn version(&self) -> io::Result<Version> {
         whole::retry(|| self.enter(Call::Version))?;
         let bytes = self.bytes.lock();
-        // Relaxed: read under the lock; who changes the bytes counts after it, and an older count says "changed" later.
+        // Relaxed: read under the lock; who changes the bytes counts after it, and an older count
+        // says "changed" later.
         Ok(Version { len: bytes.len, stamp: [self.changes.load(Ordering::Relaxed), 0, 0, 0] })
     }
 
@@ -266,13 +268,20 @@ impl Backing for Memory {
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let len = self.bytes.lock().len;
-        f.debug_struct("Memory").field("len", &len).field("injected", &self.injected.lock()).finish_non_exhaustive()
+        f.debug_struct("Memory")
+            .field("len", &len)
+            .field("injected", &self.injected.lock())
+            .finish_non_exhaustive()
     }
 }
 
 impl Bytes {
-    /// Cuts a range into what lies in each block: its number, the range in it, the range in the buffer.
-    fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
+    /// Cuts a range into what lies in each block: its number, the range in it, the range in the
+    /// buffer.
+    fn parts(
+        offset: u64,
+        len: usize,
+    ) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
         let mut done = 0;
         std::iter::from_fn(move || {
             let at = offset + done as u64;
@@ -315,14 +324,16 @@ impl Bytes {
             return;
         }
         let whole = offset.div_ceil(BLOCK)..end / BLOCK;
-        let inside: Vec<u64> = self.blocks.range(offset / BLOCK..=end / BLOCK).map(|(&block, _)| block).collect();
+        let inside: Vec<u64> =
+            self.blocks.range(offset / BLOCK..=end / BLOCK).map(|(&block, _)| block).collect();
         for block in inside {
             if whole.contains(&block) {
                 self.blocks.remove(&block);
                 continue;
             }
             let begins = block * BLOCK;
-            let (from, to) = (offset.saturating_sub(begins).min(BLOCK), end.saturating_sub(begins).min(BLOCK));
+            let (from, to) =
+                (offset.saturating_sub(begins).min(BLOCK), end.saturating_sub(begins).min(BLOCK));
             if let Some(bytes) = self.blocks.get_mut(&block)
                 && from < to
             {
@@ -370,7 +381,8 @@ mod tests {
                     let mut buffers = [&mut first[..], &mut second].map(IoSliceMut::new);
                     let n = memory.fill(offset as u64, &mut buffers).unwrap();
                     let read = [first, second].concat();
-                    let expected = model.get(offset..model.len().min(offset + read.len())).unwrap_or_default();
+                    let expected =
+                        model.get(offset..model.len().min(offset + read.len())).unwrap_or_default();
                     assert_eq!(&read[..n], expected, "step {step}");
                 }
             }
@@ -386,8 +398,15 @@ mod tests {
         let memory = Memory::new(&[1; 10]);
         memory.inject(Call::Fill, 1, 2, Fault::Error(5));
         memory.inject(Call::Fill, 3, 1, Fault::Short(4));
-        let fill = || memory.fill(0, &mut [IoSliceMut::new(&mut [0; 10])]).map_err(|error| error.raw_os_error());
-        assert_eq!([fill(), fill(), fill(), fill(), fill()], [Ok(10), Err(Some(5)), Err(Some(5)), Ok(10), Ok(10)]);
+        let fill = || {
+            memory
+                .fill(0, &mut [IoSliceMut::new(&mut [0; 10])])
+                .map_err(|error| error.raw_os_error())
+        };
+        assert_eq!(
+            [fill(), fill(), fill(), fill(), fill()],
+            [Ok(10), Err(Some(5)), Err(Some(5)), Ok(10), Ok(10)]
+        );
         // The fourth was answered in two parts.
         assert_eq!(memory.calls(Call::Fill), 6);
         assert_eq!(memory.version().unwrap().len, 10);

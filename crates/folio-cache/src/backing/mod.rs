@@ -1,7 +1,8 @@
 //! Where pages come from, and where they go.
 //!
-//! The cache knows no file descriptor: it asks a [`Backing`] for ranges of bytes. The local file ([`LocalFile`]) is one,
-//! bytes in memory with faults on demand ([`Memory`]) another; objects of a remote store need nothing else.
+//! The cache knows no file descriptor: it asks a [`Backing`] for ranges of bytes. The local file
+//! ([`LocalFile`]) is one, bytes in memory with faults on demand ([`Memory`]) another; objects of a
+//! remote store need nothing else.
 //!
 //! | the cache calls | when | holding |
 //! | --- | --- | --- |
@@ -10,11 +11,13 @@
 //! | `write`, `set_len`, `punch` | dirty pages are written, the file is cut | the mapping's right to change its backing |
 //! | `sync` | somebody syncs | the mapping's right to sync, which nobody else needs |
 //!
-//! So any number of fills may be in flight, and a slow one holds up those who need its pages, and nobody else.
+//! So any number of fills may be in flight, and a slow one holds up those who need its pages, and
+//! nobody else.
 //!
-//! `Arc<dyn Backing>`, no type parameter: one call through a table is nothing beside any input or output, opens of
-//! different backings share a cache, and `File` and `Cache` keep one parameter. Requests block. Who can do several at
-//! once overrides [`fill_all`](Backing::fill_all), which gets all that a reader is about to need.
+//! `Arc<dyn Backing>`, no type parameter: one call through a table is nothing beside any input or
+//! output, opens of different backings share a cache, and `File` and `Cache` keep one parameter.
+//! Requests block. Who can do several at once overrides [`fill_all`](Backing::fill_all), which gets
+//! all that a reader is about to need.
 
 mod direct;
 mod local;
@@ -30,8 +33,9 @@ pub use memory::{Call, Fault, Memory};
 
 /// What a backing is: two with one identity are the same bytes, and share their pages.
 ///
-/// **Contract:** it means nothing else for as long as the backing exists. A cache keeps the first one it was given for
-/// as long as the file is open, as an inode's number is only good while a descriptor is.
+/// **Contract:** it means nothing else for as long as the backing exists. A cache keeps the first
+/// one it was given for as long as the file is open, as an inode's number is only good while a
+/// descriptor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// Who gave the numbers: implementations of other people do not meet.
@@ -47,7 +51,8 @@ pub struct Identity {
 pub struct Version {
     /// The length in bytes.
     pub len: u64,
-    /// Differs when the contents do, as far as can be told: times of the last change, a tag, a hash.
+    /// Differs when the contents do, as far as can be told: times of the last change, a tag, a
+    /// hash.
     pub stamp: [u64; 4],
 }
 
@@ -73,7 +78,8 @@ pub struct Fill<'a> {
 
 /// Bytes with a length that can be read by ranges; perhaps written.
 ///
-/// Only the first three methods must be there. Any of them may be called by several threads at once.
+/// Only the first three methods must be there. Any of them may be called by several threads at
+/// once.
 pub trait Backing: fmt::Debug + Send + Sync + 'static {
     /// What this is.
     fn identity(&self) -> Identity;
@@ -81,9 +87,9 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
     /// The length, and the mark of the contents.
     fn version(&self) -> io::Result<Version>;
 
-    /// Reads from `offset` on, in one request, until the buffers are full or the bytes end. How many: fewer than
-    /// asked only at the end. Each buffer is a piece of memory, one page or several. A call that the system interrupts is
-    /// begun again by the implementation.
+    /// Reads from `offset` on, in one request, until the buffers are full or the bytes end. How
+    /// many: fewer than asked only at the end. Each buffer is a piece of memory, one page or
+    /// several. A call that the system interrupts is begun again by the implementation.
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
     /// Reads for several requests, in any order or at once. Each has its own answer.
@@ -93,8 +99,9 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// Whether [`fill_all`](Self::fill_all) has its requests under way at once. Then it gets what several futures miss, from one thread,
-    /// and each of them waits for the slowest; else each is filled by a thread of its own.
+    /// Whether [`fill_all`](Self::fill_all) has its requests under way at once. Then it gets what
+    /// several futures miss, from one thread, and each of them waits for the slowest; else each
+    /// is filled by a thread of its own.
     fn fills_together(&self) -> bool {
         false
     }
@@ -104,15 +111,15 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// Writes all of the buffers from `offset` on, and makes the bytes longer if need be. After an error any part of
-    /// the range may have been written: it will be written again.
+    /// Writes all of the buffers from `offset` on, and makes the bytes longer if need be. After an
+    /// error any part of the range may have been written: it will be written again.
     fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
         let _ = (offset, buffers);
         Err(read_only(self))
     }
 
-    /// As [`write`](Self::write), just before a [`sync`](Self::sync): who can, lets what was written go on to where it will be
-    /// durable.
+    /// As [`write`](Self::write), just before a [`sync`](Self::sync): who can, lets what was
+    /// written go on to where it will be durable.
     fn write_to_sync(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
         self.write(offset, buffers)
     }
@@ -123,14 +130,16 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
         Err(read_only(self))
     }
 
-    /// Makes `len` bytes from `offset` on zeroes, and gives their space back. The length stays. `Unsupported`, which is the answer of
-    /// who can be written to and has no other: the cache writes zeroes instead. After any error nothing has changed.
+    /// Makes `len` bytes from `offset` on zeroes, and gives their space back. The length stays.
+    /// `Unsupported`, which is the answer of who can be written to and has no other: the cache
+    /// writes zeroes instead. After any error nothing has changed.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let _ = (offset, len);
         Err(if self.is_writable() { ErrorKind::Unsupported.into() } else { read_only(self) })
     }
 
-    /// Returns when what was written before is durable. An error need not be told again: the cache tells it to all.
+    /// Returns when what was written before is durable. An error need not be told again: the cache
+    /// tells it to all.
     fn sync(&self, what: Durable) -> io::Result<()> {
         let _ = what;
         Ok(())
@@ -138,5 +147,8 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
 }
 
 fn read_only(backing: &(impl Backing + ?Sized)) -> io::Error {
-    io::Error::new(ErrorKind::PermissionDenied, format!("{:?} can not be written to", backing.identity()))
+    io::Error::new(
+        ErrorKind::PermissionDenied,
+        format!("{:?} can not be written to", backing.identity()),
+    )
 }

@@ -12,7 +12,8 @@ use rustix::fs::{Mode, OFlags};
 pub(super) fn open_regular(path: &Path, flags: OFlags) -> io::Result<fs::File> {
     // Before the open: opening a device can have effects.
     match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && flags.contains(OFlags::CREATE) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound && flags.contains(OFlags::CREATE) => {
+        }
         metadata => check(&path.display(), metadata?.file_type())?,
     }
     let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;

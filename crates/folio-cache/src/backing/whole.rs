@@ -42,7 +42,12 @@ pub(super) fn write(
     IoSlice::advance_slices(&mut left, 0);
     while !left.is_empty() {
         match call(offset, &left[..left.len().min(MOST_BUFFERS)]) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::WriteZero, format!("nothing was written at {offset}"))),
+            Ok(0) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WriteZero,
+                    format!("nothing was written at {offset}"),
+                ));
+            }
             Ok(n) => {
                 IoSlice::advance_slices(&mut left, n);
                 offset += n as u64;
@@ -115,7 +120,10 @@ mod tests {
         let buffers = [&bytes[..3], &[], &bytes[3..10], &bytes[10..]].map(IoSlice::new);
         for most in 0..60 {
             let first = first(&buffers, most);
-            assert_eq!(first.iter().flat_map(|part| part.iter().copied()).collect::<Vec<_>>(), bytes[..most.min(50)]);
+            assert_eq!(
+                first.iter().flat_map(|part| part.iter().copied()).collect::<Vec<_>>(),
+                bytes[..most.min(50)]
+            );
         }
         let nothing = write(9, &[IoSlice::new(&[1])], |_, _| Ok(0)).unwrap_err();
         assert_eq!(nothing.kind(), io::ErrorKind::WriteZero);

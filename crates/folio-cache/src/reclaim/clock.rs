@@ -1,7 +1,7 @@
 //! CLOCK: a hand goes round the frames. What was used since it last passed stays, once.
 //!
-//! No state but the hand. It is not scan-resistant: every page is as good as the next, so that a scan of the memory's size leaves
-//! nothing of what was there.
+//! No state but the hand. It is not scan-resistant: every page is as good as the next, so that a
+//! scan of the memory's size leaves nothing of what was there.
 
 use super::{Frames, Look, Policy};
 

@@ -1,4 +1,5 @@
-//! Hot and cold: most frames for what proved itself, a short queue for the rest, and a gate between them. The default.
+//! Hot and cold: most frames for what proved itself, a short queue for the rest, and a gate between
+//! them. The default.
 //!
 //! ```text
 //!                    used meanwhile
@@ -11,17 +12,21 @@
 //!                  ghost ── comes back, and something hot was not used since: hot
 //! ```
 //!
-//! - **Young, old.** A new page waits in a queue of 1/20 of the frames. In its first half marks are ignored: a program that reads a page
-//!   in small steps uses it many times and never again. What is used in the second half becomes hot. So a scan, in
-//!   steps of any size, goes through the queue and leaves the rest alone.
-//! - **Hot.** A clock. A page that was found used gains a life, up to 3, each lap without use costs one; the last lap leads back to *old*.
-//! - **The gate.** A page that comes back soon after it went (a ghost) may become hot only if the hand finds a hot page
-//!   that was not used since this one was. (LIRS's rule: compare how long ago each was used last. Jiang and Zhang, SIGMETRICS
-//!   2002.) In a loop larger than memory nothing passes: most of the hot pages stay and hit, where LRU, CLOCK and
-//!   S3-FIFO replace each page shortly before it is used.
+//! - **Young, old.** A new page waits in a queue of 1/20 of the frames. In its first half marks are
+//!   ignored: a program that reads a page in small steps uses it many times and never again. What
+//!   is used in the second half becomes hot. So a scan, in steps of any size, goes through the
+//!   queue and leaves the rest alone.
+//! - **Hot.** A clock. A page that was found used gains a life, up to 3, each lap without use costs
+//!   one; the last lap leads back to *old*.
+//! - **The gate.** A page that comes back soon after it went (a ghost) may become hot only if the
+//!   hand finds a hot page that was not used since this one was. (LIRS's rule: compare how long ago
+//!   each was used last. Jiang and Zhang, SIGMETRICS 2002.) In a loop larger than memory nothing
+//!   passes: most of the hot pages stay and hit, where LRU, CLOCK and S3-FIFO replace each page
+//!   shortly before it is used.
 //!
-//! The hot clock is a ring of frame numbers, not a hand over all frames: in a cache that is nearly empty, what there is to look at
-//! is what is cached. About 14 bytes for each frame: place and lives 1, time 2, ghost 4, its part of the queues' numbers.
+//! The hot clock is a ring of frame numbers, not a hand over all frames: in a cache that is nearly
+//! empty, what there is to look at is what is cached. About 14 bytes for each frame: place and
+//! lives 1, time 2, ghost 4, its part of the queues' numbers.
 
 use std::collections::VecDeque;
 
@@ -145,7 +150,8 @@ impl HotCold {
         false
     }
 
-    /// Makes a hot page cold. `false`: there is none that could go, or as many were looked at as was allowed.
+    /// Makes a hot page cold. `false`: there is none that could go, or as many were looked at as
+    /// was allowed.
     fn cool_one(&mut self, frames: &dyn Frames, looks: &mut usize) -> bool {
         while *looks > 0
             && let Some((frame, lives)) = self.next()
@@ -167,7 +173,8 @@ impl HotCold {
         false
     }
 
-    /// Takes the next hot frame out of the ring, with its lives. Frames that are not hot any more go by the way.
+    /// Takes the next hot frame out of the ring, with its lives. Frames that are not hot any more
+    /// go by the way.
     fn next(&mut self) -> Option<(u32, u8)> {
         loop {
             let frame = self.ring.pop_front()?;
@@ -189,7 +196,8 @@ impl HotCold {
         lives > 0
     }
 
-    /// What is in the young half beyond its share moves on, and is judged by its marks from then on.
+    /// What is in the young half beyond its share moves on, and is judged by its marks from then
+    /// on.
     fn age(&mut self, frames: &dyn Frames) {
         while self.young.len() > ((self.frames / COLD / 2).max(1)) as usize {
             let Some(frame) = self.young.pop_front() else { break };
@@ -227,7 +235,8 @@ impl Policy for HotCold {
     }
 
     fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
-        // Put aside until the end: back in the queue, one held page would be met again and again, and hide all others.
+        // Put aside until the end: back in the queue, one held page would be met again and again,
+        // and hide all others.
         let mut kept = Vec::new();
         // Enough for each page to lose all lives, cool down, be found used, and be met again.
         let known = self.ring.len() + self.young.len() + self.old.len();
@@ -267,8 +276,8 @@ impl Policy for HotCold {
         !matches!(self.places[frame as usize], Place::Hot(1..))
     }
 
-    /// Its neighbours in the folio stand behind it in the queue. One that stayed there would give its place to the next page in its frame, which
-    /// is new, and would be judged at once.
+    /// Its neighbours in the folio stand behind it in the queue. One that stayed there would give
+    /// its place to the next page in its frame, which is new, and would be judged at once.
     fn went_along(&mut self, frame: u32, page: u64) {
         match self.places[frame as usize] {
             Place::Cold if self.old.front() == Some(&frame) => drop(self.old.pop_front()),

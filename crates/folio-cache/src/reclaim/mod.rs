@@ -1,18 +1,20 @@
 //! Reclaim: which page goes when memory is short. One trait, a file for each policy.
 //!
-//! A policy is told what came ([`Policy::admit`]) and asked what goes ([`Policy::choose`]). It names frames by their number in
-//! the zone, from 0; what is in them it asks of [`Frames`]. Of hits it learns one thing: a **mark**, set since it last
-//! took it. A hit sets it by a plain store, and only when it is not set, so a hot page is read without a shared write; what a policy needs
+//! A policy is told what came ([`Policy::admit`]) and asked what goes ([`Policy::choose`]). It
+//! names frames by their number in the zone, from 0; what is in them it asks of [`Frames`]. Of hits
+//! it learns one thing: a **mark**, set since it last took it. A hit sets it by a plain store, and
+//! only when it is not set, so a hot page is read without a shared write; what a policy needs
 //! beyond one bit it counts itself, each time it comes by.
 //!
-//! Pages leave without its choice as well: their file is cut, their last holder lets go. Nobody tells a policy, but of those whose folio goes
-//! with a page that it chose. It finds a frame
-//! [`Look::Gone`] when it comes there, or one admitted that it took for taken, and must be right with both. So it can not leak, and
-//! nothing that frees pages takes its lock. Of a page that comes to a frame it is always told, though perhaps late: what it was never
-//! told of it need not search for.
+//! Pages leave without its choice as well: their file is cut, their last holder lets go. Nobody
+//! tells a policy, but of those whose folio goes with a page that it chose. It finds a frame
+//! [`Look::Gone`] when it comes there, or one admitted that it took for taken, and must be right
+//! with both. So it can not leak, and nothing that frees pages takes its lock. Of a page that comes
+//! to a frame it is always told, though perhaps late: what it was never told of it need not search
+//! for.
 //!
-//! A policy is called under a lock, at most once for each miss and once for each batch of victims, never for a hit. What each is good
-//! for, measured, stands in docs/reclaim.md.
+//! A policy is called under a lock, at most once for each miss and once for each batch of victims,
+//! never for a hit. What each is good for, measured, stands in docs/reclaim.md.
 
 use std::fmt;
 
@@ -33,11 +35,13 @@ pub trait Policy: Send + fmt::Debug {
     /// Its name, for reports.
     fn name(&self) -> &'static str;
 
-    /// A page came into a frame: it was read, by a miss. `page` is the same number each time that the page comes, while its file is open.
+    /// A page came into a frame: it was read, by a miss. `page` is the same number each time that
+    /// the page comes, while its file is open.
     fn admit(&mut self, frames: &dyn Frames, frame: u32, page: u64);
 
-    /// Names up to `wanted` frames whose pages shall go, in `victims`. They are [`Look::Free`] now, and forgotten by the policy:
-    /// what can not be taken after all is given back. Fewer only when everything is held.
+    /// Names up to `wanted` frames whose pages shall go, in `victims`. They are [`Look::Free`] now,
+    /// and forgotten by the policy: what can not be taken after all is given back. Fewer only
+    /// when everything is held.
     fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>);
 
     /// Whether a page may go with the victim whose folio it is a part of. Its mark is not set.
@@ -45,17 +49,20 @@ pub trait Policy: Send + fmt::Debug {
         true
     }
 
-    /// A page leaves with the victim whose folio it is a part of, by the same number as it was admitted. Told before its frame can have
-    /// another. It may have been named as well, or never admitted.
+    /// A page leaves with the victim whose folio it is a part of, by the same number as it was
+    /// admitted. Told before its frame can have another. It may have been named as well, or
+    /// never admitted.
     fn went_along(&mut self, _frame: u32, _page: u64) {}
 
     /// A victim that could not be taken: somebody came to hold it meanwhile, or it moved.
     fn give_back(&mut self, frame: u32);
 
-    /// The page in one frame is in another one now. By the time it is told, either may hold another page.
+    /// The page in one frame is in another one now. By the time it is told, either may hold another
+    /// page.
     fn moved(&mut self, from: u32, to: u32);
 
-    /// How many frames there are from now on, of those that the policy was made for: the budget changed.
+    /// How many frames there are from now on, of those that the policy was made for: the budget
+    /// changed.
     fn resize(&mut self, frames: u32);
 }
 

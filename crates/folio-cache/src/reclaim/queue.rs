@@ -1,8 +1,10 @@
-//! A queue of frames in the order that they came, where one may leave from the middle: what SIEVE needs, at 8 bytes for each frame.
+//! A queue of frames in the order that they came, where one may leave from the middle: what SIEVE
+//! needs, at 8 bytes for each frame.
 
 const NONE: u32 = u32::MAX;
 
-/// Neighbours of a frame: towards the oldest, towards the newest. A frame that is not in the queue has itself as both.
+/// Neighbours of a frame: towards the oldest, towards the newest. A frame that is not in the queue
+/// has itself as both.
 #[derive(Clone, Copy, Debug)]
 struct Links {
     older: u32,
@@ -94,7 +96,10 @@ mod tests {
                 naive.push_back(frame);
             }
             let walk = std::iter::successors(queue.oldest(), |&frame| queue.newer(frame));
-            assert!(walk.eq(naive.iter().copied()) && queue.len() == naive.len(), "seed {seed}: {queue:?}");
+            assert!(
+                walk.eq(naive.iter().copied()) && queue.len() == naive.len(),
+                "seed {seed}: {queue:?}"
+            );
         }
     }
 }

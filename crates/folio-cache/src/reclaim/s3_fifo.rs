@@ -1,7 +1,9 @@
-//! S3-FIFO: a small queue for what is new, the rest for what was used there, ghosts for what left the small one.
+//! S3-FIFO: a small queue for what is new, the rest for what was used there, ghosts for what left
+//! the small one.
 //!
-//! (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023.) The main queue is a clock over the frames, which is what a
-//! queue with reinsertion is; the small one holds frame numbers. A scan goes through the small queue and leaves the main one alone.
+//! (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023.) The main queue is a
+//! clock over the frames, which is what a queue with reinsertion is; the small one holds frame
+//! numbers. A scan goes through the small queue and leaves the main one alone.
 //!
 //! Of each frame it keeps its place and how often it was found used, up to 3: one byte.
 
@@ -101,7 +103,9 @@ impl Policy for S3Fifo {
     fn admit(&mut self, _: &dyn Frames, frame: u32, page: u64) {
         self.admitted += 1;
         let now = self.now();
-        if self.ghosts.take(page, now, TICKS as u16).is_some() && self.places[frame as usize] != Place::Small {
+        if self.ghosts.take(page, now, TICKS as u16).is_some()
+            && self.places[frame as usize] != Place::Small
+        {
             self.places[frame as usize] = Place::Main(0);
         } else {
             self.push_small(frame);
@@ -111,7 +115,8 @@ impl Policy for S3Fifo {
     fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         let target = (self.frames / SMALL).max(1) as usize;
         let laps = (u32::from(MOST) + 2) as usize * frames.count() as usize;
-        // Looks at each of the two, in the small one at what stays there, since something new came to it.
+        // Looks at each of the two, in the small one at what stays there, since something new came
+        // to it.
         let (mut small, mut main) = (0, 0);
         while victims.len() < wanted {
             let before = victims.len();

@@ -1,8 +1,10 @@
-//! SIEVE: a queue in the order of arrival, a hand that goes from the oldest to the newest and takes what was not used.
+//! SIEVE: a queue in the order of arrival, a hand that goes from the oldest to the newest and takes
+//! what was not used.
 //!
-//! (Zhang et al., "SIEVE is simpler than LRU", NSDI 2024.) What was used stays where it stands, so that new pages, behind the hand's
-//! way, are judged soon, and a scan takes only what a scan brought. Where a new loop follows an old one it is stuck: the hand runs behind
-//! what is new at the speed at which it comes, and never gets to what is old. 8 bytes for each frame.
+//! (Zhang et al., "SIEVE is simpler than LRU", NSDI 2024.) What was used stays where it stands, so
+//! that new pages, behind the hand's way, are judged soon, and a scan takes only what a scan
+//! brought. Where a new loop follows an old one it is stuck: the hand runs behind what is new at
+//! the speed at which it comes, and never gets to what is old. 8 bytes for each frame.
 
 use super::queue::Queue;
 use super::{Frames, Look, Policy};

@@ -1,4 +1,5 @@
-//! Policies without a cache: what each keeps and what it lets go, on traces whose outcome follows from its description.
+//! Policies without a cache: what each keeps and what it lets go, on traces whose outcome follows
+//! from its description.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -114,7 +115,8 @@ fn every_policy_takes_only_what_can_go_and_all_of_it() {
     }
 }
 
-/// S3-FIFO took what it threw out of its small queue for a look at what is still in it, and ended with pages unseen.
+/// S3-FIFO took what it threw out of its small queue for a look at what is still in it, and ended
+/// with pages unseen.
 #[test]
 fn what_left_unseen_hides_no_page() {
     for policy in policies(8) {
@@ -159,9 +161,9 @@ fn a_scan_of_ten_times_the_memory_leaves_what_was_used_before() {
     }
 }
 
-/// Hot and cold put a held page back at the end that it looks at first: with nothing else there it met that one page for as long
-/// as it looked, and found nothing in a cache full of pages that could go. Torture saw its readers stand still, then run out of
-/// memory.
+/// Hot and cold put a held page back at the end that it looks at first: with nothing else there it
+/// met that one page for as long as it looked, and found nothing in a cache full of pages that
+/// could go. Torture saw its readers stand still, then run out of memory.
 #[test]
 fn one_held_page_hides_no_other() {
     for held in 0..100 {
@@ -239,9 +241,11 @@ fn pages_that_leave_unseen_and_move_do_not_confuse_a_policy() {
     }
 }
 
-/// A folio went whole when one of its pages was chosen, and the others' places in the queue of old pages, at its very front, were inherited by
-/// what was read into their frames: it was judged before it was used, and, as what is read ahead counts as marked until then, became hot. A
-/// scan that only passed changed one page in 300 of what is hot, until its frames lay scattered and large folios were not to be had.
+/// A folio went whole when one of its pages was chosen, and the others' places in the queue of old
+/// pages, at its very front, were inherited by what was read into their frames: it was judged
+/// before it was used, and, as what is read ahead counts as marked until then, became hot. A
+/// scan that only passed changed one page in 300 of what is hot, until its frames lay scattered and
+/// large folios were not to be had.
 #[test]
 fn who_comes_to_the_frame_of_a_page_that_went_along_is_new() {
     // A clock's place is the frame's.
@@ -268,9 +272,16 @@ fn who_comes_to_the_frame_of_a_page_that_went_along_is_new() {
         }
         victims.clear();
         numbers.policy.choose(&numbers.frames, 4, &mut victims);
-        assert_eq!(victims, (along.end..along.end + 4).collect::<Vec<_>>(), "{name}: the oldest that are left");
+        assert_eq!(
+            victims,
+            (along.end..along.end + 4).collect::<Vec<_>>(),
+            "{name}: the oldest that are left"
+        );
         let table = numbers.frames.0.borrow();
-        assert!(along.clone().all(|frame| table[frame as usize].2), "{name}: something new was looked at");
+        assert!(
+            along.clone().all(|frame| table[frame as usize].2),
+            "{name}: something new was looked at"
+        );
     }
 }
 
@@ -306,9 +317,14 @@ fn what_is_new_and_used_again_replaces_what_is_not_used_any_more() {
         numbers.run(popular(0));
         numbers.run(popular(100_000));
         let hits = numbers.run(popular(100_000).take(800));
-        // SIEVE's hand runs behind what is new at the speed at which it comes, and never gets to what is old.
+        // SIEVE's hand runs behind what is new at the speed at which it comes, and never gets to
+        // what is old.
         let is_stuck = numbers.policy.name() == "sieve";
-        assert!(if is_stuck { hits < 0.5 } else { hits > 0.9 }, "{}: {hits}", numbers.policy.name());
+        assert!(
+            if is_stuck { hits < 0.5 } else { hits > 0.9 },
+            "{}: {hits}",
+            numbers.policy.name()
+        );
     }
 }
 

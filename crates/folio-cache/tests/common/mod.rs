@@ -34,7 +34,8 @@ pub(crate) fn plain(bytes: &[u8], offset: usize, len: usize) -> &[u8] {
     &rest[..len.min(rest.len())]
 }
 
-/// Ends the threads of a scope when it is dropped: a failed assertion drops it as well, else the scope would wait for ever.
+/// Ends the threads of a scope when it is dropped: a failed assertion drops it as well, else the
+/// scope would wait for ever.
 pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -55,7 +56,10 @@ pub(crate) struct Gated {
 
 impl Gated {
     /// Shut; and what tells the offsets of those that have come to the gate.
-    pub(crate) fn new(bytes: &[u8], waits: fn(Call, u64) -> bool) -> (Arc<Self>, mpsc::Receiver<u64>) {
+    pub(crate) fn new(
+        bytes: &[u8],
+        waits: fn(Call, u64) -> bool,
+    ) -> (Arc<Self>, mpsc::Receiver<u64>) {
         let (sender, came) = mpsc::channel();
         let (memory, is_open, opened) = (Memory::new(bytes), Mutex::new(false), Condvar::new());
         (Arc::new(Self { memory, waits, came: Mutex::new(sender), is_open, opened }), came)
@@ -122,7 +126,8 @@ impl Drop for OpenOnDrop<'_> {
     }
 }
 
-/// Memory that has many requests under way at once, as it says. One page of it can not be read, one makes it panic.
+/// Memory that has many requests under way at once, as it says. One page of it can not be read, one
+/// makes it panic.
 #[derive(Debug)]
 pub(crate) struct Together {
     pub(crate) memory: Arc<Memory>,

@@ -1,11 +1,12 @@
 //! The cache under schedules that shuttle plays: lookup, fill, eviction, writing, truncation.
 //!
-//! `cargo x prove` runs it: `RUSTFLAGS='--cfg shuttle' cargo test --release -p folio-cache --test shuttle`. The real code, over
-//! real memory; before each operation on a word, a slot, a descriptor, a length or a lock any other thread may go on.
-//! With `DEEP=1` depth-first searches go one preemption, or one delay, further (`cargo x prove --all`).
+//! `cargo x prove` runs it: `RUSTFLAGS='--cfg shuttle' cargo test --release -p folio-cache --test
+//! shuttle`. The real code, over real memory; before each operation on a word, a slot, a
+//! descriptor, a length or a lock any other thread may go on. With `DEEP=1` depth-first searches go
+//! one preemption, or one delay, further (`cargo x prove --all`).
 //!
-//! What this can not see: all is sequentially consistent, so the fences between a cut and a fill are not asked for; depth first knows
-//! schedules up to its number of preemptions or delays.
+//! What this can not see: all is sequentially consistent, so the fences between a cut and a fill
+//! are not asked for; depth first knows schedules up to its number of preemptions or delays.
 
 #![cfg(shuttle)]
 
@@ -52,8 +53,8 @@ impl World {
         Self::at(0, contents)
     }
 
-    /// These bytes behind a hole. [`LAST`]: in the last page of a leaf of the index, so that who visits all pages from there on visits
-    /// one and not five hundred.
+    /// These bytes behind a hole. [`LAST`]: in the last page of a leaf of the index, so that who
+    /// visits all pages from there on visits one and not five hundred.
     fn at(offset: u64, contents: &[u8]) -> Self {
         let cache = Cache::new(2 << 20).expect("memory for a test");
         let backing = Arc::new(Memory::new(&[]));
@@ -81,7 +82,8 @@ fn read<const N: usize>(file: &File, offset: u64) -> (usize, [u8; N]) {
     (file.read_at(offset, &mut buf).unwrap(), buf)
 }
 
-/// A page is read without a reference, and then held, while it is reclaimed: whoever comes too late reads it again.
+/// A page is read without a reference, and then held, while it is reclaimed: whoever comes too late
+/// reads it again.
 fn reader_against_eviction(search: Search) {
     explore("a reader against eviction", search, || {
         let world = World::new(1);
@@ -113,7 +115,11 @@ fn single_flight(search: Search) {
         let world = World::new(1);
         let reader = |file: &File| assert_eq!(read::<2048>(file, 100), (2048, [1; 2048]));
         race(vec![world.thread(reader), world.thread(reader)]);
-        assert_eq!((world.backing.calls(Call::Fill), world.cache.stats().misses), (1, 1), "a page was read twice");
+        assert_eq!(
+            (world.backing.calls(Call::Fill), world.cache.stats().misses),
+            (1, 1),
+            "a page was read twice"
+        );
         world.end();
     });
 }
@@ -124,32 +130,39 @@ fn a_page_that_two_miss_is_requested_once() {
     single_flight(BY_CHANCE);
 }
 
-/// One writes 64 bytes, one reads them without a reference, and one may hold the page: the reader has all of the write or
-/// nothing of it, the holder what was there when it came.
+/// One writes 64 bytes, one reads them without a reference, and one may hold the page: the reader
+/// has all of the write or nothing of it, the holder what was there when it came.
 fn writer_against_readers(search: Search, holder: bool) {
-    explore(&format!("a writer against a reader{}", if holder { " and a holder" } else { "" }), search, move || {
-        let world = World::new(1);
-        // So it is there, and dirty already.
-        assert_eq!(world.file.write_at(0, &[1; 64]).unwrap(), 64);
-        let mut threads = vec![
-            world.thread(|file| {
-                let (n, bytes) = read::<64>(file, 0);
-                assert!(n == 64 && (bytes == [1; 64] || bytes == [8; 64]), "half a write: {bytes:?}");
-            }),
-            world.thread(|file| assert_eq!(file.write_at(0, &[8; 64]).unwrap(), 64)),
-        ];
-        if holder {
-            threads.push(world.thread(|file| {
-                let page = file.page(0).unwrap().unwrap();
-                let before = page[..64].to_vec();
-                step();
-                assert_eq!(page[..64], before, "a handle is a snapshot");
-            }));
-        }
-        race(threads);
-        assert_eq!(read::<64>(&world.file, 0), (64, [8; 64]));
-        world.end();
-    });
+    explore(
+        &format!("a writer against a reader{}", if holder { " and a holder" } else { "" }),
+        search,
+        move || {
+            let world = World::new(1);
+            // So it is there, and dirty already.
+            assert_eq!(world.file.write_at(0, &[1; 64]).unwrap(), 64);
+            let mut threads = vec![
+                world.thread(|file| {
+                    let (n, bytes) = read::<64>(file, 0);
+                    assert!(
+                        n == 64 && (bytes == [1; 64] || bytes == [8; 64]),
+                        "half a write: {bytes:?}"
+                    );
+                }),
+                world.thread(|file| assert_eq!(file.write_at(0, &[8; 64]).unwrap(), 64)),
+            ];
+            if holder {
+                threads.push(world.thread(|file| {
+                    let page = file.page(0).unwrap().unwrap();
+                    let before = page[..64].to_vec();
+                    step();
+                    assert_eq!(page[..64], before, "a handle is a snapshot");
+                }));
+            }
+            race(threads);
+            assert_eq!(read::<64>(&world.file, 0), (64, [8; 64]));
+            world.end();
+        },
+    );
 }
 
 #[test]
@@ -159,11 +172,12 @@ fn a_write_is_seen_whole_or_not_at_all_and_no_handle_sees_it() {
     writer_against_readers(BY_CHANCE, true);
 }
 
-/// The last page is read while the file is cut before it: the reader has the page, or its file has ended; and nothing
-/// of the page is left when the file is long again.
+/// The last page is read while the file is cut before it: the reader has the page, or its file has
+/// ended; and nothing of the page is left when the file is long again.
 ///
-/// It found that a cut told fills of the backing's new length before it told readers of the file's: a fill between the two
-/// took the missing page for one that is dirty elsewhere, and its reader got zeroes that no file ever held.
+/// It found that a cut told fills of the backing's new length before it told readers of the file's:
+/// a fill between the two took the missing page for one that is dirty elsewhere, and its reader got
+/// zeroes that no file ever held.
 fn truncation_against_fill(search: Search) {
     explore("truncation against a fill", search, || {
         let world = World::at(LAST, &[2; FRAME_SIZE]);
@@ -187,10 +201,11 @@ fn a_page_that_was_cut_off_does_not_come_back() {
     truncation_against_fill(BY_CHANCE);
 }
 
-/// A page is missed and held while the file is cut in its middle: the handle has the page, or what is left of it.
+/// A page is missed and held while the file is cut in its middle: the handle has the page, or what
+/// is left of it.
 ///
-/// `models/length.pml` found that it could have zeroes that no file ever held: its reader knew the longer length, whoever read the
-/// page the shorter one, and the cut was not counted yet.
+/// `models/length.pml` found that it could have zeroes that no file ever held: its reader knew the
+/// longer length, whoever read the page the shorter one, and the cut was not counted yet.
 fn cut_against_handle(search: Search) {
     explore("a cut against who misses the page and holds it", search, || {
         let world = World::at(LAST, &[1; FRAME_SIZE]);
@@ -198,7 +213,11 @@ fn cut_against_handle(search: Search) {
             world.thread(|file| {
                 let page = file.page(LAST).unwrap().unwrap();
                 assert!(matches!(page.len(), 100 | FRAME_SIZE), "{} bytes", page.len());
-                assert!(page.iter().all(|&byte| byte == 1), "a zero that no file ever held, of {} bytes", page.len());
+                assert!(
+                    page.iter().all(|&byte| byte == 1),
+                    "a zero that no file ever held, of {} bytes",
+                    page.len()
+                );
             }),
             world.thread(|file| file.set_len(LAST + 100).unwrap()),
         ]);
@@ -214,26 +233,38 @@ fn a_handle_of_a_page_that_is_cut_has_what_the_file_held() {
 
 /// Another program appends to the file, whose last page is written to just when that is noticed.
 ///
-/// `models/length.pml` found that the page could become dirty after the look whether it is, and then stayed, with zeroes where the
-/// other program's bytes are, which the next writeback brought to the file.
+/// `models/length.pml` found that the page could become dirty after the look whether it is, and
+/// then stayed, with zeroes where the other program's bytes are, which the next writeback brought
+/// to the file.
 fn append_beside_us(search: Search) {
-    explore("a write to the last page against a look at a file that grew beside us", search, || {
-        let world = World::at(LAST, &[1; 100]);
-        assert_eq!(read::<100>(&world.file, LAST), (100, [1; 100]));
-        world.backing.scribble(LAST + 100, &[7; 100]);
-        race(vec![
-            world.thread(|file| assert_eq!(file.write_at(LAST, &[8; 10]).unwrap(), 10)),
-            world.thread(|file| {
-                let (n, bytes) = read::<100>(file, LAST + 100);
-                assert!(n == 0 || n == 100 && bytes == [7; 100], "{n} bytes, of an append {:?}", &bytes[..8]);
-            }),
-        ]);
-        let whole = [[8; 10].as_slice(), &[1; 90], &[7; 100]].concat();
-        assert_eq!(world.file.read_at(LAST, &mut [0; 300]).unwrap(), 200);
-        world.file.sync_all().unwrap();
-        assert!(world.backing.contents()[LAST as usize..] == whole, "an append of somebody else was lost");
-        world.end();
-    });
+    explore(
+        "a write to the last page against a look at a file that grew beside us",
+        search,
+        || {
+            let world = World::at(LAST, &[1; 100]);
+            assert_eq!(read::<100>(&world.file, LAST), (100, [1; 100]));
+            world.backing.scribble(LAST + 100, &[7; 100]);
+            race(vec![
+                world.thread(|file| assert_eq!(file.write_at(LAST, &[8; 10]).unwrap(), 10)),
+                world.thread(|file| {
+                    let (n, bytes) = read::<100>(file, LAST + 100);
+                    assert!(
+                        n == 0 || n == 100 && bytes == [7; 100],
+                        "{n} bytes, of an append {:?}",
+                        &bytes[..8]
+                    );
+                }),
+            ]);
+            let whole = [[8; 10].as_slice(), &[1; 90], &[7; 100]].concat();
+            assert_eq!(world.file.read_at(LAST, &mut [0; 300]).unwrap(), 200);
+            world.file.sync_all().unwrap();
+            assert!(
+                world.backing.contents()[LAST as usize..] == whole,
+                "an append of somebody else was lost"
+            );
+            world.end();
+        },
+    );
 }
 
 #[test]
@@ -242,27 +273,38 @@ fn what_others_append_is_not_lost_to_a_write_before_it() {
     append_beside_us(BY_CHANCE);
 }
 
-/// Another program cuts the file before its last page, which is written to just when that is noticed: what was written is newer,
-/// so the file reaches as far again.
+/// Another program cuts the file before its last page, which is written to just when that is
+/// noticed: what was written is newer, so the file reaches as far again.
 fn write_against_a_cut_beside_us(search: Search) {
-    explore("a write to the last page against a look at a file that was cut beside us", search, || {
-        let before = LAST - FRAME_SIZE as u64;
-        let world = World::at(before, &[1; 2 * FRAME_SIZE]);
-        assert_eq!(read::<64>(&world.file, LAST), (64, [1; 64]));
-        world.backing.cut(LAST);
-        race(vec![
-            world.thread(|file| assert_eq!(file.write_at(LAST, &[8; 64]).unwrap(), 64)),
-            world.thread(|file| {
-                // What is past the end is asked of the backing.
-                assert_eq!(file.read_at(LAST + FRAME_SIZE as u64, &mut [0; 1]).unwrap(), 0);
-            }),
-        ]);
-        assert!(world.file.len() >= LAST + 64, "the file ends at {} of {LAST} + 64 bytes", world.file.len());
-        assert_eq!(read::<64>(&world.file, LAST), (64, [8; 64]), "a write was lost");
-        world.file.sync_all().unwrap();
-        assert!(world.backing.contents()[LAST as usize..][..64] == [8; 64], "a write was not written");
-        world.end();
-    });
+    explore(
+        "a write to the last page against a look at a file that was cut beside us",
+        search,
+        || {
+            let before = LAST - FRAME_SIZE as u64;
+            let world = World::at(before, &[1; 2 * FRAME_SIZE]);
+            assert_eq!(read::<64>(&world.file, LAST), (64, [1; 64]));
+            world.backing.cut(LAST);
+            race(vec![
+                world.thread(|file| assert_eq!(file.write_at(LAST, &[8; 64]).unwrap(), 64)),
+                world.thread(|file| {
+                    // What is past the end is asked of the backing.
+                    assert_eq!(file.read_at(LAST + FRAME_SIZE as u64, &mut [0; 1]).unwrap(), 0);
+                }),
+            ]);
+            assert!(
+                world.file.len() >= LAST + 64,
+                "the file ends at {} of {LAST} + 64 bytes",
+                world.file.len()
+            );
+            assert_eq!(read::<64>(&world.file, LAST), (64, [8; 64]), "a write was lost");
+            world.file.sync_all().unwrap();
+            assert!(
+                world.backing.contents()[LAST as usize..][..64] == [8; 64],
+                "a write was not written"
+            );
+            world.end();
+        },
+    );
 }
 
 #[test]
@@ -271,8 +313,8 @@ fn what_is_written_behind_a_cut_of_others_is_in_the_file() {
     write_against_a_cut_beside_us(BY_CHANCE);
 }
 
-/// Two write to a page while it is written back and read: the reader has all of the first write or nothing of it, what is not dirty
-/// the backing has, and nobody's write is lost.
+/// Two write to a page while it is written back and read: the reader has all of the first write or
+/// nothing of it, what is not dirty the backing has, and nobody's write is lost.
 fn writers_against_writeback(search: Search) {
     explore("two writers against writeback and a reader", search, || {
         let world = World::of(&[1; FRAME_SIZE]);
@@ -283,7 +325,10 @@ fn writers_against_writeback(search: Search) {
             world.thread(|file| file.sync_data().unwrap()),
             world.thread(|file| {
                 let (n, bytes) = read::<64>(file, 0);
-                assert!(n == 64 && (bytes == [1; 64] || bytes == [8; 64]), "half a write: {bytes:?}");
+                assert!(
+                    n == 64 && (bytes == [1; 64] || bytes == [8; 64]),
+                    "half a write: {bytes:?}"
+                );
             }),
         ]);
         let mut all = [1; FRAME_SIZE];
@@ -307,7 +352,8 @@ fn no_write_is_lost_to_the_writeback_of_its_page() {
     writers_against_writeback(BY_CHANCE);
 }
 
-/// A file of 24 pages whose readers are read ahead of from the next miss on, which is that of page 2.
+/// A file of 24 pages whose readers are read ahead of from the next miss on, which is that of page
+/// 2.
 fn read_ahead_soon() -> World {
     let world = World::new(24);
     for page in 0..2 {
@@ -316,7 +362,8 @@ fn read_ahead_soon() -> World {
     world
 }
 
-/// A run of readahead, filled by a thread of the cache, or by who misses a page of it first, while pages are reclaimed.
+/// A run of readahead, filled by a thread of the cache, or by who misses a page of it first, while
+/// pages are reclaimed.
 fn readahead_against_a_miss(search: Search) {
     let ahead = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&ahead);
@@ -324,7 +371,10 @@ fn readahead_against_a_miss(search: Search) {
         let world = read_ahead_soon();
         let reader = |page: u8| {
             world.thread(move |file| {
-                assert_eq!(read::<64>(file, u64::from(page) * FRAME_SIZE as u64), (64, [page + 1; 64]));
+                assert_eq!(
+                    read::<64>(file, u64::from(page) * FRAME_SIZE as u64),
+                    (64, [page + 1; 64])
+                );
             })
         };
         let cache = world.cache.clone();
@@ -366,8 +416,9 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Two futures and a run need the threads of the cache, of which there are two, while the file is cut before the run: whoever
-/// cuts holds the lock that the futures' fetches need, and waits for a page of the run, if that came into the queue just behind its back.
+/// Two futures and a run need the threads of the cache, of which there are two, while the file is
+/// cut before the run: whoever cuts holds the lock that the futures' fetches need, and waits for a
+/// page of the run, if that came into the queue just behind its back.
 ///
 /// The futures ask for what is past the end of the file, which nobody knows without that lock.
 /// One delay is enough to find a pool whose every thread may fetch.
@@ -383,10 +434,14 @@ fn futures_against_a_cut(search: Search) {
         race(vec![
             world.thread(|file| {
                 let mut bufs = [[0; 64]; 2];
-                let mut futures: Vec<_> =
-                    bufs.iter_mut().map(|buf| Box::pin(file.read_at_async(LAST + PAGE, buf))).collect();
+                let mut futures: Vec<_> = bufs
+                    .iter_mut()
+                    .map(|buf| Box::pin(file.read_at_async(LAST + PAGE, buf)))
+                    .collect();
                 // One may have its answer at once.
-                futures.retain_mut(|future| future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+                futures.retain_mut(|future| {
+                    future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+                });
                 // The third miss in a row: the last page is read ahead.
                 assert_eq!(read::<1>(file, LAST - PAGE), (1, [3]));
                 futures.into_iter().for_each(|future| assert_eq!(block_on(future).unwrap(), 0));
@@ -405,7 +460,8 @@ fn a_cut_ends_whatever_futures_and_runs_wait_for() {
     futures_against_a_cut(THREADS_BY_CHANCE);
 }
 
-/// Two write to a page and close their files, while the flusher writes it: whoever of the three has the file last, all is written.
+/// Two write to a page and close their files, while the flusher writes it: whoever of the three has
+/// the file last, all is written.
 fn flusher_against_closes(search: Search, flushed: &Arc<AtomicU64>) {
     let flushed = Arc::clone(flushed);
     explore("two writers and their closes against the flusher", search, move || {
@@ -437,8 +493,8 @@ fn what_is_written_is_there_whoever_closes_while_the_flusher_writes() {
     assert!(flushed.load(Ordering::Relaxed) > 0, "the flusher was never before the last close");
 }
 
-/// Pages are missed while the cache gives back half of its memory and the reclaimer frees what it can of the rest, of which most is
-/// taken: seven frames are left for pages.
+/// Pages are missed while the cache gives back half of its memory and the reclaimer frees what it
+/// can of the rest, of which most is taken: seven frames are left for pages.
 fn reclaimer_against_a_budget(search: Search) {
     let moved = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&moved);
@@ -460,7 +516,11 @@ fn reclaimer_against_a_budget(search: Search) {
             Box::new(move || {
                 for page in [0, 7, 2, 5] {
                     let offset = page * FRAME_SIZE as u64;
-                    assert_eq!(read::<2048>(&reading, offset), (2048, [page as u8 + 1; 2048]), "page {page}");
+                    assert_eq!(
+                        read::<2048>(&reading, offset),
+                        (2048, [page as u8 + 1; 2048]),
+                        "page {page}"
+                    );
                 }
             }),
         ]);
@@ -479,7 +539,8 @@ fn reclaimer_against_a_budget(search: Search) {
 
 #[test]
 fn who_reads_gets_its_page_while_memory_goes_and_the_reclaimer_works() {
-    // 4 ms each, most of them the block that goes: the 5641 with one delay, half a minute and more, are for `DEEP`.
+    // 4 ms each, most of them the block that goes: the 5641 with one delay, half a minute and more,
+    // are for `DEEP`.
     if std::env::var_os("DEEP").is_some() {
         reclaimer_against_a_budget(Search::Delays(1));
     }

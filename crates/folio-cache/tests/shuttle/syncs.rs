@@ -43,7 +43,8 @@ impl Backing for Late {
     }
 }
 
-/// Three opens sync what they wrote, and the first request fails, which only its caller is told, as Linux does it: all three are told, once.
+/// Three opens sync what they wrote, and the first request fails, which only its caller is told, as
+/// Linux does it: all three are told, once.
 ///
 /// It found that who came between the failure and its note was told that all is durable.
 fn syncs_of_what_is_lost(search: Search) {
@@ -58,7 +59,9 @@ fn syncs_of_what_is_lost(search: Search) {
         backing.0.inject(Call::Sync, 0, 1, Fault::Error(5));
         let syncs = files.each_ref().map(|file| {
             let file = file.clone();
-            let sync = move || assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(5), "it may be lost");
+            let sync = move || {
+                assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(5), "it may be lost")
+            };
             Box::new(sync) as Box<dyn FnOnce() + Send>
         });
         race(syncs.into());

@@ -4,7 +4,9 @@
 
 use std::mem;
 
-use folio_frames::{Arena, FolioRef, FolioRefs, Kind, KindOps, Order, Owner, Pfn, Platform, Slot, UserSpace, Zone};
+use folio_frames::{
+    Arena, FolioRef, FolioRefs, Kind, KindOps, Order, Owner, Pfn, Platform, Slot, UserSpace, Zone,
+};
 use folio_ref::{MAX_AT_ONCE, SATURATED, Scheme};
 
 /// A kind for folios that tests allocate.

@@ -28,7 +28,10 @@ impl FreeRanges {
     /// These frames are free now.
     pub(crate) fn give(&mut self, start: u64, len: u64) {
         let next = self.ranges.range(start..).next();
-        assert!(next.is_none_or(|(&next, _)| start + len <= next), "{start:#x} + {len} was free in part");
+        assert!(
+            next.is_none_or(|(&next, _)| start + len <= next),
+            "{start:#x} + {len} was free in part"
+        );
         assert!(!self.is_free(start), "{start:#x} was free");
         let (mut start, mut len) = (start, len);
         self.frames += len;
@@ -45,7 +48,8 @@ impl FreeRanges {
 
     /// These frames are not free any more.
     pub(crate) fn take(&mut self, start: u64, len: u64) {
-        let (first, whole) = self.around(start).unwrap_or_else(|| panic!("{start:#x} was handed out, but not free"));
+        let (first, whole) =
+            self.around(start).unwrap_or_else(|| panic!("{start:#x} was handed out, but not free"));
         assert!(start + len <= first + whole, "{start:#x} + {len} was not all free");
         self.ranges.remove(&first);
         self.frames -= len;
@@ -59,12 +63,15 @@ impl FreeRanges {
 
     /// Whether an aligned block of this many frames is free somewhere.
     pub(crate) fn has_aligned(&self, frames: u64) -> bool {
-        self.ranges.iter().any(|(&start, &len)| start.next_multiple_of(frames) + frames <= start + len)
+        self.ranges
+            .iter()
+            .any(|(&start, &len)| start.next_multiple_of(frames) + frames <= start + len)
     }
 
     /// Free frames within a range.
     pub(crate) fn within(&self, start: u64, end: u64) -> u64 {
-        let overlap = |(&first, &len): (&u64, &u64)| (first + len).min(end).saturating_sub(first.max(start));
+        let overlap =
+            |(&first, &len): (&u64, &u64)| (first + len).min(end).saturating_sub(first.max(start));
         self.ranges.iter().map(overlap).sum()
     }
 }

@@ -1,9 +1,11 @@
-//! All operations at once, against a naive model: long random sequences, counts compared after each.
+//! All operations at once, against a naive model: long random sequences, counts compared after
+//! each.
 //!
-//! The model knows no orders and no lists: it is a map of free ranges. What it can say is sharp all the same: an
-//! allocation that fails must have had no aligned free place at all.
+//! The model knows no orders and no lists: it is a map of free ranges. What it can say is sharp all
+//! the same: an allocation that fails must have had no aligned free place at all.
 //!
-//! `MODEL_STEPS` and `MODEL_SEED` choose another length and repeat a run. What this can not see: two threads.
+//! `MODEL_STEPS` and `MODEL_SEED` choose another length and repeat a run. What this can not see:
+//! two threads.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -19,7 +21,9 @@ const STEPS: u64 = 1_000_000;
 const AUDIT: u64 = 5_000;
 
 fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use folio_frames::{
-    AllocError, Arena, BLOCK_ORDER, Contig, ContigError, FolioRef, FrozenFolio, Lookup, MigrateError, Mobility,
-    Offline, OfflineError, Order, Pfn, PfnRange, Refusal, UserSpace, Zone, migrate,
+    AllocError, Arena, BLOCK_ORDER, Contig, ContigError, FolioRef, FrozenFolio, Lookup,
+    MigrateError, Mobility, Offline, OfflineError, Order, Pfn, PfnRange, Refusal, UserSpace, Zone,
+    migrate,
 };
 
 use super::common::{Index, OURS, order};
@@ -50,7 +51,8 @@ fn place(pfn: Pfn, order: Order) -> (u64, u64) {
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let huge = order(HUGE);
-        let arena = Arena::<P>::with_huge_order(BLOCKS * BLOCK_ORDER.bytes(), &[], huge).expect("memory for a test");
+        let arena = Arena::<P>::with_huge_order(BLOCKS * BLOCK_ORDER.bytes(), &[], huge)
+            .expect("memory for a test");
         let zone = arena.zone();
         let mut free = FreeRanges::default();
         free.give(zone.pfns().start.as_u64(), zone.pfns().frames());
@@ -85,7 +87,11 @@ impl World {
     pub(crate) fn compare_counts(&self) {
         let stats = self.zone.stats();
         assert_eq!(u64::from(stats.free_frames), self.free.frames(), "free frames");
-        assert_eq!(stats.online_frames as usize, (BLOCKS - self.offline.len()) * BLOCK as usize, "online frames");
+        assert_eq!(
+            stats.online_frames as usize,
+            (BLOCKS - self.offline.len()) * BLOCK as usize,
+            "online frames"
+        );
     }
 
     /// Everything, frame by frame.
@@ -93,7 +99,11 @@ impl World {
         self.zone.assert_sound();
         for pfn in self.zone.pfns() {
             let seen = self.zone.try_get_head(pfn).err();
-            assert_eq!(seen == Some(Refusal::Free), self.free.is_free(pfn.as_u64()), "{pfn:?}: {seen:?}");
+            assert_eq!(
+                seen == Some(Refusal::Free),
+                self.free.is_free(pfn.as_u64()),
+                "{pfn:?}: {seen:?}"
+            );
         }
         for slot in 0..SLOTS {
             self.check_page(slot);
@@ -102,10 +112,18 @@ impl World {
 
     fn check_page(&self, slot: usize) {
         let Some(page) = &self.pages[slot] else { return assert!(self.index.0[slot].is_empty()) };
-        let Lookup::Hit(folio) = self.index.0[slot].get(self.zone) else { panic!("{:?}", self.index.0[slot]) };
-        assert_eq!((place(folio.pfn(), folio.order()), folio.private()), ((page.start, page.len), slot as u64));
+        let Lookup::Hit(folio) = self.index.0[slot].get(self.zone) else {
+            panic!("{:?}", self.index.0[slot])
+        };
+        assert_eq!(
+            (place(folio.pfn(), folio.order()), folio.private()),
+            ((page.start, page.len), slot as u64)
+        );
         let bytes = folio.as_slice();
-        assert!([bytes[0], bytes[bytes.len() - 1]] == [slot as u8; 2], "slot {slot} lost its bytes");
+        assert!(
+            [bytes[0], bytes[bytes.len() - 1]] == [slot as u8; 2],
+            "slot {slot} lost its bytes"
+        );
     }
 
     pub(crate) fn step(&mut self) {
@@ -144,7 +162,8 @@ impl World {
     fn allocate(&mut self) {
         let order = self.random_order();
         let mobility =
-            [Mobility::Movable, Mobility::Movable, Mobility::Reclaimable, Mobility::Unmovable][self.random.usize(..4)];
+            [Mobility::Movable, Mobility::Movable, Mobility::Reclaimable, Mobility::Unmovable]
+                [self.random.usize(..4)];
         let mut folio = match self.zone.alloc_frozen_as(order, mobility) {
             Ok(folio) => folio,
             Err(error) => return self.has_failed(order, error),
@@ -174,7 +193,11 @@ impl World {
         match error {
             AllocError::OutOfFrames => assert_eq!(self.free.frames(), 0),
             AllocError::Fragmented { largest } => {
-                assert!(largest < order && !self.free.has_aligned(frames), "{order:?}: {error}, in {:?}", self.free);
+                assert!(
+                    largest < order && !self.free.has_aligned(frames),
+                    "{order:?}: {error}, in {:?}",
+                    self.free
+                );
                 assert!(self.free.has_aligned(u64::from(largest.frames())));
             }
             AllocError::Offline => assert_eq!(self.offline.len(), BLOCKS),
@@ -227,7 +250,9 @@ impl World {
         }
         let Some(page) = &mut self.pages[slot] else { return };
         if page.holders.is_empty() && self.random.u32(..4) == 0 {
-            let Lookup::Hit(folio) = self.index.0[slot].get(self.zone) else { panic!("{:?}", self.index.0[slot]) };
+            let Lookup::Hit(folio) = self.index.0[slot].get(self.zone) else {
+                panic!("{:?}", self.index.0[slot])
+            };
             page.holders.push(folio);
             self.did("get from slot");
         } else {
@@ -238,8 +263,10 @@ impl World {
     fn walk(&mut self) {
         let pfn = self.random_pfn();
         let got = self.zone.try_get_head(Pfn::new(pfn));
-        let is_offline =
-            self.offline.iter().any(|block| self.zone.block_range(block.block()).any(|at| at.as_u64() == pfn));
+        let is_offline = self
+            .offline
+            .iter()
+            .any(|block| self.zone.block_range(block.block()).any(|at| at.as_u64() == pfn));
         assert_eq!(matches!(got, Err(Refusal::Free)), self.free.is_free(pfn), "{pfn:#x}: {got:?}");
         assert_eq!(matches!(got, Err(Refusal::Offline)), is_offline, "{pfn:#x}: {got:?}");
         if let Ok(folio) = got {
@@ -306,7 +333,8 @@ impl World {
     /// Frames of a range that can not move: all that is in use but pages that nobody holds.
     fn stay(&self, start: u64, end: u64) -> u64 {
         let moves = self.pages.iter().flatten().filter(|page| page.holders.is_empty());
-        let overlap = |page: &Page| (page.start + page.len).min(end).saturating_sub(page.start.max(start));
+        let overlap =
+            |page: &Page| (page.start + page.len).min(end).saturating_sub(page.start.max(start));
         end - start - self.free.within(start, end) - moves.map(overlap).sum::<u64>()
     }
 
@@ -326,15 +354,24 @@ impl World {
         self.follow_moves();
         match result {
             Ok(offline) => {
-                assert!(stay == 0 && !was_offline, "block {block} went offline with {stay} frames that stay");
+                assert!(
+                    stay == 0 && !was_offline,
+                    "block {block} went offline with {stay} frames that stay"
+                );
                 self.free.take(start, BLOCK);
                 self.offline.push(offline);
                 self.did("offline");
             }
             Err(OfflineError::NotOnline) => assert!(was_offline),
             Err(OfflineError::Busy { frames, first }) => {
-                assert!(frames > 0 && stay > 0 && !was_offline, "block {block}: {frames} busy, {stay} stay");
-                assert!((start..start + BLOCK).contains(&first.as_u64()) && !self.free.is_free(first.as_u64()));
+                assert!(
+                    frames > 0 && stay > 0 && !was_offline,
+                    "block {block}: {frames} busy, {stay} stay"
+                );
+                assert!(
+                    (start..start + BLOCK).contains(&first.as_u64())
+                        && !self.free.is_free(first.as_u64())
+                );
                 self.did("offline refused: busy");
             }
             Err(OfflineError::OutOfFrames) => self.did("offline refused: no room"),
@@ -360,28 +397,40 @@ impl World {
         } else {
             let start = self.random_pfn();
             let range = PfnRange { start: Pfn::new(start), end: Pfn::new(start + frames) };
-            let stay =
-                if start + frames <= self.zone.pfns().end.as_u64() { self.stay(start, start + frames) } else { 0 };
+            let stay = if start + frames <= self.zone.pfns().end.as_u64() {
+                self.stay(start, start + frames)
+            } else {
+                0
+            };
             (self.zone.alloc_contig_range(range, &self.index), Some((start, stay)))
         };
         self.follow_moves();
         match result {
             Ok(contig) => {
                 let range = contig.pfns();
-                assert!(asked.is_none_or(|(start, stay)| range.start.as_u64() == start && stay == 0));
+                assert!(
+                    asked.is_none_or(|(start, stay)| range.start.as_u64() == start && stay == 0)
+                );
                 self.free.take(range.start.as_u64(), range.frames());
                 self.contigs.push(contig);
                 self.did("contig");
             }
             Err(ContigError::Busy { frames, first }) => {
                 assert!(frames > 0 && !self.free.is_free(first.as_u64()));
-                assert!(asked.is_none_or(|(_, stay)| stay > 0), "{frames} busy from {first:?}, nothing stays");
+                assert!(
+                    asked.is_none_or(|(_, stay)| stay > 0),
+                    "{frames} busy from {first:?}, nothing stays"
+                );
                 self.did("contig refused: busy");
             }
-            Err(ContigError::OutOfFrames | ContigError::NoPlace) => self.did("contig refused: no room"),
+            Err(ContigError::OutOfFrames | ContigError::NoPlace) => {
+                self.did("contig refused: no room")
+            }
             Err(ContigError::NotOnline) => assert!(!self.offline.is_empty()),
             Err(ContigError::Unknown) => {
-                assert!(asked.is_some_and(|(start, _)| start + frames > self.zone.pfns().end.as_u64()));
+                assert!(
+                    asked.is_some_and(|(start, _)| start + frames > self.zone.pfns().end.as_u64())
+                );
             }
             Err(ContigError::Empty) => panic!("{frames} frames"),
         }
@@ -405,22 +454,43 @@ impl World {
         if !in_slot {
             let error = migrate(self.zone, pfn, &self.index).unwrap_err();
             // A folio that was removed from its slot and is still held says so.
-            assert!(matches!(error, MigrateError::NotMovable | MigrateError::Moved), "{pfn:?}: {error}");
+            assert!(
+                matches!(error, MigrateError::NotMovable | MigrateError::Moved),
+                "{pfn:?}: {error}"
+            );
         }
         let outside = PfnRange { start: pfn, end: Pfn::new(u64::MAX) };
-        assert_eq!(self.zone.alloc_contig_range(outside, &self.index).unwrap_err(), ContigError::Unknown);
+        assert_eq!(
+            self.zone.alloc_contig_range(outside, &self.index).unwrap_err(),
+            ContigError::Unknown
+        );
         assert_eq!(self.arena.offline(BLOCKS, &self.index).unwrap_err(), OfflineError::NotOnline);
         self.did("refuse");
     }
 
     /// Gives everything back, and looks whether it is all there.
     pub(crate) fn end(mut self) {
-        for what in
-            ["alloc", "alloc refused", "free", "put", "migrate", "offline", "online", "contig", "compact", "split"]
-        {
-            assert!(self.done.get(what).is_some_and(|&count| count >= 100), "{what}: too seldom: {:?}", self.done);
+        for what in [
+            "alloc",
+            "alloc refused",
+            "free",
+            "put",
+            "migrate",
+            "offline",
+            "online",
+            "contig",
+            "compact",
+            "split",
+        ] {
+            assert!(
+                self.done.get(what).is_some_and(|&count| count >= 100),
+                "{what}: too seldom: {:?}",
+                self.done
+            );
         }
-        (0..SLOTS).filter(|&slot| self.pages[slot].is_some()).for_each(|slot| self.index.remove(self.zone, slot));
+        (0..SLOTS)
+            .filter(|&slot| self.pages[slot].is_some())
+            .for_each(|slot| self.index.remove(self.zone, slot));
         self.pages.clear();
         self.tokens.drain(..).for_each(FrozenFolio::free);
         self.counted.clear();

@@ -10,8 +10,8 @@ use crate::{CHECKS, NOISE_LIMIT, Refused, SATURATED, Snapshot};
 /// two steps moves it out (R5).
 const PINNED: u32 = SATURATED + SATURATED / 2;
 
-/// What all threads together can add to a word between a refused add and its reset: 2^18 threads, each with
-/// [`MAX_AT_ONCE`](crate::MAX_AT_ONCE). `models/invariant.py` proves the bound.
+/// What all threads together can add to a word between a refused add and its reset: 2^18 threads,
+/// each with [`MAX_AT_ONCE`](crate::MAX_AT_ONCE). `models/invariant.py` proves the bound.
 const IN_FLIGHT: u32 = 1 << 28;
 const _: () = assert!(PINNED + IN_FLIGHT < 1 << 31, "a pinned count must stay below the bit");
 
@@ -53,13 +53,19 @@ impl<E: Encoding> Scheme for E {
     #[inline(always)]
     fn try_get(word: &E::Atomic, n: u32) -> Result<(), Refused> {
         let n = u64::from(n) * E::UNIT;
-        // Acquire: pairs with Release in unfreeze, so the holder sees what the token's holder wrote (R6).
+        // Acquire: pairs with Release in unfreeze, so the holder sees what the token's holder wrote
+        // (R6).
         let old = word.fetch_add(n, Ordering::Acquire);
-        // The sum is judged as well: the last reference below saturation must not carry past it unseen.
+        // The sum is judged as well: the last reference below saturation must not carry past it
+        // unseen.
         if cfg!(broken = "count-into-the-bit") && !E::is_frozen(old) {
             return Ok(());
         }
-        if E::admits(old) && E::admits(old.wrapping_add(n)) { Ok(()) } else { Err(refuse::<E>(word, old, n)) }
+        if E::admits(old) && E::admits(old.wrapping_add(n)) {
+            Ok(())
+        } else {
+            Err(refuse::<E>(word, old, n))
+        }
     }
 
     #[inline(always)]
@@ -74,15 +80,16 @@ impl<E: Encoding> Scheme for E {
 
     #[inline(always)]
     fn put_first(word: &E::Atomic, n: u32) -> Option<u64> {
-        // Release: what this holder wrote is visible to whoever wins the frame (R6), through the release
-        // sequence of read-modify-writes up to the winner's compare-and-swap.
+        // Release: what this holder wrote is visible to whoever wins the frame (R6), through the
+        // release sequence of read-modify-writes up to the winner's compare-and-swap.
         let old = word.fetch_sub(u64::from(n) * E::UNIT, Ordering::Release);
         assert!(
             !CHECKS || !E::is_frozen(old) && E::count(old) >= n,
             "put of {n} on a frame that is {:?}: the caller holds no such references",
             snapshot::<E>(old)
         );
-        // One compare for both rare cases: exactly n wraps to the top, saturated is above the limit.
+        // One compare for both rare cases: exactly n wraps to the top, saturated is above the
+        // limit.
         let left = E::count(old).wrapping_sub(n);
         if left.wrapping_sub(1) < SATURATED - 1 {
             return None;
@@ -96,8 +103,9 @@ impl<E: Encoding> Scheme for E {
 
     #[inline(always)]
     fn put_second(word: &E::Atomic, dying: u64) -> bool {
-        // Acquire: pairs with every holder's Release in put_first (R6). With a generation in `dying` this
-        // fails when the frame moved on in between; without one it may win another life's frame (R4).
+        // Acquire: pairs with every holder's Release in put_first (R6). With a generation in
+        // `dying` this fails when the frame moved on in between; without one it may win
+        // another life's frame (R4).
         let won = word.compare_exchange(dying, E::next_frozen(dying), Ordering::Acquire).is_ok();
         #[cfg(broken = "freed-left-dying")]
         if won {
@@ -114,10 +122,11 @@ impl<E: Encoding> Scheme for E {
     fn freeze(word: &E::Atomic, expected: u32) -> Result<(), Snapshot> {
         #[cfg(broken = "freeze-one-more")]
         let expected = expected + 1;
-        // Relaxed, and not looked at again: the references that the caller holds keep the generation, and the way
-        // it got them has shown it this one.
+        // Relaxed, and not looked at again: the references that the caller holds keep the
+        // generation, and the way it got them has shown it this one.
         let live = E::live(expected, if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 });
-        // Acquire: pairs with Release in put_first, so the new owner may overwrite what holders read (R6).
+        // Acquire: pairs with Release in put_first, so the new owner may overwrite what holders
+        // read (R6).
         match word.compare_exchange(live, E::next_frozen(live), Ordering::Acquire) {
             Ok(_) => Ok(()),
             Err(found) => Err(snapshot::<E>(found)),
@@ -140,18 +149,23 @@ impl<E: Encoding> Scheme for E {
 }
 
 fn snapshot<E: Encoding>(word: u64) -> Snapshot {
-    if E::is_frozen(word) { Snapshot::Frozen { noise: E::count(word) } } else { Snapshot::live(E::count(word)) }
+    if E::is_frozen(word) {
+        Snapshot::Frozen { noise: E::count(word) }
+    } else {
+        Snapshot::live(E::count(word))
+    }
 }
 
 /// What a refused `try_get` still owes: the bound on noise, or the pin of a saturated count.
 ///
-/// The add is never taken back by a subtract: the frame may have been reinitialised in between, and the
-/// subtract would steal a reference (R2).
+/// The add is never taken back by a subtract: the frame may have been reinitialised in between, and
+/// the subtract would steal a reference (R2).
 #[cold]
 #[inline(never)]
 fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
     if !E::is_frozen(old) {
-        // Whatever the count is by now: what was added belongs to nobody, so the frame is leaked already.
+        // Whatever the count is by now: what was added belongs to nobody, so the frame is leaked
+        // already.
         pin::<E>(word, 0);
         return Refused::Saturated;
     }
@@ -166,8 +180,8 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
         return Refused::Frozen;
     }
     let mut now = old.wrapping_add(n);
-    // R5: loop until the noise was reset, by us or by somebody, or the frame is live again. One attempt is
-    // not enough: there are schedules in which every single attempt fails.
+    // R5: loop until the noise was reset, by us or by somebody, or the frame is live again. One
+    // attempt is not enough: there are schedules in which every single attempt fails.
     while E::is_frozen(now) && E::count(now) >= NOISE_LIMIT && !cfg!(broken = "noise-unbounded") {
         // Relaxed: frozen to frozen publishes nothing.
         match word.compare_exchange(now, E::quiet(now), Ordering::Relaxed) {
@@ -178,7 +192,8 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
     Refused::Frozen
 }
 
-/// Puts a count of `from` or more far above the limit, where it stays: no freeze accepts it, no put ends it.
+/// Puts a count of `from` or more far above the limit, where it stays: no freeze accepts it, no put
+/// ends it.
 #[cold]
 #[inline(never)]
 fn pin<E: Encoding>(word: &E::Atomic, from: u32) {

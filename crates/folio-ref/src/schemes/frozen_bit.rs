@@ -1,12 +1,13 @@
-//! Bit 31 set means frozen: the patch's scheme. Zeroed memory means *Dying*, which is dangerous: every
-//! place that zeroes metadata must initialise it explicitly.
+//! Bit 31 set means frozen: the patch's scheme. Zeroed memory means *Dying*, which is dangerous:
+//! every place that zeroes metadata must initialise it explicitly.
 
 use super::bit::Encoding;
 use crate::sync::AtomicU32;
 
 const FROZEN: u64 = 1 << 31;
 const _: () = assert!(crate::SATURATED as u64 * 2 <= FROZEN, "a live count must not reach the bit");
-const _: () = assert!(crate::NOISE_LIMIT as u64 * 2 <= FROZEN, "noise must not carry out of the word");
+const _: () =
+    assert!(crate::NOISE_LIMIT as u64 * 2 <= FROZEN, "noise must not carry out of the word");
 
 /// Live(n) is n; Frozen is 2^31 + noise.
 #[derive(Clone, Copy, Debug)]

@@ -5,9 +5,10 @@
 //! live   generation      count / noise
 //! ```
 //!
-//! A put that sleeps between its two steps expects the generation it saw: once the frame was frozen, its
-//! compare-and-swap fails, so the reuse race of R4 can not win. The generation wraps after 2^31 freezes of one
-//! frame; to be fooled, a thread would have to sleep through exactly that many.
+//! A put that sleeps between its two steps expects the generation it saw: once the frame was
+//! frozen, its compare-and-swap fails, so the reuse race of R4 can not win. The generation wraps
+//! after 2^31 freezes of one frame; to be fooled, a thread would have to sleep through exactly that
+//! many.
 
 use super::bit::Encoding;
 use crate::sync::AtomicU64;
@@ -17,8 +18,10 @@ const COUNT: u64 = (1 << 32) - 1;
 const GENERATION: u64 = !(LIVE | COUNT);
 const BUMP: u64 = 1 << 32;
 const SATURATED: u64 = 0b11 << 30;
-const _: () = assert!(crate::SATURATED as u64 * 4 <= COUNT + 1, "a live count must not reach the generation");
-const _: () = assert!(crate::NOISE_LIMIT as u64 * 4 <= COUNT + 1, "noise must not reach the generation");
+const _: () =
+    assert!(crate::SATURATED as u64 * 4 <= COUNT + 1, "a live count must not reach the generation");
+const _: () =
+    assert!(crate::NOISE_LIMIT as u64 * 4 <= COUNT + 1, "noise must not reach the generation");
 
 /// Live(n) is 2^63 + generation + n; Frozen is the next generation + noise.
 #[derive(Clone, Copy, Debug)]

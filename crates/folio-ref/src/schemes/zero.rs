@@ -1,8 +1,9 @@
 //! The value 0 means frozen: Linux before the patch, and Linus Torvalds' variant that guesses 1.
 //!
-//! There is no Dying state and no noise: the put that reaches 0 has frozen the frame in the same instruction.
-//! The price is a compare-and-swap loop in `try_get` (Linux: `include/linux/page_ref.h`,
-//! `atomic_add_unless`). Saturation is our addition; Linux's page count has none.
+//! There is no Dying state and no noise: the put that reaches 0 has frozen the frame in the same
+//! instruction. The price is a compare-and-swap loop in `try_get` (Linux:
+//! `include/linux/page_ref.h`, `atomic_add_unless`). Saturation is our addition; Linux's page count
+//! has none.
 
 use super::Scheme;
 use crate::sync::{AtomicU32, Ordering, Word, fence};
@@ -121,10 +122,16 @@ fn put(word: &AtomicU32, n: u32) -> Option<u64> {
 #[cold]
 #[inline(never)]
 fn saturate(word: &AtomicU32, mut now: u32) -> Refused {
-    // A try_get that would cross the limit saturates the frame as well: refused once, refused for good.
+    // A try_get that would cross the limit saturates the frame as well: refused once, refused for
+    // good.
     while now >= SATURATED - crate::MAX_AT_ONCE {
         // Relaxed: a leaked frame publishes nothing.
-        match word.compare_exchange(now, SATURATED + SATURATED / 2, Ordering::Relaxed, Ordering::Relaxed) {
+        match word.compare_exchange(
+            now,
+            SATURATED + SATURATED / 2,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        ) {
             Ok(_) => break,
             Err(found) => now = found,
         }

@@ -4,7 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use folio_frames::{
-    ContigError, FolioRef, FrozenFolio, Kind, MigrateError, OfflineError, Order, Peek, Pfn, Refusal, UserSpace, Zone,
+    ContigError, FolioRef, FrozenFolio, Kind, MigrateError, OfflineError, Order, Peek, Pfn,
+    Refusal, UserSpace, Zone,
 };
 use folio_ref::Scheme;
 
@@ -53,8 +54,8 @@ fn reclaim<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
 /// Frames that the walker looks at before it takes the first of them.
 const LOOKED_AT: usize = 256;
 
-/// Takes a reference on *every* frame in turn, and says why it was refused: by the frame's head, or by its own
-/// word, if it still is what it was a moment ago.
+/// Takes a reference on *every* frame in turn, and says why it was refused: by the frame's head, or
+/// by its own word, if it still is what it was a moment ago.
 fn walk<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     let zone = stage.cache.zone();
     let frames: Vec<Pfn> = zone.pfns().collect();
@@ -79,7 +80,8 @@ fn walk<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rn
     }
 }
 
-/// Checks that what the walker got is the frame it asked for, and stays what it is while it is held.
+/// Checks that what the walker got is the frame it asked for, and stays what it is while it is
+/// held.
 fn walked<S: Scheme>(
     pfn: Pfn,
     seen: Option<&Peek>,
@@ -118,7 +120,8 @@ fn migrate<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
             match stage.cache.migrate(random_pfn(stage.cache.zone(), &mut random)) {
                 Ok(_) => tally.migrated.add(1),
                 Err(MigrateError::Busy) => tally.busy.add(1),
-                Err(MigrateError::Moved | MigrateError::NotMovable | MigrateError::OutOfFrames) => {}
+                Err(MigrateError::Moved | MigrateError::NotMovable | MigrateError::OutOfFrames) => {
+                }
             }
         }
         pause(2);
@@ -143,14 +146,16 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
                 tally.onlined.add(1);
             }
             Err(OfflineError::OutOfFrames) => {
-                // Make room for its contents, and try again before the readers have filled it; unless others did.
+                // Make room for its contents, and try again before the readers have filled it;
+                // unless others did.
                 let reclaimed = cache.reclaim(600) as u64;
                 tally.reclaimed.add(reclaimed);
                 if reclaimed > 0 {
                     continue;
                 }
             }
-            // Somebody holds a page of it; or the shrinker has it, somebody empties it, the index pays with it.
+            // Somebody holds a page of it; or the shrinker has it, somebody empties it, the index
+            // pays with it.
             Err(OfflineError::Busy { .. } | OfflineError::NotOnline) => tally.busy.add(1),
         }
         pause(20);
@@ -186,7 +191,8 @@ fn split<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::R
             pause(1);
             drop(counted);
         } else {
-            let mut parts: Vec<_> = folio.split(Order::new(random.u8(..order.as_u8())).expect("smaller")).collect();
+            let mut parts: Vec<_> =
+                folio.split(Order::new(random.u8(..order.as_u8())).expect("smaller")).collect();
             random.shuffle(&mut parts);
             parts.into_iter().for_each(FrozenFolio::free);
         }
@@ -211,13 +217,20 @@ fn compact<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
 fn contiguous<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     while stage.running() {
         tally.progress.add(1);
-        let (frames, align) = (random.u32(1..=96), Order::new(random.u8(..=5)).expect("a small order"));
+        let (frames, align) =
+            (random.u32(1..=96), Order::new(random.u8(..=5)).expect("a small order"));
         match stage.cache.alloc_contig(frames, align) {
             Ok(contig) => {
                 tally.contiguous.add(1);
                 let range = contig.pfns();
-                if range.frames() != u64::from(frames) || !range.start.as_u64().is_multiple_of(align.frames().into()) {
-                    tally.broken(|| format!("{frames} frames aligned to {align:?} were asked for, got {contig:?}"));
+                if range.frames() != u64::from(frames)
+                    || !range.start.as_u64().is_multiple_of(align.frames().into())
+                {
+                    tally.broken(|| {
+                        format!(
+                            "{frames} frames aligned to {align:?} were asked for, got {contig:?}"
+                        )
+                    });
                 }
                 let mut folios: Vec<_> = contig.into_folios().collect();
                 let fill = random.u8(1..);
@@ -234,7 +247,9 @@ fn contiguous<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastra
             Err(ContigError::Busy { .. }) => tally.busy.add(1),
             Err(ContigError::NotOnline | ContigError::NoPlace) => {}
             Err(ContigError::OutOfFrames) => tally.reclaimed.add(stage.cache.reclaim(128) as u64),
-            Err(error @ (ContigError::Empty | ContigError::Unknown)) => tally.broken(|| format!("{frames}: {error}")),
+            Err(error @ (ContigError::Empty | ContigError::Unknown)) => {
+                tally.broken(|| format!("{frames}: {error}"))
+            }
         }
         pause(10);
     }

@@ -9,7 +9,8 @@ pub(crate) fn open<S: Scheme>(cache: &Cache<S>) -> Vec<(Pfn, Peek)> {
     cache.settle();
     let zone = cache.zone();
     let is_wrong = |seen: &Peek| match seen.snapshot {
-        // Of the cache's large folios each page's slot has a reference, but for pages that left one while it was held.
+        // Of the cache's large folios each page's slot has a reference, but for pages that left one
+        // while it was held.
         Snapshot::Live(n) => !seen.kind.is_allocated() || !(1..=slots(seen)).contains(&n),
         Snapshot::Frozen { .. } => seen.kind.is_allocated(),
         Snapshot::Dying | Snapshot::Saturated => true,
@@ -37,8 +38,11 @@ pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<S
         let seen = zone.peek(pfn);
         match seen.snapshot {
             Snapshot::Frozen { noise }
-                if u64::from(noise) < u64::from(NOISE_LIMIT) + threads as u64 * u64::from(MAX_AT_ONCE) => {}
-            Snapshot::Frozen { noise } => broken.push(format!("R5: {pfn:?} has a noise of {noise}")),
+                if u64::from(noise)
+                    < u64::from(NOISE_LIMIT) + threads as u64 * u64::from(MAX_AT_ONCE) => {}
+            Snapshot::Frozen { noise } => {
+                broken.push(format!("R5: {pfn:?} has a noise of {noise}"))
+            }
             _ => broken.push(format!("R1: {pfn:?} is free, and {seen:?}")),
         }
     }

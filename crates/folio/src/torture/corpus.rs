@@ -17,7 +17,11 @@ pub(crate) struct Corpus {
 
 impl Corpus {
     /// Walks `dir`. Links are not followed, so a loop of them is harmless.
-    pub(crate) fn find(dir: &Path, stop: &AtomicBool, mut found: impl FnMut(usize)) -> Result<Self> {
+    pub(crate) fn find(
+        dir: &Path,
+        stop: &AtomicBool,
+        mut found: impl FnMut(usize),
+    ) -> Result<Self> {
         let shown = dir.display();
         if !std::fs::metadata(dir).with_context(|| format!("{shown} can not be read"))?.is_dir() {
             bail!("{shown} is not a directory: give one whose files are to be read");
@@ -41,7 +45,10 @@ impl Corpus {
         corpus.files.shrink_to_fit();
         corpus.ends.shrink_to_fit();
         if corpus.files.is_empty() {
-            bail!("{shown} has no file to read: {} entries are empty, special or unreadable", corpus.skipped);
+            bail!(
+                "{shown} has no file to read: {} entries are empty, special or unreadable",
+                corpus.skipped
+            );
         }
         Ok(corpus)
     }
@@ -50,8 +57,8 @@ impl Corpus {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    /// One of the files: half the time each is as likely as any, half the time each *byte*. So the many small files
-    /// are read, and the few large ones fill the cache.
+    /// One of the files: half the time each is as likely as any, half the time each *byte*. So the
+    /// many small files are read, and the few large ones fill the cache.
     pub(crate) fn pick(&self, random: &mut fastrand::Rng) -> &Path {
         let n = if random.bool() {
             random.usize(..self.files.len())

@@ -1,4 +1,5 @@
-//! `folio torture`: readers that compare every byte, antagonists underneath, and an audit at the end.
+//! `folio torture`: readers that compare every byte, antagonists underneath, and an audit at the
+//! end.
 
 mod antagonists;
 mod audit;
@@ -58,7 +59,9 @@ pub(crate) struct Plan {
 }
 
 pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<ExitCode> {
-    let threads = options.threads.map_or_else(|| thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let threads = options
+        .threads
+        .map_or_else(|| thread::available_parallelism().map_or(1, usize::from), usize::from);
     if let Some(path) = &options.plot {
         crate::check_place(path)?;
     }
@@ -83,7 +86,8 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
     }
     // After the result, which is not lost if this fails.
     if let Some(path) = &options.plot {
-        crate::plot::timeline(path, &report).with_context(|| format!("{} can not be written", path.display()))?;
+        crate::plot::timeline(path, &report)
+            .with_context(|| format!("{} can not be written", path.display()))?;
     }
     Ok(if report.has_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -91,7 +95,8 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
 /// The budget: what was asked for, or a quarter of the data.
 fn memory(asked: Option<Size>, data: u64, threads: usize) -> Result<usize> {
     let info = rustix::system::sysinfo();
-    let most = usize::try_from(u128::from(info.totalram) * u128::from(info.mem_unit)).unwrap_or(usize::MAX);
+    let most = usize::try_from(u128::from(info.totalram) * u128::from(info.mem_unit))
+        .unwrap_or(usize::MAX);
     // Each reader needs a folio to read into, and holds some.
     let least = (4 << 20).max(threads * 16 * FRAME_SIZE);
     let Some(Size(bytes)) = asked else {
@@ -147,9 +152,10 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
         stage.over.store(true, Ordering::Relaxed);
         for (thread, name) in threads.into_iter().zip(&names) {
             if let Err(panic) = thread.join() {
-                let text = panic
-                    .downcast::<String>()
-                    .map_or_else(|panic| panic.downcast::<&str>().map_or("", |text| *text).to_owned(), |text| *text);
+                let text = panic.downcast::<String>().map_or_else(
+                    |panic| panic.downcast::<&str>().map_or("", |text| *text).to_owned(),
+                    |text| *text,
+                );
                 report.broken(format!("{name} panicked: {text}"));
             }
         }
@@ -182,8 +188,13 @@ fn watch<S: Scheme>(
     bar.set_style(ProgressStyle::with_template("{bar:30} {msg}").expect("a constant template"));
     let started = Instant::now();
     let mut pulses: Vec<(u64, Instant)> = tallies.iter().map(|_| (0, started)).collect();
-    while started.elapsed() < Duration::from_secs(plan.seconds) && !stop.load(Ordering::Relaxed) && !any_ended() {
-        thread::sleep(SAMPLE.min(Duration::from_secs(plan.seconds).saturating_sub(started.elapsed())));
+    while started.elapsed() < Duration::from_secs(plan.seconds)
+        && !stop.load(Ordering::Relaxed)
+        && !any_ended()
+    {
+        thread::sleep(
+            SAMPLE.min(Duration::from_secs(plan.seconds).saturating_sub(started.elapsed())),
+        );
         report.sample(tallies, cache);
         bar.set_position(started.elapsed().as_millis() as u64);
         bar.set_message(report.status());

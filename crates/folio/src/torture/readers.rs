@@ -16,7 +16,8 @@ use super::tally::Tally;
 /// Bytes that are read of a file in order, at a time.
 const WINDOW: u64 = 1 << 20;
 
-/// Files that are open at one time, shared by all readers: pages stay only while their file is open.
+/// Files that are open at one time, shared by all readers: pages stay only while their file is
+/// open.
 const OPEN: usize = 64;
 
 /// A file, opened through the cache and beside it.
@@ -33,7 +34,8 @@ impl<S: Scheme> Opened<S> {
         let plain = fs::File::open(path)?;
         let version = version(&plain)?;
         let cached = cache.open(path)?;
-        // The path may have come to mean another file between the two opens. It can not have come back: this one is still open.
+        // The path may have come to mean another file between the two opens. It can not have come
+        // back: this one is still open.
         let (ours, now) = (plain.metadata()?, fs::metadata(path)?);
         if (ours.dev(), ours.ino()) != (now.dev(), now.ino()) {
             return Err(ErrorKind::NotFound.into());
@@ -50,7 +52,8 @@ impl<S: Scheme> Opened<S> {
     fn check(&self, tally: &Tally, offset: u64, got: &[u8], asked: usize) {
         let mut expected = vec![0; asked];
         let Ok(n) = read_fully(&self.plain, offset, &mut expected) else {
-            // The kernel refuses offsets whose end is past 2^63; the cache says that nothing is there.
+            // The kernel refuses offsets whose end is past 2^63; the cache says that nothing is
+            // there.
             return tally.changed.add(u64::from(!got.is_empty()));
         };
         tally.reads.add(1);
@@ -110,8 +113,14 @@ impl<S: Scheme> OpenFiles<S> {
         Self((0..OPEN).map(|_| Mutex::new(None)).collect())
     }
 
-    /// One of the open files, low numbers more often; sometimes another file is opened in its place.
-    fn pick(&self, stage: &Stage<'_, S>, tally: &Tally, random: &mut fastrand::Rng) -> Option<Arc<Opened<S>>> {
+    /// One of the open files, low numbers more often; sometimes another file is opened in its
+    /// place.
+    fn pick(
+        &self,
+        stage: &Stage<'_, S>,
+        tally: &Tally,
+        random: &mut fastrand::Rng,
+    ) -> Option<Arc<Opened<S>>> {
         let place = random.usize(..OPEN).min(random.usize(..OPEN));
         let slot = &self.0[place];
         let open = slot.lock().expect("no panic while a file is picked").clone();
@@ -156,18 +165,23 @@ pub(crate) fn read<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: f
                     let oldest = held.swap_remove(random.usize(..held.len()));
                     if *oldest.handle != *oldest.showed {
                         tally.wrong_bytes.add(1);
-                        tally.note(|| format!("the bytes under a handle changed: {:?}", oldest.handle));
+                        tally.note(|| {
+                            format!("the bytes under a handle changed: {:?}", oldest.handle)
+                        });
                     }
                 }
             }
-            6..=9 => (0..32).for_each(|_| read_once(&open, tally, random.u64(..len), &mut buf[..FRAME_SIZE])),
+            6..=9 => (0..32)
+                .for_each(|_| read_once(&open, tally, random.u64(..len), &mut buf[..FRAME_SIZE])),
             _ => (0..128).for_each(|_| read_once(&open, tally, random.u64(..len), &mut buf[..64])),
         }
     }
 }
 
 fn read_once<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, buf: &mut [u8]) {
-    let pages = (offset.saturating_add(buf.len() as u64 - 1)) / FRAME_SIZE as u64 - offset / FRAME_SIZE as u64 + 1;
+    let pages = (offset.saturating_add(buf.len() as u64 - 1)) / FRAME_SIZE as u64
+        - offset / FRAME_SIZE as u64
+        + 1;
     match open.cached.read_at(offset, buf) {
         Ok(n) => {
             tally.lookups.add(if n == 0 { 0 } else { pages });
@@ -189,7 +203,8 @@ fn hold<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, held: &mut Vec<
         // The end, for pread as well: the file was cut, or empty when it was opened.
         Ok(None) if read_fully(&open.plain, offset, &mut [0]).is_ok_and(|n| n == 0) => {}
         Ok(None) if open.has_changed() => tally.changed.add(1),
-        Ok(None) => tally.broken(|| format!("{}: no page at {offset}, inside the file", open.path.display())),
+        Ok(None) => tally
+            .broken(|| format!("{}: no page at {offset}, inside the file", open.path.display())),
         Err(error) => failed(open, tally, offset, &error),
     }
 }
@@ -203,6 +218,8 @@ fn failed<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, error: &io::E
     } else if read_fully(&open.plain, offset, &mut [0]).is_err() || open.has_changed() {
         tally.changed.add(1);
     } else {
-        tally.broken(|| format!("{}: a read at {offset} failed, pread does not: {error}", open.path.display()));
+        tally.broken(|| {
+            format!("{}: a read at {offset} failed, pread does not: {error}", open.path.display())
+        });
     }
 }

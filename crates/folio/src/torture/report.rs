@@ -86,10 +86,17 @@ impl Report {
     pub(crate) fn mib_per_s(&self) -> Vec<(f64, f64)> {
         let rate = |pair: &[Sample]| {
             let seconds = (pair[1].seconds - pair[0].seconds).max(1e-3);
-            (pair[1].seconds, (pair[1].totals.bytes - pair[0].totals.bytes) as f64 / seconds / f64::from(1 << 20))
+            (
+                pair[1].seconds,
+                (pair[1].totals.bytes - pair[0].totals.bytes) as f64 / seconds / f64::from(1 << 20),
+            )
         };
         // A last stub of a sample says nothing.
-        self.samples.windows(2).filter(|pair| pair[1].seconds - pair[0].seconds > 0.1).map(rate).collect()
+        self.samples
+            .windows(2)
+            .filter(|pair| pair[1].seconds - pair[0].seconds > 0.1)
+            .map(rate)
+            .collect()
     }
 
     /// For the progress bar.
@@ -171,24 +178,46 @@ impl Report {
         row("hit ratio", format!("{:.3}", self.hit_ratio()));
         row(
             "MiB/s: median, least, most",
-            format!("{:.0}, {:.0}, {:.0}", of(sorted.len() / 2), of(0), of(sorted.len().saturating_sub(1))),
+            format!(
+                "{:.0}, {:.0}, {:.0}",
+                of(sorted.len() / 2),
+                of(0),
+                of(sorted.len().saturating_sub(1))
+            ),
         );
         row("MiB/s over time", sparkline(&rates));
-        row("refused: frozen, free", format!("{}, {}", totals.frozen + cache.refused_frozen, totals.free));
-        row("refused: tail, moved on", format!("{}, {}", totals.tail, totals.moved + cache.refused_moved));
-        row("reclaimed, migrated, split", format!("{}, {}, {}", cache.reclaimed, totals.migrated, totals.split));
+        row(
+            "refused: frozen, free",
+            format!("{}, {}", totals.frozen + cache.refused_frozen, totals.free),
+        );
+        row(
+            "refused: tail, moved on",
+            format!("{}, {}", totals.tail, totals.moved + cache.refused_moved),
+        );
+        row(
+            "reclaimed, migrated, split",
+            format!("{}, {}, {}", cache.reclaimed, totals.migrated, totals.split),
+        );
         let moved = format!("{}, {}, {}", totals.compacted, totals.contiguous, totals.shrunk);
         row("blocks compacted, contiguous, shrunk", moved);
         row("blocks offlined, onlined", format!("{}, {}", totals.offlined, totals.onlined));
-        row("bytes written, syncs", format!("{}, {}", Size(totals.written as usize), totals.synced));
+        row(
+            "bytes written, syncs",
+            format!("{}, {}", Size(totals.written as usize), totals.synced),
+        );
         row("busy", totals.busy.to_string());
-        row("memory: budget, peak resident", format!("{}, {}", Size(self.memory), Size(self.peak_rss_bytes as usize)));
+        row(
+            "memory: budget, peak resident",
+            format!("{}, {}", Size(self.memory), Size(self.peak_rss_bytes as usize)),
+        );
         row("wrong bytes", totals.wrong_bytes.to_string());
         row("broken rules", self.broken_rules().to_string());
         row("leaked frames", self.leaked_frames.to_string());
         let mut lines = vec![table.to_string()];
         lines.extend(self.notes().into_iter().map(|note| format!("  {note}")));
-        lines.push(if self.has_passed() { "passed: every byte matched" } else { "FAILED" }.to_owned());
+        lines.push(
+            if self.has_passed() { "passed: every byte matched" } else { "FAILED" }.to_owned(),
+        );
         lines.join("\n")
     }
 }

@@ -1,7 +1,8 @@
-//! The writer: a file of its own is written, cut, punched and synced through the cache, beside a plain copy in memory.
+//! The writer: a file of its own is written, cut, punched and synced through the cache, beside a
+//! plain copy in memory.
 //!
-//! It never touches the files that are read: it works on a copy of one of them, in a new directory for temporary files, which
-//! goes with it.
+//! It never touches the files that are read: it works on a copy of one of them, in a new directory
+//! for temporary files, which goes with it.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _};
@@ -20,14 +21,18 @@ const LONGEST: usize = 6 << 20;
 pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     let scratch = match tempfile::tempdir() {
         Ok(scratch) => scratch,
-        Err(error) => return tally.broken(|| format!("no directory for the writer's file: {error}")),
+        Err(error) => {
+            return tally.broken(|| format!("no directory for the writer's file: {error}"));
+        }
     };
     let path = scratch.path().join("scratch");
     let mut model = beginning(stage.corpus.pick(&mut random)).unwrap_or_default();
     let opened = fs::write(&path, &model).and_then(|()| stage.cache.create(&path));
     let mut file = match opened {
         Ok(file) => file,
-        Err(error) => return tally.broken(|| format!("{} can not be opened: {error}", path.display())),
+        Err(error) => {
+            return tally.broken(|| format!("{} can not be opened: {error}", path.display()));
+        }
     };
     while stage.running() {
         tally.progress.add(1);
@@ -40,7 +45,10 @@ pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: 
             compare(&path, &model, tally);
             file = match stage.cache.create(&path) {
                 Ok(file) => file,
-                Err(error) => return tally.broken(|| format!("{} can not be opened again: {error}", path.display())),
+                Err(error) => {
+                    return tally
+                        .broken(|| format!("{} can not be opened again: {error}", path.display()));
+                }
             };
         }
         pause(2);
@@ -51,14 +59,21 @@ pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: 
     compare(&path, &model, tally);
 }
 
-/// No more of a file than the writer's may have: of the rest there may be more than there is memory.
+/// No more of a file than the writer's may have: of the rest there may be more than there is
+/// memory.
 fn beginning(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(LONGEST as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn step<S: Scheme>(file: &File<S>, path: &Path, model: &mut Vec<u8>, tally: &Tally, random: &mut fastrand::Rng) {
+fn step<S: Scheme>(
+    file: &File<S>,
+    path: &Path,
+    model: &mut Vec<u8>,
+    tally: &Tally,
+    random: &mut fastrand::Rng,
+) {
     let offset = random.usize(..LONGEST);
     let offset = if random.bool() { offset } else { offset % (model.len() + 1) };
     let len = random.usize(..20_000).min(LONGEST - offset);

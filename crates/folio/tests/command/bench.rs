@@ -6,8 +6,15 @@ use std::process::Stdio;
 use crate::{folio, passed, refused};
 use serde_json::Value;
 
-const SCHEMES: [&str; 7] =
-    ["raw", "zero-frozen", "guess-one", "frozen-bit", "live-bit-high", "live-bit-low", "generational"];
+const SCHEMES: [&str; 7] = [
+    "raw",
+    "zero-frozen",
+    "guess-one",
+    "frozen-bit",
+    "live-bit-high",
+    "live-bit-low",
+    "generational",
+];
 
 #[test]
 fn every_scheme_has_its_rows_and_ratios() {
@@ -16,9 +23,12 @@ fn every_scheme_has_its_rows_and_ratios() {
     let most = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let notes = report["notes"].as_array().unwrap();
     for name in SCHEMES {
-        for (threads, placement) in [(1, "one"), (most, "one"), (most, "own")].into_iter().take(most.min(3) as usize) {
-            let is_it =
-                |row: &&Value| row["name"] == name && row["threads"] == threads && row["placement"] == placement;
+        for (threads, placement) in
+            [(1, "one"), (most, "one"), (most, "own")].into_iter().take(most.min(3) as usize)
+        {
+            let is_it = |row: &&Value| {
+                row["name"] == name && row["threads"] == threads && row["placement"] == placement
+            };
             let Some(row) = rows.iter().find(is_it) else {
                 // On a busy machine the threads may never have run at once: then it says so.
                 let note = format!("{name} at {threads} threads, {placement}: ");
@@ -26,7 +36,8 @@ fn every_scheme_has_its_rows_and_ratios() {
                 assert!(notes.iter().any(said), "no row and no note '{note}': {report:#}");
                 continue;
             };
-            let [least, median, max] = ["min", "median", "max"].map(|key| row[key].as_f64().unwrap());
+            let [least, median, max] =
+                ["min", "median", "max"].map(|key| row[key].as_f64().unwrap());
             assert!(0.0 < least && least <= median && median <= max, "{row:#}");
             assert_eq!(row["unit"], "ns");
         }
@@ -39,7 +50,11 @@ fn every_scheme_has_its_rows_and_ratios() {
             assert!(notes.len() > 1, "no ratio of generational to {to}: {report:#}");
             continue;
         };
-        assert!(value["value"].as_f64().unwrap() > 0.0 && value["name"].is_string() && value["threads"].is_u64());
+        assert!(
+            value["value"].as_f64().unwrap() > 0.0
+                && value["name"].is_string()
+                && value["threads"].is_u64()
+        );
     }
 }
 
@@ -53,14 +68,18 @@ fn the_table_and_the_plot_name_every_scheme() {
     let plot = std::fs::read_to_string(plot).unwrap();
     for name in SCHEMES {
         let noted = table.contains(&format!("note: {name} at "));
-        assert!(table.contains(name) && (plot.contains(name) || noted), "no {name} in\n{table}\n{plot}");
+        assert!(
+            table.contains(name) && (plot.contains(name) || noted),
+            "no {name} in\n{table}\n{plot}"
+        );
     }
 }
 
 #[test]
 fn what_is_saved_names_the_machine_and_whether_the_threads_ran_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let output = folio(["bench", "free", "--seconds", "1", "--save"]).arg(dir.path()).output().unwrap();
+    let output =
+        folio(["bench", "free", "--seconds", "1", "--save"]).arg(dir.path()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
     let json: Value = serde_json::from_str(&read("free.json")).unwrap();
@@ -69,7 +88,10 @@ fn what_is_saved_names_the_machine_and_whether_the_threads_ran_at_once() {
         assert!(!said.is_empty() && read("free.txt").contains(said), "{key}: {json:#}");
     }
     let last = json["notes"].as_array().unwrap().last().unwrap().as_str().unwrap();
-    assert!(last.contains("samples all threads ran at once") && last.contains("with its CPU"), "{last}");
+    assert!(
+        last.contains("samples all threads ran at once") && last.contains("with its CPU"),
+        "{last}"
+    );
     assert!(read("free.svg").starts_with("<svg"));
 }
 
@@ -85,7 +107,10 @@ fn a_terabyte_is_brought_up_without_touching_a_mebibyte() {
         assert_eq!(row["unit"], "ms");
     }
     let written = rows.iter().find(|row| row["name"] == "frozen-bit").unwrap();
-    assert!(written["touched_bytes"].as_f64().unwrap() >= f64::from(16 << 22), "16 bytes a frame: {written:#}");
+    assert!(
+        written["touched_bytes"].as_f64().unwrap() >= f64::from(16 << 22),
+        "16 bytes a frame: {written:#}"
+    );
 }
 
 #[test]
@@ -96,7 +121,10 @@ fn a_question_that_there_is_not_is_refused_with_those_that_there_are() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
-    let mut run = folio(["bench", "word", "--seconds", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut run = folio(["bench", "word", "--seconds", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let run = run.as_mut().unwrap();
     drop(run.stdout.take());
     let mut errors = String::new();

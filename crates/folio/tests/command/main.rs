@@ -18,7 +18,8 @@ pub(crate) fn folio(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> C
 
 /// `folio torture DIR`, with two readers and a JSON report.
 pub(crate) fn torture(dir: &Path, seconds: u64, more: &[&str]) -> Command {
-    let mut command = folio(["torture", "--json", "--threads", "2", "--seconds", &seconds.to_string()]);
+    let mut command =
+        folio(["torture", "--json", "--threads", "2", "--seconds", &seconds.to_string()]);
     command.args(more).arg(dir);
     command
 }
@@ -26,7 +27,8 @@ pub(crate) fn torture(dir: &Path, seconds: u64, more: &[&str]) -> Command {
 /// The report of a run that passed.
 #[track_caller]
 pub(crate) fn passed(output: &Output) -> Value {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
     serde_json::from_str(&out).unwrap_or_else(|error| panic!("no JSON: {error}\n{out}\n{err}"))
 }
@@ -34,7 +36,8 @@ pub(crate) fn passed(output: &Output) -> Value {
 /// What a run said that was refused for its arguments: exit 2, nothing on stdout.
 #[track_caller]
 pub(crate) fn refused(output: &Output) -> String {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!((output.status.code(), &*out), (Some(2), ""), "{err}");
     assert!(err.starts_with("error: ") && !err.contains("panicked"), "{err}");
     err.into_owned()

@@ -33,9 +33,14 @@ fn number(report: &Value, key: &str) -> u64 {
 fn every_scheme_passes_and_every_number_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 40, 400_000);
-    for scheme in ["zero-frozen", "guess-one", "frozen-bit", "live-bit-high", "live-bit-low", "generational"] {
-        let report =
-            passed(&torture(dir.path(), 1, &["--scheme", scheme, "--seed", "7", "--memory", "16M"]).output().unwrap());
+    for scheme in
+        ["zero-frozen", "guess-one", "frozen-bit", "live-bit-high", "live-bit-low", "generational"]
+    {
+        let report = passed(
+            &torture(dir.path(), 1, &["--scheme", scheme, "--seed", "7", "--memory", "16M"])
+                .output()
+                .unwrap(),
+        );
         assert_eq!((&report["scheme"], number(&report, "/seed")), (&scheme.into(), 7));
         assert_eq!((number(&report, "/threads"), number(&report, "/files")), (2, 40));
         for key in [
@@ -51,15 +56,22 @@ fn every_scheme_passes_and_every_number_is_reported() {
         ] {
             assert!(number(&report, key) > 0, "{key} is 0 in {report:#}");
         }
-        for key in
-            ["/compacted", "/shrunk", "/reclaimed", "/busy", "/refused/frozen", "/refused/tail", "/refused/moved"]
-        {
+        for key in [
+            "/compacted",
+            "/shrunk",
+            "/reclaimed",
+            "/busy",
+            "/refused/frozen",
+            "/refused/tail",
+            "/refused/moved",
+        ] {
             number(&report, key);
         }
         for key in ["/wrong_bytes", "/broken_rules", "/leaked_frames", "/changed", "/skipped"] {
             assert_eq!(number(&report, key), 0, "{report:#}");
         }
-        let (seconds, hits) = (report["seconds"].as_f64().unwrap(), report["hit_ratio"].as_f64().unwrap());
+        let (seconds, hits) =
+            (report["seconds"].as_f64().unwrap(), report["hit_ratio"].as_f64().unwrap());
         assert!(seconds >= 1.0 && (0.0..=1.0).contains(&hits), "{report:#}");
     }
 }
@@ -73,7 +85,13 @@ fn the_table_and_the_plot_are_there() {
     let output = command.arg(&plot).arg(dir.path()).output().unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{table}");
-    for row in ["hit ratio", "refused: tail, moved on", "blocks offlined, onlined", "wrong bytes", "passed: "] {
+    for row in [
+        "hit ratio",
+        "refused: tail, moved on",
+        "blocks offlined, onlined",
+        "wrong bytes",
+        "passed: ",
+    ] {
         assert!(table.contains(row), "no '{row}' in\n{table}");
     }
     assert!(!table.contains('\u{1b}'), "colour, though this is no terminal");
@@ -88,7 +106,8 @@ fn a_plot_that_can_not_be_written_is_named() {
     let plot = dir.path().join("no/such/folder.svg");
     let output = torture(dir.path(), 1, &["--plot", plot.to_str().unwrap()]).output().unwrap();
     assert!(refused(&output).contains("no/such/folder.svg"));
-    let output = torture(dir.path(), 1, &["--plot", dir.path().to_str().unwrap()]).output().unwrap();
+    let output =
+        torture(dir.path(), 1, &["--plot", dir.path().to_str().unwrap()]).output().unwrap();
     assert!(refused(&output).contains("it is a directory"));
 }
 
@@ -159,7 +178,8 @@ fn strange_files_are_read_or_counted_as_skipped() {
     fs::write(at("one-byte"), "1").unwrap();
     fs::write(at("a-page"), [7; 4096]).unwrap();
     fs::write(at("a-page-and-one"), [8; 4097]).unwrap();
-    // Skipped: an empty file, a pipe, a link in a circle, a link to a directory above, a dangling one.
+    // Skipped: an empty file, a pipe, a link in a circle, a link to a directory above, a dangling
+    // one.
     fs::write(at("empty"), "").unwrap();
     assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
     symlink("circle", at("circle")).unwrap();
@@ -170,7 +190,8 @@ fn strange_files_are_read_or_counted_as_skipped() {
     assert!(number(&report, "/reads") > 100, "{report:#}");
 }
 
-/// The writer began with a copy of some file, which it read whole before it cut it to a few MiB: of one larger than memory nothing was left of the run.
+/// The writer began with a copy of some file, which it read whole before it cut it to a few MiB: of
+/// one larger than memory nothing was left of the run.
 #[test]
 fn a_large_file_takes_no_more_memory_than_the_cache_has() {
     let dir = tempfile::tempdir().unwrap();
@@ -200,8 +221,18 @@ fn run_while_files_change(random: &mut fastrand::Rng) -> Value {
         match random.u8(..5) {
             0 => drop(fs::remove_file(&path)),
             1 => fs::write(&path, vec![random.u8(..); random.usize(..200_000)]).unwrap(),
-            2 => drop(File::options().write(true).open(&path).map(|file| file.set_len(random.u64(..600_000)).unwrap())),
-            3 => drop(File::options().append(true).open(&path).map(|mut file| file.write_all(&[1; 5000]).unwrap())),
+            2 => drop(
+                File::options()
+                    .write(true)
+                    .open(&path)
+                    .map(|file| file.set_len(random.u64(..600_000)).unwrap()),
+            ),
+            3 => drop(
+                File::options()
+                    .append(true)
+                    .open(&path)
+                    .map(|mut file| file.write_all(&[1; 5000]).unwrap()),
+            ),
             // Replaced by a directory, and back.
             _ => {
                 let _ = fs::remove_file(&path);
@@ -215,12 +246,13 @@ fn run_while_files_change(random: &mut fastrand::Rng) -> Value {
     passed(&run.wait_with_output().unwrap())
 }
 
-/// A change is counted when it comes between a reader's look at the file and its comparison. Of some hundred changes in a run none did,
-/// once, on a busy machine: then there is another run.
+/// A change is counted when it comes between a reader's look at the file and its comparison. Of
+/// some hundred changes in a run none did, once, on a busy machine: then there is another run.
 #[test]
 fn files_that_change_during_the_run_are_counted_not_blamed() {
     let mut random = fastrand::Rng::with_seed(3);
-    let is_counted = |report: &Value| number(report, "/changed") > 0 && number(report, "/skipped") > 0;
+    let is_counted =
+        |report: &Value| number(report, "/changed") > 0 && number(report, "/skipped") > 0;
     let found = (0..5).map(|_| run_while_files_change(&mut random)).find(is_counted);
     assert!(found.is_some(), "in five runs nothing that changed was counted");
 }
@@ -233,14 +265,17 @@ fn a_second_ctrl_c_ends_at_once() {
     let fifo = tempfile::tempdir().unwrap();
     let plot = fifo.path().join("plot");
     assert!(Command::new("mkfifo").arg(&plot).status().unwrap().success());
-    let mut run = torture(dir.path(), 600, &["--plot", plot.to_str().unwrap()]).stdout(Stdio::null()).spawn();
+    let mut run =
+        torture(dir.path(), 600, &["--plot", plot.to_str().unwrap()]).stdout(Stdio::null()).spawn();
     let run = run.as_mut().unwrap();
     thread::sleep(Duration::from_secs(1));
     for _ in 0..2000 {
         if run.try_wait().unwrap().is_some() {
             break;
         }
-        assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success()
+        );
         thread::sleep(Duration::from_millis(10));
     }
     // Should it still be there.
