@@ -139,7 +139,7 @@ fn compile(copy: &Path, dependencies: &Path, more: &[&str]) -> Result<Code, Fail
     let needs =
         ["folio_ref", "lock_api", "crossbeam_utils", "parking_lot", "parking_lot_core", "rustix"];
     rustc("folio_frames", copy.join("lib.rs"), &needs, &["--cfg", "feature=\"arena\""])?;
-    let ours = format!("folio_frames={}", copy.join("libpage_frames.rlib").display());
+    let ours = format!("folio_frames={}", copy.join("libfolio_frames.rlib").display());
     let more = [&["--emit=asm", "--extern", &ours], more].concat();
     rustc("tracepoints", root().join(PATHS), &["folio_ref"], &more)?;
     let file = copy.join("tracepoints.s");
