@@ -48,7 +48,7 @@ enum Call {
     FreezeAll,
     Unfreeze(Amount),
     /// The owner gives its token up and claims it again.
-    Claim,
+    LockedSlot,
 }
 
 /// A word, the state that it must have, and what the callers around it hold.
@@ -150,7 +150,7 @@ impl<'a, S: Scheme> Run<'a, S> {
                     self.held = u64::from(n);
                 }
             }
-            Call::Claim => {
+            Call::LockedSlot => {
                 if let Some(token) = self.token.take() {
                     token.leave_frozen();
                     self.token = Some(self.word.claim_frozen());

@@ -4,10 +4,12 @@ use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
-use folio_frames::{FRAME_SIZE, FrozenFolio, Level, MAX_ORDER, Mobility, Order, Slot, UserSpace};
+use folio_frames::{
+    FRAME_SIZE, FrozenFolio, Level, MAX_ORDER, MigrateType, Order, Slot, UserSpace,
+};
 use folio_ref::Scheme;
 
-use crate::cache::Inner;
+use crate::cache::Shared;
 use crate::evict::BATCH;
 use crate::mapping::Mapping;
 use crate::readahead::Window;
@@ -39,11 +41,11 @@ impl<S: Scheme> Mapping<S> {
     }
 
     fn most_ahead(&self) -> u32 {
-        (self.inner.budget_bytes() / FRAME_SIZE / SHARE) as u32
+        (self.shared.capacity() / FRAME_SIZE / SHARE) as u32
     }
 
     fn request(&self, window: Window) {
-        let Some(mapping) = self.inner.registry.by_id(self.id) else { return };
+        let Some(mapping) = self.shared.registry.by_id(self.id) else { return };
         let end = i64::try_from(self.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
         for piece in 0..window.pieces {
             let first = window.first + piece * window.step;
@@ -55,7 +57,7 @@ impl<S: Scheme> Mapping<S> {
                 requests.reverse();
             }
             for pages in requests {
-                if !mapping.request_missing(pages.start, pages.end, window.milestone) {
+                if !mapping.request_missing(pages.start, pages.end, window.marker) {
                     return;
                 }
             }
@@ -64,7 +66,7 @@ impl<S: Scheme> Mapping<S> {
 
     /// Requests what is not in the cache of some pages. `false`: there is no memory for it, or too
     /// much under way.
-    fn request_missing(self: &Arc<Self>, first: i64, end: i64, milestone: Option<i64>) -> bool {
+    fn request_missing(self: &Arc<Self>, first: i64, end: i64, marker: Option<i64>) -> bool {
         let is_missing = |page: i64| {
             let page = u32::try_from(page).ok()?;
             Some(self.index.get(page).is_none_or(Slot::is_empty))
@@ -80,13 +82,13 @@ impl<S: Scheme> Mapping<S> {
                 last += 1;
             }
             let wanted = (last - page) as usize;
-            let folios = self.inner.allocate_some(wanted);
+            let folios = self.shared.allocate_some(wanted);
             let enough = folios.len() == wanted;
-            let mut run = Run::claim(self, page as u32, folios);
+            let mut run = Run::lock(self, page as u32, folios);
             if run.len() > 0 {
-                run.set_ahead(0, milestone);
-                self.inner.counters.ahead.add(run.len() as u64);
-                if !self.inner.background.push(run.suspend(Arc::clone(self))) {
+                run.set_readahead(0, marker);
+                self.shared.counters.ahead.add(run.len() as u64);
+                if !self.shared.background.push(run.suspend(Arc::clone(self))) {
                     return false;
                 }
             }
@@ -112,7 +114,7 @@ fn requests(pages: Range<i64>) -> impl Iterator<Item = Range<i64>> {
     })
 }
 
-impl<S: Scheme> Inner<S> {
+impl<S: Scheme> Shared<S> {
     /// Up to `frames` frozen frames, as many as there are without waiting: for what need not be
     /// read. They lie one behind the other where memory does, in as few pieces as there are: a
     /// request into one piece is faster than into many.
@@ -125,7 +127,7 @@ impl<S: Scheme> Inner<S> {
             let left = frames - folios.len();
             let most =
                 Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
-            match self.zone().alloc_frozen_up_to(most, Mobility::Movable) {
+            match self.zone().alloc_frozen_up_to(most, MigrateType::Movable) {
                 // What the reclaimer would free in a moment is freed here: it may be in one piece.
                 Ok(block)
                     if block.order() < most

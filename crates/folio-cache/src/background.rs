@@ -40,7 +40,7 @@ use crate::sync::{Condvar, Mutex, MutexGuard, spawn, wait_for};
 
 /// Requests in flight at the most, unless the user wants another number. Under shuttle a test says
 /// whether there are threads.
-const MOST_THREADS: usize = if cfg!(shuttle) { 0 } else { 16 };
+const MOST_IO_THREADS: usize = if cfg!(shuttle) { 0 } else { 16 };
 
 /// Threads that fetch together for one mapping: while one hands over what it has, others' requests
 /// are under way.
@@ -69,7 +69,7 @@ struct Shared<S: Scheme> {
     /// There is something to do, or the cache is gone.
     work: Condvar,
     /// Nothing waits or is in flight.
-    settled: Condvar,
+    quiesced: Condvar,
 }
 
 /// A fetch that waits for a thread.
@@ -90,7 +90,7 @@ struct Queue<S: Scheme> {
     fetching: usize,
     /// Those that fetch together, by the mapping they do it for.
     together: Vec<u32>,
-    most_threads: usize,
+    io_threads: usize,
     threads: usize,
     /// Those that wait for something to do.
     idle: usize,
@@ -119,7 +119,7 @@ enum Work<S: Scheme> {
 }
 
 impl<S: Scheme> Queue<S> {
-    fn is_settled(&self) -> bool {
+    fn is_quiesced(&self) -> bool {
         self.waiting() == 0 && self.idle == self.threads
     }
 
@@ -131,7 +131,7 @@ impl<S: Scheme> Queue<S> {
     fn begin(&mut self) -> Option<Work<S>> {
         // One thread is left for the runs that wait, and one may still come for others, unless
         // there may be only one.
-        let most = if self.runs.is_empty() { self.most_threads.max(2) } else { self.threads };
+        let most = if self.runs.is_empty() { self.io_threads.max(2) } else { self.threads };
         if self.fetching + 1 < most
             && let Some(place) = self.fetches.iter().position(|waiting| !self.is_held(waiting))
             && let Some(waiting) = self.fetches.remove(place)
@@ -229,20 +229,20 @@ impl<S: Scheme> Default for Background<S> {
             begun: Vec::new(),
             fetching: 0,
             together: Vec::new(),
-            most_threads: MOST_THREADS,
+            io_threads: MOST_IO_THREADS,
             threads: 0,
             idle: 0,
             closed: false,
         };
-        let (work, settled) = (Condvar::new(), Condvar::new());
-        Self { shared: Arc::new(Shared { queue: Mutex::new(queue), work, settled }) }
+        let (work, quiesced) = (Condvar::new(), Condvar::new());
+        Self { shared: Arc::new(Shared { queue: Mutex::new(queue), work, quiesced }) }
     }
 }
 
 impl<S: Scheme> Background<S> {
     /// Has as many threads as this at the most.
-    pub(crate) fn set_most_threads(&self, threads: usize) {
-        self.shared.queue.lock().most_threads = threads;
+    pub(crate) fn set_io_threads(&self, threads: usize) {
+        self.shared.queue.lock().io_threads = threads;
         self.shared.work.notify_all();
     }
 
@@ -319,13 +319,13 @@ impl<S: Scheme> Background<S> {
     }
 
     /// Waits until nothing is in flight, doing what waits.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn quiesce(&self) {
         let mut queue = self.shared.queue.lock();
         while let Some(work) = queue.begin() {
             MutexGuard::unlocked(&mut queue, || self.shared.work_on(work));
         }
-        while !queue.is_settled() {
-            self.shared.settled.wait(&mut queue);
+        while !queue.is_quiesced() {
+            self.shared.quiesced.wait(&mut queue);
         }
     }
 }
@@ -342,7 +342,7 @@ impl<S: Scheme> Drop for Background<S> {
 impl<S: Scheme> Shared<S> {
     /// Makes a thread for one more, if none is idle.
     fn make_room(self: &Arc<Self>, queue: &mut Queue<S>) {
-        if queue.idle <= queue.waiting() && queue.threads < queue.most_threads {
+        if queue.idle <= queue.waiting() && queue.threads < queue.io_threads {
             let shared = Arc::clone(self);
             queue.threads += usize::from(spawn("folio-fill", move || shared.serve()));
         }
@@ -372,23 +372,23 @@ impl<S: Scheme> Shared<S> {
                 }
                 return Some(work);
             }
-            let is_over = had_nothing || queue.closed || queue.threads > queue.most_threads;
+            let is_over = had_nothing || queue.closed || queue.threads > queue.io_threads;
             if is_over && queue.waiting() == 0 {
                 // With the look at what waits: from now on nobody counts on it.
                 queue.threads -= 1;
-                self.notify_if_settled(&queue);
+                self.notify_if_quiesced(&queue);
                 return None;
             }
             queue.idle += 1;
-            self.notify_if_settled(&queue);
+            self.notify_if_quiesced(&queue);
             had_nothing = wait_for(&self.work, &mut queue, IDLE);
             queue.idle -= 1;
         }
     }
 
-    fn notify_if_settled(&self, queue: &Queue<S>) {
-        if queue.is_settled() {
-            self.settled.notify_all();
+    fn notify_if_quiesced(&self, queue: &Queue<S>) {
+        if queue.is_quiesced() {
+            self.quiesced.notify_all();
         }
     }
 

@@ -15,7 +15,7 @@ use folio_ref::{DefaultScheme, Scheme};
 
 use crate::background::Background;
 use crate::backing::{Backing, LocalFile};
-use crate::budget::{self, Budget};
+use crate::capacity::{self, Capacity};
 use crate::file::File;
 use crate::limits;
 use crate::mapping::Mapping;
@@ -27,18 +27,18 @@ use crate::sync::Mutex;
 use crate::worker::Worker;
 
 /// What a folio of a cache is, to who looks at its frames ([`Cache::zone`]). Its private note
-/// ([`Peek::private`](folio_frames::Peek)): a number of the file in the high half, the page in the
+/// ([`Peek::owner_data`](folio_frames::Peek)): a number of the file in the high half, the page in the
 /// low one.
 pub const CACHED: Kind = Kind::owner(0);
 
 /// Files cached in a fixed amount of memory. Cloning it gives another handle on the same cache.
 #[derive(Clone)]
 pub struct Cache<S: Scheme = DefaultScheme> {
-    inner: Arc<Inner<S>>,
+    shared: Arc<Shared<S>>,
 }
 
 /// What the clones of a cache and its mappings share.
-pub(crate) struct Inner<S: Scheme> {
+pub(crate) struct Shared<S: Scheme> {
     pub(crate) arena: Arc<Arena<UserSpace<S>>>,
     pub(crate) registry: Registry<S>,
     pub(crate) counters: Counters,
@@ -51,10 +51,10 @@ pub(crate) struct Inner<S: Scheme> {
     pub(crate) flusher: Worker<S>,
     pub(crate) reclaimer: Worker<S>,
     pub(crate) background: Background<S>,
-    pub(crate) budget: Budget<S>,
+    pub(crate) capacity: Capacity<S>,
 }
 
-impl<S: Scheme> Inner<S> {
+impl<S: Scheme> Shared<S> {
     /// Without a `destroy` of its own: a folio that was put for the last time had left its index
     /// before.
     const KINDS: &'static [KindOps<UserSpace<S>>] =
@@ -64,31 +64,31 @@ impl<S: Scheme> Inner<S> {
         self.arena.zone()
     }
 
-    pub(crate) fn budget_bytes(&self) -> usize {
-        self.budget.bytes()
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity.bytes()
     }
 }
 
 impl<S: Scheme> Cache<S> {
-    /// A cache that holds `budget_bytes` bytes of files, rounded down to 2 MiB. Memory is taken as
+    /// A cache that holds `capacity` bytes of files, rounded down to 2 MiB. Memory is taken as
     /// pages are read.
     ///
     /// # Errors
     ///
     /// `InvalidInput` when the budget is less than 2 MiB or more than the memory of the machine.
-    pub fn new(budget_bytes: usize) -> io::Result<Self> {
-        Self::with_policy(budget_bytes, |frames| Box::new(HotCold::new(frames)))
+    pub fn new(capacity: usize) -> io::Result<Self> {
+        Self::with_policy(capacity, |frames| Box::new(HotCold::new(frames)))
     }
 
-    /// A cache that may grow later: it begins with `budget_bytes`, and
-    /// [`set_budget_bytes`](Self::set_budget_bytes) may give it up to `most_bytes`.
+    /// A cache that may grow later: it begins with `capacity`, and
+    /// [`set_capacity`](Self::set_capacity) may give it up to `most_bytes`.
     ///
     /// # Errors
     ///
     /// As [`new`](Self::new) for either; `InvalidInput` when the first is more than the second.
-    pub fn growable(budget_bytes: usize, most_bytes: usize) -> io::Result<Self> {
+    pub fn growable(capacity: usize, most_bytes: usize) -> io::Result<Self> {
         let cache = Self::new(most_bytes)?;
-        cache.set_budget_bytes(budget_bytes)?;
+        cache.set_capacity(capacity)?;
         Ok(cache)
     }
 
@@ -98,8 +98,8 @@ impl<S: Scheme> Cache<S> {
     /// # Errors
     ///
     /// As [`new`](Self::new), where a quarter is less than 2 MiB.
-    pub fn with_default_budget() -> io::Result<Self> {
-        Self::new(limits::default_budget_bytes())
+    pub fn with_default_capacity() -> io::Result<Self> {
+        Self::new(limits::default_capacity())
     }
 
     /// As [`new`](Self::new), with another choice of what is reclaimed: `make` is given the number
@@ -109,27 +109,27 @@ impl<S: Scheme> Cache<S> {
     ///
     /// As `new`.
     pub fn with_policy(
-        budget_bytes: usize,
+        capacity: usize,
         make: impl FnOnce(u32) -> Box<dyn Policy>,
     ) -> io::Result<Self> {
-        let budget_bytes = budget::check_new(budget_bytes)?;
-        let arena = Arena::new(budget_bytes, Inner::<S>::KINDS)?;
+        let capacity = capacity::check_new(capacity)?;
+        let arena = Arena::new(capacity, Shared::<S>::KINDS)?;
         let frames = arena.zone().pfns().frames() as u32;
         let mut policy = make(frames);
         policy.resize(reclaimer::set_watermarks(arena.zone(), frames));
-        let inner = Arc::new_cyclic(|me| Inner {
+        let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
             registry: Registry::default(),
             counters: Counters::default(),
             policy: Mutex::new(policy),
             dirty_pages: AtomicU64::new(0),
             unwritten: Mutex::default(),
-            flusher: Worker::new(const { &Inner::FLUSHER }, Weak::clone(me)),
-            reclaimer: Worker::new(const { &Inner::RECLAIMER }, Weak::clone(me)),
+            flusher: Worker::new(const { &Shared::FLUSHER }, Weak::clone(me)),
+            reclaimer: Worker::new(const { &Shared::RECLAIMER }, Weak::clone(me)),
             background: Background::default(),
-            budget: Budget::new(budget_bytes),
+            capacity: Capacity::new(capacity),
         });
-        Ok(Self { inner })
+        Ok(Self { shared })
     }
 
     /// Opens a regular file for reading. Opens of one file, by whatever name, share its pages; an
@@ -169,7 +169,7 @@ impl<S: Scheme> Cache<S> {
     ///
     /// The first one; each is told to those who have the file open as well.
     pub fn flush(&self) -> io::Result<()> {
-        self.inner.write_back_all()
+        self.shared.write_back_all()
     }
 
     /// Opens what any [`Backing`] gives. Backings of one identity share their pages, as opens of
@@ -179,38 +179,38 @@ impl<S: Scheme> Cache<S> {
     ///
     /// What the backing says when it is asked for its version.
     pub fn open_backing(&self, backing: Arc<dyn Backing>) -> io::Result<File<S>> {
-        File::new(&self.inner, backing)
+        File::new(&self.shared, backing)
     }
 
     /// Frees `frames` pages that nobody holds, those not used lately first, and some more where
     /// they lie in one folio, about half as many at the most. How many it freed: fewer when the
     /// rest is held.
     pub fn reclaim(&self, frames: usize) -> usize {
-        self.inner.reclaim(frames)
+        self.shared.reclaim(frames)
     }
 
     /// Moves the page in one frame to another frame, and says which. Readers meanwhile sleep.
     pub fn migrate(&self, pfn: Pfn) -> Result<Pfn, MigrateError> {
-        migrate(self.zone(), pfn, &*self.inner)
+        migrate(self.zone(), pfn, &*self.shared)
     }
 
     /// Takes 2 MiB out of the cache: their pages move elsewhere and the memory goes back to the
     /// system.
     pub fn offline(&self, block: usize) -> Result<Offline<UserSpace<S>>, OfflineError> {
-        self.inner.arena.offline(block, &*self.inner)
+        self.shared.arena.offline(block, &*self.shared)
     }
 
     /// Gives a block back to the cache.
     pub fn online(&self, offline: Offline<UserSpace<S>>) {
-        self.inner.arena.online(offline);
+        self.shared.arena.online(offline);
     }
 
     /// Waits until no pages are being read ahead, or written by the flusher. What a reader that
     /// just left had requested is under way for a while, and keeps its file open.
-    pub fn settle(&self) {
-        self.inner.background.settle();
-        self.inner.flusher.settle();
-        self.inner.reclaimer.settle();
+    pub fn quiesce(&self) {
+        self.shared.background.quiesce();
+        self.shared.flusher.quiesce();
+        self.shared.reclaimer.quiesce();
     }
 
     /// Sets how many pages or runs of neighbouring pages are read in the background at once at the
@@ -221,19 +221,19 @@ impl<S: Scheme> Cache<S> {
     /// it, a future reads when it is polled, who finds no free page frees some, and what is
     /// dirty is written when it is synced or flushed, by the last close, and by writers past a
     /// quarter of the budget. Threads that are there end after what they do.
-    pub fn set_most_threads(&self, threads: usize) {
-        self.inner.background.set_most_threads(threads);
-        self.inner.flusher.set_may_start(threads > 0);
-        self.inner.reclaimer.set_may_start(threads > 0);
-        if threads > 0 && self.inner.dirty_pages() > 0 {
+    pub fn set_io_threads(&self, threads: usize) {
+        self.shared.background.set_io_threads(threads);
+        self.shared.flusher.set_may_start(threads > 0);
+        self.shared.reclaimer.set_may_start(threads > 0);
+        if threads > 0 && self.shared.dirty_pages() > 0 {
             // Who made it dirty found no flusher.
-            self.inner.flusher.ring_soon();
+            self.shared.flusher.notify_soon();
         }
     }
 
     /// Rebuilds up to `blocks` whole blocks of 2 MiB by moving pages together.
     pub fn compact(&self, blocks: u32) -> Compacted {
-        self.zone().compact(blocks, &*self.inner)
+        self.zone().compact(blocks, &*self.shared)
     }
 
     /// Frames of the cache that lie together, for the caller: pages in them move elsewhere.
@@ -242,41 +242,41 @@ impl<S: Scheme> Cache<S> {
         frames: u32,
         align: Order,
     ) -> Result<Contig<UserSpace<S>>, ContigError> {
-        self.zone().alloc_contig(frames, align, &*self.inner)
+        self.zone().alloc_contig(frames, align, &*self.shared)
     }
 
     /// Gives memory back to the system until this many blocks of 2 MiB are online; pages in the
     /// others move together. It does not reclaim: who wants more room than is free does so
     /// before.
     pub fn shrink_to(&self, blocks: usize) -> Result<(), OfflineError> {
-        self.inner.arena.shrink_to(blocks, &*self.inner)
+        self.shared.arena.shrink_to(blocks, &*self.shared)
     }
 
     /// Takes memory again that [`Cache::shrink_to`] gave back, until this many blocks are online.
     /// How many are.
     pub fn grow_to(&self, blocks: usize) -> usize {
-        self.inner.arena.grow_to(blocks)
+        self.shared.arena.grow_to(blocks)
     }
 
     /// The frames of the cache: to walk them, or to look at them.
     pub fn zone(&self) -> &'static Zone<UserSpace<S>> {
-        self.inner.zone()
+        self.shared.zone()
     }
 
     #[cfg(feature = "metrics")]
-    pub(crate) fn inner(&self) -> &Inner<S> {
-        &self.inner
+    pub(crate) fn shared(&self) -> &Shared<S> {
+        &self.shared
     }
 
     /// What it did so far.
     pub fn stats(&self) -> CacheStats {
-        self.inner.counters.read()
+        self.shared.counters.read()
     }
 
     /// The memory of the indexes that find the pages of open files, or what the budget has paid for
     /// them, in whole blocks of 2 MiB, if that is more: it comes back after the last close.
     pub fn index_bytes(&self) -> usize {
-        self.inner.registry.index_bytes().max(self.inner.spare_bytes())
+        self.shared.registry.index_bytes().max(self.shared.spare_bytes())
     }
 
     /// Makes the budget another one, rounded down to 2 MiB, while the cache is read. Memory beyond
@@ -287,31 +287,26 @@ impl<S: Scheme> Cache<S> {
     /// - `InvalidInput`, when it is less than 2 MiB or more than the cache was made for
     ///   ([`new`](Self::new), [`growable`](Self::growable)). Nothing changed.
     /// - `ResourceBusy`, when so much is pinned that there are not enough blocks of 2 MiB to give
-    ///   back. Those that could be given back are; [`budget_bytes`](Self::budget_bytes) says what
+    ///   back. Those that could be given back are; [`capacity`](Self::capacity) says what
     ///   was reached.
-    pub fn set_budget_bytes(&self, budget_bytes: usize) -> io::Result<()> {
-        let before = self.budget_bytes();
-        let done = self.inner.set_budget(budget_bytes);
-        tracing::info!(
-            before,
-            wanted = budget_bytes,
-            now = self.budget_bytes(),
-            "the budget was set"
-        );
+    pub fn set_capacity(&self, capacity: usize) -> io::Result<()> {
+        let before = self.capacity();
+        let done = self.shared.set_capacity(capacity);
+        tracing::info!(before, wanted = capacity, now = self.capacity(), "the capacity was set");
         done
     }
 
     /// The bytes of memory that it uses at the most for pages of files and for the index that finds
     /// them.
-    pub fn budget_bytes(&self) -> usize {
-        self.inner.budget_bytes()
+    pub fn capacity(&self) -> usize {
+        self.shared.capacity()
     }
 }
 
 impl<S: Scheme> fmt::Debug for Cache<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache")
-            .field("budget_bytes", &self.budget_bytes())
+            .field("capacity", &self.capacity())
             .field("cached_bytes", &(self.zone().count_kind(CACHED) * FRAME_SIZE))
             .field("stats", &self.stats())
             .finish_non_exhaustive()
@@ -365,21 +360,21 @@ mod tests {
         assert_eq!((zone.free_frames, cache.zone().count_kind(CACHED)), (zone.online_frames, 0));
     }
 
-    /// Who settles while the worker rests, and has been rung for again, once slept for ever when it
+    /// Who settles while the worker rests, and has been notified for again, once slept for ever when it
     /// was told to end.
     #[test]
     fn who_waits_for_a_worker_is_told_that_it_will_not_come() {
         static JOB: Job<DefaultScheme> =
             Job { name: "resting", delay: Duration::ZERO, work: |_| Duration::from_millis(300) };
         let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
-        let worker = Arc::new(Worker::new(&JOB, Arc::downgrade(&cache.inner)));
-        worker.ring_now();
-        worker.settle();
-        worker.ring_now();
+        let worker = Arc::new(Worker::new(&JOB, Arc::downgrade(&cache.shared)));
+        worker.notify_now();
+        worker.quiesce();
+        worker.notify_now();
         let (say, said) = mpsc::channel();
         let waits = Arc::clone(&worker);
         thread::spawn(move || {
-            waits.settle();
+            waits.quiesce();
             say.send(())
         });
         thread::sleep(Duration::from_millis(50));
@@ -398,7 +393,7 @@ mod tests {
         let file = cache.open(&path).unwrap();
         file.read_at(0, &mut [0]).unwrap();
         let (zone, second_page) = (cache.zone(), 1);
-        assert!(cache.inner.with_slot(zone.pfns().start, second_page, &mut |slot| {
+        assert!(cache.shared.with_slot(zone.pfns().start, second_page, &mut |slot| {
             let mut folio = zone.alloc_frozen(folio_frames::Order::ZERO).unwrap();
             folio.set_owner(CACHED, 77);
             slot.install(folio).unwrap().publish();

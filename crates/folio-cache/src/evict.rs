@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use folio_frames::{
-    FRAME_SIZE, FrozenFolio, Kind, Mobility, Order, Owner, Pfn, PfnRange, Slot, UserSpace, Zone,
+    FRAME_SIZE, FrozenFolio, Kind, MigrateType, Order, Owner, Pfn, PfnRange, Slot, UserSpace, Zone,
 };
 use folio_ref::{Scheme, Snapshot};
 
-use crate::cache::{CACHED, Inner};
-use crate::mapping::{Mapping, split_private};
-use crate::reclaim::{Frames, Look};
+use crate::cache::{CACHED, Shared};
+use crate::mapping::{Mapping, split_owner_data};
+use crate::reclaim::{FrameState, Frames};
 use crate::sync::{rest, yield_now};
 
 /// Pages that are freed at once when some have to be: some of the next misses are spared the same.
@@ -43,13 +43,13 @@ impl<S: Scheme> CachedFrames<S> {
     }
 
     /// A tail: of a large folio, each of whose frames is a page.
-    fn look_at_part(&self, frame: u32, private: u64) -> Look {
+    fn look_at_part(&self, frame: u32, owner_data: u64) -> FrameState {
         match self.0.peek_around(self.pfn(frame)) {
             Some((_, head)) if head.kind == CACHED => match head.snapshot {
-                Snapshot::Live(n) if n <= head.order.frames() => Look::Free(private),
-                _ => Look::Kept,
+                Snapshot::Live(n) if n <= head.order.frames() => FrameState::Evictable(owner_data),
+                _ => FrameState::Pinned,
             },
-            _ => Look::Gone,
+            _ => FrameState::NotCached,
         }
     }
 }
@@ -59,49 +59,49 @@ impl<S: Scheme> Frames for CachedFrames<S> {
         self.0.pfns().frames() as u32
     }
 
-    fn look(&self, frame: u32) -> Look {
+    fn look(&self, frame: u32) -> FrameState {
         let seen = self.0.peek(self.pfn(frame));
         if seen.kind == Kind::INTERIOR {
-            return self.look_at_part(frame, seen.private);
+            return self.look_at_part(frame, seen.owner_data);
         }
         match seen.snapshot {
-            _ if seen.kind != CACHED => Look::Gone,
+            _ if seen.kind != CACHED => FrameState::NotCached,
             // The references are the index's, unless pages left a larger folio that somebody holds.
             // What is dirty can go when it was written back.
             Snapshot::Live(n) if n <= seen.order.frames() && !seen.dirty => {
-                Look::Free(seen.private)
+                FrameState::Evictable(seen.owner_data)
             }
-            _ => Look::Kept,
+            _ => FrameState::Pinned,
         }
     }
 
-    fn take_mark(&self, frame: u32) -> bool {
-        self.0.take_mark(self.pfn(frame))
+    fn take_referenced(&self, frame: u32) -> bool {
+        self.0.take_referenced(self.pfn(frame))
     }
 }
 
-impl<S: Scheme> Inner<S> {
+impl<S: Scheme> Shared<S> {
     /// Tells the policy of a page that came. Call without a claim.
-    pub(crate) fn admit(&self, pfn: Pfn, private: u64) {
-        self.admit_all(&[(pfn, private)]);
+    pub(crate) fn insert(&self, pfn: Pfn, owner_data: u64) {
+        self.insert_all(&[(pfn, owner_data)]);
     }
 
     /// Tells the policy of pages that came, each with its private note. Call without a claim.
-    pub(crate) fn admit_all(&self, pages: &[(Pfn, u64)]) {
+    pub(crate) fn insert_all(&self, pages: &[(Pfn, u64)]) {
         if pages.is_empty() {
             return;
         }
         let frames = CachedFrames(self.zone());
         let mut policy = self.policy.lock();
-        for &(pfn, private) in pages {
-            policy.admit(&frames, self.frame(pfn), private);
+        for &(pfn, owner_data) in pages {
+            policy.insert(&frames, self.frame(pfn), owner_data);
         }
     }
 
     /// Whether pages were not used lately, and the policy does not hold them for hot, which may
     /// have taken their marks a moment ago.
     pub(crate) fn are_cold(&self, mut pages: PfnRange) -> bool {
-        if pages.clone().any(|pfn| self.zone().is_marked(pfn)) {
+        if pages.clone().any(|pfn| self.zone().is_referenced(pfn)) {
             return false;
         }
         let policy = self.policy.lock();
@@ -110,10 +110,10 @@ impl<S: Scheme> Inner<S> {
 
     /// Tells the policy of pages that go with a victim, each with its private note. Call while
     /// nobody can have their frames.
-    pub(crate) fn went_along(&self, pages: &[(Pfn, u64)]) {
+    pub(crate) fn evicted_with(&self, pages: &[(Pfn, u64)]) {
         let mut policy = self.policy.lock();
-        for &(pfn, private) in pages {
-            policy.went_along(self.frame(pfn), private);
+        for &(pfn, owner_data) in pages {
+            policy.evicted_with(self.frame(pfn), owner_data);
         }
     }
 
@@ -136,7 +136,7 @@ impl<S: Scheme> Inner<S> {
         let mut named: usize = 0;
         while freed < wanted && named.saturating_sub(freed) < frames.count() as usize {
             victims.clear();
-            self.policy.lock().choose(&frames, BATCH.min(wanted - freed), &mut victims);
+            self.policy.lock().pick_victims(&frames, BATCH.min(wanted - freed), &mut victims);
             if victims.is_empty() {
                 break;
             }
@@ -162,7 +162,7 @@ impl<S: Scheme> Inner<S> {
         if !failed.is_empty() {
             let mut policy = self.policy.lock();
             for frame in failed {
-                policy.give_back(frame);
+                policy.restore(frame);
             }
         }
         self.counters.reclaimed.add(freed as u64);
@@ -184,8 +184,9 @@ impl<S: Scheme> Inner<S> {
             return Some((0, NONE));
         };
         // A tail keeps its own.
-        let private = if head == pfn { seen.private } else { self.zone().peek(pfn).private };
-        let (id, page) = split_private(private);
+        let owner_data =
+            if head == pfn { seen.owner_data } else { self.zone().peek(pfn).owner_data };
+        let (id, page) = split_owner_data(owner_data);
         if last.as_ref().is_none_or(|mapping| mapping.id != id) {
             // No lock is held when the one before is dropped here, perhaps the last reference to
             // it.
@@ -203,14 +204,14 @@ impl<S: Scheme> Inner<S> {
 
     fn evict_slot(&self, pfn: Pfn, slot: &Slot<UserSpace<S>>) -> bool {
         // R8: the look at the frame is stale; what counts is what the slot holds under the claim.
-        let Some(claim) = slot.claim(self.zone()).filter(|claim| claim.pfn() == pfn) else {
+        let Some(locked) = slot.try_lock(self.zone()).filter(|locked| locked.pfn() == pfn) else {
             return false;
         };
         // Newer than the backing: writeback comes first.
-        if claim.folio().is_dirty() {
+        if locked.folio().is_dirty() {
             return false;
         }
-        let Ok(frozen) = claim.freeze() else { return false };
+        let Ok(frozen) = locked.freeze() else { return false };
         frozen.remove().free();
         true
     }
@@ -223,7 +224,7 @@ impl<S: Scheme> Inner<S> {
     pub(crate) fn allocate(&self) -> io::Result<FrozenFolio<UserSpace<S>>> {
         self.look_at_level();
         self.zone()
-            .alloc_frozen_as(Order::ZERO, Mobility::Movable)
+            .alloc_frozen_as(Order::ZERO, MigrateType::Movable)
             .or_else(|_| self.allocate_by_reclaim())
     }
 
@@ -242,13 +243,13 @@ impl<S: Scheme> Inner<S> {
         let zone = self.zone();
         self.counters.direct_reclaims.add(1);
         // If its thread could not be started, it may be now.
-        self.reclaimer.ring_soon();
+        self.reclaimer.notify_soon();
         self.fit();
         for round in 0..ROUNDS {
             if self.free_some(BATCH) == 0 {
                 self.write_back_some();
             }
-            if let Ok(folio) = zone.alloc_frozen_as(Order::ZERO, Mobility::Movable) {
+            if let Ok(folio) = zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
                 return Ok(folio);
             }
             if round < YIELDS {
@@ -276,8 +277,8 @@ impl<S: Scheme> Inner<S> {
             let frames = seen.order.frames();
             let mut indexed = 0;
             for pfn in (pfn.as_u64()..).map(Pfn::new).take(frames as usize) {
-                let private = zone.peek(pfn).private;
-                self.with_slot(pfn, private, &mut |slot| {
+                let owner_data = zone.peek(pfn).owner_data;
+                self.with_slot(pfn, owner_data, &mut |slot| {
                     indexed += u32::from(slot.pfn(zone) == Some(pfn))
                 });
             }

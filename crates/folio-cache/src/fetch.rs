@@ -69,7 +69,7 @@ impl<S: Scheme> Fetch<S> {
 
     /// Pages that may be read together for its mapping.
     pub(crate) fn most_together(&self) -> u64 {
-        (self.mapping.inner.budget_bytes() / FRAME_SIZE / SHARE) as u64
+        (self.mapping.shared.capacity() / FRAME_SIZE / SHARE) as u64
     }
 
     /// Ends it with what is in the cache now. `false`: its page is not; nothing was done. What
@@ -167,7 +167,7 @@ impl<S: Scheme> Progress<S> {
             return Poll::Ready(Ok(Some(found)));
         }
         let fetch = Fetch::new(mapping, offset, wanted, context.waker());
-        if mapping.inner.background.fetch(&fetch, context.waker()) {
+        if mapping.shared.background.fetch(&fetch, context.waker()) {
             // It may be done: where there are no threads, it is.
             let found = fetch.poll(context);
             if found.is_pending() {

@@ -8,7 +8,7 @@ use folio_frames::{FRAME_SIZE, FolioRef, Lookup, UserSpace};
 use folio_ref::{CHECKS, DefaultScheme, Scheme};
 
 use crate::backing::Backing;
-use crate::cache::Inner;
+use crate::cache::Shared;
 use crate::handle::PageHandle;
 use crate::mapping::{Mapping, page_of};
 use crate::opened::Opened;
@@ -21,8 +21,8 @@ pub struct File<S: Scheme = DefaultScheme> {
 }
 
 impl<S: Scheme> File<S> {
-    pub(crate) fn new(inner: &Arc<Inner<S>>, backing: Arc<dyn Backing>) -> io::Result<Self> {
-        let mapping = Mapping::of(inner, Arc::clone(&backing))?;
+    pub(crate) fn new(shared: &Arc<Shared<S>>, backing: Arc<dyn Backing>) -> io::Result<Self> {
+        let mapping = Mapping::of(shared, Arc::clone(&backing))?;
         Ok(Self { opened: Arc::new(Opened::new(&mapping, backing)), mapping })
     }
 
@@ -37,7 +37,7 @@ impl<S: Scheme> File<S> {
     /// says.
     #[inline]
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.mapping.read_uncounted(offset, buf);
+        let read = self.mapping.read_optimistic(offset, buf);
         if read { Ok(buf.len()) } else { self.mapping.read_pages(offset, buf) }
     }
 
@@ -108,7 +108,7 @@ impl<S: Scheme> Mapping<S> {
     /// is there, which the second look sees. Of one that is cut and grows again, a page that
     /// was read again was opened after the shorter length, which a look after the first sees.
     #[inline(always)]
-    pub(crate) fn read_uncounted(&self, offset: u64, buf: &mut [u8]) -> bool {
+    pub(crate) fn read_optimistic(&self, offset: u64, buf: &mut [u8]) -> bool {
         let within = offset as usize % FRAME_SIZE;
         if buf.len() > FRAME_SIZE - within {
             return false;
@@ -118,16 +118,16 @@ impl<S: Scheme> Mapping<S> {
         // Neither is more than 2^44.
         let end = offset + buf.len() as u64;
         let in_file = || end <= self.len();
-        let Some(milestone) = slot.read(self.mapped.direct_map(), within, buf, in_file) else {
+        let Some(marker) = slot.read(self.mapped.direct_map(), within, buf, in_file) else {
             return false;
         };
-        if milestone {
+        if marker {
             self.read_ahead_of(page);
         }
         if CHECKS && let Lookup::Hit(folio) = slot.get(self.zone) {
             self.check(&folio, page);
         }
-        self.inner.counters.hit();
+        self.shared.counters.hit();
         true
     }
 
@@ -139,7 +139,7 @@ impl<S: Scheme> Mapping<S> {
             // It lies in the file, so it is no overflow, if it is not the first.
             let at = offset + done as u64;
             let n = (buf.len() - done).min(FRAME_SIZE - at as usize % FRAME_SIZE);
-            if !self.read_uncounted(at, &mut buf[done..done + n]) {
+            if !self.read_optimistic(at, &mut buf[done..done + n]) {
                 break;
             }
             done += n;
@@ -161,7 +161,7 @@ impl<S: Scheme> Mapping<S> {
         while done < buf.len() {
             let at = offset + done as u64;
             let n = (buf.len() - done).min(FRAME_SIZE - at as usize % FRAME_SIZE);
-            if done > 0 && self.read_uncounted(at, &mut buf[done..done + n]) {
+            if done > 0 && self.read_optimistic(at, &mut buf[done..done + n]) {
                 done += n;
                 continue;
             }
@@ -197,7 +197,7 @@ impl<S: Scheme> Mapping<S> {
         wanted: usize,
     ) -> io::Result<Option<(FolioRef<UserSpace<S>>, usize)>> {
         loop {
-            let cuts = self.cuts();
+            let truncate_seq = self.truncate_seq();
             let len = self.len();
             if offset >= len {
                 return Ok(None);
@@ -205,8 +205,8 @@ impl<S: Scheme> Mapping<S> {
             let Some(folio) = self.find_or_fill(page_of(offset)?, pages_of(offset, wanted))? else {
                 return Ok(None);
             };
-            // See `Mapping::cuts`; the folio's bytes do not change any more.
-            if self.is_uncut(len, cuts) {
+            // See `Mapping::truncate_seq`; the folio's bytes do not change any more.
+            if self.is_untruncated(len, truncate_seq) {
                 let begins = offset - offset % FRAME_SIZE as u64;
                 return Ok(Some((folio, (len - begins).min(FRAME_SIZE as u64) as usize)));
             }
@@ -218,14 +218,14 @@ impl<S: Scheme> Mapping<S> {
     /// however many callers there are (docs/machine-code.md, "In a handle").
     #[inline(always)]
     fn whole_page(&self, offset: u64) -> Option<PageHandle<S>> {
-        let (cuts, len) = (self.cuts(), self.len());
+        let (truncate_seq, len) = (self.truncate_seq(), self.len());
         let begins = offset - offset % FRAME_SIZE as u64;
         if len.saturating_sub(begins) < FRAME_SIZE as u64 {
             return None;
         }
         let folio = self.find_alone(u32::try_from(offset / FRAME_SIZE as u64).ok()?)?;
-        // See `Mapping::cuts`; the folio's bytes do not change any more.
-        self.is_uncut(len, cuts)
+        // See `Mapping::truncate_seq`; the folio's bytes do not change any more.
+        self.is_untruncated(len, truncate_seq)
             .then(|| PageHandle::new(folio, (offset - begins) as usize, FRAME_SIZE))
     }
 

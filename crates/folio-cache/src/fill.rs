@@ -39,17 +39,17 @@ impl<S: Scheme> Mapping<S> {
     pub(crate) fn fill(&self, page: u32, pages: u32) -> io::Result<Filled<S>> {
         let folios = match pages.min(MOST_PAGES) {
             0 | 1 => Vec::new(),
-            several => self.inner.allocate_some(several as usize),
+            several => self.shared.allocate_some(several as usize),
         };
         let mut run = if folios.is_empty() {
-            Run::claim(self, page, iter::once(self.inner.allocate()?))
+            Run::lock(self, page, iter::once(self.shared.allocate()?))
         } else {
-            Run::claim(self, page, folios)
+            Run::lock(self, page, folios)
         };
         if run.len() == 0 {
             return Ok(Filled::Lost);
         }
-        run.set_ahead(1, None);
+        run.set_readahead(1, None);
         let read = match run.fill() {
             // It may be the error of another page, which nobody asked for yet.
             Err(_) if run.len() > 1 => {

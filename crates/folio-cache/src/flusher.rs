@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use folio_ref::Scheme;
 
-use crate::cache::Inner;
+use crate::cache::Shared;
 use crate::worker::Job;
 
 /// How long a page may stay dirty before its turn comes.
 const AGE: Duration = Duration::from_secs(1);
 
-impl<S: Scheme> Inner<S> {
+impl<S: Scheme> Shared<S> {
     pub(crate) const FLUSHER: Job<S> =
         Job { name: "folio-flusher", delay: AGE, work: Self::write_what_is_old };
 
@@ -21,7 +21,7 @@ impl<S: Scheme> Inner<S> {
         let failed = self.write_back_all().is_err();
         if self.dirty_pages() > 0 {
             // Dirty again meanwhile, or it failed: then not at once.
-            self.flusher.ring_soon();
+            self.flusher.notify_soon();
         }
         if failed { AGE } else { Duration::ZERO }
     }

@@ -30,7 +30,7 @@ impl<S: Scheme> File<S> {
     ///
     /// As `read_at`.
     pub async fn read_at_async(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        if self.mapping.read_uncounted(offset, buf) {
+        if self.mapping.read_optimistic(offset, buf) {
             return Ok(buf.len());
         }
         let mut done = 0;

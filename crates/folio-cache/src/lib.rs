@@ -89,8 +89,8 @@
 mod ahead;
 mod background;
 mod backing;
-mod budget;
 mod cache;
+mod capacity;
 mod dirty;
 mod errors;
 mod evict;
@@ -128,7 +128,7 @@ mod worker;
 mod write;
 mod writeback;
 
-pub use backing::{Backing, Call, Durable, Fault, Fill, Identity, LocalFile, Memory, Version};
+pub use backing::{Backing, Call, Durable, Fault, FileId, Fill, LocalFile, Memory, Version};
 pub use cache::{CACHED, Cache};
 pub use file::File;
 pub use handle::PageHandle;

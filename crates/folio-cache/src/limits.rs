@@ -16,7 +16,7 @@ pub(crate) fn machine_bytes() -> usize {
 
 /// A budget that fits here: a quarter of the machine's memory, or of what the control groups of
 /// this process allow.
-pub(crate) fn default_budget_bytes() -> usize {
+pub(crate) fn default_capacity() -> usize {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limit = group_limit(&groups, Path::new("/sys/fs/cgroup"));
     limit.unwrap_or(usize::MAX).min(machine_bytes()) / SHARE
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_budget_is_a_share_of_the_memory() {
-        assert!(default_budget_bytes() > 0 && default_budget_bytes() <= machine_bytes() / SHARE);
+    fn the_default_capacity_is_a_share_of_the_memory() {
+        assert!(default_capacity() > 0 && default_capacity() <= machine_bytes() / SHARE);
     }
 }

@@ -30,10 +30,10 @@ impl<S: Scheme> Mapping<S> {
     #[inline(always)]
     fn hit(&self, folio: FolioRef<UserSpace<S>>, page: u32) -> FolioRef<UserSpace<S>> {
         self.check(&folio, page);
-        if folio.mark() {
+        if folio.set_referenced() {
             self.read_ahead_of(page);
         }
-        self.inner.counters.hit();
+        self.shared.counters.hit();
         folio
     }
 
@@ -41,7 +41,7 @@ impl<S: Scheme> Mapping<S> {
     #[inline(always)]
     pub(crate) fn check(&self, folio: &FolioRef<UserSpace<S>>, page: u32) {
         assert!(
-            !CHECKS || folio.private() == self.private(page),
+            !CHECKS || folio.owner_data() == self.owner_data(page),
             "a lookup of page {page} got {folio:?}, which holds another page (R8)"
         );
     }
@@ -61,7 +61,7 @@ impl<S: Scheme> Mapping<S> {
 
     #[cold]
     fn find_slowly(&self, page: u32, pages: u32) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
-        let counters = &self.inner.counters;
+        let counters = &self.shared.counters;
         let slot = self.index.get_or_make(page)?;
         let start = u64::from(page) * FRAME_SIZE as u64;
         let mut fills = 0;
@@ -70,7 +70,7 @@ impl<S: Scheme> Mapping<S> {
             match slot.get(self.zone) {
                 Lookup::Hit(folio) => {
                     self.check(&folio, page);
-                    if folio.mark() {
+                    if folio.set_referenced() {
                         self.read_ahead_of(page);
                     }
                     return Ok(Some(folio));
@@ -110,10 +110,10 @@ impl<S: Scheme> Mapping<S> {
     /// Waits for who is at work on a page. If that is readahead, and nobody has begun, it is ours
     /// to read.
     pub(crate) fn wait_for(&self, slot: &Slot<UserSpace<S>>, page: u32) {
-        if let Some(run) = self.inner.background.take(self, page) {
+        if let Some(run) = self.shared.background.take(self, page) {
             run.fill();
         } else {
-            self.inner.counters.waits.add(1);
+            self.shared.counters.waits.add(1);
             slot.wait();
         }
     }
@@ -121,12 +121,12 @@ impl<S: Scheme> Mapping<S> {
     /// Puts a copy in the place of a folio whose count is saturated: that one is leaked.
     fn desaturate(&self, slot: &Slot<UserSpace<S>>, page: u32) -> io::Result<()> {
         let mut new = self.spare(page)?;
-        if let Some(claim) = slot.claim(self.zone) {
-            new.as_mut_slice().copy_from_slice(claim.folio().frame());
-            new.set_dirty(claim.folio().is_dirty());
+        if let Some(locked) = slot.try_lock(self.zone) {
+            new.as_mut_slice().copy_from_slice(locked.folio().frame());
+            new.set_dirty(locked.folio().is_dirty());
             let pfn = new.pfn();
-            drop(claim.replace(new));
-            self.inner.admit(pfn, self.private(page));
+            drop(locked.replace(new));
+            self.shared.insert(pfn, self.owner_data(page));
         } else {
             new.free();
             slot.wait();

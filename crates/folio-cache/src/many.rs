@@ -36,8 +36,8 @@ struct Missing<'r, 'b> {
     read: &'r mut Read<'b>,
     page: u32,
     pages: u32,
-    /// As they were before: see `read_uncounted`.
-    cuts: u64,
+    /// As they were before: see `read_optimistic`.
+    truncate_seq: u64,
     len: u64,
 }
 
@@ -51,11 +51,11 @@ impl<S: Scheme> File<S> {
     /// a few hundred.
     pub fn read_many(&self, reads: &mut [Read<'_>]) {
         let mapping = &*self.mapping;
-        let most = (mapping.inner.budget_bytes() / FRAME_SIZE / SHARE) as u32;
+        let most = (mapping.shared.capacity() / FRAME_SIZE / SHARE) as u32;
         let mut missing = Vec::new();
         let mut pages = 0;
         for read in reads {
-            let (cuts, len) = (mapping.cuts(), mapping.len());
+            let (truncate_seq, len) = (mapping.truncate_seq(), mapping.len());
             let wanted = pages_of(read.offset, read.buf.len());
             match page_of(read.offset) {
                 // It is there, or about to be.
@@ -64,7 +64,7 @@ impl<S: Scheme> File<S> {
                 }
                 Ok(page) if read.offset < len && (1..=MOST_PAGES.min(most)).contains(&wanted) => {
                     pages += wanted;
-                    missing.push(Missing { read, page, pages: wanted, cuts, len });
+                    missing.push(Missing { read, page, pages: wanted, truncate_seq, len });
                     if pages >= most {
                         self.fill_many(&mut missing);
                         pages = 0;
@@ -81,14 +81,14 @@ impl<S: Scheme> File<S> {
         let wanted: Vec<_> = missing.iter().map(|missing| (missing.page, missing.pages)).collect();
         let first_pages = mapping.fill_many(&wanted);
         for (missing, page) in missing.drain(..).zip(first_pages) {
-            let Missing { read, cuts, len, .. } = missing;
+            let Missing { read, truncate_seq, len, .. } = missing;
             let within = read.offset as usize % FRAME_SIZE;
             let end = within + read.buf.len();
             read.result = match page {
                 Some(page)
                     if end <= FRAME_SIZE
                         && read.buf.len() as u64 <= len - read.offset
-                        && mapping.is_uncut(len, cuts) =>
+                        && mapping.is_untruncated(len, truncate_seq) =>
                 {
                     read.buf.copy_from_slice(&page.frame()[within..end]);
                     Ok(read.buf.len())
@@ -107,13 +107,13 @@ impl<S: Scheme> Mapping<S> {
     pub(crate) fn fill_many(&self, wanted: &[(u32, u32)]) -> Vec<Option<FolioRef<UserSpace<S>>>> {
         // Before any is installed: see ARCHITECTURE.md, "Lock order".
         let mut folios =
-            self.inner.allocate_some(wanted.iter().map(|wanted| wanted.1 as usize).sum());
+            self.shared.allocate_some(wanted.iter().map(|wanted| wanted.1 as usize).sum());
         let mut runs: Vec<_> = wanted
             .iter()
             .map(|&(page, pages)| {
                 let ours = folios.split_off(folios.len().saturating_sub(pages as usize));
-                let mut run = Run::claim(self, page, ours);
-                run.set_ahead(1, None);
+                let mut run = Run::lock(self, page, ours);
+                run.set_readahead(1, None);
                 run
             })
             .collect();

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use folio_frames::{FRAME_SIZE, Mapped, UserSpace, Zone};
 use folio_ref::Scheme;
 
-use crate::backing::{Backing, Identity, Version};
-use crate::cache::Inner;
+use crate::backing::{Backing, FileId, Version};
+use crate::cache::Shared;
 use crate::dirty::Dirty;
 use crate::errors::Errors;
 use crate::index::Index;
@@ -20,7 +20,7 @@ use crate::syncs::Syncs;
 ///
 /// | field | who writes it |
 /// | --- | --- |
-/// | `len`, `cuts` | under the lock `length`; read anywhere |
+/// | `len`, `truncate_seq` | under the lock `length`; read anywhere |
 /// | `backed` | who looked at the backing or changed it: a hint |
 /// | `index` | by the rules of slots |
 /// | `dirty` | under the claim of the page |
@@ -31,7 +31,7 @@ use crate::syncs::Syncs;
 /// of the three, or waits for a slot, while holding a claim.
 pub(crate) struct Mapping<S: Scheme> {
     pub(crate) index: Index<UserSpace<S>>,
-    /// The zone of `inner`, without the way through it: a hit needs no more than this line.
+    /// The zone of `shared`, without the way through it: a hit needs no more than this line.
     pub(crate) zone: &'static Zone<UserSpace<S>>,
     pub(crate) mapped: Mapped<UserSpace<S>>,
     /// The file's length as far as it was looked at. **Invariant:** no page that begins at or past
@@ -39,13 +39,13 @@ pub(crate) struct Mapping<S: Scheme> {
     /// zeroes, or reaches past it.
     pub(crate) len: Length,
     /// Counts how often the length was cut. A reader with a reference looks at count and length
-    /// before it looks the page up, and after ([`Mapping::is_uncut`]), so that it has no page
+    /// before it looks the page up, and after ([`Mapping::is_untruncated`]), so that it has no page
     /// that was read again after a cut, with zeroes where its length had bytes. The count
     /// alone would not do: who reads the page may know the shorter length before the cut is
     /// counted.
-    pub(crate) cuts: Length,
+    pub(crate) truncate_seq: Length,
     pub(crate) id: u32,
-    identity: Identity,
+    file_id: FileId,
     pub(crate) backing: Arc<dyn Backing>,
     /// What dirty pages are written to.
     pub(crate) writer: OnceLock<Arc<dyn Backing>>,
@@ -64,25 +64,25 @@ pub(crate) struct Mapping<S: Scheme> {
     /// The right to change the backing, with the version that it had after our last change or
     /// look.
     pub(crate) changing: Mutex<Version>,
-    /// The right to change `len` and `cuts`.
+    /// The right to change `len` and `truncate_seq`.
     pub(crate) length: Mutex<()>,
     pub(crate) readahead: Readahead,
-    pub(crate) inner: Arc<Inner<S>>,
+    pub(crate) shared: Arc<Shared<S>>,
 }
 
 impl<S: Scheme> Mapping<S> {
     /// The mapping of a backing: its identity's, made now or shared.
-    pub(crate) fn of(inner: &Arc<Inner<S>>, backing: Arc<dyn Backing>) -> io::Result<Arc<Self>> {
-        let identity = backing.identity();
+    pub(crate) fn of(shared: &Arc<Shared<S>>, backing: Arc<dyn Backing>) -> io::Result<Arc<Self>> {
+        let file_id = backing.file_id();
         let version = backing.version()?;
-        let (mapping, shared) = inner.registry.get_or_insert(identity, |id| Self {
-            index: Index::new(version.len, Arc::clone(&inner.registry.index_bytes)),
-            zone: inner.zone(),
-            mapped: Mapped::new(&inner.arena),
+        let (mapping, shared) = shared.registry.get_or_insert(file_id, |id| Self {
+            index: Index::new(version.len, Arc::clone(&shared.registry.index_bytes)),
+            zone: shared.zone(),
+            mapped: Mapped::new(&shared.arena),
             len: Length::new(version.len),
-            cuts: Length::new(0),
+            truncate_seq: Length::new(0),
             id,
-            identity,
+            file_id,
             backing,
             writer: OnceLock::new(),
             backed: AtomicU64::new(version.len),
@@ -95,7 +95,7 @@ impl<S: Scheme> Mapping<S> {
             changing: Mutex::new(version),
             length: Mutex::new(()),
             readahead: Readahead::default(),
-            inner: Arc::clone(inner),
+            shared: Arc::clone(shared),
         });
         if shared {
             mapping.revalidate()?;
@@ -114,16 +114,16 @@ impl<S: Scheme> Mapping<S> {
     /// sees a page that was filled after the cut, which took the slot's emptying from it, sees
     /// its count.
     #[inline(always)]
-    pub(crate) fn cuts(&self) -> u64 {
-        self.cuts.load(Ordering::Acquire)
+    pub(crate) fn truncate_seq(&self) -> u64 {
+        self.truncate_seq.load(Ordering::Acquire)
     }
 
     /// Whether the file still is as long as it was, and was not shorter between
     /// (models/length.pml). The length first: who sees it long again after a cut sees that cut
     /// counted.
     #[inline(always)]
-    pub(crate) fn is_uncut(&self, len: u64, cuts: u64) -> bool {
-        self.len() >= len && self.cuts() == cuts
+    pub(crate) fn is_untruncated(&self, len: u64, truncate_seq: u64) -> bool {
+        self.len() >= len && self.truncate_seq() == truncate_seq
     }
 
     pub(crate) fn opened(&self) {
@@ -137,7 +137,7 @@ impl<S: Scheme> Mapping<S> {
     }
 
     /// What is noted in the descriptor of a page's folio, for those who come by frame number.
-    pub(crate) fn private(&self, page: u32) -> u64 {
+    pub(crate) fn owner_data(&self, page: u32) -> u64 {
         u64::from(self.id) << 32 | u64::from(page)
     }
 }
@@ -147,16 +147,16 @@ impl<S: Scheme> Drop for Mapping<S> {
         // Nobody else is here: whoever visits a slot, by name or by frame number, holds the
         // mapping.
         self.drop_pages(0..u64::MAX);
-        self.inner.registry.remove(self.identity, self.id);
+        self.shared.registry.remove(self.file_id, self.id);
         // What its index was paid with comes back.
         self.index.uncount();
-        self.inner.fit_after_close();
+        self.shared.fit_after_close();
     }
 }
 
 /// The mapping's number and the page, from what is noted in a descriptor.
-pub(crate) fn split_private(private: u64) -> (u32, u32) {
-    ((private >> 32) as u32, private as u32)
+pub(crate) fn split_owner_data(owner_data: u64) -> (u32, u32) {
+    ((owner_data >> 32) as u32, owner_data as u32)
 }
 
 /// The page that an offset lies in.

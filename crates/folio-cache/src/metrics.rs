@@ -47,7 +47,7 @@ const HITS: &str = "page_cache_hits_total";
 
 /// Of all gauges, in the order of [`Cache::gauges`]: name and what it says. All are bytes.
 const GAUGES: [(&str, &str); 6] = [
-    ("page_cache_budget_bytes", "The most memory for pages and indexes"),
+    ("page_cache_capacity_bytes", "The most memory for pages and indexes"),
     ("page_cache_used_bytes", "Memory of pages"),
     ("page_cache_index_bytes", "Memory of indexes"),
     ("page_cache_dirty_bytes", "Pages newer than their backings"),
@@ -87,17 +87,17 @@ impl<S: Scheme> Cache<S> {
     }
 
     fn gauges(&self) -> [usize; GAUGES.len()] {
-        let (inner, zone) = (self.inner(), self.zone());
+        let (shared, zone) = (self.shared(), self.zone());
         let stats = zone.stats();
         let [online, free] =
             [stats.online_frames, stats.free_frames].map(|frames| frames as usize * FRAME_SIZE);
         let all = zone.pfns().frames() as usize * FRAME_SIZE;
         [
-            self.budget_bytes(),
+            self.capacity(),
             online.saturating_sub(free),
             self.index_bytes(),
-            inner.dirty_bytes(),
-            inner.pinned_bytes(),
+            shared.dirty_bytes(),
+            shared.pinned_bytes(),
             all.saturating_sub(online),
         ]
     }

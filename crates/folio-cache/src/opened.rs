@@ -35,7 +35,7 @@ impl<S: Scheme> Opened<S> {
     pub(crate) fn writer(&self) -> io::Result<&dyn Backing> {
         self.writer.as_deref().ok_or_else(|| {
             let message =
-                format!("{:?} was opened for reading only", self.mapping.backing.identity());
+                format!("{:?} was opened for reading only", self.mapping.backing.file_id());
             io::Error::new(io::ErrorKind::PermissionDenied, message)
         })
     }

@@ -20,13 +20,14 @@
 use std::ops::Range;
 
 use folio_frames::{
-    Claim, FRAME_SIZE, FolioRef, FrozenClaim, FrozenFolio, Order, Peek, Pfn, PfnRange, UserSpace,
+    FRAME_SIZE, FolioRef, FrozenFolio, FrozenSlot, LockedSlot, Order, Peek, Pfn, PfnRange,
+    UserSpace,
 };
 use folio_ref::Scheme;
 use smallvec::SmallVec;
 
 use crate::fetch::Found;
-use crate::mapping::{Mapping, split_private};
+use crate::mapping::{Mapping, split_owner_data};
 
 /// Smaller folios are not worth their splitting.
 const LEAST: Order = match Order::new(2) {
@@ -41,29 +42,31 @@ const MOST: Order = match Order::new(4) {
 };
 
 /// Claims of a folio's slots, in the order of its frames.
-type Parts<'m, S> = SmallVec<[Option<Claim<'m, UserSpace<S>>>; 1 << MOST.as_u8()]>;
+type Parts<'m, S> = SmallVec<[Option<LockedSlot<'m, UserSpace<S>>>; 1 << MOST.as_u8()]>;
 
 /// Opens the pages of a run that are there, as few folios, each of neighbours. A reference to the
 /// first page, if it is there. No claim is left.
 pub(crate) fn publish_in_parts<S: Scheme>(
-    claims: &mut [Option<FrozenClaim<'_, UserSpace<S>>>],
+    locked_slots: &mut [Option<FrozenSlot<'_, UserSpace<S>>>],
 ) -> Option<FolioRef<UserSpace<S>>> {
     let mut first = None;
     let mut begins = 0;
-    while begins < claims.len() {
-        let order =
-            FrozenClaim::largest_as_one(claims[begins..].iter().map_while(Option::as_ref), MOST);
+    while begins < locked_slots.len() {
+        let order = FrozenSlot::largest_as_one(
+            locked_slots[begins..].iter().map_while(Option::as_ref),
+            MOST,
+        );
         let n = if order < LEAST { 1 } else { order.frames() as usize };
-        let folio = match &mut claims[begins..begins + n] {
-            [claim] => claim.take().and_then(|claim| {
+        let folio = match &mut locked_slots[begins..begins + n] {
+            [locked] => locked.take().and_then(|locked| {
                 if begins == 0 {
-                    let zone = claim.folio().zone();
-                    return Some(claim.publish_and_get(zone));
+                    let zone = locked.folio().zone();
+                    return Some(locked.publish_and_get(zone));
                 }
-                claim.publish();
+                locked.publish();
                 None
             }),
-            several => Some(FrozenClaim::publish_as_one(several)),
+            several => Some(FrozenSlot::publish_as_one(several)),
         };
         if begins == 0 {
             first = folio;
@@ -89,7 +92,7 @@ impl<S: Scheme> Mapping<S> {
         if behind == 0 {
             return (folio, range);
         }
-        let (cuts, len) = (self.cuts(), self.len());
+        let (truncate_seq, len) = (self.truncate_seq(), self.len());
         let page = offset / FRAME_SIZE as u64;
         let in_file = (len / FRAME_SIZE as u64).saturating_sub(page + 1);
         let more = (wanted - range.len()).div_ceil(FRAME_SIZE) as u64;
@@ -103,13 +106,13 @@ impl<S: Scheme> Mapping<S> {
             slot.and_then(|slot| slot.pfn(self.zone)) == Some(Pfn::new(frame + u64::from(n)))
         };
         let there = (1..=most).take_while(is_there).count() as u32;
-        if !self.is_uncut(len, cuts) {
+        if !self.is_untruncated(len, truncate_seq) {
             return (folio, range);
         }
-        if let Some(n) = folio.mark_behind(there) {
+        if let Some(n) = folio.set_referenced_behind(there) {
             self.read_ahead_of(page as u32 + n);
         }
-        (0..there).for_each(|_| self.inner.counters.hit());
+        (0..there).for_each(|_| self.shared.counters.hit());
         let end = range.end + (there as usize * FRAME_SIZE).min(wanted - range.len());
         (folio, range.start..end)
     }
@@ -128,9 +131,9 @@ impl<S: Scheme> Mapping<S> {
 
     /// The large folio that a page is a part of: its head, its order, and its first page.
     fn folio_around(&self, page: u32) -> Option<(Pfn, Order, u32)> {
-        let claim = self.index.get(page)?.claim(self.zone)?;
-        let before = claim.pfn().as_u64() - claim.folio().pfn().as_u64();
-        Some((claim.folio().pfn(), claim.part_of()?, page - before as u32))
+        let locked = self.index.get(page)?.try_lock(self.zone)?;
+        let before = locked.pfn().as_u64() - locked.folio().pfn().as_u64();
+        Some((locked.folio().pfn(), locked.subpage_of()?, page - before as u32))
     }
 
     /// Cuts the folio that a page is a part of into pages, unless it is held, or somebody is at
@@ -143,18 +146,21 @@ impl<S: Scheme> Mapping<S> {
     /// The same, of the folio that begins at `head`, and begins with page `first`, as somebody
     /// found it. Call without a claim.
     pub(crate) fn split_folio(&self, head: Pfn, order: Order, first: u32) -> bool {
-        Claim::split(&mut self.claim_parts(head, order, first))
+        LockedSlot::split(&mut self.lock_subpages(head, order, first))
     }
 
     /// Claims what can be claimed of the slots of such a folio. Only tried: a claim that is not to
     /// be had leaves a reference that is not expected.
-    fn claim_parts(&self, head: Pfn, order: Order, first: u32) -> Parts<'_, S> {
+    fn lock_subpages(&self, head: Pfn, order: Order, first: u32) -> Parts<'_, S> {
         let parts = (0..order.frames()).map(|n| {
             let slot = self.index.get(first.checked_add(n)?)?;
             let frame = Pfn::new(head.as_u64() + u64::from(n));
-            let claim = (slot.pfn(self.zone) == Some(frame)).then(|| slot.claim(self.zone))??;
-            (claim.pfn() == frame && claim.part_of() == Some(order) && claim.folio().pfn() == head)
-                .then_some(claim)
+            let locked =
+                (slot.pfn(self.zone) == Some(frame)).then(|| slot.try_lock(self.zone))??;
+            (locked.pfn() == frame
+                && locked.subpage_of() == Some(order)
+                && locked.folio().pfn() == head)
+                .then_some(locked)
         });
         parts.collect()
     }
@@ -176,20 +182,23 @@ impl<S: Scheme> Mapping<S> {
     /// hot, and it is not more than is wanted, and says how many pages it had. Else splits it.
     /// Neither, if it is held. Call without a claim.
     pub(crate) fn reclaim_folio(&self, head: Pfn, seen: &Peek, most: usize) -> Option<usize> {
-        let (id, first) = split_private(seen.private);
+        let (id, first) = split_owner_data(seen.owner_data);
         if id != self.id {
             return None;
         }
-        let mut claims = self.claim_parts(head, seen.order, first);
+        let mut locked_slots = self.lock_subpages(head, seen.order, first);
         let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
-        if claims.len() > most || !self.inner.are_cold(PfnRange { start: head, end }) {
-            Claim::split(&mut claims);
+        if locked_slots.len() > most || !self.shared.are_cold(PfnRange { start: head, end }) {
+            LockedSlot::split(&mut locked_slots);
             return None;
         }
-        let pages: SmallVec<[_; 1 << MOST.as_u8()]> =
-            claims.iter().flatten().map(|claim| (claim.pfn(), claim.folio().private())).collect();
-        let _freed = FreedAfter(Some(Claim::remove_all(&mut claims)?));
-        self.inner.went_along(&pages);
+        let pages: SmallVec<[_; 1 << MOST.as_u8()]> = locked_slots
+            .iter()
+            .flatten()
+            .map(|locked| (locked.pfn(), locked.folio().owner_data()))
+            .collect();
+        let _freed = FreedAfter(Some(LockedSlot::remove_all(&mut locked_slots)?));
+        self.shared.evicted_with(&pages);
         Some(pages.len())
     }
 }

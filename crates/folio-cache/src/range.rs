@@ -291,7 +291,7 @@ impl<S: Scheme> Mapping<S> {
     /// `None`: it can not be said at once.
     pub(crate) fn next_page_at_once(&self, offset: u64, wanted: usize) -> Found<S> {
         // As in read_uncounted.
-        let cuts = self.cuts();
+        let truncate_seq = self.truncate_seq();
         let len = self.len();
         let end =
             len.checked_sub(offset - offset % FRAME_SIZE as u64)?.min(FRAME_SIZE as u64) as usize;
@@ -300,13 +300,13 @@ impl<S: Scheme> Mapping<S> {
             return None;
         }
         let folio = self.find(page_of(offset).ok()?)?;
-        self.is_uncut(len, cuts).then_some((folio, range))
+        self.is_untruncated(len, truncate_seq).then_some((folio, range))
     }
 
     /// Bytes that a range may have: no more than there are of the file, or than can be held.
     fn most_bytes(&self, offset: u64, len: usize) -> usize {
         let in_file = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
-        len.min(in_file).min(self.inner.budget_bytes())
+        len.min(in_file).min(self.shared.capacity())
     }
 
     /// For the pages of a range.

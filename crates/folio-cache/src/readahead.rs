@@ -58,7 +58,7 @@ pub(crate) struct Window {
     pub(crate) pieces: i64,
     pub(crate) step: i64,
     /// The page whose use asks for the next window.
-    pub(crate) milestone: Option<i64>,
+    pub(crate) marker: Option<i64>,
 }
 
 /// A reader, as far as it is known.
@@ -75,7 +75,7 @@ struct Stream {
     window: i64,
     /// Where the reader will miss if nothing more is requested.
     next: i64,
-    milestone: Option<i64>,
+    marker: Option<i64>,
     /// When it was last seen.
     seen: u64,
 }
@@ -134,32 +134,20 @@ impl Stream {
                 pages: self.next - from,
                 pieces: 1,
                 step: self.step,
-                milestone: Some(from),
+                marker: Some(from),
             }
         } else if self.is_backward() {
             // `from` is the page of the next miss, which begins a request: its end is the window's.
             let end = from + self.pages;
             self.next = from - self.window;
             let first = (end - self.window).max(0);
-            Window {
-                first,
-                pages: end - first,
-                pieces: 1,
-                step: self.step,
-                milestone: Some(end - 1),
-            }
+            Window { first, pages: end - first, pieces: 1, step: self.step, marker: Some(end - 1) }
         } else {
             let pieces = (self.window / self.pages).clamp(1, MOST_PIECES);
             self.next = from + pieces * self.step;
-            Window {
-                first: from,
-                pages: self.pages,
-                pieces,
-                step: self.step,
-                milestone: Some(from),
-            }
+            Window { first: from, pages: self.pages, pieces, step: self.step, marker: Some(from) }
         };
-        self.milestone = window.milestone;
+        self.marker = window.marker;
         window
     }
 }
@@ -203,7 +191,7 @@ impl Readahead {
         let mut streams = self.streams.lock();
         streams.clock += 1;
         let clock = streams.clock;
-        let stream = streams.all.iter_mut().find(|stream| stream.milestone == Some(page))?;
+        let stream = streams.all.iter_mut().find(|stream| stream.marker == Some(page))?;
         stream.seen = clock;
         stream.first = page;
         Some(stream.advance(stream.next, most))
@@ -234,7 +222,7 @@ impl Streams {
             return None;
         }
         (stream.step, stream.window, stream.next) = (pages, rest, first + pages + rest);
-        Some(Window { first: first + pages, pages: rest, pieces: 1, step: pages, milestone: None })
+        Some(Window { first: first + pages, pages: rest, pieces: 1, step: pages, marker: None })
     }
 
     /// A new stream, in the place of the one not seen for longest. Its step is from the miss before
@@ -261,7 +249,7 @@ mod tests {
         readahead: Readahead,
         /// Pages that are there, with their milestone.
         cached: BTreeSet<i64>,
-        milestones: BTreeSet<i64>,
+        markers: BTreeSet<i64>,
         misses: Vec<i64>,
         windows: Vec<Window>,
     }
@@ -273,7 +261,7 @@ mod tests {
                 let first = window.first + piece * window.step;
                 self.cached.extend((first..first + window.pages).filter(|&page| page >= 0));
             }
-            self.milestones.extend(window.milestone);
+            self.markers.extend(window.marker);
             self.windows.push(window);
         }
 
@@ -282,7 +270,7 @@ mod tests {
                 self.misses.push(page);
                 let window = self.readahead.missed(page as u32, 1, 4096);
                 self.request(window);
-            } else if self.milestones.remove(&page) {
+            } else if self.markers.remove(&page) {
                 let window = self.readahead.passed(page as u32, 4096);
                 self.request(window);
             }
@@ -354,10 +342,7 @@ mod tests {
     fn one_long_read_is_read_ahead_to_its_end_and_no_further() {
         let readahead = Readahead::default();
         let window = readahead.missed(5000, 1000, 4096).unwrap();
-        assert_eq!(
-            window,
-            Window { first: 5256, pages: 744, pieces: 1, step: 256, milestone: None }
-        );
+        assert_eq!(window, Window { first: 5256, pages: 744, pieces: 1, step: 256, marker: None });
         assert_eq!(readahead.missed(50, 256, 4096), None, "one request is not ahead");
     }
 

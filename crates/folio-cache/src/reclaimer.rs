@@ -10,7 +10,7 @@ use std::time::Duration;
 use folio_frames::{Level, UserSpace, Watermarks, Zone};
 use folio_ref::Scheme;
 
-use crate::cache::Inner;
+use crate::cache::Shared;
 use crate::evict::BATCH;
 use crate::worker::Job;
 
@@ -34,7 +34,7 @@ pub(crate) fn set_watermarks<S: Scheme>(zone: &Zone<UserSpace<S>>, frames: u32) 
     frames - HIGH * low
 }
 
-impl<S: Scheme> Inner<S> {
+impl<S: Scheme> Shared<S> {
     pub(crate) const RECLAIMER: Job<S> =
         Job { name: "folio-reclaim", delay: Duration::ZERO, work: Self::free_what_is_needed };
 
@@ -42,7 +42,7 @@ impl<S: Scheme> Inner<S> {
     #[inline]
     pub(crate) fn look_at_level(&self) {
         if !self.zone().is_at_least(Level::BelowHigh) {
-            self.reclaimer.ring_now();
+            self.reclaimer.notify_now();
         }
     }
 

@@ -4,7 +4,7 @@
 //! one that a lookup here made, and dropping a mapping takes these locks: **invariant:** no mapping
 //! is dropped under them.
 //!
-//! Lock order: `by_identity`, then `by_id`.
+//! Lock order: `by_file_id`, then `by_id`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -14,16 +14,16 @@ use folio_frames::{Order, Owner, Pfn, Slot, UserSpace};
 use folio_ref::Scheme;
 use parking_lot::{Mutex, RwLock};
 
-use crate::backing::Identity;
-use crate::cache::Inner;
-use crate::mapping::{Mapping, split_private};
+use crate::backing::FileId;
+use crate::cache::Shared;
+use crate::mapping::{Mapping, split_owner_data};
 
 /// A mapping that lives as long as its files are open, and its number.
 type Numbered<S> = (u32, Weak<Mapping<S>>);
 
 /// The mappings of a cache.
 pub(crate) struct Registry<S: Scheme> {
-    by_identity: Mutex<HashMap<Identity, Numbered<S>>>,
+    by_file_id: Mutex<HashMap<FileId, Numbered<S>>>,
     by_id: RwLock<HashMap<u32, Weak<Mapping<S>>>>,
     next_id: AtomicU32,
     /// The memory of all indexes.
@@ -33,7 +33,7 @@ pub(crate) struct Registry<S: Scheme> {
 impl<S: Scheme> Default for Registry<S> {
     fn default() -> Self {
         Self {
-            by_identity: Mutex::default(),
+            by_file_id: Mutex::default(),
             by_id: RwLock::default(),
             next_id: AtomicU32::new(0),
             index_bytes: Arc::default(),
@@ -46,12 +46,11 @@ impl<S: Scheme> Registry<S> {
     /// number.
     pub(crate) fn get_or_insert(
         &self,
-        identity: Identity,
+        file_id: FileId,
         make: impl FnOnce(u32) -> Mapping<S>,
     ) -> (Arc<Mapping<S>>, bool) {
-        let mut by_identity = self.by_identity.lock();
-        if let Some(mapping) = by_identity.get(&identity).and_then(|(_, mapping)| mapping.upgrade())
-        {
+        let mut by_file_id = self.by_file_id.lock();
+        if let Some(mapping) = by_file_id.get(&file_id).and_then(|(_, mapping)| mapping.upgrade()) {
             return (mapping, true);
         }
         // There is none, or the last close of the old one is under way: the new one takes its
@@ -67,15 +66,15 @@ impl<S: Scheme> Registry<S> {
         };
         let mapping = Arc::new(make(id));
         by_id.insert(id, Arc::downgrade(&mapping));
-        by_identity.insert(identity, (id, Arc::downgrade(&mapping)));
+        by_file_id.insert(file_id, (id, Arc::downgrade(&mapping)));
         (mapping, false)
     }
 
     /// Forgets a mapping whose last reference is gone; not a newer one of the same identity.
-    pub(crate) fn remove(&self, identity: Identity, id: u32) {
-        let mut by_identity = self.by_identity.lock();
-        if by_identity.get(&identity).is_some_and(|&(current, _)| current == id) {
-            by_identity.remove(&identity);
+    pub(crate) fn remove(&self, file_id: FileId, id: u32) {
+        let mut by_file_id = self.by_file_id.lock();
+        if by_file_id.get(&file_id).is_some_and(|&(current, _)| current == id) {
+            by_file_id.remove(&file_id);
         }
         self.by_id.write().remove(&id);
     }
@@ -97,9 +96,14 @@ impl<S: Scheme> Registry<S> {
     }
 }
 
-impl<S: Scheme> Owner<UserSpace<S>> for Inner<S> {
-    fn with_slot(&self, _: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<UserSpace<S>>)) -> bool {
-        let (id, page) = split_private(private);
+impl<S: Scheme> Owner<UserSpace<S>> for Shared<S> {
+    fn with_slot(
+        &self,
+        _: Pfn,
+        owner_data: u64,
+        visit: &mut dyn FnMut(&Slot<UserSpace<S>>),
+    ) -> bool {
+        let (id, page) = split_owner_data(owner_data);
         // No lock is held any more when the mapping, perhaps the last reference to it, is dropped
         // here.
         let Some(mapping) = self.registry.by_id(id) else { return false };
@@ -108,8 +112,8 @@ impl<S: Scheme> Owner<UserSpace<S>> for Inner<S> {
         true
     }
 
-    fn split(&self, pfn: Pfn, order: Order, private: u64) -> bool {
-        let (id, page) = split_private(private);
+    fn split(&self, pfn: Pfn, order: Order, owner_data: u64) -> bool {
+        let (id, page) = split_owner_data(owner_data);
         self.registry.by_id(id).is_some_and(|mapping| mapping.split_folio(pfn, order, page))
     }
 

@@ -34,19 +34,20 @@ impl<S: Scheme> Mapping<S> {
         // What is kept of the page that the cut goes through may be held: then it is copied.
         // Whether it is a cut is only known under the locks, where nothing is allocated.
         let may_cut_page = !new.is_multiple_of(FRAME_SIZE as u64) && page_of(new).is_ok();
-        let mut spare = Stock(if may_cut_page { vec![self.inner.allocate()?] } else { Vec::new() });
+        let mut spare =
+            Stock(if may_cut_page { vec![self.shared.allocate()?] } else { Vec::new() });
         self.resize_with(writer, new, &mut spare)
     }
 
     fn resize_with(&self, writer: &dyn Backing, new: u64, spare: &mut Stock<S>) -> io::Result<()> {
-        let mut stamp = self.changing.lock();
+        let mut change_token = self.changing.lock();
         let _length = self.length.lock();
-        change(writer, &mut stamp, || writer.set_len(new))?;
+        change(writer, &mut change_token, || writer.set_len(new))?;
         let old = self.len();
         // Release: pairs with Acquire in `len`.
         self.len.store(new, Ordering::Release);
         if new < old {
-            self.count_cut();
+            self.bump_truncate_seq();
         }
         // After the count: a fill that takes it from here that the backing is short must not be
         // believed by its reader. Release: pairs with Acquire in publish.
@@ -72,24 +73,24 @@ impl<S: Scheme> Mapping<S> {
     /// again.
     fn cut_page(&self, slot: &Slot<UserSpace<S>>, page: u32, within: usize, spare: &mut Stock<S>) {
         loop {
-            match slot.claim(self.zone) {
-                Some(claim) if !claim.folio().is_dirty() => return drop(claim.remove()),
-                Some(claim) => match claim.freeze() {
-                    Ok(mut claim) => {
-                        claim.folio_mut().as_mut_slice()[within..].fill(0);
-                        return claim.publish();
+            match slot.try_lock(self.zone) {
+                Some(locked) if !locked.folio().is_dirty() => return drop(locked.remove()),
+                Some(locked) => match locked.freeze() {
+                    Ok(mut locked) => {
+                        locked.folio_mut().as_mut_slice()[within..].fill(0);
+                        return locked.publish();
                     }
-                    Err(claim) => {
+                    Err(locked) => {
                         // Readers hold pages for a moment only, but handles for as long as they
                         // like.
-                        let Some(mut new) = spare.take(self.private(page)) else { continue };
+                        let Some(mut new) = spare.take(self.owner_data(page)) else { continue };
                         new.as_mut_slice()[..within]
-                            .copy_from_slice(&claim.folio().frame()[..within]);
+                            .copy_from_slice(&locked.folio().frame()[..within]);
                         new.as_mut_slice()[within..].fill(0);
                         new.set_dirty(true);
                         let pfn = new.pfn();
-                        drop(claim.replace(new));
-                        return self.inner.admit(pfn, self.private(page));
+                        drop(locked.replace(new));
+                        return self.shared.insert(pfn, self.owner_data(page));
                     }
                 },
                 None if slot.is_empty() => return,
@@ -119,11 +120,11 @@ impl<S: Scheme> Mapping<S> {
 
     /// `false`: the backing can not do that to any range.
     fn punch_pages(&self, writer: &dyn Backing, pages: Range<u64>) -> io::Result<bool> {
-        let mut stamp = self.changing.lock();
+        let mut change_token = self.changing.lock();
         let _length = self.length.lock();
         let len = self.len();
         let bytes = pages.start * FRAME_SIZE as u64..pages.end * FRAME_SIZE as u64;
-        let punched = change(writer, &mut stamp, || {
+        let punched = change(writer, &mut change_token, || {
             // The end of the file may be known from dirty pages only, which go.
             if writer.version()?.len < len {
                 writer.set_len(len)?;

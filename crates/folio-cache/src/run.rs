@@ -12,7 +12,7 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use folio_frames::{FRAME_SIZE, FolioRef, FrozenClaim, FrozenFolio, UserSpace, joined_mut};
+use folio_frames::{FRAME_SIZE, FolioRef, FrozenFolio, FrozenSlot, UserSpace, joined_mut};
 use folio_ref::Scheme;
 use smallvec::SmallVec;
 
@@ -31,29 +31,29 @@ type PerPage<T> = SmallVec<[T; 1]>;
 pub(crate) struct Run<'m, S: Scheme> {
     mapping: &'m Mapping<S>,
     first: u32,
-    claims: PerPage<FrozenClaim<'m, UserSpace<S>>>,
+    locked_slots: PerPage<FrozenSlot<'m, UserSpace<S>>>,
 }
 
 impl<'m, S: Scheme> Run<'m, S> {
     /// Installs folios from page `first` on, and stops at the first slot that is not empty. Folios
     /// that are left over are freed. May be empty.
-    pub(crate) fn claim<F>(mapping: &'m Mapping<S>, first: u32, folios: F) -> Self
+    pub(crate) fn lock<F>(mapping: &'m Mapping<S>, first: u32, folios: F) -> Self
     where
         F: IntoIterator<Item = FrozenFolio<UserSpace<S>>>,
         F::IntoIter: ExactSizeIterator,
     {
         let mut folios = folios.into_iter();
-        let mut claims = PerPage::with_capacity(folios.len());
+        let mut locked_slots = PerPage::with_capacity(folios.len());
         // Page numbers end at 16 TiB: the run does too.
         for (page, mut folio) in (first..=u32::MAX).zip(&mut folios) {
-            folio.set_owner(CACHED, mapping.private(page));
+            folio.set_owner(CACHED, mapping.owner_data(page));
             // The index may be out of memory for the page: then the run ends here.
             let installed = match mapping.index.get_or_make(page) {
                 Ok(slot) => slot.install(folio),
                 Err(_) => Err(folio),
             };
             match installed {
-                Ok(claim) => claims.push(claim),
+                Ok(locked) => locked_slots.push(locked),
                 Err(folio) => {
                     folio.free();
                     break;
@@ -61,11 +61,11 @@ impl<'m, S: Scheme> Run<'m, S> {
             }
         }
         folios.for_each(FrozenFolio::free);
-        Self { mapping, first, claims }
+        Self { mapping, first, locked_slots }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.claims.len()
+        self.locked_slots.len()
     }
 
     /// Where it begins in the file.
@@ -75,7 +75,7 @@ impl<'m, S: Scheme> Run<'m, S> {
 
     /// Lets the claims of all pages but the first go: they are missed again.
     pub(crate) fn keep_first(&mut self) {
-        self.claims.truncate(1);
+        self.locked_slots.truncate(1);
     }
 
     /// The bytes, for one request: a buffer for each piece of memory. Call at once before it is
@@ -84,9 +84,9 @@ impl<'m, S: Scheme> Run<'m, S> {
         // SeqCst, Dekker with the fences in set_len: either it sees the claims and waits, or what
         // follows, the read of the file and the look at the length, comes after its own.
         fence(Ordering::SeqCst);
-        self.mapping.inner.counters.misses.add(self.claims.len() as u64);
-        self.mapping.inner.counters.requests.add(1);
-        joined_mut(self.claims.iter_mut().map(FrozenClaim::folio_mut)).map(IoSliceMut::new)
+        self.mapping.shared.counters.misses.add(self.locked_slots.len() as u64);
+        self.mapping.shared.counters.requests.add(1);
+        joined_mut(self.locked_slots.iter_mut().map(FrozenSlot::folio_mut)).map(IoSliceMut::new)
     }
 
     /// Has the backing fill it, in one request. How many bytes there were.
@@ -98,8 +98,8 @@ impl<'m, S: Scheme> Run<'m, S> {
     /// Opens the pages that are filled as far as the file goes; the others are missed again. A
     /// reference to the first, if it is open.
     pub(crate) fn publish(self, read: usize) -> Option<FolioRef<UserSpace<S>>> {
-        let read = read.min(self.claims.len() * FRAME_SIZE);
-        self.mapping.inner.counters.filled_bytes.add(read as u64);
+        let read = read.min(self.locked_slots.len() * FRAME_SIZE);
+        self.mapping.shared.counters.filled_bytes.add(read as u64);
         // After the read: see `buffers`. What the file has; the backing may have less, if the rest
         // was written and is dirty elsewhere. If it says too much, the look that follows
         // says so. Acquire: pairs with Release where it becomes less, after a cut: who gets
@@ -108,9 +108,9 @@ impl<'m, S: Scheme> Run<'m, S> {
             |len: u64| usize::try_from(len.saturating_sub(self.offset())).unwrap_or(usize::MAX);
         let expected = from_here(self.mapping.len());
         let backed = from_here(self.mapping.backed.load(Ordering::Acquire));
-        let mut opened = PerPage::with_capacity(self.claims.len());
-        let mut ready = PerPage::with_capacity(self.claims.len());
-        for (n, mut claim) in self.claims.into_iter().enumerate() {
+        let mut opened = PerPage::with_capacity(self.locked_slots.len());
+        let mut ready = PerPage::with_capacity(self.locked_slots.len());
+        for (n, mut locked) in self.locked_slots.into_iter().enumerate() {
             let begins = n * FRAME_SIZE;
             let has = read.saturating_sub(begins).min(FRAME_SIZE);
             let should_have = expected.saturating_sub(begins).min(FRAME_SIZE);
@@ -120,27 +120,27 @@ impl<'m, S: Scheme> Run<'m, S> {
                 continue;
             }
             if has < FRAME_SIZE {
-                claim.folio_mut().as_mut_slice()[has..].fill(0);
+                locked.folio_mut().as_mut_slice()[has..].fill(0);
             }
-            opened.push((claim.folio().pfn(), claim.folio().private()));
-            ready.push(Some(claim));
+            opened.push((locked.folio().pfn(), locked.folio().owner_data()));
+            ready.push(Some(locked));
         }
         let first = publish_in_parts(&mut ready);
-        self.mapping.inner.admit_all(&opened);
+        self.mapping.shared.insert_all(&opened);
         first
     }
 
     /// Notes of the pages from the `n`-th on that they were read before they are needed, and which
     /// one is a milestone.
-    pub(crate) fn set_ahead(&mut self, n: usize, milestone: Option<i64>) {
-        for (page, claim) in (i64::from(self.first)..).zip(&mut self.claims).skip(n) {
-            claim.folio_mut().set_ahead(milestone == Some(page));
+    pub(crate) fn set_readahead(&mut self, n: usize, marker: Option<i64>) {
+        for (page, locked) in (i64::from(self.first)..).zip(&mut self.locked_slots).skip(n) {
+            locked.folio_mut().set_readahead(marker == Some(page));
         }
     }
 
     /// Keeps the claims without the borrow, for a thread of its own.
     pub(crate) fn suspend(self, mapping: Arc<Mapping<S>>) -> SuspendedRun<S> {
-        let folios = self.claims.into_iter().map(FrozenClaim::suspend).collect();
+        let folios = self.locked_slots.into_iter().map(FrozenSlot::suspend).collect();
         SuspendedRun { mapping, first: self.first, folios }
     }
 }
@@ -181,9 +181,9 @@ fn resume<S: Scheme>(
     first: u32,
     folios: Vec<FrozenFolio<UserSpace<S>>>,
 ) -> Run<'_, S> {
-    let claims = (first..=u32::MAX).zip(folios).map(|(page, folio)| {
-        let slot = mapping.index.get(page).expect("a slot that was claimed does not go away");
-        slot.resume(folio).expect("a suspended claim stays on its slot")
+    let locked_slots = (first..=u32::MAX).zip(folios).map(|(page, folio)| {
+        let slot = mapping.index.get(page).expect("a slot that was locked does not go away");
+        slot.resume(folio).expect("a suspended locked stays on its slot")
     });
-    Run { mapping, first, claims: claims.collect() }
+    Run { mapping, first, locked_slots: locked_slots.collect() }
 }

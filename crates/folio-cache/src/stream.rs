@@ -48,8 +48,8 @@ impl<S: Scheme> ByteStream<S> {
     fn poll_piece(&mut self, context: &Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         check_offset(self.offset)?;
         let mapping = &self.file.mapping;
-        let most = (mapping.inner.budget_bytes() / SHARE)
-            .clamp(FRAME_SIZE, MOST_PAGES as usize * FRAME_SIZE);
+        let most =
+            (mapping.shared.capacity() / SHARE).clamp(FRAME_SIZE, MOST_PAGES as usize * FRAME_SIZE);
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(most);
         let found: Found<S> =
             ready!(self.progress.poll_page(mapping, self.offset, wanted, context))?;

@@ -91,7 +91,7 @@ mod tests {
     use folio_ref::DefaultScheme;
 
     use super::*;
-    use crate::backing::{Backing, Call, Fault, Identity, Memory, Version};
+    use crate::backing::{Backing, Call, Fault, FileId, Memory, Version};
     use crate::cache::Cache;
     use crate::mapping::Mapping;
 
@@ -157,8 +157,8 @@ mod tests {
     }
 
     impl Backing for Forgetful {
-        fn identity(&self) -> Identity {
-            self.memory.identity()
+        fn file_id(&self) -> FileId {
+            self.memory.file_id()
         }
 
         fn version(&self) -> io::Result<Version> {
@@ -196,7 +196,7 @@ mod tests {
     fn of_two_opens_that_sync_at_once_both_are_told_that_it_failed() {
         let backing = Arc::new(Forgetful { memory: Memory::new(b""), mapping: OnceLock::new() });
         let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
-        cache.set_most_threads(0);
+        cache.set_io_threads(0);
         let files = [(); 2].map(|()| cache.open_backing(backing.clone()).unwrap());
         backing.mapping.set(Arc::downgrade(&files[0].mapping)).expect("once");
         for (file, at) in files.iter().zip([0, 4096]) {

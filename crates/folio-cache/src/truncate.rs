@@ -55,17 +55,17 @@ impl<S: Scheme> Mapping<S> {
     /// clean if so.
     pub(crate) fn revalidate(&self) -> io::Result<bool> {
         self.refresh_len_to_read()?;
-        let mut stamp = self.changing.lock();
+        let mut change_token = self.changing.lock();
         let _length = self.length.lock();
         let now = self.backing.version()?;
-        let changed = now != *stamp;
+        let changed = now != *change_token;
         if self.look(Some(now.len))?.is_err() {
             // It grows under our hands: what it was given is found by the next look.
             return Ok(true);
         }
         if changed {
             self.invalidate();
-            *stamp = now;
+            *change_token = now;
         }
         Ok(changed)
     }
@@ -128,7 +128,7 @@ impl<S: Scheme> Mapping<S> {
         } else if new < old {
             // The other way round: from now on fills past the end decline, and readers notice.
             self.len.store(new, Ordering::Release);
-            self.count_cut();
+            self.bump_truncate_seq();
             // SeqCst, Dekker with the fences in fill and write: either this visit sees the claim
             // and waits for it, or they see the new length and take their page out by
             // themselves.
@@ -139,14 +139,14 @@ impl<S: Scheme> Mapping<S> {
     }
 
     /// After the length, before the pages go. Under the lock `length`.
-    pub(crate) fn count_cut(&self) {
-        // Relaxed: no other writer. Release: pairs with Acquire in `cuts`.
-        self.cuts.store(self.cuts.load(Ordering::Relaxed) + 1, Ordering::Release);
+    pub(crate) fn bump_truncate_seq(&self) {
+        // Relaxed: no other writer. Release: pairs with Acquire in `truncate_seq`.
+        self.truncate_seq.store(self.truncate_seq.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     /// Empties every slot of a range of pages. Waits for those in progress. Dirty pages are lost.
     pub(crate) fn drop_pages(&self, pages: Range<u64>) {
-        self.inner.background.forget(self, &pages);
+        self.shared.background.forget(self, &pages);
         self.split_edges(&pages);
         self.index.for_each_in(pages, |slot| _ = self.drop_page(slot, true));
     }
@@ -154,7 +154,7 @@ impl<S: Scheme> Mapping<S> {
     /// Empties every slot from a page on that is not dirty. Waits for those in progress.
     fn drop_clean_pages_from(&self, page: u64) {
         let pages = page..u64::MAX;
-        self.inner.background.forget(self, &pages);
+        self.shared.background.forget(self, &pages);
         self.split_edges(&pages);
         self.index.for_each_in(pages, |slot| _ = self.drop_page(slot, false));
     }
@@ -162,18 +162,18 @@ impl<S: Scheme> Mapping<S> {
     /// `false`: it is dirty, and stays.
     fn drop_page(&self, slot: &Slot<UserSpace<S>>, even_dirty: bool) -> bool {
         loop {
-            if let Some(mut claim) = slot.claim(self.zone) {
-                if claim.folio().is_dirty() {
+            if let Some(mut locked) = slot.try_lock(self.zone) {
+                if locked.folio().is_dirty() {
                     if !even_dirty {
                         return false;
                     }
-                    claim.set_dirty(false);
-                    self.forget_dirty(claim.folio().private() as u32);
+                    locked.set_dirty(false);
+                    self.forget_dirty(locked.folio().owner_data() as u32);
                 }
-                match claim.freeze() {
+                match locked.freeze() {
                     Ok(frozen) => frozen.remove().free(),
                     // Somebody holds it: the index's reference goes, theirs stay.
-                    Err(claim) => drop(claim.remove()),
+                    Err(locked) => drop(locked.remove()),
                 }
                 return true;
             }

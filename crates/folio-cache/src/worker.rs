@@ -1,4 +1,4 @@
-//! A worker: a thread of a cache that does one thing when it is rung for, and sleeps otherwise.
+//! A worker: a thread of a cache that does one thing when it is notified for, and sleeps otherwise.
 //!
 //! It starts when it is first needed. It holds the cache weakly: when that goes, the thread ends.
 //! Where no thread can be started, the next ring tries again, and the work is done by who can not
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use folio_ref::Scheme;
 
-use crate::cache::Inner;
+use crate::cache::Shared;
 use crate::sync::{Condvar, Mutex, rest, spawn, wait_for};
 
 /// After a panic in somebody's backing.
@@ -35,13 +35,13 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Bell {
+struct Signal {
     state: Mutex<State>,
-    rung: Condvar,
+    notified: Condvar,
     /// Somebody rang for now, and the thread did not come yet: so that many can ring often.
-    is_ringing: AtomicBool,
-    /// It did what it was rung for.
-    settled: Condvar,
+    is_notified: AtomicBool,
+    /// It did what it was notified for.
+    quiesced: Condvar,
 }
 
 /// What a worker does.
@@ -51,19 +51,19 @@ pub(crate) struct Job<S: Scheme> {
     /// How soon is soon.
     pub(crate) delay: Duration,
     /// The work; how long to rest after it, whoever rings.
-    pub(crate) work: fn(&Inner<S>) -> Duration,
+    pub(crate) work: fn(&Shared<S>) -> Duration,
 }
 
 /// The thread, as its cache sees it.
 pub(crate) struct Worker<S: Scheme> {
     job: &'static Job<S>,
-    bell: Arc<Bell>,
-    me: Weak<Inner<S>>,
+    signal: Arc<Signal>,
+    me: Weak<Shared<S>>,
 }
 
 impl<S: Scheme> Worker<S> {
-    pub(crate) fn new(job: &'static Job<S>, me: Weak<Inner<S>>) -> Self {
-        let bell = Bell {
+    pub(crate) fn new(job: &'static Job<S>, me: Weak<Shared<S>>) -> Self {
+        let signal = Signal {
             // Under shuttle a test says whether there is a thread.
             state: Mutex::new(State {
                 wanted: Wanted::Nothing,
@@ -71,63 +71,63 @@ impl<S: Scheme> Worker<S> {
                 has_thread: false,
                 is_working: false,
             }),
-            rung: Condvar::new(),
-            is_ringing: AtomicBool::new(false),
-            settled: Condvar::new(),
+            notified: Condvar::new(),
+            is_notified: AtomicBool::new(false),
+            quiesced: Condvar::new(),
         };
-        Self { job, bell: Arc::new(bell), me }
+        Self { job, signal: Arc::new(signal), me }
     }
 
     /// Whether it may have a thread. One that it must not have ends after what it does.
     pub(crate) fn set_may_start(&self, may_start: bool) {
-        let mut state = self.bell.state.lock();
+        let mut state = self.signal.state.lock();
         state.may_start = may_start;
         if !may_start {
             state.wanted = Wanted::End;
         } else if state.wanted == Wanted::End {
             state.wanted = Wanted::Now;
         }
-        self.bell.is_ringing.store(false, Ordering::Relaxed);
-        self.bell.rung.notify_one();
+        self.signal.is_notified.store(false, Ordering::Relaxed);
+        self.signal.notified.notify_one();
         // What they wait for will not be done.
-        self.bell.settled.notify_all();
+        self.signal.quiesced.notify_all();
     }
 
     /// There is something to do, after a while.
     #[cold]
-    pub(crate) fn ring_soon(&self) {
-        self.ring(Wanted::Soon);
+    pub(crate) fn notify_soon(&self) {
+        self.notify(Wanted::Soon);
     }
 
     /// There is something to do. Cheap while the thread is on its way.
     #[inline]
-    pub(crate) fn ring_now(&self) {
+    pub(crate) fn notify_now(&self) {
         // Relaxed: a hint; who rings in vain will ring again.
-        if !self.bell.is_ringing.load(Ordering::Relaxed) {
-            self.bell.is_ringing.store(true, Ordering::Relaxed);
-            self.ring(Wanted::Now);
+        if !self.signal.is_notified.load(Ordering::Relaxed) {
+            self.signal.is_notified.store(true, Ordering::Relaxed);
+            self.notify(Wanted::Now);
         }
     }
 
     /// Waits until it is not at work, nor about to be, and holds no file.
-    pub(crate) fn settle(&self) {
-        let mut state = self.bell.state.lock();
+    pub(crate) fn quiesce(&self) {
+        let mut state = self.signal.state.lock();
         while state.is_working || (state.has_thread && state.wanted == Wanted::Now) {
-            self.bell.settled.wait(&mut state);
+            self.signal.quiesced.wait(&mut state);
         }
     }
 
     #[cold]
-    fn ring(&self, what: Wanted) {
-        let mut state = self.bell.state.lock();
+    fn notify(&self, what: Wanted) {
+        let mut state = self.signal.state.lock();
         if state.may_start && !state.has_thread {
-            let (job, bell, cache) = (self.job, Arc::clone(&self.bell), self.me.clone());
-            state.has_thread = spawn(job.name, move || run(job, &bell, &cache));
+            let (job, signal, cache) = (self.job, Arc::clone(&self.signal), self.me.clone());
+            state.has_thread = spawn(job.name, move || run(job, &signal, &cache));
         }
         if state.wanted == Wanted::Nothing || (state.wanted == Wanted::Soon && what == Wanted::Now)
         {
             state.wanted = what;
-            self.bell.rung.notify_one();
+            self.signal.notified.notify_one();
         }
     }
 }
@@ -138,15 +138,15 @@ impl<S: Scheme> Drop for Worker<S> {
     }
 }
 
-fn run<S: Scheme>(job: &Job<S>, bell: &Bell, cache: &Weak<Inner<S>>) {
+fn run<S: Scheme>(job: &Job<S>, signal: &Signal, cache: &Weak<Shared<S>>) {
     loop {
         {
-            let mut state = bell.state.lock();
+            let mut state = signal.state.lock();
             while state.wanted == Wanted::Nothing {
-                bell.rung.wait(&mut state);
+                signal.notified.wait(&mut state);
             }
             if state.wanted == Wanted::Soon {
-                wait_for(&bell.rung, &mut state, job.delay);
+                wait_for(&signal.notified, &mut state, job.delay);
             }
             if state.wanted == Wanted::End {
                 state.has_thread = false;
@@ -155,21 +155,21 @@ fn run<S: Scheme>(job: &Job<S>, bell: &Bell, cache: &Weak<Inner<S>>) {
             state.wanted = Wanted::Nothing;
             state.is_working = true;
             // Relaxed, before the work: who rings from now on is heard again.
-            bell.is_ringing.store(false, Ordering::Relaxed);
+            signal.is_notified.store(false, Ordering::Relaxed);
         }
         let Some(cache) = cache.upgrade() else { return };
         let time =
             panic::catch_unwind(AssertUnwindSafe(|| (job.work)(&cache))).unwrap_or_else(|_| {
                 // What it did not come to has its turn later.
-                let mut state = bell.state.lock();
+                let mut state = signal.state.lock();
                 if state.wanted == Wanted::Nothing {
                     state.wanted = Wanted::Soon;
                 }
                 REST
             });
         drop(cache);
-        bell.state.lock().is_working = false;
-        bell.settled.notify_all();
+        signal.state.lock().is_working = false;
+        signal.quiesced.notify_all();
         rest(time);
     }
 }

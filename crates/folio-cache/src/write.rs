@@ -85,9 +85,9 @@ pub(crate) struct Stock<S: Scheme>(pub(crate) Vec<FrozenFolio<UserSpace<S>>>);
 
 impl<S: Scheme> Stock<S> {
     /// The next one, for a page.
-    pub(crate) fn take(&mut self, private: u64) -> Option<FrozenFolio<UserSpace<S>>> {
+    pub(crate) fn take(&mut self, owner_data: u64) -> Option<FrozenFolio<UserSpace<S>>> {
         let mut folio = self.0.pop()?;
-        folio.set_owner(CACHED, private);
+        folio.set_owner(CACHED, owner_data);
         Some(folio)
     }
 }
@@ -217,43 +217,45 @@ impl<S: Scheme> Mapping<S> {
             fence(Ordering::SeqCst);
             !grows && part.ends() > self.len()
         };
-        let Some(claim) = slot.claim(self.zone) else {
+        let Some(locked) = slot.try_lock(self.zone) else {
             if !slot.is_empty() {
                 return Try::Wait;
             }
             if !covers {
                 return Try::Fill;
             }
-            let Some(mut new) = stock.take(self.private(part.page)) else { return Try::Allocate };
+            let Some(mut new) = stock.take(self.owner_data(part.page)) else {
+                return Try::Allocate;
+            };
             if part.bytes.len() < FRAME_SIZE {
                 new.as_mut_slice().fill(0);
             }
-            let mut claim = match slot.install(new) {
-                Ok(claim) => claim,
+            let mut locked = match slot.install(new) {
+                Ok(locked) => locked,
                 Err(new) => {
                     stock.0.push(new);
                     return Try::Wait;
                 }
             };
             if is_short() {
-                stock.0.push(claim.remove());
+                stock.0.push(locked.remove());
                 return Try::Short;
             }
-            part.write_to(claim.folio_mut());
-            self.make_dirty(claim.folio_mut(), part.page);
-            let pfn = claim.folio().pfn();
-            claim.publish();
-            self.inner.admit(pfn, self.private(part.page));
+            part.write_to(locked.folio_mut());
+            self.make_dirty(locked.folio_mut(), part.page);
+            let pfn = locked.folio().pfn();
+            locked.publish();
+            self.shared.insert(pfn, self.owner_data(part.page));
             return Try::Done;
         };
-        let claim = if claim.part_of().is_none() {
-            claim
+        let locked = if locked.subpage_of().is_none() {
+            locked
         } else {
-            drop(claim);
+            drop(locked);
             // If somebody holds it, the page is copied.
             self.split_around(part.page);
-            match slot.claim(self.zone) {
-                Some(claim) => claim,
+            match slot.try_lock(self.zone) {
+                Some(locked) => locked,
                 None => return Try::Wait,
             }
         };
@@ -261,27 +263,27 @@ impl<S: Scheme> Mapping<S> {
             return Try::Short;
         }
         #[cfg(broken = "write-without-freeze")]
-        if claim.folio().is_dirty() {
-            claim.write_unfrozen(part.within, part.bytes);
+        if locked.folio().is_dirty() {
+            locked.write_unfrozen(part.within, part.bytes);
             return Try::Done;
         }
-        match claim.freeze() {
-            Ok(mut claim) => {
-                part.write_to(claim.folio_mut());
-                self.make_dirty(claim.folio_mut(), part.page);
-                claim.publish();
+        match locked.freeze() {
+            Ok(mut locked) => {
+                part.write_to(locked.folio_mut());
+                self.make_dirty(locked.folio_mut(), part.page);
+                locked.publish();
             }
-            Err(claim) => {
-                let Some(mut new) = stock.take(self.private(part.page)) else {
+            Err(locked) => {
+                let Some(mut new) = stock.take(self.owner_data(part.page)) else {
                     return Try::Allocate;
                 };
-                new.as_mut_slice().copy_from_slice(claim.folio().frame());
-                new.set_dirty(claim.folio().is_dirty());
+                new.as_mut_slice().copy_from_slice(locked.folio().frame());
+                new.set_dirty(locked.folio().is_dirty());
                 part.write_to(&mut new);
                 self.make_dirty(&mut new, part.page);
                 let pfn = new.pfn();
-                drop(claim.replace(new));
-                self.inner.admit(pfn, self.private(part.page));
+                drop(locked.replace(new));
+                self.shared.insert(pfn, self.owner_data(part.page));
             }
         }
         Try::Done
@@ -300,11 +302,11 @@ impl<S: Scheme> Mapping<S> {
             Try::Allocate => {
                 let missing = self.missing(part);
                 if missing > 1 {
-                    stock.0 = self.inner.allocate_some(missing);
+                    stock.0 = self.shared.allocate_some(missing);
                     stock.0.reverse();
                 }
                 if stock.0.is_empty() {
-                    stock.0.push(self.inner.allocate()?);
+                    stock.0.push(self.shared.allocate()?);
                 }
             }
             // Mostly for another writer, who is done in a moment.
@@ -318,15 +320,15 @@ impl<S: Scheme> Mapping<S> {
     /// How many pages from a part's on are not there that the call will add: no more than it should
     /// hold without a page.
     fn missing(&self, part: &Part<'_>) -> usize {
-        let most = part.pages.min(MOST_PAGES as usize).min(self.inner.dirty_limit() as usize / 4);
+        let most = part.pages.min(MOST_PAGES as usize).min(self.shared.dirty_limit() as usize / 4);
         let pages = (part.page..=u32::MAX).take(most);
         pages.take_while(|&page| self.index.get(page).is_none_or(Slot::is_empty)).count()
     }
 
     /// A folio for a page, in no slot yet. With no lock held but `grow`.
     pub(crate) fn spare(&self, page: u32) -> io::Result<FrozenFolio<UserSpace<S>>> {
-        let mut folio = self.inner.allocate()?;
-        folio.set_owner(CACHED, self.private(page));
+        let mut folio = self.shared.allocate()?;
+        folio.set_owner(CACHED, self.owner_data(page));
         Ok(folio)
     }
 }

@@ -25,7 +25,7 @@ use folio_frames::{FRAME_SIZE, FolioRef, FrozenFolio, Lookup, Order, UserSpace, 
 use folio_ref::{CHECKS, Scheme};
 
 use crate::backing::{Backing, Durable, Version};
-use crate::cache::Inner;
+use crate::cache::Shared;
 use crate::errors::Told;
 use crate::mapping::Mapping;
 use crate::run::MOST_PAGES;
@@ -49,7 +49,7 @@ impl Then {
     }
 }
 
-/// The flusher is rung for with one in so many pages that become dirty.
+/// The flusher is notified for with one in so many pages that become dirty.
 const RING: u64 = 64;
 
 /// Requests of one file that are tried for who needs room, until one succeeds.
@@ -64,14 +64,14 @@ impl<S: Scheme> Mapping<S> {
         if !folio.is_dirty() {
             folio.set_dirty(true);
             self.dirty.insert(page);
-            self.inner.dirty_pages_changed(1);
+            self.shared.dirty_pages_changed(1);
         }
     }
 
     /// Takes a page out of the set. Under its claim.
     pub(crate) fn forget_dirty(&self, page: u32) {
         self.dirty.remove(page);
-        self.inner.dirty_pages_changed(-1);
+        self.shared.dirty_pages_changed(-1);
     }
 
     /// Returns when everything that was written before is durable, or an error was told.
@@ -81,7 +81,7 @@ impl<S: Scheme> Mapping<S> {
         let backing: &dyn Backing = self.writer.get().map_or(&*self.backing, |writer| &**writer);
         self.syncs.sync(what, || {
             if let Err(error) = backing.sync(what) {
-                tracing::error!(%error, backing = ?backing.identity(), "a sync failed: what was written may be lost");
+                tracing::error!(%error, backing = ?backing.file_id(), "a sync failed: what was written may be lost");
                 self.errors.record(&error);
             }
         });
@@ -113,7 +113,7 @@ impl<S: Scheme> Mapping<S> {
         pages: Range<u64>,
         then: Then,
     ) -> Option<(Range<u64>, io::Result<()>)> {
-        let mut stamp = self.changing.lock();
+        let mut change_token = self.changing.lock();
         // Without a writer nothing can have become dirty.
         let writer = self.writer.get()?;
         let run = self.dirty.run(pages, then.most_pages());
@@ -138,14 +138,14 @@ impl<S: Scheme> Mapping<S> {
             IoSlice::new(&slice[..n])
         });
         let slices: Vec<IoSlice<'_>> = cut.collect();
-        let written = change(&**writer, &mut stamp, || match then {
+        let written = change(&**writer, &mut change_token, || match then {
             Then::Nothing => writer.write(start, &slices),
             Then::Sync => writer.write_to_sync(start, &slices),
         });
         let run = run.start..first + held.len() as u64;
         match &written {
             Ok(()) => {
-                self.inner.counters.written_bytes.add(bytes as u64);
+                self.shared.counters.written_bytes.add(bytes as u64);
                 self.errors.end();
                 // Before they count as clean: a fill that finds them gone expects that much.
                 // Relaxed: a hint, as any look at the backing is.
@@ -155,9 +155,9 @@ impl<S: Scheme> Mapping<S> {
                 }
             }
             Err(error) => {
-                self.inner.counters.write_errors.add(1);
+                self.shared.counters.write_errors.add(1);
                 if self.errors.begins() {
-                    let backing = self.backing.identity();
+                    let backing = self.backing.file_id();
                     tracing::warn!(%error, ?backing, start, bytes, "what is dirty can not be written: it stays");
                 }
                 self.errors.record(error);
@@ -186,9 +186,9 @@ impl<S: Scheme> Mapping<S> {
                     Lookup::InProgress => slot.wait(),
                     Lookup::Moved => {}
                     // Who has the claim can share it all the same.
-                    Lookup::Saturated => match slot.claim(self.zone) {
-                        Some(claim) => {
-                            held.push((page, claim.folio().clone()));
+                    Lookup::Saturated => match slot.try_lock(self.zone) {
+                        Some(locked) => {
+                            held.push((page, locked.folio().clone()));
                             break;
                         }
                         None => slot.wait(),
@@ -205,9 +205,9 @@ impl<S: Scheme> Mapping<S> {
     fn make_clean(&self, (page, folio): &Held<S>) {
         let Some(slot) = self.index.get(*page as u32) else { return };
         loop {
-            if let Some(mut claim) = slot.claim(self.zone) {
-                if claim.pfn() == folio.pfn() && claim.folio().is_dirty() {
-                    claim.set_dirty(false);
+            if let Some(mut locked) = slot.try_lock(self.zone) {
+                if locked.pfn() == folio.pfn() && locked.folio().is_dirty() {
+                    locked.set_dirty(false);
                     self.forget_dirty(*page as u32);
                 }
                 return;
@@ -244,19 +244,19 @@ impl<S: Scheme> Mapping<S> {
     /// Makes a writer wait, by letting it work, when too much is dirty. With no lock held but
     /// `grow`.
     pub(crate) fn throttle(&self) -> io::Result<()> {
-        let dirty = self.inner.dirty_pages();
-        let limit = self.inner.dirty_limit();
+        let dirty = self.shared.dirty_pages();
+        let limit = self.shared.dirty_limit();
         if dirty > limit / 2 {
-            self.inner.flusher.ring_now();
+            self.shared.flusher.notify_now();
         }
         if dirty <= limit {
             return Ok(());
         }
-        self.inner.counters.throttled.add(1);
+        self.shared.counters.throttled.add(1);
         if let Some(written) = self.write_some() {
             return written;
         }
-        self.inner.write_back_some();
+        self.shared.write_back_some();
         Ok(())
     }
 
@@ -278,7 +278,7 @@ struct Keep<'m, S: Scheme>(&'m Arc<Mapping<S>>);
 
 impl<S: Scheme> Drop for Keep<'_, S> {
     fn drop(&mut self) {
-        self.0.inner.keep_unwritten(self.0);
+        self.0.shared.keep_unwritten(self.0);
     }
 }
 
@@ -286,15 +286,15 @@ impl<S: Scheme> Drop for Keep<'_, S> {
 /// and the next look finds it unchanged. If somebody did, the next look will say so.
 pub(crate) fn change<T>(
     backing: &dyn Backing,
-    stamp: &mut Version,
+    change_token: &mut Version,
     change: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
     let before = backing.version();
     let result = change();
-    if before.is_ok_and(|before| before.stamp == stamp.stamp)
+    if before.is_ok_and(|before| before.change_token == change_token.change_token)
         && let Ok(after) = backing.version()
     {
-        *stamp = after;
+        *change_token = after;
     }
     result
 }
@@ -305,7 +305,7 @@ fn unless_it_panics<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
     panic::catch_unwind(AssertUnwindSafe(act))
 }
 
-impl<S: Scheme> Inner<S> {
+impl<S: Scheme> Shared<S> {
     /// How many pages are dirty. Racy.
     pub(crate) fn dirty_pages(&self) -> u64 {
         // Relaxed: a count.
@@ -314,7 +314,7 @@ impl<S: Scheme> Inner<S> {
 
     /// Pages that may be dirty before writers have to write them: a quarter of the budget.
     pub(crate) fn dirty_limit(&self) -> u64 {
-        (self.budget_bytes() / FRAME_SIZE / 4) as u64
+        (self.capacity() / FRAME_SIZE / 4) as u64
     }
 
     fn dirty_pages_changed(&self, by: i64) {
@@ -322,7 +322,7 @@ impl<S: Scheme> Inner<S> {
         let before = self.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
         // The first; and some of the others, lest its thread could not be started for that one.
         if by > 0 && before.is_multiple_of(RING) {
-            self.flusher.ring_soon();
+            self.flusher.notify_soon();
         }
     }
 

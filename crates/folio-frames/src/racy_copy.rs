@@ -336,7 +336,7 @@ mod copy {
     }
 }
 
-#[cfg(all(test, feature = "arena"))]
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use std::vec::Vec;
 

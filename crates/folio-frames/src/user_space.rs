@@ -104,7 +104,7 @@ impl<S: Scheme> Platform for UserSpace<S> {
     }
 
     #[cfg(feature = "track")]
-    fn holders(zone: usize, head: Pfn, visit: &mut dyn FnMut(&'static Location<'static>, u32)) {
+    fn pin_owners(zone: usize, head: Pfn, visit: &mut dyn FnMut(&'static Location<'static>, u32)) {
         // A copy: the lock is not held while others run.
         let all: std::vec::Vec<_> =
             table::shard(head).lock().iter().map(|(&key, &count)| (key, count)).collect();

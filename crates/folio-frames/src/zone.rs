@@ -229,7 +229,7 @@ impl<P: Platform> Zone<P> {
         self.kinds.iter().any(|ops| ops.kind == kind)
     }
 
-    #[cfg(feature = "arena")]
+    #[cfg(feature = "std")]
     pub(crate) fn kinds(&self) -> &'static [KindOps<P>] {
         self.kinds
     }
@@ -295,7 +295,7 @@ impl<P: Platform> Zone<P> {
     ///
     /// As [`Zone::new`] says of `direct_map`; no block is online, `frames` is not above the
     /// memmap's.
-    #[cfg(feature = "arena")]
+    #[cfg(feature = "std")]
     pub(crate) unsafe fn reuse(&self, frames: u32, direct_map: *mut u8, huge: Option<Order>) {
         assert!(!CHECKS || self.blocks.count().0 == 0, "a zone with blocks online was reused (R7)");
         assert!(frames <= self.memmap.frames());

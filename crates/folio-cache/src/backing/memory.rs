@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{Backing, Durable, Identity, Version, whole};
+use super::{Backing, Durable, FileId, Version, whole};
 
 /// A kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -198,8 +198,8 @@ impl Memory {
 }
 
 impl Backing for Memory {
-    fn identity(&self) -> Identity {
-        Identity { space: "memory", volume: 0, object: self.object }
+    fn file_id(&self) -> FileId {
+        FileId { space: "memory", volume: 0, object: self.object }
     }
 
     fn version(&self) -> io::Result<Version> {
@@ -207,7 +207,10 @@ impl Backing for Memory {
         let bytes = self.bytes.lock();
         // Relaxed: read under the lock; who changes the bytes counts after it, and an older count
         // says "changed" later.
-        Ok(Version { len: bytes.len, stamp: [self.changes.load(Ordering::Relaxed), 0, 0, 0] })
+        Ok(Version {
+            len: bytes.len,
+            change_token: [self.changes.load(Ordering::Relaxed), 0, 0, 0],
+        })
     }
 
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {

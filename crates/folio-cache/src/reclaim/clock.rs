@@ -3,7 +3,7 @@
 //! No state but the hand. It is not scan-resistant: every page is as good as the next, so that a
 //! scan of the memory's size leaves nothing of what was there.
 
-use super::{Frames, Look, Policy};
+use super::{FrameState, Frames, Policy};
 
 /// CLOCK, by frame number.
 #[derive(Debug, Default)]
@@ -23,9 +23,9 @@ impl Policy for Clock {
         "clock"
     }
 
-    fn admit(&mut self, _: &dyn Frames, _: u32, _: u64) {}
+    fn insert(&mut self, _: &dyn Frames, _: u32, _: u64) {}
 
-    fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+    fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         let count = frames.count();
         for _ in 0..2 * u64::from(count) {
             if victims.len() >= wanted {
@@ -34,14 +34,15 @@ impl Policy for Clock {
             let frame = self.hand % count;
             self.hand = (frame + 1) % count;
             // What is held keeps its mark.
-            let is_free = matches!(frames.look(frame), Look::Free(_)) && !frames.take_mark(frame);
+            let is_free = matches!(frames.look(frame), FrameState::Evictable(_))
+                && !frames.take_referenced(frame);
             if is_free && !victims.contains(&frame) {
                 victims.push(frame);
             }
         }
     }
 
-    fn give_back(&mut self, _: u32) {}
+    fn restore(&mut self, _: u32) {}
 
     fn moved(&mut self, _: u32, _: u32) {}
 

@@ -31,7 +31,7 @@
 use std::collections::VecDeque;
 
 use super::ghosts::Ghosts;
-use super::{Frames, Look, Policy};
+use super::{FrameState, Frames, Policy};
 
 /// Of all frames, the part that is for cold pages: one in so many.
 const COLD: u32 = 20;
@@ -158,9 +158,11 @@ impl HotCold {
         {
             *looks -= 1;
             match frames.look(frame) {
-                Look::Gone => self.set(frame, Place::Unknown),
-                Look::Free(_) if !self.is_used(frames, frame, lives) => self.chill(frame),
-                Look::Free(_) | Look::Kept => {
+                FrameState::NotCached => self.set(frame, Place::Unknown),
+                FrameState::Evictable(_) if !self.is_used(frames, frame, lives) => {
+                    self.chill(frame)
+                }
+                FrameState::Evictable(_) | FrameState::Pinned => {
                     self.ring.push_back(frame);
                     continue;
                 }
@@ -187,7 +189,7 @@ impl HotCold {
 
     /// One look at a hot page: it gains a life or loses one. Whether it stays hot.
     fn is_used(&mut self, frames: &dyn Frames, frame: u32, lives: u8) -> bool {
-        if frames.take_mark(frame) {
+        if frames.take_referenced(frame) {
             self.places[frame as usize] = Place::Hot((lives + 1).min(LIVES));
             self.touch(frame);
             return true;
@@ -201,7 +203,7 @@ impl HotCold {
     fn age(&mut self, frames: &dyn Frames) {
         while self.young.len() > ((self.frames / COLD / 2).max(1)) as usize {
             let Some(frame) = self.young.pop_front() else { break };
-            frames.take_mark(frame);
+            frames.take_referenced(frame);
             self.old.push_back(frame);
         }
     }
@@ -212,7 +214,7 @@ impl Policy for HotCold {
         "hot-cold"
     }
 
-    fn admit(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
+    fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
         self.admitted += 1;
         let ghost = self.ghosts.take(page, self.now(), REMEMBERED);
         self.touch(frame);
@@ -234,7 +236,7 @@ impl Policy for HotCold {
         }
     }
 
-    fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+    fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         // Put aside until the end: back in the queue, one held page would be met again and again,
         // and hide all others.
         let mut kept = Vec::new();
@@ -251,16 +253,16 @@ impl Policy for HotCold {
             };
             self.set(frame, Place::Unknown);
             match frames.look(frame) {
-                Look::Gone => {}
-                Look::Kept => kept.push(frame),
-                Look::Free(_) if frames.take_mark(frame) => {
+                FrameState::NotCached => {}
+                FrameState::Pinned => kept.push(frame),
+                FrameState::Evictable(_) if frames.take_referenced(frame) => {
                     self.touch(frame);
                     self.heat(frame, 0);
                     if self.hot > self.most_hot() {
                         self.cool_one(frames, &mut looks);
                     }
                 }
-                Look::Free(page) => {
+                FrameState::Evictable(page) => {
                     let (time, now) = (self.times[frame as usize], self.now());
                     self.ghosts.insert(page, time, now);
                     victims.push(frame);
@@ -278,7 +280,7 @@ impl Policy for HotCold {
 
     /// Its neighbours in the folio stand behind it in the queue. One that stayed there would give
     /// its place to the next page in its frame, which is new, and would be judged at once.
-    fn went_along(&mut self, frame: u32, page: u64) {
+    fn evicted_with(&mut self, frame: u32, page: u64) {
         match self.places[frame as usize] {
             Place::Cold if self.old.front() == Some(&frame) => drop(self.old.pop_front()),
             // Named, or somewhere in a queue where it is in nobody's way.
@@ -290,7 +292,7 @@ impl Policy for HotCold {
         self.ghosts.insert(page, time, now);
     }
 
-    fn give_back(&mut self, frame: u32) {
+    fn restore(&mut self, frame: u32) {
         self.chill(frame);
     }
 
@@ -323,11 +325,11 @@ mod tests {
             40
         }
 
-        fn look(&self, frame: u32) -> Look {
-            Look::Free(u64::from(frame))
+        fn look(&self, frame: u32) -> FrameState {
+            FrameState::Evictable(u64::from(frame))
         }
 
-        fn take_mark(&self, frame: u32) -> bool {
+        fn take_referenced(&self, frame: u32) -> bool {
             self.0.borrow_mut().remove(&frame)
         }
     }
@@ -335,13 +337,13 @@ mod tests {
     #[test]
     fn a_page_that_was_used_stays_a_lap_longer() {
         let (mut policy, frames) = (HotCold::new(40), Marked(RefCell::default()));
-        (0..2).for_each(|frame| policy.admit(&frames, frame, u64::from(frame)));
+        (0..2).for_each(|frame| policy.insert(&frames, frame, u64::from(frame)));
         frames.0.borrow_mut().insert(0);
         for page in 50..52 {
             let mut victims = Vec::new();
-            policy.choose(&frames, 1, &mut victims);
+            policy.pick_victims(&frames, 1, &mut victims);
             assert_eq!(victims, [1], "frame 0 was found used, and lives on that in the second lap");
-            policy.admit(&frames, 1, page);
+            policy.insert(&frames, 1, page);
         }
     }
 
@@ -350,14 +352,14 @@ mod tests {
         let seed = fastrand::u64(..);
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut policy, frames) = (HotCold::new(40), Marked(RefCell::default()));
-        (0..40).for_each(|frame| policy.admit(&frames, frame, u64::from(frame)));
+        (0..40).for_each(|frame| policy.insert(&frames, frame, u64::from(frame)));
         let mut most = 0;
         for _ in 0..10_000 {
             frames.0.borrow_mut().insert(random.u32(..40));
             let mut victims = Vec::new();
-            policy.choose(&frames, random.usize(..3), &mut victims);
+            policy.pick_victims(&frames, random.usize(..3), &mut victims);
             for frame in victims {
-                policy.admit(&frames, frame, random.u64(..100));
+                policy.insert(&frames, frame, random.u64(..100));
             }
             let hot = policy.places.iter().filter(|place| matches!(place, Place::Hot(_))).count();
             assert_eq!(policy.hot as usize, hot, "seed {seed}");

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use super::ghosts::Ghosts;
-use super::{Frames, Look, Policy};
+use super::{FrameState, Frames, Policy};
 
 /// Times found used that count.
 const MOST: u8 = 3;
@@ -69,13 +69,13 @@ impl S3Fifo {
         let Some(frame) = self.small.pop_front() else { return };
         self.places[frame as usize] = Place::Main(0);
         match frames.look(frame) {
-            Look::Free(page) if !frames.take_mark(frame) => {
+            FrameState::Evictable(page) if !frames.take_referenced(frame) => {
                 let now = self.now();
                 self.ghosts.insert(page, now, now);
                 victims.push(frame);
             }
-            Look::Kept => self.push_small(frame),
-            Look::Free(_) | Look::Gone => {}
+            FrameState::Pinned => self.push_small(frame),
+            FrameState::Evictable(_) | FrameState::NotCached => {}
         }
     }
 
@@ -84,10 +84,10 @@ impl S3Fifo {
         let frame = self.hand % frames.count();
         self.hand = (frame + 1) % frames.count();
         let Place::Main(used) = self.places[frame as usize] else { return };
-        if !matches!(frames.look(frame), Look::Free(_)) {
+        if !matches!(frames.look(frame), FrameState::Evictable(_)) {
             return;
         }
-        match (frames.take_mark(frame), used) {
+        match (frames.take_referenced(frame), used) {
             (true, _) => self.places[frame as usize] = Place::Main((used + 1).min(MOST)),
             (false, 0) if !victims.contains(&frame) => victims.push(frame),
             (false, _) => self.places[frame as usize] = Place::Main(used.saturating_sub(1)),
@@ -100,7 +100,7 @@ impl Policy for S3Fifo {
         "s3-fifo"
     }
 
-    fn admit(&mut self, _: &dyn Frames, frame: u32, page: u64) {
+    fn insert(&mut self, _: &dyn Frames, frame: u32, page: u64) {
         self.admitted += 1;
         let now = self.now();
         if self.ghosts.take(page, now, TICKS as u16).is_some()
@@ -112,7 +112,7 @@ impl Policy for S3Fifo {
         }
     }
 
-    fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+    fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         let target = (self.frames / SMALL).max(1) as usize;
         let laps = (u32::from(MOST) + 2) as usize * frames.count() as usize;
         // Looks at each of the two, in the small one at what stays there, since something new came
@@ -148,7 +148,7 @@ impl Policy for S3Fifo {
     }
 
     /// As in `HotCold`.
-    fn went_along(&mut self, frame: u32, page: u64) {
+    fn evicted_with(&mut self, frame: u32, page: u64) {
         if self.places[frame as usize] == Place::Small && self.small.front() == Some(&frame) {
             self.small.pop_front();
             self.places[frame as usize] = Place::Main(0);
@@ -157,7 +157,7 @@ impl Policy for S3Fifo {
         }
     }
 
-    fn give_back(&mut self, frame: u32) {
+    fn restore(&mut self, frame: u32) {
         self.push_small(frame);
     }
 

@@ -7,7 +7,7 @@
 //! the speed at which it comes, and never gets to what is old. 8 bytes for each frame.
 
 use super::queue::Queue;
-use super::{Frames, Look, Policy};
+use super::{FrameState, Frames, Policy};
 
 /// SIEVE.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Policy for Sieve {
         "sieve"
     }
 
-    fn admit(&mut self, _: &dyn Frames, frame: u32, _: u64) {
+    fn insert(&mut self, _: &dyn Frames, frame: u32, _: u64) {
         // Another page was here, and left without our doing.
         if self.queue.contains(frame) {
             self.remove(frame);
@@ -44,7 +44,7 @@ impl Policy for Sieve {
         self.queue.push(frame);
     }
 
-    fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+    fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         for _ in 0..=2 * self.queue.len() {
             if victims.len() >= wanted {
                 return;
@@ -52,25 +52,25 @@ impl Policy for Sieve {
             let Some(frame) = self.hand.or_else(|| self.queue.oldest()) else { break };
             self.hand = self.queue.newer(frame);
             match frames.look(frame) {
-                Look::Kept => {}
-                Look::Free(_) if frames.take_mark(frame) => {}
-                Look::Free(_) => {
+                FrameState::Pinned => {}
+                FrameState::Evictable(_) if frames.take_referenced(frame) => {}
+                FrameState::Evictable(_) => {
                     self.remove(frame);
                     victims.push(frame);
                 }
-                Look::Gone => self.remove(frame),
+                FrameState::NotCached => self.remove(frame),
             }
         }
     }
 
-    fn give_back(&mut self, frame: u32) {
+    fn restore(&mut self, frame: u32) {
         if !self.queue.contains(frame) {
             self.queue.push(frame);
         }
     }
 
     fn moved(&mut self, _: u32, to: u32) {
-        self.give_back(to);
+        self.restore(to);
     }
 
     fn resize(&mut self, _: u32) {}

@@ -22,15 +22,15 @@ impl Frames for Table {
         self.0.borrow().len() as u32
     }
 
-    fn look(&self, frame: u32) -> Look {
+    fn look(&self, frame: u32) -> FrameState {
         match self.0.borrow()[frame as usize] {
-            (None, ..) => Look::Gone,
-            (Some(_), true, _) => Look::Kept,
-            (Some(page), false, _) => Look::Free(page),
+            (None, ..) => FrameState::NotCached,
+            (Some(_), true, _) => FrameState::Pinned,
+            (Some(page), false, _) => FrameState::Evictable(page),
         }
     }
 
-    fn take_mark(&self, frame: u32) -> bool {
+    fn take_referenced(&self, frame: u32) -> bool {
         std::mem::take(&mut self.0.borrow_mut()[frame as usize].2)
     }
 }
@@ -43,7 +43,7 @@ impl Numbers {
 
     fn reclaim(&mut self, wanted: usize) -> usize {
         let mut victims = Vec::new();
-        self.policy.choose(&self.frames, wanted, &mut victims);
+        self.policy.pick_victims(&self.frames, wanted, &mut victims);
         for &frame in &victims {
             self.leave(frame);
         }
@@ -71,7 +71,7 @@ impl Numbers {
         let frame = self.empty.pop().expect("something could go");
         self.frames.0.borrow_mut()[frame as usize] = (Some(page), false, false);
         self.found.insert(page, frame);
-        self.policy.admit(&self.frames, frame, page);
+        self.policy.insert(&self.frames, frame, page);
         false
     }
 
@@ -136,9 +136,9 @@ fn what_could_not_be_taken_is_named_again() {
         let mut numbers = Numbers::new(64, policy);
         numbers.run(0..64);
         let mut victims = Vec::new();
-        numbers.policy.choose(&numbers.frames, 30, &mut victims);
+        numbers.policy.pick_victims(&numbers.frames, 30, &mut victims);
         for frame in victims {
-            numbers.policy.give_back(frame);
+            numbers.policy.restore(frame);
         }
         let name = numbers.policy.name();
         assert_eq!(numbers.reclaim(64), 64, "{name}");
@@ -223,7 +223,7 @@ fn pages_that_leave_unseen_and_move_do_not_confuse_a_policy() {
                     let frame = random.u32(..64);
                     let there = numbers.frames.0.borrow()[frame as usize].0;
                     if let Some(page) = there {
-                        numbers.policy.went_along(frame, page);
+                        numbers.policy.evicted_with(frame, page);
                         numbers.leave(frame);
                     }
                 }
@@ -254,14 +254,14 @@ fn who_comes_to_the_frame_of_a_page_that_went_along_is_new() {
         let name = numbers.policy.name();
         numbers.run(0..800);
         let mut victims = Vec::new();
-        numbers.policy.choose(&numbers.frames, 1, &mut victims);
+        numbers.policy.pick_victims(&numbers.frames, 1, &mut victims);
         let victim = victims[0];
         numbers.leave(victim);
         // Frames are given out in their order, so these are the next.
         let along = victim + 1..victim + 16;
         for frame in along.clone() {
             let page = numbers.frames.0.borrow()[frame as usize].0.unwrap();
-            numbers.policy.went_along(frame, page);
+            numbers.policy.evicted_with(frame, page);
             numbers.leave(frame);
         }
         // Into the same frames, each marked.
@@ -271,7 +271,7 @@ fn who_comes_to_the_frame_of_a_page_that_went_along_is_new() {
             numbers.frames.0.borrow_mut()[frame as usize].2 = true;
         }
         victims.clear();
-        numbers.policy.choose(&numbers.frames, 4, &mut victims);
+        numbers.policy.pick_victims(&numbers.frames, 4, &mut victims);
         assert_eq!(
             victims,
             (along.end..along.end + 4).collect::<Vec<_>>(),

@@ -6,7 +6,7 @@ use folio_ref::{MAX_AT_ONCE, NOISE_LIMIT, Scheme, Snapshot};
 
 /// Frames that are neither free nor held by the index alone, while files are still open.
 pub(crate) fn open<S: Scheme>(cache: &Cache<S>) -> Vec<(Pfn, Peek)> {
-    cache.settle();
+    cache.quiesce();
     let zone = cache.zone();
     let is_wrong = |seen: &Peek| match seen.snapshot {
         // Of the cache's large folios each page's slot has a reference, but for pages that left one
@@ -26,7 +26,7 @@ fn slots(seen: &Peek) -> u32 {
 /// After the last close: frames that are not free, and what else is wrong.
 pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<String>) {
     // What was read ahead keeps its file open.
-    cache.settle();
+    cache.quiesce();
     let zone = cache.zone();
     zone.drain();
     let stats = zone.stats();

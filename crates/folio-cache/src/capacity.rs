@@ -14,7 +14,7 @@ use std::time::Duration;
 use folio_frames::{BLOCK_ORDER, Offline, OfflineError, UserSpace};
 use folio_ref::Scheme;
 
-use crate::cache::Inner;
+use crate::cache::Shared;
 use crate::limits::machine_bytes;
 use crate::reclaimer::set_watermarks;
 use crate::sync::{Mutex, rest};
@@ -30,14 +30,14 @@ const ROUNDS: usize = 200;
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// What is online, and what is not.
-pub(crate) struct Budget<S: Scheme> {
+pub(crate) struct Capacity<S: Scheme> {
     /// Written under the lock.
     bytes: AtomicUsize,
     /// Blocks beyond the budget.
     offline: Mutex<Vec<Offline<UserSpace<S>>>>,
 }
 
-impl<S: Scheme> Budget<S> {
+impl<S: Scheme> Capacity<S> {
     pub(crate) fn new(bytes: usize) -> Self {
         Self { bytes: AtomicUsize::new(bytes), offline: Mutex::default() }
     }
@@ -58,7 +58,7 @@ pub(crate) fn check(bytes: usize, most: usize, why: &str) -> io::Result<usize> {
     if (least..=most).contains(&bytes) {
         return Ok(bytes - bytes % least);
     }
-    let message = format!("a budget of {bytes} bytes: allowed are {least} to {most}, {why}");
+    let message = format!("a capacity of {bytes} bytes: allowed are {least} to {most}, {why}");
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
@@ -67,16 +67,16 @@ pub(crate) fn check_new(bytes: usize) -> io::Result<usize> {
     check(bytes, machine_bytes(), "this machine's memory")
 }
 
-impl<S: Scheme> Inner<S> {
+impl<S: Scheme> Shared<S> {
     /// The most that the cache was made for.
     pub(crate) fn most_bytes(&self) -> usize {
         self.zone().blocks() * BLOCK_ORDER.bytes()
     }
 
-    pub(crate) fn set_budget(&self, bytes: usize) -> io::Result<()> {
+    pub(crate) fn set_capacity(&self, bytes: usize) -> io::Result<()> {
         let bytes = check(bytes, self.most_bytes(), "what the cache was made for")?;
-        let mut offline = self.budget.offline.lock();
-        self.budget.bytes.store(bytes, Ordering::Relaxed);
+        let mut offline = self.capacity.offline.lock();
+        self.capacity.bytes.store(bytes, Ordering::Relaxed);
         let mut reached = self.fit_locked(&mut offline);
         for _ in 0..ROUNDS {
             if reached <= bytes {
@@ -88,28 +88,28 @@ impl<S: Scheme> Inner<S> {
         if reached <= bytes {
             return Ok(());
         }
-        self.budget.bytes.store(reached, Ordering::Relaxed);
+        self.capacity.bytes.store(reached, Ordering::Relaxed);
         let pinned = self.pinned_bytes();
         let message = format!(
-            "the budget is {reached} bytes, not {bytes}: {pinned} bytes are pinned, and no block can be given back whole"
+            "the capacity is {reached} bytes, not {bytes}: {pinned} bytes are pinned, and no block can be given back whole"
         );
         Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
     }
 
     /// What is offline though the budget allows it: paid for indexes.
     pub(crate) fn spare_bytes(&self) -> usize {
-        self.spare_of(&self.budget.offline.lock())
+        self.spare_of(&self.capacity.offline.lock())
     }
 
     fn spare_of(&self, offline: &[Offline<UserSpace<S>>]) -> usize {
         (offline.len() * BLOCK_ORDER.bytes())
-            .saturating_sub(self.most_bytes() - self.budget.bytes())
+            .saturating_sub(self.most_bytes() - self.capacity.bytes())
     }
 
     /// Takes back what was paid for the index of a file that was closed. It may be called where
     /// somebody evicts to give blocks back, by the thread that does: so it only tries.
     pub(crate) fn fit_after_close(&self) {
-        if let Some(mut offline) = self.budget.offline.try_lock()
+        if let Some(mut offline) = self.capacity.offline.try_lock()
             && self.spare_of(&offline) > 0
         {
             self.fit_locked(&mut offline);
@@ -119,7 +119,7 @@ impl<S: Scheme> Inner<S> {
     /// Gives blocks back for what the indexes grew, or takes them again. Called each time that
     /// memory is short.
     pub(crate) fn fit(&self) {
-        if let Some(mut offline) = self.budget.offline.try_lock() {
+        if let Some(mut offline) = self.capacity.offline.try_lock() {
             self.fit_locked(&mut offline);
         }
     }
@@ -130,7 +130,7 @@ impl<S: Scheme> Inner<S> {
         let zone = self.zone();
         let block_bytes = BLOCK_ORDER.bytes();
         let wanted = (self
-            .budget
+            .capacity
             .bytes()
             .saturating_sub(self.registry.index_bytes() / block_bytes * block_bytes)
             / block_bytes)

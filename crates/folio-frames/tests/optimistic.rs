@@ -54,8 +54,8 @@ fn read_while<S: Scheme>(act: Act<Interrupted<S>>) -> Option<[u8; 64]> {
     let mut buf = [9; 64];
     let believed = slot.read(arena.direct_map(), 100, &mut buf, || true).is_some();
     assert!(MEANWHILE.take().is_none(), "it was not interrupted");
-    if let Some(claim) = slot.claim(zone) {
-        drop(claim.remove());
+    if let Some(locked) = slot.try_lock(zone) {
+        drop(locked.remove());
     }
     assert!(believed || buf == [0; 64], "what is not believed is not left in the buffer");
     common::assert_all_free(zone);
@@ -67,31 +67,31 @@ fn read_while<S: Scheme>(act: Act<Interrupted<S>>) -> Option<[u8; 64]> {
 fn changes_are_noticed<S: Scheme>() {
     let changes: [(&str, Act<Interrupted<S>>); 5] = [
         ("written in place", |slot, zone| {
-            let mut claim = slot.claim(zone).unwrap().freeze().unwrap();
-            claim.folio_mut().as_mut_slice().fill(2);
-            claim.publish();
+            let mut locked = slot.try_lock(zone).unwrap().freeze().unwrap();
+            locked.folio_mut().as_mut_slice().fill(2);
+            locked.publish();
         }),
         ("freed, and read into the same frame", |slot, zone| {
             let before = slot.pfn(zone);
-            drop(slot.claim(zone).unwrap().remove());
+            drop(slot.try_lock(zone).unwrap().remove());
             slot.install(full(zone, 3)).unwrap().publish();
             // The list of this CPU gives the frame that was freed last.
             assert_eq!(slot.pfn(zone), before);
         }),
         ("moved", |slot, zone| {
-            slot.claim(zone).unwrap().freeze().unwrap().replace(full(zone, 1)).free()
+            slot.try_lock(zone).unwrap().freeze().unwrap().replace(full(zone, 1)).free()
         }),
-        ("replaced under holders", |slot, zone| {
-            drop(slot.claim(zone).unwrap().replace(full(zone, 4)))
+        ("replaced under pin_owners", |slot, zone| {
+            drop(slot.try_lock(zone).unwrap().replace(full(zone, 4)))
         }),
-        ("removed", |slot, zone| drop(slot.claim(zone).unwrap().remove())),
+        ("removed", |slot, zone| drop(slot.try_lock(zone).unwrap().remove())),
     ];
     for (what, act) in changes {
         assert_eq!(read_while::<S>(act), None, "{what}, {}", S::NAME);
     }
     assert_eq!(read_while::<S>(|_, _| ()), Some([1; 64]));
     assert_eq!(
-        read_while::<S>(|slot, zone| drop(slot.claim(zone))),
+        read_while::<S>(|slot, zone| drop(slot.try_lock(zone))),
         Some([1; 64]),
         "nothing happened"
     );
@@ -115,23 +115,23 @@ fn while_somebody_is_at_work_there_is_no_read_and_the_buffer_is_left_alone() {
     let slot = Slot::<UserSpace>::new();
     let mut buf = [9; 8];
     assert_eq!(slot.read(map, 0, &mut buf, || true), None, "empty");
-    let mut claim = slot.install(full(zone, 5)).unwrap();
-    claim.folio_mut().set_ahead(true);
+    let mut locked = slot.install(full(zone, 5)).unwrap();
+    locked.folio_mut().set_readahead(true);
     assert_eq!(slot.read(map, 0, &mut buf, || true), None, "being filled");
-    claim.publish();
-    let claim = slot.claim(zone).unwrap();
+    locked.publish();
+    let locked = slot.try_lock(zone).unwrap();
     assert_eq!(slot.read(map, 0, &mut buf, || true), None, "it may be frozen at any moment");
     assert_eq!(buf, [9; 8]);
-    drop(claim);
+    drop(locked);
     assert_eq!(
         slot.read(map, FRAME_SIZE - 8, &mut buf, || true),
         Some(true),
-        "the first use of a milestone"
+        "the first use of a marker"
     );
     assert_eq!(buf, [5; 8]);
     assert_eq!(slot.read(map, FRAME_SIZE, &mut [], || true), Some(false));
-    assert!(zone.take_mark(slot.pfn(zone).unwrap()), "a read marks");
-    drop(slot.claim(zone).unwrap().remove());
+    assert!(zone.take_referenced(slot.pfn(zone).unwrap()), "a read marks");
+    drop(slot.try_lock(zone).unwrap().remove());
     common::assert_all_free(zone);
 }
 

@@ -32,7 +32,7 @@ impl fmt::Debug for Ask<'_> {
 
 /// A question about page frames.
 #[derive(Clone, Copy, Debug)]
-pub struct Question {
+pub struct Benchmark {
     /// Its name on the command line and in results.
     pub name: &'static str,
     /// What it asks.
@@ -46,143 +46,143 @@ pub struct Question {
 }
 
 /// All questions, in the order of the report.
-pub const QUESTIONS: &[Question] = &[
-    Question {
+pub const QUESTIONS: &[Benchmark] = &[
+    Benchmark {
         name: "word",
         about: "what taking and returning a reference costs, under each scheme",
         case_key: "placement",
         weight: 4,
         ask: word::ask,
     },
-    Question {
+    Benchmark {
         name: "between",
         about: "what may stand between taking and returning, before the line is lost",
         case_key: "case",
         weight: 2,
         ask: between::ask,
     },
-    Question {
+    Benchmark {
         name: "noise",
         about: "how far refused increments pile up, against the proved bound",
         case_key: "case",
         weight: 2,
         ask: noise::ask,
     },
-    Question {
+    Benchmark {
         name: "free",
         about: "what the last put costs, under each scheme",
         case_key: "case",
         weight: 2,
         ask: free::ask,
     },
-    Question {
+    Benchmark {
         name: "alloc",
         about: "what allocating and freeing a block costs, beside other allocators",
         case_key: "case",
         weight: 2,
         ask: alloc::ask,
     },
-    Question {
+    Benchmark {
         name: "bringup",
         about: "how long it takes until the first frame of a terabyte can be used, and what is touched",
         case_key: "case",
         weight: 1,
         ask: bringup::ask,
     },
-    Question {
+    Benchmark {
         name: "life",
         about: "what a frame costs that is allocated, used and put by its only holder",
         case_key: "case",
         weight: 1,
         ask: life::ask,
     },
-    Question {
+    Benchmark {
         name: "migrate",
         about: "how fast folios move under their index, beside a bare copy",
         case_key: "case",
         weight: 1,
         ask: migrate::ask,
     },
-    Question {
+    Benchmark {
         name: "fragment",
         about: "how many whole 2 MiB blocks are left after long use, and what compaction brings",
         case_key: "case",
         weight: 2,
         ask: fragment::ask,
     },
-    Question {
+    Benchmark {
         name: "read",
         about: "what reading bytes again costs, beside a bare copy and the kernel",
         case_key: "case",
         weight: 3,
         ask: read::ask,
     },
-    Question {
+    Benchmark {
         name: "sizes",
         about: "what reading so many bytes again costs, without a reference and by a handle",
         case_key: "case",
         weight: 2,
         ask: sizes::ask,
     },
-    Question {
+    Benchmark {
         name: "range",
         about: "what holding a range of a file without a copy costs, beside one large folio and a copy",
         case_key: "case",
         weight: 1,
         ask: range::ask,
     },
-    Question {
+    Benchmark {
         name: "write",
         about: "what writing bytes costs, beside a bare copy and the kernel",
         case_key: "case",
         weight: 3,
         ask: write::ask,
     },
-    Question {
+    Benchmark {
         name: "patch",
         about: "the patch's own benchmark: 64 bytes of one file, or of a file each, by all threads",
         case_key: "case",
         weight: 3,
         ask: patch::ask,
     },
-    Question {
+    Benchmark {
         name: "disk",
         about: "how fast what is not in memory is read, beside the disk alone",
         case_key: "case",
         weight: 3,
         ask: disk::ask,
     },
-    Question {
+    Benchmark {
         name: "coherence",
         about: "how the word goes on past the cores that there are: a model, and a range",
         case_key: "case",
         weight: 1,
         ask: coherence::ask,
     },
-    Question {
+    Benchmark {
         name: "fill",
         about: "what a miss into free memory costs, when reading the file costs a memcpy",
         case_key: "case",
         weight: 2,
         ask: miss::ask_fill,
     },
-    Question {
+    Benchmark {
         name: "evict",
         about: "what a miss costs that evicts another page",
         case_key: "case",
         weight: 2,
         ask: miss::ask_evict,
     },
-    Question {
+    Benchmark {
         name: "hit-ratio",
         about: "how often what is used is still there, by trace and policy",
         case_key: "case",
         weight: 1,
         ask: hit_ratio::ask,
     },
-    Question {
+    Benchmark {
         name: "memory",
-        about: "how much is resident for each byte of a cache's budget",
+        about: "how much is resident for each byte of a cache's capacity",
         case_key: "case",
         weight: 1,
         ask: memory::ask,
@@ -198,19 +198,19 @@ mod tests {
     /// Every question gives numbers within its own bounds, or notes that say why not.
     #[test]
     fn every_question_is_answered() {
-        for question in QUESTIONS {
+        for benchmark in QUESTIONS {
             let stop = AtomicBool::new(true);
             let mut ask = Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () };
             // Stopped before it began: it ends soon, and says that it has too few samples.
-            let said = (question.ask)(&mut ask)
+            let said = (benchmark.ask)(&mut ask)
                 .map_or_else(|error| vec![error.to_string()], |report| report.notes);
-            assert!(!said.is_empty(), "{}", question.name);
+            assert!(!said.is_empty(), "{}", benchmark.name);
         }
     }
 
     #[test]
     fn names_are_different_and_plain() {
-        let names: BTreeSet<_> = QUESTIONS.iter().map(|question| question.name).collect();
+        let names: BTreeSet<_> = QUESTIONS.iter().map(|benchmark| benchmark.name).collect();
         assert_eq!(names.len(), QUESTIONS.len());
         assert!(
             names
@@ -218,6 +218,6 @@ mod tests {
                 .all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')),
             "{names:?}"
         );
-        assert!(QUESTIONS.iter().all(|question| question.weight > 0 && question.name != "all"));
+        assert!(QUESTIONS.iter().all(|benchmark| benchmark.weight > 0 && benchmark.name != "all"));
     }
 }

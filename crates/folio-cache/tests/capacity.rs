@@ -14,10 +14,10 @@ use folio_cache::{CACHED, Cache, Memory};
 use folio_frames::Peek;
 
 #[test]
-fn a_budget_shrinks_and_grows_while_every_byte_is_read_right() {
+fn a_capacity_shrinks_and_grows_while_every_byte_is_read_right() {
     let (_dir, path, bytes) = file_of(12 << 20);
     let cache: Cache = Cache::growable(8 << 20, 16 << 20).unwrap();
-    assert_eq!((cache.budget_bytes(), cache.zone().stats().online_frames), (8 << 20, 4 * 512));
+    assert_eq!((cache.capacity(), cache.zone().stats().online_frames), (8 << 20, 4 * 512));
     let file = cache.open(&path).unwrap();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -31,33 +31,33 @@ fn a_budget_shrinks_and_grows_while_every_byte_is_read_right() {
                 assert!(buf == bytes[at..][..buf.len()], "at {at}");
             }
         });
-        for budget in [2, 16, 4, 6, 2, 12] {
-            cache.set_budget_bytes(budget << 20).unwrap();
-            assert_eq!(cache.zone().stats().online_frames as usize, budget / 2 * 512);
+        for capacity in [2, 16, 4, 6, 2, 12] {
+            cache.set_capacity(capacity << 20).unwrap();
+            assert_eq!(cache.zone().stats().online_frames as usize, capacity / 2 * 512);
             let mut buf = vec![0; bytes.len()];
             assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
             assert!(buf == bytes);
         }
     });
-    assert_eq!(cache.budget_bytes(), 12 << 20);
+    assert_eq!(cache.capacity(), 12 << 20);
     drop(file);
     assert_nothing_leaked(&cache);
 }
 
 #[test]
-fn a_budget_that_can_not_be_is_refused_and_nothing_changes() {
+fn a_capacity_that_can_not_be_is_refused_and_nothing_changes() {
     let cache: Cache = Cache::growable(4 << 20, 8 << 20).unwrap();
     for (bytes, named) in
         [(0, "0 bytes"), ((2 << 20) - 1, "2097151 bytes"), ((8 << 20) + 1, "8388609 bytes")]
     {
-        let error = cache.set_budget_bytes(bytes).unwrap_err();
+        let error = cache.set_capacity(bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(
             error.to_string().contains(named) && error.to_string().contains("2097152 to 8388608"),
             "{error}"
         );
     }
-    assert_eq!((cache.budget_bytes(), cache.zone().stats().online_frames), (4 << 20, 2 * 512));
+    assert_eq!((cache.capacity(), cache.zone().stats().online_frames), (4 << 20, 2 * 512));
     for bytes in [0, usize::MAX] {
         assert_eq!(
             Cache::<folio_ref::DefaultScheme>::new(bytes).unwrap_err().kind(),
@@ -68,12 +68,12 @@ fn a_budget_that_can_not_be_is_refused_and_nothing_changes() {
         Cache::<folio_ref::DefaultScheme>::growable(8 << 20, 4 << 20).is_err(),
         "more than the most"
     );
-    let default: Cache = Cache::with_default_budget().unwrap();
-    assert!(default.budget_bytes() >= 2 << 20);
+    let default: Cache = Cache::with_default_capacity().unwrap();
+    assert!(default.capacity() >= 2 << 20);
 }
 
 #[test]
-fn a_budget_below_what_is_pinned_says_what_was_reached() {
+fn a_capacity_below_what_is_pinned_says_what_was_reached() {
     // Less than the budget: nothing is reclaimed.
     let (_dir, path, bytes) = file_of(7 << 20);
     let cache: Cache = Cache::new(8 << 20).unwrap();
@@ -82,7 +82,7 @@ fn a_budget_below_what_is_pinned_says_what_was_reached() {
     // A page in each of three blocks is held.
     let zone = cache.zone();
     let is_in = |block, page| {
-        let holds = |seen: Peek| seen.kind == CACHED && seen.private as u32 == page;
+        let holds = |seen: Peek| seen.kind == CACHED && seen.owner_data as u32 == page;
         zone.block_range(block).any(|pfn| holds(zone.peek(pfn)))
     };
     let mut held: Vec<_> = (0..3)
@@ -91,25 +91,25 @@ fn a_budget_below_what_is_pinned_says_what_was_reached() {
             (page, file.page(u64::from(page) * 4096).unwrap().unwrap())
         })
         .collect();
-    let error = cache.set_budget_bytes(2 << 20).unwrap_err();
+    let error = cache.set_capacity(2 << 20).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ResourceBusy);
     assert!(
         error.to_string().contains("6291456 bytes, not 2097152: 12288 bytes are pinned"),
         "{error}"
     );
-    assert_eq!((cache.budget_bytes(), zone.stats().online_frames), (6 << 20, 3 * 512));
+    assert_eq!((cache.capacity(), zone.stats().online_frames), (6 << 20, 3 * 512));
     for (page, handle) in &held {
         assert!(**handle == bytes[*page as usize * 4096..][..4096], "page {page}");
     }
     held.clear();
-    cache.set_budget_bytes(2 << 20).unwrap();
-    assert_eq!(cache.budget_bytes(), 2 << 20);
+    cache.set_capacity(2 << 20).unwrap();
+    assert_eq!(cache.capacity(), 2 << 20);
     drop(file);
     assert_nothing_leaked(&cache);
 }
 
 #[test]
-fn every_policy_lives_with_a_budget_that_changes() {
+fn every_policy_lives_with_a_capacity_that_changes() {
     type Make = fn(u32) -> Box<dyn Policy>;
     let all: [Make; 3] =
         [|_| Box::new(Clock::new()), |n| Box::new(Sieve::new(n)), |n| Box::new(S3Fifo::new(n))];
@@ -117,8 +117,8 @@ fn every_policy_lives_with_a_budget_that_changes() {
     for make in all {
         let cache: Cache = Cache::with_policy(6 << 20, make).unwrap();
         let file = cache.open(&path).unwrap();
-        for budget in [6, 2, 4, 2, 6] {
-            cache.set_budget_bytes(budget << 20).unwrap();
+        for capacity in [6, 2, 4, 2, 6] {
+            cache.set_capacity(capacity << 20).unwrap();
             for _ in 0..2 {
                 let mut buf = vec![0; bytes.len()];
                 assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
@@ -141,7 +141,7 @@ fn nothing_of_one_file_is_ever_seen_in_another() {
     short.read_at(0, &mut vec![0; 4096 * 4]).unwrap();
     drop(secret);
     let zone = cache.zone();
-    cache.settle();
+    cache.quiesce();
     // A thread of the cache may hold the file for a moment when it is closed.
     let end = Instant::now() + Duration::from_secs(10);
     while zone.count_kind(CACHED) > 4 && Instant::now() < end {
@@ -165,7 +165,7 @@ fn nothing_of_one_file_is_ever_seen_in_another() {
 /// A sparse file of a terabyte, read here and there: 4 KiB of index for each page. Torture met its
 /// own cache taking a block offline.
 #[test]
-fn a_large_index_is_paid_from_the_budget_and_given_back_after_the_last_close() {
+fn a_large_index_is_paid_from_the_capacity_and_given_back_after_the_last_close() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(1 << 40).unwrap();
     let cache: Cache = Cache::new(8 << 20).unwrap();
@@ -176,12 +176,12 @@ fn a_large_index_is_paid_from_the_budget_and_given_back_after_the_last_close() {
         sparse.read_at(random.u64(..1 << 40), &mut [0; 1]).unwrap();
         assert!(cache.index_bytes() < 32 << 20, "{:?}", cache.stats());
     }
-    assert!(cache.index_bytes() >= 4 << 20 && cache.budget_bytes() == 8 << 20);
+    assert!(cache.index_bytes() >= 4 << 20 && cache.capacity() == 8 << 20);
     drop(sparse);
     // The cache's own threads may have the file, or be at work on the budget, for a moment.
     let end = Instant::now() + Duration::from_secs(10);
     while cache.index_bytes() > 0 && Instant::now() < end {
-        cache.settle();
+        cache.quiesce();
         let _ = cache.open_backing(Arc::new(Memory::new(&[1]))).unwrap();
     }
     assert_eq!((online(), cache.index_bytes()), (4 * 512, 0));
@@ -190,19 +190,19 @@ fn a_large_index_is_paid_from_the_budget_and_given_back_after_the_last_close() {
 
 /// Reclaim begins and ends by what the cache has now, and the index of nothing is paid for.
 #[test]
-fn the_watermarks_follow_the_budget() {
+fn the_watermarks_follow_the_capacity() {
     let cache: Cache = Cache::growable(4 << 20, 64 << 20).unwrap();
     let low = || cache.zone().watermarks().low;
     assert_eq!((low(), cache.index_bytes()), (4, 0));
-    cache.set_budget_bytes(64 << 20).unwrap();
+    cache.set_capacity(64 << 20).unwrap();
     assert_eq!((low(), cache.index_bytes()), (64, 0));
-    cache.set_budget_bytes(16 << 20).unwrap();
+    cache.set_capacity(16 << 20).unwrap();
     assert_eq!((low(), cache.index_bytes()), (16, 0));
 }
 
 /// A budget is not given up for a page that somebody holds a moment longer.
 #[test]
-fn a_budget_waits_for_who_is_about_to_let_go() {
+fn a_capacity_waits_for_who_is_about_to_let_go() {
     let cache: Cache = Cache::new(4 << 20).unwrap();
     let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 4 << 20]))).unwrap();
     // Every page, so that no block can go before.
@@ -210,13 +210,13 @@ fn a_budget_waits_for_who_is_about_to_let_go() {
     assert!(held.len() > 512, "{} pages", held.len());
     thread::scope(|scope| {
         scope.spawn(|| {
-            while cache.budget_bytes() > 2 << 20 {
+            while cache.capacity() > 2 << 20 {
                 thread::yield_now();
             }
             thread::sleep(Duration::from_millis(20));
             drop(held);
         });
-        cache.set_budget_bytes(2 << 20).unwrap();
+        cache.set_capacity(2 << 20).unwrap();
     });
-    assert_eq!(cache.budget_bytes(), 2 << 20);
+    assert_eq!(cache.capacity(), 2 << 20);
 }

@@ -12,15 +12,15 @@ use crate::trace::Event;
 use crate::zone::Zone;
 
 /// The right to use a slot's reference. Dropping it leaves the slot as it was.
-#[must_use = "dropping a claim releases it at once"]
-pub struct Claim<'s, P: Platform> {
+#[must_use = "dropping a locked releases it at once"]
+pub struct LockedSlot<'s, P: Platform> {
     slot: &'s Slot<P>,
     /// **Invariant:** the slot holds this folio, and this is the slot's reference, until the claim
     /// ends.
     folio: ManuallyDrop<FolioRef<P>>,
 }
 
-impl<'s, P: Platform> Claim<'s, P> {
+impl<'s, P: Platform> LockedSlot<'s, P> {
     /// Of a slot that was just claimed, with its reference.
     pub(crate) fn new(slot: &'s Slot<P>, folio: FolioRef<P>) -> Self {
         Self { slot, folio: ManuallyDrop::new(folio) }
@@ -39,7 +39,7 @@ impl<'s, P: Platform> Claim<'s, P> {
 
     /// The order of the folio, if each of its frames has a slot of its own. `None`: this is the
     /// only one.
-    pub fn part_of(&self) -> Option<Order> {
+    pub fn subpage_of(&self) -> Option<Order> {
         // Relaxed: nobody but the claim's holder changes it.
         Some(self.slot.load(Ordering::Relaxed).order()).filter(|&order| order > Order::ZERO)
     }
@@ -57,8 +57,8 @@ impl<'s, P: Platform> Claim<'s, P> {
     /// Freezes the folio if the slot's reference is the only one. `Err` gives the claim back: it is
     /// busy, or a folio of which other frames have their own slots, which
     /// [`split`](Self::split) cuts into such as have one.
-    pub fn freeze(self) -> Result<FrozenClaim<'s, P>, Self> {
-        if self.part_of().is_some() {
+    pub fn freeze(self) -> Result<FrozenSlot<'s, P>, Self> {
+        if self.subpage_of().is_some() {
             return Err(self);
         }
         // The one expected reference is the slot's, which is ours to use while the claim lasts.
@@ -69,7 +69,7 @@ impl<'s, P: Platform> Claim<'s, P> {
         token.leave_frozen();
         P::trace(Event::Frozen, || self.pfn());
         let folio = FrozenFolio::from_index(self.zone(), self.folio.index());
-        Ok(FrozenClaim::new(self.into_slot(), folio))
+        Ok(FrozenSlot::new(self.into_slot(), folio))
     }
 
     /// The slot, still claimed; its reference is accounted for by the caller.
@@ -116,27 +116,27 @@ impl<'s, P: Platform> Claim<'s, P> {
     }
 }
 
-impl<P: Platform> Drop for Claim<'_, P> {
+impl<P: Platform> Drop for LockedSlot<'_, P> {
     fn drop(&mut self) {
         self.slot.end_untouched();
     }
 }
 
-impl<P: Platform> fmt::Debug for Claim<'_, P> {
+impl<P: Platform> fmt::Debug for LockedSlot<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "claim on {:?}", self.slot)
+        write!(f, "locked on {:?}", self.slot)
     }
 }
 
 /// A claim whose folio is frozen: it may be filled, moved or taken away. Dropping it empties the
 /// slot and frees the folio, so that a fill that fails or panics leaves nothing behind.
 #[must_use = "dropping it empties the slot: publish, replace or remove it"]
-pub struct FrozenClaim<'s, P: Platform> {
+pub struct FrozenSlot<'s, P: Platform> {
     slot: &'s Slot<P>,
     folio: ManuallyDrop<FrozenFolio<P>>,
 }
 
-impl<P: Platform> FrozenClaim<'_, P> {
+impl<P: Platform> FrozenSlot<'_, P> {
     /// The folio.
     pub fn folio(&self) -> &FrozenFolio<P> {
         &self.folio
@@ -191,7 +191,7 @@ impl<P: Platform> FrozenClaim<'_, P> {
     }
 }
 
-impl<'s, P: Platform> FrozenClaim<'s, P> {
+impl<'s, P: Platform> FrozenSlot<'s, P> {
     /// Of a slot that is claimed, with the token of its folio.
     pub(crate) fn new(slot: &'s Slot<P>, folio: FrozenFolio<P>) -> Self {
         Self { slot, folio: ManuallyDrop::new(folio) }
@@ -212,7 +212,7 @@ impl<'s, P: Platform> FrozenClaim<'s, P> {
     }
 }
 
-impl<P: Platform> Drop for FrozenClaim<'_, P> {
+impl<P: Platform> Drop for FrozenSlot<'_, P> {
     fn drop(&mut self) {
         if self.is_whole() {
             self.slot.end(None);
@@ -222,8 +222,8 @@ impl<P: Platform> Drop for FrozenClaim<'_, P> {
     }
 }
 
-impl<P: Platform> fmt::Debug for FrozenClaim<'_, P> {
+impl<P: Platform> fmt::Debug for FrozenSlot<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "claim on {:?}, frozen", self.slot)
+        write!(f, "locked on {:?}, frozen", self.slot)
     }
 }

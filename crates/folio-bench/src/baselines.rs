@@ -14,7 +14,7 @@ use dashmap::DashMap;
 pub(crate) type Page = Arc<[u8]>;
 
 /// Values by page number.
-pub(crate) trait Rival<V>: Sync {
+pub(crate) trait Baseline<V>: Sync {
     /// Uses the value of a page, if it is there.
     fn with<R>(&self, page: usize, act: impl FnOnce(&V) -> R) -> Option<R>;
 
@@ -25,7 +25,7 @@ pub(crate) trait Rival<V>: Sync {
     fn clear(&self);
 
     /// Finishes what it puts off.
-    fn settle(&self) {}
+    fn quiesce(&self) {}
 
     /// Whether a page is there; if not, it is from now on.
     fn meet(&self, page: usize, make: impl FnOnce() -> V) -> bool {
@@ -37,7 +37,7 @@ pub(crate) trait Rival<V>: Sync {
     }
 }
 
-impl<V: Clone + Send + Sync + 'static> Rival<V> for moka::sync::Cache<usize, V> {
+impl<V: Clone + Send + Sync + 'static> Baseline<V> for moka::sync::Cache<usize, V> {
     fn with<R>(&self, page: usize, act: impl FnOnce(&V) -> R) -> Option<R> {
         self.get(&page).map(|value| act(&value))
     }
@@ -46,14 +46,14 @@ impl<V: Clone + Send + Sync + 'static> Rival<V> for moka::sync::Cache<usize, V> 
     }
     fn clear(&self) {
         self.invalidate_all();
-        self.settle();
+        self.quiesce();
     }
-    fn settle(&self) {
+    fn quiesce(&self) {
         self.run_pending_tasks();
     }
 }
 
-impl<V: Clone + Send + Sync> Rival<V> for quick_cache::sync::Cache<usize, V> {
+impl<V: Clone + Send + Sync> Baseline<V> for quick_cache::sync::Cache<usize, V> {
     fn with<R>(&self, page: usize, act: impl FnOnce(&V) -> R) -> Option<R> {
         self.get(&page).map(|value| act(&value))
     }
@@ -65,7 +65,7 @@ impl<V: Clone + Send + Sync> Rival<V> for quick_cache::sync::Cache<usize, V> {
     }
 }
 
-impl<V: Send + Sync + 'static> Rival<V> for foyer::Cache<usize, V> {
+impl<V: Send + Sync + 'static> Baseline<V> for foyer::Cache<usize, V> {
     fn with<R>(&self, page: usize, act: impl FnOnce(&V) -> R) -> Option<R> {
         self.get(&page).map(|entry| act(entry.value()))
     }
@@ -77,7 +77,7 @@ impl<V: Send + Sync + 'static> Rival<V> for foyer::Cache<usize, V> {
     }
 }
 
-impl<V: Send + Sync> Rival<V> for DashMap<usize, V> {
+impl<V: Send + Sync> Baseline<V> for DashMap<usize, V> {
     fn with<R>(&self, page: usize, act: impl FnOnce(&V) -> R) -> Option<R> {
         self.get(&page).map(|value| act(&value))
     }
@@ -118,17 +118,21 @@ pub(crate) fn foyer_in_one<V: Send + Sync + 'static>(
 /// # Errors
 ///
 /// It did not keep all of them.
-pub(crate) fn filled<C: Rival<Page>>(rival: C, bytes: &[u8], page_size: usize) -> io::Result<C> {
+pub(crate) fn filled<C: Baseline<Page>>(
+    baseline: C,
+    bytes: &[u8],
+    page_size: usize,
+) -> io::Result<C> {
     for (n, page) in bytes.chunks(page_size).enumerate() {
-        rival.insert(n, page.into());
+        baseline.insert(n, page.into());
     }
-    rival.settle();
+    baseline.quiesce();
     let pages = bytes.len().div_ceil(page_size);
-    match (0..pages).find(|&page| rival.with(page, |_| ()).is_none()) {
+    match (0..pages).find(|&page| baseline.with(page, |_| ()).is_none()) {
         Some(page) => Err(io::Error::other(format!(
             "page {page} of {pages} was evicted, though there was room"
         ))),
-        None => Ok(rival),
+        None => Ok(baseline),
     }
 }
 
@@ -136,15 +140,15 @@ pub(crate) fn filled<C: Rival<Page>>(rival: C, bytes: &[u8], page_size: usize) -
 mod tests {
     use super::*;
 
-    fn check(rival: impl Rival<Page>) {
+    fn check(baseline: impl Baseline<Page>) {
         let bytes: Vec<u8> = (0..100).collect();
-        let rival = filled(rival, &bytes, 10).unwrap();
-        assert_eq!(rival.with(3, |page| page.to_vec()), Some((30..40).collect()));
-        assert!(rival.meet(3, || unreachable!("it is there")));
-        rival.clear();
-        assert_eq!(rival.with(3, |page| page.len()), None);
-        assert!(!rival.meet(3, || bytes[..5].into()));
-        assert_eq!(rival.with(3, |page| page.len()), Some(5));
+        let baseline = filled(baseline, &bytes, 10).unwrap();
+        assert_eq!(baseline.with(3, |page| page.to_vec()), Some((30..40).collect()));
+        assert!(baseline.meet(3, || unreachable!("it is there")));
+        baseline.clear();
+        assert_eq!(baseline.with(3, |page| page.len()), None);
+        assert!(!baseline.meet(3, || bytes[..5].into()));
+        assert_eq!(baseline.with(3, |page| page.len()), Some(5));
     }
 
     #[test]

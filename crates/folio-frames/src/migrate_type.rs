@@ -8,7 +8,7 @@
 
 /// Whether what a block is allocated for can be moved, or be given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Mobility {
+pub enum MigrateType {
     /// Its owner can be asked to let it move: pages of files.
     #[default]
     Movable = 0,
@@ -21,7 +21,7 @@ pub enum Mobility {
 /// How many there are.
 pub(crate) const MOBILITIES: usize = 3;
 
-impl Mobility {
+impl MigrateType {
     pub(crate) const ALL: [Self; MOBILITIES] = [Self::Movable, Self::Reclaimable, Self::Unmovable];
 
     pub(crate) fn from_bits(bits: u8) -> Self {
