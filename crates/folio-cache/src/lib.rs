@@ -86,56 +86,25 @@
 
 #![forbid(unsafe_code)]
 
-mod ahead;
-mod background;
+mod api;
 mod backing;
-mod cache;
-mod capacity;
-mod dirty;
-mod errors;
-mod evict;
-mod fetch;
-mod file;
-mod file_write;
-mod fill;
-mod flusher;
-mod futures;
-mod handle;
-mod index;
-mod limits;
-mod lookup;
-mod many;
-mod mapping;
-#[cfg(feature = "metrics")]
-mod metrics;
-mod opened;
-mod out_of_memory;
-mod parts;
-mod per_thread;
-mod range;
-mod readahead;
-pub mod reclaim;
-mod reclaimer;
-mod registry;
-mod resize;
-mod run;
-mod stats;
-mod stream;
-mod sync;
-mod syncs;
-mod truncate;
-mod worker;
+mod length;
+mod memory;
+pub mod policy;
+mod read;
+mod rt;
+mod state;
 mod write;
 mod writeback;
 
+pub use api::cache::{CACHED, Cache};
+pub use api::file::File;
+pub use api::range::RangeHandle;
+pub use api::stream::ByteStream;
 pub use backing::{Backing, Call, Durable, Fault, FileId, Fill, LocalFile, Memory, Version};
-pub use cache::{CACHED, Cache};
-pub use file::File;
-pub use handle::PageHandle;
-pub use many::Read;
-pub use range::RangeHandle;
-pub use stats::CacheStats;
-pub use stream::ByteStream;
+pub use read::batch::Read;
+pub use state::handle::PageHandle;
+pub use state::stats::CacheStats;
 
 /// The README's example is a test as well.
 #[cfg(doctest)]
