@@ -104,11 +104,12 @@
 //! makes its cache after its forks, as a parent that exits there takes its dirty pages with it.
 //!
 //! POSIX allows a child of a process with threads no more than async-signal-safe calls until it
-//! calls `exec`, and a cache has threads unless [`Cache::set_most_threads`] says 0. What is said
-//! above holds all the same, because no lock is taken; these two are bound by the rule of POSIX,
-//! and may hang if another thread of the parent was inside the allocator at the fork:
+//! calls `exec`, and a cache has threads unless [`Cache::set_most_threads`] says 0. The table holds
+//! all the same, because no lock is taken. Two things are bound by that rule, and may hang if the
+//! parent had other threads at the fork, asleep or at work:
 //!
-//! - a new cache in the child,
+//! - a new cache in the child: fork before the parent makes its first cache, or after
+//!   `set_most_threads(0)` once its threads have ended;
 //! - in the child, the last drop of a handle whose page had left the cache before the fork.
 //!
 //! `std::process::Command` and `posix_spawn` are not concerned: their child calls `exec` at once. A
