@@ -23,11 +23,16 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/zone.rs",
     // A call that no safe crate offers: by number, no memory is involved.
     "crates/folio-uring/src/begin.rs",
+    // A page that the kernel clears in each child: a mapping.
+    "crates/folio-uring/src/process.rs",
     // Memory that the kernel writes to after the call that lent it.
     "crates/folio-uring/src/ring.rs",
     // A zone over memory that the test brings, as a kernel would: Miri can not map any.
     "crates/folio-frames/tests/racing.rs",
     "crates/folio-frames/tests/risky_places.rs",
+    // Children: `fork` has no safe interface.
+    "crates/folio-cache/tests/fork.rs",
+    "crates/folio-uring/tests/fork.rs",
     // A machine without an operating system: its instructions, what firmware and assembly left,
     // and the promises of who brings memory.
     "examples/bare-metal/src/boot.rs",
