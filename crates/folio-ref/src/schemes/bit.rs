@@ -4,7 +4,7 @@
 
 use super::Scheme;
 use crate::sync::{Ordering, Word};
-use crate::{CHECKS, NOISE_LIMIT, Refused, SATURATED, Snapshot};
+use crate::{CHECKS, Refused, SATURATED, STALE_LIMIT, Snapshot};
 
 /// Where a saturated count is put: far from both edges, so that no number of threads caught between
 /// two steps moves it out (R5).
@@ -43,7 +43,7 @@ pub trait Encoding: Copy + Send + Sync + 'static {
 impl<E: Encoding> Scheme for E {
     const NAME: &'static str = E::NAME;
     const ZERO_IS_FROZEN: bool = E::ZERO_IS_FROZEN;
-    const NOISY: bool = true;
+    const LEAVES_STALE: bool = true;
     type Atomic = E::Atomic;
 
     fn new_frozen() -> E::Atomic {
@@ -150,7 +150,7 @@ impl<E: Encoding> Scheme for E {
 
 fn snapshot<E: Encoding>(word: u64) -> Snapshot {
     if E::is_frozen(word) {
-        Snapshot::Frozen { noise: E::count(word) }
+        Snapshot::Frozen { stale: E::count(word) }
     } else {
         Snapshot::live(E::count(word))
     }
@@ -170,7 +170,7 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
         return Refused::Saturated;
     }
     assert!(
-        !CHECKS || E::count(old) <= NOISE_LIMIT + IN_FLIGHT,
+        !CHECKS || E::count(old) <= STALE_LIMIT + IN_FLIGHT,
         "a frozen frame has a noise of {}: more than all threads together can leave (R5)",
         E::count(old)
     );
@@ -182,7 +182,7 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
     let mut now = old.wrapping_add(n);
     // R5: loop until the noise was reset, by us or by somebody, or the frame is live again. One
     // attempt is not enough: there are schedules in which every single attempt fails.
-    while E::is_frozen(now) && E::count(now) >= NOISE_LIMIT && !cfg!(broken = "noise-unbounded") {
+    while E::is_frozen(now) && E::count(now) >= STALE_LIMIT && !cfg!(broken = "noise-unbounded") {
         // Relaxed: frozen to frozen publishes nothing.
         match word.compare_exchange(now, E::quiet(now), Ordering::Relaxed) {
             Ok(_) => break,
@@ -221,7 +221,7 @@ mod tests {
     #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
     fn noise_beyond_what_all_threads_can_leave_is_reported() {
         let panic = catch_unwind(|| {
-            let word = <AtomicU32 as Word>::new(u64::from(NOISE_LIMIT + IN_FLIGHT + 1));
+            let word = <AtomicU32 as Word>::new(u64::from(STALE_LIMIT + IN_FLIGHT + 1));
             LiveBitHigh::try_get(&word, 1)
         });
         let said = *panic.expect_err("nobody noticed").downcast::<String>().expect("a message");

@@ -21,7 +21,7 @@ const SATURATED: u64 = 0b11 << 30;
 const _: () =
     assert!(crate::SATURATED as u64 * 4 <= COUNT + 1, "a live count must not reach the generation");
 const _: () =
-    assert!(crate::NOISE_LIMIT as u64 * 4 <= COUNT + 1, "noise must not reach the generation");
+    assert!(crate::STALE_LIMIT as u64 * 4 <= COUNT + 1, "noise must not reach the generation");
 
 /// Live(n) is 2^63 + generation + n; Frozen is the next generation + noise.
 #[derive(Clone, Copy, Debug)]

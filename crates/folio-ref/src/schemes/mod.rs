@@ -38,7 +38,7 @@ pub trait Scheme: sealed::Sealed + Copy + Send + Sync + 'static {
     /// Whether zeroed memory is a frozen word: then a memmap needs no initialisation.
     const ZERO_IS_FROZEN: bool;
     /// Whether a refused `try_get` leaves its increment behind.
-    const NOISY: bool;
+    const LEAVES_STALE: bool;
     /// The atomic integer.
     #[doc(hidden)]
     type Atomic: Word;

@@ -22,7 +22,7 @@ macro_rules! zero_scheme {
         impl Scheme for $scheme {
             const NAME: &'static str = $name;
             const ZERO_IS_FROZEN: bool = true;
-            const NOISY: bool = false;
+            const LEAVES_STALE: bool = false;
             type Atomic = AtomicU32;
 
             fn new_frozen() -> AtomicU32 {
@@ -140,5 +140,5 @@ fn saturate(word: &AtomicU32, mut now: u32) -> Refused {
 }
 
 fn snapshot(word: u32) -> Snapshot {
-    if word == 0 { Snapshot::Frozen { noise: 0 } } else { Snapshot::live(word) }
+    if word == 0 { Snapshot::Frozen { stale: 0 } } else { Snapshot::live(word) }
 }
