@@ -373,7 +373,7 @@ fn amounts_outside_the_limits_are_refused_with_what_is_allowed() {
     for n in [0, MAX_AT_ONCE + 1] {
         let calls: [&dyn Fn(); 3] =
             [&|| assert!(word.try_get(n).is_ok()), &|| word.get(n), &|| {
-                assert!(word.put_many(n).is_none())
+                assert!(word.put_many(n).is_none());
             }];
         for call in calls {
             let panic = catch_unwind(AssertUnwindSafe(call))

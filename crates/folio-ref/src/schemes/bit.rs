@@ -2,7 +2,7 @@
 //!
 //! The four encodings differ only in where the bit, the count and the generation lie.
 
-use super::Scheme;
+use super::{Scheme, seeded_bugs};
 use crate::sync::{Ordering, Word};
 use crate::{CHECKS, Refused, SATURATED, STALE_LIMIT, Snapshot};
 
@@ -58,10 +58,9 @@ impl<E: Encoding> Scheme for E {
         let old = word.fetch_add(n, Ordering::Acquire);
         // The sum is judged as well: the last reference below saturation must not carry past it
         // unseen.
-        if cfg!(broken = "count-into-the-bit") && !E::is_frozen(old) {
-            return Ok(());
-        }
-        if E::admits(old) && E::admits(old.wrapping_add(n)) {
+        if E::admits(old) && E::admits(old.wrapping_add(n))
+            || seeded_bugs::NO_SATURATION && !E::is_frozen(old)
+        {
             Ok(())
         } else {
             Err(refuse::<E>(word, old, n))
@@ -107,21 +106,13 @@ impl<E: Encoding> Scheme for E {
         // `dying` this fails when the frame moved on in between; without one it may win
         // another life's frame (R4).
         let won = word.compare_exchange(dying, E::next_frozen(dying), Ordering::Acquire).is_ok();
-        #[cfg(broken = "freed-left-dying")]
-        if won {
-            word.store(dying, Ordering::Relaxed);
-        }
-        #[cfg(broken = "put-clears-frozen")]
-        if won {
-            word.store(E::live(1, dying), Ordering::Relaxed);
-        }
+        seeded_bugs::thaw::<E>(word, dying, won);
         won
     }
 
     #[inline(always)]
     fn freeze(word: &E::Atomic, expected: u32) -> Result<(), Snapshot> {
-        #[cfg(broken = "freeze-one-more")]
-        let expected = expected + 1;
+        let expected = expected + seeded_bugs::ONE_MORE;
         // Relaxed, and not looked at again: the references that the caller holds keep the
         // generation, and the way it got them has shown it this one.
         let live = E::live(expected, if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 });
@@ -137,8 +128,7 @@ impl<E: Encoding> Scheme for E {
     fn unfreeze(word: &E::Atomic, n: u32) {
         // Relaxed: only noise changes under the token's holder, and the noise is not kept.
         let frozen = if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 };
-        #[cfg(broken = "init-keeps-noise")]
-        let n = n + E::count(word.load(Ordering::Relaxed));
+        let n = n + seeded_bugs::kept_increments::<E>(word);
         // Release: publishes the frame to every successful try_get (R6).
         word.store(E::live(n, frozen), Ordering::Release);
     }
@@ -174,15 +164,11 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
         "a frozen frame has a noise of {}: more than all threads together can leave (R5)",
         E::count(old)
     );
-    #[cfg(broken = "undo-by-subtraction")]
-    {
-        word.fetch_sub(n, Ordering::Relaxed);
-        return Refused::Frozen;
-    }
+    seeded_bugs::subtract_increment(word, n);
     let mut now = old.wrapping_add(n);
     // R5: loop until the noise was reset, by us or by somebody, or the frame is live again. One
     // attempt is not enough: there are schedules in which every single attempt fails.
-    while E::is_frozen(now) && E::count(now) >= STALE_LIMIT && !cfg!(broken = "noise-unbounded") {
+    while E::is_frozen(now) && E::count(now) >= STALE_LIMIT && !seeded_bugs::NO_RESET {
         // Relaxed: frozen to frozen publishes nothing.
         match word.compare_exchange(now, E::quiet(now), Ordering::Relaxed) {
             Ok(_) => break,
@@ -198,7 +184,7 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
 #[inline(never)]
 fn pin<E: Encoding>(word: &E::Atomic, from: u32) {
     let mut now = word.load(Ordering::Relaxed);
-    while !E::is_frozen(now) && E::count(now) >= from && !cfg!(broken = "count-into-the-bit") {
+    while !E::is_frozen(now) && E::count(now) >= from && !seeded_bugs::NO_SATURATION {
         // Relaxed: a leaked frame publishes nothing.
         match word.compare_exchange(now, E::live(PINNED, now), Ordering::Relaxed) {
             Ok(_) => break,

@@ -14,6 +14,7 @@ mod frozen_bit;
 mod generational;
 mod live_bit_high;
 mod live_bit_low;
+mod seeded_bugs;
 mod zero;
 
 pub use frozen_bit::FrozenBit;

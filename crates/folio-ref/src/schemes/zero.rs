@@ -5,7 +5,7 @@
 //! `include/linux/page_ref.h`, `atomic_add_unless`). Saturation is our addition; Linux's page count
 //! has none.
 
-use super::Scheme;
+use super::{Scheme, seeded_bugs};
 use crate::sync::{AtomicU32, Ordering, Word, fence};
 use crate::{CHECKS, Refused, SATURATED, Snapshot};
 
@@ -108,8 +108,7 @@ fn put(word: &AtomicU32, n: u32) -> Option<u64> {
     if old == n {
         // Acquire: pairs with every holder's Release above.
         fence(Ordering::Acquire);
-        #[cfg(any(broken = "freed-left-dying", broken = "put-clears-frozen"))]
-        word.store(1, Ordering::Relaxed);
+        seeded_bugs::thaw_zero(word);
         return Some(0);
     }
     if old - n >= SATURATED {
