@@ -5,8 +5,10 @@
 
 #![forbid(unsafe_code)]
 
+mod baseline;
 mod bench;
 mod canaries;
+mod english;
 mod figures;
 mod fuzz;
 mod lint;
@@ -17,6 +19,7 @@ mod prove;
 mod step;
 mod table;
 mod tracepoints;
+mod tree;
 mod tsan;
 
 use std::env;
@@ -37,6 +40,11 @@ const MENU: &[Entry] = &[
         name: "lint",
         about: "format, clippy, docs, the build without std, the fuzzers, the house rules",
         run: lint::run,
+    },
+    Entry {
+        name: "english",
+        about: "count the phrases that our prose avoids [PATH] [--save]",
+        run: english::run,
     },
     Entry {
         name: "prove",
