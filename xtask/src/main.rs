@@ -8,6 +8,7 @@
 mod baseline;
 mod bench;
 mod canaries;
+mod columns;
 mod english;
 mod figures;
 mod fuzz;
@@ -45,6 +46,11 @@ const MENU: &[Entry] = &[
         name: "english",
         about: "count the phrases that our prose avoids [PATH] [--save]",
         run: english::run,
+    },
+    Entry {
+        name: "columns",
+        about: "list the lines that are longer than 100 columns [--save]",
+        run: columns::run,
     },
     Entry {
         name: "prove",

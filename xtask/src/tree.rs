@@ -66,6 +66,11 @@ pub(crate) fn is_rust(path: &str) -> bool {
     extension(path) == Some("rs")
 }
 
+/// Returns `true` for Markdown.
+pub(crate) fn is_markdown(path: &str) -> bool {
+    extension(path) == Some("md")
+}
+
 fn extension(path: &str) -> Option<&str> {
     Path::new(path).extension()?.to_str()
 }
