@@ -14,6 +14,7 @@ mod figures;
 mod fuzz;
 mod lint;
 mod machine_code;
+mod map;
 mod models;
 mod orderings;
 mod prove;
@@ -52,6 +53,7 @@ const MENU: &[Entry] = &[
         about: "list the lines that are longer than 100 columns [--save]",
         run: columns::run,
     },
+    Entry { name: "map", about: "print each source file with its first sentence", run: map::run },
     Entry {
         name: "prove",
         about: "the rules: models by SPIN, the invariant by z3, the word by loom, the rest by shuttle and Miri [--all] [--save] [--table] [--model NAME]",
