@@ -5,13 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
 mod baseline;
 mod bench;
 mod canaries;
+mod code;
 mod columns;
 mod english;
 mod figures;
 mod fuzz;
+mod items;
 mod lint;
 mod machine_code;
 mod map;
@@ -54,6 +57,11 @@ const MENU: &[Entry] = &[
         run: columns::run,
     },
     Entry { name: "map", about: "print each source file with its first sentence", run: map::run },
+    Entry {
+        name: "api",
+        about: "hold results/api, the public API of the libraries, against the sources [--save]",
+        run: api::run,
+    },
     Entry {
         name: "prove",
         about: "the rules: models by SPIN, the invariant by z3, the word by loom, the rest by shuttle and Miri [--all] [--save] [--table] [--model NAME]",

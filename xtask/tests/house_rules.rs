@@ -5,7 +5,8 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Manifest, code_of, crate_folders, read, rust_files, section, source_files};
+use common::code::code_of;
+use common::{Manifest, crate_folders, read, rust_files, section, source_files};
 
 /// The files that may hold unsafe code, each for a reason that its own doc gives.
 const UNSAFE_ROOMS: &[&str] = &[

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::common::code_of;
+use crate::common::code::code_of;
 
 /// From one file to another, both as paths below `src`.
 pub(crate) type Edge = (String, String);
