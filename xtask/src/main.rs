@@ -8,7 +8,6 @@
 mod api;
 mod baseline;
 mod bench;
-mod canaries;
 mod code;
 mod columns;
 mod english;
@@ -21,6 +20,7 @@ mod map;
 mod models;
 mod orderings;
 mod prove;
+mod seeded_bugs;
 mod step;
 mod table;
 mod tracepoints;
@@ -68,9 +68,9 @@ const MENU: &[Entry] = &[
         run: prove::run,
     },
     Entry {
-        name: "canaries",
-        about: "break one rule at a time on purpose; a test or torture must notice [NAME..] [--save]",
-        run: canaries::run,
+        name: "seeded-bugs",
+        about: "build with one seeded bug at a time; a test or torture must fail [NAME..] [--save]",
+        run: seeded_bugs::run,
     },
     Entry {
         name: "orderings",
