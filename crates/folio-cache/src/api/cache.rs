@@ -1,6 +1,5 @@
 //! The cache: a budget of frames, and what is done to all of them.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -8,68 +7,31 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use folio_frames::{
-    Arena, Compacted, Contig, ContigError, FRAME_SIZE, FrozenFolio, Kind, KindOps, MigrateError,
-    Offline, OfflineError, Order, Pfn, UserSpace, Zone, migrate,
+    Compacted, Contig, ContigError, FRAME_SIZE, MigrateError, OfflineError, Order, Pfn, UserSpace,
+    migrate,
 };
 use folio_ref::{DefaultScheme, Scheme};
 use folio_uring::Process;
 
 use crate::api::file::File;
 use crate::backing::{Backing, LocalFile};
-use crate::memory::capacity::{self, Capacity};
+use crate::memory::capacity;
 use crate::memory::limits;
-use crate::memory::reclaimer;
+use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
-use crate::rt::io_pool::Background;
+use crate::rt::io_pool::IoPool;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
-use crate::state::mapping::Mapping;
+use crate::state::frames::{Arena, Offline, Zone};
 use crate::state::registry::Registry;
+use crate::state::shared::{Capacity, Shared};
 use crate::state::stats::{CacheStats, Counters};
-
-/// What a folio of a cache is, to who looks at its frames ([`Cache::zone`]). Its private note
-/// ([`Peek::owner_data`](folio_frames::Peek)): a number of the file in the high half, the page in the
-/// low one.
-pub const CACHED: Kind = Kind::owner(0);
+use crate::state::units::CACHED;
 
 /// Files cached in a fixed amount of memory. Cloning it gives another handle on the same cache.
 #[derive(Clone)]
 pub struct Cache<S: Scheme = DefaultScheme> {
     pub(crate) shared: Arc<Shared<S>>,
-}
-
-/// What the clones of a cache and its mappings share.
-pub(crate) struct Shared<S: Scheme> {
-    pub(crate) arena: Arc<Arena<UserSpace<S>>>,
-    pub(crate) registry: Registry<S>,
-    pub(crate) counters: Counters,
-    /// Chooses what is reclaimed. Nothing is done to a page under this lock.
-    pub(crate) policy: Mutex<Box<dyn Policy>>,
-    /// Pages of all files that are dirty.
-    pub(crate) dirty_pages: AtomicU64,
-    /// Files that nobody has open, with pages that could not be written yet.
-    pub(crate) unwritten: Mutex<HashMap<u32, Arc<Mapping<S>>>>,
-    pub(crate) flusher: Worker<S>,
-    pub(crate) reclaimer: Worker<S>,
-    pub(crate) background: Background<S>,
-    pub(crate) capacity: Capacity<S>,
-    /// That which made the cache: its threads and dirty pages are in no other.
-    pub(crate) process: Process,
-}
-
-impl<S: Scheme> Shared<S> {
-    /// Without a `destroy` of its own: a folio that was put for the last time had left its index
-    /// before.
-    const KINDS: &'static [KindOps<UserSpace<S>>] =
-        &[KindOps { kind: CACHED, name: "cached", destroy: FrozenFolio::free }];
-
-    pub(crate) fn zone(&self) -> &'static Zone<UserSpace<S>> {
-        self.arena.zone()
-    }
-
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity.bytes()
-    }
 }
 
 impl<S: Scheme> Cache<S> {
@@ -119,7 +81,7 @@ impl<S: Scheme> Cache<S> {
         let arena = Arena::new(capacity, Shared::<S>::KINDS)?;
         let frames = arena.zone().pfns().frames() as u32;
         let mut policy = make(frames);
-        policy.resize(reclaimer::set_watermarks(arena.zone(), frames));
+        policy.resize(set_watermarks(arena.zone(), frames));
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
             registry: Registry::default(),
@@ -129,7 +91,7 @@ impl<S: Scheme> Cache<S> {
             unwritten: Mutex::default(),
             flusher: Worker::new(const { &Shared::FLUSHER }, Weak::clone(me)),
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, Weak::clone(me)),
-            background: Background::default(),
+            io_pool: IoPool::default(),
             capacity: Capacity::new(capacity),
             process: Process::current(),
         });
@@ -208,7 +170,7 @@ impl<S: Scheme> Cache<S> {
 
     /// Takes 2 MiB out of the cache: their pages move elsewhere and the memory goes back to the
     /// system.
-    pub fn offline(&self, block: usize) -> Result<Offline<UserSpace<S>>, OfflineError> {
+    pub fn offline(&self, block: usize) -> Result<Offline<S>, OfflineError> {
         if self.shared.is_inherited() {
             return Err(OfflineError::NotOnline);
         }
@@ -216,7 +178,7 @@ impl<S: Scheme> Cache<S> {
     }
 
     /// Gives a block back to the cache.
-    pub fn online(&self, offline: Offline<UserSpace<S>>) {
+    pub fn online(&self, offline: Offline<S>) {
         if !self.shared.is_inherited() {
             self.shared.arena.online(offline);
         }
@@ -228,7 +190,7 @@ impl<S: Scheme> Cache<S> {
         if self.shared.is_inherited() {
             return;
         }
-        self.shared.background.quiesce();
+        self.shared.io_pool.quiesce();
         self.shared.flusher.quiesce();
         self.shared.reclaimer.quiesce();
     }
@@ -245,7 +207,7 @@ impl<S: Scheme> Cache<S> {
         if self.shared.is_inherited() {
             return;
         }
-        self.shared.background.set_io_threads(threads);
+        self.shared.io_pool.set_io_threads(threads);
         self.shared.flusher.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
         if threads > 0 && self.shared.dirty_pages() > 0 {
@@ -294,7 +256,7 @@ impl<S: Scheme> Cache<S> {
     }
 
     /// The frames of the cache: to walk them, or to look at them.
-    pub fn zone(&self) -> &'static Zone<UserSpace<S>> {
+    pub fn zone(&self) -> &'static Zone<S> {
         self.shared.zone()
     }
 
@@ -350,6 +312,11 @@ impl<S: Scheme> fmt::Debug for Cache<S> {
     }
 }
 
+impl<S: Scheme> Drop for Cache<S> {
+    fn drop(&mut self) {
+        self.shared.leak_if_inherited();
+    }
+}
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -401,7 +368,7 @@ mod tests {
     /// was told to end.
     #[test]
     fn who_waits_for_a_worker_is_told_that_it_will_not_come() {
-        static JOB: Job<DefaultScheme> =
+        static JOB: Job<Shared<DefaultScheme>> =
             Job { name: "resting", delay: Duration::ZERO, work: |_| Duration::from_millis(300) };
         let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
         let worker = Arc::new(Worker::new(&JOB, Arc::downgrade(&cache.shared)));

@@ -14,12 +14,14 @@ use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use folio_frames::{FRAME_SIZE, FolioRef, UserSpace};
+use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::api::file::File;
-use crate::api::range::{RangeHandle, Walk};
+use crate::api::range::RangeHandle;
 use crate::read::async_miss::Progress;
+use crate::read::walk::Walk;
+use crate::state::frames::FolioRef;
 use crate::state::handle::PageHandle;
 
 impl<S: Scheme> File<S> {
@@ -91,7 +93,7 @@ impl<S: Scheme> File<S> {
         &self,
         offset: u64,
         len: usize,
-        mut each: impl FnMut(FolioRef<UserSpace<S>>, Range<usize>),
+        mut each: impl FnMut(FolioRef<S>, Range<usize>),
     ) -> io::Result<()> {
         let (mut walk, mut progress) = (Walk::new(offset, len)?, Progress::new());
         while let Some((offset, wanted)) = walk.next() {

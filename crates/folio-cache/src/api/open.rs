@@ -9,6 +9,7 @@ use folio_ref::Scheme;
 use crate::backing::{Backing, Durable};
 use crate::state::error_cursor::Told;
 use crate::state::mapping::Mapping;
+use crate::state::shared::Shared;
 
 /// One open of a file.
 pub(crate) struct Opened<S: Scheme> {
@@ -58,4 +59,23 @@ impl<S: Scheme> Drop for Opened<S> {
     fn drop(&mut self) {
         self.mapping.closed();
     }
+}
+
+/// Returns the mapping of a backing: that of its file id, made now or shared.
+///
+/// # Errors
+///
+/// Those of [`Backing::version`](crate::Backing::version).
+pub(crate) fn open_mapping<S: Scheme>(
+    shared: &Arc<Shared<S>>,
+    backing: Arc<dyn Backing>,
+) -> io::Result<Arc<Mapping<S>>> {
+    let file_id = backing.file_id();
+    let version = backing.version()?;
+    let make = |id| Mapping::new(shared, id, backing, version);
+    let (mapping, was_open) = shared.registry.get_or_insert(file_id, make);
+    if was_open {
+        mapping.revalidate()?;
+    }
+    Ok(mapping)
 }

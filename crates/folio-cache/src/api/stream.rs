@@ -10,10 +10,10 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 use futures_core::Stream;
 
-use crate::api::file::{File, check_offset};
+use crate::api::file::File;
 use crate::api::range::{begin, bytes_of, join};
-use crate::read::async_miss::{Found, Progress};
-use crate::read::extent::MOST_PAGES;
+use crate::read::async_miss::Progress;
+use crate::state::units::{Found, MOST_PAGES, check_offset};
 
 /// The share of a cache's memory that one piece may pin.
 const SHARE: usize = 64;

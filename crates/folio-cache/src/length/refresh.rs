@@ -11,9 +11,10 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::{Ordering, fence};
 
-use folio_frames::{FRAME_SIZE, Slot, UserSpace};
+use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::writeback::write_back::Then;
 
@@ -150,7 +151,7 @@ impl<S: Scheme> Mapping<S> {
 
     /// Empties every slot of a range of pages. Waits for those in progress. Dirty pages are lost.
     pub(crate) fn drop_pages(&self, pages: Range<u64>) {
-        self.shared.background.forget(self, &pages);
+        self.shared.io_pool.forget(self.id, &pages);
         self.split_edges(&pages);
         self.index.for_each_in(pages, |slot| _ = self.drop_page(slot, true));
     }
@@ -158,13 +159,13 @@ impl<S: Scheme> Mapping<S> {
     /// Empties every slot from a page on that is not dirty. Waits for those in progress.
     fn drop_clean_pages_from(&self, page: u64) {
         let pages = page..u64::MAX;
-        self.shared.background.forget(self, &pages);
+        self.shared.io_pool.forget(self.id, &pages);
         self.split_edges(&pages);
         self.index.for_each_in(pages, |slot| _ = self.drop_page(slot, false));
     }
 
     /// `false`: it is dirty, and stays.
-    fn drop_page(&self, slot: &Slot<UserSpace<S>>, even_dirty: bool) -> bool {
+    fn drop_page(&self, slot: &Slot<S>, even_dirty: bool) -> bool {
         loop {
             if let Some(mut locked) = slot.try_lock(self.zone) {
                 if locked.folio().is_dirty() {
@@ -186,5 +187,15 @@ impl<S: Scheme> Mapping<S> {
             }
             slot.wait();
         }
+    }
+}
+
+impl<S: Scheme> Mapping<S> {
+    /// Makes each read of the file miss, in a child: its pages are to be dropped, which takes what
+    /// a child has not.
+    pub(crate) fn invalidate_inherited(&self) {
+        // Relaxed: no other value follows from it. A reader that sees it finds no bytes, and the
+        // miss says why.
+        self.len.store(0, Ordering::Relaxed);
     }
 }

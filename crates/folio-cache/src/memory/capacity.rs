@@ -8,16 +8,17 @@
 //! A file's index is paid from the budget as well: for each 2 MiB of indexes there is a block less.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use folio_frames::{BLOCK_ORDER, Offline, OfflineError, UserSpace};
+use folio_frames::{BLOCK_ORDER, OfflineError};
 use folio_ref::Scheme;
 
-use crate::api::cache::Shared;
 use crate::memory::limits::machine_bytes;
-use crate::memory::reclaimer::set_watermarks;
-use crate::rt::shim::{Mutex, rest};
+use crate::memory::watermarks::set_watermarks;
+use crate::rt::shim::rest;
+use crate::state::frames::Offline;
+use crate::state::shared::Shared;
 
 /// Tries to empty one block while others take what was freed for it.
 const TRIES: usize = 4;
@@ -28,25 +29,6 @@ const ROUNDS: usize = 200;
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(1);
-
-/// What is online, and what is not.
-pub(crate) struct Capacity<S: Scheme> {
-    /// Written under the lock.
-    bytes: AtomicUsize,
-    /// Blocks beyond the budget.
-    offline: Mutex<Vec<Offline<UserSpace<S>>>>,
-}
-
-impl<S: Scheme> Capacity<S> {
-    pub(crate) fn new(bytes: usize) -> Self {
-        Self { bytes: AtomicUsize::new(bytes), offline: Mutex::default() }
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        // Relaxed: for reports.
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
 
 /// Rounds a budget down to blocks.
 ///
@@ -101,7 +83,7 @@ impl<S: Scheme> Shared<S> {
         self.spare_of(&self.capacity.offline.lock())
     }
 
-    fn spare_of(&self, offline: &[Offline<UserSpace<S>>]) -> usize {
+    fn spare_of(&self, offline: &[Offline<S>]) -> usize {
         (offline.len() * BLOCK_ORDER.bytes())
             .saturating_sub(self.most_bytes() - self.capacity.bytes())
     }
@@ -126,7 +108,7 @@ impl<S: Scheme> Shared<S> {
 
     /// Brings as many blocks online, or takes as many offline, as the budget says. The bytes online
     /// after that.
-    fn fit_locked(&self, offline: &mut Vec<Offline<UserSpace<S>>>) -> usize {
+    fn fit_locked(&self, offline: &mut Vec<Offline<S>>) -> usize {
         let zone = self.zone();
         let block_bytes = BLOCK_ORDER.bytes();
         let wanted = (self
@@ -168,7 +150,7 @@ impl<S: Scheme> Shared<S> {
     }
 
     /// Takes a block offline; `None`: something in it is held.
-    fn empty(&self, block: usize) -> Option<Offline<UserSpace<S>>> {
+    fn empty(&self, block: usize) -> Option<Offline<S>> {
         let frames = BLOCK_ORDER.frames();
         for _ in 0..TRIES {
             // Room for what is moved out of it.

@@ -19,15 +19,13 @@
 
 use std::ops::Range;
 
-use folio_frames::{
-    FRAME_SIZE, FolioRef, FrozenFolio, FrozenSlot, LockedSlot, Order, Peek, Pfn, PfnRange,
-    UserSpace,
-};
+use folio_frames::{FRAME_SIZE, Order, Peek, Pfn, PfnRange};
 use folio_ref::Scheme;
 use smallvec::SmallVec;
 
-use crate::read::async_miss::Found;
-use crate::state::mapping::{Mapping, split_owner_data};
+use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot, LockedSlot};
+use crate::state::mapping::Mapping;
+use crate::state::units::{Found, split_owner_data};
 
 /// Smaller folios are not worth their splitting.
 const LEAST: Order = match Order::new(2) {
@@ -42,13 +40,13 @@ const MOST: Order = match Order::new(4) {
 };
 
 /// Claims of a folio's slots, in the order of its frames.
-type Parts<'m, S> = SmallVec<[Option<LockedSlot<'m, UserSpace<S>>>; 1 << MOST.as_u8()]>;
+type Parts<'m, S> = SmallVec<[Option<LockedSlot<'m, S>>; 1 << MOST.as_u8()]>;
 
 /// Opens the pages of a run that are there, as few folios, each of neighbours. A reference to the
 /// first page, if it is there. No claim is left.
 pub(crate) fn publish_in_parts<S: Scheme>(
-    locked_slots: &mut [Option<FrozenSlot<'_, UserSpace<S>>>],
-) -> Option<FolioRef<UserSpace<S>>> {
+    locked_slots: &mut [Option<FrozenSlot<'_, S>>],
+) -> Option<FolioRef<S>> {
     let mut first = None;
     let mut begins = 0;
     while begins < locked_slots.len() {
@@ -83,8 +81,8 @@ impl<S: Scheme> Mapping<S> {
         &self,
         offset: u64,
         wanted: usize,
-        (folio, range): (FolioRef<UserSpace<S>>, Range<usize>),
-    ) -> (FolioRef<UserSpace<S>>, Range<usize>) {
+        (folio, range): (FolioRef<S>, Range<usize>),
+    ) -> (FolioRef<S>, Range<usize>) {
         if range.len() >= wanted || range.end < FRAME_SIZE {
             return (folio, range);
         }
@@ -206,7 +204,7 @@ impl<S: Scheme> Mapping<S> {
 }
 
 /// A folio that nobody can have yet, freed even if somebody's policy panics.
-struct FreedAfter<S: Scheme>(Option<FrozenFolio<UserSpace<S>>>);
+struct FreedAfter<S: Scheme>(Option<FrozenFolio<S>>);
 
 impl<S: Scheme> Drop for FreedAfter<S> {
     fn drop(&mut self) {

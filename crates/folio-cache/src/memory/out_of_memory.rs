@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::api::cache::Shared;
+use crate::state::shared::Shared;
 
 impl<S: Scheme> Shared<S> {
     /// Pages that are newer than their backings, of all files, in bytes.

@@ -2,10 +2,11 @@
 
 use std::io;
 
-use folio_frames::{FRAME_SIZE, FolioRef, Lookup, Slot, UserSpace};
+use folio_frames::{FRAME_SIZE, Lookup};
 use folio_ref::{CHECKS, Scheme};
 
 use crate::read::fill::Filled;
+use crate::state::frames::{FolioRef, Slot};
 use crate::state::mapping::Mapping;
 
 /// How often a file may turn out shorter than its size says before that is an error.
@@ -14,7 +15,7 @@ const SHORT_FILLS: u32 = 8;
 impl<S: Scheme> Mapping<S> {
     /// The page, if it is in the cache and nobody is at work on it.
     #[inline(always)]
-    pub(crate) fn find(&self, page: u32) -> Option<FolioRef<UserSpace<S>>> {
+    pub(crate) fn find(&self, page: u32) -> Option<FolioRef<S>> {
         match self.index.get(page)?.get(self.zone) {
             Lookup::Hit(folio) => Some(self.hit(folio, page)),
             _ => None,
@@ -23,12 +24,12 @@ impl<S: Scheme> Mapping<S> {
 
     /// The same, if it is no part of a large folio.
     #[inline(always)]
-    pub(crate) fn find_alone(&self, page: u32) -> Option<FolioRef<UserSpace<S>>> {
+    pub(crate) fn find_alone(&self, page: u32) -> Option<FolioRef<S>> {
         self.index.get(page)?.get_alone(self.zone).map(|folio| self.hit(folio, page))
     }
 
     #[inline(always)]
-    fn hit(&self, folio: FolioRef<UserSpace<S>>, page: u32) -> FolioRef<UserSpace<S>> {
+    fn hit(&self, folio: FolioRef<S>, page: u32) -> FolioRef<S> {
         self.check(&folio, page);
         if folio.set_referenced() {
             self.read_ahead_of(page);
@@ -39,7 +40,7 @@ impl<S: Scheme> Mapping<S> {
 
     /// What a slot gives is the page that it was asked for.
     #[inline(always)]
-    pub(crate) fn check(&self, folio: &FolioRef<UserSpace<S>>, page: u32) {
+    pub(crate) fn check(&self, folio: &FolioRef<S>, page: u32) {
         assert!(
             !CHECKS || folio.owner_data() == self.owner_data(page),
             "a lookup of page {page} got {folio:?}, which holds another page (R8)"
@@ -48,11 +49,7 @@ impl<S: Scheme> Mapping<S> {
 
     /// The page, read if need be, and then in one request with those of the `pages` pages from
     /// there on that are missing too. `None`: the file ends before it.
-    pub(crate) fn find_or_fill(
-        &self,
-        page: u32,
-        pages: u32,
-    ) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
+    pub(crate) fn find_or_fill(&self, page: u32, pages: u32) -> io::Result<Option<FolioRef<S>>> {
         match self.find(page) {
             Some(folio) => Ok(Some(folio)),
             None => self.find_slowly(page, pages),
@@ -60,7 +57,7 @@ impl<S: Scheme> Mapping<S> {
     }
 
     #[cold]
-    fn find_slowly(&self, page: u32, pages: u32) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
+    fn find_slowly(&self, page: u32, pages: u32) -> io::Result<Option<FolioRef<S>>> {
         self.shared.check_process()?;
         let counters = &self.shared.counters;
         let slot = self.index.get_or_make(page)?;
@@ -110,9 +107,9 @@ impl<S: Scheme> Mapping<S> {
 
     /// Waits for who is at work on a page. If that is readahead, and nobody has begun, it is ours
     /// to read.
-    pub(crate) fn wait_for(&self, slot: &Slot<UserSpace<S>>, page: u32) {
-        if let Some(run) = self.shared.background.take(self, page) {
-            run.fill();
+    pub(crate) fn wait_for(&self, slot: &Slot<S>, page: u32) {
+        if let Some(extent) = self.shared.io_pool.take(self.id, page) {
+            extent.fill();
         } else {
             self.shared.counters.waits.add(1);
             slot.wait();
@@ -120,7 +117,7 @@ impl<S: Scheme> Mapping<S> {
     }
 
     /// Puts a copy in the place of a folio whose count is saturated: that one is leaked.
-    fn desaturate(&self, slot: &Slot<UserSpace<S>>, page: u32) -> io::Result<()> {
+    fn desaturate(&self, slot: &Slot<S>, page: u32) -> io::Result<()> {
         let mut new = self.spare(page)?;
         if let Some(locked) = slot.try_lock(self.zone) {
             new.as_mut_slice().copy_from_slice(locked.folio().frame());

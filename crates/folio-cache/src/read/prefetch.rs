@@ -4,24 +4,19 @@ use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
-use folio_frames::{
-    FRAME_SIZE, FrozenFolio, Level, MAX_ORDER, MigrateType, Order, Slot, UserSpace,
-};
+use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::api::cache::Shared;
-use crate::memory::evict::BATCH;
-use crate::read::extent::{MOST_PAGES, Run};
+use crate::read::extent::Extent;
+use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::readahead::Window;
+use crate::state::units::MOST_PAGES;
 
 /// The share of a cache's memory that one window may take. A policy may keep a small part of the
 /// memory for what is new (`HotCold` 1/20), and takes what is oldest of that, used or not: two
 /// windows fit into it, with the frames that are kept free and those in per-CPU lists.
 const SHARE: usize = 96;
-
-/// Pages from which on a request that is cut into many pieces is slower.
-const WORTH_A_PIECE: usize = 64;
 
 impl<S: Scheme> Mapping<S> {
     /// A reader misses `pages` pages from `page` on: looks what it may want next, and requests
@@ -87,11 +82,11 @@ impl<S: Scheme> Mapping<S> {
             let wanted = (last - page) as usize;
             let folios = self.shared.allocate_some(wanted);
             let enough = folios.len() == wanted;
-            let mut run = Run::lock(self, page as u32, folios);
-            if run.len() > 0 {
-                run.set_readahead(0, marker);
-                self.shared.counters.ahead.add(run.len() as u64);
-                if !self.shared.background.push(run.suspend(Arc::clone(self))) {
+            let mut extent = Extent::lock(self, page as u32, folios);
+            if extent.len() > 0 {
+                extent.set_readahead(0, marker);
+                self.shared.counters.ahead.add(extent.len() as u64);
+                if !self.shared.io_pool.push(Box::new(extent.suspend(Arc::clone(self)))) {
                     return false;
                 }
             }
@@ -115,42 +110,4 @@ fn requests(pages: Range<i64>) -> impl Iterator<Item = Range<i64>> {
         begins = request.end;
         (!request.is_empty()).then_some(request)
     })
-}
-
-impl<S: Scheme> Shared<S> {
-    /// Up to `frames` frozen frames, as many as there are without waiting: for what need not be
-    /// read. They lie one behind the other where memory does, in as few pieces as there are: a
-    /// request into one piece is faster than into many.
-    pub(crate) fn allocate_some(&self, frames: usize) -> Vec<FrozenFolio<UserSpace<S>>> {
-        self.look_at_level();
-        let mut folios = Vec::with_capacity(frames);
-        // Of what others free in the meantime they may be quicker: it frees no more than it wants.
-        let mut batches = frames.div_ceil(BATCH);
-        while folios.len() < frames {
-            let left = frames - folios.len();
-            let most =
-                Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
-            match self.zone().alloc_frozen_up_to(most, MigrateType::Movable) {
-                // What the reclaimer would free in a moment is freed here: it may be in one piece.
-                Ok(block)
-                    if block.order() < most
-                        && left >= WORTH_A_PIECE
-                        && batches > 0
-                        && !self.zone().is_at_least(Level::Enough) =>
-                {
-                    block.free();
-                    batches = if self.reclaim(BATCH) > 0 { batches - 1 } else { 0 };
-                    self.zone().drain();
-                }
-                Ok(block) => folios.extend(block.split(Order::ZERO)),
-                Err(_) if batches > 0 => {
-                    batches = 0;
-                    self.counters.direct_reclaims.add(1);
-                    self.free_some(left);
-                }
-                Err(_) => break,
-            }
-        }
-        folios
-    }
 }

@@ -11,12 +11,14 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::sync::atomic::{Ordering, fence};
 
-use folio_frames::{FRAME_SIZE, Slot, UserSpace};
+use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::backing::Backing;
 use crate::rt::shim::MutexGuard;
-use crate::state::mapping::{Mapping, page_of};
+use crate::state::frames::Slot;
+use crate::state::mapping::Mapping;
+use crate::state::units::page_of;
 use crate::write::write_pages::Stock;
 use crate::writeback::write_back::change;
 
@@ -71,7 +73,7 @@ impl<S: Scheme> Mapping<S> {
 
     /// Cuts the page that the file ends in: if it is dirty its rest becomes zeroes, else it is read
     /// again.
-    fn cut_page(&self, slot: &Slot<UserSpace<S>>, page: u32, within: usize, spare: &mut Stock<S>) {
+    fn cut_page(&self, slot: &Slot<S>, page: u32, within: usize, spare: &mut Stock<S>) {
         loop {
             match slot.try_lock(self.zone) {
                 Some(locked) if !locked.folio().is_dirty() => return drop(locked.remove()),

@@ -21,13 +21,13 @@
 use std::io;
 use std::sync::atomic::{Ordering, fence};
 
-use folio_frames::{FRAME_SIZE, FrozenFolio, Slot, UserSpace};
+use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::api::cache::CACHED;
-use crate::read::extent::MOST_PAGES;
 use crate::rt::shim::MutexGuard;
-use crate::state::mapping::{Mapping, page_of};
+use crate::state::frames::{FrozenFolio, Slot};
+use crate::state::mapping::Mapping;
+use crate::state::units::{CACHED, MOST_PAGES, page_of};
 
 /// What goes into one page.
 struct Part<'b> {
@@ -59,7 +59,7 @@ impl<'b> Part<'b> {
         self.begins() + self.bytes.len() as u64
     }
 
-    fn write_to<S: Scheme>(&self, folio: &mut FrozenFolio<UserSpace<S>>) {
+    fn write_to<S: Scheme>(&self, folio: &mut FrozenFolio<S>) {
         folio.as_mut_slice()[self.within..self.within + self.bytes.len()]
             .copy_from_slice(self.bytes);
     }
@@ -81,11 +81,11 @@ enum Try {
 /// Folios for the pages that a call adds, the next one last: they go back when they are not needed.
 /// Those for neighbours lie in one piece of memory where there is one, as a request that fills them
 /// has it.
-pub(crate) struct Stock<S: Scheme>(pub(crate) Vec<FrozenFolio<UserSpace<S>>>);
+pub(crate) struct Stock<S: Scheme>(pub(crate) Vec<FrozenFolio<S>>);
 
 impl<S: Scheme> Stock<S> {
     /// The next one, for a page.
-    pub(crate) fn take(&mut self, owner_data: u64) -> Option<FrozenFolio<UserSpace<S>>> {
+    pub(crate) fn take(&mut self, owner_data: u64) -> Option<FrozenFolio<S>> {
         let mut folio = self.0.pop()?;
         folio.set_owner(CACHED, owner_data);
         Some(folio)
@@ -205,7 +205,7 @@ impl<S: Scheme> Mapping<S> {
     /// to stay.
     fn try_write(
         &self,
-        slot: &Slot<UserSpace<S>>,
+        slot: &Slot<S>,
         part: &Part<'_>,
         covers: bool,
         stock: &mut Stock<S>,
@@ -293,7 +293,7 @@ impl<S: Scheme> Mapping<S> {
     fn prepare(
         &self,
         needed: &Try,
-        slot: &Slot<UserSpace<S>>,
+        slot: &Slot<S>,
         part: &Part<'_>,
         stock: &mut Stock<S>,
     ) -> io::Result<()> {
@@ -323,13 +323,6 @@ impl<S: Scheme> Mapping<S> {
         let most = part.pages.min(MOST_PAGES as usize).min(self.shared.dirty_limit() as usize / 4);
         let pages = (part.page..=u32::MAX).take(most);
         pages.take_while(|&page| self.index.get(page).is_none_or(Slot::is_empty)).count()
-    }
-
-    /// A folio for a page, in no slot yet. With no lock held but `grow`.
-    pub(crate) fn spare(&self, page: u32) -> io::Result<FrozenFolio<UserSpace<S>>> {
-        let mut folio = self.shared.allocate()?;
-        folio.set_owner(CACHED, self.owner_data(page));
-        Ok(folio)
     }
 }
 

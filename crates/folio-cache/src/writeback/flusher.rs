@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use folio_ref::Scheme;
 
-use crate::api::cache::Shared;
 use crate::rt::worker::Job;
+use crate::state::shared::Shared;
 
 /// How long a page may stay dirty before its turn comes.
 const AGE: Duration = Duration::from_secs(1);
 
 impl<S: Scheme> Shared<S> {
-    pub(crate) const FLUSHER: Job<S> =
+    pub(crate) const FLUSHER: Job<Self> =
         Job { name: "folio-flusher", delay: AGE, work: Self::write_what_is_old };
 
     fn write_what_is_old(&self) -> Duration {

@@ -21,14 +21,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use folio_frames::{FRAME_SIZE, FolioRef, FrozenFolio, Lookup, Order, UserSpace, joined};
+use folio_frames::{FRAME_SIZE, Lookup, Order, joined};
 use folio_ref::{CHECKS, Scheme};
 
-use crate::api::cache::Shared;
 use crate::backing::{Backing, Durable, Version};
-use crate::read::extent::MOST_PAGES;
 use crate::state::error_cursor::Told;
+use crate::state::frames::{FolioRef, FrozenFolio};
 use crate::state::mapping::Mapping;
+use crate::state::shared::Shared;
+use crate::state::units::MOST_PAGES;
 
 /// What follows when it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,11 +57,11 @@ const RING: u64 = 64;
 const TRIES: usize = 4;
 
 /// A page, held while it is written.
-type Held<S> = (u64, FolioRef<UserSpace<S>>);
+type Held<S> = (u64, FolioRef<S>);
 
 impl<S: Scheme> Mapping<S> {
     /// Marks a page as dirty. Under its claim.
-    pub(crate) fn make_dirty(&self, folio: &mut FrozenFolio<UserSpace<S>>, page: u32) {
+    pub(crate) fn make_dirty(&self, folio: &mut FrozenFolio<S>, page: u32) {
         if !folio.is_dirty() {
             folio.set_dirty(true);
             self.dirty.insert(page);
