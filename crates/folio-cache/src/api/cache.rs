@@ -16,6 +16,7 @@ use folio_uring::Process;
 use crate::api::file::File;
 use crate::backing::{Backing, LocalFile};
 use crate::memory::capacity;
+use crate::memory::evict;
 use crate::memory::limits;
 use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
@@ -27,6 +28,7 @@ use crate::state::registry::Registry;
 use crate::state::shared::{Capacity, Shared};
 use crate::state::stats::{CacheStats, Counters};
 use crate::state::units::CACHED;
+use crate::writeback::write_back;
 
 /// Files cached in a fixed amount of memory. Cloning it gives another handle on the same cache.
 #[derive(Clone)]
@@ -38,7 +40,7 @@ impl<S: Scheme> Cache<S> {
     /// A cache that holds `capacity` bytes of files, rounded down to 2 MiB. Memory is taken as
     /// pages are read.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// `InvalidInput` when the budget is less than 2 MiB or more than the memory of the machine.
     pub fn new(capacity: usize) -> io::Result<Self> {
@@ -48,7 +50,7 @@ impl<S: Scheme> Cache<S> {
     /// A cache that may grow later: it begins with `capacity`, and
     /// [`set_capacity`](Self::set_capacity) may give it up to `most_bytes`.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`new`](Self::new) for either; `InvalidInput` when the first is more than the second.
     pub fn growable(capacity: usize, most_bytes: usize) -> io::Result<Self> {
@@ -60,7 +62,7 @@ impl<S: Scheme> Cache<S> {
     /// A cache with a quarter of the memory that there is for this process: the machine's, or what
     /// its control groups allow, of either version.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`new`](Self::new), where a quarter is less than 2 MiB.
     pub fn with_default_capacity() -> io::Result<Self> {
@@ -70,7 +72,7 @@ impl<S: Scheme> Cache<S> {
     /// As [`new`](Self::new), with another choice of what is reclaimed: `make` is given the number
     /// of frames.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As `new`.
     pub fn with_policy(
@@ -101,7 +103,7 @@ impl<S: Scheme> Cache<S> {
     /// Opens a regular file for reading. Opens of one file, by whatever name, share its pages; an
     /// open looks whether the file changed and drops what is stale.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else
     /// what the system says.
@@ -113,7 +115,7 @@ impl<S: Scheme> Cache<S> {
     /// Opens a regular file for reading and writing. What is written goes to the file after about a
     /// second, when it is synced, or when the last open of the file is dropped: see [`File`].
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`open`](Self::open).
     pub fn open_rw(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
@@ -123,7 +125,7 @@ impl<S: Scheme> Cache<S> {
 
     /// As [`open_rw`](Self::open_rw); the file is made if it is not there. What is in it stays.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`open`](Self::open).
     pub fn create(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
@@ -134,18 +136,18 @@ impl<S: Scheme> Cache<S> {
     /// Writes the dirty pages of all files to their backings, which may keep them in memory for a
     /// while.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// The first one; each is told to those who have the file open as well.
     pub fn flush(&self) -> io::Result<()> {
         self.shared.check_process()?;
-        self.shared.write_back_all()
+        write_back::write_back_all(&self.shared)
     }
 
     /// Opens what any [`Backing`] gives. Backings of one identity share their pages, as opens of
     /// one file do.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// What the backing says when it is asked for its version.
     pub fn open_backing(&self, backing: Arc<dyn Backing>) -> io::Result<File<S>> {
@@ -157,7 +159,7 @@ impl<S: Scheme> Cache<S> {
     /// they lie in one folio, about half as many at the most. How many it freed: fewer when the
     /// rest is held.
     pub fn reclaim(&self, frames: usize) -> usize {
-        if self.shared.is_inherited() { 0 } else { self.shared.reclaim(frames) }
+        if self.shared.is_inherited() { 0 } else { evict::reclaim(&self.shared, frames) }
     }
 
     /// Moves the page in one frame to another frame, and says which. Readers meanwhile sleep.
@@ -210,7 +212,7 @@ impl<S: Scheme> Cache<S> {
         self.shared.io_pool.set_io_threads(threads);
         self.shared.flusher.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
-        if threads > 0 && self.shared.dirty_pages() > 0 {
+        if threads > 0 && write_back::dirty_pages(&self.shared) > 0 {
             // Who made it dirty found no flusher.
             self.shared.flusher.notify_soon();
         }
@@ -273,14 +275,15 @@ impl<S: Scheme> Cache<S> {
     /// The memory of the indexes that find the pages of open files, or what the budget has paid for
     /// them, in whole blocks of 2 MiB, if that is more: it comes back after the last close.
     pub fn index_bytes(&self) -> usize {
-        let spare = if self.shared.is_inherited() { 0 } else { self.shared.spare_bytes() };
+        let spare =
+            if self.shared.is_inherited() { 0 } else { capacity::spare_bytes(&self.shared) };
         self.shared.registry.index_bytes().max(spare)
     }
 
     /// Makes the budget another one, rounded down to 2 MiB, while the cache is read. Memory beyond
     /// it goes back to the system; the pages in it move, or are reclaimed.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// - `InvalidInput`, when it is less than 2 MiB or more than the cache was made for
     ///   ([`new`](Self::new), [`growable`](Self::growable)). Nothing changed.
@@ -290,7 +293,7 @@ impl<S: Scheme> Cache<S> {
     pub fn set_capacity(&self, capacity: usize) -> io::Result<()> {
         self.shared.check_process()?;
         let before = self.capacity();
-        let done = self.shared.set_capacity(capacity);
+        let done = capacity::set_capacity(&self.shared, capacity);
         tracing::info!(before, wanted = capacity, now = self.capacity(), "the capacity was set");
         done
     }

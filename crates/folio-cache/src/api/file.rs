@@ -9,6 +9,8 @@ use folio_ref::{DefaultScheme, Scheme};
 use crate::api::open::Opened;
 use crate::api::open::open_mapping;
 use crate::backing::Backing;
+use crate::length::refresh;
+use crate::read::copy;
 use crate::state::handle::PageHandle;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -30,29 +32,29 @@ impl<S: Scheme> File<S> {
     /// file, or where the rest can not be read, as the next read will say; 0 at or past the
     /// end.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// `InvalidInput` for an offset past `i64::MAX`, `FileTooLarge` for one from 16 TiB on that is
     /// inside the file, `OutOfMemory` when handles pin the whole cache, else what the system
     /// says.
     #[inline]
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.mapping.read_optimistic(offset, buf);
-        if read { Ok(buf.len()) } else { self.mapping.read_pages(offset, buf) }
+        let read = copy::read_optimistic(&self.mapping, offset, buf);
+        if read { Ok(buf.len()) } else { copy::read_pages(&self.mapping, offset, buf) }
     }
 
     /// The bytes from `offset` to the end of its page, or of the file, without a copy. `None` at or
     /// past the end.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`read_at`](Self::read_at).
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
-        let page = match self.mapping.whole_page(offset) {
+        let page = match copy::whole_page(&self.mapping, offset) {
             Some(page) => page,
-            None => match self.mapping.page(offset)? {
+            None => match copy::page(&self.mapping, offset)? {
                 Some(page) => page,
                 None => return Ok(None),
             },
@@ -74,11 +76,11 @@ impl<S: Scheme> File<S> {
     /// was opened or last revalidated by anybody but this cache, and drops all its pages if so,
     /// but for those that are dirty.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// What the system says; nothing was dropped then.
     pub fn revalidate(&self) -> io::Result<bool> {
-        self.mapping.revalidate()
+        refresh::revalidate(&self.mapping)
     }
 
     /// Drops all cached pages of the file that are not dirty. Handles keep theirs.
@@ -86,7 +88,7 @@ impl<S: Scheme> File<S> {
     /// In a child that was forked since the cache was made, each read of the file fails from then
     /// on ([After a fork](crate#after-a-fork)).
     pub fn invalidate(&self) {
-        self.mapping.invalidate();
+        refresh::invalidate(&self.mapping);
     }
 }
 

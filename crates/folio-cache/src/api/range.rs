@@ -20,6 +20,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 
 use crate::api::file::File;
+use crate::read::walk;
 use crate::state::frames::{Adjacent, FolioRef};
 use crate::state::mapping::Mapping;
 use crate::state::units::pages_of;
@@ -145,14 +146,14 @@ impl<S: Scheme> File<S> {
     /// Up to `len` bytes from `offset` on, without a copy. Fewer only at the end of the file; none
     /// at or past it. Pages that are missing are read by few requests.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`read_at`](Self::read_at), for any page of the range: nothing is held then.
     /// `OutOfMemory` as well when the range is longer than what the cache has left to pin.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn range(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
-        let mut pieces = self.mapping.begin_range(offset, len);
-        self.mapping.for_each_page(offset, len, |folio, range| pieces.push(folio, range))?;
+        let mut pieces = begin_range(&self.mapping, offset, len);
+        walk::for_each_page(&self.mapping, offset, len, |folio, range| pieces.push(folio, range))?;
         Ok(pieces.finish())
     }
 
@@ -160,27 +161,27 @@ impl<S: Scheme> File<S> {
     /// behind the other in memory, as a single page does always; else they are a copy.
     /// [`range`](Self::range) never copies.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`range`](Self::range).
     #[cfg_attr(feature = "track", track_caller)]
     pub fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let mut piece = self.mapping.begin_bytes(offset, len);
-        self.mapping.for_each_page(offset, len, |folio, range| piece.push(folio, range))?;
+        let mut piece = begin_bytes(&self.mapping, offset, len);
+        walk::for_each_page(&self.mapping, offset, len, |folio, range| piece.push(folio, range))?;
         Ok(piece.finish())
     }
 
     /// Reads into the buffers, one after the other, as if they were one: what is missing is read by
     /// few requests. How many bytes, as [`read_at`](Self::read_at) says it.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`read_at`](Self::read_at).
     pub fn read_vectored_at(&self, offset: u64, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
         let mut bufs = bufs.iter_mut();
         let (mut buf, mut done): (&mut [u8], _) = (&mut [], 0);
-        let read = self.mapping.for_each_page(offset, wanted, |folio, range| {
+        let read = walk::for_each_page(&self.mapping, offset, wanted, |folio, range| {
             let mut bytes = &folio.as_slice_from_frame()[range];
             done += bytes.len();
             while !bytes.is_empty() {
@@ -201,28 +202,26 @@ impl<S: Scheme> File<S> {
     }
 }
 
-impl<S: Scheme> Mapping<S> {
-    /// Bytes that a range may have: no more than there are of the file, or than can be held.
-    fn most_bytes(&self, offset: u64, len: usize) -> usize {
-        let in_file = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
-        len.min(in_file).min(self.shared.capacity())
-    }
+/// Bytes that a range may have: no more than there are of the file, or than can be held.
+fn most_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> usize {
+    let in_file = usize::try_from(mapping.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+    len.min(in_file).min(mapping.shared.capacity())
+}
 
-    /// For the pages of a range.
-    pub(crate) fn begin_range(&self, offset: u64, len: usize) -> Pieces<S> {
-        let pages = pages_of(offset, self.most_bytes(offset, len)) as usize;
-        Pieces { held: Vec::with_capacity(pages), start: 0, len: 0 }
-    }
+/// For the pages of a range.
+pub(crate) fn begin_range<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> Pieces<S> {
+    let pages = pages_of(offset, most_bytes(mapping, offset, len)) as usize;
+    Pieces { held: Vec::with_capacity(pages), start: 0, len: 0 }
+}
 
-    /// For the bytes of a range.
-    pub(crate) fn begin_bytes(&self, offset: u64, len: usize) -> OnePiece<S> {
-        OnePiece {
-            held: None,
-            start: 0,
-            len: 0,
-            copy: Vec::new(),
-            most: self.most_bytes(offset, len),
-        }
+/// For the bytes of a range.
+pub(crate) fn begin_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> OnePiece<S> {
+    OnePiece {
+        held: None,
+        start: 0,
+        len: 0,
+        copy: Vec::new(),
+        most: most_bytes(mapping, offset, len),
     }
 }
 

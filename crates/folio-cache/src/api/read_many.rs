@@ -6,6 +6,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::api::file::File;
+use crate::read::batch;
 use crate::state::units::{MOST_PAGES, page_of, pages_of};
 
 /// The share of a cache's memory that the misses of one call may have under way.
@@ -77,7 +78,7 @@ impl<S: Scheme> File<S> {
     fn fill_many(&self, missing: &mut Vec<Missing<'_, '_>>) {
         let mapping = &*self.mapping;
         let wanted: Vec<_> = missing.iter().map(|missing| (missing.page, missing.pages)).collect();
-        let first_pages = mapping.fill_many(&wanted);
+        let first_pages = batch::fill_many(mapping, &wanted);
         for (missing, page) in missing.drain(..).zip(first_pages) {
             let Missing { read, truncate_seq, len, .. } = missing;
             let within = read.offset as usize % FRAME_SIZE;

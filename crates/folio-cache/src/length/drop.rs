@@ -2,6 +2,8 @@
 
 use folio_ref::Scheme;
 
+use crate::length::refresh;
+use crate::memory::capacity;
 use crate::state::mapping::Mapping;
 
 impl<S: Scheme> Drop for Mapping<S> {
@@ -11,10 +13,10 @@ impl<S: Scheme> Drop for Mapping<S> {
         }
         // Nobody else is here: whoever visits a slot, by name or by frame number, holds the
         // mapping.
-        self.drop_pages(0..u64::MAX);
+        refresh::drop_pages(self, 0..u64::MAX);
         self.shared.registry.remove(self.file_id, self.id);
         // What its index was paid with comes back.
         self.index.uncount();
-        self.shared.fit_after_close();
+        capacity::fit_after_close(&self.shared);
     }
 }

@@ -17,7 +17,7 @@ impl<S: Scheme> CachedFrames<S> {
     }
 
     /// A tail: of a large folio, each of whose frames is a page.
-    fn look_at_part(&self, frame: u32, owner_data: u64) -> FrameState {
+    fn inspect_subpage(&self, frame: u32, owner_data: u64) -> FrameState {
         match self.0.peek_around(self.pfn(frame)) {
             Some((_, head)) if head.kind == CACHED => match head.snapshot {
                 Snapshot::Live(n) if n <= head.order.frames() => FrameState::Evictable(owner_data),
@@ -33,10 +33,10 @@ impl<S: Scheme> Frames for CachedFrames<S> {
         self.0.pfns().frames() as u32
     }
 
-    fn look(&self, frame: u32) -> FrameState {
+    fn inspect(&self, frame: u32) -> FrameState {
         let seen = self.0.peek(self.pfn(frame));
         if seen.kind == Kind::INTERIOR {
-            return self.look_at_part(frame, seen.owner_data);
+            return self.inspect_subpage(frame, seen.owner_data);
         }
         match seen.snapshot {
             _ if seen.kind != CACHED => FrameState::NotCached,
@@ -54,45 +54,43 @@ impl<S: Scheme> Frames for CachedFrames<S> {
     }
 }
 
-impl<S: Scheme> Shared<S> {
-    /// Tells the policy of a page that came. Call without a claim.
-    pub(crate) fn insert(&self, pfn: Pfn, owner_data: u64) {
-        self.insert_all(&[(pfn, owner_data)]);
-    }
+/// Tells the policy of a page that came. Call without a claim.
+pub(crate) fn insert<S: Scheme>(shared: &Shared<S>, pfn: Pfn, owner_data: u64) {
+    insert_all(shared, &[(pfn, owner_data)]);
+}
 
-    /// Tells the policy of pages that came, each with its private note. Call without a claim.
-    pub(crate) fn insert_all(&self, pages: &[(Pfn, u64)]) {
-        if pages.is_empty() {
-            return;
-        }
-        let frames = CachedFrames(self.zone());
-        let mut policy = self.policy.lock();
-        for &(pfn, owner_data) in pages {
-            policy.insert(&frames, self.frame(pfn), owner_data);
-        }
+/// Tells the policy of pages that came, each with its private note. Call without a claim.
+pub(crate) fn insert_all<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
+    if pages.is_empty() {
+        return;
     }
+    let frames = CachedFrames(shared.zone());
+    let mut policy = shared.policy.lock();
+    for &(pfn, owner_data) in pages {
+        policy.insert(&frames, frame(shared, pfn), owner_data);
+    }
+}
 
-    /// Whether pages were not used lately, and the policy does not hold them for hot, which may
-    /// have taken their marks a moment ago.
-    pub(crate) fn are_cold(&self, mut pages: PfnRange) -> bool {
-        if pages.clone().any(|pfn| self.zone().is_referenced(pfn)) {
-            return false;
-        }
-        let policy = self.policy.lock();
-        pages.all(|pfn| policy.is_cold(self.frame(pfn)))
+/// Whether pages were not used lately, and the policy does not hold them for hot, which may
+/// have taken their marks a moment ago.
+pub(crate) fn are_cold<S: Scheme>(shared: &Shared<S>, mut pages: PfnRange) -> bool {
+    if pages.clone().any(|pfn| shared.zone().is_referenced(pfn)) {
+        return false;
     }
+    let policy = shared.policy.lock();
+    pages.all(|pfn| policy.is_cold(frame(shared, pfn)))
+}
 
-    /// Tells the policy of pages that go with a victim, each with its private note. Call while
-    /// nobody can have their frames.
-    pub(crate) fn evicted_with(&self, pages: &[(Pfn, u64)]) {
-        let mut policy = self.policy.lock();
-        for &(pfn, owner_data) in pages {
-            policy.evicted_with(self.frame(pfn), owner_data);
-        }
+/// Tells the policy of pages that go with a victim, each with its private note. Call while
+/// nobody can have their frames.
+pub(crate) fn evicted_with<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
+    let mut policy = shared.policy.lock();
+    for &(pfn, owner_data) in pages {
+        policy.evicted_with(frame(shared, pfn), owner_data);
     }
+}
 
-    /// The number by which a policy knows a frame.
-    pub(crate) fn frame(&self, pfn: Pfn) -> u32 {
-        (pfn.as_u64() - self.zone().pfns().start.as_u64()) as u32
-    }
+/// The number by which a policy knows a frame.
+pub(crate) fn frame<S: Scheme>(shared: &Shared<S>, pfn: Pfn) -> u32 {
+    (pfn.as_u64() - shared.zone().pfns().start.as_u64()) as u32
 }

@@ -3,6 +3,8 @@
 use folio_frames::{Order, Owner, Pfn, UserSpace};
 use folio_ref::Scheme;
 
+use crate::memory::frames_view;
+use crate::memory::large_folio;
 use crate::state::frames::Slot;
 use crate::state::shared::Shared;
 use crate::state::units::split_owner_data;
@@ -20,11 +22,13 @@ impl<S: Scheme> Owner<UserSpace<S>> for Shared<S> {
 
     fn split(&self, pfn: Pfn, order: Order, owner_data: u64) -> bool {
         let (id, page) = split_owner_data(owner_data);
-        self.registry.by_id(id).is_some_and(|mapping| mapping.split_folio(pfn, order, page))
+        self.registry
+            .by_id(id)
+            .is_some_and(|mapping| large_folio::split_folio(&mapping, pfn, order, page))
     }
 
     fn moved(&self, from: Pfn, to: Pfn) {
-        let [from, to] = [from, to].map(|pfn| self.frame(pfn));
+        let [from, to] = [from, to].map(|pfn| frames_view::frame(self, pfn));
         self.policy.lock().moved(from, to);
     }
 }

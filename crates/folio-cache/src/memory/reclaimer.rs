@@ -11,34 +11,37 @@ use folio_frames::Level;
 use folio_ref::Scheme;
 
 use crate::memory::alloc::BATCH;
+use crate::memory::capacity;
+use crate::memory::evict;
 use crate::rt::worker::Job;
 use crate::state::shared::Shared;
+use crate::writeback::write_back;
 
 /// After it found nothing: what is held, or dirty and can not be written, will not be free at once.
 const REST: Duration = Duration::from_millis(10);
 
 impl<S: Scheme> Shared<S> {
     pub(crate) const RECLAIMER: Job<Self> =
-        Job { name: "folio-reclaim", delay: Duration::ZERO, work: Self::free_what_is_needed };
+        Job { name: "folio-reclaim", delay: Duration::ZERO, work: free_to_high_watermark };
+}
 
-    /// Has frames freed in the background if few are left.
-    #[inline]
-    pub(crate) fn look_at_level(&self) {
-        if !self.zone().is_at_least(Level::BelowHigh) {
-            self.reclaimer.notify_now();
+/// Notifies the reclaimer if few frames are free. Never waits.
+#[inline]
+pub(crate) fn notify_if_low<S: Scheme>(shared: &Shared<S>) {
+    if !shared.zone().is_at_least(Level::BelowHigh) {
+        shared.reclaimer.notify_now();
+    }
+}
+
+fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {
+    capacity::fit(shared);
+    let mut pause = Duration::ZERO;
+    while pause.is_zero() && !shared.zone().is_at_least(Level::Enough) {
+        if evict::reclaim(shared, BATCH) == 0 && !write_back::write_back_some(shared) {
+            pause = REST;
         }
     }
-
-    fn free_what_is_needed(&self) -> Duration {
-        self.fit();
-        let mut pause = Duration::ZERO;
-        while pause.is_zero() && !self.zone().is_at_least(Level::Enough) {
-            if self.reclaim(BATCH) == 0 && !self.write_back_some() {
-                pause = REST;
-            }
-        }
-        // What was freed here lies in this thread's lists, which nobody else asks first.
-        self.zone().drain();
-        pause
-    }
+    // What was freed here lies in this thread's lists, which no other thread asks first.
+    shared.zone().drain();
+    pause
 }

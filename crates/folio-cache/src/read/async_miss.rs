@@ -17,6 +17,9 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 use parking_lot::Mutex;
 
+use crate::read::batch;
+use crate::read::prefetch;
+use crate::read::walk;
 use crate::rt::io_pool::{self, Pages};
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
@@ -92,7 +95,7 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
     }
 
     fn end_at_once(&self) -> bool {
-        let found = self.mapping.next_page_at_once(self.offset, self.wanted);
+        let found = walk::next_page_at_once(&self.mapping, self.offset, self.wanted);
         let is_found = found.is_some();
         if is_found {
             self.end(Ok(found));
@@ -110,7 +113,7 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
             }
         }
         let mut finish = Finish(self, None);
-        finish.1 = Some(self.mapping.next_page(self.offset, self.wanted));
+        finish.1 = Some(walk::next_page(&self.mapping, self.offset, self.wanted));
     }
 
     fn fill_together(&self, wanted: &[Range<u64>]) -> Box<dyn Any> {
@@ -119,11 +122,17 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
             let page = u32::try_from(pages.start).ok()?;
             let count = (pages.end - pages.start) as u32;
             let is_missing = mapping.index.get(page).is_none_or(Slot::is_empty);
-            is_missing.then(|| mapping.read_ahead_of_miss(page, count)).map(|()| (page, count))
+            is_missing
+                .then(|| prefetch::read_ahead_of_miss(mapping, page, count))
+                .map(|()| (page, count))
         });
         let missing: Vec<_> = missing.collect();
         // References, so that no page leaves again before its future has it.
-        if missing.is_empty() { Box::new(()) } else { Box::new(mapping.fill_many(&missing)) }
+        if missing.is_empty() {
+            Box::new(())
+        } else {
+            Box::new(batch::fill_many(mapping, &missing))
+        }
     }
 }
 
@@ -155,7 +164,7 @@ impl<S: Scheme> Progress<S> {
             }
             return found;
         }
-        if let Some(found) = mapping.next_page_at_once(offset, wanted) {
+        if let Some(found) = walk::next_page_at_once(mapping, offset, wanted) {
             return Poll::Ready(Ok(Some(found)));
         }
         mapping.shared.check_process()?;

@@ -16,7 +16,8 @@ use folio_frames::{FRAME_SIZE, joined_mut};
 use folio_ref::Scheme;
 use smallvec::SmallVec;
 
-use crate::memory::large_folio::publish_in_parts;
+use crate::memory::frames_view;
+use crate::memory::large_folio::publish_as_folios;
 use crate::rt::io_pool::{self, Pages};
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot};
 use crate::state::mapping::Mapping;
@@ -123,8 +124,8 @@ impl<'m, S: Scheme> Extent<'m, S> {
             opened.push((locked.folio().pfn(), locked.folio().owner_data()));
             ready.push(Some(locked));
         }
-        let first = publish_in_parts(&mut ready);
-        self.mapping.shared.insert_all(&opened);
+        let first = publish_as_folios(&mut ready);
+        frames_view::insert_all(&self.mapping.shared, &opened);
         first
     }
 

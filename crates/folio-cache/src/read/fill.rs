@@ -15,6 +15,7 @@ use std::iter;
 
 use folio_ref::Scheme;
 
+use crate::memory::alloc;
 use crate::read::extent::Extent;
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
@@ -33,33 +34,35 @@ pub(crate) enum Filled<S: Scheme> {
     },
 }
 
-impl<S: Scheme> Mapping<S> {
-    /// Reads a page into an empty slot, and with it as many of the `pages` pages from there on as
-    /// one request has and empty slots follow. Call without a claim: it may reclaim, so drop
-    /// another mapping.
-    pub(crate) fn fill(&self, page: u32, pages: u32) -> io::Result<Filled<S>> {
-        let folios = match pages.min(MOST_PAGES) {
-            0 | 1 => Vec::new(),
-            several => self.shared.allocate_some(several as usize),
-        };
-        let mut extent = if folios.is_empty() {
-            Extent::lock(self, page, iter::once(self.shared.allocate()?))
-        } else {
-            Extent::lock(self, page, folios)
-        };
-        if extent.len() == 0 {
-            return Ok(Filled::Lost);
-        }
-        extent.set_readahead(1, None);
-        let read = match extent.fill() {
-            // It may be the error of another page, which nobody asked for yet.
-            Err(_) if extent.len() > 1 => {
-                extent.keep_first();
-                extent.fill()?
-            }
-            other => other?,
-        };
-        let at = extent.offset() + read as u64;
-        Ok(extent.publish(read).map_or(Filled::Short { at }, Filled::Page))
+/// Reads a page into an empty slot, and with it as many of the `pages` pages from there on as
+/// one request has and empty slots follow. Call without a claim: it may reclaim, so drop
+/// another mapping.
+pub(crate) fn fill<S: Scheme>(
+    mapping: &Mapping<S>,
+    page: u32,
+    pages: u32,
+) -> io::Result<Filled<S>> {
+    let folios = match pages.min(MOST_PAGES) {
+        0 | 1 => Vec::new(),
+        several => alloc::allocate_some(&mapping.shared, several as usize),
+    };
+    let mut extent = if folios.is_empty() {
+        Extent::lock(mapping, page, iter::once(alloc::allocate(&mapping.shared)?))
+    } else {
+        Extent::lock(mapping, page, folios)
+    };
+    if extent.len() == 0 {
+        return Ok(Filled::Lost);
     }
+    extent.set_readahead(1, None);
+    let read = match extent.fill() {
+        // It may be the error of another page, which nobody asked for yet.
+        Err(_) if extent.len() > 1 => {
+            extent.keep_first();
+            extent.fill()?
+        }
+        other => other?,
+    };
+    let at = extent.offset() + read as u64;
+    Ok(extent.publish(read).map_or(Filled::Short { at }, Filled::Page))
 }

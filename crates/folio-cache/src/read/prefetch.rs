@@ -7,6 +7,7 @@ use std::sync::Arc;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::memory::alloc;
 use crate::read::extent::Extent;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
@@ -18,85 +19,88 @@ use crate::state::units::MOST_PAGES;
 /// windows fit into it, with the frames that are kept free and those in per-CPU lists.
 const SHARE: usize = 96;
 
-impl<S: Scheme> Mapping<S> {
-    /// A reader misses `pages` pages from `page` on: looks what it may want next, and requests
-    /// that.
-    pub(crate) fn read_ahead_of_miss(&self, page: u32, pages: u32) {
-        if let Some(window) = self.readahead.missed(page, pages, self.most_ahead()) {
-            self.request(window);
+/// A reader misses `pages` pages from `page` on: looks what it may want next, and requests
+/// that.
+pub(crate) fn read_ahead_of_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) {
+    if let Some(window) = mapping.readahead.missed(page, pages, most_ahead(mapping)) {
+        request(mapping, window);
+    }
+}
+
+/// A reader came to a milestone.
+#[cold]
+pub(crate) fn read_ahead_of<S: Scheme>(mapping: &Mapping<S>, page: u32) {
+    if mapping.shared.is_inherited() {
+        return;
+    }
+    if let Some(window) = mapping.readahead.passed(page, most_ahead(mapping)) {
+        request(mapping, window);
+    }
+}
+
+fn most_ahead<S: Scheme>(mapping: &Mapping<S>) -> u32 {
+    (mapping.shared.capacity() / FRAME_SIZE / SHARE) as u32
+}
+
+fn request<S: Scheme>(mapping: &Mapping<S>, window: Window) {
+    let Some(mapping) = mapping.shared.registry.by_id(mapping.id) else { return };
+    let end = i64::try_from(mapping.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
+    for piece in 0..window.pieces {
+        let first = window.first + piece * window.step;
+        let range = first.max(0)..(first + window.pages).min(end);
+        let mut requests: Vec<_> = requests(range).collect();
+        // From its end backwards for who reads backwards: what is needed first is requested
+        // first.
+        if window.step < 0 {
+            requests.reverse();
+        }
+        for pages in requests {
+            if !request_missing(&mapping, pages.start, pages.end, window.marker) {
+                return;
+            }
         }
     }
+}
 
-    /// A reader came to a milestone.
-    #[cold]
-    pub(crate) fn read_ahead_of(&self, page: u32) {
-        if self.shared.is_inherited() {
-            return;
+/// Requests what is not in the cache of some pages. `false`: there is no memory for it, or too
+/// much under way.
+fn request_missing<S: Scheme>(
+    mapping: &Arc<Mapping<S>>,
+    first: i64,
+    end: i64,
+    marker: Option<i64>,
+) -> bool {
+    let is_missing = |page: i64| {
+        let page = u32::try_from(page).ok()?;
+        Some(mapping.index.get(page).is_none_or(Slot::is_empty))
+    };
+    let mut page = first;
+    while page < end {
+        if is_missing(page) != Some(true) {
+            page += 1;
+            continue;
         }
-        if let Some(window) = self.readahead.passed(page, self.most_ahead()) {
-            self.request(window);
+        let mut last = page + 1;
+        while last < end && is_missing(last) == Some(true) {
+            last += 1;
         }
-    }
-
-    fn most_ahead(&self) -> u32 {
-        (self.shared.capacity() / FRAME_SIZE / SHARE) as u32
-    }
-
-    fn request(&self, window: Window) {
-        let Some(mapping) = self.shared.registry.by_id(self.id) else { return };
-        let end = i64::try_from(self.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
-        for piece in 0..window.pieces {
-            let first = window.first + piece * window.step;
-            let range = first.max(0)..(first + window.pages).min(end);
-            let mut requests: Vec<_> = requests(range).collect();
-            // From its end backwards for who reads backwards: what is needed first is requested
-            // first.
-            if window.step < 0 {
-                requests.reverse();
-            }
-            for pages in requests {
-                if !mapping.request_missing(pages.start, pages.end, window.marker) {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Requests what is not in the cache of some pages. `false`: there is no memory for it, or too
-    /// much under way.
-    fn request_missing(self: &Arc<Self>, first: i64, end: i64, marker: Option<i64>) -> bool {
-        let is_missing = |page: i64| {
-            let page = u32::try_from(page).ok()?;
-            Some(self.index.get(page).is_none_or(Slot::is_empty))
-        };
-        let mut page = first;
-        while page < end {
-            if is_missing(page) != Some(true) {
-                page += 1;
-                continue;
-            }
-            let mut last = page + 1;
-            while last < end && is_missing(last) == Some(true) {
-                last += 1;
-            }
-            let wanted = (last - page) as usize;
-            let folios = self.shared.allocate_some(wanted);
-            let enough = folios.len() == wanted;
-            let mut extent = Extent::lock(self, page as u32, folios);
-            if extent.len() > 0 {
-                extent.set_readahead(0, marker);
-                self.shared.counters.ahead.add(extent.len() as u64);
-                if !self.shared.io_pool.push(Box::new(extent.suspend(Arc::clone(self)))) {
-                    return false;
-                }
-            }
-            if !enough {
+        let wanted = (last - page) as usize;
+        let folios = alloc::allocate_some(&mapping.shared, wanted);
+        let enough = folios.len() == wanted;
+        let mut extent = Extent::lock(mapping, page as u32, folios);
+        if extent.len() > 0 {
+            extent.set_readahead(0, marker);
+            mapping.shared.counters.ahead.add(extent.len() as u64);
+            if !mapping.shared.io_pool.push(Box::new(extent.suspend(Arc::clone(mapping)))) {
                 return false;
             }
-            page = last;
         }
-        true
+        if !enough {
+            return false;
+        }
+        page = last;
     }
+    true
 }
 
 /// Cuts pages into requests: if it takes several, where the file's own runs begin and end.

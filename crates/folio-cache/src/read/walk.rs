@@ -7,6 +7,10 @@ use std::ops::Range;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::length::refresh;
+use crate::memory::large_folio;
+use crate::read::copy;
+use crate::read::lookup;
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 use crate::state::units::{Found, check_offset, page_of, pages_of};
@@ -21,7 +25,7 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// `InvalidInput` for an offset past any file's.
     pub(crate) fn new(offset: u64, len: usize) -> io::Result<Self> {
@@ -43,7 +47,7 @@ impl Walk {
         mut found: Found<S>,
     ) -> Found<S> {
         if mem::take(&mut self.is_alone) {
-            if !mapping.was_part(self.offset, &mut found) {
+            if !large_folio::split_if_subpage(mapping, self.offset, &mut found) {
                 self.left = 0;
             }
             return found;
@@ -52,7 +56,7 @@ impl Walk {
             self.left = 0;
             return None;
         };
-        let (folio, range) = mapping.with_parts_behind(self.offset, self.left, found);
+        let (folio, range) = large_folio::extend_over_folio(mapping, self.offset, self.left, found);
         self.offset += range.len() as u64;
         // In the middle of a page ends what is wanted, or the file.
         self.left = if range.end.is_multiple_of(FRAME_SIZE) { self.left - range.len() } else { 0 };
@@ -60,59 +64,64 @@ impl Walk {
     }
 }
 
-impl<S: Scheme> Mapping<S> {
-    /// Calls `each` with the folios of a range in order, and with the bytes of each that belong to
-    /// it: see [`Walk::pass`].
-    pub(crate) fn for_each_page(
-        &self,
-        offset: u64,
-        len: usize,
-        mut each: impl FnMut(FolioRef<S>, Range<usize>),
-    ) -> io::Result<()> {
-        let mut walk = Walk::new(offset, len)?;
-        while let Some((offset, wanted)) = walk.next() {
-            if let Some((folio, range)) = walk.pass(self, self.next_page(offset, wanted)?) {
-                each(folio, range);
-            }
+/// Calls `each` with the folios of a range in order, and with the bytes of each that belong to
+/// it: see [`Walk::pass`].
+pub(crate) fn for_each_page<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    len: usize,
+    mut each: impl FnMut(FolioRef<S>, Range<usize>),
+) -> io::Result<()> {
+    let mut walk = Walk::new(offset, len)?;
+    while let Some((offset, wanted)) = walk.next() {
+        if let Some((folio, range)) = walk.pass(mapping, next_page(mapping, offset, wanted)?) {
+            each(folio, range);
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// The page around an offset, and which of its bytes are among the `wanted` from there on.
-    /// `None`: the file ends before it.
-    pub(crate) fn next_page(&self, offset: u64, wanted: usize) -> io::Result<Found<S>> {
-        loop {
-            match self.find_with_end(offset, wanted)? {
-                Some((folio, end)) => {
-                    let range = within(offset, wanted, end);
-                    // Cut short by the end of the file: it may have grown, or be shorter by now.
-                    if !is_short(&range, wanted, end)
-                        || self.refresh_len_to_read()? == offset + range.len() as u64
-                    {
-                        return Ok(Some((folio, range)));
-                    }
+/// The page around an offset, and which of its bytes are among the `wanted` from there on.
+/// `None`: the file ends before it.
+pub(crate) fn next_page<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    wanted: usize,
+) -> io::Result<Found<S>> {
+    loop {
+        match copy::find_with_end(mapping, offset, wanted)? {
+            Some((folio, end)) => {
+                let range = within(offset, wanted, end);
+                // Cut short by the end of the file: it may have grown, or be shorter by now.
+                if !is_short(&range, wanted, end)
+                    || refresh::refresh_len_to_read(mapping)? == offset + range.len() as u64
+                {
+                    return Ok(Some((folio, range)));
                 }
-                None if self.refresh_len_to_read()? <= offset => return Ok(None),
-                None => {}
             }
+            None if refresh::refresh_len_to_read(mapping)? <= offset => return Ok(None),
+            None => {}
         }
     }
+}
 
-    /// The page around an offset, and which of its bytes are wanted, without waiting for anything.
-    /// `None`: it can not be said at once.
-    pub(crate) fn next_page_at_once(&self, offset: u64, wanted: usize) -> Found<S> {
-        // As in read_uncounted.
-        let truncate_seq = self.truncate_seq();
-        let len = self.len();
-        let end =
-            len.checked_sub(offset - offset % FRAME_SIZE as u64)?.min(FRAME_SIZE as u64) as usize;
-        let range = within(offset, wanted, end);
-        if range.is_empty() || is_short(&range, wanted, end) {
-            return None;
-        }
-        let folio = self.find(page_of(offset).ok()?)?;
-        self.is_untruncated(len, truncate_seq).then_some((folio, range))
+/// The page around an offset, and which of its bytes are wanted, without waiting for anything.
+/// `None`: it can not be said at once.
+pub(crate) fn next_page_at_once<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    wanted: usize,
+) -> Found<S> {
+    // As in read_uncounted.
+    let truncate_seq = mapping.truncate_seq();
+    let len = mapping.len();
+    let end = len.checked_sub(offset - offset % FRAME_SIZE as u64)?.min(FRAME_SIZE as u64) as usize;
+    let range = within(offset, wanted, end);
+    if range.is_empty() || is_short(&range, wanted, end) {
+        return None;
     }
+    let folio = lookup::find(mapping, page_of(offset).ok()?)?;
+    mapping.is_untruncated(len, truncate_seq).then_some((folio, range))
 }
 
 /// The bytes of the page around an offset that are among the `wanted` from there on, when the

@@ -41,7 +41,7 @@ pub(crate) trait Extent: Send {
     /// Returns the pages.
     fn pages(&self) -> Pages;
 
-    /// Fills the pages and publishes them. Errors are dropped: a reader that needs the pages looks
+    /// Fills the pages and publishes them. WritebackErrors are dropped: a reader that needs the pages looks
     /// again.
     fn fill(self: Box<Self>);
 }

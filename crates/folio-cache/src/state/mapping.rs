@@ -9,12 +9,12 @@ use folio_ref::Scheme;
 use crate::backing::{Backing, FileId, Version};
 use crate::rt::shim::{Length, Mutex};
 use crate::state::dirty::Dirty;
-use crate::state::error_cursor::Errors;
+use crate::state::error_cursor::WritebackErrors;
 use crate::state::frames::{Mapped, Zone};
 use crate::state::index::Index;
 use crate::state::readahead::Readahead;
 use crate::state::shared::Shared;
-use crate::state::sync_group::Syncs;
+use crate::state::sync_group::SyncGroup;
 
 /// The pages of one backing in one cache.
 ///
@@ -55,8 +55,8 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) dirty: Dirty,
     /// Where the last request ended that was made for want of room: a hint.
     pub(crate) swept: AtomicU64,
-    pub(crate) errors: Errors,
-    pub(crate) syncs: Syncs,
+    pub(crate) errors: WritebackErrors,
+    pub(crate) syncs: SyncGroup,
     /// Open files: the last to be closed writes what is dirty.
     pub(crate) opens: AtomicUsize,
     /// The right to make the file longer, or to cut it, in several steps.
@@ -91,8 +91,8 @@ impl<S: Scheme> Mapping<S> {
             backed: AtomicU64::new(version.len),
             dirty: Dirty::default(),
             swept: AtomicU64::new(0),
-            errors: Errors::default(),
-            syncs: Syncs::default(),
+            errors: WritebackErrors::default(),
+            syncs: SyncGroup::default(),
             opens: AtomicUsize::new(0),
             grow: Mutex::new(()),
             changing: Mutex::new(version),

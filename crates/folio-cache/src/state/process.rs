@@ -29,7 +29,7 @@ impl<S: Scheme> Shared<S> {
         !self.process.is_current()
     }
 
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// `Unsupported` in a child that was forked since the cache was made.
     #[inline]

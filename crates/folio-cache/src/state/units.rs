@@ -25,7 +25,7 @@ pub(crate) fn split_owner_data(owner_data: u64) -> (u32, u32) {
 
 /// The page that an offset lies in.
 ///
-/// # Errors
+/// # WritebackErrors
 ///
 /// `FileTooLarge` from 16 TiB on, where page numbers end.
 #[inline]
