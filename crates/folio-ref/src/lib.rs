@@ -41,8 +41,21 @@
 //! - [`Frozen`] is the exclusive handle of a frozen frame, [`Dying`] a put between its two steps.
 //! - [`Snapshot`] is the logical state. Its pure transitions are the specification of the schemes.
 //!
-//! The rules R1 to R8, which the code cites, are stated in ARCHITECTURE.md. The crate has no way to
-//! store the count 0, no memory of its own, no lock and no unsafe code. It is `no_std`.
+//! The crate has no way to store the count 0, no memory of its own, no lock and no unsafe code. It
+//! is `no_std`.
+//!
+//! # Rules
+//!
+//! The code cites them by number; ARCHITECTURE.md states them in full.
+//!
+//! - **R1** `try_get` fails on a free, frozen or tail frame, from any thread.
+//! - **R2** Only `init` and `unfreeze` clear the frozen state.
+//! - **R3** Each Live → Frozen edge has exactly one winner.
+//! - **R4** The winner chooses the destructor after it has won.
+//! - **R5** Stale increments are bounded. A count saturates and never reaches the frozen encoding.
+//! - **R6** The destructor sees the writes of every holder, a new holder those of the owner.
+//! - **R7** The word stays a word while a put is between its two steps.
+//! - **R8** A reader re-checks, after its `try_get`, that the frame is the one it looked up.
 //!
 //! # Features
 //!
@@ -53,6 +66,10 @@
 
 #[cfg(any(test, shuttle))]
 extern crate std;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 mod page_ref;
 pub mod schemes;
