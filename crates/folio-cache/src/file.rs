@@ -215,7 +215,7 @@ impl<S: Scheme> Mapping<S> {
 
     /// The hit, and nothing else: a page that is there, and lies in the file with all of its bytes.
     /// Inlined everywhere, as [`File::page`] is, so that a handle goes through registers,
-    /// however many callers there are (docs/machine-code.md, "In a handle").
+    /// however many callers there are (results/machine-code.md, "In a handle").
     #[inline(always)]
     fn whole_page(&self, offset: u64) -> Option<PageHandle<S>> {
         let (cuts, len) = (self.cuts(), self.len());

@@ -1,7 +1,7 @@
 //! The operations of every scheme, one function each, so that `cargo x machine-code` can list their
 //! machine code.
 //!
-//! This library is never linked: its assembly is the content of docs/machine-code.md.
+//! This library is never linked: its assembly is the content of results/machine-code.md.
 
 #![no_std]
 #![forbid(unsafe_code)]
