@@ -142,7 +142,7 @@ pub(crate) fn find_with_end<S: Scheme>(
 
 /// The hit, and nothing else: a page that is there, and lies in the file with all of its bytes.
 /// Inlined everywhere, as [`File::page`] is, so that a handle goes through registers,
-/// however many callers there are (docs/machine-code.md, "In a handle").
+/// however many callers there are (results/machine-code.md, "In a handle").
 #[inline(always)]
 pub(crate) fn whole_page<S: Scheme>(mapping: &Mapping<S>, offset: u64) -> Option<PageHandle<S>> {
     let (truncate_seq, len) = (mapping.truncate_seq(), mapping.len());
