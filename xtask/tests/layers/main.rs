@@ -9,7 +9,7 @@ mod imports;
 use common::{read, source_files};
 use imports::Sources;
 
-/// A crate whose files lie in layers.
+/// The layers of a crate.
 struct Layers {
     krate: &'static str,
     /// Folders from the bottom up. Those of one level do not use each other.
@@ -137,7 +137,7 @@ fn a_folder_uses_only_the_folders_below_it() {
     }
 }
 
-/// A crate of three layers, as the rule's own tests need it.
+/// A crate of three folders for the rule's own tests.
 const SAMPLE: Layers =
     Layers { krate: "sample", levels: &[&["low", "beside"], &["high"]], peers: &[], circles: &[] };
 
