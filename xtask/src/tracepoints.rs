@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     // Old versions of the dependencies would be found too.
     let _ = fs::remove_dir_all(&folder);
     let mut build =
-        cargo("build --release --quiet -p folio-frames --lib --features arena --target-dir");
+        cargo("build --release --quiet -p folio-frames --lib --features std --target-dir");
     step::run("folio-frames and its dependencies", build.arg(&folder))?;
     let (with, without) = (folder.join("with"), folder.join("without"));
     copy(&with, false)?;
@@ -146,7 +146,7 @@ fn compile(copy: &Path, dependencies: &Path, more: &[&str]) -> Result<Code, Fail
     };
     let needs =
         ["folio_ref", "lock_api", "crossbeam_utils", "parking_lot", "parking_lot_core", "rustix"];
-    rustc("folio_frames", copy.join("lib.rs"), &needs, &["--cfg", "feature=\"arena\""])?;
+    rustc("folio_frames", copy.join("lib.rs"), &needs, &["--cfg", "feature=\"std\""])?;
     let ours = format!("folio_frames={}", copy.join("libfolio_frames.rlib").display());
     let more = [&["--emit=asm", "--extern", &ours], more].concat();
     rustc("tracepoints", root().join(PATHS), &["folio_ref"], &more)?;

@@ -17,18 +17,23 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/hotplug.rs",
     "crates/folio-frames/src/memmap.rs",
     "crates/folio-frames/src/racy_copy.rs",
-    "crates/folio-frames/src/claim.rs",
+    "crates/folio-frames/src/lock.rs",
     "crates/folio-frames/src/stepped_space.rs",
-    "crates/folio-frames/src/uncounted.rs",
+    "crates/folio-frames/src/optimistic.rs",
     "crates/folio-frames/src/user_space.rs",
     "crates/folio-frames/src/zone.rs",
     // A system call that no safe crate offers. It involves no memory.
     "crates/folio-uring/src/begin.rs",
+    // A page that the kernel clears in each child: a mapping.
+    "crates/folio-uring/src/process.rs",
     // Memory that the kernel writes after the call that passed it has returned.
     "crates/folio-uring/src/ring.rs",
     // A zone over memory that the test allocates, as a kernel would: Miri cannot map memory.
     "crates/folio-frames/tests/racing.rs",
     "crates/folio-frames/tests/risky_places.rs",
+    // Children: `fork` has no safe interface.
+    "crates/folio-cache/tests/fork.rs",
+    "crates/folio-uring/tests/fork.rs",
     // A machine without an operating system: its instructions, the state that firmware and
     // assembly leave, and the promises of the code that provides memory.
     "examples/bare-metal/src/boot.rs",

@@ -9,8 +9,8 @@ use folio_frames::{Arena, FrozenFolio, Order, UserSpace};
 use folio_ref::DefaultScheme;
 use parking_lot::Mutex;
 
-use crate::matrix::{Case, Matrix, Subject, one_and_all};
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
 use crate::report::{Report, Shape, Unit};
 
 /// One frame.
@@ -29,13 +29,13 @@ const BLOCKS: usize = 64;
 /// Pairs of each thread in one sample.
 const PAIRS: usize = 40_000;
 
-fn order(case: Case) -> usize {
-    if [BLOCK, BLOCK_BATCH].contains(&case.name) { 9 } else { 0 }
+fn order(scenario: Scenario) -> usize {
+    if [BLOCK, BLOCK_BATCH].contains(&scenario.name) { 9 } else { 0 }
 }
 
 /// Runs a case on one thread with an allocator's two halves.
-fn pairs<T>(case: Case, mut alloc: impl FnMut() -> T, mut free: impl FnMut(T)) -> u64 {
-    let of_one_batch = match case.name {
+fn pairs<T>(scenario: Scenario, mut alloc: impl FnMut() -> T, mut free: impl FnMut(T)) -> u64 {
+    let of_one_batch = match scenario.name {
         BATCH => 64,
         BLOCK_BATCH => 16,
         _ => 1,
@@ -56,13 +56,13 @@ fn pairs<T>(case: Case, mut alloc: impl FnMut() -> T, mut free: impl FnMut(T)) -
 
 struct Folio(Arena<UserSpace>);
 
-impl Subject for Folio {
+impl Contender for Folio {
     fn name(&self) -> String {
         "folio".to_owned()
     }
-    fn work(&self, case: Case, _: usize) -> u64 {
-        let (zone, order) = (self.0.zone(), Order::new(order(case) as u8).expect("an order"));
-        pairs(case, || zone.alloc_frozen(order).expect("a free block"), FrozenFolio::free)
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
+        let (zone, order) = (self.0.zone(), Order::new(order(scenario) as u8).expect("an order"));
+        pairs(scenario, || zone.alloc_frozen(order).expect("a free block"), FrozenFolio::free)
     }
 }
 
@@ -70,14 +70,14 @@ impl Subject for Folio {
 /// its largest order merge into nothing and are lost.
 struct BuddySystem(Mutex<FrameAllocator<32>>);
 
-impl Subject for BuddySystem {
+impl Contender for BuddySystem {
     fn name(&self) -> String {
         "buddy_system_allocator".to_owned()
     }
-    fn work(&self, case: Case, _: usize) -> u64 {
-        let frames = 1 << order(case);
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
+        let frames = 1 << order(scenario);
         pairs(
-            case,
+            scenario,
             || self.0.lock().alloc(frames).expect("a free block"),
             |first| self.0.lock().dealloc(first, frames),
         )
@@ -87,12 +87,16 @@ impl Subject for BuddySystem {
 /// No allocator at all: numbers on a stack, of one size only.
 struct Stack(Mutex<Vec<usize>>);
 
-impl Subject for Stack {
+impl Contender for Stack {
     fn name(&self) -> String {
         "mutex-stack".to_owned()
     }
-    fn work(&self, case: Case, _: usize) -> u64 {
-        pairs(case, || self.0.lock().pop().expect("a number"), |number| self.0.lock().push(number))
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
+        pairs(
+            scenario,
+            || self.0.lock().pop().expect("a number"),
+            |number| self.0.lock().push(number),
+        )
     }
 }
 
@@ -104,21 +108,21 @@ impl Subject for Stack {
 pub fn matrix() -> io::Result<Matrix<'static>> {
     let mut buddy = FrameAllocator::new();
     buddy.add_frame(1 << 20, (1 << 20) + BLOCKS * 512);
-    let subjects: Vec<Box<dyn Subject>> = vec![
+    let contenders: Vec<Box<dyn Contender>> = vec![
         Box::new(Folio(Arena::<UserSpace<DefaultScheme>>::new(BLOCKS << 21, &[])?)),
         Box::new(BuddySystem(Mutex::new(buddy))),
         Box::new(Stack(Mutex::new((0..BLOCKS * 512).collect()))),
     ];
-    let cases = [SINGLE, BATCH, BLOCK, BLOCK_BATCH];
+    let scenarios = [SINGLE, BATCH, BLOCK, BLOCK_BATCH];
     Ok(Matrix {
         title: "Allocating and freeing a block",
         unit: Unit::Ns,
         per: "pair",
-        cases: one_and_all()
+        scenarios: one_and_all()
             .into_iter()
-            .flat_map(|threads| cases.map(|name| Case { name, threads }))
+            .flat_map(|threads| scenarios.map(|name| Scenario { name, threads }))
             .collect(),
-        subjects,
+        contenders,
         compared_with: &["buddy_system_allocator", "mutex-stack"],
         ours: "folio".to_owned(),
         shape: Shape::Bars,

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-use crate::matrix::{Case, Matrix, Subject, one_and_all};
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
 use crate::report::{Report, Shape, Unit};
 
 const OPERATIONS: u32 = 200_000;
@@ -60,19 +60,19 @@ struct Pairs<F> {
     between: F,
 }
 
-impl<F: Fn(u64, &Places<'_>) + Sync> Subject for Pairs<F> {
+impl<F: Fn(u64, &Places<'_>) + Sync> Contender for Pairs<F> {
     fn name(&self) -> String {
         self.name.to_owned()
     }
-    fn more(&self, case: Case) -> Vec<(&'static str, f64)> {
-        let [pairs, alone, changes] = self.tallies[usize::from(case.threads > 1)]
+    fn more(&self, scenario: Scenario) -> Vec<(&'static str, f64)> {
+        let [pairs, alone, changes] = self.tallies[usize::from(scenario.threads > 1)]
             .0
             .each_ref()
             .map(|count| count.load(Ordering::Relaxed) as f64);
         vec![("undisturbed", alone / pairs), (IN_A_ROW, pairs / changes.max(1.0))]
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
         let places =
             Places { alone: &self.own[thread], beside: &self.line.beside, common: &self.common };
         let (mut alone, mut changes, mut last) = (0, 0, 0);
@@ -86,7 +86,7 @@ impl<F: Fn(u64, &Places<'_>) + Sync> Subject for Pairs<F> {
             changes += u64::from(at != last);
             last = (at + 1) & u64::from(u32::MAX);
         }
-        let tally = &self.tallies[usize::from(case.threads > 1)].0;
+        let tally = &self.tallies[usize::from(scenario.threads > 1)].0;
         for (sum, part) in tally.iter().zip([u64::from(OPERATIONS), alone, changes]) {
             // Relaxed: read when the thread has been joined.
             sum.fetch_add(part, Ordering::Relaxed);
@@ -99,7 +99,7 @@ fn pairs<'a>(
     name: &'static str,
     threads: usize,
     between: impl Fn(u64, &Places<'_>) + Sync + 'a,
-) -> Box<dyn Subject + 'a> {
+) -> Box<dyn Contender + 'a> {
     let own = (0..threads).map(|_| CachePadded::default()).collect();
     // One reference is held throughout.
     let line = CachePadded::new(Line { word: AtomicU64::new(1), ..Line::default() });
@@ -114,7 +114,7 @@ fn pairs<'a>(
 }
 
 /// The two instructions next to each other.
-pub(crate) fn nothing<'a>(threads: usize) -> Box<dyn Subject + 'a> {
+pub(crate) fn nothing<'a>(threads: usize) -> Box<dyn Contender + 'a> {
     pairs(NOTHING, threads, |_, _| ())
 }
 
@@ -134,7 +134,7 @@ fn chain<const N: u32>(old: u64) {
 pub fn matrix() -> Matrix<'static> {
     let counts = one_and_all();
     let n = counts.iter().copied().max().unwrap_or(1);
-    let subjects = vec![
+    let contenders = vec![
         nothing(n),
         // Frozen, or saturated: what every scheme with a bit asks.
         pairs("compare", n, |old, _| {
@@ -153,8 +153,11 @@ pub fn matrix() -> Matrix<'static> {
         title: "What stands between the fetch-add and the fetch-sub",
         unit: Unit::Ns,
         per: "pair",
-        cases: counts.into_iter().map(|threads| Case { name: "one word", threads }).collect(),
-        subjects,
+        scenarios: counts
+            .into_iter()
+            .map(|threads| Scenario { name: "one word", threads })
+            .collect(),
+        contenders,
         compared_with: &[NOTHING],
         ours: "compare".to_owned(),
         shape: Shape::Bars,

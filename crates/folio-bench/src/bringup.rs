@@ -14,15 +14,15 @@ use std::time::Instant;
 use folio_frames::{Arena, Order, Platform, UserSpace};
 use folio_ref::Scheme;
 
-use crate::matrix::Case;
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::Scenario;
 use crate::report::{Report, Row, Unit};
 use crate::schemes::for_each_scheme;
 
 /// Where the schemes for which zero means frozen are at home.
-const LARGE: Case = Case { name: "1TiB", threads: 0 };
+const LARGE: Scenario = Scenario { name: "1TiB", threads: 0 };
 /// Where every descriptor can be written and be left resident.
-const SMALL: Case = Case { name: "16GiB", threads: 0 };
+const SMALL: Scenario = Scenario { name: "16GiB", threads: 0 };
 
 /// Samples of the small one where nothing is touched, and where all of it is.
 const SAMPLES: usize = 9;
@@ -59,12 +59,12 @@ fn bring_up<P: Platform>(bytes: usize) -> io::Result<Sample> {
     Ok(Sample { ms, touched })
 }
 
-fn row<S: Scheme>(case: Case, bytes: usize, samples: usize) -> io::Result<Option<Row>> {
+fn row<S: Scheme>(scenario: Scenario, bytes: usize, samples: usize) -> io::Result<Option<Row>> {
     let samples: Vec<_> =
         (0..samples).map(|_| bring_up::<UserSpace<S>>(bytes)).collect::<io::Result<_>>()?;
     let times: Vec<_> = samples.iter().map(|sample| sample.ms).collect();
     let touched = samples.iter().map(|sample| sample.touched).max().unwrap_or_default();
-    Ok(Row::of(S::NAME, case, &times)
+    Ok(Row::of(S::NAME, scenario, &times)
         .map(|row| Row { more: vec![("touched_bytes", touched as f64)], ..row }))
 }
 
@@ -95,7 +95,7 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
         done += 1.0;
         (ask.progress)(done / 6.0);
     });
-    report.rows.sort_by_key(|row| row.case != LARGE);
+    report.rows.sort_by_key(|row| row.scenario != LARGE);
     report.notes.push(
         "touched_bytes: the most of all samples, metadata and everything else of the process"
             .to_owned(),

@@ -16,10 +16,10 @@ use std::sync::atomic::Ordering;
 
 use folio_ref::schemes::{GuessOne, ZeroFrozen};
 
+use crate::benchmark::Ask;
 use crate::between;
 use crate::line::{Costs, Program, Variant, simulate};
-use crate::matrix::{Case, Matrix};
-use crate::question::Ask;
+use crate::matrix::{Matrix, Scenario};
 use crate::report::{Ratio, Report, Row, Shape, Table, Unit, median};
 use crate::runner::cpus;
 use crate::word;
@@ -128,19 +128,19 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
                     "stopped before the model was done",
                 ));
             }
-            let case = Case { name, threads };
+            let scenario = Scenario { name, threads };
             let times: Vec<[f64; 3]> =
                 variants.iter().map(|variant| variant.times(held, pause, threads)).collect();
             for (place, (_, name)) in PROGRAMS.iter().enumerate() {
                 let values: Vec<f64> = times.iter().map(|times| times[place]).collect();
-                report.rows.extend(Row::of(*name, case, &values));
+                report.rows.extend(Row::of(*name, scenario, &values));
                 let speeds: Vec<f64> =
                     times.iter().map(|times| times[ZERO] / times[place]).collect();
                 if place != ZERO {
                     report.ratios.push(Ratio {
                         of: (*name).to_owned(),
                         to: "zero-frozen",
-                        case,
+                        scenario,
                         value: median(&speeds),
                     });
                 }
@@ -148,7 +148,7 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             // Two loads of a line that nobody writes: each core has its copy.
             report.rows.extend(Row::of(
                 NO_REFERENCE,
-                case,
+                scenario,
                 &[2.0 * variants[0].here.load + held + pause],
             ));
             if CORES.last() == Some(&threads) {
@@ -172,8 +172,8 @@ fn measure(ask: &mut Ask<'_>) -> io::Result<Measured> {
         title: "calibration",
         unit: Unit::Ns,
         per: "pair",
-        cases: [1, 2].map(|threads| Case { name: word::ONE, threads }).into(),
-        subjects: vec![
+        scenarios: [1, 2].map(|threads| Scenario { name: word::ONE, threads }).into(),
+        contenders: vec![
             between::nothing(2),
             word::words::<ZeroFrozen>(2),
             word::words::<GuessOne>(2),
@@ -184,7 +184,8 @@ fn measure(ask: &mut Ask<'_>) -> io::Result<Measured> {
     };
     let report = matrix.measure(ask);
     let find = |name: &str, threads| {
-        let row = report.rows.iter().find(|row| row.name == name && row.case.threads == threads);
+        let row =
+            report.rows.iter().find(|row| row.name == name && row.scenario.threads == threads);
         row.ok_or_else(|| no("two threads never truly ran at once"))
     };
     let pair = find(between::NOTHING, 2)?;

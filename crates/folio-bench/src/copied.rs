@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSliceMut};
 
-use folio_cache::{Backing, Identity, Version};
+use folio_cache::{Backing, FileId, Version};
 
 const PAGE: usize = 4096;
 /// Pages that are copied from.
@@ -31,12 +31,12 @@ impl Copied {
 }
 
 impl Backing for Copied {
-    fn identity(&self) -> Identity {
-        Identity { space: "bench", volume: 0, object: self.object }
+    fn file_id(&self) -> FileId {
+        FileId { space: "bench", volume: 0, object: self.object }
     }
 
     fn version(&self) -> io::Result<Version> {
-        Ok(Version { len: self.len, stamp: [0; 4] })
+        Ok(Version { len: self.len, change_token: [0; 4] })
     }
 
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {

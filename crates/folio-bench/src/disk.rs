@@ -26,23 +26,23 @@ use folio_uring::{Request, Ring};
 use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
+use crate::benchmark::Ask;
 use crate::in_flight::drive;
-use crate::matrix::Case;
-use crate::question::Ask;
+use crate::matrix::Scenario;
 use crate::report::{Ratio, Report, Row, Unit};
 
 /// The file.
 const FILE: u64 = 1 << 30;
 /// Of the cache.
-const BUDGET: usize = 256 << 20;
+const CAPACITY: usize = 256 << 20;
 const PAGE: usize = 4096;
 /// One read of a scan, and one write of the file.
 const CHUNK: usize = 1 << 20;
 
 /// Pages anywhere, by one thread that has as many reads under way as it likes.
-const RANDOM: Case = Case { name: "random-4K", threads: 1 };
+const RANDOM: Scenario = Scenario { name: "random-4K", threads: 1 };
 /// The file from its start, nothing of it in memory.
-const SCAN: Case = Case { name: "sequential-cold", threads: 1 };
+const SCAN: Scenario = Scenario { name: "sequential-cold", threads: 1 };
 
 /// Random reads in one call, and in one sample.
 const AT_ONCE: usize = 2048;
@@ -100,7 +100,7 @@ impl Bench {
             .read(true)
             .custom_flags(OFlags::DIRECT.bits().cast_signed())
             .open(file.path())?;
-        let cache = Cache::new(BUDGET)?;
+        let cache = Cache::new(CAPACITY)?;
         let cached = cache.open_backing(Arc::new(LocalFile::open(file.path())?.direct()))?;
         let memory =
             (0..AT_ONCE * PAGE / CHUNK).map(|_| aligned(arena)).collect::<io::Result<_>>()?;
@@ -193,13 +193,13 @@ impl Bench {
 
     /// MiB of a second, through the cache, which has nothing of the file.
     fn scan_folio(&mut self, turn: usize) -> io::Result<f64> {
-        self.cache.settle();
+        self.cache.quiesce();
         self.cached.invalidate();
         let sample = self.scan(turn, |bench, offset| {
             bench.cached.read_at(offset, bench.memory[0].as_mut_slice())
         });
         // What is still being read ahead would disturb who is next.
-        self.cache.settle();
+        self.cache.quiesce();
         sample
     }
 
@@ -245,8 +245,8 @@ fn scanned(turn: usize) -> Range<u64> {
 
 /// The subjects of a round in their order: each case's in turn, another first in each round.
 fn order(round: usize) -> impl Iterator<Item = (usize, usize)> {
-    let turns = |first: usize, subjects: usize| {
-        (0..subjects).map(move |turn| (first + (turn + round) % subjects, turn))
+    let turns = |first: usize, contenders: usize| {
+        (0..contenders).map(move |turn| (first + (turn + round) % contenders, turn))
     };
     turns(0, RANDOMS).chain(turns(RANDOMS, SCANS))
 }
@@ -261,7 +261,7 @@ const ONE_BY_ONE: &str = "folio futures";
 const CONTIGUOUS: &str = "o_direct contiguous";
 
 /// Each subject in its case.
-const SUBJECTS: [(&str, Case, Measure); RANDOMS + SCANS] = [
+const SUBJECTS: [(&str, Scenario, Measure); RANDOMS + SCANS] = [
     ("folio", RANDOM, Bench::random_folio),
     (ONE_BY_ONE, RANDOM, Bench::random_futures),
     ("io_uring", RANDOM, Bench::random_ring),
@@ -299,10 +299,10 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             bench.random_folio(0)?;
         }
         for (which, turn) in order(round) {
-            let (_, case, measure) = &SUBJECTS[which];
+            let (_, scenario, measure) = &SUBJECTS[which];
             match measure(&mut bench, turn) {
                 Ok(sample) => samples[which].push(sample),
-                Err(error) if *case == RANDOM => report.notes.push(error.to_string()),
+                Err(error) if *scenario == RANDOM => report.notes.push(error.to_string()),
                 Err(error) => return Err(error),
             }
         }
@@ -323,9 +323,9 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
         RANDOM.name, SCAN.name, bench.hit_ratios[0]
     ));
     let mut add =
-        |name: &str, case, values: &[f64]| report.rows.extend(Row::of(name, case, values));
-    for ((name, case, _), values) in SUBJECTS.iter().zip(&samples) {
-        add(name, *case, values);
+        |name: &str, scenario, values: &[f64]| report.rows.extend(Row::of(name, scenario, values));
+    for ((name, scenario, _), values) in SUBJECTS.iter().zip(&samples) {
+        add(name, *scenario, values);
     }
     add("limit", RANDOM, &limits[0]);
     add("limit", SCAN, &samples[RANDOMS + 1]);
@@ -335,10 +335,10 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
         ("folio", SCAN, &samples[RANDOMS], "limit", &samples[RANDOMS + 1]),
         ("folio", SCAN, &samples[RANDOMS], CONTIGUOUS, &samples[RANDOMS + 2]),
     ];
-    for (of, case, ours, to, limits) in pairs {
+    for (of, scenario, ours, to, limits) in pairs {
         let ratios: Vec<f64> = ours.iter().zip(limits).map(|(ours, limit)| ours / limit).collect();
-        if let Some(row) = Row::of("", case, &ratios) {
-            report.ratios.push(Ratio { of: of.to_owned(), to, case, value: row.median });
+        if let Some(row) = Row::of("", scenario, &ratios) {
+            report.ratios.push(Ratio { of: of.to_owned(), to, scenario, value: row.median });
         }
     }
     Ok(report)
@@ -349,7 +349,7 @@ mod tests {
     use super::*;
 
     /// A cache of so many bytes has no more than a 64th of them requested ahead.
-    const MOST_AHEAD: u64 = BUDGET as u64 / 64;
+    const MOST_AHEAD: u64 = CAPACITY as u64 / 64;
 
     /// The limit once scanned what folio had just scanned.
     #[test]
@@ -369,14 +369,14 @@ mod tests {
                 assert_ne!(now.0, next.0, "who read part {} last is another", now.1);
             }
         }
-        for (which, (name, case, _)) in SUBJECTS.iter().enumerate() {
-            let subjects = if *case == SCAN { SCANS } else { RANDOMS };
+        for (which, (name, scenario, _)) in SUBJECTS.iter().enumerate() {
+            let contenders = if *scenario == SCAN { SCANS } else { RANDOMS };
             let mut turns: Vec<_> =
-                (0..subjects).flat_map(order).filter(|turn| turn.0 == which).collect();
+                (0..contenders).flat_map(order).filter(|turn| turn.0 == which).collect();
             turns.sort_unstable();
             assert_eq!(
                 turns,
-                (0..subjects).map(|turn| (which, turn)).collect::<Vec<_>>(),
+                (0..contenders).map(|turn| (which, turn)).collect::<Vec<_>>(),
                 "{name}"
             );
         }

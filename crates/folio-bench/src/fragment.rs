@@ -18,11 +18,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use folio_frames::{Arena, FrozenFolio, Kind, Mobility, Order, Owner, Pfn, Slot, UserSpace};
+use folio_frames::{Arena, FrozenFolio, Kind, MigrateType, Order, Owner, Pfn, Slot, UserSpace};
 use folio_ref::DefaultScheme;
 
-use crate::matrix::Case;
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::Scenario;
 use crate::report::{Report, Row, Unit};
 
 type P = UserSpace<DefaultScheme>;
@@ -71,7 +71,7 @@ const COMPACTED: [(&str, &str); 2] =
 
 /// Where things are put. An item is named by its number.
 trait Place {
-    fn alloc(&mut self, item: usize, order: u8, mobility: Mobility) -> bool;
+    fn alloc(&mut self, item: usize, order: u8, migrate_type: MigrateType) -> bool;
     fn free(&mut self, item: usize);
     fn whole_blocks(&self) -> usize;
     /// `None`: it can not.
@@ -82,8 +82,8 @@ trait Place {
 struct Index(Vec<Slot<P>>);
 
 impl Owner<P> for Index {
-    fn with_slot(&self, _: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool {
-        self.0.get(private as usize).map(visit).is_some()
+    fn with_slot(&self, _: Pfn, owner_data: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool {
+        self.0.get(owner_data as usize).map(visit).is_some()
     }
 }
 
@@ -91,23 +91,23 @@ struct Zone {
     arena: Arena<P>,
     index: Index,
     stays: Vec<Option<FrozenFolio<P>>>,
-    by_mobility: bool,
+    by_migrate_type: bool,
 }
 
 impl Zone {
-    fn new(by_mobility: bool) -> io::Result<Self> {
+    fn new(by_migrate_type: bool) -> io::Result<Self> {
         let arena = Arena::new(BLOCKS * BLOCK * 4096, &[])?;
         let index = Index((0..FRAMES).map(|_| Slot::new()).collect());
-        Ok(Self { arena, index, stays: (0..FRAMES).map(|_| None).collect(), by_mobility })
+        Ok(Self { arena, index, stays: (0..FRAMES).map(|_| None).collect(), by_migrate_type })
     }
 }
 
 impl Place for Zone {
-    fn alloc(&mut self, item: usize, order: u8, mobility: Mobility) -> bool {
+    fn alloc(&mut self, item: usize, order: u8, migrate_type: MigrateType) -> bool {
         let order = Order::new(order).expect("a small order");
-        let asked = if self.by_mobility { mobility } else { Mobility::Movable };
+        let asked = if self.by_migrate_type { migrate_type } else { MigrateType::Movable };
         let Ok(mut folio) = self.arena.zone().alloc_frozen_as(order, asked) else { return false };
-        if mobility == Mobility::Movable {
+        if migrate_type == MigrateType::Movable {
             folio.set_owner(Kind::owner(0), item as u64);
             self.index.0[item].install(folio).expect("an empty slot").publish();
         } else {
@@ -119,9 +119,11 @@ impl Place for Zone {
     fn free(&mut self, item: usize) {
         match self.stays[item].take() {
             Some(folio) => folio.free(),
-            None => {
-                drop(self.index.0[item].claim(self.arena.zone()).map(folio_frames::Claim::remove))
-            }
+            None => drop(
+                self.index.0[item]
+                    .try_lock(self.arena.zone())
+                    .map(folio_frames::LockedSlot::remove),
+            ),
         }
     }
 
@@ -168,7 +170,7 @@ fn bits(order: u8) -> u64 {
 }
 
 impl Place for FirstFit {
-    fn alloc(&mut self, item: usize, order: u8, _: Mobility) -> bool {
+    fn alloc(&mut self, item: usize, order: u8, _: MigrateType) -> bool {
         let from = self.room[usize::from(order)];
         let found = (from..FRAMES / 64).find_map(|word| Some((word, self.hole(word, order)?)));
         self.room[usize::from(order)] = found.map_or(FRAMES / 64, |(word, _)| word);
@@ -216,7 +218,7 @@ impl BestFit {
 }
 
 impl Place for BestFit {
-    fn alloc(&mut self, item: usize, order: u8, _: Mobility) -> bool {
+    fn alloc(&mut self, item: usize, order: u8, _: MigrateType) -> bool {
         let order = usize::from(order);
         let found =
             (order..=BLOCK_ORDER).find_map(|size| Some((self.free[size].pop_first()?, size)));
@@ -279,13 +281,13 @@ impl Life {
                 self.random.u8(..64).leading_zeros().saturating_sub(2).min(ORDERS as u32 - 1) as u8;
             let stays = self.mixed && self.random.u8(..8) == 0;
             let which = self.random.usize(..);
-            let mobility = if stays { Mobility::Unmovable } else { Mobility::Movable };
+            let migrate_type = if stays { MigrateType::Unmovable } else { MigrateType::Movable };
             is_full |= self.free <= FRAMES / 10;
             done += usize::from(is_full);
             if is_full && done > steps / 2 && done.is_multiple_of(look) {
                 self.while_full.push(place.whole_blocks() as f64);
             }
-            if self.free > FRAMES / 10 && self.alloc(place, order, mobility) {
+            if self.free > FRAMES / 10 && self.alloc(place, order, migrate_type) {
                 continue;
             }
             is_full = true;
@@ -293,9 +295,9 @@ impl Life {
         }
     }
 
-    fn alloc(&mut self, place: &mut dyn Place, order: u8, mobility: Mobility) -> bool {
+    fn alloc(&mut self, place: &mut dyn Place, order: u8, migrate_type: MigrateType) -> bool {
         let item = self.unused.pop().expect("as many items as frames");
-        if !place.alloc(item, order, mobility) {
+        if !place.alloc(item, order, migrate_type) {
             self.unused.push(item);
             return false;
         }
@@ -356,13 +358,13 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let steps = ((ask.time.as_secs_f64() / all * STEPS_PER_SECOND) as usize).max(LEAST_STEPS);
     let mut rows = Vec::new();
     let mut lived = 0_usize;
-    for (case, compacted) in COMPACTED {
+    for (scenario, compacted) in COMPACTED {
         for name in PLACES {
             let (mut whole, mut after, mut full, mut free) =
                 (Vec::new(), Vec::new(), Vec::new(), 0);
             let born = Instant::now();
             for seed in 0..seeds {
-                let (mut place, mut life) = (place(name)?, Life::new(case == MIXED, seed));
+                let (mut place, mut life) = (place(name)?, Life::new(scenario == MIXED, seed));
                 for _ in 0..ROUNDS {
                     life.age(&mut *place, steps / ROUNDS, ask.stop);
                     life.free_half(&mut *place);
@@ -376,7 +378,7 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             }
             let life_s = born.elapsed().as_secs_f64() / seeds as f64;
             let free_frames = free as f64 / seeds as f64;
-            for (case, whole) in [(case, &whole), (compacted, &after)] {
+            for (scenario, whole) in [(scenario, &whole), (compacted, &after)] {
                 let mean = mean_of(whole);
                 let of_free = mean * BLOCK as f64 / free_frames;
                 let mut more = vec![
@@ -385,10 +387,10 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
                     ("of_free", of_free),
                     ("life_s", life_s),
                 ];
-                if case != compacted && !full.is_empty() {
+                if scenario != compacted && !full.is_empty() {
                     more.push(("while_full", mean_of(&full)));
                 }
-                let row = Row::of(name, Case { name: case, threads: 0 }, whole);
+                let row = Row::of(name, Scenario { name: scenario, threads: 0 }, whole);
                 rows.extend(row.map(|row| Row { more, ..row }));
             }
         }
@@ -396,7 +398,7 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let order = |row: &Row| {
         [MIXED, COMPACTED[0].1, MOVES, COMPACTED[1].1]
             .iter()
-            .position(|name| *name == row.case.name)
+            .position(|name| *name == row.scenario.name)
     };
     rows.sort_by_key(order);
     let mut report = Report::new(
@@ -456,9 +458,13 @@ mod tests {
         let stop = AtomicBool::new(false);
         let report =
             ask(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () }).unwrap();
-        let row = |name: &str, case: &str| {
-            let is_it = |row: &&Row| row.name == name && row.case.name == case;
-            report.rows.iter().find(is_it).unwrap_or_else(|| panic!("{name}, {case}: {report:?}"))
+        let row = |name: &str, scenario: &str| {
+            let is_it = |row: &&Row| row.name == name && row.scenario.name == scenario;
+            report
+                .rows
+                .iter()
+                .find(is_it)
+                .unwrap_or_else(|| panic!("{name}, {scenario}: {report:?}"))
         };
         assert!(row("folio", MOVES).median >= row("first fit", MOVES).median, "{report:?}");
         let [(_, mixed_compacted), (_, moves_compacted)] = COMPACTED;

@@ -7,8 +7,8 @@ use crossbeam_utils::CachePadded;
 use folio_ref::schemes::LiveBitHigh;
 use folio_ref::{DefaultScheme, PageRef, Scheme};
 
-use crate::matrix::{Case, Matrix, Subject, one_and_all};
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
 use crate::report::{Report, Shape, Unit};
 use crate::schemes::for_each_scheme;
 
@@ -33,7 +33,7 @@ struct Put<S: Scheme> {
     sole: bool,
 }
 
-impl<S: Scheme> Subject for Put<S> {
+impl<S: Scheme> Contender for Put<S> {
     fn name(&self) -> String {
         match self.sole {
             false => S::NAME.to_owned(),
@@ -42,12 +42,12 @@ impl<S: Scheme> Subject for Put<S> {
         }
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
         let words = &self.words[thread];
-        if case.name == APART {
+        if scenario.name == APART {
             for _ in 0..LIVES as usize / FRAMES {
                 let words = black_box(words);
-                words.iter().for_each(|word| word.claim_frozen().init());
+                words.iter().for_each(|word| word.take_frozen().init());
                 for word in words.iter() {
                     let token = if self.sole { word.put_expecting_last() } else { word.put() };
                     token.expect("nobody else").leave_frozen();
@@ -58,8 +58,8 @@ impl<S: Scheme> Subject for Put<S> {
         let word = &words[0];
         for _ in 0..LIVES {
             let word = black_box(word);
-            word.claim_frozen().init();
-            if case.name == USED {
+            word.take_frozen().init();
+            if scenario.name == USED {
                 word.try_get(1).expect("it is live");
                 assert!(word.put().is_none(), "one more is held");
             }
@@ -74,23 +74,23 @@ impl<S: Scheme> Subject for Put<S> {
 pub fn matrix() -> Matrix<'static> {
     let counts = one_and_all();
     let most = counts.iter().copied().max().unwrap_or(1);
-    let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
+    let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
     for_each_scheme!(S => {
         let words = |sole| Put::<S> { words: (0..most).map(|_| CachePadded::new(std::array::from_fn(|_| PageRef::frozen()))).collect(), sole };
-        subjects.push(Box::new(words(false)));
+        contenders.push(Box::new(words(false)));
         if S::NAME == DefaultScheme::NAME || S::NAME == LiveBitHigh::NAME {
-            subjects.push(Box::new(words(true)));
+            contenders.push(Box::new(words(true)));
         }
     });
     Matrix {
         title: "A frame's life, up to its last put",
         unit: Unit::Ns,
         per: "life",
-        cases: counts
+        scenarios: counts
             .into_iter()
-            .flat_map(|threads| [LIFE, APART, USED].map(|name| Case { name, threads }))
+            .flat_map(|threads| [LIFE, APART, USED].map(|name| Scenario { name, threads }))
             .collect(),
-        subjects,
+        contenders,
         compared_with: &["zero-frozen"],
         ours: "sole-owner".to_owned(),
         shape: Shape::Bars,

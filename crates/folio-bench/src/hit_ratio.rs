@@ -14,12 +14,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use folio_cache::reclaim::{Clock, HotCold, Policy, S3Fifo, Sieve};
+use folio_cache::policy::{Clock, HotCold, Policy, S3Fifo, Sieve};
 use folio_cache::{Cache, CacheStats, File, Read};
 
+use crate::benchmark::Ask;
 use crate::copied::Copied;
-use crate::matrix::Case;
-use crate::question::Ask;
+use crate::matrix::Scenario;
 use crate::report::{Ratio, Report, Row, Unit};
 use crate::traces::{self, Trace};
 
@@ -72,19 +72,19 @@ fn hits(uses: usize, stats: &CacheStats) -> io::Result<usize> {
 
 /// All that are compared: ours, by policy, then the rivals that are built in.
 fn players() -> Vec<(&'static str, Play)> {
-    #[cfg_attr(not(feature = "rivals"), expect(unused_mut, reason = "rivals are added"))]
+    #[cfg_attr(not(feature = "baselines"), expect(unused_mut, reason = "baselines are added"))]
     let mut players: Vec<(&'static str, Play)> = vec![
         ("folio", ours(|frames| Box::new(HotCold::new(frames)))),
         ("folio s3-fifo", ours(|frames| Box::new(S3Fifo::new(frames)))),
         ("folio sieve", ours(|frames| Box::new(Sieve::new(frames)))),
         ("folio clock", ours(|_| Box::new(Clock::new()))),
     ];
-    #[cfg(feature = "rivals")]
-    players.extend(rivals::players());
+    #[cfg(feature = "baselines")]
+    players.extend(baselines::players());
     players
 }
 
-/// The question. Rivals take part if they are built in: feature `rivals`.
+/// The question. Rivals take part if they are built in: feature `baselines`.
 ///
 /// # Errors
 ///
@@ -92,9 +92,9 @@ fn players() -> Vec<(&'static str, Play)> {
 pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = Report::new("Hit ratio by trace", Unit::Number("fraction"), "trace", "folio");
     report.compared_with = &[OPTIMAL];
-    if !cfg!(feature = "rivals") {
+    if !cfg!(feature = "baselines") {
         report.notes.push(
-            "moka, quick_cache and foyer are not built in: cargo build --features rivals"
+            "moka, quick_cache and foyer are not built in: cargo build --features baselines"
                 .to_owned(),
         );
     }
@@ -116,18 +116,18 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
 }
 
 fn play(trace: &Trace, players: &[(&'static str, Play)], report: &mut Report) -> io::Result<()> {
-    let case = Case { name: trace.name, threads: 0 };
+    let scenario = Scenario { name: trace.name, threads: 0 };
     let share = |hits: usize| hits as f64 / trace.pages.len() as f64;
     let best = share(traces::optimal(&trace.pages, FRAMES as usize));
-    report.rows.extend(Row::of(OPTIMAL, case, &[best]));
+    report.rows.extend(Row::of(OPTIMAL, scenario, &[best]));
     for (name, play) in players {
         let ratio = share(play(&trace.pages)?);
-        report.rows.extend(Row::of(*name, case, &[ratio]));
+        report.rows.extend(Row::of(*name, scenario, &[ratio]));
         if best > 0.0 {
             report.ratios.push(Ratio {
                 of: (*name).to_owned(),
                 to: OPTIMAL,
-                case,
+                scenario,
                 value: ratio / best,
             });
         }
@@ -136,12 +136,12 @@ fn play(trace: &Trace, players: &[(&'static str, Play)], report: &mut Report) ->
 }
 
 /// Each may hold as many entries; a miss inserts.
-#[cfg(feature = "rivals")]
-mod rivals {
+#[cfg(feature = "baselines")]
+mod baselines {
     use super::{FRAMES, Play};
-    use crate::rivals::{Rival, foyer_in_one, moka, quick_cache};
+    use crate::baselines::{Baseline, foyer_in_one, moka, quick_cache};
 
-    fn play<C: Rival<()>>(make: impl Fn(usize) -> C + 'static) -> Play {
+    fn play<C: Baseline<()>>(make: impl Fn(usize) -> C + 'static) -> Play {
         Box::new(move |pages| {
             let cache = make(FRAMES as usize);
             Ok(pages.iter().filter(|&&page| cache.meet(page as usize, || ())).count())

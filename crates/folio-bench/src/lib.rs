@@ -9,6 +9,9 @@
 #![forbid(unsafe_code)]
 
 pub mod alloc;
+#[cfg(feature = "baselines")]
+mod baselines;
+mod benchmark;
 pub mod between;
 pub mod bringup;
 pub mod coherence;
@@ -26,12 +29,9 @@ pub mod migrate;
 pub mod miss;
 pub mod noise;
 pub mod patch;
-mod question;
 pub mod range;
 pub mod read;
 mod report;
-#[cfg(feature = "rivals")]
-mod rivals;
 mod runner;
 mod schemes;
 pub mod sizes;
@@ -40,8 +40,8 @@ mod undo;
 pub mod word;
 pub mod write;
 
-pub use matrix::{Case, Matrix, Subject};
-pub use question::{Ask, QUESTIONS, Question};
+pub use benchmark::{Ask, Benchmark, QUESTIONS};
+pub use matrix::{Contender, Matrix, Scenario};
 pub use report::{Line, Ratio, Report, Row, Shape, Table, Unit};
 
 #[cfg(test)]
@@ -56,17 +56,18 @@ mod tests {
         let stop = AtomicBool::new(false);
         let report =
             matrix.measure(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () });
-        for &case in &matrix.cases {
+        for &scenario in &matrix.scenarios {
             for name in matrix
-                .subjects
+                .contenders
                 .iter()
-                .filter(|subject| subject.takes_part(case))
-                .map(|subject| subject.name())
+                .filter(|contender| contender.takes_part(scenario))
+                .map(|contender| contender.name())
             {
-                let row = report.rows.iter().find(|row| row.name == name && row.case == case);
-                let note = format!("{name} at {} threads, {}: ", case.threads, case.name);
+                let row =
+                    report.rows.iter().find(|row| row.name == name && row.scenario == scenario);
+                let note = format!("{name} at {} threads, {}: ", scenario.threads, scenario.name);
                 let is_noted = report.notes.iter().any(|said| said.starts_with(&note));
-                assert!(row.is_some() != is_noted, "{case:?} {name}: {report:?}");
+                assert!(row.is_some() != is_noted, "{scenario:?} {name}: {report:?}");
                 assert!(
                     row.is_none_or(|row| 0.0 < row.min
                         && row.min <= row.median
@@ -76,14 +77,14 @@ mod tests {
             }
         }
         assert!(
-            matrix.subjects.iter().any(|subject| subject.name() == matrix.ours),
-            "{} is no subject",
+            matrix.contenders.iter().any(|contender| contender.name() == matrix.ours),
+            "{} is no contender",
             matrix.ours
         );
         for to in matrix.compared_with {
             assert!(
-                matrix.subjects.iter().any(|subject| &subject.name() == to),
-                "{to} is no subject"
+                matrix.contenders.iter().any(|contender| &contender.name() == to),
+                "{to} is no contender"
             );
         }
     }
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn word_measures_every_scheme() {
         let matrix = word::matrix();
-        assert_eq!(matrix.subjects.len(), 10);
+        assert_eq!(matrix.contenders.len(), 10);
         check(&matrix);
     }
 
@@ -146,7 +147,7 @@ mod tests {
     #[test]
     fn free_measures_every_scheme_and_the_short_way() {
         let matrix = free::matrix();
-        assert_eq!(matrix.subjects.len(), 8);
+        assert_eq!(matrix.contenders.len(), 8);
         check(&matrix);
     }
 }

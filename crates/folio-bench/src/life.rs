@@ -8,8 +8,8 @@ use folio_frames::{Arena, FolioRef, Kind, Order, UserSpace, put_all};
 use folio_ref::schemes::ZeroFrozen;
 use folio_ref::{DefaultScheme, Scheme};
 
-use crate::matrix::{Case, Matrix, Subject, one_and_all};
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
 use crate::report::{Report, Shape, Unit};
 
 /// Frames that are held at once.
@@ -34,11 +34,11 @@ struct Life<S: Scheme> {
     end: End,
 }
 
-impl<S: Scheme> Subject for Life<S> {
+impl<S: Scheme> Contender for Life<S> {
     fn name(&self) -> String {
         self.name.to_owned()
     }
-    fn work(&self, _: Case, _: usize) -> u64 {
+    fn work(&self, _: Scenario, _: usize) -> u64 {
         let zone = self.arena.zone();
         let mut held = Vec::with_capacity(HELD);
         for round in 0..ROUNDS {
@@ -59,7 +59,7 @@ impl<S: Scheme> Subject for Life<S> {
     }
 }
 
-fn life<S: Scheme>(name: &'static str, end: End) -> io::Result<Box<dyn Subject>> {
+fn life<S: Scheme>(name: &'static str, end: End) -> io::Result<Box<dyn Contender>> {
     Ok(Box::new(Life::<S> { name, arena: Arena::new(16 << 20, &[])?, end }))
 }
 
@@ -69,7 +69,7 @@ fn life<S: Scheme>(name: &'static str, end: End) -> io::Result<Box<dyn Subject>>
 ///
 /// What the system says when memory for the frames can not be had.
 pub fn matrix() -> io::Result<Matrix<'static>> {
-    let subjects = vec![
+    let contenders = vec![
         life::<ZeroFrozen>("zero-frozen", End::Drop)?,
         life::<DefaultScheme>("drop", End::Drop)?,
         life::<DefaultScheme>("sole-owner", End::Sole)?,
@@ -79,8 +79,11 @@ pub fn matrix() -> io::Result<Matrix<'static>> {
         title: "Allocating, using and putting a frame",
         unit: Unit::Ns,
         per: "frame",
-        cases: one_and_all().into_iter().map(|threads| Case { name: CASE, threads }).collect(),
-        subjects,
+        scenarios: one_and_all()
+            .into_iter()
+            .map(|threads| Scenario { name: CASE, threads })
+            .collect(),
+        contenders,
         compared_with: &["zero-frozen"],
         ours: "batch".to_owned(),
         shape: Shape::Bars,

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::question::Ask;
+use crate::benchmark::Ask;
 use crate::report::{Ratio, Report, Row, Shape, Unit, median};
 use crate::runner::{TOGETHER, cpus, together};
 
@@ -27,7 +27,7 @@ struct Measured {
 
 /// A situation in which all subjects are measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Case {
+pub struct Scenario {
     /// What is done, or where.
     pub name: &'static str,
     /// Threads that do it at once; 0 where that has no meaning.
@@ -35,25 +35,25 @@ pub struct Case {
 }
 
 /// Something that is measured.
-pub trait Subject: Sync {
+pub trait Contender: Sync {
     /// Its name.
     fn name(&self) -> String;
 
     /// Whether there is something to measure in this case.
-    fn takes_part(&self, _: Case) -> bool {
+    fn takes_part(&self, _: Scenario) -> bool {
         true
     }
 
     /// What is not measured, before every sample.
-    fn prepare(&self, _: Case) {}
+    fn prepare(&self, _: Scenario) {}
 
     /// More numbers about a case, by name, once it was measured.
-    fn more(&self, _: Case) -> Vec<(&'static str, f64)> {
+    fn more(&self, _: Scenario) -> Vec<(&'static str, f64)> {
         Vec::new()
     }
 
     /// One thread's part of a sample, some milliseconds. How much it did: operations, or bytes.
-    fn work(&self, case: Case, thread: usize) -> u64;
+    fn work(&self, scenario: Scenario, thread: usize) -> u64;
 }
 
 /// A question, ready to be measured.
@@ -65,9 +65,9 @@ pub struct Matrix<'a> {
     /// What one number is about.
     pub per: &'static str,
     /// All cases.
-    pub cases: Vec<Case>,
+    pub scenarios: Vec<Scenario>,
     /// All subjects.
-    pub subjects: Vec<Box<dyn Subject + 'a>>,
+    pub contenders: Vec<Box<dyn Contender + 'a>>,
     /// Subjects that the others are compared with.
     pub compared_with: &'static [&'static str],
     /// The subject that is ours, and what a plot shows in another colour.
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Matrix<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Matrix")
             .field("title", &self.title)
-            .field("cases", &self.cases)
+            .field("scenarios", &self.scenarios)
             .finish_non_exhaustive()
     }
 }
@@ -93,13 +93,15 @@ impl Matrix<'_> {
         let cpus = cpus();
         // By case, by subject, by round.
         let mut samples: Vec<Vec<Vec<Sample>>> =
-            vec![vec![Vec::new(); self.subjects.len()]; self.cases.len()];
+            vec![vec![Vec::new(); self.contenders.len()]; self.scenarios.len()];
         let (mut order, mut random): (Vec<_>, _) =
-            ((0..self.subjects.len()).collect(), fastrand::Rng::with_seed(1));
+            ((0..self.contenders.len()).collect(), fastrand::Rng::with_seed(1));
         let started = Instant::now();
         let (mut round, mut stopped) = (0, None);
         'rounds: while round < LEAST_SAMPLES || started.elapsed() < ask.time {
-            for (before, (&case, samples)) in self.cases.iter().zip(&mut samples).enumerate() {
+            for (before, (&scenario, samples)) in
+                self.scenarios.iter().zip(&mut samples).enumerate()
+            {
                 // Another order each time, so that none always follows the same one: it may find in
                 // the processor's cache what that one read.
                 random.shuffle(&mut order);
@@ -108,13 +110,14 @@ impl Matrix<'_> {
                         stopped = Some(before);
                         break 'rounds;
                     }
-                    let subject = &*self.subjects[which];
-                    if subject.takes_part(case) {
-                        subject.prepare(case);
-                        let run =
-                            together(case.threads, &cpus, &|thread| subject.work(case, thread));
+                    let contender = &*self.contenders[which];
+                    if contender.takes_part(scenario) {
+                        contender.prepare(scenario);
+                        let run = together(scenario.threads, &cpus, &|thread| {
+                            contender.work(scenario, thread)
+                        });
                         samples[which].push(run.map(|run| Measured {
-                            value: self.unit.value(run, case.threads),
+                            value: self.unit.value(run, scenario.threads),
                             cpu: run.cpu,
                             slept: run.slept,
                         }));
@@ -125,12 +128,12 @@ impl Matrix<'_> {
             (ask.progress)((started.elapsed().as_secs_f64() / ask.time.as_secs_f64()).min(1.0));
         }
         let mut report = self.summarise(&samples);
-        if let Some(cases) = stopped {
-            let of = self.cases.len();
+        if let Some(scenarios) = stopped {
+            let of = self.scenarios.len();
             report.notes.insert(
                 0,
                 format!(
-                    "stopped early: after {round} rounds, and {cases} of {of} cases of the next"
+                    "stopped early: after {round} rounds, and {scenarios} of {of} scenarios of the next"
                 ),
             );
         }
@@ -138,39 +141,39 @@ impl Matrix<'_> {
     }
 
     fn summarise(&self, samples: &[Vec<Vec<Sample>>]) -> Report {
-        let names: Vec<String> = self.subjects.iter().map(|subject| subject.name()).collect();
+        let names: Vec<String> = self.contenders.iter().map(|contender| contender.name()).collect();
         let mut report = Report {
             compared_with: self.compared_with,
             shape: self.shape,
             ..Report::new(self.title, self.unit, self.per, &self.ours)
         };
-        for (&case, samples) in self.cases.iter().zip(samples) {
-            for ((name, subject), rounds) in names.iter().zip(&self.subjects).zip(samples) {
-                if !subject.takes_part(case) {
+        for (&scenario, samples) in self.scenarios.iter().zip(samples) {
+            for ((name, contender), rounds) in names.iter().zip(&self.contenders).zip(samples) {
+                if !contender.takes_part(scenario) {
                     continue;
                 }
                 let values: Vec<f64> = rounds.iter().flatten().map(|sample| sample.value).collect();
-                let row =
-                    Row::of(name.as_str(), case, &values).filter(|_| values.len() >= LEAST_SAMPLES);
+                let row = Row::of(name.as_str(), scenario, &values)
+                    .filter(|_| values.len() >= LEAST_SAMPLES);
                 let Some(mut row) = row else {
                     report.notes.push(format!(
                         "{name} at {} threads, {}: in {} of {} rounds the threads truly ran at once, {LEAST_SAMPLES} \
                          are needed",
-                        case.threads,
-                        case.name,
+                        scenario.threads,
+                        scenario.name,
                         values.len(),
                         rounds.len()
                     ));
                     continue;
                 };
-                row.more = subject.more(case);
+                row.more = contender.more(scenario);
                 let slept: Vec<f64> = rounds.iter().flatten().map(|sample| sample.slept).collect();
                 row.more
                     .extend(Some(("slept", median(&slept))).filter(|slept| slept.1 >= MENTIONED));
                 report.rows.push(row);
                 for &to in self.compared_with.iter().filter(|&to| to != name) {
-                    let Some(rival) = names.iter().position(|name| name == to) else { continue };
-                    let speeds = rounds.iter().zip(&samples[rival]);
+                    let Some(baseline) = names.iter().position(|name| name == to) else { continue };
+                    let speeds = rounds.iter().zip(&samples[baseline]);
                     let speeds: Vec<f64> = speeds
                         .filter_map(|(of, to)| Some(self.unit.speed((*of)?.value, (*to)?.value)))
                         .collect();
@@ -178,7 +181,7 @@ impl Matrix<'_> {
                         report.ratios.push(Ratio {
                             of: name.clone(),
                             to,
-                            case,
+                            scenario,
                             value: median(&speeds),
                         });
                     }
@@ -196,7 +199,7 @@ fn at_once<'a>(samples: impl Iterator<Item = &'a Sample> + Clone) -> String {
     let least = samples.flatten().map(|sample| sample.cpu).reduce(f64::min).unwrap_or(0.0);
     format!(
         "in {kept} of {all} samples all threads ran at once (together for {share} % of the time, each with its CPU for \
-         {share} % of its own, unless other threads of the same subject had it, or it slept, on a lock of another, say: 'slept' is \
+         {share} % of its own, unless other threads of the same contender had it, or it slept, on a lock of another, say: 'slept' is \
          the share of the one that slept most); the others were thrown away, and no ratio is built on them; least share with a CPU \
          in those kept: {:.1} %",
         (least * 1000.0).floor() / 10.0,
@@ -228,14 +231,14 @@ mod tests {
 
     struct Named(&'static str);
 
-    impl Subject for Named {
+    impl Contender for Named {
         fn name(&self) -> String {
             self.0.to_owned()
         }
-        fn takes_part(&self, case: Case) -> bool {
-            self.0 != "absent" || case.threads == 1
+        fn takes_part(&self, scenario: Scenario) -> bool {
+            self.0 != "absent" || scenario.threads == 1
         }
-        fn work(&self, _: Case, _: usize) -> u64 {
+        fn work(&self, _: Scenario, _: usize) -> u64 {
             1
         }
     }
@@ -243,11 +246,11 @@ mod tests {
     /// Somebody stops it in the second case of the fourth round.
     struct Stopping<'a>(&'a AtomicBool, &'a AtomicU32);
 
-    impl Subject for Stopping<'_> {
+    impl Contender for Stopping<'_> {
         fn name(&self) -> String {
             "stopping".to_owned()
         }
-        fn work(&self, _: Case, _: usize) -> u64 {
+        fn work(&self, _: Scenario, _: usize) -> u64 {
             if self.1.fetch_add(1, Ordering::Relaxed) + 1 == 3 * 3 + 2 {
                 self.0.store(true, Ordering::Relaxed);
             }
@@ -260,14 +263,17 @@ mod tests {
     fn a_stop_ends_the_round_at_once_and_the_report_says_where() {
         let (stop, worked) = (AtomicBool::new(false), AtomicU32::new(0));
         let matrix = Matrix {
-            cases: ["one", "two", "three"].map(|name| Case { name, threads: 1 }).into(),
-            subjects: vec![Box::new(Stopping(&stop, &worked))],
+            scenarios: ["one", "two", "three"].map(|name| Scenario { name, threads: 1 }).into(),
+            contenders: vec![Box::new(Stopping(&stop, &worked))],
             ..matrix(Unit::Ns)
         };
         let report =
             matrix.measure(&mut Ask { time: Duration::MAX, stop: &stop, progress: &mut |_| () });
         assert_eq!(worked.load(Ordering::Relaxed), 11);
-        assert_eq!(report.notes[0], "stopped early: after 3 rounds, and 2 of 3 cases of the next");
+        assert_eq!(
+            report.notes[0],
+            "stopped early: after 3 rounds, and 2 of 3 scenarios of the next"
+        );
     }
 
     fn matrix(unit: Unit) -> Matrix<'static> {
@@ -275,9 +281,9 @@ mod tests {
             title: "a test",
             unit,
             per: "thing",
-            cases: vec![Case { name: "one", threads: 2 }],
-            subjects: ["limit", "ours", "late", "absent"]
-                .map(|name| Box::new(Named(name)) as Box<dyn Subject>)
+            scenarios: vec![Scenario { name: "one", threads: 2 }],
+            contenders: ["limit", "ours", "late", "absent"]
+                .map(|name| Box::new(Named(name)) as Box<dyn Contender>)
                 .into(),
             compared_with: &["limit"],
             ours: "ours".to_owned(),

@@ -12,14 +12,14 @@ use std::sync::atomic::Ordering;
 
 use folio_cache::Cache;
 
+use crate::benchmark::Ask;
 use crate::copied::Copied;
-use crate::matrix::Case;
-use crate::question::Ask;
+use crate::matrix::Scenario;
 use crate::report::{Report, Row, Unit};
 
-const BUDGET: usize = 256 << 20;
+const CAPACITY: usize = 256 << 20;
 const PAGE: usize = 4096;
-const PAGES: usize = 2 * BUDGET / PAGE;
+const PAGES: usize = 2 * CAPACITY / PAGE;
 
 /// Bytes of this process that are in memory.
 fn resident() -> io::Result<usize> {
@@ -42,11 +42,11 @@ type Kept = Vec<Box<dyn Any>>;
 fn share<T: 'static>(kept: &mut Kept, fill: impl FnOnce() -> io::Result<T>) -> io::Result<f64> {
     let before = resident()?;
     kept.push(Box::new(fill()?));
-    Ok(resident()?.saturating_sub(before) as f64 / BUDGET as f64)
+    Ok(resident()?.saturating_sub(before) as f64 / CAPACITY as f64)
 }
 
 fn folio() -> io::Result<(Cache, folio_cache::File)> {
-    let cache = Cache::new(BUDGET)?;
+    let cache = Cache::new(CAPACITY)?;
     let file = cache.open_backing(Arc::new(Copied::new(2, (PAGES * PAGE) as u64)))?;
     for page in pages() {
         file.read_at((page * PAGE) as u64, &mut [0; 8])?;
@@ -62,40 +62,42 @@ fn folio() -> io::Result<(Cache, folio_cache::File)> {
 pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = Report::new(
         "Resident memory of a full cache",
-        Unit::Number("resident/budget"),
+        Unit::Number("resident/capacity"),
         "byte",
         "folio",
     );
-    let case = Case { name: "256M", threads: 0 };
+    let scenario = Scenario { name: "256M", threads: 0 };
     if ask.stop.load(Ordering::Relaxed) {
         report.notes.push("stopped before a cache was filled".to_owned());
         return Ok(report);
     }
     let mut kept = Kept::new();
-    report.rows.extend(Row::of("folio", case, &[share(&mut kept, folio)?]));
+    report.rows.extend(Row::of("folio", scenario, &[share(&mut kept, folio)?]));
     (ask.progress)(0.5);
-    #[cfg(feature = "rivals")]
-    for (name, share) in rivals::shares(&mut kept)? {
-        report.rows.extend(Row::of(name, case, &[share]));
+    #[cfg(feature = "baselines")]
+    for (name, share) in baselines::shares(&mut kept)? {
+        report.rows.extend(Row::of(name, scenario, &[share]));
     }
-    report.notes.push("less is better; a rival's budget is counted in entries of 4 KiB".to_owned());
+    report
+        .notes
+        .push("less is better; a baseline's capacity is counted in entries of 4 KiB".to_owned());
     Ok(report)
 }
 
-#[cfg(feature = "rivals")]
-mod rivals {
-    use super::{BUDGET, Kept, PAGE, io, pages, share};
-    use crate::rivals::{Page, Rival, foyer, moka, quick_cache};
+#[cfg(feature = "baselines")]
+mod baselines {
+    use super::{CAPACITY, Kept, PAGE, io, pages, share};
+    use crate::baselines::{Baseline, Page, foyer, moka, quick_cache};
 
-    fn full<C: Rival<Page>>(rival: C) -> C {
-        pages().for_each(|page| _ = rival.meet(page, || vec![7; PAGE].into()));
-        rival
+    fn full<C: Baseline<Page>>(baseline: C) -> C {
+        pages().for_each(|page| _ = baseline.meet(page, || vec![7; PAGE].into()));
+        baseline
     }
 
     pub(super) fn shares(kept: &mut Kept) -> io::Result<[(&'static str, f64); 3]> {
-        let moka = share(kept, || Ok(full(moka(BUDGET / PAGE))))?;
-        let quick = share(kept, || Ok(full(quick_cache(BUDGET / PAGE))))?;
-        let foyer = share(kept, || Ok(full(foyer(BUDGET / PAGE))))?;
+        let moka = share(kept, || Ok(full(moka(CAPACITY / PAGE))))?;
+        let quick = share(kept, || Ok(full(quick_cache(CAPACITY / PAGE))))?;
+        let foyer = share(kept, || Ok(full(foyer(CAPACITY / PAGE))))?;
         Ok([("moka", moka), ("quick_cache", quick), ("foyer", foyer)])
     }
 }

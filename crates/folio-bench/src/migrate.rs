@@ -8,12 +8,12 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use folio_frames::{
-    Arena, FrozenFolio, Kind, Mobility, Order, Owner, Pfn, Slot, UserSpace, migrate,
+    Arena, FrozenFolio, Kind, MigrateType, Order, Owner, Pfn, Slot, UserSpace, migrate,
 };
 use folio_ref::DefaultScheme;
 
-use crate::matrix::{Case, Matrix, Subject};
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::{Contender, Matrix, Scenario};
 use crate::report::{Report, Shape, Unit};
 
 type P = UserSpace<DefaultScheme>;
@@ -27,20 +27,20 @@ const MOVED: usize = 64 << 20;
 /// Bytes that each sample moves.
 const SAMPLE: usize = 128 << 20;
 
-fn order(case: Case) -> Order {
-    Order::new(if case.name == LARGE { 9 } else { 0 }).expect("an order")
+fn order(scenario: Scenario) -> Order {
+    Order::new(if scenario.name == LARGE { 9 } else { 0 }).expect("an order")
 }
 
-fn pages(case: Case) -> usize {
-    MOVED / order(case).bytes()
+fn pages(scenario: Scenario) -> usize {
+    MOVED / order(scenario).bytes()
 }
 
 /// Slots by number; a folio's private is its slot's number.
 struct Index(Vec<Slot<P>>);
 
 impl Owner<P> for Index {
-    fn with_slot(&self, _: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool {
-        self.0.get(private as usize).map(visit).is_some()
+    fn with_slot(&self, _: Pfn, owner_data: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool {
+        self.0.get(owner_data as usize).map(visit).is_some()
     }
 }
 
@@ -49,11 +49,12 @@ fn arena() -> io::Result<Arena<P>> {
 }
 
 /// Allocates the pages of a case.
-fn allocate(arena: &Arena<P>, case: Case) -> impl Iterator<Item = FrozenFolio<P>> {
+fn allocate(arena: &Arena<P>, scenario: Scenario) -> impl Iterator<Item = FrozenFolio<P>> {
     let zone = arena.zone();
-    (0..pages(case)).map(move |n| {
-        let mut folio =
-            zone.alloc_frozen_as(order(case), Mobility::Movable).expect("room for all pages");
+    (0..pages(scenario)).map(move |n| {
+        let mut folio = zone
+            .alloc_frozen_as(order(scenario), MigrateType::Movable)
+            .expect("room for all pages");
         folio.set_owner(Kind::owner(0), n as u64);
         folio.as_mut_slice().fill(n as u8);
         folio
@@ -69,26 +70,26 @@ impl Folio {
     /// Empties all slots.
     fn clear(&self) {
         for slot in &self.index.0 {
-            if let Some(claim) = slot.claim(self.arena.zone()) {
-                drop(claim.remove());
+            if let Some(locked) = slot.try_lock(self.arena.zone()) {
+                drop(locked.remove());
             }
         }
     }
 }
 
-impl Subject for Folio {
+impl Contender for Folio {
     fn name(&self) -> String {
         "folio".to_owned()
     }
-    fn prepare(&self, case: Case) {
+    fn prepare(&self, scenario: Scenario) {
         self.clear();
-        for (slot, folio) in self.index.0.iter().zip(allocate(&self.arena, case)) {
+        for (slot, folio) in self.index.0.iter().zip(allocate(&self.arena, scenario)) {
             slot.install(folio).expect("an empty slot").publish();
         }
     }
-    fn work(&self, case: Case, _: usize) -> u64 {
-        let (zone, n) = (self.arena.zone(), pages(case));
-        for page in 0..SAMPLE / order(case).bytes() {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
+        let (zone, n) = (self.arena.zone(), pages(scenario));
+        for page in 0..SAMPLE / order(scenario).bytes() {
             let from = self.index.0[page % n].pfn(zone).expect("a page in its slot");
             migrate(zone, from, &self.index).expect("nobody holds it");
         }
@@ -118,25 +119,25 @@ impl Memcpy {
     }
 }
 
-impl Subject for Memcpy {
+impl Contender for Memcpy {
     fn name(&self) -> String {
         "memcpy".to_owned()
     }
-    fn prepare(&self, case: Case) {
+    fn prepare(&self, scenario: Scenario) {
         self.clear();
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.extend(allocate(&self.arena, case));
+        pages.extend(allocate(&self.arena, scenario));
         pages.push(
             self.arena
                 .zone()
-                .alloc_frozen_as(order(case), Mobility::Movable)
+                .alloc_frozen_as(order(scenario), MigrateType::Movable)
                 .expect("room for one more"),
         );
     }
-    fn work(&self, case: Case, _: usize) -> u64 {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         let mut spare = pages.pop().expect("the free place");
-        for page in 0..SAMPLE / order(case).bytes() {
+        for page in 0..SAMPLE / order(scenario).bytes() {
             let n = page % pages.len();
             spare.as_mut_slice().copy_from_slice(pages[n].as_slice());
             std::mem::swap(&mut spare, &mut pages[n]);
@@ -159,7 +160,7 @@ impl Drop for Memcpy {
 /// What the system says when memory for the frames can not be had.
 pub fn matrix() -> io::Result<Matrix<'static>> {
     let index = Index((0..MOVED / Order::ZERO.bytes()).map(|_| Slot::new()).collect());
-    let subjects: Vec<Box<dyn Subject>> = vec![
+    let contenders: Vec<Box<dyn Contender>> = vec![
         Box::new(Folio { arena: arena()?, index }),
         Box::new(Memcpy { arena: arena()?, pages: Mutex::new(Vec::new()) }),
     ];
@@ -167,8 +168,8 @@ pub fn matrix() -> io::Result<Matrix<'static>> {
         title: "Moving folios under their index",
         unit: Unit::GibPerS,
         per: "second",
-        cases: [SMALL, LARGE].map(|name| Case { name, threads: 1 }).into(),
-        subjects,
+        scenarios: [SMALL, LARGE].map(|name| Scenario { name, threads: 1 }).into(),
+        contenders,
         compared_with: &["memcpy"],
         ours: "folio".to_owned(),
         shape: Shape::Bars,

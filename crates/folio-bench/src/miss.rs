@@ -15,16 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
-use folio_cache::reclaim::{Clock, HotCold, Policy};
+use folio_cache::policy::{Clock, HotCold, Policy};
 use folio_cache::{Cache, File};
 use parking_lot::Mutex;
 
+#[cfg(feature = "baselines")]
+use crate::baselines::{self, Baseline, Page};
+use crate::benchmark::Ask;
 use crate::copied::Copied;
-use crate::matrix::{Case, Matrix, Subject, one_and_all};
-use crate::question::Ask;
+use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
 use crate::report::{Report, Shape, Unit};
-#[cfg(feature = "rivals")]
-use crate::rivals::{self, Page, Rival};
 
 const FILL: &str = "fill";
 const EVICT: &str = "evict";
@@ -61,16 +61,16 @@ impl Cursors {
     }
 
     /// The pages of one thread in one sample.
-    fn pages(&self, case: Case, thread: usize) -> impl Iterator<Item = usize> {
-        let all = if case.name == FILL { FILLS } else { EVICTIONS };
-        let (uses, part) = (all / case.threads, PAGES / case.threads);
+    fn pages(&self, scenario: Scenario, thread: usize) -> impl Iterator<Item = usize> {
+        let all = if scenario.name == FILL { FILLS } else { EVICTIONS };
+        let (uses, part) = (all / scenario.threads, PAGES / scenario.threads);
         // Relaxed: one thread at a time; samples are ordered by spawn and join.
-        let first = if case.name == FILL {
+        let first = if scenario.name == FILL {
             0
         } else {
             self.next[thread].fetch_add(uses, Ordering::Relaxed)
         };
-        let is_scattered = case.name == SCATTERED;
+        let is_scattered = scenario.name == SCATTERED;
         let place = move |n| if is_scattered { scattered(n) } else { n };
         (first..first + uses).map(move |n| thread * part + place(n) % part)
     }
@@ -97,19 +97,19 @@ trait Pages: Sync {
 
 struct Used<P>(P, Cursors);
 
-impl<P: Pages> Subject for Used<P> {
+impl<P: Pages> Contender for Used<P> {
     fn name(&self) -> String {
         self.0.name().to_owned()
     }
-    fn prepare(&self, case: Case) {
-        if case.name == FILL {
+    fn prepare(&self, scenario: Scenario) {
+        if scenario.name == FILL {
             self.0.clear();
         }
     }
-    fn work(&self, case: Case, thread: usize) -> u64 {
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
         let mut uses = 0;
-        let apart = [SCATTERED, AFTERWARDS].contains(&case.name);
-        for page in self.1.pages(case, thread) {
+        let apart = [SCATTERED, AFTERWARDS].contains(&scenario.name);
+        for page in self.1.pages(scenario, thread) {
             black_box(self.0.first_bytes(page, thread, apart));
             uses += 1;
         }
@@ -210,11 +210,11 @@ impl Pages for BareClock {
 }
 
 /// A cache of objects: a miss inserts a copy in memory of its own.
-#[cfg(feature = "rivals")]
+#[cfg(feature = "baselines")]
 struct Objects<C>(&'static str, Copied, C);
 
-#[cfg(feature = "rivals")]
-impl<C: Rival<Page>> Pages for Objects<C> {
+#[cfg(feature = "baselines")]
+impl<C: Baseline<Page>> Pages for Objects<C> {
     fn name(&self) -> &'static str {
         self.0
     }
@@ -233,17 +233,17 @@ impl<C: Rival<Page>> Pages for Objects<C> {
     }
 }
 
-#[cfg(feature = "rivals")]
-fn objects(name: &'static str, rival: impl Rival<Page> + 'static) -> Box<dyn Subject> {
-    Box::new(Used(Objects(name, Copied::new(0, 0), rival), Cursors::new()))
+#[cfg(feature = "baselines")]
+fn objects(name: &'static str, baseline: impl Baseline<Page> + 'static) -> Box<dyn Contender> {
+    Box::new(Used(Objects(name, Copied::new(0, 0), baseline), Cursors::new()))
 }
 
-fn matrix(cases: &[&'static str], title: &'static str) -> io::Result<Matrix<'static>> {
+fn matrix(scenarios: &[&'static str], title: &'static str) -> io::Result<Matrix<'static>> {
     let threads = one_and_all();
-    let cases = cases
-        .iter()
-        .flat_map(|&name| threads.clone().into_iter().map(move |threads| Case { name, threads }));
-    let cases: Vec<_> = cases.collect();
+    let scenarios = scenarios.iter().flat_map(|&name| {
+        threads.clone().into_iter().map(move |threads| Scenario { name, threads })
+    });
+    let scenarios: Vec<_> = scenarios.collect();
     let folio = |name, make: fn(u32) -> Box<dyn Policy>| {
         let file = || {
             let cache = Cache::with_policy(FRAMES * PAGE, make)?;
@@ -252,24 +252,24 @@ fn matrix(cases: &[&'static str], title: &'static str) -> io::Result<Matrix<'sta
         Ok::<_, io::Error>(Box::new(Used(Folio(name, [file()?, file()?]), Cursors::new())))
     };
     let most = threads.iter().copied().max().unwrap_or(1);
-    #[cfg_attr(not(feature = "rivals"), expect(unused_mut, reason = "rivals are added"))]
-    let mut subjects: Vec<Box<dyn Subject>> = vec![
+    #[cfg_attr(not(feature = "baselines"), expect(unused_mut, reason = "baselines are added"))]
+    let mut contenders: Vec<Box<dyn Contender>> = vec![
         Box::new(Used(BareClock::new(most), Cursors::new())),
         folio("folio", |frames| Box::new(HotCold::new(frames)))?,
         folio("folio clock", |_| Box::new(Clock::new()))?,
     ];
-    #[cfg(feature = "rivals")]
+    #[cfg(feature = "baselines")]
     {
-        subjects.push(objects("moka", rivals::moka(FRAMES)));
-        subjects.push(objects("quick_cache", rivals::quick_cache(FRAMES)));
-        subjects.push(objects("foyer", rivals::foyer(FRAMES)));
+        contenders.push(objects("moka", baselines::moka(FRAMES)));
+        contenders.push(objects("quick_cache", baselines::quick_cache(FRAMES)));
+        contenders.push(objects("foyer", baselines::foyer(FRAMES)));
     }
     Ok(Matrix {
         title,
         unit: Unit::OpPerS,
         per: "second",
-        cases,
-        subjects,
+        scenarios,
+        contenders,
         compared_with: &["bare clock"],
         ours: "folio".to_owned(),
         shape: Shape::Bars,
@@ -293,9 +293,9 @@ pub fn ask_fill(ask: &mut Ask<'_>) -> io::Result<Report> {
 pub fn ask_evict(ask: &mut Ask<'_>) -> io::Result<Report> {
     let matrix = matrix(&[EVICT, SCATTERED, AFTERWARDS], "Misses that evict, a fill is a memcpy")?;
     // All memory is in use before the first sample.
-    for subject in &matrix.subjects {
+    for contender in &matrix.contenders {
         for name in [EVICT, SCATTERED] {
-            subject.work(Case { name, threads: 1 }, 0);
+            contender.work(Scenario { name, threads: 1 }, 0);
         }
     }
     Ok(matrix.measure(ask))

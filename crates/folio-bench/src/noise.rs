@@ -9,10 +9,10 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use folio_ref::{DefaultScheme, MAX_AT_ONCE, NOISE_LIMIT, PageRef, Scheme, Snapshot};
+use folio_ref::{DefaultScheme, MAX_AT_ONCE, PageRef, STALE_LIMIT, Scheme, Snapshot};
 
-use crate::matrix::{Case, one_and_all};
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::{Scenario, one_and_all};
 use crate::report::{Report, Row, Unit};
 use crate::runner::{cpus, together};
 use crate::schemes::for_each_scheme;
@@ -31,7 +31,7 @@ const LEAST: Duration = Duration::from_millis(25);
 /// A frozen word.
 trait Frozen: Sync {
     fn name(&self) -> &'static str;
-    fn takes_part(&self, case: Case) -> bool;
+    fn takes_part(&self, scenario: Scenario) -> bool;
     fn be_refused(&self, n: u32);
     fn noise(&self) -> u32;
 }
@@ -40,7 +40,7 @@ impl<S: Scheme> Frozen for PageRef<S> {
     fn name(&self) -> &'static str {
         S::NAME
     }
-    fn takes_part(&self, _: Case) -> bool {
+    fn takes_part(&self, _: Scenario) -> bool {
         true
     }
     fn be_refused(&self, n: u32) {
@@ -48,7 +48,7 @@ impl<S: Scheme> Frozen for PageRef<S> {
     }
     fn noise(&self) -> u32 {
         match self.snapshot() {
-            Snapshot::Frozen { noise } => noise,
+            Snapshot::Frozen { stale } => stale,
             other => panic!("a frozen word is {other:?}"),
         }
     }
@@ -58,8 +58,8 @@ impl<P: Policy> Frozen for Undo<P> {
     fn name(&self) -> &'static str {
         P::NAME
     }
-    fn takes_part(&self, case: Case) -> bool {
-        case.name == SINGLE
+    fn takes_part(&self, scenario: Scenario) -> bool {
+        scenario.name == SINGLE
     }
     fn be_refused(&self, _: u32) {
         assert!(!self.try_get(), "the word is frozen");
@@ -82,7 +82,7 @@ struct Storm {
 /// No number of threads takes the noise past this: each adds once beyond the last number below the
 /// limit, before it resets. `models/invariant.py` proves it.
 fn bound(threads: usize, at_once: u32) -> u64 {
-    u64::from(NOISE_LIMIT) - 1 + threads as u64 * u64::from(at_once)
+    u64::from(STALE_LIMIT) - 1 + threads as u64 * u64::from(at_once)
 }
 
 fn storm(word: &dyn Frozen, threads: usize, at_once: u32, time: Duration) -> Option<Storm> {
@@ -129,26 +129,27 @@ fn words() -> (Vec<Box<dyn Frozen>>, usize) {
 /// When the noise of one of folio-ref's words is above the bound.
 pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let counts = one_and_all();
-    let cases: Vec<Case> = counts
+    let scenarios: Vec<Scenario> = counts
         .into_iter()
-        .flat_map(|threads| [SINGLE, MOST].map(|name| Case { name, threads }))
+        .flat_map(|threads| [SINGLE, MOST].map(|name| Scenario { name, threads }))
         .collect();
     let (names, ours) = words();
-    let each = (ask.time / (cases.len() * names.len()) as u32 / STORMS).max(LEAST);
+    let each = (ask.time / (scenarios.len() * names.len()) as u32 / STORMS).max(LEAST);
     let mut report = Report::new(
         "Noise under a storm of refused try_gets",
         Unit::Number("references"),
         "storm, at its peak",
         DefaultScheme::NAME,
     );
-    for (done, &case) in cases.iter().enumerate() {
-        let at_once = if case.name == SINGLE { 1 } else { MAX_AT_ONCE };
-        let bound = bound(case.threads, at_once);
-        for (place, word) in names.iter().enumerate().filter(|(_, word)| word.takes_part(case)) {
+    for (done, &scenario) in scenarios.iter().enumerate() {
+        let at_once = if scenario.name == SINGLE { 1 } else { MAX_AT_ONCE };
+        let bound = bound(scenario.threads, at_once);
+        for (place, word) in names.iter().enumerate().filter(|(_, word)| word.takes_part(scenario))
+        {
             let mut kept: Vec<Storm> = Vec::new();
             for _ in 0..STORMS * 4 {
                 if kept.len() < STORMS as usize && !ask.stop.load(Ordering::Relaxed) {
-                    kept.extend(storm(&*words().0[place], case.threads, at_once, each));
+                    kept.extend(storm(&*words().0[place], scenario.threads, at_once, each));
                 }
             }
             let peaks: Vec<f64> = kept.iter().map(|storm| f64::from(storm.peak)).collect();
@@ -157,11 +158,11 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
                 "{}: a noise above the bound of {bound}: {peaks:?}",
                 word.name()
             );
-            let Some(mut row) = Row::of(word.name(), case, &peaks) else {
-                let (name, threads) = (word.name(), case.threads);
+            let Some(mut row) = Row::of(word.name(), scenario, &peaks) else {
+                let (name, threads) = (word.name(), scenario.threads);
                 report.notes.push(format!(
                     "{name} at {threads} threads, {}: the threads never ran at once",
-                    case.name
+                    scenario.name
                 ));
                 continue;
             };
@@ -175,8 +176,8 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             ];
             report.rows.push(row);
         }
-        report.rows.extend(Row::of("bound", case, &[bound as f64]));
-        (ask.progress)((done + 1) as f64 / cases.len() as f64);
+        report.rows.extend(Row::of("bound", scenario, &[bound as f64]));
+        (ask.progress)((done + 1) as f64 / scenarios.len() as f64);
     }
     report.notes.push(format!(
         "{STORMS} storms of {:.0} ms for each number; each on a fresh word. The bound is the limit, \
@@ -194,10 +195,10 @@ mod tests {
     #[test]
     fn a_storm_at_the_limit_stays_below_the_bound() {
         let word = PageRef::<DefaultScheme>::frozen();
-        for _ in 0..NOISE_LIMIT / MAX_AT_ONCE - 1 {
+        for _ in 0..STALE_LIMIT / MAX_AT_ONCE - 1 {
             word.be_refused(MAX_AT_ONCE);
         }
-        assert!(word.noise() < NOISE_LIMIT);
+        assert!(word.noise() < STALE_LIMIT);
         let storms: Vec<Storm> =
             (0..20).filter_map(|_| storm(&word, 1, MAX_AT_ONCE, LEAST)).collect();
         assert!(storms.iter().all(|storm| u64::from(storm.peak) <= bound(1, MAX_AT_ONCE)));

@@ -14,8 +14,8 @@ use folio_cache::{Cache, File};
 use folio_ref::{DefaultScheme, Scheme};
 use tempfile::NamedTempFile;
 
-use crate::matrix::{Case, Matrix, Subject, thread_counts};
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::{Contender, Matrix, Scenario, thread_counts};
 use crate::read::TMPFS;
 use crate::report::{Report, Shape, Unit};
 use crate::schemes::for_each_scheme;
@@ -38,20 +38,20 @@ const PAGES: usize = 64;
 const READ_AT: &str = "read_at";
 const PREAD: &str = "pread-tmpfs";
 
-fn place(case: Case, thread: usize) -> usize {
-    if case.name == SAME { 0 } else { thread }
+fn place(scenario: Scenario, thread: usize) -> usize {
+    if scenario.name == SAME { 0 } else { thread }
 }
 
 /// With a reference.
 struct Counted<S: Scheme>(Vec<File<S>>);
 
-impl<S: Scheme> Subject for Counted<S> {
+impl<S: Scheme> Contender for Counted<S> {
     fn name(&self) -> String {
         S::NAME.to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
-        let file = &self.0[place(case, thread)];
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
+        let file = &self.0[place(scenario, thread)];
         let mut buf = [0; BYTES];
         for _ in 0..OPERATIONS {
             let handle =
@@ -64,13 +64,13 @@ impl<S: Scheme> Subject for Counted<S> {
 
 struct ReadAt(Vec<File>);
 
-impl Subject for ReadAt {
+impl Contender for ReadAt {
     fn name(&self) -> String {
         READ_AT.to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
-        let file = &self.0[place(case, thread)];
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
+        let file = &self.0[place(scenario, thread)];
         let mut buf = [0; BYTES];
         for _ in 0..OPERATIONS {
             assert_eq!(
@@ -84,12 +84,12 @@ impl Subject for ReadAt {
 
 struct Pread(Vec<fs::File>);
 
-impl Subject for Pread {
+impl Contender for Pread {
     fn name(&self) -> String {
         PREAD.to_owned()
     }
-    fn work(&self, case: Case, thread: usize) -> u64 {
-        let file = &self.0[place(case, thread)];
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
+        let file = &self.0[place(scenario, thread)];
         let mut buf = [0; BYTES];
         for _ in 0..OPERATIONS_KERNEL {
             assert_eq!(file.read_at(black_box(&mut buf), 0).expect("tmpfs can be read"), BYTES);
@@ -141,21 +141,21 @@ impl Files {
 ///
 /// What the system says when the files are read.
 pub fn matrix(files: &Files) -> io::Result<Matrix<'static>> {
-    let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
-    for_each_scheme!(S => subjects.push(Box::new(Counted::<S>(files.cached()?))));
-    subjects.push(Box::new(ReadAt(files.cached::<DefaultScheme>()?)));
+    let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
+    for_each_scheme!(S => contenders.push(Box::new(Counted::<S>(files.cached()?))));
+    contenders.push(Box::new(ReadAt(files.cached::<DefaultScheme>()?)));
     let opened =
         files.0.iter().map(|file| fs::File::open(file.path())).collect::<io::Result<Vec<_>>>()?;
-    subjects.push(Box::new(Pread(opened)));
-    let cases = thread_counts()
+    contenders.push(Box::new(Pread(opened)));
+    let scenarios = thread_counts()
         .into_iter()
-        .flat_map(|threads| [SAME, EACH].map(|name| Case { name, threads }));
+        .flat_map(|threads| [SAME, EACH].map(|name| Scenario { name, threads }));
     Ok(Matrix {
         title: "The patch's benchmark: 64 bytes at offset 0",
         unit: Unit::Ns,
         per: "read",
-        cases: cases.collect(),
-        subjects,
+        scenarios: scenarios.collect(),
+        contenders,
         compared_with: &["zero-frozen", PREAD],
         ours: READ_AT.to_owned(),
         shape: Shape::Bars,

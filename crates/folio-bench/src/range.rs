@@ -11,8 +11,8 @@ use folio_cache::File;
 use folio_frames::{Arena, Kind, Lookup, Order, Slot, UserSpace};
 use folio_ref::DefaultScheme;
 
-use crate::matrix::{Case, Matrix, Subject, one_and_all};
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
 use crate::read::{Bytes, cached};
 use crate::report::{Report, Shape, Unit};
 
@@ -30,8 +30,8 @@ const SAMPLE: usize = 256 << 20;
 const SAMPLE_OF_LARGE: usize = 200_000;
 
 /// Bytes of a range.
-fn size(case: Case) -> usize {
-    match case.name {
+fn size(scenario: Scenario) -> usize {
+    match scenario.name {
         "hot-16K" | "scan-16K" => 16 << 10,
         "hot-64K" | "scan-64K" => 64 << 10,
         "hot-1M" | "scan-1M" => 1 << 20,
@@ -42,15 +42,15 @@ fn size(case: Case) -> usize {
 /// So many ranges of one thread in a case, of a file that has so many bytes.
 #[inline(always)]
 fn ranges(
-    case: Case,
+    scenario: Scenario,
     thread: usize,
     bytes: usize,
     wanted: usize,
     mut hold: impl FnMut(usize, usize),
 ) -> u64 {
-    let size = size(case);
+    let size = size(scenario);
     let all = bytes / size;
-    let first = if HOT.contains(&case.name) { None } else { Some(thread * all / 2) };
+    let first = if HOT.contains(&scenario.name) { None } else { Some(thread * all / 2) };
     for n in 0..wanted {
         hold(first.map_or(0, |first| (first + n) % all * size), size);
     }
@@ -60,22 +60,22 @@ fn ranges(
 /// By [`File::range`].
 struct Ranges(File);
 
-impl Subject for Ranges {
+impl Contender for Ranges {
     fn name(&self) -> String {
         "folio".to_owned()
     }
     /// How many pieces of memory a range has.
-    fn more(&self, case: Case) -> Vec<(&'static str, f64)> {
+    fn more(&self, scenario: Scenario) -> Vec<(&'static str, f64)> {
         let (mut pieces, mut held) = (0, 0);
-        ranges(case, 0, self.0.len() as usize, SAMPLE / size(case), |offset, size| {
+        ranges(scenario, 0, self.0.len() as usize, SAMPLE / size(scenario), |offset, size| {
             let range = self.0.range(offset as u64, size).expect("it is in the cache");
             (pieces, held) = (pieces + range.chunks().count(), held + 1);
         });
         vec![("pieces", f64::from(pieces as u32) / f64::from(held))]
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
-        ranges(case, thread, self.0.len() as usize, SAMPLE / size(case), |offset, size| {
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
+        ranges(scenario, thread, self.0.len() as usize, SAMPLE / size(scenario), |offset, size| {
             let range = black_box(&self.0).range(offset as u64, size).expect("it is in the cache");
             assert_eq!(black_box(&range).len(), size);
         })
@@ -85,13 +85,13 @@ impl Subject for Ranges {
 /// By [`File::bytes`].
 struct InOnePiece(File);
 
-impl Subject for InOnePiece {
+impl Contender for InOnePiece {
     fn name(&self) -> String {
         "folio-bytes".to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
-        ranges(case, thread, self.0.len() as usize, SAMPLE / size(case), |offset, size| {
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
+        ranges(scenario, thread, self.0.len() as usize, SAMPLE / size(scenario), |offset, size| {
             let bytes = black_box(&self.0).bytes(offset as u64, size).expect("it is in the cache");
             assert_eq!(black_box(&bytes).len(), size);
         })
@@ -101,18 +101,25 @@ impl Subject for InOnePiece {
 /// Copied, by [`File::read_at`].
 struct Copied(File);
 
-impl Subject for Copied {
+impl Contender for Copied {
     fn name(&self) -> String {
         "folio-read_at".to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
-        let mut buf = vec![0; size(case)];
-        ranges(case, thread, self.0.len() as usize, SAMPLE / 8 / size(case), |offset, size| {
-            let read =
-                black_box(&self.0).read_at(offset as u64, &mut buf).expect("it is in the cache");
-            assert_eq!(read, size);
-        })
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
+        let mut buf = vec![0; size(scenario)];
+        ranges(
+            scenario,
+            thread,
+            self.0.len() as usize,
+            SAMPLE / 8 / size(scenario),
+            |offset, size| {
+                let read = black_box(&self.0)
+                    .read_at(offset as u64, &mut buf)
+                    .expect("it is in the cache");
+                assert_eq!(read, size);
+            },
+        )
     }
 }
 
@@ -143,17 +150,17 @@ impl Large {
     }
 }
 
-impl Subject for Large {
+impl Contender for Large {
     fn name(&self) -> String {
         "one-large-folio".to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
         let slots = &self.slots[[16 << 10, 64 << 10, 1 << 20]
             .iter()
-            .position(|&of| of == size(case))
+            .position(|&of| of == size(scenario))
             .expect("a size")];
-        ranges(case, thread, self.bytes, SAMPLE_OF_LARGE, |offset, size| {
+        ranges(scenario, thread, self.bytes, SAMPLE_OF_LARGE, |offset, size| {
             let Lookup::Hit(folio) = black_box(&slots[offset / size]).get(self.arena.zone()) else {
                 panic!("a folio in its slot");
             };
@@ -165,7 +172,7 @@ impl Subject for Large {
 impl Drop for Large {
     fn drop(&mut self) {
         for slot in self.slots.iter().flatten() {
-            drop(slot.claim(self.arena.zone()).map(folio_frames::Claim::remove));
+            drop(slot.try_lock(self.arena.zone()).map(folio_frames::LockedSlot::remove));
         }
     }
 }
@@ -177,15 +184,15 @@ impl Drop for Large {
 /// What the system says when the file is read.
 pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     let file = cached::<DefaultScheme>(bytes.path(), bytes.len())?;
-    let cases = HOT.iter().chain(&SCAN);
+    let scenarios = HOT.iter().chain(&SCAN);
     Ok(Matrix {
         title: "Holding a range of a file",
         unit: Unit::Ns,
         per: "range",
-        cases: cases
-            .flat_map(|name| one_and_all().into_iter().map(|threads| Case { name, threads }))
+        scenarios: scenarios
+            .flat_map(|name| one_and_all().into_iter().map(|threads| Scenario { name, threads }))
             .collect(),
-        subjects: vec![
+        contenders: vec![
             Box::new(Ranges(file.clone())),
             Box::new(InOnePiece(file.clone())),
             Box::new(Copied(file)),

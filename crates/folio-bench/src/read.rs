@@ -14,11 +14,11 @@ use folio_ref::{DefaultScheme, Scheme};
 use tempfile::NamedTempFile;
 use vmap::Map;
 
-use crate::matrix::{Case, Matrix, Subject, one_and_all};
-use crate::question::Ask;
+#[cfg(feature = "baselines")]
+use crate::baselines::{self, Baseline, Page};
+use crate::benchmark::Ask;
+use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
 use crate::report::{Report, Shape, Unit};
-#[cfg(feature = "rivals")]
-use crate::rivals::{self, Page, Rival};
 use crate::schemes::for_each_scheme;
 
 /// 64 bytes at offset 0, by all threads: the benchmark of the patch.
@@ -86,7 +86,7 @@ fn each<const SIZE: usize>(
 
 /// The reads of one thread in a case, one in `of` of them.
 #[inline(always)]
-fn reads(case: Case, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) -> u64 {
+fn reads(scenario: Scenario, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) -> u64 {
     #[inline(always)]
     fn sized<const SIZE: usize>(
         pattern: Pattern,
@@ -110,7 +110,8 @@ fn reads(case: Case, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) ->
             read,
         )
     }
-    let pattern = Pattern::of(case.name).unwrap_or_else(|| panic!("{case:?} reads nothing"));
+    let pattern =
+        Pattern::of(scenario.name).unwrap_or_else(|| panic!("{scenario:?} reads nothing"));
     match pattern.size {
         64 => sized::<64>(pattern, len, of, read),
         256 => sized::<256>(pattern, len, of, read),
@@ -118,7 +119,7 @@ fn reads(case: Case, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) ->
         1024 => sized::<1024>(pattern, len, of, read),
         2048 => sized::<2048>(pattern, len, of, read),
         FRAME_SIZE => sized::<FRAME_SIZE>(pattern, len, of, read),
-        _ => panic!("no case reads so many bytes: {pattern:?}"),
+        _ => panic!("no scenario reads so many bytes: {pattern:?}"),
     }
 }
 
@@ -126,14 +127,14 @@ fn reads(case: Case, len: usize, of: u32, read: impl FnMut(usize, &mut [u8])) ->
 /// else to the reader.
 struct Memcpy<'a>(&'static str, &'a [u8]);
 
-impl Subject for Memcpy<'_> {
+impl Contender for Memcpy<'_> {
     fn name(&self) -> String {
         self.0.to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, _: usize) -> u64 {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
         reads(
-            case,
+            scenario,
             self.1.len(),
             1,
             #[inline(always)]
@@ -150,14 +151,14 @@ struct ByTable<'a> {
     memory: &'a [u8],
 }
 
-impl Subject for ByTable<'_> {
+impl Contender for ByTable<'_> {
     fn name(&self) -> String {
         "memcpy-by-table".to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, _: usize) -> u64 {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
         reads(
-            case,
+            scenario,
             self.memory.len(),
             1,
             #[inline(always)]
@@ -179,14 +180,14 @@ struct Checked<'a> {
     memory: &'a [u8],
 }
 
-impl Subject for Checked<'_> {
+impl Contender for Checked<'_> {
     fn name(&self) -> String {
         "memcpy-checked".to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, _: usize) -> u64 {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
         reads(
-            case,
+            scenario,
             self.memory.len(),
             1,
             #[inline(always)]
@@ -215,17 +216,17 @@ struct Cached<S: Scheme> {
     only_hot: bool,
 }
 
-impl<S: Scheme> Subject for Cached<S> {
+impl<S: Scheme> Contender for Cached<S> {
     fn name(&self) -> String {
         self.name.clone()
     }
-    fn takes_part(&self, case: Case) -> bool {
-        !self.only_hot || case.name == HOT
+    fn takes_part(&self, scenario: Scenario) -> bool {
+        !self.only_hot || scenario.name == HOT
     }
     #[inline(never)]
-    fn work(&self, case: Case, _: usize) -> u64 {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
         reads(
-            case,
+            scenario,
             self.file.len() as usize,
             1,
             #[inline(always)]
@@ -241,14 +242,14 @@ impl<S: Scheme> Subject for Cached<S> {
 /// The same by a handle: with a reference, without the copy into a buffer being the cache's.
 struct Pinned(File);
 
-impl Subject for Pinned {
+impl Contender for Pinned {
     fn name(&self) -> String {
         "folio-pinned".to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, _: usize) -> u64 {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
         reads(
-            case,
+            scenario,
             self.0.len() as usize,
             1,
             #[inline(always)]
@@ -265,12 +266,12 @@ impl Subject for Pinned {
 
 struct Pread(fs::File, usize);
 
-impl Subject for Pread {
+impl Contender for Pread {
     fn name(&self) -> String {
         "pread-tmpfs".to_owned()
     }
-    fn work(&self, case: Case, _: usize) -> u64 {
-        reads(case, self.1, 20, |offset, buf| {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
+        reads(scenario, self.1, 20, |offset, buf| {
             let size = buf.len();
             assert_eq!(self.0.read_at(buf, offset as u64).expect("tmpfs can be read"), size);
         })
@@ -278,29 +279,29 @@ impl Subject for Pread {
 }
 
 /// A cache of objects, or a map, that holds all pages: a lookup, and a copy out of what it gives.
-#[cfg(feature = "rivals")]
+#[cfg(feature = "baselines")]
 struct Objects<C> {
     name: &'static str,
-    rival: C,
+    baseline: C,
     len: usize,
 }
 
-#[cfg(feature = "rivals")]
-impl<C: Rival<Page>> Subject for Objects<C> {
+#[cfg(feature = "baselines")]
+impl<C: Baseline<Page>> Contender for Objects<C> {
     fn name(&self) -> String {
         self.name.to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, _: usize) -> u64 {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
         reads(
-            case,
+            scenario,
             self.len,
             4,
             #[inline(always)]
             |offset, buf| {
                 let (page, within) = (offset / FRAME_SIZE, offset % FRAME_SIZE);
                 let copy = |page: &Page| buf.copy_from_slice(&page[within..within + buf.len()]);
-                let read = black_box(&self.rival).with(page, copy);
+                let read = black_box(&self.baseline).with(page, copy);
                 assert!(read.is_some(), "page {page} is in the cache");
             },
         )
@@ -309,24 +310,24 @@ impl<C: Rival<Page>> Subject for Objects<C> {
 
 /// Rivals with all of some bytes in them, and room for as much again: as each divides its room
 /// among shards, none is short of it.
-#[cfg(feature = "rivals")]
-fn rivals(bytes: &[u8]) -> io::Result<Vec<Box<dyn Subject>>> {
-    fn one<C: Rival<Page> + 'static>(
+#[cfg(feature = "baselines")]
+fn baselines(bytes: &[u8]) -> io::Result<Vec<Box<dyn Contender>>> {
+    fn one<C: Baseline<Page> + 'static>(
         name: &'static str,
-        rival: C,
+        baseline: C,
         bytes: &[u8],
-    ) -> io::Result<Box<dyn Subject>> {
+    ) -> io::Result<Box<dyn Contender>> {
         Ok(Box::new(Objects {
             name,
-            rival: rivals::filled(rival, bytes, FRAME_SIZE)?,
+            baseline: baselines::filled(baseline, bytes, FRAME_SIZE)?,
             len: bytes.len(),
         }))
     }
     let entries = (2 * bytes.len() / FRAME_SIZE).max(1024);
     Ok(vec![
-        one("moka", rivals::moka(entries), bytes)?,
-        one("quick_cache", rivals::quick_cache(entries), bytes)?,
-        one("foyer", rivals::foyer(entries), bytes)?,
+        one("moka", baselines::moka(entries), bytes)?,
+        one("quick_cache", baselines::quick_cache(entries), bytes)?,
+        one("foyer", baselines::foyer(entries), bytes)?,
         one("dashmap", dashmap::DashMap::new(), bytes)?,
     ])
 }
@@ -413,7 +414,7 @@ impl Bytes {
 }
 
 /// The cache in both ways, and the limit.
-pub(crate) fn cached_and_pinned(bytes: &Bytes) -> io::Result<Vec<Box<dyn Subject + '_>>> {
+pub(crate) fn cached_and_pinned(bytes: &Bytes) -> io::Result<Vec<Box<dyn Contender + '_>>> {
     let len = bytes.memory.len();
     let file = cached::<DefaultScheme>(bytes.file.path(), len)?;
     Ok(vec![
@@ -431,9 +432,9 @@ pub(crate) fn cached_and_pinned(bytes: &Bytes) -> io::Result<Vec<Box<dyn Subject
 /// What the system says when the file is read.
 pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     let (path, len) = (bytes.file.path(), bytes.memory.len());
-    let mut subjects = cached_and_pinned(bytes)?;
-    subjects.extend([
-        Box::new(Memcpy("memcpy-4K-pages", &bytes.memory)) as Box<dyn Subject + '_>,
+    let mut contenders = cached_and_pinned(bytes)?;
+    contenders.extend([
+        Box::new(Memcpy("memcpy-4K-pages", &bytes.memory)) as Box<dyn Contender + '_>,
         Box::new(ByTable {
             places: (0..len.div_ceil(FRAME_SIZE) as u64).collect(),
             memory: &bytes.huge.as_slice()[..len],
@@ -450,21 +451,21 @@ pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     fs::write(page.path(), &bytes.memory[..4096])?;
     for_each_scheme!(S => if S::NAME != DefaultScheme::NAME {
         let name = format!("folio {}", S::NAME);
-        subjects.push(Box::new(Cached { name, file: cached::<S>(page.path(), 4096)?, only_hot: true }));
+        contenders.push(Box::new(Cached { name, file: cached::<S>(page.path(), 4096)?, only_hot: true }));
     });
-    subjects.push(Box::new(Pread(fs::File::open(path)?, len)));
-    #[cfg(feature = "rivals")]
-    subjects.extend(rivals(&bytes.memory)?);
-    let cases = [HOT, UNIFORM, PAGES];
+    contenders.push(Box::new(Pread(fs::File::open(path)?, len)));
+    #[cfg(feature = "baselines")]
+    contenders.extend(baselines(&bytes.memory)?);
+    let scenarios = [HOT, UNIFORM, PAGES];
     Ok(Matrix {
         title: "Reading bytes again",
         unit: Unit::Ns,
         per: "read_at",
-        cases: one_and_all()
+        scenarios: one_and_all()
             .into_iter()
-            .flat_map(|threads| cases.map(|name| Case { name, threads }))
+            .flat_map(|threads| scenarios.map(|name| Scenario { name, threads }))
             .collect(),
-        subjects,
+        contenders,
         compared_with: &["memcpy", "pread-tmpfs"],
         ours: "folio".to_owned(),
         shape: Shape::Bars,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::matrix::Case;
+use crate::matrix::Scenario;
 use crate::runner::Run;
 
 /// What the numbers are.
@@ -68,7 +68,7 @@ pub struct Row {
     /// The subject.
     pub name: String,
     /// The case.
-    pub case: Case,
+    pub scenario: Scenario,
     /// Median of all samples.
     pub median: f64,
     /// The least of them.
@@ -81,10 +81,17 @@ pub struct Row {
 
 impl Row {
     /// The row of these values; `None` without any.
-    pub fn of(name: impl Into<String>, case: Case, values: &[f64]) -> Option<Self> {
+    pub fn of(name: impl Into<String>, scenario: Scenario, values: &[f64]) -> Option<Self> {
         let min = values.iter().copied().reduce(f64::min)?;
         let max = values.iter().copied().reduce(f64::max)?;
-        Some(Self { name: name.into(), case, median: median(values), min, max, more: Vec::new() })
+        Some(Self {
+            name: name.into(),
+            scenario,
+            median: median(values),
+            min,
+            max,
+            more: Vec::new(),
+        })
     }
 }
 
@@ -97,7 +104,7 @@ pub struct Ratio {
     /// What it is compared with.
     pub to: &'static str,
     /// The case.
-    pub case: Case,
+    pub scenario: Scenario,
     /// The median.
     pub value: f64,
 }
@@ -160,19 +167,19 @@ impl Report {
 
     /// The rows by case, each group with its title.
     pub fn panels(&self) -> Vec<(String, Vec<&Row>)> {
-        let mut panels: Vec<(Case, Vec<&Row>)> = Vec::new();
+        let mut panels: Vec<(Scenario, Vec<&Row>)> = Vec::new();
         for row in &self.rows {
-            match panels.iter_mut().find(|panel| panel.0 == row.case) {
+            match panels.iter_mut().find(|panel| panel.0 == row.scenario) {
                 Some(panel) => panel.1.push(row),
-                None => panels.push((row.case, vec![row])),
+                None => panels.push((row.scenario, vec![row])),
             }
         }
-        let title = |case: Case| match case.threads {
-            0 => case.name.to_owned(),
-            1 => format!("1 thread, {}", case.name),
-            n => format!("{n} threads, {}", case.name),
+        let title = |scenario: Scenario| match scenario.threads {
+            0 => scenario.name.to_owned(),
+            1 => format!("1 thread, {}", scenario.name),
+            n => format!("{n} threads, {}", scenario.name),
         };
-        panels.into_iter().map(|(case, rows)| (title(case), rows)).collect()
+        panels.into_iter().map(|(scenario, rows)| (title(scenario), rows)).collect()
     }
 
     /// The rows as lines: by the case's name, then by subject, in the order of the rows.
@@ -180,8 +187,8 @@ impl Report {
         let mut panels: Vec<(&'static str, Vec<Line<'_>>)> = Vec::new();
         for row in &self.rows {
             let at =
-                panels.iter().position(|panel| panel.0 == row.case.name).unwrap_or_else(|| {
-                    panels.push((row.case.name, Vec::new()));
+                panels.iter().position(|panel| panel.0 == row.scenario.name).unwrap_or_else(|| {
+                    panels.push((row.scenario.name, Vec::new()));
                     panels.len() - 1
                 });
             let lines = &mut panels[at].1;
@@ -195,8 +202,9 @@ impl Report {
 
     /// How many times as fast a row's subject is as another.
     pub fn ratio(&self, row: &Row, to: &str) -> Option<f64> {
-        let same =
-            |ratio: &&Ratio| ratio.of == row.name && ratio.to == to && ratio.case == row.case;
+        let same = |ratio: &&Ratio| {
+            ratio.of == row.name && ratio.to == to && ratio.scenario == row.scenario
+        };
         self.ratios.iter().find(same).map(|ratio| ratio.value)
     }
 
@@ -204,7 +212,7 @@ impl Report {
     pub fn to_json(&self, case_key: &str) -> Value {
         let rows = self.rows.iter().map(|row| {
             let mut json = json!({
-                "name": row.name, "case": row.case.name, "threads": row.case.threads,
+                "name": row.name, "case": row.scenario.name, "threads": row.scenario.threads,
                 "median": row.median, "min": row.min, "max": row.max, "unit": self.unit.name(),
             });
             json[case_key] = json["case"].clone();
@@ -216,7 +224,7 @@ impl Report {
         let ratios = self.ratios.iter().map(|ratio| {
             let mut row = json!({
                 "name": format!("{}/{}", ratio.of, ratio.to), "of": ratio.of, "to": ratio.to,
-                "case": ratio.case.name, "threads": ratio.case.threads, "value": ratio.value,
+                "case": ratio.scenario.name, "threads": ratio.scenario.threads, "value": ratio.value,
             });
             row[case_key] = row["case"].clone();
             row
@@ -268,7 +276,11 @@ mod tests {
         let mut report = Report::new("a test", Unit::Ns, "thing", "ours");
         for threads in [1, 2] {
             for name in ["ours", "theirs"] {
-                report.rows.extend(Row::of(name, Case { name: "one", threads }, &[3.0, 1.0, 2.0]));
+                report.rows.extend(Row::of(
+                    name,
+                    Scenario { name: "one", threads },
+                    &[3.0, 1.0, 2.0],
+                ));
             }
         }
         let lines = report.lines();

@@ -5,8 +5,8 @@
 
 use std::io;
 
-use crate::matrix::{Case, Matrix};
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::{Matrix, Scenario};
 use crate::read::{Bytes, cached_and_pinned};
 use crate::report::{Report, Shape, Unit};
 
@@ -41,8 +41,8 @@ pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
         title: "Reading so many bytes again, without a reference and by a handle",
         unit: Unit::Ns,
         per: "read",
-        cases: CASES.map(|name| Case { name, threads: 1 }).to_vec(),
-        subjects: cached_and_pinned(bytes)?,
+        scenarios: CASES.map(|name| Scenario { name, threads: 1 }).to_vec(),
+        contenders: cached_and_pinned(bytes)?,
         compared_with: &["folio-pinned", "memcpy"],
         ours: "folio".to_owned(),
         shape: Shape::Bars,

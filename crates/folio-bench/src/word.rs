@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use folio_ref::{DefaultScheme, PageRef, Scheme};
 
-use crate::matrix::{Case, Matrix, Subject, thread_counts};
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::{Contender, Matrix, Scenario, thread_counts};
 use crate::report::{Report, Shape, Unit};
 use crate::schemes::for_each_scheme;
 use crate::undo::{AtLimit, Once, Policy, Undo, Whenever};
@@ -29,25 +29,25 @@ const ONE_REFUSED: &str = "one, refused";
 /// A word each, frozen.
 const OWN_REFUSED: &str = "own, refused";
 
-fn place(case: Case, thread: usize) -> usize {
-    if case.name.starts_with(ONE) { 0 } else { thread }
+fn place(scenario: Scenario, thread: usize) -> usize {
+    if scenario.name.starts_with(ONE) { 0 } else { thread }
 }
 
-fn is_refused(case: Case) -> bool {
-    [ONE_REFUSED, OWN_REFUSED].contains(&case.name)
+fn is_refused(scenario: Scenario) -> bool {
+    [ONE_REFUSED, OWN_REFUSED].contains(&scenario.name)
 }
 
 /// The limit: the two instructions; where others are refused, the one.
 struct Raw(Vec<CachePadded<AtomicU64>>);
 
-impl Subject for Raw {
+impl Contender for Raw {
     fn name(&self) -> String {
         "raw".to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
-        let word: &AtomicU64 = &self.0[place(case, thread)];
-        if is_refused(case) {
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
+        let word: &AtomicU64 = &self.0[place(scenario, thread)];
+        if is_refused(scenario) {
             for _ in 0..OPERATIONS {
                 black_box(black_box(word).fetch_add(1, Ordering::Acquire));
             }
@@ -66,19 +66,19 @@ struct Word<S: Scheme> {
     frozen: Vec<CachePadded<PageRef<S>>>,
 }
 
-impl<S: Scheme> Subject for Word<S> {
+impl<S: Scheme> Contender for Word<S> {
     fn name(&self) -> String {
         S::NAME.to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
-        if is_refused(case) {
-            let word: &PageRef<S> = &self.frozen[place(case, thread)];
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
+        if is_refused(scenario) {
+            let word: &PageRef<S> = &self.frozen[place(scenario, thread)];
             for _ in 0..OPERATIONS {
                 assert!(black_box(word).try_get(1).is_err(), "the word is frozen");
             }
         } else {
-            let word: &PageRef<S> = &self.live[place(case, thread)];
+            let word: &PageRef<S> = &self.live[place(scenario, thread)];
             for _ in 0..OPERATIONS {
                 black_box(word).try_get(1).expect("the word is live");
                 assert!(black_box(word).put().is_none(), "one reference is held throughout");
@@ -88,17 +88,17 @@ impl<S: Scheme> Subject for Word<S> {
     }
 }
 
-impl<P: Policy> Subject for Vec<CachePadded<Undo<P>>> {
+impl<P: Policy> Contender for Vec<CachePadded<Undo<P>>> {
     fn name(&self) -> String {
         P::NAME.to_owned()
     }
-    fn takes_part(&self, case: Case) -> bool {
+    fn takes_part(&self, scenario: Scenario) -> bool {
         // Up to the refusal all three are the code of frozen-bit.
-        is_refused(case)
+        is_refused(scenario)
     }
     #[inline(never)]
-    fn work(&self, case: Case, thread: usize) -> u64 {
-        let word: &Undo<P> = &self[place(case, thread)];
+    fn work(&self, scenario: Scenario, thread: usize) -> u64 {
+        let word: &Undo<P> = &self[place(scenario, thread)];
         for _ in 0..OPERATIONS {
             assert!(!black_box(word).try_get(), "the word is frozen");
         }
@@ -106,11 +106,11 @@ impl<P: Policy> Subject for Vec<CachePadded<Undo<P>>> {
     }
 }
 
-pub(crate) fn words<S: Scheme>(n: usize) -> Box<dyn Subject> {
+pub(crate) fn words<S: Scheme>(n: usize) -> Box<dyn Contender> {
     let frozen = || CachePadded::new(PageRef::<S>::frozen());
     let live = || {
         let word = frozen();
-        word.claim_frozen().init();
+        word.take_frozen().init();
         word
     };
     Box::new(Word {
@@ -119,7 +119,7 @@ pub(crate) fn words<S: Scheme>(n: usize) -> Box<dyn Subject> {
     })
 }
 
-fn undoing<P: Policy>(n: usize) -> Box<dyn Subject> {
+fn undoing<P: Policy>(n: usize) -> Box<dyn Contender> {
     Box::new((0..n).map(|_| CachePadded::new(Undo::<P>::frozen())).collect::<Vec<_>>())
 }
 
@@ -127,20 +127,20 @@ fn undoing<P: Policy>(n: usize) -> Box<dyn Subject> {
 pub fn matrix() -> Matrix<'static> {
     let counts = thread_counts();
     let most = counts.iter().copied().max().unwrap_or(1);
-    let mut subjects: Vec<Box<dyn Subject>> =
+    let mut contenders: Vec<Box<dyn Contender>> =
         vec![Box::new(Raw((0..most).map(|_| CachePadded::default()).collect()))];
-    for_each_scheme!(S => subjects.push(words::<S>(most)));
-    subjects.extend([undoing::<AtLimit>(most), undoing::<Once>(most), undoing::<Whenever>(most)]);
+    for_each_scheme!(S => contenders.push(words::<S>(most)));
+    contenders.extend([undoing::<AtLimit>(most), undoing::<Once>(most), undoing::<Whenever>(most)]);
     let names = [ONE, OWN, ONE_REFUSED, OWN_REFUSED];
     Matrix {
         title: "Taking and returning one reference, or being refused",
         unit: Unit::Ns,
         per: "try_get and put, or refused try_get",
-        cases: counts
+        scenarios: counts
             .iter()
-            .flat_map(|&threads| names.map(|name| Case { name, threads }))
+            .flat_map(|&threads| names.map(|name| Scenario { name, threads }))
             .collect(),
-        subjects,
+        contenders,
         compared_with: &["raw", "zero-frozen"],
         ours: DefaultScheme::NAME.to_owned(),
         shape: Shape::Bars,

@@ -20,8 +20,8 @@ use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 use vmap::MapMut;
 
-use crate::matrix::{Case, Matrix, Subject, one_and_all};
-use crate::question::Ask;
+use crate::benchmark::Ask;
+use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
 use crate::read::TMPFS;
 use crate::report::{Ratio, Report, Row, Shape, Unit};
 
@@ -30,8 +30,8 @@ const HOT: &str = "hot-64";
 /// A page anywhere in the file.
 const UNIFORM: &str = "uniform-4K";
 /// One MiB after the other past the end of a file on the disk, and within it.
-const SYNCED: [Case; 2] =
-    [Case { name: "append-1M", threads: 1 }, Case { name: "overwrite-1M", threads: 1 }];
+const SYNCED: [Scenario; 2] =
+    [Scenario { name: "append-1M", threads: 1 }, Scenario { name: "overwrite-1M", threads: 1 }];
 
 const PAGE: usize = 4096;
 const CHUNK: usize = 1 << 20;
@@ -39,14 +39,14 @@ const CHUNK: usize = 1 << 20;
 const CHUNKS: u64 = 8;
 /// The file in memory: all of it may be dirty at once, and nobody hurries to write it.
 const BYTES: usize = 64 << 20;
-const BUDGET: usize = 10 * BYTES;
+const CAPACITY: usize = 10 * BYTES;
 
 /// The writes of one thread in a sample. How many.
 #[inline(always)]
-fn writes(case: Case, mut write: impl FnMut(usize, &[u8])) -> u64 {
+fn writes(scenario: Scenario, mut write: impl FnMut(usize, &[u8])) -> u64 {
     let mut random = fastrand::Rng::new();
     let bytes = [random.u8(..); PAGE];
-    if case.name == HOT {
+    if scenario.name == HOT {
         (0..100_000).for_each(|_| write(0, black_box(&bytes[..64])));
         return 100_000;
     }
@@ -57,22 +57,22 @@ fn writes(case: Case, mut write: impl FnMut(usize, &[u8])) -> u64 {
 /// The limit: memory. One thread at a time, as Rust has no name for two that write the same bytes.
 struct Memcpy(Mutex<Vec<u8>>);
 
-impl Subject for Memcpy {
+impl Contender for Memcpy {
     fn name(&self) -> String {
         "memcpy".to_owned()
     }
-    fn takes_part(&self, case: Case) -> bool {
-        case.threads == 1
+    fn takes_part(&self, scenario: Scenario) -> bool {
+        scenario.threads == 1
     }
     #[inline(never)]
-    fn work(&self, case: Case, _: usize) -> u64 {
-        copies(case, &mut self.0.lock())
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
+        copies(scenario, &mut self.0.lock())
     }
 }
 
 #[inline(always)]
-fn copies(case: Case, memory: &mut [u8]) -> u64 {
-    writes(case, |offset, bytes| {
+fn copies(scenario: Scenario, memory: &mut [u8]) -> u64 {
+    writes(scenario, |offset, bytes| {
         black_box(&mut *memory)[offset..][..bytes.len()].copy_from_slice(bytes)
     })
 }
@@ -81,13 +81,13 @@ fn copies(case: Case, memory: &mut [u8]) -> u64 {
 /// anything to be freed.
 struct Locked(Vec<Mutex<Box<[u8]>>>);
 
-impl Subject for Locked {
+impl Contender for Locked {
     fn name(&self) -> String {
         "mutex".to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, _: usize) -> u64 {
-        writes(case, |offset, bytes| {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
+        writes(scenario, |offset, bytes| {
             black_box(&self.0)[offset / PAGE].lock()[offset % PAGE..][..bytes.len()]
                 .copy_from_slice(bytes);
         })
@@ -98,29 +98,29 @@ impl Subject for Locked {
 /// where making it costs nothing.
 struct Mapped(PathBuf);
 
-impl Subject for Mapped {
+impl Contender for Mapped {
     fn name(&self) -> String {
         "mmap".to_owned()
     }
-    fn takes_part(&self, case: Case) -> bool {
-        case.name == HOT && case.threads == 1
+    fn takes_part(&self, scenario: Scenario) -> bool {
+        scenario.name == HOT && scenario.threads == 1
     }
     #[inline(never)]
-    fn work(&self, case: Case, _: usize) -> u64 {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
         let mapped = MapMut::with_options().write().len(PAGE).open(&self.0);
-        copies(case, &mut mapped.expect("a file in memory can be mapped").0)
+        copies(scenario, &mut mapped.expect("a file in memory can be mapped").0)
     }
 }
 
 struct Folio(File);
 
-impl Subject for Folio {
+impl Contender for Folio {
     fn name(&self) -> String {
         "folio".to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, _: usize) -> u64 {
-        writes(case, |offset, bytes| {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
+        writes(scenario, |offset, bytes| {
             let written = black_box(&self.0).write_at(offset as u64, bytes);
             assert_eq!(written.expect("there is room"), bytes.len());
         })
@@ -129,13 +129,13 @@ impl Subject for Folio {
 
 struct Kernel(fs::File);
 
-impl Subject for Kernel {
+impl Contender for Kernel {
     fn name(&self) -> String {
         "pwrite-tmpfs".to_owned()
     }
     #[inline(never)]
-    fn work(&self, case: Case, _: usize) -> u64 {
-        writes(case, |offset, bytes| {
+    fn work(&self, scenario: Scenario, _: usize) -> u64 {
+        writes(scenario, |offset, bytes| {
             self.0.write_all_at(bytes, offset as u64).expect("there is room")
         })
     }
@@ -159,15 +159,15 @@ impl Files {
 }
 
 pub(crate) fn matrix(Files([ours, mapped, theirs]): &Files) -> io::Result<Matrix<'static>> {
-    let both = |name| one_and_all().into_iter().map(move |threads| Case { name, threads });
-    let file = Cache::new(BUDGET)?.open_rw(ours.path())?;
+    let both = |name| one_and_all().into_iter().map(move |threads| Scenario { name, threads });
+    let file = Cache::new(CAPACITY)?.open_rw(ours.path())?;
     file.read_at(0, &mut vec![0; BYTES])?;
     Ok(Matrix {
         title: "Writing",
         unit: Unit::Ns,
         per: "write",
-        cases: both(HOT).chain(both(UNIFORM)).collect(),
-        subjects: vec![
+        scenarios: both(HOT).chain(both(UNIFORM)).collect(),
+        contenders: vec![
             Box::new(Memcpy(Mutex::new(vec![1; BYTES]))),
             Box::new(Locked(
                 (0..BYTES / PAGE).map(|_| Mutex::new(vec![1; PAGE].into_boxed_slice())).collect(),
@@ -215,9 +215,9 @@ impl OnDisk for fs::File {
 }
 
 /// Nanoseconds for each MiB of a sample.
-fn synced(file: &dyn OnDisk, case: Case) -> io::Result<f64> {
+fn synced(file: &dyn OnDisk, scenario: Scenario) -> io::Result<f64> {
     let bytes = vec![fastrand::u8(..); CHUNK];
-    if case == SYNCED[0] {
+    if scenario == SYNCED[0] {
         file.empty()?;
         file.sync()?;
     }
@@ -235,7 +235,7 @@ fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
     const NAMES: [&str; 3] = ["folio", "folio-direct", "pwrite+fdatasync"];
     let (ours, direct, theirs) =
         (NamedTempFile::new()?, NamedTempFile::new()?, NamedTempFile::new()?);
-    let cache: Cache = Cache::new(BUDGET)?;
+    let cache: Cache = Cache::new(CAPACITY)?;
     let past_the_kernel = LocalFile::open_rw(direct.path())?.direct();
     let files: [&dyn OnDisk; NAMES.len()] = [
         &cache.open_rw(ours.path())?,
@@ -246,10 +246,10 @@ fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
     let started = Instant::now();
     let mut round = 0;
     while round == 0 || (started.elapsed() < ask.time && !ask.stop.load(Ordering::Relaxed)) {
-        for (&case, samples) in SYNCED.iter().zip(&mut samples) {
+        for (&scenario, samples) in SYNCED.iter().zip(&mut samples) {
             for turn in 0..files.len() {
                 let which = (turn + round) % files.len();
-                samples[which].push(synced(files[which], case)?);
+                samples[which].push(synced(files[which], scenario)?);
             }
         }
         round += 1;
@@ -257,17 +257,21 @@ fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
             (0.5 + started.elapsed().as_secs_f64() / ask.time.as_secs_f64() / 2.0).min(1.0),
         );
     }
-    for (&case, samples) in SYNCED.iter().zip(&samples) {
+    for (&scenario, samples) in SYNCED.iter().zip(&samples) {
         report.rows.extend(
-            NAMES.iter().zip(samples).filter_map(|(&name, values)| Row::of(name, case, values)),
+            NAMES.iter().zip(samples).filter_map(|(&name, values)| Row::of(name, scenario, values)),
         );
         let [ours @ .., theirs] = samples;
         for (name, ours) in NAMES.iter().zip(ours) {
             let speeds: Vec<f64> =
                 ours.iter().zip(theirs).map(|(ours, theirs)| theirs / ours).collect();
-            let ratio =
-                |row: Row| Ratio { of: (*name).to_owned(), to: NAMES[2], case, value: row.median };
-            report.ratios.extend(Row::of("", case, &speeds).map(ratio));
+            let ratio = |row: Row| Ratio {
+                of: (*name).to_owned(),
+                to: NAMES[2],
+                scenario,
+                value: row.median,
+            };
+            report.ratios.extend(Row::of("", scenario, &speeds).map(ratio));
         }
     }
     report.compared_with = &["memcpy", "mutex", "pwrite-tmpfs", NAMES[2]];
@@ -293,7 +297,7 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
         "{HOT}, {UNIFORM}: a file of {} MiB in memory (tmpfs), all of it in a cache of {} MiB; {}, {}: a file in the folder for temporary \
          files, a sync_data after each MiB",
         BYTES >> 20,
-        BUDGET >> 20,
+        CAPACITY >> 20,
         SYNCED[0].name,
         SYNCED[1].name
     ));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use common::{Gated, OpenOnDrop, assert_nothing_leaked, file_of};
-use folio_cache::{Backing, Cache, Call, Fault, Identity, Memory, Version};
+use folio_cache::{Backing, Cache, Call, Fault, FileId, Memory, Version};
 
 #[test]
 fn memory_is_read_as_a_file_is() {
@@ -21,7 +21,7 @@ fn memory_is_read_as_a_file_is() {
         assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
         assert_eq!(buf[..bytes.len()], bytes);
     }
-    assert_eq!(cache.stats().misses, 13, "one identity, one set of pages");
+    assert_eq!(cache.stats().misses, 13, "one file_id, one set of pages");
     memory.scribble(3, b"new");
     assert!(file.revalidate().unwrap());
     assert!(!other.revalidate().unwrap());
@@ -52,12 +52,12 @@ fn short_and_interrupted_reads_are_made_whole() {
 struct Boastful;
 
 impl Backing for Boastful {
-    fn identity(&self) -> Identity {
-        Identity { space: "boastful", volume: 0, object: 0 }
+    fn file_id(&self) -> FileId {
+        FileId { space: "boastful", volume: 0, object: 0 }
     }
 
     fn version(&self) -> std::io::Result<Version> {
-        Ok(Version { len: 8192, stamp: [0; 4] })
+        Ok(Version { len: 8192, change_token: [0; 4] })
     }
 
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> std::io::Result<usize> {

@@ -12,10 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::reclaim::{Frames, Policy};
-use folio_cache::{
-    Backing, Cache, Call, Durable, Fault, Identity, LocalFile, Memory, Read, Version,
-};
+use folio_cache::policy::{Frames, Policy};
+use folio_cache::{Backing, Cache, Call, Durable, Fault, FileId, LocalFile, Memory, Read, Version};
 use rustix::fs::OFlags;
 
 const EIO: i32 = 5;
@@ -24,7 +22,7 @@ const ENOSPC: i32 = 28;
 /// Without threads: nothing is written before its time.
 fn memory(contents: &[u8]) -> (Arc<Memory>, Cache) {
     let cache = Cache::new(2 << 20).unwrap();
-    cache.set_most_threads(0);
+    cache.set_io_threads(0);
     (Arc::new(Memory::new(contents)), cache)
 }
 
@@ -232,8 +230,8 @@ fn a_descriptor_that_can_not_serve_every_open_is_refused() {
 struct Sick(Memory);
 
 impl Backing for Sick {
-    fn identity(&self) -> Identity {
-        self.0.identity()
+    fn file_id(&self) -> FileId {
+        self.0.file_id()
     }
 
     fn version(&self) -> io::Result<Version> {
@@ -266,7 +264,7 @@ impl Backing for Sick {
 #[test]
 fn a_page_that_can_not_be_written_keeps_no_other_from_it() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
-    cache.set_most_threads(0);
+    cache.set_io_threads(0);
     let sick = Arc::new(Sick(Memory::new(b"")));
     let file = cache.open_backing(sick.clone()).unwrap();
     // Each a run of its own, and more than may be dirty.
@@ -291,11 +289,11 @@ impl Policy for Mistaken {
     fn name(&self) -> &'static str {
         "mistaken"
     }
-    fn admit(&mut self, _: &dyn Frames, _: u32, _: u64) {}
-    fn choose(&mut self, _: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+    fn insert(&mut self, _: &dyn Frames, _: u32, _: u64) {}
+    fn pick_victims(&mut self, _: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         victims.extend((0..7).cycle().take(wanted));
     }
-    fn give_back(&mut self, _: u32) {}
+    fn restore(&mut self, _: u32) {}
     fn moved(&mut self, _: u32, _: u32) {}
     fn resize(&mut self, _: u32) {}
 }

@@ -21,7 +21,7 @@ use folio_frames::Pfn;
 use futures_core::Stream;
 use pollster::block_on;
 
-const BUDGET: usize = 4 << 20;
+const CAPACITY: usize = 4 << 20;
 /// The file is up to so long: twice the budget.
 const LONGEST: usize = 8 << 20;
 const HANDLES: usize = 40;
@@ -88,7 +88,7 @@ struct Run {
 
 impl Run {
     fn new(plain: Plain, seed: u64) -> Self {
-        let cache = Cache::new(BUDGET).unwrap();
+        let cache = Cache::new(CAPACITY).unwrap();
         let files = vec![cache.open_backing(plain.backing()).unwrap()];
         let random = fastrand::Rng::with_seed(seed);
         Self {
@@ -211,11 +211,11 @@ impl Run {
                     self.files.push(self.cache.open_backing(self.plain.backing()).unwrap());
                 }
             }
-            972 => self.cache.set_most_threads([0, 1, 16][self.random.usize(..3)]),
+            972 => self.cache.set_io_threads([0, 1, 16][self.random.usize(..3)]),
             970..=971 => {
                 // What is held may stand in the way.
-                let budget = self.random.usize(1..=2) * (BUDGET / 2);
-                let done = self.cache.set_budget_bytes(budget).map_err(|error| error.kind());
+                let capacity = self.random.usize(1..=2) * (CAPACITY / 2);
+                let done = self.cache.set_capacity(capacity).map_err(|error| error.kind());
                 assert!(matches!(done, Ok(()) | Err(ErrorKind::ResourceBusy)), "{done:?}");
             }
             _ => assert_eq!(file.len(), self.model.len() as u64),
@@ -372,7 +372,7 @@ fn cached_memory_is_the_plain_bytes_even_if_others_write_to_it() {
 fn the_file_beside_is_the_same() {
     // The plain side is not only what we think: the system has it.
     let (_dir, path, bytes) = file_of(3000);
-    let cache: Cache = Cache::new(BUDGET).unwrap();
+    let cache: Cache = Cache::new(CAPACITY).unwrap();
     let file = cache.open_rw(&path).unwrap();
     file.write_at(5000, b"far").unwrap();
     file.flush().unwrap();

@@ -116,7 +116,7 @@ fn what_is_in_the_cache_is_there_at_the_first_poll() {
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
     file.read_at(0, &mut vec![0; bytes.len()]).unwrap();
-    cache.settle();
+    cache.quiesce();
     let calls = memory.calls(Call::Fill);
     let mut buf = vec![0; 30 * PAGE];
     for len in [1, 500, 5000, 30 * PAGE] {
@@ -158,7 +158,7 @@ fn futures_that_are_dropped_leave_nothing_and_ask_for_nothing_more() {
         thread::yield_now();
     }
     drop((futures, stream));
-    cache.settle();
+    cache.quiesce();
     let calls = memory.calls(Call::Fill);
     assert!(calls < 100, "{calls} requests were made for futures that were dropped");
     memory.heal();
@@ -205,7 +205,7 @@ fn errors_reach_every_future() {
     );
     memory.heal();
     assert_eq!(block_on(file.bytes_async(0, PAGE)).unwrap(), bytes[..PAGE]);
-    cache.settle();
+    cache.quiesce();
     // A stream gives what comes before the error, then the error, then nothing.
     file.invalidate();
     memory.inject(Call::Fill, 1, u64::MAX, Fault::Error(5));
@@ -410,7 +410,7 @@ fn a_cut_beside_futures(threads: usize) {
     let (gated, _) =
         Gated::new(&bytes, |call, offset| call == Call::Fill && offset >= 200 * PAGE as u64);
     let cache = Cache::<folio_ref::DefaultScheme>::new(8 << 20).unwrap();
-    cache.set_most_threads(threads);
+    cache.set_io_threads(threads);
     let file = cache.open_backing(gated.clone()).unwrap();
     // More than there are threads, each to be past the end when it has its page.
     let mut futures: Vec<_> =

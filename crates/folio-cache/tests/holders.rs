@@ -23,7 +23,7 @@ fn who_holds_a_page_is_the_line_that_asked_for_it() {
     let (_dir, path, _) = file_of(64 * PAGE);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
-    let said = || cache.zone().holders_of(cache.zone().pfns()).to_string();
+    let said = || cache.zone().pin_owners_of(cache.zone().pfns()).to_string();
     // Once missed, once found.
     for _ in 0..2 {
         let (page, by_page) = (file.page(5).unwrap().unwrap(), line());

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Backing, Cache, Call, Fault, Identity, LocalFile, Memory, Read, Version};
+use folio_cache::{Backing, Cache, Call, Fault, FileId, LocalFile, Memory, Read, Version};
 
 #[test]
 fn many_reads_are_what_they_are_one_by_one() {
@@ -81,8 +81,8 @@ type Act = Box<dyn FnOnce() + Send>;
 struct Eventful(Arc<Memory>, Mutex<Vec<(u64, Act)>>);
 
 impl Backing for Eventful {
-    fn identity(&self) -> Identity {
-        self.0.identity()
+    fn file_id(&self) -> FileId {
+        self.0.file_id()
     }
 
     fn version(&self) -> io::Result<Version> {
@@ -133,8 +133,8 @@ fn a_page_that_was_read_behind_a_cut_is_not_one_of_the_longer_file() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open_backing(backing.clone()).unwrap();
     memory.inject(Call::Fill, 1, 1, Fault::Error(5));
-    let (cuts, writes) = (file.clone(), file.clone());
-    let cut: Act = Box::new(move || cuts.set_len(LAST + 100).unwrap());
+    let (truncate_seq, writes) = (file.clone(), file.clone());
+    let cut: Act = Box::new(move || truncate_seq.set_len(LAST + 100).unwrap());
     let write: Act =
         Box::new(move || assert_eq!(writes.write_at(LAST + 100, &[9; 3996]).unwrap(), 3996));
     *backing.1.lock().unwrap() = vec![(100 * PAGE, cut), (0, write)];

@@ -67,7 +67,7 @@ fn metrics_say_what_stats_say() {
     let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
     let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 100 * 4096]))).unwrap();
     file.read_at(0, &mut vec![0; 100 * 4096]).unwrap();
-    cache.settle();
+    cache.quiesce();
     let handles: Vec<_> = (0..10).map(|page| file.page(page * 4096).unwrap()).collect();
     with_local_recorder(&kept, || {
         Cache::<folio_ref::DefaultScheme>::describe_metrics();
@@ -79,7 +79,7 @@ fn metrics_say_what_stats_say() {
         ("page_cache_misses_total", stats.misses as f64),
         ("page_cache_requests_total", stats.requests as f64),
         ("page_cache_filled_bytes_total", bytes(100)),
-        ("page_cache_budget_bytes", bytes(512)),
+        ("page_cache_capacity_bytes", bytes(512)),
         ("page_cache_offline_bytes", bytes(512)),
         ("page_cache_used_bytes", bytes(100)),
         ("page_cache_pinned_bytes", bytes(10)),

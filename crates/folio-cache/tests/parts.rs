@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use common::assert_nothing_leaked;
-use folio_cache::reclaim::{Frames, Look, Policy};
+use folio_cache::policy::{FrameState, Frames, Policy};
 use folio_cache::{CACHED, Cache, File, Memory};
 use folio_frames::{FRAME_SIZE, Order, Peek};
 use folio_ref::Snapshot;
@@ -23,7 +23,7 @@ fn world(pages: u64) -> (Cache, Arc<Memory>, File) {
     let backing = Arc::new(Memory::new(&contents));
     let file = cache.open_backing(backing.clone()).unwrap();
     assert_eq!(file.read_at(0, &mut vec![0; contents.len()]).unwrap(), contents.len());
-    cache.settle();
+    cache.quiesce();
     (cache, backing, file)
 }
 
@@ -191,10 +191,10 @@ fn what_the_policy_holds_for_hot_stays_though_its_mark_was_taken() {
 }
 
 #[test]
-fn migration_and_a_smaller_budget_split_them() {
+fn migration_and_a_smaller_capacity_split_them() {
     let (cache, _, file) = world(400);
     assert!(folios(&cache).iter().any(|folio| folio.0 == Order::new(4).unwrap().as_u8()));
-    cache.set_budget_bytes(2 << 20).unwrap();
+    cache.set_capacity(2 << 20).unwrap();
     let mut buf = vec![0; 400 * FRAME_SIZE];
     assert_eq!(file.read_at(0, &mut buf).unwrap(), buf.len());
     assert!(buf.chunks(FRAME_SIZE).zip(1_u64..).all(|(page, n)| page == [n as u8; FRAME_SIZE]));
@@ -210,16 +210,18 @@ impl Policy for Panics {
     fn name(&self) -> &'static str {
         "panics"
     }
-    fn admit(&mut self, _: &dyn Frames, _: u32, _: u64) {}
-    fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+    fn insert(&mut self, _: &dyn Frames, _: u32, _: u64) {}
+    fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         victims.extend(
-            (0..frames.count()).filter(|&frame| frames.look(frame) != Look::Gone).take(wanted),
+            (0..frames.count())
+                .filter(|&frame| frames.look(frame) != FrameState::NotCached)
+                .take(wanted),
         );
     }
-    fn went_along(&mut self, _: u32, _: u64) {
+    fn evicted_with(&mut self, _: u32, _: u64) {
         panic!("a policy that panics");
     }
-    fn give_back(&mut self, _: u32) {}
+    fn restore(&mut self, _: u32) {}
     fn moved(&mut self, _: u32, _: u32) {}
     fn resize(&mut self, _: u32) {}
 }
@@ -231,7 +233,7 @@ fn a_policy_that_panics_loses_no_folio() {
     let file =
         cache.open_backing(Arc::new(Memory::new(&[7; FRAME_SIZE].repeat(PAGES as usize)))).unwrap();
     drop(file.range(0, PAGES as usize * FRAME_SIZE).unwrap());
-    cache.zone().pfns().for_each(|pfn| _ = cache.zone().take_mark(pfn));
+    cache.zone().pfns().for_each(|pfn| _ = cache.zone().take_referenced(pfn));
     let reclaim = AssertUnwindSafe(|| cache.reclaim(PAGES as usize));
     assert!(catch_unwind(reclaim).is_err(), "it was not told");
     assert_eq!(cache.zone().count_kind(CACHED), 0);

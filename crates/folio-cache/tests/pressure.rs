@@ -10,13 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{StopOnDrop, assert_nothing_leaked, file_of};
-use folio_cache::reclaim::{Clock, Frames, Look, Policy};
+use folio_cache::policy::{Clock, FrameState, Frames, Policy};
 use folio_cache::{CACHED, Cache, File};
 use folio_frames::{MigrateError, Watermarks};
 use folio_ref::{Scheme, schemes};
 
 #[test]
-fn a_file_larger_than_the_budget_is_read_by_reclaim() {
+fn a_file_larger_than_the_capacity_is_read_by_reclaim() {
     let (_dir, path, bytes) = file_of(5 << 20);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
@@ -26,7 +26,7 @@ fn a_file_larger_than_the_budget_is_read_by_reclaim() {
         assert!(buf == bytes);
     }
     // The reclaimer counts a batch when it is done.
-    cache.settle();
+    cache.quiesce();
     let stats = cache.stats();
     assert!(stats.direct_reclaims > 0 && stats.reclaimed >= stats.misses - 512, "{stats:?}");
     drop(file);
@@ -53,7 +53,7 @@ fn handles_on_pages_that_left_their_file_do_not_stop_reclaim() {
     for _ in 0..3 {
         read_all();
         // What is still read ahead, or just being freed, no reclaim can take.
-        cache.settle();
+        cache.quiesce();
         while cache.reclaim(1) == 1 {}
         assert_eq!(cache.zone().stats().free_frames, 512 - 200, "{:?}", cache.stats());
     }
@@ -129,6 +129,7 @@ fn reclaim_frees_as_much_as_it_is_asked_for_but_nothing_that_is_held() {
             file.read_at(page * 4096, &mut [0]).unwrap();
         }
     }
+    cache.quiesce(); // A page that is still read ahead is locked, and stays.
     assert_eq!(cache.reclaim(1000), 116);
     drop((file, other));
     assert_nothing_leaked(&cache);
@@ -146,14 +147,14 @@ impl Policy for Told {
     fn name(&self) -> &'static str {
         "told"
     }
-    fn admit(&mut self, _: &dyn Frames, _: u32, _: u64) {}
-    fn choose(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
-        let is_page = |&frame: &u32| frames.look(frame) != Look::Gone;
+    fn insert(&mut self, _: &dyn Frames, _: u32, _: u64) {}
+    fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+        let is_page = |&frame: &u32| frames.look(frame) != FrameState::NotCached;
         if !std::mem::replace(&mut self.named, true) {
             victims.extend((0..frames.count()).filter(is_page).take(wanted));
         }
     }
-    fn give_back(&mut self, frame: u32) {
+    fn restore(&mut self, frame: u32) {
         self.given_back.lock().unwrap().push(frame);
     }
     fn moved(&mut self, _: u32, _: u32) {}
@@ -175,13 +176,13 @@ fn a_policy_is_told_what_could_not_go_and_what_it_has() {
     let zone = cache.zone();
     let is_held = |pfn| {
         let seen = zone.peek(pfn);
-        seen.kind == CACHED && seen.private as u32 == 9
+        seen.kind == CACHED && seen.owner_data as u32 == 9
     };
     let held = zone.pfns().position(is_held).unwrap() as u32;
     assert_eq!(cache.reclaim(10), 1, "one of two is held");
     assert_eq!(*given_back.lock().unwrap(), [held]);
 
-    cache.set_budget_bytes(16 << 20).unwrap();
+    cache.set_capacity(16 << 20).unwrap();
     let high = |blocks: u32| blocks * 512 / 256 * 4;
     assert_eq!(*sizes.lock().unwrap(), [32 * 512 - high(32), 8 * 512 - high(8)]);
     assert_eq!(cache.zone().watermarks(), Watermarks { min: 0, low: 16, high: 64 });
@@ -198,7 +199,7 @@ fn the_reclaimer_frees_before_a_miss_has_to() {
     let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..6000 {
         file.read_at(random.u64(..4096) * 4096, &mut [0]).unwrap();
-        cache.settle();
+        cache.quiesce();
     }
     let stats = cache.stats();
     assert!(stats.direct_reclaims == 0 && stats.reclaimed >= stats.misses - 2048, "{stats:?}");
@@ -222,7 +223,7 @@ fn of_equal_pages_the_one_that_was_used_again_stays() {
             read(page);
         }
         for pfn in cache.zone().pfns() {
-            cache.zone().take_mark(pfn);
+            cache.zone().take_referenced(pfn);
         }
         read(used);
         assert_eq!(cache.reclaim(7), 7);
@@ -300,7 +301,7 @@ fn threads_that_miss_one_page_read_it_once() {
         });
         // What is still read ahead keeps the mapping past the close: the next round would find its
         // pages.
-        cache.settle();
+        cache.quiesce();
         assert_eq!(cache.stats().misses, 64 * (round + 1), "{:?}", cache.stats());
     }
     assert_nothing_leaked(&cache);

@@ -138,7 +138,7 @@ fn pages_that_were_passed_are_let_go() {
     drop(others);
     let pieces = range.chunks().count();
     file.invalidate();
-    cache.settle();
+    cache.quiesce();
     let free = || {
         cache.zone().drain();
         cache.zone().stats().free_frames
@@ -184,10 +184,10 @@ fn an_error_in_a_range_is_its_own_and_leaves_nothing_pinned() {
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
     file.read_at(0, &mut vec![0; 10 * PAGE]).unwrap();
-    cache.settle();
+    cache.quiesce();
     file.invalidate();
     file.read_at(0, &mut vec![0; 3 * PAGE]).unwrap();
-    cache.settle();
+    cache.quiesce();
     file.read_at(0, &mut [0]).unwrap();
     // What was read ahead may be there.
     let last = 99 * PAGE as u64;

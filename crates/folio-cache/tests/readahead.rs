@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::assert_nothing_leaked;
-use folio_cache::{Backing, CACHED, Cache, Call, Fault, Identity, Memory, Version};
+use folio_cache::{Backing, CACHED, Cache, Call, Fault, FileId, Memory, Version};
 use parking_lot::{Condvar, Mutex};
 
 const PAGE: u64 = 4096;
@@ -48,8 +48,8 @@ impl std::fmt::Debug for Ruled {
 }
 
 impl Backing for Ruled {
-    fn identity(&self) -> Identity {
-        self.memory.identity()
+    fn file_id(&self) -> FileId {
+        self.memory.file_id()
     }
 
     fn version(&self) -> io::Result<Version> {
@@ -101,7 +101,7 @@ fn a_scan_is_read_ahead_in_few_requests_however_long_they_take() {
                 file.read_at(page * PAGE + 800, &mut buf).unwrap();
                 assert_eq!(buf, page.to_le_bytes());
             }
-            cache.settle();
+            cache.quiesce();
             let stats = cache.stats();
             // 3 before it is known, windows of 16, 32, 64 and then 85, a part of the cache's 8192
             // pages, in which the scan does not fit: no page goes before its use.
@@ -132,7 +132,7 @@ fn random_readers_have_no_page_read_in_vain() {
         file.read_at(page * PAGE + 5, &mut [0; 64]).unwrap();
         pages.insert(page);
     }
-    cache.settle();
+    cache.quiesce();
     let stats = cache.stats();
     assert_eq!(
         (stats.misses, stats.requests, stats.ahead),
@@ -162,14 +162,14 @@ fn the_error_of_a_page_reaches_who_asks_for_it_and_nobody_else() {
                 assert_page(page, &buf);
             }
         }
-        cache.settle();
+        cache.quiesce();
         file.invalidate();
         let mut buf = vec![0; 300 * 4096];
         assert_eq!(file.read_at(50 * PAGE, &mut buf).unwrap(), 50 * 4096, "up to the bad page");
         (50..100).zip(buf.chunks(4096)).for_each(|(page, bytes)| assert_page(page, bytes));
         assert_eq!(file.read_at(BAD * PAGE, &mut buf).unwrap_err().raw_os_error(), Some(5));
         assert_eq!(file.read_at((BAD + 1) * PAGE, &mut buf).unwrap(), 199 * 4096);
-        cache.settle();
+        cache.quiesce();
         file.invalidate();
     }
     drop(file);

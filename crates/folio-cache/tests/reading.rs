@@ -12,10 +12,10 @@ use common::{assert_nothing_leaked, file_of};
 use folio_cache::{CACHED, Cache, PageHandle};
 use tempfile::NamedTempFile;
 
-const BUDGET: usize = 4 << 20;
+const CAPACITY: usize = 4 << 20;
 
 fn cache() -> Cache {
-    Cache::new(BUDGET).unwrap()
+    Cache::new(CAPACITY).unwrap()
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_handle_survives_invalidation_truncation_and_the_cache() {
     drop((file, cache, handles));
     // Another cache of the same size does not get the frames that are still held.
     let (_other_dir, other_path, _) = file_of(3 << 20);
-    let other = Cache::<folio_ref::DefaultScheme>::new(BUDGET).unwrap();
+    let other = Cache::<folio_ref::DefaultScheme>::new(CAPACITY).unwrap();
     other.open(&other_path).unwrap().read_at(0, &mut vec![0; 3 << 20]).unwrap();
     for (page, handle) in copies.into_iter().enumerate() {
         let held = Bytes::from(handle);
@@ -270,14 +270,14 @@ fn only_regular_files_are_opened_and_the_message_says_what_it_was() {
 }
 
 #[test]
-fn budgets_that_can_not_be_kept_are_refused() {
+fn capacities_that_can_not_be_kept_are_refused() {
     for bytes in [0, 4096, (2 << 20) - 1, usize::MAX] {
         let error = Cache::<folio_ref::DefaultScheme>::new(bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains(&bytes.to_string()), "{error}");
     }
     let cache: Cache = Cache::new((2 << 20) + 4097).unwrap();
-    assert_eq!(cache.budget_bytes(), 2 << 20);
+    assert_eq!(cache.capacity(), 2 << 20);
     assert_eq!(cache.zone().pfns().frames(), 512);
 }
 
@@ -292,7 +292,7 @@ fn a_miss_of_one_page_allocates_nothing() {
     let read = |page: u64| assert_eq!(file.read_at(page * 4096, &mut [1; 64]).unwrap(), 64);
     // The index has 512 pages to an allocation.
     (0..PAGES).step_by(512).for_each(read);
-    cache.settle();
+    cache.quiesce();
     // So far apart that nothing is read ahead, and that hardly a page is met again.
     let mut random = fastrand::Rng::with_seed(1);
     let mut pages = || (0..MISSES).map(|_| random.u64(..PAGES)).collect::<Vec<_>>();

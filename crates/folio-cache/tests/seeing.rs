@@ -108,7 +108,7 @@ fn hits_are_counted_with_the_feature_only() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 100 * 4096]))).unwrap();
     file.read_at(0, &mut vec![0; 100 * 4096]).unwrap();
-    cache.settle();
+    cache.quiesce();
     let before = cache.stats().hits;
     thread::scope(|scope| {
         for _ in 0..3 {
@@ -125,7 +125,7 @@ fn hits_are_counted_with_the_feature_only() {
 }
 
 #[test]
-fn failed_syncs_and_budgets_are_said() {
+fn failed_syncs_and_capacities_are_said() {
     lines();
     let memory = Arc::new(Memory::new(b"bytes"));
     let cache: Cache = Cache::growable(4 << 20, 8 << 20).unwrap();
@@ -135,9 +135,9 @@ fn failed_syncs_and_budgets_are_said() {
     file.sync_data().unwrap();
     assert_said(&["ERROR", "a sync failed", "os error 5", "memory"]);
     assert_eq!(lines().iter().filter(|line| line.contains("a sync failed")).count(), 1);
-    cache.set_budget_bytes(6 << 20).unwrap();
-    assert_said(&["INFO", "the budget was set", "before=4194304", "now=6291456"]);
-    cache.set_budget_bytes(1).unwrap_err();
+    cache.set_capacity(6 << 20).unwrap();
+    assert_said(&["INFO", "the capacity was set", "before=4194304", "now=6291456"]);
+    cache.set_capacity(1).unwrap_err();
     assert_said(&["INFO", "wanted=1", "now=6291456"]);
     drop(file);
     assert_nothing_leaked(&cache);

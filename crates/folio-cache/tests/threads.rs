@@ -134,7 +134,7 @@ fn everything(cache: &Cache) {
 fn without_threads_all_is_done_by_who_asks() {
     ends(|| {
         let cache: Cache = Cache::new(8 << 20).unwrap();
-        cache.set_most_threads(0);
+        cache.set_io_threads(0);
         everything(&cache);
         // Reclaimed by who needed it.
         assert!(cache.stats().direct_reclaims > 0, "{:?}", cache.stats());
@@ -144,7 +144,7 @@ fn without_threads_all_is_done_by_who_asks() {
             assert!(matches!(read, Poll::Ready(Ok(Some(_)))), "it is read by the first poll");
         }
         // And when there may be threads again, there are.
-        cache.set_most_threads(3);
+        cache.set_io_threads(3);
         let page = block_on(file.page_async(300 * PAGE as u64)).unwrap().unwrap();
         assert!(page.iter().all(|&byte| byte == 50));
         drop((page, file));
@@ -156,7 +156,7 @@ fn without_threads_all_is_done_by_who_asks() {
 fn errors_and_panics_without_threads_are_whose_poll_it_was() {
     ends(|| {
         let cache: Cache = Cache::new(2 << 20).unwrap();
-        cache.set_most_threads(0);
+        cache.set_io_threads(0);
         let memory = Arc::new(Memory::new(&contents()));
         let file = cache.open_backing(memory.clone()).unwrap();
         memory.inject(Call::Fill, 0, u64::MAX, Fault::Error(5));
@@ -181,7 +181,7 @@ fn together(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Backing>) {
     let seed = fastrand::u64(..);
     println!("{threads:?} threads, seed {seed}");
     let cache: Cache = Cache::new(4 << 20).unwrap();
-    cache.set_most_threads(threads.unwrap_or(16));
+    cache.set_io_threads(threads.unwrap_or(16));
     let file = cache.open_backing(of(Arc::new(Memory::new(&contents())))).unwrap();
     // Zeroes are what was cut.
     let check = |page: usize, bytes: &[u8]| {
@@ -240,7 +240,7 @@ fn together(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Backing>) {
                 file.set_len((PAGES * PAGE) as u64).unwrap();
             }
             if threads.is_none() {
-                cache.set_most_threads(random.usize(..4));
+                cache.set_io_threads(random.usize(..4));
             }
             cache.reclaim(random.usize(..300));
         }
@@ -352,11 +352,11 @@ fn all_is_done_where_the_system_gives_no_thread() {
 fn what_became_dirty_without_threads_is_written_when_there_may_be_some() {
     ends(|| {
         let cache: Cache = Cache::new(2 << 20).unwrap();
-        cache.set_most_threads(0);
+        cache.set_io_threads(0);
         let memory = Arc::new(Memory::new(b"old"));
         let file = cache.open_backing(memory.clone()).unwrap();
         file.write_at(0, b"new").unwrap();
-        cache.set_most_threads(1);
+        cache.set_io_threads(1);
         while memory.contents() != b"new" {
             thread::sleep(Duration::from_millis(10));
         }

@@ -146,14 +146,14 @@ fn a_file_that_somebody_cuts_before_writeback_gets_what_is_dirty() {
 /// Dirty pages move when a budget shrinks. Past the limit then, who writes is told why it can not
 /// go on, and nothing is lost.
 #[test]
-fn a_budget_below_what_is_dirty_loses_nothing() {
+fn a_capacity_below_what_is_dirty_loses_nothing() {
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let memory = Arc::new(Memory::new(b""));
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
     let bytes = pattern(400 * 4096);
     assert_eq!(file.write_at(0, &bytes).unwrap(), bytes.len());
-    cache.set_budget_bytes(2 << 20).unwrap();
+    cache.set_capacity(2 << 20).unwrap();
     assert_eq!(file.write_at(0, b"more").unwrap_err().raw_os_error(), Some(ENOSPC));
     let mut buf = vec![0; bytes.len()];
     assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
@@ -180,7 +180,7 @@ fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
     let (gated, started) = gated(&pattern(100 * 4096));
     let cache: Cache = Cache::new(2 << 20).unwrap();
     // Without the flusher: the writer itself is what waits.
-    cache.set_most_threads(0);
+    cache.set_io_threads(0);
     let file = cache.open_backing(gated.clone()).unwrap();
     file.read_at(0, &mut [0; 4096]).unwrap();
     thread::scope(|scope| {
@@ -225,7 +225,7 @@ fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
 fn what_is_written_while_its_page_is_on_its_way_is_written_next() {
     let (gated, started) = gated(b"");
     let cache: Cache = Cache::new(2 << 20).unwrap();
-    cache.set_most_threads(0);
+    cache.set_io_threads(0);
     let file = cache.open_backing(gated.clone()).unwrap();
     file.write_at(0, &[1; 4096]).unwrap();
     thread::scope(|scope| {
@@ -267,7 +267,7 @@ fn a_file_that_somebody_cuts_after_writeback_ends_there() {
 fn a_file_that_others_lengthen_while_a_growth_waits_is_cut() {
     let (gated, started) = gated(&pattern(200 * 4096 + 100));
     let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
-    cache.set_most_threads(0);
+    cache.set_io_threads(0);
     let file = cache.open_backing(gated.clone()).unwrap();
     let writer = thread::spawn({
         let file = file.clone();
@@ -276,7 +276,7 @@ fn a_file_that_others_lengthen_while_a_growth_waits_is_cut() {
     });
     started.recv().unwrap();
     // More may be dirty.
-    cache.set_budget_bytes(4 << 20).unwrap();
+    cache.set_capacity(4 << 20).unwrap();
     let looks = gated.memory.calls(Call::Version);
     let (say, said) = mpsc::channel();
     thread::spawn({
@@ -309,7 +309,7 @@ fn a_file_that_others_lengthen_while_a_growth_waits_is_cut() {
 fn a_closed_file_that_is_written_for_want_of_room_is_let_go() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     // No flusher.
-    cache.set_most_threads(0);
+    cache.set_io_threads(0);
     let closed = Arc::new(Memory::new(&[]));
     closed.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
     let file = cache.open_backing(closed.clone()).unwrap();

@@ -186,7 +186,7 @@ fn what_one_call_adds_lies_in_one_piece() {
 #[test]
 fn neighbours_are_written_in_one_request() {
     let (memory, cache) = memory(b"");
-    cache.set_most_threads(0);
+    cache.set_io_threads(0);
     let file = cache.open_backing(memory.clone()).unwrap();
     file.write_at(0, &vec![1; 100 * 4096]).unwrap();
     file.write_at(101 * 4096, &[1; 10]).unwrap();
@@ -297,7 +297,7 @@ fn a_backing_that_takes_nothing_stops_its_writer_and_nobody_else() {
 }
 
 #[test]
-fn a_file_larger_than_the_budget_is_written() {
+fn a_file_larger_than_the_capacity_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("large");
     let cache = cache();
@@ -336,7 +336,7 @@ fn growth_beside_us_is_merged_with_what_is_dirty() {
 #[test]
 fn what_is_dirty_no_more_throttles_nobody() {
     let (memory, cache) = memory(b"");
-    cache.set_most_threads(0);
+    cache.set_io_threads(0);
     let file = cache.open_backing(memory.clone()).unwrap();
     for round in 0..8 {
         // Of 128 that may be dirty.
@@ -356,7 +356,7 @@ fn the_flusher_comes_at_once_when_half_of_what_may_be_dirty_is() {
     let (memory, cache) = memory(b"");
     let file = cache.open_backing(memory.clone()).unwrap();
     assert_eq!(file.write_at(0, &vec![1; 100 * 4096]).unwrap(), 100 * 4096);
-    cache.settle();
+    cache.quiesce();
     assert!(memory.contents().len() > 64 * 4096, "{} bytes were written", memory.contents().len());
     assert_eq!(cache.stats().throttled, 0);
     drop(file);

@@ -199,7 +199,7 @@ fn neighbours<P: Platform>(
     })
 }
 
-#[cfg(all(test, feature = "arena"))]
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use std::vec::Vec;
 

@@ -11,7 +11,7 @@ use crate::folio::{FolioRef, FrozenFolio};
 use crate::handover;
 use crate::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::memmap::Kind;
-use crate::mobility::Mobility;
+use crate::migrate_type::MigrateType;
 use crate::pcp::{self, Pcp};
 use crate::platform::Platform;
 use crate::trace::Event;
@@ -85,11 +85,11 @@ impl<P: Platform> Zone<P> {
     /// As [`Zone::alloc_frozen_as`].
     #[inline]
     pub fn alloc_frozen(&'static self, order: Order) -> Result<FrozenFolio<P>, AllocError> {
-        self.alloc_frozen_as(order, Mobility::Unmovable)
+        self.alloc_frozen_as(order, MigrateType::Unmovable)
     }
 
     /// A free block as a token: frozen, of kind [`Kind::PLAIN`], its bytes whatever they were. What
-    /// it is allocated for decides where it lies, nothing else: see [`Mobility`].
+    /// it is allocated for decides where it lies, nothing else: see [`MigrateType`].
     ///
     /// # Errors
     ///
@@ -103,16 +103,16 @@ impl<P: Platform> Zone<P> {
     pub fn alloc_frozen_as(
         &'static self,
         order: Order,
-        mobility: Mobility,
+        migrate_type: MigrateType,
     ) -> Result<FrozenFolio<P>, AllocError> {
         let index = match order {
-            _ if order <= pcp::MOST => self.alloc_per_cpu(order, mobility),
-            BLOCK_ORDER => self.alloc_whole_per_cpu(mobility),
+            _ if order <= pcp::MOST => self.alloc_per_cpu(order, migrate_type),
+            BLOCK_ORDER => self.alloc_whole_per_cpu(migrate_type),
             _ => None,
         };
         let index = match index {
             Some(index) => index,
-            None => self.alloc_from_buddy(order, mobility)?,
+            None => self.alloc_from_buddy(order, migrate_type)?,
         };
         Ok(self.hand_out(index, order))
     }
@@ -130,7 +130,7 @@ impl<P: Platform> Zone<P> {
     pub fn alloc_frozen_up_to(
         &'static self,
         most: Order,
-        mobility: Mobility,
+        migrate_type: MigrateType,
     ) -> Result<FrozenFolio<P>, AllocError> {
         if most > Order::ZERO {
             let mut buddy = self.lock();
@@ -148,12 +148,12 @@ impl<P: Platform> Zone<P> {
                 order = largest(&buddy);
             }
             if order > Order::ZERO {
-                let index = buddy.alloc(self.map(), order, mobility, Reach::Any)?;
+                let index = buddy.alloc(self.map(), order, migrate_type, Reach::Any)?;
                 drop(buddy);
                 return Ok(self.hand_out(index, order));
             }
         }
-        self.alloc_frozen_as(Order::ZERO, mobility)
+        self.alloc_frozen_as(Order::ZERO, migrate_type)
     }
 
     /// Where something moves to.
@@ -163,11 +163,11 @@ impl<P: Platform> Zone<P> {
         reach: Reach,
     ) -> Option<FrozenFolio<P>> {
         if reach == Reach::Any {
-            return self.alloc_frozen_as(order, Mobility::Movable).ok();
+            return self.alloc_frozen_as(order, MigrateType::Movable).ok();
         }
         // Not through the CPU's list: it may hold the rest of a whole block.
         let hole = if order < BLOCK_ORDER {
-            self.lock().alloc(self.map(), order, Mobility::Movable, reach)
+            self.lock().alloc(self.map(), order, MigrateType::Movable, reach)
         } else {
             return None;
         };
@@ -184,10 +184,10 @@ impl<P: Platform> Zone<P> {
         &'static self,
         order: Order,
         kind: Kind,
-        private: u64,
+        owner_data: u64,
     ) -> Result<FolioRef<P>, AllocError> {
         let mut folio = self.alloc_frozen(order)?;
-        folio.set_owner(kind, private);
+        folio.set_owner(kind, owner_data);
         Ok(folio.init())
     }
 
@@ -220,20 +220,20 @@ impl<P: Platform> Zone<P> {
         P::trace(Event::Allocated, || self.pfn(index));
         #[cfg(broken = "tail-left-live")]
         if order > Order::ZERO && self.descriptor(index + 1).word.snapshot().is_frozen() {
-            self.descriptor(index + 1).word.claim_frozen().init();
+            self.descriptor(index + 1).word.take_frozen().init();
         }
         FrozenFolio::from_index(self, index)
     }
 
     /// Takes a block from this CPU's lists; `None`: go to the buddy.
     #[inline]
-    fn alloc_per_cpu(&self, order: Order, mobility: Mobility) -> Option<u32> {
+    fn alloc_per_cpu(&self, order: Order, migrate_type: MigrateType) -> Option<u32> {
         let cpu = self.this_cpu();
         let mut lists = cpu.lists.try_lock()?;
-        if lists.is_empty(mobility, order) {
-            self.refill(&mut lists, order, mobility);
+        if lists.is_empty(migrate_type, order) {
+            self.refill(&mut lists, order, migrate_type);
         }
-        let index = lists.pop(&self.memmap, mobility, order)?;
+        let index = lists.pop(&self.memmap, migrate_type, order)?;
         lists.counters.allocated += 1;
         cpu.publish(&lists);
         Some(index)
@@ -242,37 +242,37 @@ impl<P: Platform> Zone<P> {
     /// The same for a whole block. Apart, so that for the others it costs nothing to ask where its
     /// list stands.
     #[inline(never)]
-    fn alloc_whole_per_cpu(&self, mobility: Mobility) -> Option<u32> {
-        self.alloc_per_cpu(BLOCK_ORDER, mobility)
+    fn alloc_whole_per_cpu(&self, migrate_type: MigrateType) -> Option<u32> {
+        self.alloc_per_cpu(BLOCK_ORDER, migrate_type)
     }
 
     #[cold]
-    fn refill(&self, lists: &mut Pcp, order: Order, mobility: Mobility) {
+    fn refill(&self, lists: &mut Pcp, order: Order, migrate_type: MigrateType) {
         self.adapt(lists);
         if lists.batch(order) == 0 {
             return;
         }
         let mut buddy = self.lock();
         for _ in 0..lists.batch(order) {
-            let Ok(index) = buddy.alloc(self.map(), order, mobility, Reach::Any) else { break };
-            lists.push(&self.memmap, mobility, order, index);
+            let Ok(index) = buddy.alloc(self.map(), order, migrate_type, Reach::Any) else { break };
+            lists.push(&self.memmap, migrate_type, order, index);
         }
     }
 
-    fn alloc_from_buddy(&self, order: Order, mobility: Mobility) -> Result<u32, AllocError> {
+    fn alloc_from_buddy(&self, order: Order, migrate_type: MigrateType) -> Result<u32, AllocError> {
         if order > MAX_ORDER {
             return self.alloc_huge(order);
         }
-        let mut first_try = self.lock().alloc(self.map(), order, mobility, Reach::Any);
+        let mut first_try = self.lock().alloc(self.map(), order, migrate_type, Reach::Any);
         while first_try.is_err() && self.bring_in(handover::STEP) {
-            first_try = self.lock().alloc(self.map(), order, mobility, Reach::Any);
+            first_try = self.lock().alloc(self.map(), order, migrate_type, Reach::Any);
         }
         match first_try {
             Ok(index) => Ok(index),
             Err(_) if self.online_frames() == 0 => Err(AllocError::Offline),
             // What lies in the lists of other CPUs is free as well.
             Err(_) if self.drain() > 0 => {
-                self.lock().alloc(self.map(), order, mobility, Reach::Any)
+                self.lock().alloc(self.map(), order, migrate_type, Reach::Any)
             }
             Err(error) => Err(error),
         }
@@ -383,10 +383,10 @@ impl<P: Platform> Zone<P> {
         // Under the lists' lock: whoever isolates the block drains these lists afterwards, so a
         // frame that saw its block online is found by that drain.
         let block = self.blocks.of(index);
-        let Some(mobility) = block.mobility_if_online() else { return false };
+        let Some(migrate_type) = block.migrate_type_if_online() else { return false };
         if lists.are_short() {
             if order > Order::ZERO {
-                self.spill(lists, order, mobility);
+                self.spill(lists, order, migrate_type);
                 return false;
             }
             if block.is_sparse() {
@@ -394,10 +394,10 @@ impl<P: Platform> Zone<P> {
                 return false;
             }
         }
-        if lists.is_full(mobility, order) {
-            self.spill(lists, order, mobility);
+        if lists.is_full(migrate_type, order) {
+            self.spill(lists, order, migrate_type);
         }
-        lists.push(&self.memmap, mobility, order, index);
+        lists.push(&self.memmap, migrate_type, order, index);
         lists.counters.freed += 1;
         true
     }
@@ -409,14 +409,14 @@ impl<P: Platform> Zone<P> {
     }
 
     #[cold]
-    fn spill(&self, lists: &mut Pcp, order: Order, mobility: Mobility) {
+    fn spill(&self, lists: &mut Pcp, order: Order, migrate_type: MigrateType) {
         self.adapt(lists);
-        if lists.is_empty(mobility, order) {
+        if lists.is_empty(migrate_type, order) {
             return;
         }
         let mut buddy = self.lock();
-        while lists.blocks(mobility, order) > lists.batch(order) {
-            let Some(index) = lists.pop(&self.memmap, mobility, order) else { break };
+        while lists.blocks(migrate_type, order) > lists.batch(order) {
+            let Some(index) = lists.pop(&self.memmap, migrate_type, order) else { break };
             self.free_locked(&mut buddy, index, order);
         }
     }
@@ -428,13 +428,13 @@ impl<P: Platform> Zone<P> {
                 .blocks
                 .under(index, order)
                 .iter()
-                .any(|block| block.mobility_if_online().is_none())
+                .any(|block| block.migrate_type_if_online().is_none())
         {
             for part in (index..index + order.frames()).step_by(BLOCK_ORDER.frames() as usize) {
                 self.descriptor(part).set_shape(Kind::INTERIOR, Order::ZERO);
                 self.free_locked(buddy, part, BLOCK_ORDER);
             }
-        } else if self.blocks.of(index).mobility_if_online().is_none() {
+        } else if self.blocks.of(index).migrate_type_if_online().is_none() {
             self.descriptor(index).set_shape(Kind::ISOLATED, order);
             self.blocks.of(index).capture(order);
         } else {

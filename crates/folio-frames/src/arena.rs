@@ -21,8 +21,8 @@ use crate::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn};
 use crate::memmap::MemmapMemory;
 use crate::migrate::Owner;
 use crate::numbers::Numbers;
+use crate::optimistic::DirectMap;
 use crate::platform::{KindOps, Platform};
-use crate::uncounted::DirectMap;
 use crate::zone::Zone;
 
 /// Frames do not begin at 0, so that a frame number is not taken for an index by mistake.

@@ -16,7 +16,7 @@ use folio_ref::CHECKS;
 
 use crate::ids::{BLOCK_ORDER, Order};
 use crate::memmap::MemmapMemory;
-use crate::mobility::{MOBILITIES, Mobility};
+use crate::migrate_type::{MOBILITIES, MigrateType};
 use crate::sync::{AtomicU8, AtomicU16};
 
 /// More free frames than this: a 2 MiB block may soon be free as a whole, if it is left alone.
@@ -32,8 +32,8 @@ const CROWDED: u32 = BLOCK_ORDER.frames() * 3 / 8;
 /// The buddy's lists are by group: a mobility, in roomy blocks or in the others.
 pub(crate) const GROUPS: usize = 2 * MOBILITIES;
 
-pub(crate) fn group(mobility: Mobility, is_roomy: bool) -> usize {
-    mobility as usize * 2 + usize::from(is_roomy)
+pub(crate) fn group(migrate_type: MigrateType, is_roomy: bool) -> usize {
+    migrate_type as usize * 2 + usize::from(is_roomy)
 }
 
 /// Where a block stands.
@@ -74,8 +74,8 @@ impl Block {
             .store(self.status.load(Ordering::Relaxed) & !3 | state as u8, Ordering::Relaxed);
     }
 
-    pub(crate) fn mobility(&self) -> Mobility {
-        Mobility::from_bits(self.status.load(Ordering::Relaxed) >> 3)
+    pub(crate) fn migrate_type(&self) -> MigrateType {
+        MigrateType::from_bits(self.status.load(Ordering::Relaxed) >> 3)
     }
 
     /// Which of the buddy's lists its free blocks are in.
@@ -103,18 +103,18 @@ impl Block {
         }
     }
 
-    pub(crate) fn set_mobility(&self, mobility: Mobility) {
+    pub(crate) fn set_migrate_type(&self, migrate_type: MigrateType) {
         self.status.store(
-            self.status.load(Ordering::Relaxed) & 7 | (mobility as u8) << 3,
+            self.status.load(Ordering::Relaxed) & 7 | (migrate_type as u8) << 3,
             Ordering::Relaxed,
         );
     }
 
     /// `None`: it is not online.
     #[inline]
-    pub(crate) fn mobility_if_online(&self) -> Option<Mobility> {
+    pub(crate) fn migrate_type_if_online(&self) -> Option<MigrateType> {
         let status = self.status.load(Ordering::Relaxed);
-        (status & 3 == State::Online as u8).then(|| Mobility::from_bits(status >> 3))
+        (status & 3 == State::Online as u8).then(|| MigrateType::from_bits(status >> 3))
     }
 
     pub(crate) fn free(&self) -> u32 {

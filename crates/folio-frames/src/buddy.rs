@@ -29,7 +29,7 @@ use folio_ref::{CHECKS, Scheme};
 use crate::blocks::{self, Block, Blocks, GROUPS};
 use crate::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::memmap::{Kind, Memmap, Shape};
-use crate::mobility::Mobility;
+use crate::migrate_type::MigrateType;
 
 const ORDERS: usize = MAX_ORDER.as_u8() as usize + 1;
 
@@ -119,11 +119,11 @@ pub(crate) struct Buddy {
     pub(crate) counters: BuddyCounters,
 }
 
-fn links(private: u64) -> (u32, u32) {
-    ((private >> 32) as u32, private as u32)
+fn links(owner_data: u64) -> (u32, u32) {
+    ((owner_data >> 32) as u32, owner_data as u32)
 }
 
-fn to_private(previous: u32, next: u32) -> u64 {
+fn to_owner_data(previous: u32, next: u32) -> u64 {
     u64::from(previous) << 32 | u64::from(next)
 }
 
@@ -169,12 +169,12 @@ impl Buddy {
         &mut self,
         map: Map<'_, S>,
         want: Order,
-        mobility: Mobility,
+        migrate_type: MigrateType,
         reach: Reach,
     ) -> Result<u32, AllocError> {
-        let mut found = self.find(map, want, mobility, reach);
+        let mut found = self.find(map, want, migrate_type, reach);
         if found.is_none() && reach == Reach::Any && self.break_huge(map) {
-            found = self.find(map, want, mobility, reach);
+            found = self.find(map, want, migrate_type, reach);
         }
         let Some((index, found)) = found else {
             let fragmented = |largest| AllocError::Fragmented { largest };
@@ -186,7 +186,7 @@ impl Buddy {
         }
         // What is taken whole has nothing in a list: the next free in it finds out.
         if want < BLOCK_ORDER {
-            self.settle(map, index);
+            self.quiesce(map, index);
         }
         self.counters.allocated += 1;
         Ok(index)
@@ -197,12 +197,12 @@ impl Buddy {
         &mut self,
         map: Map<'_, S>,
         want: Order,
-        mobility: Mobility,
+        migrate_type: MigrateType,
         reach: Reach,
     ) -> Option<(u32, Order)> {
         let too_large = if reach == Reach::Any { 0 } else { u16::MAX << BLOCK_ORDER.as_u8() };
         let fits = (u16::MAX << want.as_u8()) & !too_large;
-        if let Some(own) = self.smallest(mobility, fits) {
+        if let Some(own) = self.smallest(migrate_type, fits) {
             return Some(own);
         }
         if reach == Reach::Holes {
@@ -213,16 +213,17 @@ impl Buddy {
         let of = |other, is_roomy| self.some[blocks::group(other, is_roomy)] & fits;
         let largest = |other| (of(other, false) | of(other, true)).checked_ilog2();
         let others =
-            mobility.fallbacks().into_iter().filter_map(|other| Some((largest(other)?, other)));
+            migrate_type.fallbacks().into_iter().filter_map(|other| Some((largest(other)?, other)));
         let (n, other) = others.max_by_key(|others| others.0)?;
         let group = blocks::group(other, of(other, true) >> n & 1 == 1);
         let (index, size) = (self.lists[group][n as usize].first - 1, order(n as usize));
         // Whoever can not move makes the whole 2 MiB its own, so that the next one comes here too.
         // Whoever can, only where most of it is free: else the block would change sides for
         // one page.
-        if mobility != Mobility::Movable || map.blocks.of(index).free() >= BLOCK_ORDER.frames() / 2
+        if migrate_type != MigrateType::Movable
+            || map.blocks.of(index).free() >= BLOCK_ORDER.frames() / 2
         {
-            self.claim(map, index, size, mobility);
+            self.claim_block(map, index, size, migrate_type);
             return Some((index, size));
         }
         self.counters.borrowed += 1;
@@ -230,9 +231,9 @@ impl Buddy {
     }
 
     /// A block of the smallest of these orders, in a roomy 2 MiB only where no other has one.
-    fn smallest(&self, mobility: Mobility, fits: u16) -> Option<(u32, Order)> {
+    fn smallest(&self, migrate_type: MigrateType, fits: u16) -> Option<(u32, Order)> {
         [false, true].into_iter().find_map(|is_roomy| {
-            let group = blocks::group(mobility, is_roomy);
+            let group = blocks::group(migrate_type, is_roomy);
             let some = self.some[group] & fits;
             let n = some.trailing_zeros() as usize;
             (some != 0).then(|| (self.lists[group][n].first - 1, order(n)))
@@ -241,19 +242,28 @@ impl Buddy {
 
     /// Makes a 2 MiB block, or both under a larger one, serve another mobility: its free blocks
     /// change lists.
-    fn claim<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order, mobility: Mobility) {
+    fn claim_block<S: Scheme>(
+        &mut self,
+        map: Map<'_, S>,
+        index: u32,
+        size: Order,
+        migrate_type: MigrateType,
+    ) {
         self.counters.claimed += 1;
         if size >= BLOCK_ORDER {
             self.unlink(map, index, size);
-            map.blocks.under(index, size).iter().for_each(|block| block.set_mobility(mobility));
+            map.blocks
+                .under(index, size)
+                .iter()
+                .for_each(|block| block.set_migrate_type(migrate_type));
             self.link(map, index, size);
             return;
         }
-        self.regroup(map, index, |block| block.set_mobility(mobility));
+        self.regroup(map, index, |block| block.set_migrate_type(migrate_type));
     }
 
     /// Whether a 2 MiB block is roomy follows how much of it is free.
-    fn settle<S: Scheme>(&mut self, map: Map<'_, S>, index: u32) {
+    fn quiesce<S: Scheme>(&mut self, map: Map<'_, S>, index: u32) {
         let block = map.blocks.of(index);
         let is_roomy = block.would_be_roomy();
         if is_roomy != block.is_roomy() {
@@ -299,12 +309,15 @@ impl Buddy {
             size = order(usize::from(size.as_u8()) + 1);
         }
         if size >= BLOCK_ORDER {
-            let mobility = map.blocks.of(index).mobility();
-            map.blocks.under(index, size).iter().for_each(|block| block.set_mobility(mobility));
+            let migrate_type = map.blocks.of(index).migrate_type();
+            map.blocks
+                .under(index, size)
+                .iter()
+                .for_each(|block| block.set_migrate_type(migrate_type));
         }
         self.push(map, index, size);
         if size < BLOCK_ORDER {
-            self.settle(map, index);
+            self.quiesce(map, index);
         }
     }
 
@@ -375,8 +388,11 @@ impl Buddy {
     pub(crate) fn break_huge_at<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, huge: Order) {
         self.remove(map, index, huge);
         for part in (index..index + huge.frames()).step_by(MAX_ORDER.frames() as usize) {
-            let mobility = map.blocks.of(part).mobility();
-            map.blocks.under(part, MAX_ORDER).iter().for_each(|block| block.set_mobility(mobility));
+            let migrate_type = map.blocks.of(part).migrate_type();
+            map.blocks
+                .under(part, MAX_ORDER)
+                .iter()
+                .for_each(|block| block.set_migrate_type(migrate_type));
             self.push(map, part, MAX_ORDER);
         }
     }
@@ -392,7 +408,7 @@ impl Buddy {
     /// So the first is the lowest of those that came to this end, at the cost of the one look
     /// that linking it takes anyway.
     fn beside<S: Scheme>(map: Map<'_, S>, list: List, at: u32) -> (u32, u32) {
-        let links = |of: u32| links(map.memmap.get(of - 1).private());
+        let links = |of: u32| links(map.memmap.get(of - 1).owner_data());
         let List { first, last, .. } = list;
         match (at.saturating_sub(first), last.saturating_sub(at)) {
             (0, _) => (0, first),
@@ -418,24 +434,24 @@ impl Buddy {
         }
         if previous != 0 {
             let before = map.memmap.get(previous - 1);
-            before.set_private(to_private(links(before.private()).0, index + 1));
+            before.set_owner_data(to_owner_data(links(before.owner_data()).0, index + 1));
         }
         if next != 0 {
             let after = map.memmap.get(next - 1);
-            after.set_private(to_private(index + 1, links(after.private()).1));
+            after.set_owner_data(to_owner_data(index + 1, links(after.owner_data()).1));
         }
-        map.memmap.get(index).set_private(to_private(previous, next));
+        map.memmap.get(index).set_owner_data(to_owner_data(previous, next));
     }
 
     fn unlink<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order) {
-        let (previous, next) = links(map.memmap.get(index).private());
+        let (previous, next) = links(map.memmap.get(index).owner_data());
         if next != 0 {
             let after = map.memmap.get(next - 1);
-            after.set_private(to_private(previous, links(after.private()).1));
+            after.set_owner_data(to_owner_data(previous, links(after.owner_data()).1));
         }
         if previous != 0 {
             let before = map.memmap.get(previous - 1);
-            before.set_private(to_private(links(before.private()).0, next));
+            before.set_owner_data(to_owner_data(links(before.owner_data()).0, next));
         }
         let list = self.list(map, index, size);
         list.blocks -= 1;
@@ -466,7 +482,12 @@ impl Buddy {
                     "frame {} is in a list",
                     at - 1
                 );
-                assert_eq!(links(head.private()).0, previous, "the way back from frame {}", at - 1);
+                assert_eq!(
+                    links(head.owner_data()).0,
+                    previous,
+                    "the way back from frame {}",
+                    at - 1
+                );
                 for block in map.blocks.under(at - 1, size) {
                     assert!(
                         group.is_none_or(|group| group == block.group()),
@@ -474,7 +495,7 @@ impl Buddy {
                         at - 1
                     );
                 }
-                (previous, at, blocks) = (at, links(head.private()).1, blocks + 1);
+                (previous, at, blocks) = (at, links(head.owner_data()).1, blocks + 1);
                 listed += size.frames();
             }
             assert_eq!(blocks, list.blocks, "blocks of {size:?}");

@@ -315,7 +315,7 @@ impl<P: Platform> Zone<P> {
     }
 }
 
-#[cfg(all(test, feature = "arena"))]
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use std::vec::Vec;
 

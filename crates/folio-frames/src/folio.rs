@@ -96,8 +96,8 @@ impl<P: Platform> FolioRef<P> {
     }
 
     /// What its owner noted in the descriptor of the frame that it was looked up by.
-    pub fn private(&self) -> u64 {
-        self.zone.descriptor(self.at).private()
+    pub fn owner_data(&self) -> u64 {
+        self.zone.descriptor(self.at).owner_data()
     }
 
     /// Whether its bytes are newer than where they came from. Sure for who holds the claim on its
@@ -122,7 +122,7 @@ impl<P: Platform> FolioRef<P> {
     /// Notes that the frame that it was looked up by was used, for reclaim. Whether that is a
     /// milestone, and this its first use: of several threads at least one is told.
     #[inline(always)]
-    pub fn mark(&self) -> bool {
+    pub fn set_referenced(&self) -> bool {
         self.zone.set_mark(self.at)
     }
 
@@ -142,7 +142,7 @@ impl<P: Platform> FolioRef<P> {
     ///
     /// When the folio has fewer.
     #[inline]
-    pub fn mark_behind(&self, n: u32) -> Option<u32> {
+    pub fn set_referenced_behind(&self, n: u32) -> Option<u32> {
         assert!(n <= self.frames_behind(), "{n} frames behind that of {self:?}");
         (1..=n).fold(None, |last, n| if self.zone.set_mark(self.at + n) { Some(n) } else { last })
     }
@@ -293,19 +293,19 @@ impl<P: Platform> FrozenFolio<P> {
     }
 
     /// What its owner noted in the descriptor.
-    pub fn private(&self) -> u64 {
-        self.zone.descriptor(self.index).private()
+    pub fn owner_data(&self) -> u64 {
+        self.zone.descriptor(self.index).owner_data()
     }
 
-    /// Says what the folio is, and notes `private` for its owner. It is not dirty then.
+    /// Says what the folio is, and notes `owner_data` for its owner. It is not dirty then.
     ///
     /// # Panics
     ///
     /// When `kind` is one of the allocator's own free kinds.
-    pub fn set_owner(&mut self, kind: Kind, private: u64) {
+    pub fn set_owner(&mut self, kind: Kind, owner_data: u64) {
         assert!(kind.is_allocated(), "{kind:?} is no kind of an allocated folio");
         let head = self.zone.descriptor(self.index);
-        head.set_private(private);
+        head.set_owner_data(owner_data);
         head.set_dirty(false);
         head.set_shape(kind, head.shape().order);
     }
@@ -324,8 +324,8 @@ impl<P: Platform> FrozenFolio<P> {
     /// [`mark`](FolioRef::mark). Of a milestone that one says so: readahead goes on when a
     /// reader comes here. It costs a hit nothing, as the first use of a folio takes the slower
     /// way anyway.
-    pub fn set_ahead(&mut self, is_milestone: bool) {
-        self.zone.memmap.set_ahead(self.index, is_milestone);
+    pub fn set_readahead(&mut self, is_marker: bool) {
+        self.zone.memmap.set_readahead(self.index, is_marker);
     }
 
     /// The bytes of the whole folio.
@@ -358,7 +358,7 @@ impl<P: Platform> FrozenFolio<P> {
     pub(crate) fn unfreeze(self, n: u32) -> u32 {
         // Before it is so: afterwards others may be told of what they do to it.
         P::trace(Event::Opened, || self.pfn());
-        self.zone.descriptor(self.index).word.claim_frozen().unfreeze(n);
+        self.zone.descriptor(self.index).word.take_frozen().unfreeze(n);
         self.into_index()
     }
 
@@ -377,7 +377,8 @@ impl<P: Platform> FrozenFolio<P> {
     ///
     /// When `order` is larger than the folio's.
     pub fn split(self, order: Order) -> impl Iterator<Item = Self> {
-        let (zone, whole, kind, private) = (self.zone, self.order(), self.kind(), self.private());
+        let (zone, whole, kind, owner_data) =
+            (self.zone, self.order(), self.kind(), self.owner_data());
         assert!(order <= whole, "a folio of {whole:?} can not be split into parts of {order:?}");
         let dirty = self.is_dirty();
         let first = self.into_index();
@@ -385,7 +386,7 @@ impl<P: Platform> FrozenFolio<P> {
         for part in (first..first + whole.frames()).step_by(order.frames() as usize).rev() {
             let head = zone.descriptor(part);
             assert!(!CHECKS || head.word.snapshot().is_frozen(), "a tail is {:?} (R1)", head.word);
-            head.set_private(private);
+            head.set_owner_data(owner_data);
             zone.memmap.clear_mark(part);
             head.set_dirty(dirty);
             head.set_shape(kind, order);

@@ -22,7 +22,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::alloc::BuddyGuard;
 use crate::blocks::State;
 use crate::ids::BLOCK_ORDER;
-use crate::mobility::Mobility;
+use crate::migrate_type::MigrateType;
 use crate::platform::Platform;
 use crate::trace::Event;
 use crate::zone::Zone;
@@ -96,7 +96,7 @@ impl<P: Platform> Zone<P> {
     }
 
     /// Takes back what waits: it is offline again.
-    #[cfg(feature = "arena")]
+    #[cfg(feature = "std")]
     pub(crate) fn withdraw(&self) {
         let _buddy = self.lock();
         self.gauge.went_offline(self.waiting.frames());
@@ -113,7 +113,7 @@ impl<P: Platform> Zone<P> {
             first / BLOCK_ORDER.frames()
         );
         entry.set_state(State::Online);
-        entry.set_mobility(Mobility::Movable);
+        entry.set_migrate_type(MigrateType::Movable);
         P::trace(Event::Online, || self.pfn(first));
         buddy.free(self.map(), first, BLOCK_ORDER);
     }

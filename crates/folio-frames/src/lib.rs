@@ -24,16 +24,15 @@
 
 #![no_std]
 
-#[cfg(any(test, feature = "arena"))]
+#[cfg(any(test, feature = "std"))]
 extern crate std;
 
 mod adjacent;
 mod alloc;
-#[cfg(feature = "arena")]
+#[cfg(feature = "std")]
 mod arena;
 mod blocks;
 mod buddy;
-mod claim;
 mod compact;
 mod contig;
 mod evacuate;
@@ -41,10 +40,12 @@ mod folio;
 mod handover;
 mod hotplug;
 mod ids;
+mod lock;
 mod memmap;
 mod migrate;
-mod mobility;
+mod migrate_type;
 mod numbers;
+mod optimistic;
 mod parts;
 mod pcp;
 mod platform;
@@ -52,43 +53,42 @@ mod racy_copy;
 mod refs;
 mod slot;
 mod stats;
-#[cfg(all(shuttle, feature = "arena"))]
+#[cfg(all(shuttle, feature = "std"))]
 mod stepped_space;
 mod sync;
 mod trace;
 mod track;
-mod uncounted;
-#[cfg(feature = "arena")]
+#[cfg(feature = "std")]
 mod user_space;
 mod walk;
 mod watermarks;
 mod zone;
 
 pub use adjacent::{Adjacent, joined, joined_mut};
-#[cfg(feature = "arena")]
+#[cfg(feature = "std")]
 pub use arena::{Arena, Mapped, MetadataKept};
 pub use buddy::AllocError;
-pub use claim::{Claim, FrozenClaim};
 pub use compact::Compacted;
 pub use contig::{Contig, ContigError};
 pub use folio::{FolioRef, FrozenFolio};
 pub use hotplug::{Offline, OfflineError};
 pub use ids::{BLOCK_ORDER, FRAME_SIZE, LARGEST_HUGE_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
+pub use lock::{FrozenSlot, LockedSlot};
 pub use memmap::{Kind, MemmapMemory};
 pub use migrate::{MigrateError, Owner, migrate};
-pub use mobility::Mobility;
+pub use migrate_type::MigrateType;
+pub use optimistic::DirectMap;
 pub use platform::{KindOps, Platform};
 pub use racy_copy::Vectors;
 pub use refs::{FolioRefs, put_all};
 pub use slot::{Lookup, Slot};
 pub use stats::{ZoneCounters, ZoneStats};
-#[cfg(all(shuttle, feature = "arena"))]
+#[cfg(all(shuttle, feature = "std"))]
 pub use stepped_space::SteppedLock;
 pub use trace::Event;
 #[cfg(feature = "track")]
-pub use track::Holders;
-pub use uncounted::DirectMap;
-#[cfg(feature = "arena")]
+pub use track::PinOwners;
+#[cfg(feature = "std")]
 pub use user_space::UserSpace;
 pub use walk::{Peek, Refusal};
 pub use watermarks::{Level, Watermarks};

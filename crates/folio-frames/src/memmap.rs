@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `word` | everybody, by folio-ref's rules | everybody |
 //! | `shape` (kind, order) | the token's holder, or the zone lock while free | everybody, racily; re-checked after a get (R8) |
-//! | `private` | the token's holder, or the zone lock while free (list links) | as `shape` |
+//! | `owner_data` | the token's holder, or the zone lock while free (list links) | as `shape` |
 //! | `dirty` | the holder of the token, or of the claim on the folio's slot | the same; others racily |
 //!
 //! Beside the descriptors stands one byte for each frame, its **mark**: written by everybody,
@@ -113,7 +113,7 @@ pub(crate) struct Descriptor<S: Scheme> {
     shape: AtomicU16,
     dirty: AtomicU8,
     spare: AtomicU8,
-    private: AtomicU64,
+    owner_data: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Descriptor<folio_ref::schemes::LiveBitHigh>>() == 16);
@@ -126,7 +126,7 @@ impl<S: Scheme> Descriptor<S> {
             shape: AtomicU16::new(0),
             dirty: AtomicU8::new(0),
             spare: AtomicU8::new(0),
-            private: AtomicU64::new(0),
+            owner_data: AtomicU64::new(0),
         }
     }
 
@@ -142,13 +142,13 @@ impl<S: Scheme> Descriptor<S> {
         self.shape.store(Shape { kind, order }.to_bits(), Ordering::Release);
     }
 
-    pub(crate) fn private(&self) -> u64 {
+    pub(crate) fn owner_data(&self) -> u64 {
         // Relaxed: whoever acts on it took a reference or the zone lock, which gives the edge.
-        self.private.load(Ordering::Relaxed)
+        self.owner_data.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_private(&self, value: u64) {
-        self.private.store(value, Ordering::Relaxed);
+    pub(crate) fn set_owner_data(&self, value: u64) {
+        self.owner_data.store(value, Ordering::Relaxed);
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
@@ -244,7 +244,7 @@ impl<S: Scheme> Memmap<S> {
     }
 
     /// Where the descriptors of a frame and those after it lie, in bytes.
-    #[cfg(feature = "arena")]
+    #[cfg(feature = "std")]
     pub(crate) fn bytes_of(&self, index: u32, frames: u32) -> (*mut u8, usize) {
         assert!(
             index + frames <= self.frames,
@@ -309,19 +309,19 @@ impl<S: Scheme> Memmap<S> {
         use_once(unsafe { &*mark })
     }
 
-    pub(crate) fn set_ahead(&self, index: u32, is_milestone: bool) {
+    pub(crate) fn set_readahead(&self, index: u32, is_marker: bool) {
         // Relaxed: a hint.
-        self.mark(index).store(if is_milestone { MILESTONE } else { AHEAD }, Ordering::Relaxed);
+        self.mark(index).store(if is_marker { MILESTONE } else { AHEAD }, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_marked(&self, index: u32) -> bool {
+    pub(crate) fn is_referenced(&self, index: u32) -> bool {
         // Relaxed: a hint.
         self.mark(index).load(Ordering::Relaxed) != UNUSED
     }
 
     pub(crate) fn clear_mark(&self, index: u32) {
         // Relaxed: a hint. Only if need be: the line is shared with 63 others.
-        if self.is_marked(index) {
+        if self.is_referenced(index) {
             self.mark(index).store(UNUSED, Ordering::Relaxed);
         }
     }

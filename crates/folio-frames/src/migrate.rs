@@ -21,15 +21,15 @@ use crate::zone::Zone;
 
 /// Who indexes folios, and so can say where.
 pub trait Owner<P: Platform>: Sync {
-    /// Calls `visit` with the slot that should hold the folio whose descriptor says `private`.
+    /// Calls `visit` with the slot that should hold the folio whose descriptor says `owner_data`.
     /// `false`: there is no such slot (any more). The folio may have moved meanwhile; `visit`
     /// checks.
-    fn with_slot(&self, pfn: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool;
+    fn with_slot(&self, pfn: Pfn, owner_data: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool;
 
     /// Asked before a larger folio is moved: cuts the one at this head, of which each frame has a
-    /// slot, into such as have one ([`Claim::split`](crate::Claim::split)). `false`: it is no
+    /// slot, into such as have one ([`LockedSlot::split`](crate::LockedSlot::split)). `false`: it is no
     /// such folio, or is busy.
-    fn split(&self, _pfn: Pfn, _order: Order, _private: u64) -> bool {
+    fn split(&self, _pfn: Pfn, _order: Order, _owner_data: u64) -> bool {
         false
     }
 
@@ -40,13 +40,13 @@ pub trait Owner<P: Platform>: Sync {
     /// For folios that no slot indexes, asked when [`with_slot`](Self::with_slot) says `false`:
     /// hands over *all* references that the owner has of this folio, and makes whoever looks it
     /// up wait. [`take_back`](Self::take_back) follows at once.
-    fn lend(&self, _pfn: Pfn, _private: u64) -> Option<FolioRefs<P>> {
+    fn lend(&self, _pfn: Pfn, _owner_data: u64) -> Option<FolioRefs<P>> {
         None
     }
 
     /// Ends what [`lend`](Self::lend) began, with as many references: of the folio's copy, or of
     /// the folio itself, if it was not moved. The owner's index points to it from now on.
-    fn take_back(&self, _private: u64, _refs: FolioRefs<P>) {}
+    fn take_back(&self, _owner_data: u64, _refs: FolioRefs<P>) {}
 }
 
 /// Why a folio was not migrated. It is where it was.
@@ -95,16 +95,16 @@ pub(crate) fn migrate_within<P: Platform>(
     if !seen.kind.is_allocated() || seen.kind == crate::Kind::PLAIN {
         return Err(MigrateError::NotMovable);
     }
-    if seen.order > Order::ZERO && owner.split(pfn, seen.order, seen.private) {
+    if seen.order > Order::ZERO && owner.split(pfn, seen.order, seen.owner_data) {
         seen = zone.peek(pfn);
     }
     let mut result = Err(MigrateError::NotMovable);
     if !owner
-        .with_slot(pfn, seen.private, &mut |slot| result = migrate_slot(zone, pfn, slot, reach))
-        && let Some(refs) = owner.lend(pfn, seen.private)
+        .with_slot(pfn, seen.owner_data, &mut |slot| result = migrate_slot(zone, pfn, slot, reach))
+        && let Some(refs) = owner.lend(pfn, seen.owner_data)
     {
         let (refs, lent) = migrate_lent(zone, pfn, refs, reach);
-        owner.take_back(seen.private, refs);
+        owner.take_back(seen.owner_data, refs);
         return lent;
     }
     if let Ok(to) = result {
@@ -143,7 +143,7 @@ fn migrate_lent<P: Platform>(
 
 fn copy<P: Platform>(old: &FrozenFolio<P>, target: &mut FrozenFolio<P>) {
     target.as_mut_slice().copy_from_slice(old.as_slice());
-    target.set_owner(old.kind(), old.private());
+    target.set_owner(old.kind(), old.owner_data());
     target.set_dirty(old.is_dirty());
     P::trace(Event::MigratedHere, || target.pfn());
 }
@@ -157,20 +157,20 @@ fn migrate_slot<P: Platform>(
     if slot.pfn(zone) != Some(pfn) {
         return Err(MigrateError::Moved);
     }
-    let claim = slot.claim(zone).ok_or(MigrateError::Busy)?;
-    if claim.pfn() != pfn {
+    let locked = slot.try_lock(zone).ok_or(MigrateError::Busy)?;
+    if locked.pfn() != pfn {
         return Err(MigrateError::Moved);
     }
-    if claim.part_of().is_some() {
+    if locked.subpage_of().is_some() {
         return Err(MigrateError::Busy);
     }
     // While the slot's reference exists the order can not change; it is read under the claim.
     let mut target =
         zone.alloc_target(zone.peek(pfn).order, reach).ok_or(MigrateError::OutOfFrames)?;
-    let frozen = match claim.freeze() {
+    let frozen = match locked.freeze() {
         Ok(frozen) => frozen,
-        Err(claim) => {
-            drop(claim);
+        Err(locked) => {
+            drop(locked);
             target.free();
             return Err(MigrateError::Busy);
         }

@@ -14,8 +14,8 @@
 //!
 //! | | who | needs |
 //! | --- | --- | --- |
-//! | [`FrozenClaim::publish_as_one`] | the holder of all claims, the folios frozen | they lie one behind the other, aligned |
-//! | [`Claim::split`], [`Claim::remove_all`] | the holder of the claims of all slots that are left | nobody else holds a reference |
+//! | [`FrozenSlot::publish_as_one`] | the holder of all claims, the folios frozen | they lie one behind the other, aligned |
+//! | [`LockedSlot::split`], [`LockedSlot::remove_all`] | the holder of the claims of all slots that are left | nobody else holds a reference |
 //!
 //! In all the head is frozen while a shape or a slot's order is not yet what it will be: it opens
 //! after the shapes and before the slots when they become one, whose old tails stay frozen, and
@@ -29,23 +29,26 @@ use core::mem;
 
 use folio_ref::CHECKS;
 
-use crate::claim::{Claim, FrozenClaim};
 use crate::folio::{FolioRef, FrozenFolio};
 use crate::ids::{BLOCK_ORDER, Order};
+use crate::lock::{FrozenSlot, LockedSlot};
 use crate::memmap::Kind;
 use crate::platform::Platform;
 use crate::trace::Event;
 
-impl<P: Platform> FrozenClaim<'_, P> {
+impl<P: Platform> FrozenSlot<'_, P> {
     /// The largest order, up to `most` and [`BLOCK_ORDER`], of which some folios from the first on
     /// can be [published as one](Self::publish_as_one): single frames that lie one behind the
     /// other, the first one aligned, none dirty, all of one kind.
-    pub fn largest_as_one<'c>(claims: impl IntoIterator<Item = &'c Self>, most: Order) -> Order
+    pub fn largest_as_one<'c>(
+        locked_slots: impl IntoIterator<Item = &'c Self>,
+        most: Order,
+    ) -> Order
     where
         Self: 'c,
     {
-        let mut claims = claims.into_iter().map(Self::folio);
-        let Some(first) = claims.next().filter(|folio| is_single(folio)) else {
+        let mut locked_slots = locked_slots.into_iter().map(Self::folio);
+        let Some(first) = locked_slots.next().filter(|folio| is_single(folio)) else {
             return Order::ZERO;
         };
         let most = first.index().trailing_zeros().min(u32::from(most.min(BLOCK_ORDER).as_u8()));
@@ -55,8 +58,11 @@ impl<P: Platform> FrozenClaim<'_, P> {
                 && is_single(folio)
                 && folio.kind() == first.kind()
         };
-        let more =
-            (first.index() + 1..).zip(claims).take((1 << most) - 1).take_while(follows).count();
+        let more = (first.index() + 1..)
+            .zip(locked_slots)
+            .take((1 << most) - 1)
+            .take_while(follows)
+            .count();
         Order::new((more + 1).ilog2() as u8).unwrap_or(Order::ZERO)
     }
 
@@ -68,18 +74,19 @@ impl<P: Platform> FrozenClaim<'_, P> {
     /// When there are not as many as an order has frames, all of them, or they are no such folios
     /// as [`largest_as_one`](Self::largest_as_one) says.
     #[cfg_attr(feature = "track", track_caller)]
-    pub fn publish_as_one(claims: &mut [Option<Self>]) -> FolioRef<P> {
-        let order = Self::largest_as_one(claims.iter().map_while(Option::as_ref), BLOCK_ORDER);
+    pub fn publish_as_one(locked_slots: &mut [Option<Self>]) -> FolioRef<P> {
+        let order =
+            Self::largest_as_one(locked_slots.iter().map_while(Option::as_ref), BLOCK_ORDER);
         assert!(
-            order.frames() as usize == claims.len(),
+            order.frames() as usize == locked_slots.len(),
             "{} folios do not make one, only {order:?}",
-            claims.len()
+            locked_slots.len()
         );
         assert!(
-            claims.iter().flatten().all(Self::is_whole),
-            "claims with the tokens of other folios"
+            locked_slots.iter().flatten().all(Self::is_whole),
+            "locked_slots with the tokens of other folios"
         );
-        let first = claims[0].as_ref().expect("it was counted").folio();
+        let first = locked_slots[0].as_ref().expect("it was counted").folio();
         let (zone, head, kind) = (first.zone(), first.index(), first.kind());
         // The tokens of all are here, so nobody else writes a shape. The head's last: who probes
         // finds a frame of its own until then.
@@ -88,11 +95,11 @@ impl<P: Platform> FrozenClaim<'_, P> {
         }
         zone.descriptor(head).set_shape(kind, order);
         P::trace(Event::Opened, || zone.pfn(head));
-        zone.descriptor(head).word.claim_frozen().unfreeze(order.frames() + 1);
+        zone.descriptor(head).word.take_frozen().unfreeze(order.frames() + 1);
         // Who finds a slot before its claim ends finds a frozen tail under a claim, and waits for
         // that.
-        for (frame, claim) in (head..).zip(claims) {
-            let (slot, token) = claim.take().expect("it was counted").into_parts();
+        for (frame, locked) in (head..).zip(locked_slots) {
+            let (slot, token) = locked.take().expect("it was counted").into_parts();
             // It is a tail now, or the head, which is open.
             mem::forget(token);
             slot.end_as_part(Some(zone.number(frame)), order);
@@ -105,9 +112,9 @@ fn is_single<P: Platform>(folio: &FrozenFolio<P>) -> bool {
     folio.order() == Order::ZERO && !folio.is_dirty()
 }
 
-impl<P: Platform> Claim<'_, P> {
+impl<P: Platform> LockedSlot<'_, P> {
     /// Cuts a folio of which each frame has a slot into folios of one frame, open, in their slots,
-    /// as dirty as it is. `claims` are those of its frames in their order, `None` where the
+    /// as dirty as it is. `locked_slots` are those of its frames in their order, `None` where the
     /// slot has left it: such frames are freed. Ends the claims.
     ///
     /// `false`: somebody else holds a reference, or a claim is missing. Then nothing happened, and
@@ -116,8 +123,8 @@ impl<P: Platform> Claim<'_, P> {
     /// # Panics
     ///
     /// When there are not as many places as the folio has frames, or a claim is of another frame.
-    pub fn split(claims: &mut [Option<Self>]) -> bool {
-        let Some(folio) = Self::freeze_all(claims) else { return false };
+    pub fn split(locked_slots: &mut [Option<Self>]) -> bool {
+        let Some(folio) = Self::freeze_all(locked_slots) else { return false };
         let (zone, head, order, kind) = (folio.zone(), folio.index(), folio.order(), folio.kind());
         let dirty = folio.is_dirty();
         mem::forget(folio);
@@ -139,63 +146,63 @@ impl<P: Platform> Claim<'_, P> {
         // it lets anybody in, and afterwards none names it but its own. If it opened first,
         // who has a reference of that one frame would find it good for another, whose slot is not
         // changed yet.
-        let (first, tails) = claims.split_first_mut().expect("there is a claim");
+        let (first, tails) = locked_slots.split_first_mut().expect("there is a locked");
         let tails = (head + 1..).zip(tails);
         #[cfg(not(broken = "head-opened-first"))]
         let frames = tails.chain([(head, first)]);
         #[cfg(broken = "head-opened-first")]
         let frames = core::iter::once((head, first)).chain(tails);
-        for (frame, claim) in frames {
+        for (frame, locked) in frames {
             let folio = FrozenFolio::from_index(zone, frame);
-            let Some(claim) = claim.take() else {
+            let Some(locked) = locked.take() else {
                 folio.free();
                 continue;
             };
             // Its reference was one of those that were frozen.
-            claim.into_slot().end(Some(folio.open_for_slot(1)));
+            locked.into_slot().end(Some(folio.open_for_slot(1)));
         }
         true
     }
 
     /// Takes a folio of which each frame has a slot out of all of them: they are empty, and the
-    /// folio, as large as it is, is the caller's. `claims`, and `None`, as for
+    /// folio, as large as it is, is the caller's. `locked_slots`, and `None`, as for
     /// [`split`](Self::split).
     ///
     /// # Panics
     ///
     /// As [`split`](Self::split).
-    pub fn remove_all(claims: &mut [Option<Self>]) -> Option<FrozenFolio<P>> {
-        let folio = Self::freeze_all(claims)?;
-        for claim in claims.iter_mut().filter_map(Option::take) {
-            claim.into_slot().end(None);
+    pub fn remove_all(locked_slots: &mut [Option<Self>]) -> Option<FrozenFolio<P>> {
+        let folio = Self::freeze_all(locked_slots)?;
+        for locked in locked_slots.iter_mut().filter_map(Option::take) {
+            locked.into_slot().end(None);
         }
         Some(folio)
     }
 
     /// The token, if all references are those of the claims' slots.
-    fn freeze_all(claims: &[Option<Self>]) -> Option<FrozenFolio<P>> {
-        let first = claims.iter().flatten().next()?;
-        let (order, zone, head) = (first.part_of()?, first.zone(), first.folio().index());
+    fn freeze_all(locked_slots: &[Option<Self>]) -> Option<FrozenFolio<P>> {
+        let first = locked_slots.iter().flatten().next()?;
+        let (order, zone, head) = (first.subpage_of()?, first.zone(), first.folio().index());
         assert!(
-            claims.len() == order.frames() as usize,
+            locked_slots.len() == order.frames() as usize,
             "{} places for the frames of {order:?}",
-            claims.len()
+            locked_slots.len()
         );
-        let ours = |(frame, claim): (u32, &Option<Self>)| {
-            claim.as_ref().is_none_or(|claim| {
-                core::ptr::eq(claim.zone(), zone)
-                    && claim.folio().at() == frame
-                    && claim.folio().index() == head
+        let ours = |(frame, locked): (u32, &Option<Self>)| {
+            locked.as_ref().is_none_or(|locked| {
+                core::ptr::eq(locked.zone(), zone)
+                    && locked.folio().at() == frame
+                    && locked.folio().index() == head
             })
         };
         assert!(
-            (head..).zip(claims).all(ours),
-            "claims of other frames than those of the folio at {:?}",
+            (head..).zip(locked_slots).all(ours),
+            "locked_slots of other frames than those of the folio at {:?}",
             zone.pfn(head)
         );
         // The references that are expected are those of the slots, which are ours to use while the
         // claims last.
-        let references = claims.iter().flatten().count() as u32;
+        let references = locked_slots.iter().flatten().count() as u32;
         let Ok(token) = zone.descriptor(head).word.freeze(references) else {
             P::trace(Event::Busy, || zone.pfn(head));
             return None;

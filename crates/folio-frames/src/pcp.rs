@@ -17,7 +17,7 @@ use folio_ref::Scheme;
 
 use crate::ids::{BLOCK_ORDER, Order};
 use crate::memmap::{Kind, Memmap};
-use crate::mobility::{MOBILITIES, Mobility};
+use crate::migrate_type::{MOBILITIES, MigrateType};
 
 /// The largest order of several blocks in a list. (Linux `PAGE_ALLOC_COSTLY_ORDER`.)
 pub(crate) const MOST: Order = Order::new(3).expect("an order");
@@ -89,38 +89,38 @@ impl Pcp {
         if holds_none { 0 } else { (self.capacity / 2) >> order.as_u8() }
     }
 
-    pub(crate) fn is_empty(&self, mobility: Mobility, order: Order) -> bool {
-        self.blocks(mobility, order) == 0
+    pub(crate) fn is_empty(&self, migrate_type: MigrateType, order: Order) -> bool {
+        self.blocks(migrate_type, order) == 0
     }
 
     /// Whether some go to the buddy before one more comes; of whole blocks all that are there.
-    pub(crate) fn is_full(&self, mobility: Mobility, order: Order) -> bool {
-        self.blocks(mobility, order) >= self.capacity >> order.as_u8()
+    pub(crate) fn is_full(&self, migrate_type: MigrateType, order: Order) -> bool {
+        self.blocks(migrate_type, order) >= self.capacity >> order.as_u8()
     }
 
-    pub(crate) fn blocks(&self, mobility: Mobility, order: Order) -> u32 {
-        let lists = &self.lists[mobility as usize];
-        lists.get(usize::from(order.as_u8())).unwrap_or(&self.whole[mobility as usize]).blocks
+    pub(crate) fn blocks(&self, migrate_type: MigrateType, order: Order) -> u32 {
+        let lists = &self.lists[migrate_type as usize];
+        lists.get(usize::from(order.as_u8())).unwrap_or(&self.whole[migrate_type as usize]).blocks
     }
 
     /// Where the order is known to the compiler, or only that it is a small one, there is no
     /// branch.
     #[inline(always)]
-    fn list(&mut self, mobility: Mobility, order: Order) -> &mut List {
-        let lists = &mut self.lists[mobility as usize];
-        lists.get_mut(usize::from(order.as_u8())).unwrap_or(&mut self.whole[mobility as usize])
+    fn list(&mut self, migrate_type: MigrateType, order: Order) -> &mut List {
+        let lists = &mut self.lists[migrate_type as usize];
+        lists.get_mut(usize::from(order.as_u8())).unwrap_or(&mut self.whole[migrate_type as usize])
     }
 
     #[inline]
     pub(crate) fn pop<S: Scheme>(
         &mut self,
         memmap: &Memmap<S>,
-        mobility: Mobility,
+        migrate_type: MigrateType,
         order: Order,
     ) -> Option<u32> {
-        let list = self.list(mobility, order);
+        let list = self.list(migrate_type, order);
         let index = list.first.checked_sub(1)?;
-        list.first = memmap.get(index).private() as u32;
+        list.first = memmap.get(index).owner_data() as u32;
         list.blocks -= 1;
         self.frames -= order.frames();
         Some(index)
@@ -130,13 +130,13 @@ impl Pcp {
     pub(crate) fn push<S: Scheme>(
         &mut self,
         memmap: &Memmap<S>,
-        mobility: Mobility,
+        migrate_type: MigrateType,
         order: Order,
         index: u32,
     ) {
-        let list = self.list(mobility, order);
+        let list = self.list(migrate_type, order);
         let head = memmap.get(index);
-        head.set_private(u64::from(list.first));
+        head.set_owner_data(u64::from(list.first));
         head.set_shape(Kind::FREE_PER_CPU, order);
         list.first = index + 1;
         list.blocks += 1;
@@ -145,9 +145,9 @@ impl Pcp {
 
     /// Takes any block out, to empty the lists.
     pub(crate) fn pop_any<S: Scheme>(&mut self, memmap: &Memmap<S>) -> Option<(u32, Order)> {
-        for mobility in Mobility::ALL {
+        for migrate_type in MigrateType::ALL {
             for order in (0..=MOST.as_u8()).filter_map(Order::new).chain([BLOCK_ORDER]) {
-                if let Some(index) = self.pop(memmap, mobility, order) {
+                if let Some(index) = self.pop(memmap, migrate_type, order) {
                     return Some((index, order));
                 }
             }

@@ -80,9 +80,14 @@ pub trait Platform: Sized + Send + Sync + 'static {
     }
 
     /// Says where the references of a folio were taken that did not end, and how many there:
-    /// [`Zone::holders`](crate::Zone::holders).
+    /// [`Zone::pin_owners`](crate::Zone::pin_owners).
     #[cfg(feature = "track")]
-    fn holders(_zone: usize, _head: Pfn, _visit: &mut dyn FnMut(&'static Location<'static>, u32)) {}
+    fn pin_owners(
+        _zone: usize,
+        _head: Pfn,
+        _visit: &mut dyn FnMut(&'static Location<'static>, u32),
+    ) {
+    }
 }
 
 /// What is done with a folio of one kind when its last reference is gone.

@@ -19,20 +19,20 @@
 //! | from | by | to |
 //! | --- | --- | --- |
 //! | empty | [`Slot::install`] a frozen folio | claimed, frozen: being filled |
-//! | held | [`Slot::claim`] | claimed |
-//! | claimed | [`Claim::freeze`], if only the slot's reference exists | claimed, frozen |
+//! | held | [`Slot::try_lock`] | claimed |
+//! | claimed | [`LockedSlot::freeze`], if only the slot's reference exists | claimed, frozen |
 //! | claimed | drop | held |
-//! | claimed | [`Claim::remove`] | empty; its reference goes to the caller |
-//! | claimed | [`Claim::replace`] | held, by another folio; the reference of the old one goes to the caller |
-//! | claimed, frozen | [`FrozenClaim::publish`] | held |
-//! | claimed, frozen, and its neighbours | [`FrozenClaim::publish_as_one`] | held, all by one folio |
-//! | claimed, and all others of its folio | [`Claim::split`], if only the slots' references exist | held, each by a folio of its own |
-//! | claimed, frozen | [`FrozenClaim::replace`] | held, by another folio; the old token goes to the caller |
-//! | claimed, frozen | [`FrozenClaim::remove`], drop | empty |
-//! | claimed, frozen | [`FrozenClaim::suspend`], [`Slot::resume`] | the same, held by the token alone meanwhile |
+//! | claimed | [`LockedSlot::remove`] | empty; its reference goes to the caller |
+//! | claimed | [`LockedSlot::replace`] | held, by another folio; the reference of the old one goes to the caller |
+//! | claimed, frozen | [`FrozenSlot::publish`] | held |
+//! | claimed, frozen, and its neighbours | [`FrozenSlot::publish_as_one`] | held, all by one folio |
+//! | claimed, and all others of its folio | [`LockedSlot::split`], if only the slots' references exist | held, each by a folio of its own |
+//! | claimed, frozen | [`FrozenSlot::replace`] | held, by another folio; the old token goes to the caller |
+//! | claimed, frozen | [`FrozenSlot::remove`], drop | empty |
+//! | claimed, frozen | [`FrozenSlot::suspend`], [`Slot::resume`] | the same, held by the token alone meanwhile |
 //!
 //! The version counts the ends of claims, but for the one end under which nothing can have
-//! happened: a [`Claim`] that was never frozen and is dropped. So a slot that is not claimed, and
+//! happened: a [`LockedSlot`] that was never frozen and is dropped. So a slot that is not claimed, and
 //! later is the same in all its bits, held one folio with one content all the time between (until
 //! 2^26 ends later). An empty slot keeps its version.
 
@@ -42,9 +42,9 @@ use core::sync::atomic::Ordering;
 
 use folio_ref::{CHECKS, Refused};
 
-use crate::claim::{Claim, FrozenClaim};
 use crate::folio::{FolioRef, FrozenFolio};
 use crate::ids::{BLOCK_ORDER, Order, Pfn};
+use crate::lock::{FrozenSlot, LockedSlot};
 use crate::numbers::Number;
 use crate::platform::Platform;
 use crate::sync::AtomicU64;
@@ -52,7 +52,7 @@ use crate::trace::Event;
 use crate::track::Site;
 use crate::zone::Zone;
 
-const CLAIMED: u64 = 1 << 63;
+const LOCKED: u64 = 1 << 63;
 const WAITERS: u64 = 1 << 62;
 const VERSION: u64 = (1 << 26) - 1;
 const ORDER_AT: u32 = 26;
@@ -60,7 +60,7 @@ const ORDER: u64 = 15 << ORDER_AT;
 const FRAME_AT: u32 = 30;
 const FRAME: u64 = (u32::MAX as u64) << FRAME_AT;
 
-const _: () = assert!(CLAIMED ^ WAITERS ^ FRAME ^ ORDER ^ VERSION == u64::MAX);
+const _: () = assert!(LOCKED ^ WAITERS ^ FRAME ^ ORDER ^ VERSION == u64::MAX);
 const _: () = assert!(BLOCK_ORDER.as_u8() < 16);
 
 /// What a slot holds, at one moment.
@@ -155,16 +155,16 @@ impl Entry {
         (self.0 & VERSION) as u32
     }
 
-    fn is_claimed(self) -> bool {
-        self.0 & CLAIMED != 0
+    fn is_locked(self) -> bool {
+        self.0 & LOCKED != 0
     }
 
     fn has_waiters(self) -> bool {
         self.0 & WAITERS != 0
     }
 
-    fn claimed(self) -> Self {
-        Self(self.0 | CLAIMED)
+    fn locked(self) -> Self {
+        Self(self.0 | LOCKED)
     }
 
     fn waited_for(self) -> Self {
@@ -298,7 +298,7 @@ impl<P: Platform> Slot<P> {
         // Acquire: pairs with Release in end; what the claim did is seen by who does not need to
         // sleep.
         let seen = self.load(Ordering::Acquire);
-        if !seen.is_claimed() {
+        if !seen.is_locked() {
             return;
         }
         let waiting = seen.waited_for();
@@ -324,39 +324,39 @@ impl<P: Platform> Slot<P> {
         looks.any(|look| {
             (0..1 << look).for_each(|_| core::hint::spin_loop());
             // Relaxed: who claims next looks with Acquire.
-            !self.load(Ordering::Relaxed).is_claimed()
+            !self.load(Ordering::Relaxed).is_locked()
         })
     }
 
     /// Puts a frozen folio into an empty slot, claimed: from now on others find it, and wait.
     /// `Err` gives the folio back: the slot is not empty, or was not a moment ago.
-    pub fn install(&self, folio: FrozenFolio<P>) -> Result<FrozenClaim<'_, P>, FrozenFolio<P>> {
+    pub fn install(&self, folio: FrozenFolio<P>) -> Result<FrozenSlot<'_, P>, FrozenFolio<P>> {
         // Relaxed: the compare-and-swap decides.
         let seen = self.load(Ordering::Relaxed);
         let number = folio.zone().number(folio.index());
-        let claimed = Entry::new(Some(number), Order::ZERO, seen.version()).claimed();
+        let locked = Entry::new(Some(number), Order::ZERO, seen.version()).locked();
         // Release: pairs with Acquire in get. Acquire: pairs with Release in end, so that what the
         // last claim did is seen.
         if seen.is_empty()
             && self
                 .value
-                .compare_exchange(seen.0, claimed.0, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(seen.0, locked.0, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
         {
-            return Ok(FrozenClaim::new(self, folio));
+            return Ok(FrozenSlot::new(self, folio));
         }
         Err(folio)
     }
 
     /// Takes up a claim that was suspended. `Err` gives the folio back: its claim is on no slot, or
     /// on another.
-    pub fn resume(&self, folio: FrozenFolio<P>) -> Result<FrozenClaim<'_, P>, FrozenFolio<P>> {
+    pub fn resume(&self, folio: FrozenFolio<P>) -> Result<FrozenSlot<'_, P>, FrozenFolio<P>> {
         // Relaxed: what happened under the claim came with the token. A claimed slot with this
         // frame is claimed by the token: whoever else had a claim on it would have the
         // token, or find the frame live.
         let seen = self.load(Ordering::Relaxed);
-        if seen.is_claimed() && seen.number() == folio.zone().number(folio.index()) {
-            return Ok(FrozenClaim::new(self, folio));
+        if seen.is_locked() && seen.number() == folio.zone().number(folio.index()) {
+            return Ok(FrozenSlot::new(self, folio));
         }
         Err(folio)
     }
@@ -366,25 +366,25 @@ impl<P: Platform> Slot<P> {
     /// # Panics
     ///
     /// When the folio is of another zone.
-    pub fn claim(&self, zone: &'static Zone<P>) -> Option<Claim<'_, P>> {
+    pub fn try_lock(&self, zone: &'static Zone<P>) -> Option<LockedSlot<'_, P>> {
         // Relaxed: the compare-and-swap decides.
         let seen = self.load(Ordering::Relaxed);
         let Some(index) = seen.frame(zone) else {
             seen.assert_empty(zone);
             return None;
         };
-        if seen.is_claimed() {
+        if seen.is_locked() {
             return None;
         }
         // Acquire: pairs with Release in end, so that the last claim's work is seen.
         let taken = self.value.compare_exchange(
             seen.0,
-            seen.claimed().0,
+            seen.locked().0,
             Ordering::Acquire,
             Ordering::Relaxed,
         );
         taken.ok().map(|_| {
-            Claim::new(self, FolioRef::from_parts(zone, seen.head(index), index, Site::NONE))
+            LockedSlot::new(self, FolioRef::from_parts(zone, seen.head(index), index, Site::NONE))
         })
     }
 
@@ -437,7 +437,7 @@ impl<P: Platform> fmt::Debug for Slot<P> {
             return f.write_str("empty slot");
         }
         write!(f, "slot of frame number {}", entry.number())?;
-        f.write_str(if entry.is_claimed() { ", claimed" } else { "" })?;
+        f.write_str(if entry.is_locked() { ", locked" } else { "" })?;
         f.write_str(if entry.has_waiters() { ", waited for" } else { "" })
     }
 }
@@ -461,19 +461,19 @@ mod tests {
         let version = || slot.load(Ordering::Relaxed).version();
         drop(slot.install(frozen()).unwrap());
         assert_eq!((version(), slot.is_empty()), (0, true));
-        let claim = slot.install(frozen()).unwrap();
+        let locked = slot.install(frozen()).unwrap();
         assert_eq!(version(), 0);
-        claim.publish();
+        locked.publish();
         assert_eq!(version(), 1);
-        drop(slot.claim(zone).unwrap());
+        drop(slot.try_lock(zone).unwrap());
         assert_eq!(version(), 1, "nothing happened");
-        drop(slot.claim(zone).unwrap().replace(frozen()));
+        drop(slot.try_lock(zone).unwrap().replace(frozen()));
         assert_eq!(version(), 2);
-        slot.claim(zone).unwrap().freeze().unwrap().replace(frozen()).free();
+        slot.try_lock(zone).unwrap().freeze().unwrap().replace(frozen()).free();
         assert_eq!(version(), 3);
-        drop(slot.claim(zone).unwrap().freeze().unwrap().publish_and_get(zone));
+        drop(slot.try_lock(zone).unwrap().freeze().unwrap().publish_and_get(zone));
         assert_eq!(version(), 4);
-        drop(slot.claim(zone).unwrap().remove());
+        drop(slot.try_lock(zone).unwrap().remove());
         assert_eq!((version(), slot.is_empty()), (5, true));
         slot.install(frozen()).unwrap().remove().free();
         assert_eq!(version(), 6);

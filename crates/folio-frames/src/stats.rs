@@ -3,11 +3,11 @@
 use core::fmt;
 
 use crate::buddy::Buddy;
-#[cfg(feature = "arena")]
+#[cfg(feature = "std")]
 use crate::buddy::BuddyCounters;
 use crate::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::memmap::Kind;
-#[cfg(feature = "arena")]
+#[cfg(feature = "std")]
 use crate::pcp::PcpCounters;
 use crate::platform::Platform;
 use crate::zone::Zone;
@@ -90,7 +90,7 @@ impl<P: Platform> Zone<P> {
     }
 
     /// Begins to count anew: the zone serves another arena.
-    #[cfg(feature = "arena")]
+    #[cfg(feature = "std")]
     pub(crate) fn reset_counters(&self) {
         for cpu in &self.per_cpu {
             cpu.lock().counters = PcpCounters::default();
@@ -135,7 +135,7 @@ impl<P: Platform> fmt::Debug for Zone<P> {
     }
 }
 
-#[cfg(all(test, feature = "arena"))]
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use crate::{Arena, UserSpace};
 
@@ -144,10 +144,10 @@ mod tests {
         let arena = Arena::<UserSpace>::new(2 << 20, &[]).unwrap();
         let zone = arena.zone();
         zone.assert_sound();
-        zone.descriptor(0).set_private(1 << 32);
+        zone.descriptor(0).set_owner_data(1 << 32);
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| zone.assert_sound()))
             .unwrap_err();
-        zone.descriptor(0).set_private(0);
+        zone.descriptor(0).set_owner_data(0);
         let text = found.downcast_ref::<std::string::String>().unwrap();
         assert!(text.contains("the way back from frame 0"), "{text}");
         zone.assert_sound();

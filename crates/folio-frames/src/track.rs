@@ -10,7 +10,7 @@
 use crate::platform::Platform;
 use crate::zone::Zone;
 #[cfg(feature = "track")]
-pub use holders::Holders;
+pub use pin_owners::PinOwners;
 
 /// Where a reference was taken.
 #[derive(Clone, Copy)]
@@ -72,7 +72,7 @@ impl Site {
 }
 
 #[cfg(feature = "track")]
-mod holders {
+mod pin_owners {
     use core::fmt;
     use core::panic::Location;
 
@@ -84,24 +84,24 @@ mod holders {
     const SITES: usize = 8;
 
     /// Who holds some frames, most references first: `2 from a.rs:1:2, 1 from b.rs:3:4`. Racy.
-    pub struct Holders<P: Platform> {
+    pub struct PinOwners<P: Platform> {
         zone: &'static Zone<P>,
         frames: PfnRange,
     }
 
-    impl<P: Platform> Holders<P> {
+    impl<P: Platform> PinOwners<P> {
         /// Each site at which references of a folio of these frames were taken, with how many. A
         /// site may come again with another folio.
         pub fn for_each(&self, mut visit: impl FnMut(Pfn, &'static Location<'static>, u32)) {
             for pfn in self.frames.clone() {
-                P::holders(self.zone.key(), pfn, &mut |site, references| {
+                P::pin_owners(self.zone.key(), pfn, &mut |site, references| {
                     visit(pfn, site, references)
                 });
             }
         }
     }
 
-    impl<P: Platform> fmt::Display for Holders<P> {
+    impl<P: Platform> fmt::Display for PinOwners<P> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let mut sites: [Option<(&Location<'_>, u32)>; SITES] = [None; SITES];
             let mut others = 0;
@@ -131,7 +131,7 @@ mod holders {
         }
     }
 
-    impl<P: Platform> fmt::Debug for Holders<P> {
+    impl<P: Platform> fmt::Debug for PinOwners<P> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "{self}")
         }
@@ -139,17 +139,17 @@ mod holders {
 
     impl<P: Platform> Zone<P> {
         /// Who holds references of the folio at this frame, head or tail: for when it is busy.
-        pub fn holders(&'static self, pfn: Pfn) -> Holders<P> {
+        pub fn pin_owners(&'static self, pfn: Pfn) -> PinOwners<P> {
             let head = self
                 .index(pfn)
                 .and_then(|index| self.head_of(index))
                 .map_or(pfn, |(head, _)| self.pfn(head));
-            self.holders_of(PfnRange { start: head, end: Pfn::new(head.as_u64() + 1) })
+            self.pin_owners_of(PfnRange { start: head, end: Pfn::new(head.as_u64() + 1) })
         }
 
         /// Who holds references of the folios whose heads are among these frames.
-        pub fn holders_of(&'static self, frames: PfnRange) -> Holders<P> {
-            Holders { zone: self, frames }
+        pub fn pin_owners_of(&'static self, frames: PfnRange) -> PinOwners<P> {
+            PinOwners { zone: self, frames }
         }
 
         /// What tells zones apart in the platform's table.

@@ -56,12 +56,12 @@ impl<S: Scheme> Platform for UserSpace<S> {
 
     #[cfg(shuttle)]
     fn wait(key: usize, still: &dyn Fn() -> bool) {
-        folio_ref::stepped::wait(key, still);
+        folio_ref::testing::stepped::wait(key, still);
     }
 
     #[cfg(shuttle)]
     fn wake_all(key: usize) {
-        folio_ref::stepped::wake_all(key);
+        folio_ref::testing::stepped::wake_all(key);
     }
 
     #[cfg(not(shuttle))]
@@ -104,7 +104,7 @@ impl<S: Scheme> Platform for UserSpace<S> {
     }
 
     #[cfg(feature = "track")]
-    fn holders(zone: usize, head: Pfn, visit: &mut dyn FnMut(&'static Location<'static>, u32)) {
+    fn pin_owners(zone: usize, head: Pfn, visit: &mut dyn FnMut(&'static Location<'static>, u32)) {
         // A copy: the lock is not held while others run.
         let all: std::vec::Vec<_> =
             table::shard(head).lock().iter().map(|(&key, &count)| (key, count)).collect();

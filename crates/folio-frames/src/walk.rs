@@ -40,7 +40,7 @@ pub struct Peek {
     /// The order, if it is a head.
     pub order: Order,
     /// The owner's note, if it is allocated.
-    pub private: u64,
+    pub owner_data: u64,
     /// Whether its bytes are newer than where they came from.
     pub dirty: bool,
     /// Its reference count.
@@ -60,7 +60,7 @@ impl<P: Platform> Zone<P> {
     pub fn try_get(&'static self, pfn: Pfn) -> Result<FolioRef<P>, Refusal> {
         let index = self.index(pfn).ok_or(Refusal::Offline)?;
         let head = self.descriptor(index);
-        self.try_get_index(index, head.shape(), head.private())
+        self.try_get_index(index, head.shape(), head.owner_data())
     }
 
     /// As [`Zone::try_get`], if the frame still is what it was when `seen` was taken: kind, order
@@ -68,7 +68,7 @@ impl<P: Platform> Zone<P> {
     #[cfg_attr(feature = "track", track_caller)]
     pub fn try_get_as(&'static self, pfn: Pfn, seen: &Peek) -> Result<FolioRef<P>, Refusal> {
         let index = self.index(pfn).ok_or(Refusal::Offline)?;
-        self.try_get_index(index, Shape { kind: seen.kind, order: seen.order }, seen.private)
+        self.try_get_index(index, Shape { kind: seen.kind, order: seen.order }, seen.owner_data)
     }
 
     /// Takes a reference on the folio that this frame belongs to, head or tail.
@@ -79,7 +79,7 @@ impl<P: Platform> Zone<P> {
         if shape.kind.is_free() {
             return Err(Refusal::Free);
         }
-        self.try_get_index(head, shape, self.descriptor(head).private())
+        self.try_get_index(head, shape, self.descriptor(head).owner_data())
     }
 
     #[cfg_attr(feature = "track", track_caller)]
@@ -87,7 +87,7 @@ impl<P: Platform> Zone<P> {
         &'static self,
         index: u32,
         before: Shape,
-        private: u64,
+        owner_data: u64,
     ) -> Result<FolioRef<P>, Refusal> {
         let head = self.descriptor(index);
         match head.word.try_get(1) {
@@ -99,7 +99,7 @@ impl<P: Platform> Zone<P> {
             Ok(()) => {
                 let folio = FolioRef::from_index(self, index);
                 // R8: is it still what it was? The reference now keeps it so.
-                if (head.shape() != before || head.private() != private)
+                if (head.shape() != before || head.owner_data() != owner_data)
                     && !cfg!(broken = "no-recheck")
                 {
                     P::trace(Event::Moved, || self.pfn(index));
@@ -171,7 +171,7 @@ impl<P: Platform> Zone<P> {
         Peek {
             kind: shape.kind,
             order: shape.order,
-            private: descriptor.private(),
+            owner_data: descriptor.owner_data(),
             dirty: descriptor.is_dirty(),
             snapshot: descriptor.word.snapshot(),
         }
@@ -185,16 +185,16 @@ impl<P: Platform> Zone<P> {
         Some((head, Peek { kind: shape.kind, order: shape.order, ..self.peek(head) }))
     }
 
-    /// Whether this frame was used since [`take_mark`](Self::take_mark) was last called, or was
+    /// Whether this frame was used since [`take_referenced`](Self::take_referenced) was last called, or was
     /// read ahead of a use that is still to come.
-    pub fn is_marked(&self, pfn: Pfn) -> bool {
-        self.index(pfn).is_some_and(|index| self.memmap.is_marked(index))
+    pub fn is_referenced(&self, pfn: Pfn) -> bool {
+        self.index(pfn).is_some_and(|index| self.memmap.is_referenced(index))
     }
 
-    /// As [`is_marked`](Self::is_marked), and forgets it.
-    pub fn take_mark(&self, pfn: Pfn) -> bool {
+    /// As [`is_referenced`](Self::is_referenced), and forgets it.
+    pub fn take_referenced(&self, pfn: Pfn) -> bool {
         let Some(index) = self.index(pfn) else { return false };
-        let marked = self.memmap.is_marked(index);
+        let marked = self.memmap.is_referenced(index);
         self.memmap.clear_mark(index);
         marked
     }

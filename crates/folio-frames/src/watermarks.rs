@@ -86,7 +86,7 @@ impl Gauge {
     }
 
     /// They follow what is online again.
-    #[cfg(feature = "arena")]
+    #[cfg(feature = "std")]
     pub(crate) fn forget_marks(&self) {
         self.high.store(0, Ordering::Relaxed);
     }

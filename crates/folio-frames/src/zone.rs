@@ -229,7 +229,7 @@ impl<P: Platform> Zone<P> {
         self.kinds.iter().any(|ops| ops.kind == kind)
     }
 
-    #[cfg(feature = "arena")]
+    #[cfg(feature = "std")]
     pub(crate) fn kinds(&self) -> &'static [KindOps<P>] {
         self.kinds
     }
@@ -295,7 +295,7 @@ impl<P: Platform> Zone<P> {
     ///
     /// As [`Zone::new`] says of `direct_map`; no block is online, `frames` is not above the
     /// memmap's.
-    #[cfg(feature = "arena")]
+    #[cfg(feature = "std")]
     pub(crate) unsafe fn reuse(&self, frames: u32, direct_map: *mut u8, huge: Option<Order>) {
         assert!(!CHECKS || self.blocks.count().0 == 0, "a zone with blocks online was reused (R7)");
         assert!(frames <= self.memmap.frames());
@@ -338,7 +338,7 @@ mod tests {
     fn a_free_frame_that_lets_somebody_in_is_reported() {
         let (zone, free) = zone();
         assert_eq!(zone.try_get(free).err(), Some(Refusal::Free));
-        zone.descriptor(zone.index(free).unwrap()).word.claim_frozen().init();
+        zone.descriptor(zone.index(free).unwrap()).word.take_frozen().init();
         let said = message(|| drop(zone.try_get(free)));
         assert!(
             said.starts_with("try_get succeeded on pfn 0x100000, which is free (R1)"),

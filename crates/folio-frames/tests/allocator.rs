@@ -7,7 +7,7 @@ mod common;
 
 use common::{OURS, arena, assert_all_free, order};
 use folio_frames::{
-    AllocError, BLOCK_ORDER, FolioRef, FrozenFolio, Level, MAX_ORDER, Mobility, Order, Pfn,
+    AllocError, BLOCK_ORDER, FolioRef, FrozenFolio, Level, MAX_ORDER, MigrateType, Order, Pfn,
     Refusal, UserSpace, Watermarks, Zone,
 };
 use folio_ref::DefaultScheme;
@@ -132,7 +132,7 @@ fn run(steps: Vec<Step>) {
             Step::AllocUpTo(n) => {
                 zone.drain();
                 let largest = zone.stats().largest_free_order;
-                match zone.alloc_frozen_up_to(order(n), Mobility::Movable) {
+                match zone.alloc_frozen_up_to(order(n), MigrateType::Movable) {
                     Ok(mut folio) => {
                         assert_eq!(
                             Some(folio.order()),

@@ -12,8 +12,8 @@ use std::sync::Mutex;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    BLOCK_ORDER, FolioRefs, FrozenFolio, MigrateError, Mobility, OfflineError, Order, Owner, Pfn,
-    PfnRange, Slot, UserSpace, Zone, migrate, put_all,
+    BLOCK_ORDER, FolioRefs, FrozenFolio, MigrateError, MigrateType, OfflineError, Order, Owner,
+    Pfn, PfnRange, Slot, UserSpace, Zone, migrate, put_all,
 };
 use folio_ref::DefaultScheme;
 
@@ -40,7 +40,7 @@ enum Misbehaviour {
 impl Shelf {
     fn put(&self, zone: &'static Zone<P>, order: Order, references: u32) -> Pfn {
         let mut places = self.places.lock().unwrap();
-        let mut folio = zone.alloc_frozen_as(order, Mobility::Movable).unwrap();
+        let mut folio = zone.alloc_frozen_as(order, MigrateType::Movable).unwrap();
         folio.set_owner(OURS, places.len() as u64);
         folio.as_mut_slice().fill(places.len() as u8 + 1);
         let pfn = folio.pfn();
@@ -58,23 +58,25 @@ impl Owner<P> for Shelf {
         false
     }
 
-    fn lend(&self, _: Pfn, private: u64) -> Option<FolioRefs<P>> {
+    fn lend(&self, _: Pfn, owner_data: u64) -> Option<FolioRefs<P>> {
         match self.misbehaviour {
             Misbehaviour::PanicsInLend => panic!("an owner that panics"),
             Misbehaviour::LendsNothing => None,
-            Misbehaviour::LendsAnother => self.places.lock().unwrap()[1 - private as usize].take(),
-            _ => self.places.lock().unwrap()[private as usize].take(),
+            Misbehaviour::LendsAnother => {
+                self.places.lock().unwrap()[1 - owner_data as usize].take()
+            }
+            _ => self.places.lock().unwrap()[owner_data as usize].take(),
         }
     }
 
-    fn take_back(&self, private: u64, refs: FolioRefs<P>) {
+    fn take_back(&self, owner_data: u64, refs: FolioRefs<P>) {
         match self.misbehaviour {
             Misbehaviour::PanicsInTakeBack => panic!("an owner that panics"),
             Misbehaviour::LosesWhatComesBack => drop(refs),
             Misbehaviour::LendsAnother => {
-                self.places.lock().unwrap()[1 - private as usize] = Some(refs)
+                self.places.lock().unwrap()[1 - owner_data as usize] = Some(refs)
             }
-            _ => self.places.lock().unwrap()[private as usize] = Some(refs),
+            _ => self.places.lock().unwrap()[owner_data as usize] = Some(refs),
         }
     }
 }
@@ -181,10 +183,10 @@ enum Lie {
 }
 
 impl Owner<P> for Liar<'_> {
-    fn with_slot(&self, _: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool {
-        let slot = &self.index.0[private as usize];
+    fn with_slot(&self, _: Pfn, owner_data: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool {
+        let slot = &self.index.0[owner_data as usize];
         match self.lie {
-            Lie::AnotherSlot => visit(&self.index.0[1 - private as usize]),
+            Lie::AnotherSlot => visit(&self.index.0[1 - owner_data as usize]),
             Lie::TwiceTheSame => {
                 visit(slot);
                 visit(slot);

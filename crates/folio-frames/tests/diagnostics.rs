@@ -107,7 +107,7 @@ fn everything_prints_as_a_sentence() {
     let mut token = token;
     token.set_owner(OURS, 5);
     let folio = token.init();
-    folio.mark();
+    folio.set_referenced();
     assert_eq!(
         format!("{folio:?}"),
         format!("folio at {pfn:?}, order 3, owner kind 0, Live(1) (live-bit-low)")
@@ -116,13 +116,13 @@ fn everything_prints_as_a_sentence() {
     drop(folio);
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
-    let claim = index.0[0].claim(zone).unwrap().freeze().unwrap();
-    assert_eq!(format!("{claim:?}"), format!("claim on {:?}, frozen", index.0[0]));
-    drop(claim);
-    assert!(index.0[0].is_empty(), "{pfn:?} went with its claim");
+    let locked = index.0[0].try_lock(zone).unwrap().freeze().unwrap();
+    assert_eq!(format!("{locked:?}"), format!("locked on {:?}, frozen", index.0[0]));
+    drop(locked);
+    assert!(index.0[0].is_empty(), "{pfn:?} went with its locked");
     let block = arena.offline(0, &Index::new(0)).unwrap();
     assert_eq!(format!("{block:?}"), "offline block 0 (pfn 0x100000 to 0x1001ff)");
     let unused = Pfn::new(zone.block_range(0).end.as_u64() - 1);
-    assert_eq!(format!("{:?}", zone.peek(unused)), "interior, order 0, Frozen { noise: 0 }");
+    assert_eq!(format!("{:?}", zone.peek(unused)), "interior, order 0, Frozen { stale: 0 }");
     arena.online(block);
 }

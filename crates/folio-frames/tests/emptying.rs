@@ -5,7 +5,7 @@ mod common;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    BLOCK_ORDER, Compacted, ContigError, FrozenFolio, Lookup, MAX_ORDER, Mobility, Order, Pfn,
+    BLOCK_ORDER, Compacted, ContigError, FrozenFolio, Lookup, MAX_ORDER, MigrateType, Order, Pfn,
     PfnRange, UserSpace, Zone,
 };
 use folio_ref::DefaultScheme;
@@ -22,7 +22,7 @@ fn scatter(zone: &'static Frames, slots: usize, keep: impl Fn(usize) -> bool) ->
     let index = Index::new(slots);
     for slot in 0..slots {
         let mut folio =
-            zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).expect("room for a page");
+            zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable).expect("room for a page");
         folio.set_owner(OURS, slot as u64);
         folio.as_mut_slice().fill(slot as u8);
         index.0[slot].install(folio).expect("an empty slot").publish();

@@ -26,13 +26,13 @@ fn a_busy_folio_says_who_holds_it() {
     let zone = arena.zone();
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
-    assert_eq!(zone.holders(pfn).to_string(), NOBODY, "the slot's own is not listed");
+    assert_eq!(zone.pin_owners(pfn).to_string(), NOBODY, "the slot's own is not listed");
     let (by_walk, walk) = (zone.try_get(pfn).unwrap(), line());
     let Lookup::Hit(by_slot) = index.0[0].get(zone) else { panic!("it is there") };
     let (clones, clone) = (vec![by_slot.clone(), by_slot.clone()], line());
 
     assert_eq!(migrate(zone, pfn, &index), Err(MigrateError::Busy));
-    let said = zone.holders(pfn).to_string();
+    let said = zone.pin_owners(pfn).to_string();
     assert!(said.contains(&format!("1 from {walk}")), "{said}");
     // Both clones are of one line, but of two columns.
     assert_eq!(said.matches(&clone).count(), 2, "{said}");
@@ -42,7 +42,7 @@ fn a_busy_folio_says_who_holds_it() {
     let Err(OfflineError::Busy { frames: 1, first }) = arena.offline(block, &index) else {
         panic!("it is held")
     };
-    let said = format!("{:?}", zone.holders(first));
+    let said = format!("{:?}", zone.pin_owners(first));
     assert!(
         said.starts_with(&format!("1 from {walk}")) && said.matches(".rs:").count() == 1,
         "{said}"
@@ -50,7 +50,7 @@ fn a_busy_folio_says_who_holds_it() {
     drop(by_walk);
     let to = migrate(zone, pfn, &index).unwrap();
     assert_eq!(
-        [zone.holders(pfn), zone.holders(to)].map(|holders| holders.to_string()),
+        [zone.pin_owners(pfn), zone.pin_owners(to)].map(|pin_owners| pin_owners.to_string()),
         [NOBODY; 2]
     );
     index.remove(zone, 0);
@@ -64,7 +64,7 @@ fn a_reference_is_listed_exactly_as_long_as_it_is_held() {
     let zone = arena.zone();
     let listed = || {
         let mut listed = 0;
-        zone.holders_of(zone.pfns()).for_each(|_, _, references| listed += references);
+        zone.pin_owners_of(zone.pfns()).for_each(|_, _, references| listed += references);
         listed
     };
     let folio = || zone.alloc(order(1), OURS, 0).unwrap();
@@ -83,7 +83,7 @@ fn a_reference_is_listed_exactly_as_long_as_it_is_held() {
     let frozen = many(folio()).freeze().unwrap();
     assert_eq!(listed(), 0);
     let refs = frozen.init_many(3);
-    assert_eq!((listed(), zone.holders(refs.pfn()).to_string().contains(file!())), (3, true));
+    assert_eq!((listed(), zone.pin_owners(refs.pfn()).to_string().contains(file!())), (3, true));
     drop(refs);
     assert_eq!(listed(), 0);
 
@@ -110,10 +110,10 @@ fn a_reference_is_listed_exactly_as_long_as_it_is_held() {
     let slot = Slot::<UserSpace>::new();
     let held = slot.install(zone.alloc_frozen(Order::ZERO).unwrap()).unwrap().publish_and_get(zone);
     assert_eq!(listed(), 1);
-    drop(slot.claim(zone).unwrap());
-    let old = slot.claim(zone).unwrap().replace(zone.alloc_frozen(Order::ZERO).unwrap());
+    drop(slot.try_lock(zone).unwrap());
+    let old = slot.try_lock(zone).unwrap().replace(zone.alloc_frozen(Order::ZERO).unwrap());
     assert_eq!(listed(), 2, "the slot's reference is the caller's");
-    let left = slot.claim(zone).unwrap().remove();
+    let left = slot.try_lock(zone).unwrap().remove();
     assert_eq!(listed(), 3);
     drop((held, old, left));
     assert_eq!(listed(), 0);

@@ -29,7 +29,7 @@ fn migration_moves_bytes_kind_and_private_and_frees_the_old_frame() {
         assert_eq!(zone.try_get(from).unwrap_err(), Refusal::Free);
         let folio = hit(&index.0[7], zone);
         assert_eq!(
-            (folio.pfn(), folio.order(), folio.kind(), folio.private()),
+            (folio.pfn(), folio.order(), folio.kind(), folio.owner_data()),
             (to, order(n), OURS, 7)
         );
         assert!(folio.as_slice().iter().all(|&byte| byte == 7));
@@ -59,9 +59,9 @@ fn what_can_not_be_migrated_stays_as_it_was_and_says_why() {
     let holder = hit(&index.0[0], zone);
     stays(MigrateError::Busy);
     drop(holder);
-    let claim = index.0[0].claim(zone).unwrap();
+    let locked = index.0[0].try_lock(zone).unwrap();
     stays(MigrateError::Busy);
-    drop(claim);
+    drop(locked);
 
     let others: Vec<_> = std::iter::from_fn(|| zone.alloc_frozen(Order::ZERO).ok()).collect();
     stays(MigrateError::OutOfFrames);
@@ -208,14 +208,19 @@ struct Counting<'a> {
 }
 
 impl Owner<UserSpace> for Counting<'_> {
-    fn with_slot(&self, pfn: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
+    fn with_slot(
+        &self,
+        pfn: Pfn,
+        owner_data: u64,
+        visit: &mut dyn FnMut(&Slot<UserSpace>),
+    ) -> bool {
         let stats = self.zone.stats();
         assert_eq!(
             stats.online_frames - stats.free_frames,
             self.used,
             "frames held back count as free: {stats:?}"
         );
-        self.index.with_slot(pfn, private, visit)
+        self.index.with_slot(pfn, owner_data, visit)
     }
 }
 

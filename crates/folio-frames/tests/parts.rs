@@ -7,13 +7,13 @@ use std::panic::AssertUnwindSafe;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    Adjacent, Claim, FRAME_SIZE, FolioRef, FrozenClaim, Lookup, MigrateError, Order, Owner, Pfn,
-    Refusal, Slot, UserSpace, Zone, migrate,
+    Adjacent, FRAME_SIZE, FolioRef, FrozenSlot, LockedSlot, Lookup, MigrateError, Order, Owner,
+    Pfn, Refusal, Slot, UserSpace, Zone, migrate,
 };
 use folio_ref::{DefaultScheme, Snapshot};
 
 type Frames = UserSpace<DefaultScheme>;
-type Taken<'s> = Vec<Option<FrozenClaim<'s, Frames>>>;
+type Taken<'s> = Vec<Option<FrozenSlot<'s, Frames>>>;
 
 /// Frozen folios of neighbouring frames in the slots from `first` on, each full of its slot's
 /// number.
@@ -24,12 +24,12 @@ fn frozen<'i>(
     n: u8,
 ) -> Taken<'i> {
     let block = zone.alloc_frozen(order(n)).unwrap();
-    let claims = block.split(Order::ZERO).zip(first..).map(|(mut folio, slot)| {
+    let locked_slots = block.split(Order::ZERO).zip(first..).map(|(mut folio, slot)| {
         folio.set_owner(OURS, slot as u64);
         folio.as_mut_slice().fill(slot as u8);
         Some(index.0[slot].install(folio).expect("an empty slot"))
     });
-    claims.collect()
+    locked_slots.collect()
 }
 
 fn held(slot: &Slot<Frames>, zone: &'static Zone<Frames>) -> FolioRef<Frames> {
@@ -39,12 +39,12 @@ fn held(slot: &Slot<Frames>, zone: &'static Zone<Frames>) -> FolioRef<Frames> {
     }
 }
 
-fn claims<'i>(
+fn locked_slots<'i>(
     index: &'i Index<Frames>,
     zone: &'static Zone<Frames>,
     first: usize,
-) -> Vec<Option<Claim<'i, Frames>>> {
-    index.0[first..first + 4].iter().map(|slot| slot.claim(zone)).collect()
+) -> Vec<Option<LockedSlot<'i, Frames>>> {
+    index.0[first..first + 4].iter().map(|slot| slot.try_lock(zone)).collect()
 }
 
 #[test]
@@ -53,21 +53,21 @@ fn each_slot_finds_its_frame_and_all_count_by_one_word() {
     let (zone, index) = (arena.zone(), Index::new(8));
     let mut taken = frozen(zone, &index, 2, 2);
     let head = taken[0].as_ref().unwrap().folio().pfn();
-    taken[1].as_mut().unwrap().folio_mut().set_ahead(true);
-    assert_eq!(FrozenClaim::largest_as_one(taken.iter().flatten(), order(9)), order(2));
-    let first = FrozenClaim::publish_as_one(&mut taken);
+    taken[1].as_mut().unwrap().folio_mut().set_readahead(true);
+    assert_eq!(FrozenSlot::largest_as_one(taken.iter().flatten(), order(9)), order(2));
+    let first = FrozenSlot::publish_as_one(&mut taken);
     assert!(taken.iter().all(Option::is_none));
     assert_eq!(
         (first.order(), first.pfn(), zone.peek(head).snapshot),
         (order(2), head, Snapshot::Live(5))
     );
-    assert_eq!(first.mark_behind(3), Some(1), "the marks are still those of the pages");
-    assert_eq!(first.mark_behind(3), None);
+    assert_eq!(first.set_referenced_behind(3), Some(1), "the marks are still those of the pages");
+    assert_eq!(first.set_referenced_behind(3), None);
     drop(first);
     for n in 0..4 {
         let folio = held(&index.0[2 + n], zone);
         assert_eq!((folio.pfn(), folio.frame_pfn().as_u64()), (head, head.as_u64() + n as u64));
-        assert_eq!((folio.private(), folio.frames_behind()), (2 + n as u64, 3 - n as u32));
+        assert_eq!((folio.owner_data(), folio.frames_behind()), (2 + n as u64, 3 - n as u32));
         assert_eq!(
             (*folio.frame(), folio.as_slice_from_frame().len()),
             ([2 + n as u8; 4096], (4 - n) * FRAME_SIZE)
@@ -85,9 +85,9 @@ fn each_slot_finds_its_frame_and_all_count_by_one_word() {
         assert_eq!(zone.peek_around(tail).unwrap().0, head);
     }
     // No slot's owner may freeze what is the others' as well.
-    let claim = index.0[3].claim(zone).unwrap();
-    assert_eq!((claim.part_of(), claim.pfn().as_u64()), (Some(order(2)), head.as_u64() + 1));
-    assert!(claim.freeze().is_err());
+    let locked = index.0[3].try_lock(zone).unwrap();
+    assert_eq!((locked.subpage_of(), locked.pfn().as_u64()), (Some(order(2)), head.as_u64() + 1));
+    assert!(locked.freeze().is_err());
     (2..6).for_each(|slot| index.remove(zone, slot));
     assert_all_free(zone);
 }
@@ -96,7 +96,7 @@ fn each_slot_finds_its_frame_and_all_count_by_one_word() {
 fn the_last_slot_that_leaves_frees_all_of_it_and_a_holder_keeps_all_of_it() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(4));
-    drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, 0, 2)));
+    drop(FrozenSlot::publish_as_one(&mut frozen(zone, &index, 0, 2)));
     let holder = held(&index.0[3], zone);
     (0..4).for_each(|slot| index.remove(zone, slot));
     assert!(
@@ -111,35 +111,38 @@ fn the_last_slot_that_leaves_frees_all_of_it_and_a_holder_keeps_all_of_it() {
 fn what_is_held_by_others_is_not_cut_and_what_has_left_is_freed() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(4));
-    drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, 0, 2)));
+    drop(FrozenSlot::publish_as_one(&mut frozen(zone, &index, 0, 2)));
     let head = index.0[0].pfn(zone).unwrap();
-    held(&index.0[2], zone).mark();
+    held(&index.0[2], zone).set_referenced();
     let holder = held(&index.0[0], zone);
-    let mut all = claims(&index, zone, 0);
-    assert!(!Claim::split(&mut all));
+    let mut all = locked_slots(&index, zone, 0);
+    assert!(!LockedSlot::split(&mut all));
     assert!(all.iter().all(Option::is_some), "nothing happened");
     drop(holder);
     let missing = all[1].take();
-    assert!(!Claim::split(&mut all), "a claim is missing, and its slot's reference is there");
+    assert!(!LockedSlot::split(&mut all), "a locked is missing, and its slot's reference is there");
     drop((all, missing));
 
     // Of what has left nobody expects a reference.
     index.remove(zone, 1);
-    let mut all = claims(&index, zone, 0);
-    assert!(Claim::split(&mut all) && all.iter().all(Option::is_none));
+    let mut all = locked_slots(&index, zone, 0);
+    assert!(LockedSlot::split(&mut all) && all.iter().all(Option::is_none));
     assert_eq!(zone.stats().free_frames, 512 - 3);
     for n in [0, 2, 3] {
         let folio = held(&index.0[n], zone);
         assert_eq!((folio.order(), folio.pfn().as_u64()), (Order::ZERO, head.as_u64() + n as u64));
-        assert_eq!((folio.private(), *folio.frame()), (n as u64, [n as u8; FRAME_SIZE]));
+        assert_eq!((folio.owner_data(), *folio.frame()), (n as u64, [n as u8; FRAME_SIZE]));
         assert_eq!(zone.peek(folio.pfn()).snapshot, Snapshot::Live(2));
-        assert_eq!(zone.is_marked(folio.pfn()), n == 2, "what is hot stays hot");
+        assert_eq!(zone.is_referenced(folio.pfn()), n == 2, "what is hot stays hot");
     }
     // They are folios like any other.
     assert_eq!(index.0[3].get_alone(zone).unwrap().frame()[0], 3);
-    index.0[3].claim(zone).unwrap().freeze().unwrap().publish();
-    assert!(!Claim::<Frames>::split(&mut [index.0[3].claim(zone)]), "it is no part of anything");
-    assert!(!Claim::<Frames>::split(&mut []));
+    index.0[3].try_lock(zone).unwrap().freeze().unwrap().publish();
+    assert!(
+        !LockedSlot::<Frames>::split(&mut [index.0[3].try_lock(zone)]),
+        "it is no part of anything"
+    );
+    assert!(!LockedSlot::<Frames>::split(&mut []));
     for slot in [0, 2, 3] {
         index.remove(zone, slot);
     }
@@ -150,15 +153,15 @@ fn what_is_held_by_others_is_not_cut_and_what_has_left_is_freed() {
 fn what_nobody_holds_leaves_all_its_slots_at_once() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(4));
-    drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, 0, 2)));
+    drop(FrozenSlot::publish_as_one(&mut frozen(zone, &index, 0, 2)));
     let holder = held(&index.0[3], zone);
-    let mut all = claims(&index, zone, 0);
-    assert!(Claim::remove_all(&mut all).is_none() && all.iter().all(Option::is_some));
+    let mut all = locked_slots(&index, zone, 0);
+    assert!(LockedSlot::remove_all(&mut all).is_none() && all.iter().all(Option::is_some));
     drop(all);
     let head = holder.pfn();
     drop(holder);
     index.remove(zone, 2);
-    let folio = Claim::remove_all(&mut claims(&index, zone, 0)).unwrap();
+    let folio = LockedSlot::remove_all(&mut locked_slots(&index, zone, 0)).unwrap();
     assert_eq!((folio.pfn(), folio.order(), folio.as_slice()[FRAME_SIZE]), (head, order(2), 1));
     assert!(index.0.iter().all(Slot::is_empty));
     folio.free();
@@ -171,18 +174,18 @@ fn only_single_clean_neighbours_of_one_kind_that_begin_aligned_make_one() {
     let (zone, index) = (arena.zone(), Index::new(8));
     let mut all = frozen(zone, &index, 0, 3);
     let largest = |all: &Taken<'_>, from: usize| {
-        FrozenClaim::largest_as_one(all[from..].iter().map_while(Option::as_ref), order(9)).as_u8()
+        FrozenSlot::largest_as_one(all[from..].iter().map_while(Option::as_ref), order(9)).as_u8()
     };
     assert_eq!(
         (0..8).map(|from| largest(&all, from)).collect::<Vec<_>>(),
         [3, 0, 1, 0, 2, 0, 1, 0]
     );
     assert_eq!(
-        FrozenClaim::largest_as_one(all.iter().flatten(), order(2)),
+        FrozenSlot::largest_as_one(all.iter().flatten(), order(2)),
         order(2),
         "no more than is asked for"
     );
-    assert_eq!(FrozenClaim::<Frames>::largest_as_one([], order(2)), Order::ZERO);
+    assert_eq!(FrozenSlot::<Frames>::largest_as_one([], order(2)), Order::ZERO);
     all[5].as_mut().unwrap().folio_mut().set_dirty(true);
     assert_eq!((largest(&all, 0), largest(&all, 4), largest(&all, 5)), (2, 0, 0));
     all[5].as_mut().unwrap().folio_mut().set_dirty(false);
@@ -201,7 +204,7 @@ fn as_many_as_make_no_order_are_refused() {
     let index = Index::new(4);
     let mut all = frozen(arena.zone(), &index, 0, 2);
     all.truncate(3);
-    drop(FrozenClaim::publish_as_one(&mut all));
+    drop(FrozenSlot::publish_as_one(&mut all));
 }
 
 #[test]
@@ -209,8 +212,8 @@ fn what_lies_before_one_stays_what_it_is() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(8));
     let mut all = frozen(zone, &index, 0, 3);
-    drop(FrozenClaim::publish_as_one(&mut all[4..]));
-    all.into_iter().flatten().for_each(FrozenClaim::publish);
+    drop(FrozenSlot::publish_as_one(&mut all[4..]));
+    all.into_iter().flatten().for_each(FrozenSlot::publish);
     assert_eq!(zone.count_kind(OURS), 8);
     (0..8).for_each(|slot| index.remove(zone, slot));
     assert_all_free(zone);
@@ -221,11 +224,11 @@ fn claims_of_other_frames_are_refused() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(8));
     for first in [0, 4] {
-        drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, first, 2)));
+        drop(FrozenSlot::publish_as_one(&mut frozen(zone, &index, first, 2)));
     }
     let refused = |slots: [usize; 4]| {
-        let mut claims = slots.map(|slot| index.0[slot].claim(zone));
-        std::panic::catch_unwind(AssertUnwindSafe(|| Claim::split(&mut claims))).is_err()
+        let mut locked_slots = slots.map(|slot| index.0[slot].try_lock(zone));
+        std::panic::catch_unwind(AssertUnwindSafe(|| LockedSlot::split(&mut locked_slots))).is_err()
     };
     assert!(refused([0, 1, 6, 7]), "of two folios");
     assert!(refused([0, 2, 1, 3]), "in another order");
@@ -238,7 +241,7 @@ fn claims_of_other_frames_are_refused() {
 fn a_range_of_it_is_one_reference_of_some_frames() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(9));
-    drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, 0, 3)));
+    drop(FrozenSlot::publish_as_one(&mut frozen(zone, &index, 0, 3)));
     let head = index.0[0].pfn(zone).unwrap();
     let bytes =
         |range: std::ops::Range<u8>| range.flat_map(|n| [n; FRAME_SIZE]).collect::<Vec<_>>();
@@ -268,13 +271,13 @@ fn a_range_of_it_is_one_reference_of_some_frames() {
 struct InParts<'i>(&'i Index<Frames>, &'static Zone<Frames>);
 
 impl Owner<Frames> for InParts<'_> {
-    fn with_slot(&self, pfn: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<Frames>)) -> bool {
-        self.0.with_slot(pfn, private, visit)
+    fn with_slot(&self, pfn: Pfn, owner_data: u64, visit: &mut dyn FnMut(&Slot<Frames>)) -> bool {
+        self.0.with_slot(pfn, owner_data, visit)
     }
 
-    fn split(&self, _: Pfn, order: Order, private: u64) -> bool {
-        let slots = &self.0.0[private as usize..][..order.frames() as usize];
-        Claim::split(&mut slots.iter().map(|slot| slot.claim(self.1)).collect::<Vec<_>>())
+    fn split(&self, _: Pfn, order: Order, owner_data: u64) -> bool {
+        let slots = &self.0.0[owner_data as usize..][..order.frames() as usize];
+        LockedSlot::split(&mut slots.iter().map(|slot| slot.try_lock(self.1)).collect::<Vec<_>>())
     }
 }
 
@@ -283,7 +286,7 @@ fn what_moves_is_cut_first_and_a_block_of_such_folios_goes_offline() {
     let arena = arena::<DefaultScheme>(2);
     let (zone, index) = (arena.zone(), Index::new(16));
     for first in [0, 4, 8, 12] {
-        drop(FrozenClaim::publish_as_one(&mut frozen(zone, &index, first, 2)));
+        drop(FrozenSlot::publish_as_one(&mut frozen(zone, &index, first, 2)));
     }
     let head = index.0[4].pfn(zone).unwrap();
     assert_eq!(migrate(zone, head, &index), Err(MigrateError::Busy), "its owner does not cut");

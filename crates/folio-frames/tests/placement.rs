@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    AllocError, Arena, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, MAX_ORDER, Mobility, Order, Pfn,
+    AllocError, Arena, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, MAX_ORDER, MigrateType, Order, Pfn,
     Platform, UserSpace, Zone,
 };
 use folio_ref::DefaultScheme;
@@ -23,21 +23,26 @@ fn block_of(zone: &Zone<UserSpace>, pfn: Pfn) -> u64 {
 fn what_stays_is_kept_apart_from_what_moves() {
     let arena = arena::<DefaultScheme>(12);
     let zone = arena.zone();
-    let mut held: Vec<(Mobility, Token)> = Vec::new();
+    let mut held: Vec<(MigrateType, Token)> = Vec::new();
     for n in 0..600 {
-        for mobility in [Mobility::Movable, Mobility::Reclaimable, Mobility::Unmovable] {
-            held.push((mobility, zone.alloc_frozen_as(order((n % 3) as u8), mobility).unwrap()));
+        for migrate_type in [MigrateType::Movable, MigrateType::Reclaimable, MigrateType::Unmovable]
+        {
+            held.push((
+                migrate_type,
+                zone.alloc_frozen_as(order((n % 3) as u8), migrate_type).unwrap(),
+            ));
         }
     }
-    for mobility in [Mobility::Movable, Mobility::Reclaimable, Mobility::Unmovable] {
-        let own = |whose: &dyn Fn(Mobility) -> bool| -> BTreeSet<u64> {
+    for migrate_type in [MigrateType::Movable, MigrateType::Reclaimable, MigrateType::Unmovable] {
+        let own = |whose: &dyn Fn(MigrateType) -> bool| -> BTreeSet<u64> {
             held.iter()
                 .filter(|held| whose(held.0))
                 .map(|held| block_of(zone, held.1.pfn()))
                 .collect()
         };
-        let (ours, others) = (own(&|whose| whose == mobility), own(&|whose| whose != mobility));
-        assert!(ours.is_disjoint(&others), "{mobility:?} shares a block: {ours:?} {others:?}");
+        let (ours, others) =
+            (own(&|whose| whose == migrate_type), own(&|whose| whose != migrate_type));
+        assert!(ours.is_disjoint(&others), "{migrate_type:?} shares a block: {ours:?} {others:?}");
     }
     zone.assert_sound();
     for (_, token) in held {
@@ -52,8 +57,9 @@ fn what_stays_is_kept_apart_from_what_moves() {
 fn the_second_thing_that_stays_joins_the_first() {
     let arena = arena::<DefaultScheme>(4);
     let zone = arena.zone();
-    let mut pages: Vec<Token> =
-        (0..2048).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()).collect();
+    let mut pages: Vec<Token> = (0..2048)
+        .map(|_| zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable).unwrap())
+        .collect();
     // A few pages of every block are freed.
     let (freed, kept): (Vec<Token>, Vec<Token>) =
         pages.drain(..).partition(|page| page.pfn().as_u64() % 8 < 2);
@@ -73,7 +79,7 @@ fn a_page_that_moves_borrows_a_place_rather_than_a_block() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let stay: Vec<Token> = (0..6).map(|_| zone.alloc_frozen(order(6)).unwrap()).collect();
-    let page = zone.alloc_frozen_as(order(4), Mobility::Movable).unwrap();
+    let page = zone.alloc_frozen_as(order(4), MigrateType::Movable).unwrap();
     assert_eq!((zone.counters().blocks_borrowed, zone.counters().blocks_claimed), (1, 1));
     page.free();
     stay.into_iter().for_each(Token::free);
@@ -86,7 +92,7 @@ fn a_page_that_moves_takes_a_block_over_where_half_of_it_is_free() {
         let arena = arena::<DefaultScheme>(1);
         let zone = arena.zone();
         let stay: Vec<Token> = (0..used).map(|_| zone.alloc_frozen(order(6)).unwrap()).collect();
-        let page = zone.alloc_frozen_as(order(4), Mobility::Movable).unwrap();
+        let page = zone.alloc_frozen_as(order(4), MigrateType::Movable).unwrap();
         let counters = zone.counters();
         assert_eq!(
             (counters.blocks_borrowed, counters.blocks_claimed),
@@ -108,7 +114,7 @@ fn of_the_free_blocks_of_an_order_a_low_one_is_taken() {
     // Not through the CPU's lists.
     let part = order(4);
     let mut parts: Vec<Token> =
-        std::iter::from_fn(|| zone.alloc_frozen_as(part, Mobility::Movable).ok()).collect();
+        std::iter::from_fn(|| zone.alloc_frozen_as(part, MigrateType::Movable).ok()).collect();
     parts.sort_by_key(Token::pfn);
     let first = zone.pfns().start.as_u64();
     let place = |token: &Token| (token.pfn().as_u64() - first) / u64::from(part.frames());
@@ -119,7 +125,7 @@ fn of_the_free_blocks_of_an_order_a_low_one_is_taken() {
         zone.assert_sound();
     }
     for expected in [10, 14, 35, 12, 20, 40, 50, 60] {
-        let next = zone.alloc_frozen_as(part, Mobility::Movable).unwrap();
+        let next = zone.alloc_frozen_as(part, MigrateType::Movable).unwrap();
         assert_eq!(place(&next), expected);
         parts.push(next);
     }
@@ -129,12 +135,12 @@ fn of_the_free_blocks_of_an_order_a_low_one_is_taken() {
 }
 
 #[test]
-fn all_frames_are_handed_out_whatever_the_mobility() {
+fn all_frames_are_handed_out_whatever_the_migrate_type() {
     let arena = arena::<DefaultScheme>(3);
     let zone = arena.zone();
-    for mobility in [Mobility::Unmovable, Mobility::Movable, Mobility::Reclaimable] {
+    for migrate_type in [MigrateType::Unmovable, MigrateType::Movable, MigrateType::Reclaimable] {
         let all: Vec<Token> =
-            std::iter::from_fn(|| zone.alloc_frozen_as(Order::ZERO, mobility).ok()).collect();
+            std::iter::from_fn(|| zone.alloc_frozen_as(Order::ZERO, migrate_type).ok()).collect();
         assert_eq!(all.len(), 3 * 512);
         zone.assert_sound();
         all.into_iter().for_each(Token::free);
@@ -239,7 +245,7 @@ fn each_of_16_cpus_has_its_own_lists_and_more_share_them() {
 /// All of a zone as single frames, by their 2 MiB block.
 fn full(zone: &'static Zone<UserSpace>) -> Vec<Vec<Token>> {
     let mut blocks: Vec<Vec<Token>> = (0..zone.blocks()).map(|_| Vec::new()).collect();
-    while let Ok(token) = zone.alloc_frozen_as(Order::ZERO, Mobility::Movable) {
+    while let Ok(token) = zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
         blocks[block_of(zone, token.pfn()) as usize].push(token);
     }
     blocks
@@ -265,7 +271,7 @@ fn a_high_block_is_left_alone_while_a_lower_one_has_room() {
     every_other(3, 0..16);
     every_other(9, 40..512);
     let next: Vec<Token> =
-        (0..8).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()).collect();
+        (0..8).map(|_| zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable).unwrap()).collect();
     let from: Vec<u64> = next.iter().map(|token| block_of(zone, token.pfn())).collect();
     assert_eq!(from, [3; 8], "block 3 has 8 free frames, block 9 has 256");
     zone.assert_sound();
@@ -288,7 +294,7 @@ fn a_roomy_block_is_left_alone_even_where_it_has_the_better_fit() {
     };
     let takes = |frames: usize, block: u64| {
         let next: Vec<Token> = (0..frames)
-            .map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap())
+            .map(|_| zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable).unwrap())
             .collect();
         assert!(
             next.iter().all(|token| block_of(zone, token.pfn()) == block),
@@ -323,7 +329,7 @@ fn a_block_is_roomy_no_longer_as_soon_as_enough_of_it_is_taken() {
         zone.drain();
     };
     // An order that has no list, so that nothing is freed in this block any more.
-    let take = || zone.alloc_frozen_as(order(4), Mobility::Movable).unwrap();
+    let take = || zone.alloc_frozen_as(order(4), MigrateType::Movable).unwrap();
     free(3, 0..384);
     let mut taken: Vec<Token> = (0..13).map(|_| take()).collect();
     // 176 of 512 are left in it, a hole of 16 among them; in the other block there is one of 32.
@@ -342,12 +348,12 @@ fn a_cpu_holds_only_single_frames_back_while_memory_is_short() {
     let arena = arena::<DefaultScheme>(16);
     let zone = arena.zone();
     let held = || zone.stats().free_frames - zone.free_frames();
-    let pair = || zone.alloc_frozen_as(order(1), Mobility::Movable).unwrap();
+    let pair = || zone.alloc_frozen_as(order(1), MigrateType::Movable).unwrap();
     let kept = [pair(), pair()];
     pair().free();
     assert!(held() >= 16, "{} frames in the list of one CPU", held());
     let mut rest: Vec<Token> = (0..15 * 512)
-        .map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap())
+        .map(|_| zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable).unwrap())
         .collect();
     let before = zone.counters();
     kept.into_iter().for_each(Token::free);
@@ -359,7 +365,7 @@ fn a_cpu_holds_only_single_frames_back_while_memory_is_short() {
     );
     assert!(held() <= 16, "{} frames in the list of one CPU", held());
     rest.swap_remove(0).free();
-    rest.extend((0..20).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()));
+    rest.extend((0..20).map(|_| zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable).unwrap()));
     let singles = zone.counters();
     let (freed, taken) = (
         singles.per_cpu_freed - after.per_cpu_freed,
@@ -389,7 +395,7 @@ fn a_cpu_holds_less_back_while_memory_is_short() {
     // With room again, the lists are used again.
     blocks.drain(..8).flatten().for_each(Token::free);
     let before = zone.counters().per_cpu_freed;
-    (0..1000).for_each(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap().free());
+    (0..1000).for_each(|_| zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable).unwrap().free());
     assert_eq!(zone.counters().per_cpu_freed - before, 1000);
     blocks.into_iter().flatten().for_each(Token::free);
     assert_all_free(zone);
@@ -468,14 +474,14 @@ fn up_to_an_order_the_largest_that_is_free_is_handed_out() {
     let arena = Arena::<UserSpace>::with_huge_order(huge.bytes(), &[], huge).unwrap();
     let zone = arena.zone();
     zone.alloc_frozen(huge).unwrap().free();
-    let up_to = |n: u8| zone.alloc_frozen_up_to(order(n), Mobility::Movable);
+    let up_to = |n: u8| zone.alloc_frozen_up_to(order(n), MigrateType::Movable);
     let part = up_to(9).unwrap();
     assert_eq!(part.order(), order(9), "there is nothing but one huge block");
     part.free();
     assert_all_free(zone);
     for (size, wanted, expected) in [(4, 5, 4), (4, 4, 4), (4, 2, 2), (0, 4, 0), (0, 0, 0)] {
         let parts =
-            std::iter::from_fn(|| zone.alloc_frozen_as(order(size), Mobility::Movable).ok());
+            std::iter::from_fn(|| zone.alloc_frozen_as(order(size), MigrateType::Movable).ok());
         let (free, used): (Vec<Token>, Vec<Token>) =
             parts.partition(|part| (part.pfn().as_u64() >> size).is_multiple_of(2));
         free.into_iter().for_each(Token::free);

@@ -13,7 +13,7 @@ use std::thread;
 
 use common::{Index, OURS, assert_all_free, order};
 use folio_frames::{
-    Adjacent, BLOCK_ORDER, Claim, FRAME_SIZE, FrozenClaim, FrozenFolio, Lookup, MemmapMemory,
+    Adjacent, BLOCK_ORDER, FRAME_SIZE, FrozenFolio, FrozenSlot, LockedSlot, Lookup, MemmapMemory,
     OfflineError, Order, Pfn, Platform, UserSpace, Zone, joined_mut, migrate,
 };
 use folio_ref::Scheme;
@@ -169,11 +169,11 @@ fn parts_of_one_folio_are_written_when_nobody_holds_it() {
     let zone = zone::<UserSpace<Generational>>();
     let index = Index::new(2);
     let block = zone.alloc_frozen(order(1)).unwrap();
-    let claims = block.split(Order::ZERO).zip(&index.0).map(|(mut part, slot)| {
+    let locked_slots = block.split(Order::ZERO).zip(&index.0).map(|(mut part, slot)| {
         part.set_owner(OURS, 0);
         slot.install(part).ok()
     });
-    drop(FrozenClaim::publish_as_one(&mut claims.collect::<Vec<_>>()));
+    drop(FrozenSlot::publish_as_one(&mut locked_slots.collect::<Vec<_>>()));
     thread::scope(|scope| {
         for slot in &index.0 {
             scope.spawn(|| {
@@ -195,18 +195,22 @@ fn parts_of_one_folio_are_written_when_nobody_holds_it() {
             });
         }
         for n in 0..ROUNDS {
-            Claim::split(&mut index.0.iter().map(|slot| slot.claim(zone)).collect::<Vec<_>>());
-            let claims =
-                index.0.iter().map(|slot| slot.claim(zone).and_then(|claim| claim.freeze().ok()));
-            let mut claims: Vec<_> = claims.collect();
-            claims
+            LockedSlot::split(
+                &mut index.0.iter().map(|slot| slot.try_lock(zone)).collect::<Vec<_>>(),
+            );
+            let locked_slots = index
+                .0
+                .iter()
+                .map(|slot| slot.try_lock(zone).and_then(|locked| locked.freeze().ok()));
+            let mut locked_slots: Vec<_> = locked_slots.collect();
+            locked_slots
                 .iter_mut()
                 .flatten()
-                .for_each(|claim| claim.folio_mut().as_mut_slice().fill(n as u8));
-            if claims.iter().all(Option::is_some) {
-                drop(FrozenClaim::publish_as_one(&mut claims));
+                .for_each(|locked| locked.folio_mut().as_mut_slice().fill(n as u8));
+            if locked_slots.iter().all(Option::is_some) {
+                drop(FrozenSlot::publish_as_one(&mut locked_slots));
             } else {
-                claims.into_iter().flatten().for_each(FrozenClaim::publish);
+                locked_slots.into_iter().flatten().for_each(FrozenSlot::publish);
             }
         }
     });

@@ -94,7 +94,7 @@ fn a_frame_that_is_another_folio_by_now_is_refused_as_moved() {
     let folio = zone.alloc(Order::ZERO, OURS, 1).unwrap();
     let pfn = folio.pfn();
     let seen = zone.peek(pfn);
-    assert_eq!(zone.try_get_as(pfn, &seen).unwrap().private(), 1);
+    assert_eq!(zone.try_get_as(pfn, &seen).unwrap().owner_data(), 1);
     drop(folio);
     assert_eq!(zone.try_get_as(pfn, &seen).err(), Some(Refusal::Free));
     // The list of this CPU gives the frame that was freed last.
@@ -117,7 +117,7 @@ fn a_folio_that_a_walker_holds_last_is_freed_by_the_walker() {
     let folio = zone.alloc(order(2), OURS, 9).unwrap();
     let found = zone.try_get_head(Pfn::new(folio.pfn().as_u64() + 3)).unwrap();
     assert_eq!(
-        (found.pfn(), found.order(), found.private(), found.kind()),
+        (found.pfn(), found.order(), found.owner_data(), found.kind()),
         (folio.pfn(), order(2), 9, OURS)
     );
     drop(folio);

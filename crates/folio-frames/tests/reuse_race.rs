@@ -63,8 +63,8 @@ impl<S: Scheme> Platform for Stops<S> {
 static DESTROYED: Mutex<Vec<(Kind, Kind, u64, ThreadId)>> = Mutex::new(Vec::new());
 
 fn destroyed<P: Platform>(by: Kind, folio: FrozenFolio<P>) {
-    let (kind, private) = (folio.kind(), folio.private());
-    DESTROYED.lock().unwrap().push((by, kind, private, thread::current().id()));
+    let (kind, owner_data) = (folio.kind(), folio.owner_data());
+    DESTROYED.lock().unwrap().push((by, kind, owner_data, thread::current().id()));
     folio.free();
 }
 
@@ -133,7 +133,8 @@ fn race<S: Scheme>(metadata: Metadata) -> bool {
     t3.join().unwrap();
 
     let destroyed = std::mem::take(&mut *DESTROYED.lock().unwrap());
-    let lives: Vec<_> = destroyed.iter().map(|&(by, was, private, _)| (by, was, private)).collect();
+    let lives: Vec<_> =
+        destroyed.iter().map(|&(by, was, owner_data, _)| (by, was, owner_data)).collect();
     assert_eq!(
         lives,
         [(FIRST, FIRST, 1), (SECOND, SECOND, 2)],

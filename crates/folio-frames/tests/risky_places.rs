@@ -26,7 +26,7 @@ fn under_fire<P: Platform>(zone: &'static Zone<P>, act: impl FnOnce()) -> usize 
             for pfn in zone.pfns() {
                 for folio in [zone.try_get(pfn), zone.try_get_head(pfn)].into_iter().flatten() {
                     assert_eq!(
-                        (folio.kind(), folio.private()),
+                        (folio.kind(), folio.owner_data()),
                         (OURS, folio.pfn().as_u64()),
                         "R1, R8: {folio:?}"
                     );

@@ -8,7 +8,8 @@ use std::sync::Mutex;
 
 use common::{Index, OURS, assert_all_free, order};
 use folio_frames::{
-    Arena, Claim, FrozenClaim, MigrateError, Order, Owner, Pfn, PfnRange, Slot, UserSpace, migrate,
+    Arena, FrozenSlot, LockedSlot, MigrateError, Order, Owner, Pfn, PfnRange, Slot, UserSpace,
+    migrate,
 };
 use folio_ref::DefaultScheme;
 use folio_ref::schemes::FrozenBit;
@@ -62,8 +63,8 @@ fn who_publishes_a_folio_gets_a_reference_of_that_one() {
     let others: Vec<_> =
         (0..512).map(|_| there.zone().alloc(Order::ZERO, OURS, 0).unwrap()).collect();
     let slot = Slot::new();
-    let claim = slot.install(here.zone().alloc_frozen(Order::ZERO).unwrap()).unwrap();
-    assert!(catch_unwind(AssertUnwindSafe(|| drop(claim.publish_and_get(there.zone())))).is_err());
+    let locked = slot.install(here.zone().alloc_frozen(Order::ZERO).unwrap()).unwrap();
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(locked.publish_and_get(there.zone())))).is_err());
     assert!(slot.is_empty());
     assert_all_free(here.zone());
     assert_eq!(there.zone().stats().free_frames, 0);
@@ -85,7 +86,7 @@ fn a_slot_that_is_asked_with_another_zone_says_so() {
     (0..1024).for_each(|slot| _ = index.publish(here_zone, slot, Order::ZERO));
     for slot in &index.0 {
         assert!(catch_unwind(AssertUnwindSafe(|| drop(slot.get(there_zone)))).is_err());
-        assert!(catch_unwind(AssertUnwindSafe(|| drop(slot.claim(there_zone)))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(slot.try_lock(there_zone)))).is_err());
         assert!(slot.get_alone(there_zone).is_none() && slot.pfn(there_zone).is_none());
         assert_eq!(slot.read(there.direct_map(), 0, &mut [0; 8], || true), None);
         assert!(slot.read(here.direct_map(), 0, &mut [0; 8], || true).is_some());
@@ -94,18 +95,18 @@ fn a_slot_that_is_asked_with_another_zone_says_so() {
     let theirs = others.iter().map(|folio| migrate(there_zone, folio.pfn(), &index));
     assert!(theirs.into_iter().all(|moved| moved == Err(MigrateError::Moved)));
     // A token whose claim is in another zone is no way to a second claim.
-    let claimed = Slot::new();
-    let token = claimed
-        .install(index.0[0].claim(here_zone).unwrap().freeze().unwrap().remove())
+    let locked = Slot::new();
+    let token = locked
+        .install(index.0[0].try_lock(here_zone).unwrap().freeze().unwrap().remove())
         .unwrap()
         .suspend();
     let place = token.pfn().as_u64() - here_zone.pfns().start.as_u64();
     let same = Pfn::new(there_zone.pfns().start.as_u64() + place);
     let other = others.into_iter().find(|folio| folio.pfn() == same);
     if let Some(other) = other {
-        claimed.resume(other.freeze().unwrap()).unwrap_err().free();
+        locked.resume(other.freeze().unwrap()).unwrap_err().free();
     }
-    claimed.resume(token).unwrap().remove().free();
+    locked.resume(token).unwrap().remove().free();
     (1..1024).for_each(|slot| index.remove(here_zone, slot));
     assert_all_free(here_zone);
     assert_all_free(there_zone);
@@ -122,14 +123,16 @@ fn each_page_of_a_dirty_folio_is_dirty_after_the_cut() {
     for part in &mut parts {
         part.set_owner(OURS, 0);
     }
-    let claims = slots.iter().zip(parts).map(|(slot, part)| slot.install(part).ok());
-    drop(FrozenClaim::publish_as_one(&mut claims.collect::<Vec<_>>()));
-    slots[2].claim(zone).unwrap().set_dirty(true);
-    assert!(Claim::split(&mut slots.iter().map(|slot| slot.claim(zone)).collect::<Vec<_>>()));
+    let locked_slots = slots.iter().zip(parts).map(|(slot, part)| slot.install(part).ok());
+    drop(FrozenSlot::publish_as_one(&mut locked_slots.collect::<Vec<_>>()));
+    slots[2].try_lock(zone).unwrap().set_dirty(true);
+    assert!(LockedSlot::split(
+        &mut slots.iter().map(|slot| slot.try_lock(zone)).collect::<Vec<_>>()
+    ));
     for slot in &slots {
-        let claim = slot.claim(zone).unwrap();
-        assert!(claim.folio().is_dirty());
-        claim.freeze().unwrap().remove().free();
+        let locked = slot.try_lock(zone).unwrap();
+        assert!(locked.folio().is_dirty());
+        locked.freeze().unwrap().remove().free();
     }
     assert_all_free(zone);
 }
@@ -143,34 +146,34 @@ fn a_claim_goes_with_its_token() {
     let zone = arena.zone();
     let frozen = || zone.alloc_frozen(Order::ZERO).unwrap();
     let slot = Slot::<UserSpace>::new();
-    let mut claim = slot.install(frozen()).unwrap();
+    let mut locked = slot.install(frozen()).unwrap();
     let mut token = frozen();
-    std::mem::swap(claim.folio_mut(), &mut token);
+    std::mem::swap(locked.folio_mut(), &mut token);
     let second = slot.resume(token).unwrap();
-    let said = catch_unwind(AssertUnwindSafe(|| claim.publish())).unwrap_err();
+    let said = catch_unwind(AssertUnwindSafe(|| locked.publish())).unwrap_err();
     assert!(said.downcast_ref::<String>().unwrap().contains("has the token of another folio"));
     second.publish();
-    drop(slot.claim(zone).unwrap().remove());
+    drop(slot.try_lock(zone).unwrap().remove());
     assert_all_free(zone);
 
     // Dropped, it leaves the slot to who has the right to it.
-    let mut claim = slot.install(frozen()).unwrap();
+    let mut locked = slot.install(frozen()).unwrap();
     let mut token = frozen();
-    std::mem::swap(claim.folio_mut(), &mut token);
-    drop(claim);
+    std::mem::swap(locked.folio_mut(), &mut token);
+    drop(locked);
     assert!(!slot.is_empty());
     slot.resume(token).unwrap().remove().free();
     assert_all_free(zone);
 
     let slots = [Slot::<UserSpace>::new(), Slot::new()];
     let both = zone.alloc_frozen(order(1)).unwrap().split(Order::ZERO);
-    let mut claims: Vec<_> =
+    let mut locked_slots: Vec<_> =
         slots.iter().zip(both).map(|(slot, part)| slot.install(part).ok()).collect();
-    let [Some(first), Some(second)] = &mut claims[..] else { panic!("both are installed") };
+    let [Some(first), Some(second)] = &mut locked_slots[..] else { panic!("both are installed") };
     std::mem::swap(first.folio_mut(), second.folio_mut());
-    let mut exchanged: Vec<_> = claims.into_iter().rev().collect();
+    let mut exchanged: Vec<_> = locked_slots.into_iter().rev().collect();
     assert!(
-        catch_unwind(AssertUnwindSafe(|| drop(FrozenClaim::publish_as_one(&mut exchanged))))
+        catch_unwind(AssertUnwindSafe(|| drop(FrozenSlot::publish_as_one(&mut exchanged))))
             .is_err()
     );
     drop(exchanged);

@@ -19,12 +19,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use common::{Index, OURS, assert_all_free, order};
 use folio_frames::{
-    Arena, Claim, FrozenClaim, FrozenFolio, Kind, KindOps, Lookup, MigrateError, Mobility, Order,
-    Refusal, UserSpace, Zone, migrate,
+    Arena, FrozenFolio, FrozenSlot, Kind, KindOps, LockedSlot, Lookup, MigrateError, MigrateType,
+    Order, Refusal, UserSpace, Zone, migrate,
 };
-use folio_ref::explore::{Search, deeper, explore, race};
 use folio_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, ZeroFrozen};
-use folio_ref::stepped::step;
+use folio_ref::testing::explore::{Search, deeper, explore, race};
+use folio_ref::testing::stepped::step;
 use folio_ref::{DefaultScheme, Scheme};
 
 type Space<S = DefaultScheme> = UserSpace<S>;
@@ -77,7 +77,7 @@ impl<S: Scheme> World<S> {
                         first,
                         "bytes change under a reference"
                     );
-                    assert_eq!(folio.private(), slot as u64, "another slot's folio (R8)");
+                    assert_eq!(folio.owner_data(), slot as u64, "another slot's folio (R8)");
                     return Some(first);
                 }
                 Lookup::InProgress => self.index.0[slot].wait(),
@@ -108,9 +108,9 @@ fn migrate_against_try_get<S: Scheme>(search: Search, walker: bool) {
                     Ok(to) => {
                         assert_ne!(to, pfn);
                         // The frame that it left is one of them.
-                        for mobility in [Mobility::Movable, Mobility::Unmovable] {
+                        for migrate_type in [MigrateType::Movable, MigrateType::Unmovable] {
                             let mut others =
-                                world.zone().alloc_frozen_as(Order::ZERO, mobility).unwrap();
+                                world.zone().alloc_frozen_as(Order::ZERO, migrate_type).unwrap();
                             others.set_owner(OURS, 100);
                             drop(others.init());
                         }
@@ -121,7 +121,8 @@ fn migrate_against_try_get<S: Scheme>(search: Search, walker: bool) {
             if walker {
                 threads.push(world.thread(move |world| {
                     if let Ok(folio) = world.zone().try_get_head(pfn) {
-                        let is_whose_it_says = folio.private() == 100 || folio.as_slice()[0] == 7;
+                        let is_whose_it_says =
+                            folio.owner_data() == 100 || folio.as_slice()[0] == 7;
                         assert!(is_whose_it_says, "{folio:?} holds what its owner did not write");
                     }
                 }));
@@ -149,7 +150,7 @@ const SECOND: Kind = Kind::owner(2);
 static DESTROYED: AtomicUsize = AtomicUsize::new(0);
 
 fn destroyed<S: Scheme>(by: u64, folio: FrozenFolio<Space<S>>) {
-    assert_eq!(folio.private(), by, "a destructor of what the frame had been (R4)");
+    assert_eq!(folio.owner_data(), by, "a destructor of what the frame had been (R4)");
     DESTROYED.fetch_add(1, SeqCst);
     folio.free();
 }
@@ -215,8 +216,10 @@ fn split_against_get<S: Scheme>(search: Search) {
         let tail = folio_frames::Pfn::new(pfn.as_u64() + 1);
         race(vec![
             world.thread(|world| {
-                let Ok(frozen) =
-                    world.index.0[7].claim(world.zone()).expect("nobody else claims").freeze()
+                let Ok(frozen) = world.index.0[7]
+                    .try_lock(world.zone())
+                    .expect("nobody else locked_slots")
+                    .freeze()
                 else {
                     return;
                 };
@@ -262,7 +265,7 @@ fn a_tail_is_refused_until_it_is_a_folio_of_its_own() {
 /// reference and without; one cuts it and writes to the first frame in place, and gives the second
 /// to another slot; one comes by the number of the frame that is a tail.
 ///
-/// The first version of [`Claim::split`] opened the head first. Who had read the second slot before
+/// The first version of [`LockedSlot::split`] opened the head first. Who had read the second slot before
 /// got a reference of the head alone, looked at the second slot again, which was not changed yet,
 /// and held nothing of the second frame while that was given away: found in the 1200th schedule by
 /// chance, and in none with one preemption (canary `head-opened-first`).
@@ -281,21 +284,21 @@ fn parts_against_readers<S: Scheme>(search: Search) {
             world.thread(move |world| {
                 let slots = &world.index.0[6..8];
                 let parts = parts.into_inner().unwrap().into_iter().zip(slots);
-                let mut claims: Vec<_> =
+                let mut locked_slots: Vec<_> =
                     parts.map(|(part, slot)| slot.install(part).ok()).collect();
-                drop(FrozenClaim::publish_as_one(&mut claims));
-                let mut claims: Vec<_> =
-                    slots.iter().map(|slot| slot.claim(world.zone())).collect();
-                if Claim::split(&mut claims) {
+                drop(FrozenSlot::publish_as_one(&mut locked_slots));
+                let mut locked_slots: Vec<_> =
+                    slots.iter().map(|slot| slot.try_lock(world.zone())).collect();
+                if LockedSlot::split(&mut locked_slots) {
                     // A walker may hold it.
                     if let Ok(mut first) =
-                        slots[0].claim(world.zone()).expect("nobody else claims").freeze()
+                        slots[0].try_lock(world.zone()).expect("nobody else locked_slots").freeze()
                     {
                         first.folio_mut().as_mut_slice().fill(66);
                         first.publish();
                     }
                     if let Ok(second) =
-                        slots[1].claim(world.zone()).expect("nobody else claims").freeze()
+                        slots[1].try_lock(world.zone()).expect("nobody else locked_slots").freeze()
                     {
                         let mut second = second.remove();
                         second.set_owner(OURS, 5);
@@ -304,8 +307,8 @@ fn parts_against_readers<S: Scheme>(search: Search) {
                     }
                 } else {
                     assert!(
-                        claims.iter().all(Option::is_some),
-                        "who can not cut it has his claims"
+                        locked_slots.iter().all(Option::is_some),
+                        "who can not cut it has his locked_slots"
                     );
                 }
             }),
@@ -326,7 +329,7 @@ fn parts_against_readers<S: Scheme>(search: Search) {
                                 "another's bytes (R8)"
                             );
                             assert!(folio.order() == Order::ZERO || folio.order() == order(1));
-                            return assert_eq!(folio.private(), 7, "another slot's frame (R8)");
+                            return assert_eq!(folio.owner_data(), 7, "another slot's frame (R8)");
                         }
                         Lookup::InProgress => slot.wait(),
                         Lookup::Moved => {}
@@ -340,7 +343,7 @@ fn parts_against_readers<S: Scheme>(search: Search) {
                     let frame =
                         folio.as_slice()[(tail.as_u64() - folio.pfn().as_u64()) as usize * 4096];
                     assert!(
-                        frame == 7 || frame == 5 && folio.private() == 5,
+                        frame == 7 || frame == 5 && folio.owner_data() == 5,
                         "{folio:?} holds {frame}"
                     );
                 }
@@ -371,11 +374,17 @@ fn read_without_a_reference<S: Scheme>(search: Search) {
                 }
             }),
             world.thread(|world| {
-                let claim = world.index.0[7].claim(world.zone()).expect("nobody else claims");
-                let mut claim = claim.freeze().expect("nobody else has a reference");
-                claim.folio_mut().as_mut_slice().fill(8);
-                claim.publish();
-                drop(world.index.0[7].claim(world.zone()).expect("nobody else claims").remove());
+                let locked =
+                    world.index.0[7].try_lock(world.zone()).expect("nobody else locked_slots");
+                let mut locked = locked.freeze().expect("nobody else has a reference");
+                locked.folio_mut().as_mut_slice().fill(8);
+                locked.publish();
+                drop(
+                    world.index.0[7]
+                        .try_lock(world.zone())
+                        .expect("nobody else locked_slots")
+                        .remove(),
+                );
                 let mut others = world.zone().alloc_frozen(Order::ZERO).unwrap();
                 others.as_mut_slice().fill(99);
                 others.free();

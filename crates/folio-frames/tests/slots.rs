@@ -22,23 +22,23 @@ fn a_folio_is_in_progress_until_it_is_published() {
     let zone = arena.zone();
     let slot = Slot::<UserSpace>::new();
     assert!(matches!(slot.get(zone), Lookup::Empty));
-    assert!(slot.claim(zone).is_none());
+    assert!(slot.try_lock(zone).is_none());
     // Not the first frames of the zone, which a wrong number could hit by chance.
     let others = [frozen(zone), frozen(zone), frozen(zone)];
-    let mut claim = slot.install(frozen(zone)).unwrap();
+    let mut locked = slot.install(frozen(zone)).unwrap();
     others.into_iter().for_each(folio_frames::FrozenFolio::free);
-    assert_eq!(slot.pfn(zone), Some(claim.folio().pfn()));
+    assert_eq!(slot.pfn(zone), Some(locked.folio().pfn()));
     assert!(matches!(slot.get(zone), Lookup::InProgress));
-    assert!(slot.claim(zone).is_none(), "the one who fills it has the claim");
+    assert!(slot.try_lock(zone).is_none(), "the one who fills it has the locked");
     let second = slot.install(frozen(zone)).unwrap_err();
     second.free();
-    claim.folio_mut().as_mut_slice()[0] = 5;
-    let ours = claim.publish_and_get(zone);
+    locked.folio_mut().as_mut_slice()[0] = 5;
+    let ours = locked.publish_and_get(zone);
     let Lookup::Hit(hit) = slot.get(zone) else { panic!("{slot:?}") };
     assert_eq!((hit.as_slice()[0], zone.peek(hit.pfn()).snapshot), (5, Snapshot::Live(3)));
     drop((hit, ours));
-    let claim = slot.claim(zone).unwrap();
-    drop(claim.remove());
+    let locked = slot.try_lock(zone).unwrap();
+    drop(locked.remove());
     assert!(matches!(slot.get(zone), Lookup::Empty));
     assert_all_free(zone);
 }
@@ -50,13 +50,13 @@ fn a_claim_freezes_only_what_nobody_else_holds() {
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
     let Lookup::Hit(holder) = index.0[0].get(zone) else { panic!() };
-    let claim = index.0[0].claim(zone).unwrap();
-    assert!(index.0[0].claim(zone).is_none(), "one claim at a time");
-    let Lookup::Hit(reader) = index.0[0].get(zone) else { panic!("a claimed folio is still read") };
+    let locked = index.0[0].try_lock(zone).unwrap();
+    assert!(index.0[0].try_lock(zone).is_none(), "one locked at a time");
+    let Lookup::Hit(reader) = index.0[0].get(zone) else { panic!("a locked folio is still read") };
     drop(reader);
-    let claim = claim.freeze().expect_err("busy");
+    let locked = locked.freeze().expect_err("busy");
     drop(holder);
-    let frozen = claim.freeze().expect("nobody else holds it");
+    let frozen = locked.freeze().expect("nobody else holds it");
     assert!(matches!(index.0[0].get(zone), Lookup::InProgress));
     frozen.publish();
     assert_eq!(zone.peek(pfn).snapshot, Snapshot::Live(1));
@@ -70,7 +70,7 @@ fn a_claim_that_is_dropped_leaves_the_folio_where_it_was() {
     let zone = arena.zone();
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
-    drop(index.0[0].claim(zone).unwrap());
+    drop(index.0[0].try_lock(zone).unwrap());
     assert_eq!((index.0[0].pfn(zone), zone.peek(pfn).snapshot), (Some(pfn), Snapshot::Live(1)));
     index.remove(zone, 0);
     assert_all_free(zone);
@@ -106,10 +106,10 @@ fn replace_switches_the_slot_and_hands_the_old_folio_over() {
     let zone = arena.zone();
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
-    let claim = index.0[0].claim(zone).unwrap().freeze().unwrap();
+    let locked = index.0[0].try_lock(zone).unwrap().freeze().unwrap();
     let new = frozen(zone);
     let moved_to = new.pfn();
-    let old = claim.replace(new);
+    let old = locked.replace(new);
     assert_eq!((old.pfn(), index.0[0].pfn(zone)), (pfn, Some(moved_to)));
     old.free();
     index.remove(zone, 0);
@@ -123,12 +123,12 @@ fn a_busy_folio_is_replaced_under_its_holders() {
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
     let Lookup::Hit(holder) = index.0[0].get(zone) else { panic!() };
-    let claim = index.0[0].claim(zone).unwrap().freeze().expect_err("busy");
+    let locked = index.0[0].try_lock(zone).unwrap().freeze().expect_err("busy");
     let mut new = frozen(zone);
     let moved_to = new.pfn();
-    new.as_mut_slice().copy_from_slice(claim.folio().as_slice());
+    new.as_mut_slice().copy_from_slice(locked.folio().as_slice());
     new.as_mut_slice()[5] = 9;
-    let old = claim.replace(new);
+    let old = locked.replace(new);
     assert_eq!((old.pfn(), zone.peek(pfn).snapshot), (pfn, Snapshot::Live(2)));
     drop(old);
     let Lookup::Hit(reader) = index.0[0].get(zone) else { panic!("{:?}", index.0[0]) };
@@ -151,15 +151,15 @@ impl Drop for WakeAll<'_> {
 /// Each end of a claim wakes who sleeps on it, and a slot without a claim lets nobody sleep.
 #[test]
 fn sleepers_wake_when_the_claim_ends() {
-    type End = fn(folio_frames::FrozenClaim<'_, UserSpace>);
+    type End = fn(folio_frames::FrozenSlot<'_, UserSpace>);
     let ends: [End; 3] =
-        [|claim| claim.publish(), |claim| claim.remove().free(), |claim| drop(claim)];
+        [|locked| locked.publish(), |locked| locked.remove().free(), |locked| drop(locked)];
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     for end in ends {
         let slot = Slot::<UserSpace>::new();
         slot.wait();
-        let claim = slot.install(frozen(zone)).unwrap();
+        let locked = slot.install(frozen(zone)).unwrap();
         let (woken, wakes) = mpsc::channel();
         thread::scope(|scope| {
             let _end = WakeAll(&slot);
@@ -174,15 +174,15 @@ fn sleepers_wake_when_the_claim_ends() {
             }
             assert!(
                 wakes.recv_timeout(Duration::from_millis(30)).is_err(),
-                "woke before the claim ended"
+                "woke before the locked ended"
             );
-            end(claim);
+            end(locked);
             for _ in 0..3 {
                 wakes.recv_timeout(Duration::from_secs(20)).expect("a sleeper was not woken");
             }
         });
         if !slot.is_empty() {
-            drop(slot.claim(zone).unwrap().remove());
+            drop(slot.try_lock(zone).unwrap().remove());
         }
     }
     assert_all_free(zone);
@@ -193,11 +193,11 @@ fn a_mark_is_taken_once() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let folio = zone.alloc(Order::ZERO, OURS, 0).unwrap();
-    assert!(!zone.take_mark(folio.pfn()));
-    folio.mark();
-    assert!(zone.is_marked(folio.pfn()));
-    assert!(zone.take_mark(folio.pfn()) && !zone.take_mark(folio.pfn()));
-    assert!(!folio.mark());
+    assert!(!zone.take_referenced(folio.pfn()));
+    folio.set_referenced();
+    assert!(zone.is_referenced(folio.pfn()));
+    assert!(zone.take_referenced(folio.pfn()) && !zone.take_referenced(folio.pfn()));
+    assert!(!folio.set_referenced());
     assert!(format!("{folio:?}").starts_with("folio at pfn 0x100"), "{folio:?}");
     drop(folio);
     assert_all_free(zone);
@@ -207,21 +207,21 @@ fn a_mark_is_taken_once() {
 fn what_is_read_ahead_is_marked_until_its_first_use_and_a_milestone_says_when_that_is() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
-    for is_milestone in [false, true] {
+    for is_marker in [false, true] {
         let mut folio = frozen(zone);
-        folio.set_ahead(is_milestone);
+        folio.set_readahead(is_marker);
         let folio = folio.init();
-        let is_marked = || zone.is_marked(folio.pfn());
-        assert!(is_marked());
-        assert_eq!(folio.mark(), is_milestone);
-        assert!(!is_marked(), "it was kept for its first use");
-        assert!(!folio.mark() && is_marked());
+        let is_referenced = || zone.is_referenced(folio.pfn());
+        assert!(is_referenced());
+        assert_eq!(folio.set_referenced(), is_marker);
+        assert!(!is_referenced(), "it was kept for its first use");
+        assert!(!folio.set_referenced() && is_referenced());
         let pfn = folio.pfn();
         drop(folio);
         let mut again = frozen(zone);
         assert_eq!(again.pfn(), pfn, "the frame freed last is allocated first");
-        again.set_ahead(true);
-        assert!(zone.take_mark(pfn) && !zone.take_mark(pfn));
+        again.set_readahead(true);
+        assert!(zone.take_referenced(pfn) && !zone.take_referenced(pfn));
         again.free();
     }
     assert_all_free(zone);
@@ -234,17 +234,17 @@ fn a_suspended_claim_holds_its_slot_and_is_resumed_there_only() {
     let [slot, other] = [const { Slot::<UserSpace>::new() }; 2];
     let token = slot.install(frozen(zone)).unwrap().suspend();
     assert!(matches!(slot.get(zone), Lookup::InProgress));
-    assert!(slot.claim(zone).is_none());
-    let Err(token) = other.resume(token) else { panic!("an empty slot has no claim") };
+    assert!(slot.try_lock(zone).is_none());
+    let Err(token) = other.resume(token) else { panic!("an empty slot has no locked") };
     let theirs = other.install(frozen(zone)).unwrap();
-    let Err(token) = other.resume(token) else { panic!("the claim of another folio") };
+    let Err(token) = other.resume(token) else { panic!("the locked of another folio") };
     drop(theirs);
     slot.resume(token).expect("its own slot").publish();
     let Lookup::Hit(folio) = slot.get(zone) else { panic!("{slot:?}") };
     // Held, not claimed: there is nothing to resume.
-    let Err(free) = slot.resume(frozen(zone)) else { panic!("no claim") };
+    let Err(free) = slot.resume(frozen(zone)) else { panic!("no locked") };
     free.free();
-    drop((folio, slot.claim(zone).unwrap().remove()));
+    drop((folio, slot.try_lock(zone).unwrap().remove()));
     assert_all_free(zone);
 }
 
@@ -254,14 +254,14 @@ fn what_is_dirty_stays_so_when_it_moves_and_a_new_owner_begins_clean() {
     let zone = arena.zone();
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, order(1));
-    let mut claim = index.0[0].claim(zone).unwrap();
-    assert!(!claim.folio().is_dirty() && !zone.peek(pfn).dirty);
-    claim.set_dirty(true);
-    assert!(claim.folio().is_dirty());
-    drop(claim);
+    let mut locked = index.0[0].try_lock(zone).unwrap();
+    assert!(!locked.folio().is_dirty() && !zone.peek(pfn).dirty);
+    locked.set_dirty(true);
+    assert!(locked.folio().is_dirty());
+    drop(locked);
     let to = folio_frames::migrate(zone, pfn, &index).unwrap();
     assert!(zone.peek(to).dirty);
-    let frozen = index.0[0].claim(zone).unwrap().freeze().unwrap().remove();
+    let frozen = index.0[0].try_lock(zone).unwrap().freeze().unwrap().remove();
     for mut part in frozen.split(Order::ZERO) {
         assert!(part.is_dirty());
         part.set_owner(OURS, 0);
@@ -284,10 +284,10 @@ fn a_saturated_folio_is_refused_for_good_and_another_takes_its_slot() {
     assert!(matches!(slot.get(zone), Lookup::Saturated), "{:?}", zone.peek(pfn));
     assert_eq!(zone.try_get(pfn).unwrap_err(), Refusal::Saturated);
     // Who has the claim shares it all the same; nobody takes it away.
-    let claim = slot.claim(zone).unwrap();
-    drop(claim.folio().clone());
-    let claim = claim.freeze().expect_err("2^30 references are busy");
-    drop(claim.replace(frozen(zone)));
+    let locked = slot.try_lock(zone).unwrap();
+    drop(locked.folio().clone());
+    let locked = locked.freeze().expect_err("2^30 references are busy");
+    drop(locked.replace(frozen(zone)));
     drop(holder);
     assert_eq!(zone.try_get(pfn).unwrap_err(), Refusal::Saturated);
     let Lookup::Hit(other) = slot.get(zone) else { panic!("{slot:?}") };

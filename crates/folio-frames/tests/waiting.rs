@@ -64,9 +64,9 @@ fn who_meets_a_claim_sleeps_and_its_end_wakes_only_who_sleeps() {
     slot.wait();
     assert_eq!(asked(), [], "nothing is in progress");
 
-    let claim = slot.install(frozen(zone)).unwrap();
+    let locked = slot.install(frozen(zone)).unwrap();
     let shown = format!("{slot:?}");
-    let name = shown.strip_suffix(", claimed").unwrap();
+    let name = shown.strip_suffix(", locked").unwrap();
     assert!(
         name.strip_prefix("slot of frame number ")
             .is_some_and(|number| number.parse::<u32>().is_ok()),
@@ -75,23 +75,23 @@ fn who_meets_a_claim_sleeps_and_its_end_wakes_only_who_sleeps() {
     slot.wait();
     let first = asked();
     let [Asked::Wait(key, true)] = first[..] else { panic!("{first:?}") };
-    assert_eq!(format!("{slot:?}"), format!("{name}, claimed, waited for"));
+    assert_eq!(format!("{slot:?}"), format!("{name}, locked, waited for"));
     slot.wait();
     assert_eq!(asked(), [Asked::Wait(key, true)], "the second sleeper sleeps on the same key");
-    claim.publish();
+    locked.publish();
     assert_eq!(asked(), [Asked::Wake(key)]);
     assert_eq!(format!("{slot:?}"), name);
     slot.wait();
     assert_eq!(asked(), [], "a page that is there is not waited for");
 
-    let claim = slot.claim(zone).unwrap();
-    assert_eq!(format!("{claim:?}"), format!("claim on {name}, claimed"));
-    drop(claim);
+    let locked = slot.try_lock(zone).unwrap();
+    assert_eq!(format!("{locked:?}"), format!("locked on {name}, locked"));
+    drop(locked);
     assert_eq!(asked(), [], "nobody sleeps: nobody is woken");
 
     // The claim ends between the decision to sleep and the sleep.
-    let claim = slot.claim(zone).unwrap();
-    MEANWHILE.set(Some(Box::new(move || drop(claim))));
+    let locked = slot.try_lock(zone).unwrap();
+    MEANWHILE.set(Some(Box::new(move || drop(locked))));
     slot.wait();
     assert_eq!(asked(), [Asked::Wake(key), Asked::Wait(key, false)]);
 
@@ -99,6 +99,6 @@ fn who_meets_a_claim_sleeps_and_its_end_wakes_only_who_sleeps() {
     slots[1].wait();
     assert!(!asked().contains(&Asked::Wait(key, true)), "each slot has a key of its own");
     drop(other);
-    drop(slot.claim(zone).unwrap().remove());
+    drop(slot.try_lock(zone).unwrap().remove());
     common::assert_all_free(zone);
 }

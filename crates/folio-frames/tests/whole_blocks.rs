@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Index, arena, assert_all_free};
-use folio_frames::{BLOCK_ORDER, FrozenFolio, MAX_ORDER, Mobility, Order, UserSpace};
+use folio_frames::{BLOCK_ORDER, FrozenFolio, MAX_ORDER, MigrateType, Order, UserSpace};
 use folio_ref::DefaultScheme;
 
 type Token = FrozenFolio<UserSpace>;
@@ -60,7 +60,7 @@ fn what_lists_hold_stays_there_unless_it_is_what_is_missing() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     let listed = || zone.stats().free_frames - zone.free_frames();
-    let up_to = |order| zone.alloc_frozen_up_to(order, Mobility::Movable).unwrap();
+    let up_to = |order| zone.alloc_frozen_up_to(order, MigrateType::Movable).unwrap();
     zone.alloc_frozen(BLOCK_ORDER).unwrap().free();
     let other = up_to(BLOCK_ORDER);
     assert_eq!((other.order(), listed()), (BLOCK_ORDER, 512));
@@ -87,10 +87,11 @@ fn a_whole_block_in_a_list_is_found_by_who_needs_it() {
     listed();
     // The rest of the zone, so that nothing whole is left but in the list, and single frames are
     // free.
-    let rest: Vec<Token> =
-        (0..512).map(|_| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).unwrap()).collect();
+    let rest: Vec<Token> = (0..512)
+        .map(|_| zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable).unwrap())
+        .collect();
     assert_eq!((zone.free_frames(), zone.stats().largest_free_order), (0, Some(BLOCK_ORDER)));
-    let most = zone.alloc_frozen_up_to(MAX_ORDER, Mobility::Movable).unwrap();
+    let most = zone.alloc_frozen_up_to(MAX_ORDER, MigrateType::Movable).unwrap();
     assert_eq!(most.order(), BLOCK_ORDER, "not a single frame");
     most.free();
     rest.into_iter().for_each(Token::free);
@@ -105,7 +106,8 @@ fn a_whole_block_in_a_list_is_found_by_who_needs_it() {
     // Whoever uses it for something else.
     listed();
     let all: Vec<Token> =
-        std::iter::from_fn(|| zone.alloc_frozen_as(Order::ZERO, Mobility::Movable).ok()).collect();
+        std::iter::from_fn(|| zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable).ok())
+            .collect();
     assert_eq!(all.len(), 2 * 512);
     all.into_iter().for_each(Token::free);
     assert_all_free(zone);

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use folio_bench::{Ask, QUESTIONS, Question, Report};
+use folio_bench::{Ask, Benchmark, QUESTIONS, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
@@ -27,18 +27,18 @@ const STEPS: u64 = 1000;
 
 /// One question with its answer, or with the reason why there is none.
 pub(crate) struct Answer {
-    pub(crate) question: &'static Question,
+    pub(crate) benchmark: &'static Benchmark,
     pub(crate) report: Result<Report, String>,
 }
 
 pub(crate) fn run(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
-    match QUESTIONS.iter().find(|question| question.name == options.question) {
-        Some(question) => one(question, options, stop),
+    match QUESTIONS.iter().find(|benchmark| benchmark.name == options.benchmark) {
+        Some(benchmark) => one(benchmark, options, stop),
         None => all(options, stop),
     }
 }
 
-fn one(question: &'static Question, options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
+fn one(benchmark: &'static Benchmark, options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
     if let Some(path) = &options.plot {
         check_place(path)?;
     }
@@ -48,12 +48,12 @@ fn one(question: &'static Question, options: &Bench, stop: &AtomicBool) -> Resul
     let bar = bar();
     let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ONE));
     let report =
-        ask(question, time, stop, &mut |share| bar.set_position((share * STEPS as f64) as u64));
+        ask(benchmark, time, stop, &mut |share| bar.set_position((share * STEPS as f64) as u64));
     bar.finish_and_clear();
-    let report = report.with_context(|| format!("{} can not be measured", question.name))?;
+    let report = report.with_context(|| format!("{} can not be measured", benchmark.name))?;
     let machine = Machine::here();
     if options.json {
-        say(&format!("{:#}", with_machine(&report, question, &machine)))?;
+        say(&format!("{:#}", with_machine(&report, benchmark, &machine)))?;
     } else {
         say(&tables(&report, &machine))?;
     }
@@ -62,7 +62,7 @@ fn one(question: &'static Question, options: &Bench, stop: &AtomicBool) -> Resul
         write(path, &plot::report(&report)?)?;
     }
     if let Some(folder) = &options.save {
-        save(folder, question, &report, &machine)?;
+        save(folder, benchmark, &report, &machine)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -73,38 +73,43 @@ fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
     make(&folder)?;
     let machine = Machine::here();
     let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ALL));
-    let weights: u32 = QUESTIONS.iter().map(|question| question.weight).sum();
+    let weights: u32 = QUESTIONS.iter().map(|benchmark| benchmark.weight).sum();
     let bar = bar();
     let (mut answers, mut before) = (Vec::new(), 0.0);
-    for question in QUESTIONS {
-        let part = f64::from(question.weight) / f64::from(weights);
-        bar.set_message(question.name);
-        let report = ask(question, time.mul_f64(part), stop, &mut |share| {
+    for benchmark in QUESTIONS {
+        let part = f64::from(benchmark.weight) / f64::from(weights);
+        bar.set_message(benchmark.name);
+        let report = ask(benchmark, time.mul_f64(part), stop, &mut |share| {
             bar.set_position(((before + part * share) * STEPS as f64) as u64);
         });
         before += part;
-        answers.push(Answer { question, report: report.map_err(|error| format!("{error:#}")) });
+        answers.push(Answer { benchmark, report: report.map_err(|error| format!("{error:#}")) });
     }
     bar.finish_and_clear();
     let (mut text, mut parts) = (String::new(), Map::new());
-    for Answer { question, report } in &answers {
+    for Answer { benchmark, report } in &answers {
         match report {
             Ok(report) => {
-                save(&folder, question, report, &machine)?;
-                let _ =
-                    writeln!(text, "── {}: {}\n\n{}", question.name, question.about, body(report));
-                parts.insert(question.name.to_owned(), report.to_json(question.case_key));
+                save(&folder, benchmark, report, &machine)?;
+                let _ = writeln!(
+                    text,
+                    "── {}: {}\n\n{}",
+                    benchmark.name,
+                    benchmark.about,
+                    body(report)
+                );
+                parts.insert(benchmark.name.to_owned(), report.to_json(benchmark.case_key));
             }
             Err(why) => {
-                let _ = writeln!(text, "── {}: not measured: {why}\n", question.name);
-                parts.insert(question.name.to_owned(), json!({ "not_measured": why }));
+                let _ = writeln!(text, "── {}: not measured: {why}\n", benchmark.name);
+                parts.insert(benchmark.name.to_owned(), json!({ "not_measured": why }));
             }
         }
     }
     let page = folder.join("report.html");
     write(&page, &html::page(&answers, &machine)?)?;
     if options.json {
-        say(&format!("{:#}", json!({ "machine": machine.to_json(), "questions": parts })))?;
+        say(&format!("{:#}", json!({ "machine": machine.to_json(), "benchmarks": parts })))?;
     } else {
         say(&format!("{}\n{text}the report with its plots: {}", machine.lines(), page.display()))?;
     }
@@ -112,12 +117,12 @@ fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
 }
 
 fn ask(
-    question: &Question,
+    benchmark: &Benchmark,
     time: Duration,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Report> {
-    Ok((question.ask)(&mut Ask { time, stop, progress })?)
+    Ok((benchmark.ask)(&mut Ask { time, stop, progress })?)
 }
 
 fn bar() -> ProgressBar {
@@ -131,10 +136,10 @@ fn make(folder: &Path) -> Result<()> {
 }
 
 /// Table, JSON and plot of one question, named after it, in a folder that is there.
-fn save(folder: &Path, question: &Question, report: &Report, machine: &Machine) -> Result<()> {
-    let file = |extension: &str| folder.join(format!("{}.{extension}", question.name));
+fn save(folder: &Path, benchmark: &Benchmark, report: &Report, machine: &Machine) -> Result<()> {
+    let file = |extension: &str| folder.join(format!("{}.{extension}", benchmark.name));
     write(&file("txt"), &tables(report, machine))?;
-    write(&file("json"), &format!("{:#}\n", with_machine(report, question, machine)))?;
+    write(&file("json"), &format!("{:#}\n", with_machine(report, benchmark, machine)))?;
     write(&file("svg"), &plot::report(report)?)
 }
 
@@ -142,8 +147,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("{} can not be written", path.display()))
 }
 
-fn with_machine(report: &Report, question: &Question, machine: &Machine) -> Value {
-    let mut value = report.to_json(question.case_key);
+fn with_machine(report: &Report, benchmark: &Benchmark, machine: &Machine) -> Value {
+    let mut value = report.to_json(benchmark.case_key);
     value["machine"] = machine.to_json();
     value
 }

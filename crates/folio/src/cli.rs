@@ -57,8 +57,8 @@ pub(crate) struct Torture {
 #[derive(Args)]
 pub(crate) struct Bench {
     /// Which question
-    #[arg(value_parser = questions())]
-    pub(crate) question: String,
+    #[arg(value_parser = benchmarks())]
+    pub(crate) benchmark: String,
     /// How long; default: 10, or 120 for all
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) seconds: Option<u64>,
@@ -75,9 +75,9 @@ pub(crate) struct Bench {
 }
 
 /// The questions by their names; `folio_bench::QUESTIONS` is their list.
-fn questions() -> PossibleValuesParser {
+fn benchmarks() -> PossibleValuesParser {
     let each =
-        QUESTIONS.iter().map(|question| PossibleValue::new(question.name).help(question.about));
+        QUESTIONS.iter().map(|benchmark| PossibleValue::new(benchmark.name).help(benchmark.about));
     PossibleValuesParser::new(
         each.chain([PossibleValue::new("all").help("everything, in one report")]),
     )

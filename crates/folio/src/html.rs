@@ -22,16 +22,16 @@ pub(crate) fn page(answers: &[Answer], machine: &Machine) -> Result<String> {
          <style>{STYLE}</style>\n<h1>folio bench all</h1>\n<pre>{}</pre>\n<nav>",
         escape(&machine.lines())
     );
-    for Answer { question, .. } in answers {
-        let _ = write!(page, "<a href=\"#{0}\">{0}</a>", question.name);
+    for Answer { benchmark, .. } in answers {
+        let _ = write!(page, "<a href=\"#{0}\">{0}</a>", benchmark.name);
     }
     page.push_str("</nav>\n");
-    for Answer { question, report } in answers {
+    for Answer { benchmark, report } in answers {
         let _ = writeln!(
             page,
             "<h2 id=\"{0}\">{0}</h2>\n<p>{1}</p>",
-            question.name,
-            escape(question.about)
+            benchmark.name,
+            escape(benchmark.about)
         );
         let report = match report {
             Ok(report) => report,

@@ -218,11 +218,11 @@ fn lines(report: &BenchReport) -> Result<String> {
         .into_drawing_area();
     root.fill(&WHITE).map_err(failed)?;
     let titled = root.titled(report.title, (FONT, 22)).map_err(failed)?;
-    for (area, (title, subjects)) in
+    for (area, (title, contenders)) in
         titled.split_evenly((panels.len().max(1), 1)).iter().zip(&panels)
     {
-        let rows = || subjects.iter().flat_map(|subject| &subject.1);
-        let most_threads = rows().map(|row| row.case.threads).max().unwrap_or(1) as f64;
+        let rows = || contenders.iter().flat_map(|contender| &contender.1);
+        let io_threads = rows().map(|row| row.scenario.threads).max().unwrap_or(1) as f64;
         let least = rows().map(|row| row.min).fold(f64::INFINITY, f64::min).max(1e-3);
         let most = rows().map(|row| row.max).fold(least * 2.0, f64::max);
         let mut chart = ChartBuilder::on(area)
@@ -232,7 +232,7 @@ fn lines(report: &BenchReport) -> Result<String> {
             .set_label_area_size(LabelAreaPosition::Left, 70)
             .set_label_area_size(LabelAreaPosition::Bottom, 40)
             .build_cartesian_2d(
-                (0.9..most_threads * 1.1).log_scale(),
+                (0.9..io_threads * 1.1).log_scale(),
                 (least * 0.8..most * 1.25).log_scale(),
             )
             .map_err(failed)?;
@@ -248,9 +248,9 @@ fn lines(report: &BenchReport) -> Result<String> {
             .map_err(failed)?;
         let (left, above) = area.get_base_pixel();
         let mut ends = Vec::new();
-        for (at, (name, rows)) in subjects.iter().enumerate() {
+        for (at, (name, rows)) in contenders.iter().enumerate() {
             let colour = LINES[at % LINES.len()];
-            let x = |row: &&Row| row.case.threads as f64;
+            let x = |row: &&Row| row.scenario.threads as f64;
             let mut band: Vec<(f64, f64)> =
                 rows.iter().map(|row| (x(row), row.min.max(1e-3))).collect();
             band.extend(rows.iter().rev().map(|row| (x(row), row.max)));

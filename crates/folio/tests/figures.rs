@@ -46,10 +46,10 @@ impl Results {
             [file, "least", column] => self.column(file, column).into_iter().reduce(f64::min),
             [file, "most", column] => self.column(file, column).into_iter().reduce(f64::max),
             [file, "cell", row, column] => self.cell(file, row, column),
-            [file, case, threads, name] => self.row(file, case, threads, name, "median"),
-            [file, case, threads, name, key] => self.row(file, case, threads, name, key),
-            [file, case, threads, name, key, unit] => {
-                let number = self.row(file, case, threads, name, key);
+            [file, scenario, threads, name] => self.row(file, scenario, threads, name, "median"),
+            [file, scenario, threads, name, key] => self.row(file, scenario, threads, name, key),
+            [file, scenario, threads, name, key, unit] => {
+                let number = self.row(file, scenario, threads, name, key);
                 number.map(|number| number / unit.parse::<f64>().expect("the unit is a number"))
             }
             _ => None,
@@ -57,12 +57,19 @@ impl Results {
         found.unwrap_or_else(|| panic!("there is no '{reference}' in {RESULTS}"))
     }
 
-    fn row(&mut self, file: &str, case: &str, threads: &str, name: &str, key: &str) -> Option<f64> {
+    fn row(
+        &mut self,
+        file: &str,
+        scenario: &str,
+        threads: &str,
+        name: &str,
+        key: &str,
+    ) -> Option<f64> {
         let (list, key) = if name.contains('/') { ("ratios", "value") } else { ("rows", key) };
         let rows = self.file(file)[list].as_array()?;
         let is_it = |row: &&Value| {
             row["name"] == name
-                && row["case"] == case
+                && row["case"] == scenario
                 && row["threads"].as_u64() == threads.parse().ok()
         };
         rows.iter().find(is_it)?[key].as_f64()
@@ -120,8 +127,8 @@ impl Results {
                 let mut parts: Vec<&str> = at.split('|').collect();
                 parts.insert(2, name);
                 let number = match parts[..] {
-                    [case, threads, name] => self.row(file, case, threads, name, "median"),
-                    [case, threads, name, key] => self.row(file, case, threads, name, key),
+                    [scenario, threads, name] => self.row(file, scenario, threads, name, "median"),
+                    [scenario, threads, name, key] => self.row(file, scenario, threads, name, key),
                     _ => panic!("'{at}' is no column"),
                 };
                 let _ = match number {

@@ -48,7 +48,7 @@ pub fn folio(zone: &'static Zone<Machine>) {
     let folio = zone.alloc(order(3), KIND, 7).expect("a folio");
     let head = folio.pfn();
     let second = zone.try_get(head).expect("a live head can be acquired");
-    assert_eq!((second.kind(), second.private(), second.order()), (KIND, 7, order(3)));
+    assert_eq!((second.kind(), second.owner_data(), second.order()), (KIND, 7, order(3)));
     for n in 1..8 {
         let tail = Pfn::new(head.as_u64() + n);
         assert_eq!(zone.try_get(tail).err(), Some(Refusal::Tail));
@@ -115,6 +115,6 @@ pub fn migrate(zone: &'static Zone<Machine>) {
     let moved = zone.try_get(to).expect("live");
     assert!(holds(moved.as_slice(), 11, 1), "the copy differs");
     drop(moved);
-    drop(index.0.claim(zone).expect("a folio").remove());
+    drop(index.0.try_lock(zone).expect("a folio").remove());
     say!("migrate: {from:?} to {to:?}; while it was held: {refused}");
 }

@@ -36,8 +36,8 @@ static SPLIT: AtomicUsize = AtomicUsize::new(0);
 struct Index([Slot<Machine>; PAGES]);
 
 impl Owner<Machine> for Index {
-    fn with_slot(&self, _: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<Machine>)) -> bool {
-        self.0.get(private as usize).map(visit).is_some()
+    fn with_slot(&self, _: Pfn, owner_data: u64, visit: &mut dyn FnMut(&Slot<Machine>)) -> bool {
+        self.0.get(owner_data as usize).map(visit).is_some()
     }
 }
 
@@ -76,7 +76,7 @@ pub fn conduct(zone: &'static Zone<Machine>, cpus: usize) {
         said(&SPLIT)
     );
     for slot in &INDEX.0 {
-        drop(slot.claim(zone).expect("nobody else is there").remove());
+        drop(slot.try_lock(zone).expect("nobody else is there").remove());
     }
 }
 
@@ -111,9 +111,9 @@ fn install(zone: &'static Zone<Machine>, page: usize) {
     let mut folio = zone.alloc_frozen(size).expect("memory for a page");
     folio.set_owner(PAGE, page as u64);
     match INDEX.0[page].install(folio) {
-        Ok(mut claim) => {
-            fill(claim.folio_mut().as_mut_slice(), page as u64);
-            claim.publish();
+        Ok(mut locked) => {
+            fill(locked.folio_mut().as_mut_slice(), page as u64);
+            locked.publish();
         }
         Err(folio) => folio.free(),
     }
@@ -129,8 +129,8 @@ fn mover(zone: &'static Zone<Machine>, random: &mut Random) {
         MIGRATED.fetch_add(usize::from(moved), Ordering::Relaxed);
         return;
     }
-    if let Some(Ok(claim)) = slot.claim(zone).map(folio_frames::Claim::freeze) {
-        let mut folio = claim.remove();
+    if let Some(Ok(locked)) = slot.try_lock(zone).map(folio_frames::LockedSlot::freeze) {
+        let mut folio = locked.remove();
         fill(folio.as_mut_slice(), u64::MAX);
         folio.free();
         install(zone, page);
@@ -167,7 +167,7 @@ fn reader(zone: &'static Zone<Machine>, random: &mut Random, antagonists: usize)
         match INDEX.0[page].get(zone) {
             Lookup::Hit(folio) => {
                 assert_eq!(
-                    (folio.kind(), folio.private()),
+                    (folio.kind(), folio.owner_data()),
                     (PAGE, page as u64),
                     "R8: slot {page} gave {folio:?}"
                 );
@@ -195,8 +195,8 @@ fn reader(zone: &'static Zone<Machine>, random: &mut Random, antagonists: usize)
 
 fn compare(folio: &FolioRef<Machine>) {
     assert!(
-        holds(folio.as_slice(), folio.private(), 61),
+        holds(folio.as_slice(), folio.owner_data(), 61),
         "R1, R8: {folio:?} does not hold {:#x}",
-        folio.private()
+        folio.owner_data()
     );
 }

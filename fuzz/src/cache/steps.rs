@@ -7,8 +7,8 @@ use folio_frames::{Offline, Pfn, UserSpace};
 use crate::files::{LARGE, MOST, Plain, folder, large_byte};
 use crate::written::{Change, Written};
 
-const BUDGET: usize = 4 << 20;
-const FRAMES: u64 = BUDGET as u64 / 4096;
+const CAPACITY: usize = 4 << 20;
+const FRAMES: u64 = CAPACITY as u64 / 4096;
 
 /// What a fuzzer may do next. Numbers are taken modulo what there is.
 #[derive(Arbitrary, Debug)]
@@ -90,7 +90,7 @@ struct World {
 
 /// Does the steps one after the other, compares every byte, and looks for what leaked at the end.
 pub(crate) fn run(steps: &[Step]) {
-    let cache = Cache::new(BUDGET).expect("memory");
+    let cache = Cache::new(CAPACITY).expect("memory");
     let plain = [Plain::new("one"), Plain::new("two")];
     let open = |plain: &Plain| cache.open(&plain.path).expect("a file");
     let files = [open(&plain[0]), open(&plain[1])];

@@ -22,7 +22,7 @@ pub(crate) struct Block {
     pub(crate) holder: Holder,
     pub(crate) slot: Option<usize>,
     /// What is written into its first frame and its last.
-    stamp: u64,
+    change_token: u64,
 }
 
 impl Block {
@@ -47,7 +47,7 @@ impl Block {
         }
     }
 
-    pub(crate) fn give_back(self) {
+    pub(crate) fn restore(self) {
         match self.holder {
             Holder::Frozen(token) => token.free(),
             Holder::Shared(references) => drop(references),
@@ -55,26 +55,26 @@ impl Block {
     }
 
     /// What its owner noted.
-    pub(crate) fn private(&self) -> u64 {
+    pub(crate) fn owner_data(&self) -> u64 {
         match &self.holder {
-            Holder::Frozen(token) => token.private(),
+            Holder::Frozen(token) => token.owner_data(),
             Holder::Shared(references) => references
                 .first()
-                .map_or_else(|| self.slot.map_or(u64::MAX, |n| n as u64), FolioRef::private),
+                .map_or_else(|| self.slot.map_or(u64::MAX, |n| n as u64), FolioRef::owner_data),
         }
     }
 
-    fn stamps(bytes: &[u8]) -> (u64, u64) {
+    fn change_tokens(bytes: &[u8]) -> (u64, u64) {
         let read =
             |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         (read(0), read(bytes.len() - FRAME_SIZE))
     }
 
-    fn write(token: &mut FrozenFolio<UserSpace>, stamp: u64) {
+    fn write(token: &mut FrozenFolio<UserSpace>, change_token: u64) {
         let bytes = token.as_mut_slice();
         let last = bytes.len() - FRAME_SIZE;
-        bytes[..8].copy_from_slice(&stamp.to_le_bytes());
-        bytes[last..last + 8].copy_from_slice(&stamp.to_le_bytes());
+        bytes[..8].copy_from_slice(&change_token.to_le_bytes());
+        bytes[last..last + 8].copy_from_slice(&change_token.to_le_bytes());
     }
 }
 
@@ -83,12 +83,12 @@ pub(crate) struct Model {
     zone: &'static Zone<UserSpace>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) offline: [bool; BLOCKS],
-    next_stamp: u64,
+    next_change_token: u64,
 }
 
 impl Model {
     pub(crate) fn new(zone: &'static Zone<UserSpace>) -> Self {
-        Self { zone, blocks: Vec::new(), offline: [false; BLOCKS], next_stamp: 1 }
+        Self { zone, blocks: Vec::new(), offline: [false; BLOCKS], next_change_token: 1 }
     }
 
     fn index(&self, pfn: Pfn) -> u32 {
@@ -116,15 +116,15 @@ impl Model {
     pub(crate) fn add(&mut self, mut token: FrozenFolio<UserSpace>) -> usize {
         let (pfn, order) = (token.pfn(), token.order());
         self.assert_free(pfn, order, None);
-        Block::write(&mut token, self.next_stamp);
+        Block::write(&mut token, self.next_change_token);
         self.blocks.push(Block {
             pfn,
             order,
             holder: Holder::Frozen(token),
             slot: None,
-            stamp: self.next_stamp,
+            change_token: self.next_change_token,
         });
-        self.next_stamp += 1;
+        self.next_change_token += 1;
         self.blocks.len() - 1
     }
 
@@ -156,7 +156,7 @@ impl Model {
     pub(crate) fn drop_one(&mut self, at: usize) {
         let block = &mut self.blocks[at];
         match &mut block.holder {
-            Holder::Frozen(_) => self.blocks.swap_remove(at).give_back(),
+            Holder::Frozen(_) => self.blocks.swap_remove(at).restore(),
             Holder::Shared(references) => {
                 references.pop();
                 if references.is_empty() && block.slot.is_none() {
@@ -179,16 +179,16 @@ impl Model {
                 "parts lie one after the other"
             );
             next += frames;
-            Block::write(&mut part, self.next_stamp);
-            let stamp = self.next_stamp;
+            Block::write(&mut part, self.next_change_token);
+            let change_token = self.next_change_token;
             self.blocks.push(Block {
                 pfn: part.pfn(),
                 order,
                 holder: Holder::Frozen(part),
                 slot: None,
-                stamp,
+                change_token,
             });
-            self.next_stamp += 1;
+            self.next_change_token += 1;
         }
     }
 
@@ -235,8 +235,8 @@ impl Model {
                 Holder::Frozen(token) => {
                     assert!(seen.snapshot.is_frozen(), "{seen:?}");
                     assert_eq!(
-                        Block::stamps(token.as_slice()),
-                        (block.stamp, block.stamp),
+                        Block::change_tokens(token.as_slice()),
+                        (block.change_token, block.change_token),
                         "overwritten"
                     );
                 }
@@ -245,8 +245,8 @@ impl Model {
                     if let Some(reference) = references.first() {
                         assert_eq!(reference.pfn(), block.pfn);
                         assert_eq!(
-                            Block::stamps(reference.as_slice()),
-                            (block.stamp, block.stamp),
+                            Block::change_tokens(reference.as_slice()),
+                            (block.change_token, block.change_token),
                             "overwritten"
                         );
                     }

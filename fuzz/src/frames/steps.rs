@@ -2,8 +2,8 @@
 
 use arbitrary::Arbitrary;
 use folio_frames::{
-    AllocError, Arena, BLOCK_ORDER, Kind, MAX_ORDER, MigrateError, Mobility, Offline, OfflineError,
-    Order, Owner, Pfn, Refusal, Slot, UserSpace, migrate,
+    AllocError, Arena, BLOCK_ORDER, Kind, MAX_ORDER, MigrateError, MigrateType, Offline,
+    OfflineError, Order, Owner, Pfn, Refusal, Slot, UserSpace, migrate,
 };
 
 use crate::model::{BLOCKS, Block, FRAMES, Holder, Model};
@@ -87,8 +87,8 @@ pub(crate) enum Step {
 struct Index(Vec<Slot<UserSpace>>);
 
 impl Owner<UserSpace> for Index {
-    fn with_slot(&self, _: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
-        usize::try_from(private).ok().and_then(|slot| self.0.get(slot)).map(visit).is_some()
+    fn with_slot(&self, _: Pfn, owner_data: u64, visit: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
+        usize::try_from(owner_data).ok().and_then(|slot| self.0.get(slot)).map(visit).is_some()
     }
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn run(steps: &[Step]) {
         world.model.offline[offline.block()] = false;
         world.arena.online(offline);
     }
-    world.model.blocks.drain(..).for_each(Block::give_back);
+    world.model.blocks.drain(..).for_each(Block::restore);
     let zone = world.arena.zone();
     zone.drain();
     world.model.compare_all();
@@ -141,13 +141,13 @@ impl World {
     fn alloc(&mut self, order: Order) -> Option<usize> {
         let zone = self.arena.zone();
         // What it is allocated for decides where it lies, never whether there is one.
-        let mobility = [Mobility::Movable, Mobility::Reclaimable, Mobility::Unmovable]
+        let migrate_type = [MigrateType::Movable, MigrateType::Reclaimable, MigrateType::Unmovable]
             [self.model.blocks.len() % 3];
-        let token = zone.alloc_frozen_as(order, mobility).or_else(|_| {
+        let token = zone.alloc_frozen_as(order, migrate_type).or_else(|_| {
             // What the per-CPU lists keep is merged by this; then a block that could be there is
             // there.
             zone.drain();
-            zone.alloc_frozen_as(order, mobility)
+            zone.alloc_frozen_as(order, migrate_type)
         });
         match token {
             Ok(mut token) => {
@@ -183,12 +183,12 @@ impl World {
     }
 
     fn remove(&mut self, slot: usize, keep: bool) {
-        let claim = self.index.0[slot].claim(self.arena.zone());
+        let locked = self.index.0[slot].try_lock(self.arena.zone());
         let Some(at) = self.in_slot(slot) else {
-            assert!(claim.is_none(), "the slot holds what nobody put there");
+            assert!(locked.is_none(), "the slot holds what nobody put there");
             return;
         };
-        let folio = claim.expect("nobody else claims").remove();
+        let folio = locked.expect("nobody else locked_slots").remove();
         let block = &mut self.model.blocks[at];
         assert_eq!(folio.pfn(), block.pfn);
         block.slot = None;
@@ -272,8 +272,10 @@ impl World {
                     pick(block).map(|at| &self.model.blocks[at].holder)
                     && let Some(first) = references.first()
                 {
-                    first.mark();
-                    assert!(zone.take_mark(first.pfn()) && !zone.take_mark(first.pfn()));
+                    first.set_referenced();
+                    assert!(
+                        zone.take_referenced(first.pfn()) && !zone.take_referenced(first.pfn())
+                    );
                 }
             }
             Step::Drain => {
@@ -288,7 +290,7 @@ impl World {
             (folio_frames::Lookup::Empty, None) => {}
             (folio_frames::Lookup::Hit(folio), Some(at)) => {
                 let block = &mut self.model.blocks[at];
-                assert_eq!((folio.pfn(), folio.private()), (block.pfn, slot as u64));
+                assert_eq!((folio.pfn(), folio.owner_data()), (block.pfn, slot as u64));
                 let Holder::Shared(references) = &mut block.holder else {
                     unreachable!("a slot's folio is shared")
                 };
@@ -301,15 +303,15 @@ impl World {
     }
 
     fn freeze(&mut self, slot: usize, take: bool) {
-        let Some(claim) = self.index.0[slot].claim(self.arena.zone()) else {
-            assert_eq!(self.in_slot(slot), None, "nobody else claims");
+        let Some(locked) = self.index.0[slot].try_lock(self.arena.zone()) else {
+            assert_eq!(self.in_slot(slot), None, "nobody else locked_slots");
             return;
         };
-        let at = self.in_slot(slot).expect("a claim is on a folio");
+        let at = self.in_slot(slot).expect("a locked is on a folio");
         let block = &mut self.model.blocks[at];
-        match claim.freeze() {
+        match locked.freeze() {
             Ok(frozen) => {
-                assert_eq!(block.references(), 0, "frozen under its holders");
+                assert_eq!(block.references(), 0, "frozen under its pin_owners");
                 if take {
                     block.holder = Holder::Frozen(frozen.remove());
                     block.slot = None;
@@ -324,13 +326,14 @@ impl World {
     fn replace(&mut self, slot: usize) {
         let Some(old) = self.in_slot(slot) else { return };
         let Some(new) = self.alloc(self.model.blocks[old].order) else { return };
-        let claim = self.index.0[slot].claim(self.arena.zone()).expect("nobody else claims");
+        let locked =
+            self.index.0[slot].try_lock(self.arena.zone()).expect("nobody else locked_slots");
         let holder = &mut self.model.blocks[new].holder;
         let Holder::Frozen(mut token) = std::mem::replace(holder, Holder::Shared(vec![])) else {
             unreachable!("it was just allocated")
         };
         token.set_owner(OURS, slot as u64);
-        let reference = claim.replace(token);
+        let reference = locked.replace(token);
         self.model.blocks[new].slot = Some(slot);
         let block = &mut self.model.blocks[old];
         block.slot = None;
@@ -351,11 +354,14 @@ impl World {
         let block = &self.model.blocks[at];
         match result {
             Ok(target) => {
-                assert!(block.slot.is_some() && block.references() == 0, "moved under its holders");
+                assert!(
+                    block.slot.is_some() && block.references() == 0,
+                    "moved under its pin_owners"
+                );
                 self.model.moved(at, target);
             }
             Err(MigrateError::NotMovable) => {
-                assert!(block.private() >= SLOTS as u64, "its slot is there")
+                assert!(block.owner_data() >= SLOTS as u64, "its slot is there")
             }
             // Its note says a slot that it has left.
             Err(MigrateError::Moved) => assert_eq!(block.slot, None),
@@ -380,7 +386,7 @@ impl World {
                         continue;
                     }
                     let slot = block.slot.expect("only a slot's folio can have been moved");
-                    assert_eq!(block.references(), 0, "moved under its holders");
+                    assert_eq!(block.references(), 0, "moved under its pin_owners");
                     let target =
                         self.index.0[slot].pfn(self.arena.zone()).expect("the slot holds it");
                     self.model.moved(at, target);
@@ -397,7 +403,7 @@ impl World {
                             assert_eq!(
                                 self.model.blocks[at].references(),
                                 0,
-                                "moved under its holders"
+                                "moved under its pin_owners"
                             );
                             self.model.moved(at, target);
                         }

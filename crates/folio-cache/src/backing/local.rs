@@ -10,7 +10,7 @@ use rustix::io::{pread, preadv, pwrite, pwritev};
 
 use super::direct::{self, Direct};
 use super::open::{check, open_regular};
-use super::{Backing, Durable, Fill, Identity, Version, whole};
+use super::{Backing, Durable, FileId, Fill, Version, whole};
 
 /// What is to be synced goes to the kernel's cache by so many bytes: while one piece is copied
 /// there, the one before goes on to the disk. Smaller ones gain nothing.
@@ -22,7 +22,7 @@ pub struct LocalFile {
     file: fs::File,
     /// The same file past the kernel's cache.
     direct: Direct,
-    identity: Identity,
+    file_id: FileId,
     is_writable: bool,
 }
 
@@ -92,11 +92,11 @@ impl LocalFile {
         if let Some(message) = refused {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let identity = Identity { space: "file", volume: metadata.dev(), object: metadata.ino() };
+        let file_id = FileId { space: "file", volume: metadata.dev(), object: metadata.ino() };
         Ok(Self {
             file,
             direct: Direct::default(),
-            identity,
+            file_id,
             is_writable: (flags & OFlags::RWMODE) != OFlags::RDONLY,
         })
     }
@@ -116,15 +116,15 @@ impl LocalFile {
 }
 
 impl Backing for LocalFile {
-    fn identity(&self) -> Identity {
-        self.identity
+    fn file_id(&self) -> FileId {
+        self.file_id
     }
 
     fn version(&self) -> io::Result<Version> {
         let metadata = self.file.metadata()?;
-        let stamp =
+        let change_token =
             [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
-        Ok(Version { len: metadata.len(), stamp: stamp.map(i64::cast_unsigned) })
+        Ok(Version { len: metadata.len(), change_token: change_token.map(i64::cast_unsigned) })
     }
 
     fn fill(&self, offset: u64, mut buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {

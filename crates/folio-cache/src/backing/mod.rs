@@ -21,15 +21,15 @@
 
 mod direct;
 mod local;
-mod memory;
 mod open;
+mod testing;
 mod whole;
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 
 pub use local::LocalFile;
-pub use memory::{Call, Fault, Memory};
+pub use testing::{Call, Fault, Memory};
 
 /// What a backing is: two with one identity are the same bytes, and share their pages.
 ///
@@ -37,7 +37,7 @@ pub use memory::{Call, Fault, Memory};
 /// one it was given for as long as the file is open, as an inode's number is only good while a
 /// descriptor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub struct FileId {
     /// Who gave the numbers: implementations of other people do not meet.
     pub space: &'static str,
     /// The device, the bucket.
@@ -53,7 +53,7 @@ pub struct Version {
     pub len: u64,
     /// Differs when the contents do, as far as can be told: times of the last change, a tag, a
     /// hash.
-    pub stamp: [u64; 4],
+    pub change_token: [u64; 4],
 }
 
 /// What a sync makes durable.
@@ -82,7 +82,7 @@ pub struct Fill<'a> {
 /// once.
 pub trait Backing: fmt::Debug + Send + Sync + 'static {
     /// What this is.
-    fn identity(&self) -> Identity;
+    fn file_id(&self) -> FileId;
 
     /// The length, and the mark of the contents.
     fn version(&self) -> io::Result<Version>;
@@ -149,6 +149,6 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
 fn read_only(backing: &(impl Backing + ?Sized)) -> io::Error {
     io::Error::new(
         ErrorKind::PermissionDenied,
-        format!("{:?} can not be written to", backing.identity()),
+        format!("{:?} can not be written to", backing.file_id()),
     )
 }

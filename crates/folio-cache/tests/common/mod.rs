@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use folio_cache::{Backing, CACHED, Cache, Call, Durable, Fill, Identity, Memory, Version};
+use folio_cache::{Backing, CACHED, Cache, Call, Durable, FileId, Fill, Memory, Version};
 use folio_frames::Kind;
 use folio_ref::Scheme;
 use parking_lot::{Condvar, Mutex};
@@ -80,8 +80,8 @@ impl Gated {
 }
 
 impl Backing for Gated {
-    fn identity(&self) -> Identity {
-        self.memory.identity()
+    fn file_id(&self) -> FileId {
+        self.memory.file_id()
     }
 
     fn version(&self) -> io::Result<Version> {
@@ -143,8 +143,8 @@ impl Together {
 }
 
 impl Backing for Together {
-    fn identity(&self) -> Identity {
-        self.memory.identity()
+    fn file_id(&self) -> FileId {
+        self.memory.file_id()
     }
 
     fn version(&self) -> io::Result<Version> {
@@ -188,7 +188,7 @@ impl Backing for Together {
 /// All files and handles are gone: so are all pages.
 #[track_caller]
 pub(crate) fn assert_nothing_leaked<S: Scheme>(cache: &Cache<S>) {
-    cache.settle();
+    cache.quiesce();
     let zone = cache.zone();
     // A thread of the cache may hold a file for a moment when it is closed.
     let end = Instant::now() + Duration::from_secs(10);

@@ -24,8 +24,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use common::assert_nothing_leaked;
 use folio_cache::{Cache, Call, File, Memory};
 use folio_frames::{FRAME_SIZE, Order};
-use folio_ref::explore::{Search, deeper, delays, explore, race};
-use folio_ref::stepped::{self, step};
+use folio_ref::testing::explore::{Search, deeper, delays, explore, race};
+use folio_ref::testing::stepped::{self, step};
 
 /// Some schedules of what has too many.
 const BY_CHANCE: Search = Search::Pct { depth: 4, executions: 3_000, seed: 1 };
@@ -379,7 +379,7 @@ fn readahead_against_a_miss(search: Search) {
         };
         let cache = world.cache.clone();
         race(vec![reader(2), reader(5), Box::new(move || assert!(cache.reclaim(4) <= 4))]);
-        world.cache.settle();
+        world.cache.quiesce();
         assert_eq!(read::<64>(&world.file, 5 * FRAME_SIZE as u64), (64, [6; 64]));
         counted.fetch_add(world.cache.stats().ahead, Ordering::Relaxed);
         world.end();
@@ -393,9 +393,9 @@ fn who_misses_a_page_of_a_run_that_waits_gets_it() {
 }
 
 /// An executor of one future.
-struct Bell(AtomicBool);
+struct Signal(AtomicBool);
 
-impl Wake for Bell {
+impl Wake for Signal {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::SeqCst);
         stepped::wake_all(Arc::as_ptr(&self).addr());
@@ -403,15 +403,15 @@ impl Wake for Bell {
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
-    let bell = Arc::new(Bell(AtomicBool::new(false)));
-    let waker = Arc::clone(&bell).into();
+    let signal = Arc::new(Signal(AtomicBool::new(false)));
+    let waker = Arc::clone(&signal).into();
     let mut future = pin!(future);
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return output;
         }
-        while !bell.0.swap(false, Ordering::SeqCst) {
-            stepped::wait(Arc::as_ptr(&bell).addr(), &|| !bell.0.load(Ordering::SeqCst));
+        while !signal.0.swap(false, Ordering::SeqCst) {
+            stepped::wait(Arc::as_ptr(&signal).addr(), &|| !signal.0.load(Ordering::SeqCst));
         }
     }
 }
@@ -430,7 +430,7 @@ fn futures_against_a_cut(search: Search) {
         for page in 1..=2 {
             assert_eq!(read::<1>(&world.file, LAST - (4 - page) * PAGE), (1, [page as u8]));
         }
-        world.cache.set_most_threads(2);
+        world.cache.set_io_threads(2);
         race(vec![
             world.thread(|file| {
                 let mut bufs = [[0; 64]; 2];
@@ -448,7 +448,7 @@ fn futures_against_a_cut(search: Search) {
             }),
             world.thread(|file| file.set_len(LAST).unwrap()),
         ]);
-        world.cache.settle();
+        world.cache.quiesce();
         assert_eq!(world.file.len(), LAST);
         world.end();
     });
@@ -466,7 +466,7 @@ fn flusher_against_closes(search: Search, flushed: &Arc<AtomicU64>) {
     let flushed = Arc::clone(flushed);
     explore("two writers and their closes against the flusher", search, move || {
         let World { cache, backing, file } = World::new(1);
-        cache.set_most_threads(1);
+        cache.set_io_threads(1);
         let other = cache.open_backing(backing.clone()).unwrap();
         race(vec![
             Box::new(move || assert_eq!(file.write_at(0, &[8; 64]).unwrap(), 64)),
@@ -475,7 +475,7 @@ fn flusher_against_closes(search: Search, flushed: &Arc<AtomicU64>) {
                 assert_eq!(read::<64>(&other, 100), (64, [9; 64]));
             }),
         ]);
-        cache.settle();
+        cache.quiesce();
         let mut all = [1; FRAME_SIZE];
         (all[..64].fill(8), all[100..164].fill(9));
         assert!(backing.contents() == all, "a write was lost");
@@ -495,10 +495,10 @@ fn what_is_written_is_there_whoever_closes_while_the_flusher_writes() {
 
 /// Pages are missed while the cache gives back half of its memory and the reclaimer frees what it
 /// can of the rest, of which most is taken: seven frames are left for pages.
-fn reclaimer_against_a_budget(search: Search) {
+fn reclaimer_against_a_capacity(search: Search) {
     let moved = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&moved);
-    explore("a reader against the reclaimer and a smaller budget", search, move || {
+    explore("a reader against the reclaimer and a smaller capacity", search, move || {
         let cache = Cache::new(4 << 20).expect("memory for a test");
         let backing = Arc::new(Memory::new(&[]));
         let contents: Vec<u8> = (1..=8).flat_map(|page| [page; FRAME_SIZE]).collect();
@@ -509,10 +509,10 @@ fn reclaimer_against_a_budget(search: Search) {
         for page in [0, 3, 1, 5] {
             assert_eq!(read::<1>(&file, page * FRAME_SIZE as u64), (1, [page as u8 + 1]));
         }
-        cache.set_most_threads(1);
+        cache.set_io_threads(1);
         let (shrinking, reading) = (cache.clone(), file.clone());
         race(vec![
-            Box::new(move || shrinking.set_budget_bytes(2 << 20).unwrap()),
+            Box::new(move || shrinking.set_capacity(2 << 20).unwrap()),
             Box::new(move || {
                 for page in [0, 7, 2, 5] {
                     let offset = page * FRAME_SIZE as u64;
@@ -524,7 +524,7 @@ fn reclaimer_against_a_budget(search: Search) {
                 }
             }),
         ]);
-        cache.settle();
+        cache.quiesce();
         assert_eq!(cache.zone().stats().online_frames, 512);
         for page in 0..8 {
             assert_eq!(read::<64>(&file, page * FRAME_SIZE as u64), (64, [page as u8 + 1; 64]));
@@ -542,7 +542,7 @@ fn who_reads_gets_its_page_while_memory_goes_and_the_reclaimer_works() {
     // 4 ms each, most of them the block that goes: the 5641 with one delay, half a minute and more,
     // are for `DEEP`.
     if std::env::var_os("DEEP").is_some() {
-        reclaimer_against_a_budget(Search::Delays(1));
+        reclaimer_against_a_capacity(Search::Delays(1));
     }
-    reclaimer_against_a_budget(Search::Pct { depth: 4, executions: 1000, seed: 1 });
+    reclaimer_against_a_capacity(Search::Pct { depth: 4, executions: 1000, seed: 1 });
 }

@@ -3,10 +3,10 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
 
-use folio_cache::{Backing, Cache, Call, Durable, Fault, Identity, Memory, Version};
+use folio_cache::{Backing, Cache, Call, Durable, Fault, FileId, Memory, Version};
 use folio_frames::FRAME_SIZE;
-use folio_ref::explore::{Search, deeper, explore, race};
-use folio_ref::stepped::step;
+use folio_ref::testing::explore::{Search, deeper, explore, race};
+use folio_ref::testing::stepped::step;
 
 use crate::BY_CHANCE;
 use crate::common::assert_nothing_leaked;
@@ -16,8 +16,8 @@ use crate::common::assert_nothing_leaked;
 struct Late(Memory);
 
 impl Backing for Late {
-    fn identity(&self) -> Identity {
-        self.0.identity()
+    fn file_id(&self) -> FileId {
+        self.0.file_id()
     }
 
     fn version(&self) -> io::Result<Version> {

@@ -50,13 +50,13 @@ impl<P: Platform> Index<P> {
 
     /// Empties a slot; the folio goes when its holders do.
     pub(crate) fn remove(&self, zone: &'static Zone<P>, slot: usize) {
-        drop(self.0[slot].claim(zone).expect("a folio without a claim").remove());
+        drop(self.0[slot].try_lock(zone).expect("a folio without a locked").remove());
     }
 }
 
 impl<P: Platform> Owner<P> for Index<P> {
-    fn with_slot(&self, _: Pfn, private: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool {
-        let slot = usize::try_from(private).ok().and_then(|slot| self.0.get(slot));
+    fn with_slot(&self, _: Pfn, owner_data: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool {
+        let slot = usize::try_from(owner_data).ok().and_then(|slot| self.0.get(slot));
         slot.map(visit).is_some()
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use folio_frames::{
     AllocError, Arena, BLOCK_ORDER, Contig, ContigError, FolioRef, FrozenFolio, Lookup,
-    MigrateError, Mobility, Offline, OfflineError, Order, Pfn, PfnRange, Refusal, UserSpace, Zone,
-    migrate,
+    MigrateError, MigrateType, Offline, OfflineError, Order, Pfn, PfnRange, Refusal, UserSpace,
+    Zone, migrate,
 };
 
 use super::common::{Index, OURS, order};
@@ -24,7 +24,7 @@ struct Page {
     start: u64,
     len: u64,
     /// References beside the slot's: while there are any, it can not move.
-    holders: Vec<FolioRef<P>>,
+    pin_owners: Vec<FolioRef<P>>,
 }
 
 pub(crate) struct World {
@@ -116,7 +116,7 @@ impl World {
             panic!("{:?}", self.index.0[slot])
         };
         assert_eq!(
-            (place(folio.pfn(), folio.order()), folio.private()),
+            (place(folio.pfn(), folio.order()), folio.owner_data()),
             ((page.start, page.len), slot as u64)
         );
         let bytes = folio.as_slice();
@@ -161,10 +161,13 @@ impl World {
 
     fn allocate(&mut self) {
         let order = self.random_order();
-        let mobility =
-            [Mobility::Movable, Mobility::Movable, Mobility::Reclaimable, Mobility::Unmovable]
-                [self.random.usize(..4)];
-        let mut folio = match self.zone.alloc_frozen_as(order, mobility) {
+        let migrate_type = [
+            MigrateType::Movable,
+            MigrateType::Movable,
+            MigrateType::Reclaimable,
+            MigrateType::Unmovable,
+        ][self.random.usize(..4)];
+        let mut folio = match self.zone.alloc_frozen_as(order, migrate_type) {
             Ok(folio) => folio,
             Err(error) => return self.has_failed(order, error),
         };
@@ -173,13 +176,13 @@ impl World {
         self.free.take(start, len);
         self.did("alloc");
         let slot = self.random.usize(..SLOTS);
-        if mobility == Mobility::Movable && self.pages[slot].is_none() {
+        if migrate_type == MigrateType::Movable && self.pages[slot].is_none() {
             folio.set_owner(OURS, slot as u64);
             let bytes = folio.as_mut_slice();
             let last = bytes.len() - 1;
             (bytes[0], bytes[last]) = (slot as u8, slot as u8);
             self.index.0[slot].install(folio).expect("an empty slot").publish();
-            self.pages[slot] = Some(Page { start, len, holders: Vec::new() });
+            self.pages[slot] = Some(Page { start, len, pin_owners: Vec::new() });
         } else if self.random.bool() {
             folio.set_owner(OURS, u64::MAX);
             self.counted.push(vec![folio.init()]);
@@ -230,10 +233,10 @@ impl World {
                 let slot = self.random.usize(..SLOTS);
                 let Some(page) = self.pages[slot].take() else { return };
                 self.index.remove(self.zone, slot);
-                if page.holders.is_empty() {
+                if page.pin_owners.is_empty() {
                     self.free.give(page.start, page.len);
                 } else {
-                    self.counted.push(page.holders);
+                    self.counted.push(page.pin_owners);
                 }
                 self.did("remove from slot");
             }
@@ -249,14 +252,14 @@ impl World {
             return self.did("clone");
         }
         let Some(page) = &mut self.pages[slot] else { return };
-        if page.holders.is_empty() && self.random.u32(..4) == 0 {
+        if page.pin_owners.is_empty() && self.random.u32(..4) == 0 {
             let Lookup::Hit(folio) = self.index.0[slot].get(self.zone) else {
                 panic!("{:?}", self.index.0[slot])
             };
-            page.holders.push(folio);
+            page.pin_owners.push(folio);
             self.did("get from slot");
         } else {
-            page.holders.pop();
+            page.pin_owners.pop();
         }
     }
 
@@ -297,9 +300,9 @@ impl World {
         let slot = self.random.usize(..SLOTS);
         let Some(page) = &self.pages[slot] else { return };
         let pfn = Pfn::new(page.start);
-        let (is_held, len) = (!page.holders.is_empty(), page.len);
+        let (is_held, len) = (!page.pin_owners.is_empty(), page.len);
         match migrate(self.zone, pfn, &self.index) {
-            Ok(_) => assert!(!is_held, "{pfn:?} was moved under its holders"),
+            Ok(_) => assert!(!is_held, "{pfn:?} was moved under its pin_owners"),
             Err(MigrateError::Busy) => assert!(is_held),
             Err(MigrateError::OutOfFrames) => assert!(!self.free.has_aligned(len)),
             Err(error) => panic!("{pfn:?}: {error}"),
@@ -315,7 +318,7 @@ impl World {
             let Some(page) = page else { continue };
             let now = self.index.0[slot].pfn(self.zone).expect("a page in its slot").as_u64();
             if now != page.start {
-                assert!(page.holders.is_empty(), "slot {slot} was moved under its holders");
+                assert!(page.pin_owners.is_empty(), "slot {slot} was moved under its pin_owners");
                 self.free.give(page.start, page.len);
                 page.start = now;
                 moved.push(slot);
@@ -332,7 +335,7 @@ impl World {
 
     /// Frames of a range that can not move: all that is in use but pages that nobody holds.
     fn stay(&self, start: u64, end: u64) -> u64 {
-        let moves = self.pages.iter().flatten().filter(|page| page.holders.is_empty());
+        let moves = self.pages.iter().flatten().filter(|page| page.pin_owners.is_empty());
         let overlap =
             |page: &Page| (page.start + page.len).min(end).saturating_sub(page.start.max(start));
         end - start - self.free.within(start, end) - moves.map(overlap).sum::<u64>()

@@ -99,12 +99,12 @@ fn walked<S: Scheme>(
         Err(Refusal::Offline) => return tally.offline_frames.add(1),
         Err(Refusal::Saturated) => return tally.broken(|| format!("R5: {pfn:?} is saturated")),
     };
-    let is = |folio: &FolioRef<_>| (folio.kind(), folio.order(), folio.private());
+    let is = |folio: &FolioRef<_>| (folio.kind(), folio.order(), folio.owner_data());
     let before = is(&folio);
     let holds = before.0.is_allocated()
         && folio.pfn() <= pfn
         && pfn.as_u64() - folio.pfn().as_u64() < u64::from(folio.order().frames())
-        && seen.is_none_or(|seen| before == (seen.kind, seen.order, seen.private));
+        && seen.is_none_or(|seen| before == (seen.kind, seen.order, seen.owner_data));
     if random.u8(..) < 8 {
         thread::yield_now();
     }

@@ -2,11 +2,11 @@
 
 use folio_cache::{CACHED, Cache};
 use folio_frames::{Peek, Pfn};
-use folio_ref::{MAX_AT_ONCE, NOISE_LIMIT, Scheme, Snapshot};
+use folio_ref::{MAX_AT_ONCE, STALE_LIMIT, Scheme, Snapshot};
 
 /// Frames that are neither free nor held by the index alone, while files are still open.
 pub(crate) fn open<S: Scheme>(cache: &Cache<S>) -> Vec<(Pfn, Peek)> {
-    cache.settle();
+    cache.quiesce();
     let zone = cache.zone();
     let is_wrong = |seen: &Peek| match seen.snapshot {
         // Of the cache's large folios each page's slot has a reference, but for pages that left one
@@ -26,7 +26,7 @@ fn slots(seen: &Peek) -> u32 {
 /// After the last close: frames that are not free, and what else is wrong.
 pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<String>) {
     // What was read ahead keeps its file open.
-    cache.settle();
+    cache.quiesce();
     let zone = cache.zone();
     zone.drain();
     let stats = zone.stats();
@@ -37,11 +37,11 @@ pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<S
     for pfn in zone.pfns() {
         let seen = zone.peek(pfn);
         match seen.snapshot {
-            Snapshot::Frozen { noise }
-                if u64::from(noise)
-                    < u64::from(NOISE_LIMIT) + threads as u64 * u64::from(MAX_AT_ONCE) => {}
-            Snapshot::Frozen { noise } => {
-                broken.push(format!("R5: {pfn:?} has a noise of {noise}"))
+            Snapshot::Frozen { stale }
+                if u64::from(stale)
+                    < u64::from(STALE_LIMIT) + threads as u64 * u64::from(MAX_AT_ONCE) => {}
+            Snapshot::Frozen { stale } => {
+                broken.push(format!("R5: {pfn:?} has {stale} stale increments"))
             }
             _ => broken.push(format!("R1: {pfn:?} is free, and {seen:?}")),
         }

@@ -207,7 +207,7 @@ impl Report {
         );
         row("busy", totals.busy.to_string());
         row(
-            "memory: budget, peak resident",
+            "memory: capacity, peak resident",
             format!("{}, {}", Size(self.memory), Size(self.peak_rss_bytes as usize)),
         );
         row("wrong bytes", totals.wrong_bytes.to_string());

@@ -1,0 +1,3 @@
+//! The length of a file, and the pages that leave because it changed.
+
+pub(crate) mod refresh;

@@ -1,0 +1,85 @@
+//! What memory there is: the machine's, and what control groups leave of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Of the memory that there is, the part that a cache takes by default: one in so many. The rest is
+/// for the program around it.
+const SHARE: usize = 4;
+
+/// The memory of the machine.
+pub(crate) fn machine_bytes() -> usize {
+    let info = rustix::system::sysinfo();
+    let bytes = u128::from(info.totalram) * u128::from(info.mem_unit);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// A budget that fits here: a quarter of the machine's memory, or of what the control groups of
+/// this process allow.
+pub(crate) fn default_capacity() -> usize {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit = group_limit(&groups, Path::new("/sys/fs/cgroup"));
+    limit.unwrap_or(usize::MAX).min(machine_bytes()) / SHARE
+}
+
+/// The least limit of the groups that `/proc/self/cgroup` names, and of all groups around them.
+/// `None`: no limit.
+///
+/// Inside a container the path may lead nowhere, and the group is found at the top.
+fn group_limit(groups: &str, mounted: &Path) -> Option<usize> {
+    let limits = groups.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        let (roots, file) = match controllers {
+            // Version 2, alone or beside version 1.
+            "" => (vec![mounted.to_owned(), mounted.join("unified")], "memory.max"),
+            list if list.split(',').any(|name| name == "memory") => {
+                (vec![mounted.join("memory")], "memory.limit_in_bytes")
+            }
+            _ => return None,
+        };
+        roots.into_iter().filter_map(|root| least_upwards(&root, path, file)).min()
+    });
+    limits.min()
+}
+
+fn least_upwards(root: &Path, path: &str, file: &str) -> Option<usize> {
+    let path = PathBuf::from(path.trim_start_matches('/'));
+    // "max" is no number, and no limit. Of version 1, no limit is a number larger than any memory.
+    let limit =
+        |group: &Path| fs::read_to_string(root.join(group).join(file)).ok()?.trim().parse().ok();
+    path.ancestors().filter_map(limit).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn the_least_limit_on_the_way_up_counts_in_both_versions() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        write(root, "a/b/memory.max", "max\n");
+        write(root, "a/memory.max", "1000\n");
+        write(root, "memory/x/memory.limit_in_bytes", "9223372036854771712\n");
+        write(root, "memory/memory.limit_in_bytes", "700\n");
+        write(root, "unified/c/memory.max", "500\n");
+        assert_eq!(group_limit("0::/a/b\n", root), Some(1000));
+        assert_eq!(group_limit("4:cpu,memory:/x\n0::/a/b\n", root), Some(700));
+        assert_eq!(group_limit("4:memory:/not/here\n", root), Some(700), "as inside a container");
+        assert_eq!(group_limit("0::/c\n", root), Some(500), "beside version 1");
+        assert_eq!(group_limit("3:cpuset:/\n", root), None);
+        assert_eq!(group_limit("nonsense\n", root), None);
+    }
+
+    #[test]
+    fn the_default_capacity_is_a_share_of_the_memory() {
+        assert!(default_capacity() > 0 && default_capacity() <= machine_bytes() / SHARE);
+    }
+}
