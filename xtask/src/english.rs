@@ -1,6 +1,6 @@
 //! `cargo x english`: counts phrases that our prose avoids, in all text of the repository.
 //!
-//! The phrases and their reasons stand in CONTRIBUTING.md, "English". An underscore separates
+//! The phrases and their reasons stand in CONTRIBUTING.md, "Style". An underscore separates
 //! words, so names of tests and items are counted too. Phrases are built from pieces here, so that
 //! this file does not count itself.
 
