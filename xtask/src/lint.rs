@@ -11,6 +11,8 @@ const BARE: &str = "x86_64-unknown-none";
 /// them.
 pub(crate) const FEATURES: &str = "--features metrics,hits";
 
+const LIBRARIES: &str = "-p folio-ref -p folio-frames -p folio-uring -p folio-cache";
+
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     no_arguments("lint", arguments)?;
     step::run("format", &mut cargo("fmt --all --check"))?;
@@ -28,6 +30,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         &mut cargo("test --quiet -p folio-cache --features track --test holders"),
     )?;
     step::run("docs", cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))?;
+    step::run(
+        "docs of the libraries with all features",
+        cargo(&format!("doc --no-deps --all-features {LIBRARIES}"))
+            .env("RUSTDOCFLAGS", "-Dwarnings"),
+    )?;
     build_without_std()?;
     bare_metal()?;
     fuzzers()?;

@@ -18,6 +18,7 @@ mod machine_code;
 mod map;
 mod models;
 mod orderings;
+mod package;
 mod prove;
 mod seeded_bugs;
 mod step;
@@ -96,6 +97,11 @@ const MENU: &[Entry] = &[
         name: "tracepoints",
         about: "show that an unset trace hook costs no instruction",
         run: tracepoints::run,
+    },
+    Entry {
+        name: "package",
+        about: "package the published crates and build each package [--no-verify]",
+        run: package::run,
     },
     Entry {
         name: "figures",
