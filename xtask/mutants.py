@@ -1,22 +1,25 @@
 #!/usr/bin/env python3
 """Judges the mutants of `cargo mutants --list` with one build.
 
-cargo-mutants builds a crate and its tests anew for each mutant; that is a minute for each of 1500. Here every mutated body
-is an arm of a switch in its function, and an environment variable says which arm runs: a mutant costs a run of the tests that
-reach its function, the likeliest first. What does not build is found by the compiler's errors, arm by arm, and left out.
+cargo-mutants builds a crate and its tests again for each of 1500 mutants, a minute each. Here every
+mutated body is an arm of a switch in its function, and an environment variable chooses the arm. A
+mutant costs one run of the tests that reach its function, the likeliest first. Arms that do not
+build are found by the compiler's errors and left out.
 
   python3 xtask/mutants.py PACKAGE [--skip TESTS,..] [--again] [--apart] FILE..     (files below crates/PACKAGE/src)
 
-Results go to target/mutants/PACKAGE.jsonl; what was judged is not judged again, with --again what was missed is. A `const fn` is
-none any more, where no constant needs it, and an `impl Iterator` a boxed one. Constants, and functions that return an
-`impl Trait` and take one, can have no switch: they are apart, and --apart judges them, and only them, with a build for each.
-Needs cargo-mutants. A test that hangs counts as noticed, as does one that takes more than 5 GiB.
+Results go to target/mutants/PACKAGE.jsonl. A mutant is judged once; --again judges the missed ones
+again. A `const fn` becomes a plain one where no constant needs it, and an `impl Iterator` a boxed
+one. Constants, and functions that take and return an `impl Trait`, can have no switch: --apart
+judges only these, with a build for each. Needs cargo-mutants. A test that hangs or takes more than
+5 GiB counts as failed.
 """
 import collections, json, os, re, signal, subprocess, sys, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# These share state of the whole program, or are slow: programs of their own. All others are one, which builds the mutants once.
+# These share state of the whole program, or are slow, so each is a program of its own. All others
+# are merged into one program, so that the mutants are built once.
 ALONE = {"arenas", "reuse_race", "crash", "threads"}
 
 SWITCH = """
@@ -63,12 +66,12 @@ class Run:
                         CARGO_PROFILE_DEV_DEBUG="0", CARGO_INCREMENTAL="0", RUST_BACKTRACE="0")
 
     def list(self):
-        """The mutants, each with the number of its function, or the reason why it has no switch."""
+        """Returns the mutants, each with the number of its function, or the reason for no switch."""
         command = ["cargo", "mutants", "-p", self.package, "--list", "--json"]
         for file in self.files:
             command += ["-f", f"crates/{self.package}/src/{file}"]
         mutants = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-        # Code of tests below `cfg(all(test, ..))`, which cargo-mutants takes for more.
+        # Tests below `cfg(all(test, ..))`, which cargo-mutants takes for code.
         mutants = [m for m in mutants if " tests::" not in m["name"]]
         functions = {}
         for n, mutant in enumerate(mutants, 1):
@@ -90,7 +93,7 @@ class Run:
         return mutants
 
     def copy(self, mutated):
-        """Everything but the mutated files; one test program of most."""
+        """Copies everything except the mutated files, and merges most tests into one program."""
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         for name in subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0"):
             source = ROOT / name
@@ -110,7 +113,7 @@ class Run:
         return merged
 
     def generate(self, mutants, dropped):
-        """Writes the mutated files; says for each which lines are whose arm."""
+        """Writes the mutated files. Returns the lines of each arm, by file."""
         by_function = collections.defaultdict(lambda: collections.defaultdict(list))
         for mutant in mutants:
             if mutant["id"] not in dropped and "alone" not in mutant:
@@ -141,7 +144,7 @@ class Run:
         return arms
 
     def build(self, mutants, dropped):
-        """Builds without what does not build. The test programs."""
+        """Builds, and drops the mutants that do not build. Returns the test programs."""
         while True:
             programs, bad, said = self.compile(self.generate(mutants, dropped))
             if not said:
@@ -149,13 +152,13 @@ class Run:
             if not bad and self.keeps_const:
                 sys.exit(said[-3000:])
             if not bad:
-                # Some constant is made by one of them.
+                # A constant is made by one of the functions.
                 self.keeps_const = True
                 mutants[:] = self.list()
             dropped |= bad
 
     def build_one(self, mutant, file):
-        """Builds with one mutant, or with none. The test programs; none: it does not build."""
+        """Builds with one mutant, or with none. Returns the test programs, or none if it fails."""
         text = (ROOT / file).read_text()
         if mutant:
             first, last = (place(text, mutant["span"][side]) for side in ("start", "end"))
@@ -165,7 +168,7 @@ class Run:
         return [] if said else programs
 
     def compile(self, arms):
-        """The test programs, or whose arms do not build and what the compiler says."""
+        """Returns the test programs, the mutants that do not build, and the compiler's errors."""
         programs, bad = [], set()
         command = ["cargo", "test", "-p", self.package, "--lib", "--tests", "--no-run", "--message-format=json"]
         built = subprocess.run(command, cwd=self.work / "tree", env=self.env, capture_output=True, text=True)
@@ -208,7 +211,7 @@ class Run:
         done = {}
         if self.results.exists():
             done = {r["name"]: r["status"] for r in map(json.loads, self.results.read_text().splitlines())}
-            # Now it may have a switch.
+            # A mutant may have a switch now.
             done = {name: status for name, status in done.items() if status != "alone" or self.apart}
         if self.again:
             mutants = [m for m in mutants if done.get(m["name"], "missed") == "missed"]
@@ -268,7 +271,7 @@ class Run:
 
 
 def parts(programs, merged):
-    """The tests by their names: programs, or the parts of the merged one."""
+    """Returns the tests by name: programs, or parts of the merged one."""
     tests = {n: (path, f"{n}::") for name, path in programs if name == "merged" for n in merged}
     return tests | {name: (path,) for name, path in programs if name != "merged"}
 
@@ -280,7 +283,7 @@ def write(path, content):
 
 
 def place(text, at):
-    """Where a line and a column are in a text."""
+    """Returns the offset of a line and a column in a text."""
     lines = text.splitlines(keepends=True)
     return sum(map(len, lines[: at["line"] - 1])) + at["column"] - 1
 
@@ -290,7 +293,7 @@ def cut(text, span):
 
 
 def body_start(text):
-    """Where the brace of a function's body is."""
+    """Returns the offset of the brace that opens a function's body."""
     at, depth = 0, 0
     while text[at] != "{" or depth:
         if text.startswith("//", at):

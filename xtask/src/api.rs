@@ -3,8 +3,10 @@
 //!
 //! The listing has the public paths, and below them the signatures of public items, methods and
 //! trait implementations. Items marked `doc(hidden)` are left out. Every `pub` item is taken to be
-//! reachable, because the lint `unreachable_pub` refuses any other. Not seen: items that a macro makes, types
-//! that a `pub use` of another crate brings, and features that an item needs.
+//! reachable, because the lint `unreachable_pub` refuses any other.
+//!
+//! The listing deliberately lacks items that a macro makes, items of other crates behind a
+//! `pub use`, and the features that an item needs.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

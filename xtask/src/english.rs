@@ -1,6 +1,6 @@
 //! `cargo x english`: counts phrases that our prose avoids, in all text of the repository.
 //!
-//! The phrases and their reasons stand in CONTRIBUTING.md, "English". An underscore separates
+//! The phrases and their reasons stand in CONTRIBUTING.md, "Style". An underscore separates
 //! words, so names of tests and items are counted too. Phrases are built from pieces here, so that
 //! this file does not count itself.
 
@@ -31,6 +31,9 @@ const PHRASES: [(&str, &[&str]); 2] =
 /// The first words of a doc line that should begin with a verb or a noun instead.
 const QUESTIONS: [&[&str]; 5] =
     [&["Whether"], &["How", "many"], &["Which"], &["What"], &[concat!("W", "ho")]];
+
+/// The maximum length of a test's name.
+const LONGEST_NAME: usize = 60;
 
 /// One phrase in a file.
 #[derive(Debug, PartialEq)]
@@ -120,6 +123,8 @@ fn findings(text: &str) -> Vec<Finding> {
         QUESTIONS.iter().any(|question| first.starts_with(question))
     });
     found.extend(questions.map(|(line, _)| Finding { line, kind: "question" }));
+    let names = test_names(text).filter(|(_, name)| name.len() > LONGEST_NAME);
+    found.extend(names.map(|(line, _)| Finding { line, kind: "long_name" }));
     found
 }
 
@@ -170,6 +175,17 @@ fn doc_starts(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
+/// Returns the names of the tests of a Rust file, each with its line.
+fn test_names(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut is_test = false;
+    text.lines().enumerate().filter_map(move |(at, line)| {
+        let line = line.trim_start();
+        is_test |= line == "#[test]";
+        let (name, _) = line.strip_prefix("fn ")?.split_once(['(', '<'])?;
+        std::mem::take(&mut is_test).then_some((at + 1, name))
+    })
+}
+
 impl Totals {
     fn add(&mut self, path: &str, text: &str, found: &[Finding]) {
         let is_rust = tree::is_rust(path);
@@ -201,6 +217,7 @@ impl Totals {
         for (kind, what) in words {
             println!("{:5} {what}: {:.2} per 1000 words", of(kind), per(of(kind), self.words));
         }
+        println!("{:5} test names of more than {LONGEST_NAME} characters", of("long_name"));
         for (count, what) in
             [(of("question"), "docs that begin with a question word"), (self.returns, "'Returns'")]
         {
@@ -256,6 +273,15 @@ mod tests {
         assert_eq!(kinds("/// A~s [`a`]"), ["as_link"]);
         assert_eq!(kinds("/// A~s\n/// [`a`]"), ["as_link"]);
         assert_eq!(kinds("/// As `a`, as [`b`], As [b]"), [""; 0]);
+    }
+
+    #[test]
+    fn a_long_test_name_is_found() {
+        let long = "a".repeat(61);
+        let test = format!("    #[test]\n    #[should_panic]\n    fn {long}() {{}}\n");
+        assert_eq!(kinds(&test), ["long_name"]);
+        assert_eq!(kinds(&test.replace(&long, &long[1..])), [""; 0]);
+        assert_eq!(kinds(&format!("#[test]\nfn a() {{}}\nfn {long}() {{}}\n")), [""; 0]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `cargo x figures`: the figures in docs/schemes.md and results/machine-code.md against the committed
-//! results.
+//! `cargo x figures`: compares the figures in docs/schemes.md and results/machine-code.md with the
+//! committed results.
 
 use crate::step::{self, Failure, cargo};
 

@@ -1,5 +1,5 @@
-//! `cargo x fuzz`: sequences of operations, chosen by coverage, against naive models. The targets
-//! lie in `fuzz/`.
+//! `cargo x fuzz`: compares sequences of operations, chosen by coverage, with naive models. The
+//! targets lie in `fuzz/`.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -9,22 +9,22 @@ use std::process::{Child, Command, Stdio};
 
 use crate::step::{self, Failure, nightly, root, succeeds, target_dir};
 
-/// The word, the frames, the cache. Their binaries have these names.
+/// The fuzzers' binaries: of the word, the frames and the cache.
 const TARGETS: [&str; 3] = ["word", "frames", "cache"];
 
-/// How long an input may be: some hundred steps.
+/// The maximum length of an input: some hundred steps.
 const LONGEST: &str = "-max_len=600";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let seconds = match arguments {
         [] => 60,
         [option, n] if option == "--seconds" => {
-            n.parse().map_err(|_| Failure::Usage(format!("'{n}' is no number of seconds")))?
+            n.parse().map_err(|_| Failure::Usage(format!("'{n}' is not a number of seconds")))?
         }
         _ => return Err(Failure::Usage("fuzz takes nothing, or --seconds N".to_owned())),
     };
     if !available() {
-        eprintln!("SKIPPED: fuzzing: nightly or cargo-fuzz is missing, and could not be installed");
+        eprintln!("SKIPPED: fuzzing: nightly or cargo-fuzz is missing and could not be installed");
         return Ok(());
     }
     let build = format!(
@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         target_dir().join("fuzz").display()
     );
     step::run("the fuzzers", &mut nightly(&build))?;
-    // All at once: each is one thread, and the machine shares itself among them.
+    // All run at once: each is one thread.
     let mut running = Vec::new();
     for target in TARGETS {
         running.push((
@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
             log.display()
         );
         if !status.success() {
-            // What failed, and with which steps; the input itself lies beside the log.
+            // The end of the log has the failure and its steps. The input lies beside the log.
             let tail: Vec<_> = output.lines().rev().take(40).collect();
             tail.iter().rev().for_each(|line| eprintln!("    {line}"));
             wrong.push(target);
@@ -65,7 +65,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     }
 }
 
-/// Starts one fuzzer on a copy of its corpus, so that what it finds does not end up in the tree.
+/// Starts one fuzzer on a copy of its corpus, so that new inputs stay out of the tree. Returns the
+/// process and its log.
 fn start(target: &str, seconds: u32) -> std::io::Result<(Child, PathBuf)> {
     let folder = target_dir().join("fuzz/run").join(target);
     let found = folder.join("corpus");
@@ -82,8 +83,7 @@ fn start(target: &str, seconds: u32) -> std::io::Result<(Child, PathBuf)> {
     Ok((child, log))
 }
 
-/// A corpus is one file of lines, an input each, in hexadecimal: hundreds of files of some bytes
-/// would be noise.
+/// Unpacks a corpus: one committed file with an input in each line, in hexadecimal.
 fn unpack(packed: &Path, folder: &Path) -> std::io::Result<()> {
     let text = fs::read_to_string(packed)?;
     for (n, line) in text.lines().enumerate() {
@@ -97,7 +97,7 @@ fn unpack(packed: &Path, folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Where cargo-fuzz leaves what it builds: below the target's triple.
+/// Returns the path of a fuzzer's binary, which cargo-fuzz puts below the target's triple.
 fn binary(target: &str) -> PathBuf {
     let triples = fs::read_dir(target_dir().join("fuzz")).into_iter().flatten().flatten();
     let built = triples.map(|entry| entry.path().join("release").join(target));
@@ -111,7 +111,7 @@ fn is_triple(path: &Path) -> bool {
     path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.contains("-linux-"))
 }
 
-/// Whether nightly and cargo-fuzz are there; installs them where that is possible.
+/// Installs nightly and cargo-fuzz where that is needed and possible. Returns `true` if they run.
 fn available() -> bool {
     let there = || succeeds(&mut nightly("run nightly cargo fuzz --version"));
     if !there() {

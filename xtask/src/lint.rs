@@ -1,14 +1,17 @@
-//! `cargo x lint`: what can be judged without running the programs.
+//! `cargo x lint`: the checks that need no run of the programs.
 
 use std::process::{Command, Stdio};
 
 use crate::step::{self, Failure, cargo, no_arguments, root, succeeds, target_dir};
 
-/// A target that has no std at all: what builds for it is `no_std` in truth.
+/// A target without std: a crate that builds for it is truly `no_std`.
 const BARE: &str = "x86_64-unknown-none";
 
-/// What of folio-cache no other crate turns on; CI runs its tests with these in `cargo x prove`.
+/// The features of folio-cache that no other crate turns on. `cargo x prove` runs its tests with
+/// them.
 pub(crate) const FEATURES: &str = "--features metrics,hits";
+
+const LIBRARIES: &str = "-p folio-ref -p folio-frames -p folio-uring -p folio-cache";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     no_arguments("lint", arguments)?;
@@ -19,14 +22,19 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         &mut cargo(&format!("clippy -p folio-cache --all-targets {FEATURES},track -- -D warnings")),
     )?;
     step::run(
-        "who holds a frame",
+        "pin owners of a frame",
         &mut cargo("test --quiet -p folio-frames --features track --test holders"),
     )?;
     step::run(
-        "who holds a page",
+        "pin owners of a page",
         &mut cargo("test --quiet -p folio-cache --features track --test holders"),
     )?;
     step::run("docs", cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))?;
+    step::run(
+        "docs of the libraries with all features",
+        cargo(&format!("doc --no-deps --all-features {LIBRARIES}"))
+            .env("RUSTDOCFLAGS", "-Dwarnings"),
+    )?;
     build_without_std()?;
     bare_metal()?;
     fuzzers()?;
@@ -39,7 +47,7 @@ fn build_without_std() -> Result<(), Failure> {
         return step::run("the two lower crates without std", &mut build);
     }
     eprintln!(
-        "SKIPPED: the build for {BARE}: the target is missing, and 'rustup target add {BARE}' failed"
+        "SKIPPED: the build for {BARE}: the target is missing and 'rustup target add' failed"
     );
     step::run(
         "the two lower crates for this machine instead",
@@ -47,13 +55,12 @@ fn build_without_std() -> Result<(), Failure> {
     )
 }
 
-/// The fuzzers are a workspace of their own, which an interface that changes would break unseen.
-/// Checked, not built: that needs no nightly and no C++ compiler.
+/// Checks the fuzzers, which are a workspace of their own. A check needs neither nightly nor a C++
+/// compiler, unlike a build.
 fn fuzzers() -> Result<(), Failure> {
     let inside = |arguments: &str| {
         let mut command = cargo(&format!("{arguments} --manifest-path fuzz/Cargo.toml"));
-        // What is checked is not linked: a file that is there stands for libfuzzer, and no C++ is
-        // compiled.
+        // A check does not link: any file may stand for libfuzzer, and no C++ is compiled.
         command
             .env("CARGO_TARGET_DIR", target_dir())
             .env("CUSTOM_LIBFUZZER_PATH", root().join("fuzz/Cargo.toml"));
@@ -61,15 +68,13 @@ fn fuzzers() -> Result<(), Failure> {
     };
     step::run("format of the fuzzers", inside("fmt").arg("--check"))?;
     if !succeeds(&mut inside("fetch")) {
-        eprintln!(
-            "SKIPPED: the check of the fuzzers: what they need is not there, and could not be fetched"
-        );
+        eprintln!("SKIPPED: the check of the fuzzers: their dependencies could not be fetched");
         return Ok(());
     }
     step::run("check of the fuzzers", &mut inside("check"))
 }
 
-/// The example that is no member, as its own folder says.
+/// Checks the bare-metal example, which is no member, with its own folder's settings.
 fn bare_metal() -> Result<(), Failure> {
     let inside = |arguments: &str| {
         let mut command = cargo(arguments);
@@ -89,14 +94,13 @@ fn bare_metal() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether the bare target is there; installs it where that is possible.
+/// Installs the bare target where that is needed and possible. Returns `true` if it is there.
 fn has_bare_target() -> bool {
     is_installed() || (rustup_add() && is_installed())
 }
 
 fn is_installed() -> bool {
-    // The compiler's own word, as rustup need not exist: a target is there when its core library
-    // is.
+    // Asked of the compiler, as rustup need not exist: a target is there if its core library is.
     let output = Command::new("rustc")
         .args(["--print", "target-libdir", "--target", BARE])
         .current_dir(root())

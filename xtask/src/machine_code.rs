@@ -1,5 +1,5 @@
-//! `cargo x machine-code`: holds results/machine-code.md against what the compiler makes of the word
-//! today.
+//! `cargo x machine-code`: compares results/machine-code.md with the code that the compiler makes of
+//! the word today.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::step::{Failure, root, target_dir};
 
 const PAGE: &str = "results/machine-code.md";
-/// Before the compiler's version, in the page.
+/// The text before the compiler's version in the page.
 const MADE_BY: &str = "Made by `";
 const BEGIN: &str = "<!-- generated: ";
 const END: &str = "<!-- end -->";
@@ -18,7 +18,7 @@ const SCHEMES: [&str; 6] =
     ["zero-frozen", "guess-one", "frozen-bit", "live-bit-high", "live-bit-low", "generational"];
 const OPERATIONS: [&str; 3] = ["try_get", "put", "freeze"];
 
-/// Name in the page, the compiler's name, features.
+/// Each target: its name in the page, the compiler's name, features.
 const TARGETS: [(&str, &str, &str); 3] = [
     ("x86-64", "x86_64-unknown-linux-gnu", ""),
     ("aarch64", "aarch64-unknown-none", ""),
@@ -40,7 +40,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         .map_or("", |(version, _)| version);
     if said != version && !save {
         eprintln!(
-            "SKIPPED: {PAGE} was made by '{said}', here is '{version}': only the same compiler makes the same code"
+            "SKIPPED: {PAGE} was made by '{said}', here is '{version}': only the same compiler \
+             makes the same code"
         );
         return Ok(());
     }
@@ -56,7 +57,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     }
     let fresh = filled(&page.replacen(said, &version, 1), &code)?;
     if fresh == page {
-        eprintln!("{PAGE} is what {version} makes");
+        eprintln!("{PAGE} has the code of {version}");
         return Ok(());
     }
     if save {
@@ -69,7 +70,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         .position(|(fresh, old)| fresh != old)
         .unwrap_or(page.lines().count());
     Err(failed(&format!(
-        "{PAGE} is not what {version} makes, from line {} on; 'cargo x machine-code --save' writes it anew, then read it again",
+        "{PAGE} differs from the code of {version} from line {} on: run \
+         'cargo x machine-code --save', then review the page",
         line + 1
     )))
 }
@@ -84,7 +86,8 @@ fn version() -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The compiler's own word, as rustup need not exist: a target is there when its core library is.
+/// Returns `true` if a target's core library is there. Asked of the compiler, as rustup need not
+/// exist.
 fn is_installed(target: &str) -> bool {
     let output = Command::new("rustc")
         .args(["--print", "target-libdir", "--target", target])
@@ -96,8 +99,8 @@ fn is_installed(target: &str) -> bool {
     })
 }
 
-/// Compiles folio-ref and its example for a target, without cargo: nothing is linked, and no other
-/// flag comes in.
+/// Compiles folio-ref and its example for a target, and returns the assembly. Cargo is not used:
+/// nothing is linked, and no other flag has an effect.
 fn assembly(target: &str, features: &str) -> Result<String, Failure> {
     let folder = target_dir().join("machine-code").join(format!("{target}{features}"));
     fs::create_dir_all(&folder)
@@ -147,7 +150,8 @@ fn assembly(target: &str, features: &str) -> Result<String, Failure> {
     fs::read_to_string(&file).map_err(|error| failed(&format!("{}: {error}", file.display())))
 }
 
-/// The instructions of each function of the example, by its name. Labels are numbered within it.
+/// Returns the instructions of each function of the example, by name. Labels are numbered within a
+/// function.
 fn functions(assembly: &str) -> BTreeMap<String, Vec<String>> {
     let (mut all, mut aliases) = (BTreeMap::new(), Vec::new());
     let mut current: Option<(String, Vec<String>)> = None;
@@ -162,7 +166,7 @@ fn functions(assembly: &str) -> BTreeMap<String, Vec<String>> {
         } else if let Some((same, first)) =
             text.split_once(" = ").filter(|_| text.starts_with("_ZN"))
         {
-            // Two functions came out alike, and the compiler keeps one.
+            // Two functions have the same code, and the compiler keeps one.
             aliases.push((last_name(same), last_name(first)));
         } else if let Some((_, lines)) = &mut current {
             let is_label = text.starts_with(".LBB");
@@ -178,7 +182,8 @@ fn functions(assembly: &str) -> BTreeMap<String, Vec<String>> {
     all
 }
 
-/// `_ZN9folio_ref7schemes3bit6refuse17h0123456789abcdefE` is `refuse`.
+/// Returns the last part of a mangled name: `refuse` for
+/// `_ZN9folio_ref7schemes3bit6refuse17h0123456789abcdefE`.
 pub(crate) fn last_name(mangled: &str) -> String {
     let (mut rest, mut name) = (mangled.trim_start_matches("_ZN"), "");
     loop {
@@ -207,7 +212,7 @@ pub(crate) fn plain(lines: &[String]) -> Vec<String> {
             }
             let text = words.join(" ");
             let text = match text.find("_ZN") {
-                // A call of a cold function: by its name, however the address is written.
+                // A call of a cold function: the name without the form of the address.
                 Some(at) => format!(
                     "{} {}",
                     words[0],
@@ -222,7 +227,7 @@ pub(crate) fn plain(lines: &[String]) -> Vec<String> {
 
 type Code = BTreeMap<&'static str, BTreeMap<String, Vec<String>>>;
 
-/// The page with each generated part made anew.
+/// Returns the page with each generated part replaced.
 fn filled(page: &str, code: &Code) -> Result<String, Failure> {
     let (mut fresh, mut skip) = (String::new(), false);
     for line in page.lines() {
@@ -245,7 +250,7 @@ fn function(scheme: &str, operation: &str) -> String {
     format!("{}_{operation}", scheme.replace('-', "_"))
 }
 
-/// `SCHEME, TARGET`: its three operations.
+/// Returns the listing of `SCHEME, TARGET`: the code of its three operations.
 fn listing(what: &str, code: &Code) -> Result<String, Failure> {
     let unknown = || failed(&format!("{PAGE}: there is no '{what}'"));
     let (scheme, target) = what.split_once(", ").ok_or_else(unknown)?;
@@ -280,7 +285,8 @@ fn table(code: &Code) -> String {
     text
 }
 
-/// Locked on x86, the storing half of a pair or one of the LSE instructions on Arm.
+/// Returns `true` for an atomic instruction: locked on x86; a store-exclusive or an LSE instruction
+/// on Arm.
 fn is_atomic(instruction: &str) -> bool {
     ["lock ", "stxr", "stlxr", "ldadd", "cas"].iter().any(|start| instruction.starts_with(start))
 }
@@ -290,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_from_the_compilers() {
+    fn the_last_part_of_a_mangled_name_is_found() {
         assert_eq!(last_name("_ZN9folio_ref7schemes3bit6refuse17h0123456789abcdefE"), "refuse");
         assert_eq!(
             last_name("_ZN12machine_code14frozen_bit_put17hd4a13293132b1a63E"),
@@ -299,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_its_instructions_with_labels_of_its_own() {
+    fn labels_are_numbered_within_a_function() {
         let text = "_ZN12machine_code3put17hd4a13293132b1a63E:\n\t.cfi_startproc\n\tlock\t\txadd\tdword ptr [rdi], eax\n\
                     \tjae\t.LBB7_2\n\t#MEMBARRIER\n.LBB7_2:\n\tcall\tqword ptr [rip + \
                     _ZN9folio_ref7schemes3bit3pin17haa59c8e7784c570fE@GOTPCREL]\n.Lfunc_end1:\n";
@@ -310,10 +316,9 @@ mod tests {
         );
     }
 
-    /// Where the compiler that made it and its targets are there; elsewhere it says what is
-    /// missing.
+    /// Prints a message and passes where the page's compiler or its targets are missing.
     #[test]
-    fn the_page_is_what_the_compiler_makes() {
+    fn the_page_has_the_code_that_the_compiler_makes() {
         match run(&[]) {
             Ok(()) => {}
             Err(Failure::Usage(message) | Failure::Failed(message)) => panic!("{message}"),

@@ -1,7 +1,6 @@
-//! `cargo x`: the one menu of commands for people who work on folio. Without arguments it lists
-//! them.
+//! `cargo x`: the menu of commands for work on folio. Without arguments it lists them.
 //!
-//! What this crate deliberately lacks: dependencies, so that the menu builds in a second or two.
+//! This crate has no dependencies, so that the menu builds in a second or two.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +18,7 @@ mod machine_code;
 mod map;
 mod models;
 mod orderings;
+mod package;
 mod prove;
 mod seeded_bugs;
 mod step;
@@ -43,7 +43,7 @@ struct Entry {
 const MENU: &[Entry] = &[
     Entry {
         name: "lint",
-        about: "format, clippy, docs, the build without std, the fuzzers, the house rules",
+        about: "check format, clippy, docs, the build without std, fuzzers, house rules",
         run: lint::run,
     },
     Entry {
@@ -59,12 +59,13 @@ const MENU: &[Entry] = &[
     Entry { name: "map", about: "print each source file with its first sentence", run: map::run },
     Entry {
         name: "api",
-        about: "hold results/api, the public API of the libraries, against the sources [--save]",
+        about: "compare results/api with the public API of the sources [--save]",
         run: api::run,
     },
     Entry {
         name: "prove",
-        about: "the rules: models by SPIN, the invariant by z3, the word by loom, the rest by shuttle and Miri [--all] [--save] [--table] [--model NAME]",
+        about: "show the rules by SPIN, z3, loom, shuttle and Miri \
+                [--all] [--save] [--table] [--model NAME]",
         run: prove::run,
     },
     Entry {
@@ -74,33 +75,42 @@ const MENU: &[Entry] = &[
     },
     Entry {
         name: "orderings",
-        about: "weaken each memory ordering of the word in turn; loom must notice [--save]",
+        about: "weaken each memory ordering of the word in turn; loom must fail [--save]",
         run: orderings::run,
     },
     Entry {
         name: "fuzz",
-        about: "sequences chosen by coverage against naive models, a minute [--seconds N]",
+        about: "compare sequences chosen by coverage with naive models [--seconds N]",
         run: fuzz::run,
     },
-    Entry { name: "tsan", about: "the tests of all crates under ThreadSanitizer", run: tsan::run },
+    Entry {
+        name: "tsan",
+        about: "run the tests of the libraries under ThreadSanitizer",
+        run: tsan::run,
+    },
     Entry {
         name: "machine-code",
-        about: "hold results/machine-code.md against what the compiler makes [--save]",
+        about: "compare results/machine-code.md with the compiler's code [--save]",
         run: machine_code::run,
     },
     Entry {
         name: "tracepoints",
-        about: "show that a trace hook which nobody sets leaves nothing in the machine code",
+        about: "show that an unset trace hook costs no instruction",
         run: tracepoints::run,
     },
     Entry {
+        name: "package",
+        about: "package the published crates and build each package [--no-verify]",
+        run: package::run,
+    },
+    Entry {
         name: "figures",
-        about: "hold the figures in docs/schemes.md and results/machine-code.md against the committed results [--save]",
+        about: "compare the figures in the documents with the results [--save]",
         run: figures::run,
     },
     Entry {
         name: "bench",
-        about: "measure: bench QUESTION [OPTIONS], with a plot in target/; bench --help lists the questions",
+        about: "measure: bench NAME [OPTIONS], with a plot in target/; see bench --help",
         run: bench::run,
     },
 ];

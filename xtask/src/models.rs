@@ -1,5 +1,5 @@
-//! The models, in every interleaving, by SPIN: `models/frame.pml`, and others where the flags name
-//! them. Right variants must hold, broken ones be refuted.
+//! Checks the models in every interleaving, by SPIN: `models/frame.pml`, and the others where the
+//! flags name them. Right variants must hold, broken ones must be refuted.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::step::{Failure, root, succeeds, target_dir};
 
-/// What a configuration must come to.
+/// The outcome that a configuration must have.
 #[derive(Clone, Copy, PartialEq)]
 enum Must {
     /// No assertion fails in any state.
     Hold,
-    /// One does: a model that can not fail proves nothing.
+    /// An assertion fails: a model that cannot fail proves nothing.
     Fail,
 }
 
@@ -23,7 +23,7 @@ struct Config {
     what: &'static str,
     flags: &'static str,
     must: Must,
-    /// Only with `--all`: it takes minutes.
+    /// Takes minutes, so it needs `--all`.
     long: bool,
 }
 
@@ -39,7 +39,7 @@ const fn broken(rules: &'static str, what: &'static str, flags: &'static str) ->
     Config { rules, what, flags, must: Must::Fail, long: false }
 }
 
-/// All of them. The flags are explained at the top of the model.
+/// All configurations. Each model explains its flags at its top.
 const CONFIGS: [Config; 92] = [
     holds(
         "R1-R4 R6-R8",
@@ -94,16 +94,16 @@ const CONFIGS: [Config; 92] = [
     holds("R7", "the same, live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
     holds("R7", "the same, live-bit-low", "SCHEME=3 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
     holds("R7", "the same, generational", "SCHEME=4 WALKERS=2 ALLOCATORS=1 OFFLINERS=1 ZEROED"),
-    holds("R5", "noise bound, frozen-bit", "SCHEME=1 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
-    holds("R5", "noise bound, live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
-    holds("R5", "noise bound, live-bit-low", "SCHEME=3 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
-    holds("R5", "noise bound, generational", "SCHEME=4 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
+    holds("R5", "stale increments, frozen-bit", "SCHEME=1 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
+    holds("R5", "stale increments, live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
+    holds("R5", "stale increments, live-bit-low", "SCHEME=3 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
+    holds("R5", "stale increments, generational", "SCHEME=4 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
     holds("R5", "saturation, zero-frozen", "SCHEME=0 HOARDERS=2 WALKERS=1 GETS=5"),
     holds("R5", "saturation, frozen-bit", "SCHEME=1 HOARDERS=2 WALKERS=1 GETS=5"),
     holds("R5", "saturation, generational", "SCHEME=4 HOARDERS=2 WALKERS=1 GETS=5"),
     holds(
         "R8",
-        "a read without a reference, validated by the generation",
+        "an optimistic read, validated by the generation",
         "SCHEME=4 WALKERS=1 ALLOCATORS=1 FREEZERS=1 UNCOUNTED=1",
     ),
     holds(
@@ -116,34 +116,34 @@ const CONFIGS: [Config; 92] = [
         "3 walkers and an offliner, frozen-bit",
         "SCHEME=1 WALKERS=3 ALLOCATORS=1 OFFLINERS=1 LIVES=3",
     ),
-    holds("R8", "a slot read without a reference", "SLOT READERS=1 CHANGES=3"),
+    holds("R8", "an optimistic read of a slot", "SLOT READERS=1 CHANGES=3"),
     holds("R8", "the same, by two readers", "SLOT READERS=2 CHANGES=2"),
     holds(
         "R2 R8",
-        "the same, and a holder whose bytes do not change",
+        "the same, and a handle with stable bytes",
         "SLOT READERS=1 HOLDERS=1 CHANGES=3",
     ),
     holds("R8", "the length of a file, and a read of its last page", "LENGTH CHANGES=2 FILLS=2"),
-    holds("R8", "the same, written as well by two", "LENGTH CHANGES=2 FILLS=1 FILLERS=2 WRITES"),
+    holds("R8", "the same, with writes by two", "LENGTH CHANGES=2 FILLS=1 FILLERS=2 WRITES"),
     long("R8", "the same, three changes", "LENGTH CHANGES=3 FILLS=2 WRITES"),
     holds(
         "R1-R3 R8",
-        "parts: a reader, and two who cut and make",
+        "subpages: a reader, and two threads that split and join",
         "PARTS READERS=1 CHANGERS=2 CHANGES=4",
     ),
-    holds("R1-R3 R8", "parts: two readers", "PARTS READERS=2 CHANGES=4"),
+    holds("R1-R3 R8", "subpages: two readers", "PARTS READERS=2 CHANGES=4"),
     holds(
         "R1-R3 R8",
-        "parts: a frame beside the folio",
+        "subpages: a frame beside the folio",
         "PARTS READERS=1 CHANGERS=2 CHANGES=3 SPARES=1",
     ),
-    holds("R1-R3 R8", "parts: frames go to another file", "PARTS READERS=1 CHANGES=5 OTHERS=1"),
-    holds("R1-R3 R8", "parts: a walker", "PARTS WALKERS=1 CHANGERS=2 CHANGES=3"),
-    holds("R8", "parts: read without a reference", "PARTS UNCOUNTED=1 CHANGES=4 OTHERS=1"),
-    holds("R1-R3 R8", "parts: four frames", "PARTS ORDER=2 READERS=1 CHANGERS=2 CHANGES=3"),
+    holds("R1-R3 R8", "subpages: frames go to another file", "PARTS READERS=1 CHANGES=5 OTHERS=1"),
+    holds("R1-R3 R8", "subpages: a walker", "PARTS WALKERS=1 CHANGERS=2 CHANGES=3"),
+    holds("R8", "subpages: an optimistic read", "PARTS UNCOUNTED=1 CHANGES=4 OTHERS=1"),
+    holds("R1-R3 R8", "subpages: four frames", "PARTS ORDER=2 READERS=1 CHANGERS=2 CHANGES=3"),
     long(
         "R1-R3 R8",
-        "parts: four frames and one beside",
+        "subpages: four frames and one beside",
         "PARTS ORDER=2 READERS=1 CHANGERS=2 CHANGES=4 SPARES=1",
     ),
     long(
@@ -153,7 +153,7 @@ const CONFIGS: [Config; 92] = [
     ),
     long(
         "R1-R3 R8",
-        "parts: a walker and a reader",
+        "subpages: a walker and a reader",
         "PARTS WALKERS=1 READERS=1 CHANGERS=2 CHANGES=3 SPARES=1",
     ),
     long("R1-R5 R7 R8", "4 walkers, 3 lifetimes", "SCHEME=4 WALKERS=4 ALLOCATORS=1 LIVES=3"),
@@ -196,10 +196,14 @@ const CONFIGS: [Config; 92] = [
         "SCHEME=1 WALKERS=2 ALLOCATORS=1 PUT_CLEARS",
     ),
     broken("R1", "tail left live", "SCHEME=1 FRAMES=2 WALKERS=1 ALLOCATORS=1 TAIL_LIVE"),
-    broken("R8", "no second look after try_get", "SCHEME=1 WALKERS=2 ALLOCATORS=1 NO_RECHECK"),
+    broken(
+        "R8",
+        "slot not checked again after try_get",
+        "SCHEME=1 WALKERS=2 ALLOCATORS=1 NO_RECHECK",
+    ),
     broken(
         "R2",
-        "init by a read-modify-write that keeps noise",
+        "init by a read-modify-write that keeps stale increments",
         "SCHEME=1 WALKERS=2 ALLOCATORS=1 INIT_RMW",
     ),
     broken(
@@ -219,22 +223,22 @@ const CONFIGS: [Config; 92] = [
     ),
     broken(
         "R8",
-        "read without a reference, validated by the count",
+        "an optimistic read, validated by the count",
         "SCHEME=4 WALKERS=1 ALLOCATORS=1 FREEZERS=1 UNCOUNTED=1 BY_COUNT",
     ),
     broken("R8", "slot: version not bumped", "SLOT NOT_BUMPED"),
     broken("R8", "slot: version of one bit", "SLOT VB=1 CHANGES=4"),
     broken("R8", "slot: no second load", "SLOT NO_SECOND"),
     broken("R8", "slot: only the frame compared", "SLOT BY_FRAME"),
-    broken("R8", "slot: read while claimed", "SLOT READ_CLAIMED"),
+    broken("R8", "slot: read while locked", "SLOT READ_CLAIMED"),
     broken("R2", "slot: written in place without a freeze", "SLOT HOLDERS=1 NOT_FROZEN"),
     broken("R8", "slot: no fence before the writer's bytes", "SLOT LATE_CLAIM"),
     broken("R8", "slot: no fence after the reader's copy", "SLOT EARLY_SECOND"),
-    broken("R8", "length: looked at before the slot", "LENGTH CHANGES=2 FILLS=1 LENGTH_FIRST"),
-    broken("R8", "length: cuts not counted", "LENGTH CHANGES=2 FILLS=1 NO_CUTS"),
+    broken("R8", "length: loaded before the slot", "LENGTH CHANGES=2 FILLS=1 LENGTH_FIRST"),
+    broken("R8", "length: truncates not counted", "LENGTH CHANGES=2 FILLS=1 NO_CUTS"),
     broken(
         "R8",
-        "length: cuts counted, the length looked at once",
+        "length: truncates counted, the length loaded once",
         "LENGTH CHANGES=2 FILLS=1 COUNT_ALONE",
     ),
     broken("R8", "length: shorter after the pages went", "LENGTH CHANGES=3 FILLS=1 CUT_LATE"),
@@ -245,12 +249,12 @@ const CONFIGS: [Config; 92] = [
     ),
     broken(
         "R8",
-        "length: the backing's told before the file's",
+        "length: the backing's stored before the file's",
         "LENGTH CHANGES=2 FILLS=1 BACKED_EARLY",
     ),
     broken("R8", "length: a relaxed store", "LENGTH CHANGES=2 FILLS=1 RELAXED_LENGTH"),
     broken("R8", "length: no fence in a fill", "LENGTH CHANGES=2 FILLS=1 NO_FILL_FENCE"),
-    broken("R8", "length: no fence in a cut", "LENGTH CHANGES=2 FILLS=1 NO_CUT_FENCE"),
+    broken("R8", "length: no fence in a truncate", "LENGTH CHANGES=2 FILLS=1 NO_CUT_FENCE"),
     broken("R8", "length: no fence in a write", "LENGTH CHANGES=2 FILLS=1 WRITES NO_WRITE_FENCE"),
     broken(
         "R8",
@@ -259,38 +263,42 @@ const CONFIGS: [Config; 92] = [
     ),
     broken(
         "R8",
-        "parts: the head opens before the slots say so",
+        "subpages: the head opens before the slots name their frames",
         "PARTS READERS=1 CHANGES=1 HEAD_FIRST",
     ),
-    broken("R8", "parts: no second look", "PARTS READERS=1 NO_RECHECK"),
+    broken("R8", "subpages: slot not checked again", "PARTS READERS=1 NO_RECHECK"),
     broken(
         "R8",
-        "parts: the second look leaves out the order",
+        "subpages: the second check leaves out the order",
         "PARTS READERS=1 CHANGES=2 RECHECK_FRAME_ONLY",
     ),
     broken(
         "R3",
-        "parts: a cut expects one reference too many",
+        "subpages: a split expects one reference too many",
         "PARTS READERS=1 CHANGES=2 SPLIT_ONE_MORE",
     ),
     broken(
         "R3",
-        "parts: a cut without one of the claims",
+        "subpages: a split without one of the locks",
         "PARTS CHANGERS=2 CHANGES=2 SPLIT_SKIPS_CLAIM",
     ),
-    broken("R3", "parts: a frame whose slot left is opened", "PARTS CHANGES=2 SPLIT_KEEPS_LEFT"),
+    broken(
+        "R3",
+        "subpages: a frame that its slot left is opened",
+        "PARTS CHANGES=2 SPLIT_KEEPS_LEFT",
+    ),
     broken(
         "R2",
-        "parts: slots are ended before the head opens",
+        "subpages: slots are ended before the head opens",
         "PARTS CHANGERS=2 JOIN_SLOTS_FIRST",
     ),
     broken(
         "R3",
-        "parts: the head opens with one reference too few",
+        "subpages: the head opens with one reference too few",
         "PARTS CHANGES=2 JOIN_ONE_LESS",
     ),
-    broken("R3", "parts: one part is frozen", "PARTS READERS=1 CHANGES=2 FREEZE_PART"),
-    broken("R8", "parts: version not bumped", "PARTS UNCOUNTED=1 CHANGES=2 NOT_BUMPED"),
+    broken("R3", "subpages: one subpage is frozen", "PARTS READERS=1 CHANGES=2 FREEZE_PART"),
+    broken("R8", "subpages: version not bumped", "PARTS UNCOUNTED=1 CHANGES=2 NOT_BUMPED"),
     broken(
         "R5",
         "live count runs into the bit",
@@ -298,12 +306,12 @@ const CONFIGS: [Config; 92] = [
     ),
     broken(
         "R5",
-        "one attempt to reset the noise instead of a loop",
+        "one attempt to reset stale increments instead of a loop",
         "SCHEME=2 WALKERS=3 ALLOCATORS=1 GETS=5 LIM=2 RESET_ONCE",
     ),
 ];
 
-/// Whether the tools are there; installs them where that is possible.
+/// Installs SPIN and gcc where that is needed and possible. Returns `true` if they can be run.
 pub(crate) fn available() -> bool {
     let there = |program: &str, argument: &str| succeeds(Command::new(program).arg(argument));
     let both = || there("spin", "-V") && there("gcc", "--version");
@@ -313,16 +321,17 @@ pub(crate) fn available() -> bool {
     both()
 }
 
-/// Runs them, and prints a line for each as it ends. The report, if all came out as they must.
+/// Runs the configurations, and prints a line for each as it ends. Returns the report, or fails if
+/// an outcome is wrong.
 pub(crate) fn run(all: bool) -> Result<String, Failure> {
     explore_all(CONFIGS.iter().filter(|config| all || !config.long))
 }
 
-/// Runs the one of this name.
+/// Runs the configurations of one name.
 pub(crate) fn only(name: &str) -> Result<(), Failure> {
     if CONFIGS.iter().all(|config| config.what != name) {
         return Err(Failure::Usage(format!(
-            "there is no model '{name}': xtask/src/models.rs lists them"
+            "there is no model '{name}'; xtask/src/models.rs lists them"
         )));
     }
     explore_all(CONFIGS.iter().filter(|config| config.what == name)).map(drop)
@@ -330,7 +339,8 @@ pub(crate) fn only(name: &str) -> Result<(), Failure> {
 
 fn explore_all(configs: impl Iterator<Item = &'static Config>) -> Result<String, Failure> {
     let mut report = String::from(
-        "| rules | configuration | must | outcome | states | depth | s |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+        "| rules | configuration | must | outcome | states | depth | s |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let mut wrong = Vec::new();
     for config in configs {
@@ -339,12 +349,10 @@ fn explore_all(configs: impl Iterator<Item = &'static Config>) -> Result<String,
         let found = match &outcome.error {
             Some(error) => error.replace('|', "/"),
             None if outcome.exhausted => "holds in every state".to_owned(),
-            None => {
-                "holds in every state it came to; not exhausted: out of memory or time".to_owned()
-            }
+            None => "holds in every state visited; not exhausted: out of memory or time".to_owned(),
         };
         let as_it_must = match config.must {
-            // A long one may not end here, and says so.
+            // A long one may run out of time or memory here, and its report says so.
             Must::Hold => outcome.error.is_none() && (outcome.exhausted || config.long),
             Must::Fail => outcome.error.is_some(),
         };
@@ -366,7 +374,7 @@ fn explore_all(configs: impl Iterator<Item = &'static Config>) -> Result<String,
     if wrong.is_empty() {
         return Ok(report);
     }
-    Err(Failure::Failed(format!("models that did not come out as they must: {}", wrong.join("; "))))
+    Err(Failure::Failed(format!("models with the wrong outcome: {}", wrong.join("; "))))
 }
 
 struct Outcome {
@@ -413,7 +421,7 @@ fn explore(config: &Config) -> Result<Outcome, Failure> {
     };
     Ok(Outcome {
         error: output.lines().find_map(|line| line.strip_prefix("pan:1: ")).map(str::to_owned),
-        // SPIN says so when it gave up before it had seen all.
+        // SPIN prints one of these when it stops before it has visited every state.
         exhausted: !line("errors: 0").is_empty()
             && !output.contains("Search not completed")
             && !output.contains("max search depth too small"),
@@ -423,7 +431,7 @@ fn explore(config: &Config) -> Result<Outcome, Failure> {
     })
 }
 
-/// The output of a program that ends by itself, or by the time limit.
+/// Runs a program until it ends, or until its time limit ends it. Returns its output.
 fn run_in(folder: &Path, command: &mut Command) -> Result<String, Failure> {
     let output = command.current_dir(folder).output().map_err(|error| {
         Failure::Failed(format!("{} did not start: {error}", command.get_program().display()))

@@ -1,5 +1,5 @@
-//! `cargo x orderings`: each memory ordering of the word, weakened by one step, one at a time; loom
-//! must notice.
+//! `cargo x orderings`: weakens each memory ordering of the word by one step, one at a time; a loom
+//! test must fail each time.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use crate::step::{Failure, cargo, commit_and_day, root, target_dir};
 
-/// The files whose orderings carry R6.
+/// The files with the orderings that R6 needs.
 const FILES: [&str; 2] =
     ["crates/folio-ref/src/schemes/bit.rs", "crates/folio-ref/src/schemes/zero.rs"];
 
-/// What each ordering becomes. Relaxed can not be weakened.
+/// Each ordering and its weaker ones. Relaxed cannot be weakened.
 const WEAKER: [(&str, &[&str]); 3] =
     [("Acquire", &["Relaxed"]), ("Release", &["Relaxed"]), ("AcqRel", &["Acquire", "Release"])];
 
@@ -21,7 +21,7 @@ const WEAKER: [(&str, &[&str]); 3] =
 struct Mutant {
     file: &'static str,
     line: usize,
-    /// The file's text with it.
+    /// The file's text with the weaker ordering.
     text: String,
     was: &'static str,
     is: &'static str,
@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let copy = copy_of_the_workspace()?;
     let original = try_loom(&copy)?;
     if let Some(test) = original {
-        return Err(Failure::Failed(format!("with nothing weakened, loom fails: {test}")));
+        return Err(Failure::Failed(format!("loom fails although nothing is weakened: {test}")));
     }
     let mut report = String::from(
         "| place | was | weakened to | caught by | s |\n| --- | --- | --- | --- | --- |\n",
@@ -72,7 +72,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     }
     if !arguments.is_empty() {
         let text = format!(
-            "# Orderings\n\nWritten by `cargo x orderings --save` {}: each ordering of the word, one step weaker.\n\n{report}",
+            "# Orderings\n\nWritten by `cargo x orderings --save` {}:\n\
+             each ordering of the word, one step weaker.\n\n{report}",
             commit_and_day()
         );
         write(&root().join("results/orderings.md"), &text)?;
@@ -80,10 +81,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     if survivors.is_empty() {
         return Ok(());
     }
-    Err(Failure::Failed(format!("weakened, and nobody noticed: {}", survivors.join("; "))))
+    Err(Failure::Failed(format!("weakened, but no test failed: {}", survivors.join("; "))))
 }
 
-/// Every ordering in code, not in comments or tests.
+/// Returns a mutant for each ordering in code, comments left out.
 fn mutants(file: &'static str, text: &str) -> Vec<Mutant> {
     let mut found = Vec::new();
     let mut begins = 0;
@@ -95,7 +96,7 @@ fn mutants(file: &'static str, text: &str) -> Vec<Mutant> {
                 for &is in weaker {
                     let (from, to) = (begins + at, begins + at + name.len());
                     let text = format!("{}Ordering::{is}{}", &text[..from], &text[to..]);
-                    // There is no relaxed fence: a weaker one is none.
+                    // A relaxed fence does not exist: the weaker form is no fence.
                     let text = text.replace("fence(Ordering::Relaxed)", "()");
                     found.push(Mutant {
                         file,
@@ -113,7 +114,7 @@ fn mutants(file: &'static str, text: &str) -> Vec<Mutant> {
     found
 }
 
-/// The first test of the word that fails, if any.
+/// Runs the loom tests of a copy. Returns the name of the first that fails, if any.
 fn try_loom(copy: &Path) -> Result<Option<String>, Failure> {
     let mut loom = cargo("test --release -p folio-ref --test loom");
     let output = loom
@@ -138,7 +139,7 @@ fn try_loom(copy: &Path) -> Result<Option<String>, Failure> {
         .ok_or_else(|| Failure::Failed(format!("the mutant does not build:\n{errors}")))
 }
 
-/// The tree as it is, in the target folder: a mutant must not touch the real one.
+/// Copies the tree into the target folder, as a mutant must not touch the real one.
 fn copy_of_the_workspace() -> Result<PathBuf, Failure> {
     let copy = target_dir().join("orderings/tree");
     let _ = fs::remove_dir_all(&copy);
@@ -171,7 +172,8 @@ mod tests {
     #[test]
     fn each_ordering_in_code_is_weakened_once() {
         assert!(mutants("a", "fence(Ordering::Acquire);")[0].text.starts_with("();"));
-        let text = "// Ordering::Release is not code\nx.swap(1, Ordering::AcqRel); y.load(Ordering::Relaxed);\n";
+        let text = "// Ordering::Release is not code\n\
+                    x.swap(1, Ordering::AcqRel); y.load(Ordering::Relaxed);\n";
         let found: Vec<_> =
             mutants("a", text).into_iter().map(|mutant| (mutant.line, mutant.text)).collect();
         let weaker = |is: &str| (2, text.replace("Ordering::AcqRel", &format!("Ordering::{is}")));

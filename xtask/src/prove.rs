@@ -1,4 +1,5 @@
-//! `cargo x prove`: the rules, shown by machines. What a machine lacks is skipped, and said.
+//! `cargo x prove`: shows the rules by model checkers. A tool that is missing is skipped with a
+//! message.
 
 use std::fs;
 use std::process::Command;
@@ -10,7 +11,7 @@ use crate::table;
 
 const NO_SPIN: &str = "spin and gcc are missing, and 'apt-get install spin gcc' failed";
 
-/// shuttle's tests of the frames and the cache.
+/// Cargo's arguments for shuttle's tests of the frames and the cache.
 pub(crate) const SHUTTLE: &str = "test --release -p folio-frames -p folio-cache --test shuttle";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
@@ -46,7 +47,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     }
     invariant()?;
     let seeing = format!("test -p folio-cache --test seeing --test metrics {FEATURES}");
-    step::run("what the cache says of itself, with all features", &mut cargo(&seeing))?;
+    step::run("the statistics and metrics of the cache, with all features", &mut cargo(&seeing))?;
     let mut prove = cargo("test --release -p folio-ref --test loom");
     prove.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
     step::run("every interleaving of the word, by loom", &mut prove)?;
@@ -60,7 +61,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     if has("--all") { crate::tsan::run(&[]) } else { Ok(()) }
 }
 
-/// Miri over the word and the frames, one schedule for each seed.
+/// Runs Miri over the word and the frames, one schedule for each seed.
 fn miri(seeds: u32) -> Result<(), Failure> {
     let there = || succeeds(&mut nightly("run nightly cargo miri --version"));
     if !there() {
@@ -69,16 +70,14 @@ fn miri(seeds: u32) -> Result<(), Failure> {
         ));
     }
     if !there() {
-        eprintln!(
-            "SKIPPED: Miri: it is not there, and 'rustup toolchain install nightly' did not bring it"
-        );
+        eprintln!("SKIPPED: Miri: it is missing and 'rustup toolchain install nightly' failed");
         return Ok(());
     }
     let target = target_dir().join("miri");
     let word = "run nightly cargo miri test -p folio-ref --test transitions";
     step::run("the word, by Miri", nightly(word).env("CARGO_TARGET_DIR", &target))?;
     let mut frames = nightly("run nightly cargo miri test -p folio-frames --test racing");
-    // Handles live for ever on purpose, so what they refer to is no leak.
+    // Zones live forever on purpose, so their memory is no leak.
     let flags =
         format!("-Zmiri-ignore-leaks -Zmiri-disable-isolation -Zmiri-many-seeds=0..{seeds}");
     step::run(
@@ -87,8 +86,8 @@ fn miri(seeds: u32) -> Result<(), Failure> {
     )
 }
 
-/// The invariant for any number of threads, by z3; Python and its package come from the machine or
-/// `PyPI`.
+/// Proves the invariant for any number of threads, by z3. Its Python package is installed from
+/// `PyPI` if it is missing.
 fn invariant() -> Result<(), Failure> {
     let packages = target_dir().join("python");
     let script = root().join("models/invariant.py");
@@ -115,8 +114,11 @@ fn invariant() -> Result<(), Failure> {
 fn save(report: &str, all: bool) -> Result<(), Failure> {
     let option = if all { " --all" } else { "" };
     let text = format!(
-        "# Models\n\nWritten by `cargo x prove{option} --save`: `models/frame.pml`, `models/slot.pml` where the flags say \
-         SLOT, `models/length.pml` where they say LENGTH, `models/parts.pml` where they say PARTS; every interleaving of each configuration, by SPIN 6.5. The first process is always a holder of the frame's first life.\n\n{report}"
+        "# Models\n\n\
+         Written by `cargo x prove{option} --save`: every interleaving of each configuration, by\n\
+         SPIN 6.5. The model is `models/frame.pml`, or `models/slot.pml`, `models/length.pml` or\n\
+         `models/parts.pml` where the flags say SLOT, LENGTH or PARTS. The first process always\n\
+         holds a reference in the frame's first life.\n\n{report}"
     );
     fs::write(root().join("results/models.md"), text)
         .map_err(|error| Failure::Failed(format!("results/models.md: {error}")))
@@ -124,8 +126,9 @@ fn save(report: &str, all: bool) -> Result<(), Failure> {
 
 fn save_table(report: &str) -> Result<(), Failure> {
     let text = format!(
-        "# The table\n\nWritten by `cargo x prove --table --save`: what shows each rule (docs/proof.md), cell by cell, by its own command, \
-         and whether that passed.\n\n{report}"
+        "# The table\n\n\
+         Written by `cargo x prove --table --save`: the command that shows each rule\n\
+         (docs/proof.md), cell by cell, and whether it passed.\n\n{report}"
     );
     fs::write(root().join("results/table.md"), text)
         .map_err(|error| Failure::Failed(format!("results/table.md: {error}")))

@@ -140,7 +140,7 @@ const BUGS: [Bug; 17] = [
     },
     Bug {
         name: "head-opened-first",
-        breaks: "R8: a split of a multi-slot folio opens its head before the other slots name their frames",
+        breaks: "R8: a split of a multi-slot folio opens its head before its slots change",
         caught_by: &[Check::Shuttle],
     },
     Bug {
@@ -350,7 +350,8 @@ fn save(report: &str) -> Result<(), Failure> {
     let machine = machine.map_or("an unknown processor", |(_, name)| name);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let text = format!(
-        "# Seeded bugs\n\nWritten by `cargo x seeded-bugs --save` on {machine}, {threads} threads,\n\
+        "# Seeded bugs\n\n\
+         Written by `cargo x seeded-bugs --save` on {machine}, {threads} threads,\n\
          {}. docs/seeded-bugs.md describes each bug.\n\n{report}",
         step::commit_and_day()
     );

@@ -4,43 +4,43 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Why a command of the menu did not succeed.
+/// The reason for which a command of the menu failed.
 pub(crate) enum Failure {
-    /// It was called in a way that it does not know; exit status 2.
+    /// It was called with wrong arguments; exit status 2.
     Usage(String),
-    /// It did its work, and something is wrong; exit status 1.
+    /// It found a fault, or could not do its work; exit status 1.
     Failed(String),
 }
 
-/// The root of the workspace.
+/// Returns the root of the workspace.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace's root")
 }
 
-/// Where builds go; each command with flags of its own takes a folder below it, so that none undoes
-/// another's.
+/// Returns the folder of builds. Each command with flags of its own builds in a folder below it, so
+/// that no command undoes another's builds.
 pub(crate) fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// The cargo that runs this, with arguments separated by blanks.
+/// Returns the cargo that runs this, with arguments separated by blanks.
 pub(crate) fn cargo(arguments: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments.split_whitespace()).current_dir(root());
     command
 }
 
-/// rustup, with arguments separated by blanks: how a nightly toolchain is called beside the one
-/// that runs this.
+/// Returns rustup, with arguments separated by blanks. It runs a nightly toolchain beside the
+/// toolchain that runs this.
 pub(crate) fn nightly(arguments: &str) -> Command {
     let mut command = Command::new("rustup");
     command.args(arguments.split_whitespace()).current_dir(root()).env_remove("RUSTUP_TOOLCHAIN");
-    // What the outer cargo set for itself would speak for another toolchain.
+    // The outer cargo set these for its own toolchain.
     command.env_remove("RUSTC").env_remove("RUSTDOC").env_remove("CARGO");
     command
 }
 
-/// Whether a program can be started and says that all is well; what it prints is nobody's business.
+/// Returns `true` if a program starts and succeeds. Its output is dropped.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
@@ -50,7 +50,7 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Runs one step and says which.
+/// Prints the name of a step and runs it. Fails if the program fails or does not start.
 pub(crate) fn run(what: &str, command: &mut Command) -> Result<(), Failure> {
     eprintln!("── {what}");
     match command.status() {
@@ -62,17 +62,15 @@ pub(crate) fn run(what: &str, command: &mut Command) -> Result<(), Failure> {
     }
 }
 
-/// Refuses arguments, for commands that take none.
+/// Fails if a command that takes no arguments was given one.
 pub(crate) fn no_arguments(command: &str, arguments: &[String]) -> Result<(), Failure> {
     match arguments.first() {
         None => Ok(()),
-        Some(first) => {
-            Err(Failure::Usage(format!("{command} takes no arguments, but was given '{first}'")))
-        }
+        Some(first) => Err(Failure::Usage(format!("{command} takes no arguments, not '{first}'"))),
     }
 }
 
-/// Of what and when a record is: the commit, with a `+` where files differ from it, and the day.
+/// Returns the commit and the day of a record, with a `+` after the commit if files differ from it.
 pub(crate) fn commit_and_day() -> String {
     let said = |program: &str, arguments: &str| {
         let output =

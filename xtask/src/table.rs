@@ -1,5 +1,5 @@
-//! `cargo x prove --table`: the table of docs/proof.md, eight rules in four columns: each cell's
-//! own command is run, and must pass.
+//! `cargo x prove --table`: runs the command of each cell of docs/proof.md's table, which has eight
+//! rules in four columns. Each must pass.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::step::{Failure, root, target_dir};
 
 const COLUMNS: [&str; 4] = ["model", "real code", "at run time", "broken on purpose"];
 
-/// Runs all cells, one after the other. The report, if each passed.
+/// Runs all cells, one after the other. Returns the report, or fails if one did not pass.
 pub(crate) fn run() -> Result<String, Failure> {
     let text = fs::read_to_string(root().join("docs/proof.md"))
         .map_err(|error| Failure::Failed(error.to_string()))?;
@@ -23,7 +23,7 @@ pub(crate) fn run() -> Result<String, Failure> {
         let rule = parts.next().unwrap_or_default().get(2..4).unwrap_or("?");
         for (column, cell) in COLUMNS.into_iter().zip(parts) {
             cells += 1;
-            let command = command_of(cell).unwrap_or_else(|| format!("(nothing shows '{cell}')"));
+            let command = command_of(cell).unwrap_or_else(|| format!("(no command for '{cell}')"));
             eprintln!("── {rule}, {column}: {command}");
             let started = Instant::now();
             let passed = passes(&command);
@@ -39,7 +39,7 @@ pub(crate) fn run() -> Result<String, Failure> {
     print!("\n{report}");
     if cells != 32 {
         return Err(Failure::Failed(format!(
-            "the table has {cells} cells: eight rules in four columns are 32"
+            "the table has {cells} cells, not 32: eight rules in four columns"
         )));
     }
     if wrong.is_empty() {
@@ -49,7 +49,7 @@ pub(crate) fn run() -> Result<String, Failure> {
     }
 }
 
-/// What shows a cell: its kind, and the names in it.
+/// Returns the command that shows a cell, by the cell's kind and the names in it.
 fn command_of(cell: &str) -> Option<String> {
     let kind = cell.split_whitespace().next()?;
     let name = |n: usize| cell.split('`').nth(2 * n + 1);
@@ -70,7 +70,7 @@ fn command_of(cell: &str) -> Option<String> {
             name(0)?.trim_end_matches(".rs")
         ),
         "test" => test(name(0)?)?,
-        // The message, and the test that meets it.
+        // The first name is the message, the second the test that triggers it.
         "check" => test(name(1)?)?,
         "seeded" => format!("cargo x seeded-bugs {}", name(0)?),
         "command" => format!("cargo x {}", name(0)?),
@@ -78,7 +78,7 @@ fn command_of(cell: &str) -> Option<String> {
     })
 }
 
-/// A test by its name: the package that has it is found in the tree.
+/// Returns the command of a test, whatever package has it.
 fn test(name: &str) -> Option<String> {
     Some(format!("cargo test -p {} {name}", package_of(name)?))
 }
@@ -103,9 +103,9 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Whether a command ends well; one that runs tests must have run one.
+/// Returns `true` if a command succeeds. A command that runs tests must also run at least one.
 fn passes(command: &str) -> bool {
-    // As a user types it, but for where it builds: flags of its own must not undo the others'
+    // Builds with flags of their own get a folder of their own, so that they do not undo other
     // builds.
     let folder = match command {
         _ if command.contains("--cfg loom") => target_dir().join("loom"),

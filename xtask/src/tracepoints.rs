@@ -1,8 +1,8 @@
-//! `cargo x tracepoints`: shows in machine code that a trace hook which nobody sets costs nothing.
+//! `cargo x tracepoints`: shows in machine code that an unset trace hook costs nothing.
 //!
 //! The hot paths of `crates/folio-frames/examples/tracepoints.rs` are compiled three times: as they
 //! are, against a copy of folio-frames without its hooks, and as they are with the hook set. The
-//! first two must come out alike, the third must not.
+//! first two must have the same cost, and the third must differ.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,10 +16,10 @@ const SOURCE: &str = "crates/folio-frames/src";
 const PATHS: &str = "crates/folio-frames/examples/tracepoints.rs";
 const HOOK: &str = "P::trace(";
 
-/// Hooks in folio-frames, at the least: fewer means that they are no longer found.
+/// The minimum number of hooks in folio-frames: fewer means that they are no longer found.
 const LEAST_HOOKS: usize = 20;
 
-/// Where hooks are, and a path that sets one must differ.
+/// The functions with hooks: with the hook set, each must differ.
 const HOT: [&str; 6] = ["share", "put", "get", "walk", "alloc", "open"];
 
 /// Instructions, by function.
@@ -28,11 +28,11 @@ type Code = BTreeMap<String, Vec<String>>;
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     step::no_arguments("tracepoints", arguments)?;
     let folder = target_dir().join("tracepoints");
-    // Other versions of the dependencies would be found as well.
+    // Old versions of the dependencies would be found too.
     let _ = fs::remove_dir_all(&folder);
     let mut build =
         cargo("build --release --quiet -p folio-frames --lib --features std --target-dir");
-    step::run("folio-frames and what it needs", build.arg(&folder))?;
+    step::run("folio-frames and its dependencies", build.arg(&folder))?;
     let (with, without) = (folder.join("with"), folder.join("without"));
     copy(&with, false)?;
     let hooks = copy(&without, true)?;
@@ -45,9 +45,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let set = compile(&with, &dependencies, &["--cfg", "traced"])?;
     let alike = bare.iter().filter(|(name, lines)| unset.get(*name) == Some(lines)).count();
     if unset.keys().ne(bare.keys()) {
-        return Err(failed(
-            "with hooks that nobody sets there are other functions than without".to_owned(),
-        ));
+        return Err(failed("unset hooks change the set of functions".to_owned()));
     }
     for (name, lines) in &unset {
         if cost(lines) > cost(&bare[name]) {
@@ -64,7 +62,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         };
         if of(&unset).is_none() || of(&unset) == of(&set) {
             return Err(failed(format!(
-                "{path} is missing, or the same with the hook set: nothing is compared"
+                "{path} is missing or has no hook, so nothing is compared"
             )));
         }
     }
@@ -79,7 +77,7 @@ fn failed(message: String) -> Failure {
     Failure::Failed(message)
 }
 
-/// Instructions that touch memory or call, and all.
+/// Returns the number of instructions that access memory or call, and the number of all.
 fn cost(lines: &[String]) -> (usize, usize) {
     let instructions = || lines.iter().filter(|line| line.starts_with(' '));
     let touches = |line: &&String| {
@@ -88,19 +86,29 @@ fn cost(lines: &[String]) -> (usize, usize) {
     (instructions().filter(touches).count(), instructions().count())
 }
 
-/// Copies folio-frames, its hooks blanked out if asked for: lines keep their numbers. How many
-/// hooks it has.
+/// Copies folio-frames; with `blank`, its hooks become empty lines. Returns the number of hooks.
 fn copy(to: &Path, blank: bool) -> Result<usize, Failure> {
+    copy_folder(&root().join(SOURCE), to, blank)
+}
+
+fn copy_folder(from: &Path, to: &Path, blank: bool) -> Result<usize, Failure> {
     let io = |error: std::io::Error| failed(format!("{}: {error}", to.display()));
     fs::create_dir_all(to).map_err(io)?;
     let mut hooks = 0;
-    for entry in fs::read_dir(root().join(SOURCE)).map_err(io)? {
+    for entry in fs::read_dir(from).map_err(io)? {
         let entry = entry.map_err(io)?;
+        if entry.path().is_dir() {
+            hooks += copy_folder(&entry.path(), &to.join(entry.file_name()), blank)?;
+            continue;
+        }
         let mut text = String::new();
         for line in fs::read_to_string(entry.path()).map_err(io)?.lines() {
             let is_hook = line.trim().starts_with(HOOK);
             if is_hook && !line.ends_with(");") {
-                return Err(failed(format!("{}: a hook of several lines", entry.path().display())));
+                return Err(failed(format!(
+                    "{}: a hook spans several lines",
+                    entry.path().display()
+                )));
             }
             hooks += usize::from(is_hook);
             text.push_str(if is_hook && blank { "" } else { line });
@@ -111,7 +119,7 @@ fn copy(to: &Path, blank: bool) -> Result<usize, Failure> {
     Ok(hooks)
 }
 
-/// Compiles a copy, and the hot paths against it.
+/// Compiles a copy and the hot paths against it. Returns the code of the hot paths.
 fn compile(copy: &Path, dependencies: &Path, more: &[&str]) -> Result<Code, Failure> {
     let rustc = |name: &str, source: PathBuf, needs: &[&str], more: &[&str]| {
         let mut rustc = Command::new("rustc");
@@ -159,7 +167,7 @@ fn library(dependencies: &Path, name: &str) -> Result<PathBuf, Failure> {
     files.into_iter().find(is_it).ok_or_else(|| failed(format!("{name} was not built")))
 }
 
-/// All functions, with labels of their own, and without the numbers of constants.
+/// Returns all functions of an assembly, with labels numbered within each.
 fn functions(assembly: &str) -> Code {
     let (mut all, mut current) = (Code::new(), None::<(String, Vec<String>)>);
     for line in assembly.lines() {
@@ -182,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hook_that_nobody_sets_leaves_nothing_in_the_machine_code() {
+    fn an_unset_hook_costs_no_instruction() {
         match run(&[]) {
             Ok(()) => {}
             Err(Failure::Usage(message) | Failure::Failed(message)) => panic!("{message}"),

@@ -1,11 +1,11 @@
-//! `cargo x tsan`: the tests of the three libraries under `ThreadSanitizer`, the standard library
-//! built with it.
+//! `cargo x tsan`: runs the tests of the three libraries under `ThreadSanitizer`, with a standard
+//! library that is built with it.
 
 use std::process::Command;
 
 use crate::step::{self, Failure, nightly, no_arguments, succeeds, target_dir};
 
-/// The sanitizer needs a target by name, so that build scripts go without it.
+/// A target must be named, so that build scripts are built without the sanitizer.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The crates that share memory between threads.
@@ -15,7 +15,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     no_arguments("tsan", arguments)?;
     if !available() {
         eprintln!(
-            "SKIPPED: ThreadSanitizer: nightly or its rust-src is missing, or this is no {TARGET}"
+            "SKIPPED: ThreadSanitizer: nightly or rust-src is missing, or the host is not {TARGET}"
         );
         return Ok(());
     }
@@ -26,8 +26,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     step::run("the tests of the three libraries, by ThreadSanitizer", &mut tests)
 }
 
-/// Whether nightly and the standard library's sources are there; installs them where that is
-/// possible.
+/// Installs nightly and the standard library's sources where that is needed and possible. Returns
+/// `true` if they are there and the host is the target.
 fn available() -> bool {
     let there = || {
         let sysroot = nightly("run nightly rustc --print sysroot").output();

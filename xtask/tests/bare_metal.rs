@@ -1,7 +1,7 @@
-//! The example `examples/bare-metal`, booted in QEMU on 4, 16 and 64 virtual CPUs, and what it
-//! printed.
+//! Boots the example `examples/bare-metal` in QEMU on 4, 16 and 64 virtual CPUs, and checks its
+//! output.
 //!
-//! Skipped, and said so, where QEMU or the target is missing.
+//! Where QEMU or the target is missing, the test prints a message and passes.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What `isa-debug-exit` makes of the status 16 that the kernel ends with.
+/// The exit status that `isa-debug-exit` makes of the kernel's status 16.
 const PASSED: i32 = 33;
 
-/// A guest that hangs is ended after this long; a run takes a few seconds.
+/// A guest that hangs is killed after this time. A run takes a few seconds.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 const TARGET: &str = "x86_64-unknown-none";
 
 #[test]
-fn a_bare_machine_hands_its_memory_over_and_uses_it_on_all_cpus() {
+fn a_bare_machine_uses_its_memory_on_all_cpus() {
     if let Some(missing) = missing() {
         eprintln!("SKIPPED: the bare-metal example: {missing}");
         return;
@@ -31,7 +31,7 @@ fn a_bare_machine_hands_its_memory_over_and_uses_it_on_all_cpus() {
         assert_eq!(
             (status, lines.last()),
             (Some(PASSED), Some(&"passed")),
-            "{cpus} virtual CPUs said:\n{said}"
+            "output of {cpus} virtual CPUs:\n{said}"
         );
         let one = |start: &str| {
             let mut found = lines.iter().filter(|line| line.starts_with(start));
@@ -51,20 +51,20 @@ fn a_bare_machine_hands_its_memory_over_and_uses_it_on_all_cpus() {
         let torture = one("torture: ");
         let (read, walked, migrated, replaced, split) =
             (torture[0], torture[1], torture[3], torture[4], torture[5]);
-        assert!(read >= cpus / 2 * 64, "{read} reads: each of {} readers owes 64", cpus / 2);
+        assert!(read >= cpus / 2 * 64, "{read} reads, but each of {} readers must do 64", cpus / 2);
         for (what, n) in
             [("walks", walked), ("migrated", migrated), ("replaced", replaced), ("split", split)]
         {
             assert!(n > 0, "no {what} on {cpus} virtual CPUs");
         }
         let audit = one("audit: ");
-        assert_eq!(audit[0], blocks * 512, "frames of the blocks that went online");
+        assert_eq!(audit[0], blocks * 512, "frames of the online blocks");
         assert_eq!(audit[1], (cpus - 1) * 16, "frames in stacks");
         assert_eq!(audit[0], audit[1] + audit[2], "online frames are stacks or free");
     }
 }
 
-/// What the test lacks on this machine.
+/// Returns the tool that this machine lacks, if any.
 fn missing() -> Option<String> {
     let runs = |command: &mut Command| {
         command
@@ -87,7 +87,7 @@ fn missing() -> Option<String> {
     (!there).then(|| format!("the target is missing ('rustup target add {TARGET}')"))
 }
 
-/// Builds the kernel as its own folder says.
+/// Builds the kernel with its own folder's settings. Returns its path.
 fn build() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/bare-metal");
     let target = folder.join("../../target/bare-metal");
@@ -96,7 +96,7 @@ fn build() -> PathBuf {
         .args(["build", "--release", "--quiet"])
         .current_dir(&folder)
         .env("CARGO_TARGET_DIR", &target);
-    // The folder's own flags place the kernel; those of a surrounding build would replace them.
+    // The folder's own flags place the kernel; the flags of an outer build would replace them.
     cargo
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
@@ -106,7 +106,7 @@ fn build() -> PathBuf {
     target.join(TARGET).join("release/bare-metal")
 }
 
-/// Boots the kernel. The exit status, and what it printed over the serial port.
+/// Boots the kernel. Returns the exit status and the output of the serial port.
 fn boot(kernel: &Path, cpus: u64) -> (Option<i32>, String) {
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args([
@@ -125,7 +125,7 @@ fn boot(kernel: &Path, cpus: u64) -> (Option<i32>, String) {
     .stdin(Stdio::null())
     .stdout(Stdio::piped());
     let mut guest = qemu.spawn().expect("QEMU starts");
-    let mut serial = guest.stdout.take().expect("its output is ours");
+    let mut serial = guest.stdout.take().expect("its output is piped");
     let reader = thread::spawn(move || {
         let mut said = Vec::new();
         serial.read_to_end(&mut said).expect("the serial port can be read");
@@ -135,7 +135,7 @@ fn boot(kernel: &Path, cpus: u64) -> (Option<i32>, String) {
     (status, reader.join().expect("the reader does not panic"))
 }
 
-/// The guest's exit status; `None` when it had to be ended.
+/// Waits for the guest. Returns its exit status, or `None` if it had to be killed.
 fn wait(guest: &mut Child) -> Option<i32> {
     let begun = Instant::now();
     loop {
@@ -143,15 +143,15 @@ fn wait(guest: &mut Child) -> Option<i32> {
             return status.code();
         }
         if begun.elapsed() > PATIENCE {
-            guest.kill().expect("our own child");
-            guest.wait().expect("it ends");
+            guest.kill().expect("a child can be killed");
+            guest.wait().expect("a killed child ends");
             return None;
         }
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// The decimal numbers of a line, in order.
+/// Returns the decimal numbers of a line, in order.
 fn numbers(line: &str) -> Vec<u64> {
     line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect()
 }

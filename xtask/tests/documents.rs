@@ -1,4 +1,4 @@
-//! Documents that name things in the code, held against the code: docs/checks.md and
+//! Compares the documents that name things in the code with the code: docs/checks.md and
 //! docs/risky-places.md.
 
 #[allow(dead_code, reason = "each test file uses a part")]
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use common::{read, rust_files};
 
-/// The cells of a document's tables, row by row, without headers.
+/// Returns the cells of a document's tables, row by row, without the lines below headers.
 fn rows(path: &str) -> Vec<Vec<String>> {
     let text = read(path);
     let lines = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---"));
@@ -19,12 +19,12 @@ fn rows(path: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// What stands between backticks.
+/// Returns the texts between backticks.
 fn quoted(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
-/// The sources of the two lower crates, without comments and without their tests.
+/// Returns the sources of the two lower crates, without comments and unit tests.
 fn sources() -> String {
     let is_source = |path: &String| {
         ["crates/folio-ref/src/", "crates/folio-frames/src/"]
@@ -44,7 +44,7 @@ fn sources() -> String {
     all
 }
 
-/// The first string in this text: what stands in it, and what follows it.
+/// Returns the content of the first string in a text, and the text after it.
 fn first_string(text: &str) -> Option<(String, &str)> {
     let (_, inside) = text.split_once('"')?;
     let mut escaped = false;
@@ -54,17 +54,17 @@ fn first_string(text: &str) -> Option<(String, &str)> {
         is_end
     });
     let (end, _) = end?;
-    // A string over several lines is one line.
+    // A string that is wrapped over several lines is one line.
     let words: Vec<_> = inside[..end].split("\\\n").map(str::trim_start).collect();
     Some((words.concat(), &inside[end + 1..]))
 }
 
-/// The messages of all assertions that hang on `CHECKS`.
+/// Returns the messages of all assertions that depend on `CHECKS`.
 fn checks(code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for start in ["assert!(", "if CHECKS {"] {
         for after in code.split(start).skip(1) {
-            // To the end of the statement.
+            // The statement ends here.
             let statement = after.split(";\n").next().unwrap_or_default();
             if start == "if CHECKS {" || statement.contains("!CHECKS") {
                 found.extend(first_string(statement).map(|(message, _)| message));
@@ -122,7 +122,11 @@ fn every_risky_place_has_its_function_and_its_test() {
 }
 
 #[test]
-fn a_message_is_found_in_a_statement() {
-    let code = "assert!(!CHECKS || a, \"one \\\"{}\\\" \\\n        two\", b);\nassert!(x, \"three\");\nif CHECKS {\n panic!(\"four\");\n}";
+fn the_messages_of_checks_are_found() {
+    let code = concat!(
+        "assert!(!CHECKS || a, \"one \\\"{}\\\" \\\n        two\", b);\n",
+        "assert!(x, \"three\");\n",
+        "if CHECKS {\n panic!(\"four\");\n}"
+    );
     assert_eq!(checks(code).into_iter().collect::<Vec<_>>(), ["four", "one \\\"{}\\\" two"]);
 }

@@ -1,5 +1,5 @@
-//! The house rules, as an ordinary test: what STYLE.md and ARCHITECTURE.md say of the tree, held
-//! against it.
+//! The house rules, as an ordinary test: compares the tree with the rules in CONTRIBUTING.md and
+//! ARCHITECTURE.md.
 
 mod common;
 
@@ -17,25 +17,25 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/hotplug.rs",
     "crates/folio-frames/src/memmap.rs",
     "crates/folio-frames/src/racy_copy.rs",
-    "crates/folio-frames/src/claim.rs",
+    "crates/folio-frames/src/lock.rs",
     "crates/folio-frames/src/stepped_space.rs",
-    "crates/folio-frames/src/uncounted.rs",
+    "crates/folio-frames/src/optimistic.rs",
     "crates/folio-frames/src/user_space.rs",
     "crates/folio-frames/src/zone.rs",
-    // A call that no safe crate offers: by number, no memory is involved.
+    // A system call that no safe crate offers. It involves no memory.
     "crates/folio-uring/src/begin.rs",
     // A page that the kernel clears in each child: a mapping.
     "crates/folio-uring/src/process.rs",
-    // Memory that the kernel writes to after the call that lent it.
+    // Memory that the kernel writes after the call that passed it has returned.
     "crates/folio-uring/src/ring.rs",
-    // A zone over memory that the test brings, as a kernel would: Miri can not map any.
+    // A zone over memory that the test allocates, as a kernel would: Miri cannot map memory.
     "crates/folio-frames/tests/racing.rs",
     "crates/folio-frames/tests/risky_places.rs",
     // Children: `fork` has no safe interface.
     "crates/folio-cache/tests/fork.rs",
     "crates/folio-uring/tests/fork.rs",
-    // A machine without an operating system: its instructions, what firmware and assembly left,
-    // and the promises of who brings memory.
+    // A machine without an operating system: its instructions, the state that firmware and
+    // assembly leave, and the promises of the code that provides memory.
     "examples/bare-metal/src/boot.rs",
     "examples/bare-metal/src/firmware.rs",
     "examples/bare-metal/src/handover.rs",
@@ -45,15 +45,15 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-ref/tests/loom.rs",
 ];
 
-/// The crates that have such rooms.
+/// The crates with such rooms.
 const UNSAFE_CRATES: [&str; 2] = ["crates/folio-frames", "crates/folio-uring"];
 
-/// From the bottom up: a crate may depend on those before it.
+/// The crates from the bottom up: a crate may depend on those before it.
 const LAYERS: [&str; 5] = ["folio-ref", "folio-frames", "folio-uring", "folio-cache", "folio"];
 
 const MOST_LINES: usize = 500;
 
-/// Fails with all findings at once.
+/// Fails with all findings, if there are any.
 fn assert_none(rule: &str, findings: &[String]) {
     assert!(findings.is_empty(), "{rule}:\n  {}", findings.join("\n  "));
 }
@@ -151,7 +151,7 @@ fn dependencies_point_one_way() {
 }
 
 #[test]
-fn every_dependency_has_its_reason_and_every_reason_its_dependency() {
+fn each_dependency_has_one_reason_in_the_architecture() {
     let mut used = BTreeSet::new();
     let mut shared = BTreeSet::new();
     let members = crate_folders();
@@ -178,7 +178,7 @@ fn every_dependency_has_its_reason_and_every_reason_its_dependency() {
         &foreign.difference(&rows).cloned().collect::<Vec<_>>(),
     );
     assert_none(
-        "a reason for what is not used",
+        "a reason for an unused dependency",
         &rows.difference(&foreign).cloned().collect::<Vec<_>>(),
     );
 }
@@ -221,7 +221,7 @@ fn the_readme_and_ci_run_the_same_commands() {
         script.lines().filter_map(|line| line.strip_suffix("# README")).map(str::trim).collect();
     assert_eq!((shown.len(), run.len()), (2, 2), "two commands: {shown:?}, {run:?}");
     for (shown, run) in shown.iter().zip(run) {
-        // The script may make a run shorter, nothing else.
+        // The script may only make a run shorter.
         let same = run
             .strip_prefix(shown.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(" --seconds "));
@@ -230,15 +230,15 @@ fn the_readme_and_ci_run_the_same_commands() {
 }
 
 #[test]
-fn code_is_told_from_comments_and_strings() {
+fn comments_and_strings_are_not_code() {
     let code = code_of("a // b \"\n'\"' c \"d \\\" // e\" f /* g */ r#\"h \" i\"# 'j k");
     assert_eq!(code.split_whitespace().collect::<Vec<_>>(), ["a", "c", "f", "'j", "k"]);
 }
 
-/// docs/proof.md says what shows each rule; what it names must be there. That each passes is what
-/// `cargo x prove --table` says.
+/// docs/proof.md names the model, test or bug that shows each rule. `cargo x prove --table` runs
+/// them.
 #[test]
-fn the_proof_names_what_there_is() {
+fn everything_that_the_proof_names_exists() {
     let text = read("docs/proof.md");
     let sources = |folder: &str| {
         let files = rust_files().into_iter().filter(|path| path.starts_with(folder));
@@ -259,7 +259,7 @@ fn the_proof_names_what_there_is() {
                 "model" => models.contains(&format!("\"{name}\"")),
                 "loom" => loom.contains(&format!("fn {name}()")),
                 "test" | "shuttle" => is_test(name),
-                // What it says, and the test that makes it say so.
+                // The message, and the test that triggers it.
                 "check" => crates.contains(name) && quoted.next().is_some_and(is_test),
                 "Miri" => common::root().join("crates/folio-frames/tests").join(name).exists(),
                 "command" => menu.contains(&format!("name: \"{name}\"")),

@@ -1,4 +1,4 @@
-//! The tree as the house rules see it: its files, its manifests, its documents.
+//! The tree for the house rules: its files, manifests and documents.
 
 #[path = "../../src/code.rs"]
 pub(crate) mod code;
@@ -6,17 +6,17 @@ pub(crate) mod code;
 use std::fs;
 use std::path::Path;
 
-/// The root of the workspace.
+/// Returns the root of the workspace.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root")
 }
 
-/// The text of a file, by its path from the root.
+/// Returns the text of a file, by its path from the root.
 pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The folders of all crates: the members, xtask among them, and the fuzzers' own workspace.
+/// Returns the folders of all crates: the members, with xtask, and the fuzzers' own workspace.
 pub(crate) fn crate_folders() -> Vec<String> {
     let mut folders: Vec<_> =
         children("crates").into_iter().filter(|path| root().join(path).is_dir()).collect();
@@ -25,8 +25,8 @@ pub(crate) fn crate_folders() -> Vec<String> {
     folders
 }
 
-/// Every Rust file of the members, and of the examples that are none: sources, tests, examples,
-/// benches.
+/// Returns every Rust file of these crates and of the examples that are no members: sources, tests,
+/// examples, benches.
 pub(crate) fn rust_files() -> Vec<String> {
     let mut files = Vec::new();
     for folder in crate_folders() {
@@ -36,7 +36,7 @@ pub(crate) fn rust_files() -> Vec<String> {
     files
 }
 
-/// Those under `src`.
+/// Returns the Rust files below a `src` folder.
 pub(crate) fn source_files() -> Vec<String> {
     let mut files = rust_files();
     files.retain(|path| path.split('/').any(|part| part == "src"));
@@ -66,20 +66,20 @@ fn children(folder: &str) -> Vec<String> {
     paths
 }
 
-/// What the rules ask of a manifest. Read line by line: ours are written that plainly.
+/// The part of a manifest that the rules need. It is read line by line, not as full TOML.
 pub(crate) struct Manifest {
     pub(crate) name: String,
     pub(crate) dependencies: Vec<Dependency>,
 }
 
-/// One dependency, and the section that it stands in.
+/// One dependency and its section.
 pub(crate) struct Dependency {
     pub(crate) name: String,
     pub(crate) section: String,
 }
 
 impl Manifest {
-    /// The manifest in a folder.
+    /// Reads the manifest in a folder.
     pub(crate) fn of(folder: &str) -> Self {
         let (mut name, mut dependencies, mut section) = (String::new(), Vec::new(), String::new());
         for line in read(&format!("{folder}/Cargo.toml")).lines() {
@@ -105,7 +105,7 @@ impl Manifest {
     }
 }
 
-/// The part of a document under a heading of the second level.
+/// Returns the part of a document under a heading of the second level.
 pub(crate) fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     let start = format!("\n## {heading}\n");
     let (_, after) =
