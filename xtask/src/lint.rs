@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     )?;
     step::run(
         "who holds a frame",
-        &mut cargo("test --quiet -p folio-frames --features track --test holders"),
+        &mut cargo("test --quiet -p folio-frames --features track --test pin_owners"),
     )?;
     step::run(
         "who holds a page",
