@@ -37,11 +37,11 @@ fn one_huge_order_is_formed_on_demand_and_stays_whole() {
     assert_eq!(zone.try_get_head(tail).unwrap().pfn(), head.pfn(), "the last tail knows its head");
     drop(head);
     assert_eq!(zone.stats().largest_free_order, Some(huge), "the freed block stays whole");
-    // Smaller blocks come from elsewhere,
+    // Smaller blocks come from elsewhere at first.
     let half: Vec<Handle> = (0..8).map(|_| zone.alloc_frozen(order(10)).unwrap()).collect();
     assert_eq!(zone.stats().largest_free_order, Some(huge));
     assert!(zone.alloc_frozen(huge).map(Handle::free).is_ok());
-    // until nothing else is left.
+    // Now nothing is left except the huge block.
     let rest: Vec<Handle> = (0..8).map(|_| zone.alloc_frozen(order(10)).unwrap()).collect();
     assert_eq!(zone.alloc_frozen(huge).unwrap_err(), AllocError::OutOfFrames);
     half.into_iter().chain(rest).for_each(Handle::free);
