@@ -97,7 +97,8 @@ fn debug_output_is_a_sentence() {
     assert_eq!(
         format!("{zone:#?}"),
         format!(
-            "{whole}; memmap of 1024 descriptors of 16 bytes (live-bit-low): 1 head free blocks, 0 blocks in use"
+            "{whole}; memmap of 1024 descriptors of 16 bytes (live-bit-low): \
+             1 head free blocks, 0 blocks in use"
         )
     );
     let mut handle = zone.alloc_frozen(order(3)).unwrap();

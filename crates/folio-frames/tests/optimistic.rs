@@ -41,7 +41,7 @@ fn full<P: Platform>(zone: &'static Zone<P>, byte: u8) -> FrozenFolio<P> {
     folio
 }
 
-/// An action on a slot whose folio is filled with 1.
+/// An action on a slot that has a folio filled with 1.
 type Act<P> = fn(&Slot<P>, &'static Zone<P>);
 
 /// Runs `act` during a read. Returns the bytes if the read is valid.

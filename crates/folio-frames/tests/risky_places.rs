@@ -1,8 +1,8 @@
 //! Every place that might skip a count, against two hostile threads that try to get every frame of
 //! the zone before, during and after, under every scheme. docs/risky-places.md lists the places.
 //!
-//! A hostile thread checks what it gets. Only the head of a live folio may be got, whose owner data
-//! is its own frame number. Every other frame must be refused.
+//! A hostile thread checks what it gets. Only the head of a live folio may be got, and the
+//! owner data of that folio is its frame number. Every other frame must be refused.
 
 mod common;
 
@@ -250,7 +250,9 @@ macro_rules! places {
     ($($place:ident)*) => { $(
         #[test]
         fn $place() {
-            use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
+            use folio_ref::schemes::{
+                FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen,
+            };
             super::$place::<ZeroFrozen>();
             super::$place::<GuessOne>();
             super::$place::<FrozenBit>();
@@ -264,7 +266,7 @@ macro_rules! places {
 mod every_scheme {
     places! {
         memmap_zeroed_on_purpose memmap_fresh_from_the_system memmap_holding_garbage
-        frames_allocated_zeroed tails_of_folios_made_and_unmade tails_of_plain_blocks splits_into_any_orders
-        frames_offline_and_back metadata_returned_and_touched_again
+        frames_allocated_zeroed tails_of_folios_made_and_unmade tails_of_plain_blocks
+        splits_into_any_orders frames_offline_and_back metadata_returned_and_touched_again
     }
 }

@@ -72,8 +72,8 @@ fn publish_and_get_refuses_another_zone() {
 }
 
 /// A slot names its frame by the place in the zone. With another zone, its page lock would get the
-/// reference of the frame at the same place there, whose bytes may be written or belong to another
-/// page. Past the end of a smaller zone, it would read behind the metadata.
+/// reference of the frame at the same place there. The bytes of that frame may be written, or
+/// belong to another page. Past the end of a smaller zone, it would read behind the metadata.
 #[test]
 fn a_slot_refuses_another_zone() {
     let (here, there) = (common::arena::<DefaultScheme>(2), common::arena::<DefaultScheme>(1));

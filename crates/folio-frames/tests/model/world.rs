@@ -293,8 +293,8 @@ impl World {
             return self.did("init");
         }
         let handle = self.handles.swap_remove(which);
-        let parts = order(self.random.u8(order_now.as_u8().saturating_sub(3)..order_now.as_u8()));
-        self.handles.extend(handle.split(parts));
+        let size = order(self.random.u8(order_now.as_u8().saturating_sub(3)..order_now.as_u8()));
+        self.handles.extend(handle.split(size));
         self.did("split");
     }
 
