@@ -1,6 +1,6 @@
 //! The allocator against a naive model: a list of the blocks in use.
 //!
-//! Not covered: two threads (the torture run covers them), and a platform whose `cpu` returns
+//! Not covered: two threads (the torture run covers them), and a platform on which `cpu` returns
 //! different numbers.
 
 mod common;

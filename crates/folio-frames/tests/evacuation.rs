@@ -120,7 +120,7 @@ fn compaction_begins_with_the_emptier_block() {
     let zone = arena.zone();
     let index = scatter(zone, 2 * 512, |_| true);
     let middle = zone.block_range(1).start;
-    // Every second page of the first block immovable, and every eighth of the other.
+    // Every second page of the first block stays, and every eighth of the other.
     for slot in 0..index.0.len() {
         let pfn = index.0[slot].pfn(zone).unwrap();
         if !pfn.as_u64().is_multiple_of(if pfn < middle { 2 } else { 8 }) {
