@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     )?;
     step::run(
         "pin owners of a frame",
-        &mut cargo("test --quiet -p folio-frames --features track --test holders"),
+        &mut cargo("test --quiet -p folio-frames --features track --test pin_owners"),
     )?;
     step::run(
         "pin owners of a page",

@@ -1,7 +1,7 @@
-//! The hot paths on two platforms, one that leaves the trace hook alone and one that sets it, for
-//! `cargo x tracepoints`.
+//! The hot paths on a platform that leaves the trace hook alone and, with `--cfg traced`, one that
+//! sets it, for `cargo x tracepoints`.
 //!
-//! A library that is never linked: only its assembly is looked at.
+//! A library that is never linked: only its assembly is read.
 
 #![forbid(unsafe_code)]
 
@@ -13,13 +13,13 @@ use folio_frames::Event;
 use folio_frames::{FolioRef, FrozenFolio, Lookup, Order, Pfn, Platform, Slot, UserSpace, Zone};
 use folio_ref::DefaultScheme;
 
-/// A process's own, with a hook when it is built with `--cfg traced`.
+/// The platform of a process, with a trace hook under `--cfg traced`.
 #[derive(Debug)]
 pub struct Here;
 
-/// What it was told.
+/// The last event and its frame.
 #[cfg(traced)]
-pub static TOLD: AtomicU64 = AtomicU64::new(0);
+pub static LAST: AtomicU64 = AtomicU64::new(0);
 
 impl Platform for Here {
     type Scheme = <UserSpace as Platform>::Scheme;
@@ -37,48 +37,48 @@ impl Platform for Here {
     #[cfg(traced)]
     #[inline(always)]
     fn trace(event: Event, frame: impl FnOnce() -> Pfn) {
-        // Relaxed: a number that nothing hangs on.
-        TOLD.store(frame().as_u64() << 8 | event as u64, Ordering::Relaxed);
+        // Relaxed: no other access depends on this value.
+        LAST.store(frame().as_u64() << 8 | event as u64, Ordering::Relaxed);
     }
 }
 
-/// One more reference.
+/// Takes one more reference.
 #[inline(never)]
 pub fn share(folio: &FolioRef<Here>) -> FolioRef<Here> {
     folio.clone()
 }
 
-/// One reference less, and all that the last one brings.
+/// Drops a reference, and destroys the folio if it was the last.
 #[inline(never)]
 pub fn put(folio: FolioRef<Here>) {
     drop(folio);
 }
 
-/// A lookup.
+/// Looks a folio up in its slot.
 #[inline(never)]
 pub fn get(slot: &Slot<Here>, zone: &'static Zone<Here>) -> Lookup<Here> {
     slot.get(zone)
 }
 
-/// From a frame's number.
+/// Looks a folio up by frame number.
 #[inline(never)]
 pub fn walk(zone: &'static Zone<Here>, pfn: Pfn) -> Option<FolioRef<Here>> {
     zone.try_get(pfn).ok()
 }
 
-/// One frame.
+/// Allocates one frame.
 #[inline(never)]
 pub fn alloc(zone: &'static Zone<Here>) -> Option<FrozenFolio<Here>> {
     zone.alloc_frozen(Order::ZERO).ok()
 }
 
-/// Frozen to live.
+/// Makes a frozen folio live.
 #[inline(never)]
 pub fn open(folio: FrozenFolio<Here>) -> FolioRef<Here> {
     folio.init()
 }
 
-/// Back to the allocator.
+/// Frees a frozen folio.
 #[inline(never)]
 pub fn free(folio: FrozenFolio<Here>) {
     folio.free();

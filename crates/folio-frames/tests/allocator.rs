@@ -1,6 +1,6 @@
-//! The allocator against a naive model: a list of who has which frames.
+//! The allocator against a naive model: a list of the blocks in use.
 //!
-//! What this can not see: two threads (the torture run does), and a platform whose `cpu` says
+//! Not covered: two threads (the torture run covers them), and a platform on which `cpu` returns
 //! different numbers.
 
 mod common;
@@ -17,11 +17,11 @@ use proptest::prelude::*;
 enum Step {
     AllocFrozen(u8),
     Alloc(u8),
-    /// The largest that is free, up to this.
+    /// The largest free block, up to this order.
     AllocUpTo(u8),
-    /// Frees, or puts, one of those that are held.
+    /// Frees, or puts, one of the blocks in use.
     Free(usize),
-    /// Splits one of the frozen ones.
+    /// Splits one of the frozen blocks.
     Split(usize, u8),
     Drain,
 }
@@ -39,12 +39,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..200)
 }
 
-enum Held {
+enum Block {
     Frozen(FrozenFolio<UserSpace>),
     Counted(FolioRef<UserSpace>),
 }
 
-impl Held {
+impl Block {
     fn place(&self) -> (Pfn, Order) {
         match self {
             Self::Frozen(folio) => (folio.pfn(), folio.order()),
@@ -67,14 +67,14 @@ impl Held {
     }
 }
 
-/// A held block, and the byte that it was filled with.
-type Entry = (Held, u8);
+/// A block in use, and the byte that it is filled with.
+type Entry = (Block, u8);
 
-/// All held blocks are aligned and apart, their bytes are their own, and every other frame is
-/// counted free.
-fn check(zone: &'static Zone<UserSpace>, held: &[Entry]) {
+/// Asserts that all blocks in use are aligned and apart and keep their bytes, and that every other
+/// frame counts as free.
+fn check(zone: &'static Zone<UserSpace>, used: &[Entry]) {
     let mut taken = vec![false; zone.pfns().frames() as usize];
-    for (entry, fill) in held {
+    for (entry, fill) in used {
         let (pfn, order) = entry.place();
         let first = (pfn.as_u64() - zone.pfns().start.as_u64()) as usize;
         assert_eq!(first % order.frames() as usize, 0, "{pfn:?} of {order:?} is not aligned");
@@ -91,9 +91,9 @@ fn check(zone: &'static Zone<UserSpace>, held: &[Entry]) {
     assert_eq!(zone.stats().free_frames as usize, free);
     for (frame, pfn) in zone.pfns().enumerate() {
         let seen = zone.try_get(pfn);
-        match held.iter().find(|entry| entry.0.place().0 == pfn) {
-            Some((Held::Counted(_), _)) => assert!(seen.is_ok(), "{pfn:?}: {seen:?}"),
-            Some((Held::Frozen(_), _)) => {
+        match used.iter().find(|entry| entry.0.place().0 == pfn) {
+            Some((Block::Counted(_), _)) => assert!(seen.is_ok(), "{pfn:?}: {seen:?}"),
+            Some((Block::Frozen(_), _)) => {
                 assert!(matches!(seen, Err(Refusal::Frozen)), "{pfn:?}: {seen:?}")
             }
             None if taken[frame] => {
@@ -107,7 +107,7 @@ fn check(zone: &'static Zone<UserSpace>, held: &[Entry]) {
 fn run(steps: Vec<Step>) {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
-    let mut held: Vec<Entry> = Vec::new();
+    let mut used: Vec<Entry> = Vec::new();
     let mut fills = (1..=u8::MAX).cycle();
     for step in steps {
         match step {
@@ -120,8 +120,8 @@ fn run(steps: Vec<Step>) {
                     if counted {
                         folio.set_owner(OURS, 0);
                     }
-                    held.push((
-                        if counted { Held::Counted(folio.init()) } else { Held::Frozen(folio) },
+                    used.push((
+                        if counted { Block::Counted(folio.init()) } else { Block::Frozen(folio) },
                         fill,
                     ));
                 }
@@ -140,20 +140,21 @@ fn run(steps: Vec<Step>) {
                         );
                         let fill = fills.next().expect("a cycle");
                         folio.as_mut_slice().fill(fill);
-                        held.push((Held::Frozen(folio), fill));
+                        used.push((Block::Frozen(folio), fill));
                     }
                     Err(error) => assert_eq!((error, largest), (AllocError::OutOfFrames, None)),
                 }
             }
-            Step::Free(which) if !held.is_empty() => held.swap_remove(which % held.len()).0.free(),
-            Step::Split(which, n) if !held.is_empty() => {
-                let which = which % held.len();
-                if !matches!(held[which].0, Held::Frozen(_)) || held[which].0.place().1 < order(n) {
+            Step::Free(which) if !used.is_empty() => used.swap_remove(which % used.len()).0.free(),
+            Step::Split(which, n) if !used.is_empty() => {
+                let which = which % used.len();
+                if !matches!(used[which].0, Block::Frozen(_)) || used[which].0.place().1 < order(n)
+                {
                     continue;
                 }
-                let (Held::Frozen(folio), fill) = held.swap_remove(which) else { unreachable!() };
-                let parts = folio.split(order(n));
-                held.extend(parts.map(|part| (Held::Frozen(part), fill)));
+                let (Block::Frozen(folio), fill) = used.swap_remove(which) else { unreachable!() };
+                let pieces = folio.split(order(n));
+                used.extend(pieces.map(|piece| (Block::Frozen(piece), fill)));
             }
             Step::Drain => {
                 zone.drain();
@@ -161,8 +162,8 @@ fn run(steps: Vec<Step>) {
             Step::Free(_) | Step::Split(..) => {}
         }
     }
-    check(zone, &held);
-    for (entry, _) in held {
+    check(zone, &used);
+    for (entry, _) in used {
         entry.free();
     }
     assert_all_free(zone);
@@ -174,7 +175,11 @@ fn run(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn any_sequence_keeps_blocks_apart_and_ends_merged(steps in steps()) {
@@ -183,15 +188,15 @@ proptest! {
 }
 
 #[test]
-fn an_exhausted_zone_says_so_and_recovers() {
+fn an_exhausted_zone_refuses_and_recovers() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
-    let held: Vec<_> = std::iter::from_fn(|| zone.alloc(Order::ZERO, OURS, 0).ok()).collect();
-    assert_eq!(held.len(), 512);
+    let used: Vec<_> = std::iter::from_fn(|| zone.alloc(Order::ZERO, OURS, 0).ok()).collect();
+    assert_eq!(used.len(), 512);
     assert_eq!(zone.alloc_frozen(Order::ZERO).unwrap_err(), AllocError::OutOfFrames);
-    // Every second frame: half is free, nothing larger than a frame.
+    // Every second frame is freed: half of the zone, and nothing larger than a frame.
     let (kept, freed): (Vec<_>, Vec<_>) =
-        held.into_iter().partition(|folio| folio.pfn().as_u64() % 2 == 0);
+        used.into_iter().partition(|folio| folio.pfn().as_u64() % 2 == 0);
     drop(freed);
     zone.drain();
     assert_eq!(
@@ -203,7 +208,8 @@ fn an_exhausted_zone_says_so_and_recovers() {
     zone.alloc_frozen(BLOCK_ORDER).expect("merged again").free();
 }
 
-/// With how many free frames each level begins and ends, where the marks are 100, 200 and 300.
+/// Numbers of free frames near the upper and at the lower end of each level, with watermarks of
+/// 100, 200 and 300.
 const LEVELS: [(Level, [u32; 2]); 4] = [
     (Level::Enough, [301, 300]),
     (Level::BelowHigh, [299, 200]),
@@ -211,20 +217,23 @@ const LEVELS: [(Level, [u32; 2]); 4] = [
     (Level::BelowMin, [99, 0]),
 ];
 
-/// The levels follow what is free, wherever it lies; the count is the buddy's.
+/// The level counts all free frames, `free_frames` only those of the buddy.
 #[test]
-fn the_level_falls_and_rises_with_what_is_free() {
+fn the_level_follows_the_free_frames() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
-    let marks = Watermarks::for_frames(512);
-    assert_eq!((zone.watermarks(), zone.free_frames(), zone.level()), (marks, 512, Level::Enough));
+    let defaults = Watermarks::for_frames(512);
+    assert_eq!(
+        (zone.watermarks(), zone.free_frames(), zone.level()),
+        (defaults, 512, Level::Enough)
+    );
     zone.set_watermarks(Watermarks { min: 100, low: 200, high: 300 });
-    let mut held = Vec::new();
+    let mut used = Vec::new();
     for (frames, level) in
         LEVELS.into_iter().flat_map(|(level, some)| some.map(|frames| (frames, level)))
     {
         while zone.stats().free_frames > frames {
-            held.push(zone.alloc(Order::ZERO, OURS, 0).unwrap());
+            used.push(zone.alloc(Order::ZERO, OURS, 0).unwrap());
         }
         assert_eq!(zone.level(), level, "{frames} frames, some of them in a list");
         zone.drain();
@@ -234,11 +243,11 @@ fn the_level_falls_and_rises_with_what_is_free() {
         }
     }
     zone.set_watermarks(Watermarks { min: 0, low: 0, high: 0 });
-    assert_eq!(zone.watermarks(), marks, "back to what fits");
-    drop(held);
+    assert_eq!(zone.watermarks(), defaults, "zeroes restore the defaults");
+    drop(used);
     assert_all_free(zone);
     assert_eq!(zone.level(), Level::Enough);
-    // The whole zone in one CPU's list: the buddy has none, and yet nobody need reclaim.
+    // The whole zone is in one CPU's list: the buddy has no frame, and the level is still `Enough`.
     zone.alloc_frozen(BLOCK_ORDER).unwrap().free();
     assert_eq!(
         (zone.free_frames(), zone.stats().free_frames, zone.level()),
@@ -247,7 +256,7 @@ fn the_level_falls_and_rises_with_what_is_free() {
     let offline = arena.offline(0, &common::Index::new(0)).unwrap();
     assert_eq!((zone.watermarks().high, zone.free_frames()), (0, 0));
     arena.online(offline);
-    assert_eq!((zone.watermarks(), zone.free_frames()), (marks, 512));
+    assert_eq!((zone.watermarks(), zone.free_frames()), (defaults, 512));
     let wrong = Watermarks { min: 2, low: 1, high: 3 };
     let sets = std::panic::AssertUnwindSafe(|| zone.set_watermarks(wrong));
     assert!(std::panic::catch_unwind(sets).is_err());

@@ -1,8 +1,7 @@
 //! Arenas and the pool of zones behind them: bytes come and go, metadata stays (R7).
 //!
-//! The pool is one for the process, and keeps zones of different schemes apart: each test has a
-//! scheme of its own, so that none takes another's zone. (By sizes alone they did, now and then:
-//! the canaries' control run noticed.)
+//! The process has one pool, which keeps zones of different schemes apart. Each test uses a scheme
+//! of its own, so that no test takes the zone of another.
 
 mod common;
 
@@ -11,19 +10,19 @@ use folio_frames::{Arena, Kind, Level, Order, UserSpace, Watermarks};
 use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
 
 #[test]
-fn a_zone_serves_a_later_arena_and_its_frames_are_zeroes() {
+fn a_zone_serves_a_later_arena_with_zeroed_frames() {
     let arena = Arena::<UserSpace<FrozenBit>>::new(64 << 21, &[]).unwrap();
     let zone = arena.zone();
     let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
     folio.as_mut_slice().fill(9);
     folio.free();
     drop(arena);
-    assert_eq!(zone.stats().online_frames, 0, "its blocks are offline while it waits in the pool");
-    assert!(zone.alloc_frozen(Order::ZERO).is_err(), "a zone in the pool hands nothing out");
+    assert_eq!(zone.stats().online_frames, 0, "a zone in the pool has no block online");
+    assert!(zone.alloc_frozen(Order::ZERO).is_err(), "a zone in the pool allocates nothing");
     let again = Arena::<UserSpace<FrozenBit>>::new(60 << 21, &[]).unwrap();
     assert!(std::ptr::eq(zone, again.zone()), "a smaller arena takes the zone that fits");
     assert_eq!(again.zone().blocks(), 60);
-    // They went on from the arena before: a test that counted blocks failed now and then.
+    // The counters begin at zero for each arena.
     let counters = again.zone().counters();
     assert_eq!(
         (counters.buddy_allocated, counters.per_cpu_allocated, counters.blocks_claimed),
@@ -36,7 +35,7 @@ fn a_zone_serves_a_later_arena_and_its_frames_are_zeroes() {
 }
 
 #[test]
-fn a_frame_outlives_its_arena_and_its_zone_is_not_reused_until_then() {
+fn a_pinned_frame_keeps_its_zone_from_reuse() {
     let arena = Arena::<UserSpace<LiveBitHigh>>::new(256 << 21, &[]).unwrap();
     let zone = arena.zone();
     let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
@@ -46,16 +45,15 @@ fn a_frame_outlives_its_arena_and_its_zone_is_not_reused_until_then() {
     drop(arena);
     let other = Arena::<UserSpace<LiveBitHigh>>::new(256 << 21, &[]).unwrap();
     assert!(!std::ptr::eq(zone, other.zone()));
-    assert!(folio.as_slice().iter().all(|&byte| byte == 3), "it kept its bytes");
+    assert!(folio.as_slice().iter().all(|&byte| byte == 3), "the frame keeps its bytes");
     drop(folio);
     let third = Arena::<UserSpace<LiveBitHigh>>::new(255 << 21, &[]).unwrap();
-    assert!(std::ptr::eq(zone, third.zone()), "the last holder is gone");
+    assert!(std::ptr::eq(zone, third.zone()), "the last reference is gone");
 }
 
-/// Found in review: the token of an offline block outlived its arena, and could bring the block
-/// online after its bytes were unmapped.
+/// The handle of an offline block must not bring it online after its bytes were unmapped.
 #[test]
-fn an_offline_block_of_an_arena_that_is_gone_can_not_come_back() {
+fn an_offline_block_of_a_dropped_arena_is_refused() {
     let arena = Arena::<UserSpace<LiveBitLow>>::new(1024 << 21, &[]).unwrap();
     let zone = arena.zone();
     let stale = arena.offline(3, &Index::new(0)).unwrap();
@@ -69,18 +67,19 @@ fn an_offline_block_of_an_arena_that_is_gone_can_not_come_back() {
 }
 
 #[test]
-fn an_arena_that_can_not_be_is_refused_with_what_is_allowed() {
+fn an_arena_above_the_maximum_is_refused_with_the_maximum() {
     let error = Arena::<UserSpace<Generational>>::new(usize::MAX, &[]).unwrap_err();
     assert!(error.to_string().contains("4 TiB is the most"), "{error}");
 }
 
-/// The metadata is for a power of two of frames, and that was one too many for a slot to name: a
-/// panic.
+/// The metadata covers a power of two of frames, which is more here than a slot can name.
 #[test]
-fn an_arena_of_more_than_half_of_the_most_is_made() {
+fn an_arena_above_half_the_maximum_is_created() {
     let arena = match Arena::<UserSpace<GuessOne>>::new(3 << 40, &[]) {
         Ok(arena) => arena,
-        Err(error) => return eprintln!("this machine does not lend so many addresses: {error}"),
+        Err(error) => {
+            return eprintln!("skipped: this machine does not reserve so many addresses: {error}");
+        }
     };
     let zone = arena.zone();
     assert_eq!((zone.pfns().frames(), zone.online_frames()), (3 << 28, 3 << 28));
@@ -89,9 +88,9 @@ fn an_arena_of_more_than_half_of_the_most_is_made() {
     folio.free();
 }
 
-/// The next arena was held against the marks of one that was gone.
+/// Watermarks set for one arena do not apply to the next arena of the zone.
 #[test]
-fn a_later_arena_has_marks_of_its_own() {
+fn a_later_arena_has_watermarks_of_its_own() {
     let arena = Arena::<UserSpace<ZeroFrozen>>::new(4 << 21, &[]).unwrap();
     let zone = arena.zone();
     zone.set_watermarks(Watermarks { min: 1000, low: 1500, high: 2000 });

@@ -1,9 +1,8 @@
-//! What callers and callbacks do wrong: it is refused, by a type where one can, and after each
-//! every frame is there.
+//! Mistakes of callers and callbacks: each is refused, by a type if possible, and no frame is lost.
 //!
-//! A folio that is split or freed twice, freed while others hold it, or used after it was freed is
-//! no program: see the examples at `FrozenFolio`, which must not compile. Ranges that are none are
-//! in `emptying.rs`, orders too large in `placement.rs`.
+//! Some mistakes do not compile: a folio that is split or freed twice, freed while shared, or used
+//! after it was freed. The examples at `FrozenFolio` show them. Invalid ranges are in
+//! `evacuation.rs`, orders that are too large in `huge_order.rs`.
 
 mod common;
 
@@ -19,7 +18,7 @@ use folio_ref::DefaultScheme;
 
 type P = UserSpace;
 
-/// An index without slots: a folio's references, by the number in its private.
+/// An index without slots: the references to each folio, by the number in its owner data.
 #[derive(Default)]
 struct Shelf {
     places: Mutex<Vec<Option<FolioRefs<P>>>>,
@@ -60,7 +59,7 @@ impl Owner<P> for Shelf {
 
     fn lend(&self, _: Pfn, owner_data: u64) -> Option<FolioRefs<P>> {
         match self.misbehaviour {
-            Misbehaviour::PanicsInLend => panic!("an owner that panics"),
+            Misbehaviour::PanicsInLend => panic!("the owner panics"),
             Misbehaviour::LendsNothing => None,
             Misbehaviour::LendsAnother => {
                 self.places.lock().unwrap()[1 - owner_data as usize].take()
@@ -71,7 +70,7 @@ impl Owner<P> for Shelf {
 
     fn take_back(&self, owner_data: u64, refs: FolioRefs<P>) {
         match self.misbehaviour {
-            Misbehaviour::PanicsInTakeBack => panic!("an owner that panics"),
+            Misbehaviour::PanicsInTakeBack => panic!("the owner panics"),
             Misbehaviour::LosesWhatComesBack => drop(refs),
             Misbehaviour::LendsAnother => {
                 self.places.lock().unwrap()[1 - owner_data as usize] = Some(refs)
@@ -81,7 +80,7 @@ impl Owner<P> for Shelf {
     }
 }
 
-/// The frames in use, and that the allocator is sound.
+/// Returns the number of frames in use, and asserts that the zone is sound.
 fn in_use(zone: &'static Zone<P>) -> u32 {
     zone.drain();
     zone.assert_sound();
@@ -89,7 +88,7 @@ fn in_use(zone: &'static Zone<P>) -> u32 {
 }
 
 #[test]
-fn an_owner_without_slots_lends_its_references_and_gets_as_many_back() {
+fn an_owner_without_slots_gets_as_many_references_back() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     let shelf = Shelf::default();
@@ -125,7 +124,7 @@ fn a_block_is_emptied_through_an_owner_without_slots() {
 }
 
 #[test]
-fn an_owner_that_misbehaves_loses_no_frame_of_ours() {
+fn a_misbehaving_owner_loses_no_frame() {
     use Misbehaviour::{
         LendsAnother, LendsNothing, LosesWhatComesBack, PanicsInLend, PanicsInTakeBack,
     };
@@ -135,7 +134,7 @@ fn an_owner_that_misbehaves_loses_no_frame_of_ours() {
         (LendsNothing, Some(Err(MigrateError::NotMovable)), 2),
         (LendsAnother, Some(Err(MigrateError::Moved)), 2),
         (PanicsInLend, None, 2),
-        // The copy's references end with the panic; nobody else knows the folio.
+        // The copy's references end with the panic, and there is no other reference to the folio.
         (PanicsInTakeBack, None, 1),
         (LosesWhatComesBack, Some(Ok(())), 1),
     ] {
@@ -151,9 +150,10 @@ fn an_owner_that_misbehaves_loses_no_frame_of_ours() {
     }
 }
 
-/// What it does not lend stays counted: the freeze finds more than was lent, and nothing moves.
+/// References that the owner does not lend stay counted: the freeze finds more than were lent, and
+/// nothing moves.
 #[test]
-fn an_owner_that_keeps_a_reference_back_is_busy() {
+fn a_reference_that_is_not_lent_makes_migration_busy() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let shelf = Shelf::default();
@@ -167,7 +167,7 @@ fn an_owner_that_keeps_a_reference_back_is_busy() {
     assert_all_free(zone);
 }
 
-/// An owner by slots that says wrong things.
+/// An owner with slots that visits wrong slots, or panics.
 struct Liar<'a> {
     index: &'a Index<P>,
     lie: Lie,
@@ -192,10 +192,10 @@ impl Owner<P> for Liar<'_> {
                 visit(slot);
             }
             Lie::NeverCalls => {}
-            Lie::PanicsBefore => panic!("an owner that panics"),
+            Lie::PanicsBefore => panic!("the owner panics"),
             Lie::PanicsAfter => {
                 visit(slot);
-                panic!("an owner that panics");
+                panic!("the owner panics");
             }
         }
         true
@@ -203,7 +203,7 @@ impl Owner<P> for Liar<'_> {
 }
 
 #[test]
-fn an_owner_by_slots_that_lies_or_panics_loses_nothing() {
+fn an_owner_with_slots_that_lies_or_panics_loses_nothing() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     let index = Index::new(2);
@@ -215,7 +215,7 @@ fn an_owner_by_slots_that_lies_or_panics_loses_nothing() {
         let pfn = index.0[0].pfn(zone).unwrap();
         let owner = Liar { index: &index, lie };
         let result = catch_unwind(AssertUnwindSafe(|| migrate(zone, pfn, &owner)));
-        // Twice: the second visit finds it moved, and says so.
+        // Twice: the second visit finds that the folio has moved.
         let expect = match lie {
             Lie::AnotherSlot | Lie::TwiceTheSame => Some(Err(MigrateError::Moved)),
             Lie::NeverCalls => Some(Err(MigrateError::NotMovable)),
@@ -223,7 +223,7 @@ fn an_owner_by_slots_that_lies_or_panics_loses_nothing() {
         };
         assert_eq!(result.ok(), expect);
         assert_eq!(in_use(zone), 3);
-        // It is where its slot says, and usable.
+        // The folio is where its slot says, and usable.
         let block = arena.offline(0, &index).or_else(|_| arena.offline(1, &index)).unwrap();
         arena.online(block);
     }
@@ -232,10 +232,9 @@ fn an_owner_by_slots_that_lies_or_panics_loses_nothing() {
     assert_all_free(zone);
 }
 
-/// A panic in the middle of an evacuation ends the isolation on its way out: what was captured is
-/// free again.
+/// A panic during an evacuation ends the isolation: captured frames are free again.
 #[test]
-fn an_owner_that_panics_during_an_evacuation_leaves_the_block_online() {
+fn a_panic_during_an_evacuation_leaves_the_block_online() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     let index = Index::new(2);
@@ -258,7 +257,7 @@ fn an_owner_that_panics_during_an_evacuation_leaves_the_block_online() {
     assert_eq!(
         arena.offline(block, &index).unwrap_err(),
         OfflineError::NotOnline,
-        "it is offline already"
+        "the block is offline already"
     );
     arena.online(offline);
     index.remove(zone, 0);
@@ -267,7 +266,7 @@ fn an_owner_that_panics_during_an_evacuation_leaves_the_block_online() {
 }
 
 #[test]
-fn memory_that_runs_out_while_a_block_is_emptied_backs_out() {
+fn running_out_of_memory_during_an_evacuation_backs_out() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     let index = Index::new(700);
@@ -284,24 +283,24 @@ fn memory_that_runs_out_while_a_block_is_emptied_backs_out() {
     assert_all_free(zone);
 }
 
-/// A split needs no memory: with none left it works as ever.
+/// A split needs no memory.
 #[test]
 fn a_split_works_when_no_frame_is_free() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let whole = zone.alloc_frozen(BLOCK_ORDER).unwrap();
     assert_eq!(zone.stats().free_frames, 0);
-    let mut parts: Vec<_> = whole.split(order(3)).collect();
-    assert_eq!(parts.len(), 64);
-    parts.drain(..).rev().flat_map(|part| part.split(Order::ZERO)).for_each(FrozenFolio::free);
+    let mut pieces: Vec<_> = whole.split(order(3)).collect();
+    assert_eq!(pieces.len(), 64);
+    pieces.drain(..).rev().flat_map(|piece| piece.split(Order::ZERO)).for_each(FrozenFolio::free);
     assert_all_free(zone);
 }
 
-/// A token that is dropped by mistake leaks its frames and nothing else, and says so in debug
-/// builds.
+/// An exclusive handle that is dropped by mistake leaks its frames and nothing else, and panics in
+/// debug builds.
 #[test]
 #[cfg(debug_assertions)]
-fn a_split_that_is_too_large_panics_and_leaks_just_its_folio() {
+fn a_split_into_a_larger_order_panics_and_leaks_its_folio() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let folio = zone.alloc_frozen(order(2)).unwrap();
@@ -312,10 +311,10 @@ fn a_split_that_is_too_large_panics_and_leaks_just_its_folio() {
     assert_eq!(in_use(zone), 4);
 }
 
-/// References, or tokens, that were left in an iterator were leaked without a word: it had only
-/// their number.
+/// References that are left in an iterator are put. Exclusive handles that are left in one leak,
+/// which debug builds report by a panic.
 #[test]
-fn what_nobody_takes_from_an_iterator_is_returned_or_reported() {
+fn leftovers_of_an_iterator_are_put_or_reported() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let folio = zone.alloc_frozen(order(1)).unwrap();
@@ -327,15 +326,15 @@ fn what_nobody_takes_from_an_iterator_is_returned_or_reported() {
     drop(first);
     assert_all_free(zone);
 
-    let mut parts = zone.alloc_frozen(order(2)).unwrap().split(Order::ZERO);
-    assert_eq!(parts.size_hint(), (4, Some(4)));
-    parts.next().unwrap().free();
-    let dropped = catch_unwind(AssertUnwindSafe(|| drop(parts)));
-    let nobody = Index::new(0);
+    let mut pieces = zone.alloc_frozen(order(2)).unwrap().split(Order::ZERO);
+    assert_eq!(pieces.size_hint(), (4, Some(4)));
+    pieces.next().unwrap().free();
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(pieces)));
+    let no_owner = Index::new(0);
     let range =
         PfnRange { start: zone.pfns().start, end: Pfn::new(zone.pfns().start.as_u64() + 200) };
     let range = PfnRange { start: Pfn::new(range.start.as_u64() + 100), ..range };
-    let mut folios = zone.alloc_contig_range(range, &nobody).unwrap().into_folios();
+    let mut folios = zone.alloc_contig_range(range, &no_owner).unwrap().into_folios();
     folios.next().unwrap().free();
     let also_dropped = catch_unwind(AssertUnwindSafe(|| drop(folios)));
     assert_eq!(
@@ -346,7 +345,7 @@ fn what_nobody_takes_from_an_iterator_is_returned_or_reported() {
 }
 
 #[test]
-fn shrinking_gives_whole_blocks_back_and_growing_brings_them() {
+fn shrinking_removes_whole_blocks_and_growing_adds_them() {
     let arena = arena::<DefaultScheme>(6);
     let zone = arena.zone();
     let index = Index::new(900);
@@ -359,7 +358,7 @@ fn shrinking_gives_whole_blocks_back_and_growing_brings_them() {
     assert_eq!(arena.shrink_to(0, &index).unwrap_err(), OfflineError::OutOfFrames);
     assert_eq!(arena.grow_to(4), 4);
     assert_eq!(arena.grow_to(3), 4, "growing never shrinks");
-    assert_eq!(arena.grow_to(99), 6, "all there are");
+    assert_eq!(arena.grow_to(99), 6, "there are no more blocks");
     for slot in (0..900).step_by(3) {
         let folio_frames::Lookup::Hit(folio) = index.0[slot].get(zone) else {
             panic!("{:?}", index.0[slot])
@@ -368,7 +367,7 @@ fn shrinking_gives_whole_blocks_back_and_growing_brings_them() {
     }
     (0..900).step_by(3).for_each(|slot| index.remove(zone, slot));
     assert_all_free(zone);
-    // Fresh from the system: zeroes.
+    // Memory from the system is zeroed.
     arena.shrink_to(0, &index).unwrap();
     assert_eq!(arena.grow_to(1), 1);
     let all: Vec<_> = std::iter::from_fn(|| zone.alloc_frozen(Order::ZERO).ok()).collect();
@@ -381,23 +380,23 @@ fn shrinking_gives_whole_blocks_back_and_growing_brings_them() {
 }
 
 #[test]
-fn put_together_folios_are_freed_those_that_others_hold_are_not() {
+fn put_all_frees_the_folios_without_another_reference() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     let folios: Vec<_> =
         (0..100u32).map(|n| zone.alloc(order((n % 5) as u8), OURS, 0).unwrap()).collect();
-    let held: Vec<_> = folios.iter().step_by(10).cloned().collect();
+    let pinned: Vec<_> = folios.iter().step_by(10).cloned().collect();
     put_all(folios);
-    let frames: u32 = held.iter().map(|folio| folio.order().frames()).sum();
+    let frames: u32 = pinned.iter().map(|folio| folio.order().frames()).sum();
     assert_eq!(in_use(zone), frames);
-    for folio in held {
+    for folio in pinned {
         folio.drop_expecting_last();
     }
     assert_all_free(zone);
     let folio = zone.alloc(Order::ZERO, OURS, 0).unwrap();
     let other = folio.clone();
-    let folio = folio.freeze().expect_err("two hold it");
+    let folio = folio.freeze().expect_err("there are two references");
     drop(other);
-    folio.freeze().expect("the last").free();
+    folio.freeze().expect("the last reference").free();
     assert_all_free(zone);
 }

@@ -1,5 +1,4 @@
-//! What people see: `Debug` that reads like a sentence, and a platform that is told of every
-//! transition.
+//! Diagnostics: `Debug` output in sentences, and a trace event for every transition.
 
 mod common;
 
@@ -9,11 +8,11 @@ use common::{Index, OURS, arena, order};
 use folio_frames::{Arena, Event, Order, Pfn, Platform, UserSpace, migrate};
 use folio_ref::schemes::{Generational, LiveBitLow};
 
-/// User space that writes down what it is told.
+/// User space that records its trace events.
 struct Traced;
 
 thread_local! {
-    static TOLD: RefCell<Vec<(Event, Pfn)>> = const { RefCell::new(Vec::new()) };
+    static EVENTS: RefCell<Vec<(Event, Pfn)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Platform for Traced {
@@ -30,48 +29,48 @@ impl Platform for Traced {
         UserSpace::<Generational>::wake_all(key);
     }
     fn trace(event: Event, frame: impl FnOnce() -> Pfn) {
-        TOLD.with_borrow_mut(|told| told.push((event, frame())));
+        EVENTS.with_borrow_mut(|events| events.push((event, frame())));
     }
 }
 
-/// What was told since the last call, of one frame.
-fn told(of: Pfn) -> Vec<Event> {
-    TOLD.take().into_iter().filter(|&(_, pfn)| pfn == of).map(|(event, _)| event).collect()
+/// Takes all events recorded since the last call. Returns those of one frame.
+fn events_of(of: Pfn) -> Vec<Event> {
+    EVENTS.take().into_iter().filter(|&(_, pfn)| pfn == of).map(|(event, _)| event).collect()
 }
 
 #[test]
-fn a_platform_is_told_of_every_transition() {
+fn every_transition_is_traced() {
     use Event::{
         Allocated, Busy, Dying, Ended, Freed, Frozen, Got, MigratedHere, Offline, Online, Opened,
         Put, Refused, Shared, Split,
     };
     let arena = Arena::<Traced>::new(2 << 21, &[]).unwrap();
     let zone = arena.zone();
-    assert_eq!(told(zone.block_range(1).start), [Online]);
+    assert_eq!(events_of(zone.block_range(1).start), [Online]);
 
     let folio = zone.alloc(order(1), OURS, 0).unwrap();
     let pfn = folio.pfn();
-    assert_eq!(told(pfn), [Allocated, Opened]);
+    assert_eq!(events_of(pfn), [Allocated, Opened]);
     let second = folio.clone();
     let third = zone.try_get(pfn).unwrap();
     drop(second);
     drop(third);
     drop(folio);
-    assert_eq!(told(pfn), [Shared, Got, Put, Put, Dying, Ended, Freed]);
+    assert_eq!(events_of(pfn), [Shared, Got, Put, Put, Dying, Ended, Freed]);
     assert!(zone.try_get(pfn).is_err());
-    assert_eq!(told(pfn), [Refused]);
+    assert_eq!(events_of(pfn), [Refused]);
 
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
-    assert_eq!(told(pfn), [Allocated, Opened]);
-    let held = zone.try_get(pfn).unwrap();
+    assert_eq!(events_of(pfn), [Allocated, Opened]);
+    let pinned = zone.try_get(pfn).unwrap();
     assert!(migrate(zone, pfn, &index).is_err());
-    assert_eq!(told(pfn), [Got, Busy]);
-    drop(held);
+    assert_eq!(events_of(pfn), [Got, Busy]);
+    drop(pinned);
     let to = migrate(zone, pfn, &index).unwrap();
-    let all = TOLD.take();
+    let all = EVENTS.take();
     let of = |wanted: Pfn| {
-        all.iter().filter(|told| told.1 == wanted).map(|told| told.0).collect::<Vec<_>>()
+        all.iter().filter(|event| event.1 == wanted).map(|event| event.0).collect::<Vec<_>>()
     };
     assert_eq!(of(pfn), [Put, Frozen, Freed]);
     assert_eq!(of(to), [Allocated, MigratedHere, Opened]);
@@ -80,14 +79,14 @@ fn a_platform_is_told_of_every_transition() {
     let whole = zone.alloc_frozen(order(1)).unwrap();
     let pfn = whole.pfn();
     whole.split(Order::ZERO).for_each(folio_frames::FrozenFolio::free);
-    assert_eq!(told(pfn), [Allocated, Split, Freed]);
+    assert_eq!(events_of(pfn), [Allocated, Split, Freed]);
     let block = arena.offline(1, &index).unwrap();
-    assert_eq!(told(zone.block_range(1).start), [Offline]);
+    assert_eq!(events_of(zone.block_range(1).start), [Offline]);
     arena.online(block);
 }
 
 #[test]
-fn everything_prints_as_a_sentence() {
+fn debug_output_is_a_sentence() {
     let arena = arena::<LiveBitLow>(2);
     let zone = arena.zone();
     assert_eq!(
@@ -98,15 +97,15 @@ fn everything_prints_as_a_sentence() {
     assert_eq!(
         format!("{zone:#?}"),
         format!(
-            "{whole}; memmap of 1024 descriptors of 16 bytes (live-bit-low): 1 head free blocks, 0 blocks in use"
+            "{whole}; memmap of 1024 descriptors of 16 bytes (live-bit-low): \
+             1 head free blocks, 0 blocks in use"
         )
     );
-    let token = zone.alloc_frozen(order(3)).unwrap();
-    let pfn = token.pfn();
-    assert_eq!(format!("{token:?}"), format!("token of the folio at {pfn:?}, order 3, plain"));
-    let mut token = token;
-    token.set_owner(OURS, 5);
-    let folio = token.init();
+    let mut handle = zone.alloc_frozen(order(3)).unwrap();
+    let pfn = handle.pfn();
+    assert_eq!(format!("{handle:?}"), format!("token of the folio at {pfn:?}, order 3, plain"));
+    handle.set_owner(OURS, 5);
+    let folio = handle.init();
     folio.set_referenced();
     assert_eq!(
         format!("{folio:?}"),
@@ -119,7 +118,7 @@ fn everything_prints_as_a_sentence() {
     let locked = index.0[0].try_lock(zone).unwrap().freeze().unwrap();
     assert_eq!(format!("{locked:?}"), format!("locked on {:?}, frozen", index.0[0]));
     drop(locked);
-    assert!(index.0[0].is_empty(), "{pfn:?} went with its locked");
+    assert!(index.0[0].is_empty(), "{pfn:?} is freed with its frozen slot");
     let block = arena.offline(0, &Index::new(0)).unwrap();
     assert_eq!(format!("{block:?}"), "offline block 0 (pfn 0x100000 to 0x1001ff)");
     let unused = Pfn::new(zone.block_range(0).end.as_u64() - 1);

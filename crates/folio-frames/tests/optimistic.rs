@@ -1,5 +1,5 @@
-//! Reads without a reference, under forced schedules: between the copy and the second look somebody
-//! does the worst.
+//! Optimistic reads under forced schedules: the folio changes between the copy and the second look
+//! at the slot.
 
 mod common;
 
@@ -11,7 +11,7 @@ use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBit
 use folio_ref::{DefaultScheme, Scheme};
 
 thread_local! {
-    /// What happens after the copy.
+    /// Runs once after the copy.
     static MEANWHILE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
@@ -33,7 +33,7 @@ impl<S: Scheme> Platform for Interrupted<S> {
     }
 }
 
-/// A frozen folio full of one byte.
+/// Allocates a frozen folio filled with `byte`.
 fn full<P: Platform>(zone: &'static Zone<P>, byte: u8) -> FrozenFolio<P> {
     let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
     folio.set_owner(OURS, 0);
@@ -41,10 +41,10 @@ fn full<P: Platform>(zone: &'static Zone<P>, byte: u8) -> FrozenFolio<P> {
     folio
 }
 
-/// What is done to a slot that holds a folio full of 1s.
+/// An action on a slot that has a folio filled with 1.
 type Act<P> = fn(&Slot<P>, &'static Zone<P>);
 
-/// Reads while `act` happens. What was read, if it is believed.
+/// Runs `act` during a read. Returns the bytes if the read is valid.
 fn read_while<S: Scheme>(act: Act<Interrupted<S>>) -> Option<[u8; 64]> {
     let arena = Arena::<Interrupted<S>>::new(2 << 20, &[]).unwrap();
     let zone = arena.zone();
@@ -52,18 +52,18 @@ fn read_while<S: Scheme>(act: Act<Interrupted<S>>) -> Option<[u8; 64]> {
     slot.install(full(zone, 1)).unwrap().publish();
     MEANWHILE.set(Some(Box::new(move || act(slot, zone))));
     let mut buf = [9; 64];
-    let believed = slot.read(arena.direct_map(), 100, &mut buf, || true).is_some();
-    assert!(MEANWHILE.take().is_none(), "it was not interrupted");
+    let valid = slot.read(arena.direct_map(), 100, &mut buf, || true).is_some();
+    assert!(MEANWHILE.take().is_none(), "the read was not interrupted");
     if let Some(locked) = slot.try_lock(zone) {
         drop(locked.remove());
     }
-    assert!(believed || buf == [0; 64], "what is not believed is not left in the buffer");
+    assert!(valid || buf == [0; 64], "a failed read leaves zeroes in the buffer");
     common::assert_all_free(zone);
-    believed.then_some(buf)
+    valid.then_some(buf)
 }
 
-/// Whatever may have changed the bytes, the copy is not believed: the same frame with new bytes,
-/// the same frame freed and used again, another frame, none.
+/// Asserts that every change of the bytes makes the read fail: new bytes in the frame, the frame
+/// freed and reused, another frame, no frame.
 fn changes_are_noticed<S: Scheme>() {
     let changes: [(&str, Act<Interrupted<S>>); 5] = [
         ("written in place", |slot, zone| {
@@ -75,13 +75,13 @@ fn changes_are_noticed<S: Scheme>() {
             let before = slot.pfn(zone);
             drop(slot.try_lock(zone).unwrap().remove());
             slot.install(full(zone, 3)).unwrap().publish();
-            // The list of this CPU gives the frame that was freed last.
+            // The list of this CPU allocates the frame that was freed last.
             assert_eq!(slot.pfn(zone), before);
         }),
         ("moved", |slot, zone| {
             slot.try_lock(zone).unwrap().freeze().unwrap().replace(full(zone, 1)).free()
         }),
-        ("replaced under pin_owners", |slot, zone| {
+        ("replaced without a freeze", |slot, zone| {
             drop(slot.try_lock(zone).unwrap().replace(full(zone, 4)))
         }),
         ("removed", |slot, zone| drop(slot.try_lock(zone).unwrap().remove())),
@@ -93,13 +93,13 @@ fn changes_are_noticed<S: Scheme>() {
     assert_eq!(
         read_while::<S>(|slot, zone| drop(slot.try_lock(zone))),
         Some([1; 64]),
-        "nothing happened"
+        "nothing changed"
     );
 }
 
-/// Whose copy is not believed under one scheme, is under no other: the word takes no part.
+/// The word takes no part in validation, so all schemes agree.
 #[test]
-fn what_changed_under_the_copy_is_not_believed_under_any_scheme() {
+fn a_change_under_the_copy_fails_the_read_in_every_scheme() {
     changes_are_noticed::<ZeroFrozen>();
     changes_are_noticed::<GuessOne>();
     changes_are_noticed::<FrozenBit>();
@@ -109,7 +109,7 @@ fn what_changed_under_the_copy_is_not_believed_under_any_scheme() {
 }
 
 #[test]
-fn while_somebody_is_at_work_there_is_no_read_and_the_buffer_is_left_alone() {
+fn a_locked_or_empty_slot_is_not_read() {
     let arena = common::arena::<DefaultScheme>(1);
     let (zone, map) = (arena.zone(), arena.direct_map());
     let slot = Slot::<UserSpace>::new();
@@ -126,11 +126,11 @@ fn while_somebody_is_at_work_there_is_no_read_and_the_buffer_is_left_alone() {
     assert_eq!(
         slot.read(map, FRAME_SIZE - 8, &mut buf, || true),
         Some(true),
-        "the first use of a marker"
+        "the first use of a readahead marker"
     );
     assert_eq!(buf, [5; 8]);
     assert_eq!(slot.read(map, FRAME_SIZE, &mut [], || true), Some(false));
-    assert!(zone.take_referenced(slot.pfn(zone).unwrap()), "a read marks");
+    assert!(zone.take_referenced(slot.pfn(zone).unwrap()), "a read sets the referenced bit");
     drop(slot.try_lock(zone).unwrap().remove());
     common::assert_all_free(zone);
 }
@@ -142,10 +142,10 @@ fn a_range_past_the_end_of_the_frame_is_refused() {
     let _ = Slot::<UserSpace>::new().read(arena.direct_map(), FRAME_SIZE - 7, &mut [0; 8], || true);
 }
 
-/// The page's block is taken offline under the copy: the page moves, and its old bytes go back to
+/// The page's block goes offline during the copy: the page moves, and its old bytes are returned to
 /// the system.
 #[test]
-fn bytes_that_go_offline_under_the_copy_are_not_believed() {
+fn a_page_that_goes_offline_under_the_copy_fails_the_read() {
     let arena: &'static Arena<Interrupted<DefaultScheme>> =
         Box::leak(Box::new(Arena::new(4 << 20, &[]).unwrap()));
     let zone = arena.zone();
@@ -157,7 +157,7 @@ fn bytes_that_go_offline_under_the_copy_are_not_believed() {
     assert_eq!(index.0[7].read(arena.direct_map(), 0, &mut buf, || true), None, "{buf:?}");
     assert!(
         index.0[7].read(arena.direct_map(), 0, &mut buf, || true).is_some(),
-        "it has moved: a reader finds it where it is now"
+        "the page has moved, and a reader finds it there"
     );
     assert_eq!(buf, [7; 64]);
     index.remove(zone, 7);

@@ -1,9 +1,9 @@
-//! Readers, a walker, a migrator and a splitter on one zone, over memory of our own: small enough
-//! for Miri, which `cargo x prove` runs with many seeds. It watches every byte of every folio: a
-//! read beside a write is a race.
+//! Readers, a walker, a migrator and a splitter on one zone, over heap memory: small enough for
+//! Miri, which `cargo x prove` runs with many seeds. Miri checks every byte of every folio: a read
+//! beside a write is a race.
 //!
-//! What this can not see: Miri runs one schedule per seed, so a rule that hangs on a rare one (the
-//! reuse race) is not shown here; natively the same test is a smoke test and no evidence.
+//! Not covered: Miri runs one schedule for each seed, so a failure that needs a rare one (the reuse
+//! race) is not shown. Without Miri this is a smoke test and no evidence.
 
 mod common;
 
@@ -19,10 +19,10 @@ use folio_frames::{
 use folio_ref::Scheme;
 use folio_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, ZeroFrozen};
 
-/// How often each thread does what it does.
+/// The number of rounds of each thread.
 const ROUNDS: usize = if cfg!(miri) { 3 } else { 2000 };
 
-/// A zone of one block over the heap, for ever.
+/// Creates a zone of one block over leaked heap memory.
 fn zone<P: Platform>() -> &'static Zone<P> {
     let frames = BLOCK_ORDER.frames();
     let bytes = Layout::from_size_align(BLOCK_ORDER.bytes(), BLOCK_ORDER.bytes()).unwrap();
@@ -35,7 +35,7 @@ fn zone<P: Platform>() -> &'static Zone<P> {
     let zone =
         unsafe { Zone::new(metadata, MemmapMemory::Zeroed, Pfn::new(1 << 20), frames, bytes, &[]) };
     let zone = Box::leak(Box::new(zone));
-    // SAFETY: the bytes are there for ever.
+    // SAFETY: the bytes are leaked.
     unsafe { zone.online_block(0) };
     zone
 }
@@ -80,7 +80,7 @@ fn race<S: Scheme>() {
         scope.spawn(|| {
             for n in 0..ROUNDS {
                 if let Some(pfn) = index.0[n % 2].pfn(zone) {
-                    // Busy, or moved on: another time.
+                    // It may be busy, or have moved.
                     let _ = migrate(zone, pfn, &index);
                 }
             }
@@ -97,7 +97,7 @@ fn race<S: Scheme>() {
             }
         }
     });
-    // Its metadata ends here: an arena's is often larger than the arena.
+    // The metadata ends here, while an arena often has more than it needs.
     assert_eq!(zone.offline(1, &index).err(), Some(OfflineError::NotOnline));
     index.remove(zone, 0);
     index.remove(zone, 1);
@@ -129,26 +129,26 @@ fn generational() {
     race::<Generational>();
 }
 
-/// One slice over several folios: Miri knows whether its pointer may go that far, and whom it would
-/// disturb.
+/// Makes one slice of several folios. Miri checks that its pointer may reach all of them, and that
+/// it aliases no other folio.
 #[test]
-fn neighbours_are_written_and_read_as_one_while_others_use_theirs() {
+fn a_joined_slice_does_not_alias_its_neighbour() {
     let zone = zone::<UserSpace>();
-    let mut parts: Vec<_> = zone.alloc_frozen(order(2)).unwrap().split(Order::ZERO).collect();
-    let last = parts.pop().unwrap();
+    let mut pieces: Vec<_> = zone.alloc_frozen(order(2)).unwrap().split(Order::ZERO).collect();
+    let last = pieces.pop().unwrap();
     thread::scope(|scope| {
         let mut last = last;
         scope.spawn(move || {
             last.as_mut_slice().fill(9);
             last.free();
         });
-        let slices: Vec<_> = joined_mut(&mut parts).collect();
+        let slices: Vec<_> = joined_mut(&mut pieces).collect();
         assert_eq!(slices.len(), 1);
         for slice in slices {
             slice.fill(7);
         }
     });
-    let mut folios = parts.into_iter().map(FrozenFolio::init);
+    let mut folios = pieces.into_iter().map(FrozenFolio::init);
     let mut joined = Adjacent::from(folios.next().unwrap());
     for folio in folios {
         joined.join(folio).unwrap();
@@ -162,16 +162,16 @@ fn neighbours_are_written_and_read_as_one_while_others_use_theirs() {
     assert_all_free(zone);
 }
 
-/// Two slots' frames are one folio and two again, and each is written in place between, while
-/// somebody holds the one by the other's word.
+/// Joins the frames of two slots into one folio and splits it again, with writes in place between.
+/// Meanwhile readers pin each subpage by the word of the head.
 #[test]
-fn parts_of_one_folio_are_written_when_nobody_holds_it() {
+fn subpages_are_written_in_place_while_unpinned() {
     let zone = zone::<UserSpace<Generational>>();
     let index = Index::new(2);
     let block = zone.alloc_frozen(order(1)).unwrap();
-    let locked_slots = block.split(Order::ZERO).zip(&index.0).map(|(mut part, slot)| {
-        part.set_owner(OURS, 0);
-        slot.install(part).ok()
+    let locked_slots = block.split(Order::ZERO).zip(&index.0).map(|(mut piece, slot)| {
+        piece.set_owner(OURS, 0);
+        slot.install(piece).ok()
     });
     drop(FrozenSlot::publish_as_one(&mut locked_slots.collect::<Vec<_>>()));
     thread::scope(|scope| {

@@ -1,5 +1,5 @@
-//! R1, frame by frame: what is free, frozen, a tail or offline is refused, with the reason, under
-//! every scheme.
+//! R1, frame by frame: a frame that is free, frozen, a tail or offline is refused, with the reason,
+//! under every scheme.
 
 mod common;
 
@@ -8,7 +8,7 @@ use folio_frames::{BLOCK_ORDER, Order, Pfn, Refusal, UserSpace, Zone};
 use folio_ref::Scheme;
 use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
 
-fn why<S: Scheme>(zone: &'static Zone<UserSpace<S>>, pfn: Pfn) -> Option<Refusal> {
+fn refusal<S: Scheme>(zone: &'static Zone<UserSpace<S>>, pfn: Pfn) -> Option<Refusal> {
     zone.try_get(pfn).err()
 }
 
@@ -16,49 +16,49 @@ fn refuses<S: Scheme>() {
     let arena = arena::<S>(2);
     let zone = arena.zone();
     let all = zone.pfns();
-    assert!(all.clone().all(|pfn| why(zone, pfn) == Some(Refusal::Free)), "in the buddy");
+    assert!(all.clone().all(|pfn| refusal(zone, pfn) == Some(Refusal::Free)), "in the buddy");
     assert!(all.clone().all(|pfn| zone.try_get_head(pfn).err() == Some(Refusal::Free)));
 
     let single = zone.alloc(Order::ZERO, OURS, 0).unwrap();
     let pfn = single.pfn();
-    assert!(why(zone, pfn).is_none());
+    assert!(refusal(zone, pfn).is_none());
     drop(single);
-    assert_eq!(why(zone, pfn), Some(Refusal::Free), "in a per-CPU list");
+    assert_eq!(refusal(zone, pfn), Some(Refusal::Free), "in a per-CPU list");
 
     for n in 1..=10 {
         let plain = zone.alloc_frozen(order(n)).unwrap();
         let first = plain.pfn().as_u64();
         let tails = || (first + 1..first + u64::from(order(n).frames())).map(Pfn::new);
-        assert_eq!(why(zone, Pfn::new(first)), Some(Refusal::Frozen));
+        assert_eq!(refusal(zone, Pfn::new(first)), Some(Refusal::Frozen));
         assert!(
-            tails().all(|tail| why(zone, tail) == Some(Refusal::Tail)),
+            tails().all(|tail| refusal(zone, tail) == Some(Refusal::Tail)),
             "tails of a plain block of order {n}"
         );
         let folio = plain.init();
         assert!(
-            tails().all(|tail| why(zone, tail) == Some(Refusal::Tail)),
+            tails().all(|tail| refusal(zone, tail) == Some(Refusal::Tail)),
             "tails of a folio of order {n}"
         );
         assert!(
             tails().all(|tail| zone.try_get_head(tail).is_ok_and(|head| head.pfn() == folio.pfn()))
         );
         drop(folio);
-        assert!(tails().all(|tail| why(zone, tail) == Some(Refusal::Free)));
+        assert!(tails().all(|tail| refusal(zone, tail) == Some(Refusal::Free)));
         zone.drain();
     }
 
-    assert_eq!(why(zone, Pfn::new(all.end.as_u64())), Some(Refusal::Offline), "past the zone");
-    assert_eq!(why(zone, Pfn::new(0)), Some(Refusal::Offline), "before the zone");
+    assert_eq!(refusal(zone, Pfn::new(all.end.as_u64())), Some(Refusal::Offline), "past the zone");
+    assert_eq!(refusal(zone, Pfn::new(0)), Some(Refusal::Offline), "before the zone");
     let offline = arena.offline(1, &Index::new(0)).unwrap();
-    assert!(zone.block_range(1).all(|pfn| why(zone, pfn) == Some(Refusal::Offline)));
+    assert!(zone.block_range(1).all(|pfn| refusal(zone, pfn) == Some(Refusal::Offline)));
     assert!(zone.block_range(1).all(|pfn| zone.try_get_head(pfn).err() == Some(Refusal::Offline)));
     arena.online(offline);
-    assert!(zone.block_range(1).all(|pfn| why(zone, pfn) == Some(Refusal::Free)));
+    assert!(zone.block_range(1).all(|pfn| refusal(zone, pfn) == Some(Refusal::Free)));
     assert_all_free(zone);
 }
 
 #[test]
-fn every_scheme_refuses_what_is_free_frozen_a_tail_or_offline() {
+fn every_scheme_refuses_free_frozen_tail_and_offline_frames() {
     refuses::<ZeroFrozen>();
     refuses::<GuessOne>();
     refuses::<FrozenBit>();
@@ -67,28 +67,28 @@ fn every_scheme_refuses_what_is_free_frozen_a_tail_or_offline() {
     refuses::<Generational>();
 }
 
-/// Noise that piled up on a tail is not counted when the tail becomes a head.
+/// Stale increments on a tail do not count when the tail becomes a head.
 #[test]
-fn a_tail_that_was_refused_often_begins_its_life_with_one_reference() {
+fn a_refused_tail_begins_its_life_with_one_reference() {
     let arena = arena::<LiveBitHigh>(1);
     let zone = arena.zone();
     let block = zone.alloc_frozen(order(3)).unwrap();
     let tail = Pfn::new(block.pfn().as_u64() + 5);
     for _ in 0..1000 {
-        assert_eq!(why(zone, tail), Some(Refusal::Tail));
+        assert_eq!(refusal(zone, tail), Some(Refusal::Tail));
     }
-    let mut parts: Vec<_> = block.split(Order::ZERO).collect();
-    let folio = parts.swap_remove(5).init();
+    let mut pieces: Vec<_> = block.split(Order::ZERO).collect();
+    let folio = pieces.swap_remove(5).init();
     assert_eq!(folio.pfn(), tail);
     assert_eq!(zone.peek(tail).snapshot, folio_ref::Snapshot::Live(1));
     drop(folio);
-    parts.into_iter().for_each(folio_frames::FrozenFolio::free);
+    pieces.into_iter().for_each(folio_frames::FrozenFolio::free);
     assert_all_free(zone);
 }
 
-/// R8. A scan looked, the frame was freed and reused, and only then the scan takes it.
+/// R8: a scan peeks at a frame, which is freed and reused before the scan takes it.
 #[test]
-fn a_frame_that_is_another_folio_by_now_is_refused_as_moved() {
+fn a_frame_reused_since_the_peek_is_refused_as_moved() {
     let arena = arena::<Generational>(1);
     let zone = arena.zone();
     let folio = zone.alloc(Order::ZERO, OURS, 1).unwrap();
@@ -97,7 +97,7 @@ fn a_frame_that_is_another_folio_by_now_is_refused_as_moved() {
     assert_eq!(zone.try_get_as(pfn, &seen).unwrap().owner_data(), 1);
     drop(folio);
     assert_eq!(zone.try_get_as(pfn, &seen).err(), Some(Refusal::Free));
-    // The list of this CPU gives the frame that was freed last.
+    // The list of this CPU allocates the frame that was freed last.
     let next = zone.alloc(Order::ZERO, OURS, 2).unwrap();
     assert_eq!(next.pfn(), pfn);
     assert_eq!(zone.try_get_as(pfn, &seen).err(), Some(Refusal::Moved));
@@ -111,7 +111,7 @@ fn a_frame_that_is_another_folio_by_now_is_refused_as_moved() {
 }
 
 #[test]
-fn a_folio_that_a_walker_holds_last_is_freed_by_the_walker() {
+fn a_walker_with_the_last_reference_frees_the_folio() {
     let arena = arena::<Generational>(1);
     let zone = arena.zone();
     let folio = zone.alloc(order(2), OURS, 9).unwrap();
@@ -128,7 +128,7 @@ fn a_folio_that_a_walker_holds_last_is_freed_by_the_walker() {
 
 #[test]
 #[cfg(debug_assertions)]
-fn a_token_that_is_dropped_is_caught_in_debug_builds() {
+fn a_dropped_exclusive_handle_panics_in_debug_builds() {
     let arena = arena::<Generational>(1);
     let zone = arena.zone();
     let drops = std::panic::AssertUnwindSafe(|| drop(zone.alloc_frozen(Order::ZERO).unwrap()));

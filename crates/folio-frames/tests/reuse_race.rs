@@ -1,9 +1,9 @@
-//! The reuse race (R4), made to happen: T1 brings a count to 0 and sleeps; the frame is revived,
-//! freed, reallocated as another kind and brought to 0 by T3, which sleeps as well; T1 wakes.
+//! The reuse race (R4), forced. T1 brings a count to 0 and sleeps. The frame is revived, freed,
+//! reallocated as another kind, and brought to 0 by T3, which sleeps as well. T1 wakes.
 //!
-//! Without a generation T1 wins a frame that it never knew, in its own thread; the destructor must
-//! be that of what the frame *is*. With one, T1 loses. The two threads are made to meet by a
-//! platform that waits between the two steps.
+//! Without a generation T1 wins, in its own thread, a frame of which it never had a reference: the
+//! destructor must be that of the frame's present kind. With a generation T1 loses. A platform that
+//! waits between the two steps of a put brings the threads together.
 
 mod common;
 
@@ -27,7 +27,7 @@ const SECOND: Kind = Kind::owner(2);
 struct Stops<S>(PhantomData<S>);
 
 thread_local! {
-    /// What this thread does at its next stop.
+    /// Runs once at the next stop of this thread.
     static AT_STOP: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
@@ -40,7 +40,7 @@ impl<S: Scheme> Platform for Stops<S> {
     type Lock = <UserSpace<S> as Platform>::Lock;
 
     fn cpu() -> usize {
-        // One list for all threads: the frame that one frees is the next that another gets.
+        // One list for all threads: a frame freed by one thread is the next that another allocates.
         0
     }
     fn wait(key: usize, still: &dyn Fn() -> bool) {
@@ -59,7 +59,7 @@ impl<S: Scheme> Platform for Stops<S> {
     }
 }
 
-/// Which destructor ran, on what it found, in which thread.
+/// The destructors that ran: kind of the destructor, kind and owner data of the folio, thread.
 static DESTROYED: Mutex<Vec<(Kind, Kind, u64, ThreadId)>> = Mutex::new(Vec::new());
 
 fn destroyed<P: Platform>(by: Kind, folio: FrozenFolio<P>) {
@@ -86,15 +86,15 @@ impl<P: Platform> Owner<P> for NoSlots {
     }
 }
 
-/// Whether the metadata of the frame's block is returned to the system between two lives, with the
-/// block offline.
+/// The fate of the metadata of the frame's block between two lives, while the block is offline.
 #[derive(Clone, Copy, PartialEq)]
 enum Metadata {
     Stays,
+    /// To the system.
     Returned,
 }
 
-/// Plays the race; says who destroyed the second life: T1 (`true`) or its own last holder.
+/// Plays the race. Returns `true` if T1 destroyed the second life, `false` if T3 did.
 fn race<S: Scheme>(metadata: Metadata) -> bool {
     DESTROYED.lock().unwrap().clear();
     let arena: &'static _ =
@@ -105,8 +105,7 @@ fn race<S: Scheme>(metadata: Metadata) -> bool {
     let (wake_t3, t3_wakes) = mpsc::channel::<()>();
     let (t3_joins, t3_join) = mpsc::channel();
     at_stop(move || {
-        // T1 sleeps; T2, played in the same thread, revives, drops, frees. Its put is the one that
-        // wins.
+        // T1 sleeps. T2, played in the same thread, revives, drops and frees: its put wins.
         drop(revive(zone, pfn));
         if metadata == Metadata::Returned {
             let offline = arena.offline(0, &NoSlots).expect("nothing is in use");
@@ -145,8 +144,8 @@ fn race<S: Scheme>(metadata: Metadata) -> bool {
     destroyed[1].3 != t3_id
 }
 
-/// R7: T1 brings a count to 0 and sleeps; the frame is revived, freed, and goes offline with its
-/// block. T1 wakes, and its second step touches the word of a frame that is not there any more.
+/// R7: T1 brings a count to 0 and sleeps. The frame is revived, freed, and goes offline with its
+/// block. T1 wakes, and its second step touches the word of an offline frame.
 fn late_put_on_an_offline_frame<S: Scheme>(metadata: Metadata) {
     DESTROYED.lock().unwrap().clear();
     let arena: &'static _ =
@@ -167,17 +166,17 @@ fn late_put_on_an_offline_frame<S: Scheme>(metadata: Metadata) {
     assert_eq!(
         zone.try_get(pfn).err(),
         Some(Refusal::Offline),
-        "{}: the late step thawed it",
+        "{}: the late step unfroze it",
         S::NAME
     );
-    assert_eq!(DESTROYED.lock().unwrap().len(), 1, "{}: once, by the reviver", S::NAME);
+    assert_eq!(DESTROYED.lock().unwrap().len(), 1, "{}: destroyed once, by the reviver", S::NAME);
     arena.online(block.recv().unwrap());
     assert_all_free(zone);
 }
 
-/// One test, since the list of what was destroyed is one.
+/// One test, since all races share `DESTROYED`.
 #[test]
-fn the_destructor_is_that_of_what_the_frame_is() {
+fn the_destructor_is_that_of_the_present_kind() {
     use Metadata::{Returned, Stays};
     assert!(race::<FrozenBit>(Stays), "without a generation the sleeper wins");
     assert!(race::<LiveBitHigh>(Stays));

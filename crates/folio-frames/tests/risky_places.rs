@@ -1,8 +1,8 @@
-//! Every place where a count might be skipped, each with two hostile threads that try to get every
-//! frame of the zone before, during and after, under every scheme. docs/risky-places.md lists them.
+//! Every place that might skip a count, against two hostile threads that try to get every frame of
+//! the zone before, during and after, under every scheme. docs/risky-places.md lists the places.
 //!
-//! What a hostile thread gets, it checks: only a head of a folio that is live may be got, and that
-//! folio's note is its own frame number. Everything else must have been refused.
+//! A hostile thread checks what it gets. Only the head of a live folio may be got, and the
+//! owner data of that folio is its frame number. Every other frame must be refused.
 
 mod common;
 
@@ -18,7 +18,7 @@ use folio_frames::{
 };
 use folio_ref::Scheme;
 
-/// Runs `act` under fire; says how often a hostile thread got a folio.
+/// Runs `act` under fire. Returns the number of times that a hostile thread got a folio.
 fn under_fire<P: Platform>(zone: &'static Zone<P>, act: impl FnOnce()) -> usize {
     let (stop, rounds, got) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let hostile = || {
@@ -38,13 +38,13 @@ fn under_fire<P: Platform>(zone: &'static Zone<P>, act: impl FnOnce()) -> usize 
     };
     thread::scope(|scope| {
         let threads = [scope.spawn(hostile), scope.spawn(hostile)];
-        // A hostile thread that found something ends; the others must not wait for it.
+        // A hostile thread that fails ends, and must not be waited for.
         let watch = || threads.iter().any(thread::ScopedJoinHandle::is_finished);
         while rounds.load(Ordering::Relaxed) < 2 && !watch() {
             thread::yield_now();
         }
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
-        // Both threads have been through all frames once more, whoever was how far when this began.
+        // Waits until both threads have passed all frames once more, from wherever they were.
         let begun = rounds.load(Ordering::Relaxed);
         while rounds.load(Ordering::Relaxed) < begun + 4 && !watch() {
             thread::yield_now();
@@ -57,8 +57,8 @@ fn under_fire<P: Platform>(zone: &'static Zone<P>, act: impl FnOnce()) -> usize 
     got.into_inner()
 }
 
-/// A zone of `blocks` blocks over the heap, all offline, for ever. Its metadata was `byte` all
-/// over.
+/// Creates a zone of `blocks` offline blocks over leaked heap memory. Its metadata was filled with
+/// `byte`.
 fn zone_over<P: Platform>(blocks: u32, byte: Option<u8>) -> &'static Zone<P> {
     let frames = blocks * BLOCK_ORDER.frames();
     let bytes = Layout::from_size_align(blocks as usize * BLOCK_ORDER.bytes(), BLOCK_ORDER.bytes())
@@ -66,7 +66,7 @@ fn zone_over<P: Platform>(blocks: u32, byte: Option<u8>) -> &'static Zone<P> {
     // SAFETY: the layout is not empty.
     let bytes = unsafe { alloc_zeroed(bytes) };
     let layout = Zone::<P>::layout(frames);
-    // Fresh from the system, where nothing else is asked for.
+    // `None`: zeroed memory, fresh from the system.
     let fill = if byte.is_some() { alloc } else { alloc_zeroed };
     // SAFETY: the layout is not empty.
     let metadata = unsafe { fill(layout) };
@@ -80,13 +80,13 @@ fn zone_over<P: Platform>(blocks: u32, byte: Option<u8>) -> &'static Zone<P> {
     } else {
         MemmapMemory::Garbage
     };
-    // SAFETY: both are large enough, hold what is said, and are leaked.
+    // SAFETY: both are large enough, hold what `holds` says, and are leaked.
     Box::leak(Box::new(unsafe {
         Zone::new(metadata, holds, Pfn::new(1 << 20), frames, bytes, &[])
     }))
 }
 
-/// A live folio as the hostile threads expect it.
+/// Opens `folio` with the owner data that the hostile threads expect.
 fn live<P: Platform>(mut folio: FrozenFolio<P>) -> FolioRef<P> {
     let pfn = folio.pfn();
     folio.set_owner(OURS, pfn.as_u64());
@@ -94,16 +94,16 @@ fn live<P: Platform>(mut folio: FrozenFolio<P>) -> FolioRef<P> {
 }
 
 fn nothing_is_got<P: Platform>(zone: &'static Zone<P>, act: impl FnOnce()) {
-    assert_eq!(under_fire(zone, act), 0, "a frame that nobody ever made live was got (R1)");
+    assert_eq!(under_fire(zone, act), 0, "a frame that was never live was got (R1)");
 }
 
-/// Boot hand-over of a range, over a memmap that holds `byte`.
-fn hand_over<S: Scheme>(byte: Option<u8>) {
+/// Brings a range online, as at boot, over a memmap that holds `byte`.
+fn bring_online<S: Scheme>(byte: Option<u8>) {
     let zone = zone_over::<UserSpace<S>>(3, byte);
     assert!(zone.pfns().all(|pfn| zone.try_get(pfn).err() == Some(Refusal::Offline)));
     nothing_is_got(zone, || {
         for block in 0..3 {
-            // SAFETY: the bytes of all blocks are there for ever.
+            // SAFETY: the bytes of all blocks are leaked.
             unsafe { zone.online_block(block) };
         }
     });
@@ -113,17 +113,17 @@ fn hand_over<S: Scheme>(byte: Option<u8>) {
 }
 
 fn memmap_zeroed_on_purpose<S: Scheme>() {
-    hand_over::<S>(Some(0));
+    bring_online::<S>(Some(0));
 }
 
 fn memmap_fresh_from_the_system<S: Scheme>() {
-    hand_over::<S>(None);
+    bring_online::<S>(None);
 }
 
-/// All ones, and every bit of each scheme's live state among them.
+/// All ones, and patterns with every bit of each scheme's live state.
 fn memmap_holding_garbage<S: Scheme>() {
     for byte in [0xff, 0x80, 0x01, 0x5a] {
-        hand_over::<S>(Some(byte));
+        bring_online::<S>(Some(byte));
     }
 }
 
@@ -146,8 +146,7 @@ fn frames_allocated_zeroed<S: Scheme>() {
 fn tails_of_folios_made_and_unmade<S: Scheme>() {
     let arena = arena::<S>(1);
     let zone = arena.zone();
-    // Whether anything is got depends on the schedule; that tails are not is what the threads
-    // check.
+    // The schedule decides if a head is got. The threads check that no tail is.
     under_fire(zone, || {
         let mut kept = Vec::new();
         for n in (1..=7).cycle().take(200) {
@@ -174,24 +173,24 @@ fn tails_of_plain_blocks<S: Scheme>() {
     assert_all_free(zone);
 }
 
-/// Into equal parts of every order, and one part of those again: so into parts of any orders.
+/// Splits into equal pieces of every order, and one of those again: so into pieces of any orders.
 fn splits_into_any_orders<S: Scheme>() {
     let arena = arena::<S>(1);
     let zone = arena.zone();
     under_fire(zone, || {
         for whole in 1..=6 {
-            for part in 0..=whole {
+            for size in 0..=whole {
                 let mut lives = Vec::new();
                 for (n, piece) in
-                    zone.alloc_frozen(order(whole)).unwrap().split(order(part)).enumerate()
+                    zone.alloc_frozen(order(whole)).unwrap().split(order(size)).enumerate()
                 {
                     match n % 3 {
                         0 => piece.free(),
-                        1 => lives.extend(piece.split(order(part / 2)).map(live)),
+                        1 => lives.extend(piece.split(order(size / 2)).map(live)),
                         _ => lives.push(live(piece)),
                     }
                 }
-                // Every second first: parts go in another order than they came.
+                // Drops every second one first: pieces are freed out of order.
                 let mut n = 0;
                 lives.retain(|_| {
                     n += 1;
@@ -246,12 +245,14 @@ fn metadata_returned_and_touched_again<S: Scheme>() {
     assert_all_free(zone);
 }
 
-/// Each place under each scheme, as a test of its own.
+/// Makes each place a test that runs under each scheme.
 macro_rules! places {
     ($($place:ident)*) => { $(
         #[test]
         fn $place() {
-            use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
+            use folio_ref::schemes::{
+                FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen,
+            };
             super::$place::<ZeroFrozen>();
             super::$place::<GuessOne>();
             super::$place::<FrozenBit>();
@@ -265,7 +266,7 @@ macro_rules! places {
 mod every_scheme {
     places! {
         memmap_zeroed_on_purpose memmap_fresh_from_the_system memmap_holding_garbage
-        frames_allocated_zeroed tails_of_folios_made_and_unmade tails_of_plain_blocks splits_into_any_orders
-        frames_offline_and_back metadata_returned_and_touched_again
+        frames_allocated_zeroed tails_of_folios_made_and_unmade tails_of_plain_blocks
+        splits_into_any_orders frames_offline_and_back metadata_returned_and_touched_again
     }
 }

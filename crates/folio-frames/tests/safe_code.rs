@@ -1,5 +1,5 @@
-//! What code without `unsafe` could do to be given memory that is not there, or that others have:
-//! each was found by trying to break it.
+//! Attempts by code without `unsafe` to get memory that is unmapped, or in use elsewhere. Each is
+//! refused.
 
 mod common;
 
@@ -14,7 +14,7 @@ use folio_frames::{
 use folio_ref::DefaultScheme;
 use folio_ref::schemes::FrozenBit;
 
-/// Takes the page out of its slot while it should be moved, and drops the arena that it lies in.
+/// Takes the page out of its slot during its migration, and drops the arena of the page.
 struct Dropper {
     index: Index<UserSpace<FrozenBit>>,
     arena: Mutex<Option<Arena<UserSpace<FrozenBit>>>>,
@@ -29,12 +29,11 @@ impl Owner<UserSpace<FrozenBit>> for Dropper {
     }
 }
 
-/// An arena took an isolated block for one that is offline already, and unmapped its bytes. A zone
-/// outlives its arena, so who was emptying the block got frames without memory a moment later: with
-/// a contiguous range, as here, or from the allocator, after a compaction or an attempt to take it
-/// offline.
+/// A zone outlives its arena, so a dropped arena must not unmap an isolated block. The end of the
+/// isolation returns its frames: as a contiguous range, as here, or to the allocator, after a
+/// compaction or an attempt to take the block offline.
 #[test]
-fn an_arena_that_goes_while_a_block_is_emptied_keeps_its_bytes_until_that_ends() {
+fn an_isolated_block_keeps_its_bytes_when_its_arena_drops() {
     let arena = Arena::new(4 << 20, &[]).unwrap();
     let zone = arena.zone();
     let index = Index::new(1);
@@ -49,16 +48,16 @@ fn an_arena_that_goes_while_a_block_is_emptied_keeps_its_bytes_until_that_ends()
         folio.free();
     }
     assert_all_free(zone);
-    // What is left of it goes when the next arena looks, and that one gets its zone.
+    // The next arena unmaps the rest, and gets the zone.
     let next = Arena::<UserSpace<FrozenBit>>::new(4 << 20, &[]).unwrap();
     assert!(std::ptr::eq(zone, next.zone()));
     assert_eq!(zone.stats().online_frames, 1024);
 }
 
-/// The reference that it gave was of a frame with the same number there, which nobody had counted:
-/// freed when it was dropped, whoever else had it.
+/// `publish_and_get` must not return a reference to the frame of the same number in another zone.
+/// That reference would not be counted, and its drop would free the frame under its users.
 #[test]
-fn who_publishes_a_folio_gets_a_reference_of_that_one() {
+fn publish_and_get_refuses_another_zone() {
     let (here, there) = (common::arena::<DefaultScheme>(1), common::arena::<DefaultScheme>(1));
     let others: Vec<_> =
         (0..512).map(|_| there.zone().alloc(Order::ZERO, OURS, 0).unwrap()).collect();
@@ -72,12 +71,11 @@ fn who_publishes_a_folio_gets_a_reference_of_that_one() {
     assert_all_free(there.zone());
 }
 
-/// A slot named frames by their place in the zone, and whoever looked said which zone: with another
-/// one its claim had the reference of whoever held the frame of the same place there, who then read
-/// bytes that somebody wrote, or that were another's. Past the end of a smaller zone, it read what
-/// lies behind the metadata.
+/// A slot names its frame by the place in the zone. With another zone, its page lock would get the
+/// reference of the frame at the same place there. The bytes of that frame may be written, or
+/// belong to another page. Past the end of a smaller zone, it would read behind the metadata.
 #[test]
-fn a_slot_that_is_asked_with_another_zone_says_so() {
+fn a_slot_refuses_another_zone() {
     let (here, there) = (common::arena::<DefaultScheme>(2), common::arena::<DefaultScheme>(1));
     let (here_zone, there_zone) = (here.zone(), there.zone());
     let others: Vec<_> =
@@ -91,39 +89,39 @@ fn a_slot_that_is_asked_with_another_zone_says_so() {
         assert_eq!(slot.read(there.direct_map(), 0, &mut [0; 8], || true), None);
         assert!(slot.read(here.direct_map(), 0, &mut [0; 8], || true).is_some());
     }
-    // An owner whose slots are of another zone moves nothing.
+    // An owner with slots of another zone moves nothing.
     let theirs = others.iter().map(|folio| migrate(there_zone, folio.pfn(), &index));
     assert!(theirs.into_iter().all(|moved| moved == Err(MigrateError::Moved)));
-    // A token whose claim is in another zone is no way to a second claim.
+    // A suspended handle of one zone does not resume a page lock with a folio of another.
     let locked = Slot::new();
-    let token = locked
+    let handle = locked
         .install(index.0[0].try_lock(here_zone).unwrap().freeze().unwrap().remove())
         .unwrap()
         .suspend();
-    let place = token.pfn().as_u64() - here_zone.pfns().start.as_u64();
+    let place = handle.pfn().as_u64() - here_zone.pfns().start.as_u64();
     let same = Pfn::new(there_zone.pfns().start.as_u64() + place);
     let other = others.into_iter().find(|folio| folio.pfn() == same);
     if let Some(other) = other {
         locked.resume(other.freeze().unwrap()).unwrap_err().free();
     }
-    locked.resume(token).unwrap().remove().free();
+    locked.resume(handle).unwrap().remove().free();
     (1..1024).for_each(|slot| index.remove(here_zone, slot));
     assert_all_free(here_zone);
     assert_all_free(there_zone);
 }
 
-/// Dirt of a folio whose frames have a slot each was its head's alone after a cut: the bytes of the
-/// others passed for what their backing has.
+/// The dirty state of a multi-slot folio must reach each subpage when it is split. Otherwise the
+/// bytes of the others pass for those of the backing.
 #[test]
-fn each_page_of_a_dirty_folio_is_dirty_after_the_cut() {
+fn each_subpage_of_a_dirty_folio_is_dirty_after_a_split() {
     let arena = common::arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let slots: Vec<Slot<UserSpace>> = (0..4).map(|_| Slot::new()).collect();
-    let mut parts: Vec<_> = zone.alloc_frozen(order(2)).unwrap().split(Order::ZERO).collect();
-    for part in &mut parts {
-        part.set_owner(OURS, 0);
+    let mut pieces: Vec<_> = zone.alloc_frozen(order(2)).unwrap().split(Order::ZERO).collect();
+    for piece in &mut pieces {
+        piece.set_owner(OURS, 0);
     }
-    let locked_slots = slots.iter().zip(parts).map(|(slot, part)| slot.install(part).ok());
+    let locked_slots = slots.iter().zip(pieces).map(|(slot, piece)| slot.install(piece).ok());
     drop(FrozenSlot::publish_as_one(&mut locked_slots.collect::<Vec<_>>()));
     slots[2].try_lock(zone).unwrap().set_dirty(true);
     assert!(LockedSlot::split(
@@ -137,38 +135,38 @@ fn each_page_of_a_dirty_folio_is_dirty_after_the_cut() {
     assert_all_free(zone);
 }
 
-/// A token can be exchanged where it is borrowed to be written to. The claim stayed with the claim
-/// that had another token then, and its own was as good: two claims on one slot, and with a third
-/// folio one of them opened what somebody else was filling.
+/// A caller can exchange the exclusive handle that it borrows to write. The page lock must follow
+/// its handle. Otherwise a slot has two page locks, and with a third folio one of them opens a
+/// folio that another thread fills.
 #[test]
-fn a_claim_goes_with_its_token() {
+fn a_page_lock_follows_its_exclusive_handle() {
     let arena = common::arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let frozen = || zone.alloc_frozen(Order::ZERO).unwrap();
     let slot = Slot::<UserSpace>::new();
     let mut locked = slot.install(frozen()).unwrap();
-    let mut token = frozen();
-    std::mem::swap(locked.folio_mut(), &mut token);
-    let second = slot.resume(token).unwrap();
-    let said = catch_unwind(AssertUnwindSafe(|| locked.publish())).unwrap_err();
-    assert!(said.downcast_ref::<String>().unwrap().contains("has the token of another folio"));
+    let mut handle = frozen();
+    std::mem::swap(locked.folio_mut(), &mut handle);
+    let second = slot.resume(handle).unwrap();
+    let panic = catch_unwind(AssertUnwindSafe(|| locked.publish())).unwrap_err();
+    assert!(panic.downcast_ref::<String>().unwrap().contains("has the token of another folio"));
     second.publish();
     drop(slot.try_lock(zone).unwrap().remove());
     assert_all_free(zone);
 
-    // Dropped, it leaves the slot to who has the right to it.
+    // Dropped with a foreign handle, it leaves the slot to the handle that belongs there.
     let mut locked = slot.install(frozen()).unwrap();
-    let mut token = frozen();
-    std::mem::swap(locked.folio_mut(), &mut token);
+    let mut handle = frozen();
+    std::mem::swap(locked.folio_mut(), &mut handle);
     drop(locked);
     assert!(!slot.is_empty());
-    slot.resume(token).unwrap().remove().free();
+    slot.resume(handle).unwrap().remove().free();
     assert_all_free(zone);
 
     let slots = [Slot::<UserSpace>::new(), Slot::new()];
     let both = zone.alloc_frozen(order(1)).unwrap().split(Order::ZERO);
     let mut locked_slots: Vec<_> =
-        slots.iter().zip(both).map(|(slot, part)| slot.install(part).ok()).collect();
+        slots.iter().zip(both).map(|(slot, piece)| slot.install(piece).ok()).collect();
     let [Some(first), Some(second)] = &mut locked_slots[..] else { panic!("both are installed") };
     std::mem::swap(first.folio_mut(), second.folio_mut());
     let mut exchanged: Vec<_> = locked_slots.into_iter().rev().collect();

@@ -1,14 +1,14 @@
-//! The frames under schedules that shuttle plays: slots, claims, migration, offline, split, and
-//! reads without a reference.
+//! The frames under schedules that shuttle plays: slots, page locks, migration, offline, split, and
+//! optimistic reads.
 //!
 //! `cargo x prove` runs it: `RUSTFLAGS='--cfg shuttle' cargo test --release -p folio-frames --test
-//! shuttle`. The real code over its real, zeroed memory; before each operation on a word, a slot, a
-//! descriptor or a lock any other thread may go on. With `DEEP=1` depth-first searches go one
+//! shuttle`. The real code runs over its real, zeroed memory. Any other thread may run before each
+//! operation on a word, a slot, a descriptor or a lock. With `DEEP=1` depth-first searches go one
 //! preemption further: minutes instead of seconds (`cargo x prove --all`).
 //!
-//! What this can not see: all is sequentially consistent, so no ordering and no fence (loom, Miri
-//! and `models/slot.pml` are for those); depth first knows schedules up to its number of
-//! preemptions, PCT some; hints (marks, gauges) do not step.
+//! Not covered: all is sequentially consistent, so no ordering and no fence (loom, Miri and
+//! `models/slot.pml` check those). Depth first covers all schedules up to its number of
+//! preemptions, PCT some. Hints (referenced bits, gauges) do not step.
 
 #![cfg(shuttle)]
 
@@ -29,10 +29,10 @@ use folio_ref::{DefaultScheme, Scheme};
 
 type Space<S = DefaultScheme> = UserSpace<S>;
 
-/// Some schedules of what has too many.
+/// Samples the schedules of races that have too many.
 const BY_CHANCE: Search = Search::Pct { depth: 4, executions: 5_000, seed: 1 };
 
-/// An arena and slots. One for all executions of a case: each leaves it as it was.
+/// An arena and slots, shared by all executions of a race: each leaves them as they were.
 struct World<S: Scheme> {
     arena: Arena<Space<S>>,
     index: Index<Space<S>>,
@@ -48,7 +48,7 @@ impl<S: Scheme> World<S> {
         self.arena.zone()
     }
 
-    /// A thread of the race, with what it works on.
+    /// Makes a thread of the race from `act`.
     fn thread(
         self: &Arc<Self>,
         act: impl FnOnce(&Self) + Send + 'static,
@@ -57,7 +57,7 @@ impl<S: Scheme> World<S> {
         Box::new(move || act(&world))
     }
 
-    /// All slots are emptied, and nothing is left.
+    /// Empties all slots, and asserts that nothing is left.
     fn end(&self) {
         for slot in (0..self.index.0.len()).filter(|&slot| !self.index.0[slot].is_empty()) {
             self.index.remove(self.zone(), slot);
@@ -65,7 +65,7 @@ impl<S: Scheme> World<S> {
         assert_all_free(self.zone());
     }
 
-    /// The bytes in a slot, read with a reference. `None`: nothing is there.
+    /// Reads the bytes in `slot` by a reference. Returns `None` if the slot is empty.
     fn read(&self, slot: usize) -> Option<u8> {
         loop {
             match self.index.0[slot].get(self.zone()) {
@@ -77,20 +77,20 @@ impl<S: Scheme> World<S> {
                         first,
                         "bytes change under a reference"
                     );
-                    assert_eq!(folio.owner_data(), slot as u64, "another slot's folio (R8)");
+                    assert_eq!(folio.owner_data(), slot as u64, "the folio of another slot (R8)");
                     return Some(first);
                 }
                 Lookup::InProgress => self.index.0[slot].wait(),
                 Lookup::Moved => {}
                 Lookup::Empty => return None,
-                Lookup::Saturated => panic!("two references are not many"),
+                Lookup::Saturated => panic!("two references saturate no folio"),
             }
         }
     }
 }
 
-/// One who looks a folio up and one who moves it, and then uses the frame for something else. And,
-/// if asked for, one who comes by its old frame's number.
+/// A reader looks a folio up while another thread moves it, and then uses the old frame for
+/// something else. With `walker`, a third thread looks the old frame up by its number.
 fn migrate_against_try_get<S: Scheme>(search: Search, walker: bool) {
     let world = World::<S>::new(&[]);
     explore(
@@ -107,7 +107,7 @@ fn migrate_against_try_get<S: Scheme>(search: Search, walker: bool) {
                 world.thread(move |world| match migrate(world.zone(), pfn, &world.index) {
                     Ok(to) => {
                         assert_ne!(to, pfn);
-                        // The frame that it left is one of them.
+                        // One of these two is the old frame.
                         for migrate_type in [MigrateType::Movable, MigrateType::Unmovable] {
                             let mut others =
                                 world.zone().alloc_frozen_as(Order::ZERO, migrate_type).unwrap();
@@ -121,9 +121,8 @@ fn migrate_against_try_get<S: Scheme>(search: Search, walker: bool) {
             if walker {
                 threads.push(world.thread(move |world| {
                     if let Ok(folio) = world.zone().try_get_head(pfn) {
-                        let is_whose_it_says =
-                            folio.owner_data() == 100 || folio.as_slice()[0] == 7;
-                        assert!(is_whose_it_says, "{folio:?} holds what its owner did not write");
+                        let is_its_owners = folio.owner_data() == 100 || folio.as_slice()[0] == 7;
+                        assert!(is_its_owners, "{folio:?} holds what its owner did not write");
                     }
                 }));
             }
@@ -146,11 +145,11 @@ fn a_reader_finds_its_bytes_while_they_move() {
 const FIRST: Kind = Kind::owner(1);
 const SECOND: Kind = Kind::owner(2);
 
-/// How often a destructor ran. One test at a time uses it.
+/// The number of destructors that ran. Only one test uses it.
 static DESTROYED: AtomicUsize = AtomicUsize::new(0);
 
 fn destroyed<S: Scheme>(by: u64, folio: FrozenFolio<Space<S>>) {
-    assert_eq!(folio.owner_data(), by, "a destructor of what the frame had been (R4)");
+    assert_eq!(folio.owner_data(), by, "a destructor of an earlier kind of the frame ran (R4)");
     DESTROYED.fetch_add(1, SeqCst);
     folio.free();
 }
@@ -164,8 +163,8 @@ impl<S: Scheme> Kinds<S> {
     ];
 }
 
-/// The last put of a folio, a walker who may revive it, and one who takes its block offline, or
-/// allocates it anew.
+/// The last put of a folio, against a walker that may revive it, and a thread that takes its block
+/// offline, or allocates the frame again.
 fn late_step<S: Scheme>(search: Search, offline: bool) {
     let world = World::<S>::new(Kinds::<S>::ALL);
     let what = if offline { "offline" } else { "reuse" };
@@ -183,7 +182,7 @@ fn late_step<S: Scheme>(search: Search, offline: bool) {
                     assert_eq!(
                         world.zone().try_get(pfn).err(),
                         Some(Refusal::Offline),
-                        "the late step thawed it"
+                        "the late step unfroze it"
                     );
                     world.arena.online(block);
                 }
@@ -204,11 +203,8 @@ fn the_late_step_of_a_put_ends_a_life_once() {
     late_step::<Generational>(BY_CHANCE, true);
 }
 
-/// It found that a walker was told that a tail is offline when its block was cut between two of its
-/// looks.
-///
-/// A folio of two frames is frozen and cut, and each half published in a slot of its own; one reads
-/// the first slot, one comes by the number of the frame that was a tail.
+/// A folio of two frames is frozen and split, and each half is published in a slot of its own. One
+/// thread reads the first slot, a walker looks up the frame that was a tail.
 fn split_against_get<S: Scheme>(search: Search) {
     let world = World::<S>::new(&[]);
     explore(&format!("split against get, {}", S::NAME), search, move || {
@@ -218,21 +214,21 @@ fn split_against_get<S: Scheme>(search: Search) {
             world.thread(|world| {
                 let Ok(frozen) = world.index.0[7]
                     .try_lock(world.zone())
-                    .expect("nobody else locked_slots")
+                    .expect("the slot is not locked")
                     .freeze()
                 else {
                     return;
                 };
-                for (mut part, slot) in frozen.remove().split(Order::ZERO).zip([7, 6]) {
-                    part.set_owner(OURS, slot as u64);
-                    part.as_mut_slice().fill(slot as u8);
-                    world.index.0[slot].install(part).expect("an empty slot").publish();
+                for (mut subpage, slot) in frozen.remove().split(Order::ZERO).zip([7, 6]) {
+                    subpage.set_owner(OURS, slot as u64);
+                    subpage.as_mut_slice().fill(slot as u8);
+                    world.index.0[slot].install(subpage).expect("an empty slot").publish();
                 }
             }),
             world.thread(|world| assert!(matches!(world.read(7), None | Some(7)))),
             world.thread(move |world| match world.zone().try_get_head(tail) {
                 Ok(folio) => {
-                    // The whole, or the half that it is now.
+                    // The whole folio, or the half that the frame is now.
                     let is_whole = folio.order() == order(1);
                     assert!(
                         is_whole && folio.pfn() == pfn
@@ -241,8 +237,8 @@ fn split_against_get<S: Scheme>(search: Search) {
                     let (bytes, holds) = (folio.as_slice(), if is_whole { 7 } else { 6 });
                     assert_eq!((bytes[0], bytes[bytes.len() - 1]), (holds, holds));
                 }
-                // Never `Offline`: a walker may have seen a tail before the cut, and its head after
-                // it.
+                // Never `Offline`, although a walker may see a tail before the split, and its head
+                // after it.
                 Err(refusal) => {
                     assert!(
                         matches!(refusal, Refusal::Frozen | Refusal::Tail | Refusal::Moved),
@@ -261,44 +257,44 @@ fn a_tail_is_refused_until_it_is_a_folio_of_its_own() {
     split_against_get::<FrozenBit>(BY_CHANCE);
 }
 
-/// A folio with a slot for each of its two frames is made; one reads the second slot, with a
-/// reference and without; one cuts it and writes to the first frame in place, and gives the second
-/// to another slot; one comes by the number of the frame that is a tail.
+/// A folio with a slot for each of its two frames is made. One thread splits it, writes to the
+/// first frame in place, and gives the second to another slot. A reader reads the second slot,
+/// optimistically and by a reference. A walker looks up the frame that is a tail.
 ///
-/// The first version of [`LockedSlot::split`] opened the head first. Who had read the second slot before
-/// got a reference of the head alone, looked at the second slot again, which was not changed yet,
-/// and held nothing of the second frame while that was given away: found in the 1200th schedule by
-/// chance, and in none with one preemption (canary `head-opened-first`).
-fn parts_against_readers<S: Scheme>(search: Search) {
+/// [`LockedSlot::split`] must open the head last. Otherwise a reader that has read the second slot
+/// gets a reference to the head alone. It looks again at the second slot, which has not changed
+/// yet, and pins nothing of the second frame while that is given away. The seeded bug
+/// `head-opened-first` does so: 1200 schedules by chance find it, and none with one preemption.
+fn subpages_against_readers<S: Scheme>(search: Search) {
     let world = World::<S>::new(&[]);
-    explore(&format!("parts of a folio against readers, {}", S::NAME), search, move || {
+    explore(&format!("subpages of a folio against readers, {}", S::NAME), search, move || {
         let block = world.zone().alloc_frozen(order(1)).unwrap();
         let tail = folio_frames::Pfn::new(block.pfn().as_u64() + 1);
-        let mut parts: Vec<_> = block.split(Order::ZERO).collect();
-        for (part, slot) in parts.iter_mut().zip([6, 7]) {
-            part.set_owner(OURS, slot);
-            part.as_mut_slice().fill(slot as u8);
+        let mut subpages: Vec<_> = block.split(Order::ZERO).collect();
+        for (subpage, slot) in subpages.iter_mut().zip([6, 7]) {
+            subpage.set_owner(OURS, slot);
+            subpage.as_mut_slice().fill(slot as u8);
         }
-        let parts = std::sync::Mutex::new(parts);
+        let subpages = std::sync::Mutex::new(subpages);
         race(vec![
             world.thread(move |world| {
                 let slots = &world.index.0[6..8];
-                let parts = parts.into_inner().unwrap().into_iter().zip(slots);
+                let subpages = subpages.into_inner().unwrap().into_iter().zip(slots);
                 let mut locked_slots: Vec<_> =
-                    parts.map(|(part, slot)| slot.install(part).ok()).collect();
+                    subpages.map(|(subpage, slot)| slot.install(subpage).ok()).collect();
                 drop(FrozenSlot::publish_as_one(&mut locked_slots));
                 let mut locked_slots: Vec<_> =
                     slots.iter().map(|slot| slot.try_lock(world.zone())).collect();
                 if LockedSlot::split(&mut locked_slots) {
-                    // A walker may hold it.
+                    // A walker may pin it.
                     if let Ok(mut first) =
-                        slots[0].try_lock(world.zone()).expect("nobody else locked_slots").freeze()
+                        slots[0].try_lock(world.zone()).expect("the slot is not locked").freeze()
                     {
                         first.folio_mut().as_mut_slice().fill(66);
                         first.publish();
                     }
                     if let Ok(second) =
-                        slots[1].try_lock(world.zone()).expect("nobody else locked_slots").freeze()
+                        slots[1].try_lock(world.zone()).expect("the slot is not locked").freeze()
                     {
                         let mut second = second.remove();
                         second.set_owner(OURS, 5);
@@ -308,7 +304,7 @@ fn parts_against_readers<S: Scheme>(search: Search) {
                 } else {
                     assert!(
                         locked_slots.iter().all(Option::is_some),
-                        "who can not cut it has his locked_slots"
+                        "a failed split keeps all page locks"
                     );
                 }
             }),
@@ -316,7 +312,7 @@ fn parts_against_readers<S: Scheme>(search: Search) {
                 let slot = &world.index.0[7];
                 let mut bytes = [0; 64];
                 if slot.read(world.arena.direct_map(), 0, &mut bytes, || true).is_some() {
-                    assert_eq!(bytes, [7; 64], "what never was in this slot");
+                    assert_eq!(bytes, [7; 64], "bytes that were never in this slot");
                 }
                 loop {
                     match slot.get(world.zone()) {
@@ -326,15 +322,19 @@ fn parts_against_readers<S: Scheme>(search: Search) {
                             assert_eq!(
                                 (before, *folio.frame()),
                                 ([7; 4096], [7; 4096]),
-                                "another's bytes (R8)"
+                                "bytes of another page (R8)"
                             );
                             assert!(folio.order() == Order::ZERO || folio.order() == order(1));
-                            return assert_eq!(folio.owner_data(), 7, "another slot's frame (R8)");
+                            return assert_eq!(
+                                folio.owner_data(),
+                                7,
+                                "the frame of another slot (R8)"
+                            );
                         }
                         Lookup::InProgress => slot.wait(),
                         Lookup::Moved => {}
                         Lookup::Empty => return,
-                        Lookup::Saturated => panic!("a few references are not many"),
+                        Lookup::Saturated => panic!("a few references saturate no folio"),
                     }
                 }
             }),
@@ -354,35 +354,38 @@ fn parts_against_readers<S: Scheme>(search: Search) {
 }
 
 #[test]
-fn a_slot_of_a_folio_with_several_gives_its_own_frame() {
-    parts_against_readers::<Generational>(deeper(2));
-    parts_against_readers::<FrozenBit>(BY_CHANCE);
+fn each_slot_of_a_multi_slot_folio_gives_its_own_frame() {
+    subpages_against_readers::<Generational>(deeper(2));
+    subpages_against_readers::<FrozenBit>(BY_CHANCE);
 }
 
-/// A read without a reference while the folio is written in place, and then leaves the slot and is
-/// another's.
-fn read_without_a_reference<S: Scheme>(search: Search) {
+/// An optimistic read while the folio is written in place, then leaves its slot, and its frame is
+/// reused.
+fn optimistic_read<S: Scheme>(search: Search) {
     let world = World::<S>::new(&[]);
-    explore(&format!("a read without a reference, {}", S::NAME), search, move || {
+    explore(&format!("an optimistic read, {}", S::NAME), search, move || {
         world.index.publish(world.zone(), 7, Order::ZERO);
         race(vec![
             world.thread(|world| {
                 let mut bytes = [0; 64];
                 if world.index.0[7].read(world.arena.direct_map(), 0, &mut bytes, || true).is_some()
                 {
-                    assert!(bytes == [7; 64] || bytes == [8; 64], "what never was: {bytes:?}");
+                    assert!(
+                        bytes == [7; 64] || bytes == [8; 64],
+                        "bytes that were never in the slot: {bytes:?}"
+                    );
                 }
             }),
             world.thread(|world| {
                 let locked =
-                    world.index.0[7].try_lock(world.zone()).expect("nobody else locked_slots");
-                let mut locked = locked.freeze().expect("nobody else has a reference");
+                    world.index.0[7].try_lock(world.zone()).expect("the slot is not locked");
+                let mut locked = locked.freeze().expect("there is no other reference");
                 locked.folio_mut().as_mut_slice().fill(8);
                 locked.publish();
                 drop(
                     world.index.0[7]
                         .try_lock(world.zone())
-                        .expect("nobody else locked_slots")
+                        .expect("the slot is not locked")
                         .remove(),
                 );
                 let mut others = world.zone().alloc_frozen(Order::ZERO).unwrap();
@@ -395,7 +398,7 @@ fn read_without_a_reference<S: Scheme>(search: Search) {
 }
 
 #[test]
-fn a_copy_without_a_reference_is_one_content_or_not_believed() {
-    read_without_a_reference::<Generational>(deeper(2));
-    read_without_a_reference::<FrozenBit>(deeper(2));
+fn an_optimistic_read_sees_one_version_or_fails() {
+    optimistic_read::<Generational>(deeper(2));
+    optimistic_read::<FrozenBit>(deeper(2));
 }

@@ -1,4 +1,5 @@
-//! The slot's protocol: who may use the slot's reference, what readers see meanwhile, who is woken.
+//! The protocol of a slot: the right to use its reference, the view of readers meanwhile, and
+//! wakeups.
 
 mod common;
 
@@ -23,13 +24,13 @@ fn a_folio_is_in_progress_until_it_is_published() {
     let slot = Slot::<UserSpace>::new();
     assert!(matches!(slot.get(zone), Lookup::Empty));
     assert!(slot.try_lock(zone).is_none());
-    // Not the first frames of the zone, which a wrong number could hit by chance.
+    // Not the first frames of the zone, which a wrong number could name by chance.
     let others = [frozen(zone), frozen(zone), frozen(zone)];
     let mut locked = slot.install(frozen(zone)).unwrap();
     others.into_iter().for_each(folio_frames::FrozenFolio::free);
     assert_eq!(slot.pfn(zone), Some(locked.folio().pfn()));
     assert!(matches!(slot.get(zone), Lookup::InProgress));
-    assert!(slot.try_lock(zone).is_none(), "the one who fills it has the locked");
+    assert!(slot.try_lock(zone).is_none(), "the filling thread has the page lock");
     let second = slot.install(frozen(zone)).unwrap_err();
     second.free();
     locked.folio_mut().as_mut_slice()[0] = 5;
@@ -44,19 +45,19 @@ fn a_folio_is_in_progress_until_it_is_published() {
 }
 
 #[test]
-fn a_claim_freezes_only_what_nobody_else_holds() {
+fn a_page_lock_freezes_only_an_unpinned_folio() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
-    let Lookup::Hit(holder) = index.0[0].get(zone) else { panic!() };
+    let Lookup::Hit(pinned) = index.0[0].get(zone) else { panic!() };
     let locked = index.0[0].try_lock(zone).unwrap();
-    assert!(index.0[0].try_lock(zone).is_none(), "one locked at a time");
+    assert!(index.0[0].try_lock(zone).is_none(), "one page lock at a time");
     let Lookup::Hit(reader) = index.0[0].get(zone) else { panic!("a locked folio is still read") };
     drop(reader);
     let locked = locked.freeze().expect_err("busy");
-    drop(holder);
-    let frozen = locked.freeze().expect("nobody else holds it");
+    drop(pinned);
+    let frozen = locked.freeze().expect("there is no other reference");
     assert!(matches!(index.0[0].get(zone), Lookup::InProgress));
     frozen.publish();
     assert_eq!(zone.peek(pfn).snapshot, Snapshot::Live(1));
@@ -65,7 +66,7 @@ fn a_claim_freezes_only_what_nobody_else_holds() {
 }
 
 #[test]
-fn a_claim_that_is_dropped_leaves_the_folio_where_it_was() {
+fn a_dropped_page_lock_leaves_the_folio_in_its_slot() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let index = Index::new(1);
@@ -77,7 +78,7 @@ fn a_claim_that_is_dropped_leaves_the_folio_where_it_was() {
 }
 
 #[test]
-fn a_fill_that_is_dropped_leaves_an_empty_slot_and_a_free_frame() {
+fn a_dropped_fill_leaves_an_empty_slot_and_a_free_frame() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let slot = Slot::<UserSpace>::new();
@@ -87,21 +88,21 @@ fn a_fill_that_is_dropped_leaves_an_empty_slot_and_a_free_frame() {
 }
 
 #[test]
-fn a_folio_that_left_its_slot_lives_as_long_as_its_holders() {
+fn a_removed_folio_lives_as_long_as_its_pin_owners() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
-    let Lookup::Hit(holder) = index.0[0].get(zone) else { panic!() };
+    let Lookup::Hit(pinned) = index.0[0].get(zone) else { panic!() };
     index.remove(zone, 0);
-    assert_eq!((holder.pfn(), zone.peek(pfn).snapshot), (pfn, Snapshot::Live(1)));
+    assert_eq!((pinned.pfn(), zone.peek(pfn).snapshot), (pfn, Snapshot::Live(1)));
     assert!(!zone.stats().free_frames.is_multiple_of(512));
-    drop(holder);
+    drop(pinned);
     assert_all_free(zone);
 }
 
 #[test]
-fn replace_switches_the_slot_and_hands_the_old_folio_over() {
+fn replace_switches_the_slot_and_returns_the_old_folio() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let index = Index::new(1);
@@ -117,12 +118,12 @@ fn replace_switches_the_slot_and_hands_the_old_folio_over() {
 }
 
 #[test]
-fn a_busy_folio_is_replaced_under_its_holders() {
+fn a_busy_folio_is_replaced_while_pinned() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
-    let Lookup::Hit(holder) = index.0[0].get(zone) else { panic!() };
+    let Lookup::Hit(pinned) = index.0[0].get(zone) else { panic!() };
     let locked = index.0[0].try_lock(zone).unwrap().freeze().expect_err("busy");
     let mut new = frozen(zone);
     let moved_to = new.pfn();
@@ -133,13 +134,13 @@ fn a_busy_folio_is_replaced_under_its_holders() {
     drop(old);
     let Lookup::Hit(reader) = index.0[0].get(zone) else { panic!("{:?}", index.0[0]) };
     assert_eq!((reader.pfn(), zone.peek(moved_to).snapshot), (moved_to, Snapshot::Live(2)));
-    assert_eq!((holder.as_slice()[5], reader.as_slice()[5]), (0, 9));
-    drop((holder, reader));
+    assert_eq!((pinned.as_slice()[5], reader.as_slice()[5]), (0, 9));
+    drop((pinned, reader));
     index.remove(zone, 0);
     assert_all_free(zone);
 }
 
-/// Wakes whoever sleeps on a slot, so that a test that failed ends.
+/// Wakes all sleepers of a slot when dropped, so that a failed test ends.
 struct WakeAll<'s>(&'s Slot<UserSpace>);
 
 impl Drop for WakeAll<'_> {
@@ -148,9 +149,9 @@ impl Drop for WakeAll<'_> {
     }
 }
 
-/// Each end of a claim wakes who sleeps on it, and a slot without a claim lets nobody sleep.
+/// Each end of a page lock wakes its sleepers, and nothing sleeps on a slot without a page lock.
 #[test]
-fn sleepers_wake_when_the_claim_ends() {
+fn sleepers_wake_when_the_page_lock_ends() {
     type End = fn(folio_frames::FrozenSlot<'_, UserSpace>);
     let ends: [End; 3] =
         [|locked| locked.publish(), |locked| locked.remove().free(), |locked| drop(locked)];
@@ -174,7 +175,7 @@ fn sleepers_wake_when_the_claim_ends() {
             }
             assert!(
                 wakes.recv_timeout(Duration::from_millis(30)).is_err(),
-                "woke before the locked ended"
+                "a sleeper woke before the page lock ended"
             );
             end(locked);
             for _ in 0..3 {
@@ -189,7 +190,7 @@ fn sleepers_wake_when_the_claim_ends() {
 }
 
 #[test]
-fn a_mark_is_taken_once() {
+fn a_referenced_bit_is_taken_once() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let folio = zone.alloc(Order::ZERO, OURS, 0).unwrap();
@@ -204,7 +205,7 @@ fn a_mark_is_taken_once() {
 }
 
 #[test]
-fn what_is_read_ahead_is_marked_until_its_first_use_and_a_milestone_says_when_that_is() {
+fn the_first_use_of_a_readahead_page_reports_its_marker() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     for is_marker in [false, true] {
@@ -214,7 +215,7 @@ fn what_is_read_ahead_is_marked_until_its_first_use_and_a_milestone_says_when_th
         let is_referenced = || zone.is_referenced(folio.pfn());
         assert!(is_referenced());
         assert_eq!(folio.set_referenced(), is_marker);
-        assert!(!is_referenced(), "it was kept for its first use");
+        assert!(!is_referenced(), "the bit kept the page for its first use");
         assert!(!folio.set_referenced() && is_referenced());
         let pfn = folio.pfn();
         drop(folio);
@@ -228,28 +229,28 @@ fn what_is_read_ahead_is_marked_until_its_first_use_and_a_milestone_says_when_th
 }
 
 #[test]
-fn a_suspended_claim_holds_its_slot_and_is_resumed_there_only() {
+fn a_suspended_page_lock_resumes_only_in_its_slot() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let [slot, other] = [const { Slot::<UserSpace>::new() }; 2];
-    let token = slot.install(frozen(zone)).unwrap().suspend();
+    let handle = slot.install(frozen(zone)).unwrap().suspend();
     assert!(matches!(slot.get(zone), Lookup::InProgress));
     assert!(slot.try_lock(zone).is_none());
-    let Err(token) = other.resume(token) else { panic!("an empty slot has no locked") };
+    let Err(handle) = other.resume(handle) else { panic!("an empty slot is not locked") };
     let theirs = other.install(frozen(zone)).unwrap();
-    let Err(token) = other.resume(token) else { panic!("the locked of another folio") };
+    let Err(handle) = other.resume(handle) else { panic!("the slot is locked for another folio") };
     drop(theirs);
-    slot.resume(token).expect("its own slot").publish();
+    slot.resume(handle).expect("its own slot").publish();
     let Lookup::Hit(folio) = slot.get(zone) else { panic!("{slot:?}") };
-    // Held, not claimed: there is nothing to resume.
-    let Err(free) = slot.resume(frozen(zone)) else { panic!("no locked") };
+    // The slot has a folio and is not locked: there is nothing to resume.
+    let Err(free) = slot.resume(frozen(zone)) else { panic!("the slot is not locked") };
     free.free();
     drop((folio, slot.try_lock(zone).unwrap().remove()));
     assert_all_free(zone);
 }
 
 #[test]
-fn what_is_dirty_stays_so_when_it_moves_and_a_new_owner_begins_clean() {
+fn a_migrated_page_stays_dirty_and_a_new_owner_begins_clean() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     let index = Index::new(1);
@@ -262,33 +263,33 @@ fn what_is_dirty_stays_so_when_it_moves_and_a_new_owner_begins_clean() {
     let to = folio_frames::migrate(zone, pfn, &index).unwrap();
     assert!(zone.peek(to).dirty);
     let frozen = index.0[0].try_lock(zone).unwrap().freeze().unwrap().remove();
-    for mut part in frozen.split(Order::ZERO) {
-        assert!(part.is_dirty());
-        part.set_owner(OURS, 0);
-        assert!(!part.is_dirty());
-        part.set_dirty(true);
-        part.free();
+    for mut piece in frozen.split(Order::ZERO) {
+        assert!(piece.is_dirty());
+        piece.set_owner(OURS, 0);
+        assert!(!piece.is_dirty());
+        piece.set_dirty(true);
+        piece.free();
     }
     assert_all_free(zone);
 }
 
 #[test]
-fn a_saturated_folio_is_refused_for_good_and_another_takes_its_slot() {
+fn a_saturated_folio_stays_refused_and_is_replaced() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
     let slot = &index.0[0];
-    let Lookup::Hit(holder) = slot.get(zone) else { panic!("{slot:?}") };
-    saturate(&holder);
+    let Lookup::Hit(pinned) = slot.get(zone) else { panic!("{slot:?}") };
+    saturate(&pinned);
     assert!(matches!(slot.get(zone), Lookup::Saturated), "{:?}", zone.peek(pfn));
     assert_eq!(zone.try_get(pfn).unwrap_err(), Refusal::Saturated);
-    // Who has the claim shares it all the same; nobody takes it away.
+    // The page lock can still share the folio, but cannot freeze it.
     let locked = slot.try_lock(zone).unwrap();
     drop(locked.folio().clone());
     let locked = locked.freeze().expect_err("2^30 references are busy");
     drop(locked.replace(frozen(zone)));
-    drop(holder);
+    drop(pinned);
     assert_eq!(zone.try_get(pfn).unwrap_err(), Refusal::Saturated);
     let Lookup::Hit(other) = slot.get(zone) else { panic!("{slot:?}") };
     assert_ne!(other.pfn(), pfn);
@@ -296,7 +297,7 @@ fn a_saturated_folio_is_refused_for_good_and_another_takes_its_slot() {
     index.remove(zone, 0);
     zone.drain();
     zone.assert_sound();
-    assert_eq!(zone.stats().free_frames, zone.stats().online_frames - 1, "one is leaked");
+    assert_eq!(zone.stats().free_frames, zone.stats().online_frames - 1, "one frame is leaked");
 }
 
 #[test]
@@ -309,8 +310,8 @@ fn many_references_are_cloned_as_one() {
         (more.count(), more.pfn(), zone.peek(more.pfn()).snapshot),
         (3, many.pfn(), Snapshot::Live(6))
     );
-    let more = FolioRefs::freeze(more).expect_err("there are six");
+    let more = FolioRefs::freeze(more).expect_err("there are six references");
     drop(many);
-    more.freeze().expect("all three").free();
+    more.freeze().expect("these are all three references").free();
     assert_all_free(zone);
 }

@@ -1,14 +1,14 @@
-//! Many reads of a file by one system call, into memory that is borrowed meanwhile.
+//! Many reads of a file by one system call, into borrowed memory.
 //!
-//! The one place where memory is lent to the kernel beyond a single call. What makes it sound is
-//! that nobody can look away: [`Ring::read_all`] borrows all buffers, and does not return, or
-//! unwind, before each request has its answer. So there are no requests to cancel, and nothing to
-//! own until a completion.
+//! This crate is the only place that lends memory to the kernel beyond a single system call. It is
+//! sound because [`Ring::read_all`] borrows all buffers, and neither returns nor unwinds before
+//! every request has completed. So no request needs cancelling, and no buffer needs an owner until
+//! its completion.
 //!
 //! Beside it stand [`begin_writeback`], a call that lends nothing, and [`Process`], by which a ring
 //! notices that it is used after a fork.
 //!
-//! It lacks on purpose: writes, files registered in advance, and requests that outlive their call.
+//! Not provided on purpose: writes, registered files, and requests that outlive their call.
 
 mod begin;
 mod process;

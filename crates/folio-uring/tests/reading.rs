@@ -1,5 +1,4 @@
-//! Reads by a ring are what reads are. Where the system refuses one, there is nothing to see but
-//! its error.
+//! Reads through a ring. Where the system refuses to create one, only its error is checked.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, IoSliceMut};
@@ -20,7 +19,7 @@ fn ring(depth: u32) -> Option<Ring> {
 }
 
 #[test]
-fn every_request_gets_its_bytes_at_any_depth_and_number() {
+fn every_request_gets_its_bytes_at_any_depth_and_count() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -66,7 +65,7 @@ fn every_request_gets_its_bytes_at_any_depth_and_number() {
 }
 
 #[test]
-fn an_error_is_that_of_its_request_and_the_ring_goes_on() {
+fn a_failed_request_leaves_the_ring_usable() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     fs::write(&path, b"some bytes").unwrap();
@@ -90,10 +89,9 @@ fn an_error_is_that_of_its_request_and_the_ring_goes_on() {
     }
 }
 
-/// To the kernel the last of all offsets says where the file stands, and the bytes from there came
-/// as if they were what was asked for.
+/// The kernel takes `u64::MAX` for the current position of the file, and would read from there.
 #[test]
-fn an_offset_past_every_file_is_refused() {
+fn an_offset_past_the_maximum_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     fs::write(&path, b"some bytes").unwrap();

@@ -1,6 +1,6 @@
 //! Arenas for tests, an index of slots, and the check that nothing leaked.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, reason = "no test file uses all of it")]
 
 use std::mem;
 
@@ -9,12 +9,12 @@ use folio_frames::{
 };
 use folio_ref::{MAX_AT_ONCE, SATURATED, Scheme};
 
-/// A kind for folios that tests allocate.
+/// The kind of the folios that tests allocate.
 pub(crate) const OURS: Kind = Kind::owner(0);
 
 pub(crate) const NO_KINDS: &[KindOps<UserSpace>] = &[];
 
-/// An arena of some blocks of 2 MiB.
+/// Creates an arena of `blocks` blocks of 2 MiB.
 pub(crate) fn arena<S: Scheme>(blocks: usize) -> Arena<UserSpace<S>> {
     Arena::new(blocks << 21, &[]).expect("memory for a test")
 }
@@ -23,14 +23,14 @@ pub(crate) fn order(n: u8) -> Order {
     Order::new(n).expect("an order")
 }
 
-/// So many references that the folio is leaked.
+/// Takes so many references to `folio` that it is saturated and leaked.
 pub(crate) fn saturate<P: Platform>(folio: &FolioRef<P>) {
     let mut many = FolioRefs::from(folio.clone());
     (1..MAX_AT_ONCE).for_each(|_| many.join(folio.clone()).expect("the same folio"));
     (0..SATURATED / MAX_AT_ONCE).for_each(|_| mem::forget(many.clone()));
 }
 
-/// Slots by number; a folio's private is its slot's number.
+/// Slots by number. The owner data of a folio is the number of its slot.
 pub(crate) struct Index<P: Platform>(pub(crate) Vec<Slot<P>>);
 
 impl<P: Platform> Index<P> {
@@ -38,7 +38,7 @@ impl<P: Platform> Index<P> {
         Self((0..slots).map(|_| Slot::new()).collect())
     }
 
-    /// Allocates, fills and publishes a folio in a slot; says where it lies.
+    /// Allocates, fills and publishes a folio in `slot`. Returns its frame number.
     pub(crate) fn publish(&self, zone: &'static Zone<P>, slot: usize, order: Order) -> Pfn {
         let mut folio = zone.alloc_frozen(order).expect("a free block");
         folio.set_owner(OURS, slot as u64);
@@ -48,9 +48,9 @@ impl<P: Platform> Index<P> {
         pfn
     }
 
-    /// Empties a slot; the folio goes when its holders do.
+    /// Empties `slot`. The last pin owner frees the folio.
     pub(crate) fn remove(&self, zone: &'static Zone<P>, slot: usize) {
-        drop(self.0[slot].try_lock(zone).expect("a folio without a locked").remove());
+        drop(self.0[slot].try_lock(zone).expect("a folio that is not locked").remove());
     }
 }
 
@@ -61,7 +61,7 @@ impl<P: Platform> Owner<P> for Index<P> {
     }
 }
 
-/// Every frame is free, frozen, and merged with its buddies.
+/// Asserts that every frame is free, frozen, and merged with its buddies.
 #[track_caller]
 pub(crate) fn assert_all_free<P: Platform>(zone: &'static Zone<P>) {
     zone.drain();

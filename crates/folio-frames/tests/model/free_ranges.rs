@@ -1,8 +1,8 @@
-//! The model: which frames are free, as a map of ranges.
+//! The model: the free frames, as a map of ranges.
 
 use std::collections::BTreeMap;
 
-/// Free frames: start and length, apart from each other.
+/// Free frames: length by start of ranges that neither overlap nor touch.
 #[derive(Debug, Default)]
 pub(crate) struct FreeRanges {
     ranges: BTreeMap<u64, u64>,
@@ -10,12 +10,12 @@ pub(crate) struct FreeRanges {
 }
 
 impl FreeRanges {
-    /// How many.
+    /// Returns the number of free frames.
     pub(crate) fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// The range that a frame lies in.
+    /// Returns the start and the length of the free range that contains `frame`.
     fn around(&self, frame: u64) -> Option<(u64, u64)> {
         let (&start, &len) = self.ranges.range(..=frame).next_back()?;
         (frame < start + len).then_some((start, len))
@@ -25,14 +25,14 @@ impl FreeRanges {
         self.around(frame).is_some()
     }
 
-    /// These frames are free now.
-    pub(crate) fn give(&mut self, start: u64, len: u64) {
+    /// Adds these frames to the free ones.
+    pub(crate) fn insert(&mut self, start: u64, len: u64) {
         let next = self.ranges.range(start..).next();
         assert!(
             next.is_none_or(|(&next, _)| start + len <= next),
-            "{start:#x} + {len} was free in part"
+            "frames {start:#x} + {len} are partly free already"
         );
-        assert!(!self.is_free(start), "{start:#x} was free");
+        assert!(!self.is_free(start), "frame {start:#x} is free already");
         let (mut start, mut len) = (start, len);
         self.frames += len;
         if let Some(after) = self.ranges.remove(&(start + len)) {
@@ -46,11 +46,12 @@ impl FreeRanges {
         self.ranges.insert(start, len);
     }
 
-    /// These frames are not free any more.
-    pub(crate) fn take(&mut self, start: u64, len: u64) {
-        let (first, whole) =
-            self.around(start).unwrap_or_else(|| panic!("{start:#x} was handed out, but not free"));
-        assert!(start + len <= first + whole, "{start:#x} + {len} was not all free");
+    /// Removes these frames from the free ones.
+    pub(crate) fn remove(&mut self, start: u64, len: u64) {
+        let (first, whole) = self
+            .around(start)
+            .unwrap_or_else(|| panic!("frame {start:#x} was allocated, but is not free"));
+        assert!(start + len <= first + whole, "frames {start:#x} + {len} are not all free");
         self.ranges.remove(&first);
         self.frames -= len;
         if first < start {
@@ -61,14 +62,14 @@ impl FreeRanges {
         }
     }
 
-    /// Whether an aligned block of this many frames is free somewhere.
+    /// Returns `true` if an aligned block of `frames` frames is free.
     pub(crate) fn has_aligned(&self, frames: u64) -> bool {
         self.ranges
             .iter()
             .any(|(&start, &len)| start.next_multiple_of(frames) + frames <= start + len)
     }
 
-    /// Free frames within a range.
+    /// Returns the number of free frames within `start..end`.
     pub(crate) fn within(&self, start: u64, end: u64) -> u64 {
         let overlap =
             |(&first, &len): (&u64, &u64)| (first + len).min(end).saturating_sub(first.max(start));

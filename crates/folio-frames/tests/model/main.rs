@@ -1,11 +1,9 @@
-//! All operations at once, against a naive model: long random sequences, counts compared after
-//! each.
+//! A long random sequence of all operations against a naive model, with counts compared after each.
 //!
-//! The model knows no orders and no lists: it is a map of free ranges. What it can say is sharp all
-//! the same: an allocation that fails must have had no aligned free place at all.
+//! The model knows no orders and no lists: it is a map of free ranges. Its verdict is sharp all the
+//! same: an allocation may fail only if no aligned place is free.
 //!
-//! `MODEL_STEPS` and `MODEL_SEED` choose another length and repeat a run. What this can not see:
-//! two threads.
+//! `MODEL_STEPS` sets the length, `MODEL_SEED` repeats a run. Not covered: two threads.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -17,13 +15,13 @@ use world::World;
 /// Steps in an ordinary test run.
 const STEPS: u64 = 1_000_000;
 
-/// Steps between two looks at everything.
+/// Steps between two audits.
 const AUDIT: u64 = 5_000;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name)
         .ok()
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
 #[test]

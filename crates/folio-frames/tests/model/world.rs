@@ -1,4 +1,6 @@
-//! A zone, everything that is held of it, and the model beside it.
+//! A zone, all that is allocated from it, and the model beside it.
+
+mod evacuate;
 
 use std::collections::BTreeMap;
 
@@ -16,14 +18,14 @@ type P = UserSpace;
 const BLOCKS: usize = 8;
 const BLOCK: u64 = BLOCK_ORDER.frames() as u64;
 const SLOTS: usize = 600;
-/// 8 MiB: two of them fit.
+/// 8 MiB, so that two of them fit.
 const HUGE: u8 = 11;
 
 /// A folio in a slot.
 struct Page {
     start: u64,
     len: u64,
-    /// References beside the slot's: while there are any, it can not move.
+    /// References beside the slot's. While there is one, the page cannot move.
     pin_owners: Vec<FolioRef<P>>,
 }
 
@@ -33,13 +35,13 @@ pub(crate) struct World {
     zone: &'static Zone<P>,
     index: Index<P>,
     free: FreeRanges,
-    tokens: Vec<FrozenFolio<P>>,
-    /// Each entry: all references of one folio that is in no slot.
+    handles: Vec<FrozenFolio<P>>,
+    /// Each entry has all references to one folio that is in no slot.
     counted: Vec<Vec<FolioRef<P>>>,
     pages: Vec<Option<Page>>,
     contigs: Vec<Contig<P>>,
     offline: Vec<Offline<P>>,
-    /// Above this many free frames it allocates more than it frees.
+    /// With more free frames than this, steps allocate more than they free.
     target: u64,
     done: BTreeMap<String, u64>,
 }
@@ -55,14 +57,14 @@ impl World {
             .expect("memory for a test");
         let zone = arena.zone();
         let mut free = FreeRanges::default();
-        free.give(zone.pfns().start.as_u64(), zone.pfns().frames());
+        free.insert(zone.pfns().start.as_u64(), zone.pfns().frames());
         Self {
             random: fastrand::Rng::with_seed(seed),
             arena,
             zone,
             index: Index::new(SLOTS),
             free,
-            tokens: Vec::new(),
+            handles: Vec::new(),
             counted: Vec::new(),
             pages: (0..SLOTS).map(|_| None).collect(),
             contigs: Vec::new(),
@@ -72,7 +74,7 @@ impl World {
         }
     }
 
-    /// How often each thing was done.
+    /// Returns the number of times that each operation ran.
     pub(crate) fn done(&self) -> &BTreeMap<String, u64> {
         &self.done
     }
@@ -94,7 +96,7 @@ impl World {
         );
     }
 
-    /// Everything, frame by frame.
+    /// Checks every frame and every slot against the model.
     pub(crate) fn audit(&self) {
         self.zone.assert_sound();
         for pfn in self.zone.pfns() {
@@ -134,7 +136,7 @@ impl World {
         match self.random.u32(..1000) {
             n if n < 700 && (n % 4 > 0) == wants_more => self.allocate(),
             n if n < 700 => self.free_one(),
-            n if n < 760 => self.hold_or_let_go(),
+            n if n < 760 => self.pin_or_unpin(),
             n if n < 800 => self.walk(),
             n if n < 840 => self.split(),
             n if n < 950 => self.migrate(),
@@ -150,8 +152,8 @@ impl World {
     }
 
     fn random_order(&mut self) -> Order {
-        let most = [0, 0, 1, 3, 4, 6, 9, 10, HUGE][self.random.usize(..9)];
-        order(self.random.u8(..=most))
+        let largest = [0, 0, 1, 3, 4, 6, 9, 10, HUGE][self.random.usize(..9)];
+        order(self.random.u8(..=largest))
     }
 
     fn random_pfn(&mut self) -> u64 {
@@ -173,7 +175,7 @@ impl World {
         };
         let (start, len) = place(folio.pfn(), folio.order());
         assert!(folio.order() == order && start.is_multiple_of(len), "{folio:?}");
-        self.free.take(start, len);
+        self.free.remove(start, len);
         self.did("alloc");
         let slot = self.random.usize(..SLOTS);
         if migrate_type == MigrateType::Movable && self.pages[slot].is_none() {
@@ -187,7 +189,7 @@ impl World {
             folio.set_owner(OURS, u64::MAX);
             self.counted.push(vec![folio.init()]);
         } else {
-            self.tokens.push(folio);
+            self.handles.push(folio);
         }
     }
 
@@ -211,21 +213,21 @@ impl World {
 
     fn free_one(&mut self) {
         match self.random.u32(..4) {
-            0 if !self.tokens.is_empty() => {
-                let token = self.tokens.swap_remove(self.random.usize(..self.tokens.len()));
-                let (start, len) = place(token.pfn(), token.order());
-                token.free();
-                self.free.give(start, len);
+            0 if !self.handles.is_empty() => {
+                let handle = self.handles.swap_remove(self.random.usize(..self.handles.len()));
+                let (start, len) = place(handle.pfn(), handle.order());
+                handle.free();
+                self.free.insert(start, len);
                 self.did("free");
             }
             1 if !self.counted.is_empty() => {
                 let which = self.random.usize(..self.counted.len());
-                let folio = self.counted[which].pop().expect("no empty entries");
+                let folio = self.counted[which].pop().expect("entries are not empty");
                 let (start, len) = place(folio.pfn(), folio.order());
                 drop(folio);
                 if self.counted[which].is_empty() {
                     self.counted.swap_remove(which);
-                    self.free.give(start, len);
+                    self.free.insert(start, len);
                 }
                 self.did("put");
             }
@@ -234,7 +236,7 @@ impl World {
                 let Some(page) = self.pages[slot].take() else { return };
                 self.index.remove(self.zone, slot);
                 if page.pin_owners.is_empty() {
-                    self.free.give(page.start, page.len);
+                    self.free.insert(page.start, page.len);
                 } else {
                     self.counted.push(page.pin_owners);
                 }
@@ -243,7 +245,7 @@ impl World {
         }
     }
 
-    fn hold_or_let_go(&mut self) {
+    fn pin_or_unpin(&mut self) {
         let slot = self.random.usize(..SLOTS);
         if self.random.bool() && !self.counted.is_empty() {
             let which = self.random.usize(..self.counted.len());
@@ -279,20 +281,20 @@ impl World {
     }
 
     fn split(&mut self) {
-        if self.tokens.is_empty() {
+        if self.handles.is_empty() {
             return;
         }
-        let which = self.random.usize(..self.tokens.len());
-        let order_now = self.tokens[which].order();
+        let which = self.random.usize(..self.handles.len());
+        let order_now = self.handles[which].order();
         if self.random.bool() || order_now == Order::ZERO {
-            let mut token = self.tokens.swap_remove(which);
-            token.set_owner(OURS, u64::MAX);
-            self.counted.push(vec![token.init()]);
+            let mut handle = self.handles.swap_remove(which);
+            handle.set_owner(OURS, u64::MAX);
+            self.counted.push(vec![handle.init()]);
             return self.did("init");
         }
-        let token = self.tokens.swap_remove(which);
-        let parts = order(self.random.u8(order_now.as_u8().saturating_sub(3)..order_now.as_u8()));
-        self.tokens.extend(token.split(parts));
+        let handle = self.handles.swap_remove(which);
+        let size = order(self.random.u8(order_now.as_u8().saturating_sub(3)..order_now.as_u8()));
+        self.handles.extend(handle.split(size));
         self.did("split");
     }
 
@@ -300,10 +302,10 @@ impl World {
         let slot = self.random.usize(..SLOTS);
         let Some(page) = &self.pages[slot] else { return };
         let pfn = Pfn::new(page.start);
-        let (is_held, len) = (!page.pin_owners.is_empty(), page.len);
+        let (is_pinned, len) = (!page.pin_owners.is_empty(), page.len);
         match migrate(self.zone, pfn, &self.index) {
-            Ok(_) => assert!(!is_held, "{pfn:?} was moved under its pin_owners"),
-            Err(MigrateError::Busy) => assert!(is_held),
+            Ok(_) => assert!(!is_pinned, "{pfn:?} was migrated while pinned"),
+            Err(MigrateError::Busy) => assert!(is_pinned),
             Err(MigrateError::OutOfFrames) => assert!(!self.free.has_aligned(len)),
             Err(error) => panic!("{pfn:?}: {error}"),
         }
@@ -311,152 +313,35 @@ impl World {
         self.did("migrate");
     }
 
-    /// The model learns where pages lie now: only those that nobody holds may have moved.
+    /// Updates the model after pages may have moved. Only unpinned pages may move.
     fn follow_moves(&mut self) {
         let mut moved = Vec::new();
         for (slot, page) in self.pages.iter_mut().enumerate() {
             let Some(page) = page else { continue };
             let now = self.index.0[slot].pfn(self.zone).expect("a page in its slot").as_u64();
             if now != page.start {
-                assert!(page.pin_owners.is_empty(), "slot {slot} was moved under its pin_owners");
-                self.free.give(page.start, page.len);
+                assert!(page.pin_owners.is_empty(), "slot {slot} was migrated while pinned");
+                self.free.insert(page.start, page.len);
                 page.start = now;
                 moved.push(slot);
             }
         }
         for &slot in &moved {
-            let page = self.pages[slot].as_ref().expect("it was moved");
-            self.free.take(page.start, page.len);
+            let page = self.pages[slot].as_ref().expect("a slot with a page");
+            self.free.remove(page.start, page.len);
         }
         for &slot in &moved {
             self.check_page(slot);
         }
     }
 
-    /// Frames of a range that can not move: all that is in use but pages that nobody holds.
-    fn stay(&self, start: u64, end: u64) -> u64 {
-        let moves = self.pages.iter().flatten().filter(|page| page.pin_owners.is_empty());
-        let overlap =
-            |page: &Page| (page.start + page.len).min(end).saturating_sub(page.start.max(start));
-        end - start - self.free.within(start, end) - moves.map(overlap).sum::<u64>()
-    }
-
-    fn offline_or_online(&mut self) {
-        if !self.offline.is_empty() && (self.offline.len() > 2 || self.random.u32(..3) == 0) {
-            let offline = self.offline.swap_remove(self.random.usize(..self.offline.len()));
-            let start = self.zone.block_range(offline.block()).start.as_u64();
-            self.arena.online(offline);
-            self.free.give(start, BLOCK);
-            return self.did("online");
-        }
-        let block = self.random.usize(..BLOCKS);
-        let start = self.zone.block_range(block).start.as_u64();
-        let stay = self.stay(start, start + BLOCK);
-        let was_offline = self.offline.iter().any(|offline| offline.block() == block);
-        let result = self.arena.offline(block, &self.index);
-        self.follow_moves();
-        match result {
-            Ok(offline) => {
-                assert!(
-                    stay == 0 && !was_offline,
-                    "block {block} went offline with {stay} frames that stay"
-                );
-                self.free.take(start, BLOCK);
-                self.offline.push(offline);
-                self.did("offline");
-            }
-            Err(OfflineError::NotOnline) => assert!(was_offline),
-            Err(OfflineError::Busy { frames, first }) => {
-                assert!(
-                    frames > 0 && stay > 0 && !was_offline,
-                    "block {block}: {frames} busy, {stay} stay"
-                );
-                assert!(
-                    (start..start + BLOCK).contains(&first.as_u64())
-                        && !self.free.is_free(first.as_u64())
-                );
-                self.did("offline refused: busy");
-            }
-            Err(OfflineError::OutOfFrames) => self.did("offline refused: no room"),
-        }
-    }
-
-    fn contig(&mut self) {
-        if !self.contigs.is_empty() && (self.contigs.len() > 3 || self.random.bool()) {
-            let contig = self.contigs.swap_remove(self.random.usize(..self.contigs.len()));
-            let range = contig.pfns();
-            if self.random.bool() {
-                contig.free();
-                self.free.give(range.start.as_u64(), range.frames());
-            } else {
-                self.tokens.extend(contig.into_folios());
-            }
-            return self.did("contig free");
-        }
-        let frames = self.random.u64(1..=700);
-        let (result, asked) = if self.random.bool() {
-            let align = order(self.random.u8(..=9));
-            (self.zone.alloc_contig(frames as u32, align, &self.index), None)
-        } else {
-            let start = self.random_pfn();
-            let range = PfnRange { start: Pfn::new(start), end: Pfn::new(start + frames) };
-            let stay = if start + frames <= self.zone.pfns().end.as_u64() {
-                self.stay(start, start + frames)
-            } else {
-                0
-            };
-            (self.zone.alloc_contig_range(range, &self.index), Some((start, stay)))
-        };
-        self.follow_moves();
-        match result {
-            Ok(contig) => {
-                let range = contig.pfns();
-                assert!(
-                    asked.is_none_or(|(start, stay)| range.start.as_u64() == start && stay == 0)
-                );
-                self.free.take(range.start.as_u64(), range.frames());
-                self.contigs.push(contig);
-                self.did("contig");
-            }
-            Err(ContigError::Busy { frames, first }) => {
-                assert!(frames > 0 && !self.free.is_free(first.as_u64()));
-                assert!(
-                    asked.is_none_or(|(_, stay)| stay > 0),
-                    "{frames} busy from {first:?}, nothing stays"
-                );
-                self.did("contig refused: busy");
-            }
-            Err(ContigError::OutOfFrames | ContigError::NoPlace) => {
-                self.did("contig refused: no room")
-            }
-            Err(ContigError::NotOnline) => assert!(!self.offline.is_empty()),
-            Err(ContigError::Unknown) => {
-                assert!(
-                    asked.is_some_and(|(start, _)| start + frames > self.zone.pfns().end.as_u64())
-                );
-            }
-            Err(ContigError::Empty) => panic!("{frames} frames"),
-        }
-    }
-
-    fn compact(&mut self) {
-        self.zone.drain();
-        let before = self.zone.stats().whole_blocks;
-        let done = self.zone.compact(self.random.u32(1..=4), &self.index);
-        self.zone.drain();
-        let after = self.zone.stats().whole_blocks;
-        assert_eq!(after, before + done.emptied, "{done:?}");
-        self.follow_moves();
-        self.did("compact");
-    }
-
-    /// What must be refused, and leave no trace: the counts are compared after it.
+    /// Tries calls that must be refused. The caller compares the counts afterwards.
     fn refuse(&mut self) {
         let pfn = Pfn::new(self.random_pfn());
         let in_slot = self.pages.iter().flatten().any(|page| page.start == pfn.as_u64());
         if !in_slot {
             let error = migrate(self.zone, pfn, &self.index).unwrap_err();
-            // A folio that was removed from its slot and is still held says so.
+            // `Moved`: a folio that was removed from its slot and is still pinned.
             assert!(
                 matches!(error, MigrateError::NotMovable | MigrateError::Moved),
                 "{pfn:?}: {error}"
@@ -471,7 +356,7 @@ impl World {
         self.did("refuse");
     }
 
-    /// Gives everything back, and looks whether it is all there.
+    /// Frees everything and checks that no frame is lost.
     pub(crate) fn end(mut self) {
         for what in [
             "alloc",
@@ -487,7 +372,7 @@ impl World {
         ] {
             assert!(
                 self.done.get(what).is_some_and(|&count| count >= 100),
-                "{what}: too seldom: {:?}",
+                "{what} ran fewer than 100 times: {:?}",
                 self.done
             );
         }
@@ -495,7 +380,7 @@ impl World {
             .filter(|&slot| self.pages[slot].is_some())
             .for_each(|slot| self.index.remove(self.zone, slot));
         self.pages.clear();
-        self.tokens.drain(..).for_each(FrozenFolio::free);
+        self.handles.drain(..).for_each(FrozenFolio::free);
         self.counted.clear();
         self.contigs.drain(..).for_each(Contig::free);
         for block in self.offline.drain(..) {

@@ -1,4 +1,4 @@
-//! Migration, offline and online: every step that can back out does so without a trace.
+//! Migration, offline and online: every step that backs out leaves no trace.
 
 mod common;
 
@@ -18,7 +18,7 @@ fn hit(
 }
 
 #[test]
-fn migration_moves_bytes_kind_and_private_and_frees_the_old_frame() {
+fn migration_moves_bytes_and_owner_and_frees_the_old_frame() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     for n in 0..=4 {
@@ -41,30 +41,30 @@ fn migration_moves_bytes_kind_and_private_and_frees_the_old_frame() {
 }
 
 #[test]
-fn what_can_not_be_migrated_stays_as_it_was_and_says_why() {
+fn a_refused_migration_leaves_no_trace() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let index = Index::new(600);
     let pfn = index.publish(zone, 0, Order::ZERO);
-    let stays = |error| {
-        let look = || {
+    let refused_with = |error| {
+        let state = || {
             zone.drain();
             (zone.peek(pfn), index.0[0].pfn(zone), zone.stats())
         };
-        let before = look();
+        let before = state();
         assert_eq!(migrate(zone, pfn, &index), Err(error));
-        assert_eq!(look(), before, "{error:?} left a trace");
+        assert_eq!(state(), before, "{error:?} left a trace");
     };
 
-    let holder = hit(&index.0[0], zone);
-    stays(MigrateError::Busy);
-    drop(holder);
+    let pinned = hit(&index.0[0], zone);
+    refused_with(MigrateError::Busy);
+    drop(pinned);
     let locked = index.0[0].try_lock(zone).unwrap();
-    stays(MigrateError::Busy);
+    refused_with(MigrateError::Busy);
     drop(locked);
 
     let others: Vec<_> = std::iter::from_fn(|| zone.alloc_frozen(Order::ZERO).ok()).collect();
-    stays(MigrateError::OutOfFrames);
+    refused_with(MigrateError::OutOfFrames);
     others.into_iter().for_each(folio_frames::FrozenFolio::free);
     zone.drain();
 
@@ -81,7 +81,7 @@ fn what_can_not_be_migrated_stays_as_it_was_and_says_why() {
     assert_eq!(
         migrate(zone, unknown.pfn(), &index),
         Err(MigrateError::NotMovable),
-        "its owner does not know it"
+        "its owner has no slot for it"
     );
     let elsewhere = zone.alloc(Order::ZERO, OURS, 0).unwrap();
     assert_eq!(
@@ -95,7 +95,7 @@ fn what_can_not_be_migrated_stays_as_it_was_and_says_why() {
 }
 
 #[test]
-fn a_block_goes_offline_with_all_that_can_move() {
+fn a_block_goes_offline_and_its_pages_move() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     let index = Index::new(200);
@@ -127,7 +127,7 @@ fn a_block_goes_offline_with_all_that_can_move() {
     assert_eq!(back.len(), 512);
     assert!(
         back.iter().all(|folio| folio.as_slice().iter().all(|&byte| byte == 0)),
-        "its memory was given back"
+        "its memory was returned to the system"
     );
     fresh.into_iter().for_each(folio_frames::FrozenFolio::free);
     (0..200).for_each(|slot| index.remove(zone, slot));
@@ -135,23 +135,23 @@ fn a_block_goes_offline_with_all_that_can_move() {
 }
 
 #[test]
-fn a_block_with_something_held_stays_online_and_whole() {
+fn a_block_with_a_pinned_page_stays_online() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     let index = Index::new(50);
     (0..50).for_each(|slot| {
         index.publish(zone, slot, Order::ZERO);
     });
-    let holder = hit(&index.0[9], zone);
+    let pinned = hit(&index.0[9], zone);
     let block =
-        (0..2).find(|&block| zone.block_range(block).any(|pfn| pfn == holder.pfn())).unwrap();
+        (0..2).find(|&block| zone.block_range(block).any(|pfn| pfn == pinned.pfn())).unwrap();
     let free = zone.stats().free_frames;
     assert_eq!(
         arena.offline(block, &index).unwrap_err(),
-        OfflineError::Busy { frames: 1, first: holder.pfn() }
+        OfflineError::Busy { frames: 1, first: pinned.pfn() }
     );
     assert_eq!((zone.stats().free_frames, zone.stats().online_frames), (free, 1024));
-    drop(holder);
+    drop(pinned);
     let offline = arena.offline(block, &index).unwrap();
     arena.online(offline);
     (0..50).for_each(|slot| index.remove(zone, slot));
@@ -159,7 +159,7 @@ fn a_block_with_something_held_stays_online_and_whole() {
 }
 
 #[test]
-fn a_block_that_has_no_room_elsewhere_stays_online() {
+fn a_block_without_room_elsewhere_stays_online() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let index = Index::new(1);
@@ -170,10 +170,10 @@ fn a_block_that_has_no_room_elsewhere_stays_online() {
     assert_all_free(zone);
 }
 
-/// Frames that are freed while their block is isolated must not be handed out from it again, nor be
-/// lost. A plain block that spans both blocks of 2 MiB is the hard case.
+/// Frames that are freed after a failed offline are neither lost nor left isolated. A plain block
+/// that spans both blocks of 2 MiB is the hard case.
 #[test]
-fn what_is_freed_while_its_block_is_offline_in_part_is_not_lost() {
+fn a_plain_block_of_two_blocks_loses_no_frame_to_offline() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     let index = Index::new(0);
@@ -200,7 +200,7 @@ fn what_is_freed_while_its_block_is_offline_in_part_is_not_lost() {
     );
 }
 
-/// Looks at the zone's statistics each time before a folio is moved.
+/// Checks the zone's statistics before each migration of a folio.
 struct Counting<'a> {
     index: &'a Index<UserSpace>,
     zone: &'static Zone<UserSpace>,
@@ -218,22 +218,22 @@ impl Owner<UserSpace> for Counting<'_> {
         assert_eq!(
             stats.online_frames - stats.free_frames,
             self.used,
-            "frames held back count as free: {stats:?}"
+            "captured frames count as free: {stats:?}"
         );
         self.index.with_slot(pfn, owner_data, visit)
     }
 }
 
-/// All blocks in turn, while frames of all of them are in use in between free ones.
+/// Takes each block offline in turn, with used and free frames mixed in all of them.
 #[test]
-fn every_block_of_a_zone_can_go_and_come_back() {
+fn every_block_can_go_offline_and_come_back() {
     let arena = arena::<DefaultScheme>(3);
     let zone = arena.zone();
     let index = Index::new(1100);
     for slot in 0..1100 {
         index.publish(zone, slot, Order::ZERO);
     }
-    // Holes, so that each block is part free and part in use.
+    // Leaves holes, so that each block is partly free.
     (0..1100).filter(|slot| slot % 3 != 0).for_each(|slot| index.remove(zone, slot));
     zone.drain();
     for block in 0..3 {
@@ -261,7 +261,7 @@ fn every_block_of_a_zone_can_go_and_come_back() {
 }
 
 #[test]
-fn errors_say_what_is_wrong() {
+fn errors_name_the_cause() {
     let texts = [
         MigrateError::NotMovable.to_string(),
         MigrateError::Busy.to_string(),
@@ -275,7 +275,7 @@ fn errors_say_what_is_wrong() {
         AllocError::Offline.to_string(),
         AllocError::TooLarge { most: order(10) }.to_string(),
     ];
-    for (text, says) in texts.iter().zip([
+    for (text, expected) in texts.iter().zip([
         "movable",
         "references",
         "to move",
@@ -288,6 +288,6 @@ fn errors_say_what_is_wrong() {
         "no block of the zone is online",
         "order 10 is the largest",
     ]) {
-        assert!(text.contains(says), "'{says}' is not in '{text}'");
+        assert!(text.contains(expected), "'{expected}' is not in '{text}'");
     }
 }

@@ -1,4 +1,5 @@
-//! Who holds a frame, by the line of code that took the reference: only with the feature `track`.
+//! The pin owners of a frame, by the line of code that took the reference. Needs the feature
+//! `track`.
 #![cfg(feature = "track")]
 
 mod common;
@@ -12,7 +13,7 @@ use folio_frames::{
 };
 use folio_ref::DefaultScheme;
 
-const NOBODY: &str = "nobody but slots";
+const NO_PIN_OWNER: &str = "nobody but slots";
 
 #[track_caller]
 fn line() -> String {
@@ -21,45 +22,49 @@ fn line() -> String {
 }
 
 #[test]
-fn a_busy_folio_says_who_holds_it() {
+fn a_busy_folio_lists_its_pin_owners() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
-    assert_eq!(zone.pin_owners(pfn).to_string(), NOBODY, "the slot's own is not listed");
+    assert_eq!(
+        zone.pin_owners(pfn).to_string(),
+        NO_PIN_OWNER,
+        "the slot's reference is not listed"
+    );
     let (by_walk, walk) = (zone.try_get(pfn).unwrap(), line());
-    let Lookup::Hit(by_slot) = index.0[0].get(zone) else { panic!("it is there") };
+    let Lookup::Hit(by_slot) = index.0[0].get(zone) else { panic!("the folio is in its slot") };
     let (clones, clone) = (vec![by_slot.clone(), by_slot.clone()], line());
 
     assert_eq!(migrate(zone, pfn, &index), Err(MigrateError::Busy));
-    let said = zone.pin_owners(pfn).to_string();
-    assert!(said.contains(&format!("1 from {walk}")), "{said}");
-    // Both clones are of one line, but of two columns.
-    assert_eq!(said.matches(&clone).count(), 2, "{said}");
+    let listed = zone.pin_owners(pfn).to_string();
+    assert!(listed.contains(&format!("1 from {walk}")), "{listed}");
+    // Both clones are from one line, but from two columns.
+    assert_eq!(listed.matches(&clone).count(), 2, "{listed}");
     drop((clones, by_slot));
 
     let block = ((pfn.as_u64() - zone.pfns().start.as_u64()) / 512) as usize;
     let Err(OfflineError::Busy { frames: 1, first }) = arena.offline(block, &index) else {
-        panic!("it is held")
+        panic!("the folio is pinned")
     };
-    let said = format!("{:?}", zone.pin_owners(first));
+    let listed = format!("{:?}", zone.pin_owners(first));
     assert!(
-        said.starts_with(&format!("1 from {walk}")) && said.matches(".rs:").count() == 1,
-        "{said}"
+        listed.starts_with(&format!("1 from {walk}")) && listed.matches(".rs:").count() == 1,
+        "{listed}"
     );
     drop(by_walk);
     let to = migrate(zone, pfn, &index).unwrap();
     assert_eq!(
         [zone.pin_owners(pfn), zone.pin_owners(to)].map(|pin_owners| pin_owners.to_string()),
-        [NOBODY; 2]
+        [NO_PIN_OWNER; 2]
     );
     index.remove(zone, 0);
     assert_all_free(zone);
 }
 
-/// Every way in which a reference changes its shape: none is lost from the table, and none stays.
+/// Converts references in every way: no entry of the table is lost, and none stays.
 #[test]
-fn a_reference_is_listed_exactly_as_long_as_it_is_held() {
+fn a_reference_is_listed_exactly_as_long_as_it_lives() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();
     let listed = || {
@@ -89,7 +94,7 @@ fn a_reference_is_listed_exactly_as_long_as_it_is_held() {
 
     let busy = folio();
     let other = busy.clone();
-    let busy = busy.freeze().expect_err("another is there");
+    let busy = busy.freeze().expect_err("there is another reference");
     assert_eq!(listed(), 2);
     drop(other);
     busy.freeze().unwrap().free();
@@ -97,9 +102,10 @@ fn a_reference_is_listed_exactly_as_long_as_it_is_held() {
     put_all([folio(), folio()]);
     assert_eq!(listed(), 0);
 
-    let mut parts = zone.alloc_frozen(order(1)).unwrap().split(Order::ZERO).map(|part| part.init());
-    let mut adjacent = Adjacent::from(parts.next().unwrap());
-    adjacent.join(parts.next().unwrap()).unwrap();
+    let mut pieces =
+        zone.alloc_frozen(order(1)).unwrap().split(Order::ZERO).map(|piece| piece.init());
+    let mut adjacent = Adjacent::from(pieces.next().unwrap());
+    adjacent.join(pieces.next().unwrap()).unwrap();
     let clone = adjacent.clone();
     assert_eq!(listed(), 4);
     drop(adjacent);
@@ -108,14 +114,15 @@ fn a_reference_is_listed_exactly_as_long_as_it_is_held() {
     assert_eq!(listed(), 0);
 
     let slot = Slot::<UserSpace>::new();
-    let held = slot.install(zone.alloc_frozen(Order::ZERO).unwrap()).unwrap().publish_and_get(zone);
+    let pinned =
+        slot.install(zone.alloc_frozen(Order::ZERO).unwrap()).unwrap().publish_and_get(zone);
     assert_eq!(listed(), 1);
     drop(slot.try_lock(zone).unwrap());
     let old = slot.try_lock(zone).unwrap().replace(zone.alloc_frozen(Order::ZERO).unwrap());
-    assert_eq!(listed(), 2, "the slot's reference is the caller's");
+    assert_eq!(listed(), 2, "the slot's reference belongs to the caller now");
     let left = slot.try_lock(zone).unwrap().remove();
     assert_eq!(listed(), 3);
-    drop((held, old, left));
+    drop((pinned, old, left));
     assert_eq!(listed(), 0);
     assert_all_free(zone);
 }

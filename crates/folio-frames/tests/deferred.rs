@@ -1,4 +1,4 @@
-//! A range handed over at once: what waits counts, comes when it is needed, and goes back
+//! Deferred initialisation: deferred blocks count as free, are initialised when needed, and go back
 //! untouched.
 
 mod common;
@@ -10,7 +10,7 @@ use folio_ref::schemes::{Generational, LiveBitHigh, LiveBitLow, ZeroFrozen};
 const BLOCK: u32 = BLOCK_ORDER.frames();
 
 #[test]
-fn a_terabyte_is_there_at_once_and_hands_out_its_first_frame() {
+fn a_terabyte_is_online_at_once_and_allocates() {
     let arena = Arena::<UserSpace<Generational>>::new(1 << 40, &[]).unwrap();
     let zone = arena.zone();
     let all = 1 << 28;
@@ -23,7 +23,7 @@ fn a_terabyte_is_there_at_once_and_hands_out_its_first_frame() {
     assert_eq!(
         zone.try_get(last).err(),
         Some(Refusal::Offline),
-        "it waits: to a walker it is not there yet"
+        "a walker does not find a deferred block"
     );
     let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
     folio.as_mut_slice().fill(1);
@@ -31,11 +31,11 @@ fn a_terabyte_is_there_at_once_and_hands_out_its_first_frame() {
     folio.free();
     assert_eq!(zone.stats().free_frames, all);
     drop(arena);
-    assert_eq!(zone.stats().online_frames, 0, "what waits goes with its arena");
+    assert_eq!(zone.stats().online_frames, 0, "deferred blocks go offline with their arena");
 }
 
 #[test]
-fn every_frame_of_a_range_that_waits_can_be_allocated() {
+fn every_deferred_block_can_be_allocated() {
     let blocks = 513;
     let arena = Arena::<UserSpace<LiveBitHigh>>::new(blocks << 21, &[]).unwrap();
     let zone = arena.zone();
@@ -48,14 +48,14 @@ fn every_frame_of_a_range_that_waits_can_be_allocated() {
 }
 
 #[test]
-fn a_block_in_the_middle_of_what_waits_goes_offline_and_comes_back() {
+fn a_deferred_block_goes_offline_and_comes_back() {
     let arena = Arena::<UserSpace<LiveBitLow>>::new(600 << 21, &[]).unwrap();
     let zone = arena.zone();
     let offline = arena.offline(40, &Index::new(0)).unwrap();
     assert_eq!(zone.stats().online_frames, 599 * BLOCK);
     assert_eq!(zone.stats().free_frames, 599 * BLOCK);
     let folio = zone.alloc(order(3), OURS, 0).unwrap();
-    assert!(folio.pfn() < zone.block_range(41).start, "nothing behind it was brought in");
+    assert!(folio.pfn() < zone.block_range(41).start, "no block behind it is initialised");
     drop(folio);
     arena.online(offline);
     assert_eq!(zone.stats().free_frames, 600 * BLOCK);
@@ -66,17 +66,17 @@ fn a_block_in_the_middle_of_what_waits_goes_offline_and_comes_back() {
 }
 
 #[test]
-fn contiguous_memory_is_found_in_what_waits() {
+fn contiguous_memory_is_found_in_deferred_blocks() {
     let arena = Arena::<UserSpace<ZeroFrozen>>::new(600 << 21, &[]).unwrap();
     let zone = arena.zone();
-    // A plain block stays in what was brought in: the first place begins behind it and ends in what
-    // waits.
-    let stays = zone.alloc_frozen(Order::ZERO).unwrap();
+    // A plain block stays in the initialised blocks. The first place begins behind it and ends in
+    // deferred blocks.
+    let plain = zone.alloc_frozen(Order::ZERO).unwrap();
     let contig = zone.alloc_contig(30 * BLOCK + 7, BLOCK_ORDER, &Index::new(0)).unwrap();
-    let behind = (stays.pfn().as_u64() + 1).next_multiple_of(u64::from(BLOCK));
+    let behind = (plain.pfn().as_u64() + 1).next_multiple_of(u64::from(BLOCK));
     assert_eq!(contig.pfns().start.as_u64(), behind);
     contig.free();
-    stays.free();
+    plain.free();
     let contig = zone.alloc_contig(3 * BLOCK + 7, BLOCK_ORDER, &Index::new(0)).unwrap();
     assert_eq!(contig.pfns().frames(), u64::from(3 * BLOCK + 7));
     contig.free();
@@ -87,27 +87,27 @@ fn contiguous_memory_is_found_in_what_waits() {
 }
 
 #[test]
-fn a_huge_block_brings_in_what_it_can_need_and_no_more() {
+fn a_huge_block_initialises_only_the_blocks_it_can_need() {
     let huge = order(13);
     let blocks = huge.frames() / BLOCK;
     let arena =
         Arena::<UserSpace<Generational>>::with_huge_order(40 * huge.bytes(), &[], huge).unwrap();
     let zone = arena.zone();
-    let token = zone.alloc_frozen(huge).unwrap();
+    let handle = zone.alloc_frozen(huge).unwrap();
     let state = |block: u32| zone.try_get(zone.block_range(block as usize).start).err();
     assert_eq!(
         state(2 * blocks - 2),
         Some(Refusal::Free),
-        "as much as one can need, wherever its alignment lies"
+        "as many blocks as it can need at any alignment"
     );
-    assert_eq!(state(2 * blocks), Some(Refusal::Offline), "the next one waits");
-    token.free();
+    assert_eq!(state(2 * blocks), Some(Refusal::Offline), "the next block is deferred");
+    handle.free();
     assert_eq!(zone.stats().free_frames, 40 * huge.frames());
     zone.assert_sound();
 }
 
 #[test]
-fn a_range_that_waits_is_not_handed_over_twice() {
+fn a_deferred_range_is_initialised_once() {
     let arena = Arena::<UserSpace<Generational>>::new(700 << 21, &[]).unwrap();
     let zone = arena.zone();
     let offline = arena.offline(0, &Index::new(0)).unwrap();

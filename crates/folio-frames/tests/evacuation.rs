@@ -1,4 +1,4 @@
-//! Contiguous allocation, compaction and shrinking: what moves does, what stays is reported, and
+//! Contiguous allocation, compaction and shrinking: movable folios move, the rest is reported, and
 //! nothing is lost.
 
 mod common;
@@ -17,7 +17,7 @@ fn range(zone: &Frames, start: u64, end: u64) -> PfnRange {
     PfnRange { start: Pfn::new(first + start), end: Pfn::new(first + end) }
 }
 
-/// Fills the zone with pages, each its slot's, and takes away those of which `keep` says no.
+/// Fills `slots` slots with pages, and removes those for which `keep` returns `false`.
 fn scatter(zone: &'static Frames, slots: usize, keep: impl Fn(usize) -> bool) -> Index<UserSpace> {
     let index = Index::new(slots);
     for slot in 0..slots {
@@ -49,7 +49,7 @@ fn remove_all(zone: &'static Frames, index: &Index<UserSpace>) {
 }
 
 #[test]
-fn any_range_is_emptied_and_taken_whatever_its_edges() {
+fn a_range_with_any_edges_is_evacuated_and_taken() {
     let arena = arena::<DefaultScheme>(4);
     let zone = arena.zone();
     let index = scatter(zone, 3 * 512, |slot| slot % 3 == 0);
@@ -70,7 +70,7 @@ fn any_range_is_emptied_and_taken_whatever_its_edges() {
         assert_eq!(u64::from(before - zone.stats().free_frames), end - start, "{start}..{end}");
         zone.assert_sound();
         check_bytes(zone, &index);
-        // Nothing of it is handed out meanwhile.
+        // No frame of the range is allocated meanwhile.
         let others: Vec<_> = std::iter::from_fn(|| zone.alloc_frozen(Order::ZERO).ok()).collect();
         assert!(others.iter().all(|other| !contig.pfns().any(|pfn| pfn == other.pfn())));
         others.into_iter().for_each(FrozenFolio::free);
@@ -96,7 +96,7 @@ fn any_range_is_emptied_and_taken_whatever_its_edges() {
 }
 
 #[test]
-fn a_folio_of_two_blocks_moves_away_from_either_of_them() {
+fn a_folio_of_two_blocks_moves_away_from_either() {
     for half in [0, 1] {
         let arena = arena::<DefaultScheme>(6);
         let zone = arena.zone();
@@ -120,7 +120,7 @@ fn compaction_begins_with_the_emptier_block() {
     let zone = arena.zone();
     let index = scatter(zone, 2 * 512, |_| true);
     let middle = zone.block_range(1).start;
-    // Of the first block every second page stays, of the other every eighth.
+    // Every second page of the first block stays, and every eighth of the other.
     for slot in 0..index.0.len() {
         let pfn = index.0[slot].pfn(zone).unwrap();
         if !pfn.as_u64().is_multiple_of(if pfn < middle { 2 } else { 8 }) {
@@ -136,72 +136,72 @@ fn compaction_begins_with_the_emptier_block() {
 }
 
 #[test]
-fn a_place_that_looked_movable_and_was_not_is_left_for_the_next() {
+fn a_contiguous_range_skips_a_place_with_a_pinned_page() {
     let arena = arena::<DefaultScheme>(4);
     let zone = arena.zone();
     let mut blocks: Vec<_> = (0..4).map(|_| zone.alloc_frozen(BLOCK_ORDER).unwrap()).collect();
     blocks.sort_by_key(FrozenFolio::pfn);
-    // The page lies in the second block, as there is no other.
+    // The page lies in the second block, the only free one.
     blocks.remove(1).free();
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
     blocks.into_iter().for_each(FrozenFolio::free);
-    let held = zone.try_get(pfn).unwrap();
+    let pinned = zone.try_get(pfn).unwrap();
     let contig = zone.alloc_contig(2 * 512, BLOCK_ORDER, &index).unwrap();
     assert_eq!(
         contig.pfns(),
         range(zone, 2 * 512, 4 * 512),
-        "the next place that shares nothing with the first"
+        "the next place without a block of the first"
     );
     contig.free();
     let error = zone.alloc_contig(3 * 512, BLOCK_ORDER, &index).unwrap_err();
     assert_eq!(error, ContigError::Busy { frames: 1, first: pfn });
-    drop(held);
+    drop(pinned);
     remove_all(zone, &index);
     assert_all_free(zone);
 }
 
 #[test]
-fn a_size_and_an_alignment_find_a_place_around_what_stays() {
+fn alloc_contig_finds_a_place_around_immovable_frames() {
     let arena = arena::<DefaultScheme>(4);
     let zone = arena.zone();
     let index = scatter(zone, 4 * 512, |slot| slot % 4 == 0);
-    // Something that stays, in the first block.
-    let stays = zone.alloc_contig_range(range(zone, 100, 101), &index).unwrap();
+    // An immovable frame in the first block.
+    let immovable = zone.alloc_contig_range(range(zone, 100, 101), &index).unwrap();
     for (frames, align) in [(1, 0), (3, 0), (700, 4), (1000, 9), (512, 9), (1024, 10), (100, 5)] {
         let contig = zone.alloc_contig(frames, order(align), &index).unwrap();
         let start = contig.pfns().start.as_u64();
         assert!(start.is_multiple_of(1 << align), "{contig:?} is not aligned to order {align}");
         assert_eq!(contig.pfns().frames(), u64::from(frames));
-        assert!(contig.pfns().all(|pfn| pfn != stays.pfns().start));
+        assert!(contig.pfns().all(|pfn| pfn != immovable.pfns().start));
         check_bytes(zone, &index);
         contig.free();
     }
     assert_eq!(
         zone.alloc_contig(2048, Order::ZERO, &index).unwrap_err(),
         ContigError::NoPlace,
-        "something stays"
+        "a frame in the way is immovable"
     );
     assert_eq!(zone.alloc_contig(512, order(12), &index).unwrap_err(), ContigError::NoPlace);
     assert_eq!(
         zone.alloc_contig(1500, Order::ZERO, &index).unwrap_err(),
         ContigError::OutOfFrames,
-        "512 pages stay"
+        "512 pages stay in use"
     );
     assert_eq!(zone.alloc_contig(2049, Order::ZERO, &index).unwrap_err(), ContigError::Unknown);
-    stays.free();
+    immovable.free();
     remove_all(zone, &index);
     assert_all_free(zone);
 }
 
 #[test]
-fn a_range_that_is_none_is_refused_and_nothing_is_lost() {
+fn an_invalid_range_is_refused_and_loses_nothing() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
-    let nobody = Index::new(0);
+    let no_owner = Index::new(0);
     let refused = |start: u64, end: u64| {
         let range = PfnRange { start: Pfn::new(start), end: Pfn::new(end) };
-        let error = zone.alloc_contig_range(range, &nobody).unwrap_err();
+        let error = zone.alloc_contig_range(range, &no_owner).unwrap_err();
         assert_eq!(zone.stats().free_frames, 1024);
         error
     };
@@ -212,33 +212,36 @@ fn a_range_that_is_none_is_refused_and_nothing_is_lost() {
     assert_eq!(refused(first, u64::MAX), ContigError::Unknown);
     assert_eq!(refused(first - 1, first + 1), ContigError::Unknown);
     assert_eq!(refused(first + 1023, first + 1025), ContigError::Unknown);
-    assert_eq!(zone.alloc_contig(0, Order::ZERO, &nobody).unwrap_err(), ContigError::Empty);
-    assert_eq!(zone.alloc_contig(u32::MAX, order(18), &nobody).unwrap_err(), ContigError::Unknown);
+    assert_eq!(zone.alloc_contig(0, Order::ZERO, &no_owner).unwrap_err(), ContigError::Empty);
+    assert_eq!(
+        zone.alloc_contig(u32::MAX, order(18), &no_owner).unwrap_err(),
+        ContigError::Unknown
+    );
 
-    // Overlap: with an offline block, with another range, with something that stays.
-    let offline = arena.offline(1, &nobody).unwrap();
-    let across = || zone.alloc_contig_range(range(zone, 500, 600), &nobody);
+    // The range overlaps an offline block, then another range in use.
+    let offline = arena.offline(1, &no_owner).unwrap();
+    let across = || zone.alloc_contig_range(range(zone, 500, 600), &no_owner);
     assert_eq!(across().unwrap_err(), ContigError::NotOnline);
     arena.online(offline);
-    let held = across().unwrap();
-    let error = zone.alloc_contig_range(range(zone, 590, 700), &nobody).unwrap_err();
+    let used = across().unwrap();
+    let error = zone.alloc_contig_range(range(zone, 590, 700), &no_owner).unwrap_err();
     assert_eq!(error, ContigError::Busy { frames: 10, first: range(zone, 590, 591).start });
     assert!(error.to_string().contains("10 frames of the range are in use"), "{error}");
-    held.free();
-    for (error, says) in [
+    used.free();
+    for (error, expected) in [
         (ContigError::Empty, "no frame"),
         (ContigError::Unknown, "within the zone"),
         (ContigError::NotOnline, "not online"),
         (ContigError::OutOfFrames, "elsewhere"),
         (ContigError::NoPlace, "something that stays"),
     ] {
-        assert!(error.to_string().contains(says), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
     }
     assert_all_free(zone);
 }
 
 #[test]
-fn compaction_leaves_hardly_a_frame_outside_whole_blocks() {
+fn compaction_makes_whole_blocks_of_95_percent_of_free_memory() {
     let arena = arena::<DefaultScheme>(40);
     let zone = arena.zone();
     let index =
@@ -259,16 +262,16 @@ fn compaction_leaves_hardly_a_frame_outside_whole_blocks() {
 }
 
 #[test]
-fn compaction_goes_round_what_is_held_and_what_stays() {
+fn compaction_skips_pinned_and_immovable_frames() {
     let arena = arena::<DefaultScheme>(6);
     let zone = arena.zone();
     let index = scatter(zone, 6 * 512, |slot| slot % 8 == 0);
-    // Held in one block; something that stays in another.
-    let Lookup::Hit(holder) = index.0[0].get(zone) else { panic!("{index:?}", index = index.0[0]) };
+    // A pinned page in one block, an immovable frame in another.
+    let Lookup::Hit(pinned) = index.0[0].get(zone) else { panic!("{index:?}", index = index.0[0]) };
     let other =
-        (0..6).find(|&block| zone.block_range(block).all(|pfn| pfn != holder.pfn())).unwrap();
+        (0..6).find(|&block| zone.block_range(block).all(|pfn| pfn != pinned.pfn())).unwrap();
     let start = zone.block_range(other).start.as_u64() - zone.pfns().start.as_u64();
-    let stays = zone.alloc_contig_range(range(zone, start, start + 1), &index).unwrap();
+    let immovable = zone.alloc_contig_range(range(zone, start, start + 1), &index).unwrap();
     let done = zone.compact(u32::MAX, &index);
     zone.drain();
     assert_eq!(
@@ -278,19 +281,19 @@ fn compaction_goes_round_what_is_held_and_what_stays() {
     );
     assert_eq!(zone.stats().whole_blocks, 4);
     check_bytes(zone, &index);
-    drop(holder);
-    stays.free();
+    drop(pinned);
+    immovable.free();
     remove_all(zone, &index);
     assert_all_free(zone);
 }
 
-/// A block that is free as a whole is what compaction is to make: it must not be cut up for what is
-/// moved.
+/// Compaction makes whole free blocks, so it must not split one to place what it moves.
 #[test]
-fn compaction_cuts_up_no_whole_block() {
+fn compaction_splits_no_whole_block() {
     let arena = arena::<DefaultScheme>(3);
     let zone = arena.zone();
-    // One block full but for one frame, one with two pages: one of them has no room.
+    // One block is full except for one frame. Another has two pages, one of which has no room
+    // there.
     let index = scatter(zone, 514, |slot| slot != 100);
     assert_eq!(zone.stats().whole_blocks, 1);
     assert_eq!(zone.compact(9, &index).emptied, 0);

@@ -1,5 +1,4 @@
-//! A folio of which each frame has a slot: made, held by any of them, left by some, cut again,
-//! moved.
+//! Multi-slot folios: made, pinned by any subpage, removed slot by slot, split, moved.
 
 mod common;
 
@@ -13,16 +12,16 @@ use folio_frames::{
 use folio_ref::{DefaultScheme, Snapshot};
 
 type Frames = UserSpace<DefaultScheme>;
-type Taken<'s> = Vec<Option<FrozenSlot<'s, Frames>>>;
+type FrozenSlots<'s> = Vec<Option<FrozenSlot<'s, Frames>>>;
 
-/// Frozen folios of neighbouring frames in the slots from `first` on, each full of its slot's
-/// number.
-fn frozen<'i>(
+/// Installs frozen folios of neighbouring frames in the slots from `first`, each filled with its
+/// slot's number.
+fn install_frozen<'i>(
     zone: &'static Zone<Frames>,
     index: &'i Index<Frames>,
     first: usize,
     n: u8,
-) -> Taken<'i> {
+) -> FrozenSlots<'i> {
     let block = zone.alloc_frozen(order(n)).unwrap();
     let locked_slots = block.split(Order::ZERO).zip(first..).map(|(mut folio, slot)| {
         folio.set_owner(OURS, slot as u64);
@@ -32,14 +31,14 @@ fn frozen<'i>(
     locked_slots.collect()
 }
 
-fn held(slot: &Slot<Frames>, zone: &'static Zone<Frames>) -> FolioRef<Frames> {
+fn pin(slot: &Slot<Frames>, zone: &'static Zone<Frames>) -> FolioRef<Frames> {
     match slot.get(zone) {
         Lookup::Hit(folio) => folio,
         other => panic!("{other:?} in {slot:?}"),
     }
 }
 
-fn locked_slots<'i>(
+fn lock_four<'i>(
     index: &'i Index<Frames>,
     zone: &'static Zone<Frames>,
     first: usize,
@@ -48,24 +47,24 @@ fn locked_slots<'i>(
 }
 
 #[test]
-fn each_slot_finds_its_frame_and_all_count_by_one_word() {
+fn all_slots_of_a_folio_count_in_one_word() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(8));
-    let mut taken = frozen(zone, &index, 2, 2);
-    let head = taken[0].as_ref().unwrap().folio().pfn();
-    taken[1].as_mut().unwrap().folio_mut().set_readahead(true);
-    assert_eq!(FrozenSlot::largest_as_one(taken.iter().flatten(), order(9)), order(2));
-    let first = FrozenSlot::publish_as_one(&mut taken);
-    assert!(taken.iter().all(Option::is_none));
+    let mut installed = install_frozen(zone, &index, 2, 2);
+    let head = installed[0].as_ref().unwrap().folio().pfn();
+    installed[1].as_mut().unwrap().folio_mut().set_readahead(true);
+    assert_eq!(FrozenSlot::largest_as_one(installed.iter().flatten(), order(9)), order(2));
+    let first = FrozenSlot::publish_as_one(&mut installed);
+    assert!(installed.iter().all(Option::is_none));
     assert_eq!(
         (first.order(), first.pfn(), zone.peek(head).snapshot),
         (order(2), head, Snapshot::Live(5))
     );
-    assert_eq!(first.set_referenced_behind(3), Some(1), "the marks are still those of the pages");
+    assert_eq!(first.set_referenced_behind(3), Some(1), "each subpage keeps its readahead marker");
     assert_eq!(first.set_referenced_behind(3), None);
     drop(first);
     for n in 0..4 {
-        let folio = held(&index.0[2 + n], zone);
+        let folio = pin(&index.0[2 + n], zone);
         assert_eq!((folio.pfn(), folio.frame_pfn().as_u64()), (head, head.as_u64() + n as u64));
         assert_eq!((folio.owner_data(), folio.frames_behind()), (2 + n as u64, 3 - n as u32));
         assert_eq!(
@@ -73,18 +72,18 @@ fn each_slot_finds_its_frame_and_all_count_by_one_word() {
             ([2 + n as u8; 4096], (4 - n) * FRAME_SIZE)
         );
         assert_eq!(zone.peek(head).snapshot, Snapshot::Live(5));
-        assert!(index.0[2 + n].get_alone(zone).is_none(), "others have slots too");
-        // Without a reference.
+        assert!(index.0[2 + n].get_alone(zone).is_none(), "other subpages have slots too");
+        // An optimistic read.
         let mut bytes = [0; 4096];
         assert!(index.0[2 + n].read(arena.direct_map(), 0, &mut bytes, || true).is_some());
         assert_eq!(bytes, *folio.frame());
-        // By the number of the frame.
+        // By frame number.
         let tail = folio.frame_pfn();
         assert_eq!(zone.try_get_head(tail).unwrap().pfn(), head);
         assert_eq!(zone.try_get(tail).err(), (n > 0).then_some(Refusal::Tail));
         assert_eq!(zone.peek_around(tail).unwrap().0, head);
     }
-    // No slot's owner may freeze what is the others' as well.
+    // One page lock is not enough to freeze a folio of several slots.
     let locked = index.0[3].try_lock(zone).unwrap();
     assert_eq!((locked.subpage_of(), locked.pfn().as_u64()), (Some(order(2)), head.as_u64() + 1));
     assert!(locked.freeze().is_err());
@@ -93,55 +92,59 @@ fn each_slot_finds_its_frame_and_all_count_by_one_word() {
 }
 
 #[test]
-fn the_last_slot_that_leaves_frees_all_of_it_and_a_holder_keeps_all_of_it() {
+fn one_pin_keeps_all_subpages_after_their_slots() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(4));
-    drop(FrozenSlot::publish_as_one(&mut frozen(zone, &index, 0, 2)));
-    let holder = held(&index.0[3], zone);
+    drop(FrozenSlot::publish_as_one(&mut install_frozen(zone, &index, 0, 2)));
+    let pinned = pin(&index.0[3], zone);
     (0..4).for_each(|slot| index.remove(zone, slot));
     assert!(
-        holder.as_slice().chunks(FRAME_SIZE).zip(0..).all(|(frame, n)| frame == [n; FRAME_SIZE])
+        pinned.as_slice().chunks(FRAME_SIZE).zip(0..).all(|(frame, n)| frame == [n; FRAME_SIZE])
     );
     assert_eq!(zone.stats().free_frames, 512 - 4);
-    drop(holder);
+    drop(pinned);
     assert_all_free(zone);
 }
 
 #[test]
-fn what_is_held_by_others_is_not_cut_and_what_has_left_is_freed() {
+fn a_split_fails_while_pinned_and_frees_removed_subpages() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(4));
-    drop(FrozenSlot::publish_as_one(&mut frozen(zone, &index, 0, 2)));
+    drop(FrozenSlot::publish_as_one(&mut install_frozen(zone, &index, 0, 2)));
     let head = index.0[0].pfn(zone).unwrap();
-    held(&index.0[2], zone).set_referenced();
-    let holder = held(&index.0[0], zone);
-    let mut all = locked_slots(&index, zone, 0);
+    pin(&index.0[2], zone).set_referenced();
+    let pinned = pin(&index.0[0], zone);
+    let mut all = lock_four(&index, zone, 0);
     assert!(!LockedSlot::split(&mut all));
-    assert!(all.iter().all(Option::is_some), "nothing happened");
-    drop(holder);
+    assert!(all.iter().all(Option::is_some), "all page locks are kept");
+    drop(pinned);
     let missing = all[1].take();
-    assert!(!LockedSlot::split(&mut all), "a locked is missing, and its slot's reference is there");
+    assert!(
+        !LockedSlot::split(&mut all),
+        "one page lock is missing, but its slot's reference counts"
+    );
     drop((all, missing));
 
-    // Of what has left nobody expects a reference.
+    // A removed subpage has no reference, and none is expected.
     index.remove(zone, 1);
-    let mut all = locked_slots(&index, zone, 0);
+    let mut all = lock_four(&index, zone, 0);
     assert!(LockedSlot::split(&mut all) && all.iter().all(Option::is_none));
     assert_eq!(zone.stats().free_frames, 512 - 3);
     for n in [0, 2, 3] {
-        let folio = held(&index.0[n], zone);
+        let folio = pin(&index.0[n], zone);
         assert_eq!((folio.order(), folio.pfn().as_u64()), (Order::ZERO, head.as_u64() + n as u64));
         assert_eq!((folio.owner_data(), *folio.frame()), (n as u64, [n as u8; FRAME_SIZE]));
         assert_eq!(zone.peek(folio.pfn()).snapshot, Snapshot::Live(2));
-        assert_eq!(zone.is_referenced(folio.pfn()), n == 2, "what is hot stays hot");
+        assert_eq!(
+            zone.is_referenced(folio.pfn()),
+            n == 2,
+            "the referenced bit stays with its subpage"
+        );
     }
-    // They are folios like any other.
+    // The subpages are ordinary folios now.
     assert_eq!(index.0[3].get_alone(zone).unwrap().frame()[0], 3);
     index.0[3].try_lock(zone).unwrap().freeze().unwrap().publish();
-    assert!(
-        !LockedSlot::<Frames>::split(&mut [index.0[3].try_lock(zone)]),
-        "it is no part of anything"
-    );
+    assert!(!LockedSlot::<Frames>::split(&mut [index.0[3].try_lock(zone)]), "it is not a subpage");
     assert!(!LockedSlot::<Frames>::split(&mut []));
     for slot in [0, 2, 3] {
         index.remove(zone, slot);
@@ -150,18 +153,18 @@ fn what_is_held_by_others_is_not_cut_and_what_has_left_is_freed() {
 }
 
 #[test]
-fn what_nobody_holds_leaves_all_its_slots_at_once() {
+fn an_unpinned_folio_leaves_all_its_slots_at_once() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(4));
-    drop(FrozenSlot::publish_as_one(&mut frozen(zone, &index, 0, 2)));
-    let holder = held(&index.0[3], zone);
-    let mut all = locked_slots(&index, zone, 0);
+    drop(FrozenSlot::publish_as_one(&mut install_frozen(zone, &index, 0, 2)));
+    let pinned = pin(&index.0[3], zone);
+    let mut all = lock_four(&index, zone, 0);
     assert!(LockedSlot::remove_all(&mut all).is_none() && all.iter().all(Option::is_some));
     drop(all);
-    let head = holder.pfn();
-    drop(holder);
+    let head = pinned.pfn();
+    drop(pinned);
     index.remove(zone, 2);
-    let folio = LockedSlot::remove_all(&mut locked_slots(&index, zone, 0)).unwrap();
+    let folio = LockedSlot::remove_all(&mut lock_four(&index, zone, 0)).unwrap();
     assert_eq!((folio.pfn(), folio.order(), folio.as_slice()[FRAME_SIZE]), (head, order(2), 1));
     assert!(index.0.iter().all(Slot::is_empty));
     folio.free();
@@ -169,11 +172,11 @@ fn what_nobody_holds_leaves_all_its_slots_at_once() {
 }
 
 #[test]
-fn only_single_clean_neighbours_of_one_kind_that_begin_aligned_make_one() {
+fn only_aligned_clean_neighbours_of_one_kind_form_a_folio() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(8));
-    let mut all = frozen(zone, &index, 0, 3);
-    let largest = |all: &Taken<'_>, from: usize| {
+    let mut all = install_frozen(zone, &index, 0, 3);
+    let largest = |all: &FrozenSlots<'_>, from: usize| {
         FrozenSlot::largest_as_one(all[from..].iter().map_while(Option::as_ref), order(9)).as_u8()
     };
     assert_eq!(
@@ -183,7 +186,7 @@ fn only_single_clean_neighbours_of_one_kind_that_begin_aligned_make_one() {
     assert_eq!(
         FrozenSlot::largest_as_one(all.iter().flatten(), order(2)),
         order(2),
-        "no more than is asked for"
+        "not larger than asked for"
     );
     assert_eq!(FrozenSlot::<Frames>::largest_as_one([], order(2)), Order::ZERO);
     all[5].as_mut().unwrap().folio_mut().set_dirty(true);
@@ -199,19 +202,19 @@ fn only_single_clean_neighbours_of_one_kind_that_begin_aligned_make_one() {
 
 #[test]
 #[should_panic(expected = "3 folios do not make one, only order 1")]
-fn as_many_as_make_no_order_are_refused() {
+fn three_frames_do_not_form_a_folio() {
     let arena = arena::<DefaultScheme>(1);
     let index = Index::new(4);
-    let mut all = frozen(arena.zone(), &index, 0, 2);
+    let mut all = install_frozen(arena.zone(), &index, 0, 2);
     all.truncate(3);
     drop(FrozenSlot::publish_as_one(&mut all));
 }
 
 #[test]
-fn what_lies_before_one_stays_what_it_is() {
+fn frames_before_a_new_folio_stay_single() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(8));
-    let mut all = frozen(zone, &index, 0, 3);
+    let mut all = install_frozen(zone, &index, 0, 3);
     drop(FrozenSlot::publish_as_one(&mut all[4..]));
     all.into_iter().flatten().for_each(FrozenSlot::publish);
     assert_eq!(zone.count_kind(OURS), 8);
@@ -220,11 +223,11 @@ fn what_lies_before_one_stays_what_it_is() {
 }
 
 #[test]
-fn claims_of_other_frames_are_refused() {
+fn a_split_with_locks_of_other_frames_panics() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(8));
     for first in [0, 4] {
-        drop(FrozenSlot::publish_as_one(&mut frozen(zone, &index, first, 2)));
+        drop(FrozenSlot::publish_as_one(&mut install_frozen(zone, &index, first, 2)));
     }
     let refused = |slots: [usize; 4]| {
         let mut locked_slots = slots.map(|slot| index.0[slot].try_lock(zone));
@@ -238,20 +241,21 @@ fn claims_of_other_frames_are_refused() {
 }
 
 #[test]
-fn a_range_of_it_is_one_reference_of_some_frames() {
+fn an_adjacent_range_of_subpages_is_one_reference() {
     let arena = arena::<DefaultScheme>(1);
     let (zone, index) = (arena.zone(), Index::new(9));
-    drop(FrozenSlot::publish_as_one(&mut frozen(zone, &index, 0, 3)));
+    drop(FrozenSlot::publish_as_one(&mut install_frozen(zone, &index, 0, 3)));
     let head = index.0[0].pfn(zone).unwrap();
     let bytes =
         |range: std::ops::Range<u8>| range.flat_map(|n| [n; FRAME_SIZE]).collect::<Vec<_>>();
-    let mut piece = Adjacent::from(held(&index.0[2], zone));
+    let mut piece = Adjacent::from(pin(&index.0[2], zone));
     assert_eq!((piece.frames(), piece.as_slice()), (6, &bytes(2..8)[..]));
     piece.shorten(3);
     assert_eq!((piece.frames(), piece.as_slice()), (3, &bytes(2..5)[..]));
-    // What is behind it is held already; what is not behind it is refused.
-    piece.join(held(&index.0[6], zone)).unwrap_err();
-    piece.join(held(&index.0[5], zone)).unwrap();
+    // The frames behind the range are pinned already, so joining takes no reference. Other frames
+    // are refused.
+    piece.join(pin(&index.0[6], zone)).unwrap_err();
+    piece.join(pin(&index.0[5], zone)).unwrap();
     assert_eq!((piece.as_slice(), zone.peek(head).snapshot), (&bytes(2..8)[..], Snapshot::Live(9)));
     let clone = piece.clone();
     assert_eq!(zone.peek(head).snapshot, Snapshot::Live(10));
@@ -260,17 +264,17 @@ fn a_range_of_it_is_one_reference_of_some_frames() {
     drop(clone);
     assert_eq!(zone.peek(head).snapshot, Snapshot::Live(8));
     let too_short = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        Adjacent::from(held(&index.0[2], zone)).shorten(0)
+        Adjacent::from(pin(&index.0[2], zone)).shorten(0)
     }));
-    assert!(too_short.is_err(), "nothing of the folio would be left");
+    assert!(too_short.is_err(), "no frame of the range would be left");
     (0..8).for_each(|slot| index.remove(zone, slot));
     assert_all_free(zone);
 }
 
-/// An owner whose folios have a slot for each frame.
-struct InParts<'i>(&'i Index<Frames>, &'static Zone<Frames>);
+/// An owner of multi-slot folios.
+struct MultiSlot<'i>(&'i Index<Frames>, &'static Zone<Frames>);
 
-impl Owner<Frames> for InParts<'_> {
+impl Owner<Frames> for MultiSlot<'_> {
     fn with_slot(&self, pfn: Pfn, owner_data: u64, visit: &mut dyn FnMut(&Slot<Frames>)) -> bool {
         self.0.with_slot(pfn, owner_data, visit)
     }
@@ -282,18 +286,18 @@ impl Owner<Frames> for InParts<'_> {
 }
 
 #[test]
-fn what_moves_is_cut_first_and_a_block_of_such_folios_goes_offline() {
+fn a_multi_slot_folio_is_split_before_it_moves() {
     let arena = arena::<DefaultScheme>(2);
     let (zone, index) = (arena.zone(), Index::new(16));
     for first in [0, 4, 8, 12] {
-        drop(FrozenSlot::publish_as_one(&mut frozen(zone, &index, first, 2)));
+        drop(FrozenSlot::publish_as_one(&mut install_frozen(zone, &index, first, 2)));
     }
     let head = index.0[4].pfn(zone).unwrap();
-    assert_eq!(migrate(zone, head, &index), Err(MigrateError::Busy), "its owner does not cut");
-    let holder = held(&index.0[5], zone);
-    assert_eq!(migrate(zone, head, &InParts(&index, zone)), Err(MigrateError::Busy));
-    drop(holder);
-    let to = migrate(zone, head, &InParts(&index, zone)).unwrap();
+    assert_eq!(migrate(zone, head, &index), Err(MigrateError::Busy), "its owner does not split");
+    let pinned = pin(&index.0[5], zone);
+    assert_eq!(migrate(zone, head, &MultiSlot(&index, zone)), Err(MigrateError::Busy));
+    drop(pinned);
+    let to = migrate(zone, head, &MultiSlot(&index, zone)).unwrap();
     assert_eq!(
         (index.0[4].pfn(zone), index.0[5].pfn(zone).unwrap().as_u64()),
         (Some(to), head.as_u64() + 1)
@@ -301,9 +305,9 @@ fn what_moves_is_cut_first_and_a_block_of_such_folios_goes_offline() {
 
     let block =
         ((index.0[8].pfn(zone).unwrap().as_u64() - zone.pfns().start.as_u64()) / 512) as usize;
-    let offline = zone.offline(block, &InParts(&index, zone)).unwrap();
+    let offline = zone.offline(block, &MultiSlot(&index, zone)).unwrap();
     for (n, slot) in (0..).zip(&index.0) {
-        assert_eq!(*held(slot, zone).frame(), [n; FRAME_SIZE]);
+        assert_eq!(*pin(slot, zone).frame(), [n; FRAME_SIZE]);
         assert!(!zone.block_range(block).any(|pfn| slot.pfn(zone) == Some(pfn)));
     }
     (0..16).for_each(|slot| index.remove(zone, slot));
