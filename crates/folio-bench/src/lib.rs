@@ -8,41 +8,13 @@
 
 #![forbid(unsafe_code)]
 
-pub mod alloc;
-#[cfg(feature = "baselines")]
-mod baselines;
-mod benchmark;
-pub mod between;
-pub mod bringup;
-pub mod coherence;
-mod copied;
-pub mod disk;
-pub mod fragment;
-pub mod free;
-pub mod hit_ratio;
-mod in_flight;
-pub mod life;
-mod line;
-mod matrix;
-pub mod memory;
-pub mod migrate;
-pub mod miss;
-pub mod noise;
-pub mod patch;
-pub mod range;
-pub mod read;
-mod report;
-mod runner;
-mod schemes;
-pub mod sizes;
-mod traces;
-mod undo;
-pub mod word;
-pub mod write;
+pub mod benchmarks;
+mod harness;
+mod support;
 
-pub use benchmark::{Ask, Benchmark, QUESTIONS};
-pub use matrix::{Contender, Matrix, Scenario};
-pub use report::{Line, Ratio, Report, Row, Shape, Table, Unit};
+pub use harness::benchmark::{Ask, Benchmark, QUESTIONS};
+pub use harness::matrix::{Contender, Matrix, Scenario};
+pub use harness::report::{Line, Ratio, Report, Row, Shape, Table, Unit};
 
 #[cfg(test)]
 mod tests {
@@ -50,6 +22,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::benchmarks::{
+        alloc, between, bringup, free, patch, range, read, sizes, word, write,
+    };
 
     /// Every subject gives a number in every case that it takes part in, or a note says why not.
     fn check(matrix: &Matrix<'_>) {

@@ -26,10 +26,10 @@ use folio_uring::{Request, Ring};
 use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
-use crate::benchmark::Ask;
-use crate::in_flight::drive;
-use crate::matrix::Scenario;
-use crate::report::{Ratio, Report, Row, Unit};
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::Scenario;
+use crate::harness::report::{Ratio, Report, Row, Unit};
+use crate::support::executor::drive;
 
 /// The file.
 const FILE: u64 = 1 << 30;

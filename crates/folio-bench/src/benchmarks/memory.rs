@@ -12,10 +12,10 @@ use std::sync::atomic::Ordering;
 
 use folio_cache::Cache;
 
-use crate::benchmark::Ask;
-use crate::copied::Copied;
-use crate::matrix::Scenario;
-use crate::report::{Report, Row, Unit};
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::Scenario;
+use crate::harness::report::{Report, Row, Unit};
+use crate::support::memcpy_backing::Copied;
 
 const CAPACITY: usize = 256 << 20;
 const PAGE: usize = 4096;
@@ -87,7 +87,7 @@ pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
 #[cfg(feature = "baselines")]
 mod baselines {
     use super::{CAPACITY, Kept, PAGE, io, pages, share};
-    use crate::baselines::{Baseline, Page, foyer, moka, quick_cache};
+    use crate::support::baselines::{Baseline, Page, foyer, moka, quick_cache};
 
     fn full<C: Baseline<Page>>(baseline: C) -> C {
         pages().for_each(|page| _ = baseline.meet(page, || vec![7; PAGE].into()));

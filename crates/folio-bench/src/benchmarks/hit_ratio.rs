@@ -17,11 +17,11 @@ use std::sync::atomic::Ordering;
 use folio_cache::policy::{Clock, HotCold, Policy, S3Fifo, Sieve};
 use folio_cache::{Cache, CacheStats, File, Read};
 
-use crate::benchmark::Ask;
-use crate::copied::Copied;
-use crate::matrix::Scenario;
-use crate::report::{Ratio, Report, Row, Unit};
-use crate::traces::{self, Trace};
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::Scenario;
+use crate::harness::report::{Ratio, Report, Row, Unit};
+use crate::support::memcpy_backing::Copied;
+use crate::support::traces::{self, Trace};
 
 /// Pages that every cache may hold.
 const FRAMES: u32 = 4096;
@@ -139,7 +139,7 @@ fn play(trace: &Trace, players: &[(&'static str, Play)], report: &mut Report) ->
 #[cfg(feature = "baselines")]
 mod baselines {
     use super::{FRAMES, Play};
-    use crate::baselines::{Baseline, foyer_in_one, moka, quick_cache};
+    use crate::support::baselines::{Baseline, foyer_in_one, moka, quick_cache};
 
     fn play<C: Baseline<()>>(make: impl Fn(usize) -> C + 'static) -> Play {
         Box::new(move |pages| {

@@ -21,9 +21,9 @@ use std::time::Instant;
 use folio_frames::{Arena, FrozenFolio, Kind, MigrateType, Order, Owner, Pfn, Slot, UserSpace};
 use folio_ref::DefaultScheme;
 
-use crate::benchmark::Ask;
-use crate::matrix::Scenario;
-use crate::report::{Report, Row, Unit};
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::Scenario;
+use crate::harness::report::{Report, Row, Unit};
 
 type P = UserSpace<DefaultScheme>;
 

@@ -3,7 +3,7 @@
 //!
 //! Discrete events: the line moves from one core to the next, and each does on it what it can
 //! before it has to let go. All times are in nanoseconds. What is left out stands in
-//! [`coherence`](crate::coherence).
+//! [`coherence`](crate::benchmarks::coherence).
 
 /// What one core does over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use crossbeam_utils::CachePadded;
 use folio_ref::schemes::LiveBitHigh;
 use folio_ref::{DefaultScheme, PageRef, Scheme};
 
-use crate::benchmark::Ask;
-use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::report::{Report, Shape, Unit};
-use crate::schemes::for_each_scheme;
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
+use crate::harness::report::{Report, Shape, Unit};
+use crate::support::schemes::for_each_scheme;
 
 /// A frame's whole life: init, and the last put.
 const LIFE: &str = "init, last put";

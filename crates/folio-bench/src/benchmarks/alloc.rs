@@ -9,9 +9,9 @@ use folio_frames::{Arena, FrozenFolio, Order, UserSpace};
 use folio_ref::DefaultScheme;
 use parking_lot::Mutex;
 
-use crate::benchmark::Ask;
-use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::report::{Report, Shape, Unit};
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
+use crate::harness::report::{Report, Shape, Unit};
 
 /// One frame.
 const SINGLE: &str = "order-0";

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-use crate::benchmark::Ask;
-use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::report::{Report, Shape, Unit};
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
+use crate::harness::report::{Report, Shape, Unit};
 
 const OPERATIONS: u32 = 200_000;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::matrix::Scenario;
-use crate::runner::Run;
+use crate::harness::matrix::Scenario;
+use crate::harness::runner::Run;
 
 /// What the numbers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

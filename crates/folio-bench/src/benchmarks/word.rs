@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use folio_ref::{DefaultScheme, PageRef, Scheme};
 
-use crate::benchmark::Ask;
-use crate::matrix::{Contender, Matrix, Scenario, thread_counts};
-use crate::report::{Report, Shape, Unit};
-use crate::schemes::for_each_scheme;
-use crate::undo::{AtLimit, Once, Policy, Undo, Whenever};
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Contender, Matrix, Scenario, thread_counts};
+use crate::harness::report::{Report, Shape, Unit};
+use crate::support::schemes::for_each_scheme;
+use crate::support::undo::{AtLimit, Once, Policy, Undo, Whenever};
 
 /// Operations of each thread in one sample: some milliseconds.
 const OPERATIONS: u32 = 300_000;

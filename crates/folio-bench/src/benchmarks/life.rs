@@ -8,9 +8,9 @@ use folio_frames::{Arena, FolioRef, Kind, Order, UserSpace, put_all};
 use folio_ref::schemes::ZeroFrozen;
 use folio_ref::{DefaultScheme, Scheme};
 
-use crate::benchmark::Ask;
-use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::report::{Report, Shape, Unit};
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
+use crate::harness::report::{Report, Shape, Unit};
 
 /// Frames that are held at once.
 const HELD: usize = 64;

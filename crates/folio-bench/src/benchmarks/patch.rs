@@ -14,11 +14,11 @@ use folio_cache::{Cache, File};
 use folio_ref::{DefaultScheme, Scheme};
 use tempfile::NamedTempFile;
 
-use crate::benchmark::Ask;
-use crate::matrix::{Contender, Matrix, Scenario, thread_counts};
-use crate::read::TMPFS;
-use crate::report::{Report, Shape, Unit};
-use crate::schemes::for_each_scheme;
+use crate::benchmarks::read::TMPFS;
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Contender, Matrix, Scenario, thread_counts};
+use crate::harness::report::{Report, Shape, Unit};
+use crate::support::schemes::for_each_scheme;
 
 /// All threads read the same file.
 const SAME: &str = "same file";

@@ -12,9 +12,9 @@ use folio_frames::{
 };
 use folio_ref::DefaultScheme;
 
-use crate::benchmark::Ask;
-use crate::matrix::{Contender, Matrix, Scenario};
-use crate::report::{Report, Shape, Unit};
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Contender, Matrix, Scenario};
+use crate::harness::report::{Report, Shape, Unit};
 
 type P = UserSpace<DefaultScheme>;
 

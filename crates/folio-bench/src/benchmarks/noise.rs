@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use folio_ref::{DefaultScheme, MAX_AT_ONCE, NOISE_LIMIT, PageRef, Scheme, Snapshot};
 
-use crate::benchmark::Ask;
-use crate::matrix::{Scenario, one_and_all};
-use crate::report::{Report, Row, Unit};
-use crate::runner::{cpus, together};
-use crate::schemes::for_each_scheme;
-use crate::undo::{Once, Policy, Undo, Whenever};
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Scenario, one_and_all};
+use crate::harness::report::{Report, Row, Unit};
+use crate::harness::runner::{cpus, together};
+use crate::support::schemes::for_each_scheme;
+use crate::support::undo::{Once, Policy, Undo, Whenever};
 
 /// One reference at a time: what lookups do.
 const SINGLE: &str = "1 reference at once";

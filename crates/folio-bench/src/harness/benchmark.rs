@@ -8,11 +8,11 @@ use std::io;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::report::Report;
-use crate::{
+use crate::benchmarks::{
     alloc, between, bringup, coherence, disk, fragment, free, hit_ratio, life, memory, migrate,
     miss, noise, patch, range, read, sizes, word, write,
 };
+use crate::harness::report::Report;
 
 /// How a question is asked.
 pub struct Ask<'a> {

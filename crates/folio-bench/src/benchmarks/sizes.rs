@@ -5,12 +5,12 @@
 
 use std::io;
 
-use crate::benchmark::Ask;
-use crate::matrix::{Matrix, Scenario};
-use crate::read::{Bytes, cached_and_pinned};
-use crate::report::{Report, Shape, Unit};
+use crate::benchmarks::read::{Bytes, cached_and_pinned};
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Matrix, Scenario};
+use crate::harness::report::{Report, Shape, Unit};
 
-/// Named as [`read`](crate::read)'s: bytes, and how far past its source's place in a page the
+/// Named as [`read`](crate::benchmarks::read)'s: bytes, and how far past its source's place in a page the
 /// target lies.
 const CASES: [&str; 16] = [
     "hot-64",
@@ -31,7 +31,7 @@ const CASES: [&str; 16] = [
     "uniform-4K+16",
 ];
 
-/// The question, of the bytes that [`read`](crate::read) reads.
+/// The question, of the bytes that [`read`](crate::benchmarks::read) reads.
 ///
 /// # Errors
 ///

@@ -14,10 +14,10 @@ use std::time::Instant;
 use folio_frames::{Arena, Order, Platform, UserSpace};
 use folio_ref::Scheme;
 
-use crate::benchmark::Ask;
-use crate::matrix::Scenario;
-use crate::report::{Report, Row, Unit};
-use crate::schemes::for_each_scheme;
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::Scenario;
+use crate::harness::report::{Report, Row, Unit};
+use crate::support::schemes::for_each_scheme;
 
 /// Where the schemes for which zero means frozen are at home.
 const LARGE: Scenario = Scenario { name: "1TiB", threads: 0 };

@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::benchmark::Ask;
-use crate::report::{Ratio, Report, Row, Shape, Unit, median};
-use crate::runner::{TOGETHER, cpus, together};
+use crate::harness::benchmark::Ask;
+use crate::harness::report::{Ratio, Report, Row, Shape, Unit, median};
+use crate::harness::runner::{TOGETHER, cpus, together};
 
 /// Fewer samples than this say nothing.
 const LEAST_SAMPLES: usize = 5;
@@ -19,9 +19,9 @@ type Sample = Option<Measured>;
 #[derive(Clone, Copy)]
 struct Measured {
     value: f64,
-    /// As in [`Run`](crate::runner::Run).
+    /// As in [`Run`](crate::harness::runner::Run).
     cpu: f64,
-    /// As in [`Run`](crate::runner::Run).
+    /// As in [`Run`](crate::harness::runner::Run).
     slept: f64,
 }
 

@@ -14,12 +14,12 @@ use folio_ref::{DefaultScheme, Scheme};
 use tempfile::NamedTempFile;
 use vmap::Map;
 
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
+use crate::harness::report::{Report, Shape, Unit};
 #[cfg(feature = "baselines")]
-use crate::baselines::{self, Baseline, Page};
-use crate::benchmark::Ask;
-use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::report::{Report, Shape, Unit};
-use crate::schemes::for_each_scheme;
+use crate::support::baselines::{self, Baseline, Page};
+use crate::support::schemes::for_each_scheme;
 
 /// 64 bytes at offset 0, by all threads: the benchmark of the patch.
 const HOT: &str = "hot-64";

@@ -16,13 +16,13 @@ use std::sync::atomic::Ordering;
 
 use folio_ref::schemes::{GuessOne, ZeroFrozen};
 
-use crate::benchmark::Ask;
-use crate::between;
-use crate::line::{Costs, Program, Variant, simulate};
-use crate::matrix::{Matrix, Scenario};
-use crate::report::{Ratio, Report, Row, Shape, Table, Unit, median};
-use crate::runner::cpus;
-use crate::word;
+use crate::benchmarks::between;
+use crate::benchmarks::word;
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Matrix, Scenario};
+use crate::harness::report::{Ratio, Report, Row, Shape, Table, Unit, median};
+use crate::harness::runner::cpus;
+use crate::support::cache_line::{Costs, Program, Variant, simulate};
 
 /// Cores of one socket.
 const PER_SOCKET: usize = 96;

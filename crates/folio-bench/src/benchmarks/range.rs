@@ -11,10 +11,10 @@ use folio_cache::File;
 use folio_frames::{Arena, Kind, Lookup, Order, Slot, UserSpace};
 use folio_ref::DefaultScheme;
 
-use crate::benchmark::Ask;
-use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::read::{Bytes, cached};
-use crate::report::{Report, Shape, Unit};
+use crate::benchmarks::read::{Bytes, cached};
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
+use crate::harness::report::{Report, Shape, Unit};
 
 type P = UserSpace<DefaultScheme>;
 
@@ -177,7 +177,7 @@ impl Drop for Large {
     }
 }
 
-/// The question, of the bytes that [`read`](crate::read) reads.
+/// The question, of the bytes that [`read`](crate::benchmarks::read) reads.
 ///
 /// # Errors
 ///

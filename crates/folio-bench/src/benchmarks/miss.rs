@@ -19,12 +19,12 @@ use folio_cache::policy::{Clock, HotCold, Policy};
 use folio_cache::{Cache, File};
 use parking_lot::Mutex;
 
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
+use crate::harness::report::{Report, Shape, Unit};
 #[cfg(feature = "baselines")]
-use crate::baselines::{self, Baseline, Page};
-use crate::benchmark::Ask;
-use crate::copied::Copied;
-use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::report::{Report, Shape, Unit};
+use crate::support::baselines::{self, Baseline, Page};
+use crate::support::memcpy_backing::Copied;
 
 const FILL: &str = "fill";
 const EVICT: &str = "evict";

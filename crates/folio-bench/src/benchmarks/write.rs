@@ -20,10 +20,10 @@ use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 use vmap::MapMut;
 
-use crate::benchmark::Ask;
-use crate::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::read::TMPFS;
-use crate::report::{Ratio, Report, Row, Shape, Unit};
+use crate::benchmarks::read::TMPFS;
+use crate::harness::benchmark::Ask;
+use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
+use crate::harness::report::{Ratio, Report, Row, Shape, Unit};
 
 /// 64 bytes at offset 0, by all threads.
 const HOT: &str = "hot-64";

@@ -1,0 +1,10 @@
+//! What several benchmarks share: backings, traces, baselines, a small executor.
+
+#[cfg(feature = "baselines")]
+pub(crate) mod baselines;
+pub(crate) mod cache_line;
+pub(crate) mod executor;
+pub(crate) mod memcpy_backing;
+pub(crate) mod schemes;
+pub(crate) mod traces;
+pub(crate) mod undo;
