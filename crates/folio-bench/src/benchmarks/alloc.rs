@@ -9,9 +9,7 @@ use folio_frames::{Arena, FrozenFolio, Order, UserSpace};
 use folio_ref::DefaultScheme;
 use parking_lot::Mutex;
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::harness::report::{Report, Shape, Unit};
+use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, one_and_all};
 
 /// One frame.
 const SINGLE: &str = "order-0";
@@ -105,7 +103,7 @@ impl Contender for Stack {
 /// # Errors
 ///
 /// What the system says when memory for the frames can not be had.
-pub fn matrix() -> io::Result<Matrix<'static>> {
+pub(super) fn matrix() -> io::Result<Matrix<'static>> {
     let mut buddy = FrameAllocator::new();
     buddy.add_frame(1 << 20, (1 << 20) + BLOCKS * 512);
     let contenders: Vec<Box<dyn Contender>> = vec![
@@ -134,6 +132,6 @@ pub fn matrix() -> io::Result<Matrix<'static>> {
 /// # Errors
 ///
 /// As [`matrix`].
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(matrix()?.measure(ask))
 }

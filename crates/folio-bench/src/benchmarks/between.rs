@@ -12,9 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::harness::report::{Report, Shape, Unit};
+use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, one_and_all};
 
 const OPERATIONS: u32 = 200_000;
 
@@ -131,7 +129,7 @@ fn chain<const N: u32>(old: u64) {
 /// # Panics
 ///
 /// Never.
-pub fn matrix() -> Matrix<'static> {
+pub(super) fn matrix() -> Matrix<'static> {
     let counts = one_and_all();
     let n = counts.iter().copied().max().unwrap_or(1);
     let contenders = vec![
@@ -169,7 +167,7 @@ pub fn matrix() -> Matrix<'static> {
 /// # Errors
 ///
 /// None.
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = matrix().measure(ask);
     report.notes.insert(
         0,

@@ -14,9 +14,7 @@ use std::time::Instant;
 use folio_frames::{Arena, Order, Platform, UserSpace};
 use folio_ref::Scheme;
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::Scenario;
-use crate::harness::report::{Report, Row, Unit};
+use crate::harness::{Ask, Report, Row, Scenario, Unit};
 use crate::support::schemes::for_each_scheme;
 
 /// Where the schemes for which zero means frozen are at home.
@@ -73,7 +71,7 @@ fn row<S: Scheme>(scenario: Scenario, bytes: usize, samples: usize) -> io::Resul
 /// # Errors
 ///
 /// What the system says when so much can not be reserved, or does not count what is resident.
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let title = "From nothing to the first frame";
     let mut report =
         Report::new(title, Unit::Ms, "zone, up to its first frame", folio_ref::DefaultScheme::NAME);

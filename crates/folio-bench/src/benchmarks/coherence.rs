@@ -16,12 +16,8 @@ use std::sync::atomic::Ordering;
 
 use folio_ref::schemes::{GuessOne, ZeroFrozen};
 
-use crate::benchmarks::between;
-use crate::benchmarks::word;
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Matrix, Scenario};
-use crate::harness::report::{Ratio, Report, Row, Shape, Table, Unit, median};
-use crate::harness::runner::cpus;
+use super::{between, word};
+use crate::harness::{Ask, Matrix, Ratio, Report, Row, Scenario, Shape, Table, Unit, cpus, median};
 use crate::support::cache_line::{Costs, Program, Variant, simulate};
 
 /// Cores of one socket.
@@ -105,7 +101,7 @@ struct Fitted {
 /// # Errors
 ///
 /// When there are fewer than two CPUs, or two threads never truly ran at once.
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let measured = measure(ask)?;
     let variants = variants(&measured);
     let mut report = Report {

@@ -26,9 +26,7 @@ use folio_uring::{Request, Ring};
 use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::Scenario;
-use crate::harness::report::{Ratio, Report, Row, Unit};
+use crate::harness::{Ask, Ratio, Report, Row, Scenario, Unit};
 use crate::support::executor::drive;
 
 /// The file.
@@ -276,7 +274,7 @@ const SUBJECTS: [(&str, Scenario, Measure); RANDOMS + SCANS] = [
 ///
 /// `Interrupted` when it is stopped before the file is made; what the system says when it can not
 /// be made or read.
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     if ask.stop.load(Ordering::Relaxed) {
         return Err(io::Error::new(io::ErrorKind::Interrupted, "stopped before the file was made"));
     }

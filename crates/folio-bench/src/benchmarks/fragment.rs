@@ -21,9 +21,7 @@ use std::time::Instant;
 use folio_frames::{Arena, FrozenFolio, Kind, MigrateType, Order, Owner, Pfn, Slot, UserSpace};
 use folio_ref::DefaultScheme;
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::Scenario;
-use crate::harness::report::{Report, Row, Unit};
+use crate::harness::{Ask, Report, Row, Scenario, Unit};
 
 type P = UserSpace<DefaultScheme>;
 
@@ -352,7 +350,7 @@ fn mean_of(values: &[f64]) -> f64 {
 ///
 /// `InvalidInput` for a number of traces that is none; what the system says when memory for the
 /// frames can not be had.
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let seeds = traces(std::env::var(TRACES).ok().as_deref())?;
     let all = (LIVES as u64 * seeds) as f64;
     let steps = ((ask.time.as_secs_f64() / all * STEPS_PER_SECOND) as usize).max(LEAST_STEPS);

@@ -7,9 +7,7 @@ use crossbeam_utils::CachePadded;
 use folio_ref::schemes::LiveBitHigh;
 use folio_ref::{DefaultScheme, PageRef, Scheme};
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::harness::report::{Report, Shape, Unit};
+use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, one_and_all};
 use crate::support::schemes::for_each_scheme;
 
 /// A frame's whole life: init, and the last put.
@@ -71,7 +69,7 @@ impl<S: Scheme> Contender for Put<S> {
 }
 
 /// The question.
-pub fn matrix() -> Matrix<'static> {
+pub(super) fn matrix() -> Matrix<'static> {
     let counts = one_and_all();
     let most = counts.iter().copied().max().unwrap_or(1);
     let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
@@ -102,6 +100,6 @@ pub fn matrix() -> Matrix<'static> {
 /// # Errors
 ///
 /// None.
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(matrix().measure(ask))
 }

@@ -17,9 +17,7 @@ use std::sync::atomic::Ordering;
 use folio_cache::policy::{Clock, HotCold, Policy, S3Fifo, Sieve};
 use folio_cache::{Cache, CacheStats, File, Read};
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::Scenario;
-use crate::harness::report::{Ratio, Report, Row, Unit};
+use crate::harness::{Ask, Ratio, Report, Row, Scenario, Unit};
 use crate::support::memcpy_backing::Copied;
 use crate::support::traces::{self, Trace};
 
@@ -89,7 +87,7 @@ fn players() -> Vec<(&'static str, Play)> {
 /// # Errors
 ///
 /// Nothing is read from the system; but a cache of ours that read pages ahead gives no number.
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = Report::new("Hit ratio by trace", Unit::Number("fraction"), "trace", "folio");
     report.compared_with = &[OPTIMAL];
     if !cfg!(feature = "baselines") {

@@ -8,9 +8,7 @@ use folio_frames::{Arena, FolioRef, Kind, Order, UserSpace, put_all};
 use folio_ref::schemes::ZeroFrozen;
 use folio_ref::{DefaultScheme, Scheme};
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::harness::report::{Report, Shape, Unit};
+use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, one_and_all};
 
 /// Frames that are held at once.
 const HELD: usize = 64;
@@ -68,7 +66,7 @@ fn life<S: Scheme>(name: &'static str, end: End) -> io::Result<Box<dyn Contender
 /// # Errors
 ///
 /// What the system says when memory for the frames can not be had.
-pub fn matrix() -> io::Result<Matrix<'static>> {
+pub(super) fn matrix() -> io::Result<Matrix<'static>> {
     let contenders = vec![
         life::<ZeroFrozen>("zero-frozen", End::Drop)?,
         life::<DefaultScheme>("drop", End::Drop)?,
@@ -95,6 +93,6 @@ pub fn matrix() -> io::Result<Matrix<'static>> {
 /// # Errors
 ///
 /// As [`matrix`].
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(matrix()?.measure(ask))
 }

@@ -12,9 +12,7 @@ use std::sync::atomic::Ordering;
 
 use folio_cache::Cache;
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::Scenario;
-use crate::harness::report::{Report, Row, Unit};
+use crate::harness::{Ask, Report, Row, Scenario, Unit};
 use crate::support::memcpy_backing::Copied;
 
 const CAPACITY: usize = 256 << 20;
@@ -59,7 +57,7 @@ fn folio() -> io::Result<(Cache, folio_cache::File)> {
 /// # Errors
 ///
 /// What the system says of the memory, or of `/proc/self/statm`.
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = Report::new(
         "Resident memory of a full cache",
         Unit::Number("resident/capacity"),

@@ -12,9 +12,7 @@ use folio_frames::{
 };
 use folio_ref::DefaultScheme;
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Contender, Matrix, Scenario};
-use crate::harness::report::{Report, Shape, Unit};
+use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit};
 
 type P = UserSpace<DefaultScheme>;
 
@@ -158,7 +156,7 @@ impl Drop for Memcpy {
 /// # Errors
 ///
 /// What the system says when memory for the frames can not be had.
-pub fn matrix() -> io::Result<Matrix<'static>> {
+pub(super) fn matrix() -> io::Result<Matrix<'static>> {
     let index = Index((0..MOVED / Order::ZERO.bytes()).map(|_| Slot::new()).collect());
     let contenders: Vec<Box<dyn Contender>> = vec![
         Box::new(Folio { arena: arena()?, index }),
@@ -181,6 +179,6 @@ pub fn matrix() -> io::Result<Matrix<'static>> {
 /// # Errors
 ///
 /// As [`matrix`].
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(matrix()?.measure(ask))
 }

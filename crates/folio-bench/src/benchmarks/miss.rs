@@ -19,9 +19,7 @@ use folio_cache::policy::{Clock, HotCold, Policy};
 use folio_cache::{Cache, File};
 use parking_lot::Mutex;
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::harness::report::{Report, Shape, Unit};
+use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, one_and_all};
 #[cfg(feature = "baselines")]
 use crate::support::baselines::{self, Baseline, Page};
 use crate::support::memcpy_backing::Copied;
@@ -281,7 +279,7 @@ fn matrix(scenarios: &[&'static str], title: &'static str) -> io::Result<Matrix<
 /// # Errors
 ///
 /// What the system says of the cache's memory.
-pub fn ask_fill(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask_fill(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(matrix(&[FILL], "Misses into free memory, a fill is a memcpy")?.measure(ask))
 }
 
@@ -290,7 +288,7 @@ pub fn ask_fill(ask: &mut Ask<'_>) -> io::Result<Report> {
 /// # Errors
 ///
 /// What the system says of the cache's memory.
-pub fn ask_evict(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask_evict(ask: &mut Ask<'_>) -> io::Result<Report> {
     let matrix = matrix(&[EVICT, SCATTERED, AFTERWARDS], "Misses that evict, a fill is a memcpy")?;
     // All memory is in use before the first sample.
     for contender in &matrix.contenders {

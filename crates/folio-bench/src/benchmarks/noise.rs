@@ -11,10 +11,7 @@ use std::time::{Duration, Instant};
 
 use folio_ref::{DefaultScheme, MAX_AT_ONCE, NOISE_LIMIT, PageRef, Scheme, Snapshot};
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Scenario, one_and_all};
-use crate::harness::report::{Report, Row, Unit};
-use crate::harness::runner::{cpus, together};
+use crate::harness::{Ask, Report, Row, Scenario, Unit, cpus, one_and_all, together};
 use crate::support::schemes::for_each_scheme;
 use crate::support::undo::{Once, Policy, Undo, Whenever};
 
@@ -127,7 +124,7 @@ fn words() -> (Vec<Box<dyn Frozen>>, usize) {
 /// # Panics
 ///
 /// When the noise of one of folio-ref's words is above the bound.
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let counts = one_and_all();
     let scenarios: Vec<Scenario> = counts
         .into_iter()

@@ -8,16 +8,13 @@ use std::fs;
 use std::hint::black_box;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use folio_cache::{Cache, File};
 use folio_ref::{DefaultScheme, Scheme};
 use tempfile::NamedTempFile;
 
-use crate::benchmarks::read::TMPFS;
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Contender, Matrix, Scenario, thread_counts};
-use crate::harness::report::{Report, Shape, Unit};
+use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, thread_counts};
+use crate::support::files::memory_folder;
 use crate::support::schemes::for_each_scheme;
 
 /// All threads read the same file.
@@ -100,7 +97,7 @@ impl Contender for Pread {
 
 /// A file for each thread, in memory where the system has a file system for that.
 #[derive(Debug)]
-pub struct Files(Vec<NamedTempFile>);
+pub(super) struct Files(Vec<NamedTempFile>);
 
 impl Files {
     /// Files, each of some pages.
@@ -108,12 +105,8 @@ impl Files {
     /// # Errors
     ///
     /// What the system says.
-    pub fn new() -> io::Result<Self> {
-        let folder = if Path::new(TMPFS).is_dir() {
-            Path::new(TMPFS).to_owned()
-        } else {
-            std::env::temp_dir()
-        };
+    pub(super) fn new() -> io::Result<Self> {
+        let folder = memory_folder();
         let most = thread_counts().into_iter().max().unwrap_or(1);
         let one = |_| {
             let file = NamedTempFile::new_in(&folder)?;
@@ -140,7 +133,7 @@ impl Files {
 /// # Errors
 ///
 /// What the system says when the files are read.
-pub fn matrix(files: &Files) -> io::Result<Matrix<'static>> {
+pub(super) fn matrix(files: &Files) -> io::Result<Matrix<'static>> {
     let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
     for_each_scheme!(S => contenders.push(Box::new(Counted::<S>(files.cached()?))));
     contenders.push(Box::new(ReadAt(files.cached::<DefaultScheme>()?)));
@@ -167,6 +160,6 @@ pub fn matrix(files: &Files) -> io::Result<Matrix<'static>> {
 /// # Errors
 ///
 /// As [`Files::new`] and [`matrix`].
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(matrix(&Files::new()?)?.measure(ask))
 }

@@ -11,10 +11,8 @@ use folio_cache::File;
 use folio_frames::{Arena, Kind, Lookup, Order, Slot, UserSpace};
 use folio_ref::DefaultScheme;
 
-use crate::benchmarks::read::{Bytes, cached};
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::harness::report::{Report, Shape, Unit};
+use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, one_and_all};
+use crate::support::files::{Bytes, cached};
 
 type P = UserSpace<DefaultScheme>;
 
@@ -182,7 +180,7 @@ impl Drop for Large {
 /// # Errors
 ///
 /// What the system says when the file is read.
-pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
+pub(super) fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     let file = cached::<DefaultScheme>(bytes.path(), bytes.len())?;
     let scenarios = HOT.iter().chain(&SCAN);
     Ok(Matrix {
@@ -209,7 +207,7 @@ pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
 /// # Errors
 ///
 /// As [`Bytes::new`] and [`matrix`].
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let bytes = Bytes::for_reading()?;
     Ok(matrix(&bytes)?.measure(ask))
 }

@@ -5,10 +5,9 @@
 
 use std::io;
 
-use crate::benchmarks::read::{Bytes, cached_and_pinned};
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Matrix, Scenario};
-use crate::harness::report::{Report, Shape, Unit};
+use crate::harness::{Ask, Matrix, Report, Scenario, Shape, Unit};
+use crate::support::files::Bytes;
+use crate::support::reads::cached_and_pinned;
 
 /// Named as [`read`](crate::benchmarks::read)'s: bytes, and how far past its source's place in a page the
 /// target lies.
@@ -36,7 +35,7 @@ const CASES: [&str; 16] = [
 /// # Errors
 ///
 /// What the system says when the file is read.
-pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
+pub(super) fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     Ok(Matrix {
         title: "Reading so many bytes again, without a reference and by a handle",
         unit: Unit::Ns,
@@ -54,7 +53,7 @@ pub fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
 /// # Errors
 ///
 /// As [`Bytes::new`] and [`matrix`].
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let bytes = Bytes::for_reading()?;
     Ok(matrix(&bytes)?.measure(ask))
 }

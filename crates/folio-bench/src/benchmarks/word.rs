@@ -11,9 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use folio_ref::{DefaultScheme, PageRef, Scheme};
 
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Contender, Matrix, Scenario, thread_counts};
-use crate::harness::report::{Report, Shape, Unit};
+use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, thread_counts};
 use crate::support::schemes::for_each_scheme;
 use crate::support::undo::{AtLimit, Once, Policy, Undo, Whenever};
 
@@ -124,7 +122,7 @@ fn undoing<P: Policy>(n: usize) -> Box<dyn Contender> {
 }
 
 /// The question.
-pub fn matrix() -> Matrix<'static> {
+pub(super) fn matrix() -> Matrix<'static> {
     let counts = thread_counts();
     let most = counts.iter().copied().max().unwrap_or(1);
     let mut contenders: Vec<Box<dyn Contender>> =
@@ -152,6 +150,6 @@ pub fn matrix() -> Matrix<'static> {
 /// # Errors
 ///
 /// None.
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(matrix().measure(ask))
 }

@@ -10,7 +10,7 @@ use std::fs;
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -20,10 +20,10 @@ use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 use vmap::MapMut;
 
-use crate::benchmarks::read::TMPFS;
-use crate::harness::benchmark::Ask;
-use crate::harness::matrix::{Contender, Matrix, Scenario, one_and_all};
-use crate::harness::report::{Ratio, Report, Row, Shape, Unit};
+use crate::harness::{
+    Ask, Contender, Matrix, Ratio, Report, Row, Scenario, Shape, Unit, one_and_all,
+};
+use crate::support::files::memory_folder;
 
 /// 64 bytes at offset 0, by all threads.
 const HOT: &str = "hot-64";
@@ -146,8 +146,7 @@ pub(crate) struct Files([NamedTempFile; 3]);
 
 impl Files {
     pub(crate) fn new() -> io::Result<Self> {
-        let folder =
-            if Path::new(TMPFS).is_dir() { PathBuf::from(TMPFS) } else { std::env::temp_dir() };
+        let folder = memory_folder();
         let bytes = vec![1; BYTES];
         let file = || {
             let mut file = NamedTempFile::new_in(&folder)?;
@@ -283,7 +282,7 @@ fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
 /// # Errors
 ///
 /// What the system says of the files, or of the cache's memory.
-pub fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
+pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let time = ask.time / 2;
     let files = Files::new()?;
     let progress = &mut *ask.progress;

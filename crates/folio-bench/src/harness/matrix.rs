@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::harness::benchmark::Ask;
-use crate::harness::report::{Ratio, Report, Row, Shape, Unit, median};
+use crate::harness::report::{Ratio, Report, Row, Scenario, Shape, Unit, median};
 use crate::harness::runner::{TOGETHER, cpus, together};
 
 /// Fewer samples than this say nothing.
@@ -25,17 +25,8 @@ struct Measured {
     slept: f64,
 }
 
-/// A situation in which all subjects are measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scenario {
-    /// What is done, or where.
-    pub name: &'static str,
-    /// Threads that do it at once; 0 where that has no meaning.
-    pub threads: usize,
-}
-
 /// Something that is measured.
-pub trait Contender: Sync {
+pub(crate) trait Contender: Sync {
     /// Its name.
     fn name(&self) -> String;
 
@@ -57,23 +48,23 @@ pub trait Contender: Sync {
 }
 
 /// A question, ready to be measured.
-pub struct Matrix<'a> {
+pub(crate) struct Matrix<'a> {
     /// The question, as a heading.
-    pub title: &'static str,
+    pub(crate) title: &'static str,
     /// Of one number.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// What one number is about.
-    pub per: &'static str,
+    pub(crate) per: &'static str,
     /// All cases.
-    pub scenarios: Vec<Scenario>,
+    pub(crate) scenarios: Vec<Scenario>,
     /// All subjects.
-    pub contenders: Vec<Box<dyn Contender + 'a>>,
+    pub(crate) contenders: Vec<Box<dyn Contender + 'a>>,
     /// Subjects that the others are compared with.
-    pub compared_with: &'static [&'static str],
+    pub(crate) compared_with: &'static [&'static str],
     /// The subject that is ours, and what a plot shows in another colour.
-    pub ours: String,
+    pub(crate) ours: String,
     /// How it is drawn.
-    pub shape: Shape,
+    pub(crate) shape: Shape,
 }
 
 impl std::fmt::Debug for Matrix<'_> {
@@ -89,7 +80,7 @@ impl Matrix<'_> {
     /// Measures for as long as is asked for, or until the stop, which is looked at before each
     /// sample: a round of many cases takes seconds. What was sampled before it counts, and a
     /// note says how far that is.
-    pub fn measure(&self, ask: &mut Ask<'_>) -> Report {
+    pub(crate) fn measure(&self, ask: &mut Ask<'_>) -> Report {
         let cpus = cpus();
         // By case, by subject, by round.
         let mut samples: Vec<Vec<Vec<Sample>>> =

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::harness::matrix::Scenario;
 use crate::harness::runner::Run;
 
 /// What the numbers are.
@@ -49,6 +48,15 @@ impl Unit {
     pub(crate) fn speed(self, of: f64, to: f64) -> f64 {
         if matches!(self, Self::Ns | Self::Ms) { to / of } else { of / to }
     }
+}
+
+/// One situation in which every contender is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scenario {
+    /// The operation, or the place it works on.
+    pub name: &'static str,
+    /// Threads that run it at once; 0 where a thread count has no meaning.
+    pub threads: usize,
 }
 
 /// How a report is drawn.

@@ -4,7 +4,9 @@
 pub(crate) mod baselines;
 pub(crate) mod cache_line;
 pub(crate) mod executor;
+pub(crate) mod files;
 pub(crate) mod memcpy_backing;
+pub(crate) mod reads;
 pub(crate) mod schemes;
 pub(crate) mod traces;
 pub(crate) mod undo;
