@@ -1,5 +1,5 @@
-//! What does it cost to allocate and free a block, beside a well-known allocator and the least that
-//! a lock can do?
+//! Measures allocating and freeing a block, beside a well-known allocator and the least work under
+//! a lock.
 
 use std::hint::black_box;
 use std::io;
@@ -18,20 +18,20 @@ const BLOCK: &str = "order-9";
 /// A batch of frames, allocated one by one and then freed one by one.
 const BATCH: &str = "order-0 x 64";
 
-/// The same with blocks of 2 MiB: more than any list of a CPU holds.
+/// A batch of 2 MiB blocks: more than any per-CPU list holds.
 const BLOCK_BATCH: &str = "order-9 x 16";
 
-/// Blocks of 2 MiB that each subject owns.
+/// The number of 2 MiB blocks that each contender owns.
 const BLOCKS: usize = 64;
 
-/// Pairs of each thread in one sample.
+/// Pairs per thread in one sample.
 const PAIRS: usize = 40_000;
 
 fn order(scenario: Scenario) -> usize {
     if [BLOCK, BLOCK_BATCH].contains(&scenario.name) { 9 } else { 0 }
 }
 
-/// Runs a case on one thread with an allocator's two halves.
+/// Runs a scenario on one thread, with the two halves of an allocator. Returns the number of pairs.
 fn pairs<T>(scenario: Scenario, mut alloc: impl FnMut() -> T, mut free: impl FnMut(T)) -> u64 {
     let of_one_batch = match scenario.name {
         BATCH => 64,
@@ -59,13 +59,14 @@ impl Contender for Folio {
         "folio".to_owned()
     }
     fn work(&self, scenario: Scenario, _: usize) -> u64 {
-        let (zone, order) = (self.0.zone(), Order::new(order(scenario) as u8).expect("an order"));
-        pairs(scenario, || zone.alloc_frozen(order).expect("a free block"), FrozenFolio::free)
+        let (zone, order) =
+            (self.0.zone(), Order::new(order(scenario) as u8).expect("the order is valid"));
+        pairs(scenario, || zone.alloc_frozen(order).expect("a block is free"), FrozenFolio::free)
     }
 }
 
-/// The allocator of many kernels in Rust, behind a lock. With all its orders: two free blocks of
-/// its largest order merge into nothing and are lost.
+/// The buddy allocator of many Rust kernels, behind a lock. It manages all its orders: two free
+/// blocks of its largest order merge into nothing and are lost.
 struct BuddySystem(Mutex<FrameAllocator<32>>);
 
 impl Contender for BuddySystem {
@@ -76,13 +77,13 @@ impl Contender for BuddySystem {
         let frames = 1 << order(scenario);
         pairs(
             scenario,
-            || self.0.lock().alloc(frames).expect("a free block"),
+            || self.0.lock().alloc(frames).expect("a block is free"),
             |first| self.0.lock().dealloc(first, frames),
         )
     }
 }
 
-/// No allocator at all: numbers on a stack, of one size only.
+/// Not an allocator: frame numbers on a stack, of one size only.
 struct Stack(Mutex<Vec<usize>>);
 
 impl Contender for Stack {
@@ -92,17 +93,17 @@ impl Contender for Stack {
     fn work(&self, scenario: Scenario, _: usize) -> u64 {
         pairs(
             scenario,
-            || self.0.lock().pop().expect("a number"),
+            || self.0.lock().pop().expect("the stack holds a number"),
             |number| self.0.lock().push(number),
         )
     }
 }
 
-/// The question.
+/// Makes the matrix.
 ///
 /// # Errors
 ///
-/// What the system says when memory for the frames can not be had.
+/// The system's error if memory for the frames is not to be had.
 pub(super) fn matrix() -> io::Result<Matrix<'static>> {
     let mut buddy = FrameAllocator::new();
     buddy.add_frame(1 << 20, (1 << 20) + BLOCKS * 512);
@@ -127,11 +128,11 @@ pub(super) fn matrix() -> io::Result<Matrix<'static>> {
     })
 }
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
-/// As [`matrix`].
+/// The system's error if memory for the frames is not to be had.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(matrix()?.measure(ask))
 }

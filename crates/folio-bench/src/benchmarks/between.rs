@@ -1,10 +1,10 @@
-//! What may stand between the fetch-add and the fetch-sub? Why a mere store there can double the
-//! price of a pair.
+//! Measures work between the fetch-add and the fetch-sub: why a mere store there can double the
+//! time.
 //!
-//! Two locked instructions on a word that others want too: either both happen while this core has
-//! the cache line, or the line goes away in between and has to come back. The word counts
-//! fetch-adds in its upper half, so the second instruction sees whether another thread came
-//! between; and whether the pair before was this thread's as well.
+//! Two locked instructions act on a word that other threads want too. Either both run while this
+//! core has the cache line, or the line goes away in between and has to come back. The word counts
+//! fetch-adds in its upper half. So the second instruction sees if another thread came in between,
+//! and if the previous pair was this thread's.
 
 use std::hint::black_box;
 use std::io;
@@ -16,44 +16,44 @@ use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, one_
 
 const OPERATIONS: u32 = 200_000;
 
-/// A reference, and one more fetch-add.
+/// Adds a reference, and one to the count of fetch-adds.
 const GET: u64 = 1 << 32 | 1;
 const PUT: u64 = 1;
 
-/// The subject that both locked instructions stand next to each other in.
+/// The contender with both locked instructions next to each other.
 pub(crate) const NOTHING: &str = "nothing";
 
-/// How many pairs one thread does before another's.
+/// The number of pairs that one thread does before another one does any.
 pub(crate) const IN_A_ROW: &str = "pairs_in_a_row";
 
-/// Counts of one case: pairs, pairs that nobody came between, pairs after another thread's.
+/// Counts of one scenario: pairs, undisturbed pairs, pairs that follow another thread's.
 #[derive(Default)]
 struct Tally([AtomicU64; 3]);
 
-/// The word, and beside it in its cache line what a page's mark would be.
+/// The word, and beside it in its cache line a byte like a page's referenced bit.
 #[derive(Default)]
 struct Line {
     word: AtomicU64,
     beside: AtomicU32,
 }
 
-/// What stands between can reach it.
+/// The places that the work in between can reach.
 struct Places<'a> {
-    /// In a line that only this thread uses.
+    /// A line that only this thread uses.
     alone: &'a AtomicU32,
-    /// In the word's line.
+    /// The word's line.
     beside: &'a AtomicU32,
-    /// In another line that all threads use.
+    /// Another line that all threads use.
     common: &'a AtomicU32,
 }
 
-/// Pairs, with `between(old, places)` between the two.
+/// The contender: pairs with `between(old, places)` in between.
 struct Pairs<F> {
     name: &'static str,
     line: CachePadded<Line>,
     common: CachePadded<AtomicU32>,
     own: Vec<CachePadded<AtomicU32>>,
-    /// For one thread, and for more.
+    /// For one thread, and for several.
     tallies: [Tally; 2],
     between: F,
 }
@@ -75,7 +75,7 @@ impl<F: Fn(u64, &Places<'_>) + Sync> Contender for Pairs<F> {
             Places { alone: &self.own[thread], beside: &self.line.beside, common: &self.common };
         let (mut alone, mut changes, mut last) = (0, 0, 0);
         for _ in 0..OPERATIONS {
-            // Acquire and Release: as a reference is taken and returned.
+            // Acquire and Release: the orderings of taking and returning a reference.
             let got = self.line.word.fetch_add(GET, Ordering::Acquire);
             (self.between)(got, &places);
             let gone = self.line.word.fetch_sub(PUT, Ordering::Release);
@@ -86,7 +86,7 @@ impl<F: Fn(u64, &Places<'_>) + Sync> Contender for Pairs<F> {
         }
         let tally = &self.tallies[usize::from(scenario.threads > 1)].0;
         for (sum, part) in tally.iter().zip([u64::from(OPERATIONS), alone, changes]) {
-            // Relaxed: read when the thread has been joined.
+            // Relaxed: read after the thread is joined.
             sum.fetch_add(part, Ordering::Relaxed);
         }
         u64::from(OPERATIONS)
@@ -99,7 +99,7 @@ fn pairs<'a>(
     between: impl Fn(u64, &Places<'_>) + Sync + 'a,
 ) -> Box<dyn Contender + 'a> {
     let own = (0..threads).map(|_| CachePadded::default()).collect();
-    // One reference is held throughout.
+    // One reference stays throughout.
     let line = CachePadded::new(Line { word: AtomicU64::new(1), ..Line::default() });
     Box::new(Pairs {
         name,
@@ -111,34 +111,30 @@ fn pairs<'a>(
     })
 }
 
-/// The two instructions next to each other.
+/// Makes the contender with nothing between the two instructions.
 pub(crate) fn nothing<'a>(threads: usize) -> Box<dyn Contender + 'a> {
     pairs(NOTHING, threads, |_, _| ())
 }
 
-/// A chain of squares, each of which waits for the one before: three or four cycles each. A
-/// compiler finds no shorter way to its end.
+/// Computes a chain of squares, each of which waits for the one before: three or four cycles each.
+/// A compiler finds no shorter way to its end.
 fn chain<const N: u32>(old: u64) {
     let end =
         (0..N).fold(old, |value, _| value.wrapping_mul(value).wrapping_add(0x9E37_79B9_7F4A_7C15));
-    assert!(end != 1, "no count leads there");
+    assert!(end != 1, "no count ends there");
 }
 
-/// The question.
-///
-/// # Panics
-///
-/// Never.
+/// Makes the matrix.
 pub(super) fn matrix() -> Matrix<'static> {
     let counts = one_and_all();
     let n = counts.iter().copied().max().unwrap_or(1);
     let contenders = vec![
         nothing(n),
-        // Frozen, or saturated: what every scheme with a bit asks.
+        // Frozen, or saturated: the check of every scheme with a bit.
         pairs("compare", n, |old, _| {
             assert!((old as u32) < folio_ref::SATURATED, "too many references")
         }),
-        // Relaxed: nobody else looks at it.
+        // Relaxed: no other thread reads it.
         pairs("load elsewhere", n, |_, own| _ = black_box(own.alone.load(Ordering::Relaxed))),
         pairs("store elsewhere", n, |_, own| own.alone.store(1, Ordering::Relaxed)),
         pairs("store beside the word", n, |_, own| own.beside.store(1, Ordering::Relaxed)),
@@ -162,7 +158,7 @@ pub(super) fn matrix() -> Matrix<'static> {
     }
 }
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
@@ -171,8 +167,8 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = matrix().measure(ask);
     report.notes.insert(
         0,
-        "undisturbed: the share of pairs that no other thread came between; pairs_in_a_row: how many pairs one thread \
-         does before another's"
+        "undisturbed: the share of pairs with no other thread's access in between; \
+         pairs_in_a_row: the number of pairs that one thread does before another one does any"
             .to_owned(),
     );
     Ok(report)

@@ -1,8 +1,7 @@
-//! How long does it take until the first frame of a terabyte can be used, and how much metadata is
-//! touched for it?
+//! Measures the time to the first frame of a terabyte, and the metadata that is touched for it.
 //!
-//! The bytes are reserved, not touched, and so is the metadata. Each sample is a zone that never
-//! was: it is not given back, so that none comes from the pool of zones. What was touched is what
+//! The bytes are reserved and not touched, and so is the metadata. Each sample makes a new zone and
+//! leaks it, so that no sample takes one from the pool of zones. The touched bytes are those that
 //! became resident meanwhile, by the kernel's count.
 
 use std::fs;
@@ -17,15 +16,15 @@ use folio_ref::Scheme;
 use crate::harness::{Ask, Report, Row, Scenario, Unit};
 use crate::support::schemes::for_each_scheme;
 
-/// Where the schemes for which zero means frozen are at home.
+/// The size for schemes in which zero means frozen.
 const LARGE: Scenario = Scenario { name: "1TiB", threads: 0 };
-/// Where every descriptor can be written and be left resident.
+/// The size at which every descriptor can be written and stay resident.
 const SMALL: Scenario = Scenario { name: "16GiB", threads: 0 };
 
-/// Samples of the small one where nothing is touched, and where all of it is.
+/// Samples of the small size if nothing is touched, and if everything is.
 const SAMPLES: usize = 9;
 const SAMPLES_TOUCHED: usize = 3;
-/// Of the large one. Zones live for ever, and all of a program have 16 TiB together.
+/// Samples of the large size. Zones are never freed, and a program has room for 16 TiB of them.
 const SAMPLES_LARGE: usize = 3;
 
 struct Sample {
@@ -33,8 +32,9 @@ struct Sample {
     touched: u64,
 }
 
-/// Resident bytes of this process that no file stands behind: the program's own pages, which come
-/// as it runs, do not count. The sum over its mappings is exact; the counter beside it is not.
+/// Returns the resident bytes of this process without a file behind them: the program's own pages,
+/// which are loaded as it runs, do not count. The sum over its mappings is exact; the counter
+/// beside it is not.
 fn resident() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/self/smaps_rollup")?;
     let kib = text.lines().find_map(|line| {
@@ -44,7 +44,7 @@ fn resident() -> io::Result<u64> {
         .ok_or_else(|| io::Error::other("no Anonymous in /proc/self/smaps_rollup"))
 }
 
-/// One zone of so many bytes, up to its first frame, which comes and goes.
+/// Makes a zone of `bytes` bytes, up to the allocation of its first frame, which is freed again.
 fn bring_up<P: Platform>(bytes: usize) -> io::Result<Sample> {
     let before = resident()?;
     let begun = Instant::now();
@@ -66,11 +66,11 @@ fn row<S: Scheme>(scenario: Scenario, bytes: usize, samples: usize) -> io::Resul
         .map(|row| Row { more: vec![("touched_bytes", touched as f64)], ..row }))
 }
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
-/// What the system says when so much can not be reserved, or does not count what is resident.
+/// The system's error if so much memory cannot be reserved, or if it does not count resident bytes.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let title = "From nothing to the first frame";
     let mut report =
@@ -84,7 +84,8 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             } else {
                 report.rows.extend(row::<S>(SMALL, 1 << 34, SAMPLES_TOUCHED)?);
                 report.notes.push(format!(
-                    "{}: zero is not frozen, so every descriptor is written; 1 TiB would be 64 times as many as {}",
+                    "{}: zero is not frozen, so every descriptor is written; \
+                     1 TiB would have 64 times as many as {}",
                     S::NAME,
                     SMALL.name
                 ));
@@ -95,8 +96,7 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     });
     report.rows.sort_by_key(|row| row.scenario != LARGE);
     report.notes.push(
-        "touched_bytes: the most of all samples, metadata and everything else of the process"
-            .to_owned(),
+        "touched_bytes: the most of all samples; metadata and all else of the process".to_owned(),
     );
     Ok(report)
 }

@@ -1,15 +1,15 @@
-//! How fast does the cache read what is not in it, beside the disk alone?
+//! Measures cold reads of a file through the cache, beside the disk alone.
 //!
-//! The file is 1 GiB long, in the folder for temporary files (`TMPDIR`), and never in the kernel's
-//! cache: it is written and read past it. What lies below the kernel may have a cache, a host's or
-//! a controller's, and who reads what another has just read would be served from there. So within a
-//! round each scan has a part of the file of its own, always from the lowest on, and they
-//! take turns: whoever reads a part, it was read last one round before, by another. The random
-//! reads take turns as well.
+//! The file is 1 GiB long, in the folder for temporary files (`TMPDIR`). It is never in the
+//! kernel's cache, as it is written and read past it. Below the kernel there may be another cache,
+//! of a host or a controller: a reader would be served what another one has just read. Therefore
+//! each scan of a round has a part of the file of its own, and the scans take turns from the lowest
+//! part on. The last reader of a part was another scan, one round before. The random reads take
+//! turns as well.
 //!
-//! A disk is not as fast into any memory: into pages that lie anywhere, as a cache's do, a read of
-//! 1 MiB is as many segments as pages; into one huge page it is one. The limit of a scan is the
-//! former, which is what `fio` does; the latter stands beside it.
+//! A disk's speed depends on the target. Into pages anywhere, such as a cache's, a read of 1 MiB
+//! takes as many segments as pages; into one huge page it takes one. The limit of a scan is the
+//! former, which is also what `fio` does. The latter stands beside it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSliceMut, Write};
@@ -29,17 +29,17 @@ use tempfile::NamedTempFile;
 use crate::harness::{Ask, Ratio, Report, Row, Scenario, Unit};
 use crate::support::executor::drive;
 
-/// The file.
+/// The file's length.
 const FILE: u64 = 1 << 30;
-/// Of the cache.
+/// The cache's capacity.
 const CAPACITY: usize = 256 << 20;
 const PAGE: usize = 4096;
-/// One read of a scan, and one write of the file.
+/// The size of one read of a scan, and of one write of the file.
 const CHUNK: usize = 1 << 20;
 
-/// Pages anywhere, by one thread that has as many reads under way as it likes.
+/// Reads pages anywhere, by one thread with any number of reads in flight.
 const RANDOM: Scenario = Scenario { name: "random-4K", threads: 1 };
-/// The file from its start, nothing of it in memory.
+/// Scans the file from its start, with nothing of it in memory.
 const SCAN: Scenario = Scenario { name: "sequential-cold", threads: 1 };
 
 /// Random reads in one call, and in one sample.
@@ -49,16 +49,16 @@ const READS: usize = 16 * AT_ONCE;
 const DEPTH: u32 = 32;
 /// Futures that one thread polls at once.
 const FUTURES: usize = 256;
-/// Scans in a round, and rounds at the least: their number is a multiple of this, so that each scan
-/// had each turn as often.
+/// Scans in a round. The number of rounds is a multiple of it, so that each scan has each turn
+/// equally often.
 const SCANS: usize = 3;
-/// Where the parts of the file that are scanned begin.
+/// The distance between the parts of the file that are scanned.
 const PART: u64 = FILE / CHUNK as u64 / SCANS as u64 * CHUNK as u64;
-/// How much of a part one sample reads: all but what its reader may have had requested past its
-/// end.
+/// The bytes of a part that one sample reads: all except those that its readahead may request past
+/// its end.
 const SCANNED: u64 = PART - (16 << 20);
 
-/// Memory as the kernel wants it for reads past its cache: 1 MiB, aligned.
+/// Allocates 1 MiB of aligned memory, as the kernel requires for reads past its cache.
 fn aligned(
     arena: &Arena<UserSpace<DefaultScheme>>,
 ) -> io::Result<FrozenFolio<UserSpace<DefaultScheme>>> {
@@ -67,18 +67,18 @@ fn aligned(
 }
 
 struct Bench {
-    /// Removed when it is dropped.
+    /// Removed when dropped.
     _file: NamedTempFile,
     direct: fs::File,
     cache: Cache,
     cached: File,
     ring: io::Result<Ring>,
-    /// Each in one piece, of huge pages where the system gives them.
+    /// Blocks of 1 MiB, of huge pages where the system gives them.
     memory: Vec<FrozenFolio<UserSpace<DefaultScheme>>>,
-    /// 1 MiB and a page, of small pages.
+    /// Small pages: 1 MiB and one more page.
     pages: Vec<u8>,
     random: fastrand::Rng,
-    /// Of what the cache was asked for last, the part that it had; by subject.
+    /// The share of the last random reads that the cache already had, by contender.
     hit_ratios: [f64; 2],
 }
 
@@ -92,7 +92,7 @@ impl Bench {
             file.write_all(&bytes)?;
         }
         file.as_file().sync_all()?;
-        // The kernel lets go of what it kept of the writes.
+        // Makes the kernel evict what it kept of the writes.
         rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::DontNeed)?;
         let direct = OpenOptions::new()
             .read(true)
@@ -116,7 +116,7 @@ impl Bench {
         })
     }
 
-    /// Reads of a second, through the cache.
+    /// Reads at random through the cache. Returns reads per second.
     fn random_folio(&mut self, _: usize) -> io::Result<f64> {
         let before = self.cache.stats().misses;
         let start = Instant::now();
@@ -137,7 +137,7 @@ impl Bench {
         Ok(READS as f64 / seconds)
     }
 
-    /// The same, each read a future.
+    /// Reads at random through the cache, each read a future. Returns reads per second.
     fn random_futures(&mut self, _: usize) -> io::Result<f64> {
         let before = self.cache.stats().misses;
         let start = Instant::now();
@@ -163,7 +163,7 @@ impl Bench {
         Ok(READS as f64 / seconds)
     }
 
-    /// Reads of a second, by a ring alone.
+    /// Reads at random with a ring alone. Returns reads per second.
     fn random_ring(&mut self, _: usize) -> io::Result<f64> {
         let ring = self
             .ring
@@ -189,19 +189,20 @@ impl Bench {
         Ok(READS as f64 / start.elapsed().as_secs_f64())
     }
 
-    /// MiB of a second, through the cache, which has nothing of the file.
+    /// Scans through the cache, which holds nothing of the file. Returns MiB per second.
     fn scan_folio(&mut self, turn: usize) -> io::Result<f64> {
         self.cache.quiesce();
         self.cached.invalidate();
         let sample = self.scan(turn, |bench, offset| {
             bench.cached.read_at(offset, bench.memory[0].as_mut_slice())
         });
-        // What is still being read ahead would disturb who is next.
+        // Readahead still in flight would disturb the next scan.
         self.cache.quiesce();
         sample
     }
 
-    /// MiB of a second, past all caches, one read after the other, into pages anywhere.
+    /// Scans past all caches, one read after the other, into pages anywhere. Returns MiB per
+    /// second.
     fn scan_direct(&mut self, turn: usize) -> io::Result<f64> {
         self.scan(turn, |bench, offset| {
             let aligned = bench.pages.as_ptr().align_offset(PAGE);
@@ -209,7 +210,7 @@ impl Bench {
         })
     }
 
-    /// The same into one piece of memory.
+    /// Scans past all caches into one piece of memory. Returns MiB per second.
     fn scan_contiguous(&mut self, turn: usize) -> io::Result<f64> {
         self.scan(turn, |bench, offset| {
             bench.direct.read_at(bench.memory[0].as_mut_slice(), offset)
@@ -235,13 +236,14 @@ impl Drop for Bench {
     }
 }
 
-/// What a scan reads in its turn.
+/// Returns the bytes that a scan reads in its turn.
 fn scanned(turn: usize) -> Range<u64> {
     let begins = turn as u64 * PART;
     begins..begins + SCANNED
 }
 
-/// The subjects of a round in their order: each case's in turn, another first in each round.
+/// Returns the contenders of a round in their order, with their turns: each scenario's in turn,
+/// another first in each round.
 fn order(round: usize) -> impl Iterator<Item = (usize, usize)> {
     let turns = |first: usize, contenders: usize| {
         (0..contenders).map(move |turn| (first + (turn + round) % contenders, turn))
@@ -251,15 +253,15 @@ fn order(round: usize) -> impl Iterator<Item = (usize, usize)> {
 
 type Measure = fn(&mut Bench, usize) -> io::Result<f64>;
 
-/// Subjects of random reads: the first ones.
+/// The number of contenders of random reads; they are the first ones.
 const RANDOMS: usize = 3;
-/// Where the ring is among them.
+/// The index of the ring among them.
 const RING: usize = 2;
 const ONE_BY_ONE: &str = "folio futures";
 const CONTIGUOUS: &str = "o_direct contiguous";
 
-/// Each subject in its case.
-const SUBJECTS: [(&str, Scenario, Measure); RANDOMS + SCANS] = [
+/// The contenders, each with its scenario.
+const CONTENDERS: [(&str, Scenario, Measure); RANDOMS + SCANS] = [
     ("folio", RANDOM, Bench::random_folio),
     (ONE_BY_ONE, RANDOM, Bench::random_futures),
     ("io_uring", RANDOM, Bench::random_ring),
@@ -268,12 +270,12 @@ const SUBJECTS: [(&str, Scenario, Measure); RANDOMS + SCANS] = [
     (CONTIGUOUS, SCAN, Bench::scan_contiguous),
 ];
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
-/// `Interrupted` when it is stopped before the file is made; what the system says when it can not
-/// be made or read.
+/// `Interrupted` if it is stopped before the file is made; the system's error if the file cannot be
+/// made or read.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     if ask.stop.load(Ordering::Relaxed) {
         return Err(io::Error::new(io::ErrorKind::Interrupted, "stopped before the file was made"));
@@ -282,22 +284,21 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut bench = Bench::new(&arena)?;
     let mut report = Report::new("Reading what is not in memory", Unit::OpPerS, "read", "folio");
     report.compared_with = &["limit", CONTIGUOUS];
-    let mut samples: [Vec<f64>; SUBJECTS.len()] = [const { Vec::new() }; SUBJECTS.len()];
-    // By round: what the ring would reach if it read only what the cache did not have, and the rest
-    // cost nothing; for each of ours.
+    let mut samples: [Vec<f64>; CONTENDERS.len()] = [const { Vec::new() }; CONTENDERS.len()];
+    // For each round and each of our contenders: the rate that the ring would reach if it read only
+    // what the cache lacked, and the rest cost nothing.
     let mut limits = [const { Vec::new() }; 2];
     let started = Instant::now();
     let mut round = 0_usize;
     while !ask.stop.load(Ordering::Relaxed)
         && (round == 0 || !round.is_multiple_of(SCANS) || started.elapsed() < ask.time)
     {
-        // The scan took the pages of the random reads: the cache is full of them again before they
-        // are measured.
+        // The scans evicted the pages of the random reads. Fills the cache with such pages again.
         for _ in 0..FILE / PAGE as u64 / READS as u64 {
             bench.random_folio(0)?;
         }
         for (which, turn) in order(round) {
-            let (_, scenario, measure) = &SUBJECTS[which];
+            let (_, scenario, measure) = &CONTENDERS[which];
             match measure(&mut bench, turn) {
                 Ok(sample) => samples[which].push(sample),
                 Err(error) if *scenario == RANDOM => report.notes.push(error.to_string()),
@@ -314,15 +315,18 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     }
     report.notes.dedup();
     report.notes.push(format!(
-        "a file of 1 GiB, a cache of 256 MiB; a read is 4 KiB in {}, 1 MiB in {}; '{ONE_BY_ONE}' has {FUTURES} of them under way, polled by one thread; the limit is io_uring / (1 - hit ratio) \
-         there (last hit ratio {:.3}), reads of 1 MiB past all caches here, one after the other, into pages anywhere; '{CONTIGUOUS}' \
-         reads into one huge page, which to the disk is one segment instead of 256; they take turns, each scan in a part of the file of \
-         its own, so that none reads what another has just read",
+        "a file of 1 GiB, a cache of 256 MiB; a read is 4 KiB in {}, 1 MiB in {}; \
+         '{ONE_BY_ONE}' has {FUTURES} of them in flight, polled by one thread. The limit of the \
+         first is io_uring / (1 - hit ratio), with a last hit ratio of {:.3}; of the second it is \
+         reads of 1 MiB past all caches, one after the other, into pages anywhere. '{CONTIGUOUS}' \
+         reads into one huge page, which is one segment to the disk and not 256. The contenders \
+         take turns, and each scan has a part of the file of its own, so that none reads what \
+         another has just read",
         RANDOM.name, SCAN.name, bench.hit_ratios[0]
     ));
     let mut add =
         |name: &str, scenario, values: &[f64]| report.rows.extend(Row::of(name, scenario, values));
-    for ((name, scenario, _), values) in SUBJECTS.iter().zip(&samples) {
+    for ((name, scenario, _), values) in CONTENDERS.iter().zip(&samples) {
         add(name, *scenario, values);
     }
     add("limit", RANDOM, &limits[0]);
@@ -346,13 +350,12 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
 mod tests {
     use super::*;
 
-    /// A cache of so many bytes has no more than a 64th of them requested ahead.
+    /// A cache requests at most a 64th of its capacity ahead.
     const MOST_AHEAD: u64 = CAPACITY as u64 / 64;
 
-    /// The limit once scanned what folio had just scanned.
     #[test]
-    fn nobody_scans_what_was_just_scanned_and_all_have_each_turn_as_often() {
-        let is_scan = |&(which, _): &(usize, usize)| SUBJECTS[which].1 == SCAN;
+    fn scans_share_no_bytes_and_take_each_turn_equally_often() {
+        let is_scan = |&(which, _): &(usize, usize)| CONTENDERS[which].1 == SCAN;
         for round in 0..2 * SCANS {
             let scans: Vec<_> = order(round).filter(is_scan).collect();
             assert_eq!(scans.len(), SCANS);
@@ -364,10 +367,10 @@ mod tests {
                 );
             }
             for (now, next) in scans.iter().zip(order(round + 1).filter(is_scan)) {
-                assert_ne!(now.0, next.0, "who read part {} last is another", now.1);
+                assert_ne!(now.0, next.0, "part {} was last read by another scan", now.1);
             }
         }
-        for (which, (name, scenario, _)) in SUBJECTS.iter().enumerate() {
+        for (which, (name, scenario, _)) in CONTENDERS.iter().enumerate() {
             let contenders = if *scenario == SCAN { SCANS } else { RANDOMS };
             let mut turns: Vec<_> =
                 (0..contenders).flat_map(order).filter(|turn| turn.0 == which).collect();

@@ -18,7 +18,7 @@ use folio_cache::policy::{Clock, HotCold, Policy, S3Fifo, Sieve};
 use folio_cache::{Cache, CacheStats, File, Read};
 
 use crate::harness::{Ask, Ratio, Report, Row, Scenario, Unit};
-use crate::support::memcpy_backing::Copied;
+use crate::support::memcpy_backing::MemcpyBacking;
 use crate::support::traces::{self, Trace};
 
 /// Pages that every cache may hold.
@@ -37,7 +37,7 @@ type Play = Box<dyn Fn(&[u32]) -> io::Result<usize>>;
 fn ours(make: fn(u32) -> Box<dyn Policy>) -> Play {
     Box::new(move |pages| {
         let cache: Cache = Cache::with_policy(FRAMES as usize * 4096, make)?;
-        let file = cache.open_backing(Arc::new(Copied::new(0, 1 << 40)))?;
+        let file = cache.open_backing(Arc::new(MemcpyBacking::new(0, 1 << 40)))?;
         for &page in pages {
             use_page(&file, page)?;
         }
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_cache_that_reads_ahead_is_refused() {
         let cache: Cache = Cache::new(FRAMES as usize * 4096).unwrap();
-        let file = cache.open_backing(Arc::new(Copied::new(0, 1 << 40))).unwrap();
+        let file = cache.open_backing(Arc::new(MemcpyBacking::new(0, 1 << 40))).unwrap();
         for page in 0..512 {
             file.read_at(page * 4096, &mut [0]).unwrap();
         }

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use folio_cache::Cache;
 
 use crate::harness::{Ask, Report, Row, Scenario, Unit};
-use crate::support::memcpy_backing::Copied;
+use crate::support::memcpy_backing::MemcpyBacking;
 
 const CAPACITY: usize = 256 << 20;
 const PAGE: usize = 4096;
@@ -45,7 +45,7 @@ fn share<T: 'static>(kept: &mut Kept, fill: impl FnOnce() -> io::Result<T>) -> i
 
 fn folio() -> io::Result<(Cache, folio_cache::File)> {
     let cache = Cache::new(CAPACITY)?;
-    let file = cache.open_backing(Arc::new(Copied::new(2, (PAGES * PAGE) as u64)))?;
+    let file = cache.open_backing(Arc::new(MemcpyBacking::new(2, (PAGES * PAGE) as u64)))?;
     for page in pages() {
         file.read_at((page * PAGE) as u64, &mut [0; 8])?;
     }

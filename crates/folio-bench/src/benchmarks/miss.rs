@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, one_and_all};
 #[cfg(feature = "baselines")]
 use crate::support::baselines::{self, Baseline, Page};
-use crate::support::memcpy_backing::Copied;
+use crate::support::memcpy_backing::MemcpyBacking;
 
 const FILL: &str = "fill";
 const EVICT: &str = "evict";
@@ -136,7 +136,7 @@ impl Pages for Folio {
 
 /// The limit.
 struct BareClock {
-    source: Copied,
+    source: MemcpyBacking,
     parts: Vec<CachePadded<Mutex<Part>>>,
 }
 
@@ -161,7 +161,7 @@ impl BareClock {
             hand: 0,
         };
         Self {
-            source: Copied::new(0, 0),
+            source: MemcpyBacking::new(0, 0),
             parts: (0..threads).map(|_| CachePadded::new(Mutex::new(part()))).collect(),
         }
     }
@@ -209,7 +209,7 @@ impl Pages for BareClock {
 
 /// A cache of objects: a miss inserts a copy in memory of its own.
 #[cfg(feature = "baselines")]
-struct Objects<C>(&'static str, Copied, C);
+struct Objects<C>(&'static str, MemcpyBacking, C);
 
 #[cfg(feature = "baselines")]
 impl<C: Baseline<Page>> Pages for Objects<C> {
@@ -233,7 +233,7 @@ impl<C: Baseline<Page>> Pages for Objects<C> {
 
 #[cfg(feature = "baselines")]
 fn objects(name: &'static str, baseline: impl Baseline<Page> + 'static) -> Box<dyn Contender> {
-    Box::new(Used(Objects(name, Copied::new(0, 0), baseline), Cursors::new()))
+    Box::new(Used(Objects(name, MemcpyBacking::new(0, 0), baseline), Cursors::new()))
 }
 
 fn matrix(scenarios: &[&'static str], title: &'static str) -> io::Result<Matrix<'static>> {
@@ -245,7 +245,7 @@ fn matrix(scenarios: &[&'static str], title: &'static str) -> io::Result<Matrix<
     let folio = |name, make: fn(u32) -> Box<dyn Policy>| {
         let file = || {
             let cache = Cache::with_policy(FRAMES * PAGE, make)?;
-            cache.open_backing(Arc::new(Copied::new(1, (PAGES * PAGE) as u64)))
+            cache.open_backing(Arc::new(MemcpyBacking::new(1, (PAGES * PAGE) as u64)))
         };
         Ok::<_, io::Error>(Box::new(Used(Folio(name, [file()?, file()?]), Cursors::new())))
     };

@@ -1,7 +1,4 @@
-//! The questions, each with its name: the one table that the command, `bench all` and the tests go
-//! by.
-//!
-//! To add a question, write its module with a function `ask`, and add a line to [`QUESTIONS`].
+//! A benchmark, and the request to run one.
 
 use std::fmt;
 use std::io;
@@ -10,13 +7,13 @@ use std::time::Duration;
 
 use crate::harness::report::Report;
 
-/// How a question is asked.
+/// A request to run a benchmark.
 pub struct Ask<'a> {
-    /// For about how long it may be measured.
+    /// The time that the measurement may take, about.
     pub time: Duration,
-    /// Set when somebody wants an end of it.
+    /// Set to end the measurement early.
     pub stop: &'a AtomicBool,
-    /// Is told the share that is done, up to 1.
+    /// Called with the share that is done, up to 1.
     pub progress: &'a mut dyn FnMut(f64),
 }
 
@@ -26,17 +23,17 @@ impl fmt::Debug for Ask<'_> {
     }
 }
 
-/// A question about page frames.
+/// A benchmark: its name, its description and how to run it.
 #[derive(Clone, Copy, Debug)]
 pub struct Benchmark {
-    /// Its name on the command line and in results.
+    /// The name on the command line and in results.
     pub name: &'static str,
-    /// What it asks.
+    /// One line: what it measures.
     pub about: &'static str,
-    /// What a case is called in its rows, besides `case`.
+    /// The JSON key of the scenario in each row, besides `case`.
     pub case_key: &'static str,
-    /// Its share of the time when all are asked.
+    /// The share of the time that `bench all` gives it.
     pub weight: u32,
-    /// Measures it. The error says why it can not be measured here.
+    /// Runs the benchmark. The error says why it cannot run here.
     pub ask: fn(&mut Ask<'_>) -> io::Result<Report>,
 }

@@ -1,4 +1,4 @@
-//! The measurement itself: subjects and cases, interleaved, summed up as rows and ratios.
+//! The measurement: contenders and scenarios, interleaved, summarised as rows and ratios.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -7,63 +7,64 @@ use crate::harness::benchmark::Ask;
 use crate::harness::report::{Ratio, Report, Row, Scenario, Shape, Unit, median};
 use crate::harness::runner::{TOGETHER, cpus, together};
 
-/// Fewer samples than this say nothing.
+/// A row needs at least this many samples.
 const LEAST_SAMPLES: usize = 5;
 
-/// A row says how long its threads slept from this share of their time on.
+/// A row reports the time its threads slept from this share on.
 const MENTIONED: f64 = 0.01;
 
-/// `None`: the threads did not run at once.
+/// `None` if the threads did not run at once.
 type Sample = Option<Measured>;
 
 #[derive(Clone, Copy)]
 struct Measured {
     value: f64,
-    /// As in [`Run`](crate::harness::runner::Run).
+    /// The field of the same name of [`Run`](crate::harness::runner::Run).
     cpu: f64,
-    /// As in [`Run`](crate::harness::runner::Run).
+    /// The field of the same name of [`Run`](crate::harness::runner::Run).
     slept: f64,
 }
 
-/// Something that is measured.
+/// One of the things that a benchmark compares.
 pub(crate) trait Contender: Sync {
-    /// Its name.
+    /// Returns its name, as rows show it.
     fn name(&self) -> String;
 
-    /// Whether there is something to measure in this case.
+    /// Returns `true` if this scenario applies to it.
     fn takes_part(&self, _: Scenario) -> bool {
         true
     }
 
-    /// What is not measured, before every sample.
+    /// Runs before every sample, outside the measurement.
     fn prepare(&self, _: Scenario) {}
 
-    /// More numbers about a case, by name, once it was measured.
+    /// Returns more numbers about a measured scenario, each with its name.
     fn more(&self, _: Scenario) -> Vec<(&'static str, f64)> {
         Vec::new()
     }
 
-    /// One thread's part of a sample, some milliseconds. How much it did: operations, or bytes.
+    /// Runs one thread's part of a sample, some milliseconds. Returns the amount done: operations,
+    /// or bytes.
     fn work(&self, scenario: Scenario, thread: usize) -> u64;
 }
 
-/// A question, ready to be measured.
+/// A benchmark of contenders in scenarios, ready to run.
 pub(crate) struct Matrix<'a> {
-    /// The question, as a heading.
+    /// The heading of the report.
     pub(crate) title: &'static str,
-    /// Of one number.
+    /// The unit of the numbers.
     pub(crate) unit: Unit,
-    /// What one number is about.
+    /// The thing that one number is about.
     pub(crate) per: &'static str,
-    /// All cases.
+    /// The scenarios, in the order of the report.
     pub(crate) scenarios: Vec<Scenario>,
-    /// All subjects.
+    /// The contenders, in the order of the report.
     pub(crate) contenders: Vec<Box<dyn Contender + 'a>>,
-    /// Subjects that the others are compared with.
+    /// The contenders that the others are compared with.
     pub(crate) compared_with: &'static [&'static str],
-    /// The subject that is ours, and what a plot shows in another colour.
+    /// The contender that is ours: a plot shows it in another colour.
     pub(crate) ours: String,
-    /// How it is drawn.
+    /// The shape of the plot.
     pub(crate) shape: Shape,
 }
 
@@ -77,12 +78,12 @@ impl std::fmt::Debug for Matrix<'_> {
 }
 
 impl Matrix<'_> {
-    /// Measures for as long as is asked for, or until the stop, which is looked at before each
-    /// sample: a round of many cases takes seconds. What was sampled before it counts, and a
-    /// note says how far that is.
+    /// Measures until the time of `ask` is over, or until its stop. The stop is read before each
+    /// sample, as a round of many scenarios takes seconds. Samples taken before the stop count, and
+    /// a note says how many rounds they are.
     pub(crate) fn measure(&self, ask: &mut Ask<'_>) -> Report {
         let cpus = cpus();
-        // By case, by subject, by round.
+        // By scenario, by contender, by round.
         let mut samples: Vec<Vec<Vec<Sample>>> =
             vec![vec![Vec::new(); self.contenders.len()]; self.scenarios.len()];
         let (mut order, mut random): (Vec<_>, _) =
@@ -93,8 +94,8 @@ impl Matrix<'_> {
             for (before, (&scenario, samples)) in
                 self.scenarios.iter().zip(&mut samples).enumerate()
             {
-                // Another order each time, so that none always follows the same one: it may find in
-                // the processor's cache what that one read.
+                // Another order each time. Otherwise one contender would always find in the
+                // processor's cache what the same other one read.
                 random.shuffle(&mut order);
                 for &which in &order {
                     if ask.stop.load(Ordering::Relaxed) {
@@ -148,8 +149,8 @@ impl Matrix<'_> {
                     .filter(|_| values.len() >= LEAST_SAMPLES);
                 let Some(mut row) = row else {
                     report.notes.push(format!(
-                        "{name} at {} threads, {}: in {} of {} rounds the threads truly ran at once, {LEAST_SAMPLES} \
-                         are needed",
+                        "{name} at {} threads, {}: in {} of {} rounds the threads ran at once, \
+                         {LEAST_SAMPLES} are needed",
                         scenario.threads,
                         scenario.name,
                         values.len(),
@@ -184,21 +185,22 @@ impl Matrix<'_> {
     }
 }
 
-/// How far the threads truly ran at once.
+/// Returns the note that says in how many samples the threads ran at once.
 fn at_once<'a>(samples: impl Iterator<Item = &'a Sample> + Clone) -> String {
     let (all, kept) = (samples.clone().count(), samples.clone().flatten().count());
     let least = samples.flatten().map(|sample| sample.cpu).reduce(f64::min).unwrap_or(0.0);
     format!(
-        "in {kept} of {all} samples all threads ran at once (together for {share} % of the time, each with its CPU for \
-         {share} % of its own, unless other threads of the same contender had it, or it slept, on a lock of another, say: 'slept' is \
-         the share of the one that slept most); the others were thrown away, and no ratio is built on them; least share with a CPU \
-         in those kept: {:.1} %",
+        "in {kept} of {all} samples all threads ran at once: together for {share} % of the time, \
+         each with its CPU for {share} % of its own time. Time does not count against a thread \
+         while it sleeps, or while another thread of the same contender has its CPU. 'slept' is \
+         the share of the thread that slept most. The other samples are discarded, and no ratio \
+         uses them. Least share with a CPU in the samples kept: {:.1} %",
         (least * 1000.0).floor() / 10.0,
         share = (TOGETHER * 100.0) as u32
     )
 }
 
-/// 1, 2, 4, ... threads, and one for each CPU.
+/// Returns the thread counts 1, 2, 4, ..., and one thread per CPU.
 pub(crate) fn thread_counts() -> Vec<usize> {
     let most = cpus().len();
     let mut counts: Vec<usize> =
@@ -207,7 +209,7 @@ pub(crate) fn thread_counts() -> Vec<usize> {
     counts
 }
 
-/// One thread, and one for each CPU.
+/// Returns the thread counts 1, and one thread per CPU.
 pub(crate) fn one_and_all() -> Vec<usize> {
     let most = cpus().len();
     if most == 1 { vec![1] } else { vec![1, most] }
@@ -234,7 +236,7 @@ mod tests {
         }
     }
 
-    /// Somebody stops it in the second case of the fourth round.
+    /// Sets the stop in the second scenario of the fourth round.
     struct Stopping<'a>(&'a AtomicBool, &'a AtomicU32);
 
     impl Contender for Stopping<'_> {
@@ -249,9 +251,8 @@ mod tests {
         }
     }
 
-    /// It went on to the end of the round.
     #[test]
-    fn a_stop_ends_the_round_at_once_and_the_report_says_where() {
+    fn a_stop_ends_the_round_and_a_note_says_where() {
         let (stop, worked) = (AtomicBool::new(false), AtomicU32::new(0));
         let matrix = Matrix {
             scenarios: ["one", "two", "three"].map(|name| Scenario { name, threads: 1 }).into(),
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_above_1_means_faster_in_any_unit_and_missing_samples_leave_a_note() {
+    fn ratios_above_1_are_faster_and_missing_samples_are_noted() {
         let sample = |value, cpu, slept| vec![Some(Measured { value, cpu, slept }); LEAST_SAMPLES];
         let samples = [vec![
             sample(5.0, 0.99, 0.009),

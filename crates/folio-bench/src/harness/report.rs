@@ -1,4 +1,4 @@
-//! What a question came to: rows, ratios, and what could not be measured.
+//! The result of a benchmark: rows, ratios, and notes on what could not be measured.
 
 use std::collections::BTreeMap;
 
@@ -6,24 +6,24 @@ use serde_json::{Value, json};
 
 use crate::harness::runner::Run;
 
-/// What the numbers are.
+/// The unit of the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Nanoseconds for one operation of one thread. Less is better.
     Ns,
-    /// What all threads together moved. More is better.
+    /// GiB per second, of all threads together. More is better.
     GibPerS,
-    /// Operations of all threads together in a second. More is better.
+    /// Operations per second, of all threads together. More is better.
     OpPerS,
     /// Milliseconds for the whole. Less is better.
     Ms,
-    /// A number that is counted instead of timed, with its name: `fraction`, `resident/budget`.
-    /// More is better.
+    /// A number that is counted and not timed, with its name: `fraction`, `resident/capacity`. More
+    /// is better.
     Number(&'static str),
 }
 
 impl Unit {
-    /// As it is printed.
+    /// Returns the name that is printed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ns => "ns",
@@ -34,6 +34,7 @@ impl Unit {
         }
     }
 
+    /// Converts a run of `threads` threads to a number of this unit.
     pub(crate) fn value(self, run: Run, threads: usize) -> f64 {
         match self {
             Self::Ns => run.seconds * 1e9 * threads as f64 / run.amount as f64,
@@ -44,7 +45,7 @@ impl Unit {
         }
     }
 
-    /// How many times as fast the first value is.
+    /// Returns the speed of the first value relative to the second: above 1 if the first is faster.
     pub(crate) fn speed(self, of: f64, to: f64) -> f64 {
         if matches!(self, Self::Ns | Self::Ms) { to / of } else { of / to }
     }
@@ -59,36 +60,35 @@ pub struct Scenario {
     pub threads: usize,
 }
 
-/// How a report is drawn.
+/// The shape of a plot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shape {
-    /// A panel for each case, a bar for each subject.
+    /// One panel per scenario, one bar per contender.
     #[default]
     Bars,
-    /// A panel for each case's name, a line for each subject over the threads, both axes
-    /// logarithmic.
+    /// One panel per scenario name, one line per contender over the threads, both axes logarithmic.
     Lines,
 }
 
-/// One subject in one case.
+/// One contender in one scenario.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
-    /// The subject.
+    /// The contender.
     pub name: String,
-    /// The case.
+    /// The scenario.
     pub scenario: Scenario,
-    /// Median of all samples.
+    /// The median of all samples.
     pub median: f64,
-    /// The least of them.
+    /// The least of all samples.
     pub min: f64,
-    /// The most.
+    /// The greatest of all samples.
     pub max: f64,
-    /// More numbers about it, by name.
+    /// More numbers, each with its name.
     pub more: Vec<(&'static str, f64)>,
 }
 
 impl Row {
-    /// The row of these values; `None` without any.
+    /// Returns the row that summarises `values`, or `None` if there are none.
     pub fn of(name: impl Into<String>, scenario: Scenario, values: &[f64]) -> Option<Self> {
         let min = values.iter().copied().reduce(f64::min)?;
         let max = values.iter().copied().reduce(f64::max)?;
@@ -103,61 +103,62 @@ impl Row {
     }
 }
 
-/// How many times as fast one subject is as another: the median over rounds, above 1 when it is
+/// The speed of one contender relative to another: the median over rounds, above 1 when it is
 /// faster.
 #[derive(Clone, Debug)]
 pub struct Ratio {
-    /// The subject.
+    /// The contender.
     pub of: String,
-    /// What it is compared with.
+    /// The contender that it is compared with.
     pub to: &'static str,
-    /// The case.
+    /// The scenario.
     pub scenario: Scenario,
-    /// The median.
+    /// The median of the ratios of all rounds.
     pub value: f64,
 }
 
-/// A subject and its rows, by threads.
+/// A contender and its rows, by threads.
 pub type Line<'a> = (&'a str, Vec<&'a Row>);
 
-/// What has no place in rows: a table as it is printed.
+/// A table of its own, for results that do not fit into rows.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Above it.
+    /// The heading.
     pub title: &'static str,
-    /// Its first line.
+    /// The column titles.
     pub header: Vec<String>,
-    /// The others, as long.
+    /// The rows, each as long as the header.
     pub rows: Vec<Vec<String>>,
 }
 
-/// All that was measured.
+/// The result of one benchmark.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// As in [`Matrix`](crate::Matrix).
+    /// The heading.
     pub title: &'static str,
-    /// As in [`Matrix`](crate::Matrix).
+    /// The unit of the numbers.
     pub unit: Unit,
-    /// As in [`Matrix`](crate::Matrix).
+    /// The thing that one number is about.
     pub per: &'static str,
-    /// As in [`Matrix`](crate::Matrix).
+    /// The contenders that the others are compared with.
     pub compared_with: &'static [&'static str],
-    /// As in [`Matrix`](crate::Matrix).
+    /// The contender that is ours: a plot shows it in another colour.
     pub ours: String,
-    /// How it is drawn.
+    /// The shape of the plot.
     pub shape: Shape,
-    /// One for each subject in each case.
+    /// One row per contender and scenario.
     pub rows: Vec<Row>,
-    /// Each subject to those of `compared_with`.
+    /// The speed of each contender relative to those of `compared_with`.
     pub ratios: Vec<Ratio>,
-    /// More tables, after those of the rows.
+    /// More tables, printed after the rows.
     pub tables: Vec<Table>,
-    /// How it was measured, what could not be measured, and why.
+    /// How the numbers were measured, what could not be measured, and why.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// A report without rows, to be filled by hand: for what is counted, or computed.
+    /// Returns a report without rows, to be filled by hand: for numbers that are counted or
+    /// computed.
     pub fn new(title: &'static str, unit: Unit, per: &'static str, ours: &str) -> Self {
         Self {
             title,
@@ -173,7 +174,7 @@ impl Report {
         }
     }
 
-    /// The rows by case, each group with its title.
+    /// Returns the rows by scenario, each group with its title.
     pub fn panels(&self) -> Vec<(String, Vec<&Row>)> {
         let mut panels: Vec<(Scenario, Vec<&Row>)> = Vec::new();
         for row in &self.rows {
@@ -190,7 +191,8 @@ impl Report {
         panels.into_iter().map(|(scenario, rows)| (title(scenario), rows)).collect()
     }
 
-    /// The rows as lines: by the case's name, then by subject, in the order of the rows.
+    /// Returns the rows as lines: by the scenario's name, then by contender, in the order of the
+    /// rows.
     pub fn lines(&self) -> Vec<(&'static str, Vec<Line<'_>>)> {
         let mut panels: Vec<(&'static str, Vec<Line<'_>>)> = Vec::new();
         for row in &self.rows {
@@ -208,7 +210,7 @@ impl Report {
         panels
     }
 
-    /// How many times as fast a row's subject is as another.
+    /// Returns the speed of a row's contender relative to `to`, or `None` if it was not measured.
     pub fn ratio(&self, row: &Row, to: &str) -> Option<f64> {
         let same = |ratio: &&Ratio| {
             ratio.of == row.name && ratio.to == to && ratio.scenario == row.scenario
@@ -216,7 +218,7 @@ impl Report {
         self.ratios.iter().find(same).map(|ratio| ratio.value)
     }
 
-    /// For machines. `case_key` is one more name for the case in each row.
+    /// Returns the report as JSON. `case_key` is one more key for the scenario in each row.
     pub fn to_json(&self, case_key: &str) -> Value {
         let rows = self.rows.iter().map(|row| {
             let mut json = json!({
@@ -240,21 +242,22 @@ impl Report {
         let tables = self.tables.iter().map(
             |table| json!({ "title": table.title, "header": table.header, "rows": table.rows }),
         );
-        let mut all = json!({ "rows": rows.collect::<Vec<_>>(), "ratios": ratios.collect::<Vec<_>>(), "notes": self.notes });
+        let (rows, ratios): (Vec<_>, Vec<_>) = (rows.collect(), ratios.collect());
+        let mut all = json!({ "rows": rows, "ratios": ratios, "notes": self.notes });
         if !self.tables.is_empty() {
             all["tables"] = tables.collect();
         }
         all
     }
 
-    /// The names of all that rows say beyond their values.
+    /// Returns the names of all additional numbers of the rows.
     pub fn more_columns(&self) -> Vec<&'static str> {
         let names: BTreeMap<_, _> = self.rows.iter().flat_map(|row| &row.more).copied().collect();
         names.into_keys().collect()
     }
 }
 
-/// The median; of an even number the upper one.
+/// Returns the median; of an even number of values, the upper one.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -266,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_per_operation_of_a_thread_or_of_all_together() {
+    fn each_unit_is_per_thread_or_of_all_threads() {
         let run = Run { seconds: 2.0, amount: 4 << 30, cpu: 1.0, slept: 0.0 };
         for (unit, value) in [
             (Unit::Ns, 4e9 / f64::from(1 << 30) / 4.0),
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_gather_a_subject_over_all_its_threads() {
+    fn lines_gather_a_contender_over_its_threads() {
         let mut report = Report::new("a test", Unit::Ns, "thing", "ours");
         for threads in [1, 2] {
             for name in ["ours", "theirs"] {

@@ -1,15 +1,15 @@
-//! Runs one thing on several threads at once, and says whether they truly ran at once.
+//! Runs work on several threads at once, and discards runs in which they did not run at once.
 //!
-//! A thread that is not on a CPU either waits for something that another has, a lock say, and that
-//! is part of what is measured; or it could go on and has no CPU, and then the sample is about
-//! whoever has that CPU. The system tells the two apart: it counts the time that a thread was ready
-//! to run and did not, and how often it went to sleep (`schedstat` and `status` in
-//! `/proc/thread-self`). Where it does not, all time off the CPU counts as the latter: then nothing
-//! that sleeps gets a sample.
+//! A thread that is not on a CPU waits for one of two reasons. It may wait for something that
+//! another thread has, such as a lock: that is part of the measurement. Or it is ready to run and
+//! has no CPU: then the sample says more about the thread that has the CPU. The system tells the
+//! two apart: `schedstat` and `status` in `/proc/thread-self` count the time that a thread was
+//! ready and did not run, and its sleeps. Where they are missing, all time off the CPU counts as
+//! lack of a CPU; then no thread that sleeps gets a sample.
 //!
-//! Who had the CPU may be a thread of the subject itself, one that fills pages in the background,
-//! say. That is part of what is measured too: what the process's other threads used is taken off
-//! what its threads here waited.
+//! The CPU may be taken by another thread of the contender, for example one that fills pages in the
+//! background. That is part of the measurement too. Therefore the time that the process's other
+//! threads used is subtracted from the time that the measured threads waited.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,16 +19,16 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The share of the whole time that all threads must have run together, and that each must have had
-/// its CPU or have wanted none, for a sample to count.
+/// A sample counts if all threads ran together for this share of the whole time, and if each thread
+/// had its CPU or needed none for this share of its own.
 pub(crate) const TOGETHER: f64 = 0.9;
 
-/// How long it may take until a thread that is woken runs on a CPU that was idle: on a virtual one
-/// that was halted, 50 to 230 us were seen where nothing else could have it. So much is the price
-/// of the sleep; beyond it, somebody else had the CPU.
+/// The time that a woken thread may need to reach an idle CPU. On a virtual CPU that was halted, 50
+/// to 230 us were seen with no competitor for it. This much is the price of the sleep; any longer,
+/// and another process had the CPU.
 const WAKE: Duration = Duration::from_micros(150);
 
-/// CPUs that this process may use.
+/// Returns the CPUs that this process may use.
 pub(crate) fn cpus() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return vec![0] };
     (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
@@ -38,32 +38,32 @@ pub(crate) fn cpus() -> Vec<usize> {
 struct Part {
     start: Instant,
     end: Instant,
-    /// Time that the thread was on a CPU in between.
+    /// The time that the thread was on a CPU in between.
     cpu: Duration,
-    /// Time that it was ready to run, and had no CPU.
+    /// The time that the thread was ready to run and had no CPU.
     delayed: Duration,
-    /// Time that all threads of the process were on a CPU in between.
+    /// The time that all threads of the process were on a CPU in between.
     process: Duration,
     amount: u64,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Run {
-    /// From the first start to the last end.
+    /// Seconds from the first start to the last end.
     pub(crate) seconds: f64,
-    /// What the threads did, added up.
+    /// The amount that all threads did.
     pub(crate) amount: u64,
-    /// The share of its own time that the least served thread had its CPU, or wanted none, or the
-    /// subject's other threads had it.
+    /// For the thread with the least of it: the share of its own time in which it had its CPU,
+    /// needed none, or the contender's other threads had it.
     pub(crate) cpu: f64,
-    /// The share of its own time that the thread which slept most did so, waiting for something
-    /// else than a CPU.
+    /// For the thread that slept most: the share of its own time in which it waited for something
+    /// other than a CPU.
     pub(crate) slept: f64,
 }
 
-/// Runs `work(thread)` on `threads` threads, each on its CPU, from one start. `None`: they did not
-/// run at the same time, so whatever they shared was not contended as it should have been.
+/// Runs `work(thread)` on `threads` threads, each on its CPU, from one start. Returns `None` if
+/// they did not run at the same time, as contention was then less than intended.
 pub(crate) fn together(
     threads: usize,
     cpus: &[usize],
@@ -77,8 +77,8 @@ pub(crate) fn together(
                 scope.spawn(move || {
                     let mut set = CpuSet::new();
                     set.set(cpus[n % cpus.len()]);
-                    // Best effort: where it is refused, the checks below still say whether threads
-                    // overlapped.
+                    // Best effort. Where it is refused, the checks below still find out if the
+                    // threads overlapped.
                     let _ = sched_setaffinity(None, &set);
                     let before = Waits::now();
                     ready.fetch_add(1, Ordering::AcqRel);
@@ -99,12 +99,13 @@ pub(crate) fn together(
             .collect();
         handles
             .into_iter()
-            .map(|handle| handle.join().expect("a measurement does not panic"))
+            .map(|handle| handle.join().expect("the measured work does not panic"))
             .collect()
     });
     judge(&parts)
 }
 
+/// Combines the parts of a run. Returns `None` if the run does not count.
 fn judge(parts: &[Part]) -> Option<Run> {
     let (first, last) =
         (parts.iter().map(|part| part.start).min()?, parts.iter().map(|part| part.end).max()?);
@@ -116,8 +117,8 @@ fn judge(parts: &[Part]) -> Option<Run> {
         (time.as_secs_f64() / (part.end - part.start).as_secs_f64()).min(1.0)
     };
     let sum = |time: fn(&Part) -> Duration| parts.iter().map(time).sum::<Duration>();
-    // What the process's other threads used. Not less: what a part here used before this one began
-    // or after it ended is taken off too.
+    // The time that the process's other threads used. It is an upper bound: the time of a measured
+    // thread before this one began or after it ended is subtracted too.
     let others =
         parts.iter().map(|part| part.process.saturating_sub(sum(|part| part.cpu))).max()?;
     let foreign = sum(|part| part.delayed).saturating_sub(others);
@@ -134,19 +135,19 @@ fn judge(parts: &[Part]) -> Option<Run> {
     })
 }
 
-/// What this thread waited for, since it began.
+/// The waits of this thread since it began.
 #[derive(Clone, Copy)]
 struct Waits {
-    /// For how long it was ready to run, and did not.
+    /// The time that it was ready and did not run.
     delayed: Duration,
-    /// How often it went to sleep.
+    /// The number of times that it went to sleep.
     sleeps: u64,
 }
 
 impl Waits {
-    /// `None` where the system does not say.
+    /// Reads the counters of this thread. Returns `None` where the system does not have them.
     fn now() -> Option<Self> {
-        // Time on a CPU, time waiting for one, how often; nanoseconds.
+        // The fields: time on a CPU, time waiting for one, number of time slices; in nanoseconds.
         let schedule = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
         let delayed = Duration::from_nanos(schedule.split_whitespace().nth(1)?.parse().ok()?);
         let status = fs::read_to_string("/proc/thread-self/status").ok()?;
@@ -155,8 +156,9 @@ impl Waits {
         Some(Self { delayed, sleeps: sleeps.trim().parse().ok()? })
     }
 
-    /// Of the time that a thread was not on a CPU, the part in which it wanted to be. All of it if
-    /// it never slept: then whoever had the CPU was not seen by this system, a host perhaps.
+    /// Returns the part of `off`, the time that a thread was not on a CPU, in which it was ready to
+    /// run. That is all of it if the thread never slept: then a competitor had the CPU that this
+    /// system does not see, such as the host.
     fn delayed(before: Option<Self>, after: Option<Self>, off: Duration) -> Duration {
         match before.zip(after) {
             Some((before, after)) if before.sleeps < after.sleeps => {
@@ -171,6 +173,7 @@ impl Waits {
     }
 }
 
+/// Reads a CPU-time clock.
 fn cpu_time(of: ClockId) -> Duration {
     let now = clock_gettime(of);
     Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).unwrap_or(0))
@@ -180,28 +183,27 @@ fn cpu_time(of: ClockId) -> Duration {
 mod tests {
     use super::*;
 
-    /// A part from one millisecond to another, with this much time on a CPU, and this much waiting
-    /// for one. No other thread used any.
+    /// Makes a part from one millisecond to another, with this much time on a CPU and this much
+    /// waiting for one. No other thread used any.
     fn part(zero: Instant, (start, end, cpu, delayed): (u64, u64, u64, u64)) -> Part {
         let at = |milliseconds| zero + Duration::from_millis(milliseconds);
         let [cpu, delayed] = [cpu, delayed].map(Duration::from_millis);
         Part { start: at(start), end: at(end), cpu, delayed, process: cpu, amount: 5 }
     }
 
-    /// A cache that fills its pages in threads of its own got its best samples thrown away: on two
-    /// CPUs they and the readers take turns.
+    /// On two CPUs the threads of a cache and its readers take turns.
     #[test]
-    fn a_wait_for_the_subjects_other_threads_is_measured_too() {
+    fn a_wait_for_the_contenders_own_threads_counts() {
         let zero = Instant::now();
         let run = |process| {
             let parts = [(0, 100, 70, 30), (0, 100, 95, 5)].map(|times| part(zero, times));
             judge(&parts.map(|part| Part { process: Duration::from_millis(process), ..part }))
         };
-        assert_eq!(run(165), None, "others outside of the process had the CPU");
-        // 35 of waiting, of which 30 were for threads of the same process.
+        assert_eq!(run(165), None, "another process had the CPU");
+        // Waits of 35 ms, of which 30 ms were for threads of the same process.
         assert_eq!(run(195), Some(Run { seconds: 0.1, amount: 10, cpu: 0.95, slept: 0.0 }));
         assert_eq!(run(200), Some(Run { seconds: 0.1, amount: 10, cpu: 1.0, slept: 0.0 }));
-        assert_eq!(run(185), None, "15 were for others, of 100");
+        assert_eq!(run(185), None, "15 ms of 100 were for another process");
     }
 
     #[test]
@@ -213,23 +215,26 @@ mod tests {
         assert_eq!(
             run([(0, 100, 100, 0), (0, 50, 50, 0)]),
             None,
-            "half the time there was one thread"
+            "one thread ran alone for half the time"
         );
-        assert_eq!(run([(0, 100, 100, 0), (0, 100, 60, 40)]), None, "one waited for a CPU");
-        assert_eq!(run([(0, 100, 100, 0), (100, 200, 100, 0)]), None, "one after the other");
+        assert_eq!(run([(0, 100, 100, 0), (0, 100, 60, 40)]), None, "one thread waited for a CPU");
+        assert_eq!(
+            run([(0, 100, 100, 0), (100, 200, 100, 0)]),
+            None,
+            "one thread ran after the other"
+        );
     }
 
-    /// Two threads that took turns under a lock never gave a sample, as each slept while the other
-    /// had it.
+    /// Two threads that take turns under a lock: each sleeps while the other has it.
     #[test]
-    fn a_thread_that_waits_for_another_is_measured_waiting() {
+    fn a_thread_that_waits_for_another_counts() {
         let zero = Instant::now();
         let run = judge(&[part(zero, (0, 100, 60, 5)), part(zero, (0, 100, 50, 0))]).unwrap();
         assert_eq!(run, Run { seconds: 0.1, amount: 10, cpu: 0.95, slept: 0.5 });
     }
 
     #[test]
-    fn time_off_the_cpu_is_a_wait_for_it_unless_the_thread_slept() {
+    fn time_off_the_cpu_is_a_wait_unless_the_thread_slept() {
         let waits =
             |delayed, sleeps| Some(Waits { delayed: Duration::from_millis(delayed), sleeps });
         let off = Duration::from_millis(10);
@@ -243,14 +248,18 @@ mod tests {
             Duration::ZERO,
             "nothing but wake-ups"
         );
-        assert_eq!(Waits::delayed(waits(1, 5), waits(1, 5), off), off, "nobody here had the CPU");
+        assert_eq!(
+            Waits::delayed(waits(1, 5), waits(1, 5), off),
+            off,
+            "no thread seen here had the CPU"
+        );
         assert_eq!(Waits::delayed(None, None, off), off);
     }
 
-    /// On this system, if it counts: however busy it is, what was slept is not among what was
-    /// waited for a CPU.
+    /// On this system, if it has the counters: time asleep does not count as a wait for a CPU,
+    /// under any load.
     #[test]
-    fn sleeping_is_no_wait_for_a_cpu() {
+    fn sleeping_is_not_a_wait_for_a_cpu() {
         let nap = Duration::from_millis(20);
         let (before, start, cpu) = (Waits::now(), Instant::now(), cpu_time(ClockId::ThreadCPUTime));
         thread::sleep(nap);
@@ -259,21 +268,21 @@ mod tests {
         let after = Waits::now();
         if before.is_some() {
             let delayed = Waits::delayed(before, after, off);
-            // A tick for the clocks, which are not read at once.
+            // Allows one tick, as the clocks are not read at the same moment.
             assert!(delayed + nap < off + Duration::from_millis(4), "{delayed:?} of {off:?}");
         }
     }
 
     #[test]
     fn every_thread_works_and_is_counted() {
-        // Short, so that it comes through between two preemptions on a busy machine as well.
+        // Short enough to fit between two preemptions on a busy machine.
         let spin = |thread: usize| {
             let start = Instant::now();
             while start.elapsed() < Duration::from_millis(2) {}
             thread as u64 + 1
         };
-        // No longer than that only where no other test has the CPU, which counts as ours: it is in
-        // this process.
+        // The time may be longer: another test of this process may have the CPU, and that counts as
+        // the contender's own threads.
         let run = (0..500).find_map(|_| together(1, &cpus(), &spin)).expect("one attempt of 500");
         assert!(run.amount == 1 && run.seconds >= 0.002, "{run:?}");
         for run in (0..5).filter_map(|_| together(2, &cpus(), &spin)) {

@@ -1,33 +1,34 @@
-//! Caches of objects that others use, behind one face, so that every question asks all of them the
-//! same way.
+//! Baselines: caches of objects from other projects, behind one trait, so that every benchmark uses
+//! all of them the same way.
 //!
-//! Each is as its authors build it by default, with a capacity counted in entries. What a lookup
-//! gives is theirs: a clone of the value (moka, `quick_cache`), an entry that holds it (foyer), or
-//! a lock on a part of the map (dashmap, which evicts nothing).
+//! Each is as its authors build it by default, with a capacity counted in entries. A lookup gives
+//! what the crate gives: a clone of the value (moka, `quick_cache`), an entry that holds it
+//! (foyer), or a lock on a shard of the map (dashmap, which evicts nothing).
 
 use std::io;
 use std::sync::Arc;
 
 use dashmap::DashMap;
 
-/// A page as a cache of objects keeps it: a copy in memory of its own.
+/// A page in a cache of objects: a copy in memory of its own.
 pub(crate) type Page = Arc<[u8]>;
 
-/// Values by page number.
+/// A cache from page numbers to values.
 pub(crate) trait Baseline<V>: Sync {
-    /// Uses the value of a page, if it is there.
+    /// Calls `act` with the value of a page. Returns its result, or `None` if the page is not
+    /// cached.
     fn with<R>(&self, page: usize, act: impl FnOnce(&V) -> R) -> Option<R>;
 
-    /// Puts one there.
+    /// Inserts the value of a page.
     fn insert(&self, page: usize, value: V);
 
-    /// Empties it.
+    /// Removes all values.
     fn clear(&self);
 
-    /// Finishes what it puts off.
+    /// Runs the maintenance that the cache defers.
     fn quiesce(&self) {}
 
-    /// Whether a page is there; if not, it is from now on.
+    /// Returns `true` if the page is cached; otherwise inserts what `make` returns.
     fn meet(&self, page: usize, make: impl FnOnce() -> V) -> bool {
         let is_there = self.with(page, |_| ()).is_some();
         if !is_there {
@@ -105,7 +106,7 @@ pub(crate) fn foyer<V: Send + Sync + 'static>(entries: usize) -> foyer::Cache<us
     foyer::CacheBuilder::new(entries).build()
 }
 
-/// In one shard, so that all of its memory is one; of a policy.
+/// Makes a foyer cache of one shard, so that its whole capacity is one pool, under a policy.
 pub(crate) fn foyer_in_one<V: Send + Sync + 'static>(
     entries: usize,
     policy: foyer::EvictionConfig,
@@ -113,11 +114,11 @@ pub(crate) fn foyer_in_one<V: Send + Sync + 'static>(
     foyer::CacheBuilder::new(entries).with_shards(1).with_eviction_config(policy).build()
 }
 
-/// All pages of some bytes in a rival that has room for them.
+/// Inserts all pages of `bytes` in a baseline that has room for them.
 ///
 /// # Errors
 ///
-/// It did not keep all of them.
+/// The baseline did not keep all of them.
 pub(crate) fn filled<C: Baseline<Page>>(
     baseline: C,
     bytes: &[u8],
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn each_keeps_what_it_was_given_until_it_is_cleared() {
+    fn each_keeps_its_values_until_it_is_cleared() {
         check(moka(64));
         check(quick_cache(64));
         check(foyer(64));
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_fit_is_noticed() {
+    fn an_evicted_page_is_noticed() {
         assert!(
             filled(foyer_in_one(4, foyer::LruConfig::default().into()), &[1; 100], 10).is_err()
         );

@@ -1,22 +1,22 @@
-//! A simulation of one cache line among many cores: who has it, who waits for it, and what each
-//! does with it.
+//! Simulates one cache line among many cores: its owner, the queue for it, and the accesses of each
+//! core.
 //!
-//! Discrete events: the line moves from one core to the next, and each does on it what it can
-//! before it has to let go. All times are in nanoseconds. What is left out stands in
-//! [`coherence`](crate::benchmarks::coherence).
+//! The events are discrete: the line moves from one core to the next, and each core does as much on
+//! it as it can before it has to release it. All times are in nanoseconds. The
+//! [`coherence`](crate::benchmarks) benchmark lists what the model leaves out.
 
-/// What one core does over and over.
+/// The accesses that each core repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
-    /// A fetch-add alone.
+    /// One fetch-add.
     Add,
-    /// A load and a compare-and-swap loop, alone.
+    /// A load and a compare-and-swap loop.
     LoadCas,
-    /// Fetch-add, fetch-sub: every scheme with a bit.
+    /// A fetch-add and a fetch-sub: every scheme with a bit.
     Bit,
-    /// Load, compare-and-swap loop, fetch-sub.
+    /// A load, a compare-and-swap loop and a fetch-sub.
     ZeroFrozen,
-    /// Compare-and-swap loop that guesses 1, fetch-sub.
+    /// A compare-and-swap loop that guesses 1, and a fetch-sub.
     GuessOne,
 }
 
@@ -41,57 +41,56 @@ impl Program {
     }
 }
 
-/// What things take.
+/// The times of a machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Costs {
-    /// A locked instruction on a line that this core has.
+    /// A locked instruction on a line that this core owns.
     pub(crate) locked: f64,
-    /// A load of it.
+    /// A load of a line that this core owns.
     pub(crate) load: f64,
-    /// From the core that lets go to the next.
+    /// The way of the line from one core to the next.
     pub(crate) flight: f64,
-    /// How long a core keeps the line at least once others wait for it: the way of the request.
+    /// The least time that a core keeps the line once others wait for it: the way of the request.
     pub(crate) window: f64,
-    /// How many times as long both take between sockets.
+    /// The factor by which both take longer between sockets.
     pub(crate) cross: f64,
-    /// Between taking and returning, without the line.
+    /// The time between taking and returning, without the line.
     pub(crate) held: f64,
-    /// Between one operation and the next, without the line.
+    /// The time between one operation and the next, without the line.
     pub(crate) pause: f64,
 }
 
-/// What nobody outside the makers knows of a machine.
+/// The properties of a machine that its makers do not publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Variant {
-    /// Whether a load of a line that another core wrote leaves it shared, so that a write has to
-    /// ask again.
+    /// A load of a line that another core wrote leaves it shared, so that a write has to ask again.
     pub(crate) shares: bool,
-    /// Whether those of the own socket come first.
+    /// Cores of the same socket are served first.
     pub(crate) near_first: bool,
 }
 
-/// What a simulation came to.
+/// The result of a simulation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
-    /// For one operation of one core.
+    /// Time of one operation of one core.
     pub(crate) ns: f64,
-    /// Failed compare-and-swaps for each operation.
+    /// Failed compare-and-swaps per operation.
     pub(crate) retries: f64,
-    /// Operations that one core ends before the line goes to another.
+    /// Operations that one core ends before the line moves on.
     pub(crate) in_a_row: f64,
 }
 
-/// After so many of the own socket the others have their turn.
+/// The other socket is served after this many cores of the same socket.
 const NEAR_AT_MOST: u32 = 16;
 
 #[derive(Clone, Debug)]
 struct Core {
     step: usize,
-    /// When it wants its next access.
+    /// The time of its next access.
     ready: f64,
     /// The value that its compare-and-swap expects.
     seen: i64,
-    /// Whether it has a copy, while the line is shared.
+    /// Has a copy, while the line is shared.
     has_copy: bool,
 }
 
@@ -108,7 +107,7 @@ struct Line<'a> {
     now: f64,
 }
 
-/// Runs until `operations` are done. Cores from `per_socket` on are in another socket.
+/// Simulates until `operations` are done. The cores from `per_socket` on are in another socket.
 pub(crate) fn simulate(
     program: Program,
     costs: Costs,
@@ -160,14 +159,14 @@ impl Line<'_> {
         }
     }
 
-    /// What the owner does with the line before it has to let go, and when that is.
+    /// Runs the owner's accesses until it has to release the line. Returns that time.
     fn turn(&mut self, owner: usize, arrived: f64, operations: u64) -> f64 {
         let others = (0..self.cores.len()).filter(|&core| core != owner);
         let first = others.min_by(|&a, &b| self.cores[a].ready.total_cmp(&self.cores[b].ready));
         let probe = first.map_or(f64::INFINITY, |first| {
             arrived.max(self.cores[first].ready) + self.costs.window * self.factor(owner, first)
         });
-        // What the line was brought for is done in any case.
+        // The access that brought the line here always runs.
         let mut until = self.access(owner);
         while self.cores[owner].ready <= probe && self.done < operations {
             until = self.access(owner);
@@ -175,7 +174,7 @@ impl Line<'_> {
         if probe.is_finite() { until.max(probe) } else { until }
     }
 
-    /// One access of a core that may do it. When it ended.
+    /// Runs one access of a core that may run it. Returns its end.
     fn access(&mut self, core: usize) -> f64 {
         let Costs { locked, load, held, pause, .. } = self.costs;
         let last = self.steps.len() - 1;
@@ -209,7 +208,7 @@ impl Line<'_> {
         end
     }
 
-    /// Whoever gets the line next: of those who wait, the longest waiting; or the first to come.
+    /// Returns the core that gets the line next: the one that waits longest, or the first to come.
     fn next(&self, owner: usize, leave: f64, near: &mut u32) -> Option<usize> {
         let oldest = |only_near: bool| {
             (0..self.cores.len())
@@ -227,7 +226,7 @@ impl Line<'_> {
         oldest(false)
     }
 
-    /// The line is shared from now on, until somebody has the right to write: who that is.
+    /// Shares the line until a core gains the right to write. Returns that core.
     fn share(&mut self, owner: usize, reader: usize, since: f64) -> usize {
         self.cores.iter_mut().for_each(|core| core.has_copy = false);
         self.cores[owner].has_copy = true;
@@ -245,7 +244,7 @@ impl Line<'_> {
                 let factor = if far { self.costs.cross } else { 1.0 };
                 let start = self.cores[first].ready.max(since);
                 let granted = start + (self.costs.window + self.costs.flight) * factor;
-                // Those who have a copy read it until it is taken from them.
+                // Cores with a copy read it until it is taken from them.
                 for core in 0..self.cores.len() {
                     if self.cores[core].has_copy
                         && self.wants(core) == Step::Load
@@ -308,9 +307,9 @@ mod tests {
         }
     }
 
-    /// Without a window each operation moves the line: everybody waits for all the others.
+    /// Without a window each operation moves the line: each core waits for all the others.
     #[test]
-    fn without_a_window_a_fetch_add_takes_a_move_for_each_core() {
+    fn without_a_window_each_fetch_add_moves_the_line() {
         for cores in [2, 3, 4] {
             let outcome = run(Program::Add, COSTS, PLAIN, cores);
             assert!(near(outcome.ns, 22.0 * cores as f64), "{outcome:?}");
@@ -320,14 +319,14 @@ mod tests {
 
     /// With a window several operations share a move.
     #[test]
-    fn a_window_of_three_operations_makes_a_move_serve_four() {
+    fn a_window_of_three_operations_serves_four_per_move() {
         let outcome = run(Program::Add, Costs { window: 6.5, ..COSTS }, PLAIN, 2);
         assert!(near(outcome.in_a_row, 4.0) && near(outcome.ns, 2.0 * 28.0 / 4.0), "{outcome:?}");
     }
 
-    /// What makes the loop dear: a value that was read, and changed before it was used.
+    /// A compare-and-swap fails if the value changes between its load and its use.
     #[test]
-    fn compare_and_swap_fails_only_where_others_come_between() {
+    fn compare_and_swap_fails_only_under_contention() {
         assert!(run(Program::LoadCas, COSTS, PLAIN, 1).retries == 0.0);
         for variant in [PLAIN, Variant { shares: true, ..PLAIN }] {
             let outcome = run(Program::LoadCas, COSTS, variant, 4);

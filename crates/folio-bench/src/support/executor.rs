@@ -1,5 +1,4 @@
-//! Many futures at once, polled by one thread: an executor of a few lines, so that no runtime is
-//! measured.
+//! A minimal executor: polls many futures in one thread, so that no runtime is measured.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::{Condvar, Mutex};
 
-/// Numbers of places whose futures were woken.
+/// The numbers of the places whose futures were woken.
 #[derive(Default)]
 struct Woken {
     places: Mutex<Vec<usize>>,
@@ -30,7 +29,7 @@ impl Wake for Place {
     }
 }
 
-/// Drives futures, up to `most` at once, until all have ended. `each` gets what they give, in any
+/// Drives futures to their end, up to `most` at once. Calls `each` with their outputs, in any
 /// order.
 pub(crate) fn drive<F: Future>(
     most: usize,
@@ -82,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    /// Pending as often as `n` says; woken by another thread, or at once.
+    /// Returns `Pending` `n` times; woken by another thread, or at once.
     async fn woken_often(n: usize) -> usize {
         let mut left = n;
         poll_fn(move |context| {
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn all_futures_end_however_many_there_are_at_once() {
+    fn all_futures_end_for_any_number_at_once() {
         for (most, futures) in [(1, 0), (1, 20), (7, 5), (7, 50)] {
             let mut got = Vec::new();
             drive(most, (0..futures).map(woken_often), |n| got.push(n));

@@ -1,36 +1,35 @@
-//! A backing for measurements: a fill is a copy of one page out of a few that stay in the
-//! processor's cache.
+//! A backing for benchmarks: a fill copies from a few pages that stay in the processor's cache.
 
 use std::io::{self, IoSliceMut};
 
 use folio_cache::{Backing, FileId, Version};
 
 const PAGE: usize = 4096;
-/// Pages that are copied from.
+/// The number of source pages.
 const SOURCES: usize = 16;
 
 /// A file of any length whose reads cost a `memcpy`.
 #[derive(Debug)]
-pub(crate) struct Copied {
+pub(crate) struct MemcpyBacking {
     object: u64,
     len: u64,
     source: Vec<u8>,
 }
 
-impl Copied {
-    /// `object` tells it from the others.
+impl MemcpyBacking {
+    /// Makes a file of `len` bytes. `object` tells it from other files.
     pub(crate) fn new(object: u64, len: u64) -> Self {
         Self { object, len, source: vec![7; SOURCES * PAGE] }
     }
 
-    /// What the page at this number is copied from.
+    /// Returns the source of the page with this number.
     #[inline]
     pub(crate) fn page(&self, page: usize) -> &[u8] {
         &self.source[page % SOURCES * PAGE..][..PAGE]
     }
 }
 
-impl Backing for Copied {
+impl Backing for MemcpyBacking {
     fn file_id(&self) -> FileId {
         FileId { space: "bench", volume: 0, object: self.object }
     }
@@ -42,10 +41,10 @@ impl Backing for Copied {
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let (mut page, mut done) = (offset as usize / PAGE, 0);
         for buffer in buffers {
-            for part in buffer.chunks_mut(PAGE) {
-                part.copy_from_slice(&self.page(page)[..part.len()]);
+            for chunk in buffer.chunks_mut(PAGE) {
+                chunk.copy_from_slice(&self.page(page)[..chunk.len()]);
                 page += 1;
-                done += part.len();
+                done += chunk.len();
             }
         }
         Ok(done)

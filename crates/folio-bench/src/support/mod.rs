@@ -1,4 +1,4 @@
-//! What several benchmarks share: backings, traces, baselines, a small executor.
+//! Shared by several benchmarks: files, backings, traces, baselines, models, a small executor.
 
 #[cfg(feature = "baselines")]
 pub(crate) mod baselines;

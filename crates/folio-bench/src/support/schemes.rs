@@ -1,6 +1,6 @@
-//! All schemes, one after the other.
+//! A macro that runs code once per scheme.
 
-/// Runs an expression once for each scheme, which it knows by the name that it gives.
+/// Evaluates an expression once per scheme, with the scheme's type under the given name.
 macro_rules! for_each_scheme {
     ($scheme:ident => $body:expr) => {{
         use folio_ref::schemes;

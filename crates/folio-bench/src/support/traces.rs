@@ -1,22 +1,22 @@
-//! Traces of page numbers, the same each time: popular pages, scans, loops, and mixtures of them.
+//! Makes traces of page numbers, the same each time: popular pages, scans, loops, mixtures.
 
 use fastrand::Rng;
 
-/// Pages that a program uses, one after the other.
+/// The pages that a program uses, one after the other.
 #[derive(Debug)]
 pub(crate) struct Trace {
     pub(crate) name: &'static str,
     pub(crate) pages: Vec<u32>,
 }
 
-/// Popular pages are among so many.
+/// Popular pages have numbers below this.
 const POPULAR: u32 = 1 << 16;
-/// Pages that are used once begin here.
+/// Pages that are used once have numbers from here on.
 const ONCE: u32 = 1 << 24;
-/// Pages of loops begin here.
+/// Pages of loops have numbers from here on.
 const LOOP: u32 = 1 << 20;
 
-/// Page `n` with a chance in proportion to `1 / n^exponent`.
+/// A distribution that draws page `n` with a probability in proportion to `1 / n^exponent`.
 struct Zipf {
     sums: Vec<f64>,
 }
@@ -33,7 +33,7 @@ impl Zipf {
     fn next(&self, random: &mut Rng) -> u32 {
         let at = random.f64() * self.sums[self.sums.len() - 1];
         let rank = self.sums.partition_point(|&sum| sum < at) as u32;
-        // Not next to each other because they are popular.
+        // Popular pages do not lie next to each other.
         rank.wrapping_mul(40_503) % POPULAR
     }
 }
@@ -52,7 +52,8 @@ fn zipf(len: usize, exponent: f64, random: &mut Rng) -> Vec<u32> {
     filled(len, |pages| pages.push(zipf.next(random)))
 }
 
-/// Popular pages, and now and then a scan of what is used once, each page in so many steps.
+/// Makes a trace of popular pages with a scan now and then. Each page of a scan is used once, in
+/// `steps` steps.
 fn scan(len: usize, steps: u32, random: &mut Rng) -> Vec<u32> {
     let (zipf, mut once) = (Zipf::new(0.9), ONCE);
     filled(len, |pages| {
@@ -62,12 +63,12 @@ fn scan(len: usize, steps: u32, random: &mut Rng) -> Vec<u32> {
     })
 }
 
-/// From end to end, over and over.
+/// Makes a trace of a loop over `pages` pages.
 fn cycle(len: usize, pages: u32) -> Vec<u32> {
     (0..pages).cycle().take(len).collect()
 }
 
-/// A window of 2000 pages that moves on, the first of it used most.
+/// Makes a trace of a window of 2000 pages that moves on; its first pages are used most.
 fn drift(len: usize, random: &mut Rng) -> Vec<u32> {
     let mut first = 0;
     filled(len, |pages| {
@@ -76,8 +77,8 @@ fn drift(len: usize, random: &mut Rng) -> Vec<u32> {
     })
 }
 
-/// One after the other: popular pages, a loop, a scan, popular pages beside a table; then others
-/// are popular.
+/// Makes a trace of popular pages, a loop, a scan, and popular pages beside a table, in turn; then
+/// other pages are popular.
 fn mixed(len: usize, random: &mut Rng) -> Vec<u32> {
     let (zipf, mut once, mut first) = (Zipf::new(0.9), ONCE, 0);
     filled(len, |pages| {
@@ -93,7 +94,7 @@ fn mixed(len: usize, random: &mut Rng) -> Vec<u32> {
     })
 }
 
-/// All of them, each of `len` uses, for a cache of `frames` pages.
+/// Makes all traces, each of `len` uses, for a cache of `frames` pages.
 pub(crate) fn all(len: usize, frames: u32) -> Vec<Trace> {
     let mut random = Rng::with_seed(6);
     let random = &mut random;
@@ -110,8 +111,8 @@ pub(crate) fn all(len: usize, frames: u32) -> Vec<Trace> {
     ]
 }
 
-/// The hits of whoever knows the future: it drops what is needed last (Belady, 1966), or does not
-/// keep it at all.
+/// Returns the hits of a policy that knows the future: it evicts the page that is used last of all
+/// (Belady, 1966), or does not keep the new page at all.
 pub(crate) fn optimal(pages: &[u32], frames: usize) -> usize {
     use std::collections::{BTreeSet, HashMap};
     let mut next = vec![usize::MAX; pages.len()];
@@ -123,7 +124,7 @@ pub(crate) fn optimal(pages: &[u32], frames: usize) -> usize {
     }
     let (mut by_next, mut hits) = (BTreeSet::new(), 0);
     for (at, &next) in next.iter().enumerate() {
-        // What is used now is what is used next of all.
+        // The page used now has the nearest next use.
         if by_next.first() == Some(&at) {
             by_next.pop_first();
             hits += 1;
@@ -147,14 +148,14 @@ mod tests {
     #[test]
     fn the_optimum_of_known_traces() {
         assert_eq!(optimal(&cycle(100, 10), 10), 90);
-        // Of 3 pages in a loop 2 stay for good.
+        // Of 3 pages in a loop, 2 stay for ever.
         assert_eq!(optimal(&[1, 2, 3, 1, 2, 3, 1, 2, 3], 2), 4);
         assert_eq!(optimal(&[1, 2, 3, 4, 1], 1), 1);
         assert_eq!(optimal(&[], 1), 0);
     }
 
     #[test]
-    fn traces_are_the_same_each_time_and_of_the_length_asked_for() {
+    fn traces_are_repeatable_and_as_long_as_asked() {
         for (one, other) in all(1000, 64).iter().zip(all(1000, 64)) {
             assert!(one.pages.len() == 1000 && one.pages == other.pages, "{}", one.name);
         }

@@ -1,9 +1,9 @@
-//! How a refused attempt cleans up its increment: the three ways of the patch's versions, for
-//! measurements only.
+//! Three ways in which a refused attempt cleans up its increment, from the patch's versions.
 //!
-//! They stand here and not among folio-ref's schemes, because two of them are not fit for use: one
-//! attempt is no bound (docs/proof.md), and a reset each time makes a refusal as dear as a lost
-//! race. The encoding is that of `FrozenBit`; up to the refusal the code is the same for all.
+//! They are for measurements only and not among folio-ref's schemes, because two of them are not
+//! fit for use. A single attempt gives no bound (docs/proof.md), and a reset on each refusal makes
+//! it as expensive as a lost race. The encoding is that of `FrozenBit`. Up to the refusal the code
+//! of all three is the same.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,15 +12,16 @@ use folio_ref::NOISE_LIMIT;
 
 const FROZEN: u32 = 1 << 31;
 
-/// What a refused attempt does about the increment that it left.
+/// The clean-up of a refused attempt.
 pub(crate) trait Policy: Send + Sync + 'static {
     const NAME: &'static str;
 
-    /// `now` is the word after the increment, frozen.
+    /// Cleans up. `now` is the word after the increment, frozen.
     fn clean(word: &AtomicU32, now: u32);
 }
 
-/// Nothing below the limit; there it loops until the noise is reset. What folio-ref does.
+/// Does nothing below the limit; at the limit it loops until the stale increments are reset. This
+/// is the way of folio-ref.
 pub(crate) struct AtLimit;
 
 impl Policy for AtLimit {
@@ -33,7 +34,7 @@ impl Policy for AtLimit {
     }
 }
 
-/// One compare-and-swap back to zero noise, whether it wins or not.
+/// Tries one compare-and-swap back to no stale increments, successful or not.
 pub(crate) struct Once;
 
 impl Policy for Once {
@@ -44,7 +45,7 @@ impl Policy for Once {
     }
 }
 
-/// Loops until the noise is gone, every time.
+/// Loops until the stale increments are gone, on every refusal.
 pub(crate) struct Whenever;
 
 impl Policy for Whenever {
@@ -57,14 +58,14 @@ impl Policy for Whenever {
     }
 }
 
-/// One attempt; what the word is afterwards.
+/// Tries once to reset the word. Returns the word afterwards.
 fn reset(word: &AtomicU32, now: u32) -> u32 {
     // Relaxed: frozen to frozen publishes nothing.
     word.compare_exchange(now, FROZEN, Ordering::Relaxed, Ordering::Relaxed)
         .map_or_else(|found| found, |_| FROZEN)
 }
 
-/// A word that is frozen and stays so.
+/// A word that is frozen and stays frozen.
 pub(crate) struct Undo<P>(AtomicU32, PhantomData<P>);
 
 impl<P: Policy> Undo<P> {
@@ -72,10 +73,10 @@ impl<P: Policy> Undo<P> {
         Self(AtomicU32::new(FROZEN), PhantomData)
     }
 
-    /// Whether a reference was taken.
+    /// Returns `true` if a reference was taken.
     #[inline(always)]
     pub(crate) fn try_get(&self) -> bool {
-        // Acquire: what folio-ref's try_get has (R6); nothing is published here.
+        // Acquire: the ordering of folio-ref's try_get (R6); nothing is published here.
         let now = self.0.fetch_add(1, Ordering::Acquire).wrapping_add(1);
         if now & FROZEN == 0 {
             return true;
@@ -84,9 +85,9 @@ impl<P: Policy> Undo<P> {
         false
     }
 
-    /// Increments that refused attempts left.
-    pub(crate) fn noise(&self) -> u32 {
-        // Relaxed: a number to look at.
+    /// Returns the number of stale increments.
+    pub(crate) fn stale(&self) -> u32 {
+        // Relaxed: a statistic.
         self.0.load(Ordering::Relaxed) & !FROZEN
     }
 }
@@ -101,15 +102,15 @@ fn refuse<P: Policy>(word: &AtomicU32, now: u32) {
 mod tests {
     use super::*;
 
-    /// The noise after two refusals, with the word at `noise` before.
-    fn after<P: Policy>(noise: u32) -> u32 {
-        let word = Undo::<P>(AtomicU32::new(FROZEN | noise), PhantomData);
+    /// Returns the stale increments after two refusals, with `stale` of them before.
+    fn after<P: Policy>(stale: u32) -> u32 {
+        let word = Undo::<P>(AtomicU32::new(FROZEN | stale), PhantomData);
         assert!(!word.try_get() && !word.try_get());
-        word.noise()
+        word.stale()
     }
 
     #[test]
-    fn each_policy_leaves_the_noise_that_it_says() {
+    fn each_policy_leaves_its_stale_increments() {
         assert_eq!((after::<AtLimit>(5), after::<Once>(5), after::<Whenever>(5)), (7, 0, 0));
         assert_eq!(
             after::<AtLimit>(NOISE_LIMIT - 1),
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn one_attempt_that_loses_leaves_the_noise() {
+    fn a_lost_attempt_leaves_the_stale_increments() {
         let word = AtomicU32::new(FROZEN | 9);
         Once::clean(&word, FROZEN | 8);
         assert_eq!(word.load(Ordering::Relaxed), FROZEN | 9);
