@@ -12,6 +12,7 @@ use folio_frames::{
     Offline, OfflineError, Order, Pfn, UserSpace, Zone, migrate,
 };
 use folio_ref::{DefaultScheme, Scheme};
+use folio_uring::Process;
 
 use crate::api::file::File;
 use crate::backing::{Backing, LocalFile};
@@ -34,7 +35,7 @@ pub const CACHED: Kind = Kind::owner(0);
 /// Files cached in a fixed amount of memory. Cloning it gives another handle on the same cache.
 #[derive(Clone)]
 pub struct Cache<S: Scheme = DefaultScheme> {
-    shared: Arc<Shared<S>>,
+    pub(crate) shared: Arc<Shared<S>>,
 }
 
 /// What the clones of a cache and its mappings share.
@@ -52,6 +53,8 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) reclaimer: Worker<S>,
     pub(crate) background: Background<S>,
     pub(crate) capacity: Capacity<S>,
+    /// That which made the cache: its threads and dirty pages are in no other.
+    pub(crate) process: Process,
 }
 
 impl<S: Scheme> Shared<S> {
@@ -128,6 +131,7 @@ impl<S: Scheme> Cache<S> {
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, Weak::clone(me)),
             background: Background::default(),
             capacity: Capacity::new(capacity),
+            process: Process::current(),
         });
         Ok(Self { shared })
     }
@@ -140,6 +144,7 @@ impl<S: Scheme> Cache<S> {
     /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else
     /// what the system says.
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
+        self.shared.check_process()?;
         self.open_backing(Arc::new(LocalFile::open(path)?))
     }
 
@@ -150,6 +155,7 @@ impl<S: Scheme> Cache<S> {
     ///
     /// As [`open`](Self::open).
     pub fn open_rw(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
+        self.shared.check_process()?;
         self.open_backing(Arc::new(LocalFile::open_rw(path)?))
     }
 
@@ -159,6 +165,7 @@ impl<S: Scheme> Cache<S> {
     ///
     /// As [`open`](Self::open).
     pub fn create(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
+        self.shared.check_process()?;
         self.open_backing(Arc::new(LocalFile::create(path)?))
     }
 
@@ -169,6 +176,7 @@ impl<S: Scheme> Cache<S> {
     ///
     /// The first one; each is told to those who have the file open as well.
     pub fn flush(&self) -> io::Result<()> {
+        self.shared.check_process()?;
         self.shared.write_back_all()
     }
 
@@ -179,6 +187,7 @@ impl<S: Scheme> Cache<S> {
     ///
     /// What the backing says when it is asked for its version.
     pub fn open_backing(&self, backing: Arc<dyn Backing>) -> io::Result<File<S>> {
+        self.shared.check_process()?;
         File::new(&self.shared, backing)
     }
 
@@ -186,28 +195,39 @@ impl<S: Scheme> Cache<S> {
     /// they lie in one folio, about half as many at the most. How many it freed: fewer when the
     /// rest is held.
     pub fn reclaim(&self, frames: usize) -> usize {
-        self.shared.reclaim(frames)
+        if self.shared.is_inherited() { 0 } else { self.shared.reclaim(frames) }
     }
 
     /// Moves the page in one frame to another frame, and says which. Readers meanwhile sleep.
     pub fn migrate(&self, pfn: Pfn) -> Result<Pfn, MigrateError> {
+        if self.shared.is_inherited() {
+            return Err(MigrateError::NotMovable);
+        }
         migrate(self.zone(), pfn, &*self.shared)
     }
 
     /// Takes 2 MiB out of the cache: their pages move elsewhere and the memory goes back to the
     /// system.
     pub fn offline(&self, block: usize) -> Result<Offline<UserSpace<S>>, OfflineError> {
+        if self.shared.is_inherited() {
+            return Err(OfflineError::NotOnline);
+        }
         self.shared.arena.offline(block, &*self.shared)
     }
 
     /// Gives a block back to the cache.
     pub fn online(&self, offline: Offline<UserSpace<S>>) {
-        self.shared.arena.online(offline);
+        if !self.shared.is_inherited() {
+            self.shared.arena.online(offline);
+        }
     }
 
     /// Waits until no pages are being read ahead, or written by the flusher. What a reader that
     /// just left had requested is under way for a while, and keeps its file open.
     pub fn quiesce(&self) {
+        if self.shared.is_inherited() {
+            return;
+        }
         self.shared.background.quiesce();
         self.shared.flusher.quiesce();
         self.shared.reclaimer.quiesce();
@@ -222,6 +242,9 @@ impl<S: Scheme> Cache<S> {
     /// dirty is written when it is synced or flushed, by the last close, and by writers past a
     /// quarter of the budget. Threads that are there end after what they do.
     pub fn set_io_threads(&self, threads: usize) {
+        if self.shared.is_inherited() {
+            return;
+        }
         self.shared.background.set_io_threads(threads);
         self.shared.flusher.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
@@ -233,6 +256,9 @@ impl<S: Scheme> Cache<S> {
 
     /// Rebuilds up to `blocks` whole blocks of 2 MiB by moving pages together.
     pub fn compact(&self, blocks: u32) -> Compacted {
+        if self.shared.is_inherited() {
+            return Compacted::default();
+        }
         self.zone().compact(blocks, &*self.shared)
     }
 
@@ -242,6 +268,9 @@ impl<S: Scheme> Cache<S> {
         frames: u32,
         align: Order,
     ) -> Result<Contig<UserSpace<S>>, ContigError> {
+        if self.shared.is_inherited() {
+            return Err(ContigError::NotOnline);
+        }
         self.zone().alloc_contig(frames, align, &*self.shared)
     }
 
@@ -249,12 +278,18 @@ impl<S: Scheme> Cache<S> {
     /// others move together. It does not reclaim: who wants more room than is free does so
     /// before.
     pub fn shrink_to(&self, blocks: usize) -> Result<(), OfflineError> {
+        if self.shared.is_inherited() {
+            return Err(OfflineError::NotOnline);
+        }
         self.shared.arena.shrink_to(blocks, &*self.shared)
     }
 
     /// Takes memory again that [`Cache::shrink_to`] gave back, until this many blocks are online.
     /// How many are.
     pub fn grow_to(&self, blocks: usize) -> usize {
+        if self.shared.is_inherited() {
+            return self.shared.arena.online_blocks();
+        }
         self.shared.arena.grow_to(blocks)
     }
 
@@ -276,7 +311,8 @@ impl<S: Scheme> Cache<S> {
     /// The memory of the indexes that find the pages of open files, or what the budget has paid for
     /// them, in whole blocks of 2 MiB, if that is more: it comes back after the last close.
     pub fn index_bytes(&self) -> usize {
-        self.shared.registry.index_bytes().max(self.shared.spare_bytes())
+        let spare = if self.shared.is_inherited() { 0 } else { self.shared.spare_bytes() };
+        self.shared.registry.index_bytes().max(spare)
     }
 
     /// Makes the budget another one, rounded down to 2 MiB, while the cache is read. Memory beyond
@@ -290,6 +326,7 @@ impl<S: Scheme> Cache<S> {
     ///   back. Those that could be given back are; [`capacity`](Self::capacity) says what
     ///   was reached.
     pub fn set_capacity(&self, capacity: usize) -> io::Result<()> {
+        self.shared.check_process()?;
         let before = self.capacity();
         let done = self.shared.set_capacity(capacity);
         tracing::info!(before, wanted = capacity, now = self.capacity(), "the capacity was set");

@@ -82,6 +82,9 @@ impl<S: Scheme> File<S> {
     }
 
     /// Drops all cached pages of the file that are not dirty. Handles keep theirs.
+    ///
+    /// In a child that was forked since the cache was made, each read of the file fails from then
+    /// on ([After a fork](crate#after-a-fork)).
     pub fn invalidate(&self) {
         self.mapping.invalidate();
     }

@@ -74,6 +74,10 @@ impl<S: Scheme> Cache<S> {
     /// `cache`. Call it before each scrape, or now and then: it looks at every frame, which
     /// takes in the order of a millisecond for each GiB.
     pub fn record_metrics(&self, name: &str) {
+        if self.shared.is_inherited() {
+            // Locks are needed, and the numbers are the parent's.
+            return;
+        }
         let stats = self.stats();
         for &(counter, _, _, value) in COUNTERS {
             counter!(counter, "cache" => name.to_owned()).absolute(value(&stats));

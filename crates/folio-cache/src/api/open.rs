@@ -31,8 +31,10 @@ impl<S: Scheme> Opened<S> {
 
     /// # Errors
     ///
-    /// `PermissionDenied` when it was opened for reading only.
+    /// `PermissionDenied` when it was opened for reading only; `Unsupported` in a child that was
+    /// forked since the cache was made.
     pub(crate) fn writer(&self) -> io::Result<&dyn Backing> {
+        self.mapping.shared.check_process()?;
         self.writer.as_deref().ok_or_else(|| {
             let message =
                 format!("{:?} was opened for reading only", self.mapping.backing.file_id());
@@ -41,11 +43,13 @@ impl<S: Scheme> Opened<S> {
     }
 
     pub(crate) fn sync(&self, what: Durable) -> io::Result<()> {
+        self.mapping.shared.check_process()?;
         self.mapping.sync(what, &self.told)
     }
 
     /// Writes everything to the backing, which may keep it in memory for a while.
     pub(crate) fn flush(&self) -> io::Result<()> {
+        self.mapping.shared.check_process()?;
         self.mapping.flush(&self.told)
     }
 }

@@ -35,6 +35,7 @@ impl<S: Scheme> Mapping<S> {
 
     #[cold]
     fn refresh(&self, unwritten: impl FnOnce(io::Error) -> io::Result<u64>) -> io::Result<u64> {
+        self.shared.check_process()?;
         for _ in 0..LOOKS {
             let at = {
                 let _length = self.length.lock();
@@ -72,6 +73,9 @@ impl<S: Scheme> Mapping<S> {
 
     /// Drops every page of the file that is not dirty.
     pub(crate) fn invalidate(&self) {
+        if self.shared.is_inherited() {
+            return self.invalidate_inherited();
+        }
         self.drop_clean_pages_from(0);
     }
 

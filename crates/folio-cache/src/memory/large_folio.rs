@@ -139,8 +139,10 @@ impl<S: Scheme> Mapping<S> {
     /// Cuts the folio that a page is a part of into pages, unless it is held, or somebody is at
     /// work on it. Call without a claim.
     pub(crate) fn split_around(&self, page: u32) -> bool {
-        self.folio_around(page)
-            .is_some_and(|(head, order, first)| self.split_folio(head, order, first))
+        !self.shared.is_inherited()
+            && self
+                .folio_around(page)
+                .is_some_and(|(head, order, first)| self.split_folio(head, order, first))
     }
 
     /// The same, of the folio that begins at `head`, and begins with page `first`, as somebody

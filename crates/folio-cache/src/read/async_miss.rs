@@ -156,6 +156,10 @@ impl<S: Scheme> Progress<S> {
         wanted: usize,
         context: &Context<'_>,
     ) -> Poll<io::Result<Found<S>>> {
+        if self.0.is_some() && mapping.shared.is_inherited() {
+            // Its thread is in another process.
+            self.0 = None;
+        }
         if let Some(fetch) = &self.0 {
             let found = fetch.poll(context);
             if found.is_ready() {
@@ -166,6 +170,7 @@ impl<S: Scheme> Progress<S> {
         if let Some(found) = mapping.next_page_at_once(offset, wanted) {
             return Poll::Ready(Ok(Some(found)));
         }
+        mapping.shared.check_process()?;
         let fetch = Fetch::new(mapping, offset, wanted, context.waker());
         if mapping.shared.background.fetch(&fetch, context.waker()) {
             // It may be done: where there are no threads, it is.

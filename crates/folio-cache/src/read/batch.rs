@@ -105,6 +105,10 @@ impl<S: Scheme> Mapping<S> {
     /// Reads what is missing of many runs of pages (first, how many), all requested at once. The
     /// first page of each, if it was missing, and could be read. Call without a claim.
     pub(crate) fn fill_many(&self, wanted: &[(u32, u32)]) -> Vec<Option<FolioRef<UserSpace<S>>>> {
+        if self.shared.is_inherited() {
+            // Each is asked for alone then, and gets its error.
+            return wanted.iter().map(|_| None).collect();
+        }
         // Before any is installed: see ARCHITECTURE.md, "Lock order".
         let mut folios =
             self.shared.allocate_some(wanted.iter().map(|wanted| wanted.1 as usize).sum());

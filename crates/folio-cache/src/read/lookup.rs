@@ -61,6 +61,7 @@ impl<S: Scheme> Mapping<S> {
 
     #[cold]
     fn find_slowly(&self, page: u32, pages: u32) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
+        self.shared.check_process()?;
         let counters = &self.shared.counters;
         let slot = self.index.get_or_make(page)?;
         let start = u64::from(page) * FRAME_SIZE as u64;

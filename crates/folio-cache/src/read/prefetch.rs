@@ -35,6 +35,9 @@ impl<S: Scheme> Mapping<S> {
     /// A reader came to a milestone.
     #[cold]
     pub(crate) fn read_ahead_of(&self, page: u32) {
+        if self.shared.is_inherited() {
+            return;
+        }
         if let Some(window) = self.readahead.passed(page, self.most_ahead()) {
             self.request(window);
         }

@@ -4,17 +4,17 @@
 //! load and a store; the rest share the last number, and count by fetch-add. Either way nothing is
 //! lost. A number goes back when its thread ends.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
 
 /// Numbers: all but the last belong to one thread at a time.
 const NUMBERS: usize = 16;
 const SHARED: usize = NUMBERS - 1;
 
-/// A bit for each number that is taken.
-static TAKEN: Mutex<u32> = Mutex::new(0);
+/// A bit for each number that is taken. Not under a lock: hits count as well, also in a child that
+/// was forked while another thread would have held it.
+static TAKEN: AtomicU32 = AtomicU32::new(0);
 
 /// A thread's number, until it ends.
 struct Number(usize);
@@ -22,19 +22,20 @@ struct Number(usize);
 impl Number {
     #[cold]
     fn take() -> Self {
-        let mut taken = TAKEN.lock();
-        let number = (taken.trailing_ones() as usize).min(SHARED);
-        if number < SHARED {
-            *taken |= 1 << number;
-        }
-        Self(number)
+        let free = |taken: u32| (taken.trailing_ones() as usize).min(SHARED);
+        // Acquire: pairs with Release in drop. What the number's last thread counted is seen here.
+        let taken = TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, |taken| {
+            (free(taken) < SHARED).then(|| taken | 1 << free(taken))
+        });
+        Self(taken.map_or(SHARED, free))
     }
 }
 
 impl Drop for Number {
     fn drop(&mut self) {
         if self.0 < SHARED {
-            *TAKEN.lock() &= !(1 << self.0);
+            // Release: pairs with Acquire in take.
+            TAKEN.fetch_and(!(1 << self.0), Ordering::Release);
         }
     }
 }
@@ -55,8 +56,8 @@ impl Counter {
         // A thread that is ending may have given its number back.
         let number = NUMBER.try_with(|number| number.0).unwrap_or(SHARED);
         let part = &self.parts[number];
-        // Relaxed throughout: nothing follows from a counter. Who had the number before gave it
-        // back under a lock.
+        // Relaxed throughout: nothing follows from a counter. The thread that had the number
+        // before gave it back with Release.
         if number < SHARED {
             part.store(part.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
         } else {

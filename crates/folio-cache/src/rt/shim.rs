@@ -15,7 +15,7 @@ pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 pub(crate) use std::sync::atomic::AtomicU64 as Length;
 
 #[cfg(shuttle)]
-pub(crate) use folio_ref::stepped::AtomicU64 as Length;
+pub(crate) use folio_ref::testing::stepped::AtomicU64 as Length;
 #[cfg(shuttle)]
 pub(crate) type Mutex<T> = lock_api::Mutex<folio_frames::SteppedLock, T>;
 #[cfg(shuttle)]
@@ -29,7 +29,7 @@ pub(crate) fn spawn(name: &str, act: impl FnOnce() + Send + 'static) -> bool {
 
 #[cfg(shuttle)]
 pub(crate) fn spawn(_: &str, act: impl FnOnce() + Send + 'static) -> bool {
-    folio_ref::stepped::spawn(act);
+    folio_ref::testing::stepped::spawn(act);
     true
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn spawn(_: &str, act: impl FnOnce() + Send + 'static) -> bool {
 pub(crate) use std::thread::yield_now;
 
 #[cfg(shuttle)]
-pub(crate) use folio_ref::stepped::yield_now;
+pub(crate) use folio_ref::testing::stepped::yield_now;
 
 /// Does nothing for a while.
 #[cfg(not(shuttle))]
@@ -84,8 +84,11 @@ impl Condvar {
     pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
         // Under the lock: what is said once it is free is heard.
         let heard = self.words();
-        let sleep =
-            || folio_ref::stepped::wait(std::ptr::from_ref(self).addr(), &|| self.words() == heard);
+        let sleep = || {
+            folio_ref::testing::stepped::wait(std::ptr::from_ref(self).addr(), &|| {
+                self.words() == heard
+            })
+        };
         MutexGuard::unlocked(guard, sleep);
     }
 
@@ -95,6 +98,6 @@ impl Condvar {
 
     pub(crate) fn notify_all(&self) {
         self.words.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        folio_ref::stepped::wake_all(std::ptr::from_ref(self).addr());
+        folio_ref::testing::stepped::wake_all(std::ptr::from_ref(self).addr());
     }
 }

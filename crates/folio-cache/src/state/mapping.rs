@@ -144,6 +144,9 @@ impl<S: Scheme> Mapping<S> {
 
 impl<S: Scheme> Drop for Mapping<S> {
     fn drop(&mut self) {
+        if self.shared.leak_if_inherited() {
+            return;
+        }
         // Nobody else is here: whoever visits a slot, by name or by frame number, holds the
         // mapping.
         self.drop_pages(0..u64::MAX);

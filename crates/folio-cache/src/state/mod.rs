@@ -5,6 +5,7 @@ pub(crate) mod error_cursor;
 pub(crate) mod handle;
 pub(crate) mod index;
 pub(crate) mod mapping;
+pub(crate) mod process;
 pub(crate) mod readahead;
 pub(crate) mod registry;
 pub(crate) mod stats;

@@ -113,6 +113,10 @@ impl<S: Scheme> Mapping<S> {
         pages: Range<u64>,
         then: Then,
     ) -> Option<(Range<u64>, io::Result<()>)> {
+        if self.shared.is_inherited() {
+            // What is dirty is the parent's, which may have written newer bytes by now.
+            return None;
+        }
         let mut change_token = self.changing.lock();
         // Without a writer nothing can have become dirty.
         let writer = self.writer.get()?;
@@ -262,6 +266,10 @@ impl<S: Scheme> Mapping<S> {
 
     /// An open file is closed. If it was the last one, nothing of it may be lost.
     pub(crate) fn closed(self: &Arc<Self>) {
+        if self.shared.is_inherited() {
+            // The parent writes them.
+            return;
+        }
         // AcqRel: the last one sees what the others wrote.
         if self.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;

@@ -1,8 +1,7 @@
-//! `cargo x canaries`: tests of the tests. Each canary is a build with one rule broken on purpose;
-//! a check that does not fail on it is not watching that rule.
+//! `cargo x seeded-bugs`: tests of the tests. Each seeded bug is a build with one rule broken on
+//! purpose; a check that passes on it does not watch that rule.
 //!
-//! The faults themselves stand in the code behind `cfg(broken = "NAME")`, which no other build
-//! sets.
+//! The bugs stand in the code behind `cfg(broken = "NAME")`, which no other build sets.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
@@ -13,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::step::{self, Failure, cargo, root, target_dir};
 
-/// Time that a check has to notice. Building does not count.
+/// The time in which a check must fail. Building does not count.
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// A check that may notice.
+/// A check that may catch a seeded bug.
 #[derive(Clone, Copy, PartialEq)]
 enum Check {
     /// The tests of the word.
@@ -44,7 +43,7 @@ impl Check {
         }
     }
 
-    /// What cargo is told, to build it first and to run it then.
+    /// Returns cargo's arguments: those that build the check, and those that run it.
     fn commands(self) -> (&'static str, &'static str) {
         match self {
             Self::Word => ("test --release -p folio-ref --no-run", "test --release -p folio-ref"),
@@ -65,96 +64,96 @@ impl Check {
     }
 }
 
-struct Canary {
+struct Bug {
     name: &'static str,
     breaks: &'static str,
-    /// Tried in this order, until one fails. The sharpest first.
+    /// Run in this order until one fails. The fastest comes first.
     caught_by: &'static [Check],
 }
 
-/// All canaries. A new one also needs its `cfg(broken = "...")` in the code.
-const CANARIES: [Canary; 17] = [
-    Canary {
+/// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
+const BUGS: [Bug; 17] = [
+    Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
         caught_by: &[Check::Word, Check::Frames, Check::Torture],
     },
-    Canary {
+    Bug {
         name: "freed-left-dying",
         breaks: "R1, R3: a freed frame is left Dying",
         caught_by: &[Check::Word, Check::Frames, Check::Cache],
     },
-    Canary {
+    Bug {
         name: "tail-left-live",
         breaks: "R1: a tail is left live",
         caught_by: &[Check::Frames, Check::Torture],
     },
-    Canary {
+    Bug {
         name: "no-recheck",
-        breaks: "R8: no second look after try_get",
+        breaks: "R8: a reader does not check the slot again after try_get",
         caught_by: &[Check::Shuttle, Check::Frames, Check::Cache, Check::Torture],
     },
-    Canary {
+    Bug {
         name: "early-destructor",
         breaks: "R4: the destructor is chosen before the compare-and-swap",
         caught_by: &[Check::Shuttle, Check::Frames, Check::Torture],
     },
-    Canary {
+    Bug {
         name: "undo-by-subtraction",
         breaks: "R2: a refused try_get takes its increment back",
         caught_by: &[Check::Word, Check::Frames],
     },
-    Canary {
+    Bug {
         name: "noise-unbounded",
-        breaks: "R5: nobody resets the noise",
+        breaks: "R5: stale increments are never reset",
         caught_by: &[Check::Word],
     },
-    Canary {
+    Bug {
         name: "count-into-the-bit",
         breaks: "R5: a count does not saturate",
         caught_by: &[Check::Word],
     },
-    Canary {
+    Bug {
         name: "init-keeps-noise",
-        breaks: "R2: what a refused try_get left is counted as references",
+        breaks: "R2: stale increments are counted as references",
         caught_by: &[Check::Word, Check::Frames],
     },
-    Canary {
+    Bug {
         name: "freeze-one-more",
-        breaks: "R3: freeze expects one reference more than it was told",
+        breaks: "R3: freeze succeeds with one reference more than expected",
         caught_by: &[Check::Word, Check::Frames],
     },
-    Canary {
+    Bug {
         name: "generation-not-bumped",
-        breaks: "R4: a late put wins the frame's next life",
+        breaks: "R4: a freeze keeps the generation, so a late put wins the next life",
         caught_by: &[Check::Word, Check::Frames],
     },
-    Canary {
+    Bug {
         name: "slot-version-not-bumped",
-        breaks: "R8: the end of a claim leaves the slot's version",
+        breaks: "R8: unlocking a slot leaves its version",
         caught_by: &[Check::Frames],
     },
-    Canary {
+    Bug {
         name: "no-second-load",
-        breaks: "R8: a read without a reference believes its copy without a second look at the slot",
+        breaks: "R8: an optimistic read returns its copy without checking the slot again",
         caught_by: &[Check::Frames, Check::Shuttle],
     },
-    Canary {
+    Bug {
         name: "head-opened-first",
-        breaks: "R8: a folio that is cut into the frames of its slots opens its head before the others' slots say so",
+        breaks: "R8: a split of a multi-slot folio opens its head before the other slots name their frames",
         caught_by: &[Check::Shuttle],
     },
-    Canary {
+    Bug {
         name: "read-by-count",
-        breaks: "R8: a read without a reference is validated by the count instead of the slot's version",
+        breaks: "R8: an optimistic read is validated by the count instead of the slot's version",
         caught_by: &[Check::Shuttle, Check::Frames],
     },
-    Canary {
+    Bug {
         name: "write-without-freeze",
-        breaks: "R2: a page is written in place without a freeze, whoever holds it",
+        breaks: "R2: a page is written in place without a freeze, although handles may share it",
         caught_by: &[Check::Shuttle, Check::Cache],
     },
-    Canary {
+    Bug {
         name: "metadata-zeroed",
         breaks: "R7: metadata is zeroed when a block goes offline",
         caught_by: &[Check::Frames],
@@ -165,39 +164,36 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let (options, names): (Vec<&String>, Vec<&String>) =
         arguments.iter().partition(|word| word.starts_with('-'));
     if let Some(option) = options.iter().find(|&&option| option != "--save") {
-        return Err(Failure::Usage(format!("canaries has no option '{option}'; there is --save")));
+        return Err(Failure::Usage(format!(
+            "seeded-bugs has no option '{option}'; there is --save"
+        )));
     }
-    if let Some(name) =
-        names.iter().find(|&&name| CANARIES.iter().all(|canary| canary.name != name))
-    {
-        let known = CANARIES.map(|canary| canary.name).join(", ");
-        return Err(Failure::Usage(format!("there is no canary '{name}'. There are: {known}")));
+    if let Some(name) = names.iter().find(|&&name| BUGS.iter().all(|bug| bug.name != name)) {
+        let known = BUGS.map(|bug| bug.name).join(", ");
+        return Err(Failure::Usage(format!("there is no seeded bug '{name}'; there are {known}")));
     }
     if !options.is_empty() && !names.is_empty() {
-        return Err(Failure::Usage("--save is for the whole list; leave the names out".to_owned()));
+        return Err(Failure::Usage("--save needs the whole list: leave out the names".to_owned()));
     }
-    let chosen = || {
-        CANARIES
-            .iter()
-            .filter(|canary| names.is_empty() || names.contains(&&canary.name.to_owned()))
-    };
+    let chosen =
+        || BUGS.iter().filter(|bug| names.is_empty() || names.contains(&&bug.name.to_owned()));
     let mut rows = Vec::new();
     let mut missed = Vec::new();
-    for canary in chosen() {
+    for bug in chosen() {
         let mut caught = false;
-        for &check in canary.caught_by {
-            let trial = try_one(Some(canary.name), check)?;
+        for &check in bug.caught_by {
+            let trial = try_one(Some(bug.name), check)?;
             caught = matches!(trial.outcome, Outcome::Failed(_));
-            rows.push(Row { name: canary.name, breaks: canary.breaks, trial, check });
+            rows.push(Row { name: bug.name, breaks: bug.breaks, trial, check });
             if caught {
                 break;
             }
         }
         if !caught {
-            missed.push(canary.name);
+            missed.push(bug.name);
         }
     }
-    // A check that fails anyway catches nothing.
+    // A check that fails without a bug shows nothing.
     let tried = |check: &Check| rows.iter().any(|row| row.check == *check);
     for check in Check::ALL.into_iter().filter(tried).collect::<Vec<_>>() {
         let trial = try_one(None, check)?;
@@ -214,10 +210,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     if missed.is_empty() {
         return Ok(());
     }
-    Err(Failure::Failed(format!(
-        "not caught, or failing with nothing broken: {}",
-        missed.join(", ")
-    )))
+    Err(Failure::Failed(format!("not caught, or failing without a bug: {}", missed.join(", "))))
 }
 
 /// One line of the report.
@@ -228,7 +221,7 @@ struct Row {
     trial: Trial,
 }
 
-/// What one run of a check came to.
+/// The result of one run of a check.
 struct Trial {
     outcome: Outcome,
     took: Duration,
@@ -236,20 +229,20 @@ struct Trial {
 
 enum Outcome {
     Passed,
-    /// With the line of its output that says why.
+    /// With the line of its output that gives the reason.
     Failed(String),
-    /// It had not ended by the limit: nobody can tell what it noticed.
+    /// It had not ended by the limit, so it shows nothing.
     RanOut,
 }
 
 fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
     let (build, run) = check.commands();
     let name = broken.unwrap_or("none");
-    let mut build = with_fault(cargo(build), broken, check)?;
-    step::run(&format!("build with '{name}' broken"), &mut build)?;
+    let mut build = with_bug(cargo(build), broken, check)?;
+    step::run(&format!("build with the seeded bug '{name}'"), &mut build)?;
     eprintln!("── cargo {run}");
-    let command = with_fault(cargo(run), broken, check)?;
-    let log = target_dir().join(format!("canary/{name}-{}.log", check.name()));
+    let command = with_bug(cargo(run), broken, check)?;
+    let log = target_dir().join(format!("seeded-bugs/{name}-{}.log", check.name()));
     let started = Instant::now();
     let status = File::create(&log)
         .and_then(|file| {
@@ -278,15 +271,14 @@ fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
     Ok(Trial { outcome, took })
 }
 
-fn with_fault(
-    mut command: Command,
-    broken: Option<&str>,
-    check: Check,
-) -> Result<Command, Failure> {
-    let (flags, folder) =
-        if check == Check::Shuttle { ("--cfg shuttle", "canary/shuttle") } else { ("", "canary") };
+fn with_bug(mut command: Command, broken: Option<&str>, check: Check) -> Result<Command, Failure> {
+    let (flags, folder) = if check == Check::Shuttle {
+        ("--cfg shuttle", "seeded-bugs/shuttle")
+    } else {
+        ("", "seeded-bugs")
+    };
     command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target_dir().join(folder));
-    // Faults are found as well without it.
+    // The bugs are found without it too, and builds are faster.
     command.env("CARGO_PROFILE_RELEASE_LTO", "off");
     if let Some(name) = broken {
         command.env("RUSTC_WORKSPACE_WRAPPER", wrapper(name)?);
@@ -294,10 +286,10 @@ fn with_fault(
     Ok(command)
 }
 
-/// A compiler with the fault, for our own crates: what they depend on is built once for all
-/// canaries.
+/// Writes a compiler that sets the bug's `cfg` for our own crates, so that their dependencies are
+/// built only once. Returns its path.
 fn wrapper(name: &str) -> Result<PathBuf, Failure> {
-    let folder = target_dir().join("canary/rustc");
+    let folder = target_dir().join("seeded-bugs/rustc");
     let path = folder.join(name);
     let text =
         format!("#!/bin/sh\nrustc=$1\nshift\nexec \"$rustc\" \"$@\" --cfg 'broken=\"{name}\"'\n");
@@ -308,8 +300,8 @@ fn wrapper(name: &str) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// The line of a log that says best what failed: a panic's message, a failed test, else the last
-/// one.
+/// Returns the line of a log that describes the failure best: a panic's message, a failed test,
+/// otherwise the last line.
 fn reason(log: &Path) -> String {
     let output =
         fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
@@ -327,7 +319,7 @@ fn reason(log: &Path) -> String {
         (Some(test), Some(panic)) => format!("`{test}`: {panic}"),
         (Some(test), None) => format!("`{test}`"),
         (None, Some(panic)) => panic,
-        (None, None) => lines.next_back().unwrap_or("it said nothing").to_owned(),
+        (None, None) => lines.next_back().unwrap_or("no output").to_owned(),
     }
 }
 
@@ -358,12 +350,12 @@ fn save(report: &str) -> Result<(), Failure> {
     let machine = machine.map_or("an unknown processor", |(_, name)| name);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let text = format!(
-        "# Canaries\n\nWritten by `cargo x canaries --save` on {machine}, {threads} threads, {}. \
-         What each canary is: docs/canaries.md.\n\n{report}",
+        "# Seeded bugs\n\nWritten by `cargo x seeded-bugs --save` on {machine}, {threads} threads,\n\
+         {}. docs/seeded-bugs.md describes each bug.\n\n{report}",
         step::commit_and_day()
     );
     let folder = root().join("results");
     fs::create_dir_all(&folder)
-        .and_then(|()| fs::write(folder.join("canaries.md"), text))
-        .map_err(|error| Failure::Failed(format!("results/canaries.md: {error}")))
+        .and_then(|()| fs::write(folder.join("seeded-bugs.md"), text))
+        .map_err(|error| Failure::Failed(format!("results/seeded-bugs.md: {error}")))
 }

@@ -19,7 +19,7 @@ use std::vec::Vec;
 use shuttle::scheduler::{PctScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, Runner};
 
-use crate::stepped::arm;
+use crate::testing::stepped::arm;
 
 /// Which schedules.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@
 //! are played on one thread of the system, so what is between two steps happens at once.
 //!
 //! Only with `--cfg shuttle`, and only for tests. What stands outside of
-//! [`race`](crate::explore::race) does not stop.
+//! [`race`](crate::testing::explore::race) does not stop.
 
 use core::sync::atomic::Ordering;
 use std::cell::{Cell, RefCell};
