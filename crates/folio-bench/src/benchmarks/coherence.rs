@@ -1,15 +1,15 @@
-//! How does it go on past the cores that there are? A model of one cache line, calibrated here, and
-//! a range.
+//! Projects the word past the cores of this machine: a model of one cache line, calibrated here,
+//! and a range.
 //!
-//! The model (`line.rs`) has what matters when many cores want one line: it takes time to move, a
-//! core keeps it for a while, those who wait stand in a queue, a failed compare-and-swap was still
-//! a move, and a load may leave the line shared so that a write has to ask again. Its unknowns are
-//! the variants; each is fitted to what two cores did here, and held against what others published.
-//! No variant is right; so the answer is a range.
+//! The model (`cache_line.rs`) has what matters when many cores want one line. The line takes time
+//! to move, a core keeps it for a while, and waiting cores form a queue. A failed compare-and-swap
+//! was still a move. A load may leave the line shared, so that a write has to ask again. The
+//! variants are the model's unknowns. Each is fitted to the times of two cores here, and compared
+//! with published numbers. No variant is right, so the answer is a range.
 //!
-//! **Not to be believed:** the time between sockets, which is assumed; two threads on one core;
-//! directories that differ from socket to socket; far more than one line; an order of waiting that
-//! starves somebody; and anything that the misfit says is off.
+//! **Do not rely on:** the time between sockets, which is assumed; two threads on one core;
+//! directories that differ between sockets; more than one line; a queue that starves a core; and
+//! any variant with a large misfit.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -22,34 +22,33 @@ use crate::support::cache_line::{Costs, Program, Variant, simulate};
 
 /// Cores of one socket.
 const PER_SOCKET: usize = 96;
-/// What is projected.
+/// The numbers of cores that are projected.
 const CORES: [usize; 10] = [1, 2, 4, 8, 16, 32, 64, 96, 128, 192];
-/// Between sockets it takes so many times as long: assumed, from the usual tables of core-to-core
-/// latencies.
+/// The factors of the time between sockets: assumed, from common tables of core-to-core latencies.
 const CROSS: [f64; 2] = [2.0, 6.0];
 
-/// The word alone, as `bench word` measures it.
+/// The word alone, the loop of `bench word`.
 const WORD: &str = "the word alone";
-/// With a lookup and a copy of 64 bytes around it.
+/// The word with a lookup and a copy of 64 bytes around it.
 const READ: &str = "a read of 64 bytes";
-/// Nanoseconds that a read spends holding the reference, and on its way to the word: `bench read`
-/// on our machine.
+/// Nanoseconds that a read holds the reference, and that it takes on its way to the word: `bench
+/// read` on our machine.
 const HELD: f64 = 3.2;
 const PAUSE: f64 = 1.0;
 
 const PROGRAMS: [(Program, &str); 3] =
     [(Program::Bit, BIT), (Program::ZeroFrozen, "zero-frozen"), (Program::GuessOne, "guess-one")];
-/// frozen-bit, live-bit-high, live-bit-low and generational: the same accesses.
+/// The schemes frozen-bit, live-bit-high, live-bit-low and generational: the same accesses.
 const BIT: &str = "schemes with a bit";
 const NO_REFERENCE: &str = "no reference";
 
-/// Where zero-frozen stands among them.
+/// The index of zero-frozen among them.
 const ZERO: usize = 1;
 
 /// Operations of a simulation that is fitted.
 const FITTED: u64 = 4000;
 
-/// What was published, and what our own machine did: the program, its cores, nanoseconds or
+/// A known value, published or measured on our machine: the program, its cores, and nanoseconds or
 /// retries.
 struct Known {
     what: &'static str,
@@ -61,7 +60,7 @@ struct Known {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Machine {
-    /// This one.
+    /// This machine.
     Here,
     /// A laptop with a Zen 4 of eight cores, two threads each.
     Laptop,
@@ -69,19 +68,19 @@ enum Machine {
     Server,
 }
 
-/// Published: fetch-add at 1 and 4 threads, and load + compare-and-swap at 1, calibrate the laptop;
-/// the rest are checks.
+/// Published values. Fetch-add at 1 and 4 threads and load + compare-and-swap at 1 calibrate the
+/// laptop; the rest are checks.
 const LAPTOP_LOCKED: f64 = 2.76;
 const LAPTOP_LOAD: f64 = 3.12 - 2.76;
 const LAPTOP_ADD_4: f64 = 42.1;
 
-/// What two cores did here.
+/// The times of two cores here.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
-    /// A pair of fetch-add and fetch-sub alone, and the loop's pair.
+    /// A pair of fetch-add and fetch-sub on one core, and a pair of zero-frozen.
     pair_1: f64,
     zero_1: f64,
-    /// The same on two cores, and how many pairs one did in a row.
+    /// The pair on two cores, and the number of pairs that one core does in a row.
     pair_2: f64,
     in_a_row: f64,
     zero_2: f64,
@@ -96,11 +95,12 @@ struct Fitted {
     laptop: Costs,
 }
 
-/// Measures what calibrates the model, then runs it.
+/// Runs the benchmark: measures the calibration, then runs the model.
 ///
 /// # Errors
 ///
-/// When there are fewer than two CPUs, or two threads never truly ran at once.
+/// An error if there are fewer than two CPUs, or if two threads never ran at once; `Interrupted` if
+/// it is stopped early.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let measured = measure(ask)?;
     let variants = variants(&measured);
@@ -114,7 +114,7 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             BIT,
         )
     };
-    // How many times as fast a fetch-add is as the loop, at the most cores: by case, by variant.
+    // The speed of a fetch-add relative to the loop, at the most cores: by scenario, by variant.
     let mut ratios: Vec<Vec<f64>> = Vec::new();
     for (name, held, pause) in [(WORD, 0.0, 0.0), (READ, HELD, PAUSE)] {
         for threads in CORES {
@@ -141,7 +141,7 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
                     });
                 }
             }
-            // Two loads of a line that nobody writes: each core has its copy.
+            // Two loads of a line without a writer: each core has its copy.
             report.rows.extend(Row::of(
                 NO_REFERENCE,
                 scenario,
@@ -158,11 +158,11 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(report)
 }
 
-/// What two cores do here.
+/// Measures the times of two cores here.
 fn measure(ask: &mut Ask<'_>) -> io::Result<Measured> {
-    let no = |why: &str| io::Error::other(format!("the model can not be calibrated: {why}"));
+    let no = |why: &str| io::Error::other(format!("the model cannot be calibrated: {why}"));
     if cpus().len() < 2 {
-        return Err(no("that takes two CPUs, and there is one"));
+        return Err(no("it takes two CPUs, and there is one"));
     }
     let matrix = Matrix {
         title: "calibration",
@@ -182,7 +182,7 @@ fn measure(ask: &mut Ask<'_>) -> io::Result<Measured> {
     let find = |name: &str, threads| {
         let row =
             report.rows.iter().find(|row| row.name == name && row.scenario.threads == threads);
-        row.ok_or_else(|| no("two threads never truly ran at once"))
+        row.ok_or_else(|| no("two threads never ran at once"))
     };
     let pair = find(between::NOTHING, 2)?;
     let in_a_row =
@@ -197,14 +197,14 @@ fn measure(ask: &mut Ask<'_>) -> io::Result<Measured> {
     })
 }
 
-/// Every combination of what is not known, fitted.
+/// Returns every combination of the unknowns, fitted.
 fn variants(measured: &Measured) -> Vec<Fitted> {
     let locked = measured.pair_1 / 2.0;
     let load = (measured.zero_1 - measured.pair_1).max(0.1);
     let plain = Costs { locked, load, flight: 0.0, window: 0.0, cross: 1.0, held: 0.0, pause: 0.0 };
     let alone = Variant { shares: false, near_first: false };
     let pairs = |costs: Costs| simulate(Program::Bit, costs, alone, 2, PER_SOCKET, FITTED);
-    // The window by how many pairs one core does in a row, the flight by the time.
+    // The window follows from the pairs in a row, the flight from the time.
     let fit = |window: f64| Costs {
         window,
         ..flight(plain, window, measured.pair_2, &|costs| pairs(costs).ns)
@@ -214,7 +214,7 @@ fn variants(measured: &Measured) -> Vec<Fitted> {
     let adds = |costs: Costs| simulate(Program::Add, costs, alone, 4, PER_SOCKET, FITTED).ns;
     let mut variants = Vec::new();
     for (window, keeps) in [(window, "keeps the line for a while"), (0.0, "lets go at once")] {
-        // On the laptop as many instructions fit into the window as here.
+        // On the laptop the window has room for as many instructions as here.
         let there = window * LAPTOP_LOCKED / locked;
         let (here, laptop) = (fit(window), flight(laptop, there, LAPTOP_ADD_4, &adds));
         for (shares, loads) in [(false, "loads take it alone"), (true, "loads share it")] {
@@ -233,13 +233,13 @@ fn variants(measured: &Measured) -> Vec<Fitted> {
     variants
 }
 
-/// The costs with the flight that makes a simulation take so long.
+/// Returns the costs with the flight at which a simulation takes `target`.
 fn flight(costs: Costs, window: f64, target: f64, ns: &dyn Fn(Costs) -> f64) -> Costs {
     let costs = Costs { window, ..costs };
     Costs { flight: bisect(0.0, 500.0, target, &|flight| ns(Costs { flight, ..costs })), ..costs }
 }
 
-/// Where a function that grows comes to a target.
+/// Returns the argument at which an increasing function reaches the target.
 fn bisect(mut low: f64, mut high: f64, target: f64, f: &dyn Fn(f64) -> f64) -> f64 {
     for _ in 0..24 {
         let mid = f64::midpoint(low, high);
@@ -249,7 +249,7 @@ fn bisect(mut low: f64, mut high: f64, target: f64, f: &dyn Fn(f64) -> f64) -> f
 }
 
 impl Fitted {
-    /// For each program.
+    /// Returns the time of one operation of each program.
     fn times(&self, held: f64, pause: f64, cores: usize) -> [f64; 3] {
         let costs = Costs { held, pause, ..self.here };
         PROGRAMS.map(|(program, _)| {
@@ -257,6 +257,7 @@ impl Fitted {
         })
     }
 
+    /// Returns the value that this variant predicts for a known one.
     fn predict(&self, known: &Known) -> f64 {
         let (costs, per_socket) = match known.on {
             Machine::Here => (self.here, PER_SOCKET),
@@ -275,7 +276,7 @@ impl Fitted {
     }
 }
 
-/// Enough for each core to have many turns.
+/// Returns a number of operations that gives each core many turns.
 fn operations(cores: usize) -> u64 {
     FITTED.max(cores as u64 * 40)
 }
@@ -316,13 +317,14 @@ fn calibration(measured: &Measured, variants: &[Fitted]) -> Table {
         rows.push(row(&format!("fitted, {name}: flight, ns"), variant.here.flight));
     }
     Table {
-        title: "Measured here, and fitted to it",
+        title: "Measured here, and the fit",
         header: ["", "value"].map(str::to_owned).into(),
         rows,
     }
 }
 
-/// Each variant against what is known, with its error, and what it says of the most cores.
+/// Returns the table of the variants beside the known values, with their errors and predictions for
+/// the most cores.
 fn against(known: &[Known], variants: &[Fitted], ratios: &[Vec<f64>]) -> Table {
     let mut header = vec!["variant".to_owned()];
     header.extend(known.iter().map(|known| known.what.to_owned()));
@@ -336,7 +338,7 @@ fn against(known: &[Known], variants: &[Fitted], ratios: &[Vec<f64>]) -> Table {
         let mut off = 0.0;
         for known in known {
             let says = variant.predict(known);
-            // Fewer retries than one in a hundred are none.
+            // Less than one retry in a hundred counts as none.
             off += (says.max(0.01) / known.value).ln().abs();
             row.push(format!("{says:.1} ({:+.0} %)", (says / known.value - 1.0) * 100.0));
         }
@@ -344,7 +346,7 @@ fn against(known: &[Known], variants: &[Fitted], ratios: &[Vec<f64>]) -> Table {
         row.extend(ratios.iter().map(|ratios| format!("{:.2}", ratios[place])));
         rows.push(row);
     }
-    Table { title: "Each variant against what is known", header, rows }
+    Table { title: "Each variant beside the known values", header, rows }
 }
 
 fn notes(ratios: &[Vec<f64>]) -> Vec<String> {
@@ -356,11 +358,12 @@ fn notes(ratios: &[Vec<f64>]) -> Vec<String> {
         format!("{least:.1} to {most:.1}")
     };
     let mut notes = vec![
-        "a line is the median of all variants, the band from the least to the most of them; 'speed to' is the median of \
-         the variants' ratios"
+        "a line is the median of all variants, and its band reaches from the least to the most; \
+         'speed to' is the median of the variants' ratios"
             .to_owned(),
-        "misfit: the geometric mean of how many times too much or too little a variant says of what is known; 1 is \
-         perfect. 192, word and 192, read: how many times as fast the schemes with a bit are as zero-frozen there"
+        "misfit: the geometric mean of the factors by which a variant misses the known values; 1 is \
+         perfect. 192, word and 192, read: the speed of the schemes with a bit relative to \
+         zero-frozen there"
             .to_owned(),
     ];
     for (name, ratios) in [WORD, READ].iter().zip(ratios) {
@@ -370,8 +373,9 @@ fn notes(ratios: &[Vec<f64>]) -> Vec<String> {
         ));
     }
     notes.push(
-        "do not believe it: past one socket (the distance is assumed, 2 and 6 times), where two threads share a core \
-         (the laptop's 16), where a variant's misfit is large, and for anything but one hot line"
+        "do not rely on it past one socket (the distance is assumed, 2 and 6 times), where two \
+         threads share a core (the laptop's 16), where a variant's misfit is large, or for \
+         anything except one hot line"
             .to_owned(),
     );
     notes
@@ -391,7 +395,7 @@ mod tests {
     };
 
     #[test]
-    fn every_variant_gives_back_what_it_was_fitted_to() {
+    fn every_variant_reproduces_its_calibration() {
         for variant in variants(&MEASURED).iter().step_by(5) {
             let [bit, ..] = variant.times(0.0, 0.0, 2);
             assert!((bit / MEASURED.pair_2 - 1.0).abs() < 0.1, "{}: {bit}", variant.name);
@@ -413,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_grows_is_inverted() {
+    fn an_increasing_function_is_inverted() {
         assert!((bisect(0.0, 10.0, 9.0, &|x| x * x) - 3.0).abs() < 1e-4);
     }
 }

@@ -1,17 +1,17 @@
-//! How many whole 2 MiB blocks are left after a long time of allocating and freeing at random,
-//! nearly full?
+//! Measures the whole 2 MiB blocks that are left after long random use nearly full, and after
+//! compaction.
 //!
-//! One trace, for all: allocate and free at random at 90 % full, then free half at random; and
-//! again, five times in one life. Some of what is allocated moves, some stays. Beside the zone,
-//! with and without its grouping by mobility, stand the best of the naive: first fit, the lowest
-//! place that is free, and best fit, the lowest of the smallest blocks that will do. In the end the
-//! zone compacts, which they can not.
+//! All places live through one trace: allocate and free at random at 90 % full, then free half at
+//! random, five times in one life. Some allocations can move, some stay. Beside the zone, with and
+//! without its grouping by migrate type, stand two simple allocators. First fit takes the lowest
+//! free place; best fit takes the lowest of the smallest blocks that are large enough. In the end
+//! the zone compacts, which the simple ones cannot.
 //!
-//! Where it ends depends on the trace and the moment: under first fit 7 to 12 blocks of 128 are
-//! left. So each lives through several, and a row is over all of them; and `while_full` is the mean
-//! of many looks in the later half of each round, when no more than a tenth was free. The length of
-//! a life is counted in steps, the same for all: `--seconds 60` makes it fifteen million, in which
-//! all that is live is replaced 300 times.
+//! The result depends on the trace and the moment: first fit leaves 7 to 12 blocks of 128.
+//! Therefore each place lives through several traces, and a row covers all of them. `while_full` is
+//! the mean of many samples in the later half of each round, when at most a tenth is free. The
+//! length of a life is counted in steps, the same for all: `--seconds 60` makes it fifteen million,
+//! in which all live allocations are replaced 300 times.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -25,58 +25,57 @@ use crate::harness::{Ask, Report, Row, Scenario, Unit};
 
 type P = UserSpace<DefaultScheme>;
 
-/// 256 MiB.
+/// Blocks in 256 MiB.
 const BLOCKS: usize = 128;
 const BLOCK: usize = 512;
 const BLOCK_ORDER: usize = 9;
 const FRAMES: usize = BLOCKS * BLOCK;
 
-/// Of what is allocated: 0 to 3.
+/// Orders that are allocated: 0 to 3.
 const ORDERS: usize = 4;
 
-/// Steps of the trace for each second of a life, and the least of them.
+/// Steps of the trace per second of a life, and the least number of steps.
 const STEPS_PER_SECOND: f64 = 10_000_000.0;
 const LEAST_STEPS: usize = 200_000;
 
-/// How often half of it is freed and it fills up again, in one life.
+/// The number of times in one life that half is freed and filled again.
 const ROUNDS: usize = 5;
 
-/// A look at what is whole, in the later half of a round: each so many steps, and several in a
-/// short one.
-const LOOK: usize = 50_000;
-const LEAST_LOOKS: usize = 8;
+/// Steps between two samples of the whole blocks in the later half of a round, and the least number
+/// of samples in a short round.
+const SAMPLE_STEPS: usize = 50_000;
+const LEAST_SAMPLES: usize = 8;
 
-/// Traces, unless [`TRACES`] says otherwise: what is drawn at random begins with another number in
-/// each.
+/// The number of traces, unless [`TRACES`] sets another. Each has its own seed.
 const SEEDS: u64 = 5;
 
-/// The environment's variable for another number of traces: a life of a minute in each of five
-/// takes most of an hour.
+/// The environment variable for another number of traces: a life of a minute in each of five traces
+/// takes almost an hour.
 const TRACES: &str = "FOLIO_TRACES";
 
-/// Who lives through them.
+/// The places that live through the traces.
 const PLACES: [&str; 4] = ["folio", "folio, not grouped", "first fit", "best fit"];
 
-/// Lives in each trace.
+/// The number of lives per trace.
 const LIVES: usize = COMPACTED.len() * PLACES.len();
 
-/// A part of what is allocated stays.
+/// An eighth of the allocations stays.
 const MIXED: &str = "one in eight stays";
-/// All of it can be moved.
+/// All allocations can move.
 const MOVES: &str = "nothing stays";
 const COMPACTED: [(&str, &str); 2] =
     [(MIXED, "one in eight stays, compacted"), (MOVES, "nothing stays, compacted")];
 
-/// Where things are put. An item is named by its number.
+/// An allocator under test. An item is named by its number.
 trait Place {
     fn alloc(&mut self, item: usize, order: u8, migrate_type: MigrateType) -> bool;
     fn free(&mut self, item: usize);
     fn whole_blocks(&self) -> usize;
-    /// `None`: it can not.
+    /// Compacts. Returns the number of whole blocks afterwards, or `None` if it cannot compact.
     fn compact(&mut self) -> Option<usize>;
 }
 
-/// Numbers of slots are items; what has none there is a token.
+/// The slots of the items that can move. An item that stays is held as a frozen folio.
 struct Index(Vec<Slot<P>>);
 
 impl Owner<P> for Index {
@@ -102,12 +101,12 @@ impl Zone {
 
 impl Place for Zone {
     fn alloc(&mut self, item: usize, order: u8, migrate_type: MigrateType) -> bool {
-        let order = Order::new(order).expect("a small order");
+        let order = Order::new(order).expect("the order is small");
         let asked = if self.by_migrate_type { migrate_type } else { MigrateType::Movable };
         let Ok(mut folio) = self.arena.zone().alloc_frozen_as(order, asked) else { return false };
         if migrate_type == MigrateType::Movable {
             folio.set_owner(Kind::owner(0), item as u64);
-            self.index.0[item].install(folio).expect("an empty slot").publish();
+            self.index.0[item].install(folio).expect("the slot is empty").publish();
         } else {
             self.stays[item] = Some(folio);
         }
@@ -142,12 +141,12 @@ impl Drop for Zone {
     }
 }
 
-/// The lowest place that is free: a bit for each frame, set when it is taken.
+/// First fit: takes the lowest free place. A bit per frame is set while the frame is taken.
 struct FirstFit {
     taken: Vec<u64>,
-    /// By order: no word before this has room for it.
+    /// By order: the first word that may have room for it.
     room: [usize; ORDERS],
-    /// By item: where, and how many frames.
+    /// By item: the first frame and the order.
     places: Vec<Option<(usize, u8)>>,
 }
 
@@ -156,7 +155,7 @@ impl FirstFit {
         Self { taken: vec![0; FRAMES / 64], room: [0; ORDERS], places: vec![None; FRAMES] }
     }
 
-    /// The first place for it in a word.
+    /// Returns the first place for a block of this order in a word.
     fn hole(&self, word: usize, order: u8) -> Option<usize> {
         let taken = self.taken[word];
         (0..64).step_by(1 << order).find(|bit| taken != u64::MAX && taken & bits(order) << bit == 0)
@@ -199,11 +198,12 @@ impl Place for FirstFit {
     }
 }
 
-/// A buddy allocator that always takes the lowest of the smallest blocks that will do.
+/// Best fit: a buddy allocator that always takes the lowest of the smallest blocks that are large
+/// enough.
 struct BestFit {
-    /// By order.
+    /// By order: the free blocks.
     free: [BTreeSet<usize>; BLOCK_ORDER + 1],
-    /// By item: where, and its order.
+    /// By item: the first frame and the order.
     places: Vec<Option<(usize, usize)>>,
 }
 
@@ -246,15 +246,15 @@ impl Place for BestFit {
     }
 }
 
-/// The trace: what is allocated, and what is freed when.
+/// The trace: the allocations, and the time at which each is freed.
 struct Life {
     random: fastrand::Rng,
     unused: Vec<usize>,
-    /// Items, and how many frames each has.
+    /// Items, each with its number of frames.
     live: Vec<(usize, usize)>,
     free: usize,
     mixed: bool,
-    /// Blocks that were whole, by look.
+    /// The whole blocks of each sample.
     while_full: Vec<f64>,
 }
 
@@ -265,16 +265,16 @@ impl Life {
         Self { random, unused, live: Vec::new(), free: FRAMES, mixed, while_full: Vec::new() }
     }
 
-    /// Fills it to 90 %, and goes on for so many steps.
+    /// Fills the place to 90 %, and goes on for `steps` steps.
     fn age(&mut self, place: &mut dyn Place, steps: usize, stop: &AtomicBool) {
         let (mut done, mut is_full) = (0, false);
-        let look = LOOK.min(steps / 2 / LEAST_LOOKS).max(1);
+        let interval = SAMPLE_STEPS.min(steps / 2 / LEAST_SAMPLES).max(1);
         while done < steps {
-            // Relaxed: a wish.
+            // Relaxed: a stop request orders nothing.
             if done.is_multiple_of(4096) && stop.load(Ordering::Relaxed) {
                 break;
             }
-            // Large ones are rare; the draw is the same whatever becomes of it.
+            // Large orders are rare. The draw is the same whatever becomes of it.
             let order =
                 self.random.u8(..64).leading_zeros().saturating_sub(2).min(ORDERS as u32 - 1) as u8;
             let stays = self.mixed && self.random.u8(..8) == 0;
@@ -282,7 +282,7 @@ impl Life {
             let migrate_type = if stays { MigrateType::Unmovable } else { MigrateType::Movable };
             is_full |= self.free <= FRAMES / 10;
             done += usize::from(is_full);
-            if is_full && done > steps / 2 && done.is_multiple_of(look) {
+            if is_full && done > steps / 2 && done.is_multiple_of(interval) {
                 self.while_full.push(place.whole_blocks() as f64);
             }
             if self.free > FRAMES / 10 && self.alloc(place, order, migrate_type) {
@@ -294,7 +294,7 @@ impl Life {
     }
 
     fn alloc(&mut self, place: &mut dyn Place, order: u8, migrate_type: MigrateType) -> bool {
-        let item = self.unused.pop().expect("as many items as frames");
+        let item = self.unused.pop().expect("there are as many items as frames");
         if !place.alloc(item, order, migrate_type) {
             self.unused.push(item);
             return false;
@@ -321,7 +321,7 @@ impl Life {
     }
 }
 
-/// What lives, by name.
+/// Makes a place by its name.
 fn place(name: &str) -> io::Result<Box<dyn Place>> {
     Ok(match name {
         "folio" => Box::new(Zone::new(true)?),
@@ -331,7 +331,7 @@ fn place(name: &str) -> io::Result<Box<dyn Place>> {
     })
 }
 
-/// How many traces, as the environment says.
+/// Returns the number of traces that the environment asks for.
 fn traces(said: Option<&str>) -> io::Result<u64> {
     let Some(said) = said else { return Ok(SEEDS) };
     said.parse().ok().filter(|&traces| traces > 0).ok_or_else(|| {
@@ -340,16 +340,17 @@ fn traces(said: Option<&str>) -> io::Result<u64> {
     })
 }
 
+/// Returns the mean of some values.
 fn mean_of(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
-/// `InvalidInput` for a number of traces that is none; what the system says when memory for the
-/// frames can not be had.
+/// `InvalidInput` if the environment asks for a number of traces that is not 1 or more; the
+/// system's error if memory for the frames is not to be had.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let seeds = traces(std::env::var(TRACES).ok().as_deref())?;
     let all = (LIVES as u64 * seeds) as f64;
@@ -407,7 +408,7 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     );
     report.rows = rows;
     report.notes.push(format!("traces: {seeds}; steps of a life: {steps}"));
-    // Relaxed: a wish.
+    // Relaxed: a stop request orders nothing.
     if ask.stop.load(Ordering::Relaxed) {
         report
             .notes
@@ -423,7 +424,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_of_traces_that_is_none_is_an_error() {
+    fn an_invalid_number_of_traces_is_an_error() {
         assert_eq!((traces(None).unwrap(), traces(Some("1")).unwrap()), (SEEDS, 1));
         for said in ["", "0", "-1", "all"] {
             let error = traces(Some(said)).unwrap_err().to_string();
@@ -435,10 +436,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_whole_is_looked_at_in_the_later_half_of_a_round() {
+    fn whole_blocks_are_sampled_in_the_later_half_of_a_round() {
         let (mut place, mut life) = (BestFit::new(), Life::new(false, 0));
         life.age(&mut place, 4000, &AtomicBool::new(false));
-        assert_eq!(life.while_full.len(), LEAST_LOOKS);
+        assert_eq!(life.while_full.len(), LEAST_SAMPLES);
         let whole = place.whole_blocks() as f64;
         assert_eq!(life.while_full.last(), Some(&whole));
         assert!(
@@ -448,11 +449,11 @@ mod tests {
         );
     }
 
-    /// What the measurement is to show, on a short trace: where all moves as many blocks stay whole
-    /// as under first fit; what moves is brought together, and grouping leaves more blocks for
-    /// that.
+    /// The intended result, on a short trace. Where all allocations move, as many blocks stay whole
+    /// as under first fit. Compaction brings movable pages together, and grouping leaves more
+    /// blocks for it.
     #[test]
-    fn grouping_leaves_more_blocks_whole_and_compaction_brings_the_rest() {
+    fn grouping_keeps_blocks_and_compaction_frees_the_rest() {
         let stop = AtomicBool::new(false);
         let report =
             ask(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () }).unwrap();

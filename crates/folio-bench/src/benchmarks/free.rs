@@ -1,4 +1,4 @@
-//! What does the last put cost, which takes two atomic steps under a bit and one where 0 is frozen?
+//! Measures the last put: two atomic steps under schemes with a bit, one where 0 is frozen.
 
 use std::hint::black_box;
 use std::io;
@@ -12,22 +12,22 @@ use crate::support::schemes::for_each_scheme;
 
 /// A frame's whole life: init, and the last put.
 const LIFE: &str = "init, last put";
-/// With a lookup in between.
+/// A life with a lookup in between.
 const USED: &str = "init, try_get, put, last put";
 
-/// Many frames' lives begin, then all end: the put of one does not wait for its own init.
+/// Many lives begin, then all end: a put does not wait for its own init.
 const APART: &str = "64 inits, 64 last puts";
 
-/// Frames whose lives overlap.
+/// The number of frames whose lives overlap.
 const FRAMES: usize = 64;
 
-/// Lives of each thread in one sample.
+/// Lives per thread in one sample.
 const LIVES: u32 = 200_000;
 
 struct Put<S: Scheme> {
-    /// By thread.
+    /// The words of each thread.
     words: Vec<CachePadded<[PageRef<S>; FRAMES]>>,
-    /// Whether the last holder says that it expects to be the last.
+    /// The last put declares that it expects to be the last.
     sole: bool,
 }
 
@@ -47,8 +47,8 @@ impl<S: Scheme> Contender for Put<S> {
                 let words = black_box(words);
                 words.iter().for_each(|word| word.take_frozen().init());
                 for word in words.iter() {
-                    let token = if self.sole { word.put_expecting_last() } else { word.put() };
-                    token.expect("nobody else").leave_frozen();
+                    let handle = if self.sole { word.put_expecting_last() } else { word.put() };
+                    handle.expect("no other reference").leave_frozen();
                 }
             }
             return (LIVES as usize / FRAMES * FRAMES) as u64;
@@ -58,26 +58,27 @@ impl<S: Scheme> Contender for Put<S> {
             let word = black_box(word);
             word.take_frozen().init();
             if scenario.name == USED {
-                word.try_get(1).expect("it is live");
-                assert!(word.put().is_none(), "one more is held");
+                word.try_get(1).expect("the word is live");
+                assert!(word.put().is_none(), "one more reference is held");
             }
-            let token = if self.sole { word.put_expecting_last() } else { word.put() };
-            token.expect("nobody else").leave_frozen();
+            let handle = if self.sole { word.put_expecting_last() } else { word.put() };
+            handle.expect("no other reference").leave_frozen();
         }
         u64::from(LIVES)
     }
 }
 
-/// The question.
+/// Makes the matrix.
 pub(super) fn matrix() -> Matrix<'static> {
     let counts = one_and_all();
     let most = counts.iter().copied().max().unwrap_or(1);
     let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
     for_each_scheme!(S => {
-        let words = |sole| Put::<S> { words: (0..most).map(|_| CachePadded::new(std::array::from_fn(|_| PageRef::frozen()))).collect(), sole };
-        contenders.push(Box::new(words(false)));
+        let words = || CachePadded::new(std::array::from_fn(|_| PageRef::frozen()));
+        let put = |sole| Put::<S> { words: (0..most).map(|_| words()).collect(), sole };
+        contenders.push(Box::new(put(false)));
         if S::NAME == DefaultScheme::NAME || S::NAME == LiveBitHigh::NAME {
-            contenders.push(Box::new(words(true)));
+            contenders.push(Box::new(put(true)));
         }
     });
     Matrix {
@@ -95,7 +96,7 @@ pub(super) fn matrix() -> Matrix<'static> {
     }
 }
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///

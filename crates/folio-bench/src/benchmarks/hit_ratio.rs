@@ -1,14 +1,13 @@
-//! How often is what is used still there: by each policy of ours in a real cache, by rivals, and by
-//! whoever knows the future?
+//! Measures hit ratios by trace: each of our policies in a real cache, baselines, and the optimum.
 //!
-//! A use is a **hit** if the page was there: neither this use nor anything before it, on a guess,
-//! had to read it again. So nothing is read ahead here: each use is a [`File::read_many`] of one
-//! read. With readahead a loop would be requested before its reader comes, which no policy deserves
-//! praise for, and what is read ahead and evicted again counts as missed though nobody used it:
-//! more misses than uses. The rivals read nothing ahead.
+//! A use is a **hit** if its page was there: neither this use nor any guess before it had to read
+//! the page again. Therefore nothing is read ahead here: each use is a [`File::read_many`] of one
+//! read. Readahead would request a loop before its reader comes, which says nothing about a policy.
+//! A page that is read ahead and evicted unused counts as a miss, so there would be more misses
+//! than uses. The baselines read nothing ahead.
 //!
-//! Nothing is timed. The traces are the same each time, so that the numbers of what has no chance
-//! in it are as well.
+//! Nothing is timed. The traces are the same each time, so the numbers without chance in them are
+//! the same too.
 
 use std::io;
 use std::sync::Arc;
@@ -21,19 +20,19 @@ use crate::harness::{Ask, Ratio, Report, Row, Scenario, Unit};
 use crate::support::memcpy_backing::MemcpyBacking;
 use crate::support::traces::{self, Trace};
 
-/// Pages that every cache may hold.
+/// The pages that every cache may hold.
 const FRAMES: u32 = 4096;
 
-/// Uses in a trace.
+/// The uses in a trace.
 const USES: usize = 500_000;
 
 /// The limit: it knows the future.
 const OPTIMAL: &str = "optimal";
 
-/// Plays a trace; how many hits.
+/// Plays a trace. Returns the number of hits.
 type Play = Box<dyn Fn(&[u32]) -> io::Result<usize>>;
 
-/// A cache of ours under a policy.
+/// Makes a player: a cache of ours under a policy.
 fn ours(make: fn(u32) -> Box<dyn Policy>) -> Play {
     Box::new(move |pages| {
         let cache: Cache = Cache::with_policy(FRAMES as usize * 4096, make)?;
@@ -45,7 +44,7 @@ fn ours(make: fn(u32) -> Box<dyn Policy>) -> Play {
     })
 }
 
-/// Reads of a page what is enough to use it, and nothing ahead.
+/// Reads one byte of a page, and nothing ahead.
 fn use_page(file: &File, page: u32) -> io::Result<()> {
     let mut byte = [0];
     let mut reads = [Read::new(u64::from(page) * 4096, &mut byte)];
@@ -54,11 +53,12 @@ fn use_page(file: &File, page: u32) -> io::Result<()> {
     read.result.map(drop)
 }
 
-/// The uses that found their page, of a cache that did nothing else.
+/// Returns the number of uses that found their page, in a cache that did nothing else.
 ///
 /// # Errors
 ///
-/// Its counters say more than the uses can have caused: then no number of hits follows from them.
+/// The counters say more than the uses can have caused, so the number of hits does not follow from
+/// them.
 fn hits(uses: usize, stats: &CacheStats) -> io::Result<usize> {
     let missed = usize::try_from(stats.misses).ok().filter(|_| stats.ahead == 0);
     missed.and_then(|missed| uses.checked_sub(missed)).ok_or_else(|| {
@@ -68,7 +68,7 @@ fn hits(uses: usize, stats: &CacheStats) -> io::Result<usize> {
     })
 }
 
-/// All that are compared: ours, by policy, then the rivals that are built in.
+/// Returns all players: our cache by policy, then the baselines that are built in.
 fn players() -> Vec<(&'static str, Play)> {
     #[cfg_attr(not(feature = "baselines"), expect(unused_mut, reason = "baselines are added"))]
     let mut players: Vec<(&'static str, Play)> = vec![
@@ -82,21 +82,21 @@ fn players() -> Vec<(&'static str, Play)> {
     players
 }
 
-/// The question. Rivals take part if they are built in: feature `baselines`.
+/// Runs the benchmark. Baselines take part if they are built in: feature `baselines`.
 ///
 /// # Errors
 ///
-/// Nothing is read from the system; but a cache of ours that read pages ahead gives no number.
+/// A cache of ours read pages ahead, so it gives no number.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = Report::new("Hit ratio by trace", Unit::Number("fraction"), "trace", "folio");
     report.compared_with = &[OPTIMAL];
     if !cfg!(feature = "baselines") {
         report.notes.push(
-            "moka, quick_cache and foyer are not built in: cargo build --features baselines"
+            "moka, quick_cache and foyer are not built in: build with --features baselines"
                 .to_owned(),
         );
     }
-    // Stopped before it began: there is nothing to be made.
+    // Stopped before it began: an empty trace.
     let uses = if ask.stop.load(Ordering::Relaxed) { 0 } else { USES };
     let (traces, players) = (traces::all(uses, FRAMES), players());
     for (n, trace) in traces.iter().enumerate() {
@@ -108,7 +108,8 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
         (ask.progress)((n + 1) as f64 / traces.len() as f64);
     }
     report.notes.push(format!(
-        "{FRAMES} pages of memory, {USES} uses in each trace; a hit is a use whose page was there, and nothing is read ahead"
+        "{FRAMES} pages of memory, {USES} uses in each trace; a hit is a use whose page was there, \
+         and nothing is read ahead"
     ));
     Ok(report)
 }
@@ -133,7 +134,7 @@ fn play(trace: &Trace, players: &[(&'static str, Play)], report: &mut Report) ->
     Ok(())
 }
 
-/// Each may hold as many entries; a miss inserts.
+/// The baselines: each holds as many entries, and a miss inserts.
 #[cfg(feature = "baselines")]
 mod baselines {
     use super::{FRAMES, Play};
@@ -167,11 +168,10 @@ mod baselines {
 mod tests {
     use super::*;
 
-    /// A loop once came to 36893 G hits in a hundred uses: readahead had read more pages than there
-    /// were uses, and the difference wrapped. Here it stays below what is possible, and at what
-    /// is known of these policies.
+    /// Readahead can read more pages than there are uses: the difference must not wrap. Hits stay
+    /// below the possible number, and at the known number of these policies.
     #[test]
-    fn hits_are_uses_and_never_more_than_is_possible() {
+    fn hits_never_exceed_the_optimum() {
         for trace in traces::all(4 * FRAMES as usize, FRAMES)
             .iter()
             .filter(|trace| trace.name.starts_with("loop"))
@@ -195,7 +195,7 @@ mod tests {
         }
     }
 
-    /// The same by a model: a loop that fits is missed once each page, in whatever order.
+    /// A loop that fits is missed once per page, in any order.
     #[test]
     fn a_loop_that_fits_is_missed_once() {
         let pages: Vec<u32> = (0..FRAMES / 2).cycle().take(2 * FRAMES as usize).collect();
@@ -205,14 +205,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_ahead_gives_no_number() {
+    fn readahead_gives_no_number_of_hits() {
         let stats = |misses, ahead| CacheStats { misses, ahead, ..CacheStats::default() };
         assert_eq!(hits(10, &stats(4, 0)).unwrap(), 6);
         assert!(hits(10, &stats(11, 0)).is_err(), "more misses than uses");
-        assert!(hits(10, &stats(4, 1)).is_err(), "a hit may be readahead's");
+        assert!(hits(10, &stats(4, 1)).is_err(), "a hit may come from readahead");
     }
 
-    /// By `read_at` a scan is read ahead: the figure of such a cache is refused, not wrapped.
+    /// `read_at` reads a scan ahead: the hits of such a cache are refused, and the difference does
+    /// not wrap.
     #[test]
     fn a_cache_that_reads_ahead_is_refused() {
         let cache: Cache = Cache::new(FRAMES as usize * 4096).unwrap();

@@ -1,5 +1,5 @@
-//! What does a frame cost that is allocated, used and put by its only holder: one by one, expecting
-//! to be last, in batches?
+//! Measures a frame that is allocated, used and put by its only owner: singly, as the last, in
+//! batches.
 
 use std::hint::black_box;
 use std::io;
@@ -10,15 +10,15 @@ use folio_ref::{DefaultScheme, Scheme};
 
 use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, one_and_all};
 
-/// Frames that are held at once.
+/// The number of frames that are held at once.
 const HELD: usize = 64;
 
-/// Rounds of each thread in one sample.
+/// Rounds per thread in one sample.
 const ROUNDS: usize = 1_000;
 
-const CASE: &str = "64 frames";
+const SCENARIO: &str = "64 frames";
 
-/// How they are put.
+/// The way in which the frames are put.
 #[derive(Clone, Copy)]
 enum End {
     Drop,
@@ -41,7 +41,7 @@ impl<S: Scheme> Contender for Life<S> {
         let mut held = Vec::with_capacity(HELD);
         for round in 0..ROUNDS {
             for _ in 0..HELD {
-                let mut folio = zone.alloc_frozen(Order::ZERO).expect("a free frame");
+                let mut folio = zone.alloc_frozen(Order::ZERO).expect("a frame is free");
                 folio.set_owner(Kind::owner(0), 0);
                 folio.as_mut_slice()[..64].fill(round as u8);
                 held.push(folio.init());
@@ -61,11 +61,11 @@ fn life<S: Scheme>(name: &'static str, end: End) -> io::Result<Box<dyn Contender
     Ok(Box::new(Life::<S> { name, arena: Arena::new(16 << 20, &[])?, end }))
 }
 
-/// The question.
+/// Makes the matrix.
 ///
 /// # Errors
 ///
-/// What the system says when memory for the frames can not be had.
+/// The system's error if memory for the frames is not to be had.
 pub(super) fn matrix() -> io::Result<Matrix<'static>> {
     let contenders = vec![
         life::<ZeroFrozen>("zero-frozen", End::Drop)?,
@@ -79,7 +79,7 @@ pub(super) fn matrix() -> io::Result<Matrix<'static>> {
         per: "frame",
         scenarios: one_and_all()
             .into_iter()
-            .map(|threads| Scenario { name: CASE, threads })
+            .map(|threads| Scenario { name: SCENARIO, threads })
             .collect(),
         contenders,
         compared_with: &["zero-frozen"],
@@ -88,11 +88,11 @@ pub(super) fn matrix() -> io::Result<Matrix<'static>> {
     })
 }
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
-/// As [`matrix`].
+/// The system's error if memory for the frames is not to be had.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(matrix()?.measure(ask))
 }

@@ -1,8 +1,8 @@
-//! How much memory does a cache take, of all that the process has, for each byte of its budget?
+//! Measures the resident memory of a full cache per byte of its capacity.
 //!
-//! What is resident of the process is read before a cache is made and when it is full: descriptors,
-//! index, policy and all. A file of twice the budget goes through it, from end to end and then at
-//! random.
+//! The process's resident memory is read before a cache is made and when it is full, so
+//! descriptors, index and policy count. A file of twice the capacity goes through the cache, from
+//! end to end and then at random.
 
 use std::any::Any;
 use std::fs;
@@ -19,24 +19,27 @@ const CAPACITY: usize = 256 << 20;
 const PAGE: usize = 4096;
 const PAGES: usize = 2 * CAPACITY / PAGE;
 
-/// Bytes of this process that are in memory.
+/// Returns the resident bytes of this process.
 fn resident() -> io::Result<usize> {
     let text = fs::read_to_string("/proc/self/statm")?;
     let pages: Option<usize> = text.split_whitespace().nth(1).and_then(|word| word.parse().ok());
-    let pages = pages.ok_or_else(|| io::Error::other(format!("/proc/self/statm says {text:?}")))?;
+    let pages = pages.ok_or_else(|| {
+        io::Error::other(format!("no resident pages in /proc/self/statm: {text:?}"))
+    })?;
     Ok(pages * rustix::param::page_size())
 }
 
-/// What `use_page` is called with.
+/// Returns the pages that are read, in order.
 fn pages() -> impl Iterator<Item = usize> {
     let mut random = fastrand::Rng::with_seed(6);
     (0..PAGES).chain((0..PAGES).map(move |_| random.usize(..PAGES)))
 }
 
-/// Full caches: what one gave back to the allocator would be used by the next.
+/// The full caches. They are kept: otherwise the next one would use the memory that the last one
+/// freed.
 type Kept = Vec<Box<dyn Any>>;
 
-/// The share of the budget that became resident when `fill` filled a cache.
+/// Returns the share of the capacity that became resident while `fill` filled a cache.
 fn share<T: 'static>(kept: &mut Kept, fill: impl FnOnce() -> io::Result<T>) -> io::Result<f64> {
     let before = resident()?;
     kept.push(Box::new(fill()?));
@@ -52,11 +55,11 @@ fn folio() -> io::Result<(Cache, folio_cache::File)> {
     Ok((cache, file))
 }
 
-/// The question.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
-/// What the system says of the memory, or of `/proc/self/statm`.
+/// The system's error if the cache's memory is not to be had or `/proc/self/statm` cannot be read.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = Report::new(
         "Resident memory of a full cache",

@@ -1,8 +1,7 @@
-//! What of the memory's speed is left when a folio moves under its index, beside a bare copy of the
-//! same pages?
+//! Measures moving folios under their index, beside a bare copy of the same pages.
 //!
-//! The bare copy goes the same way: each page into the place that the one before has left. Anything
-//! else would compare warm targets with cold ones.
+//! The bare copy goes the same way: each page into the place that the previous one left. Otherwise
+//! warm targets would be compared with cold ones.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -19,21 +18,21 @@ type P = UserSpace<DefaultScheme>;
 const SMALL: &str = "4K";
 const LARGE: &str = "2M";
 
-/// Bytes of pages that move, of each size: more than the caches hold.
+/// The bytes of pages that move, of each size: more than the processor's caches hold.
 const MOVED: usize = 64 << 20;
 
-/// Bytes that each sample moves.
+/// The bytes that each sample moves.
 const SAMPLE: usize = 128 << 20;
 
 fn order(scenario: Scenario) -> Order {
-    Order::new(if scenario.name == LARGE { 9 } else { 0 }).expect("an order")
+    Order::new(if scenario.name == LARGE { 9 } else { 0 }).expect("the order is valid")
 }
 
 fn pages(scenario: Scenario) -> usize {
     MOVED / order(scenario).bytes()
 }
 
-/// Slots by number; a folio's private is its slot's number.
+/// The slots by number. The owner data of a folio is the number of its slot.
 struct Index(Vec<Slot<P>>);
 
 impl Owner<P> for Index {
@@ -46,13 +45,13 @@ fn arena() -> io::Result<Arena<P>> {
     Arena::new(MOVED + (16 << 20), &[])
 }
 
-/// Allocates the pages of a case.
+/// Allocates the pages of a scenario.
 fn allocate(arena: &Arena<P>, scenario: Scenario) -> impl Iterator<Item = FrozenFolio<P>> {
     let zone = arena.zone();
     (0..pages(scenario)).map(move |n| {
         let mut folio = zone
             .alloc_frozen_as(order(scenario), MigrateType::Movable)
-            .expect("room for all pages");
+            .expect("there is room for all pages");
         folio.set_owner(Kind::owner(0), n as u64);
         folio.as_mut_slice().fill(n as u8);
         folio
@@ -82,14 +81,14 @@ impl Contender for Folio {
     fn prepare(&self, scenario: Scenario) {
         self.clear();
         for (slot, folio) in self.index.0.iter().zip(allocate(&self.arena, scenario)) {
-            slot.install(folio).expect("an empty slot").publish();
+            slot.install(folio).expect("the slot is empty").publish();
         }
     }
     fn work(&self, scenario: Scenario, _: usize) -> u64 {
         let (zone, n) = (self.arena.zone(), pages(scenario));
         for page in 0..SAMPLE / order(scenario).bytes() {
-            let from = self.index.0[page % n].pfn(zone).expect("a page in its slot");
-            migrate(zone, from, &self.index).expect("nobody holds it");
+            let from = self.index.0[page % n].pfn(zone).expect("the slot holds a page");
+            migrate(zone, from, &self.index).expect("the page has no other reference");
         }
         SAMPLE as u64
     }
@@ -103,7 +102,7 @@ impl Drop for Folio {
 
 struct Memcpy {
     arena: Arena<P>,
-    /// The pages, and the place that is free.
+    /// The pages, then the free place.
     pages: Mutex<Vec<FrozenFolio<P>>>,
 }
 
@@ -129,12 +128,12 @@ impl Contender for Memcpy {
             self.arena
                 .zone()
                 .alloc_frozen_as(order(scenario), MigrateType::Movable)
-                .expect("room for one more"),
+                .expect("there is room for one more page"),
         );
     }
     fn work(&self, scenario: Scenario, _: usize) -> u64 {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut spare = pages.pop().expect("the free place");
+        let mut spare = pages.pop().expect("there is a free place");
         for page in 0..SAMPLE / order(scenario).bytes() {
             let n = page % pages.len();
             spare.as_mut_slice().copy_from_slice(pages[n].as_slice());
@@ -151,11 +150,11 @@ impl Drop for Memcpy {
     }
 }
 
-/// The question.
+/// Makes the matrix.
 ///
 /// # Errors
 ///
-/// What the system says when memory for the frames can not be had.
+/// The system's error if memory for the frames is not to be had.
 pub(super) fn matrix() -> io::Result<Matrix<'static>> {
     let index = Index((0..MOVED / Order::ZERO.bytes()).map(|_| Slot::new()).collect());
     let contenders: Vec<Box<dyn Contender>> = vec![
@@ -174,11 +173,11 @@ pub(super) fn matrix() -> io::Result<Matrix<'static>> {
     })
 }
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
-/// As [`matrix`].
+/// The system's error if memory for the frames is not to be had.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(matrix()?.measure(ask))
 }
