@@ -1,13 +1,13 @@
-//! What does a miss cost when reading the file costs a `memcpy`: into free memory (`fill`), or into
-//! what a page is evicted from (`evict`)?
+//! Measures a miss whose read is a `memcpy`: into free memory (`fill`), or with an eviction
+//! (`evict`).
 //!
-//! A use is a read of 8 bytes of a page that is not there: one page after the other, so that folio
-//! reads ahead, in requests of many pages and in the background; or (`evict-scattered`) pages that
-//! lie apart, each a request of its own. The limit does what can not be left out: a table from page
-//! to frame, a clock that finds a frame, a copy of 4 KiB. Nothing can be shared in it, each thread
-//! has its own. Its clock goes through all of the memory, as `folio clock` does; under the default
-//! policy one page after the other that is used once takes the same few frames, which then are in
-//! the processor's cache.
+//! A use reads 8 bytes of a page that is not cached. Either the pages follow each other, so that
+//! folio reads ahead, in requests of many pages and in the background. Or (`evict-scattered`) the
+//! pages lie apart, each a request of its own. The limit does only the necessary: a table from page
+//! to frame, a clock that finds a frame, a copy of 4 KiB. It shares nothing: each thread has its
+//! own. Its clock goes through all of the memory, and so does `folio clock`. Under the default
+//! policy a sequence of pages that are used once takes the same few frames, which then are in the
+//! processor's cache.
 
 use std::hint::black_box;
 use std::io;
@@ -26,29 +26,29 @@ use crate::support::memcpy_backing::MemcpyBacking;
 
 const FILL: &str = "fill";
 const EVICT: &str = "evict";
-/// The same, of pages that lie apart.
+/// Evicting misses of pages that lie apart.
 const SCATTERED: &str = "evict-scattered";
-/// As [`EVICT`], in the memory that [`SCATTERED`] left behind: its free frames lie apart, so that
-/// there is no run in few pieces.
+/// The uses of [`EVICT`], in the memory that [`SCATTERED`] left behind: its free frames lie apart,
+/// so an extent has many pieces.
 const AFTERWARDS: &str = "evict-afterwards";
 
 const PAGE: usize = 4096;
 
-/// Pages that a cache may hold: 64 MiB.
+/// The pages that a cache may hold: 64 MiB.
 const FRAMES: usize = 16_384;
 
-/// Pages of the file when each read evicts: so many that hardly any is met again.
+/// The pages of the file when each read evicts: so many that hardly any page is met again.
 const PAGES: usize = 64 * FRAMES;
 
 /// Uses of all threads together in one sample that fills: half of the memory.
 const FILLS: usize = FRAMES / 2;
 
-/// And in one that evicts. Not fewer: what was read ahead before a sample, and threads that still
-/// have to wake up, would decide it (half of the memory gave up to 10 M a second, at a median of
-/// 2.5, twice the memory 3.0 at most 3.7).
+/// Uses of all threads together in one sample that evicts. With fewer, earlier readahead and
+/// threads that still wake up would decide the result: half of the memory gave up to 10 M a second
+/// at a median of 2.5, twice the memory gives at most 3.7 at a median of 3.0.
 const EVICTIONS: usize = 2 * FRAMES;
 
-/// Where each thread is: it goes on there in the next sample.
+/// The position of each thread: it goes on there in the next sample.
 struct Cursors {
     next: [CachePadded<AtomicUsize>; 64],
 }
@@ -58,11 +58,11 @@ impl Cursors {
         Self { next: [const { CachePadded::new(AtomicUsize::new(0)) }; 64] }
     }
 
-    /// The pages of one thread in one sample.
+    /// Returns the pages of one thread in one sample.
     fn pages(&self, scenario: Scenario, thread: usize) -> impl Iterator<Item = usize> {
         let all = if scenario.name == FILL { FILLS } else { EVICTIONS };
-        let (uses, part) = (all / scenario.threads, PAGES / scenario.threads);
-        // Relaxed: one thread at a time; samples are ordered by spawn and join.
+        let (uses, share) = (all / scenario.threads, PAGES / scenario.threads);
+        // Relaxed: each cursor belongs to one thread, and spawn and join order the samples.
         let first = if scenario.name == FILL {
             0
         } else {
@@ -70,12 +70,12 @@ impl Cursors {
         };
         let is_scattered = scenario.name == SCATTERED;
         let place = move |n| if is_scattered { scattered(n) } else { n };
-        (first..first + uses).map(move |n| thread * part + place(n) % part)
+        (first..first + uses).map(move |n| thread * share + place(n) % share)
     }
 }
 
-/// Another number for each below [`PAGES`] for each: neighbours lie apart, at no stride, so that
-/// nobody reads ahead.
+/// Permutes the numbers below [`PAGES`]: neighbours lie apart, at no stride, so that no contender
+/// reads ahead.
 fn scattered(n: usize) -> usize {
     const BITS: u32 = PAGES.ilog2();
     let n = n % PAGES;
@@ -83,13 +83,13 @@ fn scattered(n: usize) -> usize {
     (n ^ n >> (BITS / 2)).wrapping_mul(0x85eb_ca6b) % PAGES
 }
 
-/// Something that is asked for a page, and reads it if need be.
+/// A contender that returns a page, and reads it on a miss.
 trait Pages: Sync {
     fn name(&self) -> &'static str;
-    /// The first bytes of a page; `apart` in the memory of the cases [`SCATTERED`] and
+    /// Returns the first bytes of a page; `apart` in the memory of the scenarios [`SCATTERED`] and
     /// [`AFTERWARDS`].
     fn first_bytes(&self, page: usize, thread: usize, apart: bool) -> u64;
-    /// Empties it.
+    /// Evicts all pages.
     fn clear(&self);
 }
 
@@ -115,7 +115,7 @@ impl<P: Pages> Contender for Used<P> {
     }
 }
 
-/// In two caches.
+/// The page cache: one cache for the scenarios in order, and one for those apart.
 struct Folio(&'static str, [File; 2]);
 
 impl Pages for Folio {
@@ -134,35 +134,35 @@ impl Pages for Folio {
     }
 }
 
-/// The limit.
+/// The limit: a clock over arrays, one per thread.
 struct BareClock {
     source: MemcpyBacking,
-    parts: Vec<CachePadded<Mutex<Part>>>,
+    clocks: Vec<CachePadded<Mutex<Clockwork>>>,
 }
 
-/// A clock over arrays.
-struct Part {
-    /// By page: the frame and one, or 0.
+/// The clock of one thread.
+struct Clockwork {
+    /// By page: its frame plus one, or 0.
     frames: Vec<u32>,
-    /// By frame: the page and one, or 0.
+    /// By frame: its page plus one, or 0.
     pages: Vec<u32>,
-    marks: Vec<bool>,
+    referenced: Vec<bool>,
     memory: Vec<u8>,
     hand: usize,
 }
 
 impl BareClock {
     fn new(threads: usize) -> Self {
-        let part = || Part {
+        let clock = || Clockwork {
             frames: vec![0; PAGES],
             pages: vec![0; FRAMES],
-            marks: vec![false; FRAMES],
+            referenced: vec![false; FRAMES],
             memory: vec![1; FRAMES * PAGE],
             hand: 0,
         };
         Self {
             source: MemcpyBacking::new(0, 0),
-            parts: (0..threads).map(|_| CachePadded::new(Mutex::new(part()))).collect(),
+            clocks: (0..threads).map(|_| CachePadded::new(Mutex::new(clock()))).collect(),
         }
     }
 }
@@ -173,36 +173,36 @@ impl Pages for BareClock {
     }
     #[inline(never)]
     fn first_bytes(&self, page: usize, thread: usize, _: bool) -> u64 {
-        let part = &mut *self.parts[thread].lock();
-        let frame = match part.frames[page] {
+        let clock = &mut *self.clocks[thread].lock();
+        let frame = match clock.frames[page] {
             0 => {
-                while std::mem::take(&mut part.marks[part.hand]) {
-                    part.hand = (part.hand + 1) % part.marks.len();
+                while std::mem::take(&mut clock.referenced[clock.hand]) {
+                    clock.hand = (clock.hand + 1) % clock.referenced.len();
                 }
-                let frame = part.hand;
-                part.hand = (frame + 1) % part.marks.len();
-                if let Some(old) = part.pages[frame].checked_sub(1) {
-                    part.frames[old as usize] = 0;
+                let frame = clock.hand;
+                clock.hand = (frame + 1) % clock.referenced.len();
+                if let Some(old) = clock.pages[frame].checked_sub(1) {
+                    clock.frames[old as usize] = 0;
                 }
-                part.pages[frame] = page as u32 + 1;
-                part.frames[page] = frame as u32 + 1;
-                part.memory[frame * PAGE..][..PAGE]
+                clock.pages[frame] = page as u32 + 1;
+                clock.frames[page] = frame as u32 + 1;
+                clock.memory[frame * PAGE..][..PAGE]
                     .copy_from_slice(black_box(self.source.page(page)));
                 frame
             }
             frame => {
-                part.marks[frame as usize - 1] = true;
+                clock.referenced[frame as usize - 1] = true;
                 frame as usize - 1
             }
         };
-        let bytes = part.memory[frame * PAGE..][..8].try_into();
+        let bytes = clock.memory[frame * PAGE..][..8].try_into();
         u64::from_le_bytes(bytes.expect("8 bytes"))
     }
     fn clear(&self) {
-        for part in &self.parts {
-            let part = &mut *part.lock();
-            part.frames.fill(0);
-            part.pages.fill(0);
+        for clock in &self.clocks {
+            let clock = &mut *clock.lock();
+            clock.frames.fill(0);
+            clock.pages.fill(0);
         }
     }
 }
@@ -236,6 +236,7 @@ fn objects(name: &'static str, baseline: impl Baseline<Page> + 'static) -> Box<d
     Box::new(Used(Objects(name, MemcpyBacking::new(0, 0), baseline), Cursors::new()))
 }
 
+/// Makes the matrix of some scenarios.
 fn matrix(scenarios: &[&'static str], title: &'static str) -> io::Result<Matrix<'static>> {
     let threads = one_and_all();
     let scenarios = scenarios.iter().flat_map(|&name| {
@@ -274,20 +275,20 @@ fn matrix(scenarios: &[&'static str], title: &'static str) -> io::Result<Matrix<
     })
 }
 
-/// Into free memory.
+/// Runs the benchmark of misses into free memory.
 ///
 /// # Errors
 ///
-/// What the system says of the cache's memory.
+/// The system's error if the cache's memory is not to be had.
 pub(super) fn ask_fill(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(matrix(&[FILL], "Misses into free memory, a fill is a memcpy")?.measure(ask))
 }
 
-/// With an eviction for each.
+/// Runs the benchmark of misses that evict.
 ///
 /// # Errors
 ///
-/// What the system says of the cache's memory.
+/// The system's error if the cache's memory is not to be had.
 pub(super) fn ask_evict(ask: &mut Ask<'_>) -> io::Result<Report> {
     let matrix = matrix(&[EVICT, SCATTERED, AFTERWARDS], "Misses that evict, a fill is a memcpy")?;
     // All memory is in use before the first sample.

@@ -1,8 +1,8 @@
-//! How far do refused increments pile up under a storm, against the proved bound (R5)?
+//! Measures the stale increments of refused attempts under a storm, against the proved bound (R5).
 //!
-//! Every thread does nothing but being refused by one frozen word, and looks at the noise after
-//! each refusal. With many references at once the storm reaches the limit within a sample, and
-//! shows how far past it the noise goes; with one at a time it shows how long that takes.
+//! Every thread only tries to take a reference of one frozen word, and reads the stale increments
+//! after each refusal. With many references at once the storm reaches the limit within a sample,
+//! and shows the distance past it. With one at a time it shows the time until the limit.
 
 use std::io;
 use std::sync::Mutex;
@@ -15,12 +15,12 @@ use crate::harness::{Ask, Report, Row, Scenario, Unit, cpus, one_and_all, togeth
 use crate::support::schemes::for_each_scheme;
 use crate::support::undo::{Once, Policy, Undo, Whenever};
 
-/// One reference at a time: what lookups do.
+/// One reference at a time, the way of lookups.
 const SINGLE: &str = "1 reference at once";
-/// As many as one call may take: the worst that can be done.
+/// The most references that one call may take: the worst case.
 const MOST: &str = "1024 references at once";
 
-/// Storms of each word in each case.
+/// Storms of each word in each scenario.
 const STORMS: u32 = 5;
 /// The shortest storm.
 const LEAST: Duration = Duration::from_millis(25);
@@ -30,7 +30,7 @@ trait Frozen: Sync {
     fn name(&self) -> &'static str;
     fn takes_part(&self, scenario: Scenario) -> bool;
     fn be_refused(&self, n: u32);
-    fn noise(&self) -> u32;
+    fn stale(&self) -> u32;
 }
 
 impl<S: Scheme> Frozen for PageRef<S> {
@@ -43,10 +43,10 @@ impl<S: Scheme> Frozen for PageRef<S> {
     fn be_refused(&self, n: u32) {
         assert!(self.try_get(n).is_err(), "the word is frozen");
     }
-    fn noise(&self) -> u32 {
+    fn stale(&self) -> u32 {
         match self.snapshot() {
             Snapshot::Frozen { stale } => stale,
-            other => panic!("a frozen word is {other:?}"),
+            other => panic!("frozen word has state {other:?}"),
         }
     }
 }
@@ -61,39 +61,40 @@ impl<P: Policy> Frozen for Undo<P> {
     fn be_refused(&self, _: u32) {
         assert!(!self.try_get(), "the word is frozen");
     }
-    fn noise(&self) -> u32 {
-        self.noise()
+    fn stale(&self) -> u32 {
+        self.stale()
     }
 }
 
-/// What one storm came to.
+/// The result of one storm.
 #[derive(Clone, Copy, Default)]
 struct Storm {
     peak: u32,
-    /// How often a thread saw less noise than before.
+    /// The number of times that a thread saw fewer stale increments than before.
     resets: u64,
     refused: u64,
     seconds: f64,
 }
 
-/// No number of threads takes the noise past this: each adds once beyond the last number below the
-/// limit, before it resets. `models/invariant.py` proves it.
+/// Returns the bound of the stale increments. Each thread adds once beyond the last number below
+/// the limit, before it resets. `models/invariant.py` proves it.
 fn bound(threads: usize, at_once: u32) -> u64 {
     u64::from(STALE_LIMIT) - 1 + threads as u64 * u64::from(at_once)
 }
 
+/// Runs one storm. Returns `None` if the threads did not run at once.
 fn storm(word: &dyn Frozen, threads: usize, at_once: u32, time: Duration) -> Option<Storm> {
     let all = Mutex::new(Storm::default());
     let run = together(threads, &cpus(), &|_| {
         let (started, mut refused, mut own) = (Instant::now(), 0, Storm::default());
-        let mut before = word.noise();
+        let mut before = word.stale();
         while started.elapsed() < time {
             for _ in 0..1000 {
                 word.be_refused(at_once);
-                let noise = word.noise();
-                own.resets += u64::from(noise < before);
-                own.peak = own.peak.max(noise);
-                before = noise;
+                let stale = word.stale();
+                own.resets += u64::from(stale < before);
+                own.peak = own.peak.max(stale);
+                before = stale;
             }
             refused += 1000;
         }
@@ -105,7 +106,7 @@ fn storm(word: &dyn Frozen, threads: usize, at_once: u32, time: Duration) -> Opt
     Some(Storm { refused: run.amount, seconds: run.seconds, ..all })
 }
 
-/// All words, fresh; those of folio-ref first. How many those are.
+/// Makes fresh words, those of folio-ref first. Returns them and the number of the latter.
 fn words() -> (Vec<Box<dyn Frozen>>, usize) {
     let mut words: Vec<Box<dyn Frozen>> = Vec::new();
     for_each_scheme!(S => words.push(Box::new(PageRef::<S>::frozen())));
@@ -115,7 +116,7 @@ fn words() -> (Vec<Box<dyn Frozen>>, usize) {
     (words, ours)
 }
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
@@ -123,7 +124,7 @@ fn words() -> (Vec<Box<dyn Frozen>>, usize) {
 ///
 /// # Panics
 ///
-/// When the noise of one of folio-ref's words is above the bound.
+/// Panics if the stale increments of one of folio-ref's words exceed the bound.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let counts = one_and_all();
     let scenarios: Vec<Scenario> = counts
@@ -133,7 +134,7 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let (names, ours) = words();
     let each = (ask.time / (scenarios.len() * names.len()) as u32 / STORMS).max(LEAST);
     let mut report = Report::new(
-        "Noise under a storm of refused try_gets",
+        "Stale increments under a storm of refused try_gets",
         Unit::Number("references"),
         "storm, at its peak",
         DefaultScheme::NAME,
@@ -152,7 +153,7 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             let peaks: Vec<f64> = kept.iter().map(|storm| f64::from(storm.peak)).collect();
             assert!(
                 place >= ours || kept.iter().all(|storm| u64::from(storm.peak) <= bound),
-                "{}: a noise above the bound of {bound}: {peaks:?}",
+                "{}: stale increments above the bound of {bound}: {peaks:?}",
                 word.name()
             );
             let Some(mut row) = Row::of(word.name(), scenario, &peaks) else {
@@ -177,8 +178,8 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
         (ask.progress)((done + 1) as f64 / scenarios.len() as f64);
     }
     report.notes.push(format!(
-        "{STORMS} storms of {:.0} ms for each number; each on a fresh word. The bound is the limit, \
-         2^30, and one increment of each thread.",
+        "{STORMS} storms of {:.0} ms for each number, each on a fresh word. The bound is the \
+         limit, 2^30, and one increment of each thread.",
         each.as_secs_f64() * 1e3
     ));
     Ok(report)
@@ -188,14 +189,14 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
 mod tests {
     use super::*;
 
-    /// The storm reaches the limit, or this would say nothing about what happens there.
+    /// The storm must reach the limit, or the test shows nothing.
     #[test]
     fn a_storm_at_the_limit_stays_below_the_bound() {
         let word = PageRef::<DefaultScheme>::frozen();
         for _ in 0..STALE_LIMIT / MAX_AT_ONCE - 1 {
             word.be_refused(MAX_AT_ONCE);
         }
-        assert!(word.noise() < STALE_LIMIT);
+        assert!(word.stale() < STALE_LIMIT);
         let storms: Vec<Storm> =
             (0..20).filter_map(|_| storm(&word, 1, MAX_AT_ONCE, LEAST)).collect();
         assert!(storms.iter().all(|storm| u64::from(storm.peak) <= bound(1, MAX_AT_ONCE)));

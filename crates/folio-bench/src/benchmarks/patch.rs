@@ -1,8 +1,9 @@
-//! The patch's own benchmark: N pinned threads read 64 bytes at offset 0, of one file, or of a file
+//! Measures the patch's own benchmark: N pinned threads read 64 bytes of one file, or of a file
 //! each.
 //!
-//! Under each scheme with a reference (a handle, the bytes copied out of it, the handle dropped),
-//! with `read_at` as the cache does it by itself, and by the kernel on tmpfs.
+//! The reads are at offset 0. Under each scheme they take a reference: a handle, a copy of the
+//! bytes, the drop of the handle. Beside them stand `read_at`, the cache's own way, and the kernel
+//! on tmpfs.
 
 use std::fs;
 use std::hint::black_box;
@@ -23,15 +24,15 @@ const SAME: &str = "same file";
 const EACH: &str = "a file each";
 
 const OPERATIONS: u32 = 100_000;
-/// A read by the kernel takes so many times as long that fewer are enough.
+/// A read by the kernel takes so much longer that fewer are enough.
 const OPERATIONS_KERNEL: u32 = 5_000;
 
 const BYTES: usize = 64;
 
-/// Pages of a file. With a single one, the words of two files' first pages would lie side by side
-/// in one cache line, and a file each would cost what one file costs.
+/// Pages of a file. With one page, the words of two files' first pages would lie in one cache line,
+/// and a file each would cost what one file costs.
 const PAGES: usize = 64;
-/// The cache by itself.
+/// The cache's own way.
 const READ_AT: &str = "read_at";
 const PREAD: &str = "pread-tmpfs";
 
@@ -39,7 +40,7 @@ fn place(scenario: Scenario, thread: usize) -> usize {
     if scenario.name == SAME { 0 } else { thread }
 }
 
-/// With a reference.
+/// Reads through a page handle, with a reference.
 struct Counted<S: Scheme>(Vec<File<S>>);
 
 impl<S: Scheme> Contender for Counted<S> {
@@ -51,8 +52,10 @@ impl<S: Scheme> Contender for Counted<S> {
         let file = &self.0[place(scenario, thread)];
         let mut buf = [0; BYTES];
         for _ in 0..OPERATIONS {
-            let handle =
-                black_box(file).page(0).expect("it is in the cache").expect("it is not empty");
+            let handle = black_box(file)
+                .page(0)
+                .expect("the page is in the cache")
+                .expect("the file is not empty");
             black_box(&mut buf).copy_from_slice(&handle[..BYTES]);
         }
         u64::from(OPERATIONS)
@@ -71,7 +74,7 @@ impl Contender for ReadAt {
         let mut buf = [0; BYTES];
         for _ in 0..OPERATIONS {
             assert_eq!(
-                black_box(file).read_at(0, black_box(&mut buf)).expect("it is in the cache"),
+                black_box(file).read_at(0, black_box(&mut buf)).expect("the page is in the cache"),
                 BYTES
             );
         }
@@ -95,16 +98,16 @@ impl Contender for Pread {
     }
 }
 
-/// A file for each thread, in memory where the system has a file system for that.
+/// A file for each thread, in memory where the system has such a file system.
 #[derive(Debug)]
 pub(super) struct Files(Vec<NamedTempFile>);
 
 impl Files {
-    /// Files, each of some pages.
+    /// Makes one file per thread, each of some pages.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error if a file cannot be made.
     pub(super) fn new() -> io::Result<Self> {
         let folder = memory_folder();
         let most = thread_counts().into_iter().max().unwrap_or(1);
@@ -116,7 +119,7 @@ impl Files {
         (0..most).map(one).collect::<io::Result<Vec<_>>>().map(Self)
     }
 
-    /// All of them through one cache, each read once.
+    /// Opens all files in one cache, and reads each once.
     fn cached<S: Scheme>(&self) -> io::Result<Vec<File<S>>> {
         let cache = Cache::<S>::new(self.0.len() * PAGES * 4096 + (8 << 20))?;
         let open = |file: &NamedTempFile| {
@@ -128,11 +131,11 @@ impl Files {
     }
 }
 
-/// The question.
+/// Makes the matrix.
 ///
 /// # Errors
 ///
-/// What the system says when the files are read.
+/// The system's error if the files cannot be read.
 pub(super) fn matrix(files: &Files) -> io::Result<Matrix<'static>> {
     let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
     for_each_scheme!(S => contenders.push(Box::new(Counted::<S>(files.cached()?))));
@@ -155,11 +158,11 @@ pub(super) fn matrix(files: &Files) -> io::Result<Matrix<'static>> {
     })
 }
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
-/// As [`Files::new`] and [`matrix`].
+/// The system's error if the files cannot be made or read.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(matrix(&Files::new()?)?.measure(ask))
 }

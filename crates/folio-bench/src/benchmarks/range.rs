@@ -1,8 +1,7 @@
-//! What does it cost to hold a range of a file without a copy, beside one folio of that size, and
-//! beside a copy?
+//! Measures holding a range of a file without a copy, beside one folio of that size, and a copy.
 //!
-//! Who holds a range takes a reference of each large folio that it touches, and looks at the slot
-//! of each page (`docs/large-folios.md`). The limit is a slot with one folio of the range's size.
+//! A range takes a reference of each large folio that it touches, and inspects the slot of each
+//! page (`docs/large-folios.md`). The limit is a slot with one folio of the range's size.
 
 use std::hint::black_box;
 use std::io;
@@ -18,26 +17,27 @@ type P = UserSpace<DefaultScheme>;
 
 /// The same range each time, by all threads.
 const HOT: [&str; 3] = ["hot-16K", "hot-64K", "hot-1M"];
-/// One after the other, through the whole file; each thread begins elsewhere.
+/// Ranges one after the other, through the whole file; each thread begins elsewhere.
 const SCAN: [&str; 3] = ["scan-16K", "scan-64K", "scan-1M"];
 
-/// Bytes that each sample holds; of copies it is an eighth.
+/// The bytes that each sample holds; the copies take an eighth of it.
 const SAMPLE: usize = 256 << 20;
 
-/// Ranges that each sample of the limit holds: some milliseconds too.
+/// The ranges that each sample of the limit holds: some milliseconds too.
 const SAMPLE_OF_LARGE: usize = 200_000;
 
-/// Bytes of a range.
+/// Returns the bytes of a range.
 fn size(scenario: Scenario) -> usize {
     match scenario.name {
         "hot-16K" | "scan-16K" => 16 << 10,
         "hot-64K" | "scan-64K" => 64 << 10,
         "hot-1M" | "scan-1M" => 1 << 20,
-        name => panic!("{name} holds nothing"),
+        name => panic!("no range size for scenario {name}"),
     }
 }
 
-/// So many ranges of one thread in a case, of a file that has so many bytes.
+/// Calls `hold` for `wanted` ranges of one thread in a scenario, of a file of `bytes` bytes.
+/// Returns `wanted`.
 #[inline(always)]
 fn ranges(
     scenario: Scenario,
@@ -55,18 +55,18 @@ fn ranges(
     wanted as u64
 }
 
-/// By [`File::range`].
+/// Holds each range by [`File::range`].
 struct Ranges(File);
 
 impl Contender for Ranges {
     fn name(&self) -> String {
         "folio".to_owned()
     }
-    /// How many pieces of memory a range has.
+    /// Returns the mean number of pieces of memory per range.
     fn more(&self, scenario: Scenario) -> Vec<(&'static str, f64)> {
         let (mut pieces, mut held) = (0, 0);
         ranges(scenario, 0, self.0.len() as usize, SAMPLE / size(scenario), |offset, size| {
-            let range = self.0.range(offset as u64, size).expect("it is in the cache");
+            let range = self.0.range(offset as u64, size).expect("the range is in the cache");
             (pieces, held) = (pieces + range.chunks().count(), held + 1);
         });
         vec![("pieces", f64::from(pieces as u32) / f64::from(held))]
@@ -74,13 +74,14 @@ impl Contender for Ranges {
     #[inline(never)]
     fn work(&self, scenario: Scenario, thread: usize) -> u64 {
         ranges(scenario, thread, self.0.len() as usize, SAMPLE / size(scenario), |offset, size| {
-            let range = black_box(&self.0).range(offset as u64, size).expect("it is in the cache");
+            let range =
+                black_box(&self.0).range(offset as u64, size).expect("the range is in the cache");
             assert_eq!(black_box(&range).len(), size);
         })
     }
 }
 
-/// By [`File::bytes`].
+/// Holds each range in one piece, by [`File::bytes`].
 struct InOnePiece(File);
 
 impl Contender for InOnePiece {
@@ -90,13 +91,14 @@ impl Contender for InOnePiece {
     #[inline(never)]
     fn work(&self, scenario: Scenario, thread: usize) -> u64 {
         ranges(scenario, thread, self.0.len() as usize, SAMPLE / size(scenario), |offset, size| {
-            let bytes = black_box(&self.0).bytes(offset as u64, size).expect("it is in the cache");
+            let bytes =
+                black_box(&self.0).bytes(offset as u64, size).expect("the range is in the cache");
             assert_eq!(black_box(&bytes).len(), size);
         })
     }
 }
 
-/// Copied, by [`File::read_at`].
+/// Copies each range, by [`File::read_at`].
 struct Copied(File);
 
 impl Contender for Copied {
@@ -114,7 +116,7 @@ impl Contender for Copied {
             |offset, size| {
                 let read = black_box(&self.0)
                     .read_at(offset as u64, &mut buf)
-                    .expect("it is in the cache");
+                    .expect("the range is in the cache");
                 assert_eq!(read, size);
             },
         )
@@ -124,23 +126,23 @@ impl Contender for Copied {
 /// The limit: a slot for each range, with one folio of its size.
 struct Large {
     arena: Arena<P>,
-    /// By size: 16 KiB, 64 KiB, 1 MiB.
+    /// The slots by size: 16 KiB, 64 KiB, 1 MiB.
     slots: [Vec<Slot<P>>; 3],
     bytes: usize,
 }
 
 impl Large {
     fn new(bytes: usize) -> io::Result<Self> {
-        // As many as a file of this size has ranges; their bytes are never touched.
+        // As many folios as a file of this size has ranges. Their bytes are never touched.
         let arena = Arena::new(3 * bytes + (64 << 20), &[])?;
         let mut slots = [const { Vec::new() }; 3];
         for (slots, order) in slots.iter_mut().zip([2, 4, 8]) {
-            let order = Order::new(order).expect("an order");
+            let order = Order::new(order).expect("the order is valid");
             for _ in 0..bytes / order.bytes() {
                 let mut folio = arena.zone().alloc_frozen(order).map_err(io::Error::other)?;
                 folio.set_owner(Kind::owner(0), 0);
                 let slot = Slot::new();
-                slot.install(folio).expect("an empty slot").publish();
+                slot.install(folio).expect("the slot is empty").publish();
                 slots.push(slot);
             }
         }
@@ -157,10 +159,10 @@ impl Contender for Large {
         let slots = &self.slots[[16 << 10, 64 << 10, 1 << 20]
             .iter()
             .position(|&of| of == size(scenario))
-            .expect("a size")];
+            .expect("the size is one of three")];
         ranges(scenario, thread, self.bytes, SAMPLE_OF_LARGE, |offset, size| {
             let Lookup::Hit(folio) = black_box(&slots[offset / size]).get(self.arena.zone()) else {
-                panic!("a folio in its slot");
+                panic!("the slot holds a folio");
             };
             assert_eq!(black_box(&folio).order().bytes(), size);
         })
@@ -175,11 +177,11 @@ impl Drop for Large {
     }
 }
 
-/// The question, of the bytes that [`read`](crate::benchmarks::read) reads.
+/// Makes the matrix, of the bytes that the benchmark `read` reads.
 ///
 /// # Errors
 ///
-/// What the system says when the file is read.
+/// The system's error if the file cannot be read.
 pub(super) fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     let file = cached::<DefaultScheme>(bytes.path(), bytes.len())?;
     let scenarios = HOT.iter().chain(&SCAN);
@@ -202,11 +204,11 @@ pub(super) fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     })
 }
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
-/// As [`Bytes::new`] and [`matrix`].
+/// The system's error if the bytes cannot be made or read.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let bytes = Bytes::for_reading()?;
     Ok(matrix(&bytes)?.measure(ask))

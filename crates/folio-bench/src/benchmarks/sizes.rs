@@ -1,7 +1,8 @@
-//! Does a read without a reference ever lose to one that takes a page by its handle and copies from
-//! there? By the size of the read, for bytes that are in the processor's cache and for bytes that
-//! are in none, and for targets that lie as large buffers of the C library do: 16 bytes past the
-//! begin of a page.
+//! Measures optimistic reads beside reads by a page handle, by the size of the read.
+//!
+//! The bytes are in the processor's cache, or in none. The targets lie at the start of a page, or
+//! 16 bytes past it, where large buffers of the C library lie. The question is if an optimistic
+//! read is ever slower.
 
 use std::io;
 
@@ -9,9 +10,9 @@ use crate::harness::{Ask, Matrix, Report, Scenario, Shape, Unit};
 use crate::support::files::Bytes;
 use crate::support::reads::cached_and_pinned;
 
-/// Named as [`read`](crate::benchmarks::read)'s: bytes, and how far past its source's place in a page the
-/// target lies.
-const CASES: [&str; 16] = [
+/// The scenarios, with the names of the benchmark `read`: the place, the bytes, and the distance of
+/// the target past its source's place in a page.
+const SCENARIOS: [&str; 16] = [
     "hot-64",
     "hot-256",
     "hot-512",
@@ -30,17 +31,17 @@ const CASES: [&str; 16] = [
     "uniform-4K+16",
 ];
 
-/// The question, of the bytes that [`read`](crate::benchmarks::read) reads.
+/// Makes the matrix, of the bytes that the benchmark `read` reads.
 ///
 /// # Errors
 ///
-/// What the system says when the file is read.
+/// The system's error if the file cannot be read.
 pub(super) fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     Ok(Matrix {
-        title: "Reading so many bytes again, without a reference and by a handle",
+        title: "Reading bytes again by size: optimistic, and by a page handle",
         unit: Unit::Ns,
         per: "read",
-        scenarios: CASES.map(|name| Scenario { name, threads: 1 }).to_vec(),
+        scenarios: SCENARIOS.map(|name| Scenario { name, threads: 1 }).to_vec(),
         contenders: cached_and_pinned(bytes)?,
         compared_with: &["folio-pinned", "memcpy"],
         ours: "folio".to_owned(),
@@ -48,11 +49,11 @@ pub(super) fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
     })
 }
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
-/// As [`Bytes::new`] and [`matrix`].
+/// The system's error if the bytes cannot be made or read.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let bytes = Bytes::for_reading()?;
     Ok(matrix(&bytes)?.measure(ask))

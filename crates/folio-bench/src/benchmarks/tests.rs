@@ -8,13 +8,13 @@ use super::{BENCHMARKS, alloc, between, bringup, free, patch, range, read, sizes
 use crate::harness::{Ask, Matrix};
 use crate::support::files::Bytes;
 
-/// Every question gives numbers within its own bounds, or notes that say why not.
+/// Every benchmark gives numbers within its own bounds, or notes that say why not.
 #[test]
-fn every_question_is_answered() {
+fn every_benchmark_reports_even_when_stopped() {
     for benchmark in BENCHMARKS {
         let stop = AtomicBool::new(true);
         let mut ask = Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () };
-        // Stopped before it began: it ends soon, and says that it has too few samples.
+        // Stopped before it began: it ends soon, and notes that it has too few samples.
         let said = (benchmark.ask)(&mut ask)
             .map_or_else(|error| vec![error.to_string()], |report| report.notes);
         assert!(!said.is_empty(), "{}", benchmark.name);
@@ -22,7 +22,7 @@ fn every_question_is_answered() {
 }
 
 #[test]
-fn names_are_different_and_plain() {
+fn names_are_unique_and_plain() {
     let names: BTreeSet<_> = BENCHMARKS.iter().map(|benchmark| benchmark.name).collect();
     assert_eq!(names.len(), BENCHMARKS.len());
     assert!(
@@ -32,7 +32,8 @@ fn names_are_different_and_plain() {
     assert!(BENCHMARKS.iter().all(|benchmark| benchmark.weight > 0 && benchmark.name != "all"));
 }
 
-/// Every subject gives a number in every case that it takes part in, or a note says why not.
+/// Checks that every contender gives a number in every scenario that it takes part in, or that a
+/// note says why not.
 fn check(matrix: &Matrix<'_>) {
     let stop = AtomicBool::new(false);
     let report =
@@ -58,13 +59,13 @@ fn check(matrix: &Matrix<'_>) {
     }
     assert!(
         matrix.contenders.iter().any(|contender| contender.name() == matrix.ours),
-        "{} is no contender",
+        "{} is not a contender",
         matrix.ours
     );
     for to in matrix.compared_with {
         assert!(
             matrix.contenders.iter().any(|contender| &contender.name() == to),
-            "{to} is no contender"
+            "{to} is not a contender"
         );
     }
 }
@@ -82,7 +83,7 @@ fn patch_measures_every_scheme_and_the_kernel() {
 }
 
 #[test]
-fn between_measures_every_filling() {
+fn between_measures_every_work() {
     check(&between::matrix());
 }
 
@@ -125,7 +126,7 @@ fn bringup_measures_every_scheme() {
 }
 
 #[test]
-fn free_measures_every_scheme_and_the_short_way() {
+fn free_measures_every_scheme_and_sole_owners() {
     let matrix = free::matrix();
     assert_eq!(matrix.contenders.len(), 8);
     check(&matrix);

@@ -1,8 +1,8 @@
-//! What does taking and returning a reference cost, under each scheme, beside a raw fetch-add and
-//! fetch-sub?
+//! Measures taking and returning a reference under each scheme, beside a raw fetch-add and
+//! fetch-sub.
 //!
-//! And what does it cost to be refused: by a frozen word, with each way to clean up that the
-//! patch's versions had.
+//! It also measures a refusal by a frozen word, with each way to clean up that the patch's versions
+//! had.
 
 use std::hint::black_box;
 use std::io;
@@ -15,7 +15,7 @@ use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, thre
 use crate::support::schemes::for_each_scheme;
 use crate::support::undo::{AtLimit, Once, Policy, Undo, Whenever};
 
-/// Operations of each thread in one sample: some milliseconds.
+/// Operations per thread in one sample: some milliseconds.
 const OPERATIONS: u32 = 300_000;
 
 /// All threads on one word.
@@ -35,7 +35,7 @@ fn is_refused(scenario: Scenario) -> bool {
     [ONE_REFUSED, OWN_REFUSED].contains(&scenario.name)
 }
 
-/// The limit: the two instructions; where others are refused, the one.
+/// The limit: the two instructions, or one where the others are refused.
 struct Raw(Vec<CachePadded<AtomicU64>>);
 
 impl Contender for Raw {
@@ -91,7 +91,7 @@ impl<P: Policy> Contender for Vec<CachePadded<Undo<P>>> {
         P::NAME.to_owned()
     }
     fn takes_part(&self, scenario: Scenario) -> bool {
-        // Up to the refusal all three are the code of frozen-bit.
+        // Up to the refusal the code of all three is that of frozen-bit.
         is_refused(scenario)
     }
     #[inline(never)]
@@ -121,7 +121,7 @@ fn undoing<P: Policy>(n: usize) -> Box<dyn Contender> {
     Box::new((0..n).map(|_| CachePadded::new(Undo::<P>::frozen())).collect::<Vec<_>>())
 }
 
-/// The question.
+/// Makes the matrix.
 pub(super) fn matrix() -> Matrix<'static> {
     let counts = thread_counts();
     let most = counts.iter().copied().max().unwrap_or(1);
@@ -145,7 +145,7 @@ pub(super) fn matrix() -> Matrix<'static> {
     }
 }
 
-/// Measures it.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///

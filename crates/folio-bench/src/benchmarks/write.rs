@@ -1,10 +1,9 @@
-//! What does it cost to write bytes: through the cache, by a bare copy, by the kernel?
+//! Measures writing bytes: through the cache, by a bare copy, by the kernel.
 //!
-//! In memory (`hot-64`, `uniform-4K`) the files lie in a file system in memory, folio's too: what
-//! its flusher brings there each second belongs to the price. On the disk (`append-1M`,
-//! `overwrite-1M`) each MiB is synced before the next, so that both have done the same when they
-//! say that it is done; those samples wait for the disk, so nothing is asked of their share of a
-//! CPU.
+//! In memory (`hot-64`, `uniform-4K`) all files, folio's too, lie in a file system in memory; the
+//! work of folio's flusher each second is part of the time. On the disk (`append-1M`,
+//! `overwrite-1M`) each MiB is synced before the next, so that all contenders have done the same
+//! work. These samples wait for the disk, so their threads need no share of a CPU.
 
 use std::fs;
 use std::hint::black_box;
@@ -25,23 +24,23 @@ use crate::harness::{
 };
 use crate::support::files::memory_folder;
 
-/// 64 bytes at offset 0, by all threads.
+/// Writes of 64 bytes at offset 0, by all threads.
 const HOT: &str = "hot-64";
-/// A page anywhere in the file.
+/// Writes of a page anywhere in the file.
 const UNIFORM: &str = "uniform-4K";
-/// One MiB after the other past the end of a file on the disk, and within it.
+/// Writes of one MiB after the other, past the end of a file on the disk, and within it.
 const SYNCED: [Scenario; 2] =
     [Scenario { name: "append-1M", threads: 1 }, Scenario { name: "overwrite-1M", threads: 1 }];
 
 const PAGE: usize = 4096;
 const CHUNK: usize = 1 << 20;
-/// Of one sample.
+/// MiB in one sample.
 const CHUNKS: u64 = 8;
-/// The file in memory: all of it may be dirty at once, and nobody hurries to write it.
+/// The length of the file in memory. All of it may be dirty at once without a hurried writeback.
 const BYTES: usize = 64 << 20;
 const CAPACITY: usize = 10 * BYTES;
 
-/// The writes of one thread in a sample. How many.
+/// Runs the writes of one thread in a sample. Returns their number.
 #[inline(always)]
 fn writes(scenario: Scenario, mut write: impl FnMut(usize, &[u8])) -> u64 {
     let mut random = fastrand::Rng::new();
@@ -54,7 +53,7 @@ fn writes(scenario: Scenario, mut write: impl FnMut(usize, &[u8])) -> u64 {
     10_000
 }
 
-/// The limit: memory. One thread at a time, as Rust has no name for two that write the same bytes.
+/// The limit: memory. One thread only, as safe Rust has no two writers of the same bytes.
 struct Memcpy(Mutex<Vec<u8>>);
 
 impl Contender for Memcpy {
@@ -77,8 +76,8 @@ fn copies(scenario: Scenario, memory: &mut [u8]) -> u64 {
     })
 }
 
-/// Pages with a lock each: what several threads can share that write, without readers, files or
-/// anything to be freed.
+/// Pages with a lock each: the least that several writers can share, without readers, files or
+/// reclaim.
 struct Locked(Vec<Mutex<Box<[u8]>>>);
 
 impl Contender for Locked {
@@ -94,8 +93,8 @@ impl Contender for Locked {
     }
 }
 
-/// A mapping of a file in memory, made by the thread that writes: it can not go to another. So only
-/// where making it costs nothing.
+/// A mapping of a file in memory. It is made by the thread that writes, as it cannot be sent to
+/// another. So it takes part only where making it costs nothing.
 struct Mapped(PathBuf);
 
 impl Contender for Mapped {
@@ -141,7 +140,7 @@ impl Contender for Kernel {
     }
 }
 
-/// The files in memory, where the system has a file system for that. Removed when this is dropped.
+/// The files, in memory where the system has such a file system. Removed when dropped.
 pub(crate) struct Files([NamedTempFile; 3]);
 
 impl Files {
@@ -213,7 +212,7 @@ impl OnDisk for fs::File {
     }
 }
 
-/// Nanoseconds for each MiB of a sample.
+/// Runs one sample on the disk. Returns nanoseconds per MiB.
 fn synced(file: &dyn OnDisk, scenario: Scenario) -> io::Result<f64> {
     let bytes = vec![fastrand::u8(..); CHUNK];
     if scenario == SYNCED[0] {
@@ -228,8 +227,7 @@ fn synced(file: &dyn OnDisk, scenario: Scenario) -> io::Result<f64> {
     Ok(start.elapsed().as_secs_f64() * 1e9 / CHUNKS as f64)
 }
 
-/// The cases on the disk: they take turns, and the one before leaves the file that the next
-/// overwrites.
+/// Runs the scenarios on the disk in turn: each overwrites the file that the one before left.
 fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
     const NAMES: [&str; 3] = ["folio", "folio-direct", "pwrite+fdatasync"];
     let (ours, direct, theirs) =
@@ -277,11 +275,11 @@ fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-/// The question.
+/// Runs the benchmark.
 ///
 /// # Errors
 ///
-/// What the system says of the files, or of the cache's memory.
+/// The system's error if the files or the cache's memory are not to be had.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let time = ask.time / 2;
     let files = Files::new()?;
@@ -293,8 +291,8 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     });
     ask_synced(&mut Ask { time, stop: ask.stop, progress: &mut *ask.progress }, &mut report)?;
     report.notes.push(format!(
-        "{HOT}, {UNIFORM}: a file of {} MiB in memory (tmpfs), all of it in a cache of {} MiB; {}, {}: a file in the folder for temporary \
-         files, a sync_data after each MiB",
+        "{HOT}, {UNIFORM}: a file of {} MiB in memory (tmpfs), all of it in a cache of {} MiB; \
+         {}, {}: a file in the folder for temporary files, a sync_data after each MiB",
         BYTES >> 20,
         CAPACITY >> 20,
         SYNCED[0].name,

@@ -125,7 +125,8 @@ impl Matrix<'_> {
             report.notes.insert(
                 0,
                 format!(
-                    "stopped early: after {round} rounds, and {scenarios} of {of} scenarios of the next"
+                    "stopped early: after {round} rounds, \
+                     and {scenarios} of {of} scenarios of the next"
                 ),
             );
         }

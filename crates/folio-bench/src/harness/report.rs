@@ -234,7 +234,8 @@ impl Report {
         let ratios = self.ratios.iter().map(|ratio| {
             let mut row = json!({
                 "name": format!("{}/{}", ratio.of, ratio.to), "of": ratio.of, "to": ratio.to,
-                "case": ratio.scenario.name, "threads": ratio.scenario.threads, "value": ratio.value,
+                "case": ratio.scenario.name, "threads": ratio.scenario.threads,
+                "value": ratio.value,
             });
             row[case_key] = row["case"].clone();
             row

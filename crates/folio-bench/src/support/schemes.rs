@@ -4,7 +4,10 @@
 macro_rules! for_each_scheme {
     ($scheme:ident => $body:expr) => {{
         use folio_ref::schemes;
-        for_each_scheme!(@ $scheme, $body, ZeroFrozen GuessOne FrozenBit LiveBitHigh LiveBitLow Generational);
+        for_each_scheme!(
+            @ $scheme, $body,
+            ZeroFrozen GuessOne FrozenBit LiveBitHigh LiveBitLow Generational
+        );
     }};
     (@ $scheme:ident, $body:expr, $($each:ident)*) => {
         $({ type $scheme = schemes::$each; $body; })*
