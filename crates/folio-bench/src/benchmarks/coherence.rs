@@ -114,7 +114,8 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             BIT,
         )
     };
-    // The speed of a fetch-add relative to the loop, at the most cores: by scenario, by variant.
+    // The speed of a fetch-add relative to the loop on the largest number of cores: by scenario, by
+    // variant.
     let mut ratios: Vec<Vec<f64>> = Vec::new();
     for (name, held, pause) in [(WORD, 0.0, 0.0), (READ, HELD, PAUSE)] {
         for threads in CORES {
@@ -361,8 +362,8 @@ fn notes(ratios: &[Vec<f64>]) -> Vec<String> {
         "a line is the median of all variants, and its band reaches from the least to the most; \
          'speed to' is the median of the variants' ratios"
             .to_owned(),
-        "misfit: the geometric mean of the factors by which a variant misses the known values; 1 is \
-         perfect. 192, word and 192, read: the speed of the schemes with a bit relative to \
+        "misfit: the geometric mean of the factors by which a variant misses the known values; \
+         1 is perfect. 192, word and 192, read: the speed of the schemes with a bit relative to \
          zero-frozen there"
             .to_owned(),
     ];

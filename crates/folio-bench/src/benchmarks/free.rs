@@ -18,7 +18,7 @@ const USED: &str = "init, try_get, put, last put";
 /// Many lives begin, then all end: a put does not wait for its own init.
 const APART: &str = "64 inits, 64 last puts";
 
-/// The number of frames whose lives overlap.
+/// The number of frames with overlapping lives.
 const FRAMES: usize = 64;
 
 /// Lives per thread in one sample.

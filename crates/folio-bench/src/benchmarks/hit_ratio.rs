@@ -108,8 +108,8 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
         (ask.progress)((n + 1) as f64 / traces.len() as f64);
     }
     report.notes.push(format!(
-        "{FRAMES} pages of memory, {USES} uses in each trace; a hit is a use whose page was there, \
-         and nothing is read ahead"
+        "{FRAMES} pages of memory, {USES} uses in each trace; a hit is a use that found its page; \
+         nothing is read ahead"
     ));
     Ok(report)
 }

@@ -1,5 +1,4 @@
-//! Measures a miss whose read is a `memcpy`: into free memory (`fill`), or with an eviction
-//! (`evict`).
+//! Measures a miss that reads by `memcpy`: into free memory (`fill`) or with an eviction (`evict`).
 //!
 //! A use reads 8 bytes of a page that is not cached. Either the pages follow each other, so that
 //! folio reads ahead, in requests of many pages and in the background. Or (`evict-scattered`) the

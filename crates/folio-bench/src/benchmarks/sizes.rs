@@ -1,8 +1,8 @@
 //! Measures optimistic reads beside reads by a page handle, by the size of the read.
 //!
-//! The bytes are in the processor's cache, or in none. The targets lie at the start of a page, or
-//! 16 bytes past it, where large buffers of the C library lie. The question is if an optimistic
-//! read is ever slower.
+//! The benchmark shows if an optimistic read is ever slower. The bytes are in the processor's
+//! cache, or in none. The targets lie at the start of a page, or 16 bytes past it, where large
+//! buffers of the C library lie.
 
 use std::io;
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::{Condvar, Mutex};
 
-/// The numbers of the places whose futures were woken.
+/// The numbers of the places with a woken future.
 #[derive(Default)]
 struct Woken {
     places: Mutex<Vec<usize>>,

@@ -8,7 +8,7 @@ const PAGE: usize = 4096;
 /// The number of source pages.
 const SOURCES: usize = 16;
 
-/// A file of any length whose reads cost a `memcpy`.
+/// A file of any length. Reading it costs a `memcpy`.
 #[derive(Debug)]
 pub(crate) struct MemcpyBacking {
     object: u64,

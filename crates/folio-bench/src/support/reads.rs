@@ -14,8 +14,8 @@ use crate::harness::{Contender, Scenario};
 /// 64 bytes at offset 0, by all threads: the patch's benchmark.
 pub(crate) const HOT: &str = "hot-64";
 
-/// The buffer of a read, at the same place of a page for every contender: loads wait for stores
-/// whose addresses have the same lower 12 bits.
+/// The buffer of a read, at the same place of a page for every contender: loads wait for stores to
+/// addresses with the same lower 12 bits.
 #[repr(align(4096))]
 struct Target([u8; 2 * FRAME_SIZE]);
 
