@@ -1,5 +1,4 @@
-//! Benchmarks of page frames and the page cache: interleaved, with medians and spread, and
-//! baselines in the same run.
+//! Benchmarks of frames and the page cache: interleaved, with spread, baselines in the same run.
 //!
 //! Most benchmarks are a matrix of contenders and scenarios. Measuring one goes round and round:
 //! each round runs every contender once in every scenario, in another order each time. Whatever

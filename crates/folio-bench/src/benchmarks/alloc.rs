@@ -1,5 +1,4 @@
-//! Measures allocating and freeing a block, beside a well-known allocator and the least work under
-//! a lock.
+//! Measures allocating and freeing a block, beside another allocator and a stack under a lock.
 
 use std::hint::black_box;
 use std::io;

@@ -1,10 +1,10 @@
-//! Measures work between the fetch-add and the fetch-sub: why a mere store there can double the
-//! time.
+//! Measures work between the fetch-add and the fetch-sub.
 //!
-//! Two locked instructions act on a word that other threads want too. Either both run while this
-//! core has the cache line, or the line goes away in between and has to come back. The word counts
-//! fetch-adds in its upper half. So the second instruction sees if another thread came in between,
-//! and if the previous pair was this thread's.
+//! A mere store there can double the time of a pair. Two locked instructions act on a word that
+//! other threads want too. Either both run while this core has the cache line, or the line goes
+//! away in between and has to come back. The word counts fetch-adds in its upper half. So the
+//! second instruction sees if another thread came in between, and if the previous pair was this
+//! thread's.
 
 use std::hint::black_box;
 use std::io;

@@ -1,5 +1,4 @@
-//! Projects the word past the cores of this machine: a model of one cache line, calibrated here,
-//! and a range.
+//! Projects the word past the cores of this machine: a model of one cache line, calibrated here.
 //!
 //! The model (`cache_line.rs`) has what matters when many cores want one line. The line takes time
 //! to move, a core keeps it for a while, and waiting cores form a queue. A failed compare-and-swap

@@ -1,5 +1,4 @@
-//! Measures the whole 2 MiB blocks that are left after long random use nearly full, and after
-//! compaction.
+//! Measures the whole 2 MiB blocks left after long random use nearly full, and after compaction.
 //!
 //! All places live through one trace: allocate and free at random at 90 % full, then free half at
 //! random, five times in one life. Some allocations can move, some stay. Beside the zone, with and

@@ -1,5 +1,6 @@
-//! Measures a frame that is allocated, used and put by its only owner: singly, as the last, in
-//! batches.
+//! Measures a frame that is allocated, used and put by its only owner.
+//!
+//! It is put in three ways: singly, expecting to be last, and in batches.
 
 use std::hint::black_box;
 use std::io;

@@ -1,5 +1,4 @@
-//! Measures the patch's own benchmark: N pinned threads read 64 bytes of one file, or of a file
-//! each.
+//! Measures the patch's benchmark: pinned threads read 64 bytes of one file, or of a file each.
 //!
 //! The reads are at offset 0. Under each scheme they take a reference: a handle, a copy of the
 //! bytes, the drop of the handle. Beside them stand `read_at`, the cache's own way, and the kernel

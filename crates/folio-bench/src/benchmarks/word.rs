@@ -1,5 +1,4 @@
-//! Measures taking and returning a reference under each scheme, beside a raw fetch-add and
-//! fetch-sub.
+//! Measures taking and returning a reference under each scheme, beside the two raw instructions.
 //!
 //! It also measures a refusal by a frozen word, with each way to clean up that the patch's versions
 //! had.

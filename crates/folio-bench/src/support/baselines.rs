@@ -1,9 +1,9 @@
-//! Baselines: caches of objects from other projects, behind one trait, so that every benchmark uses
-//! all of them the same way.
+//! Baselines: caches of objects from other projects, behind one trait.
 //!
-//! Each is as its authors build it by default, with a capacity counted in entries. A lookup gives
-//! what the crate gives: a clone of the value (moka, `quick_cache`), an entry that holds it
-//! (foyer), or a lock on a shard of the map (dashmap, which evicts nothing).
+//! Every benchmark uses all of them the same way. Each is as its authors build it by default, with
+//! a capacity counted in entries. A lookup gives what the crate gives: a clone of the value (moka,
+//! `quick_cache`), an entry that holds it (foyer), or a lock on a shard of the map (dashmap, which
+//! evicts nothing).
 
 use std::io;
 use std::sync::Arc;

@@ -1,9 +1,8 @@
-//! Simulates one cache line among many cores: its owner, the queue for it, and the accesses of each
-//! core.
+//! Simulates one cache line among many cores: its owner, its queue, the accesses of each core.
 //!
 //! The events are discrete: the line moves from one core to the next, and each core does as much on
 //! it as it can before it has to release it. All times are in nanoseconds. The
-//! [`coherence`](crate::benchmarks) benchmark lists what the model leaves out.
+//! `coherence` benchmark lists what the model leaves out.
 
 /// The accesses that each core repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

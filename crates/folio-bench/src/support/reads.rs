@@ -1,5 +1,4 @@
-//! The read loop that `read` and `sizes` share, and their common contenders: a bare copy, the
-//! cache, and a page handle.
+//! The read loop of `read` and `sizes`, and their contenders: a bare copy, the cache, a handle.
 
 use std::hint::black_box;
 use std::io;
