@@ -132,7 +132,7 @@ pub(super) fn matrix() -> Matrix<'static> {
         nothing(n),
         // Frozen, or saturated: the check of every scheme with a bit.
         pairs("compare", n, |old, _| {
-            assert!((old as u32) < folio_ref::SATURATED, "too many references")
+            assert!((old as u32) < folio_ref::SATURATED, "too many references");
         }),
         // Relaxed: no other thread reads it.
         pairs("load elsewhere", n, |_, own| _ = black_box(own.alone.load(Ordering::Relaxed))),

@@ -72,7 +72,7 @@ impl Contender for Memcpy {
 #[inline(always)]
 fn copies(scenario: Scenario, memory: &mut [u8]) -> u64 {
     writes(scenario, |offset, bytes| {
-        black_box(&mut *memory)[offset..][..bytes.len()].copy_from_slice(bytes)
+        black_box(&mut *memory)[offset..][..bytes.len()].copy_from_slice(bytes);
     })
 }
 
@@ -135,7 +135,7 @@ impl Contender for Kernel {
     #[inline(never)]
     fn work(&self, scenario: Scenario, _: usize) -> u64 {
         writes(scenario, |offset, bytes| {
-            self.0.write_all_at(bytes, offset as u64).expect("there is room")
+            self.0.write_all_at(bytes, offset as u64).expect("there is room");
         })
     }
 }
