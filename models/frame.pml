@@ -1,17 +1,17 @@
-/* Frames, their words, and everybody who touches them: the rules R1 to R8, checked in every interleaving.
+/* Frames, their words, and all processes that use them: the rules R1 to R8, checked in every interleaving.
  *
- * SPIN runs one atomic step of one process after the other, so the memory is sequentially consistent. R6 is checked
- * beside it by views (VIEWS): which accesses each process knows to have happened, handed on by the orderings of the
- * operations. What this can not see: a plain load of the word that returns an older value. No rule rests on one.
+ * SPIN runs one atomic step of one process after the other, so memory is sequentially consistent. R6 is checked beside
+ * it by views (VIEWS): the set of accesses that each process knows to have happened, handed on by the orderings of the
+ * operations. Blind spot: a plain load of the word that returns an older value. No rule rests on one.
  *
- * Switches (-DNAME=value); `cargo x prove` says which configurations are run:
+ * Switches (-DNAME=value); `cargo x prove` has the list of configurations:
  *   SCHEME     0 zero-frozen, 1 frozen-bit, 2 live-bit-high, 3 live-bit-low, 4 generational
  *   FRAMES     1, or 2: then allocations of both frames have a tail, or are split
- *   WALKERS ALLOCATORS FREEZERS OFFLINERS HOARDERS UNCOUNTED    processes of each sort
+ *   WALKERS ALLOCATORS FREEZERS OFFLINERS HOARDERS UNCOUNTED    the number of processes of each kind
  *   READERS MIGRATORS    they share an index with one slot (needs FRAMES=2)
- *   GETS       attempts of each reader; LIVES: lifetimes of frames in all
- *   CB GB      bits of count and generation; LIM: noise from which a refused try_get resets it
- *   VIEWS      check R6, with 7 processes at the most
+ *   GETS       attempts of each reader; LIVES: the total number of lifetimes of frames
+ *   CB GB      bits of count and generation; LIM: stale increments from which a refused try_get resets them
+ *   VIEWS      check R6, with at most 7 processes
  * Broken on purpose (each must be refuted): EARLY UNDO_SUB RELAXED_CAS RELAXED_PUT RELAXED_GET RELAXED_FREEZE RELAXED_INIT
  *   FREED_DYING PUT_CLEARS TAIL_LIVE NO_RECHECK INIT_RMW ZEROED FREEZE_OFF NOT_BUMPED BY_COUNT NO_SATURATION RESET_ONCE NO_RESET
  */
@@ -115,22 +115,22 @@
 #endif
 #define MASK ((1 << BITS) - 1)
 
-/* What a frame is. Lifetimes have numbers, so that a frame that is used again is something else. */
+/* The kinds of a frame. Lifetimes have numbers, so a frame that is used again is another one. */
 #define FREE 0
 #define TAIL 100
-/* Who has exclusive control. */
+/* The owners: the process or place with exclusive control. */
 #define NOBODY 0
 #define LIST 200
 #define ME (me + 1)
 
 short w[FRAMES];       /* the words */
-byte kind[FRAMES];     /* what each frame is */
-byte owner[FRAMES];    /* ghost: who has exclusive control */
+byte kind[FRAMES];     /* the kind of each frame */
+byte owner[FRAMES];    /* ghost: the owner with exclusive control */
 byte refs[FRAMES];     /* ghost: references that are really held */
 bool leaked[FRAMES];   /* ghost: saturated, never to be freed */
 byte lives = 1;
 byte slot;             /* the index: frame + 1, or 0 */
-bool claimed;          /* the slot's claim */
+bool claimed;          /* the slot's page lock */
 
 #ifdef VIEWS
 byte accesses[FRAMES];                /* processes that touched the bytes since the last owner wrote them, it included */
@@ -139,8 +139,8 @@ byte carried[FRAMES];                 /* by the word */
 byte handed[FRAMES];                  /* by the allocator's lock */
 #define KNOWN(f) known[me * FRAMES + (f)]
 #define BIT (1 << me)
-#define WROTE 128                     /* the last owner's write happened before; so 7 processes at the most */
-/* Something new happened: nobody but this process knows it yet. */
+#define WROTE 128                     /* the last owner's write happened before; so at most 7 processes */
+/* An access happened: only this process knows it yet. */
 inline happened(f, what, t) {
   t = 0;
   do
@@ -152,7 +152,7 @@ inline happened(f, what, t) {
   KNOWN(f) = KNOWN(f) | (what)
 }
 #define ACQUIRE(f) KNOWN(f) = KNOWN(f) | carried[f]
-/* A read-modify-write continues the release sequence: what the word carried stays. */
+/* A read-modify-write continues the release sequence: the word keeps what it carried. */
 #define RELEASE_RMW(f) carried[f] = carried[f] | KNOWN(f)
 #define RELEASE_STORE(f) carried[f] = KNOWN(f)
 #define RELAXED_STORE(f) carried[f] = 0
@@ -196,12 +196,12 @@ inline happened(f, what, t) {
 #define RELEASE_INIT(f) RELEASE_STORE(f)
 #endif
 
-/* After every write to a word: R2, nobody clears another's frozen state; R3, R5: a leaked frame is never owned;
- * R5: the noise is bounded by the threshold and one increment of each process. */
+/* After every write to a word. R2: no process clears the frozen state of another's frame. R3, R5: a leaked frame is
+ * never owned. R5: stale increments are bounded by the threshold and one increment of each process. */
 #define CHECK(f) assert(owner[f] == NOBODY || FROZEN(w[f])); assert(!leaked[f] || owner[f] == NOBODY); \
   assert(owner[f] == NOBODY || COUNT(w[f]) <= LIM - 1 + PROCESSES)
 
-/* Puts a saturated count far above the limit. */
+/* Lifts a saturated count far above the limit. */
 inline pin(f, from) {
   atomic { if :: !FROZEN(w[f]) && COUNT(w[f]) >= from -> w[f] = LIVE(PINNED, w[f]); leaked[f] = true :: else fi }
 }
@@ -259,11 +259,11 @@ inline try_get(f, old, got) {
   fi;
 #endif
   old = 0;
-  /* R1: whoever gets a reference gets it on something that is there, and that nobody owns. */
+  /* R1: a new reference is on a frame that is in use and has no owner. */
   atomic { if :: got -> assert(kind[f] != FREE && kind[f] != TAIL && owner[f] == NOBODY) :: else fi }
 }
 
-/* The allocator takes a frame back; its tail with it. */
+/* The allocator takes a frame back, and its tail with it. */
 inline release(f) {
   atomic {
     kind[f] = FREE;
@@ -277,12 +277,12 @@ inline release(f) {
   }
 }
 
-/* Exclusive control of f has been won: run the destructor of what `what` says it is. */
+/* Exclusive control of f has been won: runs the destructor of the kind `what`. */
 inline destroy(f, what, t) {
 #ifndef EARLY
   what = kind[f];
 #endif
-  /* R3: nobody holds it, and it was not destroyed before. R4: the right destructor. */
+  /* R3: no process holds it, and it was not destroyed before. R4: the right destructor. */
   atomic { assert(refs[f] == 0 && kind[f] != FREE); assert(what == kind[f]); OWN_BYTES(f, t) }
   release(f);
   what = 0
@@ -329,7 +329,7 @@ inline put(f, old, what, t) {
   old = 0; what = 0
 }
 
-/* One reference is held by the caller, or for it: is it the only one? */
+/* Freezes if the one reference that is held by the caller, or for it, is the only one. */
 inline freeze(f, won) {
   atomic {
     if
@@ -345,7 +345,7 @@ inline freeze(f, won) {
   }
 }
 
-/* The token's holder opens the frame: what it keeps of the word is loaded before, as in the code. */
+/* The owner opens the frame. The part of the word that it keeps is loaded before, as in the code. */
 inline unfreeze(f, old) {
 #if SCHEME == 4
   old = w[f];
@@ -366,14 +366,14 @@ inline use(f, t) {
   atomic { assert(owner[f] == NOBODY && refs[f] > 0); READ_BYTES(f, t) }
 }
 
-/* The first holder: frame 0 begins with one reference. With an index, the reference is the slot's. */
+/* The first holder: frame 0 begins with one reference. With an index, the slot holds it. */
 proctype Holder(byte me) {
   short old; byte what, t;
   use(0, t);
   put(0, old, what, t)
 }
 
-/* Takes a reference on any frame, by its number; keeps it only if the frame is what it was before (R8). */
+/* Takes a reference on any frame, by its number. Keeps it only if the frame is still the same (R8). */
 proctype Walker(byte me) {
   short old; byte what, t, f, n, want; byte got;
   do
@@ -416,7 +416,7 @@ proctype Reader(byte me) {
 #ifndef NO_RECHECK
            if :: slot != seen -> got = 0 :: else fi;
 #endif
-           /* The page, wherever it is, is lifetime 1; a migrated copy keeps the number. */
+           /* The page is lifetime 1 in either frame: a migrated copy keeps the number. */
            if :: got -> atomic { assert(kind[f] == 1) } use(f, t) :: else fi;
            put(f, old, what, t)
         :: else
@@ -443,7 +443,7 @@ proctype Allocator(byte me) {
      atomic { OWN_BYTES(1, t) }
      if
      :: unfreeze(0, old); use(0, t); atomic { assert(FROZEN(w[1])) }
-     :: /* split: what was a tail is a head of its own now */
+     :: /* split: the former tail is now a head of its own */
         kind[1] = life; unfreeze(1, old); unfreeze(0, old); use(1, t); put(1, old, what, t)
      fi;
      put(0, old, what, t); life = 0
@@ -469,7 +469,7 @@ proctype Allocator(byte me) {
   od
 }
 
-/* Takes a reference, tries to be alone, and then changes or frees the frame. */
+/* Takes a reference, tries to freeze, and then changes or frees the frame. */
 proctype Freezer(byte me) {
   short old; byte what, t; byte got; bool won;
   try_get(0, old, got);
@@ -489,7 +489,7 @@ proctype Freezer(byte me) {
   fi
 }
 
-/* Takes a free frame out of the allocator, and brings it back. A late put may come meanwhile (R7). */
+/* Takes a free frame out of the allocator, and returns it. A late put may run meanwhile (R7). */
 proctype Offliner(byte me) {
   byte n;
   do
@@ -498,7 +498,7 @@ proctype Offliner(byte me) {
      if
      :: atomic { owner[0] == LIST -> owner[0] = ME }
 #ifdef ZEROED
-        /* Its metadata went with it and came back as zeroes. */
+        /* Its metadata was returned with it, and is zeroes now. */
         atomic { w[0] = 0; CHECK(0) }
 #endif
         atomic { assert(owner[0] == ME && FROZEN(w[0])); owner[0] = LIST }
@@ -508,7 +508,7 @@ proctype Offliner(byte me) {
   od
 }
 
-/* Moves the page to the other frame; at the end takes it out of the index. */
+/* Moves the page to the other frame. At the end removes it from the index. */
 proctype Migrator(byte me) {
   short old; byte what, t, f, to, n; bool won;
   do
@@ -526,7 +526,7 @@ proctype Migrator(byte me) {
               atomic { OWN_BYTES(to, t) }
               kind[to] = kind[f];
               unfreeze(to, old);
-              /* The slot's end is a Release that every reader's look acquires; the views follow the word alone. */
+              /* The unlock of the slot is a Release that every lookup acquires. The views follow the word alone. */
               atomic { slot = to + 1; claimed = false }
               release(f)
            :: else ->
@@ -545,7 +545,7 @@ proctype Migrator(byte me) {
   if :: f != 0 -> put(f - 1, old, what, t) :: else fi
 }
 
-/* Takes more and more references by `get`, which is never refused. They are returned, or leaked. */
+/* Takes references by `get`, which is never refused. They are returned, or leaked. */
 proctype Hoarder(byte me) {
   short old; byte what, t, n; byte got;
   try_get(0, old, got);
@@ -558,7 +558,7 @@ proctype Hoarder(byte me) {
           old = w[0];
           assert(!FROZEN(old));
           w[0] = (old + UNIT) & MASK; refs[0]++; n++;
-          /* R5: however many, the count does not run into what says frozen. */
+          /* R5: no number of them carries the count into the frozen encoding. */
           assert(!FROZEN(w[0]));
           CHECK(0)
         }
@@ -573,7 +573,7 @@ proctype Hoarder(byte me) {
   old = 0
 }
 
-/* Reads without a reference: word, bytes, word again. */
+/* An optimistic read: word, bytes, word again. */
 proctype Uncounted(byte me) {
   short old; byte n, saw;
   do
@@ -590,7 +590,7 @@ proctype Uncounted(byte me) {
 #else
           :: !FROZEN(w[0]) && QUIET(w[0]) == QUIET(old) ->
 #endif
-             /* Nothing was changed under it: what it saw is what is there. */
+             /* Nothing changed under it: it read the present bytes. */
              assert(saw == kind[0])
           :: else
           fi
@@ -629,7 +629,7 @@ init {
     do :: p < 1 + WALKERS + READERS + ALLOCATORS + FREEZERS + OFFLINERS + MIGRATORS + HOARDERS -> run Hoarder(p); p++ :: else -> break od;
     do :: p < PROCESSES -> run Uncounted(p); p++ :: else -> break od;
   }
-  /* When all is done: every frame is free and frozen, or leaked because its count was saturated. */
+  /* At the end: every frame is free and frozen, or leaked because its count was saturated. */
   _nr_pr == 1;
   p = 0;
   do

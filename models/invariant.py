@@ -1,40 +1,40 @@
 """The word's invariant, for any number of threads and lifetimes, by z3.
 
-A counter abstraction: instead of threads, how many there are at each place.
+A counter abstraction: instead of threads, the number of threads at each place.
 
-  w   the count field (noise, while frozen)     h   references that are held, by anybody
-  p   puts between their two steps              u   refused try_gets that have not judged the noise yet
-  g   gets and puts that owe the pin of a saturated count, if it still is
+  w   the count field (stale increments, while frozen)     h   references that are held by any thread
+  p   puts between their two steps
+  u   refused try_gets that have not yet compared the stale increments with the limit
+  g   gets and puts that owe the pin of a saturated count, if it is still saturated
   r   try_gets that were refused because they would saturate, and owe the pin
-  s   counts that nobody holds: what those try_gets have added
-  ph  LIVE, OWNED (frozen, a token exists), FREE (frozen, in the allocator),
-      TAIL (a tail of a larger block), OFFLINE (its block is gone from the allocator; its metadata stays, or is zeroed),
-      SURPLUS (leaked: refused try_gets have added to it), PINNED (leaked: far above the limit, for good)
+  s   counts without a holder: the increments of those try_gets
+  ph  LIVE, OWNED (frozen, an exclusive handle exists), FREE (frozen, in the allocator),
+      TAIL (a tail of a larger block), OFFLINE (its block left the allocator; its metadata stays, or is zeroed),
+      SURPLUS (leaked: refused try_gets have added to it), PINNED (leaked: far above the limit, forever)
 
-Every transition from a state of the invariant ends in one: so all reachable states are in it, whatever the number
-of threads T below the limit. R5 is part of it: that the count and the noise stay inside their field is proved here,
-not assumed. Tails and offline frames are frozen like the others, and late steps of puts and refused try_gets reach them
-as well. The broken variants must each lose the proof.
+Every transition from a state of the invariant ends in one, so all reachable states are in it, for every number of
+threads T below the limit. R5 is part of it: the proof shows, and does not assume, that the count and the stale
+increments stay inside their field. Tails and offline frames are frozen like the others, and late steps of puts and
+refused try_gets reach them as well. Each broken variant must lose the proof.
 
-What this can not see: orderings (SPIN's views and loom do), and anything that hangs on *which* thread does
-something, such as R4 (SPIN does).
+Blind spots: orderings (SPIN's views and loom have them), and all that depends on *which* thread acts, such as R4 (SPIN
+has it).
 """
 
 import sys
 import time
 from z3 import And, If, Implies, Int, IntVal, Not, Or, Solver, sat, unsat
 
-FIELD = 2**31  # what the count may not reach: the bit above it
+FIELD = 2**31  # the bit above the count, which the count must not reach
 SAT = 2**30
 PIN = SAT + SAT // 2
-LIM = 2**30  # noise from which a refused try_get loops until it is reset
+LIM = 2**30  # stale increments from which a refused try_get loops until they are reset
 MOST = 2**10  # references in one operation
 LIVE, OWNED, FREE, TAIL, OFFLINE, SURPLUS, PINNED = range(7)
 AT_REST = [OWNED, FREE, TAIL, OFFLINE]  # frozen
 NAMES = ["w", "h", "p", "u", "g", "r", "s", "ph"]
 
-# Threads, each between two steps of one operation at the most. That there are no more than 2^18 of them is the
-# assumption that is left.
+# Threads, each between two steps of at most one operation. The only assumption is that there are at most 2^18.
 T = Int("T")
 N = Int("N")  # references of one operation
 ASSUME = And(T >= 1, N >= 1, N <= MOST, T * MOST <= SAT // 4)
@@ -62,22 +62,22 @@ def transitions(a, b, broken):
     t = {}
     admits = a.w + N < SAT if broken != "no saturation" else a.w >= 0
     t["try_get"] = And(live, admits, step(a, b, w=a.w + N, h=a.h + N))
-    # Refused because it would saturate: what was added belongs to nobody.
+    # Refused because it would saturate: the increment has no holder.
     t["try_get saturates"] = And(live, a.ph != PINNED, free_thread, a.w + N >= SAT,
                                  step(a, b, w=a.w + N, s=a.s + N, r=a.r + 1, ph=IntVal(SURPLUS)))
     t["try_get pinned"] = And(a.ph == PINNED, free_thread, a.w + N >= SAT, step(a, b, w=a.w + N, r=a.r + 1))
     t["try_get refused"] = And(frozen, free_thread, step(a, b, w=a.w + N, u=a.u + 1))
-    # It judges the noise: below the threshold it leaves; else it resets it, or sees that somebody did.
+    # It compares the stale increments: below the limit it ends; otherwise it resets them, or another thread did.
     t["judge: below"] = And(a.u >= 1, Or(live, a.w < LIM), step(a, b, u=a.u - 1))
     if broken == "one attempt":
         t["judge: below"] = And(a.u >= 1, step(a, b, u=a.u - 1))
     t["judge: reset"] = And(a.u >= 1, frozen, a.w >= LIM, step(a, b, w=IntVal(0), u=a.u - 1))
     if broken == "undo by subtraction":
         t["judge: undo"] = And(a.u >= 1, step(a, b, w=a.w - N, u=a.u - 1))
-    # get: the caller holds one.
+    # get: the caller holds a reference.
     t["get"] = And(a.h >= 1, live, admits, step(a, b, w=a.w + N, h=a.h + N))
     t["get saturates"] = And(a.h >= 1, live, free_thread, a.w + N >= SAT, step(a, b, w=a.w + N, h=a.h + N, g=a.g + 1))
-    # put: at 0 its second step is owed; above the limit the pin is.
+    # put: at 0 it owes its second step, above the limit the pin.
     t["put"] = And(a.h >= N, live, a.w - N != 0, a.w - N < SAT, step(a, b, w=a.w - N, h=a.h - N))
     t["put to 0"] = And(a.h >= N, live, free_thread, a.w == N, step(a, b, w=IntVal(0), h=a.h - N, p=a.p + 1))
     t["put saturated"] = And(a.h >= N, live, free_thread, a.w - N >= SAT, step(a, b, w=a.w - N, h=a.h - N, g=a.g + 1))
@@ -94,20 +94,20 @@ def transitions(a, b, broken):
     t["finish: lost"] = And(a.p >= 1, Or(frozen, a.w != 0), step(a, b, p=a.p - 1))
     if broken == "left dying":
         t["revive free"] = And(a.ph == FREE, step(a, b, w=a.w + N, h=a.h + N))
-    # freeze: the expected references are the caller's own, or held for it, so at least so many are held.
+    # freeze: the expected references are the caller's own, or held for it, so at least as many are held.
     if broken == "not its own":
         t["freeze"] = And(live, a.w == N, step(a, b, w=IntVal(0), h=a.h - N + 1, ph=IntVal(OWNED)))
     else:
         t["freeze"] = And(live, a.h >= N, a.w == N, step(a, b, w=IntVal(0), h=a.h - N, ph=IntVal(OWNED)))
     t["to the allocator"] = And(a.ph == OWNED, step(a, b, ph=IntVal(FREE)))
     t["from the allocator"] = And(a.ph == FREE, step(a, b, ph=IntVal(OWNED)))
-    # A larger block is allocated around it, and split or freed.
+    # A larger block around it is allocated, split or freed.
     t["becomes a tail"] = And(a.ph == FREE, step(a, b, ph=IntVal(TAIL)))
     t["tail: split off"] = And(a.ph == TAIL, step(a, b, ph=IntVal(OWNED)))
     t["tail: freed"] = And(a.ph == TAIL, step(a, b, ph=IntVal(FREE)))
     if broken == "tail left live":
         t["tail: live"] = And(a.ph == FREE, step(a, b, w=IntVal(1), ph=IntVal(LIVE)))
-    # Its block goes offline and comes back. Where zero means frozen, its word may be zeroed meanwhile (R7).
+    # Its block goes offline and returns. Where zero means frozen, its word may be zeroed meanwhile (R7).
     t["goes offline"] = And(a.ph == FREE, step(a, b, ph=IntVal(OFFLINE)))
     t["comes online"] = And(a.ph == OFFLINE, step(a, b, ph=IntVal(FREE)))
     t["offline: zeroed"] = And(a.ph == OFFLINE, step(a, b, w=IntVal(0)))
@@ -119,12 +119,12 @@ def transitions(a, b, broken):
 
 
 def invariant(a):
-    # R5: the noise is below the threshold, and one increment for each thread that has not judged yet.
+    # R5: the stale increments are below the limit plus one increment of each thread that has not compared yet.
     frozen = And(a.h == 0, a.s == 0, a.r == 0, a.w >= 0, a.w < LIM + MOST * a.u)
-    # The count is what is held; at 0 somebody will finish: never a leak. It is above the limit only while a
-    # thread that owes a pin is on its way.
+    # The count is the references held; at 0 a put will finish it: never a leak. It is above the limit only while a
+    # thread owes a pin.
     live = And(a.w == a.h, a.s == 0, a.r == 0, Implies(a.w == 0, a.p >= 1), a.w < SAT + MOST * a.g)
-    # What the refused have added keeps the count above what is held, until one of them pins it.
+    # The increments of refused try_gets keep the count above the references held, until one of them pins it.
     surplus = And(a.s >= 1, a.r >= 1, a.w == a.h + a.s, a.w < SAT + MOST * (a.g + a.r))
     pinned = And(a.s == 0, a.w >= PIN - MOST * (a.g + a.r), a.w <= PIN + MOST * (a.g + a.r))
     return And(
@@ -134,16 +134,16 @@ def invariant(a):
 
 
 def safe(a):
-    """What follows from it: R1 to R3 and R5 for the word."""
+    """The consequences: R1 to R3 and R5 for the word."""
     leaked = Or(a.ph == SURPLUS, a.ph == PINNED)
     return And(
-        # R5: the count and the noise stay inside their field, after one more operation of every thread as well.
+        # R5: the count and the stale increments stay in their field, also after one more operation of every thread.
         a.w >= 0, a.w + MOST * (T - busy(a)) < FIELD,
-        # R1, R3: who is owned is held by nobody.
+        # R1, R3: a frame with an owner has no holders.
         Implies(Or(*[a.ph == phase for phase in AT_REST]), a.h == 0),
         # A leaked frame is never won: neither by the last put nor by a freeze, which needs its own references.
         Implies(leaked, And(a.w > 0, Or(a.w > a.h, a.w > SAT))),
-        # R3: no reference is lost: a frame that nobody holds has somebody who will free it.
+        # R3: no reference is lost: a frame without a holder has a put that will free it.
         Implies(And(a.ph == LIVE, a.h == 0), a.p >= 1),
     )
 

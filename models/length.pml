@@ -1,17 +1,19 @@
-/* A page, and the length of its file: what crates/folio-cache/src/{file,fill,run,truncate,resize,write}.rs do to the two, in every
- * interleaving and with every older value that a load may give.
+/* A page, and the length of its file: the operations of folio-cache on both (read, fill, truncate, resize, write), in
+ * every interleaving and with every older value that a load may return.
  *
- * A file of at most two bytes, in one page, always in the same frame. One process changes the length, as all who do hold one lock: it cuts,
- * appends zeroes or bytes, writes back, and notices that somebody else appended to the backing. Fillers miss the page, reclaim it,
- * overwrite a byte of it. A reader that begins at any moment must get what the file held, with that length, at a moment since.
+ * A file of at most two bytes, in one page, always in the same frame. One process changes the length, as all changers
+ * hold one lock: it truncates, appends zeroes or bytes, writes back, and notices that another program appended to the
+ * backing. Fillers miss the page, reclaim it, overwrite a byte of it. A reader that begins at any moment must get what
+ * the file held, with that length, at a moment since then.
  *
- * Memory is C11's without load buffering: a location is a list of messages, each with what its writer knew (a view). A load gives
- * any message that is not older than what the process knows; Acquire takes the message's view over, Release gives one's own; a
- * SeqCst fence does both with a view that all of them share. The backing is asked by system calls, which hand on no view.
- * A reader writes nothing, so it may choose its messages after all others have ended, from all that there were.
+ * Memory is C11's without load buffering. A location is a list of messages, each with what its writer knew (a view). A
+ * load returns any message that is not older than the process knows. Acquire adds the message's view, Release attaches
+ * the process's own. A SeqCst fence does both with a view that all of them share. The backing is asked by system calls,
+ * which hand on no view. A reader writes nothing, so it may choose its messages after all others have ended, from all
+ * that existed.
  *
- * A reader with a reference has the bytes as they were in the slot's message that it chose: frame.pml says why. What else a
- * reader without one must notice is in slot.pml.
+ * A reader with a reference has the bytes of the slot message that it chose: frame.pml shows why. slot.pml has what else
+ * an optimistic read must notice.
  *
  * Switches (-DNAME=value): CHANGES of the length; FILLERS, and FILLS of each; WRITES: fillers overwrite as well
  * Broken on purpose (each must be refuted): LENGTH_FIRST NO_CUTS COUNT_ALONE CUT_LATE GROWN_EARLY BACKED_EARLY
@@ -27,7 +29,7 @@
 #define FILLS 2
 #endif
 
-/* Locations: the slot, the length, the count of cuts, the backing's length as far as it is known, and the two bytes. */
+/* Locations: the slot, the length, the number of truncations, the known length of the backing, and the two bytes. */
 #define S 0
 #define L 1
 #define C 2
@@ -45,7 +47,7 @@
 #define KNOWN(p, k) known[(p) * LOCS + (k)]
 #define LAST(l) VAL(l, top[l])
 
-/* A slot's value. */
+/* The value of a slot. */
 #define HELD 1
 #define CLAIMED 2
 #define NEXT 4
@@ -57,21 +59,21 @@ byte known[(2 + FILLERS) * LOCS];
 byte fenced[LOCS];
 hidden byte k;
 
-bool dirty;            /* of the page in the slot, under its claim */
+bool dirty;            /* of the page in the slot, under its page lock */
 byte has;              /* the backing: its length and its bytes */
 byte bx;
 byte by;
 
-/* What the file held, one after the other: length and bytes; and which of these each length made. */
+/* The successive states of the file, length and bytes; and which of them each length made. */
 byte flen[MOST];
 byte fx[MOST];
 byte fy[MOST];
 byte now;
 byte changed[MOST];
-byte sx[MOST];         /* what a slot's message stands for */
+byte sx[MOST];         /* the meaning of a slot's message */
 byte sy[MOST];
 bool ready;
-bool began;           /* the reader, and what the file held then */
+bool began;           /* the reader, and the state of the file then */
 byte from;
 byte ended;
 byte fresh = 1;
@@ -87,7 +89,7 @@ inline see(p, l, i) {
 
 /* A Release store. */
 inline put(p, l, x) {
-  /* The value may be made of the last one. */
+  /* The value may depend on the last one. */
   assert(top[l] + 1 < MOST);
   VAL(l, top[l] + 1) = x;
   top[l]++;
@@ -102,7 +104,7 @@ inline put(p, l, x) {
 
 /* A store that publishes nothing. */
 inline put_relaxed(p, l, x) {
-  /* The value may be made of the last one. */
+  /* The value may depend on the last one. */
   assert(top[l] + 1 < MOST);
   VAL(l, top[l] + 1) = x;
   top[l]++;
@@ -110,7 +112,7 @@ inline put_relaxed(p, l, x) {
   VIEW(l, top[l], l) = top[l]
 }
 
-/* An Acquire read-modify-write: what its predecessor published goes on. */
+/* An Acquire read-modify-write: it hands on what its predecessor published. */
 inline swap_acquire(p, l, x) {
   see(p, l, top[l]);
   put_relaxed(p, l, x);
@@ -138,7 +140,7 @@ inline fence_seq_cst(p) {
   }
 }
 
-/* Any message that may be loaded: which, in i. */
+/* Chooses any message that may be loaded: its index in i. */
 inline choose(p, l) {
   i = KNOWN(p, l);
   do
@@ -147,7 +149,7 @@ inline choose(p, l) {
   od
 }
 
-/* The end of a claim under which something happened: an AcqRel swap. */
+/* The unlock of a page that changed: an AcqRel swap. */
 inline finish_in(p, held) {
   see(p, S, top[S]);
   put(p, S, (LAST(S) & ~3) + NEXT + held);
@@ -189,7 +191,7 @@ inline set_length(n) {
   changed[top[L]] = now
 }
 
-/* The visit of one who cuts or lengthens. It may miss a claim that it does not know: then it finds the slot empty. */
+/* The visit of a page by a truncate or an extension. It may miss a lock that it does not know: the slot is then empty. */
 #define CLEAN 0
 #define ALL 1
 #define REST 2
@@ -219,8 +221,8 @@ inline visit(what) {
   skip
 }
 
-/* A write to a page that is claimed: to its first byte, its last, or both of a new one (try_write). It counts from its end. If the
- * file was cut since the length that it saw, it came before the cut: for a reader who began before that. */
+/* A write to a locked page: to its first byte, its last, or both of a new one (try_write). It counts from its end. If
+ * the file was truncated since the length that it saw, it came before that, for a reader that began before. */
 inline overwrite(new) {
   if
   :: !new -> ends = 1
@@ -331,7 +333,7 @@ active proctype Changer() {
         d_step { fresh++; mine = fresh; put(CHANGER, X, mine); put(CHANGER, Y, mine); dirty = true }
         finish(CHANGER, HELD);
         d_step { happened(2, mine, mine); set_length(2); mine = 0 }
-     /* Writeback: held, written, clean if it is still the same. */
+     /* Writeback: pinned, written, clean if it is still the same. */
      :: atomic { LAST(L) > 0 && dirty && (LAST(S) & (HELD | CLAIMED)) == HELD ->
           see(CHANGER, S, top[S]);
           version = LAST(S); wx = LAST(X); wy = LAST(Y) }
@@ -350,9 +352,9 @@ active proctype Changer() {
           :: else
           fi;
           version = 0; wx = 0; wy = 0 }
-     /* Somebody appended to the backing beside us. */
+     /* Another program appended to the backing. */
      :: LAST(L) == 1 && has == 1 -> d_step { fresh++; has = 2; by = fresh }
-     /* ... and a look at its length. */
+     /* ... and the cache asks for its length. */
      :: LAST(L) == 1 && has == 2 && !dirty ->
 #ifdef GROWN_EARLY
         d_step { happened(2, fx[now], by); set_length(2) }
@@ -395,7 +397,7 @@ active [FILLERS] proctype Filler() {
 #endif
         d_step {
           got = has;
-          /* Past its end the backing's bytes are zeroes here as well. */
+          /* Past its end the bytes of the backing are zeroes here as well. */
           put(_pid, X, bx);
           put(_pid, Y, by)
         }
@@ -431,7 +433,7 @@ active [FILLERS] proctype Filler() {
 active proctype Reader() {
   byte i, before, cuts, length, ends, x, y, from_x;
   bool found, found_x, found_y;
-  /* It begins now, and knows all that has happened. */
+  /* It begins now, and knows everything before. */
   atomic {
     ready ->
     began = true;
@@ -445,7 +447,7 @@ active proctype Reader() {
   atomic {
     ended == 1 + FILLERS;
     if
-    /* Without a reference: read_uncounted. */
+    /* An optimistic read. */
     :: if
        :: ends = 1
        :: ends = 2
@@ -463,7 +465,7 @@ active proctype Reader() {
        fi;
        choose(READER, X); x = VAL(X, i); from_x = i;
        choose(READER, Y); y = VAL(Y, i);
-       /* The fence after the copy, then the second look. */
+       /* The fence after the copy, then the second load. */
        see(READER, X, from_x); from_x = 0;
        see(READER, Y, i);
        choose(READER, S);
@@ -503,7 +505,7 @@ active proctype Reader() {
        :: else
        fi;
 #ifdef WRITES
-       /* Nothing orders a write to the first byte and a file that becomes longer: each byte for itself. */
+       /* Nothing orders a write to the first byte and an extension of the file: each byte is checked alone. */
        if :: flen[i] > 0 && fx[i] == x -> found_x = true :: else fi;
        if :: flen[i] == 2 && fy[i] == y -> found_y = true :: else fi;
 #endif

@@ -1,17 +1,20 @@
-/* A folio of which each frame has a slot of its own: crates/folio-frames/src/parts.rs with slot.rs and claim.rs, in every interleaving.
+/* A multi-slot folio: each frame has a slot of its own. subpages.rs of folio-frames with slot.rs and lock.rs, in every
+ * interleaving.
  *
- * In the beginning frames 0 to N - 1 are one folio, and slot s has frame s. Changers cut it, empty slots, put other folios in their place, write
- * and take away frames that are folios of their own, and make one of all again. What a page holds has a number, each change counts on. Who gets
- * a reference by a slot must have one of the folio that the frame belongs to, with what the slot's page holds at that moment, and that stays so
- * until the reference is put. In the end each frame is free, or held by the references of the slots that name it and no others.
+ * In the beginning frames 0 to N - 1 are one folio, and slot s has frame s. Changers split it, empty slots, put other
+ * folios in their place, write and take away frames that are folios of their own, and join all again. The content of a
+ * page has a number, which each change increments. A reader that takes a reference by a slot must have one of the folio
+ * that the frame belongs to, with the content of the slot's page at that moment, until the reference is put. In the end
+ * each frame is free, or held by the references of the slots that name it and no others.
  *
- * Memory is sequentially consistent. The word is a count and a frozen state: its encodings, noise and late steps are in frame.pml, the fences
- * of a read without a reference in slot.pml. What nobody else can see is one step: that of who frees, and of who drops claims.
+ * Memory is sequentially consistent. The word is a count and a frozen state: its encodings, stale increments and late
+ * steps are in frame.pml, the fences of an optimistic read in slot.pml. Steps that no other process can observe are one
+ * step: freeing, and unlocking several pages.
  *
- * Switches (-DNAME=value); `cargo x prove` says which configurations are run:
+ * Switches (-DNAME=value); `cargo x prove` has the list of configurations:
  *   ORDER      of the folio, 1 or 2; SPARES: frames beside it, 0 or 1
- *   READERS UNCOUNTED WALKERS OTHERS CHANGERS    processes of each sort; GETS: attempts of each reader and walker
- *   CHANGES    what the changers do, in all; VB: bits of the version
+ *   READERS UNCOUNTED WALKERS OTHERS CHANGERS    the number of processes of each kind; GETS: attempts of each reader and walker
+ *   CHANGES    the total number of changes; VB: bits of the version
  * Broken on purpose (each must be refuted): HEAD_FIRST NO_RECHECK RECHECK_FRAME_ONLY SPLIT_ONE_MORE SPLIT_SKIPS_CLAIM SPLIT_KEEPS_LEFT
  * JOIN_SLOTS_FIRST JOIN_ONE_LESS FREEZE_PART NOT_BUMPED
  */
@@ -62,7 +65,7 @@ byte shape[FRAMES];
 #define ONE 1
 #define ALL 2
 #define TAIL 3
-byte private[FRAMES];  /* the slot whose page it is, or: */
+byte private[FRAMES];  /* owner data: the slot of the page, or: */
 #define ELSEWHERE 99
 bool listed[FRAMES];   /* in the allocator */
 byte content[FRAMES];
@@ -73,8 +76,8 @@ bool part[N];          /* the order: ORDER, or 0 */
 bool claimed[N];
 byte version[N];
 
-byte page[N];          /* ghost: what the slot's page holds; 0: it is not in the cache */
-byte written;          /* the last number */
+byte page[N];          /* ghost: the content of the slot's page; 0: it is not in the cache */
+byte written;          /* the last content number */
 byte changes;
 
 #if UNCOUNTED == 0 || defined(NOT_BUMPED)
@@ -82,17 +85,17 @@ byte changes;
 #else
 #define BUMPED(s) ((version[s] + 1) % (1 << VB))
 #endif
-/* References of who makes one folio of all: the slots' and its own. */
+/* The references of a joining changer: those of the slots and its own. */
 #ifdef JOIN_ONE_LESS
 #define OPENED N
 #else
 #define OPENED (N + 1)
 #endif
 #define HEAD(f, is_part) ((is_part) -> 0 : (f))
-/* Whether a reference on h keeps f: a word that is not frozen, of the folio that it belongs to. */
+/* True if a reference on h keeps f: a word that is not frozen, of the folio that f belongs to. */
 #define KEEPS(h, f) (!frozen[h] && count[h] > 0 && ((f) == (h) && (shape[h] == ONE || shape[h] == ALL) || shape[h] == ALL && shape[f] == TAIL))
 
-/* The end of a claim: one swap. */
+/* The unlock of a page: one swap. */
 inline finish(s, value, is_part) {
 #ifndef SPLIT_SKIPS_CLAIM
   assert(claimed[s]);
@@ -100,7 +103,7 @@ inline finish(s, value, is_part) {
   frame[s] = (value); part[s] = (is_part); version[s] = BUMPED(s); claimed[s] = false
 }
 
-/* A token's end: with n references, or in the allocator. */
+/* The end of an exclusive handle: with n references, or in the allocator. */
 inline unfreeze(f, n) {
   assert(frozen[f] && !listed[f] && (shape[f] == ONE || shape[f] == ALL));
   frozen[f] = false; count[f] = (n)
@@ -127,7 +130,7 @@ inline write(f) {
   written++; content[f] = written
 }
 
-/* From the allocator: a token, whose shape says so before anybody finds it. */
+/* From the allocator: an exclusive handle. Its shape is set before any process can find it. */
 inline take(f, whose) {
   listed[f] = false; shape[f] = ONE; private[f] = (whose)
 }
@@ -136,7 +139,7 @@ inline try_get(h, got) {
   atomic { if :: !frozen[h] -> count[h]++; got = true :: else fi }
 }
 
-/* The first step of a put takes place where its holder looks at the bytes for the last time. The last one out frees what there is then. */
+/* The first step of a put runs at the last read of the bytes by its holder. The last put frees the folio of that moment. */
 inline put_first(h, last) {
   assert(!frozen[h] && count[h] > 0);
   count[h]--; last = (count[h] == 0)
@@ -148,7 +151,7 @@ inline put_last(h, last, t) {
   fi
 }
 
-/* A lookup (R8), and what a holder finds in the frames behind, if their slots have them. */
+/* A lookup (R8), and a check by the holder of the frames behind, if their slots have them. */
 proctype Reader() {
   byte s, f, h, x, y, t, n; bool is_part, got, last;
   do
@@ -208,7 +211,7 @@ proctype Reader() {
   od
 }
 
-/* A read without a reference: the entry, the bytes, all of the entry again. */
+/* An optimistic read: the entry, the bytes, all of the entry again. */
 proctype Uncounted() {
   byte s, f, v, x, was; bool is_part;
   atomic {
@@ -226,7 +229,7 @@ proctype Uncounted() {
 done: skip
 }
 
-/* By a frame's number: the nearest aligned head that reaches so far, a reference, and the same again. */
+/* A walk by frame number: the nearest aligned head that covers it, a reference, and the head again. */
 proctype Walker() {
   byte f, h, what, whose, x, t, n; bool got, last;
   do
@@ -267,7 +270,7 @@ proctype Walker() {
   od
 }
 
-/* Somebody with another file. */
+/* A user of another file. */
 proctype Other() {
   byte f, x, t; bool last;
   if
@@ -285,7 +288,7 @@ proctype Other() {
 done: skip
 }
 
-/* Claim::split, of all claims that are to be had. */
+/* The split, under all page locks that can be taken. */
 inline split() {
   j = 0; n = 0;
   do
@@ -365,7 +368,7 @@ inline split() {
   atomic { j = 0; n = 0; won = false; what = 0 }
 }
 
-/* Frozen claims of all slots, of new folios or those that are there: published as one, or each by itself. */
+/* Frozen slots, all of them, of new folios or the present ones: published as one, or each alone. */
 inline make() {
   j = 0; won = true;
   do
@@ -399,7 +402,7 @@ inline make() {
 #ifdef JOIN_SLOTS_FIRST
      atomic { unfreeze(0, OPENED) }
 #endif
-     /* The maker's own. */
+     /* The changer's own. */
      atomic { assert(KEEPS(0, 0) && KEEPS(0, 1)); put_first(0, last) }
      put_last(0, last, t)
   :: else ->
@@ -413,7 +416,7 @@ inline make() {
   fi;
   atomic { j = 0; won = false; what = 0 }
 }
-/* One slot: its frame is written, moved or taken away where it is a folio of its own; else the slot leaves it. */
+/* One slot: its frame is written, moved or taken away if it is a folio of its own; otherwise the slot drops it. */
 inline alter(s) {
   if
   :: atomic { frame[s] != NONE && !claimed[s] -> claimed[s] = true; f = frame[s]; h = HEAD(f, part[s]) }
@@ -501,7 +504,7 @@ init {
     p = 0
   }
   _nr_pr == 1;
-  /* The references of each folio are those of the slots that name it; what none names is free, or such a folio's tail. */
+  /* The references of each folio are those of the slots that name it. A frame without a slot is free, or a tail. */
   atomic {
     do
     :: f < FRAMES ->

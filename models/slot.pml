@@ -1,16 +1,17 @@
-/* A slot, and who reads its folio without a reference: crates/folio-frames/src/uncounted.rs, in every interleaving.
+/* A slot, and optimistic reads of its folio: optimistic.rs of folio-frames, in every interleaving.
  *
- * Two frames of two bytes each. What the slot's page holds has a number, a whole frame is full of it, and each change
- * counts on; frames that others use are full of OTHERS. A reader loads the slot, both bytes one after the other, the slot
- * again, and if it is the same must have got, in both, what the page held all the time between.
+ * Two frames of two bytes each. The content of the slot's page has a number, which fills a whole frame, and each change
+ * increments it. Frames in other use are full of OTHERS. A reader loads the slot, then both bytes one after the other,
+ * then the slot again. If the slot is the same, both bytes must be the content that the page had all the time between.
  *
- * The word takes no part: that is in frame.pml. Here a claim finds the folio its own or busy, as it happens (busy for certain while a
- * holder is there, who looks at the bytes several times), and what is left to holders comes back at once or never. So this is right under every scheme. Memory is sequentially consistent;
- * what the two fences forbid is played by switches that change the order of the steps as a processor could without them.
+ * The word takes no part: it is in frame.pml. Here a page lock finds the folio its own or busy by chance (always busy
+ * while a holder exists, which reads the bytes several times). A frame that is left to holders is returned at once or
+ * never. So this holds under every scheme. Memory is sequentially consistent. Switches play what the two fences forbid:
+ * they change the order of the steps as a processor could without the fences.
  *
- * Switches (-DNAME=value); `cargo x prove` says which configurations are run:
- *   READERS HOLDERS CHANGERS OTHER    processes of each sort
- *   CHANGES    what the changers do, in all; VB: bits of the version
+ * Switches (-DNAME=value); `cargo x prove` has the list of configurations:
+ *   READERS HOLDERS CHANGERS OTHER    the number of processes of each kind
+ *   CHANGES    the total number of changes; VB: bits of the version
  * Broken on purpose (each must be refuted): NOT_BUMPED NO_SECOND BY_FRAME READ_CLAIMED LATE_CLAIM EARLY_SECOND
  * NOT_FROZEN
  */
@@ -42,17 +43,17 @@
 #endif
 
 byte b[4] = 1;         /* the bytes: frame f has 2f and 2f + 1 */
-bool unused[2];        /* in the allocator; a frame that is neither there nor in the slot has holders, or others */
+bool unused[2];        /* in the allocator; a frame that is neither there nor in the slot has holders, or is in other use */
 
 byte held[2];          /* references of holders */
-bool frozen[2];        /* of the frame in the slot: no reference can be had */
+bool frozen[2];        /* of the frame in the slot: no reference can be taken */
 
 /* The slot. */
 byte frame;
 bool claimed;
 byte version;
 
-byte content = 1;      /* ghost: what the page holds; 0: it is not in the cache */
+byte content = 1;      /* ghost: the content of the page; 0: it is not in the cache */
 byte changes;
 
 inline write(which, value) {
@@ -60,7 +61,7 @@ inline write(which, value) {
   b[2 * (which) + 1] = value
 }
 
-/* The end of a claim: one swap. */
+/* The unlock of a page: one swap. */
 inline finish(which, value) {
   atomic { frame = (which); version = BUMPED; claimed = false; content = value; frozen[0] = false; frozen[1] = false }
 }
@@ -112,7 +113,7 @@ active [READERS] proctype Reader() {
 done: skip
 }
 
-/* Somebody with a reference, got by the slot: a snapshot. */
+/* A holder of a reference that was taken by the slot: a snapshot. */
 active [HOLDERS] proctype Holder() {
   byte f, x;
   atomic {
@@ -140,7 +141,7 @@ active [CHANGERS] proctype Changer() {
 #endif
        }
 #ifdef LATE_CLAIM
-       /* Without the writer's fence the first of its bytes may be seen before its claim. */
+       /* Without the writer's fence the first of its bytes may be seen before its page lock. */
        if
        :: b[2 * f] = next
        :: true
@@ -167,13 +168,13 @@ active [CHANGERS] proctype Changer() {
           fi
        :: else ->
           if
-          :: atomic { claimed = false }                                           /* busy: the claim ends untouched */
+          :: atomic { claimed = false }                                           /* busy: the page is unlocked unchanged */
           :: atomic { unused[1 - f] -> unused[1 - f] = false }                    /* a copy in its place */
              write(1 - f, next);
              finish(1 - f, next);
              if
              :: atomic { held[f] == 0 -> give_back(f) }
-             :: true                                                               /* somebody holds it for ever */
+             :: true                                                               /* a holder keeps it forever */
              fi
           fi
        fi
@@ -190,7 +191,7 @@ active [CHANGERS] proctype Changer() {
   od
 }
 
-/* Somebody with another file. */
+/* A user of another file. */
 active [OTHER] proctype Other() {
   byte g;
   byte n;

@@ -1,7 +1,7 @@
-//! The word of every scheme against the specification: sequences of calls whose amounts reach the
-//! limits, each answer and each state compared with `Snapshot`'s pure transitions.
+//! The word of every scheme against the specification: sequences of calls with amounts up to the
+//! limits. Each result and each state is compared with the pure transitions of `Snapshot`.
 //!
-//! What this can not see: two threads; a noise near its limit, which needs a million refused calls.
+//! Blind spots: two threads; stale increments near their limit, which need a million refused calls.
 
 #![no_main]
 
@@ -14,12 +14,12 @@ use libfuzzer_sys::fuzz_target;
 struct Amount(u16);
 
 impl Amount {
-    /// What one call may take: 1 to the most.
+    /// Returns an amount for one call: 1 to `MAX_AT_ONCE`.
     fn small(&self) -> u32 {
         u32::from(self.0) % MAX_AT_ONCE + 1
     }
 
-    /// A count as an owner may store it: small, or near the limit.
+    /// Returns a count that an owner may store: small, or near the limit.
     fn count(&self) -> u32 {
         let n = u32::from(self.0 >> 2);
         match self.0 & 3 {
@@ -35,42 +35,42 @@ enum Call {
     TryGet(Amount),
     TryGetOne,
     Get(Amount),
-    /// The first step of a put of so many of those that are held.
+    /// The first step of a put of this many references, if they are held.
     Drop(Amount),
     DropOne,
-    /// The first step of a put of all, if one call may put so many.
+    /// The first step of a put of all references, at most `MAX_AT_ONCE`.
     DropAll,
-    /// The second step of one put that owes it.
+    /// The second step of a put that owes it.
     Finish(u8),
     ExpectLast,
     Freeze(Amount),
-    /// Freezes with exactly what is held.
+    /// A freeze that expects exactly the references that are held.
     FreezeAll,
     Unfreeze(Amount),
-    /// The owner gives its token up and claims it again.
-    LockedSlot,
+    /// The owner gives its handle up and takes it again.
+    TakeFrozen,
 }
 
-/// A word, the state that it must have, and what the callers around it hold.
+/// A word, its expected state, and the references and handles of its callers.
 struct Run<'a, S: Scheme> {
     word: &'a PageRef<S>,
     state: Snapshot,
-    /// References that the callers hold, also of a leaked frame.
+    /// The references that the callers hold, also of a leaked frame.
     held: u64,
-    /// Freezes so far.
+    /// The number of freezes so far.
     generation: u64,
-    /// Puts that owe their second step, and the generation in which each brought the count to 0.
+    /// The puts that owe their second step, each with the generation in which the count reached 0.
     late: Vec<(Dying<'a, S>, u64)>,
-    token: Option<Frozen<'a, S>>,
+    handle: Option<Frozen<'a, S>>,
 }
 
 impl<'a, S: Scheme> Run<'a, S> {
-    fn expect_token(&mut self, got: Option<Frozen<'a, S>>, won: bool) {
-        assert_eq!(got.is_some(), won, "{}: whether it won", S::NAME);
-        if let Some(token) = got {
+    fn expect_handle(&mut self, got: Option<Frozen<'a, S>>, won: bool) {
+        assert_eq!(got.is_some(), won, "{}: won", S::NAME);
+        if let Some(handle) = got {
             self.generation += u64::from(S::LEAVES_STALE);
             self.held = 0;
-            assert!(self.token.replace(token).is_none(), "{}: two tokens (R3)", S::NAME);
+            assert!(self.handle.replace(handle).is_none(), "{}: two handles (R3)", S::NAME);
         }
     }
 
@@ -81,7 +81,7 @@ impl<'a, S: Scheme> Run<'a, S> {
         };
         self.held -= u64::from(n);
         let dying = self.word.drop_references(n);
-        assert_eq!(dying.is_some(), last, "{}: whether the count came to 0", S::NAME);
+        assert_eq!(dying.is_some(), last, "{}: the count reached 0", S::NAME);
         if let Some(dying) = dying {
             self.state = if S::LEAVES_STALE { Snapshot::Dying } else { after };
             self.late.push((dying, self.generation));
@@ -91,12 +91,12 @@ impl<'a, S: Scheme> Run<'a, S> {
     }
 
     fn freeze(&mut self, n: u32) {
-        // The references are the caller's own.
+        // Only the caller's own references.
         if self.held >= u64::from(n) && n > 0 && n < SATURATED {
             let (after, won) = self.state.freeze(n);
             self.state = after;
             let got = self.word.freeze(n).ok();
-            self.expect_token(got, won);
+            self.expect_handle(got, won);
         }
     }
 
@@ -107,7 +107,7 @@ impl<'a, S: Scheme> Run<'a, S> {
             Call::Get(n) => {
                 if self.held > 0 {
                     let n = n.small();
-                    // As a try_get, but never refused.
+                    // The transition of try_get, but never refused.
                     (self.state, _) = self.state.try_get(n, S::LEAVES_STALE);
                     self.word.get(n);
                     self.held += u64::from(n);
@@ -127,7 +127,7 @@ impl<'a, S: Scheme> Run<'a, S> {
                     if won {
                         self.state = Snapshot::Frozen { stale: 0 };
                     }
-                    self.expect_token(dying.finish(), won);
+                    self.expect_handle(dying.finish(), won);
                 }
             }
             Call::ExpectLast => {
@@ -137,23 +137,23 @@ impl<'a, S: Scheme> Run<'a, S> {
                     self.held -= 1;
                     self.state = after;
                     let got = self.word.put_expecting_last();
-                    self.expect_token(got, won);
+                    self.expect_handle(got, won);
                 }
             }
             Call::Freeze(n) => self.freeze(n.count()),
             Call::FreezeAll => self.freeze(u32::try_from(self.held).unwrap_or(0)),
             Call::Unfreeze(n) => {
-                if let Some(token) = self.token.take() {
+                if let Some(handle) = self.handle.take() {
                     let n = n.count();
-                    self.state = self.state.unfreeze(n).expect("a token's frame is frozen");
-                    token.unfreeze(n);
+                    self.state = self.state.unfreeze(n).expect("the frame of a handle is frozen");
+                    handle.unfreeze(n);
                     self.held = u64::from(n);
                 }
             }
-            Call::LockedSlot => {
-                if let Some(token) = self.token.take() {
-                    token.leave_frozen();
-                    self.token = Some(self.word.take_frozen());
+            Call::TakeFrozen => {
+                if let Some(handle) = self.handle.take() {
+                    handle.leave_frozen();
+                    self.handle = Some(self.word.take_frozen());
                 }
             }
         }
@@ -171,15 +171,16 @@ impl<'a, S: Scheme> Run<'a, S> {
 
 fn run<S: Scheme>(calls: &[Call]) {
     let word = PageRef::<S>::frozen();
-    let token = Some(word.take_frozen());
+    let handle = Some(word.take_frozen());
     let state = Snapshot::Frozen { stale: 0 };
-    let mut run = Run { word: &word, state, held: 0, generation: 0, late: Vec::new(), token };
+    let mut run = Run { word: &word, state, held: 0, generation: 0, late: Vec::new(), handle };
     for call in calls {
         run.call(call);
         assert_eq!(word.snapshot(), run.state, "{} after {call:?}", S::NAME);
-        // R3: while it is frozen it has one owner. Where 0 is frozen, a put that owes its second
-        // step has won already.
-        let owners = usize::from(run.token.is_some()) + if S::LEAVES_STALE { 0 } else { run.late.len() };
+        // R3: a frozen frame has one owner. Where 0 is frozen, a put that owes its second step has
+        // already won.
+        let owners =
+            usize::from(run.handle.is_some()) + if S::LEAVES_STALE { 0 } else { run.late.len() };
         assert_eq!(
             owners,
             usize::from(run.state.is_frozen()),
@@ -190,7 +191,7 @@ fn run<S: Scheme>(calls: &[Call]) {
     run.late
         .into_iter()
         .filter_map(|(late, _)| late.finish())
-        .chain(run.token)
+        .chain(run.handle)
         .for_each(Frozen::leave_frozen);
 }
 

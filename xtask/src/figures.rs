@@ -1,4 +1,4 @@
-//! `cargo x figures`: the figures in docs/schemes.md and docs/machine-code.md against the committed
+//! `cargo x figures`: the figures in docs/schemes.md and results/machine-code.md against the committed
 //! results.
 
 use crate::step::{self, Failure, cargo};
@@ -10,5 +10,5 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         [option] if option == "--save" => _ = test.env("FOLIO_SAVE_FIGURES", "1"),
         _ => return Err(Failure::Usage("figures takes nothing, or --save".to_owned())),
     }
-    step::run("the figures in docs/schemes.md and docs/machine-code.md", &mut test)
+    step::run("the figures in docs/schemes.md and results/machine-code.md", &mut test)
 }

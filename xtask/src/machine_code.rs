@@ -1,4 +1,4 @@
-//! `cargo x machine-code`: holds docs/machine-code.md against what the compiler makes of the word
+//! `cargo x machine-code`: holds results/machine-code.md against what the compiler makes of the word
 //! today.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::step::{Failure, root, target_dir};
 
-const PAGE: &str = "docs/machine-code.md";
+const PAGE: &str = "results/machine-code.md";
 /// Before the compiler's version, in the page.
 const MADE_BY: &str = "Made by `";
 const BEGIN: &str = "<!-- generated: ";

@@ -85,7 +85,7 @@ const MENU: &[Entry] = &[
     Entry { name: "tsan", about: "the tests of all crates under ThreadSanitizer", run: tsan::run },
     Entry {
         name: "machine-code",
-        about: "hold docs/machine-code.md against what the compiler makes [--save]",
+        about: "hold results/machine-code.md against what the compiler makes [--save]",
         run: machine_code::run,
     },
     Entry {
@@ -95,7 +95,7 @@ const MENU: &[Entry] = &[
     },
     Entry {
         name: "figures",
-        about: "hold the figures in docs/schemes.md and docs/machine-code.md against the committed results [--save]",
+        about: "hold the figures in docs/schemes.md and results/machine-code.md against the committed results [--save]",
         run: figures::run,
     },
     Entry {

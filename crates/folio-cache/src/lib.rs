@@ -133,14 +133,15 @@ mod state;
 mod write;
 mod writeback;
 
-pub use api::cache::{CACHED, Cache};
+pub use api::cache::Cache;
 pub use api::file::File;
 pub use api::range::RangeHandle;
+pub use api::read_many::Read;
 pub use api::stream::ByteStream;
 pub use backing::{Backing, Call, Durable, Fault, FileId, Fill, LocalFile, Memory, Version};
-pub use read::batch::Read;
 pub use state::handle::PageHandle;
 pub use state::stats::CacheStats;
+pub use state::units::CACHED;
 
 /// The README's example is a test as well.
 #[cfg(doctest)]

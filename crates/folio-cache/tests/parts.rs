@@ -214,7 +214,7 @@ impl Policy for Panics {
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         victims.extend(
             (0..frames.count())
-                .filter(|&frame| frames.look(frame) != FrameState::NotCached)
+                .filter(|&frame| frames.inspect(frame) != FrameState::NotCached)
                 .take(wanted),
         );
     }

@@ -149,7 +149,7 @@ impl Policy for Told {
     }
     fn insert(&mut self, _: &dyn Frames, _: u32, _: u64) {}
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
-        let is_page = |&frame: &u32| frames.look(frame) != FrameState::NotCached;
+        let is_page = |&frame: &u32| frames.inspect(frame) != FrameState::NotCached;
         if !std::mem::replace(&mut self.named, true) {
             victims.extend((0..frames.count()).filter(is_page).take(wanted));
         }

@@ -1,7 +1,7 @@
-//! The operations of every scheme, one function each, for reading their machine code: `cargo x
-//! machine-code`.
+//! The operations of every scheme, one function each, so that `cargo x machine-code` can list their
+//! machine code.
 //!
-//! A library that is never linked: only its assembly is looked at, in docs/machine-code.md.
+//! This library is never linked: its assembly is the content of results/machine-code.md.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -10,19 +10,19 @@ use folio_ref::{PageRef, schemes};
 
 macro_rules! operations {
     ($($scheme:ident: $try_get:ident $put:ident $freeze:ident;)*) => {$(
-        /// Whether a reference was taken.
+        /// Returns `true` if a reference was taken.
         #[inline(never)]
         pub fn $try_get(word: &PageRef<schemes::$scheme>) -> bool {
             word.try_get(1).is_ok()
         }
 
-        /// Whether it was the last one, and the caller now owns the frame.
+        /// Returns `true` if it was the last one: the caller now owns the frame.
         #[inline(never)]
         pub fn $put(word: &PageRef<schemes::$scheme>) -> bool {
             word.put().map(folio_ref::Frozen::leave_frozen).is_some()
         }
 
-        /// Whether the caller now owns the frame; one reference, its own, is expected.
+        /// Returns `true` if the caller now owns the frame. It expects one reference, its own.
         #[inline(never)]
         pub fn $freeze(word: &PageRef<schemes::$scheme>) -> bool {
             word.freeze(1).map(folio_ref::Frozen::leave_frozen).is_ok()

@@ -5,26 +5,43 @@
 
 use crate::{Refused, SATURATED, STALE_LIMIT};
 
-/// What a word said at one instant. Racy: by the time it is looked at, the word may say another
-/// thing.
+/// The logical state of a word at one instant. The word may change before the caller reads it.
+///
+/// It is the specification of the schemes: the four states are all there are, and callers may match
+/// them without a wildcard.
+///
+/// # Examples
+///
+/// ```
+/// use folio_ref::{PageRef, Snapshot};
+///
+/// let word: PageRef = PageRef::frozen();
+/// let state = word.snapshot();
+/// assert_eq!(state, Snapshot::Frozen { stale: 0 });
+///
+/// word.take_frozen().unfreeze(3);
+/// assert_eq!(Some(word.snapshot()), state.unfreeze(3));
+/// assert_eq!(Snapshot::Live(3).put_many(3), Some((Snapshot::Frozen { stale: 0 }, true)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Snapshot {
     /// `n >= 1` references are held.
     Live(u32),
-    /// The last reference is gone and `put` has not yet frozen the frame; a `try_get` may revive
+    /// The last reference is gone and `put` has not yet frozen the frame. A `try_get` may revive
     /// it.
     Dying,
-    /// One owner has exclusive control; `stale` refused increments have piled up since.
+    /// One owner has exclusive control.
     Frozen {
-        /// References' worth of refused increments, harmless and bounded (R5).
+        /// The sum of the refused increments since the freeze or the last reset. Harmless and
+        /// bounded (R5).
         stale: u32,
     },
-    /// The count passed 2^30: the frame is leaked for good.
+    /// The count passed 2^30: the frame is leaked and never leaves this state.
     Saturated,
 }
 
 impl Snapshot {
-    /// The live state with `n` references: `Dying` at 0, `Saturated` from 2^30.
+    /// Returns the live state with `n` references: `Dying` at 0, `Saturated` from 2^30.
     pub const fn live(n: u32) -> Self {
         match n {
             0 => Self::Dying,
@@ -33,13 +50,13 @@ impl Snapshot {
         }
     }
 
-    /// True while no `try_get` can succeed because an owner holds the frame.
+    /// Returns `true` if no `try_get` can succeed because an owner has exclusive control.
     pub const fn is_frozen(self) -> bool {
         matches!(self, Self::Frozen { .. })
     }
 
-    /// What `try_get(n)` answers, and the state after it. `leaves_stale` is the scheme's
-    /// [`LEAVES_STALE`](crate::Scheme::LEAVES_STALE).
+    /// Returns the state after `try_get(n)`, and its result. `leaves_stale` is
+    /// [`Scheme::LEAVES_STALE`](crate::Scheme::LEAVES_STALE) of the scheme.
     pub const fn try_get(self, n: u32, leaves_stale: bool) -> (Self, Result<(), Refused>) {
         match self {
             Self::Live(have) if have + n >= SATURATED => (Self::Saturated, Err(Refused::Saturated)),
@@ -56,7 +73,8 @@ impl Snapshot {
         }
     }
 
-    /// The state after `put_many(n)`, and whether the caller won the frame. `None`: a broken call.
+    /// Returns the state after `put_many(n)`, and `true` if the caller won the frame. `None` if no
+    /// correct caller makes this call.
     pub const fn put_many(self, n: u32) -> Option<(Self, bool)> {
         match self {
             Self::Live(have) if have > n => Some((Self::Live(have - n), false)),
@@ -66,7 +84,7 @@ impl Snapshot {
         }
     }
 
-    /// The state after `freeze(expected)`, and whether the caller won.
+    /// Returns the state after `freeze(expected)`, and `true` if the caller won the frame.
     pub const fn freeze(self, expected: u32) -> (Self, bool) {
         match self {
             Self::Live(have) if have == expected => (Self::Frozen { stale: 0 }, true),
@@ -74,7 +92,8 @@ impl Snapshot {
         }
     }
 
-    /// The state after the token's holder calls `unfreeze(n)`. `None`: a broken call.
+    /// Returns the state after `unfreeze(n)` by the owner of the exclusive handle. `None` if no
+    /// correct caller makes this call.
     pub const fn unfreeze(self, n: u32) -> Option<Self> {
         match self {
             Self::Frozen { .. } if n > 0 && n < SATURATED => Some(Self::Live(n)),

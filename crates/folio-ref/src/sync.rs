@@ -1,5 +1,5 @@
-//! The switch between the processor's atomics, loom's, and those that step for shuttle; and the two
-//! widths behind one trait.
+//! The switch between the processor's atomics, loom's, and the stepped ones for shuttle; and one
+//! trait over the two widths.
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -13,17 +13,18 @@ pub(crate) use crate::testing::stepped::{AtomicU32, AtomicU64};
 
 /// An atomic word of 32 or 64 bits, its value widened to 64.
 pub trait Word: Send + Sync + 'static {
-    /// A word that holds `value`.
+    /// Creates a word with `value`.
     fn new(value: u64) -> Self;
-    /// Atomic load.
+    /// Loads the value.
     fn load(&self, order: Ordering) -> u64;
-    /// Atomic store.
+    /// Stores `value`.
     fn store(&self, value: u64, order: Ordering);
-    /// Atomic add; the value before.
+    /// Adds `n`. Returns the value before.
     fn fetch_add(&self, n: u64, order: Ordering) -> u64;
-    /// Atomic subtract; the value before.
+    /// Subtracts `n`. Returns the value before.
     fn fetch_sub(&self, n: u64, order: Ordering) -> u64;
-    /// Compare and swap; the failure ordering is always relaxed.
+    /// Replaces `old` by `new` if the word holds `old`. Returns the value before, as an error if it
+    /// was another one. The failure ordering is Relaxed.
     fn compare_exchange(&self, old: u64, new: u64, order: Ordering) -> Result<u64, u64>;
 }
 
@@ -39,8 +40,8 @@ macro_rules! word {
             }
             #[inline(always)]
             fn store(&self, value: u64, order: Ordering) {
-                // loom reports a store beside a compare-and-swap as a race on its own bookkeeping;
-                // a swap is the same edge to it.
+                // loom reports a store beside a compare-and-swap as a race on its own bookkeeping.
+                // A swap is the same edge to loom.
                 #[cfg(loom)]
                 <$atomic>::swap(self, value as $int, order);
                 #[cfg(not(loom))]
@@ -71,5 +72,5 @@ macro_rules! word {
 }
 
 word!(AtomicU32, u32);
-// On 64-bit targets the conversion is the identity; the macro keeps one text for both widths.
+// Here the conversion is the identity: the macro has one text for both widths.
 word!(AtomicU64, u64);

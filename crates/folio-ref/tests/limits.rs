@@ -1,31 +1,28 @@
-//! The word where counts are large, against the specification: no sequence of small calls comes
-//! there.
+//! The word at large counts, against the specification: no sequence of small calls reaches them.
 
 use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
 use folio_ref::{Frozen, MAX_AT_ONCE, PageRef, Refused, SATURATED, STALE_LIMIT, Scheme, Snapshot};
 
-/// Resetting the noise must not touch the generation: a mutant that cleared it passed every test
-/// but this.
+/// No other test fails if a reset of the stale increments clears the generation.
 #[test]
-fn noise_that_is_reset_leaves_the_generation() {
+fn a_reset_keeps_the_generation() {
     let word = PageRef::<Generational>::frozen();
     word.take_frozen().init();
     let late = word.drop_references(1).expect("the last one");
     word.try_get(1).expect("revived");
-    // The second generation begins; its noise is reset once, and the generation bumped by nothing
-    // else.
-    let token = word.put().expect("the reviver frees it");
+    // The second generation begins. Its stale increments are reset once, and nothing else changes
+    // the generation.
+    let handle = word.put().expect("the reviver frees it");
     for _ in 0..=STALE_LIMIT / MAX_AT_ONCE {
         assert_eq!(word.try_get(MAX_AT_ONCE), Err(Refused::Frozen));
     }
-    token.init();
+    handle.init();
     let own = word.drop_references(1).expect("the last one");
     assert!(late.finish().is_none(), "the first generation came back");
     own.finish().expect("its own life").leave_frozen();
 }
 
-/// Where counts are large no sequence of small calls comes: every operation from every count near a
-/// limit, against the specification.
+/// Runs every operation from every count near a limit.
 #[test]
 fn state_and_word_agree_at_the_limits() {
     fn agree<S: Scheme>() {
@@ -81,8 +78,7 @@ fn state_and_word_agree_at_the_limits() {
     agree::<Generational>();
 }
 
-/// What the specification says of calls that no correct caller makes, and of states that a word
-/// shows only in between.
+/// Calls that no correct caller makes, and states that a word has only between two steps.
 #[test]
 fn the_specification_refuses_broken_calls() {
     let frozen = Snapshot::Frozen { stale: 3 };
@@ -97,7 +93,7 @@ fn the_specification_refuses_broken_calls() {
 }
 
 #[test]
-fn a_put_that_expects_to_be_last_does_what_put_does() {
+fn put_expecting_last_ends_in_the_state_of_put() {
     fn same<S: Scheme>() {
         for have in [1, 2, 3, SATURATED - 1] {
             let word = PageRef::<S>::frozen();

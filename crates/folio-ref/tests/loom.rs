@@ -1,13 +1,12 @@
-//! Small cases of the real code, every interleaving of them, under the C11 memory model as loom has
-//! it.
+//! Small cases of the real code in every interleaving, under loom's C11 memory model.
 //!
-//! `cargo x prove` runs it. Payloads are cells that loom watches: an edge that R6 promises and the
-//! code does not make is reported as a race. Bound: two or three threads in every interleaving,
-//! four with three preemptions at the most; one or two lives of a frame.
+//! `cargo x prove` runs them. Payloads are cells that loom watches: if the code lacks an edge that
+//! R6 promises, loom reports a race. Bound: two or three threads in every interleaving, four with
+//! at most three preemptions; one or two lives of a frame.
 //!
-//! What this can not see: loom treats `SeqCst` as `AcqRel` (nothing here is `SeqCst`); the store of
+//! Blind spots: loom treats `SeqCst` as `AcqRel` (nothing here is `SeqCst`). The store of
 //! `unfreeze` is a swap here (see `sync.rs`), so a store that loses to a concurrent add is modelled
-//! as atomic, which on hardware it is too; more threads than three, for which there is the model.
+//! as atomic, which it is on hardware too. More than three threads: `models/frame.pml` has them.
 
 #![cfg(loom)]
 
@@ -18,7 +17,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-/// A frame: its word, its bytes, and how often it was destroyed.
+/// A frame: its word, its bytes, and the number of times it was destroyed.
 struct Frame<S: Scheme> {
     word: PageRef<S>,
     bytes: UnsafeCell<u32>,
@@ -26,7 +25,7 @@ struct Frame<S: Scheme> {
 }
 
 impl<S: Scheme> Frame<S> {
-    /// A frame in its first life, with `n` references.
+    /// Returns a frame in its first life, with `n` references.
     fn live(n: u32) -> Arc<Self> {
         let frame = Self {
             word: PageRef::frozen(),
@@ -47,25 +46,27 @@ impl<S: Scheme> Frame<S> {
         self.bytes.with_mut(|bytes| unsafe { *bytes = value });
     }
 
-    /// As `put`, by the other way.
+    /// Returns a reference by `put_expecting_last`. The winner poisons the bytes, which no thread
+    /// may read any more.
     fn put_expecting_last(&self) {
-        if let Some(token) = self.word.put_expecting_last() {
+        if let Some(handle) = self.word.put_expecting_last() {
             self.write(0);
             self.destroyed.fetch_add(1, Ordering::Relaxed);
-            token.leave_frozen();
+            handle.leave_frozen();
         }
     }
 
-    /// Returns a reference; the winner poisons the bytes, which nobody may read any more.
+    /// Returns a reference by `put`. The winner poisons the bytes, which no thread may read any
+    /// more.
     fn put(&self) {
-        if let Some(token) = self.word.put() {
+        if let Some(handle) = self.word.put() {
             self.write(0);
             self.destroyed.fetch_add(1, Ordering::Relaxed);
-            token.leave_frozen();
+            handle.leave_frozen();
         }
     }
 
-    /// Looks the frame up: whoever got a reference reads a live frame's bytes.
+    /// Looks the frame up, and reads the bytes of a live frame if it gets a reference.
     fn look(&self) {
         if self.word.try_get(1).is_ok() {
             assert_ne!(self.read(), 0, "a destroyed frame was read (R1)");
@@ -111,8 +112,7 @@ fn two_holders_put<S: Scheme>() {
     });
 }
 
-/// Two holders and a lookup: any of the three may be the one that wins, also one that never held a
-/// reference of its own at first.
+/// Two holders and a lookup: any of the three may win, also the one that began without a reference.
 fn two_puts_and_a_lookup<S: Scheme>() {
     loom::model(|| {
         let frame = Frame::<S>::live(2);
@@ -137,36 +137,36 @@ fn freeze_writes_alone<S: Scheme>() {
             let frame = frame.clone();
             thread::spawn(move || frame.look())
         };
-        if let Ok(token) = frame.word.freeze(1) {
+        if let Ok(handle) = frame.word.freeze(1) {
             frame.write(8);
-            token.unfreeze(1);
+            handle.unfreeze(1);
         }
         other.join().unwrap();
         assert_eq!(
             frame.word.snapshot(),
             Snapshot::Live(1),
-            "a refused get was counted, or a counted one lost"
+            "a refused get was counted, or a counted one was lost"
         );
         assert!(frame.word.freeze(1).map(folio_ref::Frozen::leave_frozen).is_ok());
     });
 }
 
 /// The reuse race (R3, R4): a last put, a lookup that revives and frees, a new life, its end. Each
-/// life is destroyed once, whoever does it.
+/// life is destroyed once, by either thread.
 fn a_new_life<S: Scheme>() {
     loom::model(|| {
         let frame = Frame::<S>::live(1);
         let other = {
             let frame = frame.clone();
             thread::spawn(move || {
-                // Revives the frame if it comes between the two steps; frees and reuses it if it
+                // Revives the frame if it runs between the two steps. Frees and reuses it if it
                 // wins.
                 if frame.word.try_get(1).is_ok() {
                     assert_eq!(frame.read(), 7);
-                    if let Some(token) = frame.word.put() {
+                    if let Some(handle) = frame.word.put() {
                         frame.destroyed.fetch_add(1, Ordering::Relaxed);
                         frame.write(9);
-                        token.init();
+                        handle.init();
                         frame.put();
                         return 2;
                     }
@@ -181,32 +181,33 @@ fn a_new_life<S: Scheme>() {
     });
 }
 
-/// Refused gets against the owner that opens the frame (R2, R5): noise is reset only while frozen,
-/// and never counted. The limit is 2 here, so every second get runs the loop.
-fn noise_and_unfreeze<S: Scheme>() {
+/// Refused gets against the owner that opens the frame (R2, R5): stale increments are reset only
+/// while the frame is frozen, and never counted. The limit is 2 here, so every second get runs the
+/// loop.
+fn stale_increments_and_unfreeze<S: Scheme>() {
     loom::model(|| {
         let frame = Frame::<S>::live(1);
-        let token = frame.word.freeze(1).expect("nobody else");
+        let handle = frame.word.freeze(1).expect("no other holder");
         let threads = [(); 2].map(|()| {
             let frame = frame.clone();
             thread::spawn(move || {
                 let got = frame.word.try_get(1).is_ok();
                 if let Snapshot::Frozen { stale } = frame.word.snapshot() {
-                    // R5: one add in flight per other thread, plus what is below the limit.
+                    // R5: below the limit, plus one add in flight of the other thread.
                     assert!(stale < STALE_LIMIT + 1, "{stale} stale increments");
                 }
                 u32::from(got)
             })
         });
-        token.unfreeze(1);
+        handle.unfreeze(1);
         let got: u32 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
         assert_eq!(frame.word.snapshot(), Snapshot::Live(1 + got));
     });
 }
 
 /// A `try_get` that is refused because it would saturate, beside a put that takes the count below
-/// the limit again (R5). Found by the model: the pin looked at the count only then, found nothing
-/// to pin, and the refused increment stayed, a leak that no snapshot showed.
+/// the limit again (R5). The refused increment must pin the count all the same: otherwise it stays,
+/// a leak that no snapshot shows.
 fn refused_by_saturation<S: Scheme>() {
     loom::model(|| {
         let frame = Frame::<S>::live(SATURATED - 1);
@@ -221,12 +222,12 @@ fn refused_by_saturation<S: Scheme>() {
     });
 }
 
-/// A reader by way of an index, while the page moves to another frame and its old frame becomes
-/// something else (R8): who looks again reads the page, wherever it is.
-fn reader_looks_again<S: Scheme>() {
+/// A reader by way of an index, while the page moves to another frame and its old frame is reused
+/// (R8): a reader that re-checks reads the page, in either frame.
+fn reader_rechecks<S: Scheme>() {
     loom::model(|| {
         let frames = [Frame::<S>::live(1), Frame::<S>::live(1)];
-        frames[1].word.freeze(1).expect("nobody else").leave_frozen();
+        frames[1].word.freeze(1).expect("no other holder").leave_frozen();
         let index = Arc::new(AtomicUsize::new(0));
         let reader = {
             let (frames, index) = (frames.clone(), index.clone());
@@ -241,21 +242,20 @@ fn reader_looks_again<S: Scheme>() {
                 }
             })
         };
-        if let Ok(token) = frames[0].word.freeze(1) {
+        if let Ok(handle) = frames[0].word.freeze(1) {
             frames[1].write(7);
             frames[1].word.take_frozen().unfreeze(1);
             index.store(1, Ordering::Release);
-            // The old frame is freed, and is something else at once.
+            // The old frame is freed and reused at once.
             frames[0].write(9);
-            token.init();
+            handle.init();
             frames[0].put();
         }
         reader.join().unwrap();
     });
 }
 
-/// Four threads, with three preemptions at the most: two lookups, a holder, and one who wants to be
-/// alone.
+/// Four threads with at most three preemptions: two lookups, a holder, and a thread that freezes.
 fn four_threads<S: Scheme>() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
@@ -269,9 +269,9 @@ fn four_threads<S: Scheme>() {
                 }
                 if frame.word.try_get(1).is_ok() {
                     match frame.word.freeze(1) {
-                        Ok(token) => {
+                        Ok(handle) => {
                             frame.write(8);
-                            token.unfreeze(1);
+                            handle.unfreeze(1);
                         }
                         Err(_) => assert_ne!(frame.read(), 0, "a destroyed frame was read (R1)"),
                     }
@@ -303,11 +303,11 @@ macro_rules! cases {
                     two_holders_put::<$scheme>();
                 }
                 #[test]
-                fn whoever_wins_destroys_once() {
+                fn one_winner_destroys_once() {
                     two_puts_and_a_lookup::<$scheme>();
                 }
                 #[test]
-                fn who_freezes_writes_alone() {
+                fn a_freeze_has_one_writer() {
                     freeze_writes_alone::<$scheme>();
                 }
                 #[test]
@@ -315,16 +315,16 @@ macro_rules! cases {
                     a_new_life::<$scheme>();
                 }
                 #[test]
-                fn noise_is_bounded_and_never_counted() {
-                    noise_and_unfreeze::<$scheme>();
+                fn stale_increments_are_bounded_and_never_counted() {
+                    stale_increments_and_unfreeze::<$scheme>();
                 }
                 #[test]
-                fn a_refusal_by_saturation_is_for_good() {
+                fn a_refusal_by_saturation_is_final() {
                     refused_by_saturation::<$scheme>();
                 }
                 #[test]
-                fn who_looks_again_reads_its_own_page() {
-                    reader_looks_again::<$scheme>();
+                fn a_reader_that_rechecks_reads_its_own_page() {
+                    reader_rechecks::<$scheme>();
                 }
                 #[test]
                 fn four_threads_destroy_once() {

@@ -1,8 +1,7 @@
-//! Every scheme against one model of the states: all legal sequences of calls up to a depth, each
-//! result and each state compared.
+//! Every scheme against one model of the states: all legal sequences of calls up to a depth. Each
+//! result and each state is compared.
 //!
-//! What this can not see: two threads. Between two calls here nothing happens. `loom.rs`
-//! interleaves.
+//! Blind spot: two threads. Nothing happens between two calls here; `loom.rs` interleaves.
 
 #![cfg(not(loom))]
 
@@ -10,10 +9,10 @@ use std::fmt::Debug;
 
 use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
 use folio_ref::{
-    Busy, Dying, Frozen, MAX_AT_ONCE, PageRef, Refused, SATURATED, STALE_LIMIT, Scheme, Snapshot,
+    Dying, Frozen, MAX_AT_ONCE, PageRef, Refused, SATURATED, STALE_LIMIT, Scheme, Snapshot,
 };
 
-/// Longest sequence of calls.
+/// The length of the longest sequence of calls.
 const DEPTH: usize = if cfg!(miri) { 3 } else { 7 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,7 +21,7 @@ enum Call {
     Get(u32),
     /// The first step of a put.
     Drop(u32),
-    /// The second step of the oldest put that owes one.
+    /// The second step of the oldest put that still owes it.
     Finish,
     Freeze(u32),
     Unfreeze(u32),
@@ -42,46 +41,46 @@ const CALLS: [Call; 11] = [
     Call::Unfreeze(3),
 ];
 
-/// What a call answered.
+/// The result of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Answer {
     None,
     Get(Result<(), Refused>),
-    /// Whether the count came to 0.
+    /// True if the count reached 0.
     Drop(bool),
-    /// Whether the frame was won.
+    /// True if the caller won the frame.
     Won(bool),
 }
 
-/// The word as design.md section 2 has it, with what the callers around it hold.
+/// The specification of the word, and the references and handles of its callers.
 #[derive(Clone, Debug)]
 struct Model {
     state: Snapshot,
-    /// Freezes so far.
+    /// The number of freezes so far.
     generation: u32,
-    /// The generation in which each put that owes its second step brought the count to 0.
+    /// For each put that owes its second step: the generation in which the count reached 0.
     late: Vec<u32>,
-    tokens: u32,
+    handles: u32,
 }
 
 impl Model {
     fn new() -> Self {
-        Self { state: Snapshot::Frozen { stale: 0 }, generation: 0, late: Vec::new(), tokens: 1 }
+        Self { state: Snapshot::Frozen { stale: 0 }, generation: 0, late: Vec::new(), handles: 1 }
     }
 
     fn holders(&self) -> u32 {
         if let Snapshot::Live(n) = self.state { n } else { 0 }
     }
 
-    /// Whether a correct caller may do this now.
+    /// Returns `true` if a correct caller may make this call now.
     fn allows(&self, call: Call) -> bool {
         match call {
             Call::TryGet(_) => true,
-            // Freezing needs a reference of one's own, like get.
+            // Like get, freeze needs a reference of the caller's own.
             Call::Get(_) | Call::Freeze(_) => self.holders() > 0,
             Call::Drop(n) => self.holders() >= n,
             Call::Finish => !self.late.is_empty(),
-            Call::Unfreeze(_) => self.tokens > 0,
+            Call::Unfreeze(_) => self.handles > 0,
         }
     }
 
@@ -105,7 +104,7 @@ impl Model {
                 if S::LEAVES_STALE {
                     self.state = Snapshot::Dying;
                 } else {
-                    // 0 is frozen: the first step was all.
+                    // 0 is frozen: there is no second step.
                     self.freeze();
                 }
                 self.late.push(self.generation);
@@ -117,14 +116,14 @@ impl Model {
             }
             Call::Finish => {
                 let generation = self.late.remove(0);
-                // Only a generation tells this life's 0 from a later life's.
+                // Only a generation distinguishes the 0 of this life from that of a later one.
                 let same_life = S::NAME != Generational::NAME || generation == self.generation;
                 let won = !S::LEAVES_STALE || (self.state == Snapshot::Dying && same_life);
                 if won {
                     if S::LEAVES_STALE {
                         self.freeze();
                     }
-                    self.tokens += 1;
+                    self.handles += 1;
                 }
                 Answer::Won(won)
             }
@@ -132,31 +131,31 @@ impl Model {
                 let (_, won) = self.state.freeze(n);
                 if won {
                     self.freeze();
-                    self.tokens += 1;
+                    self.handles += 1;
                 }
                 Answer::Won(won)
             }
             Call::Unfreeze(n) => {
                 self.state = Snapshot::Live(n);
-                self.tokens -= 1;
+                self.handles -= 1;
                 Answer::None
             }
         }
     }
 
-    /// R3: the frame has exactly one owner while it is frozen, and none otherwise. Where 0 is
-    /// frozen, a put that owes its second step has won already.
+    /// Checks R3: the frame has exactly one owner while it is frozen, and none otherwise. Where 0
+    /// is frozen, a put that owes its second step has already won.
     fn check<S: Scheme>(&self) {
-        let owners = self.tokens as usize + if S::LEAVES_STALE { 0 } else { self.late.len() };
+        let owners = self.handles as usize + if S::LEAVES_STALE { 0 } else { self.late.len() };
         assert_eq!(owners, usize::from(self.state.is_frozen()), "{self:?}");
     }
 }
 
-/// The real word, and what its callers hold.
+/// The real word, and the handles of its callers.
 struct Real<'a, S: Scheme> {
     word: &'a PageRef<S>,
     late: Vec<Dying<'a, S>>,
-    tokens: Vec<Frozen<'a, S>>,
+    handles: Vec<Frozen<'a, S>>,
 }
 
 impl<S: Scheme> Real<'_, S> {
@@ -169,40 +168,40 @@ impl<S: Scheme> Real<'_, S> {
             }
             Call::Drop(n) => {
                 let dying = self.word.drop_references(n);
-                let came_to_0 = dying.is_some();
+                let reached_0 = dying.is_some();
                 self.late.extend(dying);
-                Answer::Drop(came_to_0)
+                Answer::Drop(reached_0)
             }
             Call::Finish => {
-                let token = self.late.remove(0).finish();
-                let won = token.is_some();
-                self.tokens.extend(token);
+                let handle = self.late.remove(0).finish();
+                let won = handle.is_some();
+                self.handles.extend(handle);
                 Answer::Won(won)
             }
             Call::Freeze(n) => {
-                let token = self.word.freeze(n).ok();
-                let won = token.is_some();
-                self.tokens.extend(token);
+                let handle = self.word.freeze(n).ok();
+                let won = handle.is_some();
+                self.handles.extend(handle);
                 Answer::Won(won)
             }
             Call::Unfreeze(n) => {
-                self.tokens.pop().expect("the model has a token as well").unfreeze(n);
+                self.handles.pop().expect("the model has a handle too").unfreeze(n);
                 Answer::None
             }
         }
     }
 }
 
-/// Runs one sequence on a fresh word beside the model.
+/// Runs one sequence on a new word and on the model. Returns the model.
 fn run<S: Scheme>(calls: &[Call]) -> Model {
     let word = PageRef::<S>::frozen();
-    let mut real = Real { word: &word, late: Vec::new(), tokens: vec![word.take_frozen()] };
+    let mut real = Real { word: &word, late: Vec::new(), handles: vec![word.take_frozen()] };
     let mut model = Model::new();
     for (n, &call) in calls.iter().enumerate() {
         let expected = model.apply::<S>(call);
         let got = real.apply(call);
         if (got, word.snapshot()) != (expected, model.state) {
-            // A token that is dropped while the test fails would hide why.
+            // The panic of a dropped handle would hide the reason.
             std::mem::forget(real);
             panic!(
                 "{}: {got:?}, {word:?} instead of {expected:?}, {model:?} after {:?}",
@@ -212,8 +211,8 @@ fn run<S: Scheme>(calls: &[Call]) -> Model {
         }
         model.check::<S>();
     }
-    real.tokens.extend(real.late.drain(..).filter_map(Dying::finish));
-    real.tokens.into_iter().for_each(Frozen::leave_frozen);
+    real.handles.extend(real.late.drain(..).filter_map(Dying::finish));
+    real.handles.into_iter().for_each(Frozen::leave_frozen);
     model
 }
 
@@ -237,7 +236,7 @@ macro_rules! for_every_scheme {
                 use super::*;
 
                 #[test]
-                fn every_sequence_of_calls_does_what_the_model_says() {
+                fn every_call_sequence_matches_the_model() {
                     let mut ran = 0;
                     explore::<$scheme>(&mut Vec::new(), &mut ran);
                     assert!(ran > if cfg!(miri) { 50 } else { 10_000 }, "only {ran} sequences");
@@ -251,12 +250,12 @@ macro_rules! for_every_scheme {
 
                 #[test]
                 #[cfg_attr(miri, ignore = "two million calls")]
-                fn noise_stays_below_the_limit() {
-                    bounds_noise::<$scheme>();
+                fn stale_increments_stay_below_the_limit() {
+                    bounds_stale_increments::<$scheme>();
                 }
 
                 #[test]
-                fn zeroed_memory_is_what_the_scheme_says() {
+                fn zeroed_memory_is_frozen_except_under_frozen_bit() {
                     zeroed::<$scheme>();
                 }
 
@@ -279,19 +278,20 @@ for_every_scheme! {
     generational: Generational,
 }
 
-/// R5, for counts: the last get below the limit is refused, and then nothing ends the leak.
+/// R5, for counts: the last get below the limit is refused, and nothing ends the leak.
 fn saturates<S: Scheme>() {
     let word = PageRef::<S>::frozen();
     word.take_frozen().unfreeze(SATURATED - 1);
     assert_eq!(word.try_get(1), Err(Refused::Saturated));
     assert_eq!(word.snapshot(), Snapshot::Saturated);
-    // Holders that give back what they hold do not bring it to life again, nor to an end.
-    // So many that the count would come down to the limit if it were not put back up.
+    // Puts neither revive the frame nor end it. So many that the count would fall to the limit if
+    // it were not lifted again.
     for _ in 0..SATURATED / MAX_AT_ONCE {
         assert!(word.put_many(MAX_AT_ONCE).is_none());
     }
     assert_eq!(word.try_get(1), Err(Refused::Saturated));
-    assert_eq!(word.freeze(1).map(Frozen::leave_frozen), Err(Busy { found: Snapshot::Saturated }));
+    let busy = word.freeze(1).map(Frozen::leave_frozen).unwrap_err();
+    assert_eq!(busy.found, Snapshot::Saturated);
     word.get(1);
     assert_eq!(word.snapshot(), Snapshot::Saturated);
 
@@ -301,32 +301,33 @@ fn saturates<S: Scheme>() {
     assert_eq!(word.snapshot(), Snapshot::Saturated, "get saturates too");
     assert!(word.put().is_none());
     assert_eq!(word.snapshot(), Snapshot::Saturated, "and a put does not undo it");
-    // So many that they would run into the bit.
+    // So many that the count would run into the bit.
     for _ in 0..2 * SATURATED / MAX_AT_ONCE {
         word.get(MAX_AT_ONCE);
     }
     assert_eq!(word.snapshot(), Snapshot::Saturated, "get stays pinned");
 }
 
-/// R5, for noise: alone, a thread never leaves more than the limit behind, however often it tries.
-fn bounds_noise<S: Scheme>() {
+/// R5, for stale increments: one thread alone never leaves more than the limit, for any number of
+/// attempts.
+fn bounds_stale_increments<S: Scheme>() {
     let word = PageRef::<S>::frozen();
     let mut most = 0;
     for _ in 0..2 * STALE_LIMIT / MAX_AT_ONCE + 3 {
         assert_eq!(word.try_get(MAX_AT_ONCE), Err(Refused::Frozen));
         let Snapshot::Frozen { stale } = word.snapshot() else {
-            panic!("noise thawed the frame: {word:?}")
+            panic!("stale increments thawed the frame: {word:?}")
         };
         assert!(stale < STALE_LIMIT, "{stale}");
         most = most.max(stale);
     }
     assert_eq!(most, if S::LEAVES_STALE { STALE_LIMIT - MAX_AT_ONCE } else { 0 });
     word.take_frozen().init();
-    assert_eq!(word.snapshot(), Snapshot::Live(1), "noise was counted as references");
+    assert_eq!(word.snapshot(), Snapshot::Live(1), "stale increments were counted as references");
 }
 
 fn zeroed<S: Scheme>() {
-    // The only word whose bits are all 0 is what the constructor makes, or it is not frozen at all.
+    // The word of all zeroes is the one that the constructor makes, or it is not frozen.
     let bits = format!("{:?}", PageRef::<S>::frozen());
     assert!(bits.starts_with("Frozen { stale: 0 }"), "{bits}");
     assert_eq!(S::ZERO_IS_FROZEN, S::NAME != FrozenBit::NAME);
@@ -355,10 +356,10 @@ fn catches<S: Scheme>() {
     word.take_frozen().init();
     assert!(
         message(|| word.take_frozen().leave_frozen())
-            .contains("only a frozen frame has a token (R3)")
+            .contains("only a frozen frame has an exclusive handle (R3)")
     );
     let word = PageRef::<S>::frozen();
-    assert!(message(|| drop(word.take_frozen())).contains("a token was dropped"));
+    assert!(message(|| drop(word.take_frozen())).contains("an exclusive handle was dropped"));
     let word = PageRef::<S>::frozen();
     let (first, second) = (word.take_frozen(), word.take_frozen());
     first.init();
@@ -366,7 +367,7 @@ fn catches<S: Scheme>() {
 }
 
 #[test]
-fn amounts_outside_the_limits_are_refused_with_what_is_allowed() {
+fn an_amount_out_of_range_panics_with_the_range() {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     let word: PageRef = PageRef::frozen();
     word.take_frozen().init();
@@ -388,10 +389,10 @@ fn amounts_outside_the_limits_are_refused_with_what_is_allowed() {
     assert_eq!(word.snapshot(), Snapshot::Live(1), "a refused call changed the word");
 }
 
-/// Found by the sequences above: a put that lost its second step built the token and dropped it,
-/// which debug builds report as a leak. (`then_some` evaluates its argument also when it says no.)
+/// A handle that is made and dropped here is reported as a leak in debug builds (`then_some`
+/// evaluates its argument in both cases).
 #[test]
-fn a_put_that_loses_its_second_step_makes_no_token() {
+fn a_put_that_loses_its_second_step_makes_no_handle() {
     let word: PageRef = PageRef::frozen();
     word.take_frozen().init();
     let late = word.drop_references(1).expect("the last one");
@@ -400,22 +401,22 @@ fn a_put_that_loses_its_second_step_makes_no_token() {
     assert_eq!(word.snapshot(), Snapshot::Live(1));
 }
 
-/// The reuse race (R4): the first life's late put meets the second life's Dying. The default scheme
-/// tells them apart; with the others it wins, which is why a destructor is chosen after the win.
+/// The reuse race (R4): the late put of the first life meets the Dying of the second. The default
+/// scheme tells them apart. Under the others it wins, so a destructor is chosen after the win.
 #[test]
-fn only_a_generation_tells_a_late_put_that_the_frame_has_a_new_life() {
+fn only_a_generation_defeats_a_late_put() {
     fn late_put_wins<S: Scheme>() -> bool {
         let word = PageRef::<S>::frozen();
         word.take_frozen().init();
         let late = word.drop_references(1).expect("the last one");
         word.try_get(1).expect("revived");
-        let token = word.put().expect("the reviver frees it");
-        token.init(); // the next life
+        let handle = word.put().expect("the reviver frees it");
+        handle.init(); // the next life
         let own = word.drop_references(1).expect("the last one");
         let stolen = late.finish();
         let won = stolen.is_some();
-        for token in stolen.into_iter().chain(own.finish()) {
-            token.leave_frozen();
+        for handle in stolen.into_iter().chain(own.finish()) {
+            handle.leave_frozen();
         }
         won
     }
@@ -426,12 +427,12 @@ fn only_a_generation_tells_a_late_put_that_the_frame_has_a_new_life() {
 }
 
 #[test]
-fn tokens_print_what_they_are_of() {
+fn handles_print_the_state_of_their_word() {
     let word: PageRef = PageRef::frozen();
     word.take_frozen().init();
     let late = word.drop_references(1).expect("the last one");
     assert_eq!(format!("{late:?}"), "late step of a put on Dying (generational)");
-    let token = late.finish().expect("nobody else");
-    assert_eq!(format!("{token:?}"), "token of Frozen { stale: 0 } (generational)");
-    token.leave_frozen();
+    let handle = late.finish().expect("no other put");
+    assert_eq!(format!("{handle:?}"), "exclusive handle of Frozen { stale: 0 } (generational)");
+    handle.leave_frozen();
 }

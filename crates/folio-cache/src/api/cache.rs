@@ -1,6 +1,5 @@
 //! The cache: a budget of frames, and what is done to all of them.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -8,29 +7,28 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use folio_frames::{
-    Arena, Compacted, Contig, ContigError, FRAME_SIZE, FrozenFolio, Kind, KindOps, MigrateError,
-    Offline, OfflineError, Order, Pfn, UserSpace, Zone, migrate,
+    Compacted, Contig, ContigError, FRAME_SIZE, MigrateError, OfflineError, Order, Pfn, UserSpace,
+    migrate,
 };
 use folio_ref::{DefaultScheme, Scheme};
 use folio_uring::Process;
 
 use crate::api::file::File;
 use crate::backing::{Backing, LocalFile};
-use crate::memory::capacity::{self, Capacity};
+use crate::memory::capacity;
+use crate::memory::evict;
 use crate::memory::limits;
-use crate::memory::reclaimer;
+use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
-use crate::rt::io_pool::Background;
+use crate::rt::io_pool::IoPool;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
-use crate::state::mapping::Mapping;
+use crate::state::frames::{Arena, Offline, Zone};
 use crate::state::registry::Registry;
+use crate::state::shared::{Capacity, Shared};
 use crate::state::stats::{CacheStats, Counters};
-
-/// What a folio of a cache is, to who looks at its frames ([`Cache::zone`]). Its private note
-/// ([`Peek::owner_data`](folio_frames::Peek)): a number of the file in the high half, the page in the
-/// low one.
-pub const CACHED: Kind = Kind::owner(0);
+use crate::state::units::CACHED;
+use crate::writeback::write_back;
 
 /// Files cached in a fixed amount of memory. Cloning it gives another handle on the same cache.
 #[derive(Clone)]
@@ -38,45 +36,11 @@ pub struct Cache<S: Scheme = DefaultScheme> {
     pub(crate) shared: Arc<Shared<S>>,
 }
 
-/// What the clones of a cache and its mappings share.
-pub(crate) struct Shared<S: Scheme> {
-    pub(crate) arena: Arc<Arena<UserSpace<S>>>,
-    pub(crate) registry: Registry<S>,
-    pub(crate) counters: Counters,
-    /// Chooses what is reclaimed. Nothing is done to a page under this lock.
-    pub(crate) policy: Mutex<Box<dyn Policy>>,
-    /// Pages of all files that are dirty.
-    pub(crate) dirty_pages: AtomicU64,
-    /// Files that nobody has open, with pages that could not be written yet.
-    pub(crate) unwritten: Mutex<HashMap<u32, Arc<Mapping<S>>>>,
-    pub(crate) flusher: Worker<S>,
-    pub(crate) reclaimer: Worker<S>,
-    pub(crate) background: Background<S>,
-    pub(crate) capacity: Capacity<S>,
-    /// That which made the cache: its threads and dirty pages are in no other.
-    pub(crate) process: Process,
-}
-
-impl<S: Scheme> Shared<S> {
-    /// Without a `destroy` of its own: a folio that was put for the last time had left its index
-    /// before.
-    const KINDS: &'static [KindOps<UserSpace<S>>] =
-        &[KindOps { kind: CACHED, name: "cached", destroy: FrozenFolio::free }];
-
-    pub(crate) fn zone(&self) -> &'static Zone<UserSpace<S>> {
-        self.arena.zone()
-    }
-
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity.bytes()
-    }
-}
-
 impl<S: Scheme> Cache<S> {
     /// A cache that holds `capacity` bytes of files, rounded down to 2 MiB. Memory is taken as
     /// pages are read.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// `InvalidInput` when the budget is less than 2 MiB or more than the memory of the machine.
     pub fn new(capacity: usize) -> io::Result<Self> {
@@ -86,7 +50,7 @@ impl<S: Scheme> Cache<S> {
     /// A cache that may grow later: it begins with `capacity`, and
     /// [`set_capacity`](Self::set_capacity) may give it up to `most_bytes`.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`new`](Self::new) for either; `InvalidInput` when the first is more than the second.
     pub fn growable(capacity: usize, most_bytes: usize) -> io::Result<Self> {
@@ -98,7 +62,7 @@ impl<S: Scheme> Cache<S> {
     /// A cache with a quarter of the memory that there is for this process: the machine's, or what
     /// its control groups allow, of either version.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`new`](Self::new), where a quarter is less than 2 MiB.
     pub fn with_default_capacity() -> io::Result<Self> {
@@ -108,7 +72,7 @@ impl<S: Scheme> Cache<S> {
     /// As [`new`](Self::new), with another choice of what is reclaimed: `make` is given the number
     /// of frames.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As `new`.
     pub fn with_policy(
@@ -119,7 +83,7 @@ impl<S: Scheme> Cache<S> {
         let arena = Arena::new(capacity, Shared::<S>::KINDS)?;
         let frames = arena.zone().pfns().frames() as u32;
         let mut policy = make(frames);
-        policy.resize(reclaimer::set_watermarks(arena.zone(), frames));
+        policy.resize(set_watermarks(arena.zone(), frames));
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
             registry: Registry::default(),
@@ -129,7 +93,7 @@ impl<S: Scheme> Cache<S> {
             unwritten: Mutex::default(),
             flusher: Worker::new(const { &Shared::FLUSHER }, Weak::clone(me)),
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, Weak::clone(me)),
-            background: Background::default(),
+            io_pool: IoPool::default(),
             capacity: Capacity::new(capacity),
             process: Process::current(),
         });
@@ -139,7 +103,7 @@ impl<S: Scheme> Cache<S> {
     /// Opens a regular file for reading. Opens of one file, by whatever name, share its pages; an
     /// open looks whether the file changed and drops what is stale.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else
     /// what the system says.
@@ -151,7 +115,7 @@ impl<S: Scheme> Cache<S> {
     /// Opens a regular file for reading and writing. What is written goes to the file after about a
     /// second, when it is synced, or when the last open of the file is dropped: see [`File`].
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`open`](Self::open).
     pub fn open_rw(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
@@ -161,7 +125,7 @@ impl<S: Scheme> Cache<S> {
 
     /// As [`open_rw`](Self::open_rw); the file is made if it is not there. What is in it stays.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`open`](Self::open).
     pub fn create(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
@@ -172,18 +136,18 @@ impl<S: Scheme> Cache<S> {
     /// Writes the dirty pages of all files to their backings, which may keep them in memory for a
     /// while.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// The first one; each is told to those who have the file open as well.
     pub fn flush(&self) -> io::Result<()> {
         self.shared.check_process()?;
-        self.shared.write_back_all()
+        write_back::write_back_all(&self.shared)
     }
 
     /// Opens what any [`Backing`] gives. Backings of one identity share their pages, as opens of
     /// one file do.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// What the backing says when it is asked for its version.
     pub fn open_backing(&self, backing: Arc<dyn Backing>) -> io::Result<File<S>> {
@@ -195,7 +159,7 @@ impl<S: Scheme> Cache<S> {
     /// they lie in one folio, about half as many at the most. How many it freed: fewer when the
     /// rest is held.
     pub fn reclaim(&self, frames: usize) -> usize {
-        if self.shared.is_inherited() { 0 } else { self.shared.reclaim(frames) }
+        if self.shared.is_inherited() { 0 } else { evict::reclaim(&self.shared, frames) }
     }
 
     /// Moves the page in one frame to another frame, and says which. Readers meanwhile sleep.
@@ -208,7 +172,7 @@ impl<S: Scheme> Cache<S> {
 
     /// Takes 2 MiB out of the cache: their pages move elsewhere and the memory goes back to the
     /// system.
-    pub fn offline(&self, block: usize) -> Result<Offline<UserSpace<S>>, OfflineError> {
+    pub fn offline(&self, block: usize) -> Result<Offline<S>, OfflineError> {
         if self.shared.is_inherited() {
             return Err(OfflineError::NotOnline);
         }
@@ -216,7 +180,7 @@ impl<S: Scheme> Cache<S> {
     }
 
     /// Gives a block back to the cache.
-    pub fn online(&self, offline: Offline<UserSpace<S>>) {
+    pub fn online(&self, offline: Offline<S>) {
         if !self.shared.is_inherited() {
             self.shared.arena.online(offline);
         }
@@ -228,7 +192,7 @@ impl<S: Scheme> Cache<S> {
         if self.shared.is_inherited() {
             return;
         }
-        self.shared.background.quiesce();
+        self.shared.io_pool.quiesce();
         self.shared.flusher.quiesce();
         self.shared.reclaimer.quiesce();
     }
@@ -245,10 +209,10 @@ impl<S: Scheme> Cache<S> {
         if self.shared.is_inherited() {
             return;
         }
-        self.shared.background.set_io_threads(threads);
+        self.shared.io_pool.set_io_threads(threads);
         self.shared.flusher.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
-        if threads > 0 && self.shared.dirty_pages() > 0 {
+        if threads > 0 && write_back::dirty_pages(&self.shared) > 0 {
             // Who made it dirty found no flusher.
             self.shared.flusher.notify_soon();
         }
@@ -294,7 +258,7 @@ impl<S: Scheme> Cache<S> {
     }
 
     /// The frames of the cache: to walk them, or to look at them.
-    pub fn zone(&self) -> &'static Zone<UserSpace<S>> {
+    pub fn zone(&self) -> &'static Zone<S> {
         self.shared.zone()
     }
 
@@ -311,14 +275,15 @@ impl<S: Scheme> Cache<S> {
     /// The memory of the indexes that find the pages of open files, or what the budget has paid for
     /// them, in whole blocks of 2 MiB, if that is more: it comes back after the last close.
     pub fn index_bytes(&self) -> usize {
-        let spare = if self.shared.is_inherited() { 0 } else { self.shared.spare_bytes() };
+        let spare =
+            if self.shared.is_inherited() { 0 } else { capacity::spare_bytes(&self.shared) };
         self.shared.registry.index_bytes().max(spare)
     }
 
     /// Makes the budget another one, rounded down to 2 MiB, while the cache is read. Memory beyond
     /// it goes back to the system; the pages in it move, or are reclaimed.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// - `InvalidInput`, when it is less than 2 MiB or more than the cache was made for
     ///   ([`new`](Self::new), [`growable`](Self::growable)). Nothing changed.
@@ -328,7 +293,7 @@ impl<S: Scheme> Cache<S> {
     pub fn set_capacity(&self, capacity: usize) -> io::Result<()> {
         self.shared.check_process()?;
         let before = self.capacity();
-        let done = self.shared.set_capacity(capacity);
+        let done = capacity::set_capacity(&self.shared, capacity);
         tracing::info!(before, wanted = capacity, now = self.capacity(), "the capacity was set");
         done
     }
@@ -350,6 +315,11 @@ impl<S: Scheme> fmt::Debug for Cache<S> {
     }
 }
 
+impl<S: Scheme> Drop for Cache<S> {
+    fn drop(&mut self) {
+        self.shared.leak_if_inherited();
+    }
+}
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -401,7 +371,7 @@ mod tests {
     /// was told to end.
     #[test]
     fn who_waits_for_a_worker_is_told_that_it_will_not_come() {
-        static JOB: Job<DefaultScheme> =
+        static JOB: Job<Shared<DefaultScheme>> =
             Job { name: "resting", delay: Duration::ZERO, work: |_| Duration::from_millis(300) };
         let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
         let worker = Arc::new(Worker::new(&JOB, Arc::downgrade(&cache.shared)));

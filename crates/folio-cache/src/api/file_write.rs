@@ -6,6 +6,8 @@ use folio_ref::Scheme;
 
 use crate::api::file::File;
 use crate::backing::Durable;
+use crate::write::resize;
+use crate::write::write_pages;
 
 /// # Writing
 ///
@@ -24,7 +26,7 @@ impl<S: Scheme> File<S> {
     /// Writes `bytes` at `offset`, and makes the file longer if need be; a gap reads as zeroes. How
     /// many bytes: fewer only where the rest could not be written, as the next write will say.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// `PermissionDenied` when the file was opened for reading only, `InvalidInput` where no file
     /// can reach, `FileTooLarge` past 16 TiB, `OutOfMemory` when no page can be freed; what a
@@ -32,28 +34,28 @@ impl<S: Scheme> File<S> {
     /// much is dirty.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         self.opened.writer()?;
-        self.mapping.write(offset, bytes)
+        write_pages::write(&self.mapping, offset, bytes)
     }
 
     /// Writes `bytes` at the end of the file, whoever else appends through this cache. Where that
     /// was.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`write_at`](Self::write_at). Some of the bytes may be there then: the length says how
     /// many.
     pub fn append(&self, bytes: &[u8]) -> io::Result<u64> {
         self.opened.writer()?;
-        self.mapping.append(bytes)
+        write_pages::append(&self.mapping, bytes)
     }
 
     /// Makes the file `len` bytes long: cuts it, or appends zeroes. The backing is changed at once.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`write_at`](Self::write_at), and what the backing says; nothing has changed then.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
-        self.mapping.resize(self.opened.writer()?, len)
+        resize::resize(&self.mapping, self.opened.writer()?, len)
     }
 
     /// Makes `len` bytes from `offset` on zeroes, as far as the file goes, and gives the space of
@@ -61,18 +63,18 @@ impl<S: Scheme> File<S> {
     /// zeroes are written: the bytes are the same, but they take space, and a large range takes
     /// as long as any write.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`write_at`](Self::write_at), where a part may be zeroes then; and what the backing says
     /// of the hole, where nothing has changed then.
     pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.mapping.punch(self.opened.writer()?, offset, len)
+        resize::punch(&self.mapping, self.opened.writer()?, offset, len)
     }
 
     /// Returns when all bytes that were written to the file before this call, by anybody through
     /// this cache, are durable: they survive the end of this process and of the machine.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// An error of this or an earlier writeback or sync of which this open was not told. What a
     /// sync of the backing itself failed on may be lost, as `fsync(2)` has it: write it again.
@@ -83,7 +85,7 @@ impl<S: Scheme> File<S> {
     /// As [`sync_data`](Self::sync_data), and the same for the times and everything else about the
     /// file.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`sync_data`](Self::sync_data).
     pub fn sync_all(&self) -> io::Result<()> {
@@ -93,7 +95,7 @@ impl<S: Scheme> File<S> {
     /// Writes what is dirty to the backing, which may keep it in memory for a while: it survives
     /// the end of this process.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// An error of this or an earlier writeback or sync of which this open was not told.
     pub fn flush(&self) -> io::Result<()> {
@@ -102,7 +104,7 @@ impl<S: Scheme> File<S> {
 
     /// Drops the file after a [`flush`](Self::flush): the way to learn of its errors.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`flush`](Self::flush).
     pub fn close(self) -> io::Result<()> {

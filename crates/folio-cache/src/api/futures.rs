@@ -14,23 +14,27 @@ use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use folio_frames::{FRAME_SIZE, FolioRef, UserSpace};
+use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::api::file::File;
-use crate::api::range::{RangeHandle, Walk};
+use crate::api::range;
+use crate::api::range::RangeHandle;
 use crate::read::async_miss::Progress;
+use crate::read::copy;
+use crate::read::walk::Walk;
+use crate::state::frames::FolioRef;
 use crate::state::handle::PageHandle;
 
 impl<S: Scheme> File<S> {
     /// As [`read_at`](Self::read_at), without blocking. When it is dropped before its end, any part
     /// of `buf` may be written.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As `read_at`.
     pub async fn read_at_async(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        if self.mapping.read_optimistic(offset, buf) {
+        if copy::read_optimistic(&self.mapping, offset, buf) {
             return Ok(buf.len());
         }
         let mut done = 0;
@@ -48,7 +52,7 @@ impl<S: Scheme> File<S> {
 
     /// As [`page`](Self::page), without blocking.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As `page`.
     pub async fn page_async(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
@@ -66,22 +70,22 @@ impl<S: Scheme> File<S> {
 
     /// As [`range`](Self::range), without blocking.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As `range`.
     pub async fn range_async(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
-        let mut pieces = self.mapping.begin_range(offset, len);
+        let mut pieces = range::begin_range(&self.mapping, offset, len);
         self.for_each_page_async(offset, len, |folio, range| pieces.push(folio, range)).await?;
         Ok(pieces.finish())
     }
 
     /// As [`bytes`](Self::bytes), without blocking.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As `bytes`.
     pub async fn bytes_async(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let mut piece = self.mapping.begin_bytes(offset, len);
+        let mut piece = range::begin_bytes(&self.mapping, offset, len);
         self.for_each_page_async(offset, len, |folio, range| piece.push(folio, range)).await?;
         Ok(piece.finish())
     }
@@ -91,7 +95,7 @@ impl<S: Scheme> File<S> {
         &self,
         offset: u64,
         len: usize,
-        mut each: impl FnMut(FolioRef<UserSpace<S>>, Range<usize>),
+        mut each: impl FnMut(FolioRef<S>, Range<usize>),
     ) -> io::Result<()> {
         let (mut walk, mut progress) = (Walk::new(offset, len)?, Progress::new());
         while let Some((offset, wanted)) = walk.next() {

@@ -9,6 +9,8 @@ use folio_ref::Scheme;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use crate::api::cache::Cache;
+use crate::memory::out_of_memory;
+use crate::memory::pinned;
 use crate::state::stats::CacheStats;
 
 /// Of all counters: name, unit, what it counts, and where it is found.
@@ -100,8 +102,8 @@ impl<S: Scheme> Cache<S> {
             self.capacity(),
             online.saturating_sub(free),
             self.index_bytes(),
-            shared.dirty_bytes(),
-            shared.pinned_bytes(),
+            out_of_memory::dirty_bytes(shared),
+            pinned::pinned_bytes(shared),
             all.saturating_sub(online),
         ]
     }

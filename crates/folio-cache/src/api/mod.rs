@@ -8,4 +8,5 @@ pub(crate) mod futures;
 pub(crate) mod metrics;
 pub(crate) mod open;
 pub(crate) mod range;
+pub(crate) mod read_many;
 pub(crate) mod stream;

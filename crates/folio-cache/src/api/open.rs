@@ -7,15 +7,18 @@ use std::sync::Arc;
 use folio_ref::Scheme;
 
 use crate::backing::{Backing, Durable};
-use crate::state::error_cursor::Told;
+use crate::length::refresh;
+use crate::state::error_cursor::ErrorCursor;
 use crate::state::mapping::Mapping;
+use crate::state::shared::Shared;
+use crate::writeback::write_back;
 
 /// One open of a file.
 pub(crate) struct Opened<S: Scheme> {
     mapping: Arc<Mapping<S>>,
     /// To write to; `None`: it was opened for reading only.
     writer: Option<Arc<dyn Backing>>,
-    told: Told,
+    cursor: ErrorCursor,
 }
 
 impl<S: Scheme> Opened<S> {
@@ -26,10 +29,10 @@ impl<S: Scheme> Opened<S> {
             // The first one writes for all: they are the same bytes.
             let _ = mapping.writer.set(Arc::clone(writer));
         }
-        Self { mapping: Arc::clone(mapping), writer, told: mapping.errors.begin() }
+        Self { mapping: Arc::clone(mapping), writer, cursor: mapping.errors.begin() }
     }
 
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// `PermissionDenied` when it was opened for reading only; `Unsupported` in a child that was
     /// forked since the cache was made.
@@ -44,18 +47,37 @@ impl<S: Scheme> Opened<S> {
 
     pub(crate) fn sync(&self, what: Durable) -> io::Result<()> {
         self.mapping.shared.check_process()?;
-        self.mapping.sync(what, &self.told)
+        write_back::sync(&self.mapping, what, &self.cursor)
     }
 
     /// Writes everything to the backing, which may keep it in memory for a while.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.mapping.shared.check_process()?;
-        self.mapping.flush(&self.told)
+        write_back::flush(&self.mapping, &self.cursor)
     }
 }
 
 impl<S: Scheme> Drop for Opened<S> {
     fn drop(&mut self) {
-        self.mapping.closed();
+        write_back::closed(&self.mapping);
     }
+}
+
+/// Returns the mapping of a backing: that of its file id, made now or shared.
+///
+/// # WritebackErrors
+///
+/// Those of [`Backing::version`](crate::Backing::version).
+pub(crate) fn open_mapping<S: Scheme>(
+    shared: &Arc<Shared<S>>,
+    backing: Arc<dyn Backing>,
+) -> io::Result<Arc<Mapping<S>>> {
+    let file_id = backing.file_id();
+    let version = backing.version()?;
+    let make = |id| Mapping::new(shared, id, backing, version);
+    let (mapping, was_open) = shared.registry.get_or_insert(file_id, make);
+    if was_open {
+        refresh::revalidate(&mapping)?;
+    }
+    Ok(mapping)
 }

@@ -16,12 +16,14 @@ use std::ops::Range;
 use std::vec;
 
 use bytes::{Buf, Bytes};
-use folio_frames::{Adjacent, FRAME_SIZE, FolioRef, UserSpace};
+use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 
-use crate::api::file::{File, check_offset, pages_of};
-use crate::read::async_miss::Found;
-use crate::state::mapping::{Mapping, page_of};
+use crate::api::file::File;
+use crate::read::walk;
+use crate::state::frames::{Adjacent, FolioRef};
+use crate::state::mapping::Mapping;
+use crate::state::units::pages_of;
 
 /// Bytes of a range of a file, as each of its pages was when the handle was made, without a copy:
 /// what [`PageHandle`](crate::PageHandle) is for one page. They never change under it.
@@ -30,7 +32,7 @@ use crate::state::mapping::{Mapping, page_of};
 /// page, and pieces that were passed are let go. One allocation holds it, whatever its length; a
 /// clone is another one. It pins its pages, and may outlive the file and the cache.
 pub struct RangeHandle<S: Scheme = DefaultScheme> {
-    pieces: vec::IntoIter<Adjacent<UserSpace<S>>>,
+    pieces: vec::IntoIter<Adjacent<S>>,
     /// Where it begins in the first piece.
     start: usize,
     /// **Invariant:** the pieces have so many bytes after `start`. No piece is behind the last
@@ -84,7 +86,7 @@ impl<S: Scheme> Clone for RangeHandle<S> {
 /// To who asks who holds their frames.
 #[inline(always)]
 #[cfg_attr(feature = "track", track_caller)]
-fn taken_here<S: Scheme>(pieces: &mut [Adjacent<UserSpace<S>>]) {
+fn taken_here<S: Scheme>(pieces: &mut [Adjacent<S>]) {
     for piece in pieces {
         piece.taken_here();
     }
@@ -132,7 +134,7 @@ impl<S: Scheme> fmt::Debug for RangeHandle<S> {
 }
 
 /// What `Bytes` keeps.
-struct Piece<S: Scheme>(Adjacent<UserSpace<S>>);
+struct Piece<S: Scheme>(Adjacent<S>);
 
 impl<S: Scheme> AsRef<[u8]> for Piece<S> {
     fn as_ref(&self) -> &[u8] {
@@ -144,14 +146,14 @@ impl<S: Scheme> File<S> {
     /// Up to `len` bytes from `offset` on, without a copy. Fewer only at the end of the file; none
     /// at or past it. Pages that are missing are read by few requests.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`read_at`](Self::read_at), for any page of the range: nothing is held then.
     /// `OutOfMemory` as well when the range is longer than what the cache has left to pin.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn range(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
-        let mut pieces = self.mapping.begin_range(offset, len);
-        self.mapping.for_each_page(offset, len, |folio, range| pieces.push(folio, range))?;
+        let mut pieces = begin_range(&self.mapping, offset, len);
+        walk::for_each_page(&self.mapping, offset, len, |folio, range| pieces.push(folio, range))?;
         Ok(pieces.finish())
     }
 
@@ -159,27 +161,27 @@ impl<S: Scheme> File<S> {
     /// behind the other in memory, as a single page does always; else they are a copy.
     /// [`range`](Self::range) never copies.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`range`](Self::range).
     #[cfg_attr(feature = "track", track_caller)]
     pub fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let mut piece = self.mapping.begin_bytes(offset, len);
-        self.mapping.for_each_page(offset, len, |folio, range| piece.push(folio, range))?;
+        let mut piece = begin_bytes(&self.mapping, offset, len);
+        walk::for_each_page(&self.mapping, offset, len, |folio, range| piece.push(folio, range))?;
         Ok(piece.finish())
     }
 
     /// Reads into the buffers, one after the other, as if they were one: what is missing is read by
     /// few requests. How many bytes, as [`read_at`](Self::read_at) says it.
     ///
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// As [`read_at`](Self::read_at).
     pub fn read_vectored_at(&self, offset: u64, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
         let mut bufs = bufs.iter_mut();
         let (mut buf, mut done): (&mut [u8], _) = (&mut [], 0);
-        let read = self.mapping.for_each_page(offset, wanted, |folio, range| {
+        let read = walk::for_each_page(&self.mapping, offset, wanted, |folio, range| {
             let mut bytes = &folio.as_slice_from_frame()[range];
             done += bytes.len();
             while !bytes.is_empty() {
@@ -200,142 +202,38 @@ impl<S: Scheme> File<S> {
     }
 }
 
-/// The way through the pages of a range, whoever looks them up: who waits, or a future.
-pub(crate) struct Walk {
-    offset: u64,
-    left: usize,
-    /// The range is one page, perhaps of a large folio, which its holder should not hold with it:
-    /// then it is looked up a second time.
-    is_alone: bool,
+/// Bytes that a range may have: no more than there are of the file, or than can be held.
+fn most_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> usize {
+    let in_file = usize::try_from(mapping.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+    len.min(in_file).min(mapping.shared.capacity())
 }
 
-impl Walk {
-    /// # Errors
-    ///
-    /// `InvalidInput` for an offset past any file's.
-    pub(crate) fn new(offset: u64, len: usize) -> io::Result<Self> {
-        check_offset(offset)?;
-        Ok(Self { offset, left: len, is_alone: pages_of(offset, len) == 1 })
-    }
-
-    /// What is to be looked up next: an offset, and how many bytes are wanted from there on.
-    pub(crate) fn next(&self) -> Option<(u64, usize)> {
-        (self.left > 0).then_some((self.offset, self.left))
-    }
-
-    /// Goes on by what was found there: a folio, and which of its bytes belong to the range, from
-    /// the frame on that it was looked up by. `None`: look at what is next.
-    #[inline]
-    pub(crate) fn pass<S: Scheme>(
-        &mut self,
-        mapping: &Mapping<S>,
-        mut found: Found<S>,
-    ) -> Found<S> {
-        if mem::take(&mut self.is_alone) {
-            if !mapping.was_part(self.offset, &mut found) {
-                self.left = 0;
-            }
-            return found;
-        }
-        let Some(found) = found else {
-            self.left = 0;
-            return None;
-        };
-        let (folio, range) = mapping.with_parts_behind(self.offset, self.left, found);
-        self.offset += range.len() as u64;
-        // In the middle of a page ends what is wanted, or the file.
-        self.left = if range.end.is_multiple_of(FRAME_SIZE) { self.left - range.len() } else { 0 };
-        Some((folio, range))
-    }
+/// For the pages of a range.
+pub(crate) fn begin_range<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> Pieces<S> {
+    let pages = pages_of(offset, most_bytes(mapping, offset, len)) as usize;
+    Pieces { held: Vec::with_capacity(pages), start: 0, len: 0 }
 }
 
-impl<S: Scheme> Mapping<S> {
-    /// Calls `each` with the folios of a range in order, and with the bytes of each that belong to
-    /// it: see [`Walk::pass`].
-    pub(crate) fn for_each_page(
-        &self,
-        offset: u64,
-        len: usize,
-        mut each: impl FnMut(FolioRef<UserSpace<S>>, Range<usize>),
-    ) -> io::Result<()> {
-        let mut walk = Walk::new(offset, len)?;
-        while let Some((offset, wanted)) = walk.next() {
-            if let Some((folio, range)) = walk.pass(self, self.next_page(offset, wanted)?) {
-                each(folio, range);
-            }
-        }
-        Ok(())
-    }
-
-    /// The page around an offset, and which of its bytes are among the `wanted` from there on.
-    /// `None`: the file ends before it.
-    pub(crate) fn next_page(&self, offset: u64, wanted: usize) -> io::Result<Found<S>> {
-        loop {
-            match self.find_with_end(offset, wanted)? {
-                Some((folio, end)) => {
-                    let range = within(offset, wanted, end);
-                    // Cut short by the end of the file: it may have grown, or be shorter by now.
-                    if !is_short(&range, wanted, end)
-                        || self.refresh_len_to_read()? == offset + range.len() as u64
-                    {
-                        return Ok(Some((folio, range)));
-                    }
-                }
-                None if self.refresh_len_to_read()? <= offset => return Ok(None),
-                None => {}
-            }
-        }
-    }
-
-    /// The page around an offset, and which of its bytes are wanted, without waiting for anything.
-    /// `None`: it can not be said at once.
-    pub(crate) fn next_page_at_once(&self, offset: u64, wanted: usize) -> Found<S> {
-        // As in read_uncounted.
-        let truncate_seq = self.truncate_seq();
-        let len = self.len();
-        let end =
-            len.checked_sub(offset - offset % FRAME_SIZE as u64)?.min(FRAME_SIZE as u64) as usize;
-        let range = within(offset, wanted, end);
-        if range.is_empty() || is_short(&range, wanted, end) {
-            return None;
-        }
-        let folio = self.find(page_of(offset).ok()?)?;
-        self.is_untruncated(len, truncate_seq).then_some((folio, range))
-    }
-
-    /// Bytes that a range may have: no more than there are of the file, or than can be held.
-    fn most_bytes(&self, offset: u64, len: usize) -> usize {
-        let in_file = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
-        len.min(in_file).min(self.shared.capacity())
-    }
-
-    /// For the pages of a range.
-    pub(crate) fn begin_range(&self, offset: u64, len: usize) -> Pieces<S> {
-        let pages = pages_of(offset, self.most_bytes(offset, len)) as usize;
-        Pieces { held: Vec::with_capacity(pages), start: 0, len: 0 }
-    }
-
-    /// For the bytes of a range.
-    pub(crate) fn begin_bytes(&self, offset: u64, len: usize) -> OnePiece<S> {
-        OnePiece {
-            held: None,
-            start: 0,
-            len: 0,
-            copy: Vec::new(),
-            most: self.most_bytes(offset, len),
-        }
+/// For the bytes of a range.
+pub(crate) fn begin_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> OnePiece<S> {
+    OnePiece {
+        held: None,
+        start: 0,
+        len: 0,
+        copy: Vec::new(),
+        most: most_bytes(mapping, offset, len),
     }
 }
 
 /// A range that is being put together.
 pub(crate) struct Pieces<S: Scheme> {
-    held: Vec<Adjacent<UserSpace<S>>>,
+    held: Vec<Adjacent<S>>,
     start: usize,
     len: usize,
 }
 
 impl<S: Scheme> Pieces<S> {
-    pub(crate) fn push(&mut self, folio: FolioRef<UserSpace<S>>, range: Range<usize>) {
+    pub(crate) fn push(&mut self, folio: FolioRef<S>, range: Range<usize>) {
         if self.len == 0 {
             self.start = range.start;
         }
@@ -358,7 +256,7 @@ impl<S: Scheme> Pieces<S> {
 
 /// Bytes that are being put together: held as long as they are one piece, then copied.
 pub(crate) struct OnePiece<S: Scheme> {
-    held: Option<Adjacent<UserSpace<S>>>,
+    held: Option<Adjacent<S>>,
     start: usize,
     len: usize,
     /// Of pages that lie apart, all bytes so far.
@@ -367,7 +265,7 @@ pub(crate) struct OnePiece<S: Scheme> {
 }
 
 impl<S: Scheme> OnePiece<S> {
-    pub(crate) fn push(&mut self, folio: FolioRef<UserSpace<S>>, range: Range<usize>) {
+    pub(crate) fn push(&mut self, folio: FolioRef<S>, range: Range<usize>) {
         let apart = match &mut self.held {
             Some(held) => join(held, folio, &range).err(),
             None if self.len == 0 => {
@@ -400,10 +298,7 @@ impl<S: Scheme> OnePiece<S> {
 }
 
 /// A piece that begins with such bytes of a folio.
-pub(crate) fn begin<S: Scheme>(
-    folio: FolioRef<UserSpace<S>>,
-    range: &Range<usize>,
-) -> Adjacent<UserSpace<S>> {
+pub(crate) fn begin<S: Scheme>(folio: FolioRef<S>, range: &Range<usize>) -> Adjacent<S> {
     let mut piece = Adjacent::from(folio);
     piece.shorten(range.end.div_ceil(FRAME_SIZE) as u32);
     piece
@@ -411,10 +306,10 @@ pub(crate) fn begin<S: Scheme>(
 
 /// Adds such bytes of a folio. `Err` gives it back: it lies elsewhere.
 pub(crate) fn join<S: Scheme>(
-    piece: &mut Adjacent<UserSpace<S>>,
-    folio: FolioRef<UserSpace<S>>,
+    piece: &mut Adjacent<S>,
+    folio: FolioRef<S>,
     range: &Range<usize>,
-) -> Result<(), FolioRef<UserSpace<S>>> {
+) -> Result<(), FolioRef<S>> {
     let before = piece.frames();
     piece.join(folio)?;
     piece.shorten(before + range.end.div_ceil(FRAME_SIZE) as u32);
@@ -422,18 +317,6 @@ pub(crate) fn join<S: Scheme>(
 }
 
 /// Some bytes of folios that are neighbours, which they keep.
-pub(crate) fn bytes_of<S: Scheme>(folios: Adjacent<UserSpace<S>>, range: Range<usize>) -> Bytes {
+pub(crate) fn bytes_of<S: Scheme>(folios: Adjacent<S>, range: Range<usize>) -> Bytes {
     Bytes::from_owner(Piece(folios)).slice(range)
-}
-
-/// The bytes of the page around an offset that are among the `wanted` from there on, when the
-/// file's bytes in it end at `end`.
-fn within(offset: u64, wanted: usize, end: usize) -> Range<usize> {
-    let begins = offset as usize % FRAME_SIZE;
-    begins..end.max(begins).min(begins.saturating_add(wanted))
-}
-
-/// Whether the end of the file is why there are fewer than are wanted.
-fn is_short(range: &Range<usize>, wanted: usize, end: usize) -> bool {
-    range.len() < wanted && end < FRAME_SIZE
 }

@@ -10,10 +10,12 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 use futures_core::Stream;
 
-use crate::api::file::{File, check_offset};
+use crate::api::file::File;
 use crate::api::range::{begin, bytes_of, join};
-use crate::read::async_miss::{Found, Progress};
-use crate::read::extent::MOST_PAGES;
+use crate::memory::large_folio;
+use crate::read::async_miss::Progress;
+use crate::read::walk;
+use crate::state::units::{Found, MOST_PAGES, check_offset};
 
 /// The share of a cache's memory that one piece may pin.
 const SHARE: usize = 64;
@@ -54,13 +56,13 @@ impl<S: Scheme> ByteStream<S> {
         let found: Found<S> =
             ready!(self.progress.poll_page(mapping, self.offset, wanted, context))?;
         let Some(found) = found else { return Poll::Ready(Ok(None)) };
-        let (folio, range) = mapping.with_parts_behind(self.offset, wanted, found);
+        let (folio, range) = large_folio::extend_over_folio(mapping, self.offset, wanted, found);
         let (start, mut len) = (range.start, range.len());
         let mut piece = begin(folio, &range);
         while len < wanted
             && let (offset, left) = (self.offset + len as u64, wanted - len)
-            && let Some(found) = mapping.next_page_at_once(offset, left)
-            && let (folio, range) = mapping.with_parts_behind(offset, left, found)
+            && let Some(found) = walk::next_page_at_once(mapping, offset, left)
+            && let (folio, range) = large_folio::extend_over_folio(mapping, offset, left, found)
             && join(&mut piece, folio, &range).is_ok()
         {
             len += range.len();

@@ -19,15 +19,15 @@
 
 use std::ops::Range;
 
-use folio_frames::{
-    FRAME_SIZE, FolioRef, FrozenFolio, FrozenSlot, LockedSlot, Order, Peek, Pfn, PfnRange,
-    UserSpace,
-};
+use folio_frames::{FRAME_SIZE, Order, Peek, Pfn, PfnRange};
 use folio_ref::Scheme;
 use smallvec::SmallVec;
 
-use crate::read::async_miss::Found;
-use crate::state::mapping::{Mapping, split_owner_data};
+use crate::memory::frames_view;
+use crate::read::prefetch;
+use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot, LockedSlot};
+use crate::state::mapping::Mapping;
+use crate::state::units::{Found, split_owner_data};
 
 /// Smaller folios are not worth their splitting.
 const LEAST: Order = match Order::new(2) {
@@ -42,13 +42,13 @@ const MOST: Order = match Order::new(4) {
 };
 
 /// Claims of a folio's slots, in the order of its frames.
-type Parts<'m, S> = SmallVec<[Option<LockedSlot<'m, UserSpace<S>>>; 1 << MOST.as_u8()]>;
+type Parts<'m, S> = SmallVec<[Option<LockedSlot<'m, S>>; 1 << MOST.as_u8()]>;
 
 /// Opens the pages of a run that are there, as few folios, each of neighbours. A reference to the
 /// first page, if it is there. No claim is left.
-pub(crate) fn publish_in_parts<S: Scheme>(
-    locked_slots: &mut [Option<FrozenSlot<'_, UserSpace<S>>>],
-) -> Option<FolioRef<UserSpace<S>>> {
+pub(crate) fn publish_as_folios<S: Scheme>(
+    locked_slots: &mut [Option<FrozenSlot<'_, S>>],
+) -> Option<FolioRef<S>> {
     let mut first = None;
     let mut begins = 0;
     while begins < locked_slots.len() {
@@ -76,137 +76,154 @@ pub(crate) fn publish_in_parts<S: Scheme>(
     first
 }
 
-impl<S: Scheme> Mapping<S> {
-    /// A page that was found, with as many of the pages behind it as are wanted, lie in its folio,
-    /// and wholly in the file: the folio, and which of its bytes, from the page on.
-    pub(crate) fn with_parts_behind(
-        &self,
-        offset: u64,
-        wanted: usize,
-        (folio, range): (FolioRef<UserSpace<S>>, Range<usize>),
-    ) -> (FolioRef<UserSpace<S>>, Range<usize>) {
-        if range.len() >= wanted || range.end < FRAME_SIZE {
-            return (folio, range);
-        }
-        let behind = folio.frames_behind();
-        if behind == 0 {
-            return (folio, range);
-        }
-        let (truncate_seq, len) = (self.truncate_seq(), self.len());
-        let page = offset / FRAME_SIZE as u64;
-        let in_file = (len / FRAME_SIZE as u64).saturating_sub(page + 1);
-        let more = (wanted - range.len()).div_ceil(FRAME_SIZE) as u64;
-        let most = more.min(in_file).min(u64::from(behind)) as u32;
-        let frame = folio.frame_pfn().as_u64();
-        // The folio is held: it is not split, and its bytes do not change. So a page whose slot has
-        // its frame is what the frame says.
-        let is_there = |&n: &u32| {
-            let slot =
-                u32::try_from(page + u64::from(n)).ok().and_then(|page| self.index.get(page));
-            slot.and_then(|slot| slot.pfn(self.zone)) == Some(Pfn::new(frame + u64::from(n)))
-        };
-        let there = (1..=most).take_while(is_there).count() as u32;
-        if !self.is_untruncated(len, truncate_seq) {
-            return (folio, range);
-        }
-        if let Some(n) = folio.set_referenced_behind(there) {
-            self.read_ahead_of(page as u32 + n);
-        }
-        (0..there).for_each(|_| self.shared.counters.hit());
-        let end = range.end + (there as usize * FRAME_SIZE).min(wanted - range.len());
-        (folio, range.start..end)
+/// A page that was found, with as many of the pages behind it as are wanted, lie in its folio,
+/// and wholly in the file: the folio, and which of its bytes, from the page on.
+pub(crate) fn extend_over_folio<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    wanted: usize,
+    (folio, range): (FolioRef<S>, Range<usize>),
+) -> (FolioRef<S>, Range<usize>) {
+    if range.len() >= wanted || range.end < FRAME_SIZE {
+        return (folio, range);
     }
-
-    /// For who may hold a page for long, and no other: whether what he found is a part of a large
-    /// folio, which was split then if nobody else holds it. He looks again, and takes what
-    /// there is.
-    pub(crate) fn was_part(&self, offset: u64, found: &mut Found<S>) -> bool {
-        // Ours must not be the reference that is in the way.
-        let part = found.take_if(|(folio, _)| folio.order() > Order::ZERO);
-        part.map(drop).is_some_and(|()| {
-            self.split_around((offset / FRAME_SIZE as u64) as u32);
-            true
-        })
+    let behind = folio.frames_behind();
+    if behind == 0 {
+        return (folio, range);
     }
-
-    /// The large folio that a page is a part of: its head, its order, and its first page.
-    fn folio_around(&self, page: u32) -> Option<(Pfn, Order, u32)> {
-        let locked = self.index.get(page)?.try_lock(self.zone)?;
-        let before = locked.pfn().as_u64() - locked.folio().pfn().as_u64();
-        Some((locked.folio().pfn(), locked.subpage_of()?, page - before as u32))
+    let (truncate_seq, len) = (mapping.truncate_seq(), mapping.len());
+    let page = offset / FRAME_SIZE as u64;
+    let in_file = (len / FRAME_SIZE as u64).saturating_sub(page + 1);
+    let more = (wanted - range.len()).div_ceil(FRAME_SIZE) as u64;
+    let most = more.min(in_file).min(u64::from(behind)) as u32;
+    let frame = folio.frame_pfn().as_u64();
+    // The folio is held: it is not split, and its bytes do not change. So a page whose slot has
+    // its frame is what the frame says.
+    let is_there = |&n: &u32| {
+        let slot = u32::try_from(page + u64::from(n)).ok().and_then(|page| mapping.index.get(page));
+        slot.and_then(|slot| slot.pfn(mapping.zone)) == Some(Pfn::new(frame + u64::from(n)))
+    };
+    let there = (1..=most).take_while(is_there).count() as u32;
+    if !mapping.is_untruncated(len, truncate_seq) {
+        return (folio, range);
     }
-
-    /// Cuts the folio that a page is a part of into pages, unless it is held, or somebody is at
-    /// work on it. Call without a claim.
-    pub(crate) fn split_around(&self, page: u32) -> bool {
-        !self.shared.is_inherited()
-            && self
-                .folio_around(page)
-                .is_some_and(|(head, order, first)| self.split_folio(head, order, first))
+    if let Some(n) = folio.set_referenced_behind(there) {
+        prefetch::read_ahead_of(mapping, page as u32 + n);
     }
+    (0..there).for_each(|_| mapping.shared.counters.hit());
+    let end = range.end + (there as usize * FRAME_SIZE).min(wanted - range.len());
+    (folio, range.start..end)
+}
 
-    /// The same, of the folio that begins at `head`, and begins with page `first`, as somebody
-    /// found it. Call without a claim.
-    pub(crate) fn split_folio(&self, head: Pfn, order: Order, first: u32) -> bool {
-        LockedSlot::split(&mut self.lock_subpages(head, order, first))
-    }
+/// For who may hold a page for long, and no other: whether what he found is a part of a large
+/// folio, which was split then if nobody else holds it. He looks again, and takes what
+/// there is.
+pub(crate) fn split_if_subpage<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    found: &mut Found<S>,
+) -> bool {
+    // Ours must not be the reference that is in the way.
+    let part = found.take_if(|(folio, _)| folio.order() > Order::ZERO);
+    part.map(drop).is_some_and(|()| {
+        split_around(mapping, (offset / FRAME_SIZE as u64) as u32);
+        true
+    })
+}
 
-    /// Claims what can be claimed of the slots of such a folio. Only tried: a claim that is not to
-    /// be had leaves a reference that is not expected.
-    fn lock_subpages(&self, head: Pfn, order: Order, first: u32) -> Parts<'_, S> {
-        let parts = (0..order.frames()).map(|n| {
-            let slot = self.index.get(first.checked_add(n)?)?;
-            let frame = Pfn::new(head.as_u64() + u64::from(n));
-            let locked =
-                (slot.pfn(self.zone) == Some(frame)).then(|| slot.try_lock(self.zone))??;
-            (locked.pfn() == frame
-                && locked.subpage_of() == Some(order)
-                && locked.folio().pfn() == head)
-                .then_some(locked)
-        });
-        parts.collect()
-    }
+/// The large folio that a page is a part of: its head, its order, and its first page.
+fn folio_around<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<(Pfn, Order, u32)> {
+    let locked = mapping.index.get(page)?.try_lock(mapping.zone)?;
+    let before = locked.pfn().as_u64() - locked.folio().pfn().as_u64();
+    Some((locked.folio().pfn(), locked.subpage_of()?, page - before as u32))
+}
 
-    /// Before the pages of a range go: what lies across its edges is split, so that they are not
-    /// kept by their neighbours.
-    pub(crate) fn split_edges(&self, pages: &Range<u64>) {
-        for page in [pages.start, pages.end] {
-            if let Ok(page) = u32::try_from(page)
-                && let Some((head, order, first)) = self.folio_around(page)
-                && first < page
-            {
-                self.split_folio(head, order, first);
-            }
+/// Cuts the folio that a page is a part of into pages, unless it is held, or somebody is at
+/// work on it. Call without a claim.
+pub(crate) fn split_around<S: Scheme>(mapping: &Mapping<S>, page: u32) -> bool {
+    !mapping.shared.is_inherited()
+        && folio_around(mapping, page)
+            .is_some_and(|(head, order, first)| split_folio(mapping, head, order, first))
+}
+
+/// The same, of the folio that begins at `head`, and begins with page `first`, as somebody
+/// found it. Call without a claim.
+pub(crate) fn split_folio<S: Scheme>(
+    mapping: &Mapping<S>,
+    head: Pfn,
+    order: Order,
+    first: u32,
+) -> bool {
+    LockedSlot::split(&mut lock_subpages(mapping, head, order, first))
+}
+
+/// Claims what can be claimed of the slots of such a folio. Only tried: a claim that is not to
+/// be had leaves a reference that is not expected.
+fn lock_subpages<S: Scheme>(
+    mapping: &Mapping<S>,
+    head: Pfn,
+    order: Order,
+    first: u32,
+) -> Parts<'_, S> {
+    let parts = (0..order.frames()).map(|n| {
+        let slot = mapping.index.get(first.checked_add(n)?)?;
+        let frame = Pfn::new(head.as_u64() + u64::from(n));
+        let locked =
+            (slot.pfn(mapping.zone) == Some(frame)).then(|| slot.try_lock(mapping.zone))??;
+        (locked.pfn() == frame
+            && locked.subpage_of() == Some(order)
+            && locked.folio().pfn() == head)
+            .then_some(locked)
+    });
+    parts.collect()
+}
+
+/// Before the pages of a range go: what lies across its edges is split, so that they are not
+/// kept by their neighbours.
+pub(crate) fn split_edges<S: Scheme>(mapping: &Mapping<S>, pages: &Range<u64>) {
+    for page in [pages.start, pages.end] {
+        if let Ok(page) = u32::try_from(page)
+            && let Some((head, order, first)) = folio_around(mapping, page)
+            && first < page
+        {
+            split_folio(mapping, head, order, first);
         }
-    }
-
-    /// Of a large folio that reclaim has chosen a page of: frees all of it, if none of its pages is
-    /// hot, and it is not more than is wanted, and says how many pages it had. Else splits it.
-    /// Neither, if it is held. Call without a claim.
-    pub(crate) fn reclaim_folio(&self, head: Pfn, seen: &Peek, most: usize) -> Option<usize> {
-        let (id, first) = split_owner_data(seen.owner_data);
-        if id != self.id {
-            return None;
-        }
-        let mut locked_slots = self.lock_subpages(head, seen.order, first);
-        let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
-        if locked_slots.len() > most || !self.shared.are_cold(PfnRange { start: head, end }) {
-            LockedSlot::split(&mut locked_slots);
-            return None;
-        }
-        let pages: SmallVec<[_; 1 << MOST.as_u8()]> = locked_slots
-            .iter()
-            .flatten()
-            .map(|locked| (locked.pfn(), locked.folio().owner_data()))
-            .collect();
-        let _freed = FreedAfter(Some(LockedSlot::remove_all(&mut locked_slots)?));
-        self.shared.evicted_with(&pages);
-        Some(pages.len())
     }
 }
 
+/// Of a large folio that reclaim has chosen a page of: frees all of it, if none of its pages is
+/// hot, and it is not more than is wanted, and says how many pages it had. Else splits it.
+/// Neither, if it is held. Call without a claim.
+pub(crate) fn reclaim_folio<S: Scheme>(
+    mapping: &Mapping<S>,
+    head: Pfn,
+    seen: &Peek,
+    most: usize,
+) -> Option<usize> {
+    let (id, first) = split_owner_data(seen.owner_data);
+    if id != mapping.id {
+        return None;
+    }
+    let mut locked_slots = lock_subpages(mapping, head, seen.order, first);
+    let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
+    if locked_slots.len() > most
+        || !frames_view::are_cold(&mapping.shared, PfnRange { start: head, end })
+    {
+        LockedSlot::split(&mut locked_slots);
+        return None;
+    }
+    let pages: SmallVec<[_; 1 << MOST.as_u8()]> = locked_slots
+        .iter()
+        .flatten()
+        .map(|locked| (locked.pfn(), locked.folio().owner_data()))
+        .collect();
+    let _freed = FreedAfter(Some(LockedSlot::remove_all(&mut locked_slots)?));
+    frames_view::evicted_with(&mapping.shared, &pages);
+    Some(pages.len())
+}
+
 /// A folio that nobody can have yet, freed even if somebody's policy panics.
-struct FreedAfter<S: Scheme>(Option<FrozenFolio<UserSpace<S>>>);
+struct FreedAfter<S: Scheme>(Option<FrozenFolio<S>>);
 
 impl<S: Scheme> Drop for FreedAfter<S> {
     fn drop(&mut self) {
@@ -218,6 +235,7 @@ impl<S: Scheme> Drop for FreedAfter<S> {
 mod tests {
     use std::sync::Arc;
 
+    use crate::read::walk;
     use crate::{Cache, File, Memory};
 
     use super::*;
@@ -234,8 +252,8 @@ mod tests {
 
     /// What one reference holds of some bytes.
     fn held(file: &File, offset: u64, wanted: usize) -> Range<usize> {
-        let found = file.mapping.next_page(offset, wanted).unwrap().unwrap();
-        file.mapping.with_parts_behind(offset, wanted, found).1
+        let found = walk::next_page(&file.mapping, offset, wanted).unwrap().unwrap();
+        extend_over_folio(&file.mapping, offset, wanted, found).1
     }
 
     #[test]

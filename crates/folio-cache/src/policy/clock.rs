@@ -34,7 +34,7 @@ impl Policy for Clock {
             let frame = self.hand % count;
             self.hand = (frame + 1) % count;
             // What is held keeps its mark.
-            let is_free = matches!(frames.look(frame), FrameState::Evictable(_))
+            let is_free = matches!(frames.inspect(frame), FrameState::Evictable(_))
                 && !frames.take_referenced(frame);
             if is_free && !victims.contains(&frame) {
                 victims.push(frame);

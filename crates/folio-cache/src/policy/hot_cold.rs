@@ -157,7 +157,7 @@ impl HotCold {
             && let Some((frame, lives)) = self.next()
         {
             *looks -= 1;
-            match frames.look(frame) {
+            match frames.inspect(frame) {
                 FrameState::NotCached => self.set(frame, Place::Unknown),
                 FrameState::Evictable(_) if !self.is_used(frames, frame, lives) => {
                     self.chill(frame)
@@ -252,7 +252,7 @@ impl Policy for HotCold {
                 break;
             };
             self.set(frame, Place::Unknown);
-            match frames.look(frame) {
+            match frames.inspect(frame) {
                 FrameState::NotCached => {}
                 FrameState::Pinned => kept.push(frame),
                 FrameState::Evictable(_) if frames.take_referenced(frame) => {
@@ -325,7 +325,7 @@ mod tests {
             40
         }
 
-        fn look(&self, frame: u32) -> FrameState {
+        fn inspect(&self, frame: u32) -> FrameState {
             FrameState::Evictable(u64::from(frame))
         }
 

@@ -50,7 +50,7 @@ pub trait Policy: Send + fmt::Debug {
     }
 
     /// A page leaves with the victim whose folio it is a part of, by the same number as it was
-    /// admitted. Told before its frame can have another. It may have been named as well, or
+    /// admitted. ErrorCursor before its frame can have another. It may have been named as well, or
     /// never admitted.
     fn evicted_with(&mut self, _frame: u32, _page: u64) {}
 
@@ -72,7 +72,7 @@ pub trait Frames {
     fn count(&self) -> u32;
 
     /// What is in a frame.
-    fn look(&self, frame: u32) -> FrameState;
+    fn inspect(&self, frame: u32) -> FrameState;
 
     /// Whether the page was used since this was last asked.
     fn take_referenced(&self, frame: u32) -> bool;

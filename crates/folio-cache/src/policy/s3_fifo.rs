@@ -68,7 +68,7 @@ impl S3Fifo {
     fn choose_small(&mut self, frames: &dyn Frames, victims: &mut Vec<u32>) {
         let Some(frame) = self.small.pop_front() else { return };
         self.places[frame as usize] = Place::Main(0);
-        match frames.look(frame) {
+        match frames.inspect(frame) {
             FrameState::Evictable(page) if !frames.take_referenced(frame) => {
                 let now = self.now();
                 self.ghosts.insert(page, now, now);
@@ -84,7 +84,7 @@ impl S3Fifo {
         let frame = self.hand % frames.count();
         self.hand = (frame + 1) % frames.count();
         let Place::Main(used) = self.places[frame as usize] else { return };
-        if !matches!(frames.look(frame), FrameState::Evictable(_)) {
+        if !matches!(frames.inspect(frame), FrameState::Evictable(_)) {
             return;
         }
         match (frames.take_referenced(frame), used) {

@@ -51,7 +51,7 @@ impl Policy for Sieve {
             }
             let Some(frame) = self.hand.or_else(|| self.queue.oldest()) else { break };
             self.hand = self.queue.newer(frame);
-            match frames.look(frame) {
+            match frames.inspect(frame) {
                 FrameState::Pinned => {}
                 FrameState::Evictable(_) if frames.take_referenced(frame) => {}
                 FrameState::Evictable(_) => {

@@ -22,7 +22,7 @@ impl Frames for Table {
         self.0.borrow().len() as u32
     }
 
-    fn look(&self, frame: u32) -> FrameState {
+    fn inspect(&self, frame: u32) -> FrameState {
         match self.0.borrow()[frame as usize] {
             (None, ..) => FrameState::NotCached,
             (Some(_), true, _) => FrameState::Pinned,

@@ -5,6 +5,7 @@
 //! that nobody has begun is not made then, one that was begun ends, and the page that it holds goes
 //! with it.
 
+use std::any::Any;
 use std::future;
 use std::io;
 use std::mem;
@@ -12,20 +13,20 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use folio_frames::{FRAME_SIZE, FolioRef, Slot, UserSpace};
+use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 use parking_lot::Mutex;
 
-use crate::api::file::pages_of;
-use crate::read::extent::MOST_PAGES;
-use crate::rt::io_pool::Pages;
-use crate::state::mapping::{Mapping, page_of};
+use crate::read::batch;
+use crate::read::prefetch;
+use crate::read::walk;
+use crate::rt::io_pool::{self, Pages};
+use crate::state::frames::Slot;
+use crate::state::mapping::Mapping;
+use crate::state::units::{Found, MOST_PAGES, pages_of};
 
 /// The share of a cache's memory that is read together for futures.
 const SHARE: usize = 32;
-
-/// A page, and its bytes that were asked for. `None`: the file ends before it.
-pub(crate) type Found<S> = Option<(FolioRef<UserSpace<S>>, Range<usize>)>;
 
 enum State<S: Scheme> {
     /// Whom to wake.
@@ -57,53 +58,10 @@ impl<S: Scheme> Fetch<S> {
         Arc::new(Self { mapping: Arc::clone(mapping), offset, wanted, pages, together, state })
     }
 
-    /// The pages that come with it. None: it is about the end of the file.
-    pub(crate) fn pages(&self) -> &Pages {
-        &self.pages
-    }
-
-    /// Whether others may be made with it, by [`fill_together`].
-    pub(crate) fn is_together(&self) -> bool {
-        self.together
-    }
-
-    /// Pages that may be read together for its mapping.
-    pub(crate) fn most_together(&self) -> u64 {
-        (self.mapping.shared.capacity() / FRAME_SIZE / SHARE) as u64
-    }
-
-    /// Ends it with what is in the cache now. `false`: its page is not; nothing was done. What
-    /// nobody wants has ended.
-    pub(crate) fn end_at_once(self: &Arc<Self>) -> bool {
-        let found = self.mapping.next_page_at_once(self.offset, self.wanted);
-        if found.is_some() {
-            self.end(Ok(found));
-            return true;
-        }
-        Arc::strong_count(self) == 1
-    }
-
     fn end(&self, found: io::Result<Found<S>>) {
         let before = mem::replace(&mut *self.state.lock(), State::Done(found));
         if let State::Waiting(waker) = before {
             waker.wake();
-        }
-    }
-
-    /// Does it, unless nobody wants it any more. Blocks.
-    pub(crate) fn work(self: &Arc<Self>) {
-        /// A backing that panics leaves its reader an error.
-        struct Finish<'f, S: Scheme>(&'f Fetch<S>, Option<io::Result<Found<S>>>);
-        impl<S: Scheme> Drop for Finish<'_, S> {
-            fn drop(&mut self) {
-                let panicked = || Err(io::Error::other("the backing panicked"));
-                self.0.end(self.1.take().unwrap_or_else(panicked));
-            }
-        }
-        // One more is the future's.
-        if Arc::strong_count(self) > 1 {
-            let mut finish = Finish(self, None);
-            finish.1 = Some(self.mapping.next_page(self.offset, self.wanted));
         }
     }
 
@@ -123,20 +81,59 @@ impl<S: Scheme> Fetch<S> {
     }
 }
 
-/// Has the pages of some fetches of one mapping read, all requested at once. References, so that
-/// none goes again.
-pub(crate) fn fill_together<S: Scheme>(
-    fetches: &[Arc<Fetch<S>>],
-) -> Vec<Option<FolioRef<UserSpace<S>>>> {
-    let Some(mapping) = fetches.first().map(|fetch| &fetch.mapping) else { return Vec::new() };
-    let wanted = fetches.iter().filter(|fetch| Arc::strong_count(fetch) > 1).filter_map(|fetch| {
-        let page = page_of(fetch.offset).ok()?;
-        let pages = (fetch.pages.pages.end - fetch.pages.pages.start) as u32;
-        let is_missing = mapping.index.get(page).is_none_or(Slot::is_empty);
-        is_missing.then(|| mapping.read_ahead_of_miss(page, pages)).map(|()| (page, pages))
-    });
-    let wanted: Vec<_> = wanted.collect();
-    if wanted.is_empty() { Vec::new() } else { mapping.fill_many(&wanted) }
+impl<S: Scheme> io_pool::Fetch for Fetch<S> {
+    fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    fn is_together(&self) -> bool {
+        self.together
+    }
+
+    fn most_together(&self) -> u64 {
+        (self.mapping.shared.capacity() / FRAME_SIZE / SHARE) as u64
+    }
+
+    fn end_at_once(&self) -> bool {
+        let found = walk::next_page_at_once(&self.mapping, self.offset, self.wanted);
+        let is_found = found.is_some();
+        if is_found {
+            self.end(Ok(found));
+        }
+        is_found
+    }
+
+    fn work(&self) {
+        /// A backing that panics leaves its reader an error.
+        struct Finish<'f, S: Scheme>(&'f Fetch<S>, Option<io::Result<Found<S>>>);
+        impl<S: Scheme> Drop for Finish<'_, S> {
+            fn drop(&mut self) {
+                let panicked = || Err(io::Error::other("the backing panicked"));
+                self.0.end(self.1.take().unwrap_or_else(panicked));
+            }
+        }
+        let mut finish = Finish(self, None);
+        finish.1 = Some(walk::next_page(&self.mapping, self.offset, self.wanted));
+    }
+
+    fn fill_together(&self, wanted: &[Range<u64>]) -> Box<dyn Any> {
+        let mapping = &self.mapping;
+        let missing = wanted.iter().filter_map(|pages| {
+            let page = u32::try_from(pages.start).ok()?;
+            let count = (pages.end - pages.start) as u32;
+            let is_missing = mapping.index.get(page).is_none_or(Slot::is_empty);
+            is_missing
+                .then(|| prefetch::read_ahead_of_miss(mapping, page, count))
+                .map(|()| (page, count))
+        });
+        let missing: Vec<_> = missing.collect();
+        // References, so that no page leaves again before its future has it.
+        if missing.is_empty() {
+            Box::new(())
+        } else {
+            Box::new(batch::fill_many(mapping, &missing))
+        }
+    }
 }
 
 /// Where a future is: between two pages, or with one on its way.
@@ -167,12 +164,12 @@ impl<S: Scheme> Progress<S> {
             }
             return found;
         }
-        if let Some(found) = mapping.next_page_at_once(offset, wanted) {
+        if let Some(found) = walk::next_page_at_once(mapping, offset, wanted) {
             return Poll::Ready(Ok(Some(found)));
         }
         mapping.shared.check_process()?;
         let fetch = Fetch::new(mapping, offset, wanted, context.waker());
-        if mapping.shared.background.fetch(&fetch, context.waker()) {
+        if mapping.shared.io_pool.fetch(Arc::clone(&fetch) as _, context.waker()) {
             // It may be done: where there are no threads, it is.
             let found = fetch.poll(context);
             if found.is_pending() {

@@ -12,34 +12,33 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use folio_frames::{FRAME_SIZE, FolioRef, FrozenFolio, FrozenSlot, UserSpace, joined_mut};
+use folio_frames::{FRAME_SIZE, joined_mut};
 use folio_ref::Scheme;
 use smallvec::SmallVec;
 
-use crate::api::cache::CACHED;
-use crate::memory::large_folio::publish_in_parts;
-use crate::rt::io_pool::Pages;
+use crate::memory::frames_view;
+use crate::memory::large_folio::publish_as_folios;
+use crate::rt::io_pool::{self, Pages};
+use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot};
 use crate::state::mapping::Mapping;
-
-/// The most pages of one request: 1 MiB, from where on larger ones are no faster on any disk.
-pub(crate) const MOST_PAGES: u32 = 256;
+use crate::state::units::CACHED;
 
 /// What there is of a page in a request: in place for one page, as most misses are.
 type PerPage<T> = SmallVec<[T; 1]>;
 
 /// Claims of neighbouring pages, all frozen.
-pub(crate) struct Run<'m, S: Scheme> {
+pub(crate) struct Extent<'m, S: Scheme> {
     mapping: &'m Mapping<S>,
     first: u32,
-    locked_slots: PerPage<FrozenSlot<'m, UserSpace<S>>>,
+    locked_slots: PerPage<FrozenSlot<'m, S>>,
 }
 
-impl<'m, S: Scheme> Run<'m, S> {
+impl<'m, S: Scheme> Extent<'m, S> {
     /// Installs folios from page `first` on, and stops at the first slot that is not empty. Folios
     /// that are left over are freed. May be empty.
     pub(crate) fn lock<F>(mapping: &'m Mapping<S>, first: u32, folios: F) -> Self
     where
-        F: IntoIterator<Item = FrozenFolio<UserSpace<S>>>,
+        F: IntoIterator<Item = FrozenFolio<S>>,
         F::IntoIter: ExactSizeIterator,
     {
         let mut folios = folios.into_iter();
@@ -97,7 +96,7 @@ impl<'m, S: Scheme> Run<'m, S> {
 
     /// Opens the pages that are filled as far as the file goes; the others are missed again. A
     /// reference to the first, if it is open.
-    pub(crate) fn publish(self, read: usize) -> Option<FolioRef<UserSpace<S>>> {
+    pub(crate) fn publish(self, read: usize) -> Option<FolioRef<S>> {
         let read = read.min(self.locked_slots.len() * FRAME_SIZE);
         self.mapping.shared.counters.filled_bytes.add(read as u64);
         // After the read: see `buffers`. What the file has; the backing may have less, if the rest
@@ -125,8 +124,8 @@ impl<'m, S: Scheme> Run<'m, S> {
             opened.push((locked.folio().pfn(), locked.folio().owner_data()));
             ready.push(Some(locked));
         }
-        let first = publish_in_parts(&mut ready);
-        self.mapping.shared.insert_all(&opened);
+        let first = publish_as_folios(&mut ready);
+        frames_view::insert_all(&self.mapping.shared, &opened);
         first
     }
 
@@ -139,38 +138,36 @@ impl<'m, S: Scheme> Run<'m, S> {
     }
 
     /// Keeps the claims without the borrow, for a thread of its own.
-    pub(crate) fn suspend(self, mapping: Arc<Mapping<S>>) -> SuspendedRun<S> {
+    pub(crate) fn suspend(self, mapping: Arc<Mapping<S>>) -> SuspendedExtent<S> {
         let folios = self.locked_slots.into_iter().map(FrozenSlot::suspend).collect();
-        SuspendedRun { mapping, first: self.first, folios }
+        SuspendedExtent { mapping, first: self.first, folios }
     }
 }
 
 /// A run on its way to whom fills it. Dropping it empties its slots.
-pub(crate) struct SuspendedRun<S: Scheme> {
+pub(crate) struct SuspendedExtent<S: Scheme> {
     mapping: Arc<Mapping<S>>,
     first: u32,
     /// **Invariant:** the claims of the pages from `first` on, suspended.
-    folios: Vec<FrozenFolio<UserSpace<S>>>,
+    folios: Vec<FrozenFolio<S>>,
 }
 
-impl<S: Scheme> SuspendedRun<S> {
-    /// Its pages.
-    pub(crate) fn pages(&self) -> Pages {
+impl<S: Scheme> io_pool::Extent for SuspendedExtent<S> {
+    fn pages(&self) -> Pages {
         let first = u64::from(self.first);
         Pages { mapping: self.mapping.id, pages: first..first + self.folios.len() as u64 }
     }
 
-    /// Fills it and opens what there is. An error is nobody's: who needs the pages looks again.
-    pub(crate) fn fill(mut self) {
-        let mut run = resume(&self.mapping, self.first, mem::take(&mut self.folios));
-        match run.fill() {
-            Ok(read) => drop(run.publish(read)),
-            Err(_) => drop(run),
+    fn fill(mut self: Box<Self>) {
+        let mut extent = resume(&self.mapping, self.first, mem::take(&mut self.folios));
+        match extent.fill() {
+            Ok(read) => drop(extent.publish(read)),
+            Err(_) => drop(extent),
         }
     }
 }
 
-impl<S: Scheme> Drop for SuspendedRun<S> {
+impl<S: Scheme> Drop for SuspendedExtent<S> {
     fn drop(&mut self) {
         drop(resume(&self.mapping, self.first, mem::take(&mut self.folios)));
     }
@@ -179,11 +176,11 @@ impl<S: Scheme> Drop for SuspendedRun<S> {
 fn resume<S: Scheme>(
     mapping: &Mapping<S>,
     first: u32,
-    folios: Vec<FrozenFolio<UserSpace<S>>>,
-) -> Run<'_, S> {
+    folios: Vec<FrozenFolio<S>>,
+) -> Extent<'_, S> {
     let locked_slots = (first..=u32::MAX).zip(folios).map(|(page, folio)| {
         let slot = mapping.index.get(page).expect("a slot that was locked does not go away");
         slot.resume(folio).expect("a suspended locked stays on its slot")
     });
-    Run { mapping, first, locked_slots: locked_slots.collect() }
+    Extent { mapping, first, locked_slots: locked_slots.collect() }
 }

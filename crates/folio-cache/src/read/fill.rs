@@ -13,16 +13,18 @@
 use std::io;
 use std::iter;
 
-use folio_frames::{FolioRef, UserSpace};
 use folio_ref::Scheme;
 
-use crate::read::extent::{MOST_PAGES, Run};
+use crate::memory::alloc;
+use crate::read::extent::Extent;
+use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
+use crate::state::units::MOST_PAGES;
 
 /// What came of a fill.
 pub(crate) enum Filled<S: Scheme> {
     /// The page is in the cache; here is a reference.
-    Page(FolioRef<UserSpace<S>>),
+    Page(FolioRef<S>),
     /// Somebody else was first: look again.
     Lost,
     /// The file ended before its length did: look at the length, then again.
@@ -32,33 +34,35 @@ pub(crate) enum Filled<S: Scheme> {
     },
 }
 
-impl<S: Scheme> Mapping<S> {
-    /// Reads a page into an empty slot, and with it as many of the `pages` pages from there on as
-    /// one request has and empty slots follow. Call without a claim: it may reclaim, so drop
-    /// another mapping.
-    pub(crate) fn fill(&self, page: u32, pages: u32) -> io::Result<Filled<S>> {
-        let folios = match pages.min(MOST_PAGES) {
-            0 | 1 => Vec::new(),
-            several => self.shared.allocate_some(several as usize),
-        };
-        let mut run = if folios.is_empty() {
-            Run::lock(self, page, iter::once(self.shared.allocate()?))
-        } else {
-            Run::lock(self, page, folios)
-        };
-        if run.len() == 0 {
-            return Ok(Filled::Lost);
-        }
-        run.set_readahead(1, None);
-        let read = match run.fill() {
-            // It may be the error of another page, which nobody asked for yet.
-            Err(_) if run.len() > 1 => {
-                run.keep_first();
-                run.fill()?
-            }
-            other => other?,
-        };
-        let at = run.offset() + read as u64;
-        Ok(run.publish(read).map_or(Filled::Short { at }, Filled::Page))
+/// Reads a page into an empty slot, and with it as many of the `pages` pages from there on as
+/// one request has and empty slots follow. Call without a claim: it may reclaim, so drop
+/// another mapping.
+pub(crate) fn fill<S: Scheme>(
+    mapping: &Mapping<S>,
+    page: u32,
+    pages: u32,
+) -> io::Result<Filled<S>> {
+    let folios = match pages.min(MOST_PAGES) {
+        0 | 1 => Vec::new(),
+        several => alloc::allocate_some(&mapping.shared, several as usize),
+    };
+    let mut extent = if folios.is_empty() {
+        Extent::lock(mapping, page, iter::once(alloc::allocate(&mapping.shared)?))
+    } else {
+        Extent::lock(mapping, page, folios)
+    };
+    if extent.len() == 0 {
+        return Ok(Filled::Lost);
     }
+    extent.set_readahead(1, None);
+    let read = match extent.fill() {
+        // It may be the error of another page, which nobody asked for yet.
+        Err(_) if extent.len() > 1 => {
+            extent.keep_first();
+            extent.fill()?
+        }
+        other => other?,
+    };
+    let at = extent.offset() + read as u64;
+    Ok(extent.publish(read).map_or(Filled::Short { at }, Filled::Page))
 }

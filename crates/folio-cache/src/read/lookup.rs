@@ -2,136 +2,144 @@
 
 use std::io;
 
-use folio_frames::{FRAME_SIZE, FolioRef, Lookup, Slot, UserSpace};
+use folio_frames::{FRAME_SIZE, Lookup};
 use folio_ref::{CHECKS, Scheme};
 
+use crate::length::refresh;
+use crate::memory::alloc;
+use crate::memory::frames_view;
+use crate::read::fill;
 use crate::read::fill::Filled;
+use crate::read::prefetch;
+use crate::state::frames::{FolioRef, Slot};
 use crate::state::mapping::Mapping;
 
 /// How often a file may turn out shorter than its size says before that is an error.
 const SHORT_FILLS: u32 = 8;
 
-impl<S: Scheme> Mapping<S> {
-    /// The page, if it is in the cache and nobody is at work on it.
-    #[inline(always)]
-    pub(crate) fn find(&self, page: u32) -> Option<FolioRef<UserSpace<S>>> {
-        match self.index.get(page)?.get(self.zone) {
-            Lookup::Hit(folio) => Some(self.hit(folio, page)),
-            _ => None,
-        }
+/// The page, if it is in the cache and nobody is at work on it.
+#[inline(always)]
+pub(crate) fn find<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<FolioRef<S>> {
+    match mapping.index.get(page)?.get(mapping.zone) {
+        Lookup::Hit(folio) => Some(hit(mapping, folio, page)),
+        _ => None,
     }
+}
 
-    /// The same, if it is no part of a large folio.
-    #[inline(always)]
-    pub(crate) fn find_alone(&self, page: u32) -> Option<FolioRef<UserSpace<S>>> {
-        self.index.get(page)?.get_alone(self.zone).map(|folio| self.hit(folio, page))
+/// The same, if it is no part of a large folio.
+#[inline(always)]
+pub(crate) fn find_alone<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<FolioRef<S>> {
+    mapping.index.get(page)?.get_alone(mapping.zone).map(|folio| hit(mapping, folio, page))
+}
+
+#[inline(always)]
+fn hit<S: Scheme>(mapping: &Mapping<S>, folio: FolioRef<S>, page: u32) -> FolioRef<S> {
+    check(mapping, &folio, page);
+    if folio.set_referenced() {
+        prefetch::read_ahead_of(mapping, page);
     }
+    mapping.shared.counters.hit();
+    folio
+}
 
-    #[inline(always)]
-    fn hit(&self, folio: FolioRef<UserSpace<S>>, page: u32) -> FolioRef<UserSpace<S>> {
-        self.check(&folio, page);
-        if folio.set_referenced() {
-            self.read_ahead_of(page);
-        }
-        self.shared.counters.hit();
-        folio
+/// What a slot gives is the page that it was asked for.
+#[inline(always)]
+pub(crate) fn check<S: Scheme>(mapping: &Mapping<S>, folio: &FolioRef<S>, page: u32) {
+    assert!(
+        !CHECKS || folio.owner_data() == mapping.owner_data(page),
+        "a lookup of page {page} got {folio:?}, which holds another page (R8)"
+    );
+}
+
+/// The page, read if need be, and then in one request with those of the `pages` pages from
+/// there on that are missing too. `None`: the file ends before it.
+pub(crate) fn find_or_fill<S: Scheme>(
+    mapping: &Mapping<S>,
+    page: u32,
+    pages: u32,
+) -> io::Result<Option<FolioRef<S>>> {
+    match find(mapping, page) {
+        Some(folio) => Ok(Some(folio)),
+        None => find_slowly(mapping, page, pages),
     }
+}
 
-    /// What a slot gives is the page that it was asked for.
-    #[inline(always)]
-    pub(crate) fn check(&self, folio: &FolioRef<UserSpace<S>>, page: u32) {
-        assert!(
-            !CHECKS || folio.owner_data() == self.owner_data(page),
-            "a lookup of page {page} got {folio:?}, which holds another page (R8)"
-        );
-    }
-
-    /// The page, read if need be, and then in one request with those of the `pages` pages from
-    /// there on that are missing too. `None`: the file ends before it.
-    pub(crate) fn find_or_fill(
-        &self,
-        page: u32,
-        pages: u32,
-    ) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
-        match self.find(page) {
-            Some(folio) => Ok(Some(folio)),
-            None => self.find_slowly(page, pages),
-        }
-    }
-
-    #[cold]
-    fn find_slowly(&self, page: u32, pages: u32) -> io::Result<Option<FolioRef<UserSpace<S>>>> {
-        self.shared.check_process()?;
-        let counters = &self.shared.counters;
-        let slot = self.index.get_or_make(page)?;
-        let start = u64::from(page) * FRAME_SIZE as u64;
-        let mut fills = 0;
-        let mut short_fills = 0;
-        while start < self.len() {
-            match slot.get(self.zone) {
-                Lookup::Hit(folio) => {
-                    self.check(&folio, page);
-                    if folio.set_referenced() {
-                        self.read_ahead_of(page);
-                    }
-                    return Ok(Some(folio));
+#[cold]
+fn find_slowly<S: Scheme>(
+    mapping: &Mapping<S>,
+    page: u32,
+    pages: u32,
+) -> io::Result<Option<FolioRef<S>>> {
+    mapping.shared.check_process()?;
+    let counters = &mapping.shared.counters;
+    let slot = mapping.index.get_or_make(page)?;
+    let start = u64::from(page) * FRAME_SIZE as u64;
+    let mut fills = 0;
+    let mut short_fills = 0;
+    while start < mapping.len() {
+        match slot.get(mapping.zone) {
+            Lookup::Hit(folio) => {
+                check(mapping, &folio, page);
+                if folio.set_referenced() {
+                    prefetch::read_ahead_of(mapping, page);
                 }
-                Lookup::Empty => {
-                    let left = (self.len().saturating_sub(start)).div_ceil(FRAME_SIZE as u64);
-                    let pages = pages.min(u32::try_from(left).unwrap_or(u32::MAX));
-                    if fills == 0 {
-                        self.read_ahead_of_miss(page, pages);
-                    }
-                    fills += 1;
-                    match self.fill(page, pages)? {
-                        Filled::Page(folio) => return Ok(Some(folio)),
-                        Filled::Lost => {}
-                        Filled::Short { at } => {
-                            let len = self.refresh_len_to_read()?;
-                            short_fills += 1;
-                            if short_fills == SHORT_FILLS {
-                                let message =
-                                    format!("the file ends at {at} though its size is {len} bytes");
-                                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
-                            }
+                return Ok(Some(folio));
+            }
+            Lookup::Empty => {
+                let left = (mapping.len().saturating_sub(start)).div_ceil(FRAME_SIZE as u64);
+                let pages = pages.min(u32::try_from(left).unwrap_or(u32::MAX));
+                if fills == 0 {
+                    prefetch::read_ahead_of_miss(mapping, page, pages);
+                }
+                fills += 1;
+                match fill::fill(mapping, page, pages)? {
+                    Filled::Page(folio) => return Ok(Some(folio)),
+                    Filled::Lost => {}
+                    Filled::Short { at } => {
+                        let len = refresh::refresh_len_to_read(mapping)?;
+                        short_fills += 1;
+                        if short_fills == SHORT_FILLS {
+                            let message =
+                                format!("the file ends at {at} though its size is {len} bytes");
+                            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
                         }
                     }
                 }
-                Lookup::InProgress => {
-                    counters.refused_frozen.add(1);
-                    self.wait_for(slot, page);
-                }
-                Lookup::Moved => counters.refused_moved.add(1),
-                Lookup::Saturated => self.desaturate(slot, page)?,
             }
+            Lookup::InProgress => {
+                counters.refused_frozen.add(1);
+                wait_for(mapping, slot, page);
+            }
+            Lookup::Moved => counters.refused_moved.add(1),
+            Lookup::Saturated => desaturate(mapping, slot, page)?,
         }
-        Ok(None)
     }
+    Ok(None)
+}
 
-    /// Waits for who is at work on a page. If that is readahead, and nobody has begun, it is ours
-    /// to read.
-    pub(crate) fn wait_for(&self, slot: &Slot<UserSpace<S>>, page: u32) {
-        if let Some(run) = self.shared.background.take(self, page) {
-            run.fill();
-        } else {
-            self.shared.counters.waits.add(1);
-            slot.wait();
-        }
+/// Waits for who is at work on a page. If that is readahead, and nobody has begun, it is ours
+/// to read.
+pub(crate) fn wait_for<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) {
+    if let Some(extent) = mapping.shared.io_pool.take(mapping.id, page) {
+        extent.fill();
+    } else {
+        mapping.shared.counters.waits.add(1);
+        slot.wait();
     }
+}
 
-    /// Puts a copy in the place of a folio whose count is saturated: that one is leaked.
-    fn desaturate(&self, slot: &Slot<UserSpace<S>>, page: u32) -> io::Result<()> {
-        let mut new = self.spare(page)?;
-        if let Some(locked) = slot.try_lock(self.zone) {
-            new.as_mut_slice().copy_from_slice(locked.folio().frame());
-            new.set_dirty(locked.folio().is_dirty());
-            let pfn = new.pfn();
-            drop(locked.replace(new));
-            self.shared.insert(pfn, self.owner_data(page));
-        } else {
-            new.free();
-            slot.wait();
-        }
-        Ok(())
+/// Puts a copy in the place of a folio whose count is saturated: that one is leaked.
+fn desaturate<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) -> io::Result<()> {
+    let mut new = alloc::spare(mapping, page)?;
+    if let Some(locked) = slot.try_lock(mapping.zone) {
+        new.as_mut_slice().copy_from_slice(locked.folio().frame());
+        new.set_dirty(locked.folio().is_dirty());
+        let pfn = new.pfn();
+        drop(locked.replace(new));
+        frames_view::insert(&mapping.shared, pfn, mapping.owner_data(page));
+    } else {
+        new.free();
+        slot.wait();
     }
+    Ok(())
 }

@@ -2,7 +2,9 @@
 
 pub(crate) mod async_miss;
 pub(crate) mod batch;
+pub(crate) mod copy;
 pub(crate) mod extent;
 pub(crate) mod fill;
 pub(crate) mod lookup;
 pub(crate) mod prefetch;
+pub(crate) mod walk;

@@ -4,104 +4,103 @@ use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
-use folio_frames::{
-    FRAME_SIZE, FrozenFolio, Level, MAX_ORDER, MigrateType, Order, Slot, UserSpace,
-};
+use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::api::cache::Shared;
-use crate::memory::evict::BATCH;
-use crate::read::extent::{MOST_PAGES, Run};
+use crate::memory::alloc;
+use crate::read::extent::Extent;
+use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::readahead::Window;
+use crate::state::units::MOST_PAGES;
 
 /// The share of a cache's memory that one window may take. A policy may keep a small part of the
 /// memory for what is new (`HotCold` 1/20), and takes what is oldest of that, used or not: two
 /// windows fit into it, with the frames that are kept free and those in per-CPU lists.
 const SHARE: usize = 96;
 
-/// Pages from which on a request that is cut into many pieces is slower.
-const WORTH_A_PIECE: usize = 64;
-
-impl<S: Scheme> Mapping<S> {
-    /// A reader misses `pages` pages from `page` on: looks what it may want next, and requests
-    /// that.
-    pub(crate) fn read_ahead_of_miss(&self, page: u32, pages: u32) {
-        if let Some(window) = self.readahead.missed(page, pages, self.most_ahead()) {
-            self.request(window);
-        }
+/// A reader misses `pages` pages from `page` on: looks what it may want next, and requests
+/// that.
+pub(crate) fn read_ahead_of_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) {
+    if let Some(window) = mapping.readahead.missed(page, pages, most_ahead(mapping)) {
+        request(mapping, window);
     }
+}
 
-    /// A reader came to a milestone.
-    #[cold]
-    pub(crate) fn read_ahead_of(&self, page: u32) {
-        if self.shared.is_inherited() {
-            return;
-        }
-        if let Some(window) = self.readahead.passed(page, self.most_ahead()) {
-            self.request(window);
-        }
+/// A reader came to a milestone.
+#[cold]
+pub(crate) fn read_ahead_of<S: Scheme>(mapping: &Mapping<S>, page: u32) {
+    if mapping.shared.is_inherited() {
+        return;
     }
-
-    fn most_ahead(&self) -> u32 {
-        (self.shared.capacity() / FRAME_SIZE / SHARE) as u32
+    if let Some(window) = mapping.readahead.passed(page, most_ahead(mapping)) {
+        request(mapping, window);
     }
+}
 
-    fn request(&self, window: Window) {
-        let Some(mapping) = self.shared.registry.by_id(self.id) else { return };
-        let end = i64::try_from(self.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
-        for piece in 0..window.pieces {
-            let first = window.first + piece * window.step;
-            let range = first.max(0)..(first + window.pages).min(end);
-            let mut requests: Vec<_> = requests(range).collect();
-            // From its end backwards for who reads backwards: what is needed first is requested
-            // first.
-            if window.step < 0 {
-                requests.reverse();
-            }
-            for pages in requests {
-                if !mapping.request_missing(pages.start, pages.end, window.marker) {
-                    return;
-                }
+fn most_ahead<S: Scheme>(mapping: &Mapping<S>) -> u32 {
+    (mapping.shared.capacity() / FRAME_SIZE / SHARE) as u32
+}
+
+fn request<S: Scheme>(mapping: &Mapping<S>, window: Window) {
+    let Some(mapping) = mapping.shared.registry.by_id(mapping.id) else { return };
+    let end = i64::try_from(mapping.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
+    for piece in 0..window.pieces {
+        let first = window.first + piece * window.step;
+        let range = first.max(0)..(first + window.pages).min(end);
+        let mut requests: Vec<_> = requests(range).collect();
+        // From its end backwards for who reads backwards: what is needed first is requested
+        // first.
+        if window.step < 0 {
+            requests.reverse();
+        }
+        for pages in requests {
+            if !request_missing(&mapping, pages.start, pages.end, window.marker) {
+                return;
             }
         }
     }
+}
 
-    /// Requests what is not in the cache of some pages. `false`: there is no memory for it, or too
-    /// much under way.
-    fn request_missing(self: &Arc<Self>, first: i64, end: i64, marker: Option<i64>) -> bool {
-        let is_missing = |page: i64| {
-            let page = u32::try_from(page).ok()?;
-            Some(self.index.get(page).is_none_or(Slot::is_empty))
-        };
-        let mut page = first;
-        while page < end {
-            if is_missing(page) != Some(true) {
-                page += 1;
-                continue;
-            }
-            let mut last = page + 1;
-            while last < end && is_missing(last) == Some(true) {
-                last += 1;
-            }
-            let wanted = (last - page) as usize;
-            let folios = self.shared.allocate_some(wanted);
-            let enough = folios.len() == wanted;
-            let mut run = Run::lock(self, page as u32, folios);
-            if run.len() > 0 {
-                run.set_readahead(0, marker);
-                self.shared.counters.ahead.add(run.len() as u64);
-                if !self.shared.background.push(run.suspend(Arc::clone(self))) {
-                    return false;
-                }
-            }
-            if !enough {
+/// Requests what is not in the cache of some pages. `false`: there is no memory for it, or too
+/// much under way.
+fn request_missing<S: Scheme>(
+    mapping: &Arc<Mapping<S>>,
+    first: i64,
+    end: i64,
+    marker: Option<i64>,
+) -> bool {
+    let is_missing = |page: i64| {
+        let page = u32::try_from(page).ok()?;
+        Some(mapping.index.get(page).is_none_or(Slot::is_empty))
+    };
+    let mut page = first;
+    while page < end {
+        if is_missing(page) != Some(true) {
+            page += 1;
+            continue;
+        }
+        let mut last = page + 1;
+        while last < end && is_missing(last) == Some(true) {
+            last += 1;
+        }
+        let wanted = (last - page) as usize;
+        let folios = alloc::allocate_some(&mapping.shared, wanted);
+        let enough = folios.len() == wanted;
+        let mut extent = Extent::lock(mapping, page as u32, folios);
+        if extent.len() > 0 {
+            extent.set_readahead(0, marker);
+            mapping.shared.counters.ahead.add(extent.len() as u64);
+            if !mapping.shared.io_pool.push(Box::new(extent.suspend(Arc::clone(mapping)))) {
                 return false;
             }
-            page = last;
         }
-        true
+        if !enough {
+            return false;
+        }
+        page = last;
     }
+    true
 }
 
 /// Cuts pages into requests: if it takes several, where the file's own runs begin and end.
@@ -115,42 +114,4 @@ fn requests(pages: Range<i64>) -> impl Iterator<Item = Range<i64>> {
         begins = request.end;
         (!request.is_empty()).then_some(request)
     })
-}
-
-impl<S: Scheme> Shared<S> {
-    /// Up to `frames` frozen frames, as many as there are without waiting: for what need not be
-    /// read. They lie one behind the other where memory does, in as few pieces as there are: a
-    /// request into one piece is faster than into many.
-    pub(crate) fn allocate_some(&self, frames: usize) -> Vec<FrozenFolio<UserSpace<S>>> {
-        self.look_at_level();
-        let mut folios = Vec::with_capacity(frames);
-        // Of what others free in the meantime they may be quicker: it frees no more than it wants.
-        let mut batches = frames.div_ceil(BATCH);
-        while folios.len() < frames {
-            let left = frames - folios.len();
-            let most =
-                Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
-            match self.zone().alloc_frozen_up_to(most, MigrateType::Movable) {
-                // What the reclaimer would free in a moment is freed here: it may be in one piece.
-                Ok(block)
-                    if block.order() < most
-                        && left >= WORTH_A_PIECE
-                        && batches > 0
-                        && !self.zone().is_at_least(Level::Enough) =>
-                {
-                    block.free();
-                    batches = if self.reclaim(BATCH) > 0 { batches - 1 } else { 0 };
-                    self.zone().drain();
-                }
-                Ok(block) => folios.extend(block.split(Order::ZERO)),
-                Err(_) if batches > 0 => {
-                    batches = 0;
-                    self.counters.direct_reclaims.add(1);
-                    self.free_some(left);
-                }
-                Err(_) => break,
-            }
-        }
-        folios
-    }
 }

@@ -1,28 +1,31 @@
-//! Requests in the background: what is filled while its reader does something else.
+//! IoPool I/O: threads that fill pages while their readers do something else.
 //!
-//! Two kinds wait for a thread: runs that are read ahead, and what a future has missed (a
-//! [`Fetch`]), which goes first. Threads are made as there is work and go when there was none for a
-//! while. Their number bounds the requests in flight. The length of the queue bounds the runs that
-//! wait: one that does not fit is not made, and the page is read when it is needed. A reader that
-//! needs a page of a run that nobody has begun takes the run out of the queue and fills it itself:
-//! so it never waits for requests of others, however slow. Who cuts the file drops what waits.
+//! Two kinds of work wait for a thread: extents that are read ahead ([`Extent`]), and what futures
+//! miss ([`Fetch`]), which goes first. Threads start when there is work and end when there was none
+//! for a while. Their number bounds the requests in flight. The length of the queue bounds the
+//! extents that wait: one that does not fit is not requested, and its pages are read when they are
+//! needed. A reader that needs a page of an extent that no thread has begun takes the extent out of
+//! the queue and fills it itself, so it never waits for slow requests of others. Truncation drops
+//! the extents that wait.
 //!
-//! A future that misses what is being fetched or read ahead already makes no request: it is woken
-//! when that has ended, and looks again. So many that wait for one slow page take one thread.
+//! A future that misses a page which is on its way makes no request: it is woken when that request
+//! ends, and looks again. So many futures that wait for one slow page take one thread.
 //!
-//! A backing that has many requests under way by one call
-//! ([`Backing::fills_together`](crate::Backing::fills_together)) gets few threads for fetches. What
-//! comes while they are at work waits, and each takes a part of it: the more there is, the larger
-//! the calls. What has no answer after its call, because of an error or the end of the file, gets a
-//! thread of its own.
+//! A backing that answers many requests by one call ([`Fetch::is_together`]) gets few threads.
+//! What comes while they are at work waits, and each thread takes a share of it: the more waits,
+//! the larger the calls. A fetch without an answer after its call, because of an error or the end
+//! of the file, gets a thread of its own.
 //!
 //! Where there is no thread, because the system gives none or the user wants none, nothing waits:
-//! who reads ahead reads that himself, and a future fetches when it is polled.
+//! the reader fills the extent itself, and a future fetches when it is polled.
 //!
-//! **Invariant:** while a run waits, there is a thread that does not fetch. For a fetch may wait
-//! for a lock whose holder, who cuts the file, waits for a page of the run; filling a run waits for
-//! nobody.
+//! The pool knows no cache: a mapping is a number here.
+//!
+//! **Invariant:** while an extent waits, there is a thread that does not fetch. A fetch may wait
+//! for a lock whose owner truncates the file and waits for a page of that extent; filling an extent
+//! waits for no lock.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::mem;
 use std::ops::{Range, RangeInclusive};
@@ -31,12 +34,46 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use folio_ref::Scheme;
-
-use crate::read::async_miss::{Fetch, fill_together};
-use crate::read::extent::SuspendedRun;
 use crate::rt::shim::{Condvar, Mutex, MutexGuard, spawn, wait_for};
-use crate::state::mapping::Mapping;
+
+/// Neighbouring pages of one mapping that wait to be filled. Dropping it gives them up.
+pub(crate) trait Extent: Send {
+    /// Returns the pages.
+    fn pages(&self) -> Pages;
+
+    /// Fills the pages and publishes them. WritebackErrors are dropped: a reader that needs the pages looks
+    /// again.
+    fn fill(self: Box<Self>);
+}
+
+/// What a future has missed. The future and the pool share it: once the pool holds the only
+/// reference, no future waits for it.
+pub(crate) trait Fetch: Send + Sync {
+    /// Returns the pages that come with it: none if it is about the end of the file.
+    fn pages(&self) -> &Pages;
+
+    /// Returns `true` if others of the same mapping may be filled by the same call.
+    fn is_together(&self) -> bool;
+
+    /// Returns the maximum number of pages that one call may fill for its mapping.
+    fn most_together(&self) -> u64;
+
+    /// Ends the fetch with what is cached now. Returns `false`, and does nothing, if its page is
+    /// not cached.
+    fn end_at_once(&self) -> bool;
+
+    /// Fetches and ends. Blocks.
+    fn work(&self);
+
+    /// Fills pages of its mapping, all requested at once. Returns what keeps them in the cache
+    /// until it is dropped.
+    fn fill_together(&self, wanted: &[Range<u64>]) -> Box<dyn Any>;
+}
+
+/// Returns `true` while a future shares the fetch.
+fn is_wanted(fetch: &Arc<dyn Fetch>) -> bool {
+    Arc::strong_count(fetch) > 1
+}
 
 /// Requests in flight at the most, unless the user wants another number. Under shuttle a test says
 /// whether there are threads.
@@ -60,12 +97,12 @@ const MOST_WAITING: usize = 64;
 const IDLE: Duration = Duration::from_secs(2);
 
 /// The requests of a cache.
-pub(crate) struct Background<S: Scheme> {
-    shared: Arc<Shared<S>>,
+pub(crate) struct IoPool {
+    shared: Arc<Inner>,
 }
 
-struct Shared<S: Scheme> {
-    queue: Mutex<Queue<S>>,
+struct Inner {
+    queue: Mutex<Queue>,
     /// There is something to do, or the cache is gone.
     work: Condvar,
     /// Nothing waits or is in flight.
@@ -73,17 +110,17 @@ struct Shared<S: Scheme> {
 }
 
 /// A fetch that waits for a thread.
-struct Waiting<S: Scheme> {
-    fetch: Arc<Fetch<S>>,
+struct Waiting {
+    fetch: Arc<dyn Fetch>,
     /// Whom to wake with it.
     joined: Vec<Waker>,
     /// Others may go with it.
     together: bool,
 }
 
-struct Queue<S: Scheme> {
-    fetches: VecDeque<Waiting<S>>,
-    runs: VecDeque<SuspendedRun<S>>,
+struct Queue {
+    fetches: VecDeque<Waiting>,
+    extents: VecDeque<Box<dyn Extent>>,
     /// What was begun, by any thread, with whom to wake at its end.
     begun: Vec<(Pages, Vec<Waker>)>,
     /// Threads that fetch.
@@ -111,27 +148,27 @@ impl Pages {
 }
 
 /// What a thread does next.
-enum Work<S: Scheme> {
-    Fetch(Arc<Fetch<S>>),
+enum Work {
+    Fetch(Arc<dyn Fetch>),
     /// Of one mapping.
-    Together(Vec<Arc<Fetch<S>>>),
-    Run(SuspendedRun<S>),
+    Together(Vec<Arc<dyn Fetch>>),
+    Extent(Box<dyn Extent>),
 }
 
-impl<S: Scheme> Queue<S> {
+impl Queue {
     fn is_quiesced(&self) -> bool {
         self.waiting() == 0 && self.idle == self.threads
     }
 
     fn waiting(&self) -> usize {
-        self.fetches.len() + self.runs.len()
+        self.fetches.len() + self.extents.len()
     }
 
-    /// Takes what is next, and notes that it is begun. End it by [`Shared::work_on`].
-    fn begin(&mut self) -> Option<Work<S>> {
-        // One thread is left for the runs that wait, and one may still come for others, unless
+    /// Takes what is next, and notes that it is begun. End it by [`Inner::work_on`].
+    fn begin(&mut self) -> Option<Work> {
+        // One thread is left for the extents that wait, and one may still come for others, unless
         // there may be only one.
-        let most = if self.runs.is_empty() { self.io_threads.max(2) } else { self.threads };
+        let most = if self.extents.is_empty() { self.io_threads.max(2) } else { self.threads };
         if self.fetching + 1 < most
             && let Some(place) = self.fetches.iter().position(|waiting| !self.is_held(waiting))
             && let Some(waiting) = self.fetches.remove(place)
@@ -142,32 +179,31 @@ impl<S: Scheme> Queue<S> {
                 self.begin_fetch(waiting)
             });
         }
-        let run = self.runs.pop_front()?;
-        Some(self.begin_run(run))
+        let extent = self.extents.pop_front()?;
+        Some(self.begin_extent(extent))
     }
 
     /// Whether a thread that is at work for its mapping, or was woken for it, will take it along.
-    fn is_taken_along(&self, waiting: &Waiting<S>) -> bool {
+    fn is_taken_along(&self, waiting: &Waiting) -> bool {
         let mapping = waiting.fetch.pages().mapping;
-        let is_before =
-            |other: &Waiting<S>| other.together && other.fetch.pages().mapping == mapping;
+        let is_before = |other: &Waiting| other.together && other.fetch.pages().mapping == mapping;
         waiting.together && (self.is_held(waiting) || self.fetches.iter().any(is_before))
     }
 
     /// Whether it waits until less is fetched for its mapping.
-    fn is_held(&self, waiting: &Waiting<S>) -> bool {
+    fn is_held(&self, waiting: &Waiting) -> bool {
         let mapping = waiting.fetch.pages().mapping;
         waiting.together
             && self.together.iter().filter(|&&of| of == mapping).count() >= TOGETHER_THREADS
     }
 
-    fn begin_fetch(&mut self, Waiting { fetch, joined, .. }: Waiting<S>) -> Work<S> {
+    fn begin_fetch(&mut self, Waiting { fetch, joined, .. }: Waiting) -> Work {
         self.fetching += 1;
         self.begun.push((fetch.pages().clone(), joined));
         Work::Fetch(fetch)
     }
 
-    fn begin_together(&mut self, first: Waiting<S>) -> Work<S> {
+    fn begin_together(&mut self, first: Waiting) -> Work {
         let Pages { mapping, pages } = first.fetch.pages().clone();
         let count = |pages: &Range<u64>| pages.end - pages.start;
         let mut left = first.fetch.most_together().saturating_sub(count(&pages));
@@ -189,16 +225,16 @@ impl<S: Scheme> Queue<S> {
             .collect();
         self.fetching += 1;
         self.together.push(mapping);
-        let begin = |waiting: Waiting<S>| {
+        let begin = |waiting: Waiting| {
             self.begun.push((waiting.fetch.pages().clone(), waiting.joined));
             waiting.fetch
         };
         Work::Together(these.into_iter().map(begin).collect())
     }
 
-    fn begin_run(&mut self, run: SuspendedRun<S>) -> Work<S> {
-        self.begun.push((run.pages(), Vec::new()));
-        Work::Run(run)
+    fn begin_extent(&mut self, extent: Box<dyn Extent>) -> Work {
+        self.begun.push((extent.pages(), Vec::new()));
+        Work::Extent(extent)
     }
 
     /// Has a waker woken when a page that is being read, or is to be fetched, has been. `false`: it
@@ -221,11 +257,11 @@ impl<S: Scheme> Queue<S> {
     }
 }
 
-impl<S: Scheme> Default for Background<S> {
+impl Default for IoPool {
     fn default() -> Self {
         let queue = Queue {
             fetches: VecDeque::new(),
-            runs: VecDeque::new(),
+            extents: VecDeque::new(),
             begun: Vec::new(),
             fetching: 0,
             together: Vec::new(),
@@ -235,33 +271,33 @@ impl<S: Scheme> Default for Background<S> {
             closed: false,
         };
         let (work, quiesced) = (Condvar::new(), Condvar::new());
-        Self { shared: Arc::new(Shared { queue: Mutex::new(queue), work, quiesced }) }
+        Self { shared: Arc::new(Inner { queue: Mutex::new(queue), work, quiesced }) }
     }
 }
 
-impl<S: Scheme> Background<S> {
+impl IoPool {
     /// Has as many threads as this at the most.
     pub(crate) fn set_io_threads(&self, threads: usize) {
         self.shared.queue.lock().io_threads = threads;
         self.shared.work.notify_all();
     }
 
-    /// Has a run filled. `false`: there is no thread for it, or too much to do, and no more should
+    /// Has a extent filled. `false`: there is no thread for it, or too much to do, and no more should
     /// come.
-    pub(crate) fn push(&self, run: SuspendedRun<S>) -> bool {
+    pub(crate) fn push(&self, extent: Box<dyn Extent>) -> bool {
         let mut queue = self.shared.queue.lock();
         self.shared.make_room(&mut queue);
-        if queue.threads > queue.fetching && queue.runs.len() < MOST_WAITING {
-            queue.runs.push_back(run);
+        if queue.threads > queue.fetching && queue.extents.len() < MOST_WAITING {
+            queue.extents.push_back(extent);
             self.shared.work.notify_one();
             return true;
         }
         if queue.threads > 0 {
             drop(queue);
             // After the lock: it may hold the last reference to its mapping.
-            drop(run);
+            drop(extent);
         } else {
-            let work = queue.begin_run(run);
+            let work = queue.begin_extent(extent);
             drop(queue);
             self.shared.work_on(work);
         }
@@ -270,14 +306,13 @@ impl<S: Scheme> Background<S> {
 
     /// Has done what a future misses, which is woken then. `false`: somebody reads its page
     /// already; the future is woken when that has ended, and is to look again.
-    pub(crate) fn fetch(&self, fetch: &Arc<Fetch<S>>, waker: &Waker) -> bool {
+    pub(crate) fn fetch(&self, fetch: Arc<dyn Fetch>, waker: &Waker) -> bool {
         let mut queue = self.shared.queue.lock();
         let Pages { mapping, pages } = fetch.pages();
         if !pages.is_empty() && queue.join(*mapping, pages.start, waker) {
             return false;
         }
-        let waiting =
-            Waiting { fetch: Arc::clone(fetch), joined: Vec::new(), together: fetch.is_together() };
+        let waiting = Waiting { together: fetch.is_together(), joined: Vec::new(), fetch };
         if queue.is_taken_along(&waiting) {
             queue.fetches.push_back(waiting);
             return true;
@@ -296,23 +331,25 @@ impl<S: Scheme> Background<S> {
         true
     }
 
-    /// Takes the run with this page out of the queue, if nobody has begun it.
-    pub(crate) fn take(&self, mapping: &Mapping<S>, page: u32) -> Option<SuspendedRun<S>> {
+    /// Takes the extent with this page out of the queue, if nobody has begun it.
+    pub(crate) fn take(&self, mapping: u32, page: u32) -> Option<Box<dyn Extent>> {
         let mut queue = self.shared.queue.lock();
-        let place =
-            queue.runs.iter().position(|run| run.pages().cover(mapping.id, u64::from(page)))?;
-        queue.runs.remove(place)
+        let place = queue
+            .extents
+            .iter()
+            .position(|extent| extent.pages().cover(mapping, u64::from(page)))?;
+        queue.extents.remove(place)
     }
 
-    /// Drops the runs with some of these pages that nobody has begun.
-    pub(crate) fn forget(&self, mapping: &Mapping<S>, pages: &Range<u64>) {
+    /// Drops the extents with some of these pages that nobody has begun.
+    pub(crate) fn forget(&self, mapping: u32, pages: &Range<u64>) {
         let mut queue = self.shared.queue.lock();
         let (dropped, kept): (VecDeque<_>, _) =
-            mem::take(&mut queue.runs).into_iter().partition(|run| {
-                let Pages { mapping: of, pages: its } = run.pages();
-                of == mapping.id && its.start < pages.end && pages.start < its.end
+            mem::take(&mut queue.extents).into_iter().partition(|extent| {
+                let Pages { mapping: of, pages: its } = extent.pages();
+                of == mapping && its.start < pages.end && pages.start < its.end
             });
-        queue.runs = kept;
+        queue.extents = kept;
         drop(queue);
         // After the lock, as above.
         drop(dropped);
@@ -330,18 +367,18 @@ impl<S: Scheme> Background<S> {
     }
 }
 
-impl<S: Scheme> Drop for Background<S> {
+impl Drop for IoPool {
     fn drop(&mut self) {
-        // Nothing waits: each run holds the cache. This may be one of the threads, so none is
+        // Nothing waits: each extent holds the cache. This may be one of the threads, so none is
         // waited for.
         self.shared.queue.lock().closed = true;
         self.shared.work.notify_all();
     }
 }
 
-impl<S: Scheme> Shared<S> {
+impl Inner {
     /// Makes a thread for one more, if none is idle.
-    fn make_room(self: &Arc<Self>, queue: &mut Queue<S>) {
+    fn make_room(self: &Arc<Self>, queue: &mut Queue) {
         if queue.idle <= queue.waiting() && queue.threads < queue.io_threads {
             let shared = Arc::clone(self);
             queue.threads += usize::from(spawn("folio-fill", move || shared.serve()));
@@ -358,7 +395,7 @@ impl<S: Scheme> Shared<S> {
 
     /// What is next. `None`: there was nothing for a while, the cache is gone, or there are too
     /// many threads.
-    fn next(self: &Arc<Self>) -> Option<Work<S>> {
+    fn next(self: &Arc<Self>) -> Option<Work> {
         let mut queue = self.queue.lock();
         let mut had_nothing = false;
         loop {
@@ -386,14 +423,14 @@ impl<S: Scheme> Shared<S> {
         }
     }
 
-    fn notify_if_quiesced(&self, queue: &Queue<S>) {
+    fn notify_if_quiesced(&self, queue: &Queue) {
         if queue.is_quiesced() {
             self.quiesced.notify_all();
         }
     }
 
     /// Does what was begun, and wakes who joined it, even if a backing panics.
-    fn work_on(self: &Arc<Self>, work: Work<S>) {
+    fn work_on(self: &Arc<Self>, work: Work) {
         let mut end = End {
             shared: self,
             pages: Vec::new(),
@@ -404,7 +441,9 @@ impl<S: Scheme> Shared<S> {
         match work {
             Work::Fetch(fetch) => {
                 (end.pages, end.fetches) = (vec![fetch.pages().clone()], true);
-                fetch.work();
+                if is_wanted(&fetch) {
+                    fetch.work();
+                }
             }
             Work::Together(fetches) => {
                 (end.pages, end.fetches) =
@@ -413,27 +452,37 @@ impl<S: Scheme> Shared<S> {
                 // Those that are told nothing are made again, one by one, whatever went wrong.
                 let pages = panic::catch_unwind(AssertUnwindSafe(|| fill_together(&fetches)));
                 end.again = fetches;
-                end.again.retain(|fetch| !fetch.end_at_once());
+                end.again.retain(|fetch| !fetch.end_at_once() && is_wanted(fetch));
                 drop(pages);
             }
-            Work::Run(run) => {
-                end.pages = vec![run.pages()];
-                run.fill();
+            Work::Extent(extent) => {
+                end.pages = vec![extent.pages()];
+                extent.fill();
             }
         }
     }
 }
 
+/// Fills the pages of some fetches of one mapping by one call. Returns what keeps them.
+fn fill_together(fetches: &[Arc<dyn Fetch>]) -> Option<Box<dyn Any>> {
+    let wanted: Vec<_> = fetches
+        .iter()
+        .filter(|fetch| is_wanted(fetch))
+        .map(|fetch| fetch.pages().pages.clone())
+        .collect();
+    (!wanted.is_empty()).then(|| fetches[0].fill_together(&wanted))
+}
+
 /// The end of some work.
-struct End<'s, S: Scheme> {
-    shared: &'s Arc<Shared<S>>,
+struct End<'s> {
+    shared: &'s Arc<Inner>,
     pages: Vec<Pages>,
     fetches: bool,
     together: Option<u32>,
-    again: Vec<Arc<Fetch<S>>>,
+    again: Vec<Arc<dyn Fetch>>,
 }
 
-impl<S: Scheme> Drop for End<'_, S> {
+impl Drop for End<'_> {
     fn drop(&mut self) {
         let mut queue = self.shared.queue.lock();
         queue.fetching -= usize::from(self.fetches);

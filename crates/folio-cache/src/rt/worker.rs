@@ -9,9 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use folio_ref::Scheme;
-
-use crate::api::cache::Shared;
 use crate::rt::shim::{Condvar, Mutex, rest, spawn, wait_for};
 
 /// After a panic in somebody's backing.
@@ -45,24 +42,24 @@ struct Signal {
 }
 
 /// What a worker does.
-pub(crate) struct Job<S: Scheme> {
+pub(crate) struct Job<T> {
     /// The thread's name.
     pub(crate) name: &'static str,
     /// How soon is soon.
     pub(crate) delay: Duration,
     /// The work; how long to rest after it, whoever rings.
-    pub(crate) work: fn(&Shared<S>) -> Duration,
+    pub(crate) work: fn(&T) -> Duration,
 }
 
 /// The thread, as its cache sees it.
-pub(crate) struct Worker<S: Scheme> {
-    job: &'static Job<S>,
+pub(crate) struct Worker<T: Send + Sync + 'static> {
+    job: &'static Job<T>,
     signal: Arc<Signal>,
-    me: Weak<Shared<S>>,
+    me: Weak<T>,
 }
 
-impl<S: Scheme> Worker<S> {
-    pub(crate) fn new(job: &'static Job<S>, me: Weak<Shared<S>>) -> Self {
+impl<T: Send + Sync + 'static> Worker<T> {
+    pub(crate) fn new(job: &'static Job<T>, me: Weak<T>) -> Self {
         let signal = Signal {
             // Under shuttle a test says whether there is a thread.
             state: Mutex::new(State {
@@ -132,13 +129,13 @@ impl<S: Scheme> Worker<S> {
     }
 }
 
-impl<S: Scheme> Drop for Worker<S> {
+impl<T: Send + Sync + 'static> Drop for Worker<T> {
     fn drop(&mut self) {
         self.set_may_start(false);
     }
 }
 
-fn run<S: Scheme>(job: &Job<S>, signal: &Signal, cache: &Weak<Shared<S>>) {
+fn run<T>(job: &Job<T>, signal: &Signal, cache: &Weak<T>) {
     loop {
         {
             let mut state = signal.state.lock();

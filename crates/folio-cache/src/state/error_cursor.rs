@@ -1,4 +1,4 @@
-//! Errors of writeback: each is told once to every open file, as `fsync` promises (Linux's
+//! WritebackErrors of writeback: each is told once to every open file, as `fsync` promises (Linux's
 //! `errseq_t`).
 //!
 //! A mapping counts its errors. An open file remembers the count that it was told last, and is told
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 /// The newest error of a mapping.
 #[derive(Debug, Default)]
-pub(crate) struct Errors {
+pub(crate) struct WritebackErrors {
     newest: Mutex<Newest>,
     /// The last write failed, and that was said.
     failing: AtomicBool,
@@ -22,20 +22,20 @@ pub(crate) struct Errors {
 struct Newest {
     count: u64,
     error: Option<io::Error>,
-    told: bool,
+    reported: bool,
 }
 
 /// How far one open file was told.
 #[derive(Debug)]
-pub(crate) struct Told(AtomicU64);
+pub(crate) struct ErrorCursor(AtomicU64);
 
-impl Errors {
+impl WritebackErrors {
     /// Notes an error, for everybody who has the file open.
     pub(crate) fn record(&self, error: &io::Error) {
         let mut newest = self.newest.lock();
         newest.count += 1;
         newest.error = Some(copy(error));
-        newest.told = false;
+        newest.reported = false;
     }
 
     /// A write failed. Whether the one before it did not: what goes on failing is said once.
@@ -52,9 +52,9 @@ impl Errors {
     }
 
     /// Where a file that is opened now begins.
-    pub(crate) fn begin(&self) -> Told {
+    pub(crate) fn begin(&self) -> ErrorCursor {
         let newest = self.newest.lock();
-        Told(AtomicU64::new(newest.count - u64::from(newest.count > 0 && !newest.told)))
+        ErrorCursor(AtomicU64::new(newest.count - u64::from(newest.count > 0 && !newest.reported)))
     }
 
     /// How many there were: see [`tell`](Self::tell).
@@ -65,13 +65,13 @@ impl Errors {
     /// The newest error, if this file was not told of it; or if it came after so many others, which
     /// is what a call counted when it began: another call for the same file may have been told
     /// meanwhile, and said nothing to this one.
-    pub(crate) fn tell(&self, told: &Told, since: u64) -> io::Result<()> {
+    pub(crate) fn report(&self, cursor: &ErrorCursor, since: u64) -> io::Result<()> {
         let mut newest = self.newest.lock();
         // Relaxed: under the lock.
-        if told.0.swap(newest.count, Ordering::Relaxed) == newest.count && since == newest.count {
+        if cursor.0.swap(newest.count, Ordering::Relaxed) == newest.count && since == newest.count {
             return Ok(());
         }
-        newest.told = true;
+        newest.reported = true;
         newest.error.as_ref().map_or(Ok(()), |error| Err(copy(error)))
     }
 }
@@ -90,9 +90,11 @@ mod tests {
 
     #[test]
     fn each_error_is_told_once_to_each_file_that_was_open() {
-        let errors = Errors::default();
+        let errors = WritebackErrors::default();
         let (first, second) = (errors.begin(), errors.begin());
-        let code = |told| errors.tell(told, errors.count()).map_err(|error| error.raw_os_error());
+        let code = |reported| {
+            errors.report(reported, errors.count()).map_err(|error| error.raw_os_error())
+        };
         assert_eq!(code(&first), Ok(()));
         errors.record(&io::Error::from_raw_os_error(28));
         // Nobody was told yet: a file that comes now is.
@@ -106,9 +108,9 @@ mod tests {
         );
         errors.record(&io::Error::from_raw_os_error(5));
         errors.record(&io::Error::other("lost"));
-        assert_eq!(errors.tell(&fourth, 3).unwrap_err().to_string(), "lost");
+        assert_eq!(errors.report(&fourth, 3).unwrap_err().to_string(), "lost");
         assert_eq!(code(&fourth), Ok(()));
         // By a call that had begun before the last one came.
-        assert_eq!(errors.tell(&fourth, 2).unwrap_err().to_string(), "lost");
+        assert_eq!(errors.report(&fourth, 2).unwrap_err().to_string(), "lost");
     }
 }

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::ops::Deref;
 
+use crate::state::frames::FolioRef;
+
 use bytes::Bytes;
-use folio_frames::{FRAME_SIZE, FolioRef, UserSpace};
+use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 
 /// Bytes of one page of a file, as they were when the handle was made. They never change under it:
@@ -13,7 +15,7 @@ use folio_ref::{DefaultScheme, Scheme};
 /// A handle pins its frame: reclaim and migration pass it by, and its block can not go offline. It
 /// may outlive the file and the cache; the cache's memory is unmapped after its last handle.
 pub struct PageHandle<S: Scheme = DefaultScheme> {
-    folio: FolioRef<UserSpace<S>>,
+    folio: FolioRef<S>,
     /// **Invariant:** `start <= end <= FRAME_SIZE`.
     start: usize,
     end: usize,
@@ -21,7 +23,7 @@ pub struct PageHandle<S: Scheme = DefaultScheme> {
 
 impl<S: Scheme> PageHandle<S> {
     #[inline(always)]
-    pub(crate) fn new(folio: FolioRef<UserSpace<S>>, start: usize, end: usize) -> Self {
+    pub(crate) fn new(folio: FolioRef<S>, start: usize, end: usize) -> Self {
         assert!(start <= end && end <= FRAME_SIZE, "bytes {start}..{end} of a page");
         Self { folio, start, end }
     }

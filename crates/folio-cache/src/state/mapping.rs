@@ -1,20 +1,20 @@
 //! A mapping: one file's pages, however many times it is open.
 
-use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use folio_frames::{FRAME_SIZE, Mapped, UserSpace, Zone};
+use folio_frames::UserSpace;
 use folio_ref::Scheme;
 
-use crate::api::cache::Shared;
 use crate::backing::{Backing, FileId, Version};
 use crate::rt::shim::{Length, Mutex};
 use crate::state::dirty::Dirty;
-use crate::state::error_cursor::Errors;
+use crate::state::error_cursor::WritebackErrors;
+use crate::state::frames::{Mapped, Zone};
 use crate::state::index::Index;
 use crate::state::readahead::Readahead;
-use crate::state::sync_group::Syncs;
+use crate::state::shared::Shared;
+use crate::state::sync_group::SyncGroup;
 
 /// The pages of one backing in one cache.
 ///
@@ -32,8 +32,8 @@ use crate::state::sync_group::Syncs;
 pub(crate) struct Mapping<S: Scheme> {
     pub(crate) index: Index<UserSpace<S>>,
     /// The zone of `shared`, without the way through it: a hit needs no more than this line.
-    pub(crate) zone: &'static Zone<UserSpace<S>>,
-    pub(crate) mapped: Mapped<UserSpace<S>>,
+    pub(crate) zone: &'static Zone<S>,
+    pub(crate) mapped: Mapped<S>,
     /// The file's length as far as it was looked at. **Invariant:** no page that begins at or past
     /// it stays in the index, and what is cached of the page it lies in ends there with
     /// zeroes, or reaches past it.
@@ -45,7 +45,7 @@ pub(crate) struct Mapping<S: Scheme> {
     /// counted.
     pub(crate) truncate_seq: Length,
     pub(crate) id: u32,
-    file_id: FileId,
+    pub(crate) file_id: FileId,
     pub(crate) backing: Arc<dyn Backing>,
     /// What dirty pages are written to.
     pub(crate) writer: OnceLock<Arc<dyn Backing>>,
@@ -55,8 +55,8 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) dirty: Dirty,
     /// Where the last request ended that was made for want of room: a hint.
     pub(crate) swept: AtomicU64,
-    pub(crate) errors: Errors,
-    pub(crate) syncs: Syncs,
+    pub(crate) errors: WritebackErrors,
+    pub(crate) syncs: SyncGroup,
     /// Open files: the last to be closed writes what is dirty.
     pub(crate) opens: AtomicUsize,
     /// The right to make the file longer, or to cut it, in several steps.
@@ -71,36 +71,35 @@ pub(crate) struct Mapping<S: Scheme> {
 }
 
 impl<S: Scheme> Mapping<S> {
-    /// The mapping of a backing: its identity's, made now or shared.
-    pub(crate) fn of(shared: &Arc<Shared<S>>, backing: Arc<dyn Backing>) -> io::Result<Arc<Self>> {
-        let file_id = backing.file_id();
-        let version = backing.version()?;
-        let (mapping, shared) = shared.registry.get_or_insert(file_id, |id| Self {
+    /// Returns the mapping of a backing that no other mapping of the cache has.
+    pub(crate) fn new(
+        shared: &Arc<Shared<S>>,
+        id: u32,
+        backing: Arc<dyn Backing>,
+        version: Version,
+    ) -> Self {
+        Self {
             index: Index::new(version.len, Arc::clone(&shared.registry.index_bytes)),
             zone: shared.zone(),
             mapped: Mapped::new(&shared.arena),
             len: Length::new(version.len),
             truncate_seq: Length::new(0),
             id,
-            file_id,
+            file_id: backing.file_id(),
             backing,
             writer: OnceLock::new(),
             backed: AtomicU64::new(version.len),
             dirty: Dirty::default(),
             swept: AtomicU64::new(0),
-            errors: Errors::default(),
-            syncs: Syncs::default(),
+            errors: WritebackErrors::default(),
+            syncs: SyncGroup::default(),
             opens: AtomicUsize::new(0),
             grow: Mutex::new(()),
             changing: Mutex::new(version),
             length: Mutex::new(()),
             readahead: Readahead::default(),
             shared: Arc::clone(shared),
-        });
-        if shared {
-            mapping.revalidate()?;
         }
-        Ok(mapping)
     }
 
     /// Acquire: pairs with Release in `set_len`. A reader that sees a larger length sees the slot
@@ -140,37 +139,4 @@ impl<S: Scheme> Mapping<S> {
     pub(crate) fn owner_data(&self, page: u32) -> u64 {
         u64::from(self.id) << 32 | u64::from(page)
     }
-}
-
-impl<S: Scheme> Drop for Mapping<S> {
-    fn drop(&mut self) {
-        if self.shared.leak_if_inherited() {
-            return;
-        }
-        // Nobody else is here: whoever visits a slot, by name or by frame number, holds the
-        // mapping.
-        self.drop_pages(0..u64::MAX);
-        self.shared.registry.remove(self.file_id, self.id);
-        // What its index was paid with comes back.
-        self.index.uncount();
-        self.shared.fit_after_close();
-    }
-}
-
-/// The mapping's number and the page, from what is noted in a descriptor.
-pub(crate) fn split_owner_data(owner_data: u64) -> (u32, u32) {
-    ((owner_data >> 32) as u32, owner_data as u32)
-}
-
-/// The page that an offset lies in.
-///
-/// # Errors
-///
-/// `FileTooLarge` from 16 TiB on, where page numbers end.
-#[inline]
-pub(crate) fn page_of(offset: u64) -> io::Result<u32> {
-    u32::try_from(offset / FRAME_SIZE as u64).map_err(|_| {
-        let message = format!("offset {offset} lies past 16 TiB, up to which a file can be cached");
-        io::Error::new(io::ErrorKind::FileTooLarge, message)
-    })
 }

@@ -16,13 +16,11 @@
 use std::io;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use folio_ref::Scheme;
 use folio_uring::Process;
 
-use crate::api::cache::{Cache, Shared};
-use crate::state::mapping::Mapping;
+use crate::state::shared::Shared;
 
 impl<S: Scheme> Shared<S> {
     /// Returns `true` in a child that was forked since the cache was made. Two loads.
@@ -31,7 +29,7 @@ impl<S: Scheme> Shared<S> {
         !self.process.is_current()
     }
 
-    /// # Errors
+    /// # WritebackErrors
     ///
     /// `Unsupported` in a child that was forked since the cache was made.
     #[inline]
@@ -57,21 +55,5 @@ impl<S: Scheme> Shared<S> {
             mem::forget(Arc::clone(self));
         }
         is_inherited
-    }
-}
-
-impl<S: Scheme> Mapping<S> {
-    /// Makes each read of the file miss, in a child: its pages are to be dropped, which takes what
-    /// a child has not.
-    pub(crate) fn invalidate_inherited(&self) {
-        // Relaxed: no other value follows from it. A reader that sees it finds no bytes, and the
-        // miss says why.
-        self.len.store(0, Ordering::Relaxed);
-    }
-}
-
-impl<S: Scheme> Drop for Cache<S> {
-    fn drop(&mut self) {
-        self.shared.leak_if_inherited();
     }
 }

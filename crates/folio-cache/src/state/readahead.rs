@@ -31,7 +31,7 @@
 
 use parking_lot::Mutex;
 
-use crate::read::extent::MOST_PAGES;
+use crate::state::units::MOST_PAGES;
 
 /// Streams of one file.
 const STREAMS: usize = 8;

@@ -10,13 +10,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use folio_frames::{Order, Owner, Pfn, Slot, UserSpace};
 use folio_ref::Scheme;
 use parking_lot::{Mutex, RwLock};
 
-use crate::api::cache::Shared;
 use crate::backing::FileId;
-use crate::state::mapping::{Mapping, split_owner_data};
+use crate::state::mapping::Mapping;
 
 /// A mapping that lives as long as its files are open, and its number.
 type Numbered<S> = (u32, Weak<Mapping<S>>);
@@ -93,32 +91,5 @@ impl<S: Scheme> Registry<S> {
 
     pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Mapping<S>>> {
         self.by_id.read().get(&id)?.upgrade()
-    }
-}
-
-impl<S: Scheme> Owner<UserSpace<S>> for Shared<S> {
-    fn with_slot(
-        &self,
-        _: Pfn,
-        owner_data: u64,
-        visit: &mut dyn FnMut(&Slot<UserSpace<S>>),
-    ) -> bool {
-        let (id, page) = split_owner_data(owner_data);
-        // No lock is held any more when the mapping, perhaps the last reference to it, is dropped
-        // here.
-        let Some(mapping) = self.registry.by_id(id) else { return false };
-        let Some(slot) = mapping.index.get(page) else { return false };
-        visit(slot);
-        true
-    }
-
-    fn split(&self, pfn: Pfn, order: Order, owner_data: u64) -> bool {
-        let (id, page) = split_owner_data(owner_data);
-        self.registry.by_id(id).is_some_and(|mapping| mapping.split_folio(pfn, order, page))
-    }
-
-    fn moved(&self, from: Pfn, to: Pfn) {
-        let [from, to] = [from, to].map(|pfn| self.frame(pfn));
-        self.policy.lock().moved(from, to);
     }
 }

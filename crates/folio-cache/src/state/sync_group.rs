@@ -1,4 +1,4 @@
-//! Syncs of one backing: one at a time, and who comes meanwhile shares the next.
+//! SyncGroup of one backing: one at a time, and who comes meanwhile shares the next.
 //!
 //! One at a time, as only one learns that a sync failed: Linux tells it to one caller of `fsync(2)`
 //! for each open file, the pages count as clean from then on, and the next caller is told that all
@@ -12,7 +12,7 @@ use crate::rt::shim::{Condvar, Mutex};
 
 /// The syncs of a mapping.
 #[derive(Debug, Default)]
-pub(crate) struct Syncs {
+pub(crate) struct SyncGroup {
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -30,7 +30,7 @@ struct State {
     waiting: u32,
 }
 
-impl Syncs {
+impl SyncGroup {
     /// Has `act` done, alone, or returns after that of somebody else which began after this call
     /// and makes as much durable. `act` notes its errors where all find them who share it.
     pub(crate) fn sync(&self, what: Durable, act: impl FnOnce()) {
@@ -62,7 +62,7 @@ impl Syncs {
 
 /// The right to sync, which ends also when the backing panics: then it counts for nobody.
 struct Turn<'s> {
-    syncs: &'s Syncs,
+    syncs: &'s SyncGroup,
     done: Option<Durable>,
 }
 
@@ -95,7 +95,7 @@ mod tests {
     use crate::backing::{Backing, Call, Fault, FileId, Memory, Version};
     use crate::state::mapping::Mapping;
 
-    impl Syncs {
+    impl SyncGroup {
         fn waiting(&self) -> u32 {
             self.state.lock().waiting
         }
@@ -110,7 +110,7 @@ mod tests {
             // not.
             ([Durable::Data, Durable::All, Durable::Data], vec![1, 2]),
         ] {
-            let (syncs, called) = (&Syncs::default(), &AtomicU32::new(0));
+            let (syncs, called) = (&SyncGroup::default(), &AtomicU32::new(0));
             thread::scope(|scope| {
                 syncs.sync(Durable::All, || {
                     for what in whats {
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_sync_that_panics_counts_for_nobody_and_keeps_nobody_waiting() {
-        let (syncs, called) = (Syncs::default(), AtomicU32::new(0));
+        let (syncs, called) = (SyncGroup::default(), AtomicU32::new(0));
         thread::scope(|scope| {
             let panics = AssertUnwindSafe(|| {
                 syncs.sync(Durable::Data, || {
@@ -203,11 +203,11 @@ mod tests {
             file.write_at(at, b"precious").unwrap();
         }
         backing.memory.inject(Call::Sync, 0, 1, Fault::Error(5));
-        let told = thread::scope(|scope| {
+        let reported = thread::scope(|scope| {
             let syncs = files.each_ref().map(|file| scope.spawn(|| file.sync_data()));
             syncs.map(|sync| sync.join().unwrap().map_err(|error| error.raw_os_error()))
         });
-        assert_eq!(told, [Err(Some(5)); 2]);
-        assert!(files.iter().all(|file| file.sync_data().is_ok()), "told once");
+        assert_eq!(reported, [Err(Some(5)); 2]);
+        assert!(files.iter().all(|file| file.sync_data().is_ok()), "reported once");
     }
 }

@@ -21,14 +21,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use folio_frames::{FRAME_SIZE, FolioRef, FrozenFolio, Lookup, Order, UserSpace, joined};
+use folio_frames::{FRAME_SIZE, Lookup, Order, joined};
 use folio_ref::{CHECKS, Scheme};
 
-use crate::api::cache::Shared;
 use crate::backing::{Backing, Durable, Version};
-use crate::read::extent::MOST_PAGES;
-use crate::state::error_cursor::Told;
+use crate::state::error_cursor::ErrorCursor;
+use crate::state::frames::{FolioRef, FrozenFolio};
 use crate::state::mapping::Mapping;
+use crate::state::shared::Shared;
+use crate::state::units::MOST_PAGES;
 
 /// What follows when it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,228 +57,234 @@ const RING: u64 = 64;
 const TRIES: usize = 4;
 
 /// A page, held while it is written.
-type Held<S> = (u64, FolioRef<UserSpace<S>>);
+type Held<S> = (u64, FolioRef<S>);
 
-impl<S: Scheme> Mapping<S> {
-    /// Marks a page as dirty. Under its claim.
-    pub(crate) fn make_dirty(&self, folio: &mut FrozenFolio<UserSpace<S>>, page: u32) {
-        if !folio.is_dirty() {
-            folio.set_dirty(true);
-            self.dirty.insert(page);
-            self.shared.dirty_pages_changed(1);
+/// Marks a page as dirty. Under its claim.
+pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFolio<S>, page: u32) {
+    if !folio.is_dirty() {
+        folio.set_dirty(true);
+        mapping.dirty.insert(page);
+        dirty_pages_changed(&mapping.shared, 1);
+    }
+}
+
+/// Takes a page out of the set. Under its claim.
+pub(crate) fn forget_dirty<S: Scheme>(mapping: &Mapping<S>, page: u32) {
+    mapping.dirty.remove(page);
+    dirty_pages_changed(&mapping.shared, -1);
+}
+
+/// Returns when everything that was written before is durable, or an error was told.
+pub(crate) fn sync<S: Scheme>(
+    mapping: &Mapping<S>,
+    what: Durable,
+    cursor: &ErrorCursor,
+) -> io::Result<()> {
+    let since = mapping.errors.count();
+    let written = write_back(mapping, 0..u64::MAX, Then::Sync);
+    let backing: &dyn Backing = mapping.writer.get().map_or(&*mapping.backing, |writer| &**writer);
+    mapping.syncs.sync(what, || {
+        if let Err(error) = backing.sync(what) {
+            tracing::error!(%error, backing = ?backing.file_id(), "a sync failed: what was written may be lost");
+            mapping.errors.record(&error);
         }
-    }
+    });
+    mapping.errors.report(cursor, since).and(written)
+}
 
-    /// Takes a page out of the set. Under its claim.
-    pub(crate) fn forget_dirty(&self, page: u32) {
-        self.dirty.remove(page);
-        self.shared.dirty_pages_changed(-1);
-    }
+/// Writes everything to the backing, or tells an error.
+pub(crate) fn flush<S: Scheme>(mapping: &Mapping<S>, cursor: &ErrorCursor) -> io::Result<()> {
+    let since = mapping.errors.count();
+    let written = write_back(mapping, 0..u64::MAX, Then::Nothing);
+    mapping.errors.report(cursor, since).and(written)
+}
 
-    /// Returns when everything that was written before is durable, or an error was told.
-    pub(crate) fn sync(&self, what: Durable, told: &Told) -> io::Result<()> {
-        let since = self.errors.count();
-        let written = self.write_back(0..u64::MAX, Then::Sync);
-        let backing: &dyn Backing = self.writer.get().map_or(&*self.backing, |writer| &**writer);
-        self.syncs.sync(what, || {
-            if let Err(error) = backing.sync(what) {
-                tracing::error!(%error, backing = ?backing.file_id(), "a sync failed: what was written may be lost");
-                self.errors.record(&error);
+/// Writes the dirty pages within a range. The first error; the others are tried all the same.
+pub(crate) fn write_back<S: Scheme>(
+    mapping: &Mapping<S>,
+    pages: Range<u64>,
+    then: Then,
+) -> io::Result<()> {
+    let mut result = Ok(());
+    let mut at = pages.start;
+    while let Some((run, written)) = write_range(mapping, at..pages.end, then) {
+        at = run.end;
+        result = result.and(written);
+    }
+    result
+}
+
+/// Writes the first dirty neighbours within a range. Which, and how it went; `None`: there are
+/// none.
+pub(crate) fn write_range<S: Scheme>(
+    mapping: &Mapping<S>,
+    pages: Range<u64>,
+    then: Then,
+) -> Option<(Range<u64>, io::Result<()>)> {
+    if mapping.shared.is_inherited() {
+        // What is dirty is the parent's, which may have written newer bytes by now.
+        return None;
+    }
+    let mut change_token = mapping.changing.lock();
+    // Without a writer nothing can have become dirty.
+    let writer = mapping.writer.get()?;
+    let run = mapping.dirty.run(pages, then.most_pages());
+    if run.is_empty() {
+        return None;
+    }
+    let held = hold(mapping, run.clone());
+    // Under the lock, after the pages: see `grow_by`.
+    let len = {
+        let _length = mapping.length.lock();
+        mapping.len()
+    };
+    let Some(&(first, _)) = held.first() else { return Some((run, Ok(()))) };
+    let start = first * FRAME_SIZE as u64;
+    let bytes = (held.len() * FRAME_SIZE)
+        .min(usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX));
+    let mut left = bytes;
+    // What lies in one piece of memory is one slice.
+    let cut = joined(held.iter().map(|(_, folio)| folio)).map(|slice| {
+        let n = slice.len().min(left);
+        left -= n;
+        IoSlice::new(&slice[..n])
+    });
+    let slices: Vec<IoSlice<'_>> = cut.collect();
+    let written = change(&**writer, &mut change_token, || match then {
+        Then::Nothing => writer.write(start, &slices),
+        Then::Sync => writer.write_to_sync(start, &slices),
+    });
+    let run = run.start..first + held.len() as u64;
+    match &written {
+        Ok(()) => {
+            mapping.shared.counters.written_bytes.add(bytes as u64);
+            mapping.errors.end();
+            // Before they count as clean: a fill that finds them gone expects that much.
+            // Relaxed: a hint, as any look at the backing is.
+            mapping.backed.fetch_max(start + bytes as u64, Ordering::Relaxed);
+            for held in &held {
+                make_clean(mapping, held);
             }
-        });
-        self.errors.tell(told, since).and(written)
-    }
-
-    /// Writes everything to the backing, or tells an error.
-    pub(crate) fn flush(&self, told: &Told) -> io::Result<()> {
-        let since = self.errors.count();
-        let written = self.write_back(0..u64::MAX, Then::Nothing);
-        self.errors.tell(told, since).and(written)
-    }
-
-    /// Writes the dirty pages within a range. The first error; the others are tried all the same.
-    pub(crate) fn write_back(&self, pages: Range<u64>, then: Then) -> io::Result<()> {
-        let mut result = Ok(());
-        let mut at = pages.start;
-        while let Some((run, written)) = self.write_run(at..pages.end, then) {
-            at = run.end;
-            result = result.and(written);
         }
-        result
+        Err(error) => {
+            mapping.shared.counters.write_errors.add(1);
+            if mapping.errors.begins() {
+                let backing = mapping.backing.file_id();
+                tracing::warn!(%error, ?backing, start, bytes, "what is dirty can not be written: it stays");
+            }
+            mapping.errors.record(error);
+        }
     }
+    Some((run, written))
+}
 
-    /// Writes the first dirty neighbours within a range. Which, and how it went; `None`: there are
-    /// none.
-    pub(crate) fn write_run(
-        &self,
-        pages: Range<u64>,
-        then: Then,
-    ) -> Option<(Range<u64>, io::Result<()>)> {
-        if self.shared.is_inherited() {
-            // What is dirty is the parent's, which may have written newer bytes by now.
-            return None;
-        }
-        let mut change_token = self.changing.lock();
-        // Without a writer nothing can have become dirty.
-        let writer = self.writer.get()?;
-        let run = self.dirty.run(pages, then.most_pages());
-        if run.is_empty() {
-            return None;
-        }
-        let held = self.hold(run.clone());
-        // Under the lock, after the pages: see `grow_by`.
-        let len = {
-            let _length = self.length.lock();
-            self.len()
+/// References on the first neighbours of a run that are there. Waits for writers.
+fn hold<S: Scheme>(mapping: &Mapping<S>, run: Range<u64>) -> Vec<Held<S>> {
+    let mut held: Vec<Held<S>> = Vec::with_capacity((run.end - run.start) as usize);
+    for page in run {
+        let Some(slot) = u32::try_from(page).ok().and_then(|page| mapping.index.get(page)) else {
+            break;
         };
-        let Some(&(first, _)) = held.first() else { return Some((run, Ok(()))) };
-        let start = first * FRAME_SIZE as u64;
-        let bytes = (held.len() * FRAME_SIZE)
-            .min(usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX));
-        let mut left = bytes;
-        // What lies in one piece of memory is one slice.
-        let cut = joined(held.iter().map(|(_, folio)| folio)).map(|slice| {
-            let n = slice.len().min(left);
-            left -= n;
-            IoSlice::new(&slice[..n])
-        });
-        let slices: Vec<IoSlice<'_>> = cut.collect();
-        let written = change(&**writer, &mut change_token, || match then {
-            Then::Nothing => writer.write(start, &slices),
-            Then::Sync => writer.write_to_sync(start, &slices),
-        });
-        let run = run.start..first + held.len() as u64;
-        match &written {
-            Ok(()) => {
-                self.shared.counters.written_bytes.add(bytes as u64);
-                self.errors.end();
-                // Before they count as clean: a fill that finds them gone expects that much.
-                // Relaxed: a hint, as any look at the backing is.
-                self.backed.fetch_max(start + bytes as u64, Ordering::Relaxed);
-                for held in &held {
-                    self.make_clean(held);
+        loop {
+            match slot.get(mapping.zone) {
+                Lookup::Hit(folio) => {
+                    assert!(
+                        !CHECKS || folio.order() == Order::ZERO,
+                        "what is dirty is a page of its own: {folio:?}"
+                    );
+                    held.push((page, folio));
+                    break;
                 }
-            }
-            Err(error) => {
-                self.shared.counters.write_errors.add(1);
-                if self.errors.begins() {
-                    let backing = self.backing.file_id();
-                    tracing::warn!(%error, ?backing, start, bytes, "what is dirty can not be written: it stays");
-                }
-                self.errors.record(error);
-            }
-        }
-        Some((run, written))
-    }
-
-    /// References on the first neighbours of a run that are there. Waits for writers.
-    fn hold(&self, run: Range<u64>) -> Vec<Held<S>> {
-        let mut held: Vec<Held<S>> = Vec::with_capacity((run.end - run.start) as usize);
-        for page in run {
-            let Some(slot) = u32::try_from(page).ok().and_then(|page| self.index.get(page)) else {
-                break;
-            };
-            loop {
-                match slot.get(self.zone) {
-                    Lookup::Hit(folio) => {
-                        assert!(
-                            !CHECKS || folio.order() == Order::ZERO,
-                            "what is dirty is a page of its own: {folio:?}"
-                        );
-                        held.push((page, folio));
+                Lookup::InProgress => slot.wait(),
+                Lookup::Moved => {}
+                // Who has the claim can share it all the same.
+                Lookup::Saturated => match slot.try_lock(mapping.zone) {
+                    Some(locked) => {
+                        held.push((page, locked.folio().clone()));
                         break;
                     }
-                    Lookup::InProgress => slot.wait(),
-                    Lookup::Moved => {}
-                    // Who has the claim can share it all the same.
-                    Lookup::Saturated => match slot.try_lock(self.zone) {
-                        Some(locked) => {
-                            held.push((page, locked.folio().clone()));
-                            break;
-                        }
-                        None => slot.wait(),
-                    },
-                    // Nobody empties a dirty slot but under `changing`.
-                    Lookup::Empty => return held,
-                }
+                    None => slot.wait(),
+                },
+                // Nobody empties a dirty slot but under `changing`.
+                Lookup::Empty => return held,
             }
         }
-        held
     }
+    held
+}
 
-    /// What was written is clean, unless somebody wrote to a copy meanwhile.
-    fn make_clean(&self, (page, folio): &Held<S>) {
-        let Some(slot) = self.index.get(*page as u32) else { return };
-        loop {
-            if let Some(mut locked) = slot.try_lock(self.zone) {
-                if locked.pfn() == folio.pfn() && locked.folio().is_dirty() {
-                    locked.set_dirty(false);
-                    self.forget_dirty(*page as u32);
-                }
-                return;
+/// What was written is clean, unless somebody wrote to a copy meanwhile.
+fn make_clean<S: Scheme>(mapping: &Mapping<S>, (page, folio): &Held<S>) {
+    let Some(slot) = mapping.index.get(*page as u32) else { return };
+    loop {
+        if let Some(mut locked) = slot.try_lock(mapping.zone) {
+            if locked.pfn() == folio.pfn() && locked.folio().is_dirty() {
+                locked.set_dirty(false);
+                forget_dirty(mapping, *page as u32);
             }
-            if slot.is_empty() {
-                return;
-            }
-            slot.wait();
-        }
-    }
-
-    /// Writes some dirty neighbours, those that follow the last ones: so what can not be written
-    /// does not come first for ever. Of a few requests the first that succeeds; else the first
-    /// error. `None`: nothing is dirty.
-    fn write_some(&self) -> Option<io::Result<()>> {
-        // Relaxed, here and below: where to look first, no more.
-        let start = self.swept.load(Ordering::Relaxed);
-        let (mut tries, mut failed) = (0, None);
-        for mut pages in [start..u64::MAX, 0..start] {
-            while tries < TRIES
-                && let Some((run, written)) = self.write_run(pages.clone(), Then::Nothing)
-            {
-                self.swept.store(run.end, Ordering::Relaxed);
-                (pages.start, tries) = (run.end, tries + 1);
-                match written {
-                    Ok(()) => return Some(Ok(())),
-                    Err(error) => failed = failed.or(Some(Err(error))),
-                }
-            }
-        }
-        failed
-    }
-
-    /// Makes a writer wait, by letting it work, when too much is dirty. With no lock held but
-    /// `grow`.
-    pub(crate) fn throttle(&self) -> io::Result<()> {
-        let dirty = self.shared.dirty_pages();
-        let limit = self.shared.dirty_limit();
-        if dirty > limit / 2 {
-            self.shared.flusher.notify_now();
-        }
-        if dirty <= limit {
-            return Ok(());
-        }
-        self.shared.counters.throttled.add(1);
-        if let Some(written) = self.write_some() {
-            return written;
-        }
-        self.shared.write_back_some();
-        Ok(())
-    }
-
-    /// An open file is closed. If it was the last one, nothing of it may be lost.
-    pub(crate) fn closed(self: &Arc<Self>) {
-        if self.shared.is_inherited() {
-            // The parent writes them.
             return;
         }
-        // AcqRel: the last one sees what the others wrote.
-        if self.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
+        if slot.is_empty() {
             return;
         }
-        let _keep = Keep(self);
-        if !self.dirty.is_empty() {
-            let _ = self.write_back(0..u64::MAX, Then::Nothing);
+        slot.wait();
+    }
+}
+
+/// Writes some dirty neighbours, those that follow the last ones: so what can not be written
+/// does not come first for ever. Of a few requests the first that succeeds; else the first
+/// error. `None`: nothing is dirty.
+fn write_some<S: Scheme>(mapping: &Mapping<S>) -> Option<io::Result<()>> {
+    // Relaxed, here and below: where to look first, no more.
+    let start = mapping.swept.load(Ordering::Relaxed);
+    let (mut tries, mut failed) = (0, None);
+    for mut pages in [start..u64::MAX, 0..start] {
+        while tries < TRIES
+            && let Some((run, written)) = write_range(mapping, pages.clone(), Then::Nothing)
+        {
+            mapping.swept.store(run.end, Ordering::Relaxed);
+            (pages.start, tries) = (run.end, tries + 1);
+            match written {
+                Ok(()) => return Some(Ok(())),
+                Err(error) => failed = failed.or(Some(Err(error))),
+            }
         }
+    }
+    failed
+}
+
+/// Makes a writer wait, by letting it work, when too much is dirty. With no lock held but
+/// `grow`.
+pub(crate) fn throttle<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
+    let dirty = dirty_pages(&mapping.shared);
+    let limit = dirty_limit(&mapping.shared);
+    if dirty > limit / 2 {
+        mapping.shared.flusher.notify_now();
+    }
+    if dirty <= limit {
+        return Ok(());
+    }
+    mapping.shared.counters.throttled.add(1);
+    if let Some(written) = write_some(mapping) {
+        return written;
+    }
+    write_back_some(&mapping.shared);
+    Ok(())
+}
+
+/// An open file is closed. If it was the last one, nothing of it may be lost.
+pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
+    if mapping.shared.is_inherited() {
+        // The parent writes them.
+        return;
+    }
+    // AcqRel: the last one sees what the others wrote.
+    if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
+        return;
+    }
+    let _keep = Keep(mapping);
+    if !mapping.dirty.is_empty() {
+        let _ = write_back(mapping, 0..u64::MAX, Then::Nothing);
     }
 }
 
@@ -286,7 +293,7 @@ struct Keep<'m, S: Scheme>(&'m Arc<Mapping<S>>);
 
 impl<S: Scheme> Drop for Keep<'_, S> {
     fn drop(&mut self) {
-        self.0.shared.keep_unwritten(self.0);
+        keep_unwritten(&self.0.shared, self.0);
     }
 }
 
@@ -313,67 +320,65 @@ fn unless_it_panics<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
     panic::catch_unwind(AssertUnwindSafe(act))
 }
 
-impl<S: Scheme> Shared<S> {
-    /// How many pages are dirty. Racy.
-    pub(crate) fn dirty_pages(&self) -> u64 {
-        // Relaxed: a count.
-        self.dirty_pages.load(Ordering::Relaxed)
-    }
+/// How many pages are dirty. Racy.
+pub(crate) fn dirty_pages<S: Scheme>(shared: &Shared<S>) -> u64 {
+    // Relaxed: a count.
+    shared.dirty_pages.load(Ordering::Relaxed)
+}
 
-    /// Pages that may be dirty before writers have to write them: a quarter of the budget.
-    pub(crate) fn dirty_limit(&self) -> u64 {
-        (self.capacity() / FRAME_SIZE / 4) as u64
-    }
+/// Pages that may be dirty before writers have to write them: a quarter of the budget.
+pub(crate) fn dirty_limit<S: Scheme>(shared: &Shared<S>) -> u64 {
+    (shared.capacity() / FRAME_SIZE / 4) as u64
+}
 
-    fn dirty_pages_changed(&self, by: i64) {
-        // Relaxed: a count.
-        let before = self.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
-        // The first; and some of the others, lest its thread could not be started for that one.
-        if by > 0 && before.is_multiple_of(RING) {
-            self.flusher.notify_soon();
+fn dirty_pages_changed<S: Scheme>(shared: &Shared<S>, by: i64) {
+    // Relaxed: a count.
+    let before = shared.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
+    // The first; and some of the others, lest its thread could not be started for that one.
+    if by > 0 && before.is_multiple_of(RING) {
+        shared.flusher.notify_soon();
+    }
+}
+
+/// Writes everything that is dirty. The first error; every file's is told to who has it open.
+/// If a backing panics, its panic goes on when the other files have had their turn.
+pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
+    let (mut result, mut panicked) = (Ok(()), Ok(()));
+    for mapping in shared.registry.all() {
+        if !mapping.dirty.is_empty() {
+            match unless_it_panics(|| write_back(&mapping, 0..u64::MAX, Then::Nothing)) {
+                Ok(written) => result = result.and(written),
+                Err(panic) => panicked = panicked.and(Err(panic)),
+            }
+            keep_unwritten(shared, &mapping);
         }
     }
+    panicked.unwrap_or_else(|panic| panic::resume_unwind(panic));
+    result
+}
 
-    /// Writes everything that is dirty. The first error; every file's is told to who has it open.
-    /// If a backing panics, its panic goes on when the other files have had their turn.
-    pub(crate) fn write_back_all(&self) -> io::Result<()> {
-        let (mut result, mut panicked) = (Ok(()), Ok(()));
-        for mapping in self.registry.all() {
-            if !mapping.dirty.is_empty() {
-                match unless_it_panics(|| mapping.write_back(0..u64::MAX, Then::Nothing)) {
-                    Ok(written) => result = result.and(written),
-                    Err(panic) => panicked = panicked.and(Err(panic)),
-                }
-                self.keep_unwritten(&mapping);
-            }
+/// Writes a run of some file, because memory is needed. Whether pages are clean that were not.
+/// What its backing says, or that it panics, is for who syncs that file.
+pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
+    let dirty = shared.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
+    dirty.into_iter().any(|mapping| {
+        let written = unless_it_panics(|| write_some(&mapping));
+        // It may have been kept for this.
+        keep_unwritten(shared, &mapping);
+        matches!(written, Ok(Some(Ok(()))))
+    })
+}
+
+/// Keeps a mapping that nobody has open as long as it is dirty, and no longer.
+fn keep_unwritten<S: Scheme>(shared: &Shared<S>, mapping: &Arc<Mapping<S>>) {
+    let unneeded = {
+        let mut unwritten = shared.unwritten.lock();
+        if mapping.dirty.is_empty() || mapping.is_open() {
+            unwritten.remove(&mapping.id)
+        } else {
+            unwritten.insert(mapping.id, Arc::clone(mapping))
         }
-        panicked.unwrap_or_else(|panic| panic::resume_unwind(panic));
-        result
-    }
-
-    /// Writes a run of some file, because memory is needed. Whether pages are clean that were not.
-    /// What its backing says, or that it panics, is for who syncs that file.
-    pub(crate) fn write_back_some(&self) -> bool {
-        let dirty = self.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
-        dirty.into_iter().any(|mapping| {
-            let written = unless_it_panics(|| mapping.write_some());
-            // It may have been kept for this.
-            self.keep_unwritten(&mapping);
-            matches!(written, Ok(Some(Ok(()))))
-        })
-    }
-
-    /// Keeps a mapping that nobody has open as long as it is dirty, and no longer.
-    fn keep_unwritten(&self, mapping: &Arc<Mapping<S>>) {
-        let unneeded = {
-            let mut unwritten = self.unwritten.lock();
-            if mapping.dirty.is_empty() || mapping.is_open() {
-                unwritten.remove(&mapping.id)
-            } else {
-                unwritten.insert(mapping.id, Arc::clone(mapping))
-            }
-        };
-        // Not under the lock: it may be the last one.
-        drop(unneeded);
-    }
+    };
+    // Not under the lock: it may be the last one.
+    drop(unneeded);
 }

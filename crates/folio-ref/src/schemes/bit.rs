@@ -6,38 +6,38 @@ use super::{Scheme, seeded_bugs};
 use crate::sync::{Ordering, Word};
 use crate::{CHECKS, Refused, SATURATED, STALE_LIMIT, Snapshot};
 
-/// Where a saturated count is put: far from both edges, so that no number of threads caught between
-/// two steps moves it out (R5).
+/// The value of a saturated count: far from both edges, so that no number of threads between two
+/// steps moves it out (R5).
 const PINNED: u32 = SATURATED + SATURATED / 2;
 
-/// What all threads together can add to a word between a refused add and its reset: 2^18 threads,
-/// each with [`MAX_AT_ONCE`](crate::MAX_AT_ONCE). `models/invariant.py` proves the bound.
+/// The maximum that all threads together add to a word between a refused add and its reset: 2^18
+/// threads, each with [`MAX_AT_ONCE`](crate::MAX_AT_ONCE). `models/invariant.py` proves the bound.
 const IN_FLIGHT: u32 = 1 << 28;
 const _: () = assert!(PINNED + IN_FLIGHT < 1 << 31, "a pinned count must stay below the bit");
 
-/// How a word is written. All functions are pure; `word` is the atomic's value widened to 64 bits.
+/// The encoding of a word. All functions are pure; `word` is the atomic's value widened to 64 bits.
 pub trait Encoding: Copy + Send + Sync + 'static {
     const NAME: &'static str;
     const ZERO_IS_FROZEN: bool;
     type Atomic: Word;
     /// One reference.
     const UNIT: u64;
-    /// Whether a frozen word carries something that `unfreeze` must keep.
+    /// True if a frozen word carries a generation, which `unfreeze` must keep.
     const KEEPS: bool;
-    /// Frozen without noise, first generation.
+    /// Frozen without stale increments, first generation.
     const FROZEN: u64;
 
     fn is_frozen(word: u64) -> bool;
-    /// References if live, noise if frozen.
+    /// Returns the references if live, the stale increments if frozen.
     fn count(word: u64) -> u32;
-    /// Live with `n` references, in the generation of `word`.
+    /// Returns the live word with `n` references, in the generation of `word`.
     fn live(n: u32, word: u64) -> u64;
-    /// Live, and below saturation: one mask and one compare.
+    /// Returns `true` if live and below saturation: one mask and one compare.
     fn admits(word: u64) -> bool;
-    /// The frozen word, without noise, that follows the live `word`.
+    /// Returns the frozen word, without stale increments, that follows the live `word`.
     fn next_frozen(word: u64) -> u64;
-    /// The frozen `word` without its noise.
-    fn quiet(word: u64) -> u64;
+    /// Returns the frozen `word` without its stale increments.
+    fn without_stale(word: u64) -> u64;
 }
 
 impl<E: Encoding> Scheme for E {
@@ -53,11 +53,10 @@ impl<E: Encoding> Scheme for E {
     #[inline(always)]
     fn try_get(word: &E::Atomic, n: u32) -> Result<(), Refused> {
         let n = u64::from(n) * E::UNIT;
-        // Acquire: pairs with Release in unfreeze, so the holder sees what the token's holder wrote
+        // Acquire: pairs with Release in unfreeze, so the new holder sees what the owner wrote
         // (R6).
         let old = word.fetch_add(n, Ordering::Acquire);
-        // The sum is judged as well: the last reference below saturation must not carry past it
-        // unseen.
+        // The sum is checked as well: the last reference below saturation must not carry past it.
         if E::admits(old) && E::admits(old.wrapping_add(n))
             || seeded_bugs::NO_SATURATION && !E::is_frozen(old)
         {
@@ -69,7 +68,7 @@ impl<E: Encoding> Scheme for E {
 
     #[inline(always)]
     fn get(word: &E::Atomic, n: u32) -> Snapshot {
-        // Relaxed: the reference that the caller holds already gave it the edge.
+        // Relaxed: the reference that the caller holds has given it the edge.
         let old = word.fetch_add(u64::from(n) * E::UNIT, Ordering::Relaxed);
         if E::count(old) >= SATURATED - n {
             pin::<E>(word, SATURATED);
@@ -79,7 +78,7 @@ impl<E: Encoding> Scheme for E {
 
     #[inline(always)]
     fn put_first(word: &E::Atomic, n: u32) -> Option<u64> {
-        // Release: what this holder wrote is visible to whoever wins the frame (R6), through the
+        // Release: what this holder wrote is visible to the winner of the frame (R6), through the
         // release sequence of read-modify-writes up to the winner's compare-and-swap.
         let old = word.fetch_sub(u64::from(n) * E::UNIT, Ordering::Release);
         assert!(
@@ -87,8 +86,8 @@ impl<E: Encoding> Scheme for E {
             "put of {n} on a frame that is {:?}: the caller holds no such references",
             snapshot::<E>(old)
         );
-        // One compare for both rare cases: exactly n wraps to the top, saturated is above the
-        // limit.
+        // One compare for both rare cases: a count of exactly n wraps to the top, a saturated one
+        // is above the limit.
         let left = E::count(old).wrapping_sub(n);
         if left.wrapping_sub(1) < SATURATED - 1 {
             return None;
@@ -103,8 +102,8 @@ impl<E: Encoding> Scheme for E {
     #[inline(always)]
     fn put_second(word: &E::Atomic, dying: u64) -> bool {
         // Acquire: pairs with every holder's Release in put_first (R6). With a generation in
-        // `dying` this fails when the frame moved on in between; without one it may win
-        // another life's frame (R4).
+        // `dying` this fails if the frame was frozen in between; without one it may win the frame
+        // of another life (R4).
         let won = word.compare_exchange(dying, E::next_frozen(dying), Ordering::Acquire).is_ok();
         seeded_bugs::thaw::<E>(word, dying, won);
         won
@@ -113,11 +112,11 @@ impl<E: Encoding> Scheme for E {
     #[inline(always)]
     fn freeze(word: &E::Atomic, expected: u32) -> Result<(), Snapshot> {
         let expected = expected + seeded_bugs::ONE_MORE;
-        // Relaxed, and not looked at again: the references that the caller holds keep the
-        // generation, and the way it got them has shown it this one.
+        // Relaxed, and loaded once: the references that the caller holds keep the generation, and
+        // the edge by which it got them has made this one visible.
         let live = E::live(expected, if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 });
-        // Acquire: pairs with Release in put_first, so the new owner may overwrite what holders
-        // read (R6).
+        // Acquire: pairs with Release in put_first, so the new owner may overwrite what earlier
+        // holders read (R6).
         match word.compare_exchange(live, E::next_frozen(live), Ordering::Acquire) {
             Ok(_) => Ok(()),
             Err(found) => Err(snapshot::<E>(found)),
@@ -126,7 +125,8 @@ impl<E: Encoding> Scheme for E {
 
     #[inline(always)]
     fn unfreeze(word: &E::Atomic, n: u32) {
-        // Relaxed: only noise changes under the token's holder, and the noise is not kept.
+        // Relaxed: while the owner has the handle only stale increments change, and they are not
+        // kept.
         let frozen = if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 };
         let n = n + seeded_bugs::kept_increments::<E>(word);
         // Release: publishes the frame to every successful try_get (R6).
@@ -146,31 +146,30 @@ fn snapshot<E: Encoding>(word: u64) -> Snapshot {
     }
 }
 
-/// What a refused `try_get` still owes: the bound on noise, or the pin of a saturated count.
+/// Ends a refused `try_get`: keeps the bound on stale increments, or pins a saturated count.
 ///
-/// The add is never taken back by a subtract: the frame may have been reinitialised in between, and
-/// the subtract would steal a reference (R2).
+/// The add is never taken back by a subtraction: the frame may have been initialised again in
+/// between, and the subtraction would steal a reference (R2).
 #[cold]
 #[inline(never)]
 fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
     if !E::is_frozen(old) {
-        // Whatever the count is by now: what was added belongs to nobody, so the frame is leaked
-        // already.
+        // From 0, whatever the count is now: the increment has no holder, so the frame is leaked.
         pin::<E>(word, 0);
         return Refused::Saturated;
     }
     assert!(
         !CHECKS || E::count(old) <= STALE_LIMIT + IN_FLIGHT,
-        "a frozen frame has a noise of {}: more than all threads together can leave (R5)",
+        "a frozen frame has {} stale increments: more than all threads together can leave (R5)",
         E::count(old)
     );
     seeded_bugs::subtract_increment(word, n);
     let mut now = old.wrapping_add(n);
-    // R5: loop until the noise was reset, by us or by somebody, or the frame is live again. One
-    // attempt is not enough: there are schedules in which every single attempt fails.
+    // R5: loop until this or another thread reset the stale increments, or the frame is live again.
+    // One attempt is not enough: there are schedules in which every single attempt fails.
     while E::is_frozen(now) && E::count(now) >= STALE_LIMIT && !seeded_bugs::NO_RESET {
         // Relaxed: frozen to frozen publishes nothing.
-        match word.compare_exchange(now, E::quiet(now), Ordering::Relaxed) {
+        match word.compare_exchange(now, E::without_stale(now), Ordering::Relaxed) {
             Ok(_) => break,
             Err(found) => now = found,
         }
@@ -178,8 +177,8 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
     Refused::Frozen
 }
 
-/// Puts a count of `from` or more far above the limit, where it stays: no freeze accepts it, no put
-/// ends it.
+/// Lifts a live count of `from` or more far above the limit, where it stays: no freeze accepts it,
+/// no put ends it.
 #[cold]
 #[inline(never)]
 fn pin<E: Encoding>(word: &E::Atomic, from: u32) {
@@ -202,15 +201,15 @@ mod tests {
     use crate::schemes::LiveBitHigh;
     use crate::sync::AtomicU32;
 
-    /// What a user is told, provoked from inside: no caller can.
+    /// No caller can reach this state, so the test builds the word from inside.
     #[test]
     #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
-    fn noise_beyond_what_all_threads_can_leave_is_reported() {
+    fn excess_stale_increments_are_reported() {
         let panic = catch_unwind(|| {
             let word = <AtomicU32 as Word>::new(u64::from(STALE_LIMIT + IN_FLIGHT + 1));
             LiveBitHigh::try_get(&word, 1)
         });
-        let said = *panic.expect_err("nobody noticed").downcast::<String>().expect("a message");
+        let said = *panic.expect_err("no panic").downcast::<String>().expect("a message");
         assert!(said.contains("more than all threads together can leave (R5)"), "{said}");
     }
 }

@@ -1,15 +1,27 @@
 //! Bit 31 set means frozen: the patch's scheme. Zeroed memory means *Dying*, which is dangerous:
-//! every place that zeroes metadata must initialise it explicitly.
+//! all code that zeroes metadata must initialise it explicitly.
 
 use super::bit::Encoding;
 use crate::sync::AtomicU32;
 
 const FROZEN: u64 = 1 << 31;
 const _: () = assert!(crate::SATURATED as u64 * 2 <= FROZEN, "a live count must not reach the bit");
-const _: () =
-    assert!(crate::STALE_LIMIT as u64 * 2 <= FROZEN, "noise must not carry out of the word");
+const _: () = assert!(
+    crate::STALE_LIMIT as u64 * 2 <= FROZEN,
+    "stale increments must not carry out of the word"
+);
 
-/// Live(n) is n; Frozen is 2^31 + noise.
+/// Bit 31 set means frozen, the patch's scheme: Live(n) is n, Frozen is 2^31 + stale. Zeroed memory
+/// means Dying.
+///
+/// # Examples
+///
+/// ```
+/// use folio_ref::{PageRef, Scheme, schemes::FrozenBit};
+///
+/// assert!(!FrozenBit::ZERO_IS_FROZEN);
+/// assert_eq!(size_of::<PageRef<FrozenBit>>(), 4);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct FrozenBit;
 
@@ -42,7 +54,7 @@ impl Encoding for FrozenBit {
         FROZEN
     }
     #[inline(always)]
-    fn quiet(_: u64) -> u64 {
+    fn without_stale(_: u64) -> u64 {
         FROZEN
     }
 }

@@ -1,14 +1,15 @@
-//! A live bit, a generation that every freeze bumps, and the count, in 64 bits: ours.
+//! A live bit, a generation that every freeze increments, and the count, in 64 bits: folio's own
+//! scheme.
 //!
 //! ```text
 //!  63   62 ........ 32   31 ........ 0
-//! live   generation      count / noise
+//! live   generation      count / stale
 //! ```
 //!
-//! A put that sleeps between its two steps expects the generation it saw: once the frame was
-//! frozen, its compare-and-swap fails, so the reuse race of R4 can not win. The generation wraps
-//! after 2^31 freezes of one frame; to be fooled, a thread would have to sleep through exactly that
-//! many.
+//! A put that sleeps between its two steps expects the generation it saw. Once the frame was
+//! frozen, its compare-and-swap fails, so the reuse race of R4 cannot win. The generation wraps
+//! after 2^31 freezes of one frame. A late put wins wrongly only if its thread sleeps through
+//! exactly that many.
 
 use super::bit::Encoding;
 use super::seeded_bugs;
@@ -21,10 +22,30 @@ const BUMP: u64 = if seeded_bugs::SAME_GENERATION { 0 } else { 1 << 32 };
 const SATURATED: u64 = 0b11 << 30;
 const _: () =
     assert!(crate::SATURATED as u64 * 4 <= COUNT + 1, "a live count must not reach the generation");
-const _: () =
-    assert!(crate::STALE_LIMIT as u64 * 4 <= COUNT + 1, "noise must not reach the generation");
+const _: () = assert!(
+    crate::STALE_LIMIT as u64 * 4 <= COUNT + 1,
+    "stale increments must not reach the generation"
+);
 
-/// Live(n) is 2^63 + generation + n; Frozen is the next generation + noise.
+/// A live bit, a generation and a count: Live(n) is 2^63 + generation + n, Frozen is the next
+/// generation + stale. Zeroed memory is frozen.
+///
+/// # Examples
+///
+/// A late put loses once its frame was frozen:
+///
+/// ```
+/// use folio_ref::{PageRef, schemes::Generational};
+///
+/// let word = PageRef::<Generational>::frozen();
+/// word.take_frozen().init();
+/// let late = word.drop_references(1).expect("the last reference");
+/// word.try_get(1).expect("revives the frame");
+/// word.put().expect("frees it").init(); // the next life
+/// let last = word.drop_references(1).expect("the last reference");
+/// assert!(late.finish().is_none());
+/// last.finish().expect("its own life").leave_frozen();
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Generational;
 
@@ -57,7 +78,7 @@ impl Encoding for Generational {
         (word & GENERATION).wrapping_add(BUMP) & GENERATION
     }
     #[inline(always)]
-    fn quiet(word: u64) -> u64 {
+    fn without_stale(word: u64) -> u64 {
         word & GENERATION
     }
 }

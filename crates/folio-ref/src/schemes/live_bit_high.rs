@@ -6,9 +6,20 @@ use crate::sync::AtomicU32;
 const LIVE: u64 = 1 << 31;
 const _: () =
     assert!(crate::SATURATED as u64 * 2 <= LIVE, "a live count must not carry out of the word");
-const _: () = assert!(crate::STALE_LIMIT as u64 * 2 <= LIVE, "noise must not reach the bit");
+const _: () =
+    assert!(crate::STALE_LIMIT as u64 * 2 <= LIVE, "stale increments must not reach the bit");
 
-/// Live(n) is 2^31 + n; Frozen is the noise alone.
+/// Bit 31 set means live: Live(n) is 2^31 + n, Frozen is the stale increments alone. Zeroed memory
+/// is frozen.
+///
+/// # Examples
+///
+/// ```
+/// use folio_ref::{PageRef, Scheme, schemes::LiveBitHigh};
+///
+/// assert!(LiveBitHigh::ZERO_IS_FROZEN);
+/// assert_eq!(size_of::<PageRef<LiveBitHigh>>(), 4);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct LiveBitHigh;
 
@@ -42,7 +53,7 @@ impl Encoding for LiveBitHigh {
         0
     }
     #[inline(always)]
-    fn quiet(_: u64) -> u64 {
+    fn without_stale(_: u64) -> u64 {
         0
     }
 }

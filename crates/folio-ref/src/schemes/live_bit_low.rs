@@ -6,10 +6,22 @@ use crate::sync::AtomicU32;
 const LIVE: u64 = 1;
 const _: () =
     assert!(crate::SATURATED as u64 * 4 <= 1 << 32, "a live count must not carry out of the word");
-const _: () =
-    assert!(crate::STALE_LIMIT as u64 * 4 <= 1 << 32, "noise must not carry out of the word");
+const _: () = assert!(
+    crate::STALE_LIMIT as u64 * 4 <= 1 << 32,
+    "stale increments must not carry out of the word"
+);
 
-/// Live(n) is 2n + 1; Frozen is twice the noise.
+/// Bit 0 set means live: Live(n) is 2n + 1, Frozen is twice the stale increments. Zeroed memory is
+/// frozen.
+///
+/// # Examples
+///
+/// ```
+/// use folio_ref::{PageRef, Scheme, schemes::LiveBitLow};
+///
+/// assert!(LiveBitLow::ZERO_IS_FROZEN);
+/// assert_eq!(size_of::<PageRef<LiveBitLow>>(), 4);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct LiveBitLow;
 
@@ -43,7 +55,7 @@ impl Encoding for LiveBitLow {
         0
     }
     #[inline(always)]
-    fn quiet(_: u64) -> u64 {
+    fn without_stale(_: u64) -> u64 {
         0
     }
 }

@@ -1,13 +1,40 @@
-//! The six schemes: how the logical states are written into a word, and by which instructions.
+//! The six schemes: the encoding of the logical states in a word, and its instructions.
 //!
 //! | scheme | Live(n) | Frozen | zeroed memory means | `try_get` |
 //! | --- | --- | --- | --- | --- |
 //! | [`ZeroFrozen`] | n | 0 | frozen | load, then compare-and-swap loop |
 //! | [`GuessOne`] | n | 0 | frozen | compare-and-swap loop that first guesses 1 |
-//! | [`FrozenBit`] | n | bit 31 + noise | **Dying** | one fetch-add |
-//! | [`LiveBitHigh`] | bit 31 + n | noise | frozen | one fetch-add |
-//! | [`LiveBitLow`] | 2n + 1 | 2 · noise | frozen | one fetch-add |
-//! | [`Generational`] | bit 63, generation, n | generation, noise | frozen | one fetch-add, 64 bits |
+//! | [`FrozenBit`] | n | bit 31 + stale | **Dying** | one fetch-add |
+//! | [`LiveBitHigh`] | bit 31 + n | stale | frozen | one fetch-add |
+//! | [`LiveBitLow`] | 2n + 1 | 2 · stale | frozen | one fetch-add |
+//! | [`Generational`] | bit 63, generation, n | generation, stale | frozen | one fetch-add, 64 bits |
+//!
+//! *stale* is the number of stale increments: those that refused attempts left on a frozen word.
+//!
+//! # Examples
+//!
+//! The same life of a frame under each scheme:
+//!
+//! ```
+//! use folio_ref::schemes::*;
+//! use folio_ref::PageRef;
+//!
+//! fn life<S: Scheme>() {
+//!     let word = PageRef::<S>::frozen();
+//!     assert!(word.try_get(1).is_err());
+//!     word.take_frozen().init();
+//!     assert!(word.try_get(1).is_ok());
+//!     assert!(word.put().is_none());
+//!     word.put().expect("the last reference").leave_frozen();
+//! }
+//!
+//! life::<ZeroFrozen>();
+//! life::<GuessOne>();
+//! life::<FrozenBit>();
+//! life::<LiveBitHigh>();
+//! life::<LiveBitLow>();
+//! life::<Generational>();
+//! ```
 
 mod bit;
 mod frozen_bit;
@@ -26,21 +53,43 @@ pub use zero::{GuessOne, ZeroFrozen};
 use crate::sync::Word;
 use crate::{Refused, Snapshot};
 
-/// The scheme that everything uses when nothing else is asked for.
+/// The default scheme.
 ///
-/// One fetch-add, zeroed memory is frozen, and the generation ends the reuse race (R4): a put whose
-/// frame moved on can not win it any more. The price is a word of 8 bytes instead of 4.
+/// Taking a reference is one fetch-add, zeroed memory is frozen, and the generation ends the reuse
+/// race (R4): a late put cannot win a later life of its frame. The price is a word of 8 bytes
+/// instead of 4.
 pub type DefaultScheme = Generational;
 
-/// One way to write the states into a word. Sealed: the six here are all there are.
+/// An encoding of the logical states in a word. The trait is sealed: the six schemes of
+/// [`schemes`](self) implement it.
+///
+/// # Examples
+///
+/// Code that is generic over the scheme reads what the scheme promises:
+///
+/// ```
+/// use folio_ref::{DefaultScheme, PageRef, Refused, Scheme, Snapshot};
+///
+/// fn stale_after_one_refusal<S: Scheme>() -> u32 {
+///     let word = PageRef::<S>::frozen();
+///     assert_eq!(word.try_get(1), Err(Refused::Frozen));
+///     match word.snapshot() {
+///         Snapshot::Frozen { stale } => stale,
+///         state => unreachable!("{state:?}"),
+///     }
+/// }
+///
+/// assert!(DefaultScheme::ZERO_IS_FROZEN && DefaultScheme::LEAVES_STALE);
+/// assert_eq!(stale_after_one_refusal::<DefaultScheme>(), 1);
+/// ```
 pub trait Scheme: sealed::Sealed + Copy + Send + Sync + 'static {
-    /// The name on a command line and in results.
+    /// The name of the scheme, on the command line and in results.
     const NAME: &'static str;
-    /// Whether zeroed memory is a frozen word: then a memmap needs no initialisation.
+    /// True if zeroed memory is a frozen word: a memmap then needs no initialisation.
     const ZERO_IS_FROZEN: bool;
-    /// Whether a refused `try_get` leaves its increment behind.
+    /// True if a refused `try_get` leaves a stale increment.
     const LEAVES_STALE: bool;
-    /// The atomic integer.
+    /// The atomic integer of the word.
     #[doc(hidden)]
     type Atomic: Word;
 
@@ -48,13 +97,13 @@ pub trait Scheme: sealed::Sealed + Copy + Send + Sync + 'static {
     fn new_frozen() -> Self::Atomic;
     #[doc(hidden)]
     fn try_get(word: &Self::Atomic, n: u32) -> Result<(), Refused>;
-    /// The state before.
+    /// Returns the state before the call.
     #[doc(hidden)]
     fn get(word: &Self::Atomic, n: u32) -> Snapshot;
-    /// `Some`: the count came to 0, the word's value then.
+    /// Returns the word's value if the count reached 0.
     #[doc(hidden)]
     fn put_first(word: &Self::Atomic, n: u32) -> Option<u64>;
-    /// Whether the caller froze it.
+    /// Returns `true` if the caller froze the frame.
     #[doc(hidden)]
     fn put_second(word: &Self::Atomic, dying: u64) -> bool;
     #[doc(hidden)]

@@ -1,19 +1,39 @@
 //! The value 0 means frozen: Linux before the patch, and Linus Torvalds' variant that guesses 1.
 //!
-//! There is no Dying state and no noise: the put that reaches 0 has frozen the frame in the same
-//! instruction. The price is a compare-and-swap loop in `try_get` (Linux:
-//! `include/linux/page_ref.h`, `atomic_add_unless`). Saturation is our addition; Linux's page count
-//! has none.
+//! There is no Dying state, and no increment is stale: the put that reaches 0 freezes the frame in
+//! the same instruction. The price is a compare-and-swap loop in `try_get` (Linux:
+//! `include/linux/page_ref.h`, `atomic_add_unless`). Saturation is folio's addition: Linux's page
+//! count has none.
 
 use super::{Scheme, seeded_bugs};
 use crate::sync::{AtomicU32, Ordering, Word, fence};
 use crate::{CHECKS, Refused, SATURATED, Snapshot};
 
-/// Linux before the patch: read first, then compare-and-swap until it fits.
+/// Linux before the patch: 0 is frozen, and `try_get` loads the word, then loops on a
+/// compare-and-swap.
+///
+/// # Examples
+///
+/// ```
+/// use folio_ref::{PageRef, Scheme, schemes::ZeroFrozen};
+///
+/// assert!(ZeroFrozen::ZERO_IS_FROZEN && !ZeroFrozen::LEAVES_STALE);
+/// assert_eq!(size_of::<PageRef<ZeroFrozen>>(), 4);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ZeroFrozen;
 
-/// The same encoding; the loop never reads first, it guesses that one reference is held.
+/// The encoding of [`ZeroFrozen`]; the loop of `try_get` begins without a load, with the guess that
+/// one reference is held.
+///
+/// # Examples
+///
+/// ```
+/// use folio_ref::{PageRef, Scheme, schemes::GuessOne};
+///
+/// assert!(GuessOne::ZERO_IS_FROZEN && !GuessOne::LEAVES_STALE);
+/// assert_eq!(size_of::<PageRef<GuessOne>>(), 4);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct GuessOne;
 
@@ -42,7 +62,7 @@ macro_rules! zero_scheme {
             }
             #[inline(always)]
             fn put_second(_: &AtomicU32, _: u64) -> bool {
-                // The first step froze the frame already.
+                // The first step has frozen the frame.
                 true
             }
             #[inline(always)]
@@ -88,7 +108,7 @@ fn try_get_from(word: &AtomicU32, n: u32, first: u32) -> Result<(), Refused> {
 
 #[inline(always)]
 fn get(word: &AtomicU32, n: u32) -> Snapshot {
-    // Relaxed: the reference that the caller holds already gave it the edge.
+    // Relaxed: the reference that the caller holds has given it the edge.
     let old = word.fetch_add(n, Ordering::Relaxed);
     if old >= SATURATED - n {
         saturate(word, old + n);
@@ -98,7 +118,7 @@ fn get(word: &AtomicU32, n: u32) -> Snapshot {
 
 #[inline(always)]
 fn put(word: &AtomicU32, n: u32) -> Option<u64> {
-    // Release: what this holder wrote is visible to the one who reaches 0 (R6).
+    // Release: what this holder wrote is visible to the put that reaches 0 (R6).
     let old = word.fetch_sub(n, Ordering::Release);
     assert!(
         !CHECKS || old >= n,
@@ -117,12 +137,11 @@ fn put(word: &AtomicU32, n: u32) -> Option<u64> {
     None
 }
 
-/// Lifts a saturated count far above the limit, where it stays.
+/// Lifts a saturated count far above the limit, where it stays. Returns the refusal.
 #[cold]
 #[inline(never)]
 fn saturate(word: &AtomicU32, mut now: u32) -> Refused {
-    // A try_get that would cross the limit saturates the frame as well: refused once, refused for
-    // good.
+    // A try_get that would cross the limit saturates the frame as well: every later one is refused.
     while now >= SATURATED - crate::MAX_AT_ONCE {
         // Relaxed: a leaked frame publishes nothing.
         match word.compare_exchange(

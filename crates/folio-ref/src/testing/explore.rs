@@ -1,13 +1,13 @@
-//! For shuttle: which schedules are played. Depth first, all of them up to a number of preemptions;
-//! or some, by chance.
+//! The search over schedules for shuttle: depth first, all of them up to a number of preemptions,
+//! or a random sample.
 //!
-//! A *preemption* takes the turn from a thread that could go on. Switches where a thread ends or
-//! sleeps are free, and all of them are tried. Most bugs need one or two preemptions; with no bound
-//! the number of schedules grows with the factorial of the steps.
+//! A *preemption* switches away from a thread that could continue. Switches at the end or the sleep
+//! of a thread are free, and all of them are tried. Most bugs need one or two preemptions. Without
+//! a bound the number of schedules grows with the factorial of the steps.
 //!
-//! Where many threads sleep and wake, the free switches alone are too many. A *delay* counts them
-//! as well: of those that could go on it is the one that runs already, or else the oldest, and each
-//! that is passed over is a delay. (Emmi et al., "Delay-bounded scheduling", POPL 2011.)
+//! If many threads sleep and wake, the free switches alone are too many. A *delay* counts them as
+//! well. The default is the running thread, otherwise the oldest runnable one, and each thread that
+//! is passed over is one delay. (Emmi et al., "Delay-bounded scheduling", POPL 2011.)
 
 use std::boxed::Box;
 use std::format;
@@ -21,30 +21,32 @@ use shuttle::{Config, Runner};
 
 use crate::testing::stepped::arm;
 
-/// Which schedules.
+/// The schedules that a search runs.
 #[derive(Clone, Copy, Debug)]
 pub enum Search {
-    /// Depth first: all with at most so many preemptions.
+    /// Depth first: all schedules with at most this many preemptions.
     Preemptions(usize),
-    /// Depth first: all with at most so many delays.
+    /// Depth first: all schedules with at most this many delays.
     Delays(usize),
-    /// Probabilistic concurrency testing: priorities by chance, with `depth` - 1 changes of them.
+    /// Probabilistic concurrency testing: random priorities, with `depth` - 1 changes of them.
     Pct {
-        /// How deep a bug may lie.
+        /// The number of ordering constraints that a bug may need.
         depth: usize,
-        /// How many schedules.
+        /// The number of schedules.
         executions: usize,
-        /// Of the random numbers.
+        /// The seed of the random numbers.
         seed: u64,
     },
 }
 
-/// Depth first, with one more preemption where the environment says `DEEP`.
+/// Returns a depth-first search with at most `preemptions` preemptions, one more if the environment
+/// variable `DEEP` is set.
 pub fn deeper(preemptions: usize) -> Search {
     Search::Preemptions(preemptions + one_more())
 }
 
-/// The same with delays.
+/// Returns a depth-first search with at most `delays` delays, one more if the environment variable
+/// `DEEP` is set.
 pub fn delays(delays: usize) -> Search {
     Search::Delays(delays + one_more())
 }
@@ -53,15 +55,15 @@ fn one_more() -> usize {
     usize::from(std::env::var_os("DEEP").is_some())
 }
 
-/// A search that takes longer than this many executions is not for a test.
+/// The maximum number of executions of a depth-first search.
 const MOST: usize = 5_000_000;
 
-/// Plays `case` once for each schedule, and prints how many there were. How many.
+/// Runs `case` once for each schedule. Prints and returns the number of schedules.
 ///
 /// # Panics
 ///
-/// When one of them does, or all its threads sleep: in which schedule is printed. When a
-/// depth-first search is not at its end after five million.
+/// Panics if an execution panics, or if all its threads sleep; the number of the execution is
+/// printed. Panics also if a depth-first search has not ended after five million executions.
 pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'static) -> usize {
     let mut config = Config::new();
     config.stack_size = 1 << 18;
@@ -70,7 +72,7 @@ pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'stat
     let counted = Arc::clone(&begun);
     let case = move || {
         counted.fetch_add(1, Ordering::Relaxed);
-        // An execution before this one may have ended in a panic.
+        // The previous execution may have ended in a panic.
         arm(false);
         case();
     };
@@ -93,12 +95,12 @@ pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'stat
     assert_eq!(
         left.load(Ordering::Relaxed),
         0,
-        "{name}: not at its end after {executions} executions"
+        "{name}: the search has not ended after {executions} executions"
     );
     executions
 }
 
-/// Says in which execution a search found something.
+/// Prints the number of the execution in which a search failed.
 struct Failed<'n> {
     name: &'n str,
     search: Search,
@@ -118,11 +120,11 @@ impl Drop for Failed<'_> {
     }
 }
 
-/// Runs the threads of a case, stepping, and waits for all.
+/// Runs the threads of a case with steps switched on, and joins all of them.
 ///
 /// # Panics
 ///
-/// When one of them does.
+/// Panics if one of the threads does.
 pub fn race(threads: Vec<Box<dyn FnOnce() + Send>>) {
     let threads: Vec<_> =
         threads.into_iter().map(|thread| shuttle::thread::spawn(thread)).collect();
@@ -133,17 +135,18 @@ pub fn race(threads: Vec<Box<dyn FnOnce() + Send>>) {
     arm(false);
 }
 
-/// All schedules, the same decisions first and another one last.
+/// The scheduler of a depth-first search: it replays all decisions of the previous execution except
+/// the last, which it changes.
 struct DepthFirst {
-    /// Preemptions at the most, or delays.
+    /// The maximum number of preemptions, or of delays.
     most: usize,
     delays: bool,
-    /// Where there was a choice: among whom, and who was taken.
+    /// Each choice: the runnable tasks, and the index of the one that was taken.
     path: Vec<(Vec<TaskId>, usize)>,
     at: usize,
     used: usize,
     executions: usize,
-    /// 1: it was stopped before its end.
+    /// 1 if the search was stopped before its end.
     left: Arc<AtomicUsize>,
 }
 
@@ -181,15 +184,14 @@ impl Scheduler for DepthFirst {
         current: Option<TaskId>,
         is_yielding: bool,
     ) -> Option<TaskId> {
-        // The first one only starts and awaits the others: when it can go on, nothing is lost by
-        // letting it.
+        // The first task only starts and joins the others: running it first loses no schedule.
         let first = TaskId::from(0);
         if runnable.iter().any(|task| task.id() == first) {
             return Some(first);
         }
         let mut among: Vec<_> = runnable.iter().map(|task| task.id()).collect();
-        let goes_on = current.filter(|current| !is_yielding && among.contains(current));
-        if let Some(current) = goes_on {
+        let continues = current.filter(|current| !is_yielding && among.contains(current));
+        if let Some(current) = continues {
             among.retain(|&task| task != current);
             among.insert(0, current);
             if self.used == self.most {
@@ -213,22 +215,22 @@ impl Scheduler for DepthFirst {
             assert!(
                 *before == among,
                 "{}",
-                format!("an execution went another way: {before:?}, then {among:?}")
+                format!("an execution diverged from the replayed one: {before:?}, then {among:?}")
             );
         }
         let (among, taken) = &self.path[self.at];
-        let passed_over = *taken;
-        let taken = among[passed_over];
+        let skipped = *taken;
+        let taken = among[skipped];
         self.at += 1;
         self.used += if self.delays {
-            passed_over
+            skipped
         } else {
-            usize::from(goes_on.is_some_and(|current| current != taken))
+            usize::from(continues.is_some_and(|current| current != taken))
         };
         Some(taken)
     }
 
     fn next_u64(&mut self) -> u64 {
-        unreachable!("no case draws lots")
+        unreachable!("no case uses random numbers")
     }
 }

@@ -1,11 +1,11 @@
 //! For shuttle: the processor's atomics with a step before each operation, and a way to sleep.
 //!
-//! A *step* is where shuttle may let another thread go on. Its own atomics are no plain words, so
-//! zeroed memory can not be one of them; these are, in the layout of the processor's. All threads
-//! are played on one thread of the system, so what is between two steps happens at once.
+//! At a *step* shuttle may switch to another thread. Shuttle's own atomics are not plain words, so
+//! zeroed memory cannot be one of them. These have the layout of the processor's atomics. All
+//! threads run on one thread of the system, so the code between two steps is atomic.
 //!
-//! Only with `--cfg shuttle`, and only for tests. What stands outside of
-//! [`race`](crate::testing::explore::race) does not stop.
+//! Only with `--cfg shuttle`, and only for tests. Code outside of
+//! [`race`](crate::testing::explore::race) does not step.
 
 use core::sync::atomic::Ordering;
 use std::cell::{Cell, RefCell};
@@ -16,38 +16,40 @@ use std::vec::Vec;
 
 use shuttle::sync::mpsc::{Sender, channel};
 
+/// The sleepers on one key, each with its own number.
+type Sleepers = Vec<(u64, Sender<()>)>;
+
 thread_local! {
     static ARMED: Cell<bool> = const { Cell::new(false) };
-    /// Who sleeps on which key, with numbers of their own.
-    static SLEEPERS: RefCell<HashMap<usize, Vec<(u64, Sender<()>)>>> = RefCell::new(HashMap::new());
+    static SLEEPERS: RefCell<HashMap<usize, Sleepers>> = RefCell::new(HashMap::new());
     static NEXT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// From here on steps stop, or do not.
+/// Switches the steps on or off.
 pub(crate) fn arm(armed: bool) {
     ARMED.set(armed);
     SLEEPERS.with_borrow_mut(HashMap::clear);
 }
 
-/// Another thread may go on here.
+/// Lets shuttle switch to another thread.
 pub fn step() {
     if ARMED.get() && !std::thread::panicking() {
-        // A switch and nothing else: unlike `yield_now` it does not ask for anybody else.
+        // Unlike `yield_now`, it does not ask for another thread.
         shuttle::thread::sleep(Duration::ZERO);
     }
 }
 
-/// A thread that is played with the others. Nobody waits for it.
+/// Starts a thread that runs with the others. It is never joined.
 pub fn spawn(act: impl FnOnce() + Send + 'static) {
     drop(shuttle::thread::spawn(act));
 }
 
-/// Anybody else goes on.
+/// Switches to another thread.
 pub fn yield_now() {
     shuttle::thread::yield_now();
 }
 
-/// As a platform's `wait`: sleeps on `key` while `still()` holds.
+/// Sleeps on `key` while `still()` returns `true`, as a platform's `wait` does.
 pub fn wait(key: usize, still: &dyn Fn() -> bool) {
     let (sender, receiver) = channel();
     let me = NEXT.replace(NEXT.get() + 1);
@@ -57,17 +59,17 @@ pub fn wait(key: usize, still: &dyn Fn() -> bool) {
     } else {
         SLEEPERS.with_borrow_mut(|sleepers| {
             if let Some(on_key) = sleepers.get_mut(&key) {
-                on_key.retain(|(who, _)| *who != me);
+                on_key.retain(|(sleeper, _)| *sleeper != me);
             }
         });
     }
 }
 
-/// As a platform's `wake_all`.
+/// Wakes all sleepers on `key`, as a platform's `wake_all` does.
 pub fn wake_all(key: usize) {
     let woken = SLEEPERS.with_borrow_mut(|sleepers| sleepers.remove(&key));
     for (_, sender) in woken.into_iter().flatten() {
-        // Who does not sleep any more is not there.
+        // An error means that the sleeper is gone.
         let _ = sender.send(());
     }
 }
@@ -106,8 +108,14 @@ macro_rules! stepped {
             }
             /// # Errors
             ///
-            /// What it holds instead.
-            pub fn compare_exchange(&self, old: $int, new: $int, won: Ordering, lost: Ordering) -> Result<$int, $int> {
+            /// The value that it holds, if it is not `old`.
+            pub fn compare_exchange(
+                &self,
+                old: $int,
+                new: $int,
+                won: Ordering,
+                lost: Ordering,
+            ) -> Result<$int, $int> {
                 step();
                 self.0.compare_exchange(old, new, won, lost)
             }
