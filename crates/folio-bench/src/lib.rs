@@ -1,153 +1,19 @@
-//! Questions about page frames, each a measurement: interleaved, with medians and spread, rivals in
-//! the same run.
+//! Benchmarks of frames and the page cache: interleaved, with spread, baselines in the same run.
 //!
-//! A question is a [`Matrix`] of subjects and cases. Measuring it goes round and round: every
-//! subject once in every case, in another order each time, so that whatever the machine does
-//! meanwhile happens to all of them. Ratios are medians over rounds. A sample whose threads did not
-//! run at the same time, or waited for a CPU, is thrown away.
+//! Most benchmarks are a matrix of contenders and scenarios. Measuring one goes round and round:
+//! each round runs every contender once in every scenario, in another order each time. Whatever
+//! the machine does meanwhile therefore happens to all of them. Ratios are medians over rounds. A
+//! sample is discarded if its threads did not run at the same time, or waited for a CPU.
+//!
+//! Folders, each of which uses only those before it: `harness` (how a benchmark is described, run,
+//! sampled and reported), `support` (what several benchmarks share), `benchmarks` (one file each,
+//! and the table [`BENCHMARKS`]).
 
 #![forbid(unsafe_code)]
 
-pub mod alloc;
-#[cfg(feature = "baselines")]
-mod baselines;
-mod benchmark;
-pub mod between;
-pub mod bringup;
-pub mod coherence;
-mod copied;
-pub mod disk;
-pub mod fragment;
-pub mod free;
-pub mod hit_ratio;
-mod in_flight;
-pub mod life;
-mod line;
-mod matrix;
-pub mod memory;
-pub mod migrate;
-pub mod miss;
-pub mod noise;
-pub mod patch;
-pub mod range;
-pub mod read;
-mod report;
-mod runner;
-mod schemes;
-pub mod sizes;
-mod traces;
-mod undo;
-pub mod word;
-pub mod write;
+mod benchmarks;
+mod harness;
+mod support;
 
-pub use benchmark::{Ask, Benchmark, QUESTIONS};
-pub use matrix::{Contender, Matrix, Scenario};
-pub use report::{Line, Ratio, Report, Row, Shape, Table, Unit};
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicBool;
-    use std::time::Duration;
-
-    use super::*;
-
-    /// Every subject gives a number in every case that it takes part in, or a note says why not.
-    fn check(matrix: &Matrix<'_>) {
-        let stop = AtomicBool::new(false);
-        let report =
-            matrix.measure(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () });
-        for &scenario in &matrix.scenarios {
-            for name in matrix
-                .contenders
-                .iter()
-                .filter(|contender| contender.takes_part(scenario))
-                .map(|contender| contender.name())
-            {
-                let row =
-                    report.rows.iter().find(|row| row.name == name && row.scenario == scenario);
-                let note = format!("{name} at {} threads, {}: ", scenario.threads, scenario.name);
-                let is_noted = report.notes.iter().any(|said| said.starts_with(&note));
-                assert!(row.is_some() != is_noted, "{scenario:?} {name}: {report:?}");
-                assert!(
-                    row.is_none_or(|row| 0.0 < row.min
-                        && row.min <= row.median
-                        && row.median <= row.max),
-                    "{row:?}"
-                );
-            }
-        }
-        assert!(
-            matrix.contenders.iter().any(|contender| contender.name() == matrix.ours),
-            "{} is no contender",
-            matrix.ours
-        );
-        for to in matrix.compared_with {
-            assert!(
-                matrix.contenders.iter().any(|contender| &contender.name() == to),
-                "{to} is no contender"
-            );
-        }
-    }
-
-    #[test]
-    fn word_measures_every_scheme() {
-        let matrix = word::matrix();
-        assert_eq!(matrix.contenders.len(), 10);
-        check(&matrix);
-    }
-
-    #[test]
-    fn patch_measures_every_scheme_and_the_kernel() {
-        check(&patch::matrix(&patch::Files::new().unwrap()).unwrap());
-    }
-
-    #[test]
-    fn between_measures_every_filling() {
-        check(&between::matrix());
-    }
-
-    #[test]
-    fn read_measures_the_cache_beside_its_limit() {
-        check(&read::matrix(&read::Bytes::new(1 << 20).unwrap()).unwrap());
-    }
-
-    #[test]
-    fn sizes_measures_a_read_beside_a_handle() {
-        check(&sizes::matrix(&read::Bytes::new(1 << 20).unwrap()).unwrap());
-    }
-
-    #[test]
-    fn range_measures_pages_beside_one_folio() {
-        check(&range::matrix(&read::Bytes::new(4 << 20).unwrap()).unwrap());
-    }
-
-    #[test]
-    fn write_measures_the_cache_beside_the_kernel() {
-        check(&write::matrix(&write::Files::new().unwrap()).unwrap());
-    }
-
-    #[test]
-    fn alloc_measures_every_allocator() {
-        check(&alloc::matrix().unwrap());
-    }
-
-    #[test]
-    fn bringup_measures_every_scheme() {
-        let stop = AtomicBool::new(false);
-        let report =
-            bringup::ask(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () })
-                .unwrap();
-        let rows = |name| report.rows.iter().filter(move |row| row.name == name).count();
-        assert_eq!((rows("frozen-bit"), rows("generational"), report.rows.len()), (1, 2, 11));
-        for row in &report.rows {
-            assert!(row.median > 0.0 && row.more[0].0 == "touched_bytes", "{row:?}");
-        }
-    }
-
-    #[test]
-    fn free_measures_every_scheme_and_the_short_way() {
-        let matrix = free::matrix();
-        assert_eq!(matrix.contenders.len(), 8);
-        check(&matrix);
-    }
-}
+pub use benchmarks::BENCHMARKS;
+pub use harness::{Ask, Benchmark, Line, Ratio, Report, Row, Scenario, Shape, Table, Unit};

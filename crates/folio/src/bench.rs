@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use folio_bench::{Ask, Benchmark, QUESTIONS, Report};
+use folio_bench::{Ask, BENCHMARKS, Benchmark, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
@@ -32,7 +32,7 @@ pub(crate) struct Answer {
 }
 
 pub(crate) fn run(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
-    match QUESTIONS.iter().find(|benchmark| benchmark.name == options.benchmark) {
+    match BENCHMARKS.iter().find(|benchmark| benchmark.name == options.benchmark) {
         Some(benchmark) => one(benchmark, options, stop),
         None => all(options, stop),
     }
@@ -73,10 +73,10 @@ fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
     make(&folder)?;
     let machine = Machine::here();
     let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ALL));
-    let weights: u32 = QUESTIONS.iter().map(|benchmark| benchmark.weight).sum();
+    let weights: u32 = BENCHMARKS.iter().map(|benchmark| benchmark.weight).sum();
     let bar = bar();
     let (mut answers, mut before) = (Vec::new(), 0.0);
-    for benchmark in QUESTIONS {
+    for benchmark in BENCHMARKS {
         let part = f64::from(benchmark.weight) / f64::from(weights);
         bar.set_message(benchmark.name);
         let report = ask(benchmark, time.mul_f64(part), stop, &mut |share| {

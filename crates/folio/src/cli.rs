@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
-use folio_bench::QUESTIONS;
+use folio_bench::BENCHMARKS;
 
 use crate::scheme_name::SchemeName;
 use crate::size::Size;
@@ -74,10 +74,10 @@ pub(crate) struct Bench {
     pub(crate) save: Option<PathBuf>,
 }
 
-/// The questions by their names; `folio_bench::QUESTIONS` is their list.
+/// The questions by their names; `folio_bench::BENCHMARKS` is their list.
 fn benchmarks() -> PossibleValuesParser {
     let each =
-        QUESTIONS.iter().map(|benchmark| PossibleValue::new(benchmark.name).help(benchmark.about));
+        BENCHMARKS.iter().map(|benchmark| PossibleValue::new(benchmark.name).help(benchmark.about));
     PossibleValuesParser::new(
         each.chain([PossibleValue::new("all").help("everything, in one report")]),
     )
