@@ -1,8 +1,8 @@
-//! The schemes by their names on the command line.
+//! The names of the schemes on the command line.
 
 use clap::ValueEnum;
 
-/// One of the six.
+/// The name of one of the six schemes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
 pub(crate) enum SchemeName {
     ZeroFrozen,
@@ -14,7 +14,7 @@ pub(crate) enum SchemeName {
     Generational,
 }
 
-/// Calls a function that is generic over the scheme with the type that a name stands for.
+/// Calls a function that is generic over the scheme, with the scheme of the given name.
 macro_rules! with_scheme {
     ($name:expr, $function:ident($($argument:expr),*)) => {
         match $name {
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_leads_to_the_scheme_of_that_name() {
+    fn every_name_selects_the_scheme_of_that_name() {
         for name in SchemeName::value_variants() {
             assert_eq!(
                 name.to_possible_value().unwrap().get_name(),
