@@ -17,13 +17,17 @@ pub(crate) enum SchemeName {
 /// Calls a function that is generic over the scheme, with the scheme of the given name.
 macro_rules! with_scheme {
     ($name:expr, $function:ident($($argument:expr),*)) => {
-        match $name {
-            $crate::scheme_name::SchemeName::ZeroFrozen => $function::<folio_ref::schemes::ZeroFrozen>($($argument),*),
-            $crate::scheme_name::SchemeName::GuessOne => $function::<folio_ref::schemes::GuessOne>($($argument),*),
-            $crate::scheme_name::SchemeName::FrozenBit => $function::<folio_ref::schemes::FrozenBit>($($argument),*),
-            $crate::scheme_name::SchemeName::LiveBitHigh => $function::<folio_ref::schemes::LiveBitHigh>($($argument),*),
-            $crate::scheme_name::SchemeName::LiveBitLow => $function::<folio_ref::schemes::LiveBitLow>($($argument),*),
-            $crate::scheme_name::SchemeName::Generational => $function::<folio_ref::schemes::Generational>($($argument),*),
+        {
+            use $crate::scheme_name::SchemeName as Name;
+            use folio_ref::schemes;
+            match $name {
+                Name::ZeroFrozen => $function::<schemes::ZeroFrozen>($($argument),*),
+                Name::GuessOne => $function::<schemes::GuessOne>($($argument),*),
+                Name::FrozenBit => $function::<schemes::FrozenBit>($($argument),*),
+                Name::LiveBitHigh => $function::<schemes::LiveBitHigh>($($argument),*),
+                Name::LiveBitLow => $function::<schemes::LiveBitLow>($($argument),*),
+                Name::Generational => $function::<schemes::Generational>($($argument),*),
+            }
         }
     };
 }

@@ -13,7 +13,8 @@ impl FromStr for Size {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "'{text}' is not a size: give a number of bytes, or a number with K, M, G or T, such as 64M"
+                "'{text}' is not a size: give a number of bytes, \
+                 or a number with K, M, G or T, such as 64M"
             )
         };
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

@@ -3,8 +3,8 @@
 //!
 //! A figure is followed by its reference, `<!--=FILE|CASE|THREADS|NAME-->`: the median of that row
 //! in `results/amd-epyc-2cpu/FILE.json`. A fifth field selects another number of the row, a sixth
-//! divides it by a unit. `NAME/OTHER` is a ratio. `FILE|least|COLUMN` and `FILE|most|COLUMN` are the
-//! minimum and maximum of a column of a report's own table; `FILE|cell|ROW|COLUMN` is one cell.
+//! divides it by a unit. `NAME/OTHER` is a ratio. `FILE|least|COLUMN` and `FILE|most|COLUMN` are
+//! the minimum and maximum of a column of a report's own table; `FILE|cell|ROW|COLUMN` is one cell.
 //! A whole table stands between `<!-- table: FILE; NAMES; COLUMNS -->` and `<!-- end -->`.
 //! `cargo x figures --save` rewrites all figures; without it this test reports the differences.
 

@@ -62,8 +62,9 @@ impl Corpus {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    /// Returns a random file. Half of the picks are uniform over files, so that the many small files
-    /// are read. The other half are uniform over bytes, so that the few large files fill the cache.
+    /// Returns a random file. Half of the picks are uniform over files, so that the many small
+    /// files are read. The other half are uniform over bytes, so that the few large files fill
+    /// the cache.
     pub(crate) fn pick(&self, random: &mut fastrand::Rng) -> &Path {
         let n = if random.bool() {
             random.usize(..self.files.len())

@@ -111,7 +111,8 @@ fn memory(asked: Option<Size>, data: u64, threads: usize) -> Result<usize> {
     };
     if bytes < least || bytes > most {
         bail!(
-            "--memory {} ({bytes} bytes) is out of range: with {threads} threads it must be {} to {}, the memory of this machine",
+            "--memory {} ({bytes} bytes) is out of range: \
+             with {threads} threads it must be {} to {}, the memory of this machine",
             Size(bytes),
             Size(least),
             Size(most)
@@ -127,7 +128,7 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
         cache: cache.clone(),
         corpus: &plan.corpus,
         open: OpenFiles::new(),
-        // A block with a pinned page stays online. The limit keeps most blocks free of pinned pages.
+        // A block with a pinned page stays online. The limit keeps most blocks without one.
         pinned_per_reader: (frames / 256 / plan.threads).clamp(1, 32),
         over: AtomicBool::new(false),
     };

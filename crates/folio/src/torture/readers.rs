@@ -68,9 +68,11 @@ impl<S: Scheme> Opened<S> {
         let wrong = differ + got.len().abs_diff(n);
         tally.wrong_bytes.add(wrong as u64);
         tally.note(|| {
-            let at = got.iter().zip(&expected).position(|(got, expected)| got != expected).unwrap_or(n.min(got.len()));
+            let mut pairs = got.iter().zip(&expected);
+            let at = pairs.position(|(got, expected)| got != expected).unwrap_or(n.min(got.len()));
             format!(
-                "{}: {wrong} of {asked} bytes from offset {offset} are wrong, the first at {}: got {:?} of {} bytes, expected {:?} of {n}",
+                "{}: {wrong} of {asked} bytes from offset {offset} are wrong, the first at {}: \
+                 got {:?} of {} bytes, expected {:?} of {n}",
                 self.path.display(),
                 offset + at as u64,
                 got.get(at),
