@@ -68,7 +68,7 @@ impl<'a, S: Scheme> Run<'a, S> {
     fn expect_token(&mut self, got: Option<Frozen<'a, S>>, won: bool) {
         assert_eq!(got.is_some(), won, "{}: whether it won", S::NAME);
         if let Some(token) = got {
-            self.generation += u64::from(S::NOISY);
+            self.generation += u64::from(S::LEAVES_STALE);
             self.held = 0;
             assert!(self.token.replace(token).is_none(), "{}: two tokens (R3)", S::NAME);
         }
@@ -83,7 +83,7 @@ impl<'a, S: Scheme> Run<'a, S> {
         let dying = self.word.drop_references(n);
         assert_eq!(dying.is_some(), last, "{}: whether the count came to 0", S::NAME);
         if let Some(dying) = dying {
-            self.state = if S::NOISY { Snapshot::Dying } else { after };
+            self.state = if S::LEAVES_STALE { Snapshot::Dying } else { after };
             self.late.push((dying, self.generation));
         } else {
             self.state = after;
@@ -108,7 +108,7 @@ impl<'a, S: Scheme> Run<'a, S> {
                 if self.held > 0 {
                     let n = n.small();
                     // As a try_get, but never refused.
-                    (self.state, _) = self.state.try_get(n, S::NOISY);
+                    (self.state, _) = self.state.try_get(n, S::LEAVES_STALE);
                     self.word.get(n);
                     self.held += u64::from(n);
                 }
@@ -123,9 +123,9 @@ impl<'a, S: Scheme> Run<'a, S> {
                     let (dying, generation) =
                         self.late.swap_remove(usize::from(*which) % self.late.len());
                     let same_life = S::NAME != Generational::NAME || generation == self.generation;
-                    let won = !S::NOISY || self.state == Snapshot::Dying && same_life;
+                    let won = !S::LEAVES_STALE || self.state == Snapshot::Dying && same_life;
                     if won {
-                        self.state = Snapshot::Frozen { noise: 0 };
+                        self.state = Snapshot::Frozen { stale: 0 };
                     }
                     self.expect_token(dying.finish(), won);
                 }
@@ -153,14 +153,14 @@ impl<'a, S: Scheme> Run<'a, S> {
             Call::LockedSlot => {
                 if let Some(token) = self.token.take() {
                     token.leave_frozen();
-                    self.token = Some(self.word.claim_frozen());
+                    self.token = Some(self.word.take_frozen());
                 }
             }
         }
     }
 
     fn try_get(&mut self, n: u32) {
-        let (after, answer) = self.state.try_get(n, S::NOISY);
+        let (after, answer) = self.state.try_get(n, S::LEAVES_STALE);
         self.state = after;
         assert_eq!(self.word.try_get(n), answer, "{}: try_get of {n}", S::NAME);
         if answer.is_ok() {
@@ -171,15 +171,15 @@ impl<'a, S: Scheme> Run<'a, S> {
 
 fn run<S: Scheme>(calls: &[Call]) {
     let word = PageRef::<S>::frozen();
-    let token = Some(word.claim_frozen());
-    let state = Snapshot::Frozen { noise: 0 };
+    let token = Some(word.take_frozen());
+    let state = Snapshot::Frozen { stale: 0 };
     let mut run = Run { word: &word, state, held: 0, generation: 0, late: Vec::new(), token };
     for call in calls {
         run.call(call);
         assert_eq!(word.snapshot(), run.state, "{} after {call:?}", S::NAME);
         // R3: while it is frozen it has one owner. Where 0 is frozen, a put that owes its second
         // step has won already.
-        let owners = usize::from(run.token.is_some()) + if S::NOISY { 0 } else { run.late.len() };
+        let owners = usize::from(run.token.is_some()) + if S::LEAVES_STALE { 0 } else { run.late.len() };
         assert_eq!(
             owners,
             usize::from(run.state.is_frozen()),

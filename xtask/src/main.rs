@@ -5,18 +5,26 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
+mod baseline;
 mod bench;
-mod canaries;
+mod code;
+mod columns;
+mod english;
 mod figures;
 mod fuzz;
+mod items;
 mod lint;
 mod machine_code;
+mod map;
 mod models;
 mod orderings;
 mod prove;
+mod seeded_bugs;
 mod step;
 mod table;
 mod tracepoints;
+mod tree;
 mod tsan;
 
 use std::env;
@@ -39,14 +47,30 @@ const MENU: &[Entry] = &[
         run: lint::run,
     },
     Entry {
+        name: "english",
+        about: "count the phrases that our prose avoids [PATH] [--save]",
+        run: english::run,
+    },
+    Entry {
+        name: "columns",
+        about: "list the lines that are longer than 100 columns [--save]",
+        run: columns::run,
+    },
+    Entry { name: "map", about: "print each source file with its first sentence", run: map::run },
+    Entry {
+        name: "api",
+        about: "hold results/api, the public API of the libraries, against the sources [--save]",
+        run: api::run,
+    },
+    Entry {
         name: "prove",
         about: "the rules: models by SPIN, the invariant by z3, the word by loom, the rest by shuttle and Miri [--all] [--save] [--table] [--model NAME]",
         run: prove::run,
     },
     Entry {
-        name: "canaries",
-        about: "break one rule at a time on purpose; a test or torture must notice [NAME..] [--save]",
-        run: canaries::run,
+        name: "seeded-bugs",
+        about: "build with one seeded bug at a time; a test or torture must fail [NAME..] [--save]",
+        run: seeded_bugs::run,
     },
     Entry {
         name: "orderings",

@@ -72,7 +72,7 @@ fn command_of(cell: &str) -> Option<String> {
         "test" => test(name(0)?)?,
         // The message, and the test that meets it.
         "check" => test(name(1)?)?,
-        "canary" => format!("cargo x canaries {}", name(0)?),
+        "seeded" => format!("cargo x seeded-bugs {}", name(0)?),
         "command" => format!("cargo x {}", name(0)?),
         _ => return None,
     })

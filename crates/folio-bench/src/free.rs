@@ -47,7 +47,7 @@ impl<S: Scheme> Contender for Put<S> {
         if scenario.name == APART {
             for _ in 0..LIVES as usize / FRAMES {
                 let words = black_box(words);
-                words.iter().for_each(|word| word.claim_frozen().init());
+                words.iter().for_each(|word| word.take_frozen().init());
                 for word in words.iter() {
                     let token = if self.sole { word.put_expecting_last() } else { word.put() };
                     token.expect("nobody else").leave_frozen();
@@ -58,7 +58,7 @@ impl<S: Scheme> Contender for Put<S> {
         let word = &words[0];
         for _ in 0..LIVES {
             let word = black_box(word);
-            word.claim_frozen().init();
+            word.take_frozen().init();
             if scenario.name == USED {
                 word.try_get(1).expect("it is live");
                 assert!(word.put().is_none(), "one more is held");

@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use folio_cache::reclaim::{Clock, HotCold, Policy, S3Fifo, Sieve};
+use folio_cache::policy::{Clock, HotCold, Policy, S3Fifo, Sieve};
 use folio_cache::{Cache, CacheStats, File, Read};
 
 use crate::benchmark::Ask;

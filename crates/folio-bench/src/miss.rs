@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
-use folio_cache::reclaim::{Clock, HotCold, Policy};
+use folio_cache::policy::{Clock, HotCold, Policy};
 use folio_cache::{Cache, File};
 use parking_lot::Mutex;
 

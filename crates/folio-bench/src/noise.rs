@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use folio_ref::{DefaultScheme, MAX_AT_ONCE, NOISE_LIMIT, PageRef, Scheme, Snapshot};
+use folio_ref::{DefaultScheme, MAX_AT_ONCE, PageRef, STALE_LIMIT, Scheme, Snapshot};
 
 use crate::benchmark::Ask;
 use crate::matrix::{Scenario, one_and_all};
@@ -48,7 +48,7 @@ impl<S: Scheme> Frozen for PageRef<S> {
     }
     fn noise(&self) -> u32 {
         match self.snapshot() {
-            Snapshot::Frozen { noise } => noise,
+            Snapshot::Frozen { stale } => stale,
             other => panic!("a frozen word is {other:?}"),
         }
     }
@@ -82,7 +82,7 @@ struct Storm {
 /// No number of threads takes the noise past this: each adds once beyond the last number below the
 /// limit, before it resets. `models/invariant.py` proves it.
 fn bound(threads: usize, at_once: u32) -> u64 {
-    u64::from(NOISE_LIMIT) - 1 + threads as u64 * u64::from(at_once)
+    u64::from(STALE_LIMIT) - 1 + threads as u64 * u64::from(at_once)
 }
 
 fn storm(word: &dyn Frozen, threads: usize, at_once: u32, time: Duration) -> Option<Storm> {
@@ -195,10 +195,10 @@ mod tests {
     #[test]
     fn a_storm_at_the_limit_stays_below_the_bound() {
         let word = PageRef::<DefaultScheme>::frozen();
-        for _ in 0..NOISE_LIMIT / MAX_AT_ONCE - 1 {
+        for _ in 0..STALE_LIMIT / MAX_AT_ONCE - 1 {
             word.be_refused(MAX_AT_ONCE);
         }
-        assert!(word.noise() < NOISE_LIMIT);
+        assert!(word.noise() < STALE_LIMIT);
         let storms: Vec<Storm> =
             (0..20).filter_map(|_| storm(&word, 1, MAX_AT_ONCE, LEAST)).collect();
         assert!(storms.iter().all(|storm| u64::from(storm.peak) <= bound(1, MAX_AT_ONCE)));

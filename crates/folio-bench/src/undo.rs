@@ -8,7 +8,7 @@
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use folio_ref::NOISE_LIMIT;
+use folio_ref::STALE_LIMIT;
 
 const FROZEN: u32 = 1 << 31;
 
@@ -27,7 +27,7 @@ impl Policy for AtLimit {
     const NAME: &'static str = "undo-at-limit";
 
     fn clean(word: &AtomicU32, mut now: u32) {
-        while now >= FROZEN | NOISE_LIMIT {
+        while now >= FROZEN | STALE_LIMIT {
             now = reset(word, now);
         }
     }
@@ -112,7 +112,7 @@ mod tests {
     fn each_policy_leaves_the_noise_that_it_says() {
         assert_eq!((after::<AtLimit>(5), after::<Once>(5), after::<Whenever>(5)), (7, 0, 0));
         assert_eq!(
-            after::<AtLimit>(NOISE_LIMIT - 1),
+            after::<AtLimit>(STALE_LIMIT - 1),
             1,
             "the first reset it, the second left its own"
         );

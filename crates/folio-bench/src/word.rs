@@ -110,7 +110,7 @@ pub(crate) fn words<S: Scheme>(n: usize) -> Box<dyn Contender> {
     let frozen = || CachePadded::new(PageRef::<S>::frozen());
     let live = || {
         let word = frozen();
-        word.claim_frozen().init();
+        word.take_frozen().init();
         word
     };
     Box::new(Word {

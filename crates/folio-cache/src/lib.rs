@@ -79,6 +79,42 @@
 //! [`File::revalidate`] or the next [`Cache::open`], by size, mtime and ctime, so within the
 //! clock's tick of the file system.
 //!
+//! # After a fork
+//!
+//! A cache belongs to the process that made it. In a child that was forked later, a call ends with
+//! the right bytes or with an error of kind `Unsupported`, which names both processes. It never
+//! waits for what only the parent has.
+//!
+//! | in the child | |
+//! | --- | --- |
+//! | threads | None, and none is started. |
+//! | locks | None is taken: another thread may have held it at the fork, and holds it for ever in the child. |
+//! | pages | A read of a page that is cached succeeds, with its bytes as of the fork. A read of any other page fails, and so does a look at the end of the file. |
+//! | [`File::invalidate`] | From then on each read of the file fails. |
+//! | futures | One that was in flight fails, and so does one that misses. |
+//! | opens, writes, syncs, [`Cache::flush`], [`Cache::set_capacity`] | They fail, and nothing has changed. |
+//! | dirty pages | They are the parent's. The child writes none of them, not even at the last close. |
+//! | reclaim, migration, blocks of memory, threads, [`Cache::quiesce`] | Nothing is done. |
+//! | handles | They keep their bytes. |
+//! | [`Cache::zone`] | For reports only: the zone knows nothing of processes. |
+//! | memory | That of the cache stays until the child ends, shared with the parent until one of them writes to it. |
+//!
+//! A child that needs a cache makes its own; its files are opened again. That cache reads what is in
+//! the files, without what is dirty in the parent: call [`Cache::flush`] before the fork. A daemon
+//! makes its cache after its forks, as a parent that exits there takes its dirty pages with it.
+//!
+//! POSIX allows a child of a process with threads no more than async-signal-safe calls until it
+//! calls `exec`, and a cache has threads unless [`Cache::set_io_threads`] says 0. What is said
+//! above holds all the same, because no lock is taken; these two are bound by the rule of POSIX,
+//! and may hang if another thread of the parent was inside the allocator at the fork:
+//!
+//! - a new cache in the child,
+//! - in the child, the last drop of a handle whose page had left the cache before the fork.
+//!
+//! `std::process::Command` and `posix_spawn` are not concerned: their child calls `exec` at once. A
+//! child of `vfork` or of `clone` with `CLONE_VM` shares the memory of its parent, and may call
+//! nothing of this crate.
+//!
 //! # What this crate deliberately lacks
 //!
 //! An index that shrinks: it costs 8 bytes per page of the file that was touched, rounded up to 2
@@ -86,56 +122,26 @@
 
 #![forbid(unsafe_code)]
 
-mod ahead;
-mod background;
+mod api;
 mod backing;
-mod cache;
-mod capacity;
-mod dirty;
-mod errors;
-mod evict;
-mod fetch;
-mod file;
-mod file_write;
-mod fill;
-mod flusher;
-mod futures;
-mod handle;
-mod index;
-mod limits;
-mod lookup;
-mod many;
-mod mapping;
-#[cfg(feature = "metrics")]
-mod metrics;
-mod opened;
-mod out_of_memory;
-mod parts;
-mod per_thread;
-mod range;
-mod readahead;
-pub mod reclaim;
-mod reclaimer;
-mod registry;
-mod resize;
-mod run;
-mod stats;
-mod stream;
-mod sync;
-mod syncs;
-mod truncate;
-mod worker;
+mod length;
+mod memory;
+pub mod policy;
+mod read;
+mod rt;
+mod state;
 mod write;
 mod writeback;
 
+pub use api::cache::Cache;
+pub use api::file::File;
+pub use api::range::RangeHandle;
+pub use api::read_many::Read;
+pub use api::stream::ByteStream;
 pub use backing::{Backing, Call, Durable, Fault, FileId, Fill, LocalFile, Memory, Version};
-pub use cache::{CACHED, Cache};
-pub use file::File;
-pub use handle::PageHandle;
-pub use many::Read;
-pub use range::RangeHandle;
-pub use stats::CacheStats;
-pub use stream::ByteStream;
+pub use state::handle::PageHandle;
+pub use state::stats::CacheStats;
+pub use state::units::CACHED;
 
 /// The README's example is a test as well.
 #[cfg(doctest)]

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{StopOnDrop, assert_nothing_leaked, file_of};
-use folio_cache::reclaim::{Clock, Policy, S3Fifo, Sieve};
+use folio_cache::policy::{Clock, Policy, S3Fifo, Sieve};
 use folio_cache::{CACHED, Cache, Memory};
 use folio_frames::Peek;
 

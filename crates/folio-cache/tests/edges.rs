@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::reclaim::{Frames, Policy};
+use folio_cache::policy::{Frames, Policy};
 use folio_cache::{Backing, Cache, Call, Durable, Fault, FileId, LocalFile, Memory, Read, Version};
 use rustix::fs::OFlags;
 

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use common::assert_nothing_leaked;
-use folio_cache::reclaim::{FrameState, Frames, Policy};
+use folio_cache::policy::{FrameState, Frames, Policy};
 use folio_cache::{CACHED, Cache, File, Memory};
 use folio_frames::{FRAME_SIZE, Order, Peek};
 use folio_ref::Snapshot;

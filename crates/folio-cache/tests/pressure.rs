@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{StopOnDrop, assert_nothing_leaked, file_of};
-use folio_cache::reclaim::{Clock, FrameState, Frames, Policy};
+use folio_cache::policy::{Clock, FrameState, Frames, Policy};
 use folio_cache::{CACHED, Cache, File};
 use folio_frames::{MigrateError, Watermarks};
 use folio_ref::{Scheme, schemes};

@@ -220,7 +220,7 @@ impl<P: Platform> Zone<P> {
         P::trace(Event::Allocated, || self.pfn(index));
         #[cfg(broken = "tail-left-live")]
         if order > Order::ZERO && self.descriptor(index + 1).word.snapshot().is_frozen() {
-            self.descriptor(index + 1).word.claim_frozen().init();
+            self.descriptor(index + 1).word.take_frozen().init();
         }
         FrozenFolio::from_index(self, index)
     }

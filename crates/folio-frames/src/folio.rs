@@ -358,7 +358,7 @@ impl<P: Platform> FrozenFolio<P> {
     pub(crate) fn unfreeze(self, n: u32) -> u32 {
         // Before it is so: afterwards others may be told of what they do to it.
         P::trace(Event::Opened, || self.pfn());
-        self.zone.descriptor(self.index).word.claim_frozen().unfreeze(n);
+        self.zone.descriptor(self.index).word.take_frozen().unfreeze(n);
         self.into_index()
     }
 

@@ -95,7 +95,7 @@ impl<P: Platform> FrozenSlot<'_, P> {
         }
         zone.descriptor(head).set_shape(kind, order);
         P::trace(Event::Opened, || zone.pfn(head));
-        zone.descriptor(head).word.claim_frozen().unfreeze(order.frames() + 1);
+        zone.descriptor(head).word.take_frozen().unfreeze(order.frames() + 1);
         // Who finds a slot before its claim ends finds a frozen tail under a claim, and waits for
         // that.
         for (frame, locked) in (head..).zip(locked_slots) {

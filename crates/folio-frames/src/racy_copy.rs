@@ -293,10 +293,10 @@ mod copy {
     /// `len` bytes can be read at `from` and written at `to`, which nobody else has.
     pub(super) unsafe fn racy_copy<P: Platform>(from: *const u8, to: *mut u8, len: usize) {
         let half = len / 2;
-        folio_ref::stepped::step();
+        folio_ref::testing::stepped::step();
         // SAFETY: the caller's promise; nobody writes before the next step.
         unsafe { to.copy_from_nonoverlapping(from, half) };
-        folio_ref::stepped::step();
+        folio_ref::testing::stepped::step();
         // SAFETY: as above.
         unsafe {
             to.wrapping_add(half).copy_from_nonoverlapping(from.wrapping_add(half), len - half)

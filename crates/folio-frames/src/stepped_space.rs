@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use folio_ref::stepped;
+use folio_ref::testing::stepped;
 use lock_api::{GuardNoSend, RawMutex};
 
 /// A lock that lets other threads go on before it is taken, and sleeps while it is not free.

@@ -6,4 +6,4 @@
 #[cfg(not(shuttle))]
 pub(crate) use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};
 #[cfg(shuttle)]
-pub(crate) use folio_ref::stepped::{AtomicU8, AtomicU16, AtomicU64};
+pub(crate) use folio_ref::testing::stepped::{AtomicU8, AtomicU16, AtomicU64};

@@ -56,12 +56,12 @@ impl<S: Scheme> Platform for UserSpace<S> {
 
     #[cfg(shuttle)]
     fn wait(key: usize, still: &dyn Fn() -> bool) {
-        folio_ref::stepped::wait(key, still);
+        folio_ref::testing::stepped::wait(key, still);
     }
 
     #[cfg(shuttle)]
     fn wake_all(key: usize) {
-        folio_ref::stepped::wake_all(key);
+        folio_ref::testing::stepped::wake_all(key);
     }
 
     #[cfg(not(shuttle))]

@@ -338,7 +338,7 @@ mod tests {
     fn a_free_frame_that_lets_somebody_in_is_reported() {
         let (zone, free) = zone();
         assert_eq!(zone.try_get(free).err(), Some(Refusal::Free));
-        zone.descriptor(zone.index(free).unwrap()).word.claim_frozen().init();
+        zone.descriptor(zone.index(free).unwrap()).word.take_frozen().init();
         let said = message(|| drop(zone.try_get(free)));
         assert!(
             said.starts_with("try_get succeeded on pfn 0x100000, which is free (R1)"),

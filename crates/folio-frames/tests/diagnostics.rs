@@ -123,6 +123,6 @@ fn everything_prints_as_a_sentence() {
     let block = arena.offline(0, &Index::new(0)).unwrap();
     assert_eq!(format!("{block:?}"), "offline block 0 (pfn 0x100000 to 0x1001ff)");
     let unused = Pfn::new(zone.block_range(0).end.as_u64() - 1);
-    assert_eq!(format!("{:?}", zone.peek(unused)), "interior, order 0, Frozen { noise: 0 }");
+    assert_eq!(format!("{:?}", zone.peek(unused)), "interior, order 0, Frozen { stale: 0 }");
     arena.online(block);
 }

@@ -22,9 +22,9 @@ use folio_frames::{
     Arena, FrozenFolio, FrozenSlot, Kind, KindOps, LockedSlot, Lookup, MigrateError, MigrateType,
     Order, Refusal, UserSpace, Zone, migrate,
 };
-use folio_ref::explore::{Search, deeper, explore, race};
 use folio_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, ZeroFrozen};
-use folio_ref::stepped::step;
+use folio_ref::testing::explore::{Search, deeper, explore, race};
+use folio_ref::testing::stepped::step;
 use folio_ref::{DefaultScheme, Scheme};
 
 type Space<S = DefaultScheme> = UserSpace<S>;

@@ -25,7 +25,7 @@
 //!
 //! let word: PageRef = PageRef::frozen();
 //! assert_eq!(word.try_get(1), Err(Refused::Frozen)); // nobody gets in
-//! word.claim_frozen().init(); // its owner opens it: Live(1)
+//! word.take_frozen().init(); // its owner opens it: Live(1)
 //! assert_eq!(word.try_get(1), Ok(())); // Live(2)
 //! assert!(word.put().is_none()); // Live(1)
 //! let token = word.put().expect("the last put wins the frame"); // Frozen
@@ -42,14 +42,13 @@
 #[cfg(any(test, shuttle))]
 extern crate std;
 
-#[cfg(shuttle)]
-pub mod explore;
 mod page_ref;
 pub mod schemes;
 mod snapshot;
-#[cfg(shuttle)]
-pub mod stepped;
 mod sync;
+#[cfg(shuttle)]
+#[doc(hidden)]
+pub mod testing;
 
 pub use page_ref::{Busy, Dying, Frozen, PageRef, Refused};
 pub use schemes::{DefaultScheme, Scheme};
@@ -61,14 +60,14 @@ pub const CHECKS: bool = cfg!(any(debug_assertions, feature = "checks"));
 
 /// References that one call may take or return at once.
 ///
-/// It keeps R5's bound on noise: past [`NOISE_LIMIT`] each thread adds at most this much before it
+/// It keeps R5's bound on noise: past [`STALE_LIMIT`] each thread adds at most this much before it
 /// resets, so 2^20 threads together stay below the next bit.
 pub const MAX_AT_ONCE: u32 = 1 << 10;
 
 /// Noise at which a refused [`PageRef::try_get`] begins to reset it (R5).
 ///
 /// Under loom it is so small that a model of three threads meets it.
-pub const NOISE_LIMIT: u32 = if cfg!(loom) { 2 } else { 1 << 30 };
+pub const STALE_LIMIT: u32 = if cfg!(loom) { 2 } else { 1 << 30 };
 
 /// Live references at which the count saturates: the frame is leaked instead of overflowing (R5).
 pub const SATURATED: u32 = 1 << 30;

@@ -158,10 +158,10 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// With [`CHECKS`](crate::CHECKS), when the word is not frozen.
     #[inline(always)]
-    pub fn claim_frozen(&self) -> Frozen<'_, S> {
+    pub fn take_frozen(&self) -> Frozen<'_, S> {
         assert!(
             !CHECKS || self.snapshot().is_frozen(),
-            "claim_frozen on a frame that is {:?}: only a frozen frame has a token (R3)",
+            "take_frozen on a frame that is {:?}: only a frozen frame has a token (R3)",
             self.snapshot()
         );
         Frozen { page: self }
@@ -242,7 +242,7 @@ impl<S: Scheme> Frozen<'_, S> {
     }
 
     /// Gives up the token and leaves the frame frozen: it goes to the allocator, or its owner
-    /// keeps it under another name. [`PageRef::claim_frozen`] is the way back.
+    /// keeps it under another name. [`PageRef::take_frozen`] is the way back.
     #[inline(always)]
     pub fn leave_frozen(self) {
         core::mem::forget(self);

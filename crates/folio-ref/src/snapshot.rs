@@ -3,7 +3,7 @@
 //! This is the specification that the six schemes are tested against (`tests/transitions.rs`): the
 //! same call on the state and on the word must end in the same state.
 
-use crate::{NOISE_LIMIT, Refused, SATURATED};
+use crate::{Refused, SATURATED, STALE_LIMIT};
 
 /// What a word said at one instant. Racy: by the time it is looked at, the word may say another
 /// thing.
@@ -14,10 +14,10 @@ pub enum Snapshot {
     /// The last reference is gone and `put` has not yet frozen the frame; a `try_get` may revive
     /// it.
     Dying,
-    /// One owner has exclusive control; `noise` refused increments have piled up since.
+    /// One owner has exclusive control; `stale` refused increments have piled up since.
     Frozen {
         /// References' worth of refused increments, harmless and bounded (R5).
-        noise: u32,
+        stale: u32,
     },
     /// The count passed 2^30: the frame is leaked for good.
     Saturated,
@@ -38,18 +38,20 @@ impl Snapshot {
         matches!(self, Self::Frozen { .. })
     }
 
-    /// What `try_get(n)` answers, and the state after it. `noisy`: whether this scheme leaves
-    /// noise.
-    pub const fn try_get(self, n: u32, noisy: bool) -> (Self, Result<(), Refused>) {
+    /// What `try_get(n)` answers, and the state after it. `leaves_stale` is the scheme's
+    /// [`LEAVES_STALE`](crate::Scheme::LEAVES_STALE).
+    pub const fn try_get(self, n: u32, leaves_stale: bool) -> (Self, Result<(), Refused>) {
         match self {
             Self::Live(have) if have + n >= SATURATED => (Self::Saturated, Err(Refused::Saturated)),
             Self::Live(have) => (Self::Live(have + n), Ok(())),
             Self::Dying => (Self::Live(n), Ok(())),
-            Self::Frozen { noise } if !noisy => (Self::Frozen { noise }, Err(Refused::Frozen)),
-            Self::Frozen { noise } if noise + n >= NOISE_LIMIT => {
-                (Self::Frozen { noise: 0 }, Err(Refused::Frozen))
+            Self::Frozen { stale } if !leaves_stale => {
+                (Self::Frozen { stale }, Err(Refused::Frozen))
             }
-            Self::Frozen { noise } => (Self::Frozen { noise: noise + n }, Err(Refused::Frozen)),
+            Self::Frozen { stale } if stale + n >= STALE_LIMIT => {
+                (Self::Frozen { stale: 0 }, Err(Refused::Frozen))
+            }
+            Self::Frozen { stale } => (Self::Frozen { stale: stale + n }, Err(Refused::Frozen)),
             Self::Saturated => (Self::Saturated, Err(Refused::Saturated)),
         }
     }
@@ -58,7 +60,7 @@ impl Snapshot {
     pub const fn put_many(self, n: u32) -> Option<(Self, bool)> {
         match self {
             Self::Live(have) if have > n => Some((Self::Live(have - n), false)),
-            Self::Live(have) if have == n => Some((Self::Frozen { noise: 0 }, true)),
+            Self::Live(have) if have == n => Some((Self::Frozen { stale: 0 }, true)),
             Self::Saturated => Some((Self::Saturated, false)),
             _ => None,
         }
@@ -67,7 +69,7 @@ impl Snapshot {
     /// The state after `freeze(expected)`, and whether the caller won.
     pub const fn freeze(self, expected: u32) -> (Self, bool) {
         match self {
-            Self::Live(have) if have == expected => (Self::Frozen { noise: 0 }, true),
+            Self::Live(have) if have == expected => (Self::Frozen { stale: 0 }, true),
             other => (other, false),
         }
     }

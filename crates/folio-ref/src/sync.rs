@@ -9,7 +9,7 @@ pub(crate) use core::sync::atomic::{Ordering, fence};
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 #[cfg(shuttle)]
-pub(crate) use crate::stepped::{AtomicU32, AtomicU64};
+pub(crate) use crate::testing::stepped::{AtomicU32, AtomicU64};
 
 /// An atomic word of 32 or 64 bits, its value widened to 64.
 pub trait Word: Send + Sync + 'static {

@@ -2,20 +2,20 @@
 //! there.
 
 use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
-use folio_ref::{Frozen, MAX_AT_ONCE, NOISE_LIMIT, PageRef, Refused, SATURATED, Scheme, Snapshot};
+use folio_ref::{Frozen, MAX_AT_ONCE, PageRef, Refused, SATURATED, STALE_LIMIT, Scheme, Snapshot};
 
 /// Resetting the noise must not touch the generation: a mutant that cleared it passed every test
 /// but this.
 #[test]
 fn noise_that_is_reset_leaves_the_generation() {
     let word = PageRef::<Generational>::frozen();
-    word.claim_frozen().init();
+    word.take_frozen().init();
     let late = word.drop_references(1).expect("the last one");
     word.try_get(1).expect("revived");
     // The second generation begins; its noise is reset once, and the generation bumped by nothing
     // else.
     let token = word.put().expect("the reviver frees it");
-    for _ in 0..=NOISE_LIMIT / MAX_AT_ONCE {
+    for _ in 0..=STALE_LIMIT / MAX_AT_ONCE {
         assert_eq!(word.try_get(MAX_AT_ONCE), Err(Refused::Frozen));
     }
     token.init();
@@ -36,8 +36,8 @@ fn state_and_word_agree_at_the_limits() {
             let state = Snapshot::live(have);
             let live = || {
                 let word = PageRef::<S>::frozen();
-                let opened = Snapshot::Frozen { noise: 0 }.unfreeze(have);
-                word.claim_frozen().unfreeze(have);
+                let opened = Snapshot::Frozen { stale: 0 }.unfreeze(have);
+                word.take_frozen().unfreeze(have);
                 assert_eq!(Some(word.snapshot()), opened, "{}", S::NAME);
                 word
             };
@@ -46,13 +46,13 @@ fn state_and_word_agree_at_the_limits() {
                 let answer = word.try_get(n);
                 assert_eq!(
                     (word.snapshot(), answer),
-                    state.try_get(n, S::NOISY),
+                    state.try_get(n, S::LEAVES_STALE),
                     "{}: {have} + {n}",
                     S::NAME
                 );
                 let word = live();
                 word.get(n);
-                let (after, _) = state.try_get(n, S::NOISY);
+                let (after, _) = state.try_get(n, S::LEAVES_STALE);
                 assert_eq!(word.snapshot(), after, "{}: get {have} + {n}", S::NAME);
                 if let Some(expected) = state.put_many(n) {
                     let word = live();
@@ -85,15 +85,15 @@ fn state_and_word_agree_at_the_limits() {
 /// shows only in between.
 #[test]
 fn the_specification_refuses_broken_calls() {
-    let frozen = Snapshot::Frozen { noise: 3 };
+    let frozen = Snapshot::Frozen { stale: 3 };
     assert_eq!((frozen.put_many(1), Snapshot::Dying.put_many(1)), (None, None));
     assert_eq!((Snapshot::Live(2).put_many(3), Snapshot::Live(2).unfreeze(1)), (None, None));
     assert_eq!(Snapshot::Saturated.put_many(1), Some((Snapshot::Saturated, false)));
     assert_eq!((frozen.unfreeze(0), frozen.unfreeze(SATURATED)), (None, None));
     assert_eq!(frozen.unfreeze(SATURATED - 1), Some(Snapshot::Live(SATURATED - 1)));
-    let nearly = Snapshot::Frozen { noise: NOISE_LIMIT - 1 };
-    assert_eq!(nearly.try_get(1, true), (Snapshot::Frozen { noise: 0 }, Err(Refused::Frozen)));
-    assert_eq!(frozen.try_get(2, true), (Snapshot::Frozen { noise: 5 }, Err(Refused::Frozen)));
+    let nearly = Snapshot::Frozen { stale: STALE_LIMIT - 1 };
+    assert_eq!(nearly.try_get(1, true), (Snapshot::Frozen { stale: 0 }, Err(Refused::Frozen)));
+    assert_eq!(frozen.try_get(2, true), (Snapshot::Frozen { stale: 5 }, Err(Refused::Frozen)));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_put_that_expects_to_be_last_does_what_put_does() {
     fn same<S: Scheme>() {
         for have in [1, 2, 3, SATURATED - 1] {
             let word = PageRef::<S>::frozen();
-            word.claim_frozen().unfreeze(have);
+            word.take_frozen().unfreeze(have);
             let won = word.put_expecting_last().map(Frozen::leave_frozen).is_some();
             assert_eq!(
                 Some((word.snapshot(), won)),

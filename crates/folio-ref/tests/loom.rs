@@ -12,7 +12,7 @@
 #![cfg(loom)]
 
 use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
-use folio_ref::{NOISE_LIMIT, PageRef, SATURATED, Scheme, Snapshot};
+use folio_ref::{PageRef, SATURATED, STALE_LIMIT, Scheme, Snapshot};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -33,7 +33,7 @@ impl<S: Scheme> Frame<S> {
             bytes: UnsafeCell::new(7),
             destroyed: AtomicUsize::new(0),
         };
-        frame.word.claim_frozen().unfreeze(n);
+        frame.word.take_frozen().unfreeze(n);
         Arc::new(frame)
     }
 
@@ -191,9 +191,9 @@ fn noise_and_unfreeze<S: Scheme>() {
             let frame = frame.clone();
             thread::spawn(move || {
                 let got = frame.word.try_get(1).is_ok();
-                if let Snapshot::Frozen { noise } = frame.word.snapshot() {
+                if let Snapshot::Frozen { stale } = frame.word.snapshot() {
                     // R5: one add in flight per other thread, plus what is below the limit.
-                    assert!(noise < NOISE_LIMIT + 1, "noise of {noise}");
+                    assert!(stale < STALE_LIMIT + 1, "{stale} stale increments");
                 }
                 u32::from(got)
             })
@@ -243,7 +243,7 @@ fn reader_looks_again<S: Scheme>() {
         };
         if let Ok(token) = frames[0].word.freeze(1) {
             frames[1].write(7);
-            frames[1].word.claim_frozen().unfreeze(1);
+            frames[1].word.take_frozen().unfreeze(1);
             index.store(1, Ordering::Release);
             // The old frame is freed, and is something else at once.
             frames[0].write(9);

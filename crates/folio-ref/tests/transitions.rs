@@ -10,7 +10,7 @@ use std::fmt::Debug;
 
 use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
 use folio_ref::{
-    Busy, Dying, Frozen, MAX_AT_ONCE, NOISE_LIMIT, PageRef, Refused, SATURATED, Scheme, Snapshot,
+    Busy, Dying, Frozen, MAX_AT_ONCE, PageRef, Refused, SATURATED, STALE_LIMIT, Scheme, Snapshot,
 };
 
 /// Longest sequence of calls.
@@ -66,7 +66,7 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        Self { state: Snapshot::Frozen { noise: 0 }, generation: 0, late: Vec::new(), tokens: 1 }
+        Self { state: Snapshot::Frozen { stale: 0 }, generation: 0, late: Vec::new(), tokens: 1 }
     }
 
     fn holders(&self) -> u32 {
@@ -86,14 +86,14 @@ impl Model {
     }
 
     fn freeze(&mut self) {
-        self.state = Snapshot::Frozen { noise: 0 };
+        self.state = Snapshot::Frozen { stale: 0 };
         self.generation += 1;
     }
 
     fn apply<S: Scheme>(&mut self, call: Call) -> Answer {
         match call {
             Call::TryGet(n) => {
-                let (state, result) = self.state.try_get(n, S::NOISY);
+                let (state, result) = self.state.try_get(n, S::LEAVES_STALE);
                 self.state = state;
                 Answer::Get(result)
             }
@@ -102,7 +102,7 @@ impl Model {
                 Answer::None
             }
             Call::Drop(n) if self.holders() == n => {
-                if S::NOISY {
+                if S::LEAVES_STALE {
                     self.state = Snapshot::Dying;
                 } else {
                     // 0 is frozen: the first step was all.
@@ -119,9 +119,9 @@ impl Model {
                 let generation = self.late.remove(0);
                 // Only a generation tells this life's 0 from a later life's.
                 let same_life = S::NAME != Generational::NAME || generation == self.generation;
-                let won = !S::NOISY || (self.state == Snapshot::Dying && same_life);
+                let won = !S::LEAVES_STALE || (self.state == Snapshot::Dying && same_life);
                 if won {
-                    if S::NOISY {
+                    if S::LEAVES_STALE {
                         self.freeze();
                     }
                     self.tokens += 1;
@@ -147,7 +147,7 @@ impl Model {
     /// R3: the frame has exactly one owner while it is frozen, and none otherwise. Where 0 is
     /// frozen, a put that owes its second step has won already.
     fn check<S: Scheme>(&self) {
-        let owners = self.tokens as usize + if S::NOISY { 0 } else { self.late.len() };
+        let owners = self.tokens as usize + if S::LEAVES_STALE { 0 } else { self.late.len() };
         assert_eq!(owners, usize::from(self.state.is_frozen()), "{self:?}");
     }
 }
@@ -196,7 +196,7 @@ impl<S: Scheme> Real<'_, S> {
 /// Runs one sequence on a fresh word beside the model.
 fn run<S: Scheme>(calls: &[Call]) -> Model {
     let word = PageRef::<S>::frozen();
-    let mut real = Real { word: &word, late: Vec::new(), tokens: vec![word.claim_frozen()] };
+    let mut real = Real { word: &word, late: Vec::new(), tokens: vec![word.take_frozen()] };
     let mut model = Model::new();
     for (n, &call) in calls.iter().enumerate() {
         let expected = model.apply::<S>(call);
@@ -282,7 +282,7 @@ for_every_scheme! {
 /// R5, for counts: the last get below the limit is refused, and then nothing ends the leak.
 fn saturates<S: Scheme>() {
     let word = PageRef::<S>::frozen();
-    word.claim_frozen().unfreeze(SATURATED - 1);
+    word.take_frozen().unfreeze(SATURATED - 1);
     assert_eq!(word.try_get(1), Err(Refused::Saturated));
     assert_eq!(word.snapshot(), Snapshot::Saturated);
     // Holders that give back what they hold do not bring it to life again, nor to an end.
@@ -296,7 +296,7 @@ fn saturates<S: Scheme>() {
     assert_eq!(word.snapshot(), Snapshot::Saturated);
 
     let word = PageRef::<S>::frozen();
-    word.claim_frozen().unfreeze(SATURATED - 1);
+    word.take_frozen().unfreeze(SATURATED - 1);
     word.get(1);
     assert_eq!(word.snapshot(), Snapshot::Saturated, "get saturates too");
     assert!(word.put().is_none());
@@ -312,23 +312,23 @@ fn saturates<S: Scheme>() {
 fn bounds_noise<S: Scheme>() {
     let word = PageRef::<S>::frozen();
     let mut most = 0;
-    for _ in 0..2 * NOISE_LIMIT / MAX_AT_ONCE + 3 {
+    for _ in 0..2 * STALE_LIMIT / MAX_AT_ONCE + 3 {
         assert_eq!(word.try_get(MAX_AT_ONCE), Err(Refused::Frozen));
-        let Snapshot::Frozen { noise } = word.snapshot() else {
+        let Snapshot::Frozen { stale } = word.snapshot() else {
             panic!("noise thawed the frame: {word:?}")
         };
-        assert!(noise < NOISE_LIMIT, "{noise}");
-        most = most.max(noise);
+        assert!(stale < STALE_LIMIT, "{stale}");
+        most = most.max(stale);
     }
-    assert_eq!(most, if S::NOISY { NOISE_LIMIT - MAX_AT_ONCE } else { 0 });
-    word.claim_frozen().init();
+    assert_eq!(most, if S::LEAVES_STALE { STALE_LIMIT - MAX_AT_ONCE } else { 0 });
+    word.take_frozen().init();
     assert_eq!(word.snapshot(), Snapshot::Live(1), "noise was counted as references");
 }
 
 fn zeroed<S: Scheme>() {
     // The only word whose bits are all 0 is what the constructor makes, or it is not frozen at all.
     let bits = format!("{:?}", PageRef::<S>::frozen());
-    assert!(bits.starts_with("Frozen { noise: 0 }"), "{bits}");
+    assert!(bits.starts_with("Frozen { stale: 0 }"), "{bits}");
     assert_eq!(S::ZERO_IS_FROZEN, S::NAME != FrozenBit::NAME);
 }
 
@@ -352,15 +352,15 @@ fn catches<S: Scheme>() {
             .contains("the caller holds no such references")
     );
     let word = PageRef::<S>::frozen();
-    word.claim_frozen().init();
+    word.take_frozen().init();
     assert!(
-        message(|| word.claim_frozen().leave_frozen())
+        message(|| word.take_frozen().leave_frozen())
             .contains("only a frozen frame has a token (R3)")
     );
     let word = PageRef::<S>::frozen();
-    assert!(message(|| drop(word.claim_frozen())).contains("a token was dropped"));
+    assert!(message(|| drop(word.take_frozen())).contains("a token was dropped"));
     let word = PageRef::<S>::frozen();
-    let (first, second) = (word.claim_frozen(), word.claim_frozen());
+    let (first, second) = (word.take_frozen(), word.take_frozen());
     first.init();
     assert!(message(|| second.init()).contains("something cleared its frozen state (R2)"));
 }
@@ -369,11 +369,11 @@ fn catches<S: Scheme>() {
 fn amounts_outside_the_limits_are_refused_with_what_is_allowed() {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     let word: PageRef = PageRef::frozen();
-    word.claim_frozen().init();
+    word.take_frozen().init();
     for n in [0, MAX_AT_ONCE + 1] {
         let calls: [&dyn Fn(); 3] =
             [&|| assert!(word.try_get(n).is_ok()), &|| word.get(n), &|| {
-                assert!(word.put_many(n).is_none())
+                assert!(word.put_many(n).is_none());
             }];
         for call in calls {
             let panic = catch_unwind(AssertUnwindSafe(call))
@@ -393,7 +393,7 @@ fn amounts_outside_the_limits_are_refused_with_what_is_allowed() {
 #[test]
 fn a_put_that_loses_its_second_step_makes_no_token() {
     let word: PageRef = PageRef::frozen();
-    word.claim_frozen().init();
+    word.take_frozen().init();
     let late = word.drop_references(1).expect("the last one");
     word.try_get(1).expect("revived");
     assert!(late.finish().is_none());
@@ -406,7 +406,7 @@ fn a_put_that_loses_its_second_step_makes_no_token() {
 fn only_a_generation_tells_a_late_put_that_the_frame_has_a_new_life() {
     fn late_put_wins<S: Scheme>() -> bool {
         let word = PageRef::<S>::frozen();
-        word.claim_frozen().init();
+        word.take_frozen().init();
         let late = word.drop_references(1).expect("the last one");
         word.try_get(1).expect("revived");
         let token = word.put().expect("the reviver frees it");
@@ -428,10 +428,10 @@ fn only_a_generation_tells_a_late_put_that_the_frame_has_a_new_life() {
 #[test]
 fn tokens_print_what_they_are_of() {
     let word: PageRef = PageRef::frozen();
-    word.claim_frozen().init();
+    word.take_frozen().init();
     let late = word.drop_references(1).expect("the last one");
     assert_eq!(format!("{late:?}"), "late step of a put on Dying (generational)");
     let token = late.finish().expect("nobody else");
-    assert_eq!(format!("{token:?}"), "token of Frozen { noise: 0 } (generational)");
+    assert_eq!(format!("{token:?}"), "token of Frozen { stale: 0 } (generational)");
     token.leave_frozen();
 }

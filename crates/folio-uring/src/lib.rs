@@ -5,12 +5,15 @@
 //! unwind, before each request has its answer. So there are no requests to cancel, and nothing to
 //! own until a completion.
 //!
-//! Beside it stands [`begin_writeback`], a call that lends nothing.
+//! Beside it stand [`begin_writeback`], a call that lends nothing, and [`Process`], by which a ring
+//! notices that it is used after a fork.
 //!
 //! It lacks on purpose: writes, files registered in advance, and requests that outlive their call.
 
 mod begin;
+mod process;
 mod ring;
 
 pub use begin::begin_writeback;
+pub use process::Process;
 pub use ring::{Request, Ring};

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::Duration;
 
 use io_uring::{IoUring, opcode, squeue, types::Fd};
+
+use crate::process::Process;
 
 /// One read.
 #[derive(Debug)]
@@ -27,7 +30,26 @@ impl<'r, 'b> Request<'r, 'b> {
     }
 }
 
-/// An `io_uring` for reads.
+/// An `io_uring` for reads. It belongs to the thread that made it.
+///
+/// The kernel takes requests from that thread only, so a ring cannot be sent to another one:
+///
+/// ```compile_fail,E0277
+/// fn send<T: Send>() {}
+/// send::<folio_uring::Ring>();
+/// ```
+///
+/// # After a fork
+///
+/// Parent and child share one ring of the kernel, with its queues. What the child queues there is
+/// read into the memory of the parent, at the same addresses. So a ring works only in the process
+/// that made it. In a child it is not [usable](Self::is_usable): [`read_all`](Self::read_all)
+/// touches neither queue, and each request ends with an error. Make a new ring there. Dropping the
+/// inherited ring closes the child's descriptor and unmaps the child's view of the queues; the
+/// parent does not notice.
+///
+/// A fork by a signal handler that interrupts `read_all` is not noticed if the handler returns in
+/// the child. A child may not do that: POSIX allows no `fork` in a handler.
 pub struct Ring {
     /// **Invariant:** between two calls of `read_all` nothing is in flight, and nothing is queued
     /// but after `failed`.
@@ -35,6 +57,10 @@ pub struct Ring {
     depth: usize,
     /// The system refused it once: what is queued must not be submitted any more.
     failed: bool,
+    /// The process that made it: the only one that may touch the queues.
+    process: Process,
+    /// The kernel accepts requests from the thread that made the ring, and from no other.
+    _not_send: PhantomData<*const ()>,
 }
 
 impl Ring {
@@ -50,17 +76,34 @@ impl Ring {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => IoUring::new(depth)?,
             other => other?,
         };
-        Ok(Self { uring, depth: depth as usize, failed: false })
+        Ok(Self {
+            uring,
+            depth: depth as usize,
+            failed: false,
+            process: Process::current(),
+            _not_send: PhantomData,
+        })
     }
 
-    /// Whether it can be used (again). If not, make another one.
+    /// Returns `false` once the system has refused it, and in a child that was forked since it was
+    /// made. Make another ring then.
     pub fn is_usable(&self) -> bool {
-        !self.failed
+        !self.failed && self.process.is_current()
     }
 
     /// Makes all requests, as many at once as the ring is deep, and returns when each has its
     /// answer.
+    ///
+    /// In a child that was forked since the ring was made, each answer is an error of kind
+    /// `Unsupported`, and nothing was read.
     pub fn read_all(&mut self, file: &impl AsFd, requests: &mut [Request<'_, '_>]) {
+        if !self.process.is_current() {
+            // The queues are the parent's.
+            for request in requests {
+                request.result = Err(of_another_process(self.process));
+            }
+            return;
+        }
         let fd = Fd(file.as_fd().as_raw_fd());
         let (mut queued, mut answered) = (0, 0);
         while answered < requests.len() {
@@ -150,6 +193,15 @@ impl fmt::Debug for Ring {
             .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
+}
+
+fn of_another_process(process: Process) -> io::Error {
+    let (made, used) = (process.id(), Process::current().id());
+    let message = format!(
+        "this ring was made by process {made} and is used in process {used} after a fork: \
+         make a new ring there"
+    );
+    io::Error::new(io::ErrorKind::Unsupported, message)
 }
 
 fn refused() -> io::Error {

@@ -1,5 +1,8 @@
 //! The tree as the house rules see it: its files, its manifests, its documents.
 
+#[path = "../../src/code.rs"]
+pub(crate) mod code;
+
 use std::fs;
 use std::path::Path;
 
@@ -108,46 +111,4 @@ pub(crate) fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     let (_, after) =
         text.split_once(&start).unwrap_or_else(|| panic!("there is no heading '{heading}'"));
     after.split("\n## ").next().unwrap_or(after)
-}
-
-/// A file's code, without its comments and strings.
-pub(crate) fn code_of(text: &str) -> String {
-    let mut code = String::new();
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let skip = if rest.starts_with("//") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            rest.find("*/").map_or(rest.len(), |end| end + 2)
-        } else if rest.starts_with("r#\"") {
-            rest.find("\"#").map_or(rest.len(), |end| end + 2)
-        } else if rest.starts_with("'\"'") {
-            3
-        } else if let Some(escaped) = rest.strip_prefix("'\\") {
-            2 + escaped.chars().next().map_or(0, char::len_utf8)
-        } else if c == '"' {
-            string_len(rest)
-        } else {
-            code.push(c);
-            rest = &rest[c.len_utf8()..];
-            continue;
-        };
-        code.push(' ');
-        rest = &rest[skip..];
-    }
-    code
-}
-
-/// The length of the string that begins here, quotes and all.
-fn string_len(text: &str) -> usize {
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
 }

@@ -21,15 +21,15 @@
 
 mod direct;
 mod local;
-mod memory;
 mod open;
+mod testing;
 mod whole;
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 
 pub use local::LocalFile;
-pub use memory::{Call, Fault, Memory};
+pub use testing::{Call, Fault, Memory};
 
 /// What a backing is: two with one identity are the same bytes, and share their pages.
 ///

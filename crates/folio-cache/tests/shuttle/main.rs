@@ -24,8 +24,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use common::assert_nothing_leaked;
 use folio_cache::{Cache, Call, File, Memory};
 use folio_frames::{FRAME_SIZE, Order};
-use folio_ref::explore::{Search, deeper, delays, explore, race};
-use folio_ref::stepped::{self, step};
+use folio_ref::testing::explore::{Search, deeper, delays, explore, race};
+use folio_ref::testing::stepped::{self, step};
 
 /// Some schedules of what has too many.
 const BY_CHANCE: Search = Search::Pct { depth: 4, executions: 3_000, seed: 1 };

@@ -1,8 +1,8 @@
 //! Large folios under schedules that shuttle plays.
 
 use folio_frames::FRAME_SIZE;
-use folio_ref::explore::{Search, deeper, explore, race};
-use folio_ref::stepped::step;
+use folio_ref::testing::explore::{Search, deeper, explore, race};
+use folio_ref::testing::stepped::step;
 
 use crate::{BY_CHANCE, World, read};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use folio_cache::{Backing, Cache, Call, Durable, Fault, FileId, Memory, Version};
 use folio_frames::FRAME_SIZE;
-use folio_ref::explore::{Search, deeper, explore, race};
-use folio_ref::stepped::step;
+use folio_ref::testing::explore::{Search, deeper, explore, race};
+use folio_ref::testing::stepped::step;
 
 use crate::BY_CHANCE;
 use crate::common::assert_nothing_leaked;

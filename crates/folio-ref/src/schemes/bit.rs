@@ -2,9 +2,9 @@
 //!
 //! The four encodings differ only in where the bit, the count and the generation lie.
 
-use super::Scheme;
+use super::{Scheme, seeded_bugs};
 use crate::sync::{Ordering, Word};
-use crate::{CHECKS, NOISE_LIMIT, Refused, SATURATED, Snapshot};
+use crate::{CHECKS, Refused, SATURATED, STALE_LIMIT, Snapshot};
 
 /// Where a saturated count is put: far from both edges, so that no number of threads caught between
 /// two steps moves it out (R5).
@@ -43,7 +43,7 @@ pub trait Encoding: Copy + Send + Sync + 'static {
 impl<E: Encoding> Scheme for E {
     const NAME: &'static str = E::NAME;
     const ZERO_IS_FROZEN: bool = E::ZERO_IS_FROZEN;
-    const NOISY: bool = true;
+    const LEAVES_STALE: bool = true;
     type Atomic = E::Atomic;
 
     fn new_frozen() -> E::Atomic {
@@ -58,10 +58,9 @@ impl<E: Encoding> Scheme for E {
         let old = word.fetch_add(n, Ordering::Acquire);
         // The sum is judged as well: the last reference below saturation must not carry past it
         // unseen.
-        if cfg!(broken = "count-into-the-bit") && !E::is_frozen(old) {
-            return Ok(());
-        }
-        if E::admits(old) && E::admits(old.wrapping_add(n)) {
+        if E::admits(old) && E::admits(old.wrapping_add(n))
+            || seeded_bugs::NO_SATURATION && !E::is_frozen(old)
+        {
             Ok(())
         } else {
             Err(refuse::<E>(word, old, n))
@@ -107,21 +106,13 @@ impl<E: Encoding> Scheme for E {
         // `dying` this fails when the frame moved on in between; without one it may win
         // another life's frame (R4).
         let won = word.compare_exchange(dying, E::next_frozen(dying), Ordering::Acquire).is_ok();
-        #[cfg(broken = "freed-left-dying")]
-        if won {
-            word.store(dying, Ordering::Relaxed);
-        }
-        #[cfg(broken = "put-clears-frozen")]
-        if won {
-            word.store(E::live(1, dying), Ordering::Relaxed);
-        }
+        seeded_bugs::thaw::<E>(word, dying, won);
         won
     }
 
     #[inline(always)]
     fn freeze(word: &E::Atomic, expected: u32) -> Result<(), Snapshot> {
-        #[cfg(broken = "freeze-one-more")]
-        let expected = expected + 1;
+        let expected = expected + seeded_bugs::ONE_MORE;
         // Relaxed, and not looked at again: the references that the caller holds keep the
         // generation, and the way it got them has shown it this one.
         let live = E::live(expected, if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 });
@@ -137,8 +128,7 @@ impl<E: Encoding> Scheme for E {
     fn unfreeze(word: &E::Atomic, n: u32) {
         // Relaxed: only noise changes under the token's holder, and the noise is not kept.
         let frozen = if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 };
-        #[cfg(broken = "init-keeps-noise")]
-        let n = n + E::count(word.load(Ordering::Relaxed));
+        let n = n + seeded_bugs::kept_increments::<E>(word);
         // Release: publishes the frame to every successful try_get (R6).
         word.store(E::live(n, frozen), Ordering::Release);
     }
@@ -150,7 +140,7 @@ impl<E: Encoding> Scheme for E {
 
 fn snapshot<E: Encoding>(word: u64) -> Snapshot {
     if E::is_frozen(word) {
-        Snapshot::Frozen { noise: E::count(word) }
+        Snapshot::Frozen { stale: E::count(word) }
     } else {
         Snapshot::live(E::count(word))
     }
@@ -170,19 +160,15 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
         return Refused::Saturated;
     }
     assert!(
-        !CHECKS || E::count(old) <= NOISE_LIMIT + IN_FLIGHT,
+        !CHECKS || E::count(old) <= STALE_LIMIT + IN_FLIGHT,
         "a frozen frame has a noise of {}: more than all threads together can leave (R5)",
         E::count(old)
     );
-    #[cfg(broken = "undo-by-subtraction")]
-    {
-        word.fetch_sub(n, Ordering::Relaxed);
-        return Refused::Frozen;
-    }
+    seeded_bugs::subtract_increment(word, n);
     let mut now = old.wrapping_add(n);
     // R5: loop until the noise was reset, by us or by somebody, or the frame is live again. One
     // attempt is not enough: there are schedules in which every single attempt fails.
-    while E::is_frozen(now) && E::count(now) >= NOISE_LIMIT && !cfg!(broken = "noise-unbounded") {
+    while E::is_frozen(now) && E::count(now) >= STALE_LIMIT && !seeded_bugs::NO_RESET {
         // Relaxed: frozen to frozen publishes nothing.
         match word.compare_exchange(now, E::quiet(now), Ordering::Relaxed) {
             Ok(_) => break,
@@ -198,7 +184,7 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
 #[inline(never)]
 fn pin<E: Encoding>(word: &E::Atomic, from: u32) {
     let mut now = word.load(Ordering::Relaxed);
-    while !E::is_frozen(now) && E::count(now) >= from && !cfg!(broken = "count-into-the-bit") {
+    while !E::is_frozen(now) && E::count(now) >= from && !seeded_bugs::NO_SATURATION {
         // Relaxed: a leaked frame publishes nothing.
         match word.compare_exchange(now, E::live(PINNED, now), Ordering::Relaxed) {
             Ok(_) => break,
@@ -221,7 +207,7 @@ mod tests {
     #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
     fn noise_beyond_what_all_threads_can_leave_is_reported() {
         let panic = catch_unwind(|| {
-            let word = <AtomicU32 as Word>::new(u64::from(NOISE_LIMIT + IN_FLIGHT + 1));
+            let word = <AtomicU32 as Word>::new(u64::from(STALE_LIMIT + IN_FLIGHT + 1));
             LiveBitHigh::try_get(&word, 1)
         });
         let said = *panic.expect_err("nobody noticed").downcast::<String>().expect("a message");

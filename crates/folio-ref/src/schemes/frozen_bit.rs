@@ -7,7 +7,7 @@ use crate::sync::AtomicU32;
 const FROZEN: u64 = 1 << 31;
 const _: () = assert!(crate::SATURATED as u64 * 2 <= FROZEN, "a live count must not reach the bit");
 const _: () =
-    assert!(crate::NOISE_LIMIT as u64 * 2 <= FROZEN, "noise must not carry out of the word");
+    assert!(crate::STALE_LIMIT as u64 * 2 <= FROZEN, "noise must not carry out of the word");
 
 /// Live(n) is n; Frozen is 2^31 + noise.
 #[derive(Clone, Copy, Debug)]

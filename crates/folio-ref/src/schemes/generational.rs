@@ -11,17 +11,18 @@
 //! many.
 
 use super::bit::Encoding;
+use super::seeded_bugs;
 use crate::sync::AtomicU64;
 
 const LIVE: u64 = 1 << 63;
 const COUNT: u64 = (1 << 32) - 1;
 const GENERATION: u64 = !(LIVE | COUNT);
-const BUMP: u64 = 1 << 32;
+const BUMP: u64 = if seeded_bugs::SAME_GENERATION { 0 } else { 1 << 32 };
 const SATURATED: u64 = 0b11 << 30;
 const _: () =
     assert!(crate::SATURATED as u64 * 4 <= COUNT + 1, "a live count must not reach the generation");
 const _: () =
-    assert!(crate::NOISE_LIMIT as u64 * 4 <= COUNT + 1, "noise must not reach the generation");
+    assert!(crate::STALE_LIMIT as u64 * 4 <= COUNT + 1, "noise must not reach the generation");
 
 /// Live(n) is 2^63 + generation + n; Frozen is the next generation + noise.
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +54,7 @@ impl Encoding for Generational {
     }
     #[inline(always)]
     fn next_frozen(word: u64) -> u64 {
-        #[cfg(broken = "generation-not-bumped")]
-        return word & GENERATION;
-        #[cfg(not(broken = "generation-not-bumped"))]
-        return (word & GENERATION).wrapping_add(BUMP) & GENERATION;
+        (word & GENERATION).wrapping_add(BUMP) & GENERATION
     }
     #[inline(always)]
     fn quiet(word: u64) -> u64 {

@@ -6,7 +6,7 @@ use crate::sync::AtomicU32;
 const LIVE: u64 = 1 << 31;
 const _: () =
     assert!(crate::SATURATED as u64 * 2 <= LIVE, "a live count must not carry out of the word");
-const _: () = assert!(crate::NOISE_LIMIT as u64 * 2 <= LIVE, "noise must not reach the bit");
+const _: () = assert!(crate::STALE_LIMIT as u64 * 2 <= LIVE, "noise must not reach the bit");
 
 /// Live(n) is 2^31 + n; Frozen is the noise alone.
 #[derive(Clone, Copy, Debug)]

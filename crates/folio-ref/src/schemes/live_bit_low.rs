@@ -7,7 +7,7 @@ const LIVE: u64 = 1;
 const _: () =
     assert!(crate::SATURATED as u64 * 4 <= 1 << 32, "a live count must not carry out of the word");
 const _: () =
-    assert!(crate::NOISE_LIMIT as u64 * 4 <= 1 << 32, "noise must not carry out of the word");
+    assert!(crate::STALE_LIMIT as u64 * 4 <= 1 << 32, "noise must not carry out of the word");
 
 /// Live(n) is 2n + 1; Frozen is twice the noise.
 #[derive(Clone, Copy, Debug)]

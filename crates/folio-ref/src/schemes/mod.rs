@@ -14,6 +14,7 @@ mod frozen_bit;
 mod generational;
 mod live_bit_high;
 mod live_bit_low;
+mod seeded_bugs;
 mod zero;
 
 pub use frozen_bit::FrozenBit;
@@ -38,7 +39,7 @@ pub trait Scheme: sealed::Sealed + Copy + Send + Sync + 'static {
     /// Whether zeroed memory is a frozen word: then a memmap needs no initialisation.
     const ZERO_IS_FROZEN: bool;
     /// Whether a refused `try_get` leaves its increment behind.
-    const NOISY: bool;
+    const LEAVES_STALE: bool;
     /// The atomic integer.
     #[doc(hidden)]
     type Atomic: Word;

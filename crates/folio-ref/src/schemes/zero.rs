@@ -5,7 +5,7 @@
 //! `include/linux/page_ref.h`, `atomic_add_unless`). Saturation is our addition; Linux's page count
 //! has none.
 
-use super::Scheme;
+use super::{Scheme, seeded_bugs};
 use crate::sync::{AtomicU32, Ordering, Word, fence};
 use crate::{CHECKS, Refused, SATURATED, Snapshot};
 
@@ -22,7 +22,7 @@ macro_rules! zero_scheme {
         impl Scheme for $scheme {
             const NAME: &'static str = $name;
             const ZERO_IS_FROZEN: bool = true;
-            const NOISY: bool = false;
+            const LEAVES_STALE: bool = false;
             type Atomic = AtomicU32;
 
             fn new_frozen() -> AtomicU32 {
@@ -108,8 +108,7 @@ fn put(word: &AtomicU32, n: u32) -> Option<u64> {
     if old == n {
         // Acquire: pairs with every holder's Release above.
         fence(Ordering::Acquire);
-        #[cfg(any(broken = "freed-left-dying", broken = "put-clears-frozen"))]
-        word.store(1, Ordering::Relaxed);
+        seeded_bugs::thaw_zero(word);
         return Some(0);
     }
     if old - n >= SATURATED {
@@ -140,5 +139,5 @@ fn saturate(word: &AtomicU32, mut now: u32) -> Refused {
 }
 
 fn snapshot(word: u32) -> Snapshot {
-    if word == 0 { Snapshot::Frozen { noise: 0 } } else { Snapshot::live(word) }
+    if word == 0 { Snapshot::Frozen { stale: 0 } } else { Snapshot::live(word) }
 }

@@ -2,7 +2,7 @@
 
 use folio_cache::{CACHED, Cache};
 use folio_frames::{Peek, Pfn};
-use folio_ref::{MAX_AT_ONCE, NOISE_LIMIT, Scheme, Snapshot};
+use folio_ref::{MAX_AT_ONCE, STALE_LIMIT, Scheme, Snapshot};
 
 /// Returns the frames that are neither free nor referenced by the index alone. Called while files
 /// are still open.
@@ -39,11 +39,11 @@ pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<S
     for pfn in zone.pfns() {
         let seen = zone.peek(pfn);
         match seen.snapshot {
-            Snapshot::Frozen { noise }
-                if u64::from(noise)
-                    < u64::from(NOISE_LIMIT) + threads as u64 * u64::from(MAX_AT_ONCE) => {}
-            Snapshot::Frozen { noise } => {
-                broken.push(format!("R5: {pfn:?} has {noise} stale increments"))
+            Snapshot::Frozen { stale }
+                if u64::from(stale)
+                    < u64::from(STALE_LIMIT) + threads as u64 * u64::from(MAX_AT_ONCE) => {}
+            Snapshot::Frozen { stale } => {
+                broken.push(format!("R5: {pfn:?} has {stale} stale increments"))
             }
             _ => broken.push(format!("R1: {pfn:?} is not frozen: {seen:?}")),
         }

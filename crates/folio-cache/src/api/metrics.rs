@@ -1,0 +1,108 @@
+//! Metrics: what the counters say, given to whatever the program collects metrics with (the crate
+//! `metrics`).
+//!
+//! Nothing is recorded while the cache works: its counters are its threads' own, and are gathered
+//! when somebody asks.
+
+use folio_frames::FRAME_SIZE;
+use folio_ref::Scheme;
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+
+use crate::api::cache::Cache;
+use crate::state::stats::CacheStats;
+
+/// Of all counters: name, unit, what it counts, and where it is found.
+type CounterOf = (&'static str, Unit, &'static str, fn(&CacheStats) -> u64);
+
+const COUNTERS: &[CounterOf] = &[
+    ("page_cache_misses_total", Unit::Count, "Pages read from backings, or tried to be", |stats| {
+        stats.misses
+    }),
+    ("page_cache_requests_total", Unit::Count, "Requests for pages", |stats| stats.requests),
+    ("page_cache_ahead_total", Unit::Count, "Pages requested before they were missed", |stats| {
+        stats.ahead
+    }),
+    ("page_cache_filled_bytes_total", Unit::Bytes, "Bytes read from backings", |stats| {
+        stats.filled_bytes
+    }),
+    ("page_cache_written_bytes_total", Unit::Bytes, "Bytes written to backings", |stats| {
+        stats.written_bytes
+    }),
+    ("page_cache_write_errors_total", Unit::Count, "Requests to write that failed", |stats| {
+        stats.write_errors
+    }),
+    ("page_cache_throttled_total", Unit::Count, "Writers that had to write dirty pages", |stats| {
+        stats.throttled
+    }),
+    ("page_cache_reclaimed_total", Unit::Count, "Pages that reclaim freed", |stats| {
+        stats.reclaimed
+    }),
+    ("page_cache_direct_reclaims_total", Unit::Count, "Misses that had to reclaim", |stats| {
+        stats.direct_reclaims
+    }),
+    ("page_cache_waits_total", Unit::Count, "Sleeps until a page was there", |stats| stats.waits),
+];
+
+const HITS: &str = "page_cache_hits_total";
+
+/// Of all gauges, in the order of [`Cache::gauges`]: name and what it says. All are bytes.
+const GAUGES: [(&str, &str); 6] = [
+    ("page_cache_capacity_bytes", "The most memory for pages and indexes"),
+    ("page_cache_used_bytes", "Memory of pages"),
+    ("page_cache_index_bytes", "Memory of indexes"),
+    ("page_cache_dirty_bytes", "Pages newer than their backings"),
+    ("page_cache_pinned_bytes", "Pages held by handles"),
+    ("page_cache_offline_bytes", "Memory of the cache that the system has back"),
+];
+
+impl<S: Scheme> Cache<S> {
+    /// Tells the recorder of the program what [`record_metrics`](Self::record_metrics) records.
+    /// Once is enough.
+    pub fn describe_metrics() {
+        for &(name, unit, about, _) in COUNTERS {
+            describe_counter!(name, unit, about);
+        }
+        if CacheStats::COUNTS_HITS {
+            describe_counter!(HITS, Unit::Count, "Pages found in the cache");
+        }
+        for (name, about) in GAUGES {
+            describe_gauge!(name, Unit::Bytes, about);
+        }
+    }
+
+    /// Gives all counters and gauges to the recorder of the program, with `name` as the label
+    /// `cache`. Call it before each scrape, or now and then: it looks at every frame, which
+    /// takes in the order of a millisecond for each GiB.
+    pub fn record_metrics(&self, name: &str) {
+        if self.shared.is_inherited() {
+            // Locks are needed, and the numbers are the parent's.
+            return;
+        }
+        let stats = self.stats();
+        for &(counter, _, _, value) in COUNTERS {
+            counter!(counter, "cache" => name.to_owned()).absolute(value(&stats));
+        }
+        if let Some(hits) = stats.hits {
+            counter!(HITS, "cache" => name.to_owned()).absolute(hits);
+        }
+        for ((gauge, _), bytes) in GAUGES.into_iter().zip(self.gauges()) {
+            gauge!(gauge, "cache" => name.to_owned()).set(bytes as f64);
+        }
+    }
+
+    fn gauges(&self) -> [usize; GAUGES.len()] {
+        let (shared, zone) = (self.shared(), self.zone());
+        let stats = zone.stats();
+        let [online, free] =
+            [stats.online_frames, stats.free_frames].map(|frames| frames as usize * FRAME_SIZE);
+        let all = zone.pfns().frames() as usize * FRAME_SIZE;
+        [
+            self.capacity(),
+            online.saturating_sub(free),
+            self.index_bytes(),
+            shared.dirty_bytes(),
+            shared.pinned_bytes(),
+            all.saturating_sub(online),
+        ]
+    }
+}

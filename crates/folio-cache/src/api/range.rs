@@ -1,0 +1,323 @@
+//! Ranges: bytes of several pages, held without a copy, or copied into several buffers.
+//!
+//! Pages of a range that lie one behind the other in memory are one piece of it ([`Adjacent`]).
+//! `Bytes` can stand for one piece only, as it is one address and one length; so there are two
+//! answers, with one allocation each:
+//!
+//! | | where the range lies in one piece | else |
+//! | --- | --- | --- |
+//! | [`File::bytes`] | the pages are held | they are copied |
+//! | [`File::range`] | the pages are held | the pages are held, and [`Buf`] goes through the pieces |
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem;
+use std::ops::Range;
+use std::vec;
+
+use bytes::{Buf, Bytes};
+use folio_frames::FRAME_SIZE;
+use folio_ref::{DefaultScheme, Scheme};
+
+use crate::api::file::File;
+use crate::state::frames::{Adjacent, FolioRef};
+use crate::state::mapping::Mapping;
+use crate::state::units::pages_of;
+
+/// Bytes of a range of a file, as each of its pages was when the handle was made, without a copy:
+/// what [`PageHandle`](crate::PageHandle) is for one page. They never change under it.
+///
+/// It is a [`Buf`], as network code takes it: each chunk is a piece of memory, often longer than a
+/// page, and pieces that were passed are let go. One allocation holds it, whatever its length; a
+/// clone is another one. It pins its pages, and may outlive the file and the cache.
+pub struct RangeHandle<S: Scheme = DefaultScheme> {
+    pieces: vec::IntoIter<Adjacent<S>>,
+    /// Where it begins in the first piece.
+    start: usize,
+    /// **Invariant:** the pieces have so many bytes after `start`. No piece is behind the last
+    /// byte, or passed.
+    len: usize,
+}
+
+impl<S: Scheme> RangeHandle<S> {
+    /// How many bytes are left.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes, piece by piece.
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        let (mut start, mut left) = (self.start, self.len);
+        self.pieces.as_slice().iter().map(move |piece| {
+            let bytes = &piece.as_slice()[mem::take(&mut start)..];
+            let bytes = &bytes[..bytes.len().min(left)];
+            left -= bytes.len();
+            bytes
+        })
+    }
+
+    /// Each piece as [`Bytes`] of its own, without a copy; each is an allocation.
+    pub fn into_each(self) -> impl Iterator<Item = Bytes> {
+        let (mut start, mut left) = (self.start, self.len);
+        self.pieces.map(move |piece| {
+            let begins = mem::take(&mut start);
+            let ends = piece.as_slice().len().min(begins + left);
+            left -= ends - begins;
+            bytes_of(piece, begins..ends)
+        })
+    }
+}
+
+impl<S: Scheme> Clone for RangeHandle<S> {
+    #[cfg_attr(feature = "track", track_caller)]
+    fn clone(&self) -> Self {
+        let mut pieces = self.pieces.clone();
+        taken_here(pieces.as_mut_slice());
+        Self { pieces, ..*self }
+    }
+}
+
+/// To who asks who holds their frames.
+#[inline(always)]
+#[cfg_attr(feature = "track", track_caller)]
+fn taken_here<S: Scheme>(pieces: &mut [Adjacent<S>]) {
+    for piece in pieces {
+        piece.taken_here();
+    }
+}
+
+impl<S: Scheme> Buf for RangeHandle<S> {
+    fn remaining(&self) -> usize {
+        self.len
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks().next().unwrap_or_default()
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let filled =
+            slices.iter_mut().zip(self.chunks()).map(|(slice, chunk)| *slice = IoSlice::new(chunk));
+        filled.count()
+    }
+
+    /// # Panics
+    ///
+    /// When fewer bytes are left.
+    fn advance(&mut self, count: usize) {
+        assert!(
+            count <= self.len,
+            "advance by {count} bytes of a range that has {} left",
+            self.len
+        );
+        self.len -= count;
+        self.start += count;
+        while let Some(first) = self.pieces.as_slice().first()
+            && (self.start >= first.as_slice().len() || self.len == 0)
+        {
+            self.start = self.start.saturating_sub(first.as_slice().len());
+            drop(self.pieces.next());
+        }
+    }
+}
+
+impl<S: Scheme> fmt::Debug for RangeHandle<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes from byte {} of {:?}", self.len, self.start, self.pieces.as_slice())
+    }
+}
+
+/// What `Bytes` keeps.
+struct Piece<S: Scheme>(Adjacent<S>);
+
+impl<S: Scheme> AsRef<[u8]> for Piece<S> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
+impl<S: Scheme> File<S> {
+    /// Up to `len` bytes from `offset` on, without a copy. Fewer only at the end of the file; none
+    /// at or past it. Pages that are missing are read by few requests.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_at`](Self::read_at), for any page of the range: nothing is held then.
+    /// `OutOfMemory` as well when the range is longer than what the cache has left to pin.
+    #[cfg_attr(feature = "track", track_caller)]
+    pub fn range(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
+        let mut pieces = self.mapping.begin_range(offset, len);
+        self.mapping.for_each_page(offset, len, |folio, range| pieces.push(folio, range))?;
+        Ok(pieces.finish())
+    }
+
+    /// Up to `len` bytes from `offset` on, in one piece. They keep their pages where these lie one
+    /// behind the other in memory, as a single page does always; else they are a copy.
+    /// [`range`](Self::range) never copies.
+    ///
+    /// # Errors
+    ///
+    /// As [`range`](Self::range).
+    #[cfg_attr(feature = "track", track_caller)]
+    pub fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let mut piece = self.mapping.begin_bytes(offset, len);
+        self.mapping.for_each_page(offset, len, |folio, range| piece.push(folio, range))?;
+        Ok(piece.finish())
+    }
+
+    /// Reads into the buffers, one after the other, as if they were one: what is missing is read by
+    /// few requests. How many bytes, as [`read_at`](Self::read_at) says it.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_at`](Self::read_at).
+    pub fn read_vectored_at(&self, offset: u64, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
+        let mut bufs = bufs.iter_mut();
+        let (mut buf, mut done): (&mut [u8], _) = (&mut [], 0);
+        let read = self.mapping.for_each_page(offset, wanted, |folio, range| {
+            let mut bytes = &folio.as_slice_from_frame()[range];
+            done += bytes.len();
+            while !bytes.is_empty() {
+                if buf.is_empty() {
+                    // No more bytes come than were wanted.
+                    let Some(next) = bufs.next() else { break };
+                    buf = next;
+                    continue;
+                }
+                let n = bytes.len().min(buf.len());
+                let (now, later) = mem::take(&mut buf).split_at_mut(n);
+                now.copy_from_slice(&bytes[..n]);
+                (buf, bytes) = (later, &bytes[n..]);
+            }
+        });
+        // As `read_at`: what was read counts, and the next read says the error.
+        if done > 0 { Ok(done) } else { read.map(|()| 0) }
+    }
+}
+
+impl<S: Scheme> Mapping<S> {
+    /// Bytes that a range may have: no more than there are of the file, or than can be held.
+    fn most_bytes(&self, offset: u64, len: usize) -> usize {
+        let in_file = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        len.min(in_file).min(self.shared.capacity())
+    }
+
+    /// For the pages of a range.
+    pub(crate) fn begin_range(&self, offset: u64, len: usize) -> Pieces<S> {
+        let pages = pages_of(offset, self.most_bytes(offset, len)) as usize;
+        Pieces { held: Vec::with_capacity(pages), start: 0, len: 0 }
+    }
+
+    /// For the bytes of a range.
+    pub(crate) fn begin_bytes(&self, offset: u64, len: usize) -> OnePiece<S> {
+        OnePiece {
+            held: None,
+            start: 0,
+            len: 0,
+            copy: Vec::new(),
+            most: self.most_bytes(offset, len),
+        }
+    }
+}
+
+/// A range that is being put together.
+pub(crate) struct Pieces<S: Scheme> {
+    held: Vec<Adjacent<S>>,
+    start: usize,
+    len: usize,
+}
+
+impl<S: Scheme> Pieces<S> {
+    pub(crate) fn push(&mut self, folio: FolioRef<S>, range: Range<usize>) {
+        if self.len == 0 {
+            self.start = range.start;
+        }
+        self.len += range.len();
+        let apart = match self.held.last_mut() {
+            Some(last) => join(last, folio, &range),
+            None => Err(folio),
+        };
+        if let Err(folio) = apart {
+            self.held.push(begin(folio, &range));
+        }
+    }
+
+    #[cfg_attr(feature = "track", track_caller)]
+    pub(crate) fn finish(mut self) -> RangeHandle<S> {
+        taken_here(&mut self.held);
+        RangeHandle { pieces: self.held.into_iter(), start: self.start, len: self.len }
+    }
+}
+
+/// Bytes that are being put together: held as long as they are one piece, then copied.
+pub(crate) struct OnePiece<S: Scheme> {
+    held: Option<Adjacent<S>>,
+    start: usize,
+    len: usize,
+    /// Of pages that lie apart, all bytes so far.
+    copy: Vec<u8>,
+    most: usize,
+}
+
+impl<S: Scheme> OnePiece<S> {
+    pub(crate) fn push(&mut self, folio: FolioRef<S>, range: Range<usize>) {
+        let apart = match &mut self.held {
+            Some(held) => join(held, folio, &range).err(),
+            None if self.len == 0 => {
+                self.start = range.start;
+                self.held = Some(begin(folio, &range));
+                None
+            }
+            None => Some(folio),
+        };
+        if let Some(folio) = apart {
+            if let Some(held) = self.held.take() {
+                self.copy.reserve_exact(self.most);
+                self.copy.extend_from_slice(&held.as_slice()[self.start..self.start + self.len]);
+            }
+            self.copy.extend_from_slice(&folio.as_slice_from_frame()[range.clone()]);
+        }
+        self.len += range.len();
+    }
+
+    #[cfg_attr(feature = "track", track_caller)]
+    pub(crate) fn finish(self) -> Bytes {
+        match self.held {
+            Some(mut held) => {
+                held.taken_here();
+                bytes_of(held, self.start..self.start + self.len)
+            }
+            None => self.copy.into(),
+        }
+    }
+}
+
+/// A piece that begins with such bytes of a folio.
+pub(crate) fn begin<S: Scheme>(folio: FolioRef<S>, range: &Range<usize>) -> Adjacent<S> {
+    let mut piece = Adjacent::from(folio);
+    piece.shorten(range.end.div_ceil(FRAME_SIZE) as u32);
+    piece
+}
+
+/// Adds such bytes of a folio. `Err` gives it back: it lies elsewhere.
+pub(crate) fn join<S: Scheme>(
+    piece: &mut Adjacent<S>,
+    folio: FolioRef<S>,
+    range: &Range<usize>,
+) -> Result<(), FolioRef<S>> {
+    let before = piece.frames();
+    piece.join(folio)?;
+    piece.shorten(before + range.end.div_ceil(FRAME_SIZE) as u32);
+    Ok(())
+}
+
+/// Some bytes of folios that are neighbours, which they keep.
+pub(crate) fn bytes_of<S: Scheme>(folios: Adjacent<S>, range: Range<usize>) -> Bytes {
+    Bytes::from_owner(Piece(folios)).slice(range)
+}

@@ -1,0 +1,100 @@
+//! Many reads by one call: one thread keeps a disk busy.
+
+use std::io;
+
+use folio_frames::FRAME_SIZE;
+use folio_ref::Scheme;
+
+use crate::api::file::File;
+use crate::state::units::{MOST_PAGES, page_of, pages_of};
+
+/// The share of a cache's memory that the misses of one call may have under way.
+const SHARE: usize = 8;
+
+/// One read of a [`File::read_many`].
+#[derive(Debug)]
+pub struct Read<'b> {
+    /// Where it begins.
+    pub offset: u64,
+    /// What is filled.
+    pub buf: &'b mut [u8],
+    /// The answer, as [`File::read_at`] gives it. `Ok(0)` before.
+    pub result: io::Result<usize>,
+}
+
+impl<'b> Read<'b> {
+    /// A read that was not made yet.
+    pub fn new(offset: u64, buf: &'b mut [u8]) -> Self {
+        Self { offset, buf, result: Ok(0) }
+    }
+}
+
+/// A read whose pages are missing.
+struct Missing<'r, 'b> {
+    read: &'r mut Read<'b>,
+    page: u32,
+    pages: u32,
+    /// As they were before: see `read_optimistic`.
+    truncate_seq: u64,
+    len: u64,
+}
+
+impl<S: Scheme> File<S> {
+    /// Makes many reads, each with its own answer. What is in the cache is copied; all that is
+    /// missing is requested at once ([`Backing::fill_all`](crate::Backing::fill_all)), where
+    /// [`read_at`](Self::read_at) would wait for one page after the other. A local file is read
+    /// by `io_uring` where the system lets one. Nothing is read ahead.
+    ///
+    /// It returns when all have their answers. For a disk to be busy all that time, there should be
+    /// a few hundred.
+    pub fn read_many(&self, reads: &mut [Read<'_>]) {
+        let mapping = &*self.mapping;
+        let most = (mapping.shared.capacity() / FRAME_SIZE / SHARE) as u32;
+        let mut missing = Vec::new();
+        let mut pages = 0;
+        for read in reads {
+            let (truncate_seq, len) = (mapping.truncate_seq(), mapping.len());
+            let wanted = pages_of(read.offset, read.buf.len());
+            match page_of(read.offset) {
+                // It is there, or about to be.
+                Ok(page) if mapping.index.get(page).is_some_and(|slot| !slot.is_empty()) => {
+                    read.result = self.read_at(read.offset, read.buf);
+                }
+                Ok(page) if read.offset < len && (1..=MOST_PAGES.min(most)).contains(&wanted) => {
+                    pages += wanted;
+                    missing.push(Missing { read, page, pages: wanted, truncate_seq, len });
+                    if pages >= most {
+                        self.fill_many(&mut missing);
+                        pages = 0;
+                    }
+                }
+                _ => read.result = self.read_at(read.offset, read.buf),
+            }
+        }
+        self.fill_many(&mut missing);
+    }
+
+    fn fill_many(&self, missing: &mut Vec<Missing<'_, '_>>) {
+        let mapping = &*self.mapping;
+        let wanted: Vec<_> = missing.iter().map(|missing| (missing.page, missing.pages)).collect();
+        let first_pages = mapping.fill_many(&wanted);
+        for (missing, page) in missing.drain(..).zip(first_pages) {
+            let Missing { read, truncate_seq, len, .. } = missing;
+            let within = read.offset as usize % FRAME_SIZE;
+            let end = within + read.buf.len();
+            read.result = match page {
+                Some(page)
+                    if end <= FRAME_SIZE
+                        && read.buf.len() as u64 <= len - read.offset
+                        && mapping.is_untruncated(len, truncate_seq) =>
+                {
+                    read.buf.copy_from_slice(&page.frame()[within..end]);
+                    Ok(read.buf.len())
+                }
+                // Of several pages, at the end of the file, filled by somebody else, or with an
+                // error of its own.
+                _ => self.read_at(read.offset, read.buf),
+            };
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The length of a file, and the pages that leave because it changed.
+
+pub(crate) mod drop;
+pub(crate) mod refresh;

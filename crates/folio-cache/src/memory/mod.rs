@@ -1,0 +1,13 @@
+//! Frames for pages: allocated, evicted, given back to the system.
+
+pub(crate) mod alloc;
+pub(crate) mod capacity;
+pub(crate) mod evict;
+pub(crate) mod frames_view;
+pub(crate) mod large_folio;
+pub(crate) mod limits;
+pub(crate) mod out_of_memory;
+pub(crate) mod owner;
+pub(crate) mod pinned;
+pub(crate) mod reclaimer;
+pub(crate) mod watermarks;

@@ -1,0 +1,30 @@
+//! The way from a frame to its slot, for migration and whatever else comes by frame number.
+
+use folio_frames::{Order, Owner, Pfn, UserSpace};
+use folio_ref::Scheme;
+
+use crate::state::frames::Slot;
+use crate::state::shared::Shared;
+use crate::state::units::split_owner_data;
+
+impl<S: Scheme> Owner<UserSpace<S>> for Shared<S> {
+    fn with_slot(&self, _: Pfn, owner_data: u64, visit: &mut dyn FnMut(&Slot<S>)) -> bool {
+        let (id, page) = split_owner_data(owner_data);
+        // No lock is held any more when the mapping, perhaps the last reference to it, is dropped
+        // here.
+        let Some(mapping) = self.registry.by_id(id) else { return false };
+        let Some(slot) = mapping.index.get(page) else { return false };
+        visit(slot);
+        true
+    }
+
+    fn split(&self, pfn: Pfn, order: Order, owner_data: u64) -> bool {
+        let (id, page) = split_owner_data(owner_data);
+        self.registry.by_id(id).is_some_and(|mapping| mapping.split_folio(pfn, order, page))
+    }
+
+    fn moved(&self, from: Pfn, to: Pfn) {
+        let [from, to] = [from, to].map(|pfn| self.frame(pfn));
+        self.policy.lock().moved(from, to);
+    }
+}

@@ -1,0 +1,155 @@
+//! Bytes out of pages: without a reference, with one, and page by page.
+
+use std::io;
+
+use folio_frames::{FRAME_SIZE, Lookup};
+use folio_ref::{CHECKS, Scheme};
+
+use crate::state::frames::FolioRef;
+use crate::state::handle::PageHandle;
+use crate::state::mapping::Mapping;
+use crate::state::units::{check_offset, page_of, pages_of};
+
+impl<S: Scheme> Mapping<S> {
+    /// Reads all of `buf` without a reference, if it lies within the file and one page that is in
+    /// the cache.
+    ///
+    /// The hot path: the slot is loaded, the length, the bytes copied, the slot loaded again.
+    /// Nothing is written but a mark that is not set.
+    ///
+    /// The length between the looks at the slot, so it is that of the page: of a file that grows,
+    /// the old last page, with zeroes where there are bytes now, leaves before the new length
+    /// is there, which the second look sees. Of one that is cut and grows again, a page that
+    /// was read again was opened after the shorter length, which a look after the first sees.
+    #[inline(always)]
+    pub(crate) fn read_optimistic(&self, offset: u64, buf: &mut [u8]) -> bool {
+        let within = offset as usize % FRAME_SIZE;
+        if buf.len() > FRAME_SIZE - within {
+            return false;
+        }
+        let Ok(page) = u32::try_from(offset / FRAME_SIZE as u64) else { return false };
+        let Some(slot) = self.index.get(page) else { return false };
+        // Neither is more than 2^44.
+        let end = offset + buf.len() as u64;
+        let in_file = || end <= self.len();
+        let Some(marker) = slot.read(self.mapped.direct_map(), within, buf, in_file) else {
+            return false;
+        };
+        if marker {
+            self.read_ahead_of(page);
+        }
+        if CHECKS && let Lookup::Hit(folio) = slot.get(self.zone) {
+            self.check(&folio, page);
+        }
+        self.shared.counters.hit();
+        true
+    }
+
+    /// Reads one page after the other.
+    #[inline(never)]
+    pub(crate) fn read_pages(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            // It lies in the file, so it is no overflow, if it is not the first.
+            let at = offset + done as u64;
+            let n = (buf.len() - done).min(FRAME_SIZE - at as usize % FRAME_SIZE);
+            if !self.read_optimistic(at, &mut buf[done..done + n]) {
+                break;
+            }
+            done += n;
+        }
+        if done > 0 && done == buf.len() {
+            return Ok(done);
+        }
+        match self.read_slowly(offset + done as u64, &mut buf[done..]) {
+            Ok(more) => Ok(done + more),
+            Err(_) if done > 0 => Ok(done),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cold]
+    fn read_slowly(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        check_offset(offset)?;
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let n = (buf.len() - done).min(FRAME_SIZE - at as usize % FRAME_SIZE);
+            if done > 0 && self.read_optimistic(at, &mut buf[done..done + n]) {
+                done += n;
+                continue;
+            }
+            let step = match self.read_in_page(at, &mut buf[done..]) {
+                // The end, unless the file grew.
+                Ok(0) => self.refresh_len_to_read().map(|len| (len > at).then_some(0)),
+                other => other.map(Some),
+            };
+            match step {
+                Ok(Some(n)) => done += n,
+                Err(error) if done == 0 => return Err(error),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Reads up to the end of the page, of the file, or of `buf`. 0: the file ends here.
+    fn read_in_page(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let Some((folio, end)) = self.find_with_end(offset, buf.len())? else { return Ok(0) };
+        let within = offset as usize % FRAME_SIZE;
+        let n = buf.len().min(end - within);
+        buf[..n].copy_from_slice(&folio.frame()[within..within + n]);
+        Ok(n)
+    }
+
+    /// The page around an offset, and where in it the file's bytes end: past the offset. `None`:
+    /// the file ends before it. `wanted` bytes are what the caller will ask for: they are read
+    /// at once if they are missing.
+    pub(crate) fn find_with_end(
+        &self,
+        offset: u64,
+        wanted: usize,
+    ) -> io::Result<Option<(FolioRef<S>, usize)>> {
+        loop {
+            let truncate_seq = self.truncate_seq();
+            let len = self.len();
+            if offset >= len {
+                return Ok(None);
+            }
+            let Some(folio) = self.find_or_fill(page_of(offset)?, pages_of(offset, wanted))? else {
+                return Ok(None);
+            };
+            // See `Mapping::truncate_seq`; the folio's bytes do not change any more.
+            if self.is_untruncated(len, truncate_seq) {
+                let begins = offset - offset % FRAME_SIZE as u64;
+                return Ok(Some((folio, (len - begins).min(FRAME_SIZE as u64) as usize)));
+            }
+        }
+    }
+
+    /// The hit, and nothing else: a page that is there, and lies in the file with all of its bytes.
+    /// Inlined everywhere, as [`File::page`] is, so that a handle goes through registers,
+    /// however many callers there are (docs/machine-code.md, "In a handle").
+    #[inline(always)]
+    pub(crate) fn whole_page(&self, offset: u64) -> Option<PageHandle<S>> {
+        let (truncate_seq, len) = (self.truncate_seq(), self.len());
+        let begins = offset - offset % FRAME_SIZE as u64;
+        if len.saturating_sub(begins) < FRAME_SIZE as u64 {
+            return None;
+        }
+        let folio = self.find_alone(u32::try_from(offset / FRAME_SIZE as u64).ok()?)?;
+        // See `Mapping::truncate_seq`; the folio's bytes do not change any more.
+        self.is_untruncated(len, truncate_seq)
+            .then(|| PageHandle::new(folio, (offset - begins) as usize, FRAME_SIZE))
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
+        let mut page = None;
+        self.for_each_page(offset, FRAME_SIZE - offset as usize % FRAME_SIZE, |folio, range| {
+            page = Some(PageHandle::new(folio, range.start, range.end));
+        })?;
+        Ok(page)
+    }
+}

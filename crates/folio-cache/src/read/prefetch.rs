@@ -1,0 +1,113 @@
+//! Reading ahead: the pages that readahead names are claimed and requested in the background.
+
+use std::iter;
+use std::ops::Range;
+use std::sync::Arc;
+
+use folio_frames::FRAME_SIZE;
+use folio_ref::Scheme;
+
+use crate::read::extent::Extent;
+use crate::state::frames::Slot;
+use crate::state::mapping::Mapping;
+use crate::state::readahead::Window;
+use crate::state::units::MOST_PAGES;
+
+/// The share of a cache's memory that one window may take. A policy may keep a small part of the
+/// memory for what is new (`HotCold` 1/20), and takes what is oldest of that, used or not: two
+/// windows fit into it, with the frames that are kept free and those in per-CPU lists.
+const SHARE: usize = 96;
+
+impl<S: Scheme> Mapping<S> {
+    /// A reader misses `pages` pages from `page` on: looks what it may want next, and requests
+    /// that.
+    pub(crate) fn read_ahead_of_miss(&self, page: u32, pages: u32) {
+        if let Some(window) = self.readahead.missed(page, pages, self.most_ahead()) {
+            self.request(window);
+        }
+    }
+
+    /// A reader came to a milestone.
+    #[cold]
+    pub(crate) fn read_ahead_of(&self, page: u32) {
+        if self.shared.is_inherited() {
+            return;
+        }
+        if let Some(window) = self.readahead.passed(page, self.most_ahead()) {
+            self.request(window);
+        }
+    }
+
+    fn most_ahead(&self) -> u32 {
+        (self.shared.capacity() / FRAME_SIZE / SHARE) as u32
+    }
+
+    fn request(&self, window: Window) {
+        let Some(mapping) = self.shared.registry.by_id(self.id) else { return };
+        let end = i64::try_from(self.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
+        for piece in 0..window.pieces {
+            let first = window.first + piece * window.step;
+            let range = first.max(0)..(first + window.pages).min(end);
+            let mut requests: Vec<_> = requests(range).collect();
+            // From its end backwards for who reads backwards: what is needed first is requested
+            // first.
+            if window.step < 0 {
+                requests.reverse();
+            }
+            for pages in requests {
+                if !mapping.request_missing(pages.start, pages.end, window.marker) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Requests what is not in the cache of some pages. `false`: there is no memory for it, or too
+    /// much under way.
+    fn request_missing(self: &Arc<Self>, first: i64, end: i64, marker: Option<i64>) -> bool {
+        let is_missing = |page: i64| {
+            let page = u32::try_from(page).ok()?;
+            Some(self.index.get(page).is_none_or(Slot::is_empty))
+        };
+        let mut page = first;
+        while page < end {
+            if is_missing(page) != Some(true) {
+                page += 1;
+                continue;
+            }
+            let mut last = page + 1;
+            while last < end && is_missing(last) == Some(true) {
+                last += 1;
+            }
+            let wanted = (last - page) as usize;
+            let folios = self.shared.allocate_some(wanted);
+            let enough = folios.len() == wanted;
+            let mut extent = Extent::lock(self, page as u32, folios);
+            if extent.len() > 0 {
+                extent.set_readahead(0, marker);
+                self.shared.counters.ahead.add(extent.len() as u64);
+                if !self.shared.io_pool.push(Box::new(extent.suspend(Arc::clone(self)))) {
+                    return false;
+                }
+            }
+            if !enough {
+                return false;
+            }
+            page = last;
+        }
+        true
+    }
+}
+
+/// Cuts pages into requests: if it takes several, where the file's own runs begin and end.
+fn requests(pages: Range<i64>) -> impl Iterator<Item = Range<i64>> {
+    let most = i64::from(MOST_PAGES);
+    let fits = pages.end - pages.start <= most;
+    let mut begins = pages.start;
+    iter::from_fn(move || {
+        let run_ends = if fits { pages.end } else { begins - begins % most + most };
+        let request = begins..run_ends.min(pages.end);
+        begins = request.end;
+        (!request.is_empty()).then_some(request)
+    })
+}

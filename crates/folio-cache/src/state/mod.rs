@@ -1,0 +1,15 @@
+//! What the cache knows: of itself, of each file, of each page.
+
+pub(crate) mod dirty;
+pub(crate) mod error_cursor;
+pub(crate) mod frames;
+pub(crate) mod handle;
+pub(crate) mod index;
+pub(crate) mod mapping;
+pub(crate) mod process;
+pub(crate) mod readahead;
+pub(crate) mod registry;
+pub(crate) mod shared;
+pub(crate) mod stats;
+pub(crate) mod sync_group;
+pub(crate) mod units;

@@ -1,0 +1,59 @@
+//! What is left of a cache in a child that was forked: the pages that are there.
+//!
+//! Threads do not exist in a child, and what they held at the fork stays held: locks, pages in
+//! progress, futures in flight. Dirty pages exist twice. So a cache belongs to the process that made
+//! it. In a child:
+//!
+//! | | |
+//! | --- | --- |
+//! | a hit | reads the page as of the fork, without a lock or a check |
+//! | a miss, a write, a sync, an open, a future | an error of kind `Unsupported`, at once |
+//! | what frees, moves or waits for pages | does nothing |
+//! | a drop | writes nothing, and leaks what belongs to the whole cache |
+//!
+//! **Invariant:** behind these checks no lock is taken in a child, and nothing is waited for.
+
+use std::io;
+use std::mem;
+use std::sync::Arc;
+
+use folio_ref::Scheme;
+use folio_uring::Process;
+
+use crate::state::shared::Shared;
+
+impl<S: Scheme> Shared<S> {
+    /// Returns `true` in a child that was forked since the cache was made. Two loads.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        !self.process.is_current()
+    }
+
+    /// # Errors
+    ///
+    /// `Unsupported` in a child that was forked since the cache was made.
+    #[inline]
+    pub(crate) fn check_process(&self) -> io::Result<()> {
+        if self.is_inherited() { Err(self.inherited()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn inherited(&self) -> io::Error {
+        let (made, used) = (self.process.id(), Process::current().id());
+        let message = format!(
+            "this cache was made by process {made} and is used in process {used} after a fork: \
+             open a new cache there"
+        );
+        io::Error::new(io::ErrorKind::Unsupported, message)
+    }
+
+    /// Keeps the cache until the process ends, if it is inherited: to take it down, locks and
+    /// threads are needed. Call before a reference to it is dropped.
+    pub(crate) fn leak_if_inherited(self: &Arc<Self>) -> bool {
+        let is_inherited = self.is_inherited();
+        if is_inherited {
+            mem::forget(Arc::clone(self));
+        }
+        is_inherited
+    }
+}

@@ -1,0 +1,95 @@
+//! The registry: which mapping belongs to an identity, and which to a number in a descriptor.
+//!
+//! It holds weak references, so pages live while the file is open. The last strong one may be the
+//! one that a lookup here made, and dropping a mapping takes these locks: **invariant:** no mapping
+//! is dropped under them.
+//!
+//! Lock order: `by_file_id`, then `by_id`.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use folio_ref::Scheme;
+use parking_lot::{Mutex, RwLock};
+
+use crate::backing::FileId;
+use crate::state::mapping::Mapping;
+
+/// A mapping that lives as long as its files are open, and its number.
+type Numbered<S> = (u32, Weak<Mapping<S>>);
+
+/// The mappings of a cache.
+pub(crate) struct Registry<S: Scheme> {
+    by_file_id: Mutex<HashMap<FileId, Numbered<S>>>,
+    by_id: RwLock<HashMap<u32, Weak<Mapping<S>>>>,
+    next_id: AtomicU32,
+    /// The memory of all indexes.
+    pub(crate) index_bytes: Arc<AtomicUsize>,
+}
+
+impl<S: Scheme> Default for Registry<S> {
+    fn default() -> Self {
+        Self {
+            by_file_id: Mutex::default(),
+            by_id: RwLock::default(),
+            next_id: AtomicU32::new(0),
+            index_bytes: Arc::default(),
+        }
+    }
+}
+
+impl<S: Scheme> Registry<S> {
+    /// The mapping of an identity, and whether it was there before; `make` makes it, given its
+    /// number.
+    pub(crate) fn get_or_insert(
+        &self,
+        file_id: FileId,
+        make: impl FnOnce(u32) -> Mapping<S>,
+    ) -> (Arc<Mapping<S>>, bool) {
+        let mut by_file_id = self.by_file_id.lock();
+        if let Some(mapping) = by_file_id.get(&file_id).and_then(|(_, mapping)| mapping.upgrade()) {
+            return (mapping, true);
+        }
+        // There is none, or the last close of the old one is under way: the new one takes its
+        // entry.
+        let mut by_id = self.by_id.write();
+        let id = loop {
+            // Relaxed: the lock orders it. Numbers come round after 2^32 opens, so one may be in
+            // use.
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+            if !by_id.contains_key(&id) {
+                break id;
+            }
+        };
+        let mapping = Arc::new(make(id));
+        by_id.insert(id, Arc::downgrade(&mapping));
+        by_file_id.insert(file_id, (id, Arc::downgrade(&mapping)));
+        (mapping, false)
+    }
+
+    /// Forgets a mapping whose last reference is gone; not a newer one of the same identity.
+    pub(crate) fn remove(&self, file_id: FileId, id: u32) {
+        let mut by_file_id = self.by_file_id.lock();
+        if by_file_id.get(&file_id).is_some_and(|&(current, _)| current == id) {
+            by_file_id.remove(&file_id);
+        }
+        self.by_id.write().remove(&id);
+    }
+
+    /// All that are there.
+    pub(crate) fn all(&self) -> Vec<Arc<Mapping<S>>> {
+        // Collected under the lock, dropped by the caller: see above.
+        self.by_id.read().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The memory of all indexes.
+    pub(crate) fn index_bytes(&self) -> usize {
+        // Relaxed: for reports and budgets.
+        self.index_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Mapping<S>>> {
+        self.by_id.read().get(&id)?.upgrade()
+    }
+}

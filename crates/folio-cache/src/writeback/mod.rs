@@ -1,0 +1,4 @@
+//! Dirty pages go to the backing.
+
+pub(crate) mod flusher;
+pub(crate) mod write_back;

@@ -1,0 +1,246 @@
+//! After `fork()`: the child gets its own bytes or a clear error, and the parent notices nothing.
+
+mod common;
+
+use std::fs;
+use std::future::Future;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+
+use common::Gated;
+use folio_cache::{Cache, Call, File, Memory, Read};
+use folio_frames::{FRAME_SIZE, Pfn};
+
+const PAGE: u64 = FRAME_SIZE as u64;
+
+/// A child that takes longer than this hangs.
+const LIMIT_SECONDS: u32 = 30;
+
+/// One test forks at a time, so that the locks of the others are free in its child.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `act` in a child. Fails if it panics there, or hangs.
+fn in_child(act: impl FnOnce()) {
+    let (mut from_child, mut to_parent) = io::pipe().unwrap();
+    // SAFETY: no lock that the child needs is held: the other tests wait for their turn, the C
+    // library keeps its own locks consistent, and a cache of the parent takes none in the child.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "{}", io::Error::last_os_error());
+    if child == 0 {
+        // SAFETY: sets a timer, whose signal ends the child.
+        unsafe { libc::alarm(LIMIT_SECONDS) };
+        let panicked = panic::catch_unwind(AssertUnwindSafe(act)).err().map(|payload| {
+            let text = payload.downcast_ref::<String>().cloned();
+            text.or_else(|| payload.downcast_ref::<&str>().map(|&text| text.to_owned()))
+        });
+        if let Some(text) = &panicked {
+            let _ = to_parent.write_all(text.as_deref().unwrap_or("a panic").as_bytes());
+        }
+        // SAFETY: ends the child, without the parent's exit handlers.
+        unsafe { libc::_exit(i32::from(panicked.is_some())) };
+    }
+    drop(to_parent);
+    let mut text = String::new();
+    from_child.read_to_string(&mut text).unwrap();
+    let mut status = 0;
+    // SAFETY: the status is ours to write to.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(waited, child);
+    assert!(!libc::WIFSIGNALED(status), "the child hung: signal {}", libc::WTERMSIG(status));
+    assert_eq!((libc::WEXITSTATUS(status), text.as_str()), (0, ""), "in the child");
+}
+
+/// The error of a cache that another process made.
+#[track_caller]
+fn assert_foreign<T>(result: io::Result<T>) {
+    let Err(error) = result else { panic!("it succeeded in the child") };
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("after a fork"), "{error}");
+}
+
+/// A file whose page `n` is filled with `n`.
+fn numbered(path: &Path) {
+    fs::write(path, (0..256 * PAGE).map(|at| (at / PAGE) as u8).collect::<Vec<_>>()).unwrap();
+}
+
+/// Reads 64 pages by one call, 50 times, none of them cached. Returns the reads that succeeded.
+fn read_many(file: &File, shift: u64) -> usize {
+    let mut answered = 0;
+    let mut bufs = vec![[0_u8; FRAME_SIZE]; 64];
+    for _ in 0..50 {
+        file.invalidate();
+        let offset = |n: usize| (n as u64 * 4 + shift) % 256 * PAGE;
+        let mut reads: Vec<_> =
+            bufs.iter_mut().enumerate().map(|(n, buf)| Read::new(offset(n), buf)).collect();
+        file.read_many(&mut reads);
+        for read in reads {
+            match read.result {
+                Ok(bytes) => {
+                    assert_eq!(bytes, FRAME_SIZE);
+                    assert_eq!(u64::from(read.buf[0]), read.offset / PAGE, "wrong bytes as Ok");
+                    answered += 1;
+                }
+                error => assert_foreign(error),
+            }
+        }
+    }
+    answered
+}
+
+#[test]
+fn parent_and_child_read_their_own_bytes_after_a_fork() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    numbered(&path);
+    let cache: Cache = Cache::new(4 << 20).unwrap();
+    cache.set_io_threads(0);
+    let file = cache.open(&path).unwrap();
+    // This thread has a ring from here on.
+    assert_eq!(read_many(&file, 0), 50 * 64);
+    in_child(|| _ = read_many(&file, 7));
+    assert_eq!(read_many(&file, 3), 50 * 64, "after a child that used the parent's cache");
+    in_child(|| {
+        let cache: Cache = Cache::new(4 << 20).unwrap();
+        let file = cache.open(&path).unwrap();
+        assert_eq!(read_many(&file, 7), 50 * 64);
+        // A child of the child, with the cache of each.
+        in_child(|| _ = read_many(&file, 1));
+        assert_eq!(read_many(&file, 2), 50 * 64);
+    });
+    assert_eq!(read_many(&file, 3), 50 * 64, "after a child with a cache of its own");
+}
+
+#[test]
+fn child_writes_nothing_of_the_parents_dirty_pages() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+    numbered(&path);
+    let mut cache = Some(Cache::<folio_ref::DefaultScheme>::new(4 << 20).unwrap());
+    cache.as_ref().unwrap().set_io_threads(0);
+    let mut file = Some(cache.as_ref().unwrap().open_rw(&path).unwrap());
+    file.as_ref().unwrap().write_at(5 * PAGE, b"of the parent").unwrap();
+    let on_disk = || {
+        let mut bytes = [0; 13];
+        fs::File::open(&path).unwrap().read_exact_at(&mut bytes, 5 * PAGE).unwrap();
+        bytes
+    };
+    in_child(|| drop((file.take(), cache.take())));
+    assert_eq!(on_disk(), [5; 13], "the last close in a child");
+    in_child(|| {
+        let (cache, file) = (cache.take().unwrap(), file.take().unwrap());
+        assert_foreign(file.sync_data());
+        assert_foreign(file.sync_all());
+        assert_foreign(file.flush());
+        assert_foreign(cache.flush());
+        assert_foreign(file.write_at(0, b"of the child"));
+        assert_foreign(file.append(b"of the child"));
+        assert_foreign(file.set_len(3));
+        assert_foreign(file.punch_hole(0, 3 * PAGE));
+        assert_foreign(cache.create(&other));
+        assert_foreign(cache.open_rw(&path));
+        assert_foreign(file.clone().close());
+        drop((file, cache));
+    });
+    assert_eq!((on_disk(), other.exists()), ([5; 13], false));
+    assert_eq!(fs::metadata(&path).unwrap().len(), 256 * PAGE);
+    // What the parent wrote later is not overwritten by a child that was there before.
+    let file = file.take().unwrap();
+    in_child(|| {
+        let mut bytes = [0; 13];
+        assert_eq!(file.read_at(5 * PAGE, &mut bytes).unwrap(), 13);
+        assert_eq!(&bytes, b"of the parent", "the bytes as of the fork");
+        file.invalidate();
+        assert_foreign(file.read_at(5 * PAGE, &mut bytes));
+        assert_foreign(file.page(5 * PAGE));
+        assert_foreign(file.revalidate());
+    });
+    file.close().unwrap();
+    assert_eq!(&on_disk(), b"of the parent");
+}
+
+#[test]
+fn child_never_waits_for_threads_of_the_parent() {
+    let _turn = turn();
+    let waits = |call, offset| call == Call::Fill && offset >= 2 * PAGE;
+    let (backing, came) = Gated::new(&vec![7; 64 * FRAME_SIZE], waits);
+    let mut cache = Some(Cache::<folio_ref::DefaultScheme>::new(4 << 20).unwrap());
+    let mut file = Some(cache.as_ref().unwrap().open_backing(backing.clone()).unwrap());
+    let mut bytes = [0; FRAME_SIZE];
+    assert_eq!(file.as_ref().unwrap().read_at(0, &mut bytes[..100]).unwrap(), 100);
+    let reader = file.clone().unwrap();
+    let reader = thread::spawn(move || reader.read_at(2 * PAGE, &mut [0; 10]).unwrap());
+    let mut later = [0; 100];
+    let in_flight = file.clone().unwrap();
+    let mut future = pin!(in_flight.read_at_async(9 * PAGE, &mut later));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(future.as_mut().poll(&mut context).is_pending());
+    came.recv().unwrap();
+    came.recv().unwrap();
+    in_child(|| {
+        let (cache, file) = (cache.take().unwrap(), file.take().unwrap());
+        assert_eq!(file.read_at(0, &mut bytes[..100]).unwrap(), 100, "a hit");
+        assert_foreign(file.read_at(PAGE, &mut bytes));
+        // Pages that are being filled: their threads are not here.
+        assert_foreign(file.read_at(2 * PAGE, &mut bytes));
+        assert_foreign(file.page(9 * PAGE));
+        assert_foreign(file.range(0, 20 * FRAME_SIZE));
+        assert_foreign(file.bytes(20 * PAGE, 100));
+        assert_foreign(file.read_at(64 * PAGE, &mut bytes));
+        let Poll::Ready(ended) = future.as_mut().poll(&mut context) else { panic!("it waits") };
+        assert_foreign(ended);
+        assert_foreign(pollster::block_on(file.page_async(9 * PAGE)));
+        cache.quiesce();
+        cache.set_io_threads(4);
+        assert_eq!(cache.reclaim(10), 0);
+        assert_foreign(cache.set_capacity(2 << 20));
+        assert_foreign(cache.open_backing(Arc::new(Memory::new(b""))));
+        assert!(cache.migrate(Pfn::new(1 << 20)).is_err());
+        assert!(cache.offline(0).is_err());
+        assert!(cache.shrink_to(1).is_err());
+        let _ = (cache.compact(1), cache.grow_to(2), cache.index_bytes(), cache.stats());
+        let _ = format!("{cache:?} {file:?}");
+        drop((file, cache));
+    });
+    backing.open();
+    assert_eq!(reader.join().unwrap(), 10);
+    assert_eq!(pollster::block_on(future).unwrap(), 100);
+    assert_eq!(file.unwrap().read_at(PAGE, &mut bytes).unwrap(), FRAME_SIZE);
+}
+
+#[test]
+fn child_is_not_stopped_by_locks_held_at_the_fork() {
+    let _turn = turn();
+    let (backing, came) = Gated::new(&vec![7; 64 * FRAME_SIZE], |call, _| call == Call::Write);
+    let cache: Cache = Cache::new(4 << 20).unwrap();
+    cache.set_io_threads(0);
+    let mut file = Some(cache.open_backing(backing.clone()).unwrap());
+    file.as_ref().unwrap().write_at(3 * PAGE, b"dirty").unwrap();
+    let writer = file.clone().unwrap();
+    // It holds the mapping's locks while the backing writes.
+    let writer = thread::spawn(move || writer.flush());
+    came.recv().unwrap();
+    in_child(|| {
+        let file = file.take().unwrap();
+        assert_foreign(file.flush());
+        assert_foreign(file.sync_data());
+        assert_foreign(file.write_at(3 * PAGE, b"child"));
+        assert_foreign(cache.flush());
+        file.invalidate();
+        assert_foreign(file.revalidate());
+        drop(file);
+    });
+    backing.open();
+    writer.join().unwrap().unwrap();
+}
