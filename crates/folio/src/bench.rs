@@ -130,7 +130,7 @@ fn bar() -> ProgressBar {
     ProgressBar::new(STEPS).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Creates a folder. Called before the measurement whose results it will hold.
+/// Creates the folder for the results of a measurement. Called before the measurement.
 fn create_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))
 }

@@ -28,7 +28,7 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Torture {
-    /// Directory whose files are read
+    /// Directory with the files to read
     #[arg(default_value = ".")]
     pub(crate) dir: PathBuf,
     /// Duration in seconds
@@ -65,7 +65,7 @@ pub(crate) struct Bench {
     /// Print one JSON object instead of tables
     #[arg(long)]
     pub(crate) json: bool,
-    /// Write a plot; ignored for all, whose report contains every plot
+    /// Write a plot; ignored for all, since report.html contains every plot
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
     /// Write table, JSON and plot into a folder; for all also report.html, by default into

@@ -254,7 +254,7 @@ fn commits() -> BTreeMap<String, String> {
     commits
 }
 
-/// A result whose commit is not in the history cannot be built and measured again.
+/// A result is repeatable only if its commit is in the history.
 #[test]
 fn every_result_names_a_commit_of_this_history() {
     let git = |arguments: &[&str]| {

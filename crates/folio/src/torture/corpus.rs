@@ -28,7 +28,7 @@ impl Corpus {
     ) -> Result<Self> {
         let shown = dir.display();
         if !std::fs::metadata(dir).with_context(|| format!("{shown} cannot be read"))?.is_dir() {
-            bail!("{shown} is not a directory: give a directory whose files to read");
+            bail!("{shown} is not a directory: give a directory with files to read");
         }
         std::fs::read_dir(dir).with_context(|| format!("{shown} cannot be read"))?;
         let mut corpus = Self { files: Vec::new(), ends: Vec::new(), skipped: 0 };

@@ -95,7 +95,7 @@ fn saved_results_name_the_machine_and_the_thread_overlap() {
     assert!(read("free.svg").starts_with("<svg"));
 }
 
-/// Runs in a separate process, whose other resident memory stays constant.
+/// Runs in a separate process: its other resident memory stays constant.
 #[test]
 fn a_terabyte_is_brought_up_without_touching_a_mebibyte() {
     let report = passed(&folio(["bench", "bringup", "--seconds", "1", "--json"]).output().unwrap());
