@@ -1,4 +1,4 @@
-//! Tells the command which compiler builds it, for `folio bench`.
+//! Passes the version of the compiler to the command; `folio bench` reports it.
 
 use std::env;
 use std::process::Command;

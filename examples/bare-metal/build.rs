@@ -1,4 +1,4 @@
-//! Links again when the layout of the kernel changed, and finds it wherever cargo is started.
+//! Adds the folder of `kernel.ld` to the link path, and links again when the layout changes.
 
 fn main() {
     println!("cargo:rustc-link-search={}", env!("CARGO_MANIFEST_DIR"));

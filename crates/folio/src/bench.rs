@@ -1,4 +1,4 @@
-//! `folio bench`: questions of folio-bench, answered as tables, plots, JSON, or one report of all.
+//! `folio bench`: runs the benchmarks of folio-bench; writes tables, plots, JSON, or one report.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -19,13 +19,13 @@ use crate::{check_place, html, plot, say, table};
 const SECONDS_ONE: u64 = 10;
 const SECONDS_ALL: u64 = 120;
 
-/// Where the report of all questions goes when nothing else is said.
+/// The default folder for the report of all benchmarks.
 const FOLDER_ALL: &str = "folio-bench";
 
 /// Steps of the progress bar.
 const STEPS: u64 = 1000;
 
-/// One question with its answer, or with the reason why there is none.
+/// One benchmark with its report, or with the reason why it was not measured.
 pub(crate) struct Answer {
     pub(crate) benchmark: &'static Benchmark,
     pub(crate) report: Result<Report, String>,
@@ -43,21 +43,21 @@ fn one(benchmark: &'static Benchmark, options: &Bench, stop: &AtomicBool) -> Res
         check_place(path)?;
     }
     if let Some(folder) = &options.save {
-        make(folder)?;
+        create_folder(folder)?;
     }
     let bar = bar();
     let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ONE));
     let report =
         ask(benchmark, time, stop, &mut |share| bar.set_position((share * STEPS as f64) as u64));
     bar.finish_and_clear();
-    let report = report.with_context(|| format!("{} can not be measured", benchmark.name))?;
+    let report = report.with_context(|| format!("{} cannot be measured", benchmark.name))?;
     let machine = Machine::here();
     if options.json {
         say(&format!("{:#}", with_machine(&report, benchmark, &machine)))?;
     } else {
         say(&tables(&report, &machine))?;
     }
-    // After the result, which is not lost if this fails.
+    // The result is printed first, so that a failure here does not lose it.
     if let Some(path) = &options.plot {
         write(path, &plot::report(&report)?)?;
     }
@@ -67,10 +67,10 @@ fn one(benchmark: &'static Benchmark, options: &Bench, stop: &AtomicBool) -> Res
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything. A question that can not be measured here is named in the report, with its reason.
+/// Runs all benchmarks. The report names each one that cannot be measured here, with the reason.
 fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
     let folder = options.save.clone().unwrap_or_else(|| PathBuf::from(FOLDER_ALL));
-    make(&folder)?;
+    create_folder(&folder)?;
     let machine = Machine::here();
     let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ALL));
     let weights: u32 = BENCHMARKS.iter().map(|benchmark| benchmark.weight).sum();
@@ -100,9 +100,9 @@ fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
                 );
                 parts.insert(benchmark.name.to_owned(), report.to_json(benchmark.case_key));
             }
-            Err(why) => {
-                let _ = writeln!(text, "── {}: not measured: {why}\n", benchmark.name);
-                parts.insert(benchmark.name.to_owned(), json!({ "not_measured": why }));
+            Err(reason) => {
+                let _ = writeln!(text, "── {}: not measured: {reason}\n", benchmark.name);
+                parts.insert(benchmark.name.to_owned(), json!({ "not_measured": reason }));
             }
         }
     }
@@ -111,7 +111,7 @@ fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
     if options.json {
         say(&format!("{:#}", json!({ "machine": machine.to_json(), "benchmarks": parts })))?;
     } else {
-        say(&format!("{}\n{text}the report with its plots: {}", machine.lines(), page.display()))?;
+        say(&format!("{}\n{text}report with plots: {}", machine.lines(), page.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -130,12 +130,12 @@ fn bar() -> ProgressBar {
     ProgressBar::new(STEPS).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Makes a folder, before what is to be saved in it is measured.
-fn make(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("{} can not be made", folder.display()))
+/// Creates the folder for the results of a measurement. Called before the measurement.
+fn create_folder(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))
 }
 
-/// Table, JSON and plot of one question, named after it, in a folder that is there.
+/// Writes the table, JSON and plot of one benchmark, named after it, into an existing folder.
 fn save(folder: &Path, benchmark: &Benchmark, report: &Report, machine: &Machine) -> Result<()> {
     let file = |extension: &str| folder.join(format!("{}.{extension}", benchmark.name));
     write(&file("txt"), &tables(report, machine))?;
@@ -144,7 +144,7 @@ fn save(folder: &Path, benchmark: &Benchmark, report: &Report, machine: &Machine
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("{} can not be written", path.display()))
+    fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 fn with_machine(report: &Report, benchmark: &Benchmark, machine: &Machine) -> Value {
@@ -153,7 +153,7 @@ fn with_machine(report: &Report, benchmark: &Benchmark, machine: &Machine) -> Va
     value
 }
 
-/// A report for the terminal.
+/// Returns the report as text for the terminal.
 fn tables(report: &Report, machine: &Machine) -> String {
     let mut text = body(report);
     let _ = writeln!(text, "\n{}", machine.lines());
@@ -175,7 +175,7 @@ fn body(report: &Report) -> String {
     text
 }
 
-/// The tables of a report: title, header, rows.
+/// Returns the tables of a report: title, header, rows.
 pub(crate) fn cells(report: &Report) -> Vec<(String, Vec<String>, Vec<Vec<String>>)> {
     let more = report.more_columns();
     let mut header: Vec<String> = ["", "median", "least", "most"].map(str::to_owned).into();
@@ -203,7 +203,7 @@ pub(crate) fn cells(report: &Report) -> Vec<(String, Vec<String>, Vec<Vec<String
     panels.chain(tables).collect()
 }
 
-/// With as many digits as say something.
+/// Formats a number with its significant digits only.
 pub(crate) fn number(number: f64) -> String {
     match number.abs() {
         0.0 => "0".to_owned(),

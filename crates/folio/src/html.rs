@@ -1,4 +1,4 @@
-//! The report of all questions: one page of HTML that needs nothing else, with its plots inside.
+//! The report of all benchmarks: one self-contained page of HTML with its plots inside.
 
 use std::fmt::Write as _;
 
@@ -8,17 +8,21 @@ use crate::bench::{Answer, cells};
 use crate::machine::Machine;
 use crate::plot;
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1040px;margin:2em auto;padding:0 1em;color:#222}\
+const STYLE: &str = "\
+    body{font:15px/1.5 system-ui,sans-serif;max-width:1040px;margin:2em auto;padding:0 1em;\
+    color:#222}\
     table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.5em 0 1.5em}\
     th,td{padding:.15em .8em;text-align:right;white-space:nowrap}th{border-bottom:1px solid #888}\
     th:first-child,td:first-child{text-align:left}svg{max-width:100%;height:auto}\
-    pre,.note{color:#555;font-size:13px}nav a{margin-right:1em}h2{margin-top:2.5em;border-top:1px solid #ccc;padding-top:1em}\
+    pre,.note{color:#555;font-size:13px}nav a{margin-right:1em}\
+    h2{margin-top:2.5em;border-top:1px solid #ccc;padding-top:1em}\
     summary{cursor:pointer}";
 
-/// The page.
+/// Returns the page.
 pub(crate) fn page(answers: &[Answer], machine: &Machine) -> Result<String> {
     let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>folio bench all</title>\n\
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <title>folio bench all</title>\n\
          <style>{STYLE}</style>\n<h1>folio bench all</h1>\n<pre>{}</pre>\n<nav>",
         escape(&machine.lines())
     );
@@ -35,8 +39,8 @@ pub(crate) fn page(answers: &[Answer], machine: &Machine) -> Result<String> {
         );
         let report = match report {
             Ok(report) => report,
-            Err(why) => {
-                let _ = writeln!(page, "<p><strong>Not measured:</strong> {}</p>", escape(why));
+            Err(reason) => {
+                let _ = writeln!(page, "<p><strong>Not measured:</strong> {}</p>", escape(reason));
                 continue;
             }
         };

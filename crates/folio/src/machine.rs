@@ -1,4 +1,4 @@
-//! What a measurement was made on, and with: processor, kernel, compiler, commit.
+//! The environment of a measurement: processor, kernel, compiler, commit.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::system::uname;
 use serde_json::{Value, json};
 
-/// Named in every report.
+/// The machine and the build, as every report names them.
 pub(crate) struct Machine {
     processor: String,
     cpus: usize,
@@ -18,7 +18,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// The one that this runs on.
+    /// Returns the description of the machine that this process runs on.
     pub(crate) fn here() -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {
@@ -72,8 +72,8 @@ fn memory_gib() -> u64 {
     total.and_then(|number| number.parse::<u64>().ok()).map_or(0, |kib| (kib + (1 << 19)) >> 20)
 }
 
-/// Of the source tree that this was built from, as it is now: `+` behind it says that files there
-/// differ.
+/// Returns the current commit of the source tree that this was built from. A trailing `+` says that
+/// the tree has uncommitted changes.
 fn commit() -> String {
     let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new("git")

@@ -1,5 +1,4 @@
-//! The command: a real directory read through our own page frames while they are reclaimed, moved
-//! and taken offline.
+//! The command `folio`: `torture` tests the page cache on real files, `bench` measures it.
 
 #![forbid(unsafe_code)]
 
@@ -22,19 +21,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, bail};
 use clap::Parser;
 
-/// Set by Ctrl-C: finish, and report what was done. A second one ends at once.
+/// Set by the first Ctrl-C: the run ends early and still reports. A second Ctrl-C exits at once.
 static STOP: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let interrupted = || {
         if STOP.swap(true, Ordering::Relaxed) {
-            // What the shell says of who was ended by it.
+            // 128 + SIGINT: the status that a shell reports for a process ended by it.
             std::process::exit(130);
         }
     };
     if let Err(error) = ctrlc::set_handler(interrupted) {
-        eprintln!("warning: Ctrl-C will not print a report: {error}");
+        eprintln!("warning: Ctrl-C will end the run without a report: {error}");
     }
     let result = match cli.command {
         cli::Command::Torture(options) => torture::run(&options, &STOP),
@@ -46,14 +45,18 @@ fn main() -> ExitCode {
     })
 }
 
-/// Looks before a run whether there is a place for a file, so that the run is not for nothing.
+/// Checks before a run that a file can be placed at `path`.
+///
+/// # Errors
+///
+/// Fails if the parent folder is missing or not a directory, or if `path` is a directory.
 fn check_place(path: &Path) -> anyhow::Result<()> {
-    let cannot = || format!("{} can not be written", path.display());
-    // Of a bare name it is the empty one.
+    let cannot = || format!("{} cannot be written", path.display());
+    // The parent of a bare name is the empty path.
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !fs::metadata(folder).with_context(cannot)?.is_dir() {
-        bail!("{}: {} is no directory", cannot(), folder.display());
+        bail!("{}: {} is not a directory", cannot(), folder.display());
     }
     if path.is_dir() {
         bail!("{}: it is a directory", cannot());
@@ -61,11 +64,11 @@ fn check_place(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints a result. A reader that went away, such as `head`, is no error.
+/// Prints a result. A closed pipe, such as one to `head`, is not an error.
 fn say(text: &str) -> anyhow::Result<()> {
     match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("the result can not be printed")
+            Err(error).context("the result cannot be printed")
         }
         _ => Ok(()),
     }

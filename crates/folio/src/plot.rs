@@ -1,4 +1,4 @@
-//! Pictures: throughput over time with what happened underneath, and a measurement as bars or
+//! Plots: throughput over time with the operations on the frames, and a measurement as bars or
 //! lines.
 
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::torture::report::{Report, Sample};
 const BLUE: RGBColor = RGBColor(0, 114, 178);
 const ORANGE: RGBColor = RGBColor(213, 94, 0);
 const GREY: RGBColor = RGBColor(120, 120, 120);
-/// Colours that people who see few of them can tell apart (Okabe and Ito).
+/// Colours that stay distinct with colour blindness (Okabe and Ito).
 const LINES: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -33,13 +33,13 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("{error}")
 }
 
-/// A number on an axis, without digits that say nothing.
+/// Formats a number on an axis without trailing zeros.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as plotters calls it")]
 fn short(number: &f64) -> String {
     format!("{number:.2}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Throughput on top, below it one lane for each thing that happened to the frames.
+/// Draws the throughput on top, and below it one lane for each operation on the frames.
 pub(crate) fn timeline(path: &Path, report: &Report) -> Result<()> {
     type Lane = (&'static str, fn(&Sample) -> u64);
     let lanes: [Lane; 5] = [
@@ -56,7 +56,7 @@ pub(crate) fn timeline(path: &Path, report: &Report) -> Result<()> {
     let end = rates.last().map_or(1.0, |rate| rate.0);
     let most = rates.iter().map(|rate| rate.1).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(&top)
-        .caption("Read and compared, while the frames underneath move", (FONT, 20))
+        .caption("Bytes read and compared while the frames move", (FONT, 20))
         .margin(12)
         .set_label_area_size(LabelAreaPosition::Left, 70)
         .set_label_area_size(LabelAreaPosition::Bottom, 36)
@@ -103,7 +103,7 @@ pub(crate) fn timeline(path: &Path, report: &Report) -> Result<()> {
     root.present().map_err(failed)
 }
 
-/// A measurement as a picture, in the shape that its report asks for.
+/// Returns a measurement as an SVG in the shape that its report asks for.
 pub(crate) fn report(report: &BenchReport) -> Result<String> {
     match report.shape {
         Shape::Bars => bars(report),
@@ -111,7 +111,8 @@ pub(crate) fn report(report: &BenchReport) -> Result<String> {
     }
 }
 
-/// One panel for each case, one bar for each subject, whiskers from the least to the most.
+/// Draws one panel for each scenario and one bar for each contender, with whiskers from minimum to
+/// maximum.
 fn bars(report: &BenchReport) -> Result<String> {
     let panels = report.panels();
     let axis = format!("{} per {}", report.unit.name(), report.per);
@@ -195,7 +196,7 @@ fn panel(
     Ok(())
 }
 
-/// Beside a bar: three digits or so, and what is large in thousands, millions, and so on.
+/// Formats the number beside a bar: about three digits, large numbers with k, M or G.
 fn label_of(number: f64) -> String {
     match number.abs() {
         0.0 => "0".to_owned(),
@@ -209,7 +210,8 @@ fn label_of(number: f64) -> String {
     }
 }
 
-/// One panel for each case, a line with a band for each subject, both axes logarithmic.
+/// Draws one panel for each scenario and a line with a band for each contender; both axes are
+/// logarithmic.
 fn lines(report: &BenchReport) -> Result<String> {
     let panels = report.lines();
     let axis = format!("{} per {}", report.unit.name(), report.per);
@@ -268,7 +270,7 @@ fn lines(report: &BenchReport) -> Result<String> {
                 ends.push((y - above, x - left + 8, *name, colour));
             }
         }
-        // Names stand beside the ends of their lines, none on top of another.
+        // Each name stands beside the end of its line; names do not overlap.
         ends.sort_by_key(|end| end.0);
         let mut lowest = i32::MIN;
         for (y, x, name, colour) in ends {

@@ -1,8 +1,8 @@
-//! The schemes by their names on the command line.
+//! The names of the schemes on the command line.
 
 use clap::ValueEnum;
 
-/// One of the six.
+/// The name of one of the six schemes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
 pub(crate) enum SchemeName {
     ZeroFrozen,
@@ -14,16 +14,20 @@ pub(crate) enum SchemeName {
     Generational,
 }
 
-/// Calls a function that is generic over the scheme with the type that a name stands for.
+/// Calls a function that is generic over the scheme, with the scheme of the given name.
 macro_rules! with_scheme {
     ($name:expr, $function:ident($($argument:expr),*)) => {
-        match $name {
-            $crate::scheme_name::SchemeName::ZeroFrozen => $function::<folio_ref::schemes::ZeroFrozen>($($argument),*),
-            $crate::scheme_name::SchemeName::GuessOne => $function::<folio_ref::schemes::GuessOne>($($argument),*),
-            $crate::scheme_name::SchemeName::FrozenBit => $function::<folio_ref::schemes::FrozenBit>($($argument),*),
-            $crate::scheme_name::SchemeName::LiveBitHigh => $function::<folio_ref::schemes::LiveBitHigh>($($argument),*),
-            $crate::scheme_name::SchemeName::LiveBitLow => $function::<folio_ref::schemes::LiveBitLow>($($argument),*),
-            $crate::scheme_name::SchemeName::Generational => $function::<folio_ref::schemes::Generational>($($argument),*),
+        {
+            use $crate::scheme_name::SchemeName as Name;
+            use folio_ref::schemes;
+            match $name {
+                Name::ZeroFrozen => $function::<schemes::ZeroFrozen>($($argument),*),
+                Name::GuessOne => $function::<schemes::GuessOne>($($argument),*),
+                Name::FrozenBit => $function::<schemes::FrozenBit>($($argument),*),
+                Name::LiveBitHigh => $function::<schemes::LiveBitHigh>($($argument),*),
+                Name::LiveBitLow => $function::<schemes::LiveBitLow>($($argument),*),
+                Name::Generational => $function::<schemes::Generational>($($argument),*),
+            }
         }
     };
 }
@@ -40,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_leads_to_the_scheme_of_that_name() {
+    fn every_name_selects_the_scheme_of_that_name() {
         for name in SchemeName::value_variants() {
             assert_eq!(
                 name.to_possible_value().unwrap().get_name(),

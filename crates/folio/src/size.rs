@@ -1,4 +1,4 @@
-//! Sizes as people write them: `4096`, `64M`, `1.5GiB`.
+//! Sizes with units: `4096`, `64M`, `1.5GiB`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,8 @@ impl FromStr for Size {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "'{text}' is no size: write a number of bytes, or one with K, M, G or T, such as 64M"
+                "'{text}' is not a size: give a number of bytes, \
+                 or a number with K, M, G or T, such as 64M"
             )
         };
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -30,7 +31,7 @@ impl FromStr for Size {
             };
         let bytes = number * (1_u64 << shift) as f64;
         if bytes > 1e18 {
-            Err(format!("'{text}' is more than any machine's memory"))
+            Err(format!("'{text}' exceeds the maximum of 10^18 bytes"))
         } else {
             Ok(Self(bytes as usize))
         }
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn sizes_with_and_without_units_are_parsed() {
         for (text, bytes) in [
             ("4096", 4096),
             ("64M", 64 << 20),
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_named() {
+    fn an_error_names_the_text_that_is_not_a_size() {
         for text in ["", "M", "12Q", "-5M", "1.2.3K", "99999999T"] {
             let error = text.parse::<Size>().unwrap_err();
             assert!(error.contains(&format!("'{text}'")), "{error}");

@@ -1,8 +1,8 @@
-//! Tables for people: a name on the left, numbers on the right, one rule under the header.
+//! Tables for the terminal: a name on the left, numbers on the right, a rule under the header.
 
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, presets};
 
-/// An empty table.
+/// Returns an empty table.
 pub(crate) fn new(header: &[&str]) -> Table {
     let mut table = Table::new();
     let rule = LineStyle::none().fill('─').junction('─');
@@ -15,7 +15,7 @@ pub(crate) fn new(header: &[&str]) -> Table {
     table
 }
 
-/// One row: the first cell to the left, the others to the right.
+/// Adds one row: the first cell is aligned to the left, the others to the right.
 pub(crate) fn add(table: &mut Table, row: impl IntoIterator<Item = String>) {
     table.add_row(aligned(row));
 }

@@ -1,12 +1,12 @@
-//! The figures in docs/schemes.md and results/machine-code.md: each comes from a committed result, and
-//! says from which.
+//! The figures in docs/schemes.md and results/machine-code.md: each comes from a committed result and
+//! names it.
 //!
-//! Behind a figure stands `<!--=FILE|CASE|THREADS|NAME-->`, its median in
-//! `results/amd-epyc-2cpu/FILE.json`; with a fifth part, another number of that row, and with a
-//! sixth, in units of that. `NAME/OTHER` is a ratio. `FILE|least|COLUMN` and `FILE|most|COLUMN` are
-//! of a column of a report's own table, `FILE|cell|ROW|COLUMN` is one cell. A whole table stands
-//! between `<!-- table: FILE; NAMES; COLUMNS -->` and `<!-- end -->`. `cargo x figures --save`
-//! writes all of them anew; without it this test says what differs.
+//! A figure is followed by its reference, `<!--=FILE|CASE|THREADS|NAME-->`: the median of that row
+//! in `results/amd-epyc-2cpu/FILE.json`. A fifth field selects another number of the row, a sixth
+//! divides it by a unit. `NAME/OTHER` is a ratio. `FILE|least|COLUMN` and `FILE|most|COLUMN` are
+//! the minimum and maximum of a column of a report's own table; `FILE|cell|ROW|COLUMN` is one cell.
+//! A whole table stands between `<!-- table: FILE; NAMES; COLUMNS -->` and `<!-- end -->`.
+//! `cargo x figures --save` rewrites all figures; without it this test reports the differences.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -26,7 +26,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The result files, as they are asked for.
+/// The result files, loaded on first use.
 #[derive(Default)]
 struct Results(HashMap<String, Value>);
 
@@ -40,7 +40,7 @@ impl Results {
         })
     }
 
-    /// The number that a reference stands for.
+    /// Returns the number that a reference names.
     fn number(&mut self, reference: &str) -> f64 {
         let parts: Vec<&str> = reference.split('|').collect();
         let found = match parts[..] {
@@ -55,7 +55,7 @@ impl Results {
             }
             _ => None,
         };
-        found.unwrap_or_else(|| panic!("there is no '{reference}' in {RESULTS}"))
+        found.unwrap_or_else(|| panic!("'{reference}' is not in {RESULTS}"))
     }
 
     fn row(
@@ -109,7 +109,7 @@ impl Results {
         })
     }
 
-    /// `FILE; NAME, NAME; CASE|THREADS as TITLE; ...`
+    /// Returns the Markdown table of `FILE; NAME, NAME; CASE|THREADS as TITLE; ...`.
     fn table(&mut self, what: &str) -> String {
         let mut parts = what.split(';').map(str::trim);
         let (file, names) = (parts.next().unwrap(), parts.next().expect("names"));
@@ -130,7 +130,7 @@ impl Results {
                 let number = match parts[..] {
                     [scenario, threads, name] => self.row(file, scenario, threads, name, "median"),
                     [scenario, threads, name, key] => self.row(file, scenario, threads, name, key),
-                    _ => panic!("'{at}' is no column"),
+                    _ => panic!("'{at}' is not a column: give CASE|THREADS or CASE|THREADS|KEY"),
                 };
                 let _ = match number {
                     Some(number) if number < 100.0 => write!(text, " {number:.1} |"),
@@ -147,13 +147,13 @@ fn first_number(cell: &str) -> Option<f64> {
     cell.split(' ').next()?.parse().ok()
 }
 
-/// The figure at the end of a text: where it begins.
+/// Returns the start of the figure at the end of a text.
 fn figure(text: &str) -> usize {
     text.rfind(|c: char| !c.is_ascii_digit() && c != '.')
         .map_or(0, |at| at + text[at..].chars().next().unwrap().len_utf8())
 }
 
-/// The page with every figure and table from the results.
+/// Returns the page with every figure and table replaced by those of the results.
 fn filled(page: &str, results: &mut Results) -> String {
     let (mut fresh, mut skip) = (String::new(), false);
     for line in page.lines() {
@@ -202,7 +202,7 @@ fn loose(page: &str) -> Vec<String> {
         if in_table || in_code {
             continue;
         }
-        // What is quoted as code is no figure.
+        // Numbers quoted as code are not figures.
         let text: String = line.split('`').step_by(2).collect();
         let words: Vec<&str> = text.split_whitespace().collect();
         for (at, word) in words.iter().enumerate() {
@@ -234,11 +234,11 @@ fn every_figure_comes_from_a_committed_result() {
                 assert_eq!(
                     is,
                     should,
-                    "{name}, line {}; 'cargo x figures --save' writes it anew",
+                    "{name}, line {}; 'cargo x figures --save' rewrites it",
                     number + 1
                 );
             }
-            assert_eq!(page, fresh, "{name}; 'cargo x figures --save' writes it anew");
+            assert_eq!(page, fresh, "{name}; 'cargo x figures --save' rewrites it");
         }
         let count = count(&fresh);
         assert!(count >= least, "{name} has {count} figures, at least {least} are expected");
@@ -247,7 +247,7 @@ fn every_figure_comes_from_a_committed_result() {
     }
 }
 
-/// The commits that the results of this machine name, each with a file that names it.
+/// Returns the commits that the results of this machine name, each with a file that names it.
 fn commits() -> BTreeMap<String, String> {
     let mut commits = BTreeMap::new();
     for file in fs::read_dir(root().join(RESULTS)).unwrap().map(|file| file.unwrap().path()) {
@@ -258,26 +258,26 @@ fn commits() -> BTreeMap<String, String> {
             else {
                 continue;
             };
-            // A plus: with changes that were not committed yet.
+            // A trailing plus marks a tree with uncommitted changes.
             commits.insert(commit.trim_end_matches('+').to_owned(), file.display().to_string());
         }
     }
     commits
 }
 
-/// A result once named a commit that was rebased away: nobody could build what was measured.
+/// A result is repeatable only if its commit is in the history.
 #[test]
 fn every_result_names_a_commit_of_this_history() {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).current_dir(root()).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
-    // Not a clone, or not all of one: then nothing can be said.
+    // Without a full clone the history is unknown, and the test is skipped.
     if git(&["rev-parse", "--is-shallow-repository"]).as_deref() != Some("false") {
         return;
     }
     let commits = commits();
-    assert!(!commits.is_empty(), "results name commits");
+    assert!(!commits.is_empty(), "no result names a commit");
     for (commit, file) in commits {
         assert!(
             git(&["merge-base", "--is-ancestor", &commit, "HEAD"]).is_some(),

@@ -1,5 +1,6 @@
-# From the state that the boot loader (or another CPU) leaves a CPU in, to long mode, and into Rust.
-# Both ways end in enter_long_mode with: esp the stack, ebp the function, esi its argument.
+# Brings a CPU from the state that the boot loader (or a startup interrupt) leaves it in to long
+# mode, and calls Rust. Both paths enter enter_long_mode with the stack in esp, the function in ebp
+# and its argument in esi.
 
     .section .note.Xen, "a", @note
     .balign 4
@@ -16,7 +17,7 @@ pvh_entry:
     cld
     movl $boot_stack_top, %esp
     movl %ebx, %esi
-    # The first 4 GiB at their own addresses, in pages of 2 MiB.
+    # Identity-maps the first 4 GiB in pages of 2 MiB.
     movl $pdpt + 3, pml4
     movl $pdpt, %edi
     movl $directories + 3, %eax
@@ -56,14 +57,15 @@ long_mode:
     movw %ax, %ds
     movw %ax, %es
     movw %ax, %ss
-    movl %esp, %esp                 # the upper halves were undefined
+    movl %esp, %esp                 # clears the undefined upper half
     movl %esi, %edi
     movl %ebp, %eax
     xorl %ebp, %ebp
     call *%rax
     ud2
 
-# Another CPU: real mode, at the page that the startup interrupt named. Copied there, below 1 MiB.
+# Every other CPU: real mode, at the page that the startup interrupt names. This code is copied to
+# that page, below 1 MiB.
     .set HERE, 0x8000
     .code16
     .globl trampoline, trampoline_end

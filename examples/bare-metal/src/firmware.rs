@@ -1,5 +1,5 @@
-//! What the boot loader and the firmware left in memory: the PVH start info with its memory map,
-//! and the ACPI table of the CPUs. A room of unsafe code: reading at addresses that they gave.
+//! The tables of boot loader and firmware in memory: the PVH start info with its memory map, and
+//! the ACPI table of the CPUs. A room of unsafe code: it reads at the addresses in those tables.
 //!
 //! (Xen, `public/arch-x86/hvm/start_info.h`; ACPI 5.2.5, 5.2.7, 5.2.12.)
 
@@ -9,21 +9,23 @@ use core::{ptr, slice};
 const PVH_MAGIC: u32 = 0x336e_c578;
 const RAM: u32 = 1;
 
-/// The start info: bytes at an address below 4 GiB.
+/// The PVH start info, at an address below 4 GiB.
 pub struct StartInfo(&'static [u8]);
 
 impl StartInfo {
+    /// Returns the start info at an address.
+    ///
     /// # Panics
     ///
-    /// When nothing there says that it is a PVH start info.
+    /// Panics if `address` has no PVH start info with a memory map.
     pub fn at(address: usize) -> Self {
         let info = bytes(address, 56);
         assert_eq!(u32_at(info, 0), PVH_MAGIC, "no PVH start info at {address:#x}");
-        assert!(u32_at(info, 4) >= 1, "a start info without a memory map");
+        assert!(u32_at(info, 4) >= 1, "the start info at {address:#x} has no memory map");
         Self(info)
     }
 
-    /// The ranges of memory that are free to use, as the map gives them.
+    /// Returns the ranges of usable memory in the memory map.
     pub fn memory(&self) -> impl Iterator<Item = Range<usize>> {
         let entries = u32_at(self.0, 48) as usize;
         let map = bytes(u64_at(self.0, 40) as usize, entries * 24);
@@ -33,16 +35,16 @@ impl StartInfo {
         })
     }
 
-    /// The APIC ids of the CPUs that can be started, this one among them.
+    /// Returns the APIC ids of the CPUs that can be started, including this CPU.
     pub fn cpus(&self) -> impl Iterator<Item = u8> {
         let root = bytes(u64_at(self.0, 32) as usize, 20);
-        assert_eq!(root[..8], *b"RSD PTR ", "no root of the ACPI tables");
+        assert_eq!(root[..8], *b"RSD PTR ", "no ACPI root pointer");
         let tables = table(u32_at(root, 16) as usize);
         let mut addresses = tables[36..].chunks(4).map(|entry| u32_at(entry, 0) as usize);
         let cpus = addresses
             .find(|&address| bytes(address, 4) == b"APIC")
             .map(table)
-            .expect("a table of the CPUs");
+            .expect("the ACPI tables include the table of CPUs");
         let mut rest = &cpus[44..];
         core::iter::from_fn(move || {
             let entry = rest.get(..usize::from(*rest.get(1)?))?;
@@ -55,20 +57,20 @@ impl StartInfo {
     }
 }
 
-/// An ACPI table, which says its own length.
+/// Returns the ACPI table at an address. The table contains its own length.
 fn table(address: usize) -> &'static [u8] {
     bytes(address, u32_at(bytes(address, 8), 4) as usize)
 }
 
-/// What lies at an address.
+/// Returns the bytes at an address.
 ///
 /// # Panics
 ///
-/// Above 4 GiB, which is not mapped.
+/// Panics if the range ends above 4 GiB, which is not mapped.
 fn bytes(address: usize, len: usize) -> &'static [u8] {
     assert!(address.saturating_add(len) <= 1 << 32, "{len} bytes at {address:#x} are above 4 GiB");
-    // SAFETY: mapped, by the check above; written before we were started, and not since: it lies in
-    // what the map does not call free, or below the first block that goes online.
+    // SAFETY: the range is mapped, by the check above. It was written before the kernel started and
+    // does not change: the map does not call it usable, or it is below the first online block.
     unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(address), len) }
 }
 

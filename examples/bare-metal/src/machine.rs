@@ -1,5 +1,5 @@
-//! The processor and the devices: serial port, local APIC, registers. A room of unsafe code: each
-//! instruction that Rust has no word for.
+//! The processor and the devices: serial port, local APIC, registers. A room of unsafe code: the
+//! instructions that Rust cannot express.
 
 use core::arch::asm;
 use core::fmt::{self, Write};
@@ -8,7 +8,7 @@ use core::sync::atomic::AtomicUsize;
 
 /// An APIC command: reset, then wait for STARTUP.
 pub const INIT: u32 = 0x4500;
-/// An APIC command: begin at the page in the low byte.
+/// An APIC command: start at the page in the low byte.
 pub const STARTUP: u32 = 0x4600;
 
 const COM1: u16 = 0x3f8;
@@ -17,17 +17,17 @@ const APIC: usize = 0xfee0_0000;
 const GS_BASE: u32 = 0xc000_0101;
 
 fn out(port: u16, value: u8) {
-    // SAFETY: only called with the ports above, which access no memory.
+    // SAFETY: called only with the ports above, which access no memory.
     unsafe {
-        asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags))
+        asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags));
     };
 }
 
 fn input(port: u16) -> u8 {
     let value;
-    // SAFETY: as in `out`.
+    // SAFETY: called only with the ports above, which access no memory.
     unsafe {
-        asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags))
+        asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags));
     };
     value
 }
@@ -39,7 +39,7 @@ pub fn open_serial() {
     }
 }
 
-/// The serial port, to be written to.
+/// The serial port as a writer.
 pub struct Serial;
 
 impl Write for Serial {
@@ -59,47 +59,58 @@ impl Write for Serial {
 macro_rules! say {
     ($($words:tt)*) => {{
         use core::fmt::Write as _;
-        // The serial port takes everything.
+        // Writing to the serial port never fails.
         let _ = writeln!($crate::machine::Serial, $($words)*);
     }};
 }
 
-/// Ends QEMU with status `2 * code + 1`; on a machine without that device, stops this CPU.
+/// Ends QEMU with status `2 * code + 1`. On a machine without QEMU's exit device, stops this CPU.
 pub fn exit(code: u32) -> ! {
-    // SAFETY: the port is QEMU's debug exit, or nobody's.
+    // SAFETY: the port is QEMU's debug exit, or belongs to no device.
     unsafe {
-        asm!("out dx, eax", in("dx") DEBUG_EXIT, in("eax") code, options(nomem, nostack, preserves_flags))
+        asm!(
+            "out dx, eax",
+            in("dx") DEBUG_EXIT,
+            in("eax") code,
+            options(nomem, nostack, preserves_flags)
+        );
     };
     halt()
 }
 
-/// Stops this CPU for good.
+/// Stops this CPU permanently.
 pub fn halt() -> ! {
     loop {
-        // SAFETY: interrupts are off, so it sleeps for ever, and touches nothing.
+        // SAFETY: `hlt` accesses no memory. Interrupts are off, so the CPU does not wake.
         unsafe { asm!("hlt", options(nomem, nostack, preserves_flags)) };
     }
 }
 
-/// Tells the processor (and QEMU) that this CPU waits.
+/// Hints to the processor (and QEMU) that this CPU waits.
 pub fn pause() {
     core::hint::spin_loop();
 }
 
-/// Gives this CPU its number; `cell` holds it from now on.
+/// Sets the number of this CPU. `cell` contains the number and must not change.
 pub fn set_cpu(cell: &'static AtomicUsize) {
     let address = ptr::from_ref(cell).expose_provenance() as u64;
     let (low, high) = (address as u32, (address >> 32) as u32);
-    // SAFETY: GS is used by `cpu` only, which reads through it what lies here for ever.
+    // SAFETY: only `cpu` uses GS. It reads `cell` through it, which lives forever.
     unsafe {
-        asm!("wrmsr", in("ecx") GS_BASE, in("eax") low, in("edx") high, options(nostack, preserves_flags))
+        asm!(
+            "wrmsr",
+            in("ecx") GS_BASE,
+            in("eax") low,
+            in("edx") high,
+            options(nostack, preserves_flags)
+        );
     };
 }
 
-/// This CPU's number, which [`set_cpu`] gave it.
+/// Returns the number of this CPU, set by [`set_cpu`].
 pub fn cpu() -> usize {
     let number;
-    // SAFETY: `set_cpu` comes first on every CPU.
+    // SAFETY: every CPU calls `set_cpu` first.
     unsafe { asm!("mov {}, gs:[0]", out(reg) number, options(nostack, readonly, preserves_flags)) };
     number
 }
@@ -108,19 +119,20 @@ fn apic(register: usize) -> *mut u32 {
     ptr::with_exposed_provenance_mut(APIC + register)
 }
 
-/// This CPU's id, as interrupts name it.
+/// Returns the APIC id of this CPU, which interrupts use.
 pub fn apic_id() -> u8 {
-    // SAFETY: the local APIC is mapped at its own address, and no memory.
+    // SAFETY: the local APIC is identity-mapped, and is not memory.
     (unsafe { apic(0x20).read_volatile() } >> 24) as u8
 }
 
-/// Sends an interrupt to one CPU and waits until it is under way.
+/// Sends an interrupt to one CPU and waits until the APIC has sent it.
 pub fn send_interrupt(apic_id: u8, command: u32) {
-    // SAFETY: as in `apic_id`. The write to the lower half sends.
+    // SAFETY: the local APIC is identity-mapped, and is not memory. The write to the lower half
+    // below sends the interrupt.
     unsafe { apic(0x310).write_volatile(u32::from(apic_id) << 24) };
-    // SAFETY: as above.
+    // SAFETY: the local APIC is identity-mapped, and is not memory.
     unsafe { apic(0x300).write_volatile(command) };
-    // SAFETY: as above.
+    // SAFETY: the local APIC is identity-mapped, and is not memory.
     while unsafe { apic(0x300).read_volatile() } & 1 << 12 != 0 {
         pause();
     }

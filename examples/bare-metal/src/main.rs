@@ -1,14 +1,14 @@
-//! A kernel that does one thing: it takes the memory that the boot loader's map calls free, hands
-//! it to folio-frames, and tries allocation, folios, splits, migration and a short torture on all
-//! CPUs. `cargo run --release` here boots it in QEMU.
+//! A kernel that runs folio-frames on bare metal. It passes the usable memory of the boot loader's
+//! map to folio-frames, and tests allocation, folios, splits, migration and a short torture on all
+//! CPUs. `cargo run --release` in this folder boots it in QEMU.
 //!
 //! ```text
 //! boot.s ─▶ run_first ─▶ firmware: the map ─▶ handover: the zone ─▶ scenes ─▶ torture ─▶ exit
-//!    └────▶ run_other ──────────────────────────────────────────────────────────▲ (every other CPU)
+//!    └────▶ run_other ────────────────────────────────────────────────────────▲ (other CPUs)
 //! ```
 //!
-//! What it shows: all that folio-frames needs of its surroundings is `platform.rs`. What it lacks:
-//! interrupts, so a lock need not turn them off, and a way to sleep.
+//! `platform.rs` is all that folio-frames needs from its environment. The kernel has no interrupts,
+//! so its locks do not disable them, and no way to sleep.
 
 #![no_std]
 #![no_main]
@@ -30,24 +30,24 @@ use crate::firmware::StartInfo;
 use crate::handover::Early;
 use crate::platform::Machine;
 
-/// CPUs that this kernel has numbers for.
-const MOST_CPUS: usize = 64;
+/// Maximum number of CPUs that this kernel uses.
+const MAX_CPUS: usize = 64;
 
-/// What GS points to on each CPU.
-static NUMBERS: [AtomicUsize; MOST_CPUS] = {
-    let mut numbers = [const { AtomicUsize::new(0) }; MOST_CPUS];
+/// The numbers of the CPUs. GS points to one of them on each CPU.
+static NUMBERS: [AtomicUsize; MAX_CPUS] = {
+    let mut numbers = [const { AtomicUsize::new(0) }; MAX_CPUS];
     let mut n = 0;
-    while n < MOST_CPUS {
+    while n < MAX_CPUS {
         numbers[n] = AtomicUsize::new(n);
         n += 1;
     }
     numbers
 };
 
-/// CPUs that run.
+/// Number of CPUs that run.
 static ARRIVED: AtomicUsize = AtomicUsize::new(1);
 
-/// The first CPU, after `boot.s`.
+/// Runs the first CPU, after `boot.s`.
 fn run_first(start_info: usize) -> ! {
     machine::set_cpu(&NUMBERS[0]);
     let info = StartInfo::at(start_info);
@@ -79,17 +79,17 @@ fn run_first(start_info: usize) -> ! {
     machine::exit(16)
 }
 
-/// Starts all other CPUs, each on a stack of plain frames. How many run, how many there are, and
-/// the frames in stacks.
+/// Starts all other CPUs, each on a stack of plain frames. Returns the number of running CPUs, the
+/// number of CPUs that were to run, and the number of frames in stacks.
 fn start_others(info: &StartInfo, zone: &'static Zone<Machine>) -> (usize, usize, u32) {
     let size = Order::new(4).expect("an order below the largest");
     let this = machine::apic_id();
     boot::place_trampoline();
     let (mut cpus, mut frames) = (1, 0);
-    for apic_id in info.cpus().filter(|&id| id != this).take(MOST_CPUS - 1) {
+    for apic_id in info.cpus().filter(|&id| id != this).take(MAX_CPUS - 1) {
         let mut stack = zone.alloc_frozen(size).expect("room for a stack");
         let end = stack.as_mut_slice().as_mut_ptr_range().end;
-        // The CPU owns it from now on, for ever.
+        // The CPU owns the stack from now on; it is never freed.
         core::mem::forget(stack);
         frames += size.frames();
         boot::start(apic_id, end, zone);
@@ -102,28 +102,27 @@ fn start_others(info: &StartInfo, zone: &'static Zone<Machine>) -> (usize, usize
     (ARRIVED.load(Ordering::Relaxed), cpus, frames)
 }
 
-/// Every other CPU, after `boot.s`.
+/// Runs every other CPU, after `boot.s`.
 fn run_other(zone: &'static Zone<Machine>) -> ! {
-    // Relaxed: CPUs are started one after the other.
+    // Relaxed: CPUs are started one at a time.
     let number = ARRIVED.load(Ordering::Relaxed);
     machine::set_cpu(&NUMBERS[number]);
-    // Release: pairs with Acquire in start_others, which starts the next only then.
+    // Release: pairs with Acquire in start_others, which then starts the next CPU.
     ARRIVED.store(number + 1, Ordering::Release);
     torture::join(zone);
     machine::halt()
 }
 
-/// What frames of one owner hold: its note in every word.
-fn fill(bytes: &mut [u8], note: u64) {
+/// Fills frames with the owner data of their owner in every word.
+fn fill(bytes: &mut [u8], owner_data: u64) {
     for word in bytes.chunks_exact_mut(8) {
-        word.copy_from_slice(&note.to_le_bytes());
+        word.copy_from_slice(&owner_data.to_le_bytes());
     }
 }
 
-/// Whether frames hold what [`fill`] put there. Looks at every `step`-th word of a frame, and at
-/// the last.
-fn holds(bytes: &[u8], note: u64, step: usize) -> bool {
-    let expected = note.to_le_bytes();
+/// Returns `true` if frames contain what [`fill`] wrote. Checks every `step`-th word and the last.
+fn holds(bytes: &[u8], owner_data: u64, step: usize) -> bool {
+    let expected = owner_data.to_le_bytes();
     bytes.chunks_exact(8).step_by(step).all(|word| *word == expected)
         && bytes[bytes.len() - 8..] == expected
 }

@@ -1,5 +1,5 @@
-//! The platform of a bare machine: a spin lock, the CPU's number from GS, waiting by spinning. A
-//! room of unsafe code: the lock's promise.
+//! The platform of a bare machine: a spin lock, CPU numbers from GS, waiting by spinning. A room of
+//! unsafe code: the promise of `RawMutex`.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +9,7 @@ use lock_api::{GuardSend, RawMutex};
 
 use crate::machine;
 
-/// This machine.
+/// The platform of this kernel.
 #[derive(Debug)]
 pub struct Machine;
 
@@ -27,17 +27,17 @@ impl Platform for Machine {
         }
     }
 
-    /// Whoever waits looks for itself.
+    /// Does nothing: a waiting CPU spins and notices by itself.
     fn wake_all(_: usize) {}
 }
 
-/// A lock that spins. Interrupts are off on this machine, so holding it needs nothing else.
+/// A lock that spins. Interrupts are off on this machine, so it need not disable them.
 #[derive(Debug)]
 pub struct SpinLock {
     held: AtomicBool,
 }
 
-// SAFETY: only one swap of all finds the lock free, until `unlock`.
+// SAFETY: only one swap finds the lock free until the next `unlock`.
 unsafe impl RawMutex for SpinLock {
     const INIT: Self = Self { held: AtomicBool::new(false) };
     type Guard = GuardSend;
@@ -63,7 +63,7 @@ unsafe impl RawMutex for SpinLock {
         self.held.store(false, Ordering::Release);
     }
 
-    /// Relaxed: a hint when to try again.
+    /// Relaxed: the result is only a hint when to try again.
     fn is_locked(&self) -> bool {
         self.held.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! All CPUs at once: readers that compare what they read, while other CPUs replace and migrate what
-//! they read, and cut blocks into parts where it lay.
+//! A test on all CPUs at once: readers compare what they read, while other CPUs migrate and replace
+//! those pages, and split blocks in the same memory.
 
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -9,20 +9,20 @@ use folio_frames::{FolioRef, Kind, Lookup, Order, Owner, Pfn, Slot, Zone};
 use crate::platform::Machine;
 use crate::{fill, holds, machine, say};
 
-/// A page of the index; its note is its number.
+/// The kind of a page of the index. Its owner data is its number.
 const PAGE: Kind = Kind::owner(2);
-/// A folio that lives a moment.
+/// The kind of a short-lived folio.
 const SCRATCH: Kind = Kind::owner(3);
 const PAGES: usize = 96;
-/// What movers, and splitters, do together.
+/// Number of rounds of all movers together, and of all splitters together.
 const ROUNDS: usize = 12_000;
-/// What every reader reads at the least.
+/// Minimum number of reads of every reader.
 const READS: usize = 64;
 
 static INDEX: Index = Index([const { Slot::new() }; PAGES]);
-/// CPUs that take part; 0 until it begins.
+/// Number of CPUs that take part; 0 until the test begins.
 static CPUS: AtomicUsize = AtomicUsize::new(0);
-/// Movers and splitters that have done their rounds.
+/// Number of movers and splitters that have finished their rounds.
 static QUIET: AtomicUsize = AtomicUsize::new(0);
 static FINISHED: AtomicUsize = AtomicUsize::new(0);
 
@@ -41,7 +41,8 @@ impl Owner<Machine> for Index {
     }
 }
 
-/// (Marsaglia, Xorshift RNGs.) The seed is the CPU's number: a run is repeated by running it again.
+/// A random number generator (Marsaglia, Xorshift RNGs). The seed is the CPU's number, so every run
+/// uses the same numbers.
 struct Random(u64);
 
 impl Random {
@@ -53,34 +54,35 @@ impl Random {
     }
 }
 
-/// The first CPU: begins, takes part, and says what was done when everybody has finished.
+/// Runs on the first CPU: starts the test, takes part, waits for all CPUs and prints the counts.
 pub fn conduct(zone: &'static Zone<Machine>, cpus: usize) {
     for page in 0..PAGES {
         install(zone, page);
     }
-    // Release: pairs with Acquire in join: the pages are there.
+    // Release: pairs with Acquire in join, which then sees the pages.
     CPUS.store(cpus, Ordering::Release);
     join(zone);
-    // Acquire: pairs with Release in join: what they counted is there.
+    // Acquire: pairs with Release in join, and makes the counts of all CPUs visible.
     while FINISHED.load(Ordering::Acquire) < cpus {
         spin_loop();
     }
-    let said = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     say!(
-        "torture: {} reads and {} walks compared, {} refused; {} migrated, {} replaced, {} split; none wrong",
-        said(&READ),
-        said(&WALKED),
-        said(&REFUSED),
-        said(&MIGRATED),
-        said(&REPLACED),
-        said(&SPLIT)
+        "torture: {} reads and {} walks compared, {} refused; \
+         {} migrated, {} replaced, {} split; none wrong",
+        count(&READ),
+        count(&WALKED),
+        count(&REFUSED),
+        count(&MIGRATED),
+        count(&REPLACED),
+        count(&SPLIT)
     );
     for slot in &INDEX.0 {
-        drop(slot.try_lock(zone).expect("nobody else is there").remove());
+        drop(slot.try_lock(zone).expect("all other CPUs have finished").remove());
     }
 }
 
-/// Every CPU: waits until it begins, does its part, and has finished.
+/// Runs on every CPU: waits for the start, does its part and counts itself as finished.
 pub fn join(zone: &'static Zone<Machine>) {
     let cpus = loop {
         // Acquire: pairs with Release in conduct.
@@ -91,7 +93,7 @@ pub fn join(zone: &'static Zone<Machine>) {
     };
     let me = machine::cpu();
     let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (me as u64 + 1) << 32);
-    // Of four CPUs, one moves, one splits, two read.
+    // Of each four CPUs, one moves, one splits and two read.
     let antagonists = |role| (0..cpus).filter(|cpu| cpu % 4 == role).count();
     match me % 4 {
         0 => (0..ROUNDS / antagonists(0)).for_each(|_| mover(zone, &mut random)),
@@ -108,7 +110,7 @@ pub fn join(zone: &'static Zone<Machine>) {
 /// Puts a new page into its slot, if the slot is empty.
 fn install(zone: &'static Zone<Machine>, page: usize) {
     let size = Order::new((page % 3) as u8).expect("a small order");
-    let mut folio = zone.alloc_frozen(size).expect("memory for a page");
+    let mut folio = zone.alloc_frozen(size).expect("a free block for a page");
     folio.set_owner(PAGE, page as u64);
     match INDEX.0[page].install(folio) {
         Ok(mut locked) => {
@@ -119,7 +121,7 @@ fn install(zone: &'static Zone<Machine>, page: usize) {
     }
 }
 
-/// Migrates a page, or takes it away and puts another there.
+/// Migrates a page, or removes it and installs a new one.
 fn mover(zone: &'static Zone<Machine>, random: &mut Random) {
     let page = random.below(PAGES);
     let slot = &INDEX.0[page];
@@ -138,28 +140,28 @@ fn mover(zone: &'static Zone<Machine>, random: &mut Random) {
     }
 }
 
-/// Cuts a block into parts, some of which live for a moment.
+/// Splits a block. Some of the pieces are live for a moment.
 fn splitter(zone: &'static Zone<Machine>, random: &mut Random) {
-    let (whole, part) = [(3, 1), (2, 0), (1, 0), (4, 2)][random.below(4)];
+    let (whole, smaller) = [(3, 1), (2, 0), (1, 0), (4, 2)][random.below(4)];
     let order = |n| Order::new(n).expect("a small order");
     let Ok(mut block) = zone.alloc_frozen(order(whole)) else { return };
-    let note = u64::MAX - random.below(1000) as u64;
-    fill(block.as_mut_slice(), note);
-    let mut lives: Option<FolioRef<Machine>> = None;
-    for mut part in block.split(order(part)) {
+    let owner_data = u64::MAX - random.below(1000) as u64;
+    fill(block.as_mut_slice(), owner_data);
+    let mut live: Option<FolioRef<Machine>> = None;
+    for mut piece in block.split(order(smaller)) {
         if random.below(2) == 0 {
-            part.free();
+            piece.free();
         } else {
-            part.set_owner(SCRATCH, note);
-            // The one before goes only now: parts are freed out of order.
-            lives = Some(part.init());
+            piece.set_owner(SCRATCH, owner_data);
+            // Drops the previous live piece only now, so pieces are freed out of order.
+            live = Some(piece.init());
         }
     }
-    drop(lives);
+    drop(live);
     SPLIT.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Reads by the index and by walking, until nobody changes anything any more.
+/// Reads through the index and by walking, until all movers and splitters have finished.
 fn reader(zone: &'static Zone<Machine>, random: &mut Random, antagonists: usize) {
     let (mut read, mut walked, mut refused) = (0, 0, 0);
     while QUIET.load(Ordering::Relaxed) < antagonists || read < READS {
@@ -169,7 +171,7 @@ fn reader(zone: &'static Zone<Machine>, random: &mut Random, antagonists: usize)
                 assert_eq!(
                     (folio.kind(), folio.owner_data()),
                     (PAGE, page as u64),
-                    "R8: slot {page} gave {folio:?}"
+                    "R8: slot {page} returned {folio:?}"
                 );
                 compare(&folio);
                 read += 1;
@@ -178,7 +180,7 @@ fn reader(zone: &'static Zone<Machine>, random: &mut Random, antagonists: usize)
             Lookup::Empty | Lookup::Moved => refused += 1,
             Lookup::Saturated => panic!("page {page} is saturated"),
         }
-        // Around a page's frame lie others, free ones, and blocks in parts.
+        // The neighbours of a page's frame are other pages, free frames and split blocks.
         let Some(near) = INDEX.0[page].pfn(zone) else { continue };
         match zone.try_get_head(Pfn::new(near.as_u64() ^ random.below(16) as u64)) {
             Ok(folio) => {

@@ -1,5 +1,5 @@
-//! The files of the cache's fuzzer: small ones that change, with their contents as they must be
-//! read, and a large one that stays.
+//! The files of the cache's fuzzer: small files that change, each with its expected contents, and
+//! a large file that does not change.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -8,13 +8,13 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// Pages of the large file: half as many again as the cache has frames.
+/// Number of pages of the large file: 1.5 times the frames of the cache.
 pub(crate) const LARGE: u64 = 1536;
 
-/// The most bytes that a small file can have.
-pub(crate) const MOST: usize = 20 * 4096;
+/// Maximum length of a small file in bytes.
+pub(crate) const MAX_LEN: usize = 20 * 4096;
 
-/// The folder of this process's files, in memory where that is possible.
+/// Returns the folder of this process's files. It is in memory if `/dev/shm` exists.
 pub(crate) fn folder() -> &'static Path {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     FOLDER
@@ -33,12 +33,12 @@ pub(crate) fn folder() -> &'static Path {
         .path()
 }
 
-/// What each byte of a page of the large file is.
+/// Returns the value of each byte of a page of the large file.
 pub(crate) fn large_byte(page: u64) -> u8 {
     (page % 251) as u8 + 1
 }
 
-/// A small file that is changed behind the cache's back.
+/// A small file that is changed without the cache.
 pub(crate) struct Plain {
     pub(crate) path: PathBuf,
     file: File,
@@ -62,33 +62,35 @@ impl Plain {
 
     fn write(&mut self, at: usize, len: usize) {
         let next = self.next;
-        // No zeroes: a zero that is read is an end that should not be there.
+        // No zero bytes: a zero that is read comes from a wrong end of file.
         let bytes: Vec<u8> = (0..len).map(|n| ((n + usize::from(next)) % 255) as u8 + 1).collect();
         self.next = next.wrapping_add(7);
         self.file.write_all_at(&bytes, at as u64).expect("room for a small file");
         self.contents[at..at + len].copy_from_slice(&bytes);
     }
 
+    /// Appends bytes.
     pub(crate) fn grow(&mut self, by: usize) {
         let old = self.contents.len();
-        let new = (old + by).min(MOST);
+        let new = (old + by).min(MAX_LEN);
         self.contents.resize(new, 0);
         self.write(old, new - old);
     }
 
-    /// Longer by a hole.
-    pub(crate) fn stretch(&mut self, by: usize) {
-        let new = (self.contents.len() + by).min(MOST);
+    /// Extends the file by a hole.
+    pub(crate) fn extend(&mut self, by: usize) {
+        let new = (self.contents.len() + by).min(MAX_LEN);
         self.contents.resize(new, 0);
         self.file.set_len(new as u64).expect("a length");
     }
 
-    pub(crate) fn cut(&mut self, to: usize) {
+    /// Truncates the file.
+    pub(crate) fn truncate(&mut self, to: usize) {
         self.contents.truncate(to);
         self.file.set_len(self.contents.len() as u64).expect("a length");
     }
 
-    /// Other bytes in the same place.
+    /// Overwrites bytes in place.
     pub(crate) fn rewrite(&mut self, at: usize, len: usize) {
         let at = at.min(self.contents.len());
         self.write(at, len.min(self.contents.len() - at));

@@ -1,8 +1,7 @@
 //! The cache against the plain contents of its files: reads, handles, reclaim, migration, offline,
 //! files that change, a file that is written through it.
 //!
-//! What this can not see: two threads; a file that another program rewrites in place without being
-//! asked about.
+//! Not covered: two threads; a file that another program rewrites in place without a revalidation.
 
 #![no_main]
 

@@ -1,16 +1,16 @@
-//! The steps that a fuzzer combines, and what each must come to.
+//! The steps that the fuzzer combines, and the expected result of each.
 
 use arbitrary::Arbitrary;
 use folio_cache::{Cache, File, PageHandle};
 use folio_frames::{Offline, Pfn, UserSpace};
 
-use crate::files::{LARGE, MOST, Plain, folder, large_byte};
+use crate::files::{LARGE, MAX_LEN, Plain, folder, large_byte};
 use crate::written::{Change, Written};
 
 const CAPACITY: usize = 4 << 20;
 const FRAMES: u64 = CAPACITY as u64 / 4096;
 
-/// What a fuzzer may do next. Numbers are taken modulo what there is.
+/// A step of the fuzzer. Numbers are taken modulo the number of choices.
 #[derive(Arbitrary, Debug)]
 pub(crate) enum Step {
     Read {
@@ -18,7 +18,7 @@ pub(crate) enum Step {
         offset: u32,
         len: u16,
     },
-    /// A handle, which is kept.
+    /// Takes a handle and keeps it.
     Page {
         file: bool,
         offset: u32,
@@ -26,7 +26,7 @@ pub(crate) enum Step {
     DropHandle {
         which: u8,
     },
-    /// Many pages, so that reclaim has to choose.
+    /// Reads many pages, so that reclaim has to choose victims.
     Sweep {
         from: u16,
         pages: u16,
@@ -37,7 +37,7 @@ pub(crate) enum Step {
     Migrate {
         frame: u16,
     },
-    /// Moves the first page of a kind that is cached from this frame on.
+    /// Migrates the first page that can be migrated from this frame on.
     MigrateNext {
         from: u16,
     },
@@ -51,21 +51,22 @@ pub(crate) enum Step {
     Invalidate {
         file: bool,
     },
-    /// The file becomes longer behind the cache's back: reads find out by themselves.
+    /// Appends to the file without the cache. Reads notice it by themselves.
     Grow {
         file: bool,
         by: u16,
     },
-    Stretch {
+    /// Extends the file by a hole without the cache.
+    Extend {
         file: bool,
         by: u16,
     },
-    /// It becomes shorter, and somebody says so.
-    Cut {
+    /// Truncates the file without the cache, then revalidates.
+    Truncate {
         file: bool,
         to: u32,
     },
-    /// It is rewritten in place, and somebody says so.
+    /// Rewrites the file in place without the cache, then invalidates.
     Rewrite {
         file: bool,
         at: u32,
@@ -74,7 +75,7 @@ pub(crate) enum Step {
     Reopen {
         file: bool,
     },
-    /// What is done to the file that is written through the cache.
+    /// A change of the file that is written through the cache.
     Written(Change),
 }
 
@@ -88,7 +89,7 @@ struct World {
     offline: Option<Offline<UserSpace>>,
 }
 
-/// Does the steps one after the other, compares every byte, and looks for what leaked at the end.
+/// Runs the steps in order, compares every byte, and checks at the end that no frame leaked.
 pub(crate) fn run(steps: &[Step]) {
     let cache = Cache::new(CAPACITY).expect("memory");
     let plain = [Plain::new("one"), Plain::new("two")];
@@ -105,7 +106,7 @@ pub(crate) fn run(steps: &[Step]) {
         }
     }
     for file in 0..2 {
-        world.read(file, 0, MOST + 1);
+        world.read(file, 0, MAX_LEN + 1);
     }
     world.written.end();
     let World { cache, large, files, written, handles, offline, .. } = world;
@@ -113,7 +114,7 @@ pub(crate) fn run(steps: &[Step]) {
     if let Some(offline) = offline {
         cache.online(offline);
     }
-    // The flusher may have a file in its hands, and be the one who closes it.
+    // The flusher may still use a file, and may be the one to close it.
     for _ in 0..5000 {
         let stats = cache.zone().stats();
         if stats.free_frames == stats.online_frames {
@@ -127,19 +128,19 @@ pub(crate) fn run(steps: &[Step]) {
 impl World {
     fn read(&mut self, file: usize, offset: usize, len: usize) {
         let mut buf = vec![0xee; len];
-        let n = self.files[file].read_at(offset as u64, &mut buf).expect("it can be read");
+        let n = self.files[file].read_at(offset as u64, &mut buf).expect("the read succeeds");
         let contents = &self.plain[file].contents;
         let expected = contents.get(offset..contents.len().min(offset + len)).unwrap_or_default();
         assert!(
             buf[..n] == *expected,
-            "{n} bytes at {offset} of {} that are not the file's",
+            "{n} bytes at {offset} differ from the {} bytes of the file",
             expected.len()
         );
         assert!(buf[n..].iter().all(|&byte| byte == 0xee), "written past the end");
     }
 
     fn step(&mut self, step: &Step) {
-        let at = |offset: u32| offset as usize % (MOST + 4096);
+        let at = |offset: u32| offset as usize % (MAX_LEN + 4096);
         let first = self.cache.zone().pfns().start.as_u64();
         match *step {
             Step::Read { file, offset, len } => {
@@ -147,7 +148,7 @@ impl World {
             }
             Step::Page { file, offset } => {
                 let (file, offset) = (usize::from(file), at(offset));
-                let handle = self.files[file].page(offset as u64).expect("it can be read");
+                let handle = self.files[file].page(offset as u64).expect("the read succeeds");
                 let contents = &self.plain[file].contents;
                 let end = contents.len().min((offset / 4096 + 1) * 4096);
                 let expected = contents.get(offset..end).filter(|bytes| !bytes.is_empty());
@@ -167,7 +168,7 @@ impl World {
                     let mut buf = [0; 3];
                     self.large
                         .read_at(page * 4096 + page % 4093, &mut buf)
-                        .expect("it can be read");
+                        .expect("the read succeeds");
                     assert_eq!(buf, [large_byte(page); 3], "page {page} of the large file");
                 }
             }
@@ -175,8 +176,7 @@ impl World {
                 self.cache.reclaim(frames.into());
             }
             Step::Migrate { frame } => {
-                // What there is to move, and whether it can, is not for us to say; what is read
-                // afterwards is.
+                // Any result is allowed. The later reads check the contents.
                 let _ = self.cache.migrate(Pfn::new(first + u64::from(frame) % FRAMES));
             }
             Step::MigrateNext { from } => {
@@ -189,7 +189,7 @@ impl World {
                 }
             }
             Step::Offline { block } => {
-                // One at a time: without any frame a read has to fail.
+                // At most one block at a time: without any frame a read would have to fail.
                 if self.offline.is_none() {
                     self.offline = self.cache.offline(block.into()).ok();
                 }
@@ -200,19 +200,19 @@ impl World {
                 }
             }
             Step::Revalidate { file } => {
-                self.files[usize::from(file)].revalidate().expect("it can be looked at");
+                self.files[usize::from(file)].revalidate().expect("the revalidation succeeds");
             }
             Step::Invalidate { file } => self.files[usize::from(file)].invalidate(),
             Step::Grow { file, by } => self.plain[usize::from(file)].grow(usize::from(by) % 9000),
-            Step::Stretch { file, by } => {
-                self.plain[usize::from(file)].stretch(usize::from(by) % 9000)
+            Step::Extend { file, by } => {
+                self.plain[usize::from(file)].extend(usize::from(by) % 9000)
             }
-            Step::Cut { file, to } => {
+            Step::Truncate { file, to } => {
                 let file = usize::from(file);
                 let (before, to) = (self.plain[file].contents.len(), at(to));
-                self.plain[file].cut(to);
-                let changed = self.files[file].revalidate().expect("it can be looked at");
-                assert!(changed || to >= before, "a cut that nobody noticed");
+                self.plain[file].truncate(to);
+                let changed = self.files[file].revalidate().expect("the revalidation succeeds");
+                assert!(changed || to >= before, "revalidate missed a truncation");
             }
             Step::Rewrite { file, at: offset, len } => {
                 let file = usize::from(file);

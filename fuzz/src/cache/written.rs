@@ -1,21 +1,21 @@
-//! A file that is written through the cache, over bytes in memory: what it reads, and what would
-//! survive.
+//! A file that is written through the cache to a backing in memory. Checks what it reads, and what
+//! would survive a crash.
 
 use std::sync::Arc;
 
 use arbitrary::Arbitrary;
 use folio_cache::{Cache, Call, Fault, File, Memory, PageHandle};
 
-use crate::files::MOST;
+use crate::files::MAX_LEN;
 
-/// What may be done to it. Numbers are taken modulo what there is.
+/// A change of the file. Numbers are taken modulo the number of choices.
 #[derive(Arbitrary, Debug)]
 pub(crate) enum Change {
     Read {
         offset: u32,
         len: u16,
     },
-    /// A handle, which is kept.
+    /// Takes a handle and keeps it.
     Page {
         offset: u32,
     },
@@ -37,7 +37,7 @@ pub(crate) enum Change {
     Sync {
         all: bool,
     },
-    /// The next reads or writes of the backing fall short, which nobody may notice.
+    /// Makes the next two reads or writes of the backing short. The results must not change.
     Short {
         writes: bool,
         bytes: u16,
@@ -60,7 +60,7 @@ impl Written {
         Self { memory, file, contents, next: 0 }
     }
 
-    /// Bytes that were not there before.
+    /// Returns bytes that differ from those before.
     fn bytes(&mut self, len: usize) -> Vec<u8> {
         self.next = self.next.wrapping_add(11);
         (0..len).map(|n| ((n + usize::from(self.next)) % 255) as u8 + 1).collect()
@@ -68,29 +68,29 @@ impl Written {
 
     fn read(&self, offset: usize, len: usize) {
         let mut buf = vec![0xee; len];
-        let n = self.file.read_at(offset as u64, &mut buf).expect("it can be read");
+        let n = self.file.read_at(offset as u64, &mut buf).expect("the read succeeds");
         let end = self.contents.len().min(offset + len);
         let expected = self.contents.get(offset..end).unwrap_or_default();
         assert!(
             buf[..n] == *expected,
-            "{n} bytes at {offset} that were not written, of {}",
+            "{n} bytes at {offset} differ from what was written, file length {}",
             self.contents.len()
         );
     }
 
-    /// Does it; a handle that comes of it, with what it must show.
+    /// Applies a change. Returns the handle that it takes, if any, with the expected bytes.
     pub(crate) fn change(
         &mut self,
         cache: &Cache,
         change: &Change,
     ) -> Option<(PageHandle, Vec<u8>)> {
-        let at = |offset: u32| offset as usize % MOST;
+        let at = |offset: u32| offset as usize % MAX_LEN;
         let size = |len: u16| usize::from(len) % 9000;
         match *change {
             Change::Read { offset, len } => self.read(at(offset), size(len)),
             Change::Page { offset } => {
                 let offset = at(offset);
-                let handle = self.file.page(offset as u64).expect("it can be read");
+                let handle = self.file.page(offset as u64).expect("the read succeeds");
                 let end = self.contents.len().min((offset / 4096 + 1) * 4096);
                 let expected = self.contents.get(offset..end).filter(|bytes| !bytes.is_empty());
                 assert!(handle.as_deref() == expected, "the page at {offset}");
@@ -99,15 +99,15 @@ impl Written {
             Change::Write { offset, len } => {
                 let (offset, bytes) = (at(offset), self.bytes(size(len)));
                 assert_eq!(
-                    self.file.write_at(offset as u64, &bytes).expect("it can be written"),
+                    self.file.write_at(offset as u64, &bytes).expect("the write succeeds"),
                     bytes.len()
                 );
                 self.write(offset, &bytes);
             }
             Change::Append { len } => {
                 let (end, bytes) = (self.contents.len(), self.bytes(size(len)));
-                if end + bytes.len() <= MOST {
-                    assert_eq!(self.file.append(&bytes).expect("it can be written"), end as u64);
+                if end + bytes.len() <= MAX_LEN {
+                    assert_eq!(self.file.append(&bytes).expect("the write succeeds"), end as u64);
                     self.write(end, &bytes);
                 }
             }
@@ -124,12 +124,12 @@ impl Written {
                 }
             }
             Change::Flush => {
-                self.file.flush().expect("nothing fails");
+                self.file.flush().expect("no fault is injected");
                 assert!(self.memory.contents() == self.contents, "flushed, but not in the backing");
             }
             Change::Sync { all } => {
                 let done = if all { self.file.sync_all() } else { self.file.sync_data() };
-                done.expect("nothing fails");
+                done.expect("no fault is injected");
                 assert!(self.memory.durable() == self.contents, "synced, but not durable");
             }
             Change::Short { writes, bytes } => {
@@ -140,12 +140,12 @@ impl Written {
                 self.file = cache.open_backing(self.memory.clone()).expect("bytes in memory");
             }
         }
-        assert_eq!(self.file.len(), self.contents.len() as u64, "its length after {change:?}");
+        assert_eq!(self.file.len(), self.contents.len() as u64, "file length after {change:?}");
         None
     }
 
     fn write(&mut self, offset: usize, bytes: &[u8]) {
-        // Nothing written makes nothing longer.
+        // A write of no bytes does not extend the file.
         if !bytes.is_empty() {
             let end = offset + bytes.len();
             self.contents.resize(self.contents.len().max(end), 0);
@@ -153,11 +153,11 @@ impl Written {
         }
     }
 
-    /// All of it once more, and durable.
+    /// Reads the whole file once more, syncs it, and checks that it is durable.
     pub(crate) fn end(&mut self) {
         self.memory.heal();
-        self.read(0, MOST + 9001);
-        self.file.sync_all().expect("nothing fails");
+        self.read(0, MAX_LEN + 9001);
+        self.file.sync_all().expect("no fault is injected");
         assert!(self.memory.durable() == self.contents, "synced, but not durable");
     }
 }

@@ -1,7 +1,7 @@
-//! One zone against a list of who has which frames: allocation, folios, slots, migration, offline,
+//! One zone against a list of the frames in use: allocation, folios, slots, migration, offline,
 //! walks.
 //!
-//! What this can not see: two threads.
+//! Not covered: two threads.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The steps that a fuzzer combines, and what each does to the zone.
+//! The steps that the fuzzer combines, and their effect on zone and model.
 
 use arbitrary::Arbitrary;
 use folio_frames::{
@@ -6,12 +6,12 @@ use folio_frames::{
     OfflineError, Order, Owner, Pfn, Refusal, Slot, UserSpace, migrate,
 };
 
-use crate::model::{BLOCKS, Block, FRAMES, Holder, Model};
+use crate::model::{BLOCKS, Block, BlockState, FRAMES, Model};
 
 const SLOTS: usize = 6;
 const OURS: Kind = Kind::owner(0);
 
-/// What a fuzzer may do next. Numbers are taken modulo what there is.
+/// A step of the fuzzer. Numbers are taken modulo the number of choices.
 #[derive(Arbitrary, Debug)]
 pub(crate) enum Step {
     AllocFrozen {
@@ -40,27 +40,27 @@ pub(crate) enum Step {
         block: u8,
         order: u8,
     },
-    /// A lookup; what it finds is kept.
+    /// Looks up a slot and keeps the reference.
     Get {
         slot: u8,
     },
-    /// A lookup; what it finds is dropped at once.
-    Glance {
+    /// Looks up a slot and drops the reference at once.
+    GetAndDrop {
         slot: u8,
     },
-    /// Takes the claim, freezes if nobody else holds the folio, and publishes it again.
+    /// Takes the page lock, freezes the folio if it has no other reference, and publishes it again.
     Refreeze {
         slot: u8,
     },
-    /// The same, and takes the frozen folio out.
+    /// Takes the page lock, freezes the folio if it has no other reference, and removes it.
     Reclaim {
         slot: u8,
     },
-    /// Empties a slot; its reference is kept.
+    /// Empties a slot and keeps its reference.
     Remove {
         slot: u8,
     },
-    /// Puts another folio in the place of one, under its holders.
+    /// Replaces the folio of a slot by another, even while references to it exist.
     Replace {
         slot: u8,
     },
@@ -78,7 +78,7 @@ pub(crate) enum Step {
         head: bool,
         keep: bool,
     },
-    Mark {
+    SetReferenced {
         block: u8,
     },
     Drain,
@@ -99,7 +99,7 @@ struct World {
     offline: Vec<Offline<UserSpace>>,
 }
 
-/// Does the steps one after the other, compares after each, and gives everything back at the end.
+/// Runs the steps in order, compares after each, and frees everything at the end.
 pub(crate) fn run(steps: &[Step]) {
     let arena = Arena::new(BLOCKS * BLOCK_ORDER.bytes(), &[]).expect("memory");
     let model = Model::new(arena.zone());
@@ -117,7 +117,7 @@ pub(crate) fn run(steps: &[Step]) {
         world.model.offline[offline.block()] = false;
         world.arena.online(offline);
     }
-    world.model.blocks.drain(..).for_each(Block::restore);
+    world.model.blocks.drain(..).for_each(Block::free);
     let zone = world.arena.zone();
     zone.drain();
     world.model.compare_all();
@@ -131,28 +131,28 @@ pub(crate) fn run(steps: &[Step]) {
 }
 
 fn order(n: u8) -> Order {
-    // Small ones are more often asked for.
+    // Small orders are requested more often.
     let n = if n < 128 { n % 4 } else { n % (MAX_ORDER.as_u8() + 1) };
     Order::new(n).expect("an order")
 }
 
 impl World {
-    /// An allocation, and if it says no, whether it is right.
+    /// Allocates a block. If the allocation fails, asserts that it had to.
     fn alloc(&mut self, order: Order) -> Option<usize> {
         let zone = self.arena.zone();
-        // What it is allocated for decides where it lies, never whether there is one.
+        // The migrate type decides where a block lies, never that an allocation fails.
         let migrate_type = [MigrateType::Movable, MigrateType::Reclaimable, MigrateType::Unmovable]
             [self.model.blocks.len() % 3];
-        let token = zone.alloc_frozen_as(order, migrate_type).or_else(|_| {
-            // What the per-CPU lists keep is merged by this; then a block that could be there is
-            // there.
+        let frozen = zone.alloc_frozen_as(order, migrate_type).or_else(|_| {
+            // Draining merges the frames of the per-CPU lists. Afterwards every possible block
+            // exists.
             zone.drain();
             zone.alloc_frozen_as(order, migrate_type)
         });
-        match token {
-            Ok(mut token) => {
-                token.set_owner(OURS, u64::MAX);
-                Some(self.model.add(token))
+        match frozen {
+            Ok(mut frozen) => {
+                frozen.set_owner(OURS, u64::MAX);
+                Some(self.model.add(frozen))
             }
             Err(error) => {
                 assert!(
@@ -166,33 +166,33 @@ impl World {
         }
     }
 
-    /// The folio of a slot, if there is one.
+    /// Returns the position of the block that is in a slot, if any.
     fn in_slot(&self, slot: usize) -> Option<usize> {
         self.model.blocks.iter().position(|block| block.slot == Some(slot))
     }
 
     fn install(&mut self, block: usize, slot: usize) {
-        let Holder::Frozen(mut token) =
-            std::mem::replace(&mut self.model.blocks[block].holder, Holder::Shared(vec![]))
+        let BlockState::Frozen(mut frozen) =
+            std::mem::replace(&mut self.model.blocks[block].state, BlockState::Shared(vec![]))
         else {
             unreachable!("it was just allocated")
         };
-        token.set_owner(OURS, slot as u64);
-        self.index.0[slot].install(token).expect("the slot is empty").publish();
+        frozen.set_owner(OURS, slot as u64);
+        self.index.0[slot].install(frozen).expect("the slot is empty").publish();
         self.model.blocks[block].slot = Some(slot);
     }
 
     fn remove(&mut self, slot: usize, keep: bool) {
         let locked = self.index.0[slot].try_lock(self.arena.zone());
         let Some(at) = self.in_slot(slot) else {
-            assert!(locked.is_none(), "the slot holds what nobody put there");
+            assert!(locked.is_none(), "the slot holds a folio that was never installed");
             return;
         };
-        let folio = locked.expect("nobody else locked_slots").remove();
+        let folio = locked.expect("no other thread locks the slot").remove();
         let block = &mut self.model.blocks[at];
         assert_eq!(folio.pfn(), block.pfn);
         block.slot = None;
-        let Holder::Shared(references) = &mut block.holder else {
+        let BlockState::Shared(references) = &mut block.state else {
             unreachable!("a slot's folio is shared")
         };
         references.push(folio);
@@ -211,7 +211,7 @@ impl World {
             }
             Step::Alloc { order: n } => {
                 if let Some(at) = self.alloc(order(n)) {
-                    self.model.blocks[at].open();
+                    self.model.blocks[at].init();
                 }
             }
             Step::Fill { slot, order: n } => {
@@ -224,12 +224,12 @@ impl World {
             }
             Step::Init { block } => {
                 if let Some(at) = pick(block) {
-                    self.model.blocks[at].open();
+                    self.model.blocks[at].init();
                 }
             }
             Step::Clone { block } => {
-                if let Some(Holder::Shared(references)) =
-                    pick(block).map(|at| &mut self.model.blocks[at].holder)
+                if let Some(BlockState::Shared(references)) =
+                    pick(block).map(|at| &mut self.model.blocks[at].state)
                     && let Some(first) = references.first()
                 {
                     references.push(first.clone());
@@ -246,7 +246,7 @@ impl World {
                 }
             }
             Step::Get { slot } => self.get(usize::from(slot) % SLOTS, true),
-            Step::Glance { slot } => self.get(usize::from(slot) % SLOTS, false),
+            Step::GetAndDrop { slot } => self.get(usize::from(slot) % SLOTS, false),
             Step::Refreeze { slot } => self.freeze(usize::from(slot) % SLOTS, false),
             Step::Reclaim { slot } => self.freeze(usize::from(slot) % SLOTS, true),
             Step::Remove { slot } => self.remove(usize::from(slot) % SLOTS, true),
@@ -267,9 +267,9 @@ impl World {
                     Pfn::new(zone.pfns().start.as_u64() + u64::from(frame) % u64::from(FRAMES));
                 self.walk(pfn, head, keep);
             }
-            Step::Mark { block } => {
-                if let Some(Holder::Shared(references)) =
-                    pick(block).map(|at| &self.model.blocks[at].holder)
+            Step::SetReferenced { block } => {
+                if let Some(BlockState::Shared(references)) =
+                    pick(block).map(|at| &self.model.blocks[at].state)
                     && let Some(first) = references.first()
                 {
                     first.set_referenced();
@@ -291,7 +291,7 @@ impl World {
             (folio_frames::Lookup::Hit(folio), Some(at)) => {
                 let block = &mut self.model.blocks[at];
                 assert_eq!((folio.pfn(), folio.owner_data()), (block.pfn, slot as u64));
-                let Holder::Shared(references) = &mut block.holder else {
+                let BlockState::Shared(references) = &mut block.state else {
                     unreachable!("a slot's folio is shared")
                 };
                 if keep {
@@ -304,22 +304,22 @@ impl World {
 
     fn freeze(&mut self, slot: usize, take: bool) {
         let Some(locked) = self.index.0[slot].try_lock(self.arena.zone()) else {
-            assert_eq!(self.in_slot(slot), None, "nobody else locked_slots");
+            assert_eq!(self.in_slot(slot), None, "no other thread locks the slot");
             return;
         };
-        let at = self.in_slot(slot).expect("a locked is on a folio");
+        let at = self.in_slot(slot).expect("a locked slot has a folio");
         let block = &mut self.model.blocks[at];
         match locked.freeze() {
             Ok(frozen) => {
-                assert_eq!(block.references(), 0, "frozen under its pin_owners");
+                assert_eq!(block.references(), 0, "frozen although references exist");
                 if take {
-                    block.holder = Holder::Frozen(frozen.remove());
+                    block.state = BlockState::Frozen(frozen.remove());
                     block.slot = None;
                 } else {
                     frozen.publish();
                 }
             }
-            Err(_) => assert!(block.references() > 0, "busy, but nobody holds it"),
+            Err(_) => assert!(block.references() > 0, "busy, but without references"),
         }
     }
 
@@ -327,18 +327,19 @@ impl World {
         let Some(old) = self.in_slot(slot) else { return };
         let Some(new) = self.alloc(self.model.blocks[old].order) else { return };
         let locked =
-            self.index.0[slot].try_lock(self.arena.zone()).expect("nobody else locked_slots");
-        let holder = &mut self.model.blocks[new].holder;
-        let Holder::Frozen(mut token) = std::mem::replace(holder, Holder::Shared(vec![])) else {
+            self.index.0[slot].try_lock(self.arena.zone()).expect("no other thread locks the slot");
+        let state = &mut self.model.blocks[new].state;
+        let BlockState::Frozen(mut frozen) = std::mem::replace(state, BlockState::Shared(vec![]))
+        else {
             unreachable!("it was just allocated")
         };
-        token.set_owner(OURS, slot as u64);
-        let reference = locked.replace(token);
+        frozen.set_owner(OURS, slot as u64);
+        let reference = locked.replace(frozen);
         self.model.blocks[new].slot = Some(slot);
         let block = &mut self.model.blocks[old];
         block.slot = None;
         assert_eq!(reference.pfn(), block.pfn);
-        let Holder::Shared(references) = &mut block.holder else {
+        let BlockState::Shared(references) = &mut block.state else {
             unreachable!("a slot's folio is shared")
         };
         references.push(reference);
@@ -348,7 +349,7 @@ impl World {
         let pfn = Pfn::new(pfn);
         let result = migrate(self.arena.zone(), pfn, &self.index);
         let Some(at) = self.model.blocks.iter().position(|block| block.pfn == pfn) else {
-            assert_eq!(result, Err(MigrateError::NotMovable), "{pfn:?} is no head");
+            assert_eq!(result, Err(MigrateError::NotMovable), "{pfn:?} is not a head");
             return;
         };
         let block = &self.model.blocks[at];
@@ -356,18 +357,20 @@ impl World {
             Ok(target) => {
                 assert!(
                     block.slot.is_some() && block.references() == 0,
-                    "moved under its pin_owners"
+                    "moved although references exist"
                 );
                 self.model.moved(at, target);
             }
             Err(MigrateError::NotMovable) => {
-                assert!(block.owner_data() >= SLOTS as u64, "its slot is there")
+                assert!(block.owner_data() >= SLOTS as u64, "its slot exists")
             }
-            // Its note says a slot that it has left.
+            // Its owner data names a slot that it has left.
             Err(MigrateError::Moved) => assert_eq!(block.slot, None),
-            Err(MigrateError::Busy) => assert!(block.references() > 0, "nobody holds it"),
+            Err(MigrateError::Busy) => {
+                assert!(block.references() > 0, "busy, but without references")
+            }
             Err(MigrateError::OutOfFrames) => {
-                // What a per-CPU list keeps can not be merged by migrate.
+                // Migration cannot merge the frames of the per-CPU lists.
                 let order = block.order;
                 assert!(order > Order::ZERO || !self.model.could_hold(order), "there is room");
             }
@@ -379,14 +382,14 @@ impl World {
             Ok(offline) => {
                 assert!(!self.model.offline[number], "offline twice");
                 self.model.offline[number] = true;
-                // Where each slot's folio is now, the slot says.
+                // Each slot knows where its folio is now.
                 for at in 0..self.model.blocks.len() {
                     let block = &self.model.blocks[at];
                     if !self.model.block_of(block.pfn).contains(&number) {
                         continue;
                     }
                     let slot = block.slot.expect("only a slot's folio can have been moved");
-                    assert_eq!(block.references(), 0, "moved under its pin_owners");
+                    assert_eq!(block.references(), 0, "moved although references exist");
                     let target =
                         self.index.0[slot].pfn(self.arena.zone()).expect("the slot holds it");
                     self.model.moved(at, target);
@@ -394,7 +397,7 @@ impl World {
                 self.offline.push(offline);
             }
             Err(error) => {
-                // Some may have been moved all the same.
+                // Some folios may have been moved before the error.
                 for at in 0..self.model.blocks.len() {
                     if let Some(slot) = self.model.blocks[at].slot {
                         let target =
@@ -403,7 +406,7 @@ impl World {
                             assert_eq!(
                                 self.model.blocks[at].references(),
                                 0,
-                                "moved under its pin_owners"
+                                "moved although references exist"
                             );
                             self.model.moved(at, target);
                         }
@@ -417,10 +420,13 @@ impl World {
                             "{first:?} is free"
                         );
                         assert_eq!(frames, self.model.used_in(number), "frames in use");
-                        assert!(frames > 0, "busy with nothing");
+                        assert!(frames > 0, "busy without a frame in use");
                     }
                     OfflineError::OutOfFrames => {
-                        assert!(self.model.used_in(number) > 0, "nothing had to be moved")
+                        assert!(
+                            self.model.used_in(number) > 0,
+                            "out of frames, but nothing had to be moved"
+                        )
                     }
                 }
             }
@@ -443,14 +449,14 @@ impl World {
             }
             (Some(block), Err(Refusal::Frozen)) => {
                 assert!(
-                    (head || block.pfn == pfn) && matches!(block.holder, Holder::Frozen(_)),
+                    (head || block.pfn == pfn) && matches!(block.state, BlockState::Frozen(_)),
                     "{pfn:?} is open"
                 );
             }
             (Some(block), Ok(folio)) => {
                 assert!(head || block.pfn == pfn, "{pfn:?} is a tail (R1)");
                 assert_eq!(folio.pfn(), block.pfn);
-                let Holder::Shared(references) = &mut block.holder else {
+                let BlockState::Shared(references) = &mut block.state else {
                     panic!("{pfn:?} is frozen (R1)")
                 };
                 if keep {

@@ -1,4 +1,4 @@
-//! The antagonists: what is done to the frames while they are read.
+//! The antagonists: threads that reclaim, migrate, offline and split frames under the readers.
 
 use std::thread;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use folio_ref::Scheme;
 use super::tally::Tally;
 use super::{Stage, writer};
 
-/// What the splitter allocates.
+/// The kind of the blocks that the splitter allocates.
 const SPLIT: Kind = Kind::owner(1);
 
-/// An antagonist's loop.
+/// The loop of one antagonist.
 pub(crate) type Antagonist<S> = fn(&Stage<'_, S>, &Tally, fastrand::Rng);
 
-/// All of them, by name.
+/// Returns all antagonists with their names.
 pub(crate) fn all<S: Scheme>() -> [(&'static str, Antagonist<S>); 9] {
     [
         ("reclaimer", reclaim),
@@ -33,7 +33,7 @@ pub(crate) fn all<S: Scheme>() -> [(&'static str, Antagonist<S>); 9] {
     ]
 }
 
-/// Readers get most of the time.
+/// Sleeps, so that the readers get most of the CPU time.
 pub(super) fn pause(milliseconds: u64) {
     thread::sleep(Duration::from_millis(milliseconds));
 }
@@ -43,6 +43,7 @@ fn random_pfn<S: Scheme>(zone: &Zone<UserSpace<S>>, random: &mut fastrand::Rng) 
     Pfn::new(random.u64(all.start.as_u64()..all.end.as_u64()))
 }
 
+/// Reclaims up to 64 pages at a time.
 fn reclaim<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     while stage.running() {
         tally.progress.add(1);
@@ -51,22 +52,23 @@ fn reclaim<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
     }
 }
 
-/// Frames that the walker looks at before it takes the first of them.
-const LOOKED_AT: usize = 256;
+/// Number of frames that the walker peeks at before it tries to get the first of them.
+const PEEKED: usize = 256;
 
-/// Takes a reference on *every* frame in turn, and says why it was refused: by the frame's head, or
-/// by its own word, if it still is what it was a moment ago.
+/// Tries to get a reference to *every* frame in turn and counts the refusals by reason. Alternates
+/// between two ways: through the frame's head, and through the frame's own word if the frame is
+/// still what an earlier peek saw.
 fn walk<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     let zone = stage.cache.zone();
     let frames: Vec<Pfn> = zone.pfns().collect();
-    let mut seen: Vec<Peek> = Vec::with_capacity(LOOKED_AT);
+    let mut seen: Vec<Peek> = Vec::with_capacity(PEEKED);
     let mut by_head = false;
     while stage.running() {
         by_head = !by_head;
-        for frames in frames.chunks(LOOKED_AT) {
+        for frames in frames.chunks(PEEKED) {
             seen.clear();
             seen.extend(frames.iter().map(|&pfn| zone.peek(pfn)));
-            // What was seen grows old.
+            // Lets the peeks become outdated.
             pause(1);
             tally.progress.add(1);
             if !stage.running() {
@@ -80,8 +82,8 @@ fn walk<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rn
     }
 }
 
-/// Checks that what the walker got is the frame it asked for, and stays what it is while it is
-/// held.
+/// Counts one attempt of the walker. Checks that the folio it got contains the requested frame, and
+/// that kind, order and owner data do not change while the reference exists.
 fn walked<S: Scheme>(
     pfn: Pfn,
     seen: Option<&Peek>,
@@ -109,10 +111,11 @@ fn walked<S: Scheme>(
         thread::yield_now();
     }
     if !holds || before != is(&folio) {
-        tally.broken(|| format!("R1, R8: a walker got {pfn:?}, and it is {folio:?}"));
+        tally.broken(|| format!("R1, R8: the walker requested {pfn:?} and got {folio:?}"));
     }
 }
 
+/// Migrates random frames.
 fn migrate<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     while stage.running() {
         tally.progress.add(1);
@@ -128,6 +131,7 @@ fn migrate<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
     }
 }
 
+/// Takes a random block offline and brings it back.
 fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     let (cache, zone) = (&stage.cache, stage.cache.zone());
     while stage.running() {
@@ -138,7 +142,9 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
                 tally.offlined.add(1);
                 for pfn in zone.block_range(block) {
                     if let Ok(folio) = zone.try_get(pfn) {
-                        tally.broken(|| format!("R1: an offline frame was acquired: {folio:?}"));
+                        tally.broken(|| {
+                            format!("R1: try_get succeeded on an offline frame: {folio:?}")
+                        });
                     }
                 }
                 pause(5);
@@ -146,23 +152,24 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
                 tally.onlined.add(1);
             }
             Err(OfflineError::OutOfFrames) => {
-                // Make room for its contents, and try again before the readers have filled it;
-                // unless others did.
+                // Make room for the contents of the block, and try again at once, before the
+                // readers fill it; unless nothing could be reclaimed.
                 let reclaimed = cache.reclaim(600) as u64;
                 tally.reclaimed.add(reclaimed);
                 if reclaimed > 0 {
                     continue;
                 }
             }
-            // Somebody holds a page of it; or the shrinker has it, somebody empties it, the index
-            // pays with it.
+            // Busy: a page of the block is pinned. NotOnline: the shrinker has the block, another
+            // thread is emptying it, or its memory was given to the index.
             Err(OfflineError::Busy { .. } | OfflineError::NotOnline) => tally.busy.add(1),
         }
         pause(20);
     }
 }
 
-/// Allocates larger blocks, so that there are tails; cuts them up, frees the parts in any order.
+/// Allocates larger blocks, so that tails exist; frees them whole, or splits them and frees the
+/// pieces in random order.
 fn split<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     let zone = stage.cache.zone();
     while stage.running() {
@@ -178,12 +185,12 @@ fn split<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::R
         let first = folio.pfn().as_u64();
         for tail in (first + 1..first + u64::from(order.frames())).map(Pfn::new) {
             if let Ok(got) = zone.try_get(tail) {
-                tally.broken(|| format!("R1: a tail was acquired: {got:?}"));
+                tally.broken(|| format!("R1: try_get succeeded on a tail: {got:?}"));
             }
         }
         pause(1);
         if folio.as_slice().iter().any(|&byte| byte != fill) {
-            tally.broken(|| format!("somebody wrote to {folio:?}"));
+            tally.broken(|| format!("another thread wrote to {folio:?}"));
         }
         if random.bool() {
             folio.set_owner(SPLIT, 0);
@@ -191,20 +198,20 @@ fn split<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::R
             pause(1);
             drop(counted);
         } else {
-            let mut parts: Vec<_> =
+            let mut pieces: Vec<_> =
                 folio.split(Order::new(random.u8(..order.as_u8())).expect("smaller")).collect();
-            random.shuffle(&mut parts);
-            parts.into_iter().for_each(FrozenFolio::free);
+            random.shuffle(&mut pieces);
+            pieces.into_iter().for_each(FrozenFolio::free);
         }
         tally.split.add(1);
     }
 }
 
-/// Rebuilds whole blocks.
+/// Compacts: empties up to 4 blocks of 2 MiB at a time.
 fn compact<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     while stage.running() {
         tally.progress.add(1);
-        // Room to move into.
+        // Free frames that pages can move into.
         tally.reclaimed.add(stage.cache.reclaim(random.usize(1..=128)) as u64);
         let done = stage.cache.compact(random.u32(1..=4));
         tally.compacted.add(u64::from(done.emptied));
@@ -213,7 +220,7 @@ fn compact<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
     }
 }
 
-/// Takes frames that lie together from under the readers, writes to them, and gives them back.
+/// Allocates contiguous ranges that may contain the readers' pages, writes to them, and frees them.
 fn contiguous<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     while stage.running() {
         tally.progress.add(1);
@@ -227,9 +234,7 @@ fn contiguous<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastra
                     || !range.start.as_u64().is_multiple_of(align.frames().into())
                 {
                     tally.broken(|| {
-                        format!(
-                            "{frames} frames aligned to {align:?} were asked for, got {contig:?}"
-                        )
+                        format!("requested {frames} frames aligned to {align:?}, got {contig:?}")
                     });
                 }
                 let mut folios: Vec<_> = contig.into_folios().collect();
@@ -239,7 +244,7 @@ fn contiguous<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastra
                 }
                 pause(2);
                 if folios.iter().any(|folio| folio.as_slice().iter().any(|&byte| byte != fill)) {
-                    tally.broken(|| format!("somebody wrote to {range:?}"));
+                    tally.broken(|| format!("another thread wrote to {range:?}"));
                 }
                 random.shuffle(&mut folios);
                 folios.into_iter().for_each(FrozenFolio::free);
@@ -248,14 +253,14 @@ fn contiguous<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastra
             Err(ContigError::NotOnline | ContigError::NoPlace) => {}
             Err(ContigError::OutOfFrames) => tally.reclaimed.add(stage.cache.reclaim(128) as u64),
             Err(error @ (ContigError::Empty | ContigError::Unknown)) => {
-                tally.broken(|| format!("{frames}: {error}"))
+                tally.broken(|| format!("alloc_contig of {frames} frames: {error}"))
             }
         }
         pause(10);
     }
 }
 
-/// Gives a quarter of the cache's memory back to the system, and takes it again.
+/// Returns up to a quarter of the cache's memory to the system, and takes it again.
 fn shrink<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     let all = stage.cache.zone().blocks();
     while stage.running() {

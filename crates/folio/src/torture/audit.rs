@@ -1,16 +1,17 @@
-//! The audit: when nobody is at work any more, every frame is free or accounted for.
+//! The audit: when all threads have ended, every frame is free or accounted for.
 
 use folio_cache::{CACHED, Cache};
 use folio_frames::{Peek, Pfn};
 use folio_ref::{MAX_AT_ONCE, STALE_LIMIT, Scheme, Snapshot};
 
-/// Frames that are neither free nor held by the index alone, while files are still open.
+/// Returns the frames that are neither free nor referenced by the index alone. Called while files
+/// are still open.
 pub(crate) fn open<S: Scheme>(cache: &Cache<S>) -> Vec<(Pfn, Peek)> {
     cache.quiesce();
     let zone = cache.zone();
     let is_wrong = |seen: &Peek| match seen.snapshot {
-        // Of the cache's large folios each page's slot has a reference, but for pages that left one
-        // while it was held.
+        // The slot of each page of a large folio owns one reference, except for pages that left the
+        // folio while it was pinned.
         Snapshot::Live(n) => !seen.kind.is_allocated() || !(1..=slots(seen)).contains(&n),
         Snapshot::Frozen { .. } => seen.kind.is_allocated(),
         Snapshot::Dying | Snapshot::Saturated => true,
@@ -18,14 +19,15 @@ pub(crate) fn open<S: Scheme>(cache: &Cache<S>) -> Vec<(Pfn, Peek)> {
     zone.pfns().map(|pfn| (pfn, zone.peek(pfn))).filter(|(_, seen)| is_wrong(seen)).collect()
 }
 
-/// How many slots a folio has at the most.
+/// Returns the maximum number of slots that name a folio.
 fn slots(seen: &Peek) -> u32 {
     if seen.kind == CACHED { seen.order.frames() } else { 1 }
 }
 
-/// After the last close: frames that are not free, and what else is wrong.
+/// Returns the number of frames that are not free, and a text for each broken rule. Called after
+/// the last close.
 pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<String>) {
-    // What was read ahead keeps its file open.
+    // A readahead request keeps its file open.
     cache.quiesce();
     let zone = cache.zone();
     zone.drain();
@@ -43,7 +45,7 @@ pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<S
             Snapshot::Frozen { stale } => {
                 broken.push(format!("R5: {pfn:?} has {stale} stale increments"))
             }
-            _ => broken.push(format!("R1: {pfn:?} is free, and {seen:?}")),
+            _ => broken.push(format!("R1: {pfn:?} is not frozen: {seen:?}")),
         }
     }
     (u64::from(stats.online_frames.saturating_sub(stats.free_frames)), broken)

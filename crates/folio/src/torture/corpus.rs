@@ -6,27 +6,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail};
 use walkdir::WalkDir;
 
-/// What was found.
+/// The files found.
 pub(crate) struct Corpus {
     pub(crate) files: Vec<PathBuf>,
-    /// Where each file would end if all of them lay one after the other.
+    /// The end offset of each file in the concatenation of all files.
     ends: Vec<u64>,
-    /// Special files, links, empty ones, and what could not be looked at.
+    /// Number of entries that are special files, links, empty or unreadable.
     pub(crate) skipped: u64,
 }
 
 impl Corpus {
-    /// Walks `dir`. Links are not followed, so a loop of them is harmless.
+    /// Walks `dir`. Links are not followed, so a loop of links is harmless.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `dir` cannot be read, is not a directory, or has no non-empty regular file.
     pub(crate) fn find(
         dir: &Path,
         stop: &AtomicBool,
         mut found: impl FnMut(usize),
     ) -> Result<Self> {
         let shown = dir.display();
-        if !std::fs::metadata(dir).with_context(|| format!("{shown} can not be read"))?.is_dir() {
-            bail!("{shown} is not a directory: give one whose files are to be read");
+        if !std::fs::metadata(dir).with_context(|| format!("{shown} cannot be read"))?.is_dir() {
+            bail!("{shown} is not a directory: give a directory with files to read");
         }
-        std::fs::read_dir(dir).with_context(|| format!("{shown} can not be read"))?;
+        std::fs::read_dir(dir).with_context(|| format!("{shown} cannot be read"))?;
         let mut corpus = Self { files: Vec::new(), ends: Vec::new(), skipped: 0 };
         for entry in WalkDir::new(dir) {
             if stop.load(Ordering::Relaxed) {
@@ -52,13 +56,15 @@ impl Corpus {
         }
         Ok(corpus)
     }
-    /// The length of all files together.
+
+    /// Returns the total length of all files.
     pub(crate) fn bytes(&self) -> u64 {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    /// One of the files: half the time each is as likely as any, half the time each *byte*. So the
-    /// many small files are read, and the few large ones fill the cache.
+    /// Returns a random file. Half of the picks are uniform over files, so that the many small
+    /// files are read. The other half are uniform over bytes, so that the few large files fill
+    /// the cache.
     pub(crate) fn pick(&self, random: &mut fastrand::Rng) -> &Path {
         let n = if random.bool() {
             random.usize(..self.files.len())

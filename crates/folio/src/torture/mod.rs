@@ -1,5 +1,5 @@
-//! `folio torture`: readers that compare every byte, antagonists underneath, and an audit at the
-//! end.
+//! `folio torture`: readers that compare every byte, antagonists that move the frames, and an audit
+//! at the end.
 
 mod antagonists;
 mod audit;
@@ -34,12 +34,12 @@ const SAMPLE: Duration = Duration::from_millis(250);
 /// Time without progress after which a thread counts as stuck.
 const STUCK: Duration = Duration::from_secs(30);
 
-/// What all threads share.
+/// The state that all threads share.
 struct Stage<'a, S: Scheme> {
     cache: Cache<S>,
     corpus: &'a Corpus,
     open: OpenFiles<S>,
-    held_per_reader: usize,
+    pinned_per_reader: usize,
     over: AtomicBool,
 }
 
@@ -49,7 +49,7 @@ impl<S: Scheme> Stage<'_, S> {
     }
 }
 
-/// What was decided before the start.
+/// The parameters of a run, decided before its start.
 pub(crate) struct Plan {
     seconds: u64,
     threads: usize,
@@ -65,8 +65,11 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
     if let Some(path) = &options.plot {
         crate::check_place(path)?;
     }
-    // For the writer's file: looked for before the run, so that it does not fail for this.
-    drop(tempfile::tempdir().context("there is no directory for temporary files")?);
+    // The writer puts its file there. Checked before the run, so that the run does not fail later.
+    drop(
+        tempfile::tempdir()
+            .context("cannot create a temporary directory (set TMPDIR to a writable directory)")?,
+    );
     let spinner = ProgressBar::new_spinner();
     let corpus = Corpus::find(&options.dir, stop, |n| {
         if n.is_multiple_of(1000) {
@@ -84,27 +87,32 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
     } else {
         say(&report.table())?;
     }
-    // After the result, which is not lost if this fails.
+    // The result is printed first, so that a failure here does not lose it.
     if let Some(path) = &options.plot {
         crate::plot::timeline(path, &report)
-            .with_context(|| format!("{} can not be written", path.display()))?;
+            .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     Ok(if report.has_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The budget: what was asked for, or a quarter of the data.
+/// Returns the capacity of the cache: the requested size, or a quarter of the data.
+///
+/// # Errors
+///
+/// Fails if the requested size is too small for `threads` readers or exceeds the machine's memory.
 fn memory(asked: Option<Size>, data: u64, threads: usize) -> Result<usize> {
     let info = rustix::system::sysinfo();
     let most = usize::try_from(u128::from(info.totalram) * u128::from(info.mem_unit))
         .unwrap_or(usize::MAX);
-    // Each reader needs a folio to read into, and holds some.
+    // Each reader needs a folio to read into, and pins some pages.
     let least = (4 << 20).max(threads * 16 * FRAME_SIZE);
     let Some(Size(bytes)) = asked else {
         return Ok((usize::try_from(data / 4).unwrap_or(most)).min(most / 2).max(least));
     };
     if bytes < least || bytes > most {
         bail!(
-            "--memory {} ({bytes} bytes): allowed with {threads} threads are {} to {}, the memory of this machine",
+            "--memory {} ({bytes} bytes) is out of range: \
+             with {threads} threads it must be {} to {}, the memory of this machine",
             Size(bytes),
             Size(least),
             Size(most)
@@ -120,8 +128,8 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
         cache: cache.clone(),
         corpus: &plan.corpus,
         open: OpenFiles::new(),
-        // A block with a held page stays online: so few that most blocks have none.
-        held_per_reader: (frames / 256 / plan.threads).clamp(1, 32),
+        // A block with a pinned page stays online. The limit keeps most blocks without one.
+        pinned_per_reader: (frames / 256 / plan.threads).clamp(1, 32),
         over: AtomicBool::new(false),
     };
     let antagonists = antagonists::all::<S>();
@@ -162,7 +170,7 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
     });
     report.sample(&tallies, &cache);
     for (pfn, seen) in audit::open(&cache) {
-        report.broken(format!("with no reader left, {pfn:?} is {seen:?}"));
+        report.broken(format!("after all readers ended, {pfn:?} is {seen:?}"));
     }
     // The last close drops all pages.
     drop(stage);
@@ -174,7 +182,7 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
     Ok(report)
 }
 
-/// Samples until the time is over, somebody stops the run, or a thread ends or is stuck.
+/// Samples until the time is over, the run is interrupted, or a thread ends or is stuck.
 fn watch<S: Scheme>(
     plan: &Plan,
     stop: &AtomicBool,
@@ -206,7 +214,7 @@ fn watch<S: Scheme>(
                 bar.finish_and_clear();
                 report.broken(format!("{name} made no progress for {} s", STUCK.as_secs()));
                 eprintln!("{}", report.table());
-                // A stuck thread can not be joined.
+                // A stuck thread cannot be joined.
                 std::process::exit(1);
             }
         }
@@ -214,7 +222,7 @@ fn watch<S: Scheme>(
     bar.finish_and_clear();
 }
 
-/// The sum over all threads.
+/// Returns the sum of all threads' counters.
 fn totals(tallies: &[Tally]) -> Totals {
     let mut totals = Totals::default();
     for tally in tallies {

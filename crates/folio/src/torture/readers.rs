@@ -1,4 +1,4 @@
-//! The readers: every byte that the cache gives is compared with what `pread` gives.
+//! The readers: every byte that the cache returns is compared with what `pread` returns.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -13,19 +13,19 @@ use folio_ref::Scheme;
 use super::Stage;
 use super::tally::Tally;
 
-/// Bytes that are read of a file in order, at a time.
+/// Length in bytes of one sequential read through a file.
 const WINDOW: u64 = 1 << 20;
 
-/// Files that are open at one time, shared by all readers: pages stay only while their file is
-/// open.
+/// Number of files that are open at a time. All readers share them, since pages stay cached only
+/// while their file is open.
 const OPEN: usize = 64;
 
-/// A file, opened through the cache and beside it.
+/// A file, opened both through the cache and directly.
 struct Opened<S: Scheme> {
     path: PathBuf,
     cached: File<S>,
     plain: fs::File,
-    /// Size and times when it was opened.
+    /// Size and times of the file when it was opened.
     version: [i64; 5],
 }
 
@@ -34,8 +34,8 @@ impl<S: Scheme> Opened<S> {
         let plain = fs::File::open(path)?;
         let version = version(&plain)?;
         let cached = cache.open(path)?;
-        // The path may have come to mean another file between the two opens. It can not have come
-        // back: this one is still open.
+        // Another file may have been put at the path between the two opens. This check finds it:
+        // the inode number of the first file cannot be reused while the file is open.
         let (ours, now) = (plain.metadata()?, fs::metadata(path)?);
         if (ours.dev(), ours.ino()) != (now.dev(), now.ino()) {
             return Err(ErrorKind::NotFound.into());
@@ -43,17 +43,17 @@ impl<S: Scheme> Opened<S> {
         Ok(Self { path: path.to_owned(), cached, plain, version })
     }
 
-    /// Whether somebody changed it since it was opened: then a difference is not the cache's.
+    /// Returns `true` if the file was changed since it was opened. A difference is then not the
+    /// cache's fault.
     fn has_changed(&self) -> bool {
         version(&self.plain).map_or(true, |now| now != self.version)
     }
 
-    /// Compares what the cache said with what `pread` says now.
+    /// Compares the bytes from the cache with those that `pread` returns now.
     fn check(&self, tally: &Tally, offset: u64, got: &[u8], asked: usize) {
         let mut expected = vec![0; asked];
         let Ok(n) = read_fully(&self.plain, offset, &mut expected) else {
-            // The kernel refuses offsets whose end is past 2^63; the cache says that nothing is
-            // there.
+            // The kernel refuses a range that ends past 2^63; the cache returns 0 bytes for it.
             return tally.changed.add(u64::from(!got.is_empty()));
         };
         tally.reads.add(1);
@@ -68,9 +68,11 @@ impl<S: Scheme> Opened<S> {
         let wrong = differ + got.len().abs_diff(n);
         tally.wrong_bytes.add(wrong as u64);
         tally.note(|| {
-            let at = got.iter().zip(&expected).position(|(got, expected)| got != expected).unwrap_or(n.min(got.len()));
+            let mut pairs = got.iter().zip(&expected);
+            let at = pairs.position(|(got, expected)| got != expected).unwrap_or(n.min(got.len()));
             format!(
-                "{}: {wrong} of {asked} bytes from {offset} on are wrong, the first at {}: got {:?} of {}, not {:?} of {n}",
+                "{}: {wrong} of {asked} bytes from offset {offset} are wrong, the first at {}: \
+                 got {:?} of {} bytes, expected {:?} of {n}",
                 self.path.display(),
                 offset + at as u64,
                 got.get(at),
@@ -99,13 +101,13 @@ fn read_fully(file: &fs::File, offset: u64, buf: &mut [u8]) -> io::Result<usize>
     Ok(done)
 }
 
-/// A handle that is held for a while, and what it showed at first.
-struct Held<S: Scheme> {
+/// A handle that is kept for a while, and the bytes that it showed at first.
+struct Pinned<S: Scheme> {
     handle: PageHandle<S>,
-    showed: Vec<u8>,
+    initial: Vec<u8>,
 }
 
-/// The files that are open now.
+/// The files that are currently open.
 pub(crate) struct OpenFiles<S: Scheme>(Vec<Mutex<Option<Arc<Opened<S>>>>>);
 
 impl<S: Scheme> OpenFiles<S> {
@@ -113,8 +115,8 @@ impl<S: Scheme> OpenFiles<S> {
         Self((0..OPEN).map(|_| Mutex::new(None)).collect())
     }
 
-    /// One of the open files, low numbers more often; sometimes another file is opened in its
-    /// place.
+    /// Returns one of the open files, low numbers more often. Sometimes opens another file in its
+    /// place first. Returns `None` if that file cannot be opened.
     fn pick(
         &self,
         stage: &Stage<'_, S>,
@@ -139,9 +141,9 @@ impl<S: Scheme> OpenFiles<S> {
     }
 }
 
-/// One reader.
+/// Runs one reader.
 pub(crate) fn read<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
-    let mut held: Vec<Held<S>> = Vec::new();
+    let mut pinned: Vec<Pinned<S>> = Vec::new();
     let mut buf = vec![0; 64 << 10];
     while stage.running() {
         tally.progress.add(1);
@@ -160,14 +162,13 @@ pub(crate) fn read<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: f
                 }
             }
             3..=5 => {
-                hold(&open, tally, random.u64(..len), &mut held);
-                if held.len() > stage.held_per_reader {
-                    let oldest = held.swap_remove(random.usize(..held.len()));
-                    if *oldest.handle != *oldest.showed {
+                pin(&open, tally, random.u64(..len), &mut pinned);
+                if pinned.len() > stage.pinned_per_reader {
+                    let one = pinned.swap_remove(random.usize(..pinned.len()));
+                    if *one.handle != *one.initial {
                         tally.wrong_bytes.add(1);
-                        tally.note(|| {
-                            format!("the bytes under a handle changed: {:?}", oldest.handle)
-                        });
+                        tally
+                            .note(|| format!("the bytes under a handle changed: {:?}", one.handle));
                     }
                 }
             }
@@ -193,33 +194,41 @@ fn read_once<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, buf: &mut 
     }
 }
 
-fn hold<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, held: &mut Vec<Held<S>>) {
+fn pin<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, pinned: &mut Vec<Pinned<S>>) {
     tally.lookups.add(1);
     match open.cached.page(offset) {
         Ok(Some(handle)) => {
             open.check(tally, offset, &handle, handle.len());
-            held.push(Held { showed: handle.to_vec(), handle });
+            pinned.push(Pinned { initial: handle.to_vec(), handle });
         }
-        // The end, for pread as well: the file was cut, or empty when it was opened.
+        // Past the end for pread as well: the file was truncated, or was empty when opened.
         Ok(None) if read_fully(&open.plain, offset, &mut [0]).is_ok_and(|n| n == 0) => {}
         Ok(None) if open.has_changed() => tally.changed.add(1),
-        Ok(None) => tally
-            .broken(|| format!("{}: no page at {offset}, inside the file", open.path.display())),
+        Ok(None) => tally.broken(|| {
+            format!(
+                "{}: the cache returned no page for offset {offset}, which is inside the file",
+                open.path.display()
+            )
+        }),
         Err(error) => failed(open, tally, offset, &error),
     }
 }
 
-/// An error of the cache is fine where `pread` has one too, or where everything is pinned.
+/// Counts an error of the cache. It is accepted if `pread` fails too or if everything is pinned;
+/// otherwise it is a broken rule.
 fn failed<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, error: &io::Error) {
     if error.kind() == ErrorKind::OutOfMemory {
         tally.busy.add(1);
     } else if i64::try_from(offset).is_err() && error.kind() == ErrorKind::InvalidInput {
-        // What such an offset is answered with.
+        // The documented error for such an offset.
     } else if read_fully(&open.plain, offset, &mut [0]).is_err() || open.has_changed() {
         tally.changed.add(1);
     } else {
         tally.broken(|| {
-            format!("{}: a read at {offset} failed, pread does not: {error}", open.path.display())
+            format!(
+                "{}: a read at {offset} failed, but pread does not: {error}",
+                open.path.display()
+            )
         });
     }
 }

@@ -1,4 +1,4 @@
-//! What a run did: counted, sampled, and said.
+//! The report of a run: its counters, samples and notes, as a table or as JSON.
 
 use std::time::Instant;
 
@@ -11,10 +11,10 @@ use super::{Plan, totals};
 use crate::size::Size;
 use crate::table;
 
-/// Notes that are printed.
+/// Maximum number of notes that are printed.
 const NOTES: usize = 20;
 
-/// What stands at one instant.
+/// All counters at one instant.
 #[derive(Clone, Default)]
 pub(crate) struct Sample {
     pub(crate) seconds: f64,
@@ -22,7 +22,7 @@ pub(crate) struct Sample {
     pub(crate) cache: CacheStats,
 }
 
-/// A run.
+/// The report of a run.
 pub(crate) struct Report {
     scheme: &'static str,
     seed: u64,
@@ -65,7 +65,7 @@ impl Report {
     }
 
     fn last(&self) -> &Sample {
-        self.samples.last().expect("there is one from the start")
+        self.samples.last().expect("the first sample is taken at the start")
     }
 
     fn broken_rules(&self) -> u64 {
@@ -82,7 +82,7 @@ impl Report {
         1.0 - last.cache.misses as f64 / lookups as f64
     }
 
-    /// Between each two samples.
+    /// Returns the throughput between each two samples: time in seconds, MiB per second.
     pub(crate) fn mib_per_s(&self) -> Vec<(f64, f64)> {
         let rate = |pair: &[Sample]| {
             let seconds = (pair[1].seconds - pair[0].seconds).max(1e-3);
@@ -91,7 +91,7 @@ impl Report {
                 (pair[1].totals.bytes - pair[0].totals.bytes) as f64 / seconds / f64::from(1 << 20),
             )
         };
-        // A last stub of a sample says nothing.
+        // The last sample may be too short to give a rate.
         self.samples
             .windows(2)
             .filter(|pair| pair[1].seconds - pair[0].seconds > 0.1)
@@ -99,7 +99,7 @@ impl Report {
             .collect()
     }
 
-    /// For the progress bar.
+    /// Returns the text beside the progress bar.
     pub(crate) fn status(&self) -> String {
         let last = self.last();
         format!(
@@ -222,7 +222,7 @@ impl Report {
     }
 }
 
-/// At most 40 bars.
+/// Draws the values as at most 40 bars.
 fn sparkline(values: &[f64]) -> String {
     let most = values.iter().copied().fold(1e-9, f64::max);
     let per_bar = values.len().div_ceil(40).max(1);
@@ -233,7 +233,7 @@ fn sparkline(values: &[f64]) -> String {
     values.chunks(per_bar).map(bar).collect()
 }
 
-/// What the process has in memory now; 0 where the system does not say.
+/// Returns the resident memory of the process in bytes; 0 if the system does not report it.
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);

@@ -1,14 +1,14 @@
-//! What each thread counts. A line of its own for each thread: nobody waits for anybody's counter.
+//! The counters of each thread. Each thread has its own cache line, so no thread waits for another.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Texts that are kept; more are only counted.
+/// Maximum number of notes kept by a thread; further ones are only counted.
 const NOTES: usize = 20;
 
 macro_rules! tally {
     ($($(#[$doc:meta])* $field:ident),* $(,)?) => {
-        /// One thread's counters, written by it alone.
+        /// The counters of one thread, which alone writes them.
         #[derive(Default)]
         #[repr(align(128))]
         pub(crate) struct Tally {
@@ -34,7 +34,7 @@ macro_rules! tally {
 }
 
 tally! {
-    /// Rounds of the thread's loop: the watchdog's pulse.
+    /// Rounds of the thread's loop. The watchdog checks that it grows.
     progress,
     reads,
     bytes,
@@ -43,7 +43,7 @@ tally! {
     opened,
     /// Files that vanished or could not be opened.
     skipped,
-    /// Files that somebody else changed during the run.
+    /// Reads of files that another process changed during the run.
     changed,
     walked,
     frozen,
@@ -55,11 +55,12 @@ tally! {
     migrated,
     offlined,
     onlined,
-    /// Migrations, offline attempts and reads that somebody's references prevented.
+    /// Migrations, offline attempts and reads that failed because of other references.
     busy,
     split,
-    /// Bytes that the writer wrote to its own file, and its syncs.
+    /// Bytes that the writer wrote to its own file.
     written,
+    /// Syncs of the writer's file.
     synced,
     /// 2 MiB blocks that compaction emptied.
     compacted,
@@ -69,13 +70,13 @@ tally! {
     broken_rules,
 }
 
-/// One counter with one writer.
+/// A counter with a single writer.
 #[derive(Default)]
 pub(crate) struct Count(AtomicU64);
 
 impl Count {
     pub(crate) fn add(&self, n: u64) {
-        // Relaxed, and no read-modify-write: there is one writer, and readers only show it.
+        // Relaxed, and no read-modify-write: one thread writes it, others only display it.
         self.0.store(self.get() + n, Ordering::Relaxed);
     }
 
@@ -85,7 +86,7 @@ impl Count {
 }
 
 impl Tally {
-    /// Counts a broken rule, and says which.
+    /// Counts a broken rule and notes which.
     pub(crate) fn broken(&self, what: impl FnOnce() -> String) {
         self.broken_rules.add(1);
         self.note(what);

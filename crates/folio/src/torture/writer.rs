@@ -1,8 +1,8 @@
-//! The writer: a file of its own is written, cut, punched and synced through the cache, beside a
-//! plain copy in memory.
+//! The writer: writes, truncates, punches and syncs its own file through the cache, and compares it
+//! with a plain copy in memory.
 //!
-//! It never touches the files that are read: it works on a copy of one of them, in a new directory
-//! for temporary files, which goes with it.
+//! It never touches the files of the readers. It works on a copy of one of them in a new temporary
+//! directory, which is removed at the end.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _};
@@ -15,14 +15,15 @@ use super::Stage;
 use super::antagonists::pause;
 use super::tally::Tally;
 
-/// The file is up to so long.
+/// Maximum length of the writer's file in bytes.
 const LONGEST: usize = 6 << 20;
 
 pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     let scratch = match tempfile::tempdir() {
         Ok(scratch) => scratch,
         Err(error) => {
-            return tally.broken(|| format!("no directory for the writer's file: {error}"));
+            return tally
+                .broken(|| format!("cannot create a directory for the writer's file: {error}"));
         }
     };
     let path = scratch.path().join("scratch");
@@ -31,7 +32,7 @@ pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: 
     let mut file = match opened {
         Ok(file) => file,
         Err(error) => {
-            return tally.broken(|| format!("{} can not be opened: {error}", path.display()));
+            return tally.broken(|| format!("{} cannot be opened: {error}", path.display()));
         }
     };
     while stage.running() {
@@ -40,27 +41,26 @@ pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: 
             step(&file, &path, &mut model, tally, &mut random);
         }
         if random.u8(..) < 16 {
-            // The last close writes what is dirty.
+            // The last close writes the dirty pages.
             drop(file);
             compare(&path, &model, tally);
             file = match stage.cache.create(&path) {
                 Ok(file) => file,
                 Err(error) => {
                     return tally
-                        .broken(|| format!("{} can not be opened again: {error}", path.display()));
+                        .broken(|| format!("{} cannot be opened again: {error}", path.display()));
                 }
             };
         }
         pause(2);
     }
     if let Err(error) = file.close() {
-        tally.broken(|| format!("closing the writer's file: {error}"));
+        tally.broken(|| format!("closing the writer's file failed: {error}"));
     }
     compare(&path, &model, tally);
 }
 
-/// No more of a file than the writer's may have: of the rest there may be more than there is
-/// memory.
+/// Returns the first [`LONGEST`] bytes of a file. The whole file may exceed the memory.
 fn beginning(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(LONGEST as u64).read_to_end(&mut bytes)?;
@@ -85,7 +85,7 @@ fn step<S: Scheme>(
                 model.get_mut(offset..end).into_iter().flatten().for_each(|byte| *byte = 0);
                 Ok(())
             }
-            // Half of it may be done: the file says what is.
+            // A part of the hole may be done: the file shows how much.
             Err(error) => file.flush().and_then(|()| fs::read(path)).and_then(|now| {
                 *model = now;
                 Err(error)
@@ -96,7 +96,9 @@ fn step<S: Scheme>(
             file.invalidate();
             file.revalidate().map(|changed| {
                 if changed {
-                    tally.broken(|| "the writer's own writes look like somebody else's".to_owned());
+                    tally.broken(|| {
+                        "revalidate reports the writer's own writes as a foreign change".to_owned()
+                    });
                 }
             })
         }
@@ -114,10 +116,12 @@ fn step<S: Scheme>(
             let mut buf = vec![0; len];
             file.read_at(offset as u64, &mut buf).map(|n| {
                 let expected = model.get(offset..model.len().min(offset + len)).unwrap_or_default();
-                // Fewer where handles pin the rest of the cache.
+                // Fewer bytes are allowed while handles pin the rest of the cache.
                 if buf[..n] != expected[..n.min(expected.len())] {
                     tally.wrong_bytes.add(1);
-                    tally.note(|| format!("the writer reads at {offset} what it did not write"));
+                    tally.note(|| {
+                        format!("the writer read bytes at {offset} that it did not write")
+                    });
                 }
             })
         }
@@ -125,19 +129,19 @@ fn step<S: Scheme>(
     failed(done, tally);
 }
 
-/// An error is fine where everything is pinned.
+/// Counts an error. It is accepted if everything is pinned; otherwise it is a broken rule.
 fn failed(done: io::Result<()>, tally: &Tally) {
     match done {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::OutOfMemory => tally.busy.add(1),
-        Err(error) => tally.broken(|| format!("the writer: {error}")),
+        Err(error) => tally.broken(|| format!("an operation of the writer failed: {error}")),
     }
 }
 
-/// The file, as the system has it, is what was written.
+/// Checks that the file on disk has the contents that were written.
 fn compare(path: &Path, model: &[u8], tally: &Tally) {
     if fs::read(path).ok().as_deref() != Some(model) {
         tally.wrong_bytes.add(1);
-        tally.note(|| "the writer's file is not what was written".to_owned());
+        tally.note(|| "the writer's file on disk differs from what was written".to_owned());
     }
 }

@@ -1,4 +1,4 @@
-//! `folio bench`: the shape of what it prints. What it measures is the machine's business.
+//! `folio bench`: the shape of its output. The measured values depend on the machine.
 
 use std::io::Read as _;
 use std::process::Stdio;
@@ -30,10 +30,10 @@ fn every_scheme_has_its_rows_and_ratios() {
                 row["name"] == name && row["threads"] == threads && row["placement"] == placement
             };
             let Some(row) = rows.iter().find(is_it) else {
-                // On a busy machine the threads may never have run at once: then it says so.
+                // On a busy machine the threads may never have run at once; a note then says so.
                 let note = format!("{name} at {threads} threads, {placement}: ");
-                let said = |said: &Value| said.as_str().unwrap().starts_with(&note);
-                assert!(notes.iter().any(said), "no row and no note '{note}': {report:#}");
+                let is_noted = |noted: &Value| noted.as_str().unwrap().starts_with(&note);
+                assert!(notes.iter().any(is_noted), "no row and no note '{note}': {report:#}");
                 continue;
             };
             let [least, median, max] =
@@ -46,7 +46,7 @@ fn every_scheme_has_its_rows_and_ratios() {
     for to in ["raw", "zero-frozen"] {
         let value = ratios.iter().find(|ratio| ratio["of"] == "generational" && ratio["to"] == to);
         let Some(value) = value else {
-            // The last note says how many samples there were; any other, that there were too few.
+            // The last note gives the number of samples; any other note reports too few of them.
             assert!(notes.len() > 1, "no ratio of generational to {to}: {report:#}");
             continue;
         };
@@ -76,7 +76,7 @@ fn the_table_and_the_plot_name_every_scheme() {
 }
 
 #[test]
-fn what_is_saved_names_the_machine_and_whether_the_threads_ran_at_once() {
+fn saved_results_name_the_machine_and_the_thread_overlap() {
     let dir = tempfile::tempdir().unwrap();
     let output =
         folio(["bench", "free", "--seconds", "1", "--save"]).arg(dir.path()).output().unwrap();
@@ -84,8 +84,8 @@ fn what_is_saved_names_the_machine_and_whether_the_threads_ran_at_once() {
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
     let json: Value = serde_json::from_str(&read("free.json")).unwrap();
     for key in ["processor", "kernel", "compiler", "commit"] {
-        let said = json["machine"][key].as_str().unwrap();
-        assert!(!said.is_empty() && read("free.txt").contains(said), "{key}: {json:#}");
+        let value = json["machine"][key].as_str().unwrap();
+        assert!(!value.is_empty() && read("free.txt").contains(value), "{key}: {json:#}");
     }
     let last = json["notes"].as_array().unwrap().last().unwrap().as_str().unwrap();
     assert!(
@@ -95,13 +95,13 @@ fn what_is_saved_names_the_machine_and_whether_the_threads_ran_at_once() {
     assert!(read("free.svg").starts_with("<svg"));
 }
 
-/// In a process of its own: what is resident besides does not change meanwhile.
+/// Runs in a separate process: its other resident memory stays constant.
 #[test]
 fn a_terabyte_is_brought_up_without_touching_a_mebibyte() {
     let report = passed(&folio(["bench", "bringup", "--seconds", "1", "--json"]).output().unwrap());
     let rows = report["rows"].as_array().unwrap();
     let large: Vec<_> = rows.iter().filter(|row| row["case"] == "1TiB").collect();
-    assert_eq!(large.len(), 5, "all schemes where zero means frozen: {report:#}");
+    assert_eq!(large.len(), 5, "one row for each scheme where zero means frozen: {report:#}");
     for row in large {
         assert!(row["touched_bytes"].as_f64().unwrap() < f64::from(1 << 20), "{row:#}");
         assert_eq!(row["unit"], "ms");
@@ -109,18 +109,18 @@ fn a_terabyte_is_brought_up_without_touching_a_mebibyte() {
     let written = rows.iter().find(|row| row["name"] == "frozen-bit").unwrap();
     assert!(
         written["touched_bytes"].as_f64().unwrap() >= f64::from(16 << 22),
-        "16 bytes a frame: {written:#}"
+        "frozen-bit writes 16 bytes for each frame: {written:#}"
     );
 }
 
 #[test]
-fn a_question_that_there_is_not_is_refused_with_those_that_there_are() {
-    let said = refused(&folio(["bench", "speed"]).output().unwrap());
-    assert!(said.contains("word") && said.contains("all"), "{said}");
+fn an_unknown_benchmark_is_refused_with_the_known_names() {
+    let text = refused(&folio(["bench", "speed"]).output().unwrap());
+    assert!(text.contains("word") && text.contains("all"), "{text}");
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_output_pipe_is_not_an_error() {
     let mut run = folio(["bench", "word", "--seconds", "1"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,4 +1,4 @@
-//! The command, run as a user runs it.
+//! Tests of the command `folio`, started as a separate process.
 
 mod bench;
 mod torture;
@@ -9,14 +9,14 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// The command, with arguments.
+/// Returns the command with arguments.
 pub(crate) fn folio(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_folio"));
     command.args(arguments);
     command
 }
 
-/// `folio torture DIR`, with two readers and a JSON report.
+/// Returns `folio torture DIR` with two readers and a JSON report.
 pub(crate) fn torture(dir: &Path, seconds: u64, more: &[&str]) -> Command {
     let mut command =
         folio(["torture", "--json", "--threads", "2", "--seconds", &seconds.to_string()]);
@@ -24,7 +24,7 @@ pub(crate) fn torture(dir: &Path, seconds: u64, more: &[&str]) -> Command {
     command
 }
 
-/// The report of a run that passed.
+/// Returns the JSON report of a run. Panics if the run did not pass.
 #[track_caller]
 pub(crate) fn passed(output: &Output) -> Value {
     let (out, err) =
@@ -33,7 +33,7 @@ pub(crate) fn passed(output: &Output) -> Value {
     serde_json::from_str(&out).unwrap_or_else(|error| panic!("no JSON: {error}\n{out}\n{err}"))
 }
 
-/// What a run said that was refused for its arguments: exit 2, nothing on stdout.
+/// Returns the error text of a run that refused its arguments: exit status 2, empty stdout.
 #[track_caller]
 pub(crate) fn refused(output: &Output) -> String {
     let (out, err) =

@@ -1,6 +1,6 @@
-//! `folio torture` on good directories, on bad ones, and on one that changes underneath.
+//! `folio torture` on good directories, on unusable ones, and on one that changes during the run.
 //!
-//! Whether a broken cache is noticed is not shown here: `cargo x canaries` does that.
+//! `cargo x seeded-bugs` shows that torture notices a broken cache.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -77,7 +77,7 @@ fn every_scheme_passes_and_every_number_is_reported() {
 }
 
 #[test]
-fn the_table_and_the_plot_are_there() {
+fn the_table_and_the_plot_are_written() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 4, 100_000);
     let plot = dir.path().join("plot.svg");
@@ -94,13 +94,13 @@ fn the_table_and_the_plot_are_there() {
     ] {
         assert!(table.contains(row), "no '{row}' in\n{table}");
     }
-    assert!(!table.contains('\u{1b}'), "colour, though this is no terminal");
+    assert!(!table.contains('\u{1b}'), "colour codes, although the output is not a terminal");
     let plot = fs::read_to_string(plot).unwrap();
     assert!(plot.starts_with("<svg") && plot.trim_end().ends_with("</svg>"), "{plot}");
 }
 
 #[test]
-fn a_plot_that_can_not_be_written_is_named() {
+fn an_unwritable_plot_path_is_named_before_the_run() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 1, 5000);
     let plot = dir.path().join("no/such/folder.svg");
@@ -111,21 +111,21 @@ fn a_plot_that_can_not_be_written_is_named() {
     assert!(refused(&output).contains("it is a directory"));
 }
 
-/// The run was for nothing, whatever it had found.
+/// The report of the finished run is printed before the plot is written.
 #[test]
-fn a_plot_that_fails_after_the_run_takes_no_report_away() {
+fn the_report_is_printed_even_if_the_plot_fails() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 1, 5000);
     let output = torture(dir.path(), 1, &["--plot", "/dev/full"]).output().unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report on stdout");
     assert!(number(&report, "/reads") > 0, "{report:#}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("/dev/full can not be written"), "{said}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("/dev/full cannot be written"), "{text}");
 }
 
 #[test]
-fn what_is_no_directory_to_read_is_refused_by_name() {
+fn an_unusable_directory_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a-file");
     let empty = dir.path().join("empty");
@@ -134,28 +134,28 @@ fn what_is_no_directory_to_read_is_refused_by_name() {
     fs::create_dir(&empty).unwrap();
     fs::create_dir(&hollow).unwrap();
     fs::write(hollow.join("nothing"), "").unwrap();
-    for (dir, why) in [
-        (dir.path().join("missing").as_path(), "missing can not be read: No such file"),
+    for (dir, reason) in [
+        (dir.path().join("missing").as_path(), "missing cannot be read: No such file"),
         (&file, "a-file is not a directory"),
         (&empty, "empty has no file to read: 0 entries"),
         (&hollow, "hollow has no file to read: 1 entries"),
     ] {
         let text = refused(&torture(dir, 1, &[]).output().unwrap());
-        assert!(text.contains(why), "'{why}' is not in: {text}");
+        assert!(text.contains(reason), "'{reason}' is not in: {text}");
     }
 }
 
 #[test]
-fn options_out_of_range_are_refused_with_what_is_allowed() {
+fn a_wrong_option_is_refused_with_the_allowed_values() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 1, 5000);
-    for (option, value, why) in [
-        ("--memory", "12Q", "'12Q' is no size"),
+    for (option, value, reason) in [
+        ("--memory", "12Q", "'12Q' is not a size"),
         ("--memory", "-5", "-5"),
-        ("--memory", "many", "'many' is no size"),
-        ("--memory", "1M", "allowed with 2 threads are 4 MiB to "),
+        ("--memory", "many", "'many' is not a size"),
+        ("--memory", "1M", "with 2 threads it must be 4 MiB to "),
         ("--memory", "900000G", "900000.00 GiB"),
-        ("--memory", "99999999T", "more than any machine's memory"),
+        ("--memory", "99999999T", "exceeds the maximum of 10^18 bytes"),
         ("--threads", "0", "0 is not in 1..=1024"),
         ("--threads", "5000", "5000 is not in 1..=1024"),
         ("--seconds", "0", "0 is not in 1..=86400"),
@@ -164,12 +164,12 @@ fn options_out_of_range_are_refused_with_what_is_allowed() {
     ] {
         let output = folio(["torture", option, value]).arg(dir.path()).output().unwrap();
         let text = refused(&output);
-        assert!(text.contains(why), "{option} {value}: '{why}' is not in: {text}");
+        assert!(text.contains(reason), "{option} {value}: '{reason}' is not in: {text}");
     }
 }
 
 #[test]
-fn strange_files_are_read_or_counted_as_skipped() {
+fn special_files_are_read_or_counted_as_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     // Read: a sparse file longer than any memory, a name that is not UTF-8, odd lengths.
@@ -178,8 +178,8 @@ fn strange_files_are_read_or_counted_as_skipped() {
     fs::write(at("one-byte"), "1").unwrap();
     fs::write(at("a-page"), [7; 4096]).unwrap();
     fs::write(at("a-page-and-one"), [8; 4097]).unwrap();
-    // Skipped: an empty file, a pipe, a link in a circle, a link to a directory above, a dangling
-    // one.
+    // Skipped: an empty file, a pipe, a link to itself, a link to the parent directory, a dangling
+    // link.
     fs::write(at("empty"), "").unwrap();
     assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
     symlink("circle", at("circle")).unwrap();
@@ -190,32 +190,30 @@ fn strange_files_are_read_or_counted_as_skipped() {
     assert!(number(&report, "/reads") > 100, "{report:#}");
 }
 
-/// The writer began with a copy of some file, which it read whole before it cut it to a few MiB: of
-/// one larger than memory nothing was left of the run.
+/// The writer begins with a copy of the first few MiB of a file and must not read the rest.
 #[test]
-fn a_large_file_takes_no_more_memory_than_the_cache_has() {
+fn a_large_file_is_not_read_into_memory_as_a_whole() {
     let dir = tempfile::tempdir().unwrap();
     File::create(dir.path().join("sparse")).unwrap().set_len(1 << 30).unwrap();
     let report = passed(&torture(dir.path(), 2, &["--memory", "4M"]).output().unwrap());
     assert!(number(&report, "/peak_rss_bytes") < 256 << 20, "{report:#}");
 }
 
-/// It ran to its end, and said that the cache had failed.
 #[test]
-fn a_run_without_a_place_for_its_own_file_is_refused() {
+fn a_run_without_a_temporary_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 1, 5000);
     let output = torture(dir.path(), 600, &[]).env("TMPDIR", "/nonexistent").output().unwrap();
-    assert!(refused(&output).contains("there is no directory for temporary files"));
+    assert!(refused(&output).contains("cannot create a temporary directory"));
 }
 
-/// A run of two seconds beside somebody who changes files, every few milliseconds one.
+/// Runs for two seconds while this thread changes a file every few milliseconds.
 fn run_while_files_change(random: &mut fastrand::Rng) -> Value {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 20, 300_000);
     let mut run = torture(dir.path(), 2, &[]).stdout(Stdio::piped()).spawn().unwrap();
     let started = Instant::now();
-    // Until it ends: on a busy machine it may begin after any time that we could choose.
+    // Until the run ends: on a busy machine its start can be arbitrarily late.
     while run.try_wait().unwrap().is_none() && started.elapsed() < Duration::from_mins(2) {
         let path = dir.path().join(format!("file-{}", random.u8(..20)));
         match random.u8(..5) {
@@ -233,7 +231,7 @@ fn run_while_files_change(random: &mut fastrand::Rng) -> Value {
                     .open(&path)
                     .map(|mut file| file.write_all(&[1; 5000]).unwrap()),
             ),
-            // Replaced by a directory, and back.
+            // The file is replaced by a directory, which is removed again.
             _ => {
                 let _ = fs::remove_file(&path);
                 fs::create_dir(&path).unwrap();
@@ -246,20 +244,20 @@ fn run_while_files_change(random: &mut fastrand::Rng) -> Value {
     passed(&run.wait_with_output().unwrap())
 }
 
-/// A change is counted when it comes between a reader's look at the file and its comparison. Of
-/// some hundred changes in a run none did, once, on a busy machine: then there is another run.
+/// A change is counted if it falls between a reader's open or read of the file and its comparison.
+/// On a busy machine none of the changes of a run may do so; the run is then repeated.
 #[test]
-fn files_that_change_during_the_run_are_counted_not_blamed() {
+fn files_that_change_during_the_run_are_counted_as_changed() {
     let mut random = fastrand::Rng::with_seed(3);
     let is_counted =
         |report: &Value| number(report, "/changed") > 0 && number(report, "/skipped") > 0;
     let found = (0..5).map(|_| run_while_files_change(&mut random)).find(is_counted);
-    assert!(found.is_some(), "in five runs nothing that changed was counted");
+    assert!(found.is_some(), "no change was counted in five runs");
 }
 
-/// Where something blocks: here the plot, which waits for a reader that never comes.
+/// The run blocks: it writes its plot to a FIFO that has no reader.
 #[test]
-fn a_second_ctrl_c_ends_at_once() {
+fn a_second_ctrl_c_ends_a_blocked_run_at_once() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 1, 5000);
     let fifo = tempfile::tempdir().unwrap();
@@ -278,7 +276,7 @@ fn a_second_ctrl_c_ends_at_once() {
         );
         thread::sleep(Duration::from_millis(10));
     }
-    // Should it still be there.
+    // In case it still runs.
     let _ = run.kill();
     assert_eq!(run.wait().unwrap().code(), Some(130));
 }
@@ -295,7 +293,11 @@ fn ctrl_c_ends_the_run_early_with_the_same_report() {
     let mut text = String::new();
     run.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(0), "{text}");
-    assert!(asked.elapsed() < Duration::from_mins(1), "it went on for {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_mins(1),
+        "the run continued for {:?}",
+        asked.elapsed()
+    );
     let report: Value = serde_json::from_str(&text).unwrap();
     assert!(number(&report, "/reads") > 0 && number(&report, "/leaked_frames") == 0, "{report:#}");
 }
