@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     )?;
     step::run(
         "who holds a page",
-        &mut cargo("test --quiet -p folio-cache --features track --test holders"),
+        &mut cargo("test --quiet -p folio-cache --features track --test pin_owners"),
     )?;
     step::run("docs", cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))?;
     build_without_std()?;

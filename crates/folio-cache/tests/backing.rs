@@ -10,7 +10,7 @@ use common::{Gated, OpenOnDrop, assert_nothing_leaked, file_of};
 use folio_cache::{Backing, Cache, Call, Fault, FileId, Memory, Version};
 
 #[test]
-fn memory_is_read_as_a_file_is() {
+fn memory_reads_like_a_file() {
     let (_dir, _, bytes) = file_of(50_001);
     let memory = Arc::new(Memory::new(&bytes));
     let cache: Cache = Cache::new(2 << 20).unwrap();
@@ -35,7 +35,7 @@ fn memory_is_read_as_a_file_is() {
 }
 
 #[test]
-fn short_and_interrupted_reads_are_made_whole() {
+fn short_and_interrupted_reads_are_completed() {
     let (_dir, _, bytes) = file_of(9000);
     let memory = Arc::new(Memory::new(&bytes));
     let cache: Cache = Cache::new(2 << 20).unwrap();
@@ -70,7 +70,7 @@ impl Backing for Boastful {
 }
 
 #[test]
-fn a_file_that_ends_before_its_size_says_so() {
+fn a_file_shorter_than_its_size_is_reported() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open_backing(Arc::new(Boastful)).unwrap();
     assert_eq!(file.read_at(0, &mut [0; 100]).unwrap(), 100);
@@ -84,7 +84,7 @@ fn a_file_that_ends_before_its_size_says_so() {
 /// A request that takes for ever holds up who needs its page, and nobody else: not other pages, not
 /// the length, not another open, not reclaim.
 #[test]
-fn a_slow_fill_holds_up_nobody_who_does_not_need_it() {
+fn a_slow_fill_blocks_only_readers_of_its_page() {
     let (backing, came) =
         Gated::new(&[7; 3 * 4096], |call, offset| call == Call::Fill && offset == 0);
     let cache: Cache = Cache::new(2 << 20).unwrap();
@@ -110,7 +110,7 @@ fn a_slow_fill_holds_up_nobody_who_does_not_need_it() {
 }
 
 #[test]
-fn what_can_not_be_written_says_so() {
+fn writes_to_a_read_only_backing_are_refused() {
     for error in [Boastful.write(0, &[]), Boastful.set_len(0), Boastful.punch(0, 1)] {
         let error = error.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);

@@ -45,7 +45,7 @@ fn a_capacity_shrinks_and_grows_while_every_byte_is_read_right() {
 }
 
 #[test]
-fn a_capacity_that_can_not_be_is_refused_and_nothing_changes() {
+fn an_impossible_capacity_is_refused_and_changes_nothing() {
     let cache: Cache = Cache::growable(4 << 20, 8 << 20).unwrap();
     for (bytes, named) in
         [(0, "0 bytes"), ((2 << 20) - 1, "2097151 bytes"), ((8 << 20) + 1, "8388609 bytes")]
@@ -73,7 +73,7 @@ fn a_capacity_that_can_not_be_is_refused_and_nothing_changes() {
 }
 
 #[test]
-fn a_capacity_below_what_is_pinned_says_what_was_reached() {
+fn a_capacity_below_the_pinned_bytes_reports_the_reached_one() {
     // Less than the budget: nothing is reclaimed.
     let (_dir, path, bytes) = file_of(7 << 20);
     let cache: Cache = Cache::new(8 << 20).unwrap();
@@ -109,7 +109,7 @@ fn a_capacity_below_what_is_pinned_says_what_was_reached() {
 }
 
 #[test]
-fn every_policy_lives_with_a_capacity_that_changes() {
+fn every_policy_works_with_a_changing_capacity() {
     type Make = fn(u32) -> Box<dyn Policy>;
     let all: [Make; 3] =
         [|_| Box::new(Clock::new()), |n| Box::new(Sieve::new(n)), |n| Box::new(S3Fifo::new(n))];
@@ -165,7 +165,7 @@ fn nothing_of_one_file_is_ever_seen_in_another() {
 /// A sparse file of a terabyte, read here and there: 4 KiB of index for each page. Torture met its
 /// own cache taking a block offline.
 #[test]
-fn a_large_index_is_paid_from_the_capacity_and_given_back_after_the_last_close() {
+fn a_large_index_uses_capacity_until_the_last_close() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(1 << 40).unwrap();
     let cache: Cache = Cache::new(8 << 20).unwrap();
@@ -202,7 +202,7 @@ fn the_watermarks_follow_the_capacity() {
 
 /// A budget is not given up for a page that somebody holds a moment longer.
 #[test]
-fn a_capacity_waits_for_who_is_about_to_let_go() {
+fn a_shrinking_capacity_waits_for_short_pins() {
     let cache: Cache = Cache::new(4 << 20).unwrap();
     let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 4 << 20]))).unwrap();
     // Every page, so that no block can go before.

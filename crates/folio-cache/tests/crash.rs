@@ -187,7 +187,7 @@ fn check(dir: &Path, seed: u64, promised: u64) -> Result<(), String> {
 }
 
 #[test]
-fn every_promise_is_kept_by_who_is_killed() {
+fn every_promise_survives_a_kill() {
     let seed = std::env::var("FOLIO_CRASH_SEED")
         .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     let kills = std::env::var("FOLIO_CRASH_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
@@ -212,7 +212,7 @@ fn every_promise_is_kept_by_who_is_killed() {
 
 /// The check itself: it finds a promise that is broken.
 #[test]
-fn a_promise_that_is_broken_is_found() {
+fn a_broken_promise_is_found() {
     let (dir, ..) = file_of(0);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let (cells, log) = (

@@ -364,12 +364,12 @@ fn a_file_past_the_kernels_cache_is_the_plain_file() {
 }
 
 #[test]
-fn cached_memory_is_the_plain_bytes_even_if_others_write_to_it() {
+fn cached_memory_is_the_plain_bytes_under_external_writes() {
     fsx("memory", Plain::Memory(Arc::new(Memory::new(b""))), 15_000);
 }
 
 #[test]
-fn the_file_beside_is_the_same() {
+fn a_plain_read_sees_flushed_writes() {
     // The plain side is not only what we think: the system has it.
     let (_dir, path, bytes) = file_of(3000);
     let cache: Cache = Cache::new(CAPACITY).unwrap();

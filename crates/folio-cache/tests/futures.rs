@@ -71,7 +71,7 @@ async fn collect(mut stream: ByteStream) -> (Vec<Bytes>, Option<io::Error>) {
 }
 
 #[test]
-fn futures_give_what_the_file_has() {
+fn futures_return_the_contents_of_the_file() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -111,7 +111,7 @@ fn futures_give_what_the_file_has() {
 }
 
 #[test]
-fn what_is_in_the_cache_is_there_at_the_first_poll() {
+fn cached_pages_are_ready_at_the_first_poll() {
     let (memory, bytes) = memory_of(40);
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -137,7 +137,7 @@ fn what_is_in_the_cache_is_there_at_the_first_poll() {
 }
 
 #[test]
-fn futures_that_are_dropped_leave_nothing_and_ask_for_nothing_more() {
+fn dropped_futures_leak_nothing_and_start_no_more_requests() {
     let (memory, bytes) = memory_of(400);
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -168,7 +168,7 @@ fn futures_that_are_dropped_leave_nothing_and_ask_for_nothing_more() {
 }
 
 #[test]
-fn a_slow_page_that_many_want_is_one_request_and_takes_one_thread() {
+fn many_futures_on_a_slow_page_share_one_request_and_thread() {
     let (memory, bytes) = memory_of(40);
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -224,7 +224,7 @@ fn errors_reach_every_future() {
 }
 
 #[test]
-fn a_backing_that_panics_is_an_error_to_who_waits() {
+fn a_panicking_backing_is_an_error_to_each_waiting_future() {
     let (memory, bytes) = memory_of(40);
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -243,7 +243,7 @@ fn a_backing_that_panics_is_an_error_to_who_waits() {
 }
 
 #[test]
-fn a_stream_follows_the_end_of_the_file_and_is_read_ahead_of() {
+fn a_stream_follows_file_growth_and_triggers_readahead() {
     let (memory, mut bytes) = memory_of(300);
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -303,7 +303,7 @@ async fn impatient<T>(future: impl Future<Output = T>, mut polls: u32) -> Option
 
 /// Each page of the file says all over which one it is, whatever its writer does.
 #[test]
-fn futures_beside_writers_cuts_and_reclaim_hold_what_was_there() {
+fn futures_under_writes_truncation_and_reclaim_are_right() {
     const PAGES: usize = 600;
     let contents: Vec<u8> = (0..PAGES * PAGE).map(|at| (at / PAGE % 100) as u8).collect();
     let cache = cache();
@@ -369,7 +369,7 @@ fn futures_beside_writers_cuts_and_reclaim_hold_what_was_there() {
 }
 
 #[test]
-fn what_futures_miss_is_requested_together_and_each_has_its_own_answer() {
+fn misses_of_futures_are_batched_with_separate_results() {
     let (memory, bytes) = memory_of(3000);
     let mut together = Together::new(&memory);
     (together.bad, together.trap) = (Some(35), Some(63));
@@ -399,7 +399,7 @@ fn what_futures_miss_is_requested_together_and_each_has_its_own_answer() {
 /// thread: so it was, and everybody slept for ever. One thread is left for runs now, or no run
 /// waits.
 #[test]
-fn a_cut_does_not_wait_for_a_run_that_waits_for_futures() {
+fn truncate_does_not_deadlock_with_extents_and_futures() {
     for threads in [16, 2, 1] {
         a_cut_beside_futures(threads);
     }

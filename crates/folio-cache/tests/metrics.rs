@@ -62,7 +62,7 @@ impl Recorder for Kept {
 }
 
 #[test]
-fn metrics_say_what_stats_say() {
+fn metrics_equal_the_stats() {
     let kept = Kept::default();
     let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
     let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 100 * 4096]))).unwrap();

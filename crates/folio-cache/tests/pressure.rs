@@ -104,7 +104,7 @@ fn every_scheme_reads_right_under_reclaim_and_migration() {
 }
 
 #[test]
-fn reclaim_frees_as_much_as_it_is_asked_for_but_nothing_that_is_held() {
+fn reclaim_frees_the_requested_number_and_no_pinned_page() {
     let (_dir, path, bytes) = file_of(58 * 4096);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
@@ -164,7 +164,7 @@ impl Policy for Told {
 }
 
 #[test]
-fn a_policy_is_told_what_could_not_go_and_what_it_has() {
+fn a_policy_learns_of_restored_victims_and_its_size() {
     let (_dir, path, _) = file_of(64 * 4096);
     let (given_back, sizes) = (Arc::default(), Arc::default());
     let told =
@@ -211,7 +211,7 @@ fn the_reclaimer_frees_before_a_miss_has_to() {
 }
 
 #[test]
-fn of_equal_pages_the_one_that_was_used_again_stays() {
+fn of_equal_pages_the_reused_one_stays() {
     let (_dir, path, _) = file_of(64 * 4096);
     let cache: Cache = Cache::with_policy(2 << 20, |_| Box::new(Clock::new())).unwrap();
     let file = cache.open(&path).unwrap();
@@ -239,7 +239,7 @@ fn of_equal_pages_the_one_that_was_used_again_stays() {
 /// taking a hot one: pages that were read ahead filled the rest of the cache, and a reader was told
 /// that nothing could be freed.
 #[test]
-fn a_cache_that_handles_pin_says_so_and_recovers() {
+fn a_fully_pinned_cache_reports_it_and_recovers() {
     let (_dir, path, bytes) = file_of(3 << 20);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
@@ -338,7 +338,7 @@ fn closing_and_opening_again_races_with_reclaim() {
 }
 
 #[test]
-fn reads_stay_right_while_pages_are_reclaimed_moved_and_taken_offline() {
+fn reads_stay_right_under_reclaim_migration_and_offline() {
     let (_dir, path, bytes) = file_of(8 << 20);
     let cache: Cache = Cache::new(6 << 20).unwrap();
     let file = cache.open(&path).unwrap();
@@ -438,7 +438,7 @@ fn read_beside(
 }
 
 #[test]
-fn readers_of_a_growing_file_never_see_the_zeroes_behind_its_old_end() {
+fn readers_of_a_growing_file_see_no_zeroes_past_its_old_end() {
     let (_dir, path, bytes) = file_of(1 << 20);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let mut random = fastrand::Rng::with_seed(9);

@@ -87,7 +87,7 @@ fn one_read_of_neighbours_is_one_request() {
 }
 
 #[test]
-fn a_scan_is_read_ahead_in_few_requests_however_long_they_take() {
+fn a_scan_is_read_ahead_in_few_requests_at_any_latency() {
     let memory = Arc::new(memory(9000));
     for delay in [Duration::ZERO, Duration::from_micros(100), Duration::from_millis(5)] {
         memory.heal();
@@ -118,7 +118,7 @@ fn a_scan_is_read_ahead_in_few_requests_however_long_they_take() {
 }
 
 #[test]
-fn random_readers_have_no_page_read_in_vain() {
+fn random_reads_trigger_no_readahead() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -143,7 +143,7 @@ fn random_readers_have_no_page_read_in_vain() {
 /// The scan reads ahead over the bad page, and the long read asks for it together with good ones:
 /// neither may give its error to who reads another page.
 #[test]
-fn the_error_of_a_page_reaches_who_asks_for_it_and_nobody_else() {
+fn the_error_of_a_page_reaches_only_its_readers() {
     const BAD: u64 = 100;
     let fails = |first, pages| {
         let has_bad = (first..first + pages).contains(&BAD);
@@ -212,7 +212,7 @@ fn a_reader_does_not_wait_for_the_requests_of_others() {
 }
 
 #[test]
-fn a_backing_that_panics_in_the_background_leaves_nothing_behind() {
+fn a_panic_in_background_readahead_leaks_nothing() {
     let panics = |_, _| {
         assert!(!is_background(), "a backing with a bug, on purpose");
         Ok(())
@@ -229,7 +229,7 @@ fn a_backing_that_panics_in_the_background_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_cache_that_goes_while_it_reads_ahead_leaves_nothing_behind() {
+fn a_cache_dropped_during_readahead_leaks_nothing() {
     let memory = Arc::new(memory(1000));
     memory.inject(Call::Fill, 0, u64::MAX, Fault::Delay(Duration::from_millis(1)));
     let cache: Cache = Cache::new(8 << 20).unwrap();

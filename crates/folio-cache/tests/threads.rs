@@ -131,7 +131,7 @@ fn everything(cache: &Cache) {
 }
 
 #[test]
-fn without_threads_all_is_done_by_who_asks() {
+fn without_threads_callers_do_all_the_work() {
     ends(|| {
         let cache: Cache = Cache::new(8 << 20).unwrap();
         cache.set_io_threads(0);
@@ -153,7 +153,7 @@ fn without_threads_all_is_done_by_who_asks() {
 }
 
 #[test]
-fn errors_and_panics_without_threads_are_whose_poll_it_was() {
+fn without_threads_each_poll_returns_its_own_error() {
     ends(|| {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         cache.set_io_threads(0);
@@ -258,7 +258,7 @@ fn together(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Backing>) {
 }
 
 #[test]
-fn nobody_sleeps_for_ever_however_few_threads_there_are() {
+fn no_number_of_threads_deadlocks() {
     ends(|| {
         for threads in [Some(0), Some(1), Some(2), Some(16), None] {
             together(threads, |memory| memory);
@@ -269,7 +269,7 @@ fn nobody_sleeps_for_ever_however_few_threads_there_are() {
 
 /// The flusher went with the first panic, and nothing was written any more before somebody synced.
 #[test]
-fn a_backing_that_panics_takes_no_thread_away() {
+fn a_panicking_backing_ends_no_thread() {
     ends(|| {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         let memory = Arc::new(Memory::new(b"old"));
@@ -285,7 +285,7 @@ fn a_backing_that_panics_takes_no_thread_away() {
 }
 
 #[test]
-fn what_the_flusher_could_not_write_it_tries_again() {
+fn the_flusher_retries_failed_writes() {
     ends(|| {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         let memory = Arc::new(Memory::new(b"old"));
@@ -328,7 +328,7 @@ fn child() {
 
 /// Not as if: the system refuses.
 #[test]
-fn all_is_done_where_the_system_gives_no_thread() {
+fn everything_works_if_the_system_refuses_threads() {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["child", "--exact", "--ignored", "--nocapture"])
         .env(CHILD, "1")
@@ -349,7 +349,7 @@ fn all_is_done_where_the_system_gives_no_thread() {
 
 /// Nobody rang for the flusher again: what was dirty stayed so.
 #[test]
-fn what_became_dirty_without_threads_is_written_when_there_may_be_some() {
+fn pages_dirtied_without_threads_are_flushed_by_later_ones() {
     ends(|| {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         cache.set_io_threads(0);

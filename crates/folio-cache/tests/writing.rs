@@ -24,7 +24,7 @@ fn memory(contents: &[u8]) -> (Arc<Memory>, Cache) {
 }
 
 #[test]
-fn a_write_is_read_at_once_and_is_in_the_file_when_it_is_closed() {
+fn a_write_is_readable_at_once_and_in_the_file_after_close() {
     let (_dir, path, mut bytes) = file_of(10_000);
     let cache = cache();
     let file = cache.open_rw(&path).unwrap();
@@ -45,7 +45,7 @@ fn a_write_is_read_at_once_and_is_in_the_file_when_it_is_closed() {
 }
 
 #[test]
-fn a_handle_keeps_what_it_showed_and_the_next_one_shows_the_write() {
+fn a_handle_is_a_snapshot_and_the_next_shows_the_write() {
     let (memory, cache) = memory(&[1; 5000]);
     let file = cache.open_backing(memory).unwrap();
     let before = file.page(0).unwrap().unwrap();
@@ -65,7 +65,7 @@ fn a_handle_keeps_what_it_showed_and_the_next_one_shows_the_write() {
 }
 
 #[test]
-fn a_file_opened_for_reading_is_not_written_to() {
+fn a_file_opened_for_reading_refuses_writes() {
     let (_dir, path, bytes) = file_of(100);
     let cache = cache();
     let file = cache.open(&path).unwrap();
@@ -87,7 +87,7 @@ fn a_file_opened_for_reading_is_not_written_to() {
 }
 
 #[test]
-fn a_file_that_is_made_begins_empty_and_one_that_is_there_keeps_its_bytes() {
+fn create_makes_an_empty_file_or_keeps_an_existing_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("new");
     let cache = cache();
@@ -99,7 +99,7 @@ fn a_file_that_is_made_begins_empty_and_one_that_is_there_keeps_its_bytes() {
 }
 
 #[test]
-fn offsets_that_no_file_can_have_are_refused_before_anything_is_written() {
+fn impossible_offsets_are_refused_before_any_write() {
     let (memory, cache) = memory(b"");
     let file = cache.open_backing(memory.clone()).unwrap();
     let max = i64::MAX as u64;
@@ -140,7 +140,7 @@ fn offsets_that_no_file_can_have_are_refused_before_anything_is_written() {
 /// Whole pages go to the disk from where they lie, the last part of one through the kernel: whoever
 /// reads sees both.
 #[test]
-fn what_is_written_past_the_kernels_cache_is_in_the_file() {
+fn writes_past_the_kernels_cache_are_in_the_file() {
     let (_dir, path, mut bytes) = file_of(3 * 4096 + 50);
     let cache = cache();
     let file = cache.open_backing(Arc::new(LocalFile::open_rw(&path).unwrap().direct())).unwrap();
@@ -168,7 +168,7 @@ fn what_is_written_past_the_kernels_cache_is_in_the_file() {
 
 /// As where they are read: one buffer for a disk, one slice for `File::bytes`.
 #[test]
-fn what_one_call_adds_lies_in_one_piece() {
+fn pages_added_by_one_call_are_contiguous() {
     let (memory, cache) = memory(b"");
     let file = cache.open_backing(memory).unwrap();
     file.append(&vec![1; 32 * 4096]).unwrap();
@@ -200,7 +200,7 @@ fn neighbours_are_written_in_one_request() {
 
 /// What was synced is durable; what was not, need not be.
 #[test]
-fn a_sync_makes_durable_what_was_written_before_it() {
+fn a_sync_makes_earlier_writes_durable() {
     let (memory, cache) = memory(&[9; 4096]);
     let file = cache.open_backing(memory.clone()).unwrap();
     file.write_at(3, b"abc").unwrap();
@@ -212,7 +212,7 @@ fn a_sync_makes_durable_what_was_written_before_it() {
 }
 
 #[test]
-fn an_error_of_writeback_is_told_once_to_each_open_and_the_data_stays() {
+fn each_open_reports_a_writeback_error_once_and_keeps_data() {
     let (memory, cache) = memory(b"");
     let first = cache.open_backing(memory.clone()).unwrap();
     let second = cache.open_backing(memory.clone()).unwrap();
@@ -245,7 +245,7 @@ fn an_error_of_writeback_is_told_once_to_each_open_and_the_data_stays() {
 /// The last close can not say that it failed, so it keeps the data: for the next open, the flusher,
 /// and `flush`.
 #[test]
-fn what_the_last_close_could_not_write_is_kept() {
+fn dirty_data_of_a_failed_last_close_is_kept() {
     let (memory, cache) = memory(b"");
     memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -267,7 +267,7 @@ fn what_the_last_close_could_not_write_is_kept() {
 
 /// Nothing that is dirty is dropped for room: the writer learns that there is none.
 #[test]
-fn a_backing_that_takes_nothing_stops_its_writer_and_nobody_else() {
+fn a_full_backing_stops_only_its_own_writer() {
     let (memory, cache) = memory(b"");
     memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -315,7 +315,7 @@ fn a_file_larger_than_the_capacity_is_written() {
 /// Neither what somebody else appended nor what was written here is lost, though both lie in one
 /// page.
 #[test]
-fn growth_beside_us_is_merged_with_what_is_dirty() {
+fn external_growth_merges_with_dirty_bytes() {
     let (memory, cache) = memory(&[1; 10]);
     let file = cache.open_backing(memory.clone()).unwrap();
     file.write_at(5, &[2; 5]).unwrap();
@@ -334,7 +334,7 @@ fn growth_beside_us_is_merged_with_what_is_dirty() {
 
 /// Neither what was written back nor what was cut off is dirty any more: nobody waits for it.
 #[test]
-fn what_is_dirty_no_more_throttles_nobody() {
+fn pages_no_longer_dirty_throttle_no_writer() {
     let (memory, cache) = memory(b"");
     cache.set_io_threads(0);
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -352,7 +352,7 @@ fn what_is_dirty_no_more_throttles_nobody() {
 
 /// Not after a while, when it would be the writer who has to write.
 #[test]
-fn the_flusher_comes_at_once_when_half_of_what_may_be_dirty_is() {
+fn the_flusher_starts_at_half_of_the_dirty_limit() {
     let (memory, cache) = memory(b"");
     let file = cache.open_backing(memory.clone()).unwrap();
     assert_eq!(file.write_at(0, &vec![1; 100 * 4096]).unwrap(), 100 * 4096);
@@ -365,7 +365,7 @@ fn the_flusher_comes_at_once_when_half_of_what_may_be_dirty_is() {
 
 /// A write past the end that is known is one within the file, which somebody else made longer.
 #[test]
-fn a_write_past_the_known_end_spares_what_others_appended() {
+fn a_write_past_the_known_end_keeps_external_appends() {
     let (memory, cache) = memory(&[1; 10]);
     let file = cache.open_backing(memory.clone()).unwrap();
     assert_eq!(file.read_at(0, &mut [0; 10]).unwrap(), 10);
@@ -377,7 +377,7 @@ fn a_write_past_the_known_end_spares_what_others_appended() {
 }
 
 #[test]
-fn what_is_cut_or_punched_reads_as_zeroes_when_the_file_grows_over_it() {
+fn truncated_or_punched_bytes_read_as_zeroes_after_regrowth() {
     let (memory, cache) = memory(&vec![1; 20_000]);
     let file = cache.open_backing(memory.clone()).unwrap();
     file.write_at(0, &[2; 9000]).unwrap();
@@ -405,7 +405,7 @@ fn what_is_cut_or_punched_reads_as_zeroes_when_the_file_grows_over_it() {
 }
 
 #[test]
-fn appends_of_many_threads_neither_overlap_nor_leave_gaps() {
+fn concurrent_appends_neither_overlap_nor_leave_gaps() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let cache = cache();
@@ -497,7 +497,7 @@ fn readers_see_each_write_to_a_page_whole() {
 
 /// A file that is renamed and removed while it is open is the same file.
 #[test]
-fn a_file_without_a_name_is_written_and_read() {
+fn an_unlinked_file_is_written_and_read() {
     let (dir, path, _) = file_of(5000);
     let cache = cache();
     let file = cache.open_rw(&path).unwrap();

@@ -12,7 +12,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod parts;
+mod large_folio;
 mod syncs;
 
 use std::future::Future;
@@ -104,7 +104,7 @@ fn reader_against_eviction(search: Search) {
 }
 
 #[test]
-fn who_comes_too_late_for_a_page_reads_it_again() {
+fn a_reader_of_an_evicted_page_reads_it_again() {
     reader_against_eviction(deeper(2));
     reader_against_eviction(BY_CHANCE);
 }
@@ -125,7 +125,7 @@ fn single_flight(search: Search) {
 }
 
 #[test]
-fn a_page_that_two_miss_is_requested_once() {
+fn two_misses_of_one_page_make_one_request() {
     single_flight(deeper(1));
     single_flight(BY_CHANCE);
 }
@@ -166,7 +166,7 @@ fn writer_against_readers(search: Search, holder: bool) {
 }
 
 #[test]
-fn a_write_is_seen_whole_or_not_at_all_and_no_handle_sees_it() {
+fn a_write_is_seen_whole_or_not_and_never_by_a_handle() {
     writer_against_readers(deeper(2), false);
     writer_against_readers(deeper(1), true);
     writer_against_readers(BY_CHANCE, true);
@@ -196,7 +196,7 @@ fn truncation_against_fill(search: Search) {
 }
 
 #[test]
-fn a_page_that_was_cut_off_does_not_come_back() {
+fn a_truncated_page_does_not_come_back() {
     truncation_against_fill(deeper(2));
     truncation_against_fill(BY_CHANCE);
 }
@@ -226,7 +226,7 @@ fn cut_against_handle(search: Search) {
 }
 
 #[test]
-fn a_handle_of_a_page_that_is_cut_has_what_the_file_held() {
+fn a_handle_racing_a_truncate_has_bytes_the_file_held() {
     cut_against_handle(deeper(2));
     cut_against_handle(BY_CHANCE);
 }
@@ -268,7 +268,7 @@ fn append_beside_us(search: Search) {
 }
 
 #[test]
-fn what_others_append_is_not_lost_to_a_write_before_it() {
+fn an_external_append_survives_a_write_before_it() {
     append_beside_us(deeper(2));
     append_beside_us(BY_CHANCE);
 }
@@ -308,7 +308,7 @@ fn write_against_a_cut_beside_us(search: Search) {
 }
 
 #[test]
-fn what_is_written_behind_a_cut_of_others_is_in_the_file() {
+fn a_write_past_an_external_truncation_is_in_the_file() {
     write_against_a_cut_beside_us(deeper(2));
     write_against_a_cut_beside_us(BY_CHANCE);
 }
@@ -388,7 +388,7 @@ fn readahead_against_a_miss(search: Search) {
 }
 
 #[test]
-fn who_misses_a_page_of_a_run_that_waits_gets_it() {
+fn a_miss_in_a_queued_extent_gets_its_page() {
     readahead_against_a_miss(THREADS_BY_CHANCE);
 }
 
@@ -455,7 +455,7 @@ fn futures_against_a_cut(search: Search) {
 }
 
 #[test]
-fn a_cut_ends_whatever_futures_and_runs_wait_for() {
+fn truncate_ends_with_futures_and_extents_waiting() {
     futures_against_a_cut(delays(2));
     futures_against_a_cut(THREADS_BY_CHANCE);
 }
@@ -486,7 +486,7 @@ fn flusher_against_closes(search: Search, flushed: &Arc<AtomicU64>) {
 }
 
 #[test]
-fn what_is_written_is_there_whoever_closes_while_the_flusher_writes() {
+fn closes_racing_the_flusher_lose_no_write() {
     let flushed = Arc::default();
     flusher_against_closes(delays(1), &flushed);
     flusher_against_closes(THREADS_BY_CHANCE, &flushed);
@@ -538,7 +538,7 @@ fn reclaimer_against_a_capacity(search: Search) {
 }
 
 #[test]
-fn who_reads_gets_its_page_while_memory_goes_and_the_reclaimer_works() {
+fn reads_succeed_while_capacity_shrinks_under_reclaim() {
     // 4 ms each, most of them the block that goes: the 5641 with one delay, half a minute and more,
     // are for `DEEP`.
     if std::env::var_os("DEEP").is_some() {

@@ -72,7 +72,7 @@ fn syncs_of_what_is_lost(search: Search) {
 }
 
 #[test]
-fn every_open_is_told_of_a_sync_that_failed_whoever_made_it() {
+fn every_open_reports_a_failed_sync_once() {
     syncs_of_what_is_lost(deeper(2));
     syncs_of_what_is_lost(BY_CHANCE);
 }
@@ -101,7 +101,7 @@ fn syncs_of_what_was_written(search: Search) {
 }
 
 #[test]
-fn what_was_written_before_a_sync_is_durable_after_it_whoever_made_it() {
+fn writes_before_a_shared_sync_are_durable_after_it() {
     syncs_of_what_was_written(deeper(1));
     syncs_of_what_was_written(BY_CHANCE);
 }

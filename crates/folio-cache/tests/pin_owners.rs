@@ -19,7 +19,7 @@ fn line() -> String {
 }
 
 #[test]
-fn who_holds_a_page_is_the_line_that_asked_for_it() {
+fn the_owner_of_a_pin_is_the_line_that_requested_it() {
     let (_dir, path, _) = file_of(64 * PAGE);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
@@ -47,7 +47,7 @@ fn who_holds_a_page_is_the_line_that_asked_for_it() {
 }
 
 #[test]
-fn no_memory_says_who_pins_it() {
+fn out_of_memory_names_the_pin_owners() {
     let (_dir, path, _) = file_of(3 << 20);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();

@@ -29,7 +29,7 @@ fn memory(contents: &[u8]) -> (Arc<Memory>, Cache) {
 /// A request past the last page of all went on at page 0, which then had the bytes from 16 TiB on,
 /// or, with checks of overflows, panicked.
 #[test]
-fn a_read_up_to_16_tib_and_beyond_ends_there_and_touches_no_other_page() {
+fn a_read_across_16_tib_ends_there_and_fills_no_other_page() {
     let (memory, cache) = memory(b"the first");
     let end = 1_u64 << 44;
     memory.cut(end + 10 * 4096);
@@ -50,7 +50,7 @@ fn a_read_up_to_16_tib_and_beyond_ends_there_and_touches_no_other_page() {
 
 /// The two shared what one of them was told: the other said that all was durable.
 #[test]
-fn each_of_two_syncs_at_once_by_one_open_says_that_it_failed() {
+fn concurrent_syncs_of_one_open_both_report_the_failure() {
     let (memory, cache) = memory(b"");
     let file = cache.open_backing(memory.clone()).unwrap();
     file.write_at(0, b"precious").unwrap();
@@ -72,7 +72,7 @@ fn each_of_two_syncs_at_once_by_one_open_says_that_it_failed() {
 
 /// What was dirty went with the close that unwound.
 #[test]
-fn a_backing_that_panics_at_the_last_close_loses_nothing() {
+fn a_backing_panic_at_the_last_close_loses_nothing() {
     for call in [Call::Write, Call::Version] {
         let (memory, cache) = memory(b"");
         let file = cache.open_backing(memory.clone()).unwrap();
@@ -88,7 +88,7 @@ fn a_backing_that_panics_at_the_last_close_loses_nothing() {
 /// It failed, with the parts of pages at both ends zeroes already: what can not give space back can
 /// hold zeroes.
 #[test]
-fn where_no_hole_can_be_punched_zeroes_are_written() {
+fn zeroes_are_written_if_punching_is_unsupported() {
     const EOPNOTSUPP: i32 = 95;
     let bytes = vec![7; 5 * 4096];
     let (memory, cache) = memory(&bytes);
@@ -110,7 +110,7 @@ fn where_no_hole_can_be_punched_zeroes_are_written() {
 
 /// The parts of pages came first, and were zeroes when the backing refused the rest.
 #[test]
-fn a_punch_that_the_backing_refuses_changes_nothing() {
+fn a_refused_punch_changes_nothing() {
     let bytes = vec![7; 5 * 4096];
     let (memory, cache) = memory(&bytes);
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -128,7 +128,7 @@ fn a_punch_that_the_backing_refuses_changes_nothing() {
 /// The files behind it had no turn, and none in the flusher's next rounds either, which went
 /// through them in the same order.
 #[test]
-fn a_backing_that_panics_keeps_no_other_file_from_being_written() {
+fn a_panicking_backing_does_not_stop_writeback_of_others() {
     let (_, cache) = memory(b"");
     let memories = [(); 3].map(|()| Arc::new(Memory::new(b"")));
     let files = memories.each_ref().map(|memory| cache.open_backing(memory.clone()).unwrap());
@@ -151,7 +151,7 @@ fn a_backing_that_panics_keeps_no_other_file_from_being_written() {
 
 /// They panicked with it whenever too much was dirty, or no page was free.
 #[test]
-fn a_backing_that_panics_is_no_panic_of_who_writes_to_another_file() {
+fn a_panicking_backing_does_not_panic_writers_of_others() {
     let (memory, cache) = memory(b"");
     let bad = cache.open_backing(memory.clone()).unwrap();
     // One page more than may be dirty before writers write.
@@ -167,7 +167,7 @@ fn a_backing_that_panics_is_no_panic_of_who_writes_to_another_file() {
 }
 
 #[test]
-fn a_backing_that_panics_when_it_is_cut_takes_no_frame_away() {
+fn a_backing_panic_during_truncate_leaks_no_frame() {
     let (memory, cache) = memory(&[1; 5000]);
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::SetLen, 0, 1, Fault::Panic);
@@ -181,7 +181,7 @@ fn a_backing_that_panics_when_it_is_cut_takes_no_frame_away() {
 /// They were told that there is no room, and an open failed with it: nobody but who syncs has to
 /// know.
 #[test]
-fn what_can_not_be_written_is_no_error_of_those_who_read() {
+fn readers_get_no_error_of_writeback() {
     let (memory, cache) = memory(b"");
     let file = cache.open_backing(memory.clone()).unwrap();
     file.append(b"ours").unwrap();
@@ -204,7 +204,7 @@ fn what_can_not_be_written_is_no_error_of_those_who_read() {
 
 /// Who opened the file after it got the errors of its reads.
 #[test]
-fn a_descriptor_that_can_not_serve_every_open_is_refused() {
+fn an_unsuitable_descriptor_is_refused() {
     let (_dir, path, _) = file_of(100);
     let refused = |options: &fs::OpenOptions, why: &str| {
         let error = match options.open(&path) {
@@ -262,7 +262,7 @@ impl Backing for Sick {
 /// Its writers stood still for the sake of one page, which came first each time, and so did who
 /// needed memory.
 #[test]
-fn a_page_that_can_not_be_written_keeps_no_other_from_it() {
+fn one_unwritable_page_does_not_stop_writeback_of_others() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     cache.set_io_threads(0);
     let sick = Arc::new(Sick(Memory::new(b"")));
@@ -300,7 +300,7 @@ impl Policy for Mistaken {
 
 /// It was asked again and again, for ever.
 #[test]
-fn a_policy_that_names_no_page_ends_reclaim() {
+fn reclaim_ends_if_the_policy_names_no_cached_page() {
     let cache: Cache = Cache::with_policy(4 << 20, |_| Box::new(Mistaken)).unwrap();
     assert_eq!(cache.reclaim(100), 0);
 }

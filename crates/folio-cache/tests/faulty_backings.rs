@@ -23,7 +23,7 @@ fn pattern(len: usize) -> Vec<u8> {
 /// An append that is longer than what may be dirty writes while it goes on. What it came to before
 /// the disk was full is there.
 #[test]
-fn an_append_that_finds_no_room_says_by_the_length_how_far_it_came() {
+fn an_append_without_room_leaves_its_progress_as_length() {
     for requests in 0..4 {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         let memory = Arc::new(Memory::new(b"head"));
@@ -56,7 +56,7 @@ fn an_append_that_finds_no_room_says_by_the_length_how_far_it_came() {
 
 /// The rest is not written, and the next write says why.
 #[test]
-fn a_write_that_finds_no_room_in_the_middle_says_how_far_it_came() {
+fn a_write_out_of_room_half_way_returns_a_short_count() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let memory = Arc::new(Memory::new(b""));
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -81,7 +81,7 @@ fn a_write_that_finds_no_room_in_the_middle_says_how_far_it_came() {
 /// Where the file system ends before the cache does, a sync says what a write would have said, and
 /// a cut gets rid of it.
 #[test]
-fn the_last_page_of_all_is_refused_by_the_sync_if_the_system_refuses_it() {
+fn a_sync_reports_a_last_page_the_system_refuses() {
     let (_dir, path, bytes) = file_of(100);
     let last = (1 << 44) - 8;
     let beside = fs::File::options().write(true).open(&path).unwrap();
@@ -112,7 +112,7 @@ fn the_last_page_of_all_is_refused_by_the_sync_if_the_system_refuses_it() {
 /// What was written here is newer than the cut: it is in the file afterwards, with zeroes before
 /// it.
 #[test]
-fn a_file_that_somebody_cuts_before_writeback_gets_what_is_dirty() {
+fn dirty_pages_survive_an_external_truncation() {
     for direct in [false, true] {
         let (_dir, path, _) = file_of(10 * 4096);
         let cache: Cache = Cache::new(2 << 20).unwrap();
@@ -146,7 +146,7 @@ fn a_file_that_somebody_cuts_before_writeback_gets_what_is_dirty() {
 /// Dirty pages move when a budget shrinks. Past the limit then, who writes is told why it can not
 /// go on, and nothing is lost.
 #[test]
-fn a_capacity_below_what_is_dirty_loses_nothing() {
+fn a_capacity_below_the_dirty_pages_loses_nothing() {
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let memory = Arc::new(Memory::new(b""));
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -176,7 +176,7 @@ fn gated(bytes: &[u8]) -> (Arc<Gated>, mpsc::Receiver<u64>) {
 /// and who syncs. Nobody else: not who reads a page that is being written, is dirty, clean or
 /// missing, nor who holds one, nor who writes to another file while there is room.
 #[test]
-fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
+fn a_slow_write_blocks_no_reader_and_ends_for_its_writer() {
     let (gated, started) = gated(&pattern(100 * 4096));
     let cache: Cache = Cache::new(2 << 20).unwrap();
     // Without the flusher: the writer itself is what waits.
@@ -222,7 +222,7 @@ fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
 /// Not the page that is being written, as somebody holds that: a copy, which is dirty when the
 /// request ends.
 #[test]
-fn what_is_written_while_its_page_is_on_its_way_is_written_next() {
+fn a_write_during_writeback_goes_out_with_the_next() {
     let (gated, started) = gated(b"");
     let cache: Cache = Cache::new(2 << 20).unwrap();
     cache.set_io_threads(0);
@@ -246,7 +246,7 @@ fn what_is_written_while_its_page_is_on_its_way_is_written_next() {
 /// What was written is known to have been there: who finds less there looks again where the file
 /// ends.
 #[test]
-fn a_file_that_somebody_cuts_after_writeback_ends_there() {
+fn an_external_truncation_after_writeback_ends_the_file() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let memory = Arc::new(Memory::new(b""));
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -264,7 +264,7 @@ fn a_file_that_somebody_cuts_after_writeback_ends_there() {
 /// It span for ever: the page that was cut was dirty and held, and no frame was laid by to copy it
 /// into, for before the wait for the request under way it was to be no cut.
 #[test]
-fn a_file_that_others_lengthen_while_a_growth_waits_is_cut() {
+fn a_waiting_growth_truncates_a_file_grown_meanwhile() {
     let (gated, started) = gated(&pattern(200 * 4096 + 100));
     let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
     cache.set_io_threads(0);
@@ -306,7 +306,7 @@ fn a_file_that_others_lengthen_while_a_growth_waits_is_cut() {
 /// it was not the flusher that wrote it at last, but who needed its memory: open, and on the disk
 /// if it was deleted, with its index paid from the budget.
 #[test]
-fn a_closed_file_that_is_written_for_want_of_room_is_let_go() {
+fn a_closed_file_flushed_by_reclaim_is_released() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     // No flusher.
     cache.set_io_threads(0);

@@ -57,7 +57,7 @@ fn parts_against_a_writer(search: Search, reclaim: bool) {
 }
 
 #[test]
-fn a_range_of_a_large_folio_is_what_the_file_held_whoever_splits_it() {
+fn a_range_keeps_its_bytes_while_its_folio_is_split() {
     for reclaim in [false, true] {
         parts_against_a_writer(deeper(1), reclaim);
         parts_against_a_writer(BY_CHANCE, reclaim);
