@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     )?;
     step::run(
         "pin owners of a page",
-        &mut cargo("test --quiet -p folio-cache --features track --test holders"),
+        &mut cargo("test --quiet -p folio-cache --features track --test pin_owners"),
     )?;
     step::run("docs", cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))?;
     step::run(

@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         eprintln!("SKIPPED: the models: {NO_SPIN}");
     }
     invariant()?;
-    let seeing = format!("test -p folio-cache --test seeing --test metrics {FEATURES}");
+    let seeing = format!("test -p folio-cache --test observability --test metrics {FEATURES}");
     step::run("the statistics and metrics of the cache, with all features", &mut cargo(&seeing))?;
     let mut prove = cargo("test --release -p folio-ref --test loom");
     prove.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));

@@ -1,7 +1,7 @@
-//! A log: records are appended and synced by one thread, and read by others without a copy.
+//! A log: one thread appends and syncs records, others read them without a copy.
 //!
-//! `cargo run -p folio-cache --example log` writes one, opens it again after a crash that tore its
-//! last record, and reads it.
+//! `cargo run -p folio-cache --example log` writes a log, opens it again after a simulated crash
+//! that tore its last record, and reads it.
 
 use std::io;
 use std::path::Path;
@@ -9,17 +9,17 @@ use std::path::Path;
 use bytes::Bytes;
 use folio_cache::{Cache, File};
 
-/// Length and checksum, before each record.
+/// The size of the header before each record: length and checksum.
 const HEADER: usize = 8;
 
 struct Log {
     file: File,
-    /// Where the next record goes: what is behind it is no record.
+    /// The offset of the next record: there are no records behind it.
     end: u64,
 }
 
 impl Log {
-    /// Opens a log, and cuts off what a crash left of a record that was never synced.
+    /// Opens a log. Truncates a torn record at its end, which was never synced before a crash.
     fn open(cache: &Cache, path: &Path) -> io::Result<Self> {
         let mut log = Self { file: cache.create(path)?, end: 0 };
         while let Some((_, next)) = log.read(log.end)? {
@@ -36,8 +36,8 @@ impl Log {
         Ok(())
     }
 
-    /// The record at an offset, which keeps its pages, and where the next one is; `None`: there is
-    /// none, or it is torn.
+    /// Returns the record at an offset, which pins its pages, and the offset of the next one.
+    /// Returns `None` if there is no record or it is torn.
     fn read(&self, offset: u64) -> io::Result<Option<(Bytes, u64)>> {
         let header = self.file.bytes(offset, HEADER)?;
         let Ok([l0, l1, l2, l3, sum @ ..]) = <[u8; HEADER]>::try_from(&*header) else {
@@ -50,7 +50,7 @@ impl Log {
     }
 }
 
-/// FNV-1a: zeroes are no empty record.
+/// Returns the FNV-1a hash of a record, which is not 0 for an empty one: zeroes are no valid header.
 fn checksum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |sum, &byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
@@ -61,7 +61,7 @@ fn main() -> io::Result<()> {
     let mut log = Log::open(&cache, &path)?;
     (0..1000).try_for_each(|n| log.append(format!("record {n}").repeat(n % 50).as_bytes()))?;
     log.file.sync_data()?;
-    log.file.append(b"\x09\0\0\0torn")?; // as a crash would leave it
+    log.file.append(b"\x09\0\0\0torn")?; // as after a crash
     log = Log::open(&cache, &path)?;
     let records = std::iter::successors(log.read(0)?, |(_, next)| log.read(*next).ok()?);
     let records: Vec<Bytes> = records.map(|(record, _)| record).collect();

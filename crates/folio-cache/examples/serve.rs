@@ -1,7 +1,8 @@
-//! A server: ranges of a big file go to many threads as `Bytes`, without a copy.
+//! A server: many threads send ranges of a big file as `Bytes`, without a copy.
 //!
-//! `cargo run -p folio-cache --example serve` serves a file over HTTP to eight clients that ask for
-//! ranges of it. With a path, it serves that file until it is stopped: `curl -r 1000-1999 http://localhost:8000`.
+//! `cargo run -p folio-cache --example serve` serves a file over HTTP to eight clients that request
+//! ranges of it. With a path, it serves that file until it is stopped: try
+//! `curl -r 1000-1999 http://localhost:8000`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,10 +10,11 @@ use std::thread;
 
 use folio_cache::{Cache, File};
 
-/// Bytes that one connection pins at the most.
+/// The maximum number of bytes that one connection pins.
 const STEP: u64 = 256 << 10;
 
-/// Answers one request, `Range: bytes=FIRST-LAST` if it has one.
+/// Answers one request: the bytes of its header `Range: bytes=FIRST-LAST`, or the whole file
+/// without one. Returns errors of the connection and the file, and of a range that is no number.
 fn answer(file: &File, mut stream: TcpStream) -> io::Result<()> {
     let (mut first, mut last) = (0, u64::MAX);
     let mut lines = BufReader::new(stream.try_clone()?).lines();
@@ -32,7 +34,7 @@ fn answer(file: &File, mut stream: TcpStream) -> io::Result<()> {
         file.len()
     )?;
     while first < end.min(file.len()) {
-        // Each piece keeps its pages: it could as well wait in a queue, go to another thread, or be
+        // Each piece pins its pages: it could also wait in a queue, move to another thread, or be
         // sent many times.
         let range = file.range(first, STEP.min(end - first) as usize)?;
         first += range.len() as u64;
@@ -41,7 +43,7 @@ fn answer(file: &File, mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// What a client gets for a range.
+/// Requests a range as a client. Returns the body of the answer.
 fn get(server: SocketAddr, first: u64, last: u64) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server)?;
     write!(stream, "GET / HTTP/1.1\r\nRange: bytes={first}-{last}\r\n\r\n")?;
@@ -56,7 +58,7 @@ fn serve(listener: &TcpListener, file: &File) {
     for stream in listener.incoming().flatten() {
         let file = file.clone();
         thread::spawn(move || {
-            answer(&file, stream).map_err(|error| eprintln!("a client gets no more: {error}"))
+            answer(&file, stream).map_err(|error| eprintln!("connection closed: {error}"))
         });
     }
 }

@@ -1,4 +1,4 @@
-//! The cache over backings that are no files.
+//! The cache over backings other than files.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{Gated, OpenOnDrop, assert_nothing_leaked, file_of};
 use folio_cache::{Backing, Cache, Call, Fault, FileId, Memory, Version};
 
 #[test]
-fn memory_is_read_as_a_file_is() {
+fn memory_reads_like_a_file() {
     let (_dir, _, bytes) = file_of(50_001);
     let memory = Arc::new(Memory::new(&bytes));
     let cache: Cache = Cache::new(2 << 20).unwrap();
@@ -21,7 +21,7 @@ fn memory_is_read_as_a_file_is() {
         assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
         assert_eq!(buf[..bytes.len()], bytes);
     }
-    assert_eq!(cache.stats().misses, 13, "one file_id, one set of pages");
+    assert_eq!(cache.stats().misses, 13, "two opens of one file id do not share pages");
     memory.scribble(3, b"new");
     assert!(file.revalidate().unwrap());
     assert!(!other.revalidate().unwrap());
@@ -35,7 +35,7 @@ fn memory_is_read_as_a_file_is() {
 }
 
 #[test]
-fn short_and_interrupted_reads_are_made_whole() {
+fn short_and_interrupted_reads_are_completed() {
     let (_dir, _, bytes) = file_of(9000);
     let memory = Arc::new(Memory::new(&bytes));
     let cache: Cache = Cache::new(2 << 20).unwrap();
@@ -47,13 +47,13 @@ fn short_and_interrupted_reads_are_made_whole() {
     assert!(buf == bytes);
 }
 
-/// A store that says it has two pages, and gives one.
+/// A backing that reports two pages but has one, and cannot be written.
 #[derive(Debug)]
-struct Boastful;
+struct TooShort;
 
-impl Backing for Boastful {
+impl Backing for TooShort {
     fn file_id(&self) -> FileId {
-        FileId { space: "boastful", volume: 0, object: 0 }
+        FileId { space: "too-short", volume: 0, object: 0 }
     }
 
     fn version(&self) -> std::io::Result<Version> {
@@ -70,9 +70,9 @@ impl Backing for Boastful {
 }
 
 #[test]
-fn a_file_that_ends_before_its_size_says_so() {
+fn a_file_shorter_than_its_size_is_reported() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
-    let file = cache.open_backing(Arc::new(Boastful)).unwrap();
+    let file = cache.open_backing(Arc::new(TooShort)).unwrap();
     assert_eq!(file.read_at(0, &mut [0; 100]).unwrap(), 100);
     let error = file.read_at(5000, &mut [0; 100]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
@@ -81,18 +81,18 @@ fn a_file_that_ends_before_its_size_says_so() {
     assert_nothing_leaked(&cache);
 }
 
-/// A request that takes for ever holds up who needs its page, and nobody else: not other pages, not
+/// A request that never ends blocks the readers of its page only: not reads of other pages or of
 /// the length, not another open, not reclaim.
 #[test]
-fn a_slow_fill_holds_up_nobody_who_does_not_need_it() {
-    let (backing, came) =
+fn a_slow_fill_blocks_only_readers_of_its_page() {
+    let (backing, arrivals) =
         Gated::new(&[7; 3 * 4096], |call, offset| call == Call::Fill && offset == 0);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open_backing(backing.clone()).unwrap();
     thread::scope(|scope| {
         let gate = OpenOnDrop(&backing);
         let slow = scope.spawn(|| file.read_at(0, &mut [0; 8]));
-        assert_eq!(came.recv().unwrap(), 0);
+        assert_eq!(arrivals.recv().unwrap(), 0);
         let mut buf = [0; 8];
         assert_eq!(file.read_at(4096, &mut buf).unwrap(), 8);
         assert_eq!(buf, [7; 8]);
@@ -110,11 +110,11 @@ fn a_slow_fill_holds_up_nobody_who_does_not_need_it() {
 }
 
 #[test]
-fn what_can_not_be_written_says_so() {
-    for error in [Boastful.write(0, &[]), Boastful.set_len(0), Boastful.punch(0, 1)] {
+fn writes_to_a_read_only_backing_are_refused() {
+    for error in [TooShort.write(0, &[]), TooShort.set_len(0), TooShort.punch(0, 1)] {
         let error = error.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        assert!(error.to_string().contains("boastful"), "{error}");
+        assert!(error.to_string().contains("too-short"), "{error}");
     }
-    assert!(!Boastful.is_writable());
+    assert!(!TooShort.is_writable());
 }

@@ -1,4 +1,4 @@
-//! The budget: grown, shrunk, and asked for what can not be.
+//! The capacity: growing, shrinking, and impossible requests.
 
 mod common;
 
@@ -45,7 +45,7 @@ fn a_capacity_shrinks_and_grows_while_every_byte_is_read_right() {
 }
 
 #[test]
-fn a_capacity_that_can_not_be_is_refused_and_nothing_changes() {
+fn an_impossible_capacity_is_refused_and_changes_nothing() {
     let cache: Cache = Cache::growable(4 << 20, 8 << 20).unwrap();
     for (bytes, named) in
         [(0, "0 bytes"), ((2 << 20) - 1, "2097151 bytes"), ((8 << 20) + 1, "8388609 bytes")]
@@ -66,26 +66,26 @@ fn a_capacity_that_can_not_be_is_refused_and_nothing_changes() {
     }
     assert!(
         Cache::<folio_ref::DefaultScheme>::growable(8 << 20, 4 << 20).is_err(),
-        "more than the most"
+        "a capacity above the maximum was accepted"
     );
     let default: Cache = Cache::with_default_capacity().unwrap();
     assert!(default.capacity() >= 2 << 20);
 }
 
 #[test]
-fn a_capacity_below_what_is_pinned_says_what_was_reached() {
-    // Less than the budget: nothing is reclaimed.
+fn a_capacity_below_the_pinned_bytes_reports_the_reached_one() {
+    // Smaller than the capacity, so that nothing is reclaimed.
     let (_dir, path, bytes) = file_of(7 << 20);
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let file = cache.open(&path).unwrap();
     file.read_at(0, &mut vec![0; bytes.len()]).unwrap();
-    // A page in each of three blocks is held.
+    // One page in each of three blocks is pinned.
     let zone = cache.zone();
     let is_in = |block, page| {
-        let holds = |seen: Peek| seen.kind == CACHED && seen.owner_data as u32 == page;
-        zone.block_range(block).any(|pfn| holds(zone.peek(pfn)))
+        let has = |seen: Peek| seen.kind == CACHED && seen.owner_data as u32 == page;
+        zone.block_range(block).any(|pfn| has(zone.peek(pfn)))
     };
-    let mut held: Vec<_> = (0..3)
+    let mut pinned: Vec<_> = (0..3)
         .map(|block| {
             let page = (0..1792).find(|&page| is_in(block, page)).unwrap();
             (page, file.page(u64::from(page) * 4096).unwrap().unwrap())
@@ -98,10 +98,10 @@ fn a_capacity_below_what_is_pinned_says_what_was_reached() {
         "{error}"
     );
     assert_eq!((cache.capacity(), zone.stats().online_frames), (6 << 20, 3 * 512));
-    for (page, handle) in &held {
+    for (page, handle) in &pinned {
         assert!(**handle == bytes[*page as usize * 4096..][..4096], "page {page}");
     }
-    held.clear();
+    pinned.clear();
     cache.set_capacity(2 << 20).unwrap();
     assert_eq!(cache.capacity(), 2 << 20);
     drop(file);
@@ -109,7 +109,7 @@ fn a_capacity_below_what_is_pinned_says_what_was_reached() {
 }
 
 #[test]
-fn every_policy_lives_with_a_capacity_that_changes() {
+fn every_policy_works_with_a_changing_capacity() {
     type Make = fn(u32) -> Box<dyn Policy>;
     let all: [Make; 3] =
         [|_| Box::new(Clock::new()), |n| Box::new(Sieve::new(n)), |n| Box::new(S3Fifo::new(n))];
@@ -130,8 +130,8 @@ fn every_policy_lives_with_a_capacity_that_changes() {
     }
 }
 
-/// A frame's stale bytes belong to another file: a fill overwrites the whole frame, with zeroes
-/// past the end of the file.
+/// A reused frame has bytes of another file. A fill overwrites the whole frame, with zeroes past
+/// the end of the file.
 #[test]
 fn nothing_of_one_file_is_ever_seen_in_another() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
@@ -142,12 +142,12 @@ fn nothing_of_one_file_is_ever_seen_in_another() {
     drop(secret);
     let zone = cache.zone();
     cache.quiesce();
-    // A thread of the cache may hold the file for a moment when it is closed.
+    // A thread of the cache may keep the file open for a moment after its close.
     let end = Instant::now() + Duration::from_secs(10);
     while zone.count_kind(CACHED) > 4 && Instant::now() < end {
         thread::sleep(Duration::from_millis(1));
     }
-    // The reclaimer may have found nothing else while the other file was closed.
+    // The reclaimer may have evicted these pages while the other file was closed.
     short.read_at(0, &mut vec![0; 4096 * 4]).unwrap();
     let cached = zone.pfns().filter(|&pfn| zone.peek(pfn).kind == CACHED);
     let mut pages = 0;
@@ -162,10 +162,10 @@ fn nothing_of_one_file_is_ever_seen_in_another() {
     assert_eq!(pages, 4);
 }
 
-/// A sparse file of a terabyte, read here and there: 4 KiB of index for each page. Torture met its
-/// own cache taking a block offline.
+/// Random reads of a sparse file of a terabyte need 4 KiB of index for each page. The cache takes
+/// blocks offline to pay for it.
 #[test]
-fn a_large_index_is_paid_from_the_capacity_and_given_back_after_the_last_close() {
+fn a_large_index_uses_capacity_until_the_last_close() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(1 << 40).unwrap();
     let cache: Cache = Cache::new(8 << 20).unwrap();
@@ -178,7 +178,7 @@ fn a_large_index_is_paid_from_the_capacity_and_given_back_after_the_last_close()
     }
     assert!(cache.index_bytes() >= 4 << 20 && cache.capacity() == 8 << 20);
     drop(sparse);
-    // The cache's own threads may have the file, or be at work on the budget, for a moment.
+    // The threads of the cache may keep the file, or adjust the capacity, for a moment.
     let end = Instant::now() + Duration::from_secs(10);
     while cache.index_bytes() > 0 && Instant::now() < end {
         cache.quiesce();
@@ -188,7 +188,7 @@ fn a_large_index_is_paid_from_the_capacity_and_given_back_after_the_last_close()
     assert_nothing_leaked(&cache);
 }
 
-/// Reclaim begins and ends by what the cache has now, and the index of nothing is paid for.
+/// The watermarks of reclaim follow the current capacity, and an empty index costs nothing.
 #[test]
 fn the_watermarks_follow_the_capacity() {
     let cache: Cache = Cache::growable(4 << 20, 64 << 20).unwrap();
@@ -200,21 +200,21 @@ fn the_watermarks_follow_the_capacity() {
     assert_eq!((low(), cache.index_bytes()), (16, 0));
 }
 
-/// A budget is not given up for a page that somebody holds a moment longer.
+/// Shrinking does not fail because of a page that is pinned a moment longer.
 #[test]
-fn a_capacity_waits_for_who_is_about_to_let_go() {
+fn a_shrinking_capacity_waits_for_short_pins() {
     let cache: Cache = Cache::new(4 << 20).unwrap();
     let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 4 << 20]))).unwrap();
-    // Every page, so that no block can go before.
-    let held: Vec<_> = (0..).map_while(|page| file.page(page * 4096).ok().flatten()).collect();
-    assert!(held.len() > 512, "{} pages", held.len());
+    // Every page, so that no block can go offline before.
+    let pinned: Vec<_> = (0..).map_while(|page| file.page(page * 4096).ok().flatten()).collect();
+    assert!(pinned.len() > 512, "{} pages", pinned.len());
     thread::scope(|scope| {
         scope.spawn(|| {
             while cache.capacity() > 2 << 20 {
                 thread::yield_now();
             }
             thread::sleep(Duration::from_millis(20));
-            drop(held);
+            drop(pinned);
         });
         cache.set_capacity(2 << 20).unwrap();
     });

@@ -1,11 +1,11 @@
-//! A process writes and syncs, is killed at a random moment, and every promise is checked in what
-//! it left.
+//! A process writes and syncs, and is killed at a random moment. The test checks every promise in
+//! the files that remain.
 //!
-//! The child is this test binary again. It says each promise ("all operations up to n are durable")
-//! on its standard output after the syncs returned; the parent kills it (`SIGKILL`), and knows from
-//! the seed what the operations were. What was not promised may be there, wholly or partly, or not;
-//! nothing else may. Death of the machine is not tried here: `Memory::durable` stands for it in
-//! tests/fsx.rs and tests/writing.rs.
+//! The child is this test binary again. It prints each promise ("all operations up to n are
+//! durable") on its standard output after the syncs returned. The parent kills it (`SIGKILL`), and
+//! knows the operations from the seed. Operations after the last promise may be in the files,
+//! wholly, partly, or not at all; no other bytes may. A crash of the machine is not tested here:
+//! `Memory::durable` stands for it in tests/fsx.rs and tests/writeback.rs.
 
 mod common;
 
@@ -20,26 +20,26 @@ use std::time::Duration;
 use common::{assert_nothing_leaked, file_of};
 use folio_cache::{Cache, File, LocalFile};
 
-/// `FOLIO_CRASH_KILLS=300 cargo test -p folio-cache --test crash` kills more often;
-/// results/crash.md has such a run.
+/// The default number of kills. `FOLIO_CRASH_KILLS=300 cargo test -p folio-cache --test crash`
+/// makes more; results/crash.md has such a run.
 const KILLS: u64 = 40;
 
-/// Each cell is written whole; twice the budget in all.
+/// The number of cells. Each is written whole; all together are twice the capacity of the cache.
 const CELLS: usize = 512;
 const CELL: usize = 8200;
 const RECORD: usize = 100;
 
-/// What the child does, one after the other.
+/// An operation of the child.
 #[derive(Clone, Copy, Debug)]
 enum Operation {
     /// Fills a cell with the operation's number.
     Cell(usize),
     /// Appends a record with the operation's number.
     Append,
-    /// Syncs both files, and promises.
+    /// Syncs both files, and prints a promise.
     Sync,
-    /// Cuts the log to half of its records, syncs both files, and promises.
-    Cut,
+    /// Truncates the log to half of its records, syncs both files, and prints a promise.
+    Truncate,
 }
 
 fn operations(seed: u64) -> impl Iterator<Item = (u64, Operation)> {
@@ -49,7 +49,7 @@ fn operations(seed: u64) -> impl Iterator<Item = (u64, Operation)> {
             0..=35 => Operation::Cell(random.usize(..CELLS)),
             36..=61 => Operation::Append,
             62 => Operation::Sync,
-            _ => Operation::Cut,
+            _ => Operation::Truncate,
         };
         (n, operation)
     })
@@ -59,6 +59,7 @@ fn record(n: u64) -> Vec<u8> {
     n.to_le_bytes().into_iter().cycle().take(RECORD).collect()
 }
 
+/// Performs operation `n`. Returns `true` if it makes a promise.
 fn perform(cells: &File, log: &File, n: u64, operation: Operation) -> bool {
     match operation {
         Operation::Cell(cell) => {
@@ -70,7 +71,7 @@ fn perform(cells: &File, log: &File, n: u64, operation: Operation) -> bool {
             log.append(&record(n)).unwrap();
             return false;
         }
-        Operation::Cut => log.set_len(log.len() / RECORD as u64 / 2 * RECORD as u64).unwrap(),
+        Operation::Truncate => log.set_len(log.len() / RECORD as u64 / 2 * RECORD as u64).unwrap(),
         Operation::Sync => {}
     }
     cells.sync_data().unwrap();
@@ -79,7 +80,7 @@ fn perform(cells: &File, log: &File, n: u64, operation: Operation) -> bool {
 }
 
 #[test]
-#[ignore = "the child of the other test, which kills it"]
+#[ignore = "runs as the child of every_promise_survives_a_kill"]
 fn child() {
     let (Ok(dir), Ok(seed)) = (std::env::var("FOLIO_CRASH_DIR"), std::env::var("FOLIO_CRASH_SEED"))
     else {
@@ -87,7 +88,7 @@ fn child() {
     };
     let seed: u64 = seed.parse().unwrap();
     let cache: Cache = Cache::new(2 << 20).unwrap();
-    // Every other child writes past the kernel's cache.
+    // Every second child writes past the kernel's cache.
     let open = |name| {
         let backing = LocalFile::create(Path::new(&dir).join(name)).unwrap();
         cache
@@ -104,8 +105,9 @@ fn child() {
     }
 }
 
-/// Runs a child until it has made so many promises and so much time has passed; its last promise.
-fn run_and_kill(dir: &Path, seed: u64, promises: usize, then: Duration) -> u64 {
+/// Runs a child until it has made a number of promises, and for the time `extra` after that.
+/// Returns its last promise.
+fn run_and_kill(dir: &Path, seed: u64, promises: usize, extra: Duration) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "child", "--nocapture"])
         .env("FOLIO_CRASH_DIR", dir)
@@ -117,10 +119,10 @@ fn run_and_kill(dir: &Path, seed: u64, promises: usize, then: Duration) -> u64 {
     let promise = |line: String| line.rsplit_once("promise ").and_then(|(_, n)| n.parse().ok());
     let mut last =
         lines.by_ref().map_while(Result::ok).filter_map(promise).take(promises).last().unwrap_or(0);
-    thread::sleep(then);
+    thread::sleep(extra);
     child.kill().unwrap();
     child.wait().unwrap();
-    // What it said before it died. A line that was cut short is no promise that anybody heard.
+    // The promises printed before the kill. An incomplete line is no promise.
     for line in lines.map_while(Result::ok) {
         last = promise(line).filter(|&n| n > last && is_promise(seed, n)).unwrap_or(last);
     }
@@ -130,30 +132,30 @@ fn run_and_kill(dir: &Path, seed: u64, promises: usize, then: Duration) -> u64 {
 fn is_promise(seed: u64, n: u64) -> bool {
     operations(seed)
         .nth(n as usize - 1)
-        .is_some_and(|(_, operation)| matches!(operation, Operation::Sync | Operation::Cut))
+        .is_some_and(|(_, operation)| matches!(operation, Operation::Sync | Operation::Truncate))
 }
 
-/// Checks both files against what was promised.
+/// Checks both files against the last promise. Returns the first violation as an error.
 fn check(dir: &Path, seed: u64, promised: u64) -> Result<(), String> {
     let mut written = vec![Vec::new(); CELLS];
-    let (mut log, mut at_promise, mut sure) = (Vec::new(), vec![0; CELLS], 0);
+    let (mut log, mut at_promise, mut durable) = (Vec::new(), vec![0; CELLS], 0);
     for (n, operation) in operations(seed) {
         match operation {
             Operation::Cell(cell) => written[cell].push(n),
             Operation::Append => log.push(n),
-            Operation::Cut if n <= promised => log.truncate(log.len() / 2),
-            // Under way when the child died, perhaps: then fewer records are sure.
-            Operation::Cut => sure = sure.min(log.len() / 2),
+            Operation::Truncate if n <= promised => log.truncate(log.len() / 2),
+            // The kill may have interrupted it: then only half of the records must be there.
+            Operation::Truncate => durable = durable.min(log.len() / 2),
             Operation::Sync => {}
         }
         if n == promised {
             at_promise =
                 written.iter().map(|numbers| numbers.last().copied().unwrap_or(0)).collect();
-            sure = log.len();
+            durable = log.len();
         }
-        // The child says each promise before it goes on, and all that it said was heard: so this
-        // may be done, and no more.
-        if n > promised && matches!(operation, Operation::Sync | Operation::Cut) {
+        // The child prints each promise before it continues, and the parent reads all of them: so
+        // this operation may be done, and no later one.
+        if n > promised && matches!(operation, Operation::Sync | Operation::Truncate) {
             break;
         }
     }
@@ -163,7 +165,7 @@ fn check(dir: &Path, seed: u64, promised: u64) -> Result<(), String> {
             cells.get((cell * CELL).min(cells.len())..cells.len().min((cell + 1) * CELL)).unwrap();
         if bytes.len() < CELL && at_promise[cell] > 0 {
             return Err(format!(
-                "cell {cell} ends after {} bytes, promised was {}",
+                "cell {cell} ends after {} bytes, promised was operation {}",
                 bytes.len(),
                 at_promise[cell]
             ));
@@ -171,15 +173,15 @@ fn check(dir: &Path, seed: u64, promised: u64) -> Result<(), String> {
         for word in bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())) {
             let possible = word >= at_promise[cell] && (word == 0 || numbers.contains(&word));
             if !possible {
-                return Err(format!("cell {cell} holds {word}, promised was {}", at_promise[cell]));
+                return Err(format!("cell {cell} has {word}, promised was {}", at_promise[cell]));
             }
         }
     }
     let bytes = fs::read(dir.join("log")).unwrap_or_default();
-    let expected: Vec<u8> = log[..sure].iter().flat_map(|&n| record(n)).collect();
+    let expected: Vec<u8> = log[..durable].iter().flat_map(|&n| record(n)).collect();
     if !bytes.starts_with(&expected) {
         return Err(format!(
-            "of {sure} records that were promised not all are in {} bytes",
+            "not all of the {durable} promised records are in {} bytes",
             bytes.len()
         ));
     }
@@ -187,7 +189,7 @@ fn check(dir: &Path, seed: u64, promised: u64) -> Result<(), String> {
 }
 
 #[test]
-fn every_promise_is_kept_by_who_is_killed() {
+fn every_promise_survives_a_kill() {
     let seed = std::env::var("FOLIO_CRASH_SEED")
         .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     let kills = std::env::var("FOLIO_CRASH_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
@@ -197,8 +199,8 @@ fn every_promise_is_kept_by_who_is_killed() {
     for kill in 0..kills {
         let dir = tempfile::tempdir().unwrap();
         let child_seed = random.u64(..);
-        let then = Duration::from_micros(random.u64(..5000));
-        let last = run_and_kill(dir.path(), child_seed, random.usize(..8), then);
+        let extra = Duration::from_micros(random.u64(..5000));
+        let last = run_and_kill(dir.path(), child_seed, random.usize(..8), extra);
         promised += u64::from(last > 0);
         if let Err(broken) = check(dir.path(), child_seed, last) {
             panic!(
@@ -206,13 +208,13 @@ fn every_promise_is_kept_by_who_is_killed() {
             );
         }
     }
-    assert!(promised > kills / 2, "only {promised} of {kills} children came to a promise");
+    assert!(promised > kills / 2, "only {promised} of {kills} children made a promise");
     println!("{promised} of {kills} children had made a promise");
 }
 
-/// The check itself: it finds a promise that is broken.
+/// A test of the check itself: it finds corrupted files.
 #[test]
-fn a_promise_that_is_broken_is_found() {
+fn a_broken_promise_is_found() {
     let (dir, ..) = file_of(0);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let (cells, log) = (

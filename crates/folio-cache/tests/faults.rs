@@ -1,10 +1,10 @@
-//! Every call of a backing fails in every way at every step; the table of what came of it is
-//! docs/faults.md.
+//! Every call of a backing fails in every way at every step; docs/faults.md is the table of the
+//! outcomes.
 //!
-//! For each cell: a fresh cache over memory, one step with the fault injected, then the fault is
-//! healed. Whatever the step was answered with, afterwards the cache is usable, nothing that was
-//! written is lost, the error was told to somebody exactly once, and nothing has leaked.
-//! `FOLIO_BLESS=1 cargo test -p folio-cache --test faults` writes the table anew.
+//! Each cell runs one step on a fresh cache over memory with the fault injected, then the fault is
+//! healed. For any result of the step, afterwards the cache is usable, no write is lost, the error
+//! was reported exactly once, and nothing has leaked. `FOLIO_BLESS=1 cargo test -p folio-cache
+//! --test faults` rewrites the table.
 
 mod common;
 
@@ -37,7 +37,7 @@ const CALLS: [(&str, Call); 6] = [
     ("sync", Call::Sync),
 ];
 
-/// What a step works on. Two pages and a bit; the second page is cached, the third dirty.
+/// The state for a step: a file of 9000 bytes. Its second page is cached, its third page is dirty.
 struct Stage {
     memory: Arc<Memory>,
     cache: Cache,
@@ -58,13 +58,13 @@ impl Stage {
     }
 }
 
-/// A step, and what it does to the bytes when it succeeds.
+/// A step, and its effect on the bytes if it succeeds.
 struct Step {
     name: &'static str,
     run: fn(&mut Stage) -> io::Result<()>,
     then: fn(&mut Vec<u8>),
-    /// Whether after an error a part may be done.
-    in_parts: bool,
+    /// `true` if the step may be partly done after an error.
+    may_be_partial: bool,
 }
 
 const fn step(
@@ -72,7 +72,7 @@ const fn step(
     run: fn(&mut Stage) -> io::Result<()>,
     then: fn(&mut Vec<u8>),
 ) -> Step {
-    Step { name, run, then, in_parts: false }
+    Step { name, run, then, may_be_partial: false }
 }
 
 fn nothing(_: &mut Vec<u8>) {}
@@ -83,7 +83,7 @@ const STEPS: [Step; 15] = [
     step("take a handle", |s| s.file.page(5).map(drop), nothing),
     step("read past the end", |s| s.file.read_at(9000, &mut [0; 100]).map(drop), nothing),
     step(
-        "write to a page that is not cached",
+        "write to a missing page",
         |s| s.file.write_at(7, b"new").map(drop),
         |model| {
             model[7..10].copy_from_slice(b"new");
@@ -103,12 +103,12 @@ const STEPS: [Step; 15] = [
     ),
     step("append", |s| s.file.append(b"new").map(drop), |model| model.extend(b"new")),
     step("truncate", |s| s.file.set_len(5000), |model| model.truncate(5000)),
-    step("extend", |s| s.file.set_len(20_000), |model| model.resize(20_000, 0)),
+    step("lengthen", |s| s.file.set_len(20_000), |model| model.resize(20_000, 0)),
     Step {
         name: "punch",
         run: |s| s.file.punch_hole(10, 8990),
         then: |model| model[10..].fill(0),
-        in_parts: true,
+        may_be_partial: true,
     },
     step("flush", |s| s.file.flush(), nothing),
     step("sync_data", |s| s.file.sync_data(), nothing),
@@ -117,7 +117,7 @@ const STEPS: [Step; 15] = [
         "last close, open again",
         |s| {
             let (memory, cache) = (s.memory.clone(), s.cache.clone());
-            // The only file is put away, which is the last close.
+            // Replaces the only open file, which is its last close.
             let placeholder = cache.open_backing(Arc::new(Memory::new(b"")))?;
             drop(std::mem::replace(&mut s.file, placeholder));
             s.file = cache.open_backing(memory.clone()).or_else(|_| cache.open_backing(memory))?;
@@ -127,7 +127,7 @@ const STEPS: [Step; 15] = [
     ),
 ];
 
-/// The outcome of a run so short that the flusher, which comes after a second, was not part of it.
+/// Returns the outcome of a run that is too short for the flusher, which runs after a second.
 fn undisturbed(run: impl Fn() -> &'static str) -> &'static str {
     loop {
         let started = Instant::now();
@@ -138,56 +138,57 @@ fn undisturbed(run: impl Fn() -> &'static str) -> &'static str {
     }
 }
 
-/// Runs one cell, checks it, and says what came of it.
+/// Runs one cell and checks it. Returns its outcome.
 fn cell(step: &Step, call: Call, name: &str, fault: Fault) -> &'static str {
     let at = format!("{}, {call:?}, {name}", step.name);
     let mut stage = Stage::new();
-    let before = stage.memory.calls(call);
+    let calls = stage.memory.calls(call);
     stage.memory.inject(call, 0, 1, fault);
     let result = (step.run)(&mut stage);
-    let called = stage.memory.calls(call) > before;
+    let called = stage.memory.calls(call) > calls;
     stage.memory.heal();
-    let was = stage.model.clone();
+    let before = stage.model.clone();
     if result.is_ok() {
         (step.then)(&mut stage.model);
     }
-    // What was not told yet, is now.
-    let told = stage.file.sync_data();
+    // An error that was not reported yet is reported now.
+    let synced = stage.file.sync_data();
     stage.file.sync_data().unwrap_or_else(|error| panic!("{at}: reported twice: {error}"));
     let fatal = match fault {
         Fault::Error(code) if code != 4 => Some(code),
         _ => None,
     };
-    for error in [&result, &told].into_iter().filter_map(|result| result.as_ref().err()) {
+    for error in [&result, &synced].into_iter().filter_map(|result| result.as_ref().err()) {
         assert_eq!(error.raw_os_error(), fatal, "{at}: another error");
     }
-    // The truth, by the backing, by a read, and by a read of what is not cached.
+    // The bytes as the backing has them, as a read returns them, and as a read of an empty cache
+    // returns them.
     let mut buf = vec![0; stage.model.len() + 10];
     for _ in 0..2 {
         let n = stage.file.read_at(0, &mut buf).unwrap();
-        if result.is_err() && step.in_parts {
+        if result.is_err() && step.may_be_partial {
             (step.then)(&mut stage.model);
-            let part = buf[..n].iter().zip(&was).zip(&stage.model);
+            let mut bytes = buf[..n].iter().zip(&before).zip(&stage.model);
             assert!(
-                n == was.len() && part.into_iter().all(|((got, was), is)| got == was || got == is),
+                n == before.len() && bytes.all(|((got, old), new)| got == old || got == new),
                 "{at}"
             );
         } else {
-            assert!(buf[..n] == stage.model, "{at}: {n} bytes are not what they should be");
+            assert!(buf[..n] == stage.model, "{at}: {n} bytes differ from the model");
         }
-        assert!(stage.memory.durable() == buf[..n], "{at}: what was synced is not durable");
+        assert!(stage.memory.durable() == buf[..n], "{at}: synced bytes are not durable");
         stage.file.invalidate();
     }
     let (cache, file) = (stage.cache.clone(), stage.file);
     drop(file);
     assert_nothing_leaked(&cache);
-    match (called, fatal, result, told) {
+    match (called, fatal, result, synced) {
         (false, ..) => "·",
         (true, None, Ok(()), Ok(())) => "whole",
         (true, Some(_), Err(_), Ok(())) => "reported",
         (true, Some(_), Ok(()), Err(_)) => "next sync",
-        // A look at the version before or after a change of ours: the next revalidation drops clean
-        // pages for nothing.
+        // A query of the version before or after a change by the cache: the next revalidation drops
+        // clean pages needlessly.
         (true, Some(_), Ok(()), Ok(())) if call == Call::Version => "harmless",
         other => panic!("{at}: {other:?}"),
     }
@@ -197,16 +198,14 @@ fn cell(step: &Step, call: Call, name: &str, fault: Fault) -> &'static str {
 fn every_call_fails_in_every_way_at_every_step() {
     let mut table = String::from(
         "# Faults\n\n\
-         Generated by `FOLIO_BLESS=1 cargo test -p folio-cache --test faults`. The test runs every cell.\n\
-         After each cell it checks that the cache is usable, that no written data is lost, that the error\n\
-         was reported exactly once, and that no frame leaked. Without the variable it compares this page.\n\n\
-         - **reported**: the step fails with this error, and nothing has changed.\n\
-         - **next sync**: the step succeeds and the next sync or flush fails. The data stays dirty, and the\n  \
-           sync after that writes it.\n\
-         - **whole**: the call was repeated or continued until it was complete.\n\
-         - **harmless**: the call checks the version before or after our own change. Clean pages may be read\n  \
-           again.\n\
-         - **·**: the step does not make this call.\n",
+         Generated by `FOLIO_BLESS=1 cargo test -p folio-cache --test faults`. The test runs every cell\n\
+         and then checks that the cache is usable, that no write was lost, that the error was reported\n\
+         exactly once, and that no frame leaked. Without the variable it compares.\n\n\
+         **reported**: the step fails with this error, and nothing has changed. **next sync**: the step\n\
+         succeeds, the next sync or flush fails, the data stays and is written by the one after.\n\
+         **whole**: the call is repeated or continued until it is complete. **harmless**: a query of the\n\
+         version before or after a change by the cache; clean pages may be read again. **·**: the step\n\
+         makes no such call.\n",
     );
     let mut cells = 0;
     for (call_name, call) in CALLS {
@@ -232,11 +231,11 @@ fn every_call_fails_in_every_way_at_every_step() {
     assert_eq!(
         fs::read_to_string(path).unwrap_or_default(),
         table,
-        "docs/faults.md differs from the results: run this test with FOLIO_BLESS=1"
+        "docs/faults.md is out of date: run this test with FOLIO_BLESS=1"
     );
 }
 
-/// Offsets and lengths around every border of page and file, against a `Vec`.
+/// Checks offsets and lengths around every border of page and file against a `Vec`.
 #[test]
 fn every_border_of_page_and_file() {
     let (_dir, _, bytes) = file_of(8192 + 100);
@@ -246,12 +245,12 @@ fn every_border_of_page_and_file() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     for offset in offsets {
         for len in lengths {
-            for what in 0..4 {
+            for operation in 0..4 {
                 let mut model = bytes.clone();
                 let memory = Arc::new(Memory::new(&bytes));
                 let file = cache.open_backing(memory.clone()).unwrap();
                 let end = model.len().min(offset + len);
-                match what {
+                match operation {
                     0 => {
                         assert_eq!(file.write_at(offset as u64, &vec![3; len]).unwrap(), len);
                         if len > 0 {
@@ -277,11 +276,11 @@ fn every_border_of_page_and_file() {
                 assert_eq!(
                     file.read_at(0, &mut buf).unwrap(),
                     model.len(),
-                    "{what} at {offset}, {len}"
+                    "{operation} at {offset}, {len}"
                 );
-                assert!(buf[..model.len()] == model, "{what} at {offset}, {len}");
+                assert!(buf[..model.len()] == model, "{operation} at {offset}, {len}");
                 file.close().unwrap();
-                assert!(memory.contents() == model, "{what} at {offset}, {len}");
+                assert!(memory.contents() == model, "{operation} at {offset}, {len}");
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Random operations on a cached file and on a plain `Vec` side by side (after Apple's and Linux's
 //! `fsx`).
 //!
-//! The budget is smaller than the file, so everything evicts. `FOLIO_FSX_OPERATIONS=1000000 cargo
-//! test --release -p folio-cache --test fsx` runs longer; `FOLIO_FSX_SEED` repeats a run, whose
-//! seed is printed.
+//! The capacity is smaller than the file, so pages are evicted all the time.
+//! `FOLIO_FSX_OPERATIONS=1000000 cargo test --release -p folio-cache --test fsx` runs longer;
+//! `FOLIO_FSX_SEED` repeats a run with the seed that it printed.
 
 mod common;
 
@@ -22,7 +22,7 @@ use futures_core::Stream;
 use pollster::block_on;
 
 const CAPACITY: usize = 4 << 20;
-/// The file is up to so long: twice the budget.
+/// The maximum length of the file: twice the capacity.
 const LONGEST: usize = 8 << 20;
 const HANDLES: usize = 40;
 const RANGES: usize = 4;
@@ -31,10 +31,10 @@ fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// The plain bytes behind the cache, to be looked at and scribbled on without it.
+/// The plain bytes behind the cache, for reads and writes that bypass it.
 enum Plain {
     File(PathBuf),
-    /// Past the kernel's cache, which the looks at the contents go through.
+    /// The cache bypasses the kernel's cache; [`contents`](Self::contents) goes through it.
     Direct(PathBuf),
     Memory(Arc<Memory>),
 }
@@ -55,8 +55,8 @@ impl Plain {
         }
     }
 
-    /// Another program changes the file, which holds all that was written. Only where a change is
-    /// sure to be noticed.
+    /// Changes the file as another program does, if the backing is sure to notice it. The cache must
+    /// have no dirty pages. Returns `true` if the file was changed.
     fn scribble(&self, offset: usize, bytes: &[u8], model: &mut Vec<u8>) -> bool {
         match self {
             Self::File(_) | Self::Direct(_) => false,
@@ -81,7 +81,7 @@ struct Run {
     /// One to three opens of the file; at least one.
     files: Vec<File>,
     model: Vec<u8>,
-    held: Vec<(PageHandle, Vec<u8>)>,
+    pages: Vec<(PageHandle, Vec<u8>)>,
     ranges: Vec<(RangeHandle, Vec<u8>)>,
     step: u64,
 }
@@ -97,13 +97,13 @@ impl Run {
             plain,
             files,
             model: Vec::new(),
-            held: Vec::new(),
+            pages: Vec::new(),
             ranges: Vec::new(),
             step: 0,
         }
     }
 
-    /// Mostly small, often at a border of a page, sometimes large.
+    /// Returns a random length: mostly small, sometimes large.
     fn length(&mut self) -> usize {
         match self.random.u8(..16) {
             0 => 4096,
@@ -113,13 +113,14 @@ impl Run {
         }
     }
 
+    /// Returns a random offset, often at the border of a page.
     fn offset(&mut self) -> usize {
-        let most = if self.random.u8(..) == 0 { LONGEST } else { self.model.len() + 1 };
-        let offset = self.random.usize(..most.min(LONGEST));
+        let end = if self.random.u8(..) == 0 { LONGEST } else { self.model.len() + 1 };
+        let offset = self.random.usize(..end.min(LONGEST));
         match self.random.u8(..8) {
             0 => offset / 4096 * 4096,
             1 => (offset / 4096 * 4096 + 4095).min(LONGEST),
-            // Few pages, over and over.
+            // A few pages, again and again.
             2 | 3 => offset % 65_536,
             _ => offset,
         }
@@ -157,8 +158,8 @@ impl Run {
                 let end = self.model.len().min(offset + len);
                 self.model.get_mut(offset..end).into_iter().flatten().for_each(|byte| *byte = 0);
             }
-            770..=859 => self.hold(&file, offset),
-            860..=869 => self.hold_range(&file, offset, len),
+            770..=859 => self.pin_page(&file, offset),
+            860..=869 => self.pin_range(&file, offset, len),
             870..=889 => drop(self.cache.reclaim(len % 300)),
             890..=919 => {
                 let all = self.cache.zone().pfns();
@@ -176,14 +177,17 @@ impl Run {
                 }
             }
             925..=929 => {
-                assert!(!file.revalidate().unwrap(), "our own writes look like somebody else's")
+                assert!(
+                    !file.revalidate().unwrap(),
+                    "the cache takes its own writes for external ones"
+                )
             }
             930..=939 => file.invalidate(),
             940..=944 => {
                 file.sync_data().unwrap();
                 self.check_plain();
                 if let Plain::Memory(memory) = &self.plain {
-                    assert!(memory.durable() == self.model, "what was synced is not durable");
+                    assert!(memory.durable() == self.model, "synced bytes are not durable");
                 }
             }
             945..=946 => {
@@ -194,7 +198,7 @@ impl Run {
                 file.sync_all().unwrap();
                 let bytes = self.bytes(len);
                 if offset + len <= LONGEST && self.plain.scribble(offset, &bytes, &mut self.model) {
-                    assert!(file.revalidate().unwrap(), "somebody else's write is not noticed");
+                    assert!(file.revalidate().unwrap(), "an external write is not noticed");
                 }
             }
             950..=969 => {
@@ -203,7 +207,7 @@ impl Run {
                     1 | 2 => {
                         self.files.push(self.cache.open_backing(self.plain.backing()).unwrap())
                     }
-                    // Perhaps all: then what is dirty is written.
+                    // Perhaps all of them: the last close writes the dirty pages.
                     n => self.files.truncate(self.random.usize(..n)),
                 }
                 if self.files.is_empty() {
@@ -213,7 +217,7 @@ impl Run {
             }
             972 => self.cache.set_io_threads([0, 1, 16][self.random.usize(..3)]),
             970..=971 => {
-                // What is held may stand in the way.
+                // Pinned pages may prevent it.
                 let capacity = self.random.usize(1..=2) * (CAPACITY / 2);
                 let done = self.cache.set_capacity(capacity).map_err(|error| error.kind());
                 assert!(matches!(done, Ok(()) | Err(ErrorKind::ResourceBusy)), "{done:?}");
@@ -263,10 +267,10 @@ impl Run {
         }
     }
 
-    fn hold_range(&mut self, file: &File, offset: usize, len: usize) {
+    fn pin_range(&mut self, file: &File, offset: usize, len: usize) {
         if self.ranges.len() == RANGES {
-            let (range, showed) = self.ranges.swap_remove(self.random.usize(..RANGES));
-            assert!(range.chunks().flatten().eq(&showed), "a range changed: {range:?}");
+            let (range, before) = self.ranges.swap_remove(self.random.usize(..RANGES));
+            assert!(range.chunks().flatten().eq(&before), "a range changed: {range:?}");
         }
         let at = offset as u64;
         let range = if self.random.bool() {
@@ -280,10 +284,10 @@ impl Run {
         self.ranges.push((range, expected.to_vec()));
     }
 
-    fn hold(&mut self, file: &File, offset: usize) {
-        if self.held.len() == HANDLES {
-            let (handle, showed) = self.held.swap_remove(self.random.usize(..HANDLES));
-            assert!(*handle == *showed, "a handle changed: {handle:?}");
+    fn pin_page(&mut self, file: &File, offset: usize) {
+        if self.pages.len() == HANDLES {
+            let (handle, before) = self.pages.swap_remove(self.random.usize(..HANDLES));
+            assert!(*handle == *before, "a handle changed: {handle:?}");
         }
         let expected = self.model.get(offset..self.model.len().min(offset / 4096 * 4096 + 4096));
         let offset = offset as u64;
@@ -295,39 +299,39 @@ impl Run {
             expected.filter(|expected| !expected.is_empty()),
             "at {offset}"
         );
-        self.held.extend(handle.map(|handle| {
-            let showed = handle.to_vec();
-            (handle, showed)
+        self.pages.extend(handle.map(|handle| {
+            let before = handle.to_vec();
+            (handle, before)
         }));
     }
 
     fn check_plain(&self) {
         assert!(
             self.plain.contents() == self.model,
-            "the file behind the cache is not what was written"
+            "the file behind the cache differs from the model"
         );
     }
 
     fn finish(mut self) {
-        for (handle, showed) in &self.held {
-            assert!(**handle == **showed, "a handle changed: {handle:?}");
+        for (handle, before) in &self.pages {
+            assert!(**handle == **before, "a handle changed: {handle:?}");
         }
-        for (range, showed) in self.ranges.drain(..) {
-            assert!(range.chunks().flatten().eq(&showed), "a range changed: {range:?}");
+        for (range, before) in self.ranges.drain(..) {
+            assert!(range.chunks().flatten().eq(&before), "a range changed: {range:?}");
         }
         let file = self.files[0].clone();
         self.files.clear();
         file.close().unwrap();
         self.check_plain();
-        self.held.clear();
+        self.pages.clear();
         assert_nothing_leaked(&self.cache);
     }
 }
 
-/// Prints the seed and the step when it ends by a panic.
-struct Here<'a>(&'a str, u64, u64);
+/// Prints its name, seed and step if it is dropped by a panic.
+struct Progress<'a>(&'a str, u64, u64);
 
-impl Drop for Here<'_> {
+impl Drop for Progress<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{} fails at step {} of FOLIO_FSX_SEED={}", self.0, self.2, self.1);
@@ -339,10 +343,10 @@ fn fsx(name: &str, plain: Plain, operations: u64) {
     let seed = from_environment("FOLIO_FSX_SEED").unwrap_or_else(|| fastrand::u64(..));
     let operations = from_environment("FOLIO_FSX_OPERATIONS").unwrap_or(operations);
     println!("{name}: {operations} operations, FOLIO_FSX_SEED={seed}");
-    let mut here = Here(name, seed, 0);
+    let mut progress = Progress(name, seed, 0);
     let mut run = Run::new(plain, seed);
     while run.step < operations {
-        here.2 = run.step + 1;
+        progress.2 = run.step + 1;
         run.step();
     }
     let stats = run.cache.stats();
@@ -364,13 +368,13 @@ fn a_file_past_the_kernels_cache_is_the_plain_file() {
 }
 
 #[test]
-fn cached_memory_is_the_plain_bytes_even_if_others_write_to_it() {
+fn cached_memory_is_the_plain_bytes_under_external_writes() {
     fsx("memory", Plain::Memory(Arc::new(Memory::new(b""))), 15_000);
 }
 
 #[test]
-fn the_file_beside_is_the_same() {
-    // The plain side is not only what we think: the system has it.
+fn a_plain_read_sees_flushed_writes() {
+    // Read the file through the system, not through the model.
     let (_dir, path, bytes) = file_of(3000);
     let cache: Cache = Cache::new(CAPACITY).unwrap();
     let file = cache.open_rw(&path).unwrap();

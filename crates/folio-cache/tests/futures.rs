@@ -1,5 +1,5 @@
-//! Futures and streams give what reads give, need no runtime, and leave nothing behind when they
-//! are dropped.
+//! Futures and streams return the same as reads, need no runtime, and leak nothing when they are
+//! dropped.
 
 mod common;
 
@@ -33,7 +33,7 @@ fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Waits for all of them at once.
+/// Waits for all futures at once. Returns their outputs in order.
 async fn all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
     let mut done: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
@@ -55,14 +55,14 @@ async fn next(stream: &mut ByteStream) -> Option<io::Result<Bytes>> {
     poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
 }
 
-/// All that comes, and the error that ended it.
+/// Returns all pieces of a stream, and the error that ended it.
 async fn collect(mut stream: ByteStream) -> (Vec<Bytes>, Option<io::Error>) {
     let mut pieces = Vec::new();
     loop {
         match next(&mut stream).await {
             Some(Ok(piece)) => pieces.push(piece),
             Some(Err(error)) => {
-                assert!(next(&mut stream).await.is_none(), "something came after an error");
+                assert!(next(&mut stream).await.is_none(), "the stream went on after an error");
                 return (pieces, Some(error));
             }
             None => return (pieces, None),
@@ -71,7 +71,7 @@ async fn collect(mut stream: ByteStream) -> (Vec<Bytes>, Option<io::Error>) {
 }
 
 #[test]
-fn futures_give_what_the_file_has() {
+fn futures_return_the_contents_of_the_file() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -82,8 +82,8 @@ fn futures_give_what_the_file_has() {
     for backing in files {
         let file = cache.open_backing(backing).unwrap();
         for _ in 0..500 {
-            let most = if random.u8(..) < 5 { 1_000_000 } else { 3 * PAGE };
-            let (offset, len) = (random.usize(..bytes.len() + 3000), random.usize(..most));
+            let longest = if random.u8(..) < 5 { 1_000_000 } else { 3 * PAGE };
+            let (offset, len) = (random.usize(..bytes.len() + 3000), random.usize(..longest));
             let expected = plain(&bytes, offset, len);
             let at = offset as u64;
             block_on(async {
@@ -111,7 +111,7 @@ fn futures_give_what_the_file_has() {
 }
 
 #[test]
-fn what_is_in_the_cache_is_there_at_the_first_poll() {
+fn cached_pages_are_ready_at_the_first_poll() {
     let (memory, bytes) = memory_of(40);
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -124,7 +124,7 @@ fn what_is_in_the_cache_is_there_at_the_first_poll() {
         assert!(matches!(read, Poll::Ready(Ok(n)) if n == len));
         assert_eq!(buf[..len], bytes[77..77 + len]);
         let Poll::Ready(Ok(range)) = poll_once(pin!(file.range_async(77, len))) else {
-            panic!("it is there")
+            panic!("a cached range is not ready")
         };
         assert_eq!(range.len(), len);
     }
@@ -137,30 +137,30 @@ fn what_is_in_the_cache_is_there_at_the_first_poll() {
 }
 
 #[test]
-fn futures_that_are_dropped_leave_nothing_and_ask_for_nothing_more() {
+fn dropped_futures_leak_nothing_and_start_no_more_requests() {
     let (memory, bytes) = memory_of(400);
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::Fill, 0, u64::MAX, Fault::Delay(Duration::from_millis(200)));
-    // Far apart and by no equal steps, so that nothing is read ahead.
+    // Far apart and in unequal steps, so that nothing is read ahead.
     let pages = (0..100).map(|n: usize| (n * n * 3 % 397) as u64);
     let mut futures: Vec<_> =
         pages.map(|page| Box::pin(file.range_async(page * PAGE as u64, 10))).collect();
     for future in &mut futures {
         assert!(poll_once(future.as_mut()).is_pending());
-        // Polled again, by another waker, it is the same.
+        // A second poll with another waker changes nothing.
         assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
     let mut stream = file.stream(398 * PAGE as u64, u64::MAX);
     assert!(poll_once(pin!(next(&mut stream))).is_pending());
-    // Some were begun: those end, with nobody to take what they found.
+    // Requests that were started end, although their futures are dropped.
     while memory.calls(Call::Fill) == 0 {
         thread::yield_now();
     }
     drop((futures, stream));
     cache.quiesce();
     let calls = memory.calls(Call::Fill);
-    assert!(calls < 100, "{calls} requests were made for futures that were dropped");
+    assert!(calls < 100, "{calls} requests were made for dropped futures");
     memory.heal();
     assert_eq!(block_on(file.bytes_async(0, bytes.len())).unwrap(), bytes);
     drop(file);
@@ -168,18 +168,18 @@ fn futures_that_are_dropped_leave_nothing_and_ask_for_nothing_more() {
 }
 
 #[test]
-fn a_slow_page_that_many_want_is_one_request_and_takes_one_thread() {
+fn many_futures_on_a_slow_page_share_one_request_and_thread() {
     let (memory, bytes) = memory_of(40);
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::Fill, 0, 1, Fault::Delay(Duration::from_millis(300)));
-    // And another page.
+    // 200 futures on the slow page, and one on another page.
     let offsets: Vec<usize> = (0..200).chain([20 * PAGE]).collect();
     let got = block_on(all(offsets.iter().map(|&offset| file.bytes_async(offset as u64, 10))));
     for (offset, got) in offsets.into_iter().zip(got) {
         assert_eq!(got.unwrap(), bytes[offset..offset + 10]);
     }
-    // Nobody slept on the page: the others were woken by who fetched it.
+    // No thread waited for the page: its fetch woke the other futures.
     assert_eq!((memory.calls(Call::Fill), cache.stats().waits), (2, 0));
     drop(file);
     assert_nothing_leaked(&cache);
@@ -206,7 +206,7 @@ fn errors_reach_every_future() {
     memory.heal();
     assert_eq!(block_on(file.bytes_async(0, PAGE)).unwrap(), bytes[..PAGE]);
     cache.quiesce();
-    // A stream gives what comes before the error, then the error, then nothing.
+    // A stream returns the bytes before the error, then the error, then nothing.
     file.invalidate();
     memory.inject(Call::Fill, 1, u64::MAX, Fault::Error(5));
     let (pieces, error) = block_on(collect(file.stream(0, u64::MAX)));
@@ -215,7 +215,7 @@ fn errors_reach_every_future() {
     drop(pieces);
     assert!((PAGE..bytes.len()).contains(&read.len()) && bytes.starts_with(&read));
     memory.heal();
-    // At the end it asks how long the file is.
+    // At its end the stream queries the length of the file.
     memory.inject(Call::Version, 0, 1, Fault::Error(5));
     let (pieces, error) = block_on(collect(file.stream(0, u64::MAX)));
     assert_eq!((pieces.concat(), error.unwrap().raw_os_error()), (bytes, Some(5)));
@@ -224,7 +224,7 @@ fn errors_reach_every_future() {
 }
 
 #[test]
-fn a_backing_that_panics_is_an_error_to_who_waits() {
+fn a_panicking_backing_is_an_error_to_each_waiting_future() {
     let (memory, bytes) = memory_of(40);
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -243,7 +243,7 @@ fn a_backing_that_panics_is_an_error_to_who_waits() {
 }
 
 #[test]
-fn a_stream_follows_the_end_of_the_file_and_is_read_ahead_of() {
+fn a_stream_follows_file_growth_and_triggers_readahead() {
     let (memory, mut bytes) = memory_of(300);
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -260,7 +260,7 @@ fn a_stream_follows_the_end_of_the_file_and_is_read_ahead_of() {
     assert_eq!((stream.offset(), read == bytes[100..]), (bytes.len() as u64, true));
     assert!(cache.stats().ahead > 0, "{:?}", cache.stats());
     assert!(block_on(next(&mut stream)).is_none());
-    // Its file stays open for it, and its pieces stay after it.
+    // A stream keeps its file open, and its pieces outlive it.
     stream = file.stream(0, 10);
     drop(file);
     let piece = block_on(next(&mut stream)).unwrap().unwrap();
@@ -271,7 +271,7 @@ fn a_stream_follows_the_end_of_the_file_and_is_read_ahead_of() {
     assert_nothing_leaked(&cache);
 }
 
-/// Futures go to any thread, and streams outlive where they were made.
+/// Futures can move to any thread; streams and ranges borrow nothing.
 #[test]
 fn futures_are_send_and_streams_static() {
     fn send<T: Send>(_: &T) {}
@@ -287,7 +287,7 @@ fn futures_are_send_and_streams_static() {
     send_static(&file.range(0, 1).unwrap());
 }
 
-/// Polls a future a few times at the most, then drops it.
+/// Polls a future at most `polls + 1` times, then drops it. Returns its output, if there was one.
 async fn impatient<T>(future: impl Future<Output = T>, mut polls: u32) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|context| match future.as_mut().poll(context) {
@@ -301,9 +301,9 @@ async fn impatient<T>(future: impl Future<Output = T>, mut polls: u32) -> Option
     .await
 }
 
-/// Each page of the file says all over which one it is, whatever its writer does.
+/// Each page is filled with its number modulo 100, plus 0 or 100 after a write.
 #[test]
-fn futures_beside_writers_cuts_and_reclaim_hold_what_was_there() {
+fn futures_under_writes_truncation_and_reclaim_are_right() {
     const PAGES: usize = 600;
     let contents: Vec<u8> = (0..PAGES * PAGE).map(|at| (at / PAGE % 100) as u8).collect();
     let cache = cache();
@@ -332,8 +332,8 @@ fn futures_beside_writers_cuts_and_reclaim_hold_what_was_there() {
             let mut random = fastrand::Rng::with_seed(1);
             while !stop.load(Ordering::Relaxed) {
                 let page = random.usize(..PAGES);
-                let word = (page % 100) as u8 + 100 * random.u8(..2);
-                file.write_at((page * PAGE) as u64, &[word; PAGE]).unwrap();
+                let byte = (page % 100) as u8 + 100 * random.u8(..2);
+                file.write_at((page * PAGE) as u64, &[byte; PAGE]).unwrap();
                 if random.u8(..) == 0 {
                     cache.reclaim(100);
                 }
@@ -348,13 +348,13 @@ fn futures_beside_writers_cuts_and_reclaim_hold_what_was_there() {
         });
         let _ended = readers.map(|reader| reader.join().expect("a reader"));
     });
-    // The last pages go while they are on their way.
+    // The last pages are truncated while they are fetched.
     let mut futures: Vec<_> =
         (500..600).map(|page| Box::pin(file.page_async(page * PAGE as u64))).collect();
-    let begun: Vec<_> = futures.iter_mut().map(|future| poll_once(future.as_mut())).collect();
+    let polled: Vec<_> = futures.iter_mut().map(|future| poll_once(future.as_mut())).collect();
     file.set_len(550 * PAGE as u64).unwrap();
-    for ((page, future), begun) in (500..).zip(futures).zip(begun) {
-        let got = match begun {
+    for ((page, future), polled) in (500..).zip(futures).zip(polled) {
+        let got = match polled {
             Poll::Ready(got) => got.unwrap(),
             Poll::Pending => block_on(future).unwrap(),
         };
@@ -369,14 +369,14 @@ fn futures_beside_writers_cuts_and_reclaim_hold_what_was_there() {
 }
 
 #[test]
-fn what_futures_miss_is_requested_together_and_each_has_its_own_answer() {
+fn misses_of_futures_are_batched_with_separate_results() {
     let (memory, bytes) = memory_of(3000);
     let mut together = Together::new(&memory);
     (together.bad, together.trap) = (Some(35), Some(63));
     let together = Arc::new(together);
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let file = cache.open_backing(together.clone()).unwrap();
-    // By no equal steps, so that nothing is read ahead; and one past the end.
+    // In unequal steps, so that nothing is read ahead; the last one is past the end.
     let pages: Vec<usize> = (0..400_usize).map(|n| n * n % 2999 / 7 * 7).chain([3000]).collect();
     let got =
         block_on(all(pages.iter().map(|&page| file.bytes_async((page * PAGE) as u64 + 5, 10))));
@@ -388,50 +388,50 @@ fn what_futures_miss_is_requested_together_and_each_has_its_own_answer() {
             (_, Err(error)) => panic!("page {page}: {error}"),
         }
     }
-    assert!(got.iter().any(Result::is_err), "page 35 or 63 is among them");
+    assert!(got.iter().any(Result::is_err), "neither page 35 nor page 63 was read");
     let (calls, misses) = (together.calls.load(Ordering::Relaxed), cache.stats().misses);
     assert!(misses > 100 && (calls as u64) < misses / 4, "{calls} calls for {misses} pages");
     drop((file, got));
     assert_nothing_leaked(&cache);
 }
 
-/// All threads wait for a lock of who cuts the file, who waits for pages of a run that waits for a
-/// thread: so it was, and everybody slept for ever. One thread is left for runs now, or no run
-/// waits.
+/// The deadlock to avoid: all threads of the cache wait for the lock of the truncate, the truncate
+/// waits for pages of a queued extent, and the extent waits for a thread. So one thread is reserved
+/// for extents; if there is none to reserve, extents are not queued.
 #[test]
-fn a_cut_does_not_wait_for_a_run_that_waits_for_futures() {
+fn truncate_does_not_deadlock_with_extents_and_futures() {
     for threads in [16, 2, 1] {
-        a_cut_beside_futures(threads);
+        truncate_beside_futures(threads);
     }
 }
 
-fn a_cut_beside_futures(threads: usize) {
+fn truncate_beside_futures(threads: usize) {
     let (_, bytes) = memory_of(400);
     let (gated, _) =
         Gated::new(&bytes, |call, offset| call == Call::Fill && offset >= 200 * PAGE as u64);
     let cache = Cache::<folio_ref::DefaultScheme>::new(8 << 20).unwrap();
     cache.set_io_threads(threads);
     let file = cache.open_backing(gated.clone()).unwrap();
-    // More than there are threads, each to be past the end when it has its page.
+    // More futures than threads; each page is past the end when its fetch ends.
     let mut futures: Vec<_> =
         (0..40).map(|n| Box::pin(file.page_async(((200 + n * 37 % 199) * PAGE) as u64))).collect();
     for future in &mut futures {
         assert!(poll_once(future.as_mut()).is_pending());
     }
-    // The third page in turn has the next ones read ahead, by whatever thread there is.
+    // The third page in a row triggers readahead, by any free thread.
     for page in 0..3 {
         file.read_at(page * PAGE as u64, &mut [0; 8]).unwrap();
     }
     gated.memory.cut(2 * PAGE as u64);
-    let (said, heard) = mpsc::channel();
-    let cutter = file.clone();
-    thread::spawn(move || said.send(cutter.revalidate().unwrap()));
+    let (sender, receiver) = mpsc::channel();
+    let truncated = file.clone();
+    thread::spawn(move || sender.send(truncated.revalidate().unwrap()));
     while file.len() > 2 * PAGE as u64 {
         thread::sleep(Duration::from_millis(1));
     }
     gated.open();
-    // No scope: what does not end here ends with the process.
-    assert!(heard.recv_timeout(Duration::from_secs(30)).expect("the cut waits for ever"));
+    // No scope: a deadlocked thread ends with the process.
+    assert!(receiver.recv_timeout(Duration::from_secs(30)).expect("the truncate waits forever"));
     assert!(block_on(all(futures)).into_iter().all(|page| page.unwrap().is_none()));
     drop(file);
     assert_nothing_leaked(&cache);

@@ -1,4 +1,4 @@
-//! What the cache did, as the crate `metrics` is told.
+//! The counters and gauges that the cache records with the crate `metrics`.
 
 #![cfg(feature = "metrics")]
 
@@ -12,15 +12,15 @@ use metrics::{
     with_local_recorder,
 };
 
-/// Keeps the last value of each, and what was described.
+/// A recorder that keeps the last value of each metric, and the names that were described.
 #[derive(Default)]
-struct Kept {
+struct Recorded {
     counters: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     gauges: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     described: Mutex<Vec<String>>,
 }
 
-impl Kept {
+impl Recorded {
     fn value(&self, name: &str) -> f64 {
         let of = |map: &Mutex<BTreeMap<_, Arc<AtomicU64>>>| {
             let map = map.lock().unwrap();
@@ -31,7 +31,7 @@ impl Kept {
     }
 }
 
-impl Recorder for Kept {
+impl Recorder for Recorded {
     fn describe_counter(&self, key: KeyName, _: Option<Unit>, _: SharedString) {
         self.described.lock().unwrap().push(key.as_str().to_owned());
     }
@@ -62,14 +62,14 @@ impl Recorder for Kept {
 }
 
 #[test]
-fn metrics_say_what_stats_say() {
-    let kept = Kept::default();
+fn metrics_equal_the_stats() {
+    let recorder = Recorded::default();
     let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
     let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 100 * 4096]))).unwrap();
     file.read_at(0, &mut vec![0; 100 * 4096]).unwrap();
     cache.quiesce();
     let handles: Vec<_> = (0..10).map(|page| file.page(page * 4096).unwrap()).collect();
-    with_local_recorder(&kept, || {
+    with_local_recorder(&recorder, || {
         Cache::<folio_ref::DefaultScheme>::describe_metrics();
         cache.record_metrics("small");
     });
@@ -86,18 +86,18 @@ fn metrics_say_what_stats_say() {
         ("page_cache_dirty_bytes", 0.0),
     ] {
         assert!(
-            (kept.value(name) - expected).abs() < 0.5,
+            (recorder.value(name) - expected).abs() < 0.5,
             "{name}: {} instead of {expected}",
-            kept.value(name)
+            recorder.value(name)
         );
     }
     if CacheStats::COUNTS_HITS {
-        assert!((kept.value("page_cache_hits_total") - stats.hits.unwrap() as f64).abs() < 0.5);
+        assert!((recorder.value("page_cache_hits_total") - stats.hits.unwrap() as f64).abs() < 0.5);
     }
-    // All that is recorded is described.
-    let recorded = [&kept.counters, &kept.gauges]
+    // Every recorded metric is described.
+    let recorded = [&recorder.counters, &recorder.gauges]
         .map(|map| map.lock().unwrap().keys().cloned().collect::<Vec<_>>());
-    let mut described = kept.described.lock().unwrap().clone();
+    let mut described = recorder.described.lock().unwrap().clone();
     described.sort();
     let mut recorded = recorded.concat();
     recorded.sort();

@@ -1,17 +1,16 @@
-//! Less memory than data: reclaim, pinning, and everything at once.
+//! Less memory than data: reclaim, pinned pages, and all operations at once.
 
 mod common;
 
 use std::io::ErrorKind;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{StopOnDrop, assert_nothing_leaked, file_of};
+use common::{assert_nothing_leaked, file_of};
 use folio_cache::policy::{Clock, FrameState, Frames, Policy};
-use folio_cache::{CACHED, Cache, File};
+use folio_cache::{CACHED, Cache};
 use folio_frames::{MigrateError, Watermarks};
 use folio_ref::{Scheme, schemes};
 
@@ -25,7 +24,7 @@ fn a_file_larger_than_the_capacity_is_read_by_reclaim() {
         assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
         assert!(buf == bytes);
     }
-    // The reclaimer counts a batch when it is done.
+    // The reclaimer counts a batch at its end.
     cache.quiesce();
     let stats = cache.stats();
     assert!(stats.direct_reclaims > 0 && stats.reclaimed >= stats.misses - 512, "{stats:?}");
@@ -33,8 +32,8 @@ fn a_file_larger_than_the_capacity_is_read_by_reclaim() {
     assert_nothing_leaked(&cache);
 }
 
-/// Pages that only their handles hold look as if they could go: one reference, no mark. A policy
-/// named them first each time, none could be taken, and reclaim gave up in a cache full of others.
+/// A page that only its handle pins seems evictable: one reference, referenced bit clear. A policy
+/// that names such pages first must not keep reclaim from the others.
 #[test]
 fn handles_on_pages_that_left_their_file_do_not_stop_reclaim() {
     let (_dir, path, bytes) = file_of(5 << 20);
@@ -52,7 +51,7 @@ fn handles_on_pages_that_left_their_file_do_not_stop_reclaim() {
     file.invalidate();
     for _ in 0..3 {
         read_all();
-        // What is still read ahead, or just being freed, no reclaim can take.
+        // Reclaim cannot evict a page that is still read ahead or just being freed.
         cache.quiesce();
         while cache.reclaim(1) == 1 {}
         assert_eq!(cache.zone().stats().free_frames, 512 - 200, "{:?}", cache.stats());
@@ -104,14 +103,14 @@ fn every_scheme_reads_right_under_reclaim_and_migration() {
 }
 
 #[test]
-fn reclaim_frees_as_much_as_it_is_asked_for_but_nothing_that_is_held() {
+fn reclaim_frees_the_requested_number_and_no_pinned_page() {
     let (_dir, path, bytes) = file_of(58 * 4096);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
     let handle = file.page(0).unwrap().unwrap();
     file.read_at(0, &mut vec![0; 58 * 4096]).unwrap();
     assert_eq!(cache.reclaim(3), 3);
-    // More than one batch, and not two; the last folio goes whole.
+    // More than one batch and fewer than two; the last folio is evicted as a whole.
     let freed = cache.reclaim(40);
     assert!((40..56).contains(&freed), "{freed}");
     assert_eq!(cache.reclaim(100), 54 - freed);
@@ -121,7 +120,7 @@ fn reclaim_frees_as_much_as_it_is_asked_for_but_nothing_that_is_held() {
     assert_eq!(cache.reclaim(100), 1);
     assert_eq!(cache.stats().reclaimed, 58);
 
-    // Pages of two files by turns.
+    // Pages of two files, alternately.
     let (_dir, path, _) = file_of(58 * 4096);
     let other = cache.open(&path).unwrap();
     for page in 0..58 {
@@ -129,23 +128,23 @@ fn reclaim_frees_as_much_as_it_is_asked_for_but_nothing_that_is_held() {
             file.read_at(page * 4096, &mut [0]).unwrap();
         }
     }
-    cache.quiesce(); // A page that is still read ahead is locked, and stays.
+    cache.quiesce(); // A page that is still read ahead is locked, and is not evicted.
     assert_eq!(cache.reclaim(1000), 116);
     drop((file, other));
     assert_nothing_leaked(&cache);
 }
 
-/// A policy that names every frame, and writes down what it is told.
+/// A policy that names every frame once, and records the victims restored to it and its sizes.
 #[derive(Debug, Default)]
-struct Told {
+struct Recording {
     named: bool,
-    given_back: Arc<Mutex<Vec<u32>>>,
+    restored: Arc<Mutex<Vec<u32>>>,
     sizes: Arc<Mutex<Vec<u32>>>,
 }
 
-impl Policy for Told {
+impl Policy for Recording {
     fn name(&self) -> &'static str {
-        "told"
+        "recording"
     }
     fn insert(&mut self, _: &dyn Frames, _: u32, _: u64) {}
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
@@ -155,7 +154,7 @@ impl Policy for Told {
         }
     }
     fn restore(&mut self, frame: u32) {
-        self.given_back.lock().unwrap().push(frame);
+        self.restored.lock().unwrap().push(frame);
     }
     fn moved(&mut self, _: u32, _: u32) {}
     fn resize(&mut self, frames: u32) {
@@ -164,23 +163,23 @@ impl Policy for Told {
 }
 
 #[test]
-fn a_policy_is_told_what_could_not_go_and_what_it_has() {
+fn a_policy_learns_of_restored_victims_and_its_size() {
     let (_dir, path, _) = file_of(64 * 4096);
-    let (given_back, sizes) = (Arc::default(), Arc::default());
-    let told =
-        Told { named: false, given_back: Arc::clone(&given_back), sizes: Arc::clone(&sizes) };
-    let cache: Cache = Cache::with_policy(64 << 20, |_| Box::new(told)).unwrap();
+    let (restored, sizes) = (Arc::default(), Arc::default());
+    let policy =
+        Recording { named: false, restored: Arc::clone(&restored), sizes: Arc::clone(&sizes) };
+    let cache: Cache = Cache::with_policy(64 << 20, |_| Box::new(policy)).unwrap();
     let file = cache.open(&path).unwrap();
     let handle = file.page(9 * 4096).unwrap().unwrap();
     file.page(30 * 4096).unwrap().unwrap();
     let zone = cache.zone();
-    let is_held = |pfn| {
+    let is_pinned = |pfn| {
         let seen = zone.peek(pfn);
         seen.kind == CACHED && seen.owner_data as u32 == 9
     };
-    let held = zone.pfns().position(is_held).unwrap() as u32;
-    assert_eq!(cache.reclaim(10), 1, "one of two is held");
-    assert_eq!(*given_back.lock().unwrap(), [held]);
+    let pinned = zone.pfns().position(is_pinned).unwrap() as u32;
+    assert_eq!(cache.reclaim(10), 1, "one of two pages is pinned");
+    assert_eq!(*restored.lock().unwrap(), [pinned]);
 
     cache.set_capacity(16 << 20).unwrap();
     let high = |blocks: u32| blocks * 512 / 256 * 4;
@@ -190,7 +189,7 @@ fn a_policy_is_told_what_could_not_go_and_what_it_has() {
     assert_nothing_leaked(&cache);
 }
 
-/// With its thread gone wrong, who misses would do its work, and nobody would notice.
+/// Without this test a broken reclaimer stays unnoticed, because misses do its work.
 #[test]
 fn the_reclaimer_frees_before_a_miss_has_to() {
     let (_dir, path, _) = file_of(16 << 20);
@@ -203,7 +202,7 @@ fn the_reclaimer_frees_before_a_miss_has_to() {
     }
     let stats = cache.stats();
     assert!(stats.direct_reclaims == 0 && stats.reclaimed >= stats.misses - 2048, "{stats:?}");
-    // No further than to the high mark, in whole batches.
+    // Up to the high watermark, in whole batches.
     let free = cache.zone().stats().free_frames;
     assert!((1..=32 + 32).contains(&free), "{free} frames are free");
     drop(file);
@@ -211,11 +210,11 @@ fn the_reclaimer_frees_before_a_miss_has_to() {
 }
 
 #[test]
-fn of_equal_pages_the_one_that_was_used_again_stays() {
+fn of_equal_pages_the_reused_one_stays() {
     let (_dir, path, _) = file_of(64 * 4096);
     let cache: Cache = Cache::with_policy(2 << 20, |_| Box::new(Clock::new())).unwrap();
     let file = cache.open(&path).unwrap();
-    // At no stride: nothing is read ahead.
+    // No constant stride, so that nothing is read ahead.
     let pages = [3, 50, 21, 60, 5, 33, 14, 41];
     let read = |page: u64| assert_eq!(file.read_at(page * 4096, &mut [0]).unwrap(), 1);
     for used in pages {
@@ -229,23 +228,22 @@ fn of_equal_pages_the_one_that_was_used_again_stays() {
         assert_eq!(cache.reclaim(7), 7);
         let misses = cache.stats().misses;
         read(used);
-        assert_eq!(cache.stats().misses, misses, "page {used} went before pages that nobody used");
+        assert_eq!(cache.stats().misses, misses, "page {used} was evicted before unused pages");
     }
     drop(file);
     assert_nothing_leaked(&cache);
 }
 
-/// Handles once filled the queue of cold pages, and `HotCold` went round among them instead of
-/// taking a hot one: pages that were read ahead filled the rest of the cache, and a reader was told
-/// that nothing could be freed.
+/// `HotCold` must evict a hot page if all pages in its cold queue are pinned. Otherwise a reader
+/// gets out of memory although pages that were read ahead can be freed.
 #[test]
-fn a_cache_that_handles_pin_says_so_and_recovers() {
+fn a_fully_pinned_cache_reports_it_and_recovers() {
     let (_dir, path, bytes) = file_of(3 << 20);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
     let mut handles: Vec<_> =
         (0..512).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
-    // Half of them in no index any more: they are pinned all the same.
+    // The pages leave the index, but stay pinned.
     file.invalidate();
     let error = file.read_at(2 << 20, &mut [0; 8]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
@@ -299,7 +297,7 @@ fn threads_that_miss_one_page_read_it_once() {
                 });
             }
         });
-        // What is still read ahead keeps the mapping past the close: the next round would find its
+        // Readahead under way keeps the mapping after the close, and the next round would find its
         // pages.
         cache.quiesce();
         assert_eq!(cache.stats().misses, 64 * (round + 1), "{:?}", cache.stats());
@@ -338,13 +336,13 @@ fn closing_and_opening_again_races_with_reclaim() {
 }
 
 #[test]
-fn reads_stay_right_while_pages_are_reclaimed_moved_and_taken_offline() {
+fn reads_stay_right_under_reclaim_migration_and_offline() {
     let (_dir, path, bytes) = file_of(8 << 20);
     let cache: Cache = Cache::new(6 << 20).unwrap();
     let file = cache.open(&path).unwrap();
     let end = Instant::now() + Duration::from_secs(1);
     let [moves, offlines, reads] = [const { AtomicU64::new(0) }; 3];
-    // On a busy machine a second may pass without one of them.
+    // On a busy machine one of them may not happen within a second.
     let all = || [&moves, &offlines, &reads].iter().all(|count| count.load(Ordering::Relaxed) > 0);
     let running =
         || Instant::now() < end || !all() && Instant::now() < end + Duration::from_secs(30);
@@ -353,13 +351,13 @@ fn reads_stay_right_while_pages_are_reclaimed_moved_and_taken_offline() {
             let (file, bytes, reads) = (&file, &bytes, &reads);
             scope.spawn(move || {
                 let mut random = fastrand::Rng::with_seed(seed);
-                let mut held = None;
+                let mut pinned = None;
                 while running() {
                     let offset = random.usize(..bytes.len());
                     if random.u8(..) < 8 {
                         let handle = file.page(offset as u64).unwrap().unwrap();
                         assert!(*handle == bytes[offset..][..handle.len()]);
-                        held = Some((offset, handle));
+                        pinned = Some((offset, handle));
                     }
                     let mut buf = vec![0; random.usize(1..9000)];
                     let n = file.read_at(offset as u64, &mut buf).unwrap();
@@ -367,7 +365,7 @@ fn reads_stay_right_while_pages_are_reclaimed_moved_and_taken_offline() {
                         buf[..n] == bytes[offset..bytes.len().min(offset + buf.len())],
                         "at {offset}"
                     );
-                    if let Some((offset, handle)) = &held {
+                    if let Some((offset, handle)) = &pinned {
                         assert!(**handle == bytes[*offset..][..handle.len()], "a handle changed");
                     }
                     reads.fetch_add(1, Ordering::Relaxed);
@@ -403,99 +401,8 @@ fn reads_stay_right_while_pages_are_reclaimed_moved_and_taken_offline() {
             }
         });
     });
-    let figures = (moves.into_inner(), offlines.into_inner(), reads.into_inner());
-    assert!(figures.0 > 0 && figures.1 > 0 && figures.2 > 0, "moves, offlines, reads: {figures:?}");
-    drop(file);
-    assert_nothing_leaked(&cache);
-}
-
-/// Four readers of random ranges beside one `writer`, each read judged by `check(offset, bytes)`.
-fn read_beside(
-    file: &File,
-    len: usize,
-    check: impl Fn(usize, &[u8]) + Sync,
-    mut writer: impl FnMut() -> bool,
-) {
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stop = StopOnDrop(&stop);
-        let readers: Vec<_> = (0..4)
-            .map(|seed| {
-                let (stop, check) = (&stop, &check);
-                scope.spawn(move || {
-                    let mut random = fastrand::Rng::with_seed(seed);
-                    while !stop.load(Ordering::Relaxed) {
-                        let offset = random.usize(..len);
-                        let mut buf = vec![0; random.usize(1..9000)];
-                        let n = file.read_at(offset as u64, &mut buf).unwrap();
-                        check(offset, &buf[..n]);
-                    }
-                })
-            })
-            .collect();
-        while readers.iter().all(|reader| !reader.is_finished()) && writer() {}
-    });
-}
-
-#[test]
-fn readers_of_a_growing_file_never_see_the_zeroes_behind_its_old_end() {
-    let (_dir, path, bytes) = file_of(1 << 20);
-    let cache: Cache = Cache::new(2 << 20).unwrap();
-    let mut random = fastrand::Rng::with_seed(9);
-    for _ in 0..3 {
-        let writer = std::fs::File::create(&path).unwrap();
-        let file = cache.open(&path).unwrap();
-        let check = |offset: usize, read: &[u8]| {
-            assert!(*read == bytes[offset..][..read.len()], "at {offset}")
-        };
-        let mut len = 0;
-        read_beside(&file, bytes.len(), check, || {
-            let new = bytes.len().min(len + random.usize(1..2000));
-            writer.write_all_at(&bytes[len..new], len as u64).unwrap();
-            len = new;
-            thread::sleep(Duration::from_micros(50));
-            len < bytes.len()
-        });
-        let mut buf = vec![0; bytes.len()];
-        assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
-        assert!(buf == bytes);
-    }
-    assert_nothing_leaked(&cache);
-}
-
-/// While the system cuts a file, even its own reads may see zeroes before the new size: so may
-/// these. Anything else is wrong, and zeroes are too once the file rests.
-#[test]
-fn readers_of_a_file_that_grows_and_shrinks_see_its_bytes() {
-    let (_dir, path, bytes) = file_of(5 * 4096);
-    let cache: Cache = Cache::new(2 << 20).unwrap();
-    let file = cache.open(&path).unwrap();
-    let writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-    let check = |offset: usize, read: &[u8]| {
-        let right =
-            read.iter().zip(&bytes[offset..]).all(|(&read, &byte)| read == byte || read == 0);
-        assert!(right && read.len() <= bytes.len() - offset, "{} bytes at {offset}", read.len());
-    };
-    let mut random = fastrand::Rng::with_seed(9);
-    let mut len = bytes.len();
-    for _ in 0..20 {
-        let end = Instant::now() + Duration::from_millis(25);
-        read_beside(&file, bytes.len(), check, || {
-            let new = random.usize(1..bytes.len());
-            if new < len {
-                writer.set_len(new as u64).unwrap();
-            } else {
-                writer.write_all_at(&bytes[len..new], len as u64).unwrap();
-            }
-            len = new;
-            thread::sleep(Duration::from_micros(100));
-            Instant::now() < end
-        });
-        file.revalidate().unwrap();
-        let mut buf = vec![0; bytes.len()];
-        assert_eq!(file.read_at(0, &mut buf).unwrap(), len);
-        assert!(buf[..len] == bytes[..len]);
-    }
+    let counts = (moves.into_inner(), offlines.into_inner(), reads.into_inner());
+    assert!(counts.0 > 0 && counts.1 > 0 && counts.2 > 0, "moves, offlines, reads: {counts:?}");
     drop(file);
     assert_nothing_leaked(&cache);
 }

@@ -1,4 +1,4 @@
-//! Ranges are what the file was, without a copy, whatever happens to it meanwhile.
+//! Ranges are snapshots of the file without a copy, also if the file changes meanwhile.
 
 mod common;
 
@@ -28,11 +28,11 @@ fn ranges_of_any_kind_equal_the_file() {
     let files: [Arc<dyn Backing>; 2] =
         [Arc::new(LocalFile::open(&path).unwrap()), Arc::new(Memory::new(&bytes))];
     for backing in files {
-        // One file after the other: two opens of one would share their pages.
+        // One backing after the other: two opens of one file would share their pages.
         let file = cache.open_backing(backing).unwrap();
         for _ in 0..1000 {
-            let most = if random.u8(..) < 10 { 1_000_000 } else { 3 * PAGE };
-            let (offset, len) = (random.usize(..bytes.len() + 3000), random.usize(..most));
+            let longest = if random.u8(..) < 10 { 1_000_000 } else { 3 * PAGE };
+            let (offset, len) = (random.usize(..bytes.len() + 3000), random.usize(..longest));
             let expected = plain(&bytes, offset, len);
             assert!(file.bytes(offset as u64, len).unwrap() == expected, "{len} bytes at {offset}");
 
@@ -65,7 +65,7 @@ fn ranges_of_any_kind_equal_the_file() {
     assert_nothing_leaked(&cache);
 }
 
-/// Goes through a range as network code does, by steps of any size.
+/// Consumes a range as network code does, in steps of any size.
 fn walk(mut range: RangeHandle, expected: &[u8], random: &mut fastrand::Rng) {
     let mut left = expected;
     while range.has_remaining() {
@@ -99,39 +99,39 @@ fn a_range_is_a_snapshot_that_nothing_changes() {
     file.sync_all().unwrap();
     cache.reclaim(usize::MAX);
     assert_eq!(file.bytes(0, 10).unwrap(), vec![0; 10]);
-    let part: Bytes = page.slice(10..20);
+    let slice: Bytes = page.slice(10..20);
     drop((file, cache, page));
     assert!(range.chunks().flatten().eq(&bytes[100..]));
-    assert_eq!(part, bytes[7 * PAGE + 11..][..10]);
+    assert_eq!(slice, bytes[7 * PAGE + 11..][..10]);
     assert_eq!(pages, bytes[10..][..9 * PAGE]);
 }
 
-/// A run is filled into memory that lies together, if there is any: then a range of it is one
-/// piece, and `bytes` does not copy.
+/// An extent is filled into contiguous memory if there is any: then a range of it is one piece, and
+/// `bytes` does not copy.
 #[test]
-fn what_one_request_fills_is_one_piece() {
+fn one_request_fills_one_contiguous_piece() {
     let (_dir, path, bytes) = file_of(300 * PAGE);
     let cache = cache();
     let file = cache.open(&path).unwrap();
     let range = file.range(0, 256 * PAGE).unwrap();
     assert_eq!((cache.stats().requests, range.chunks().count()), (1, 1));
     assert!(range.chunks().eq([&bytes[..256 * PAGE]]));
-    let (held, page) =
+    let (slice, page) =
         (file.bytes(PAGE as u64 + 5, 99 * PAGE).unwrap(), file.page(PAGE as u64).unwrap().unwrap());
     assert!(
-        held == bytes[PAGE + 5..][..99 * PAGE] && held.as_ptr() == page[5..].as_ptr(),
-        "it was copied"
+        slice == bytes[PAGE + 5..][..99 * PAGE] && slice.as_ptr() == page[5..].as_ptr(),
+        "the bytes were copied"
     );
-    drop((file, range, held, page));
+    drop((file, range, slice, page));
     assert_nothing_leaked(&cache);
 }
 
 #[test]
-fn pages_that_were_passed_are_let_go() {
+fn a_range_releases_the_pages_it_has_passed() {
     let (_dir, path, bytes) = file_of(200 * PAGE);
     let cache = cache();
     let file = cache.open(&path).unwrap();
-    // Every other page is there already, so that no two of those that come now need be neighbours.
+    // Every other page is cached already, so that the pages read now need not be contiguous.
     let others: Vec<_> =
         (0..100).map(|n| file.page(n * 2 * PAGE as u64).unwrap().unwrap()).collect();
     let mut range = file.range(0, bytes.len()).unwrap();
@@ -166,20 +166,20 @@ fn a_range_is_one_allocation_however_long() {
         let range = measure(|| assert_eq!(file.range(5, len).unwrap().remaining(), len));
         let bytes = measure(|| assert_eq!(file.bytes(5, len).unwrap().len(), len));
         assert_eq!((range.count_total, bytes.count_total), (1, 1), "{pages} pages");
-        // By a handle on each page.
+        // With a handle for each page.
         let each = measure(|| {
             let pages = (0..pages as u64).map(|n| file.page(n * PAGE as u64).unwrap().unwrap());
             assert_eq!(pages.map(|page| Bytes::from(page).len()).sum::<usize>(), len);
         });
         assert_eq!(each.count_total, pages as u64);
     }
-    // Without a copy, what lies together: a single page always does.
+    // Contiguous memory is not copied, and a single page is always contiguous.
     let of_page = measure(|| drop(file.bytes(PAGE as u64 + 5, 4000).unwrap()));
     assert!(of_page.bytes_total < 100, "{of_page:?}");
 }
 
 #[test]
-fn an_error_in_a_range_is_its_own_and_leaves_nothing_pinned() {
+fn a_failed_range_reports_its_error_and_pins_nothing() {
     let memory = Arc::new(Memory::new(&vec![7; 100 * PAGE]));
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -189,7 +189,7 @@ fn an_error_in_a_range_is_its_own_and_leaves_nothing_pinned() {
     file.read_at(0, &mut vec![0; 3 * PAGE]).unwrap();
     cache.quiesce();
     file.read_at(0, &mut [0]).unwrap();
-    // What was read ahead may be there.
+    // The pages near the start may have been read ahead, the last page was not.
     let last = 99 * PAGE as u64;
     memory.inject(Call::Fill, 0, u64::MAX, Fault::Error(5));
     assert_eq!(file.range(last - 1, 2).unwrap_err().raw_os_error(), Some(5));
@@ -197,7 +197,7 @@ fn an_error_in_a_range_is_its_own_and_leaves_nothing_pinned() {
     let (mut first, mut second) = ([0; 10], vec![0; 100 * PAGE]);
     let mut slices = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
     assert_eq!(file.read_vectored_at(last, &mut slices).unwrap_err().raw_os_error(), Some(5));
-    // What was read before the error counts.
+    // The bytes before the error are counted.
     let read = file.read_vectored_at(0, &mut slices).unwrap();
     assert!((3 * PAGE..100 * PAGE).contains(&read), "{read}");
     memory.heal();
@@ -220,9 +220,10 @@ fn a_range_longer_than_the_cache_is_refused_and_pins_nothing() {
     assert_nothing_leaked(&cache);
 }
 
-/// Each page of the file says all over which one it is; writers write that again, in other words.
+/// Each page is filled with its number modulo 100; writers rewrite it with the number plus 0 or
+/// 100.
 #[test]
-fn ranges_beside_writers_and_reclaim_hold_whole_pages() {
+fn ranges_under_writes_and_reclaim_have_whole_pages() {
     const PAGES: usize = 600;
     let contents: Vec<u8> = (0..PAGES * PAGE).map(|at| (at / PAGE % 100) as u8).collect();
     let cache = cache();
@@ -234,8 +235,8 @@ fn ranges_beside_writers_and_reclaim_hold_whole_pages() {
             let mut random = fastrand::Rng::with_seed(1);
             while !stop.load(Ordering::Relaxed) {
                 let page = random.usize(..PAGES);
-                let word = (page % 100) as u8 + 100 * random.u8(..2);
-                file.write_at((page * PAGE) as u64, &[word; PAGE]).unwrap();
+                let byte = (page % 100) as u8 + 100 * random.u8(..2);
+                file.write_at((page * PAGE) as u64, &[byte; PAGE]).unwrap();
             }
         });
         scope.spawn(|| {
@@ -250,13 +251,13 @@ fn ranges_beside_writers_and_reclaim_hold_whole_pages() {
             scope.spawn(move || {
                 let _stop = StopOnDrop(stop);
                 let mut random = fastrand::Rng::with_seed(seed);
-                let mut kept: Vec<(usize, RangeHandle)> = Vec::new();
+                let mut pinned: Vec<(usize, RangeHandle)> = Vec::new();
                 for _ in 0..1500 {
                     let (page, pages) = (random.usize(..PAGES - 20), random.usize(1..20));
-                    kept.push((page, file.range((page * PAGE) as u64, pages * PAGE).unwrap()));
-                    // Held for a while, under all that happens.
-                    if kept.len() > 5 {
-                        let (page, range) = kept.swap_remove(random.usize(..5));
+                    pinned.push((page, file.range((page * PAGE) as u64, pages * PAGE).unwrap()));
+                    // Each range stays pinned for a while, under writes and reclaim.
+                    if pinned.len() > 5 {
+                        let (page, range) = pinned.swap_remove(random.usize(..5));
                         let bytes: Vec<u8> = range.chunks().flatten().copied().collect();
                         for (n, bytes) in bytes.chunks(PAGE).enumerate() {
                             let same = bytes.iter().all(|&byte| byte == bytes[0]);

@@ -1,4 +1,4 @@
-//! Runs and readahead: fewer requests, the right bytes, and errors for those whose they are.
+//! Extents and readahead: few requests, the right bytes, and errors only for readers of a bad page.
 
 mod common;
 
@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 const PAGE: u64 = 4096;
 
-/// Each page holds its number in every eighth byte.
+/// Returns memory of `pages` pages, each filled with its number as a `u64`.
 fn memory(pages: u64) -> Memory {
     let bytes: Vec<u8> = (0..pages).flat_map(|page| page.to_le_bytes().repeat(512)).collect();
     Memory::new(&bytes)
@@ -25,14 +25,15 @@ fn assert_page(page: u64, bytes: &[u8]) {
     assert!(bytes == page.to_le_bytes().repeat(512), "not the bytes of page {page}");
 }
 
-/// A backing that asks a rule before each fill.
+/// A backing that calls `rule` before each fill.
 struct Ruled {
     memory: Memory,
     rule: Box<dyn Fn(u64, u64) -> io::Result<()> + Send + Sync>,
 }
 
 impl Ruled {
-    /// `rule` is given the first page of a request, and how many there are.
+    /// Returns a backing of `pages` pages. `rule` gets the first page of a request and its number of
+    /// pages.
     fn new(
         pages: u64,
         rule: impl Fn(u64, u64) -> io::Result<()> + Send + Sync + 'static,
@@ -79,7 +80,7 @@ fn one_read_of_neighbours_is_one_request() {
         (memory.calls(Call::Fill), cache.stats().requests, cache.stats().misses),
         (1, 1, 256)
     );
-    // What is there already is not read again: a request before it, one behind it.
+    // Cached pages are not read again: one request before them, one after them.
     assert_eq!(file.read_at(9 * PAGE, &mut vec![0; 258 * 4096]).unwrap(), 258 * 4096);
     assert_eq!((cache.stats().requests, cache.stats().misses), (3, 258));
     drop(file);
@@ -87,7 +88,7 @@ fn one_read_of_neighbours_is_one_request() {
 }
 
 #[test]
-fn a_scan_is_read_ahead_in_few_requests_however_long_they_take() {
+fn a_scan_is_read_ahead_in_few_requests_at_any_latency() {
     let memory = Arc::new(memory(9000));
     for delay in [Duration::ZERO, Duration::from_micros(100), Duration::from_millis(5)] {
         memory.heal();
@@ -103,8 +104,9 @@ fn a_scan_is_read_ahead_in_few_requests_however_long_they_take() {
             }
             cache.quiesce();
             let stats = cache.stats();
-            // 3 before it is known, windows of 16, 32, 64 and then 85, a part of the cache's 8192
-            // pages, in which the scan does not fit: no page goes before its use.
+            // 3 requests before the scan is detected, then windows of 16, 32, 64 and 85 pages, a
+            // share of the cache's 8192 pages. The scan does not fit into the cache, and no page is
+            // evicted before its use.
             assert!(stats.requests < 120, "{delay:?}, {backward}: {stats:?}");
             assert_eq!(
                 (stats.misses, stats.ahead),
@@ -118,7 +120,7 @@ fn a_scan_is_read_ahead_in_few_requests_however_long_they_take() {
 }
 
 #[test]
-fn random_readers_have_no_page_read_in_vain() {
+fn random_reads_trigger_no_readahead() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -140,10 +142,10 @@ fn random_readers_have_no_page_read_in_vain() {
     );
 }
 
-/// The scan reads ahead over the bad page, and the long read asks for it together with good ones:
-/// neither may give its error to who reads another page.
+/// The scan reads ahead over the bad page, and the long read requests it together with good ones.
+/// Neither may return its error to a reader of another page.
 #[test]
-fn the_error_of_a_page_reaches_who_asks_for_it_and_nobody_else() {
+fn the_error_of_a_page_reaches_only_its_readers() {
     const BAD: u64 = 100;
     let fails = |first, pages| {
         let has_bad = (first..first + pages).contains(&BAD);
@@ -194,13 +196,13 @@ fn a_reader_does_not_wait_for_the_requests_of_others() {
         assert_eq!(file.read_at(page * PAGE, &mut buf).unwrap(), 4096);
         assert_page(page, &buf);
     };
-    // More requests than can be in flight: strides of two readers, 16 pages each.
+    // More requests than can be in flight: two readers with strides, 16 pages each.
     for reader in [0, 2000] {
         (0..3).for_each(|n| read(reader + 7 * n));
     }
     assert_eq!(cache.stats().ahead, 32);
-    // Those behind are not begun; nobody waits for those before. And a page that nobody asked for
-    // yet is read at once.
+    // The later requests are not started, and these reads do not wait for the earlier ones. A page
+    // that was not requested yet is read at once.
     for page in [2000 + 7 * 18, 2000 + 7 * 17, 2000 + 7 * 16, 999] {
         read(page);
     }
@@ -212,9 +214,9 @@ fn a_reader_does_not_wait_for_the_requests_of_others() {
 }
 
 #[test]
-fn a_backing_that_panics_in_the_background_leaves_nothing_behind() {
+fn a_panic_in_background_readahead_leaks_nothing() {
     let panics = |_, _| {
-        assert!(!is_background(), "a backing with a bug, on purpose");
+        assert!(!is_background(), "a panic of the backing, on purpose");
         Ok(())
     };
     let cache: Cache = Cache::new(4 << 20).unwrap();
@@ -229,7 +231,7 @@ fn a_backing_that_panics_in_the_background_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_cache_that_goes_while_it_reads_ahead_leaves_nothing_behind() {
+fn a_cache_dropped_during_readahead_leaks_nothing() {
     let memory = Arc::new(memory(1000));
     memory.inject(Call::Fill, 0, u64::MAX, Fault::Delay(Duration::from_millis(1)));
     let cache: Cache = Cache::new(8 << 20).unwrap();
@@ -239,7 +241,7 @@ fn a_cache_that_goes_while_it_reads_ahead_leaves_nothing_behind() {
         file.read_at(page * PAGE, &mut [0; 64]).unwrap();
     }
     drop((file, cache));
-    // The last request holds the backing.
+    // The last request keeps the backing alive.
     let memory_is_ours = || Arc::strong_count(&memory) == 1;
     (0..2000)
         .take_while(|_| !memory_is_ours())

@@ -1,4 +1,4 @@
-//! What one thread sees of files: contents, ends, changes, errors.
+//! Reads by one thread: contents, ends of files, changes, errors.
 
 mod common;
 
@@ -53,7 +53,7 @@ fn opens_of_one_file_share_its_pages() {
     assert_eq!((buf, cache.stats().misses), (bytes, 5));
     drop(second);
     assert_nothing_leaked(&cache);
-    // The last close forgot the pages.
+    // The last close dropped the pages.
     cache.open(&path).unwrap().read_at(0, &mut [0]).unwrap();
     assert_eq!(cache.stats().misses, 6);
 }
@@ -82,13 +82,13 @@ fn a_handle_survives_invalidation_truncation_and_the_cache() {
     assert_eq!(file.read_at(0, &mut [0; 100]).unwrap(), 10);
     let copies = handles.clone();
     drop((file, cache, handles));
-    // Another cache of the same size does not get the frames that are still held.
+    // Another cache of the same size does not get the frames that are still pinned.
     let (_other_dir, other_path, _) = file_of(3 << 20);
     let other = Cache::<folio_ref::DefaultScheme>::new(CAPACITY).unwrap();
     other.open(&other_path).unwrap().read_at(0, &mut vec![0; 3 << 20]).unwrap();
     for (page, handle) in copies.into_iter().enumerate() {
-        let held = Bytes::from(handle);
-        assert_eq!(held, &bytes[page * 4096..][..4096]);
+        let pinned = Bytes::from(handle);
+        assert_eq!(pinned, &bytes[page * 4096..][..4096]);
     }
 }
 
@@ -104,7 +104,7 @@ fn growth_is_seen_at_the_end_and_leaves_no_zeroes() {
         let addition = vec![7; more];
         OpenOptions::new().append(true).open(&path).unwrap().write_all(&addition).unwrap();
         bytes.extend(addition);
-        // Bytes before the old end do not ask for the size; bytes past it do.
+        // A read before the old end does not query the size; a read past it does.
         assert_eq!(file.read_at(10, &mut [0; 10]).unwrap(), 10);
         let n = file.read_at(0, &mut buf).unwrap();
         assert_eq!(buf[..n], bytes);
@@ -116,18 +116,18 @@ fn growth_is_seen_at_the_end_and_leaves_no_zeroes() {
 }
 
 #[test]
-fn truncation_is_seen_by_the_read_that_meets_it() {
+fn a_read_past_an_external_truncation_notices_it() {
     let (_dir, path, bytes) = file_of(40_000);
     let cache = cache();
     let file = cache.open(&path).unwrap();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(5000).unwrap();
-    // The length still says 40000; the page is read and found to be past the end.
+    // The known length is still 40000; the page is read and found to be past the end.
     assert_eq!(file.read_at(30_000, &mut [0; 100]).unwrap(), 0);
     assert_eq!(file.len(), 5000);
     let mut buf = vec![0; 40_000];
     assert_eq!(file.read_at(0, &mut buf).unwrap(), 5000);
     assert_eq!(buf[..5000], bytes[..5000]);
-    // It grows again: zeroes up to there, from the file, not from a stale page.
+    // The file grows again: the zeroes in between come from the file, not from a stale page.
     OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"end", 8000).unwrap();
     assert_eq!(file.read_at(4990, &mut buf).unwrap(), 8003 - 4990);
     assert_eq!(buf[..10], bytes[4990..5000]);
@@ -138,17 +138,16 @@ fn truncation_is_seen_by_the_read_that_meets_it() {
 }
 
 #[test]
-fn pages_that_others_cut_off_leave_the_cache() {
+fn pages_past_an_external_truncation_leave_the_cache() {
     let (_dir, path, bytes) = file_of(40_000);
     let cache = cache();
     let file = cache.open(&path).unwrap();
     let mut buf = vec![0; 40_000];
     assert_eq!(file.read_at(0, &mut buf).unwrap(), 40_000);
     assert_eq!(cache.zone().count_kind(CACHED), 10);
-    // To the end of a page, so there is nothing to read again.
+    // To a page boundary, so that no page must be read again.
     OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
-    // Pages that are there are found without a look at the file; what is past its end is asked of
-    // it.
+    // Reads of cached pages do not query the file; a read past its end does.
     assert_eq!(file.read_at(40_000, &mut buf).unwrap(), 0);
     assert_eq!(cache.zone().count_kind(CACHED), 2);
     assert_eq!(file.read_at(0, &mut buf).unwrap(), 8192);
@@ -158,7 +157,7 @@ fn pages_that_others_cut_off_leave_the_cache() {
 }
 
 #[test]
-fn a_page_that_begins_where_others_cut_the_file_is_its_end() {
+fn a_page_at_an_external_truncation_point_is_end_of_file() {
     let (_dir, path, _) = file_of(40_000);
     let cache = cache();
     let file = cache.open(&path).unwrap();
@@ -168,7 +167,7 @@ fn a_page_that_begins_where_others_cut_the_file_is_its_end() {
 }
 
 #[test]
-fn revalidate_drops_what_was_rewritten_in_place() {
+fn revalidate_drops_pages_rewritten_in_place() {
     let (_dir, path, bytes) = file_of(5000);
     let file = cache().open(&path).unwrap();
     let mut buf = [0; 5];
@@ -185,7 +184,7 @@ fn revalidate_drops_what_was_rewritten_in_place() {
 }
 
 #[test]
-fn offsets_at_and_past_the_end_read_nothing_and_impossible_ones_say_so() {
+fn reads_past_the_end_are_empty_impossible_offsets_fail() {
     let (_dir, path, _) = file_of(4096);
     let cache = cache();
     let file = cache.open(&path).unwrap();
@@ -222,11 +221,11 @@ fn sparse_files_are_read_up_to_16_tib_and_then_refused() {
     let mut buf = [1; 8];
     assert_eq!(file.read_at((1 << 40) - 3, &mut buf).unwrap(), 3);
     assert_eq!(&buf[..3], b"far");
-    // As large as the file system allows.
+    // The largest length that the file system allows.
     let Some(len) =
         [1 << 60, 1 << 45, (1 << 44) + 4096].into_iter().find(|&len| sparse.set_len(len).is_ok())
     else {
-        eprintln!("this file system has no files past 16 TiB: that part is not tested");
+        eprintln!("this file system has no files past 16 TiB: this case is not tested");
         return;
     };
     let last = 1_u64 << 44;
@@ -239,7 +238,7 @@ fn sparse_files_are_read_up_to_16_tib_and_then_refused() {
 }
 
 #[test]
-fn only_regular_files_are_opened_and_the_message_says_what_it_was() {
+fn only_regular_files_open_and_the_error_names_the_type() {
     let (dir, path, _) = file_of(1);
     let cache = cache();
     let fifo = dir.path().join("fifo");
@@ -253,24 +252,23 @@ fn only_regular_files_are_opened_and_the_message_says_what_it_was() {
         (&socket, "socket"),
         ("/dev/zero".as_ref(), "character device"),
     ];
-    for (path, what) in cases {
+    for (path, kind) in cases {
         let error = cache.open(path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(
-            error.to_string().contains(what) && error.to_string().contains(path.to_str().unwrap()),
+            error.to_string().contains(kind) && error.to_string().contains(path.to_str().unwrap()),
             "{error}"
         );
     }
     assert_eq!(cache.open(dir.path().join("missing")).unwrap_err().kind(), ErrorKind::NotFound);
-    // Whoever may read everything, as root may, may read this too: so the answer is the standard
-    // library's.
+    // Root may read this file too: expect the result of the standard library.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let kind = |result: std::io::Result<()>| result.map_err(|error| error.kind());
     assert_eq!(kind(cache.open(&path).map(drop)), kind(fs::File::open(&path).map(drop)));
 }
 
 #[test]
-fn capacities_that_can_not_be_kept_are_refused() {
+fn impossible_capacities_are_refused() {
     for bytes in [0, 4096, (2 << 20) - 1, usize::MAX] {
         let error = Cache::<folio_ref::DefaultScheme>::new(bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -290,10 +288,10 @@ fn a_miss_of_one_page_allocates_nothing() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(sparse.path()).unwrap();
     let read = |page: u64| assert_eq!(file.read_at(page * 4096, &mut [1; 64]).unwrap(), 64);
-    // The index has 512 pages to an allocation.
+    // One allocation of the index covers 512 pages.
     (0..PAGES).step_by(512).for_each(read);
     cache.quiesce();
-    // So far apart that nothing is read ahead, and that hardly a page is met again.
+    // So far apart that nothing is read ahead and hardly any page is read twice.
     let mut random = fastrand::Rng::with_seed(1);
     let mut pages = || (0..MISSES).map(|_| random.u64(..PAGES)).collect::<Vec<_>>();
     pages().into_iter().for_each(read);
@@ -302,7 +300,7 @@ fn a_miss_of_one_page_allocates_nothing() {
     let after = cache.stats();
     assert!(after.misses - before.misses > MISSES * 9 / 10, "{after:?}");
     assert_eq!(after.ahead, before.ahead);
-    // A few: for the names of 32 victims where the reader has to reclaim itself, for a policy's
-    // memory of pages that left.
+    // A few allocations remain: the list of 32 victims if the reader reclaims by itself, and the
+    // policy's record of evicted pages.
     assert!(allocated.count_total < MISSES / 10, "{allocated:?}");
 }

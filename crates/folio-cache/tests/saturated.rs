@@ -1,4 +1,4 @@
-//! A page with 2^30 references: its frame is leaked, its bytes are not.
+//! A page with 2^30 references: its frame leaks, but its bytes are not lost.
 
 mod common;
 
@@ -9,7 +9,8 @@ use folio_cache::{CACHED, Cache, Memory};
 use folio_frames::{FolioRefs, Pfn, Refusal};
 use folio_ref::{MAX_AT_ONCE, SATURATED, Snapshot};
 
-/// Takes so many references on each page of the cache that are `chosen` by their first byte.
+/// Saturates the reference count of each cached page that is `chosen` by its first byte. Returns
+/// their frame numbers.
 fn saturate(cache: &Cache, chosen: impl Fn(u8) -> bool) -> Vec<Pfn> {
     let zone = cache.zone();
     let cached = zone.pfns().filter(|&pfn| zone.peek(pfn).kind == CACHED);
@@ -26,7 +27,7 @@ fn saturate(cache: &Cache, chosen: impl Fn(u8) -> bool) -> Vec<Pfn> {
         .collect()
 }
 
-/// Each page is full of its number, from 1.
+/// Returns `n` pages, each filled with its number, from 1.
 fn pages(n: u8) -> Vec<u8> {
     (1..=n).flat_map(|page| [page; 4096]).collect()
 }
@@ -38,9 +39,9 @@ fn a_saturated_page_is_read_from_a_copy() {
     file.read_at(0, &mut [0; 3 * 4096]).unwrap();
     let [pfn] = saturate(&cache, |byte| byte == 2)[..] else { panic!("one page is full of twos") };
     let before = file.page(0).unwrap().unwrap();
-    let copy = file.page(4096).unwrap().expect("the file is longer");
+    let copy = file.page(4096).unwrap().expect("the file has three pages");
     assert!(copy.iter().all(|&byte| byte == 2));
-    // The next one finds the copy too.
+    // The next reader finds the copy too.
     let again = file.page(4096).unwrap().unwrap();
     assert!(copy.as_ptr() == again.as_ptr());
     assert!(before.iter().all(|&byte| byte == 1));
@@ -49,26 +50,26 @@ fn a_saturated_page_is_read_from_a_copy() {
     assert_eq!(cache.zone().try_get(pfn).unwrap_err(), Refusal::Saturated);
 }
 
-/// A sync skipped such a page, and said that all was durable; one that nobody read was never
-/// written.
+/// A sync must neither skip a saturated page nor leave it unwritten if no read replaced it by a
+/// copy.
 #[test]
-fn a_saturated_page_that_is_dirty_is_written_where_it_belongs() {
-    for which in [&[1_u8][..], &[2], &[4], &[2, 3], &[1, 2, 3, 4]] {
+fn a_dirty_saturated_page_is_written_at_its_offset() {
+    for saturated in [&[1_u8][..], &[2], &[4], &[2, 3], &[1, 2, 3, 4]] {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         let memory = Arc::new(Memory::new(&[9; 4 * 4096]));
         let file = cache.open_backing(memory.clone()).unwrap();
         file.write_at(0, &pages(4)).unwrap();
-        assert_eq!(saturate(&cache, |byte| which.contains(&byte)).len(), which.len());
+        assert_eq!(saturate(&cache, |byte| saturated.contains(&byte)).len(), saturated.len());
         file.sync_data().unwrap();
-        assert!(memory.durable() == pages(4), "with {which:?} saturated");
+        assert!(memory.durable() == pages(4), "with {saturated:?} saturated");
         assert!(
             cache.zone().pfns().all(|pfn| !cache.zone().peek(pfn).dirty),
-            "with {which:?} saturated"
+            "with {saturated:?} saturated"
         );
-        // And again, from then on in a copy.
+        // The next write goes to the copies.
         file.write_at(2 * 4096 - 5, &[7; 10]).unwrap();
         file.sync_data().unwrap();
         let expected = [&pages(4)[..2 * 4096 - 5], &[7; 10], &pages(4)[2 * 4096 + 5..]].concat();
-        assert!(memory.durable() == expected, "with {which:?} saturated");
+        assert!(memory.durable() == expected, "with {saturated:?} saturated");
     }
 }

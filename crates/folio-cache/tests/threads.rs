@@ -1,4 +1,4 @@
-//! With few threads of its own, or none, a cache does the same, and nobody sleeps for ever.
+//! A cache with few threads of its own, or none, returns the same results and never deadlocks.
 
 mod common;
 
@@ -23,7 +23,7 @@ use rustix::thread::{Uid, set_thread_res_uid};
 const PAGE: usize = 4096;
 const PAGES: usize = 1000;
 
-/// Each page says all over which one it is.
+/// Returns [`PAGES`] pages, each filled with its number modulo 250.
 fn contents() -> Vec<u8> {
     (0..PAGES * PAGE).map(|at| (at / PAGE % 250) as u8).collect()
 }
@@ -32,7 +32,7 @@ fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// The rest of a stream.
+/// Returns the rest of a stream.
 fn collect(mut stream: ByteStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     while let Some(piece) = block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context))) {
@@ -41,21 +41,22 @@ fn collect(mut stream: ByteStream) -> Vec<u8> {
     bytes
 }
 
-/// What does not end fails, and ends with the process.
-fn ends(what: impl FnOnce() + Send + 'static) {
-    let (said, heard) = mpsc::channel();
-    let doing = thread::spawn(move || {
-        what();
-        said.send(())
+/// Runs `test` in a thread, and panics if it does not end within two minutes. The thread then ends
+/// with the process.
+fn ends(test: impl FnOnce() + Send + 'static) {
+    let (sender, receiver) = mpsc::channel();
+    let running = thread::spawn(move || {
+        test();
+        sender.send(())
     });
-    let heard = heard.recv_timeout(Duration::from_mins(2));
-    assert!(heard != Err(mpsc::RecvTimeoutError::Timeout), "it hangs");
-    doing.join().expect("it panicked").expect("somebody listens");
+    let ended = receiver.recv_timeout(Duration::from_mins(2));
+    assert!(ended != Err(mpsc::RecvTimeoutError::Timeout), "the test hangs");
+    running.join().expect("the test panicked").expect("the receiver is alive");
 }
 
-/// Who needs a page that is being read ahead, to change it or to have it gone, while nobody may be
-/// there to read it. Without a thread, that waited for ever.
-fn change_what_is_read_ahead(cache: &Cache) {
+/// Changes or drops pages that are being read ahead. A cache without threads has no thread to fill
+/// them, and must not wait for one.
+fn change_pages_under_readahead(cache: &Cache) {
     let page = |n| n * PAGE as u64;
     let changes: [fn(&File, &Memory); 5] = [
         |file, _| assert_eq!(file.write_at(7 * PAGE as u64, &[251; PAGE]).unwrap(), PAGE),
@@ -71,7 +72,7 @@ fn change_what_is_read_ahead(cache: &Cache) {
         let memory = Arc::new(Memory::new(&contents()));
         let file = cache.open_backing(memory.clone()).unwrap();
         let ahead = cache.stats().ahead;
-        // The third in turn has the next ones read ahead.
+        // The third page in a row triggers readahead.
         for n in 0..3 {
             file.read_at(page(n), &mut [0; 8]).unwrap();
         }
@@ -83,9 +84,9 @@ fn change_what_is_read_ahead(cache: &Cache) {
     assert_nothing_leaked(cache);
 }
 
-/// One after the other, all that a file can do.
+/// Runs all operations of a file, one after the other.
 fn everything(cache: &Cache) {
-    change_what_is_read_ahead(cache);
+    change_pages_under_readahead(cache);
     let (memory, bytes) = (Arc::new(Memory::new(&contents())), contents());
     let file = cache.open_backing(memory.clone()).unwrap();
     let mut buf = vec![0; 3 * PAGE];
@@ -102,7 +103,7 @@ fn everything(cache: &Cache) {
     file.invalidate();
     assert!(collect(file.stream(5, u64::MAX)) == bytes[5..]);
     assert!(block_on(file.bytes_async(9, 300_000)).unwrap() == bytes[9..300_009]);
-    // Dirty pages, cut through, and an end that is read again.
+    // Truncates dirty pages in the middle, and reads the end again.
     let new = vec![251; 500 * PAGE];
     assert_eq!(file.write_at(300 * PAGE as u64 + 7, &new).unwrap(), new.len());
     file.set_len(600 * PAGE as u64 + 100).unwrap();
@@ -116,7 +117,7 @@ fn everything(cache: &Cache) {
     );
     file.invalidate();
     assert!(file.bytes(0, usize::MAX).unwrap() == expected);
-    // More than may be dirty: who writes writes it.
+    // More than the dirty limit: the writer writes back.
     for n in 0..10 {
         assert_eq!(file.write_at(n * new.len() as u64, &new).unwrap(), new.len());
     }
@@ -131,19 +132,22 @@ fn everything(cache: &Cache) {
 }
 
 #[test]
-fn without_threads_all_is_done_by_who_asks() {
+fn without_threads_callers_do_all_the_work() {
     ends(|| {
         let cache: Cache = Cache::new(8 << 20).unwrap();
         cache.set_io_threads(0);
         everything(&cache);
-        // Reclaimed by who needed it.
+        // The readers reclaimed by themselves.
         assert!(cache.stats().direct_reclaims > 0, "{:?}", cache.stats());
         let file = cache.open_backing(Arc::new(Memory::new(&contents()))).unwrap();
         for page in [0, 600, 3, 700] {
             let read = poll_once(pin!(file.page_async(page * PAGE as u64)));
-            assert!(matches!(read, Poll::Ready(Ok(Some(_)))), "it is read by the first poll");
+            assert!(
+                matches!(read, Poll::Ready(Ok(Some(_)))),
+                "the first poll did not read the page"
+            );
         }
-        // And when there may be threads again, there are.
+        // Threads are started again as soon as they are allowed.
         cache.set_io_threads(3);
         let page = block_on(file.page_async(300 * PAGE as u64)).unwrap().unwrap();
         assert!(page.iter().all(|&byte| byte == 50));
@@ -153,7 +157,7 @@ fn without_threads_all_is_done_by_who_asks() {
 }
 
 #[test]
-fn errors_and_panics_without_threads_are_whose_poll_it_was() {
+fn without_threads_each_poll_returns_its_own_error() {
     ends(|| {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         cache.set_io_threads(0);
@@ -163,7 +167,7 @@ fn errors_and_panics_without_threads_are_whose_poll_it_was() {
         for page in 0..10 {
             let Poll::Ready(Err(error)) = poll_once(pin!(file.bytes_async(page * PAGE as u64, 9)))
             else {
-                panic!("it is read by the first poll, and can not be")
+                panic!("the first poll did not return the error")
             };
             assert_eq!(error.raw_os_error(), Some(5));
         }
@@ -174,16 +178,16 @@ fn errors_and_panics_without_threads_are_whose_poll_it_was() {
     });
 }
 
-/// Readers of all kinds, who are read ahead of, beside a writer and one who cuts the file and makes
-/// it longer again. While the number of threads changes, too, if it is `None`.
-fn together(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Backing>) {
+/// Readers of all kinds, with readahead, beside a writer and a thread that truncates and lengthens
+/// the file. With `None`, the number of threads changes meanwhile as well.
+fn readers_and_writers(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Backing>) {
     const STEPS: usize = 60;
     let seed = fastrand::u64(..);
     println!("{threads:?} threads, seed {seed}");
     let cache: Cache = Cache::new(4 << 20).unwrap();
     cache.set_io_threads(threads.unwrap_or(16));
     let file = cache.open_backing(of(Arc::new(Memory::new(&contents())))).unwrap();
-    // Zeroes are what was cut.
+    // Zeroes are bytes that were truncated.
     let check = |page: usize, bytes: &[u8]| {
         let right = bytes.iter().all(|&byte| byte == bytes[0])
             && [0, page % 250].contains(&bytes[0].into());
@@ -211,8 +215,8 @@ fn together(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Backing>) {
         for _ in 0..STEPS {
             let (page, pages) = (random.usize(..PAGES), random.usize(1..30));
             let mut future = pin!(file.bytes_async((page * PAGE) as u64, pages * PAGE));
-            let begun = poll_once(future.as_mut());
-            match begun {
+            let polled = poll_once(future.as_mut());
+            match polled {
                 Poll::Ready(got) => check_from(page, &got.unwrap()),
                 Poll::Pending if random.bool() => check_from(page, &block_on(future).unwrap()),
                 Poll::Pending => {}
@@ -232,7 +236,7 @@ fn together(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Backing>) {
             }
         }
     };
-    let cut = || {
+    let truncate = || {
         let mut random = random(6);
         for _ in 0..STEPS {
             file.set_len((random.usize(..PAGES) * PAGE) as u64).unwrap();
@@ -251,25 +255,25 @@ fn together(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Backing>) {
         scope.spawn(|| wait(3));
         scope.spawn(|| wait(4));
         scope.spawn(write);
-        scope.spawn(cut);
+        scope.spawn(truncate);
     });
     file.close().unwrap();
     assert_nothing_leaked(&cache);
 }
 
 #[test]
-fn nobody_sleeps_for_ever_however_few_threads_there_are() {
+fn no_number_of_threads_deadlocks() {
     ends(|| {
         for threads in [Some(0), Some(1), Some(2), Some(16), None] {
-            together(threads, |memory| memory);
-            together(threads, |memory| Arc::new(Together::new(&memory)));
+            readers_and_writers(threads, |memory| memory);
+            readers_and_writers(threads, |memory| Arc::new(Together::new(&memory)));
         }
     });
 }
 
-/// The flusher went with the first panic, and nothing was written any more before somebody synced.
+/// The flusher must survive a panic of the backing, and write the pages in its next round.
 #[test]
-fn a_backing_that_panics_takes_no_thread_away() {
+fn a_panicking_backing_ends_no_thread() {
     ends(|| {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         let memory = Arc::new(Memory::new(b"old"));
@@ -285,14 +289,14 @@ fn a_backing_that_panics_takes_no_thread_away() {
 }
 
 #[test]
-fn what_the_flusher_could_not_write_it_tries_again() {
+fn the_flusher_retries_failed_writes() {
     ends(|| {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         let memory = Arc::new(Memory::new(b"old"));
         memory.inject(Call::Write, 0, 1, Fault::Error(28));
         let file = cache.open_backing(memory.clone()).unwrap();
         file.write_at(0, b"new").unwrap();
-        // Nobody writes any more, so nobody but the flusher itself rings for it.
+        // There are no further writes, so only the flusher can notify itself.
         while memory.contents() != b"new" {
             thread::sleep(Duration::from_millis(10));
         }
@@ -303,21 +307,21 @@ fn what_the_flusher_could_not_write_it_tries_again() {
 }
 
 const CHILD: &str = "FOLIO_NO_THREADS";
-const DONE: &str = "all is done";
+const DONE: &str = "everything is done";
 
 #[test]
-#[ignore = "the child of the other test"]
+#[ignore = "runs as the child of everything_works_if_the_system_refuses_threads"]
 fn child() {
     if std::env::var_os(CHILD).is_none() {
         return;
     }
-    // Of this thread alone: the limit is not for root.
+    // For this thread only: the limit does not apply to root.
     let nobody = Uid::from_raw(65_534);
     if getuid().is_root() {
         set_thread_res_uid(nobody, nobody, nobody).unwrap();
     }
     setrlimit(Resource::Nproc, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
-    thread::Builder::new().spawn(|| ()).expect_err("the system gives no thread");
+    thread::Builder::new().spawn(|| ()).expect_err("the system refuses threads");
     everything(&Cache::new(8 << 20).unwrap());
     let names = fs::read_dir("/proc/self/task")
         .unwrap()
@@ -326,9 +330,9 @@ fn child() {
     println!("{DONE}");
 }
 
-/// Not as if: the system refuses.
+/// In a child process whose limit of threads is reached.
 #[test]
-fn all_is_done_where_the_system_gives_no_thread() {
+fn everything_works_if_the_system_refuses_threads() {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["child", "--exact", "--ignored", "--nocapture"])
         .env(CHILD, "1")
@@ -336,20 +340,20 @@ fn all_is_done_where_the_system_gives_no_thread() {
         .spawn()
         .unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
-    let (said, heard) = mpsc::channel();
-    // To the end, lest it writes into a closed pipe.
+    let (sender, receiver) = mpsc::channel();
+    // Reads to the end, so that the child never writes into a closed pipe.
     thread::spawn(move || {
-        said.send(out.lines().filter(|line| line.as_ref().is_ok_and(|line| line == DONE)).count())
+        sender.send(out.lines().filter(|line| line.as_ref().is_ok_and(|line| line == DONE)).count())
     });
-    let done = heard.recv_timeout(Duration::from_mins(2));
+    let done = receiver.recv_timeout(Duration::from_mins(2));
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(done, Ok(1), "it hangs, or failed");
+    assert_eq!(done, Ok(1), "the child hangs or failed");
 }
 
-/// Nobody rang for the flusher again: what was dirty stayed so.
+/// `set_io_threads` must notify the flusher of pages that are dirty already.
 #[test]
-fn what_became_dirty_without_threads_is_written_when_there_may_be_some() {
+fn pages_dirtied_without_threads_are_flushed_by_later_ones() {
     ends(|| {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         cache.set_io_threads(0);

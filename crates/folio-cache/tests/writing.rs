@@ -1,4 +1,4 @@
-//! What writes do: to readers, to holders, to the file, to other opens.
+//! Writes and changes of length, as readers, handles, the file and other opens see them.
 
 mod common;
 
@@ -10,10 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Cache, Call, Fault, LocalFile, Memory};
-
-const EIO: i32 = 5;
-const ENOSPC: i32 = 28;
+use folio_cache::{Cache, LocalFile, Memory};
 
 fn cache() -> Cache {
     Cache::new(2 << 20).unwrap()
@@ -24,7 +21,7 @@ fn memory(contents: &[u8]) -> (Arc<Memory>, Cache) {
 }
 
 #[test]
-fn a_write_is_read_at_once_and_is_in_the_file_when_it_is_closed() {
+fn a_write_is_readable_at_once_and_in_the_file_after_close() {
     let (_dir, path, mut bytes) = file_of(10_000);
     let cache = cache();
     let file = cache.open_rw(&path).unwrap();
@@ -35,7 +32,7 @@ fn a_write_is_read_at_once_and_is_in_the_file_when_it_is_closed() {
     assert_eq!(reader.read_at(0, &mut buf).unwrap(), 10_000);
     assert!(buf == bytes);
     drop(file);
-    // The reader has it open: not the last close.
+    // The reader keeps the file open: this was not the last close.
     reader.revalidate().unwrap();
     reader.read_at(0, &mut buf).unwrap();
     assert!(buf == bytes);
@@ -45,31 +42,31 @@ fn a_write_is_read_at_once_and_is_in_the_file_when_it_is_closed() {
 }
 
 #[test]
-fn a_handle_keeps_what_it_showed_and_the_next_one_shows_the_write() {
+fn a_handle_is_a_snapshot_and_the_next_shows_the_write() {
     let (memory, cache) = memory(&[1; 5000]);
     let file = cache.open_backing(memory).unwrap();
     let before = file.page(0).unwrap().unwrap();
     file.write_at(0, &[2; 5000]).unwrap();
     assert!(before.iter().all(|&byte| byte == 1));
     assert!(file.page(0).unwrap().unwrap().iter().all(|&byte| byte == 2));
-    // Nobody holds it: in place, on the same frame.
-    let pfn = |cache: &Cache| {
+    // The pages are not pinned: they are written in place, in the same frames.
+    let dirty = |cache: &Cache| {
         cache.zone().pfns().filter(|&pfn| cache.zone().peek(pfn).dirty).collect::<Vec<_>>()
     };
     drop(before);
-    let frames = pfn(&cache);
+    let frames = dirty(&cache);
     file.write_at(0, &[3; 5000]).unwrap();
-    assert_eq!((frames.len(), pfn(&cache)), (2, frames));
+    assert_eq!((frames.len(), dirty(&cache)), (2, frames));
     drop(file);
     assert_nothing_leaked(&cache);
 }
 
 #[test]
-fn a_file_opened_for_reading_is_not_written_to() {
+fn a_file_opened_for_reading_refuses_writes() {
     let (_dir, path, bytes) = file_of(100);
     let cache = cache();
     let file = cache.open(&path).unwrap();
-    // That somebody else may write changes nothing.
+    // Another open with write access changes nothing.
     let writer = cache.open_rw(&path).unwrap();
     let refused = [
         file.write_at(0, b"x").map(drop),
@@ -87,7 +84,7 @@ fn a_file_opened_for_reading_is_not_written_to() {
 }
 
 #[test]
-fn a_file_that_is_made_begins_empty_and_one_that_is_there_keeps_its_bytes() {
+fn create_makes_an_empty_file_or_keeps_an_existing_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("new");
     let cache = cache();
@@ -99,7 +96,7 @@ fn a_file_that_is_made_begins_empty_and_one_that_is_there_keeps_its_bytes() {
 }
 
 #[test]
-fn offsets_that_no_file_can_have_are_refused_before_anything_is_written() {
+fn impossible_offsets_are_refused_before_any_write() {
     let (memory, cache) = memory(b"");
     let file = cache.open_backing(memory.clone()).unwrap();
     let max = i64::MAX as u64;
@@ -118,13 +115,13 @@ fn offsets_that_no_file_can_have_are_refused_before_anything_is_written() {
     }
     assert_eq!(file.set_len(1 << 63).unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(file.len(), 0);
-    // The last byte that can be cached, and nothing.
+    // The last byte that can be cached, and an empty write past it.
     assert_eq!(file.write_at(past - 1, b"x").unwrap(), 1);
     assert_eq!(file.write_at(past, b"").unwrap(), 0);
     let mut buf = [1; 4];
     assert_eq!(file.read_at(past - 2, &mut buf).unwrap(), 2);
     assert_eq!(buf, [0, b'x', 1, 1]);
-    // A hole ends with the file, however long it is.
+    // A hole of any length ends at the end of the file.
     for (offset, len) in [(u64::MAX, u64::MAX), (max, 1), (past, 1), (past - 1, u64::MAX)] {
         file.punch_hole(offset, len).unwrap();
     }
@@ -137,18 +134,18 @@ fn offsets_that_no_file_can_have_are_refused_before_anything_is_written() {
     assert_nothing_leaked(&cache);
 }
 
-/// Whole pages go to the disk from where they lie, the last part of one through the kernel: whoever
-/// reads sees both.
+/// Whole pages are written directly from their frames, a partial last page through the kernel's
+/// cache. Readers see both.
 #[test]
-fn what_is_written_past_the_kernels_cache_is_in_the_file() {
+fn writes_past_the_kernels_cache_are_in_the_file() {
     let (_dir, path, mut bytes) = file_of(3 * 4096 + 50);
     let cache = cache();
     let file = cache.open_backing(Arc::new(LocalFile::open_rw(&path).unwrap().direct())).unwrap();
-    let beside = fs::File::open(&path).unwrap();
+    let plain = fs::File::open(&path).unwrap();
     for step in 1..40 {
-        // The kernel has cached what is overwritten.
+        // The kernel caches the bytes before they are overwritten.
         let mut seen = vec![0; bytes.len()];
-        beside.read_exact_at(&mut seen, 0).unwrap();
+        plain.read_exact_at(&mut seen, 0).unwrap();
         assert!(seen == bytes, "before step {step}");
         let (offset, more) = (step * 1777 % bytes.len(), [step as u8; 5000]);
         file.write_at(offset as u64, &more).unwrap();
@@ -166,9 +163,9 @@ fn what_is_written_past_the_kernels_cache_is_in_the_file() {
     assert_nothing_leaked(&cache);
 }
 
-/// As where they are read: one buffer for a disk, one slice for `File::bytes`.
+/// Contiguous pages are one buffer for the disk and one slice for `File::bytes`.
 #[test]
-fn what_one_call_adds_lies_in_one_piece() {
+fn pages_added_by_one_call_are_contiguous() {
     let (memory, cache) = memory(b"");
     let file = cache.open_backing(memory).unwrap();
     file.append(&vec![1; 32 * 4096]).unwrap();
@@ -181,141 +178,9 @@ fn what_one_call_adds_lies_in_one_piece() {
     assert_nothing_leaked(&cache);
 }
 
-/// Without the flusher: it follows a slow writer with any number of requests. With it there were 4
-/// once, under `ThreadSanitizer`.
+/// Neither the external append nor the cached write is lost, though both are in one page.
 #[test]
-fn neighbours_are_written_in_one_request() {
-    let (memory, cache) = memory(b"");
-    cache.set_io_threads(0);
-    let file = cache.open_backing(memory.clone()).unwrap();
-    file.write_at(0, &vec![1; 100 * 4096]).unwrap();
-    file.write_at(101 * 4096, &[1; 10]).unwrap();
-    file.flush().unwrap();
-    assert_eq!(memory.calls(Call::Write), 2);
-    assert_eq!(cache.stats().written_bytes, 100 * 4096 + 10);
-    file.flush().unwrap();
-    file.sync_data().unwrap();
-    assert_eq!((memory.calls(Call::Write), memory.calls(Call::Sync)), (2, 1));
-}
-
-/// What was synced is durable; what was not, need not be.
-#[test]
-fn a_sync_makes_durable_what_was_written_before_it() {
-    let (memory, cache) = memory(&[9; 4096]);
-    let file = cache.open_backing(memory.clone()).unwrap();
-    file.write_at(3, b"abc").unwrap();
-    file.sync_data().unwrap();
-    file.write_at(4, b"x").unwrap();
-    file.flush().unwrap();
-    assert_eq!(&memory.durable()[2..7], b"\x09abc\x09");
-    assert_eq!(&memory.contents()[2..7], b"\x09axc\x09");
-}
-
-#[test]
-fn an_error_of_writeback_is_told_once_to_each_open_and_the_data_stays() {
-    let (memory, cache) = memory(b"");
-    let first = cache.open_backing(memory.clone()).unwrap();
-    let second = cache.open_backing(memory.clone()).unwrap();
-    first.write_at(0, b"precious").unwrap();
-    memory.inject(Call::Write, 0, 1, Fault::Error(ENOSPC));
-    assert_eq!(first.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
-    // Reclaim leaves it alone, and so do invalidation and somebody else's change.
-    cache.reclaim(1000);
-    first.invalidate();
-    memory.scribble(100, b"x");
-    assert!(first.revalidate().unwrap());
-    let mut buf = [0; 8];
-    assert_eq!(second.read_at(0, &mut buf).unwrap(), 8);
-    assert_eq!(&buf, b"precious");
-    // Tried again it succeeds; the other open learns of the first try all the same, a later one
-    // does not.
-    first.sync_data().unwrap();
-    assert_eq!(&memory.durable()[..8], b"precious");
-    let third = cache.open_backing(memory.clone()).unwrap();
-    assert_eq!(second.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
-    second.sync_data().unwrap();
-    third.sync_data().unwrap();
-    // A sync of the backing that fails is told in the same way.
-    memory.inject(Call::Sync, 0, 1, Fault::Error(EIO));
-    assert_eq!(third.sync_all().unwrap_err().raw_os_error(), Some(EIO));
-    assert_eq!(first.clone().flush().unwrap_err().raw_os_error(), Some(EIO));
-    first.flush().unwrap();
-}
-
-/// The last close can not say that it failed, so it keeps the data: for the next open, the flusher,
-/// and `flush`.
-#[test]
-fn what_the_last_close_could_not_write_is_kept() {
-    let (memory, cache) = memory(b"");
-    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
-    let file = cache.open_backing(memory.clone()).unwrap();
-    file.append(b"precious").unwrap();
-    drop(file);
-    assert!(cache.stats().write_errors > 0);
-    let file = cache.open_backing(memory.clone()).unwrap();
-    assert_eq!(file.len(), 8);
-    let mut buf = [0; 8];
-    file.read_at(0, &mut buf).unwrap();
-    assert_eq!(&buf, b"precious");
-    assert_eq!(file.close().unwrap_err().raw_os_error(), Some(ENOSPC));
-    assert!(cache.flush().is_err());
-    memory.heal();
-    cache.flush().unwrap();
-    assert_eq!(memory.contents(), b"precious");
-    assert_nothing_leaked(&cache);
-}
-
-/// Nothing that is dirty is dropped for room: the writer learns that there is none.
-#[test]
-fn a_backing_that_takes_nothing_stops_its_writer_and_nobody_else() {
-    let (memory, cache) = memory(b"");
-    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
-    let file = cache.open_backing(memory.clone()).unwrap();
-    let mut written = 0;
-    let error = loop {
-        match file.write_at(written, &[7; 4096]) {
-            Ok(n) => written += n as u64,
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.raw_os_error(), Some(ENOSPC));
-    assert!((512 / 4 * 4096..=512 * 4096).contains(&written), "{written}");
-    let healthy = Arc::new(Memory::new(b""));
-    let other = cache.open_backing(healthy.clone()).unwrap();
-    for n in 0..2000_u64 {
-        other.write_at(n * 4096, &n.to_le_bytes()).unwrap();
-    }
-    other.close().unwrap();
-    assert_eq!(healthy.contents().len(), 1999 * 4096 + 8);
-    memory.heal();
-    // Told once, of what is long past.
-    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
-    file.sync_data().unwrap();
-    assert!(memory.durable() == vec![7; written as usize]);
-    drop(file);
-    assert_nothing_leaked(&cache);
-}
-
-#[test]
-fn a_file_larger_than_the_capacity_is_written() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("large");
-    let cache = cache();
-    let file = cache.create(&path).unwrap();
-    let bytes: Vec<u8> = (0..7_000_000_u32).map(|n| (n / 3) as u8).collect();
-    for chunk in bytes.chunks(100_001) {
-        file.append(chunk).unwrap();
-    }
-    assert!(cache.stats().throttled > 0, "{:?}", cache.stats());
-    file.close().unwrap();
-    assert!(fs::read(&path).unwrap() == bytes);
-    assert_nothing_leaked(&cache);
-}
-
-/// Neither what somebody else appended nor what was written here is lost, though both lie in one
-/// page.
-#[test]
-fn growth_beside_us_is_merged_with_what_is_dirty() {
+fn external_growth_merges_with_dirty_bytes() {
     let (memory, cache) = memory(&[1; 10]);
     let file = cache.open_backing(memory.clone()).unwrap();
     file.write_at(5, &[2; 5]).unwrap();
@@ -325,47 +190,16 @@ fn growth_beside_us_is_merged_with_what_is_dirty() {
     assert_eq!(buf[..20], [[1; 5], [2; 5], [3; 5], [3; 5]].concat());
     assert_eq!(file.append(b"end").unwrap(), 20);
     memory.cut(3);
-    // Cut beside us: what was not written yet stays, and so does the length.
+    // After an external truncation the dirty bytes stay, and so does the length.
     assert_eq!(file.read_at(1000, &mut buf).unwrap(), 0);
     assert_eq!(file.len(), 23);
     file.close().unwrap();
     assert_eq!(&memory.contents()[20..], b"end");
 }
 
-/// Neither what was written back nor what was cut off is dirty any more: nobody waits for it.
+/// Another program lengthened the file, so a write past the known end is inside the file.
 #[test]
-fn what_is_dirty_no_more_throttles_nobody() {
-    let (memory, cache) = memory(b"");
-    cache.set_io_threads(0);
-    let file = cache.open_backing(memory.clone()).unwrap();
-    for round in 0..8 {
-        // Of 128 that may be dirty.
-        assert_eq!(file.write_at(0, &vec![round; 100 * 4096]).unwrap(), 100 * 4096);
-        if round % 2 == 0 { file.sync_data() } else { file.set_len(0) }.unwrap();
-    }
-    assert_eq!((cache.stats().throttled, memory.calls(Call::Write)), (0, 4));
-    assert_eq!(file.write_at(0, &vec![9; 200 * 4096]).unwrap(), 200 * 4096);
-    assert!(cache.stats().throttled > 0);
-    drop(file);
-    assert_nothing_leaked(&cache);
-}
-
-/// Not after a while, when it would be the writer who has to write.
-#[test]
-fn the_flusher_comes_at_once_when_half_of_what_may_be_dirty_is() {
-    let (memory, cache) = memory(b"");
-    let file = cache.open_backing(memory.clone()).unwrap();
-    assert_eq!(file.write_at(0, &vec![1; 100 * 4096]).unwrap(), 100 * 4096);
-    cache.quiesce();
-    assert!(memory.contents().len() > 64 * 4096, "{} bytes were written", memory.contents().len());
-    assert_eq!(cache.stats().throttled, 0);
-    drop(file);
-    assert_nothing_leaked(&cache);
-}
-
-/// A write past the end that is known is one within the file, which somebody else made longer.
-#[test]
-fn a_write_past_the_known_end_spares_what_others_appended() {
+fn a_write_past_the_known_end_keeps_external_appends() {
     let (memory, cache) = memory(&[1; 10]);
     let file = cache.open_backing(memory.clone()).unwrap();
     assert_eq!(file.read_at(0, &mut [0; 10]).unwrap(), 10);
@@ -377,11 +211,11 @@ fn a_write_past_the_known_end_spares_what_others_appended() {
 }
 
 #[test]
-fn what_is_cut_or_punched_reads_as_zeroes_when_the_file_grows_over_it() {
+fn truncated_or_punched_bytes_read_as_zeroes_after_regrowth() {
     let (memory, cache) = memory(&vec![1; 20_000]);
     let file = cache.open_backing(memory.clone()).unwrap();
     file.write_at(0, &[2; 9000]).unwrap();
-    let held = file.page(4096).unwrap().unwrap();
+    let handle = file.page(4096).unwrap().unwrap();
     file.set_len(5000).unwrap();
     file.set_len(12_000).unwrap();
     let mut buf = vec![9; 20_000];
@@ -390,7 +224,7 @@ fn what_is_cut_or_punched_reads_as_zeroes_when_the_file_grows_over_it() {
         buf[..5000].iter().all(|&byte| byte == 2)
             && buf[5000..12_000].iter().all(|&byte| byte == 0)
     );
-    assert!(held.iter().all(|&byte| byte == 2), "a handle changed");
+    assert!(handle.iter().all(|&byte| byte == 2), "a handle changed");
     file.punch_hole(100, 9000).unwrap();
     file.punch_hole(30_000, 9).unwrap();
     file.read_at(0, &mut buf).unwrap();
@@ -400,12 +234,12 @@ fn what_is_cut_or_punched_reads_as_zeroes_when_the_file_grows_over_it() {
     file.close().unwrap();
     buf.truncate(12_000);
     assert!(memory.contents() == buf);
-    drop(held);
+    drop(handle);
     assert_nothing_leaked(&cache);
 }
 
 #[test]
-fn appends_of_many_threads_neither_overlap_nor_leave_gaps() {
+fn concurrent_appends_neither_overlap_nor_leave_gaps() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let cache = cache();
@@ -429,15 +263,15 @@ fn appends_of_many_threads_neither_overlap_nor_leave_gaps() {
     let mut next = [0_u16; 4];
     for record in bytes.chunks(240) {
         let thread = usize::from(record[0]);
-        assert!(record.chunks(4).all(|part| part
+        assert!(record.chunks(4).all(|chunk| chunk
             == [record[0], next[thread] as u8, next[thread] as u8, (next[thread] >> 8) as u8]));
         next[thread] += 1;
     }
     assert_nothing_leaked(&cache);
 }
 
-/// Every page holds one byte throughout. Writers change pages whole, so no reader may see two bytes
-/// in one page, whatever else is done to it.
+/// Every page is filled with one byte. Writers overwrite whole pages, so no reader may see two
+/// different bytes in one page, also under reclaim, migration, syncs and revalidation.
 #[test]
 fn readers_see_each_write_to_a_page_whole() {
     let (memory, cache) = memory(&vec![0; 64 * 4096]);
@@ -495,9 +329,9 @@ fn readers_see_each_write_to_a_page_whole() {
     assert_nothing_leaked(&cache);
 }
 
-/// A file that is renamed and removed while it is open is the same file.
+/// A file that is renamed and removed while it is open stays usable.
 #[test]
-fn a_file_without_a_name_is_written_and_read() {
+fn an_unlinked_file_is_written_and_read() {
     let (dir, path, _) = file_of(5000);
     let cache = cache();
     let file = cache.open_rw(&path).unwrap();

@@ -1,6 +1,6 @@
-//! Files with known contents, and the check that nothing leaked.
+//! Helpers: files with known contents, special backings, and the check that nothing leaked.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::fmt;
 use std::fs;
@@ -17,25 +17,25 @@ use folio_ref::Scheme;
 use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
 
-/// A directory with one file of `len` bytes that look random and are the same each time.
+/// Returns a directory with one file of `len` pseudo-random bytes, the same in each run.
 pub(crate) fn file_of(len: usize) -> (TempDir, PathBuf, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     let mut random = fastrand::Rng::with_seed(len as u64);
-    // No zeroes: a zero in what was read is a tail that should not be there.
+    // No zeroes: a zero in the bytes read is a page tail that should not be visible.
     let bytes: Vec<u8> = (0..len).map(|_| random.u8(1..)).collect();
     fs::write(&path, &bytes).unwrap();
     (dir, path, bytes)
 }
 
-/// What a plain file gives.
+/// Returns the bytes that a plain file returns for a read of `len` bytes at `offset`.
 pub(crate) fn plain(bytes: &[u8], offset: usize, len: usize) -> &[u8] {
     let rest = &bytes[offset.min(bytes.len())..];
     &rest[..len.min(rest.len())]
 }
 
-/// Ends the threads of a scope when it is dropped: a failed assertion drops it as well, else the
-/// scope would wait for ever.
+/// Ends the threads of a scope when it is dropped. A failed assertion drops it as well: otherwise
+/// the scope would wait forever.
 pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -44,25 +44,26 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Memory of which some calls wait for a gate, until it is opened for all.
+/// Memory with a gate: some calls wait until it is opened.
 pub(crate) struct Gated {
     pub(crate) memory: Memory,
-    /// Which do: a fill or write at an offset.
+    /// Selects the calls that wait, by kind (fill or write) and offset.
     waits: fn(Call, u64) -> bool,
-    came: Mutex<mpsc::Sender<u64>>,
+    arrivals: Mutex<mpsc::Sender<u64>>,
     is_open: Mutex<bool>,
     opened: Condvar,
 }
 
 impl Gated {
-    /// Shut; and what tells the offsets of those that have come to the gate.
+    /// Returns the memory with its gate closed, and a receiver of the offsets of the calls that
+    /// reach the gate.
     pub(crate) fn new(
         bytes: &[u8],
         waits: fn(Call, u64) -> bool,
     ) -> (Arc<Self>, mpsc::Receiver<u64>) {
-        let (sender, came) = mpsc::channel();
+        let (sender, arrivals) = mpsc::channel();
         let (memory, is_open, opened) = (Memory::new(bytes), Mutex::new(false), Condvar::new());
-        (Arc::new(Self { memory, waits, came: Mutex::new(sender), is_open, opened }), came)
+        (Arc::new(Self { memory, waits, arrivals: Mutex::new(sender), is_open, opened }), arrivals)
     }
 
     pub(crate) fn open(&self) {
@@ -72,8 +73,8 @@ impl Gated {
 
     fn pass(&self, call: Call, offset: u64) {
         if (self.waits)(call, offset) {
-            // Nobody has to listen.
-            let _ = self.came.lock().send(offset);
+            // The receiver may be dropped.
+            let _ = self.arrivals.lock().send(offset);
             self.opened.wait_while(&mut self.is_open.lock(), |is_open| !*is_open);
         }
     }
@@ -117,7 +118,8 @@ impl fmt::Debug for Gated {
     }
 }
 
-/// Opens a gate, also when a test has failed: else its scope would wait for ever.
+/// Opens a gate when it is dropped. A failed assertion drops it as well: otherwise the scope would
+/// wait forever.
 pub(crate) struct OpenOnDrop<'a>(pub(crate) &'a Gated);
 
 impl Drop for OpenOnDrop<'_> {
@@ -126,8 +128,8 @@ impl Drop for OpenOnDrop<'_> {
     }
 }
 
-/// Memory that has many requests under way at once, as it says. One page of it can not be read, one
-/// makes it panic.
+/// Memory that handles many requests in one call (`fills_together`). Reads of page `bad` fail;
+/// reads of page `trap` panic.
 #[derive(Debug)]
 pub(crate) struct Together {
     pub(crate) memory: Arc<Memory>,
@@ -152,7 +154,7 @@ impl Backing for Together {
     }
 
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        assert_ne!(Some(offset / 4096), self.trap, "a backing that panics, on purpose");
+        assert_ne!(Some(offset / 4096), self.trap, "a panic of the backing, on purpose");
         if Some(offset / 4096) == self.bad {
             return Err(io::Error::from_raw_os_error(5));
         }
@@ -161,7 +163,7 @@ impl Backing for Together {
 
     fn fill_all(&self, requests: &mut [Fill<'_>]) {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        // For a moment, in which others come.
+        // Meanwhile other requests queue up.
         thread::sleep(Duration::from_millis(2));
         for request in requests {
             request.result = self.fill(request.offset, &mut request.buffers);
@@ -185,18 +187,18 @@ impl Backing for Together {
     }
 }
 
-/// All files and handles are gone: so are all pages.
+/// Asserts that no page is left after all files and handles were dropped.
 #[track_caller]
 pub(crate) fn assert_nothing_leaked<S: Scheme>(cache: &Cache<S>) {
     cache.quiesce();
     let zone = cache.zone();
-    // A thread of the cache may hold a file for a moment when it is closed.
+    // A thread of the cache may keep a file open for a moment after its close.
     let end = Instant::now() + Duration::from_secs(10);
     while zone.count_kind(CACHED) > 0 && Instant::now() < end {
         thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(zone.count_kind(CACHED), 0, "cached pages are left: {zone:?}");
-    assert_eq!(zone.count_kind(Kind::PLAIN), 0, "frames without an owner are left: {zone:?}");
+    assert_eq!(zone.count_kind(CACHED), 0, "cached pages leaked: {zone:?}");
+    assert_eq!(zone.count_kind(Kind::PLAIN), 0, "frames without an owner leaked: {zone:?}");
     let stats = zone.stats();
     assert_eq!(stats.free_frames, stats.online_frames, "{zone:?}");
 }

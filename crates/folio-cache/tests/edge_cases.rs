@@ -1,5 +1,5 @@
-//! Edges: the last page that can be cached, two of one kind at once, a backing that panics, errors
-//! that are somebody else's.
+//! Edge cases: the last page that can be cached, concurrent syncs, backings that panic or refuse,
+//! and errors of other callers.
 
 mod common;
 
@@ -19,17 +19,16 @@ use rustix::fs::OFlags;
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
-/// Without threads: nothing is written before its time.
+/// Returns a memory and a cache without threads, so that no page is flushed in the background.
 fn memory(contents: &[u8]) -> (Arc<Memory>, Cache) {
     let cache = Cache::new(2 << 20).unwrap();
     cache.set_io_threads(0);
     (Arc::new(Memory::new(contents)), cache)
 }
 
-/// A request past the last page of all went on at page 0, which then had the bytes from 16 TiB on,
-/// or, with checks of overflows, panicked.
+/// A request past the last page must neither wrap around to page 0 nor overflow.
 #[test]
-fn a_read_up_to_16_tib_and_beyond_ends_there_and_touches_no_other_page() {
+fn a_read_across_16_tib_ends_there_and_fills_no_other_page() {
     let (memory, cache) = memory(b"the first");
     let end = 1_u64 << 44;
     memory.cut(end + 10 * 4096);
@@ -48,14 +47,15 @@ fn a_read_up_to_16_tib_and_beyond_ends_there_and_touches_no_other_page() {
     assert_nothing_leaked(&cache);
 }
 
-/// The two shared what one of them was told: the other said that all was durable.
+/// The two calls share the error cursor of their open. Each must report all errors since it began:
+/// otherwise one of them would claim that everything is durable.
 #[test]
-fn each_of_two_syncs_at_once_by_one_open_says_that_it_failed() {
+fn concurrent_syncs_of_one_open_both_report_the_failure() {
     let (memory, cache) = memory(b"");
     let file = cache.open_backing(memory.clone()).unwrap();
     file.write_at(0, b"precious").unwrap();
     memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
-    // Time for the other one.
+    // Keeps the first sync running while the second one begins.
     memory.inject(Call::Sync, 0, 1, Fault::Delay(Duration::from_millis(200)));
     thread::scope(|scope| {
         let slow = scope.spawn(|| file.sync_data());
@@ -70,9 +70,9 @@ fn each_of_two_syncs_at_once_by_one_open_says_that_it_failed() {
     assert_eq!(memory.durable(), b"precious");
 }
 
-/// What was dirty went with the close that unwound.
+/// Dirty data must survive a last close that unwinds.
 #[test]
-fn a_backing_that_panics_at_the_last_close_loses_nothing() {
+fn a_backing_panic_at_the_last_close_loses_nothing() {
     for call in [Call::Write, Call::Version] {
         let (memory, cache) = memory(b"");
         let file = cache.open_backing(memory.clone()).unwrap();
@@ -85,32 +85,31 @@ fn a_backing_that_panics_at_the_last_close_loses_nothing() {
     }
 }
 
-/// It failed, with the parts of pages at both ends zeroes already: what can not give space back can
-/// hold zeroes.
+/// A backing that cannot free space can still store zeroes.
 #[test]
-fn where_no_hole_can_be_punched_zeroes_are_written() {
+fn zeroes_are_written_if_punching_is_unsupported() {
     const EOPNOTSUPP: i32 = 95;
     let bytes = vec![7; 5 * 4096];
     let (memory, cache) = memory(&bytes);
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::Punch, 0, u64::MAX, Fault::Error(EOPNOTSUPP));
-    let held = file.page(2 * 4096).unwrap().unwrap();
+    let handle = file.page(2 * 4096).unwrap().unwrap();
     file.write_at(3 * 4096, &[8; 4096]).unwrap();
     file.punch_hole(100, 4 * 4096).unwrap();
     let expected = [&[7; 100][..], &[0; 4 * 4096], &[7; 4096 - 100]].concat();
     let mut buf = vec![1; bytes.len() + 1];
     assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
     assert!(buf[..bytes.len()] == expected);
-    assert!(held.iter().all(|&byte| byte == 7));
+    assert!(handle.iter().all(|&byte| byte == 7));
     file.sync_data().unwrap();
     assert!(memory.durable() == expected);
-    drop((held, file));
+    drop((handle, file));
     assert_nothing_leaked(&cache);
 }
 
-/// The parts of pages came first, and were zeroes when the backing refused the rest.
+/// The partial pages at both ends must not be zeroed before the backing accepts the punch.
 #[test]
-fn a_punch_that_the_backing_refuses_changes_nothing() {
+fn a_refused_punch_changes_nothing() {
     let bytes = vec![7; 5 * 4096];
     let (memory, cache) = memory(&bytes);
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -125,10 +124,9 @@ fn a_punch_that_the_backing_refuses_changes_nothing() {
     assert_nothing_leaked(&cache);
 }
 
-/// The files behind it had no turn, and none in the flusher's next rounds either, which went
-/// through them in the same order.
+/// The files after it in the order of writeback must be written in the same round.
 #[test]
-fn a_backing_that_panics_keeps_no_other_file_from_being_written() {
+fn a_panicking_backing_does_not_stop_writeback_of_others() {
     let (_, cache) = memory(b"");
     let memories = [(); 3].map(|()| Arc::new(Memory::new(b"")));
     let files = memories.each_ref().map(|memory| cache.open_backing(memory.clone()).unwrap());
@@ -136,38 +134,39 @@ fn a_backing_that_panics_keeps_no_other_file_from_being_written() {
         file.append(b"precious").unwrap();
         memory.inject(Call::Write, 0, 1, Fault::Panic);
     }
-    // Whatever their order is: each was tried, and who asked has the panic.
+    // In any order: each file is tried, and the caller of flush gets the panic.
     catch_unwind(AssertUnwindSafe(|| cache.flush())).unwrap_err();
-    let tried = memories.each_ref().map(|memory| {
+    let attempts = memories.each_ref().map(|memory| {
         memory.heal();
         memory.calls(Call::Write)
     });
-    assert_eq!(tried, [1; 3]);
+    assert_eq!(attempts, [1; 3]);
     cache.flush().unwrap();
     assert!(memories.iter().all(|memory| memory.contents() == b"precious"));
     drop(files);
     assert_nothing_leaked(&cache);
 }
 
-/// They panicked with it whenever too much was dirty, or no page was free.
+/// A writer past the dirty limit writes back pages of any file. A panic of another file's backing
+/// must not reach it.
 #[test]
-fn a_backing_that_panics_is_no_panic_of_who_writes_to_another_file() {
+fn a_panicking_backing_does_not_panic_writers_of_others() {
     let (memory, cache) = memory(b"");
     let bad = cache.open_backing(memory.clone()).unwrap();
-    // One page more than may be dirty before writers write.
+    // One page more than the dirty limit.
     let bytes = vec![1; 129 * 4096];
     assert_eq!(bad.write_at(0, &bytes).unwrap(), bytes.len());
     memory.inject(Call::Write, 0, 1, Fault::Panic);
     let good = cache.open_backing(Arc::new(Memory::new(b""))).unwrap();
     assert_eq!(good.append(b"ours").unwrap(), 0);
-    assert_eq!(memory.calls(Call::Write), 1, "it was tried");
+    assert_eq!(memory.calls(Call::Write), 1, "writeback of the bad file was not tried");
     drop((good, bad));
     assert!(memory.contents() == bytes);
     assert_nothing_leaked(&cache);
 }
 
 #[test]
-fn a_backing_that_panics_when_it_is_cut_takes_no_frame_away() {
+fn a_backing_panic_during_truncate_leaks_no_frame() {
     let (memory, cache) = memory(&[1; 5000]);
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::SetLen, 0, 1, Fault::Panic);
@@ -178,14 +177,13 @@ fn a_backing_that_panics_when_it_is_cut_takes_no_frame_away() {
     assert_nothing_leaked(&cache);
 }
 
-/// They were told that there is no room, and an open failed with it: nobody but who syncs has to
-/// know.
+/// Reads and opens must not fail with an error of writeback: only a sync or a write reports it.
 #[test]
-fn what_can_not_be_written_is_no_error_of_those_who_read() {
+fn readers_get_no_error_of_writeback() {
     let (memory, cache) = memory(b"");
     let file = cache.open_backing(memory.clone()).unwrap();
     file.append(b"ours").unwrap();
-    // Others make it longer, within the page that is dirty.
+    // Another program lengthens the file, within the dirty page.
     memory.scribble(4, b" and theirs");
     memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
     let mut buf = [0; 20];
@@ -202,20 +200,20 @@ fn what_can_not_be_written_is_no_error_of_those_who_read() {
     assert_nothing_leaked(&cache);
 }
 
-/// Who opened the file after it got the errors of its reads.
+/// All opens of a file share the first descriptor, so it must allow reads and writes of any length.
 #[test]
-fn a_descriptor_that_can_not_serve_every_open_is_refused() {
+fn an_unsuitable_descriptor_is_refused() {
     let (_dir, path, _) = file_of(100);
-    let refused = |options: &fs::OpenOptions, why: &str| {
+    let refused = |options: &fs::OpenOptions, reason: &str| {
         let error = match options.open(&path) {
             Ok(file) => LocalFile::new(file).unwrap_err(),
-            Err(error) => return eprintln!("this file system opens no file so: {error}"),
+            Err(error) => return eprintln!("this file system has no such open flags: {error}"),
         };
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains(why), "{error}");
+        assert!(error.to_string().contains(reason), "{error}");
     };
     refused(fs::OpenOptions::new().write(true), "for writing only");
-    // The last part of a page could never be written.
+    // A partial last page could never be written.
     refused(
         fs::OpenOptions::new()
             .read(true)
@@ -225,11 +223,11 @@ fn a_descriptor_that_can_not_serve_every_open_is_refused() {
     );
 }
 
-/// Memory whose first page can not be written.
+/// Memory whose first page cannot be written.
 #[derive(Debug)]
-struct Sick(Memory);
+struct FirstPageFails(Memory);
 
-impl Backing for Sick {
+impl Backing for FirstPageFails {
     fn file_id(&self) -> FileId {
         self.0.file_id()
     }
@@ -259,29 +257,29 @@ impl Backing for Sick {
     }
 }
 
-/// Its writers stood still for the sake of one page, which came first each time, and so did who
-/// needed memory.
+/// An unwritable page, the first in writeback order, must stop neither the writers of its file nor
+/// reclaim.
 #[test]
-fn a_page_that_can_not_be_written_keeps_no_other_from_it() {
+fn one_unwritable_page_does_not_stop_writeback_of_others() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     cache.set_io_threads(0);
-    let sick = Arc::new(Sick(Memory::new(b"")));
-    let file = cache.open_backing(sick.clone()).unwrap();
-    // Each a run of its own, and more than may be dirty.
+    let backing = Arc::new(FirstPageFails(Memory::new(b"")));
+    let file = cache.open_backing(backing.clone()).unwrap();
+    // Each page is a dirty range of its own, and there are more than the dirty limit.
     for page in 0..300 {
         assert_eq!(file.write_at(page * 2 * 4096, &[7; 4096]).unwrap(), 4096, "page {page}");
     }
-    // All that is there is dirty or pinned.
+    // Every page of the cache becomes dirty or pinned.
     let other = cache.open_backing(Arc::new(Memory::new(&vec![1; 440 * 4096]))).unwrap();
-    let held: Vec<_> = (0..440).map(|page| other.page(page * 4096).unwrap()).collect();
-    assert!(held.iter().all(|page| page.as_ref().unwrap()[..] == [1; 4096]));
+    let pinned: Vec<_> = (0..440).map(|page| other.page(page * 4096).unwrap()).collect();
+    assert!(pinned.iter().all(|page| page.as_ref().unwrap()[..] == [1; 4096]));
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
-    let durable = sick.0.durable();
+    let durable = backing.0.durable();
     assert!((1..300).all(|page| durable[page * 2 * 4096..][..4096] == [7; 4096]));
     assert_eq!(durable[..4096], [0; 4096]);
 }
 
-/// A policy that only names what has no page.
+/// A policy that names only frames without a page.
 #[derive(Debug)]
 struct Mistaken;
 
@@ -298,9 +296,9 @@ impl Policy for Mistaken {
     fn resize(&mut self, _: u32) {}
 }
 
-/// It was asked again and again, for ever.
+/// Reclaim must not ask such a policy forever.
 #[test]
-fn a_policy_that_names_no_page_ends_reclaim() {
+fn reclaim_ends_if_the_policy_names_no_cached_page() {
     let cache: Cache = Cache::with_policy(4 << 20, |_| Box::new(Mistaken)).unwrap();
     assert_eq!(cache.reclaim(100), 0);
 }

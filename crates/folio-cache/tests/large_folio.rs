@@ -1,5 +1,4 @@
-//! Large folios: who holds what of them, who splits them, and what becomes of pages that leave one
-//! that is held.
+//! Large folios: their references, their splits, and pages that leave a pinned folio.
 
 mod common;
 
@@ -12,11 +11,11 @@ use folio_cache::{CACHED, Cache, File, Memory};
 use folio_frames::{FRAME_SIZE, Order, Peek};
 use folio_ref::Snapshot;
 
-/// 64 KiB: as many pages as the largest folio has.
+/// The number of pages in the largest folio, 64 KiB.
 const PAGES: u64 = 16;
 const PAGE: u64 = FRAME_SIZE as u64;
 
-/// A file of so many pages, each full of its number plus 1, all of it read by one request.
+/// Returns a file of `pages` pages, each filled with its number plus 1, all read by one request.
 fn world(pages: u64) -> (Cache, Arc<Memory>, File) {
     let contents: Vec<u8> = (1..=pages).flat_map(|page| [page as u8; FRAME_SIZE]).collect();
     let cache = Cache::new(4 << 20).unwrap();
@@ -27,7 +26,7 @@ fn world(pages: u64) -> (Cache, Arc<Memory>, File) {
     (cache, backing, file)
 }
 
-/// The heads of what is cached, with their orders and counts.
+/// Returns the order and the snapshot of each cached folio.
 fn folios(cache: &Cache) -> Vec<(u8, Snapshot)> {
     let zone = cache.zone();
     let seen = zone.pfns().map(|pfn| zone.peek(pfn)).filter(|seen: &Peek| seen.kind == CACHED);
@@ -39,7 +38,7 @@ fn count_singles(cache: &Cache) -> usize {
 }
 
 #[test]
-fn what_one_request_read_is_one_folio_and_a_range_of_it_one_reference() {
+fn one_request_makes_one_folio_and_a_range_one_reference() {
     let (cache, _, file) = world(PAGES);
     assert_eq!(folios(&cache), [(4, Snapshot::Live(16))]);
     let range = file.range(PAGE + 7, 5 * FRAME_SIZE).unwrap();
@@ -55,7 +54,7 @@ fn what_one_request_read_is_one_folio_and_a_range_of_it_one_reference() {
 }
 
 #[test]
-fn a_page_handle_pins_its_page_alone_unless_others_hold_the_folio() {
+fn a_page_handle_splits_the_folio_unless_it_is_pinned() {
     let (cache, _, file) = world(PAGES);
     let page = file.page(3 * PAGE).unwrap().unwrap();
     assert_eq!((count_singles(&cache), folios(&cache).len()), (16, 16));
@@ -69,10 +68,10 @@ fn a_page_handle_pins_its_page_alone_unless_others_hold_the_folio() {
     let (cache, _, file) = world(PAGES);
     let range = file.range(0, 2 * FRAME_SIZE).unwrap();
     let page = file.page(3 * PAGE + 5).unwrap().unwrap();
-    let in_the_end = file.bytes(15 * PAGE, 10).unwrap();
+    let in_last_page = file.bytes(15 * PAGE, 10).unwrap();
     assert_eq!(folios(&cache), [(4, Snapshot::Live(19))]);
-    assert_eq!((&*page, &*in_the_end), (&[4; FRAME_SIZE - 5][..], &[16; 10][..]));
-    drop((range, page, in_the_end));
+    assert_eq!((&*page, &*in_last_page), (&[4; FRAME_SIZE - 5][..], &[16; 10][..]));
+    drop((range, page, in_last_page));
     drop(file.bytes(15 * PAGE, 10).unwrap());
     assert_eq!(count_singles(&cache), 16);
     drop(file);
@@ -80,19 +79,19 @@ fn a_page_handle_pins_its_page_alone_unless_others_hold_the_folio() {
 }
 
 #[test]
-fn a_write_splits_what_nobody_holds_and_copies_its_page_of_what_somebody_does() {
+fn a_write_splits_an_unpinned_folio_or_copies_one_page() {
     let (cache, backing, file) = world(PAGES);
     file.write_at(4 * PAGE, &[99; 10]).unwrap();
     assert_eq!(count_singles(&cache), 16);
     file.sync_all().unwrap();
 
-    let (held_cache, _, held) = world(PAGES);
-    let range = held.bytes(0, 16 * FRAME_SIZE).unwrap();
-    held.write_at(4 * PAGE, &[99; 10]).unwrap();
-    // The page has left its folio, which the range holds as it was.
-    assert_eq!((count_singles(&held_cache), range[4 * FRAME_SIZE]), (1, 5));
-    assert!(folios(&held_cache).contains(&(4, Snapshot::Live(16))), "15 slots and the range");
-    let again = held.range(0, 16 * FRAME_SIZE).unwrap();
+    let (pinned_cache, _, pinned) = world(PAGES);
+    let range = pinned.bytes(0, 16 * FRAME_SIZE).unwrap();
+    pinned.write_at(4 * PAGE, &[99; 10]).unwrap();
+    // The page has left its folio, which the range pins unchanged.
+    assert_eq!((count_singles(&pinned_cache), range[4 * FRAME_SIZE]), (1, 5));
+    assert!(folios(&pinned_cache).contains(&(4, Snapshot::Live(16))), "15 slots and the range");
+    let again = pinned.range(0, 16 * FRAME_SIZE).unwrap();
     let pieces: Vec<_> = again.chunks().collect();
     assert_eq!(pieces.iter().map(|piece| piece.len()).sum::<usize>(), 16 * FRAME_SIZE);
     assert!(
@@ -102,11 +101,12 @@ fn a_write_splits_what_nobody_holds_and_copies_its_page_of_what_somebody_does() 
     );
     assert_eq!(pieces.concat()[5 * FRAME_SIZE], 6);
     drop((range, again));
-    // Who wants a frame of it splits it, and the frame that was left is free.
-    let free = held_cache.zone().stats().free_frames;
-    held.write_at(0, &[1]).unwrap();
-    assert_eq!((count_singles(&held_cache), held_cache.zone().stats().free_frames), (16, free + 1));
-    for (file, cache) in [(file, cache), (held, held_cache)] {
+    // A write to another page splits the folio, and the frame that the page left is freed.
+    let free = pinned_cache.zone().stats().free_frames;
+    pinned.write_at(0, &[1]).unwrap();
+    let free_now = pinned_cache.zone().stats().free_frames;
+    assert_eq!((count_singles(&pinned_cache), free_now), (16, free + 1));
+    for (file, cache) in [(file, cache), (pinned, pinned_cache)] {
         let mut buf = [0; 12];
         assert_eq!(file.read_at(4 * PAGE - 1, &mut buf).unwrap(), 12);
         assert_eq!(buf, [4, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 5]);
@@ -117,7 +117,7 @@ fn a_write_splits_what_nobody_holds_and_copies_its_page_of_what_somebody_does() 
 }
 
 #[test]
-fn a_cut_and_a_hole_free_the_pages_of_what_nobody_holds() {
+fn truncate_and_punch_free_pages_of_unpinned_folios() {
     let (cache, _, file) = world(PAGES);
     let free = || {
         cache.zone().drain();
@@ -131,7 +131,7 @@ fn a_cut_and_a_hole_free_the_pages_of_what_nobody_holds() {
     drop(file);
     assert_nothing_leaked(&cache);
 
-    // Held, they go with the holder.
+    // Pages of a pinned folio are freed with the last handle.
     let (cache, _, file) = world(PAGES);
     let range = file.bytes(0, 16 * FRAME_SIZE).unwrap();
     file.set_len(10 * PAGE).unwrap();
@@ -146,16 +146,16 @@ fn a_cut_and_a_hole_free_the_pages_of_what_nobody_holds() {
     assert_eq!(
         (left, folios(&cache).len()),
         (6, 0),
-        "10 pages were in the file, 6 frames had left it"
+        "10 pages belonged to the file, 6 frames had left it"
     );
     drop(file);
     assert_nothing_leaked(&cache);
 }
 
 #[test]
-fn reclaim_takes_what_is_cold_of_a_folio_and_leaves_what_is_hot() {
+fn reclaim_evicts_cold_subpages_and_keeps_hot_ones() {
     let (cache, _, file) = world(PAGES);
-    // Read once each by the request's reader; these again and again.
+    // The read of the whole file touched each page once; these are read again and again.
     let read_hot = || {
         for page in [2, 9] {
             assert_eq!(file.read_at(page * PAGE, &mut [0; 64]).unwrap(), 64);
@@ -173,10 +173,10 @@ fn reclaim_takes_what_is_cold_of_a_folio_and_leaves_what_is_hot() {
     assert_nothing_leaked(&cache);
 }
 
-/// On its way to cold pages the policy's hand takes the marks of the hot ones beside them, for
-/// which they gain a life. Reclaim looked at marks alone, and all went.
+/// While it searches cold pages, the policy's hand takes the referenced bits of the hot subpages
+/// beside them, and gives each another round. Reclaim must ask the policy as well as the bits.
 #[test]
-fn what_the_policy_holds_for_hot_stays_though_its_mark_was_taken() {
+fn hot_subpages_stay_after_their_referenced_bit_was_taken() {
     let (cache, _, file) = world(16);
     let read_hot =
         || (0..4).for_each(|page| assert_eq!(file.read_at(page * PAGE, &mut [0; 64]).unwrap(), 64));
@@ -191,7 +191,7 @@ fn what_the_policy_holds_for_hot_stays_though_its_mark_was_taken() {
 }
 
 #[test]
-fn migration_and_a_smaller_capacity_split_them() {
+fn migration_and_a_smaller_capacity_split_large_folios() {
     let (cache, _, file) = world(400);
     assert!(folios(&cache).iter().any(|folio| folio.0 == Order::new(4).unwrap().as_u8()));
     cache.set_capacity(2 << 20).unwrap();
@@ -202,7 +202,7 @@ fn migration_and_a_smaller_capacity_split_them() {
     assert_nothing_leaked(&cache);
 }
 
-/// Names every frame, and panics when it is told of pages that go along.
+/// A policy that names every frame, and panics when further subpages are evicted with a victim.
 #[derive(Debug)]
 struct Panics;
 
@@ -226,7 +226,7 @@ impl Policy for Panics {
     fn resize(&mut self, _: u32) {}
 }
 
-/// The folio was nobody's while the policy was told of its pages, and lost if that panicked.
+/// The folio must not leak if the policy panics in `evicted_with`.
 #[test]
 fn a_policy_that_panics_loses_no_folio() {
     let cache: Cache = Cache::with_policy(4 << 20, |_| Box::new(Panics)).unwrap();
@@ -235,7 +235,7 @@ fn a_policy_that_panics_loses_no_folio() {
     drop(file.range(0, PAGES as usize * FRAME_SIZE).unwrap());
     cache.zone().pfns().for_each(|pfn| _ = cache.zone().take_referenced(pfn));
     let reclaim = AssertUnwindSafe(|| cache.reclaim(PAGES as usize));
-    assert!(catch_unwind(reclaim).is_err(), "it was not told");
+    assert!(catch_unwind(reclaim).is_err(), "evicted_with was not called");
     assert_eq!(cache.zone().count_kind(CACHED), 0);
     drop(file);
     assert_nothing_leaked(&cache);

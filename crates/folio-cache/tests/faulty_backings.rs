@@ -1,5 +1,5 @@
-//! Writing in trouble: no room in the middle, others who cut the file, a budget that shrinks, a
-//! disk that takes its time.
+//! Writes under adverse conditions: no room half-way, external truncation, a shrinking capacity, a
+//! slow disk.
 
 mod common;
 
@@ -15,15 +15,15 @@ use folio_cache::{Cache, Call, Fault, LocalFile, Memory};
 const ENOSPC: i32 = 28;
 const PAGE: u64 = 4096;
 
-/// Each byte says where it is.
+/// Returns `len` bytes whose values follow from their offsets.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n / 7) as u8 | 1).collect()
 }
 
-/// An append that is longer than what may be dirty writes while it goes on. What it came to before
-/// the disk was full is there.
+/// An append that exceeds the dirty limit writes back while it runs. The bytes appended before the
+/// disk was full stay.
 #[test]
-fn an_append_that_finds_no_room_says_by_the_length_how_far_it_came() {
+fn an_append_without_room_leaves_its_progress_as_length() {
     for requests in 0..4 {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         let memory = Arc::new(Memory::new(b"head"));
@@ -44,7 +44,7 @@ fn an_append_that_finds_no_room_says_by_the_length_how_far_it_came() {
         assert_eq!(file.read_at(4, &mut buf).unwrap(), done);
         assert!(buf[..done] == bytes[..done]);
         memory.heal();
-        // Told once; what was left goes on where it ended.
+        // The error is reported once; the rest is appended at the end reached before.
         assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
         assert_eq!(file.append(&bytes[done..]).unwrap(), done as u64 + 4);
         file.sync_data().unwrap();
@@ -54,9 +54,9 @@ fn an_append_that_finds_no_room_says_by_the_length_how_far_it_came() {
     }
 }
 
-/// The rest is not written, and the next write says why.
+/// The rest is not written, and the next write returns the error.
 #[test]
-fn a_write_that_finds_no_room_in_the_middle_says_how_far_it_came() {
+fn a_write_out_of_room_half_way_returns_a_short_count() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let memory = Arc::new(Memory::new(b""));
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -78,15 +78,15 @@ fn a_write_that_finds_no_room_in_the_middle_says_how_far_it_came() {
     assert_nothing_leaked(&cache);
 }
 
-/// Where the file system ends before the cache does, a sync says what a write would have said, and
-/// a cut gets rid of it.
+/// If the file system's maximum file size is smaller than the cache's, a sync returns the error
+/// that a plain write returns. A truncate drops the dirty page.
 #[test]
-fn the_last_page_of_all_is_refused_by_the_sync_if_the_system_refuses_it() {
+fn a_sync_reports_a_last_page_the_system_refuses() {
     let (_dir, path, bytes) = file_of(100);
     let last = (1 << 44) - 8;
-    let beside = fs::File::options().write(true).open(&path).unwrap();
-    let expected = beside.write_all_at(b"the last", last).map_err(|error| error.raw_os_error());
-    beside.set_len(100).unwrap();
+    let plain = fs::File::options().write(true).open(&path).unwrap();
+    let expected = plain.write_all_at(b"the last", last).map_err(|error| error.raw_os_error());
+    plain.set_len(100).unwrap();
     let cache: Cache = Cache::new(2 << 20).unwrap();
     for direct in [false, true] {
         let backing = LocalFile::open_rw(&path).unwrap();
@@ -109,10 +109,10 @@ fn the_last_page_of_all_is_refused_by_the_sync_if_the_system_refuses_it() {
     assert_nothing_leaked(&cache);
 }
 
-/// What was written here is newer than the cut: it is in the file afterwards, with zeroes before
-/// it.
+/// The cache's writes are newer than the truncation: they are in the file afterwards, with zeroes
+/// before them.
 #[test]
-fn a_file_that_somebody_cuts_before_writeback_gets_what_is_dirty() {
+fn dirty_pages_survive_an_external_truncation() {
     for direct in [false, true] {
         let (_dir, path, _) = file_of(10 * 4096);
         let cache: Cache = Cache::new(2 << 20).unwrap();
@@ -124,7 +124,7 @@ fn a_file_that_somebody_cuts_before_writeback_gets_what_is_dirty() {
         file.write_at(6 * PAGE, &[6; 5000]).unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
         file.sync_data().unwrap();
-        // The last page is written as far as the file went, with what it was filled with.
+        // The last page is written up to the old length, with the bytes from its fill.
         let there = fs::read(&path).unwrap();
         assert_eq!(there.len(), 8 * 4096, "direct: {direct}");
         let is =
@@ -143,10 +143,10 @@ fn a_file_that_somebody_cuts_before_writeback_gets_what_is_dirty() {
     }
 }
 
-/// Dirty pages move when a budget shrinks. Past the limit then, who writes is told why it can not
-/// go on, and nothing is lost.
+/// Dirty pages are migrated when the capacity shrinks. They exceed the dirty limit then: a write
+/// returns the error of writeback, and nothing is lost.
 #[test]
-fn a_capacity_below_what_is_dirty_loses_nothing() {
+fn a_capacity_below_the_dirty_pages_loses_nothing() {
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let memory = Arc::new(Memory::new(b""));
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -167,26 +167,26 @@ fn a_capacity_below_what_is_dirty_loses_nothing() {
     assert_nothing_leaked(&cache);
 }
 
-/// Memory whose writes wait.
+/// Returns a memory whose writes wait at a gate, and a receiver of their offsets.
 fn gated(bytes: &[u8]) -> (Arc<Gated>, mpsc::Receiver<u64>) {
     Gated::new(bytes, |call, _| call == Call::Write)
 }
 
-/// A request to write that takes for ever holds up the writers of its file that are past the limit,
-/// and who syncs. Nobody else: not who reads a page that is being written, is dirty, clean or
-/// missing, nor who holds one, nor who writes to another file while there is room.
+/// A write request that never ends blocks syncs, and the writers of its file that are past the
+/// dirty limit. It blocks nothing else: no read of a page that is under writeback, dirty, clean or
+/// missing, no handle, and no write to another file while there is room.
 #[test]
-fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
+fn a_slow_write_blocks_no_reader_and_ends_for_its_writer() {
     let (gated, started) = gated(&pattern(100 * 4096));
     let cache: Cache = Cache::new(2 << 20).unwrap();
-    // Without the flusher: the writer itself is what waits.
+    // Without the flusher, the writer itself waits for the request.
     cache.set_io_threads(0);
     let file = cache.open_backing(gated.clone()).unwrap();
     file.read_at(0, &mut [0; 4096]).unwrap();
     thread::scope(|scope| {
         let gate = OpenOnDrop(&gated);
         let writer = scope.spawn(|| {
-            // Past the limit of 128 pages, by 50.
+            // 50 pages past the dirty limit of 128.
             for page in 100..278 {
                 file.write_at(page * PAGE, &[page as u8; 4096])?;
             }
@@ -194,13 +194,13 @@ fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
         });
         started.recv().unwrap();
         let mut buf = [0; 4096];
-        // Clean, missing, being written.
+        // Clean, missing, under writeback.
         for page in [0, 50, 100] {
             assert_eq!(file.read_at(page * PAGE, &mut buf).unwrap(), 4096);
         }
         assert_eq!(buf, [100; 4096]);
-        let held = file.page(101 * PAGE).unwrap().unwrap();
-        assert!(held.iter().all(|&byte| byte == 101));
+        let handle = file.page(101 * PAGE).unwrap().unwrap();
+        assert!(handle.iter().all(|&byte| byte == 101));
         let end = file.len();
         assert!((228 * PAGE..278 * PAGE).contains(&end), "{end}");
         assert_eq!(file.read_at(end - 1, &mut buf).unwrap(), 1);
@@ -219,10 +219,10 @@ fn a_slow_write_holds_up_no_reader_and_ends_for_its_writer() {
     assert_nothing_leaked(&cache);
 }
 
-/// Not the page that is being written, as somebody holds that: a copy, which is dirty when the
-/// request ends.
+/// The page under writeback is pinned, so the write goes to a copy, which is dirty when the request
+/// ends.
 #[test]
-fn what_is_written_while_its_page_is_on_its_way_is_written_next() {
+fn a_write_during_writeback_goes_out_with_the_next() {
     let (gated, started) = gated(b"");
     let cache: Cache = Cache::new(2 << 20).unwrap();
     cache.set_io_threads(0);
@@ -243,10 +243,10 @@ fn what_is_written_while_its_page_is_on_its_way_is_written_next() {
     assert_nothing_leaked(&cache);
 }
 
-/// What was written is known to have been there: who finds less there looks again where the file
-/// ends.
+/// The cache knows that the file reached as far as the write. A fill that finds less queries the
+/// length again.
 #[test]
-fn a_file_that_somebody_cuts_after_writeback_ends_there() {
+fn an_external_truncation_after_writeback_ends_the_file() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let memory = Arc::new(Memory::new(b""));
     let file = cache.open_backing(memory.clone()).unwrap();
@@ -261,52 +261,53 @@ fn a_file_that_somebody_cuts_after_writeback_ends_there() {
     assert_nothing_leaked(&cache);
 }
 
-/// It span for ever: the page that was cut was dirty and held, and no frame was laid by to copy it
-/// into, for before the wait for the request under way it was to be no cut.
+/// A growth waits for a write request. Meanwhile the file grows further, so the growth becomes a
+/// truncate. The last page is dirty and pinned then, and the truncate needs a frame for a copy,
+/// which was not reserved before the wait. It must not retry forever.
 #[test]
-fn a_file_that_others_lengthen_while_a_growth_waits_is_cut() {
+fn a_waiting_growth_truncates_a_file_grown_meanwhile() {
     let (gated, started) = gated(&pattern(200 * 4096 + 100));
     let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
     cache.set_io_threads(0);
     let file = cache.open_backing(gated.clone()).unwrap();
     let writer = thread::spawn({
         let file = file.clone();
-        // One request, of who is past the limit of 128 pages.
+        // One request, by the writer past the dirty limit of 128 pages.
         move || (0..130).for_each(|page| _ = file.write_at(page * PAGE, &[1; 4096]).unwrap())
     });
     started.recv().unwrap();
-    // More may be dirty.
+    // Raises the dirty limit.
     cache.set_capacity(4 << 20).unwrap();
-    let looks = gated.memory.calls(Call::Version);
-    let (say, said) = mpsc::channel();
+    let queries = gated.memory.calls(Call::Version);
+    let (sender, receiver) = mpsc::channel();
     thread::spawn({
         let file = file.clone();
-        move || say.send(file.set_len(200 * PAGE + 150))
+        move || sender.send(file.set_len(200 * PAGE + 150))
     });
-    while gated.memory.calls(Call::Version) == looks {
+    while gated.memory.calls(Call::Version) == queries {
         thread::yield_now();
     }
     gated.memory.cut(200 * PAGE + 200);
     assert_eq!(file.read_at(200 * PAGE, &mut [0; 4096]).unwrap(), 200);
     file.write_at(200 * PAGE, b"dirty").unwrap();
-    let held = file.page(200 * PAGE).unwrap().unwrap();
+    let handle = file.page(200 * PAGE).unwrap().unwrap();
     gated.open();
-    said.recv_timeout(Duration::from_secs(20)).expect("it spins for ever").unwrap();
-    assert_eq!((held.len(), file.len()), (200, 200 * PAGE + 150));
+    receiver.recv_timeout(Duration::from_secs(20)).expect("set_len spins forever").unwrap();
+    assert_eq!((handle.len(), file.len()), (200, 200 * PAGE + 150));
     assert_eq!(
         file.page(200 * PAGE).unwrap().unwrap()[..8],
-        [b"dirty".as_slice(), &held[5..8]].concat()
+        [b"dirty".as_slice(), &handle[5..8]].concat()
     );
     writer.join().unwrap();
-    drop((held, file));
+    drop((handle, file));
     assert_nothing_leaked(&cache);
 }
 
-/// A file that could not be written when it was closed is kept until it is. It was kept for ever if
-/// it was not the flusher that wrote it at last, but who needed its memory: open, and on the disk
-/// if it was deleted, with its index paid from the budget.
+/// A closed file with unwritten pages is kept until they are written. It must be released also if
+/// reclaim writes them and not the flusher. Otherwise it stays open, keeps a deleted file on disk,
+/// and its index uses capacity.
 #[test]
-fn a_closed_file_that_is_written_for_want_of_room_is_let_go() {
+fn a_closed_file_flushed_by_reclaim_is_released() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     // No flusher.
     cache.set_io_threads(0);
@@ -315,13 +316,17 @@ fn a_closed_file_that_is_written_for_want_of_room_is_let_go() {
     let file = cache.open_backing(closed.clone()).unwrap();
     file.write_at(0, &[7; 4096]).unwrap();
     drop(file);
-    assert_eq!((closed.contents(), Arc::strong_count(&closed) > 1), (vec![], true), "it is kept");
+    assert_eq!(
+        (closed.contents(), Arc::strong_count(&closed) > 1),
+        (vec![], true),
+        "the file is not kept"
+    );
     closed.heal();
 
     let file = cache.open_backing(Arc::new(Memory::new(&vec![1; 512 * 4096]))).unwrap();
     let handles: Vec<_> = (0..512).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
     assert_eq!(closed.contents(), [7; 4096]);
-    assert_eq!(Arc::strong_count(&closed), 1, "nobody needs it");
+    assert_eq!(Arc::strong_count(&closed), 1, "the file is not released");
     drop((file, handles));
     assert_nothing_leaked(&cache);
 }

@@ -1,4 +1,4 @@
-//! Many reads at once are what they are one by one.
+//! `read_many`: many reads at once return the same as single reads.
 
 mod common;
 
@@ -12,7 +12,7 @@ use common::{assert_nothing_leaked, file_of};
 use folio_cache::{Backing, Cache, Call, Fault, FileId, LocalFile, Memory, Read, Version};
 
 #[test]
-fn many_reads_are_what_they_are_one_by_one() {
+fn read_many_equals_single_reads() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -24,11 +24,11 @@ fn many_reads_are_what_they_are_one_by_one() {
         Arc::new(Memory::new(&bytes)),
     ];
     for backing in files {
-        // One file after the other: two opens of one would share their pages.
+        // One backing after the other: two opens of one file would share their pages.
         let file = cache.open_backing(backing).unwrap();
         for count in [0, 1, 10, 700] {
-            // Among them the same page twice, ranges over the end, past it, and longer than a
-            // request.
+            // Some of them read the same page, cross the end of the file, begin past it, or are
+            // longer than a request.
             let mut memory: Vec<(usize, Vec<u8>)> = (0..count)
                 .map(|_| {
                     let len = if random.u8(..) < 5 { 1_500_000 } else { random.usize(..9000) };
@@ -56,7 +56,7 @@ fn each_of_many_reads_gets_its_own_error() {
     let memory = Arc::new(Memory::new(&vec![7; 100 * 4096]));
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open_backing(memory.clone()).unwrap();
-    // The request of the fourth fails, and so does the one that it makes again for itself.
+    // The request of the fourth read fails, and so does its own second try.
     memory.inject(Call::Fill, 3, 1, Fault::Error(5));
     memory.inject(Call::Fill, 10, 1, Fault::Error(5));
     let mut buf = [[0; 64]; 10];
@@ -75,10 +75,10 @@ fn each_of_many_reads_gets_its_own_error() {
     assert_nothing_leaked(&cache);
 }
 
-type Act = Box<dyn FnOnce() + Send>;
+type Action = Box<dyn FnOnce() + Send>;
 
-/// Memory beside which something happens, once, while the page at an offset is read.
-struct Eventful(Arc<Memory>, Mutex<Vec<(u64, Act)>>);
+/// Memory with actions: each runs once, after the fill at its offset.
+struct Eventful(Arc<Memory>, Mutex<Vec<(u64, Action)>>);
 
 impl Backing for Eventful {
     fn file_id(&self) -> FileId {
@@ -91,12 +91,12 @@ impl Backing for Eventful {
 
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let read = self.0.fill(offset, buffers)?;
-        let acts = mem::take(&mut *self.1.lock().unwrap());
-        let (now, later) = acts.into_iter().partition(|act| act.0 == offset);
+        let actions = mem::take(&mut *self.1.lock().unwrap());
+        let (now, later) = actions.into_iter().partition(|action| action.0 == offset);
         *self.1.lock().unwrap() = later;
-        // As another thread does it: this one has the page's claim.
-        let act = |act: Act| thread::spawn(act).join().expect("what happens beside a read");
-        Vec::into_iter(now).for_each(|(_, now)| act(now));
+        // In another thread: this one holds the page lock.
+        let run = |action: Action| thread::spawn(action).join().expect("the action of a fill");
+        Vec::into_iter(now).for_each(|(_, action)| run(action));
         Ok(read)
     }
 
@@ -119,13 +119,13 @@ impl fmt::Debug for Eventful {
     }
 }
 
-/// A file is cut in its last page, which is read then, and a write makes it as long again, all
-/// between two looks of one reader at its length: only the count of cuts says that what was read
-/// ends in zeroes that no file of that length held (`NO_CUTS` of models/length.pml). No search of
-/// schedules comes so far; so the reader's other reads, one too wide for a request of many and one
-/// that fails at first, give the others their turns.
+/// A file is truncated in its last page, the page is read, and a write makes the file as long
+/// again. All of it happens between two loads of the length by one reader. Only `truncate_seq`
+/// shows that the page ends in zeroes that no file of that length held (`NO_CUTS` of
+/// models/length.pml). No search of schedules reaches this case. So two other reads of the same
+/// reader run the truncate and the write: one is too long for a shared request, one fails at first.
 #[test]
-fn a_page_that_was_read_behind_a_cut_is_not_one_of_the_longer_file() {
+fn a_page_read_after_a_truncate_is_not_valid_after_regrowth() {
     const PAGE: u64 = 4096;
     const LAST: u64 = 200 * PAGE;
     let memory = Arc::new(Memory::new(&vec![7; (LAST + PAGE) as usize]));
@@ -133,11 +133,11 @@ fn a_page_that_was_read_behind_a_cut_is_not_one_of_the_longer_file() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open_backing(backing.clone()).unwrap();
     memory.inject(Call::Fill, 1, 1, Fault::Error(5));
-    let (truncate_seq, writes) = (file.clone(), file.clone());
-    let cut: Act = Box::new(move || truncate_seq.set_len(LAST + 100).unwrap());
-    let write: Act =
-        Box::new(move || assert_eq!(writes.write_at(LAST + 100, &[9; 3996]).unwrap(), 3996));
-    *backing.1.lock().unwrap() = vec![(100 * PAGE, cut), (0, write)];
+    let (truncated, written) = (file.clone(), file.clone());
+    let truncate: Action = Box::new(move || truncated.set_len(LAST + 100).unwrap());
+    let write: Action =
+        Box::new(move || assert_eq!(written.write_at(LAST + 100, &[9; 3996]).unwrap(), 3996));
+    *backing.1.lock().unwrap() = vec![(100 * PAGE, truncate), (0, write)];
 
     let (mut first, mut last, mut wide) = ([0; 64], [0; 4096], vec![0; 65 * PAGE as usize]);
     let mut reads =
@@ -148,11 +148,11 @@ fn a_page_that_was_read_behind_a_cut_is_not_one_of_the_longer_file() {
         "{:?}",
         reads[1].result
     );
-    assert!(backing.1.lock().unwrap().is_empty(), "nobody cut the file, or wrote to it");
+    assert!(backing.1.lock().unwrap().is_empty(), "the truncate or the write did not run");
     assert!(first == [7; 64] && wide.iter().all(|&byte| byte == 7));
     assert!(
         last == *[[7; 100].as_slice(), &[9; 3996]].concat(),
-        "a zero that no file ever held: {:?}",
+        "zeroes that no file ever held: {:?}",
         &last[96..104]
     );
     drop(file);

@@ -1,4 +1,4 @@
-//! Syncs of one file under schedules that shuttle plays.
+//! Concurrent syncs of one file under the schedules of shuttle.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 use folio_ref::testing::stepped::step;
 
-use crate::BY_CHANCE;
+use crate::RANDOM;
 use crate::common::assert_nothing_leaked;
 
-/// Memory whose sync ends some time before its caller knows.
+/// Memory whose sync ends some time before it returns.
 #[derive(Debug)]
 struct Late(Memory);
 
@@ -43,11 +43,10 @@ impl Backing for Late {
     }
 }
 
-/// Three opens sync what they wrote, and the first request fails, which only its caller is told, as
-/// Linux does it: all three are told, once.
-///
-/// It found that who came between the failure and its note was told that all is durable.
-fn syncs_of_what_is_lost(search: Search) {
+/// Three opens write and sync, and the first request fails. The backing reports the failure to one
+/// caller only, as Linux does. All three opens must report it once, also an open that syncs between
+/// the failure and its record in the mapping.
+fn failed_syncs(search: Search) {
     explore("three syncs of which the first fails", search, || {
         let cache: Cache = Cache::new(2 << 20).expect("memory for a test");
         let backing = Arc::new(Late(Memory::new(b"")));
@@ -60,25 +59,27 @@ fn syncs_of_what_is_lost(search: Search) {
         let syncs = files.each_ref().map(|file| {
             let file = file.clone();
             let sync = move || {
-                assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(5), "it may be lost")
+                let error = file.sync_data().expect_err("the failed sync is not reported");
+                assert_eq!(error.raw_os_error(), Some(5))
             };
             Box::new(sync) as Box<dyn FnOnce() + Send>
         });
         race(syncs.into());
-        assert!(files.iter().all(|file| file.sync_all().is_ok()), "told twice");
+        assert!(files.iter().all(|file| file.sync_all().is_ok()), "an error was reported twice");
         drop(files);
         assert_nothing_leaked(&cache);
     });
 }
 
 #[test]
-fn every_open_is_told_of_a_sync_that_failed_whoever_made_it() {
-    syncs_of_what_is_lost(deeper(2));
-    syncs_of_what_is_lost(BY_CHANCE);
+fn every_open_reports_a_failed_sync_once() {
+    failed_syncs(deeper(2));
+    failed_syncs(RANDOM);
 }
 
-/// Three write and sync: what each wrote is durable when its sync returns, whoever made it.
-fn syncs_of_what_was_written(search: Search) {
+/// Three threads write and sync. Each write is durable when the sync of its thread returns, also if
+/// another thread made the request.
+fn shared_syncs(search: Search) {
     explore("three writers that sync", search, || {
         let cache: Cache = Cache::new(2 << 20).expect("memory for a test");
         let backing = Arc::new(Late(Memory::new(&[0; 3])));
@@ -89,7 +90,11 @@ fn syncs_of_what_was_written(search: Search) {
             let write = move || {
                 file.write_at(u64::from(at), &[at + 1]).unwrap();
                 if at == 0 { file.sync_all() } else { file.sync_data() }.unwrap();
-                assert_eq!(backing.0.durable()[usize::from(at)], at + 1, "{at} is not durable");
+                assert_eq!(
+                    backing.0.durable()[usize::from(at)],
+                    at + 1,
+                    "the write at {at} is not durable"
+                );
             };
             Box::new(write) as Box<dyn FnOnce() + Send>
         });
@@ -101,7 +106,7 @@ fn syncs_of_what_was_written(search: Search) {
 }
 
 #[test]
-fn what_was_written_before_a_sync_is_durable_after_it_whoever_made_it() {
-    syncs_of_what_was_written(deeper(1));
-    syncs_of_what_was_written(BY_CHANCE);
+fn writes_before_a_shared_sync_are_durable_after_it() {
+    shared_syncs(deeper(1));
+    shared_syncs(RANDOM);
 }

@@ -1,4 +1,4 @@
-//! What an operator is told: in errors and by `tracing`.
+//! Reports to an operator: errors, `tracing` events and hit counts.
 
 mod common;
 
@@ -12,17 +12,17 @@ use folio_cache::{Cache, Call, Fault, Memory};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 
-/// Collects events as lines, those of the cache's own threads as well. Tests tell theirs by what is
-/// in them.
+/// Collects events as lines, also from the threads of the cache. All tests share the lines, and
+/// find theirs by their text.
 struct Lines;
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// From the first call on all is collected.
+/// Returns the lines so far. The first call starts the collection.
 fn lines() -> Vec<String> {
-    static LISTENING: Once = Once::new();
-    LISTENING
-        .call_once(|| tracing::subscriber::set_global_default(Lines).expect("nobody else listens"));
+    static SUBSCRIBED: Once = Once::new();
+    SUBSCRIBED
+        .call_once(|| tracing::subscriber::set_global_default(Lines).expect("no other subscriber"));
     LINES.lock().unwrap().clone()
 }
 
@@ -59,7 +59,7 @@ impl Subscriber for Lines {
 }
 
 #[track_caller]
-fn assert_said(words: &[&str]) {
+fn assert_logged(words: &[&str]) {
     let lines = lines();
     assert!(
         lines.iter().any(|line| words.iter().all(|word| line.contains(word))),
@@ -68,7 +68,7 @@ fn assert_said(words: &[&str]) {
 }
 
 #[test]
-fn no_memory_says_how_much_is_pinned_and_dirty() {
+fn out_of_memory_reports_pinned_and_dirty_bytes() {
     lines();
     let memory = Arc::new(Memory::new(&vec![7; 3 << 20]));
     let stuck = Arc::new(Memory::new(b""));
@@ -91,9 +91,9 @@ fn no_memory_says_how_much_is_pinned_and_dirty() {
             .contains(&format!("{pinned} are pinned by handles, 16384 are dirty, 0 are offline")),
         "{message}"
     );
-    assert_said(&["ERROR", "no page of the cache can be freed", "dirty=16384", "offline=0"]);
-    assert_said(&["WARN", "can not be written", "os error 28"]);
-    // Once, however often it was tried.
+    assert_logged(&["ERROR", "no page of the cache can be freed", "dirty=16384", "offline=0"]);
+    assert_logged(&["WARN", "can not be written", "os error 28"]);
+    // Reported once for many attempts.
     assert!(stuck.calls(Call::Write) > 1);
     assert_eq!(lines().iter().filter(|line| line.contains("can not be written")).count(), 1);
     stuck.heal();
@@ -112,7 +112,7 @@ fn hits_are_counted_with_the_feature_only() {
     let before = cache.stats().hits;
     thread::scope(|scope| {
         for _ in 0..3 {
-            // Small, large, and held.
+            // Small reads, a large read, and a pinned range.
             scope.spawn(|| {
                 (0..1000).for_each(|n| assert_eq!(file.read_at(n * 64, &mut [0; 64]).unwrap(), 64));
                 file.read_at(0, &mut vec![0; 30 * 4096]).unwrap();
@@ -125,7 +125,7 @@ fn hits_are_counted_with_the_feature_only() {
 }
 
 #[test]
-fn failed_syncs_and_capacities_are_said() {
+fn failed_syncs_and_capacity_changes_are_logged() {
     lines();
     let memory = Arc::new(Memory::new(b"bytes"));
     let cache: Cache = Cache::growable(4 << 20, 8 << 20).unwrap();
@@ -133,12 +133,12 @@ fn failed_syncs_and_capacities_are_said() {
     memory.inject(Call::Sync, 0, 1, Fault::Error(5));
     file.sync_data().unwrap_err();
     file.sync_data().unwrap();
-    assert_said(&["ERROR", "a sync failed", "os error 5", "memory"]);
+    assert_logged(&["ERROR", "a sync failed", "os error 5", "memory"]);
     assert_eq!(lines().iter().filter(|line| line.contains("a sync failed")).count(), 1);
     cache.set_capacity(6 << 20).unwrap();
-    assert_said(&["INFO", "the capacity was set", "before=4194304", "now=6291456"]);
+    assert_logged(&["INFO", "the capacity was set", "before=4194304", "now=6291456"]);
     cache.set_capacity(1).unwrap_err();
-    assert_said(&["INFO", "wanted=1", "now=6291456"]);
+    assert_logged(&["INFO", "wanted=1", "now=6291456"]);
     drop(file);
     assert_nothing_leaked(&cache);
 }

@@ -1,14 +1,15 @@
-//! Large folios under schedules that shuttle plays.
+//! Large folios under the schedules of shuttle.
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 use folio_ref::testing::stepped::step;
 
-use crate::{BY_CHANCE, World, read};
+use crate::{RANDOM, World, read};
 
-/// Four pages are one folio. One holds a range of it, one writes to a page of it, and one reclaims,
-/// or takes a page alone: the range has of each page what the file held when it came, and keeps it.
-fn parts_against_a_writer(search: Search, reclaim: bool) {
+/// Four pages are one folio. One thread pins a range of it, one writes to a page of it, and one
+/// reclaims or takes a page handle. The range has the bytes that the file held when it was taken,
+/// and keeps them.
+fn subpages_against_a_writer(search: Search, reclaim: bool) {
     let others = if reclaim { "reclaim" } else { "a page handle" };
     explore(
         &format!("a range of a large folio against a writer and {others}"),
@@ -28,15 +29,15 @@ fn parts_against_a_writer(search: Search, reclaim: bool) {
             race(vec![
                 world.thread(|file| {
                     let range = file.range(FRAME_SIZE as u64, 3 * FRAME_SIZE).unwrap();
-                    let look = || {
+                    let sample = || {
                         let bytes = range.chunks().collect::<Vec<_>>().concat();
                         [0, 1, 2]
                             .map(|page| (bytes[page * FRAME_SIZE], bytes[page * FRAME_SIZE + 99]))
                     };
-                    let seen = look();
+                    let seen = sample();
                     assert!(matches!(seen, [(2 | 9, 2), (3, 3), (4, 4)]), "{seen:?}");
                     step();
-                    assert_eq!(look(), seen, "what is held changes");
+                    assert_eq!(sample(), seen, "a pinned range changed");
                 }),
                 world.thread(|file| {
                     assert_eq!(file.write_at(FRAME_SIZE as u64, &[9; 64]).unwrap(), 64)
@@ -57,9 +58,9 @@ fn parts_against_a_writer(search: Search, reclaim: bool) {
 }
 
 #[test]
-fn a_range_of_a_large_folio_is_what_the_file_held_whoever_splits_it() {
+fn a_range_keeps_its_bytes_while_its_folio_is_split() {
     for reclaim in [false, true] {
-        parts_against_a_writer(deeper(1), reclaim);
-        parts_against_a_writer(BY_CHANCE, reclaim);
+        subpages_against_a_writer(deeper(1), reclaim);
+        subpages_against_a_writer(RANDOM, reclaim);
     }
 }
