@@ -28,6 +28,8 @@ const UNSAFE_ROOMS: &[&str] = &[
     // A zone over memory that the test brings, as a kernel would: Miri can not map any.
     "crates/folio-frames/tests/racing.rs",
     "crates/folio-frames/tests/risky_places.rs",
+    // A lock of a platform's own, to force schedules: `RawMutex` is an unsafe trait.
+    "crates/folio-frames/tests/common/hooked.rs",
     // A machine without an operating system: its instructions, what firmware and assembly left,
     // and the promises of who brings memory.
     "examples/bare-metal/src/boot.rs",

@@ -50,6 +50,8 @@ mod pcp;
 mod platform;
 mod racy_copy;
 mod refs;
+#[cfg(feature = "arena")]
+mod retire;
 mod slot;
 mod stats;
 #[cfg(all(shuttle, feature = "arena"))]

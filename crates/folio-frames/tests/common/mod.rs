@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod hooked;
+
 use std::mem;
 
 use folio_frames::{
