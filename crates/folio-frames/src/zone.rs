@@ -275,6 +275,7 @@ impl<P: Platform> Zone<P> {
         self.numbers.frames() == 0
     }
 
+    #[cfg(feature = "arena")]
     pub(crate) fn first(&self) -> Pfn {
         self.first
     }

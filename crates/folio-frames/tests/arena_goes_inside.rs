@@ -1,6 +1,6 @@
 //! The arena goes while a call is inside its zone, wherever the call takes a lock or lets go of one;
 //! another arena has the metadata at once, and all its memory in use. What the call gets, if
-//! anything, is nobody else's.
+//! anything, is its own alone.
 
 mod common;
 

@@ -103,8 +103,11 @@ impl<P: Platform> Owner<P> for NoSlots {
     }
 }
 
+/// A value on its way from a hook to its test.
+pub(crate) type Shared<T> = Rc<RefCell<Option<T>>>;
+
 /// Lets one value be put by a hook and taken by the test.
-pub(crate) fn shared<T>() -> (Rc<RefCell<Option<T>>>, Rc<RefCell<Option<T>>>) {
+pub(crate) fn shared<T>() -> (Shared<T>, Shared<T>) {
     let value = Rc::new(RefCell::new(None));
     (Rc::clone(&value), value)
 }
