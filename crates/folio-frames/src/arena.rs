@@ -368,7 +368,8 @@ fn collect(pool: &mut [Pooled]) {
     }
 }
 
-/// Takes the smallest retired zone out of the pool whose metadata is enough.
+/// Takes the smallest retired zone out of the pool whose metadata is enough, of several the last that
+/// came: its metadata is warm.
 fn take_retired<P: Platform>(frames: u32) -> Option<&'static Zone<P>> {
     let mut pool = pool();
     collect(&mut pool);
@@ -380,6 +381,7 @@ fn take_retired<P: Platform>(frames: u32) -> Option<&'static Zone<P>> {
     let (place, _) = pool
         .iter()
         .enumerate()
+        .rev()
         .filter_map(|(n, entry)| Some((n, fits(entry)?)))
         .min_by_key(|e| e.1)?;
     pool.swap_remove(place).zone.downcast_ref()

@@ -1,4 +1,4 @@
-//! A platform whose locks and puts let others in: schedules are forced by it.
+//! A platform with hooks in its locks and puts, by which tests force schedules.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
