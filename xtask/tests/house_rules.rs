@@ -17,6 +17,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/memmap.rs",
     "crates/folio-frames/src/racy_copy.rs",
     "crates/folio-frames/src/claim.rs",
+    "crates/folio-frames/src/retire.rs",
     "crates/folio-frames/src/stepped_space.rs",
     "crates/folio-frames/src/uncounted.rs",
     "crates/folio-frames/src/user_space.rs",
