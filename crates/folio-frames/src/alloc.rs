@@ -193,16 +193,20 @@ impl<P: Platform> Zone<P> {
 
     /// Moves what the per-CPU lists hold into the buddy. How many frames that were.
     pub fn drain(&self) -> u32 {
+        let some = self.per_cpu.iter().filter(|cpu| cpu.held() > 0);
+        some.map(|cpu| self.drain_one(cpu)).sum()
+    }
+
+    /// Moves what the lists of one CPU hold into the buddy. Returns the number of frames.
+    pub(crate) fn drain_one(&self, cpu: &PerCpu<P>) -> u32 {
         let mut drained = 0;
-        for cpu in self.per_cpu.iter().filter(|cpu| cpu.held() > 0) {
-            let mut lists = cpu.lock();
-            let mut buddy = self.lock();
-            while let Some((index, order)) = lists.pop_any(&self.memmap) {
-                self.free_locked(&mut buddy, index, order);
-                drained += order.frames();
-            }
-            cpu.publish(&lists);
+        let mut lists = cpu.lock();
+        let mut buddy = self.lock();
+        while let Some((index, order)) = lists.pop_any(&self.memmap) {
+            self.free_locked(&mut buddy, index, order);
+            drained += order.frames();
         }
+        cpu.publish(&lists);
         drained
     }
 

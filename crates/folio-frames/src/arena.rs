@@ -1,9 +1,13 @@
 //! An arena: frames whose bytes come from the operating system, for programs in user space.
 //!
-//! The bytes are mapped per arena and unmapped when all its frames are free. The zone, with its
-//! metadata, is never unmapped: it goes to a pool and serves a later arena (R7: a put that sleeps
-//! between its two steps may wake long after). A frame that is still held when its arena is dropped
-//! keeps the arena's bytes until a later arena is made or dropped and finds it free.
+//! Bytes and zone are the arena's own. When the arena is dropped, its zone is closed, and the bytes
+//! are unmapped when all its frames are free (`retire.rs`). A frame that is still held then keeps
+//! the bytes until a later arena is made or dropped and finds it free.
+//!
+//! The zone's metadata is never unmapped: it goes to a pool, and the zone of a later arena inherits
+//! it (R7: a put that sleeps between its two steps may wake long after). The [`Zone`] itself, 5 KiB
+//! beside its metadata, is not used again and stays for ever, as safe code may have kept it: that is
+//! what each arena leaves behind.
 
 use core::any::{Any, TypeId};
 use core::ptr::{self, NonNull};
@@ -35,7 +39,7 @@ const AT_ONCE: usize = 512;
 /// A quarter of what slots can name, in whole blocks.
 const MOST_FRAMES: u32 = (1 << 30) - BLOCK_ORDER.frames();
 
-/// Zones without bytes, to be used again, and zones that wait for their last holders.
+/// Zones that retired, whose metadata is to be inherited, and zones that wait for their last holders.
 static POOL: Mutex<Vec<Pooled>> = Mutex::new(Vec::new());
 
 struct Pooled {
@@ -43,7 +47,7 @@ struct Pooled {
     zone: &'static (dyn Any + Send + Sync),
     /// The zone's bytes, while frames of it are still held.
     bytes: Option<Bytes>,
-    /// Takes all blocks offline, if every frame is free.
+    /// [`Zone::retire`].
     retire: fn(&'static (dyn Any + Send + Sync)) -> bool,
 }
 
@@ -130,7 +134,7 @@ impl<P: Platform> Arena<P> {
     /// # Errors
     ///
     /// `InvalidInput` above 4 TiB, `OutOfMemory` beyond 16 TiB of arenas, those of the past among
-    /// them that were not used again, and what the system says of the addresses.
+    /// them whose metadata was not used again, and what the system says of the addresses.
     pub fn new(bytes: usize, kinds: &'static [KindOps<P>]) -> io::Result<Self> {
         Self::map(bytes, kinds, None)
     }
@@ -167,14 +171,14 @@ impl<P: Platform> Arena<P> {
                 )
             })?;
         let bytes = Bytes::map(blocks * BLOCK_ORDER.bytes(), huge.unwrap_or(BLOCK_ORDER).bytes())?;
-        let zone = match pooled_zone::<P>(frames, kinds) {
-            Some(zone) => zone,
-            None => new_zone(frames, kinds)?,
+        // SAFETY, of both: the bytes of every frame are mapped at their offset until the zone
+        // retires, when all its blocks are offline.
+        let zone = match take_retired::<P>(frames) {
+            // SAFETY: as above; it retired, and nothing else has taken it.
+            Some(retired) => unsafe { retired.inherit(frames, bytes.first, huge, kinds) },
+            // SAFETY: as above.
+            None => unsafe { new_zone(frames, bytes.first, huge, kinds) }?,
         };
-        // SAFETY: the bytes of every frame are mapped at their offset until the arena retires,
-        // which it does only when all blocks are offline; a pooled or new zone has none
-        // online.
-        unsafe { zone.reuse(frames, bytes.first, huge) };
         if blocks > AT_ONCE {
             // SAFETY: the bytes were just given to the zone.
             unsafe { zone.online_range(0..blocks) };
@@ -307,8 +311,8 @@ impl<P: Platform> Arena<P> {
     ///
     /// When the block was taken from another arena.
     pub fn online(&self, offline: Offline<P>) {
-        // SAFETY: the bytes of all blocks are mapped while the arena exists; a token of an arena
-        // that had this zone before is refused by its epoch.
+        // SAFETY: the bytes of all blocks are mapped while the arena exists; a block of another
+        // arena is of another zone, which is refused.
         unsafe { self.zone.online(offline) };
     }
 }
@@ -343,12 +347,13 @@ impl<P: Platform> Mapped<P> {
 
 impl<P: Platform> Drop for Arena<P> {
     fn drop(&mut self) {
+        self.zone.close();
         let mut pool = pool();
         pool.push(Pooled {
             platform: TypeId::of::<P>(),
             zone: self.zone,
             bytes: self.bytes.take(),
-            retire: |zone| zone.downcast_ref::<Zone<P>>().is_some_and(retire),
+            retire: |zone| zone.downcast_ref::<Zone<P>>().is_some_and(Zone::retire),
         });
         collect(&mut pool);
     }
@@ -363,82 +368,57 @@ fn collect(pool: &mut [Pooled]) {
     }
 }
 
-/// Takes every block offline if nothing is in use. Nobody can allocate: the arena is gone.
-fn retire<P: Platform>(zone: &'static Zone<P>) -> bool {
-    struct Nobody;
-    impl<P: Platform> Owner<P> for Nobody {
-        fn with_slot(&self, _: Pfn, _: u64, _: &mut dyn FnMut(&crate::Slot<P>)) -> bool {
-            false
-        }
-    }
-    zone.withdraw();
-    zone.drain();
-    let stats = zone.stats();
-    if stats.free_frames != stats.online_frames {
-        return false;
-    }
-    for block in 0..zone.blocks() {
-        match zone.offline(block, &Nobody) {
-            // The block comes back by `online_block`, when the zone is used again.
-            Ok(_) | Err(OfflineError::NotOnline) => {}
-            Err(_) => return false,
-        }
-    }
-    // Who has the zone may be emptying a block: that is not online, and its frames look free, yet
-    // its bytes will be used.
-    let _buddy = zone.lock();
-    zone.blocks.count().0 == 0
-}
-
-/// The smallest zone in the pool that fits.
-fn pooled_zone<P: Platform>(frames: u32, kinds: &'static [KindOps<P>]) -> Option<&'static Zone<P>> {
+/// Takes the smallest retired zone out of the pool whose metadata is enough, of several the last that
+/// came: its metadata is warm.
+fn take_retired<P: Platform>(frames: u32) -> Option<&'static Zone<P>> {
     let mut pool = pool();
     collect(&mut pool);
     let fits = |entry: &Pooled| {
         let zone = entry.zone.downcast_ref::<Zone<P>>()?;
-        let same = entry.platform == TypeId::of::<P>() && are_same(zone.kinds(), kinds);
-        (same && entry.bytes.is_none() && zone.memmap.frames() >= frames)
-            .then(|| zone.memmap.frames())
+        let is_free = entry.platform == TypeId::of::<P>() && entry.bytes.is_none();
+        (is_free && zone.memmap.frames() >= frames).then(|| zone.memmap.frames())
     };
     let (place, _) = pool
         .iter()
         .enumerate()
+        .rev()
         .filter_map(|(n, entry)| Some((n, fits(entry)?)))
         .min_by_key(|e| e.1)?;
     pool.swap_remove(place).zone.downcast_ref()
 }
 
-/// Whether two lists of kinds do the same. Not by address: the compiler may keep a constant list in
-/// several places.
-fn are_same<P: Platform>(some: &[KindOps<P>], others: &[KindOps<P>]) -> bool {
-    let agree = |(a, b): (&KindOps<P>, &KindOps<P>)| {
-        (a.kind, a.name) == (b.kind, b.name) && ptr::fn_addr_eq(a.destroy, b.destroy)
-    };
-    some.len() == others.len() && some.iter().zip(others).all(agree)
-}
-
-/// A zone with a memmap of its own, of a round size so that it can serve others later.
-fn new_zone<P: Platform>(
+/// Makes a zone with a memmap of its own, of a round size so that it can serve others later.
+///
+/// # Safety
+///
+/// As [`Zone::new`] says of `direct_map`.
+unsafe fn new_zone<P: Platform>(
     frames: u32,
+    direct_map: *mut u8,
+    huge: Option<Order>,
     kinds: &'static [KindOps<P>],
 ) -> io::Result<&'static Zone<P>> {
-    let frames = frames.next_power_of_two().min(MOST_FRAMES);
-    let numbers = Numbers::reserve(frames).ok_or_else(|| {
+    let most = frames.next_power_of_two().min(MOST_FRAMES);
+    let numbers = Numbers::reserve(most).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::OutOfMemory,
             "arenas of more than 16 TiB together, with those of the past that were not used again",
         )
     })?;
-    let size = Zone::<P>::layout(frames).size().next_multiple_of(FRAME_SIZE);
+    let size = Zone::<P>::layout(most).size().next_multiple_of(FRAME_SIZE);
     let (protection, flags) =
         (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
     // SAFETY: a new mapping at no fixed address touches nothing that exists.
     let metadata = unsafe { mmap_anonymous(ptr::null_mut(), size, protection, flags) }?;
     let metadata = NonNull::new(metadata.cast::<u8>()).expect("a mapping is not at 0");
-    // SAFETY: a fresh mapping of the layout's size, page aligned, zeroed, never unmapped. No frame
-    // is online yet; `reuse` gives the bytes before the first is.
-    let zone = unsafe {
-        Zone::with_numbers(metadata, MemmapMemory::Zeroed, FIRST, numbers, ptr::null_mut(), kinds)
+    let holds = MemmapMemory::Zeroed;
+    // SAFETY: a fresh mapping of the layout's size, page aligned, zeroed, never unmapped; the bytes
+    // are the caller's promise.
+    let zone =
+        unsafe { Zone::with_numbers(metadata, holds, FIRST, numbers, frames, direct_map, kinds) };
+    let zone = match huge {
+        Some(order) => zone.with_huge_order(order),
+        None => zone,
     };
     Ok(Box::leak(Box::new(zone)))
 }

@@ -4,10 +4,12 @@
 //! offline ──online──▶ online ──isolate──▶ isolated ──all captured──▶ offline
 //!                       ▲                     │
 //!                       └──── back out ───────┘
+//! online, or isolated ──close──▶ closed ──all captured──▶ offline
 //! ```
 //!
 //! An isolated block gives nothing out, and what is freed in it is held back: *captured*. That is
-//! how a block is emptied, for whatever purpose (`evacuate.rs`).
+//! how a block is emptied, for whatever purpose (`evacuate.rs`). A closed block is isolated for ever,
+//! as its zone is closed (`retire.rs`).
 
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
@@ -45,6 +47,8 @@ pub(crate) enum State {
     Online = 1,
     /// Being emptied.
     Isolated = 2,
+    /// Of a closed zone: what is freed in it is captured, and nothing is handed out again.
+    Closed = 3,
 }
 
 /// One block. Zeroed memory says offline, movable, not roomy.
@@ -65,7 +69,8 @@ impl Block {
         match self.status.load(Ordering::Relaxed) & 3 {
             0 => State::Offline,
             1 => State::Online,
-            _ => State::Isolated,
+            2 => State::Isolated,
+            _ => State::Closed,
         }
     }
 
@@ -134,7 +139,7 @@ impl Block {
     /// Holds frames back.
     pub(crate) fn capture(&self, order: Order) {
         assert!(
-            !CHECKS || self.state() == State::Isolated,
+            !CHECKS || matches!(self.state(), State::Isolated | State::Closed),
             "a frame of a block that is {:?} was freed",
             self.state()
         );
@@ -192,6 +197,12 @@ impl Blocks {
             }
         }
         Self { table, len }
+    }
+
+    /// The same table, as it is, for the heir of a zone that retired.
+    #[cfg(feature = "std")]
+    pub(crate) fn inherit(&self) -> Self {
+        Self { ..*self }
     }
 
     pub(crate) fn all(&self) -> &[Block] {

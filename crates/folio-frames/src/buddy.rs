@@ -117,6 +117,8 @@ pub(crate) struct Buddy {
     huge: List,
     frames: u32,
     pub(crate) counters: BuddyCounters,
+    /// The zone is closed (`retire.rs`): the lists stay empty.
+    pub(crate) is_closed: bool,
 }
 
 fn links(owner_data: u64) -> (u32, u32) {
@@ -359,7 +361,7 @@ impl Buddy {
     ) -> bool {
         let parts = || (first..first + huge.frames()).step_by(MAX_ORDER.frames() as usize);
         let whole = Shape { kind: Kind::FREE, order: MAX_ORDER };
-        if parts().any(|part| map.memmap.get(part).shape() != whole) {
+        if self.is_closed || parts().any(|part| map.memmap.get(part).shape() != whole) {
             return false;
         }
         parts().for_each(|part| self.remove(map, part, MAX_ORDER));

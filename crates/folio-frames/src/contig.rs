@@ -78,7 +78,7 @@ pub enum ContigError {
     Empty,
     /// It is not all within the zone, or larger than the zone.
     Unknown,
-    /// A block of it is offline, or somebody else is emptying it.
+    /// A block of it is offline, another call is emptying it, or the zone's arena is gone.
     NotOnline,
     /// Frames in it are in use and could not be moved.
     Busy {
@@ -193,10 +193,13 @@ impl<P: Platform> Zone<P> {
             Left { out_of_frames: true, .. } => ContigError::OutOfFrames,
             Left { frames, first, .. } => ContigError::Busy { frames, first },
         })?;
-        isolated.take(frames.clone(), |head, order| {
+        let is_taken = isolated.take(frames.clone(), |head, order| {
             self.memmap.clear_mark(head);
             self.descriptor(head).set_shape(Kind::PLAIN, order);
         });
+        if !is_taken {
+            return Err(ContigError::NotOnline);
+        }
         Ok(Contig { zone: self, left: frames })
     }
 }

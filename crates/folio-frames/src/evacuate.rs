@@ -124,10 +124,15 @@ impl<P: Platform> Isolated<P> {
     }
 
     /// Takes captured frames out, all of the range, as blocks that are aligned and as large as can
-    /// be: `each` gets their heads, which have no shape then.
-    pub(crate) fn take(&self, frames: Range<u32>, mut each: impl FnMut(u32, Order)) {
+    /// be: `each` gets their heads, which have no shape then. `false`: the zone is closed, and
+    /// nothing was taken.
+    #[must_use]
+    pub(crate) fn take(&self, frames: Range<u32>, mut each: impl FnMut(u32, Order)) -> bool {
         let zone = self.zone;
-        let _buddy = zone.lock();
+        let buddy = zone.lock();
+        if buddy.is_closed {
+            return false;
+        }
         let mut index = frames.start;
         // Cut what lies across the edges.
         for edge in [frames.start, frames.end] {
@@ -162,47 +167,64 @@ impl<P: Platform> Isolated<P> {
             each(index, order);
             index += order.frames();
         }
+        true
     }
 
-    /// Isolated → offline, after every frame of the one block was captured.
-    pub(crate) fn finish_offline(self) {
+    /// Isolated → offline, after every frame of the one block was captured. `false`: the zone is
+    /// closed, and the block stays with it.
+    #[must_use]
+    pub(crate) fn finish_offline(self) -> bool {
         let zone = self.zone;
-        let first = self.blocks.start as u32 * BLOCK_ORDER.frames();
-        let _buddy = zone.lock();
-        let entry = zone.blocks.of(first);
-        assert!(
-            !CHECKS || entry.captured() == BLOCK_ORDER.frames(),
-            "a block goes offline with frames in use"
-        );
-        for index in first..first + BLOCK_ORDER.frames() {
-            let descriptor = zone.descriptor(index);
-            assert!(
-                !CHECKS || descriptor.word.snapshot().is_frozen(),
-                "{:?} goes offline (R1)",
-                descriptor.word
-            );
-            if descriptor.shape() != Shape::INTERIOR {
-                descriptor.set_shape(Kind::INTERIOR, Order::ZERO);
-            }
-            #[cfg(broken = "metadata-zeroed")]
-            zone.memmap.zero(index);
+        let buddy = zone.lock();
+        if buddy.is_closed {
+            drop(buddy);
+            return false;
         }
-        entry.take_captured();
-        entry.set_state(State::Offline);
-        P::trace(Event::Offline, || zone.pfn(first));
-        zone.gauge.went_offline(BLOCK_ORDER.frames());
+        put_offline(zone, &buddy, self.blocks.start);
         core::mem::forget(self);
+        true
     }
 }
 
+/// Isolated or closed → offline, under the zone's lock, after every frame of the block was captured.
+pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, _buddy: &Buddy, block: usize) {
+    let first = block as u32 * BLOCK_ORDER.frames();
+    let entry = zone.blocks.of(first);
+    assert!(
+        !CHECKS || entry.captured() == BLOCK_ORDER.frames(),
+        "a block goes offline with frames in use"
+    );
+    for index in first..first + BLOCK_ORDER.frames() {
+        let descriptor = zone.descriptor(index);
+        assert!(
+            !CHECKS || descriptor.word.snapshot().is_frozen(),
+            "{:?} goes offline (R1)",
+            descriptor.word
+        );
+        if descriptor.shape() != Shape::INTERIOR {
+            descriptor.set_shape(Kind::INTERIOR, Order::ZERO);
+        }
+        #[cfg(broken = "metadata-zeroed")]
+        zone.memmap.zero(index);
+    }
+    entry.take_captured();
+    entry.set_state(State::Offline);
+    P::trace(Event::Offline, || zone.pfn(first));
+    zone.gauge.went_offline(BLOCK_ORDER.frames());
+}
+
 impl<P: Platform> Drop for Isolated<P> {
-    /// What was captured is free again.
+    /// What was captured is free again; in a closed zone it stays captured.
     fn drop(&mut self) {
         let zone = self.zone;
         for block in self.blocks.clone() {
             let mut buddy = zone.lock();
             let first = block as u32 * BLOCK_ORDER.frames();
             let entry = zone.blocks.of(first);
+            if buddy.is_closed {
+                entry.set_state(State::Closed);
+                continue;
+            }
             entry.take_captured();
             entry.set_state(State::Online);
             for_each_captured(zone, first..first + BLOCK_ORDER.frames(), |index, captured| {
@@ -216,21 +238,32 @@ impl<P: Platform> Drop for Isolated<P> {
 
 /// Online → isolated: no frame of the block is handed out any more, the free ones are captured.
 fn isolate<P: Platform>(zone: &Zone<P>, block: usize) -> bool {
-    let first = block as u32 * BLOCK_ORDER.frames();
     let mut buddy = zone.lock();
+    // The table of a closed zone may be another's by now.
+    !buddy.is_closed && withhold(zone, &mut buddy, block, State::Isolated)
+}
+
+/// Online → isolated or closed, under the zone's lock. `false`: the block is not online.
+pub(crate) fn withhold<P: Platform>(
+    zone: &Zone<P>,
+    buddy: &mut Buddy,
+    block: usize,
+    state: State,
+) -> bool {
+    let first = block as u32 * BLOCK_ORDER.frames();
     let entry = zone.blocks.of(first);
     if entry.state() != State::Online {
         return false;
     }
-    cut_around(zone, &mut buddy, first);
-    entry.set_state(State::Isolated);
+    cut_around(zone, buddy, first);
+    entry.set_state(state);
     let mut index = first;
     while index < first + BLOCK_ORDER.frames() {
         let shape = zone.descriptor(index).shape();
         let is_free = shape.kind == Kind::FREE;
         if is_free {
             buddy.remove(zone.map(), index, shape.order);
-            zone.free_locked(&mut buddy, index, shape.order);
+            zone.free_locked(buddy, index, shape.order);
         }
         index += if is_free { shape.order.frames() } else { 1 };
     }
@@ -339,7 +372,7 @@ mod tests {
         assert!(isolated.evacuate(5..100, &Nobody, Reach::Any).is_ok());
         assert_eq!(zone.stats().free_frames, 1024);
         let mut taken = Vec::new();
-        isolated.take(5..100, |head, order| taken.push((head, order)));
+        assert!(isolated.take(5..100, |head, order| taken.push((head, order))));
         assert_eq!(zone.stats().free_frames, 1024 - 95);
         drop(isolated);
         assert_eq!(zone.stats().free_frames, 1024 - 95);

@@ -194,6 +194,8 @@ pub(crate) fn put<P: Platform>(zone: &'static Zone<P>, index: u32, n: u32) {
         P::between_put_steps();
         if let Some(token) = dying.finish() {
             token.leave_frozen();
+            // The zone, too, is the one that the frame belongs to now (R4).
+            let zone = zone.heir();
             P::trace(Event::Ended, || zone.pfn(index));
             let folio = FrozenFolio::from_index(zone, index);
             #[cfg(not(broken = "early-destructor"))]

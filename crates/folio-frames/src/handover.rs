@@ -53,7 +53,8 @@ impl Waiting {
         self.blocks().contains(&(index / BLOCK_ORDER.frames()))
     }
 
-    fn set(&self, blocks: Range<u32>) {
+    /// Under the zone's lock.
+    pub(crate) fn set(&self, blocks: Range<u32>) {
         self.next.store(blocks.start, Ordering::Relaxed);
         self.end.store(blocks.end, Ordering::Relaxed);
     }
@@ -93,14 +94,6 @@ impl<P: Platform> Zone<P> {
                 return;
             }
         }
-    }
-
-    /// Takes back what waits: it is offline again.
-    #[cfg(feature = "std")]
-    pub(crate) fn withdraw(&self) {
-        let _buddy = self.lock();
-        self.gauge.went_offline(self.waiting.frames());
-        self.waiting.set(0..0);
     }
 
     /// Offline → online, under the zone's lock. Nothing but the block's head is written.

@@ -20,8 +20,6 @@ use crate::zone::Zone;
 pub struct Offline<P: Platform> {
     zone: &'static Zone<P>,
     block: usize,
-    /// Which bytes of the zone it was taken from: a token that outlives them is refused.
-    epoch: u32,
 }
 
 impl<P: Platform> Offline<P> {
@@ -30,16 +28,11 @@ impl<P: Platform> Offline<P> {
         self.block
     }
 
-    /// It belongs to this zone, and to the bytes that the zone has now.
+    /// Panics unless it belongs to this zone.
     pub(crate) fn assert_of(&self, zone: &Zone<P>) {
         assert!(
             core::ptr::eq(zone, self.zone),
             "an offline block of another zone was brought online here"
-        );
-        assert_eq!(
-            zone.epoch(),
-            self.epoch,
-            "the bytes of {self:?} are gone: it can not come back"
         );
     }
 }
@@ -53,7 +46,8 @@ impl<P: Platform> fmt::Debug for Offline<P> {
 /// Why a block stayed online. Everything in it is where it was, or was migrated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OfflineError {
-    /// There is no such block, it is offline already, or somebody else is taking it offline.
+    /// There is no such block, it is offline already, another call is taking it offline, or the
+    /// zone's arena is gone.
     NotOnline,
     /// Frames in it are in use and could not be moved.
     Busy {
@@ -100,15 +94,17 @@ impl<P: Platform> Zone<P> {
                 Left { frames, first, .. } => OfflineError::Busy { frames, first },
             },
         )?;
-        isolated.finish_offline();
-        Ok(Offline { zone: self, block, epoch: self.epoch() })
+        if !isolated.finish_offline() {
+            return Err(OfflineError::NotOnline);
+        }
+        Ok(Offline { zone: self, block })
     }
 
     /// Brings an offline block back.
     ///
     /// # Panics
     ///
-    /// When the block belongs to another zone, or to bytes that the zone no longer has.
+    /// When the block belongs to another zone.
     ///
     /// # Safety
     ///

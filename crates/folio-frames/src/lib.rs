@@ -51,6 +51,8 @@ mod pcp;
 mod platform;
 mod racy_copy;
 mod refs;
+#[cfg(feature = "std")]
+mod retire;
 mod slot;
 mod stats;
 #[cfg(all(shuttle, feature = "std"))]

@@ -206,7 +206,7 @@ impl<S: Scheme> Memmap<S> {
     ///
     /// `memory` has the layout of [`Memmap::layout`], is this memmap's alone for ever, and holds
     /// what `holds` says.
-    pub(crate) unsafe fn new(memory: NonNull<u8>, numbers: Numbers, holds: MemmapMemory) -> Self {
+    pub(crate) unsafe fn new(memory: NonNull<u8>, numbers: &Numbers, holds: MemmapMemory) -> Self {
         let frames = numbers.frames();
         let descriptors = memory.cast::<Descriptor<S>>();
         let (_, offset) = Self::layout_and_marks(frames);
@@ -226,6 +226,13 @@ impl<S: Scheme> Memmap<S> {
         }
         let numbered_marks = numbers.zeroth(marks.as_ptr().cast(), size_of::<Mark>()).cast();
         Self { descriptors, marks, numbered_marks, frames }
+    }
+
+    /// The same descriptors and marks, as they are, for the heir of a zone that retired: a late put
+    /// finds its word and generation (R2, R7).
+    #[cfg(feature = "std")]
+    pub(crate) fn inherit(&self) -> Self {
+        Self { ..*self }
     }
 
     pub(crate) fn frames(&self) -> u32 {

@@ -134,10 +134,14 @@ impl Entry {
         frame & u32::MAX << ((self.0 & ORDER) >> ORDER_AT)
     }
 
-    /// Whether the folio is the same, found by the same frame.
+    /// Returns `true` if nothing but the claim changed between the two entries: the slot held the
+    /// same folio, by the same frame, all the time between.
+    ///
+    /// The version counts as well. A slot that was emptied, and filled again with a frame of the
+    /// same number, may hold another zone's (`retire.rs`).
     #[inline(always)]
     fn is_same_folio(self, other: Self) -> bool {
-        (self.0 ^ other.0) & (FRAME | ORDER) == 0
+        (self.0 ^ other.0) & !(LOCKED | WAITERS) == 0
     }
 
     /// What a slot's look and second look gave is the folio that the slot's frame belongs to. Its
@@ -248,8 +252,7 @@ impl<P: Platform> Slot<P> {
                 let folio = FolioRef::from_frame(zone, head, index);
                 // R8. The load can not move before try_get, which is an Acquire; if the folio had
                 // been freed and reused before, the slot's change came before its
-                // init, which try_get has seen. The same frame and order
-                // under another version is as good: the folio is this slot's, as it is now.
+                // init, which try_get has seen.
                 if self.load(Ordering::Relaxed).is_same_folio(seen) || cfg!(broken = "no-recheck") {
                     P::trace(Event::Got, || folio.pfn());
                     seen.check(&folio);
@@ -367,8 +370,9 @@ impl<P: Platform> Slot<P> {
     ///
     /// When the folio is of another zone.
     pub fn try_lock(&self, zone: &'static Zone<P>) -> Option<LockedSlot<'_, P>> {
-        // Relaxed: the compare-and-swap decides.
-        let seen = self.load(Ordering::Relaxed);
+        // Acquire: pairs with Release in end. If the number is another zone's by now, that its old
+        // numbers ended is seen as well. Else the compare-and-swap decides.
+        let seen = self.load(Ordering::Acquire);
         let Some(index) = seen.frame(zone) else {
             seen.assert_empty(zone);
             return None;

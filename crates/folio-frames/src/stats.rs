@@ -3,12 +3,8 @@
 use core::fmt;
 
 use crate::buddy::Buddy;
-#[cfg(feature = "std")]
-use crate::buddy::BuddyCounters;
 use crate::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::memmap::Kind;
-#[cfg(feature = "std")]
-use crate::pcp::PcpCounters;
 use crate::platform::Platform;
 use crate::zone::Zone;
 
@@ -52,7 +48,9 @@ impl<P: Platform> Zone<P> {
         let listed: u32 = lists.iter().map(|lists| lists.whole_blocks()).sum();
         let buddy = self.lock();
         let waiting = self.waiting.frames();
-        let (online_blocks, captured) = self.blocks.count();
+        // The table of a zone that retired is its heir's.
+        let (online_blocks, captured) =
+            if self.is_retired() { (0, 0) } else { self.blocks.count() };
         ZoneStats {
             online_frames: online_blocks * BLOCK_ORDER.frames() + waiting,
             free_frames: buddy.frames() + captured + per_cpu + waiting,
@@ -89,15 +87,6 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Begins to count anew: the zone serves another arena.
-    #[cfg(feature = "std")]
-    pub(crate) fn reset_counters(&self) {
-        for cpu in &self.per_cpu {
-            cpu.lock().counters = PcpCounters::default();
-        }
-        self.lock().counters = BuddyCounters::default();
-    }
-
     /// Holds the allocator's lists against the descriptors: for tests, and for who suspects. Slow,
     /// under the zone's lock.
     ///
@@ -105,12 +94,18 @@ impl<P: Platform> Zone<P> {
     ///
     /// When they disagree: something wrote to the metadata of a free frame.
     pub fn assert_sound(&self) {
-        self.lock().assert_sound(self.map());
+        let buddy = self.lock();
+        // Of a zone that retired they are its heir's.
+        if !self.is_retired() {
+            buddy.assert_sound(self.map());
+        }
     }
 
     /// Frames of folios of this kind. Racy, and slow: it looks at every descriptor.
     pub fn count_kind(&self, kind: Kind) -> usize {
-        let shapes = (0..self.frames()).map(|index| self.descriptor(index).shape());
+        // The descriptors of a zone that retired are its heir's.
+        let frames = if self.is_retired() { 0 } else { self.frames() };
+        let shapes = (0..frames).map(|index| self.descriptor(index).shape());
         shapes.filter(|shape| shape.kind == kind).map(|shape| shape.order.frames() as usize).sum()
     }
 }

@@ -98,6 +98,10 @@ impl<P: Platform> Zone<P> {
             Err(Refused::Saturated) => Err(Refusal::Saturated),
             Ok(()) => {
                 let folio = FolioRef::from_index(self, index);
+                // The frame may be of this zone's heir; what is dropped here then is put there.
+                if self.has_heir() {
+                    return Err(Refusal::Offline);
+                }
                 // R8: is it still what it was? The reference now keeps it so.
                 if (head.shape() != before || head.owner_data() != owner_data)
                     && !cfg!(broken = "no-recheck")

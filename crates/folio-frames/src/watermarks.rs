@@ -85,12 +85,6 @@ impl Gauge {
         self.online.store(self.online.load(Ordering::Relaxed) - frames, Ordering::Relaxed);
     }
 
-    /// They follow what is online again.
-    #[cfg(feature = "std")]
-    pub(crate) fn forget_marks(&self) {
-        self.high.store(0, Ordering::Relaxed);
-    }
-
     fn marks(&self) -> Watermarks {
         match self.high.load(Ordering::Relaxed) {
             0 => Watermarks::for_frames(self.online.load(Ordering::Relaxed)),

@@ -1,8 +1,8 @@
 //! A zone: a memmap, the allocator over it, and where its frames' bytes lie.
 
 use core::alloc::Layout;
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crossbeam_utils::CachePadded;
 use folio_ref::CHECKS;
@@ -29,10 +29,12 @@ pub struct Zone<P: Platform> {
     /// How slots name its frames: as many as the memmap has.
     pub(crate) numbers: Numbers,
     /// Where the bytes of number 0 would lie.
-    numbered_map: AtomicPtr<u8>,
+    numbered_map: Address,
     /// Where the first frame's bytes lie. **Invariant:** while any frame is online, the bytes of
     /// all online frames are mapped at their offset from here.
-    direct_map: AtomicPtr<u8>,
+    direct_map: Address,
+    /// The zone that has the metadata since this one retired (`retire.rs`); null before.
+    pub(crate) heir: AtomicPtr<Self>,
     pub(crate) memmap: Memmap<P::Scheme>,
     pub(crate) blocks: Blocks,
     pub(crate) buddy: Mutex<P::Lock, Buddy>,
@@ -42,12 +44,19 @@ pub struct Zone<P: Platform> {
     kinds: &'static [KindOps<P>],
     first: Pfn,
     /// Frames in use as this zone, from the first; at most the memmap's.
-    frames: AtomicU32,
-    /// How often the zone got new bytes.
-    epoch: AtomicU32,
-    /// The one order above [`MAX_ORDER`] that it hands out; 0: none.
-    huge: AtomicU8,
+    frames: u32,
+    /// The one order above [`MAX_ORDER`] that it hands out, if there is one.
+    huge: Option<Order>,
 }
+
+/// An address of bytes that other values account for.
+#[derive(Clone, Copy)]
+struct Address(*mut u8);
+
+// SAFETY: a number; nothing is read or written by it alone.
+unsafe impl Send for Address {}
+// SAFETY: as above.
+unsafe impl Sync for Address {}
 
 impl<P: Platform> Zone<P> {
     /// The metadata that [`Zone::new`] needs for `frames` frames.
@@ -93,10 +102,11 @@ impl<P: Platform> Zone<P> {
         let numbers = Numbers::reserve(frames)
             .expect("zones have some frames, and no more than 2^32 together");
         // SAFETY: the caller's promise.
-        unsafe { Self::with_numbers(metadata, holds, first, numbers, direct_map, kinds) }
+        unsafe { Self::with_numbers(metadata, holds, first, numbers, frames, direct_map, kinds) }
     }
 
-    /// As [`Zone::new`], of as many frames as there are numbers.
+    /// Makes a zone of `frames` frames, as [`Zone::new`], over metadata for as many frames as there
+    /// are numbers.
     ///
     /// # Safety
     ///
@@ -106,6 +116,7 @@ impl<P: Platform> Zone<P> {
         holds: MemmapMemory,
         first: Pfn,
         numbers: Numbers,
+        in_use: u32,
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> Self {
@@ -122,12 +133,33 @@ impl<P: Platform> Zone<P> {
         );
         let (_, offset) = Self::layout_and_blocks(frames);
         // SAFETY: the caller's promise on `metadata`.
-        let memmap = unsafe { Memmap::new(metadata, numbers, holds) };
+        let memmap = unsafe { Memmap::new(metadata, &numbers, holds) };
         // SAFETY: within the layout, by its construction.
         let table = unsafe { metadata.add(offset) };
         // SAFETY: as above, behind the descriptors.
         let blocks = unsafe { Blocks::new(table.cast(), frames / per_block, holds) };
+        Self::over(memmap, blocks, numbers, first, in_use, direct_map, kinds)
+    }
+
+    /// Makes a zone over metadata that exists, in which every block is offline.
+    pub(crate) fn over(
+        memmap: Memmap<P::Scheme>,
+        blocks: Blocks,
+        numbers: Numbers,
+        first: Pfn,
+        frames: u32,
+        direct_map: *mut u8,
+        kinds: &'static [KindOps<P>],
+    ) -> Self {
+        assert!(
+            frames <= memmap.frames(),
+            "a zone of {frames} frames over a memmap of {}",
+            memmap.frames()
+        );
         Self {
+            numbered_map: Address(numbers.zeroth(direct_map, FRAME_SIZE)),
+            direct_map: Address(direct_map),
+            heir: AtomicPtr::new(ptr::null_mut()),
             memmap,
             numbers,
             blocks,
@@ -137,11 +169,8 @@ impl<P: Platform> Zone<P> {
             per_cpu: core::array::from_fn(|_| CachePadded::default()),
             kinds,
             first,
-            frames: AtomicU32::new(frames),
-            direct_map: AtomicPtr::new(direct_map),
-            numbered_map: AtomicPtr::new(numbers.zeroth(direct_map, FRAME_SIZE)),
-            epoch: AtomicU32::new(0),
-            huge: AtomicU8::new(0),
+            frames,
+            huge: None,
         }
     }
 
@@ -153,32 +182,23 @@ impl<P: Platform> Zone<P> {
     ///
     /// When the order is not above [`MAX_ORDER`], or the zone's first frame is not aligned to it.
     #[must_use]
-    pub fn with_huge_order(self, order: Order) -> Self {
-        self.set_huge_order(Some(order));
+    pub fn with_huge_order(mut self, order: Order) -> Self {
+        assert!(
+            order > MAX_ORDER,
+            "{order:?} is no huge order: allowed is what is above {MAX_ORDER:?}"
+        );
+        assert!(
+            self.first.as_u64().is_multiple_of(u64::from(order.frames())),
+            "{:?} is not aligned to the huge {order:?}",
+            self.first
+        );
+        self.huge = Some(order);
         self
-    }
-
-    /// As [`Zone::with_huge_order`], before any block is online.
-    pub(crate) fn set_huge_order(&self, order: Option<Order>) {
-        if let Some(order) = order {
-            assert!(
-                order > MAX_ORDER,
-                "{order:?} is no huge order: allowed is what is above {MAX_ORDER:?}"
-            );
-            assert!(
-                self.first.as_u64().is_multiple_of(u64::from(order.frames())),
-                "{:?} is not aligned to the huge {order:?}",
-                self.first
-            );
-        }
-        // Relaxed: set before any frame came online; whoever holds a frame got that edge with it.
-        self.huge.store(order.map_or(0, Order::as_u8), Ordering::Relaxed);
     }
 
     /// The one order above [`MAX_ORDER`] that the zone hands out, if it has one.
     pub fn huge_order(&self) -> Option<Order> {
-        // Relaxed: as in `set_huge_order`.
-        Order::new(self.huge.load(Ordering::Relaxed)).filter(|&order| order > Order::ZERO)
+        self.huge
     }
 
     /// All frames of the zone, online or not.
@@ -229,19 +249,39 @@ impl<P: Platform> Zone<P> {
         self.kinds.iter().any(|ops| ops.kind == kind)
     }
 
+    /// The zone that the frames belong to now: this one, or, since it retired, the last that
+    /// inherited its metadata. Lasting for a frame of which the caller has the only control.
+    #[inline]
+    pub(crate) fn heir(&'static self) -> &'static Self {
+        let mut zone = self;
+        // Acquire: pairs with Release in inherit.
+        while let Some(heir) = NonNull::new(zone.heir.load(Ordering::Acquire)) {
+            // SAFETY: `inherit` stores zones that live for ever.
+            zone = unsafe { heir.as_ref() };
+        }
+        zone
+    }
+
+    /// Returns `true` once another zone has the metadata. Exact for a caller that has a reference of
+    /// a frame, as a zone retires when all its frames are free.
+    #[inline]
+    pub(crate) fn has_heir(&self) -> bool {
+        // Relaxed: the heir was there before the frame's life began, which the caller's get saw.
+        !self.heir.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Returns `true` once the zone retired. Exact under the zone's lock.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.numbers.frames() == 0
+    }
+
     #[cfg(feature = "std")]
-    pub(crate) fn kinds(&self) -> &'static [KindOps<P>] {
-        self.kinds
+    pub(crate) fn first(&self) -> Pfn {
+        self.first
     }
 
     pub(crate) fn frames(&self) -> u32 {
-        // Relaxed: set before the zone is handed to anybody.
-        self.frames.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn epoch(&self) -> u32 {
-        // Relaxed: it changes only while no block is online.
-        self.epoch.load(Ordering::Relaxed)
+        self.frames
     }
 
     #[inline(always)]
@@ -278,34 +318,13 @@ impl<P: Platform> Zone<P> {
     /// Where a frame's bytes lie.
     #[inline(always)]
     pub(crate) fn address(&self, index: u32) -> *mut u8 {
-        // Relaxed: set before any frame came online; whoever holds a frame got that edge with it.
-        self.direct_map.load(Ordering::Relaxed).wrapping_add(index as usize * FRAME_SIZE)
+        self.direct_map.0.wrapping_add(index as usize * FRAME_SIZE)
     }
 
     /// The same by a number of this zone.
     #[inline(always)]
     pub(crate) fn address_of(&self, number: Number) -> *mut u8 {
-        // Relaxed: as in address.
-        self.numbered_map.load(Ordering::Relaxed).wrapping_add(number.as_usize() * FRAME_SIZE)
-    }
-
-    /// Gives a zone whose blocks are all offline new bytes and a new length.
-    ///
-    /// # Safety
-    ///
-    /// As [`Zone::new`] says of `direct_map`; no block is online, `frames` is not above the
-    /// memmap's.
-    #[cfg(feature = "std")]
-    pub(crate) unsafe fn reuse(&self, frames: u32, direct_map: *mut u8, huge: Option<Order>) {
-        assert!(!CHECKS || self.blocks.count().0 == 0, "a zone with blocks online was reused (R7)");
-        assert!(frames <= self.memmap.frames());
-        self.set_huge_order(huge);
-        self.frames.store(frames, Ordering::Relaxed);
-        self.direct_map.store(direct_map, Ordering::Relaxed);
-        self.numbered_map.store(self.numbers.zeroth(direct_map, FRAME_SIZE), Ordering::Relaxed);
-        self.epoch.fetch_add(1, Ordering::Relaxed);
-        self.reset_counters();
-        self.gauge.forget_marks();
+        self.numbered_map.0.wrapping_add(number.as_usize() * FRAME_SIZE)
     }
 }
 
@@ -363,7 +382,7 @@ mod tests {
     fn metadata_that_is_used_again_under_frames_in_use_is_reported() {
         let (zone, _) = zone();
         // SAFETY: it is refused before it does anything, which is what is shown.
-        let said = message(|| unsafe { zone.reuse(512, core::ptr::null_mut(), None) });
-        assert!(said.contains("a zone with blocks online was reused (R7)"), "{said}");
+        let said = message(|| _ = unsafe { zone.inherit(512, ptr::null_mut(), None, &[]) });
+        assert!(said.contains("numbers of a zone that has not retired (R7)"), "{said}");
     }
 }
