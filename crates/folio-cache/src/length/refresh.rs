@@ -17,6 +17,7 @@ use folio_ref::Scheme;
 use crate::memory::large_folio;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
+use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
 use crate::writeback::write_back::Then;
 
@@ -177,7 +178,7 @@ fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) 
                     return false;
                 }
                 locked.set_dirty(false);
-                write_back::forget_dirty(mapping, locked.folio().owner_data() as u32);
+                dirty_pages::forget_dirty(mapping, locked.folio().owner_data() as u32);
             }
             match locked.freeze() {
                 Ok(frozen) => frozen.remove().free(),

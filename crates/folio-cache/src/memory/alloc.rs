@@ -7,18 +7,14 @@ use folio_frames::{Level, MAX_ORDER, MigrateType, Order};
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
-use crate::memory::evict;
+use crate::memory::evict::{self, BATCH};
 use crate::memory::out_of_memory;
-use crate::memory::reclaimer;
 use crate::rt::shim::{rest, yield_now};
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 use crate::writeback::write_back;
-
-/// Pages that are freed at once when some have to be: some of the next misses are spared the same.
-pub(crate) const BATCH: usize = 32;
 
 /// Tries of an allocation before it fails. Reclaim may find nothing for a moment: somebody takes a
 /// block offline or closes a large file, and what they hold comes back.
@@ -38,11 +34,19 @@ const WORTH_A_PIECE: usize = 64;
 ///
 /// `OutOfMemory`, with how much is pinned, when for about 200 ms there was nothing to reclaim.
 pub(crate) fn allocate<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
-    reclaimer::notify_if_low(shared);
+    notify_reclaimer_if_low(shared);
     shared
         .zone()
         .alloc_frozen_as(Order::ZERO, MigrateType::Movable)
         .or_else(|_| allocate_by_reclaim(shared))
+}
+
+/// Notifies the reclaimer if few frames are free. Never waits.
+#[inline]
+fn notify_reclaimer_if_low<S: Scheme>(shared: &Shared<S>) {
+    if !shared.zone().is_at_least(Level::BelowHigh) {
+        shared.reclaimer.notify_now();
+    }
 }
 
 /// Frees frames for who found none. Some may be free already, in the lists of other threads.
@@ -82,7 +86,7 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
 /// read. They lie one behind the other where memory does, in as few pieces as there are: a
 /// request into one piece is faster than into many.
 pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec<FrozenFolio<S>> {
-    reclaimer::notify_if_low(shared);
+    notify_reclaimer_if_low(shared);
     let mut folios = Vec::with_capacity(frames);
     // Of what others free in the meantime they may be quicker: it frees no more than it wants.
     let mut batches = frames.div_ceil(BATCH);

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use folio_frames::{Order, Pfn, PfnRange};
 use folio_ref::Scheme;
 
-use crate::memory::alloc::BATCH;
 use crate::memory::frames_view::CachedFrames;
 use crate::memory::large_folio;
 use crate::policy::Frames;
@@ -18,6 +17,9 @@ use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::{CACHED, split_owner_data};
+
+/// Pages that are freed at once when some have to be: some of the next misses are spared the same.
+pub(crate) const BATCH: usize = 32;
 
 /// No frames.
 const NONE: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };

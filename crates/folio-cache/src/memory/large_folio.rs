@@ -24,7 +24,6 @@ use folio_ref::Scheme;
 use smallvec::SmallVec;
 
 use crate::memory::frames_view;
-use crate::read::prefetch;
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot, LockedSlot};
 use crate::state::mapping::Mapping;
 use crate::state::units::{Found, split_owner_data};
@@ -74,45 +73,6 @@ pub(crate) fn publish_as_folios<S: Scheme>(
         begins += n;
     }
     first
-}
-
-/// A page that was found, with as many of the pages behind it as are wanted, lie in its folio,
-/// and wholly in the file: the folio, and which of its bytes, from the page on.
-pub(crate) fn extend_over_folio<S: Scheme>(
-    mapping: &Mapping<S>,
-    offset: u64,
-    wanted: usize,
-    (folio, range): (FolioRef<S>, Range<usize>),
-) -> (FolioRef<S>, Range<usize>) {
-    if range.len() >= wanted || range.end < FRAME_SIZE {
-        return (folio, range);
-    }
-    let behind = folio.frames_behind();
-    if behind == 0 {
-        return (folio, range);
-    }
-    let (truncate_seq, len) = (mapping.truncate_seq(), mapping.len());
-    let page = offset / FRAME_SIZE as u64;
-    let in_file = (len / FRAME_SIZE as u64).saturating_sub(page + 1);
-    let more = (wanted - range.len()).div_ceil(FRAME_SIZE) as u64;
-    let most = more.min(in_file).min(u64::from(behind)) as u32;
-    let frame = folio.frame_pfn().as_u64();
-    // The folio is held: it is not split, and its bytes do not change. So a page whose slot has
-    // its frame is what the frame says.
-    let is_there = |&n: &u32| {
-        let slot = u32::try_from(page + u64::from(n)).ok().and_then(|page| mapping.index.get(page));
-        slot.and_then(|slot| slot.pfn(mapping.zone)) == Some(Pfn::new(frame + u64::from(n)))
-    };
-    let there = (1..=most).take_while(is_there).count() as u32;
-    if !mapping.is_untruncated(len, truncate_seq) {
-        return (folio, range);
-    }
-    if let Some(n) = folio.set_referenced_behind(there) {
-        prefetch::read_ahead_of(mapping, page as u32 + n);
-    }
-    (0..there).for_each(|_| mapping.shared.counters.hit());
-    let end = range.end + (there as usize * FRAME_SIZE).min(wanted - range.len());
-    (folio, range.start..end)
 }
 
 /// For who may hold a page for long, and no other: whether what he found is a part of a large
@@ -228,57 +188,5 @@ struct FreedAfter<S: Scheme>(Option<FrozenFolio<S>>);
 impl<S: Scheme> Drop for FreedAfter<S> {
     fn drop(&mut self) {
         self.0.take().into_iter().for_each(FrozenFolio::free);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use crate::read::walk;
-    use crate::{Cache, File, Memory};
-
-    use super::*;
-
-    const PAGE: u64 = FRAME_SIZE as u64;
-
-    /// A file of which all was read by one request.
-    fn read(bytes: usize) -> File {
-        let cache: Cache = Cache::new(4 << 20).unwrap();
-        let file = cache.open_backing(Arc::new(Memory::new(&vec![7; bytes]))).unwrap();
-        assert_eq!(file.read_at(0, &mut vec![0; bytes]).unwrap(), bytes);
-        file
-    }
-
-    /// What one reference holds of some bytes.
-    fn held(file: &File, offset: u64, wanted: usize) -> Range<usize> {
-        let found = walk::next_page(&file.mapping, offset, wanted).unwrap().unwrap();
-        extend_over_folio(&file.mapping, offset, wanted, found).1
-    }
-
-    #[test]
-    fn one_reference_holds_what_is_wanted_of_its_folio_and_of_the_file() {
-        let file = read(15 * FRAME_SIZE + 50);
-        assert_eq!(held(&file, PAGE + 7, 5 * FRAME_SIZE), 7..7 + 5 * FRAME_SIZE);
-        assert_eq!(held(&file, PAGE + 7, FRAME_SIZE - 7), 7..FRAME_SIZE);
-        assert_eq!(held(&file, PAGE + 7, FRAME_SIZE - 6), 7..FRAME_SIZE + 1);
-        assert_eq!(held(&file, 3 * PAGE, 100), 0..100);
-        // The last page is no whole one.
-        assert_eq!(held(&file, 0, 16 * FRAME_SIZE), 0..15 * FRAME_SIZE);
-        assert_eq!(held(&file, 15 * PAGE, 10), 0..10);
-        assert_eq!(held(&file, 15 * PAGE, 2 * FRAME_SIZE), 0..50);
-    }
-
-    #[test]
-    fn a_folio_ends_where_it_does_and_where_a_page_has_left_it() {
-        let file = read(20 * FRAME_SIZE);
-        assert_eq!(held(&file, 14 * PAGE, 6 * FRAME_SIZE), 0..2 * FRAME_SIZE);
-        // Of 16 KiB, the smallest.
-        assert_eq!(held(&file, 16 * PAGE, 6 * FRAME_SIZE), 0..4 * FRAME_SIZE);
-        let holder = file.range(0, 16 * FRAME_SIZE).unwrap();
-        file.write_at(5 * PAGE, &[9]).unwrap();
-        assert_eq!(held(&file, PAGE, 10 * FRAME_SIZE), 0..4 * FRAME_SIZE);
-        assert_eq!(held(&file, 6 * PAGE, 10 * FRAME_SIZE), 0..10 * FRAME_SIZE);
-        drop(holder);
     }
 }

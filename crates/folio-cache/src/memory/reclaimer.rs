@@ -10,9 +10,8 @@ use std::time::Duration;
 use folio_frames::Level;
 use folio_ref::Scheme;
 
-use crate::memory::alloc::BATCH;
 use crate::memory::capacity;
-use crate::memory::evict;
+use crate::memory::evict::{self, BATCH};
 use crate::rt::worker::Job;
 use crate::state::shared::Shared;
 use crate::writeback::write_back;
@@ -23,14 +22,6 @@ const REST: Duration = Duration::from_millis(10);
 impl<S: Scheme> Shared<S> {
     pub(crate) const RECLAIMER: Job<Self> =
         Job { name: "folio-reclaim", delay: Duration::ZERO, work: free_to_high_watermark };
-}
-
-/// Notifies the reclaimer if few frames are free. Never waits.
-#[inline]
-pub(crate) fn notify_if_low<S: Scheme>(shared: &Shared<S>) {
-    if !shared.zone().is_at_least(Level::BelowHigh) {
-        shared.reclaimer.notify_now();
-    }
 }
 
 fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {

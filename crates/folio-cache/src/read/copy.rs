@@ -9,10 +9,9 @@ use crate::length::refresh;
 use crate::read::lookup;
 use crate::read::prefetch;
 use crate::read::walk;
-use crate::state::frames::FolioRef;
 use crate::state::handle::PageHandle;
 use crate::state::mapping::Mapping;
-use crate::state::units::{check_offset, page_of, pages_of};
+use crate::state::units::check_offset;
 
 /// Reads all of `buf` without a reference, if it lies within the file and one page that is in
 /// the cache.
@@ -106,38 +105,13 @@ fn read_slowly<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> 
 
 /// Reads up to the end of the page, of the file, or of `buf`. 0: the file ends here.
 fn read_in_page<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-    let Some((folio, end)) = find_with_end(mapping, offset, buf.len())? else { return Ok(0) };
+    let Some((folio, end)) = lookup::find_with_end(mapping, offset, buf.len())? else {
+        return Ok(0);
+    };
     let within = offset as usize % FRAME_SIZE;
     let n = buf.len().min(end - within);
     buf[..n].copy_from_slice(&folio.frame()[within..within + n]);
     Ok(n)
-}
-
-/// The page around an offset, and where in it the file's bytes end: past the offset. `None`:
-/// the file ends before it. `wanted` bytes are what the caller will ask for: they are read
-/// at once if they are missing.
-pub(crate) fn find_with_end<S: Scheme>(
-    mapping: &Mapping<S>,
-    offset: u64,
-    wanted: usize,
-) -> io::Result<Option<(FolioRef<S>, usize)>> {
-    loop {
-        let truncate_seq = mapping.truncate_seq();
-        let len = mapping.len();
-        if offset >= len {
-            return Ok(None);
-        }
-        let Some(folio) =
-            lookup::find_or_fill(mapping, page_of(offset)?, pages_of(offset, wanted))?
-        else {
-            return Ok(None);
-        };
-        // See `Mapping::truncate_seq`; the folio's bytes do not change any more.
-        if mapping.is_untruncated(len, truncate_seq) {
-            let begins = offset - offset % FRAME_SIZE as u64;
-            return Ok(Some((folio, (len - begins).min(FRAME_SIZE as u64) as usize)));
-        }
-    }
 }
 
 /// The hit, and nothing else: a page that is there, and lies in the file with all of its bytes.

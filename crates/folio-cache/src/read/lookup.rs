@@ -13,6 +13,7 @@ use crate::read::fill::Filled;
 use crate::read::prefetch;
 use crate::state::frames::{FolioRef, Slot};
 use crate::state::mapping::Mapping;
+use crate::state::units::{page_of, pages_of};
 
 /// How often a file may turn out shorter than its size says before that is an error.
 const SHORT_FILLS: u32 = 8;
@@ -61,6 +62,31 @@ pub(crate) fn find_or_fill<S: Scheme>(
     match find(mapping, page) {
         Some(folio) => Ok(Some(folio)),
         None => find_slowly(mapping, page, pages),
+    }
+}
+
+/// The page around an offset, and where in it the file's bytes end: past the offset. `None`:
+/// the file ends before it. `wanted` bytes are what the caller will ask for: they are read
+/// at once if they are missing.
+pub(crate) fn find_with_end<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    wanted: usize,
+) -> io::Result<Option<(FolioRef<S>, usize)>> {
+    loop {
+        let truncate_seq = mapping.truncate_seq();
+        let len = mapping.len();
+        if offset >= len {
+            return Ok(None);
+        }
+        let Some(folio) = find_or_fill(mapping, page_of(offset)?, pages_of(offset, wanted))? else {
+            return Ok(None);
+        };
+        // See `Mapping::truncate_seq`; the folio's bytes do not change any more.
+        if mapping.is_untruncated(len, truncate_seq) {
+            let begins = offset - offset % FRAME_SIZE as u64;
+            return Ok(Some((folio, (len - begins).min(FRAME_SIZE as u64) as usize)));
+        }
     }
 }
 

@@ -33,6 +33,7 @@ use crate::rt::shim::MutexGuard;
 use crate::state::frames::{FrozenFolio, FrozenSlot, LockedSlot, Slot};
 use crate::state::mapping::Mapping;
 use crate::state::units::{CACHED, MOST_PAGES, page_of};
+use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
 
 /// What goes into one page.
@@ -299,7 +300,7 @@ fn install_new<S: Scheme>(
         return Try::Short;
     }
     part.write_to(frozen.folio_mut());
-    write_back::make_dirty(mapping, frozen.folio_mut(), part.page);
+    dirty_pages::make_dirty(mapping, frozen.folio_mut(), part.page);
     let pfn = frozen.folio().pfn();
     frozen.publish();
     frames_view::insert(&mapping.shared, pfn, mapping.owner_data(part.page));
@@ -313,7 +314,7 @@ fn write_in_place<S: Scheme>(
     part: &Part<'_>,
 ) -> Try {
     part.write_to(frozen.folio_mut());
-    write_back::make_dirty(mapping, frozen.folio_mut(), part.page);
+    dirty_pages::make_dirty(mapping, frozen.folio_mut(), part.page);
     frozen.publish();
     Try::Done
 }
@@ -331,7 +332,7 @@ fn write_copy<S: Scheme>(
     new.as_mut_slice().copy_from_slice(locked.folio().frame());
     new.set_dirty(locked.folio().is_dirty());
     part.write_to(&mut new);
-    write_back::make_dirty(mapping, &mut new, part.page);
+    dirty_pages::make_dirty(mapping, &mut new, part.page);
     let pfn = new.pfn();
     drop(locked.replace(new));
     frames_view::insert(&mapping.shared, pfn, mapping.owner_data(part.page));
@@ -372,7 +373,7 @@ fn missing<S: Scheme>(mapping: &Mapping<S>, part: &Part<'_>) -> usize {
     let most = part
         .pages
         .min(MOST_PAGES as usize)
-        .min(write_back::dirty_limit(&mapping.shared) as usize / 4);
+        .min(dirty_pages::dirty_limit(&mapping.shared) as usize / 4);
     let pages = (part.page..=u32::MAX).take(most);
     pages.take_while(|&page| mapping.index.get(page).is_none_or(Slot::is_empty)).count()
 }

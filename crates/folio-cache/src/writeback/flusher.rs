@@ -8,6 +8,7 @@ use folio_ref::Scheme;
 
 use crate::rt::worker::Job;
 use crate::state::shared::Shared;
+use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
 
 /// How long a page may stay dirty before its turn comes.
@@ -21,7 +22,7 @@ impl<S: Scheme> Shared<S> {
 fn write_old_pages<S: Scheme>(shared: &Shared<S>) -> Duration {
     // Each open of a file that failed has the error reported.
     let failed = write_back::write_back_all(shared).is_err();
-    if write_back::dirty_pages(shared) > 0 {
+    if dirty_pages::dirty_pages(shared) > 0 {
         // Dirtied again meanwhile, or it failed: then not at once.
         shared.flusher.notify_soon();
     }

@@ -26,10 +26,11 @@ use folio_ref::{CHECKS, Scheme};
 
 use crate::backing::{Backing, Durable, Version};
 use crate::state::error_cursor::ErrorCursor;
-use crate::state::frames::{FolioRef, FrozenFolio};
+use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::MOST_PAGES;
+use crate::writeback::dirty_pages;
 
 /// What follows when it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,29 +51,11 @@ impl Then {
     }
 }
 
-/// The flusher is notified for with one in so many pages that become dirty.
-const RING: u64 = 64;
-
 /// Requests of one file that are tried for who needs room, until one succeeds.
 const TRIES: usize = 4;
 
 /// A page, held while it is written.
 type Held<S> = (u64, FolioRef<S>);
-
-/// Marks a page as dirty. Under its claim.
-pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFolio<S>, page: u32) {
-    if !folio.is_dirty() {
-        folio.set_dirty(true);
-        mapping.dirty.insert(page);
-        dirty_pages_changed(&mapping.shared, 1);
-    }
-}
-
-/// Takes a page out of the set. Under its claim.
-pub(crate) fn forget_dirty<S: Scheme>(mapping: &Mapping<S>, page: u32) {
-    mapping.dirty.remove(page);
-    dirty_pages_changed(&mapping.shared, -1);
-}
 
 /// Returns when everything that was written before is durable, or an error was told.
 pub(crate) fn sync<S: Scheme>(
@@ -220,7 +203,7 @@ fn make_clean<S: Scheme>(mapping: &Mapping<S>, (page, folio): &Held<S>) {
         if let Some(mut locked) = slot.try_lock(mapping.zone) {
             if locked.pfn() == folio.pfn() && locked.folio().is_dirty() {
                 locked.set_dirty(false);
-                forget_dirty(mapping, *page as u32);
+                dirty_pages::forget_dirty(mapping, *page as u32);
             }
             return;
         }
@@ -256,8 +239,8 @@ fn write_some<S: Scheme>(mapping: &Mapping<S>) -> Option<io::Result<()>> {
 /// Makes a writer wait, by letting it work, when too much is dirty. With no lock held but
 /// `grow`.
 pub(crate) fn throttle<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
-    let dirty = dirty_pages(&mapping.shared);
-    let limit = dirty_limit(&mapping.shared);
+    let dirty = dirty_pages::dirty_pages(&mapping.shared);
+    let limit = dirty_pages::dirty_limit(&mapping.shared);
     if dirty > limit / 2 {
         mapping.shared.flusher.notify_now();
     }
@@ -318,26 +301,6 @@ pub(crate) fn change<T>(
 /// Whatever unwinds leaves claims and locks as an error does.
 fn unless_it_panics<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
     panic::catch_unwind(AssertUnwindSafe(act))
-}
-
-/// How many pages are dirty. Racy.
-pub(crate) fn dirty_pages<S: Scheme>(shared: &Shared<S>) -> u64 {
-    // Relaxed: a count.
-    shared.dirty_pages.load(Ordering::Relaxed)
-}
-
-/// Pages that may be dirty before writers have to write them: a quarter of the budget.
-pub(crate) fn dirty_limit<S: Scheme>(shared: &Shared<S>) -> u64 {
-    (shared.capacity() / FRAME_SIZE / 4) as u64
-}
-
-fn dirty_pages_changed<S: Scheme>(shared: &Shared<S>, by: i64) {
-    // Relaxed: a count.
-    let before = shared.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
-    // The first; and some of the others, lest its thread could not be started for that one.
-    if by > 0 && before.is_multiple_of(RING) {
-        shared.flusher.notify_soon();
-    }
 }
 
 /// Writes everything that is dirty. The first error; every file's is told to who has it open.

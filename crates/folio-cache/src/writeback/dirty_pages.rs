@@ -1,0 +1,48 @@
+//! The count of dirty pages, beside the set of each file: how many there are, and may be.
+
+use std::sync::atomic::Ordering;
+
+use folio_frames::FRAME_SIZE;
+use folio_ref::Scheme;
+
+use crate::state::frames::FrozenFolio;
+use crate::state::mapping::Mapping;
+use crate::state::shared::Shared;
+
+/// The flusher is notified for with one in so many pages that become dirty.
+const RING: u64 = 64;
+
+/// Marks a page as dirty. Under its claim.
+pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFolio<S>, page: u32) {
+    if !folio.is_dirty() {
+        folio.set_dirty(true);
+        mapping.dirty.insert(page);
+        dirty_pages_changed(&mapping.shared, 1);
+    }
+}
+
+/// Takes a page out of the set. Under its claim.
+pub(crate) fn forget_dirty<S: Scheme>(mapping: &Mapping<S>, page: u32) {
+    mapping.dirty.remove(page);
+    dirty_pages_changed(&mapping.shared, -1);
+}
+
+/// How many pages are dirty. Racy.
+pub(crate) fn dirty_pages<S: Scheme>(shared: &Shared<S>) -> u64 {
+    // Relaxed: a count.
+    shared.dirty_pages.load(Ordering::Relaxed)
+}
+
+/// Pages that may be dirty before writers have to write them: a quarter of the budget.
+pub(crate) fn dirty_limit<S: Scheme>(shared: &Shared<S>) -> u64 {
+    (shared.capacity() / FRAME_SIZE / 4) as u64
+}
+
+fn dirty_pages_changed<S: Scheme>(shared: &Shared<S>, by: i64) {
+    // Relaxed: a count.
+    let before = shared.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
+    // The first; and some of the others, lest its thread could not be started for that one.
+    if by > 0 && before.is_multiple_of(RING) {
+        shared.flusher.notify_soon();
+    }
+}
