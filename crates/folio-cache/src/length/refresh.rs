@@ -23,29 +23,29 @@ use crate::writeback::write_back::Then;
 
 /// How often the last page may be dirty again when the file has grown beside us, before the growth
 /// waits for the next look.
-const LOOKS: u32 = 8;
+const MAX_TRIES: u32 = 8;
 
 /// Looks at the file's size, and applies it. The length now.
 pub(crate) fn refresh_len<S: Scheme>(mapping: &Mapping<S>) -> io::Result<u64> {
-    refresh(mapping, Err)
+    refresh_with(mapping, Err)
 }
 
 /// The same for who reads: that something can not be written is told to who syncs. Until it
 /// can, the file ends where it did.
 pub(crate) fn refresh_len_to_read<S: Scheme>(mapping: &Mapping<S>) -> io::Result<u64> {
-    refresh(mapping, |_| Ok(mapping.len()))
+    refresh_with(mapping, |_| Ok(mapping.len()))
 }
 
 #[cold]
-fn refresh<S: Scheme>(
+fn refresh_with<S: Scheme>(
     mapping: &Mapping<S>,
     unwritten: impl FnOnce(io::Error) -> io::Result<u64>,
 ) -> io::Result<u64> {
     mapping.shared.check_process()?;
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_TRIES {
         let at = {
             let _length = mapping.length.lock();
-            match look(mapping, None)? {
+            match apply_backing_len(mapping, None)? {
                 Ok(len) => return Ok(len),
                 Err(page) => page,
             }
@@ -66,7 +66,7 @@ pub(crate) fn revalidate<S: Scheme>(mapping: &Mapping<S>) -> io::Result<bool> {
     let _length = mapping.length.lock();
     let now = mapping.backing.version()?;
     let changed = now != *change_token;
-    if look(mapping, Some(now.len))?.is_err() {
+    if apply_backing_len(mapping, Some(now.len))?.is_err() {
         // It grows under our hands: what it was given is found by the next look.
         return Ok(true);
     }
@@ -88,7 +88,10 @@ pub(crate) fn invalidate<S: Scheme>(mapping: &Mapping<S>) {
 /// Looks at the file's size unless it was looked at just now, and applies it, under the lock
 /// `length`: of two looks the later one must be applied last. `Err`: a dirty page that must
 /// be written before.
-fn look<S: Scheme>(mapping: &Mapping<S>, seen: Option<u64>) -> io::Result<Result<u64, u64>> {
+fn apply_backing_len<S: Scheme>(
+    mapping: &Mapping<S>,
+    seen: Option<u64>,
+) -> io::Result<Result<u64, u64>> {
     // Before the look: what is written between the two is in what it sees.
     let unwritten = mapping.dirty.end();
     let backed = match seen {

@@ -18,15 +18,15 @@ use crate::writeback::write_back;
 
 /// Tries of an allocation before it fails. Reclaim may find nothing for a moment: somebody takes a
 /// block offline or closes a large file, and what they hold comes back.
-const ROUNDS: usize = 200;
+const MAX_ROUNDS: usize = 200;
 
 /// Rounds that only yield; the later ones sleep for [`PAUSE`].
-const YIELDS: usize = 16;
+const YIELD_ROUNDS: usize = 16;
 
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Pages from which on a request that is cut into many pieces is slower.
-const WORTH_A_PIECE: usize = 64;
+const MIN_CONTIGUOUS: usize = 64;
 
 /// A frozen frame, by reclaim if there is no free one.
 ///
@@ -66,14 +66,14 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
     // If its thread could not be started, it may be now.
     shared.reclaimer.notify_soon();
     capacity::fit(shared);
-    for round in 0..ROUNDS {
+    for round in 0..MAX_ROUNDS {
         if free_some(shared, BATCH) == 0 {
             write_back::write_back_some(shared);
         }
         if let Ok(folio) = zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
             return Ok(folio);
         }
-        if round < YIELDS {
+        if round < YIELD_ROUNDS {
             yield_now();
         } else {
             rest(PAUSE);
@@ -92,12 +92,12 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
     let mut batches = frames.div_ceil(BATCH);
     while folios.len() < frames {
         let left = frames - folios.len();
-        let most = Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
-        match shared.zone().alloc_frozen_up_to(most, MigrateType::Movable) {
+        let order = Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
+        match shared.zone().alloc_frozen_up_to(order, MigrateType::Movable) {
             // What the reclaimer would free in a moment is freed here: it may be in one piece.
             Ok(block)
-                if block.order() < most
-                    && left >= WORTH_A_PIECE
+                if block.order() < order
+                    && left >= MIN_CONTIGUOUS
                     && batches > 0
                     && !shared.zone().is_at_least(Level::Enough) =>
             {
@@ -118,7 +118,10 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
 }
 
 /// A folio for a page, in no slot yet. With no lock held but `grow`.
-pub(crate) fn spare<S: Scheme>(mapping: &Mapping<S>, page: u32) -> io::Result<FrozenFolio<S>> {
+pub(crate) fn allocate_for<S: Scheme>(
+    mapping: &Mapping<S>,
+    page: u32,
+) -> io::Result<FrozenFolio<S>> {
     let mut folio = allocate(&mapping.shared)?;
     folio.set_owner(CACHED, mapping.owner_data(page));
     Ok(folio)

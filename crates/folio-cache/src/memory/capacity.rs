@@ -23,11 +23,11 @@ use crate::state::frames::Offline;
 use crate::state::shared::Shared;
 
 /// Tries to empty one block while others take what was freed for it.
-const TRIES: usize = 4;
+const MAX_TRIES: usize = 4;
 
 /// Rounds through all blocks before a new budget is given up: readers hold pages for moments, which
 /// pass.
-const ROUNDS: usize = 200;
+const MAX_ROUNDS: usize = 200;
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -37,12 +37,12 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// # WritebackErrors
 ///
 /// `InvalidInput`, outside of what is allowed.
-pub(crate) fn check(bytes: usize, most: usize, why: &str) -> io::Result<usize> {
-    let least = BLOCK_ORDER.bytes();
-    if (least..=most).contains(&bytes) {
-        return Ok(bytes - bytes % least);
+pub(crate) fn check(bytes: usize, max: usize, why: &str) -> io::Result<usize> {
+    let min = BLOCK_ORDER.bytes();
+    if (min..=max).contains(&bytes) {
+        return Ok(bytes - bytes % min);
     }
-    let message = format!("a capacity of {bytes} bytes: allowed are {least} to {most}, {why}");
+    let message = format!("a capacity of {bytes} bytes: allowed are {min} to {max}, {why}");
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
     let mut offline = shared.capacity.offline.lock();
     shared.capacity.bytes.store(bytes, Ordering::Relaxed);
     let mut reached = fit_under_lock(shared, &mut offline);
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         if reached <= bytes {
             break;
         }
@@ -153,7 +153,7 @@ fn blocks_by_pinned<S: Scheme>(shared: &Shared<S>) -> Vec<usize> {
 /// Takes a block offline; `None`: something in it is held.
 fn empty<S: Scheme>(shared: &Shared<S>, block: usize) -> Option<Offline<S>> {
     let frames = BLOCK_ORDER.frames();
-    for _ in 0..TRIES {
+    for _ in 0..MAX_TRIES {
         // Room for what is moved out of it.
         let free = shared.zone().stats().free_frames;
         if free < frames {

@@ -22,7 +22,7 @@ use crate::state::units::{CACHED, split_owner_data};
 pub(crate) const BATCH: usize = 32;
 
 /// No frames.
-const NONE: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
+const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
 
 /// Frees `wanted` pages, and some more where they lie in one folio, about half as many at the
 /// most: no cold folio is cut for its last pages. How many it freed: fewer only when the
@@ -33,7 +33,7 @@ pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
     // Given back at the end: the policy would name them again at once.
     let mut failed = Vec::new();
     // Victims in a row are often of one file, and of one folio.
-    let (mut mapping, mut gone) = (None, NONE);
+    let (mut mapping, mut gone) = (None, NO_FRAMES);
     // Not for ever, whatever a policy names.
     let mut named: usize = 0;
     while freed < wanted && named.saturating_sub(freed) < frames.count() as usize {
@@ -52,8 +52,8 @@ pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
             }
             // All that were chosen go, in their order: who comes back to the policy comes last
             // there, and a folio's pages would part.
-            let most = wanted.saturating_add(wanted / 2).saturating_sub(freed);
-            let Some((pages, frames)) = evict(shared, pfn, most, &mut mapping) else {
+            let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
+            let Some((pages, frames)) = evict(shared, pfn, max, &mut mapping) else {
                 failed.push(frame);
                 continue;
             };
@@ -77,12 +77,12 @@ pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
 fn evict<S: Scheme>(
     shared: &Shared<S>,
     pfn: Pfn,
-    most: usize,
+    max: usize,
     last: &mut Option<Arc<Mapping<S>>>,
 ) -> Option<(usize, PfnRange)> {
     let Some((head, seen)) = shared.zone().peek_around(pfn).filter(|(_, seen)| seen.kind == CACHED)
     else {
-        return Some((0, NONE));
+        return Some((0, NO_FRAMES));
     };
     // A tail keeps its own.
     let owner_data = if head == pfn { seen.owner_data } else { shared.zone().peek(pfn).owner_data };
@@ -94,12 +94,12 @@ fn evict<S: Scheme>(
     }
     let mapping = last.as_ref()?;
     if seen.order > Order::ZERO
-        && let Some(pages) = large_folio::reclaim_folio(mapping, head, &seen, most)
+        && let Some(pages) = large_folio::reclaim_folio(mapping, head, &seen, max)
     {
         let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
         return Some((pages, PfnRange { start: head, end }));
     }
-    evict_slot(shared, pfn, mapping.index.get(page)?).then_some((1, NONE))
+    evict_slot(shared, pfn, mapping.index.get(page)?).then_some((1, NO_FRAMES))
 }
 
 fn evict_slot<S: Scheme>(shared: &Shared<S>, pfn: Pfn, slot: &Slot<S>) -> bool {

@@ -29,19 +29,19 @@ use crate::state::mapping::Mapping;
 use crate::state::units::{Found, split_owner_data};
 
 /// Smaller folios are not worth their splitting.
-const LEAST: Order = match Order::new(2) {
+const MIN_FOLIO_ORDER: Order = match Order::new(2) {
     Some(order) => order,
     None => unreachable!(),
 };
 
 /// 64 KiB: larger ones save little more (`folio bench range`), and pin more for who wants a part.
-const MOST: Order = match Order::new(4) {
+const MAX_FOLIO_ORDER: Order = match Order::new(4) {
     Some(order) => order,
     None => unreachable!(),
 };
 
 /// Claims of a folio's slots, in the order of its frames.
-type Parts<'m, S> = SmallVec<[Option<LockedSlot<'m, S>>; 1 << MOST.as_u8()]>;
+type LockedSubpages<'m, S> = SmallVec<[Option<LockedSlot<'m, S>>; 1 << MAX_FOLIO_ORDER.as_u8()]>;
 
 /// Opens the pages of a run that are there, as few folios, each of neighbours. A reference to the
 /// first page, if it is there. No claim is left.
@@ -53,9 +53,9 @@ pub(crate) fn publish_as_folios<S: Scheme>(
     while begins < locked_slots.len() {
         let order = FrozenSlot::largest_as_one(
             locked_slots[begins..].iter().map_while(Option::as_ref),
-            MOST,
+            MAX_FOLIO_ORDER,
         );
-        let n = if order < LEAST { 1 } else { order.frames() as usize };
+        let n = if order < MIN_FOLIO_ORDER { 1 } else { order.frames() as usize };
         let folio = match &mut locked_slots[begins..begins + n] {
             [locked] => locked.take().and_then(|locked| {
                 if begins == 0 {
@@ -124,8 +124,8 @@ fn lock_subpages<S: Scheme>(
     head: Pfn,
     order: Order,
     first: u32,
-) -> Parts<'_, S> {
-    let parts = (0..order.frames()).map(|n| {
+) -> LockedSubpages<'_, S> {
+    let subpages = (0..order.frames()).map(|n| {
         let slot = mapping.index.get(first.checked_add(n)?)?;
         let frame = Pfn::new(head.as_u64() + u64::from(n));
         let locked =
@@ -135,7 +135,7 @@ fn lock_subpages<S: Scheme>(
             && locked.folio().pfn() == head)
             .then_some(locked)
     });
-    parts.collect()
+    subpages.collect()
 }
 
 /// Before the pages of a range go: what lies across its edges is split, so that they are not
@@ -158,7 +158,7 @@ pub(crate) fn reclaim_folio<S: Scheme>(
     mapping: &Mapping<S>,
     head: Pfn,
     seen: &Peek,
-    most: usize,
+    max: usize,
 ) -> Option<usize> {
     let (id, first) = split_owner_data(seen.owner_data);
     if id != mapping.id {
@@ -166,26 +166,26 @@ pub(crate) fn reclaim_folio<S: Scheme>(
     }
     let mut locked_slots = lock_subpages(mapping, head, seen.order, first);
     let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
-    if locked_slots.len() > most
+    if locked_slots.len() > max
         || !frames_view::are_cold(&mapping.shared, PfnRange { start: head, end })
     {
         LockedSlot::split(&mut locked_slots);
         return None;
     }
-    let pages: SmallVec<[_; 1 << MOST.as_u8()]> = locked_slots
+    let pages: SmallVec<[_; 1 << MAX_FOLIO_ORDER.as_u8()]> = locked_slots
         .iter()
         .flatten()
         .map(|locked| (locked.pfn(), locked.folio().owner_data()))
         .collect();
-    let _freed = FreedAfter(Some(LockedSlot::remove_all(&mut locked_slots)?));
+    let _freed = FreeOnDrop(Some(LockedSlot::remove_all(&mut locked_slots)?));
     frames_view::evicted_with(&mapping.shared, &pages);
     Some(pages.len())
 }
 
 /// A folio that nobody can have yet, freed even if somebody's policy panics.
-struct FreedAfter<S: Scheme>(Option<FrozenFolio<S>>);
+struct FreeOnDrop<S: Scheme>(Option<FrozenFolio<S>>);
 
-impl<S: Scheme> Drop for FreedAfter<S> {
+impl<S: Scheme> Drop for FreeOnDrop<S> {
     fn drop(&mut self) {
         self.0.take().into_iter().for_each(FrozenFolio::free);
     }

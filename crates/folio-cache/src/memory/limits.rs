@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Of the memory that there is, the part that a cache takes by default: one in so many. The rest is
 /// for the program around it.
-const SHARE: usize = 4;
+const DEFAULT_SHARE: usize = 4;
 
 /// The memory of the machine.
 pub(crate) fn machine_bytes() -> usize {
@@ -19,7 +19,7 @@ pub(crate) fn machine_bytes() -> usize {
 pub(crate) fn default_capacity() -> usize {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limit = group_limit(&groups, Path::new("/sys/fs/cgroup"));
-    limit.unwrap_or(usize::MAX).min(machine_bytes()) / SHARE
+    limit.unwrap_or(usize::MAX).min(machine_bytes()) / DEFAULT_SHARE
 }
 
 /// The least limit of the groups that `/proc/self/cgroup` names, and of all groups around them.
@@ -38,12 +38,12 @@ fn group_limit(groups: &str, mounted: &Path) -> Option<usize> {
             }
             _ => return None,
         };
-        roots.into_iter().filter_map(|root| least_upwards(&root, path, file)).min()
+        roots.into_iter().filter_map(|root| min_limit_upwards(&root, path, file)).min()
     });
     limits.min()
 }
 
-fn least_upwards(root: &Path, path: &str, file: &str) -> Option<usize> {
+fn min_limit_upwards(root: &Path, path: &str, file: &str) -> Option<usize> {
     let path = PathBuf::from(path.trim_start_matches('/'));
     // "max" is no number, and no limit. Of version 1, no limit is a number larger than any memory.
     let limit =
@@ -80,6 +80,6 @@ mod tests {
 
     #[test]
     fn the_default_capacity_is_a_share_of_the_memory() {
-        assert!(default_capacity() > 0 && default_capacity() <= machine_bytes() / SHARE);
+        assert!(default_capacity() > 0 && default_capacity() <= machine_bytes() / DEFAULT_SHARE);
     }
 }

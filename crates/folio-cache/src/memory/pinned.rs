@@ -14,7 +14,7 @@ pub(crate) fn pinned_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
 /// As above, of some frames.
 pub(crate) fn pinned_frames<S: Scheme>(shared: &Shared<S>, frames: PfnRange) -> usize {
     let zone = shared.zone();
-    let held = |pfn: Pfn| {
+    let pinned_at = |pfn: Pfn| {
         let seen = zone.peek(pfn);
         if seen.kind != CACHED {
             return 0;
@@ -30,5 +30,5 @@ pub(crate) fn pinned_frames<S: Scheme>(shared: &Shared<S>, frames: PfnRange) -> 
         let is_pinned = indexed == 0 || seen.snapshot != Snapshot::Live(indexed);
         if is_pinned { frames as usize } else { 0 }
     };
-    frames.map(held).sum()
+    frames.map(pinned_at).sum()
 }

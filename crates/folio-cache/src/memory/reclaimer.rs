@@ -17,7 +17,7 @@ use crate::state::shared::Shared;
 use crate::writeback::write_back;
 
 /// After it found nothing: what is held, or dirty and can not be written, will not be free at once.
-const REST: Duration = Duration::from_millis(10);
+const BACK_OFF: Duration = Duration::from_millis(10);
 
 impl<S: Scheme> Shared<S> {
     pub(crate) const RECLAIMER: Job<Self> =
@@ -29,7 +29,7 @@ fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {
     let mut pause = Duration::ZERO;
     while pause.is_zero() && !shared.zone().is_at_least(Level::Enough) {
         if evict::reclaim(shared, BATCH) == 0 && !write_back::write_back_some(shared) {
-            pause = REST;
+            pause = BACK_OFF;
         }
     }
     // What was freed here lies in this thread's lists, which no other thread asks first.

@@ -26,7 +26,7 @@ use crate::state::mapping::Mapping;
 use crate::state::units::{Found, MOST_PAGES, pages_of};
 
 /// The share of a cache's memory that is read together for futures.
-const SHARE: usize = 32;
+const BATCH_SHARE: usize = 32;
 
 enum State<S: Scheme> {
     /// Whom to wake.
@@ -91,7 +91,7 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
     }
 
     fn most_together(&self) -> u64 {
-        (self.mapping.shared.capacity() / FRAME_SIZE / SHARE) as u64
+        (self.mapping.shared.capacity() / FRAME_SIZE / BATCH_SHARE) as u64
     }
 
     fn end_at_once(&self) -> bool {
@@ -123,7 +123,7 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
             let count = (pages.end - pages.start) as u32;
             let is_missing = mapping.index.get(page).is_none_or(Slot::is_empty);
             is_missing
-                .then(|| prefetch::read_ahead_of_miss(mapping, page, count))
+                .then(|| prefetch::read_ahead_after_miss(mapping, page, count))
                 .map(|()| (page, count))
         });
         let missing: Vec<_> = missing.collect();

@@ -42,7 +42,7 @@ pub(crate) fn read_optimistic<S: Scheme>(
         return false;
     };
     if marker {
-        prefetch::read_ahead_of(mapping, page);
+        prefetch::read_ahead_at_marker(mapping, page);
     }
     if CHECKS && let Lookup::Hit(folio) = slot.get(mapping.zone) {
         lookup::check(mapping, &folio, page);

@@ -107,7 +107,7 @@ impl<'m, S: Scheme> Extent<'m, S> {
             |len: u64| usize::try_from(len.saturating_sub(self.offset())).unwrap_or(usize::MAX);
         let expected = from_here(self.mapping.len());
         let backed = from_here(self.mapping.backed.load(Ordering::Acquire));
-        let mut opened = PerPage::with_capacity(self.locked_slots.len());
+        let mut published = PerPage::with_capacity(self.locked_slots.len());
         let mut ready = PerPage::with_capacity(self.locked_slots.len());
         for (n, mut locked) in self.locked_slots.into_iter().enumerate() {
             let begins = n * FRAME_SIZE;
@@ -121,11 +121,11 @@ impl<'m, S: Scheme> Extent<'m, S> {
             if has < FRAME_SIZE {
                 locked.folio_mut().as_mut_slice()[has..].fill(0);
             }
-            opened.push((locked.folio().pfn(), locked.folio().owner_data()));
+            published.push((locked.folio().pfn(), locked.folio().owner_data()));
             ready.push(Some(locked));
         }
         let first = publish_as_folios(&mut ready);
-        frames_view::insert_all(&self.mapping.shared, &opened);
+        frames_view::insert_all(&self.mapping.shared, &published);
         first
     }
 

@@ -16,7 +16,7 @@ use crate::state::mapping::Mapping;
 use crate::state::units::{page_of, pages_of};
 
 /// How often a file may turn out shorter than its size says before that is an error.
-const SHORT_FILLS: u32 = 8;
+const MAX_SHORT_FILLS: u32 = 8;
 
 /// The page, if it is in the cache and nobody is at work on it.
 #[inline(always)]
@@ -37,7 +37,7 @@ pub(crate) fn find_alone<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<F
 fn hit<S: Scheme>(mapping: &Mapping<S>, folio: FolioRef<S>, page: u32) -> FolioRef<S> {
     check(mapping, &folio, page);
     if folio.set_referenced() {
-        prefetch::read_ahead_of(mapping, page);
+        prefetch::read_ahead_at_marker(mapping, page);
     }
     mapping.shared.counters.hit();
     folio
@@ -107,7 +107,7 @@ fn find_slowly<S: Scheme>(
             Lookup::Hit(folio) => {
                 check(mapping, &folio, page);
                 if folio.set_referenced() {
-                    prefetch::read_ahead_of(mapping, page);
+                    prefetch::read_ahead_at_marker(mapping, page);
                 }
                 return Ok(Some(folio));
             }
@@ -115,7 +115,7 @@ fn find_slowly<S: Scheme>(
                 let left = (mapping.len().saturating_sub(start)).div_ceil(FRAME_SIZE as u64);
                 let pages = pages.min(u32::try_from(left).unwrap_or(u32::MAX));
                 if fills == 0 {
-                    prefetch::read_ahead_of_miss(mapping, page, pages);
+                    prefetch::read_ahead_after_miss(mapping, page, pages);
                 }
                 fills += 1;
                 match fill::fill(mapping, page, pages)? {
@@ -124,7 +124,7 @@ fn find_slowly<S: Scheme>(
                     Filled::Short { at } => {
                         let len = refresh::refresh_len_to_read(mapping)?;
                         short_fills += 1;
-                        if short_fills == SHORT_FILLS {
+                        if short_fills == MAX_SHORT_FILLS {
                             let message =
                                 format!("the file ends at {at} though its size is {len} bytes");
                             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
@@ -156,7 +156,7 @@ pub(crate) fn wait_for<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u3
 
 /// Puts a copy in the place of a folio whose count is saturated: that one is leaked.
 fn desaturate<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) -> io::Result<()> {
-    let mut new = alloc::spare(mapping, page)?;
+    let mut new = alloc::allocate_for(mapping, page)?;
     if let Some(locked) = slot.try_lock(mapping.zone) {
         new.as_mut_slice().copy_from_slice(locked.folio().frame());
         new.set_dirty(locked.folio().is_dirty());

@@ -17,38 +17,38 @@ use crate::state::units::MOST_PAGES;
 /// The share of a cache's memory that one window may take. A policy may keep a small part of the
 /// memory for what is new (`HotCold` 1/20), and takes what is oldest of that, used or not: two
 /// windows fit into it, with the frames that are kept free and those in per-CPU lists.
-const SHARE: usize = 96;
+const WINDOW_SHARE: usize = 96;
 
 /// A reader misses `pages` pages from `page` on: looks what it may want next, and requests
 /// that.
-pub(crate) fn read_ahead_of_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) {
-    if let Some(window) = mapping.readahead.missed(page, pages, most_ahead(mapping)) {
-        request(mapping, window);
+pub(crate) fn read_ahead_after_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) {
+    if let Some(window) = mapping.readahead.missed(page, pages, max_window(mapping)) {
+        request_window(mapping, window);
     }
 }
 
 /// A reader came to a milestone.
 #[cold]
-pub(crate) fn read_ahead_of<S: Scheme>(mapping: &Mapping<S>, page: u32) {
+pub(crate) fn read_ahead_at_marker<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     if mapping.shared.is_inherited() {
         return;
     }
-    if let Some(window) = mapping.readahead.passed(page, most_ahead(mapping)) {
-        request(mapping, window);
+    if let Some(window) = mapping.readahead.passed(page, max_window(mapping)) {
+        request_window(mapping, window);
     }
 }
 
-fn most_ahead<S: Scheme>(mapping: &Mapping<S>) -> u32 {
-    (mapping.shared.capacity() / FRAME_SIZE / SHARE) as u32
+fn max_window<S: Scheme>(mapping: &Mapping<S>) -> u32 {
+    (mapping.shared.capacity() / FRAME_SIZE / WINDOW_SHARE) as u32
 }
 
-fn request<S: Scheme>(mapping: &Mapping<S>, window: Window) {
+fn request_window<S: Scheme>(mapping: &Mapping<S>, window: Window) {
     let Some(mapping) = mapping.shared.registry.by_id(mapping.id) else { return };
     let end = i64::try_from(mapping.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
     for piece in 0..window.pieces {
         let first = window.first + piece * window.step;
         let range = first.max(0)..(first + window.pages).min(end);
-        let mut requests: Vec<_> = requests(range).collect();
+        let mut requests: Vec<_> = split_into_requests(range).collect();
         // From its end backwards for who reads backwards: what is needed first is requested
         // first.
         if window.step < 0 {
@@ -104,13 +104,13 @@ fn request_missing<S: Scheme>(
 }
 
 /// Cuts pages into requests: if it takes several, where the file's own runs begin and end.
-fn requests(pages: Range<i64>) -> impl Iterator<Item = Range<i64>> {
-    let most = i64::from(MOST_PAGES);
-    let fits = pages.end - pages.start <= most;
+fn split_into_requests(pages: Range<i64>) -> impl Iterator<Item = Range<i64>> {
+    let max = i64::from(MOST_PAGES);
+    let fits = pages.end - pages.start <= max;
     let mut begins = pages.start;
     iter::from_fn(move || {
-        let run_ends = if fits { pages.end } else { begins - begins % most + most };
-        let request = begins..run_ends.min(pages.end);
+        let request_end = if fits { pages.end } else { begins - begins % max + max };
+        let request = begins..request_end.min(pages.end);
         begins = request.end;
         (!request.is_empty()).then_some(request)
     })

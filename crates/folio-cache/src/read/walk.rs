@@ -83,7 +83,7 @@ pub(crate) fn extend_over_folio<S: Scheme>(
     let page = offset / FRAME_SIZE as u64;
     let in_file = (len / FRAME_SIZE as u64).saturating_sub(page + 1);
     let more = (wanted - range.len()).div_ceil(FRAME_SIZE) as u64;
-    let most = more.min(in_file).min(u64::from(behind)) as u32;
+    let max = more.min(in_file).min(u64::from(behind)) as u32;
     let frame = folio.frame_pfn().as_u64();
     // The folio is held: it is not split, and its bytes do not change. So a page whose slot has
     // its frame is what the frame says.
@@ -91,12 +91,12 @@ pub(crate) fn extend_over_folio<S: Scheme>(
         let slot = u32::try_from(page + u64::from(n)).ok().and_then(|page| mapping.index.get(page));
         slot.and_then(|slot| slot.pfn(mapping.zone)) == Some(Pfn::new(frame + u64::from(n)))
     };
-    let there = (1..=most).take_while(is_there).count() as u32;
+    let there = (1..=max).take_while(is_there).count() as u32;
     if !mapping.is_untruncated(len, truncate_seq) {
         return (folio, range);
     }
     if let Some(n) = folio.set_referenced_behind(there) {
-        prefetch::read_ahead_of(mapping, page as u32 + n);
+        prefetch::read_ahead_at_marker(mapping, page as u32 + n);
     }
     (0..there).for_each(|_| mapping.shared.counters.hit());
     let end = range.end + (there as usize * FRAME_SIZE).min(wanted - range.len());
@@ -194,7 +194,7 @@ mod tests {
     }
 
     /// What one reference holds of some bytes.
-    fn held(file: &File, offset: u64, wanted: usize) -> Range<usize> {
+    fn range_of_one_reference(file: &File, offset: u64, wanted: usize) -> Range<usize> {
         let found = next_page(&file.mapping, offset, wanted).unwrap().unwrap();
         extend_over_folio(&file.mapping, offset, wanted, found).1
     }
@@ -202,26 +202,26 @@ mod tests {
     #[test]
     fn one_reference_holds_what_is_wanted_of_its_folio_and_of_the_file() {
         let file = read(15 * FRAME_SIZE + 50);
-        assert_eq!(held(&file, PAGE + 7, 5 * FRAME_SIZE), 7..7 + 5 * FRAME_SIZE);
-        assert_eq!(held(&file, PAGE + 7, FRAME_SIZE - 7), 7..FRAME_SIZE);
-        assert_eq!(held(&file, PAGE + 7, FRAME_SIZE - 6), 7..FRAME_SIZE + 1);
-        assert_eq!(held(&file, 3 * PAGE, 100), 0..100);
+        assert_eq!(range_of_one_reference(&file, PAGE + 7, 5 * FRAME_SIZE), 7..7 + 5 * FRAME_SIZE);
+        assert_eq!(range_of_one_reference(&file, PAGE + 7, FRAME_SIZE - 7), 7..FRAME_SIZE);
+        assert_eq!(range_of_one_reference(&file, PAGE + 7, FRAME_SIZE - 6), 7..FRAME_SIZE + 1);
+        assert_eq!(range_of_one_reference(&file, 3 * PAGE, 100), 0..100);
         // The last page is no whole one.
-        assert_eq!(held(&file, 0, 16 * FRAME_SIZE), 0..15 * FRAME_SIZE);
-        assert_eq!(held(&file, 15 * PAGE, 10), 0..10);
-        assert_eq!(held(&file, 15 * PAGE, 2 * FRAME_SIZE), 0..50);
+        assert_eq!(range_of_one_reference(&file, 0, 16 * FRAME_SIZE), 0..15 * FRAME_SIZE);
+        assert_eq!(range_of_one_reference(&file, 15 * PAGE, 10), 0..10);
+        assert_eq!(range_of_one_reference(&file, 15 * PAGE, 2 * FRAME_SIZE), 0..50);
     }
 
     #[test]
     fn a_folio_ends_where_it_does_and_where_a_page_has_left_it() {
         let file = read(20 * FRAME_SIZE);
-        assert_eq!(held(&file, 14 * PAGE, 6 * FRAME_SIZE), 0..2 * FRAME_SIZE);
+        assert_eq!(range_of_one_reference(&file, 14 * PAGE, 6 * FRAME_SIZE), 0..2 * FRAME_SIZE);
         // Of 16 KiB, the smallest.
-        assert_eq!(held(&file, 16 * PAGE, 6 * FRAME_SIZE), 0..4 * FRAME_SIZE);
-        let holder = file.range(0, 16 * FRAME_SIZE).unwrap();
+        assert_eq!(range_of_one_reference(&file, 16 * PAGE, 6 * FRAME_SIZE), 0..4 * FRAME_SIZE);
+        let handle = file.range(0, 16 * FRAME_SIZE).unwrap();
         file.write_at(5 * PAGE, &[9]).unwrap();
-        assert_eq!(held(&file, PAGE, 10 * FRAME_SIZE), 0..4 * FRAME_SIZE);
-        assert_eq!(held(&file, 6 * PAGE, 10 * FRAME_SIZE), 0..10 * FRAME_SIZE);
-        drop(holder);
+        assert_eq!(range_of_one_reference(&file, PAGE, 10 * FRAME_SIZE), 0..4 * FRAME_SIZE);
+        assert_eq!(range_of_one_reference(&file, 6 * PAGE, 10 * FRAME_SIZE), 0..10 * FRAME_SIZE);
+        drop(handle);
     }
 }

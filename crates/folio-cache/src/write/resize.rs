@@ -23,7 +23,7 @@ use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::units::page_of;
 use crate::write::write_pages;
-use crate::write::write_pages::Stock;
+use crate::write::write_pages::SpareFolios;
 use crate::writeback::write_back::change;
 
 /// Makes `new` the length: cuts, or appends zeroes.
@@ -42,9 +42,12 @@ pub(crate) fn resize<S: Scheme>(
     refresh::refresh_len(mapping)?;
     // What is kept of the page that the cut goes through may be held: then it is copied.
     // Whether it is a cut is only known under the locks, where nothing is allocated.
-    let may_cut_page = !new.is_multiple_of(FRAME_SIZE as u64) && page_of(new).is_ok();
-    let mut spare =
-        Stock(if may_cut_page { vec![alloc::allocate(&mapping.shared)?] } else { Vec::new() });
+    let may_truncate_page = !new.is_multiple_of(FRAME_SIZE as u64) && page_of(new).is_ok();
+    let mut spare = SpareFolios(if may_truncate_page {
+        vec![alloc::allocate(&mapping.shared)?]
+    } else {
+        Vec::new()
+    });
     resize_with(mapping, writer, new, &mut spare)
 }
 
@@ -52,7 +55,7 @@ fn resize_with<S: Scheme>(
     mapping: &Mapping<S>,
     writer: &dyn Backing,
     new: u64,
-    spare: &mut Stock<S>,
+    spare: &mut SpareFolios<S>,
 ) -> io::Result<()> {
     let mut change_token = mapping.changing.lock();
     let _length = mapping.length.lock();
@@ -90,7 +93,7 @@ fn truncate_page<S: Scheme>(
     slot: &Slot<S>,
     page: u32,
     within: usize,
-    spare: &mut Stock<S>,
+    spare: &mut SpareFolios<S>,
 ) {
     loop {
         match slot.try_lock(mapping.zone) {

@@ -37,7 +37,7 @@ use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
 
 /// What goes into one page.
-struct Part<'b> {
+struct PagePart<'b> {
     page: u32,
     within: usize,
     bytes: &'b [u8],
@@ -45,7 +45,7 @@ struct Part<'b> {
     pages: usize,
 }
 
-impl<'b> Part<'b> {
+impl<'b> PagePart<'b> {
     /// The bytes of `bytes` that go into the page of `offset`.
     fn first(offset: u64, bytes: &'b [u8]) -> io::Result<Self> {
         let within = offset as usize % FRAME_SIZE;
@@ -73,7 +73,7 @@ impl<'b> Part<'b> {
 }
 
 /// What came of a try, and what must be done before the next.
-enum Try {
+enum Attempt {
     Done,
     /// The file ends before the part does.
     Short,
@@ -88,9 +88,9 @@ enum Try {
 /// Folios for the pages that a call adds, the next one last: they go back when they are not needed.
 /// Those for neighbours lie in one piece of memory where there is one, as a request that fills them
 /// has it.
-pub(crate) struct Stock<S: Scheme>(pub(crate) Vec<FrozenFolio<S>>);
+pub(crate) struct SpareFolios<S: Scheme>(pub(crate) Vec<FrozenFolio<S>>);
 
-impl<S: Scheme> Stock<S> {
+impl<S: Scheme> SpareFolios<S> {
     /// The next one, for a page.
     pub(crate) fn take(&mut self, owner_data: u64) -> Option<FrozenFolio<S>> {
         let mut folio = self.0.pop()?;
@@ -99,7 +99,7 @@ impl<S: Scheme> Stock<S> {
     }
 }
 
-impl<S: Scheme> Drop for Stock<S> {
+impl<S: Scheme> Drop for SpareFolios<S> {
     fn drop(&mut self) {
         // The last one first: as they were before.
         self.0.drain(..).for_each(FrozenFolio::free);
@@ -141,13 +141,13 @@ pub(crate) fn write_pages<'m, S: Scheme>(
     bytes: &[u8],
     grow: &mut Option<MutexGuard<'m, ()>>,
 ) -> io::Result<usize> {
-    let mut stock = Stock(Vec::new());
+    let mut spare = SpareFolios(Vec::new());
     let mut done = 0;
     while done < bytes.len() {
-        let part = Part::first(offset + done as u64, &bytes[done..])?;
+        let part = PagePart::first(offset + done as u64, &bytes[done..])?;
         let step = write_back::throttle(mapping).and_then(|()| match grow {
-            Some(_) => grow_by(mapping, &part, &mut stock).map(|()| true),
-            None => overwrite(mapping, &part, &mut stock),
+            Some(_) => grow_by(mapping, &part, &mut spare).map(|()| true),
+            None => overwrite(mapping, &part, &mut spare),
         });
         match step {
             Ok(true) => done += part.bytes.len(),
@@ -162,15 +162,15 @@ pub(crate) fn write_pages<'m, S: Scheme>(
 /// Writes within the file. `false`: it ends before the part does.
 fn overwrite<S: Scheme>(
     mapping: &Mapping<S>,
-    part: &Part<'_>,
-    stock: &mut Stock<S>,
+    part: &PagePart<'_>,
+    spare: &mut SpareFolios<S>,
 ) -> io::Result<bool> {
     let slot = mapping.index.get_or_make(part.page)?;
     while part.ends() <= mapping.len() {
-        match try_write(mapping, slot, part, part.bytes.len() == FRAME_SIZE, stock, false) {
-            Try::Done => return Ok(true),
-            Try::Short => break,
-            needed => prepare(mapping, &needed, slot, part, stock)?,
+        match try_write(mapping, slot, part, part.bytes.len() == FRAME_SIZE, spare, false) {
+            Attempt::Done => return Ok(true),
+            Attempt::Short => break,
+            needed => prepare(mapping, &needed, slot, part, spare)?,
         }
     }
     Ok(false)
@@ -179,29 +179,29 @@ fn overwrite<S: Scheme>(
 /// Writes within the file or past its end. Under the lock `grow`.
 fn grow_by<S: Scheme>(
     mapping: &Mapping<S>,
-    part: &Part<'_>,
-    stock: &mut Stock<S>,
+    part: &PagePart<'_>,
+    spare: &mut SpareFolios<S>,
 ) -> io::Result<()> {
     let slot = mapping.index.get_or_make(part.page)?;
-    let mut looked = false;
+    let mut refreshed = false;
     loop {
         let length = mapping.length.lock();
         let len = mapping.len();
         if part.ends() <= len {
             drop(length);
-            if overwrite(mapping, part, stock)? {
+            if overwrite(mapping, part, spare)? {
                 return Ok(());
             }
-        } else if !looked && !owns_end(mapping, len) {
+        } else if !refreshed && !owns_end(mapping, len) {
             // Somebody else may have written past the end that we know.
             drop(length);
             refresh::refresh_len(mapping)?;
-            looked = true;
+            refreshed = true;
         } else {
             let begins = u64::from(part.page) * FRAME_SIZE as u64;
             let covers = begins >= len || part.within == 0;
-            match try_write(mapping, slot, part, covers, stock, true) {
-                Try::Done => {
+            match try_write(mapping, slot, part, covers, spare, true) {
+                Attempt::Done => {
                     // After the bytes. Under the lock: writeback asks for the length after it
                     // took hold of the page, so it writes what was
                     // added. Release: pairs with Acquire in `len`.
@@ -210,7 +210,7 @@ fn grow_by<S: Scheme>(
                 }
                 needed => {
                     drop(length);
-                    prepare(mapping, &needed, slot, part, stock)?;
+                    prepare(mapping, &needed, slot, part, spare)?;
                 }
             }
         }
@@ -228,16 +228,16 @@ fn owns_end<S: Scheme>(mapping: &Mapping<S>, len: u64) -> bool {
 fn try_write<S: Scheme>(
     mapping: &Mapping<S>,
     slot: &Slot<S>,
-    part: &Part<'_>,
+    part: &PagePart<'_>,
     covers: bool,
-    stock: &mut Stock<S>,
+    spare: &mut SpareFolios<S>,
     grows: bool,
-) -> Try {
+) -> Attempt {
     let Some(locked) = slot.try_lock(mapping.zone) else {
         return match (slot.is_empty(), covers) {
-            (false, _) => Try::Wait,
-            (true, false) => Try::Fill,
-            (true, true) => install_new(mapping, slot, part, stock, grows),
+            (false, _) => Attempt::Wait,
+            (true, false) => Attempt::Fill,
+            (true, true) => install_new(mapping, slot, part, spare, grows),
         };
     };
     let locked = if locked.subpage_of().is_none() {
@@ -248,26 +248,26 @@ fn try_write<S: Scheme>(
         large_folio::split_around(mapping, part.page);
         match slot.try_lock(mapping.zone) {
             Some(locked) => locked,
-            None => return Try::Wait,
+            None => return Attempt::Wait,
         }
     };
     if is_short(mapping, part, grows) {
-        return Try::Short;
+        return Attempt::Short;
     }
     #[cfg(broken = "write-without-freeze")]
     if locked.folio().is_dirty() {
         locked.write_unfrozen(part.within, part.bytes);
-        return Try::Done;
+        return Attempt::Done;
     }
     match locked.freeze() {
         Ok(frozen) => write_in_place(mapping, frozen, part),
-        Err(locked) => write_copy(mapping, locked, part, stock),
+        Err(locked) => write_copy(mapping, locked, part, spare),
     }
 }
 
 /// Returns `true` if the file ends before the part does, though the write does not make it longer.
 /// Call while the page is locked.
-fn is_short<S: Scheme>(mapping: &Mapping<S>, part: &Part<'_>, grows: bool) -> bool {
+fn is_short<S: Scheme>(mapping: &Mapping<S>, part: &PagePart<'_>, grows: bool) -> bool {
     // SeqCst, Dekker with the fence in set_len and resize: either the truncation sees this page
     // lock and waits for it, or this sees the new length and leaves the page alone.
     fence(Ordering::SeqCst);
@@ -278,12 +278,12 @@ fn is_short<S: Scheme>(mapping: &Mapping<S>, part: &Part<'_>, grows: bool) -> bo
 fn install_new<S: Scheme>(
     mapping: &Mapping<S>,
     slot: &Slot<S>,
-    part: &Part<'_>,
-    stock: &mut Stock<S>,
+    part: &PagePart<'_>,
+    spare: &mut SpareFolios<S>,
     grows: bool,
-) -> Try {
-    let Some(mut new) = stock.take(mapping.owner_data(part.page)) else {
-        return Try::Allocate;
+) -> Attempt {
+    let Some(mut new) = spare.take(mapping.owner_data(part.page)) else {
+        return Attempt::Allocate;
     };
     if part.bytes.len() < FRAME_SIZE {
         new.as_mut_slice().fill(0);
@@ -291,43 +291,43 @@ fn install_new<S: Scheme>(
     let mut frozen = match slot.install(new) {
         Ok(frozen) => frozen,
         Err(new) => {
-            stock.0.push(new);
-            return Try::Wait;
+            spare.0.push(new);
+            return Attempt::Wait;
         }
     };
     if is_short(mapping, part, grows) {
-        stock.0.push(frozen.remove());
-        return Try::Short;
+        spare.0.push(frozen.remove());
+        return Attempt::Short;
     }
     part.write_to(frozen.folio_mut());
     dirty_pages::make_dirty(mapping, frozen.folio_mut(), part.page);
     let pfn = frozen.folio().pfn();
     frozen.publish();
     frames_view::insert(&mapping.shared, pfn, mapping.owner_data(part.page));
-    Try::Done
+    Attempt::Done
 }
 
 /// Writes to a page that no handle pins. Readers sleep for the time of the copy.
 fn write_in_place<S: Scheme>(
     mapping: &Mapping<S>,
     mut frozen: FrozenSlot<'_, S>,
-    part: &Part<'_>,
-) -> Try {
+    part: &PagePart<'_>,
+) -> Attempt {
     part.write_to(frozen.folio_mut());
     dirty_pages::make_dirty(mapping, frozen.folio_mut(), part.page);
     frozen.publish();
-    Try::Done
+    Attempt::Done
 }
 
 /// Writes to a copy of a pinned page, and switches the slot: handles keep what they show.
 fn write_copy<S: Scheme>(
     mapping: &Mapping<S>,
     locked: LockedSlot<'_, S>,
-    part: &Part<'_>,
-    stock: &mut Stock<S>,
-) -> Try {
-    let Some(mut new) = stock.take(mapping.owner_data(part.page)) else {
-        return Try::Allocate;
+    part: &PagePart<'_>,
+    spare: &mut SpareFolios<S>,
+) -> Attempt {
+    let Some(mut new) = spare.take(mapping.owner_data(part.page)) else {
+        return Attempt::Allocate;
     };
     new.as_mut_slice().copy_from_slice(locked.folio().frame());
     new.set_dirty(locked.folio().is_dirty());
@@ -336,45 +336,45 @@ fn write_copy<S: Scheme>(
     let pfn = new.pfn();
     drop(locked.replace(new));
     frames_view::insert(&mapping.shared, pfn, mapping.owner_data(part.page));
-    Try::Done
+    Attempt::Done
 }
 
 /// Does what a try asked for. With no lock held but `grow`.
 fn prepare<S: Scheme>(
     mapping: &Mapping<S>,
-    needed: &Try,
+    needed: &Attempt,
     slot: &Slot<S>,
-    part: &Part<'_>,
-    stock: &mut Stock<S>,
+    part: &PagePart<'_>,
+    spare: &mut SpareFolios<S>,
 ) -> io::Result<()> {
     match needed {
-        Try::Fill => drop(lookup::find_or_fill(mapping, part.page, 1)?),
-        Try::Allocate => {
-            let missing = missing(mapping, part);
+        Attempt::Fill => drop(lookup::find_or_fill(mapping, part.page, 1)?),
+        Attempt::Allocate => {
+            let missing = missing_pages(mapping, part);
             if missing > 1 {
-                stock.0 = alloc::allocate_some(&mapping.shared, missing);
-                stock.0.reverse();
+                spare.0 = alloc::allocate_some(&mapping.shared, missing);
+                spare.0.reverse();
             }
-            if stock.0.is_empty() {
-                stock.0.push(alloc::allocate(&mapping.shared)?);
+            if spare.0.is_empty() {
+                spare.0.push(alloc::allocate(&mapping.shared)?);
             }
         }
         // Mostly for another writer, who is done in a moment.
-        Try::Wait if slot.ends_soon() => {}
-        Try::Wait => lookup::wait_for(mapping, slot, part.page),
-        Try::Done | Try::Short => {}
+        Attempt::Wait if slot.ends_soon() => {}
+        Attempt::Wait => lookup::wait_for(mapping, slot, part.page),
+        Attempt::Done | Attempt::Short => {}
     }
     Ok(())
 }
 
 /// How many pages from a part's on are not there that the call will add: no more than it should
 /// hold without a page.
-fn missing<S: Scheme>(mapping: &Mapping<S>, part: &Part<'_>) -> usize {
-    let most = part
+fn missing_pages<S: Scheme>(mapping: &Mapping<S>, part: &PagePart<'_>) -> usize {
+    let max = part
         .pages
         .min(MOST_PAGES as usize)
         .min(dirty_pages::dirty_limit(&mapping.shared) as usize / 4);
-    let pages = (part.page..=u32::MAX).take(most);
+    let pages = (part.page..=u32::MAX).take(max);
     pages.take_while(|&page| mapping.index.get(page).is_none_or(Slot::is_empty)).count()
 }
 
@@ -383,7 +383,7 @@ fn check_range(offset: u64, len: u64) -> io::Result<()> {
     let end = offset.checked_add(len).filter(|&end| i64::try_from(end).is_ok());
     let Some(end) = end else {
         let message =
-            format!("{len} bytes at {offset} end past any file's length, {} at the most", i64::MAX);
+            format!("{len} bytes at {offset} end past any file's length, {} at the max", i64::MAX);
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     };
     page_of(end.saturating_sub(1)).map(drop)

@@ -10,7 +10,7 @@ use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 
 /// The flusher is notified for with one in so many pages that become dirty.
-const RING: u64 = 64;
+const NOTIFY_INTERVAL: u64 = 64;
 
 /// Marks a page as dirty. Under its claim.
 pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFolio<S>, page: u32) {
@@ -42,7 +42,7 @@ fn dirty_pages_changed<S: Scheme>(shared: &Shared<S>, by: i64) {
     // Relaxed: a count.
     let before = shared.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
     // The first; and some of the others, lest its thread could not be started for that one.
-    if by > 0 && before.is_multiple_of(RING) {
+    if by > 0 && before.is_multiple_of(NOTIFY_INTERVAL) {
         shared.flusher.notify_soon();
     }
 }

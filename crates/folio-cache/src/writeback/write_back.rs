@@ -2,10 +2,10 @@
 //!
 //! | step | |
 //! | --- | --- |
-//! | 1. take a run of neighbours from the set | under `changing`: one request of a mapping at a time |
+//! | 1. take a range of neighbours from the set | under `changing`: one request of a mapping at a time |
 //! | 2. take a reference on each page | from now on nobody writes to them in place, frees or moves them |
 //! | 3. ask for the length | after 2, so that no byte is left out |
-//! | 4. write | no claim is held: readers read, writers write to copies |
+//! | 4. write | no claim is pinned: readers read, writers write to copies |
 //! | 5. each page that is still the one in its slot is clean | else somebody wrote to a copy, which is dirty |
 //!
 //! When step 4 fails, the error is noted for every open file, the pages stay dirty, and are written
@@ -43,7 +43,7 @@ impl Then {
     /// The most pages in one request. Who wants memory, or is throttled, waits for 1 MiB; a sync
     /// waits for all there is, and 8 MiB at once keep a disk busy, and let a distant store be
     /// asked less often.
-    fn most_pages(self) -> u64 {
+    fn max_pages(self) -> u64 {
         match self {
             Self::Nothing => u64::from(MOST_PAGES),
             Self::Sync => 2048,
@@ -52,10 +52,10 @@ impl Then {
 }
 
 /// Requests of one file that are tried for who needs room, until one succeeds.
-const TRIES: usize = 4;
+const MAX_TRIES: usize = 4;
 
-/// A page, held while it is written.
-type Held<S> = (u64, FolioRef<S>);
+/// A page, pinned while it is written.
+type PinnedPage<S> = (u64, FolioRef<S>);
 
 /// Returns when everything that was written before is durable, or an error was told.
 pub(crate) fn sync<S: Scheme>(
@@ -90,8 +90,8 @@ pub(crate) fn write_back<S: Scheme>(
 ) -> io::Result<()> {
     let mut result = Ok(());
     let mut at = pages.start;
-    while let Some((run, written)) = write_range(mapping, at..pages.end, then) {
-        at = run.end;
+    while let Some((range, written)) = write_range(mapping, at..pages.end, then) {
+        at = range.end;
         result = result.and(written);
     }
     result
@@ -111,33 +111,33 @@ pub(crate) fn write_range<S: Scheme>(
     let mut change_token = mapping.changing.lock();
     // Without a writer nothing can have become dirty.
     let writer = mapping.writer.get()?;
-    let run = mapping.dirty.run(pages, then.most_pages());
-    if run.is_empty() {
+    let range = mapping.dirty.run(pages, then.max_pages());
+    if range.is_empty() {
         return None;
     }
-    let held = hold(mapping, run.clone());
+    let pinned = pin_pages(mapping, range.clone());
     // Under the lock, after the pages: see `grow_by`.
     let len = {
         let _length = mapping.length.lock();
         mapping.len()
     };
-    let Some(&(first, _)) = held.first() else { return Some((run, Ok(()))) };
+    let Some(&(first, _)) = pinned.first() else { return Some((range, Ok(()))) };
     let start = first * FRAME_SIZE as u64;
-    let bytes = (held.len() * FRAME_SIZE)
+    let bytes = (pinned.len() * FRAME_SIZE)
         .min(usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX));
     let mut left = bytes;
     // What lies in one piece of memory is one slice.
-    let cut = joined(held.iter().map(|(_, folio)| folio)).map(|slice| {
+    let pieces = joined(pinned.iter().map(|(_, folio)| folio)).map(|slice| {
         let n = slice.len().min(left);
         left -= n;
         IoSlice::new(&slice[..n])
     });
-    let slices: Vec<IoSlice<'_>> = cut.collect();
+    let slices: Vec<IoSlice<'_>> = pieces.collect();
     let written = change(&**writer, &mut change_token, || match then {
         Then::Nothing => writer.write(start, &slices),
         Then::Sync => writer.write_to_sync(start, &slices),
     });
-    let run = run.start..first + held.len() as u64;
+    let range = range.start..first + pinned.len() as u64;
     match &written {
         Ok(()) => {
             mapping.shared.counters.written_bytes.add(bytes as u64);
@@ -145,8 +145,8 @@ pub(crate) fn write_range<S: Scheme>(
             // Before they count as clean: a fill that finds them gone expects that much.
             // Relaxed: a hint, as any look at the backing is.
             mapping.backed.fetch_max(start + bytes as u64, Ordering::Relaxed);
-            for held in &held {
-                make_clean(mapping, held);
+            for pinned in &pinned {
+                make_clean(mapping, pinned);
             }
         }
         Err(error) => {
@@ -158,13 +158,13 @@ pub(crate) fn write_range<S: Scheme>(
             mapping.errors.record(error);
         }
     }
-    Some((run, written))
+    Some((range, written))
 }
 
-/// References on the first neighbours of a run that are there. Waits for writers.
-fn hold<S: Scheme>(mapping: &Mapping<S>, run: Range<u64>) -> Vec<Held<S>> {
-    let mut held: Vec<Held<S>> = Vec::with_capacity((run.end - run.start) as usize);
-    for page in run {
+/// References on the first neighbours of a range that are there. Waits for writers.
+fn pin_pages<S: Scheme>(mapping: &Mapping<S>, range: Range<u64>) -> Vec<PinnedPage<S>> {
+    let mut pinned: Vec<PinnedPage<S>> = Vec::with_capacity((range.end - range.start) as usize);
+    for page in range {
         let Some(slot) = u32::try_from(page).ok().and_then(|page| mapping.index.get(page)) else {
             break;
         };
@@ -175,7 +175,7 @@ fn hold<S: Scheme>(mapping: &Mapping<S>, run: Range<u64>) -> Vec<Held<S>> {
                         !CHECKS || folio.order() == Order::ZERO,
                         "what is dirty is a page of its own: {folio:?}"
                     );
-                    held.push((page, folio));
+                    pinned.push((page, folio));
                     break;
                 }
                 Lookup::InProgress => slot.wait(),
@@ -183,21 +183,21 @@ fn hold<S: Scheme>(mapping: &Mapping<S>, run: Range<u64>) -> Vec<Held<S>> {
                 // Who has the claim can share it all the same.
                 Lookup::Saturated => match slot.try_lock(mapping.zone) {
                     Some(locked) => {
-                        held.push((page, locked.folio().clone()));
+                        pinned.push((page, locked.folio().clone()));
                         break;
                     }
                     None => slot.wait(),
                 },
                 // Nobody empties a dirty slot but under `changing`.
-                Lookup::Empty => return held,
+                Lookup::Empty => return pinned,
             }
         }
     }
-    held
+    pinned
 }
 
 /// What was written is clean, unless somebody wrote to a copy meanwhile.
-fn make_clean<S: Scheme>(mapping: &Mapping<S>, (page, folio): &Held<S>) {
+fn make_clean<S: Scheme>(mapping: &Mapping<S>, (page, folio): &PinnedPage<S>) {
     let Some(slot) = mapping.index.get(*page as u32) else { return };
     loop {
         if let Some(mut locked) = slot.try_lock(mapping.zone) {
@@ -222,11 +222,11 @@ fn write_some<S: Scheme>(mapping: &Mapping<S>) -> Option<io::Result<()>> {
     let start = mapping.swept.load(Ordering::Relaxed);
     let (mut tries, mut failed) = (0, None);
     for mut pages in [start..u64::MAX, 0..start] {
-        while tries < TRIES
-            && let Some((run, written)) = write_range(mapping, pages.clone(), Then::Nothing)
+        while tries < MAX_TRIES
+            && let Some((range, written)) = write_range(mapping, pages.clone(), Then::Nothing)
         {
-            mapping.swept.store(run.end, Ordering::Relaxed);
-            (pages.start, tries) = (run.end, tries + 1);
+            mapping.swept.store(range.end, Ordering::Relaxed);
+            (pages.start, tries) = (range.end, tries + 1);
             match written {
                 Ok(()) => return Some(Ok(())),
                 Err(error) => failed = failed.or(Some(Err(error))),
@@ -236,7 +236,7 @@ fn write_some<S: Scheme>(mapping: &Mapping<S>) -> Option<io::Result<()>> {
     failed
 }
 
-/// Makes a writer wait, by letting it work, when too much is dirty. With no lock held but
+/// Makes a writer wait, by letting it work, when too much is dirty. With no lock pinned but
 /// `grow`.
 pub(crate) fn throttle<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
     let dirty = dirty_pages::dirty_pages(&mapping.shared);
@@ -265,16 +265,16 @@ pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
-    let _keep = Keep(mapping);
+    let _keep = KeepUnwritten(mapping);
     if !mapping.dirty.is_empty() {
         let _ = write_back(mapping, 0..u64::MAX, Then::Nothing);
     }
 }
 
 /// Keeps a mapping that is closed, if it is dirty: also when its backing panics.
-struct Keep<'m, S: Scheme>(&'m Arc<Mapping<S>>);
+struct KeepUnwritten<'m, S: Scheme>(&'m Arc<Mapping<S>>);
 
-impl<S: Scheme> Drop for Keep<'_, S> {
+impl<S: Scheme> Drop for KeepUnwritten<'_, S> {
     fn drop(&mut self) {
         keep_unwritten(&self.0.shared, self.0);
     }
@@ -299,7 +299,7 @@ pub(crate) fn change<T>(
 
 /// What is done with somebody's backing, among others: none of which should suffer from its panic.
 /// Whatever unwinds leaves claims and locks as an error does.
-fn unless_it_panics<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
+fn catch_panic<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
     panic::catch_unwind(AssertUnwindSafe(act))
 }
 
@@ -309,7 +309,7 @@ pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     let (mut result, mut panicked) = (Ok(()), Ok(()));
     for mapping in shared.registry.all() {
         if !mapping.dirty.is_empty() {
-            match unless_it_panics(|| write_back(&mapping, 0..u64::MAX, Then::Nothing)) {
+            match catch_panic(|| write_back(&mapping, 0..u64::MAX, Then::Nothing)) {
                 Ok(written) => result = result.and(written),
                 Err(panic) => panicked = panicked.and(Err(panic)),
             }
@@ -320,12 +320,12 @@ pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     result
 }
 
-/// Writes a run of some file, because memory is needed. Whether pages are clean that were not.
+/// Writes a range of some file, because memory is needed. Whether pages are clean that were not.
 /// What its backing says, or that it panics, is for who syncs that file.
 pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
     let dirty = shared.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
     dirty.into_iter().any(|mapping| {
-        let written = unless_it_panics(|| write_some(&mapping));
+        let written = catch_panic(|| write_some(&mapping));
         // It may have been kept for this.
         keep_unwritten(shared, &mapping);
         matches!(written, Ok(Some(Ok(()))))
