@@ -1,21 +1,21 @@
-//! Large folios: pages that one request filled are one folio, as far as they lie in one piece,
-//! until somebody wants one of them alone.
+//! Large folios: pages that one request filled are one folio, as far as their frames are
+//! contiguous, until a thread needs one of them alone.
 //!
-//! Each page keeps its slot, its mark and its place in the policy (`folio-frames/src/parts.rs`), so
-//! a lookup, a read without a reference and a page handle are what they are for a page of its own.
-//! Who holds a range holds it by one reference.
+//! Each page keeps its slot, its referenced bit and its place in the policy
+//! (`folio-frames/src/index/subpages.rs`). So a lookup, an optimistic read and a page handle work
+//! as for a single page. A range handle pins the folio by one reference.
 //!
-//! | who | does |
+//! | actor | action |
 //! | --- | --- |
-//! | a run that is filled | publishes its pages as folios of 16 to 64 KiB, as they lie |
-//! | who holds a range | takes a reference, and as many of the pages behind as their slots say |
+//! | an extent that is filled | publishes its pages as folios of 16 to 64 KiB, as they lie |
+//! | a range handle | takes a reference, and as many of the pages behind as their slots say |
 //! | reclaim | frees all of it, or, if some pages are hot, splits it first |
 //! | migration, offline | split it first |
-//! | a writer | splits it; if it is held, puts a copy of his page in its place |
-//! | a cut, a hole | split it at their edges; if it is held, their pages leave it |
+//! | a writer | splits it; if it is pinned, puts a copy of its page in the page's place |
+//! | truncation, a hole | split it at their edges; if it is pinned, their pages leave it |
 //!
-//! A page that left while others held the folio stays in it, unused, until they have gone and
-//! somebody splits it.
+//! A page that left while the folio was pinned stays in it, unused, until the folio is unpinned and
+//! split.
 
 use std::ops::Range;
 
@@ -28,23 +28,23 @@ use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot, LockedSlot};
 use crate::state::mapping::Mapping;
 use crate::state::units::{Found, split_owner_data};
 
-/// Smaller folios are not worth their splitting.
+/// Splitting costs more than a smaller folio saves.
 const MIN_FOLIO_ORDER: Order = match Order::new(2) {
     Some(order) => order,
     None => unreachable!(),
 };
 
-/// 64 KiB: larger ones save little more (`folio bench range`), and pin more for who wants a part.
+/// 64 KiB: larger ones save little more (`folio bench range`), and pin more for a subpage.
 const MAX_FOLIO_ORDER: Order = match Order::new(4) {
     Some(order) => order,
     None => unreachable!(),
 };
 
-/// Claims of a folio's slots, in the order of its frames.
+/// The page locks of a folio, in the order of its frames.
 type LockedSubpages<'m, S> = SmallVec<[Option<LockedSlot<'m, S>>; 1 << MAX_FOLIO_ORDER.as_u8()]>;
 
-/// Opens the pages of a run that are there, as few folios, each of neighbours. A reference to the
-/// first page, if it is there. No claim is left.
+/// Publishes those pages of an extent that are there, as few folios, each of neighbours. Returns a
+/// reference to the first page if it is there. No page stays locked.
 pub(crate) fn publish_as_folios<S: Scheme>(
     locked_slots: &mut [Option<FrozenSlot<'_, S>>],
 ) -> Option<FolioRef<S>> {
@@ -75,15 +75,15 @@ pub(crate) fn publish_as_folios<S: Scheme>(
     first
 }
 
-/// For who may hold a page for long, and no other: whether what he found is a part of a large
-/// folio, which was split then if nobody else holds it. He looks again, and takes what
-/// there is.
+/// Called before handing out a long-lived single-page handle. If the page belongs to a large folio,
+/// splits the folio unless it is pinned by others, and returns `true`: look the page up again, and
+/// take what is there.
 pub(crate) fn split_if_subpage<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
     found: &mut Found<S>,
 ) -> bool {
-    // Ours must not be the reference that is in the way.
+    // The reference of the caller must not keep the folio from being split.
     let part = found.take_if(|(folio, _)| folio.order() > Order::ZERO);
     part.map(drop).is_some_and(|()| {
         split_around(mapping, (offset / FRAME_SIZE as u64) as u32);
@@ -91,23 +91,23 @@ pub(crate) fn split_if_subpage<S: Scheme>(
     })
 }
 
-/// The large folio that a page is a part of: its head, its order, and its first page.
+/// Returns the large folio that a page is a subpage of: its head, its order, and its first page.
 fn folio_around<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<(Pfn, Order, u32)> {
     let locked = mapping.index.get(page)?.try_lock(mapping.zone)?;
     let before = locked.pfn().as_u64() - locked.folio().pfn().as_u64();
     Some((locked.folio().pfn(), locked.subpage_of()?, page - before as u32))
 }
 
-/// Cuts the folio that a page is a part of into pages, unless it is held, or somebody is at
-/// work on it. Call without a claim.
+/// Splits the folio that a page is a subpage of into pages. Returns `false` if the folio is pinned,
+/// locked, or not a large one. Call with no page locked.
 pub(crate) fn split_around<S: Scheme>(mapping: &Mapping<S>, page: u32) -> bool {
     !mapping.shared.is_inherited()
         && folio_around(mapping, page)
             .is_some_and(|(head, order, first)| split_folio(mapping, head, order, first))
 }
 
-/// The same, of the folio that begins at `head`, and begins with page `first`, as somebody
-/// found it. Call without a claim.
+/// Splits the folio that was seen to begin at `head` with page `first`. Returns `false` if it is
+/// pinned, locked, or another one by now. Call with no page locked.
 pub(crate) fn split_folio<S: Scheme>(
     mapping: &Mapping<S>,
     head: Pfn,
@@ -117,8 +117,8 @@ pub(crate) fn split_folio<S: Scheme>(
     LockedSlot::split(&mut lock_subpages(mapping, head, order, first))
 }
 
-/// Claims what can be claimed of the slots of such a folio. Only tried: a claim that is not to
-/// be had leaves a reference that is not expected.
+/// Locks the slots of such a folio, as far as that needs no wait. A slot that is locked by another
+/// thread leaves a reference that is not expected, so the folio is not split.
 fn lock_subpages<S: Scheme>(
     mapping: &Mapping<S>,
     head: Pfn,
@@ -138,7 +138,7 @@ fn lock_subpages<S: Scheme>(
     subpages.collect()
 }
 
-/// Before the pages of a range go: what lies across its edges is split, so that they are not
+/// Before the pages of a range go: splits the folios across its edges, so that the pages are not
 /// kept by their neighbours.
 pub(crate) fn split_edges<S: Scheme>(mapping: &Mapping<S>, pages: &Range<u64>) {
     for page in [pages.start, pages.end] {
@@ -151,9 +151,9 @@ pub(crate) fn split_edges<S: Scheme>(mapping: &Mapping<S>, pages: &Range<u64>) {
     }
 }
 
-/// Of a large folio that reclaim has chosen a page of: frees all of it, if none of its pages is
-/// hot, and it is not more than is wanted, and says how many pages it had. Else splits it.
-/// Neither, if it is held. Call without a claim.
+/// Frees a large folio of which reclaim has chosen a page, if none of its pages is hot and there
+/// are at most `max`. Returns the number of pages freed. Otherwise splits it, and returns `None`.
+/// Does neither if the folio is pinned. Call with no page locked.
 pub(crate) fn reclaim_folio<S: Scheme>(
     mapping: &Mapping<S>,
     head: Pfn,
@@ -182,7 +182,7 @@ pub(crate) fn reclaim_folio<S: Scheme>(
     Some(pages.len())
 }
 
-/// A folio that nobody can have yet, freed even if somebody's policy panics.
+/// A folio that no other thread can have, freed even if the policy panics.
 struct FreeOnDrop<S: Scheme>(Option<FrozenFolio<S>>);
 
 impl<S: Scheme> Drop for FreeOnDrop<S> {

@@ -1,9 +1,10 @@
 //! The reclaimer: a thread that frees pages before a miss has to.
 //!
-//! Who misses takes a free frame and leaves. When few are left it rings; the reclaimer brings them
-//! back to the high watermark, while who missed reads. (Linux: `kswapd`.) Who finds none at all,
-//! because this thread has no processor or everything is held, reclaims by itself: that is counted,
-//! as [`CacheStats::direct_reclaims`](crate::CacheStats::direct_reclaims).
+//! A miss takes a free frame and goes on. When few are left, it notifies the reclaimer, which
+//! brings them back to the high watermark while the miss reads. (Linux: `kswapd`.) A miss that
+//! finds no free frame, because this thread has no processor or all pages are pinned, reclaims
+//! itself. Such misses are counted as
+//! [`CacheStats::direct_reclaims`](crate::CacheStats::direct_reclaims).
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::rt::worker::Job;
 use crate::state::shared::Shared;
 use crate::writeback::write_back;
 
-/// After it found nothing: what is held, or dirty and can not be written, will not be free at once.
+/// The pause after a round that freed nothing: pinned or dirty pages are not evictable at once.
 const BACK_OFF: Duration = Duration::from_millis(10);
 
 impl<S: Scheme> Shared<S> {
@@ -32,7 +33,7 @@ fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {
             pause = BACK_OFF;
         }
     }
-    // What was freed here lies in this thread's lists, which no other thread asks first.
+    // Frames that were freed here lie in this thread's lists, which no other thread asks first.
     shared.zone().drain();
     pause
 }

@@ -1,4 +1,4 @@
-//! Lookup: from a page number to a reference, with what there is to do when the slot says no.
+//! Lookup: from a page number to a reference, and what is done when the slot has no hit.
 
 use std::io;
 
@@ -15,10 +15,10 @@ use crate::state::frames::{FolioRef, Slot};
 use crate::state::mapping::Mapping;
 use crate::state::units::{page_of, pages_of};
 
-/// How often a file may turn out shorter than its size says before that is an error.
+/// The number of fills that may be shorter than the file's length before that is an error.
 const MAX_SHORT_FILLS: u32 = 8;
 
-/// The page, if it is in the cache and nobody is at work on it.
+/// Returns the page if it is in the cache and no thread holds its page lock.
 #[inline(always)]
 pub(crate) fn find<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<FolioRef<S>> {
     match mapping.index.get(page)?.get(mapping.zone) {
@@ -27,7 +27,7 @@ pub(crate) fn find<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<FolioRe
     }
 }
 
-/// The same, if it is no part of a large folio.
+/// Returns the page like [`find`], but only if it is not a subpage of a large folio.
 #[inline(always)]
 pub(crate) fn find_alone<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<FolioRef<S>> {
     mapping.index.get(page)?.get_alone(mapping.zone).map(|folio| hit(mapping, folio, page))
@@ -43,7 +43,7 @@ fn hit<S: Scheme>(mapping: &Mapping<S>, folio: FolioRef<S>, page: u32) -> FolioR
     folio
 }
 
-/// What a slot gives is the page that it was asked for.
+/// Asserts that a slot returned the page that it was asked for.
 #[inline(always)]
 pub(crate) fn check<S: Scheme>(mapping: &Mapping<S>, folio: &FolioRef<S>, page: u32) {
     assert!(
@@ -52,8 +52,13 @@ pub(crate) fn check<S: Scheme>(mapping: &Mapping<S>, folio: &FolioRef<S>, page: 
     );
 }
 
-/// The page, read if need be, and then in one request with those of the `pages` pages from
-/// there on that are missing too. `None`: the file ends before it.
+/// Returns the page. Reads it on a miss, in one request with the missing ones of the `pages` pages
+/// from there on. Returns `None` if the file ends before the page.
+///
+/// # Errors
+///
+/// `Unsupported` in a child process, `OutOfMemory` if no page can be freed, `UnexpectedEof` if the
+/// file keeps ending before its length, otherwise what the backing returns.
 pub(crate) fn find_or_fill<S: Scheme>(
     mapping: &Mapping<S>,
     page: u32,
@@ -65,9 +70,13 @@ pub(crate) fn find_or_fill<S: Scheme>(
     }
 }
 
-/// The page around an offset, and where in it the file's bytes end: past the offset. `None`:
-/// the file ends before it. `wanted` bytes are what the caller will ask for: they are read
-/// at once if they are missing.
+/// Returns the page around an offset, and where in the page the file's bytes end, which is past the
+/// offset. Returns `None` if the file ends before the offset. The caller will ask for `wanted`
+/// bytes: those that are missing are read in one request.
+///
+/// # Errors
+///
+/// `FileTooLarge` from 16 TiB on, otherwise what [`find_or_fill`] returns.
 pub(crate) fn find_with_end<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
@@ -82,7 +91,7 @@ pub(crate) fn find_with_end<S: Scheme>(
         let Some(folio) = find_or_fill(mapping, page_of(offset)?, pages_of(offset, wanted))? else {
             return Ok(None);
         };
-        // See `Mapping::truncate_seq`; the folio's bytes do not change any more.
+        // See `Mapping::truncate_seq`. The bytes of the folio no longer change.
         if mapping.is_untruncated(len, truncate_seq) {
             let begins = offset - offset % FRAME_SIZE as u64;
             return Ok(Some((folio, (len - begins).min(FRAME_SIZE as u64) as usize)));
@@ -143,8 +152,8 @@ fn find_slowly<S: Scheme>(
     Ok(None)
 }
 
-/// Waits for who is at work on a page. If that is readahead, and nobody has begun, it is ours
-/// to read.
+/// Waits for the thread that holds the lock of a page. If readahead holds it and the request has
+/// not begun, reads the page in this thread.
 pub(crate) fn wait_for<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) {
     if let Some(extent) = mapping.shared.io_pool.take(mapping.id, page) {
         extent.fill();
@@ -154,7 +163,7 @@ pub(crate) fn wait_for<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u3
     }
 }
 
-/// Puts a copy in the place of a folio whose count is saturated: that one is leaked.
+/// Replaces a folio whose reference count is saturated by a copy. The old folio is leaked.
 fn desaturate<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) -> io::Result<()> {
     let mut new = alloc::allocate_for(mapping, page)?;
     if let Some(locked) = slot.try_lock(mapping.zone) {

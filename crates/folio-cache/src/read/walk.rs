@@ -15,31 +15,36 @@ use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 use crate::state::units::{Found, check_offset, page_of, pages_of};
 
-/// The way through the pages of a range, whoever looks them up: who waits, or a future.
+/// The position in a range of pages. The caller looks each page up: a thread that waits, or a
+/// future.
 pub(crate) struct Walk {
     offset: u64,
     left: usize,
-    /// The range is one page, perhaps of a large folio, which its holder should not hold with it:
-    /// then it is looked up a second time.
+    /// The range is one page. If that page lies in a large folio, a long-lived handle should not
+    /// pin the whole folio: then the page is looked up a second time.
     is_alone: bool,
 }
 
 impl Walk {
-    /// # WritebackErrors
+    /// Returns a walk over `len` bytes from `offset` on.
     ///
-    /// `InvalidInput` for an offset past any file's.
+    /// # Errors
+    ///
+    /// `InvalidInput` for an offset past the maximum file offset.
     pub(crate) fn new(offset: u64, len: usize) -> io::Result<Self> {
         check_offset(offset)?;
         Ok(Self { offset, left: len, is_alone: pages_of(offset, len) == 1 })
     }
 
-    /// What is to be looked up next: an offset, and how many bytes are wanted from there on.
+    /// Returns what to look up next: an offset, and the number of bytes wanted from there on.
+    /// Returns `None` at the end of the range.
     pub(crate) fn next(&self) -> Option<(u64, usize)> {
         (self.left > 0).then_some((self.offset, self.left))
     }
 
-    /// Goes on by what was found there: a folio, and which of its bytes belong to the range, from
-    /// the frame on that it was looked up by. `None`: look at what is next.
+    /// Moves past the page that was found at the offset of [`next`](Self::next). Returns a folio
+    /// and the bytes of it that belong to the range, counted from the frame by which it was looked
+    /// up. Returns `None` if the caller has to look at what is next.
     #[inline]
     pub(crate) fn pass<S: Scheme>(
         &mut self,
@@ -58,14 +63,14 @@ impl Walk {
         };
         let (folio, range) = extend_over_folio(mapping, self.offset, self.left, found);
         self.offset += range.len() as u64;
-        // In the middle of a page ends what is wanted, or the file.
+        // The wanted range or the file ends in the middle of a page.
         self.left = if range.end.is_multiple_of(FRAME_SIZE) { self.left - range.len() } else { 0 };
         Some((folio, range))
     }
 }
 
-/// A page that was found, with as many of the pages behind it as are wanted, lie in its folio,
-/// and wholly in the file: the folio, and which of its bytes, from the page on.
+/// Extends a page that was found over the pages behind it that are wanted, lie in its folio, and
+/// lie wholly in the file. Returns the folio and the bytes of it, counted from the page on.
 pub(crate) fn extend_over_folio<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
@@ -85,8 +90,8 @@ pub(crate) fn extend_over_folio<S: Scheme>(
     let more = (wanted - range.len()).div_ceil(FRAME_SIZE) as u64;
     let max = more.min(in_file).min(u64::from(behind)) as u32;
     let frame = folio.frame_pfn().as_u64();
-    // The folio is held: it is not split, and its bytes do not change. So a page whose slot has
-    // its frame is what the frame says.
+    // The folio is pinned: it is not split, and its bytes do not change. So a page whose slot has
+    // its frame has the bytes of that frame.
     let is_there = |&n: &u32| {
         let slot = u32::try_from(page + u64::from(n)).ok().and_then(|page| mapping.index.get(page));
         slot.and_then(|slot| slot.pfn(mapping.zone)) == Some(Pfn::new(frame + u64::from(n)))
@@ -103,8 +108,12 @@ pub(crate) fn extend_over_folio<S: Scheme>(
     (folio, range.start..end)
 }
 
-/// Calls `each` with the folios of a range in order, and with the bytes of each that belong to
-/// it: see [`Walk::pass`].
+/// Calls `each` with the folios of a range in order, and with the bytes of each that belong to the
+/// range: see [`Walk::pass`].
+///
+/// # Errors
+///
+/// `InvalidInput` for an offset past the maximum file offset, otherwise what a fill returns.
 pub(crate) fn for_each_page<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
@@ -120,8 +129,12 @@ pub(crate) fn for_each_page<S: Scheme>(
     Ok(())
 }
 
-/// The page around an offset, and which of its bytes are among the `wanted` from there on.
-/// `None`: the file ends before it.
+/// Returns the page around an offset, and which of its bytes are among the `wanted` from there on.
+/// Returns `None` if the file ends before the offset.
+///
+/// # Errors
+///
+/// `FileTooLarge` from 16 TiB on, otherwise what a fill returns.
 pub(crate) fn next_page<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
@@ -131,7 +144,7 @@ pub(crate) fn next_page<S: Scheme>(
         match lookup::find_with_end(mapping, offset, wanted)? {
             Some((folio, end)) => {
                 let range = within(offset, wanted, end);
-                // Cut short by the end of the file: it may have grown, or be shorter by now.
+                // Cut short by the end of the file, which may have grown or shrunk by now.
                 if !is_short(&range, wanted, end)
                     || refresh::refresh_len_to_read(mapping)? == offset + range.len() as u64
                 {
@@ -144,14 +157,14 @@ pub(crate) fn next_page<S: Scheme>(
     }
 }
 
-/// The page around an offset, and which of its bytes are wanted, without waiting for anything.
-/// `None`: it can not be said at once.
+/// Returns the page around an offset, and which of its bytes are wanted, without waiting. Returns
+/// `None` if the answer needs a wait.
 pub(crate) fn next_page_at_once<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
     wanted: usize,
 ) -> Found<S> {
-    // As in read_uncounted.
+    // In this order, as in read_optimistic.
     let truncate_seq = mapping.truncate_seq();
     let len = mapping.len();
     let end = len.checked_sub(offset - offset % FRAME_SIZE as u64)?.min(FRAME_SIZE as u64) as usize;
@@ -163,14 +176,14 @@ pub(crate) fn next_page_at_once<S: Scheme>(
     mapping.is_untruncated(len, truncate_seq).then_some((folio, range))
 }
 
-/// The bytes of the page around an offset that are among the `wanted` from there on, when the
-/// file's bytes in it end at `end`.
+/// Returns the bytes of the page around an offset that are among the `wanted` from there on, if the
+/// file's bytes in the page end at `end`.
 fn within(offset: u64, wanted: usize, end: usize) -> Range<usize> {
     let begins = offset as usize % FRAME_SIZE;
     begins..end.max(begins).min(begins.saturating_add(wanted))
 }
 
-/// Whether the end of the file is why there are fewer than are wanted.
+/// Returns `true` if the range is shorter than wanted because the file ends there.
 fn is_short(range: &Range<usize>, wanted: usize, end: usize) -> bool {
     range.len() < wanted && end < FRAME_SIZE
 }
@@ -185,7 +198,7 @@ mod tests {
 
     const PAGE: u64 = FRAME_SIZE as u64;
 
-    /// A file of which all was read by one request.
+    /// Returns a file of which all bytes were read by one request.
     fn read(bytes: usize) -> File {
         let cache: Cache = Cache::new(4 << 20).unwrap();
         let file = cache.open_backing(Arc::new(Memory::new(&vec![7; bytes]))).unwrap();
@@ -193,30 +206,30 @@ mod tests {
         file
     }
 
-    /// What one reference holds of some bytes.
+    /// Returns the bytes that one reference covers of the `wanted` from `offset` on.
     fn range_of_one_reference(file: &File, offset: u64, wanted: usize) -> Range<usize> {
         let found = next_page(&file.mapping, offset, wanted).unwrap().unwrap();
         extend_over_folio(&file.mapping, offset, wanted, found).1
     }
 
     #[test]
-    fn one_reference_holds_what_is_wanted_of_its_folio_and_of_the_file() {
+    fn one_reference_covers_the_wanted_bytes_of_its_folio() {
         let file = read(15 * FRAME_SIZE + 50);
         assert_eq!(range_of_one_reference(&file, PAGE + 7, 5 * FRAME_SIZE), 7..7 + 5 * FRAME_SIZE);
         assert_eq!(range_of_one_reference(&file, PAGE + 7, FRAME_SIZE - 7), 7..FRAME_SIZE);
         assert_eq!(range_of_one_reference(&file, PAGE + 7, FRAME_SIZE - 6), 7..FRAME_SIZE + 1);
         assert_eq!(range_of_one_reference(&file, 3 * PAGE, 100), 0..100);
-        // The last page is no whole one.
+        // The last page is not a whole one.
         assert_eq!(range_of_one_reference(&file, 0, 16 * FRAME_SIZE), 0..15 * FRAME_SIZE);
         assert_eq!(range_of_one_reference(&file, 15 * PAGE, 10), 0..10);
         assert_eq!(range_of_one_reference(&file, 15 * PAGE, 2 * FRAME_SIZE), 0..50);
     }
 
     #[test]
-    fn a_folio_ends_where_it_does_and_where_a_page_has_left_it() {
+    fn one_reference_stops_at_a_page_that_left_the_folio() {
         let file = read(20 * FRAME_SIZE);
         assert_eq!(range_of_one_reference(&file, 14 * PAGE, 6 * FRAME_SIZE), 0..2 * FRAME_SIZE);
-        // Of 16 KiB, the smallest.
+        // A folio of 16 KiB, the smallest.
         assert_eq!(range_of_one_reference(&file, 16 * PAGE, 6 * FRAME_SIZE), 0..4 * FRAME_SIZE);
         let handle = file.range(0, 16 * FRAME_SIZE).unwrap();
         file.write_at(5 * PAGE, &[9]).unwrap();

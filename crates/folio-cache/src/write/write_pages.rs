@@ -1,9 +1,9 @@
 //! Writing: bytes go into pages, which are dirty from then on.
 //!
-//! A handle is an immutable snapshot, so a page that somebody holds is not written to. The writer
-//! claims the slot. If nobody holds the folio, it freezes it and writes in place: readers sleep for
-//! the time of a copy. If somebody does, it copies the folio, writes to the copy, and switches the
-//! slot: readers go on, and holders keep what they have.
+//! A handle is an immutable snapshot, so a pinned page is not written to. The writer locks the
+//! page. If the folio is not pinned, the writer freezes it and writes in place: readers sleep for
+//! the time of a copy. If it is pinned, the writer copies the folio, writes to the copy, and
+//! switches the slot: readers go on, and handles keep what they show.
 //!
 //! | the page is | the writer |
 //! | --- | --- |
@@ -12,10 +12,10 @@
 //! | not there | has it filled first |
 //!
 //! Writes are atomic by page: a reader sees all of what one call wrote to a page, or nothing. A
-//! write that makes the file longer excludes others that do, and cuts; what it adds becomes visible
-//! page by page, in order.
+//! write that makes the file longer excludes other such writes, and truncation. The bytes that it
+//! adds become visible page by page, in order.
 //!
-//! No page is allocated under a lock or a claim that anybody needs who makes room: only `grow` may
+//! No page is allocated under a lock or page lock that reclaim or writeback needs: only `grow` may
 //! be held.
 
 use std::io;
@@ -36,17 +36,17 @@ use crate::state::units::{CACHED, MOST_PAGES, page_of};
 use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
 
-/// What goes into one page.
+/// The bytes that a write puts into one page.
 struct PagePart<'b> {
     page: u32,
     within: usize,
     bytes: &'b [u8],
-    /// Pages that the call has bytes for, from this one on.
+    /// The number of pages that the call has bytes for, from this one on.
     pages: usize,
 }
 
 impl<'b> PagePart<'b> {
-    /// The bytes of `bytes` that go into the page of `offset`.
+    /// Returns the first bytes of `bytes`: those that go into the page of `offset`.
     fn first(offset: u64, bytes: &'b [u8]) -> io::Result<Self> {
         let within = offset as usize % FRAME_SIZE;
         let pages = (within + bytes.len()).div_ceil(FRAME_SIZE);
@@ -72,26 +72,26 @@ impl<'b> PagePart<'b> {
     }
 }
 
-/// What came of a try, and what must be done before the next.
+/// The result of an attempt, and what must be done before the next.
 enum Attempt {
     Done,
-    /// The file ends before the part does.
+    /// The file ends before the bytes to write do.
     Short,
-    /// The page must be there first.
+    /// The page must be in the cache first.
     Fill,
     /// Another folio is needed to write to.
     Allocate,
-    /// Somebody is at work on the page.
+    /// Another thread holds the page lock.
     Wait,
 }
 
-/// Folios for the pages that a call adds, the next one last: they go back when they are not needed.
-/// Those for neighbours lie in one piece of memory where there is one, as a request that fills them
-/// has it.
+/// Folios for the pages that a call adds, the next one last. Those that are not used are freed.
+/// Folios for neighbouring pages are contiguous where memory allows, as a request that fills them
+/// has them.
 pub(crate) struct SpareFolios<S: Scheme>(pub(crate) Vec<FrozenFolio<S>>);
 
 impl<S: Scheme> SpareFolios<S> {
-    /// The next one, for a page.
+    /// Returns the next folio, as that of a page.
     pub(crate) fn take(&mut self, owner_data: u64) -> Option<FrozenFolio<S>> {
         let mut folio = self.0.pop()?;
         folio.set_owner(CACHED, owner_data);
@@ -101,13 +101,18 @@ impl<S: Scheme> SpareFolios<S> {
 
 impl<S: Scheme> Drop for SpareFolios<S> {
     fn drop(&mut self) {
-        // The last one first: as they were before.
+        // That of the last page first: the free lists then have them in their old order.
         self.0.drain(..).for_each(FrozenFolio::free);
     }
 }
 
-/// Writes `bytes` at `offset`. How many: fewer only where the rest failed, as the next write
-/// will say.
+/// Writes `bytes` at `offset`. Returns the number of bytes written. A short count means an error
+/// part-way, which the next write returns.
+///
+/// # Errors
+///
+/// `InvalidInput` or `FileTooLarge` past the maximum length of a file, otherwise what
+/// [`write_pages`] returns.
 pub(crate) fn write<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
@@ -117,7 +122,12 @@ pub(crate) fn write<S: Scheme>(
     write_pages(mapping, offset, bytes, &mut None)
 }
 
-/// Writes `bytes` at the end of the file. Where that was.
+/// Writes `bytes` at the end of the file. Returns the offset at which they begin.
+///
+/// # Errors
+///
+/// `InvalidInput` or `FileTooLarge` past the maximum length of a file, otherwise what
+/// [`write_pages`] returns. Some of the bytes may be written then: the length says how many.
 pub(crate) fn append<S: Scheme>(mapping: &Mapping<S>, bytes: &[u8]) -> io::Result<u64> {
     let mut grow = Some(mapping.grow.lock());
     let len = if owns_end(mapping, mapping.len()) {
@@ -128,13 +138,18 @@ pub(crate) fn append<S: Scheme>(mapping: &Mapping<S>, bytes: &[u8]) -> io::Resul
     check_range(len, bytes.len() as u64)?;
     let mut done = 0;
     while done < bytes.len() {
-        // What is left failed, and says why when it is tried again.
+        // After a short count, the next call returns the error.
         done += write_pages(mapping, len + done as u64, &bytes[done..], &mut grow)?;
     }
     Ok(len)
 }
 
-/// With `grow` as soon as a part lies past the end.
+/// Writes `bytes` page by page. Takes the lock `grow` when a page reaches past the end of the file.
+/// Returns the number of bytes written. A short count means an error part-way.
+///
+/// # Errors
+///
+/// `OutOfMemory` if no page can be freed, or what a fill or writeback returns.
 pub(crate) fn write_pages<'m, S: Scheme>(
     mapping: &'m Mapping<S>,
     offset: u64,
@@ -159,7 +174,7 @@ pub(crate) fn write_pages<'m, S: Scheme>(
     Ok(done)
 }
 
-/// Writes within the file. `false`: it ends before the part does.
+/// Writes within the file. Returns `false` if the file ends before the bytes do.
 fn overwrite<S: Scheme>(
     mapping: &Mapping<S>,
     part: &PagePart<'_>,
@@ -176,7 +191,7 @@ fn overwrite<S: Scheme>(
     Ok(false)
 }
 
-/// Writes within the file or past its end. Under the lock `grow`.
+/// Writes within the file or past its end. Call under the lock `grow`.
 fn grow_by<S: Scheme>(
     mapping: &Mapping<S>,
     part: &PagePart<'_>,
@@ -193,7 +208,7 @@ fn grow_by<S: Scheme>(
                 return Ok(());
             }
         } else if !refreshed && !owns_end(mapping, len) {
-            // Somebody else may have written past the end that we know.
+            // Another process may have written past the end that is known here.
             drop(length);
             refresh::refresh_len(mapping)?;
             refreshed = true;
@@ -202,9 +217,8 @@ fn grow_by<S: Scheme>(
             let covers = begins >= len || part.within == 0;
             match try_write(mapping, slot, part, covers, spare, true) {
                 Attempt::Done => {
-                    // After the bytes. Under the lock: writeback asks for the length after it
-                    // took hold of the page, so it writes what was
-                    // added. Release: pairs with Acquire in `len`.
+                    // After the bytes. Under the lock: writeback loads the length after it pinned
+                    // the page, so it writes what was added. Release: pairs with Acquire in `len`.
                     mapping.len.store(part.ends(), Ordering::Release);
                     return Ok(());
                 }
@@ -217,14 +231,14 @@ fn grow_by<S: Scheme>(
     }
 }
 
-/// Whether the end of the file is ours, not written yet: then nobody needs to be asked where it
-/// is.
+/// Returns `true` if the end of the file lies in dirty pages of this cache. Then the backing need
+/// not be asked for it.
 fn owns_end<S: Scheme>(mapping: &Mapping<S>, len: u64) -> bool {
     len > 0 && mapping.dirty.end() >= len
 }
 
-/// One attempt, without a wait and without an allocation. `covers`: no other byte of the page needs
-/// to stay.
+/// Makes one attempt, without a wait and without an allocation. `covers` means that no other byte
+/// of the page needs to stay. Returns what must be done before the next attempt.
 fn try_write<S: Scheme>(
     mapping: &Mapping<S>,
     slot: &Slot<S>,
@@ -265,8 +279,8 @@ fn try_write<S: Scheme>(
     }
 }
 
-/// Returns `true` if the file ends before the part does, though the write does not make it longer.
-/// Call while the page is locked.
+/// Returns `true` if the file ends before the bytes do and the write does not make it longer. Call
+/// while the page is locked.
 fn is_short<S: Scheme>(mapping: &Mapping<S>, part: &PagePart<'_>, grows: bool) -> bool {
     // SeqCst, Dekker with the fence in set_len and resize: either the truncation sees this page
     // lock and waits for it, or this sees the new length and leaves the page alone.
@@ -339,7 +353,7 @@ fn write_copy<S: Scheme>(
     Attempt::Done
 }
 
-/// Does what a try asked for. With no lock held but `grow`.
+/// Does what an attempt asked for. Call with no lock held except `grow`.
 fn prepare<S: Scheme>(
     mapping: &Mapping<S>,
     needed: &Attempt,
@@ -359,7 +373,7 @@ fn prepare<S: Scheme>(
                 spare.0.push(alloc::allocate(&mapping.shared)?);
             }
         }
-        // Mostly for another writer, who is done in a moment.
+        // The lock is mostly that of another writer, which ends in a moment.
         Attempt::Wait if slot.ends_soon() => {}
         Attempt::Wait => lookup::wait_for(mapping, slot, part.page),
         Attempt::Done | Attempt::Short => {}
@@ -367,8 +381,8 @@ fn prepare<S: Scheme>(
     Ok(())
 }
 
-/// How many pages from a part's on are not there that the call will add: no more than it should
-/// hold without a page.
+/// Returns the number of missing pages, from that of `part` on, that the call will add. The number
+/// is limited to what a call should hold without a page.
 fn missing_pages<S: Scheme>(mapping: &Mapping<S>, part: &PagePart<'_>) -> usize {
     let max = part
         .pages
@@ -378,12 +392,14 @@ fn missing_pages<S: Scheme>(mapping: &Mapping<S>, part: &PagePart<'_>) -> usize 
     pages.take_while(|&page| mapping.index.get(page).is_none_or(Slot::is_empty)).count()
 }
 
-/// Refuses what no file can hold.
+/// Returns an error for a range that no file can hold.
 fn check_range(offset: u64, len: u64) -> io::Result<()> {
     let end = offset.checked_add(len).filter(|&end| i64::try_from(end).is_ok());
     let Some(end) = end else {
-        let message =
-            format!("{len} bytes at {offset} end past any file's length, {} at the max", i64::MAX);
+        let message = format!(
+            "{len} bytes at offset {offset} exceed the maximum length of a file, {}",
+            i64::MAX
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     };
     page_of(end.saturating_sub(1)).map(drop)

@@ -1,4 +1,4 @@
-//! The count of dirty pages, beside the set of each file: how many there are, and may be.
+//! The number of dirty pages of all files and its limit, kept together with the set of each file.
 
 use std::sync::atomic::Ordering;
 
@@ -9,10 +9,10 @@ use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 
-/// The flusher is notified for with one in so many pages that become dirty.
+/// The flusher is notified for one in this number of pages that become dirty.
 const NOTIFY_INTERVAL: u64 = 64;
 
-/// Marks a page as dirty. Under its claim.
+/// Marks a page as dirty. Call while the page is locked.
 pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFolio<S>, page: u32) {
     if !folio.is_dirty() {
         folio.set_dirty(true);
@@ -21,19 +21,20 @@ pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFoli
     }
 }
 
-/// Takes a page out of the set. Under its claim.
+/// Removes a page from the set of dirty pages. Call while the page is locked.
 pub(crate) fn forget_dirty<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     mapping.dirty.remove(page);
     dirty_pages_changed(&mapping.shared, -1);
 }
 
-/// How many pages are dirty. Racy.
+/// Returns the number of dirty pages of all files. Racy.
 pub(crate) fn dirty_pages<S: Scheme>(shared: &Shared<S>) -> u64 {
     // Relaxed: a count.
     shared.dirty_pages.load(Ordering::Relaxed)
 }
 
-/// Pages that may be dirty before writers have to write them: a quarter of the budget.
+/// Returns the number of pages that may be dirty before writers have to write them: a quarter of
+/// the capacity.
 pub(crate) fn dirty_limit<S: Scheme>(shared: &Shared<S>) -> u64 {
     (shared.capacity() / FRAME_SIZE / 4) as u64
 }
@@ -41,7 +42,8 @@ pub(crate) fn dirty_limit<S: Scheme>(shared: &Shared<S>) -> u64 {
 fn dirty_pages_changed<S: Scheme>(shared: &Shared<S>, by: i64) {
     // Relaxed: a count.
     let before = shared.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
-    // The first; and some of the others, lest its thread could not be started for that one.
+    // For the first page, and for some of the others in case its thread could not be started for
+    // that one.
     if by > 0 && before.is_multiple_of(NOTIFY_INTERVAL) {
         shared.flusher.notify_soon();
     }

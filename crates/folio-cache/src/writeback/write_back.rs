@@ -2,14 +2,14 @@
 //!
 //! | step | |
 //! | --- | --- |
-//! | 1. take a range of neighbours from the set | under `changing`: one request of a mapping at a time |
-//! | 2. take a reference on each page | from now on nobody writes to them in place, frees or moves them |
-//! | 3. ask for the length | after 2, so that no byte is left out |
-//! | 4. write | no claim is pinned: readers read, writers write to copies |
-//! | 5. each page that is still the one in its slot is clean | else somebody wrote to a copy, which is dirty |
+//! | 1. take a dirty range from the set | under `changing`: one request of a mapping at a time |
+//! | 2. take a reference on each page | from now on no thread writes to them in place, frees or moves them |
+//! | 3. load the length | after 2, so that no byte is left out |
+//! | 4. write | no page lock is held: readers read, writers write to copies |
+//! | 5. mark each page that is still the one in its slot as clean | another one is a copy that a writer made, which is dirty |
 //!
-//! When step 4 fails, the error is noted for every open file, the pages stay dirty, and are written
-//! again by the next sync, by the flusher, or when memory is needed. Nothing is dropped.
+//! When step 4 fails, the error is noted for every open file and the pages stay dirty. They are
+//! written again by the next sync, by the flusher, or when memory is needed. Nothing is dropped.
 //!
 //! A page counts as dirty until the backing has it, so reclaim and invalidation leave it alone
 //! until then.
@@ -32,7 +32,7 @@ use crate::state::shared::Shared;
 use crate::state::units::MOST_PAGES;
 use crate::writeback::dirty_pages;
 
-/// What follows when it is written.
+/// What follows the write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     Nothing,
@@ -40,9 +40,9 @@ pub(crate) enum Then {
 }
 
 impl Then {
-    /// The most pages in one request. Who wants memory, or is throttled, waits for 1 MiB; a sync
-    /// waits for all there is, and 8 MiB at once keep a disk busy, and let a distant store be
-    /// asked less often.
+    /// Returns the maximum number of pages in one request. A thread that needs memory or is
+    /// throttled waits for 1 MiB. A sync waits for all that is dirty: requests of 8 MiB keep a disk
+    /// busy, and a distant store gets fewer of them.
     fn max_pages(self) -> u64 {
         match self {
             Self::Nothing => u64::from(MOST_PAGES),
@@ -51,13 +51,17 @@ impl Then {
     }
 }
 
-/// Requests of one file that are tried for who needs room, until one succeeds.
+/// The number of requests of one file that are tried when memory is needed, until one succeeds.
 const MAX_TRIES: usize = 4;
 
-/// A page, pinned while it is written.
+/// The number of a page, and a reference that pins it while it is written.
 type PinnedPage<S> = (u64, FolioRef<S>);
 
-/// Returns when everything that was written before is durable, or an error was told.
+/// Returns when everything that was written before is durable, or an error was reported.
+///
+/// # Errors
+///
+/// The latest writeback or sync error unless `cursor` has already seen it.
 pub(crate) fn sync<S: Scheme>(
     mapping: &Mapping<S>,
     what: Durable,
@@ -75,14 +79,22 @@ pub(crate) fn sync<S: Scheme>(
     mapping.errors.report(cursor, since).and(written)
 }
 
-/// Writes everything to the backing, or tells an error.
+/// Writes everything dirty to the backing.
+///
+/// # Errors
+///
+/// The latest writeback error unless `cursor` has already seen it.
 pub(crate) fn flush<S: Scheme>(mapping: &Mapping<S>, cursor: &ErrorCursor) -> io::Result<()> {
     let since = mapping.errors.count();
     let written = write_back(mapping, 0..u64::MAX, Then::Nothing);
     mapping.errors.report(cursor, since).and(written)
 }
 
-/// Writes the dirty pages within a range. The first error; the others are tried all the same.
+/// Writes the dirty pages within a range, all of them even if some fail.
+///
+/// # Errors
+///
+/// The first error of the backing.
 pub(crate) fn write_back<S: Scheme>(
     mapping: &Mapping<S>,
     pages: Range<u64>,
@@ -97,19 +109,19 @@ pub(crate) fn write_back<S: Scheme>(
     result
 }
 
-/// Writes the first dirty neighbours within a range. Which, and how it went; `None`: there are
-/// none.
+/// Writes the first dirty neighbours within a range. Returns their range and the result of the
+/// write, or `None` if there are none.
 pub(crate) fn write_range<S: Scheme>(
     mapping: &Mapping<S>,
     pages: Range<u64>,
     then: Then,
 ) -> Option<(Range<u64>, io::Result<()>)> {
     if mapping.shared.is_inherited() {
-        // What is dirty is the parent's, which may have written newer bytes by now.
+        // The dirty pages are the parent's, which may have written newer bytes by now.
         return None;
     }
     let mut change_token = mapping.changing.lock();
-    // Without a writer nothing can have become dirty.
+    // Without a writer no page can have become dirty.
     let writer = mapping.writer.get()?;
     let range = mapping.dirty.run(pages, then.max_pages());
     if range.is_empty() {
@@ -126,7 +138,7 @@ pub(crate) fn write_range<S: Scheme>(
     let bytes = (pinned.len() * FRAME_SIZE)
         .min(usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX));
     let mut left = bytes;
-    // What lies in one piece of memory is one slice.
+    // Pages that are contiguous in memory are one slice.
     let pieces = joined(pinned.iter().map(|(_, folio)| folio)).map(|slice| {
         let n = slice.len().min(left);
         left -= n;
@@ -142,8 +154,8 @@ pub(crate) fn write_range<S: Scheme>(
         Ok(()) => {
             mapping.shared.counters.written_bytes.add(bytes as u64);
             mapping.errors.end();
-            // Before they count as clean: a fill that finds them gone expects that much.
-            // Relaxed: a hint, as any look at the backing is.
+            // Before they count as clean: a fill that finds them gone expects that much. Relaxed: a
+            // hint, like any length that the backing returned.
             mapping.backed.fetch_max(start + bytes as u64, Ordering::Relaxed);
             for pinned in &pinned {
                 make_clean(mapping, pinned);
@@ -153,7 +165,7 @@ pub(crate) fn write_range<S: Scheme>(
             mapping.shared.counters.write_errors.add(1);
             if mapping.errors.begins() {
                 let backing = mapping.backing.file_id();
-                tracing::warn!(%error, ?backing, start, bytes, "what is dirty can not be written: it stays");
+                tracing::warn!(%error, ?backing, start, bytes, "writeback failed: the pages stay dirty");
             }
             mapping.errors.record(error);
         }
@@ -161,7 +173,7 @@ pub(crate) fn write_range<S: Scheme>(
     Some((range, written))
 }
 
-/// References on the first neighbours of a range that are there. Waits for writers.
+/// Returns references to the first neighbours of a range that are there. Waits for writers.
 fn pin_pages<S: Scheme>(mapping: &Mapping<S>, range: Range<u64>) -> Vec<PinnedPage<S>> {
     let mut pinned: Vec<PinnedPage<S>> = Vec::with_capacity((range.end - range.start) as usize);
     for page in range {
@@ -173,14 +185,14 @@ fn pin_pages<S: Scheme>(mapping: &Mapping<S>, range: Range<u64>) -> Vec<PinnedPa
                 Lookup::Hit(folio) => {
                     assert!(
                         !CHECKS || folio.order() == Order::ZERO,
-                        "what is dirty is a page of its own: {folio:?}"
+                        "a dirty page must not lie in a large folio: {folio:?}"
                     );
                     pinned.push((page, folio));
                     break;
                 }
                 Lookup::InProgress => slot.wait(),
                 Lookup::Moved => {}
-                // Who has the claim can share it all the same.
+                // The thread with the page lock can take a reference all the same.
                 Lookup::Saturated => match slot.try_lock(mapping.zone) {
                     Some(locked) => {
                         pinned.push((page, locked.folio().clone()));
@@ -188,7 +200,7 @@ fn pin_pages<S: Scheme>(mapping: &Mapping<S>, range: Range<u64>) -> Vec<PinnedPa
                     }
                     None => slot.wait(),
                 },
-                // Nobody empties a dirty slot but under `changing`.
+                // A dirty slot is emptied only under `changing`.
                 Lookup::Empty => return pinned,
             }
         }
@@ -196,7 +208,7 @@ fn pin_pages<S: Scheme>(mapping: &Mapping<S>, range: Range<u64>) -> Vec<PinnedPa
     pinned
 }
 
-/// What was written is clean, unless somebody wrote to a copy meanwhile.
+/// Marks a page that was written as clean, unless a writer replaced it by a copy meanwhile.
 fn make_clean<S: Scheme>(mapping: &Mapping<S>, (page, folio): &PinnedPage<S>) {
     let Some(slot) = mapping.index.get(*page as u32) else { return };
     loop {
@@ -214,11 +226,11 @@ fn make_clean<S: Scheme>(mapping: &Mapping<S>, (page, folio): &PinnedPage<S>) {
     }
 }
 
-/// Writes some dirty neighbours, those that follow the last ones: so what can not be written
-/// does not come first for ever. Of a few requests the first that succeeds; else the first
-/// error. `None`: nothing is dirty.
+/// Writes some dirty neighbours, starting behind the last ones: so pages that cannot be written do
+/// not always come first. Returns the first success of a few requests, otherwise the first error,
+/// or `None` if nothing is dirty.
 fn write_some<S: Scheme>(mapping: &Mapping<S>) -> Option<io::Result<()>> {
-    // Relaxed, here and below: where to look first, no more.
+    // Relaxed, here and below: a hint of where to look first.
     let start = mapping.swept.load(Ordering::Relaxed);
     let (mut tries, mut failed) = (0, None);
     for mut pages in [start..u64::MAX, 0..start] {
@@ -236,8 +248,12 @@ fn write_some<S: Scheme>(mapping: &Mapping<S>) -> Option<io::Result<()>> {
     failed
 }
 
-/// Makes a writer wait, by letting it work, when too much is dirty. With no lock pinned but
-/// `grow`.
+/// Throttles a writer when too much is dirty: it writes dirty pages itself. Call with no lock held
+/// except `grow`.
+///
+/// # Errors
+///
+/// What the backing returns for dirty pages of the same file.
 pub(crate) fn throttle<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
     let dirty = dirty_pages::dirty_pages(&mapping.shared);
     let limit = dirty_pages::dirty_limit(&mapping.shared);
@@ -255,13 +271,13 @@ pub(crate) fn throttle<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
     Ok(())
 }
 
-/// An open file is closed. If it was the last one, nothing of it may be lost.
+/// Counts one open file less. The last close writes what is dirty.
 pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     if mapping.shared.is_inherited() {
         // The parent writes them.
         return;
     }
-    // AcqRel: the last one sees what the others wrote.
+    // AcqRel: the last close sees what the others wrote.
     if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
@@ -271,7 +287,7 @@ pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     }
 }
 
-/// Keeps a mapping that is closed, if it is dirty: also when its backing panics.
+/// Keeps a mapping that is closed as long as it is dirty, even if its backing panics.
 struct KeepUnwritten<'m, S: Scheme>(&'m Arc<Mapping<S>>);
 
 impl<S: Scheme> Drop for KeepUnwritten<'_, S> {
@@ -280,8 +296,9 @@ impl<S: Scheme> Drop for KeepUnwritten<'_, S> {
     }
 }
 
-/// A change of the backing, by us: if nobody else changed it before, its stamp is known afterwards,
-/// and the next look finds it unchanged. If somebody did, the next look will say so.
+/// Changes the backing. If only this cache changed it since the last refresh, stores its new change
+/// token, and the next refresh finds it unchanged. Otherwise the next refresh finds the change.
+/// Returns the result of `change`.
 pub(crate) fn change<T>(
     backing: &dyn Backing,
     change_token: &mut Version,
@@ -297,14 +314,18 @@ pub(crate) fn change<T>(
     result
 }
 
-/// What is done with somebody's backing, among others: none of which should suffer from its panic.
-/// Whatever unwinds leaves claims and locks as an error does.
+/// Calls a backing that is one among others, so that its panic does not affect the others. A panic
+/// leaves page locks and locks in the same state as an error does.
 fn catch_panic<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
     panic::catch_unwind(AssertUnwindSafe(act))
 }
 
-/// Writes everything that is dirty. The first error; every file's is told to who has it open.
-/// If a backing panics, its panic goes on when the other files have had their turn.
+/// Writes everything that is dirty. Each open file has the error of its own pages reported. If a
+/// backing panics, the panic continues after the other files were written.
+///
+/// # Errors
+///
+/// The first error of a backing.
 pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     let (mut result, mut panicked) = (Ok(()), Ok(()));
     for mapping in shared.registry.all() {
@@ -320,19 +341,19 @@ pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     result
 }
 
-/// Writes a range of some file, because memory is needed. Whether pages are clean that were not.
-/// What its backing says, or that it panics, is for who syncs that file.
+/// Writes a dirty range of some file, because memory is needed. Returns `true` if pages became
+/// clean. An error or panic of a backing is left to the next sync of that file.
 pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
     let dirty = shared.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
     dirty.into_iter().any(|mapping| {
         let written = catch_panic(|| write_some(&mapping));
-        // It may have been kept for this.
+        // It may have been kept only because it was dirty.
         keep_unwritten(shared, &mapping);
         matches!(written, Ok(Some(Ok(()))))
     })
 }
 
-/// Keeps a mapping that nobody has open as long as it is dirty, and no longer.
+/// Keeps a mapping that is not open as long as it is dirty, and no longer.
 fn keep_unwritten<S: Scheme>(shared: &Shared<S>, mapping: &Arc<Mapping<S>>) {
     let unneeded = {
         let mut unwritten = shared.unwritten.lock();
@@ -342,6 +363,6 @@ fn keep_unwritten<S: Scheme>(shared: &Shared<S>, mapping: &Arc<Mapping<S>>) {
             unwritten.insert(mapping.id, Arc::clone(mapping))
         }
     };
-    // Not under the lock: it may be the last one.
+    // Not under the lock: this may be the last reference.
     drop(unneeded);
 }
