@@ -213,7 +213,7 @@ impl<S: Scheme> Cache<S> {
         self.shared.io_pool.set_io_threads(threads);
         self.shared.flusher.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
-        if threads > 0 && dirty_pages::dirty_pages(&self.shared) > 0 {
+        if threads > 0 && dirty_pages::count(&self.shared) > 0 {
             // Who made it dirty found no flusher.
             self.shared.flusher.notify_soon();
         }

@@ -28,7 +28,8 @@ const MAX_TRIES: u32 = 8;
 ///
 /// # Errors
 ///
-/// What the backing returns, and what writeback returns if the old last page is dirty.
+/// `Unsupported` in a child process, what the backing returns, and what writeback returns if the
+/// old last page is dirty.
 pub(crate) fn refresh_len<S: Scheme>(mapping: &Mapping<S>) -> io::Result<u64> {
     refresh_with(mapping, Err)
 }
@@ -39,7 +40,7 @@ pub(crate) fn refresh_len<S: Scheme>(mapping: &Mapping<S>) -> io::Result<u64> {
 ///
 /// # Errors
 ///
-/// What the backing returns.
+/// `Unsupported` in a child process, otherwise what the backing returns.
 pub(crate) fn refresh_len_to_read<S: Scheme>(mapping: &Mapping<S>) -> io::Result<u64> {
     refresh_with(mapping, |_| Ok(mapping.len()))
 }
@@ -144,7 +145,7 @@ fn set_len<S: Scheme>(mapping: &Mapping<S>, new: u64) -> Result<(), u64> {
         let last = old / FRAME_SIZE as u64;
         drop_clean_pages_from(mapping, last);
         let slot = u32::try_from(last).ok().and_then(|page| mapping.index.get(page));
-        // The visit decides if the page is dirty: a later writer finds no page, and reads one with
+        // The visit determines if the page is dirty: a later writer finds no page, and reads one with
         // the new bytes.
         if !old.is_multiple_of(FRAME_SIZE as u64)
             && slot.is_some_and(|slot| !drop_page(mapping, slot, false))

@@ -1,7 +1,7 @@
 //! The capacity: the amount of memory that a cache may use. It can change while the cache is read.
 //!
 //! The arena has addresses for the maximum that the cache was made for. What is beyond the capacity
-//! is offline: blocks of 2 MiB whose memory the system has back. Shrinking takes the blocks with
+//! is offline: blocks of 2 MiB that were given back to the system. Shrinking takes the blocks with
 //! the fewest pinned frames. It frees as many pages as they hold by the policy, and moves the rest
 //! of their pages elsewhere. Readers go on, or sleep for the moment in which their page moves.
 //!
@@ -79,7 +79,8 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
     shared.capacity.bytes.store(reached, Ordering::Relaxed);
     let pinned = pinned::pinned_bytes(shared);
     let message = format!(
-        "the capacity is {reached} bytes, not {bytes}: {pinned} bytes are pinned, and no block can be taken offline"
+        "the capacity is {reached} bytes, not {bytes}: {pinned} bytes are pinned, \
+         and no block can be taken offline"
     );
     Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
 }

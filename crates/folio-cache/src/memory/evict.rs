@@ -44,8 +44,8 @@ pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
         named += victims.len();
         for &frame in &victims {
             let pfn = frames.pfn(frame);
-            // Evicted together with the frame before. If another page has the frame by now, the
-            // policy was told of that page.
+            // Evicted together with the frame before. If another page has the frame by now, that
+            // page was reported to the policy.
             if (gone.start..gone.end).contains(&pfn) {
                 continue;
             }

@@ -25,8 +25,8 @@ pub(crate) fn out_of_memory<S: Scheme>(shared: &Shared<S>) -> io::Error {
     let offline = capacity.saturating_sub(online);
     tracing::error!(capacity, pinned, dirty, offline, "no page of the cache can be freed");
     let message = format!(
-        "no page can be freed: of the cache's {capacity} bytes {pinned} are pinned by handles, {dirty} are dirty, \
-         {offline} are offline"
+        "no page can be freed: of the cache's {capacity} bytes {pinned} are pinned by handles, \
+         {dirty} are dirty, {offline} are offline"
     );
     #[cfg(feature = "track")]
     let message = format!(

@@ -14,7 +14,7 @@ const HIGH_FACTOR: u32 = 4;
 /// The maximum of the low watermark, 2 MiB: larger caches do not miss faster.
 const MAX_LOW: u32 = 512;
 
-/// Sets the watermarks of a cache's zone whose capacity is `frames` frames. Returns the number of
+/// Sets the watermarks of a cache's zone for a capacity of `frames` frames. Returns the number of
 /// frames for pages: a policy that counts the others as its own would take them from new pages.
 pub(crate) fn set_watermarks<S: Scheme>(zone: &Zone<S>, frames: u32) -> u32 {
     let low = (frames / LOW_SHARE).clamp(1, MAX_LOW);

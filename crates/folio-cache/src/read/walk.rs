@@ -90,8 +90,8 @@ pub(crate) fn extend_over_folio<S: Scheme>(
     let more = (wanted - range.len()).div_ceil(FRAME_SIZE) as u64;
     let max = more.min(in_file).min(u64::from(behind)) as u32;
     let frame = folio.frame_pfn().as_u64();
-    // The folio is pinned: it is not split, and its bytes do not change. So a page whose slot has
-    // its frame has the bytes of that frame.
+    // The folio is pinned: it is not split, and its bytes do not change. So if the slot of a page
+    // has its frame, that frame has the bytes of the page.
     let is_there = |&n: &u32| {
         let slot = u32::try_from(page + u64::from(n)).ok().and_then(|page| mapping.index.get(page));
         slot.and_then(|slot| slot.pfn(mapping.zone)) == Some(Pfn::new(frame + u64::from(n)))

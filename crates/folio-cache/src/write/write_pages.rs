@@ -382,12 +382,10 @@ fn prepare<S: Scheme>(
 }
 
 /// Returns the number of missing pages, from that of `part` on, that the call will add. The number
-/// is limited to what a call should hold without a page.
+/// is limited to the folios that a call may hold before they have a page.
 fn missing_pages<S: Scheme>(mapping: &Mapping<S>, part: &PagePart<'_>) -> usize {
-    let max = part
-        .pages
-        .min(MOST_PAGES as usize)
-        .min(dirty_pages::dirty_limit(&mapping.shared) as usize / 4);
+    let max =
+        part.pages.min(MOST_PAGES as usize).min(dirty_pages::limit(&mapping.shared) as usize / 4);
     let pages = (part.page..=u32::MAX).take(max);
     pages.take_while(|&page| mapping.index.get(page).is_none_or(Slot::is_empty)).count()
 }

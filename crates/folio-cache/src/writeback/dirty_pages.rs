@@ -17,29 +17,29 @@ pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFoli
     if !folio.is_dirty() {
         folio.set_dirty(true);
         mapping.dirty.insert(page);
-        dirty_pages_changed(&mapping.shared, 1);
+        add_to_count(&mapping.shared, 1);
     }
 }
 
 /// Removes a page from the set of dirty pages. Call while the page is locked.
 pub(crate) fn forget_dirty<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     mapping.dirty.remove(page);
-    dirty_pages_changed(&mapping.shared, -1);
+    add_to_count(&mapping.shared, -1);
 }
 
 /// Returns the number of dirty pages of all files. Racy.
-pub(crate) fn dirty_pages<S: Scheme>(shared: &Shared<S>) -> u64 {
+pub(crate) fn count<S: Scheme>(shared: &Shared<S>) -> u64 {
     // Relaxed: a count.
     shared.dirty_pages.load(Ordering::Relaxed)
 }
 
 /// Returns the number of pages that may be dirty before writers have to write them: a quarter of
 /// the capacity.
-pub(crate) fn dirty_limit<S: Scheme>(shared: &Shared<S>) -> u64 {
+pub(crate) fn limit<S: Scheme>(shared: &Shared<S>) -> u64 {
     (shared.capacity() / FRAME_SIZE / 4) as u64
 }
 
-fn dirty_pages_changed<S: Scheme>(shared: &Shared<S>, by: i64) {
+fn add_to_count<S: Scheme>(shared: &Shared<S>, by: i64) {
     // Relaxed: a count.
     let before = shared.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
     // For the first page, and for some of the others in case its thread could not be started for

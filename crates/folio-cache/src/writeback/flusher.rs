@@ -22,7 +22,7 @@ impl<S: Scheme> Shared<S> {
 fn write_old_pages<S: Scheme>(shared: &Shared<S>) -> Duration {
     // Each open of a file that failed has the error reported.
     let failed = write_back::write_back_all(shared).is_err();
-    if dirty_pages::dirty_pages(shared) > 0 {
+    if dirty_pages::count(shared) > 0 {
         // Dirtied again meanwhile, or the write failed: then not at once.
         shared.flusher.notify_soon();
     }

@@ -32,7 +32,7 @@ use crate::state::shared::Shared;
 use crate::state::units::MOST_PAGES;
 use crate::writeback::dirty_pages;
 
-/// What follows the write.
+/// The next step after a write: a sync of the backing, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     Nothing,
@@ -72,7 +72,8 @@ pub(crate) fn sync<S: Scheme>(
     let backing: &dyn Backing = mapping.writer.get().map_or(&*mapping.backing, |writer| &**writer);
     mapping.syncs.sync(what, || {
         if let Err(error) = backing.sync(what) {
-            tracing::error!(%error, backing = ?backing.file_id(), "a sync failed: what was written may be lost");
+            let backing = backing.file_id();
+            tracing::error!(%error, ?backing, "a sync failed: what was written may be lost");
             mapping.errors.record(&error);
         }
     });
@@ -165,7 +166,8 @@ pub(crate) fn write_range<S: Scheme>(
             mapping.shared.counters.write_errors.add(1);
             if mapping.errors.begins() {
                 let backing = mapping.backing.file_id();
-                tracing::warn!(%error, ?backing, start, bytes, "writeback failed: the pages stay dirty");
+                let message = "writeback failed: the pages stay dirty";
+                tracing::warn!(%error, ?backing, start, bytes, "{message}");
             }
             mapping.errors.record(error);
         }
@@ -255,8 +257,8 @@ fn write_some<S: Scheme>(mapping: &Mapping<S>) -> Option<io::Result<()>> {
 ///
 /// What the backing returns for dirty pages of the same file.
 pub(crate) fn throttle<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
-    let dirty = dirty_pages::dirty_pages(&mapping.shared);
-    let limit = dirty_pages::dirty_limit(&mapping.shared);
+    let dirty = dirty_pages::count(&mapping.shared);
+    let limit = dirty_pages::limit(&mapping.shared);
     if dirty > limit / 2 {
         mapping.shared.flusher.notify_now();
     }
