@@ -1,7 +1,10 @@
 //! The runtime below the cache, independent of it: threads, locks, counters.
 
 pub(crate) mod counter;
+mod fetch_queue;
+mod in_flight;
 pub(crate) mod io_pool;
 mod io_queue;
+mod io_request;
 pub(crate) mod shim;
 pub(crate) mod worker;
