@@ -138,3 +138,47 @@ fn futures_of_many_files_cost_the_same_each() {
     let pages = (0..10).flat_map(|page| files.iter().map(move |file| (file, page)));
     finish(poll_first(pages, &wakes), &wakes);
 }
+
+/// A file of 8 TiB with a page here and there.
+fn huge(cache: &Cache) -> (Arc<Memory>, File) {
+    let memory = Arc::new(sparse(HUGE_PAGES));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    for page in [0, 1 << 20, 1 << 30, HUGE_PAGES - 1] {
+        assert_eq!(file.read_at((page * PAGE) as u64, &mut [0; 1]).unwrap(), 1);
+    }
+    (memory, file)
+}
+
+const HUGE_PAGES: usize = 1 << 31;
+
+#[test]
+fn cuts_and_holes_cost_what_their_range_holds() {
+    let cache: Cache = Cache::new(64 << 20).unwrap();
+    let (memory, file) = huge(&cache);
+    let started = Instant::now();
+    for n in 1..=1000 {
+        let end = (HUGE_PAGES - n) as u64 * PAGE as u64;
+        file.set_len(end).unwrap();
+        file.punch_hole(end / 2, PAGE as u64).unwrap();
+        // Growth beside the cache: the last page is dropped.
+        memory.set_len(end + 100).unwrap();
+        assert_eq!(file.read_at(end + 99, &mut [0; 10]).unwrap(), 1);
+    }
+    assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());
+    let started = Instant::now();
+    (0..1000).for_each(|_| file.invalidate());
+    assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_flush_costs_what_is_dirty() {
+    let cache: Cache = Cache::new(16 << 20).unwrap();
+    let files: Vec<_> =
+        (0..20_000).map(|_| cache.open_backing(Arc::new(sparse(1))).unwrap()).collect();
+    let started = Instant::now();
+    for file in files.iter().cycle().step_by(7).take(6000) {
+        file.write_at(0, &[1]).unwrap();
+        cache.flush().unwrap();
+    }
+    assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());
+}

@@ -17,14 +17,23 @@ pub(crate) struct Dirty {
 }
 
 impl Dirty {
-    /// Under the page's claim.
-    pub(crate) fn insert(&self, page: u32) {
-        self.pages.lock().insert(page);
+    /// Inserts a page. Calls `first` if no page was dirty before, in order with all other calls.
+    /// Call while the page is locked.
+    pub(crate) fn insert(&self, page: u32, first: impl FnOnce()) {
+        let mut pages = self.pages.lock();
+        if pages.is_empty() {
+            first();
+        }
+        pages.insert(page);
     }
 
-    /// Under the page's claim.
-    pub(crate) fn remove(&self, page: u32) {
-        self.pages.lock().remove(&page);
+    /// Removes a page. Calls `last` if no page is dirty any more, in order with all other calls.
+    /// Call while the page is locked.
+    pub(crate) fn remove(&self, page: u32, last: impl FnOnce()) {
+        let mut pages = self.pages.lock();
+        if pages.remove(&page) && pages.is_empty() {
+            last();
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -65,7 +74,7 @@ mod tests {
     fn runs_are_neighbours_within_their_range() {
         let dirty = Dirty::default();
         for page in [3, 4, 5, 9, u32::MAX] {
-            dirty.insert(page);
+            dirty.insert(page, || ());
         }
         assert_eq!(dirty.run(0..10, 100), 3..6);
         assert_eq!(dirty.run(0..10, 2), 3..5);
@@ -75,7 +84,7 @@ mod tests {
         assert_eq!(dirty.run(10..u64::MAX, 2), u64::from(u32::MAX)..1 << 32);
         assert_eq!(dirty.run(1 << 32..u64::MAX, 2), 0..0);
         assert_eq!(dirty.end(), 1 << 44);
-        dirty.remove(u32::MAX);
+        dirty.remove(u32::MAX, || ());
         assert_eq!((dirty.end(), dirty.pages.lock().contains(&9)), (10 << 12, true));
     }
 }

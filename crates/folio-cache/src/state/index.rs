@@ -15,7 +15,7 @@
 //! as the index. One table for all pages of any file would save the chunks, and cost 64 MiB for
 //! each sparse file of 16 TiB.
 
-use std::collections::TryReserveError;
+use std::collections::{BTreeSet, TryReserveError};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 
 use folio_frames::{FRAME_SIZE, Platform, Slot};
 use once_cell::race::OnceBox;
+use parking_lot::Mutex;
 
 /// Slots in a leaf.
 const LEAF: usize = 512;
@@ -45,6 +46,9 @@ type Leaf<P> = OnceBox<[Slot<P>; LEAF]>;
 pub(crate) struct Index<P: Platform> {
     near: Box<[Leaf<P>]>,
     chunks: [OnceLock<Box<[Leaf<P>]>>; CHUNKS],
+    /// The numbers of the leaves that exist, so that a visit costs what its range holds. A leaf is
+    /// entered before it can be found.
+    leaves: Mutex<BTreeSet<u32>>,
     /// Memory of tables and leaves, here and in all indexes of a cache.
     bytes: AtomicUsize,
     total: Arc<AtomicUsize>,
@@ -73,6 +77,7 @@ impl<P: Platform> Index<P> {
         let index = Self {
             near,
             chunks: [const { OnceLock::new() }; CHUNKS],
+            leaves: Mutex::default(),
             bytes: AtomicUsize::new(0),
             total,
         };
@@ -84,11 +89,15 @@ impl<P: Platform> Index<P> {
     #[inline(always)]
     pub(crate) fn get(&self, page: u32) -> Option<&Slot<P>> {
         let (leaf, slot) = (page as usize / LEAF, page as usize % LEAF);
-        let leaf = match self.near.get(leaf) {
+        Some(&self.leaf(leaf)?[slot])
+    }
+
+    #[inline(always)]
+    fn leaf(&self, leaf: usize) -> Option<&[Slot<P>; LEAF]> {
+        match self.near.get(leaf) {
             Some(near) => near.get(),
             None => self.far(leaf),
-        };
-        Some(&leaf?[slot])
+        }
     }
 
     #[inline(never)]
@@ -124,6 +133,7 @@ impl<P: Platform> Index<P> {
             &self.chunks[chunk].get().expect("it was just set, and is never taken")[leaf]
         };
         let slots = self.boxed(LEAF, Slot::new)?;
+        self.leaves.lock().insert(leaf as u32);
         let _ = cell.set(slots.try_into().expect("a leaf has its length"));
         Ok(())
     }
@@ -147,18 +157,28 @@ impl<P: Platform> Index<P> {
         Ok(items.into_boxed_slice())
     }
 
-    /// Calls `visit` with every slot of a range of pages that exists.
+    /// Calls `visit` with every slot of a range of pages that exists. Costs nothing for the leaves
+    /// that do not exist.
     pub(crate) fn for_each_in(&self, pages: Range<u64>, mut visit: impl FnMut(&Slot<P>)) {
-        let far = self.chunks.iter().enumerate().flat_map(|(number, chunk)| {
-            let first = self.near.len() + (1 << number) - 1;
-            (first..).zip(chunk.get().into_iter().flatten())
-        });
-        for (leaf, slots) in (0..).zip(&self.near).chain(far) {
-            let begins = (leaf * LEAF) as u64;
+        let first = u32::try_from(pages.start / LEAF as u64).unwrap_or(u32::MAX);
+        let mut next = self.next_leaf(first);
+        while let Some(leaf) = next {
+            let begins = u64::from(leaf) * LEAF as u64;
+            if begins >= pages.end {
+                break;
+            }
             let within = |page: u64| page.saturating_sub(begins).min(LEAF as u64) as usize;
             let range = within(pages.start)..within(pages.end);
-            slots.get().into_iter().flat_map(|slots| &slots[range.clone()]).for_each(&mut visit);
+            let slots =
+                self.leaf(leaf as usize).into_iter().flat_map(|slots| &slots[range.clone()]);
+            slots.for_each(&mut visit);
+            next = self.next_leaf(leaf + 1);
         }
+    }
+
+    /// Returns the first leaf from this number on.
+    fn next_leaf(&self, leaf: u32) -> Option<u32> {
+        self.leaves.lock().range(leaf..).next().copied()
     }
 }
 

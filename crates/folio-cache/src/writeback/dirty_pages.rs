@@ -16,14 +16,15 @@ const NOTIFY_INTERVAL: u64 = 64;
 pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFolio<S>, page: u32) {
     if !folio.is_dirty() {
         folio.set_dirty(true);
-        mapping.dirty.insert(page);
+        let registry = &mapping.shared.registry;
+        mapping.dirty.insert(page, || registry.dirty.insert(mapping.id));
         add_to_count(&mapping.shared, 1);
     }
 }
 
 /// Removes a page from the set of dirty pages. Call while the page is locked.
 pub(crate) fn forget_dirty<S: Scheme>(mapping: &Mapping<S>, page: u32) {
-    mapping.dirty.remove(page);
+    mapping.dirty.remove(page, || mapping.shared.registry.dirty.remove(mapping.id));
     add_to_count(&mapping.shared, -1);
 }
 

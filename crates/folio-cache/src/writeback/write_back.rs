@@ -330,14 +330,12 @@ fn catch_panic<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
 /// The first error of a backing.
 pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     let (mut result, mut panicked) = (Ok(()), Ok(()));
-    for mapping in shared.registry.all() {
-        if !mapping.dirty.is_empty() {
-            match catch_panic(|| write_back(&mapping, 0..u64::MAX, Then::Nothing)) {
-                Ok(written) => result = result.and(written),
-                Err(panic) => panicked = panicked.and(Err(panic)),
-            }
-            keep_unwritten(shared, &mapping);
+    for mapping in shared.registry.dirty() {
+        match catch_panic(|| write_back(&mapping, 0..u64::MAX, Then::Nothing)) {
+            Ok(written) => result = result.and(written),
+            Err(panic) => panicked = panicked.and(Err(panic)),
         }
+        keep_unwritten(shared, &mapping);
     }
     panicked.unwrap_or_else(|panic| panic::resume_unwind(panic));
     result
@@ -346,11 +344,10 @@ pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
 /// Writes a dirty range of some file, because memory is needed. Returns `true` if pages became
 /// clean. An error or panic of a backing is left to the next sync of that file.
 pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
-    let dirty = shared.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
-    dirty.into_iter().any(|mapping| {
-        let written = catch_panic(|| write_some(&mapping));
+    shared.registry.any_dirty(|mapping| {
+        let written = catch_panic(|| write_some(mapping));
         // It may have been kept only because it was dirty.
-        keep_unwritten(shared, &mapping);
+        keep_unwritten(shared, mapping);
         matches!(written, Ok(Some(Ok(()))))
     })
 }
