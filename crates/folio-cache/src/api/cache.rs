@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
 
 use folio_frames::{
@@ -21,6 +21,7 @@ use crate::memory::limits;
 use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
 use crate::rt::io_pool::IoPool;
+use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::frames::{Arena, Offline, Zone};
@@ -90,6 +91,8 @@ impl<S: Scheme> Cache<S> {
             registry: Registry::default(),
             counters: Counters::default(),
             policy: Mutex::new(policy),
+            sweep: AtomicU32::new(0),
+            room: Room::default(),
             dirty_pages: AtomicU64::new(0),
             unwritten: Mutex::default(),
             flusher: Worker::new(const { &Shared::FLUSHER }, Weak::clone(me)),

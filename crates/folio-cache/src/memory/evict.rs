@@ -11,7 +11,7 @@ use folio_ref::Scheme;
 
 use crate::memory::frames_view::CachedFrames;
 use crate::memory::large_folio;
-use crate::policy::Frames;
+use crate::memory::sweep::{self, Swept};
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -20,6 +20,10 @@ use crate::state::units::{CACHED, split_owner_data};
 /// Pages that are freed at once when memory is short, so that the next misses find free frames.
 pub(crate) const BATCH: usize = 32;
 
+/// The maximum number of victims that cannot be evicted in one reclaim by the policy. Bounds the
+/// reclaim, whatever a policy names.
+const MAX_IN_VAIN: usize = 256;
+
 /// No frames.
 const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
 
@@ -27,21 +31,42 @@ const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
 /// folio: a cold folio is not split for its last pages. Returns the number evicted, which is fewer
 /// than `wanted` only if the rest is pinned or dirty.
 pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
+    let freed = reclaim_by_policy(shared, wanted);
+    freed + sweep(shared, wanted.saturating_sub(freed), u32::MAX).freed
+}
+
+/// Evicts up to `wanted` pages, coldest first. If the policy names none, visits so many frames.
+/// Returns the number evicted: 0 says that all pages are pinned or dirty, if all frames were
+/// visited.
+pub(crate) fn reclaim_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize {
+    match reclaim_by_policy(shared, wanted) {
+        0 => sweep(shared, wanted, visits).freed,
+        freed => freed,
+    }
+}
+
+/// Sweeps, and counts the pages evicted. Returns what the sweep saw.
+pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> Swept {
+    let swept = sweep::sweep(shared, wanted, visits);
+    shared.counters.reclaimed.add(swept.freed as u64);
+    swept
+}
+
+/// Evicts up to `wanted` pages that the policy names, until it names too many that are pinned.
+fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
     let frames = CachedFrames(shared.zone());
     let (mut freed, mut victims) = (0, Vec::with_capacity(BATCH));
     // Restored at the end: otherwise the policy would name them again at once.
     let mut failed = Vec::new();
     // Consecutive victims often belong to one file and to one folio.
     let (mut mapping, mut gone) = (None, NO_FRAMES);
-    // Bounds the loop, whatever a policy names.
-    let mut named: usize = 0;
-    while freed < wanted && named.saturating_sub(freed) < frames.count() as usize {
+    let mut in_vain = 0;
+    while freed < wanted && in_vain < MAX_IN_VAIN {
         victims.clear();
         shared.policy.lock().pick_victims(&frames, BATCH.min(wanted - freed), &mut victims);
         if victims.is_empty() {
             break;
         }
-        named += victims.len();
         for &frame in &victims {
             let pfn = frames.pfn(frame);
             // Evicted together with the frame before. If another page has the frame by now, that
@@ -53,9 +78,11 @@ pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
             // would scatter the pages of one folio.
             let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
             let Some((pages, frames)) = evict(shared, pfn, max, &mut mapping) else {
+                in_vain += 1;
                 failed.push(frame);
                 continue;
             };
+            in_vain += usize::from(pages == 0);
             freed += pages;
             gone = frames;
         }
@@ -72,9 +99,9 @@ pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
 
 /// Evicts the page in a frame, and the other pages of its folio if all are cold and there are at
 /// most `max`. Returns the number of pages and their frames, which are none if the page is not
-/// there any more. Returns `None` if the page stays. `last` is the mapping of the page before, kept
-/// for the next.
-fn evict<S: Scheme>(
+/// there any more, or left its file and is only pinned. Returns `None` if the page stays. `last` is
+/// the mapping of the page before, kept for the next.
+pub(super) fn evict<S: Scheme>(
     shared: &Shared<S>,
     pfn: Pfn,
     max: usize,
@@ -91,14 +118,20 @@ fn evict<S: Scheme>(
         // No lock is held when the previous mapping, perhaps its last reference, is dropped here.
         *last = shared.registry.by_id(id);
     }
-    let mapping = last.as_ref()?;
+    // A page that no index has is freed by its last pin owner: reclaim can forget it.
+    let mapping = last.as_ref().filter(|mapping| mapping.id == id);
+    let slot = mapping.and_then(|mapping| mapping.index.get(page));
+    let (Some(mapping), Some(slot)) = (mapping, slot) else { return Some((0, NO_FRAMES)) };
+    if slot.pfn(shared.zone()) != Some(pfn) {
+        return Some((0, NO_FRAMES));
+    }
     if seen.order > Order::ZERO
         && let Some(pages) = large_folio::reclaim_folio(mapping, head, &seen, max)
     {
         let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
         return Some((pages, PfnRange { start: head, end }));
     }
-    evict_slot(shared, pfn, mapping.index.get(page)?).then_some((1, NO_FRAMES))
+    evict_slot(shared, pfn, slot).then_some((1, NO_FRAMES))
 }
 
 fn evict_slot<S: Scheme>(shared: &Shared<S>, pfn: Pfn, slot: &Slot<S>) -> bool {

@@ -20,6 +20,10 @@ use crate::writeback::write_back;
 /// The pause after a round that freed nothing: pinned or dirty pages are not evictable at once.
 const BACK_OFF: Duration = Duration::from_millis(10);
 
+/// The frames that one round visits if the policy names no victim. So while all pages are pinned,
+/// this thread takes a small part of a CPU.
+const VISITS: u32 = 4096;
+
 impl<S: Scheme> Shared<S> {
     pub(crate) const RECLAIMER: Job<Self> =
         Job { name: "folio-reclaim", delay: Duration::ZERO, work: free_to_high_watermark };
@@ -29,7 +33,7 @@ fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {
     capacity::fit(shared);
     let mut pause = Duration::ZERO;
     while pause.is_zero() && !shared.zone().is_at_least(Level::Enough) {
-        if evict::reclaim(shared, BATCH) == 0 && !write_back::write_back_some(shared) {
+        if evict::reclaim_some(shared, BATCH, VISITS) == 0 && !write_back::write_back_some(shared) {
             pause = BACK_OFF;
         }
     }

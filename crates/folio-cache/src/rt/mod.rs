@@ -6,5 +6,6 @@ mod in_flight;
 pub(crate) mod io_pool;
 mod io_queue;
 mod io_request;
+pub(crate) mod room;
 pub(crate) mod shim;
 pub(crate) mod worker;

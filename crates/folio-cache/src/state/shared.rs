@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use std::time::Instant;
 
 use folio_frames::{KindOps, UserSpace};
 use folio_ref::Scheme;
@@ -10,6 +12,7 @@ use folio_uring::Process;
 
 use crate::policy::Policy;
 use crate::rt::io_pool::IoPool;
+use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
@@ -25,6 +28,9 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) counters: Counters,
     /// Chooses what is reclaimed. Nothing is done to a page under this lock.
     pub(crate) policy: Mutex<Box<dyn Policy>>,
+    /// The frame at which the next sweep begins.
+    pub(crate) sweep: AtomicU32,
+    pub(crate) room: Room,
     /// Pages of all files that are dirty.
     pub(crate) dirty_pages: AtomicU64,
     /// Files that nobody has open, with pages that could not be written yet.
@@ -57,12 +63,22 @@ pub(crate) struct Capacity<S: Scheme> {
     /// Written under the lock.
     pub(crate) bytes: AtomicUsize,
     /// Blocks beyond the budget.
-    pub(crate) offline: Mutex<Vec<Offline<S>>>,
+    pub(crate) offline: Mutex<OfflineBlocks<S>>,
+}
+
+/// Blocks beyond the capacity.
+pub(crate) struct OfflineBlocks<S: Scheme> {
+    pub(crate) blocks: Vec<Offline<S>>,
+    /// When the capacity was last missed, until it is reached.
+    pub(crate) failed: Option<Instant>,
 }
 
 impl<S: Scheme> Capacity<S> {
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { bytes: AtomicUsize::new(bytes), offline: Mutex::default() }
+        Self {
+            bytes: AtomicUsize::new(bytes),
+            offline: Mutex::new(OfflineBlocks { blocks: Vec::new(), failed: None }),
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {

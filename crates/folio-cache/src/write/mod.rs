@@ -1,4 +1,5 @@
 //! Writing bytes into pages, and truncating, lengthening and punching files.
 
 pub(crate) mod resize;
+mod spare_folios;
 pub(crate) mod write_pages;

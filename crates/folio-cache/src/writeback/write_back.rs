@@ -172,6 +172,9 @@ pub(crate) fn write_range<S: Scheme>(
             mapping.errors.record(error);
         }
     }
+    drop(pinned);
+    // The pages are evictable from now on.
+    mapping.shared.room.notify();
     Some((range, written))
 }
 
