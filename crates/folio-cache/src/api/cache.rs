@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
 
 use folio_frames::{
@@ -92,6 +92,7 @@ impl<S: Scheme> Cache<S> {
             counters: Counters::default(),
             policy: Mutex::new(policy),
             sweep: AtomicU32::new(0),
+            is_pinned: AtomicBool::new(false),
             room: Room::default(),
             dirty_pages: AtomicU64::new(0),
             unwritten: Mutex::default(),

@@ -1,6 +1,7 @@
 //! Allocating the frames of pages: free ones, otherwise those that reclaim frees.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use folio_frames::{Level, MAX_ORDER, MigrateType, Order};
 use folio_ref::Scheme;
@@ -15,11 +16,8 @@ use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 use crate::writeback::write_back;
 
-/// Frames that the first round visits if the policy names no victim: enough to find one if one in
-/// a thousand is evictable. The last round visits all.
-const FIRST_VISITS: u32 = 1 << 15;
-
-/// Frames that the other rounds visit.
+/// Frames that a round visits if the policy names no victim. The last round visits all, and so does
+/// the first if that helped the last time.
 const VISITS: u32 = 2048;
 
 /// A request of at least this number of pages is slower in many pieces than in one.
@@ -64,7 +62,9 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
     shared.reclaimer.notify_soon();
     capacity::fit(shared);
     let mut wait = Wait::new(shared);
-    let (mut visits, mut pinned) = (FIRST_VISITS, None);
+    // Relaxed: a hint.
+    let is_pinned = shared.is_pinned.load(Ordering::Relaxed);
+    let (mut visits, mut pinned) = (if is_pinned { VISITS } else { u32::MAX }, None);
     loop {
         let found = free_some(shared, BATCH, visits) > 0 || write_back::write_back_some(shared);
         if let Ok(folio) = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable) {

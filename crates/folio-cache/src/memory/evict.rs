@@ -5,6 +5,7 @@
 //! is restored to the policy. Several threads may evict at once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use folio_frames::{Order, Pfn, PfnRange};
 use folio_ref::Scheme;
@@ -48,6 +49,10 @@ pub(crate) fn reclaim_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits:
 /// Sweeps, and counts the pages evicted. Returns what the sweep saw.
 pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> Swept {
     let swept = sweep::sweep(shared, wanted, visits);
+    if swept.freed > 0 || visits == u32::MAX {
+        // Relaxed: a hint.
+        shared.is_pinned.store(swept.freed == 0, Ordering::Relaxed);
+    }
     shared.counters.reclaimed.add(swept.freed as u64);
     swept
 }

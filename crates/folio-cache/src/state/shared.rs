@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use std::time::Instant;
 
@@ -30,6 +30,8 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) policy: Mutex<Box<dyn Policy>>,
     /// The frame at which the next sweep begins.
     pub(crate) sweep: AtomicU32,
+    /// The last sweep that visited all frames found none to evict: a hint.
+    pub(crate) is_pinned: AtomicBool,
     pub(crate) room: Room,
     /// Pages of all files that are dirty.
     pub(crate) dirty_pages: AtomicU64,
