@@ -27,7 +27,7 @@
 //! let cache: Cache = Cache::new(8 << 20)?;
 //! let file = cache.open(&path)?;
 //! let mut word = [0; 4];
-//! assert_eq!(file.read_at(13, &mut word)?, 4); // a miss: the page is read
+//! assert_eq!(file.read_at(&mut word, 13)?, 4); // a miss: the page is read
 //! assert_eq!(&word, b"page");
 //!
 //! let handle = file.page(6)?.expect("offset 6 is inside the file"); // a hit: no copy
@@ -59,7 +59,7 @@
 //! # assert_eq!(socket, [7; 9000]);
 //! # let mut buf = [0; 100];
 //! # pollster::block_on(async {
-//! let read = file.read_at_async(9950, &mut buf).await?;
+//! let read = file.read_at_async(&mut buf, 9950).await?;
 //! # assert_eq!(read, 50);
 //! # Ok(())
 //! # })

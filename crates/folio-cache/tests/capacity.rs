@@ -27,7 +27,7 @@ fn a_capacity_shrinks_and_grows_while_every_byte_is_read_right() {
             let mut buf = vec![0; 9000];
             while !stop.load(Ordering::Relaxed) {
                 let at = random.usize(..bytes.len() - buf.len());
-                assert_eq!(file.read_at(at as u64, &mut buf).unwrap(), buf.len());
+                assert_eq!(file.read_at(&mut buf, at as u64).unwrap(), buf.len());
                 assert!(buf == bytes[at..][..buf.len()], "at {at}");
             }
         });
@@ -35,7 +35,7 @@ fn a_capacity_shrinks_and_grows_while_every_byte_is_read_right() {
             cache.set_capacity(capacity << 20).unwrap();
             assert_eq!(cache.zone().stats().online_frames as usize, capacity / 2 * 512);
             let mut buf = vec![0; bytes.len()];
-            assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+            assert_eq!(file.read_at(&mut buf, 0).unwrap(), bytes.len());
             assert!(buf == bytes);
         }
     });
@@ -78,7 +78,7 @@ fn a_capacity_below_the_pinned_bytes_reports_the_reached_one() {
     let (_dir, path, bytes) = file_of(7 << 20);
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let file = cache.open(&path).unwrap();
-    file.read_at(0, &mut vec![0; bytes.len()]).unwrap();
+    file.read_at(&mut vec![0; bytes.len()], 0).unwrap();
     // One page in each of three blocks is pinned.
     let zone = cache.zone();
     let is_in = |block, page| {
@@ -121,7 +121,7 @@ fn every_policy_works_with_a_changing_capacity() {
             cache.set_capacity(capacity << 20).unwrap();
             for _ in 0..2 {
                 let mut buf = vec![0; bytes.len()];
-                assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+                assert_eq!(file.read_at(&mut buf, 0).unwrap(), bytes.len());
                 assert!(buf == bytes);
             }
         }
@@ -136,9 +136,9 @@ fn every_policy_works_with_a_changing_capacity() {
 fn nothing_of_one_file_is_ever_seen_in_another() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let secret = cache.open_backing(Arc::new(Memory::new(&vec![0xaa; 2 << 20]))).unwrap();
-    secret.read_at(0, &mut vec![0; 2 << 20]).unwrap();
+    secret.read_at(&mut vec![0; 2 << 20], 0).unwrap();
     let short = cache.open_backing(Arc::new(Memory::new(&[1; 4096 * 3 + 5]))).unwrap();
-    short.read_at(0, &mut vec![0; 4096 * 4]).unwrap();
+    short.read_at(&mut vec![0; 4096 * 4], 0).unwrap();
     drop(secret);
     let zone = cache.zone();
     cache.quiesce();
@@ -148,7 +148,7 @@ fn nothing_of_one_file_is_ever_seen_in_another() {
         thread::sleep(Duration::from_millis(1));
     }
     // The reclaimer may have evicted these pages while the other file was closed.
-    short.read_at(0, &mut vec![0; 4096 * 4]).unwrap();
+    short.read_at(&mut vec![0; 4096 * 4], 0).unwrap();
     let cached = zone.pfns().filter(|&pfn| zone.peek(pfn).kind == CACHED);
     let mut pages = 0;
     for pfn in cached {
@@ -173,7 +173,7 @@ fn a_large_index_uses_capacity_until_the_last_close() {
     let online = || cache.zone().stats().online_frames;
     let mut random = fastrand::Rng::with_seed(5);
     while online() > 2 * 512 {
-        sparse.read_at(random.u64(..1 << 40), &mut [0; 1]).unwrap();
+        sparse.read_at(&mut [0; 1], random.u64(..1 << 40)).unwrap();
         assert!(cache.index_bytes() < 32 << 20, "{:?}", cache.stats());
     }
     assert!(cache.index_bytes() >= 4 << 20 && cache.capacity() == 8 << 20);

@@ -64,7 +64,7 @@ fn perform(cells: &File, log: &File, n: u64, operation: Operation) -> bool {
     match operation {
         Operation::Cell(cell) => {
             let bytes = n.to_le_bytes().repeat(CELL / 8);
-            assert_eq!(cells.write_at((cell * CELL) as u64, &bytes).unwrap(), CELL);
+            assert_eq!(cells.write_at(&bytes, (cell * CELL) as u64).unwrap(), CELL);
             return false;
         }
         Operation::Append => {

@@ -51,8 +51,8 @@ impl Stage {
         let memory = Arc::new(Memory::new(&model));
         let cache = Cache::new(2 << 20).unwrap();
         let file = cache.open_backing(memory.clone()).unwrap();
-        file.read_at(4096, &mut [0; 10]).unwrap();
-        file.write_at(8192, b"dirty").unwrap();
+        file.read_at(&mut [0; 10], 4096).unwrap();
+        file.write_at(b"dirty", 8192).unwrap();
         model[8192..8197].copy_from_slice(b"dirty");
         Self { memory, cache, file, model }
     }
@@ -79,26 +79,26 @@ fn nothing(_: &mut Vec<u8>) {}
 
 const STEPS: [Step; 15] = [
     step("open again", |s| s.cache.open_backing(s.memory.clone()).map(drop), nothing),
-    step("read a page", |s| s.file.read_at(0, &mut [0; 100]).map(drop), nothing),
+    step("read a page", |s| s.file.read_at(&mut [0; 100], 0).map(drop), nothing),
     step("take a handle", |s| s.file.page(5).map(drop), nothing),
-    step("read past the end", |s| s.file.read_at(9000, &mut [0; 100]).map(drop), nothing),
+    step("read past the end", |s| s.file.read_at(&mut [0; 100], 9000).map(drop), nothing),
     step(
         "write to a missing page",
-        |s| s.file.write_at(7, b"new").map(drop),
+        |s| s.file.write_at(b"new", 7).map(drop),
         |model| {
             model[7..10].copy_from_slice(b"new");
         },
     ),
     step(
         "write to a cached page",
-        |s| s.file.write_at(4100, b"new").map(drop),
+        |s| s.file.write_at(b"new", 4100).map(drop),
         |model| {
             model[4100..4103].copy_from_slice(b"new");
         },
     ),
     step(
         "overwrite a whole page",
-        |s| s.file.write_at(0, &[7; 4096]).map(drop),
+        |s| s.file.write_at(&[7; 4096], 0).map(drop),
         |model| model[..4096].fill(7),
     ),
     step("append", |s| s.file.append(b"new").map(drop), |model| model.extend(b"new")),
@@ -165,7 +165,7 @@ fn cell(step: &Step, call: Call, name: &str, fault: Fault) -> &'static str {
     // returns them.
     let mut buf = vec![0; stage.model.len() + 10];
     for _ in 0..2 {
-        let n = stage.file.read_at(0, &mut buf).unwrap();
+        let n = stage.file.read_at(&mut buf, 0).unwrap();
         if result.is_err() && step.may_be_partial {
             (step.then)(&mut stage.model);
             let mut bytes = buf[..n].iter().zip(&before).zip(&stage.model);
@@ -252,7 +252,7 @@ fn every_border_of_page_and_file() {
                 let end = model.len().min(offset + len);
                 match operation {
                     0 => {
-                        assert_eq!(file.write_at(offset as u64, &vec![3; len]).unwrap(), len);
+                        assert_eq!(file.write_at(&vec![3; len], offset as u64).unwrap(), len);
                         if len > 0 {
                             model.resize(model.len().max(offset + len), 0);
                             model[offset..offset + len].fill(3);
@@ -268,13 +268,13 @@ fn every_border_of_page_and_file() {
                     }
                     _ => {
                         let mut buf = vec![0; len];
-                        let n = file.read_at(offset as u64, &mut buf).unwrap();
+                        let n = file.read_at(&mut buf, offset as u64).unwrap();
                         assert_eq!(&buf[..n], bytes.get(offset..end).unwrap_or_default());
                     }
                 }
                 let mut buf = vec![0; model.len() + 1];
                 assert_eq!(
-                    file.read_at(0, &mut buf).unwrap(),
+                    file.read_at(&mut buf, 0).unwrap(),
                     model.len(),
                     "{operation} at {offset}, {len}"
                 );

@@ -139,7 +139,7 @@ impl Run {
             0..=379 => self.read(&file, offset, len),
             380..=629 => {
                 let bytes = self.bytes(len.min(LONGEST - offset));
-                assert_eq!(file.write_at(offset as u64, &bytes).unwrap(), bytes.len());
+                assert_eq!(file.write_at(&bytes, offset as u64).unwrap(), bytes.len());
                 if !bytes.is_empty() {
                     write(&mut self.model, offset, &bytes);
                 }
@@ -236,14 +236,14 @@ impl Run {
         let n = match self.random.u8(..8) {
             0 => {
                 let (first, rest) = buf.split_at_mut(self.random.usize(..=len));
-                file.read_vectored_at(at, &mut [IoSliceMut::new(first), IoSliceMut::new(rest)])
+                file.read_vectored_at(&mut [IoSliceMut::new(first), IoSliceMut::new(rest)], at)
                     .unwrap()
             }
             1 => {
                 buf = file.bytes(at, len).unwrap().to_vec();
                 buf.len()
             }
-            2 => block_on(file.read_at_async(at, &mut buf)).unwrap(),
+            2 => block_on(file.read_at_async(&mut buf, at)).unwrap(),
             3 => {
                 buf = block_on(file.bytes_async(at, len)).unwrap().to_vec();
                 buf.len()
@@ -258,7 +258,7 @@ impl Run {
                 }
                 buf.len()
             }
-            _ => file.read_at(at, &mut buf).unwrap(),
+            _ => file.read_at(&mut buf, at).unwrap(),
         };
         let expected = self.expected(offset, len);
         assert_eq!(n, expected.len(), "at {offset} of {}", self.model.len());
@@ -378,7 +378,7 @@ fn a_plain_read_sees_flushed_writes() {
     let (_dir, path, bytes) = file_of(3000);
     let cache: Cache = Cache::new(CAPACITY).unwrap();
     let file = cache.open_rw(&path).unwrap();
-    file.write_at(5000, b"far").unwrap();
+    file.write_at(b"far", 5000).unwrap();
     file.flush().unwrap();
     let mut buf = [1; 5003];
     fs::File::open(&path).unwrap().read_exact_at(&mut buf, 0).unwrap();

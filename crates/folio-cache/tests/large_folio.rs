@@ -21,7 +21,7 @@ fn world(pages: u64) -> (Cache, Arc<Memory>, File) {
     let cache = Cache::new(4 << 20).unwrap();
     let backing = Arc::new(Memory::new(&contents));
     let file = cache.open_backing(backing.clone()).unwrap();
-    assert_eq!(file.read_at(0, &mut vec![0; contents.len()]).unwrap(), contents.len());
+    assert_eq!(file.read_at(&mut vec![0; contents.len()], 0).unwrap(), contents.len());
     cache.quiesce();
     (cache, backing, file)
 }
@@ -81,13 +81,13 @@ fn a_page_handle_splits_the_folio_unless_it_is_pinned() {
 #[test]
 fn a_write_splits_an_unpinned_folio_or_copies_one_page() {
     let (cache, backing, file) = world(PAGES);
-    file.write_at(4 * PAGE, &[99; 10]).unwrap();
+    file.write_at(&[99; 10], 4 * PAGE).unwrap();
     assert_eq!(count_singles(&cache), 16);
     file.sync_all().unwrap();
 
     let (pinned_cache, _, pinned) = world(PAGES);
     let range = pinned.bytes(0, 16 * FRAME_SIZE).unwrap();
-    pinned.write_at(4 * PAGE, &[99; 10]).unwrap();
+    pinned.write_at(&[99; 10], 4 * PAGE).unwrap();
     // The page has left its folio, which the range pins unchanged.
     assert_eq!((count_singles(&pinned_cache), range[4 * FRAME_SIZE]), (1, 5));
     assert!(folios(&pinned_cache).contains(&(4, Snapshot::Live(16))), "15 slots and the range");
@@ -103,12 +103,12 @@ fn a_write_splits_an_unpinned_folio_or_copies_one_page() {
     drop((range, again));
     // A write to another page splits the folio, and the frame that the page left is freed.
     let free = pinned_cache.zone().stats().free_frames;
-    pinned.write_at(0, &[1]).unwrap();
+    pinned.write_at(&[1], 0).unwrap();
     let free_now = pinned_cache.zone().stats().free_frames;
     assert_eq!((count_singles(&pinned_cache), free_now), (16, free + 1));
     for (file, cache) in [(file, cache), (pinned, pinned_cache)] {
         let mut buf = [0; 12];
-        assert_eq!(file.read_at(4 * PAGE - 1, &mut buf).unwrap(), 12);
+        assert_eq!(file.read_at(&mut buf, 4 * PAGE - 1).unwrap(), 12);
         assert_eq!(buf, [4, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 5]);
         drop(file);
         assert_nothing_leaked(&cache);
@@ -158,7 +158,7 @@ fn reclaim_evicts_cold_subpages_and_keeps_hot_ones() {
     // The read of the whole file touched each page once; these are read again and again.
     let read_hot = || {
         for page in [2, 9] {
-            assert_eq!(file.read_at(page * PAGE, &mut [0; 64]).unwrap(), 64);
+            assert_eq!(file.read_at(&mut [0; 64], page * PAGE).unwrap(), 64);
         }
     };
     for _ in 0..3 {
@@ -179,7 +179,7 @@ fn reclaim_evicts_cold_subpages_and_keeps_hot_ones() {
 fn hot_subpages_stay_after_their_referenced_bit_was_taken() {
     let (cache, _, file) = world(16);
     let read_hot =
-        || (0..4).for_each(|page| assert_eq!(file.read_at(page * PAGE, &mut [0; 64]).unwrap(), 64));
+        || (0..4).for_each(|page| assert_eq!(file.read_at(&mut [0; 64], page * PAGE).unwrap(), 64));
     read_hot();
     assert_eq!(folios(&cache).len(), 1);
     assert_eq!(cache.reclaim(12), 12);
@@ -196,7 +196,7 @@ fn migration_and_a_smaller_capacity_split_large_folios() {
     assert!(folios(&cache).iter().any(|folio| folio.0 == Order::new(4).unwrap().as_u8()));
     cache.set_capacity(2 << 20).unwrap();
     let mut buf = vec![0; 400 * FRAME_SIZE];
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), buf.len());
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), buf.len());
     assert!(buf.chunks(FRAME_SIZE).zip(1_u64..).all(|(page, n)| page == [n as u8; FRAME_SIZE]));
     drop(file);
     assert_nothing_leaked(&cache);

@@ -66,7 +66,7 @@ fn metrics_equal_the_stats() {
     let recorder = Recorded::default();
     let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
     let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 100 * 4096]))).unwrap();
-    file.read_at(0, &mut vec![0; 100 * 4096]).unwrap();
+    file.read_at(&mut vec![0; 100 * 4096], 0).unwrap();
     cache.quiesce();
     let handles: Vec<_> = (0..10).map(|page| file.page(page * 4096).unwrap()).collect();
     with_local_recorder(&recorder, || {

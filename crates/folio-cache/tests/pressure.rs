@@ -21,7 +21,7 @@ fn a_file_larger_than_the_capacity_is_read_by_reclaim() {
     let file = cache.open(&path).unwrap();
     for _ in 0..2 {
         let mut buf = vec![0; bytes.len()];
-        assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+        assert_eq!(file.read_at(&mut buf, 0).unwrap(), bytes.len());
         assert!(buf == bytes);
     }
     // The reclaimer counts a batch at its end.
@@ -42,7 +42,7 @@ fn handles_on_pages_that_left_their_file_do_not_stop_reclaim() {
     let read_all = || {
         for (page, bytes) in bytes.chunks(4096).enumerate() {
             let mut buf = [0; 4096];
-            assert_eq!(file.read_at(page as u64 * 4096, &mut buf).unwrap(), 4096);
+            assert_eq!(file.read_at(&mut buf, page as u64 * 4096).unwrap(), 4096);
             assert!(buf == bytes);
         }
     };
@@ -74,7 +74,7 @@ fn every_scheme_reads_right_under_reclaim_and_migration() {
                     for _ in 0..5000 {
                         let offset = random.usize(..bytes.len());
                         let mut buf = [0; 500];
-                        let n = file.read_at(offset as u64, &mut buf).unwrap();
+                        let n = file.read_at(&mut buf, offset as u64).unwrap();
                         assert!(
                             n > 0 && buf[..n] == bytes[offset..][..n],
                             "{} at {offset}",
@@ -108,7 +108,7 @@ fn reclaim_frees_the_requested_number_and_no_pinned_page() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
     let handle = file.page(0).unwrap().unwrap();
-    file.read_at(0, &mut vec![0; 58 * 4096]).unwrap();
+    file.read_at(&mut vec![0; 58 * 4096], 0).unwrap();
     assert_eq!(cache.reclaim(3), 3);
     // More than one batch and fewer than two; the last folio is evicted as a whole.
     let freed = cache.reclaim(40);
@@ -125,7 +125,7 @@ fn reclaim_frees_the_requested_number_and_no_pinned_page() {
     let other = cache.open(&path).unwrap();
     for page in 0..58 {
         for file in [&file, &other] {
-            file.read_at(page * 4096, &mut [0]).unwrap();
+            file.read_at(&mut [0], page * 4096).unwrap();
         }
     }
     cache.quiesce(); // A page that is still read ahead is locked, and is not evicted.
@@ -197,7 +197,7 @@ fn the_reclaimer_frees_before_a_miss_has_to() {
     let file = cache.open(&path).unwrap();
     let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..6000 {
-        file.read_at(random.u64(..4096) * 4096, &mut [0]).unwrap();
+        file.read_at(&mut [0], random.u64(..4096) * 4096).unwrap();
         cache.quiesce();
     }
     let stats = cache.stats();
@@ -216,7 +216,7 @@ fn of_equal_pages_the_reused_one_stays() {
     let file = cache.open(&path).unwrap();
     // No constant stride, so that nothing is read ahead.
     let pages = [3, 50, 21, 60, 5, 33, 14, 41];
-    let read = |page: u64| assert_eq!(file.read_at(page * 4096, &mut [0]).unwrap(), 1);
+    let read = |page: u64| assert_eq!(file.read_at(&mut [0], page * 4096).unwrap(), 1);
     for used in pages {
         for page in pages {
             read(page);
@@ -245,7 +245,7 @@ fn a_fully_pinned_cache_reports_it_and_recovers() {
         (0..512).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
     // The pages leave the index, but stay pinned.
     file.invalidate();
-    let error = file.read_at(2 << 20, &mut [0; 8]).unwrap_err();
+    let error = file.read_at(&mut [0; 8], 2 << 20).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
     assert!(error.to_string().contains("2097152 are pinned"), "{error}");
     for (page, handle) in handles.iter().enumerate() {
@@ -253,7 +253,7 @@ fn a_fully_pinned_cache_reports_it_and_recovers() {
     }
     handles.truncate(500);
     let mut buf = [0; 8];
-    assert_eq!(file.read_at(2 << 20, &mut buf).unwrap(), 8);
+    assert_eq!(file.read_at(&mut buf, 2 << 20).unwrap(), 8);
     assert_eq!(buf, bytes[2 << 20..][..8]);
     drop((file, handles));
     assert_nothing_leaked(&cache);
@@ -274,7 +274,7 @@ fn migration_moves_a_page_under_its_readers() {
     assert!(cache.migrate(pfn).is_err());
     assert!(cache.migrate(folio_frames::Pfn::new(0)).is_err());
     let mut buf = vec![0; 4096];
-    file.read_at(0, &mut buf).unwrap();
+    file.read_at(&mut buf, 0).unwrap();
     assert_eq!((buf, cache.stats().misses), (bytes, 1));
     drop(file);
     assert_nothing_leaked(&cache);
@@ -292,7 +292,7 @@ fn threads_that_miss_one_page_read_it_once() {
                 scope.spawn(|| {
                     for page in 0..64 {
                         barrier.wait();
-                        file.read_at(page * 4096, &mut [0; 64]).unwrap();
+                        file.read_at(&mut [0; 64], page * 4096).unwrap();
                     }
                 });
             }
@@ -322,7 +322,7 @@ fn closing_and_opening_again_races_with_reclaim() {
                     for _ in 0..500 {
                         let file = cache.open(&path).unwrap();
                         let mut buf = vec![0; bytes.len()];
-                        file.read_at(0, &mut buf).unwrap();
+                        file.read_at(&mut buf, 0).unwrap();
                         assert!(buf == bytes);
                     }
                 })
@@ -360,7 +360,7 @@ fn reads_stay_right_under_reclaim_migration_and_offline() {
                         pinned = Some((offset, handle));
                     }
                     let mut buf = vec![0; random.usize(1..9000)];
-                    let n = file.read_at(offset as u64, &mut buf).unwrap();
+                    let n = file.read_at(&mut buf, offset as u64).unwrap();
                     assert!(
                         buf[..n] == bytes[offset..bytes.len().min(offset + buf.len())],
                         "at {offset}"

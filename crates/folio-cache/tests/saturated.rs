@@ -36,7 +36,7 @@ fn pages(n: u8) -> Vec<u8> {
 fn a_saturated_page_is_read_from_a_copy() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open_backing(Arc::new(Memory::new(&pages(3)))).unwrap();
-    file.read_at(0, &mut [0; 3 * 4096]).unwrap();
+    file.read_at(&mut [0; 3 * 4096], 0).unwrap();
     let [pfn] = saturate(&cache, |byte| byte == 2)[..] else { panic!("one page is full of twos") };
     let before = file.page(0).unwrap().unwrap();
     let copy = file.page(4096).unwrap().expect("the file has three pages");
@@ -58,7 +58,7 @@ fn a_dirty_saturated_page_is_written_at_its_offset() {
         let cache: Cache = Cache::new(2 << 20).unwrap();
         let memory = Arc::new(Memory::new(&[9; 4 * 4096]));
         let file = cache.open_backing(memory.clone()).unwrap();
-        file.write_at(0, &pages(4)).unwrap();
+        file.write_at(&pages(4), 0).unwrap();
         assert_eq!(saturate(&cache, |byte| saturated.contains(&byte)).len(), saturated.len());
         file.sync_data().unwrap();
         assert!(memory.durable() == pages(4), "with {saturated:?} saturated");
@@ -67,7 +67,7 @@ fn a_dirty_saturated_page_is_written_at_its_offset() {
             "with {saturated:?} saturated"
         );
         // The next write goes to the copies.
-        file.write_at(2 * 4096 - 5, &[7; 10]).unwrap();
+        file.write_at(&[7; 10], 2 * 4096 - 5).unwrap();
         file.sync_data().unwrap();
         let expected = [&pages(4)[..2 * 4096 - 5], &[7; 10], &pages(4)[2 * 4096 + 5..]].concat();
         assert!(memory.durable() == expected, "with {saturated:?} saturated");

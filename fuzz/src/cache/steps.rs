@@ -128,7 +128,7 @@ pub(crate) fn run(steps: &[Step]) {
 impl World {
     fn read(&mut self, file: usize, offset: usize, len: usize) {
         let mut buf = vec![0xee; len];
-        let n = self.files[file].read_at(offset as u64, &mut buf).expect("the read succeeds");
+        let n = self.files[file].read_at(&mut buf, offset as u64).expect("the read succeeds");
         let contents = &self.plain[file].contents;
         let expected = contents.get(offset..contents.len().min(offset + len)).unwrap_or_default();
         assert!(
@@ -167,7 +167,7 @@ impl World {
                     let page = page % LARGE;
                     let mut buf = [0; 3];
                     self.large
-                        .read_at(page * 4096 + page % 4093, &mut buf)
+                        .read_at(&mut buf, page * 4096 + page % 4093)
                         .expect("the read succeeds");
                     assert_eq!(buf, [large_byte(page); 3], "page {page} of the large file");
                 }

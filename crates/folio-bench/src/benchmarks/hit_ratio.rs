@@ -47,7 +47,7 @@ fn ours(make: fn(u32) -> Box<dyn Policy>) -> Play {
 /// Reads one byte of a page, and nothing ahead.
 fn use_page(file: &File, page: u32) -> io::Result<()> {
     let mut byte = [0];
-    let mut reads = [Read::new(u64::from(page) * 4096, &mut byte)];
+    let mut reads = [Read::new(&mut byte, u64::from(page) * 4096)];
     file.read_many(&mut reads);
     let [read] = reads;
     read.result.map(drop)
@@ -219,7 +219,7 @@ mod tests {
         let cache: Cache = Cache::new(FRAMES as usize * 4096).unwrap();
         let file = cache.open_backing(Arc::new(MemcpyBacking::new(0, 1 << 40))).unwrap();
         for page in 0..512 {
-            file.read_at(page * 4096, &mut [0]).unwrap();
+            file.read_at(&mut [0], page * 4096).unwrap();
         }
         assert!(hits(512, &cache.stats()).is_err(), "{:?}", cache.stats());
     }

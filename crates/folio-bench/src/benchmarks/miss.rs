@@ -124,7 +124,7 @@ impl Pages for Folio {
     #[inline(never)]
     fn first_bytes(&self, page: usize, _: usize, apart: bool) -> u64 {
         let mut bytes = [0; 8];
-        let read = self.1[usize::from(apart)].read_at((page * PAGE) as u64, &mut bytes);
+        let read = self.1[usize::from(apart)].read_at(&mut bytes, (page * PAGE) as u64);
         assert_eq!(read.expect("a copy does not fail"), 8);
         u64::from_le_bytes(bytes)
     }

@@ -120,7 +120,7 @@ impl Contender for Folio {
     #[inline(never)]
     fn work(&self, scenario: Scenario, _: usize) -> u64 {
         writes(scenario, |offset, bytes| {
-            let written = black_box(&self.0).write_at(offset as u64, bytes);
+            let written = black_box(&self.0).write_at(bytes, offset as u64);
             assert_eq!(written.expect("there is room"), bytes.len());
         })
     }
@@ -159,7 +159,7 @@ impl Files {
 pub(crate) fn matrix(Files([ours, mapped, theirs]): &Files) -> io::Result<Matrix<'static>> {
     let both = |name| one_and_all().into_iter().map(move |threads| Scenario { name, threads });
     let file = Cache::new(CAPACITY)?.open_rw(ours.path())?;
-    file.read_at(0, &mut vec![0; BYTES])?;
+    file.read_at(&mut vec![0; BYTES], 0)?;
     Ok(Matrix {
         title: "Writing",
         unit: Unit::Ns,
@@ -189,7 +189,7 @@ trait OnDisk {
 
 impl OnDisk for File {
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let written = self.write_at(offset, bytes)?;
+        let written = self.write_at(bytes, offset)?;
         if written < bytes.len() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
     }
     fn sync(&self) -> io::Result<()> {

@@ -32,7 +32,7 @@ pub(crate) fn cached<S: Scheme>(path: &Path, len: usize) -> io::Result<File<S>> 
     let file = Cache::<S>::new(len + (4 << 20))?.open(path)?;
     let mut buf = vec![0; 1 << 20];
     for offset in (0..len).step_by(buf.len()) {
-        file.read_at(offset as u64, &mut buf)?;
+        file.read_at(&mut buf, offset as u64)?;
     }
     Ok(file)
 }

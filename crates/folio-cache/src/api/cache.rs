@@ -352,7 +352,7 @@ mod tests {
             for _ in 0..3 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let error = file.read_at(0, &mut [0; 8]).unwrap_err();
+                        let error = file.read_at(&mut [0; 8], 0).unwrap_err();
                         assert_eq!(
                             error.raw_os_error(),
                             Some(rustix::io::Errno::BADF.raw_os_error())
@@ -398,14 +398,14 @@ mod tests {
         std::fs::write(&path, [1; 8192]).unwrap();
         let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
         let file = cache.open(&path).unwrap();
-        file.read_at(0, &mut [0]).unwrap();
+        file.read_at(&mut [0], 0).unwrap();
         let (zone, second_page) = (cache.zone(), 1);
         assert!(cache.shared.with_slot(zone.pfns().start, second_page, &mut |slot| {
             let mut folio = zone.alloc_frozen(folio_frames::Order::ZERO).unwrap();
             folio.set_owner(CACHED, 77);
             slot.install(folio).unwrap().publish();
         }));
-        let read = std::panic::AssertUnwindSafe(|| file.read_at(4096, &mut [0]));
+        let read = std::panic::AssertUnwindSafe(|| file.read_at(&mut [0], 4096));
         let panic = std::panic::catch_unwind(read).expect_err("nobody noticed");
         let said = panic.downcast_ref::<String>().expect("a message");
         assert!(said.contains("which holds another page (R8)"), "{said}");

@@ -38,7 +38,7 @@ impl<S: Scheme> File<S> {
     /// inside the file, `OutOfMemory` when handles pin the whole cache, else what the system
     /// says.
     #[inline]
-    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let read = copy::read_optimistic(&self.mapping, offset, buf);
         if read { Ok(buf.len()) } else { copy::read_pages(&self.mapping, offset, buf) }
     }

@@ -32,9 +32,9 @@ impl<S: Scheme> File<S> {
     /// can reach, `FileTooLarge` past 16 TiB, `OutOfMemory` when no page can be freed; what a
     /// fill says when only a part of a page is overwritten, and what writeback says when too
     /// much is dirty.
-    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+    pub fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         self.opened.writer()?;
-        write_pages::write(&self.mapping, offset, bytes)
+        write_pages::write(&self.mapping, offset, buf)
     }
 
     /// Writes `bytes` at the end of the file, whoever else appends through this cache. Where that

@@ -33,7 +33,7 @@ impl<S: Scheme> File<S> {
     /// # WritebackErrors
     ///
     /// As `read_at`.
-    pub async fn read_at_async(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    pub async fn read_at_async(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         if copy::read_optimistic(&self.mapping, offset, buf) {
             return Ok(buf.len());
         }

@@ -15,18 +15,18 @@ const SHARE: usize = 8;
 /// One read of a [`File::read_many`].
 #[derive(Debug)]
 pub struct Read<'b> {
-    /// Where it begins.
-    pub offset: u64,
-    /// What is filled.
+    /// The buffer to fill.
     pub buf: &'b mut [u8],
+    /// The offset in the file.
+    pub offset: u64,
     /// The answer, as [`File::read_at`] gives it. `Ok(0)` before.
     pub result: io::Result<usize>,
 }
 
 impl<'b> Read<'b> {
     /// A read that was not made yet.
-    pub fn new(offset: u64, buf: &'b mut [u8]) -> Self {
-        Self { offset, buf, result: Ok(0) }
+    pub fn new(buf: &'b mut [u8], offset: u64) -> Self {
+        Self { buf, offset, result: Ok(0) }
     }
 }
 
@@ -59,7 +59,7 @@ impl<S: Scheme> File<S> {
             match page_of(read.offset) {
                 // It is there, or about to be.
                 Ok(page) if mapping.index.get(page).is_some_and(|slot| !slot.is_empty()) => {
-                    read.result = self.read_at(read.offset, read.buf);
+                    read.result = self.read_at(read.buf, read.offset);
                 }
                 Ok(page) if read.offset < len && (1..=MOST_PAGES.min(most)).contains(&wanted) => {
                     pages += wanted;
@@ -69,7 +69,7 @@ impl<S: Scheme> File<S> {
                         pages = 0;
                     }
                 }
-                _ => read.result = self.read_at(read.offset, read.buf),
+                _ => read.result = self.read_at(read.buf, read.offset),
             }
         }
         self.fill_many(&mut missing);
@@ -94,7 +94,7 @@ impl<S: Scheme> File<S> {
                 }
                 // Of several pages, at the end of the file, filled by somebody else, or with an
                 // error of its own.
-                _ => self.read_at(read.offset, read.buf),
+                _ => self.read_at(read.buf, read.offset),
             };
         }
     }

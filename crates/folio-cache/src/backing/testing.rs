@@ -12,8 +12,8 @@
 //! let cache: Cache = Cache::new(4 << 20)?;
 //! let file = cache.open_backing(memory.clone())?;
 //! memory.inject(Call::Fill, 0, 1, Fault::Error(5)); // EIO, once
-//! assert_eq!(file.read_at(0, &mut [0; 5]).unwrap_err().raw_os_error(), Some(5));
-//! assert_eq!(file.read_at(0, &mut [0; 5])?, 5);
+//! assert_eq!(file.read_at(&mut [0; 5], 0).unwrap_err().raw_os_error(), Some(5));
+//! assert_eq!(file.read_at(&mut [0; 5], 0)?, 5);
 //! # Ok(())
 //! # }
 //! ```

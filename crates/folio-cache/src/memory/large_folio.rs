@@ -246,7 +246,7 @@ mod tests {
     fn read(bytes: usize) -> File {
         let cache: Cache = Cache::new(4 << 20).unwrap();
         let file = cache.open_backing(Arc::new(Memory::new(&vec![7; bytes]))).unwrap();
-        assert_eq!(file.read_at(0, &mut vec![0; bytes]).unwrap(), bytes);
+        assert_eq!(file.read_at(&mut vec![0; bytes], 0).unwrap(), bytes);
         file
     }
 
@@ -276,7 +276,7 @@ mod tests {
         // Of 16 KiB, the smallest.
         assert_eq!(held(&file, 16 * PAGE, 6 * FRAME_SIZE), 0..4 * FRAME_SIZE);
         let holder = file.range(0, 16 * FRAME_SIZE).unwrap();
-        file.write_at(5 * PAGE, &[9]).unwrap();
+        file.write_at(&[9], 5 * PAGE).unwrap();
         assert_eq!(held(&file, PAGE, 10 * FRAME_SIZE), 0..4 * FRAME_SIZE);
         assert_eq!(held(&file, 6 * PAGE, 10 * FRAME_SIZE), 0..10 * FRAME_SIZE);
         drop(holder);

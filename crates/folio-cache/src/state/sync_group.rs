@@ -200,7 +200,7 @@ mod tests {
         let files = [(); 2].map(|()| cache.open_backing(backing.clone()).unwrap());
         backing.mapping.set(Arc::downgrade(&files[0].mapping)).expect("once");
         for (file, at) in files.iter().zip([0, 4096]) {
-            file.write_at(at, b"precious").unwrap();
+            file.write_at(b"precious", at).unwrap();
         }
         backing.memory.inject(Call::Sync, 0, 1, Fault::Error(5));
         let reported = thread::scope(|scope| {

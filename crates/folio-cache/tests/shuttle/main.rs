@@ -79,7 +79,7 @@ impl World {
 /// Reads `N` bytes of the file. Returns the number of bytes read, and the buffer.
 fn read<const N: usize>(file: &File, offset: u64) -> (usize, [u8; N]) {
     let mut buf = [0; N];
-    (file.read_at(offset, &mut buf).unwrap(), buf)
+    (file.read_at(&mut buf, offset).unwrap(), buf)
 }
 
 /// A page is read optimistically and then pinned while it is reclaimed. A reader that is too late
@@ -139,7 +139,7 @@ fn writer_against_readers(search: Search, handle: bool) {
         move || {
             let world = World::new(1);
             // The page is cached, and dirty already.
-            assert_eq!(world.file.write_at(0, &[1; 64]).unwrap(), 64);
+            assert_eq!(world.file.write_at(&[1; 64], 0).unwrap(), 64);
             let mut threads = vec![
                 world.thread(|file| {
                     let (n, bytes) = read::<64>(file, 0);
@@ -148,7 +148,7 @@ fn writer_against_readers(search: Search, handle: bool) {
                         "half a write: {bytes:?}"
                     );
                 }),
-                world.thread(|file| assert_eq!(file.write_at(0, &[8; 64]).unwrap(), 64)),
+                world.thread(|file| assert_eq!(file.write_at(&[8; 64], 0).unwrap(), 64)),
             ];
             if handle {
                 threads.push(world.thread(|file| {
@@ -177,10 +177,10 @@ fn a_write_is_seen_whole_or_not_and_never_by_a_handle() {
 fn writers_against_writeback(search: Search) {
     explore("two writers against writeback and a reader", search, || {
         let world = World::of(&[1; FRAME_SIZE]);
-        assert_eq!(world.file.write_at(500, &[2; 64]).unwrap(), 64);
+        assert_eq!(world.file.write_at(&[2; 64], 500).unwrap(), 64);
         race(vec![
-            world.thread(|file| assert_eq!(file.write_at(0, &[8; 64]).unwrap(), 64)),
-            world.thread(|file| assert_eq!(file.write_at(100, &[9; 64]).unwrap(), 64)),
+            world.thread(|file| assert_eq!(file.write_at(&[8; 64], 0).unwrap(), 64)),
+            world.thread(|file| assert_eq!(file.write_at(&[9; 64], 100).unwrap(), 64)),
             world.thread(|file| file.sync_data().unwrap()),
             world.thread(|file| {
                 let (n, bytes) = read::<64>(file, 0);

@@ -101,7 +101,7 @@ fn futures_against_a_truncate(search: Search) {
                 let mut bufs = [[0; 64]; 2];
                 let mut futures: Vec<_> = bufs
                     .iter_mut()
-                    .map(|buf| Box::pin(file.read_at_async(LAST + PAGE, buf)))
+                    .map(|buf| Box::pin(file.read_at_async(buf, LAST + PAGE)))
                     .collect();
                 // One may be ready at once.
                 futures.retain_mut(|future| {
@@ -134,9 +134,9 @@ fn flusher_against_closes(search: Search, flushed: &Arc<AtomicU64>) {
         cache.set_io_threads(1);
         let other = cache.open_backing(backing.clone()).unwrap();
         race(vec![
-            Box::new(move || assert_eq!(file.write_at(0, &[8; 64]).unwrap(), 64)),
+            Box::new(move || assert_eq!(file.write_at(&[8; 64], 0).unwrap(), 64)),
             Box::new(move || {
-                assert_eq!(other.write_at(100, &[9; 64]).unwrap(), 64);
+                assert_eq!(other.write_at(&[9; 64], 100).unwrap(), 64);
                 assert_eq!(read::<64>(&other, 100), (64, [9; 64]));
             }),
         ]);

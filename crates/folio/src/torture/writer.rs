@@ -104,7 +104,7 @@ fn step<S: Scheme>(
         }
         4..=17 => {
             let bytes: Vec<u8> = (0..len).map(|_| random.u8(..)).collect();
-            file.write_at(offset as u64, &bytes).map(|n| {
+            file.write_at(&bytes, offset as u64).map(|n| {
                 tally.written.add(n as u64);
                 if n > 0 {
                     model.resize(model.len().max(offset + n), 0);
@@ -114,7 +114,7 @@ fn step<S: Scheme>(
         }
         _ => {
             let mut buf = vec![0; len];
-            file.read_at(offset as u64, &mut buf).map(|n| {
+            file.read_at(&mut buf, offset as u64).map(|n| {
                 let expected = model.get(offset..model.len().min(offset + len)).unwrap_or_default();
                 // Fewer bytes are allowed while handles pin the rest of the cache.
                 if buf[..n] != expected[..n.min(expected.len())] {
