@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
-use folio_cache::{Cache, File};
+use folio_cache::{Cache, File, OpenOptions};
 
 /// The size of the header before each record: length and checksum.
 const HEADER: usize = 8;
@@ -21,7 +21,8 @@ struct Log {
 impl Log {
     /// Opens a log. Truncates a torn record at its end, which was never synced before a crash.
     fn open(cache: &Cache, path: &Path) -> io::Result<Self> {
-        let mut log = Self { file: cache.create(path)?, end: 0 };
+        let file = OpenOptions::new().append(true).create(true).open(cache, path)?;
+        let mut log = Self { file, end: 0 };
         while let Some((_, next)) = log.read(log.end)? {
             log.end = next;
         }

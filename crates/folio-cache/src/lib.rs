@@ -48,7 +48,7 @@
 //! ```
 //! use bytes::Buf;
 //! # fn main() -> std::io::Result<()> {
-//! # let file = folio_cache::Cache::<folio_ref::DefaultScheme>::new(8 << 20)?
+//! # let file = folio_cache::Cache::new(8 << 20)?
 //! #     .open_backing(std::sync::Arc::new(folio_cache::Memory::new(&[7; 10_000])))?;
 //! # let mut socket = Vec::new();
 //! let mut range = file.range(1000, 1 << 20)?; // to the end of the file, if it is not that long
@@ -133,12 +133,17 @@ mod state;
 mod write;
 mod writeback;
 
+pub use api::builder::CacheBuilder;
 pub use api::cache::Cache;
+pub use api::cursor::FileCursor;
 pub use api::file::File;
+pub use api::options::OpenOptions;
 pub use api::range::RangeHandle;
 pub use api::read_many::Read;
 pub use api::stream::ByteStream;
+pub use backing::error::raw_os_error;
 pub use backing::{Backing, Call, Durable, Fault, FileId, Fill, LocalFile, Memory, Version};
+pub use folio_ref::{DefaultScheme, Scheme, schemes};
 pub use state::handle::PageHandle;
 pub use state::stats::CacheStats;
 pub use state::units::CACHED;

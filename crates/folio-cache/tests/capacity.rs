@@ -16,7 +16,7 @@ use folio_frames::Peek;
 #[test]
 fn a_capacity_shrinks_and_grows_while_every_byte_is_read_right() {
     let (_dir, path, bytes) = file_of(12 << 20);
-    let cache: Cache = Cache::growable(8 << 20, 16 << 20).unwrap();
+    let cache = Cache::builder().capacity(8 << 20).max_capacity(16 << 20).build().unwrap();
     assert_eq!((cache.capacity(), cache.zone().stats().online_frames), (8 << 20, 4 * 512));
     let file = cache.open(&path).unwrap();
     let stop = AtomicBool::new(false);
@@ -46,7 +46,7 @@ fn a_capacity_shrinks_and_grows_while_every_byte_is_read_right() {
 
 #[test]
 fn an_impossible_capacity_is_refused_and_changes_nothing() {
-    let cache: Cache = Cache::growable(4 << 20, 8 << 20).unwrap();
+    let cache = Cache::builder().capacity(4 << 20).max_capacity(8 << 20).build().unwrap();
     for (bytes, named) in
         [(0, "0 bytes"), ((2 << 20) - 1, "2097151 bytes"), ((8 << 20) + 1, "8388609 bytes")]
     {
@@ -59,16 +59,13 @@ fn an_impossible_capacity_is_refused_and_changes_nothing() {
     }
     assert_eq!((cache.capacity(), cache.zone().stats().online_frames), (4 << 20, 2 * 512));
     for bytes in [0, usize::MAX] {
-        assert_eq!(
-            Cache::<folio_ref::DefaultScheme>::new(bytes).unwrap_err().kind(),
-            ErrorKind::InvalidInput
-        );
+        assert_eq!(Cache::new(bytes).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
     assert!(
-        Cache::<folio_ref::DefaultScheme>::growable(8 << 20, 4 << 20).is_err(),
+        Cache::builder().capacity(8 << 20).max_capacity(4 << 20).build().is_err(),
         "a capacity above the maximum was accepted"
     );
-    let default: Cache = Cache::with_default_capacity().unwrap();
+    let default = Cache::builder().build().unwrap();
     assert!(default.capacity() >= 2 << 20);
 }
 
@@ -115,7 +112,7 @@ fn every_policy_works_with_a_changing_capacity() {
         [|_| Box::new(Clock::new()), |n| Box::new(Sieve::new(n)), |n| Box::new(S3Fifo::new(n))];
     let (_dir, path, bytes) = file_of(7 << 20);
     for make in all {
-        let cache: Cache = Cache::with_policy(6 << 20, make).unwrap();
+        let cache = Cache::builder().capacity(6 << 20).policy(make).build().unwrap();
         let file = cache.open(&path).unwrap();
         for capacity in [6, 2, 4, 2, 6] {
             cache.set_capacity(capacity << 20).unwrap();
@@ -191,7 +188,7 @@ fn a_large_index_uses_capacity_until_the_last_close() {
 /// The watermarks of reclaim follow the current capacity, and an empty index costs nothing.
 #[test]
 fn the_watermarks_follow_the_capacity() {
-    let cache: Cache = Cache::growable(4 << 20, 64 << 20).unwrap();
+    let cache = Cache::builder().capacity(4 << 20).max_capacity(64 << 20).build().unwrap();
     let low = || cache.zone().watermarks().low;
     assert_eq!((low(), cache.index_bytes()), (4, 0));
     cache.set_capacity(64 << 20).unwrap();

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Cache, File, LocalFile};
+use folio_cache::{Cache, File, OpenOptions};
 
 /// The default number of kills. `FOLIO_CRASH_KILLS=300 cargo test -p folio-cache --test crash`
 /// makes more; results/crash.md has such a run.
@@ -90,7 +90,12 @@ fn child() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     // Every second child writes past the kernel's cache.
     let open = |name| {
-        let backing = LocalFile::create(Path::new(&dir).join(name)).unwrap();
+        let backing = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .open_local(Path::new(&dir).join(name))
+            .unwrap();
         cache
             .open_backing(Arc::new(if seed.is_multiple_of(2) { backing } else { backing.direct() }))
             .unwrap()

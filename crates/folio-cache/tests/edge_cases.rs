@@ -299,6 +299,6 @@ impl Policy for Mistaken {
 /// Reclaim must not ask such a policy forever.
 #[test]
 fn reclaim_ends_if_the_policy_names_no_cached_page() {
-    let cache: Cache = Cache::with_policy(4 << 20, |_| Box::new(Mistaken)).unwrap();
+    let cache = Cache::builder().capacity(4 << 20).policy(|_| Box::new(Mistaken)).build().unwrap();
     assert_eq!(cache.reclaim(100), 0);
 }

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Gated, OpenOnDrop, assert_nothing_leaked, file_of};
-use folio_cache::{Cache, Call, Fault, LocalFile, Memory};
+use folio_cache::{Cache, Call, Fault, Memory, OpenOptions};
 
 const ENOSPC: i32 = 28;
 const PAGE: u64 = 4096;
@@ -89,7 +89,7 @@ fn a_sync_reports_a_last_page_the_system_refuses() {
     plain.set_len(100).unwrap();
     let cache: Cache = Cache::new(2 << 20).unwrap();
     for direct in [false, true] {
-        let backing = LocalFile::open_rw(&path).unwrap();
+        let backing = OpenOptions::new().read(true).write(true).open_local(&path).unwrap();
         let file =
             cache.open_backing(Arc::new(if direct { backing.direct() } else { backing })).unwrap();
         assert_eq!(file.write_at(b"the last", last).unwrap(), 8);
@@ -116,7 +116,7 @@ fn dirty_pages_survive_an_external_truncation() {
     for direct in [false, true] {
         let (_dir, path, _) = file_of(10 * 4096);
         let cache: Cache = Cache::new(2 << 20).unwrap();
-        let backing = LocalFile::open_rw(&path).unwrap();
+        let backing = OpenOptions::new().read(true).write(true).open_local(&path).unwrap();
         let file =
             cache.open_backing(Arc::new(if direct { backing.direct() } else { backing })).unwrap();
         file.read_at(&mut vec![0; 10 * 4096], 0).unwrap();
@@ -267,7 +267,7 @@ fn an_external_truncation_after_writeback_ends_the_file() {
 #[test]
 fn a_waiting_growth_truncates_a_file_grown_meanwhile() {
     let (gated, started) = gated(&pattern(200 * 4096 + 100));
-    let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
+    let cache = Cache::builder().capacity(2 << 20).max_capacity(4 << 20).build().unwrap();
     cache.set_io_threads(0);
     let file = cache.open_backing(gated.clone()).unwrap();
     let writer = thread::spawn({

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use common::Gated;
-use folio_cache::{Cache, Call, File, Memory, Read};
+use folio_cache::{Cache, Call, File, Memory, OpenOptions, Read};
 use folio_frames::{FRAME_SIZE, Pfn};
 
 const PAGE: u64 = FRAME_SIZE as u64;
@@ -127,9 +127,11 @@ fn child_writes_nothing_of_the_parents_dirty_pages() {
     let dir = tempfile::tempdir().unwrap();
     let (path, other) = (dir.path().join("file"), dir.path().join("other"));
     numbered(&path);
-    let mut cache = Some(Cache::<folio_ref::DefaultScheme>::new(4 << 20).unwrap());
+    let mut cache = Some(Cache::new(4 << 20).unwrap());
     cache.as_ref().unwrap().set_io_threads(0);
-    let mut file = Some(cache.as_ref().unwrap().open_rw(&path).unwrap());
+    let mut file = Some(
+        OpenOptions::new().read(true).write(true).open(cache.as_ref().unwrap(), &path).unwrap(),
+    );
     file.as_ref().unwrap().write_at(b"of the parent", 5 * PAGE).unwrap();
     let on_disk = || {
         let mut bytes = [0; 13];
@@ -149,7 +151,7 @@ fn child_writes_nothing_of_the_parents_dirty_pages() {
         assert_foreign(file.set_len(3));
         assert_foreign(file.punch_hole(0, 3 * PAGE));
         assert_foreign(cache.create(&other));
-        assert_foreign(cache.open_rw(&path));
+        assert_foreign(OpenOptions::new().read(true).write(true).open(&cache, &path));
         assert_foreign(file.clone().close());
         drop((file, cache));
     });
@@ -175,7 +177,7 @@ fn child_never_waits_for_threads_of_the_parent() {
     let _turn = turn();
     let waits = |call, offset| call == Call::Fill && offset >= 2 * PAGE;
     let (backing, came) = Gated::new(&vec![7; 64 * FRAME_SIZE], waits);
-    let mut cache = Some(Cache::<folio_ref::DefaultScheme>::new(4 << 20).unwrap());
+    let mut cache = Some(Cache::new(4 << 20).unwrap());
     let mut file = Some(cache.as_ref().unwrap().open_backing(backing.clone()).unwrap());
     let mut bytes = [0; FRAME_SIZE];
     assert_eq!(file.as_ref().unwrap().read_at(&mut bytes[..100], 0).unwrap(), 100);

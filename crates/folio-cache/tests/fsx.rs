@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Backing, Cache, File, LocalFile, Memory, PageHandle, RangeHandle};
+use folio_cache::{Backing, Cache, File, Memory, OpenOptions, PageHandle, RangeHandle};
 use folio_frames::Pfn;
 use futures_core::Stream;
 use pollster::block_on;
@@ -42,8 +42,18 @@ enum Plain {
 impl Plain {
     fn backing(&self) -> Arc<dyn Backing> {
         match self {
-            Self::File(path) => Arc::new(LocalFile::create(path).unwrap()),
-            Self::Direct(path) => Arc::new(LocalFile::create(path).unwrap().direct()),
+            Self::File(path) => Arc::new(
+                OpenOptions::new().read(true).write(true).create(true).open_local(path).unwrap(),
+            ),
+            Self::Direct(path) => Arc::new(
+                OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .open_local(path)
+                    .unwrap()
+                    .direct(),
+            ),
             Self::Memory(memory) => memory.clone(),
         }
     }
@@ -377,7 +387,7 @@ fn a_plain_read_sees_flushed_writes() {
     // Read the file through the system, not through the model.
     let (_dir, path, bytes) = file_of(3000);
     let cache: Cache = Cache::new(CAPACITY).unwrap();
-    let file = cache.open_rw(&path).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&cache, &path).unwrap();
     file.write_at(b"far", 5000).unwrap();
     file.flush().unwrap();
     let mut buf = [1; 5003];

@@ -409,7 +409,7 @@ fn truncate_beside_futures(threads: usize) {
     let (_, bytes) = memory_of(400);
     let (gated, _) =
         Gated::new(&bytes, |call, offset| call == Call::Fill && offset >= 200 * PAGE as u64);
-    let cache = Cache::<folio_ref::DefaultScheme>::new(8 << 20).unwrap();
+    let cache = Cache::new(8 << 20).unwrap();
     cache.set_io_threads(threads);
     let file = cache.open_backing(gated.clone()).unwrap();
     // More futures than threads; each page is past the end when its fetch ends.

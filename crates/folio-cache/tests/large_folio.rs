@@ -229,7 +229,7 @@ impl Policy for Panics {
 /// The folio must not leak if the policy panics in `evicted_with`.
 #[test]
 fn a_policy_that_panics_loses_no_folio() {
-    let cache: Cache = Cache::with_policy(4 << 20, |_| Box::new(Panics)).unwrap();
+    let cache = Cache::builder().capacity(4 << 20).policy(|_| Box::new(Panics)).build().unwrap();
     let file =
         cache.open_backing(Arc::new(Memory::new(&[7; FRAME_SIZE].repeat(PAGES as usize)))).unwrap();
     drop(file.range(0, PAGES as usize * FRAME_SIZE).unwrap());

@@ -128,7 +128,7 @@ fn hits_are_counted_with_the_feature_only() {
 fn failed_syncs_and_capacity_changes_are_logged() {
     lines();
     let memory = Arc::new(Memory::new(b"bytes"));
-    let cache: Cache = Cache::growable(4 << 20, 8 << 20).unwrap();
+    let cache = Cache::builder().capacity(4 << 20).max_capacity(8 << 20).build().unwrap();
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::Sync, 0, 1, Fault::Error(5));
     file.sync_data().unwrap_err();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{assert_nothing_leaked, file_of};
 use folio_cache::policy::{Clock, FrameState, Frames, Policy};
-use folio_cache::{CACHED, Cache};
+use folio_cache::{CACHED, Cache, CacheBuilder};
 use folio_frames::{MigrateError, Watermarks};
 use folio_ref::{Scheme, schemes};
 
@@ -64,7 +64,7 @@ fn handles_on_pages_that_left_their_file_do_not_stop_reclaim() {
 fn every_scheme_reads_right_under_reclaim_and_migration() {
     fn run<S: Scheme>() {
         let (_dir, path, bytes) = file_of(3 << 20);
-        let cache = Cache::<S>::new(2 << 20).unwrap();
+        let cache = CacheBuilder::<S>::with_scheme().capacity(2 << 20).build().unwrap();
         let file = cache.open(&path).unwrap();
         thread::scope(|scope| {
             for seed in 0..2 {
@@ -168,7 +168,7 @@ fn a_policy_learns_of_restored_victims_and_its_size() {
     let (restored, sizes) = (Arc::default(), Arc::default());
     let policy =
         Recording { named: false, restored: Arc::clone(&restored), sizes: Arc::clone(&sizes) };
-    let cache: Cache = Cache::with_policy(64 << 20, |_| Box::new(policy)).unwrap();
+    let cache = Cache::builder().capacity(64 << 20).policy(|_| Box::new(policy)).build().unwrap();
     let file = cache.open(&path).unwrap();
     let handle = file.page(9 * 4096).unwrap().unwrap();
     file.page(30 * 4096).unwrap().unwrap();
@@ -212,7 +212,8 @@ fn the_reclaimer_frees_before_a_miss_has_to() {
 #[test]
 fn of_equal_pages_the_reused_one_stays() {
     let (_dir, path, _) = file_of(64 * 4096);
-    let cache: Cache = Cache::with_policy(2 << 20, |_| Box::new(Clock::new())).unwrap();
+    let cache =
+        Cache::builder().capacity(2 << 20).policy(|_| Box::new(Clock::new())).build().unwrap();
     let file = cache.open(&path).unwrap();
     // No constant stride, so that nothing is read ahead.
     let pages = [3, 50, 21, 60, 5, 33, 14, 41];

@@ -10,7 +10,7 @@ use std::thread;
 use allocation_counter::measure;
 use bytes::{Buf, Bytes};
 use common::{StopOnDrop, assert_nothing_leaked, file_of, plain};
-use folio_cache::{Backing, Cache, Call, Fault, LocalFile, Memory, RangeHandle};
+use folio_cache::{Backing, Cache, Call, Fault, LocalFile, Memory, OpenOptions, RangeHandle};
 
 const PAGE: usize = 4096;
 
@@ -88,7 +88,7 @@ fn walk(mut range: RangeHandle, expected: &[u8], random: &mut fastrand::Rng) {
 fn a_range_is_a_snapshot_that_nothing_changes() {
     let (_dir, path, bytes) = file_of(40 * PAGE + 5);
     let cache = cache();
-    let file = cache.open_rw(&path).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&cache, &path).unwrap();
     let range = file.range(100, usize::MAX).unwrap();
     let (page, pages) =
         (file.bytes(7 * PAGE as u64 + 1, 50).unwrap(), file.bytes(10, 9 * PAGE).unwrap());

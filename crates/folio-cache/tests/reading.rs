@@ -84,7 +84,7 @@ fn a_handle_survives_invalidation_truncation_and_the_cache() {
     drop((file, cache, handles));
     // Another cache of the same size does not get the frames that are still pinned.
     let (_other_dir, other_path, _) = file_of(3 << 20);
-    let other = Cache::<folio_ref::DefaultScheme>::new(CAPACITY).unwrap();
+    let other = Cache::new(CAPACITY).unwrap();
     other.open(&other_path).unwrap().read_at(&mut vec![0; 3 << 20], 0).unwrap();
     for (page, handle) in copies.into_iter().enumerate() {
         let pinned = Bytes::from(handle);
@@ -270,7 +270,7 @@ fn only_regular_files_open_and_the_error_names_the_type() {
 #[test]
 fn impossible_capacities_are_refused() {
     for bytes in [0, 4096, (2 << 20) - 1, usize::MAX] {
-        let error = Cache::<folio_ref::DefaultScheme>::new(bytes).unwrap_err();
+        let error = Cache::new(bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains(&bytes.to_string()), "{error}");
     }

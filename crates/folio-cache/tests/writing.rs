@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Cache, LocalFile, Memory};
+use folio_cache::{Cache, Memory, OpenOptions};
 
 fn cache() -> Cache {
     Cache::new(2 << 20).unwrap()
@@ -24,7 +24,7 @@ fn memory(contents: &[u8]) -> (Arc<Memory>, Cache) {
 fn a_write_is_readable_at_once_and_in_the_file_after_close() {
     let (_dir, path, mut bytes) = file_of(10_000);
     let cache = cache();
-    let file = cache.open_rw(&path).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&cache, &path).unwrap();
     let reader = cache.open(&path).unwrap();
     assert_eq!(file.write_at(b"over the border of two pages", 4000).unwrap(), 28);
     bytes[4000..4028].copy_from_slice(b"over the border of two pages");
@@ -67,7 +67,7 @@ fn a_file_opened_for_reading_refuses_writes() {
     let cache = cache();
     let file = cache.open(&path).unwrap();
     // Another open with write access changes nothing.
-    let writer = cache.open_rw(&path).unwrap();
+    let writer = OpenOptions::new().read(true).write(true).open(&cache, &path).unwrap();
     let refused = [
         file.write_at(b"x", 0).map(drop),
         file.append(b"x").map(drop),
@@ -88,11 +88,17 @@ fn create_makes_an_empty_file_or_keeps_an_existing_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("new");
     let cache = cache();
-    assert_eq!(cache.open_rw(&path).unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(cache.create(&path).unwrap().append(b"one").unwrap(), 0);
-    assert_eq!(cache.create(&path).unwrap().append(b"two").unwrap(), 3);
+    assert_eq!(
+        OpenOptions::new().read(true).write(true).open(&cache, &path).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    let open = |path: &std::path::Path| {
+        OpenOptions::new().read(true).write(true).create(true).open(&cache, path)
+    };
+    assert_eq!(open(&path).unwrap().append(b"one").unwrap(), 0);
+    assert_eq!(open(&path).unwrap().append(b"two").unwrap(), 3);
     assert_eq!(fs::read(&path).unwrap(), b"onetwo");
-    assert_eq!(cache.create(dir.path()).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(open(dir.path()).unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
 #[test]
@@ -140,7 +146,11 @@ fn impossible_offsets_are_refused_before_any_write() {
 fn writes_past_the_kernels_cache_are_in_the_file() {
     let (_dir, path, mut bytes) = file_of(3 * 4096 + 50);
     let cache = cache();
-    let file = cache.open_backing(Arc::new(LocalFile::open_rw(&path).unwrap().direct())).unwrap();
+    let file = cache
+        .open_backing(Arc::new(
+            OpenOptions::new().read(true).write(true).direct(true).open_local(&path).unwrap(),
+        ))
+        .unwrap();
     let plain = fs::File::open(&path).unwrap();
     for step in 1..40 {
         // The kernel caches the bytes before they are overwritten.
@@ -247,7 +257,12 @@ fn concurrent_appends_neither_overlap_nor_leave_gaps() {
         for thread in 0..4_u8 {
             let (cache, path) = (&cache, &path);
             scope.spawn(move || {
-                let file = cache.create(path).unwrap();
+                let file = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .open(cache, path)
+                    .unwrap();
                 for n in 0..300_u16 {
                     let record = [[thread, n as u8], n.to_le_bytes()].concat().repeat(60);
                     let at = file.append(&record).unwrap();
@@ -334,7 +349,7 @@ fn readers_see_each_write_to_a_page_whole() {
 fn an_unlinked_file_is_written_and_read() {
     let (dir, path, _) = file_of(5000);
     let cache = cache();
-    let file = cache.open_rw(&path).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&cache, &path).unwrap();
     file.write_at(b"moved", 0).unwrap();
     let elsewhere = dir.path().join("elsewhere");
     fs::rename(&path, &elsewhere).unwrap();

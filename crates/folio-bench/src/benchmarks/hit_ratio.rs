@@ -35,7 +35,7 @@ type Play = Box<dyn Fn(&[u32]) -> io::Result<usize>>;
 /// Makes a player: a cache of ours under a policy.
 fn ours(make: fn(u32) -> Box<dyn Policy>) -> Play {
     Box::new(move |pages| {
-        let cache: Cache = Cache::with_policy(FRAMES as usize * 4096, make)?;
+        let cache = Cache::builder().capacity(FRAMES as usize * 4096).policy(make).build()?;
         let file = cache.open_backing(Arc::new(MemcpyBacking::new(0, 1 << 40)))?;
         for &page in pages {
             use_page(&file, page)?;

@@ -244,7 +244,7 @@ fn matrix(scenarios: &[&'static str], title: &'static str) -> io::Result<Matrix<
     let scenarios: Vec<_> = scenarios.collect();
     let folio = |name, make: fn(u32) -> Box<dyn Policy>| {
         let file = || {
-            let cache = Cache::with_policy(FRAMES * PAGE, make)?;
+            let cache = Cache::builder().capacity(FRAMES * PAGE).policy(make).build()?;
             cache.open_backing(Arc::new(MemcpyBacking::new(1, (PAGES * PAGE) as u64)))
         };
         Ok::<_, io::Error>(Box::new(Used(Folio(name, [file()?, file()?]), Cursors::new())))

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use folio_cache::{Cache, File};
+use folio_cache::{CacheBuilder, File};
 use folio_ref::{DefaultScheme, Scheme};
 use tempfile::NamedTempFile;
 
@@ -120,7 +120,9 @@ impl Files {
 
     /// Opens all files in one cache, and reads each once.
     fn cached<S: Scheme>(&self) -> io::Result<Vec<File<S>>> {
-        let cache = Cache::<S>::new(self.0.len() * PAGES * 4096 + (8 << 20))?;
+        let cache = CacheBuilder::<S>::with_scheme()
+            .capacity(self.0.len() * PAGES * 4096 + (8 << 20))
+            .build()?;
         let open = |file: &NamedTempFile| {
             let file = cache.open(file.path())?;
             file.read_at(&mut vec![0; PAGES * 4096], 0)?;

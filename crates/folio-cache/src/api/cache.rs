@@ -3,30 +3,23 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use folio_frames::{
     Compacted, Contig, ContigError, FRAME_SIZE, MigrateError, OfflineError, Order, Pfn, UserSpace,
     migrate,
 };
 use folio_ref::{DefaultScheme, Scheme};
-use folio_uring::Process;
 
+use crate::api::builder::CacheBuilder;
 use crate::api::file::File;
-use crate::backing::{Backing, LocalFile};
+use crate::api::options::OpenOptions;
+use crate::backing::Backing;
 use crate::memory::capacity;
 use crate::memory::evict;
-use crate::memory::limits;
-use crate::memory::watermarks::set_watermarks;
-use crate::policy::{HotCold, Policy};
-use crate::rt::io_pool::IoPool;
-use crate::rt::shim::Mutex;
-use crate::rt::worker::Worker;
-use crate::state::frames::{Arena, Offline, Zone};
-use crate::state::registry::Registry;
-use crate::state::shared::{Capacity, Shared};
-use crate::state::stats::{CacheStats, Counters};
+use crate::state::frames::{Offline, Zone};
+use crate::state::shared::Shared;
+use crate::state::stats::CacheStats;
 use crate::state::units::CACHED;
 use crate::writeback::write_back;
 
@@ -36,101 +29,85 @@ pub struct Cache<S: Scheme = DefaultScheme> {
     pub(crate) shared: Arc<Shared<S>>,
 }
 
-impl<S: Scheme> Cache<S> {
-    /// A cache that holds `capacity` bytes of files, rounded down to 2 MiB. Memory is taken as
-    /// pages are read.
+impl Cache {
+    /// Builds a cache that holds up to `capacity` bytes of files, rounded down to 2 MiB. Memory is
+    /// taken as pages are read. [`Cache::builder`] has more options.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
-    /// `InvalidInput` when the budget is less than 2 MiB or more than the memory of the machine.
+    /// - `InvalidInput` if the capacity is less than 2 MiB or more than the memory of the machine.
+    /// - `OutOfMemory` if the address space has no room.
     pub fn new(capacity: usize) -> io::Result<Self> {
-        Self::with_policy(capacity, |frames| Box::new(HotCold::new(frames)))
+        Self::builder().capacity(capacity).build()
     }
 
-    /// A cache that may grow later: it begins with `capacity`, and
-    /// [`set_capacity`](Self::set_capacity) may give it up to `most_bytes`.
-    ///
-    /// # WritebackErrors
-    ///
-    /// As [`new`](Self::new) for either; `InvalidInput` when the first is more than the second.
-    pub fn growable(capacity: usize, most_bytes: usize) -> io::Result<Self> {
-        let cache = Self::new(most_bytes)?;
-        cache.set_capacity(capacity)?;
-        Ok(cache)
+    /// Returns a builder with all defaults. Its scheme is the default scheme;
+    /// [`CacheBuilder::with_scheme`] selects another one.
+    pub fn builder() -> CacheBuilder {
+        CacheBuilder::with_scheme()
     }
+}
 
-    /// A cache with a quarter of the memory that there is for this process: the machine's, or what
-    /// its control groups allow, of either version.
+impl<S: Scheme> Cache<S> {
+    /// Opens a regular file for reading. Opens of one file share its pages, whatever its name.
     ///
-    /// # WritebackErrors
+    /// An open checks whether another program changed the file, and drops stale pages.
     ///
-    /// As [`new`](Self::new), where a quarter is less than 2 MiB.
-    pub fn with_default_capacity() -> io::Result<Self> {
-        Self::new(limits::default_capacity())
-    }
-
-    /// As [`new`](Self::new), with another choice of what is reclaimed: `make` is given the number
-    /// of frames.
+    /// # Errors
     ///
-    /// # WritebackErrors
-    ///
-    /// As `new`.
-    pub fn with_policy(
-        capacity: usize,
-        make: impl FnOnce(u32) -> Box<dyn Policy>,
-    ) -> io::Result<Self> {
-        let capacity = capacity::check_new(capacity)?;
-        let arena = Arena::new(capacity, Shared::<S>::KINDS)?;
-        let frames = arena.zone().pfns().frames() as u32;
-        let mut policy = make(frames);
-        policy.resize(set_watermarks(arena.zone(), frames));
-        let shared = Arc::new_cyclic(|me| Shared {
-            arena: Arc::new(arena),
-            registry: Registry::default(),
-            counters: Counters::default(),
-            policy: Mutex::new(policy),
-            dirty_pages: AtomicU64::new(0),
-            unwritten: Mutex::default(),
-            flusher: Worker::new(const { &Shared::FLUSHER }, Weak::clone(me)),
-            reclaimer: Worker::new(const { &Shared::RECLAIMER }, Weak::clone(me)),
-            io_pool: IoPool::default(),
-            capacity: Capacity::new(capacity),
-            process: Process::current(),
-        });
-        Ok(Self { shared })
-    }
-
-    /// Opens a regular file for reading. Opens of one file, by whatever name, share its pages; an
-    /// open looks whether the file changed and drops what is stale.
-    ///
-    /// # WritebackErrors
-    ///
-    /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else
-    /// what the system says.
+    /// - `InvalidInput` if the path leads to something other than a regular file. An open never
+    ///   waits for the peer of a FIFO.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - Otherwise the error of the system call.
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
-        self.shared.check_process()?;
-        self.open_backing(Arc::new(LocalFile::open(path)?))
+        OpenOptions::new().read(true).open(self, path)
     }
 
-    /// Opens a regular file for reading and writing. What is written goes to the file after about a
-    /// second, when it is synced, or when the last open of the file is dropped: see [`File`].
+    /// Opens a regular file for reading and writing. Creates it if it is missing, and truncates it
+    /// otherwise. See [`File`] for the time at which written bytes reach the file.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
-    /// As [`open`](Self::open).
-    pub fn open_rw(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
-        self.shared.check_process()?;
-        self.open_backing(Arc::new(LocalFile::open_rw(path)?))
-    }
-
-    /// As [`open_rw`](Self::open_rw); the file is made if it is not there. What is in it stays.
-    ///
-    /// # WritebackErrors
-    ///
-    /// As [`open`](Self::open).
+    /// - `InvalidInput` if the path leads to something other than a regular file.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - Otherwise the error of the system call.
     pub fn create(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(self, path)
+    }
+
+    /// Creates a regular file, and opens it for reading and writing.
+    ///
+    /// # Errors
+    ///
+    /// - `AlreadyExists` if something has this path already.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - Otherwise the error of the system call.
+    pub fn create_new(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
+        OpenOptions::new().read(true).write(true).create_new(true).open(self, path)
+    }
+
+    /// Opens a regular file with options. It is [`OpenOptions::open`] with its arguments swapped.
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput` if the options grant no access, or contradict each other, or the path leads
+    ///   to something other than a regular file.
+    /// - `AlreadyExists` if `create_new` is set and the file exists.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - Otherwise the error of the system call.
+    pub fn open_with(&self, path: impl AsRef<Path>, options: &OpenOptions) -> io::Result<File<S>> {
+        options.open(self, path)
+    }
+
+    /// Opens what any [`Backing`] provides. Backings with the same file id share their pages.
+    ///
+    /// # Errors
+    ///
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - Otherwise the error of [`Backing::version`].
+    pub fn open_backing(&self, backing: Arc<dyn Backing>) -> io::Result<File<S>> {
         self.shared.check_process()?;
-        self.open_backing(Arc::new(LocalFile::create(path)?))
+        File::new(&self.shared, backing, false)
     }
 
     /// Writes the dirty pages of all files to their backings, which may keep them in memory for a
@@ -142,17 +119,6 @@ impl<S: Scheme> Cache<S> {
     pub fn flush(&self) -> io::Result<()> {
         self.shared.check_process()?;
         write_back::write_back_all(&self.shared)
-    }
-
-    /// Opens what any [`Backing`] gives. Backings of one identity share their pages, as opens of
-    /// one file do.
-    ///
-    /// # WritebackErrors
-    ///
-    /// What the backing says when it is asked for its version.
-    pub fn open_backing(&self, backing: Arc<dyn Backing>) -> io::Result<File<S>> {
-        self.shared.check_process()?;
-        File::new(&self.shared, backing)
     }
 
     /// Frees `frames` pages that nobody holds, those not used lately first, and some more where
@@ -298,16 +264,26 @@ impl<S: Scheme> Cache<S> {
         done
     }
 
-    /// The bytes of memory that it uses at the most for pages of files and for the index that finds
-    /// them.
+    /// Returns the maximum memory for pages of files and for the index that finds them, in bytes.
     pub fn capacity(&self) -> usize {
         self.shared.capacity()
+    }
+
+    /// Returns the largest capacity that [`set_capacity`](Self::set_capacity) accepts, in bytes.
+    pub fn max_capacity(&self) -> usize {
+        capacity::most_bytes(&self.shared)
+    }
+
+    /// Returns the name that the builder was given.
+    pub fn name(&self) -> &str {
+        &self.shared.name
     }
 }
 
 impl<S: Scheme> fmt::Debug for Cache<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache")
+            .field("name", &self.name())
             .field("capacity", &self.capacity())
             .field("cached_bytes", &(self.zone().count_kind(CACHED) * FRAME_SIZE))
             .field("stats", &self.stats())
@@ -330,7 +306,7 @@ mod tests {
 
     use super::*;
     use crate::backing::{Call, Fault, Memory};
-    use crate::rt::worker::Job;
+    use crate::rt::worker::{Job, Worker};
 
     /// A file whose every read fails.
     fn unreadable(cache: &Cache) -> File {
@@ -374,7 +350,7 @@ mod tests {
         static JOB: Job<Shared<DefaultScheme>> =
             Job { name: "resting", delay: Duration::ZERO, work: |_| Duration::from_millis(300) };
         let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
-        let worker = Arc::new(Worker::new(&JOB, Arc::downgrade(&cache.shared)));
+        let worker = Arc::new(Worker::new(&JOB, "test", Arc::downgrade(&cache.shared)));
         worker.notify_now();
         worker.quiesce();
         worker.notify_now();

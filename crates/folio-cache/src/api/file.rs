@@ -23,9 +23,13 @@ pub struct File<S: Scheme = DefaultScheme> {
 }
 
 impl<S: Scheme> File<S> {
-    pub(crate) fn new(shared: &Arc<Shared<S>>, backing: Arc<dyn Backing>) -> io::Result<Self> {
+    pub(crate) fn new(
+        shared: &Arc<Shared<S>>,
+        backing: Arc<dyn Backing>,
+        appends: bool,
+    ) -> io::Result<Self> {
         let mapping = open_mapping(shared, Arc::clone(&backing))?;
-        Ok(Self { opened: Arc::new(Opened::new(&mapping, backing)), mapping })
+        Ok(Self { opened: Arc::new(Opened::new(&mapping, backing, appends)), mapping })
     }
 
     /// Reads into `buf` from `offset` on. How many bytes: fewer than asked only at the end of the
@@ -41,6 +45,30 @@ impl<S: Scheme> File<S> {
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let read = copy::read_optimistic(&self.mapping, offset, buf);
         if read { Ok(buf.len()) } else { copy::read_pages(&self.mapping, offset, buf) }
+    }
+
+    /// Reads from `offset` on until `buf` is full.
+    ///
+    /// # Errors
+    ///
+    /// - `UnexpectedEof` if the file ends before.
+    /// - Otherwise as [`read_at`](Self::read_at). Any part of `buf` may have been written.
+    pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let wanted = buf.len();
+        let mut done = 0;
+        while done < wanted {
+            match self.read_at(&mut buf[done..], offset.saturating_add(done as u64))? {
+                0 => {
+                    let end = self.len();
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        format!("the file ends at {end}, {wanted} bytes at {offset} were wanted"),
+                    ));
+                }
+                read => done += read,
+            }
+        }
+        Ok(())
     }
 
     /// The bytes from `offset` to the end of its page, or of the file, without a copy. `None` at or

@@ -37,6 +37,16 @@ impl<S: Scheme> File<S> {
         write_pages::write(&self.mapping, offset, buf)
     }
 
+    /// Writes all of `buf` at `offset`, and extends the file if necessary; a gap reads as zeroes.
+    pub fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            // At least one byte, or an error.
+            done += self.write_at(&buf[done..], offset.saturating_add(done as u64))?;
+        }
+        Ok(())
+    }
+
     /// Writes `bytes` at the end of the file, whoever else appends through this cache. Where that
     /// was.
     ///

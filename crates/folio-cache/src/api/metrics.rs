@@ -57,9 +57,9 @@ const GAUGES: [(&str, &str); 6] = [
     ("page_cache_offline_bytes", "Memory of the cache that the system has back"),
 ];
 
-impl<S: Scheme> Cache<S> {
-    /// Tells the recorder of the program what [`record_metrics`](Self::record_metrics) records.
-    /// Once is enough.
+impl Cache {
+    /// Describes to the recorder of the program what [`record_metrics`](Self::record_metrics)
+    /// records. Call it once.
     pub fn describe_metrics() {
         for &(name, unit, about, _) in COUNTERS {
             describe_counter!(name, unit, about);
@@ -71,16 +71,20 @@ impl<S: Scheme> Cache<S> {
             describe_gauge!(name, Unit::Bytes, about);
         }
     }
+}
 
-    /// Gives all counters and gauges to the recorder of the program, with `name` as the label
-    /// `cache`. Call it before each scrape, or now and then: it looks at every frame, which
-    /// takes in the order of a millisecond for each GiB.
-    pub fn record_metrics(&self, name: &str) {
+impl<S: Scheme> Cache<S> {
+    /// Records all counters and gauges with the recorder of the program. The label `cache` is the
+    /// cache's name.
+    ///
+    /// Call it before each scrape, or periodically: it inspects every frame, which takes about a
+    /// millisecond for each GiB.
+    pub fn record_metrics(&self) {
         if self.shared.is_inherited() {
             // Locks are needed, and the numbers are the parent's.
             return;
         }
-        let stats = self.stats();
+        let (name, stats) = (self.name(), self.stats());
         for &(counter, _, _, value) in COUNTERS {
             counter!(counter, "cache" => name.to_owned()).absolute(value(&stats));
         }

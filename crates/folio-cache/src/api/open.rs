@@ -18,18 +18,20 @@ pub(crate) struct Opened<S: Scheme> {
     mapping: Arc<Mapping<S>>,
     /// To write to; `None`: it was opened for reading only.
     writer: Option<Arc<dyn Backing>>,
+    /// The writes of a cursor append.
+    pub(crate) appends: bool,
     cursor: ErrorCursor,
 }
 
 impl<S: Scheme> Opened<S> {
-    pub(crate) fn new(mapping: &Arc<Mapping<S>>, backing: Arc<dyn Backing>) -> Self {
+    pub(crate) fn new(mapping: &Arc<Mapping<S>>, backing: Arc<dyn Backing>, appends: bool) -> Self {
         mapping.opened();
         let writer = backing.is_writable().then_some(backing);
         if let Some(writer) = &writer {
             // The first one writes for all: they are the same bytes.
             let _ = mapping.writer.set(Arc::clone(writer));
         }
-        Self { mapping: Arc::clone(mapping), writer, cursor: mapping.errors.begin() }
+        Self { mapping: Arc::clone(mapping), writer, appends, cursor: mapping.errors.begin() }
     }
 
     /// # WritebackErrors

@@ -34,25 +34,12 @@ impl LocalFile {
     /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else
     /// what the system says.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::new(open_regular(path.as_ref(), OFlags::RDONLY)?)
+        Self::open_with(path.as_ref(), OFlags::RDONLY, 0)
     }
 
-    /// Opens a file for reading and writing.
-    ///
-    /// # WritebackErrors
-    ///
-    /// As [`open`](Self::open).
-    pub fn open_rw(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::new(open_regular(path.as_ref(), OFlags::RDWR)?)
-    }
-
-    /// Opens a file for reading and writing, and makes it if it is not there. What is in it stays.
-    ///
-    /// # WritebackErrors
-    ///
-    /// As [`open`](Self::open).
-    pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::new(open_regular(path.as_ref(), OFlags::RDWR | OFlags::CREATE)?)
+    /// Opens a regular file as the options of an open say.
+    pub(crate) fn open_with(path: &Path, flags: OFlags, mode: u32) -> io::Result<Self> {
+        Self::new(open_regular(path, flags, mode)?)
     }
 
     /// Reads and writes whole pages past the kernel's cache (`O_DIRECT`) where the file system lets

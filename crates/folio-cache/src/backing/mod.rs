@@ -20,6 +20,7 @@
 //! all that a reader is about to need.
 
 mod direct;
+pub(crate) mod error;
 mod local;
 mod open;
 mod testing;

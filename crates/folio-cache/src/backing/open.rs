@@ -9,15 +9,18 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 /// Opens a regular file. One that `flags` make gets the usual rights, less the process's mask.
-pub(super) fn open_regular(path: &Path, flags: OFlags) -> io::Result<fs::File> {
-    // Before the open: opening a device can have effects.
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && flags.contains(OFlags::CREATE) => {
+pub(super) fn open_regular(path: &Path, flags: OFlags, mode: u32) -> io::Result<fs::File> {
+    // Before the open: opening a device can have effects. An exclusive open opens nothing that
+    // exists.
+    if !flags.contains(OFlags::EXCL) {
+        match fs::metadata(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && flags.contains(OFlags::CREATE) => {}
+            metadata => check(&path.display(), metadata?.file_type())?,
         }
-        metadata => check(&path.display(), metadata?.file_type())?,
     }
     let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = fs::File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o666))?);
+    let file = fs::File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(mode))?);
     // Again: the path may lead to another file by now.
     check(&path.display(), file.metadata()?.file_type())?;
     Ok(file)

@@ -22,7 +22,7 @@ const REST: Duration = Duration::from_millis(10);
 
 impl<S: Scheme> Shared<S> {
     pub(crate) const RECLAIMER: Job<Self> =
-        Job { name: "folio-reclaim", delay: Duration::ZERO, work: free_to_high_watermark };
+        Job { name: "reclaim", delay: Duration::ZERO, work: free_to_high_watermark };
 }
 
 /// Notifies the reclaimer if few frames are free. Never waits.

@@ -102,6 +102,7 @@ pub(crate) struct IoPool {
 }
 
 struct Inner {
+    thread_name: String,
     queue: Mutex<Queue>,
     /// There is something to do, or the cache is gone.
     work: Condvar,
@@ -257,8 +258,9 @@ impl Queue {
     }
 }
 
-impl Default for IoPool {
-    fn default() -> Self {
+impl IoPool {
+    /// Makes a pool without threads. Their names will begin with `prefix`.
+    pub(crate) fn new(prefix: &str) -> Self {
         let queue = Queue {
             fetches: VecDeque::new(),
             extents: VecDeque::new(),
@@ -271,11 +273,10 @@ impl Default for IoPool {
             closed: false,
         };
         let (work, quiesced) = (Condvar::new(), Condvar::new());
-        Self { shared: Arc::new(Inner { queue: Mutex::new(queue), work, quiesced }) }
+        let thread_name = format!("{prefix}-fill");
+        Self { shared: Arc::new(Inner { thread_name, queue: Mutex::new(queue), work, quiesced }) }
     }
-}
 
-impl IoPool {
     /// Has as many threads as this at the most.
     pub(crate) fn set_io_threads(&self, threads: usize) {
         self.shared.queue.lock().io_threads = threads;
@@ -381,7 +382,7 @@ impl Inner {
     fn make_room(self: &Arc<Self>, queue: &mut Queue) {
         if queue.idle <= queue.waiting() && queue.threads < queue.io_threads {
             let shared = Arc::clone(self);
-            queue.threads += usize::from(spawn("folio-fill", move || shared.serve()));
+            queue.threads += usize::from(spawn(&self.thread_name, move || shared.serve()));
         }
     }
 

@@ -43,7 +43,7 @@ struct Signal {
 
 /// What a worker does.
 pub(crate) struct Job<T> {
-    /// The thread's name.
+    /// The end of the thread's name.
     pub(crate) name: &'static str,
     /// How soon is soon.
     pub(crate) delay: Duration,
@@ -54,12 +54,14 @@ pub(crate) struct Job<T> {
 /// The thread, as its cache sees it.
 pub(crate) struct Worker<T: Send + Sync + 'static> {
     job: &'static Job<T>,
+    /// Of its thread.
+    name: String,
     signal: Arc<Signal>,
     me: Weak<T>,
 }
 
 impl<T: Send + Sync + 'static> Worker<T> {
-    pub(crate) fn new(job: &'static Job<T>, me: Weak<T>) -> Self {
+    pub(crate) fn new(job: &'static Job<T>, prefix: &str, me: Weak<T>) -> Self {
         let signal = Signal {
             // Under shuttle a test says whether there is a thread.
             state: Mutex::new(State {
@@ -72,7 +74,7 @@ impl<T: Send + Sync + 'static> Worker<T> {
             is_notified: AtomicBool::new(false),
             quiesced: Condvar::new(),
         };
-        Self { job, signal: Arc::new(signal), me }
+        Self { job, name: format!("{prefix}-{}", job.name), signal: Arc::new(signal), me }
     }
 
     /// Whether it may have a thread. One that it must not have ends after what it does.
@@ -119,7 +121,7 @@ impl<T: Send + Sync + 'static> Worker<T> {
         let mut state = self.signal.state.lock();
         if state.may_start && !state.has_thread {
             let (job, signal, cache) = (self.job, Arc::clone(&self.signal), self.me.clone());
-            state.has_thread = spawn(job.name, move || run(job, &signal, &cache));
+            state.has_thread = spawn(&self.name, move || run(job, &signal, &cache));
         }
         if state.wanted == Wanted::Nothing || (state.wanted == Wanted::Soon && what == Wanted::Now)
         {

@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn of_two_opens_that_sync_at_once_both_are_told_that_it_failed() {
         let backing = Arc::new(Forgetful { memory: Memory::new(b""), mapping: OnceLock::new() });
-        let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
+        let cache = Cache::new(2 << 20).unwrap();
         cache.set_io_threads(0);
         let files = [(); 2].map(|()| cache.open_backing(backing.clone()).unwrap());
         backing.mapping.set(Arc::downgrade(&files[0].mapping)).expect("once");
