@@ -5,7 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use folio_ref::Scheme;
+use rustix::io::Errno;
 
+use crate::backing::error::numbered;
 use crate::backing::{Backing, Durable};
 use crate::length::refresh;
 use crate::state::error_cursor::ErrorCursor;
@@ -43,7 +45,7 @@ impl<S: Scheme> Opened<S> {
         self.writer.as_deref().ok_or_else(|| {
             let message =
                 format!("{:?} was opened for reading only", self.mapping.backing.file_id());
-            io::Error::new(io::ErrorKind::PermissionDenied, message)
+            numbered(io::ErrorKind::PermissionDenied, Errno::BADF, message)
         })
     }
 

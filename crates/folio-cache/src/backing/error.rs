@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use rustix::io::Errno;
 
 /// An error of the cache, as the source of an [`io::Error`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct CacheError {
     number: i32,
     message: String,
@@ -39,6 +39,19 @@ pub(crate) fn numbered(kind: ErrorKind, number: Errno, message: impl Into<String
     io::Error::new(kind, CacheError { number: number.raw_os_error(), message: message.into() })
 }
 
+/// Makes the same error again, by its number if it has one.
+pub(crate) fn copy(error: &io::Error) -> io::Error {
+    let own = || error.get_ref()?.downcast_ref::<CacheError>();
+    match (error.raw_os_error(), own()) {
+        (Some(number), _) => io::Error::from_raw_os_error(number),
+        (None, Some(own)) => {
+            let CacheError { number, message } = own.clone();
+            io::Error::new(error.kind(), CacheError { number, message })
+        }
+        (None, None) => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
 /// Returns the error number of the system for an error, if there is one.
 ///
 /// [`io::Error::raw_os_error`] has a number for errors of system calls only. This function also
@@ -62,4 +75,23 @@ pub(crate) fn numbered(kind: ErrorKind, number: Errno, message: impl Into<String
 pub fn raw_os_error(error: &io::Error) -> Option<i32> {
     let own = || Some(error.get_ref()?.downcast_ref::<CacheError>()?.number);
     error.raw_os_error().or_else(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_the_kind_the_number_and_the_message() {
+        for (original, number) in [
+            (io::Error::from_raw_os_error(28), Some(28)),
+            (error(ErrorKind::FileTooLarge, "an offset"), Some(27)),
+            (numbered(ErrorKind::PermissionDenied, Errno::BADF, "a file"), Some(9)),
+            (io::Error::other("lost"), None),
+        ] {
+            let copy = copy(&original);
+            assert_eq!((copy.kind(), raw_os_error(&copy)), (original.kind(), number));
+            assert_eq!(copy.to_string(), original.to_string());
+        }
+    }
 }

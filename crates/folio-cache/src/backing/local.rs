@@ -9,6 +9,7 @@ use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{pread, preadv, pwrite, pwritev};
 
 use super::direct::{self, Direct};
+use super::error::error;
 use super::open::{check, open_regular};
 use super::{Backing, Durable, FileId, Fill, Version, whole};
 
@@ -77,7 +78,7 @@ impl LocalFile {
             _ => None,
         };
         if let Some(message) = refused {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            return Err(error(io::ErrorKind::InvalidInput, message));
         }
         let file_id = FileId { space: "file", volume: metadata.dev(), object: metadata.ino() };
         Ok(Self {

@@ -29,6 +29,8 @@ mod whole;
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 
+use rustix::io::Errno;
+
 pub use local::LocalFile;
 pub use testing::{Call, Fault, Memory};
 
@@ -148,8 +150,6 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
 }
 
 fn read_only(backing: &(impl Backing + ?Sized)) -> io::Error {
-    io::Error::new(
-        ErrorKind::PermissionDenied,
-        format!("{:?} can not be written to", backing.file_id()),
-    )
+    let message = format!("{:?} cannot be written to", backing.file_id());
+    error::numbered(ErrorKind::PermissionDenied, Errno::BADF, message)
 }

@@ -7,6 +7,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::error::{error, numbered};
 
 /// Opens a regular file. One that `flags` make gets the usual rights, less the process's mask.
 pub(super) fn open_regular(path: &Path, flags: OFlags, mode: u32) -> io::Result<fs::File> {
@@ -40,5 +43,10 @@ pub(super) fn check(name: &dyn fmt::Display, kind: FileType) -> io::Result<()> {
         _ => "no regular file",
     };
     let message = format!("{name} is {what}: only regular files can be cached");
-    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    let invalid = io::ErrorKind::InvalidInput;
+    Err(if kind.is_dir() {
+        numbered(invalid, Errno::ISDIR, message)
+    } else {
+        error(invalid, message)
+    })
 }

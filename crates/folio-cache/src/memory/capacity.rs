@@ -14,6 +14,7 @@ use std::time::Duration;
 use folio_frames::{BLOCK_ORDER, OfflineError};
 use folio_ref::Scheme;
 
+use crate::backing::error::error;
 use crate::memory::evict;
 use crate::memory::limits::machine_bytes;
 use crate::memory::pinned;
@@ -43,7 +44,7 @@ pub(crate) fn check(bytes: usize, most: usize, why: &str) -> io::Result<usize> {
         return Ok(bytes - bytes % least);
     }
     let message = format!("a capacity of {bytes} bytes: allowed are {least} to {most}, {why}");
-    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    Err(error(io::ErrorKind::InvalidInput, message))
 }
 
 /// As [`check`], for a cache that is to be made.
@@ -76,7 +77,7 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
     let message = format!(
         "the capacity is {reached} bytes, not {bytes}: {pinned} bytes are pinned, and no block can be given back whole"
     );
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
+    Err(error(io::ErrorKind::ResourceBusy, message))
 }
 
 /// What is offline though the budget allows it: paid for indexes.

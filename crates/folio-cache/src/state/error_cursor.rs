@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::backing::error::copy;
+
 /// The newest error of a mapping.
 #[derive(Debug, Default)]
 pub(crate) struct WritebackErrors {
@@ -73,14 +75,6 @@ impl WritebackErrors {
         }
         newest.reported = true;
         newest.error.as_ref().map_or(Ok(()), |error| Err(copy(error)))
-    }
-}
-
-/// The same error again: by its number where it has one.
-fn copy(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use folio_ref::Scheme;
 use folio_uring::Process;
 
+use crate::backing::error::error;
 use crate::state::shared::Shared;
 
 impl<S: Scheme> Shared<S> {
@@ -44,7 +45,7 @@ impl<S: Scheme> Shared<S> {
             "this cache was made by process {made} and is used in process {used} after a fork: \
              open a new cache there"
         );
-        io::Error::new(io::ErrorKind::Unsupported, message)
+        error(io::ErrorKind::Unsupported, message)
     }
 
     /// Keeps the cache until the process ends, if it is inherited: to take it down, locks and

@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 
+use crate::backing::error::error;
 use crate::state::frames::FolioRef;
 
 use folio_frames::{FRAME_SIZE, Kind};
@@ -32,7 +33,7 @@ pub(crate) fn split_owner_data(owner_data: u64) -> (u32, u32) {
 pub(crate) fn page_of(offset: u64) -> io::Result<u32> {
     u32::try_from(offset / FRAME_SIZE as u64).map_err(|_| {
         let message = format!("offset {offset} lies past 16 TiB, up to which a file can be cached");
-        io::Error::new(io::ErrorKind::FileTooLarge, message)
+        error(io::ErrorKind::FileTooLarge, message)
     })
 }
 /// The pages that some bytes lie in.
@@ -46,5 +47,5 @@ pub(crate) fn check_offset(offset: u64) -> io::Result<()> {
         return Ok(());
     }
     let message = format!("offset {offset} is more than any file's, {} at the most", i64::MAX);
-    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    Err(error(io::ErrorKind::InvalidInput, message))
 }

@@ -15,6 +15,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::backing::Backing;
+use crate::backing::error::error;
 use crate::length::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
@@ -35,7 +36,7 @@ pub(crate) fn resize<S: Scheme>(
     if i64::try_from(new).is_err() {
         let message =
             format!("a length of {new} is more than any file's, {} at the most", i64::MAX);
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        return Err(error(io::ErrorKind::InvalidInput, message));
     }
     let _grow = mapping.grow.lock();
     // Bytes that somebody else appended are no zeroes.

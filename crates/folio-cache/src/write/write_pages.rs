@@ -24,6 +24,7 @@ use std::sync::atomic::{Ordering, fence};
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::backing::error::error;
 use crate::length::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
@@ -383,7 +384,7 @@ fn check_range(offset: u64, len: u64) -> io::Result<()> {
     let Some(end) = end else {
         let message =
             format!("{len} bytes at {offset} end past any file's length, {} at the most", i64::MAX);
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        return Err(error(io::ErrorKind::InvalidInput, message));
     };
     page_of(end.saturating_sub(1)).map(drop)
 }
