@@ -137,6 +137,7 @@ pub use api::builder::CacheBuilder;
 pub use api::cache::Cache;
 pub use api::cursor::FileCursor;
 pub use api::file::File;
+pub use api::frames::CacheFrames;
 pub use api::options::OpenOptions;
 pub use api::range::RangeHandle;
 pub use api::read_many::Read;

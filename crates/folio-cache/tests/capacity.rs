@@ -17,7 +17,7 @@ use folio_frames::Peek;
 fn a_capacity_shrinks_and_grows_while_every_byte_is_read_right() {
     let (_dir, path, bytes) = file_of(12 << 20);
     let cache = Cache::builder().capacity(8 << 20).max_capacity(16 << 20).build().unwrap();
-    assert_eq!((cache.capacity(), cache.zone().stats().online_frames), (8 << 20, 4 * 512));
+    assert_eq!((cache.capacity(), cache.frames().zone().stats().online_frames), (8 << 20, 4 * 512));
     let file = cache.open(&path).unwrap();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -33,7 +33,7 @@ fn a_capacity_shrinks_and_grows_while_every_byte_is_read_right() {
         });
         for capacity in [2, 16, 4, 6, 2, 12] {
             cache.set_capacity(capacity << 20).unwrap();
-            assert_eq!(cache.zone().stats().online_frames as usize, capacity / 2 * 512);
+            assert_eq!(cache.frames().zone().stats().online_frames as usize, capacity / 2 * 512);
             let mut buf = vec![0; bytes.len()];
             assert_eq!(file.read_at(&mut buf, 0).unwrap(), bytes.len());
             assert!(buf == bytes);
@@ -57,7 +57,7 @@ fn an_impossible_capacity_is_refused_and_changes_nothing() {
             "{error}"
         );
     }
-    assert_eq!((cache.capacity(), cache.zone().stats().online_frames), (4 << 20, 2 * 512));
+    assert_eq!((cache.capacity(), cache.frames().zone().stats().online_frames), (4 << 20, 2 * 512));
     for bytes in [0, usize::MAX] {
         assert_eq!(Cache::new(bytes).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
@@ -77,7 +77,7 @@ fn a_capacity_below_the_pinned_bytes_reports_the_reached_one() {
     let file = cache.open(&path).unwrap();
     file.read_at(&mut vec![0; bytes.len()], 0).unwrap();
     // One page in each of three blocks is pinned.
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     let is_in = |block, page| {
         let has = |seen: Peek| seen.kind == CACHED && seen.owner_data as u32 == page;
         zone.block_range(block).any(|pfn| has(zone.peek(pfn)))
@@ -137,7 +137,7 @@ fn nothing_of_one_file_is_ever_seen_in_another() {
     let short = cache.open_backing(Arc::new(Memory::new(&[1; 4096 * 3 + 5]))).unwrap();
     short.read_at(&mut vec![0; 4096 * 4], 0).unwrap();
     drop(secret);
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     cache.quiesce();
     // A thread of the cache may keep the file open for a moment after its close.
     let end = Instant::now() + Duration::from_secs(10);
@@ -167,7 +167,7 @@ fn a_large_index_uses_capacity_until_the_last_close() {
     file.set_len(1 << 40).unwrap();
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let sparse = cache.open_backing(Arc::new(folio_cache::LocalFile::new(file).unwrap())).unwrap();
-    let online = || cache.zone().stats().online_frames;
+    let online = || cache.frames().zone().stats().online_frames;
     let mut random = fastrand::Rng::with_seed(5);
     while online() > 2 * 512 {
         sparse.read_at(&mut [0; 1], random.u64(..1 << 40)).unwrap();
@@ -189,7 +189,7 @@ fn a_large_index_uses_capacity_until_the_last_close() {
 #[test]
 fn the_watermarks_follow_the_capacity() {
     let cache = Cache::builder().capacity(4 << 20).max_capacity(64 << 20).build().unwrap();
-    let low = || cache.zone().watermarks().low;
+    let low = || cache.frames().zone().watermarks().low;
     assert_eq!((low(), cache.index_bytes()), (4, 0));
     cache.set_capacity(64 << 20).unwrap();
     assert_eq!((low(), cache.index_bytes()), (64, 0));

@@ -208,10 +208,15 @@ fn child_never_waits_for_threads_of_the_parent() {
         assert_eq!(cache.reclaim(10), 0);
         assert_foreign(cache.set_capacity(2 << 20));
         assert_foreign(cache.open_backing(Arc::new(Memory::new(b""))));
-        assert!(cache.migrate(Pfn::new(1 << 20)).is_err());
-        assert!(cache.offline(0).is_err());
-        assert!(cache.shrink_to(1).is_err());
-        let _ = (cache.compact(1), cache.grow_to(2), cache.index_bytes(), cache.stats());
+        assert!(cache.frames().migrate(Pfn::new(1 << 20)).is_err());
+        assert!(cache.frames().offline(0).is_err());
+        assert!(cache.frames().shrink_to(1).is_err());
+        let _ = (
+            cache.frames().compact(1),
+            cache.frames().grow_to(2),
+            cache.index_bytes(),
+            cache.stats(),
+        );
         let _ = format!("{cache:?} {file:?}");
         drop((file, cache));
     });

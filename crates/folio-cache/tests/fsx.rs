@@ -172,18 +172,20 @@ impl Run {
             860..=869 => self.pin_range(&file, offset, len),
             870..=889 => drop(self.cache.reclaim(len % 300)),
             890..=919 => {
-                let all = self.cache.zone().pfns();
+                let all = self.cache.frames().zone().pfns();
                 for _ in 0..20 {
                     let pfn = Pfn::new(self.random.u64(all.start.as_u64()..all.end.as_u64()));
-                    let _ = self.cache.migrate(pfn);
+                    let _ = self.cache.frames().migrate(pfn);
                 }
             }
             920..=924 => {
-                if let Ok(offline) =
-                    self.cache.offline(self.random.usize(..self.cache.zone().blocks()))
+                if let Ok(offline) = self
+                    .cache
+                    .frames()
+                    .offline(self.random.usize(..self.cache.frames().zone().blocks()))
                 {
                     self.read(&file, offset, len);
-                    self.cache.online(offline);
+                    self.cache.frames().online(offline);
                 }
             }
             925..=929 => {

@@ -28,7 +28,7 @@ fn world(pages: u64) -> (Cache, Arc<Memory>, File) {
 
 /// Returns the order and the snapshot of each cached folio.
 fn folios(cache: &Cache) -> Vec<(u8, Snapshot)> {
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     let seen = zone.pfns().map(|pfn| zone.peek(pfn)).filter(|seen: &Peek| seen.kind == CACHED);
     seen.map(|seen| (seen.order.as_u8(), seen.snapshot)).collect()
 }
@@ -102,9 +102,9 @@ fn a_write_splits_an_unpinned_folio_or_copies_one_page() {
     assert_eq!(pieces.concat()[5 * FRAME_SIZE], 6);
     drop((range, again));
     // A write to another page splits the folio, and the frame that the page left is freed.
-    let free = pinned_cache.zone().stats().free_frames;
+    let free = pinned_cache.frames().zone().stats().free_frames;
     pinned.write_at(&[1], 0).unwrap();
-    let free_now = pinned_cache.zone().stats().free_frames;
+    let free_now = pinned_cache.frames().zone().stats().free_frames;
     assert_eq!((count_singles(&pinned_cache), free_now), (16, free + 1));
     for (file, cache) in [(file, cache), (pinned, pinned_cache)] {
         let mut buf = [0; 12];
@@ -120,8 +120,8 @@ fn a_write_splits_an_unpinned_folio_or_copies_one_page() {
 fn truncate_and_punch_free_pages_of_unpinned_folios() {
     let (cache, _, file) = world(PAGES);
     let free = || {
-        cache.zone().drain();
-        cache.zone().stats().free_frames
+        cache.frames().zone().drain();
+        cache.frames().zone().stats().free_frames
     };
     let before = free();
     file.punch_hole(4 * PAGE, 2 * PAGE).unwrap();
@@ -233,10 +233,10 @@ fn a_policy_that_panics_loses_no_folio() {
     let file =
         cache.open_backing(Arc::new(Memory::new(&[7; FRAME_SIZE].repeat(PAGES as usize)))).unwrap();
     drop(file.range(0, PAGES as usize * FRAME_SIZE).unwrap());
-    cache.zone().pfns().for_each(|pfn| _ = cache.zone().take_referenced(pfn));
+    cache.frames().zone().pfns().for_each(|pfn| _ = cache.frames().zone().take_referenced(pfn));
     let reclaim = AssertUnwindSafe(|| cache.reclaim(PAGES as usize));
     assert!(catch_unwind(reclaim).is_err(), "evicted_with was not called");
-    assert_eq!(cache.zone().count_kind(CACHED), 0);
+    assert_eq!(cache.frames().zone().count_kind(CACHED), 0);
     drop(file);
     assert_nothing_leaked(&cache);
 }

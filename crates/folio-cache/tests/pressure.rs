@@ -54,7 +54,7 @@ fn handles_on_pages_that_left_their_file_do_not_stop_reclaim() {
         // Reclaim cannot evict a page that is still read ahead or just being freed.
         cache.quiesce();
         while cache.reclaim(1) == 1 {}
-        assert_eq!(cache.zone().stats().free_frames, 512 - 200, "{:?}", cache.stats());
+        assert_eq!(cache.frames().zone().stats().free_frames, 512 - 200, "{:?}", cache.stats());
     }
     drop((file, handles));
     assert_nothing_leaked(&cache);
@@ -84,8 +84,8 @@ fn every_scheme_reads_right_under_reclaim_and_migration() {
                 });
             }
             scope.spawn(|| {
-                for pfn in cache.zone().pfns() {
-                    let _ = cache.migrate(pfn);
+                for pfn in cache.frames().zone().pfns() {
+                    let _ = cache.frames().migrate(pfn);
                     cache.reclaim(1);
                 }
             });
@@ -172,7 +172,7 @@ fn a_policy_learns_of_restored_victims_and_its_size() {
     let file = cache.open(&path).unwrap();
     let handle = file.page(9 * 4096).unwrap().unwrap();
     file.page(30 * 4096).unwrap().unwrap();
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     let is_pinned = |pfn| {
         let seen = zone.peek(pfn);
         seen.kind == CACHED && seen.owner_data as u32 == 9
@@ -184,7 +184,7 @@ fn a_policy_learns_of_restored_victims_and_its_size() {
     cache.set_capacity(16 << 20).unwrap();
     let high = |blocks: u32| blocks * 512 / 256 * 4;
     assert_eq!(*sizes.lock().unwrap(), [32 * 512 - high(32), 8 * 512 - high(8)]);
-    assert_eq!(cache.zone().watermarks(), Watermarks { min: 0, low: 16, high: 64 });
+    assert_eq!(cache.frames().zone().watermarks(), Watermarks { min: 0, low: 16, high: 64 });
     drop((handle, file));
     assert_nothing_leaked(&cache);
 }
@@ -203,7 +203,7 @@ fn the_reclaimer_frees_before_a_miss_has_to() {
     let stats = cache.stats();
     assert!(stats.direct_reclaims == 0 && stats.reclaimed >= stats.misses - 2048, "{stats:?}");
     // Up to the high watermark, in whole batches.
-    let free = cache.zone().stats().free_frames;
+    let free = cache.frames().zone().stats().free_frames;
     assert!((1..=32 + 32).contains(&free), "{free} frames are free");
     drop(file);
     assert_nothing_leaked(&cache);
@@ -222,8 +222,8 @@ fn of_equal_pages_the_reused_one_stays() {
         for page in pages {
             read(page);
         }
-        for pfn in cache.zone().pfns() {
-            cache.zone().take_referenced(pfn);
+        for pfn in cache.frames().zone().pfns() {
+            cache.frames().zone().take_referenced(pfn);
         }
         read(used);
         assert_eq!(cache.reclaim(7), 7);
@@ -266,14 +266,14 @@ fn migration_moves_a_page_under_its_readers() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
     let handle = file.page(0).unwrap().unwrap();
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     let pfn = zone.pfns().find(|&pfn| zone.peek(pfn).kind == CACHED).unwrap();
-    assert_eq!(cache.migrate(pfn), Err(MigrateError::Busy));
+    assert_eq!(cache.frames().migrate(pfn), Err(MigrateError::Busy));
     drop(handle);
-    let moved_to = cache.migrate(pfn).unwrap();
+    let moved_to = cache.frames().migrate(pfn).unwrap();
     assert_ne!(moved_to, pfn);
-    assert!(cache.migrate(pfn).is_err());
-    assert!(cache.migrate(folio_frames::Pfn::new(0)).is_err());
+    assert!(cache.frames().migrate(pfn).is_err());
+    assert!(cache.frames().migrate(folio_frames::Pfn::new(0)).is_err());
     let mut buf = vec![0; 4096];
     file.read_at(&mut buf, 0).unwrap();
     assert_eq!((buf, cache.stats().misses), (bytes, 1));
@@ -380,18 +380,19 @@ fn reads_stay_right_under_reclaim_migration_and_offline() {
             }
         });
         scope.spawn(|| {
-            for pfn in
-                std::iter::repeat_with(|| cache.zone().pfns()).flatten().take_while(|_| running())
+            for pfn in std::iter::repeat_with(|| cache.frames().zone().pfns())
+                .flatten()
+                .take_while(|_| running())
             {
-                moves.fetch_add(u64::from(cache.migrate(pfn).is_ok()), Ordering::Relaxed);
+                moves.fetch_add(u64::from(cache.frames().migrate(pfn).is_ok()), Ordering::Relaxed);
             }
         });
         scope.spawn(|| {
-            for block in (0..cache.zone().blocks()).cycle().take_while(|_| running()) {
-                if let Ok(offline) = cache.offline(block) {
+            for block in (0..cache.frames().zone().blocks()).cycle().take_while(|_| running()) {
+                if let Ok(offline) = cache.frames().offline(block) {
                     offlines.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(Duration::from_millis(1));
-                    cache.online(offline);
+                    cache.frames().online(offline);
                 }
             }
         });

@@ -140,8 +140,8 @@ fn a_range_releases_the_pages_it_has_passed() {
     file.invalidate();
     cache.quiesce();
     let free = || {
-        cache.zone().drain();
-        cache.zone().stats().free_frames
+        cache.frames().zone().drain();
+        cache.frames().zone().stats().free_frames
     };
     let (before, half) = (free(), bytes.len() / 2);
     range.advance(half);

@@ -235,7 +235,7 @@ fn a_cache_dropped_during_readahead_leaks_nothing() {
     let memory = Arc::new(memory(1000));
     memory.inject(Call::Fill, 0, u64::MAX, Fault::Delay(Duration::from_millis(1)));
     let cache: Cache = Cache::new(8 << 20).unwrap();
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     let file = cache.open_backing(memory.clone()).unwrap();
     for page in 0..30 {
         file.read_at(&mut [0; 64], page * PAGE).unwrap();

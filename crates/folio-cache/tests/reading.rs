@@ -144,12 +144,12 @@ fn pages_past_an_external_truncation_leave_the_cache() {
     let file = cache.open(&path).unwrap();
     let mut buf = vec![0; 40_000];
     assert_eq!(file.read_at(&mut buf, 0).unwrap(), 40_000);
-    assert_eq!(cache.zone().count_kind(CACHED), 10);
+    assert_eq!(cache.frames().zone().count_kind(CACHED), 10);
     // To a page boundary, so that no page must be read again.
     OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
     // Reads of cached pages do not query the file; a read past its end does.
     assert_eq!(file.read_at(&mut buf, 40_000).unwrap(), 0);
-    assert_eq!(cache.zone().count_kind(CACHED), 2);
+    assert_eq!(cache.frames().zone().count_kind(CACHED), 2);
     assert_eq!(file.read_at(&mut buf, 0).unwrap(), 8192);
     assert_eq!(buf[..8192], bytes[..8192]);
     drop(file);
@@ -276,7 +276,7 @@ fn impossible_capacities_are_refused() {
     }
     let cache: Cache = Cache::new((2 << 20) + 4097).unwrap();
     assert_eq!(cache.capacity(), 2 << 20);
-    assert_eq!(cache.zone().pfns().frames(), 512);
+    assert_eq!(cache.frames().zone().pfns().frames(), 512);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use folio_ref::{MAX_AT_ONCE, SATURATED, Snapshot};
 /// Saturates the reference count of each cached page that is `chosen` by its first byte. Returns
 /// their frame numbers.
 fn saturate(cache: &Cache, chosen: impl Fn(u8) -> bool) -> Vec<Pfn> {
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     let cached = zone.pfns().filter(|&pfn| zone.peek(pfn).kind == CACHED);
     let pages =
         cached.filter_map(|pfn| zone.try_get(pfn).ok()).filter(|page| chosen(page.as_slice()[0]));
@@ -45,9 +45,9 @@ fn a_saturated_page_is_read_from_a_copy() {
     let again = file.page(4096).unwrap().unwrap();
     assert!(copy.as_ptr() == again.as_ptr());
     assert!(before.iter().all(|&byte| byte == 1));
-    let seen = cache.zone().peek(pfn);
+    let seen = cache.frames().zone().peek(pfn);
     assert_eq!(seen.snapshot, Snapshot::Saturated);
-    assert_eq!(cache.zone().try_get(pfn).unwrap_err(), Refusal::Saturated);
+    assert_eq!(cache.frames().zone().try_get(pfn).unwrap_err(), Refusal::Saturated);
 }
 
 /// A sync must neither skip a saturated page nor leave it unwritten if no read replaced it by a
@@ -63,7 +63,7 @@ fn a_dirty_saturated_page_is_written_at_its_offset() {
         file.sync_data().unwrap();
         assert!(memory.durable() == pages(4), "with {saturated:?} saturated");
         assert!(
-            cache.zone().pfns().all(|pfn| !cache.zone().peek(pfn).dirty),
+            cache.frames().zone().pfns().all(|pfn| !cache.frames().zone().peek(pfn).dirty),
             "with {saturated:?} saturated"
         );
         // The next write goes to the copies.

@@ -51,7 +51,12 @@ fn a_handle_is_a_snapshot_and_the_next_shows_the_write() {
     assert!(file.page(0).unwrap().unwrap().iter().all(|&byte| byte == 2));
     // The pages are not pinned: they are written in place, in the same frames.
     let dirty = |cache: &Cache| {
-        cache.zone().pfns().filter(|&pfn| cache.zone().peek(pfn).dirty).collect::<Vec<_>>()
+        cache
+            .frames()
+            .zone()
+            .pfns()
+            .filter(|&pfn| cache.frames().zone().peek(pfn).dirty)
+            .collect::<Vec<_>>()
     };
     drop(before);
     let frames = dirty(&cache);
@@ -314,8 +319,8 @@ fn readers_see_each_write_to_a_page_whole() {
         scope.spawn(|| {
             while running() {
                 cache.reclaim(40);
-                for pfn in cache.zone().pfns() {
-                    let _ = cache.migrate(pfn);
+                for pfn in cache.frames().zone().pfns() {
+                    let _ = cache.frames().migrate(pfn);
                 }
                 file.sync_data().unwrap();
                 file.revalidate().unwrap();

@@ -5,10 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use folio_frames::{
-    Compacted, Contig, ContigError, FRAME_SIZE, MigrateError, OfflineError, Order, Pfn, UserSpace,
-    migrate,
-};
+use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 
 use crate::api::builder::CacheBuilder;
@@ -17,7 +14,6 @@ use crate::api::options::OpenOptions;
 use crate::backing::Backing;
 use crate::memory::capacity;
 use crate::memory::evict;
-use crate::state::frames::{Offline, Zone};
 use crate::state::shared::Shared;
 use crate::state::stats::CacheStats;
 use crate::state::units::CACHED;
@@ -128,30 +124,6 @@ impl<S: Scheme> Cache<S> {
         if self.shared.is_inherited() { 0 } else { evict::reclaim(&self.shared, frames) }
     }
 
-    /// Moves the page in one frame to another frame, and says which. Readers meanwhile sleep.
-    pub fn migrate(&self, pfn: Pfn) -> Result<Pfn, MigrateError> {
-        if self.shared.is_inherited() {
-            return Err(MigrateError::NotMovable);
-        }
-        migrate(self.zone(), pfn, &*self.shared)
-    }
-
-    /// Takes 2 MiB out of the cache: their pages move elsewhere and the memory goes back to the
-    /// system.
-    pub fn offline(&self, block: usize) -> Result<Offline<S>, OfflineError> {
-        if self.shared.is_inherited() {
-            return Err(OfflineError::NotOnline);
-        }
-        self.shared.arena.offline(block, &*self.shared)
-    }
-
-    /// Gives a block back to the cache.
-    pub fn online(&self, offline: Offline<S>) {
-        if !self.shared.is_inherited() {
-            self.shared.arena.online(offline);
-        }
-    }
-
     /// Waits until no pages are being read ahead, or written by the flusher. What a reader that
     /// just left had requested is under way for a while, and keeps its file open.
     pub fn quiesce(&self) {
@@ -182,50 +154,6 @@ impl<S: Scheme> Cache<S> {
             // Who made it dirty found no flusher.
             self.shared.flusher.notify_soon();
         }
-    }
-
-    /// Rebuilds up to `blocks` whole blocks of 2 MiB by moving pages together.
-    pub fn compact(&self, blocks: u32) -> Compacted {
-        if self.shared.is_inherited() {
-            return Compacted::default();
-        }
-        self.zone().compact(blocks, &*self.shared)
-    }
-
-    /// Frames of the cache that lie together, for the caller: pages in them move elsewhere.
-    pub fn alloc_contig(
-        &self,
-        frames: u32,
-        align: Order,
-    ) -> Result<Contig<UserSpace<S>>, ContigError> {
-        if self.shared.is_inherited() {
-            return Err(ContigError::NotOnline);
-        }
-        self.zone().alloc_contig(frames, align, &*self.shared)
-    }
-
-    /// Gives memory back to the system until this many blocks of 2 MiB are online; pages in the
-    /// others move together. It does not reclaim: who wants more room than is free does so
-    /// before.
-    pub fn shrink_to(&self, blocks: usize) -> Result<(), OfflineError> {
-        if self.shared.is_inherited() {
-            return Err(OfflineError::NotOnline);
-        }
-        self.shared.arena.shrink_to(blocks, &*self.shared)
-    }
-
-    /// Takes memory again that [`Cache::shrink_to`] gave back, until this many blocks are online.
-    /// How many are.
-    pub fn grow_to(&self, blocks: usize) -> usize {
-        if self.shared.is_inherited() {
-            return self.shared.arena.online_blocks();
-        }
-        self.shared.arena.grow_to(blocks)
-    }
-
-    /// The frames of the cache: to walk them, or to look at them.
-    pub fn zone(&self) -> &'static Zone<S> {
-        self.shared.zone()
     }
 
     #[cfg(feature = "metrics")]
@@ -285,7 +213,7 @@ impl<S: Scheme> fmt::Debug for Cache<S> {
         f.debug_struct("Cache")
             .field("name", &self.name())
             .field("capacity", &self.capacity())
-            .field("cached_bytes", &(self.zone().count_kind(CACHED) * FRAME_SIZE))
+            .field("cached_bytes", &(self.shared.zone().count_kind(CACHED) * FRAME_SIZE))
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
@@ -339,8 +267,11 @@ mod tests {
         });
         assert_eq!(file.page(4096).unwrap_err().raw_os_error(), Some(9));
         assert_eq!(cache.stats().misses, 601);
-        let zone = cache.zone().stats();
-        assert_eq!((zone.free_frames, cache.zone().count_kind(CACHED)), (zone.online_frames, 0));
+        let zone = cache.frames().zone().stats();
+        assert_eq!(
+            (zone.free_frames, cache.frames().zone().count_kind(CACHED)),
+            (zone.online_frames, 0)
+        );
     }
 
     /// Who settles while the worker rests, and has been notified for again, once slept for ever when it
@@ -375,7 +306,7 @@ mod tests {
         let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
         let file = cache.open(&path).unwrap();
         file.read_at(&mut [0], 0).unwrap();
-        let (zone, second_page) = (cache.zone(), 1);
+        let (zone, second_page) = (cache.frames().zone(), 1);
         assert!(cache.shared.with_slot(zone.pfns().start, second_page, &mut |slot| {
             let mut folio = zone.alloc_frozen(folio_frames::Order::ZERO).unwrap();
             folio.set_owner(CACHED, 77);

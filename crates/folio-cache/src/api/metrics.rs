@@ -97,7 +97,7 @@ impl<S: Scheme> Cache<S> {
     }
 
     fn gauges(&self) -> [usize; GAUGES.len()] {
-        let (shared, zone) = (self.shared(), self.zone());
+        let (shared, zone) = (self.shared(), self.shared().zone());
         let stats = zone.stats();
         let [online, free] =
             [stats.online_frames, stats.free_frames].map(|frames| frames as usize * FRAME_SIZE);

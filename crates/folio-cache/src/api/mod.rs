@@ -5,6 +5,7 @@ pub(crate) mod cache;
 pub(crate) mod cursor;
 pub(crate) mod file;
 pub(crate) mod file_write;
+pub(crate) mod frames;
 pub(crate) mod futures;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;

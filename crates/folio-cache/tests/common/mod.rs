@@ -191,7 +191,7 @@ impl Backing for Together {
 #[track_caller]
 pub(crate) fn assert_nothing_leaked<S: Scheme>(cache: &Cache<S>) {
     cache.quiesce();
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     // A thread of the cache may keep a file open for a moment after its close.
     let end = Instant::now() + Duration::from_secs(10);
     while zone.count_kind(CACHED) > 0 && Instant::now() < end {

@@ -169,7 +169,7 @@ fn reclaimer_against_a_capacity(search: Search) {
         let contents: Vec<u8> = (1..=8).flat_map(|page| [page; FRAME_SIZE]).collect();
         backing.scribble(0, &contents);
         let file = cache.open_backing(backing).unwrap();
-        let taken = cache.alloc_contig(505, Order::ZERO).expect("no frame is pinned");
+        let taken = cache.frames().alloc_contig(505, Order::ZERO).expect("no frame is pinned");
         // Not in a row, so that nothing is read ahead.
         for page in [0, 3, 1, 5] {
             assert_eq!(read::<1>(&file, page * FRAME_SIZE as u64), (1, [page as u8 + 1]));
@@ -190,7 +190,7 @@ fn reclaimer_against_a_capacity(search: Search) {
             }),
         ]);
         cache.quiesce();
-        assert_eq!(cache.zone().stats().online_frames, 512);
+        assert_eq!(cache.frames().zone().stats().online_frames, 512);
         for page in 0..8 {
             assert_eq!(read::<64>(&file, page * FRAME_SIZE as u64), (64, [page as u8 + 1; 64]));
         }
