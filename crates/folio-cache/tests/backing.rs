@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::thread;
 
 use common::{Gated, OpenOnDrop, assert_nothing_leaked, file_of};
-use folio_cache::{Backing, Cache, Call, Fault, FileId, Memory, Version};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, FileId, Version};
 
 #[test]
 fn memory_reads_like_a_file() {

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::{StopOnDrop, assert_nothing_leaked, file_of};
 use folio_cache::policy::{Clock, Policy, S3Fifo, Sieve};
-use folio_cache::{CACHED, Cache, Memory};
+use folio_cache::testing::Memory;
+use folio_cache::{CACHED, Cache};
 use folio_frames::Peek;
 
 #[test]

@@ -6,7 +6,8 @@ use std::io::{BufRead, ErrorKind, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 use common::assert_nothing_leaked;
-use folio_cache::{Cache, Memory, OpenOptions, raw_os_error};
+use folio_cache::testing::Memory;
+use folio_cache::{Cache, OpenOptions, raw_os_error};
 
 const PAGE: usize = 4096;
 

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use common::{assert_nothing_leaked, file_of};
 use folio_cache::policy::{Frames, Policy};
-use folio_cache::{Backing, Cache, Call, Durable, Fault, FileId, LocalFile, Memory, Read, Version};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, Durable, FileId, LocalFile, Read, Version};
 use rustix::fs::OFlags;
 
 const EIO: i32 = 5;

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Cache, Call, Fault, File, Memory};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Cache, File};
 
 const FAULTS: [(&str, Fault); 8] = [
     ("EIO", Fault::Error(5)),

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Gated, OpenOnDrop, assert_nothing_leaked, file_of};
-use folio_cache::{Cache, Call, Fault, Memory, OpenOptions};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Cache, OpenOptions};
 
 const ENOSPC: i32 = 28;
 const PAGE: u64 = 4096;

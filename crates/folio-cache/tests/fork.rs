@@ -14,7 +14,8 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use common::Gated;
-use folio_cache::{Cache, Call, File, Memory, OpenOptions, Read};
+use folio_cache::testing::{Call, Memory};
+use folio_cache::{Cache, File, OpenOptions, Read};
 use folio_frames::{FRAME_SIZE, Pfn};
 
 const PAGE: u64 = FRAME_SIZE as u64;

@@ -16,7 +16,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Backing, Cache, File, Memory, OpenOptions, PageHandle, RangeHandle};
+use folio_cache::testing::Memory;
+use folio_cache::{Backing, Cache, File, OpenOptions, PageHandle, RangeHandle};
 use folio_frames::Pfn;
 use futures_core::Stream;
 use pollster::block_on;

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use common::{Gated, StopOnDrop, Together, assert_nothing_leaked, file_of, plain};
-use folio_cache::{Backing, ByteStream, Cache, Call, Fault, File, LocalFile, Memory};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, ByteStream, Cache, File, LocalFile};
 use futures_core::Stream;
 use pollster::block_on;
 

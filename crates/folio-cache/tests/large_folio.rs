@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use common::assert_nothing_leaked;
 use folio_cache::policy::{FrameState, Frames, Policy};
-use folio_cache::{CACHED, Cache, File, Memory};
+use folio_cache::testing::Memory;
+use folio_cache::{CACHED, Cache, File};
 use folio_frames::{FRAME_SIZE, Order, Peek};
 use folio_ref::Snapshot;
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, Once};
 use std::thread;
 
 use common::assert_nothing_leaked;
-use folio_cache::{Cache, Call, Fault, Memory};
+use folio_cache::Cache;
+use folio_cache::testing::{Call, Fault, Memory};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 

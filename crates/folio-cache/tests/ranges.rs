@@ -10,7 +10,8 @@ use std::thread;
 use allocation_counter::measure;
 use bytes::{Buf, Bytes};
 use common::{StopOnDrop, assert_nothing_leaked, file_of, plain};
-use folio_cache::{Backing, Cache, Call, Fault, LocalFile, Memory, OpenOptions, RangeHandle};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, LocalFile, OpenOptions, RangeHandle};
 
 const PAGE: usize = 4096;
 

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Backing, Cache, Call, Fault, FileId, LocalFile, Memory, Read, Version};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, FileId, LocalFile, Read, Version};
 
 #[test]
 fn read_many_equals_single_reads() {

@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::assert_nothing_leaked;
-use folio_cache::{Backing, CACHED, Cache, Call, Fault, FileId, Memory, Version};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, CACHED, Cache, FileId, Version};
 use parking_lot::{Condvar, Mutex};
 
 const PAGE: u64 = 4096;

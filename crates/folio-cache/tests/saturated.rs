@@ -5,7 +5,8 @@ mod common;
 use std::mem;
 use std::sync::Arc;
 
-use folio_cache::{CACHED, Cache, Memory};
+use folio_cache::testing::Memory;
+use folio_cache::{CACHED, Cache};
 use folio_frames::{FolioRefs, Pfn, Refusal};
 use folio_ref::{MAX_AT_ONCE, SATURATED, Snapshot};
 

@@ -14,7 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Together, assert_nothing_leaked};
-use folio_cache::{Backing, ByteStream, Cache, Call, Fault, File, Memory};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, ByteStream, Cache, File};
 use futures_core::Stream;
 use pollster::block_on;
 use rustix::process::{Resource, Rlimit, getuid, setrlimit};

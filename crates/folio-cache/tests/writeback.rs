@@ -6,7 +6,8 @@ use std::fs;
 use std::sync::Arc;
 
 use common::assert_nothing_leaked;
-use folio_cache::{Cache, Call, Fault, Memory};
+use folio_cache::Cache;
+use folio_cache::testing::{Call, Fault, Memory};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;

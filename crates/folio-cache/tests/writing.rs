@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Cache, Memory, OpenOptions};
+use folio_cache::testing::Memory;
+use folio_cache::{Cache, OpenOptions};
 
 fn cache() -> Cache {
     Cache::new(2 << 20).unwrap()

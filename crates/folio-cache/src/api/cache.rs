@@ -233,7 +233,7 @@ mod tests {
     use folio_frames::Owner;
 
     use super::*;
-    use crate::backing::{Call, Fault, Memory};
+    use crate::backing::testing::{Call, Fault, Memory};
     use crate::rt::worker::{Job, Worker};
 
     /// A file whose every read fails.

@@ -90,6 +90,11 @@ impl<S: Scheme> File<S> {
         Ok(Some(page.taken_here()))
     }
 
+    /// Returns the backing that this open writes to, or that of the file if it is read-only.
+    pub fn backing(&self) -> &Arc<dyn Backing> {
+        self.opened.backing()
+    }
+
     /// The file's length in bytes, as it was when last looked at.
     pub fn len(&self) -> u64 {
         self.mapping.len()

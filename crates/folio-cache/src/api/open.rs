@@ -49,6 +49,10 @@ impl<S: Scheme> Opened<S> {
         })
     }
 
+    pub(crate) fn backing(&self) -> &Arc<dyn Backing> {
+        self.writer.as_ref().unwrap_or(&self.mapping.backing)
+    }
+
     pub(crate) fn sync(&self, what: Durable) -> io::Result<()> {
         self.mapping.shared.check_process()?;
         write_back::sync(&self.mapping, what, &self.cursor)

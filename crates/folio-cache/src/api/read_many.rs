@@ -14,6 +14,7 @@ const SHARE: usize = 8;
 
 /// One read of a [`File::read_many`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Read<'b> {
     /// The buffer to fill.
     pub buf: &'b mut [u8],

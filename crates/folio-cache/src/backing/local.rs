@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -103,6 +104,12 @@ impl LocalFile {
     }
 }
 
+impl AsFd for LocalFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
 impl Backing for LocalFile {
     fn file_id(&self) -> FileId {
         self.file_id
@@ -165,6 +172,10 @@ impl Backing for LocalFile {
             }
             Ok(written)
         })
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

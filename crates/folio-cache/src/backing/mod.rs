@@ -23,16 +23,16 @@ mod direct;
 pub(crate) mod error;
 mod local;
 mod open;
-mod testing;
+pub(crate) mod testing;
 mod whole;
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
 pub use local::LocalFile;
-pub use testing::{Call, Fault, Memory};
 
 /// What a backing is: two with one identity are the same bytes, and share their pages.
 ///
@@ -146,6 +146,13 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
     fn sync(&self, what: Durable) -> io::Result<()> {
         let _ = what;
         Ok(())
+    }
+
+    /// Returns the file descriptor behind the bytes, if there is one, for calls that the cache does
+    /// not make. A write through it is one by another program: call
+    /// [`File::revalidate`](crate::File::revalidate) after it.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 }
 

@@ -5,11 +5,12 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use folio_cache::{Cache, Call, Fault, Memory};
+//! use folio_cache::Cache;
+//! use folio_cache::testing::{Call, Fault, Memory};
 //!
 //! # fn main() -> std::io::Result<()> {
 //! let memory = Arc::new(Memory::new(b"hello"));
-//! let cache: Cache = Cache::new(4 << 20)?;
+//! let cache = Cache::new(4 << 20)?;
 //! let file = cache.open_backing(memory.clone())?;
 //! memory.inject(Call::Fill, 0, 1, Fault::Error(5)); // EIO, once
 //! assert_eq!(file.read_at(&mut [0; 5], 0).unwrap_err().raw_os_error(), Some(5));
@@ -31,6 +32,7 @@ use super::{Backing, Durable, FileId, Version, whole};
 
 /// A kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Call {
     /// [`Backing::version`].
     Version,
@@ -54,6 +56,7 @@ impl Call {
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// It fails with this error of the system, and does nothing.
     Error(i32),

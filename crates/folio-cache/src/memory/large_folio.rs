@@ -236,7 +236,8 @@ mod tests {
     use std::sync::Arc;
 
     use crate::read::walk;
-    use crate::{Cache, File, Memory};
+    use crate::testing::Memory;
+    use crate::{Cache, File};
 
     use super::*;
 

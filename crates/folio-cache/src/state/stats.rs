@@ -2,10 +2,13 @@
 //! and a read of 64 bytes of a hot page takes 3.8. With the feature `hits` it is counted all the
 //! same.
 
+use std::ops::Sub;
+
 use crate::rt::counter::Counter;
 
 /// What a cache did since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CacheStats {
     /// Pages that were found in the cache, each time that they were; `None` without the feature
     /// `hits`.
@@ -52,6 +55,30 @@ pub(crate) struct Counters {
     pub(crate) refused_frozen: Counter,
     pub(crate) refused_moved: Counter,
     pub(crate) waits: Counter,
+}
+
+impl Sub for CacheStats {
+    type Output = Self;
+
+    /// Returns the counts between two snapshots: those of `self`, less those of the earlier one.
+    /// A count that would be negative is 0.
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            hits: self.hits.zip(earlier.hits).map(|(now, then)| now.saturating_sub(then)),
+            misses: self.misses.saturating_sub(earlier.misses),
+            requests: self.requests.saturating_sub(earlier.requests),
+            ahead: self.ahead.saturating_sub(earlier.ahead),
+            filled_bytes: self.filled_bytes.saturating_sub(earlier.filled_bytes),
+            written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
+            write_errors: self.write_errors.saturating_sub(earlier.write_errors),
+            throttled: self.throttled.saturating_sub(earlier.throttled),
+            reclaimed: self.reclaimed.saturating_sub(earlier.reclaimed),
+            direct_reclaims: self.direct_reclaims.saturating_sub(earlier.direct_reclaims),
+            refused_frozen: self.refused_frozen.saturating_sub(earlier.refused_frozen),
+            refused_moved: self.refused_moved.saturating_sub(earlier.refused_moved),
+            waits: self.waits.saturating_sub(earlier.waits),
+        }
+    }
 }
 
 impl CacheStats {

@@ -92,7 +92,8 @@ mod tests {
 
     use super::*;
     use crate::api::cache::Cache;
-    use crate::backing::{Backing, Call, Fault, FileId, Memory, Version};
+    use crate::backing::testing::{Call, Fault, Memory};
+    use crate::backing::{Backing, FileId, Version};
     use crate::state::mapping::Mapping;
 
     impl SyncGroup {

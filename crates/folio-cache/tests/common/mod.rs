@@ -11,7 +11,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use folio_cache::{Backing, CACHED, Cache, Call, Durable, FileId, Fill, Memory, Version};
+use folio_cache::testing::{Call, Memory};
+use folio_cache::{Backing, CACHED, Cache, Durable, FileId, Fill, Version};
 use folio_frames::Kind;
 use folio_ref::Scheme;
 use parking_lot::{Condvar, Mutex};

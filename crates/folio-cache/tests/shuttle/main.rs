@@ -21,7 +21,8 @@ mod threads;
 use std::sync::Arc;
 
 use common::assert_nothing_leaked;
-use folio_cache::{Cache, Call, File, Memory};
+use folio_cache::testing::{Call, Memory};
+use folio_cache::{Cache, File};
 use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 use folio_ref::testing::stepped::step;

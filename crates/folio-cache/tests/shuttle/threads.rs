@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use folio_cache::{Cache, Call, Memory};
+use folio_cache::Cache;
+use folio_cache::testing::{Call, Memory};
 use folio_frames::{FRAME_SIZE, Order};
 use folio_ref::testing::explore::{Search, delays, explore, race};
 use folio_ref::testing::stepped;
