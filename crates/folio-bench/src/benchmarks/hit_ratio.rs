@@ -206,7 +206,11 @@ mod tests {
 
     #[test]
     fn readahead_gives_no_number_of_hits() {
-        let stats = |misses, ahead| CacheStats { misses, ahead, ..CacheStats::default() };
+        let stats = |misses, ahead| {
+            let mut stats = CacheStats::default();
+            (stats.misses, stats.ahead) = (misses, ahead);
+            stats
+        };
         assert_eq!(hits(10, &stats(4, 0)).unwrap(), 6);
         assert!(hits(10, &stats(11, 0)).is_err(), "more misses than uses");
         assert!(hits(10, &stats(4, 1)).is_err(), "a hit may come from readahead");

@@ -1,4 +1,4 @@
-//! The cache: a budget of frames, and what is done to all of them.
+//! The cache: its opens, and what is done to all of its pages.
 
 use std::fmt;
 use std::io;
@@ -19,7 +19,27 @@ use crate::state::stats::CacheStats;
 use crate::state::units::CACHED;
 use crate::writeback::write_back;
 
-/// Files cached in a fixed amount of memory. Cloning it gives another handle on the same cache.
+/// Files cached in a fixed amount of memory. A clone is another handle on the same cache.
+///
+/// The memory is freed when the last clone, the last [`File`] and the last handle are dropped.
+///
+/// # Examples
+///
+/// ```
+/// use folio_cache::Cache;
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("data");
+/// let cache = Cache::new(64 << 20)?; // 64 MiB
+/// let file = cache.create(&path)?;
+/// file.append(b"some bytes")?;
+/// assert_eq!(cache.open(&path)?.len(), 10); // visible at once through this cache
+/// cache.flush()?; // and now to other programs
+/// assert_eq!(std::fs::read(&path)?, b"some bytes");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Cache<S: Scheme = DefaultScheme> {
     pub(crate) shared: Arc<Shared<S>>,
@@ -106,26 +126,28 @@ impl<S: Scheme> Cache<S> {
         File::new(&self.shared, backing, false)
     }
 
-    /// Writes the dirty pages of all files to their backings, which may keep them in memory for a
-    /// while.
+    /// Writes the dirty pages of all files to their backings, which may keep them in memory for a while.
     ///
-    /// # WritebackErrors
+    /// A `File` in a `static` is never dropped: call this before `main` returns.
     ///
-    /// The first one; each is told to those who have the file open as well.
+    /// # Errors
+    ///
+    /// - The first error of a backing. It is also reported to each open of that file.
+    /// - `Unsupported` in a child forked after the cache was built.
     pub fn flush(&self) -> io::Result<()> {
         self.shared.check_process()?;
         write_back::write_back_all(&self.shared)
     }
 
-    /// Frees `frames` pages that nobody holds, those not used lately first, and some more where
-    /// they lie in one folio, about half as many at the most. How many it freed: fewer when the
-    /// rest is held.
-    pub fn reclaim(&self, frames: usize) -> usize {
-        if self.shared.is_inherited() { 0 } else { evict::reclaim(&self.shared, frames) }
+    /// Evicts at least `pages` unpinned clean pages, coldest first, and further pages of the same folios: at
+    /// most about half as many again. Returns the number of pages evicted, which is less than `pages` if the
+    /// rest is pinned or dirty.
+    pub fn reclaim(&self, pages: usize) -> usize {
+        if self.shared.is_inherited() { 0 } else { evict::reclaim(&self.shared, pages) }
     }
 
-    /// Waits until no pages are being read ahead, or written by the flusher. What a reader that
-    /// just left had requested is under way for a while, and keeps its file open.
+    /// Waits until no page is being read ahead, or written by the flusher. Requests of a reader that was
+    /// just dropped continue for a while, and keep its file open.
     pub fn quiesce(&self) {
         if self.shared.is_inherited() {
             return;
@@ -135,14 +157,14 @@ impl<S: Scheme> Cache<S> {
         self.shared.reclaimer.quiesce();
     }
 
-    /// Sets how many pages or runs of neighbouring pages are read in the background at once at the
-    /// most, each by a thread of the cache: what is read ahead, and what futures miss. 16
-    /// unless it is set; more pay where a backing takes long to answer.
+    /// Sets the maximum number of background I/O threads. 0 disables all cache threads.
     ///
-    /// With 0 the cache starts no thread at all: what would be read ahead is read by who asks for
-    /// it, a future reads when it is polled, who finds no free page frees some, and what is
-    /// dirty is written when it is synced or flushed, by the last close, and by writers past a
-    /// quarter of the budget. Threads that are there end after what they do.
+    /// These threads read ahead, and fetch the misses of futures: each handles one page or one extent of
+    /// adjacent pages at a time. The default is 16. More help if a backing is slow to answer.
+    ///
+    /// With 0, a reader reads its own pages, a future reads when it is polled, and a miss that finds no free
+    /// page evicts some. Dirty pages are written by syncs and flushes, by the last close, and by writers
+    /// past a quarter of the capacity. Existing threads end after their current work.
     pub fn set_io_threads(&self, threads: usize) {
         if self.shared.is_inherited() {
             return;
@@ -151,7 +173,7 @@ impl<S: Scheme> Cache<S> {
         self.shared.flusher.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
         if threads > 0 && write_back::dirty_pages(&self.shared) > 0 {
-            // Who made it dirty found no flusher.
+            // There was no flusher when they became dirty.
             self.shared.flusher.notify_soon();
         }
     }
@@ -161,29 +183,29 @@ impl<S: Scheme> Cache<S> {
         &self.shared
     }
 
-    /// What it did so far.
+    /// Returns the counters since the cache was built.
     pub fn stats(&self) -> CacheStats {
         self.shared.counters.read()
     }
 
-    /// The memory of the indexes that find the pages of open files, or what the budget has paid for
-    /// them, in whole blocks of 2 MiB, if that is more: it comes back after the last close.
+    /// Returns the memory of the indexes that find the pages of open files, in bytes, or the memory that the
+    /// capacity has paid for them, in blocks of 2 MiB, if that is more. It returns after the last close.
     pub fn index_bytes(&self) -> usize {
         let spare =
             if self.shared.is_inherited() { 0 } else { capacity::spare_bytes(&self.shared) };
         self.shared.registry.index_bytes().max(spare)
     }
 
-    /// Makes the budget another one, rounded down to 2 MiB, while the cache is read. Memory beyond
-    /// it goes back to the system; the pages in it move, or are reclaimed.
+    /// Sets the capacity, rounded down to 2 MiB, while the cache is in use. Memory beyond it goes back to
+    /// the system. Pages in that memory move elsewhere, or are evicted.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
-    /// - `InvalidInput`, when it is less than 2 MiB or more than the cache was made for
-    ///   ([`new`](Self::new), [`growable`](Self::growable)). Nothing changed.
-    /// - `ResourceBusy`, when so much is pinned that there are not enough blocks of 2 MiB to give
-    ///   back. Those that could be given back are; [`capacity`](Self::capacity) says what
-    ///   was reached.
+    /// - `InvalidInput` if `capacity` is less than 2 MiB or more than the maximum capacity
+    ///   ([`CacheBuilder::max_capacity`]). Nothing has changed then.
+    /// - `ResourceBusy` if so much is pinned that too few blocks of 2 MiB can be given back. Some have
+    ///   been: [`capacity`](Self::capacity) returns what was reached.
+    /// - `Unsupported` in a child forked after the cache was built.
     pub fn set_capacity(&self, capacity: usize) -> io::Result<()> {
         self.shared.check_process()?;
         let before = self.capacity();
@@ -249,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fill_that_fails_leaves_nothing_and_each_reader_gets_the_error() {
+    fn a_failed_fill_leaves_nothing_and_each_reader_gets_its_error() {
         let cache = Cache::new(2 << 20).unwrap();
         let file = unreadable(&cache);
         thread::scope(|scope| {
@@ -274,10 +296,10 @@ mod tests {
         );
     }
 
-    /// Who settles while the worker rests, and has been notified for again, once slept for ever when it
-    /// was told to end.
+    /// `quiesce` waits while the worker backs off and has been notified again. It must not sleep for
+    /// ever when the worker is told to end.
     #[test]
-    fn who_waits_for_a_worker_is_told_that_it_will_not_come() {
+    fn quiesce_returns_when_the_worker_ends() {
         static JOB: Job<Shared<DefaultScheme>> =
             Job { name: "resting", delay: Duration::ZERO, work: |_| Duration::from_millis(300) };
         let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
@@ -285,18 +307,18 @@ mod tests {
         worker.notify_now();
         worker.quiesce();
         worker.notify_now();
-        let (say, said) = mpsc::channel();
+        let (report, reported) = mpsc::channel();
         let waits = Arc::clone(&worker);
         thread::spawn(move || {
             waits.quiesce();
-            say.send(())
+            report.send(())
         });
         thread::sleep(Duration::from_millis(50));
         worker.set_may_start(false);
-        said.recv_timeout(Duration::from_secs(20)).expect("it sleeps for ever");
+        reported.recv_timeout(Duration::from_secs(20)).expect("it sleeps for ever");
     }
 
-    /// R8's check, provoked from inside: no caller can put a page into another's slot.
+    /// The check of R8, provoked from inside: no caller can put a page into a slot of another page.
     #[test]
     #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
     fn a_lookup_that_gets_another_page_is_reported() {
@@ -313,8 +335,8 @@ mod tests {
             slot.install(folio).unwrap().publish();
         }));
         let read = std::panic::AssertUnwindSafe(|| file.read_at(&mut [0], 4096));
-        let panic = std::panic::catch_unwind(read).expect_err("nobody noticed");
-        let said = panic.downcast_ref::<String>().expect("a message");
-        assert!(said.contains("which holds another page (R8)"), "{said}");
+        let panic = std::panic::catch_unwind(read).expect_err("no check failed");
+        let message = panic.downcast_ref::<String>().expect("a message");
+        assert!(message.contains("which holds another page (R8)"), "{message}");
     }
 }

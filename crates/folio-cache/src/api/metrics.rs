@@ -1,8 +1,7 @@
-//! Metrics: what the counters say, given to whatever the program collects metrics with (the crate
-//! `metrics`).
+//! Metrics: hands the counters to the recorder of the program (the crate `metrics`).
 //!
-//! Nothing is recorded while the cache works: its counters are its threads' own, and are gathered
-//! when somebody asks.
+//! Nothing is recorded while the cache works. Its counters belong to its threads, and are summed on a
+//! call of [`Cache::record_metrics`].
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
@@ -13,7 +12,7 @@ use crate::memory::out_of_memory;
 use crate::memory::pinned;
 use crate::state::stats::CacheStats;
 
-/// Of all counters: name, unit, what it counts, and where it is found.
+/// A counter: name, unit, description, and its value.
 type CounterOf = (&'static str, Unit, &'static str, fn(&CacheStats) -> u64);
 
 const COUNTERS: &[CounterOf] = &[
@@ -47,7 +46,7 @@ const COUNTERS: &[CounterOf] = &[
 
 const HITS: &str = "page_cache_hits_total";
 
-/// Of all gauges, in the order of [`Cache::gauges`]: name and what it says. All are bytes.
+/// All gauges in the order of [`Cache::gauges`]: name and description. All are bytes.
 const GAUGES: [(&str, &str); 6] = [
     ("page_cache_capacity_bytes", "The most memory for pages and indexes"),
     ("page_cache_used_bytes", "Memory of pages"),

@@ -1,4 +1,4 @@
-//! What a user of the cache calls.
+//! The public API: the types and methods that a user calls.
 
 pub(crate) mod builder;
 pub(crate) mod cache;
