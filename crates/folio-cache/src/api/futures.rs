@@ -49,7 +49,7 @@ impl<S: Scheme> File<S> {
                 .copy_from_slice(&folio.as_slice_from_frame()[range.clone()]);
             done += range.len();
         });
-        // What was read counts, and the next read says the error.
+        // A short count: the next read returns the error.
         match read.await {
             Err(error) if done == 0 => Err(error),
             _ => Ok(done),

@@ -80,7 +80,7 @@ impl<S: Scheme> Cache<S> {
     /// millisecond for each GiB.
     pub fn record_metrics(&self) {
         if self.shared.is_inherited() {
-            // Locks are needed, and the numbers are the parent's.
+            // It needs locks, and the counters belong to the parent.
             return;
         }
         let (name, stats) = (self.name(), self.stats());
@@ -95,6 +95,7 @@ impl<S: Scheme> Cache<S> {
         }
     }
 
+    /// Returns the values of [`GAUGES`], in its order.
     fn gauges(&self) -> [usize; GAUGES.len()] {
         let (shared, zone) = (self.shared(), self.shared().zone());
         let stats = zone.stats();

@@ -30,7 +30,7 @@ impl<S: Scheme> Opened<S> {
         mapping.opened();
         let writer = backing.is_writable().then_some(backing);
         if let Some(writer) = &writer {
-            // The first one writes for all: they are the same bytes.
+            // The first writable backing writes for all opens: they are the same bytes.
             let _ = mapping.writer.set(Arc::clone(writer));
         }
         Self { mapping: Arc::clone(mapping), writer, appends, cursor: mapping.errors.begin() }

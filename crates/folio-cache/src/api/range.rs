@@ -51,10 +51,10 @@ use crate::state::units::pages_of;
 pub struct RangeHandle<S: Scheme = DefaultScheme> {
     /// The pieces that are left.
     pieces: vec::IntoIter<Adjacent<S>>,
-    /// Where it begins in the first piece.
+    /// The offset of the first byte in the first piece.
     start: usize,
-    /// **Invariant:** the pieces have so many bytes after `start`. No piece is behind the last
-    /// byte, or passed.
+    /// The number of bytes left. **Invariant:** the pieces have so many bytes after `start`. No
+    /// piece lies behind the last byte, and none was passed.
     len: usize,
 }
 
@@ -223,7 +223,7 @@ impl<S: Scheme> File<S> {
             done += bytes.len();
             while !bytes.is_empty() {
                 if buf.is_empty() {
-                    // No more bytes come than were wanted.
+                    // The walk yields at most the wanted bytes.
                     let Some(next) = bufs.next() else { break };
                     buf = next;
                     continue;
@@ -234,7 +234,7 @@ impl<S: Scheme> File<S> {
                 (buf, bytes) = (later, &bytes[n..]);
             }
         });
-        // As `read_at`: what was read counts, and the next read says the error.
+        // A short count: the next read returns the error.
         if done > 0 { Ok(done) } else { read.map(|()| 0) }
     }
 }

@@ -78,7 +78,7 @@ impl<S: Scheme> File<S> {
             let (truncate_seq, len) = (mapping.truncate_seq(), mapping.len());
             let wanted = pages_of(read.offset, read.buf.len());
             match page_of(read.offset) {
-                // It is there, or about to be.
+                // The page is cached, or in progress.
                 Ok(page) if mapping.index.get(page).is_some_and(|slot| !slot.is_empty()) => {
                     read.result = self.read_at(read.buf, read.offset);
                 }
@@ -113,8 +113,8 @@ impl<S: Scheme> File<S> {
                     read.buf.copy_from_slice(&page.frame()[within..end]);
                     Ok(read.buf.len())
                 }
-                // Of several pages, at the end of the file, filled by somebody else, or with an
-                // error of its own.
+                // It spans several pages, or the end of the file, or another thread filled its
+                // page, or the fill failed.
                 _ => self.read_at(read.buf, read.offset),
             };
         }
