@@ -1,8 +1,8 @@
 //! A page cache in user space: files are read and written through reference-counted page frames.
 //!
 //! A [`Cache`] holds pages of files in a fixed amount of memory. A hit takes no lock. A
-//! [`PageHandle`] is a page without a copy, which outlives eviction, truncation and the cache. Bytes
-//! come from local files, or from any [`Backing`].
+//! [`PageHandle`] is a page without a copy, which outlives eviction, truncation and the cache.
+//! Bytes come from local files, or from any [`Backing`].
 //!
 //! ```
 //! use folio_cache::Cache;
@@ -40,8 +40,8 @@
 //!
 //! - A hit writes nothing shared except the page's own reference count: index, `try_get`, re-check
 //!   (R8), copy, put.
-//! - A frozen folio in the index means *in progress*. Threads that need it sleep, and none spins. So
-//!   a page that many threads miss is read once.
+//! - A frozen folio in the index means *in progress*. Threads that need it sleep, and none spins.
+//!   So a page that many threads miss is read once.
 //! - A handle is an immutable snapshot. A folio that leaves the index while it is pinned belongs to
 //!   its handles alone. Their memory is unmapped after the last of them is dropped.
 //! - Pages of a file stay cached for as long as the file is open somewhere.
@@ -112,19 +112,24 @@
 //! bytes, or an error of kind `Unsupported` that names both processes. It never waits for something
 //! that only the parent has.
 //!
-//! | in the child | |
-//! | --- | --- |
-//! | threads | None exists, and none is started. |
-//! | locks | None is taken: a lock that another thread held at the fork stays locked in the child. |
-//! | pages | A read of a cached page succeeds, with its bytes as of the fork. A read of any other page fails, and so does a read past the end of the file. |
-//! | [`File::invalidate`] | From then on each read of the file fails. |
-//! | futures | A future in flight fails, and so does one that misses. |
-//! | opens, writes, syncs, [`Cache::flush`], [`Cache::set_capacity`] | They fail and change nothing. |
-//! | dirty pages | They belong to the parent. The child writes none of them, not even at the last close. |
-//! | reclaim, migration, offline memory, threads, [`Cache::quiesce`] | They do nothing. |
-//! | handles | They keep their bytes. |
-//! | [`CacheFrames::zone`] | For reports only: the zone does not know of processes. |
-//! | memory | The memory of the cache stays until the child ends, shared with the parent until one of them writes to it. |
+//! In the child:
+//!
+//! - **Threads:** none exists, and none is started.
+//! - **Locks:** none is taken: a lock that another thread held at the fork stays locked in the
+//!   child.
+//! - **Pages:** a read of a cached page succeeds, with its bytes as of the fork. A read of any
+//!   other page fails, and so does a read past the end of the file.
+//! - [`File::invalidate`]: from then on each read of the file fails.
+//! - **Futures:** a future in flight fails, and so does one that misses.
+//! - **Opens, writes, syncs, [`Cache::flush`], [`Cache::set_capacity`]:** they fail and change
+//!   nothing.
+//! - **Dirty pages:** they belong to the parent. The child writes none of them, not even at the
+//!   last close.
+//! - **Reclaim, migration, offline memory, threads, [`Cache::quiesce`]:** they do nothing.
+//! - **Handles:** they keep their bytes.
+//! - [`CacheFrames::zone`]: for reports only: the zone does not know of processes.
+//! - **Memory:** the memory of the cache stays until the child ends, shared with the parent until
+//!   one of them writes to it.
 //!
 //! A child that needs a cache builds its own, and opens its files again. That cache reads the bytes
 //! in the files, without those that are dirty in the parent: call [`Cache::flush`] before the fork.
@@ -132,7 +137,7 @@
 //! with it.
 //!
 //! POSIX allows a child of a process with threads only async-signal-safe calls until it calls
-//! `exec`. A cache has threads unless it is built with 0 of them. The table still holds, because no
+//! `exec`. A cache has threads unless it is built with 0 of them. The list above still holds, because no
 //! lock is taken. Two actions are bound by the rule of POSIX, and may hang if another thread of the
 //! parent was inside the allocator at the fork:
 //!

@@ -126,7 +126,8 @@ impl<S: Scheme> Cache<S> {
         File::new(&self.shared, backing, false)
     }
 
-    /// Writes the dirty pages of all files to their backings, which may keep them in memory for a while.
+    /// Writes the dirty pages of all files to their backings, which may keep them in memory for a
+    /// while.
     ///
     /// A `File` in a `static` is never dropped: call this before `main` returns.
     ///
@@ -139,15 +140,15 @@ impl<S: Scheme> Cache<S> {
         write_back::write_back_all(&self.shared)
     }
 
-    /// Evicts at least `pages` unpinned clean pages, coldest first, and further pages of the same folios: at
-    /// most about half as many again. Returns the number of pages evicted, which is less than `pages` if the
-    /// rest is pinned or dirty.
+    /// Evicts at least `pages` unpinned clean pages, coldest first, and further pages of the same
+    /// folios: at most about half as many again. Returns the number of pages evicted, which is less
+    /// than `pages` if the rest is pinned or dirty.
     pub fn reclaim(&self, pages: usize) -> usize {
         if self.shared.is_inherited() { 0 } else { evict::reclaim(&self.shared, pages) }
     }
 
-    /// Waits until no page is being read ahead, or written by the flusher. Requests of a reader that was
-    /// just dropped continue for a while, and keep its file open.
+    /// Waits until no page is being read ahead, or written by the flusher. Requests of a reader
+    /// that was just dropped continue for a while, and keep its file open.
     pub fn quiesce(&self) {
         if self.shared.is_inherited() {
             return;
@@ -159,12 +160,14 @@ impl<S: Scheme> Cache<S> {
 
     /// Sets the maximum number of background I/O threads. 0 disables all cache threads.
     ///
-    /// These threads read ahead, and fetch the misses of futures: each handles one page or one extent of
-    /// adjacent pages at a time. The default is 16. More help if a backing is slow to answer.
+    /// These threads read ahead, and fetch the misses of futures: each handles one page or one
+    /// extent of adjacent pages at a time. The default is 16. More help if a backing is slow to
+    /// answer.
     ///
-    /// With 0, a reader reads its own pages, a future reads when it is polled, and a miss that finds no free
-    /// page evicts some. Dirty pages are written by syncs and flushes, by the last close, and by writers
-    /// past a quarter of the capacity. Existing threads end after their current work.
+    /// With 0, a reader reads its own pages, a future reads when it is polled, and a miss that
+    /// finds no free page evicts some. Dirty pages are written by syncs and flushes, by the last
+    /// close, and by writers past a quarter of the capacity. Existing threads end after their
+    /// current work.
     pub fn set_io_threads(&self, threads: usize) {
         if self.shared.is_inherited() {
             return;
@@ -188,23 +191,24 @@ impl<S: Scheme> Cache<S> {
         self.shared.counters.read()
     }
 
-    /// Returns the memory of the indexes that find the pages of open files, in bytes, or the memory that the
-    /// capacity has paid for them, in blocks of 2 MiB, if that is more. It returns after the last close.
+    /// Returns the memory of the indexes that find the pages of open files, in bytes, or the memory
+    /// that the capacity has paid for them, in blocks of 2 MiB, if that is more. It returns after
+    /// the last close.
     pub fn index_bytes(&self) -> usize {
         let spare =
             if self.shared.is_inherited() { 0 } else { capacity::spare_bytes(&self.shared) };
         self.shared.registry.index_bytes().max(spare)
     }
 
-    /// Sets the capacity, rounded down to 2 MiB, while the cache is in use. Memory beyond it goes back to
-    /// the system. Pages in that memory move elsewhere, or are evicted.
+    /// Sets the capacity, rounded down to 2 MiB, while the cache is in use. Memory beyond it goes
+    /// back to the system. Pages in that memory move elsewhere, or are evicted.
     ///
     /// # Errors
     ///
     /// - `InvalidInput` if `capacity` is less than 2 MiB or more than the maximum capacity
     ///   ([`CacheBuilder::max_capacity`]). Nothing has changed then.
-    /// - `ResourceBusy` if so much is pinned that too few blocks of 2 MiB can be given back. Some have
-    ///   been: [`capacity`](Self::capacity) returns what was reached.
+    /// - `ResourceBusy` if so much is pinned that too few blocks of 2 MiB can be given back. Some
+    ///   have been: [`capacity`](Self::capacity) returns what was reached.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn set_capacity(&self, capacity: usize) -> io::Result<()> {
         self.shared.check_process()?;
@@ -258,7 +262,7 @@ mod tests {
     use crate::backing::testing::{Call, Fault, Memory};
     use crate::rt::worker::{Job, Worker};
 
-    /// A file whose every read fails.
+    /// A file of which every read fails.
     fn unreadable(cache: &Cache) -> File {
         let memory = Memory::new(&[1; 8192]);
         memory.inject(
@@ -296,8 +300,8 @@ mod tests {
         );
     }
 
-    /// `quiesce` waits while the worker backs off and has been notified again. It must not sleep for
-    /// ever when the worker is told to end.
+    /// `quiesce` waits while the worker backs off and has been notified again. It must not sleep
+    /// for ever when the worker is told to end.
     #[test]
     fn quiesce_returns_when_the_worker_ends() {
         static JOB: Job<Shared<DefaultScheme>> =

@@ -12,8 +12,8 @@ use crate::state::handle::PageHandle;
 /// A position in a [`File`]: it implements [`Read`], [`BufRead`], [`Seek`] and [`Write`].
 /// [`File::cursor`] returns one.
 ///
-/// It needs no buffer. [`BufRead::fill_buf`] returns the bytes of the page itself, and pins the page
-/// until they are consumed, or the cursor reads, writes or seeks. These bytes are a snapshot.
+/// It needs no buffer. [`BufRead::fill_buf`] returns the bytes of the page itself, and pins the
+/// page until they are consumed, or the cursor reads, writes or seeks. These bytes are a snapshot.
 ///
 /// [`Write::flush`] writes the file's dirty pages to its backing, as [`File::flush`]. If the file
 /// was opened with [`OpenOptions::append`](crate::OpenOptions::append), each write appends, and the

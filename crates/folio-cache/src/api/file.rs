@@ -15,11 +15,11 @@ use crate::state::handle::PageHandle;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 
-/// A file, open through a [`Cache`](crate::Cache). Clones, and other opens of the same file, share its
-/// pages.
+/// A file, open through a [`Cache`](crate::Cache). Clones, and other opens of the same file, share
+/// its pages.
 ///
-/// A read takes `&self`, an offset and a buffer, as std's `FileExt`. [`File::cursor`] implements the
-/// traits of `std::io`.
+/// A read takes `&self`, an offset and a buffer, as std's `FileExt`. [`File::cursor`] implements
+/// the traits of `std::io`.
 ///
 /// # Examples
 ///
@@ -59,8 +59,8 @@ impl<S: Scheme> File<S> {
         Ok(Self { opened: Arc::new(Opened::new(&mapping, backing, appends)), mapping })
     }
 
-    /// Reads into `buf` from `offset` on. Returns the number of bytes read: 0 at or past the end of the
-    /// file.
+    /// Reads into `buf` from `offset` on. Returns the number of bytes read: 0 at or past the end of
+    /// the file.
     ///
     /// A short count means the end of the file, or an error part-way that the next read returns.
     ///
@@ -107,8 +107,8 @@ impl<S: Scheme> File<S> {
         Ok(())
     }
 
-    /// Returns the bytes from `offset` to the end of its page or of the file, without a copy. Returns
-    /// `None` at or past the end.
+    /// Returns the bytes from `offset` to the end of its page or of the file, without a copy.
+    /// Returns `None` at or past the end.
     ///
     /// # Errors
     ///
@@ -145,10 +145,11 @@ impl<S: Scheme> File<S> {
         self.len() == 0
     }
 
-    /// Checks whether another program changed the backing since it was opened or last revalidated. If so,
-    /// drops all pages that are not dirty, and returns `true`.
+    /// Checks whether another program changed the backing since it was opened or last revalidated.
+    /// If so, drops all pages that are not dirty, and returns `true`.
     ///
-    /// A change is a different version of the backing: of a local file, a different size, mtime or ctime.
+    /// A change is a different version of the backing: of a local file, a different size, mtime or
+    /// ctime.
     ///
     /// # Errors
     ///

@@ -12,20 +12,21 @@ use crate::write::write_pages;
 /// # Writing
 ///
 /// Written bytes are visible at once to all readers of the file through this cache. They reach the
-/// backing after about a second, or when the file is synced, flushed, closed, or dropped for the last
-/// time. They are durable after [`sync_data`](File::sync_data).
+/// backing after about a second, or when the file is synced, flushed, closed, or dropped for the
+/// last time. They are durable after [`sync_data`](File::sync_data).
 ///
-/// An error of writeback is reported once to each open, as `fsync(2)` does: by its next sync, `flush`
-/// or `close`. The pages stay dirty, and the next sync tries them again, even after the file was closed,
-/// for as long as the process lives. So errors that a file system returns from `write(2)`, such as
-/// `ENOSPC` or `EFBIG`, come later here.
+/// An error of writeback is reported once to each open, as `fsync(2)` does: by its next sync,
+/// `flush` or `close`. The pages stay dirty, and the next sync tries them again, even after the
+/// file was closed, for as long as the process lives. So errors that a file system returns from
+/// `write(2)`, such as `ENOSPC` or `EFBIG`, come later here.
 ///
 /// A page is written atomically for readers. A call that spans several pages may be seen half done.
 /// Handles keep their bytes. If more than a quarter of the capacity is dirty, a write waits for
 /// writeback.
 impl<S: Scheme> File<S> {
-    /// Writes `buf` at `offset`, and extends the file if necessary: a gap reads as zeroes. Returns the
-    /// number of bytes written. A short count means an error part-way that the next write returns.
+    /// Writes `buf` at `offset`, and extends the file if necessary: a gap reads as zeroes. Returns
+    /// the number of bytes written. A short count means an error part-way that the next write
+    /// returns.
     ///
     /// # Errors
     ///
@@ -33,8 +34,8 @@ impl<S: Scheme> File<S> {
     /// - `InvalidInput` if the range ends past `i64::MAX`, `FileTooLarge` if it ends past 16 TiB.
     /// - `OutOfMemory` if no page can be evicted.
     /// - `Unsupported` in a child forked after the cache was built.
-    /// - The error of a fill if only a part of a page is overwritten, and that of writeback if too much is
-    ///   dirty.
+    /// - The error of a fill if only a part of a page is overwritten, and that of writeback if too
+    ///   much is dirty.
     pub fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         self.opened.writer()?;
         write_pages::write(&self.mapping, offset, buf)
@@ -50,8 +51,8 @@ impl<S: Scheme> File<S> {
     /// - `InvalidInput` if the range ends past `i64::MAX`, `FileTooLarge` if it ends past 16 TiB.
     /// - `OutOfMemory` if no page can be evicted.
     /// - `Unsupported` in a child forked after the cache was built.
-    /// - The error of a fill if only a part of a page is overwritten, and that of writeback if too much is
-    ///   dirty.
+    /// - The error of a fill if only a part of a page is overwritten, and that of writeback if too
+    ///   much is dirty.
     pub fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let mut done = 0;
         while done < buf.len() {
@@ -61,8 +62,8 @@ impl<S: Scheme> File<S> {
         Ok(())
     }
 
-    /// Writes all of `bytes` at the end of the file. Returns their offset. Concurrent appends through this
-    /// cache neither overlap nor leave gaps.
+    /// Writes all of `bytes` at the end of the file. Returns their offset. Concurrent appends
+    /// through this cache neither overlap nor leave gaps.
     ///
     /// # Errors
     ///
@@ -72,14 +73,15 @@ impl<S: Scheme> File<S> {
     /// - `InvalidInput` if the range ends past `i64::MAX`, `FileTooLarge` if it ends past 16 TiB.
     /// - `OutOfMemory` if no page can be evicted.
     /// - `Unsupported` in a child forked after the cache was built.
-    /// - The error of a fill if only a part of a page is overwritten, and that of writeback if too much is
-    ///   dirty.
+    /// - The error of a fill if only a part of a page is overwritten, and that of writeback if too
+    ///   much is dirty.
     pub fn append(&self, bytes: &[u8]) -> io::Result<u64> {
         self.opened.writer()?;
         write_pages::append(&self.mapping, bytes)
     }
 
-    /// Sets the length of the file: truncates it, or appends zeroes. The backing is changed at once.
+    /// Sets the length of the file: truncates it, or appends zeroes. The backing is changed at
+    /// once.
     ///
     /// # Errors
     ///
@@ -94,11 +96,11 @@ impl<S: Scheme> File<S> {
         resize::resize(&self.mapping, self.opened.writer()?, len)
     }
 
-    /// Sets `len` bytes from `offset` on to zero, up to the end of the file, and frees the space of whole
-    /// pages.
+    /// Sets `len` bytes from `offset` on to zero, up to the end of the file, and frees the space of
+    /// whole pages.
     ///
-    /// Zeroes are written if the backing has no holes (`EOPNOTSUPP` of `fallocate(2)`): the bytes are the
-    /// same, but they take space, and a large range takes as long as any write.
+    /// Zeroes are written if the backing has no holes (`EOPNOTSUPP` of `fallocate(2)`): the bytes
+    /// are the same, but they take space, and a large range takes as long as any write.
     ///
     /// # Errors
     ///
@@ -111,47 +113,52 @@ impl<S: Scheme> File<S> {
         resize::punch(&self.mapping, self.opened.writer()?, offset, len)
     }
 
-    /// Makes all bytes durable that were written to the file through this cache before the call: they
-    /// survive the end of this process and of the machine.
+    /// Makes all bytes durable that were written to the file through this cache before the call:
+    /// they survive the end of this process and of the machine.
     ///
-    /// Bytes that a sync of the backing failed on may be lost, as with `fsync(2)`: write them again.
+    /// Bytes that a sync of the backing failed on may be lost, as with `fsync(2)`: write them
+    /// again.
     ///
     /// # Errors
     ///
-    /// - The latest error of this or an earlier writeback or sync, unless this open has already seen it.
+    /// - The latest error of this or an earlier writeback or sync, unless this open has already
+    ///   seen it.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn sync_data(&self) -> io::Result<()> {
         self.opened.sync(Durable::Data)
     }
 
-    /// Makes all bytes durable that were written to the file through this cache before the call, and the
-    /// times and other metadata of the file.
+    /// Makes all bytes durable that were written to the file through this cache before the call,
+    /// and the times and other metadata of the file.
     ///
     /// # Errors
     ///
-    /// - The latest error of this or an earlier writeback or sync, unless this open has already seen it.
+    /// - The latest error of this or an earlier writeback or sync, unless this open has already
+    ///   seen it.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn sync_all(&self) -> io::Result<()> {
         self.opened.sync(Durable::All)
     }
 
-    /// Writes the dirty pages of the file to its backing, which may keep them in memory for a while: they
-    /// survive the end of this process.
+    /// Writes the dirty pages of the file to its backing, which may keep them in memory for a
+    /// while: they survive the end of this process.
     ///
     /// # Errors
     ///
-    /// - The latest error of this or an earlier writeback or sync, unless this open has already seen it.
+    /// - The latest error of this or an earlier writeback or sync, unless this open has already
+    ///   seen it.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn flush(&self) -> io::Result<()> {
         self.opened.flush()
     }
 
-    /// Writes the dirty pages of the file to its backing, and drops the file. A plain drop writes them too,
-    /// and loses the error.
+    /// Writes the dirty pages of the file to its backing, and drops the file. A plain drop writes
+    /// them too, and loses the error.
     ///
     /// # Errors
     ///
-    /// - The latest error of this or an earlier writeback or sync, unless this open has already seen it.
+    /// - The latest error of this or an earlier writeback or sync, unless this open has already
+    ///   seen it.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn close(self) -> io::Result<()> {
         self.flush()

@@ -12,8 +12,8 @@ use crate::state::frames::{Offline, Zone};
 
 /// The page frames of a [`Cache`], and the mechanics that move them. [`Cache::frames`] returns it.
 ///
-/// Reading and writing files needs none of this. It serves memory managers, reports and tests. Pages
-/// move while they are read: a reader sleeps for the moment in which its page moves.
+/// Reading and writing files needs none of this. It serves memory managers, reports and tests.
+/// Pages move while they are read: a reader sleeps for the moment in which its page moves.
 ///
 /// # Examples
 ///

@@ -1,14 +1,14 @@
 //! Reads as futures, for any executor.
 //!
-//! A hit is ready at the first poll. The threads of the cache that read ahead also fetch misses, and
-//! wake the future: it needs no runtime, and blocks none of its threads. A future may be dropped at any
-//! time: a fetch that was begun for it completes, and its pages stay in the cache.
+//! A hit is ready at the first poll. The threads of the cache that read ahead also fetch misses,
+//! and wake the future: it needs no runtime, and blocks none of its threads. A future may be
+//! dropped at any time: a fetch that was begun for it completes, and its pages stay in the cache.
 //!
-//! A backing may handle many requests at once, as a local file does through `io_uring`. Then the misses
-//! of many futures go to it in few calls: 256 futures polled by one thread keep a disk as busy as a
-//! bare ring does (`folio bench disk`: 1.07 of it on two quiet CPUs, 0.84 to 0.87 beside other work on
-//! both). A `pread` by a thread for each future reached 0.49 to 0.65 there. With a few dozen futures
-//! the two are alike.
+//! A backing may handle many requests at once, as a local file does through `io_uring`. Then the
+//! misses of many futures go to it in few calls: 256 futures polled by one thread keep a disk as
+//! busy as a bare ring does (`folio bench disk`: 1.07 of it on two quiet CPUs, 0.84 to 0.87 beside
+//! other work on both). A `pread` by a thread for each future reached 0.49 to 0.65 there. With a
+//! few dozen futures the two are alike.
 
 use std::io;
 use std::ops::Range;
@@ -27,8 +27,9 @@ use crate::state::frames::FolioRef;
 use crate::state::handle::PageHandle;
 
 impl<S: Scheme> File<S> {
-    /// Reads into `buf` from `offset` on, without blocking. Returns the number of bytes read: 0 at or past
-    /// the end of the file. If it is dropped before its end, any part of `buf` may be written.
+    /// Reads into `buf` from `offset` on, without blocking. Returns the number of bytes read: 0 at
+    /// or past the end of the file. If it is dropped before its end, any part of `buf` may be
+    /// written.
     ///
     /// A short count means the end of the file, or an error part-way that the next read returns.
     ///
@@ -56,8 +57,8 @@ impl<S: Scheme> File<S> {
         }
     }
 
-    /// Returns the bytes from `offset` to the end of its page or of the file, without a copy and without
-    /// blocking. Returns `None` at or past the end.
+    /// Returns the bytes from `offset` to the end of its page or of the file, without a copy and
+    /// without blocking. Returns `None` at or past the end.
     ///
     /// # Errors
     ///
@@ -79,8 +80,8 @@ impl<S: Scheme> File<S> {
         Ok(page)
     }
 
-    /// Returns up to `len` bytes from `offset` on, without a copy and without blocking: fewer only at the
-    /// end of the file.
+    /// Returns up to `len` bytes from `offset` on, without a copy and without blocking: fewer only
+    /// at the end of the file.
     ///
     /// # Errors
     ///
@@ -95,8 +96,9 @@ impl<S: Scheme> File<S> {
         Ok(pieces.finish())
     }
 
-    /// Returns up to `len` bytes from `offset` on in one piece, without blocking: fewer only at the end of
-    /// the file. The bytes pin their pages where these are adjacent in memory, and are a copy otherwise.
+    /// Returns up to `len` bytes from `offset` on in one piece, without blocking: fewer only at the
+    /// end of the file. The bytes pin their pages where these are adjacent in memory, and are a
+    /// copy otherwise.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Metrics: hands the counters to the recorder of the program (the crate `metrics`).
 //!
-//! Nothing is recorded while the cache works. Its counters belong to its threads, and are summed on a
-//! call of [`Cache::record_metrics`].
+//! Nothing is recorded while the cache works. Its counters belong to its threads, and are summed on
+//! a call of [`Cache::record_metrics`].
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;

@@ -12,8 +12,7 @@ use crate::api::file::File;
 use crate::backing::LocalFile;
 use crate::backing::error::error;
 
-/// Options for opening a local file through a cache. They follow
-/// [`std::fs::OpenOptions`].
+/// Options for opening a local file through a cache. They follow [`std::fs::OpenOptions`].
 ///
 /// A file that is opened for writing can be read too: to write a part of a page, the cache reads
 /// the rest.

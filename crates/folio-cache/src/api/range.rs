@@ -1,8 +1,8 @@
 //! Ranges: bytes of several pages, pinned without a copy, or copied into several buffers.
 //!
-//! Pages of a range that are adjacent in memory form one piece ([`Adjacent`]). `Bytes` stands for one
-//! piece only, because it is one address and one length. So there are two answers, with one allocation
-//! each:
+//! Pages of a range that are adjacent in memory form one piece ([`Adjacent`]). `Bytes` stands for
+//! one piece only, because it is one address and one length. So there are two answers, with one
+//! allocation each:
 //!
 //! | | the range lies in one piece | otherwise |
 //! | --- | --- | --- |
@@ -25,12 +25,13 @@ use crate::state::frames::{Adjacent, FolioRef};
 use crate::state::mapping::Mapping;
 use crate::state::units::pages_of;
 
-/// Bytes of a range of a file without a copy, each page as it was when the handle was made. They never
-/// change. [`File::range`] returns it; [`PageHandle`](crate::PageHandle) is the same for one page.
+/// Bytes of a range of a file without a copy, each page as it was when the handle was made. They
+/// never change. [`File::range`] returns it; [`PageHandle`](crate::PageHandle) is the same for one
+/// page.
 ///
-/// It is a [`Buf`], as network code expects. Each chunk is a piece of memory, often longer than a page.
-/// Pieces that were passed are unpinned. A handle is one allocation, whatever its length, and so is a
-/// clone. It pins its pages, and may outlive the file and the cache.
+/// It is a [`Buf`], as network code expects. Each chunk is a piece of memory, often longer than a
+/// page. Pieces that were passed are unpinned. A handle is one allocation, whatever its length, and
+/// so is a clone. It pins its pages, and may outlive the file and the cache.
 ///
 /// # Examples
 ///
@@ -153,7 +154,7 @@ impl<S: Scheme> fmt::Debug for RangeHandle<S> {
     }
 }
 
-/// What `Bytes` keeps: the folios of one piece.
+/// The owner of `Bytes`: the folios of one piece.
 struct Piece<S: Scheme>(Adjacent<S>);
 
 impl<S: Scheme> AsRef<[u8]> for Piece<S> {
@@ -163,8 +164,8 @@ impl<S: Scheme> AsRef<[u8]> for Piece<S> {
 }
 
 impl<S: Scheme> File<S> {
-    /// Returns up to `len` bytes from `offset` on, without a copy: fewer only at the end of the file, and
-    /// none at or past it. Missing pages are read by few requests.
+    /// Returns up to `len` bytes from `offset` on, without a copy: fewer only at the end of the
+    /// file, and none at or past it. Missing pages are read by few requests.
     ///
     /// # Errors
     ///
@@ -182,9 +183,9 @@ impl<S: Scheme> File<S> {
         Ok(pieces.finish())
     }
 
-    /// Returns up to `len` bytes from `offset` on in one piece: fewer only at the end of the file. They pin
-    /// their pages where these are adjacent in memory, as the bytes of one page always are. Otherwise they
-    /// are a copy. [`range`](Self::range) never copies.
+    /// Returns up to `len` bytes from `offset` on in one piece: fewer only at the end of the file.
+    /// They pin their pages where these are adjacent in memory, as the bytes of one page always
+    /// are. Otherwise they are a copy. [`range`](Self::range) never copies.
     ///
     /// # Errors
     ///
@@ -202,8 +203,9 @@ impl<S: Scheme> File<S> {
         Ok(piece.finish())
     }
 
-    /// Reads into the buffers from `offset` on, one after the other, as if they were one. Returns the number
-    /// of bytes read: 0 at or past the end of the file. Missing pages are read by few requests.
+    /// Reads into the buffers from `offset` on, one after the other, as if they were one. Returns
+    /// the number of bytes read: 0 at or past the end of the file. Missing pages are read by few
+    /// requests.
     ///
     /// A short count means the end of the file, or an error part-way that the next read returns.
     ///

@@ -9,7 +9,8 @@ use crate::api::file::File;
 use crate::read::batch;
 use crate::state::units::{MOST_PAGES, page_of, pages_of};
 
-/// The share of a cache's memory that the misses of one call may have in flight: one part in so many.
+/// The share of a cache's memory that the misses of one call may have in flight: one part in so
+/// many.
 const SHARE: usize = 8;
 
 /// One read of [`File::read_many`]: buffer, offset, and result.
@@ -52,7 +53,7 @@ impl<'b> Read<'b> {
     }
 }
 
-/// A read whose pages are missing.
+/// A read of missing pages.
 struct Missing<'r, 'b> {
     read: &'r mut Read<'b>,
     page: u32,
@@ -66,9 +67,9 @@ impl<S: Scheme> File<S> {
     /// Makes many reads, and sets the result of each. Returns when all have one.
     ///
     /// Cached pages are copied. All missing pages are requested at once
-    /// ([`Backing::fill_all`](crate::Backing::fill_all)), where [`read_at`](Self::read_at) waits for one
-    /// page after the other. A local file is read through `io_uring` if the system allows it. Nothing is
-    /// read ahead. To keep a disk busy throughout, pass a few hundred reads.
+    /// ([`Backing::fill_all`](crate::Backing::fill_all)), where [`read_at`](Self::read_at) waits
+    /// for one page after the other. A local file is read through `io_uring` if the system allows
+    /// it. Nothing is read ahead. To keep a disk busy throughout, pass a few hundred reads.
     pub fn read_many(&self, reads: &mut [Read<'_>]) {
         let mapping = &*self.mapping;
         let most = (mapping.shared.capacity() / FRAME_SIZE / SHARE) as u32;

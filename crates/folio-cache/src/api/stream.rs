@@ -23,8 +23,8 @@ const SHARE: usize = 64;
 /// The bytes of a range of a file, in order. [`File::stream`] returns it. The stream ends after an
 /// error, and at the end of the range or of the file.
 ///
-/// A piece has as many of the next pages as are adjacent in memory: at least a page and at most 1 MiB.
-/// It is a snapshot of its pages, pins them, and may outlive the stream.
+/// A piece has as many of the next pages as are adjacent in memory: at least a page and at most 1
+/// MiB. It is a snapshot of its pages, pins them, and may outlive the stream.
 ///
 /// # Examples
 ///
@@ -55,8 +55,9 @@ pub struct ByteStream<S: Scheme = DefaultScheme> {
 }
 
 impl<S: Scheme> File<S> {
-    /// Returns a stream of up to `len` bytes from `offset` on: pass `u64::MAX` to reach the end of the file.
-    /// It keeps the file open. Readahead sees a sequential reader. Errors come when it is polled.
+    /// Returns a stream of up to `len` bytes from `offset` on: pass `u64::MAX` to reach the end of
+    /// the file. It keeps the file open. Readahead sees a sequential reader. Errors come when it is
+    /// polled.
     pub fn stream(&self, offset: u64, len: u64) -> ByteStream<S> {
         ByteStream { file: self.clone(), offset, left: len, progress: Progress::new() }
     }

@@ -1,4 +1,4 @@
-//! Opening: regular files only, and never waiting for somebody at the other end.
+//! Opens regular files only, and never waits for the peer of a FIFO.
 
 use std::fmt;
 use std::fs::{self, FileType};
@@ -11,7 +11,8 @@ use rustix::io::Errno;
 
 use super::error::{error, numbered};
 
-/// Opens a regular file. One that `flags` make gets the usual rights, less the process's mask.
+/// Opens a regular file. A file that `flags` create gets the permission bits `mode`, without those
+/// of the umask.
 pub(super) fn open_regular(path: &Path, flags: OFlags, mode: u32) -> io::Result<fs::File> {
     // Before the open: opening a device can have effects. An exclusive open opens nothing that
     // exists.
@@ -29,7 +30,7 @@ pub(super) fn open_regular(path: &Path, flags: OFlags, mode: u32) -> io::Result<
     Ok(file)
 }
 
-/// Says what `name` is, if it is no regular file.
+/// Returns an error that names the type of `name`, if that is not a regular file.
 pub(super) fn check(name: &dyn fmt::Display, kind: FileType) -> io::Result<()> {
     if kind.is_file() {
         return Ok(());
@@ -40,7 +41,7 @@ pub(super) fn check(name: &dyn fmt::Display, kind: FileType) -> io::Result<()> {
         _ if kind.is_socket() => "a socket",
         _ if kind.is_block_device() => "a block device",
         _ if kind.is_char_device() => "a character device",
-        _ => "no regular file",
+        _ => "of an unknown type",
     };
     let message = format!("{name} is {what}: only regular files can be cached");
     let invalid = io::ErrorKind::InvalidInput;

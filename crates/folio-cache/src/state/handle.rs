@@ -9,11 +9,12 @@ use bytes::Bytes;
 use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 
-/// Bytes of one page of a file, as they were when the handle was made. They never change: a write to a
-/// pinned page puts another page in its place.
+/// Bytes of one page of a file, as they were when the handle was made. They never change: a write
+/// to a pinned page puts another page in its place.
 ///
-/// A handle pins its frame: it is neither evicted nor moved, and its block cannot go offline. It may
-/// outlive the file and the cache. The cache's memory is unmapped after its last handle is dropped.
+/// A handle pins its frame: it is neither evicted nor moved, and its block cannot go offline. It
+/// may outlive the file and the cache. The cache's memory is unmapped after its last handle is
+/// dropped.
 ///
 /// # Examples
 ///

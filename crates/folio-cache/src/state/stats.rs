@@ -1,11 +1,13 @@
-//! Counters of the slow paths. A hit counts nothing: even a count on the thread's own cache line costs 1
-//! ns, where a read of 64 bytes of a hot page takes 3.8. The feature `hits` counts it all the same.
+//! Counters of the slow paths. A hit counts nothing: even a count on the thread's own cache line
+//! costs 1 ns, where a read of 64 bytes of a hot page takes 3.8. The feature `hits` counts it all
+//! the same.
 
 use std::ops::Sub;
 
 use crate::rt::counter::Counter;
 
-/// Counters since the cache was built. The difference of two snapshots is what happened between them.
+/// Counters since the cache was built. The difference of two snapshots is what happened between
+/// them.
 ///
 /// # Examples
 ///
@@ -49,7 +51,7 @@ pub struct CacheStats {
     pub direct_reclaims: u64,
     /// Lookups that met a frozen page.
     pub refused_frozen: u64,
-    /// Lookups whose page had left its slot before the re-check (R8).
+    /// Lookups that failed the re-check (R8): the page had left its slot.
     pub refused_moved: u64,
     /// Sleeps until a page was no longer in progress.
     pub waits: u64,
@@ -76,8 +78,8 @@ pub(crate) struct Counters {
 impl Sub for CacheStats {
     type Output = Self;
 
-    /// Returns the counts between two snapshots: those of `self`, less those of the earlier one.
-    /// A count that would be negative is 0.
+    /// Returns the counts between two snapshots: those of `self`, less those of the earlier one. A
+    /// count that would be negative is 0.
     fn sub(self, earlier: Self) -> Self {
         Self {
             hits: self.hits.zip(earlier.hits).map(|(now, then)| now.saturating_sub(then)),
