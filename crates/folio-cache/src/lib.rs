@@ -196,7 +196,7 @@ pub use state::handle::PageHandle;
 pub use state::stats::CacheStats;
 pub use state::units::CACHED;
 
-/// The example of the repository's README is a test as well.
+/// The example of the README is a test as well.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

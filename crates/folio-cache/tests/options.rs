@@ -152,7 +152,7 @@ fn errors_of_the_cache_have_numbers() {
     let sparse = cache.create(dir.path().join("sparse")).unwrap();
     assert_eq!(number(sparse.write_at(b"x", 1 << 44).map(drop)), Some(27), "EFBIG");
     assert_eq!(number(file.read_at(&mut [0], u64::MAX).map(drop)), Some(EINVAL));
-    sparse.write_all_at(&[1; 1 << 19], 0).unwrap();
+    sparse.write_all_at(&vec![1; 1 << 19], 0).unwrap();
     sparse.flush().unwrap();
     let pinned = sparse.range(0, 1 << 19).unwrap();
     let mut pages = Vec::new();

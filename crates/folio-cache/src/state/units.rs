@@ -8,7 +8,7 @@ use crate::state::frames::FolioRef;
 
 use folio_frames::{FRAME_SIZE, Kind};
 
-/// What a folio of a cache is, to who looks at its frames ([`Cache::zone`]). Its private note
+/// What a folio of a cache is, to who looks at its frames ([`CacheFrames::zone`](crate::CacheFrames::zone)). Its private note
 /// ([`Peek::owner_data`](folio_frames::Peek)): a number of the file in the high half, the page in the
 /// low one.
 pub const CACHED: Kind = Kind::owner(0);
