@@ -37,8 +37,7 @@ fn manifest() -> String {
         writeln!(text, "{name} = {{ path = {:?} }}", path.display().to_string()).expect("a String");
     }
     let shared = read("Cargo.toml");
-    let lock =
-        shared.lines().find(|line| line.starts_with("parking_lot = ")).expect("its version");
+    let lock = shared.lines().find(|line| line.starts_with("parking_lot = ")).expect("its version");
     text + lock + "\n"
 }
 
