@@ -24,7 +24,7 @@ pub(crate) fn pinned_frames<S: Scheme>(shared: &Shared<S>, frames: PfnRange) -> 
         for pfn in (pfn.as_u64()..).map(Pfn::new).take(frames as usize) {
             let owner_data = zone.peek(pfn).owner_data;
             shared.with_slot(pfn, owner_data, &mut |slot| {
-                indexed += u32::from(slot.pfn(zone) == Some(pfn))
+                indexed += u32::from(slot.pfn(zone) == Some(pfn));
             });
         }
         let is_pinned = indexed == 0 || seen.snapshot != Snapshot::Live(indexed);
