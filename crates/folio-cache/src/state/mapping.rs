@@ -113,8 +113,8 @@ impl<S: Scheme> Mapping<S> {
     /// Returns the number of truncations.
     ///
     /// Acquire: pairs with Release in `set_len`. A reader that sees the count of a truncation sees
-    /// its length. A page that is filled after the truncation follows its emptying of the slot: so
-    /// a reader that sees such a page sees the count.
+    /// its length. A fill after the truncation acquires the slot that the truncation emptied: so a
+    /// reader that sees the filled page sees the count.
     #[inline(always)]
     pub(crate) fn truncate_seq(&self) -> u64 {
         self.truncate_seq.load(Ordering::Acquire)
