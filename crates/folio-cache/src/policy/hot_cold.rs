@@ -164,7 +164,7 @@ impl HotCold {
             match frames.inspect(frame) {
                 FrameState::NotCached => self.set(frame, Place::Unknown),
                 FrameState::Evictable(_) if !self.is_used(frames, frame, lives) => {
-                    self.chill(frame)
+                    self.chill(frame);
                 }
                 FrameState::Evictable(_) | FrameState::Pinned => {
                     self.ring.push_back(frame);

@@ -117,7 +117,7 @@ mod tests {
                 group.sync(Durable::All, || {
                     for what in whats {
                         scope.spawn(move || {
-                            group.sync(what, || _ = called.fetch_add(1, Ordering::Relaxed))
+                            group.sync(what, || _ = called.fetch_add(1, Ordering::Relaxed));
                         });
                     }
                     while group.waiting() < 3 {
@@ -137,7 +137,7 @@ mod tests {
             let panics = AssertUnwindSafe(|| {
                 group.sync(Durable::Data, || {
                     scope.spawn(|| {
-                        group.sync(Durable::Data, || _ = called.fetch_add(1, Ordering::Relaxed))
+                        group.sync(Durable::Data, || _ = called.fetch_add(1, Ordering::Relaxed));
                     });
                     while group.waiting() == 0 {
                         thread::yield_now();
