@@ -6,10 +6,10 @@
 //! start. Here the first two misses cost two small requests.)
 //!
 //! ```text
-//!   forward          read, missed                    window                        reader is here: next window
-//!                  [ 0 ][ 1 ][ 2 ][ 3 ................................ 18 ][ 19 .................. 50 ]
-//!                    miss miss miss │                                        │
-//!                                   └ marker                                 └ marker
+//!     read, missed                window              next window: requested at page 3
+//!   [ 0 ][ 1 ][ 2 ][ 3 .......................... 18 ][ 19 .......................... 50 ]
+//!     miss miss miss │                                  │
+//!                    └ marker                           └ marker
 //! ```
 //!
 //! From then on the stream is always one window ahead of its reader. The first page of each window
