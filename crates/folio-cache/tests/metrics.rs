@@ -95,12 +95,12 @@ fn metrics_equal_the_stats() {
         assert!((recorder.value("page_cache_hits_total") - stats.hits.unwrap() as f64).abs() < 0.5);
     }
     // Every recorded metric is described.
-    let recorded = [&recorder.counters, &recorder.gauges]
+    let names = [&recorder.counters, &recorder.gauges]
         .map(|map| map.lock().unwrap().keys().cloned().collect::<Vec<_>>());
     let mut described = recorder.described.lock().unwrap().clone();
     described.sort();
-    let mut recorded = recorded.concat();
-    recorded.sort();
-    assert_eq!(recorded, described);
+    let mut names = names.concat();
+    names.sort();
+    assert_eq!(names, described);
     drop(handles);
 }

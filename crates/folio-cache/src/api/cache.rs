@@ -28,6 +28,7 @@ use crate::state::registry::Registry;
 use crate::state::shared::{Capacity, Shared};
 use crate::state::stats::{CacheStats, Counters};
 use crate::state::units::CACHED;
+use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
 
 /// Files cached in a fixed amount of memory. Cloning it gives another handle on the same cache.
@@ -212,7 +213,7 @@ impl<S: Scheme> Cache<S> {
         self.shared.io_pool.set_io_threads(threads);
         self.shared.flusher.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
-        if threads > 0 && write_back::dirty_pages(&self.shared) > 0 {
+        if threads > 0 && dirty_pages::count(&self.shared) > 0 {
             // Who made it dirty found no flusher.
             self.shared.flusher.notify_soon();
         }
