@@ -27,7 +27,7 @@ pub(crate) trait Fetch: Send + Sync {
     fn is_together(&self) -> bool;
 
     /// Returns the maximum number of pages that one call may fill for its mapping.
-    fn most_together(&self) -> u64;
+    fn max_together(&self) -> u64;
 
     /// Ends the fetch with the bytes that are cached now. Returns `false`, and does nothing, if its
     /// page is not cached.
@@ -175,7 +175,7 @@ impl Queue {
     fn begin_together(&mut self, first: Waiting) -> Work {
         let Pages { mapping, pages } = first.fetch.pages().clone();
         let count = |pages: &Range<u64>| pages.end - pages.start;
-        let mut left = first.fetch.most_together().saturating_sub(count(&pages));
+        let mut left = first.fetch.max_together().saturating_sub(count(&pages));
         let most =
             self.fetches.len().div_ceil(TOGETHER_SHARE).clamp(*TOGETHER.start(), *TOGETHER.end());
         let mut these = vec![first];

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::rt::shim::{Condvar, Mutex, rest as back_off, spawn, wait_for};
+use crate::rt::shim::{Condvar, Mutex, back_off, spawn, wait_for};
 
 /// The time to back off after a job panicked, as a backing may.
 const PANIC_BACK_OFF: Duration = Duration::from_secs(1);

@@ -38,7 +38,7 @@ impl Dirty {
 
     /// Returns the first dirty range within `pages`: up to `most` neighbouring dirty pages. It is
     /// empty if there are none.
-    pub(crate) fn run(&self, pages: Range<u64>, most: u64) -> Range<u64> {
+    pub(crate) fn range(&self, pages: Range<u64>, most: u64) -> Range<u64> {
         let set = self.pages.lock();
         let Ok(first) = u32::try_from(pages.start) else { return 0..0 };
         let mut range = 0..0;
@@ -67,13 +67,13 @@ mod tests {
         for page in [3, 4, 5, 9, u32::MAX] {
             dirty.insert(page);
         }
-        assert_eq!(dirty.run(0..10, 100), 3..6);
-        assert_eq!(dirty.run(0..10, 2), 3..5);
-        assert_eq!(dirty.run(4..5, 2), 4..5);
-        assert_eq!(dirty.run(6..9, 2), 0..0);
-        assert_eq!(dirty.run(6..u64::MAX, 2), 9..10);
-        assert_eq!(dirty.run(10..u64::MAX, 2), u64::from(u32::MAX)..1 << 32);
-        assert_eq!(dirty.run(1 << 32..u64::MAX, 2), 0..0);
+        assert_eq!(dirty.range(0..10, 100), 3..6);
+        assert_eq!(dirty.range(0..10, 2), 3..5);
+        assert_eq!(dirty.range(4..5, 2), 4..5);
+        assert_eq!(dirty.range(6..9, 2), 0..0);
+        assert_eq!(dirty.range(6..u64::MAX, 2), 9..10);
+        assert_eq!(dirty.range(10..u64::MAX, 2), u64::from(u32::MAX)..1 << 32);
+        assert_eq!(dirty.range(1 << 32..u64::MAX, 2), 0..0);
         assert_eq!(dirty.end(), 1 << 44);
         dirty.remove(u32::MAX);
         assert_eq!((dirty.end(), dirty.pages.lock().contains(&9)), (10 << 12, true));
