@@ -9,7 +9,7 @@ use folio_ref::Scheme;
 use crate::memory::capacity;
 use crate::memory::evict::{self, BATCH};
 use crate::memory::out_of_memory;
-use crate::rt::shim::{rest, yield_now};
+use crate::rt::shim::{back_off, yield_now};
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -77,7 +77,7 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
         if round < YIELD_ROUNDS {
             yield_now();
         } else {
-            rest(PAUSE);
+            back_off(PAUSE);
         }
     }
     Err(out_of_memory::out_of_memory(shared))

@@ -19,7 +19,7 @@ use crate::memory::evict;
 use crate::memory::limits::machine_bytes;
 use crate::memory::pinned;
 use crate::memory::watermarks::set_watermarks;
-use crate::rt::shim::rest;
+use crate::rt::shim::back_off;
 use crate::state::frames::Offline;
 use crate::state::shared::Shared;
 
@@ -70,7 +70,7 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
         if reached <= bytes {
             break;
         }
-        rest(PAUSE);
+        back_off(PAUSE);
         reached = fit_under_lock(shared, &mut offline);
     }
     if reached <= bytes {
