@@ -80,7 +80,7 @@ fn main() -> io::Result<()> {
     };
     thread::scope(|scope| {
         (0..8).for_each(|n| {
-            drop(scope.spawn(move || (n..160).step_by(8).for_each(|n| client(n * 19_000))))
+            drop(scope.spawn(move || (n..160).step_by(8).for_each(|n| client(n * 19_000))));
         });
     });
     println!("160 ranges, {:?}", cache.stats());

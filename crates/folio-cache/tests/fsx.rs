@@ -193,7 +193,7 @@ impl Run {
                 assert!(
                     !file.revalidate().unwrap(),
                     "the cache takes its own writes for external ones"
-                )
+                );
             }
             930..=939 => file.invalidate(),
             940..=944 => {
@@ -218,7 +218,7 @@ impl Run {
                 drop(file);
                 match self.files.len() {
                     1 | 2 => {
-                        self.files.push(self.cache.open_backing(self.plain.backing()).unwrap())
+                        self.files.push(self.cache.open_backing(self.plain.backing()).unwrap());
                     }
                     // Perhaps all of them: the last close writes the dirty pages.
                     n => self.files.truncate(self.random.usize(..n)),

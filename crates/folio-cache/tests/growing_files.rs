@@ -47,7 +47,7 @@ fn readers_of_a_growing_file_see_no_zeroes_past_its_old_end() {
         let writer = std::fs::File::create(&path).unwrap();
         let file = cache.open(&path).unwrap();
         let check = |offset: usize, read: &[u8]| {
-            assert!(*read == bytes[offset..][..read.len()], "at {offset}")
+            assert!(*read == bytes[offset..][..read.len()], "at {offset}");
         };
         let mut len = 0;
         read_beside(&file, bytes.len(), check, || {

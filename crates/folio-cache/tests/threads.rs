@@ -318,9 +318,9 @@ fn child() {
         return;
     }
     // For this thread only: the limit does not apply to root.
-    let nobody = Uid::from_raw(65_534);
+    let unprivileged = Uid::from_raw(65_534);
     if getuid().is_root() {
-        set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        set_thread_res_uid(unprivileged, unprivileged, unprivileged).unwrap();
     }
     setrlimit(Resource::Nproc, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
     thread::Builder::new().spawn(|| ()).expect_err("the system refuses threads");

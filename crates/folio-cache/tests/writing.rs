@@ -146,7 +146,7 @@ fn impossible_offsets_are_refused_before_any_write() {
     assert_nothing_leaked(&cache);
 }
 
-/// Whole pages are written directly from their frames, a partial last page through the kernel's
+/// All whole pages are written directly from their frames, a partial last page through the kernel's
 /// cache. Readers see both.
 #[test]
 fn writes_past_the_kernels_cache_are_in_the_file() {

@@ -27,69 +27,40 @@
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
-mod adjacent;
-mod alloc;
-#[cfg(feature = "std")]
-mod arena;
-mod blocks;
-mod buddy;
-mod compact;
-mod contig;
-mod evacuate;
-mod folio;
-mod handover;
-mod hotplug;
-mod ids;
-mod lock;
+mod base;
+mod index;
 mod memmap;
-mod migrate;
-mod migrate_type;
-mod numbers;
-mod optimistic;
-mod parts;
-mod pcp;
-mod platform;
-mod racy_copy;
-mod refs;
-mod slot;
-mod stats;
-#[cfg(all(shuttle, feature = "std"))]
-mod stepped_space;
-mod sync;
-mod trace;
-mod track;
+mod moving;
 #[cfg(feature = "std")]
-mod user_space;
-mod walk;
-mod watermarks;
+mod os;
 mod zone;
 
-pub use adjacent::{Adjacent, joined, joined_mut};
+pub use base::ids::{BLOCK_ORDER, FRAME_SIZE, LARGEST_HUGE_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
+pub use base::migrate_type::MigrateType;
+pub use base::platform::{KindOps, Platform};
+pub use base::trace::Event;
+pub use index::lock::{FrozenSlot, LockedSlot};
+pub use index::optimistic::DirectMap;
+pub use index::racy_copy::Vectors;
+pub use index::slot::{Lookup, Slot};
+pub use memmap::memmap::{Kind, MemmapMemory};
+pub use moving::compact::Compacted;
+pub use moving::contig::{Contig, ContigError};
+pub use moving::hotplug::{Offline, OfflineError};
+pub use moving::migrate::{MigrateError, Owner, migrate};
 #[cfg(feature = "std")]
-pub use arena::{Arena, Mapped, MetadataKept};
-pub use buddy::AllocError;
-pub use compact::Compacted;
-pub use contig::{Contig, ContigError};
-pub use folio::{FolioRef, FrozenFolio};
-pub use hotplug::{Offline, OfflineError};
-pub use ids::{BLOCK_ORDER, FRAME_SIZE, LARGEST_HUGE_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
-pub use lock::{FrozenSlot, LockedSlot};
-pub use memmap::{Kind, MemmapMemory};
-pub use migrate::{MigrateError, Owner, migrate};
-pub use migrate_type::MigrateType;
-pub use optimistic::DirectMap;
-pub use platform::{KindOps, Platform};
-pub use racy_copy::Vectors;
-pub use refs::{FolioRefs, put_all};
-pub use slot::{Lookup, Slot};
-pub use stats::{ZoneCounters, ZoneStats};
+pub use os::arena::{Arena, Mapped, MetadataKept};
 #[cfg(all(shuttle, feature = "std"))]
-pub use stepped_space::SteppedLock;
-pub use trace::Event;
-#[cfg(feature = "track")]
-pub use track::PinOwners;
+pub use os::stepped_space::SteppedLock;
 #[cfg(feature = "std")]
-pub use user_space::UserSpace;
-pub use walk::{Peek, Refusal};
-pub use watermarks::{Level, Watermarks};
-pub use zone::Zone;
+pub use os::user_space::UserSpace;
+pub use zone::adjacent::{Adjacent, joined, joined_mut};
+pub use zone::buddy::AllocError;
+pub use zone::folio::{FolioRef, FrozenFolio};
+pub use zone::refs::{FolioRefs, put_all};
+pub use zone::stats::{ZoneCounters, ZoneStats};
+#[cfg(feature = "track")]
+pub use zone::track::PinOwners;
+pub use zone::walk::{Peek, Refusal};
+pub use zone::watermarks::{Level, Watermarks};
+pub use zone::zone::Zone;

@@ -14,8 +14,8 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 use common::{Index, OURS, assert_all_free, order};
 use folio_frames::{
@@ -401,4 +401,48 @@ fn optimistic_read<S: Scheme>(search: Search) {
 fn an_optimistic_read_sees_one_version_or_fails() {
     optimistic_read::<Generational>(deeper(2));
     optimistic_read::<FrozenBit>(deeper(2));
+}
+
+/// A reader looks at a slot while its frame is of one arena. It takes a reference when another arena
+/// has the metadata, and the slot holds a frame of the same number. A walker comes by the frame.
+fn arena_changes_under_a_reader<S: Scheme>(search: Search, walker: bool) {
+    let what = if walker { "walker" } else { "reader" };
+    explore(&format!("another arena under a {what}, {}", S::NAME), search, move || {
+        let arena = Arena::<Space<S>>::new(2 << 20, &[]).unwrap();
+        let zone = arena.zone();
+        let index = Arc::new(Index::<Space<S>>::new(8));
+        let pfn = index.publish(zone, 7, Order::ZERO);
+        let slots = Arc::clone(&index);
+        let looks = move || {
+            let folio = if walker { zone.try_get(pfn).ok() } else { slots.0[7].get_alone(zone) };
+            // Where the new arena's bytes lie, the old zone does not know.
+            assert!(folio.is_none_or(|folio| folio.as_slice()[0] == 7), "another arena's (R8)");
+        };
+        let next = Arc::new(Mutex::new(None));
+        let (slots, made) = (Arc::clone(&index), Arc::clone(&next));
+        let changes = move || {
+            slots.remove(zone, 7);
+            drop(arena);
+            let arena = Arena::<Space<S>>::new(2 << 20, &[]).unwrap();
+            assert!(!std::ptr::eq(zone, arena.zone()));
+            let mut folio = arena.zone().alloc_frozen(Order::ZERO).unwrap();
+            folio.as_mut_slice().fill(8);
+            folio.set_owner(OURS, 7);
+            slots.0[7].install(folio).unwrap().publish();
+            *made.lock().unwrap() = Some(arena);
+        };
+        race(vec![Box::new(looks), Box::new(changes)]);
+        let arena = next.lock().unwrap().take().unwrap();
+        index.remove(arena.zone(), 7);
+        assert_all_free(arena.zone());
+    });
+}
+
+#[test]
+fn a_reader_of_an_arena_that_is_gone_gets_nothing_of_the_next() {
+    for walker in [false, true] {
+        arena_changes_under_a_reader::<DefaultScheme>(deeper(1), walker);
+        arena_changes_under_a_reader::<LiveBitLow>(deeper(1), walker);
+        arena_changes_under_a_reader::<LiveBitLow>(BY_CHANCE, walker);
+    }
 }

@@ -163,6 +163,7 @@ pub(super) fn matrix() -> Matrix<'static> {
 /// # Errors
 ///
 /// None.
+#[expect(clippy::unnecessary_wraps, reason = "every benchmark has this signature")]
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = matrix().measure(ask);
     report.notes.insert(

@@ -125,6 +125,7 @@ fn words() -> (Vec<Box<dyn Frozen>>, usize) {
 /// # Panics
 ///
 /// Panics if the stale increments of one of folio-ref's words exceed the bound.
+#[expect(clippy::unnecessary_wraps, reason = "every benchmark has this signature")]
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let counts = one_and_all();
     let scenarios: Vec<Scenario> = counts

@@ -108,66 +108,7 @@ impl<S: Scheme> CacheBuilder<S> {
 
     /// Sets the eviction policy. `make` gets the number of frames at the maximum capacity.
     ///
-    /// The default is [`HotCold`].
-    ///
-    /// # Examples
-    ///
-    /// An own policy: first in, first out.
-    ///
-    /// ```
-    /// use std::collections::VecDeque;
-    /// use folio_cache::Cache;
-    /// use folio_cache::policy::{FrameState, Frames, Policy};
-    ///
-    /// #[derive(Debug, Default)]
-    /// struct Fifo(VecDeque<u32>);
-    ///
-    /// impl Policy for Fifo {
-    ///     fn name(&self) -> &'static str {
-    ///         "fifo"
-    ///     }
-    ///
-    ///     fn insert(&mut self, _: &dyn Frames, frame: u32, _page: u64) {
-    ///         self.0.push_back(frame);
-    ///     }
-    ///
-    ///     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
-    ///         for _ in 0..self.0.len() {
-    ///             if victims.len() == wanted {
-    ///                 break;
-    ///             }
-    ///             let Some(frame) = self.0.pop_front() else { break };
-    ///             match frames.inspect(frame) {
-    ///                 FrameState::Evictable(_) => victims.push(frame),
-    ///                 FrameState::Pinned => self.0.push_back(frame),
-    ///                 FrameState::NotCached => {} // its page left without a choice of the policy
-    ///             }
-    ///         }
-    ///     }
-    ///
-    ///     fn restore(&mut self, frame: u32) {
-    ///         self.0.push_back(frame);
-    ///     }
-    ///
-    ///     fn moved(&mut self, from: u32, to: u32) {
-    ///         self.0.iter_mut().filter(|frame| **frame == from).for_each(|frame| *frame = to);
-    ///     }
-    ///
-    ///     fn resize(&mut self, _frames: u32) {}
-    /// }
-    ///
-    /// # fn main() -> std::io::Result<()> {
-    /// # use std::sync::Arc;
-    /// # use folio_cache::testing::Memory;
-    /// let cache = Cache::builder().capacity(2 << 20).policy(|_| Box::<Fifo>::default()).build()?;
-    /// let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 8 << 20])))?;
-    /// for page in 0..2048 {
-    ///     file.read_exact_at(&mut [0; 64], page * 4096)?;
-    /// }
-    /// assert!(cache.stats().reclaimed > 0);
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// The default is [`HotCold`]. [`policy`](crate::policy) has an example of an own one.
     pub fn policy(mut self, make: impl FnOnce(u32) -> Box<dyn Policy> + 'static) -> Self {
         self.policy = Some(Box::new(make));
         self

@@ -17,6 +17,7 @@ use crate::memory::evict;
 use crate::state::shared::Shared;
 use crate::state::stats::CacheStats;
 use crate::state::units::CACHED;
+use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
 
 /// Files cached in a fixed amount of memory. A clone is another handle on the same cache.
@@ -175,7 +176,7 @@ impl<S: Scheme> Cache<S> {
         self.shared.io_pool.set_io_threads(threads);
         self.shared.flusher.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
-        if threads > 0 && write_back::dirty_pages(&self.shared) > 0 {
+        if threads > 0 && dirty_pages::count(&self.shared) > 0 {
             // There was no flusher when they became dirty.
             self.shared.flusher.notify_soon();
         }

@@ -61,7 +61,7 @@ fn failed_syncs(search: Search) {
             let file = file.clone();
             let sync = move || {
                 let error = file.sync_data().expect_err("the failed sync is not reported");
-                assert_eq!(error.raw_os_error(), Some(5))
+                assert_eq!(error.raw_os_error(), Some(5));
             };
             Box::new(sync) as Box<dyn FnOnce() + Send>
         });

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "no test file uses all of it")]
 
+pub(crate) mod hooked;
+
 use std::mem;
 
 use folio_frames::{

@@ -1,0 +1,7 @@
+//! Numbers, types and traits that every layer uses.
+
+pub(crate) mod ids;
+pub(crate) mod migrate_type;
+pub(crate) mod platform;
+pub(crate) mod sync;
+pub(crate) mod trace;

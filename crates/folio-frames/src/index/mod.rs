@@ -1,0 +1,7 @@
+//! Index entries: lookup, page lock, multi-slot folios, optimistic reads.
+
+pub(crate) mod lock;
+pub(crate) mod optimistic;
+pub(crate) mod racy_copy;
+pub(crate) mod slot;
+pub(crate) mod subpages;

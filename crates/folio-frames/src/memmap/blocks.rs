@@ -1,0 +1,281 @@
+//! The table of 2 MiB blocks: which are online, whom they serve, and how much of each is free.
+//!
+//! ```text
+//! offline ──online──▶ online ──isolate──▶ isolated ──all captured──▶ offline
+//!                       ▲                     │
+//!                       └──── back out ───────┘
+//! online, or isolated ──close──▶ closed ──all captured──▶ offline
+//! ```
+//!
+//! An isolated block gives nothing out, and what is freed in it is held back: *captured*. That is
+//! how a block is emptied, for whatever purpose (`evacuate.rs`). A closed block is isolated for ever,
+//! as its zone is closed (`retire.rs`).
+
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use folio_ref::CHECKS;
+
+use crate::base::ids::{BLOCK_ORDER, Order};
+use crate::base::migrate_type::{MIGRATE_TYPES, MigrateType};
+use crate::base::sync::{AtomicU8, AtomicU16};
+use crate::memmap::memmap::MemmapMemory;
+
+/// More free frames than this: a 2 MiB block may soon be free as a whole, if it is left alone.
+const SPARSE: u32 = BLOCK_ORDER.frames() / 128;
+
+/// With more than this a 2 MiB block becomes roomy: whoever allocates goes elsewhere first.
+const ROOMY: u32 = BLOCK_ORDER.frames() / 2;
+
+/// With fewer than this it is so no longer. In between it stays what it is: its free blocks do not
+/// change lists at each turn.
+const CROWDED: u32 = BLOCK_ORDER.frames() * 3 / 8;
+
+/// The buddy's lists are by group: a mobility, in roomy blocks or in the others.
+pub(crate) const GROUPS: usize = 2 * MIGRATE_TYPES;
+
+pub(crate) fn group(migrate_type: MigrateType, is_roomy: bool) -> usize {
+    migrate_type as usize * 2 + usize::from(is_roomy)
+}
+
+/// Where a block stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// Its frames are nobody's; their bytes may be gone.
+    Offline = 0,
+    /// In the allocator.
+    Online = 1,
+    /// Being emptied.
+    Isolated = 2,
+    /// Of a closed zone: what is freed in it is captured, and nothing is handed out again.
+    Closed = 3,
+}
+
+/// One block. Zeroed memory says offline, movable, not roomy.
+pub(crate) struct Block {
+    /// State in the low two bits, then whether it is roomy, then mobility: one load tells a free
+    /// what it needs. Written under the zone's lock; read anywhere.
+    status: AtomicU8,
+    /// Frames in the buddy's lists. Written under the zone's lock; a hint elsewhere.
+    free: AtomicU16,
+    /// Frames held back while isolated. Written under the zone's lock; a hint elsewhere.
+    captured: AtomicU16,
+}
+
+// All accesses are Relaxed: exact under the zone's lock; elsewhere hints, or ordered by a lock that
+// both sides take.
+impl Block {
+    pub(crate) fn state(&self) -> State {
+        match self.status.load(Ordering::Relaxed) & 3 {
+            0 => State::Offline,
+            1 => State::Online,
+            2 => State::Isolated,
+            _ => State::Closed,
+        }
+    }
+
+    pub(crate) fn set_state(&self, state: State) {
+        self.status
+            .store(self.status.load(Ordering::Relaxed) & !3 | state as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn migrate_type(&self) -> MigrateType {
+        MigrateType::from_bits(self.status.load(Ordering::Relaxed) >> 3)
+    }
+
+    /// Which of the buddy's lists its free blocks are in.
+    pub(crate) fn group(&self) -> usize {
+        usize::from(self.status.load(Ordering::Relaxed) >> 2)
+    }
+
+    pub(crate) fn is_roomy(&self) -> bool {
+        self.status.load(Ordering::Relaxed) & 4 != 0
+    }
+
+    pub(crate) fn set_roomy(&self, is_roomy: bool) {
+        self.status.store(
+            self.status.load(Ordering::Relaxed) & !4 | u8::from(is_roomy) << 2,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Whether so much is free that it counts as roomy; in between it stays what it is.
+    pub(crate) fn would_be_roomy(&self) -> bool {
+        match self.free() {
+            free if free > ROOMY => true,
+            free if free < CROWDED => false,
+            _ => self.is_roomy(),
+        }
+    }
+
+    pub(crate) fn set_migrate_type(&self, migrate_type: MigrateType) {
+        self.status.store(
+            self.status.load(Ordering::Relaxed) & 7 | (migrate_type as u8) << 3,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// `None`: it is not online.
+    #[inline]
+    pub(crate) fn migrate_type_if_online(&self) -> Option<MigrateType> {
+        let status = self.status.load(Ordering::Relaxed);
+        (status & 3 == State::Online as u8).then(|| MigrateType::from_bits(status >> 3))
+    }
+
+    pub(crate) fn free(&self) -> u32 {
+        u32::from(self.free.load(Ordering::Relaxed))
+    }
+
+    /// Whether it is worth waiting until the whole block is free.
+    #[inline]
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.free() > SPARSE
+    }
+
+    pub(crate) fn captured(&self) -> u32 {
+        u32::from(self.captured.load(Ordering::Relaxed))
+    }
+
+    /// Holds frames back.
+    pub(crate) fn capture(&self, order: Order) {
+        assert!(
+            !CHECKS || matches!(self.state(), State::Isolated | State::Closed),
+            "a frame of a block that is {:?} was freed",
+            self.state()
+        );
+        // Under the zone's lock: no read-modify-write is needed.
+        self.captured.store(
+            self.captured.load(Ordering::Relaxed) + order.frames() as u16,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Takes frames out of what is held back.
+    pub(crate) fn release(&self, order: Order) {
+        self.captured.store(
+            self.captured.load(Ordering::Relaxed) - order.frames() as u16,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Forgets what was held back, and says how much it was.
+    pub(crate) fn take_captured(&self) -> u32 {
+        let captured = self.captured();
+        self.captured.store(0, Ordering::Relaxed);
+        captured
+    }
+}
+
+/// All blocks of a zone.
+pub(crate) struct Blocks {
+    /// **Invariant:** points to `len` initialised blocks, never unmapped.
+    table: NonNull<Block>,
+    len: u32,
+}
+
+// SAFETY: a shared slice of atomics.
+unsafe impl Send for Blocks {}
+// SAFETY: as above.
+unsafe impl Sync for Blocks {}
+
+impl Blocks {
+    /// # Safety
+    ///
+    /// `table` has room for `len` blocks, is theirs alone for ever, and holds what `holds` says.
+    pub(crate) unsafe fn new(table: NonNull<Block>, len: u32, holds: MemmapMemory) -> Self {
+        if holds == MemmapMemory::Garbage {
+            for n in 0..len as usize {
+                // SAFETY: in bounds.
+                let block = unsafe { table.add(n) };
+                let empty = Block {
+                    status: AtomicU8::new(0),
+                    free: AtomicU16::new(0),
+                    captured: AtomicU16::new(0),
+                };
+                // SAFETY: aligned, in bounds, nobody else's.
+                unsafe { block.write(empty) };
+            }
+        }
+        Self { table, len }
+    }
+
+    /// The same table, as it is, for the heir of a zone that retired.
+    #[cfg(feature = "std")]
+    pub(crate) fn inherit(&self) -> Self {
+        Self { ..*self }
+    }
+
+    pub(crate) fn all(&self) -> &[Block] {
+        // SAFETY: the invariant on `table`; atomics need shared access only.
+        unsafe { core::slice::from_raw_parts(self.table.as_ptr(), self.len as usize) }
+    }
+
+    /// The block of a frame.
+    #[inline]
+    pub(crate) fn of(&self, index: u32) -> &Block {
+        &self.all()[(index / BLOCK_ORDER.frames()) as usize]
+    }
+
+    /// The blocks that a free or allocated block touches: one, or all of its own where it is
+    /// larger.
+    pub(crate) fn under(&self, index: u32, order: Order) -> &[Block] {
+        let first = (index / BLOCK_ORDER.frames()) as usize;
+        &self.all()[first..first + order.frames().div_ceil(BLOCK_ORDER.frames()) as usize]
+    }
+
+    /// Counts a block into the buddy's lists.
+    pub(crate) fn count_in(&self, index: u32, order: Order) {
+        let frames = order.frames().min(BLOCK_ORDER.frames()) as u16;
+        for block in self.under(index, order) {
+            // Under the zone's lock: no read-modify-write is needed.
+            block.free.store(block.free.load(Ordering::Relaxed) + frames, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a block out of the buddy's lists.
+    pub(crate) fn count_out(&self, index: u32, order: Order) {
+        let frames = order.frames().min(BLOCK_ORDER.frames()) as u16;
+        for block in self.under(index, order) {
+            block.free.store(block.free.load(Ordering::Relaxed) - frames, Ordering::Relaxed);
+        }
+    }
+
+    /// Blocks that are not offline, and frames captured in them.
+    pub(crate) fn count(&self) -> (u32, u32) {
+        let there = self.all().iter().filter(|block| block.state() != State::Offline);
+        there.fold((0, 0), |(blocks, captured), block| (blocks + 1, captured + block.captured()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block() -> Block {
+        Block { status: AtomicU8::new(0), free: AtomicU16::new(0), captured: AtomicU16::new(0) }
+    }
+
+    #[test]
+    fn a_block_is_roomy_past_a_half_and_stays_so_down_to_three_eighths() {
+        let block = block();
+        let becomes = |free| {
+            block.free.store(free, Ordering::Relaxed);
+            block.set_roomy(block.would_be_roomy());
+            block.is_roomy()
+        };
+        assert!([0, 191, 192, 256].into_iter().all(|free| !becomes(free)), "on the way up");
+        assert!([257, 512, 256, 192].into_iter().all(becomes), "up, and down again");
+        assert!([191, 192, 256].into_iter().all(|free| !becomes(free)), "and up again");
+        assert!([257, 193].into_iter().all(becomes));
+        assert!(!becomes(0));
+    }
+
+    #[test]
+    fn a_block_with_more_than_4_free_frames_is_sparse() {
+        let block = block();
+        for free in 0..=512 {
+            block.free.store(free, Ordering::Relaxed);
+            assert_eq!(block.is_sparse(), free > 4, "{free}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Metadata: descriptors of frames, the table of blocks, frame numbers of all zones.
+
+pub(crate) mod blocks;
+#[expect(clippy::module_inception, reason = "the file of the type that names the folder")]
+pub(crate) mod memmap;
+pub(crate) mod numbers;

@@ -1,0 +1,386 @@
+//! Emptying a range of frames: the one mechanism under offline, contiguous allocation, compaction
+//! and shrinking.
+//!
+//! | step | backs out by |
+//! | --- | --- |
+//! | 1. isolate the 2 MiB blocks that the range touches: they give nothing out, what is free in them is captured | 4 |
+//! | 2. drain the per-CPU lists: what they held of the range is captured | 4 |
+//! | 3. migrate what is in use, folio by folio, in a few rounds; each is captured when it is freed | what moved has moved |
+//! | 4. end the isolation: what is captured and was not taken goes back to the buddy, and merges | |
+//!
+//! ```text
+//!   offline      1 2 3, and the block is taken whole
+//!   contiguous   1 2 3, the range is taken as tokens, 4
+//!   compaction   1 2 3 4: what was emptied merges into a whole block
+//! ```
+
+use core::ops::Range;
+
+use folio_ref::CHECKS;
+
+use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order, Pfn};
+use crate::base::platform::Platform;
+use crate::base::trace::Event;
+use crate::memmap::blocks::State;
+use crate::memmap::memmap::{Kind, Shape};
+use crate::moving::migrate::{MigrateError, Owner, migrate_within};
+use crate::zone::buddy::{Buddy, Reach};
+use crate::zone::zone::Zone;
+
+/// Rounds of migration before what is left is reported as busy.
+const ROUNDS: usize = 4;
+
+/// Emptying failed: this is left.
+#[derive(Clone, Copy)]
+pub(crate) struct Left {
+    /// Frames that are in use, or on their way from one list to another.
+    pub(crate) frames: u32,
+    /// The first of them.
+    pub(crate) first: Pfn,
+    /// There is no room elsewhere for them.
+    pub(crate) out_of_frames: bool,
+}
+
+/// Blocks that were isolated by their holder. Dropping it ends the isolation.
+pub(crate) struct Isolated<P: Platform> {
+    zone: &'static Zone<P>,
+    blocks: Range<usize>,
+}
+
+impl<P: Platform> Isolated<P> {
+    /// Isolates all of these blocks. `None`: one of them is not there, not online, or isolated by
+    /// somebody else.
+    pub(crate) fn new(zone: &'static Zone<P>, blocks: Range<usize>) -> Option<Self> {
+        if blocks.end > zone.blocks() {
+            return None;
+        }
+        zone.bring_in_through(&blocks);
+        let mut isolated = Self { zone, blocks: blocks.start..blocks.start };
+        for block in blocks {
+            if !isolate(zone, block) {
+                // Dropping it ends the isolation of those before.
+                return None;
+            }
+            isolated.blocks.end = block + 1;
+        }
+        Some(isolated)
+    }
+
+    /// Empties these frames, which lie in the isolated blocks.
+    pub(crate) fn evacuate(
+        &self,
+        frames: Range<u32>,
+        owner: &dyn Owner<P>,
+        reach: Reach,
+    ) -> Result<(), Left> {
+        let zone = self.zone;
+        let mut out_of_frames = false;
+        for _ in 0..ROUNDS {
+            zone.drain();
+            out_of_frames = self.migrate_all(frames.clone(), owner, reach);
+            zone.drain();
+            if self.left(frames.clone()).is_none() {
+                return Ok(());
+            }
+            if out_of_frames {
+                break;
+            }
+        }
+        match self.left(frames) {
+            None => Ok(()),
+            Some((frames, first)) => Err(Left { frames, first: zone.pfn(first), out_of_frames }),
+        }
+    }
+
+    /// One round of migration. `true`: it ended for want of frames elsewhere.
+    fn migrate_all(&self, frames: Range<u32>, owner: &dyn Owner<P>, reach: Reach) -> bool {
+        let zone = self.zone;
+        // The first folio may begin before the range.
+        let mut index = zone.head_of(frames.start).map_or(frames.start, |(head, _)| head);
+        while index < frames.end {
+            let shape = zone.descriptor(index).shape();
+            if shape.kind.is_allocated()
+                && migrate_within(zone, zone.pfn(index), owner, reach)
+                    == Err(MigrateError::OutOfFrames)
+            {
+                return true;
+            }
+            // What is captured stays what it is; all else may change, so every frame is looked at.
+            index += if shape.kind == Kind::ISOLATED { shape.order.frames() } else { 1 };
+        }
+        false
+    }
+
+    /// Frames that are not captured, and the first of them. Needs no lock: what is captured stays
+    /// so until the isolation ends.
+    fn left(&self, frames: Range<u32>) -> Option<(u32, u32)> {
+        let mut left = None;
+        for_each_captured(self.zone, frames, |index, captured| {
+            if captured.is_none() {
+                left = Some(left.map_or((1, index), |(count, first)| (count + 1, first)));
+            }
+        });
+        left
+    }
+
+    /// Takes captured frames out, all of the range, as blocks that are aligned and as large as can
+    /// be: `each` gets their heads, which have no shape then. `false`: the zone is closed, and
+    /// nothing was taken.
+    #[must_use]
+    pub(crate) fn take(&self, frames: Range<u32>, mut each: impl FnMut(u32, Order)) -> bool {
+        let zone = self.zone;
+        let buddy = zone.lock();
+        if buddy.is_closed {
+            return false;
+        }
+        let mut index = frames.start;
+        // Cut what lies across the edges.
+        for edge in [frames.start, frames.end] {
+            while let Some((head, order)) =
+                captured_around(zone, edge).filter(|&(head, _)| head < edge)
+            {
+                let half =
+                    Order::new(order.as_u8() - 1).expect("a block across an edge has two halves");
+                zone.descriptor(head).set_shape(Kind::ISOLATED, half);
+                zone.descriptor(head + half.frames()).set_shape(Kind::ISOLATED, half);
+            }
+        }
+        while index < frames.end {
+            let order = zone.descriptor(index).shape().order;
+            assert!(
+                !CHECKS || zone.descriptor(index).shape().kind == Kind::ISOLATED,
+                "frame {index} is not captured"
+            );
+            assert!(
+                !CHECKS || zone.descriptor(index).word.snapshot().is_frozen(),
+                "a captured frame is live (R1)"
+            );
+            zone.descriptor(index).set_shape(Kind::INTERIOR, Order::ZERO);
+            zone.blocks.of(index).release(order);
+            index += order.frames();
+        }
+        let mut index = frames.start;
+        while index < frames.end {
+            let aligned = index.trailing_zeros().min(u32::from(MAX_ORDER.as_u8()));
+            let fits = (frames.end - index).ilog2();
+            let order = Order::new(aligned.min(fits) as u8).expect("at most the largest order");
+            each(index, order);
+            index += order.frames();
+        }
+        true
+    }
+
+    /// Isolated → offline, after every frame of the one block was captured. `false`: the zone is
+    /// closed, and the block stays with it.
+    #[must_use]
+    pub(crate) fn finish_offline(self) -> bool {
+        let zone = self.zone;
+        let buddy = zone.lock();
+        if buddy.is_closed {
+            drop(buddy);
+            return false;
+        }
+        put_offline(zone, &buddy, self.blocks.start);
+        core::mem::forget(self);
+        true
+    }
+}
+
+/// Isolated or closed → offline, under the zone's lock, after every frame of the block was captured.
+pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, _buddy: &Buddy, block: usize) {
+    let first = block as u32 * BLOCK_ORDER.frames();
+    let entry = zone.blocks.of(first);
+    assert!(
+        !CHECKS || entry.captured() == BLOCK_ORDER.frames(),
+        "a block goes offline with frames in use"
+    );
+    for index in first..first + BLOCK_ORDER.frames() {
+        let descriptor = zone.descriptor(index);
+        assert!(
+            !CHECKS || descriptor.word.snapshot().is_frozen(),
+            "{:?} goes offline (R1)",
+            descriptor.word
+        );
+        if descriptor.shape() != Shape::INTERIOR {
+            descriptor.set_shape(Kind::INTERIOR, Order::ZERO);
+        }
+        #[cfg(broken = "metadata-zeroed")]
+        zone.memmap.zero(index);
+    }
+    entry.take_captured();
+    entry.set_state(State::Offline);
+    P::trace(Event::Offline, || zone.pfn(first));
+    zone.gauge.went_offline(BLOCK_ORDER.frames());
+}
+
+impl<P: Platform> Drop for Isolated<P> {
+    /// What was captured is free again; in a closed zone it stays captured.
+    fn drop(&mut self) {
+        let zone = self.zone;
+        for block in self.blocks.clone() {
+            let mut buddy = zone.lock();
+            let first = block as u32 * BLOCK_ORDER.frames();
+            let entry = zone.blocks.of(first);
+            if buddy.is_closed {
+                entry.set_state(State::Closed);
+                continue;
+            }
+            entry.take_captured();
+            entry.set_state(State::Online);
+            for_each_captured(zone, first..first + BLOCK_ORDER.frames(), |index, captured| {
+                if let Some(order) = captured {
+                    zone.free_locked(&mut buddy, index, order);
+                }
+            });
+        }
+    }
+}
+
+/// Online → isolated: no frame of the block is handed out any more, the free ones are captured.
+fn isolate<P: Platform>(zone: &Zone<P>, block: usize) -> bool {
+    let mut buddy = zone.lock();
+    // The table of a closed zone may be another's by now.
+    !buddy.is_closed && withhold(zone, &mut buddy, block, State::Isolated)
+}
+
+/// Online → isolated or closed, under the zone's lock. `false`: the block is not online.
+pub(crate) fn withhold<P: Platform>(
+    zone: &Zone<P>,
+    buddy: &mut Buddy,
+    block: usize,
+    state: State,
+) -> bool {
+    let first = block as u32 * BLOCK_ORDER.frames();
+    let entry = zone.blocks.of(first);
+    if entry.state() != State::Online {
+        return false;
+    }
+    cut_around(zone, buddy, first);
+    entry.set_state(state);
+    let mut index = first;
+    while index < first + BLOCK_ORDER.frames() {
+        let shape = zone.descriptor(index).shape();
+        let is_free = shape.kind == Kind::FREE;
+        if is_free {
+            buddy.remove(zone.map(), index, shape.order);
+            zone.free_locked(buddy, index, shape.order);
+        }
+        index += if is_free { shape.order.frames() } else { 1 };
+    }
+    true
+}
+
+/// Cuts a free block that is larger than 2 MiB, so that none lies across this one's edges.
+fn cut_around<P: Platform>(zone: &Zone<P>, buddy: &mut Buddy, first: u32) {
+    if let Some(huge) = zone.huge_order() {
+        let head = first & !(huge.frames() - 1);
+        if zone.descriptor(head).shape() == (Shape { kind: Kind::FREE, order: huge }) {
+            buddy.break_huge_at(zone.map(), head, huge);
+        }
+    }
+    let pair = first & !(MAX_ORDER.frames() - 1);
+    if zone.descriptor(pair).shape() == (Shape { kind: Kind::FREE, order: MAX_ORDER }) {
+        buddy.remove(zone.map(), pair, MAX_ORDER);
+        buddy.push(zone.map(), pair, BLOCK_ORDER);
+        buddy.push(zone.map(), pair + BLOCK_ORDER.frames(), BLOCK_ORDER);
+    }
+}
+
+/// The captured block around a frame.
+fn captured_around<P: Platform>(zone: &Zone<P>, index: u32) -> Option<(u32, Order)> {
+    if index >= zone.frames() {
+        return None;
+    }
+    zone.head_of(index)
+        .filter(|(_, shape)| shape.kind == Kind::ISOLATED)
+        .map(|(head, shape)| (head, shape.order))
+}
+
+/// Goes over a range: each captured block once, with its order; each other frame, with `None`.
+fn for_each_captured<P: Platform>(
+    zone: &Zone<P>,
+    frames: Range<u32>,
+    mut each: impl FnMut(u32, Option<Order>),
+) {
+    let mut index = frames.start;
+    while index < frames.end {
+        let captured = captured_around(zone, index);
+        each(index, captured.map(|(_, order)| order));
+        index = captured.map_or(index + 1, |(head, order)| head + order.frames());
+    }
+}
+
+impl<P: Platform> Zone<P> {
+    /// Whether nothing in the range looks as if it would stay: no plain block, no offline one.
+    /// Racy, takes no lock: it spares an attempt, no more.
+    pub(crate) fn looks_movable(&self, frames: Range<u32>) -> bool {
+        let mut index = frames.start;
+        while index < frames.end {
+            let shape = self.descriptor(index).shape();
+            if shape.kind == Kind::PLAIN
+                || index.is_multiple_of(BLOCK_ORDER.frames())
+                    && self.blocks.of(index).state() != State::Online
+                    && !self.deferred.has(index)
+            {
+                return false;
+            }
+            index += shape.order.frames();
+        }
+        true
+    }
+
+    /// Visits online blocks, the emptier ones first (those that are free as a whole, then in steps
+    /// of an eighth), until `each` says `false`. It is given the frames that are not free.
+    pub(crate) fn by_emptiness(&self, mut each: impl FnMut(usize, u32) -> bool) {
+        let eighth = BLOCK_ORDER.frames() / 8;
+        for step in 0..=8 {
+            for block in 0..self.blocks() {
+                let entry = &self.blocks.all()[block];
+                let used = BLOCK_ORDER.frames().saturating_sub(entry.free());
+                if used.div_ceil(eighth) == step
+                    && entry.state() == State::Online
+                    && !each(block, used)
+                {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use std::vec::Vec;
+
+    use crate::{Arena, Slot, UserSpace};
+
+    use super::*;
+
+    struct Nobody;
+
+    impl Owner<UserSpace> for Nobody {
+        fn with_slot(&self, _: Pfn, _: u64, _: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn what_is_taken_while_the_isolation_lasts_is_not_free() {
+        let arena = Arena::<UserSpace>::new(4 << 20, &[]).unwrap();
+        let zone = arena.zone();
+        let isolated = Isolated::new(zone, 0..1).unwrap();
+        assert!(isolated.evacuate(5..100, &Nobody, Reach::Any).is_ok());
+        assert_eq!(zone.stats().free_frames, 1024);
+        let mut taken = Vec::new();
+        assert!(isolated.take(5..100, |head, order| taken.push((head, order))));
+        assert_eq!(zone.stats().free_frames, 1024 - 95);
+        drop(isolated);
+        assert_eq!(zone.stats().free_frames, 1024 - 95);
+        for (head, order) in taken {
+            zone.hand_out(head, order).free();
+        }
+        zone.drain();
+        zone.assert_sound();
+        assert_eq!(zone.stats().whole_blocks, 2);
+    }
+}

@@ -1,0 +1,7 @@
+//! Frames that are emptied: migration, compaction, contiguous allocation, offline and online.
+
+pub(crate) mod compact;
+pub(crate) mod contig;
+pub(crate) mod evacuate;
+pub(crate) mod hotplug;
+pub(crate) mod migrate;

@@ -1,0 +1,134 @@
+//! The platform of a process: `parking_lot`'s lock, a number per thread, sleeping on an address.
+
+use core::marker::PhantomData;
+#[cfg(feature = "track")]
+use core::panic::Location;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use folio_ref::{DefaultScheme, Scheme};
+
+#[cfg(feature = "track")]
+use crate::base::ids::Pfn;
+use crate::base::platform::Platform;
+#[cfg(target_arch = "x86_64")]
+use crate::index::racy_copy::Vectors;
+
+/// Frames in a process, with the scheme `S`.
+#[derive(Debug)]
+pub struct UserSpace<S: Scheme = DefaultScheme>(PhantomData<S>);
+
+std::thread_local! {
+    static THREAD: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    };
+}
+
+impl<S: Scheme> Platform for UserSpace<S> {
+    type Scheme = S;
+    #[cfg(not(shuttle))]
+    type Lock = parking_lot::RawMutex;
+    #[cfg(shuttle)]
+    type Lock = crate::SteppedLock;
+
+    fn cpu() -> usize {
+        // A thread keeps its list wherever it runs: cheaper than asking, and as good a hint.
+        THREAD.try_with(|&n| n).unwrap_or(0)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn vectors() -> Vectors {
+        // The first processors that had the wide registers run slower for a while after their use;
+        // those with VBMI2 do not.
+        if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512vbmi2")
+        {
+            // SAFETY: there are; they count as detected only where the system saves them.
+            unsafe { Vectors::bits_512() }
+        } else if std::is_x86_feature_detected!("avx") {
+            // SAFETY: as above.
+            unsafe { Vectors::bits_256() }
+        } else {
+            Vectors::BITS_128
+        }
+    }
+
+    #[cfg(shuttle)]
+    fn wait(key: usize, still: &dyn Fn() -> bool) {
+        folio_ref::testing::stepped::wait(key, still);
+    }
+
+    #[cfg(shuttle)]
+    fn wake_all(key: usize) {
+        folio_ref::testing::stepped::wake_all(key);
+    }
+
+    #[cfg(not(shuttle))]
+    fn wait(key: usize, still: &dyn Fn() -> bool) {
+        let token = parking_lot_core::DEFAULT_PARK_TOKEN;
+        // SAFETY: `still` loads an atomic: it neither panics nor calls into parking_lot. The other
+        // two callbacks do nothing. The key is an address that only this crate parks on.
+        unsafe {
+            parking_lot_core::park(key, still, || {}, |_, _| {}, token, None);
+        }
+    }
+
+    #[cfg(not(shuttle))]
+    fn wake_all(key: usize) {
+        // SAFETY: the key is an address that only this crate parks on.
+        unsafe {
+            parking_lot_core::unpark_all(key, parking_lot_core::DEFAULT_UNPARK_TOKEN);
+        }
+    }
+
+    fn unwinding() -> bool {
+        thread::panicking()
+    }
+
+    #[cfg(feature = "track")]
+    fn reference_began(zone: usize, head: Pfn, site: &'static Location<'static>, references: u32) {
+        *table::shard(head).lock().entry((zone, head, site)).or_default() += references;
+    }
+
+    #[cfg(feature = "track")]
+    fn reference_ended(zone: usize, head: Pfn, site: &'static Location<'static>, references: u32) {
+        let mut shard = table::shard(head).lock();
+        let left = shard
+            .get_mut(&(zone, head, site))
+            .expect("a reference ends where it was said to begin");
+        *left -= references;
+        if *left == 0 {
+            shard.remove(&(zone, head, site));
+        }
+    }
+
+    #[cfg(feature = "track")]
+    fn pin_owners(zone: usize, head: Pfn, visit: &mut dyn FnMut(&'static Location<'static>, u32)) {
+        // A copy: the lock is not held while others run.
+        let all: std::vec::Vec<_> =
+            table::shard(head).lock().iter().map(|(&key, &count)| (key, count)).collect();
+        let of_it = all.into_iter().filter(|((of, pfn, _), _)| (*of, *pfn) == (zone, head));
+        of_it.for_each(|((_, _, site), references)| visit(site, references));
+    }
+}
+
+/// Who holds which folio: many small tables, so that threads seldom meet.
+#[cfg(feature = "track")]
+mod table {
+    use core::panic::Location;
+    use std::collections::BTreeMap;
+
+    use parking_lot::Mutex;
+
+    use crate::base::ids::Pfn;
+
+    type Shard = Mutex<BTreeMap<(usize, Pfn, &'static Location<'static>), u32>>;
+
+    const SHARDS: usize = 256;
+    static TABLE: [Shard; SHARDS] = [const { Mutex::new(BTreeMap::new()) }; SHARDS];
+
+    pub(super) fn shard(head: Pfn) -> &'static Shard {
+        &TABLE[head.as_u64() as usize % SHARDS]
+    }
+}

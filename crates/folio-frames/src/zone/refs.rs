@@ -1,0 +1,222 @@
+//! Many references at once: those of one folio, held together, and those of many folios, put
+//! together.
+
+use core::fmt;
+use core::iter;
+use core::mem;
+
+use folio_ref::MAX_AT_ONCE;
+
+use crate::base::ids::Pfn;
+use crate::base::platform::Platform;
+use crate::base::trace::Event;
+use crate::zone::folio::{FolioRef, FrozenFolio, put};
+use crate::zone::track::Site;
+use crate::zone::zone::Zone;
+
+/// All references that somebody has of one folio: what an owner lends for a migration. As many as
+/// it says, since each came from a [`FolioRef`]: nobody can claim another's.
+///
+/// Clone takes as many more, drop returns them all at once.
+pub struct FolioRefs<P: Platform> {
+    zone: &'static Zone<P>,
+    /// **Invariant:** this value accounts for `count` references in the head's word, at least one.
+    index: u32,
+    count: u32,
+    /// Where the first was taken; the others count as taken there too.
+    site: Site,
+}
+
+impl<P: Platform> FolioRefs<P> {
+    /// The zone that it lies in.
+    pub fn zone(&self) -> &'static Zone<P> {
+        self.zone
+    }
+
+    /// The folio's first frame.
+    pub fn pfn(&self) -> Pfn {
+        self.zone.pfn(self.index)
+    }
+
+    /// How many references.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Adds one more. `Err` gives it back: it is of another folio, or there are [`MAX_AT_ONCE`]
+    /// already.
+    pub fn join(&mut self, folio: FolioRef<P>) -> Result<(), FolioRef<P>> {
+        if folio.index() != self.index
+            || !core::ptr::eq(folio.zone(), self.zone)
+            || self.count == MAX_AT_ONCE
+        {
+            return Err(folio);
+        }
+        let (zone, index, site) = folio.into_parts();
+        site.ended(zone, index, 1);
+        self.site.began(zone, index, 1);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The references one by one. Those that nobody takes end with the iterator.
+    pub fn into_each(self) -> impl Iterator<Item = FolioRef<P>> {
+        let mut left = Some(self);
+        iter::from_fn(move || {
+            let mut refs = left.take()?;
+            let one = FolioRef::from_parts(refs.zone, refs.index, refs.index, refs.site);
+            refs.count -= 1;
+            if refs.count > 0 {
+                left = Some(refs);
+            } else {
+                mem::forget(refs);
+            }
+            Some(one)
+        })
+    }
+
+    /// Takes exclusive control, if nobody else has a reference. `Err` gives them back: it is busy.
+    pub fn freeze(self) -> Result<FrozenFolio<P>, Self> {
+        // The references expected are all this value's own.
+        let Ok(token) = self.zone.descriptor(self.index).word.freeze(self.count) else {
+            P::trace(Event::Busy, || self.pfn());
+            return Err(self);
+        };
+        token.leave_frozen();
+        P::trace(Event::Frozen, || self.pfn());
+        let folio = FrozenFolio::from_index(self.zone, self.index);
+        self.site.ended(self.zone, self.index, self.count);
+        mem::forget(self);
+        Ok(folio)
+    }
+}
+
+impl<P: Platform> From<FolioRef<P>> for FolioRefs<P> {
+    fn from(folio: FolioRef<P>) -> Self {
+        let (zone, index, site) = folio.into_parts();
+        Self { zone, index, count: 1, site }
+    }
+}
+
+impl<P: Platform> Clone for FolioRefs<P> {
+    /// As many more, by one atomic step.
+    #[cfg_attr(feature = "track", track_caller)]
+    fn clone(&self) -> Self {
+        self.zone.descriptor(self.index).word.get(self.count);
+        P::trace(Event::Shared, || self.pfn());
+        let site = Site::here();
+        site.began(self.zone, self.index, self.count);
+        Self { zone: self.zone, index: self.index, count: self.count, site }
+    }
+}
+
+impl<P: Platform> Drop for FolioRefs<P> {
+    fn drop(&mut self) {
+        self.site.ended(self.zone, self.index, self.count);
+        put(self.zone, self.index, self.count);
+    }
+}
+
+impl<P: Platform> fmt::Debug for FolioRefs<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} references of the folio at {:?}", self.count, self.pfn())
+    }
+}
+
+impl<P: Platform> FrozenFolio<P> {
+    /// Begins a life with `count` references, all of them the caller's.
+    ///
+    /// # Panics
+    ///
+    /// When `count` is 0 or above [`MAX_AT_ONCE`].
+    #[cfg_attr(feature = "track", track_caller)]
+    pub fn init_many(self, count: u32) -> FolioRefs<P> {
+        assert!(
+            count > 0 && count <= MAX_AT_ONCE,
+            "init with {count} references: allowed are 1 to {MAX_AT_ONCE}"
+        );
+        let (zone, site) = (self.zone(), Site::here());
+        let index = self.unfreeze(count);
+        site.began(zone, index, count);
+        FolioRefs { zone, index, count, site }
+    }
+}
+
+impl<P: Platform> FolioRef<P> {
+    /// Takes exclusive control, if this is the only reference. `Err` gives it back: others hold the
+    /// folio.
+    pub fn freeze(self) -> Result<FrozenFolio<P>, Self> {
+        let Ok(token) = self.zone().descriptor(self.index()).word.freeze(1) else {
+            P::trace(Event::Busy, || self.pfn());
+            return Err(self);
+        };
+        token.leave_frozen();
+        P::trace(Event::Frozen, || self.pfn());
+        let (zone, index, site) = self.into_parts();
+        site.ended(zone, index, 1);
+        Ok(FrozenFolio::from_index(zone, index))
+    }
+
+    /// Returns the reference, expecting it to be the last: one compare-and-swap instead of two
+    /// atomic steps. When others hold the folio as well, it costs a failed compare-and-swap
+    /// more than a drop.
+    #[inline]
+    pub fn drop_expecting_last(self) {
+        match self.freeze() {
+            Ok(folio) => folio.zone().destroy_by_kind(folio),
+            Err(busy) => drop(busy),
+        }
+    }
+}
+
+/// Folios that are freed under one lock.
+const BATCH: usize = 64;
+
+/// Frozen folios on their way to the allocator. Dropping it frees them, so that none is lost when a
+/// destructor panics.
+struct Batch<P: Platform> {
+    zone: Option<&'static Zone<P>>,
+    heads: [u32; BATCH],
+    len: usize,
+}
+
+impl<P: Platform> Batch<P> {
+    fn push(&mut self, folio: FrozenFolio<P>) {
+        let zone = folio.zone();
+        if self.len == BATCH || self.zone.is_some_and(|of| !core::ptr::eq(of, zone)) {
+            self.flush();
+        }
+        self.zone = Some(zone);
+        self.heads[self.len] = folio.into_index();
+        self.len += 1;
+    }
+
+    fn flush(&mut self) {
+        if let Some(zone) = self.zone {
+            zone.free_batch(&self.heads[..mem::take(&mut self.len)]);
+        }
+    }
+}
+
+impl<P: Platform> Drop for Batch<P> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Returns many references, each expected to be its folio's last: what falls free goes to the
+/// allocator in batches, each under one lock. Folios of kinds with a `destroy` of their own are
+/// given to it one by one.
+pub fn put_all<P: Platform>(folios: impl IntoIterator<Item = FolioRef<P>>) {
+    let mut batch = Batch { zone: None, heads: [0; BATCH], len: 0 };
+    for folio in folios {
+        // Others hold it: dropping the error returns this reference.
+        let Ok(token) = folio.freeze() else { continue };
+        // The kind is read after the freeze (R4).
+        if token.zone().has_destructor(token.kind()) {
+            token.zone().destroy_by_kind(token);
+        } else {
+            batch.push(token);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What a zone holds, and what it did. No figure costs the fast path a write that CPUs share.
+
+use core::fmt;
+
+use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order};
+use crate::base::platform::Platform;
+use crate::memmap::memmap::Kind;
+use crate::zone::buddy::Buddy;
+use crate::zone::zone::Zone;
+
+/// What a zone holds. Racy while it is in use: each figure is right, their sum may not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZoneStats {
+    /// Frames that are not offline.
+    pub online_frames: u32,
+    /// Frames that are free: in the buddy, in per-CPU lists, isolated, or waiting for the buddy.
+    pub free_frames: u32,
+    /// The largest order that could be handed out.
+    pub largest_free_order: Option<Order>,
+    /// 2 MiB blocks that are free as a whole, alone or as part of a larger free block.
+    pub whole_blocks: u32,
+}
+
+/// What a zone did since it was made. Counted per CPU and under the zone's lock, and added up here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZoneCounters {
+    /// Blocks handed out of per-CPU lists.
+    pub per_cpu_allocated: u64,
+    /// Blocks freed into per-CPU lists.
+    pub per_cpu_freed: u64,
+    /// Blocks that left the buddy, those for per-CPU lists included.
+    pub buddy_allocated: u64,
+    /// Blocks that came to the buddy, those from per-CPU lists included.
+    pub buddy_freed: u64,
+    /// 2 MiB blocks that changed their mobility.
+    pub blocks_claimed: u64,
+    /// Blocks that were allocated in 2 MiB of another mobility.
+    pub blocks_borrowed: u64,
+}
+
+impl<P: Platform> Zone<P> {
+    /// What the zone holds. Takes all its locks: for reports, not for hot paths; [`Zone::level`] is
+    /// for those.
+    pub fn stats(&self) -> ZoneStats {
+        // All at once: what moves from a list to the buddy would count twice, or not at all.
+        let lists = self.per_cpu.each_ref().map(|cpu| cpu.lock());
+        let per_cpu: u32 = lists.iter().map(|lists| lists.frames()).sum();
+        let listed: u32 = lists.iter().map(|lists| lists.whole_blocks()).sum();
+        let buddy = self.lock();
+        let deferred = self.deferred.frames();
+        // The table of a zone that retired is its heir's.
+        let (online_blocks, captured) =
+            if self.is_retired() { (0, 0) } else { self.blocks.count() };
+        ZoneStats {
+            online_frames: online_blocks * BLOCK_ORDER.frames() + deferred,
+            free_frames: buddy.frames() + captured + per_cpu + deferred,
+            largest_free_order: buddy
+                .largest(self.huge_order())
+                .max((listed + deferred > 0).then_some(BLOCK_ORDER)),
+            whole_blocks: self.whole_in_buddy(&buddy) + listed + deferred / BLOCK_ORDER.frames(),
+        }
+    }
+
+    /// Blocks of 2 MiB that are free as a whole in the buddy.
+    pub(crate) fn whole_in_buddy(&self, buddy: &Buddy) -> u32 {
+        let in_huge = self
+            .huge_order()
+            .map_or(0, |huge| buddy.count(huge) * (huge.frames() / BLOCK_ORDER.frames()));
+        buddy.count(BLOCK_ORDER) + 2 * buddy.count(MAX_ORDER) + in_huge
+    }
+
+    /// What the zone did. Takes each lock in turn.
+    pub fn counters(&self) -> ZoneCounters {
+        let mut sum = ZoneCounters::default();
+        for cpu in &self.per_cpu {
+            let counters = cpu.lock().counters;
+            sum.per_cpu_allocated += counters.allocated;
+            sum.per_cpu_freed += counters.freed;
+        }
+        let counters = self.lock().counters;
+        ZoneCounters {
+            buddy_allocated: counters.allocated,
+            buddy_freed: counters.freed,
+            blocks_claimed: counters.claimed,
+            blocks_borrowed: counters.borrowed,
+            ..sum
+        }
+    }
+
+    /// Holds the allocator's lists against the descriptors: for tests, and for who suspects. Slow,
+    /// under the zone's lock.
+    ///
+    /// # Panics
+    ///
+    /// When they disagree: something wrote to the metadata of a free frame.
+    pub fn assert_sound(&self) {
+        let buddy = self.lock();
+        // Of a zone that retired they are its heir's.
+        if !self.is_retired() {
+            buddy.assert_sound(self.map());
+        }
+    }
+
+    /// Frames of folios of this kind. Racy, and slow: it looks at every descriptor.
+    pub fn count_kind(&self, kind: Kind) -> usize {
+        // The descriptors of a zone that retired are its heir's.
+        let frames = if self.is_retired() { 0 } else { self.frames() };
+        let shapes = (0..frames).map(|index| self.descriptor(index).shape());
+        shapes.filter(|shape| shape.kind == kind).map(|shape| shape.order.frames() as usize).sum()
+    }
+}
+
+impl<P: Platform> fmt::Debug for Zone<P> {
+    /// `{:#?}` says what its memmap is, too, and touches every descriptor for it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.stats();
+        write!(
+            f,
+            "zone of {} frames from {:?}: {} online, {} free, ",
+            self.frames(),
+            self.pfns().start,
+            stats.online_frames,
+            stats.free_frames
+        )?;
+        match stats.largest_free_order {
+            Some(order) => write!(f, "largest free block {order:?}")?,
+            None => f.write_str("no free block")?,
+        }
+        if f.alternate() { write!(f, "; {:#?}", self.memmap) } else { Ok(()) }
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use crate::{Arena, UserSpace};
+
+    #[test]
+    fn a_write_to_the_metadata_of_a_free_frame_is_found() {
+        let arena = Arena::<UserSpace>::new(2 << 20, &[]).unwrap();
+        let zone = arena.zone();
+        zone.assert_sound();
+        zone.descriptor(0).set_owner_data(1 << 32);
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| zone.assert_sound()))
+            .unwrap_err();
+        zone.descriptor(0).set_owner_data(0);
+        let text = found.downcast_ref::<std::string::String>().unwrap();
+        assert!(text.contains("the way back from frame 0"), "{text}");
+        zone.assert_sound();
+    }
+}
