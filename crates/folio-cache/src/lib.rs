@@ -137,9 +137,9 @@
 //! with it.
 //!
 //! POSIX allows a child of a process with threads only async-signal-safe calls until it calls
-//! `exec`. A cache has threads unless it is built with 0 of them. The list above still holds, because no
-//! lock is taken. Two actions are bound by the rule of POSIX, and may hang if another thread of the
-//! parent was inside the allocator at the fork:
+//! `exec`. A cache has threads unless it is built with 0 of them. The list above still holds,
+//! because no lock is taken. Two actions are bound by the rule of POSIX, and may hang if another
+//! thread of the parent was inside the allocator at the fork:
 //!
 //! - building a cache in the child,
 //! - dropping, in the child, the last handle of a page that had left the cache before the fork.

@@ -74,6 +74,25 @@ pub struct CacheBuilder<S: Scheme = DefaultScheme> {
     scheme: PhantomData<fn() -> S>,
 }
 
+impl Cache {
+    /// Builds a cache that holds up to `capacity` bytes of files, rounded down to 2 MiB. Memory is
+    /// taken as pages are read. [`Cache::builder`] has more options.
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput` if the capacity is less than 2 MiB or more than the memory of the machine.
+    /// - `OutOfMemory` if the address space has no room.
+    pub fn new(capacity: usize) -> io::Result<Self> {
+        Self::builder().capacity(capacity).build()
+    }
+
+    /// Returns a builder with all defaults. Its scheme is the default scheme;
+    /// [`CacheBuilder::with_scheme`] selects another one.
+    pub fn builder() -> CacheBuilder {
+        CacheBuilder::with_scheme()
+    }
+}
+
 impl<S: Scheme> CacheBuilder<S> {
     /// Returns a builder for a cache with the scheme `S`.
     pub fn with_scheme() -> Self {

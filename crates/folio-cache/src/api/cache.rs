@@ -2,15 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 
-use crate::api::builder::CacheBuilder;
 use crate::api::file::File;
-use crate::api::options::OpenOptions;
 use crate::backing::Backing;
 use crate::memory::capacity;
 use crate::memory::evict;
@@ -46,76 +43,7 @@ pub struct Cache<S: Scheme = DefaultScheme> {
     pub(crate) shared: Arc<Shared<S>>,
 }
 
-impl Cache {
-    /// Builds a cache that holds up to `capacity` bytes of files, rounded down to 2 MiB. Memory is
-    /// taken as pages are read. [`Cache::builder`] has more options.
-    ///
-    /// # Errors
-    ///
-    /// - `InvalidInput` if the capacity is less than 2 MiB or more than the memory of the machine.
-    /// - `OutOfMemory` if the address space has no room.
-    pub fn new(capacity: usize) -> io::Result<Self> {
-        Self::builder().capacity(capacity).build()
-    }
-
-    /// Returns a builder with all defaults. Its scheme is the default scheme;
-    /// [`CacheBuilder::with_scheme`] selects another one.
-    pub fn builder() -> CacheBuilder {
-        CacheBuilder::with_scheme()
-    }
-}
-
 impl<S: Scheme> Cache<S> {
-    /// Opens a regular file for reading. Opens of one file share its pages, whatever its name.
-    ///
-    /// An open checks whether another program changed the file, and drops stale pages.
-    ///
-    /// # Errors
-    ///
-    /// - `InvalidInput` if the path leads to something other than a regular file. An open never
-    ///   waits for the peer of a FIFO.
-    /// - `Unsupported` in a child forked after the cache was built.
-    /// - Otherwise the error of the system call.
-    pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
-        OpenOptions::new().read(true).open(self, path)
-    }
-
-    /// Opens a regular file for reading and writing. Creates it if it is missing, and truncates it
-    /// otherwise. See [`File`] for the time at which written bytes reach the file.
-    ///
-    /// # Errors
-    ///
-    /// - `InvalidInput` if the path leads to something other than a regular file.
-    /// - `Unsupported` in a child forked after the cache was built.
-    /// - Otherwise the error of the system call.
-    pub fn create(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(self, path)
-    }
-
-    /// Creates a regular file, and opens it for reading and writing.
-    ///
-    /// # Errors
-    ///
-    /// - `AlreadyExists` if something has this path already.
-    /// - `Unsupported` in a child forked after the cache was built.
-    /// - Otherwise the error of the system call.
-    pub fn create_new(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
-        OpenOptions::new().read(true).write(true).create_new(true).open(self, path)
-    }
-
-    /// Opens a regular file with options. It is [`OpenOptions::open`] with its arguments swapped.
-    ///
-    /// # Errors
-    ///
-    /// - `InvalidInput` if the options grant no access, or contradict each other, or the path leads
-    ///   to something other than a regular file.
-    /// - `AlreadyExists` if `create_new` is set and the file exists.
-    /// - `Unsupported` in a child forked after the cache was built.
-    /// - Otherwise the error of the system call.
-    pub fn open_with(&self, path: impl AsRef<Path>, options: &OpenOptions) -> io::Result<File<S>> {
-        options.open(self, path)
-    }
-
     /// Opens what any [`Backing`] provides. Backings with the same file id share their pages.
     ///
     /// # Errors
@@ -207,7 +135,8 @@ impl<S: Scheme> Cache<S> {
     /// # Errors
     ///
     /// - `InvalidInput` if `capacity` is less than 2 MiB or more than the maximum capacity
-    ///   ([`CacheBuilder::max_capacity`]). Nothing has changed then.
+    ///   ([`CacheBuilder::max_capacity`](crate::CacheBuilder::max_capacity)). Nothing has changed
+    ///   then.
     /// - `ResourceBusy` if so much is pinned that too few blocks of 2 MiB can be given back. Some
     ///   have been: [`capacity`](Self::capacity) returns what was reached.
     /// - `Unsupported` in a child forked after the cache was built.

@@ -1,4 +1,4 @@
-//! Options of an open, as std's `OpenOptions`.
+//! Opens local files: the options, as std's `OpenOptions`, and the methods of a cache.
 
 use std::io;
 use std::path::Path;
@@ -181,5 +181,57 @@ impl OpenOptions {
             (false, false) => OFlags::empty(),
         };
         Ok(access | create)
+    }
+}
+
+impl<S: Scheme> Cache<S> {
+    /// Opens a regular file for reading. Opens of one file share its pages, whatever its name.
+    ///
+    /// An open checks whether another program changed the file, and drops stale pages.
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput` if the path leads to something other than a regular file. An open never
+    ///   waits for the peer of a FIFO.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - Otherwise the error of the system call.
+    pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
+        OpenOptions::new().read(true).open(self, path)
+    }
+
+    /// Opens a regular file for reading and writing. Creates it if it is missing, and truncates it
+    /// otherwise. See [`File`] for the time at which written bytes reach the file.
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput` if the path leads to something other than a regular file.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - Otherwise the error of the system call.
+    pub fn create(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(self, path)
+    }
+
+    /// Creates a regular file, and opens it for reading and writing.
+    ///
+    /// # Errors
+    ///
+    /// - `AlreadyExists` if something has this path already.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - Otherwise the error of the system call.
+    pub fn create_new(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
+        OpenOptions::new().read(true).write(true).create_new(true).open(self, path)
+    }
+
+    /// Opens a regular file with options. It is [`OpenOptions::open`] with its arguments swapped.
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput` if the options grant no access, or contradict each other, or the path leads
+    ///   to something other than a regular file.
+    /// - `AlreadyExists` if `create_new` is set and the file exists.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - Otherwise the error of the system call.
+    pub fn open_with(&self, path: impl AsRef<Path>, options: &OpenOptions) -> io::Result<File<S>> {
+        options.open(self, path)
     }
 }

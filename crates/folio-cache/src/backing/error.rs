@@ -22,6 +22,7 @@ impl fmt::Display for CacheError {
 impl Error for CacheError {}
 
 /// Makes an error of `kind`. Its number is the one that the system has for the kind, if any.
+#[cold]
 pub(crate) fn error(kind: ErrorKind, message: impl Into<String>) -> io::Error {
     let number = match kind {
         ErrorKind::FileTooLarge => Errno::FBIG,
@@ -35,6 +36,7 @@ pub(crate) fn error(kind: ErrorKind, message: impl Into<String>) -> io::Error {
 }
 
 /// Makes an error of `kind` with this number.
+#[cold]
 pub(crate) fn numbered(kind: ErrorKind, number: Errno, message: impl Into<String>) -> io::Error {
     io::Error::new(kind, CacheError { number: number.raw_os_error(), message: message.into() })
 }

@@ -57,7 +57,7 @@ pub struct Version {
     /// The length in bytes.
     pub len: u64,
     /// A value that differs if the contents do, as far as can be told: times of the last change, an
-    /// ETag, a hash.
+    /// `ETag`, a hash.
     pub change_token: [u64; 4],
 }
 

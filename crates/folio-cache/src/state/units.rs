@@ -9,7 +9,7 @@ use crate::state::frames::FolioRef;
 use folio_frames::{FRAME_SIZE, Kind};
 
 /// The kind of a folio that holds pages of a cache, for code that inspects its frames
-/// ([`Cache::zone`](crate::Cache::zone)).
+/// ([`CacheFrames::zone`](crate::CacheFrames::zone)).
 ///
 /// The owner data of such a frame ([`Peek::owner_data`](folio_frames::Peek)) has a number of the
 /// file in the high half and the page in the low half.
