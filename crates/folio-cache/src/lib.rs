@@ -159,7 +159,7 @@
 //!
 //! # Limits
 //!
-//! - Linux, 64 bit. A file is cached up to 16 TiB.
+//! - Linux; tested on x86-64. A file is cached up to 16 TiB.
 //! - The index does not shrink: it costs 8 bytes for each page of the file that was touched,
 //!   rounded up to 2 MiB, until the last close.
 

@@ -61,7 +61,7 @@ pub struct Version {
     pub change_token: [u64; 4],
 }
 
-/// The data that a sync makes durable.
+/// The data that a sync makes durable. It will not grow: a backing handles both cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durable {
     /// The bytes, and the metadata needed to read them again.
