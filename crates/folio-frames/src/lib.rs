@@ -37,11 +37,11 @@ mod zone;
 
 pub use base::ids::{BLOCK_ORDER, FRAME_SIZE, LARGEST_HUGE_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
 pub use base::migrate_type::MigrateType;
-pub use base::platform::{KindOps, Platform};
+pub use base::platform::Platform;
 pub use base::trace::Event;
+pub use base::vectors::Vectors;
 pub use index::lock::{FrozenSlot, LockedSlot};
 pub use index::optimistic::DirectMap;
-pub use index::racy_copy::Vectors;
 pub use index::slot::{Lookup, Slot};
 pub use memmap::memmap::{Kind, MemmapMemory};
 pub use moving::compact::Compacted;
@@ -55,12 +55,13 @@ pub use os::stepped_space::SteppedLock;
 #[cfg(feature = "std")]
 pub use os::user_space::UserSpace;
 pub use zone::adjacent::{Adjacent, joined, joined_mut};
-pub use zone::buddy::AllocError;
-pub use zone::folio::{FolioRef, FrozenFolio};
+pub use zone::alloc_error::AllocError;
+pub use zone::folio::{FolioRef, FrozenFolio, KindOps};
+pub use zone::level::Level;
+#[cfg(feature = "track")]
+pub use zone::pin_owners::PinOwners;
 pub use zone::refs::{FolioRefs, put_all};
 pub use zone::stats::{ZoneCounters, ZoneStats};
-#[cfg(feature = "track")]
-pub use zone::track::PinOwners;
 pub use zone::walk::{Peek, Refusal};
-pub use zone::watermarks::{Level, Watermarks};
+pub use zone::watermarks::Watermarks;
 pub use zone::zone::Zone;

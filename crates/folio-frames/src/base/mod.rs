@@ -5,3 +5,4 @@ pub(crate) mod migrate_type;
 pub(crate) mod platform;
 pub(crate) mod sync;
 pub(crate) mod trace;
+pub(crate) mod vectors;

@@ -5,14 +5,11 @@
 //! spin lock that disables interrupts, its CPU number and its wait queues; user space takes
 //! `UserSpace`.
 
-#[cfg(feature = "track")]
 use core::panic::Location;
 
 use crate::base::ids::Pfn;
 use crate::base::trace::Event;
-use crate::index::racy_copy::Vectors;
-use crate::memmap::memmap::Kind;
-use crate::zone::folio::FrozenFolio;
+use crate::base::vectors::Vectors;
 
 /// The surroundings that frames live in.
 pub trait Platform: Sized + Send + Sync + 'static {
@@ -59,7 +56,6 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// Told that references of a folio were taken at a line of code. `zone` tells zones apart. It
     /// must not call back, and takes no lock that whoever takes or returns a reference could
     /// hold.
-    #[cfg(feature = "track")]
     fn reference_began(
         _zone: usize,
         _head: Pfn,
@@ -70,7 +66,6 @@ pub trait Platform: Sized + Send + Sync + 'static {
 
     /// Told that references taken there are about to end. As
     /// [`reference_began`](Self::reference_began).
-    #[cfg(feature = "track")]
     fn reference_ended(
         _zone: usize,
         _head: Pfn,
@@ -81,24 +76,10 @@ pub trait Platform: Sized + Send + Sync + 'static {
 
     /// Says where the references of a folio were taken that did not end, and how many there:
     /// [`Zone::pin_owners`](crate::Zone::pin_owners).
-    #[cfg(feature = "track")]
     fn pin_owners(
         _zone: usize,
         _head: Pfn,
         _visit: &mut dyn FnMut(&'static Location<'static>, u32),
     ) {
     }
-}
-
-/// What is done with a folio of one kind when its last reference is gone.
-#[derive(Debug)]
-pub struct KindOps<P: Platform> {
-    /// The kind.
-    pub kind: Kind,
-    /// Its name in reports.
-    pub name: &'static str,
-    /// Runs in whichever thread put last, which may be one that never used this folio (the reuse
-    /// race, R4): so it may take no lock that any caller of a put could hold. Ends in
-    /// [`FrozenFolio::free`] or `init`.
-    pub destroy: fn(FrozenFolio<P>),
 }

@@ -3,7 +3,7 @@
 //!
 //! Such a copy can not be an ordinary one: to Rust a plain read beside a write is a data race,
 //! whatever is done with the bytes afterwards. So on x86-64 the loads are instructions that the
-//! compiler does not look into, of as many bytes as the platform allows ([`Vectors`]), or one
+//! compiler does not look into, of as many bytes as the platform allows ([`Vectors`](crate::Vectors)), or one
 //! string instruction. To the program they are what a system call is that reads its memory
 //! (`write`, `process_vm_readv`): bytes arrive that were there at some moment, each from any one of
 //! the writes that race with it. No load needs to be atomic as a whole, and of an order only what
@@ -17,42 +17,6 @@
 //! Nobody else has the target.
 
 use crate::base::platform::Platform;
-
-/// The registers for bytes that code may use here. Of interest on x86-64, where more may be there
-/// than the program was built for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vectors(Width);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Width {
-    Bits128,
-    Bits256,
-    Bits512,
-}
-
-impl Vectors {
-    /// SSE2.
-    pub const BITS_128: Self = Self(Width::Bits128);
-
-    /// AVX.
-    ///
-    /// # Safety
-    ///
-    /// This processor has its registers of 256 bits, and whoever else runs on it leaves them as
-    /// they were.
-    pub const unsafe fn bits_256() -> Self {
-        Self(Width::Bits256)
-    }
-
-    /// AVX-512.
-    ///
-    /// # Safety
-    ///
-    /// As [`bits_256`](Self::bits_256), of AVX-512F and 512 bits.
-    pub const unsafe fn bits_512() -> Self {
-        Self(Width::Bits512)
-    }
-}
 
 /// Copies `to.len()` bytes.
 ///
@@ -70,8 +34,8 @@ mod copy {
     use core::arch::asm;
     use core::arch::x86_64::__m128i as Wide;
 
-    use super::Width;
     use crate::base::platform::Platform;
+    use crate::base::vectors::Width;
 
     const WIDE: usize = size_of::<Wide>();
     /// Loads that are under way before the first store.
@@ -196,7 +160,7 @@ mod copy {
     /// As in [`racy_copy`]; at least [`SEVERAL`] bytes.
     #[inline(always)]
     unsafe fn wide<P: Platform>(from: *const u8, to: *mut u8, len: usize) {
-        match P::vectors().0 {
+        match P::vectors().width() {
             // SAFETY: the caller's promise, here and below.
             Width::Bits128 if len >= LONG && !is_just_ahead(from, to) => unsafe {
                 string(from, to, len)

@@ -59,7 +59,7 @@ impl<P: Platform> Zone<P> {
     /// Free frames in blocks that are partly in use, without this one.
     fn holes_beside(&self, block: usize) -> u32 {
         let buddy = self.lock();
-        let in_holes = buddy.frames() - self.whole_in_buddy(&buddy) * BLOCK_ORDER.frames();
+        let in_holes = buddy.lists.frames() - self.whole_in_buddy(&buddy) * BLOCK_ORDER.frames();
         in_holes.saturating_sub(self.blocks.all()[block].free())
     }
 }

@@ -210,7 +210,7 @@ pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, _buddy: &Buddy, block: us
     entry.take_captured();
     entry.set_state(State::Offline);
     P::trace(Event::Offline, || zone.pfn(first));
-    zone.gauge.went_offline(BLOCK_ORDER.frames());
+    zone.gauge.subtract_online(BLOCK_ORDER.frames());
 }
 
 impl<P: Platform> Drop for Isolated<P> {
@@ -262,7 +262,7 @@ pub(crate) fn withhold<P: Platform>(
         let shape = zone.descriptor(index).shape();
         let is_free = shape.kind == Kind::FREE;
         if is_free {
-            buddy.remove(zone.map(), index, shape.order);
+            buddy.lists.remove(zone.map(), index, shape.order);
             zone.free_locked(buddy, index, shape.order);
         }
         index += if is_free { shape.order.frames() } else { 1 };
@@ -280,9 +280,9 @@ fn cut_around<P: Platform>(zone: &Zone<P>, buddy: &mut Buddy, first: u32) {
     }
     let pair = first & !(MAX_ORDER.frames() - 1);
     if zone.descriptor(pair).shape() == (Shape { kind: Kind::FREE, order: MAX_ORDER }) {
-        buddy.remove(zone.map(), pair, MAX_ORDER);
-        buddy.push(zone.map(), pair, BLOCK_ORDER);
-        buddy.push(zone.map(), pair + BLOCK_ORDER.frames(), BLOCK_ORDER);
+        buddy.lists.remove(zone.map(), pair, MAX_ORDER);
+        buddy.lists.push(zone.map(), pair, BLOCK_ORDER);
+        buddy.lists.push(zone.map(), pair + BLOCK_ORDER.frames(), BLOCK_ORDER);
     }
 }
 

@@ -134,7 +134,7 @@ impl<P: Platform> Zone<P> {
         let first = self.block_start(block).expect("a block of this zone");
         let mut buddy = self.lock();
         assert!(!self.deferred.has(first), "block {block} was handed over already, and waits");
-        self.gauge.came_online(BLOCK_ORDER.frames());
+        self.gauge.add_online(BLOCK_ORDER.frames());
         self.put_online(&mut buddy, first);
     }
 

@@ -21,12 +21,13 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use folio_ref::Scheme;
 
 use crate::base::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn};
-use crate::base::platform::{KindOps, Platform};
+use crate::base::platform::Platform;
 use crate::index::optimistic::DirectMap;
 use crate::memmap::memmap::MemmapMemory;
 use crate::memmap::numbers::Numbers;
 use crate::moving::hotplug::{Offline, OfflineError};
 use crate::moving::migrate::Owner;
+use crate::zone::folio::KindOps;
 use crate::zone::zone::Zone;
 
 /// Frames do not begin at 0, so that a frame number is not taken for an index by mistake.

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "std")]
 pub(crate) mod arena;
+#[cfg(feature = "std")]
+pub(crate) mod retire;
 #[cfg(all(shuttle, feature = "std"))]
 pub(crate) mod stepped_space;
 #[cfg(feature = "std")]

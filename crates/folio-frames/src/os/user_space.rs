@@ -12,7 +12,7 @@ use folio_ref::{DefaultScheme, Scheme};
 use crate::base::ids::Pfn;
 use crate::base::platform::Platform;
 #[cfg(target_arch = "x86_64")]
-use crate::index::racy_copy::Vectors;
+use crate::base::vectors::Vectors;
 
 /// Frames in a process, with the scheme `S`.
 #[derive(Debug)]

@@ -51,7 +51,7 @@ impl<P: Platform> Adjacent<P> {
         self.frames += folio.index() + folio.order().frames() - at;
         if folio.index() == at {
             let (zone, index, site) = folio.into_parts();
-            site.moved(self.site, zone, index);
+            site.moved(self.site, zone.place(index));
         }
         // Else the frame before is of the same folio: it is held already, and once is enough.
         Ok(())
@@ -78,12 +78,11 @@ impl<P: Platform> Adjacent<P> {
     #[cfg_attr(feature = "track", track_caller)]
     pub fn taken_here(&mut self) {
         let here = Site::here();
-        #[cfg(feature = "track")]
-        {
+        if Site::IS_TRACKED {
             let mut index = self.index;
             while index < self.index + self.frames {
                 let (head, next) = self.around(index);
-                self.site.moved(here, self.zone, head);
+                self.site.moved(here, self.zone.place(head));
                 index = next;
             }
         }
@@ -142,7 +141,7 @@ impl<P: Platform> Drop for Adjacent<P> {
             // Before the put: afterwards it may be anything.
             let (head, next) = self.around(self.index);
             self.index = next;
-            self.site.ended(self.zone, head, 1);
+            self.site.ended(self.zone.place(head), 1);
             put(self.zone, head, 1);
         }
     }

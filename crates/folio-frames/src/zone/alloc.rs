@@ -1,76 +1,19 @@
 //! Allocating and freeing: this CPU's lists first, then the buddy.
 
-use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicU32, Ordering};
-
 use folio_ref::CHECKS;
-use lock_api::{Mutex, MutexGuard};
 
 use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::base::migrate_type::MigrateType;
 use crate::base::platform::Platform;
 use crate::base::trace::Event;
 use crate::memmap::memmap::Kind;
-use crate::zone::buddy::{AllocError, Buddy, Map, Reach};
+use crate::zone::alloc_error::AllocError;
+use crate::zone::buddy::{Buddy, BuddyGuard, Reach};
 use crate::zone::deferred;
 use crate::zone::folio::{FolioRef, FrozenFolio};
-use crate::zone::pcp::{self, Pcp};
-use crate::zone::watermarks::Gauge;
+use crate::zone::free_lists::Map;
+use crate::zone::pcp::{self, Pcp, PerCpu};
 use crate::zone::zone::Zone;
-
-/// One CPU's lists.
-pub(crate) struct PerCpu<P: Platform> {
-    /// Frames in the lists, for who wonders whether it is worth the lock. Written under it.
-    held: AtomicU32,
-    lists: Mutex<P::Lock, Pcp>,
-}
-
-impl<P: Platform> Default for PerCpu<P> {
-    fn default() -> Self {
-        Self { held: AtomicU32::new(0), lists: Mutex::new(Pcp::default()) }
-    }
-}
-
-impl<P: Platform> PerCpu<P> {
-    /// Racy. Relaxed: a hint, except under the lock or after one that both sides took.
-    pub(crate) fn held(&self) -> u32 {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, P::Lock, Pcp> {
-        self.lists.lock()
-    }
-
-    /// Under the lock: says how much is left in the lists.
-    fn publish(&self, lists: &Pcp) {
-        self.held.store(lists.frames(), Ordering::Relaxed);
-    }
-}
-
-/// The zone's lock. Letting go of it publishes how much is free.
-pub(crate) struct BuddyGuard<'z, P: Platform> {
-    gauge: &'z Gauge,
-    buddy: MutexGuard<'z, P::Lock, Buddy>,
-}
-
-impl<P: Platform> Deref for BuddyGuard<'_, P> {
-    type Target = Buddy;
-    fn deref(&self) -> &Buddy {
-        &self.buddy
-    }
-}
-
-impl<P: Platform> DerefMut for BuddyGuard<'_, P> {
-    fn deref_mut(&mut self) -> &mut Buddy {
-        &mut self.buddy
-    }
-}
-
-impl<P: Platform> Drop for BuddyGuard<'_, P> {
-    fn drop(&mut self) {
-        self.gauge.publish_free(self.buddy.frames());
-    }
-}
 
 impl<P: Platform> Zone<P> {
     /// A free block that will not move, as a token: frozen, of kind [`Kind::PLAIN`], its bytes
@@ -106,7 +49,7 @@ impl<P: Platform> Zone<P> {
         migrate_type: MigrateType,
     ) -> Result<FrozenFolio<P>, AllocError> {
         let index = match order {
-            _ if order <= pcp::MOST => self.alloc_per_cpu(order, migrate_type),
+            _ if order <= pcp::MAX_LISTED => self.alloc_per_cpu(order, migrate_type),
             BLOCK_ORDER => self.alloc_whole_per_cpu(migrate_type),
             _ => None,
         };
@@ -134,13 +77,14 @@ impl<P: Platform> Zone<P> {
     ) -> Result<FrozenFolio<P>, AllocError> {
         if most > Order::ZERO {
             let mut buddy = self.lock();
-            let largest =
-                |buddy: &Buddy| buddy.largest_up_to(most.min(MAX_ORDER)).unwrap_or(Order::ZERO);
+            let largest = |buddy: &Buddy| {
+                buddy.lists.largest_up_to(most.min(MAX_ORDER)).unwrap_or(Order::ZERO)
+            };
             let mut order = largest(&buddy);
             // What lies in the lists of CPUs stays there, small pieces that they are; but for whole
             // blocks.
             if order < most.min(BLOCK_ORDER)
-                && self.per_cpu.iter().any(|cpu| cpu.held() >= BLOCK_ORDER.frames())
+                && self.per_cpu.iter().any(|cpu| cpu.frames() >= BLOCK_ORDER.frames())
             {
                 drop(buddy);
                 self.drain();
@@ -193,7 +137,7 @@ impl<P: Platform> Zone<P> {
 
     /// Moves what the per-CPU lists hold into the buddy. How many frames that were.
     pub fn drain(&self) -> u32 {
-        let some = self.per_cpu.iter().filter(|cpu| cpu.held() > 0);
+        let some = self.per_cpu.iter().filter(|cpu| cpu.frames() > 0);
         some.map(|cpu| self.drain_one(cpu)).sum()
     }
 
@@ -233,7 +177,7 @@ impl<P: Platform> Zone<P> {
     #[inline]
     fn alloc_per_cpu(&self, order: Order, migrate_type: MigrateType) -> Option<u32> {
         let cpu = self.this_cpu();
-        let mut lists = cpu.lists.try_lock()?;
+        let mut lists = cpu.try_lock()?;
         if lists.is_empty(migrate_type, order) {
             self.refill(&mut lists, order, migrate_type);
         }
@@ -303,7 +247,7 @@ impl<P: Platform> Zone<P> {
                 return Ok(buddy.alloc_huge(self.map(), order).expect("it was just formed"));
             }
         }
-        let largest = self.lock().largest(huge);
+        let largest = self.lock().lists.largest(huge);
         Err(largest.map_or(AllocError::OutOfFrames, |largest| AllocError::Fragmented { largest }))
     }
 
@@ -329,7 +273,7 @@ impl<P: Platform> Zone<P> {
             }
         }
         let is_listed = match order {
-            _ if order <= pcp::MOST => self.free_listed(index, order),
+            _ if order <= pcp::MAX_LISTED => self.free_listed(index, order),
             BLOCK_ORDER => self.free_whole_listed(index),
             _ => false,
         };
@@ -344,7 +288,7 @@ impl<P: Platform> Zone<P> {
     #[inline]
     fn free_listed(&self, index: u32, order: Order) -> bool {
         let cpu = self.this_cpu();
-        let Some(mut lists) = cpu.lists.try_lock() else { return false };
+        let Some(mut lists) = cpu.try_lock() else { return false };
         let is_listed = self.free_per_cpu(&mut lists, index, order);
         if is_listed {
             cpu.publish(&lists);
@@ -361,7 +305,7 @@ impl<P: Platform> Zone<P> {
     /// Gives blocks that rest frozen back, under one lock as far as this CPU's lists go.
     pub(crate) fn free_batch(&self, heads: &[u32]) {
         let cpu = self.this_cpu();
-        let mut lists = cpu.lists.try_lock();
+        let mut lists = cpu.try_lock();
         for &index in heads {
             let shape = self.descriptor(index).shape();
             assert!(
@@ -370,7 +314,7 @@ impl<P: Platform> Zone<P> {
                 shape.kind
             );
             P::trace(Event::Freed, || self.pfn(index));
-            let is_listed = shape.order <= pcp::MOST
+            let is_listed = shape.order <= pcp::MAX_LISTED
                 && lists.as_mut().is_some_and(|lists| self.free_per_cpu(lists, index, shape.order));
             if !is_listed {
                 self.free_locked(&mut self.lock(), index, shape.order);
@@ -449,7 +393,7 @@ impl<P: Platform> Zone<P> {
 
     /// Takes the zone's lock.
     pub(crate) fn lock(&self) -> BuddyGuard<'_, P> {
-        BuddyGuard { gauge: &self.gauge, buddy: self.buddy.lock() }
+        BuddyGuard::new(&self.gauge, self.buddy.lock())
     }
 
     /// What the buddy's lists are about.

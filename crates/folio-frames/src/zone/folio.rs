@@ -14,6 +14,19 @@ use crate::memmap::memmap::Kind;
 use crate::zone::track::Site;
 use crate::zone::zone::Zone;
 
+/// What is done with a folio of one kind when its last reference is gone.
+#[derive(Debug)]
+pub struct KindOps<P: Platform> {
+    /// The kind.
+    pub kind: Kind,
+    /// Its name in reports.
+    pub name: &'static str,
+    /// Runs in whichever thread put last, which may be one that never used this folio (the reuse
+    /// race, R4): so it may take no lock that any caller of a put could hold. Ends in
+    /// [`FrozenFolio::free`] or `init`.
+    pub destroy: fn(FrozenFolio<P>),
+}
+
 /// One counted reference. While it exists, the folio's bytes do not change and its frames stay what
 /// they are.
 ///
@@ -43,7 +56,7 @@ impl<P: Platform> FolioRef<P> {
     #[cfg_attr(feature = "track", track_caller)]
     pub(crate) fn from_frame(zone: &'static Zone<P>, index: u32, at: u32) -> Self {
         let site = Site::here();
-        site.began(zone, index, 1);
+        site.began(zone.place(index), 1);
         Self { zone, index, at, site }
     }
 
@@ -116,7 +129,7 @@ impl<P: Platform> FolioRef<P> {
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn taken_here(&mut self) {
-        self.site = self.site.moved(Site::here(), self.zone, self.index);
+        self.site = self.site.moved(Site::here(), self.zone.place(self.index));
     }
 
     /// Notes that the frame that it was looked up by was used, for reclaim. Whether that is a
@@ -179,7 +192,7 @@ impl<P: Platform> Clone for FolioRef<P> {
 impl<P: Platform> Drop for FolioRef<P> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.site.ended(self.zone, self.index, 1);
+        self.site.ended(self.zone.place(self.index), 1);
         put(self.zone, self.index, 1);
     }
 }

@@ -13,14 +13,18 @@
 //! (Linux `NR_PCP_THP`.) A second one goes through the buddy as before. While memory is short a CPU
 //! keeps none.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use folio_ref::Scheme;
+use lock_api::{Mutex, MutexGuard};
 
 use crate::base::ids::{BLOCK_ORDER, Order};
 use crate::base::migrate_type::{MIGRATE_TYPES, MigrateType};
+use crate::base::platform::Platform;
 use crate::memmap::memmap::{Kind, Memmap};
 
 /// The largest order of several blocks in a list. (Linux `PAGE_ALLOC_COSTLY_ORDER`.)
-pub(crate) const MOST: Order = Order::new(3).expect("an order");
+pub(crate) const MAX_LISTED: Order = Order::new(3).expect("an order");
 
 /// How many frames a list holds at the most; half of it moves to or from the buddy at once.
 const CAPACITY: u32 = 64;
@@ -31,7 +35,7 @@ const CAPACITY_SHORT: u32 = 16;
 /// Lists a zone has; a CPU uses those of its number modulo this.
 pub(crate) const CPUS: usize = 16;
 
-const ORDERS: usize = MOST.as_u8() as usize + 1;
+const ORDERS: usize = MAX_LISTED.as_u8() as usize + 1;
 
 /// What was done through the lists of one CPU. Written under their lock: no writes that CPUs share.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,12 +150,49 @@ impl Pcp {
     /// Takes any block out, to empty the lists.
     pub(crate) fn pop_any<S: Scheme>(&mut self, memmap: &Memmap<S>) -> Option<(u32, Order)> {
         for migrate_type in MigrateType::ALL {
-            for order in (0..=MOST.as_u8()).filter_map(Order::new).chain([BLOCK_ORDER]) {
+            for order in (0..=MAX_LISTED.as_u8()).filter_map(Order::new).chain([BLOCK_ORDER]) {
                 if let Some(index) = self.pop(memmap, migrate_type, order) {
                     return Some((index, order));
                 }
             }
         }
         None
+    }
+}
+
+/// The lists of one CPU.
+pub(crate) struct PerCpu<P: Platform> {
+    /// Frames in the lists: a hint if their lock is worth taking. Written under it.
+    frames: AtomicU32,
+    lists: Mutex<P::Lock, Pcp>,
+}
+
+impl<P: Platform> Default for PerCpu<P> {
+    fn default() -> Self {
+        Self { frames: AtomicU32::new(0), lists: Mutex::new(Pcp::default()) }
+    }
+}
+
+impl<P: Platform> PerCpu<P> {
+    /// Returns the number of frames in the lists. Racy.
+    pub(crate) fn frames(&self) -> u32 {
+        // Relaxed: a hint, except under the lock or after one that both sides took.
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, P::Lock, Pcp>> {
+        self.lists.try_lock()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, P::Lock, Pcp> {
+        self.lists.lock()
+    }
+
+    /// Publishes the number of frames that are left in the lists, under their lock.
+    #[inline]
+    pub(crate) fn publish(&self, lists: &Pcp) {
+        // Relaxed: as in frames.
+        self.frames.store(lists.frames(), Ordering::Relaxed);
     }
 }

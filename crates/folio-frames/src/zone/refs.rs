@@ -53,8 +53,8 @@ impl<P: Platform> FolioRefs<P> {
             return Err(folio);
         }
         let (zone, index, site) = folio.into_parts();
-        site.ended(zone, index, 1);
-        self.site.began(zone, index, 1);
+        site.ended(zone.place(index), 1);
+        self.site.began(zone.place(index), 1);
         self.count += 1;
         Ok(())
     }
@@ -85,7 +85,7 @@ impl<P: Platform> FolioRefs<P> {
         token.leave_frozen();
         P::trace(Event::Frozen, || self.pfn());
         let folio = FrozenFolio::from_index(self.zone, self.index);
-        self.site.ended(self.zone, self.index, self.count);
+        self.site.ended(self.zone.place(self.index), self.count);
         mem::forget(self);
         Ok(folio)
     }
@@ -105,14 +105,14 @@ impl<P: Platform> Clone for FolioRefs<P> {
         self.zone.descriptor(self.index).word.get(self.count);
         P::trace(Event::Shared, || self.pfn());
         let site = Site::here();
-        site.began(self.zone, self.index, self.count);
+        site.began(self.zone.place(self.index), self.count);
         Self { zone: self.zone, index: self.index, count: self.count, site }
     }
 }
 
 impl<P: Platform> Drop for FolioRefs<P> {
     fn drop(&mut self) {
-        self.site.ended(self.zone, self.index, self.count);
+        self.site.ended(self.zone.place(self.index), self.count);
         put(self.zone, self.index, self.count);
     }
 }
@@ -137,7 +137,7 @@ impl<P: Platform> FrozenFolio<P> {
         );
         let (zone, site) = (self.zone(), Site::here());
         let index = self.unfreeze(count);
-        site.began(zone, index, count);
+        site.began(zone.place(index), count);
         FolioRefs { zone, index, count, site }
     }
 }
@@ -153,7 +153,7 @@ impl<P: Platform> FolioRef<P> {
         token.leave_frozen();
         P::trace(Event::Frozen, || self.pfn());
         let (zone, index, site) = self.into_parts();
-        site.ended(zone, index, 1);
+        site.ended(zone.place(index), 1);
         Ok(FrozenFolio::from_index(zone, index))
     }
 

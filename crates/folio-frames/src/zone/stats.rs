@@ -53,8 +53,9 @@ impl<P: Platform> Zone<P> {
             if self.is_retired() { (0, 0) } else { self.blocks.count() };
         ZoneStats {
             online_frames: online_blocks * BLOCK_ORDER.frames() + deferred,
-            free_frames: buddy.frames() + captured + per_cpu + deferred,
+            free_frames: buddy.lists.frames() + captured + per_cpu + deferred,
             largest_free_order: buddy
+                .lists
                 .largest(self.huge_order())
                 .max((listed + deferred > 0).then_some(BLOCK_ORDER)),
             whole_blocks: self.whole_in_buddy(&buddy) + listed + deferred / BLOCK_ORDER.frames(),
@@ -65,8 +66,8 @@ impl<P: Platform> Zone<P> {
     pub(crate) fn whole_in_buddy(&self, buddy: &Buddy) -> u32 {
         let in_huge = self
             .huge_order()
-            .map_or(0, |huge| buddy.count(huge) * (huge.frames() / BLOCK_ORDER.frames()));
-        buddy.count(BLOCK_ORDER) + 2 * buddy.count(MAX_ORDER) + in_huge
+            .map_or(0, |huge| buddy.lists.count(huge) * (huge.frames() / BLOCK_ORDER.frames()));
+        buddy.lists.count(BLOCK_ORDER) + 2 * buddy.lists.count(MAX_ORDER) + in_huge
     }
 
     /// What the zone did. Takes each lock in turn.
@@ -97,7 +98,7 @@ impl<P: Platform> Zone<P> {
         let buddy = self.lock();
         // Of a zone that retired they are its heir's.
         if !self.is_retired() {
-            buddy.assert_sound(self.map());
+            buddy.lists.assert_sound(self.map());
         }
     }
 

@@ -9,16 +9,16 @@ use folio_ref::CHECKS;
 use lock_api::Mutex;
 
 use crate::base::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn, PfnRange};
-use crate::base::platform::{KindOps, Platform};
+use crate::base::platform::Platform;
 use crate::memmap::blocks::{Block, Blocks};
 use crate::memmap::memmap::{Descriptor, Kind, Memmap, MemmapMemory};
 use crate::memmap::numbers::{Number, Numbers};
-use crate::zone::alloc::PerCpu;
 use crate::zone::buddy::Buddy;
 use crate::zone::deferred::Deferred;
-use crate::zone::folio::FrozenFolio;
-use crate::zone::pcp;
-use crate::zone::watermarks::Gauge;
+use crate::zone::folio::{FrozenFolio, KindOps};
+use crate::zone::gauge::Gauge;
+use crate::zone::pcp::{self, PerCpu};
+use crate::zone::track::Place;
 
 /// Frames that one allocator hands out. Lives for ever: everything that refers to frames holds
 /// `&'static Zone`, so no late put ever finds its word gone (R7).
@@ -273,6 +273,12 @@ impl<P: Platform> Zone<P> {
     /// Returns `true` once the zone retired. Exact under the zone's lock.
     pub(crate) fn is_retired(&self) -> bool {
         self.numbers.frames() == 0
+    }
+
+    /// Returns the place of a folio in the platform's table of references.
+    #[inline(always)]
+    pub(crate) fn place(&self, index: u32) -> Place<P> {
+        Place::new(ptr::from_ref(self).addr(), self.pfn(index))
     }
 
     #[cfg(feature = "std")]

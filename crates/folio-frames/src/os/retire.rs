@@ -36,9 +36,10 @@ use core::sync::atomic::Ordering;
 use std::boxed::Box;
 
 use crate::base::ids::{BLOCK_ORDER, Order};
-use crate::base::platform::{KindOps, Platform};
+use crate::base::platform::Platform;
 use crate::memmap::blocks::{Block, State};
 use crate::moving::evacuate::{put_offline, withhold};
+use crate::zone::folio::KindOps;
 use crate::zone::zone::Zone;
 
 impl<P: Platform> Zone<P> {
@@ -46,7 +47,7 @@ impl<P: Platform> Zone<P> {
     pub(crate) fn close(&self) {
         let mut buddy = self.lock();
         buddy.is_closed = true;
-        self.gauge.went_offline(self.deferred.frames());
+        self.gauge.subtract_online(self.deferred.frames());
         self.deferred.set(0..0);
         for block in 0..self.blocks() {
             withhold(self, &mut buddy, block, State::Closed);
