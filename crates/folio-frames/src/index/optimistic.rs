@@ -40,8 +40,10 @@ use folio_ref::CHECKS;
 
 use crate::base::ids::FRAME_SIZE;
 use crate::base::platform::Platform;
+use crate::base::seeded_bugs::NO_SECOND_LOAD;
 use crate::index::racy_copy::racy_copy;
 use crate::index::slot::{Entry, Lookup, Slot};
+use crate::zone::seeded_bugs;
 use crate::zone::zone::Zone;
 
 /// The promise that the bytes of a zone's frames stay mapped for `'a`, whether they are online or
@@ -109,10 +111,7 @@ impl<P: Platform> Slot<P> {
         if !wanted() {
             return None;
         }
-        #[cfg(broken = "read-by-count")]
-        let descriptor = map.zone.descriptor(map.zone.numbers.index(number.as_usize() as u64)?);
-        #[cfg(broken = "read-by-count")]
-        let count = descriptor.word.snapshot();
+        let count = seeded_bugs::count_of(map.zone, number);
         // SAFETY: the frame was online when it came here, so its bytes are mapped as long as `map`
         // says, and initialised, since memory from the system is. The range lies in the
         // frame.
@@ -122,10 +121,10 @@ impl<P: Platform> Slot<P> {
         // fence, the load below comes after the claim before it.
         fence(Ordering::Acquire);
         // Relaxed: ordered by the fence.
-        #[cfg(not(broken = "read-by-count"))]
-        let is_same = self.load(Ordering::Relaxed) == before || cfg!(broken = "no-second-load");
-        #[cfg(broken = "read-by-count")]
-        let is_same = descriptor.word.snapshot() == count;
+        let is_same = match count {
+            None => self.load(Ordering::Relaxed) == before || NO_SECOND_LOAD,
+            Some(_) => seeded_bugs::count_of(map.zone, number) == count,
+        };
         if !is_same {
             forget(buf);
             return None;

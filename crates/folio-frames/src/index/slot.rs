@@ -44,6 +44,7 @@ use folio_ref::{CHECKS, Refused};
 
 use crate::base::ids::{BLOCK_ORDER, Order, Pfn};
 use crate::base::platform::Platform;
+use crate::base::seeded_bugs::{NO_RECHECK, SAME_VERSION};
 use crate::base::sync::AtomicU64;
 use crate::base::trace::Event;
 use crate::index::lock::{FrozenSlot, LockedSlot};
@@ -253,7 +254,7 @@ impl<P: Platform> Slot<P> {
                 // R8. The load can not move before try_get, which is an Acquire; if the folio had
                 // been freed and reused before, the slot's change came before its
                 // init, which try_get has seen.
-                if self.load(Ordering::Relaxed).is_same_folio(seen) || cfg!(broken = "no-recheck") {
+                if self.load(Ordering::Relaxed).is_same_folio(seen) || NO_RECHECK {
                     P::trace(Event::Got, || folio.pfn());
                     seen.check(&folio);
                     Lookup::Hit(folio)
@@ -402,7 +403,7 @@ impl<P: Platform> Slot<P> {
     pub(crate) fn end_as_part(&self, number: Option<u32>, order: Order) {
         // Relaxed: nobody but the claim's holder changes frame, order or version.
         let version = self.load(Ordering::Relaxed).version();
-        let bump = u32::from(!cfg!(broken = "slot-version-not-bumped"));
+        let bump = u32::from(!SAME_VERSION);
         self.swap(Entry::new(number, order, version.wrapping_add(bump)));
     }
 

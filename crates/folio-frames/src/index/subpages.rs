@@ -31,6 +31,7 @@ use folio_ref::CHECKS;
 
 use crate::base::ids::{BLOCK_ORDER, Order};
 use crate::base::platform::Platform;
+use crate::base::seeded_bugs;
 use crate::base::trace::Event;
 use crate::index::lock::{FrozenSlot, LockedSlot};
 use crate::memmap::memmap::Kind;
@@ -147,12 +148,7 @@ impl<P: Platform> LockedSlot<'_, P> {
         // who has a reference of that one frame would find it good for another, whose slot is not
         // changed yet.
         let (first, tails) = locked_slots.split_first_mut().expect("there is a locked");
-        let tails = (head + 1..).zip(tails);
-        #[cfg(not(broken = "head-opened-first"))]
-        let frames = tails.chain([(head, first)]);
-        #[cfg(broken = "head-opened-first")]
-        let frames = core::iter::once((head, first)).chain(tails);
-        for (frame, locked) in frames {
+        for (frame, locked) in seeded_bugs::head_last((head + 1..).zip(tails), (head, first)) {
             let folio = FrozenFolio::from_index(zone, frame);
             let Some(locked) = locked.take() else {
                 folio.free();

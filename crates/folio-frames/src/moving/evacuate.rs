@@ -25,6 +25,7 @@ use crate::memmap::blocks::State;
 use crate::memmap::memmap::{Kind, Shape};
 use crate::moving::migrate::{MigrateError, Owner, migrate_within};
 use crate::zone::buddy::{Buddy, Reach};
+use crate::zone::seeded_bugs;
 use crate::zone::zone::Zone;
 
 /// Rounds of migration before what is left is reported as busy.
@@ -204,8 +205,7 @@ pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, _buddy: &Buddy, block: us
         if descriptor.shape() != Shape::INTERIOR {
             descriptor.set_shape(Kind::INTERIOR, Order::ZERO);
         }
-        #[cfg(broken = "metadata-zeroed")]
-        zone.memmap.zero(index);
+        seeded_bugs::zero_descriptor(zone, index);
     }
     entry.take_captured();
     entry.set_state(State::Offline);

@@ -13,6 +13,7 @@ use crate::zone::deferred;
 use crate::zone::folio::{FolioRef, FrozenFolio};
 use crate::zone::free_lists::Map;
 use crate::zone::pcp::{self, Pcp, PerCpu};
+use crate::zone::seeded_bugs;
 use crate::zone::zone::Zone;
 
 impl<P: Platform> Zone<P> {
@@ -166,10 +167,7 @@ impl<P: Platform> Zone<P> {
         self.memmap.clear_mark(index);
         head.set_shape(Kind::PLAIN, order);
         P::trace(Event::Allocated, || self.pfn(index));
-        #[cfg(broken = "tail-left-live")]
-        if order > Order::ZERO && self.descriptor(index + 1).word.snapshot().is_frozen() {
-            self.descriptor(index + 1).word.take_frozen().init();
-        }
+        seeded_bugs::open_tail(self, index, order);
         FrozenFolio::from_index(self, index)
     }
 
@@ -266,12 +264,7 @@ impl<P: Platform> Zone<P> {
         );
         // Before it is so: afterwards others may be told of what they do to it.
         P::trace(Event::Freed, || self.pfn(index));
-        #[cfg(broken = "tail-left-live")]
-        if order > Order::ZERO && !self.descriptor(index + 1).word.snapshot().is_frozen() {
-            if let Some(token) = self.descriptor(index + 1).word.put() {
-                token.leave_frozen();
-            }
-        }
+        seeded_bugs::freeze_tail(self, index, order);
         let is_listed = match order {
             _ if order <= pcp::MAX_LISTED => self.free_listed(index, order),
             BLOCK_ORDER => self.free_whole_listed(index),

@@ -11,6 +11,7 @@ use crate::base::ids::{Order, Pfn};
 use crate::base::platform::Platform;
 use crate::base::trace::Event;
 use crate::memmap::memmap::Kind;
+use crate::zone::seeded_bugs;
 use crate::zone::track::Site;
 use crate::zone::zone::Zone;
 
@@ -200,8 +201,7 @@ impl<P: Platform> Drop for FolioRef<P> {
 /// Returns `n` references of the folio at `index`.
 #[inline(always)]
 pub(crate) fn put<P: Platform>(zone: &'static Zone<P>, index: u32, n: u32) {
-    #[cfg(broken = "early-destructor")]
-    let early = zone.descriptor(index).shape().kind;
+    let early = seeded_bugs::early_kind(zone, index);
     if let Some(dying) = zone.descriptor(index).word.drop_references(n) {
         P::trace(Event::Dying, || zone.pfn(index));
         P::between_put_steps();
@@ -211,10 +211,7 @@ pub(crate) fn put<P: Platform>(zone: &'static Zone<P>, index: u32, n: u32) {
             let zone = zone.heir();
             P::trace(Event::Ended, || zone.pfn(index));
             let folio = FrozenFolio::from_index(zone, index);
-            #[cfg(not(broken = "early-destructor"))]
-            let kind = folio.kind();
-            #[cfg(broken = "early-destructor")]
-            let kind = early;
+            let kind = early.unwrap_or_else(|| folio.kind());
             zone.destroy(folio, kind);
         } else {
             P::trace(Event::Revived, || zone.pfn(index));

@@ -9,6 +9,7 @@ use folio_ref::{CHECKS, Refused, Snapshot};
 
 use crate::base::ids::{MAX_ORDER, Order, Pfn};
 use crate::base::platform::Platform;
+use crate::base::seeded_bugs::NO_RECHECK;
 use crate::base::trace::Event;
 use crate::memmap::blocks::State;
 use crate::memmap::memmap::{Kind, Shape};
@@ -103,9 +104,7 @@ impl<P: Platform> Zone<P> {
                     return Err(Refusal::Offline);
                 }
                 // R8: is it still what it was? The reference now keeps it so.
-                if (head.shape() != before || head.owner_data() != owner_data)
-                    && !cfg!(broken = "no-recheck")
-                {
+                if (head.shape() != before || head.owner_data() != owner_data) && !NO_RECHECK {
                     P::trace(Event::Moved, || self.pfn(index));
                     return Err(Refusal::Moved);
                 }
