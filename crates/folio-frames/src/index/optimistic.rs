@@ -132,7 +132,7 @@ impl<P: Platform> Slot<P> {
         if CHECKS {
             self.check(map, before, within, buf);
         }
-        Some(map.zone.set_mark_of(number))
+        Some(map.zone.set_referenced_of(number))
     }
 
     /// What a reader with a reference finds is what was copied, if the slot is still the same.

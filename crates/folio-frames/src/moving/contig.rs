@@ -194,7 +194,7 @@ impl<P: Platform> Zone<P> {
             Left { frames, first, .. } => ContigError::Busy { frames, first },
         })?;
         let is_taken = isolated.take(frames.clone(), |head, order| {
-            self.memmap.clear_mark(head);
+            self.memmap.clear_referenced(head);
             self.descriptor(head).set_shape(Kind::PLAIN, order);
         });
         if !is_taken {

@@ -137,7 +137,7 @@ impl<P: Platform> FolioRef<P> {
     /// milestone, and this its first use: of several threads at least one is told.
     #[inline(always)]
     pub fn set_referenced(&self) -> bool {
-        self.zone.set_mark(self.at)
+        self.zone.set_referenced(self.at)
     }
 
     /// The bytes of the whole folio.
@@ -158,7 +158,10 @@ impl<P: Platform> FolioRef<P> {
     #[inline]
     pub fn set_referenced_behind(&self, n: u32) -> Option<u32> {
         assert!(n <= self.frames_behind(), "{n} frames behind that of {self:?}");
-        (1..=n).fold(None, |last, n| if self.zone.set_mark(self.at + n) { Some(n) } else { last })
+        (1..=n).fold(
+            None,
+            |last, n| if self.zone.set_referenced(self.at + n) { Some(n) } else { last },
+        )
     }
 
     /// How many frames of the folio lie behind the one that it was looked up by.
@@ -399,7 +402,7 @@ impl<P: Platform> FrozenFolio<P> {
             let head = zone.descriptor(part);
             assert!(!CHECKS || head.word.snapshot().is_frozen(), "a tail is {:?} (R1)", head.word);
             head.set_owner_data(owner_data);
-            zone.memmap.clear_mark(part);
+            zone.memmap.clear_referenced(part);
             head.set_dirty(dirty);
             head.set_shape(kind, order);
             P::trace(Event::Split, || zone.pfn(part));

@@ -198,7 +198,7 @@ impl<P: Platform> Zone<P> {
     pub fn take_referenced(&self, pfn: Pfn) -> bool {
         let Some(index) = self.index(pfn) else { return false };
         let marked = self.memmap.is_referenced(index);
-        self.memmap.clear_mark(index);
+        self.memmap.clear_referenced(index);
         marked
     }
 }

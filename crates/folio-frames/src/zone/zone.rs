@@ -296,13 +296,13 @@ impl<P: Platform> Zone<P> {
     }
 
     #[inline(always)]
-    pub(crate) fn set_mark(&self, index: u32) -> bool {
-        self.memmap.set_mark(index)
+    pub(crate) fn set_referenced(&self, index: u32) -> bool {
+        self.memmap.set_referenced(index)
     }
 
     #[inline(always)]
-    pub(crate) fn set_mark_of(&self, number: Number) -> bool {
-        self.memmap.set_mark_of(number)
+    pub(crate) fn set_referenced_of(&self, number: Number) -> bool {
+        self.memmap.set_referenced_of(number)
     }
 
     pub(crate) fn pfn(&self, index: u32) -> Pfn {
