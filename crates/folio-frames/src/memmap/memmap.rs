@@ -131,7 +131,7 @@ impl<S: Scheme> Descriptor<S> {
         }
     }
 
-    /// Acquire: a walker that sees a head's shape sees what was written before it.
+    /// Returns the shape. Acquire: a walker that sees a head's shape sees all writes before it.
     #[inline(always)]
     pub(crate) fn shape(&self) -> Shape {
         Shape::from_bits(self.shape.load(Ordering::Acquire))

@@ -60,14 +60,14 @@ impl<P: Platform> Drop for Contig<P> {
         let is_empty = self.left.is_empty();
         assert!(
             !CHECKS || is_empty || P::unwinding(),
-            "a token was dropped: {self:?} is leaked, frozen for ever"
+            "an exclusive handle was dropped, which leaks its frames: {self:?}"
         );
     }
 }
 
 impl<P: Platform> fmt::Debug for Contig<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "token of the {} frames from {:?}", self.left.len(), self.pfns().start)
+        write!(f, "{} frozen frames from {:?}", self.left.len(), self.pfns().start)
     }
 }
 

@@ -55,7 +55,7 @@ impl<P: Platform> Isolated<P> {
         if blocks.end > zone.blocks() {
             return None;
         }
-        zone.bring_in_through(&blocks);
+        zone.init_deferred_through(&blocks);
         let mut isolated = Self { zone, blocks: blocks.start..blocks.start };
         for block in blocks {
             if !isolate(zone, block) {
@@ -275,7 +275,7 @@ fn cut_around<P: Platform>(zone: &Zone<P>, buddy: &mut Buddy, first: u32) {
     if let Some(huge) = zone.huge_order() {
         let head = first & !(huge.frames() - 1);
         if zone.descriptor(head).shape() == (Shape { kind: Kind::FREE, order: huge }) {
-            buddy.break_huge_at(zone.map(), head, huge);
+            buddy.split_huge_at(zone.map(), head, huge);
         }
     }
     let pair = first & !(MAX_ORDER.frames() - 1);

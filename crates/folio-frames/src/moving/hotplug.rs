@@ -155,7 +155,7 @@ impl<P: Platform> Zone<P> {
             "blocks {blocks:?} of a zone with {}",
             self.blocks()
         );
-        self.let_wait(blocks);
+        self.defer(blocks);
     }
 
     fn block_start(&self, block: usize) -> Option<u32> {

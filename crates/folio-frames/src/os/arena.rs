@@ -229,7 +229,7 @@ impl<P: Platform> Arena<P> {
     pub fn shrink_to(&self, blocks: usize, owner: &dyn Owner<P>) -> Result<(), OfflineError> {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let mut result = Ok(());
-        self.zone.bring_in_through(&(0..self.zone.blocks()));
+        self.zone.init_deferred_through(&(0..self.zone.blocks()));
         self.zone.drain();
         self.zone.by_emptiness(|block, _| {
             if self.online_blocks() <= blocks {

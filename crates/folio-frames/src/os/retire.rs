@@ -2,34 +2,34 @@
 //! later arena inherits its metadata. No zone is used twice.
 //!
 //! ```text
-//!   open ──close──▶ closed ──retire──▶ retired ──inherit──▶ retired, and has an heir
+//!   open ──close──▶ closed ──retire──▶ retired ──inherit──▶ retired, and has a successor
 //!     the arena        every frame         a later arena
 //!     is dropped       is captured
 //! ```
 //!
-//! **Invariant:** an arena's bytes are unmapped only when its zone retired: under the zone's lock it
+//! **Invariant:** an arena's bytes are unmapped only after its zone retired: under the zone's lock it
 //! is closed, no call has a block of it isolated, and every block is offline or has all its frames
 //! captured. A closed zone never hands out a frame again. So from then on nothing leads to the
 //! bytes: no reference, no exclusive handle, no list.
 //!
-//! Safe code may keep the `&'static Zone` of an arena that is gone, and any call may be inside the
-//! zone while its arena goes. Each step that could hand out a frame looks under the zone's lock: at
-//! `Buddy::is_closed`, or at the state of a block.
+//! Safe code may keep the `&'static Zone` of an arena that was dropped, and any call may be running
+//! in the zone when its arena is dropped. So each step that could hand out a frame checks
+//! `Buddy::is_closed` or the state of a block, under the zone's lock.
 //!
 //! | step | in a closed zone |
 //! | --- | --- |
-//! | allocation from the buddy or a CPU's list | the lists are empty, and stay so: what is freed in a closed block is captured |
-//! | blocks that waited | none waits: they are offline again |
+//! | allocation from the buddy or a CPU's list | the lists are empty, and stay so: a frame that is freed in a closed block is captured |
+//! | deferred blocks | there are none: they are offline again |
 //! | isolating a block | refused |
-//! | a block that a call had isolated when the zone was closed | is closed when that ends; the call reports `NotOnline` |
+//! | a block that a call had isolated when the zone was closed | is closed when the isolation ends; the call returns `NotOnline` |
 //! | forming a huge block | refused |
 //! | `Slot::get`, `Slot::try_lock` | a retired zone has no numbers; a slot that changed meanwhile has another version (R8) |
-//! | `Zone::try_get` | refused when the zone has an heir (R8) |
-//! | the late step of a put (R7) | the heir's frame is destroyed by the heir (R4) |
+//! | `Zone::try_get` | refused when the zone has a successor (R8) |
+//! | the late step of a put (R7) | the successor destroys the frame, which is its own (R4) |
 //!
-//! What is inherited is metadata: the descriptors with their words and generations, as they are (R2,
-//! R7), the marks, the table of blocks, and the numbers. The `Zone` itself stays behind for ever:
-//! 5 KiB for each arena that was ever made, as its `&'static` may be anywhere.
+//! The successor inherits the metadata: the descriptors with their words and generations, unchanged
+//! (R2, R7), the referenced bits, the table of blocks, and the numbers. The `Zone` itself stays
+//! allocated forever, as any code may have kept its `&'static`: 5 KiB for each arena ever made.
 
 use core::ptr;
 use core::sync::atomic::Ordering;
@@ -43,7 +43,7 @@ use crate::zone::folio::KindOps;
 use crate::zone::zone::Zone;
 
 impl<P: Platform> Zone<P> {
-    /// Ends all allocation, for ever. Frames that are in use stay so until they are freed.
+    /// Ends all allocation, forever. Frames in use stay so until they are freed.
     pub(crate) fn close(&self) {
         let mut buddy = self.lock();
         buddy.is_closed = true;
@@ -53,15 +53,15 @@ impl<P: Platform> Zone<P> {
             withhold(self, &mut buddy, block, State::Closed);
         }
         drop(buddy);
-        // Each of them, also one that seems empty: a free that saw its block online has the lock of
-        // its list, and any later one sees the block closed.
+        // All lists, even those that seem empty: a free that saw its block online holds the lock of
+        // its list, and any later free sees the block closed.
         for cpu in &self.per_cpu {
             self.drain_one(cpu);
         }
     }
 
-    /// Takes every block of a closed zone offline and ends its numbers. Returns `false`, and has
-    /// done nothing, while a frame is in use or a call has a block isolated.
+    /// Takes every block of a closed zone offline and ends its numbers. Returns `false` and does
+    /// nothing while a frame is in use or a call has a block isolated.
     pub(crate) fn retire(&self) -> bool {
         let buddy = self.lock();
         let is_empty = |block: &Block| match block.state() {
@@ -82,16 +82,16 @@ impl<P: Platform> Zone<P> {
         true
     }
 
-    /// Makes the zone that has this one's metadata from now on, all offline.
+    /// Makes the successor of this zone, over the same metadata, with every block offline.
     ///
     /// # Panics
     ///
-    /// When `frames` are more than the metadata has.
+    /// Panics if `frames` is more than the metadata has.
     ///
     /// # Safety
     ///
-    /// - `direct_map` is as [`Zone::new`] says.
-    /// - This zone has retired, and has no heir.
+    /// - `direct_map` is as [`Zone::new`] requires.
+    /// - This zone has retired, and has no successor.
     pub(crate) unsafe fn inherit(
         &self,
         frames: u32,
@@ -101,13 +101,14 @@ impl<P: Platform> Zone<P> {
     ) -> &'static Self {
         let numbers = self.numbers.inherit(self.memmap.frames());
         let (memmap, blocks) = (self.memmap.inherit(), self.blocks.inherit());
-        let mut heir = Self::over(memmap, blocks, numbers, self.first(), frames, direct_map, kinds);
+        let mut successor =
+            Self::over(memmap, blocks, numbers, self.first(), frames, direct_map, kinds);
         if let Some(order) = huge {
-            heir = heir.with_huge_order(order);
+            successor = successor.with_huge_order(order);
         }
-        let heir: &'static Self = Box::leak(Box::new(heir));
-        // Release: pairs with Acquire in heir. Before any block of the heir is online.
-        self.heir.store(ptr::from_ref(heir).cast_mut(), Ordering::Release);
-        heir
+        let successor: &'static Self = Box::leak(Box::new(successor));
+        // Release: pairs with Acquire in successor. Before any block of the successor is online.
+        self.successor.store(ptr::from_ref(successor).cast_mut(), Ordering::Release);
+        successor
     }
 }

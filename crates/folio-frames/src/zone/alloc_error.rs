@@ -4,22 +4,23 @@ use core::fmt;
 
 use crate::base::ids::Order;
 
-/// Why there is no block. A value: the caller reclaims, compacts or goes without.
+/// The reason why no block was allocated. The caller can reclaim, compact, or do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AllocError {
     /// No frame is free.
     OutOfFrames,
-    /// Frames are free, but no block of the order asked for.
+    /// Frames are free, but no block of the requested order.
     Fragmented {
-        /// The largest order that is free.
+        /// The largest order of a free block.
         largest: Order,
     },
     /// No block of the zone is online.
     Offline,
-    /// The zone has no such order at all.
+    /// The zone never hands out blocks of this order.
     TooLarge {
-        /// The largest order it has.
-        most: Order,
+        /// The largest order that the zone hands out.
+        max: Order,
     },
 }
 
@@ -31,8 +32,8 @@ impl fmt::Display for AllocError {
                 write!(f, "too fragmented: the largest free block has {largest:?}")
             }
             Self::Offline => f.write_str("no block of the zone is online"),
-            Self::TooLarge { most } => {
-                write!(f, "the zone has no such order: {most:?} is the largest")
+            Self::TooLarge { max } => {
+                write!(f, "the zone has no such order: {max:?} is the largest")
             }
         }
     }

@@ -1,28 +1,25 @@
-//! The buddy allocator: free blocks by mobility and order, in lists threaded through their heads'
-//! descriptors.
+//! The buddy allocator: free blocks by migrate type and order.
 //!
 //! (Knuth, TAOCP 2.5; Linux `mm/page_alloc.c`.) Everything here runs under the zone's lock. Only
 //! heads are written: freeing or allocating 2 MiB touches a handful of descriptors.
 //!
-//! Of the blocks that would do, one that lies low is taken: so the high ones empty, and some are
-//! free as a whole in the end. And a 2 MiB block of which half is free is *roomy*: what is free in
-//! it is in lists of its own, which are asked last, wherever it lies. Each list is nearly in order,
-//! as what is freed goes to the nearer end of it (`Buddy::beside`).
+//! Of the blocks that fit, one at a low address is taken. So the high ones empty, and some of them
+//! become free as a whole. A 2 MiB block of which half is free is *roomy*: its free blocks are in
+//! lists of their own, which are searched last, at any address (`free_lists.rs`).
 //!
-//! Measured by looking in at every 50 000th step of 10 traces of 20 million, in whole blocks of 128
-//! while 90 % are in use: 10.95; in strict order and without CPUs' lists 10.98. First fit by
-//! address leaves 10.94, best fit 10.92, and what was here before, the fullest of the first four of
-//! each list, 10.74. Where one in eight stays it is 9.6, and 9.1 without roomy ones. The best there
-//! can be is 12, as what is in use fills 115.2. Tried as well: of the holes the one with the fewest
-//! free frames around it, 10.8 to 10.9; roomy from 1/8 or 1/4 on, or in steps, 7 to 10.9; small
-//! ones from below and large ones from above, 9.9 to 11. To ask for the fullest block before the
-//! order that fits best leaves none at all: it cuts up every larger hole.
+//! Measured at every 50 000th step of 10 traces of 20 million, in whole blocks out of 128 with 90 %
+//! in use: 10.95. In strict order and without CPUs' lists: 10.98. First fit by address leaves
+//! 10.94, best fit 10.92, and the fullest of the first four blocks of each list 10.74. Where one
+//! allocation in eight stays, it is 9.6, and 9.1 without roomy blocks. The optimum is 12, as the
+//! frames in use fill 115.2. Other choices were worse. The hole with the fewest free frames around
+//! it: 10.8 to 10.9. Roomy from 1/8 or 1/4 on, or in steps: 7 to 10.9. Small blocks from below and
+//! large ones from above: 9.9 to 11. The fullest block before the order that fits best: none, as
+//! that splits every larger hole.
 //!
-//! Above the orders that halves merge into, a zone may have one huge order (1 GiB, say). Such a
-//! block is formed only when one is asked for, from free blocks of the largest order that lie
-//! together, and then stays whole, free or not, until nothing else is left. Merging up to it at
-//! every free would cost each free, and every small allocation would break what nobody had asked to
-//! keep.
+//! Above the orders that halves merge into, a zone may have one huge order (1 GiB, for example).
+//! Such a block is formed only on request, from free blocks of the largest order that lie together.
+//! It then stays whole, free or not, until no other block is left. Merging up to it at every free
+//! would cost each free, and every small allocation would split a block that was just merged.
 
 use core::ops::{Deref, DerefMut};
 
@@ -38,24 +35,24 @@ use crate::zone::alloc_error::AllocError;
 use crate::zone::free_lists::{FreeLists, Map, order};
 use crate::zone::gauge::Gauge;
 
-/// Which free blocks may be taken, or cut up.
+/// The free blocks that may be taken, or split.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// All.
     Any,
-    /// Those of one's own mobility below 2 MiB: for compaction, which must not cut up what it is to
-    /// make.
+    /// Those of the own migrate type below 2 MiB: for compaction, which must not split the whole
+    /// blocks that it makes.
     Holes,
 }
 
-/// What the buddy did. Written under the zone's lock.
+/// Counts of the buddy's actions. Written under the zone's lock.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct BuddyCounters {
     pub(crate) allocated: u64,
     pub(crate) freed: u64,
-    /// Blocks of 2 MiB that changed their mobility.
+    /// 2 MiB blocks that changed their migrate type.
     pub(crate) claimed: u64,
-    /// Blocks taken from another mobility that kept its 2 MiB.
+    /// Blocks taken from a 2 MiB block of another migrate type, which it kept.
     pub(crate) borrowed: u64,
 }
 
@@ -68,7 +65,7 @@ pub(crate) struct Buddy {
     pub(crate) is_closed: bool,
 }
 
-/// The zone's lock. Letting go of it publishes how much is free.
+/// The guard of the zone's lock. Dropping it publishes the number of free frames.
 pub(crate) struct BuddyGuard<'z, P: Platform> {
     gauge: &'z Gauge,
     buddy: MutexGuard<'z, P::Lock, Buddy>,
@@ -100,7 +97,7 @@ impl<P: Platform> Drop for BuddyGuard<'_, P> {
 }
 
 impl Buddy {
-    /// Takes a block of `want`, at most [`MAX_ORDER`]. Its head is left without a shape.
+    /// Takes a block of `want`, at most [`MAX_ORDER`]. Returns its head, which has no shape then.
     pub(crate) fn alloc<S: Scheme>(
         &mut self,
         map: Map<'_, S>,
@@ -109,7 +106,7 @@ impl Buddy {
         reach: Reach,
     ) -> Result<u32, AllocError> {
         let mut found = self.find(map, want, migrate_type, reach);
-        if found.is_none() && reach == Reach::Any && self.break_huge(map) {
+        if found.is_none() && reach == Reach::Any && self.split_huge(map) {
             found = self.find(map, want, migrate_type, reach);
         }
         let Some((index, found)) = found else {
@@ -120,7 +117,7 @@ impl Buddy {
         for n in (want.as_u8()..found.as_u8()).rev().map(usize::from) {
             self.lists.push(map, index + (1 << n), order(n));
         }
-        // What is taken whole has nothing in a list: the next free in it finds out.
+        // A whole 2 MiB block has no free block in a list: its next free updates it.
         if want < BLOCK_ORDER {
             self.lists.regroup_by_room(map, index);
         }
@@ -128,7 +125,8 @@ impl Buddy {
         Ok(index)
     }
 
-    /// The block to take, or to cut: the smallest that fits, of our own mobility if there is one.
+    /// Returns the block to take, or to split: the smallest that fits, of the own migrate type if
+    /// there is one.
     fn find<S: Scheme>(
         &mut self,
         map: Map<'_, S>,
@@ -144,8 +142,8 @@ impl Buddy {
         if reach == Reach::Holes {
             return None;
         }
-        // The largest, in a roomy 2 MiB if there is one: it brings the most of its own 2 MiB with
-        // it.
+        // The largest, in a roomy 2 MiB block if there is one: it brings the most of its 2 MiB
+        // block with it.
         let of = |other, is_roomy| self.lists.orders(blocks::group(other, is_roomy)) & fits;
         let largest = |other| (of(other, false) | of(other, true)).checked_ilog2();
         let others =
@@ -153,21 +151,21 @@ impl Buddy {
         let (n, other) = others.max_by_key(|others| others.0)?;
         let group = blocks::group(other, of(other, true) >> n & 1 == 1);
         let (index, size) = self.lists.first(group, n);
-        // Whoever can not move makes the whole 2 MiB its own, so that the next one comes here too.
-        // Whoever can, only where most of it is free: else the block would change sides for
-        // one page.
+        // A folio that cannot move changes the type of the whole 2 MiB block, so that the next one
+        // comes here too. A movable one does so only where most of the block is free: otherwise
+        // the block would change its type for one page.
         if migrate_type != MigrateType::Movable
             || map.blocks.of(index).free() >= BLOCK_ORDER.frames() / 2
         {
             self.counters.claimed += 1;
-            self.lists.claim_block(map, index, size, migrate_type);
+            self.lists.change_type(map, index, size, migrate_type);
             return Some((index, size));
         }
         self.counters.borrowed += 1;
         self.lists.smallest(other, fits)
     }
 
-    /// Gives a block back and merges it with its free buddies.
+    /// Frees a block and merges it with its free buddies.
     pub(crate) fn free<S: Scheme>(&mut self, map: Map<'_, S>, mut index: u32, mut size: Order) {
         self.counters.freed += 1;
         while size < MAX_ORDER {
@@ -194,25 +192,25 @@ impl Buddy {
         }
     }
 
-    /// Makes one free block of the huge order from free blocks of the largest, if all of them
-    /// between here and there are free. `true`: it lies in the list now.
+    /// Forms one free block of the huge order from `first` on, if all its blocks of the largest order
+    /// are free. Returns `true` if it lies in the list now.
     pub(crate) fn form_huge<S: Scheme>(
         &mut self,
         map: Map<'_, S>,
         first: u32,
         huge: Order,
     ) -> bool {
-        let parts = || (first..first + huge.frames()).step_by(MAX_ORDER.frames() as usize);
+        let pieces = || (first..first + huge.frames()).step_by(MAX_ORDER.frames() as usize);
         let whole = Shape { kind: Kind::FREE, order: MAX_ORDER };
-        if self.is_closed || parts().any(|part| map.memmap.get(part).shape() != whole) {
+        if self.is_closed || pieces().any(|piece| map.memmap.get(piece).shape() != whole) {
             return false;
         }
-        parts().for_each(|part| self.lists.remove(map, part, MAX_ORDER));
+        pieces().for_each(|piece| self.lists.remove(map, piece, MAX_ORDER));
         self.lists.push(map, first, huge);
         true
     }
 
-    /// Takes a free huge block. Its head is left without a shape.
+    /// Takes a free huge block. Returns its head, which has no shape then.
     pub(crate) fn alloc_huge<S: Scheme>(&mut self, map: Map<'_, S>, huge: Order) -> Option<u32> {
         let index = self.lists.first_huge()?;
         self.lists.remove(map, index, huge);
@@ -220,25 +218,25 @@ impl Buddy {
         Some(index)
     }
 
-    /// Cuts one free huge block into blocks of the largest order, if there is one.
-    fn break_huge<S: Scheme>(&mut self, map: Map<'_, S>) -> bool {
+    /// Splits one free huge block into blocks of the largest order. Returns `false` if there is none.
+    fn split_huge<S: Scheme>(&mut self, map: Map<'_, S>) -> bool {
         let (Some(index), Some(huge)) = (self.lists.first_huge(), map.huge) else {
             return false;
         };
-        self.break_huge_at(map, index, huge);
+        self.split_huge_at(map, index, huge);
         true
     }
 
-    /// Cuts this free huge block into blocks of the largest order.
-    pub(crate) fn break_huge_at<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, huge: Order) {
+    /// Splits this free huge block into blocks of the largest order.
+    pub(crate) fn split_huge_at<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, huge: Order) {
         self.lists.remove(map, index, huge);
-        for part in (index..index + huge.frames()).step_by(MAX_ORDER.frames() as usize) {
-            let migrate_type = map.blocks.of(part).migrate_type();
+        for piece in (index..index + huge.frames()).step_by(MAX_ORDER.frames() as usize) {
+            let migrate_type = map.blocks.of(piece).migrate_type();
             map.blocks
-                .under(part, MAX_ORDER)
+                .under(piece, MAX_ORDER)
                 .iter()
                 .for_each(|block| block.set_migrate_type(migrate_type));
-            self.lists.push(map, part, MAX_ORDER);
+            self.lists.push(map, piece, MAX_ORDER);
         }
     }
 }

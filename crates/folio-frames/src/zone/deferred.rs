@@ -1,30 +1,30 @@
-//! Handing over a range at once: its blocks wait, untouched, until the allocator runs short or
-//! somebody asks for them.
+//! Deferred initialisation: a range of blocks comes online at once, and each block stays untouched
+//! until the allocator runs short or a caller needs that block.
 //!
 //! ```text
-//!   ├── in the allocator ──┤── waiting ──────────────────┤── offline ──
+//!   ├── in the allocator ──┤── deferred ─────────────────┤── offline ──
 //!                         next                          end
 //! ```
 //!
-//! So a terabyte is handed over by two stores: no descriptor is written, no entry of the block
-//! table, and where zeroed metadata says frozen
-//! ([`Scheme::ZERO_IS_FROZEN`](folio_ref::Scheme::ZERO_IS_FROZEN)) none is ever touched before its
-//! block is used. A frame that waits counts as online and free. To a walker it is not there yet:
-//! its word is frozen, no block reaches it (R1).
+//! (Linux `CONFIG_DEFERRED_STRUCT_PAGE_INIT`.) So a terabyte comes online with two stores: no
+//! descriptor is written, and no entry of the block table. Where zeroed metadata means frozen
+//! ([`Scheme::ZERO_IS_FROZEN`](folio_ref::Scheme::ZERO_IS_FROZEN)), no metadata is touched before
+//! its block is used. A deferred frame counts as online and free. To a walker it is offline: its
+//! word is frozen, and no block reaches it (R1).
 //!
-//! Blocks are brought in from the front. Who wants one in the middle (to take it offline, for
-//! contiguous memory) brings in all before it. Tried instead: blocks of 1 GiB in the buddy, 1024
-//! descriptors in 1024 pages for a terabyte: 4 MiB touched.
+//! Blocks are initialised from the front. To use one in the middle (to take it offline, or for
+//! contiguous memory), all blocks before it are initialised first. Blocks of 1 GiB in the buddy
+//! would touch 1024 descriptors in 1024 pages for a terabyte: 4 MiB.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::base::ids::BLOCK_ORDER;
 
-/// Blocks brought in at once when the allocator runs short: 16 MiB.
+/// The number of blocks that are initialised at once when the allocator runs short: 16 MiB.
 pub(crate) const STEP: u32 = 8;
 
-/// The range of blocks that waits. Written under the zone's lock; elsewhere a hint.
+/// The range of deferred blocks. Written under the zone's lock; a hint elsewhere.
 #[derive(Default)]
 pub(crate) struct Deferred {
     next: AtomicU32,
@@ -42,12 +42,12 @@ impl Deferred {
         self.blocks().len() as u32 * BLOCK_ORDER.frames()
     }
 
-    /// Whether this frame's block waits.
+    /// Returns `true` if this frame's block is deferred.
     pub(crate) fn has(&self, index: u32) -> bool {
         self.blocks().contains(&(index / BLOCK_ORDER.frames()))
     }
 
-    /// Under the zone's lock.
+    /// Sets the range, under the zone's lock.
     pub(crate) fn set(&self, blocks: Range<u32>) {
         self.next.store(blocks.start, Ordering::Relaxed);
         self.end.store(blocks.end, Ordering::Relaxed);

@@ -13,7 +13,8 @@ use crate::memmap::memmap::{Kind, Memmap, Shape};
 
 const ORDERS: usize = MAX_ORDER.as_u8() as usize + 1;
 
-/// What the lists are about. All of it is written under the zone's lock while a block is free.
+/// The metadata that the lists are threaded through. Written under the zone's lock while a block is
+/// free.
 #[derive(Clone, Copy)]
 pub(crate) struct Map<'a, S: Scheme> {
     pub(crate) memmap: &'a Memmap<S>,
@@ -22,7 +23,7 @@ pub(crate) struct Map<'a, S: Scheme> {
     pub(crate) huge: Option<Order>,
 }
 
-/// Index + 1 of the first block and of the last, 0 for none, so that a zeroed list is empty.
+/// A list: index + 1 of its first block and of its last, 0 for none. A zeroed list is empty.
 #[derive(Clone, Copy, Default)]
 struct List {
     first: u32,
@@ -54,12 +55,12 @@ pub(crate) fn order(n: usize) -> Order {
 }
 
 impl FreeLists {
-    /// Frames in all lists.
+    /// Returns the number of frames in all lists.
     pub(crate) fn frames(&self) -> u32 {
         self.frames
     }
 
-    /// The largest order that has a block.
+    /// Returns the largest order that has a block.
     pub(crate) fn largest(&self, huge: Option<Order>) -> Option<Order> {
         if self.huge.blocks > 0 {
             return huge;
@@ -68,17 +69,18 @@ impl FreeLists {
         (some != 0).then(|| order(some.ilog2() as usize))
     }
 
-    /// The largest order up to `most`, at most [`MAX_ORDER`], that a free block has or can be cut
-    /// to.
-    pub(crate) fn largest_up_to(&self, most: Order) -> Option<Order> {
+    /// Returns the largest order up to `max`, at most [`MAX_ORDER`], that a free block has or can be
+    /// split to.
+    pub(crate) fn largest_up_to(&self, max: Order) -> Option<Order> {
         let some = self.some.iter().fold(0, |all, some| all | some);
-        if self.huge.blocks > 0 || some >> most.as_u8() != 0 {
-            return Some(most);
+        if self.huge.blocks > 0 || some >> max.as_u8() != 0 {
+            return Some(max);
         }
         (some != 0).then(|| order(some.ilog2() as usize))
     }
 
-    /// Free blocks of an order, of any mobility; of the huge order where it is above the largest.
+    /// Returns the number of free blocks of an order, of any migrate type. An order above the largest
+    /// is the huge order.
     pub(crate) fn count(&self, size: Order) -> u32 {
         match usize::from(size.as_u8()) {
             n if n < ORDERS => self.lists.iter().map(|lists| lists[n].blocks).sum(),
@@ -101,7 +103,8 @@ impl FreeLists {
         self.huge.first.checked_sub(1)
     }
 
-    /// A block of the smallest of these orders, in a roomy 2 MiB only where no other has one.
+    /// Returns a block of the smallest of these orders, in a roomy 2 MiB block only if no other 2 MiB
+    /// block has one.
     pub(crate) fn smallest(&self, migrate_type: MigrateType, fits: u16) -> Option<(u32, Order)> {
         [false, true].into_iter().find_map(|is_roomy| {
             let group = blocks::group(migrate_type, is_roomy);
@@ -126,7 +129,7 @@ impl FreeLists {
         self.frames += size.frames();
     }
 
-    /// Takes one known block out of its list; its head is left without a shape.
+    /// Takes one known block out of its list. Its head has no shape then.
     pub(crate) fn remove<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order) {
         let head = map.memmap.get(index);
         assert!(
@@ -139,9 +142,9 @@ impl FreeLists {
         self.frames -= size.frames();
     }
 
-    /// Makes a 2 MiB block, or both under a larger one, serve another mobility: its free blocks
+    /// Changes the migrate type of a 2 MiB block, or of both under a larger one: its free blocks
     /// change lists.
-    pub(crate) fn claim_block<S: Scheme>(
+    pub(crate) fn change_type<S: Scheme>(
         &mut self,
         map: Map<'_, S>,
         index: u32,
@@ -160,7 +163,7 @@ impl FreeLists {
         self.regroup(map, index, |block| block.set_migrate_type(migrate_type));
     }
 
-    /// Whether a 2 MiB block is roomy follows how much of it is free.
+    /// Updates if a 2 MiB block is roomy, by its number of free frames.
     pub(crate) fn regroup_by_room<S: Scheme>(&mut self, map: Map<'_, S>, index: u32) {
         let block = map.blocks.of(index);
         let is_roomy = block.would_be_roomy();
@@ -182,8 +185,8 @@ impl FreeLists {
                     each(at, shape.order);
                     left -= shape.order.frames();
                 }
-                // Only free blocks are certain to be what they seem: all else may change while we
-                // look.
+                // Only free blocks are certain to stay what they are: all others may change
+                // meanwhile.
                 at += if is_free { shape.order.frames() } else { 1 };
             }
         };
@@ -199,15 +202,15 @@ impl FreeLists {
         }
     }
 
-    /// Where in a list something belongs, as it lies: at the nearer end, or next to what is there.
-    /// So the first is the lowest of those that came to this end, at the cost of the one look
-    /// that linking it takes anyway.
+    /// Returns the neighbours in the list of a block at this address: at the nearer end, or next to
+    /// the block there. So the first is the lowest of those that were inserted at this end. It reads
+    /// one descriptor, which linking the block reads anyway.
     fn beside<S: Scheme>(map: Map<'_, S>, list: List, at: u32) -> (u32, u32) {
         let links = |of: u32| links(map.memmap.get(of - 1).owner_data());
         let List { first, last, .. } = list;
         match (at.saturating_sub(first), last.saturating_sub(at)) {
             (0, _) => (0, first),
-            // Also of an empty one, whose ends are 0.
+            // Also for an empty list, whose ends are 0.
             (_, 0) => (last, 0),
             (from_first, to_last) if from_first <= to_last => (first, links(first).1),
             _ => (links(last).0, last),
@@ -261,11 +264,11 @@ impl FreeLists {
         }
     }
 
-    /// Whether the lists hold what the descriptors say: for tests.
+    /// Checks that the lists agree with the descriptors, for tests.
     ///
     /// # Panics
     ///
-    /// When they do not.
+    /// Panics if they do not.
     pub(crate) fn assert_sound<S: Scheme>(&self, map: Map<'_, S>) {
         let mut listed = 0;
         let mut follow = |list: List, size: Order, group: Option<usize>| {
@@ -274,13 +277,13 @@ impl FreeLists {
                 let head = map.memmap.get(at - 1);
                 assert!(
                     head.shape() == (Shape { kind: Kind::FREE, order: size }),
-                    "frame {} is in a list",
+                    "frame {} is in a list, but not free",
                     at - 1
                 );
                 assert_eq!(
                     links(head.owner_data()).0,
                     previous,
-                    "the way back from frame {}",
+                    "the link back from frame {}",
                     at - 1
                 );
                 for block in map.blocks.under(at - 1, size) {

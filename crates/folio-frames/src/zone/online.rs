@@ -12,18 +12,18 @@ use crate::zone::deferred::STEP;
 use crate::zone::zone::Zone;
 
 impl<P: Platform> Zone<P> {
-    /// The blocks of this range wait from now on.
-    pub(crate) fn let_wait(&self, blocks: Range<usize>) {
+    /// Defers the blocks of this range: they are online, and initialised later.
+    pub(crate) fn defer(&self, blocks: Range<usize>) {
         let _buddy = self.lock();
         let before = self.deferred.blocks();
-        assert!(before.is_empty(), "blocks {before:?} still wait: one range at a time");
+        assert!(before.is_empty(), "blocks {before:?} are still deferred: one range at a time");
         self.deferred.set(blocks.start as u32..blocks.end as u32);
         self.gauge.add_online(self.deferred.frames());
     }
 
-    /// Brings in the next blocks. `false`: none waits.
+    /// Initialises the next deferred blocks. Returns `false` if there is none.
     #[cold]
-    pub(crate) fn bring_in(&self, blocks: u32) -> bool {
+    pub(crate) fn init_deferred(&self, blocks: u32) -> bool {
         let mut buddy = self.lock();
         let deferred = self.deferred.blocks();
         let end = deferred.end.min(deferred.start.saturating_add(blocks));
@@ -34,20 +34,20 @@ impl<P: Platform> Zone<P> {
         !deferred.is_empty()
     }
 
-    /// Brings in what waits of these blocks, and all that waits before them. A step at a time, so
-    /// that nobody waits long for the lock.
-    pub(crate) fn bring_in_through(&self, blocks: &Range<usize>) {
+    /// Initialises the deferred blocks up to the last of these. One step at a time, so that other
+    /// threads get the lock in between.
+    pub(crate) fn init_deferred_through(&self, blocks: &Range<usize>) {
         while self.deferred.blocks().start < blocks.end as u32
             && self.deferred.blocks().end > blocks.start as u32
         {
             let more = (blocks.end as u32).saturating_sub(self.deferred.blocks().start);
-            if !self.bring_in(more.min(STEP)) {
+            if !self.init_deferred(more.min(STEP)) {
                 return;
             }
         }
     }
 
-    /// Offline → online, under the zone's lock. Nothing but the block's head is written.
+    /// Puts an offline block online, under the zone's lock. Writes only the block's head.
     pub(crate) fn put_online(&self, buddy: &mut BuddyGuard<'_, P>, first: u32) {
         let entry = self.blocks.of(first);
         assert_eq!(

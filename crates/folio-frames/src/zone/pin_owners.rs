@@ -7,18 +7,19 @@ use crate::base::ids::{Pfn, PfnRange};
 use crate::base::platform::Platform;
 use crate::zone::zone::Zone;
 
-/// Sites that are told apart.
+/// The number of sites that are listed one by one.
 const SITES: usize = 8;
 
-/// Who holds some frames, most references first: `2 from a.rs:1:2, 1 from b.rs:3:4`. Racy.
+/// The pin owners of some frames. Displays as the lines of code that took their references, most
+/// references first: `2 from a.rs:1:2, 1 from b.rs:3:4`. Racy.
 pub struct PinOwners<P: Platform> {
     zone: &'static Zone<P>,
     frames: PfnRange,
 }
 
 impl<P: Platform> PinOwners<P> {
-    /// Each site at which references of a folio of these frames were taken, with how many. A
-    /// site may come again with another folio.
+    /// Visits each line of code at which references to a folio of these frames were taken, with the
+    /// folio and the number of references. A line may come again with another folio.
     pub fn for_each(&self, mut visit: impl FnMut(Pfn, &'static Location<'static>, u32)) {
         for pfn in self.frames.clone() {
             let Some(index) = self.zone.index(pfn) else { continue };
@@ -44,15 +45,15 @@ impl<P: Platform> fmt::Display for PinOwners<P> {
             }
         });
         sites.sort_by_key(|site| core::cmp::Reverse(site.map_or(0, |site| site.1)));
-        let mut said = false;
+        let mut is_first = true;
         for (site, references) in sites.into_iter().flatten() {
-            let comma = if said { ", " } else { "" };
+            let comma = if is_first { "" } else { ", " };
             write!(f, "{comma}{references} from {site}")?;
-            said = true;
+            is_first = false;
         }
         match others {
-            0 if said => Ok(()),
-            0 => f.write_str("nobody but slots"),
+            0 if is_first => f.write_str("none except slots"),
+            0 => Ok(()),
             _ => write!(f, ", {others} from elsewhere"),
         }
     }
@@ -65,7 +66,7 @@ impl<P: Platform> fmt::Debug for PinOwners<P> {
 }
 
 impl<P: Platform> Zone<P> {
-    /// Who holds references of the folio at this frame, head or tail: for when it is busy.
+    /// Returns the pin owners of the folio at this frame, head or tail: for a report that it is busy.
     pub fn pin_owners(&'static self, pfn: Pfn) -> PinOwners<P> {
         let head = self
             .index(pfn)
@@ -74,7 +75,7 @@ impl<P: Platform> Zone<P> {
         self.pin_owners_of(PfnRange { start: head, end: Pfn::new(head.as_u64() + 1) })
     }
 
-    /// Who holds references of the folios whose heads are among these frames.
+    /// Returns the pin owners of the folios with a head among these frames.
     pub fn pin_owners_of(&'static self, frames: PfnRange) -> PinOwners<P> {
         PinOwners { zone: self, frames }
     }

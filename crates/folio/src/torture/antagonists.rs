@@ -100,6 +100,7 @@ fn walked<S: Scheme>(
         Err(Refusal::Moved) => return tally.moved.add(1),
         Err(Refusal::Offline) => return tally.offline_frames.add(1),
         Err(Refusal::Saturated) => return tally.broken(|| format!("R5: {pfn:?} is saturated")),
+        Err(refusal) => return tally.broken(|| format!("{pfn:?}: {refusal}")),
     };
     let is = |folio: &FolioRef<_>| (folio.kind(), folio.order(), folio.owner_data());
     let before = is(&folio);
