@@ -8,8 +8,8 @@
 //! ```
 //!
 //! No frame of an isolated block is handed out, and a frame that is freed in it is held back:
-//! *captured*. That is how a block is emptied, for any purpose (`evacuate.rs`). A closed block stays
-//! isolated forever, as its zone is closed (`retire.rs`).
+//! *captured*. That is how a block is emptied, for any purpose (`evacuate.rs`). A closed block
+//! stays isolated forever, as its zone is closed (`retire.rs`).
 
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
@@ -101,8 +101,8 @@ impl Block {
         );
     }
 
-    /// Returns `true` if it has so many free frames that it should be roomy. In between it stays what
-    /// it is.
+    /// Returns `true` if it has so many free frames that it should be roomy. In between it stays
+    /// what it is.
     pub(crate) fn would_be_roomy(&self) -> bool {
         match self.free() {
             free if free > ROOMY => true,

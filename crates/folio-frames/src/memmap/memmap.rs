@@ -3,9 +3,12 @@
 //! | field | written by | read by |
 //! | --- | --- | --- |
 //! | `word` | every thread, by folio-ref's rules | every thread |
-//! | `shape` (kind, order) | the exclusive handle, or under the zone's lock while free | every thread, racily; checked again after a get (R8) |
-//! | `owner_data` | the exclusive handle, or under the zone's lock while free (list links) | every thread, racily; checked again after a get (R8) |
-//! | `dirty` | the exclusive handle, or under the page lock of the folio's slot | the same; others racily |
+//! | `shape` (kind, order) | the owner (1) | every thread, racily (2) |
+//! | `owner_data` | the owner (1): list links while the block is free | every thread, racily (2) |
+//! | `dirty` | the exclusive handle, or the owner of the page lock | the same; others racily |
+//!
+//! 1. The exclusive handle; while the block is free, the owner of the zone's lock.
+//! 2. Checked again after a get (R8).
 //!
 //! Beside the descriptors lies one byte for each frame, with its **referenced bit**: written by
 //! every thread, racily, a hint for reclaim. It lies apart so that a read without the descriptor
@@ -229,8 +232,8 @@ impl<S: Scheme> Memmap<S> {
         Self { descriptors, uses, numbered_uses, frames }
     }
 
-    /// Returns the same descriptors and referenced bits, unchanged, for the successor of a zone that
-    /// retired: a late put finds its word and generation (R2, R7).
+    /// Returns the same descriptors and referenced bits, unchanged, for the successor of a zone
+    /// that retired: a late put finds its word and generation (R2, R7).
     #[cfg(feature = "std")]
     pub(crate) fn inherit(&self) -> Self {
         Self { ..*self }
@@ -251,8 +254,8 @@ impl<S: Scheme> Memmap<S> {
         )
     }
 
-    /// Returns the address of the descriptors of `frames` frames from `index` on, and their length in
-    /// bytes.
+    /// Returns the address of the descriptors of `frames` frames from `index` on, and their length
+    /// in bytes.
     #[cfg(feature = "std")]
     pub(crate) fn bytes_of(&self, index: u32, frames: u32) -> (*mut u8, usize) {
         assert!(

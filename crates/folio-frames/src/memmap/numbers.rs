@@ -1,10 +1,10 @@
 //! Numbers: a slot names a frame by its number among the frames of all zones.
 //!
 //! A slot is one word and does not know its zone: the caller passes the zone. If slots named frames
-//! by their place in the zone, a slot that is used with the wrong zone would name an unrelated frame
-//! there, and its page lock would free a reference of another owner. So each zone has numbers of its
-//! own, and no other zone has a frame of that number. A zone that retires (`retire.rs`) ends its
-//! numbers, and its successor may use them: no slot names a frame of the old zone then.
+//! by their place in the zone, a slot that is used with the wrong zone would name an unrelated
+//! frame there, and its page lock would free a reference of another owner. So each zone has numbers
+//! of its own, and no other zone has a frame of that number. A zone that retires (`retire.rs`) ends
+//! its numbers, and its successor may use them: no slot names a frame of the old zone then.
 //!
 //! A lookup pays for it with two operands in memory. From an entry to an index is one subtraction,
 //! and one comparison rules out an empty slot, a locked one, and another zone's. The bytes at a
@@ -85,8 +85,8 @@ impl Numbers {
             .then_some(Number(number))
     }
 
-    /// Returns the index of the frame with a number. Returns `None` if it is another zone's number, or
-    /// 0, or if there are bits above it.
+    /// Returns the index of the frame with a number. Returns `None` if it is another zone's number,
+    /// or 0, or if there are bits above it.
     #[inline(always)]
     pub(crate) fn index(&self, number: u64) -> Option<u32> {
         self.check(number).map(|Number(number)| number.wrapping_sub(self.first) as u32)

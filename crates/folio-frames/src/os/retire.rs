@@ -1,5 +1,5 @@
-//! The end of a zone: its arena closes it, it retires when its last frame is free, and the zone of a
-//! later arena inherits its metadata. No zone is used twice.
+//! The end of a zone: its arena closes it, it retires when its last frame is free, and the zone of
+//! a later arena inherits its metadata. No zone is used twice.
 //!
 //! ```text
 //!   open ──close──▶ closed ──retire──▶ retired ──inherit──▶ retired, and has a successor
@@ -7,10 +7,10 @@
 //!     is dropped       is captured
 //! ```
 //!
-//! **Invariant:** an arena's bytes are unmapped only after its zone retired: under the zone's lock it
-//! is closed, no call has a block of it isolated, and every block is offline or has all its frames
-//! captured. A closed zone never hands out a frame again. So from then on nothing leads to the
-//! bytes: no reference, no exclusive handle, no list.
+//! **Invariant:** an arena's bytes are unmapped only after its zone retired: under the zone's lock
+//! it is closed, no call has a block of it isolated, and every block is offline or has all its
+//! frames captured. A closed zone never hands out a frame again. So from then on nothing leads to
+//! the bytes: no reference, no exclusive handle, no list.
 //!
 //! Safe code may keep the `&'static Zone` of an arena that was dropped, and any call may be running
 //! in the zone when its arena is dropped. So each step that could hand out a frame checks
@@ -18,12 +18,12 @@
 //!
 //! | step | in a closed zone |
 //! | --- | --- |
-//! | allocation from the buddy or a CPU's list | the lists are empty, and stay so: a frame that is freed in a closed block is captured |
+//! | allocation from any list | the lists stay empty: freed frames of closed blocks are captured |
 //! | deferred blocks | there are none: they are offline again |
 //! | isolating a block | refused |
-//! | a block that a call had isolated when the zone was closed | is closed when the isolation ends; the call returns `NotOnline` |
+//! | the end of an isolation | the block is closed; the call returns `NotOnline` |
 //! | forming a huge block | refused |
-//! | `Slot::get`, `Slot::try_lock` | a retired zone has no numbers; a slot that changed meanwhile has another version (R8) |
+//! | `Slot::get`, `Slot::try_lock` | no number is accepted; a changed slot has a new version (R8) |
 //! | `Zone::try_get` | refused when the zone has a successor (R8) |
 //! | the late step of a put (R7) | the successor destroys the frame, which is its own (R4) |
 //!

@@ -14,8 +14,8 @@ use crate::zone::folio::{FolioRef, FrozenFolio, put};
 use crate::zone::track::Site;
 use crate::zone::zone::Zone;
 
-/// One reference of each of one or more folios that are neighbours, in the order of their frames. Of
-/// the first and the last folio it may cover some frames only.
+/// One reference of each of one or more folios that are neighbours, in the order of their frames.
+/// Of the first and the last folio it may cover some frames only.
 ///
 /// It is as small as a single [`FolioRef`], for any number of folios. Dropping it returns the
 /// references one by one.

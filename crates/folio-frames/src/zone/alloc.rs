@@ -295,8 +295,8 @@ impl<P: Platform> Zone<P> {
         is_listed
     }
 
-    /// Puts a whole 2 MiB block into this CPU's lists. Returns `false` if it must go to the buddy. A
-    /// function of its own, as `alloc_whole_per_cpu` is.
+    /// Puts a whole 2 MiB block into this CPU's lists. Returns `false` if it must go to the buddy.
+    /// A function of its own, as `alloc_whole_per_cpu` is.
     #[inline(never)]
     fn free_whole_listed(&self, index: u32) -> bool {
         self.free_listed(index, BLOCK_ORDER)
@@ -370,7 +370,8 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Frees a block under the zone's lock: to the buddy, or captured if its 2 MiB block is isolated.
+    /// Frees a block under the zone's lock: to the buddy, or captured if its 2 MiB block is
+    /// isolated.
     pub(crate) fn free_locked(&self, buddy: &mut Buddy, index: u32, order: Order) {
         if order > BLOCK_ORDER
             && self

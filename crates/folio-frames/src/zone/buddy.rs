@@ -192,8 +192,8 @@ impl Buddy {
         }
     }
 
-    /// Forms one free block of the huge order from `first` on, if all its blocks of the largest order
-    /// are free. Returns `true` if it lies in the list now.
+    /// Forms one free block of the huge order from `first` on, if all its blocks of the largest
+    /// order are free. Returns `true` if it lies in the list now.
     pub(crate) fn form_huge<S: Scheme>(
         &mut self,
         map: Map<'_, S>,
@@ -218,7 +218,8 @@ impl Buddy {
         Some(index)
     }
 
-    /// Splits one free huge block into blocks of the largest order. Returns `false` if there is none.
+    /// Splits one free huge block into blocks of the largest order. Returns `false` if there is
+    /// none.
     fn split_huge<S: Scheme>(&mut self, map: Map<'_, S>) -> bool {
         let (Some(index), Some(huge)) = (self.lists.first_huge(), map.huge) else {
             return false;

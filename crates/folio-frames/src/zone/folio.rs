@@ -22,8 +22,8 @@ pub struct KindOps<P: Platform> {
     pub kind: Kind,
     /// Its name in reports.
     pub name: &'static str,
-    /// Runs in the thread that dropped the last reference, which may never have used this folio (the
-    /// reuse race, R4). So it must not take a lock that any code could hold while it drops a
+    /// Runs in the thread that dropped the last reference, which may never have used this folio
+    /// (the reuse race, R4). So it must not take a lock that any code could hold while it drops a
     /// reference. Ends in [`FrozenFolio::free`] or [`FrozenFolio::init`].
     pub destroy: fn(FrozenFolio<P>),
 }
@@ -31,7 +31,8 @@ pub struct KindOps<P: Platform> {
 /// One counted reference. While it exists, the folio's bytes do not change, and its frames stay in
 /// this folio.
 ///
-/// Clone takes another reference. Dropping the last one runs the kind's `destroy`, in the same thread.
+/// Clone takes another reference. Dropping the last one runs the kind's `destroy`, in the same
+/// thread.
 ///
 /// ```
 /// use folio_frames::{Arena, FolioRef, Kind, Order, UserSpace};
@@ -66,7 +67,8 @@ impl<P: Platform> FolioRef<P> {
         Self::from_frame(zone, index, index)
     }
 
-    /// Wraps one reference that was just taken of the folio at `index`, looked up by its frame `at`.
+    /// Wraps one reference that was just taken of the folio at `index`, looked up by its frame
+    /// `at`.
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub(crate) fn from_frame(zone: &'static Zone<P>, index: u32, at: u32) -> Self {
@@ -107,8 +109,8 @@ impl<P: Platform> FolioRef<P> {
         self.zone.pfn(self.index)
     }
 
-    /// Returns the frame that it was looked up by: the frame of the slot if each frame of the folio has
-    /// a slot, otherwise the first frame.
+    /// Returns the frame that it was looked up by: the frame of the slot if each frame of the folio
+    /// has a slot, otherwise the first frame.
     pub fn frame_pfn(&self) -> Pfn {
         self.zone.pfn(self.at)
     }
@@ -128,8 +130,8 @@ impl<P: Platform> FolioRef<P> {
         self.zone.descriptor(self.at).owner_data()
     }
 
-    /// Returns `true` if the bytes are newer than their source. Exact under the page lock of its slot,
-    /// racy otherwise.
+    /// Returns `true` if the bytes are newer than their source. Exact under the page lock of its
+    /// slot, racy otherwise.
     pub fn is_dirty(&self) -> bool {
         self.zone.descriptor(self.index).is_dirty()
     }
@@ -147,9 +149,9 @@ impl<P: Platform> FolioRef<P> {
         self.site = self.site.moved(Site::here(), self.zone.place(self.index));
     }
 
-    /// Sets the referenced bit of the frame that it was looked up by, for reclaim. Returns `true` if
-    /// that frame is a readahead marker and this is its first use: at least one of several threads
-    /// gets `true`.
+    /// Sets the referenced bit of the frame that it was looked up by, for reclaim. Returns `true`
+    /// if that frame is a readahead marker and this is its first use: at least one of several
+    /// threads gets `true`.
     #[inline(always)]
     pub fn set_referenced(&self) -> bool {
         self.zone.set_referenced(self.at)
@@ -164,8 +166,8 @@ impl<P: Platform> FolioRef<P> {
         unsafe { core::slice::from_raw_parts(self.zone.address(self.index), self.order().bytes()) }
     }
 
-    /// Sets the referenced bits of the `n` frames behind the one that it was looked up by. Returns the
-    /// last of them that is a readahead marker and was not used before, counted from 1.
+    /// Sets the referenced bits of the `n` frames behind the one that it was looked up by. Returns
+    /// the last of them that is a readahead marker and was not used before, counted from 1.
     ///
     /// # Panics
     ///
@@ -246,10 +248,10 @@ impl<P: Platform> fmt::Debug for FolioRef<P> {
     }
 }
 
-/// The exclusive handle of a frozen folio. The allocator returns it, and so does the winner of a last
-/// put or of a freeze. Only through it can a folio be written, split, opened or freed.
+/// The exclusive handle of a frozen folio. The allocator returns it, and so does the winner of a
+/// last put or of a freeze. Only through it can a folio be written, split, opened or freed.
 ///
-/// Dropping it leaks its frames; with [`CHECKS`](folio_ref::CHECKS) that panics.
+/// Dropping it leaks its frames; with [`CHECKS`] that panics.
 ///
 /// ```
 /// use folio_frames::{Arena, Order, UserSpace};
@@ -294,7 +296,8 @@ impl<P: Platform> fmt::Debug for FolioRef<P> {
 #[must_use = "an exclusive handle that is not used leaks its frames: init, publish or free it"]
 pub struct FrozenFolio<P: Platform> {
     zone: &'static Zone<P>,
-    /// **Invariant:** the head's word is frozen, and this is the only exclusive handle of the folio.
+    /// **Invariant:** the head's word is frozen, and this is the only exclusive handle of the
+    /// folio.
     index: u32,
 }
 
@@ -362,9 +365,9 @@ impl<P: Platform> FrozenFolio<P> {
     }
 
     /// Records that the folio is read ahead of its use: it counts as referenced until its first
-    /// [`set_referenced`](FolioRef::set_referenced). For a readahead marker that call returns `true`,
-    /// so that readahead continues when a reader arrives here. It costs a hit nothing, as the first
-    /// use of a folio takes the slower path anyway.
+    /// [`set_referenced`](FolioRef::set_referenced). For a readahead marker that call returns
+    /// `true`, so that readahead continues when a reader arrives here. It costs a hit nothing, as
+    /// the first use of a folio takes the slower path anyway.
     pub fn set_readahead(&mut self, is_marker: bool) {
         self.zone.memmap.set_readahead(self.index, is_marker);
     }
@@ -395,7 +398,8 @@ impl<P: Platform> FrozenFolio<P> {
         FolioRef::from_index(zone, self.unfreeze(1))
     }
 
-    /// Opens the folio with `n` references. Returns its index, by which the caller accounts for them.
+    /// Opens the folio with `n` references. Returns its index, by which the caller accounts for
+    /// them.
     pub(crate) fn unfreeze(self, n: u32) -> u32 {
         // Before it is open: afterwards other threads may trace what they do to it.
         P::trace(Event::Opened, || self.pfn());
@@ -403,15 +407,16 @@ impl<P: Platform> FrozenFolio<P> {
         self.into_index()
     }
 
-    /// Opens the folio with `n` references. Returns the number by which a slot names the first frame.
+    /// Opens the folio with `n` references. Returns the number by which a slot names the first
+    /// frame.
     pub(crate) fn open_for_slot(self, n: u32) -> u32 {
         let zone = self.zone;
         zone.number(self.unfreeze(n))
     }
 
     /// Splits the folio into equal pieces of a smaller order. Returns the exclusive handle of each,
-    /// with the same kind, owner data and dirty bit. The new heads were tails and stay frozen, so no
-    /// reference can be taken meanwhile. Pieces that are not taken from the iterator leak, as a
+    /// with the same kind, owner data and dirty bit. The new heads were tails and stay frozen, so
+    /// no reference can be taken meanwhile. Pieces that are not taken from the iterator leak, as a
     /// handle that is dropped does.
     ///
     /// # Panics

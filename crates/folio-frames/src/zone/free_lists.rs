@@ -69,8 +69,8 @@ impl FreeLists {
         (some != 0).then(|| order(some.ilog2() as usize))
     }
 
-    /// Returns the largest order up to `max`, at most [`MAX_ORDER`], that a free block has or can be
-    /// split to.
+    /// Returns the largest order up to `max`, at most [`MAX_ORDER`], that a free block has or can
+    /// be split to.
     pub(crate) fn largest_up_to(&self, max: Order) -> Option<Order> {
         let some = self.some.iter().fold(0, |all, some| all | some);
         if self.huge.blocks > 0 || some >> max.as_u8() != 0 {
@@ -79,8 +79,8 @@ impl FreeLists {
         (some != 0).then(|| order(some.ilog2() as usize))
     }
 
-    /// Returns the number of free blocks of an order, of any migrate type. An order above the largest
-    /// is the huge order.
+    /// Returns the number of free blocks of an order, of any migrate type. An order above the
+    /// largest is the huge order.
     pub(crate) fn count(&self, size: Order) -> u32 {
         match usize::from(size.as_u8()) {
             n if n < ORDERS => self.lists.iter().map(|lists| lists[n].blocks).sum(),
@@ -103,8 +103,8 @@ impl FreeLists {
         self.huge.first.checked_sub(1)
     }
 
-    /// Returns a block of the smallest of these orders, in a roomy 2 MiB block only if no other 2 MiB
-    /// block has one.
+    /// Returns a block of the smallest of these orders, in a roomy 2 MiB block only if no other 2
+    /// MiB block has one.
     pub(crate) fn smallest(&self, migrate_type: MigrateType, fits: u16) -> Option<(u32, Order)> {
         [false, true].into_iter().find_map(|is_roomy| {
             let group = blocks::group(migrate_type, is_roomy);
@@ -203,14 +203,14 @@ impl FreeLists {
     }
 
     /// Returns the neighbours in the list of a block at this address: at the nearer end, or next to
-    /// the block there. So the first is the lowest of those that were inserted at this end. It reads
-    /// one descriptor, which linking the block reads anyway.
+    /// the block there. So the first is the lowest of those that were inserted at this end. It
+    /// reads one descriptor, which linking the block reads anyway.
     fn beside<S: Scheme>(map: Map<'_, S>, list: List, at: u32) -> (u32, u32) {
         let links = |of: u32| links(map.memmap.get(of - 1).owner_data());
         let List { first, last, .. } = list;
         match (at.saturating_sub(first), last.saturating_sub(at)) {
             (0, _) => (0, first),
-            // Also for an empty list, whose ends are 0.
+            // Also for an empty list: both its ends are 0.
             (_, 0) => (last, 0),
             (from_first, to_last) if from_first <= to_last => (first, links(first).1),
             _ => (links(last).0, last),

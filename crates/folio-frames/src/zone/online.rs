@@ -1,4 +1,5 @@
-//! Blocks of 2 MiB come online: at once, or deferred until the allocator needs them (`deferred.rs`).
+//! Blocks of 2 MiB come online: at once, or deferred until the allocator needs them
+//! (`deferred.rs`).
 
 use core::ops::Range;
 

@@ -1,17 +1,17 @@
 //! Per-CPU lists of small blocks in front of the buddy.
 //!
-//! (Linux `struct per_cpu_pages`, whose lists also go up to order 3.) A list is threaded through
+//! (Linux `struct per_cpu_pages`, with lists up to order 3 as well.) A list is threaded through
 //! the descriptors of its blocks, which an allocation or a free writes anyway. So a CPU's lists are
 //! a few numbers, and the block freed last, warm in the cache, is handed out first.
 //!
-//! Lists speed up a zone with room, and harm one that is nearly full. A list hands out the frame that
-//! was freed last, so a 2 MiB block that is nearly empty never becomes quite empty. Therefore, while
-//! less than an eighth is free, a CPU keeps a few single frames and nothing else, and none from a
-//! 2 MiB block in which more than a few are free.
+//! Lists speed up a zone with room, and harm one that is nearly full. A list hands out the frame
+//! that was freed last, so a 2 MiB block that is nearly empty never becomes quite empty. Therefore,
+//! while less than an eighth is free, a CPU keeps a few single frames and nothing else, and none
+//! from a 2 MiB block in which more than a few are free.
 //!
-//! Whole 2 MiB blocks have lists of their own, of one block each: code that frees one often allocates
-//! the next. (Linux `NR_PCP_THP`.) A second one goes through the buddy. While memory is short a CPU
-//! keeps none.
+//! Whole 2 MiB blocks have lists of their own, of one block each: code that frees one often
+//! allocates the next. (Linux `NR_PCP_THP`.) A second one goes through the buddy. While memory is
+//! short a CPU keeps none.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -23,13 +23,14 @@ use crate::base::migrate_type::{MIGRATE_TYPES, MigrateType};
 use crate::base::platform::Platform;
 use crate::memmap::memmap::{Kind, Memmap};
 
-/// The largest order whose lists have several blocks. (Linux `PAGE_ALLOC_COSTLY_ORDER`.)
+/// The largest order with several blocks in a list. (Linux `PAGE_ALLOC_COSTLY_ORDER`.)
 pub(crate) const MAX_LISTED: Order = Order::new(3).expect("an order");
 
 /// The maximum number of frames in a list. Half of it moves to or from the buddy at once.
 const CAPACITY: u32 = 64;
 
-/// The maximum number of single frames in a list while memory is short. No other block is kept then.
+/// The maximum number of single frames in a list while memory is short. No other block is kept
+/// then.
 const CAPACITY_SHORT: u32 = 16;
 
 /// The number of CPUs with lists of their own. A CPU uses those of its number modulo this.
@@ -80,8 +81,8 @@ impl Pcp {
         self.capacity = if free < online / 8 { CAPACITY_SHORT } else { CAPACITY };
     }
 
-    /// Returns `true` if memory is short: the lists keep only single frames, and none that is freed in
-    /// a sparse 2 MiB block.
+    /// Returns `true` if memory is short: the lists keep only single frames, and none that is freed
+    /// in a sparse 2 MiB block.
     #[inline]
     pub(crate) fn are_short(&self) -> bool {
         self.capacity != CAPACITY
@@ -97,8 +98,8 @@ impl Pcp {
         self.blocks(migrate_type, order) == 0
     }
 
-    /// Returns `true` if blocks must move to the buddy before one more is inserted: some small ones,
-    /// or all whole 2 MiB blocks.
+    /// Returns `true` if blocks must move to the buddy before one more is inserted: some small
+    /// ones, or all whole 2 MiB blocks.
     pub(crate) fn is_full(&self, migrate_type: MigrateType, order: Order) -> bool {
         self.blocks(migrate_type, order) >= self.capacity >> order.as_u8()
     }

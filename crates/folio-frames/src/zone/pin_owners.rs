@@ -66,7 +66,8 @@ impl<P: Platform> fmt::Debug for PinOwners<P> {
 }
 
 impl<P: Platform> Zone<P> {
-    /// Returns the pin owners of the folio at this frame, head or tail: for a report that it is busy.
+    /// Returns the pin owners of the folio at this frame, head or tail: for a report that it is
+    /// busy.
     pub fn pin_owners(&'static self, pfn: Pfn) -> PinOwners<P> {
         let head = self
             .index(pfn)

@@ -1,4 +1,5 @@
-//! Many references at once: those of one folio in one value, and those of many folios, put together.
+//! Many references at once: those of one folio in one value, and those of many folios, put
+//! together.
 
 use core::fmt;
 use core::iter;
@@ -13,8 +14,8 @@ use crate::zone::folio::{FolioRef, FrozenFolio, put};
 use crate::zone::track::Site;
 use crate::zone::zone::Zone;
 
-/// Several references of one folio, such as an owner lends for a migration. The count is exact, since
-/// each reference came from a [`FolioRef`].
+/// Several references of one folio, such as an owner lends for a migration. The count is exact,
+/// since each reference came from a [`FolioRef`].
 ///
 /// Clone takes as many more, drop returns them all at once.
 pub struct FolioRefs<P: Platform> {
@@ -46,7 +47,8 @@ impl<P: Platform> FolioRefs<P> {
     ///
     /// # Errors
     ///
-    /// Gives `folio` back if it is another folio, or if there are [`MAX_AT_ONCE`] references already.
+    /// Gives `folio` back if it is another folio, or if there are [`MAX_AT_ONCE`] references
+    /// already.
     pub fn join(&mut self, folio: FolioRef<P>) -> Result<(), FolioRef<P>> {
         if folio.index() != self.index
             || !core::ptr::eq(folio.zone(), self.zone)
@@ -213,8 +215,8 @@ impl<P: Platform> Drop for Batch<P> {
 }
 
 /// Drops many references, each probably the last of its folio: the freed folios go to the allocator
-/// in batches, each under one lock. Folios of kinds with a `destroy` function are passed to it one by
-/// one.
+/// in batches, each under one lock. Folios of kinds with a `destroy` function are passed to it one
+/// by one.
 pub fn put_all<P: Platform>(folios: impl IntoIterator<Item = FolioRef<P>>) {
     let mut batch = Batch { zone: None, heads: [0; BATCH], len: 0 };
     for folio in folios {

@@ -106,7 +106,8 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Returns the number of frames of folios of this kind. Racy, and slow: it reads every descriptor.
+    /// Returns the number of frames of folios of this kind. Racy, and slow: it reads every
+    /// descriptor.
     pub fn count_kind(&self, kind: Kind) -> usize {
         // The descriptors of a retired zone belong to its successor.
         let frames = if self.is_retired() { 0 } else { self.frames() };

@@ -1,7 +1,8 @@
 //! Walking by frame number: descriptor, head, `try_get`, re-check.
 //!
 //! The walker owns nothing and holds no lock. Other threads may allocate, free or split every frame
-//! that it visits. So it reads the descriptor, takes a reference, and reads the descriptor again (R8).
+//! that it visits. So it reads the descriptor, takes a reference, and reads the descriptor again
+//! (R8).
 
 use core::fmt;
 
@@ -20,7 +21,8 @@ use crate::zone::zone::Zone;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// An exclusive handle of it exists: it is being filled, moved or reclaimed, or is a plain block.
+    /// An exclusive handle of it exists: it is being filled, moved or reclaimed, or is a plain
+    /// block.
     Frozen,
     /// It is free: in the buddy, in a per-CPU list, or isolated.
     Free,
@@ -175,9 +177,9 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Returns the head of the block around a frame: the nearest aligned candidate with a block that
-    /// extends to this frame. Returns `None` if there is none, or if the block was just changing. The
-    /// answer lasts only with a reference to the head and the check after it.
+    /// Returns the head of the block around a frame: the nearest aligned candidate with a block
+    /// that extends to this frame. Returns `None` if there is none, or if the block was just
+    /// changing. The answer lasts only with a reference to the head and the check after it.
     pub(crate) fn head_of(&self, index: u32) -> Option<(u32, Shape)> {
         for n in (0..=MAX_ORDER.as_u8()).chain(self.huge_order().map(Order::as_u8)) {
             let candidate = index & !((1 << n) - 1);
@@ -209,8 +211,8 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Returns the head of the folio around a frame, and a snapshot of the head's descriptor, without
-    /// taking a reference. Returns `None` if there is no such folio.
+    /// Returns the head of the folio around a frame, and a snapshot of the head's descriptor,
+    /// without taking a reference. Returns `None` if there is no such folio.
     pub fn peek_around(&self, pfn: Pfn) -> Option<(Pfn, Peek)> {
         let (head, shape) = self.head_of(self.index(pfn)?)?;
         let head = self.pfn(head);
@@ -223,8 +225,8 @@ impl<P: Platform> Zone<P> {
         self.index(pfn).is_some_and(|index| self.memmap.is_referenced(index))
     }
 
-    /// Clears the referenced bit. Returns its old value: `true` if this frame was used since the last
-    /// call, or was read ahead and not used yet.
+    /// Clears the referenced bit. Returns its old value: `true` if this frame was used since the
+    /// last call, or was read ahead and not used yet.
     pub fn take_referenced(&self, pfn: Pfn) -> bool {
         let Some(index) = self.index(pfn) else { return false };
         let was_referenced = self.memmap.is_referenced(index);

@@ -20,8 +20,8 @@ use crate::zone::gauge::Gauge;
 use crate::zone::pcp::{self, PerCpu};
 use crate::zone::track::Place;
 
-/// The frames of one allocator. A zone lives forever: each handle on frames has a `&'static Zone`, so
-/// a late put always finds its word (R7).
+/// The frames of one allocator. A zone lives forever: each handle on frames has a `&'static Zone`,
+/// so a late put always finds its word (R7).
 ///
 /// Lock order: a per-CPU list, then the buddy. Neither is held while code outside this crate runs.
 ///
@@ -103,18 +103,18 @@ impl<P: Platform> Zone<P> {
     /// Makes a zone of `frames` frames from `first` on, all offline. [`Zone::online_block`] and
     /// [`Zone::online_range`] bring them online.
     ///
-    /// When a folio's last reference is dropped, its `destroy` is looked up in `kinds`; a folio of any
-    /// other kind is freed.
+    /// When a folio's last reference is dropped, its `destroy` is looked up in `kinds`; a folio of
+    /// any other kind is freed.
     ///
     /// # Panics
     ///
-    /// Panics if `frames` is 0 or not a multiple of a block (512), if `first` is not aligned to 1024,
-    /// or if all zones that this program ever made would have more than 2^32 frames (16 TiB).
+    /// Panics if `frames` is 0 or not a multiple of a block (512), if `first` is not aligned to
+    /// 1024, or if all zones that this program ever made would have more than 2^32 frames (16 TiB).
     ///
     /// # Safety
     ///
-    /// - `metadata` has the layout of [`Zone::layout`] and belongs to this zone alone, forever: it is
-    ///   never unmapped, made read-only or used for anything else (R7). It contains what `holds`
+    /// - `metadata` has the layout of [`Zone::layout`] and belongs to this zone alone, forever: it
+    ///   is never unmapped, made read-only or used for anything else (R7). It contains what `holds`
     ///   says.
     /// - `direct_map` is the address of the first frame's bytes. The bytes of each frame that comes
     ///   online are readable and writable at their offset from it until its block is offline again,
@@ -137,7 +137,7 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Safety
     ///
-    /// As [`Zone::new`] requires of `metadata` and `direct_map`.
+    /// `metadata` and `direct_map` meet the requirements of [`Zone::new`].
     pub(crate) unsafe fn with_numbers(
         metadata: NonNull<u8>,
         holds: MemmapMemory,
@@ -206,8 +206,8 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// Panics if the order is not above [`MAX_ORDER`], or if the zone's first frame is not aligned to
-    /// it.
+    /// Panics if the order is not above [`MAX_ORDER`], or if the zone's first frame is not aligned
+    /// to it.
     #[must_use]
     pub fn with_huge_order(mut self, order: Order) -> Self {
         assert!(
@@ -253,8 +253,8 @@ impl<P: Platform> Zone<P> {
         PfnRange { start: self.pfn(start), end: self.pfn(start + BLOCK_ORDER.frames()) }
     }
 
-    /// Destroys a folio after its last reference was dropped. `kind` was read after the freeze was won,
-    /// from the frame as it is now (R4).
+    /// Destroys a folio after its last reference was dropped. `kind` was read after the freeze was
+    /// won, from the frame as it is now (R4).
     #[cold]
     pub(crate) fn destroy(&self, folio: FrozenFolio<P>, kind: Kind) {
         assert!(
@@ -281,7 +281,8 @@ impl<P: Platform> Zone<P> {
     }
 
     /// Returns the zone that the frames belong to now: this one, or the last that inherited its
-    /// metadata after it retired. The answer lasts for a frame under the caller's exclusive control.
+    /// metadata after it retired. The answer lasts for a frame under the caller's exclusive
+    /// control.
     #[inline]
     pub(crate) fn successor(&'static self) -> &'static Self {
         let mut zone = self;
