@@ -52,7 +52,10 @@ const CRATES: [Layers; 4] = [
             &["api"],
         ],
         peers: &[],
-        circles: &[],
+        circles: &[(
+            &["state/mapping.rs", "state/registry.rs", "state/shared.rs"],
+            "a mapping belongs to a cache, which finds its mappings by their registry",
+        )],
     },
     Layers {
         krate: "folio-frames",

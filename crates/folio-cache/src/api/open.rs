@@ -32,7 +32,7 @@ impl<S: Scheme> Opened<S> {
         Self { mapping: Arc::clone(mapping), writer, cursor: mapping.errors.begin() }
     }
 
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// `PermissionDenied` when it was opened for reading only; `Unsupported` in a child that was
     /// forked since the cache was made.
@@ -65,7 +65,7 @@ impl<S: Scheme> Drop for Opened<S> {
 
 /// Returns the mapping of a backing: that of its file id, made now or shared.
 ///
-/// # WritebackErrors
+/// # Errors
 ///
 /// Those of [`Backing::version`](crate::Backing::version).
 pub(crate) fn open_mapping<S: Scheme>(

@@ -1,4 +1,5 @@
 //! Dirty pages go to the backing.
 
+pub(crate) mod dirty_pages;
 pub(crate) mod flusher;
 pub(crate) mod write_back;
