@@ -148,7 +148,12 @@ fn a_page_lock_follows_its_exclusive_handle() {
     std::mem::swap(locked.folio_mut(), &mut handle);
     let second = slot.resume(handle).unwrap();
     let panic = catch_unwind(AssertUnwindSafe(|| locked.publish())).unwrap_err();
-    assert!(panic.downcast_ref::<String>().unwrap().contains("has the token of another folio"));
+    assert!(
+        panic
+            .downcast_ref::<String>()
+            .unwrap()
+            .contains("has the exclusive handle of another folio")
+    );
     second.publish();
     drop(slot.try_lock(zone).unwrap().remove());
     assert_all_free(zone);

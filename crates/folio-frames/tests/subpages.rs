@@ -201,7 +201,7 @@ fn only_aligned_clean_neighbours_of_one_kind_form_a_folio() {
 }
 
 #[test]
-#[should_panic(expected = "3 folios do not make one, only order 1")]
+#[should_panic(expected = "3 folios cannot be published as one: they form at most order 1")]
 fn three_frames_do_not_form_a_folio() {
     let arena = arena::<DefaultScheme>(1);
     let index = Index::new(4);
