@@ -103,7 +103,7 @@ fn debug_output_is_a_sentence() {
     );
     let mut handle = zone.alloc_frozen(order(3)).unwrap();
     let pfn = handle.pfn();
-    assert_eq!(format!("{handle:?}"), format!("token of the folio at {pfn:?}, order 3, plain"));
+    assert_eq!(format!("{handle:?}"), format!("frozen folio at {pfn:?}, order 3, plain"));
     handle.set_owner(OURS, 5);
     let folio = handle.init();
     folio.set_referenced();

@@ -445,13 +445,13 @@ impl<P: Platform> Drop for FrozenFolio<P> {
     fn drop(&mut self) {
         assert!(
             !CHECKS || P::unwinding(),
-            "a token was dropped: {self:?} is leaked, frozen for ever"
+            "an exclusive handle was dropped, which leaks its frames: {self:?}"
         );
     }
 }
 
 impl<P: Platform> fmt::Debug for FrozenFolio<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "token of the folio at {:?}, {:?}, {:?}", self.pfn(), self.order(), self.kind())
+        write!(f, "frozen folio at {:?}, {:?}, {:?}", self.pfn(), self.order(), self.kind())
     }
 }
