@@ -264,7 +264,7 @@ fn an_adjacent_range_of_subpages_is_one_reference() {
     drop(clone);
     assert_eq!(zone.peek(head).snapshot, Snapshot::Live(8));
     let too_short = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        Adjacent::from(pin(&index.0[2], zone)).shorten(0)
+        Adjacent::from(pin(&index.0[2], zone)).shorten(0);
     }));
     assert!(too_short.is_err(), "no frame of the range would be left");
     (0..8).for_each(|slot| index.remove(zone, slot));

@@ -175,7 +175,7 @@ impl<P: Platform> Arena<P> {
     ///
     /// # Panics
     ///
-    /// Panics if `huge` is not above [`MAX_ORDER`](crate::MAX_ORDER).
+    /// Panics if `huge` is not above [`MAX_ORDER`].
     pub fn with_huge_order(
         bytes: usize,
         kinds: &'static [KindOps<P>],

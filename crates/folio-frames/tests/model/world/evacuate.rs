@@ -101,7 +101,7 @@ impl World {
                 self.did("contig refused: busy");
             }
             Err(ContigError::OutOfFrames | ContigError::NoPlace) => {
-                self.did("contig refused: no room")
+                self.did("contig refused: no room");
             }
             Err(ContigError::NotOnline) => assert!(!self.offline.is_empty()),
             Err(ContigError::Unknown) => {
