@@ -243,7 +243,7 @@ fn split_against_get<S: Scheme>(search: Search) {
                     assert!(
                         matches!(refusal, Refusal::Frozen | Refusal::Tail | Refusal::Moved),
                         "{refusal:?}"
-                    )
+                    );
                 }
             }),
         ]);
