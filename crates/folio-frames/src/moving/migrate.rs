@@ -110,7 +110,7 @@ impl core::error::Error for MigrateError {}
 /// Moves the folio at `pfn`, which `owner` indexes, to other frames of `zone`. Returns its new
 /// first frame.
 ///
-/// Readers that find the folio frozen meanwhile wait on its slot. An example is at [`Owner`].
+/// Readers that find the folio frozen meanwhile wait on its slot.
 ///
 /// # Errors
 ///
