@@ -1,4 +1,4 @@
-//! Frames of a process: bytes from the operating system, its platform.
+//! Frames of a process: memory from the operating system, and the user-space platform.
 
 #[cfg(feature = "std")]
 pub(crate) mod arena;
