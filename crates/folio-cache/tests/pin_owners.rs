@@ -40,7 +40,7 @@ fn the_owner_of_a_pin_is_the_line_that_requested_it() {
         assert_eq!(all.matches(&by_copies).count(), 2, "{all}");
         assert!(!all.contains("src/"), "{all}");
         drop((page, range, bytes, copies));
-        assert_eq!(owners(), "nobody but slots");
+        assert_eq!(owners(), "none except slots");
     }
     drop(file);
     assert_nothing_leaked(&cache);

@@ -169,7 +169,8 @@ fn empty<S: Scheme>(shared: &Shared<S>, block: usize) -> Option<Offline<S>> {
         match shared.arena.offline(block, shared) {
             Ok(offline) => return Some(offline),
             Err(OfflineError::NotOnline) => return None,
-            Err(OfflineError::Busy { .. } | OfflineError::OutOfFrames) => {}
+            // Busy or OutOfFrames: make room, and try again.
+            Err(_) => {}
         }
     }
     None

@@ -100,6 +100,7 @@ fn walked<S: Scheme>(
         Err(Refusal::Moved) => return tally.moved.add(1),
         Err(Refusal::Offline) => return tally.offline_frames.add(1),
         Err(Refusal::Saturated) => return tally.broken(|| format!("R5: {pfn:?} is saturated")),
+        Err(refusal) => return tally.broken(|| format!("{pfn:?}: {refusal}")),
     };
     let is = |folio: &FolioRef<_>| (folio.kind(), folio.order(), folio.owner_data());
     let before = is(&folio);
@@ -126,6 +127,7 @@ fn migrate<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
                 Err(MigrateError::Busy) => tally.busy.add(1),
                 Err(MigrateError::Moved | MigrateError::NotMovable | MigrateError::OutOfFrames) => {
                 }
+                Err(error) => tally.broken(|| format!("migrate: {error}")),
             }
         }
         pause(2);
@@ -164,6 +166,7 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
             // Busy: a page of the block is pinned. NotOnline: the shrinker has the block, another
             // thread is emptying it, or its memory was given to the index.
             Err(OfflineError::Busy { .. } | OfflineError::NotOnline) => tally.busy.add(1),
+            Err(error) => tally.broken(|| format!("offline of block {block}: {error}")),
         }
         pause(20);
     }
@@ -253,9 +256,8 @@ fn contiguous<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastra
             Err(ContigError::Busy { .. }) => tally.busy.add(1),
             Err(ContigError::NotOnline | ContigError::NoPlace) => {}
             Err(ContigError::OutOfFrames) => tally.reclaimed.add(stage.cache.reclaim(128) as u64),
-            Err(error @ (ContigError::Empty | ContigError::Unknown)) => {
-                tally.broken(|| format!("alloc_contig of {frames} frames: {error}"))
-            }
+            // Empty or Unknown: neither is possible here.
+            Err(error) => tally.broken(|| format!("alloc_contig of {frames} frames: {error}")),
         }
         pause(10);
     }
@@ -272,6 +274,7 @@ fn shrink<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::
             Ok(()) => tally.shrunk.add(1),
             Err(OfflineError::Busy { .. }) => tally.busy.add(1),
             Err(OfflineError::OutOfFrames | OfflineError::NotOnline) => {}
+            Err(error) => tally.broken(|| format!("shrink_to: {error}")),
         }
         pause(random.u64(5..=30));
         stage.cache.frames().grow_to(all);
