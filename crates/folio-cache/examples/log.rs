@@ -51,7 +51,7 @@ impl Log {
     }
 }
 
-/// Returns the FNV-1a hash of a record, which is not 0 for an empty one: zeroes are no valid header.
+/// Returns the FNV-1a hash of a record. It is not 0 for an empty one: zeroes are no valid header.
 fn checksum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |sum, &byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

@@ -209,7 +209,8 @@ fn every_promise_survives_a_kill() {
         promised += u64::from(last > 0);
         if let Err(broken) = check(dir.path(), child_seed, last) {
             panic!(
-                "kill {kill} of FOLIO_CRASH_SEED={seed}: child {child_seed}, promise {last}: {broken}"
+                "kill {kill} of FOLIO_CRASH_SEED={seed}: child {child_seed}, promise {last}: \
+                 {broken}"
             );
         }
     }

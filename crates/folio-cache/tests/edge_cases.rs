@@ -224,7 +224,7 @@ fn an_unsuitable_descriptor_is_refused() {
     );
 }
 
-/// Memory whose first page cannot be written.
+/// Memory that refuses writes to its first page.
 #[derive(Debug)]
 struct FirstPageFails(Memory);
 

@@ -16,7 +16,7 @@ use folio_cache::{Cache, OpenOptions};
 const ENOSPC: i32 = 28;
 const PAGE: u64 = 4096;
 
-/// Returns `len` bytes whose values follow from their offsets.
+/// Returns `len` bytes that follow from their offsets.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n / 7) as u8 | 1).collect()
 }
@@ -168,7 +168,7 @@ fn a_capacity_below_the_dirty_pages_loses_nothing() {
     assert_nothing_leaked(&cache);
 }
 
-/// Returns a memory whose writes wait at a gate, and a receiver of their offsets.
+/// Returns a memory with writes that wait at a gate, and a receiver of their offsets.
 fn gated(bytes: &[u8]) -> (Arc<Gated>, mpsc::Receiver<u64>) {
     Gated::new(bytes, |call, _| call == Call::Write)
 }

@@ -38,7 +38,7 @@ fn in_child(act: impl FnOnce()) {
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "{}", io::Error::last_os_error());
     if child == 0 {
-        // SAFETY: sets a timer, whose signal ends the child.
+        // SAFETY: sets a timer; its signal ends the child.
         unsafe { libc::alarm(LIMIT_SECONDS) };
         let panicked = panic::catch_unwind(AssertUnwindSafe(act)).err().map(|payload| {
             let text = payload.downcast_ref::<String>().cloned();
@@ -69,7 +69,7 @@ fn assert_foreign<T>(result: io::Result<T>) {
     assert!(error.to_string().contains("after a fork"), "{error}");
 }
 
-/// A file whose page `n` is filled with `n`.
+/// A file in which each byte of page `n` is `n`.
 fn numbered(path: &Path) {
     fs::write(path, (0..256 * PAGE).map(|at| (at / PAGE) as u8).collect::<Vec<_>>()).unwrap();
 }

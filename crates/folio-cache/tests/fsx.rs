@@ -66,8 +66,8 @@ impl Plain {
         }
     }
 
-    /// Changes the file as another program does, if the backing is sure to notice it. The cache must
-    /// have no dirty pages. Returns `true` if the file was changed.
+    /// Changes the file as another program does, if the backing is sure to notice it. The cache
+    /// must have no dirty pages. Returns `true` if the file was changed.
     fn scribble(&self, offset: usize, bytes: &[u8], model: &mut Vec<u8>) -> bool {
         match self {
             Self::File(_) | Self::Direct(_) => false,

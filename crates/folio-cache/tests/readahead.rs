@@ -33,8 +33,8 @@ struct Ruled {
 }
 
 impl Ruled {
-    /// Returns a backing of `pages` pages. `rule` gets the first page of a request and its number of
-    /// pages.
+    /// Returns a backing of `pages` pages. `rule` gets the first page of a request and its number
+    /// of pages.
     fn new(
         pages: u64,
         rule: impl Fn(u64, u64) -> io::Result<()> + Send + Sync + 'static,

@@ -332,7 +332,7 @@ fn child() {
     println!("{DONE}");
 }
 
-/// In a child process whose limit of threads is reached.
+/// In a child process that may start no more threads.
 #[test]
 fn everything_works_if_the_system_refuses_threads() {
     let mut child = Command::new(std::env::current_exe().unwrap())

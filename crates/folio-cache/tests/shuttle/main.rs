@@ -41,18 +41,18 @@ struct World {
 }
 
 impl World {
-    /// Returns a world whose file has `pages` pages, each filled with its number plus 1.
+    /// Returns a world with a file of `pages` pages, each filled with its number plus 1.
     fn new(pages: u8) -> Self {
         let contents: Vec<u8> = (1..=pages).flat_map(|page| [page; FRAME_SIZE]).collect();
         Self::of(&contents)
     }
 
-    /// Returns a world whose file has these contents.
+    /// Returns a world with a file of these contents.
     fn of(contents: &[u8]) -> Self {
         Self::at(0, contents)
     }
 
-    /// Returns a world whose file has a hole of `offset` bytes and then these contents. [`LAST`] is
+    /// Returns a world with a file of a hole of `offset` bytes and then these contents. [`LAST`] is
     /// the last page of a leaf of the index: a walk of all pages from there visits one page and not
     /// five hundred.
     fn at(offset: u64, contents: &[u8]) -> Self {

@@ -12,7 +12,7 @@ use folio_ref::testing::stepped::step;
 use crate::RANDOM;
 use crate::common::assert_nothing_leaked;
 
-/// Memory whose sync ends some time before it returns.
+/// Memory with a sync that ends some time before it returns.
 #[derive(Debug)]
 struct Late(Memory);
 
