@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use folio_frames::{BLOCK_ORDER, OfflineError};
 use folio_ref::Scheme;
 
+use crate::backing::error::error;
 use crate::memory::evict;
 use crate::memory::limits::machine_bytes;
 use crate::memory::pinned;
 use crate::memory::watermarks::set_watermarks;
-use crate::rt::shim::rest;
+use crate::rt::shim::back_off;
 use crate::state::frames::Offline;
 use crate::state::shared::{OfflineBlocks, Shared};
 
@@ -51,7 +52,7 @@ pub(crate) fn check(bytes: usize, max: usize, why: &str) -> io::Result<usize> {
         return Ok(bytes - bytes % min);
     }
     let message = format!("a capacity of {bytes} bytes is not within {min} to {max}, {why}");
-    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    Err(error(io::ErrorKind::InvalidInput, message))
 }
 
 /// Returns the capacity of a new cache, rounded down to whole blocks.
@@ -76,7 +77,7 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
     let mut reached = fit_under_lock(shared, &mut offline, &mut attempts);
     let mut pause = MIN_PAUSE;
     while reached > bytes && pause <= MAX_PAUSE {
-        rest(pause);
+        back_off(pause);
         pause *= 2;
         reached = fit_under_lock(shared, &mut offline, &mut attempts);
     }
@@ -89,7 +90,7 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
         "the capacity is {reached} bytes, not {bytes}: {pinned} bytes are pinned, \
          and no block can be taken offline"
     );
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
+    Err(error(io::ErrorKind::ResourceBusy, message))
 }
 
 /// Returns the number of bytes that are offline though the capacity allows them: paid for indexes.
@@ -196,8 +197,9 @@ fn empty<S: Scheme>(shared: &Shared<S>, block: usize) -> Option<Offline<S>> {
         }
         match shared.arena.offline(block, shared) {
             Ok(offline) => return Some(offline),
-            Err(OfflineError::NotOnline | OfflineError::Busy { .. }) => return None,
+            // Other threads took the room.
             Err(OfflineError::OutOfFrames) => {}
+            Err(_) => return None,
         }
     }
     None

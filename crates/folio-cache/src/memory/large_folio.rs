@@ -75,9 +75,9 @@ pub(crate) fn publish_as_folios<S: Scheme>(
     first
 }
 
-/// Called before handing out a long-lived single-page handle. If the page belongs to a large folio,
-/// splits the folio unless it is pinned by others, and returns `true`: look the page up again, and
-/// take what is there.
+/// Splits the large folio of a page before a long-lived single-page handle is handed out. Returns
+/// `true` if the page belonged to a large folio, split unless others pin it: look the page up
+/// again, and take what is there.
 pub(crate) fn split_if_subpage<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
@@ -138,8 +138,8 @@ fn lock_subpages<S: Scheme>(
     subpages.collect()
 }
 
-/// Before the pages of a range go: splits the folios across its edges, so that the pages are not
-/// kept by their neighbours.
+/// Splits the folios across the edges of a range before its pages go, so that neighbours do not
+/// keep the pages.
 pub(crate) fn split_edges<S: Scheme>(mapping: &Mapping<S>, pages: &Range<u64>) {
     for page in [pages.start, pages.end] {
         if let Ok(page) = u32::try_from(page)

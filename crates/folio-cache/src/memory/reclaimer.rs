@@ -26,7 +26,7 @@ const VISITS: u32 = 4096;
 
 impl<S: Scheme> Shared<S> {
     pub(crate) const RECLAIMER: Job<Self> =
-        Job { name: "folio-reclaim", delay: Duration::ZERO, work: free_to_high_watermark };
+        Job { name: "reclaim", delay: Duration::ZERO, work: free_to_high_watermark };
 }
 
 fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {

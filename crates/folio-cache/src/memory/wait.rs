@@ -13,7 +13,7 @@ use std::time::Duration;
 use folio_ref::Scheme;
 
 use crate::rt::room::Look;
-use crate::rt::shim::{rest, yield_now};
+use crate::rt::shim::{back_off, yield_now};
 use crate::state::shared::Shared;
 
 /// Rounds that only yield, before a pause.
@@ -69,7 +69,7 @@ impl<'c, S: Scheme> Wait<'c, S> {
             if self.lost < LOST / 4 {
                 yield_now()
             } else {
-                rest(MIN_PAUSE)
+                back_off(MIN_PAUSE)
             }
             return Next::Look;
         }

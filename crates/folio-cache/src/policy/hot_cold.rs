@@ -205,7 +205,7 @@ impl HotCold {
                     self.set_aside(frame, lives + 1);
                 }
                 FrameState::Evictable(_) if !self.is_used(frames, frame, lives) => {
-                    self.chill(frame)
+                    self.chill(frame);
                 }
                 FrameState::Evictable(_) => {
                     self.ring.push_back(frame);

@@ -90,7 +90,7 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
         self.together
     }
 
-    fn most_together(&self) -> u64 {
+    fn max_together(&self) -> u64 {
         (self.mapping.shared.capacity() / FRAME_SIZE / BATCH_SHARE) as u64
     }
 

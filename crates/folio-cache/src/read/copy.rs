@@ -118,7 +118,7 @@ fn read_in_page<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) ->
 }
 
 /// Returns a page that is in the cache and of which all bytes lie in the file: the hit, and nothing
-/// else. Inlined everywhere, like [`File::page`], so that a handle goes through registers, however
+/// else. Inlined everywhere, like `File::page`, so that a handle goes through registers, however
 /// many callers there are (results/machine-code.md, "In a handle").
 #[inline(always)]
 pub(crate) fn whole_page<S: Scheme>(mapping: &Mapping<S>, offset: u64) -> Option<PageHandle<S>> {

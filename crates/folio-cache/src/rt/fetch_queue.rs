@@ -60,7 +60,7 @@ impl Together {
     /// Takes the first fetch, with those behind it that fit into one call: at most `most`.
     fn take(&mut self, most: usize) -> Vec<Waiting> {
         let Some(first) = self.waiting.pop_front() else { return Vec::new() };
-        let mut left = first.fetch.most_together().saturating_sub(first.len());
+        let mut left = first.fetch.max_together().saturating_sub(first.len());
         let mut these = vec![first];
         while these.len() < most
             && let Some(next) = self.waiting.pop_front_if(|next| next.len() <= left)

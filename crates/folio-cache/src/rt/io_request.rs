@@ -23,7 +23,7 @@ pub(crate) trait Fetch: Send + Sync {
     fn is_together(&self) -> bool;
 
     /// Returns the maximum number of pages that one call may fill for its mapping.
-    fn most_together(&self) -> u64;
+    fn max_together(&self) -> u64;
 
     /// Ends the fetch with the bytes that are cached now. Returns `false`, and does nothing, if its
     /// page is not cached.

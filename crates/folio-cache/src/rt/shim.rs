@@ -41,12 +41,12 @@ pub(crate) use folio_ref::testing::stepped::yield_now;
 
 /// Sleeps for `time`; under shuttle, only yields.
 #[cfg(not(shuttle))]
-pub(crate) fn rest(time: Duration) {
+pub(crate) fn back_off(time: Duration) {
     std::thread::sleep(time);
 }
 
 #[cfg(shuttle)]
-pub(crate) fn rest(_: Duration) {
+pub(crate) fn back_off(_: Duration) {
     yield_now();
 }
 

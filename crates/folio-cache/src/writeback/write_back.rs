@@ -124,7 +124,7 @@ pub(crate) fn write_range<S: Scheme>(
     let mut change_token = mapping.changing.lock();
     // Without a writer no page can have become dirty.
     let writer = mapping.writer.get()?;
-    let range = mapping.dirty.run(pages, then.max_pages());
+    let range = mapping.dirty.range(pages, then.max_pages());
     if range.is_empty() {
         return None;
     }
