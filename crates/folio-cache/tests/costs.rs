@@ -13,7 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Gated, OpenOnDrop, Together};
-use folio_cache::{Backing, Cache, Call, Fault, File, Memory};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, File};
 
 const PAGE: usize = 4096;
 
@@ -144,7 +145,7 @@ fn huge(cache: &Cache) -> (Arc<Memory>, File) {
     let memory = Arc::new(sparse(HUGE_PAGES));
     let file = cache.open_backing(memory.clone()).unwrap();
     for page in [0, 1 << 20, 1 << 30, HUGE_PAGES - 1] {
-        assert_eq!(file.read_at((page * PAGE) as u64, &mut [0; 1]).unwrap(), 1);
+        assert_eq!(file.read_at(&mut [0; 1], (page * PAGE) as u64).unwrap(), 1);
     }
     (memory, file)
 }
@@ -162,7 +163,7 @@ fn cuts_and_holes_cost_what_their_range_holds() {
         file.punch_hole(end / 2, PAGE as u64).unwrap();
         // Growth beside the cache: the last page is dropped.
         memory.set_len(end + 100).unwrap();
-        assert_eq!(file.read_at(end + 99, &mut [0; 10]).unwrap(), 1);
+        assert_eq!(file.read_at(&mut [0; 10], end + 99).unwrap(), 1);
     }
     assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());
     let started = Instant::now();
@@ -177,7 +178,7 @@ fn a_flush_costs_what_is_dirty() {
         (0..20_000).map(|_| cache.open_backing(Arc::new(sparse(1))).unwrap()).collect();
     let started = Instant::now();
     for file in files.iter().cycle().step_by(7).take(6000) {
-        file.write_at(0, &[1]).unwrap();
+        file.write_at(&[1], 0).unwrap();
         cache.flush().unwrap();
     }
     assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());

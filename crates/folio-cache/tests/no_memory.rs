@@ -4,14 +4,17 @@
 mod common;
 
 use std::fs;
+use std::future::Future;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Gated, assert_nothing_leaked};
 use folio_cache::policy::{Clock, HotCold, Policy, S3Fifo, Sieve};
-use folio_cache::{Backing, Cache, Call, Fault, File, Memory};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, File};
 use pollster::block_on;
 
 const MIB: usize = 1 << 20;
@@ -42,7 +45,7 @@ fn readers_wait_for_fills_in_flight() {
                 let file = &file;
                 scope.spawn(move || {
                     let mut buf = vec![1; MIB];
-                    assert_eq!(file.read_at((reader * MIB) as u64, &mut buf).unwrap(), MIB);
+                    assert_eq!(file.read_at(&mut buf, (reader * MIB) as u64).unwrap(), MIB);
                     assert!(buf.iter().all(|&byte| byte == 0));
                 });
             }
@@ -61,7 +64,7 @@ fn futures_wait_for_fills_in_flight() {
             let file = &file;
             scope.spawn(move || {
                 let mut buf = vec![1; MIB];
-                let read = file.read_at_async((reader * MIB) as u64, &mut buf);
+                let read = file.read_at_async(&mut buf, (reader * MIB) as u64);
                 assert_eq!(block_on(read).unwrap(), MIB);
             });
         }
@@ -82,7 +85,7 @@ fn writers_wait_for_writeback_in_flight() {
                 let bytes = vec![7; MIB];
                 let mut done = 0;
                 while done < MIB {
-                    done += file.write_at((writer * MIB + done) as u64, &bytes[done..]).unwrap();
+                    done += file.write_at(&bytes[done..], (writer * MIB + done) as u64).unwrap();
                 }
             });
         }
@@ -100,7 +103,7 @@ fn a_fill_that_hangs_is_waited_for_without_cpu_time() {
     let file = cache.open_backing(gated.clone()).unwrap();
     let read = |at: usize| {
         let before = cpu_time();
-        file.read_at((at * MIB) as u64, &mut vec![0; MIB]).unwrap();
+        file.read_at(&mut vec![0; MIB], (at * MIB) as u64).unwrap();
         cpu_time() - before
     };
     thread::scope(|scope| {
@@ -108,7 +111,7 @@ fn a_fill_that_hangs_is_waited_for_without_cpu_time() {
         scope.spawn(|| read(0));
         scope.spawn(|| read(1));
         // Both have all of the memory.
-        (0..2).for_each(|_| drop(arrivals.recv()));
+        (0..2).for_each(|_| _ = arrivals.recv().unwrap());
         let third = scope.spawn(|| read(2));
         thread::sleep(Duration::from_secs(1));
         assert!(!third.is_finished());
@@ -136,7 +139,7 @@ fn pin_all(file: &File) -> Vec<folio_cache::PageHandle> {
 #[test]
 fn an_error_of_a_pinned_cache_takes_little_cpu_time() {
     for make in policies() {
-        let cache: Cache = Cache::with_policy(128 * MIB, make).unwrap();
+        let cache: Cache = Cache::builder().capacity(128 * MIB).policy(make).build().unwrap();
         let file = cache.open_backing(slow(256 * MIB, Duration::ZERO)).unwrap();
         let mut pinned = pin_all(&file);
         assert_eq!(pinned.len(), 128 * MIB / PAGE);
@@ -167,7 +170,7 @@ fn an_error_of_a_pinned_cache_takes_little_cpu_time() {
 #[test]
 fn misses_beside_pinned_pages_cost_the_same() {
     for make in policies() {
-        let cache: Cache = Cache::with_policy(128 * MIB, make).unwrap();
+        let cache: Cache = Cache::builder().capacity(128 * MIB).policy(make).build().unwrap();
         let file = cache.open_backing(slow(256 * MIB, Duration::ZERO)).unwrap();
         let mut pinned = pin_all(&file);
         // Every thousandth page is not pinned.
@@ -179,7 +182,7 @@ fn misses_beside_pinned_pages_cost_the_same() {
         let started = Instant::now();
         for miss in 0..10_000 {
             let page = 128 * 256 + miss * 7919 % (128 * 256);
-            assert_eq!(file.read_at((page * PAGE) as u64, &mut [0; 1]).unwrap(), 1);
+            assert_eq!(file.read_at(&mut [0; 1], (page * PAGE) as u64).unwrap(), 1);
         }
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
         // All become evictable at once.
@@ -201,7 +204,7 @@ fn an_impossible_shrink_is_refused_soon_and_gives_back_the_rest() {
         let file = cache.open_backing(slow(64 * MIB, Duration::ZERO)).unwrap();
         let all = pin_all(&file);
         // One page in each block, except the first four.
-        let zone = cache.zone();
+        let zone = cache.frames().zone();
         let frames = zone.pfns().skip(4 * 512 + 77).step_by(512);
         let kept: Vec<_> = frames.map(|pfn| zone.peek(pfn).owner_data as u32).collect();
         let mut page = 0;
@@ -225,4 +228,28 @@ fn an_impossible_shrink_is_refused_soon_and_gives_back_the_rest() {
         drop(pinned);
         cache.set_capacity(2 * MIB).unwrap();
     }
+}
+
+/// Results that their futures do not take pin a part of the memory only.
+#[test]
+fn unpolled_results_leave_memory_to_others() {
+    let cache: Cache = Cache::new(2 * MIB).unwrap();
+    let file = cache.open_backing(slow(16 * MIB, Duration::ZERO)).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut futures: Vec<_> =
+        (0..4096).map(|page| Box::pin(file.page_async((page * PAGE) as u64))).collect();
+    for future in &mut futures {
+        if let Poll::Ready(page) = future.as_mut().poll(&mut context) {
+            assert!(page.unwrap().is_some());
+        }
+    }
+    cache.quiesce();
+    assert_eq!(file.read_at(&mut vec![0; MIB], 0).unwrap(), MIB);
+    drop(futures);
+    let futures: Vec<_> = (0..4096).map(|page| file.page_async((page * PAGE) as u64)).collect();
+    for future in futures {
+        assert!(block_on(future).unwrap().is_some());
+    }
+    drop(file);
+    assert_nothing_leaked(&cache);
 }

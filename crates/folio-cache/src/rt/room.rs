@@ -14,6 +14,8 @@ use crate::rt::shim::{Condvar, Mutex, wait_for};
 #[derive(Default)]
 pub(crate) struct Room {
     in_flight: Counter,
+    /// Pages that the results of futures pin, which were not polled yet.
+    unpolled: AtomicUsize,
     waiting: AtomicUsize,
     /// The number of ends that threads waited for.
     ends: AtomicU64,
@@ -26,6 +28,22 @@ impl Room {
     pub(crate) fn in_flight(&self) -> u64 {
         // A sum of racy counts may be below 0 for a moment.
         u64::try_from(self.in_flight.get().cast_signed()).unwrap_or(0)
+    }
+
+    /// Counts pages of a result that is not polled yet, and returns `true`. Returns `false` if they
+    /// would be more than `most`.
+    pub(crate) fn keep_unpolled(&self, pages: usize, most: usize) -> bool {
+        // Relaxed, here and below: a count.
+        let is_kept = self.unpolled.fetch_add(pages, Ordering::Relaxed) + pages <= most;
+        if !is_kept {
+            self.polled(pages);
+        }
+        is_kept
+    }
+
+    /// Counts pages of a result that was polled or dropped.
+    pub(crate) fn polled(&self, pages: usize) {
+        self.unpolled.fetch_sub(pages, Ordering::Relaxed);
     }
 
     /// Counts pages that are in flight from now on.
