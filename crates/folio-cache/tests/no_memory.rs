@@ -147,7 +147,7 @@ fn an_error_of_a_pinned_cache_takes_little_cpu_time() {
             for _ in 0..3 {
                 let before = cpu_time();
                 let error = file.page((200 * MIB) as u64).unwrap_err();
-                // A debug build, and a busy machine: a scan of all pages for each try takes seconds.
+                // A debug build on a busy machine. Scans of all pages take seconds.
                 let time = cpu_time() - before;
                 assert!(time < Duration::from_millis(200), "{time:?}");
                 assert_eq!(error.kind(), ErrorKind::OutOfMemory);

@@ -7,8 +7,9 @@ use folio_frames::{Level, MAX_ORDER, MigrateType, Order};
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
-use crate::memory::evict::{self, BATCH};
+use crate::memory::evict::BATCH;
 use crate::memory::out_of_memory;
+use crate::memory::reclaim;
 use crate::memory::wait::{Next, Wait};
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
@@ -46,11 +47,12 @@ fn notify_reclaimer_if_low<S: Scheme>(shared: &Shared<S>) {
 }
 
 /// Frees frames for an allocation that found none. Some may be free already, in the lists of other
-/// threads. Visits so many frames if the policy names no victim. Returns the number of frames freed.
+/// threads. Visits so many frames if the policy names no victim. Returns the number of frames
+/// freed.
 fn free_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize {
     shared.zone().drain();
     match shared.zone().free_frames() {
-        0 => evict::reclaim_some(shared, wanted, visits),
+        0 => reclaim::reclaim_some(shared, wanted, visits),
         free => free as usize,
     }
 }
@@ -74,7 +76,7 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
         match wait.wait(found) {
             Next::Look => {}
             Next::LookAtAll => {
-                pinned = Some(evict::sweep(shared, BATCH, u32::MAX)).map(|swept| swept.pinned);
+                pinned = Some(reclaim::sweep(shared, BATCH, u32::MAX)).map(|swept| swept.pinned);
             }
             Next::Fail => return Err(out_of_memory::out_of_memory(shared, pinned)),
         }
@@ -101,7 +103,7 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
                     && !shared.zone().is_at_least(Level::Enough) =>
             {
                 block.free();
-                let freed = evict::reclaim_some(shared, BATCH, VISITS);
+                let freed = reclaim::reclaim_some(shared, BATCH, VISITS);
                 batches = if freed > 0 { batches - 1 } else { 0 };
                 shared.zone().drain();
             }

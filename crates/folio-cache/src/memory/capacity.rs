@@ -17,9 +17,9 @@ use folio_frames::{BLOCK_ORDER, OfflineError};
 use folio_ref::Scheme;
 
 use crate::backing::error::error;
-use crate::memory::evict;
 use crate::memory::limits::machine_bytes;
 use crate::memory::pinned;
+use crate::memory::reclaim;
 use crate::memory::watermarks::set_watermarks;
 use crate::rt::shim::back_off;
 use crate::state::frames::Offline;
@@ -193,7 +193,7 @@ fn empty<S: Scheme>(shared: &Shared<S>, block: usize) -> Option<Offline<S>> {
         // Frames for the pages that are moved out of the block.
         let free = shared.zone().stats().free_frames;
         if free < frames {
-            evict::reclaim(shared, (frames - free) as usize);
+            reclaim::reclaim(shared, (frames - free) as usize);
         }
         match shared.arena.offline(block, shared) {
             Ok(offline) => return Some(offline),

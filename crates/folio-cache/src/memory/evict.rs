@@ -5,14 +5,12 @@
 //! is restored to the policy. Several threads may evict at once.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use folio_frames::{Order, Pfn, PfnRange};
 use folio_ref::Scheme;
 
 use crate::memory::frames_view::CachedFrames;
 use crate::memory::large_folio;
-use crate::memory::sweep::{self, Swept};
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -21,44 +19,16 @@ use crate::state::units::{CACHED, split_owner_data};
 /// Pages that are freed at once when memory is short, so that the next misses find free frames.
 pub(crate) const BATCH: usize = 32;
 
-/// The maximum number of victims that cannot be evicted in one reclaim by the policy. Bounds the
-/// reclaim, whatever a policy names.
+/// The maximum number of victims in a row that free nothing. Bounds a reclaim, whatever a policy
+/// names.
 const MAX_IN_VAIN: usize = 256;
 
 /// No frames.
 const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
 
-/// Evicts `wanted` pages, coldest first. May evict about half as many more where they lie in one
-/// folio: a cold folio is not split for its last pages. Returns the number evicted, which is fewer
-/// than `wanted` only if the rest is pinned or dirty.
-pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
-    let freed = reclaim_by_policy(shared, wanted);
-    freed + sweep(shared, wanted.saturating_sub(freed), u32::MAX).freed
-}
-
-/// Evicts up to `wanted` pages, coldest first. If the policy names none, visits so many frames.
-/// Returns the number evicted: 0 says that all pages are pinned or dirty, if all frames were
-/// visited.
-pub(crate) fn reclaim_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize {
-    match reclaim_by_policy(shared, wanted) {
-        0 => sweep(shared, wanted, visits).freed,
-        freed => freed,
-    }
-}
-
-/// Sweeps, and counts the pages evicted. Returns what the sweep saw.
-pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> Swept {
-    let swept = sweep::sweep(shared, wanted, visits);
-    if swept.freed > 0 || visits == u32::MAX {
-        // Relaxed: a hint.
-        shared.is_pinned.store(swept.freed == 0, Ordering::Relaxed);
-    }
-    shared.counters.reclaimed.add(swept.freed as u64);
-    swept
-}
-
-/// Evicts up to `wanted` pages that the policy names, until it names too many that are pinned.
-fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
+/// Evicts up to `wanted` pages that the policy names, until it names too many in a row that
+/// free nothing.
+pub(super) fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
     let frames = CachedFrames(shared.zone());
     let (mut freed, mut victims) = (0, Vec::with_capacity(BATCH));
     // Restored at the end: otherwise the policy would name them again at once.
@@ -77,6 +47,7 @@ fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
             // Evicted together with the frame before. If another page has the frame by now, that
             // page was reported to the policy.
             if (gone.start..gone.end).contains(&pfn) {
+                in_vain += 1;
                 continue;
             }
             // Evict in the order chosen: a victim given back goes to the tail of the queue, which
@@ -87,7 +58,7 @@ fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
                 failed.push(frame);
                 continue;
             };
-            in_vain += usize::from(pages == 0);
+            in_vain = if pages > 0 { 0 } else { in_vain + 1 };
             freed += pages;
             gone = frames;
         }

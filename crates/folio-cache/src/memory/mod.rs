@@ -10,6 +10,7 @@ pub(crate) mod limits;
 pub(crate) mod out_of_memory;
 pub(crate) mod owner;
 pub(crate) mod pinned;
+pub(crate) mod reclaim;
 pub(crate) mod reclaimer;
 mod sweep;
 mod wait;

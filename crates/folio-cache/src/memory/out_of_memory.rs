@@ -17,8 +17,8 @@ pub(crate) fn dirty_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
 }
 
 /// Returns the error of an allocation that found no memory, with the bytes pinned, dirty, offline
-/// and in flight. `pinned` is the number of pinned frames, if it was counted. Racy: a page may be both
-/// pinned and dirty.
+/// and in flight. `pinned` is the number of pinned frames, if it was counted. Racy: a page may be
+/// both pinned and dirty.
 #[cold]
 pub(crate) fn out_of_memory<S: Scheme>(shared: &Shared<S>, pinned: Option<usize>) -> io::Error {
     let pinned = pinned.map_or_else(|| pinned::pinned_bytes(shared), |frames| frames * FRAME_SIZE);

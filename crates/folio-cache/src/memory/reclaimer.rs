@@ -12,7 +12,8 @@ use folio_frames::Level;
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
-use crate::memory::evict::{self, BATCH};
+use crate::memory::evict::BATCH;
+use crate::memory::reclaim;
 use crate::rt::worker::Job;
 use crate::state::shared::Shared;
 use crate::writeback::write_back;
@@ -33,7 +34,8 @@ fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {
     capacity::fit(shared);
     let mut pause = Duration::ZERO;
     while pause.is_zero() && !shared.zone().is_at_least(Level::Enough) {
-        if evict::reclaim_some(shared, BATCH, VISITS) == 0 && !write_back::write_back_some(shared) {
+        if reclaim::reclaim_some(shared, BATCH, VISITS) == 0 && !write_back::write_back_some(shared)
+        {
             pause = BACK_OFF;
         }
     }

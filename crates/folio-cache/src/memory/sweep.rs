@@ -14,7 +14,7 @@ use crate::policy::Frames;
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 
-/// What a sweep saw.
+/// The result of a sweep.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Swept {
     /// The number of pages evicted.

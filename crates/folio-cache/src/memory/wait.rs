@@ -35,7 +35,7 @@ const PATIENCE: u32 = 3000;
 /// nothing.
 const LOST: u32 = 1000;
 
-/// What an allocation does after a wait.
+/// The next step of an allocation, after a wait.
 pub(super) enum Next {
     /// Looks for memory again.
     Look,
