@@ -85,7 +85,8 @@ impl<'c, S: Scheme> Wait<'c, S> {
         if self.pause > MAX_PAUSE {
             return Next::Fail;
         }
-        if self.look.wait(self.pause) {
+        if self.look.wait(self.pause) && self.lost < LOST {
+            self.lost += 1;
             return Next::Look;
         }
         self.pause *= 4;

@@ -358,6 +358,8 @@ fn prepare<S: Scheme>(
                 spare.add(alloc::allocate_some(&mapping.shared, missing));
             }
             if spare.is_empty() {
+                // Those that were taken do not count as in flight any more.
+                spare.free_all();
                 spare.add(vec![alloc::allocate(&mapping.shared)?]);
             }
         }

@@ -173,8 +173,10 @@ pub(crate) fn write_range<S: Scheme>(
         }
     }
     drop(pinned);
-    // The pages are evictable from now on.
-    mapping.shared.room.notify();
+    if written.is_ok() {
+        // The pages are evictable from now on.
+        mapping.shared.room.notify();
+    }
     Some((range, written))
 }
 
