@@ -15,6 +15,7 @@ pub(crate) mod pcp;
 pub(crate) mod pin_owners;
 pub(crate) mod refs;
 pub(crate) mod seeded_bugs;
+pub(crate) mod split;
 pub(crate) mod stats;
 pub(crate) mod track;
 pub(crate) mod walk;
