@@ -219,6 +219,19 @@ impl<P: Platform> Arena<P> {
         Ok(Self { zone, bytes: Some(bytes), spare: Mutex::new(Vec::new()) })
     }
 
+    /// Advises the system whether to back memory that is not resident yet with huge pages. A new
+    /// arena advises it to.
+    pub fn advise_huge_pages(&self, wanted: bool) {
+        let advice = if wanted { Advice::LinuxHugepage } else { Advice::LinuxNoHugepage };
+        let len = self.zone.blocks() * BLOCK_ORDER.bytes();
+        if let Some(bytes) = &self.bytes {
+            // A refusal only makes access slower.
+            // SAFETY: our own mapping, which spans all blocks from its first byte on; the advice
+            // changes no contents.
+            let _ = unsafe { madvise(bytes.first.cast(), len, advice) };
+        }
+    }
+
     /// Returns the zone of its frames.
     pub fn zone(&self) -> &'static Zone<P> {
         self.zone
