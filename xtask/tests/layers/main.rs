@@ -63,9 +63,8 @@ const CRATES: [Layers; 4] = [
         peers: &[],
         circles: &[
             (
-                &["zone/folio.rs", "zone/seeded_bugs.rs", "zone/zone.rs"],
-                "a zone makes folios, and the last put of a folio frees it to its zone; the seeded \
-                 bugs are called by both",
+                &["zone/folio.rs", "zone/zone.rs"],
+                "a zone makes folios, and the last put of a folio frees it to its zone",
             ),
             (
                 &["index/lock.rs", "index/slot.rs"],
