@@ -4,9 +4,10 @@
 //! | what | where it is refused |
 //! | --- | --- |
 //! | `O_DIRECT` | some file systems; then, and for what is not whole pages, the kernel's cache is asked |
-//! | `io_uring` | most containers, old kernels; then requests are made one after the other, as they are for as long as descriptors or memory are short |
+//! | `io_uring` | most containers, old kernels; then requests are made one after the other |
 //!
-//! Either is found out once and said by `tracing`. The kernel writes what is dirty in its own cache
+//! A refusal that lasts is remembered. One that passes, as for want of descriptors or memory, has
+//! the same effect until it is over ([`Supply`]). `tracing` reports both. The kernel writes what is dirty in its own cache
 //! before it reads or writes past it, and drops there what was written past it: so who goes through
 //! that cache, we with the last part of a page among them, sees and is seen.
 
@@ -15,12 +16,12 @@ use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use folio_uring::{Request, Ring};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, pread, preadv, pwrite, pwritev};
 
+use super::supply::Supply;
 use super::{Fill, whole};
 
 /// What `O_DIRECT` wants offsets, lengths and addresses to be a multiple of, on any disk.
@@ -38,21 +39,30 @@ const DEPTH: u32 = 64;
 pub(super) struct Direct {
     /// Somebody asked for it.
     pub(super) wanted: bool,
-    /// `None`: it can not be opened so. Opened when it is first asked for.
-    file: OnceLock<Option<fs::File>>,
-    /// It was opened, but can not be used so.
-    refused: AtomicBool,
+    /// Opened when it is first asked for.
+    file: OnceLock<fs::File>,
+    supply: Supply,
 }
+
+/// What a file system answers that can never do without its cache for this file.
+const NEVER_DIRECT: [Errno; 2] = [Errno::INVAL, Errno::OPNOTSUPP];
 
 impl Direct {
     /// The descriptor, if it can be used at this offset.
     fn at(&self, file: &fs::File, offset: u64) -> Option<&fs::File> {
         let is_possible = offset.is_multiple_of(ALIGNMENT as u64) && offset < FARTHEST;
-        // Relaxed: a hint.
-        if !self.wanted || !is_possible || self.refused.load(Ordering::Relaxed) {
+        if !self.wanted || !is_possible || self.supply.is_refused() {
             return None;
         }
-        self.file.get_or_init(|| open(file)).as_ref()
+        self.file.get().or_else(|| self.open(|| open(file)))
+    }
+
+    /// Opens the descriptor, unless that failed a moment ago.
+    #[cold]
+    fn open(&self, open: impl FnOnce() -> io::Result<fs::File>) -> Option<&fs::File> {
+        let opened = self.supply.get("way past the kernel's cache", &NEVER_DIRECT, open)?;
+        // If two threads open it, one descriptor is closed again.
+        Some(self.file.get_or_init(|| opened))
     }
 
     /// The descriptor, if it can be used for all of these.
@@ -74,6 +84,9 @@ impl Direct {
         offset: u64,
         buffers: &mut [IoSliceMut<'_>],
     ) -> io::Result<usize> {
+        // More in one call would be refused by the error that says "not past the cache".
+        let most = buffers.len().min(whole::MOST_BUFFERS);
+        let buffers = &mut buffers[..most];
         let Some(direct) = self.usable(file, offset, &*buffers) else { return Ok(0) };
         let read = match buffers {
             [one] => pread(direct, &mut **one, offset),
@@ -111,25 +124,14 @@ impl Direct {
         })
     }
 
-    /// 0 where the file system refuses, from now on.
+    /// Returns 0 where the file system refuses, from now on.
     fn unless_refused(&self, done: Result<usize, Errno>) -> io::Result<usize> {
         match done {
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-                self.refuse();
+            Err(error) if NEVER_DIRECT.contains(&error) => {
+                self.supply.refuse("way past the kernel's cache", &error.into());
                 Ok(0)
             }
             other => Ok(other?),
-        }
-    }
-
-    fn refuse(&self) {
-        static SAID: AtomicBool = AtomicBool::new(false);
-        // Relaxed, both: a hint.
-        self.refused.store(true, Ordering::Relaxed);
-        if !SAID.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "a file system has no way past the kernel's cache: its files are cached twice"
-            );
         }
     }
 
@@ -159,38 +161,36 @@ fn whole_pages(buffer: &[u8]) -> Option<usize> {
 
 /// Opens the same file again, for the same: the flag belongs to the descriptor, and parts of pages
 /// do without it.
-fn open(file: &fs::File) -> Option<fs::File> {
-    let mode = rustix::fs::fcntl_getfl(file).ok()? & OFlags::RWMODE;
+fn open(file: &fs::File) -> io::Result<fs::File> {
+    let mode = rustix::fs::fcntl_getfl(file)? & OFlags::RWMODE;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    rustix::fs::open(path, mode | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty())
-        .map(fs::File::from)
-        .ok()
+    let flags = mode | OFlags::DIRECT | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
-/// Whether this process may have rings.
-static RINGS: Rings = Rings { refused: AtomicBool::new(false) };
+/// What the system answers that has no rings for this process: a kernel or a container without
+/// them.
+const NO_RINGS: [Errno; 5] =
+    [Errno::NOSYS, Errno::PERM, Errno::ACCESS, Errno::INVAL, Errno::OPNOTSUPP];
+
+/// The rings of this process: one for each thread that reads.
+static RINGS: Rings = Rings { supply: Supply::new() };
 
 struct Rings {
-    /// The system has none for us: found out by the first thread that tried.
-    refused: AtomicBool,
+    supply: Supply,
 }
 
-/// Whether requests can be made at once, as far as it is known.
+/// Returns `true` if requests can be made at once, as far as it is known.
 pub(super) fn has_rings() -> bool {
-    RINGS.are_there()
+    RINGS.supply.is_expected()
 }
 
-/// Calls `work` with this thread's ring. `false`: there is none.
+/// Calls `work` with this thread's ring. Returns `false` if there is none.
 fn with_ring(work: impl FnOnce(&mut Ring)) -> bool {
     RINGS.with_one(|| Ring::new(DEPTH), work)
 }
 
 impl Rings {
-    fn are_there(&self) -> bool {
-        // Relaxed: a hint.
-        !self.refused.load(Ordering::Relaxed)
-    }
-
     fn with_one(
         &self,
         make: impl FnOnce() -> io::Result<Ring>,
@@ -199,39 +199,17 @@ impl Rings {
         thread_local! {
             static RING: RefCell<Option<Ring>> = const { RefCell::new(None) };
         }
-        if !self.are_there() {
+        if self.supply.is_refused() {
             return false;
         }
         let done = RING.try_with(|ring| {
             let mut ring = ring.borrow_mut();
             if ring.as_ref().is_none_or(|ring| !ring.is_usable()) {
-                match make() {
-                    Ok(new) => *ring = Some(new),
-                    Err(error) => {
-                        self.did_not_get_one(&error);
-                        return false;
-                    }
-                }
+                *ring = self.supply.get("io_uring", &NO_RINGS, make);
             }
-            ring.as_mut().is_some_and(|ring| {
-                work(ring);
-                true
-            })
+            ring.as_mut().map(work).is_some()
         });
         done.unwrap_or(false)
-    }
-
-    /// What is short now is asked for again with the next requests: descriptors, memory, memory
-    /// that may be locked. Anything else is the system's last word, as `EPERM` and `ENOSYS`
-    /// are.
-    fn did_not_get_one(&self, error: &io::Error) {
-        const SHORT: [Errno; 5] =
-            [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR];
-        if SHORT.iter().any(|short| error.raw_os_error() == Some(short.raw_os_error())) {
-            tracing::debug!(%error, "no io_uring for now: requests are made one after the other");
-        } else if !self.refused.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "no io_uring: requests are made one after the other");
-        }
     }
 }
 
@@ -240,34 +218,82 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::rt::backoff::LONGEST_PAUSE;
 
     #[repr(align(4096))]
     struct Page([u8; ALIGNMENT]);
 
-    /// It did: from one request past the end of all files on, a file was cached twice.
+    fn error_of(code: Errno) -> io::Error {
+        io::Error::from_raw_os_error(code.raw_os_error())
+    }
+
+    /// Waits until a supply may be asked again.
+    fn await_turn(supply: &Supply) {
+        while !supply.is_expected() {
+            assert!(!supply.is_refused(), "it is never asked again");
+            thread::sleep(LONGEST_PAUSE / 1000);
+        }
+    }
+
     #[test]
-    fn an_offset_that_no_file_has_does_not_end_the_way_past_the_cache() {
+    fn an_offset_beyond_any_file_does_not_end_direct_access() {
         let file = tempfile::tempfile().unwrap();
         let direct = Direct { wanted: true, ..Direct::default() };
         let mut page = Page([1; ALIGNMENT]);
         for offset in [u64::MAX - 4095, i64::MAX as u64 - 4095, FARTHEST] {
             assert_eq!(direct.write(&file, offset, &[IoSlice::new(&page.0)]).unwrap(), 0);
             assert_eq!(direct.read(&file, offset, &mut [IoSliceMut::new(&mut page.0)]).unwrap(), 0);
-            assert!(!direct.refused.load(Ordering::Relaxed), "at {offset}");
+            assert!(!direct.supply.is_refused(), "at {offset}");
         }
     }
 
-    /// One moment without a free descriptor, and the process made its requests one after the other
-    /// for ever.
     #[test]
-    fn what_is_short_for_a_moment_does_not_end_the_rings() {
-        let of = |code: Errno| io::Error::from_raw_os_error(code.raw_os_error());
-        let rings = Rings { refused: AtomicBool::new(false) };
-        for code in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN] {
-            assert!(!rings.with_one(|| Err(of(code)), |_| panic!("there is none")));
-            assert!(rings.are_there(), "{code}");
+    fn more_buffers_than_one_call_takes_do_not_end_direct_access() {
+        let file = tempfile::tempfile().unwrap();
+        let direct = Direct { wanted: true, ..Direct::default() };
+        let mut pages: Vec<Box<Page>> = (0..1100).map(|_| Box::new(Page([0; ALIGNMENT]))).collect();
+        file.set_len(1100 * ALIGNMENT as u64).unwrap();
+        let mut buffers: Vec<_> =
+            pages.iter_mut().map(|page| IoSliceMut::new(&mut page.0)).collect();
+        direct.read(&file, 0, &mut buffers).unwrap();
+        assert!(!direct.supply.is_refused());
+    }
+
+    #[test]
+    fn a_passing_failure_to_open_is_tried_again() {
+        let file = tempfile::tempfile().unwrap();
+        let direct = Direct { wanted: true, ..Direct::default() };
+        for code in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOENT, Errno::ACCESS] {
+            await_turn(&direct.supply);
+            let mut tries = 0;
+            // At once and often: only the first asks the system.
+            for _ in 0..100 {
+                let open = || {
+                    tries += 1;
+                    Err(error_of(code))
+                };
+                assert!(direct.open(open).is_none());
+            }
+            assert!((1..20).contains(&tries), "{tries} tries after {code}");
         }
-        // The next request has one, where the system has any.
+        await_turn(&direct.supply);
+        assert!(direct.open(|| file.try_clone()).is_some());
+        for code in NEVER_DIRECT {
+            let direct = Direct { wanted: true, ..Direct::default() };
+            assert!(direct.open(|| Err(error_of(code))).is_none());
+            assert!(direct.open(|| panic!("it was refused: {code}")).is_none());
+        }
+    }
+
+    #[test]
+    fn a_passing_shortage_does_not_end_the_rings() {
+        let rings = Rings { supply: Supply::new() };
+        for code in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::BUSY] {
+            assert!(!rings.with_one(|| Err(error_of(code)), |_| panic!("there is none")));
+            assert!(!rings.supply.is_refused(), "{code}");
+        }
+        // The next request after the pause has one, where the system has any.
+        await_turn(&rings.supply);
         let mut asked = false;
         let mut worked = false;
         let make = || {
@@ -277,13 +303,13 @@ mod tests {
         assert_eq!(rings.with_one(make, |_| worked = true), worked);
         assert!(asked);
         for code in [Errno::PERM, Errno::NOSYS, Errno::ACCESS] {
-            let rings = Rings { refused: AtomicBool::new(false) };
+            let rings = Rings { supply: Supply::new() };
             // A thread of its own has no ring yet.
             thread::scope(|scope| {
-                let asks = || rings.with_one(|| Err(of(code)), |_| panic!("there is none"));
+                let asks = || rings.with_one(|| Err(error_of(code)), |_| panic!("there is none"));
                 assert!(!scope.spawn(asks).join().unwrap());
             });
-            assert!(!rings.are_there(), "{code}");
+            assert!(rings.supply.is_refused(), "{code}");
             assert!(
                 !rings.with_one(|| panic!("it was refused: {code}"), |_| panic!("there is none"))
             );

@@ -120,6 +120,10 @@ impl<T: Send + Sync + 'static> Worker<T> {
         if state.may_start && !state.has_thread {
             let (job, signal, cache) = (self.job, Arc::clone(&self.signal), self.me.clone());
             state.has_thread = spawn(job.name, move || run(job, &signal, &cache));
+            if !state.has_thread {
+                // No thread clears it: the next notification tries again. Relaxed: a hint.
+                self.signal.is_notified.store(false, Ordering::Relaxed);
+            }
         }
         if state.wanted == Wanted::Nothing || (state.wanted == Wanted::Soon && what == Wanted::Now)
         {
