@@ -105,8 +105,9 @@ impl<S: Scheme> Cache<S> {
     ///
     /// # WritebackErrors
     ///
-    /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else
-    /// what the system says.
+    /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), or
+    /// one without a stable size, as under `/proc` and `/sys`: read that with `std::fs`. Else what
+    /// the system says.
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
         self.shared.check_process()?;
         self.open_backing(Arc::new(LocalFile::open(path)?))

@@ -1,5 +1,6 @@
 //! A file of this machine.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::MetadataExt;
@@ -10,6 +11,7 @@ use rustix::io::{pread, preadv, pwrite, pwritev};
 
 use super::direct::{self, Direct};
 use super::open::{check, open_regular};
+use super::pseudo::check_file;
 use super::{Backing, Durable, FileId, Fill, Version, whole};
 
 /// What is to be synced goes to the kernel's cache by so many bytes: while one piece is copied
@@ -31,10 +33,10 @@ impl LocalFile {
     ///
     /// # WritebackErrors
     ///
-    /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else
-    /// what the system says.
+    /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), or
+    /// one without a stable size, as under `/proc` and `/sys`; else what the system says.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::new(open_regular(path.as_ref(), OFlags::RDONLY)?)
+        Self::open_by(path.as_ref(), OFlags::RDONLY)
     }
 
     /// Opens a file for reading and writing.
@@ -43,7 +45,7 @@ impl LocalFile {
     ///
     /// As [`open`](Self::open).
     pub fn open_rw(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::new(open_regular(path.as_ref(), OFlags::RDWR)?)
+        Self::open_by(path.as_ref(), OFlags::RDWR)
     }
 
     /// Opens a file for reading and writing, and makes it if it is not there. What is in it stays.
@@ -52,7 +54,7 @@ impl LocalFile {
     ///
     /// As [`open`](Self::open).
     pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::new(open_regular(path.as_ref(), OFlags::RDWR | OFlags::CREATE)?)
+        Self::open_by(path.as_ref(), OFlags::RDWR | OFlags::CREATE)
     }
 
     /// Reads and writes whole pages past the kernel's cache (`O_DIRECT`) where the file system lets
@@ -69,13 +71,22 @@ impl LocalFile {
     ///
     /// # WritebackErrors
     ///
-    /// `InvalidInput` when it is no regular file; when it was opened to append, as the system would
+    /// `InvalidInput` when it is no regular file, or one without a stable size; when it was opened to append, as the system would
     /// write elsewhere than asked; for writing only, as who opens the file after it reads
     /// through it; or past the kernel's cache, as the last part of a page could not be written:
     /// [`direct`](Self::direct) does both.
     pub fn new(file: fs::File) -> io::Result<Self> {
+        Self::named(file, &"the descriptor")
+    }
+
+    fn open_by(path: &Path, flags: OFlags) -> io::Result<Self> {
+        Self::named(open_regular(path, flags)?, &path.display())
+    }
+
+    /// Takes an open file that errors call by a name.
+    fn named(file: fs::File, name: &dyn fmt::Display) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        check(&format_args!("the descriptor"), metadata.file_type())?;
+        check(name, metadata.file_type())?;
         let flags = rustix::fs::fcntl_getfl(&file)?;
         let refused = match flags {
             _ if flags.contains(OFlags::APPEND) => {
@@ -92,6 +103,7 @@ impl LocalFile {
         if let Some(message) = refused {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
+        check_file(name, &file)?;
         let file_id = FileId { space: "file", volume: metadata.dev(), object: metadata.ino() };
         Ok(Self {
             file,

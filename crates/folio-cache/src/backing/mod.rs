@@ -22,6 +22,7 @@
 mod direct;
 mod local;
 mod open;
+mod pseudo;
 mod supply;
 mod testing;
 mod whole;

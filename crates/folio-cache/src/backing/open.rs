@@ -8,13 +8,18 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
+use super::pseudo;
+
 /// Opens a regular file. One that `flags` make gets the usual rights, less the process's mask.
 pub(super) fn open_regular(path: &Path, flags: OFlags) -> io::Result<fs::File> {
     // Before the open: opening a device can have effects.
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && flags.contains(OFlags::CREATE) => {
         }
-        metadata => check(&path.display(), metadata?.file_type())?,
+        metadata => {
+            check(&path.display(), metadata?.file_type())?;
+            pseudo::check_path(path)?;
+        }
     }
     let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = fs::File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o666))?);
