@@ -1,6 +1,7 @@
 //! An open file: the methods that write.
 
 use std::io;
+use std::sync::Arc;
 
 use folio_ref::Scheme;
 
@@ -18,6 +19,17 @@ use crate::write::write_pages;
 /// the next sync tries them again; so they do when the file is closed, for as long as the
 /// process lives. So errors that a file system would give to `write(2)`, such as `ENOSPC` or
 /// `EFBIG`, come later here.
+///
+/// # Files without a name
+///
+/// A file that has no name any more when its last open is dropped loses its dirty pages: nothing
+/// can open it again ([`Backing::is_unlinked`](crate::Backing::is_unlinked)). So a temporary file
+/// that is short-lived is never written, and `rm` of a file that could not be written for want of
+/// room gives its memory and its space back. Call [`flush`](File::flush) before the last close
+/// where the bytes are needed all the same: another descriptor of the file is open, outside of
+/// this cache, or a file of `O_TMPFILE` is to get its name (`linkat(2)`) after the close.
+///
+/// # Atomicity
 ///
 /// A page is written atomically for readers; a call that spans several may be seen half done.
 /// Handles keep what they showed. Past a quarter of the budget in dirty pages, who writes has to
@@ -108,6 +120,10 @@ impl<S: Scheme> File<S> {
     ///
     /// As [`flush`](Self::flush).
     pub fn close(self) -> io::Result<()> {
-        self.flush()
+        if Arc::strong_count(&self.opened) == 1 {
+            self.opened.flush_to_close()
+        } else {
+            self.flush()
+        }
     }
 }

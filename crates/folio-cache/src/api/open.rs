@@ -11,6 +11,7 @@ use crate::length::refresh;
 use crate::state::error_cursor::ErrorCursor;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::writeback::unlinked;
 use crate::writeback::write_back;
 
 /// One open of a file.
@@ -48,6 +49,13 @@ impl<S: Scheme> Opened<S> {
     pub(crate) fn sync(&self, what: Durable) -> io::Result<()> {
         self.mapping.shared.check_process()?;
         write_back::sync(&self.mapping, what, &self.cursor)
+    }
+
+    /// Flushes before the last `File` of this open is dropped. A file without a name that nothing
+    /// else has open is not written.
+    pub(crate) fn flush_to_close(&self) -> io::Result<()> {
+        self.mapping.shared.check_process()?;
+        unlinked::flush_to_close(&self.mapping, &self.cursor)
     }
 
     /// Writes everything to the backing, which may keep it in memory for a while.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -198,6 +200,18 @@ impl Backing for LocalFile {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         whole::retry(|| Ok(rustix::fs::fallocate(&self.file, flags, offset, len)?))
+    }
+
+    /// Looks at the count of names, and at the name of the descriptor: some file systems count
+    /// none for any file. A memory file (`memfd_create(2)`) never had a name, and lives by its
+    /// descriptors: it counts as linked.
+    fn is_unlinked(&self) -> bool {
+        let has_no_name = self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
+        has_no_name
+            && fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd())).is_ok_and(|name| {
+                let name = name.as_os_str().as_bytes();
+                name.ends_with(b" (deleted)") && !name.starts_with(b"/memfd:")
+            })
     }
 
     fn sync(&self, what: Durable) -> io::Result<()> {

@@ -140,6 +140,14 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
         Err(if self.is_writable() { ErrorKind::Unsupported.into() } else { read_only(self) })
     }
 
+    /// Returns `true` if these bytes can never be opened again once the last open of them is gone,
+    /// as a file that was unlinked. The cache asks when the last open is dropped with dirty pages,
+    /// and before it tries those again: they are dropped instead of written. Where that is not
+    /// certain, the answer is `false`.
+    fn is_unlinked(&self) -> bool {
+        false
+    }
+
     /// Returns when what was written before is durable. An error need not be told again: the cache
     /// tells it to all.
     fn sync(&self, what: Durable) -> io::Result<()> {

@@ -21,7 +21,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -90,6 +90,7 @@ pub struct Memory {
     /// As it was at the last sync: what is left when the power fails.
     durable: Mutex<Bytes>,
     changes: AtomicU64,
+    unlinked: AtomicBool,
     injected: Mutex<Vec<Injected>>,
     calls: [AtomicU64; Call::ALL.len()],
     object: u64,
@@ -105,6 +106,7 @@ impl Memory {
             durable: Mutex::new(bytes.clone()),
             bytes: Mutex::new(bytes),
             changes: AtomicU64::new(0),
+            unlinked: AtomicBool::new(false),
             injected: Mutex::default(),
             calls: [const { AtomicU64::new(0) }; Call::ALL.len()],
             // Relaxed: only that they differ.
@@ -151,6 +153,12 @@ impl Memory {
     pub fn scribble(&self, offset: u64, bytes: &[u8]) {
         self.bytes.lock().write(offset, bytes);
         self.changed();
+    }
+
+    /// Another program takes the last name away, or gives one back.
+    pub fn set_unlinked(&self, unlinked: bool) {
+        // Relaxed: a flag of its own.
+        self.unlinked.store(unlinked, Ordering::Relaxed);
     }
 
     /// Another program cuts the bytes, or appends zeroes.
@@ -258,6 +266,10 @@ impl Backing for Memory {
         self.bytes.lock().punch(offset, len);
         self.changed();
         Ok(())
+    }
+
+    fn is_unlinked(&self) -> bool {
+        self.unlinked.load(Ordering::Relaxed)
     }
 
     fn sync(&self, _: Durable) -> io::Result<()> {

@@ -15,6 +15,7 @@
 //! until then.
 
 use std::io::{self, IoSlice};
+use std::mem;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::state::frames::{FolioRef, FrozenFolio};
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::MOST_PAGES;
+use crate::writeback::unlinked;
 
 /// What follows when it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,8 +284,13 @@ pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
-    let _keep = Keep(mapping);
-    if !mapping.dirty.is_empty() {
+    let keep = Keep(mapping);
+    if mapping.dirty.is_empty() {
+        return;
+    }
+    if unlinked::forget_if_unlinked(&mapping.shared, mapping) {
+        mem::forget(keep);
+    } else {
         let _ = write_back(mapping, 0..u64::MAX, Then::Nothing);
     }
 }
@@ -346,6 +353,14 @@ pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     let (mut result, mut panicked) = (Ok(()), Ok(()));
     for mapping in shared.registry.all() {
         if !mapping.dirty.is_empty() {
+            match unless_it_panics(|| unlinked::forget_if_unlinked(shared, &mapping)) {
+                Ok(false) => {}
+                Ok(true) => continue,
+                Err(panic) => {
+                    panicked = panicked.and(Err(panic));
+                    continue;
+                }
+            }
             match unless_it_panics(|| write_back(&mapping, 0..u64::MAX, Then::Nothing)) {
                 Ok(written) => result = result.and(written),
                 Err(panic) => panicked = panicked.and(Err(panic)),
@@ -362,6 +377,12 @@ pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
 pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
     let dirty = shared.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
     dirty.into_iter().any(|mapping| {
+        match unless_it_panics(|| unlinked::forget_if_unlinked(shared, &mapping)) {
+            Ok(false) => {}
+            // Its pages leave with it.
+            Ok(true) => return true,
+            Err(_) => return false,
+        }
         let written = unless_it_panics(|| write_some(&mapping));
         // It may have been kept for this.
         keep_unwritten(shared, &mapping);

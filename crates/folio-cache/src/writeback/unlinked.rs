@@ -1,0 +1,44 @@
+//! Files without a name: nothing can open them again, so nothing needs their dirty pages.
+//!
+//! A file that is unlinked and has no open is not written, and not kept as unwritten. Its dirty
+//! pages leave with its mapping, when the last reference to that goes. **Invariant:** they leave
+//! in no other way, so an open that finds the mapping finds them.
+
+use std::io;
+use std::sync::Arc;
+
+use folio_ref::Scheme;
+
+use crate::state::error_cursor::ErrorCursor;
+use crate::state::mapping::Mapping;
+use crate::state::shared::Shared;
+use crate::writeback::write_back;
+
+/// Returns `true` if the file has no name.
+fn is_unlinked<S: Scheme>(mapping: &Mapping<S>) -> bool {
+    mapping.writer.get().unwrap_or(&mapping.backing).is_unlinked()
+}
+
+/// Forgets a mapping that has dirty pages, no open and no name. Returns `true` if it did.
+pub(crate) fn forget_if_unlinked<S: Scheme>(shared: &Shared<S>, mapping: &Mapping<S>) -> bool {
+    if mapping.is_open() || !is_unlinked(mapping) {
+        return false;
+    }
+    tracing::debug!(backing = ?mapping.file_id, "a file without a name is not written");
+    let kept = shared.unwritten.lock().remove(&mapping.id);
+    // Not under the lock: it may be the last one.
+    drop(kept);
+    true
+}
+
+/// Writes everything to the backing before a close, or reports an error. What has no name and no
+/// other open is not written.
+pub(crate) fn flush_to_close<S: Scheme>(
+    mapping: &Arc<Mapping<S>>,
+    cursor: &ErrorCursor,
+) -> io::Result<()> {
+    if mapping.is_last_open() && is_unlinked(mapping) {
+        return mapping.errors.report(cursor, mapping.errors.count());
+    }
+    write_back::flush(mapping, cursor)
+}
