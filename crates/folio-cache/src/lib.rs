@@ -79,6 +79,14 @@
 //! [`File::revalidate`] or the next [`Cache::open`], by size, mtime and ctime, so within the
 //! clock's tick of the file system.
 //!
+//! | a change of the file | at the next open its pages |
+//! | --- | --- |
+//! | a write, a truncation, a sync through this cache | stay |
+//! | `chmod`, `mv`, `ln`, `touch` inside [`File::change_metadata`] | stay |
+//! | any of a file that can never be written again: `fs-verity`, a sealed memory file | stay |
+//! | the same by others | are read again: the ctime is all that is known of a write whose mtime was set back |
+//! | a write by others | are read again |
+//!
 //! # After a fork
 //!
 //! A cache belongs to the process that made it. In a child that was forked later, a call ends with

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, OFlags, SealFlags, StatxAttributes, StatxFlags};
 use rustix::io::{pread, preadv, pwrite, pwritev};
 
 use super::direct::{self, Direct};
@@ -21,6 +21,12 @@ use super::{Backing, Durable, FileId, Fill, Version, whole};
 const PIECE: usize = 1 << 20;
 
 /// A regular file, by its descriptor. Its identity is device and inode; its stamp mtime and ctime.
+///
+/// A file that the kernel lets nothing write to any more (`fs-verity`, a sealed memory file) has one
+/// version for ever. For any other, each change of the inode is a new version: `chmod`, `mv` and
+/// `ln` change the ctime only, as a write does whose mtime is set back, and the kernel gives
+/// programs no other mark of the bytes (`STATX_CHANGE_COOKIE` stays inside it).
+/// [`File::change_metadata`](crate::File::change_metadata) declares a change that changes no byte.
 #[derive(Debug)]
 pub struct LocalFile {
     file: fs::File,
@@ -28,6 +34,8 @@ pub struct LocalFile {
     direct: Direct,
     file_id: FileId,
     is_writable: bool,
+    /// The bytes can never change, whatever else does.
+    is_constant: bool,
 }
 
 impl LocalFile {
@@ -106,12 +114,14 @@ impl LocalFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         check_file(name, &file)?;
+        let is_constant = is_constant(&file, &metadata);
         let file_id = FileId { space: "file", volume: metadata.dev(), object: metadata.ino() };
         Ok(Self {
             file,
             direct: Direct::default(),
             file_id,
             is_writable: (flags & OFlags::RWMODE) != OFlags::RDONLY,
+            is_constant,
         })
     }
 
@@ -129,6 +139,20 @@ impl LocalFile {
     }
 }
 
+/// Returns `true` for a file of which the kernel lets no byte change any more: one with `fs-verity`,
+/// or a memory file that is sealed. Neither can be undone.
+fn is_constant(file: &fs::File, metadata: &fs::Metadata) -> bool {
+    let sealed = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
+    // Only a memory file has seals, and it has no name.
+    if metadata.nlink() == 0
+        && rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(sealed))
+    {
+        return true;
+    }
+    let known = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
+    known.is_ok_and(|known| known.stx_attributes.contains(StatxAttributes::VERITY))
+}
+
 impl Backing for LocalFile {
     fn file_id(&self) -> FileId {
         self.file_id
@@ -136,6 +160,9 @@ impl Backing for LocalFile {
 
     fn version(&self) -> io::Result<Version> {
         let metadata = self.file.metadata()?;
+        if self.is_constant {
+            return Ok(Version { len: metadata.len(), change_token: [0; 4] });
+        }
         let change_token =
             [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
         Ok(Version { len: metadata.len(), change_token: change_token.map(i64::cast_unsigned) })
