@@ -87,6 +87,14 @@
 //! | the same by others | are read again: the ctime is all that is known of a write whose mtime was set back |
 //! | a write by others | are read again |
 //!
+//! # How long a file may be
+//!
+//! 16 TiB (2<sup>44</sup> bytes) of a file can be cached. No call makes a file longer: `FileTooLarge`
+//! (`EFBIG`) is the answer of writes, appends and [`File::set_len`] past that. A file that is longer
+//! already, because another program made it so, can be opened: what lies before 16 TiB is read,
+//! written and punched as of any file, and it can be cut. A call that needs a byte beyond fails with
+//! `FileTooLarge`; a read that begins before ends there.
+//!
 //! # After a fork
 //!
 //! A cache belongs to the process that made it. In a child that was forked later, a call ends with

@@ -65,7 +65,8 @@ impl<S: Scheme> File<S> {
     ///
     /// # WritebackErrors
     ///
-    /// As [`write_at`](Self::write_at), and what the backing says; nothing has changed then.
+    /// `FileTooLarge` (`EFBIG`) for more than 16 TiB, up to which a file can be cached. As
+    /// [`write_at`](Self::write_at), and what the backing says; nothing has changed then.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         resize::resize(&self.mapping, self.opened.writer()?, len)
     }
@@ -77,6 +78,7 @@ impl<S: Scheme> File<S> {
     ///
     /// # WritebackErrors
     ///
+    /// `FileTooLarge` where the range reaches past 16 TiB of a longer file: nothing has changed then.
     /// As [`write_at`](Self::write_at), where a part may be zeroes then; and what the backing says
     /// of the hole, where nothing has changed then.
     pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -21,7 +21,7 @@ use crate::memory::frames_view;
 use crate::rt::shim::MutexGuard;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
-use crate::state::units::page_of;
+use crate::state::units::check_end;
 use crate::write::write_pages;
 use crate::write::write_pages::Stock;
 use crate::writeback::write_back::change;
@@ -37,12 +37,13 @@ pub(crate) fn resize<S: Scheme>(
             format!("a length of {new} is more than any file's, {} at the most", i64::MAX);
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
+    check_end(new)?;
     let _grow = mapping.grow.lock();
     // Bytes that somebody else appended are no zeroes.
     refresh::refresh_len(mapping)?;
     // What is kept of the page that the cut goes through may be held: then it is copied.
     // Whether it is a cut is only known under the locks, where nothing is allocated.
-    let may_cut_page = !new.is_multiple_of(FRAME_SIZE as u64) && page_of(new).is_ok();
+    let may_cut_page = !new.is_multiple_of(FRAME_SIZE as u64);
     let mut spare =
         Stock(if may_cut_page { vec![alloc::allocate(&mapping.shared)?] } else { Vec::new() });
     resize_with(mapping, writer, new, &mut spare)
@@ -132,6 +133,8 @@ pub(crate) fn punch<S: Scheme>(
     if offset >= end {
         return Ok(());
     }
+    // The edges are written through pages, and the file may be longer than those reach.
+    check_end(end)?;
     let page = FRAME_SIZE as u64;
     let whole = offset.div_ceil(page)..end / page;
     // The pages first: if the backing refuses, nothing has changed.
