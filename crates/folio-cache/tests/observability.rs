@@ -92,10 +92,10 @@ fn out_of_memory_reports_pinned_and_dirty_bytes() {
         "{message}"
     );
     assert_logged(&["ERROR", "no page of the cache can be freed", "dirty=16384", "offline=0"]);
-    assert_logged(&["WARN", "can not be written", "os error 28"]);
+    assert_logged(&["WARN", "writeback failed", "os error 28"]);
     // Reported once for many attempts.
     assert!(stuck.calls(Call::Write) > 1);
-    assert_eq!(lines().iter().filter(|line| line.contains("can not be written")).count(), 1);
+    assert_eq!(lines().iter().filter(|line| line.contains("writeback failed")).count(), 1);
     stuck.heal();
     dirty.sync_data().unwrap_err();
     dirty.sync_data().unwrap();

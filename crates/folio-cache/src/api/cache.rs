@@ -28,6 +28,7 @@ use crate::state::registry::Registry;
 use crate::state::shared::{Capacity, Shared};
 use crate::state::stats::{CacheStats, Counters};
 use crate::state::units::CACHED;
+use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
 
 /// Files cached in a fixed amount of memory. Cloning it gives another handle on the same cache.
@@ -40,7 +41,7 @@ impl<S: Scheme> Cache<S> {
     /// A cache that holds `capacity` bytes of files, rounded down to 2 MiB. Memory is taken as
     /// pages are read.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// `InvalidInput` when the budget is less than 2 MiB or more than the memory of the machine.
     pub fn new(capacity: usize) -> io::Result<Self> {
@@ -50,7 +51,7 @@ impl<S: Scheme> Cache<S> {
     /// A cache that may grow later: it begins with `capacity`, and
     /// [`set_capacity`](Self::set_capacity) may give it up to `most_bytes`.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`new`](Self::new) for either; `InvalidInput` when the first is more than the second.
     pub fn growable(capacity: usize, most_bytes: usize) -> io::Result<Self> {
@@ -62,7 +63,7 @@ impl<S: Scheme> Cache<S> {
     /// A cache with a quarter of the memory that there is for this process: the machine's, or what
     /// its control groups allow, of either version.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`new`](Self::new), where a quarter is less than 2 MiB.
     pub fn with_default_capacity() -> io::Result<Self> {
@@ -72,7 +73,7 @@ impl<S: Scheme> Cache<S> {
     /// As [`new`](Self::new), with another choice of what is reclaimed: `make` is given the number
     /// of frames.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As `new`.
     pub fn with_policy(
@@ -103,7 +104,7 @@ impl<S: Scheme> Cache<S> {
     /// Opens a regular file for reading. Opens of one file, by whatever name, share its pages; an
     /// open looks whether the file changed and drops what is stale.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), or
     /// one without a stable size, as under `/proc` and `/sys`: read that with `std::fs`. Else what
@@ -116,7 +117,7 @@ impl<S: Scheme> Cache<S> {
     /// Opens a regular file for reading and writing. What is written goes to the file after about a
     /// second, when it is synced, or when the last open of the file is dropped: see [`File`].
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`open`](Self::open).
     pub fn open_rw(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
@@ -126,7 +127,7 @@ impl<S: Scheme> Cache<S> {
 
     /// As [`open_rw`](Self::open_rw); the file is made if it is not there. What is in it stays.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`open`](Self::open).
     pub fn create(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
@@ -137,7 +138,7 @@ impl<S: Scheme> Cache<S> {
     /// Writes the dirty pages of all files to their backings, which may keep them in memory for a
     /// while.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// The first one; each is told to those who have the file open as well.
     pub fn flush(&self) -> io::Result<()> {
@@ -148,7 +149,7 @@ impl<S: Scheme> Cache<S> {
     /// Opens what any [`Backing`] gives. Backings of one identity share their pages, as opens of
     /// one file do.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// What the backing says when it is asked for its version.
     pub fn open_backing(&self, backing: Arc<dyn Backing>) -> io::Result<File<S>> {
@@ -213,7 +214,7 @@ impl<S: Scheme> Cache<S> {
         self.shared.io_pool.set_io_threads(threads);
         self.shared.flusher.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
-        if threads > 0 && write_back::dirty_pages(&self.shared) > 0 {
+        if threads > 0 && dirty_pages::count(&self.shared) > 0 {
             // Who made it dirty found no flusher.
             self.shared.flusher.notify_soon();
         }
@@ -284,7 +285,7 @@ impl<S: Scheme> Cache<S> {
     /// Makes the budget another one, rounded down to 2 MiB, while the cache is read. Memory beyond
     /// it goes back to the system; the pages in it move, or are reclaimed.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// - `InvalidInput`, when it is less than 2 MiB or more than the cache was made for
     ///   ([`new`](Self::new), [`growable`](Self::growable)). Nothing changed.

@@ -32,7 +32,7 @@ impl<S: Scheme> File<S> {
     /// file, or where the rest can not be read, as the next read will say; 0 at or past the
     /// end.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// `InvalidInput` for an offset past `i64::MAX`, `FileTooLarge` for one from 16 TiB on that is
     /// inside the file, `OutOfMemory` when handles pin the whole cache, else what the system
@@ -46,7 +46,7 @@ impl<S: Scheme> File<S> {
     /// The bytes from `offset` to the end of its page, or of the file, without a copy. `None` at or
     /// past the end.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`read_at`](Self::read_at).
     #[inline(always)]
@@ -76,7 +76,7 @@ impl<S: Scheme> File<S> {
     /// was opened or last revalidated by anybody but this cache, and drops all its pages if so,
     /// but for those that are dirty.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// What the system says; nothing was dropped then.
     pub fn revalidate(&self) -> io::Result<bool> {

@@ -38,7 +38,7 @@ impl<S: Scheme> File<S> {
     /// Writes `bytes` at `offset`, and makes the file longer if need be; a gap reads as zeroes. How
     /// many bytes: fewer only where the rest could not be written, as the next write will say.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// `PermissionDenied` when the file was opened for reading only, `InvalidInput` where no file
     /// can reach, `FileTooLarge` past 16 TiB, `OutOfMemory` when no page can be freed; what a
@@ -52,7 +52,7 @@ impl<S: Scheme> File<S> {
     /// Writes `bytes` at the end of the file, whoever else appends through this cache. Where that
     /// was.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`write_at`](Self::write_at). Some of the bytes may be there then: the length says how
     /// many.
@@ -63,7 +63,7 @@ impl<S: Scheme> File<S> {
 
     /// Makes the file `len` bytes long: cuts it, or appends zeroes. The backing is changed at once.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// `FileTooLarge` (`EFBIG`) for more than 16 TiB, up to which a file can be cached. As
     /// [`write_at`](Self::write_at), and what the backing says; nothing has changed then.
@@ -76,7 +76,7 @@ impl<S: Scheme> File<S> {
     /// zeroes are written: the bytes are the same, but they take space, and a large range takes
     /// as long as any write.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// `FileTooLarge` where the range reaches past 16 TiB of a longer file: nothing has changed then.
     /// As [`write_at`](Self::write_at), where a part may be zeroes then; and what the backing says
@@ -88,7 +88,7 @@ impl<S: Scheme> File<S> {
     /// Returns when all bytes that were written to the file before this call, by anybody through
     /// this cache, are durable: they survive the end of this process and of the machine.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// An error of this or an earlier writeback or sync of which this open was not told. What a
     /// sync of the backing itself failed on may be lost, as `fsync(2)` has it: write it again.
@@ -99,7 +99,7 @@ impl<S: Scheme> File<S> {
     /// As [`sync_data`](Self::sync_data), and the same for the times and everything else about the
     /// file.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`sync_data`](Self::sync_data).
     pub fn sync_all(&self) -> io::Result<()> {
@@ -109,7 +109,7 @@ impl<S: Scheme> File<S> {
     /// Writes what is dirty to the backing, which may keep it in memory for a while: it survives
     /// the end of this process.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// An error of this or an earlier writeback or sync of which this open was not told.
     pub fn flush(&self) -> io::Result<()> {
@@ -118,7 +118,7 @@ impl<S: Scheme> File<S> {
 
     /// Drops the file after a [`flush`](Self::flush): the way to learn of its errors.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`flush`](Self::flush).
     pub fn close(self) -> io::Result<()> {

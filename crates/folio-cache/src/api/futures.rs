@@ -30,7 +30,7 @@ impl<S: Scheme> File<S> {
     /// As [`read_at`](Self::read_at), without blocking. When it is dropped before its end, any part
     /// of `buf` may be written.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As `read_at`.
     pub async fn read_at_async(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
@@ -52,7 +52,7 @@ impl<S: Scheme> File<S> {
 
     /// As [`page`](Self::page), without blocking.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As `page`.
     pub async fn page_async(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
@@ -70,7 +70,7 @@ impl<S: Scheme> File<S> {
 
     /// As [`range`](Self::range), without blocking.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As `range`.
     pub async fn range_async(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
@@ -81,7 +81,7 @@ impl<S: Scheme> File<S> {
 
     /// As [`bytes`](Self::bytes), without blocking.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As `bytes`.
     pub async fn bytes_async(&self, offset: u64, len: usize) -> io::Result<Bytes> {

@@ -33,7 +33,7 @@ impl<S: Scheme> Opened<S> {
         Self { mapping: Arc::clone(mapping), writer, cursor: mapping.errors.begin() }
     }
 
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// `PermissionDenied` when it was opened for reading only; `Unsupported` in a child that was
     /// forked since the cache was made.
@@ -55,7 +55,11 @@ impl<S: Scheme> Opened<S> {
     /// else has open is not written.
     pub(crate) fn flush_to_close(&self) -> io::Result<()> {
         self.mapping.shared.check_process()?;
-        unlinked::flush_to_close(&self.mapping, &self.cursor)
+        if self.mapping.is_last_open() && unlinked::is_unlinked(&self.mapping) {
+            let errors = &self.mapping.errors;
+            return errors.report(&self.cursor, errors.count());
+        }
+        write_back::flush(&self.mapping, &self.cursor)
     }
 
     /// Writes everything to the backing, which may keep it in memory for a while.
@@ -73,7 +77,7 @@ impl<S: Scheme> Drop for Opened<S> {
 
 /// Returns the mapping of a backing: that of its file id, made now or shared.
 ///
-/// # WritebackErrors
+/// # Errors
 ///
 /// Those of [`Backing::version`](crate::Backing::version).
 pub(crate) fn open_mapping<S: Scheme>(

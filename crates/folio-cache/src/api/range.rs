@@ -146,7 +146,7 @@ impl<S: Scheme> File<S> {
     /// Up to `len` bytes from `offset` on, without a copy. Fewer only at the end of the file; none
     /// at or past it. Pages that are missing are read by few requests.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`read_at`](Self::read_at), for any page of the range: nothing is held then.
     /// `OutOfMemory` as well when the range is longer than what the cache has left to pin.
@@ -161,7 +161,7 @@ impl<S: Scheme> File<S> {
     /// behind the other in memory, as a single page does always; else they are a copy.
     /// [`range`](Self::range) never copies.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`range`](Self::range).
     #[cfg_attr(feature = "track", track_caller)]
@@ -174,7 +174,7 @@ impl<S: Scheme> File<S> {
     /// Reads into the buffers, one after the other, as if they were one: what is missing is read by
     /// few requests. How many bytes, as [`read_at`](Self::read_at) says it.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`read_at`](Self::read_at).
     pub fn read_vectored_at(&self, offset: u64, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {

@@ -12,7 +12,6 @@ use futures_core::Stream;
 
 use crate::api::file::File;
 use crate::api::range::{begin, bytes_of, join};
-use crate::memory::large_folio;
 use crate::read::async_miss::Progress;
 use crate::read::walk;
 use crate::state::units::{Found, MOST_PAGES, check_offset};
@@ -56,13 +55,13 @@ impl<S: Scheme> ByteStream<S> {
         let found: Found<S> =
             ready!(self.progress.poll_page(mapping, self.offset, wanted, context))?;
         let Some(found) = found else { return Poll::Ready(Ok(None)) };
-        let (folio, range) = large_folio::extend_over_folio(mapping, self.offset, wanted, found);
+        let (folio, range) = walk::extend_over_folio(mapping, self.offset, wanted, found);
         let (start, mut len) = (range.start, range.len());
         let mut piece = begin(folio, &range);
         while len < wanted
             && let (offset, left) = (self.offset + len as u64, wanted - len)
             && let Some(found) = walk::next_page_at_once(mapping, offset, left)
-            && let (folio, range) = large_folio::extend_over_folio(mapping, offset, left, found)
+            && let (folio, range) = walk::extend_over_folio(mapping, offset, left, found)
             && join(&mut piece, folio, &range).is_ok()
         {
             len += range.len();

@@ -41,7 +41,7 @@ pub struct LocalFile {
 impl LocalFile {
     /// Opens a file for reading.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), or
     /// one without a stable size, as under `/proc` and `/sys`; else what the system says.
@@ -51,7 +51,7 @@ impl LocalFile {
 
     /// Opens a file for reading and writing.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`open`](Self::open).
     pub fn open_rw(path: impl AsRef<Path>) -> io::Result<Self> {
@@ -60,7 +60,7 @@ impl LocalFile {
 
     /// Opens a file for reading and writing, and makes it if it is not there. What is in it stays.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// As [`open`](Self::open).
     pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
@@ -79,7 +79,7 @@ impl LocalFile {
 
     /// Takes a file that is open already. It can be written to if the descriptor can.
     ///
-    /// # WritebackErrors
+    /// # Errors
     ///
     /// `InvalidInput` when it is no regular file, or one without a stable size; when it was opened to append, as the system would
     /// write elsewhere than asked; for writing only, as who opens the file after it reads

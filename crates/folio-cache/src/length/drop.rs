@@ -11,11 +11,11 @@ impl<S: Scheme> Drop for Mapping<S> {
         if self.shared.leak_if_inherited() {
             return;
         }
-        // Nobody else is here: whoever visits a slot, by name or by frame number, holds the
+        // No other thread is here: a visit to a slot, by page number or by frame number, holds the
         // mapping.
         refresh::drop_pages(self, 0..u64::MAX);
         self.shared.registry.remove(self.file_id, self.id);
-        // What its index was paid with comes back.
+        // Its index was paid from the capacity, which grows by that.
         self.index.uncount();
         capacity::fit_after_close(&self.shared);
     }

@@ -1,11 +1,10 @@
-//! Truncation: taking pages out of the index, because the file changed or somebody asks for it.
+//! Refreshing the length: applies a change of the file by others, and takes pages out of the index.
 //!
-//! A page that is held leaves all the same: it belongs to its holders then, and is freed by the
-//! last of them.
+//! A pinned page leaves too: it belongs to its pin owners then, and the last of them frees it.
 //!
-//! A page that is dirty stays, whatever somebody else did to the file: what was written through the
-//! cache is newer. So the length is never less than what the dirty pages say. Only who cuts the
-//! file through the cache drops them.
+//! A dirty page stays, whatever others did to the file: what was written through the cache is
+//! newer. So the length is never less than what the dirty pages say. Only truncation through the
+//! cache drops dirty pages.
 
 use std::io;
 use std::ops::Range;
@@ -17,39 +16,50 @@ use folio_ref::Scheme;
 use crate::memory::large_folio;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
+use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
 use crate::writeback::write_back::Then;
 
-/// How often the last page may be dirty again when the file has grown beside us, before the growth
-/// waits for the next look.
-const LOOKS: u32 = 8;
+/// The number of times that the last page may be dirty again when others have made the file longer.
+/// After that the growth waits for the next refresh.
+const MAX_TRIES: u32 = 8;
 
-/// Looks at the file's size, and applies it. The length now.
+/// Asks the backing for the file's length and applies it. Returns the length.
+///
+/// # Errors
+///
+/// `Unsupported` in a child process, what the backing returns, and what writeback returns if the
+/// old last page is dirty.
 pub(crate) fn refresh_len<S: Scheme>(mapping: &Mapping<S>) -> io::Result<u64> {
-    refresh(mapping, Err)
+    refresh_with(mapping, Err)
 }
 
-/// The same for who reads: that something can not be written is told to who syncs. Until it
-/// can, the file ends where it did.
+/// Asks the backing for the file's length and applies it, for a reader. Returns the length. If the
+/// old last page is dirty and cannot be written, the file ends where it did; its next sync reports
+/// the error.
+///
+/// # Errors
+///
+/// `Unsupported` in a child process, otherwise what the backing returns.
 pub(crate) fn refresh_len_to_read<S: Scheme>(mapping: &Mapping<S>) -> io::Result<u64> {
-    refresh(mapping, |_| Ok(mapping.len()))
+    refresh_with(mapping, |_| Ok(mapping.len()))
 }
 
 #[cold]
-fn refresh<S: Scheme>(
+fn refresh_with<S: Scheme>(
     mapping: &Mapping<S>,
     unwritten: impl FnOnce(io::Error) -> io::Result<u64>,
 ) -> io::Result<u64> {
     mapping.shared.check_process()?;
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_TRIES {
         let at = {
             let _length = mapping.length.lock();
-            match look(mapping, None)? {
+            match apply_backing_len(mapping, None)? {
                 Ok(len) => return Ok(len),
                 Err(page) => page,
             }
         };
-        // What was appended beside us belongs into a page that we have not written.
+        // Others appended bytes to the file that belong into a page that is dirty here.
         if let Err(error) = write_back::write_back(mapping, at..at + 1, Then::Nothing) {
             return unwritten(error);
         }
@@ -57,16 +67,20 @@ fn refresh<S: Scheme>(
     Ok(mapping.len())
 }
 
-/// Looks whether the file changed since it was opened or last looked at, and drops what is
-/// clean if so.
+/// Drops the clean pages if the file was changed by others since it was opened or last revalidated.
+/// Returns `true` if it was.
+///
+/// # Errors
+///
+/// What the backing returns.
 pub(crate) fn revalidate<S: Scheme>(mapping: &Mapping<S>) -> io::Result<bool> {
     refresh_len_to_read(mapping)?;
     let mut change_token = mapping.changing.lock();
     let _length = mapping.length.lock();
     let now = mapping.backing.version()?;
     let changed = now != *change_token;
-    if look(mapping, Some(now.len))?.is_err() {
-        // It grows under our hands: what it was given is found by the next look.
+    if apply_backing_len(mapping, Some(now.len))?.is_err() {
+        // The file grows meanwhile: the next refresh finds what was appended.
         return Ok(true);
     }
     if changed {
@@ -109,11 +123,18 @@ pub(crate) fn invalidate<S: Scheme>(mapping: &Mapping<S>) {
     drop_clean_pages_from(mapping, 0);
 }
 
-/// Looks at the file's size unless it was looked at just now, and applies it, under the lock
-/// `length`: of two looks the later one must be applied last. `Err`: a dirty page that must
-/// be written before.
-fn look<S: Scheme>(mapping: &Mapping<S>, seen: Option<u64>) -> io::Result<Result<u64, u64>> {
-    // Before the look: what is written between the two is in what it sees.
+/// Applies the length of the backing: `seen` if the caller has just asked for it. Call under the
+/// lock `length`: of two lengths the later one must be applied last. Returns the length of the
+/// file, or `Err(page)` for a dirty page that must be written first.
+///
+/// # Errors
+///
+/// What the backing returns.
+fn apply_backing_len<S: Scheme>(
+    mapping: &Mapping<S>,
+    seen: Option<u64>,
+) -> io::Result<Result<u64, u64>> {
+    // Before the backing is asked: what is written between the two is part of its length.
     let unwritten = mapping.dirty.end();
     let backed = match seen {
         Some(len) => len,
@@ -124,10 +145,10 @@ fn look<S: Scheme>(mapping: &Mapping<S>, seen: Option<u64>) -> io::Result<Result
     if let Err(page) = set_len(mapping, new) {
         return Ok(Err(page));
     }
-    // After the cut, if it is one: see resize. Release: pairs with Acquire in publish.
+    // After the truncation, if it is one: see resize. Release: pairs with Acquire in publish.
     mapping.backed.store(backed, Ordering::Release);
-    // Somebody may have begun to write before the cut, to a page behind it, and not have
-    // finished before the look.
+    // Another thread may have begun to write to a page behind the new end before the truncation,
+    // and have finished after the dirty pages were looked at.
     let unwritten = mapping.dirty.end();
     if unwritten > new && new < old {
         // Release: pairs with Acquire in `len`.
@@ -136,22 +157,21 @@ fn look<S: Scheme>(mapping: &Mapping<S>, seen: Option<u64>) -> io::Result<Result
     Ok(Ok(mapping.len()))
 }
 
-/// Makes `new` the length. Under the lock `length`. `Err`: the page that the file ended in is
-/// dirty, and nothing was changed.
+/// Sets the length to `new`. Call under the lock `length`. Returns `Err(page)` if the page in which
+/// the file ended is dirty; nothing was changed then.
 fn set_len<S: Scheme>(mapping: &Mapping<S>, new: u64) -> Result<(), u64> {
     // Relaxed: written under the lock only.
     let old = mapping.len.load(Ordering::Relaxed);
     if new > old {
-        // The old last page ends with zeroes where there are bytes now: it goes before any
-        // reader may see the new length.
-        // SeqCst, the fence in fill: a fill that this visit does not see reads the file after
-        // the look at its size, so it gets the new bytes.
+        // The old last page ends with zeroes where there are bytes now. It goes before any reader
+        // may see the new length. SeqCst, the fence in fill: a fill that this visit does not see
+        // reads the file after its length was asked for, so it gets the new bytes.
         fence(Ordering::SeqCst);
         let last = old / FRAME_SIZE as u64;
         drop_clean_pages_from(mapping, last);
         let slot = u32::try_from(last).ok().and_then(|page| mapping.index.get(page));
-        // Whether it is dirty says its visit: who comes later to write finds no page, and reads
-        // one with the new bytes.
+        // The visit determines if the page is dirty: a later writer finds no page, and reads one with
+        // the new bytes.
         if !old.is_multiple_of(FRAME_SIZE as u64)
             && slot.is_some_and(|slot| !drop_page(mapping, slot, false))
         {
@@ -160,32 +180,32 @@ fn set_len<S: Scheme>(mapping: &Mapping<S>, new: u64) -> Result<(), u64> {
         // Release: pairs with Acquire in `len`.
         mapping.len.store(new, Ordering::Release);
     } else if new < old {
-        // The other way round: from now on fills past the end decline, and readers notice.
+        // The opposite order: from now on fills past the end decline, and readers notice.
         mapping.len.store(new, Ordering::Release);
         bump_truncate_seq(mapping);
-        // SeqCst, Dekker with the fences in fill and write: either this visit sees the claim
-        // and waits for it, or they see the new length and take their page out by
-        // themselves.
+        // SeqCst, Dekker with the fences in fill and write: either this visit sees the page lock
+        // and waits for it, or they see the new length and take their page out themselves.
         fence(Ordering::SeqCst);
         drop_clean_pages_from(mapping, new / FRAME_SIZE as u64);
     }
     Ok(())
 }
 
-/// After the length, before the pages go. Under the lock `length`.
+/// Counts a truncation. Call under the lock `length`, after the length was stored and before the
+/// pages go.
 pub(crate) fn bump_truncate_seq<S: Scheme>(mapping: &Mapping<S>) {
     // Relaxed: no other writer. Release: pairs with Acquire in `truncate_seq`.
     mapping.truncate_seq.store(mapping.truncate_seq.load(Ordering::Relaxed) + 1, Ordering::Release);
 }
 
-/// Empties every slot of a range of pages. Waits for those in progress. Dirty pages are lost.
+/// Empties every slot of a range of pages. Waits for page locks. Dirty pages are lost.
 pub(crate) fn drop_pages<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>) {
     mapping.shared.io_pool.forget(mapping.id, &pages);
     large_folio::split_edges(mapping, &pages);
     mapping.index.for_each_in(pages, |slot| _ = drop_page(mapping, slot, true));
 }
 
-/// Empties every slot from a page on that is not dirty. Waits for those in progress.
+/// Empties every slot from a page on, except those of dirty pages. Waits for page locks.
 fn drop_clean_pages_from<S: Scheme>(mapping: &Mapping<S>, page: u64) {
     let pages = page..u64::MAX;
     mapping.shared.io_pool.forget(mapping.id, &pages);
@@ -193,7 +213,7 @@ fn drop_clean_pages_from<S: Scheme>(mapping: &Mapping<S>, page: u64) {
     mapping.index.for_each_in(pages, |slot| _ = drop_page(mapping, slot, false));
 }
 
-/// `false`: it is dirty, and stays.
+/// Empties a slot. Returns `false` if its page is dirty and stays.
 fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) -> bool {
     loop {
         if let Some(mut locked) = slot.try_lock(mapping.zone) {
@@ -202,11 +222,11 @@ fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) 
                     return false;
                 }
                 locked.set_dirty(false);
-                write_back::forget_dirty(mapping, locked.folio().owner_data() as u32);
+                dirty_pages::forget_dirty(mapping, locked.folio().owner_data() as u32);
             }
             match locked.freeze() {
                 Ok(frozen) => frozen.remove().free(),
-                // Somebody holds it: the index's reference goes, theirs stay.
+                // The page is pinned: the reference of the index goes, the others stay.
                 Err(locked) => drop(locked.remove()),
             }
             return true;
@@ -218,10 +238,10 @@ fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) 
     }
 }
 
-/// Makes each read of the file miss, in a child: its pages are to be dropped, which takes what
-/// a child has not.
+/// Makes each read of the file miss, in a child process: the page drop would need threads and locks
+/// that a child does not have.
 pub(crate) fn invalidate_inherited<S: Scheme>(mapping: &Mapping<S>) {
-    // Relaxed: no other value follows from it. A reader that sees it finds no bytes, and the
-    // miss says why.
+    // Relaxed: no other value follows from it. A reader that sees it finds no bytes, and the miss
+    // returns the error.
     mapping.len.store(0, Ordering::Relaxed);
 }

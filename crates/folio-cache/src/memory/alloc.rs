@@ -1,4 +1,4 @@
-//! Where the frames of pages come from: free ones, else what reclaim frees.
+//! Allocating the frames of pages: free ones, otherwise those that reclaim frees.
 
 use std::io;
 use std::time::Duration;
@@ -7,46 +7,51 @@ use folio_frames::{Level, MAX_ORDER, MigrateType, Order};
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
-use crate::memory::evict;
+use crate::memory::evict::{self, BATCH};
 use crate::memory::out_of_memory;
-use crate::memory::reclaimer;
-use crate::rt::shim::{rest, yield_now};
+use crate::rt::shim::{back_off, yield_now};
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 use crate::writeback::write_back;
 
-/// Pages that are freed at once when some have to be: some of the next misses are spared the same.
-pub(crate) const BATCH: usize = 32;
+/// Rounds of an allocation before it fails. Reclaim may find nothing for a moment while another
+/// thread takes a block offline or closes a large file, and its frames come back.
+const MAX_ROUNDS: usize = 200;
 
-/// Tries of an allocation before it fails. Reclaim may find nothing for a moment: somebody takes a
-/// block offline or closes a large file, and what they hold comes back.
-const ROUNDS: usize = 200;
-
-/// Rounds that only yield; the later ones sleep for [`PAUSE`].
-const YIELDS: usize = 16;
+/// Rounds that only yield. The later ones sleep for [`PAUSE`].
+const YIELD_ROUNDS: usize = 16;
 
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Pages from which on a request that is cut into many pieces is slower.
-const WORTH_A_PIECE: usize = 64;
+/// A request of at least this number of pages is slower in many pieces than in one.
+const MIN_CONTIGUOUS: usize = 64;
 
-/// A frozen frame, by reclaim if there is no free one.
+/// Returns a frozen frame, by reclaim if there is no free one.
 ///
-/// # WritebackErrors
+/// # Errors
 ///
-/// `OutOfMemory`, with how much is pinned, when for about 200 ms there was nothing to reclaim.
+/// `OutOfMemory`, with the number of bytes pinned, when there was nothing to reclaim for about 200
+/// ms.
 pub(crate) fn allocate<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
-    reclaimer::notify_if_low(shared);
+    notify_reclaimer_if_low(shared);
     shared
         .zone()
         .alloc_frozen_as(Order::ZERO, MigrateType::Movable)
         .or_else(|_| allocate_by_reclaim(shared))
 }
 
-/// Frees frames for who found none. Some may be free already, in the lists of other threads.
-/// How many it freed.
+/// Notifies the reclaimer if few frames are free. Never waits.
+#[inline]
+fn notify_reclaimer_if_low<S: Scheme>(shared: &Shared<S>) {
+    if !shared.zone().is_at_least(Level::BelowHigh) {
+        shared.reclaimer.notify_now();
+    }
+}
+
+/// Frees frames for an allocation that found none. Some may be free already, in the lists of other
+/// threads. Returns the number of frames freed.
 pub(crate) fn free_some<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
     shared.zone().drain();
     match shared.zone().free_frames() {
@@ -59,41 +64,41 @@ pub(crate) fn free_some<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
 fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
     let zone = shared.zone();
     shared.counters.direct_reclaims.add(1);
-    // If its thread could not be started, it may be now.
+    // If the thread could not be started before, it may start now.
     shared.reclaimer.notify_soon();
     capacity::fit(shared);
-    for round in 0..ROUNDS {
+    for round in 0..MAX_ROUNDS {
         if free_some(shared, BATCH) == 0 {
             write_back::write_back_some(shared);
         }
         if let Ok(folio) = zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
             return Ok(folio);
         }
-        if round < YIELDS {
+        if round < YIELD_ROUNDS {
             yield_now();
         } else {
-            rest(PAUSE);
+            back_off(PAUSE);
         }
     }
     Err(out_of_memory::out_of_memory(shared))
 }
 
-/// Up to `frames` frozen frames, as many as there are without waiting: for what need not be
-/// read. They lie one behind the other where memory does, in as few pieces as there are: a
-/// request into one piece is faster than into many.
+/// Returns up to `frames` frozen frames, as many as there are without waiting: for pages that need
+/// not be read. They are as contiguous as free memory allows, because a request into one piece is
+/// faster than one into many.
 pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec<FrozenFolio<S>> {
-    reclaimer::notify_if_low(shared);
+    notify_reclaimer_if_low(shared);
     let mut folios = Vec::with_capacity(frames);
-    // Of what others free in the meantime they may be quicker: it frees no more than it wants.
+    // Other threads may take what is freed here: this frees no more than it wants.
     let mut batches = frames.div_ceil(BATCH);
     while folios.len() < frames {
         let left = frames - folios.len();
-        let most = Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
-        match shared.zone().alloc_frozen_up_to(most, MigrateType::Movable) {
-            // What the reclaimer would free in a moment is freed here: it may be in one piece.
+        let order = Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
+        match shared.zone().alloc_frozen_up_to(order, MigrateType::Movable) {
+            // This frees at once what the reclaimer would free in a moment: it may be contiguous.
             Ok(block)
-                if block.order() < most
-                    && left >= WORTH_A_PIECE
+                if block.order() < order
+                    && left >= MIN_CONTIGUOUS
                     && batches > 0
                     && !shared.zone().is_at_least(Level::Enough) =>
             {
@@ -113,8 +118,15 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
     folios
 }
 
-/// A folio for a page, in no slot yet. With no lock held but `grow`.
-pub(crate) fn spare<S: Scheme>(mapping: &Mapping<S>, page: u32) -> io::Result<FrozenFolio<S>> {
+/// Returns a folio for a page, in no slot yet. Call with no lock held except `grow`.
+///
+/// # Errors
+///
+/// `OutOfMemory` if no page can be freed.
+pub(crate) fn allocate_for<S: Scheme>(
+    mapping: &Mapping<S>,
+    page: u32,
+) -> io::Result<FrozenFolio<S>> {
     let mut folio = allocate(&mapping.shared)?;
     folio.set_owner(CACHED, mapping.owner_data(page));
     Ok(folio)

@@ -1,11 +1,12 @@
-//! The budget: how much memory a cache may use, changed while it is read.
+//! The capacity: the amount of memory that a cache may use. It can change while the cache is read.
 //!
-//! The arena has addresses for the most that the cache was made for. What is beyond the budget is
-//! offline: blocks of 2 MiB whose memory the system has back. Shrinking takes the blocks with the
-//! least that is held, frees as much as they hold by the policy, and moves the rest of their pages
-//! elsewhere; readers go on, or sleep for the moment in which their page moves.
+//! The arena has addresses for the maximum that the cache was made for. What is beyond the capacity
+//! is offline: blocks of 2 MiB that were given back to the system. Shrinking takes the blocks with
+//! the fewest pinned frames. It frees as many pages as they hold by the policy, and moves the rest
+//! of their pages elsewhere. Readers go on, or sleep for the moment in which their page moves.
 //!
-//! A file's index is paid from the budget as well: for each 2 MiB of indexes there is a block less.
+//! The index of a file is paid from the capacity as well: for each 2 MiB of indexes one more block
+//! is offline.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -18,54 +19,58 @@ use crate::memory::evict;
 use crate::memory::limits::machine_bytes;
 use crate::memory::pinned;
 use crate::memory::watermarks::set_watermarks;
-use crate::rt::shim::rest;
+use crate::rt::shim::back_off;
 use crate::state::frames::Offline;
 use crate::state::shared::Shared;
 
-/// Tries to empty one block while others take what was freed for it.
-const TRIES: usize = 4;
+/// Tries to empty one block, as other threads may take what was freed for it.
+const MAX_TRIES: usize = 4;
 
-/// Rounds through all blocks before a new budget is given up: readers hold pages for moments, which
-/// pass.
-const ROUNDS: usize = 200;
+/// Rounds through all blocks before a new capacity is given up. Readers pin pages for moments,
+/// which pass.
+const MAX_ROUNDS: usize = 200;
 
-/// Between two rounds.
+/// The time between two rounds.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Rounds a budget down to blocks.
+/// Returns a capacity rounded down to whole blocks.
 ///
-/// # WritebackErrors
+/// # Errors
 ///
-/// `InvalidInput`, outside of what is allowed.
-pub(crate) fn check(bytes: usize, most: usize, why: &str) -> io::Result<usize> {
-    let least = BLOCK_ORDER.bytes();
-    if (least..=most).contains(&bytes) {
-        return Ok(bytes - bytes % least);
+/// `InvalidInput` outside the allowed range.
+pub(crate) fn check(bytes: usize, max: usize, why: &str) -> io::Result<usize> {
+    let min = BLOCK_ORDER.bytes();
+    if (min..=max).contains(&bytes) {
+        return Ok(bytes - bytes % min);
     }
-    let message = format!("a capacity of {bytes} bytes: allowed are {least} to {most}, {why}");
+    let message = format!("a capacity of {bytes} bytes is not within {min} to {max}, {why}");
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
-/// As [`check`], for a cache that is to be made.
+/// Returns the capacity of a new cache, rounded down to whole blocks.
+///
+/// # Errors
+///
+/// `InvalidInput` below one block or above the memory of the machine.
 pub(crate) fn check_new(bytes: usize) -> io::Result<usize> {
     check(bytes, machine_bytes(), "this machine's memory")
 }
 
-/// The most that the cache was made for.
+/// Returns the maximum capacity that the cache was made for, in bytes.
 pub(crate) fn most_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
     shared.zone().blocks() * BLOCK_ORDER.bytes()
 }
 
 pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::Result<()> {
-    let bytes = check(bytes, most_bytes(shared), "what the cache was made for")?;
+    let bytes = check(bytes, most_bytes(shared), "the maximum capacity of this cache")?;
     let mut offline = shared.capacity.offline.lock();
     shared.capacity.bytes.store(bytes, Ordering::Relaxed);
     let mut reached = fit_under_lock(shared, &mut offline);
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         if reached <= bytes {
             break;
         }
-        rest(PAUSE);
+        back_off(PAUSE);
         reached = fit_under_lock(shared, &mut offline);
     }
     if reached <= bytes {
@@ -74,12 +79,13 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
     shared.capacity.bytes.store(reached, Ordering::Relaxed);
     let pinned = pinned::pinned_bytes(shared);
     let message = format!(
-        "the capacity is {reached} bytes, not {bytes}: {pinned} bytes are pinned, and no block can be given back whole"
+        "the capacity is {reached} bytes, not {bytes}: {pinned} bytes are pinned, \
+         and no block can be taken offline"
     );
     Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
 }
 
-/// What is offline though the budget allows it: paid for indexes.
+/// Returns the number of bytes that are offline though the capacity allows them: paid for indexes.
 pub(crate) fn spare_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
     spare_of(shared, &shared.capacity.offline.lock())
 }
@@ -89,8 +95,8 @@ fn spare_of<S: Scheme>(shared: &Shared<S>, offline: &[Offline<S>]) -> usize {
         .saturating_sub(most_bytes(shared) - shared.capacity.bytes())
 }
 
-/// Takes back what was paid for the index of a file that was closed. It may be called where
-/// somebody evicts to give blocks back, by the thread that does: so it only tries.
+/// Takes back what was paid for the index of a file that was closed. The thread that calls this may
+/// be evicting pages to take blocks offline, so it only tries the lock.
 pub(crate) fn fit_after_close<S: Scheme>(shared: &Shared<S>) {
     if let Some(mut offline) = shared.capacity.offline.try_lock()
         && spare_of(shared, &offline) > 0
@@ -99,16 +105,16 @@ pub(crate) fn fit_after_close<S: Scheme>(shared: &Shared<S>) {
     }
 }
 
-/// Gives blocks back for what the indexes grew, or takes them again. Called each time that
-/// memory is short.
+/// Takes blocks offline for what the indexes grew, or online again. Called each time that memory is
+/// short.
 pub(crate) fn fit<S: Scheme>(shared: &Shared<S>) {
     if let Some(mut offline) = shared.capacity.offline.try_lock() {
         fit_under_lock(shared, &mut offline);
     }
 }
 
-/// Brings as many blocks online, or takes as many offline, as the budget says. The bytes online
-/// after that.
+/// Brings as many blocks online, or takes as many offline, as the capacity says. Returns the number
+/// of bytes online after that.
 fn fit_under_lock<S: Scheme>(shared: &Shared<S>, offline: &mut Vec<Offline<S>>) -> usize {
     let zone = shared.zone();
     let block_bytes = BLOCK_ORDER.bytes();
@@ -121,7 +127,7 @@ fn fit_under_lock<S: Scheme>(shared: &Shared<S>, offline: &mut Vec<Offline<S>>) 
     let beyond = zone.blocks() - wanted;
     let before = offline.len();
     while offline.len() > beyond {
-        shared.arena.online(offline.pop().expect("there are more than none"));
+        shared.arena.online(offline.pop().expect("more blocks are offline than `beyond`"));
     }
     if offline.len() < beyond {
         for block in blocks_by_pinned(shared) {
@@ -139,7 +145,7 @@ fn fit_under_lock<S: Scheme>(shared: &Shared<S>, offline: &mut Vec<Offline<S>>) 
     (zone.blocks() - offline.len()) * block_bytes
 }
 
-/// All blocks, those with the least that can not be moved first; of equals the last one first.
+/// Returns all blocks, those with the fewest pinned frames first; of equals the last one first.
 fn blocks_by_pinned<S: Scheme>(shared: &Shared<S>) -> Vec<usize> {
     let zone = shared.zone();
     let mut blocks: Vec<(usize, usize)> = (0..zone.blocks())
@@ -150,11 +156,11 @@ fn blocks_by_pinned<S: Scheme>(shared: &Shared<S>) -> Vec<usize> {
     blocks.into_iter().map(|block| block.1).collect()
 }
 
-/// Takes a block offline; `None`: something in it is held.
+/// Takes a block offline. Returns `None` if a frame in it is pinned.
 fn empty<S: Scheme>(shared: &Shared<S>, block: usize) -> Option<Offline<S>> {
     let frames = BLOCK_ORDER.frames();
-    for _ in 0..TRIES {
-        // Room for what is moved out of it.
+    for _ in 0..MAX_TRIES {
+        // Frames for the pages that are moved out of the block.
         let free = shared.zone().stats().free_frames;
         if free < frames {
             evict::reclaim(shared, (frames - free) as usize);

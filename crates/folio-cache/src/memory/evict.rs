@@ -1,16 +1,14 @@
-//! Eviction: what the policy chose is claimed, frozen and freed; and where memory comes from when
-//! there is none.
+//! Eviction: the pages that the policy chose are locked, frozen and freed.
 //!
-//! The policy is asked under its lock and only names frames. What is done to them is done outside
-//! of it, by the rules of slots: who holds a page is never waited for, and what can not be taken is
-//! given back. Several threads may evict at once.
+//! The policy is asked under its lock and only names frames. Frames are changed outside of that
+//! lock, by the rules of slots: a pin owner is never waited for, and a page that cannot be evicted
+//! is restored to the policy. Several threads may evict at once.
 
 use std::sync::Arc;
 
 use folio_frames::{Order, Pfn, PfnRange};
 use folio_ref::Scheme;
 
-use crate::memory::alloc::BATCH;
 use crate::memory::frames_view::CachedFrames;
 use crate::memory::large_folio;
 use crate::policy::Frames;
@@ -19,20 +17,23 @@ use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::{CACHED, split_owner_data};
 
-/// No frames.
-const NONE: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
+/// Pages that are freed at once when memory is short, so that the next misses find free frames.
+pub(crate) const BATCH: usize = 32;
 
-/// Frees `wanted` pages, and some more where they lie in one folio, about half as many at the
-/// most: no cold folio is cut for its last pages. How many it freed: fewer only when the
-/// rest is held.
+/// No frames.
+const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
+
+/// Evicts `wanted` pages, coldest first. May evict about half as many more where they lie in one
+/// folio: a cold folio is not split for its last pages. Returns the number evicted, which is fewer
+/// than `wanted` only if the rest is pinned or dirty.
 pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
     let frames = CachedFrames(shared.zone());
     let (mut freed, mut victims) = (0, Vec::with_capacity(BATCH));
-    // Given back at the end: the policy would name them again at once.
+    // Restored at the end: otherwise the policy would name them again at once.
     let mut failed = Vec::new();
-    // Victims in a row are often of one file, and of one folio.
-    let (mut mapping, mut gone) = (None, NONE);
-    // Not for ever, whatever a policy names.
+    // Consecutive victims often belong to one file and to one folio.
+    let (mut mapping, mut gone) = (None, NO_FRAMES);
+    // Bounds the loop, whatever a policy names.
     let mut named: usize = 0;
     while freed < wanted && named.saturating_sub(freed) < frames.count() as usize {
         victims.clear();
@@ -43,15 +44,15 @@ pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
         named += victims.len();
         for &frame in &victims {
             let pfn = frames.pfn(frame);
-            // It went with the one before. If another page has the frame by now, the policy was
-            // told of that.
+            // Evicted together with the frame before. If another page has the frame by now, that
+            // page was reported to the policy.
             if (gone.start..gone.end).contains(&pfn) {
                 continue;
             }
-            // All that were chosen go, in their order: who comes back to the policy comes last
-            // there, and a folio's pages would part.
-            let most = wanted.saturating_add(wanted / 2).saturating_sub(freed);
-            let Some((pages, frames)) = evict(shared, pfn, most, &mut mapping) else {
+            // Evict in the order chosen: a victim given back goes to the tail of the queue, which
+            // would scatter the pages of one folio.
+            let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
+            let Some((pages, frames)) = evict(shared, pfn, max, &mut mapping) else {
                 failed.push(frame);
                 continue;
             };
@@ -69,39 +70,39 @@ pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
     freed
 }
 
-/// Frees the page in a frame, and with it those of its folio, if they are all as cold, and no
-/// more than `most`. How many, and in which frames: none if it is not there any more.
-/// `None`: it stays. `last` is the mapping of the page before, for this one.
+/// Evicts the page in a frame, and the other pages of its folio if all are cold and there are at
+/// most `max`. Returns the number of pages and their frames, which are none if the page is not
+/// there any more. Returns `None` if the page stays. `last` is the mapping of the page before, kept
+/// for the next.
 fn evict<S: Scheme>(
     shared: &Shared<S>,
     pfn: Pfn,
-    most: usize,
+    max: usize,
     last: &mut Option<Arc<Mapping<S>>>,
 ) -> Option<(usize, PfnRange)> {
     let Some((head, seen)) = shared.zone().peek_around(pfn).filter(|(_, seen)| seen.kind == CACHED)
     else {
-        return Some((0, NONE));
+        return Some((0, NO_FRAMES));
     };
-    // A tail keeps its own.
+    // A tail has its own owner data.
     let owner_data = if head == pfn { seen.owner_data } else { shared.zone().peek(pfn).owner_data };
     let (id, page) = split_owner_data(owner_data);
     if last.as_ref().is_none_or(|mapping| mapping.id != id) {
-        // No lock is held when the one before is dropped here, perhaps the last reference to
-        // it.
+        // No lock is held when the previous mapping, perhaps its last reference, is dropped here.
         *last = shared.registry.by_id(id);
     }
     let mapping = last.as_ref()?;
     if seen.order > Order::ZERO
-        && let Some(pages) = large_folio::reclaim_folio(mapping, head, &seen, most)
+        && let Some(pages) = large_folio::reclaim_folio(mapping, head, &seen, max)
     {
         let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
         return Some((pages, PfnRange { start: head, end }));
     }
-    evict_slot(shared, pfn, mapping.index.get(page)?).then_some((1, NONE))
+    evict_slot(shared, pfn, mapping.index.get(page)?).then_some((1, NO_FRAMES))
 }
 
 fn evict_slot<S: Scheme>(shared: &Shared<S>, pfn: Pfn, slot: &Slot<S>) -> bool {
-    // R8: the look at the frame is stale; what counts is what the slot holds under the claim.
+    // R8: what was read from the frame is stale; the content of the locked slot counts.
     let Some(locked) = slot.try_lock(shared.zone()).filter(|locked| locked.pfn() == pfn) else {
         return false;
     };

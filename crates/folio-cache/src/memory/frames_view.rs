@@ -1,4 +1,4 @@
-//! The frames of a cache as its policy sees them, and what the policy hears of pages.
+//! The frames of a cache as its policy sees them, and the reports of pages to the policy.
 
 use folio_frames::{Kind, Pfn, PfnRange};
 use folio_ref::{Scheme, Snapshot};
@@ -16,7 +16,7 @@ impl<S: Scheme> CachedFrames<S> {
         Pfn::new(self.0.pfns().start.as_u64() + u64::from(frame))
     }
 
-    /// A tail: of a large folio, each of whose frames is a page.
+    /// Returns the state of a tail: a subpage of a large folio, in which each frame is a page.
     fn inspect_subpage(&self, frame: u32, owner_data: u64) -> FrameState {
         match self.0.peek_around(self.pfn(frame)) {
             Some((_, head)) if head.kind == CACHED => match head.snapshot {
@@ -40,8 +40,8 @@ impl<S: Scheme> Frames for CachedFrames<S> {
         }
         match seen.snapshot {
             _ if seen.kind != CACHED => FrameState::NotCached,
-            // The references are the index's, unless pages left a larger folio that somebody holds.
-            // What is dirty can go when it was written back.
+            // The references are the index's, unless pages left a larger folio that is pinned. A
+            // dirty page can be evicted once it is written back.
             Snapshot::Live(n) if n <= seen.order.frames() && !seen.dirty => {
                 FrameState::Evictable(seen.owner_data)
             }
@@ -54,12 +54,12 @@ impl<S: Scheme> Frames for CachedFrames<S> {
     }
 }
 
-/// Tells the policy of a page that came. Call without a claim.
+/// Reports a new page to the policy. Call with no page locked.
 pub(crate) fn insert<S: Scheme>(shared: &Shared<S>, pfn: Pfn, owner_data: u64) {
     insert_all(shared, &[(pfn, owner_data)]);
 }
 
-/// Tells the policy of pages that came, each with its private note. Call without a claim.
+/// Reports new pages to the policy, each with its owner data. Call with no page locked.
 pub(crate) fn insert_all<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
     if pages.is_empty() {
         return;
@@ -71,8 +71,8 @@ pub(crate) fn insert_all<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
     }
 }
 
-/// Whether pages were not used lately, and the policy does not hold them for hot, which may
-/// have taken their marks a moment ago.
+/// Returns `true` if no page of a range was used lately. The policy must agree that they are cold,
+/// as it may have taken their referenced bits a moment ago.
 pub(crate) fn are_cold<S: Scheme>(shared: &Shared<S>, mut pages: PfnRange) -> bool {
     if pages.clone().any(|pfn| shared.zone().is_referenced(pfn)) {
         return false;
@@ -81,8 +81,8 @@ pub(crate) fn are_cold<S: Scheme>(shared: &Shared<S>, mut pages: PfnRange) -> bo
     pages.all(|pfn| policy.is_cold(frame(shared, pfn)))
 }
 
-/// Tells the policy of pages that go with a victim, each with its private note. Call while
-/// nobody can have their frames.
+/// Reports pages that are evicted with a victim to the policy, each with its owner data. Call while
+/// no other thread can have their frames.
 pub(crate) fn evicted_with<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
     let mut policy = shared.policy.lock();
     for &(pfn, owner_data) in pages {
@@ -90,7 +90,7 @@ pub(crate) fn evicted_with<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) 
     }
 }
 
-/// The number by which a policy knows a frame.
+/// Returns the number by which the policy knows a frame.
 pub(crate) fn frame<S: Scheme>(shared: &Shared<S>, pfn: Pfn) -> u32 {
     (pfn.as_u64() - shared.zone().pfns().start.as_u64()) as u32
 }

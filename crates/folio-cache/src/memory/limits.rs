@@ -1,29 +1,29 @@
-//! What memory there is: the machine's, and what control groups leave of it.
+//! The memory of the machine, and the limits that control groups set.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Of the memory that there is, the part that a cache takes by default: one in so many. The rest is
-/// for the program around it.
-const SHARE: usize = 4;
+/// The divisor for the default capacity: a cache takes this share of the memory. The rest is for
+/// the program around it.
+const DEFAULT_SHARE: usize = 4;
 
-/// The memory of the machine.
+/// Returns the memory of the machine in bytes.
 pub(crate) fn machine_bytes() -> usize {
     let info = rustix::system::sysinfo();
     let bytes = u128::from(info.totalram) * u128::from(info.mem_unit);
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// A budget that fits here: a quarter of the machine's memory, or of what the control groups of
-/// this process allow.
+/// Returns the default capacity: a quarter of the machine's memory, or of what the control groups
+/// of this process allow.
 pub(crate) fn default_capacity() -> usize {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limit = group_limit(&groups, Path::new("/sys/fs/cgroup"));
-    limit.unwrap_or(usize::MAX).min(machine_bytes()) / SHARE
+    limit.unwrap_or(usize::MAX).min(machine_bytes()) / DEFAULT_SHARE
 }
 
-/// The least limit of the groups that `/proc/self/cgroup` names, and of all groups around them.
-/// `None`: no limit.
+/// Returns the smallest limit of the groups that `/proc/self/cgroup` names, and of all groups
+/// around them. Returns `None` without a limit.
 ///
 /// Inside a container the path may lead nowhere, and the group is found at the top.
 fn group_limit(groups: &str, mounted: &Path) -> Option<usize> {
@@ -38,14 +38,14 @@ fn group_limit(groups: &str, mounted: &Path) -> Option<usize> {
             }
             _ => return None,
         };
-        roots.into_iter().filter_map(|root| least_upwards(&root, path, file)).min()
+        roots.into_iter().filter_map(|root| min_limit_upwards(&root, path, file)).min()
     });
     limits.min()
 }
 
-fn least_upwards(root: &Path, path: &str, file: &str) -> Option<usize> {
+fn min_limit_upwards(root: &Path, path: &str, file: &str) -> Option<usize> {
     let path = PathBuf::from(path.trim_start_matches('/'));
-    // "max" is no number, and no limit. Of version 1, no limit is a number larger than any memory.
+    // "max" is not a number: no limit. In version 1, no limit is a number larger than any memory.
     let limit =
         |group: &Path| fs::read_to_string(root.join(group).join(file)).ok()?.trim().parse().ok();
     path.ancestors().filter_map(limit).min()
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_on_the_way_up_counts_in_both_versions() {
+    fn the_smallest_limit_of_all_parent_groups_counts() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         write(root, "a/b/memory.max", "max\n");
@@ -80,6 +80,6 @@ mod tests {
 
     #[test]
     fn the_default_capacity_is_a_share_of_the_memory() {
-        assert!(default_capacity() > 0 && default_capacity() <= machine_bytes() / SHARE);
+        assert!(default_capacity() > 0 && default_capacity() <= machine_bytes() / DEFAULT_SHARE);
     }
 }

@@ -1,4 +1,4 @@
-//! What is said when no page can be freed: where the memory is.
+//! The error when no page can be freed, with the places where the memory is.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -9,14 +9,14 @@ use folio_ref::Scheme;
 use crate::memory::pinned;
 use crate::state::shared::Shared;
 
-/// Pages that are newer than their backings, of all files, in bytes.
+/// Returns the bytes of all dirty pages: those that are newer than their backings.
 pub(crate) fn dirty_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
     // Relaxed: for reports.
     shared.dirty_pages.load(Ordering::Relaxed) as usize * FRAME_SIZE
 }
 
-/// The error of who found no memory, with how much is pinned, dirty and offline. Racy: pages
-/// may be pinned and dirty.
+/// Returns the error of an allocation that found no memory, with the bytes pinned, dirty and
+/// offline. Racy: a page may be both pinned and dirty.
 #[cold]
 pub(crate) fn out_of_memory<S: Scheme>(shared: &Shared<S>) -> io::Error {
     let (pinned, dirty, capacity) =
@@ -25,8 +25,8 @@ pub(crate) fn out_of_memory<S: Scheme>(shared: &Shared<S>) -> io::Error {
     let offline = capacity.saturating_sub(online);
     tracing::error!(capacity, pinned, dirty, offline, "no page of the cache can be freed");
     let message = format!(
-        "no page can be freed: of the cache's {capacity} bytes {pinned} are pinned by handles, {dirty} are dirty, \
-         {offline} are offline"
+        "no page can be freed: of the cache's {capacity} bytes {pinned} are pinned by handles, \
+         {dirty} are dirty, {offline} are offline"
     );
     #[cfg(feature = "track")]
     let message = format!(

@@ -1,4 +1,4 @@
-//! The way from a frame to its slot, for migration and whatever else comes by frame number.
+//! From a frame to its slot, for migration and other operations that come by frame number.
 
 use folio_frames::{Order, Owner, Pfn, UserSpace};
 use folio_ref::Scheme;
@@ -12,8 +12,7 @@ use crate::state::units::split_owner_data;
 impl<S: Scheme> Owner<UserSpace<S>> for Shared<S> {
     fn with_slot(&self, _: Pfn, owner_data: u64, visit: &mut dyn FnMut(&Slot<S>)) -> bool {
         let (id, page) = split_owner_data(owner_data);
-        // No lock is held any more when the mapping, perhaps the last reference to it, is dropped
-        // here.
+        // No lock is held any more when the mapping, perhaps its last reference, is dropped here.
         let Some(mapping) = self.registry.by_id(id) else { return false };
         let Some(slot) = mapping.index.get(page) else { return false };
         visit(slot);

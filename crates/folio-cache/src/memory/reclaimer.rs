@@ -1,36 +1,28 @@
 //! The reclaimer: a thread that frees pages before a miss has to.
 //!
-//! Who misses takes a free frame and leaves. When few are left it rings; the reclaimer brings them
-//! back to the high watermark, while who missed reads. (Linux: `kswapd`.) Who finds none at all,
-//! because this thread has no processor or everything is held, reclaims by itself: that is counted,
-//! as [`CacheStats::direct_reclaims`](crate::CacheStats::direct_reclaims).
+//! A miss takes a free frame and goes on. When few are left, it notifies the reclaimer, which
+//! brings them back to the high watermark while the miss reads. (Linux: `kswapd`.) A miss that
+//! finds no free frame, because this thread has no processor or all pages are pinned, reclaims
+//! itself. Such misses are counted as
+//! [`CacheStats::direct_reclaims`](crate::CacheStats::direct_reclaims).
 
 use std::time::Duration;
 
 use folio_frames::Level;
 use folio_ref::Scheme;
 
-use crate::memory::alloc::BATCH;
 use crate::memory::capacity;
-use crate::memory::evict;
+use crate::memory::evict::{self, BATCH};
 use crate::rt::worker::Job;
 use crate::state::shared::Shared;
 use crate::writeback::write_back;
 
-/// After it found nothing: what is held, or dirty and can not be written, will not be free at once.
-const REST: Duration = Duration::from_millis(10);
+/// The pause after a round that freed nothing: pinned or dirty pages are not evictable at once.
+const BACK_OFF: Duration = Duration::from_millis(10);
 
 impl<S: Scheme> Shared<S> {
     pub(crate) const RECLAIMER: Job<Self> =
         Job { name: "folio-reclaim", delay: Duration::ZERO, work: free_to_high_watermark };
-}
-
-/// Notifies the reclaimer if few frames are free. Never waits.
-#[inline]
-pub(crate) fn notify_if_low<S: Scheme>(shared: &Shared<S>) {
-    if !shared.zone().is_at_least(Level::BelowHigh) {
-        shared.reclaimer.notify_now();
-    }
 }
 
 fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {
@@ -38,10 +30,10 @@ fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {
     let mut pause = Duration::ZERO;
     while pause.is_zero() && !shared.zone().is_at_least(Level::Enough) {
         if evict::reclaim(shared, BATCH) == 0 && !write_back::write_back_some(shared) {
-            pause = REST;
+            pause = BACK_OFF;
         }
     }
-    // What was freed here lies in this thread's lists, which no other thread asks first.
+    // Frames that were freed here lie in this thread's lists, which no other thread asks first.
     shared.zone().drain();
     pause
 }

@@ -1,7 +1,8 @@
-//! CLOCK: a hand goes round the frames. What was used since it last passed stays, once.
+//! CLOCK: a hand moves around the frames. A page that was used since the last lap stays for one
+//! more.
 //!
-//! No state but the hand. It is not scan-resistant: every page is as good as the next, so that a
-//! scan of the memory's size leaves nothing of what was there.
+//! The hand is its only state. CLOCK is not scan-resistant: it treats all pages alike, so a scan of
+//! the size of the memory evicts all other pages.
 
 use super::{FrameState, Frames, Policy};
 
@@ -12,7 +13,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// For any number of frames.
+    /// Returns a policy for any number of frames.
     pub fn new() -> Self {
         Self::default()
     }
@@ -33,10 +34,10 @@ impl Policy for Clock {
             }
             let frame = self.hand % count;
             self.hand = (frame + 1) % count;
-            // What is held keeps its mark.
-            let is_free = matches!(frames.inspect(frame), FrameState::Evictable(_))
+            // A pinned page keeps its referenced bit.
+            let is_victim = matches!(frames.inspect(frame), FrameState::Evictable(_))
                 && !frames.take_referenced(frame);
-            if is_free && !victims.contains(&frame) {
+            if is_victim && !victims.contains(&frame) {
                 victims.push(frame);
             }
         }

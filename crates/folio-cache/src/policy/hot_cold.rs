@@ -1,60 +1,60 @@
-//! Hot and cold: most frames for what proved itself, a short queue for the rest, and a gate between
-//! them. The default.
+//! Hot and cold, the default policy: most frames for pages that proved to be hot, a short queue for
+//! the others, and a gate between the two.
 //!
 //! ```text
-//!                    used meanwhile
+//!                    used since
 //!            ┌───────────────────────────────┐
 //!            │                               ▼
-//! new ──▶ young ──▶ old ──▶ goes          hot, a clock
-//!         marks do   │        ▲              │
+//! new ──▶ young ──▶ old ──▶ evicted       hot, a clock
+//!         bits do    │        ▲              │
 //!         not count  │        └──────────────┘ not used for some laps: old
 //!                    ▼
-//!                  ghost ── comes back, and something hot was not used since: hot
+//!                  ghost ── returns, and a hot page was not used since: hot
 //! ```
 //!
-//! - **Young, old.** A new page waits in a queue of 1/20 of the frames. In its first half marks are
-//!   ignored: a program that reads a page in small steps uses it many times and never again. What
-//!   is used in the second half becomes hot. So a scan, in steps of any size, goes through the
-//!   queue and leaves the rest alone.
-//! - **Hot.** A clock. A page that was found used gains a life, up to 3, each lap without use costs
-//!   one; the last lap leads back to *old*.
-//! - **The gate.** A page that comes back soon after it went (a ghost) may become hot only if the
-//!   hand finds a hot page that was not used since this one was. (LIRS's rule: compare how long ago
-//!   each was used last. Jiang and Zhang, SIGMETRICS 2002.) In a loop larger than memory nothing
-//!   passes: most of the hot pages stay and hit, where LRU, CLOCK and S3-FIFO replace each page
-//!   shortly before it is used.
+//! - **Young, old.** A new page waits in a queue of 1/20 of the frames. In the first half of the
+//!   queue referenced bits are ignored: a program that reads a page in small steps uses it many
+//!   times and never again. A page that is used in the second half becomes hot. So a scan, in steps
+//!   of any size, passes through the queue and does not touch the hot pages.
+//! - **Hot.** A clock. A page that is found used gains a life, up to 3. Each lap without use costs
+//!   a life. A page without lives goes back to *old*.
+//! - **The gate.** A page that returns soon after its eviction (a ghost) may become hot only if the
+//!   hand finds a hot page that was not used since this one was. This is the rule of LIRS: compare
+//!   the times of the last uses (Jiang and Zhang, SIGMETRICS 2002). In a loop larger than memory no
+//!   page passes the gate: most of the hot pages stay and hit. LRU, CLOCK and S3-FIFO would replace
+//!   each page shortly before it is used.
 //!
-//! The hot clock is a ring of frame numbers, not a hand over all frames: in a cache that is nearly
-//! empty, what there is to look at is what is cached. About 14 bytes for each frame: place and
-//! lives 1, time 2, ghost 4, its part of the queues' numbers.
+//! The hot clock is a ring of frame numbers, not a hand over all frames: in a nearly empty cache it
+//! visits cached pages only. A frame takes about 14 bytes: place and lives 1, time 2, ghost 4, and
+//! its share of the numbers in the queues.
 
 use std::collections::VecDeque;
 
 use super::ghosts::Ghosts;
 use super::{FrameState, Frames, Policy};
 
-/// Of all frames, the part that is for cold pages: one in so many.
+/// Cold pages get one in this many frames.
 const COLD: u32 = 20;
 
-/// Lives of a hot page at the most.
-const LIVES: u8 = 3;
+/// The maximum number of lives of a hot page.
+const MAX_LIVES: u8 = 3;
 
-/// Ticks of the clock in which as many pages come as there are frames.
+/// The number of ticks in which as many pages come as there are frames.
 const TICKS: u32 = 64;
 
-/// A ghost is remembered for so many ticks since its page came.
+/// The number of ticks that a ghost is remembered, from the last use of its page on.
 const REMEMBERED: u16 = (TICKS + TICKS / COLD) as u16;
 
-/// Hot pages that the hand looks at, at the most, to let one in by the gate.
-const GATE: usize = 16;
+/// The maximum number of hot pages that are visited to let one page pass the gate.
+const GATE_VISITS: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// No page that it was told of.
+    /// No page that was inserted.
     Unknown,
     /// In one of the two queues, once.
     Cold,
-    /// In the ring, with so many lives.
+    /// In the ring, with its number of lives.
     Hot(u8),
 }
 
@@ -62,23 +62,24 @@ enum Place {
 #[derive(Debug)]
 pub struct HotCold {
     places: Vec<Place>,
-    /// When a page came, or was last found used, in ticks.
+    /// The tick at which a page came, or was last found used.
     times: Vec<u16>,
     young: VecDeque<u32>,
     old: VecDeque<u32>,
-    /// The hand is at its front. A frame that is not hot any more stays until the hand comes.
+    /// The hot clock, with the hand at its front. A frame that is no longer hot stays in it until
+    /// the hand comes.
     ring: VecDeque<u32>,
-    /// Whether a frame is in the ring: once.
+    /// By frame: it is in the ring, once.
     in_ring: Vec<bool>,
     ghosts: Ghosts,
-    /// Frames that are hot.
+    /// The number of hot frames.
     hot: u32,
     frames: u32,
-    admitted: u64,
+    inserted: u64,
 }
 
 impl HotCold {
-    /// For so many frames at the most.
+    /// Returns a policy for at most `frames` frames.
     pub fn new(frames: u32) -> Self {
         Self {
             places: vec![Place::Unknown; frames as usize],
@@ -90,25 +91,28 @@ impl HotCold {
             ghosts: Ghosts::new(frames),
             hot: 0,
             frames,
-            admitted: 0,
+            inserted: 0,
         }
     }
 
+    /// Returns the time in ticks.
     fn now(&self) -> u16 {
-        (self.admitted / u64::from((self.frames / TICKS).max(1))) as u16
+        (self.inserted / u64::from((self.frames / TICKS).max(1))) as u16
     }
 
-    /// The frames that hot pages may have.
-    fn most_hot(&self) -> u32 {
+    /// Returns the maximum number of hot frames.
+    fn max_hot(&self) -> u32 {
         self.frames - (self.frames / COLD).max(1)
     }
 
+    /// Sets the place of a frame, and keeps the number of hot frames.
     fn set(&mut self, frame: u32, place: Place) {
         let old = std::mem::replace(&mut self.places[frame as usize], place);
         self.hot -= u32::from(matches!(old, Place::Hot(_)));
         self.hot += u32::from(matches!(place, Place::Hot(_)));
     }
 
+    /// Makes a frame hot.
     fn heat(&mut self, frame: u32, lives: u8) {
         self.set(frame, Place::Hot(lives));
         if !std::mem::replace(&mut self.in_ring[frame as usize], true) {
@@ -116,11 +120,12 @@ impl HotCold {
         }
     }
 
+    /// Records that a page is used now.
     fn touch(&mut self, frame: u32) {
         self.times[frame as usize] = self.now();
     }
 
-    /// To the end of the old half, unless it is in the queue.
+    /// Moves a frame to the end of the old half, unless it is in the queue.
     fn chill(&mut self, frame: u32) {
         if self.places[frame as usize] != Place::Cold {
             self.set(frame, Place::Cold);
@@ -128,15 +133,15 @@ impl HotCold {
         }
     }
 
-    /// Whether a hot page makes room: one that was not used since `time`.
+    /// Makes a hot page cold that was not used since `time`. Returns `true` if one was found.
     fn open_gate(&mut self, frames: &dyn Frames, time: u16) -> bool {
-        for _ in 0..GATE {
+        for _ in 0..GATE_VISITS {
             let Some((frame, lives)) = self.next() else { break };
             if self.is_used(frames, frame, lives) {
                 self.ring.push_back(frame);
                 continue;
             }
-            // How long ago, so that the end of the clock does no harm.
+            // Ages are compared, not times, because the clock wraps around.
             let now = self.now();
             let is_older = now.wrapping_sub(self.times[frame as usize]) > now.wrapping_sub(time);
             if is_older {
@@ -150,17 +155,16 @@ impl HotCold {
         false
     }
 
-    /// Makes a hot page cold. `false`: there is none that could go, or as many were looked at as
-    /// was allowed.
-    fn cool_one(&mut self, frames: &dyn Frames, looks: &mut usize) -> bool {
-        while *looks > 0
+    /// Makes a hot page cold. Returns `false` if none can be evicted, or if `visits` ran out.
+    fn cool_one(&mut self, frames: &dyn Frames, visits: &mut usize) -> bool {
+        while *visits > 0
             && let Some((frame, lives)) = self.next()
         {
-            *looks -= 1;
+            *visits -= 1;
             match frames.inspect(frame) {
                 FrameState::NotCached => self.set(frame, Place::Unknown),
                 FrameState::Evictable(_) if !self.is_used(frames, frame, lives) => {
-                    self.chill(frame)
+                    self.chill(frame);
                 }
                 FrameState::Evictable(_) | FrameState::Pinned => {
                     self.ring.push_back(frame);
@@ -175,8 +179,8 @@ impl HotCold {
         false
     }
 
-    /// Takes the next hot frame out of the ring, with its lives. Frames that are not hot any more
-    /// go by the way.
+    /// Takes the next hot frame out of the ring. Returns it with its lives, or `None` if there is
+    /// none. Frames that are no longer hot are removed on the way.
     fn next(&mut self) -> Option<(u32, u8)> {
         loop {
             let frame = self.ring.pop_front()?;
@@ -187,10 +191,10 @@ impl HotCold {
         }
     }
 
-    /// One look at a hot page: it gains a life or loses one. Whether it stays hot.
+    /// Visits a hot page, which gains a life or loses one. Returns `true` if it stays hot.
     fn is_used(&mut self, frames: &dyn Frames, frame: u32, lives: u8) -> bool {
         if frames.take_referenced(frame) {
-            self.places[frame as usize] = Place::Hot((lives + 1).min(LIVES));
+            self.places[frame as usize] = Place::Hot((lives + 1).min(MAX_LIVES));
             self.touch(frame);
             return true;
         }
@@ -198,8 +202,8 @@ impl HotCold {
         lives > 0
     }
 
-    /// What is in the young half beyond its share moves on, and is judged by its marks from then
-    /// on.
+    /// Moves pages beyond the share of the young half to the old half. From then on their
+    /// referenced bits count.
     fn age(&mut self, frames: &dyn Frames) {
         while self.young.len() > ((self.frames / COLD / 2).max(1)) as usize {
             let Some(frame) = self.young.pop_front() else { break };
@@ -215,17 +219,17 @@ impl Policy for HotCold {
     }
 
     fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
-        self.admitted += 1;
+        self.inserted += 1;
         let ghost = self.ghosts.take(page, self.now(), REMEMBERED);
         self.touch(frame);
-        // A page that left without our doing was here: the new one has its place in the queue.
+        // The page that was in the frame left unseen: the new one inherits its place in the queue.
         if self.places[frame as usize] == Place::Cold {
             return;
         }
         self.set(frame, Place::Unknown);
         let is_hot = match ghost {
-            None => self.hot < self.most_hot(),
-            Some(time) => self.hot < self.most_hot() || self.open_gate(frames, time),
+            None => self.hot < self.max_hot(),
+            Some(time) => self.hot < self.max_hot() || self.open_gate(frames, time),
         };
         if is_hot {
             self.heat(frame, 0);
@@ -237,16 +241,16 @@ impl Policy for HotCold {
     }
 
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
-        // Put aside until the end: back in the queue, one held page would be met again and again,
+        // Put aside until the end: in the queue, one pinned page would be visited again and again,
         // and hide all others.
-        let mut kept = Vec::new();
-        // Enough for each page to lose all lives, cool down, be found used, and be met again.
+        let mut pinned = Vec::new();
+        // Enough for each page to lose all lives, become cold, be found used, and be visited again.
         let known = self.ring.len() + self.young.len() + self.old.len();
-        let mut looks = (usize::from(LIVES) + 3) * known;
-        while victims.len() < wanted && looks > 0 {
-            looks -= 1;
+        let mut visits = (usize::from(MAX_LIVES) + 3) * known;
+        while victims.len() < wanted && visits > 0 {
+            visits -= 1;
             let Some(frame) = self.old.pop_front().or_else(|| self.young.pop_front()) else {
-                if self.cool_one(frames, &mut looks) {
+                if self.cool_one(frames, &mut visits) {
                     continue;
                 }
                 break;
@@ -254,12 +258,12 @@ impl Policy for HotCold {
             self.set(frame, Place::Unknown);
             match frames.inspect(frame) {
                 FrameState::NotCached => {}
-                FrameState::Pinned => kept.push(frame),
+                FrameState::Pinned => pinned.push(frame),
                 FrameState::Evictable(_) if frames.take_referenced(frame) => {
                     self.touch(frame);
                     self.heat(frame, 0);
-                    if self.hot > self.most_hot() {
-                        self.cool_one(frames, &mut looks);
+                    if self.hot > self.max_hot() {
+                        self.cool_one(frames, &mut visits);
                     }
                 }
                 FrameState::Evictable(page) => {
@@ -269,7 +273,7 @@ impl Policy for HotCold {
                 }
             }
         }
-        for frame in kept {
+        for frame in pinned {
             self.chill(frame);
         }
     }
@@ -278,12 +282,12 @@ impl Policy for HotCold {
         !matches!(self.places[frame as usize], Place::Hot(1..))
     }
 
-    /// Its neighbours in the folio stand behind it in the queue. One that stayed there would give
-    /// its place to the next page in its frame, which is new, and would be judged at once.
+    /// The other pages of a folio follow the victim in the queue. A frame that stayed there would
+    /// give its place to its next page, which is new, and would be judged at once.
     fn evicted_with(&mut self, frame: u32, page: u64) {
         match self.places[frame as usize] {
             Place::Cold if self.old.front() == Some(&frame) => drop(self.old.pop_front()),
-            // Named, or somewhere in a queue where it is in nobody's way.
+            // Named already, or not at the front of the queue, where it does no harm.
             Place::Unknown | Place::Cold => return,
             Place::Hot(_) => {}
         }
@@ -298,7 +302,7 @@ impl Policy for HotCold {
 
     fn moved(&mut self, from: u32, to: u32) {
         self.times[to as usize] = self.times[from as usize];
-        // What was there may be another page by now: its place is left alone.
+        // The frame may hold another page by now: keep its place in the queue.
         match (self.places[from as usize], self.places[to as usize]) {
             (Place::Hot(lives), Place::Unknown | Place::Hot(_)) => self.heat(to, lives),
             _ => self.chill(to),
@@ -317,10 +321,10 @@ mod tests {
 
     use super::*;
 
-    /// Frames that all have a page, and which of them are marked.
-    struct Marked(RefCell<BTreeSet<u32>>);
+    /// Frames that all have a page, and the set of those with their referenced bit set.
+    struct Referenced(RefCell<BTreeSet<u32>>);
 
-    impl Frames for Marked {
+    impl Frames for Referenced {
         fn count(&self) -> u32 {
             40
         }
@@ -335,14 +339,14 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_was_used_stays_a_lap_longer() {
-        let (mut policy, frames) = (HotCold::new(40), Marked(RefCell::default()));
+    fn a_used_page_stays_for_one_more_lap() {
+        let (mut policy, frames) = (HotCold::new(40), Referenced(RefCell::default()));
         (0..2).for_each(|frame| policy.insert(&frames, frame, u64::from(frame)));
         frames.0.borrow_mut().insert(0);
         for page in 50..52 {
             let mut victims = Vec::new();
             policy.pick_victims(&frames, 1, &mut victims);
-            assert_eq!(victims, [1], "frame 0 was found used, and lives on that in the second lap");
+            assert_eq!(victims, [1], "frame 0 was found used: it has a life for the second lap");
             policy.insert(&frames, 1, page);
         }
     }
@@ -351,7 +355,7 @@ mod tests {
     fn it_knows_how_many_are_hot() {
         let seed = fastrand::u64(..);
         let mut random = fastrand::Rng::with_seed(seed);
-        let (mut policy, frames) = (HotCold::new(40), Marked(RefCell::default()));
+        let (mut policy, frames) = (HotCold::new(40), Referenced(RefCell::default()));
         (0..40).for_each(|frame| policy.insert(&frames, frame, u64::from(frame)));
         let mut most = 0;
         for _ in 0..10_000 {
@@ -365,6 +369,6 @@ mod tests {
             assert_eq!(policy.hot as usize, hot, "seed {seed}");
             most = most.max(hot);
         }
-        assert!(most > 10, "{most} of 40 were hot at most: seed {seed}");
+        assert!(most > 10, "the most hot frames were {most} of 40: seed {seed}");
     }
 }

@@ -1,20 +1,102 @@
-//! Reclaim: which page goes when memory is short. One trait, a file for each policy.
+//! Replacement policies: the choice of the pages that are evicted when memory is short.
 //!
-//! A policy is told what came ([`Policy::insert`]) and asked what goes ([`Policy::pick_victims`]). It
-//! names frames by their number in the zone, from 0; what is in them it asks of [`Frames`]. Of hits
-//! it learns one thing: a **mark**, set since it last took it. A hit sets it by a plain store, and
-//! only when it is not set, so a hot page is read without a shared write; what a policy needs
-//! beyond one bit it counts itself, each time it comes by.
+//! There is one trait, [`Policy`], and one file for each policy. A cache informs its policy of
+//! pages that came ([`Policy::insert`]) and asks it for victims ([`Policy::pick_victims`]). A
+//! policy names a frame by its number in the zone, from 0, and inspects frames through [`Frames`].
 //!
-//! Pages leave without its choice as well: their file is cut, their last holder lets go. Nobody
-//! tells a policy, but of those whose folio goes with a page that it chose. It finds a frame
-//! [`FrameState::NotCached`] when it comes there, or one admitted that it took for taken, and must be right
-//! with both. So it can not leak, and nothing that frees pages takes its lock. Of a page that comes
-//! to a frame it is always told, though perhaps late: what it was never told of it need not search
-//! for.
+//! **Hits.** A policy learns one thing about hits: the **referenced bit** of a frame, which is set
+//! if the page was used since the policy last took the bit. A hit sets it by a plain store, and
+//! only if it is not set, so a hot page is read without a shared write. A policy that needs more
+//! than one bit counts by itself, each time it visits the frame.
 //!
-//! A policy is called under a lock, at most once for each miss and once for each batch of victims,
-//! never for a hit. What each is good for, measured, stands in docs/reclaim.md.
+//! **Pages that leave unseen.** Pages also leave without the choice of the policy: their file is
+//! truncated, or their last pin is dropped. The policy is not informed, except of pages that are
+//! evicted with a victim of the same folio ([`Policy::evicted_with`]). It may visit a frame and
+//! find it [`FrameState::NotCached`], or have a page inserted into a frame that it believes
+//! occupied, and must handle both. So a policy cannot leak, and code that frees pages does not take
+//! its lock.
+//!
+//! **Pages that come.** A policy is informed of each page that comes to a frame, though perhaps
+//! late. So it need not search for pages that were never inserted.
+//!
+//! The cache calls its policy under one lock: at most once for each miss, and once for each batch
+//! of victims, never for a hit. docs/reclaim.md compares the policies and gives measurements.
+//!
+//! # Example
+//!
+//! A policy that evicts the oldest pages first, used or not:
+//!
+//! ```
+//! use std::collections::VecDeque;
+//! use std::sync::Arc;
+//!
+//! use folio_cache::policy::{FrameState, Frames, Policy};
+//! use folio_cache::{Cache, Memory};
+//!
+//! #[derive(Debug)]
+//! struct Fifo {
+//!     queue: VecDeque<u32>,
+//!     /// By frame: it is in the queue, once.
+//!     queued: Vec<bool>,
+//! }
+//!
+//! impl Fifo {
+//!     fn new(frames: u32) -> Self {
+//!         Self { queue: VecDeque::new(), queued: vec![false; frames as usize] }
+//!     }
+//!
+//!     fn push(&mut self, frame: u32) {
+//!         if !std::mem::replace(&mut self.queued[frame as usize], true) {
+//!             self.queue.push_back(frame);
+//!         }
+//!     }
+//! }
+//!
+//! impl Policy for Fifo {
+//!     fn name(&self) -> &'static str {
+//!         "fifo"
+//!     }
+//!
+//!     fn insert(&mut self, _: &dyn Frames, frame: u32, _page: u64) {
+//!         self.push(frame); // it may be queued: the page before this one left unseen
+//!     }
+//!
+//!     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+//!         for _ in 0..self.queue.len() {
+//!             if victims.len() >= wanted {
+//!                 break;
+//!             }
+//!             let Some(frame) = self.queue.pop_front() else { break };
+//!             self.queued[frame as usize] = false;
+//!             match frames.inspect(frame) {
+//!                 FrameState::Evictable(_) => victims.push(frame),
+//!                 FrameState::Pinned => self.push(frame),
+//!                 FrameState::NotCached => {} // its page left unseen
+//!             }
+//!         }
+//!     }
+//!
+//!     fn restore(&mut self, frame: u32) {
+//!         self.push(frame);
+//!     }
+//!
+//!     fn moved(&mut self, _from: u32, to: u32) {
+//!         self.push(to); // `from` is found not cached later
+//!     }
+//!
+//!     fn resize(&mut self, _frames: u32) {}
+//! }
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let cache: Cache = Cache::with_policy(4 << 20, |frames| Box::new(Fifo::new(frames)))?;
+//! let file = cache.open_backing(Arc::new(Memory::new(&[7; 8192])))?;
+//! file.page(0)?;
+//! let pinned = file.page(4096)?;
+//! assert_eq!(cache.reclaim(2), 1); // the handle pins its page
+//! # drop(pinned);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::fmt;
 
@@ -30,62 +112,95 @@ pub use hot_cold::HotCold;
 pub use s3_fifo::S3Fifo;
 pub use sieve::Sieve;
 
-/// Chooses the pages that go.
+/// Chooses the pages that are evicted when memory is short.
+///
+/// The cache calls each method while it holds the lock of its policy, from any thread that misses,
+/// writes, reclaims, migrates or resizes. So calls are never concurrent, and a method must be
+/// short. A method must not call the cache or its files: that may take the same lock, and never
+/// return. It may call the methods of the [`Frames`] that it is given, which do not wait. The cache
+/// does nothing to a page under this lock.
+///
+/// A frame number is always less than [`Frames::count`], which is the number of frames that the
+/// policy was made for. A wrong choice costs hits and nothing else: the cache checks each victim
+/// again under its page lock. If a method panics, the panic reaches the caller of the cache, and
+/// the cache loses no page.
 pub trait Policy: Send + fmt::Debug {
-    /// Its name, for reports.
+    /// Returns the name of the policy, for reports.
     fn name(&self) -> &'static str;
 
-    /// A page came into a frame: it was read, by a miss. `page` is the same number each time that
-    /// the page comes, while its file is open.
+    /// Records that a page came into a frame: a miss read it, or a write created it.
+    ///
+    /// Called after the page was published, without its page lock: it may have been used since, or
+    /// have left already. `page` is the same number each time that the page comes, while its file
+    /// is open. The policy may know the frame already, from a page that left unseen.
     fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64);
 
-    /// Names up to `wanted` frames whose pages shall go, in `victims`. They are [`FrameState::Evictable`] now,
-    /// and forgotten by the policy: what can not be taken after all is given back. Fewer only
-    /// when everything is held.
+    /// Appends up to `wanted` frames to `victims`. Their pages are evicted in this order.
+    ///
+    /// Called when frames are needed, again and again until enough are free or no victim is named.
+    /// A victim is [`FrameState::Evictable`] when it is named, and is named once. The policy
+    /// forgets it; a victim that cannot be evicted after all is [restored](Self::restore). The
+    /// policy names fewer than `wanted` only if all other pages are pinned: an empty answer ends
+    /// the reclaim. The number of visits must be bounded even if all pages are pinned.
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>);
 
-    /// Whether a page may go with the victim whose folio it is a part of. Its mark is not set.
+    /// Returns `true` if the page in a frame may be evicted with a victim of the same folio.
+    ///
+    /// Called only if the page's referenced bit is not set, which may be because the policy took it
+    /// a moment ago. If one page of the folio is not cold, the folio is split instead, and its
+    /// other pages stay. The default returns `true`.
     fn is_cold(&self, _frame: u32) -> bool {
         true
     }
 
-    /// A page leaves with the victim whose folio it is a part of, by the same number as it was
-    /// admitted. ErrorCursor before its frame can have another. It may have been named as well, or
-    /// never admitted.
+    /// Records that a page is evicted together with a victim of the same folio.
+    ///
+    /// `page` is the number that it was inserted with. Called before the frame can have another
+    /// page. The victims of the folio are among the pages, and so may be pages that were never
+    /// inserted. A policy with a queue should remove the frame from it: otherwise the next page in
+    /// the frame inherits its place. The default does nothing.
     fn evicted_with(&mut self, _frame: u32, _page: u64) {}
 
-    /// A victim that could not be taken: somebody came to hold it meanwhile, or it moved.
+    /// Takes back a victim that could not be evicted: it was pinned, locked or moved meanwhile.
+    ///
+    /// Called at the end of the reclaim that asked for the victim. The policy must name the frame
+    /// again later if its page is evictable then.
     fn restore(&mut self, frame: u32);
 
-    /// The page in one frame is in another one now. By the time it is told, either may hold another
-    /// page.
+    /// Records that the page in frame `from` was moved to frame `to`.
+    ///
+    /// Called after a migration. By then either frame may hold another page, or none.
     fn moved(&mut self, from: u32, to: u32);
 
-    /// How many frames there are from now on, of those that the policy was made for: the budget
-    /// changed.
+    /// Sets the number of frames that can hold pages.
+    ///
+    /// Called once before the first page comes, and each time the capacity changes. `frames` is at
+    /// most the number that the policy was made for, less the frames that the cache keeps free.
+    /// Frame numbers may still be larger than `frames`.
     fn resize(&mut self, frames: u32);
 }
 
-/// What a policy may ask about frames. Everything is stale as soon as it is known.
+/// The frames of a cache, as its policy sees them. Each answer may be stale when it is returned.
 pub trait Frames {
-    /// Frames there are: all numbers are below it.
+    /// Returns the number of frames. All frame numbers are below it.
     fn count(&self) -> u32;
 
-    /// What is in a frame.
+    /// Returns the state of a frame.
     fn inspect(&self, frame: u32) -> FrameState;
 
-    /// Whether the page was used since this was last asked.
+    /// Takes the referenced bit of a frame. Returns `true` if the page was used since it was last
+    /// taken.
     fn take_referenced(&self, frame: u32) -> bool;
 }
 
-/// What is in a frame.
+/// The state of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameState {
-    /// No page of a file.
+    /// It holds no page of a file.
     NotCached,
-    /// A page that can not go now: held, changed and not yet written, or somebody is at work on it.
+    /// It holds a page that cannot be evicted now: pinned, dirty, or in progress.
     Pinned,
-    /// A page that can go, by its number.
+    /// It holds a page that can be evicted, with its page number.
     Evictable(u64),
 }
 

@@ -1,10 +1,10 @@
-//! A queue of frames in the order that they came, where one may leave from the middle: what SIEVE
-//! needs, at 8 bytes for each frame.
+//! A queue of frames in order of arrival, with removal from the middle, for SIEVE. It takes 8 bytes
+//! for each frame.
 
 const NONE: u32 = u32::MAX;
 
-/// Neighbours of a frame: towards the oldest, towards the newest. A frame that is not in the queue
-/// has itself as both.
+/// The neighbours of a frame, towards the oldest and towards the newest. A frame that is not in the
+/// queue has itself as both.
 #[derive(Clone, Copy, Debug)]
 struct Links {
     older: u32,
@@ -21,6 +21,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Returns an empty queue for frames below `frames`.
     pub(super) fn new(frames: u32) -> Self {
         let links = (0..frames).map(|frame| Links { older: frame, newer: frame }).collect();
         Self { links, oldest: None, newest: None, len: 0 }
@@ -34,7 +35,7 @@ impl Queue {
         self.oldest
     }
 
-    /// The next newer one. `None`: it is the newest.
+    /// Returns the next newer frame, or `None` for the newest.
     pub(super) fn newer(&self, frame: u32) -> Option<u32> {
         let newer = self.links[frame as usize].newer;
         (newer != NONE && newer != frame).then_some(newer)
@@ -44,9 +45,9 @@ impl Queue {
         self.links[frame as usize].older != frame
     }
 
-    /// Makes it the newest. It must not be in the queue.
+    /// Adds a frame as the newest. It must not be in the queue.
     pub(super) fn push(&mut self, frame: u32) {
-        debug_assert!(!self.contains(frame), "frame {frame} is in the queue already");
+        debug_assert!(!self.contains(frame), "frame {frame} is already in the queue");
         self.links[frame as usize] = Links { older: self.newest.unwrap_or(NONE), newer: NONE };
         match self.newest {
             Some(newest) => self.links[newest as usize].newer = frame,
@@ -56,7 +57,7 @@ impl Queue {
         self.len += 1;
     }
 
-    /// Takes it out, wherever it stands.
+    /// Removes a frame from any place in the queue. It must be in the queue.
     pub(super) fn remove(&mut self, frame: u32) {
         debug_assert!(self.contains(frame), "frame {frame} is not in the queue");
         let Links { older, newer } = self.links[frame as usize];
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_does_as_a_list_does() {
+    fn the_queue_agrees_with_a_list() {
         let seed = fastrand::u64(..);
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut queue, mut naive) = (Queue::new(20), VecDeque::new());

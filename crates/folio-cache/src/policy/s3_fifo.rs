@@ -1,30 +1,32 @@
-//! S3-FIFO: a small queue for what is new, the rest for what was used there, ghosts for what left
-//! the small one.
+//! S3-FIFO: a small queue for new pages, a main queue for pages that were used there, and ghosts of
+//! pages that were evicted from the small queue.
 //!
 //! (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023.) The main queue is a
-//! clock over the frames, which is what a queue with reinsertion is; the small one holds frame
-//! numbers. A scan goes through the small queue and leaves the main one alone.
+//! clock over the frames, which is equivalent to a queue with reinsertion. The small queue holds
+//! frame numbers. A scan passes through the small queue and does not touch the main queue.
 //!
-//! Of each frame it keeps its place and how often it was found used, up to 3: one byte.
+//! For each frame it keeps the place and the number of visits that found it used, up to 3, in one
+//! byte.
 
 use std::collections::VecDeque;
 
 use super::ghosts::Ghosts;
 use super::{FrameState, Frames, Policy};
 
-/// Times found used that count.
-const MOST: u8 = 3;
+/// The maximum number of visits that are counted as used.
+const MAX_USED: u8 = 3;
 
-/// Of all frames, the part that the small queue gets: one in so many.
+/// The small queue gets one in this many frames.
 const SMALL: u32 = 10;
 
-/// Ticks in which as many pages come as there are frames.
+/// The number of ticks in which as many pages come as there are frames.
 const TICKS: u32 = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
+    /// In the small queue, once.
     Small,
-    /// Found used so many times.
+    /// In the main queue, with the number of visits that found it used.
     Main(u8),
 }
 
@@ -36,11 +38,11 @@ pub struct S3Fifo {
     ghosts: Ghosts,
     hand: u32,
     frames: u32,
-    admitted: u64,
+    inserted: u64,
 }
 
 impl S3Fifo {
-    /// For so many frames at the most.
+    /// Returns a policy for at most `frames` frames.
     pub fn new(frames: u32) -> Self {
         Self {
             places: vec![Place::Main(0); frames as usize],
@@ -48,24 +50,26 @@ impl S3Fifo {
             ghosts: Ghosts::new(frames),
             hand: 0,
             frames,
-            admitted: 0,
+            inserted: 0,
         }
     }
 
+    /// Returns the time in ticks.
     fn now(&self) -> u16 {
-        (self.admitted / u64::from((self.frames / TICKS).max(1))) as u16
+        (self.inserted / u64::from((self.frames / TICKS).max(1))) as u16
     }
 
+    /// Adds a frame to the small queue, unless it is there.
     fn push_small(&mut self, frame: u32) {
-        // It may be there already: its page left without our doing.
+        // It is there already if its page left unseen.
         if self.places[frame as usize] != Place::Small {
             self.places[frame as usize] = Place::Small;
             self.small.push_back(frame);
         }
     }
 
-    /// The oldest of the small queue goes, or into the main one.
-    fn choose_small(&mut self, frames: &dyn Frames, victims: &mut Vec<u32>) {
+    /// Names the oldest frame of the small queue if it was not used, or moves it to the main queue.
+    fn visit_small(&mut self, frames: &dyn Frames, victims: &mut Vec<u32>) {
         let Some(frame) = self.small.pop_front() else { return };
         self.places[frame as usize] = Place::Main(0);
         match frames.inspect(frame) {
@@ -79,8 +83,8 @@ impl S3Fifo {
         }
     }
 
-    /// The hand looks at one frame.
-    fn choose_main(&mut self, frames: &dyn Frames, victims: &mut Vec<u32>) {
+    /// Visits the frame at the hand of the main queue, and names it if it was not used.
+    fn visit_main(&mut self, frames: &dyn Frames, victims: &mut Vec<u32>) {
         let frame = self.hand % frames.count();
         self.hand = (frame + 1) % frames.count();
         let Place::Main(used) = self.places[frame as usize] else { return };
@@ -88,7 +92,7 @@ impl S3Fifo {
             return;
         }
         match (frames.take_referenced(frame), used) {
-            (true, _) => self.places[frame as usize] = Place::Main((used + 1).min(MOST)),
+            (true, _) => self.places[frame as usize] = Place::Main((used + 1).min(MAX_USED)),
             (false, 0) if !victims.contains(&frame) => victims.push(frame),
             (false, _) => self.places[frame as usize] = Place::Main(used.saturating_sub(1)),
         }
@@ -101,7 +105,7 @@ impl Policy for S3Fifo {
     }
 
     fn insert(&mut self, _: &dyn Frames, frame: u32, page: u64) {
-        self.admitted += 1;
+        self.inserted += 1;
         let now = self.now();
         if self.ghosts.take(page, now, TICKS as u16).is_some()
             && self.places[frame as usize] != Place::Small
@@ -114,9 +118,9 @@ impl Policy for S3Fifo {
 
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         let target = (self.frames / SMALL).max(1) as usize;
-        let laps = (u32::from(MOST) + 2) as usize * frames.count() as usize;
-        // Looks at each of the two, in the small one at what stays there, since something new came
-        // to it.
+        let laps = (u32::from(MAX_USED) + 2) as usize * frames.count() as usize;
+        // Visits of each queue since it last got something new; in the small queue, visits that
+        // left the page there.
         let (mut small, mut main) = (0, 0);
         while victims.len() < wanted {
             let before = victims.len();
@@ -126,15 +130,15 @@ impl Policy for S3Fifo {
                     break;
                 }
                 let len = self.small.len();
-                self.choose_small(frames, victims);
+                self.visit_small(frames, victims);
                 if self.small.len() < len {
-                    // Something else for the hand to find.
+                    // There may be a new page for the hand.
                     main = 0;
                 } else {
                     small += 1;
                 }
             } else {
-                self.choose_main(frames, victims);
+                self.visit_main(frames, victims);
                 main += 1;
             }
             if victims.len() > before {
@@ -147,7 +151,8 @@ impl Policy for S3Fifo {
         !matches!(self.places[frame as usize], Place::Main(1..))
     }
 
-    /// As in `HotCold`.
+    /// The other pages of a folio follow the victim in the queue. A frame that stayed there would
+    /// give its place to its next page, which is new, and would be judged at once.
     fn evicted_with(&mut self, frame: u32, page: u64) {
         if self.places[frame as usize] == Place::Small && self.small.front() == Some(&frame) {
             self.small.pop_front();

@@ -1,28 +1,29 @@
-//! SIEVE: a queue in the order of arrival, a hand that goes from the oldest to the newest and takes
-//! what was not used.
+//! SIEVE: a queue in order of arrival. A hand moves from the oldest to the newest page and evicts
+//! pages that were not used.
 //!
-//! (Zhang et al., "SIEVE is simpler than LRU", NSDI 2024.) What was used stays where it stands, so
-//! that new pages, behind the hand's way, are judged soon, and a scan takes only what a scan
-//! brought. Where a new loop follows an old one it is stuck: the hand runs behind what is new at
-//! the speed at which it comes, and never gets to what is old. 8 bytes for each frame.
+//! (Zhang et al., "SIEVE is simpler than LRU", NSDI 2024.) A page that was used keeps its place in
+//! the queue. So the hand soon reaches new pages, and a scan evicts only pages of the scan. If a
+//! new loop follows an old one, SIEVE gets stuck: the hand follows the new pages at the speed at
+//! which they come, and never reaches the old ones. It takes 8 bytes for each frame.
 
 use super::queue::Queue;
 use super::{FrameState, Frames, Policy};
 
-/// SIEVE.
+/// SIEVE: a queue and a hand.
 #[derive(Debug)]
 pub struct Sieve {
     queue: Queue,
-    /// Where it looks next; `None`: at the oldest.
+    /// The frame that is visited next; `None` is the oldest.
     hand: Option<u32>,
 }
 
 impl Sieve {
-    /// For so many frames at the most.
+    /// Returns a policy for at most `frames` frames.
     pub fn new(frames: u32) -> Self {
         Self { queue: Queue::new(frames), hand: None }
     }
 
+    /// Removes a frame from the queue. A hand that is there moves to the next newer frame.
     fn remove(&mut self, frame: u32) {
         if self.hand == Some(frame) {
             self.hand = self.queue.newer(frame);
@@ -37,7 +38,7 @@ impl Policy for Sieve {
     }
 
     fn insert(&mut self, _: &dyn Frames, frame: u32, _: u64) {
-        // Another page was here, and left without our doing.
+        // The page that was in the frame left unseen.
         if self.queue.contains(frame) {
             self.remove(frame);
         }

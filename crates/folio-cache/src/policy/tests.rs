@@ -1,12 +1,12 @@
-//! Policies without a cache: what each keeps and what it lets go, on traces whose outcome follows
-//! from its description.
+//! Policies without a cache: the pages that each keeps and evicts, on traces with an outcome that
+//! follows from its description.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::*;
 
-/// A cache of numbers: what a policy is asked about, and what becomes of its answers.
+/// A cache of numbers instead of pages, which asks a policy and follows its answers.
 struct Numbers {
     policy: Box<dyn Policy>,
     frames: Table,
@@ -14,7 +14,7 @@ struct Numbers {
     found: HashMap<u64, u32>,
 }
 
-/// By frame: the page, whether it is held, whether it is marked.
+/// By frame: the page, `true` if it is pinned, and its referenced bit.
 struct Table(RefCell<Vec<(Option<u64>, bool, bool)>>);
 
 impl Frames for Table {
@@ -41,6 +41,7 @@ impl Numbers {
         Self { policy, frames: table, empty: (0..frames).rev().collect(), found: HashMap::new() }
     }
 
+    /// Evicts up to `wanted` pages. Returns the number evicted.
     fn reclaim(&mut self, wanted: usize) -> usize {
         let mut victims = Vec::new();
         self.policy.pick_victims(&self.frames, wanted, &mut victims);
@@ -50,16 +51,16 @@ impl Numbers {
         victims.len()
     }
 
-    /// Its page leaves, by choice or not.
+    /// Removes the page of a frame, evicted or not.
     fn leave(&mut self, frame: u32) {
-        let (page, held, _) = std::mem::take(&mut self.frames.0.borrow_mut()[frame as usize]);
-        let page = page.expect("a page is there, and nobody took it twice");
-        assert!(!held, "a held page was taken");
+        let (page, pinned, _) = std::mem::take(&mut self.frames.0.borrow_mut()[frame as usize]);
+        let page = page.expect("each page is removed once");
+        assert!(!pinned, "a pinned page was evicted");
         self.found.remove(&page);
         self.empty.push(frame);
     }
 
-    /// Whether it was there.
+    /// Uses a page. Returns `true` for a hit.
     fn use_page(&mut self, page: u64) -> bool {
         if let Some(&frame) = self.found.get(&page) {
             self.frames.0.borrow_mut()[frame as usize].2 = true;
@@ -68,14 +69,14 @@ impl Numbers {
         if self.empty.is_empty() {
             self.reclaim(4);
         }
-        let frame = self.empty.pop().expect("something could go");
+        let frame = self.empty.pop().expect("a page is evictable");
         self.frames.0.borrow_mut()[frame as usize] = (Some(page), false, false);
         self.found.insert(page, frame);
         self.policy.insert(&self.frames, frame, page);
         false
     }
 
-    /// The share of hits.
+    /// Uses the pages of a trace. Returns the hit ratio.
     fn run(&mut self, trace: impl Iterator<Item = u64>) -> f64 {
         let (mut hits, mut all) = (0, 0);
         for page in trace {
@@ -86,6 +87,7 @@ impl Numbers {
     }
 }
 
+/// Returns each policy.
 fn policies(frames: u32) -> Vec<Box<dyn Policy>> {
     vec![
         Box::new(Clock::new()),
@@ -96,7 +98,7 @@ fn policies(frames: u32) -> Vec<Box<dyn Policy>> {
 }
 
 #[test]
-fn every_policy_takes_only_what_can_go_and_all_of_it() {
+fn each_policy_evicts_the_evictable_pages_and_no_others() {
     for policy in policies(64) {
         let mut numbers = Numbers::new(64, policy);
         numbers.run(0..64);
@@ -107,16 +109,16 @@ fn every_policy_takes_only_what_can_go_and_all_of_it() {
         let name = numbers.policy.name();
         assert_eq!(numbers.reclaim(40), 40, "{name}");
         assert_eq!(numbers.reclaim(40), 8, "{name}");
-        assert_eq!(numbers.reclaim(40), 0, "{name}: all that is left is held");
+        assert_eq!(numbers.reclaim(40), 0, "{name}: all pages left are pinned");
         for frame in 0..64 {
             numbers.frames.0.borrow_mut()[frame].1 = false;
         }
-        assert_eq!(numbers.reclaim(40), 16, "{name}: held no more");
+        assert_eq!(numbers.reclaim(40), 16, "{name}: no page is pinned any more");
     }
 }
 
-/// S3-FIFO took what it threw out of its small queue for a look at what is still in it, and ended
-/// with pages unseen.
+/// S3-FIFO must not count frames that it drops from its small queue as visits of frames in it:
+/// otherwise it ends with pages unvisited.
 #[test]
 fn what_left_unseen_hides_no_page() {
     for policy in policies(8) {
@@ -126,12 +128,12 @@ fn what_left_unseen_hides_no_page() {
             numbers.leave(numbers.found[&page]);
         }
         let name = numbers.policy.name();
-        assert_eq!(numbers.reclaim(10), 2, "{name}: both that are left can go");
+        assert_eq!(numbers.reclaim(10), 2, "{name}: both pages left are evictable");
     }
 }
 
 #[test]
-fn what_could_not_be_taken_is_named_again() {
+fn restored_victims_are_named_again() {
     for policy in policies(64) {
         let mut numbers = Numbers::new(64, policy);
         numbers.run(0..64);
@@ -145,9 +147,9 @@ fn what_could_not_be_taken_is_named_again() {
     }
 }
 
-/// What tells the two from a clock, which lets what was used go in a few laps.
+/// A clock, in contrast, evicts the used pages in a few laps.
 #[test]
-fn a_scan_of_ten_times_the_memory_leaves_what_was_used_before() {
+fn a_scan_of_ten_times_the_memory_keeps_used_pages() {
     let policies: [Box<dyn Policy>; 2] = [Box::new(S3Fifo::new(100)), Box::new(HotCold::new(100))];
     for policy in policies {
         let mut numbers = Numbers::new(100, policy);
@@ -157,41 +159,40 @@ fn a_scan_of_ten_times_the_memory_leaves_what_was_used_before() {
         numbers.run(1000..2000);
         let name = numbers.policy.name();
         let hits = numbers.run(0..50);
-        assert!(hits > 0.9, "{name}: {hits} of what was used three times is there");
+        assert!(hits > 0.9, "{name}: {hits} of the pages that were used three times hit");
     }
 }
 
-/// Hot and cold put a held page back at the end that it looks at first: with nothing else there it
-/// met that one page for as long as it looked, and found nothing in a cache full of pages that
-/// could go. Torture saw its readers stand still, then run out of memory.
+/// A policy must not return a pinned page to the end of a queue that it visits next. Otherwise it
+/// visits that page for all of its visits, and finds no victim in a cache full of evictable pages.
 #[test]
 fn one_held_page_hides_no_other() {
-    for held in 0..100 {
+    for pinned in 0..100 {
         for policy in policies(100) {
             let mut cache = Numbers::new(100, policy);
             cache.run(0..300);
-            cache.frames.0.borrow_mut()[held].1 = true;
+            cache.frames.0.borrow_mut()[pinned].1 = true;
             while cache.empty.len() < 99 {
                 assert!(
                     cache.reclaim(1) == 1,
-                    "{} pages left, one of them held: {:?}",
+                    "{} pages are left, one of them pinned: {:?}",
                     100 - cache.empty.len(),
                     cache.policy
                 );
             }
-            assert_eq!(cache.reclaim(1), 0, "the held page was taken: {:?}", cache.policy);
+            assert_eq!(cache.reclaim(1), 0, "the pinned page was evicted: {:?}", cache.policy);
         }
     }
 }
 
 #[test]
-fn pages_that_leave_unseen_and_move_do_not_confuse_a_policy() {
+fn pages_that_leave_unseen_or_move_are_not_forgotten() {
     for policy in policies(64) {
         let mut numbers = Numbers::new(64, policy);
         let name = numbers.policy.name();
         let seed = fastrand::u64(..);
         let mut random = fastrand::Rng::with_seed(seed);
-        // It is told of moves, but late.
+        // The policy is informed of moves, but late.
         let mut moved = Vec::new();
         for _ in 0..20_000 {
             if random.u32(..3) == 0
@@ -237,18 +238,18 @@ fn pages_that_leave_unseen_and_move_do_not_confuse_a_policy() {
             numbers.policy.moved(from, to);
         }
         let left = numbers.found.len();
-        assert_eq!(numbers.reclaim(1000), left, "{name}, seed {seed}: something was forgotten");
+        assert_eq!(numbers.reclaim(1000), left, "{name}, seed {seed}: a page was forgotten");
     }
 }
 
-/// A folio went whole when one of its pages was chosen, and the others' places in the queue of old
-/// pages, at its very front, were inherited by what was read into their frames: it was judged
-/// before it was used, and, as what is read ahead counts as marked until then, became hot. A
-/// scan that only passed changed one page in 300 of what is hot, until its frames lay scattered and
-/// large folios were not to be had.
+/// When a folio is evicted whole, its other pages stand at the front of the queue of old pages. If
+/// the next pages in their frames inherited these places, they would be judged before they are
+/// used. Pages that are read ahead have their referenced bit set until then, so they would become
+/// hot. A scan would replace one page in 300 of the hot pages, and scatter its frames until no
+/// large folio can be allocated.
 #[test]
-fn who_comes_to_the_frame_of_a_page_that_went_along_is_new() {
-    // A clock's place is the frame's.
+fn a_page_in_the_frame_of_a_page_evicted_with_another_is_new() {
+    // In a clock the place is that of the frame.
     for policy in policies(800).into_iter().filter(|policy| policy.name() != "clock") {
         let mut numbers = Numbers::new(800, policy);
         let name = numbers.policy.name();
@@ -257,14 +258,14 @@ fn who_comes_to_the_frame_of_a_page_that_went_along_is_new() {
         numbers.policy.pick_victims(&numbers.frames, 1, &mut victims);
         let victim = victims[0];
         numbers.leave(victim);
-        // Frames are given out in their order, so these are the next.
+        // Frames are allocated in order, so these are the next.
         let along = victim + 1..victim + 16;
         for frame in along.clone() {
             let page = numbers.frames.0.borrow()[frame as usize].0.unwrap();
             numbers.policy.evicted_with(frame, page);
             numbers.leave(frame);
         }
-        // Into the same frames, each marked.
+        // Into the same frames, each referenced.
         numbers.run(1000..1016);
         assert!(numbers.empty.is_empty());
         for frame in along.clone() {
@@ -275,22 +276,22 @@ fn who_comes_to_the_frame_of_a_page_that_went_along_is_new() {
         assert_eq!(
             victims,
             (along.end..along.end + 4).collect::<Vec<_>>(),
-            "{name}: the oldest that are left"
+            "{name}: the oldest pages that are left"
         );
         let table = numbers.frames.0.borrow();
         assert!(
             along.clone().all(|frame| table[frame as usize].2),
-            "{name}: something new was looked at"
+            "{name}: a new page was visited"
         );
     }
 }
 
 #[test]
-fn a_scan_in_small_steps_takes_nothing_that_is_used_again() {
+fn a_scan_in_small_steps_keeps_popular_pages() {
     let mut numbers = Numbers::new(1000, Box::new(HotCold::new(1000)));
     let popular = || (0..5000).map(|n| n * 7 % 900);
     numbers.run(popular());
-    // Each page of the scan is used 8 times, one after the other.
+    // Each page of the scan is used 8 times in a row.
     numbers.run((0..8 * 5000).map(|n| 10_000 + n / 8));
     let hits = numbers.run(popular().take(900));
     assert!(hits > 0.97, "{hits}");
@@ -298,27 +299,27 @@ fn a_scan_in_small_steps_takes_nothing_that_is_used_again() {
     numbers.run(popular());
     numbers.run((0..8 * 5000).map(|n| 10_000 + n / 8));
     let hits = numbers.run(popular().take(900));
-    assert!(hits < 0.1, "{hits}: the clock is not scan-resistant, says its description");
+    assert!(hits < 0.1, "{hits}: by its description the clock is not scan-resistant");
 }
 
 #[test]
-fn of_a_loop_larger_than_memory_most_that_could_stay_stays() {
+fn a_loop_larger_than_memory_hits_near_the_optimum() {
     let mut numbers = Numbers::new(1000, Box::new(HotCold::new(1000)));
     numbers.run((0..20_000).map(|n| n % 1500));
     let hits = numbers.run((0..15_000).map(|n| (n + 500) % 1500));
-    assert!(hits > 0.6, "{hits} of the 0.667 that is possible");
+    assert!(hits > 0.6, "{hits} of the possible 0.667");
 }
 
 #[test]
-fn what_is_new_and_used_again_replaces_what_is_not_used_any_more() {
+fn new_popular_pages_replace_old_ones_except_in_sieve() {
     for policy in policies(1000) {
         let mut numbers = Numbers::new(1000, policy);
         let popular = |from: u64| (0..20_000).map(move |n| from + n * 7 % 800);
         numbers.run(popular(0));
         numbers.run(popular(100_000));
         let hits = numbers.run(popular(100_000).take(800));
-        // SIEVE's hand runs behind what is new at the speed at which it comes, and never gets to
-        // what is old.
+        // The hand of SIEVE follows the new pages at the speed at which they come, and never
+        // reaches the old ones.
         let is_stuck = numbers.policy.name() == "sieve";
         assert!(
             if is_stuck { hits < 0.5 } else { hits > 0.9 },
@@ -328,23 +329,28 @@ fn what_is_new_and_used_again_replaces_what_is_not_used_any_more() {
     }
 }
 
-/// Between two choices pages leave, and others come to their frames, at the back of the queue.
+/// Between two calls pages leave, and others come to their frames, at the back of the queue.
 #[test]
-fn the_hand_of_sieve_stays_where_it_is() {
+fn the_hand_of_sieve_keeps_its_place() {
     let mut numbers = Numbers::new(8, Box::new(Sieve::new(8)));
     numbers.run((0..8).chain(0..3));
-    let went = |numbers: &mut Numbers, page| {
+    let evicts = |numbers: &mut Numbers, page| {
         assert_eq!(numbers.reclaim(1), 1);
-        assert!(!numbers.found.contains_key(&page), "page {page} stayed: {:?}", numbers.found);
+        assert!(
+            !numbers.found.contains_key(&page),
+            "page {page} was not evicted: {:?}",
+            numbers.found
+        );
     };
-    // Past the three that were used.
-    went(&mut numbers, 3);
-    // One leaves that the hand has not come to.
+    // The hand passes the three used pages.
+    evicts(&mut numbers, 3);
+    // A page leaves that the hand has not reached.
     numbers.leave(6);
     numbers.use_page(100);
-    went(&mut numbers, 4);
-    // The one where the hand stands: it goes on from there, and not from where the frame is next.
+    evicts(&mut numbers, 4);
+    // The page at the hand leaves: the hand goes on from its old place, not from the frame's new
+    // one.
     numbers.leave(5);
     numbers.use_page(101);
-    went(&mut numbers, 7);
+    evicts(&mut numbers, 7);
 }

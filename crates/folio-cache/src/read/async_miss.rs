@@ -1,9 +1,9 @@
-//! A fetch: what a future does when its next page is not there. It blocks, so a thread of the cache
-//! does it.
+//! A fetch: what a future does when its next page is not in the cache. A fetch blocks, so a thread
+//! of the cache runs it.
 //!
-//! The future and the queue share it. Who drops the future takes nothing away from anybody: a fetch
-//! that nobody has begun is not made then, one that was begun ends, and the page that it holds goes
-//! with it.
+//! The future and the queue share the fetch. Dropping the future does not affect any other reader:
+//! a fetch that has not begun is not made, and one that has begun ends, and drops the page that it
+//! holds.
 
 use std::any::Any;
 use std::future;
@@ -26,10 +26,10 @@ use crate::state::mapping::Mapping;
 use crate::state::units::{Found, MOST_PAGES, pages_of};
 
 /// The share of a cache's memory that is read together for futures.
-const SHARE: usize = 32;
+const BATCH_SHARE: usize = 32;
 
 enum State<S: Scheme> {
-    /// Whom to wake.
+    /// The waker to call at the end.
     Waiting(Waker),
     Done(io::Result<Found<S>>),
     Taken,
@@ -39,7 +39,7 @@ enum State<S: Scheme> {
 pub(crate) struct Fetch<S: Scheme> {
     mapping: Arc<Mapping<S>>,
     offset: u64,
-    /// Bytes that its reader will ask for.
+    /// The number of bytes that the reader will ask for.
     wanted: usize,
     pages: Pages,
     together: bool,
@@ -53,7 +53,7 @@ impl<S: Scheme> Fetch<S> {
             if offset < mapping.len() { pages_of(offset, wanted).min(MOST_PAGES) } else { 0 };
         let pages = Pages { mapping: mapping.id, pages: first..first + u64::from(count) };
         let state = Mutex::new(State::Waiting(waker.clone()));
-        // Not what is about the end of the file.
+        // No fetch that concerns the end of the file.
         let together = count > 0 && mapping.backing.fills_together();
         Arc::new(Self { mapping: Arc::clone(mapping), offset, wanted, pages, together, state })
     }
@@ -74,9 +74,9 @@ impl<S: Scheme> Fetch<S> {
             }
             State::Done(_) => match mem::replace(&mut *state, State::Taken) {
                 State::Done(found) => Poll::Ready(found),
-                State::Waiting(_) | State::Taken => unreachable!("it was done"),
+                State::Waiting(_) | State::Taken => unreachable!("the state was Done"),
             },
-            State::Taken => unreachable!("who takes the answer drops the fetch"),
+            State::Taken => unreachable!("the fetch is dropped once its result is taken"),
         }
     }
 }
@@ -90,8 +90,8 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
         self.together
     }
 
-    fn most_together(&self) -> u64 {
-        (self.mapping.shared.capacity() / FRAME_SIZE / SHARE) as u64
+    fn max_together(&self) -> u64 {
+        (self.mapping.shared.capacity() / FRAME_SIZE / BATCH_SHARE) as u64
     }
 
     fn end_at_once(&self) -> bool {
@@ -104,7 +104,7 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
     }
 
     fn work(&self) {
-        /// A backing that panics leaves its reader an error.
+        /// If the backing panics, the reader gets an error.
         struct Finish<'f, S: Scheme>(&'f Fetch<S>, Option<io::Result<Found<S>>>);
         impl<S: Scheme> Drop for Finish<'_, S> {
             fn drop(&mut self) {
@@ -123,11 +123,11 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
             let count = (pages.end - pages.start) as u32;
             let is_missing = mapping.index.get(page).is_none_or(Slot::is_empty);
             is_missing
-                .then(|| prefetch::read_ahead_of_miss(mapping, page, count))
+                .then(|| prefetch::read_ahead_after_miss(mapping, page, count))
                 .map(|()| (page, count))
         });
         let missing: Vec<_> = missing.collect();
-        // References, so that no page leaves again before its future has it.
+        // References, so that no page leaves the cache before its future has it.
         if missing.is_empty() {
             Box::new(())
         } else {
@@ -136,7 +136,7 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
     }
 }
 
-/// Where a future is: between two pages, or with one on its way.
+/// The state of a future: between two pages, or with a fetch under way.
 pub(crate) struct Progress<S: Scheme>(Option<Arc<Fetch<S>>>);
 
 impl<S: Scheme> Progress<S> {
@@ -144,8 +144,12 @@ impl<S: Scheme> Progress<S> {
         Self(None)
     }
 
-    /// The page around an offset, at once if it is in the cache. It is told the same until it is
-    /// ready.
+    /// Returns the page around an offset, at once if it is in the cache. Call with the same
+    /// arguments until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// What the fill returns, and `Unsupported` in a child process.
     pub(crate) fn poll_page(
         &mut self,
         mapping: &Arc<Mapping<S>>,
@@ -154,7 +158,7 @@ impl<S: Scheme> Progress<S> {
         context: &Context<'_>,
     ) -> Poll<io::Result<Found<S>>> {
         if self.0.is_some() && mapping.shared.is_inherited() {
-            // Its thread is in another process.
+            // The thread of the fetch is in another process.
             self.0 = None;
         }
         if let Some(fetch) = &self.0 {
@@ -170,7 +174,7 @@ impl<S: Scheme> Progress<S> {
         mapping.shared.check_process()?;
         let fetch = Fetch::new(mapping, offset, wanted, context.waker());
         if mapping.shared.io_pool.fetch(Arc::clone(&fetch) as _, context.waker()) {
-            // It may be done: where there are no threads, it is.
+            // It may be done already: without threads, the queue runs it at once.
             let found = fetch.poll(context);
             if found.is_pending() {
                 self.0 = Some(fetch);
@@ -180,7 +184,7 @@ impl<S: Scheme> Progress<S> {
         Poll::Pending
     }
 
-    /// The same as a future.
+    /// Returns the page around an offset: [`poll_page`](Self::poll_page) as a future.
     pub(crate) fn page<'p>(
         &'p mut self,
         mapping: &'p Arc<Mapping<S>>,

@@ -1,4 +1,4 @@
-//! Many reads at once: one thread keeps a disk busy.
+//! Batched reads: several extents are requested at once, so that one thread keeps a disk busy.
 
 use folio_ref::Scheme;
 
@@ -8,17 +8,18 @@ use crate::read::extent::Extent;
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 
-/// Reads what is missing of many runs of pages (first, how many), all requested at once. The
-/// first page of each, if it was missing, and could be read. Call without a claim.
+/// Reads the missing pages of several ranges (first page, number of pages), all requested at once.
+/// Returns for each range a reference to its first page if that page was missing and could be read.
+/// Call with no page locked.
 pub(crate) fn fill_many<S: Scheme>(
     mapping: &Mapping<S>,
     wanted: &[(u32, u32)],
 ) -> Vec<Option<FolioRef<S>>> {
     if mapping.shared.is_inherited() {
-        // Each is asked for alone then, and gets its error.
+        // Each range is then asked for alone, and gets its own error.
         return wanted.iter().map(|_| None).collect();
     }
-    // Before any is installed: see ARCHITECTURE.md, "Lock order".
+    // Before the first folio is installed: see ARCHITECTURE.md, "Lock order".
     let mut folios =
         alloc::allocate_some(&mapping.shared, wanted.iter().map(|wanted| wanted.1 as usize).sum());
     let mut extents: Vec<_> = wanted
@@ -41,8 +42,8 @@ pub(crate) fn fill_many<S: Scheme>(
         .collect();
     mapping.backing.fill_all(&mut fills);
     let mut results = fills.into_iter().map(|fill| fill.result).collect::<Vec<_>>().into_iter();
-    // All are opened before any is used: who uses one may have to wait for memory, and must
-    // hold no claim.
+    // All are published before any is used: the user of one may have to wait for memory, and must
+    // hold no page lock.
     extents
         .into_iter()
         .map(|extent| {

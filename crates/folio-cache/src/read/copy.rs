@@ -1,4 +1,4 @@
-//! Bytes out of pages: without a reference, with one, and page by page.
+//! Bytes out of pages: by an optimistic read, with a reference, and page by page.
 
 use std::io;
 
@@ -9,21 +9,22 @@ use crate::length::refresh;
 use crate::read::lookup;
 use crate::read::prefetch;
 use crate::read::walk;
-use crate::state::frames::FolioRef;
 use crate::state::handle::PageHandle;
 use crate::state::mapping::Mapping;
-use crate::state::units::{check_offset, page_of, pages_of};
+use crate::state::units::check_offset;
 
-/// Reads all of `buf` without a reference, if it lies within the file and one page that is in
-/// the cache.
+/// Reads all of `buf` without a reference. Returns `true` if the bytes lie within the file and
+/// within one page that is in the cache.
 ///
-/// The hot path: the slot is loaded, the length, the bytes copied, the slot loaded again.
-/// Nothing is written but a mark that is not set.
+/// The hot path: load the slot, load the length, copy the bytes, load the slot again. Nothing is
+/// written except a referenced bit that is not set.
 ///
-/// The length between the looks at the slot, so it is that of the page: of a file that grows,
-/// the old last page, with zeroes where there are bytes now, leaves before the new length
-/// is there, which the second look sees. Of one that is cut and grows again, a page that
-/// was read again was opened after the shorter length, which a look after the first sees.
+/// The length is loaded between the two loads of the slot, so it belongs to the page:
+///
+/// - When a file grows, its old last page has zeroes where there are bytes now. That page leaves
+///   before the new length is stored, and the second load of the slot sees that.
+/// - When a file is truncated and grows again, a page that was read again was published after the
+///   shorter length was stored. A load of the length after the first load of the slot sees that.
 #[inline(always)]
 pub(crate) fn read_optimistic<S: Scheme>(
     mapping: &Mapping<S>,
@@ -36,14 +37,14 @@ pub(crate) fn read_optimistic<S: Scheme>(
     }
     let Ok(page) = u32::try_from(offset / FRAME_SIZE as u64) else { return false };
     let Some(slot) = mapping.index.get(page) else { return false };
-    // Neither is more than 2^44.
+    // Both are at most 2^44.
     let end = offset + buf.len() as u64;
     let in_file = || end <= mapping.len();
     let Some(marker) = slot.read(mapping.mapped.direct_map(), within, buf, in_file) else {
         return false;
     };
     if marker {
-        prefetch::read_ahead_of(mapping, page);
+        prefetch::read_ahead_at_marker(mapping, page);
     }
     if CHECKS && let Lookup::Hit(folio) = slot.get(mapping.zone) {
         lookup::check(mapping, &folio, page);
@@ -52,7 +53,7 @@ pub(crate) fn read_optimistic<S: Scheme>(
     true
 }
 
-/// Reads one page after the other.
+/// Reads one page after the other. Returns the number of bytes read.
 #[inline(never)]
 pub(crate) fn read_pages<S: Scheme>(
     mapping: &Mapping<S>,
@@ -61,7 +62,7 @@ pub(crate) fn read_pages<S: Scheme>(
 ) -> io::Result<usize> {
     let mut done = 0;
     while done < buf.len() {
-        // It lies in the file, so it is no overflow, if it is not the first.
+        // If this is not the first page, it lies in the file, so the sum does not overflow.
         let at = offset + done as u64;
         let n = (buf.len() - done).min(FRAME_SIZE - at as usize % FRAME_SIZE);
         if !read_optimistic(mapping, at, &mut buf[done..done + n]) {
@@ -91,7 +92,7 @@ fn read_slowly<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> 
             continue;
         }
         let step = match read_in_page(mapping, at, &mut buf[done..]) {
-            // The end, unless the file grew.
+            // The file ends here, unless it has grown.
             Ok(0) => refresh::refresh_len_to_read(mapping).map(|len| (len > at).then_some(0)),
             other => other.map(Some),
         };
@@ -104,45 +105,21 @@ fn read_slowly<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> 
     Ok(done)
 }
 
-/// Reads up to the end of the page, of the file, or of `buf`. 0: the file ends here.
+/// Reads up to the end of the page, of the file, or of `buf`. Returns the number of bytes read,
+/// which is 0 if the file ends here.
 fn read_in_page<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-    let Some((folio, end)) = find_with_end(mapping, offset, buf.len())? else { return Ok(0) };
+    let Some((folio, end)) = lookup::find_with_end(mapping, offset, buf.len())? else {
+        return Ok(0);
+    };
     let within = offset as usize % FRAME_SIZE;
     let n = buf.len().min(end - within);
     buf[..n].copy_from_slice(&folio.frame()[within..within + n]);
     Ok(n)
 }
 
-/// The page around an offset, and where in it the file's bytes end: past the offset. `None`:
-/// the file ends before it. `wanted` bytes are what the caller will ask for: they are read
-/// at once if they are missing.
-pub(crate) fn find_with_end<S: Scheme>(
-    mapping: &Mapping<S>,
-    offset: u64,
-    wanted: usize,
-) -> io::Result<Option<(FolioRef<S>, usize)>> {
-    loop {
-        let truncate_seq = mapping.truncate_seq();
-        let len = mapping.len();
-        if offset >= len {
-            return Ok(None);
-        }
-        let Some(folio) =
-            lookup::find_or_fill(mapping, page_of(offset)?, pages_of(offset, wanted))?
-        else {
-            return Ok(None);
-        };
-        // See `Mapping::truncate_seq`; the folio's bytes do not change any more.
-        if mapping.is_untruncated(len, truncate_seq) {
-            let begins = offset - offset % FRAME_SIZE as u64;
-            return Ok(Some((folio, (len - begins).min(FRAME_SIZE as u64) as usize)));
-        }
-    }
-}
-
-/// The hit, and nothing else: a page that is there, and lies in the file with all of its bytes.
-/// Inlined everywhere, as [`File::page`] is, so that a handle goes through registers,
-/// however many callers there are (results/machine-code.md, "In a handle").
+/// Returns a page that is in the cache and of which all bytes lie in the file: the hit, and nothing
+/// else. Inlined everywhere, like `File::page`, so that a handle goes through registers, however
+/// many callers there are (results/machine-code.md, "In a handle").
 #[inline(always)]
 pub(crate) fn whole_page<S: Scheme>(mapping: &Mapping<S>, offset: u64) -> Option<PageHandle<S>> {
     let (truncate_seq, len) = (mapping.truncate_seq(), mapping.len());
@@ -151,7 +128,7 @@ pub(crate) fn whole_page<S: Scheme>(mapping: &Mapping<S>, offset: u64) -> Option
         return None;
     }
     let folio = lookup::find_alone(mapping, u32::try_from(offset / FRAME_SIZE as u64).ok()?)?;
-    // See `Mapping::truncate_seq`; the folio's bytes do not change any more.
+    // See `Mapping::truncate_seq`. The bytes of the folio no longer change.
     mapping
         .is_untruncated(len, truncate_seq)
         .then(|| PageHandle::new(folio, (offset - begins) as usize, FRAME_SIZE))

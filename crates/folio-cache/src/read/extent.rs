@@ -1,11 +1,12 @@
-//! A run: neighbouring pages that one request fills.
+//! An extent: neighbouring pages that one request fills.
 //!
-//! Each page of it has its frozen folio in its slot, so a run is nothing but several claims:
-//! whoever misses one of its pages sleeps on that page. A run that can not be filled is dropped,
-//! and with it all its claims: the slots are empty again, and the sleepers look again and ask for
-//! their own page alone. So an error reaches who asked for that page, and never one who did not.
+//! Each page of the extent has its frozen folio in its slot, so an extent is a set of page locks. A
+//! thread that misses one of its pages sleeps on that page. An extent that cannot be filled is
+//! dropped, and with it all its page locks: the slots are empty again, the sleepers look again, and
+//! each asks for its own page alone. So an error reaches only the reader that asked for the page
+//! with the error.
 //!
-//! A run holds claims: its folios are allocated before the first is installed.
+//! An extent holds page locks, so its folios are allocated before the first is installed.
 
 use std::io::{self, IoSliceMut};
 use std::mem;
@@ -23,10 +24,10 @@ use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot};
 use crate::state::mapping::Mapping;
 use crate::state::units::CACHED;
 
-/// What there is of a page in a request: in place for one page, as most misses are.
+/// One value for each page of a request: inline for one page, as most misses are.
 type PerPage<T> = SmallVec<[T; 1]>;
 
-/// Claims of neighbouring pages, all frozen.
+/// The page locks of neighbouring pages, all frozen.
 pub(crate) struct Extent<'m, S: Scheme> {
     mapping: &'m Mapping<S>,
     first: u32,
@@ -34,8 +35,8 @@ pub(crate) struct Extent<'m, S: Scheme> {
 }
 
 impl<'m, S: Scheme> Extent<'m, S> {
-    /// Installs folios from page `first` on, and stops at the first slot that is not empty. Folios
-    /// that are left over are freed. May be empty.
+    /// Installs folios from page `first` on, and stops at the first slot that is not empty. Frees
+    /// the folios that are left over. Returns the extent, which may be empty.
     pub(crate) fn lock<F>(mapping: &'m Mapping<S>, first: u32, folios: F) -> Self
     where
         F: IntoIterator<Item = FrozenFolio<S>>,
@@ -43,10 +44,10 @@ impl<'m, S: Scheme> Extent<'m, S> {
     {
         let mut folios = folios.into_iter();
         let mut locked_slots = PerPage::with_capacity(folios.len());
-        // Page numbers end at 16 TiB: the run does too.
+        // Page numbers end at 16 TiB, and so does the extent.
         for (page, mut folio) in (first..=u32::MAX).zip(&mut folios) {
             folio.set_owner(CACHED, mapping.owner_data(page));
-            // The index may be out of memory for the page: then the run ends here.
+            // The index may be out of memory for the page: the extent ends here.
             let installed = match mapping.index.get_or_make(page) {
                 Ok(slot) => slot.install(folio),
                 Err(_) => Err(folio),
@@ -67,88 +68,90 @@ impl<'m, S: Scheme> Extent<'m, S> {
         self.locked_slots.len()
     }
 
-    /// Where it begins in the file.
+    /// Returns the offset in the file at which the extent begins.
     pub(crate) fn offset(&self) -> u64 {
         u64::from(self.first) * FRAME_SIZE as u64
     }
 
-    /// Lets the claims of all pages but the first go: they are missed again.
+    /// Drops the page locks of all pages except the first. Those pages are missed again.
     pub(crate) fn keep_first(&mut self) {
         self.locked_slots.truncate(1);
     }
 
-    /// The bytes, for one request: a buffer for each piece of memory. Call at once before it is
-    /// made.
+    /// Returns the buffers for one request, one for each contiguous piece of memory. Call directly
+    /// before the request.
     pub(crate) fn buffers(&mut self) -> impl Iterator<Item = IoSliceMut<'_>> {
-        // SeqCst, Dekker with the fences in set_len: either it sees the claims and waits, or what
-        // follows, the read of the file and the look at the length, comes after its own.
+        // SeqCst, Dekker with the fences in set_len: either the truncation sees the page locks and
+        // waits, or what follows here, the read of the file and the load of the length, comes after
+        // the truncation.
         fence(Ordering::SeqCst);
         self.mapping.shared.counters.misses.add(self.locked_slots.len() as u64);
         self.mapping.shared.counters.requests.add(1);
         joined_mut(self.locked_slots.iter_mut().map(FrozenSlot::folio_mut)).map(IoSliceMut::new)
     }
 
-    /// Has the backing fill it, in one request. How many bytes there were.
+    /// Has the backing fill the extent in one request. Returns the number of bytes filled.
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
         let (backing, offset) = (&self.mapping.backing, self.offset());
         backing.fill(offset, &mut self.buffers().collect::<PerPage<_>>())
     }
 
-    /// Opens the pages that are filled as far as the file goes; the others are missed again. A
-    /// reference to the first, if it is open.
+    /// Publishes the pages that are filled as far as the file goes. The others are missed again.
+    /// Returns a reference to the first page if it was published.
     pub(crate) fn publish(self, read: usize) -> Option<FolioRef<S>> {
         let read = read.min(self.locked_slots.len() * FRAME_SIZE);
         self.mapping.shared.counters.filled_bytes.add(read as u64);
-        // After the read: see `buffers`. What the file has; the backing may have less, if the rest
-        // was written and is dirty elsewhere. If it says too much, the look that follows
-        // says so. Acquire: pairs with Release where it becomes less, after a cut: who gets
-        // a short page for a whole one sees that cut counted.
+        // After the read: see `buffers`. `expected` is what the file has. The backing may have
+        // less, if the rest was written and is dirty elsewhere. If `backed` is too large, the
+        // refresh that follows corrects it. Acquire: pairs with Release where it becomes less,
+        // after a truncation: a thread that takes a short page for a whole one sees that truncation
+        // counted.
         let from_here =
             |len: u64| usize::try_from(len.saturating_sub(self.offset())).unwrap_or(usize::MAX);
         let expected = from_here(self.mapping.len());
         let backed = from_here(self.mapping.backed.load(Ordering::Acquire));
-        let mut opened = PerPage::with_capacity(self.locked_slots.len());
+        let mut published = PerPage::with_capacity(self.locked_slots.len());
         let mut ready = PerPage::with_capacity(self.locked_slots.len());
         for (n, mut locked) in self.locked_slots.into_iter().enumerate() {
             let begins = n * FRAME_SIZE;
             let has = read.saturating_sub(begins).min(FRAME_SIZE);
             let should_have = expected.saturating_sub(begins).min(FRAME_SIZE);
             if should_have == 0 || has < should_have.min(backed.saturating_sub(begins)) {
-                // Dropping the claim empties the slot.
+                // Dropping the page lock empties the slot.
                 ready.push(None);
                 continue;
             }
             if has < FRAME_SIZE {
                 locked.folio_mut().as_mut_slice()[has..].fill(0);
             }
-            opened.push((locked.folio().pfn(), locked.folio().owner_data()));
+            published.push((locked.folio().pfn(), locked.folio().owner_data()));
             ready.push(Some(locked));
         }
         let first = publish_as_folios(&mut ready);
-        frames_view::insert_all(&self.mapping.shared, &opened);
+        frames_view::insert_all(&self.mapping.shared, &published);
         first
     }
 
-    /// Notes of the pages from the `n`-th on that they were read before they are needed, and which
-    /// one is a milestone.
+    /// Notes in the pages from the `n`-th on that they were read ahead, and which one is the
+    /// readahead marker.
     pub(crate) fn set_readahead(&mut self, n: usize, marker: Option<i64>) {
         for (page, locked) in (i64::from(self.first)..).zip(&mut self.locked_slots).skip(n) {
             locked.folio_mut().set_readahead(marker == Some(page));
         }
     }
 
-    /// Keeps the claims without the borrow, for a thread of its own.
+    /// Keeps the page locks without the borrow. Returns an extent that another thread can fill.
     pub(crate) fn suspend(self, mapping: Arc<Mapping<S>>) -> SuspendedExtent<S> {
         let folios = self.locked_slots.into_iter().map(FrozenSlot::suspend).collect();
         SuspendedExtent { mapping, first: self.first, folios }
     }
 }
 
-/// A run on its way to whom fills it. Dropping it empties its slots.
+/// An extent on its way to the thread that fills it. Dropping it empties its slots.
 pub(crate) struct SuspendedExtent<S: Scheme> {
     mapping: Arc<Mapping<S>>,
     first: u32,
-    /// **Invariant:** the claims of the pages from `first` on, suspended.
+    /// **Invariant:** the suspended page locks of the pages from `first` on.
     folios: Vec<FrozenFolio<S>>,
 }
 
@@ -179,8 +182,8 @@ fn resume<S: Scheme>(
     folios: Vec<FrozenFolio<S>>,
 ) -> Extent<'_, S> {
     let locked_slots = (first..=u32::MAX).zip(folios).map(|(page, folio)| {
-        let slot = mapping.index.get(page).expect("a slot that was locked does not go away");
-        slot.resume(folio).expect("a suspended locked stays on its slot")
+        let slot = mapping.index.get(page).expect("the index keeps a slot that was locked");
+        slot.resume(folio).expect("a suspended page lock stays on its slot")
     });
     Extent { mapping, first, locked_slots: locked_slots.collect() }
 }

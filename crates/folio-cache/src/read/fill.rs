@@ -3,12 +3,12 @@
 //!
 //! | step | if it fails |
 //! | --- | --- |
-//! | 1. allocate frozen folios: one, reclaiming if need be, and more if there are any | error; nothing was done |
+//! | 1. allocate frozen folios: one, by reclaim if necessary, and more if there are any | error; nothing was done |
 //! | 2. note mapping and page in their descriptors | |
-//! | 3. install them: from now on others find them, and sleep | somebody was first: free the rest; without the first page, look again |
-//! | 4. have the backing fill them in one request | they are taken out and freed, all but the first, which is tried alone |
-//! | 5. compare with the lengths of file and backing | what is short is taken out and freed; sleepers wake, look again, get their own error |
-//! | 6. publish them: they open, sleepers wake; tell the policy | |
+//! | 3. install them: from now on other threads find them, and sleep | another thread was first: free the rest; without the first page, look again |
+//! | 4. have the backing fill them in one request | they are taken out and freed, except the first, which is tried alone |
+//! | 5. compare with the lengths of file and backing | pages that are short are taken out and freed; sleepers wake, look again, get their own error |
+//! | 6. publish them: sleepers wake; report them to the policy | |
 
 use std::io;
 use std::iter;
@@ -21,22 +21,26 @@ use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 use crate::state::units::MOST_PAGES;
 
-/// What came of a fill.
+/// The result of a fill.
 pub(crate) enum Filled<S: Scheme> {
-    /// The page is in the cache; here is a reference.
+    /// The page is in the cache; this is a reference to it.
     Page(FolioRef<S>),
-    /// Somebody else was first: look again.
+    /// Another thread was first: look again.
     Lost,
-    /// The file ended before its length did: look at the length, then again.
+    /// The file ended before its length did: refresh the length, then look again.
     Short {
-        /// Where it ended.
+        /// The offset at which the file ended.
         at: u64,
     },
 }
 
-/// Reads a page into an empty slot, and with it as many of the `pages` pages from there on as
-/// one request has and empty slots follow. Call without a claim: it may reclaim, so drop
-/// another mapping.
+/// Reads a page into an empty slot. Also reads as many of the `pages` pages from there on as fit
+/// one request and have empty slots. Call with no page locked: it may reclaim, and so drop another
+/// mapping.
+///
+/// # Errors
+///
+/// `OutOfMemory` if no page can be freed, otherwise what the backing returns for the page.
 pub(crate) fn fill<S: Scheme>(
     mapping: &Mapping<S>,
     page: u32,
@@ -56,7 +60,7 @@ pub(crate) fn fill<S: Scheme>(
     }
     extent.set_readahead(1, None);
     let read = match extent.fill() {
-        // It may be the error of another page, which nobody asked for yet.
+        // The error may concern another page, which no reader asked for yet.
         Err(_) if extent.len() > 1 => {
             extent.keep_first();
             extent.fill()?

@@ -1,4 +1,4 @@
-//! Lookup: from a page number to a reference, with what there is to do when the slot says no.
+//! Lookup: from a page number to a reference, and what is done when the slot has no hit.
 
 use std::io;
 
@@ -13,11 +13,12 @@ use crate::read::fill::Filled;
 use crate::read::prefetch;
 use crate::state::frames::{FolioRef, Slot};
 use crate::state::mapping::Mapping;
+use crate::state::units::{page_of, pages_of};
 
-/// How often a file may turn out shorter than its size says before that is an error.
-const SHORT_FILLS: u32 = 8;
+/// The number of fills that may be shorter than the file's length before that is an error.
+const MAX_SHORT_FILLS: u32 = 8;
 
-/// The page, if it is in the cache and nobody is at work on it.
+/// Returns the page if it is in the cache and no thread holds its page lock.
 #[inline(always)]
 pub(crate) fn find<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<FolioRef<S>> {
     match mapping.index.get(page)?.get(mapping.zone) {
@@ -26,7 +27,7 @@ pub(crate) fn find<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<FolioRe
     }
 }
 
-/// The same, if it is no part of a large folio.
+/// Returns the page like [`find`], but only if it is not a subpage of a large folio.
 #[inline(always)]
 pub(crate) fn find_alone<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<FolioRef<S>> {
     mapping.index.get(page)?.get_alone(mapping.zone).map(|folio| hit(mapping, folio, page))
@@ -36,13 +37,13 @@ pub(crate) fn find_alone<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<F
 fn hit<S: Scheme>(mapping: &Mapping<S>, folio: FolioRef<S>, page: u32) -> FolioRef<S> {
     check(mapping, &folio, page);
     if folio.set_referenced() {
-        prefetch::read_ahead_of(mapping, page);
+        prefetch::read_ahead_at_marker(mapping, page);
     }
     mapping.shared.counters.hit();
     folio
 }
 
-/// What a slot gives is the page that it was asked for.
+/// Asserts that a slot returned the page that it was asked for.
 #[inline(always)]
 pub(crate) fn check<S: Scheme>(mapping: &Mapping<S>, folio: &FolioRef<S>, page: u32) {
     assert!(
@@ -51,8 +52,13 @@ pub(crate) fn check<S: Scheme>(mapping: &Mapping<S>, folio: &FolioRef<S>, page: 
     );
 }
 
-/// The page, read if need be, and then in one request with those of the `pages` pages from
-/// there on that are missing too. `None`: the file ends before it.
+/// Returns the page. Reads it on a miss, in one request with the missing ones of the `pages` pages
+/// from there on. Returns `None` if the file ends before the page.
+///
+/// # Errors
+///
+/// `Unsupported` in a child process, `OutOfMemory` if no page can be freed, `UnexpectedEof` if the
+/// file keeps ending before its length, otherwise what the backing returns.
 pub(crate) fn find_or_fill<S: Scheme>(
     mapping: &Mapping<S>,
     page: u32,
@@ -61,6 +67,35 @@ pub(crate) fn find_or_fill<S: Scheme>(
     match find(mapping, page) {
         Some(folio) => Ok(Some(folio)),
         None => find_slowly(mapping, page, pages),
+    }
+}
+
+/// Returns the page around an offset, and where in the page the file's bytes end, which is past the
+/// offset. Returns `None` if the file ends before the offset. The caller will ask for `wanted`
+/// bytes: those that are missing are read in one request.
+///
+/// # Errors
+///
+/// `FileTooLarge` from 16 TiB on, otherwise what [`find_or_fill`] returns.
+pub(crate) fn find_with_end<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    wanted: usize,
+) -> io::Result<Option<(FolioRef<S>, usize)>> {
+    loop {
+        let truncate_seq = mapping.truncate_seq();
+        let len = mapping.len();
+        if offset >= len {
+            return Ok(None);
+        }
+        let Some(folio) = find_or_fill(mapping, page_of(offset)?, pages_of(offset, wanted))? else {
+            return Ok(None);
+        };
+        // See `Mapping::truncate_seq`. The bytes of the folio no longer change.
+        if mapping.is_untruncated(len, truncate_seq) {
+            let begins = offset - offset % FRAME_SIZE as u64;
+            return Ok(Some((folio, (len - begins).min(FRAME_SIZE as u64) as usize)));
+        }
     }
 }
 
@@ -81,7 +116,7 @@ fn find_slowly<S: Scheme>(
             Lookup::Hit(folio) => {
                 check(mapping, &folio, page);
                 if folio.set_referenced() {
-                    prefetch::read_ahead_of(mapping, page);
+                    prefetch::read_ahead_at_marker(mapping, page);
                 }
                 return Ok(Some(folio));
             }
@@ -89,7 +124,7 @@ fn find_slowly<S: Scheme>(
                 let left = (mapping.len().saturating_sub(start)).div_ceil(FRAME_SIZE as u64);
                 let pages = pages.min(u32::try_from(left).unwrap_or(u32::MAX));
                 if fills == 0 {
-                    prefetch::read_ahead_of_miss(mapping, page, pages);
+                    prefetch::read_ahead_after_miss(mapping, page, pages);
                 }
                 fills += 1;
                 match fill::fill(mapping, page, pages)? {
@@ -98,7 +133,7 @@ fn find_slowly<S: Scheme>(
                     Filled::Short { at } => {
                         let len = refresh::refresh_len_to_read(mapping)?;
                         short_fills += 1;
-                        if short_fills == SHORT_FILLS {
+                        if short_fills == MAX_SHORT_FILLS {
                             let message =
                                 format!("the file ends at {at} though its size is {len} bytes");
                             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
@@ -117,8 +152,8 @@ fn find_slowly<S: Scheme>(
     Ok(None)
 }
 
-/// Waits for who is at work on a page. If that is readahead, and nobody has begun, it is ours
-/// to read.
+/// Waits for the thread that holds the lock of a page. If readahead holds it and the request has
+/// not begun, reads the page in this thread.
 pub(crate) fn wait_for<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) {
     if let Some(extent) = mapping.shared.io_pool.take(mapping.id, page) {
         extent.fill();
@@ -128,9 +163,9 @@ pub(crate) fn wait_for<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u3
     }
 }
 
-/// Puts a copy in the place of a folio whose count is saturated: that one is leaked.
+/// Replaces a folio with a saturated reference count by a copy. The old folio is leaked.
 fn desaturate<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) -> io::Result<()> {
-    let mut new = alloc::spare(mapping, page)?;
+    let mut new = alloc::allocate_for(mapping, page)?;
     if let Some(locked) = slot.try_lock(mapping.zone) {
         new.as_mut_slice().copy_from_slice(locked.folio().frame());
         new.set_dirty(locked.folio().is_dirty());

@@ -1,4 +1,4 @@
-//! Reading ahead: the pages that readahead names are claimed and requested in the background.
+//! Prefetching: the pages that readahead names are locked and requested in the background.
 
 use std::iter;
 use std::ops::Range;
@@ -14,42 +14,41 @@ use crate::state::mapping::Mapping;
 use crate::state::readahead::Window;
 use crate::state::units::MOST_PAGES;
 
-/// The share of a cache's memory that one window may take. A policy may keep a small part of the
-/// memory for what is new (`HotCold` 1/20), and takes what is oldest of that, used or not: two
-/// windows fit into it, with the frames that are kept free and those in per-CPU lists.
-const SHARE: usize = 96;
+/// The share of a cache's memory that one window may take. A policy may keep a small share of the
+/// memory for new pages (`HotCold` 1/20), and evicts the oldest of them, used or not. Two windows
+/// fit into that share, with the frames that are kept free and those in per-CPU lists.
+const WINDOW_SHARE: usize = 96;
 
-/// A reader misses `pages` pages from `page` on: looks what it may want next, and requests
-/// that.
-pub(crate) fn read_ahead_of_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) {
-    if let Some(window) = mapping.readahead.missed(page, pages, most_ahead(mapping)) {
-        request(mapping, window);
+/// A reader misses `pages` pages from `page` on: requests what the reader may want next.
+pub(crate) fn read_ahead_after_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) {
+    if let Some(window) = mapping.readahead.missed(page, pages, max_window(mapping)) {
+        request_window(mapping, window);
     }
 }
 
-/// A reader came to a milestone.
+/// A reader reached a readahead marker: requests the next window.
 #[cold]
-pub(crate) fn read_ahead_of<S: Scheme>(mapping: &Mapping<S>, page: u32) {
+pub(crate) fn read_ahead_at_marker<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     if mapping.shared.is_inherited() {
         return;
     }
-    if let Some(window) = mapping.readahead.passed(page, most_ahead(mapping)) {
-        request(mapping, window);
+    if let Some(window) = mapping.readahead.passed(page, max_window(mapping)) {
+        request_window(mapping, window);
     }
 }
 
-fn most_ahead<S: Scheme>(mapping: &Mapping<S>) -> u32 {
-    (mapping.shared.capacity() / FRAME_SIZE / SHARE) as u32
+fn max_window<S: Scheme>(mapping: &Mapping<S>) -> u32 {
+    (mapping.shared.capacity() / FRAME_SIZE / WINDOW_SHARE) as u32
 }
 
-fn request<S: Scheme>(mapping: &Mapping<S>, window: Window) {
+fn request_window<S: Scheme>(mapping: &Mapping<S>, window: Window) {
     let Some(mapping) = mapping.shared.registry.by_id(mapping.id) else { return };
     let end = i64::try_from(mapping.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
     for piece in 0..window.pieces {
         let first = window.first + piece * window.step;
         let range = first.max(0)..(first + window.pages).min(end);
-        let mut requests: Vec<_> = requests(range).collect();
-        // From its end backwards for who reads backwards: what is needed first is requested
+        let mut requests: Vec<_> = split_into_requests(range).collect();
+        // For a backward reader from the end of the window: what is needed first is requested
         // first.
         if window.step < 0 {
             requests.reverse();
@@ -62,8 +61,8 @@ fn request<S: Scheme>(mapping: &Mapping<S>, window: Window) {
     }
 }
 
-/// Requests what is not in the cache of some pages. `false`: there is no memory for it, or too
-/// much under way.
+/// Requests the missing ones of some pages. Returns `false` if there is no memory for them, or too
+/// much is under way.
 fn request_missing<S: Scheme>(
     mapping: &Arc<Mapping<S>>,
     first: i64,
@@ -103,14 +102,14 @@ fn request_missing<S: Scheme>(
     true
 }
 
-/// Cuts pages into requests: if it takes several, where the file's own runs begin and end.
-fn requests(pages: Range<i64>) -> impl Iterator<Item = Range<i64>> {
-    let most = i64::from(MOST_PAGES);
-    let fits = pages.end - pages.start <= most;
+/// Splits pages into requests. If it takes several, they end at multiples of the largest request.
+fn split_into_requests(pages: Range<i64>) -> impl Iterator<Item = Range<i64>> {
+    let max = i64::from(MOST_PAGES);
+    let fits = pages.end - pages.start <= max;
     let mut begins = pages.start;
     iter::from_fn(move || {
-        let run_ends = if fits { pages.end } else { begins - begins % most + most };
-        let request = begins..run_ends.min(pages.end);
+        let request_end = if fits { pages.end } else { begins - begins % max + max };
+        let request = begins..request_end.min(pages.end);
         begins = request.end;
         (!request.is_empty()).then_some(request)
     })

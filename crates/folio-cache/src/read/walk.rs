@@ -4,42 +4,47 @@ use std::io;
 use std::mem;
 use std::ops::Range;
 
-use folio_frames::FRAME_SIZE;
+use folio_frames::{FRAME_SIZE, Pfn};
 use folio_ref::Scheme;
 
 use crate::length::refresh;
 use crate::memory::large_folio;
-use crate::read::copy;
 use crate::read::lookup;
+use crate::read::prefetch;
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 use crate::state::units::{Found, check_offset, page_of, pages_of};
 
-/// The way through the pages of a range, whoever looks them up: who waits, or a future.
+/// The position in a range of pages. The caller looks each page up: a thread that waits, or a
+/// future.
 pub(crate) struct Walk {
     offset: u64,
     left: usize,
-    /// The range is one page, perhaps of a large folio, which its holder should not hold with it:
-    /// then it is looked up a second time.
+    /// The range is one page. If that page lies in a large folio, a long-lived handle should not
+    /// pin the whole folio: then the page is looked up a second time.
     is_alone: bool,
 }
 
 impl Walk {
-    /// # WritebackErrors
+    /// Returns a walk over `len` bytes from `offset` on.
     ///
-    /// `InvalidInput` for an offset past any file's.
+    /// # Errors
+    ///
+    /// `InvalidInput` for an offset past the maximum file offset.
     pub(crate) fn new(offset: u64, len: usize) -> io::Result<Self> {
         check_offset(offset)?;
         Ok(Self { offset, left: len, is_alone: pages_of(offset, len) == 1 })
     }
 
-    /// What is to be looked up next: an offset, and how many bytes are wanted from there on.
+    /// Returns what to look up next: an offset, and the number of bytes wanted from there on.
+    /// Returns `None` at the end of the range.
     pub(crate) fn next(&self) -> Option<(u64, usize)> {
         (self.left > 0).then_some((self.offset, self.left))
     }
 
-    /// Goes on by what was found there: a folio, and which of its bytes belong to the range, from
-    /// the frame on that it was looked up by. `None`: look at what is next.
+    /// Moves past the page that was found at the offset of [`next`](Self::next). Returns a folio
+    /// and the bytes of it that belong to the range, counted from the frame by which it was looked
+    /// up. Returns `None` if the caller has to look at what is next.
     #[inline]
     pub(crate) fn pass<S: Scheme>(
         &mut self,
@@ -56,16 +61,59 @@ impl Walk {
             self.left = 0;
             return None;
         };
-        let (folio, range) = large_folio::extend_over_folio(mapping, self.offset, self.left, found);
+        let (folio, range) = extend_over_folio(mapping, self.offset, self.left, found);
         self.offset += range.len() as u64;
-        // In the middle of a page ends what is wanted, or the file.
+        // The wanted range or the file ends in the middle of a page.
         self.left = if range.end.is_multiple_of(FRAME_SIZE) { self.left - range.len() } else { 0 };
         Some((folio, range))
     }
 }
 
-/// Calls `each` with the folios of a range in order, and with the bytes of each that belong to
-/// it: see [`Walk::pass`].
+/// Extends a page that was found over the pages behind it that are wanted, lie in its folio, and
+/// lie wholly in the file. Returns the folio and the bytes of it, counted from the page on.
+pub(crate) fn extend_over_folio<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    wanted: usize,
+    (folio, range): (FolioRef<S>, Range<usize>),
+) -> (FolioRef<S>, Range<usize>) {
+    if range.len() >= wanted || range.end < FRAME_SIZE {
+        return (folio, range);
+    }
+    let behind = folio.frames_behind();
+    if behind == 0 {
+        return (folio, range);
+    }
+    let (truncate_seq, len) = (mapping.truncate_seq(), mapping.len());
+    let page = offset / FRAME_SIZE as u64;
+    let in_file = (len / FRAME_SIZE as u64).saturating_sub(page + 1);
+    let more = (wanted - range.len()).div_ceil(FRAME_SIZE) as u64;
+    let max = more.min(in_file).min(u64::from(behind)) as u32;
+    let frame = folio.frame_pfn().as_u64();
+    // The folio is pinned: it is not split, and its bytes do not change. So if the slot of a page
+    // has its frame, that frame has the bytes of the page.
+    let is_there = |&n: &u32| {
+        let slot = u32::try_from(page + u64::from(n)).ok().and_then(|page| mapping.index.get(page));
+        slot.and_then(|slot| slot.pfn(mapping.zone)) == Some(Pfn::new(frame + u64::from(n)))
+    };
+    let there = (1..=max).take_while(is_there).count() as u32;
+    if !mapping.is_untruncated(len, truncate_seq) {
+        return (folio, range);
+    }
+    if let Some(n) = folio.set_referenced_behind(there) {
+        prefetch::read_ahead_at_marker(mapping, page as u32 + n);
+    }
+    (0..there).for_each(|_| mapping.shared.counters.hit());
+    let end = range.end + (there as usize * FRAME_SIZE).min(wanted - range.len());
+    (folio, range.start..end)
+}
+
+/// Calls `each` with the folios of a range in order, and with the bytes of each that belong to the
+/// range: see [`Walk::pass`].
+///
+/// # Errors
+///
+/// `InvalidInput` for an offset past the maximum file offset, otherwise what a fill returns.
 pub(crate) fn for_each_page<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
@@ -81,18 +129,22 @@ pub(crate) fn for_each_page<S: Scheme>(
     Ok(())
 }
 
-/// The page around an offset, and which of its bytes are among the `wanted` from there on.
-/// `None`: the file ends before it.
+/// Returns the page around an offset, and which of its bytes are among the `wanted` from there on.
+/// Returns `None` if the file ends before the offset.
+///
+/// # Errors
+///
+/// `FileTooLarge` from 16 TiB on, otherwise what a fill returns.
 pub(crate) fn next_page<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
     wanted: usize,
 ) -> io::Result<Found<S>> {
     loop {
-        match copy::find_with_end(mapping, offset, wanted)? {
+        match lookup::find_with_end(mapping, offset, wanted)? {
             Some((folio, end)) => {
                 let range = within(offset, wanted, end);
-                // Cut short by the end of the file: it may have grown, or be shorter by now.
+                // Cut short by the end of the file, which may have grown or shrunk by now.
                 if !is_short(&range, wanted, end)
                     || refresh::refresh_len_to_read(mapping)? == offset + range.len() as u64
                 {
@@ -105,14 +157,14 @@ pub(crate) fn next_page<S: Scheme>(
     }
 }
 
-/// The page around an offset, and which of its bytes are wanted, without waiting for anything.
-/// `None`: it can not be said at once.
+/// Returns the page around an offset, and which of its bytes are wanted, without waiting. Returns
+/// `None` if the answer needs a wait.
 pub(crate) fn next_page_at_once<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
     wanted: usize,
 ) -> Found<S> {
-    // As in read_uncounted.
+    // In this order, as in read_optimistic.
     let truncate_seq = mapping.truncate_seq();
     let len = mapping.len();
     let end = len.checked_sub(offset - offset % FRAME_SIZE as u64)?.min(FRAME_SIZE as u64) as usize;
@@ -124,14 +176,65 @@ pub(crate) fn next_page_at_once<S: Scheme>(
     mapping.is_untruncated(len, truncate_seq).then_some((folio, range))
 }
 
-/// The bytes of the page around an offset that are among the `wanted` from there on, when the
-/// file's bytes in it end at `end`.
+/// Returns the bytes of the page around an offset that are among the `wanted` from there on, if the
+/// file's bytes in the page end at `end`.
 fn within(offset: u64, wanted: usize, end: usize) -> Range<usize> {
     let begins = offset as usize % FRAME_SIZE;
     begins..end.max(begins).min(begins.saturating_add(wanted))
 }
 
-/// Whether the end of the file is why there are fewer than are wanted.
+/// Returns `true` if the range is shorter than wanted because the file ends there.
 fn is_short(range: &Range<usize>, wanted: usize, end: usize) -> bool {
     range.len() < wanted && end < FRAME_SIZE
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::{Cache, File, Memory};
+
+    use super::*;
+
+    const PAGE: u64 = FRAME_SIZE as u64;
+
+    /// Returns a file of which all bytes were read by one request.
+    fn read(bytes: usize) -> File {
+        let cache: Cache = Cache::new(4 << 20).unwrap();
+        let file = cache.open_backing(Arc::new(Memory::new(&vec![7; bytes]))).unwrap();
+        assert_eq!(file.read_at(0, &mut vec![0; bytes]).unwrap(), bytes);
+        file
+    }
+
+    /// Returns the bytes that one reference covers of the `wanted` from `offset` on.
+    fn range_of_one_reference(file: &File, offset: u64, wanted: usize) -> Range<usize> {
+        let found = next_page(&file.mapping, offset, wanted).unwrap().unwrap();
+        extend_over_folio(&file.mapping, offset, wanted, found).1
+    }
+
+    #[test]
+    fn one_reference_covers_the_wanted_bytes_of_its_folio() {
+        let file = read(15 * FRAME_SIZE + 50);
+        assert_eq!(range_of_one_reference(&file, PAGE + 7, 5 * FRAME_SIZE), 7..7 + 5 * FRAME_SIZE);
+        assert_eq!(range_of_one_reference(&file, PAGE + 7, FRAME_SIZE - 7), 7..FRAME_SIZE);
+        assert_eq!(range_of_one_reference(&file, PAGE + 7, FRAME_SIZE - 6), 7..FRAME_SIZE + 1);
+        assert_eq!(range_of_one_reference(&file, 3 * PAGE, 100), 0..100);
+        // The last page is not a whole one.
+        assert_eq!(range_of_one_reference(&file, 0, 16 * FRAME_SIZE), 0..15 * FRAME_SIZE);
+        assert_eq!(range_of_one_reference(&file, 15 * PAGE, 10), 0..10);
+        assert_eq!(range_of_one_reference(&file, 15 * PAGE, 2 * FRAME_SIZE), 0..50);
+    }
+
+    #[test]
+    fn one_reference_stops_at_a_page_that_left_the_folio() {
+        let file = read(20 * FRAME_SIZE);
+        assert_eq!(range_of_one_reference(&file, 14 * PAGE, 6 * FRAME_SIZE), 0..2 * FRAME_SIZE);
+        // A folio of 16 KiB, the smallest.
+        assert_eq!(range_of_one_reference(&file, 16 * PAGE, 6 * FRAME_SIZE), 0..4 * FRAME_SIZE);
+        let handle = file.range(0, 16 * FRAME_SIZE).unwrap();
+        file.write_at(5 * PAGE, &[9]).unwrap();
+        assert_eq!(range_of_one_reference(&file, PAGE, 10 * FRAME_SIZE), 0..4 * FRAME_SIZE);
+        assert_eq!(range_of_one_reference(&file, 6 * PAGE, 10 * FRAME_SIZE), 0..10 * FRAME_SIZE);
+        drop(handle);
+    }
 }

@@ -1,29 +1,31 @@
-//! Counters that each thread writes on a line of its own, added up when somebody asks.
+//! Counters that each thread writes on a cache line of its own, and that are summed when read.
 //!
-//! A living thread has a number. The first few threads have one for themselves, so they count by a
-//! load and a store; the rest share the last number, and count by fetch-add. Either way nothing is
-//! lost. A number goes back when its thread ends.
+//! A living thread has a number. The first few threads have a number of their own, so they count by
+//! a load and a store. All further threads share the last number, and count by fetch-add. No count
+//! is lost in either case. A number is returned when its thread ends.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-/// Numbers: all but the last belong to one thread at a time.
+/// The count of numbers. Each number except the last belongs to one thread at a time.
 const NUMBERS: usize = 16;
 const SHARED: usize = NUMBERS - 1;
 
-/// A bit for each number that is taken. Not under a lock: hits count as well, also in a child that
-/// was forked while another thread would have held it.
+/// A bit for each number that is taken. Not under a lock: hits are counted too, also in a child
+/// that was forked while another thread might have held such a lock.
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 
-/// A thread's number, until it ends.
+/// The number of a thread, until the thread ends.
 struct Number(usize);
 
 impl Number {
+    /// Takes a free number. Returns the shared number if none is free.
     #[cold]
     fn take() -> Self {
         let free = |taken: u32| (taken.trailing_ones() as usize).min(SHARED);
-        // Acquire: pairs with Release in drop. What the number's last thread counted is seen here.
+        // Acquire: pairs with Release in drop. This thread sees the counts of the number's last
+        // thread.
         let taken = TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, |taken| {
             (free(taken) < SHARED).then(|| taken | 1 << free(taken))
         });
@@ -44,30 +46,31 @@ thread_local! {
     static NUMBER: Number = Number::take();
 }
 
-/// One counter.
+/// One counter, with a cell for each number.
 #[derive(Debug, Default)]
 pub(crate) struct Counter {
-    parts: [CachePadded<AtomicU64>; NUMBERS],
+    cells: [CachePadded<AtomicU64>; NUMBERS],
 }
 
 impl Counter {
+    /// Adds `n`.
     #[inline]
     pub(crate) fn add(&self, n: u64) {
-        // A thread that is ending may have given its number back.
+        // A thread that is ending may have returned its number.
         let number = NUMBER.try_with(|number| number.0).unwrap_or(SHARED);
-        let part = &self.parts[number];
-        // Relaxed throughout: nothing follows from a counter. The thread that had the number
-        // before gave it back with Release.
+        let cell = &self.cells[number];
+        // Relaxed throughout: no other value follows from a counter. The last thread with this
+        // number returned it with Release.
         if number < SHARED {
-            part.store(part.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+            cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
         } else {
-            part.fetch_add(n, Ordering::Relaxed);
+            cell.fetch_add(n, Ordering::Relaxed);
         }
     }
 
-    /// The sum. What other threads count just now may be missing.
+    /// Returns the sum. Counts that other threads add at this moment may be missing.
     pub(crate) fn get(&self) -> u64 {
-        self.parts.iter().map(|part| part.load(Ordering::Relaxed)).sum()
+        self.cells.iter().map(|cell| cell.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -79,10 +82,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_lost_by_more_threads_than_numbers_and_none_keeps_its_number() {
+    fn more_threads_than_numbers_lose_no_count_and_no_number() {
         let counter = Counter::default();
         for _ in 0..3 {
-            // All alive at once.
+            // All threads are alive at once.
             let barrier = Barrier::new(2 * NUMBERS);
             thread::scope(|scope| {
                 for _ in 0..2 * NUMBERS {
@@ -96,6 +99,6 @@ mod tests {
         }
         assert_eq!(counter.get(), 3 * 2 * NUMBERS as u64 * 2000);
         let first = thread::spawn(|| NUMBER.with(|number| number.0)).join().unwrap();
-        assert!(first < SHARED, "the threads before gave theirs back");
+        assert!(first < SHARED, "the ended threads returned their numbers");
     }
 }

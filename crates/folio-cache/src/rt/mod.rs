@@ -1,7 +1,8 @@
-//! What runs the cache and knows nothing of it: threads, locks, counters.
+//! The runtime below the cache, independent of it: threads, locks, counters.
 
 pub(crate) mod backoff;
 pub(crate) mod counter;
 pub(crate) mod io_pool;
+mod io_queue;
 pub(crate) mod shim;
 pub(crate) mod worker;

@@ -1,11 +1,11 @@
-//! The switch between the locks and atomics of the system and those that step for shuttle.
+//! The switch between the system's locks, atomics and threads, and those that shuttle schedules.
 //!
-//! What is held, or changed, while a page is worked on goes through here. Locks around what no
-//! other thread can come between (a set of numbers, a map of names) are the system's in either
-//! case.
+//! Locks and atomics that are held or changed while a page is in progress come from here. Locks
+//! around steps that no other thread can interleave (a set of numbers, a map of names) are always
+//! the system's.
 //!
-//! The cache's own threads are shuttle's as well. Who waits for a word sleeps; a while is over at
-//! once, whatever comes meanwhile.
+//! The threads of the cache are shuttle's as well. A wait for a notification sleeps. A wait with a
+//! time limit ends at once, whatever happens meanwhile.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ pub(crate) type Mutex<T> = lock_api::Mutex<folio_frames::SteppedLock, T>;
 #[cfg(shuttle)]
 pub(crate) type MutexGuard<'a, T> = lock_api::MutexGuard<'a, folio_frames::SteppedLock, T>;
 
-/// Starts a thread that nothing joins. Returns `false` if the system has none, and for a while
-/// after that without asking it again.
+/// Starts a detached thread. Returns `false` if the system cannot start one, and for a pause after
+/// that.
 #[cfg(not(shuttle))]
 pub(crate) fn spawn(name: &str, act: impl FnOnce() + Send + 'static) -> bool {
     // One for all caches: what is short is short for the whole process.
@@ -59,21 +59,21 @@ pub(crate) use std::thread::yield_now;
 #[cfg(shuttle)]
 pub(crate) use folio_ref::testing::stepped::yield_now;
 
-/// Does nothing for a while.
+/// Sleeps for `time`; under shuttle, only yields.
 #[cfg(not(shuttle))]
-pub(crate) fn rest(time: Duration) {
+pub(crate) fn back_off(time: Duration) {
     std::thread::sleep(time);
 }
 
 #[cfg(shuttle)]
-pub(crate) fn rest(_: Duration) {
+pub(crate) fn back_off(_: Duration) {
     yield_now();
 }
 
-/// Waits for a word for a while. Whether it was over before one came.
+/// Waits for a notification, for at most `most`. Returns `true` if the time ended first.
 #[cfg(not(shuttle))]
-pub(crate) fn wait_for<T>(word: &Condvar, guard: &mut MutexGuard<'_, T>, most: Duration) -> bool {
-    word.wait_for(guard, most).timed_out()
+pub(crate) fn wait_for<T>(cond: &Condvar, guard: &mut MutexGuard<'_, T>, most: Duration) -> bool {
+    cond.wait_for(guard, most).timed_out()
 }
 
 #[cfg(shuttle)]
@@ -82,12 +82,12 @@ pub(crate) fn wait_for<T>(_: &Condvar, guard: &mut MutexGuard<'_, T>, _: Duratio
     true
 }
 
-/// What sleepers wait for, as that of `parking_lot`. Who waits for one word wakes at any.
+/// A condition variable with the interface of `parking_lot`. Each notification wakes all waiters.
 #[cfg(shuttle)]
 #[derive(Debug, Default)]
 pub(crate) struct Condvar {
-    /// Words so far.
-    words: std::sync::atomic::AtomicU64,
+    /// The number of notifications so far.
+    notifications: std::sync::atomic::AtomicU64,
 }
 
 #[cfg(shuttle)]
@@ -96,17 +96,17 @@ impl Condvar {
         Self::default()
     }
 
-    // Relaxed, all: shuttle plays every thread on one of the system's.
-    fn words(&self) -> u64 {
-        self.words.load(std::sync::atomic::Ordering::Relaxed)
+    // Relaxed, in all places: shuttle runs all its threads on one thread of the system.
+    fn notifications(&self) -> u64 {
+        self.notifications.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-        // Under the lock: what is said once it is free is heard.
-        let heard = self.words();
+        // Under the lock: a notification after the unlock changes the number.
+        let before = self.notifications();
         let sleep = || {
             folio_ref::testing::stepped::wait(std::ptr::from_ref(self).addr(), &|| {
-                self.words() == heard
+                self.notifications() == before
             })
         };
         MutexGuard::unlocked(guard, sleep);
@@ -117,7 +117,7 @@ impl Condvar {
     }
 
     pub(crate) fn notify_all(&self) {
-        self.words.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.notifications.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         folio_ref::testing::stepped::wake_all(std::ptr::from_ref(self).addr());
     }
 }

@@ -1,23 +1,24 @@
-//! A worker: a thread of a cache that does one thing when it is notified for, and sleeps otherwise.
+//! A worker: a lazily started background thread that runs one job each time it is notified.
 //!
-//! It starts when it is first needed. It holds the cache weakly: when that goes, the thread ends.
-//! Where no thread can be started, the next ring tries again, and the work is done by who can not
-//! wait for it any longer: each job says by whom.
+//! The thread holds its target, the cache, weakly, and ends when the target is dropped. If no
+//! thread can be started, the next notification tries again. Until then, the callers that cannot
+//! wait any longer do the work themselves: each job documents which callers these are.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::rt::shim::{Condvar, Mutex, rest, spawn, wait_for};
+use crate::rt::shim::{Condvar, Mutex, back_off, spawn, wait_for};
 
-/// After a panic in somebody's backing.
-const REST: Duration = Duration::from_secs(1);
+/// The time to back off after a job panicked, as a backing may.
+const PANIC_BACK_OFF: Duration = Duration::from_secs(1);
 
+/// The next step of the thread.
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     Nothing,
-    /// After the job's delay.
+    /// The job, after its delay.
     Soon,
     Now,
     End,
@@ -34,48 +35,51 @@ struct State {
 #[derive(Debug)]
 struct Signal {
     state: Mutex<State>,
-    notified: Condvar,
-    /// Somebody rang for now, and the thread did not come yet: so that many can ring often.
+    /// There is something to do, or the thread must end.
+    wanted: Condvar,
+    /// [`Worker::notify_now`] was called, and the job has not begun since. It makes frequent
+    /// notifications cheap.
     is_notified: AtomicBool,
-    /// It did what it was notified for.
+    /// The job ended, or will not run.
     quiesced: Condvar,
 }
 
-/// What a worker does.
+/// The job of a worker.
 pub(crate) struct Job<T> {
     /// The thread's name.
     pub(crate) name: &'static str,
-    /// How soon is soon.
+    /// The delay of [`Worker::notify_soon`].
     pub(crate) delay: Duration,
-    /// The work; how long to rest after it, whoever rings.
+    /// Does the work. Returns the time to back off after it, during which notifications wait.
     pub(crate) work: fn(&T) -> Duration,
 }
 
-/// The thread, as its cache sees it.
+/// The handle of a worker thread.
 pub(crate) struct Worker<T: Send + Sync + 'static> {
     job: &'static Job<T>,
     signal: Arc<Signal>,
-    me: Weak<T>,
+    target: Weak<T>,
 }
 
 impl<T: Send + Sync + 'static> Worker<T> {
-    pub(crate) fn new(job: &'static Job<T>, me: Weak<T>) -> Self {
+    /// Returns a worker without a thread, which runs `job` on `target`.
+    pub(crate) fn new(job: &'static Job<T>, target: Weak<T>) -> Self {
         let signal = Signal {
-            // Under shuttle a test says whether there is a thread.
+            // Under shuttle each test decides if there is a thread.
             state: Mutex::new(State {
                 wanted: Wanted::Nothing,
                 may_start: !cfg!(shuttle),
                 has_thread: false,
                 is_working: false,
             }),
-            notified: Condvar::new(),
+            wanted: Condvar::new(),
             is_notified: AtomicBool::new(false),
             quiesced: Condvar::new(),
         };
-        Self { job, signal: Arc::new(signal), me }
+        Self { job, signal: Arc::new(signal), target }
     }
 
-    /// Whether it may have a thread. One that it must not have ends after what it does.
+    /// Allows or forbids a thread. A thread that is forbidden ends after its current job.
     pub(crate) fn set_may_start(&self, may_start: bool) {
         let mut state = self.signal.state.lock();
         state.may_start = may_start;
@@ -85,28 +89,28 @@ impl<T: Send + Sync + 'static> Worker<T> {
             state.wanted = Wanted::Now;
         }
         self.signal.is_notified.store(false, Ordering::Relaxed);
-        self.signal.notified.notify_one();
-        // What they wait for will not be done.
+        self.signal.wanted.notify_one();
+        // The job they wait for will not run.
         self.signal.quiesced.notify_all();
     }
 
-    /// There is something to do, after a while.
+    /// Notifies the worker of work to do after the job's delay.
     #[cold]
     pub(crate) fn notify_soon(&self) {
         self.notify(Wanted::Soon);
     }
 
-    /// There is something to do. Cheap while the thread is on its way.
+    /// Notifies the worker of work to do now. Cheap while an earlier notification is pending.
     #[inline]
     pub(crate) fn notify_now(&self) {
-        // Relaxed: a hint; who rings in vain will ring again.
+        // Relaxed: a hint. If a notification is lost, its caller will notify again.
         if !self.signal.is_notified.load(Ordering::Relaxed) {
             self.signal.is_notified.store(true, Ordering::Relaxed);
             self.notify(Wanted::Now);
         }
     }
 
-    /// Waits until it is not at work, nor about to be, and holds no file.
+    /// Waits until the thread is neither at work nor about to be, and holds no file.
     pub(crate) fn quiesce(&self) {
         let mut state = self.signal.state.lock();
         while state.is_working || (state.has_thread && state.wanted == Wanted::Now) {
@@ -114,12 +118,13 @@ impl<T: Send + Sync + 'static> Worker<T> {
         }
     }
 
+    /// Sets what is wanted, unless more is wanted already, and starts the thread if there is none.
     #[cold]
     fn notify(&self, what: Wanted) {
         let mut state = self.signal.state.lock();
         if state.may_start && !state.has_thread {
-            let (job, signal, cache) = (self.job, Arc::clone(&self.signal), self.me.clone());
-            state.has_thread = spawn(job.name, move || run(job, &signal, &cache));
+            let (job, signal, target) = (self.job, Arc::clone(&self.signal), self.target.clone());
+            state.has_thread = spawn(job.name, move || run(job, &signal, &target));
             if !state.has_thread {
                 // No thread clears it: the next notification tries again. Relaxed: a hint.
                 self.signal.is_notified.store(false, Ordering::Relaxed);
@@ -128,7 +133,7 @@ impl<T: Send + Sync + 'static> Worker<T> {
         if state.wanted == Wanted::Nothing || (state.wanted == Wanted::Soon && what == Wanted::Now)
         {
             state.wanted = what;
-            self.signal.notified.notify_one();
+            self.signal.wanted.notify_one();
         }
     }
 }
@@ -139,15 +144,16 @@ impl<T: Send + Sync + 'static> Drop for Worker<T> {
     }
 }
 
-fn run<T>(job: &Job<T>, signal: &Signal, cache: &Weak<T>) {
+/// Runs the thread until it must end.
+fn run<T>(job: &Job<T>, signal: &Signal, target: &Weak<T>) {
     loop {
         {
             let mut state = signal.state.lock();
             while state.wanted == Wanted::Nothing {
-                signal.notified.wait(&mut state);
+                signal.wanted.wait(&mut state);
             }
             if state.wanted == Wanted::Soon {
-                wait_for(&signal.notified, &mut state, job.delay);
+                wait_for(&signal.wanted, &mut state, job.delay);
             }
             if state.wanted == Wanted::End {
                 state.has_thread = false;
@@ -155,22 +161,22 @@ fn run<T>(job: &Job<T>, signal: &Signal, cache: &Weak<T>) {
             }
             state.wanted = Wanted::Nothing;
             state.is_working = true;
-            // Relaxed, before the work: who rings from now on is heard again.
+            // Relaxed, before the work: a notification from now on asks for another run.
             signal.is_notified.store(false, Ordering::Relaxed);
         }
-        let Some(cache) = cache.upgrade() else { return };
+        let Some(target) = target.upgrade() else { return };
         let time =
-            panic::catch_unwind(AssertUnwindSafe(|| (job.work)(&cache))).unwrap_or_else(|_| {
-                // What it did not come to has its turn later.
+            panic::catch_unwind(AssertUnwindSafe(|| (job.work)(&target))).unwrap_or_else(|_| {
+                // The rest of the work has its turn later.
                 let mut state = signal.state.lock();
                 if state.wanted == Wanted::Nothing {
                     state.wanted = Wanted::Soon;
                 }
-                REST
+                PANIC_BACK_OFF
             });
-        drop(cache);
+        drop(target);
         signal.state.lock().is_working = false;
         signal.quiesced.notify_all();
-        rest(time);
+        back_off(time);
     }
 }

@@ -1,8 +1,8 @@
-//! Which pages of a mapping are dirty: newer than the backing.
+//! The dirty pages of a mapping: those that are newer than the backing.
 //!
-//! A page is dirty when its folio's flag says so, and then its number is in this set: both change
-//! under the claim on the page's slot. The flag answers reclaim; the set finds neighbours for
-//! writeback, in order, and tells how far the file reaches that the backing does not know yet.
+//! A page is dirty if its folio's flag is set. Then its number is in this set: both change under
+//! the page lock of its slot. Reclaim checks the flag. Writeback finds neighbours in the set, in
+//! order. The set also gives the end of the data that the backing does not have yet.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -17,12 +17,12 @@ pub(crate) struct Dirty {
 }
 
 impl Dirty {
-    /// Under the page's claim.
+    /// Adds a page. Call under its page lock.
     pub(crate) fn insert(&self, page: u32) {
         self.pages.lock().insert(page);
     }
 
-    /// Under the page's claim.
+    /// Removes a page. Call under its page lock.
     pub(crate) fn remove(&self, page: u32) {
         self.pages.lock().remove(&page);
     }
@@ -31,29 +31,29 @@ impl Dirty {
         self.pages.lock().is_empty()
     }
 
-    /// Where the last dirty page ends, in bytes; 0 when there is none.
+    /// Returns the end of the last dirty page in bytes, or 0 if there is none.
     pub(crate) fn end(&self) -> u64 {
         self.pages.lock().last().map_or(0, |&page| (u64::from(page) + 1) * FRAME_SIZE as u64)
     }
 
-    /// The first dirty pages within a range that are neighbours, up to `most`. Empty: there are
-    /// none.
-    pub(crate) fn run(&self, pages: Range<u64>, most: u64) -> Range<u64> {
+    /// Returns the first dirty range within `pages`: up to `most` neighbouring dirty pages. It is
+    /// empty if there are none.
+    pub(crate) fn range(&self, pages: Range<u64>, most: u64) -> Range<u64> {
         let set = self.pages.lock();
         let Ok(first) = u32::try_from(pages.start) else { return 0..0 };
-        let mut run = 0..0;
+        let mut range = 0..0;
         for page in
             set.range(first..).map(|&page| u64::from(page)).take_while(|page| pages.contains(page))
         {
-            if run.is_empty() {
-                run = page..page + 1;
-            } else if page == run.end && run.end - run.start < most {
-                run.end += 1;
+            if range.is_empty() {
+                range = page..page + 1;
+            } else if page == range.end && range.end - range.start < most {
+                range.end += 1;
             } else {
                 break;
             }
         }
-        run
+        range
     }
 }
 
@@ -62,18 +62,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_are_neighbours_within_their_range() {
+    fn dirty_ranges_are_neighbours_within_the_given_pages() {
         let dirty = Dirty::default();
         for page in [3, 4, 5, 9, u32::MAX] {
             dirty.insert(page);
         }
-        assert_eq!(dirty.run(0..10, 100), 3..6);
-        assert_eq!(dirty.run(0..10, 2), 3..5);
-        assert_eq!(dirty.run(4..5, 2), 4..5);
-        assert_eq!(dirty.run(6..9, 2), 0..0);
-        assert_eq!(dirty.run(6..u64::MAX, 2), 9..10);
-        assert_eq!(dirty.run(10..u64::MAX, 2), u64::from(u32::MAX)..1 << 32);
-        assert_eq!(dirty.run(1 << 32..u64::MAX, 2), 0..0);
+        assert_eq!(dirty.range(0..10, 100), 3..6);
+        assert_eq!(dirty.range(0..10, 2), 3..5);
+        assert_eq!(dirty.range(4..5, 2), 4..5);
+        assert_eq!(dirty.range(6..9, 2), 0..0);
+        assert_eq!(dirty.range(6..u64::MAX, 2), 9..10);
+        assert_eq!(dirty.range(10..u64::MAX, 2), u64::from(u32::MAX)..1 << 32);
+        assert_eq!(dirty.range(1 << 32..u64::MAX, 2), 0..0);
         assert_eq!(dirty.end(), 1 << 44);
         dirty.remove(u32::MAX);
         assert_eq!((dirty.end(), dirty.pages.lock().contains(&9)), (10 << 12, true));

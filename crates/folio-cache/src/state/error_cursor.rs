@@ -1,20 +1,20 @@
-//! WritebackErrors of writeback: each is told once to every open file, as `fsync` promises (Linux's
+//! Writeback errors: each is reported once to every open file, as `fsync` promises (Linux's
 //! `errseq_t`).
 //!
-//! A mapping counts its errors. An open file remembers the count that it was told last, and is told
-//! the newest error when the count has moved on: once. A file that is opened after an error learns
-//! of it only if nobody was told before.
+//! A mapping counts its errors. An open file remembers the count at its last report. When the count
+//! has moved on, the newest error is reported to it, once. An error is reported to a file that is
+//! opened later only if it was not reported before.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// The newest error of a mapping.
+/// The newest writeback error of a mapping.
 #[derive(Debug, Default)]
 pub(crate) struct WritebackErrors {
     newest: Mutex<Newest>,
-    /// The last write failed, and that was said.
+    /// The last write failed, and that was logged.
     failing: AtomicBool,
 }
 
@@ -25,12 +25,12 @@ struct Newest {
     reported: bool,
 }
 
-/// How far one open file was told.
+/// The error count up to which errors were reported to one open file.
 #[derive(Debug)]
 pub(crate) struct ErrorCursor(AtomicU64);
 
 impl WritebackErrors {
-    /// Notes an error, for everybody who has the file open.
+    /// Records an error, to be reported to each open file.
     pub(crate) fn record(&self, error: &io::Error) {
         let mut newest = self.newest.lock();
         newest.count += 1;
@@ -38,36 +38,43 @@ impl WritebackErrors {
         newest.reported = false;
     }
 
-    /// A write failed. Whether the one before it did not: what goes on failing is said once.
+    /// Records that a write failed. Returns `true` if the write before it did not fail, so that
+    /// repeated failures are logged once.
     pub(crate) fn begins(&self) -> bool {
-        // Relaxed, here and below: for who reads logs.
+        // Relaxed, here and below: only the log depends on it.
         !self.failing.swap(true, Ordering::Relaxed)
     }
 
-    /// A write did not fail.
+    /// Records that a write succeeded.
     pub(crate) fn end(&self) {
         if self.failing.load(Ordering::Relaxed) {
             self.failing.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Where a file that is opened now begins.
+    /// Returns the cursor of a file that is opened now.
     pub(crate) fn begin(&self) -> ErrorCursor {
         let newest = self.newest.lock();
         ErrorCursor(AtomicU64::new(newest.count - u64::from(newest.count > 0 && !newest.reported)))
     }
 
-    /// How many there were: see [`tell`](Self::tell).
+    /// Returns the number of errors so far, for [`report`](Self::report).
     pub(crate) fn count(&self) -> u64 {
         self.newest.lock().count
     }
 
-    /// The newest error, if this file was not told of it; or if it came after so many others, which
-    /// is what a call counted when it began: another call for the same file may have been told
-    /// meanwhile, and said nothing to this one.
+    /// Reports the newest error, and moves the cursor to it.
+    ///
+    /// `since` is the [`count`](Self::count) when the caller's operation began. An error that came
+    /// since then is reported even if another call for the same file reported it meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The newest error, unless it was already reported to this open file and is not newer than
+    /// `since`.
     pub(crate) fn report(&self, cursor: &ErrorCursor, since: u64) -> io::Result<()> {
         let mut newest = self.newest.lock();
-        // Relaxed: under the lock.
+        // Relaxed: the lock orders it.
         if cursor.0.swap(newest.count, Ordering::Relaxed) == newest.count && since == newest.count {
             return Ok(());
         }
@@ -76,7 +83,7 @@ impl WritebackErrors {
     }
 }
 
-/// The same error again: by its number where it has one.
+/// Returns a copy of an error: by its number if it has one.
 fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
@@ -89,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_error_is_told_once_to_each_file_that_was_open() {
+    fn each_error_is_reported_once_to_each_open_file() {
         let errors = WritebackErrors::default();
         let (first, second) = (errors.begin(), errors.begin());
         let code = |reported| {
@@ -97,10 +104,10 @@ mod tests {
         };
         assert_eq!(code(&first), Ok(()));
         errors.record(&io::Error::from_raw_os_error(28));
-        // Nobody was told yet: a file that comes now is.
+        // It was not reported yet: it is reported to a file that is opened now.
         let third = errors.begin();
         assert_eq!([code(&first), code(&first)], [Err(Some(28)), Ok(())]);
-        // Somebody was: this one is not.
+        // It was reported: it is not reported to a file that is opened now.
         let fourth = errors.begin();
         assert_eq!(
             [code(&second), code(&third), code(&fourth)],
@@ -110,7 +117,7 @@ mod tests {
         errors.record(&io::Error::other("lost"));
         assert_eq!(errors.report(&fourth, 3).unwrap_err().to_string(), "lost");
         assert_eq!(code(&fourth), Ok(()));
-        // By a call that had begun before the last one came.
+        // By a call that began before the last error.
         assert_eq!(errors.report(&fourth, 2).unwrap_err().to_string(), "lost");
     }
 }

@@ -9,11 +9,11 @@
 //!  chunk 23                                        enough for 16 TiB
 //! ```
 //!
-//! Near are the leaves of the file as it was opened, up to [`NEAR_MOST`]: from a page's number to
-//! its slot there are two loads. The chunks are for what it grows to, and for the rest of huge
-//! files. Chunks and leaves appear on first use and stay, so a slot's address is good for as long
-//! as the index. One table for all pages of any file would save the chunks, and cost 64 MiB for
-//! each sparse file of 16 TiB.
+//! The near leaves cover the file's length at its first open, up to [`NEAR_MAX`] leaves: from the
+//! number of a page to its slot there are two loads. The chunks cover later growth, and the rest of
+//! huge files. Chunks and leaves appear on first use and stay, so the address of a slot is valid
+//! for as long as the index. One table for all pages would need no chunks, and would take 64 MiB
+//! for each sparse file of 16 TiB.
 
 use std::collections::TryReserveError;
 use std::io;
@@ -24,29 +24,31 @@ use std::sync::{Arc, OnceLock};
 use folio_frames::{FRAME_SIZE, Platform, Slot};
 use once_cell::race::OnceBox;
 
-/// Slots in a leaf.
+/// The number of slots in a leaf.
 const LEAF: usize = 512;
 
-/// Leaves that are near at the least: of a file that grows to 128 MiB.
-const NEAR_LEAST: usize = 64;
+/// The minimum number of near leaves: a file may grow to 128 MiB without chunks.
+const NEAR_MIN: usize = 64;
 
-/// Leaves that are near at the most: of 64 GiB, a table of 256 KiB.
-const NEAR_MOST: usize = 1 << 15;
+/// The maximum number of near leaves: 64 GiB of the file, a table of 256 KiB.
+const NEAR_MAX: usize = 1 << 15;
 
-/// Enough for 2^32 pages: 2^23 leaves, plus one because chunk `k` begins at its leaf `2^k - 1`.
+/// The number of chunks, enough for 2^32 pages: 2^23 leaves, plus one because chunk `k` begins at
+/// leaf `2^k - 1`.
 const CHUNKS: usize = 24;
 
 const _: () = assert!(((1_u64 << CHUNKS) - 1) * LEAF as u64 > u32::MAX as u64);
 
-/// One word, so that its table is small: null until it is made.
+/// A leaf, as one word to keep its table small. Null until it is allocated.
 type Leaf<P> = OnceBox<[Slot<P>; LEAF]>;
 
 /// Slots by page number.
 pub(crate) struct Index<P: Platform> {
     near: Box<[Leaf<P>]>,
     chunks: [OnceLock<Box<[Leaf<P>]>>; CHUNKS],
-    /// Memory of tables and leaves, here and in all indexes of a cache.
+    /// The memory of the tables and leaves of this index.
     bytes: AtomicUsize,
+    /// The memory of all indexes of the cache.
     total: Arc<AtomicUsize>,
 }
 
@@ -56,20 +58,20 @@ impl<P: Platform> Drop for Index<P> {
     }
 }
 
-/// Where a leaf past the near ones lies: chunk, leaf in the chunk.
+/// Returns the place of a leaf past the near ones: its chunk, and its number in the chunk.
 fn locate(leaf: usize) -> (usize, usize) {
     let chunk = (leaf + 1).ilog2() as usize;
     (chunk, leaf + 1 - (1 << chunk))
 }
 
 impl<P: Platform> Index<P> {
-    /// For a file of so many bytes, so far. What it takes is added to `total`, and subtracted when
-    /// it is dropped.
+    /// Returns the index of a file that has `file_bytes` bytes now. Its memory is added to `total`,
+    /// and subtracted when it is dropped.
     pub(crate) fn new(file_bytes: u64, total: Arc<AtomicUsize>) -> Self {
         let leaves =
-            usize::try_from(file_bytes / (LEAF * FRAME_SIZE) as u64).unwrap_or(NEAR_MOST) + 1;
+            usize::try_from(file_bytes / (LEAF * FRAME_SIZE) as u64).unwrap_or(NEAR_MAX) + 1;
         let near: Box<[Leaf<P>]> =
-            (0..leaves.clamp(NEAR_LEAST, NEAR_MOST)).map(|_| Leaf::new()).collect();
+            (0..leaves.clamp(NEAR_MIN, NEAR_MAX)).map(|_| Leaf::new()).collect();
         let index = Self {
             near,
             chunks: [const { OnceLock::new() }; CHUNKS],
@@ -80,7 +82,7 @@ impl<P: Platform> Index<P> {
         index
     }
 
-    /// The slot of a page, if its leaf exists.
+    /// Returns the slot of a page, or `None` if its leaf does not exist.
     #[inline(always)]
     pub(crate) fn get(&self, page: u32) -> Option<&Slot<P>> {
         let (leaf, slot) = (page as usize / LEAF, page as usize % LEAF);
@@ -91,13 +93,18 @@ impl<P: Platform> Index<P> {
         Some(&leaf?[slot])
     }
 
+    /// Returns a leaf in a chunk, or `None` if it does not exist.
     #[inline(never)]
     fn far(&self, leaf: usize) -> Option<&[Slot<P>; LEAF]> {
         let (chunk, leaf) = locate(leaf - self.near.len());
         self.chunks[chunk].get()?[leaf].get()
     }
 
-    /// The slot of a page; its leaf is made if need be.
+    /// Returns the slot of a page. Allocates its leaf if that does not exist.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if the leaf or its chunk cannot be allocated.
     pub(crate) fn get_or_make(&self, page: u32) -> io::Result<&Slot<P>> {
         if let Some(slot) = self.get(page) {
             return Ok(slot);
@@ -109,10 +116,10 @@ impl<P: Platform> Index<P> {
                 format!("no memory for the index of the file: {error}"),
             )
         })?;
-        Ok(self.get(page).expect("its leaf was just made, and stays"))
+        Ok(self.get(page).expect("its leaf was just allocated, and stays"))
     }
 
-    /// Makes a leaf, and its chunk. If two do, one of each is dropped: the other's is as good.
+    /// Allocates a leaf and its chunk. If two threads do, one of each is dropped.
     fn make(&self, leaf: usize) -> Result<(), TryReserveError> {
         let cell = if let Some(near) = self.near.get(leaf) {
             near
@@ -121,24 +128,30 @@ impl<P: Platform> Index<P> {
             if self.chunks[chunk].get().is_none() {
                 let _ = self.chunks[chunk].set(self.boxed(1 << chunk, Leaf::new)?);
             }
-            &self.chunks[chunk].get().expect("it was just set, and is never taken")[leaf]
+            &self.chunks[chunk].get().expect("the chunk was just set, and stays")[leaf]
         };
         let slots = self.boxed(LEAF, Slot::new)?;
-        let _ = cell.set(slots.try_into().expect("a leaf has its length"));
+        let _ = cell.set(slots.try_into().expect("the length is that of a leaf"));
         Ok(())
     }
 
-    /// What two made at once, and one dropped, is counted twice. Relaxed: for reports and budgets.
+    /// Counts allocated memory. A leaf that two threads allocate at once, and one drops, is counted
+    /// twice. Relaxed: only reports and limits depend on it.
     fn count(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Its memory goes: it is not in the total any more.
+    /// Subtracts its memory from the total, before it is freed.
     pub(crate) fn uncount(&mut self) {
         self.total.fetch_sub(std::mem::take(self.bytes.get_mut()), Ordering::Relaxed);
     }
 
+    /// Allocates a boxed slice and counts its memory.
+    ///
+    /// # Errors
+    ///
+    /// An error if there is no memory.
     fn boxed<T>(&self, len: usize, make: impl FnMut() -> T) -> Result<Box<[T]>, TryReserveError> {
         let mut items = Vec::new();
         items.try_reserve_exact(len)?;
@@ -147,7 +160,7 @@ impl<P: Platform> Index<P> {
         Ok(items.into_boxed_slice())
     }
 
-    /// Calls `visit` with every slot of a range of pages that exists.
+    /// Calls `visit` with each existing slot of a range of pages.
     pub(crate) fn for_each_in(&self, pages: Range<u64>, mut visit: impl FnMut(&Slot<P>)) {
         let far = self.chunks.iter().enumerate().flat_map(|(number, chunk)| {
             let first = self.near.len() + (1 << number) - 1;
@@ -171,14 +184,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_leaf_has_a_place_of_its_own() {
-        // Next to each other across every chunk's border, the next leaf is the next in its chunk.
+    fn each_leaf_has_a_place_of_its_own() {
+        // The next leaf is the next in its chunk, or the first of the next chunk.
         let mut next = (0, 0);
         for leaf in 0..1 << 16 {
             assert_eq!(locate(leaf), next);
             next = if next.1 + 1 == 1 << next.0 { (next.0 + 1, 0) } else { (next.0, next.1 + 1) };
         }
-        let last = u32::MAX as usize / LEAF - NEAR_LEAST;
+        let last = u32::MAX as usize / LEAF - NEAR_MIN;
         let (chunk, leaf) = locate(last);
         assert!(chunk < CHUNKS && leaf < 1 << chunk);
         assert_eq!((1 << chunk) - 1 + leaf, last);
@@ -192,7 +205,7 @@ mod tests {
         {
             let index = Index::<UserSpace>::new(file_bytes, Arc::clone(&total));
             assert_eq!(index.near.len(), near);
-            // Near, the last near one, the first far one, far, the last one of all.
+            // The first leaf, a near one, the last near one, far ones, and the last of all.
             for leaf in [0, 70, near - 1, near, near + 1, near + 1000, u32::MAX as usize / LEAF] {
                 let page = (leaf * LEAF + 17) as u32;
                 assert!(index.get(page).is_none(), "{leaf}");
@@ -208,7 +221,7 @@ mod tests {
     #[test]
     fn a_visit_sees_the_slots_from_its_first_page_on() {
         let index = Index::<UserSpace>::new(0, Arc::default());
-        let far = (NEAR_LEAST * LEAF) as u64;
+        let far = (NEAR_MIN * LEAF) as u64;
         for page in [0, 513, 5000, far as u32 + 600] {
             index.get_or_make(page).unwrap();
         }

@@ -1,4 +1,4 @@
-//! A mapping: one file's pages, however many times it is open.
+//! A mapping: the cached pages of one file, shared by all its opens.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,53 +16,52 @@ use crate::state::readahead::Readahead;
 use crate::state::shared::Shared;
 use crate::state::sync_group::SyncGroup;
 
-/// The pages of one backing in one cache.
+/// The cached pages of one backing in one cache.
 ///
-/// | field | who writes it |
+/// | field | written |
 /// | --- | --- |
 /// | `len`, `truncate_seq` | under the lock `length`; read anywhere |
-/// | `backed` | who looked at the backing or changed it: a hint |
+/// | `backed` | by the thread that queried or changed the backing: a hint |
 /// | `index` | by the rules of slots |
-/// | `dirty` | under the claim of the page |
-/// | `swept` | who wrote for want of room: a hint |
+/// | `dirty` | under the page lock |
+/// | `swept` | by a thread that wrote pages to make room: a hint |
 /// | `writer` | by the first open that may write |
 ///
-/// Lock order: `grow`, `changing`, `length`, then claims on slots. **Invariant:** nobody takes one
-/// of the three, or waits for a slot, while holding a claim.
+/// Lock order: `grow`, `changing`, `length`, then page locks. **Invariant:** a thread that holds a
+/// page lock takes none of these three locks and waits for no slot.
 pub(crate) struct Mapping<S: Scheme> {
     pub(crate) index: Index<UserSpace<S>>,
-    /// The zone of `shared`, without the way through it: a hit needs no more than this line.
+    /// The zone of `shared`, copied so that a hit touches only this cache line.
     pub(crate) zone: &'static Zone<S>,
     pub(crate) mapped: Mapped<S>,
-    /// The file's length as far as it was looked at. **Invariant:** no page that begins at or past
-    /// it stays in the index, and what is cached of the page it lies in ends there with
-    /// zeroes, or reaches past it.
+    /// The length of the file, as last seen or made. **Invariant:** no page that begins at or past
+    /// it stays in the index. The cached page that contains it has zeroes from there on, or data
+    /// past it.
     pub(crate) len: Length,
-    /// Counts how often the length was cut. A reader with a reference looks at count and length
-    /// before it looks the page up, and after ([`Mapping::is_untruncated`]), so that it has no page
-    /// that was read again after a cut, with zeroes where its length had bytes. The count
-    /// alone would not do: who reads the page may know the shorter length before the cut is
-    /// counted.
+    /// Counts the truncations. A reader with a reference loads count and length before the lookup
+    /// of the page, and again after it ([`Mapping::is_untruncated`]). So it never returns a page
+    /// that was read again after a truncation, with zeroes where the reader's length had bytes. The
+    /// count alone is not enough: the thread that reads the page may know the shorter length before
+    /// the truncation is counted.
     pub(crate) truncate_seq: Length,
     pub(crate) id: u32,
     pub(crate) file_id: FileId,
     pub(crate) backing: Arc<dyn Backing>,
-    /// What dirty pages are written to.
+    /// The backing that dirty pages are written to.
     pub(crate) writer: OnceLock<Arc<dyn Backing>>,
-    /// The length of the backing, as it was last seen or made: a fill that ends before it asks
-    /// again.
+    /// The length of the backing, as last seen or made: a fill that ends before it queries the
+    /// length again.
     pub(crate) backed: AtomicU64,
     pub(crate) dirty: Dirty,
-    /// Where the last request ended that was made for want of room: a hint.
+    /// The end of the last write that was made to free memory: a hint.
     pub(crate) swept: AtomicU64,
     pub(crate) errors: WritebackErrors,
     pub(crate) syncs: SyncGroup,
-    /// Open files: the last to be closed writes what is dirty.
+    /// The number of open files. The last close writes the dirty pages.
     pub(crate) opens: AtomicUsize,
-    /// The right to make the file longer, or to cut it, in several steps.
+    /// The right to extend or truncate the file in several steps.
     pub(crate) grow: Mutex<()>,
-    /// The right to change the backing, with the version that it had after our last change or
-    /// look.
+    /// The right to change the backing, with its version after our last change or query.
     pub(crate) changing: Mutex<Version>,
     /// The right to change `len` and `truncate_seq`.
     pub(crate) length: Mutex<()>,
@@ -102,6 +101,8 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
+    /// Returns the length.
+    ///
     /// Acquire: pairs with Release in `set_len`. A reader that sees a larger length sees the slot
     /// of the old last page emptied before it.
     #[inline(always)]
@@ -109,24 +110,27 @@ impl<S: Scheme> Mapping<S> {
         self.len.load(Ordering::Acquire)
     }
 
-    /// Acquire: pairs with Release in `set_len`. Who sees a cut's count sees its length; and who
-    /// sees a page that was filled after the cut, which took the slot's emptying from it, sees
-    /// its count.
+    /// Returns the number of truncations.
+    ///
+    /// Acquire: pairs with Release in `set_len`. A reader that sees the count of a truncation sees
+    /// its length. A fill after the truncation acquires the slot that the truncation emptied: so a
+    /// reader that sees the filled page sees the count.
     #[inline(always)]
     pub(crate) fn truncate_seq(&self) -> u64 {
         self.truncate_seq.load(Ordering::Acquire)
     }
 
-    /// Whether the file still is as long as it was, and was not shorter between
-    /// (models/length.pml). The length first: who sees it long again after a cut sees that cut
-    /// counted.
+    /// Returns `true` if the file is at least `len` bytes long, and was not shorter since
+    /// `truncate_seq` was loaded (models/length.pml). Loads the length first: a reader that sees it
+    /// long again after a truncation sees that truncation counted.
     #[inline(always)]
     pub(crate) fn is_untruncated(&self, len: u64, truncate_seq: u64) -> bool {
         self.len() >= len && self.truncate_seq() == truncate_seq
     }
 
+    /// Counts an open file.
     pub(crate) fn opened(&self) {
-        // Relaxed: who opens has the mapping already.
+        // Relaxed: the caller has the mapping already.
         self.opens.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -136,12 +140,14 @@ impl<S: Scheme> Mapping<S> {
         self.opens.load(Ordering::Relaxed) <= 1
     }
 
+    /// Returns `true` while the file is open.
     pub(crate) fn is_open(&self) -> bool {
         // Acquire: pairs with AcqRel in closed.
         self.opens.load(Ordering::Acquire) > 0
     }
 
-    /// What is noted in the descriptor of a page's folio, for those who come by frame number.
+    /// Returns the owner data of a page, for its descriptor: it leads from a frame number to the
+    /// page.
     pub(crate) fn owner_data(&self, page: u32) -> u64 {
         u64::from(self.id) << 32 | u64::from(page)
     }

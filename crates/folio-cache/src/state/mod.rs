@@ -1,4 +1,4 @@
-//! What the cache knows: of itself, of each file, of each page.
+//! The state of the cache, of each file, and of each page.
 
 pub(crate) mod dirty;
 pub(crate) mod error_cursor;

@@ -1,17 +1,17 @@
-//! What is left of a cache in a child that was forked: the pages that are there.
+//! The cache in a forked child: only the cached pages are left.
 //!
-//! Threads do not exist in a child, and what they held at the fork stays held: locks, pages in
-//! progress, futures in flight. Dirty pages exist twice. So a cache belongs to the process that made
-//! it. In a child:
+//! In a child the other threads do not exist. What they held at the fork stays held: locks, pages
+//! in progress, futures in flight. Dirty pages exist twice. So a cache belongs to the process that
+//! made it. In a child:
 //!
 //! | | |
 //! | --- | --- |
 //! | a hit | reads the page as of the fork, without a lock or a check |
 //! | a miss, a write, a sync, an open, a future | an error of kind `Unsupported`, at once |
-//! | what frees, moves or waits for pages | does nothing |
-//! | a drop | writes nothing, and leaks what belongs to the whole cache |
+//! | an operation that frees, moves or waits for pages | does nothing |
+//! | a drop | writes nothing, and leaks the parts of the whole cache |
 //!
-//! **Invariant:** behind these checks no lock is taken in a child, and nothing is waited for.
+//! **Invariant:** in a child, the code behind these checks takes no lock and waits for nothing.
 
 use std::io;
 use std::mem;
@@ -23,20 +23,23 @@ use folio_uring::Process;
 use crate::state::shared::Shared;
 
 impl<S: Scheme> Shared<S> {
-    /// Returns `true` in a child that was forked since the cache was made. Two loads.
+    /// Returns `true` in a child that was forked after the cache was made. Costs two loads.
     #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
         !self.process.is_current()
     }
 
-    /// # WritebackErrors
+    /// Checks that this process made the cache.
     ///
-    /// `Unsupported` in a child that was forked since the cache was made.
+    /// # Errors
+    ///
+    /// `Unsupported` in a child that was forked after the cache was made.
     #[inline]
     pub(crate) fn check_process(&self) -> io::Result<()> {
         if self.is_inherited() { Err(self.inherited()) } else { Ok(()) }
     }
 
+    /// Returns the error of [`check_process`](Self::check_process).
     #[cold]
     fn inherited(&self) -> io::Error {
         let (made, used) = (self.process.id(), Process::current().id());
@@ -47,8 +50,8 @@ impl<S: Scheme> Shared<S> {
         io::Error::new(io::ErrorKind::Unsupported, message)
     }
 
-    /// Keeps the cache until the process ends, if it is inherited: to take it down, locks and
-    /// threads are needed. Call before a reference to it is dropped.
+    /// Leaks an inherited cache until the process ends: to drop it, locks and threads are needed.
+    /// Call before a reference to it is dropped. Returns `true` if the cache is inherited.
     pub(crate) fn leak_if_inherited(self: &Arc<Self>) -> bool {
         let is_inherited = self.is_inherited();
         if is_inherited {

@@ -1,82 +1,81 @@
-//! Readahead: what the readers of a file will want next, from what they missed.
+//! Readahead: predicts the next pages that the readers of a file need, from their misses.
 //!
 //! A stream is a reader that moves in equal steps: forward or backward without gaps, or with a
-//! stride. Three misses in such steps make one: fewer would be chance among random readers, whose
-//! pages would then be read in vain. (Linux needs one to begin, as most files there are read from
-//! their start; here the first two cost two small requests.)
+//! stride. Three misses in equal steps begin a stream. Fewer would be chance among random readers,
+//! and cause useless reads. (Linux begins after one miss, as most files there are read from their
+//! start. Here the first two misses cost two small requests.)
 //!
 //! ```text
-//!   forward          read, missed                    window                        reader is here: next window
-//!                  [ 0 ][ 1 ][ 2 ][ 3 ................................ 18 ][ 19 .................. 50 ]
-//!                    miss miss miss │                                        │
-//!                                   └ milestone                              └ milestone
+//!     read, missed                window              next window: requested at page 3
+//!   [ 0 ][ 1 ][ 2 ][ 3 .......................... 18 ][ 19 .......................... 50 ]
+//!     miss miss miss │                                  │
+//!                    └ marker                           └ marker
 //! ```
 //!
 //! From then on the stream is always one window ahead of its reader. The first page of each window
-//! is a **milestone**: whoever comes to it is told so by its mark, and the next window, twice as
-//! long, is requested, while the one that begins there is consumed. So hits write nothing here, and
-//! no lock is taken but at a miss and once in a window.
+//! has the **readahead marker**. A reader that comes to the marker requests the next window, twice
+//! as long, and then consumes the one that begins there. So hits write nothing here, and a lock is
+//! taken only at a miss and once in each window.
 //!
-//! - A reader that misses where the window ends was faster than the requests: the window grows at
-//!   once.
-//! - One that misses inside it finds pages gone again before their use: there is too little memory,
-//!   the window halves, and below a few pages the stream is forgotten.
-//! - A stream whose reader went elsewhere is overwritten when others need its place. What was read
-//!   in vain is at most two windows.
-//! - One read of many pages says itself what it wants: it is read ahead too, but not beyond its
-//!   end.
+//! - A reader that misses at the end of the window was faster than the requests: the window grows
+//!   at once.
+//! - A reader that misses inside the window finds pages evicted before their use: there is too
+//!   little memory. The window halves, and below a few pages the stream is dropped.
+//! - A stream without a reader is overwritten when another stream needs its place. At most two
+//!   windows were read for nothing.
+//! - One read of many pages gives its own range: the range is read ahead too, but not past its end.
 //!
-//! The state is the mapping's, not the open file's: clones and several opens follow each other, and
-//! several readers of one file have a stream each.
+//! The state belongs to the mapping, not to the open file: clones and several opens continue each
+//! other's streams, and several readers of one file have a stream each.
 
 use parking_lot::Mutex;
 
 use crate::state::units::MOST_PAGES;
 
-/// Streams of one file.
+/// The maximum number of streams of one file.
 const STREAMS: usize = 8;
 
-/// Steps in a row that make a stream.
+/// The number of equal steps in a row that begin a stream.
 const STEADY: u32 = 2;
 
-/// Pages of the first window; below it a window is not worth having.
-const LEAST: i64 = 16;
+/// The number of pages of the first window. Smaller windows are not worth their cost.
+const MIN_WINDOW: i64 = 16;
 
-/// Pages of the longest window, where there is memory for it: 8 MiB hide 100 ms at 80 MiB/s, and 1
-/// ms at 8 GiB/s.
-const MOST: i64 = 2048;
+/// The maximum number of pages of a window, if there is memory for it: 8 MiB hide 100 ms at 80
+/// MiB/s, and 1 ms at 8 GiB/s.
+const MAX_WINDOW: i64 = 2048;
 
-/// Pieces of the longest window with a stride.
-const MOST_PIECES: i64 = 32;
+/// The maximum number of pieces of a window with a stride.
+const MAX_PIECES: i64 = 32;
 
-/// What to request: `pieces` times `pages` pages, the first from page `first` on, the others `step`
-/// pages further each.
+/// Pages to request: `pieces` pieces of `pages` pages. The first begins at page `first`, each
+/// further one `step` pages after the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) first: i64,
     pub(crate) pages: i64,
     pub(crate) pieces: i64,
     pub(crate) step: i64,
-    /// The page whose use asks for the next window.
+    /// The page with the readahead marker: its use requests the next window.
     pub(crate) marker: Option<i64>,
 }
 
-/// A reader, as far as it is known.
+/// A stream: the state of one reader.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stream {
-    /// The last request: where it began, and its pages; 0: there is no stream here.
+    /// The start of the last request, and its number of pages, which is 0 if there is no stream.
     first: i64,
     pages: i64,
-    /// From the request before to the last.
+    /// The distance from the request before to the last one.
     step: i64,
-    /// How often that was the same.
+    /// The number of equal steps in a row.
     repeats: u32,
-    /// Pages of the last window; 0: nothing is requested ahead.
+    /// The number of pages of the last window, which is 0 before the first one.
     window: i64,
-    /// Where the reader will miss if nothing more is requested.
+    /// The page that the reader will miss if no more is requested.
     next: i64,
     marker: Option<i64>,
-    /// When it was last seen.
+    /// The clock at its last request.
     seen: u64,
 }
 
@@ -89,7 +88,7 @@ impl Stream {
         self.step == -self.pages
     }
 
-    /// Whether a miss goes on where this stream should; notes it if so.
+    /// Returns `true` if a miss continues this stream, and records it.
     fn follow(&mut self, first: i64, pages: i64) -> bool {
         if self.pages == 0 {
             return false;
@@ -115,7 +114,7 @@ impl Stream {
         true
     }
 
-    /// Whether a miss is of a page that was requested ahead, and is gone.
+    /// Returns `true` if a missed page was requested ahead, and thus was evicted before its use.
     fn has_requested(&self, page: i64) -> bool {
         let (low, high) =
             if self.step < 0 { (self.next + 1, self.first) } else { (self.first, self.next - 1) };
@@ -124,11 +123,11 @@ impl Stream {
             && (page - self.first).rem_euclid(self.step.abs().max(1)) < self.pages
     }
 
-    /// The next window, from page `from` on.
+    /// Moves to the next window, which begins at page `from`. Returns it.
     fn advance(&mut self, from: i64, most: i64) -> Window {
-        self.window = (self.window * 2).max(self.pages * 4).clamp(LEAST, most.max(LEAST));
+        self.window = (self.window * 2).max(self.pages * 4).clamp(MIN_WINDOW, most.max(MIN_WINDOW));
         let window = if self.is_forward() {
-            self.next = whole_runs(from + self.window, self.window);
+            self.next = window_end(from + self.window, self.window);
             Window {
                 first: from,
                 pages: self.next - from,
@@ -137,13 +136,13 @@ impl Stream {
                 marker: Some(from),
             }
         } else if self.is_backward() {
-            // `from` is the page of the next miss, which begins a request: its end is the window's.
+            // `from` is the first page of the next request: the window ends with that request.
             let end = from + self.pages;
             self.next = from - self.window;
             let first = (end - self.window).max(0);
             Window { first, pages: end - first, pieces: 1, step: self.step, marker: Some(end - 1) }
         } else {
-            let pieces = (self.window / self.pages).clamp(1, MOST_PIECES);
+            let pieces = (self.window / self.pages).clamp(1, MAX_PIECES);
             self.next = from + pieces * self.step;
             Window { first: from, pages: self.pages, pieces, step: self.step, marker: Some(from) }
         };
@@ -152,11 +151,11 @@ impl Stream {
     }
 }
 
-/// Where a window ends: as a long one, where the nearest run of the file does, so that the next
-/// begins with one.
-fn whole_runs(end: i64, window: i64) -> i64 {
-    let run = i64::from(MOST_PAGES);
-    if window < run { end } else { (end + run / 2) / run * run }
+/// Returns the end of a window. A long window ends at the nearest multiple of a request's size in
+/// the file, so that the next window begins with a whole request.
+fn window_end(end: i64, window: i64) -> i64 {
+    let request = i64::from(MOST_PAGES);
+    if window < request { end } else { (end + request / 2) / request * request }
 }
 
 /// The streams of a file.
@@ -168,26 +167,27 @@ pub(crate) struct Readahead {
 #[derive(Debug, Default)]
 struct Streams {
     all: [Stream; STREAMS],
-    /// The one that was seen last.
+    /// The stream of the last miss.
     last: usize,
     clock: u64,
 }
 
 impl Readahead {
-    /// A miss of `pages` pages from `first` on, of which the caller reads as many as one request
-    /// has. What to request beside that, with at most `most` pages.
+    /// Records a miss of `pages` pages from `first` on. The caller reads as many of them as one
+    /// request has. Returns the window to request beside that, of at most `most` pages, or `None`.
     pub(crate) fn missed(&self, first: u32, pages: u32, most: u32) -> Option<Window> {
-        // A hint: of readers that miss at once, one may go unseen.
+        // A hint: if two readers miss at once, one miss may be ignored.
         self.streams.try_lock()?.missed(
             i64::from(first),
             i64::from(pages),
-            i64::from(most).min(MOST),
+            i64::from(most).min(MAX_WINDOW),
         )
     }
 
-    /// A reader came to a milestone. What to request next.
+    /// Records that a reader came to a readahead marker. Returns the window to request next, of at
+    /// most `most` pages, or `None` if the stream was dropped.
     pub(crate) fn passed(&self, page: u32, most: u32) -> Option<Window> {
-        let (page, most) = (i64::from(page), i64::from(most).min(MOST));
+        let (page, most) = (i64::from(page), i64::from(most).min(MAX_WINDOW));
         let mut streams = self.streams.lock();
         streams.clock += 1;
         let clock = streams.clock;
@@ -199,24 +199,25 @@ impl Readahead {
 }
 
 impl Streams {
+    /// Records a miss of `wanted` pages. Returns the window to request beside the first request.
     fn missed(&mut self, first: i64, wanted: i64, most: i64) -> Option<Window> {
         let pages = wanted.min(i64::from(MOST_PAGES));
         self.clock += 1;
         if let Some(stream) = self.all.iter_mut().find(|stream| stream.has_requested(first)) {
             (stream.seen, stream.window) = (self.clock, stream.window / 2);
-            if stream.window < LEAST {
+            if stream.window < MIN_WINDOW {
                 *stream = Stream::default();
             }
             return None;
         }
-        let which = self.all.iter_mut().position(|stream| stream.follow(first, pages));
-        self.last = which.unwrap_or_else(|| self.begin(first, pages));
+        let followed = self.all.iter_mut().position(|stream| stream.follow(first, pages));
+        self.last = followed.unwrap_or_else(|| self.begin(first, pages));
         let stream = &mut self.all[self.last];
         stream.seen = self.clock;
         if stream.repeats >= STEADY {
             return Some(stream.advance(first + stream.step, most));
         }
-        // What the reader wants of itself.
+        // The rest of what the reader itself asked for.
         let rest = (wanted - pages).min(most);
         if rest == 0 {
             return None;
@@ -225,8 +226,8 @@ impl Streams {
         Some(Window { first: first + pages, pages: rest, pieces: 1, step: pages, marker: None })
     }
 
-    /// A new stream, in the place of the one not seen for longest. Its step is from the miss before
-    /// it: perhaps a stride.
+    /// Begins a stream in the place of the one that is unused for longest. Its step is the distance
+    /// from the last miss: it may be a stride. Returns its number.
     fn begin(&mut self, first: i64, pages: i64) -> usize {
         let before = self.all[self.last];
         let oldest = (0..STREAMS).min_by_key(|&n| self.all[n].seen).unwrap_or(0);
@@ -243,11 +244,11 @@ mod tests {
 
     use super::*;
 
-    /// A reader of one page at a time, and a cache without end.
+    /// A reader of one page at a time, and a cache without limit.
     #[derive(Default)]
     struct Reader {
         readahead: Readahead,
-        /// Pages that are there, with their milestone.
+        /// The cached pages, and those with a readahead marker.
         cached: BTreeSet<i64>,
         markers: BTreeSet<i64>,
         misses: Vec<i64>,
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequential_reader_misses_three_times_and_its_window_grows_to_the_most() {
+    fn a_sequential_reader_misses_three_times() {
         let mut reader = Reader::default();
         (1000..20_000).for_each(|page| reader.read(page));
         assert_eq!(reader.misses, [1000, 1001, 1002]);
@@ -286,10 +287,10 @@ mod tests {
         assert_eq!(lengths[..9], [16, 32, 64, 128, 293, 512, 1024, 2048, 2048]);
         assert!(
             reader.windows[5..].iter().all(|window| window.first % i64::from(MOST_PAGES) == 0),
-            "they begin with a run"
+            "a long window begins with a whole request"
         );
         let ahead = reader.cached.last().unwrap() - 20_000;
-        assert!((0..=2 * MOST).contains(&ahead), "{ahead} pages ahead");
+        assert!((0..=2 * MAX_WINDOW).contains(&ahead), "{ahead} pages ahead");
     }
 
     #[test]
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn random_readers_get_no_page_that_they_do_not_ask_for() {
+    fn random_readers_cause_no_readahead() {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
@@ -339,25 +340,25 @@ mod tests {
     }
 
     #[test]
-    fn one_long_read_is_read_ahead_to_its_end_and_no_further() {
+    fn one_long_read_is_read_ahead_to_its_end_only() {
         let readahead = Readahead::default();
         let window = readahead.missed(5000, 1000, 4096).unwrap();
         assert_eq!(window, Window { first: 5256, pages: 744, pieces: 1, step: 256, marker: None });
-        assert_eq!(readahead.missed(50, 256, 4096), None, "one request is not ahead");
+        assert_eq!(readahead.missed(50, 256, 4096), None, "one request needs no readahead");
     }
 
     #[test]
-    fn a_window_whose_pages_are_gone_before_their_use_shrinks_until_it_is_given_up() {
+    fn evictions_before_use_shrink_the_window_and_end_the_stream() {
         let readahead = Readahead::default();
         let missed = |page| readahead.missed(page, 1, 4096);
         assert_eq!((missed(0), missed(1)), (None, None));
         assert_eq!(missed(2).unwrap().pages, 16);
         assert_eq!(readahead.passed(3, 4096).unwrap().pages, 32);
-        // Up to 51 all was requested.
+        // All pages before 51 were requested.
         assert_eq!(missed(4), None);
-        assert_eq!(missed(51).unwrap().pages, 32, "half of 32, and grown again");
+        assert_eq!(missed(51).unwrap().pages, 32, "half of 32, doubled again");
         assert_eq!((missed(60), missed(61)), (None, None));
-        assert_eq!(missed(62), None, "a new reader, for the stream is forgotten");
+        assert_eq!(missed(62), None, "a new stream: the old one was dropped");
         assert_eq!(readahead.passed(52, 4096), None);
     }
 }

@@ -1,8 +1,8 @@
-//! The registry: which mapping belongs to an identity, and which to a number in a descriptor.
+//! The registry: finds a mapping by its file id, or by its number in a descriptor.
 //!
-//! It holds weak references, so pages live while the file is open. The last strong one may be the
-//! one that a lookup here made, and dropping a mapping takes these locks: **invariant:** no mapping
-//! is dropped under them.
+//! It holds weak references, so pages live while the file is open. A lookup here may create the
+//! last strong reference, and the drop of a mapping takes these locks. **Invariant:** no mapping is
+//! dropped under them.
 //!
 //! Lock order: `by_file_id`, then `by_id`.
 
@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::backing::FileId;
 use crate::state::mapping::Mapping;
 
-/// A mapping that lives as long as its files are open, and its number.
+/// A mapping, which lives as long as its files are open, and its number.
 type Numbered<S> = (u32, Weak<Mapping<S>>);
 
 /// The mappings of a cache.
@@ -24,7 +24,7 @@ pub(crate) struct Registry<S: Scheme> {
     by_file_id: Mutex<HashMap<FileId, Numbered<S>>>,
     by_id: RwLock<HashMap<u32, Weak<Mapping<S>>>>,
     next_id: AtomicU32,
-    /// The memory of all indexes.
+    /// The memory of all indexes, in bytes.
     pub(crate) index_bytes: Arc<AtomicUsize>,
 }
 
@@ -40,8 +40,8 @@ impl<S: Scheme> Default for Registry<S> {
 }
 
 impl<S: Scheme> Registry<S> {
-    /// The mapping of an identity, and whether it was there before; `make` makes it, given its
-    /// number.
+    /// Returns the mapping of a file id, and `true` if it existed. Otherwise `make` creates it with
+    /// the given number.
     pub(crate) fn get_or_insert(
         &self,
         file_id: FileId,
@@ -51,11 +51,11 @@ impl<S: Scheme> Registry<S> {
         if let Some(mapping) = by_file_id.get(&file_id).and_then(|(_, mapping)| mapping.upgrade()) {
             return (mapping, true);
         }
-        // There is none, or the last close of the old one is under way: the new one takes its
+        // There is none, or the last close of the old one is in progress: the new one replaces its
         // entry.
         let mut by_id = self.by_id.write();
         let id = loop {
-            // Relaxed: the lock orders it. Numbers come round after 2^32 opens, so one may be in
+            // Relaxed: the lock orders it. Numbers wrap around after 2^32 opens, so one may be in
             // use.
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
             if !by_id.contains_key(&id) {
@@ -68,7 +68,7 @@ impl<S: Scheme> Registry<S> {
         (mapping, false)
     }
 
-    /// Forgets a mapping whose last reference is gone; not a newer one of the same identity.
+    /// Removes a mapping after its last reference is gone, but not a newer one of the same file id.
     pub(crate) fn remove(&self, file_id: FileId, id: u32) {
         let mut by_file_id = self.by_file_id.lock();
         if by_file_id.get(&file_id).is_some_and(|&(current, _)| current == id) {
@@ -77,18 +77,19 @@ impl<S: Scheme> Registry<S> {
         self.by_id.write().remove(&id);
     }
 
-    /// All that are there.
+    /// Returns all mappings.
     pub(crate) fn all(&self) -> Vec<Arc<Mapping<S>>> {
-        // Collected under the lock, dropped by the caller: see above.
+        // Collected under the lock, dropped by the caller: see the invariant of this module.
         self.by_id.read().values().filter_map(Weak::upgrade).collect()
     }
 
-    /// The memory of all indexes.
+    /// Returns the memory of all indexes, in bytes.
     pub(crate) fn index_bytes(&self) -> usize {
-        // Relaxed: for reports and budgets.
+        // Relaxed: only reports and limits depend on it.
         self.index_bytes.load(Ordering::Relaxed)
     }
 
+    /// Returns the mapping with a number, or `None` if it does not exist any more.
     pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Mapping<S>>> {
         self.by_id.read().get(&id)?.upgrade()
     }

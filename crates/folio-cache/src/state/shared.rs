@@ -1,4 +1,4 @@
-//! What the clones of a cache and its mappings share.
+//! The state that the clones of a cache and its mappings share.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,55 +18,58 @@ use crate::state::registry::Registry;
 use crate::state::stats::Counters;
 use crate::state::units::CACHED;
 
-/// What the clones of a cache and its mappings share.
+/// The state that the clones of a cache and its mappings share.
 pub(crate) struct Shared<S: Scheme> {
     pub(crate) arena: Arc<Arena<S>>,
     pub(crate) registry: Registry<S>,
     pub(crate) counters: Counters,
-    /// Chooses what is reclaimed. Nothing is done to a page under this lock.
+    /// Chooses the pages to evict. Nothing is done to a page under this lock.
     pub(crate) policy: Mutex<Box<dyn Policy>>,
-    /// Pages of all files that are dirty.
+    /// The number of dirty pages of all files.
     pub(crate) dirty_pages: AtomicU64,
-    /// Files that nobody has open, with pages that could not be written yet.
+    /// Closed files with dirty pages that could not be written yet.
     pub(crate) unwritten: Mutex<HashMap<u32, Arc<Mapping<S>>>>,
     pub(crate) flusher: Worker<Self>,
     pub(crate) reclaimer: Worker<Self>,
     pub(crate) io_pool: IoPool,
     pub(crate) capacity: Capacity<S>,
-    /// That which made the cache: its threads and dirty pages are in no other.
+    /// The process that made the cache: its threads and dirty pages exist in no other.
     pub(crate) process: Process,
 }
 
 impl<S: Scheme> Shared<S> {
-    /// Without a `destroy` of its own: a folio that was put for the last time had left its index
-    /// before.
+    /// The kinds of folios. `destroy` only frees: a folio left its index before its last put.
     pub(crate) const KINDS: &'static [KindOps<UserSpace<S>>] =
         &[KindOps { kind: CACHED, name: "cached", destroy: FrozenFolio::free }];
 
+    /// Returns the zone of all frames.
     pub(crate) fn zone(&self) -> &'static Zone<S> {
         self.arena.zone()
     }
 
+    /// Returns the capacity in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity.bytes()
     }
 }
 
-/// What is online, and what is not.
+/// The capacity, and the memory that is offline.
 pub(crate) struct Capacity<S: Scheme> {
-    /// Written under the lock.
+    /// The capacity in bytes. Written under the lock of `offline`.
     pub(crate) bytes: AtomicUsize,
-    /// Blocks beyond the budget.
+    /// The blocks beyond the capacity.
     pub(crate) offline: Mutex<Vec<Offline<S>>>,
 }
 
 impl<S: Scheme> Capacity<S> {
+    /// Returns a capacity of `bytes`, all of it online.
     pub(crate) fn new(bytes: usize) -> Self {
         Self { bytes: AtomicUsize::new(bytes), offline: Mutex::default() }
     }
 
+    /// Returns the capacity in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        // Relaxed: for reports.
+        // Relaxed: only reports depend on it.
         self.bytes.load(Ordering::Relaxed)
     }
 }

@@ -1,11 +1,13 @@
-//! SyncGroup of one backing: one at a time, and who comes meanwhile shares the next.
+//! Group sync of one backing: one sync at a time, and all calls that arrive meanwhile share the
+//! next.
 //!
-//! One at a time, as only one learns that a sync failed: Linux tells it to one caller of `fsync(2)`
-//! for each open file, the pages count as clean from then on, and the next caller is told that all
-//! is well. Until the first has noted the error for everybody, nobody else may ask.
+//! One at a time, because only one caller learns that a sync failed. Linux reports the error to one
+//! caller of `fsync(2)` for each open file, and counts the pages as clean from then on, so the next
+//! caller succeeds. No other sync may begin until the first has recorded the error for all callers.
 //!
-//! Shared, lest many threads that sync one file wait for one another: the sync that begins after
-//! all of them came has what all of them wrote. That under way may have begun before.
+//! Shared, so that many threads that sync one file do not wait for one another. A sync that begins
+//! after all of them arrived covers the writes of all. The sync in progress may have begun before
+//! those writes.
 
 use crate::backing::Durable;
 use crate::rt::shim::{Condvar, Mutex};
@@ -19,20 +21,21 @@ pub(crate) struct SyncGroup {
 
 #[derive(Debug, Default)]
 struct State {
-    /// How many began: the number of the one under way, if one is.
+    /// The number of syncs that began, and so the number of the one in progress.
     begun: u64,
-    is_under_way: bool,
-    /// The newest that ended.
+    is_in_progress: bool,
+    /// The number of the newest sync that ended.
     ended: u64,
-    /// The newest of [`Durable::All`] that ended.
+    /// The number of the newest sync of [`Durable::All`] that ended.
     ended_all: u64,
-    /// Who waits for one to end.
+    /// The number of threads that wait for a sync to end.
     waiting: u32,
 }
 
 impl SyncGroup {
-    /// Has `act` done, alone, or returns after that of somebody else which began after this call
-    /// and makes as much durable. `act` notes its errors where all find them who share it.
+    /// Calls `act` while no other sync runs. Or returns after the sync of another call, if that
+    /// began after this call and makes as much durable. `act` must record its errors where all
+    /// calls that share it find them.
     pub(crate) fn sync(&self, what: Durable, act: impl FnOnce()) {
         let mut state = self.state.lock();
         let wanted = state.begun + 1;
@@ -44,7 +47,7 @@ impl SyncGroup {
             if ended >= wanted {
                 return;
             }
-            if !state.is_under_way {
+            if !state.is_in_progress {
                 break;
             }
             state.waiting += 1;
@@ -52,31 +55,31 @@ impl SyncGroup {
             state.waiting -= 1;
         }
         state.begun += 1;
-        state.is_under_way = true;
+        state.is_in_progress = true;
         drop(state);
-        let mut turn = Turn { syncs: self, done: None };
+        let mut turn = Turn { group: self, done: None };
         act();
         turn.done = Some(what);
     }
 }
 
-/// The right to sync, which ends also when the backing panics: then it counts for nobody.
+/// The right to sync. It also ends if the backing panics: then the sync counts for no caller.
 struct Turn<'s> {
-    syncs: &'s SyncGroup,
+    group: &'s SyncGroup,
     done: Option<Durable>,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut state = self.syncs.state.lock();
-        state.is_under_way = false;
+        let mut state = self.group.state.lock();
+        state.is_in_progress = false;
         if self.done.is_some() {
             state.ended = state.begun;
         }
         if self.done == Some(Durable::All) {
             state.ended_all = state.begun;
         }
-        self.syncs.ended.notify_all();
+        self.group.ended.notify_all();
     }
 }
 
@@ -102,23 +105,22 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_while_one_is_under_way_shares_the_next_that_does_as_much() {
+    fn concurrent_syncs_share_the_next_that_does_as_much() {
         for (whats, calls) in [
             ([Durable::Data; 3], vec![1]),
             ([Durable::All; 3], vec![1]),
-            // Whoever is first: that of all is enough for the others, the other way round it is
-            // not.
+            // A sync of all covers one of data, not the other way round: the order decides.
             ([Durable::Data, Durable::All, Durable::Data], vec![1, 2]),
         ] {
-            let (syncs, called) = (&SyncGroup::default(), &AtomicU32::new(0));
+            let (group, called) = (&SyncGroup::default(), &AtomicU32::new(0));
             thread::scope(|scope| {
-                syncs.sync(Durable::All, || {
+                group.sync(Durable::All, || {
                     for what in whats {
                         scope.spawn(move || {
-                            syncs.sync(what, || _ = called.fetch_add(1, Ordering::Relaxed))
+                            group.sync(what, || _ = called.fetch_add(1, Ordering::Relaxed));
                         });
                     }
-                    while syncs.waiting() < 3 {
+                    while group.waiting() < 3 {
                         thread::yield_now();
                     }
                 });
@@ -129,15 +131,15 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_that_panics_counts_for_nobody_and_keeps_nobody_waiting() {
-        let (syncs, called) = (SyncGroup::default(), AtomicU32::new(0));
+    fn a_sync_that_panics_counts_for_no_caller_and_blocks_none() {
+        let (group, called) = (SyncGroup::default(), AtomicU32::new(0));
         thread::scope(|scope| {
             let panics = AssertUnwindSafe(|| {
-                syncs.sync(Durable::Data, || {
+                group.sync(Durable::Data, || {
                     scope.spawn(|| {
-                        syncs.sync(Durable::Data, || _ = called.fetch_add(1, Ordering::Relaxed))
+                        group.sync(Durable::Data, || _ = called.fetch_add(1, Ordering::Relaxed));
                     });
-                    while syncs.waiting() == 0 {
+                    while group.waiting() == 0 {
                         thread::yield_now();
                     }
                     panic!("on purpose");
@@ -148,8 +150,7 @@ mod tests {
         assert_eq!(called.into_inner(), 1);
     }
 
-    /// As Linux does it: the error is told to one caller. That one takes its time to go on, until
-    /// another has come.
+    /// Reports an error to one caller, as Linux does. That call returns only after another arrived.
     #[derive(Debug)]
     struct Forgetful {
         memory: Memory,
@@ -180,8 +181,7 @@ mod tests {
         fn sync(&self, what: Durable) -> io::Result<()> {
             let synced = self.memory.sync(what);
             if synced.is_err() {
-                let mapping =
-                    self.mapping.get().and_then(Weak::upgrade).expect("a file that is synced");
+                let mapping = self.mapping.get().and_then(Weak::upgrade).expect("the file is open");
                 while mapping.syncs.waiting() == 0 && self.memory.calls(Call::Sync) == 1 {
                     thread::yield_now();
                 }
@@ -190,10 +190,9 @@ mod tests {
         }
     }
 
-    /// The second one's succeeded, and said that all was durable: the first had not noted yet that
-    /// it was not.
+    /// The second sync must not succeed before the first has recorded that the data is not durable.
     #[test]
-    fn of_two_opens_that_sync_at_once_both_are_told_that_it_failed() {
+    fn two_opens_that_sync_at_once_both_get_the_error() {
         let backing = Arc::new(Forgetful { memory: Memory::new(b""), mapping: OnceLock::new() });
         let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
         cache.set_io_threads(0);

@@ -7,31 +7,34 @@ use crate::state::frames::FolioRef;
 
 use folio_frames::{FRAME_SIZE, Kind};
 
-/// What a folio of a cache is, to who looks at its frames ([`Cache::zone`]). Its private note
-/// ([`Peek::owner_data`](folio_frames::Peek)): a number of the file in the high half, the page in the
-/// low one.
+/// The kind of a folio that holds pages of a cache, for code that inspects its frames
+/// ([`Cache::zone`](crate::Cache::zone)).
+///
+/// The owner data of such a frame ([`Peek::owner_data`](folio_frames::Peek)) has a number of the
+/// file in the high half and the page in the low half.
 pub const CACHED: Kind = Kind::owner(0);
 
-/// The most pages of one request: 1 MiB, from where on larger ones are no faster on any disk.
+/// The maximum number of pages in one request: 1 MiB. Larger requests are no faster on any disk.
 pub(crate) const MOST_PAGES: u32 = 256;
 
-/// A page, and its bytes that were asked for. `None`: the file ends before it.
+/// A page and the range of its requested bytes, or `None` past the end of the file.
 pub(crate) type Found<S> = Option<(FolioRef<S>, Range<usize>)>;
 
-/// The mapping's number and the page, from what is noted in a descriptor.
+/// Splits owner data into the number of the mapping and the page.
 pub(crate) fn split_owner_data(owner_data: u64) -> (u32, u32) {
     ((owner_data >> 32) as u32, owner_data as u32)
 }
 
-/// The page that an offset lies in.
+/// Returns the page that contains an offset.
 ///
-/// # WritebackErrors
+/// # Errors
 ///
 /// `FileTooLarge` from 16 TiB on, where page numbers end.
 #[inline]
 pub(crate) fn page_of(offset: u64) -> io::Result<u32> {
     u32::try_from(offset / FRAME_SIZE as u64).map_err(|_| {
-        let message = format!("offset {offset} lies past 16 TiB, up to which a file can be cached");
+        let message =
+            format!("offset {offset} exceeds 16 TiB, the maximum that can be cached of a file");
         io::Error::new(io::ErrorKind::FileTooLarge, message)
     })
 }
@@ -52,16 +55,21 @@ pub(crate) fn check_end(end: u64) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::FileTooLarge, message))
 }
 
-/// The pages that some bytes lie in.
+/// Returns the number of pages that contain `len` bytes at `offset`.
 pub(crate) fn pages_of(offset: u64, len: usize) -> u32 {
     let end = (offset % FRAME_SIZE as u64).saturating_add(len as u64);
     u32::try_from(end.div_ceil(FRAME_SIZE as u64)).unwrap_or(u32::MAX)
 }
 
+/// Checks that a file can have an offset.
+///
+/// # Errors
+///
+/// `InvalidInput` if the offset exceeds the maximum file offset.
 pub(crate) fn check_offset(offset: u64) -> io::Result<()> {
     if i64::try_from(offset).is_ok() {
         return Ok(());
     }
-    let message = format!("offset {offset} is more than any file's, {} at the most", i64::MAX);
+    let message = format!("offset {offset} exceeds the maximum file offset {}", i64::MAX);
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }

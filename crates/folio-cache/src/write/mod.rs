@@ -1,4 +1,4 @@
-//! Bytes go into pages; a file is truncated, lengthened, punched.
+//! Writing bytes into pages, and truncating, lengthening and punching files.
 
 pub(crate) mod resize;
 pub(crate) mod write_pages;

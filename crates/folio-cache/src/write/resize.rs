@@ -1,11 +1,11 @@
-//! Cutting, lengthening and punching, because a user of the file asks for it.
+//! Truncating, lengthening and punching a file at a user's request.
 //!
-//! The backing first: if it refuses, nothing has changed. It is asked under `changing`, so no
-//! writeback is under way that would bring back what goes. What is dirty of the range is dropped,
-//! for that is what was asked for.
+//! The backing is changed first: if it refuses, nothing has changed. It is asked under `changing`,
+//! so no writeback is under way that would bring back what is removed. Dirty pages of the range are
+//! dropped, as the user asked for that.
 //!
-//! A backing without holes gets zeroes written, through pages as any bytes are: so what is cached,
-//! dirty and in the backing never differ, however far it comes.
+//! If a backing has no holes, zeroes are written through pages like other bytes. So the cached,
+//! dirty and backing bytes never differ, however far the call gets.
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -23,29 +23,36 @@ use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::units::check_end;
 use crate::write::write_pages;
-use crate::write::write_pages::Stock;
+use crate::write::write_pages::SpareFolios;
 use crate::writeback::write_back::change;
 
-/// Makes `new` the length: cuts, or appends zeroes.
+/// Sets the length of the file to `new`: truncates it, or appends zeroes.
+///
+/// # Errors
+///
+/// `InvalidInput` past the maximum length of a file, `OutOfMemory`, or what the backing returns;
+/// nothing has changed then.
 pub(crate) fn resize<S: Scheme>(
     mapping: &Mapping<S>,
     writer: &dyn Backing,
     new: u64,
 ) -> io::Result<()> {
     if i64::try_from(new).is_err() {
-        let message =
-            format!("a length of {new} is more than any file's, {} at the most", i64::MAX);
+        let message = format!("length {new} exceeds the maximum length of a file, {}", i64::MAX);
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     check_end(new)?;
     let _grow = mapping.grow.lock();
-    // Bytes that somebody else appended are no zeroes.
+    // Bytes that another writer appended to the backing are not zeroes.
     refresh::refresh_len(mapping)?;
-    // What is kept of the page that the cut goes through may be held: then it is copied.
-    // Whether it is a cut is only known under the locks, where nothing is allocated.
-    let may_cut_page = !new.is_multiple_of(FRAME_SIZE as u64);
-    let mut spare =
-        Stock(if may_cut_page { vec![alloc::allocate(&mapping.shared)?] } else { Vec::new() });
+    // The page in which the file will end may be pinned: its remaining bytes are then copied. Only
+    // under the locks is it known whether the file becomes shorter, and nothing is allocated there.
+    let may_truncate_page = !new.is_multiple_of(FRAME_SIZE as u64);
+    let mut spare = SpareFolios(if may_truncate_page {
+        vec![alloc::allocate(&mapping.shared)?]
+    } else {
+        Vec::new()
+    });
     resize_with(mapping, writer, new, &mut spare)
 }
 
@@ -53,7 +60,7 @@ fn resize_with<S: Scheme>(
     mapping: &Mapping<S>,
     writer: &dyn Backing,
     new: u64,
-    spare: &mut Stock<S>,
+    spare: &mut SpareFolios<S>,
 ) -> io::Result<()> {
     let mut change_token = mapping.changing.lock();
     let _length = mapping.length.lock();
@@ -64,8 +71,8 @@ fn resize_with<S: Scheme>(
     if new < old {
         refresh::bump_truncate_seq(mapping);
     }
-    // After the count: a fill that takes it from here that the backing is short must not be
-    // believed by its reader. Release: pairs with Acquire in publish.
+    // After the count: if a fill learns from this store that the backing is short, its reader must
+    // see the truncation. Release: pairs with Acquire in publish.
     mapping.backed.store(new, Ordering::Release);
     if new >= old {
         return Ok(());
@@ -84,14 +91,14 @@ fn resize_with<S: Scheme>(
     Ok(())
 }
 
-/// Cuts the page that the file ends in: if it is dirty its rest becomes zeroes, else it is read
-/// again.
+/// Truncates the page in which the file ends. If it is dirty, its remaining bytes become zeroes.
+/// Otherwise it is removed, and read again on the next miss.
 fn truncate_page<S: Scheme>(
     mapping: &Mapping<S>,
     slot: &Slot<S>,
     page: u32,
     within: usize,
-    spare: &mut Stock<S>,
+    spare: &mut SpareFolios<S>,
 ) {
     loop {
         match slot.try_lock(mapping.zone) {
@@ -102,8 +109,8 @@ fn truncate_page<S: Scheme>(
                     return locked.publish();
                 }
                 Err(locked) => {
-                    // Readers hold pages for a moment only, but handles for as long as they
-                    // like.
+                    // Readers pin pages for a moment only, but handles pin them for as long as they
+                    // live.
                     let Some(mut new) = spare.take(mapping.owner_data(page)) else { continue };
                     new.as_mut_slice()[..within].copy_from_slice(&locked.folio().frame()[..within]);
                     new.as_mut_slice()[within..].fill(0);
@@ -119,15 +126,20 @@ fn truncate_page<S: Scheme>(
     }
 }
 
-/// Makes a range zeroes, and gives the space of its whole pages back where the backing can.
-/// What lies past the end stays past the end.
+/// Makes a range zeroes, and frees the space of its whole pages where the backing can. Bytes past
+/// the end of the file are not changed, and the length stays.
+///
+/// # Errors
+///
+/// What a write or the backing returns. If the backing refuses the hole, nothing has changed; if a
+/// write fails, some of the range may be zeroes.
 pub(crate) fn punch<S: Scheme>(
     mapping: &Mapping<S>,
     writer: &dyn Backing,
     offset: u64,
     len: u64,
 ) -> io::Result<()> {
-    // Nobody cuts the file before the zeroes are there.
+    // No truncation takes place before the zeroes are written.
     let mut grow = Some(mapping.grow.lock());
     let end = offset.saturating_add(len).min(refresh::refresh_len(mapping)?);
     if offset >= end {
@@ -137,7 +149,7 @@ pub(crate) fn punch<S: Scheme>(
     check_end(end)?;
     let page = FRAME_SIZE as u64;
     let whole = offset.div_ceil(page)..end / page;
-    // The pages first: if the backing refuses, nothing has changed.
+    // The whole pages first: if the backing refuses, nothing has changed.
     if whole.is_empty() || !punch_pages(mapping, writer, whole.clone())? {
         return write_zeroes(mapping, offset..end, &mut grow);
     }
@@ -145,7 +157,7 @@ pub(crate) fn punch<S: Scheme>(
     write_zeroes(mapping, whole.end * page..end, &mut grow)
 }
 
-/// `false`: the backing can not do that to any range.
+/// Punches whole pages. Returns `false` if the backing has no holes.
 fn punch_pages<S: Scheme>(
     mapping: &Mapping<S>,
     writer: &dyn Backing,
@@ -156,7 +168,7 @@ fn punch_pages<S: Scheme>(
     let len = mapping.len();
     let bytes = pages.start * FRAME_SIZE as u64..pages.end * FRAME_SIZE as u64;
     let punched = change(writer, &mut change_token, || {
-        // The end of the file may be known from dirty pages only, which go.
+        // The end of the file may be known only from dirty pages, which are about to be dropped.
         if writer.version()?.len < len {
             writer.set_len(len)?;
         }
@@ -168,8 +180,8 @@ fn punch_pages<S: Scheme>(
     if !punched {
         return Ok(false);
     }
-    // SeqCst, Dekker with the fence in fill: either this visit sees the fill's claim and waits
-    // for it, or the fill reads after the punch.
+    // SeqCst, Dekker with the fence in fill: either this visit sees the page lock of the fill and
+    // waits for it, or the fill reads after the hole was punched.
     fence(Ordering::SeqCst);
     refresh::drop_pages(mapping, pages);
     Ok(true)

@@ -1,9 +1,9 @@
 //! Writing: bytes go into pages, which are dirty from then on.
 //!
-//! A handle is an immutable snapshot, so a page that somebody holds is not written to. The writer
-//! claims the slot. If nobody holds the folio, it freezes it and writes in place: readers sleep for
-//! the time of a copy. If somebody does, it copies the folio, writes to the copy, and switches the
-//! slot: readers go on, and holders keep what they have.
+//! A handle is an immutable snapshot, so a pinned page is not written to. The writer locks the
+//! page. If the folio is not pinned, the writer freezes it and writes in place: readers sleep for
+//! the time of a copy. If it is pinned, the writer copies the folio, writes to the copy, and
+//! switches the slot: readers go on, and handles keep what they show.
 //!
 //! | the page is | the writer |
 //! | --- | --- |
@@ -12,10 +12,10 @@
 //! | not there | has it filled first |
 //!
 //! Writes are atomic by page: a reader sees all of what one call wrote to a page, or nothing. A
-//! write that makes the file longer excludes others that do, and cuts; what it adds becomes visible
-//! page by page, in order.
+//! write that makes the file longer excludes other such writes, and truncation. The bytes that it
+//! adds become visible page by page, in order.
 //!
-//! No page is allocated under a lock or a claim that anybody needs who makes room: only `grow` may
+//! No page is allocated under a lock or page lock that reclaim or writeback needs: only `grow` may
 //! be held.
 
 use std::io;
@@ -33,19 +33,20 @@ use crate::rt::shim::MutexGuard;
 use crate::state::frames::{FrozenFolio, FrozenSlot, LockedSlot, Slot};
 use crate::state::mapping::Mapping;
 use crate::state::units::{CACHED, MOST_PAGES, page_of};
+use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
 
-/// What goes into one page.
-struct Part<'b> {
+/// The bytes that a write puts into one page.
+struct PagePart<'b> {
     page: u32,
     within: usize,
     bytes: &'b [u8],
-    /// Pages that the call has bytes for, from this one on.
+    /// The number of pages that the call has bytes for, from this one on.
     pages: usize,
 }
 
-impl<'b> Part<'b> {
-    /// The bytes of `bytes` that go into the page of `offset`.
+impl<'b> PagePart<'b> {
+    /// Returns the first bytes of `bytes`: those that go into the page of `offset`.
     fn first(offset: u64, bytes: &'b [u8]) -> io::Result<Self> {
         let within = offset as usize % FRAME_SIZE;
         let pages = (within + bytes.len()).div_ceil(FRAME_SIZE);
@@ -71,26 +72,26 @@ impl<'b> Part<'b> {
     }
 }
 
-/// What came of a try, and what must be done before the next.
-enum Try {
+/// The result of an attempt, and what must be done before the next.
+enum Attempt {
     Done,
-    /// The file ends before the part does.
+    /// The file ends before the bytes to write do.
     Short,
-    /// The page must be there first.
+    /// The page must be in the cache first.
     Fill,
     /// Another folio is needed to write to.
     Allocate,
-    /// Somebody is at work on the page.
+    /// Another thread holds the page lock.
     Wait,
 }
 
-/// Folios for the pages that a call adds, the next one last: they go back when they are not needed.
-/// Those for neighbours lie in one piece of memory where there is one, as a request that fills them
-/// has it.
-pub(crate) struct Stock<S: Scheme>(pub(crate) Vec<FrozenFolio<S>>);
+/// Folios for the pages that a call adds, the next one last. Those that are not used are freed.
+/// Folios for neighbouring pages are contiguous where memory allows, as a request that fills them
+/// has them.
+pub(crate) struct SpareFolios<S: Scheme>(pub(crate) Vec<FrozenFolio<S>>);
 
-impl<S: Scheme> Stock<S> {
-    /// The next one, for a page.
+impl<S: Scheme> SpareFolios<S> {
+    /// Returns the next folio, as that of a page.
     pub(crate) fn take(&mut self, owner_data: u64) -> Option<FrozenFolio<S>> {
         let mut folio = self.0.pop()?;
         folio.set_owner(CACHED, owner_data);
@@ -98,15 +99,20 @@ impl<S: Scheme> Stock<S> {
     }
 }
 
-impl<S: Scheme> Drop for Stock<S> {
+impl<S: Scheme> Drop for SpareFolios<S> {
     fn drop(&mut self) {
-        // The last one first: as they were before.
+        // That of the last page first: the free lists then have them in their old order.
         self.0.drain(..).for_each(FrozenFolio::free);
     }
 }
 
-/// Writes `bytes` at `offset`. How many: fewer only where the rest failed, as the next write
-/// will say.
+/// Writes `bytes` at `offset`. Returns the number of bytes written. A short count means an error
+/// part-way, which the next write returns.
+///
+/// # Errors
+///
+/// `InvalidInput` or `FileTooLarge` past the maximum length of a file, otherwise what
+/// [`write_pages`] returns.
 pub(crate) fn write<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
@@ -116,7 +122,12 @@ pub(crate) fn write<S: Scheme>(
     write_pages(mapping, offset, bytes, &mut None)
 }
 
-/// Writes `bytes` at the end of the file. Where that was.
+/// Writes `bytes` at the end of the file. Returns the offset at which they begin.
+///
+/// # Errors
+///
+/// `InvalidInput` or `FileTooLarge` past the maximum length of a file, otherwise what
+/// [`write_pages`] returns. Some of the bytes may be written then: the length says how many.
 pub(crate) fn append<S: Scheme>(mapping: &Mapping<S>, bytes: &[u8]) -> io::Result<u64> {
     let mut grow = Some(mapping.grow.lock());
     let len = if owns_end(mapping, mapping.len()) {
@@ -127,26 +138,31 @@ pub(crate) fn append<S: Scheme>(mapping: &Mapping<S>, bytes: &[u8]) -> io::Resul
     check_range(len, bytes.len() as u64)?;
     let mut done = 0;
     while done < bytes.len() {
-        // What is left failed, and says why when it is tried again.
+        // After a short count, the next call returns the error.
         done += write_pages(mapping, len + done as u64, &bytes[done..], &mut grow)?;
     }
     Ok(len)
 }
 
-/// With `grow` as soon as a part lies past the end.
+/// Writes `bytes` page by page. Takes the lock `grow` when a page reaches past the end of the file.
+/// Returns the number of bytes written. A short count means an error part-way.
+///
+/// # Errors
+///
+/// `OutOfMemory` if no page can be freed, or what a fill or writeback returns.
 pub(crate) fn write_pages<'m, S: Scheme>(
     mapping: &'m Mapping<S>,
     offset: u64,
     bytes: &[u8],
     grow: &mut Option<MutexGuard<'m, ()>>,
 ) -> io::Result<usize> {
-    let mut stock = Stock(Vec::new());
+    let mut spare = SpareFolios(Vec::new());
     let mut done = 0;
     while done < bytes.len() {
-        let part = Part::first(offset + done as u64, &bytes[done..])?;
+        let part = PagePart::first(offset + done as u64, &bytes[done..])?;
         let step = write_back::throttle(mapping).and_then(|()| match grow {
-            Some(_) => grow_by(mapping, &part, &mut stock).map(|()| true),
-            None => overwrite(mapping, &part, &mut stock),
+            Some(_) => grow_by(mapping, &part, &mut spare).map(|()| true),
+            None => overwrite(mapping, &part, &mut spare),
         });
         match step {
             Ok(true) => done += part.bytes.len(),
@@ -158,85 +174,84 @@ pub(crate) fn write_pages<'m, S: Scheme>(
     Ok(done)
 }
 
-/// Writes within the file. `false`: it ends before the part does.
+/// Writes within the file. Returns `false` if the file ends before the bytes do.
 fn overwrite<S: Scheme>(
     mapping: &Mapping<S>,
-    part: &Part<'_>,
-    stock: &mut Stock<S>,
+    part: &PagePart<'_>,
+    spare: &mut SpareFolios<S>,
 ) -> io::Result<bool> {
     let slot = mapping.index.get_or_make(part.page)?;
     while part.ends() <= mapping.len() {
-        match try_write(mapping, slot, part, part.bytes.len() == FRAME_SIZE, stock, false) {
-            Try::Done => return Ok(true),
-            Try::Short => break,
-            needed => prepare(mapping, &needed, slot, part, stock)?,
+        match try_write(mapping, slot, part, part.bytes.len() == FRAME_SIZE, spare, false) {
+            Attempt::Done => return Ok(true),
+            Attempt::Short => break,
+            needed => prepare(mapping, &needed, slot, part, spare)?,
         }
     }
     Ok(false)
 }
 
-/// Writes within the file or past its end. Under the lock `grow`.
+/// Writes within the file or past its end. Call under the lock `grow`.
 fn grow_by<S: Scheme>(
     mapping: &Mapping<S>,
-    part: &Part<'_>,
-    stock: &mut Stock<S>,
+    part: &PagePart<'_>,
+    spare: &mut SpareFolios<S>,
 ) -> io::Result<()> {
     let slot = mapping.index.get_or_make(part.page)?;
-    let mut looked = false;
+    let mut refreshed = false;
     loop {
         let length = mapping.length.lock();
         let len = mapping.len();
         if part.ends() <= len {
             drop(length);
-            if overwrite(mapping, part, stock)? {
+            if overwrite(mapping, part, spare)? {
                 return Ok(());
             }
-        } else if !looked && !owns_end(mapping, len) {
-            // Somebody else may have written past the end that we know.
+        } else if !refreshed && !owns_end(mapping, len) {
+            // Another process may have written past the end that is known here.
             drop(length);
             refresh::refresh_len(mapping)?;
-            looked = true;
+            refreshed = true;
         } else {
             let begins = u64::from(part.page) * FRAME_SIZE as u64;
             let covers = begins >= len || part.within == 0;
-            match try_write(mapping, slot, part, covers, stock, true) {
-                Try::Done => {
-                    // After the bytes. Under the lock: writeback asks for the length after it
-                    // took hold of the page, so it writes what was
-                    // added. Release: pairs with Acquire in `len`.
+            match try_write(mapping, slot, part, covers, spare, true) {
+                Attempt::Done => {
+                    // After the bytes. Under the lock: writeback loads the length after it pinned
+                    // the page, so it writes what was added. Release: pairs with Acquire in `len`.
                     mapping.len.store(part.ends(), Ordering::Release);
                     return Ok(());
                 }
                 needed => {
                     drop(length);
-                    prepare(mapping, &needed, slot, part, stock)?;
+                    prepare(mapping, &needed, slot, part, spare)?;
                 }
             }
         }
     }
 }
 
-/// Whether the end of the file is ours, not written yet: then nobody needs to be asked where it
-/// is.
+/// Returns `true` if the end of the file lies in dirty pages of this cache. Then the backing need
+/// not be asked for it.
 fn owns_end<S: Scheme>(mapping: &Mapping<S>, len: u64) -> bool {
     len > 0 && mapping.dirty.end() >= len
 }
 
-/// One attempt, without a wait and without an allocation. `covers`: no other byte of the page needs
-/// to stay.
+/// Makes one attempt, without a wait and without an allocation. `covers` means that no other byte
+/// of the page needs to stay. Returns what must be done before the next attempt.
 fn try_write<S: Scheme>(
     mapping: &Mapping<S>,
     slot: &Slot<S>,
-    part: &Part<'_>,
+    part: &PagePart<'_>,
     covers: bool,
-    stock: &mut Stock<S>,
+    spare: &mut SpareFolios<S>,
     grows: bool,
-) -> Try {
+) -> Attempt {
     let Some(locked) = slot.try_lock(mapping.zone) else {
         return match (slot.is_empty(), covers) {
-            (false, _) => Try::Wait,
-            (true, false) => Try::Fill,
-            (true, true) => install_new(mapping, slot, part, stock, grows),
+            (false, _) => Attempt::Wait,
+            (true, false) => Attempt::Fill,
+            (true, true) => install_new(mapping, slot, part, spare, grows),
         };
     };
     let locked = if locked.subpage_of().is_none() {
@@ -247,26 +262,26 @@ fn try_write<S: Scheme>(
         large_folio::split_around(mapping, part.page);
         match slot.try_lock(mapping.zone) {
             Some(locked) => locked,
-            None => return Try::Wait,
+            None => return Attempt::Wait,
         }
     };
     if is_short(mapping, part, grows) {
-        return Try::Short;
+        return Attempt::Short;
     }
     #[cfg(broken = "write-without-freeze")]
     if locked.folio().is_dirty() {
         locked.write_unfrozen(part.within, part.bytes);
-        return Try::Done;
+        return Attempt::Done;
     }
     match locked.freeze() {
         Ok(frozen) => write_in_place(mapping, frozen, part),
-        Err(locked) => write_copy(mapping, locked, part, stock),
+        Err(locked) => write_copy(mapping, locked, part, spare),
     }
 }
 
-/// Returns `true` if the file ends before the part does, though the write does not make it longer.
-/// Call while the page is locked.
-fn is_short<S: Scheme>(mapping: &Mapping<S>, part: &Part<'_>, grows: bool) -> bool {
+/// Returns `true` if the file ends before the bytes do and the write does not make it longer. Call
+/// while the page is locked.
+fn is_short<S: Scheme>(mapping: &Mapping<S>, part: &PagePart<'_>, grows: bool) -> bool {
     // SeqCst, Dekker with the fence in set_len and resize: either the truncation sees this page
     // lock and waits for it, or this sees the new length and leaves the page alone.
     fence(Ordering::SeqCst);
@@ -277,12 +292,12 @@ fn is_short<S: Scheme>(mapping: &Mapping<S>, part: &Part<'_>, grows: bool) -> bo
 fn install_new<S: Scheme>(
     mapping: &Mapping<S>,
     slot: &Slot<S>,
-    part: &Part<'_>,
-    stock: &mut Stock<S>,
+    part: &PagePart<'_>,
+    spare: &mut SpareFolios<S>,
     grows: bool,
-) -> Try {
-    let Some(mut new) = stock.take(mapping.owner_data(part.page)) else {
-        return Try::Allocate;
+) -> Attempt {
+    let Some(mut new) = spare.take(mapping.owner_data(part.page)) else {
+        return Attempt::Allocate;
     };
     if part.bytes.len() < FRAME_SIZE {
         new.as_mut_slice().fill(0);
@@ -290,99 +305,99 @@ fn install_new<S: Scheme>(
     let mut frozen = match slot.install(new) {
         Ok(frozen) => frozen,
         Err(new) => {
-            stock.0.push(new);
-            return Try::Wait;
+            spare.0.push(new);
+            return Attempt::Wait;
         }
     };
     if is_short(mapping, part, grows) {
-        stock.0.push(frozen.remove());
-        return Try::Short;
+        spare.0.push(frozen.remove());
+        return Attempt::Short;
     }
     part.write_to(frozen.folio_mut());
-    write_back::make_dirty(mapping, frozen.folio_mut(), part.page);
+    dirty_pages::make_dirty(mapping, frozen.folio_mut(), part.page);
     let pfn = frozen.folio().pfn();
     frozen.publish();
     frames_view::insert(&mapping.shared, pfn, mapping.owner_data(part.page));
-    Try::Done
+    Attempt::Done
 }
 
 /// Writes to a page that no handle pins. Readers sleep for the time of the copy.
 fn write_in_place<S: Scheme>(
     mapping: &Mapping<S>,
     mut frozen: FrozenSlot<'_, S>,
-    part: &Part<'_>,
-) -> Try {
+    part: &PagePart<'_>,
+) -> Attempt {
     part.write_to(frozen.folio_mut());
-    write_back::make_dirty(mapping, frozen.folio_mut(), part.page);
+    dirty_pages::make_dirty(mapping, frozen.folio_mut(), part.page);
     frozen.publish();
-    Try::Done
+    Attempt::Done
 }
 
 /// Writes to a copy of a pinned page, and switches the slot: handles keep what they show.
 fn write_copy<S: Scheme>(
     mapping: &Mapping<S>,
     locked: LockedSlot<'_, S>,
-    part: &Part<'_>,
-    stock: &mut Stock<S>,
-) -> Try {
-    let Some(mut new) = stock.take(mapping.owner_data(part.page)) else {
-        return Try::Allocate;
+    part: &PagePart<'_>,
+    spare: &mut SpareFolios<S>,
+) -> Attempt {
+    let Some(mut new) = spare.take(mapping.owner_data(part.page)) else {
+        return Attempt::Allocate;
     };
     new.as_mut_slice().copy_from_slice(locked.folio().frame());
     new.set_dirty(locked.folio().is_dirty());
     part.write_to(&mut new);
-    write_back::make_dirty(mapping, &mut new, part.page);
+    dirty_pages::make_dirty(mapping, &mut new, part.page);
     let pfn = new.pfn();
     drop(locked.replace(new));
     frames_view::insert(&mapping.shared, pfn, mapping.owner_data(part.page));
-    Try::Done
+    Attempt::Done
 }
 
-/// Does what a try asked for. With no lock held but `grow`.
+/// Does what an attempt asked for. Call with no lock held except `grow`.
 fn prepare<S: Scheme>(
     mapping: &Mapping<S>,
-    needed: &Try,
+    needed: &Attempt,
     slot: &Slot<S>,
-    part: &Part<'_>,
-    stock: &mut Stock<S>,
+    part: &PagePart<'_>,
+    spare: &mut SpareFolios<S>,
 ) -> io::Result<()> {
     match needed {
-        Try::Fill => drop(lookup::find_or_fill(mapping, part.page, 1)?),
-        Try::Allocate => {
-            let missing = missing(mapping, part);
+        Attempt::Fill => drop(lookup::find_or_fill(mapping, part.page, 1)?),
+        Attempt::Allocate => {
+            let missing = missing_pages(mapping, part);
             if missing > 1 {
-                stock.0 = alloc::allocate_some(&mapping.shared, missing);
-                stock.0.reverse();
+                spare.0 = alloc::allocate_some(&mapping.shared, missing);
+                spare.0.reverse();
             }
-            if stock.0.is_empty() {
-                stock.0.push(alloc::allocate(&mapping.shared)?);
+            if spare.0.is_empty() {
+                spare.0.push(alloc::allocate(&mapping.shared)?);
             }
         }
-        // Mostly for another writer, who is done in a moment.
-        Try::Wait if slot.ends_soon() => {}
-        Try::Wait => lookup::wait_for(mapping, slot, part.page),
-        Try::Done | Try::Short => {}
+        // The lock is mostly that of another writer, which ends in a moment.
+        Attempt::Wait if slot.ends_soon() => {}
+        Attempt::Wait => lookup::wait_for(mapping, slot, part.page),
+        Attempt::Done | Attempt::Short => {}
     }
     Ok(())
 }
 
-/// How many pages from a part's on are not there that the call will add: no more than it should
-/// hold without a page.
-fn missing<S: Scheme>(mapping: &Mapping<S>, part: &Part<'_>) -> usize {
-    let most = part
-        .pages
-        .min(MOST_PAGES as usize)
-        .min(write_back::dirty_limit(&mapping.shared) as usize / 4);
-    let pages = (part.page..=u32::MAX).take(most);
+/// Returns the number of missing pages, from that of `part` on, that the call will add. The number
+/// is limited to the folios that a call may hold before they have a page.
+fn missing_pages<S: Scheme>(mapping: &Mapping<S>, part: &PagePart<'_>) -> usize {
+    let max =
+        part.pages.min(MOST_PAGES as usize).min(dirty_pages::limit(&mapping.shared) as usize / 4);
+    let pages = (part.page..=u32::MAX).take(max);
     pages.take_while(|&page| mapping.index.get(page).is_none_or(Slot::is_empty)).count()
 }
 
-/// Refuses what no file can hold.
+/// Returns an error for a range that no file can hold.
 fn check_range(offset: u64, len: u64) -> io::Result<()> {
     let end = offset.checked_add(len).filter(|&end| i64::try_from(end).is_ok());
     let Some(end) = end else {
-        let message =
-            format!("{len} bytes at {offset} end past any file's length, {} at the most", i64::MAX);
+        let message = format!(
+            "{len} bytes at offset {offset} exceed the maximum length of a file, {}",
+            i64::MAX
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     };
     page_of(end.saturating_sub(1)).map(drop)

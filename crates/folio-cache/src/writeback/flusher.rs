@@ -8,9 +8,10 @@ use folio_ref::Scheme;
 
 use crate::rt::worker::Job;
 use crate::state::shared::Shared;
+use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
 
-/// How long a page may stay dirty before its turn comes.
+/// The time that a page may stay dirty before the flusher writes it.
 const AGE: Duration = Duration::from_secs(1);
 
 impl<S: Scheme> Shared<S> {
@@ -21,8 +22,8 @@ impl<S: Scheme> Shared<S> {
 fn write_old_pages<S: Scheme>(shared: &Shared<S>) -> Duration {
     // Each open of a file that failed has the error reported.
     let failed = write_back::write_back_all(shared).is_err();
-    if write_back::dirty_pages(shared) > 0 {
-        // Dirtied again meanwhile, or it failed: then not at once.
+    if dirty_pages::count(shared) > 0 {
+        // Dirtied again meanwhile, or the write failed: then not at once.
         shared.flusher.notify_soon();
     }
     if failed { AGE } else { Duration::ZERO }

@@ -4,18 +4,13 @@
 //! pages leave with its mapping, when the last reference to that goes. **Invariant:** they leave
 //! in no other way, so an open that finds the mapping finds them.
 
-use std::io;
-use std::sync::Arc;
-
 use folio_ref::Scheme;
 
-use crate::state::error_cursor::ErrorCursor;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
-use crate::writeback::write_back;
 
 /// Returns `true` if the file has no name.
-fn is_unlinked<S: Scheme>(mapping: &Mapping<S>) -> bool {
+pub(crate) fn is_unlinked<S: Scheme>(mapping: &Mapping<S>) -> bool {
     mapping.writer.get().unwrap_or(&mapping.backing).is_unlinked()
 }
 
@@ -29,16 +24,4 @@ pub(crate) fn forget_if_unlinked<S: Scheme>(shared: &Shared<S>, mapping: &Mappin
     // Not under the lock: it may be the last one.
     drop(kept);
     true
-}
-
-/// Writes everything to the backing before a close, or reports an error. What has no name and no
-/// other open is not written.
-pub(crate) fn flush_to_close<S: Scheme>(
-    mapping: &Arc<Mapping<S>>,
-    cursor: &ErrorCursor,
-) -> io::Result<()> {
-    if mapping.is_last_open() && is_unlinked(mapping) {
-        return mapping.errors.report(cursor, mapping.errors.count());
-    }
-    write_back::flush(mapping, cursor)
 }

@@ -2,14 +2,14 @@
 //!
 //! | step | |
 //! | --- | --- |
-//! | 1. take a run of neighbours from the set | under `changing`: one request of a mapping at a time |
-//! | 2. take a reference on each page | from now on nobody writes to them in place, frees or moves them |
-//! | 3. ask for the length | after 2, so that no byte is left out |
-//! | 4. write | no claim is held: readers read, writers write to copies |
-//! | 5. each page that is still the one in its slot is clean | else somebody wrote to a copy, which is dirty |
+//! | 1. take a dirty range from the set | under `changing`: one request of a mapping at a time |
+//! | 2. take a reference on each page | from now on no thread writes to them in place, frees or moves them |
+//! | 3. load the length | after 2, so that no byte is left out |
+//! | 4. write | no page lock is held: readers read, writers write to copies |
+//! | 5. mark each page that is still the one in its slot as clean | another one is a copy that a writer made, which is dirty |
 //!
-//! When step 4 fails, the error is noted for every open file, the pages stay dirty, and are written
-//! again by the next sync, by the flusher, or when memory is needed. Nothing is dropped.
+//! When step 4 fails, the error is noted for every open file and the pages stay dirty. They are
+//! written again by the next sync, by the flusher, or when memory is needed. Nothing is dropped.
 //!
 //! A page counts as dirty until the backing has it, so reclaim and invalidation leave it alone
 //! until then.
@@ -27,13 +27,14 @@ use folio_ref::{CHECKS, Scheme};
 
 use crate::backing::{Backing, Durable, Version};
 use crate::state::error_cursor::ErrorCursor;
-use crate::state::frames::{FolioRef, FrozenFolio};
+use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::MOST_PAGES;
+use crate::writeback::dirty_pages;
 use crate::writeback::unlinked;
 
-/// What follows when it is written.
+/// The next step after a write: a sync of the backing, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     Nothing,
@@ -41,10 +42,10 @@ pub(crate) enum Then {
 }
 
 impl Then {
-    /// The most pages in one request. Who wants memory, or is throttled, waits for 1 MiB; a sync
-    /// waits for all there is, and 8 MiB at once keep a disk busy, and let a distant store be
-    /// asked less often.
-    fn most_pages(self) -> u64 {
+    /// Returns the maximum number of pages in one request. A thread that needs memory or is
+    /// throttled waits for 1 MiB. A sync waits for all that is dirty: requests of 8 MiB keep a disk
+    /// busy, and a distant store gets fewer of them.
+    fn max_pages(self) -> u64 {
         match self {
             Self::Nothing => u64::from(MOST_PAGES),
             Self::Sync => 2048,
@@ -52,31 +53,17 @@ impl Then {
     }
 }
 
-/// The flusher is notified for with one in so many pages that become dirty.
-const RING: u64 = 64;
+/// The number of requests of one file that are tried when memory is needed, until one succeeds.
+const MAX_TRIES: usize = 4;
 
-/// Requests of one file that are tried for who needs room, until one succeeds.
-const TRIES: usize = 4;
+/// The number of a page, and a reference that pins it while it is written.
+type PinnedPage<S> = (u64, FolioRef<S>);
 
-/// A page, held while it is written.
-type Held<S> = (u64, FolioRef<S>);
-
-/// Marks a page as dirty. Under its claim.
-pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFolio<S>, page: u32) {
-    if !folio.is_dirty() {
-        folio.set_dirty(true);
-        mapping.dirty.insert(page);
-        dirty_pages_changed(&mapping.shared, 1);
-    }
-}
-
-/// Takes a page out of the set. Under its claim.
-pub(crate) fn forget_dirty<S: Scheme>(mapping: &Mapping<S>, page: u32) {
-    mapping.dirty.remove(page);
-    dirty_pages_changed(&mapping.shared, -1);
-}
-
-/// Returns when everything that was written before is durable, or an error was told.
+/// Returns when everything that was written before is durable, or an error was reported.
+///
+/// # Errors
+///
+/// The latest writeback or sync error unless `cursor` has already seen it.
 pub(crate) fn sync<S: Scheme>(
     mapping: &Mapping<S>,
     what: Durable,
@@ -87,21 +74,30 @@ pub(crate) fn sync<S: Scheme>(
     let backing: &dyn Backing = mapping.writer.get().map_or(&*mapping.backing, |writer| &**writer);
     mapping.syncs.sync(what, || {
         if let Err(error) = backing.sync(what) {
-            tracing::error!(%error, backing = ?backing.file_id(), "a sync failed: what was written may be lost");
+            let backing = backing.file_id();
+            tracing::error!(%error, ?backing, "a sync failed: what was written may be lost");
             mapping.errors.record(&error);
         }
     });
     mapping.errors.report(cursor, since).and(written)
 }
 
-/// Writes everything to the backing, or tells an error.
+/// Writes everything dirty to the backing.
+///
+/// # Errors
+///
+/// The latest writeback error unless `cursor` has already seen it.
 pub(crate) fn flush<S: Scheme>(mapping: &Mapping<S>, cursor: &ErrorCursor) -> io::Result<()> {
     let since = mapping.errors.count();
     let written = write_back(mapping, 0..u64::MAX, Then::Nothing);
     mapping.errors.report(cursor, since).and(written)
 }
 
-/// Writes the dirty pages within a range. The first error; the others are tried all the same.
+/// Writes the dirty pages within a range, all of them even if some fail.
+///
+/// # Errors
+///
+/// The first error of the backing.
 pub(crate) fn write_back<S: Scheme>(
     mapping: &Mapping<S>,
     pages: Range<u64>,
@@ -109,81 +105,82 @@ pub(crate) fn write_back<S: Scheme>(
 ) -> io::Result<()> {
     let mut result = Ok(());
     let mut at = pages.start;
-    while let Some((run, written)) = write_range(mapping, at..pages.end, then) {
-        at = run.end;
+    while let Some((range, written)) = write_range(mapping, at..pages.end, then) {
+        at = range.end;
         result = result.and(written);
     }
     result
 }
 
-/// Writes the first dirty neighbours within a range. Which, and how it went; `None`: there are
-/// none.
+/// Writes the first dirty neighbours within a range. Returns their range and the result of the
+/// write, or `None` if there are none.
 pub(crate) fn write_range<S: Scheme>(
     mapping: &Mapping<S>,
     pages: Range<u64>,
     then: Then,
 ) -> Option<(Range<u64>, io::Result<()>)> {
     if mapping.shared.is_inherited() {
-        // What is dirty is the parent's, which may have written newer bytes by now.
+        // The dirty pages are the parent's, which may have written newer bytes by now.
         return None;
     }
     let mut change_token = mapping.changing.lock();
-    // Without a writer nothing can have become dirty.
+    // Without a writer no page can have become dirty.
     let writer = mapping.writer.get()?;
-    let run = mapping.dirty.run(pages, then.most_pages());
-    if run.is_empty() {
+    let range = mapping.dirty.range(pages, then.max_pages());
+    if range.is_empty() {
         return None;
     }
-    let held = hold(mapping, run.clone());
+    let pinned = pin_pages(mapping, range.clone());
     // Under the lock, after the pages: see `grow_by`.
     let len = {
         let _length = mapping.length.lock();
         mapping.len()
     };
-    let Some(&(first, _)) = held.first() else { return Some((run, Ok(()))) };
+    let Some(&(first, _)) = pinned.first() else { return Some((range, Ok(()))) };
     let start = first * FRAME_SIZE as u64;
-    let bytes = (held.len() * FRAME_SIZE)
+    let bytes = (pinned.len() * FRAME_SIZE)
         .min(usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX));
     let mut left = bytes;
-    // What lies in one piece of memory is one slice.
-    let cut = joined(held.iter().map(|(_, folio)| folio)).map(|slice| {
+    // Pages that are contiguous in memory are one slice.
+    let pieces = joined(pinned.iter().map(|(_, folio)| folio)).map(|slice| {
         let n = slice.len().min(left);
         left -= n;
         IoSlice::new(&slice[..n])
     });
-    let slices: Vec<IoSlice<'_>> = cut.collect();
+    let slices: Vec<IoSlice<'_>> = pieces.collect();
     let written = change(&**writer, &mut change_token, || match then {
         Then::Nothing => writer.write(start, &slices),
         Then::Sync => writer.write_to_sync(start, &slices),
     });
-    let run = run.start..first + held.len() as u64;
+    let range = range.start..first + pinned.len() as u64;
     match &written {
         Ok(()) => {
             mapping.shared.counters.written_bytes.add(bytes as u64);
             mapping.errors.end();
-            // Before they count as clean: a fill that finds them gone expects that much.
-            // Relaxed: a hint, as any look at the backing is.
+            // Before they count as clean: a fill that finds them gone expects that much. Relaxed: a
+            // hint, like any length that the backing returned.
             mapping.backed.fetch_max(start + bytes as u64, Ordering::Relaxed);
-            for held in &held {
-                make_clean(mapping, held);
+            for pinned in &pinned {
+                make_clean(mapping, pinned);
             }
         }
         Err(error) => {
             mapping.shared.counters.write_errors.add(1);
             if mapping.errors.begins() {
                 let backing = mapping.backing.file_id();
-                tracing::warn!(%error, ?backing, start, bytes, "what is dirty can not be written: it stays");
+                let message = "writeback failed: the pages stay dirty";
+                tracing::warn!(%error, ?backing, start, bytes, "{message}");
             }
             mapping.errors.record(error);
         }
     }
-    Some((run, written))
+    Some((range, written))
 }
 
-/// References on the first neighbours of a run that are there. Waits for writers.
-fn hold<S: Scheme>(mapping: &Mapping<S>, run: Range<u64>) -> Vec<Held<S>> {
-    let mut held: Vec<Held<S>> = Vec::with_capacity((run.end - run.start) as usize);
-    for page in run {
+/// Returns references to the first neighbours of a range that are there. Waits for writers.
+fn pin_pages<S: Scheme>(mapping: &Mapping<S>, range: Range<u64>) -> Vec<PinnedPage<S>> {
+    let mut pinned: Vec<PinnedPage<S>> = Vec::with_capacity((range.end - range.start) as usize);
+    for page in range {
         let Some(slot) = u32::try_from(page).ok().and_then(|page| mapping.index.get(page)) else {
             break;
         };
@@ -192,37 +189,37 @@ fn hold<S: Scheme>(mapping: &Mapping<S>, run: Range<u64>) -> Vec<Held<S>> {
                 Lookup::Hit(folio) => {
                     assert!(
                         !CHECKS || folio.order() == Order::ZERO,
-                        "what is dirty is a page of its own: {folio:?}"
+                        "a dirty page must not lie in a large folio: {folio:?}"
                     );
-                    held.push((page, folio));
+                    pinned.push((page, folio));
                     break;
                 }
                 Lookup::InProgress => slot.wait(),
                 Lookup::Moved => {}
-                // Who has the claim can share it all the same.
+                // The thread with the page lock can take a reference all the same.
                 Lookup::Saturated => match slot.try_lock(mapping.zone) {
                     Some(locked) => {
-                        held.push((page, locked.folio().clone()));
+                        pinned.push((page, locked.folio().clone()));
                         break;
                     }
                     None => slot.wait(),
                 },
-                // Nobody empties a dirty slot but under `changing`.
-                Lookup::Empty => return held,
+                // A dirty slot is emptied only under `changing`.
+                Lookup::Empty => return pinned,
             }
         }
     }
-    held
+    pinned
 }
 
-/// What was written is clean, unless somebody wrote to a copy meanwhile.
-fn make_clean<S: Scheme>(mapping: &Mapping<S>, (page, folio): &Held<S>) {
+/// Marks a page that was written as clean, unless a writer replaced it by a copy meanwhile.
+fn make_clean<S: Scheme>(mapping: &Mapping<S>, (page, folio): &PinnedPage<S>) {
     let Some(slot) = mapping.index.get(*page as u32) else { return };
     loop {
         if let Some(mut locked) = slot.try_lock(mapping.zone) {
             if locked.pfn() == folio.pfn() && locked.folio().is_dirty() {
                 locked.set_dirty(false);
-                forget_dirty(mapping, *page as u32);
+                dirty_pages::forget_dirty(mapping, *page as u32);
             }
             return;
         }
@@ -233,19 +230,19 @@ fn make_clean<S: Scheme>(mapping: &Mapping<S>, (page, folio): &Held<S>) {
     }
 }
 
-/// Writes some dirty neighbours, those that follow the last ones: so what can not be written
-/// does not come first for ever. Of a few requests the first that succeeds; else the first
-/// error. `None`: nothing is dirty.
+/// Writes some dirty neighbours, starting behind the last ones: so pages that cannot be written do
+/// not always come first. Returns the first success of a few requests, otherwise the first error,
+/// or `None` if nothing is dirty.
 fn write_some<S: Scheme>(mapping: &Mapping<S>) -> Option<io::Result<()>> {
-    // Relaxed, here and below: where to look first, no more.
+    // Relaxed, here and below: a hint of where to look first.
     let start = mapping.swept.load(Ordering::Relaxed);
     let (mut tries, mut failed) = (0, None);
     for mut pages in [start..u64::MAX, 0..start] {
-        while tries < TRIES
-            && let Some((run, written)) = write_range(mapping, pages.clone(), Then::Nothing)
+        while tries < MAX_TRIES
+            && let Some((range, written)) = write_range(mapping, pages.clone(), Then::Nothing)
         {
-            mapping.swept.store(run.end, Ordering::Relaxed);
-            (pages.start, tries) = (run.end, tries + 1);
+            mapping.swept.store(range.end, Ordering::Relaxed);
+            (pages.start, tries) = (range.end, tries + 1);
             match written {
                 Ok(()) => return Some(Ok(())),
                 Err(error) => failed = failed.or(Some(Err(error))),
@@ -255,11 +252,15 @@ fn write_some<S: Scheme>(mapping: &Mapping<S>) -> Option<io::Result<()>> {
     failed
 }
 
-/// Makes a writer wait, by letting it work, when too much is dirty. With no lock held but
-/// `grow`.
+/// Throttles a writer when too much is dirty: it writes dirty pages itself. Call with no lock held
+/// except `grow`.
+///
+/// # Errors
+///
+/// What the backing returns for dirty pages of the same file.
 pub(crate) fn throttle<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
-    let dirty = dirty_pages(&mapping.shared);
-    let limit = dirty_limit(&mapping.shared);
+    let dirty = dirty_pages::count(&mapping.shared);
+    let limit = dirty_pages::limit(&mapping.shared);
     if dirty > limit / 2 {
         mapping.shared.flusher.notify_now();
     }
@@ -274,17 +275,17 @@ pub(crate) fn throttle<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
     Ok(())
 }
 
-/// An open file is closed. If it was the last one, nothing of it may be lost.
+/// Counts one open file less. The last close writes what is dirty.
 pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     if mapping.shared.is_inherited() {
         // The parent writes them.
         return;
     }
-    // AcqRel: the last one sees what the others wrote.
+    // AcqRel: the last close sees what the others wrote.
     if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
-    let keep = Keep(mapping);
+    let keep = KeepUnwritten(mapping);
     if mapping.dirty.is_empty() {
         return;
     }
@@ -295,17 +296,18 @@ pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     }
 }
 
-/// Keeps a mapping that is closed, if it is dirty: also when its backing panics.
-struct Keep<'m, S: Scheme>(&'m Arc<Mapping<S>>);
+/// Keeps a mapping that is closed as long as it is dirty, even if its backing panics.
+struct KeepUnwritten<'m, S: Scheme>(&'m Arc<Mapping<S>>);
 
-impl<S: Scheme> Drop for Keep<'_, S> {
+impl<S: Scheme> Drop for KeepUnwritten<'_, S> {
     fn drop(&mut self) {
         keep_unwritten(&self.0.shared, self.0);
     }
 }
 
-/// A change of the backing, by us: if nobody else changed it before, its stamp is known afterwards,
-/// and the next look finds it unchanged. If somebody did, the next look will say so.
+/// Changes the backing. If only this cache changed it since the last refresh, stores its new change
+/// token, and the next refresh finds it unchanged. Otherwise the next refresh finds the change.
+/// Returns the result of `change`.
 pub(crate) fn change<T>(
     backing: &dyn Backing,
     change_token: &mut Version,
@@ -321,39 +323,23 @@ pub(crate) fn change<T>(
     result
 }
 
-/// What is done with somebody's backing, among others: none of which should suffer from its panic.
-/// Whatever unwinds leaves claims and locks as an error does.
-fn unless_it_panics<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
+/// Calls a backing that is one among others, so that its panic does not affect the others. A panic
+/// leaves page locks and locks in the same state as an error does.
+fn catch_panic<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
     panic::catch_unwind(AssertUnwindSafe(act))
 }
 
-/// How many pages are dirty. Racy.
-pub(crate) fn dirty_pages<S: Scheme>(shared: &Shared<S>) -> u64 {
-    // Relaxed: a count.
-    shared.dirty_pages.load(Ordering::Relaxed)
-}
-
-/// Pages that may be dirty before writers have to write them: a quarter of the budget.
-pub(crate) fn dirty_limit<S: Scheme>(shared: &Shared<S>) -> u64 {
-    (shared.capacity() / FRAME_SIZE / 4) as u64
-}
-
-fn dirty_pages_changed<S: Scheme>(shared: &Shared<S>, by: i64) {
-    // Relaxed: a count.
-    let before = shared.dirty_pages.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
-    // The first; and some of the others, lest its thread could not be started for that one.
-    if by > 0 && before.is_multiple_of(RING) {
-        shared.flusher.notify_soon();
-    }
-}
-
-/// Writes everything that is dirty. The first error; every file's is told to who has it open.
-/// If a backing panics, its panic goes on when the other files have had their turn.
+/// Writes everything that is dirty. Each open file has the error of its own pages reported. If a
+/// backing panics, the panic continues after the other files were written.
+///
+/// # Errors
+///
+/// The first error of a backing.
 pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     let (mut result, mut panicked) = (Ok(()), Ok(()));
     for mapping in shared.registry.all() {
         if !mapping.dirty.is_empty() {
-            match unless_it_panics(|| unlinked::forget_if_unlinked(shared, &mapping)) {
+            match catch_panic(|| unlinked::forget_if_unlinked(shared, &mapping)) {
                 Ok(false) => {}
                 Ok(true) => continue,
                 Err(panic) => {
@@ -361,7 +347,7 @@ pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
                     continue;
                 }
             }
-            match unless_it_panics(|| write_back(&mapping, 0..u64::MAX, Then::Nothing)) {
+            match catch_panic(|| write_back(&mapping, 0..u64::MAX, Then::Nothing)) {
                 Ok(written) => result = result.and(written),
                 Err(panic) => panicked = panicked.and(Err(panic)),
             }
@@ -372,25 +358,25 @@ pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     result
 }
 
-/// Writes a run of some file, because memory is needed. Whether pages are clean that were not.
-/// What its backing says, or that it panics, is for who syncs that file.
+/// Writes a dirty range of some file, because memory is needed. Returns `true` if pages became
+/// clean. An error or panic of a backing is left to the next sync of that file.
 pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
     let dirty = shared.registry.all().into_iter().filter(|mapping| !mapping.dirty.is_empty());
     dirty.into_iter().any(|mapping| {
-        match unless_it_panics(|| unlinked::forget_if_unlinked(shared, &mapping)) {
+        match catch_panic(|| unlinked::forget_if_unlinked(shared, &mapping)) {
             Ok(false) => {}
             // Its pages leave with it.
             Ok(true) => return true,
             Err(_) => return false,
         }
-        let written = unless_it_panics(|| write_some(&mapping));
-        // It may have been kept for this.
+        let written = catch_panic(|| write_some(&mapping));
+        // It may have been kept only because it was dirty.
         keep_unwritten(shared, &mapping);
         matches!(written, Ok(Some(Ok(()))))
     })
 }
 
-/// Keeps a mapping that nobody has open as long as it is dirty, and no longer.
+/// Keeps a mapping that is not open as long as it is dirty, and no longer.
 fn keep_unwritten<S: Scheme>(shared: &Shared<S>, mapping: &Arc<Mapping<S>>) {
     let unneeded = {
         let mut unwritten = shared.unwritten.lock();
@@ -400,6 +386,6 @@ fn keep_unwritten<S: Scheme>(shared: &Shared<S>, mapping: &Arc<Mapping<S>>) {
             unwritten.insert(mapping.id, Arc::clone(mapping))
         }
     };
-    // Not under the lock: it may be the last one.
+    // Not under the lock: this may be the last reference.
     drop(unneeded);
 }
