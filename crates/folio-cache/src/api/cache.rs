@@ -199,6 +199,17 @@ impl<S: Scheme> Cache<S> {
         self.shared.reclaimer.quiesce();
     }
 
+    /// Says whether the bytes of pages are zeroed as soon as their memory is free. A backing whose
+    /// [`fill`](Backing::fill) counts more bytes than it wrote, or looks at the buffers, finds zeroes
+    /// then and not the bytes of another file; nor does a core dump. Call it before the first page
+    /// is read. Each page that is freed costs the zeroing, about 100 ns for 4 KiB.
+    ///
+    /// Without it, memory that is free holds the bytes of its last use (debug builds overwrite
+    /// them with `0xA5`).
+    pub fn set_scrub(&self, scrub: bool) {
+        self.zone().set_scrub(scrub);
+    }
+
     /// Sets how many pages or runs of neighbouring pages are read in the background at once at the
     /// most, each by a thread of the cache: what is read ahead, and what futures miss. 16
     /// unless it is set; more pay where a backing takes long to answer.

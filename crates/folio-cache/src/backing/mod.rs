@@ -92,6 +92,20 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
     /// Reads from `offset` on, in one request, until the buffers are full or the bytes end. How
     /// many: fewer than asked only at the end. Each buffer is a piece of memory, one page or
     /// several. A call that the system interrupts is begun again by the implementation.
+    ///
+    /// # What the buffers hold
+    ///
+    /// The buffers are frames of the cache, and hold what they held before: bytes of any file, also
+    /// of one that is closed. So an implementation
+    ///
+    /// - **must write every byte that it counts.** The cache believes the count: what was counted
+    ///   and not written is shown to readers of this file as if it were its own. Bytes past the
+    ///   count are zeroed before anything sees them, and a count past the buffers is cut.
+    /// - sees what it is given. A cache whose backings are not trusted that far scrubs its frames
+    ///   ([`Cache::set_scrub`](crate::Cache::set_scrub)): then the buffers hold zeroes.
+    ///
+    /// In debug builds freed frames are overwritten with `0xA5`, so that a test sees bytes that were
+    /// counted and not written.
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
     /// Reads for several requests, in any order or at once. Each has its own answer.

@@ -21,6 +21,11 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// What protects the free lists. Held for a bounded number of descriptor writes.
     type Lock: lock_api::RawMutex + Send + Sync;
 
+    /// A byte with which the bytes of each freed folio are overwritten, so that a read of memory
+    /// that was not written since shows itself. `None`: they stay as they are. For debug builds of
+    /// platforms whose frames are mapped.
+    const POISON: Option<u8> = None;
+
     /// The CPU that runs this, as a hint for the choice of a per-CPU list. Any value is correct.
     fn cpu() -> usize;
 

@@ -403,7 +403,8 @@ impl<P: Platform> FrozenFolio<P> {
     }
 
     /// Returns the folio to the allocator.
-    pub fn free(self) {
+    pub fn free(mut self) {
+        self.scrub();
         let (zone, order) = (self.zone, self.order());
         zone.free_index(self.into_index(), order);
     }

@@ -9,6 +9,7 @@ pub(crate) mod pcp;
 pub(crate) mod refs;
 #[cfg(feature = "std")]
 pub(crate) mod retire;
+pub(crate) mod scrub;
 pub(crate) mod stats;
 pub(crate) mod track;
 pub(crate) mod walk;

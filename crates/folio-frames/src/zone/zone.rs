@@ -2,7 +2,7 @@
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use crossbeam_utils::CachePadded;
 use folio_ref::CHECKS;
@@ -47,6 +47,8 @@ pub struct Zone<P: Platform> {
     frames: u32,
     /// The one order above [`MAX_ORDER`] that it hands out, if there is one.
     huge: Option<Order>,
+    /// See [`Zone::set_scrub`].
+    pub(crate) scrub: AtomicBool,
 }
 
 /// An address of bytes that other values account for.
@@ -171,6 +173,7 @@ impl<P: Platform> Zone<P> {
             first,
             frames,
             huge: None,
+            scrub: AtomicBool::new(false),
         }
     }
 
