@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::assert_nothing_leaked;
-use folio_cache::{Backing, Cache, FileId, Fill, Memory, Version};
+use folio_cache::testing::Memory;
+use folio_cache::{Backing, Cache, FileId, Fill, Version};
 use folio_frames::Order;
 
 const LEN: u64 = 4 << 20;
@@ -65,12 +66,12 @@ fn use_and_close(cache: &Cache) {
     let mut buf = vec![0; 1 << 20];
     for offset in (0..LEN).step_by(buf.len()) {
         // Evicts what was read before; large folios and pages.
-        assert_eq!(file.read_at(offset, &mut buf).unwrap(), buf.len());
+        assert_eq!(file.read_at(&mut buf, offset).unwrap(), buf.len());
     }
     let handles: Vec<_> = (0..50).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
     let range = file.range(2 << 20, 200_000).unwrap();
     // Copies of pinned pages, and new ones.
-    file.write_at(0, &[SECRET; 40 * 4096]).unwrap();
+    file.write_at(&[SECRET; 40 * 4096], 0).unwrap();
     file.append(&[SECRET; 10_000]).unwrap();
     file.set_len(LEN / 2).unwrap();
     file.punch_hole(4096, 8192).unwrap();
@@ -89,14 +90,14 @@ fn seen(cache: &Cache, liar: &Arc<Liar>) -> [u64; 256] {
     let mut count = |bytes: &[u8]| bytes.iter().for_each(|&byte| counts[byte as usize] += 1);
     let mut offset = 0;
     while offset < LEN {
-        let n = file.read_at(offset, &mut buf).unwrap();
+        let n = file.read_at(&mut buf, offset).unwrap();
         count(&buf[..n]);
         offset += n as u64;
     }
     file.invalidate();
-    let read = pollster::block_on(file.read_at_async(0, &mut buf)).unwrap();
+    let read = pollster::block_on(file.read_at_async(&mut buf, 0)).unwrap();
     count(&buf[..read]);
-    file.write_at(LEN / 2 + 100, &[1; 10]).unwrap();
+    file.write_at(&[1; 10], LEN / 2 + 100).unwrap();
     count(&file.page(LEN / 2).unwrap().unwrap());
     drop(file);
     assert_nothing_leaked(cache);
@@ -106,8 +107,7 @@ fn seen(cache: &Cache, liar: &Arc<Liar>) -> [u64; 256] {
 #[test]
 fn a_scrubbed_cache_shows_a_backing_and_its_readers_zeroes() {
     for together in [false, true] {
-        let cache: Cache = Cache::new(2 << 20).unwrap();
-        cache.set_scrub(true);
+        let cache = Cache::builder().capacity(2 << 20).scrub(true).build().unwrap();
         let liar = Arc::new(Liar { together, ..Liar::default() });
         for _ in 0..3 {
             use_and_close(&cache);
@@ -117,7 +117,7 @@ fn a_scrubbed_cache_shows_a_backing_and_its_readers_zeroes() {
         }
         // And so does what takes frames out of the cache.
         use_and_close(&cache);
-        let contig = cache.alloc_contig(256, Order::ZERO).unwrap();
+        let contig = cache.frames().alloc_contig(256, Order::ZERO).unwrap();
         for folio in contig.into_folios() {
             assert!(folio.as_slice().iter().all(|&byte| byte == 0));
             folio.free();
@@ -129,7 +129,7 @@ fn a_scrubbed_cache_shows_a_backing_and_its_readers_zeroes() {
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
 fn a_debug_build_poisons_freed_frames() {
-    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let cache = Cache::new(2 << 20).unwrap();
     let liar = Arc::new(Liar::default());
     use_and_close(&cache);
     let seen = seen(&cache, &liar);
@@ -141,15 +141,15 @@ fn a_debug_build_poisons_freed_frames() {
 /// What a backing does not count is zeroed, whatever the frames held.
 #[test]
 fn bytes_past_the_count_are_zeroed() {
-    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let cache = Cache::new(2 << 20).unwrap();
     use_and_close(&cache);
     let memory = Arc::new(Memory::new(&[7; 4096 + 100]));
     let file = cache.open_backing(memory).unwrap();
-    file.read_at(0, &mut [0; 5000]).unwrap();
+    file.read_at(&mut [0; 5000], 0).unwrap();
     // Written past the old end, so its page ends in what the fill left.
-    file.write_at(4096 + 200, &[8]).unwrap();
+    file.write_at(&[8], 4096 + 200).unwrap();
     let mut buf = [1; 4096];
-    assert_eq!(file.read_at(4096, &mut buf).unwrap(), 201);
+    assert_eq!(file.read_at(&mut buf, 4096).unwrap(), 201);
     assert!(buf[..100] == [7; 100] && buf[100..200] == [0; 100] && buf[200] == 8);
     drop(file);
     assert_nothing_leaked(&cache);

@@ -10,13 +10,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Cache, Call, Fault, LocalFile, Memory};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Cache, LocalFile, OpenOptions};
 
 const ENOSPC: i32 = 28;
 
 /// Returns a cache without threads: nothing is written but by closes, syncs and flushes.
 fn cache() -> Cache {
-    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let cache = Cache::new(4 << 20).unwrap();
     cache.set_io_threads(0);
     cache
 }
@@ -48,7 +49,7 @@ fn a_temporary_file_is_never_written() {
         for by_close in [false, true] {
             let backing = LocalFile::new(plain.try_clone().unwrap()).unwrap();
             let file = cache.open_backing(Arc::new(backing)).unwrap();
-            file.write_at(0, &[7; 100_000]).unwrap();
+            file.write_at(&[7; 100_000], 0).unwrap();
             if by_close {
                 file.close().unwrap();
             } else {
@@ -68,14 +69,14 @@ fn a_file_with_a_name_left_is_written() {
     // By another name.
     let link = dir.path().join("link");
     fs::hard_link(&path, &link).unwrap();
-    let file = cache.open_rw(&path).unwrap();
-    file.write_at(0, b"linked").unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&cache, &path).unwrap();
+    file.write_at(b"linked", 0).unwrap();
     fs::remove_file(&path).unwrap();
     drop(file);
     assert_eq!(fs::read(&link).unwrap(), [b"linked", &bytes[6..]].concat());
     // By a new name.
-    let file = cache.open_rw(&link).unwrap();
-    file.write_at(0, b"moved!").unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&cache, &link).unwrap();
+    file.write_at(b"moved!", 0).unwrap();
     fs::rename(&link, &path).unwrap();
     file.close().unwrap();
     assert_eq!(fs::read(&path).unwrap()[..6], *b"moved!");
@@ -88,9 +89,9 @@ fn a_flush_writes_a_file_without_a_name() {
     let mut plain = tempfile::tempfile().unwrap();
     let backing = LocalFile::new(plain.try_clone().unwrap()).unwrap();
     let file = cache.open_backing(Arc::new(backing)).unwrap();
-    file.write_at(0, b"passed on").unwrap();
+    file.write_at(b"passed on", 0).unwrap();
     file.flush().unwrap();
-    file.write_at(0, b"dropped").unwrap();
+    file.write_at(b"dropped", 0).unwrap();
     drop(file);
     let mut text = String::new();
     plain.seek(SeekFrom::Start(0)).unwrap();
@@ -106,7 +107,7 @@ fn a_memory_file_is_written() {
     let plain = fs::File::from(fd);
     let backing = LocalFile::new(plain.try_clone().unwrap()).unwrap();
     let file = cache.open_backing(Arc::new(backing)).unwrap();
-    file.write_at(0, b"shared by its descriptor").unwrap();
+    file.write_at(b"shared by its descriptor", 0).unwrap();
     drop(file);
     assert_eq!(plain.metadata().unwrap().len(), 24);
     assert_nothing_leaked(&cache);
@@ -117,14 +118,14 @@ fn a_memory_file_is_written() {
 fn another_open_keeps_the_pages_of_an_unlinked_file() {
     let cache = cache();
     let (_dir, path, bytes) = file_of(10_000);
-    let first = cache.open_rw(&path).unwrap();
+    let first = OpenOptions::new().read(true).write(true).open(&cache, &path).unwrap();
     let second = cache.open(&path).unwrap();
-    first.write_at(0, b"dirty").unwrap();
+    first.write_at(b"dirty", 0).unwrap();
     fs::remove_file(&path).unwrap();
     first.clone().close().unwrap();
     first.close().unwrap();
     let mut buf = vec![0; 10_000];
-    assert_eq!(second.read_at(0, &mut buf).unwrap(), 10_000);
+    assert_eq!(second.read_at(&mut buf, 0).unwrap(), 10_000);
     assert!(buf == [b"dirty", &bytes[5..]].concat());
     drop(second);
     assert_nothing_leaked(&cache);
@@ -133,7 +134,7 @@ fn another_open_keeps_the_pages_of_an_unlinked_file() {
 /// Waits until no page of the cache is dirty, by its threads alone.
 fn await_nothing_cached(cache: &Cache) {
     let end = Instant::now() + Duration::from_secs(20);
-    while cache.zone().count_kind(folio_cache::CACHED) > 0 {
+    while cache.frames().zone().count_kind(folio_cache::CACHED) > 0 {
         assert!(Instant::now() < end, "the pages of a deleted file are kept for ever");
         thread::sleep(Duration::from_millis(10));
     }
@@ -148,7 +149,7 @@ fn deleting_an_unwritten_file_gives_its_memory_back() {
         let memory = Arc::new(Memory::new(b""));
         memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
         let file = cache.open_backing(memory.clone()).unwrap();
-        file.write_at(0, &[7; 100_000]).unwrap();
+        file.write_at(&[7; 100_000], 0).unwrap();
         assert_eq!(file.close().unwrap_err().raw_os_error(), Some(ENOSPC));
         assert!(cache.flush().is_err(), "it is kept, and tried again");
         memory.set_unlinked(true);
@@ -170,13 +171,13 @@ fn writers_past_the_limit_free_a_deleted_file() {
     let sick = Arc::new(Memory::new(b""));
     sick.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
     let file = cache.open_backing(sick.clone()).unwrap();
-    file.write_at(0, &[7; 900_000]).unwrap();
+    file.write_at(&[7; 900_000], 0).unwrap();
     file.close().unwrap_err();
     let calls = sick.calls(Call::Write);
     sick.set_unlinked(true);
     let healthy = cache.open_backing(Arc::new(Memory::new(b""))).unwrap();
     for n in 0..1000 {
-        healthy.write_at(n * 4096, &[1; 4096]).unwrap();
+        healthy.write_at(&[1; 4096], n * 4096).unwrap();
     }
     healthy.close().unwrap();
     cache.flush().unwrap();
@@ -190,7 +191,7 @@ fn a_close_of_a_deleted_file_reports_older_errors() {
     let cache = cache();
     let memory = Arc::new(Memory::new(b""));
     let file = cache.open_backing(memory.clone()).unwrap();
-    file.write_at(0, &[7; 100]).unwrap();
+    file.write_at(&[7; 100], 0).unwrap();
     memory.inject(Call::Write, 0, 1, Fault::Error(ENOSPC));
     cache.flush().unwrap_err();
     memory.set_unlinked(true);
@@ -207,7 +208,7 @@ fn a_name_before_the_last_close_counts() {
     let memory = Arc::new(Memory::new(b""));
     memory.set_unlinked(true);
     let file = cache.open_backing(memory.clone()).unwrap();
-    file.write_at(0, b"linked").unwrap();
+    file.write_at(b"linked", 0).unwrap();
     memory.set_unlinked(false);
     drop(file);
     assert_eq!(memory.contents(), b"linked");

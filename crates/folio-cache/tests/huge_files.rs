@@ -8,7 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use common::assert_nothing_leaked;
-use folio_cache::{Cache, Call, File, Memory, Read};
+use folio_cache::testing::{Call, Memory};
+use folio_cache::{Cache, File, Read};
 use futures_core::Stream;
 use pollster::block_on;
 
@@ -25,7 +26,7 @@ fn file_of(len: u64) -> (Arc<Memory>, Cache, File) {
             memory.scribble(at, &[9]);
         }
     }
-    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let cache = Cache::new(4 << 20).unwrap();
     let file = cache.open_backing(memory.clone()).unwrap();
     (memory, cache, file)
 }
@@ -41,7 +42,7 @@ fn assert_too_large<T>(result: io::Result<T>, what: &str) {
 /// What each kind of read gives for `len` bytes at `offset`.
 fn reads(file: &File, offset: u64, len: usize) -> Vec<(&'static str, io::Result<usize>)> {
     let mut buf = vec![0; len];
-    let mut many = [Read::new(offset, &mut buf)];
+    let mut many = [Read::new(&mut buf, offset)];
     file.read_many(&mut many);
     let [Read { result: many, .. }] = many;
     let mut parts = [vec![0; len / 2], vec![0; len - len / 2]];
@@ -49,9 +50,9 @@ fn reads(file: &File, offset: u64, len: usize) -> Vec<(&'static str, io::Result<
     let mut other = vec![0; len];
     vec![
         ("read_many", many),
-        ("read_at", file.read_at(offset, &mut buf)),
-        ("read_vectored_at", file.read_vectored_at(offset, &mut slices)),
-        ("read_at_async", block_on(file.read_at_async(offset, &mut other))),
+        ("read_at", file.read_at(&mut buf, offset)),
+        ("read_vectored_at", file.read_vectored_at(&mut slices, offset)),
+        ("read_at_async", block_on(file.read_at_async(&mut other, offset))),
     ]
 }
 
@@ -92,7 +93,7 @@ fn no_call_makes_a_file_longer_than_the_index() {
     }
     assert_eq!(file.set_len(1 << 63).unwrap_err().kind(), ErrorKind::InvalidInput);
     for (offset, len) in [(END, 1), (END - 1, 2), (1 << 46, 5000)] {
-        assert_too_large(file.write_at(offset, &vec![1; len]), "write_at");
+        assert_too_large(file.write_at(&vec![1; len], offset), "write_at");
         assert_eq!(file.len(), 100);
     }
     file.set_len(END).unwrap();
@@ -100,7 +101,7 @@ fn no_call_makes_a_file_longer_than_the_index() {
     assert_too_large(file.append(b"x"), "append");
     assert_eq!(file.append(b"").unwrap(), END);
     // The last bytes of all: each call takes them.
-    assert_eq!(file.write_at(END - 5, b"after").unwrap(), 5);
+    assert_eq!(file.write_at(b"after", END - 5).unwrap(), 5);
     file.sync_all().unwrap();
     for (call, result) in reads(&file, END - 5, 10).into_iter().chain(handles(&file, END - 5, 10)) {
         assert_eq!(result.unwrap(), 5, "{call}");
@@ -113,7 +114,7 @@ fn no_call_makes_a_file_longer_than_the_index() {
     file.punch_hole(END, 100).unwrap();
     file.sync_all().unwrap();
     let mut last = [1; 8];
-    assert_eq!(file.read_at(END - 5, &mut last).unwrap(), 5);
+    assert_eq!(file.read_at(&mut last, END - 5).unwrap(), 5);
     assert_eq!(last, *b"af\0\0\0\x01\x01\x01");
     assert_eq!(memory.version_len(), END);
     drop(file);
@@ -140,7 +141,7 @@ fn a_longer_file_is_used_up_to_the_end_of_the_index() {
                 assert_too_large(result, call);
             }
             assert_too_large(stream(&file, offset).1, "stream");
-            assert_too_large(file.write_at(offset, b"x"), "write_at");
+            assert_too_large(file.write_at(b"x", offset), "write_at");
             assert_too_large(file.punch_hole(offset, 1), "punch_hole");
             assert_too_large(file.set_len(offset + 1), "set_len");
         }
@@ -158,16 +159,16 @@ fn a_longer_file_is_used_up_to_the_end_of_the_index() {
         assert_eq!(read, 10_000);
         assert_too_large(result, "stream");
         // Before the end of the index it is a file as any other.
-        file.write_at(END - 8, b"the last").unwrap();
+        file.write_at(b"the last", END - 8).unwrap();
         file.punch_hole(END - 2 * PAGE, PAGE).unwrap();
         file.sync_all().unwrap();
         assert_eq!(memory.version_len(), END + 10 * PAGE);
         let mut buf = [0; 8];
-        assert_eq!(file.read_at(END - 8, &mut buf).unwrap(), 8);
+        assert_eq!(file.read_at(&mut buf, END - 8).unwrap(), 8);
         assert_eq!(buf, *b"the last");
         // And it can be cut.
         file.set_len(END - 4).unwrap();
-        assert_eq!(file.read_at(END - 8, &mut buf).unwrap(), 4);
+        assert_eq!(file.read_at(&mut buf, END - 8).unwrap(), 4);
         assert_eq!((memory.version_len(), file.append(b"more").unwrap()), (END - 4, END - 4));
         drop(file);
         assert_nothing_leaked(&cache);

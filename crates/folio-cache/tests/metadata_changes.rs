@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Cache, File, LocalFile};
+use folio_cache::{Cache, File, LocalFile, OpenOptions};
 
 const LEN: usize = 50_000;
 const PAGES: u64 = LEN.div_ceil(4096) as u64;
@@ -24,7 +24,7 @@ fn next_tick() {
 
 fn read(file: &File) -> Vec<u8> {
     let mut buf = vec![0; LEN + 1];
-    let n = file.read_at(0, &mut buf).unwrap();
+    let n = file.read_at(&mut buf, 0).unwrap();
     buf.truncate(n);
     buf
 }
@@ -45,10 +45,15 @@ const CHANGES: [(&str, fn(&Path, &Path) -> io::Result<()>); 5] = [
 #[test]
 fn declared_metadata_changes_keep_the_pages() {
     for writable in [false, true] {
-        let cache: Cache = Cache::new(4 << 20).unwrap();
+        let cache = Cache::new(4 << 20).unwrap();
         let (dir, path, bytes) = file_of(LEN);
         let other = dir.path().join("other");
-        let file = if writable { cache.open_rw(&path) } else { cache.open(&path) }.unwrap();
+        let file = if writable {
+            OpenOptions::new().read(true).write(true).open(&cache, &path)
+        } else {
+            cache.open(&path)
+        }
+        .unwrap();
         assert!(read(&file) == bytes);
         for (name, change) in CHANGES {
             next_tick();
@@ -65,7 +70,7 @@ fn declared_metadata_changes_keep_the_pages() {
 
 #[test]
 fn an_undeclared_change_never_shows_old_bytes() {
-    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let cache = Cache::new(4 << 20).unwrap();
     let (_dir, path, _) = file_of(LEN);
     let file = cache.open(&path).unwrap();
     read(&file);
@@ -96,15 +101,15 @@ fn an_undeclared_change_never_shows_old_bytes() {
 /// The change writes and syncs the file through the cache, which is known as well.
 #[test]
 fn a_declared_change_may_use_the_file() {
-    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let cache = Cache::new(4 << 20).unwrap();
     let (dir, path, mut bytes) = file_of(LEN);
-    let file = cache.open_rw(&path).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&cache, &path).unwrap();
     read(&file);
     for round in 0..3 {
         next_tick();
         let path = dir.path().join("file");
         file.change_metadata(|| {
-            file.write_at(5000, &[round; 10])?;
+            file.write_at(&[round; 10], 5000)?;
             file.sync_all()?;
             next_tick();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
@@ -131,7 +136,7 @@ fn a_declared_change_may_use_the_file() {
 
 #[test]
 fn a_declared_change_that_fails_keeps_the_pages() {
-    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let cache = Cache::new(4 << 20).unwrap();
     let (_dir, path, bytes) = file_of(LEN);
     let file = cache.open(&path).unwrap();
     read(&file);
@@ -149,7 +154,7 @@ fn a_declared_change_that_fails_keeps_the_pages() {
 #[test]
 fn a_sealed_memory_file_keeps_its_pages() {
     use rustix::fs::{MemfdFlags, SealFlags};
-    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let cache = Cache::new(4 << 20).unwrap();
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     for sealed in [false, true] {
         let plain = fs::File::from(rustix::fs::memfd_create("folio", flags).unwrap());

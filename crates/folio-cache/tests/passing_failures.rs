@@ -56,17 +56,17 @@ fn direct_reads_come_back_after_descriptors_ran_out() {
     let (_dir, path, bytes) = file_of(40 * 4096);
     // A file system that has no way past the cache has nothing to come back.
     let has_direct = {
-        let cache: Cache = Cache::new(2 << 20).unwrap();
+        let cache = Cache::new(2 << 20).unwrap();
         let file = cache.open_backing(Arc::new(LocalFile::open(&path).unwrap().direct())).unwrap();
-        file.read_at(0, &mut [0; 4096]).unwrap();
+        file.read_at(&mut [0; 4096], 0).unwrap();
         direct_descriptors(&path) > 0
     };
-    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let cache = Cache::new(2 << 20).unwrap();
     let file = cache.open_backing(Arc::new(LocalFile::open(&path).unwrap().direct())).unwrap();
     let mut buf = vec![0; 4096];
     let none = NoDescriptors::begin();
     for page in 0..8 {
-        assert_eq!(file.read_at(page * 4096, &mut buf).unwrap(), 4096);
+        assert_eq!(file.read_at(&mut buf, page * 4096).unwrap(), 4096);
         assert!(buf[..] == bytes[page as usize * 4096..][..4096], "page {page}");
     }
     drop(none);
@@ -75,7 +75,7 @@ fn direct_reads_come_back_after_descriptors_ran_out() {
     while has_direct && direct_descriptors(&path) == 0 {
         assert!(Instant::now() < end, "the file is read through the kernel's cache for ever");
         file.invalidate();
-        file.read_at(0, &mut buf).unwrap();
+        file.read_at(&mut buf, 0).unwrap();
         assert!(buf[..] == bytes[..4096]);
         thread::sleep(Duration::from_millis(10));
     }

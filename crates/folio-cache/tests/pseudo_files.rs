@@ -20,7 +20,7 @@ fn assert_refused(opened: io::Result<folio_cache::File>, reason: &str) {
 
 #[test]
 fn files_of_pseudo_file_systems_are_refused_with_a_reason() {
-    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let cache = Cache::new(2 << 20).unwrap();
     let files = [
         ("/proc/meminfo", "/proc/meminfo has no stable size (procfs)"),
         ("/proc/self/maps", "(procfs)"),
@@ -52,7 +52,7 @@ fn files_of_pseudo_file_systems_are_refused_with_a_reason() {
 /// memory, one with a hole: all of them have their size.
 #[test]
 fn regular_files_without_blocks_are_no_pseudo_files() {
-    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let cache = Cache::new(2 << 20).unwrap();
     for dir in [None, Some(Path::new("/dev/shm"))] {
         let dir = match dir {
             None => tempfile::tempdir().unwrap(),
@@ -64,13 +64,13 @@ fn regular_files_without_blocks_are_no_pseudo_files() {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         for path in [&path, &link] {
             let file = cache.open(path).unwrap();
-            assert_eq!(file.read_at(0, &mut [1; 10]).unwrap(), 0);
+            assert_eq!(file.read_at(&mut [1; 10], 0).unwrap(), 0);
         }
         let opened = fs::File::open(&path).unwrap();
         let file = cache.open(format!("/proc/self/fd/{}", fd_of(&opened))).unwrap();
         fs::File::create(&path).unwrap().set_len(4096).unwrap();
         let mut buf = [1; 10];
-        assert_eq!(file.read_at(4090, &mut buf).unwrap(), 6);
+        assert_eq!(file.read_at(&mut buf, 4090).unwrap(), 6);
         assert_eq!(buf, [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]);
         cache.open(&path).unwrap();
     }
@@ -79,7 +79,7 @@ fn regular_files_without_blocks_are_no_pseudo_files() {
 
 #[test]
 fn a_file_that_grows_from_nothing_during_the_open_is_accepted() {
-    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let cache = Cache::new(2 << 20).unwrap();
     let dir = tempfile::tempdir().unwrap();
     for round in 0..200 {
         let path = dir.path().join(round.to_string());

@@ -1,15 +1,16 @@
-//! A file past the kernel's cache: once in memory is enough, and one copy less on the way to the
-//! disk. Many reads go there by one system call.
+//! A local file past the kernel's page cache, and many reads of it by one system call.
 //!
-//! | what | where it is refused |
-//! | --- | --- |
-//! | `O_DIRECT` | some file systems; then, and for what is not whole pages, the kernel's cache is asked |
-//! | `io_uring` | most containers, old kernels; then requests are made one after the other |
+//! Caching pages once is enough, and direct I/O saves a copy.
+//!
+//! - Some file systems refuse `O_DIRECT`. Then, and for parts of pages, I/O goes through the
+//!   kernel's page cache.
+//! - Most containers and old kernels refuse `io_uring`. Then requests are made one after the other.
 //!
 //! A refusal that lasts is remembered. One that passes, as for want of descriptors or memory, has
-//! the same effect until it is over ([`Supply`]). `tracing` reports both. The kernel writes what is dirty in its own cache
-//! before it reads or writes past it, and drops there what was written past it: so who goes through
-//! that cache, we with the last part of a page among them, sees and is seen.
+//! the same effect until it is over ([`Supply`]). `tracing` reports both. The kernel writes the dirty pages of
+//! its own cache before a direct read or write, and drops its pages that a direct write changed. So
+//! programs that go through the kernel's page cache see the same bytes. The last part of a page
+//! goes through it.
 
 use std::cell::RefCell;
 use std::fs;
@@ -24,22 +25,22 @@ use rustix::io::{Errno, pread, preadv, pwrite, pwritev};
 use super::supply::Supply;
 use super::{Fill, whole};
 
-/// What `O_DIRECT` wants offsets, lengths and addresses to be a multiple of, on any disk.
+/// The alignment of offsets, lengths and addresses for `O_DIRECT`, on any disk.
 const ALIGNMENT: usize = 4096;
 
-/// No file reaches here, and the system refuses an offset of which it can not tell the end with the
-/// same error as a way past its cache.
+/// No file reaches this offset. If the end of a request overflows, the system refuses it with the
+/// same error as a file without direct I/O.
 const FARTHEST: u64 = 1 << 62;
 
-/// Requests of one thread in flight at the most.
+/// The maximum number of requests of one thread in flight.
 const DEPTH: u32 = 64;
 
-/// A descriptor of its own for a file, past the kernel's cache.
+/// A descriptor of a file past the kernel's page cache.
 #[derive(Debug, Default)]
 pub(super) struct Direct {
-    /// Somebody asked for it.
+    /// It was asked for.
     pub(super) wanted: bool,
-    /// Opened when it is first asked for.
+    /// Opened on first use.
     file: OnceLock<fs::File>,
     supply: Supply,
 }
@@ -48,7 +49,7 @@ pub(super) struct Direct {
 const NEVER_DIRECT: [Errno; 2] = [Errno::INVAL, Errno::OPNOTSUPP];
 
 impl Direct {
-    /// The descriptor, if it can be used at this offset.
+    /// Returns the descriptor, if it can be used at this offset.
     fn at(&self, file: &fs::File, offset: u64) -> Option<&fs::File> {
         let is_possible = offset.is_multiple_of(ALIGNMENT as u64) && offset < FARTHEST;
         if !self.wanted || !is_possible || self.supply.is_refused() {
@@ -65,7 +66,7 @@ impl Direct {
         Some(self.file.get_or_init(|| opened))
     }
 
-    /// The descriptor, if it can be used for all of these.
+    /// Returns the descriptor, if it can be used for all of these buffers.
     fn usable<'b>(
         &self,
         file: &fs::File,
@@ -76,8 +77,8 @@ impl Direct {
         if whole { self.at(file, offset) } else { None }
     }
 
-    /// Reads what can be read past the kernel's cache. How many bytes: perhaps 0, which says
-    /// nothing about the end.
+    /// Reads what can be read past the kernel's page cache. Returns the number of bytes read. 0
+    /// does not mean the end.
     pub(super) fn read(
         &self,
         file: &fs::File,
@@ -98,8 +99,8 @@ impl Direct {
         }
     }
 
-    /// Writes the first whole pages past the kernel's cache. How many bytes: perhaps 0, and the
-    /// kernel's cache takes them.
+    /// Writes the first whole pages past the kernel's page cache. Returns the number of bytes
+    /// written. After 0, the kernel's page cache takes them.
     pub(super) fn write(
         &self,
         file: &fs::File,
@@ -124,7 +125,7 @@ impl Direct {
         })
     }
 
-    /// Returns 0 where the file system refuses, from now on.
+    /// Returns 0 if the file system refuses, as it will from now on.
     fn unless_refused(&self, done: Result<usize, Errno>) -> io::Result<usize> {
         match done {
             Err(error) if NEVER_DIRECT.contains(&error) => {
@@ -135,7 +136,7 @@ impl Direct {
         }
     }
 
-    /// Makes several requests at once. What is not answered in full is to be made again, one by
+    /// Makes several requests at once. Those without a full answer are to be made again, one by
     /// one.
     pub(super) fn read_all(&self, file: &fs::File, requests: &mut [Fill<'_>]) {
         let mut direct =
@@ -154,13 +155,13 @@ impl Direct {
     }
 }
 
-/// How many bytes of a buffer are whole pages; `None`: it does not begin as one.
+/// Returns the number of bytes of a buffer in whole pages. `None`: it is not aligned.
 fn whole_pages(buffer: &[u8]) -> Option<usize> {
     buffer.as_ptr().addr().is_multiple_of(ALIGNMENT).then_some(buffer.len() / ALIGNMENT * ALIGNMENT)
 }
 
-/// Opens the same file again, for the same: the flag belongs to the descriptor, and parts of pages
-/// do without it.
+/// Opens the same file again for the same access. The flag belongs to the descriptor, and parts of
+/// pages are read and written without it.
 fn open(file: &fs::File) -> io::Result<fs::File> {
     let mode = rustix::fs::fcntl_getfl(file)? & OFlags::RWMODE;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -168,7 +169,7 @@ fn open(file: &fs::File) -> io::Result<fs::File> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
-/// What the system answers that has no rings for this process: a kernel or a container without
+/// The errors of a system that has no rings for this process: a kernel or a container without
 /// them.
 const NO_RINGS: [Errno; 5] =
     [Errno::NOSYS, Errno::PERM, Errno::ACCESS, Errno::INVAL, Errno::OPNOTSUPP];
@@ -180,12 +181,12 @@ struct Rings {
     supply: Supply,
 }
 
-/// Returns `true` if requests can be made at once, as far as it is known.
+/// Returns `true` unless it is known that requests cannot be made at once.
 pub(super) fn has_rings() -> bool {
     RINGS.supply.is_expected()
 }
 
-/// Calls `work` with this thread's ring. Returns `false` if there is none.
+/// Calls `work` with the ring of this thread. Returns `false` if there is none.
 fn with_ring(work: impl FnOnce(&mut Ring)) -> bool {
     RINGS.with_one(|| Ring::new(DEPTH), work)
 }
@@ -235,8 +236,9 @@ mod tests {
         }
     }
 
+    /// Otherwise the file would be cached twice from then on.
     #[test]
-    fn an_offset_beyond_any_file_does_not_end_direct_access() {
+    fn an_impossible_offset_does_not_end_direct_io() {
         let file = tempfile::tempfile().unwrap();
         let direct = Direct { wanted: true, ..Direct::default() };
         let mut page = Page([1; ALIGNMENT]);
@@ -304,7 +306,7 @@ mod tests {
         assert!(asked);
         for code in [Errno::PERM, Errno::NOSYS, Errno::ACCESS] {
             let rings = Rings { supply: Supply::new() };
-            // A thread of its own has no ring yet.
+            // A new thread has no ring yet.
             thread::scope(|scope| {
                 let asks = || rings.with_one(|| Err(error_of(code)), |_| panic!("there is none"));
                 assert!(!scope.spawn(asks).join().unwrap());

@@ -20,6 +20,7 @@ use std::path::Path;
 
 use rustix::io::pread;
 
+use super::error::error;
 use super::whole;
 
 /// File systems of made-up files, by their type (`statfs(2)`, `linux/magic.h`).
@@ -87,7 +88,7 @@ pub(super) fn check_file(name: &dyn fmt::Display, file: &fs::File) -> io::Result
     let message = format!(
         "{name} has no stable size: it says {size} bytes and a read gives {read}; read it with std::fs"
     );
-    Err(io::Error::new(ErrorKind::InvalidInput, message))
+    Err(error(ErrorKind::InvalidInput, message))
 }
 
 fn check_type(name: &dyn fmt::Display, found: u32) -> io::Result<()> {
@@ -95,5 +96,5 @@ fn check_type(name: &dyn fmt::Display, found: u32) -> io::Result<()> {
         return Ok(());
     };
     let message = format!("{name} has no stable size ({system}): read it with std::fs");
-    Err(io::Error::new(ErrorKind::InvalidInput, message))
+    Err(error(ErrorKind::InvalidInput, message))
 }

@@ -16,7 +16,7 @@ const AGE: Duration = Duration::from_secs(1);
 
 impl<S: Scheme> Shared<S> {
     pub(crate) const FLUSHER: Job<Self> =
-        Job { name: "folio-flusher", delay: AGE, work: write_old_pages };
+        Job { name: "flusher", delay: AGE, work: write_old_pages };
 }
 
 fn write_old_pages<S: Scheme>(shared: &Shared<S>) -> Duration {

@@ -9,7 +9,7 @@ use super::{RANDOM, World, assert_nothing_leaked, read};
 fn last_close_against_an_open(search: Search) {
     explore("the last close of an unlinked file against an open", search, || {
         let World { cache, backing, file } = World::new(1);
-        assert_eq!(file.write_at(0, &[9; 4096]).unwrap(), 4096);
+        assert_eq!(file.write_at(&[9; 4096], 0).unwrap(), 4096);
         backing.set_unlinked(true);
         let (opens, opened) = (cache.clone(), backing.clone());
         race(vec![
