@@ -111,16 +111,19 @@
 //! | a write, a truncation, a sync through this cache | stay |
 //! | `chmod`, `mv`, `ln`, `touch` inside [`File::change_metadata`] | stay |
 //! | any of a file that can never be written again: `fs-verity`, a sealed memory file | stay |
-//! | the same by others | are read again: the ctime is all that is known of a write whose mtime was set back |
-//! | a write by others | are read again |
+//! | the same outside of it | are read again |
+//! | a write by another program | are read again |
 //!
-//! # How long a file may be
+//! Outside of [`File::change_metadata`], a new ctime may also mean a write after which the mtime
+//! was set back.
 //!
-//! 16 TiB (2<sup>44</sup> bytes) of a file can be cached. No call makes a file longer: `FileTooLarge`
-//! (`EFBIG`) is the answer of writes, appends and [`File::set_len`] past that. A file that is longer
-//! already, because another program made it so, can be opened: what lies before 16 TiB is read,
-//! written and punched as of any file, and it can be cut. A call that needs a byte beyond fails with
-//! `FileTooLarge`; a read that begins before ends there.
+//! # The maximum length of a file
+//!
+//! Up to 16 TiB (2<sup>44</sup> bytes) of a file can be cached. No call makes a file longer:
+//! writes, appends and [`File::set_len`] past that fail with `FileTooLarge` (`EFBIG`). Another
+//! program can make a longer file. It can be opened, truncated, and used up to 16 TiB as any other
+//! file. A call that needs a byte beyond fails with `FileTooLarge`. A read that begins before 16
+//! TiB ends there.
 //!
 //! # After a fork
 //!

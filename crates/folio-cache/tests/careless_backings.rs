@@ -71,7 +71,7 @@ fn use_and_close(cache: &Cache) {
     let handles: Vec<_> = (0..50).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
     let range = file.range(2 << 20, 200_000).unwrap();
     // Copies of pinned pages, and new ones.
-    file.write_at(&[SECRET; 40 * 4096], 0).unwrap();
+    file.write_at(&vec![SECRET; 40 * 4096], 0).unwrap();
     file.append(&[SECRET; 10_000]).unwrap();
     file.set_len(LEN / 2).unwrap();
     file.punch_hole(4096, 8192).unwrap();
@@ -138,7 +138,7 @@ fn a_debug_build_poisons_freed_frames() {
     assert!(seen[0xA5] > 1 << 20, "{} poisoned bytes", seen[0xA5]);
 }
 
-/// What a backing does not count is zeroed, whatever the frames held.
+/// The bytes that a backing does not count are zeroed.
 #[test]
 fn bytes_past_the_count_are_zeroed() {
     let cache = Cache::new(2 << 20).unwrap();

@@ -22,11 +22,14 @@ fn cache() -> Cache {
     cache
 }
 
+/// Makes a file without a name in a directory.
+type Make = fn(&Path) -> fs::File;
+
 #[test]
 fn a_temporary_file_is_never_written() {
     let cache = cache();
     let dir = tempfile::tempdir().unwrap();
-    let made: [(&str, fn(&Path) -> fs::File); 3] = [
+    let made: [(&str, Make); 3] = [
         ("unlinked", |dir| tempfile::tempfile_in(dir).unwrap()),
         ("unlinked by its path", |dir| {
             let path = dir.join("named");
@@ -49,7 +52,7 @@ fn a_temporary_file_is_never_written() {
         for by_close in [false, true] {
             let backing = LocalFile::new(plain.try_clone().unwrap()).unwrap();
             let file = cache.open_backing(Arc::new(backing)).unwrap();
-            file.write_at(&[7; 100_000], 0).unwrap();
+            file.write_at(&vec![7; 100_000], 0).unwrap();
             if by_close {
                 file.close().unwrap();
             } else {
@@ -149,7 +152,7 @@ fn deleting_an_unwritten_file_gives_its_memory_back() {
         let memory = Arc::new(Memory::new(b""));
         memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
         let file = cache.open_backing(memory.clone()).unwrap();
-        file.write_at(&[7; 100_000], 0).unwrap();
+        file.write_at(&vec![7; 100_000], 0).unwrap();
         assert_eq!(file.close().unwrap_err().raw_os_error(), Some(ENOSPC));
         assert!(cache.flush().is_err(), "it is kept, and tried again");
         memory.set_unlinked(true);
@@ -171,7 +174,7 @@ fn writers_past_the_limit_free_a_deleted_file() {
     let sick = Arc::new(Memory::new(b""));
     sick.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
     let file = cache.open_backing(sick.clone()).unwrap();
-    file.write_at(&[7; 900_000], 0).unwrap();
+    file.write_at(&vec![7; 900_000], 0).unwrap();
     file.close().unwrap_err();
     let calls = sick.calls(Call::Write);
     sick.set_unlinked(true);

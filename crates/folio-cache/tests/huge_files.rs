@@ -39,7 +39,7 @@ fn assert_too_large<T>(result: io::Result<T>, what: &str) {
     assert!(error.to_string().contains("16 TiB"), "{what}: {error}");
 }
 
-/// What each kind of read gives for `len` bytes at `offset`.
+/// Returns the result of each kind of read for `len` bytes at `offset`.
 fn reads(file: &File, offset: u64, len: usize) -> Vec<(&'static str, io::Result<usize>)> {
     let mut buf = vec![0; len];
     let mut many = [Read::new(&mut buf, offset)];
@@ -56,7 +56,7 @@ fn reads(file: &File, offset: u64, len: usize) -> Vec<(&'static str, io::Result<
     ]
 }
 
-/// What each kind of handle gives.
+/// Returns the length of each kind of handle.
 fn handles(file: &File, offset: u64, len: usize) -> Vec<(&'static str, io::Result<usize>)> {
     let page = |page: io::Result<Option<folio_cache::PageHandle>>| {
         page.map(|page| page.map_or(0, |page| page.len().min(len)))
@@ -128,7 +128,8 @@ fn a_longer_file_is_used_up_to_the_end_of_the_index() {
         let (memory, cache, file) = if opened_before {
             let (memory, cache, file) = file_of(100);
             memory.cut(END + 10 * PAGE);
-            (memory.scribble(END - 1, &[9, 9]), file.revalidate().unwrap());
+            memory.scribble(END - 1, &[9, 9]);
+            file.revalidate().unwrap();
             (memory, cache, file)
         } else {
             file_of(END + 10 * PAGE)

@@ -33,8 +33,10 @@ fn touch(path: &Path) -> io::Result<()> {
     fs::File::options().write(true).open(path)?.set_modified(SystemTime::UNIX_EPOCH)
 }
 
-/// What changes the inode of a file that may be at either path, and no byte.
-const CHANGES: [(&str, fn(&Path, &Path) -> io::Result<()>); 5] = [
+/// A change of the inode of a file that may be at either path, and of no byte.
+type Change = fn(&Path, &Path) -> io::Result<()>;
+
+const CHANGES: [(&str, Change); 5] = [
     ("chmod", |path, _| fs::set_permissions(path, fs::Permissions::from_mode(0o600))),
     ("touch", |path, _| touch(path)),
     ("ln", |path, other| fs::hard_link(path, other)),
@@ -158,7 +160,7 @@ fn a_sealed_memory_file_keeps_its_pages() {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     for sealed in [false, true] {
         let plain = fs::File::from(rustix::fs::memfd_create("folio", flags).unwrap());
-        plain.write_all_at(&[7; LEN], 0).unwrap();
+        plain.write_all_at(&vec![7; LEN], 0).unwrap();
         if sealed {
             let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
             rustix::fs::fcntl_add_seals(&plain, seals).unwrap();
@@ -172,7 +174,7 @@ fn a_sealed_memory_file_keeps_its_pages() {
         read(&file);
         next_tick();
         rustix::fs::fchmod(&plain, rustix::fs::Mode::RUSR).unwrap();
-        assert!(read(&open()) == [7; LEN]);
+        assert!(read(&open()) == vec![7; LEN]);
         let pages = if sealed { PAGES } else { 2 * PAGES };
         assert_eq!(cache.stats().misses - misses, pages, "sealed: {sealed}");
         drop(file);

@@ -19,7 +19,7 @@ struct NoDescriptors(Rlimit);
 impl NoDescriptors {
     fn begin() -> Self {
         let before = getrlimit(Resource::Nofile);
-        let none = Rlimit { current: Some(0), ..before.clone() };
+        let none = Rlimit { current: Some(0), ..before };
         setrlimit(Resource::Nofile, none).unwrap();
         Self(before)
     }
@@ -27,7 +27,7 @@ impl NoDescriptors {
 
 impl Drop for NoDescriptors {
     fn drop(&mut self) {
-        setrlimit(Resource::Nofile, self.0.clone()).unwrap();
+        setrlimit(Resource::Nofile, self.0).unwrap();
     }
 }
 

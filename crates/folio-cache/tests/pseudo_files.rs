@@ -40,7 +40,7 @@ fn files_of_pseudo_file_systems_are_refused_with_a_reason() {
         let Ok(file) = fs::File::open(path) else { continue };
         met += 1;
         assert_refused(cache.open(path), reason);
-        let reason = &reason[reason.find("(").unwrap()..];
+        let reason = &reason[reason.find('(').unwrap()..];
         let taken = LocalFile::new(file).and_then(|file| cache.open_backing(Arc::new(file)));
         assert_refused(taken, reason);
     }

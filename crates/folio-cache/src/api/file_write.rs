@@ -118,7 +118,7 @@ impl<S: Scheme> File<S> {
     /// # Errors
     ///
     /// - `PermissionDenied` if the file was opened for reading only.
-    /// - `FileTooLarge` if the range reaches past 16 TiB of a longer file. Nothing has changed then.
+    /// - `FileTooLarge` if the range reaches past 16 TiB of a longer file. Nothing has changed.
     /// - `OutOfMemory` if no page can be evicted. A part may be zeroes then.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - The error of a fill or of writeback. A part may be zeroes then.

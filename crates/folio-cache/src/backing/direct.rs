@@ -7,10 +7,11 @@
 //! - Most containers and old kernels refuse `io_uring`. Then requests are made one after the other.
 //!
 //! A refusal that lasts is remembered. One that passes, as for want of descriptors or memory, has
-//! the same effect until it is over ([`Supply`]). `tracing` reports both. The kernel writes the dirty pages of
-//! its own cache before a direct read or write, and drops its pages that a direct write changed. So
-//! programs that go through the kernel's page cache see the same bytes. The last part of a page
-//! goes through it.
+//! the same effect until it is over ([`Supply`]). `tracing` reports both.
+//!
+//! The kernel writes the dirty pages of its own cache before a direct read or write, and drops its
+//! pages that a direct write changed. So programs that go through the kernel's page cache see the
+//! same bytes. The last part of a page goes through it.
 
 use std::cell::RefCell;
 use std::fs;
@@ -45,7 +46,7 @@ pub(super) struct Direct {
     supply: Supply,
 }
 
-/// What a file system answers that can never do without its cache for this file.
+/// The errors of a file system that can never bypass its cache for this file.
 const NEVER_DIRECT: [Errno; 2] = [Errno::INVAL, Errno::OPNOTSUPP];
 
 impl Direct {

@@ -24,10 +24,10 @@ const PIECE: usize = 1 << 20;
 /// A regular file, by its descriptor. Its file id is device and inode, and its change token mtime
 /// and ctime.
 ///
-/// A file that nothing can write to any more (`fs-verity`, a sealed memory file) has one change token
-/// for ever. Any other has a new one after each change of its inode. `chmod`, `mv` and `ln` change the
-/// ctime only, as does a write after which the mtime is set back. The kernel gives programs no other
-/// token: `STATX_CHANGE_COOKIE` stays inside it.
+/// A file that nothing can write to any more (`fs-verity`, a sealed memory file) keeps its change
+/// token. Any other has a new one after each change of its inode. `chmod`, `mv` and `ln` change the
+/// ctime only, as does a write after which the mtime is set back. The kernel gives programs no
+/// other token: `STATX_CHANGE_COOKIE` stays inside it.
 /// [`File::change_metadata`](crate::File::change_metadata) declares a change that changes no byte.
 ///
 /// [`Cache::open`](crate::Cache::open) and [`OpenOptions`](crate::OpenOptions) make one. Use it
@@ -151,8 +151,8 @@ impl LocalFile {
     }
 }
 
-/// Returns `true` for a file of which the kernel lets no byte change any more: one with `fs-verity`,
-/// or a memory file that is sealed. Neither can be undone.
+/// Returns `true` if the kernel lets no byte of the file change any more: it has `fs-verity`, or is
+/// a sealed memory file. Neither can be undone.
 fn is_constant(file: &fs::File, metadata: &fs::Metadata) -> bool {
     let sealed = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
     // Only a memory file has seals, and it has no name.

@@ -148,8 +148,8 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
     ///
     /// # What the buffers hold
     ///
-    /// The buffers are frames of the cache. They hold the bytes of their last use: of any file, even
-    /// of one that is closed. So an implementation
+    /// The buffers are frames of the cache. They hold the bytes of their last use: of any file,
+    /// even of one that is closed. So an implementation
     ///
     /// - **must write every byte that it counts.** The cache believes the count: bytes that were
     ///   counted and not written are shown to the readers of this file. The cache zeroes the bytes
@@ -223,8 +223,8 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
         Err(if self.is_writable() { ErrorKind::Unsupported.into() } else { read_only(self) })
     }
 
-    /// Returns `true` if these bytes can never be opened again once their last open is gone, such as
-    /// those of an unlinked file.
+    /// Returns `true` if these bytes can never be opened again once their last open is gone, such
+    /// as those of an unlinked file.
     ///
     /// The cache asks when the last open is dropped while pages are dirty, and before it tries to
     /// write those again. If the answer is `true`, they are dropped instead. If it is not certain,

@@ -1,16 +1,15 @@
-//! Files whose size says nothing of their bytes: those that the kernel makes up as they are read.
+//! Pseudo files: the kernel makes up their bytes as they are read, and their size says nothing.
 //!
-//! A cache reads a file as far as its size says. The files of `procfs` have size 0, those of
-//! `sysfs` have the size of a page, and both have other bytes at each read. So they are refused
-//! when they are opened. Two rules find them:
+//! A cache reads a file up to its size. The files of `procfs` have size 0, those of `sysfs` have
+//! the size of a page, and each read of both returns other bytes. So an open refuses them, by two
+//! rules:
 //!
-//! | rule | finds |
-//! | --- | --- |
-//! | the type of the file system | those of Linux that hold such files and no others |
-//! | a read that gives more or fewer bytes than the size says | the same from other file systems, such as `lxcfs` |
+//! - by the type of the file system, for those of Linux that hold such files and no others;
+//! - by a read that returns more or fewer bytes than the size, for other file systems, such as
+//!   `lxcfs`.
 //!
-//! The second rule reads only where the file has no block and at most one page. A file that
-//! another program writes at this moment passes: its size changes with its bytes.
+//! The second rule reads only if the file has no block and at most one page. A file that another
+//! program writes at this moment is accepted: its size changes with its bytes.
 
 use std::fmt;
 use std::fs;
@@ -23,7 +22,7 @@ use rustix::io::pread;
 use super::error::error;
 use super::whole;
 
-/// File systems of made-up files, by their type (`statfs(2)`, `linux/magic.h`).
+/// File systems of pseudo files, by their type (`statfs(2)`, `linux/magic.h`).
 const PSEUDO: [(u32, &str); 22] = [
     (0x9fa0, "procfs"),
     (0x6265_6572, "sysfs"),
@@ -55,7 +54,8 @@ const PROBE: u64 = 4096;
 /// Looks that all find size and bytes apart: one alone may meet a file that is cut and regrown.
 const LOOKS: u32 = 3;
 
-/// Refuses what lies on a file system of made-up files. Before the open, which may have effects.
+/// Refuses a path on a file system of pseudo files. Call it before the open, which may have
+/// effects.
 ///
 /// # Errors
 ///
@@ -64,7 +64,7 @@ pub(super) fn check_path(path: &Path) -> io::Result<()> {
     check_type(&path.display(), rustix::fs::statfs(path)?.f_type as u32)
 }
 
-/// Refuses a file whose size says nothing of its bytes.
+/// Refuses a pseudo file.
 ///
 /// # Errors
 ///
@@ -86,7 +86,8 @@ pub(super) fn check_file(name: &dyn fmt::Display, file: &fs::File) -> io::Result
     }
     let (size, read) = seen;
     let message = format!(
-        "{name} has no stable size: it says {size} bytes and a read gives {read}; read it with std::fs"
+        "{name} has no stable size: it says {size} bytes and a read gives {read}; \
+         read it with std::fs"
     );
     Err(error(ErrorKind::InvalidInput, message))
 }

@@ -1,4 +1,5 @@
-//! What the system gives or refuses: a refusal that lasts is remembered, any other is tried again.
+//! A resource that the system gives or refuses. A refusal that lasts is remembered, and any other
+//! is tried again.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::rt::backoff::Backoff;
 
-/// Whether the system gives something: a descriptor past its cache, a ring.
+/// The knowledge about a resource of the system: a descriptor past its cache, or a ring.
 #[derive(Debug, Default)]
 pub(super) struct Supply {
     /// It never will.

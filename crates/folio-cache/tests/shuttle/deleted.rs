@@ -1,4 +1,4 @@
-//! The last close of a file without a name, whose dirty pages go.
+//! The last close of a file without a name drops its dirty pages.
 
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 

@@ -447,10 +447,11 @@ impl<P: Platform> FrozenFolio<P> {
     }
 
     /// Returns the folio to the allocator.
-    pub fn free(mut self) {
-        self.scrub();
-        let (zone, order) = (self.zone, self.order());
-        zone.free_index(self.into_index(), order);
+    pub fn free(self) {
+        let mut freed = self;
+        freed.scrub();
+        let (zone, order) = (freed.zone, freed.order());
+        zone.free_index(freed.into_index(), order);
     }
 }
 

@@ -1,10 +1,10 @@
-//! What a free frame holds: by default the bytes of its last use.
+//! The bytes of free frames: by default those of their last use.
 //!
-//! | | the bytes of a folio that is freed |
+//! | | the bytes of a freed folio |
 //! | --- | --- |
 //! | [`Zone::set_scrub`] | are zeroed |
-//! | else, on a platform with [`POISON`](Platform::POISON) | are overwritten with it |
-//! | else | stay |
+//! | otherwise, on a platform with [`POISON`](Platform::POISON) | are overwritten with it |
+//! | otherwise | stay |
 //!
 //! Frames that were never used are as the system gave them: zeroes.
 
