@@ -2,7 +2,6 @@
 
 use core::fmt;
 use core::mem;
-use core::ops::Range;
 use core::sync::atomic::{Ordering, fence};
 
 use folio_ref::CHECKS;
@@ -414,33 +413,6 @@ impl<P: Platform> FrozenFolio<P> {
         zone.number(self.unfreeze(n))
     }
 
-    /// Splits the folio into equal pieces of a smaller order. Returns the exclusive handle of each,
-    /// with the same kind, owner data and dirty bit. The new heads were tails and stay frozen, so
-    /// no reference can be taken meanwhile. Pieces that are not taken from the iterator leak, as a
-    /// handle that is dropped does.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `order` is larger than the folio's.
-    pub fn split(self, order: Order) -> impl Iterator<Item = Self> {
-        let (zone, whole, kind, owner_data) =
-            (self.zone, self.order(), self.kind(), self.owner_data());
-        assert!(order <= whole, "a folio of {whole:?} cannot be split into pieces of {order:?}");
-        let dirty = self.is_dirty();
-        let first = self.into_index();
-        // Back to front, so that the old head, which a walker may probe, shrinks last.
-        for piece in (first..first + whole.frames()).step_by(order.frames() as usize).rev() {
-            let head = zone.descriptor(piece);
-            assert!(!CHECKS || head.word.snapshot().is_frozen(), "a tail is {:?} (R1)", head.word);
-            head.set_owner_data(owner_data);
-            zone.memmap.clear_referenced(piece);
-            head.set_dirty(dirty);
-            head.set_shape(kind, order);
-            P::trace(Event::Split, || zone.pfn(piece));
-        }
-        Pieces { zone, left: first..first + whole.frames(), order }
-    }
-
     /// Zeroes the bytes of the whole folio. Its descriptors stay frozen.
     pub fn zero(&mut self) {
         self.as_mut_slice().fill(0);
@@ -452,38 +424,6 @@ impl<P: Platform> FrozenFolio<P> {
         freed.scrub();
         let (zone, order) = (freed.zone, freed.order());
         zone.free_index(freed.into_index(), order);
-    }
-}
-
-/// The exclusive handles of neighbouring folios of one order.
-struct Pieces<P: Platform> {
-    zone: &'static Zone<P>,
-    left: Range<u32>,
-    order: Order,
-}
-
-impl<P: Platform> Iterator for Pieces<P> {
-    type Item = FrozenFolio<P>;
-
-    #[inline]
-    fn next(&mut self) -> Option<FrozenFolio<P>> {
-        let index = self.left.start;
-        (!self.left.is_empty()).then(|| {
-            self.left.start += self.order.frames();
-            FrozenFolio::from_index(self.zone, index)
-        })
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let pieces = self.left.len() / self.order.frames() as usize;
-        (pieces, Some(pieces))
-    }
-}
-
-impl<P: Platform> Drop for Pieces<P> {
-    fn drop(&mut self) {
-        // Dropping the first one reports the leak.
-        self.next().into_iter().for_each(drop);
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod pin_owners;
 pub(crate) mod refs;
 pub(crate) mod scrub;
 pub(crate) mod seeded_bugs;
+pub(crate) mod split;
 pub(crate) mod stats;
 pub(crate) mod track;
 pub(crate) mod walk;

@@ -24,7 +24,7 @@ impl<P: Platform> PinOwners<P> {
         for pfn in self.frames.clone() {
             let Some(index) = self.zone.index(pfn) else { continue };
             P::pin_owners(self.zone.place(index).zone, pfn, &mut |site, references| {
-                visit(pfn, site, references)
+                visit(pfn, site, references);
             });
         }
     }
@@ -39,7 +39,7 @@ impl<P: Platform> fmt::Display for PinOwners<P> {
             match place {
                 Some(place) => {
                     sites[place] =
-                        Some((site, sites[place].map_or(0, |known| known.1) + references))
+                        Some((site, sites[place].map_or(0, |known| known.1) + references));
                 }
                 None => others += references,
             }

@@ -43,7 +43,7 @@ pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<S
                 if u64::from(stale)
                     < u64::from(STALE_LIMIT) + threads as u64 * u64::from(MAX_AT_ONCE) => {}
             Snapshot::Frozen { stale } => {
-                broken.push(format!("R5: {pfn:?} has {stale} stale increments"))
+                broken.push(format!("R5: {pfn:?} has {stale} stale increments"));
             }
             _ => broken.push(format!("R1: {pfn:?} is not frozen: {seen:?}")),
         }
