@@ -153,9 +153,9 @@ impl<S: Scheme> CacheBuilder<S> {
 
     /// Sets whether the bytes of a page are zeroed as soon as its memory is free.
     ///
-    /// If a [`fill`](crate::Backing::fill) counts more bytes than it wrote, or looks at the buffers,
-    /// it then finds zeroes and not the bytes of another file. So does a core dump. Each freed page
-    /// costs the zeroing, about 100 ns for 4 KiB.
+    /// If a [`fill`](crate::Backing::fill) counts more bytes than it wrote, or looks at the
+    /// buffers, it then finds zeroes and not the bytes of another file. So does a core dump. Each
+    /// freed page costs the zeroing, about 100 ns for 4 KiB.
     ///
     /// The default is `false`: free memory holds the bytes of its last use. Debug builds overwrite
     /// them with `0xA5`.
