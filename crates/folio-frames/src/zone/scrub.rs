@@ -19,7 +19,7 @@ impl<P: Platform> Zone<P> {
     /// earlier use is found in a frame that is allocated, or in memory that nothing uses.
     pub fn set_scrub(&self, scrub: bool) {
         // Relaxed: a switch; what is freed at this moment may be on either side.
-        self.scrub.store(scrub, Ordering::Relaxed);
+        self.scrub.store(u32::from(scrub), Ordering::Relaxed);
     }
 }
 
@@ -28,7 +28,7 @@ impl<P: Platform> FrozenFolio<P> {
     #[inline]
     pub(crate) fn scrub(&mut self) {
         // Relaxed: as above.
-        if self.zone().scrub.load(Ordering::Relaxed) {
+        if self.zone().scrub.load(Ordering::Relaxed) != 0 {
             self.zero();
         } else if let Some(poison) = P::POISON {
             self.as_mut_slice().fill(poison);
