@@ -51,7 +51,7 @@ const CRATES: [Layers; 4] = [
             &["write"],
             &["api"],
         ],
-        peers: &[],
+        peers: &[("backing", "rt", "what the system refuses for now is tried again after a pause")],
         circles: &[(
             &["state/mapping.rs", "state/registry.rs", "state/shared.rs"],
             "a mapping belongs to a cache, which finds its mappings by their registry",

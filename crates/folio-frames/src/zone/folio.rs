@@ -420,8 +420,10 @@ impl<P: Platform> FrozenFolio<P> {
 
     /// Returns the folio to the allocator.
     pub fn free(self) {
-        let (zone, order) = (self.zone, self.order());
-        zone.free_index(self.into_index(), order);
+        let mut freed = self;
+        freed.scrub();
+        let (zone, order) = (freed.zone, freed.order());
+        zone.free_index(freed.into_index(), order);
     }
 }
 
