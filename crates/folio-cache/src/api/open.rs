@@ -13,6 +13,7 @@ use crate::length::refresh;
 use crate::state::error_cursor::ErrorCursor;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::writeback::unlinked;
 use crate::writeback::write_back;
 
 /// One open of a file.
@@ -60,6 +61,17 @@ impl<S: Scheme> Opened<S> {
     pub(crate) fn sync(&self, what: Durable) -> io::Result<()> {
         self.mapping.shared.check_process()?;
         write_back::sync(&self.mapping, what, &self.cursor)
+    }
+
+    /// Flushes before the last `File` of this open is dropped. A file without a name that nothing
+    /// else has open is not written.
+    pub(crate) fn flush_to_close(&self) -> io::Result<()> {
+        self.mapping.shared.check_process()?;
+        if self.mapping.is_last_open() && unlinked::is_unlinked(&self.mapping) {
+            let errors = &self.mapping.errors;
+            return errors.report(&self.cursor, errors.count());
+        }
+        write_back::flush(&self.mapping, &self.cursor)
     }
 
     /// Writes the dirty pages to the backing, which may keep them in memory for a while.

@@ -2,4 +2,5 @@
 
 pub(crate) mod dirty_pages;
 pub(crate) mod flusher;
+pub(crate) mod unlinked;
 pub(crate) mod write_back;

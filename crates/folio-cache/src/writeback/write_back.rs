@@ -15,6 +15,7 @@
 //! until then.
 
 use std::io::{self, IoSlice};
+use std::mem;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::MOST_PAGES;
 use crate::writeback::dirty_pages;
+use crate::writeback::unlinked;
 
 /// The next step after a write: a sync of the backing, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,8 +290,13 @@ pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
-    let _keep = KeepUnwritten(mapping);
-    if !mapping.dirty.is_empty() {
+    let keep = KeepUnwritten(mapping);
+    if mapping.dirty.is_empty() {
+        return;
+    }
+    if unlinked::forget_if_unlinked(&mapping.shared, mapping) {
+        mem::forget(keep);
+    } else {
         let _ = write_back(mapping, 0..u64::MAX, Then::Nothing);
     }
 }
@@ -336,6 +343,14 @@ fn catch_panic<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
 pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     let (mut result, mut panicked) = (Ok(()), Ok(()));
     for mapping in shared.registry.dirty() {
+        match catch_panic(|| unlinked::forget_if_unlinked(shared, &mapping)) {
+            Ok(false) => {}
+            Ok(true) => continue,
+            Err(panic) => {
+                panicked = panicked.and(Err(panic));
+                continue;
+            }
+        }
         match catch_panic(|| write_back(&mapping, 0..u64::MAX, Then::Nothing)) {
             Ok(written) => result = result.and(written),
             Err(panic) => panicked = panicked.and(Err(panic)),
@@ -350,6 +365,12 @@ pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
 /// clean. An error or panic of a backing is left to the next sync of that file.
 pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
     shared.registry.any_dirty(|mapping| {
+        match catch_panic(|| unlinked::forget_if_unlinked(shared, mapping)) {
+            Ok(false) => {}
+            // Its pages leave with it.
+            Ok(true) => return true,
+            Err(_) => return false,
+        }
         let written = catch_panic(|| write_some(mapping));
         // It may have been kept only because it was dirty.
         keep_unwritten(shared, mapping);
