@@ -38,14 +38,14 @@ type Pending<'f> = Vec<(Pin<Box<dyn Future<Output = bool> + 'f>>, Waker)>;
 /// are pending.
 fn poll_first<'f>(
     pages: impl Iterator<Item = (&'f File, u64)>,
-    wakes: &Arc<AtomicUsize>,
+    woken: &Arc<AtomicUsize>,
 ) -> Pending<'f> {
     let started = Instant::now();
     let pending = pages
         .filter_map(|(file, page)| {
             let read = async move { file.page_async(page * PAGE as u64).await.unwrap().is_some() };
             let mut future: Pin<Box<dyn Future<Output = bool>>> = Box::pin(read);
-            let waker = Waker::from(Arc::new(Task(Arc::clone(wakes))));
+            let waker = Waker::from(Arc::new(Task(Arc::clone(woken))));
             match future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 Poll::Pending => Some((future, waker)),
                 Poll::Ready(is_there) => {

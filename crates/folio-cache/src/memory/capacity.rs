@@ -178,12 +178,12 @@ fn is_worth_an_attempt<S: Scheme>(
     attempts: &mut HashMap<usize, u8>,
 ) -> bool {
     let frames = shared.zone().block_range(block);
-    if !pinned::seem_movable(shared, frames.clone()) {
+    if !pinned::seem_movable(shared, &frames) {
         return false;
     }
     let attempts = attempts.entry(block).or_default();
     *attempts += u8::from(*attempts <= MAX_ATTEMPTS);
-    *attempts <= MAX_ATTEMPTS && pinned::pinned_frames(shared, frames) == 0
+    *attempts <= MAX_ATTEMPTS && pinned::pinned_frames(shared, &frames) == 0
 }
 
 /// Takes a block offline. Returns `None` if a frame in it is pinned.

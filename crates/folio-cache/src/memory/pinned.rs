@@ -11,11 +11,11 @@ use crate::state::units::{CACHED, split_owner_data};
 
 /// Returns the bytes of pages that others than the index reference, or only others. Racy.
 pub(crate) fn pinned_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
-    pinned_frames(shared, shared.zone().pfns()) * FRAME_SIZE
+    pinned_frames(shared, &shared.zone().pfns()) * FRAME_SIZE
 }
 
 /// Returns the number of pinned frames in a range. Racy.
-pub(crate) fn pinned_frames<S: Scheme>(shared: &Shared<S>, frames: PfnRange) -> usize {
+pub(crate) fn pinned_frames<S: Scheme>(shared: &Shared<S>, frames: &PfnRange) -> usize {
     let mut count = 0;
     let mut mappings = Mappings { shared, last: None };
     for_each_cached(shared, frames, |pfn, seen| {
@@ -32,7 +32,7 @@ pub(crate) fn pinned_frames<S: Scheme>(shared: &Shared<S>, frames: PfnRange) -> 
 
 /// Returns `true` if no frame in a range seems to be pinned or in flight, by a look at its
 /// descriptor alone. Racy.
-pub(crate) fn seem_movable<S: Scheme>(shared: &Shared<S>, frames: PfnRange) -> bool {
+pub(crate) fn seem_movable<S: Scheme>(shared: &Shared<S>, frames: &PfnRange) -> bool {
     let mut seem_movable = true;
     for_each_cached(shared, frames, |_, seen| {
         seem_movable &= matches!(seen.snapshot, Snapshot::Live(n) if n <= seen.order.frames());
@@ -43,7 +43,7 @@ pub(crate) fn seem_movable<S: Scheme>(shared: &Shared<S>, frames: PfnRange) -> b
 /// Calls `each` with the cached folios of which the head lies in a range.
 fn for_each_cached<S: Scheme>(
     shared: &Shared<S>,
-    frames: PfnRange,
+    frames: &PfnRange,
     mut each: impl FnMut(Pfn, &Peek),
 ) {
     let mut at = frames.start.as_u64();

@@ -67,9 +67,9 @@ impl<'c, S: Scheme> Wait<'c, S> {
         if found && self.lost < LOST {
             self.lost += 1;
             if self.lost < LOST / 4 {
-                yield_now()
+                yield_now();
             } else {
-                back_off(MIN_PAUSE)
+                back_off(MIN_PAUSE);
             }
             return Next::Look;
         }

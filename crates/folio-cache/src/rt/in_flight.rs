@@ -62,8 +62,9 @@ fn class(pages: &Pages) -> u32 {
 /// Returns the aligned ranges of the size class of `pages` that they touch: at most two.
 fn ranges(pages: &Pages) -> impl Iterator<Item = AlignedRange> {
     let (mapping, class) = (pages.mapping, class(pages));
-    let ends = pages.pages.end.saturating_sub(1) >> class;
-    let ranges = if pages.pages.is_empty() { 1..=0 } else { pages.pages.start >> class..=ends };
+    let ends = pages.pages.end.div_ceil(1 << class);
+    let first = if pages.pages.is_empty() { ends } else { pages.pages.start >> class };
+    let ranges = first..ends;
     ranges.map(move |range| (mapping, class, range))
 }
 
@@ -157,7 +158,9 @@ mod tests {
             };
             assert_eq!(naive.iter().any(covering), found.is_some(), "seed {seed}");
         }
-        naive.iter().for_each(|&(id, _)| drop(in_flight.remove(id)));
+        for (id, _) in naive {
+            in_flight.remove(id);
+        }
         assert!(in_flight.by_range.is_empty() && in_flight.classes.iter().all(|&n| n == 0));
     }
 

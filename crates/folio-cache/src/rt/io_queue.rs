@@ -113,7 +113,9 @@ impl Queue {
     /// Records the end of a thread's fetch, or of its fetches together for a mapping.
     pub(super) fn end_fetch(&mut self, together: Option<u32>) {
         self.fetching -= 1;
-        together.into_iter().for_each(|mapping| self.fetches.end_together(mapping));
+        if let Some(mapping) = together {
+            self.fetches.end_together(mapping);
+        }
     }
 
     /// Records an extent as begun.
