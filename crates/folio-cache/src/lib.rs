@@ -138,6 +138,7 @@ pub use api::file::File;
 pub use api::range::RangeHandle;
 pub use api::read_many::Read;
 pub use api::stream::ByteStream;
+pub use api::unwritten::Unwritten;
 pub use backing::{Backing, Call, Durable, Fault, FileId, Fill, LocalFile, Memory, Version};
 pub use state::handle::PageHandle;
 pub use state::stats::CacheStats;

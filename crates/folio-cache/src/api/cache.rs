@@ -25,11 +25,13 @@ use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::frames::{Arena, Offline, Zone};
 use crate::state::registry::Registry;
+use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Shared};
 use crate::state::stats::{CacheStats, Counters};
 use crate::state::units::CACHED;
 use crate::writeback::dirty_pages;
-use crate::writeback::write_back;
+use crate::writeback::flush_pool::FlushPool;
+use crate::writeback::sync;
 
 /// Files cached in a fixed amount of memory. Cloning it gives another handle on the same cache.
 #[derive(Clone)]
@@ -91,7 +93,10 @@ impl<S: Scheme> Cache<S> {
             counters: Counters::default(),
             policy: Mutex::new(policy),
             dirty_pages: AtomicU64::new(0),
+            sick_pages: AtomicU64::new(0),
             unwritten: Mutex::default(),
+            flush_pool: FlushPool::default(),
+            requests: Requests::default(),
             flusher: Worker::new(const { &Shared::FLUSHER }, Weak::clone(me)),
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, Weak::clone(me)),
             io_pool: IoPool::default(),
@@ -142,7 +147,7 @@ impl<S: Scheme> Cache<S> {
     /// The first one; each is told to those who have the file open as well.
     pub fn flush(&self) -> io::Result<()> {
         self.shared.check_process()?;
-        write_back::write_back_all(&self.shared)
+        sync::write_back_all(&self.shared)
     }
 
     /// Opens what any [`Backing`] gives. Backings of one identity share their pages, as opens of
@@ -195,6 +200,7 @@ impl<S: Scheme> Cache<S> {
         }
         self.shared.io_pool.quiesce();
         self.shared.flusher.quiesce();
+        self.shared.flush_pool.quiesce(&self.shared.requests);
         self.shared.reclaimer.quiesce();
     }
 
@@ -212,6 +218,7 @@ impl<S: Scheme> Cache<S> {
         }
         self.shared.io_pool.set_io_threads(threads);
         self.shared.flusher.set_may_start(threads > 0);
+        self.shared.flush_pool.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
         if threads > 0 && dirty_pages::count(&self.shared) > 0 {
             // Who made it dirty found no flusher.

@@ -10,3 +10,4 @@ pub(crate) mod open;
 pub(crate) mod range;
 pub(crate) mod read_many;
 pub(crate) mod stream;
+pub(crate) mod unwritten;

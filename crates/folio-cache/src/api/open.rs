@@ -11,7 +11,7 @@ use crate::length::refresh;
 use crate::state::error_cursor::ErrorCursor;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
-use crate::writeback::write_back;
+use crate::writeback::sync;
 
 /// One open of a file.
 pub(crate) struct Opened<S: Scheme> {
@@ -47,19 +47,24 @@ impl<S: Scheme> Opened<S> {
 
     pub(crate) fn sync(&self, what: Durable) -> io::Result<()> {
         self.mapping.shared.check_process()?;
-        write_back::sync(&self.mapping, what, &self.cursor)
+        sync::sync(&self.mapping, what, &self.cursor)
+    }
+
+    /// Counts all errors so far as reported to this open file.
+    pub(crate) fn acknowledge(&self) {
+        let _ = self.mapping.errors.report(&self.cursor, self.mapping.errors.count());
     }
 
     /// Writes everything to the backing, which may keep it in memory for a while.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.mapping.shared.check_process()?;
-        write_back::flush(&self.mapping, &self.cursor)
+        sync::flush(&self.mapping, &self.cursor)
     }
 }
 
 impl<S: Scheme> Drop for Opened<S> {
     fn drop(&mut self) {
-        write_back::closed(&self.mapping);
+        sync::closed(&self.mapping);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
-use crate::writeback::write_back;
+use crate::writeback::throttle;
 
 /// Rounds of an allocation before it fails. Reclaim may find nothing for a moment while another
 /// thread takes a block offline or closes a large file, and its frames come back.
@@ -69,7 +69,7 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
     capacity::fit(shared);
     for round in 0..MAX_ROUNDS {
         if free_some(shared, BATCH) == 0 {
-            write_back::write_back_some(shared);
+            throttle::write_back_some(shared);
         }
         if let Ok(folio) = zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
             return Ok(folio);

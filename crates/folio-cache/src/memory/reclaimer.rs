@@ -15,7 +15,7 @@ use crate::memory::capacity;
 use crate::memory::evict::{self, BATCH};
 use crate::rt::worker::Job;
 use crate::state::shared::Shared;
-use crate::writeback::write_back;
+use crate::writeback::throttle;
 
 /// The pause after a round that freed nothing: pinned or dirty pages are not evictable at once.
 const BACK_OFF: Duration = Duration::from_millis(10);
@@ -29,7 +29,7 @@ fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {
     capacity::fit(shared);
     let mut pause = Duration::ZERO;
     while pause.is_zero() && !shared.zone().is_at_least(Level::Enough) {
-        if evict::reclaim(shared, BATCH) == 0 && !write_back::write_back_some(shared) {
+        if evict::reclaim(shared, BATCH) == 0 && !throttle::write_back_some(shared) {
             pause = BACK_OFF;
         }
     }

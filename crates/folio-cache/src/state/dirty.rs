@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use folio_frames::FRAME_SIZE;
 use parking_lot::Mutex;
@@ -14,17 +15,50 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
     pages: Mutex<BTreeSet<u32>>,
+    /// The file is sick: its pages do not count against the limits of others. Written under the
+    /// lock of `pages`.
+    is_sick: AtomicBool,
 }
 
 impl Dirty {
-    /// Adds a page. Call under its page lock.
-    pub(crate) fn insert(&self, page: u32) {
-        self.pages.lock().insert(page);
+    /// Adds a page. Returns `true` if the file is sick. Call under the page lock.
+    pub(crate) fn insert(&self, page: u32) -> bool {
+        let mut pages = self.pages.lock();
+        pages.insert(page);
+        self.is_sick()
     }
 
-    /// Removes a page. Call under its page lock.
-    pub(crate) fn remove(&self, page: u32) {
-        self.pages.lock().remove(&page);
+    /// Removes a page. Returns `true` if the file is sick. Call under the page lock.
+    pub(crate) fn remove(&self, page: u32) -> bool {
+        let mut pages = self.pages.lock();
+        pages.remove(&page);
+        self.is_sick()
+    }
+
+    /// Returns the number of dirty pages.
+    pub(crate) fn count(&self) -> u64 {
+        self.pages.lock().len() as u64
+    }
+
+    /// Returns all dirty pages.
+    pub(crate) fn all(&self) -> Vec<u32> {
+        self.pages.lock().iter().copied().collect()
+    }
+
+    /// Returns `true` if the file is sick.
+    pub(crate) fn is_sick(&self) -> bool {
+        // Relaxed: exact under the lock, a hint elsewhere.
+        self.is_sick.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the file is sick, or no longer. Returns the number of dirty pages if that is a
+    /// change.
+    pub(crate) fn set_sick(&self, is_sick: bool) -> Option<u64> {
+        if self.is_sick() == is_sick {
+            return None;
+        }
+        let pages = self.pages.lock();
+        (self.is_sick.swap(is_sick, Ordering::Relaxed) != is_sick).then_some(pages.len() as u64)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

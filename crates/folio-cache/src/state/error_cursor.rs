@@ -84,7 +84,7 @@ impl WritebackErrors {
 }
 
 /// Returns a copy of an error: by its number if it has one.
-fn copy(error: &io::Error) -> io::Error {
+pub(crate) fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::new(error.kind(), error.to_string()),
@@ -94,6 +94,23 @@ fn copy(error: &io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unreported_error_after_a_reported_one_is_reported_to_new_opens() {
+        let errors = WritebackErrors::default();
+        let first = errors.begin();
+        errors.record(&io::Error::from_raw_os_error(28));
+        errors.report(&first, 0).unwrap_err();
+        errors.record(&io::Error::from_raw_os_error(5));
+        for (open, reported) in [(errors.begin(), Err(Some(5))), (errors.begin(), Ok(()))] {
+            let code = |open| {
+                errors.report(open, errors.count()).map_err(|error| error.raw_os_error())
+            };
+            assert_eq!((code(&open), code(&open)), (reported, Ok(())));
+        }
+        // The first one has seen neither the second error nor that others have.
+        assert_eq!(errors.report(&first, 2).unwrap_err().raw_os_error(), Some(5));
+    }
 
     #[test]
     fn each_error_is_reported_once_to_each_open_file() {

@@ -89,6 +89,11 @@ impl<S: Scheme> Registry<S> {
         self.index_bytes.load(Ordering::Relaxed)
     }
 
+    /// Returns the mapping of a file, or `None` if it is not open and has nothing to write.
+    pub(crate) fn by_file_id(&self, file_id: FileId) -> Option<Arc<Mapping<S>>> {
+        self.by_file_id.lock().get(&file_id)?.1.upgrade()
+    }
+
     /// Returns the mapping with a number, or `None` if it does not exist any more.
     pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Mapping<S>>> {
         self.by_id.read().get(&id)?.upgrade()

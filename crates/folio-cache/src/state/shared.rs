@@ -15,8 +15,10 @@ use crate::rt::worker::Worker;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
+use crate::state::requests::Requests;
 use crate::state::stats::Counters;
 use crate::state::units::CACHED;
+use crate::writeback::flush_pool::FlushPool;
 
 /// The state that the clones of a cache and its mappings share.
 pub(crate) struct Shared<S: Scheme> {
@@ -27,9 +29,13 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) policy: Mutex<Box<dyn Policy>>,
     /// The number of dirty pages of all files.
     pub(crate) dirty_pages: AtomicU64,
+    /// The number of those whose files are sick.
+    pub(crate) sick_pages: AtomicU64,
     /// Closed files with dirty pages that could not be written yet.
     pub(crate) unwritten: Mutex<HashMap<u32, Arc<Mapping<S>>>>,
     pub(crate) flusher: Worker<Self>,
+    pub(crate) flush_pool: FlushPool<S>,
+    pub(crate) requests: Requests,
     pub(crate) reclaimer: Worker<Self>,
     pub(crate) io_pool: IoPool,
     pub(crate) capacity: Capacity<S>,

@@ -1,0 +1,431 @@
+//! A sick file harms no other: its requests hang, fail forever, or are slow, while healthy files
+//! beside it are read, written, flushed, synced, opened and closed.
+
+mod common;
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::assert_nothing_leaked;
+use folio_cache::{Backing, Cache, Call, Durable, Fault, File, FileId, Memory, Version};
+use parking_lot::{Condvar, Mutex};
+
+const EIO: i32 = 5;
+const PAGE: u64 = 4096;
+
+/// Memory of which one kind of call hangs until it is healed.
+#[derive(Debug)]
+struct Hanging {
+    memory: Memory,
+    hangs: Mutex<Option<Call>>,
+    healed: Condvar,
+    /// The number of calls that hang now.
+    hung: AtomicUsize,
+}
+
+impl Hanging {
+    fn new(bytes: &[u8]) -> Arc<Self> {
+        let (hangs, healed, hung) = (Mutex::new(None), Condvar::new(), AtomicUsize::new(0));
+        Arc::new(Self { memory: Memory::new(bytes), hangs, healed, hung })
+    }
+
+    fn hang(&self, call: Call) {
+        *self.hangs.lock() = Some(call);
+    }
+
+    fn heal(&self) {
+        *self.hangs.lock() = None;
+        self.healed.notify_all();
+    }
+
+    fn pass(&self, call: Call) {
+        let mut hangs = self.hangs.lock();
+        if *hangs == Some(call) {
+            self.hung.fetch_add(1, Ordering::SeqCst);
+            self.healed.wait_while(&mut hangs, |hangs| *hangs == Some(call));
+            self.hung.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn wait_until_it_hangs(&self) {
+        within("the call does not come", || self.hung.load(Ordering::SeqCst) > 0);
+    }
+}
+
+impl Backing for Hanging {
+    fn file_id(&self) -> FileId {
+        self.memory.file_id()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        self.pass(Call::Version);
+        self.memory.version()
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.pass(Call::Fill);
+        self.memory.fill(offset, buffers)
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        self.pass(Call::Write);
+        self.memory.write(offset, buffers)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.pass(Call::SetLen);
+        self.memory.set_len(len)
+    }
+
+    fn sync(&self, what: Durable) -> io::Result<()> {
+        self.pass(Call::Sync);
+        self.memory.sync(what)
+    }
+}
+
+/// Ends the hangs when it is dropped. A failed assertion drops it as well: otherwise the closes would
+/// wait forever.
+struct HealOnDrop(Vec<Arc<Hanging>>);
+
+impl Drop for HealOnDrop {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|hanging| hanging.heal());
+    }
+}
+
+/// Waits until a condition holds: 20 s at most, which only a hang reaches.
+fn within(message: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < end, "{message}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Runs `act` in a thread of its own, for 20 s at most.
+fn ends(what: &str, act: impl FnOnce() + Send + 'static) {
+    let thread = thread::spawn(act);
+    within(&format!("{what} hangs"), || thread.is_finished());
+    thread.join().unwrap();
+}
+
+/// Does what users do with a file, and with the cache.
+fn use_healthy(cache: &Cache, file: &File, memory: &Arc<Memory>) {
+    let (cache, file, memory) = (cache.clone(), file.clone(), memory.clone());
+    let act = |what: &str, act: Box<dyn FnOnce() + Send>| ends(what, act);
+    let clone = || (cache.clone(), file.clone(), memory.clone());
+    let (_, f, _) = clone();
+    act("a miss", Box::new(move || {
+        f.invalidate();
+        assert_eq!(f.read_at(20 * PAGE, &mut [0; 8]).unwrap(), 8);
+    }));
+    let (_, f, _) = clone();
+    act("a read ahead", Box::new(move || {
+        f.invalidate();
+        (0..64).for_each(|page| assert_eq!(f.read_at(page * PAGE, &mut [0; 8]).unwrap(), 8));
+    }));
+    let (_, f, _) = clone();
+    act("a future", Box::new(move || {
+        f.invalidate();
+        let read = pollster::block_on(f.read_at_async(40 * PAGE, &mut [0; 8])).unwrap();
+        assert_eq!(read, 8);
+    }));
+    let (_, f, _) = clone();
+    act("a write", Box::new(move || {
+        (0..300).for_each(|page| _ = f.write_at(page % 100 * PAGE, &[3; 4096]).unwrap());
+    }));
+    let (_, f, m) = clone();
+    act("the flusher", Box::new(move || {
+        f.write_at(0, b"flush me").unwrap();
+        within("the flusher does not write", || m.contents().starts_with(b"flush me"));
+    }));
+    let (_, f, m) = clone();
+    act("a sync", Box::new(move || {
+        f.write_at(8, b"sync me").unwrap();
+        f.sync_data().unwrap();
+        assert_eq!(&m.durable()[8..15], b"sync me");
+    }));
+    let (c, _, m) = clone();
+    act("an open and a close", Box::new(move || {
+        let other = c.open_backing(m.clone()).unwrap();
+        assert!(!other.revalidate().unwrap());
+        other.write_at(0, b"close me").unwrap();
+        other.close().unwrap();
+        assert!(m.contents().starts_with(b"close me"));
+        let third = Arc::new(Memory::new(b"third"));
+        let other = c.open_backing(third.clone()).unwrap();
+        other.write_at(0, b"T").unwrap();
+        drop(other);
+        assert_eq!(third.contents(), b"Third");
+    }));
+    let (_, f, _) = clone();
+    act("a truncate and a hole", Box::new(move || {
+        f.set_len(99 * PAGE).unwrap();
+        f.punch_hole(PAGE, 3 * PAGE).unwrap();
+        f.set_len(100 * PAGE).unwrap();
+    }));
+    let (c, _, _) = clone();
+    act("a capacity", Box::new(move || {
+        c.set_capacity(4 << 20).unwrap();
+        c.set_capacity(8 << 20).unwrap();
+    }));
+    let (c, ..) = clone();
+    act("quiesce", Box::new(move || c.quiesce()));
+}
+
+/// Makes one call on the sick file in a thread of its own, which will hang.
+fn call(file: &File, call: Call) -> thread::JoinHandle<()> {
+    let file = file.clone();
+    thread::spawn(move || match call {
+        Call::Version => _ = file.revalidate().unwrap(),
+        Call::Fill => {
+            file.invalidate();
+            file.read_at(280 * PAGE, &mut [0; 8]).unwrap();
+        }
+        Call::Write => file.flush().unwrap(),
+        Call::SetLen => file.set_len(1000 * PAGE).unwrap(),
+        _ => file.sync_data().unwrap(),
+    })
+}
+
+#[test]
+fn a_healthy_file_works_beside_one_whose_calls_hang() {
+    for hangs in [Call::Write, Call::Sync, Call::Version, Call::SetLen, Call::Fill] {
+        let cache: Cache = Cache::new(8 << 20).unwrap();
+        let sick = Hanging::new(&[1; 300 * 4096]);
+        let file = cache.open_backing(sick.clone()).unwrap();
+        // 1 MiB is dirty.
+        file.write_at(0, &vec![7; 1 << 20]).unwrap();
+        sick.hang(hangs);
+        let _heal = HealOnDrop(vec![sick.clone()]);
+        let memory = Arc::new(Memory::new(&[2; 100 * 4096]));
+        let healthy = cache.open_backing(memory.clone()).unwrap();
+        let calls = [(); 3].map(|()| call(&file, hangs));
+        sick.wait_until_it_hangs();
+        use_healthy(&cache, &healthy, &memory);
+        assert!(calls.iter().all(|call| !call.is_finished()), "{hangs:?} does not hang");
+        sick.heal();
+        calls.into_iter().for_each(|call| call.join().unwrap());
+        file.sync_data().unwrap();
+        assert!(sick.memory.durable()[..1 << 20] == vec![7; 1 << 20], "{hangs:?}");
+        drop((file, healthy));
+        assert_nothing_leaked(&cache);
+    }
+}
+
+/// The flusher meets the hung file first, in most orders of the files.
+#[test]
+fn the_flusher_writes_healthy_files_beside_many_hung_ones() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let sick: Vec<_> = (0..100).map(|_| Hanging::new(b"old")).collect();
+    let files: Vec<_> = sick
+        .iter()
+        .map(|memory| {
+            let file = cache.open_backing(memory.clone()).unwrap();
+            file.write_at(0, b"new").unwrap();
+            memory.hang(Call::Write);
+            file
+        })
+        .collect();
+    let heal = HealOnDrop(sick.clone());
+    within("not all hang", || sick.iter().all(|memory| memory.hung.load(Ordering::SeqCst) > 0));
+    let memory = Arc::new(Memory::new(b"old"));
+    let healthy = cache.open_backing(memory.clone()).unwrap();
+    healthy.write_at(0, b"new").unwrap();
+    within("the flusher hangs", || memory.contents() == b"new");
+    // One request of each file: the flusher does not come again.
+    assert!(sick.iter().all(|memory| memory.hung.load(Ordering::SeqCst) == 1));
+    assert_eq!(cache.unwritten().len(), 100);
+    drop(heal);
+    drop((files, healthy));
+    assert_nothing_leaked(&cache);
+    assert!(sick.iter().all(|memory| memory.memory.contents() == b"new"));
+}
+
+/// Writers of a healthy file write as often themselves as without the sick file: never, or past the
+/// limit of their own pages.
+fn throttled_beside(cache: &Cache) -> u64 {
+    let memory = Arc::new(Memory::new(b""));
+    let healthy = cache.open_backing(memory.clone()).unwrap();
+    let before = cache.stats().throttled;
+    for round in 0..200 {
+        healthy.write_at(round % 50 * PAGE, &[round as u8; 4096]).unwrap();
+    }
+    let throttled = cache.stats().throttled - before;
+    healthy.close().unwrap();
+    throttled
+}
+
+#[test]
+fn a_hung_file_at_the_dirty_limit_throttles_no_other() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let sick = Hanging::new(b"");
+    let file = cache.open_backing(sick.clone()).unwrap();
+    sick.hang(Call::Write);
+    let _heal = HealOnDrop(vec![sick.clone()]);
+    let writer = thread::spawn({
+        let file = file.clone();
+        move || (0..200).for_each(|page| _ = file.write_at(page * PAGE, &[1; 4096]).unwrap())
+    });
+    sick.wait_until_it_hangs();
+    within("it is not listed", || cache.unwritten().len() == 1);
+    within("its writer is not throttled", || cache.stats().throttled > 0);
+    assert!(!writer.is_finished());
+    assert_eq!(throttled_beside(&cache), 0);
+    let listed = cache.unwritten();
+    assert_eq!((listed[0].file_id, listed[0].is_open), (sick.file_id(), true));
+    assert_eq!(listed[0].error.kind(), io::ErrorKind::TimedOut);
+    assert!(listed[0].dirty_bytes > 100 * PAGE, "{listed:?}");
+    sick.heal();
+    writer.join().unwrap();
+    file.sync_data().unwrap();
+    assert!(cache.unwritten().is_empty());
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_file_that_fails_forever_is_tried_rarely_and_throttles_no_other() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let sick = Arc::new(Memory::new(b""));
+    sick.inject(Call::Write, 0, u64::MAX, Fault::Error(EIO));
+    let file = cache.open_backing(sick.clone()).unwrap();
+    let error = (0..).find_map(|page| file.write_at(page * PAGE, &[1; 4096]).err()).unwrap();
+    assert_eq!(error.raw_os_error(), Some(EIO));
+    drop(file);
+    let before = sick.calls(Call::Write);
+    for _ in 0..20 {
+        assert_eq!(throttled_beside(&cache), 0);
+    }
+    thread::sleep(Duration::from_secs(2));
+    assert!(sick.calls(Call::Write) - before <= 4, "{}", sick.calls(Call::Write) - before);
+    let listed = cache.unwritten();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].file_id, listed[0].is_open), (sick.file_id(), false));
+    assert_eq!(listed[0].error.raw_os_error(), Some(EIO));
+    // Memory is short: it is tried for that, but misses of the other file do not fail.
+    let other = cache.open_backing(Arc::new(Memory::new(&vec![3; 4 << 20]))).unwrap();
+    let mut buf = vec![0; 4 << 20];
+    assert_eq!(other.read_at(0, &mut buf).unwrap(), 4 << 20);
+    drop(other);
+    assert_eq!(cache.discard(sick.file_id()).unwrap(), listed[0].dirty_bytes);
+    assert_eq!((cache.unwritten().len(), cache.discard(sick.file_id()).unwrap()), (0, 0));
+    assert_eq!(Arc::strong_count(&sick), 1, "the file is not released");
+    assert!(sick.contents().is_empty());
+    assert_nothing_leaked(&cache);
+}
+
+/// A slow file is always at the limit of dirty pages, and no request of it hangs.
+#[test]
+fn a_slow_file_leaves_the_others_a_share_of_the_limit() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let slow = Arc::new(Memory::new(b""));
+    slow.inject(Call::Write, 0, u64::MAX, Fault::Delay(Duration::from_millis(100)));
+    let file = cache.open_backing(slow.clone()).unwrap();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            (0..1500).for_each(|page| _ = file.write_at(page * PAGE, &[1; 4096]).unwrap());
+        });
+        within("the writer is not throttled", || cache.stats().throttled > 0);
+        let memory = Arc::new(Memory::new(b""));
+        let healthy = cache.open_backing(memory.clone()).unwrap();
+        let begin = Instant::now();
+        (0..5000).for_each(|n| _ = healthy.write_at(n % 100 * PAGE, &[2; 4096]).unwrap());
+        // Without a share, each page is written alone.
+        assert!(memory.calls(Call::Write) < 500, "{} writes", memory.calls(Call::Write));
+        assert!(writer.is_finished() || begin.elapsed() < Duration::from_secs(5));
+    });
+    file.sync_data().unwrap();
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn discard_drops_dirty_pages_and_reads_see_the_backing() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    cache.set_io_threads(0);
+    let memory = Arc::new(Memory::new(&[1; 6000]));
+    let [file, other] = [(); 2].map(|()| cache.open_backing(memory.clone()).unwrap());
+    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(EIO));
+    file.write_at(0, &[2; 100]).unwrap();
+    file.append(&[2; 10_000]).unwrap();
+    let handle = file.page(0).unwrap().unwrap();
+    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
+    file.write_at(0, &[3; 100]).unwrap();
+    assert_eq!(cache.unwritten()[0].dirty_bytes, 4 * PAGE);
+    assert_eq!(file.discard().unwrap(), 4 * PAGE);
+    assert_eq!((cache.unwritten().len(), file.len()), (0, 6000));
+    let mut buf = [0; 7000];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), 6000);
+    assert!(buf[..6000] == [1; 6000]);
+    assert_eq!(handle[..100], [2; 100], "the bytes of a handle changed");
+    // No error from before for this open; the other one reports it once.
+    file.sync_data().unwrap();
+    assert_eq!(other.sync_data().unwrap_err().raw_os_error(), Some(EIO));
+    other.sync_data().unwrap();
+    memory.heal();
+    assert_eq!(file.append(b"again").unwrap(), 6000);
+    file.sync_data().unwrap();
+    assert!(memory.durable() == [&[1; 6000][..], b"again"].concat());
+    drop((file, other, handle));
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn discard_does_not_wait_for_a_hung_write() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let sick = Hanging::new(b"");
+    let file = cache.open_backing(sick.clone()).unwrap();
+    file.write_at(0, &[1; 4096]).unwrap();
+    sick.hang(Call::Write);
+    let _heal = HealOnDrop(vec![sick.clone()]);
+    let flush = call(&file, Call::Write);
+    sick.wait_until_it_hangs();
+    file.write_at(PAGE, &[1; 4096]).unwrap();
+    let discarding = file.clone();
+    ends("discard", move || assert_eq!(discarding.discard().unwrap(), 2 * PAGE));
+    assert_eq!(file.len(), 0);
+    sick.heal();
+    flush.join().unwrap();
+    // The request that was under way made the file longer.
+    assert_eq!(sick.memory.contents(), [1; 4096]);
+    assert_eq!(file.read_at(0, &mut [0; 5000]).unwrap(), 4096);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// A flush of all files has the healthy ones written before it waits for the hung one.
+#[test]
+fn a_flush_of_all_files_writes_the_healthy_ones() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let sick = Hanging::new(b"");
+    let file = cache.open_backing(sick.clone()).unwrap();
+    file.write_at(0, &[1; 4096]).unwrap();
+    sick.hang(Call::Write);
+    let _heal = HealOnDrop(vec![sick.clone()]);
+    let memories: Vec<_> = (0..10).map(|_| Arc::new(Memory::new(b"old"))).collect();
+    let files: Vec<_> = memories
+        .iter()
+        .map(|memory| {
+            let file = cache.open_backing(memory.clone()).unwrap();
+            file.write_at(0, b"new").unwrap();
+            file
+        })
+        .collect();
+    let flushing = cache.clone();
+    let flush = thread::spawn(move || flushing.flush());
+    within("the healthy files wait", || memories.iter().all(|memory| memory.contents() == b"new"));
+    assert!(!flush.is_finished());
+    sick.heal();
+    flush.join().unwrap().unwrap();
+    assert_eq!(sick.memory.contents(), [1; 4096]);
+    drop((file, files));
+    assert_nothing_leaked(&cache);
+}
