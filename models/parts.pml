@@ -131,8 +131,8 @@ inline write(f) {
 }
 
 /* From the allocator: an exclusive handle. Its shape is set before any process can find it. */
-inline take(f, whose) {
-  listed[f] = false; shape[f] = ONE; private[f] = (whose)
+inline take(f, owner) {
+  listed[f] = false; shape[f] = ONE; private[f] = (owner)
 }
 
 inline try_get(h, got) {
@@ -231,7 +231,7 @@ done: skip
 
 /* A walk by frame number: the nearest aligned head that covers it, a reference, and the head again. */
 proctype Walker() {
-  byte f, h, what, whose, x, t, n; bool got, last;
+  byte f, h, what, owner, x, t, n; bool got, last;
   do
   :: n < GETS ->
      n++;
@@ -248,12 +248,12 @@ proctype Walker() {
      if :: what == TAIL && h != 0 -> h = 0; what = shape[h] :: else fi;
      if
      :: what == ALL || what == ONE && h == f ->
-        whose = private[h];
+        owner = private[h];
         try_get(h, got);
         if
         :: got ->
            atomic {
-             got = (shape[h] == what && private[h] == whose);
+             got = (shape[h] == what && private[h] == owner);
              if :: got -> assert(KEEPS(h, f)); x = content[f] :: else fi
            }
            atomic {
@@ -265,7 +265,7 @@ proctype Walker() {
         fi
      :: else
      fi;
-     atomic { f = 0; h = 0; what = 0; whose = 0; x = 0; got = false }
+     atomic { f = 0; h = 0; what = 0; owner = 0; x = 0; got = false }
   :: else -> break
   od
 }

@@ -1,5 +1,5 @@
-//! `cargo x machine-code`: compares results/machine-code.md with the code that the compiler makes of
-//! the word today.
+//! `cargo x machine-code`: compares results/machine-code.md with the code that the compiler makes
+//! of the word today.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
-use folio_cache::{Cache, File};
+use folio_cache::{Cache, File, OpenOptions};
 
 /// The size of the header before each record: length and checksum.
 const HEADER: usize = 8;
@@ -21,7 +21,8 @@ struct Log {
 impl Log {
     /// Opens a log. Truncates a torn record at its end, which was never synced before a crash.
     fn open(cache: &Cache, path: &Path) -> io::Result<Self> {
-        let mut log = Self { file: cache.create(path)?, end: 0 };
+        let file = OpenOptions::new().append(true).create(true).open(cache, path)?;
+        let mut log = Self { file, end: 0 };
         while let Some((_, next)) = log.read(log.end)? {
             log.end = next;
         }
@@ -50,7 +51,7 @@ impl Log {
     }
 }
 
-/// Returns the FNV-1a hash of a record, which is not 0 for an empty one: zeroes are no valid header.
+/// Returns the FNV-1a hash of a record. It is not 0 for an empty one: zeroes are no valid header.
 fn checksum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |sum, &byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

@@ -1,20 +1,8 @@
-//! A page cache in user space: files read and written through reference-counted page frames.
+//! A page cache in user space: files are read and written through reference-counted page frames.
 //!
-//! ```text
-//!   File ──▶ Mapping (one per file) ──▶ index ──▶ Slot ──▶ folio ◀── PageHandle
-//!              ▲                                     ▲
-//!      Backing │ (mapping, page) in the descriptor   │ claim, freeze
-//!  (a file, …) └──────── reclaim, migrate, offline ──┘
-//! ```
-//!
-//! - A hit takes no lock and writes nothing that is shared but the page's own reference count:
-//!   index, `try_get`, re-check (R8), copy, put.
-//! - A frozen folio in the index means *in progress*. Whoever needs it sleeps; nobody spins. So a
-//!   page that many threads miss is read once.
-//! - A [`PageHandle`] is an immutable snapshot without a copy. It outlives reclaim, truncation, the
-//!   last close, and the cache: a folio that leaves the index while it is held belongs to its
-//!   holders alone, and the memory under it is kept until the last of them is gone.
-//! - Pages of a file stay for as long as somebody has it open.
+//! A [`Cache`] holds pages of files in a fixed amount of memory. A hit takes no lock. A
+//! [`PageHandle`] is a page without a copy, which outlives eviction, truncation and the cache.
+//! Bytes come from local files, or from any [`Backing`].
 //!
 //! ```
 //! use folio_cache::Cache;
@@ -24,10 +12,10 @@
 //! # let path = dir.path().join("greeting");
 //! std::fs::write(&path, "hello from a page")?;
 //!
-//! let cache: Cache = Cache::new(8 << 20)?;
+//! let cache = Cache::new(8 << 20)?; // 8 MiB
 //! let file = cache.open(&path)?;
 //! let mut word = [0; 4];
-//! assert_eq!(file.read_at(13, &mut word)?, 4); // a miss: the page is read
+//! file.read_exact_at(&mut word, 13)?; // a miss: the page is read
 //! assert_eq!(&word, b"page");
 //!
 //! let handle = file.page(6)?.expect("offset 6 is inside the file"); // a hit: no copy
@@ -37,88 +25,143 @@
 //! # }
 //! ```
 //!
+//! Written bytes reach the file after about a second, or when it is synced, flushed, closed or
+//! dropped for the last time. A dirty `File` in a `static` is never dropped: call [`Cache::flush`]
+//! (or [`File::close`]) before `main` returns.
+//!
+//! # How it works
+//!
+//! ```text
+//!   File ──▶ Mapping (one per file) ──▶ index ──▶ Slot ──▶ folio ◀── PageHandle
+//!              ▲                                     ▲
+//!      Backing │ (mapping, page) in the descriptor   │ page lock, freeze
+//!  (a file, …) └──────── reclaim, migrate, offline ──┘
+//! ```
+//!
+//! - A hit writes nothing shared except the page's own reference count: index, `try_get`, re-check
+//!   (R8), copy, put.
+//! - A frozen folio in the index means *in progress*. Threads that need it sleep, and none spins.
+//!   So a page that many threads miss is read once.
+//! - A handle is an immutable snapshot. A folio that leaves the index while it is pinned belongs to
+//!   its handles alone. Their memory is unmapped after the last of them is dropped.
+//! - Pages of a file stay cached for as long as the file is open somewhere.
+//! - A writer that finds a page pinned writes to a copy and switches the slot. Otherwise it freezes
+//!   the page and writes in place.
+//!
+//! # What is here
+//!
+//! | | |
+//! | --- | --- |
+//! | [`Cache`], [`CacheBuilder`] | the memory, and its configuration |
+//! | [`File`], [`OpenOptions`] | an open file: positioned reads and writes, syncs |
+//! | [`FileCursor`] | a position, with `Read`, `BufRead`, `Seek` and `Write` |
+//! | [`PageHandle`], [`RangeHandle`] | bytes of one page, and of many, without a copy |
+//! | [`File::read_at_async`] and others, [`ByteStream`] | futures and a stream, for any executor |
+//! | [`File::read_many`] | many reads by one call |
+//! | [`Backing`], [`LocalFile`], [`testing::Memory`] | sources of bytes |
+//! | [`policy`] | the eviction policies |
+//! | [`CacheStats`] | counters |
+//! | [`Cache::frames`] | migration, offline memory, compaction |
+//! | [`frames`], [`word`] | the crates below this one |
+//!
 //! # Ranges, futures, streams
 //!
-//! [`File::range`] holds any number of pages without a copy, in one allocation, as a
-//! [`Buf`](bytes::Buf); [`File::bytes`] gives [`Bytes`](bytes::Bytes). Both, and [`File::read_at`],
-//! exist as futures too ([`File::read_at_async`]), and [`File::stream`] is a scan. They need
-//! no runtime: a hit is there at the first poll, a miss is fetched by a thread of the cache.
-//! `examples/serve.rs` serves ranges over HTTP.
+//! [`File::range`] pins any number of pages without a copy, in one allocation, as a [`Buf`].
+//! [`File::bytes`] returns [`Bytes`]. Both, and [`File::read_at`], exist as futures too, and
+//! [`File::stream`] is a scan. They need no runtime: a hit is ready at the first poll, and a thread
+//! of the cache reads a miss. `examples/serve.rs` serves ranges over HTTP.
 //!
 //! ```
-//! use bytes::Buf;
+//! use folio_cache::Buf;
 //! # fn main() -> std::io::Result<()> {
-//! # let file = folio_cache::Cache::<folio_ref::DefaultScheme>::new(8 << 20)?
-//! #     .open_backing(std::sync::Arc::new(folio_cache::Memory::new(&[7; 10_000])))?;
+//! # let file = folio_cache::Cache::new(8 << 20)?
+//! #     .open_backing(std::sync::Arc::new(folio_cache::testing::Memory::new(&[7; 10_000])))?;
 //! # let mut socket = Vec::new();
-//! let mut range = file.range(1000, 1 << 20)?; // to the end of the file, if it is not that long
+//! let mut range = file.range(1000, 1 << 20)?; // to the end of the file, if that comes first
 //! while range.has_remaining() {
-//!     let sent = std::io::Write::write(&mut socket, range.chunk())?; // several pages at once where they lie together
-//!     range.advance(sent); // what was sent is let go
+//!     // Several pages at once, where they are adjacent in memory.
+//!     let sent = std::io::Write::write(&mut socket, range.chunk())?;
+//!     range.advance(sent); // unpins the pages that were sent
 //! }
 //! # assert_eq!(socket, [7; 9000]);
 //! # let mut buf = [0; 100];
 //! # pollster::block_on(async {
-//! let read = file.read_at_async(9950, &mut buf).await?;
+//! let read = file.read_at_async(&mut buf, 9950).await?;
 //! # assert_eq!(read, 50);
 //! # Ok(())
 //! # })
 //! # }
 //! ```
 //!
-//! # Writing
+//! # Open traits
 //!
-//! A writer that finds a page held writes to a copy and switches the slot; else it freezes the page
-//! and writes in place. Dirty pages go to the backing by writeback: see [`File`] for what is
-//! promised when.
+//! [`Backing`] and [`policy::Policy`] are open: implement them for other sources of bytes and other
+//! eviction policies. Methods that are added later have a default. [`policy::Frames`] is
+//! implemented by the cache, and by tests of a policy.
 //!
-//! # What of a changing file is seen
+//! # Changes by other programs
 //!
-//! A read that would end early looks at the file's size first, so growth and truncation are seen
+//! A read that would end early checks the file's size first, so growth and truncation are seen
 //! where they matter. Bytes that another program rewrites in place are seen after
-//! [`File::revalidate`] or the next [`Cache::open`], by size, mtime and ctime, so within the
-//! clock's tick of the file system.
+//! [`File::revalidate`] or the next open. These compare size, mtime and ctime: a change within one
+//! clock tick of the file system can be missed.
 //!
 //! # After a fork
 //!
-//! A cache belongs to the process that made it. In a child that was forked later, a call ends with
-//! the right bytes or with an error of kind `Unsupported`, which names both processes. It never
-//! waits for what only the parent has.
+//! A cache belongs to the process that built it. In a child forked later, a call returns the right
+//! bytes, or an error of kind `Unsupported` that names both processes. It never waits for something
+//! that only the parent has.
 //!
-//! | in the child | |
-//! | --- | --- |
-//! | threads | None, and none is started. |
-//! | locks | None is taken: another thread may have held it at the fork, and holds it for ever in the child. |
-//! | pages | A read of a page that is cached succeeds, with its bytes as of the fork. A read of any other page fails, and so does a look at the end of the file. |
-//! | [`File::invalidate`] | From then on each read of the file fails. |
-//! | futures | One that was in flight fails, and so does one that misses. |
-//! | opens, writes, syncs, [`Cache::flush`], [`Cache::set_capacity`] | They fail, and nothing has changed. |
-//! | dirty pages | They are the parent's. The child writes none of them, not even at the last close. |
-//! | reclaim, migration, blocks of memory, threads, [`Cache::quiesce`] | Nothing is done. |
-//! | handles | They keep their bytes. |
-//! | [`Cache::zone`] | For reports only: the zone knows nothing of processes. |
-//! | memory | That of the cache stays until the child ends, shared with the parent until one of them writes to it. |
+//! In the child:
 //!
-//! A child that needs a cache makes its own; its files are opened again. That cache reads what is in
-//! the files, without what is dirty in the parent: call [`Cache::flush`] before the fork. A daemon
-//! makes its cache after its forks, as a parent that exits there takes its dirty pages with it.
+//! - **Threads:** none exists, and none is started.
+//! - **Locks:** none is taken: a lock that another thread held at the fork stays locked in the
+//!   child.
+//! - **Pages:** a read of a cached page succeeds, with its bytes as of the fork. A read of any
+//!   other page fails, and so does a read past the end of the file.
+//! - [`File::invalidate`]: from then on each read of the file fails.
+//! - **Futures:** a future in flight fails, and so does one that misses.
+//! - **Opens, writes, syncs, [`Cache::flush`], [`Cache::set_capacity`]:** they fail and change
+//!   nothing.
+//! - **Dirty pages:** they belong to the parent. The child writes none of them, not even at the
+//!   last close.
+//! - **Reclaim, migration, offline memory, threads, [`Cache::quiesce`]:** they do nothing.
+//! - **Handles:** they keep their bytes.
+//! - [`CacheFrames::zone`]: for reports only: the zone does not know of processes.
+//! - **Memory:** the memory of the cache stays until the child ends, shared with the parent until
+//!   one of them writes to it.
 //!
-//! POSIX allows a child of a process with threads no more than async-signal-safe calls until it
-//! calls `exec`, and a cache has threads unless [`Cache::set_io_threads`] says 0. What is said
-//! above holds all the same, because no lock is taken; these two are bound by the rule of POSIX,
-//! and may hang if another thread of the parent was inside the allocator at the fork:
+//! A child that needs a cache builds its own, and opens its files again. That cache reads the bytes
+//! in the files, without those that are dirty in the parent: call [`Cache::flush`] before the fork.
+//! A daemon builds its cache after its forks, because a parent that exits takes its dirty pages
+//! with it.
 //!
-//! - a new cache in the child,
-//! - in the child, the last drop of a handle whose page had left the cache before the fork.
+//! POSIX allows a child of a process with threads only async-signal-safe calls until it calls
+//! `exec`. A cache has threads unless it is built with 0 of them. The list above still holds,
+//! because no lock is taken. Two actions are bound by the rule of POSIX, and may hang if another
+//! thread of the parent was inside the allocator at the fork:
 //!
-//! `std::process::Command` and `posix_spawn` are not concerned: their child calls `exec` at once. A
-//! child of `vfork` or of `clone` with `CLONE_VM` shares the memory of its parent, and may call
-//! nothing of this crate.
+//! - building a cache in the child,
+//! - dropping, in the child, the last handle of a page that had left the cache before the fork.
 //!
-//! # What this crate deliberately lacks
+//! `std::process::Command` and `posix_spawn` are not affected: their child calls `exec` at once. A
+//! child of `vfork`, or of `clone` with `CLONE_VM`, shares the memory of its parent and must not
+//! call this crate.
 //!
-//! An index that shrinks: it costs 8 bytes per page of the file that was touched, rounded up to 2
-//! MiB, until the last close.
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `metrics`: [`Cache::record_metrics`](Cache) hands the counters to the crate `metrics`.
+//! - `hits`: [`CacheStats::hits`] counts hits, for about 1 ns each.
+//! - `track`: an error for lack of memory names the lines of code that pin pages.
+//! - `checks`: checks every rule in release builds too. Debug builds always do.
+//!
+//! # Limits
+//!
+//! - Linux; tested on x86-64. A file is cached up to 16 TiB.
+//! - The index does not shrink: it costs 8 bytes for each page of the file that was touched,
+//!   rounded up to 2 MiB, until the last close.
 
 #![forbid(unsafe_code)]
 
@@ -130,21 +173,36 @@ pub mod policy;
 mod read;
 mod rt;
 mod state;
+pub mod testing;
 mod write;
 mod writeback;
 
+pub use api::builder::CacheBuilder;
 pub use api::cache::Cache;
+pub use api::cursor::FileCursor;
 pub use api::file::File;
+pub use api::frames::CacheFrames;
+pub use api::options::OpenOptions;
 pub use api::range::RangeHandle;
 pub use api::read_many::Read;
 pub use api::stream::ByteStream;
 pub use api::unwritten::Unwritten;
-pub use backing::{Backing, Call, Durable, Fault, FileId, Fill, LocalFile, Memory, Version};
+pub use backing::error::raw_os_error;
+pub use backing::{Backing, Durable, FileId, Fill, LocalFile, Version};
+pub use bytes::{Buf, Bytes};
+pub use folio_frames as frames;
+pub use folio_ref as word;
+pub use folio_ref::{DefaultScheme, Scheme, schemes};
 pub use state::handle::PageHandle;
 pub use state::stats::CacheStats;
 pub use state::units::CACHED;
 
-/// The README's example is a test as well.
+/// The example of the README is a test as well.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The snippets of the guide are tests as well.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;

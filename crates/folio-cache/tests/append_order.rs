@@ -13,7 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{StopOnDrop, assert_nothing_leaked};
-use folio_cache::{Backing, Cache, Call, Durable, Fault, FileId, LocalFile, Memory, Version};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, Durable, FileId, OpenOptions, Version};
 
 const PAGE: u64 = 4096;
 const HEADER: usize = 64;
@@ -80,19 +81,29 @@ fn no_write_leaves_a_hole_before_appended_bytes() {
         thread::scope(|scope| {
             let stop = StopOnDrop(&is_over);
 
-            scope.spawn(|| while !over() { file.flush().unwrap() });
-            scope.spawn(|| while !over() { file.sync_data().unwrap() });
+            scope.spawn(|| {
+                while !over() {
+                    file.flush().unwrap()
+                }
+            });
+            scope.spawn(|| {
+                while !over() {
+                    file.sync_data().unwrap()
+                }
+            });
             scope.spawn(|| {
                 let mut buf = vec![0; 1 << 20];
                 for n in 0.. {
-                    if over() { break; }
-                    _ = other.read_at(n % 4 << 20, &mut buf).unwrap();
+                    if over() {
+                        break;
+                    }
+                    _ = other.read_at(&mut buf, n % 4 << 20).unwrap();
                 }
             });
             for n in 0..3000_usize {
                 file.append(&vec![n as u8 | 1; 1 + n * 7 % 3000]).unwrap();
                 if n % 3 == 0 {
-                    file.write_at(0, &[n as u8 | 1; HEADER]).unwrap();
+                    file.write_at(&[n as u8 | 1; HEADER], 0).unwrap();
                 }
                 if n % 50 == 0 {
                     thread::yield_now();
@@ -115,7 +126,7 @@ fn appended_bytes_without_room_stop_those_behind_them() {
     cache.set_io_threads(0);
     let memory = Arc::new(Memory::new(&[1; 100]));
     let file = cache.open_backing(memory.clone()).unwrap();
-    file.write_at(0, &[2]).unwrap();
+    file.write_at(&[2], 0).unwrap();
     file.append(&[3; 30_000]).unwrap();
     memory.inject(Call::Write, 0, 1, Fault::Error(28));
     file.flush().unwrap_err();
@@ -126,7 +137,7 @@ fn appended_bytes_without_room_stop_those_behind_them() {
     file.append(&[4; 10]).unwrap();
     let end = file.len();
     file.set_len(end + 5 * PAGE).unwrap();
-    file.write_at(end + 4 * PAGE, &[5; 10]).unwrap();
+    file.write_at(&[5; 10], end + 4 * PAGE).unwrap();
     memory.inject(Call::Write, 0, 1, Fault::Error(28));
     file.flush().unwrap_err();
     assert!(!memory.contents().contains(&5), "newer bytes came first");
@@ -175,16 +186,15 @@ fn child() {
     let Ok(path) = std::env::var("FOLIO_ORDER_FILE") else { return };
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let is_direct = path.ends_with("direct");
-    let backing = LocalFile::create(&path).unwrap();
-    let backing = if is_direct { backing.direct() } else { backing };
-    let file = cache.open_backing(Arc::new(backing)).unwrap();
-    file.write_at(0, &[1; HEADER]).unwrap();
+    let options = OpenOptions::new().read(true).write(true).create(true).direct(is_direct).clone();
+    let file = options.open(&cache, &path).unwrap();
+    file.write_at(&[1; HEADER], 0).unwrap();
     println!("begun");
     for n in 0_u64.. {
         let record = n.to_le_bytes().map(|byte| byte | 1);
         file.append(&record.repeat(1 + n as usize % 40)).unwrap();
         if n % 8 == 0 {
-            file.write_at(0, &[n as u8 | 1; HEADER]).unwrap();
+            file.write_at(&[n as u8 | 1; HEADER], 0).unwrap();
         }
         if n % 3000 == 0 {
             file.flush().unwrap();

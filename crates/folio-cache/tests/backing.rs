@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::thread;
 
 use common::{Gated, OpenOnDrop, assert_nothing_leaked, file_of};
-use folio_cache::{Backing, Cache, Call, Fault, FileId, Memory, Version};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, FileId, Version};
 
 #[test]
 fn memory_reads_like_a_file() {
@@ -18,18 +19,18 @@ fn memory_reads_like_a_file() {
     let other = cache.open_backing(memory.clone()).unwrap();
     let mut buf = vec![0; 60_000];
     for file in [&file, &other] {
-        assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+        assert_eq!(file.read_at(&mut buf, 0).unwrap(), bytes.len());
         assert_eq!(buf[..bytes.len()], bytes);
     }
     assert_eq!(cache.stats().misses, 13, "two opens of one file id do not share pages");
     memory.scribble(3, b"new");
     assert!(file.revalidate().unwrap());
     assert!(!other.revalidate().unwrap());
-    other.read_at(3, &mut buf[..3]).unwrap();
+    other.read_at(&mut buf[..3], 3).unwrap();
     assert_eq!(&buf[..3], b"new");
     memory.cut(10);
-    assert_eq!(file.read_at(20_000, &mut buf).unwrap(), 0);
-    assert_eq!(file.read_at(8, &mut buf).unwrap(), 2);
+    assert_eq!(file.read_at(&mut buf, 20_000).unwrap(), 0);
+    assert_eq!(file.read_at(&mut buf, 8).unwrap(), 2);
     drop((file, other));
     assert_nothing_leaked(&cache);
 }
@@ -43,7 +44,7 @@ fn short_and_interrupted_reads_are_completed() {
     memory.inject(Call::Fill, 0, 40, Fault::Short(100));
     memory.inject(Call::Fill, 2, 3, Fault::Error(4));
     let mut buf = vec![0; 9000];
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), 9000);
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), 9000);
     assert!(buf == bytes);
 }
 
@@ -73,8 +74,8 @@ impl Backing for TooShort {
 fn a_file_shorter_than_its_size_is_reported() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open_backing(Arc::new(TooShort)).unwrap();
-    assert_eq!(file.read_at(0, &mut [0; 100]).unwrap(), 100);
-    let error = file.read_at(5000, &mut [0; 100]).unwrap_err();
+    assert_eq!(file.read_at(&mut [0; 100], 0).unwrap(), 100);
+    let error = file.read_at(&mut [0; 100], 5000).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
     assert_eq!(error.to_string(), "the file ends at 4096 though its size is 8192 bytes");
     drop(file);
@@ -91,13 +92,13 @@ fn a_slow_fill_blocks_only_readers_of_its_page() {
     let file = cache.open_backing(backing.clone()).unwrap();
     thread::scope(|scope| {
         let gate = OpenOnDrop(&backing);
-        let slow = scope.spawn(|| file.read_at(0, &mut [0; 8]));
+        let slow = scope.spawn(|| file.read_at(&mut [0; 8], 0));
         assert_eq!(arrivals.recv().unwrap(), 0);
         let mut buf = [0; 8];
-        assert_eq!(file.read_at(4096, &mut buf).unwrap(), 8);
+        assert_eq!(file.read_at(&mut buf, 4096).unwrap(), 8);
         assert_eq!(buf, [7; 8]);
         assert_eq!(
-            cache.open_backing(backing.clone()).unwrap().read_at(3 * 4096, &mut buf).unwrap(),
+            cache.open_backing(backing.clone()).unwrap().read_at(&mut buf, 3 * 4096).unwrap(),
             0
         );
         assert_eq!(cache.reclaim(10), 1);

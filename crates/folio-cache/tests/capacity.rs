@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use common::{StopOnDrop, assert_nothing_leaked, file_of};
 use folio_cache::policy::{Clock, Policy, S3Fifo, Sieve};
-use folio_cache::{CACHED, Cache, Memory};
+use folio_cache::testing::Memory;
+use folio_cache::{CACHED, Cache};
 use folio_frames::Peek;
 
 #[test]
 fn a_capacity_shrinks_and_grows_while_every_byte_is_read_right() {
     let (_dir, path, bytes) = file_of(12 << 20);
-    let cache: Cache = Cache::growable(8 << 20, 16 << 20).unwrap();
-    assert_eq!((cache.capacity(), cache.zone().stats().online_frames), (8 << 20, 4 * 512));
+    let cache = Cache::builder().capacity(8 << 20).max_capacity(16 << 20).build().unwrap();
+    assert_eq!((cache.capacity(), cache.frames().zone().stats().online_frames), (8 << 20, 4 * 512));
     let file = cache.open(&path).unwrap();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -27,15 +28,15 @@ fn a_capacity_shrinks_and_grows_while_every_byte_is_read_right() {
             let mut buf = vec![0; 9000];
             while !stop.load(Ordering::Relaxed) {
                 let at = random.usize(..bytes.len() - buf.len());
-                assert_eq!(file.read_at(at as u64, &mut buf).unwrap(), buf.len());
+                assert_eq!(file.read_at(&mut buf, at as u64).unwrap(), buf.len());
                 assert!(buf == bytes[at..][..buf.len()], "at {at}");
             }
         });
         for capacity in [2, 16, 4, 6, 2, 12] {
             cache.set_capacity(capacity << 20).unwrap();
-            assert_eq!(cache.zone().stats().online_frames as usize, capacity / 2 * 512);
+            assert_eq!(cache.frames().zone().stats().online_frames as usize, capacity / 2 * 512);
             let mut buf = vec![0; bytes.len()];
-            assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+            assert_eq!(file.read_at(&mut buf, 0).unwrap(), bytes.len());
             assert!(buf == bytes);
         }
     });
@@ -46,7 +47,7 @@ fn a_capacity_shrinks_and_grows_while_every_byte_is_read_right() {
 
 #[test]
 fn an_impossible_capacity_is_refused_and_changes_nothing() {
-    let cache: Cache = Cache::growable(4 << 20, 8 << 20).unwrap();
+    let cache = Cache::builder().capacity(4 << 20).max_capacity(8 << 20).build().unwrap();
     for (bytes, named) in
         [(0, "0 bytes"), ((2 << 20) - 1, "2097151 bytes"), ((8 << 20) + 1, "8388609 bytes")]
     {
@@ -57,18 +58,15 @@ fn an_impossible_capacity_is_refused_and_changes_nothing() {
             "{error}"
         );
     }
-    assert_eq!((cache.capacity(), cache.zone().stats().online_frames), (4 << 20, 2 * 512));
+    assert_eq!((cache.capacity(), cache.frames().zone().stats().online_frames), (4 << 20, 2 * 512));
     for bytes in [0, usize::MAX] {
-        assert_eq!(
-            Cache::<folio_ref::DefaultScheme>::new(bytes).unwrap_err().kind(),
-            ErrorKind::InvalidInput
-        );
+        assert_eq!(Cache::new(bytes).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
     assert!(
-        Cache::<folio_ref::DefaultScheme>::growable(8 << 20, 4 << 20).is_err(),
+        Cache::builder().capacity(8 << 20).max_capacity(4 << 20).build().is_err(),
         "a capacity above the maximum was accepted"
     );
-    let default: Cache = Cache::with_default_capacity().unwrap();
+    let default = Cache::builder().build().unwrap();
     assert!(default.capacity() >= 2 << 20);
 }
 
@@ -78,9 +76,9 @@ fn a_capacity_below_the_pinned_bytes_reports_the_reached_one() {
     let (_dir, path, bytes) = file_of(7 << 20);
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let file = cache.open(&path).unwrap();
-    file.read_at(0, &mut vec![0; bytes.len()]).unwrap();
+    file.read_at(&mut vec![0; bytes.len()], 0).unwrap();
     // One page in each of three blocks is pinned.
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     let is_in = |block, page| {
         let has = |seen: Peek| seen.kind == CACHED && seen.owner_data as u32 == page;
         zone.block_range(block).any(|pfn| has(zone.peek(pfn)))
@@ -115,13 +113,13 @@ fn every_policy_works_with_a_changing_capacity() {
         [|_| Box::new(Clock::new()), |n| Box::new(Sieve::new(n)), |n| Box::new(S3Fifo::new(n))];
     let (_dir, path, bytes) = file_of(7 << 20);
     for make in all {
-        let cache: Cache = Cache::with_policy(6 << 20, make).unwrap();
+        let cache = Cache::builder().capacity(6 << 20).policy(make).build().unwrap();
         let file = cache.open(&path).unwrap();
         for capacity in [6, 2, 4, 2, 6] {
             cache.set_capacity(capacity << 20).unwrap();
             for _ in 0..2 {
                 let mut buf = vec![0; bytes.len()];
-                assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+                assert_eq!(file.read_at(&mut buf, 0).unwrap(), bytes.len());
                 assert!(buf == bytes);
             }
         }
@@ -136,11 +134,11 @@ fn every_policy_works_with_a_changing_capacity() {
 fn nothing_of_one_file_is_ever_seen_in_another() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let secret = cache.open_backing(Arc::new(Memory::new(&vec![0xaa; 2 << 20]))).unwrap();
-    secret.read_at(0, &mut vec![0; 2 << 20]).unwrap();
+    secret.read_at(&mut vec![0; 2 << 20], 0).unwrap();
     let short = cache.open_backing(Arc::new(Memory::new(&[1; 4096 * 3 + 5]))).unwrap();
-    short.read_at(0, &mut vec![0; 4096 * 4]).unwrap();
+    short.read_at(&mut vec![0; 4096 * 4], 0).unwrap();
     drop(secret);
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     cache.quiesce();
     // A thread of the cache may keep the file open for a moment after its close.
     let end = Instant::now() + Duration::from_secs(10);
@@ -148,7 +146,7 @@ fn nothing_of_one_file_is_ever_seen_in_another() {
         thread::sleep(Duration::from_millis(1));
     }
     // The reclaimer may have evicted these pages while the other file was closed.
-    short.read_at(0, &mut vec![0; 4096 * 4]).unwrap();
+    short.read_at(&mut vec![0; 4096 * 4], 0).unwrap();
     let cached = zone.pfns().filter(|&pfn| zone.peek(pfn).kind == CACHED);
     let mut pages = 0;
     for pfn in cached {
@@ -170,10 +168,10 @@ fn a_large_index_uses_capacity_until_the_last_close() {
     file.set_len(1 << 40).unwrap();
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let sparse = cache.open_backing(Arc::new(folio_cache::LocalFile::new(file).unwrap())).unwrap();
-    let online = || cache.zone().stats().online_frames;
+    let online = || cache.frames().zone().stats().online_frames;
     let mut random = fastrand::Rng::with_seed(5);
     while online() > 2 * 512 {
-        sparse.read_at(random.u64(..1 << 40), &mut [0; 1]).unwrap();
+        sparse.read_at(&mut [0; 1], random.u64(..1 << 40)).unwrap();
         assert!(cache.index_bytes() < 32 << 20, "{:?}", cache.stats());
     }
     assert!(cache.index_bytes() >= 4 << 20 && cache.capacity() == 8 << 20);
@@ -191,8 +189,8 @@ fn a_large_index_uses_capacity_until_the_last_close() {
 /// The watermarks of reclaim follow the current capacity, and an empty index costs nothing.
 #[test]
 fn the_watermarks_follow_the_capacity() {
-    let cache: Cache = Cache::growable(4 << 20, 64 << 20).unwrap();
-    let low = || cache.zone().watermarks().low;
+    let cache = Cache::builder().capacity(4 << 20).max_capacity(64 << 20).build().unwrap();
+    let low = || cache.frames().zone().watermarks().low;
     assert_eq!((low(), cache.index_bytes()), (4, 0));
     cache.set_capacity(64 << 20).unwrap();
     assert_eq!((low(), cache.index_bytes()), (64, 0));

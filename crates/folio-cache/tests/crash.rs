@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Cache, File, LocalFile};
+use folio_cache::{Cache, File, OpenOptions};
 
 /// The default number of kills. `FOLIO_CRASH_KILLS=300 cargo test -p folio-cache --test crash`
 /// makes more; results/crash.md has such a run.
@@ -64,7 +64,7 @@ fn perform(cells: &File, log: &File, n: u64, operation: Operation) -> bool {
     match operation {
         Operation::Cell(cell) => {
             let bytes = n.to_le_bytes().repeat(CELL / 8);
-            assert_eq!(cells.write_at((cell * CELL) as u64, &bytes).unwrap(), CELL);
+            assert_eq!(cells.write_at(&bytes, (cell * CELL) as u64).unwrap(), CELL);
             return false;
         }
         Operation::Append => {
@@ -90,7 +90,12 @@ fn child() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     // Every second child writes past the kernel's cache.
     let open = |name| {
-        let backing = LocalFile::create(Path::new(&dir).join(name)).unwrap();
+        let backing = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .open_local(Path::new(&dir).join(name))
+            .unwrap();
         cache
             .open_backing(Arc::new(if seed.is_multiple_of(2) { backing } else { backing.direct() }))
             .unwrap()
@@ -204,7 +209,8 @@ fn every_promise_survives_a_kill() {
         promised += u64::from(last > 0);
         if let Err(broken) = check(dir.path(), child_seed, last) {
             panic!(
-                "kill {kill} of FOLIO_CRASH_SEED={seed}: child {child_seed}, promise {last}: {broken}"
+                "kill {kill} of FOLIO_CRASH_SEED={seed}: child {child_seed}, promise {last}: \
+                 {broken}"
             );
         }
     }

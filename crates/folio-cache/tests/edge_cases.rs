@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use common::{assert_nothing_leaked, file_of};
 use folio_cache::policy::{Frames, Policy};
-use folio_cache::{Backing, Cache, Call, Durable, Fault, FileId, LocalFile, Memory, Read, Version};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, Durable, FileId, LocalFile, Read, Version};
 use rustix::fs::OFlags;
 
 const EIO: i32 = 5;
@@ -35,12 +36,12 @@ fn a_read_across_16_tib_ends_there_and_fills_no_other_page() {
     memory.scribble(end - 8, b"the last, and beyond");
     let file = cache.open_backing(memory).unwrap();
     let mut buf = vec![1; 8 * 4096];
-    assert_eq!(file.read_at(end - 2 * 4096, &mut buf).unwrap(), 2 * 4096);
+    assert_eq!(file.read_at(&mut buf, end - 2 * 4096).unwrap(), 2 * 4096);
     assert_eq!(&buf[2 * 4096 - 8..2 * 4096], b"the last");
-    assert_eq!(file.read_at(0, &mut buf[..9]).unwrap(), 9);
+    assert_eq!(file.read_at(&mut buf[..9], 0).unwrap(), 9);
     assert_eq!(&buf[..9], b"the first");
     file.invalidate();
-    let mut reads = [Read::new(end - 4096, &mut buf)];
+    let mut reads = [Read::new(&mut buf, end - 4096)];
     file.read_many(&mut reads);
     assert_eq!(reads[0].result.as_ref().unwrap(), &4096);
     drop(file);
@@ -53,7 +54,7 @@ fn a_read_across_16_tib_ends_there_and_fills_no_other_page() {
 fn concurrent_syncs_of_one_open_both_report_the_failure() {
     let (memory, cache) = memory(b"");
     let file = cache.open_backing(memory.clone()).unwrap();
-    file.write_at(0, b"precious").unwrap();
+    file.write_at(b"precious", 0).unwrap();
     memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
     // Keeps the first sync running while the second one begins.
     memory.inject(Call::Sync, 0, 1, Fault::Delay(Duration::from_millis(200)));
@@ -94,11 +95,11 @@ fn zeroes_are_written_if_punching_is_unsupported() {
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::Punch, 0, u64::MAX, Fault::Error(EOPNOTSUPP));
     let handle = file.page(2 * 4096).unwrap().unwrap();
-    file.write_at(3 * 4096, &[8; 4096]).unwrap();
+    file.write_at(&[8; 4096], 3 * 4096).unwrap();
     file.punch_hole(100, 4 * 4096).unwrap();
     let expected = [&[7; 100][..], &[0; 4 * 4096], &[7; 4096 - 100]].concat();
     let mut buf = vec![1; bytes.len() + 1];
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), bytes.len());
     assert!(buf[..bytes.len()] == expected);
     assert!(handle.iter().all(|&byte| byte == 7));
     file.sync_data().unwrap();
@@ -116,7 +117,7 @@ fn a_refused_punch_changes_nothing() {
     memory.inject(Call::Punch, 0, 1, Fault::Error(EIO));
     assert_eq!(file.punch_hole(100, 4 * 4096).unwrap_err().raw_os_error(), Some(EIO));
     let mut buf = vec![0; bytes.len()];
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), bytes.len());
     assert!(buf == bytes);
     file.sync_data().unwrap();
     assert!(memory.durable() == bytes);
@@ -156,7 +157,7 @@ fn a_panicking_backing_does_not_panic_writers_of_others() {
     cache.set_io_threads(0);
     let bad = cache.open_backing(memory.clone()).unwrap();
     let bytes = vec![1; 100 * 4096];
-    assert_eq!(bad.write_at(0, &bytes).unwrap(), bytes.len());
+    assert_eq!(bad.write_at(&bytes, 0).unwrap(), bytes.len());
     // All other pages are pinned.
     let good = cache.open_backing(Arc::new(Memory::new(&vec![1; 412 * 4096]))).unwrap();
     let handles: Vec<_> = (0..412).map(|page| good.page(page * 4096).unwrap().unwrap()).collect();
@@ -174,7 +175,7 @@ fn a_backing_panic_during_truncate_leaks_no_frame() {
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::SetLen, 0, 1, Fault::Panic);
     catch_unwind(AssertUnwindSafe(|| file.set_len(100))).unwrap_err();
-    assert_eq!(file.read_at(4999, &mut [0; 2]).unwrap(), 1);
+    assert_eq!(file.read_at(&mut [0; 2], 4999).unwrap(), 1);
     file.set_len(100).unwrap();
     drop(file);
     assert_nothing_leaked(&cache);
@@ -190,14 +191,14 @@ fn readers_get_no_error_of_writeback() {
     memory.scribble(4, b" and theirs");
     memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
     let mut buf = [0; 20];
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), 4);
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), 4);
     assert_eq!(file.page(0).unwrap().unwrap()[..], *b"ours");
     assert!(file.page(4).unwrap().is_none());
     let reader = cache.open_backing(memory.clone()).unwrap();
     assert_eq!(reader.bytes(0, 20).unwrap()[..], *b"ours");
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
     memory.heal();
-    assert_eq!(reader.read_at(0, &mut buf).unwrap(), 15);
+    assert_eq!(reader.read_at(&mut buf, 0).unwrap(), 15);
     assert_eq!(&buf[..15], b"ours and theirs");
     drop((file, reader));
     assert_nothing_leaked(&cache);
@@ -226,7 +227,7 @@ fn an_unsuitable_descriptor_is_refused() {
     );
 }
 
-/// Memory whose first page cannot be written.
+/// Memory that refuses writes to its first page.
 #[derive(Debug)]
 struct FirstPageFails(Memory);
 
@@ -270,7 +271,7 @@ fn one_unwritable_page_does_not_stop_writeback_of_others() {
     let file = cache.open_backing(backing.clone()).unwrap();
     // Each page is a dirty range of its own, and there are more than the dirty limit.
     for page in 0..300 {
-        assert_eq!(file.write_at(page * 2 * 4096, &[7; 4096]).unwrap(), 4096, "page {page}");
+        assert_eq!(file.write_at(&[7; 4096], page * 2 * 4096).unwrap(), 4096, "page {page}");
     }
     // Every page of the cache becomes dirty or pinned.
     let other = cache.open_backing(Arc::new(Memory::new(&vec![1; 440 * 4096]))).unwrap();
@@ -302,6 +303,6 @@ impl Policy for Mistaken {
 /// Reclaim must not ask such a policy forever.
 #[test]
 fn reclaim_ends_if_the_policy_names_no_cached_page() {
-    let cache: Cache = Cache::with_policy(4 << 20, |_| Box::new(Mistaken)).unwrap();
+    let cache = Cache::builder().capacity(4 << 20).policy(|_| Box::new(Mistaken)).build().unwrap();
     assert_eq!(cache.reclaim(100), 0);
 }

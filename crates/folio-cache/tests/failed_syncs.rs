@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::assert_nothing_leaked;
-use folio_cache::{Backing, Cache, Durable, File, FileId, Memory, Version};
+use folio_cache::testing::Memory;
+use folio_cache::{Backing, Cache, Durable, File, FileId, Version};
 use parking_lot::Mutex;
 
 const EIO: i32 = 5;
@@ -104,15 +105,15 @@ fn bytes(pages: u64) -> Vec<u8> {
 fn what_a_failed_sync_covers_is_written_again() {
     let (cache, backing, file) = open(8 << 20);
     let bytes = bytes(1000);
-    file.write_at(0, &bytes).unwrap();
+    file.write_at(&bytes, 0).unwrap();
     file.sync_data().unwrap();
     assert!(*backing.durable.lock() == bytes);
     // Some in an earlier flush, some before the sync, with errors of two syncs between them.
     backing.fail(true);
-    file.write_at(0, &[7; 100 * 4096]).unwrap();
+    file.write_at(&[7; 100 * 4096], 0).unwrap();
     file.flush().unwrap();
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
-    file.write_at(500 * PAGE, &[8; 100 * 4096]).unwrap();
+    file.write_at(&[8; 100 * 4096], 500 * PAGE).unwrap();
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
     backing.fail(false);
     file.sync_data().unwrap();
@@ -136,13 +137,13 @@ fn syncs_fail_until_lost_bytes_are_written_again() {
     let other = cache.open_backing(backing.clone()).unwrap();
     let bytes = bytes(2000);
     backing.fail(true);
-    file.write_at(0, &bytes).unwrap();
+    file.write_at(&bytes, 0).unwrap();
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
     backing.fail(false);
     assert_eq!(other.sync_data().unwrap_err().raw_os_error(), Some(EIO));
     // What is read again has not been in the cache all the time.
     let mut buf = vec![0; bytes.len()];
-    file.read_at(0, &mut buf).unwrap();
+    file.read_at(&mut buf, 0).unwrap();
     for file in [&file, &other, &file] {
         let error = file.sync_data().unwrap_err();
         assert!(error.to_string().contains("may be lost"), "{error}");
@@ -152,7 +153,7 @@ fn syncs_fail_until_lost_bytes_are_written_again() {
     // In any order and size: bytes count, not pages.
     for (n, chunk) in bytes.chunks(1000).enumerate().rev() {
         assert!(file.sync_data().is_err() || *backing.durable.lock() == bytes);
-        file.write_at(n as u64 * 1000, chunk).unwrap();
+        file.write_at(chunk, n as u64 * 1000).unwrap();
     }
     file.sync_data().unwrap();
     assert!(*backing.durable.lock() == bytes);
@@ -166,11 +167,15 @@ fn a_discard_or_a_truncate_gives_lost_bytes_up() {
     for truncates in [false, true] {
         let (cache, backing, file) = open(2 << 20);
         backing.fail(true);
-        file.write_at(0, &bytes(2000)).unwrap();
+        file.write_at(&bytes(2000), 0).unwrap();
         assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
         backing.fail(false);
         file.sync_data().unwrap_err();
-        if truncates { file.set_len(0).unwrap() } else { _ = file.discard().unwrap() };
+        if truncates {
+            file.set_len(0).unwrap()
+        } else {
+            _ = file.discard().unwrap()
+        };
         file.sync_data().unwrap();
         drop(file);
         assert_nothing_leaked(&cache);
@@ -190,14 +195,14 @@ fn dropped_pages_of_a_failed_sync_are_lost() {
     ];
     for drop_pages in drops {
         let (cache, backing, file) = open(2 << 20);
-        file.write_at(0, &[7; 10 * 4096]).unwrap();
+        file.write_at(&[7; 10 * 4096], 0).unwrap();
         file.flush().unwrap();
         drop_pages(&cache, &backing, &file);
         backing.fail(true);
         file.sync_data().unwrap_err();
         backing.fail(false);
         assert!(file.sync_data().unwrap_err().to_string().contains("may be lost"));
-        file.write_at(0, &[8; 10 * 4096]).unwrap();
+        file.write_at(&[8; 10 * 4096], 0).unwrap();
         file.sync_data().unwrap();
         assert!(*backing.durable.lock() == [8; 10 * 4096]);
         drop(file);
@@ -220,7 +225,7 @@ fn random_failures_never_let_a_sync_succeed_too_early() {
             match random.u8(..12) {
                 0..=4 => {
                     let byte = random.u8(1..);
-                    assert_eq!(file.write_at(offset as u64, &vec![byte; len]).unwrap(), len);
+                    assert_eq!(file.write_at(&vec![byte; len], offset as u64).unwrap(), len);
                     if model.len() < offset + len {
                         model.resize(offset + len, 0);
                     }
@@ -230,7 +235,7 @@ fn random_failures_never_let_a_sync_succeed_too_early() {
                 6 => _ = cache.reclaim(random.usize(1..300)),
                 7 => {
                     let mut buf = vec![0; len];
-                    let n = file.read_at(offset as u64, &mut buf).unwrap();
+                    let n = file.read_at(&mut buf, offset as u64).unwrap();
                     let end = model.len().min(offset + len);
                     assert!(buf[..n] == model[offset.min(end)..end], "{seed}, {step}");
                 }
@@ -241,7 +246,7 @@ fn random_failures_never_let_a_sync_succeed_too_early() {
                 9 if random.u8(..4) == 0 => {
                     // The end of an outage: all is written again.
                     backing.fail(false);
-                    assert_eq!(file.write_at(0, &model).unwrap(), model.len());
+                    assert_eq!(file.write_at(&model, 0).unwrap(), model.len());
                     let _ = file.sync_data();
                     file.sync_data().unwrap();
                     assert!(*backing.durable.lock() == model, "{seed}, {step}");

@@ -10,12 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Gated, OpenOnDrop, assert_nothing_leaked, file_of};
-use folio_cache::{Cache, Call, Fault, LocalFile, Memory};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Cache, OpenOptions};
 
 const ENOSPC: i32 = 28;
 const PAGE: u64 = 4096;
 
-/// Returns `len` bytes whose values follow from their offsets.
+/// Returns `len` bytes that follow from their offsets.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n / 7) as u8 | 1).collect()
 }
@@ -41,7 +42,7 @@ fn an_append_without_room_leaves_its_progress_as_length() {
             "{done} after {requests} requests"
         );
         let mut buf = vec![0; done + 10];
-        assert_eq!(file.read_at(4, &mut buf).unwrap(), done);
+        assert_eq!(file.read_at(&mut buf, 4).unwrap(), done);
         assert!(buf[..done] == bytes[..done]);
         memory.heal();
         // The error is reported once; the rest is appended at the end reached before.
@@ -62,16 +63,16 @@ fn a_write_out_of_room_half_way_returns_a_short_count() {
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
     let bytes = pattern(4 << 20);
-    let done = file.write_at(0, &bytes).unwrap();
+    let done = file.write_at(&bytes, 0).unwrap();
     assert!((128 * 4096..bytes.len()).contains(&done), "{done}");
     assert_eq!(file.len(), done as u64);
     assert_eq!(
-        file.write_at(done as u64, &bytes[done..]).unwrap_err().raw_os_error(),
+        file.write_at(&bytes[done..], done as u64).unwrap_err().raw_os_error(),
         Some(ENOSPC)
     );
     memory.heal();
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
-    assert_eq!(file.write_at(done as u64, &bytes[done..]).unwrap(), bytes.len() - done);
+    assert_eq!(file.write_at(&bytes[done..], done as u64).unwrap(), bytes.len() - done);
     file.sync_data().unwrap();
     assert!(memory.durable() == bytes);
     drop(file);
@@ -89,17 +90,17 @@ fn a_sync_reports_a_last_page_the_system_refuses() {
     plain.set_len(100).unwrap();
     let cache: Cache = Cache::new(2 << 20).unwrap();
     for direct in [false, true] {
-        let backing = LocalFile::open_rw(&path).unwrap();
+        let backing = OpenOptions::new().read(true).write(true).open_local(&path).unwrap();
         let file =
             cache.open_backing(Arc::new(if direct { backing.direct() } else { backing })).unwrap();
-        assert_eq!(file.write_at(last, b"the last").unwrap(), 8);
+        assert_eq!(file.write_at(b"the last", last).unwrap(), 8);
         assert_eq!(
             file.sync_data().map_err(|error| error.raw_os_error()),
             expected,
             "direct: {direct}"
         );
         let mut buf = [0; 10];
-        assert_eq!(file.read_at(last, &mut buf).unwrap(), 8);
+        assert_eq!(file.read_at(&mut buf, last).unwrap(), 8);
         assert_eq!(buf, *b"the last\0\0");
         file.set_len(100).unwrap();
         file.sync_all().unwrap();
@@ -116,12 +117,12 @@ fn dirty_pages_survive_an_external_truncation() {
     for direct in [false, true] {
         let (_dir, path, _) = file_of(10 * 4096);
         let cache: Cache = Cache::new(2 << 20).unwrap();
-        let backing = LocalFile::open_rw(&path).unwrap();
+        let backing = OpenOptions::new().read(true).write(true).open_local(&path).unwrap();
         let file =
             cache.open_backing(Arc::new(if direct { backing.direct() } else { backing })).unwrap();
-        file.read_at(0, &mut vec![0; 10 * 4096]).unwrap();
-        file.write_at(3 * PAGE, &[3; 4096]).unwrap();
-        file.write_at(6 * PAGE, &[6; 5000]).unwrap();
+        file.read_at(&mut vec![0; 10 * 4096], 0).unwrap();
+        file.write_at(&[3; 4096], 3 * PAGE).unwrap();
+        file.write_at(&[6; 5000], 6 * PAGE).unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
         file.sync_data().unwrap();
         // The last page is written up to the old length, with the bytes from its fill.
@@ -136,7 +137,7 @@ fn dirty_pages_survive_an_external_truncation() {
         assert!(there[7 * 4096..][..904].iter().all(|&found| found == 6));
         file.revalidate().unwrap();
         let mut seen = vec![0; 10 * 4096];
-        assert_eq!(file.read_at(0, &mut seen).unwrap(), there.len());
+        assert_eq!(file.read_at(&mut seen, 0).unwrap(), there.len());
         assert!(seen[..there.len()] == there, "direct: {direct}");
         drop(file);
         assert_nothing_leaked(&cache);
@@ -152,22 +153,22 @@ fn a_capacity_below_the_dirty_pages_loses_nothing() {
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
     let bytes = pattern(400 * 4096);
-    assert_eq!(file.write_at(0, &bytes).unwrap(), bytes.len());
+    assert_eq!(file.write_at(&bytes, 0).unwrap(), bytes.len());
     cache.set_capacity(2 << 20).unwrap();
-    assert_eq!(file.write_at(0, b"more").unwrap_err().raw_os_error(), Some(ENOSPC));
+    assert_eq!(file.write_at(b"more", 0).unwrap_err().raw_os_error(), Some(ENOSPC));
     let mut buf = vec![0; bytes.len()];
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), bytes.len());
     assert!(buf == bytes);
     memory.heal();
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
     file.sync_data().unwrap();
     assert!(memory.durable() == bytes);
-    assert_eq!(file.write_at(0, b"more").unwrap(), 4);
+    assert_eq!(file.write_at(b"more", 0).unwrap(), 4);
     drop(file);
     assert_nothing_leaked(&cache);
 }
 
-/// Returns a memory whose writes wait at a gate, and a receiver of their offsets.
+/// Returns a memory with writes that wait at a gate, and a receiver of their offsets.
 fn gated(bytes: &[u8]) -> (Arc<Gated>, mpsc::Receiver<u64>) {
     Gated::new(bytes, |call, _| call == Call::Write)
 }
@@ -182,13 +183,13 @@ fn a_slow_write_blocks_no_reader_and_ends_for_its_writer() {
     // Without the flusher, the writer itself waits for the request.
     cache.set_io_threads(0);
     let file = cache.open_backing(gated.clone()).unwrap();
-    file.read_at(0, &mut [0; 4096]).unwrap();
+    file.read_at(&mut [0; 4096], 0).unwrap();
     thread::scope(|scope| {
         let gate = OpenOnDrop(&gated);
         let writer = scope.spawn(|| {
             // 50 pages past the dirty limit of 128.
             for page in 100..278 {
-                file.write_at(page * PAGE, &[page as u8; 4096])?;
+                file.write_at(&[page as u8; 4096], page * PAGE)?;
             }
             file.sync_data()
         });
@@ -196,14 +197,14 @@ fn a_slow_write_blocks_no_reader_and_ends_for_its_writer() {
         let mut buf = [0; 4096];
         // Clean, missing, under writeback.
         for page in [0, 50, 100] {
-            assert_eq!(file.read_at(page * PAGE, &mut buf).unwrap(), 4096);
+            assert_eq!(file.read_at(&mut buf, page * PAGE).unwrap(), 4096);
         }
         assert_eq!(buf, [100; 4096]);
         let handle = file.page(101 * PAGE).unwrap().unwrap();
         assert!(handle.iter().all(|&byte| byte == 101));
         let end = file.len();
         assert!((228 * PAGE..278 * PAGE).contains(&end), "{end}");
-        assert_eq!(file.read_at(end - 1, &mut buf).unwrap(), 1);
+        assert_eq!(file.read_at(&mut buf, end - 1).unwrap(), 1);
         assert_eq!(cache.reclaim(1), 1);
         assert!(!writer.is_finished());
         drop(gate);
@@ -227,12 +228,12 @@ fn a_write_during_writeback_goes_out_with_the_next() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     cache.set_io_threads(0);
     let file = cache.open_backing(gated.clone()).unwrap();
-    file.write_at(0, &[1; 4096]).unwrap();
+    file.write_at(&[1; 4096], 0).unwrap();
     thread::scope(|scope| {
         let gate = OpenOnDrop(&gated);
         let sync = scope.spawn(|| file.sync_data());
         started.recv().unwrap();
-        assert_eq!(file.write_at(100, &[2; 100]).unwrap(), 100);
+        assert_eq!(file.write_at(&[2; 100], 100).unwrap(), 100);
         drop(gate);
         sync.join().unwrap().unwrap();
     });
@@ -250,12 +251,12 @@ fn an_external_truncation_after_writeback_ends_the_file() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let memory = Arc::new(Memory::new(b""));
     let file = cache.open_backing(memory.clone()).unwrap();
-    file.write_at(0, &[1; 4096]).unwrap();
+    file.write_at(&[1; 4096], 0).unwrap();
     file.sync_data().unwrap();
     file.invalidate();
     memory.cut(100);
     let mut buf = [9; 200];
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), 100);
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), 100);
     assert_eq!((buf, file.len()), ([[1; 100], [9; 100]].concat().try_into().unwrap(), 100));
     drop(file);
     assert_nothing_leaked(&cache);
@@ -267,13 +268,13 @@ fn an_external_truncation_after_writeback_ends_the_file() {
 #[test]
 fn a_waiting_growth_truncates_a_file_grown_meanwhile() {
     let (gated, started) = gated(&pattern(200 * 4096 + 100));
-    let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
+    let cache = Cache::builder().capacity(2 << 20).max_capacity(4 << 20).build().unwrap();
     cache.set_io_threads(0);
     let file = cache.open_backing(gated.clone()).unwrap();
     let writer = thread::spawn({
         let file = file.clone();
         // One request, by the writer past the dirty limit of 128 pages.
-        move || (0..130).for_each(|page| _ = file.write_at(page * PAGE, &[1; 4096]).unwrap())
+        move || (0..130).for_each(|page| _ = file.write_at(&[1; 4096], page * PAGE).unwrap())
     });
     started.recv().unwrap();
     // Raises the dirty limit.
@@ -288,8 +289,8 @@ fn a_waiting_growth_truncates_a_file_grown_meanwhile() {
         thread::yield_now();
     }
     gated.memory.cut(200 * PAGE + 200);
-    assert_eq!(file.read_at(200 * PAGE, &mut [0; 4096]).unwrap(), 200);
-    file.write_at(200 * PAGE, b"dirty").unwrap();
+    assert_eq!(file.read_at(&mut [0; 4096], 200 * PAGE).unwrap(), 200);
+    file.write_at(b"dirty", 200 * PAGE).unwrap();
     let handle = file.page(200 * PAGE).unwrap().unwrap();
     gated.open();
     receiver.recv_timeout(Duration::from_secs(20)).expect("set_len spins forever").unwrap();
@@ -314,7 +315,7 @@ fn a_closed_file_flushed_by_reclaim_is_released() {
     let closed = Arc::new(Memory::new(&[]));
     closed.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
     let file = cache.open_backing(closed.clone()).unwrap();
-    file.write_at(0, &[7; 4096]).unwrap();
+    file.write_at(&[7; 4096], 0).unwrap();
     drop(file);
     assert_eq!(
         (closed.contents(), Arc::strong_count(&closed) > 1),

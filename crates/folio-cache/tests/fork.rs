@@ -14,7 +14,8 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use common::Gated;
-use folio_cache::{Cache, Call, File, Memory, Read};
+use folio_cache::testing::{Call, Memory};
+use folio_cache::{Cache, File, OpenOptions, Read};
 use folio_frames::{FRAME_SIZE, Pfn};
 
 const PAGE: u64 = FRAME_SIZE as u64;
@@ -37,7 +38,7 @@ fn in_child(act: impl FnOnce()) {
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "{}", io::Error::last_os_error());
     if child == 0 {
-        // SAFETY: sets a timer, whose signal ends the child.
+        // SAFETY: sets a timer; its signal ends the child.
         unsafe { libc::alarm(LIMIT_SECONDS) };
         let panicked = panic::catch_unwind(AssertUnwindSafe(act)).err().map(|payload| {
             let text = payload.downcast_ref::<String>().cloned();
@@ -68,7 +69,7 @@ fn assert_foreign<T>(result: io::Result<T>) {
     assert!(error.to_string().contains("after a fork"), "{error}");
 }
 
-/// A file whose page `n` is filled with `n`.
+/// A file in which each byte of page `n` is `n`.
 fn numbered(path: &Path) {
     fs::write(path, (0..256 * PAGE).map(|at| (at / PAGE) as u8).collect::<Vec<_>>()).unwrap();
 }
@@ -81,7 +82,7 @@ fn read_many(file: &File, shift: u64) -> usize {
         file.invalidate();
         let offset = |n: usize| (n as u64 * 4 + shift) % 256 * PAGE;
         let mut reads: Vec<_> =
-            bufs.iter_mut().enumerate().map(|(n, buf)| Read::new(offset(n), buf)).collect();
+            bufs.iter_mut().enumerate().map(|(n, buf)| Read::new(buf, offset(n))).collect();
         file.read_many(&mut reads);
         for read in reads {
             match read.result {
@@ -127,10 +128,12 @@ fn child_writes_nothing_of_the_parents_dirty_pages() {
     let dir = tempfile::tempdir().unwrap();
     let (path, other) = (dir.path().join("file"), dir.path().join("other"));
     numbered(&path);
-    let mut cache = Some(Cache::<folio_ref::DefaultScheme>::new(4 << 20).unwrap());
+    let mut cache = Some(Cache::new(4 << 20).unwrap());
     cache.as_ref().unwrap().set_io_threads(0);
-    let mut file = Some(cache.as_ref().unwrap().open_rw(&path).unwrap());
-    file.as_ref().unwrap().write_at(5 * PAGE, b"of the parent").unwrap();
+    let mut file = Some(
+        OpenOptions::new().read(true).write(true).open(cache.as_ref().unwrap(), &path).unwrap(),
+    );
+    file.as_ref().unwrap().write_at(b"of the parent", 5 * PAGE).unwrap();
     let on_disk = || {
         let mut bytes = [0; 13];
         fs::File::open(&path).unwrap().read_exact_at(&mut bytes, 5 * PAGE).unwrap();
@@ -144,12 +147,12 @@ fn child_writes_nothing_of_the_parents_dirty_pages() {
         assert_foreign(file.sync_all());
         assert_foreign(file.flush());
         assert_foreign(cache.flush());
-        assert_foreign(file.write_at(0, b"of the child"));
+        assert_foreign(file.write_at(b"of the child", 0));
         assert_foreign(file.append(b"of the child"));
         assert_foreign(file.set_len(3));
         assert_foreign(file.punch_hole(0, 3 * PAGE));
         assert_foreign(cache.create(&other));
-        assert_foreign(cache.open_rw(&path));
+        assert_foreign(OpenOptions::new().read(true).write(true).open(&cache, &path));
         assert_foreign(file.clone().close());
         drop((file, cache));
     });
@@ -159,10 +162,10 @@ fn child_writes_nothing_of_the_parents_dirty_pages() {
     let file = file.take().unwrap();
     in_child(|| {
         let mut bytes = [0; 13];
-        assert_eq!(file.read_at(5 * PAGE, &mut bytes).unwrap(), 13);
+        assert_eq!(file.read_at(&mut bytes, 5 * PAGE).unwrap(), 13);
         assert_eq!(&bytes, b"of the parent", "the bytes as of the fork");
         file.invalidate();
-        assert_foreign(file.read_at(5 * PAGE, &mut bytes));
+        assert_foreign(file.read_at(&mut bytes, 5 * PAGE));
         assert_foreign(file.page(5 * PAGE));
         assert_foreign(file.revalidate());
     });
@@ -175,29 +178,29 @@ fn child_never_waits_for_threads_of_the_parent() {
     let _turn = turn();
     let waits = |call, offset| call == Call::Fill && offset >= 2 * PAGE;
     let (backing, came) = Gated::new(&vec![7; 64 * FRAME_SIZE], waits);
-    let mut cache = Some(Cache::<folio_ref::DefaultScheme>::new(4 << 20).unwrap());
+    let mut cache = Some(Cache::new(4 << 20).unwrap());
     let mut file = Some(cache.as_ref().unwrap().open_backing(backing.clone()).unwrap());
     let mut bytes = [0; FRAME_SIZE];
-    assert_eq!(file.as_ref().unwrap().read_at(0, &mut bytes[..100]).unwrap(), 100);
+    assert_eq!(file.as_ref().unwrap().read_at(&mut bytes[..100], 0).unwrap(), 100);
     let reader = file.clone().unwrap();
-    let reader = thread::spawn(move || reader.read_at(2 * PAGE, &mut [0; 10]).unwrap());
+    let reader = thread::spawn(move || reader.read_at(&mut [0; 10], 2 * PAGE).unwrap());
     let mut later = [0; 100];
     let in_flight = file.clone().unwrap();
-    let mut future = pin!(in_flight.read_at_async(9 * PAGE, &mut later));
+    let mut future = pin!(in_flight.read_at_async(&mut later, 9 * PAGE));
     let mut context = Context::from_waker(Waker::noop());
     assert!(future.as_mut().poll(&mut context).is_pending());
     came.recv().unwrap();
     came.recv().unwrap();
     in_child(|| {
         let (cache, file) = (cache.take().unwrap(), file.take().unwrap());
-        assert_eq!(file.read_at(0, &mut bytes[..100]).unwrap(), 100, "a hit");
-        assert_foreign(file.read_at(PAGE, &mut bytes));
+        assert_eq!(file.read_at(&mut bytes[..100], 0).unwrap(), 100, "a hit");
+        assert_foreign(file.read_at(&mut bytes, PAGE));
         // Pages that are being filled: their threads are not here.
-        assert_foreign(file.read_at(2 * PAGE, &mut bytes));
+        assert_foreign(file.read_at(&mut bytes, 2 * PAGE));
         assert_foreign(file.page(9 * PAGE));
         assert_foreign(file.range(0, 20 * FRAME_SIZE));
         assert_foreign(file.bytes(20 * PAGE, 100));
-        assert_foreign(file.read_at(64 * PAGE, &mut bytes));
+        assert_foreign(file.read_at(&mut bytes, 64 * PAGE));
         let Poll::Ready(ended) = future.as_mut().poll(&mut context) else { panic!("it waits") };
         assert_foreign(ended);
         assert_foreign(pollster::block_on(file.page_async(9 * PAGE)));
@@ -206,17 +209,22 @@ fn child_never_waits_for_threads_of_the_parent() {
         assert_eq!(cache.reclaim(10), 0);
         assert_foreign(cache.set_capacity(2 << 20));
         assert_foreign(cache.open_backing(Arc::new(Memory::new(b""))));
-        assert!(cache.migrate(Pfn::new(1 << 20)).is_err());
-        assert!(cache.offline(0).is_err());
-        assert!(cache.shrink_to(1).is_err());
-        let _ = (cache.compact(1), cache.grow_to(2), cache.index_bytes(), cache.stats());
+        assert!(cache.frames().migrate(Pfn::new(1 << 20)).is_err());
+        assert!(cache.frames().offline(0).is_err());
+        assert!(cache.frames().shrink_to(1).is_err());
+        let _ = (
+            cache.frames().compact(1),
+            cache.frames().grow_to(2),
+            cache.index_bytes(),
+            cache.stats(),
+        );
         let _ = format!("{cache:?} {file:?}");
         drop((file, cache));
     });
     backing.open();
     assert_eq!(reader.join().unwrap(), 10);
     assert_eq!(pollster::block_on(future).unwrap(), 100);
-    assert_eq!(file.unwrap().read_at(PAGE, &mut bytes).unwrap(), FRAME_SIZE);
+    assert_eq!(file.unwrap().read_at(&mut bytes, PAGE).unwrap(), FRAME_SIZE);
 }
 
 #[test]
@@ -226,7 +234,7 @@ fn child_is_not_stopped_by_locks_held_at_the_fork() {
     let cache: Cache = Cache::new(4 << 20).unwrap();
     cache.set_io_threads(0);
     let mut file = Some(cache.open_backing(backing.clone()).unwrap());
-    file.as_ref().unwrap().write_at(3 * PAGE, b"dirty").unwrap();
+    file.as_ref().unwrap().write_at(b"dirty", 3 * PAGE).unwrap();
     let writer = file.clone().unwrap();
     // It holds the mapping's locks while the backing writes.
     let writer = thread::spawn(move || writer.flush());
@@ -235,7 +243,7 @@ fn child_is_not_stopped_by_locks_held_at_the_fork() {
         let file = file.take().unwrap();
         assert_foreign(file.flush());
         assert_foreign(file.sync_data());
-        assert_foreign(file.write_at(3 * PAGE, b"child"));
+        assert_foreign(file.write_at(b"child", 3 * PAGE));
         assert_foreign(cache.flush());
         file.invalidate();
         assert_foreign(file.revalidate());

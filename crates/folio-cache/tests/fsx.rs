@@ -16,7 +16,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use common::{assert_nothing_leaked, file_of};
-use folio_cache::{Backing, Cache, File, LocalFile, Memory, PageHandle, RangeHandle};
+use folio_cache::testing::Memory;
+use folio_cache::{Backing, Cache, File, OpenOptions, PageHandle, RangeHandle};
 use folio_frames::Pfn;
 use futures_core::Stream;
 use pollster::block_on;
@@ -42,8 +43,18 @@ enum Plain {
 impl Plain {
     fn backing(&self) -> Arc<dyn Backing> {
         match self {
-            Self::File(path) => Arc::new(LocalFile::create(path).unwrap()),
-            Self::Direct(path) => Arc::new(LocalFile::create(path).unwrap().direct()),
+            Self::File(path) => Arc::new(
+                OpenOptions::new().read(true).write(true).create(true).open_local(path).unwrap(),
+            ),
+            Self::Direct(path) => Arc::new(
+                OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .open_local(path)
+                    .unwrap()
+                    .direct(),
+            ),
             Self::Memory(memory) => memory.clone(),
         }
     }
@@ -55,8 +66,8 @@ impl Plain {
         }
     }
 
-    /// Changes the file as another program does, if the backing is sure to notice it. The cache must
-    /// have no dirty pages. Returns `true` if the file was changed.
+    /// Changes the file as another program does, if the backing is sure to notice it. The cache
+    /// must have no dirty pages. Returns `true` if the file was changed.
     fn scribble(&self, offset: usize, bytes: &[u8], model: &mut Vec<u8>) -> bool {
         match self {
             Self::File(_) | Self::Direct(_) => false,
@@ -139,7 +150,7 @@ impl Run {
             0..=379 => self.read(&file, offset, len),
             380..=629 => {
                 let bytes = self.bytes(len.min(LONGEST - offset));
-                assert_eq!(file.write_at(offset as u64, &bytes).unwrap(), bytes.len());
+                assert_eq!(file.write_at(&bytes, offset as u64).unwrap(), bytes.len());
                 if !bytes.is_empty() {
                     write(&mut self.model, offset, &bytes);
                 }
@@ -162,18 +173,20 @@ impl Run {
             860..=869 => self.pin_range(&file, offset, len),
             870..=889 => drop(self.cache.reclaim(len % 300)),
             890..=919 => {
-                let all = self.cache.zone().pfns();
+                let all = self.cache.frames().zone().pfns();
                 for _ in 0..20 {
                     let pfn = Pfn::new(self.random.u64(all.start.as_u64()..all.end.as_u64()));
-                    let _ = self.cache.migrate(pfn);
+                    let _ = self.cache.frames().migrate(pfn);
                 }
             }
             920..=924 => {
-                if let Ok(offline) =
-                    self.cache.offline(self.random.usize(..self.cache.zone().blocks()))
+                if let Ok(offline) = self
+                    .cache
+                    .frames()
+                    .offline(self.random.usize(..self.cache.frames().zone().blocks()))
                 {
                     self.read(&file, offset, len);
-                    self.cache.online(offline);
+                    self.cache.frames().online(offline);
                 }
             }
             925..=929 => {
@@ -236,14 +249,14 @@ impl Run {
         let n = match self.random.u8(..8) {
             0 => {
                 let (first, rest) = buf.split_at_mut(self.random.usize(..=len));
-                file.read_vectored_at(at, &mut [IoSliceMut::new(first), IoSliceMut::new(rest)])
+                file.read_vectored_at(&mut [IoSliceMut::new(first), IoSliceMut::new(rest)], at)
                     .unwrap()
             }
             1 => {
                 buf = file.bytes(at, len).unwrap().to_vec();
                 buf.len()
             }
-            2 => block_on(file.read_at_async(at, &mut buf)).unwrap(),
+            2 => block_on(file.read_at_async(&mut buf, at)).unwrap(),
             3 => {
                 buf = block_on(file.bytes_async(at, len)).unwrap().to_vec();
                 buf.len()
@@ -258,7 +271,7 @@ impl Run {
                 }
                 buf.len()
             }
-            _ => file.read_at(at, &mut buf).unwrap(),
+            _ => file.read_at(&mut buf, at).unwrap(),
         };
         let expected = self.expected(offset, len);
         assert_eq!(n, expected.len(), "at {offset} of {}", self.model.len());
@@ -377,8 +390,8 @@ fn a_plain_read_sees_flushed_writes() {
     // Read the file through the system, not through the model.
     let (_dir, path, bytes) = file_of(3000);
     let cache: Cache = Cache::new(CAPACITY).unwrap();
-    let file = cache.open_rw(&path).unwrap();
-    file.write_at(5000, b"far").unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&cache, &path).unwrap();
+    file.write_at(b"far", 5000).unwrap();
     file.flush().unwrap();
     let mut buf = [1; 5003];
     fs::File::open(&path).unwrap().read_exact_at(&mut buf, 0).unwrap();

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use common::{Gated, StopOnDrop, Together, assert_nothing_leaked, file_of, plain};
-use folio_cache::{Backing, ByteStream, Cache, Call, Fault, File, LocalFile, Memory};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, ByteStream, Cache, File, LocalFile};
 use futures_core::Stream;
 use pollster::block_on;
 
@@ -88,7 +89,7 @@ fn futures_return_the_contents_of_the_file() {
             let at = offset as u64;
             block_on(async {
                 let mut buf = vec![0; len];
-                assert_eq!(file.read_at_async(at, &mut buf).await.unwrap(), expected.len());
+                assert_eq!(file.read_at_async(&mut buf, at).await.unwrap(), expected.len());
                 assert!(buf.starts_with(expected), "{len} bytes at {offset}");
                 let mut range = file.range_async(at, len).await.unwrap();
                 assert!(
@@ -115,12 +116,12 @@ fn cached_pages_are_ready_at_the_first_poll() {
     let (memory, bytes) = memory_of(40);
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
-    file.read_at(0, &mut vec![0; bytes.len()]).unwrap();
+    file.read_at(&mut vec![0; bytes.len()], 0).unwrap();
     cache.quiesce();
     let calls = memory.calls(Call::Fill);
     let mut buf = vec![0; 30 * PAGE];
     for len in [1, 500, 5000, 30 * PAGE] {
-        let read = poll_once(pin!(file.read_at_async(77, &mut buf[..len])));
+        let read = poll_once(pin!(file.read_at_async(&mut buf[..len], 77)));
         assert!(matches!(read, Poll::Ready(Ok(n)) if n == len));
         assert_eq!(buf[..len], bytes[77..77 + len]);
         let Poll::Ready(Ok(range)) = poll_once(pin!(file.range_async(77, len))) else {
@@ -200,7 +201,7 @@ fn errors_reach_every_future() {
         io::ErrorKind::InvalidInput
     );
     assert_eq!(
-        block_on(file.read_at_async(5, &mut [0; 5000])).unwrap_err().raw_os_error(),
+        block_on(file.read_at_async(&mut [0; 5000], 5)).unwrap_err().raw_os_error(),
         Some(5)
     );
     memory.heal();
@@ -279,7 +280,7 @@ fn futures_are_send_and_streams_static() {
     let (memory, _) = memory_of(1);
     let file = cache().open_backing(memory).unwrap();
     let mut buf = [0; 10];
-    send(&file.read_at_async(0, &mut buf));
+    send(&file.read_at_async(&mut buf, 0));
     send(&file.page_async(0));
     send(&file.range_async(0, 1));
     send(&file.bytes_async(0, 1));
@@ -333,7 +334,7 @@ fn futures_under_writes_truncation_and_reclaim_are_right() {
             while !stop.load(Ordering::Relaxed) {
                 let page = random.usize(..PAGES);
                 let byte = (page % 100) as u8 + 100 * random.u8(..2);
-                file.write_at((page * PAGE) as u64, &[byte; PAGE]).unwrap();
+                file.write_at(&[byte; PAGE], (page * PAGE) as u64).unwrap();
                 if random.u8(..) == 0 {
                     cache.reclaim(100);
                 }
@@ -409,7 +410,7 @@ fn truncate_beside_futures(threads: usize) {
     let (_, bytes) = memory_of(400);
     let (gated, _) =
         Gated::new(&bytes, |call, offset| call == Call::Fill && offset >= 200 * PAGE as u64);
-    let cache = Cache::<folio_ref::DefaultScheme>::new(8 << 20).unwrap();
+    let cache = Cache::new(8 << 20).unwrap();
     cache.set_io_threads(threads);
     let file = cache.open_backing(gated.clone()).unwrap();
     // More futures than threads; each page is past the end when its fetch ends.
@@ -420,7 +421,7 @@ fn truncate_beside_futures(threads: usize) {
     }
     // The third page in a row triggers readahead, by any free thread.
     for page in 0..3 {
-        file.read_at(page * PAGE as u64, &mut [0; 8]).unwrap();
+        file.read_at(&mut [0; 8], page * PAGE as u64).unwrap();
     }
     gated.memory.cut(2 * PAGE as u64);
     let (sender, receiver) = mpsc::channel();

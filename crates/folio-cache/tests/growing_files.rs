@@ -28,7 +28,7 @@ fn read_beside(
                     while !stop.load(Ordering::Relaxed) {
                         let offset = random.usize(..len);
                         let mut buf = vec![0; random.usize(1..9000)];
-                        let n = file.read_at(offset as u64, &mut buf).unwrap();
+                        let n = file.read_at(&mut buf, offset as u64).unwrap();
                         check(offset, &buf[..n]);
                     }
                 })
@@ -58,7 +58,7 @@ fn readers_of_a_growing_file_see_no_zeroes_past_its_old_end() {
             len < bytes.len()
         });
         let mut buf = vec![0; bytes.len()];
-        assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+        assert_eq!(file.read_at(&mut buf, 0).unwrap(), bytes.len());
         assert!(buf == bytes);
     }
     assert_nothing_leaked(&cache);
@@ -94,7 +94,7 @@ fn readers_of_a_file_that_grows_and_shrinks_see_its_bytes() {
         });
         file.revalidate().unwrap();
         let mut buf = vec![0; bytes.len()];
-        assert_eq!(file.read_at(0, &mut buf).unwrap(), len);
+        assert_eq!(file.read_at(&mut buf, 0).unwrap(), len);
         assert!(buf[..len] == bytes[..len]);
     }
     drop(file);

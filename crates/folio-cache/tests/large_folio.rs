@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use common::assert_nothing_leaked;
 use folio_cache::policy::{FrameState, Frames, Policy};
-use folio_cache::{CACHED, Cache, File, Memory};
+use folio_cache::testing::Memory;
+use folio_cache::{CACHED, Cache, File};
 use folio_frames::{FRAME_SIZE, Order, Peek};
 use folio_ref::Snapshot;
 
@@ -21,14 +22,14 @@ fn world(pages: u64) -> (Cache, Arc<Memory>, File) {
     let cache = Cache::new(4 << 20).unwrap();
     let backing = Arc::new(Memory::new(&contents));
     let file = cache.open_backing(backing.clone()).unwrap();
-    assert_eq!(file.read_at(0, &mut vec![0; contents.len()]).unwrap(), contents.len());
+    assert_eq!(file.read_at(&mut vec![0; contents.len()], 0).unwrap(), contents.len());
     cache.quiesce();
     (cache, backing, file)
 }
 
 /// Returns the order and the snapshot of each cached folio.
 fn folios(cache: &Cache) -> Vec<(u8, Snapshot)> {
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     let seen = zone.pfns().map(|pfn| zone.peek(pfn)).filter(|seen: &Peek| seen.kind == CACHED);
     seen.map(|seen| (seen.order.as_u8(), seen.snapshot)).collect()
 }
@@ -81,13 +82,13 @@ fn a_page_handle_splits_the_folio_unless_it_is_pinned() {
 #[test]
 fn a_write_splits_an_unpinned_folio_or_copies_one_page() {
     let (cache, backing, file) = world(PAGES);
-    file.write_at(4 * PAGE, &[99; 10]).unwrap();
+    file.write_at(&[99; 10], 4 * PAGE).unwrap();
     assert_eq!(count_singles(&cache), 16);
     file.sync_all().unwrap();
 
     let (pinned_cache, _, pinned) = world(PAGES);
     let range = pinned.bytes(0, 16 * FRAME_SIZE).unwrap();
-    pinned.write_at(4 * PAGE, &[99; 10]).unwrap();
+    pinned.write_at(&[99; 10], 4 * PAGE).unwrap();
     // The page has left its folio, which the range pins unchanged.
     assert_eq!((count_singles(&pinned_cache), range[4 * FRAME_SIZE]), (1, 5));
     assert!(folios(&pinned_cache).contains(&(4, Snapshot::Live(16))), "15 slots and the range");
@@ -102,13 +103,13 @@ fn a_write_splits_an_unpinned_folio_or_copies_one_page() {
     assert_eq!(pieces.concat()[5 * FRAME_SIZE], 6);
     drop((range, again));
     // A write to another page splits the folio, and the frame that the page left is freed.
-    let free = pinned_cache.zone().stats().free_frames;
-    pinned.write_at(0, &[1]).unwrap();
-    let free_now = pinned_cache.zone().stats().free_frames;
+    let free = pinned_cache.frames().zone().stats().free_frames;
+    pinned.write_at(&[1], 0).unwrap();
+    let free_now = pinned_cache.frames().zone().stats().free_frames;
     assert_eq!((count_singles(&pinned_cache), free_now), (16, free + 1));
     for (file, cache) in [(file, cache), (pinned, pinned_cache)] {
         let mut buf = [0; 12];
-        assert_eq!(file.read_at(4 * PAGE - 1, &mut buf).unwrap(), 12);
+        assert_eq!(file.read_at(&mut buf, 4 * PAGE - 1).unwrap(), 12);
         assert_eq!(buf, [4, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 5]);
         drop(file);
         assert_nothing_leaked(&cache);
@@ -120,8 +121,8 @@ fn a_write_splits_an_unpinned_folio_or_copies_one_page() {
 fn truncate_and_punch_free_pages_of_unpinned_folios() {
     let (cache, _, file) = world(PAGES);
     let free = || {
-        cache.zone().drain();
-        cache.zone().stats().free_frames
+        cache.frames().zone().drain();
+        cache.frames().zone().stats().free_frames
     };
     let before = free();
     file.punch_hole(4 * PAGE, 2 * PAGE).unwrap();
@@ -158,7 +159,7 @@ fn reclaim_evicts_cold_subpages_and_keeps_hot_ones() {
     // The read of the whole file touched each page once; these are read again and again.
     let read_hot = || {
         for page in [2, 9] {
-            assert_eq!(file.read_at(page * PAGE, &mut [0; 64]).unwrap(), 64);
+            assert_eq!(file.read_at(&mut [0; 64], page * PAGE).unwrap(), 64);
         }
     };
     for _ in 0..3 {
@@ -179,7 +180,7 @@ fn reclaim_evicts_cold_subpages_and_keeps_hot_ones() {
 fn hot_subpages_stay_after_their_referenced_bit_was_taken() {
     let (cache, _, file) = world(16);
     let read_hot =
-        || (0..4).for_each(|page| assert_eq!(file.read_at(page * PAGE, &mut [0; 64]).unwrap(), 64));
+        || (0..4).for_each(|page| assert_eq!(file.read_at(&mut [0; 64], page * PAGE).unwrap(), 64));
     read_hot();
     assert_eq!(folios(&cache).len(), 1);
     assert_eq!(cache.reclaim(12), 12);
@@ -196,7 +197,7 @@ fn migration_and_a_smaller_capacity_split_large_folios() {
     assert!(folios(&cache).iter().any(|folio| folio.0 == Order::new(4).unwrap().as_u8()));
     cache.set_capacity(2 << 20).unwrap();
     let mut buf = vec![0; 400 * FRAME_SIZE];
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), buf.len());
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), buf.len());
     assert!(buf.chunks(FRAME_SIZE).zip(1_u64..).all(|(page, n)| page == [n as u8; FRAME_SIZE]));
     drop(file);
     assert_nothing_leaked(&cache);
@@ -229,14 +230,14 @@ impl Policy for Panics {
 /// The folio must not leak if the policy panics in `evicted_with`.
 #[test]
 fn a_policy_that_panics_loses_no_folio() {
-    let cache: Cache = Cache::with_policy(4 << 20, |_| Box::new(Panics)).unwrap();
+    let cache = Cache::builder().capacity(4 << 20).policy(|_| Box::new(Panics)).build().unwrap();
     let file =
         cache.open_backing(Arc::new(Memory::new(&[7; FRAME_SIZE].repeat(PAGES as usize)))).unwrap();
     drop(file.range(0, PAGES as usize * FRAME_SIZE).unwrap());
-    cache.zone().pfns().for_each(|pfn| _ = cache.zone().take_referenced(pfn));
+    cache.frames().zone().pfns().for_each(|pfn| _ = cache.frames().zone().take_referenced(pfn));
     let reclaim = AssertUnwindSafe(|| cache.reclaim(PAGES as usize));
     assert!(catch_unwind(reclaim).is_err(), "evicted_with was not called");
-    assert_eq!(cache.zone().count_kind(CACHED), 0);
+    assert_eq!(cache.frames().zone().count_kind(CACHED), 0);
     drop(file);
     assert_nothing_leaked(&cache);
 }

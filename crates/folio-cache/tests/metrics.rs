@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use folio_cache::{Cache, CacheStats, Memory};
+use folio_cache::testing::Memory;
+use folio_cache::{Cache, CacheStats};
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
     with_local_recorder,
@@ -64,14 +65,15 @@ impl Recorder for Recorded {
 #[test]
 fn metrics_equal_the_stats() {
     let recorder = Recorded::default();
-    let cache: Cache = Cache::growable(2 << 20, 4 << 20).unwrap();
+    let cache =
+        Cache::builder().name("small").capacity(2 << 20).max_capacity(4 << 20).build().unwrap();
     let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 100 * 4096]))).unwrap();
-    file.read_at(0, &mut vec![0; 100 * 4096]).unwrap();
+    file.read_at(&mut vec![0; 100 * 4096], 0).unwrap();
     cache.quiesce();
     let handles: Vec<_> = (0..10).map(|page| file.page(page * 4096).unwrap()).collect();
     with_local_recorder(&recorder, || {
-        Cache::<folio_ref::DefaultScheme>::describe_metrics();
-        cache.record_metrics("small");
+        Cache::describe_metrics();
+        cache.record_metrics();
     });
     let stats = cache.stats();
     let bytes = |pages: u32| f64::from(pages * 4096);

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, Once};
 use std::thread;
 
 use common::assert_nothing_leaked;
-use folio_cache::{Cache, Call, Fault, Memory};
+use folio_cache::Cache;
+use folio_cache::testing::{Call, Fault, Memory};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 
@@ -76,7 +77,7 @@ fn out_of_memory_reports_pinned_and_dirty_bytes() {
     let (file, dirty) =
         (cache.open_backing(memory).unwrap(), cache.open_backing(stuck.clone()).unwrap());
     stuck.inject(Call::Write, 0, u64::MAX, Fault::Error(28));
-    dirty.write_at(0, &[1; 4 * 4096]).unwrap();
+    dirty.write_at(&[1; 4 * 4096], 0).unwrap();
     let mut handles = Vec::new();
     let error = loop {
         match file.page(handles.len() as u64 * 4096) {
@@ -107,15 +108,15 @@ fn out_of_memory_reports_pinned_and_dirty_bytes() {
 fn hits_are_counted_with_the_feature_only() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open_backing(Arc::new(Memory::new(&vec![7; 100 * 4096]))).unwrap();
-    file.read_at(0, &mut vec![0; 100 * 4096]).unwrap();
+    file.read_at(&mut vec![0; 100 * 4096], 0).unwrap();
     cache.quiesce();
     let before = cache.stats().hits;
     thread::scope(|scope| {
         for _ in 0..3 {
             // Small reads, a large read, and a pinned range.
             scope.spawn(|| {
-                (0..1000).for_each(|n| assert_eq!(file.read_at(n * 64, &mut [0; 64]).unwrap(), 64));
-                file.read_at(0, &mut vec![0; 30 * 4096]).unwrap();
+                (0..1000).for_each(|n| assert_eq!(file.read_at(&mut [0; 64], n * 64).unwrap(), 64));
+                file.read_at(&mut vec![0; 30 * 4096], 0).unwrap();
                 file.range(1, 4096).unwrap();
             });
         }
@@ -128,7 +129,7 @@ fn hits_are_counted_with_the_feature_only() {
 fn failed_syncs_and_capacity_changes_are_logged() {
     lines();
     let memory = Arc::new(Memory::new(b"bytes"));
-    let cache: Cache = Cache::growable(4 << 20, 8 << 20).unwrap();
+    let cache = Cache::builder().capacity(4 << 20).max_capacity(8 << 20).build().unwrap();
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::Sync, 0, 1, Fault::Error(5));
     file.sync_data().unwrap_err();

@@ -23,7 +23,7 @@ fn the_owner_of_a_pin_is_the_line_that_requested_it() {
     let (_dir, path, _) = file_of(64 * PAGE);
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
-    let owners = || cache.zone().pin_owners_of(cache.zone().pfns()).to_string();
+    let owners = || cache.frames().zone().pin_owners_of(cache.frames().zone().pfns()).to_string();
     // The first round misses, the second hits.
     for _ in 0..2 {
         let (page, by_page) = (file.page(5).unwrap().unwrap(), line());
@@ -40,7 +40,7 @@ fn the_owner_of_a_pin_is_the_line_that_requested_it() {
         assert_eq!(all.matches(&by_copies).count(), 2, "{all}");
         assert!(!all.contains("src/"), "{all}");
         drop((page, range, bytes, copies));
-        assert_eq!(owners(), "nobody but slots");
+        assert_eq!(owners(), "none except slots");
     }
     drop(file);
     assert_nothing_leaked(&cache);

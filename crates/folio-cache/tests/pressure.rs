@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{assert_nothing_leaked, file_of};
 use folio_cache::policy::{Clock, FrameState, Frames, Policy};
-use folio_cache::{CACHED, Cache};
+use folio_cache::{CACHED, Cache, CacheBuilder};
 use folio_frames::{MigrateError, Watermarks};
 use folio_ref::{Scheme, schemes};
 
@@ -21,7 +21,7 @@ fn a_file_larger_than_the_capacity_is_read_by_reclaim() {
     let file = cache.open(&path).unwrap();
     for _ in 0..2 {
         let mut buf = vec![0; bytes.len()];
-        assert_eq!(file.read_at(0, &mut buf).unwrap(), bytes.len());
+        assert_eq!(file.read_at(&mut buf, 0).unwrap(), bytes.len());
         assert!(buf == bytes);
     }
     // The reclaimer counts a batch at its end.
@@ -42,7 +42,7 @@ fn handles_on_pages_that_left_their_file_do_not_stop_reclaim() {
     let read_all = || {
         for (page, bytes) in bytes.chunks(4096).enumerate() {
             let mut buf = [0; 4096];
-            assert_eq!(file.read_at(page as u64 * 4096, &mut buf).unwrap(), 4096);
+            assert_eq!(file.read_at(&mut buf, page as u64 * 4096).unwrap(), 4096);
             assert!(buf == bytes);
         }
     };
@@ -54,7 +54,7 @@ fn handles_on_pages_that_left_their_file_do_not_stop_reclaim() {
         // Reclaim cannot evict a page that is still read ahead or just being freed.
         cache.quiesce();
         while cache.reclaim(1) == 1 {}
-        assert_eq!(cache.zone().stats().free_frames, 512 - 200, "{:?}", cache.stats());
+        assert_eq!(cache.frames().zone().stats().free_frames, 512 - 200, "{:?}", cache.stats());
     }
     drop((file, handles));
     assert_nothing_leaked(&cache);
@@ -64,7 +64,7 @@ fn handles_on_pages_that_left_their_file_do_not_stop_reclaim() {
 fn every_scheme_reads_right_under_reclaim_and_migration() {
     fn run<S: Scheme>() {
         let (_dir, path, bytes) = file_of(3 << 20);
-        let cache = Cache::<S>::new(2 << 20).unwrap();
+        let cache = CacheBuilder::<S>::with_scheme().capacity(2 << 20).build().unwrap();
         let file = cache.open(&path).unwrap();
         thread::scope(|scope| {
             for seed in 0..2 {
@@ -74,7 +74,7 @@ fn every_scheme_reads_right_under_reclaim_and_migration() {
                     for _ in 0..5000 {
                         let offset = random.usize(..bytes.len());
                         let mut buf = [0; 500];
-                        let n = file.read_at(offset as u64, &mut buf).unwrap();
+                        let n = file.read_at(&mut buf, offset as u64).unwrap();
                         assert!(
                             n > 0 && buf[..n] == bytes[offset..][..n],
                             "{} at {offset}",
@@ -84,8 +84,8 @@ fn every_scheme_reads_right_under_reclaim_and_migration() {
                 });
             }
             scope.spawn(|| {
-                for pfn in cache.zone().pfns() {
-                    let _ = cache.migrate(pfn);
+                for pfn in cache.frames().zone().pfns() {
+                    let _ = cache.frames().migrate(pfn);
                     cache.reclaim(1);
                 }
             });
@@ -108,7 +108,7 @@ fn reclaim_frees_the_requested_number_and_no_pinned_page() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
     let handle = file.page(0).unwrap().unwrap();
-    file.read_at(0, &mut vec![0; 58 * 4096]).unwrap();
+    file.read_at(&mut vec![0; 58 * 4096], 0).unwrap();
     assert_eq!(cache.reclaim(3), 3);
     // More than one batch and fewer than two; the last folio is evicted as a whole.
     let freed = cache.reclaim(40);
@@ -125,7 +125,7 @@ fn reclaim_frees_the_requested_number_and_no_pinned_page() {
     let other = cache.open(&path).unwrap();
     for page in 0..58 {
         for file in [&file, &other] {
-            file.read_at(page * 4096, &mut [0]).unwrap();
+            file.read_at(&mut [0], page * 4096).unwrap();
         }
     }
     cache.quiesce(); // A page that is still read ahead is locked, and is not evicted.
@@ -168,11 +168,11 @@ fn a_policy_learns_of_restored_victims_and_its_size() {
     let (restored, sizes) = (Arc::default(), Arc::default());
     let policy =
         Recording { named: false, restored: Arc::clone(&restored), sizes: Arc::clone(&sizes) };
-    let cache: Cache = Cache::with_policy(64 << 20, |_| Box::new(policy)).unwrap();
+    let cache = Cache::builder().capacity(64 << 20).policy(|_| Box::new(policy)).build().unwrap();
     let file = cache.open(&path).unwrap();
     let handle = file.page(9 * 4096).unwrap().unwrap();
     file.page(30 * 4096).unwrap().unwrap();
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     let is_pinned = |pfn| {
         let seen = zone.peek(pfn);
         seen.kind == CACHED && seen.owner_data as u32 == 9
@@ -184,7 +184,7 @@ fn a_policy_learns_of_restored_victims_and_its_size() {
     cache.set_capacity(16 << 20).unwrap();
     let high = |blocks: u32| blocks * 512 / 256 * 4;
     assert_eq!(*sizes.lock().unwrap(), [32 * 512 - high(32), 8 * 512 - high(8)]);
-    assert_eq!(cache.zone().watermarks(), Watermarks { min: 0, low: 16, high: 64 });
+    assert_eq!(cache.frames().zone().watermarks(), Watermarks { min: 0, low: 16, high: 64 });
     drop((handle, file));
     assert_nothing_leaked(&cache);
 }
@@ -197,13 +197,13 @@ fn the_reclaimer_frees_before_a_miss_has_to() {
     let file = cache.open(&path).unwrap();
     let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..6000 {
-        file.read_at(random.u64(..4096) * 4096, &mut [0]).unwrap();
+        file.read_at(&mut [0], random.u64(..4096) * 4096).unwrap();
         cache.quiesce();
     }
     let stats = cache.stats();
     assert!(stats.direct_reclaims == 0 && stats.reclaimed >= stats.misses - 2048, "{stats:?}");
     // Up to the high watermark, in whole batches.
-    let free = cache.zone().stats().free_frames;
+    let free = cache.frames().zone().stats().free_frames;
     assert!((1..=32 + 32).contains(&free), "{free} frames are free");
     drop(file);
     assert_nothing_leaked(&cache);
@@ -212,17 +212,18 @@ fn the_reclaimer_frees_before_a_miss_has_to() {
 #[test]
 fn of_equal_pages_the_reused_one_stays() {
     let (_dir, path, _) = file_of(64 * 4096);
-    let cache: Cache = Cache::with_policy(2 << 20, |_| Box::new(Clock::new())).unwrap();
+    let cache =
+        Cache::builder().capacity(2 << 20).policy(|_| Box::new(Clock::new())).build().unwrap();
     let file = cache.open(&path).unwrap();
     // No constant stride, so that nothing is read ahead.
     let pages = [3, 50, 21, 60, 5, 33, 14, 41];
-    let read = |page: u64| assert_eq!(file.read_at(page * 4096, &mut [0]).unwrap(), 1);
+    let read = |page: u64| assert_eq!(file.read_at(&mut [0], page * 4096).unwrap(), 1);
     for used in pages {
         for page in pages {
             read(page);
         }
-        for pfn in cache.zone().pfns() {
-            cache.zone().take_referenced(pfn);
+        for pfn in cache.frames().zone().pfns() {
+            cache.frames().zone().take_referenced(pfn);
         }
         read(used);
         assert_eq!(cache.reclaim(7), 7);
@@ -245,7 +246,7 @@ fn a_fully_pinned_cache_reports_it_and_recovers() {
         (0..512).map(|page| file.page(page * 4096).unwrap().unwrap()).collect();
     // The pages leave the index, but stay pinned.
     file.invalidate();
-    let error = file.read_at(2 << 20, &mut [0; 8]).unwrap_err();
+    let error = file.read_at(&mut [0; 8], 2 << 20).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
     assert!(error.to_string().contains("2097152 are pinned"), "{error}");
     for (page, handle) in handles.iter().enumerate() {
@@ -253,7 +254,7 @@ fn a_fully_pinned_cache_reports_it_and_recovers() {
     }
     handles.truncate(500);
     let mut buf = [0; 8];
-    assert_eq!(file.read_at(2 << 20, &mut buf).unwrap(), 8);
+    assert_eq!(file.read_at(&mut buf, 2 << 20).unwrap(), 8);
     assert_eq!(buf, bytes[2 << 20..][..8]);
     drop((file, handles));
     assert_nothing_leaked(&cache);
@@ -265,16 +266,16 @@ fn migration_moves_a_page_under_its_readers() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(&path).unwrap();
     let handle = file.page(0).unwrap().unwrap();
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     let pfn = zone.pfns().find(|&pfn| zone.peek(pfn).kind == CACHED).unwrap();
-    assert_eq!(cache.migrate(pfn), Err(MigrateError::Busy));
+    assert_eq!(cache.frames().migrate(pfn), Err(MigrateError::Busy));
     drop(handle);
-    let moved_to = cache.migrate(pfn).unwrap();
+    let moved_to = cache.frames().migrate(pfn).unwrap();
     assert_ne!(moved_to, pfn);
-    assert!(cache.migrate(pfn).is_err());
-    assert!(cache.migrate(folio_frames::Pfn::new(0)).is_err());
+    assert!(cache.frames().migrate(pfn).is_err());
+    assert!(cache.frames().migrate(folio_frames::Pfn::new(0)).is_err());
     let mut buf = vec![0; 4096];
-    file.read_at(0, &mut buf).unwrap();
+    file.read_at(&mut buf, 0).unwrap();
     assert_eq!((buf, cache.stats().misses), (bytes, 1));
     drop(file);
     assert_nothing_leaked(&cache);
@@ -292,7 +293,7 @@ fn threads_that_miss_one_page_read_it_once() {
                 scope.spawn(|| {
                     for page in 0..64 {
                         barrier.wait();
-                        file.read_at(page * 4096, &mut [0; 64]).unwrap();
+                        file.read_at(&mut [0; 64], page * 4096).unwrap();
                     }
                 });
             }
@@ -322,7 +323,7 @@ fn closing_and_opening_again_races_with_reclaim() {
                     for _ in 0..500 {
                         let file = cache.open(&path).unwrap();
                         let mut buf = vec![0; bytes.len()];
-                        file.read_at(0, &mut buf).unwrap();
+                        file.read_at(&mut buf, 0).unwrap();
                         assert!(buf == bytes);
                     }
                 })
@@ -360,7 +361,7 @@ fn reads_stay_right_under_reclaim_migration_and_offline() {
                         pinned = Some((offset, handle));
                     }
                     let mut buf = vec![0; random.usize(1..9000)];
-                    let n = file.read_at(offset as u64, &mut buf).unwrap();
+                    let n = file.read_at(&mut buf, offset as u64).unwrap();
                     assert!(
                         buf[..n] == bytes[offset..bytes.len().min(offset + buf.len())],
                         "at {offset}"
@@ -379,18 +380,19 @@ fn reads_stay_right_under_reclaim_migration_and_offline() {
             }
         });
         scope.spawn(|| {
-            for pfn in
-                std::iter::repeat_with(|| cache.zone().pfns()).flatten().take_while(|_| running())
+            for pfn in std::iter::repeat_with(|| cache.frames().zone().pfns())
+                .flatten()
+                .take_while(|_| running())
             {
-                moves.fetch_add(u64::from(cache.migrate(pfn).is_ok()), Ordering::Relaxed);
+                moves.fetch_add(u64::from(cache.frames().migrate(pfn).is_ok()), Ordering::Relaxed);
             }
         });
         scope.spawn(|| {
-            for block in (0..cache.zone().blocks()).cycle().take_while(|_| running()) {
-                if let Ok(offline) = cache.offline(block) {
+            for block in (0..cache.frames().zone().blocks()).cycle().take_while(|_| running()) {
+                if let Ok(offline) = cache.frames().offline(block) {
                     offlines.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(Duration::from_millis(1));
-                    cache.online(offline);
+                    cache.frames().online(offline);
                 }
             }
         });

@@ -10,7 +10,8 @@ use std::thread;
 use allocation_counter::measure;
 use bytes::{Buf, Bytes};
 use common::{StopOnDrop, assert_nothing_leaked, file_of, plain};
-use folio_cache::{Backing, Cache, Call, Fault, LocalFile, Memory, RangeHandle};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, LocalFile, OpenOptions, RangeHandle};
 
 const PAGE: usize = 4096;
 
@@ -52,7 +53,7 @@ fn ranges_of_any_kind_equal_the_file() {
             let room: usize = buffers.iter().map(Vec::len).sum();
             let mut slices: Vec<_> =
                 buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-            let read = file.read_vectored_at(offset as u64, &mut slices).unwrap();
+            let read = file.read_vectored_at(&mut slices, offset as u64).unwrap();
             let expected = plain(&bytes, offset, room);
             assert_eq!(read, expected.len());
             let all = buffers.concat();
@@ -88,11 +89,11 @@ fn walk(mut range: RangeHandle, expected: &[u8], random: &mut fastrand::Rng) {
 fn a_range_is_a_snapshot_that_nothing_changes() {
     let (_dir, path, bytes) = file_of(40 * PAGE + 5);
     let cache = cache();
-    let file = cache.open_rw(&path).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&cache, &path).unwrap();
     let range = file.range(100, usize::MAX).unwrap();
     let (page, pages) =
         (file.bytes(7 * PAGE as u64 + 1, 50).unwrap(), file.bytes(10, 9 * PAGE).unwrap());
-    file.write_at(0, &vec![0; 20 * PAGE]).unwrap();
+    file.write_at(&vec![0; 20 * PAGE], 0).unwrap();
     file.set_len(3).unwrap();
     file.set_len(1 << 20).unwrap();
     file.punch_hole(0, 1 << 20).unwrap();
@@ -140,8 +141,8 @@ fn a_range_releases_the_pages_it_has_passed() {
     file.invalidate();
     cache.quiesce();
     let free = || {
-        cache.zone().drain();
-        cache.zone().stats().free_frames
+        cache.frames().zone().drain();
+        cache.frames().zone().stats().free_frames
     };
     let (before, half) = (free(), bytes.len() / 2);
     range.advance(half);
@@ -160,7 +161,7 @@ fn a_range_is_one_allocation_however_long() {
     let (_dir, path, bytes) = file_of(300 * PAGE);
     let file = cache().open(&path).unwrap();
     let mut buffer = vec![0; bytes.len()];
-    file.read_at(0, &mut buffer).unwrap();
+    file.read_at(&mut buffer, 0).unwrap();
     for pages in [1, 2, 30, 256] {
         let len = pages * PAGE;
         let range = measure(|| assert_eq!(file.range(5, len).unwrap().remaining(), len));
@@ -183,12 +184,12 @@ fn a_failed_range_reports_its_error_and_pins_nothing() {
     let memory = Arc::new(Memory::new(&vec![7; 100 * PAGE]));
     let cache = cache();
     let file = cache.open_backing(memory.clone()).unwrap();
-    file.read_at(0, &mut vec![0; 10 * PAGE]).unwrap();
+    file.read_at(&mut vec![0; 10 * PAGE], 0).unwrap();
     cache.quiesce();
     file.invalidate();
-    file.read_at(0, &mut vec![0; 3 * PAGE]).unwrap();
+    file.read_at(&mut vec![0; 3 * PAGE], 0).unwrap();
     cache.quiesce();
-    file.read_at(0, &mut [0]).unwrap();
+    file.read_at(&mut [0], 0).unwrap();
     // The pages near the start may have been read ahead, the last page was not.
     let last = 99 * PAGE as u64;
     memory.inject(Call::Fill, 0, u64::MAX, Fault::Error(5));
@@ -196,12 +197,12 @@ fn a_failed_range_reports_its_error_and_pins_nothing() {
     assert_eq!(file.bytes(last - 1, 2).unwrap_err().raw_os_error(), Some(5));
     let (mut first, mut second) = ([0; 10], vec![0; 100 * PAGE]);
     let mut slices = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
-    assert_eq!(file.read_vectored_at(last, &mut slices).unwrap_err().raw_os_error(), Some(5));
+    assert_eq!(file.read_vectored_at(&mut slices, last).unwrap_err().raw_os_error(), Some(5));
     // The bytes before the error are counted.
-    let read = file.read_vectored_at(0, &mut slices).unwrap();
+    let read = file.read_vectored_at(&mut slices, 0).unwrap();
     assert!((3 * PAGE..100 * PAGE).contains(&read), "{read}");
     memory.heal();
-    assert_eq!(file.read_vectored_at(0, &mut slices).unwrap(), 100 * PAGE);
+    assert_eq!(file.read_vectored_at(&mut slices, 0).unwrap(), 100 * PAGE);
     assert_eq!(file.range(u64::MAX, 1).unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(file.bytes(i64::MAX as u64, 0).unwrap(), Bytes::new());
     assert!(file.range(1 << 40, usize::MAX).unwrap().is_empty());
@@ -236,7 +237,7 @@ fn ranges_under_writes_and_reclaim_have_whole_pages() {
             while !stop.load(Ordering::Relaxed) {
                 let page = random.usize(..PAGES);
                 let byte = (page % 100) as u8 + 100 * random.u8(..2);
-                file.write_at((page * PAGE) as u64, &[byte; PAGE]).unwrap();
+                file.write_at(&[byte; PAGE], (page * PAGE) as u64).unwrap();
             }
         });
         scope.spawn(|| {

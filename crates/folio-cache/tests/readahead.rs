@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::assert_nothing_leaked;
-use folio_cache::{Backing, CACHED, Cache, Call, Fault, FileId, Memory, Version};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, CACHED, Cache, FileId, Version};
 use parking_lot::{Condvar, Mutex};
 
 const PAGE: u64 = 4096;
@@ -32,8 +33,8 @@ struct Ruled {
 }
 
 impl Ruled {
-    /// Returns a backing of `pages` pages. `rule` gets the first page of a request and its number of
-    /// pages.
+    /// Returns a backing of `pages` pages. `rule` gets the first page of a request and its number
+    /// of pages.
     fn new(
         pages: u64,
         rule: impl Fn(u64, u64) -> io::Result<()> + Send + Sync + 'static,
@@ -74,14 +75,14 @@ fn one_read_of_neighbours_is_one_request() {
     let cache: Cache = Cache::new(4 << 20).unwrap();
     let file = cache.open_backing(memory.clone()).unwrap();
     let mut buf = vec![0; 256 * 4096];
-    assert_eq!(file.read_at(10 * PAGE, &mut buf).unwrap(), buf.len());
+    assert_eq!(file.read_at(&mut buf, 10 * PAGE).unwrap(), buf.len());
     (10..).zip(buf.chunks(4096)).for_each(|(page, bytes)| assert_page(page, bytes));
     assert_eq!(
         (memory.calls(Call::Fill), cache.stats().requests, cache.stats().misses),
         (1, 1, 256)
     );
     // Cached pages are not read again: one request before them, one after them.
-    assert_eq!(file.read_at(9 * PAGE, &mut vec![0; 258 * 4096]).unwrap(), 258 * 4096);
+    assert_eq!(file.read_at(&mut vec![0; 258 * 4096], 9 * PAGE).unwrap(), 258 * 4096);
     assert_eq!((cache.stats().requests, cache.stats().misses), (3, 258));
     drop(file);
     assert_nothing_leaked(&cache);
@@ -99,7 +100,7 @@ fn a_scan_is_read_ahead_in_few_requests_at_any_latency() {
             for n in 0..9000_u64 {
                 let page = if backward { 8999 - n } else { n };
                 let mut buf = [0; 8];
-                file.read_at(page * PAGE + 800, &mut buf).unwrap();
+                file.read_at(&mut buf, page * PAGE + 800).unwrap();
                 assert_eq!(buf, page.to_le_bytes());
             }
             cache.quiesce();
@@ -131,7 +132,7 @@ fn random_reads_trigger_no_readahead() {
     let mut pages = BTreeSet::new();
     for _ in 0..4000 {
         let page = random.u64(..1 << 28);
-        file.read_at(page * PAGE + 5, &mut [0; 64]).unwrap();
+        file.read_at(&mut [0; 64], page * PAGE + 5).unwrap();
         pages.insert(page);
     }
     cache.quiesce();
@@ -156,7 +157,7 @@ fn the_error_of_a_page_reaches_only_its_readers() {
     for _ in 0..2 {
         for page in 0..300 {
             let mut buf = [0; 4096];
-            let read = file.read_at(page * PAGE, &mut buf);
+            let read = file.read_at(&mut buf, page * PAGE);
             if page == BAD {
                 assert_eq!(read.unwrap_err().raw_os_error(), Some(5));
             } else {
@@ -167,10 +168,10 @@ fn the_error_of_a_page_reaches_only_its_readers() {
         cache.quiesce();
         file.invalidate();
         let mut buf = vec![0; 300 * 4096];
-        assert_eq!(file.read_at(50 * PAGE, &mut buf).unwrap(), 50 * 4096, "up to the bad page");
+        assert_eq!(file.read_at(&mut buf, 50 * PAGE).unwrap(), 50 * 4096, "up to the bad page");
         (50..100).zip(buf.chunks(4096)).for_each(|(page, bytes)| assert_page(page, bytes));
-        assert_eq!(file.read_at(BAD * PAGE, &mut buf).unwrap_err().raw_os_error(), Some(5));
-        assert_eq!(file.read_at((BAD + 1) * PAGE, &mut buf).unwrap(), 199 * 4096);
+        assert_eq!(file.read_at(&mut buf, BAD * PAGE).unwrap_err().raw_os_error(), Some(5));
+        assert_eq!(file.read_at(&mut buf, (BAD + 1) * PAGE).unwrap(), 199 * 4096);
         cache.quiesce();
         file.invalidate();
     }
@@ -193,7 +194,7 @@ fn a_reader_does_not_wait_for_the_requests_of_others() {
     let file = cache.open_backing(Ruled::new(4000, waits)).unwrap();
     let read = |page: u64| {
         let mut buf = [0; 4096];
-        assert_eq!(file.read_at(page * PAGE, &mut buf).unwrap(), 4096);
+        assert_eq!(file.read_at(&mut buf, page * PAGE).unwrap(), 4096);
         assert_page(page, &buf);
     };
     // More requests than can be in flight: two readers with strides, 16 pages each.
@@ -223,7 +224,7 @@ fn a_panic_in_background_readahead_leaks_nothing() {
     let file = cache.open_backing(Ruled::new(200, panics)).unwrap();
     for page in 0..200 {
         let mut buf = [0; 4096];
-        file.read_at(page * PAGE, &mut buf).unwrap();
+        file.read_at(&mut buf, page * PAGE).unwrap();
         assert_page(page, &buf);
     }
     drop(file);
@@ -235,10 +236,10 @@ fn a_cache_dropped_during_readahead_leaks_nothing() {
     let memory = Arc::new(memory(1000));
     memory.inject(Call::Fill, 0, u64::MAX, Fault::Delay(Duration::from_millis(1)));
     let cache: Cache = Cache::new(8 << 20).unwrap();
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     let file = cache.open_backing(memory.clone()).unwrap();
     for page in 0..30 {
-        file.read_at(page * PAGE, &mut [0; 64]).unwrap();
+        file.read_at(&mut [0; 64], page * PAGE).unwrap();
     }
     drop((file, cache));
     // The last request keeps the backing alive.

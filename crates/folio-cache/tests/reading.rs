@@ -27,7 +27,7 @@ fn reads_of_any_range_equal_the_file() {
     for _ in 0..2000 {
         let offset = random.usize(..110_000);
         let mut buf = vec![0; random.usize(..20_000)];
-        let n = file.read_at(offset as u64, &mut buf).unwrap();
+        let n = file.read_at(&mut buf, offset as u64).unwrap();
         let expected = bytes.get(offset..bytes.len().min(offset + buf.len())).unwrap_or_default();
         assert_eq!(&buf[..n], expected, "at {offset}");
         assert!(buf[n..].iter().all(|&byte| byte == 0), "bytes past the end were written");
@@ -42,19 +42,19 @@ fn opens_of_one_file_share_its_pages() {
     let (dir, path, bytes) = file_of(5 * 4096);
     let cache = cache();
     let first = cache.open(&path).unwrap();
-    first.read_at(0, &mut vec![0; 5 * 4096]).unwrap();
+    first.read_at(&mut vec![0; 5 * 4096], 0).unwrap();
     assert_eq!(cache.stats().misses, 5);
     let link = dir.path().join("link");
     symlink(&path, &link).unwrap();
     let second = cache.open(&link).unwrap();
     drop(first);
     let mut buf = vec![0; 5 * 4096];
-    second.clone().read_at(0, &mut buf).unwrap();
+    second.clone().read_at(&mut buf, 0).unwrap();
     assert_eq!((buf, cache.stats().misses), (bytes, 5));
     drop(second);
     assert_nothing_leaked(&cache);
     // The last close dropped the pages.
-    cache.open(&path).unwrap().read_at(0, &mut [0]).unwrap();
+    cache.open(&path).unwrap().read_at(&mut [0], 0).unwrap();
     assert_eq!(cache.stats().misses, 6);
 }
 
@@ -79,13 +79,13 @@ fn a_handle_survives_invalidation_truncation_and_the_cache() {
     file.invalidate();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(10).unwrap();
     assert!(file.revalidate().unwrap());
-    assert_eq!(file.read_at(0, &mut [0; 100]).unwrap(), 10);
+    assert_eq!(file.read_at(&mut [0; 100], 0).unwrap(), 10);
     let copies = handles.clone();
     drop((file, cache, handles));
     // Another cache of the same size does not get the frames that are still pinned.
     let (_other_dir, other_path, _) = file_of(3 << 20);
-    let other = Cache::<folio_ref::DefaultScheme>::new(CAPACITY).unwrap();
-    other.open(&other_path).unwrap().read_at(0, &mut vec![0; 3 << 20]).unwrap();
+    let other = Cache::new(CAPACITY).unwrap();
+    other.open(&other_path).unwrap().read_at(&mut vec![0; 3 << 20], 0).unwrap();
     for (page, handle) in copies.into_iter().enumerate() {
         let pinned = Bytes::from(handle);
         assert_eq!(pinned, &bytes[page * 4096..][..4096]);
@@ -98,15 +98,15 @@ fn growth_is_seen_at_the_end_and_leaves_no_zeroes() {
     let cache = cache();
     let file = cache.open(&path).unwrap();
     let mut buf = vec![0; 20_000];
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), 5000);
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), 5000);
     let old_end = file.page(4096).unwrap().unwrap();
     for more in [1, 3000, 9000] {
         let addition = vec![7; more];
         OpenOptions::new().append(true).open(&path).unwrap().write_all(&addition).unwrap();
         bytes.extend(addition);
         // A read before the old end does not query the size; a read past it does.
-        assert_eq!(file.read_at(10, &mut [0; 10]).unwrap(), 10);
-        let n = file.read_at(0, &mut buf).unwrap();
+        assert_eq!(file.read_at(&mut [0; 10], 10).unwrap(), 10);
+        let n = file.read_at(&mut buf, 0).unwrap();
         assert_eq!(buf[..n], bytes);
         assert_eq!(file.len(), bytes.len() as u64);
     }
@@ -122,14 +122,14 @@ fn a_read_past_an_external_truncation_notices_it() {
     let file = cache.open(&path).unwrap();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(5000).unwrap();
     // The known length is still 40000; the page is read and found to be past the end.
-    assert_eq!(file.read_at(30_000, &mut [0; 100]).unwrap(), 0);
+    assert_eq!(file.read_at(&mut [0; 100], 30_000).unwrap(), 0);
     assert_eq!(file.len(), 5000);
     let mut buf = vec![0; 40_000];
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), 5000);
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), 5000);
     assert_eq!(buf[..5000], bytes[..5000]);
     // The file grows again: the zeroes in between come from the file, not from a stale page.
     OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"end", 8000).unwrap();
-    assert_eq!(file.read_at(4990, &mut buf).unwrap(), 8003 - 4990);
+    assert_eq!(file.read_at(&mut buf, 4990).unwrap(), 8003 - 4990);
     assert_eq!(buf[..10], bytes[4990..5000]);
     assert!(buf[10..3010].iter().all(|&byte| byte == 0));
     assert_eq!(&buf[3010..3013], b"end");
@@ -143,14 +143,14 @@ fn pages_past_an_external_truncation_leave_the_cache() {
     let cache = cache();
     let file = cache.open(&path).unwrap();
     let mut buf = vec![0; 40_000];
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), 40_000);
-    assert_eq!(cache.zone().count_kind(CACHED), 10);
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), 40_000);
+    assert_eq!(cache.frames().zone().count_kind(CACHED), 10);
     // To a page boundary, so that no page must be read again.
     OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
     // Reads of cached pages do not query the file; a read past its end does.
-    assert_eq!(file.read_at(40_000, &mut buf).unwrap(), 0);
-    assert_eq!(cache.zone().count_kind(CACHED), 2);
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), 8192);
+    assert_eq!(file.read_at(&mut buf, 40_000).unwrap(), 0);
+    assert_eq!(cache.frames().zone().count_kind(CACHED), 2);
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), 8192);
     assert_eq!(buf[..8192], bytes[..8192]);
     drop(file);
     assert_nothing_leaked(&cache);
@@ -162,7 +162,7 @@ fn a_page_at_an_external_truncation_point_is_end_of_file() {
     let cache = cache();
     let file = cache.open(&path).unwrap();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
-    assert_eq!(file.read_at(8192, &mut [0; 100]).unwrap(), 0);
+    assert_eq!(file.read_at(&mut [0; 100], 8192).unwrap(), 0);
     assert!(file.page(8192).unwrap().is_none());
 }
 
@@ -171,14 +171,14 @@ fn revalidate_drops_pages_rewritten_in_place() {
     let (_dir, path, bytes) = file_of(5000);
     let file = cache().open(&path).unwrap();
     let mut buf = [0; 5];
-    file.read_at(0, &mut buf).unwrap();
+    file.read_at(&mut buf, 0).unwrap();
     assert_eq!(buf, bytes[..5]);
     assert!(!file.revalidate().unwrap());
     let writer = OpenOptions::new().write(true).open(&path).unwrap();
     writer.write_all_at(b"fresh", 0).unwrap();
     writer.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     assert!(file.revalidate().unwrap());
-    file.read_at(0, &mut buf).unwrap();
+    file.read_at(&mut buf, 0).unwrap();
     assert_eq!(&buf, b"fresh");
     assert!(!file.revalidate().unwrap());
 }
@@ -189,15 +189,15 @@ fn reads_past_the_end_are_empty_impossible_offsets_fail() {
     let cache = cache();
     let file = cache.open(&path).unwrap();
     for offset in [4096, 4097, 1 << 40, i64::MAX as u64] {
-        assert_eq!(file.read_at(offset, &mut [0; 8]).unwrap(), 0, "at {offset}");
+        assert_eq!(file.read_at(&mut [0; 8], offset).unwrap(), 0, "at {offset}");
     }
     for offset in [1 << 63, u64::MAX] {
-        let error = file.read_at(offset, &mut [0; 8]).unwrap_err();
+        let error = file.read_at(&mut [0; 8], offset).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains(&offset.to_string()), "{error}");
         assert_eq!(file.page(offset).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
-    assert_eq!(file.read_at(0, &mut []).unwrap(), 0);
+    assert_eq!(file.read_at(&mut [], 0).unwrap(), 0);
     assert_eq!(cache.stats().misses, 0);
 }
 
@@ -206,7 +206,7 @@ fn an_empty_file_reads_nothing() {
     let (_dir, path, _) = file_of(0);
     let file = cache().open(&path).unwrap();
     assert!(file.is_empty());
-    assert_eq!(file.read_at(0, &mut [0; 8]).unwrap(), 0);
+    assert_eq!(file.read_at(&mut [0; 8], 0).unwrap(), 0);
     assert!(file.page(0).unwrap().is_none());
 }
 
@@ -219,7 +219,7 @@ fn sparse_files_are_read_up_to_16_tib_and_then_refused() {
     let file = cache.open(&path).unwrap();
     sparse.write_all_at(b"far", (1 << 40) - 3).unwrap();
     let mut buf = [1; 8];
-    assert_eq!(file.read_at((1 << 40) - 3, &mut buf).unwrap(), 3);
+    assert_eq!(file.read_at(&mut buf, (1 << 40) - 3).unwrap(), 3);
     assert_eq!(&buf[..3], b"far");
     // The largest length that the file system allows.
     let Some(len) =
@@ -229,8 +229,8 @@ fn sparse_files_are_read_up_to_16_tib_and_then_refused() {
         return;
     };
     let last = 1_u64 << 44;
-    assert_eq!(file.read_at(last - 4, &mut buf).unwrap(), 4);
-    let error = file.read_at(last, &mut buf).unwrap_err();
+    assert_eq!(file.read_at(&mut buf, last - 4).unwrap(), 4);
+    let error = file.read_at(&mut buf, last).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::FileTooLarge, "{len}");
     assert!(error.to_string().contains(&last.to_string()), "{error}");
     drop(file);
@@ -270,13 +270,13 @@ fn only_regular_files_open_and_the_error_names_the_type() {
 #[test]
 fn impossible_capacities_are_refused() {
     for bytes in [0, 4096, (2 << 20) - 1, usize::MAX] {
-        let error = Cache::<folio_ref::DefaultScheme>::new(bytes).unwrap_err();
+        let error = Cache::new(bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains(&bytes.to_string()), "{error}");
     }
     let cache: Cache = Cache::new((2 << 20) + 4097).unwrap();
     assert_eq!(cache.capacity(), 2 << 20);
-    assert_eq!(cache.zone().pfns().frames(), 512);
+    assert_eq!(cache.frames().zone().pfns().frames(), 512);
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn a_miss_of_one_page_allocates_nothing() {
     sparse.as_file().set_len(PAGES * 4096).unwrap();
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let file = cache.open(sparse.path()).unwrap();
-    let read = |page: u64| assert_eq!(file.read_at(page * 4096, &mut [1; 64]).unwrap(), 64);
+    let read = |page: u64| assert_eq!(file.read_at(&mut [1; 64], page * 4096).unwrap(), 64);
     // One allocation of the index covers 512 pages.
     (0..PAGES).step_by(512).for_each(read);
     cache.quiesce();

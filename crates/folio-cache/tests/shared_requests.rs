@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::assert_nothing_leaked;
-use folio_cache::{Cache, Call, Fault, File, Memory};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Cache, File};
 
 const DELAY: Duration = Duration::from_millis(100);
 
@@ -40,7 +41,7 @@ fn slow(call: Call, bytes: &[u8]) -> (Arc<Memory>, Cache, File) {
 fn readers_at_the_end_share_looks_at_the_length() {
     let (memory, cache, file) = slow(Call::Version, b"short");
     let before = memory.calls(Call::Version);
-    at_once(64, |_| assert_eq!(file.read_at(0, &mut [0; 10]).unwrap(), 5));
+    at_once(64, |_| assert_eq!(file.read_at(&mut [0; 10], 0).unwrap(), 5));
     // One for those that came before it began, one for the rest. A thread may come late.
     let looks = memory.calls(Call::Version) - before;
     assert!(looks <= 12, "{looks} looks");
@@ -57,7 +58,7 @@ fn a_shared_look_is_not_older_than_its_reader() {
             memory.scribble(n, &[7]);
             let file = &file;
             scope.spawn(move || {
-                assert_eq!(file.read_at(n, &mut [0]).unwrap(), 1, "byte {n} is not seen");
+                assert_eq!(file.read_at(&mut [0], n).unwrap(), 1, "byte {n} is not seen");
             });
             thread::sleep(Duration::from_millis(7));
         }
@@ -67,7 +68,7 @@ fn a_shared_look_is_not_older_than_its_reader() {
 #[test]
 fn a_failed_look_fails_for_all_that_share_it_and_no_later_one() {
     let (memory, _cache, file) = slow(Call::Version, b"short");
-    let read = || file.read_at(5, &mut [0; 10]).map_err(|error| error.raw_os_error());
+    let read = || file.read_at(&mut [0; 10], 5).map_err(|error| error.raw_os_error());
     memory.inject(Call::Version, 0, u64::MAX, Fault::Error(5));
     at_once(16, |_| assert_eq!(read(), Err(Some(5))));
     memory.heal();
@@ -119,7 +120,7 @@ fn many_slow(cache: &Cache, files: usize) -> Vec<(Arc<Memory>, File)> {
         let memory = Arc::new(Memory::new(b""));
         memory.inject(Call::Write, 0, u64::MAX, Fault::Delay(DELAY));
         let file = cache.open_backing(memory.clone()).unwrap();
-        file.write_at(0, b"new").unwrap();
+        file.write_at(b"new", 0).unwrap();
         (memory, file)
     };
     (0..files).map(slow).collect()

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::assert_nothing_leaked;
-use folio_cache::{Backing, Cache, Call, Durable, Fault, File, FileId, Memory, Version};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, Durable, File, FileId, Version};
 use parking_lot::{Condvar, Mutex};
 
 const EIO: i32 = 5;
@@ -122,60 +123,87 @@ fn use_healthy(cache: &Cache, file: &File, memory: &Arc<Memory>) {
     let act = |what: &str, act: Box<dyn FnOnce() + Send>| ends(what, act);
     let clone = || (cache.clone(), file.clone(), memory.clone());
     let (_, f, _) = clone();
-    act("a miss", Box::new(move || {
-        f.invalidate();
-        assert_eq!(f.read_at(20 * PAGE, &mut [0; 8]).unwrap(), 8);
-    }));
+    act(
+        "a miss",
+        Box::new(move || {
+            f.invalidate();
+            assert_eq!(f.read_at(&mut [0; 8], 20 * PAGE).unwrap(), 8);
+        }),
+    );
     let (_, f, _) = clone();
-    act("a read ahead", Box::new(move || {
-        f.invalidate();
-        (0..64).for_each(|page| assert_eq!(f.read_at(page * PAGE, &mut [0; 8]).unwrap(), 8));
-    }));
+    act(
+        "a read ahead",
+        Box::new(move || {
+            f.invalidate();
+            (0..64).for_each(|page| assert_eq!(f.read_at(&mut [0; 8], page * PAGE).unwrap(), 8));
+        }),
+    );
     let (_, f, _) = clone();
-    act("a future", Box::new(move || {
-        f.invalidate();
-        let read = pollster::block_on(f.read_at_async(40 * PAGE, &mut [0; 8])).unwrap();
-        assert_eq!(read, 8);
-    }));
+    act(
+        "a future",
+        Box::new(move || {
+            f.invalidate();
+            let read = pollster::block_on(f.read_at_async(&mut [0; 8], 40 * PAGE)).unwrap();
+            assert_eq!(read, 8);
+        }),
+    );
     let (_, f, _) = clone();
-    act("a write", Box::new(move || {
-        (0..300).for_each(|page| _ = f.write_at(page % 100 * PAGE, &[3; 4096]).unwrap());
-    }));
+    act(
+        "a write",
+        Box::new(move || {
+            (0..300).for_each(|page| _ = f.write_at(&[3; 4096], page % 100 * PAGE).unwrap());
+        }),
+    );
     let (_, f, m) = clone();
-    act("the flusher", Box::new(move || {
-        f.write_at(0, b"flush me").unwrap();
-        within("the flusher does not write", || m.contents().starts_with(b"flush me"));
-    }));
+    act(
+        "the flusher",
+        Box::new(move || {
+            f.write_at(b"flush me", 0).unwrap();
+            within("the flusher does not write", || m.contents().starts_with(b"flush me"));
+        }),
+    );
     let (_, f, m) = clone();
-    act("a sync", Box::new(move || {
-        f.write_at(8, b"sync me").unwrap();
-        f.sync_data().unwrap();
-        assert_eq!(&m.durable()[8..15], b"sync me");
-    }));
+    act(
+        "a sync",
+        Box::new(move || {
+            f.write_at(b"sync me", 8).unwrap();
+            f.sync_data().unwrap();
+            assert_eq!(&m.durable()[8..15], b"sync me");
+        }),
+    );
     let (c, _, m) = clone();
-    act("an open and a close", Box::new(move || {
-        let other = c.open_backing(m.clone()).unwrap();
-        assert!(!other.revalidate().unwrap());
-        other.write_at(0, b"close me").unwrap();
-        other.close().unwrap();
-        assert!(m.contents().starts_with(b"close me"));
-        let third = Arc::new(Memory::new(b"third"));
-        let other = c.open_backing(third.clone()).unwrap();
-        other.write_at(0, b"T").unwrap();
-        drop(other);
-        assert_eq!(third.contents(), b"Third");
-    }));
+    act(
+        "an open and a close",
+        Box::new(move || {
+            let other = c.open_backing(m.clone()).unwrap();
+            assert!(!other.revalidate().unwrap());
+            other.write_at(b"close me", 0).unwrap();
+            other.close().unwrap();
+            assert!(m.contents().starts_with(b"close me"));
+            let third = Arc::new(Memory::new(b"third"));
+            let other = c.open_backing(third.clone()).unwrap();
+            other.write_at(b"T", 0).unwrap();
+            drop(other);
+            assert_eq!(third.contents(), b"Third");
+        }),
+    );
     let (_, f, _) = clone();
-    act("a truncate and a hole", Box::new(move || {
-        f.set_len(99 * PAGE).unwrap();
-        f.punch_hole(PAGE, 3 * PAGE).unwrap();
-        f.set_len(100 * PAGE).unwrap();
-    }));
+    act(
+        "a truncate and a hole",
+        Box::new(move || {
+            f.set_len(99 * PAGE).unwrap();
+            f.punch_hole(PAGE, 3 * PAGE).unwrap();
+            f.set_len(100 * PAGE).unwrap();
+        }),
+    );
     let (c, _, _) = clone();
-    act("a capacity", Box::new(move || {
-        c.set_capacity(4 << 20).unwrap();
-        c.set_capacity(8 << 20).unwrap();
-    }));
+    act(
+        "a capacity",
+        Box::new(move || {
+            c.set_capacity(4 << 20).unwrap();
+            c.set_capacity(8 << 20).unwrap();
+        }),
+    );
     let (c, ..) = clone();
     act("quiesce", Box::new(move || c.quiesce()));
 }
@@ -187,7 +215,7 @@ fn call(file: &File, call: Call) -> thread::JoinHandle<()> {
         Call::Version => _ = file.revalidate().unwrap(),
         Call::Fill => {
             file.invalidate();
-            file.read_at(280 * PAGE, &mut [0; 8]).unwrap();
+            file.read_at(&mut [0; 8], 280 * PAGE).unwrap();
         }
         Call::Write => file.flush().unwrap(),
         Call::SetLen => file.set_len(1000 * PAGE).unwrap(),
@@ -202,7 +230,7 @@ fn a_healthy_file_works_beside_one_whose_calls_hang() {
         let sick = Hanging::new(&[1; 300 * 4096]);
         let file = cache.open_backing(sick.clone()).unwrap();
         // 1 MiB is dirty.
-        file.write_at(0, &vec![7; 1 << 20]).unwrap();
+        file.write_at(&vec![7; 1 << 20], 0).unwrap();
         sick.hang(hangs);
         let _heal = HealOnDrop(vec![sick.clone()]);
         let memory = Arc::new(Memory::new(&[2; 100 * 4096]));
@@ -229,7 +257,7 @@ fn the_flusher_writes_healthy_files_beside_many_hung_ones() {
         .iter()
         .map(|memory| {
             let file = cache.open_backing(memory.clone()).unwrap();
-            file.write_at(0, b"new").unwrap();
+            file.write_at(b"new", 0).unwrap();
             memory.hang(Call::Write);
             file
         })
@@ -238,7 +266,7 @@ fn the_flusher_writes_healthy_files_beside_many_hung_ones() {
     within("not all hang", || sick.iter().all(|memory| memory.hung.load(Ordering::SeqCst) > 0));
     let memory = Arc::new(Memory::new(b"old"));
     let healthy = cache.open_backing(memory.clone()).unwrap();
-    healthy.write_at(0, b"new").unwrap();
+    healthy.write_at(b"new", 0).unwrap();
     within("the flusher hangs", || memory.contents() == b"new");
     // One request of each file: the flusher does not come again.
     assert!(sick.iter().all(|memory| memory.hung.load(Ordering::SeqCst) == 1));
@@ -256,7 +284,7 @@ fn throttled_beside(cache: &Cache) -> u64 {
     let healthy = cache.open_backing(memory.clone()).unwrap();
     let before = cache.stats().throttled;
     for round in 0..200 {
-        healthy.write_at(round % 50 * PAGE, &[round as u8; 4096]).unwrap();
+        healthy.write_at(&[round as u8; 4096], round % 50 * PAGE).unwrap();
     }
     let throttled = cache.stats().throttled - before;
     healthy.close().unwrap();
@@ -272,7 +300,7 @@ fn a_hung_file_at_the_dirty_limit_throttles_no_other() {
     let _heal = HealOnDrop(vec![sick.clone()]);
     let writer = thread::spawn({
         let file = file.clone();
-        move || (0..200).for_each(|page| _ = file.write_at(page * PAGE, &[1; 4096]).unwrap())
+        move || (0..200).for_each(|page| _ = file.write_at(&[1; 4096], page * PAGE).unwrap())
     });
     sick.wait_until_it_hangs();
     within("it is not listed", || cache.unwritten().len() == 1);
@@ -297,7 +325,7 @@ fn a_file_that_fails_forever_is_tried_rarely_and_throttles_no_other() {
     let sick = Arc::new(Memory::new(b""));
     sick.inject(Call::Write, 0, u64::MAX, Fault::Error(EIO));
     let file = cache.open_backing(sick.clone()).unwrap();
-    let error = (0..).find_map(|page| file.write_at(page * PAGE, &[1; 4096]).err()).unwrap();
+    let error = (0..).find_map(|page| file.write_at(&[1; 4096], page * PAGE).err()).unwrap();
     assert_eq!(error.raw_os_error(), Some(EIO));
     drop(file);
     let before = sick.calls(Call::Write);
@@ -313,7 +341,7 @@ fn a_file_that_fails_forever_is_tried_rarely_and_throttles_no_other() {
     // Memory is short: it is tried for that, but misses of the other file do not fail.
     let other = cache.open_backing(Arc::new(Memory::new(&vec![3; 4 << 20]))).unwrap();
     let mut buf = vec![0; 4 << 20];
-    assert_eq!(other.read_at(0, &mut buf).unwrap(), 4 << 20);
+    assert_eq!(other.read_at(&mut buf, 0).unwrap(), 4 << 20);
     drop(other);
     assert_eq!(cache.discard(sick.file_id()).unwrap(), listed[0].dirty_bytes);
     assert_eq!((cache.unwritten().len(), cache.discard(sick.file_id()).unwrap()), (0, 0));
@@ -331,13 +359,13 @@ fn a_slow_file_leaves_the_others_a_share_of_the_limit() {
     let file = cache.open_backing(slow.clone()).unwrap();
     thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            (0..1500).for_each(|page| _ = file.write_at(page * PAGE, &[1; 4096]).unwrap());
+            (0..1500).for_each(|page| _ = file.write_at(&[1; 4096], page * PAGE).unwrap());
         });
         within("the writer is not throttled", || cache.stats().throttled > 0);
         let memory = Arc::new(Memory::new(b""));
         let healthy = cache.open_backing(memory.clone()).unwrap();
         let begin = Instant::now();
-        (0..5000).for_each(|n| _ = healthy.write_at(n % 100 * PAGE, &[2; 4096]).unwrap());
+        (0..5000).for_each(|n| _ = healthy.write_at(&[2; 4096], n % 100 * PAGE).unwrap());
         // Without a share, each page is written alone.
         assert!(memory.calls(Call::Write) < 500, "{} writes", memory.calls(Call::Write));
         assert!(writer.is_finished() || begin.elapsed() < Duration::from_secs(5));
@@ -354,16 +382,16 @@ fn discard_drops_dirty_pages_and_reads_see_the_backing() {
     let memory = Arc::new(Memory::new(&[1; 6000]));
     let [file, other] = [(); 2].map(|()| cache.open_backing(memory.clone()).unwrap());
     memory.inject(Call::Write, 0, u64::MAX, Fault::Error(EIO));
-    file.write_at(0, &[2; 100]).unwrap();
+    file.write_at(&[2; 100], 0).unwrap();
     file.append(&[2; 10_000]).unwrap();
     let handle = file.page(0).unwrap().unwrap();
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
-    file.write_at(0, &[3; 100]).unwrap();
+    file.write_at(&[3; 100], 0).unwrap();
     assert_eq!(cache.unwritten()[0].dirty_bytes, 4 * PAGE);
     assert_eq!(file.discard().unwrap(), 4 * PAGE);
     assert_eq!((cache.unwritten().len(), file.len()), (0, 6000));
     let mut buf = [0; 7000];
-    assert_eq!(file.read_at(0, &mut buf).unwrap(), 6000);
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), 6000);
     assert!(buf[..6000] == [1; 6000]);
     assert_eq!(handle[..100], [2; 100], "the bytes of a handle changed");
     // No error from before for this open; the other one reports it once.
@@ -383,12 +411,12 @@ fn discard_does_not_wait_for_a_hung_write() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let sick = Hanging::new(b"");
     let file = cache.open_backing(sick.clone()).unwrap();
-    file.write_at(0, &[1; 4096]).unwrap();
+    file.write_at(&[1; 4096], 0).unwrap();
     sick.hang(Call::Write);
     let _heal = HealOnDrop(vec![sick.clone()]);
     let flush = call(&file, Call::Write);
     sick.wait_until_it_hangs();
-    file.write_at(PAGE, &[1; 4096]).unwrap();
+    file.write_at(&[1; 4096], PAGE).unwrap();
     let discarding = file.clone();
     ends("discard", move || assert_eq!(discarding.discard().unwrap(), 2 * PAGE));
     assert_eq!(file.len(), 0);
@@ -396,7 +424,7 @@ fn discard_does_not_wait_for_a_hung_write() {
     flush.join().unwrap();
     // The request that was under way made the file longer.
     assert_eq!(sick.memory.contents(), [1; 4096]);
-    assert_eq!(file.read_at(0, &mut [0; 5000]).unwrap(), 4096);
+    assert_eq!(file.read_at(&mut [0; 5000], 0).unwrap(), 4096);
     drop(file);
     assert_nothing_leaked(&cache);
 }
@@ -407,7 +435,7 @@ fn a_flush_of_all_files_writes_the_healthy_ones() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let sick = Hanging::new(b"");
     let file = cache.open_backing(sick.clone()).unwrap();
-    file.write_at(0, &[1; 4096]).unwrap();
+    file.write_at(&[1; 4096], 0).unwrap();
     sick.hang(Call::Write);
     let _heal = HealOnDrop(vec![sick.clone()]);
     let memories: Vec<_> = (0..10).map(|_| Arc::new(Memory::new(b"old"))).collect();
@@ -415,7 +443,7 @@ fn a_flush_of_all_files_writes_the_healthy_ones() {
         .iter()
         .map(|memory| {
             let file = cache.open_backing(memory.clone()).unwrap();
-            file.write_at(0, b"new").unwrap();
+            file.write_at(b"new", 0).unwrap();
             file
         })
         .collect();

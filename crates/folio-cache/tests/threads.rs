@@ -14,7 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Together, assert_nothing_leaked};
-use folio_cache::{Backing, ByteStream, Cache, Call, Fault, File, Memory};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, ByteStream, Cache, File};
 use futures_core::Stream;
 use pollster::block_on;
 use rustix::process::{Resource, Rlimit, getuid, setrlimit};
@@ -59,7 +60,7 @@ fn ends(test: impl FnOnce() + Send + 'static) {
 fn change_pages_under_readahead(cache: &Cache) {
     let page = |n| n * PAGE as u64;
     let changes: [fn(&File, &Memory); 5] = [
-        |file, _| assert_eq!(file.write_at(7 * PAGE as u64, &[251; PAGE]).unwrap(), PAGE),
+        |file, _| assert_eq!(file.write_at(&[251; PAGE], 7 * PAGE as u64).unwrap(), PAGE),
         |file, _| file.set_len(5 * PAGE as u64 + 1).unwrap(),
         |file, _| file.punch_hole(6 * PAGE as u64, 2 * PAGE as u64).unwrap(),
         |file, _| file.invalidate(),
@@ -74,7 +75,7 @@ fn change_pages_under_readahead(cache: &Cache) {
         let ahead = cache.stats().ahead;
         // The third page in a row triggers readahead.
         for n in 0..3 {
-            file.read_at(page(n), &mut [0; 8]).unwrap();
+            file.read_at(&mut [0; 8], page(n)).unwrap();
         }
         assert!(cache.stats().ahead > ahead);
         change(&file, &memory);
@@ -91,7 +92,8 @@ fn everything(cache: &Cache) {
     let file = cache.open_backing(memory.clone()).unwrap();
     let mut buf = vec![0; 3 * PAGE];
     for (n, expected) in bytes.chunks(buf.len()).enumerate() {
-        let read = file.read_at((n * buf.len()) as u64, &mut buf[..]).unwrap();
+        let offset = (n * buf.len()) as u64;
+        let read = file.read_at(&mut buf[..], offset).unwrap();
         assert!(buf[..read] == *expected, "read {n}");
     }
     assert!(cache.stats().ahead > 0, "{:?}", cache.stats());
@@ -105,7 +107,7 @@ fn everything(cache: &Cache) {
     assert!(block_on(file.bytes_async(9, 300_000)).unwrap() == bytes[9..300_009]);
     // Truncates dirty pages in the middle, and reads the end again.
     let new = vec![251; 500 * PAGE];
-    assert_eq!(file.write_at(300 * PAGE as u64 + 7, &new).unwrap(), new.len());
+    assert_eq!(file.write_at(&new, 300 * PAGE as u64 + 7).unwrap(), new.len());
     file.set_len(600 * PAGE as u64 + 100).unwrap();
     assert_eq!(file.append(b"end").unwrap(), 600 * PAGE as u64 + 100);
     file.punch_hole(10 * PAGE as u64, 20 * PAGE as u64).unwrap();
@@ -119,7 +121,7 @@ fn everything(cache: &Cache) {
     assert!(file.bytes(0, usize::MAX).unwrap() == expected);
     // More than the dirty limit: the writer writes back.
     for n in 0..10 {
-        assert_eq!(file.write_at(n * new.len() as u64, &new).unwrap(), new.len());
+        assert_eq!(file.write_at(&new, n * new.len() as u64).unwrap(), new.len());
     }
     assert!(
         cache.stats().throttled > 0 && cache.stats().written_bytes > 8 << 20,
@@ -205,7 +207,7 @@ fn readers_and_writers(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Ba
             let (first, mut buf) = (random.usize(..PAGES), vec![0; PAGE * random.usize(1..4)]);
             let pages = buf.len() / PAGE;
             for page in (first..(first + 200).min(PAGES)).step_by(pages) {
-                let read = file.read_at((page * PAGE) as u64, &mut buf).unwrap();
+                let read = file.read_at(&mut buf, (page * PAGE) as u64).unwrap();
                 check_from(page, &buf[..read]);
             }
         }
@@ -230,7 +232,7 @@ fn readers_and_writers(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Ba
         let mut random = random(5);
         for _ in 0..STEPS * 3 {
             let page = random.usize(..PAGES);
-            file.write_at((page * PAGE) as u64, &[(page % 250) as u8; PAGE]).unwrap();
+            file.write_at(&[(page % 250) as u8; PAGE], (page * PAGE) as u64).unwrap();
             if random.u8(..100) == 0 {
                 file.sync_data().unwrap();
             }
@@ -279,7 +281,7 @@ fn a_panicking_backing_ends_no_thread() {
         let memory = Arc::new(Memory::new(b"old"));
         memory.inject(Call::Write, 0, 1, Fault::Panic);
         let file = cache.open_backing(memory.clone()).unwrap();
-        file.write_at(0, b"new").unwrap();
+        file.write_at(b"new", 0).unwrap();
         while memory.contents() != b"new" {
             thread::sleep(Duration::from_millis(10));
         }
@@ -295,7 +297,7 @@ fn the_flusher_retries_failed_writes() {
         let memory = Arc::new(Memory::new(b"old"));
         memory.inject(Call::Write, 0, 1, Fault::Error(28));
         let file = cache.open_backing(memory.clone()).unwrap();
-        file.write_at(0, b"new").unwrap();
+        file.write_at(b"new", 0).unwrap();
         // There are no further writes, so only the flusher can notify itself.
         while memory.contents() != b"new" {
             thread::sleep(Duration::from_millis(10));
@@ -330,7 +332,7 @@ fn child() {
     println!("{DONE}");
 }
 
-/// In a child process whose limit of threads is reached.
+/// In a child process that may start no more threads.
 #[test]
 fn everything_works_if_the_system_refuses_threads() {
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -359,7 +361,7 @@ fn pages_dirtied_without_threads_are_flushed_by_later_ones() {
         cache.set_io_threads(0);
         let memory = Arc::new(Memory::new(b"old"));
         let file = cache.open_backing(memory.clone()).unwrap();
-        file.write_at(0, b"new").unwrap();
+        file.write_at(b"new", 0).unwrap();
         cache.set_io_threads(1);
         while memory.contents() != b"new" {
             thread::sleep(Duration::from_millis(10));

@@ -6,7 +6,8 @@ use std::fs;
 use std::sync::Arc;
 
 use common::assert_nothing_leaked;
-use folio_cache::{Cache, Call, Fault, Memory};
+use folio_cache::Cache;
+use folio_cache::testing::{Call, Fault, Memory};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -25,8 +26,8 @@ fn neighbours_are_written_in_one_request() {
     let (memory, cache) = memory(b"");
     cache.set_io_threads(0);
     let file = cache.open_backing(memory.clone()).unwrap();
-    file.write_at(0, &vec![1; 100 * 4096]).unwrap();
-    file.write_at(101 * 4096, &[1; 10]).unwrap();
+    file.write_at(&vec![1; 100 * 4096], 0).unwrap();
+    file.write_at(&[1; 10], 101 * 4096).unwrap();
     file.flush().unwrap();
     assert_eq!(memory.calls(Call::Write), 2);
     assert_eq!(cache.stats().written_bytes, 100 * 4096 + 10);
@@ -40,9 +41,9 @@ fn neighbours_are_written_in_one_request() {
 fn a_sync_makes_earlier_writes_durable() {
     let (memory, cache) = memory(&[9; 4096]);
     let file = cache.open_backing(memory.clone()).unwrap();
-    file.write_at(3, b"abc").unwrap();
+    file.write_at(b"abc", 3).unwrap();
     file.sync_data().unwrap();
-    file.write_at(4, b"x").unwrap();
+    file.write_at(b"x", 4).unwrap();
     file.flush().unwrap();
     assert_eq!(&memory.durable()[2..7], b"\x09abc\x09");
     assert_eq!(&memory.contents()[2..7], b"\x09axc\x09");
@@ -53,7 +54,7 @@ fn each_open_reports_a_writeback_error_once_and_keeps_data() {
     let (memory, cache) = memory(b"");
     let first = cache.open_backing(memory.clone()).unwrap();
     let second = cache.open_backing(memory.clone()).unwrap();
-    first.write_at(0, b"precious").unwrap();
+    first.write_at(b"precious", 0).unwrap();
     memory.inject(Call::Write, 0, 1, Fault::Error(ENOSPC));
     assert_eq!(first.sync_data().unwrap_err().raw_os_error(), Some(ENOSPC));
     // Reclaim, invalidation and an external change keep the dirty page.
@@ -62,7 +63,7 @@ fn each_open_reports_a_writeback_error_once_and_keeps_data() {
     memory.scribble(100, b"x");
     assert!(first.revalidate().unwrap());
     let mut buf = [0; 8];
-    assert_eq!(second.read_at(0, &mut buf).unwrap(), 8);
+    assert_eq!(second.read_at(&mut buf, 0).unwrap(), 8);
     assert_eq!(&buf, b"precious");
     // The next try succeeds. The other open still reports the first failure; an open made later
     // does not.
@@ -92,7 +93,7 @@ fn dirty_data_of_a_failed_last_close_is_kept() {
     let file = cache.open_backing(memory.clone()).unwrap();
     assert_eq!(file.len(), 8);
     let mut buf = [0; 8];
-    file.read_at(0, &mut buf).unwrap();
+    file.read_at(&mut buf, 0).unwrap();
     assert_eq!(&buf, b"precious");
     assert_eq!(file.close().unwrap_err().raw_os_error(), Some(ENOSPC));
     assert!(cache.flush().is_err());
@@ -110,7 +111,7 @@ fn a_full_backing_stops_only_its_own_writer() {
     let file = cache.open_backing(memory.clone()).unwrap();
     let mut written = 0;
     let error = loop {
-        match file.write_at(written, &[7; 4096]) {
+        match file.write_at(&[7; 4096], written) {
             Ok(n) => written += n as u64,
             Err(error) => break error,
         }
@@ -120,7 +121,7 @@ fn a_full_backing_stops_only_its_own_writer() {
     let healthy = Arc::new(Memory::new(b""));
     let other = cache.open_backing(healthy.clone()).unwrap();
     for n in 0..2000_u64 {
-        other.write_at(n * 4096, &n.to_le_bytes()).unwrap();
+        other.write_at(&n.to_le_bytes(), n * 4096).unwrap();
     }
     other.close().unwrap();
     assert_eq!(healthy.contents().len(), 1999 * 4096 + 8);
@@ -157,11 +158,11 @@ fn pages_no_longer_dirty_throttle_no_writer() {
     let file = cache.open_backing(memory.clone()).unwrap();
     for round in 0..8 {
         // 100 pages, of a dirty limit of 128.
-        assert_eq!(file.write_at(0, &vec![round; 100 * 4096]).unwrap(), 100 * 4096);
+        assert_eq!(file.write_at(&vec![round; 100 * 4096], 0).unwrap(), 100 * 4096);
         if round % 2 == 0 { file.sync_data() } else { file.set_len(0) }.unwrap();
     }
     assert_eq!((cache.stats().throttled, memory.calls(Call::Write)), (0, 4));
-    assert_eq!(file.write_at(0, &vec![9; 200 * 4096]).unwrap(), 200 * 4096);
+    assert_eq!(file.write_at(&vec![9; 200 * 4096], 0).unwrap(), 200 * 4096);
     assert!(cache.stats().throttled > 0);
     drop(file);
     assert_nothing_leaked(&cache);
@@ -172,7 +173,7 @@ fn pages_no_longer_dirty_throttle_no_writer() {
 fn the_flusher_starts_at_half_of_the_dirty_limit() {
     let (memory, cache) = memory(b"");
     let file = cache.open_backing(memory.clone()).unwrap();
-    assert_eq!(file.write_at(0, &vec![1; 100 * 4096]).unwrap(), 100 * 4096);
+    assert_eq!(file.write_at(&vec![1; 100 * 4096], 0).unwrap(), 100 * 4096);
     cache.quiesce();
     assert!(memory.contents().len() > 64 * 4096, "{} bytes were written", memory.contents().len());
     assert_eq!(cache.stats().throttled, 0);

@@ -1,31 +1,81 @@
-//! Page frames: their descriptors, the allocator, folios, and everything that moves them.
+//! Page frames for kernels, hypervisors and page caches: descriptors, an allocator, folios, and
+//! migration.
 //!
 //! ```text
 //!   Slot (an index entry)            walk by frame number
-//!        │ get: try_get + re-check        │ try_get_head
+//!        │ get: try_get + check           │ try_get_head
 //!        ▼                                ▼
-//!   FolioRef ── last put ──▶ FrozenFolio (the token) ──▶ free ──▶ per-CPU list ──▶ buddy
+//!   FolioRef ── last put ──▶ FrozenFolio (exclusive) ──▶ free ──▶ per-CPU list ──▶ buddy
 //!        ▲                        │    ▲                              (Zone)
 //!        └──────── init ──────────┘    └── alloc_frozen ◀──────────────┘
 //! ```
 //!
-//! - A [`Zone`] lives for ever (`&'static`), as in a kernel: metadata is never unmapped, so the
+//! - A [`Zone`] lives forever (`&'static`), as in a kernel. Its metadata is never unmapped, so the
 //!   late step of a put always finds a word (R7), and handles need no lifetime.
-//! - A tail has no state of its own. Only the head of a block carries a kind and an order; every
-//!   other frame stays frozen, untouched since it was brought up. Making and unmaking tails writes
-//!   nothing.
-//! - What a frame *is* stands in its descriptor and is read after the last put won (R4), never
-//!   before.
+//! - A tail has no state of its own. Only the head of a block has a kind and an order. Every other
+//!   frame stays frozen, untouched since it came online. Making and unmaking tails writes nothing.
+//! - The kind of a frame stands in its descriptor. It is read after the last put has won (R4),
+//!   never before.
 //!
-//! Memory comes from the caller ([`Zone::new`]) or, with the feature `arena`, from the operating
+//! Memory comes from the caller ([`Zone::new`]) or, with the feature `std`, from the operating
 //! system (`Arena`). The lock, the CPU number and sleeping come from the caller's [`Platform`].
 //!
-//! What this crate deliberately lacks: files, any policy of reclaim, NUMA, and a global instance.
+//! # Examples
+//!
+//! ```
+//! use folio_frames::{Arena, Kind, Lookup, Order, Slot, UserSpace};
+//!
+//! let arena = Arena::<UserSpace>::new(8 << 20, &[])?;
+//! let zone = arena.zone();
+//!
+//! // Write a folio while it is exclusive, then publish it in a slot of an index.
+//! let mut frozen = zone.alloc_frozen(Order::ZERO)?;
+//! frozen.set_owner(Kind::owner(0), 42);
+//! frozen.as_mut_slice().fill(7);
+//! let slot = Slot::new();
+//! slot.install(frozen).expect("an empty slot").publish();
+//!
+//! // A lookup is one fetch-add.
+//! let Lookup::Hit(folio) = slot.get(zone) else { panic!("no folio") };
+//! assert_eq!(folio.as_slice(), [7; 4096]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is here
+//!
+//! - [`Zone`] owns frames: it allocates and frees them, and finds them by frame number ([`Pfn`]).
+//! - [`FolioRef`] is a counted reference to a folio, [`FrozenFolio`] its exclusive handle.
+//!   [`FolioRefs`] and [`Adjacent`] are several references in one value.
+//! - [`Slot`] is an entry of a lockless index. [`Slot::try_lock`] takes its page lock.
+//! - [`migrate`] moves a folio. [`Zone::offline`], [`Zone::compact`] and [`Zone::alloc_contig`]
+//!   empty ranges of frames.
+//! - [`Watermarks`] and [`Level`] report when to reclaim.
+//! - [`Platform`] and [`Owner`] are open traits: implement them for your kernel and your index.
+//!
+//! It has no files, no reclaim policy, no NUMA, and no global instance.
+//!
+//! # Rules
+//!
+//! The code cites the rules R1 to R8 by number. [`folio_ref`] lists them; ARCHITECTURE.md states
+//! them in full.
+//!
+//! # Features
+//!
+//! None is on by default; the crate is `no_std` and allocates nothing.
+//!
+//! - `std`: memory from the operating system (`Arena`), and the platform of a process
+//!   (`UserSpace`).
+//! - `track`: each reference remembers the line of code that took it (`Zone::pin_owners`).
+//! - `checks`: checks callers and invariants in release builds too. Debug builds always do.
 
 #![no_std]
 
 #[cfg(any(test, feature = "std"))]
 extern crate std;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod base;
 mod index;
@@ -37,11 +87,11 @@ mod zone;
 
 pub use base::ids::{BLOCK_ORDER, FRAME_SIZE, LARGEST_HUGE_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
 pub use base::migrate_type::MigrateType;
-pub use base::platform::{KindOps, Platform};
+pub use base::platform::Platform;
 pub use base::trace::Event;
+pub use base::vectors::Vectors;
 pub use index::lock::{FrozenSlot, LockedSlot};
 pub use index::optimistic::DirectMap;
-pub use index::racy_copy::Vectors;
 pub use index::slot::{Lookup, Slot};
 pub use memmap::memmap::{Kind, MemmapMemory};
 pub use moving::compact::Compacted;
@@ -55,12 +105,13 @@ pub use os::stepped_space::SteppedLock;
 #[cfg(feature = "std")]
 pub use os::user_space::UserSpace;
 pub use zone::adjacent::{Adjacent, joined, joined_mut};
-pub use zone::buddy::AllocError;
-pub use zone::folio::{FolioRef, FrozenFolio};
+pub use zone::alloc_error::AllocError;
+pub use zone::folio::{FolioRef, FrozenFolio, KindOps};
+pub use zone::level::Level;
+#[cfg(feature = "track")]
+pub use zone::pin_owners::PinOwners;
 pub use zone::refs::{FolioRefs, put_all};
 pub use zone::stats::{ZoneCounters, ZoneStats};
-#[cfg(feature = "track")]
-pub use zone::track::PinOwners;
 pub use zone::walk::{Peek, Refusal};
-pub use zone::watermarks::{Level, Watermarks};
+pub use zone::watermarks::Watermarks;
 pub use zone::zone::Zone;

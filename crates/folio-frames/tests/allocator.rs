@@ -94,10 +94,10 @@ fn check(zone: &'static Zone<UserSpace>, used: &[Entry]) {
         match used.iter().find(|entry| entry.0.place().0 == pfn) {
             Some((Block::Counted(_), _)) => assert!(seen.is_ok(), "{pfn:?}: {seen:?}"),
             Some((Block::Frozen(_), _)) => {
-                assert!(matches!(seen, Err(Refusal::Frozen)), "{pfn:?}: {seen:?}")
+                assert!(matches!(seen, Err(Refusal::Frozen)), "{pfn:?}: {seen:?}");
             }
             None if taken[frame] => {
-                assert!(matches!(seen, Err(Refusal::Tail)), "{pfn:?}: {seen:?}")
+                assert!(matches!(seen, Err(Refusal::Tail)), "{pfn:?}: {seen:?}");
             }
             None => assert!(matches!(seen, Err(Refusal::Free)), "{pfn:?}: {seen:?}"),
         }

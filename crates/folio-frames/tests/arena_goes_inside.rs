@@ -1,6 +1,6 @@
-//! The arena goes while a call is inside its zone, wherever the call takes a lock or lets go of one;
-//! another arena has the metadata at once, and all its memory in use. What the call gets, if
-//! anything, is its own alone.
+//! The arena is dropped while a call is inside its zone, at each place where the call takes or
+//! releases a lock. Another arena gets the metadata at once, and uses all its memory. All frames
+//! that the call gets are exclusively its own.
 
 mod common;
 
@@ -12,35 +12,36 @@ use folio_frames::{
     Arena, FolioRef, FrozenFolio, MigrateType, Order, Pfn, PfnRange, Zone, migrate,
 };
 
-type Swept = Hooks<0>;
+type P = Hooks<0>;
 
-/// What a call inside a zone got while the arena went.
+/// The result of a call during which the arena was dropped.
 enum Got {
     Nothing,
-    Folios(Vec<FrozenFolio<Swept>>),
+    Folios(Vec<FrozenFolio<P>>),
 }
 
-/// A zone of four blocks: two pages in slots, in blocks of their own, and some pages that stay.
-fn furnish(zone: &'static Zone<Swept>, index: &Index<Swept>) -> Vec<FolioRef<Swept>> {
+/// Fills a zone of four blocks: two pages in slots, in different blocks, and some pinned pages.
+/// Returns the pinned ones.
+fn fill(zone: &'static Zone<P>, index: &Index<P>) -> Vec<FolioRef<P>> {
     let filler: Vec<_> = (0..700).map(|_| zone.alloc_frozen(Order::ZERO).unwrap()).collect();
     index.publish(zone, 0, Order::ZERO);
-    let mut stay = Vec::new();
+    let mut pinned = Vec::new();
     for (n, folio) in filler.into_iter().enumerate() {
-        if n % 350 == 0 { stay.push(folio.init()) } else { folio.free() }
+        if n % 350 == 0 { pinned.push(folio.init()) } else { folio.free() }
     }
     index.publish(zone, 1, Order::ZERO);
-    stay
+    pinned
 }
 
-/// Plays one call again and again; its arena goes at the first place where the call takes a lock or
-/// lets go of one, then at the second, and so on, and another arena has all its memory in use.
-fn arena_goes_everywhere_in(call: impl Fn(&'static Zone<Swept>, &Index<Swept>) -> Got) {
+/// Repeats one call. Its arena is dropped at the first place where the call takes or releases a
+/// lock, then at the second, and so on. Then another arena uses all its memory.
+fn drop_arena_at_each_place(call: impl Fn(&'static Zone<P>, &Index<P>) -> Got) {
     let mut places = 0;
     loop {
-        let mut arena = Some(Arena::<Swept>::with_huge_order(8 << 20, &[], order(11)).unwrap());
+        let mut arena = Some(Arena::<P>::with_huge_order(8 << 20, &[], order(11)).unwrap());
         let zone = arena.as_ref().unwrap().zone();
-        let index = Rc::new(Index::<Swept>::new(2));
-        let stay = furnish(zone, &index);
+        let index = Rc::new(Index::<P>::new(2));
+        let pinned = fill(zone, &index);
         let (put, second) = shared();
         let mut left = places;
         hook(move || {
@@ -49,7 +50,7 @@ fn arena_goes_everywhere_in(call: impl Fn(&'static Zone<Swept>, &Index<Swept>) -
                 return false;
             }
             drop(arena.take());
-            let again = Arena::<Swept>::new(8 << 20, &[]).unwrap();
+            let again = Arena::<P>::new(8 << 20, &[]).unwrap();
             assert!(!std::ptr::eq(zone, again.zone()));
             let all = std::iter::from_fn(|| again.zone().alloc_frozen(order(3)).ok());
             let all: Vec<_> = all
@@ -81,7 +82,7 @@ fn arena_goes_everywhere_in(call: impl Fn(&'static Zone<Swept>, &Index<Swept>) -
             assert!(folio.as_slice().iter().all(|&byte| byte == 0xBB), "{folio:?}");
         }
         assert_closed(zone);
-        drop(stay);
+        drop(pinned);
         drop(all);
         assert_all_free(again.zone());
         drop(again);
@@ -90,27 +91,27 @@ fn arena_goes_everywhere_in(call: impl Fn(&'static Zone<Swept>, &Index<Swept>) -
     assert!(places > 0, "the call takes no lock");
 }
 
-fn folio(got: Option<FrozenFolio<Swept>>) -> Got {
+fn folio(got: Option<FrozenFolio<P>>) -> Got {
     got.map_or(Got::Nothing, |folio| Got::Folios(vec![folio]))
 }
 
 #[test]
-fn an_arena_may_go_anywhere_in_an_allocation() {
+fn an_arena_can_drop_anywhere_in_an_allocation() {
     for n in [0, 3, 4, 9, 10, 11] {
-        arena_goes_everywhere_in(|zone, _| folio(zone.alloc_frozen(order(n)).ok()));
+        drop_arena_at_each_place(|zone, _| folio(zone.alloc_frozen(order(n)).ok()));
     }
-    arena_goes_everywhere_in(|zone, _| {
+    drop_arena_at_each_place(|zone, _| {
         folio(zone.alloc_frozen_up_to(order(10), MigrateType::Movable).ok())
     });
 }
 
 #[test]
-fn an_arena_may_go_anywhere_in_alloc_contig() {
-    arena_goes_everywhere_in(|zone, index| match zone.alloc_contig(700, order(2), index) {
+fn an_arena_can_drop_anywhere_in_alloc_contig() {
+    drop_arena_at_each_place(|zone, index| match zone.alloc_contig(700, order(2), index) {
         Ok(contig) => Got::Folios(contig.into_folios().collect()),
         Err(_) => Got::Nothing,
     });
-    arena_goes_everywhere_in(|zone, index| {
+    drop_arena_at_each_place(|zone, index| {
         let start = index.0[1].pfn(zone).unwrap();
         let range = PfnRange { start, end: Pfn::new(start.as_u64() + 1) };
         match zone.alloc_contig_range(range, index) {
@@ -121,25 +122,25 @@ fn an_arena_may_go_anywhere_in_alloc_contig() {
 }
 
 #[test]
-fn an_arena_may_go_anywhere_in_a_compaction() {
-    arena_goes_everywhere_in(|zone, index| {
+fn an_arena_can_drop_anywhere_in_a_compaction() {
+    drop_arena_at_each_place(|zone, index| {
         zone.compact(4, index);
         Got::Nothing
     });
 }
 
 #[test]
-fn an_arena_may_go_anywhere_in_a_migration() {
-    arena_goes_everywhere_in(|zone, index| {
+fn an_arena_can_drop_anywhere_in_a_migration() {
+    drop_arena_at_each_place(|zone, index| {
         _ = migrate(zone, index.0[0].pfn(zone).unwrap(), index);
         Got::Nothing
     });
 }
 
 #[test]
-fn an_arena_may_go_anywhere_while_a_block_goes_offline() {
+fn an_arena_can_drop_anywhere_while_a_block_goes_offline() {
     for block in 0..4 {
-        arena_goes_everywhere_in(move |zone, index| {
+        drop_arena_at_each_place(move |zone, index| {
             _ = zone.offline(block, index);
             Got::Nothing
         });
@@ -147,8 +148,8 @@ fn an_arena_may_go_anywhere_while_a_block_goes_offline() {
 }
 
 #[test]
-fn an_arena_may_go_anywhere_in_a_drain_and_a_report() {
-    arena_goes_everywhere_in(|zone, _| {
+fn an_arena_can_drop_anywhere_in_a_drain_and_a_report() {
+    drop_arena_at_each_place(|zone, _| {
         zone.drain();
         zone.stats();
         zone.counters();

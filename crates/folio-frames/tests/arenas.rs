@@ -1,8 +1,7 @@
-//! Arenas and the pool of metadata behind them: bytes and zones come and go, metadata stays (R7).
+//! Arenas and their pool of metadata: bytes and zones come and go, metadata stays (R7).
 //!
-//! The pool is one for the process, and keeps metadata of different schemes apart: each test has a
-//! scheme of its own, so that none takes another's. (By sizes alone they did, now and then:
-//! the canaries' control run noticed.)
+//! The process has one pool, which keeps the metadata of different platforms apart. So each test
+//! has a scheme of its own, and none takes the metadata of another. Different sizes are not enough.
 
 mod common;
 
@@ -11,7 +10,7 @@ use common::{Index, OURS, assert_all_free};
 use folio_frames::{Arena, Kind, Level, Order, Platform, UserSpace, Watermarks, Zone};
 use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
 
-/// Returns `true` if the second zone inherited the first one's metadata: a mark is of both.
+/// Returns `true` if `later` inherited the metadata of `zone`: they share a referenced bit.
 fn has_metadata_of<P: Platform>(zone: &'static Zone<P>, later: &'static Zone<P>) -> bool {
     let mut folio = later.alloc_frozen(Order::ZERO).unwrap();
     let pfn = folio.pfn();
@@ -22,7 +21,7 @@ fn has_metadata_of<P: Platform>(zone: &'static Zone<P>, later: &'static Zone<P>)
 }
 
 #[test]
-fn a_later_arena_has_a_zone_of_its_own_and_its_frames_are_zeroes() {
+fn a_later_arena_has_a_new_zone_and_zeroed_frames() {
     let arena = Arena::<UserSpace<FrozenBit>>::new(64 << 21, &[]).unwrap();
     let zone = arena.zone();
     let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
@@ -30,18 +29,21 @@ fn a_later_arena_has_a_zone_of_its_own_and_its_frames_are_zeroes() {
     folio.free();
     drop(arena);
     assert_eq!(zone.stats().online_frames, 0, "its blocks are offline while it waits in the pool");
-    assert!(zone.alloc_frozen(Order::ZERO).is_err(), "a closed zone hands nothing out");
+    assert!(zone.alloc_frozen(Order::ZERO).is_err(), "a closed zone allocates nothing");
     let again = Arena::<UserSpace<FrozenBit>>::new(60 << 21, &[]).unwrap();
     assert!(!std::ptr::eq(zone, again.zone()), "no zone is used twice");
     assert_eq!(again.zone().blocks(), 60);
-    // The counters begin at zero for each arena.
+    // The counters of each arena begin at zero.
     let counters = again.zone().counters();
     assert_eq!(
         (counters.buddy_allocated, counters.per_cpu_allocated, counters.blocks_claimed),
         (0, 0, 0)
     );
-    assert!(zone.alloc_frozen(Order::ZERO).is_err(), "closed for ever");
-    assert!(has_metadata_of(zone, again.zone()), "a smaller arena takes the metadata that fits");
+    assert!(zone.alloc_frozen(Order::ZERO).is_err(), "the zone stays closed");
+    assert!(
+        has_metadata_of(zone, again.zone()),
+        "a smaller arena takes metadata that is large enough"
+    );
     let folio = again.zone().alloc_frozen(Order::ZERO).unwrap();
     assert!(folio.as_slice().iter().all(|&byte| byte == 0));
     folio.free();
@@ -49,7 +51,7 @@ fn a_later_arena_has_a_zone_of_its_own_and_its_frames_are_zeroes() {
 }
 
 #[test]
-fn a_frame_outlives_its_arena_and_its_metadata_waits_for_it() {
+fn a_pinned_frame_keeps_its_bytes_and_metadata_past_its_arena() {
     let arena = Arena::<UserSpace<LiveBitHigh>>::new(256 << 21, &[]).unwrap();
     let zone = arena.zone();
     let mut folio = zone.alloc_frozen(Order::ZERO).unwrap();
@@ -59,13 +61,13 @@ fn a_frame_outlives_its_arena_and_its_metadata_waits_for_it() {
     drop(arena);
     let other = Arena::<UserSpace<LiveBitHigh>>::new(256 << 21, &[]).unwrap();
     assert!(!has_metadata_of(zone, other.zone()));
-    assert!(folio.as_slice().iter().all(|&byte| byte == 3), "it kept its bytes");
+    assert!(folio.as_slice().iter().all(|&byte| byte == 3), "the bytes changed");
     drop(folio);
     let third = Arena::<UserSpace<LiveBitHigh>>::new(255 << 21, &[]).unwrap();
-    assert!(has_metadata_of(zone, third.zone()), "the last holder is gone");
+    assert!(has_metadata_of(zone, third.zone()), "the last pin owner is gone");
 }
 
-/// The handle of an offline block must not bring it online after its bytes were unmapped.
+/// An `Offline` must not bring its block online after the bytes were unmapped.
 #[test]
 fn an_offline_block_of_a_dropped_arena_is_refused() {
     let arena = Arena::<UserSpace<LiveBitLow>>::new(1024 << 21, &[]).unwrap();
@@ -83,16 +85,16 @@ fn an_offline_block_of_a_dropped_arena_is_refused() {
 #[test]
 fn an_arena_above_the_maximum_is_refused_with_the_maximum() {
     let error = Arena::<UserSpace<Generational>>::new(usize::MAX, &[]).unwrap_err();
-    assert!(error.to_string().contains("4 TiB is the most"), "{error}");
+    assert!(error.to_string().contains("exceeds the maximum of 4 TiB"), "{error}");
 }
 
-/// The metadata covers a power of two of frames, which is more here than a slot can name.
+/// The metadata is rounded up to a power of two of frames, here more than an arena may have.
 #[test]
 fn an_arena_above_half_the_maximum_is_created() {
     let arena = match Arena::<UserSpace<GuessOne>>::new(3 << 40, &[]) {
         Ok(arena) => arena,
         Err(error) => {
-            return eprintln!("skipped: this machine does not reserve so many addresses: {error}");
+            return eprintln!("skipped: this machine does not reserve enough addresses: {error}");
         }
     };
     let zone = arena.zone();
@@ -102,7 +104,7 @@ fn an_arena_above_half_the_maximum_is_created() {
     folio.free();
 }
 
-/// Watermarks set for one arena do not apply to the next arena of the zone.
+/// Watermarks set for one arena do not apply to the next arena with its metadata.
 #[test]
 fn a_later_arena_has_watermarks_of_its_own() {
     let arena = Arena::<UserSpace<ZeroFrozen>>::new(4 << 21, &[]).unwrap();
@@ -115,16 +117,18 @@ fn a_later_arena_has_watermarks_of_its_own() {
     assert_eq!((next.watermarks(), next.level()), (Watermarks::for_frames(512), Level::Enough));
 }
 
-/// 16 TiB of numbers are all there are.
+/// There are frame numbers for 16 TiB. A hundred arenas of 1 TiB, one after the other, need more.
 #[test]
-fn numbers_of_arenas_that_are_gone_are_used_again() {
+fn frame_numbers_of_dropped_arenas_are_used_again() {
     type P = Hooks<0>;
     for _ in 0..100 {
         match Arena::<P>::new(1 << 40, &[]) {
             Ok(arena) => drop(arena.zone().alloc(Order::ZERO, OURS, 0).unwrap()),
             Err(error) => {
                 assert!(!error.to_string().contains("16 TiB"), "{error}");
-                return eprintln!("this machine does not lend so many addresses: {error}");
+                return eprintln!(
+                    "skipped: this machine does not reserve enough addresses: {error}"
+                );
             }
         }
     }

@@ -73,7 +73,7 @@ impl Owner<P> for Shelf {
             Misbehaviour::PanicsInTakeBack => panic!("the owner panics"),
             Misbehaviour::LosesWhatComesBack => drop(refs),
             Misbehaviour::LendsAnother => {
-                self.places.lock().unwrap()[1 - owner_data as usize] = Some(refs)
+                self.places.lock().unwrap()[1 - owner_data as usize] = Some(refs);
             }
             _ => self.places.lock().unwrap()[owner_data as usize] = Some(refs),
         }

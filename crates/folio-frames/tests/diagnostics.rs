@@ -103,7 +103,7 @@ fn debug_output_is_a_sentence() {
     );
     let mut handle = zone.alloc_frozen(order(3)).unwrap();
     let pfn = handle.pfn();
-    assert_eq!(format!("{handle:?}"), format!("token of the folio at {pfn:?}, order 3, plain"));
+    assert_eq!(format!("{handle:?}"), format!("frozen folio at {pfn:?}, order 3, plain"));
     handle.set_owner(OURS, 5);
     let folio = handle.init();
     folio.set_referenced();
@@ -116,7 +116,7 @@ fn debug_output_is_a_sentence() {
     let index = Index::new(1);
     let pfn = index.publish(zone, 0, Order::ZERO);
     let locked = index.0[0].try_lock(zone).unwrap().freeze().unwrap();
-    assert_eq!(format!("{locked:?}"), format!("locked on {:?}, frozen", index.0[0]));
+    assert_eq!(format!("{locked:?}"), format!("page lock on {:?}, frozen", index.0[0]));
     drop(locked);
     assert!(index.0[0].is_empty(), "{pfn:?} is freed with its frozen slot");
     let block = arena.offline(0, &Index::new(0)).unwrap();

@@ -45,7 +45,7 @@ fn one_huge_order_is_formed_on_demand_and_stays_whole() {
     let rest: Vec<Handle> = (0..8).map(|_| zone.alloc_frozen(order(10)).unwrap()).collect();
     assert_eq!(zone.alloc_frozen(huge).unwrap_err(), AllocError::OutOfFrames);
     half.into_iter().chain(rest).for_each(Handle::free);
-    assert_eq!(zone.alloc_frozen(order(12)).unwrap_err(), AllocError::TooLarge { most: huge });
+    assert_eq!(zone.alloc_frozen(order(12)).unwrap_err(), AllocError::TooLarge { max: huge });
     assert_all_free(zone);
     let folio = zone.alloc_frozen(huge).unwrap();
     folio.split(order(9)).for_each(Handle::free);
@@ -129,8 +129,8 @@ fn a_block_of_a_free_huge_block_goes_offline_alone() {
 fn an_unavailable_order_is_refused_and_loses_nothing() {
     let arena = arena::<DefaultScheme>(2);
     let zone = arena.zone();
-    assert_eq!(zone.alloc_frozen(order(11)).unwrap_err(), AllocError::TooLarge { most: MAX_ORDER });
-    assert_eq!(zone.alloc_frozen(order(18)).unwrap_err(), AllocError::TooLarge { most: MAX_ORDER });
+    assert_eq!(zone.alloc_frozen(order(11)).unwrap_err(), AllocError::TooLarge { max: MAX_ORDER });
+    assert_eq!(zone.alloc_frozen(order(18)).unwrap_err(), AllocError::TooLarge { max: MAX_ORDER });
     assert_eq!(Order::new(19), None);
     let blocks: Vec<_> =
         (0..2).map(|block| arena.offline(block, &Index::new(0)).unwrap()).collect();

@@ -273,7 +273,7 @@ fn errors_name_the_cause() {
         AllocError::OutOfFrames.to_string(),
         AllocError::Fragmented { largest: order(2) }.to_string(),
         AllocError::Offline.to_string(),
-        AllocError::TooLarge { most: order(10) }.to_string(),
+        AllocError::TooLarge { max: order(10) }.to_string(),
     ];
     for (text, expected) in texts.iter().zip([
         "movable",

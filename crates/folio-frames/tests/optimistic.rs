@@ -79,10 +79,10 @@ fn changes_are_noticed<S: Scheme>() {
             assert_eq!(slot.pfn(zone), before);
         }),
         ("moved", |slot, zone| {
-            slot.try_lock(zone).unwrap().freeze().unwrap().replace(full(zone, 1)).free()
+            slot.try_lock(zone).unwrap().freeze().unwrap().replace(full(zone, 1)).free();
         }),
         ("replaced without a freeze", |slot, zone| {
-            drop(slot.try_lock(zone).unwrap().replace(full(zone, 4)))
+            drop(slot.try_lock(zone).unwrap().replace(full(zone, 4)));
         }),
         ("removed", |slot, zone| drop(slot.try_lock(zone).unwrap().remove())),
     ];

@@ -13,7 +13,7 @@ use folio_frames::{
 };
 use folio_ref::DefaultScheme;
 
-const NO_PIN_OWNER: &str = "nobody but slots";
+const NO_PIN_OWNER: &str = "none except slots";
 
 #[track_caller]
 fn line() -> String {

@@ -134,7 +134,12 @@ fn a_dropped_exclusive_handle_panics_in_debug_builds() {
     let drops = std::panic::AssertUnwindSafe(|| drop(zone.alloc_frozen(Order::ZERO).unwrap()));
     let dropped = std::panic::catch_unwind(drops);
     let text = dropped.unwrap_err().downcast::<String>().unwrap();
-    assert!(text.starts_with("a token was dropped: token of the folio at"), "{text}");
+    assert!(
+        text.starts_with(
+            "an exclusive handle was dropped, which leaks its frames: frozen folio at"
+        ),
+        "{text}"
+    );
     let drops = std::panic::AssertUnwindSafe(|| {
         let range = folio_frames::PfnRange {
             start: zone.pfns().start,
@@ -145,6 +150,6 @@ fn a_dropped_exclusive_handle_panics_in_debug_builds() {
     let text = std::panic::catch_unwind(drops).unwrap_err().downcast::<String>().unwrap();
     assert_eq!(
         text.as_str(),
-        "a token was dropped: token of the 3 frames from pfn 0x100000 is leaked, frozen for ever"
+        "an exclusive handle was dropped, which leaks its frames: 3 frozen frames from pfn 0x100000"
     );
 }

@@ -29,10 +29,10 @@ impl Owner<UserSpace<FrozenBit>> for Dropper {
     }
 }
 
-/// An arena took an isolated block for one that is offline already, and unmapped its bytes. A zone
-/// outlives its arena, so the call that was emptying the block got frames without memory a moment
-/// later: with a contiguous range, as here, or from the allocator, after a compaction or an attempt
-/// to take it offline. Now the zone is closed, and gives out nothing.
+/// An arena must not take an isolated block for an offline one, and unmap its bytes. A zone
+/// outlives its arena. So the call that is emptying the block would get frames without memory: by a
+/// contiguous range, as here, or from the allocator, after a compaction or an attempt to take the
+/// block offline. The zone is closed, and allocates nothing.
 #[test]
 fn an_isolated_block_keeps_its_bytes_when_its_arena_drops() {
     let arena = Arena::new(4 << 20, &[]).unwrap();
@@ -42,11 +42,11 @@ fn an_isolated_block_keeps_its_bytes_when_its_arena_drops() {
     let owner = Dropper { index, arena: Mutex::new(Some(arena)) };
     let range = PfnRange { start: pfn, end: Pfn::new(pfn.as_u64() + 1) };
     let refused = zone.alloc_contig_range(range, &owner).unwrap_err();
-    assert_eq!(refused, ContigError::NotOnline, "a closed zone gives out nothing");
+    assert_eq!(refused, ContigError::NotOnline, "a closed zone allocates nothing");
     assert!(owner.arena.lock().unwrap().is_none());
     assert_all_free(zone);
-    assert_eq!(zone.stats().online_frames, 1024, "the bytes were there until that ended");
-    // What is left of it goes when the next arena looks, and that one gets its metadata.
+    assert_eq!(zone.stats().online_frames, 1024, "the bytes were mapped until the call ended");
+    // The next arena unmaps the bytes, and gets the metadata.
     let next = Arena::<UserSpace<FrozenBit>>::new(4 << 20, &[]).unwrap();
     assert!(!std::ptr::eq(zone, next.zone()));
     assert_eq!(zone.stats().online_frames, 0);
@@ -70,9 +70,9 @@ fn publish_and_get_refuses_another_zone() {
     assert_all_free(there.zone());
 }
 
-/// A slot names its frame by the place in the zone. With another zone, its page lock would get the
-/// reference of the frame at the same place there. The bytes of that frame may be written, or
-/// belong to another page. Past the end of a smaller zone, it would read behind the metadata.
+/// If a slot named its frame by the place in the zone, the page lock taken with another zone would
+/// get the reference of the frame at the same place there. The bytes of that frame may be written,
+/// or belong to another page. Past the end of a smaller zone, it would read behind the metadata.
 #[test]
 fn a_slot_refuses_another_zone() {
     let (here, there) = (common::arena::<DefaultScheme>(2), common::arena::<DefaultScheme>(1));
@@ -148,7 +148,12 @@ fn a_page_lock_follows_its_exclusive_handle() {
     std::mem::swap(locked.folio_mut(), &mut handle);
     let second = slot.resume(handle).unwrap();
     let panic = catch_unwind(AssertUnwindSafe(|| locked.publish())).unwrap_err();
-    assert!(panic.downcast_ref::<String>().unwrap().contains("has the token of another folio"));
+    assert!(
+        panic
+            .downcast_ref::<String>()
+            .unwrap()
+            .contains("has the exclusive handle of another folio")
+    );
     second.publish();
     drop(slot.try_lock(zone).unwrap().remove());
     assert_all_free(zone);

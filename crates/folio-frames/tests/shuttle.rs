@@ -1,5 +1,5 @@
-//! The frames under schedules that shuttle plays: slots, page locks, migration, offline, split, and
-//! optimistic reads.
+//! The frames under schedules that shuttle chooses: slots, page locks, migration, offline, split,
+//! and optimistic reads.
 //!
 //! `cargo x prove` runs it: `RUSTFLAGS='--cfg shuttle' cargo test --release -p folio-frames --test
 //! shuttle`. The real code runs over its real, zeroed memory. Any other thread may run before each
@@ -243,7 +243,7 @@ fn split_against_get<S: Scheme>(search: Search) {
                     assert!(
                         matches!(refusal, Refusal::Frozen | Refusal::Tail | Refusal::Moved),
                         "{refusal:?}"
-                    )
+                    );
                 }
             }),
         ]);
@@ -403,8 +403,9 @@ fn an_optimistic_read_sees_one_version_or_fails() {
     optimistic_read::<FrozenBit>(deeper(2));
 }
 
-/// A reader looks at a slot while its frame is of one arena. It takes a reference when another arena
-/// has the metadata, and the slot holds a frame of the same number. A walker comes by the frame.
+/// A reader loads a slot while its frame is of one arena. Before it takes the reference, another
+/// arena gets the metadata, and the slot holds a frame of the same number. A walker does the same
+/// by the frame number.
 fn arena_changes_under_a_reader<S: Scheme>(search: Search, walker: bool) {
     let what = if walker { "walker" } else { "reader" };
     explore(&format!("another arena under a {what}, {}", S::NAME), search, move || {
@@ -413,14 +414,17 @@ fn arena_changes_under_a_reader<S: Scheme>(search: Search, walker: bool) {
         let index = Arc::new(Index::<Space<S>>::new(8));
         let pfn = index.publish(zone, 7, Order::ZERO);
         let slots = Arc::clone(&index);
-        let looks = move || {
+        let reader = move || {
             let folio = if walker { zone.try_get(pfn).ok() } else { slots.0[7].get_alone(zone) };
-            // Where the new arena's bytes lie, the old zone does not know.
-            assert!(folio.is_none_or(|folio| folio.as_slice()[0] == 7), "another arena's (R8)");
+            // The old zone does not know the addresses of the new arena.
+            assert!(
+                folio.is_none_or(|folio| folio.as_slice()[0] == 7),
+                "bytes of another arena (R8)"
+            );
         };
         let next = Arc::new(Mutex::new(None));
-        let (slots, made) = (Arc::clone(&index), Arc::clone(&next));
-        let changes = move || {
+        let (slots, created) = (Arc::clone(&index), Arc::clone(&next));
+        let writer = move || {
             slots.remove(zone, 7);
             drop(arena);
             let arena = Arena::<Space<S>>::new(2 << 20, &[]).unwrap();
@@ -429,9 +433,9 @@ fn arena_changes_under_a_reader<S: Scheme>(search: Search, walker: bool) {
             folio.as_mut_slice().fill(8);
             folio.set_owner(OURS, 7);
             slots.0[7].install(folio).unwrap().publish();
-            *made.lock().unwrap() = Some(arena);
+            *created.lock().unwrap() = Some(arena);
         };
-        race(vec![Box::new(looks), Box::new(changes)]);
+        race(vec![Box::new(reader), Box::new(writer)]);
         let arena = next.lock().unwrap().take().unwrap();
         index.remove(arena.zone(), 7);
         assert_all_free(arena.zone());
@@ -439,7 +443,7 @@ fn arena_changes_under_a_reader<S: Scheme>(search: Search, walker: bool) {
 }
 
 #[test]
-fn a_reader_of_an_arena_that_is_gone_gets_nothing_of_the_next() {
+fn a_reader_of_a_dropped_arena_gets_no_frame_of_the_next() {
     for walker in [false, true] {
         arena_changes_under_a_reader::<DefaultScheme>(deeper(1), walker);
         arena_changes_under_a_reader::<LiveBitLow>(deeper(1), walker);

@@ -84,7 +84,7 @@ fn the_end_of_a_page_lock_wakes_only_sleepers() {
     assert_eq!(calls(), [], "a published page is not waited for");
 
     let locked = slot.try_lock(zone).unwrap();
-    assert_eq!(format!("{locked:?}"), format!("locked on {name}, locked"));
+    assert_eq!(format!("{locked:?}"), format!("page lock on {name}, locked"));
     drop(locked);
     assert_eq!(calls(), [], "nothing sleeps, so nothing is woken");
 

@@ -201,7 +201,7 @@ fn only_aligned_clean_neighbours_of_one_kind_form_a_folio() {
 }
 
 #[test]
-#[should_panic(expected = "3 folios do not make one, only order 1")]
+#[should_panic(expected = "3 folios cannot be published as one: they form at most order 1")]
 fn three_frames_do_not_form_a_folio() {
     let arena = arena::<DefaultScheme>(1);
     let index = Index::new(4);
@@ -264,7 +264,7 @@ fn an_adjacent_range_of_subpages_is_one_reference() {
     drop(clone);
     assert_eq!(zone.peek(head).snapshot, Snapshot::Live(8));
     let too_short = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        Adjacent::from(pin(&index.0[2], zone)).shorten(0)
+        Adjacent::from(pin(&index.0[2], zone)).shorten(0);
     }));
     assert!(too_short.is_err(), "no frame of the range would be left");
     (0..8).for_each(|slot| index.remove(zone, slot));

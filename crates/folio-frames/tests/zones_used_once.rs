@@ -1,7 +1,7 @@
-//! No zone is used twice: what safe code can do with the `&'static Zone` of an arena that is gone.
+//! No zone is used twice: safe code that still has the `&'static Zone` of a dropped arena.
 //!
-//! The schedules are forced by a lock that lets another "thread" run where it is taken and let go
-//! of, as any lock may, and by a stop between the two steps of a put. All else is safe code.
+//! A lock forces the schedules: another "thread" may run where it is taken and released, as with
+//! any lock. So does a stop between the two steps of a put. All else is safe code.
 
 mod common;
 
@@ -18,10 +18,10 @@ use folio_frames::{
 use folio_ref::Scheme;
 use folio_ref::schemes::{Generational, LiveBitHigh, LiveBitLow};
 
-/// `shared/faults/zone_reuse.rs`: an offline block of a dropped arena was good in the next one, and
-/// bytes behind a live `&[u8]` changed.
+/// If a later arena accepted the offline block of a dropped one, bytes behind a live `&[u8]` would
+/// change.
 #[test]
-fn an_offline_block_is_no_good_in_a_later_arena() {
+fn a_later_arena_refuses_the_offline_block_of_an_earlier_one() {
     type P = Hooks<0>;
     let mut arena = Some(Arena::<P>::new(2 << 20, &[]).unwrap());
     let zone = arena.as_ref().unwrap().zone();
@@ -39,29 +39,29 @@ fn an_offline_block_is_no_good_in_a_later_arena() {
     let next = arena.zone();
     assert!(!std::ptr::eq(zone, next));
     assert_eq!((zone.online_frames(), next.online_frames()), (0, 512));
-    // The second arena takes its block offline; before it gives the bytes back, the stale one comes.
+    // The second arena takes its block offline. The stale one comes before the bytes are returned.
     let mut stale = Some(stale);
     hook(move || {
         if next.online_frames() != 0 {
             return false;
         }
         let stale = stale.take().unwrap();
-        let said = catch_unwind(AssertUnwindSafe(|| arena.online(stale))).unwrap_err();
-        assert!(said.downcast_ref::<&str>().unwrap().contains("of another zone"));
+        let panic = catch_unwind(AssertUnwindSafe(|| arena.online(stale))).unwrap_err();
+        assert!(panic.downcast_ref::<&str>().unwrap().contains("of another zone"));
         assert!(next.alloc_frozen(Order::ZERO).is_err());
         true
     });
     let ours = arena.offline(0, &NoSlots).unwrap();
-    assert!(HOOK.take().is_none(), "it came");
+    assert!(HOOK.take().is_none(), "the stale block came");
     arena.online(ours);
     assert_all_free(next);
     assert_retired(zone);
 }
 
-/// `shared/faults/huge_order.rs`: the order was held against the zone before its lock was taken; by
-/// then the zone was another arena's, of another huge order.
+/// An allocation checks the order before it takes the zone's lock. If another arena used the zone
+/// by then, its huge order could be another one.
 #[test]
-fn a_huge_order_is_the_zones_for_ever() {
+fn a_zone_keeps_its_huge_order_forever() {
     type P = Hooks<1>;
     let mut arena = Some(Arena::<P>::with_huge_order(32 << 20, &[], order(12)).unwrap());
     let zone = arena.as_ref().unwrap().zone();
@@ -88,13 +88,14 @@ fn a_huge_order_is_the_zones_for_ever() {
     assert_retired(zone);
 }
 
-/// Blocks of a large arena wait until they are needed: none is brought in after the arena is gone.
+/// A large arena defers the initialisation of its blocks: none is initialised after the arena is
+/// dropped.
 #[test]
-fn blocks_that_wait_are_not_brought_in_after_the_arena() {
+fn deferred_blocks_are_not_initialised_after_the_arena() {
     type P = Hooks<3>;
     let mut arena = Some(Arena::<P>::new(2 << 30, &[]).unwrap());
     let zone = arena.as_ref().unwrap().zone();
-    let held = zone.alloc(Order::ZERO, OURS, 0).unwrap();
+    let pinned = zone.alloc(Order::ZERO, OURS, 0).unwrap();
     hook(move || {
         drop(arena.take());
         true
@@ -104,15 +105,15 @@ fn blocks_that_wait_are_not_brought_in_after_the_arena() {
     }
     assert!(HOOK.take().is_none());
     assert_closed(zone);
-    assert_eq!(held.as_slice().len(), 4096);
-    drop(held);
+    assert_eq!(pinned.as_slice().len(), 4096);
+    drop(pinned);
     drop(Arena::<P>::new(2 << 20, &[]).unwrap());
     assert_retired(zone);
 }
 
-/// A folio is used after its arena is gone, freed after another arena was made, and both go on.
+/// A folio is used after its arena was dropped, and freed after another arena was created.
 #[test]
-fn an_arena_may_go_between_an_allocation_and_its_use() {
+fn a_folio_is_usable_after_its_arena_is_dropped() {
     type P = Hooks<4>;
     let arena = Arena::<P>::new(2 << 20, &[]).unwrap();
     let zone = arena.zone();
@@ -135,9 +136,9 @@ fn an_arena_may_go_between_an_allocation_and_its_use() {
     assert_all_free(third.zone());
 }
 
-/// A zone that retired, and its heir: the old one leads to no frame of the new one.
+/// The heir of a retired zone has its metadata. The retired zone gives no reference to its frames.
 #[test]
-fn a_retired_zone_is_no_way_to_its_heirs_frames() {
+fn a_retired_zone_refuses_the_frames_of_its_heir() {
     type P = Hooks<5, LiveBitHigh>;
     let arena = Arena::<P>::new(4 << 20, &[]).unwrap();
     let zone = arena.zone();
@@ -166,7 +167,8 @@ fn a_retired_zone_is_no_way_to_its_heirs_frames() {
     assert_all_free(next);
 }
 
-/// The offline block of one arena, given to another while both are there, or one is gone.
+/// The offline block of one arena is passed to another one, while both exist, and after one is
+/// dropped.
 #[test]
 fn an_offline_block_belongs_to_one_arena() {
     type P = Hooks<6>;
@@ -186,7 +188,7 @@ fn an_offline_block_belongs_to_one_arena() {
 
 const FIRST: Kind = Kind::owner(1);
 
-/// The zones, by address, in which a folio was destroyed, and the threads that did it.
+/// The zone, by address, and the thread of each destructor that ran.
 static DESTROYED: Mutex<Vec<(usize, ThreadId)>> = Mutex::new(Vec::new());
 
 fn address<P: Platform>(zone: &'static Zone<P>) -> usize {
@@ -195,7 +197,7 @@ fn address<P: Platform>(zone: &'static Zone<P>) -> usize {
 
 fn destroyed<P: Platform>(mut folio: FrozenFolio<P>) {
     DESTROYED.lock().unwrap().push((address(folio.zone()), thread::current().id()));
-    // The bytes are there.
+    // The bytes are mapped.
     folio.as_mut_slice().fill(0xDD);
     folio.free();
 }
@@ -207,9 +209,11 @@ impl<const N: usize, S: Scheme> Kinds<N, S> {
         &[KindOps { kind: FIRST, name: "first", destroy: destroyed }];
 }
 
-/// R4, R7. A put sleeps between its two steps while the frame is revived and freed, its arena goes,
-/// another one has the metadata, and the frame is Dying there. Returns `true` if the late put wins
-/// it; the frame is destroyed in the zone that it belongs to, not in that of the put.
+/// Checks R4 and R7. A put sleeps between its two steps. Meanwhile the frame is revived and freed,
+/// its arena is dropped, another one gets the metadata, and the frame is Dying there.
+///
+/// Asserts that the frame is destroyed in the zone to which it belongs, not in that of the put.
+/// Returns `true` if the late put wins it.
 fn late_put_meets_the_heirs_frame<const N: usize, S: Scheme>() -> bool {
     let new = || Arena::<Hooks<N, S>>::new(2 << 20, Kinds::<N, S>::ALL).unwrap();
     let arena = new();
@@ -230,7 +234,7 @@ fn late_put_meets_the_heirs_frame<const N: usize, S: Scheme>() -> bool {
         again.set_owner(FIRST, 2);
         let again = again.init();
         let (at_zero, is_at_zero) = mpsc::channel();
-        let holder = thread::spawn(move || {
+        let owner = thread::spawn(move || {
             AT_STOP.set(Some(Box::new(move || {
                 at_zero.send(()).unwrap();
                 wakes.recv().unwrap();
@@ -238,13 +242,13 @@ fn late_put_meets_the_heirs_frame<const N: usize, S: Scheme>() -> bool {
             drop(again);
         });
         is_at_zero.recv().unwrap();
-        *put.borrow_mut() = Some((arena, holder));
+        *put.borrow_mut() = Some((arena, owner));
     })));
     drop(folio);
     wake.send(()).unwrap();
-    let (arena, holder) = second.take().unwrap();
-    let id = holder.thread().id();
-    holder.join().unwrap();
+    let (arena, owner) = second.take().unwrap();
+    let id = owner.thread().id();
+    owner.join().unwrap();
     let seen = std::mem::take(&mut *DESTROYED.lock().unwrap());
     let zones: Vec<_> = seen.iter().map(|seen| seen.0).collect();
     assert_eq!(zones, [zone, arena.zone()].map(address), "{}", S::NAME);
@@ -255,20 +259,20 @@ fn late_put_meets_the_heirs_frame<const N: usize, S: Scheme>() -> bool {
 }
 
 #[test]
-fn a_late_put_ends_the_heirs_frame_in_the_heir() {
+fn a_late_put_destroys_the_frame_in_the_heir() {
     assert!(late_put_meets_the_heirs_frame::<7, LiveBitLow>());
     assert!(late_put_meets_the_heirs_frame::<7, LiveBitHigh>());
     assert!(!late_put_meets_the_heirs_frame::<7, Generational>());
 }
 
-/// A figure of this process, in KiB.
+/// Returns a memory figure of this process, in KiB.
 fn status(name: &str) -> usize {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
 }
 
-/// Metadata and numbers are used again: only the `Zone` itself stays behind for each arena.
+/// Metadata and frame numbers are used again: each arena leaves only its `Zone` behind.
 #[test]
 fn ten_thousand_arenas_leave_only_their_zones_behind() {
     type P = UserSpace<LiveBitHigh>;
@@ -280,9 +284,9 @@ fn ten_thousand_arenas_leave_only_their_zones_behind() {
     let (resident, addresses) = (status("VmRSS:"), status("VmSize:"));
     (0..10_000).for_each(|_| one());
     let zones = 10_000 * size_of::<Zone<P>>() / 1024;
-    // Each test of this file runs beside it; their arenas are small.
-    let most = zones + zones / 8 + (64 << 10);
+    // The other tests of this file run at the same time. Their arenas are small.
+    let max = zones + zones / 8 + (64 << 10);
     assert!(size_of::<Zone<P>>() <= 6 << 10, "{}", size_of::<Zone<P>>());
     let grown = (status("VmRSS:") - resident, status("VmSize:").saturating_sub(addresses));
-    assert!(grown.0 <= most && grown.1 <= most + (1 << 20), "{grown:?} KiB, {zones} of zones");
+    assert!(grown.0 <= max && grown.1 <= max + (1 << 20), "{grown:?} KiB, {zones} of zones");
 }

@@ -243,7 +243,7 @@ impl<S: Scheme> fmt::Debug for PageRef<S> {
     }
 }
 
-/// A put whose fetch-sub brought the count to 0, before its second step.
+/// A put after its fetch-sub brought the count to 0, before its second step.
 ///
 /// It holds no reference. Its second step still accesses the word, so the memory must stay a word
 /// until then (R7).

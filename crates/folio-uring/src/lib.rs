@@ -17,3 +17,8 @@ mod ring;
 pub use begin::begin_writeback;
 pub use process::Process;
 pub use ring::{Request, Ring};
+
+/// The example of the README is a test as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -121,7 +121,7 @@ fn cleared_page() -> Option<&'static AtomicU64> {
     if page == libc::MAP_FAILED {
         return None;
     }
-    // SAFETY: our own fresh mapping, whose contents nothing depends on yet.
+    // SAFETY: our own fresh mapping; nothing depends on its contents yet.
     if unsafe { libc::madvise(page, size, libc::MADV_WIPEONFORK) } != 0 {
         // SAFETY: our own fresh mapping, of which there is no reference.
         unsafe { libc::munmap(page, size) };

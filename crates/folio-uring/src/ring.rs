@@ -1,4 +1,4 @@
-//! A ring: requests go in by one system call, and answers come out.
+//! A ring: requests go to the kernel by one system call, and answers come back.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -14,17 +14,17 @@ use crate::process::Process;
 /// One read.
 #[derive(Debug)]
 pub struct Request<'r, 'b> {
-    /// Where it begins.
+    /// The offset in the file, in bytes.
     pub offset: u64,
-    /// What is filled, in order.
+    /// The buffers to fill, in order.
     pub buffers: &'r mut [IoSliceMut<'b>],
-    /// The answer: how many bytes were read, perhaps fewer than there is room for. An error
-    /// before.
+    /// The answer: the number of bytes read, which may be fewer than the buffers hold. Before the
+    /// answer, an error of kind `NotConnected`.
     pub result: io::Result<usize>,
 }
 
 impl<'r, 'b> Request<'r, 'b> {
-    /// A read that was not made yet.
+    /// Returns a read that was not made yet.
     pub fn new(offset: u64, buffers: &'r mut [IoSliceMut<'b>]) -> Self {
         Self { offset, buffers, result: Err(io::ErrorKind::NotConnected.into()) }
     }
@@ -51,11 +51,11 @@ impl<'r, 'b> Request<'r, 'b> {
 /// A fork by a signal handler that interrupts `read_all` is not noticed if the handler returns in
 /// the child. A child may not do that: POSIX allows no `fork` in a handler.
 pub struct Ring {
-    /// **Invariant:** between two calls of `read_all` nothing is in flight, and nothing is queued
-    /// but after `failed`.
+    /// **Invariant:** between two calls of `read_all` nothing is in flight. Something is queued
+    /// only after `failed`.
     uring: IoUring,
     depth: usize,
-    /// The system refused it once: what is queued must not be submitted any more.
+    /// The system refused the ring once: queued requests must not be submitted any more.
     failed: bool,
     /// The process that made it: the only one that may touch the queues.
     process: Process,
@@ -64,11 +64,11 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring that has `depth` requests in flight at the most.
+    /// Makes a ring for up to `depth` requests in flight.
     ///
     /// # Errors
     ///
-    /// What the system says: `PermissionDenied` in most containers, `Unsupported` from old kernels.
+    /// Those of the system: `PermissionDenied` in most containers, `Unsupported` from old kernels.
     pub fn new(depth: u32) -> io::Result<Self> {
         let uring = IoUring::builder().setup_coop_taskrun().setup_single_issuer().build(depth);
         // Older kernels do not know these two, which only save interrupts.
@@ -110,9 +110,9 @@ impl Ring {
             while queued < requests.len() && queued - answered < self.depth && !self.failed {
                 let entry = entry(fd, &mut requests[queued]).user_data(queued as u64);
                 // SAFETY: the buffers are borrowed by the caller of this function, which does not
-                // return before the request is answered: by the kernel, or by us
-                // when the kernel did not take it, and never will (`failed`).
-                // The file is borrowed as long. There is room: the queue is as deep as the ring.
+                // return before the request is answered: by the kernel, or by us when the kernel
+                // did not take it and never will (`failed`). The file is borrowed as long. There
+                // is room: the queue is as deep as the ring.
                 let pushed = unsafe { self.uring.submission().push(&entry) };
                 if pushed.is_err() {
                     break;
@@ -120,8 +120,8 @@ impl Ring {
                 queued += 1;
             }
             let in_flight = queued - answered;
-            // Not for each one: then every answer would be a system call. The rest is waited for at
-            // once.
+            // Waiting for one answer at a time would make each answer a system call. The last
+            // requests are waited for together.
             let wanted = if queued < requests.len() { in_flight.div_ceil(4) } else { in_flight };
             answered += if self.failed {
                 self.give_up(requests, queued - answered)
@@ -129,7 +129,7 @@ impl Ring {
                 self.enter(requests, wanted)
             };
             if self.failed {
-                // What was never queued.
+                // Those that were never queued.
                 requests[queued..].iter_mut().for_each(|request| request.result = Err(refused()));
                 answered += requests.len() - queued;
                 queued = requests.len();
@@ -137,7 +137,8 @@ impl Ring {
         }
     }
 
-    /// Submits what is queued, waits for some answers, and notes what there is. How many.
+    /// Submits the queue, waits for some answers, and stores all that have come. Returns their
+    /// number.
     fn enter(&mut self, requests: &mut [Request<'_, '_>], wanted: usize) -> usize {
         match self.uring.submit_and_wait(wanted) {
             Ok(_) => {}
@@ -171,9 +172,9 @@ impl Ring {
         taken
     }
 
-    /// The system refuses to be entered. What it has taken it will answer, and is waited for; what
-    /// it has not, it will never see: this ring is not entered any more. How many requests were
-    /// answered in the one way or the other.
+    /// Ends all requests after the system refused the ring. The requests that it has taken are
+    /// waited for; the others it never sees, since this ring is not entered again. Returns the
+    /// number of requests.
     fn give_up(&mut self, requests: &mut [Request<'_, '_>], unanswered: usize) -> usize {
         let left = self.uring.submission().len();
         let mut taken = 0;
@@ -205,14 +206,14 @@ fn of_another_process(process: Process) -> io::Error {
 }
 
 fn refused() -> io::Error {
-    io::Error::other("the ring can not be used any more")
+    io::Error::other("the ring failed before and cannot be used again: make a new one")
 }
 
-/// The kernel reads the list of buffers when it takes the request; both lie still for as long as
-/// the borrow.
+/// Returns the queue entry of a request. The kernel reads the list of buffers when it takes the
+/// request; neither moves during the borrow.
 fn entry(fd: Fd, request: &mut Request<'_, '_>) -> squeue::Entry {
-    // The last of all would be where the file stands. It is refused as the others are that no file
-    // has.
+    // The largest offset would mean the file's own position. It is replaced by one that the kernel
+    // refuses like all offsets beyond the maximum.
     let offset = if request.offset == u64::MAX { 1 << 63 } else { request.offset };
     match &mut *request.buffers {
         [one] => {

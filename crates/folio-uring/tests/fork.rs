@@ -12,7 +12,7 @@ fn in_child(act: impl FnOnce() -> bool + std::panic::UnwindSafe) {
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "{}", io::Error::last_os_error());
     if child == 0 {
-        // SAFETY: sets a timer, whose signal ends the child.
+        // SAFETY: sets a timer; its signal ends the child.
         unsafe { libc::alarm(30) };
         let is_right = std::panic::catch_unwind(act).unwrap_or(false);
         // SAFETY: ends the child, without the parent's exit handlers.

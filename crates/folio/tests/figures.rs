@@ -1,5 +1,5 @@
-//! The figures in docs/schemes.md and results/machine-code.md: each comes from a committed result and
-//! names it.
+//! The figures in docs/schemes.md and results/machine-code.md. Each comes from a committed result
+//! and names it.
 //!
 //! A figure is followed by its reference, `<!--=FILE|CASE|THREADS|NAME-->`: the median of that row
 //! in `results/amd-epyc-2cpu/FILE.json`. A fifth field selects another number of the row, a sixth

@@ -112,23 +112,23 @@ pub(crate) fn run(steps: &[Step]) {
     let World { cache, large, files, written, handles, offline, .. } = world;
     drop((large, files, written, handles));
     if let Some(offline) = offline {
-        cache.online(offline);
+        cache.frames().online(offline);
     }
     // The flusher may still use a file, and may be the one to close it.
     for _ in 0..5000 {
-        let stats = cache.zone().stats();
+        let stats = cache.frames().zone().stats();
         if stats.free_frames == stats.online_frames {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    panic!("pages leaked: {:?}", cache.zone());
+    panic!("pages leaked: {:?}", cache.frames().zone());
 }
 
 impl World {
     fn read(&mut self, file: usize, offset: usize, len: usize) {
         let mut buf = vec![0xee; len];
-        let n = self.files[file].read_at(offset as u64, &mut buf).expect("the read succeeds");
+        let n = self.files[file].read_at(&mut buf, offset as u64).expect("the read succeeds");
         let contents = &self.plain[file].contents;
         let expected = contents.get(offset..contents.len().min(offset + len)).unwrap_or_default();
         assert!(
@@ -141,7 +141,7 @@ impl World {
 
     fn step(&mut self, step: &Step) {
         let at = |offset: u32| offset as usize % (MAX_LEN + 4096);
-        let first = self.cache.zone().pfns().start.as_u64();
+        let first = self.cache.frames().zone().pfns().start.as_u64();
         match *step {
             Step::Read { file, offset, len } => {
                 self.read(file.into(), at(offset), usize::from(len) % 9000)
@@ -167,7 +167,7 @@ impl World {
                     let page = page % LARGE;
                     let mut buf = [0; 3];
                     self.large
-                        .read_at(page * 4096 + page % 4093, &mut buf)
+                        .read_at(&mut buf, page * 4096 + page % 4093)
                         .expect("the read succeeds");
                     assert_eq!(buf, [large_byte(page); 3], "page {page} of the large file");
                 }
@@ -177,13 +177,13 @@ impl World {
             }
             Step::Migrate { frame } => {
                 // Any result is allowed. The later reads check the contents.
-                let _ = self.cache.migrate(Pfn::new(first + u64::from(frame) % FRAMES));
+                let _ = self.cache.frames().migrate(Pfn::new(first + u64::from(frame) % FRAMES));
             }
             Step::MigrateNext { from } => {
                 let frames =
                     (u64::from(from)..).take(FRAMES as usize).map(|n| Pfn::new(first + n % FRAMES));
                 for pfn in frames {
-                    if self.cache.migrate(pfn).is_ok() {
+                    if self.cache.frames().migrate(pfn).is_ok() {
                         break;
                     }
                 }
@@ -191,12 +191,12 @@ impl World {
             Step::Offline { block } => {
                 // At most one block at a time: without any frame a read would have to fail.
                 if self.offline.is_none() {
-                    self.offline = self.cache.offline(block.into()).ok();
+                    self.offline = self.cache.frames().offline(block.into()).ok();
                 }
             }
             Step::Online => {
                 if let Some(offline) = self.offline.take() {
-                    self.cache.online(offline);
+                    self.cache.frames().online(offline);
                 }
             }
             Step::Revalidate { file } => {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use arbitrary::Arbitrary;
-use folio_cache::{Cache, Call, Fault, File, Memory, PageHandle};
+use folio_cache::{Cache, File, PageHandle};
+use folio_cache::testing::{Call, Fault, Memory};
 
 use crate::files::MAX_LEN;
 
@@ -68,7 +69,7 @@ impl Written {
 
     fn read(&self, offset: usize, len: usize) {
         let mut buf = vec![0xee; len];
-        let n = self.file.read_at(offset as u64, &mut buf).expect("the read succeeds");
+        let n = self.file.read_at(&mut buf, offset as u64).expect("the read succeeds");
         let end = self.contents.len().min(offset + len);
         let expected = self.contents.get(offset..end).unwrap_or_default();
         assert!(
@@ -99,7 +100,7 @@ impl Written {
             Change::Write { offset, len } => {
                 let (offset, bytes) = (at(offset), self.bytes(size(len)));
                 assert_eq!(
-                    self.file.write_at(offset as u64, &bytes).expect("the write succeeds"),
+                    self.file.write_at(&bytes, offset as u64).expect("the write succeeds"),
                     bytes.len()
                 );
                 self.write(offset, &bytes);

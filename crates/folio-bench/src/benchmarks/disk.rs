@@ -125,7 +125,7 @@ impl Bench {
                 .memory
                 .iter_mut()
                 .flat_map(|memory| memory.as_mut_slice().chunks_mut(PAGE))
-                .map(|buf| Read::new(self.random.u64(..FILE / PAGE as u64) * PAGE as u64, buf))
+                .map(|buf| Read::new(buf, self.random.u64(..FILE / PAGE as u64) * PAGE as u64))
                 .collect();
             self.cached.read_many(&mut reads);
             for read in reads {
@@ -148,7 +148,7 @@ impl Bench {
                 self.memory.iter_mut().flat_map(|memory| memory.as_mut_slice().chunks_mut(PAGE));
             let reads = buffers.map(|buf| {
                 let offset = random.u64(..FILE / PAGE as u64) * PAGE as u64;
-                async move { file.read_at_async(offset, buf).await }
+                async move { file.read_at_async(buf, offset).await }
             });
             let mut result = Ok(());
             drive(FUTURES, reads, |read| {
@@ -194,7 +194,7 @@ impl Bench {
         self.cache.quiesce();
         self.cached.invalidate();
         let sample = self.scan(turn, |bench, offset| {
-            bench.cached.read_at(offset, bench.memory[0].as_mut_slice())
+            bench.cached.read_at(bench.memory[0].as_mut_slice(), offset)
         });
         // Readahead still in flight would disturb the next scan.
         self.cache.quiesce();

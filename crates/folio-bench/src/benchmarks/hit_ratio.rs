@@ -35,7 +35,7 @@ type Play = Box<dyn Fn(&[u32]) -> io::Result<usize>>;
 /// Makes a player: a cache of ours under a policy.
 fn ours(make: fn(u32) -> Box<dyn Policy>) -> Play {
     Box::new(move |pages| {
-        let cache: Cache = Cache::with_policy(FRAMES as usize * 4096, make)?;
+        let cache = Cache::builder().capacity(FRAMES as usize * 4096).policy(make).build()?;
         let file = cache.open_backing(Arc::new(MemcpyBacking::new(0, 1 << 40)))?;
         for &page in pages {
             use_page(&file, page)?;
@@ -47,7 +47,7 @@ fn ours(make: fn(u32) -> Box<dyn Policy>) -> Play {
 /// Reads one byte of a page, and nothing ahead.
 fn use_page(file: &File, page: u32) -> io::Result<()> {
     let mut byte = [0];
-    let mut reads = [Read::new(u64::from(page) * 4096, &mut byte)];
+    let mut reads = [Read::new(&mut byte, u64::from(page) * 4096)];
     file.read_many(&mut reads);
     let [read] = reads;
     read.result.map(drop)
@@ -206,7 +206,11 @@ mod tests {
 
     #[test]
     fn readahead_gives_no_number_of_hits() {
-        let stats = |misses, ahead| CacheStats { misses, ahead, ..CacheStats::default() };
+        let stats = |misses, ahead| {
+            let mut stats = CacheStats::default();
+            (stats.misses, stats.ahead) = (misses, ahead);
+            stats
+        };
         assert_eq!(hits(10, &stats(4, 0)).unwrap(), 6);
         assert!(hits(10, &stats(11, 0)).is_err(), "more misses than uses");
         assert!(hits(10, &stats(4, 1)).is_err(), "a hit may come from readahead");
@@ -219,7 +223,7 @@ mod tests {
         let cache: Cache = Cache::new(FRAMES as usize * 4096).unwrap();
         let file = cache.open_backing(Arc::new(MemcpyBacking::new(0, 1 << 40))).unwrap();
         for page in 0..512 {
-            file.read_at(page * 4096, &mut [0]).unwrap();
+            file.read_at(&mut [0], page * 4096).unwrap();
         }
         assert!(hits(512, &cache.stats()).is_err(), "{:?}", cache.stats());
     }

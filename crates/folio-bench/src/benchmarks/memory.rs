@@ -50,7 +50,7 @@ fn folio() -> io::Result<(Cache, folio_cache::File)> {
     let cache = Cache::new(CAPACITY)?;
     let file = cache.open_backing(Arc::new(MemcpyBacking::new(2, (PAGES * PAGE) as u64)))?;
     for page in pages() {
-        file.read_at((page * PAGE) as u64, &mut [0; 8])?;
+        file.read_at(&mut [0; 8], (page * PAGE) as u64)?;
     }
     Ok((cache, file))
 }

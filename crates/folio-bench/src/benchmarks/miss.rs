@@ -124,7 +124,7 @@ impl Pages for Folio {
     #[inline(never)]
     fn first_bytes(&self, page: usize, _: usize, apart: bool) -> u64 {
         let mut bytes = [0; 8];
-        let read = self.1[usize::from(apart)].read_at((page * PAGE) as u64, &mut bytes);
+        let read = self.1[usize::from(apart)].read_at(&mut bytes, (page * PAGE) as u64);
         assert_eq!(read.expect("a copy does not fail"), 8);
         u64::from_le_bytes(bytes)
     }
@@ -244,7 +244,7 @@ fn matrix(scenarios: &[&'static str], title: &'static str) -> io::Result<Matrix<
     let scenarios: Vec<_> = scenarios.collect();
     let folio = |name, make: fn(u32) -> Box<dyn Policy>| {
         let file = || {
-            let cache = Cache::with_policy(FRAMES * PAGE, make)?;
+            let cache = Cache::builder().capacity(FRAMES * PAGE).policy(make).build()?;
             cache.open_backing(Arc::new(MemcpyBacking::new(1, (PAGES * PAGE) as u64)))
         };
         Ok::<_, io::Error>(Box::new(Used(Folio(name, [file()?, file()?]), Cursors::new())))

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use folio_cache::{Cache, File};
+use folio_cache::{CacheBuilder, File};
 use folio_ref::{DefaultScheme, Scheme};
 use tempfile::NamedTempFile;
 
@@ -73,7 +73,7 @@ impl Contender for ReadAt {
         let mut buf = [0; BYTES];
         for _ in 0..OPERATIONS {
             assert_eq!(
-                black_box(file).read_at(0, black_box(&mut buf)).expect("the page is in the cache"),
+                black_box(file).read_at(black_box(&mut buf), 0).expect("the page is in the cache"),
                 BYTES
             );
         }
@@ -120,10 +120,12 @@ impl Files {
 
     /// Opens all files in one cache, and reads each once.
     fn cached<S: Scheme>(&self) -> io::Result<Vec<File<S>>> {
-        let cache = Cache::<S>::new(self.0.len() * PAGES * 4096 + (8 << 20))?;
+        let cache = CacheBuilder::<S>::with_scheme()
+            .capacity(self.0.len() * PAGES * 4096 + (8 << 20))
+            .build()?;
         let open = |file: &NamedTempFile| {
             let file = cache.open(file.path())?;
-            file.read_at(0, &mut vec![0; PAGES * 4096])?;
+            file.read_at(&mut vec![0; PAGES * 4096], 0)?;
             Ok(file)
         };
         self.0.iter().map(open).collect()

@@ -115,7 +115,7 @@ impl Contender for Copied {
             SAMPLE / 8 / size(scenario),
             |offset, size| {
                 let read = black_box(&self.0)
-                    .read_at(offset as u64, &mut buf)
+                    .read_at(&mut buf, offset as u64)
                     .expect("the range is in the cache");
                 assert_eq!(read, size);
             },

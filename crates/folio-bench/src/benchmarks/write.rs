@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use folio_cache::{Cache, File, LocalFile};
+use folio_cache::{Cache, File, OpenOptions};
 use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 use vmap::MapMut;
@@ -120,7 +120,7 @@ impl Contender for Folio {
     #[inline(never)]
     fn work(&self, scenario: Scenario, _: usize) -> u64 {
         writes(scenario, |offset, bytes| {
-            let written = black_box(&self.0).write_at(offset as u64, bytes);
+            let written = black_box(&self.0).write_at(bytes, offset as u64);
             assert_eq!(written.expect("there is room"), bytes.len());
         })
     }
@@ -158,8 +158,9 @@ impl Files {
 
 pub(crate) fn matrix(Files([ours, mapped, theirs]): &Files) -> io::Result<Matrix<'static>> {
     let both = |name| one_and_all().into_iter().map(move |threads| Scenario { name, threads });
-    let file = Cache::new(CAPACITY)?.open_rw(ours.path())?;
-    file.read_at(0, &mut vec![0; BYTES])?;
+    let file =
+        OpenOptions::new().read(true).write(true).open(&Cache::new(CAPACITY)?, ours.path())?;
+    file.read_at(&mut vec![0; BYTES], 0)?;
     Ok(Matrix {
         title: "Writing",
         unit: Unit::Ns,
@@ -189,7 +190,7 @@ trait OnDisk {
 
 impl OnDisk for File {
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let written = self.write_at(offset, bytes)?;
+        let written = self.write_at(bytes, offset)?;
         if written < bytes.len() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
     }
     fn sync(&self) -> io::Result<()> {
@@ -233,9 +234,10 @@ fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
     let (ours, direct, theirs) =
         (NamedTempFile::new()?, NamedTempFile::new()?, NamedTempFile::new()?);
     let cache: Cache = Cache::new(CAPACITY)?;
-    let past_the_kernel = LocalFile::open_rw(direct.path())?.direct();
+    let past_the_kernel =
+        OpenOptions::new().read(true).write(true).direct(true).open_local(direct.path())?;
     let files: [&dyn OnDisk; NAMES.len()] = [
-        &cache.open_rw(ours.path())?,
+        &OpenOptions::new().read(true).write(true).open(&cache, ours.path())?,
         &cache.open_backing(Arc::new(past_the_kernel))?,
         &theirs.reopen()?,
     ];

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use folio_cache::{Cache, File};
+use folio_cache::{CacheBuilder, File};
 use folio_frames::{Arena, BLOCK_ORDER, FRAME_SIZE, FolioRef, MAX_ORDER, Order, UserSpace};
 use folio_ref::Scheme;
 use tempfile::NamedTempFile;
@@ -29,10 +29,10 @@ pub(crate) fn memory_folder() -> PathBuf {
 /// The system's error if the cache's memory or the file is not to be had.
 pub(crate) fn cached<S: Scheme>(path: &Path, len: usize) -> io::Result<File<S>> {
     // 4 MiB more: the per-CPU lists hold some frames.
-    let file = Cache::<S>::new(len + (4 << 20))?.open(path)?;
+    let file = CacheBuilder::<S>::with_scheme().capacity(len + (4 << 20)).build()?.open(path)?;
     let mut buf = vec![0; 1 << 20];
     for offset in (0..len).step_by(buf.len()) {
-        file.read_at(offset as u64, &mut buf)?;
+        file.read_at(&mut buf, offset as u64)?;
     }
     Ok(file)
 }

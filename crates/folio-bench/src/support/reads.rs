@@ -149,7 +149,7 @@ impl<S: Scheme> Contender for Cached<S> {
             #[inline(always)]
             |offset, buf| {
                 let size = buf.len();
-                let read = black_box(&self.file).read_at(offset as u64, buf);
+                let read = black_box(&self.file).read_at(buf, offset as u64);
                 assert_eq!(read.expect("the page is in the cache"), size);
             },
         )

@@ -15,7 +15,34 @@ use crate::state::handle::PageHandle;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 
-/// A file, open through the cache. Clones, and other opens of the same file, share its pages.
+/// A file, open through a [`Cache`](crate::Cache). Clones, and other opens of the same file, share
+/// its pages.
+///
+/// A read takes `&self`, an offset and a buffer, as std's `FileExt`. [`File::cursor`] implements
+/// the traits of `std::io`.
+///
+/// # Examples
+///
+/// ```
+/// use folio_cache::Cache;
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// let cache = Cache::new(4 << 20)?;
+/// let file = cache.create(dir.path().join("notes"))?;
+/// file.write_all_at(b"written here", 100)?;
+///
+/// let mut buf = [0; 7];
+/// file.read_exact_at(&mut buf, 100)?;
+/// assert_eq!(&buf, b"written");
+/// let page = file.page(108)?.expect("the file is longer"); // without a copy
+/// assert_eq!(&*page, b"here");
+///
+/// file.sync_data()?; // durable
+/// file.close()?; // returns errors that a drop would lose
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct File<S: Scheme = DefaultScheme> {
     pub(crate) mapping: Arc<Mapping<S>>,
@@ -23,32 +50,73 @@ pub struct File<S: Scheme = DefaultScheme> {
 }
 
 impl<S: Scheme> File<S> {
-    pub(crate) fn new(shared: &Arc<Shared<S>>, backing: Arc<dyn Backing>) -> io::Result<Self> {
+    pub(crate) fn new(
+        shared: &Arc<Shared<S>>,
+        backing: Arc<dyn Backing>,
+        appends: bool,
+    ) -> io::Result<Self> {
         let mapping = open_mapping(shared, Arc::clone(&backing))?;
-        Ok(Self { opened: Arc::new(Opened::new(&mapping, backing)), mapping })
+        Ok(Self { opened: Arc::new(Opened::new(&mapping, backing, appends)), mapping })
     }
 
-    /// Reads into `buf` from `offset` on. How many bytes: fewer than asked only at the end of the
-    /// file, or where the rest can not be read, as the next read will say; 0 at or past the
-    /// end.
+    /// Reads into `buf` from `offset` on. Returns the number of bytes read: 0 at or past the end of
+    /// the file.
+    ///
+    /// A short count means the end of the file, or an error part-way that the next read returns.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for an offset past `i64::MAX`, `FileTooLarge` for one from 16 TiB on that is
-    /// inside the file, `OutOfMemory` when handles pin the whole cache, else what the system
-    /// says.
+    /// - `InvalidInput` if the offset exceeds `i64::MAX`.
+    /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
+    /// - `OutOfMemory` if no page can be evicted: all are pinned, or dirty and cannot be written.
+    /// - `Unsupported` on a miss in a child forked after the cache was built.
+    /// - Otherwise the error of the backing.
     #[inline]
-    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let read = copy::read_optimistic(&self.mapping, offset, buf);
         if read { Ok(buf.len()) } else { copy::read_pages(&self.mapping, offset, buf) }
     }
 
-    /// The bytes from `offset` to the end of its page, or of the file, without a copy. `None` at or
-    /// past the end.
+    /// Reads from `offset` on until `buf` is full.
     ///
     /// # Errors
     ///
-    /// As [`read_at`](Self::read_at).
+    /// Any part of `buf` may have been written then.
+    ///
+    /// - `UnexpectedEof` if the file ends before.
+    /// - `InvalidInput` if the offset exceeds `i64::MAX`.
+    /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
+    /// - `OutOfMemory` if no page can be evicted: all are pinned, or dirty and cannot be written.
+    /// - `Unsupported` on a miss in a child forked after the cache was built.
+    /// - Otherwise the error of the backing.
+    pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let wanted = buf.len();
+        let mut done = 0;
+        while done < wanted {
+            match self.read_at(&mut buf[done..], offset.saturating_add(done as u64))? {
+                0 => {
+                    let end = self.len();
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        format!("the file ends at {end}, {wanted} bytes at {offset} were wanted"),
+                    ));
+                }
+                read => done += read,
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the bytes from `offset` to the end of its page or of the file, without a copy.
+    /// Returns `None` at or past the end.
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput` if the offset exceeds `i64::MAX`.
+    /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
+    /// - `OutOfMemory` if no page can be evicted: all are pinned, or dirty and cannot be written.
+    /// - `Unsupported` on a miss in a child forked after the cache was built.
+    /// - Otherwise the error of the backing.
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
@@ -62,31 +130,39 @@ impl<S: Scheme> File<S> {
         Ok(Some(page.taken_here()))
     }
 
-    /// The file's length in bytes, as it was when last looked at.
+    /// Returns the backing that this open writes to, or that of the file if it is read-only.
+    pub fn backing(&self) -> &Arc<dyn Backing> {
+        self.opened.backing()
+    }
+
+    /// Returns the length of the file in bytes, as it was when the cache last checked it.
     pub fn len(&self) -> u64 {
         self.mapping.len()
     }
 
-    /// Whether the length is 0.
+    /// Returns `true` if the length is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Looks whether the version of the backing (of a file size, mtime and ctime) changed since it
-    /// was opened or last revalidated by anybody but this cache, and drops all its pages if so,
-    /// but for those that are dirty.
+    /// Checks whether another program changed the backing since it was opened or last revalidated.
+    /// If so, drops all pages that are not dirty, and returns `true`.
+    ///
+    /// A change is a different version of the backing: of a local file, a different size, mtime or
+    /// ctime.
     ///
     /// # Errors
     ///
-    /// What the system says; nothing was dropped then.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - Otherwise the error of [`Backing::version`]. Nothing was dropped then.
     pub fn revalidate(&self) -> io::Result<bool> {
         refresh::revalidate(&self.mapping)
     }
 
     /// Drops all cached pages of the file that are not dirty. Handles keep theirs.
     ///
-    /// In a child that was forked since the cache was made, each read of the file fails from then
-    /// on ([After a fork](crate#after-a-fork)).
+    /// In a child forked after the cache was built, each read of the file fails from then on
+    /// ([After a fork](crate#after-a-fork)).
     pub fn invalidate(&self) {
         refresh::invalidate(&self.mapping);
     }

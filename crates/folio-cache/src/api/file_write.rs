@@ -11,102 +11,155 @@ use crate::write::write_pages;
 
 /// # Writing
 ///
-/// What is written is seen at once by everybody who reads the file through this cache; it goes to
-/// the backing after about a second, when it is synced, or when the last open is dropped, and is
-/// durable after [`sync_data`](File::sync_data). An error of such a writeback is told once to every
-/// open (as `fsync(2)` does): by its next sync, `flush` or `close`. The pages stay dirty then, and
-/// the next sync tries them again; so they do when the file is closed, for as long as the
-/// process lives. So errors that a file system would give to `write(2)`, such as `ENOSPC` or
-/// `EFBIG`, come later here.
+/// Written bytes are visible at once to all readers of the file through this cache. They reach the
+/// backing after about a second, or when the file is synced, flushed, closed, or dropped for the
+/// last time. They are durable after [`sync_data`](File::sync_data).
 ///
-/// A page is written atomically for readers; a call that spans several may be seen half done.
-/// Handles keep what they showed. Past a quarter of the budget in dirty pages, who writes has to
-/// wait for writeback.
+/// An error of writeback is reported once to each open, as `fsync(2)` does: by its next sync,
+/// `flush` or `close`. The pages stay dirty, and the next sync tries them again, even after the
+/// file was closed, for as long as the process lives. So errors that a file system returns from
+/// `write(2)`, such as `ENOSPC` or `EFBIG`, come later here.
+///
+/// A page is written atomically for readers. A call that spans several pages may be seen half done.
+/// Handles keep their bytes. If more than a quarter of the capacity is dirty, a write waits for
+/// writeback.
 impl<S: Scheme> File<S> {
-    /// Writes `bytes` at `offset`, and makes the file longer if need be; a gap reads as zeroes. How
-    /// many bytes: fewer only where the rest could not be written, as the next write will say.
+    /// Writes `buf` at `offset`, and extends the file if necessary: a gap reads as zeroes. Returns
+    /// the number of bytes written. A short count means an error part-way that the next write
+    /// returns.
     ///
     /// # Errors
     ///
-    /// `PermissionDenied` when the file was opened for reading only, `InvalidInput` where no file
-    /// can reach, `FileTooLarge` past 16 TiB, `OutOfMemory` when no page can be freed; what a
-    /// fill says when only a part of a page is overwritten, and what writeback says when too
-    /// much is dirty.
-    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+    /// - `PermissionDenied` if the file was opened for reading only.
+    /// - `InvalidInput` if the range ends past `i64::MAX`, `FileTooLarge` if it ends past 16 TiB.
+    /// - `OutOfMemory` if no page can be evicted.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - The error of a fill if only a part of a page is overwritten, and that of writeback if too
+    ///   much is dirty.
+    pub fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         self.opened.writer()?;
-        write_pages::write(&self.mapping, offset, bytes)
+        write_pages::write(&self.mapping, offset, buf)
     }
 
-    /// Writes `bytes` at the end of the file, whoever else appends through this cache. Where that
-    /// was.
+    /// Writes all of `buf` at `offset`, and extends the file if necessary: a gap reads as zeroes.
     ///
     /// # Errors
     ///
-    /// As [`write_at`](Self::write_at). Some of the bytes may be there then: the length says how
-    /// many.
+    /// A part may have been written then.
+    ///
+    /// - `PermissionDenied` if the file was opened for reading only.
+    /// - `InvalidInput` if the range ends past `i64::MAX`, `FileTooLarge` if it ends past 16 TiB.
+    /// - `OutOfMemory` if no page can be evicted.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - The error of a fill if only a part of a page is overwritten, and that of writeback if too
+    ///   much is dirty.
+    pub fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            // At least one byte, or an error.
+            done += self.write_at(&buf[done..], offset.saturating_add(done as u64))?;
+        }
+        Ok(())
+    }
+
+    /// Writes all of `bytes` at the end of the file. Returns their offset. Concurrent appends
+    /// through this cache neither overlap nor leave gaps.
+    ///
+    /// # Errors
+    ///
+    /// A part may have been written then: the length shows how much.
+    ///
+    /// - `PermissionDenied` if the file was opened for reading only.
+    /// - `InvalidInput` if the range ends past `i64::MAX`, `FileTooLarge` if it ends past 16 TiB.
+    /// - `OutOfMemory` if no page can be evicted.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - The error of a fill if only a part of a page is overwritten, and that of writeback if too
+    ///   much is dirty.
     pub fn append(&self, bytes: &[u8]) -> io::Result<u64> {
         self.opened.writer()?;
         write_pages::append(&self.mapping, bytes)
     }
 
-    /// Makes the file `len` bytes long: cuts it, or appends zeroes. The backing is changed at once.
+    /// Sets the length of the file: truncates it, or appends zeroes. The backing is changed at
+    /// once.
     ///
     /// # Errors
     ///
-    /// As [`write_at`](Self::write_at), and what the backing says; nothing has changed then.
+    /// Nothing has changed then.
+    ///
+    /// - `PermissionDenied` if the file was opened for reading only.
+    /// - `InvalidInput` if `len` exceeds `i64::MAX`.
+    /// - `OutOfMemory` if no page can be evicted.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - Otherwise the error of the backing.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         resize::resize(&self.mapping, self.opened.writer()?, len)
     }
 
-    /// Makes `len` bytes from `offset` on zeroes, as far as the file goes, and gives the space of
-    /// whole pages back. Where the backing has no holes (`EOPNOTSUPP` of `fallocate(2)`),
-    /// zeroes are written: the bytes are the same, but they take space, and a large range takes
-    /// as long as any write.
+    /// Sets `len` bytes from `offset` on to zero, up to the end of the file, and frees the space of
+    /// whole pages.
+    ///
+    /// Zeroes are written if the backing has no holes (`EOPNOTSUPP` of `fallocate(2)`): the bytes
+    /// are the same, but they take space, and a large range takes as long as any write.
     ///
     /// # Errors
     ///
-    /// As [`write_at`](Self::write_at), where a part may be zeroes then; and what the backing says
-    /// of the hole, where nothing has changed then.
+    /// - `PermissionDenied` if the file was opened for reading only.
+    /// - `OutOfMemory` if no page can be evicted. A part may be zeroes then.
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - The error of a fill or of writeback. A part may be zeroes then.
+    /// - The error of the backing for the hole. Nothing has changed then.
     pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
         resize::punch(&self.mapping, self.opened.writer()?, offset, len)
     }
 
-    /// Returns when all bytes that were written to the file before this call, by anybody through
-    /// this cache, are durable: they survive the end of this process and of the machine.
+    /// Makes all bytes durable that were written to the file through this cache before the call:
+    /// they survive the end of this process and of the machine.
+    ///
+    /// Bytes that a sync of the backing failed on may be lost, as with `fsync(2)`: write them
+    /// again.
     ///
     /// # Errors
     ///
-    /// An error of this or an earlier writeback or sync of which this open was not told. What a
-    /// sync of the backing itself failed on may be lost, as `fsync(2)` has it: write it again.
+    /// - The latest error of this or an earlier writeback or sync, unless this open has already
+    ///   seen it.
+    /// - `Unsupported` in a child forked after the cache was built.
     pub fn sync_data(&self) -> io::Result<()> {
         self.opened.sync(Durable::Data)
     }
 
-    /// As [`sync_data`](Self::sync_data), and the same for the times and everything else about the
-    /// file.
+    /// Makes all bytes durable that were written to the file through this cache before the call,
+    /// and the times and other metadata of the file.
     ///
     /// # Errors
     ///
-    /// As [`sync_data`](Self::sync_data).
+    /// - The latest error of this or an earlier writeback or sync, unless this open has already
+    ///   seen it.
+    /// - `Unsupported` in a child forked after the cache was built.
     pub fn sync_all(&self) -> io::Result<()> {
         self.opened.sync(Durable::All)
     }
 
-    /// Writes what is dirty to the backing, which may keep it in memory for a while: it survives
-    /// the end of this process.
+    /// Writes the dirty pages of the file to its backing, which may keep them in memory for a
+    /// while: they survive the end of this process.
     ///
     /// # Errors
     ///
-    /// An error of this or an earlier writeback or sync of which this open was not told.
+    /// - The latest error of this or an earlier writeback or sync, unless this open has already
+    ///   seen it.
+    /// - `Unsupported` in a child forked after the cache was built.
     pub fn flush(&self) -> io::Result<()> {
         self.opened.flush()
     }
 
-    /// Drops the file after a [`flush`](Self::flush): the way to learn of its errors.
+    /// Writes the dirty pages of the file to its backing, and drops the file. A plain drop writes
+    /// them too, and loses the error.
     ///
     /// # Errors
     ///
-    /// As [`flush`](Self::flush).
+    /// - The latest error of this or an earlier writeback or sync, unless this open has already
+    ///   seen it.
+    /// - `Unsupported` in a child forked after the cache was built.
     pub fn close(self) -> io::Result<()> {
         self.flush()
     }

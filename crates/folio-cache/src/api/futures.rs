@@ -1,14 +1,14 @@
 //! Reads as futures, for any executor.
 //!
-//! What is in the cache is there at the first poll. What is not is fetched by the threads that read
-//! ahead, which wake the future: it needs no runtime, and no thread of it waits. A future may be
-//! dropped at any time: what was begun for it ends and stays in the cache like any other page.
+//! A hit is ready at the first poll. The threads of the cache that read ahead also fetch misses,
+//! and wake the future: it needs no runtime, and blocks none of its threads. A future may be
+//! dropped at any time: a fetch that was begun for it completes, and its pages stay in the cache.
 //!
-//! Where a backing has many requests under way at once, as a local file does where there is
-//! `io_uring`, what many futures miss goes to it in few calls: 256 futures that one thread polls
-//! keep a disk as busy as a bare ring does (`folio bench disk`: 1.07 of it on two quiet CPUs, 0.84
-//! to 0.87 beside other work on both); a `pread` by a thread for each reached 0.49 to 0.65 there.
-//! With a few dozen futures the two are alike.
+//! A backing may handle many requests at once, as a local file does through `io_uring`. Then the
+//! misses of many futures go to it in few calls: 256 futures polled by one thread keep a disk as
+//! busy as a bare ring does (`folio bench disk`: 1.07 of it on two quiet CPUs, 0.84 to 0.87 beside
+//! other work on both). A `pread` by a thread for each future reached 0.49 to 0.65 there. With a
+//! few dozen futures the two are alike.
 
 use std::io;
 use std::ops::Range;
@@ -27,13 +27,20 @@ use crate::state::frames::FolioRef;
 use crate::state::handle::PageHandle;
 
 impl<S: Scheme> File<S> {
-    /// As [`read_at`](Self::read_at), without blocking. When it is dropped before its end, any part
-    /// of `buf` may be written.
+    /// Reads into `buf` from `offset` on, without blocking. Returns the number of bytes read: 0 at
+    /// or past the end of the file. If it is dropped before its end, any part of `buf` may be
+    /// written.
+    ///
+    /// A short count means the end of the file, or an error part-way that the next read returns.
     ///
     /// # Errors
     ///
-    /// As `read_at`.
-    pub async fn read_at_async(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    /// - `InvalidInput` if the offset exceeds `i64::MAX`.
+    /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
+    /// - `OutOfMemory` if no page can be evicted: all are pinned, or dirty and cannot be written.
+    /// - `Unsupported` on a miss in a child forked after the cache was built.
+    /// - Otherwise the error of the backing.
+    pub async fn read_at_async(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         if copy::read_optimistic(&self.mapping, offset, buf) {
             return Ok(buf.len());
         }
@@ -43,18 +50,23 @@ impl<S: Scheme> File<S> {
                 .copy_from_slice(&folio.as_slice_from_frame()[range.clone()]);
             done += range.len();
         });
-        // What was read counts, and the next read says the error.
+        // A short count: the next read returns the error.
         match read.await {
             Err(error) if done == 0 => Err(error),
             _ => Ok(done),
         }
     }
 
-    /// As [`page`](Self::page), without blocking.
+    /// Returns the bytes from `offset` to the end of its page or of the file, without a copy and
+    /// without blocking. Returns `None` at or past the end.
     ///
     /// # Errors
     ///
-    /// As `page`.
+    /// - `InvalidInput` if the offset exceeds `i64::MAX`.
+    /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
+    /// - `OutOfMemory` if no page can be evicted: all are pinned, or dirty and cannot be written.
+    /// - `Unsupported` on a miss in a child forked after the cache was built.
+    /// - Otherwise the error of the backing.
     pub async fn page_async(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
         let mut page = None;
         self.for_each_page_async(
@@ -68,29 +80,40 @@ impl<S: Scheme> File<S> {
         Ok(page)
     }
 
-    /// As [`range`](Self::range), without blocking.
+    /// Returns up to `len` bytes from `offset` on, without a copy and without blocking: fewer only
+    /// at the end of the file.
     ///
     /// # Errors
     ///
-    /// As `range`.
+    /// - `InvalidInput` if the offset exceeds `i64::MAX`.
+    /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
+    /// - `OutOfMemory` if no page can be evicted, or the range is longer than what can be pinned.
+    /// - `Unsupported` on a miss in a child forked after the cache was built.
+    /// - Otherwise the error of the backing.
     pub async fn range_async(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
         let mut pieces = range::begin_range(&self.mapping, offset, len);
         self.for_each_page_async(offset, len, |folio, range| pieces.push(folio, range)).await?;
         Ok(pieces.finish())
     }
 
-    /// As [`bytes`](Self::bytes), without blocking.
+    /// Returns up to `len` bytes from `offset` on in one piece, without blocking: fewer only at the
+    /// end of the file. The bytes pin their pages where these are adjacent in memory, and are a
+    /// copy otherwise.
     ///
     /// # Errors
     ///
-    /// As `bytes`.
+    /// - `InvalidInput` if the offset exceeds `i64::MAX`.
+    /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
+    /// - `OutOfMemory` if no page can be evicted, or the range is longer than what can be pinned.
+    /// - `Unsupported` on a miss in a child forked after the cache was built.
+    /// - Otherwise the error of the backing.
     pub async fn bytes_async(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let mut piece = range::begin_bytes(&self.mapping, offset, len);
         self.for_each_page_async(offset, len, |folio, range| piece.push(folio, range)).await?;
         Ok(piece.finish())
     }
 
-    /// Calls `each` with the folios of a range in order, as the synchronous one does.
+    /// Calls `each` with the folios of a range in order, as `walk::for_each_page`.
     async fn for_each_page_async(
         &self,
         offset: u64,

@@ -1,8 +1,7 @@
-//! Metrics: what the counters say, given to whatever the program collects metrics with (the crate
-//! `metrics`).
+//! Metrics: hands the counters to the recorder of the program (the crate `metrics`).
 //!
-//! Nothing is recorded while the cache works: its counters are its threads' own, and are gathered
-//! when somebody asks.
+//! Nothing is recorded while the cache works. Its counters belong to its threads, and are summed on
+//! a call of [`Cache::record_metrics`].
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
@@ -13,7 +12,7 @@ use crate::memory::out_of_memory;
 use crate::memory::pinned;
 use crate::state::stats::CacheStats;
 
-/// Of all counters: name, unit, what it counts, and where it is found.
+/// A counter: name, unit, description, and its value.
 type CounterOf = (&'static str, Unit, &'static str, fn(&CacheStats) -> u64);
 
 const COUNTERS: &[CounterOf] = &[
@@ -47,7 +46,7 @@ const COUNTERS: &[CounterOf] = &[
 
 const HITS: &str = "page_cache_hits_total";
 
-/// Of all gauges, in the order of [`Cache::gauges`]: name and what it says. All are bytes.
+/// All gauges in the order of [`Cache::gauges`]: name and description. All are bytes.
 const GAUGES: [(&str, &str); 6] = [
     ("page_cache_capacity_bytes", "The most memory for pages and indexes"),
     ("page_cache_used_bytes", "Memory of pages"),
@@ -57,9 +56,9 @@ const GAUGES: [(&str, &str); 6] = [
     ("page_cache_offline_bytes", "Memory of the cache that the system has back"),
 ];
 
-impl<S: Scheme> Cache<S> {
-    /// Tells the recorder of the program what [`record_metrics`](Self::record_metrics) records.
-    /// Once is enough.
+impl Cache {
+    /// Describes to the recorder of the program what [`record_metrics`](Self::record_metrics)
+    /// records. Call it once.
     pub fn describe_metrics() {
         for &(name, unit, about, _) in COUNTERS {
             describe_counter!(name, unit, about);
@@ -71,16 +70,20 @@ impl<S: Scheme> Cache<S> {
             describe_gauge!(name, Unit::Bytes, about);
         }
     }
+}
 
-    /// Gives all counters and gauges to the recorder of the program, with `name` as the label
-    /// `cache`. Call it before each scrape, or now and then: it looks at every frame, which
-    /// takes in the order of a millisecond for each GiB.
-    pub fn record_metrics(&self, name: &str) {
+impl<S: Scheme> Cache<S> {
+    /// Records all counters and gauges with the recorder of the program. The label `cache` is the
+    /// cache's name.
+    ///
+    /// Call it before each scrape, or periodically: it inspects every frame, which takes about a
+    /// millisecond for each GiB.
+    pub fn record_metrics(&self) {
         if self.shared.is_inherited() {
-            // Locks are needed, and the numbers are the parent's.
+            // It needs locks, and the counters belong to the parent.
             return;
         }
-        let stats = self.stats();
+        let (name, stats) = (self.name(), self.stats());
         for &(counter, _, _, value) in COUNTERS {
             counter!(counter, "cache" => name.to_owned()).absolute(value(&stats));
         }
@@ -92,8 +95,9 @@ impl<S: Scheme> Cache<S> {
         }
     }
 
+    /// Returns the values of [`GAUGES`], in its order.
     fn gauges(&self) -> [usize; GAUGES.len()] {
-        let (shared, zone) = (self.shared(), self.zone());
+        let (shared, zone) = (self.shared(), self.shared().zone());
         let stats = zone.stats();
         let [online, free] =
             [stats.online_frames, stats.free_frames].map(|frames| frames as usize * FRAME_SIZE);

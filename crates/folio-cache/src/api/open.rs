@@ -1,11 +1,13 @@
-//! What belongs to one open, however often its `File` is cloned: whether it may write, and which
-//! errors it was told.
+//! The state of one open, shared by the clones of its `File`: its backing, and the errors that it
+//! has seen.
 
 use std::io;
 use std::sync::Arc;
 
 use folio_ref::Scheme;
+use rustix::io::Errno;
 
+use crate::backing::error::numbered;
 use crate::backing::{Backing, Durable};
 use crate::length::refresh;
 use crate::state::error_cursor::ErrorCursor;
@@ -16,35 +18,45 @@ use crate::writeback::sync;
 /// One open of a file.
 pub(crate) struct Opened<S: Scheme> {
     mapping: Arc<Mapping<S>>,
-    /// To write to; `None`: it was opened for reading only.
+    /// The backing to write to. `None`: opened for reading only.
     writer: Option<Arc<dyn Backing>>,
+    /// The writes of a cursor append.
+    pub(crate) appends: bool,
     cursor: ErrorCursor,
 }
 
 impl<S: Scheme> Opened<S> {
-    pub(crate) fn new(mapping: &Arc<Mapping<S>>, backing: Arc<dyn Backing>) -> Self {
+    pub(crate) fn new(mapping: &Arc<Mapping<S>>, backing: Arc<dyn Backing>, appends: bool) -> Self {
         mapping.opened();
         let writer = backing.is_writable().then_some(backing);
         if let Some(writer) = &writer {
-            // The first one writes for all: they are the same bytes.
+            // The first writable backing writes for all opens: they are the same bytes.
             let _ = mapping.writer.set(Arc::clone(writer));
         }
-        Self { mapping: Arc::clone(mapping), writer, cursor: mapping.errors.begin() }
+        Self { mapping: Arc::clone(mapping), writer, appends, cursor: mapping.errors.begin() }
     }
 
+    /// Returns the backing to write to.
+    ///
     /// # Errors
     ///
-    /// `PermissionDenied` when it was opened for reading only; `Unsupported` in a child that was
-    /// forked since the cache was made.
+    /// - `PermissionDenied` if the file was opened for reading only.
+    /// - `Unsupported` in a child forked after the cache was built.
     pub(crate) fn writer(&self) -> io::Result<&dyn Backing> {
         self.mapping.shared.check_process()?;
         self.writer.as_deref().ok_or_else(|| {
             let message =
                 format!("{:?} was opened for reading only", self.mapping.backing.file_id());
-            io::Error::new(io::ErrorKind::PermissionDenied, message)
+            numbered(io::ErrorKind::PermissionDenied, Errno::BADF, message)
         })
     }
 
+    /// Returns the backing to write to, or that of the file.
+    pub(crate) fn backing(&self) -> &Arc<dyn Backing> {
+        self.writer.as_ref().unwrap_or(&self.mapping.backing)
+    }
+
+    /// Writes the dirty pages and makes them durable.
     pub(crate) fn sync(&self, what: Durable) -> io::Result<()> {
         self.mapping.shared.check_process()?;
         sync::sync(&self.mapping, what, &self.cursor)
@@ -55,7 +67,7 @@ impl<S: Scheme> Opened<S> {
         let _ = self.mapping.errors.report(&self.cursor, self.mapping.errors.count());
     }
 
-    /// Writes everything to the backing, which may keep it in memory for a while.
+    /// Writes the dirty pages to the backing, which may keep them in memory for a while.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.mapping.shared.check_process()?;
         sync::flush(&self.mapping, &self.cursor)
@@ -68,11 +80,11 @@ impl<S: Scheme> Drop for Opened<S> {
     }
 }
 
-/// Returns the mapping of a backing: that of its file id, made now or shared.
+/// Returns the mapping of a backing: it has one for each file id, made here or shared.
 ///
 /// # Errors
 ///
-/// Those of [`Backing::version`](crate::Backing::version).
+/// Returns the error of [`Backing::version`](crate::Backing::version).
 pub(crate) fn open_mapping<S: Scheme>(
     shared: &Arc<Shared<S>>,
     backing: Arc<dyn Backing>,

@@ -1,13 +1,13 @@
-//! Ranges: bytes of several pages, held without a copy, or copied into several buffers.
+//! Ranges: bytes of several pages, pinned without a copy, or copied into several buffers.
 //!
-//! Pages of a range that lie one behind the other in memory are one piece of it ([`Adjacent`]).
-//! `Bytes` can stand for one piece only, as it is one address and one length; so there are two
-//! answers, with one allocation each:
+//! Pages of a range that are adjacent in memory form one piece ([`Adjacent`]). `Bytes` stands for
+//! one piece only, because it is one address and one length. So there are two answers, with one
+//! allocation each:
 //!
-//! | | where the range lies in one piece | else |
+//! | | the range lies in one piece | otherwise |
 //! | --- | --- | --- |
-//! | [`File::bytes`] | the pages are held | they are copied |
-//! | [`File::range`] | the pages are held | the pages are held, and [`Buf`] goes through the pieces |
+//! | [`File::bytes`] | the pages are pinned | they are copied |
+//! | [`File::range`] | the pages are pinned | they are pinned, and [`Buf`] goes through the pieces |
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -25,33 +25,52 @@ use crate::state::frames::{Adjacent, FolioRef};
 use crate::state::mapping::Mapping;
 use crate::state::units::pages_of;
 
-/// Bytes of a range of a file, as each of its pages was when the handle was made, without a copy:
-/// what [`PageHandle`](crate::PageHandle) is for one page. They never change under it.
+/// Bytes of a range of a file without a copy, each page as it was when the handle was made. They
+/// never change. [`File::range`] returns it; [`PageHandle`](crate::PageHandle) is the same for one
+/// page.
 ///
-/// It is a [`Buf`], as network code takes it: each chunk is a piece of memory, often longer than a
-/// page, and pieces that were passed are let go. One allocation holds it, whatever its length; a
-/// clone is another one. It pins its pages, and may outlive the file and the cache.
+/// It is a [`Buf`], as network code expects. Each chunk is a piece of memory, often longer than a
+/// page. Pieces that were passed are unpinned. A handle is one allocation, whatever its length, and
+/// so is a clone. It pins its pages, and may outlive the file and the cache.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use folio_cache::{Buf, Cache, testing::Memory};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let cache = Cache::new(4 << 20)?;
+/// let file = cache.open_backing(Arc::new(Memory::new(&[7; 10_000])))?;
+/// let mut range = file.range(1000, 5000)?;
+/// assert_eq!(range.chunks().map(<[u8]>::len).sum::<usize>(), 5000);
+/// range.advance(4990);
+/// assert_eq!((range.remaining(), range.get_u8()), (10, 7));
+/// # Ok(())
+/// # }
+/// ```
 pub struct RangeHandle<S: Scheme = DefaultScheme> {
+    /// The pieces that are left.
     pieces: vec::IntoIter<Adjacent<S>>,
-    /// Where it begins in the first piece.
+    /// The offset of the first byte in the first piece.
     start: usize,
-    /// **Invariant:** the pieces have so many bytes after `start`. No piece is behind the last
-    /// byte, or passed.
+    /// The number of bytes left. **Invariant:** the pieces have so many bytes after `start`. No
+    /// piece lies behind the last byte, and none was passed.
     len: usize,
 }
 
 impl<S: Scheme> RangeHandle<S> {
-    /// How many bytes are left.
+    /// Returns the number of bytes left.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether none is left.
+    /// Returns `true` if no byte is left.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The bytes, piece by piece.
+    /// Returns the bytes that are left, piece by piece.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         let (mut start, mut left) = (self.start, self.len);
         self.pieces.as_slice().iter().map(move |piece| {
@@ -62,7 +81,7 @@ impl<S: Scheme> RangeHandle<S> {
         })
     }
 
-    /// Each piece as [`Bytes`] of its own, without a copy; each is an allocation.
+    /// Returns each piece as [`Bytes`] of its own, without a copy. Each is an allocation.
     pub fn into_each(self) -> impl Iterator<Item = Bytes> {
         let (mut start, mut left) = (self.start, self.len);
         self.pieces.map(move |piece| {
@@ -83,7 +102,7 @@ impl<S: Scheme> Clone for RangeHandle<S> {
     }
 }
 
-/// To who asks who holds their frames.
+/// Makes the caller's line of code the pin owner of the pieces.
 #[inline(always)]
 #[cfg_attr(feature = "track", track_caller)]
 fn taken_here<S: Scheme>(pieces: &mut [Adjacent<S>]) {
@@ -107,9 +126,11 @@ impl<S: Scheme> Buf for RangeHandle<S> {
         filled.count()
     }
 
+    /// Passes `count` bytes, and unpins the pieces that were passed.
+    ///
     /// # Panics
     ///
-    /// When fewer bytes are left.
+    /// Panics if fewer than `count` bytes are left.
     fn advance(&mut self, count: usize) {
         assert!(
             count <= self.len,
@@ -133,7 +154,7 @@ impl<S: Scheme> fmt::Debug for RangeHandle<S> {
     }
 }
 
-/// What `Bytes` keeps.
+/// The owner of `Bytes`: the folios of one piece.
 struct Piece<S: Scheme>(Adjacent<S>);
 
 impl<S: Scheme> AsRef<[u8]> for Piece<S> {
@@ -143,13 +164,18 @@ impl<S: Scheme> AsRef<[u8]> for Piece<S> {
 }
 
 impl<S: Scheme> File<S> {
-    /// Up to `len` bytes from `offset` on, without a copy. Fewer only at the end of the file; none
-    /// at or past it. Pages that are missing are read by few requests.
+    /// Returns up to `len` bytes from `offset` on, without a copy: fewer only at the end of the
+    /// file, and none at or past it. Missing pages are read by few requests.
     ///
     /// # Errors
     ///
-    /// As [`read_at`](Self::read_at), for any page of the range: nothing is held then.
-    /// `OutOfMemory` as well when the range is longer than what the cache has left to pin.
+    /// Nothing is pinned then.
+    ///
+    /// - `InvalidInput` if the offset exceeds `i64::MAX`.
+    /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
+    /// - `OutOfMemory` if no page can be evicted, or the range is longer than what can be pinned.
+    /// - `Unsupported` on a miss in a child forked after the cache was built.
+    /// - Otherwise the error of the backing.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn range(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
         let mut pieces = begin_range(&self.mapping, offset, len);
@@ -157,13 +183,19 @@ impl<S: Scheme> File<S> {
         Ok(pieces.finish())
     }
 
-    /// Up to `len` bytes from `offset` on, in one piece. They keep their pages where these lie one
-    /// behind the other in memory, as a single page does always; else they are a copy.
-    /// [`range`](Self::range) never copies.
+    /// Returns up to `len` bytes from `offset` on in one piece: fewer only at the end of the file.
+    /// They pin their pages where these are adjacent in memory, as the bytes of one page always
+    /// are. Otherwise they are a copy. [`range`](Self::range) never copies.
     ///
     /// # Errors
     ///
-    /// As [`range`](Self::range).
+    /// Nothing is pinned then.
+    ///
+    /// - `InvalidInput` if the offset exceeds `i64::MAX`.
+    /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
+    /// - `OutOfMemory` if no page can be evicted, or the range is longer than what can be pinned.
+    /// - `Unsupported` on a miss in a child forked after the cache was built.
+    /// - Otherwise the error of the backing.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let mut piece = begin_bytes(&self.mapping, offset, len);
@@ -171,13 +203,20 @@ impl<S: Scheme> File<S> {
         Ok(piece.finish())
     }
 
-    /// Reads into the buffers, one after the other, as if they were one: what is missing is read by
-    /// few requests. How many bytes, as [`read_at`](Self::read_at) says it.
+    /// Reads into the buffers from `offset` on, one after the other, as if they were one. Returns
+    /// the number of bytes read: 0 at or past the end of the file. Missing pages are read by few
+    /// requests.
+    ///
+    /// A short count means the end of the file, or an error part-way that the next read returns.
     ///
     /// # Errors
     ///
-    /// As [`read_at`](Self::read_at).
-    pub fn read_vectored_at(&self, offset: u64, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    /// - `InvalidInput` if the offset exceeds `i64::MAX`.
+    /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
+    /// - `OutOfMemory` if no page can be evicted: all are pinned, or dirty and cannot be written.
+    /// - `Unsupported` on a miss in a child forked after the cache was built.
+    /// - Otherwise the error of the backing.
+    pub fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
         let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
         let mut bufs = bufs.iter_mut();
         let (mut buf, mut done): (&mut [u8], _) = (&mut [], 0);
@@ -186,7 +225,7 @@ impl<S: Scheme> File<S> {
             done += bytes.len();
             while !bytes.is_empty() {
                 if buf.is_empty() {
-                    // No more bytes come than were wanted.
+                    // The walk yields at most the wanted bytes.
                     let Some(next) = bufs.next() else { break };
                     buf = next;
                     continue;
@@ -197,24 +236,24 @@ impl<S: Scheme> File<S> {
                 (buf, bytes) = (later, &bytes[n..]);
             }
         });
-        // As `read_at`: what was read counts, and the next read says the error.
+        // A short count: the next read returns the error.
         if done > 0 { Ok(done) } else { read.map(|()| 0) }
     }
 }
 
-/// Bytes that a range may have: no more than there are of the file, or than can be held.
+/// Returns the maximum number of bytes of a range: what the file has of it, and what can be pinned.
 fn most_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> usize {
     let in_file = usize::try_from(mapping.len().saturating_sub(offset)).unwrap_or(usize::MAX);
     len.min(in_file).min(mapping.shared.capacity())
 }
 
-/// For the pages of a range.
+/// Returns an empty collection for the pages of a range.
 pub(crate) fn begin_range<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> Pieces<S> {
     let pages = pages_of(offset, most_bytes(mapping, offset, len)) as usize;
     Pieces { held: Vec::with_capacity(pages), start: 0, len: 0 }
 }
 
-/// For the bytes of a range.
+/// Returns an empty collection for the bytes of a range.
 pub(crate) fn begin_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> OnePiece<S> {
     OnePiece {
         held: None,
@@ -225,7 +264,7 @@ pub(crate) fn begin_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usi
     }
 }
 
-/// A range that is being put together.
+/// A range that is being collected.
 pub(crate) struct Pieces<S: Scheme> {
     held: Vec<Adjacent<S>>,
     start: usize,
@@ -254,12 +293,12 @@ impl<S: Scheme> Pieces<S> {
     }
 }
 
-/// Bytes that are being put together: held as long as they are one piece, then copied.
+/// Bytes that are being collected: pinned as long as they are one piece, then copied.
 pub(crate) struct OnePiece<S: Scheme> {
     held: Option<Adjacent<S>>,
     start: usize,
     len: usize,
-    /// Of pages that lie apart, all bytes so far.
+    /// All bytes so far, if they are in more than one piece.
     copy: Vec<u8>,
     most: usize,
 }
@@ -297,14 +336,14 @@ impl<S: Scheme> OnePiece<S> {
     }
 }
 
-/// A piece that begins with such bytes of a folio.
+/// Returns a piece that begins with such bytes of a folio.
 pub(crate) fn begin<S: Scheme>(folio: FolioRef<S>, range: &Range<usize>) -> Adjacent<S> {
     let mut piece = Adjacent::from(folio);
     piece.shorten(range.end.div_ceil(FRAME_SIZE) as u32);
     piece
 }
 
-/// Adds such bytes of a folio. `Err` gives it back: it lies elsewhere.
+/// Adds such bytes of a folio to a piece. `Err` returns the folio: it is not adjacent.
 pub(crate) fn join<S: Scheme>(
     piece: &mut Adjacent<S>,
     folio: FolioRef<S>,
@@ -316,7 +355,7 @@ pub(crate) fn join<S: Scheme>(
     Ok(())
 }
 
-/// Some bytes of folios that are neighbours, which they keep.
+/// Returns some bytes of adjacent folios, which they pin.
 pub(crate) fn bytes_of<S: Scheme>(folios: Adjacent<S>, range: Range<usize>) -> Bytes {
     Bytes::from_owner(Piece(folios)).slice(range)
 }

@@ -9,45 +9,67 @@ use crate::api::file::File;
 use crate::read::batch;
 use crate::state::units::{MOST_PAGES, page_of, pages_of};
 
-/// The share of a cache's memory that the misses of one call may have under way.
+/// The share of a cache's memory that the misses of one call may have in flight: one part in so
+/// many.
 const SHARE: usize = 8;
 
-/// One read of a [`File::read_many`].
+/// One read of [`File::read_many`]: buffer, offset, and result.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use folio_cache::{Cache, Read, testing::Memory};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let cache = Cache::new(4 << 20)?;
+/// let file = cache.open_backing(Arc::new(Memory::new(&[7; 1 << 20])))?;
+/// let mut bufs = [[0; 512]; 100];
+/// let mut reads: Vec<Read<'_>> = (0..).step_by(8192).zip(&mut bufs)
+///     .map(|(offset, buf)| Read::new(buf, offset))
+///     .collect();
+/// file.read_many(&mut reads);
+/// for read in reads {
+///     assert_eq!(read.result?, 512);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Read<'b> {
-    /// Where it begins.
-    pub offset: u64,
-    /// What is filled.
+    /// The buffer to fill.
     pub buf: &'b mut [u8],
-    /// The answer, as [`File::read_at`] gives it. `Ok(0)` before.
+    /// The offset in the file.
+    pub offset: u64,
+    /// The number of bytes read, or the error, as [`File::read_at`] returns it. `Ok(0)` before.
     pub result: io::Result<usize>,
 }
 
 impl<'b> Read<'b> {
-    /// A read that was not made yet.
-    pub fn new(offset: u64, buf: &'b mut [u8]) -> Self {
-        Self { offset, buf, result: Ok(0) }
+    /// Returns a read that has not been made yet.
+    pub fn new(buf: &'b mut [u8], offset: u64) -> Self {
+        Self { buf, offset, result: Ok(0) }
     }
 }
 
-/// A read whose pages are missing.
+/// A read of missing pages.
 struct Missing<'r, 'b> {
     read: &'r mut Read<'b>,
     page: u32,
     pages: u32,
-    /// As they were before: see `read_optimistic`.
+    /// The truncation count and the length before the fill: see `read_optimistic`.
     truncate_seq: u64,
     len: u64,
 }
 
 impl<S: Scheme> File<S> {
-    /// Makes many reads, each with its own answer. What is in the cache is copied; all that is
-    /// missing is requested at once ([`Backing::fill_all`](crate::Backing::fill_all)), where
-    /// [`read_at`](Self::read_at) would wait for one page after the other. A local file is read
-    /// by `io_uring` where the system lets one. Nothing is read ahead.
+    /// Makes many reads, and sets the result of each. Returns when all have one.
     ///
-    /// It returns when all have their answers. For a disk to be busy all that time, there should be
-    /// a few hundred.
+    /// Cached pages are copied. All missing pages are requested at once
+    /// ([`Backing::fill_all`](crate::Backing::fill_all)), where [`read_at`](Self::read_at) waits
+    /// for one page after the other. A local file is read through `io_uring` if the system allows
+    /// it. Nothing is read ahead. To keep a disk busy throughout, pass a few hundred reads.
     pub fn read_many(&self, reads: &mut [Read<'_>]) {
         let mapping = &*self.mapping;
         let most = (mapping.shared.capacity() / FRAME_SIZE / SHARE) as u32;
@@ -57,9 +79,9 @@ impl<S: Scheme> File<S> {
             let (truncate_seq, len) = (mapping.truncate_seq(), mapping.len());
             let wanted = pages_of(read.offset, read.buf.len());
             match page_of(read.offset) {
-                // It is there, or about to be.
+                // The page is cached, or in progress.
                 Ok(page) if mapping.index.get(page).is_some_and(|slot| !slot.is_empty()) => {
-                    read.result = self.read_at(read.offset, read.buf);
+                    read.result = self.read_at(read.buf, read.offset);
                 }
                 Ok(page) if read.offset < len && (1..=MOST_PAGES.min(most)).contains(&wanted) => {
                     pages += wanted;
@@ -69,7 +91,7 @@ impl<S: Scheme> File<S> {
                         pages = 0;
                     }
                 }
-                _ => read.result = self.read_at(read.offset, read.buf),
+                _ => read.result = self.read_at(read.buf, read.offset),
             }
         }
         self.fill_many(&mut missing);
@@ -92,9 +114,9 @@ impl<S: Scheme> File<S> {
                     read.buf.copy_from_slice(&page.frame()[within..end]);
                     Ok(read.buf.len())
                 }
-                // Of several pages, at the end of the file, filled by somebody else, or with an
-                // error of its own.
-                _ => self.read_at(read.offset, read.buf),
+                // It spans several pages, or the end of the file, or another thread filled its
+                // page, or the fill failed.
+                _ => self.read_at(read.buf, read.offset),
             };
         }
     }

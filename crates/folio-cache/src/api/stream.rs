@@ -16,14 +16,36 @@ use crate::read::async_miss::Progress;
 use crate::read::walk;
 use crate::state::units::{Found, MOST_PAGES, check_offset};
 
-/// The share of a cache's memory that one piece may pin.
+/// The share of a cache's memory that one piece may pin: one part in so many.
 const SHARE: usize = 64;
 
-/// The bytes of a range of a file, in order: what [`File::stream`] gives. After an error, and after
-/// the end, nothing comes.
+/// The bytes of a range of a file, in order. [`File::stream`] returns it. The stream ends after an
+/// error, and at the end of the range or of the file.
 ///
-/// A piece is as many of the next pages as lie one behind the other in memory, a page at least and
-/// 1 MiB at the most. It is a snapshot of its pages, keeps them, and may outlive the stream.
+/// A piece has as many of the next pages as are adjacent in memory: at least a page and at most 1
+/// MiB. It is a snapshot of its pages, pins them, and may outlive the stream.
+///
+/// # Examples
+///
+/// ```
+/// use std::{future::poll_fn, pin::Pin, sync::Arc};
+/// use folio_cache::{Cache, testing::Memory};
+/// use futures_core::Stream;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let cache = Cache::new(4 << 20)?;
+/// let file = cache.open_backing(Arc::new(Memory::new(&[7; 100_000])))?;
+/// # pollster::block_on(async {
+/// let mut stream = file.stream(50_000, u64::MAX);
+/// let mut total = 0;
+/// while let Some(piece) = poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {
+///     total += piece?.len();
+/// }
+/// assert_eq!(total, 50_000);
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 pub struct ByteStream<S: Scheme = DefaultScheme> {
     file: File<S>,
     offset: u64,
@@ -32,16 +54,16 @@ pub struct ByteStream<S: Scheme = DefaultScheme> {
 }
 
 impl<S: Scheme> File<S> {
-    /// Streams up to `len` bytes from `offset` on: to the end of the file for `u64::MAX`. The file
-    /// stays open meanwhile. Readahead sees a sequential reader. The stream gives no error
-    /// before it is polled.
+    /// Returns a stream of up to `len` bytes from `offset` on: pass `u64::MAX` to reach the end of
+    /// the file. It keeps the file open. Readahead sees a sequential reader. Errors come when it is
+    /// polled.
     pub fn stream(&self, offset: u64, len: u64) -> ByteStream<S> {
         ByteStream { file: self.clone(), offset, left: len, progress: Progress::new() }
     }
 }
 
 impl<S: Scheme> ByteStream<S> {
-    /// Where the next piece begins.
+    /// Returns the offset of the next piece.
     pub fn offset(&self) -> u64 {
         self.offset
     }

@@ -1,14 +1,16 @@
-//! A file past the kernel's cache: once in memory is enough, and one copy less on the way to the
-//! disk. Many reads go there by one system call.
+//! A local file past the kernel's page cache, and many reads of it by one system call.
 //!
-//! | what | where it is refused |
-//! | --- | --- |
-//! | `O_DIRECT` | some file systems; then, and for what is not whole pages, the kernel's cache is asked |
-//! | `io_uring` | most containers, old kernels; then requests are made one after the other, as they are for as long as descriptors or memory are short |
+//! Caching pages once is enough, and direct I/O saves a copy.
 //!
-//! Either is found out once and said by `tracing`. The kernel writes what is dirty in its own cache
-//! before it reads or writes past it, and drops there what was written past it: so who goes through
-//! that cache, we with the last part of a page among them, sees and is seen.
+//! - Some file systems refuse `O_DIRECT`. Then, and for parts of pages, I/O goes through the
+//!   kernel's page cache.
+//! - Most containers and old kernels refuse `io_uring`. Then requests are made one after the other,
+//!   as they are while descriptors or memory are short.
+//!
+//! Each refusal is found out once, and reported by `tracing`. The kernel writes the dirty pages of
+//! its own cache before a direct read or write, and drops its pages that a direct write changed. So
+//! programs that go through the kernel's page cache see the same bytes. The last part of a page
+//! goes through it.
 
 use std::cell::RefCell;
 use std::fs;
@@ -23,29 +25,29 @@ use rustix::io::{Errno, pread, preadv, pwrite, pwritev};
 
 use super::{Fill, whole};
 
-/// What `O_DIRECT` wants offsets, lengths and addresses to be a multiple of, on any disk.
+/// The alignment of offsets, lengths and addresses for `O_DIRECT`, on any disk.
 const ALIGNMENT: usize = 4096;
 
-/// No file reaches here, and the system refuses an offset of which it can not tell the end with the
-/// same error as a way past its cache.
+/// No file reaches this offset. If the end of a request overflows, the system refuses it with the
+/// same error as a file without direct I/O.
 const FARTHEST: u64 = 1 << 62;
 
-/// Requests of one thread in flight at the most.
+/// The maximum number of requests of one thread in flight.
 const DEPTH: u32 = 64;
 
-/// A descriptor of its own for a file, past the kernel's cache.
+/// A descriptor of a file past the kernel's page cache.
 #[derive(Debug, Default)]
 pub(super) struct Direct {
-    /// Somebody asked for it.
+    /// It was asked for.
     pub(super) wanted: bool,
-    /// `None`: it can not be opened so. Opened when it is first asked for.
+    /// `None`: it cannot be opened with `O_DIRECT`. Opened on first use.
     file: OnceLock<Option<fs::File>>,
-    /// It was opened, but can not be used so.
+    /// It was opened, but the file system refuses direct I/O.
     refused: AtomicBool,
 }
 
 impl Direct {
-    /// The descriptor, if it can be used at this offset.
+    /// Returns the descriptor, if it can be used at this offset.
     fn at(&self, file: &fs::File, offset: u64) -> Option<&fs::File> {
         let is_possible = offset.is_multiple_of(ALIGNMENT as u64) && offset < FARTHEST;
         // Relaxed: a hint.
@@ -55,7 +57,7 @@ impl Direct {
         self.file.get_or_init(|| open(file)).as_ref()
     }
 
-    /// The descriptor, if it can be used for all of these.
+    /// Returns the descriptor, if it can be used for all of these buffers.
     fn usable<'b>(
         &self,
         file: &fs::File,
@@ -66,8 +68,8 @@ impl Direct {
         if whole { self.at(file, offset) } else { None }
     }
 
-    /// Reads what can be read past the kernel's cache. How many bytes: perhaps 0, which says
-    /// nothing about the end.
+    /// Reads what can be read past the kernel's page cache. Returns the number of bytes read. 0
+    /// does not mean the end.
     pub(super) fn read(
         &self,
         file: &fs::File,
@@ -85,8 +87,8 @@ impl Direct {
         }
     }
 
-    /// Writes the first whole pages past the kernel's cache. How many bytes: perhaps 0, and the
-    /// kernel's cache takes them.
+    /// Writes the first whole pages past the kernel's page cache. Returns the number of bytes
+    /// written. After 0, the kernel's page cache takes them.
     pub(super) fn write(
         &self,
         file: &fs::File,
@@ -111,7 +113,7 @@ impl Direct {
         })
     }
 
-    /// 0 where the file system refuses, from now on.
+    /// Returns 0 if the file system refuses, as it will from now on.
     fn unless_refused(&self, done: Result<usize, Errno>) -> io::Result<usize> {
         match done {
             Err(Errno::INVAL | Errno::OPNOTSUPP) => {
@@ -123,17 +125,15 @@ impl Direct {
     }
 
     fn refuse(&self) {
-        static SAID: AtomicBool = AtomicBool::new(false);
+        static REPORTED: AtomicBool = AtomicBool::new(false);
         // Relaxed, both: a hint.
         self.refused.store(true, Ordering::Relaxed);
-        if !SAID.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "a file system has no way past the kernel's cache: its files are cached twice"
-            );
+        if !REPORTED.swap(true, Ordering::Relaxed) {
+            tracing::warn!("a file system refuses O_DIRECT: its files are cached twice");
         }
     }
 
-    /// Makes several requests at once. What is not answered in full is to be made again, one by
+    /// Makes several requests at once. Those without a full answer are to be made again, one by
     /// one.
     pub(super) fn read_all(&self, file: &fs::File, requests: &mut [Fill<'_>]) {
         let mut direct =
@@ -152,13 +152,13 @@ impl Direct {
     }
 }
 
-/// How many bytes of a buffer are whole pages; `None`: it does not begin as one.
+/// Returns the number of bytes of a buffer in whole pages. `None`: it is not aligned.
 fn whole_pages(buffer: &[u8]) -> Option<usize> {
     buffer.as_ptr().addr().is_multiple_of(ALIGNMENT).then_some(buffer.len() / ALIGNMENT * ALIGNMENT)
 }
 
-/// Opens the same file again, for the same: the flag belongs to the descriptor, and parts of pages
-/// do without it.
+/// Opens the same file again for the same access. The flag belongs to the descriptor, and parts of
+/// pages are read and written without it.
 fn open(file: &fs::File) -> Option<fs::File> {
     let mode = rustix::fs::fcntl_getfl(file).ok()? & OFlags::RWMODE;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -167,20 +167,20 @@ fn open(file: &fs::File) -> Option<fs::File> {
         .ok()
 }
 
-/// Whether this process may have rings.
+/// The knowledge about rings of this process.
 static RINGS: Rings = Rings { refused: AtomicBool::new(false) };
 
 struct Rings {
-    /// The system has none for us: found out by the first thread that tried.
+    /// The system refuses rings: found out by the first thread that tried.
     refused: AtomicBool,
 }
 
-/// Whether requests can be made at once, as far as it is known.
+/// Returns `true` unless it is known that requests cannot be made at once.
 pub(super) fn has_rings() -> bool {
     RINGS.are_there()
 }
 
-/// Calls `work` with this thread's ring. `false`: there is none.
+/// Calls `work` with the ring of this thread. Returns `false` if there is none.
 fn with_ring(work: impl FnOnce(&mut Ring)) -> bool {
     RINGS.with_one(|| Ring::new(DEPTH), work)
 }
@@ -221,9 +221,8 @@ impl Rings {
         done.unwrap_or(false)
     }
 
-    /// What is short now is asked for again with the next requests: descriptors, memory, memory
-    /// that may be locked. Anything else is the system's last word, as `EPERM` and `ENOSYS`
-    /// are.
+    /// Notes why there is no ring. A shortage of descriptors, memory or lockable memory may pass:
+    /// the next requests try again. Any other error is final, such as `EPERM` and `ENOSYS`.
     fn did_not_get_one(&self, error: &io::Error) {
         const SHORT: [Errno; 5] =
             [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR];
@@ -244,9 +243,9 @@ mod tests {
     #[repr(align(4096))]
     struct Page([u8; ALIGNMENT]);
 
-    /// It did: from one request past the end of all files on, a file was cached twice.
+    /// Otherwise the file would be cached twice from then on.
     #[test]
-    fn an_offset_that_no_file_has_does_not_end_the_way_past_the_cache() {
+    fn an_impossible_offset_does_not_end_direct_io() {
         let file = tempfile::tempfile().unwrap();
         let direct = Direct { wanted: true, ..Direct::default() };
         let mut page = Page([1; ALIGNMENT]);
@@ -257,10 +256,9 @@ mod tests {
         }
     }
 
-    /// One moment without a free descriptor, and the process made its requests one after the other
-    /// for ever.
+    /// Otherwise a moment without a free descriptor would end the use of rings in the process.
     #[test]
-    fn what_is_short_for_a_moment_does_not_end_the_rings() {
+    fn a_short_shortage_does_not_end_the_use_of_rings() {
         let of = |code: Errno| io::Error::from_raw_os_error(code.raw_os_error());
         let rings = Rings { refused: AtomicBool::new(false) };
         for code in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN] {
@@ -278,7 +276,7 @@ mod tests {
         assert!(asked);
         for code in [Errno::PERM, Errno::NOSYS, Errno::ACCESS] {
             let rings = Rings { refused: AtomicBool::new(false) };
-            // A thread of its own has no ring yet.
+            // A new thread has no ring yet.
             thread::scope(|scope| {
                 let asks = || rings.with_one(|| Err(of(code)), |_| panic!("there is none"));
                 assert!(!scope.spawn(asks).join().unwrap());

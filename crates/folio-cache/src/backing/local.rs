@@ -1,7 +1,8 @@
-//! A file of this machine.
+//! A regular file of this machine.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -9,88 +10,103 @@ use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{pread, preadv, pwrite, pwritev};
 
 use super::direct::{self, Direct};
+use super::error::error;
 use super::open::{check, open_regular};
 use super::{Backing, Durable, FileId, Fill, Version, whole};
 
-/// What is to be synced goes to the kernel's cache by so many bytes: while one piece is copied
-/// there, the one before goes on to the disk. Smaller ones gain nothing.
+/// The bytes that are copied to the kernel's page cache at a time before a sync. While one piece is
+/// copied, the one before goes on to the disk. Smaller pieces gain nothing.
 const PIECE: usize = 1 << 20;
 
-/// A regular file, by its descriptor. Its identity is device and inode; its stamp mtime and ctime.
+/// A regular file, by its descriptor. Its file id is device and inode, and its change token mtime
+/// and ctime.
+///
+/// [`Cache::open`](crate::Cache::open) and [`OpenOptions`](crate::OpenOptions) make one. Use it
+/// directly to open a descriptor that exists already, or to wrap it in another [`Backing`].
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use folio_cache::{Cache, LocalFile};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let descriptor = tempfile::tempfile()?; // without a path
+/// let cache = Cache::new(4 << 20)?;
+/// let file = cache.open_backing(Arc::new(LocalFile::new(descriptor)?.direct()))?;
+/// file.write_all_at(b"bytes", 0)?;
+/// file.sync_all()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct LocalFile {
     file: fs::File,
-    /// The same file past the kernel's cache.
+    /// The same file, opened to bypass the kernel's page cache.
     direct: Direct,
     file_id: FileId,
     is_writable: bool,
 }
 
 impl LocalFile {
-    /// Opens a file for reading.
+    /// Opens a regular file for reading.
+    /// [`OpenOptions::open_local`](crate::OpenOptions::open_local) opens one for writing.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when it is no regular file (it never waits for the other end of a FIFO), else
-    /// what the system says.
+    /// - `InvalidInput` if the path leads to something other than a regular file. It never waits
+    ///   for the peer of a FIFO.
+    /// - Otherwise the error of the system call.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::new(open_regular(path.as_ref(), OFlags::RDONLY)?)
+        Self::open_with(path.as_ref(), OFlags::RDONLY, 0)
     }
 
-    /// Opens a file for reading and writing.
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](Self::open).
-    pub fn open_rw(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::new(open_regular(path.as_ref(), OFlags::RDWR)?)
+    /// Opens a regular file as the options of an open say.
+    pub(crate) fn open_with(path: &Path, flags: OFlags, mode: u32) -> io::Result<Self> {
+        Self::new(open_regular(path, flags, mode)?)
     }
 
-    /// Opens a file for reading and writing, and makes it if it is not there. What is in it stays.
+    /// Returns the file with whole pages bypassing the kernel's page cache (`O_DIRECT`), where the
+    /// file system allows it.
     ///
-    /// # Errors
-    ///
-    /// As [`open`](Self::open).
-    pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::new(open_regular(path.as_ref(), OFlags::RDWR | OFlags::CREATE)?)
-    }
-
-    /// Reads and writes whole pages past the kernel's cache (`O_DIRECT`) where the file system lets
-    /// one: what this cache has in memory is not there twice, a disk is read as fast as it is,
-    /// and what is synced is copied once less. It is not the default, as who reads what is not
-    /// in this cache any more waits for the disk then.
+    /// Bytes are then not cached twice, a disk is read at its full speed, and synced bytes are
+    /// copied once less. It is not the default, because a miss always waits for the disk then.
     #[must_use]
     pub fn direct(mut self) -> Self {
         self.direct.wanted = true;
         self
     }
 
-    /// Takes a file that is open already. It can be written to if the descriptor can.
+    /// Wraps an open file. It is writable if the descriptor is.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when it is no regular file; when it was opened to append, as the system would
-    /// write elsewhere than asked; for writing only, as who opens the file after it reads
-    /// through it; or past the kernel's cache, as the last part of a page could not be written:
-    /// [`direct`](Self::direct) does both.
+    /// - `InvalidInput` if it is not a regular file.
+    /// - `InvalidInput` if it was opened with `O_APPEND`, because the system ignores the offset of
+    ///   a write.
+    /// - `InvalidInput` if it was opened for writing only, because other opens of the file read
+    ///   through it.
+    /// - `InvalidInput` if it was opened with `O_DIRECT`, because the last part of a page could not
+    ///   be written: [`direct`](Self::direct) handles both.
+    /// - Otherwise the error of the system call.
     pub fn new(file: fs::File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         check(&format_args!("the descriptor"), metadata.file_type())?;
         let flags = rustix::fs::fcntl_getfl(&file)?;
         let refused = match flags {
             _ if flags.contains(OFlags::APPEND) => {
-                Some("the descriptor appends: it can not write where it is asked to")
+                Some("the descriptor has O_APPEND: the system ignores the offset of a write")
             }
-            _ if flags & OFlags::RWMODE == OFlags::WRONLY => Some(
-                "the descriptor is for writing only: who opens the file after it could not read",
-            ),
+            _ if flags & OFlags::RWMODE == OFlags::WRONLY => {
+                Some("the descriptor is for writing only: other opens of the file read through it")
+            }
             _ if flags.contains(OFlags::DIRECT) => Some(
-                "the descriptor is O_DIRECT, which writes whole pages only: LocalFile::direct has another for them",
+                "the descriptor has O_DIRECT, which only writes whole pages: use LocalFile::direct",
             ),
             _ => None,
         };
         if let Some(message) = refused {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            return Err(error(io::ErrorKind::InvalidInput, message));
         }
         let file_id = FileId { space: "file", volume: metadata.dev(), object: metadata.ino() };
         Ok(Self {
@@ -101,9 +117,9 @@ impl LocalFile {
         })
     }
 
-    /// Writes a part, perhaps all.
+    /// Writes at least a part. Returns the number of bytes written.
     fn write_part(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        // What can not be written so goes through the kernel's cache.
+        // The rest goes through the kernel's page cache.
         let direct = self.direct.write(&self.file, offset, buffers)?;
         if direct > 0 {
             return Ok(direct);
@@ -112,6 +128,12 @@ impl LocalFile {
             [one] => pwrite(&self.file, one, offset)?,
             many => pwritev(&self.file, many, offset)?,
         })
+    }
+}
+
+impl AsFd for LocalFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -128,8 +150,8 @@ impl Backing for LocalFile {
     }
 
     fn fill(&self, offset: u64, mut buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        // What is left is at the end of the file, or can not be read so: the kernel's cache has the
-        // last word.
+        // The rest is at the end of the file, or cannot be read directly: it goes through the
+        // kernel's page cache.
         let direct = self.direct.read(&self.file, offset, buffers)?;
         IoSliceMut::advance_slices(&mut buffers, direct);
         let rest = whole::read(offset + direct as u64, buffers, |offset, buffers| {
@@ -172,11 +194,15 @@ impl Backing for LocalFile {
         whole::write(offset, buffers, |offset, buffers| {
             let written = self.write_part(offset, &whole::first(buffers, PIECE))?;
             if written == PIECE {
-                // What fails of it, the sync says.
+                // The sync reports its errors.
                 let _ = folio_uring::begin_writeback(&self.file, offset, written as u64);
             }
             Ok(written)
         })
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

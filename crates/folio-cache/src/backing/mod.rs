@@ -1,154 +1,231 @@
-//! Where pages come from, and where they go.
+//! Sources of pages: where bytes are read from, and written to.
 //!
 //! The cache knows no file descriptor: it asks a [`Backing`] for ranges of bytes. The local file
-//! ([`LocalFile`]) is one, bytes in memory with faults on demand ([`Memory`]) another; objects of a
-//! remote store need nothing else.
+//! ([`LocalFile`]) is one, and bytes in memory with faults on demand
+//! ([`Memory`](crate::testing::Memory)) another. Objects of a remote store need nothing else.
 //!
-//! | the cache calls | when | holding |
-//! | --- | --- | --- |
-//! | `version` | a file is opened, revalidated, or read at its end | the mapping's length |
-//! | `fill`, `fill_all` | pages are missed; a run of neighbours is one request | claims of the pages that are filled, which only their readers need |
-//! | `write`, `set_len`, `punch` | dirty pages are written, the file is cut | the mapping's right to change its backing |
-//! | `sync` | somebody syncs | the mapping's right to sync, which nobody else needs |
+//! The cache calls
 //!
-//! So any number of fills may be in flight, and a slow one holds up those who need its pages, and
-//! nobody else.
+//! - `version` when a file is opened, revalidated, or read at its end. It holds the mapping's
+//!   length.
+//! - `fill` and `fill_all` when pages are missed; an extent of adjacent pages is one request. It
+//!   holds the page locks of the filled pages, which only their readers need.
+//! - `write`, `set_len` and `punch` when dirty pages are written or the file is truncated. It holds
+//!   the mapping's right to change its backing.
+//! - `sync` when the file is synced. It holds the mapping's right to sync, which only syncs need.
 //!
-//! `Arc<dyn Backing>`, no type parameter: one call through a table is nothing beside any input or
-//! output, opens of different backings share a cache, and `File` and `Cache` keep one parameter.
-//! Requests block. Who can do several at once overrides [`fill_all`](Backing::fill_all), which gets
-//! all that a reader is about to need.
+//! So any number of fills may be in flight. A slow one delays the readers of its pages only.
+//!
+//! It is `Arc<dyn Backing>`, and no type parameter: a call through a table costs nothing beside any
+//! I/O, opens of different backings share a cache, and `File` and `Cache` keep one parameter.
+//! Requests block. A backing that can handle several at once overrides
+//! [`fill_all`](Backing::fill_all), which gets all that a reader is about to need.
 
 mod direct;
+pub(crate) mod error;
 mod local;
 mod open;
-mod testing;
+pub(crate) mod testing;
 mod whole;
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
 
 pub use local::LocalFile;
-pub use testing::{Call, Fault, Memory};
 
-/// What a backing is: two with one identity are the same bytes, and share their pages.
+/// The identity of the bytes of a backing. Two backings with one file id share their pages.
 ///
-/// **Contract:** it means nothing else for as long as the backing exists. A cache keeps the first
-/// one it was given for as long as the file is open, as an inode's number is only good while a
-/// descriptor is.
+/// **Contract:** a file id means nothing else for as long as its backing exists. A cache keeps the
+/// first backing that it was given for as long as the file is open, as an inode number is only
+/// valid while a descriptor is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId {
-    /// Who gave the numbers: implementations of other people do not meet.
+    /// The implementation that assigned the numbers: those of different ones do not collide.
     pub space: &'static str,
-    /// The device, the bucket.
+    /// The volume: a device, a bucket.
     pub volume: u64,
-    /// The inode, the object.
+    /// The object in it: an inode, an object.
     pub object: u64,
 }
 
-/// What is known of the contents without reading them.
+/// The state of the contents, as far as it is known without reading them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
     /// The length in bytes.
     pub len: u64,
-    /// Differs when the contents do, as far as can be told: times of the last change, a tag, a
-    /// hash.
+    /// A value that differs if the contents do, as far as can be told: times of the last change, an
+    /// `ETag`, a hash.
     pub change_token: [u64; 4],
 }
 
-/// What a sync makes durable.
+/// The data that a sync makes durable. It will not grow: a backing handles both cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durable {
-    /// The bytes, and what is needed to read them again.
+    /// The bytes, and the metadata needed to read them again.
     Data,
-    /// Times and everything else as well.
+    /// The times and all other metadata as well.
     All,
 }
 
 /// One request of a [`Backing::fill_all`].
 #[derive(Debug)]
 pub struct Fill<'a> {
-    /// Where it begins.
+    /// The offset of the first byte.
     pub offset: u64,
-    /// What is to be filled, in order.
+    /// The buffers to fill, in order.
     pub buffers: Vec<IoSliceMut<'a>>,
-    /// The answer: as [`Backing::fill`] gives it. `Ok(0)` before.
+    /// The number of bytes read, or the error, as [`Backing::fill`] returns it. `Ok(0)` before.
     pub result: io::Result<usize>,
 }
 
-/// Bytes with a length that can be read by ranges; perhaps written.
+/// Bytes with a length that are read by ranges, and perhaps written.
 ///
-/// Only the first three methods must be there. Any of them may be called by several threads at
-/// once.
+/// This trait is open: implement it for any source of bytes. Only the first three methods are
+/// required. Several threads may call any of them at once.
+///
+/// # Examples
+///
+/// A file with generated contents:
+///
+/// ```
+/// use std::io::{self, IoSliceMut};
+/// use std::sync::Arc;
+/// use folio_cache::{Backing, Cache, FileId, Version};
+///
+/// /// 1 MiB in which each byte is the low byte of its offset.
+/// #[derive(Debug)]
+/// struct Ramp;
+///
+/// impl Backing for Ramp {
+///     fn file_id(&self) -> FileId {
+///         FileId { space: "my crate: ramp", volume: 0, object: 0 }
+///     }
+///
+///     fn version(&self) -> io::Result<Version> {
+///         Ok(Version { len: 1 << 20, change_token: [0; 4] }) // it never changes
+///     }
+///
+///     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+///         let mut offsets = offset..1 << 20;
+///         let bytes = buffers.iter_mut().flat_map(|buffer| buffer.iter_mut());
+///         Ok(bytes.zip(&mut offsets).map(|(byte, offset)| *byte = offset as u8).count())
+///     }
+/// }
+///
+/// # fn main() -> io::Result<()> {
+/// let file = Cache::new(4 << 20)?.open_backing(Arc::new(Ramp))?;
+/// let mut buf = [0; 3];
+/// file.read_exact_at(&mut buf, 1000)?;
+/// assert_eq!(buf, [232, 233, 234]);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Backing: fmt::Debug + Send + Sync + 'static {
-    /// What this is.
+    /// Returns the identity of the bytes.
     fn file_id(&self) -> FileId;
 
-    /// The length, and the mark of the contents.
+    /// Returns the length and the change token of the contents.
+    ///
+    /// # Errors
+    ///
+    /// Any: the cache returns it to its caller.
     fn version(&self) -> io::Result<Version>;
 
-    /// Reads from `offset` on, in one request, until the buffers are full or the bytes end. How
-    /// many: fewer than asked only at the end. Each buffer is a piece of memory, one page or
-    /// several. A call that the system interrupts is begun again by the implementation.
+    /// Reads from `offset` on, in one request, until the buffers are full or the bytes end. Returns
+    /// the number of bytes read: fewer than asked only at the end.
+    ///
+    /// Each buffer is a piece of memory of one or more pages. The implementation repeats a call
+    /// that the system interrupts.
+    ///
+    /// # Errors
+    ///
+    /// Any: the cache returns it to the readers of these pages.
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
-    /// Reads for several requests, in any order or at once. Each has its own answer.
+    /// Reads for several requests, in any order or at once. Sets the result of each.
     fn fill_all(&self, requests: &mut [Fill<'_>]) {
         for request in requests {
             request.result = self.fill(request.offset, &mut request.buffers);
         }
     }
 
-    /// Whether [`fill_all`](Self::fill_all) has its requests under way at once. Then it gets what
-    /// several futures miss, from one thread, and each of them waits for the slowest; else each
-    /// is filled by a thread of its own.
+    /// Returns `true` if [`fill_all`](Self::fill_all) handles its requests at once. Then one thread
+    /// passes it the misses of several futures, and each future waits for the slowest. Otherwise
+    /// each miss is filled by a thread of its own.
     fn fills_together(&self) -> bool {
         false
     }
 
-    /// Whether it can be written to.
+    /// Returns `true` if it can be written to.
     fn is_writable(&self) -> bool {
         false
     }
 
-    /// Writes all of the buffers from `offset` on, and makes the bytes longer if need be. After an
-    /// error any part of the range may have been written: it will be written again.
+    /// Writes all of the buffers from `offset` on, and extends the bytes if necessary.
+    ///
+    /// # Errors
+    ///
+    /// Any: any part of the range may have been written, and the cache writes it again. The default
+    /// returns `PermissionDenied`.
     fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
         let _ = (offset, buffers);
         Err(read_only(self))
     }
 
-    /// As [`write`](Self::write), just before a [`sync`](Self::sync): who can, lets what was
-    /// written go on to where it will be durable.
+    /// Writes as [`write`](Self::write), just before a [`sync`](Self::sync). An implementation may
+    /// start to make the bytes durable.
+    ///
+    /// # Errors
+    ///
+    /// Any: any part of the range may have been written, and the cache writes it again.
     fn write_to_sync(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
         self.write(offset, buffers)
     }
 
-    /// Cuts the bytes, or appends zeroes. After an error nothing has changed.
+    /// Truncates the bytes, or appends zeroes.
+    ///
+    /// # Errors
+    ///
+    /// Any: nothing has changed then. The default returns `PermissionDenied`.
     fn set_len(&self, len: u64) -> io::Result<()> {
         let _ = len;
         Err(read_only(self))
     }
 
-    /// Makes `len` bytes from `offset` on zeroes, and gives their space back. The length stays.
-    /// `Unsupported`, which is the answer of who can be written to and has no other: the cache
-    /// writes zeroes instead. After any error nothing has changed.
+    /// Sets `len` bytes from `offset` on to zero, and frees their space. The length stays.
+    ///
+    /// # Errors
+    ///
+    /// - `Unsupported` if the backing has no holes: the cache writes zeroes instead. A writable
+    ///   backing returns it by default.
+    /// - Any other. After each of them nothing has changed.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let _ = (offset, len);
         Err(if self.is_writable() { ErrorKind::Unsupported.into() } else { read_only(self) })
     }
 
-    /// Returns when what was written before is durable. An error need not be told again: the cache
-    /// tells it to all.
+    /// Returns when all bytes that were written before are durable.
+    ///
+    /// # Errors
+    ///
+    /// Any: the cache reports it to each open of the file, so it need not be returned again.
     fn sync(&self, what: Durable) -> io::Result<()> {
         let _ = what;
         Ok(())
     }
+
+    /// Returns the file descriptor behind the bytes, if there is one, for calls that the cache does
+    /// not make. A write through it is one by another program: call
+    /// [`File::revalidate`](crate::File::revalidate) after it.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 fn read_only(backing: &(impl Backing + ?Sized)) -> io::Error {
-    io::Error::new(
-        ErrorKind::PermissionDenied,
-        format!("{:?} can not be written to", backing.file_id()),
-    )
+    let message = format!("{:?} cannot be written to", backing.file_id());
+    error::numbered(ErrorKind::PermissionDenied, Errno::BADF, message)
 }

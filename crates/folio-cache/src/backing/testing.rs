@@ -1,22 +1,6 @@
 //! Bytes in memory that fail, fall short or take their time when they are told to.
 //!
-//! For tests: of this crate, and of what is built on it. A fault is met inside the same loops that
-//! drive the system calls of a file, so a short read here is what a short `pread` is there.
-//!
-//! ```
-//! use std::sync::Arc;
-//! use folio_cache::{Cache, Call, Fault, Memory};
-//!
-//! # fn main() -> std::io::Result<()> {
-//! let memory = Arc::new(Memory::new(b"hello"));
-//! let cache: Cache = Cache::new(4 << 20)?;
-//! let file = cache.open_backing(memory.clone())?;
-//! memory.inject(Call::Fill, 0, 1, Fault::Error(5)); // EIO, once
-//! assert_eq!(file.read_at(0, &mut [0; 5]).unwrap_err().raw_os_error(), Some(5));
-//! assert_eq!(file.read_at(0, &mut [0; 5])?, 5);
-//! # Ok(())
-//! # }
-//! ```
+//! A fault is met inside the same loops that drive the system calls of a file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,46 +15,48 @@ use super::{Backing, Durable, FileId, Version, whole};
 
 /// A kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Call {
-    /// [`Backing::version`].
+    /// A [`Backing::version`].
     Version,
     /// One read inside a [`Backing::fill`].
     Fill,
     /// One write inside a [`Backing::write`].
     Write,
-    /// [`Backing::set_len`].
+    /// A [`Backing::set_len`].
     SetLen,
-    /// [`Backing::punch`].
+    /// A [`Backing::punch`].
     Punch,
-    /// [`Backing::sync`].
+    /// A [`Backing::sync`].
     Sync,
 }
 
 impl Call {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 6] =
         [Self::Version, Self::Fill, Self::Write, Self::SetLen, Self::Punch, Self::Sync];
 }
 
-/// What happens to a call.
+/// A fault of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
-    /// It fails with this error of the system, and does nothing.
+    /// It fails with this error number, and does nothing.
     Error(i32),
-    /// A read or write does this many bytes at the most; other calls are not touched.
+    /// A read or write handles at most this many bytes. Other calls are not affected.
     Short(usize),
     /// It takes this much longer.
     Delay(Duration),
-    /// It panics, as somebody's backing may.
+    /// It panics, as a user's backing may.
     Panic,
 }
 
 #[derive(Debug)]
 struct Injected {
     call: Call,
-    /// Calls of this kind that it lets pass.
+    /// The number of calls of this kind that pass first.
     after: u64,
-    /// Calls that it still hits after that.
+    /// The number of calls that it still hits after that.
     times: u64,
     fault: Fault,
 }
@@ -84,10 +70,28 @@ struct Bytes {
     blocks: BTreeMap<u64, Box<[u8; BLOCK as usize]>>,
 }
 
-/// Bytes in memory, as a [`Backing`] with faults.
+/// Bytes in memory, as a [`Backing`] with faults on demand.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use folio_cache::Cache;
+/// use folio_cache::testing::{Call, Fault, Memory};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let memory = Arc::new(Memory::new(b"hello"));
+/// let cache = Cache::new(4 << 20)?;
+/// let file = cache.open_backing(memory.clone())?;
+/// memory.inject(Call::Fill, 0, 1, Fault::Error(5)); // EIO, once
+/// assert_eq!(file.read_at(&mut [0; 5], 0).unwrap_err().raw_os_error(), Some(5));
+/// assert_eq!(file.read_at(&mut [0; 5], 0)?, 5);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Memory {
     bytes: Mutex<Bytes>,
-    /// As it was at the last sync: what is left when the power fails.
+    /// The bytes as of the last sync: those that survive a power failure.
     durable: Mutex<Bytes>,
     changes: AtomicU64,
     injected: Mutex<Vec<Injected>>,
@@ -96,7 +100,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// These bytes, durable already.
+    /// Returns a backing with these bytes, which are durable.
     pub fn new(contents: &[u8]) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut bytes = Bytes::default();
@@ -107,64 +111,66 @@ impl Memory {
             changes: AtomicU64::new(0),
             injected: Mutex::default(),
             calls: [const { AtomicU64::new(0) }; Call::ALL.len()],
-            // Relaxed: only that they differ.
+            // Relaxed: they only have to differ.
             object: NEXT.fetch_add(1, Ordering::Relaxed),
         }
     }
 
-    /// Lets a fault happen to `times` calls of a kind, after `after` more of them. Of several that
-    /// fit, the first one injected happens, but for delays, which all do.
+    /// Injects a fault into `times` calls of a kind, after `after` more of them. If several match a
+    /// call, the first one injected hits it, and each delay does.
     pub fn inject(&self, call: Call, after: u64, times: u64, fault: Fault) {
         self.injected.lock().push(Injected { call, after, times, fault });
     }
 
-    /// Takes all faults back.
+    /// Removes all faults.
     pub fn heal(&self) {
         self.injected.lock().clear();
     }
 
-    /// How often a kind of call was made.
+    /// Returns the number of calls of a kind so far.
     pub fn calls(&self, call: Call) -> u64 {
         // Relaxed: a count.
         self.calls[call as usize].load(Ordering::Relaxed)
     }
 
-    /// What is in it.
+    /// Returns the bytes.
     ///
     /// # Panics
     ///
-    /// When it is too long for this machine's memory.
+    /// Panics if they are too long for an allocation.
     pub fn contents(&self) -> Vec<u8> {
         self.bytes.lock().contents()
     }
 
-    /// What would be left if the power failed now: as it was at the last sync that succeeded.
+    /// Returns the bytes that would survive a power failure: those as of the last sync that
+    /// succeeded.
     ///
     /// # Panics
     ///
-    /// As [`contents`](Self::contents).
+    /// Panics if they are too long for an allocation.
     pub fn durable(&self) -> Vec<u8> {
         self.durable.lock().contents()
     }
 
-    /// Another program writes: the bytes change, and the version with them.
+    /// Writes as another program does: the bytes change, and the version with them.
     pub fn scribble(&self, offset: u64, bytes: &[u8]) {
         self.bytes.lock().write(offset, bytes);
         self.changed();
     }
 
-    /// Another program cuts the bytes, or appends zeroes.
+    /// Truncates the bytes or appends zeroes, as another program does.
     pub fn cut(&self, len: u64) {
         self.bytes.lock().set_len(len);
         self.changed();
     }
 
     fn changed(&self) {
-        // Relaxed: who compares versions has its own order.
+        // Relaxed: code that compares versions has its own order.
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a call, and lets happen what was injected. The most bytes that it may do.
+    /// Counts a call, and applies the faults that hit it. Returns the maximum number of bytes that
+    /// it may handle.
     fn enter(&self, call: Call) -> io::Result<usize> {
         // Relaxed: a count.
         self.calls[call as usize].fetch_add(1, Ordering::Relaxed);
@@ -205,8 +211,8 @@ impl Backing for Memory {
     fn version(&self) -> io::Result<Version> {
         whole::retry(|| self.enter(Call::Version))?;
         let bytes = self.bytes.lock();
-        // Relaxed: read under the lock; who changes the bytes counts after it, and an older count
-        // says "changed" later.
+        // Relaxed: read under the lock. A writer counts after it, and an older count means
+        // "changed" later.
         Ok(Version {
             len: bytes.len,
             change_token: [self.changes.load(Ordering::Relaxed), 0, 0, 0],
@@ -279,8 +285,8 @@ impl fmt::Debug for Memory {
 }
 
 impl Bytes {
-    /// Cuts a range into what lies in each block: its number, the range in it, the range in the
-    /// buffer.
+    /// Splits a range by block. Yields the number of the block, the range in it, and the range in
+    /// the buffer.
     fn parts(
         offset: u64,
         len: usize,

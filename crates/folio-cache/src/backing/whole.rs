@@ -1,13 +1,13 @@
-//! Whole requests out of system calls that may do a part, or be interrupted.
+//! Makes whole requests out of system calls that may do a part, or be interrupted.
 //!
-//! The real calls and the faulty ones of the tests go through the same two loops.
+//! The system calls and the faulty calls of the tests go through the same two loops.
 
 use std::io::{self, IoSlice, IoSliceMut};
 
-/// The most buffers in one call (`IOV_MAX`).
+/// The maximum number of buffers in one call (`IOV_MAX`).
 const MOST_BUFFERS: usize = 1024;
 
-/// Reads until the buffers are full or the bytes end.
+/// Reads until the buffers are full or the bytes end. Returns the number of bytes read.
 pub(super) fn read(
     mut offset: u64,
     mut buffers: &mut [IoSliceMut<'_>],
@@ -59,7 +59,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The first `most` bytes of the buffers.
+/// Returns the first `most` bytes of the buffers.
 pub(super) fn first<'b>(buffers: &'b [IoSlice<'_>], most: usize) -> Vec<IoSlice<'b>> {
     let mut left = most;
     let parts = buffers.iter().map_while(|buffer| {
@@ -70,7 +70,7 @@ pub(super) fn first<'b>(buffers: &'b [IoSlice<'_>], most: usize) -> Vec<IoSlice<
     parts.collect()
 }
 
-/// Repeats a call that is interrupted.
+/// Repeats a call until it is not interrupted.
 pub(super) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {

@@ -13,8 +13,8 @@ use std::sync::atomic::{Ordering, fence};
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::backing::error::copy;
 use crate::memory::large_folio;
-use crate::state::error_cursor::copy;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::writeback::dirty_pages;
@@ -185,8 +185,8 @@ fn set_len<S: Scheme>(mapping: &Mapping<S>, new: u64) -> Result<(), u64> {
         let last = old / FRAME_SIZE as u64;
         drop_clean_pages_from(mapping, last);
         let slot = u32::try_from(last).ok().and_then(|page| mapping.index.get(page));
-        // The visit determines if the page is dirty: a later writer finds no page, and reads one with
-        // the new bytes.
+        // The visit determines if the page is dirty. A later writer finds no page, and reads one
+        // with the new bytes.
         if !old.is_multiple_of(FRAME_SIZE as u64)
             && slot.is_some_and(|slot| !drop_page(mapping, slot, false))
         {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use folio_frames::{BLOCK_ORDER, OfflineError};
 use folio_ref::Scheme;
 
+use crate::backing::error::error;
 use crate::memory::evict;
 use crate::memory::limits::machine_bytes;
 use crate::memory::pinned;
@@ -44,7 +45,7 @@ pub(crate) fn check(bytes: usize, max: usize, why: &str) -> io::Result<usize> {
         return Ok(bytes - bytes % min);
     }
     let message = format!("a capacity of {bytes} bytes is not within {min} to {max}, {why}");
-    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    Err(error(io::ErrorKind::InvalidInput, message))
 }
 
 /// Returns the capacity of a new cache, rounded down to whole blocks.
@@ -82,7 +83,7 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
         "the capacity is {reached} bytes, not {bytes}: {pinned} bytes are pinned, \
          and no block can be taken offline"
     );
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
+    Err(error(io::ErrorKind::ResourceBusy, message))
 }
 
 /// Returns the number of bytes that are offline though the capacity allows them: paid for indexes.
@@ -168,7 +169,8 @@ fn empty<S: Scheme>(shared: &Shared<S>, block: usize) -> Option<Offline<S>> {
         match shared.arena.offline(block, shared) {
             Ok(offline) => return Some(offline),
             Err(OfflineError::NotOnline) => return None,
-            Err(OfflineError::Busy { .. } | OfflineError::OutOfFrames) => {}
+            // Busy or OutOfFrames: make room, and try again.
+            Err(_) => {}
         }
     }
     None

@@ -138,8 +138,8 @@ fn lock_subpages<S: Scheme>(
     subpages.collect()
 }
 
-/// Splits the folios across the edges of a range before its pages go, so that neighbours do not keep
-/// the pages.
+/// Splits the folios across the edges of a range before its pages go, so that neighbours do not
+/// keep the pages.
 pub(crate) fn split_edges<S: Scheme>(mapping: &Mapping<S>, pages: &Range<u64>) {
     for page in [pages.start, pages.end] {
         if let Ok(page) = u32::try_from(page)

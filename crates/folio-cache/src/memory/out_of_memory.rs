@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::backing::error::error;
 use crate::memory::pinned;
 use crate::state::shared::Shared;
 
@@ -33,5 +34,5 @@ pub(crate) fn out_of_memory<S: Scheme>(shared: &Shared<S>) -> io::Error {
         "{message}; references are held: {}",
         shared.zone().pin_owners_of(shared.zone().pfns())
     );
-    io::Error::new(io::ErrorKind::OutOfMemory, message)
+    error(io::ErrorKind::OutOfMemory, message)
 }

@@ -22,7 +22,7 @@ const BACK_OFF: Duration = Duration::from_millis(10);
 
 impl<S: Scheme> Shared<S> {
     pub(crate) const RECLAIMER: Job<Self> =
-        Job { name: "folio-reclaim", delay: Duration::ZERO, work: free_to_high_watermark };
+        Job { name: "reclaim", delay: Duration::ZERO, work: free_to_high_watermark };
 }
 
 fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {

@@ -30,8 +30,9 @@
 //! use std::collections::VecDeque;
 //! use std::sync::Arc;
 //!
+//! use folio_cache::Cache;
 //! use folio_cache::policy::{FrameState, Frames, Policy};
-//! use folio_cache::{Cache, Memory};
+//! use folio_cache::testing::Memory;
 //!
 //! #[derive(Debug)]
 //! struct Fifo {
@@ -88,7 +89,8 @@
 //! }
 //!
 //! # fn main() -> std::io::Result<()> {
-//! let cache: Cache = Cache::with_policy(4 << 20, |frames| Box::new(Fifo::new(frames)))?;
+//! let make = |frames| -> Box<dyn Policy> { Box::new(Fifo::new(frames)) };
+//! let cache = Cache::builder().capacity(4 << 20).policy(make).build()?;
 //! let file = cache.open_backing(Arc::new(Memory::new(&[7; 8192])))?;
 //! file.page(0)?;
 //! let pinned = file.page(4096)?;

@@ -192,7 +192,8 @@ fn is_short(range: &Range<usize>, wanted: usize, end: usize) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use crate::{Cache, File, Memory};
+    use crate::testing::Memory;
+    use crate::{Cache, File};
 
     use super::*;
 
@@ -202,7 +203,7 @@ mod tests {
     fn read(bytes: usize) -> File {
         let cache: Cache = Cache::new(4 << 20).unwrap();
         let file = cache.open_backing(Arc::new(Memory::new(&vec![7; bytes]))).unwrap();
-        assert_eq!(file.read_at(0, &mut vec![0; bytes]).unwrap(), bytes);
+        assert_eq!(file.read_at(&mut vec![0; bytes], 0).unwrap(), bytes);
         file
     }
 
@@ -232,7 +233,7 @@ mod tests {
         // A folio of 16 KiB, the smallest.
         assert_eq!(range_of_one_reference(&file, 16 * PAGE, 6 * FRAME_SIZE), 0..4 * FRAME_SIZE);
         let handle = file.range(0, 16 * FRAME_SIZE).unwrap();
-        file.write_at(5 * PAGE, &[9]).unwrap();
+        file.write_at(&[9], 5 * PAGE).unwrap();
         assert_eq!(range_of_one_reference(&file, PAGE, 10 * FRAME_SIZE), 0..4 * FRAME_SIZE);
         assert_eq!(range_of_one_reference(&file, 6 * PAGE, 10 * FRAME_SIZE), 0..10 * FRAME_SIZE);
         drop(handle);

@@ -56,6 +56,7 @@ pub(crate) struct IoPool {
 }
 
 struct Inner {
+    thread_name: String,
     queue: Mutex<Queue>,
     /// There is work to do, or the cache is gone.
     work: Condvar,
@@ -63,14 +64,14 @@ struct Inner {
     quiesced: Condvar,
 }
 
-impl Default for IoPool {
-    fn default() -> Self {
-        let (work, quiesced) = (Condvar::new(), Condvar::new());
-        Self { shared: Arc::new(Inner { queue: Mutex::default(), work, quiesced }) }
-    }
-}
-
 impl IoPool {
+    /// Returns a pool without threads. `prefix` begins their names.
+    pub(crate) fn new(prefix: &str) -> Self {
+        let (work, quiesced) = (Condvar::new(), Condvar::new());
+        let (thread_name, queue) = (format!("{prefix}-fill"), Mutex::default());
+        Self { shared: Arc::new(Inner { thread_name, queue, work, quiesced }) }
+    }
+
     /// Sets the maximum number of threads.
     pub(crate) fn set_io_threads(&self, threads: usize) {
         self.shared.queue.lock().io_threads = threads;
@@ -177,7 +178,7 @@ impl Inner {
     fn make_room(self: &Arc<Self>, queue: &mut Queue) {
         if queue.idle <= queue.waiting() && queue.threads < queue.io_threads {
             let shared = Arc::clone(self);
-            queue.threads += usize::from(spawn("folio-fill", move || shared.serve()));
+            queue.threads += usize::from(spawn(&self.thread_name, move || shared.serve()));
         }
     }
 

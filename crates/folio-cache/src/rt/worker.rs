@@ -46,7 +46,7 @@ struct Signal {
 
 /// The job of a worker.
 pub(crate) struct Job<T> {
-    /// The thread's name.
+    /// The end of the thread's name.
     pub(crate) name: &'static str,
     /// The delay of [`Worker::notify_soon`].
     pub(crate) delay: Duration,
@@ -57,13 +57,15 @@ pub(crate) struct Job<T> {
 /// The handle of a worker thread.
 pub(crate) struct Worker<T: Send + Sync + 'static> {
     job: &'static Job<T>,
+    thread_name: String,
     signal: Arc<Signal>,
     target: Weak<T>,
 }
 
 impl<T: Send + Sync + 'static> Worker<T> {
-    /// Returns a worker without a thread, which runs `job` on `target`.
-    pub(crate) fn new(job: &'static Job<T>, target: Weak<T>) -> Self {
+    /// Returns a worker without a thread, which runs `job` on `target`. `prefix` begins the
+    /// thread's name.
+    pub(crate) fn new(job: &'static Job<T>, prefix: &str, target: Weak<T>) -> Self {
         let signal = Signal {
             // Under shuttle each test decides if there is a thread.
             state: Mutex::new(State {
@@ -76,7 +78,8 @@ impl<T: Send + Sync + 'static> Worker<T> {
             is_notified: AtomicBool::new(false),
             quiesced: Condvar::new(),
         };
-        Self { job, signal: Arc::new(signal), target }
+        let thread_name = format!("{prefix}-{}", job.name);
+        Self { job, thread_name, signal: Arc::new(signal), target }
     }
 
     /// Allows or forbids a thread. A thread that is forbidden ends after its current job.
@@ -124,7 +127,7 @@ impl<T: Send + Sync + 'static> Worker<T> {
         let mut state = self.signal.state.lock();
         if state.may_start && !state.has_thread {
             let (job, signal, target) = (self.job, Arc::clone(&self.signal), self.target.clone());
-            state.has_thread = spawn(job.name, move || run(job, &signal, &target));
+            state.has_thread = spawn(&self.thread_name, move || run(job, &signal, &target));
         }
         if state.wanted == Wanted::Nothing || (state.wanted == Wanted::Soon && what == Wanted::Now)
         {

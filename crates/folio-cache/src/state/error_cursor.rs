@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::backing::error::copy;
+
 /// The newest writeback error of a mapping.
 #[derive(Debug, Default)]
 pub(crate) struct WritebackErrors {
@@ -80,14 +82,6 @@ impl WritebackErrors {
         }
         newest.reported = true;
         newest.error.as_ref().map_or(Ok(()), |error| Err(copy(error)))
-    }
-}
-
-/// Returns a copy of an error: by its number if it has one.
-pub(crate) fn copy(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 

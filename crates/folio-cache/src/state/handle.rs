@@ -1,4 +1,4 @@
-//! A handle: bytes of one page, held without a copy.
+//! A handle: bytes of one page, pinned without a copy.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,11 +9,30 @@ use bytes::Bytes;
 use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 
-/// Bytes of one page of a file, as they were when the handle was made. They never change under it:
-/// who changes a page that is held puts another page in its place.
+/// Bytes of one page of a file, as they were when the handle was made. They never change: a write
+/// to a pinned page puts another page in its place.
 ///
-/// A handle pins its frame: reclaim and migration pass it by, and its block can not go offline. It
-/// may outlive the file and the cache; the cache's memory is unmapped after its last handle.
+/// A handle pins its frame: it is neither evicted nor moved, and its block cannot go offline. It
+/// may outlive the file and the cache. The cache's memory is unmapped after its last handle is
+/// dropped.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use folio_cache::{Bytes, Cache, testing::Memory};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let cache = Cache::new(4 << 20)?;
+/// let file = cache.open_backing(Arc::new(Memory::new(b"hello from a page")))?;
+/// let handle = file.page(6)?.expect("offset 6 is inside the file");
+/// file.write_all_at(b"FROM", 6)?;
+/// assert_eq!(&*handle, b"from a page"); // a snapshot
+/// let bytes = Bytes::from(handle); // for network code, without a copy
+/// assert_eq!(bytes.slice(7..), "page");
+/// # Ok(())
+/// # }
+/// ```
 pub struct PageHandle<S: Scheme = DefaultScheme> {
     folio: FolioRef<S>,
     /// **Invariant:** `start <= end <= FRAME_SIZE`.
@@ -28,7 +47,7 @@ impl<S: Scheme> PageHandle<S> {
         Self { folio, start, end }
     }
 
-    /// It is the caller's from now on, to who asks who holds its frame.
+    /// Makes the caller's line of code the pin owner of the frame.
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub(crate) fn taken_here(mut self) -> Self {
@@ -60,7 +79,7 @@ impl<S: Scheme> AsRef<[u8]> for PageHandle<S> {
 }
 
 impl<S: Scheme> From<PageHandle<S>> for Bytes {
-    /// No copy: the bytes keep the page.
+    /// Wraps the handle: the bytes pin the page, without a copy.
     fn from(handle: PageHandle<S>) -> Self {
         Self::from_owner(handle)
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::state::error_cursor::copy;
+use crate::backing::error::copy;
 
 /// The time until the flusher tries again after the first failure. It doubles with each further
 /// one.

@@ -24,6 +24,8 @@ use std::sync::{Arc, OnceLock};
 use folio_frames::{FRAME_SIZE, Platform, Slot};
 use once_cell::race::OnceBox;
 
+use crate::backing::error;
+
 /// The number of slots in a leaf.
 const LEAF: usize = 512;
 
@@ -111,10 +113,8 @@ impl<P: Platform> Index<P> {
         }
         let leaf = page as usize / LEAF;
         self.make(leaf).map_err(|error| {
-            io::Error::new(
-                io::ErrorKind::OutOfMemory,
-                format!("no memory for the index of the file: {error}"),
-            )
+            let message = format!("no memory for the index of the file: {error}");
+            error::error(io::ErrorKind::OutOfMemory, message)
         })?;
         Ok(self.get(page).expect("its leaf was just allocated, and stays"))
     }

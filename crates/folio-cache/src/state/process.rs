@@ -20,6 +20,7 @@ use std::sync::Arc;
 use folio_ref::Scheme;
 use folio_uring::Process;
 
+use crate::backing::error::error;
 use crate::state::shared::Shared;
 
 impl<S: Scheme> Shared<S> {
@@ -47,7 +48,7 @@ impl<S: Scheme> Shared<S> {
             "this cache was made by process {made} and is used in process {used} after a fork: \
              open a new cache there"
         );
-        io::Error::new(io::ErrorKind::Unsupported, message)
+        error(io::ErrorKind::Unsupported, message)
     }
 
     /// Leaks an inherited cache until the process ends: to drop it, locks and threads are needed.

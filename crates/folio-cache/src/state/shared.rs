@@ -41,6 +41,8 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) capacity: Capacity<S>,
     /// The process that made the cache: its threads and dirty pages exist in no other.
     pub(crate) process: Process,
+    /// For reports, and the first part of the names of its threads.
+    pub(crate) name: Box<str>,
 }
 
 impl<S: Scheme> Shared<S> {

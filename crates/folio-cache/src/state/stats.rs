@@ -1,36 +1,57 @@
-//! Counters of the slow paths. A hit counts nothing: a count on its thread's own line costs 1 ns,
-//! and a read of 64 bytes of a hot page takes 3.8. With the feature `hits` it is counted all the
-//! same.
+//! Counters of the slow paths. A hit counts nothing: even a count on the thread's own cache line
+//! costs 1 ns, where a read of 64 bytes of a hot page takes 3.8. The feature `hits` counts it all
+//! the same.
+
+use std::ops::Sub;
 
 use crate::rt::counter::Counter;
 
-/// What a cache did since it was made.
+/// Counters since the cache was built. The difference of two snapshots is what happened between
+/// them.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use folio_cache::{Cache, testing::Memory};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let cache = Cache::builder().capacity(4 << 20).io_threads(0).build()?;
+/// let file = cache.open_backing(Arc::new(Memory::new(&[7; 4096])))?;
+/// let before = cache.stats();
+/// file.read_exact_at(&mut [0; 64], 0)?; // a miss
+/// file.read_exact_at(&mut [0; 64], 0)?; // a hit
+/// let during = cache.stats() - before;
+/// assert_eq!((during.misses, during.filled_bytes), (1, 4096));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CacheStats {
-    /// Pages that were found in the cache, each time that they were; `None` without the feature
-    /// `hits`.
+    /// Pages found in the cache. `None` without the feature `hits`.
     pub hits: Option<u64>,
-    /// Pages that were read from a file, or tried to be.
+    /// Pages read from a backing, or attempted.
     pub misses: u64,
-    /// Requests for pages: one for a run of neighbours.
+    /// Requests for pages: one for an extent of adjacent pages.
     pub requests: u64,
-    /// Pages that were requested before a reader missed them; they count as misses too.
+    /// Pages requested before a reader missed them. They count as misses too.
     pub ahead: u64,
-    /// Bytes that misses read.
+    /// Bytes read by misses.
     pub filled_bytes: u64,
-    /// Bytes that were written to backings.
+    /// Bytes written to backings.
     pub written_bytes: u64,
-    /// Requests to write that failed; their pages stayed dirty.
+    /// Write requests that failed. Their pages stayed dirty.
     pub write_errors: u64,
-    /// Times that a writer had to write dirty pages, because there were too many.
+    /// Times that a writer had to write dirty pages because there were too many.
     pub throttled: u64,
-    /// Pages that reclaim freed, asked for or direct.
+    /// Pages evicted, on request or by a miss.
     pub reclaimed: u64,
-    /// Times that a miss found no free frame, or none for a run, and had to reclaim.
+    /// Times that a miss found too few free frames, and had to evict.
     pub direct_reclaims: u64,
     /// Lookups that met a frozen page.
     pub refused_frozen: u64,
-    /// Lookups whose page had left its slot by the re-check (R8).
+    /// Lookups that failed the re-check (R8): the page had left its slot.
     pub refused_moved: u64,
     /// Sleeps until a page was no longer in progress.
     pub waits: u64,
@@ -54,8 +75,32 @@ pub(crate) struct Counters {
     pub(crate) waits: Counter,
 }
 
+impl Sub for CacheStats {
+    type Output = Self;
+
+    /// Returns the counts between two snapshots: those of `self`, less those of the earlier one. A
+    /// count that would be negative is 0.
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            hits: self.hits.zip(earlier.hits).map(|(now, then)| now.saturating_sub(then)),
+            misses: self.misses.saturating_sub(earlier.misses),
+            requests: self.requests.saturating_sub(earlier.requests),
+            ahead: self.ahead.saturating_sub(earlier.ahead),
+            filled_bytes: self.filled_bytes.saturating_sub(earlier.filled_bytes),
+            written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
+            write_errors: self.write_errors.saturating_sub(earlier.write_errors),
+            throttled: self.throttled.saturating_sub(earlier.throttled),
+            reclaimed: self.reclaimed.saturating_sub(earlier.reclaimed),
+            direct_reclaims: self.direct_reclaims.saturating_sub(earlier.direct_reclaims),
+            refused_frozen: self.refused_frozen.saturating_sub(earlier.refused_frozen),
+            refused_moved: self.refused_moved.saturating_sub(earlier.refused_moved),
+            waits: self.waits.saturating_sub(earlier.waits),
+        }
+    }
+}
+
 impl CacheStats {
-    /// Whether hits are counted: with the feature `hits`.
+    /// `true` with the feature `hits`: then hits are counted.
     pub const COUNTS_HITS: bool = cfg!(feature = "hits");
 }
 

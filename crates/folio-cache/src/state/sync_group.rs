@@ -105,7 +105,8 @@ mod tests {
 
     use super::*;
     use crate::api::cache::Cache;
-    use crate::backing::{Backing, Call, Fault, FileId, Memory, Version};
+    use crate::backing::testing::{Call, Fault, Memory};
+    use crate::backing::{Backing, FileId, Version};
     use crate::state::mapping::Mapping;
 
     impl SyncGroup {
@@ -204,12 +205,12 @@ mod tests {
     #[test]
     fn two_opens_that_sync_at_once_both_get_the_error() {
         let backing = Arc::new(Forgetful { memory: Memory::new(b""), mapping: OnceLock::new() });
-        let cache = Cache::<DefaultScheme>::new(2 << 20).unwrap();
+        let cache = Cache::new(2 << 20).unwrap();
         cache.set_io_threads(0);
         let files = [(); 2].map(|()| cache.open_backing(backing.clone()).unwrap());
         backing.mapping.set(Arc::downgrade(&files[0].mapping)).expect("once");
         for (file, at) in files.iter().zip([0, 4096]) {
-            file.write_at(at, b"precious").unwrap();
+            file.write_at(b"precious", at).unwrap();
         }
         backing.memory.inject(Call::Sync, 0, 1, Fault::Error(5));
         let reported = thread::scope(|scope| {

@@ -3,12 +3,13 @@
 use std::io;
 use std::ops::Range;
 
+use crate::backing::error::error;
 use crate::state::frames::FolioRef;
 
 use folio_frames::{FRAME_SIZE, Kind};
 
 /// The kind of a folio that holds pages of a cache, for code that inspects its frames
-/// ([`Cache::zone`](crate::Cache::zone)).
+/// ([`CacheFrames::zone`](crate::CacheFrames::zone)).
 ///
 /// The owner data of such a frame ([`Peek::owner_data`](folio_frames::Peek)) has a number of the
 /// file in the high half and the page in the low half.
@@ -35,7 +36,7 @@ pub(crate) fn page_of(offset: u64) -> io::Result<u32> {
     u32::try_from(offset / FRAME_SIZE as u64).map_err(|_| {
         let message =
             format!("offset {offset} exceeds 16 TiB, the maximum that can be cached of a file");
-        io::Error::new(io::ErrorKind::FileTooLarge, message)
+        error(io::ErrorKind::FileTooLarge, message)
     })
 }
 
@@ -55,5 +56,5 @@ pub(crate) fn check_offset(offset: u64) -> io::Result<()> {
         return Ok(());
     }
     let message = format!("offset {offset} exceeds the maximum file offset {}", i64::MAX);
-    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    Err(error(io::ErrorKind::InvalidInput, message))
 }

@@ -15,6 +15,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::backing::Backing;
+use crate::backing::error::error;
 use crate::length::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
@@ -39,7 +40,7 @@ pub(crate) fn resize<S: Scheme>(
 ) -> io::Result<()> {
     if i64::try_from(new).is_err() {
         let message = format!("length {new} exceeds the maximum length of a file, {}", i64::MAX);
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        return Err(error(io::ErrorKind::InvalidInput, message));
     }
     let _grow = mapping.grow.lock();
     // Bytes that another writer appended to the backing are not zeroes.

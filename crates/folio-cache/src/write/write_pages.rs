@@ -24,6 +24,7 @@ use std::sync::atomic::{Ordering, fence};
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::backing::error::error;
 use crate::length::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
@@ -401,7 +402,7 @@ fn check_range(offset: u64, len: u64) -> io::Result<()> {
             "{len} bytes at offset {offset} exceed the maximum length of a file, {}",
             i64::MAX
         );
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        return Err(error(io::ErrorKind::InvalidInput, message));
     };
     page_of(end.saturating_sub(1)).map(drop)
 }

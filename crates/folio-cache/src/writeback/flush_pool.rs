@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use folio_ref::Scheme;
 
+use crate::backing::error::copy;
 use crate::rt::shim::{Condvar, Mutex, MutexGuard, spawn, wait_for};
 use crate::state::mapping::Mapping;
 use crate::state::requests::{HUNG_AFTER, Requests};
@@ -42,6 +43,7 @@ pub(crate) struct FlushPool<S: Scheme> {
 }
 
 struct Inner<S: Scheme> {
+    thread_name: String,
     state: Mutex<State<S>>,
     /// There is a job, or the thread must end.
     work: Condvar,
@@ -79,8 +81,10 @@ struct Flush {
     panic: Option<Box<dyn Any + Send>>,
 }
 
-impl<S: Scheme> Default for FlushPool<S> {
-    fn default() -> Self {
+impl<S: Scheme> FlushPool<S> {
+    /// Returns a pool without threads. `prefix` begins their names.
+    pub(crate) fn new(prefix: &str) -> Self {
+        let thread_name = format!("{prefix}-flush");
         let state = State {
             queue: VecDeque::new(),
             running: HashMap::new(),
@@ -93,11 +97,9 @@ impl<S: Scheme> Default for FlushPool<S> {
             may_start: !cfg!(shuttle),
         };
         let (work, ended) = (Condvar::new(), Condvar::new());
-        Self { inner: Arc::new(Inner { state: Mutex::new(state), work, ended }) }
+        Self { inner: Arc::new(Inner { thread_name, state: Mutex::new(state), work, ended }) }
     }
-}
 
-impl<S: Scheme> FlushPool<S> {
     /// Sets whether threads may start. If not, jobs that wait are dropped, and threads end.
     pub(crate) fn set_may_start(&self, may_start: bool) {
         let mut state = self.inner.state.lock();
@@ -218,7 +220,9 @@ impl<S: Scheme> State<S> {
             for flush in &job.flushes {
                 if let Some(flush) = self.flushes.get_mut(flush) {
                     flush.left.remove(&id);
-                    flush.note(Ok(Err(error.take().unwrap_or_else(|| io::ErrorKind::Interrupted.into()))));
+                    flush.note(Ok(Err(error
+                        .take()
+                        .unwrap_or_else(|| io::ErrorKind::Interrupted.into()))));
                 }
             }
         }
@@ -236,7 +240,9 @@ impl<S: Scheme> State<S> {
 
     /// Returns an error if all files that a flush still waits for have hung for a long time.
     fn check_patience(&self, flush: u64, files: &[Arc<Mapping<S>>]) -> io::Result<()> {
-        let Some((flush, file)) = self.flushes.get(&flush).zip(files.first()) else { return Ok(()) };
+        let Some((flush, file)) = self.flushes.get(&flush).zip(files.first()) else {
+            return Ok(());
+        };
         if flush.left.is_empty() {
             return Ok(());
         }
@@ -303,7 +309,7 @@ impl<S: Scheme> Inner<S> {
             }
         }
         let inner = Arc::clone(self);
-        if spawn("folio-flush", move || inner.serve()) {
+        if spawn(&self.thread_name, move || inner.serve()) {
             (state.threads, state.starting) = (state.threads + 1, state.starting + 1);
         }
     }
@@ -355,7 +361,7 @@ impl<S: Scheme> Inner<S> {
                 flush.left.remove(&id);
                 flush.note(match &written {
                     Some(Ok(Ok(()))) | None => Ok(Ok(())),
-                    Some(Ok(Err(error))) => Ok(Err(crate::state::error_cursor::copy(error))),
+                    Some(Ok(Err(error))) => Ok(Err(copy(error))),
                     Some(Err(_)) => written.take().unwrap_or(Ok(Ok(()))),
                 });
             }

@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 impl<S: Scheme> Shared<S> {
     pub(crate) const FLUSHER: Job<Self> =
-        Job { name: "folio-flusher", delay: AGE, work: write_old_pages };
+        Job { name: "flusher", delay: AGE, work: write_old_pages };
 }
 
 fn write_old_pages<S: Scheme>(shared: &Shared<S>) -> Duration {

@@ -11,8 +11,9 @@ use std::sync::atomic::Ordering;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::backing::error::copy;
 use crate::backing::{Backing, Durable};
-use crate::state::error_cursor::{ErrorCursor, copy};
+use crate::state::error_cursor::ErrorCursor;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::writeback::dirty_pages;

@@ -153,6 +153,5 @@ fn write_some_of<S: Scheme>(shared: &Shared<S>, files: &[Arc<Mapping<S>>]) -> bo
             _ => tries += 1,
         }
     }
-    requested > 0
-        && shared.flush_pool.wait_until(PATIENCE, || dirty_pages::count(shared) < before)
+    requested > 0 && shared.flush_pool.wait_until(PATIENCE, || dirty_pages::count(shared) < before)
 }

@@ -11,7 +11,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use folio_cache::{Backing, CACHED, Cache, Call, Durable, FileId, Fill, Memory, Version};
+use folio_cache::testing::{Call, Memory};
+use folio_cache::{Backing, CACHED, Cache, Durable, FileId, Fill, Version};
 use folio_frames::Kind;
 use folio_ref::Scheme;
 use parking_lot::{Condvar, Mutex};
@@ -191,7 +192,7 @@ impl Backing for Together {
 #[track_caller]
 pub(crate) fn assert_nothing_leaked<S: Scheme>(cache: &Cache<S>) {
     cache.quiesce();
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     // A thread of the cache may keep a file open for a moment after its close.
     let end = Instant::now() + Duration::from_secs(10);
     while zone.count_kind(CACHED) > 0 && Instant::now() < end {

@@ -40,7 +40,7 @@ fn subpages_against_a_writer(search: Search, reclaim: bool) {
                     assert_eq!(sample(), seen, "a pinned range changed");
                 }),
                 world.thread(|file| {
-                    assert_eq!(file.write_at(FRAME_SIZE as u64, &[9; 64]).unwrap(), 64);
+                    assert_eq!(file.write_at(&[9; 64], FRAME_SIZE as u64).unwrap(), 64);
                 }),
                 third,
             ]);

@@ -75,7 +75,7 @@ fn write_against_external_append(search: Search) {
         assert_eq!(read::<100>(&world.file, LAST), (100, [1; 100]));
         world.backing.scribble(LAST + 100, &[7; 100]);
         race(vec![
-            world.thread(|file| assert_eq!(file.write_at(LAST, &[8; 10]).unwrap(), 10)),
+            world.thread(|file| assert_eq!(file.write_at(&[8; 10], LAST).unwrap(), 10)),
             world.thread(|file| {
                 let (n, bytes) = read::<100>(file, LAST + 100);
                 assert!(
@@ -86,7 +86,7 @@ fn write_against_external_append(search: Search) {
             }),
         ]);
         let whole = [[8; 10].as_slice(), &[1; 90], &[7; 100]].concat();
-        assert_eq!(world.file.read_at(LAST, &mut [0; 300]).unwrap(), 200);
+        assert_eq!(world.file.read_at(&mut [0; 300], LAST).unwrap(), 200);
         world.file.sync_all().unwrap();
         assert!(world.backing.contents()[LAST as usize..] == whole, "an external append was lost");
         world.end();
@@ -111,10 +111,10 @@ fn write_against_external_truncation(search: Search) {
             assert_eq!(read::<64>(&world.file, LAST), (64, [1; 64]));
             world.backing.cut(LAST);
             race(vec![
-                world.thread(|file| assert_eq!(file.write_at(LAST, &[8; 64]).unwrap(), 64)),
+                world.thread(|file| assert_eq!(file.write_at(&[8; 64], LAST).unwrap(), 64)),
                 world.thread(|file| {
                     // A read past the end queries the backing.
-                    assert_eq!(file.read_at(LAST + FRAME_SIZE as u64, &mut [0; 1]).unwrap(), 0);
+                    assert_eq!(file.read_at(&mut [0; 1], LAST + FRAME_SIZE as u64).unwrap(), 0);
                 }),
             ]);
             assert!(

@@ -22,7 +22,8 @@ mod writeback;
 use std::sync::Arc;
 
 use common::assert_nothing_leaked;
-use folio_cache::{Cache, Call, File, Memory};
+use folio_cache::testing::{Call, Memory};
+use folio_cache::{Cache, File};
 use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 use folio_ref::testing::stepped::step;
@@ -41,18 +42,18 @@ struct World {
 }
 
 impl World {
-    /// Returns a world whose file has `pages` pages, each filled with its number plus 1.
+    /// Returns a world with a file of `pages` pages, each filled with its number plus 1.
     fn new(pages: u8) -> Self {
         let contents: Vec<u8> = (1..=pages).flat_map(|page| [page; FRAME_SIZE]).collect();
         Self::of(&contents)
     }
 
-    /// Returns a world whose file has these contents.
+    /// Returns a world with a file of these contents.
     fn of(contents: &[u8]) -> Self {
         Self::at(0, contents)
     }
 
-    /// Returns a world whose file has a hole of `offset` bytes and then these contents. [`LAST`] is
+    /// Returns a world with a file of a hole of `offset` bytes and then these contents. [`LAST`] is
     /// the last page of a leaf of the index: a walk of all pages from there visits one page and not
     /// five hundred.
     fn at(offset: u64, contents: &[u8]) -> Self {
@@ -80,7 +81,7 @@ impl World {
 /// Reads `N` bytes of the file. Returns the number of bytes read, and the buffer.
 fn read<const N: usize>(file: &File, offset: u64) -> (usize, [u8; N]) {
     let mut buf = [0; N];
-    (file.read_at(offset, &mut buf).unwrap(), buf)
+    (file.read_at(&mut buf, offset).unwrap(), buf)
 }
 
 /// A page is read optimistically and then pinned while it is reclaimed. A reader that is too late
@@ -140,7 +141,7 @@ fn writer_against_readers(search: Search, handle: bool) {
         move || {
             let world = World::new(1);
             // The page is cached, and dirty already.
-            assert_eq!(world.file.write_at(0, &[1; 64]).unwrap(), 64);
+            assert_eq!(world.file.write_at(&[1; 64], 0).unwrap(), 64);
             let mut threads = vec![
                 world.thread(|file| {
                     let (n, bytes) = read::<64>(file, 0);
@@ -149,7 +150,7 @@ fn writer_against_readers(search: Search, handle: bool) {
                         "half a write: {bytes:?}"
                     );
                 }),
-                world.thread(|file| assert_eq!(file.write_at(0, &[8; 64]).unwrap(), 64)),
+                world.thread(|file| assert_eq!(file.write_at(&[8; 64], 0).unwrap(), 64)),
             ];
             if handle {
                 threads.push(world.thread(|file| {
@@ -178,10 +179,10 @@ fn a_write_is_seen_whole_or_not_and_never_by_a_handle() {
 fn writers_against_writeback(search: Search) {
     explore("two writers against writeback and a reader", search, || {
         let world = World::of(&[1; FRAME_SIZE]);
-        assert_eq!(world.file.write_at(500, &[2; 64]).unwrap(), 64);
+        assert_eq!(world.file.write_at(&[2; 64], 500).unwrap(), 64);
         race(vec![
-            world.thread(|file| assert_eq!(file.write_at(0, &[8; 64]).unwrap(), 64)),
-            world.thread(|file| assert_eq!(file.write_at(100, &[9; 64]).unwrap(), 64)),
+            world.thread(|file| assert_eq!(file.write_at(&[8; 64], 0).unwrap(), 64)),
+            world.thread(|file| assert_eq!(file.write_at(&[9; 64], 100).unwrap(), 64)),
             world.thread(|file| file.sync_data().unwrap()),
             world.thread(|file| {
                 let (n, bytes) = read::<64>(file, 0);

@@ -3,7 +3,8 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
 
-use folio_cache::{Backing, Cache, Call, Durable, Fault, FileId, Memory, Version};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, Durable, FileId, Version};
 use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 use folio_ref::testing::stepped::step;
@@ -11,7 +12,7 @@ use folio_ref::testing::stepped::step;
 use crate::RANDOM;
 use crate::common::assert_nothing_leaked;
 
-/// Memory whose sync ends some time before it returns.
+/// Memory with a sync that ends some time before it returns.
 #[derive(Debug)]
 struct Late(Memory);
 
@@ -52,7 +53,7 @@ fn failed_syncs(search: Search) {
         let backing = Arc::new(Late(Memory::new(b"")));
         let files = [0, 1, 2].map(|page| {
             let file = cache.open_backing(backing.clone()).unwrap();
-            file.write_at(page * FRAME_SIZE as u64, &[7; 64]).unwrap();
+            file.write_at(&[7; 64], page * FRAME_SIZE as u64).unwrap();
             file
         });
         backing.0.inject(Call::Sync, 0, 1, Fault::Error(5));
@@ -84,11 +85,11 @@ fn shared_syncs(search: Search) {
         let cache: Cache = Cache::new(2 << 20).expect("memory for a test");
         let backing = Arc::new(Late(Memory::new(&[0; 3])));
         let file = cache.open_backing(backing.clone()).unwrap();
-        file.read_at(0, &mut [0; 3]).unwrap();
+        file.read_at(&mut [0; 3], 0).unwrap();
         let writers = [0_u8, 1, 2].map(|at| {
             let (file, backing) = (file.clone(), backing.clone());
             let write = move || {
-                file.write_at(u64::from(at), &[at + 1]).unwrap();
+                file.write_at(&[at + 1], u64::from(at)).unwrap();
                 if at == 0 { file.sync_all() } else { file.sync_data() }.unwrap();
                 assert_eq!(
                     backing.0.durable()[usize::from(at)],

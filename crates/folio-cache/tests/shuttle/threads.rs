@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use folio_cache::{Cache, Call, Memory};
+use folio_cache::Cache;
+use folio_cache::testing::{Call, Memory};
 use folio_frames::{FRAME_SIZE, Order};
 use folio_ref::testing::explore::{Search, delays, explore, race};
 use folio_ref::testing::stepped;
@@ -101,7 +102,7 @@ fn futures_against_a_truncate(search: Search) {
                 let mut bufs = [[0; 64]; 2];
                 let mut futures: Vec<_> = bufs
                     .iter_mut()
-                    .map(|buf| Box::pin(file.read_at_async(LAST + PAGE, buf)))
+                    .map(|buf| Box::pin(file.read_at_async(buf, LAST + PAGE)))
                     .collect();
                 // One may be ready at once.
                 futures.retain_mut(|future| {
@@ -134,9 +135,9 @@ fn flusher_against_closes(search: Search, flushed: &Arc<AtomicU64>) {
         cache.set_io_threads(1);
         let other = cache.open_backing(backing.clone()).unwrap();
         race(vec![
-            Box::new(move || assert_eq!(file.write_at(0, &[8; 64]).unwrap(), 64)),
+            Box::new(move || assert_eq!(file.write_at(&[8; 64], 0).unwrap(), 64)),
             Box::new(move || {
-                assert_eq!(other.write_at(100, &[9; 64]).unwrap(), 64);
+                assert_eq!(other.write_at(&[9; 64], 100).unwrap(), 64);
                 assert_eq!(read::<64>(&other, 100), (64, [9; 64]));
             }),
         ]);
@@ -169,7 +170,7 @@ fn reclaimer_against_a_capacity(search: Search) {
         let contents: Vec<u8> = (1..=8).flat_map(|page| [page; FRAME_SIZE]).collect();
         backing.scribble(0, &contents);
         let file = cache.open_backing(backing).unwrap();
-        let taken = cache.alloc_contig(505, Order::ZERO).expect("no frame is pinned");
+        let taken = cache.frames().alloc_contig(505, Order::ZERO).expect("no frame is pinned");
         // Not in a row, so that nothing is read ahead.
         for page in [0, 3, 1, 5] {
             assert_eq!(read::<1>(&file, page * FRAME_SIZE as u64), (1, [page as u8 + 1]));
@@ -190,7 +191,7 @@ fn reclaimer_against_a_capacity(search: Search) {
             }),
         ]);
         cache.quiesce();
-        assert_eq!(cache.zone().stats().online_frames, 512);
+        assert_eq!(cache.frames().zone().stats().online_frames, 512);
         for page in 0..8 {
             assert_eq!(read::<64>(&file, page * FRAME_SIZE as u64), (64, [page as u8 + 1; 64]));
         }

@@ -6,7 +6,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use folio_cache::{Backing, Cache, Durable, File, FileId, Memory, Version};
+use folio_cache::testing::Memory;
+use folio_cache::{Backing, Cache, Durable, File, FileId, Version};
 use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, deeper, delays, explore, race};
 use folio_ref::testing::stepped::step;
@@ -94,7 +95,10 @@ fn append_against_flush(search: Search) {
             thread(&file, |file| file.flush().unwrap()),
         ]);
         file.flush().unwrap();
-        assert!(backing.memory.contents() == b"x\x09\x07\x07\x07\x07\x07\x07\x07", "bytes were lost");
+        assert!(
+            backing.memory.contents() == b"x\x09\x07\x07\x07\x07\x07\x07\x07",
+            "bytes were lost"
+        );
         drop(file);
         assert_nothing_leaked(&cache);
     });
@@ -137,12 +141,12 @@ fn appends_reach_the_backing_in_order() {
 fn failed_sync_against_flush(search: Search) {
     explore("a failed sync against a flush", search, || {
         let (cache, backing, file) = open(&[1; 2 * FRAME_SIZE]);
-        file.write_at(0, &[2; 64]).unwrap();
+        file.write_at(&[2; 64], 0).unwrap();
         backing.fails.store(true, Ordering::SeqCst);
         race(vec![
             thread(&file, |file| _ = file.sync_data()),
             thread(&file, |file| {
-                file.write_at(FRAME_SIZE as u64, &[3; 64]).unwrap();
+                file.write_at(&[3; 64], FRAME_SIZE as u64).unwrap();
                 let _ = file.flush();
             }),
         ]);
@@ -196,7 +200,7 @@ fn flush_of_all(search: Search) {
             let (cache, backing, file) = (cache.clone(), backing.clone(), file.clone());
             let at = u64::from(byte) * 100;
             Box::new(move || {
-                file.write_at(at, &[byte; 64]).unwrap();
+                file.write_at(&[byte; 64], at).unwrap();
                 cache.flush().unwrap();
                 assert!(backing.contents()[at as usize..][..64] == [byte; 64], "not flushed");
             }) as Box<dyn FnOnce() + Send>

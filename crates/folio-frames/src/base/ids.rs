@@ -5,26 +5,37 @@ use core::fmt;
 /// Bytes in one frame.
 pub const FRAME_SIZE: usize = 4096;
 
-/// The largest order that halves merge into: 4 MiB.
+/// The largest order that the buddy merges two halves into: 4 MiB.
 pub const MAX_ORDER: Order = Order(10);
 
-/// The order of the unit that goes offline and comes back: 2 MiB.
+/// The order of the unit that goes offline and comes online: 2 MiB.
 pub const BLOCK_ORDER: Order = Order(9);
 
-/// The largest order that a zone can have as its huge one: 1 GiB.
+/// The largest order that a zone can have as its huge order: 1 GiB.
 pub const LARGEST_HUGE_ORDER: Order = Order(18);
 
 /// A page frame number: a physical address divided by [`FRAME_SIZE`].
+///
+/// ```
+/// use folio_frames::{FRAME_SIZE, Order, Pfn, PfnRange};
+///
+/// let first = Pfn::new(0x8020_0000 / FRAME_SIZE as u64);
+/// let order = Order::new(2).expect("at most 18");
+/// let end = Pfn::new(first.as_u64() + u64::from(order.frames()));
+/// let block = PfnRange { start: first, end };
+/// assert_eq!(block.frames(), 4);
+/// assert_eq!(block.last(), Some(Pfn::new(0x8_0203)));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pfn(u64);
 
 impl Pfn {
-    /// The frame with this number.
+    /// Makes a frame number.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn as_u64(self) -> u64 {
         self.0
     }
@@ -36,7 +47,7 @@ impl fmt::Debug for Pfn {
     }
 }
 
-/// The size of a block as a power of two, in frames. At most [`LARGEST_HUGE_ORDER`].
+/// The size of a block: a power of two of frames. At most [`LARGEST_HUGE_ORDER`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Order(u8);
 
@@ -44,22 +55,22 @@ impl Order {
     /// A single frame.
     pub const ZERO: Self = Self(0);
 
-    /// The order `n`, if it is not above [`LARGEST_HUGE_ORDER`].
+    /// Returns the order `n`, or `None` if it is above [`LARGEST_HUGE_ORDER`].
     pub const fn new(n: u8) -> Option<Self> {
         if n <= LARGEST_HUGE_ORDER.0 { Some(Self(n)) } else { None }
     }
 
-    /// The exponent.
+    /// Returns the exponent.
     pub const fn as_u8(self) -> u8 {
         self.0
     }
 
-    /// Frames in a block of this order.
+    /// Returns the number of frames in a block of this order.
     pub const fn frames(self) -> u32 {
         1 << self.0
     }
 
-    /// Bytes in a block of this order.
+    /// Returns the number of bytes in a block of this order.
     pub const fn bytes(self) -> usize {
         FRAME_SIZE << self.0
     }
@@ -71,7 +82,7 @@ impl fmt::Debug for Order {
     }
 }
 
-/// Frames from `start` up to, not including, `end`. Iterates over them.
+/// The frames from `start` up to, not including, `end`. Iterates over them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PfnRange {
     /// The first frame.
@@ -81,7 +92,7 @@ pub struct PfnRange {
 }
 
 impl PfnRange {
-    /// Frames in the range.
+    /// Returns the number of frames in the range.
     pub const fn frames(&self) -> u64 {
         self.end.0.saturating_sub(self.start.0)
     }

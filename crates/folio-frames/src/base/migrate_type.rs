@@ -1,24 +1,26 @@
-//! Mobility: what will move, and what will not, kept apart, so that 2 MiB blocks survive.
+//! Migrate types: folios that can move and folios that cannot lie apart, so that whole 2 MiB blocks
+//! can become free.
 //!
-//! One page that can not move spoils its whole 2 MiB for ever. So each 2 MiB block serves one
-//! mobility, and an allocation takes frames from blocks of its own. When those are used up, it
-//! takes the largest free block of another mobility and, where that is worth it, makes the whole 2
-//! MiB its own: the next ones of its kind go there too, not to a third place. (Linux
-//! `mm/page_alloc.c`, `fallbacks` and `find_suitable_fallback`; Gorman's grouping by mobility.)
+//! One page that cannot move keeps its whole 2 MiB block from ever becoming free. So each 2 MiB
+//! block serves one migrate type, and an allocation takes frames from the blocks of its type. When
+//! those are used up, it takes the largest free block of another type. Where that is worth it, the
+//! whole 2 MiB block changes to the new type: later allocations of that type go there too, not to
+//! a third place. (Linux `mm/page_alloc.c`, `fallbacks` and `find_suitable_fallback`; Gorman's
+//! grouping by mobility.)
 
-/// Whether what a block is allocated for can be moved, or be given up.
+/// The ability of a block's contents to be moved, or to be given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum MigrateType {
-    /// Its owner can be asked to let it move: pages of files.
+    /// The owner lets it move on request: pages of files.
     #[default]
     Movable = 0,
-    /// It can not be moved, but its owner gives it up when asked: caches of the owner's own.
+    /// It cannot move, but its owner gives it up on request: the owner's own caches.
     Reclaimable = 1,
-    /// Neither: page tables, buffers of devices.
+    /// It can neither move nor be given up: page tables, buffers of devices.
     Unmovable = 2,
 }
 
-/// How many there are.
+/// The number of migrate types.
 pub(crate) const MIGRATE_TYPES: usize = 3;
 
 impl MigrateType {
@@ -33,7 +35,7 @@ impl MigrateType {
         }
     }
 
-    /// Whose blocks to take when its own are used up, the least harm first.
+    /// Returns the types to take blocks from when its own are used up, the least harm first.
     pub(crate) fn fallbacks(self) -> [Self; MIGRATE_TYPES - 1] {
         match self {
             Self::Movable => [Self::Reclaimable, Self::Unmovable],

@@ -1,65 +1,120 @@
-//! What the surroundings give: the scheme, the lock, the CPU number, sleeping, the registers for
-//! copies.
+//! The platform: the scheme, the lock, the CPU number, sleeping, and the registers for copies.
 //!
-//! One trait, so that everything above carries one type parameter. A kernel implements it with its
-//! spin lock that disables interrupts, its CPU number and its wait queues; user space takes
-//! `UserSpace`.
+//! It is one trait, so that everything above carries one type parameter. A kernel implements it
+//! with its spin lock that disables interrupts, its CPU number and its wait queues. A program in
+//! user space takes `UserSpace`.
 
-#[cfg(feature = "track")]
 use core::panic::Location;
 
 use crate::base::ids::Pfn;
 use crate::base::trace::Event;
-use crate::index::racy_copy::Vectors;
-use crate::memmap::memmap::Kind;
-use crate::zone::folio::FrozenFolio;
+use crate::base::vectors::Vectors;
 
-/// The surroundings that frames live in.
+/// The environment that frames live in.
+///
+/// This trait is open: implement it for a kernel, a hypervisor, or a test. Only the first five
+/// items are required. A minimal platform for one CPU without interrupts:
+///
+/// ```
+/// use core::sync::atomic::{AtomicBool, Ordering};
+/// use folio_frames::Platform;
+/// use folio_ref::DefaultScheme;
+///
+/// /// A spin lock. A kernel's also disables interrupts.
+/// pub struct Spin(AtomicBool);
+///
+/// // SAFETY: `try_lock` succeeds once until the next `unlock`.
+/// unsafe impl lock_api::RawMutex for Spin {
+///     const INIT: Self = Self(AtomicBool::new(false));
+///     type Guard = lock_api::GuardNoSend;
+///
+///     fn lock(&self) -> Self::Guard {
+///         loop {
+///             if let Some(guard) = self.try_lock() {
+///                 return guard;
+///             }
+///             core::hint::spin_loop();
+///         }
+///     }
+///     fn try_lock(&self) -> Option<Self::Guard> {
+///         (!self.0.swap(true, Ordering::Acquire)).then_some(lock_api::GuardNoSend::new())
+///     }
+///     unsafe fn unlock(&self, _: Self::Guard) {
+///         self.0.store(false, Ordering::Release);
+///     }
+///     fn is_locked(&self) -> bool {
+///         self.0.load(Ordering::Relaxed)
+///     }
+/// }
+///
+/// pub struct Machine;
+///
+/// impl Platform for Machine {
+///     type Scheme = DefaultScheme;
+///     type Lock = Spin;
+///
+///     fn cpu() -> usize {
+///         0
+///     }
+///     fn wait(_key: usize, still: &dyn Fn() -> bool) {
+///         // A kernel enqueues itself on `key`, evaluates `still()`, and sleeps.
+///         while still() {
+///             core::hint::spin_loop();
+///         }
+///     }
+///     fn wake_all(_key: usize) {}
+/// }
+/// ```
 pub trait Platform: Sized + Send + Sync + 'static {
-    /// How reference counts are encoded.
+    /// The encoding of reference counts.
     type Scheme: folio_ref::Scheme;
-    /// What protects the free lists. Held for a bounded number of descriptor writes.
+    /// The lock that protects the free lists. Held for a bounded number of descriptor writes.
     type Lock: lock_api::RawMutex + Send + Sync;
 
-    /// The CPU that runs this, as a hint for the choice of a per-CPU list. Any value is correct.
+    /// Returns the CPU that runs this code: a hint for the choice of a per-CPU list. Any value is
+    /// correct.
     fn cpu() -> usize;
 
-    /// Sleeps on `key` while `still()` holds. `still` is evaluated again after the sleeper is
-    /// visible to [`wake_all`](Self::wake_all); waking without reason is allowed.
+    /// Sleeps on `key` while `still()` holds. Must evaluate `still` again after the sleeper is
+    /// visible to [`wake_all`](Self::wake_all). It may return early.
     fn wait(key: usize, still: &dyn Fn() -> bool);
 
-    /// Wakes everybody who sleeps on `key`.
+    /// Wakes every thread that sleeps on `key`.
     fn wake_all(key: usize);
 
-    /// The widest registers that a copy may use: there, and saved when somebody else runs on this
-    /// CPU. Asked for each copy of 256 bytes and more.
+    /// Returns the widest registers that a copy may use: this processor has them, and saves them
+    /// when it switches to other code. Called for each copy of 256 bytes and more.
     #[inline(always)]
     fn vectors() -> Vectors {
         Vectors::BITS_128
     }
 
-    /// Whether this thread unwinds from a panic: then a token dropped on the way is not reported as
-    /// well.
+    /// Returns `true` if this thread unwinds from a panic: then an exclusive handle that is dropped
+    /// on the way is not reported as well.
     fn unwinding() -> bool {
         false
     }
 
-    /// Called between the two steps of a last put, where the reuse race lives (R4, R7). For tests.
+    /// Runs between the two steps of a last put, where the reuse race lies (R4, R7). For tests.
+    #[doc(hidden)]
     #[inline(always)]
     fn between_put_steps() {}
 
-    /// Called in a read without a reference, after the copy and before the second look. For tests.
+    /// Runs in an optimistic read, after the copy and before the second load. For tests.
+    #[doc(hidden)]
     #[inline(always)]
     fn between_copy_and_check() {}
-    /// Told of every transition of every frame: see [`Event`]. By default nobody is, and it costs
+
+    /// Receives every transition of every frame: see [`Event`]. The default does nothing, and costs
     /// nothing.
     #[inline(always)]
     fn trace(_event: Event, _frame: impl FnOnce() -> Pfn) {}
 
-    /// Told that references of a folio were taken at a line of code. `zone` tells zones apart. It
-    /// must not call back, and takes no lock that whoever takes or returns a reference could
-    /// hold.
-    #[cfg(feature = "track")]
+    /// Records that references to a folio were taken at a line of code. Called with the feature
+    /// `track` only. `zone` tells zones apart.
+    ///
+    /// It must not call back, and it must not take a lock that code which takes or returns a
+    /// reference could hold.
     fn reference_began(
         _zone: usize,
         _head: Pfn,
@@ -68,9 +123,11 @@ pub trait Platform: Sized + Send + Sync + 'static {
     ) {
     }
 
-    /// Told that references taken there are about to end. As
-    /// [`reference_began`](Self::reference_began).
-    #[cfg(feature = "track")]
+    /// Records that references taken at this line of code are about to end. Called with the feature
+    /// `track` only. `zone` tells zones apart.
+    ///
+    /// It must not call back, and it must not take a lock that code which takes or returns a
+    /// reference could hold.
     fn reference_ended(
         _zone: usize,
         _head: Pfn,
@@ -79,26 +136,12 @@ pub trait Platform: Sized + Send + Sync + 'static {
     ) {
     }
 
-    /// Says where the references of a folio were taken that did not end, and how many there:
-    /// [`Zone::pin_owners`](crate::Zone::pin_owners).
-    #[cfg(feature = "track")]
+    /// Visits each line of code at which references to a folio were taken that did not end, with
+    /// their number. Called with the feature `track` only, by `Zone::pin_owners`.
     fn pin_owners(
         _zone: usize,
         _head: Pfn,
         _visit: &mut dyn FnMut(&'static Location<'static>, u32),
     ) {
     }
-}
-
-/// What is done with a folio of one kind when its last reference is gone.
-#[derive(Debug)]
-pub struct KindOps<P: Platform> {
-    /// The kind.
-    pub kind: Kind,
-    /// Its name in reports.
-    pub name: &'static str,
-    /// Runs in whichever thread put last, which may be one that never used this folio (the reuse
-    /// race, R4): so it may take no lock that any caller of a put could hold. Ends in
-    /// [`FrozenFolio::free`] or `init`.
-    pub destroy: fn(FrozenFolio<P>),
 }

@@ -1,4 +1,5 @@
-//! The right to a slot's reference: with it a folio is frozen, moved, exchanged or taken away.
+//! The page lock: the right to a slot's reference. Its holder freezes, moves, replaces or removes
+//! the folio.
 
 use core::fmt;
 use core::mem::{self, ManuallyDrop};
@@ -11,104 +12,127 @@ use crate::index::slot::Slot;
 use crate::zone::folio::{FolioRef, FrozenFolio};
 use crate::zone::zone::Zone;
 
-/// The right to use a slot's reference. Dropping it leaves the slot as it was.
-#[must_use = "dropping a locked releases it at once"]
+/// The page lock of a slot: the right to use the slot's reference. Dropping it releases the page
+/// lock and leaves the slot as it was.
+///
+/// ```
+/// use folio_frames::{Arena, Order, Slot, UserSpace};
+///
+/// let arena = Arena::<UserSpace>::new(2 << 20, &[])?;
+/// let zone = arena.zone();
+/// let slot = Slot::new();
+/// slot.install(zone.alloc_frozen(Order::ZERO)?).unwrap().publish();
+///
+/// let locked = slot.try_lock(zone).unwrap();
+/// assert!(slot.try_lock(zone).is_none());
+/// let reader = locked.folio().clone();
+///
+/// // A pinned folio cannot be frozen.
+/// let locked = locked.freeze().unwrap_err();
+/// drop(reader);
+/// locked.freeze().unwrap().remove().free();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "dropping a LockedSlot releases the page lock at once"]
 pub struct LockedSlot<'s, P: Platform> {
     slot: &'s Slot<P>,
-    /// **Invariant:** the slot holds this folio, and this is the slot's reference, until the claim
-    /// ends.
+    /// **Invariant:** the slot holds this folio, and this is the slot's reference, until the page
+    /// lock is released.
     folio: ManuallyDrop<FolioRef<P>>,
 }
 
 impl<'s, P: Platform> LockedSlot<'s, P> {
-    /// Of a slot that was just claimed, with its reference.
+    /// Wraps the page lock of a slot that was just locked, with the slot's reference.
     pub(crate) fn new(slot: &'s Slot<P>, folio: FolioRef<P>) -> Self {
         Self { slot, folio: ManuallyDrop::new(folio) }
     }
 
-    /// The folio in the slot, with the slot's reference: its bytes do not change while the claim
-    /// lasts.
+    /// Returns the folio in the slot, by the slot's reference. Its bytes do not change while the
+    /// page lock is held.
     pub fn folio(&self) -> &FolioRef<P> {
         &self.folio
     }
 
-    /// The slot's frame.
+    /// Returns the slot's frame.
     pub fn pfn(&self) -> Pfn {
         self.folio.frame_pfn()
     }
 
-    /// The order of the folio, if each of its frames has a slot of its own. `None`: this is the
-    /// only one.
+    /// Returns the order of the multi-slot folio to which the slot's frame belongs. `None`: the
+    /// folio has no other slot.
     pub fn subpage_of(&self) -> Option<Order> {
-        // Relaxed: nobody but the claim's holder changes it.
+        // Relaxed: only the holder of the page lock changes it.
         Some(self.slot.load(Ordering::Relaxed).order()).filter(|&order| order > Order::ZERO)
     }
 
-    /// The zone of the folio.
+    /// Returns the zone of the folio.
     pub fn zone(&self) -> &'static Zone<P> {
         self.folio.zone()
     }
 
-    /// Says whether the folio's bytes are newer than where they came from.
+    /// Sets the dirty bit: `true` if the folio's bytes are newer than its backing.
     pub fn set_dirty(&mut self, dirty: bool) {
         self.folio.set_dirty(dirty);
     }
 
-    /// Freezes the folio if the slot's reference is the only one. `Err` gives the claim back: it is
-    /// busy, or a folio of which other frames have their own slots, which
-    /// [`split`](Self::split) cuts into such as have one.
+    /// Freezes the folio if the slot's reference is the only one.
+    ///
+    /// # Errors
+    ///
+    /// Returns the page lock if the folio is pinned, or is a multi-slot folio:
+    /// [`split`](Self::split) it first.
     pub fn freeze(self) -> Result<FrozenSlot<'s, P>, Self> {
         if self.subpage_of().is_some() {
             return Err(self);
         }
-        // The one expected reference is the slot's, which is ours to use while the claim lasts.
-        let Ok(token) = self.zone().descriptor(self.folio.index()).word.freeze(1) else {
+        // The one expected reference is the slot's, which the page lock gives us the right to use.
+        let Ok(handle) = self.zone().descriptor(self.folio.index()).word.freeze(1) else {
             P::trace(Event::Busy, || self.pfn());
             return Err(self);
         };
-        token.leave_frozen();
+        handle.leave_frozen();
         P::trace(Event::Frozen, || self.pfn());
         let folio = FrozenFolio::from_index(self.zone(), self.folio.index());
         Ok(FrozenSlot::new(self.into_slot(), folio))
     }
 
-    /// The slot, still claimed; its reference is accounted for by the caller.
+    /// Returns the slot, still locked. The caller accounts for its reference.
     pub(crate) fn into_slot(self) -> &'s Slot<P> {
         let slot = self.slot;
         mem::forget(self);
         slot
     }
 
-    /// What nobody may do: others may hold the folio.
+    /// Writes to the folio without freezing it. It is a seeded bug: the folio may be pinned.
     #[cfg(broken = "write-without-freeze")]
     pub fn write_unfrozen(self, within: usize, bytes: &[u8]) {
         let (slot, folio) = self.into_parts();
         let to = folio.zone().address(folio.at()).wrapping_add(within);
         // SAFETY: within the folio, which is mapped. It races with readers, and is meant to.
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        slot.end(Some(folio.zone().number(folio.at())));
-        // It is the slot's.
+        slot.unlock(Some(folio.zone().number(folio.at())));
+        // The reference belongs to the slot.
         mem::forget(folio);
     }
 
-    /// Empties the slot. Its reference is the caller's now: whoever else holds the folio keeps it.
+    /// Empties the slot and returns its reference. Other pin owners keep the folio.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn remove(self) -> FolioRef<P> {
         let (slot, folio) = self.into_parts();
-        slot.end(None);
+        slot.unlock(None);
         folio
     }
 
-    /// Puts `new` in the place of the folio and opens it. The slot's reference on the old one is
-    /// the caller's now: whoever else holds it keeps it, as it was.
+    /// Puts `new` in the place of the folio and opens it. Returns the slot's reference to the old
+    /// folio. Other pin owners keep the old folio, as it was.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn replace(self, new: FrozenFolio<P>) -> FolioRef<P> {
         let (slot, old) = self.into_parts();
-        slot.end(Some(new.open_for_slot(1)));
+        slot.unlock(Some(new.open_for_slot(1)));
         old
     }
 
-    /// The slot's reference is the caller's now.
+    /// Returns the slot, still locked, and its reference.
     #[cfg_attr(feature = "track", track_caller)]
     pub(crate) fn into_parts(self) -> (&'s Slot<P>, FolioRef<P>) {
         let this = ManuallyDrop::new(self);
@@ -118,18 +142,40 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
 
 impl<P: Platform> Drop for LockedSlot<'_, P> {
     fn drop(&mut self) {
-        self.slot.end_untouched();
+        self.slot.unlock_unchanged();
     }
 }
 
 impl<P: Platform> fmt::Debug for LockedSlot<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "locked on {:?}", self.slot)
+        write!(f, "page lock on {:?}", self.slot)
     }
 }
 
-/// A claim whose folio is frozen: it may be filled, moved or taken away. Dropping it empties the
-/// slot and frees the folio, so that a fill that fails or panics leaves nothing behind.
+/// The page lock of a slot with a frozen folio, which may be filled, moved or removed.
+///
+/// Dropping it empties the slot and frees the folio, so that a fill that fails or panics leaves
+/// nothing behind.
+///
+/// ```
+/// use folio_frames::{Arena, Lookup, Order, Slot, UserSpace};
+///
+/// let arena = Arena::<UserSpace>::new(2 << 20, &[])?;
+/// let zone = arena.zone();
+/// let slot = Slot::new();
+///
+/// let mut filling = slot.install(zone.alloc_frozen(Order::ZERO)?).unwrap();
+/// assert!(matches!(slot.get(zone), Lookup::InProgress));
+/// filling.folio_mut().zero();
+/// let folio = filling.publish_and_get(zone);
+/// assert_eq!(slot.pfn(zone), Some(folio.pfn()));
+/// # drop(folio);
+///
+/// // A fill that is given up empties the slot.
+/// drop(slot.try_lock(zone).unwrap().freeze().unwrap());
+/// assert!(slot.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it empties the slot: publish, replace or remove it"]
 pub struct FrozenSlot<'s, P: Platform> {
     slot: &'s Slot<P>,
@@ -137,75 +183,96 @@ pub struct FrozenSlot<'s, P: Platform> {
 }
 
 impl<P: Platform> FrozenSlot<'_, P> {
-    /// The folio.
+    /// Returns the folio.
     pub fn folio(&self) -> &FrozenFolio<P> {
         &self.folio
     }
 
-    /// The folio, to write. The claim is its token's: who exchanges it for another one has no claim
-    /// here any more.
+    /// Returns the folio, to write.
+    ///
+    /// The page lock belongs to the exclusive handle. A caller that swaps the handle for another
+    /// one no longer holds the page lock of this slot.
     pub fn folio_mut(&mut self) -> &mut FrozenFolio<P> {
         &mut self.folio
     }
 
-    /// Opens the folio to everybody; the slot has its one reference.
-    pub fn publish(self) {
-        let (slot, folio) = self.into_parts();
-        slot.end(Some(folio.open_for_slot(1)));
-    }
-
-    /// Opens the folio to everybody; the slot has one reference, the caller another.
+    /// Opens the folio to readers and releases the page lock. The slot has the one reference.
     ///
     /// # Panics
     ///
-    /// When the folio is of another zone: nothing is left of it then.
+    /// Panics if it has the exclusive handle of another folio.
+    pub fn publish(self) {
+        let (slot, folio) = self.into_parts();
+        slot.unlock(Some(folio.open_for_slot(1)));
+    }
+
+    /// Opens the folio to readers, releases the page lock, and returns a reference. The slot has
+    /// another one.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the folio is not of `zone`: then the slot is emptied and the folio freed. Panics
+    /// if it has the exclusive handle of another folio.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn publish_and_get(self, zone: &'static Zone<P>) -> FolioRef<P> {
         assert!(core::ptr::eq(zone, self.folio.zone()), "{self:?} is of another zone");
         let (slot, folio) = self.into_parts();
         let index = folio.unfreeze(2);
-        slot.end(Some(zone.number(index)));
+        slot.unlock(Some(zone.number(index)));
         FolioRef::from_index(zone, index)
     }
 
-    /// Puts `new` in the place of the folio and opens it; the old one stays frozen and is the
-    /// caller's.
+    /// Puts `new` in the place of the folio, opens it, and releases the page lock. Returns the old
+    /// folio, still frozen.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it has the exclusive handle of another folio.
     pub fn replace(self, new: FrozenFolio<P>) -> FrozenFolio<P> {
         let (slot, old) = self.into_parts();
-        slot.end(Some(new.open_for_slot(1)));
+        slot.unlock(Some(new.open_for_slot(1)));
         old
     }
 
-    /// Keeps the claim but not the borrow of the slot, for a fill that outlives its caller: the
-    /// token stands for both until [`Slot::resume`]. Who frees it instead leaves a slot that is
-    /// claimed for ever.
+    /// Keeps the page lock but not the borrow of the slot, for a fill that outlives its caller.
+    /// Returns the exclusive handle, which stands for both until [`Slot::resume`].
+    ///
+    /// If the handle is freed instead, the slot stays locked forever.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it has the exclusive handle of another folio.
     pub fn suspend(self) -> FrozenFolio<P> {
         self.into_parts().1
     }
 
-    /// Empties the slot; the folio stays frozen and is the caller's.
+    /// Empties the slot and releases the page lock. Returns the folio, still frozen.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it has the exclusive handle of another folio.
     pub fn remove(self) -> FrozenFolio<P> {
         let (slot, folio) = self.into_parts();
-        slot.end(None);
+        slot.unlock(None);
         folio
     }
 }
 
 impl<'s, P: Platform> FrozenSlot<'s, P> {
-    /// Of a slot that is claimed, with the token of its folio.
+    /// Wraps the page lock of a locked slot, with the exclusive handle of its folio.
     pub(crate) fn new(slot: &'s Slot<P>, folio: FrozenFolio<P>) -> Self {
         Self { slot, folio: ManuallyDrop::new(folio) }
     }
 
-    /// Whether it has the token that it began with.
-    pub(crate) fn is_whole(&self) -> bool {
-        // What an unclaimed slot names is live, and has no token.
+    /// Returns `true` if it has the exclusive handle that it began with.
+    pub(crate) fn has_own_handle(&self) -> bool {
+        // The folio in an unlocked slot is live, and has no exclusive handle.
         self.slot.pfn(self.folio.zone()) == Some(self.folio.pfn())
     }
 
     pub(crate) fn into_parts(self) -> (&'s Slot<P>, FrozenFolio<P>) {
-        // Whoever has the other one can have the claim, by Slot::resume.
-        assert!(self.is_whole(), "{self:?} has the token of another folio");
+        // The owner of the other handle can get the page lock, by Slot::resume.
+        assert!(self.has_own_handle(), "{self:?} has the exclusive handle of another folio");
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is never used or dropped again.
         (this.slot, unsafe { ManuallyDrop::take(&mut this.folio) })
@@ -214,8 +281,8 @@ impl<'s, P: Platform> FrozenSlot<'s, P> {
 
 impl<P: Platform> Drop for FrozenSlot<'_, P> {
     fn drop(&mut self) {
-        if self.is_whole() {
-            self.slot.end(None);
+        if self.has_own_handle() {
+            self.slot.unlock(None);
         }
         // SAFETY: dropped once, and not used after.
         unsafe { ManuallyDrop::take(&mut self.folio) }.free();
@@ -224,6 +291,6 @@ impl<P: Platform> Drop for FrozenSlot<'_, P> {
 
 impl<P: Platform> fmt::Debug for FrozenSlot<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "locked on {:?}, frozen", self.slot)
+        write!(f, "page lock on {:?}, frozen", self.slot)
     }
 }

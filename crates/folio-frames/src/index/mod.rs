@@ -1,5 +1,6 @@
 //! Index entries: lookup, page lock, multi-slot folios, optimistic reads.
 
+pub(crate) mod entry;
 pub(crate) mod lock;
 pub(crate) mod optimistic;
 pub(crate) mod racy_copy;

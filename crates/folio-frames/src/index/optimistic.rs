@@ -1,34 +1,33 @@
-//! Reading without a reference: the bytes are copied while others may change them, and believed if
-//! nobody did.
+//! Optimistic reads: copy the bytes of a folio without a reference, then validate the copy by the
+//! slot's version, as a seqlock does.
 //!
-//! | reader | whoever changes what is read |
+//! | reader | writer, mover or remover |
 //! | --- | --- |
-//! | 1. loads the slot: held, not claimed, version v (Acquire) | a. claims the slot |
-//! | 2. asks its caller whether the bytes are wanted, then copies them, by atomic loads | b. freezes the folio; fence (Release); writes, moves or frees it |
-//! | 3. fence (Acquire) | c. ends the claim: version v + 1 (Release) |
+//! | 1. loads the slot: live, unlocked, version v (Acquire) | a. takes the page lock |
+//! | 2. asks its caller for permission, then copies the bytes, by loads that may race | b. freezes the folio; fence (Release); writes, moves or frees it |
+//! | 3. fence (Acquire) | c. releases the page lock: version v + 1 (Release) |
 //! | 4. loads the slot again: the same in all bits | |
 //!
-//! Why the copy is then one content, under every scheme, without a look at the descriptor:
+//! The copy is then one content, under every scheme, and no descriptor was read. The cases:
 //!
 //! - *A byte from b.* Its writer fenced after a, and the reader fences after it: so 4 comes after
-//!   a, and what 4 finds is claimed, or a later version. The same holds for everybody who gets the
-//!   frame later, for another slot or another file, since allocating comes after c, and every
-//!   writer fences in [`FrozenFolio::as_mut_slice`].
-//! - *A byte from before v.* No: 1 is an Acquire of the end that made version v, and all that was
-//!   written before.
-//! - *A claim that froze nothing* changes no byte, and may leave the version.
-//! - *The same bits again after 2^26 ends* while one copy lasts: at 10 million a second 7 seconds,
-//!   for one sleep of the reader between 1 and 4 that ends in the instant when the number comes
-//!   round. That is what a version is worth.
-//! - *Bytes that are gone.* An offline block's read as zeroes, and are not believed, as its frames
-//!   left their slots before. What must not happen is an address that is no longer mapped: hence
-//!   [`DirectMap`].
+//!   a, and finds a locked slot or a later version. The same holds for each later owner of the
+//!   frame, for another slot or another file: allocation comes after c, and every writer fences in
+//!   [`FrozenFolio::as_mut_slice`].
+//! - *A byte from before v.* Impossible: 1 is an Acquire of the unlock that made version v, and of
+//!   all that was written before.
+//! - *A page lock under which nothing was frozen* changes no byte, and may leave the version.
+//! - *The same bits again after 2^26 unlocks* during one copy: at 10 million a second that takes 7
+//!   seconds. The reader must sleep once between 1 and 4, and wake at the instant when the version
+//!   has wrapped around to v. A version gives no more than that.
+//! - *Bytes that are gone.* Those of an offline block read as zeroes, and fail the validation, as
+//!   its frames left their slots before. An address must never be unmapped: hence [`DirectMap`].
 //!
-//! A reader that is not lucky has lost nothing but its copy: it takes a reference ([`Slot::get`]),
-//! and sleeps if need be. So nobody retries here, and nobody can lose for ever.
+//! A read that fails has lost only its copy: the caller takes a reference ([`Slot::get`]), and
+//! sleeps if need be. So nothing retries here, and no reader can starve.
 //!
-//! On a hit nothing is written but a mark that is not set. The slot's line, the mark's and the
-//! bytes' are all that is touched: 9 bytes of metadata for a page.
+//! A hit writes only a referenced bit that is not set. It touches the lines of the slot, of that
+//! bit and of the bytes: 9 bytes of metadata for a page.
 //!
 //! [`FrozenFolio::as_mut_slice`]: crate::FrozenFolio::as_mut_slice
 
@@ -40,24 +39,49 @@ use folio_ref::CHECKS;
 
 use crate::base::ids::FRAME_SIZE;
 use crate::base::platform::Platform;
+use crate::base::seeded_bugs::NO_SECOND_LOAD;
+use crate::index::entry::Entry;
 use crate::index::racy_copy::racy_copy;
-use crate::index::slot::{Entry, Lookup, Slot};
+use crate::index::slot::{Lookup, Slot};
+use crate::zone::seeded_bugs;
 use crate::zone::zone::Zone;
 
-/// The promise that the bytes of a zone's frames stay mapped for `'a`, whether they are online or
-/// not.
+/// The promise that the bytes of a zone's frames stay mapped for `'a`, online or offline.
 ///
-/// An `Arena` makes it of a borrow of itself: it unmaps nothing while it exists.
+/// `Arena::direct_map` makes it of a borrow of the arena, which unmaps nothing while it exists.
+///
+/// ```
+/// use folio_frames::{Arena, Order, Slot, UserSpace};
+///
+/// let arena = Arena::<UserSpace>::new(2 << 20, &[])?;
+/// let zone = arena.zone();
+/// let slot = Slot::new();
+/// let mut filling = slot.install(zone.alloc_frozen(Order::ZERO)?).unwrap();
+/// filling.folio_mut().as_mut_slice().fill(7);
+/// filling.publish();
+///
+/// let mut buf = [0; 64];
+/// assert!(slot.read(arena.direct_map(), 100, &mut buf, || true).is_some());
+/// assert_eq!(buf, [7; 64]);
+///
+/// // A locked slot may change at any moment.
+/// let locked = slot.try_lock(zone).unwrap();
+/// assert!(slot.read(arena.direct_map(), 100, &mut buf, || true).is_none());
+/// drop(locked.remove());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct DirectMap<'a, P: Platform> {
     zone: &'static Zone<P>,
     mapped: PhantomData<&'a ()>,
 }
 
 impl<P: Platform> DirectMap<'_, P> {
+    /// Returns the promise for `zone`.
+    ///
     /// # Safety
     ///
-    /// For as long as the lifetime says, the bytes of every frame that was online are readable
-    /// where they were. What they hold does not matter.
+    /// For the whole lifetime, the bytes of every frame that was ever online are readable at their
+    /// addresses. Their content does not matter.
     pub unsafe fn new(zone: &'static Zone<P>) -> Self {
         Self { zone, mapped: PhantomData }
     }
@@ -78,18 +102,20 @@ impl<P: Platform> fmt::Debug for DirectMap<'_, P> {
 }
 
 impl<P: Platform> Slot<P> {
-    /// Copies bytes of the folio here, from byte `within` of its first frame on, taking no
-    /// reference, and marks it as used. `Some`: they are in `buf`; whether a milestone was
-    /// passed, as [`FolioRef::mark`](crate::FolioRef::mark) says. `None`: nothing is
-    /// here, somebody is at work on it, or was meanwhile, or `wanted` said no; `buf` is as it was,
-    /// or zeroes.
+    /// Copies bytes of the folio in this slot without a reference, and sets its referenced bit.
     ///
-    /// `wanted` is asked between the two looks at the slot. What it loads, with Acquire, goes with
-    /// the bytes: at the second look nothing had been done to the folio since the first.
+    /// The copy begins at byte `within` of the slot's frame. Returns `Some` if `buf` holds it. The
+    /// value is `true` if this was the first use of a frame with a readahead marker, as
+    /// [`FolioRef::set_referenced`](crate::FolioRef::set_referenced) returns it. Returns `None` if
+    /// the slot is empty or locked, or changed during the copy, or `wanted` returned `false`. Then
+    /// `buf` is unchanged or zeroed.
+    ///
+    /// `wanted` is called between the two loads of the slot. A value that it loads with Acquire is
+    /// as valid as the bytes: at the second load the folio has not changed since the first.
     ///
     /// # Panics
     ///
-    /// When the range does not lie in one frame.
+    /// Panics if the range does not lie in one frame.
     #[inline(always)]
     #[must_use]
     pub fn read(
@@ -103,56 +129,53 @@ impl<P: Platform> Slot<P> {
             within <= FRAME_SIZE && buf.len() <= FRAME_SIZE - within,
             "a range past the end of a frame"
         );
-        // Acquire: pairs with Release in end, which published the bytes.
+        // Acquire: pairs with Release in unlock, which published the bytes.
         let before = self.load(Ordering::Acquire);
-        let number = before.number_unclaimed(map.zone)?;
+        let number = before.number_unlocked(map.zone)?;
         if !wanted() {
             return None;
         }
-        #[cfg(broken = "read-by-count")]
-        let descriptor = map.zone.descriptor(map.zone.numbers.index(number.as_usize() as u64)?);
-        #[cfg(broken = "read-by-count")]
-        let count = descriptor.word.snapshot();
-        // SAFETY: the frame was online when it came here, so its bytes are mapped as long as `map`
-        // says, and initialised, since memory from the system is. The range lies in the
-        // frame.
+        let count = seeded_bugs::count_of(map.zone, number);
+        // SAFETY: the frame was online when it came into the slot, so its bytes are mapped for the
+        // lifetime of `map`, and initialised, since memory from the system is. The range lies in
+        // the frame.
         unsafe { racy_copy::<P>(map.zone.address_of(number).wrapping_add(within), buf) };
         P::between_copy_and_check();
         // Acquire: pairs with the fence in as_mut_slice. If a byte came from a write behind that
-        // fence, the load below comes after the claim before it.
+        // fence, the load below comes after the try_lock before it.
         fence(Ordering::Acquire);
         // Relaxed: ordered by the fence.
-        #[cfg(not(broken = "read-by-count"))]
-        let is_same = self.load(Ordering::Relaxed) == before || cfg!(broken = "no-second-load");
-        #[cfg(broken = "read-by-count")]
-        let is_same = descriptor.word.snapshot() == count;
+        let is_same = match count {
+            None => self.load(Ordering::Relaxed) == before || NO_SECOND_LOAD,
+            Some(_) => seeded_bugs::count_of(map.zone, number) == count,
+        };
         if !is_same {
-            forget(buf);
+            discard(buf);
             return None;
         }
         if CHECKS {
             self.check(map, before, within, buf);
         }
-        Some(map.zone.set_mark_of(number))
+        Some(map.zone.set_referenced_of(number))
     }
 
-    /// What a reader with a reference finds is what was copied, if the slot is still the same.
+    /// Asserts that a reader with a reference finds the bytes of `copy`, if the slot is unchanged.
     fn check(&self, map: DirectMap<'_, P>, before: Entry, within: usize, copy: &[u8]) {
-        // Relaxed: the reference keeps the bytes; they can be others only if the entry is.
+        // Relaxed: the reference keeps the bytes, and they differ only if the entry does.
         if let Lookup::Hit(folio) = self.get(map.zone)
             && self.load(Ordering::Relaxed) == before
         {
             let bytes = &folio.frame()[within..within + copy.len()];
             assert!(
                 bytes == copy,
-                "a read without a reference gave what never was: {folio:?} at {within}"
+                "an optimistic read gave bytes that {folio:?} does not hold at byte {within}"
             );
         }
     }
 }
 
-/// What was copied may be another's.
+/// Zeroes a copy that failed the validation: its bytes may belong to another file.
 #[cold]
-fn forget(buf: &mut [u8]) {
+fn discard(buf: &mut [u8]) {
     buf.fill(0);
 }

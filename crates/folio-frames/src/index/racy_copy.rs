@@ -1,64 +1,29 @@
-//! Copying bytes that somebody else may be writing: what comes out is only believed when it is
-//! known that nobody did.
+//! Copies bytes that another thread may be writing. The caller uses the copy only if it can prove
+//! that no write raced with it.
 //!
-//! Such a copy can not be an ordinary one: to Rust a plain read beside a write is a data race,
-//! whatever is done with the bytes afterwards. So on x86-64 the loads are instructions that the
-//! compiler does not look into, of as many bytes as the platform allows ([`Vectors`]), or one
-//! string instruction. To the program they are what a system call is that reads its memory
-//! (`write`, `process_vm_readv`): bytes arrive that were there at some moment, each from any one of
-//! the writes that race with it. No load needs to be atomic as a whole, and of an order only what
-//! the processor gives to all loads: on x86-64 a later load does not pass an earlier one. That this
-//! is how hardware behaves, and not a theorem about Rust, is the price; seqlocks everywhere pay it.
+//! Such a copy cannot be an ordinary one: to Rust, a plain read that races with a write is a data
+//! race, even if the bytes are then discarded. So on x86-64 the loads are instructions that are
+//! opaque to the compiler: loads as wide as the platform allows ([`Vectors`](crate::Vectors)), or
+//! one string instruction. To the program they are like a system call that reads its memory
+//! (`write`, `process_vm_readv`). Each byte that arrives was there at some moment, from any one of
+//! the writes that race with it. No load needs to be atomic as a whole. The only order needed is
+//! that which the processor gives to all loads: on x86-64 a later load does not pass an earlier
+//! one. This relies on the behaviour of hardware, and is not a theorem about Rust. All seqlocks
+//! rely on it.
 //!
-//! Elsewhere, and under Miri, the loads are relaxed atomic ones of 8 bytes and 1. Those are sound
-//! against writes that are atomic too; the frames' are not, so Miri would rightly complain, and its
-//! tests do not race here.
+//! On other targets, and under Miri, the loads are relaxed atomic ones of 8 bytes and 1. Those are
+//! sound only against writes that are atomic too. The writes to frames are not, so Miri would
+//! rightly report a race; its tests do not race here.
 //!
-//! Nobody else has the target.
+//! The target buffer is exclusive to the caller.
 
 use crate::base::platform::Platform;
 
-/// The registers for bytes that code may use here. Of interest on x86-64, where more may be there
-/// than the program was built for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vectors(Width);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Width {
-    Bits128,
-    Bits256,
-    Bits512,
-}
-
-impl Vectors {
-    /// SSE2.
-    pub const BITS_128: Self = Self(Width::Bits128);
-
-    /// AVX.
-    ///
-    /// # Safety
-    ///
-    /// This processor has its registers of 256 bits, and whoever else runs on it leaves them as
-    /// they were.
-    pub const unsafe fn bits_256() -> Self {
-        Self(Width::Bits256)
-    }
-
-    /// AVX-512.
-    ///
-    /// # Safety
-    ///
-    /// As [`bits_256`](Self::bits_256), of AVX-512F and 512 bits.
-    pub const unsafe fn bits_512() -> Self {
-        Self(Width::Bits512)
-    }
-}
-
-/// Copies `to.len()` bytes.
+/// Copies `to.len()` bytes from `from`.
 ///
 /// # Safety
 ///
-/// All of them can be read at `from`: mapped, initialised. They may change meanwhile.
+/// All these bytes are mapped and initialised. They may change during the copy.
 #[inline(always)]
 pub(crate) unsafe fn racy_copy<P: Platform>(from: *const u8, to: &mut [u8]) {
     // SAFETY: the caller's promise.
@@ -70,30 +35,30 @@ mod copy {
     use core::arch::asm;
     use core::arch::x86_64::__m128i as Wide;
 
-    use super::Width;
     use crate::base::platform::Platform;
+    use crate::base::vectors::Width;
 
     const WIDE: usize = size_of::<Wide>();
-    /// Loads that are under way before the first store.
-    const RUN: usize = 64;
-    /// From here on wider loads are worth the question whether there are any. With stores of 16
-    /// bytes a copy of 1000 fills the queue of those that wait for their bytes, and the next
-    /// one waits too: of pages that are in no cache it takes 350 ns on Zen 4, with 32 bytes 235,
-    /// with 64 bytes 215.
-    const SEVERAL: usize = 256;
-    /// From here on one string instruction is faster than runs of 16-byte loads. (4 KiB on Zen 4:
-    /// 43 ns against 68; memcpy 43.)
-    const LONG: usize = 1024;
-    /// From here on it pays to wait for the first bytes: see [`late_string`].
-    const FAR: usize = 3072;
+    /// Number of bytes that are loaded before the first store.
+    const CHUNK: usize = 64;
+    /// From this length on, wider loads are worth the call that asks for them. A copy of 1000 bytes
+    /// by 16-byte stores fills the store queue, and the next copy waits too. From pages that are in
+    /// no cache it takes 350 ns on Zen 4; with 32-byte stores 235 ns, with 64-byte stores 215 ns.
+    const WIDE_FROM: usize = 256;
+    /// From this length on, one string instruction is faster than chunks of 16-byte loads. (4 KiB
+    /// on Zen 4: 43 ns against 68; memcpy 43.)
+    const STRING_FROM: usize = 1024;
+    /// From this length on, it pays to wait for the first bytes: see [`late_string`].
+    const LATE_FROM: usize = 3072;
 
     macro_rules! load {
         ($name:ident, $type:ty, $class:ident, $instruction:literal) => {
-            /// One load of its type's size, in no need of alignment.
+            /// Loads one value, which need not be aligned.
             #[inline(always)]
             unsafe fn $name(from: *const u8) -> $type {
                 let value: $type;
-                // SAFETY: it reads so many bytes at `from`, which the caller says can be read, and nothing else.
+                // SAFETY: it only reads the bytes of one value at `from`, which the caller says can
+                // be read.
                 unsafe {
                     asm!($instruction, out($class) value, in(reg) from,
                          options(nostack, preserves_flags, readonly));
@@ -108,18 +73,18 @@ mod copy {
     load!(load_4, u32, reg, "mov {:e}, [{}]");
     load!(load_1, u8, reg_byte, "mov {}, [{}]");
 
-    /// Copies one value from an offset to the same offset.
+    /// Copies one value at the same offset of both.
     macro_rules! one {
         ($load:ident, $type:ty, $from:expr, $to:expr, $at:expr) => {{
-            // SAFETY: the caller of this file's functions can read there, see each use.
+            // SAFETY: the caller of the function can read there, see each use.
             let value = unsafe { $load($from.wrapping_add($at)) };
-            // SAFETY: and write there; in no need of alignment.
+            // SAFETY: and write there. The value need not be aligned.
             unsafe { $to.wrapping_add($at).cast::<$type>().write_unaligned(value) };
         }};
     }
 
-    /// Copies a length of at least one value: values one after the other, the last one where it
-    /// ends.
+    /// Copies `len` bytes, at least one value: values one after the other. The last one ends at
+    /// `len`, and may overlap the one before.
     macro_rules! all {
         ($load:ident, $type:ty, $from:expr, $to:expr, $len:expr) => {{
             let last = $len - size_of::<$type>();
@@ -134,16 +99,16 @@ mod copy {
 
     /// # Safety
     ///
-    /// `len` bytes can be read at `from` and written at `to`, which nobody else has.
+    /// `len` bytes can be read at `from`, and written at `to`, which is exclusive to the caller.
     #[inline(always)]
     pub(super) unsafe fn racy_copy<P: Platform>(from: *const u8, to: *mut u8, len: usize) {
         match len {
             // SAFETY: the caller's promise, here and below.
-            ..RUN => unsafe { few(from, to, len) },
+            ..CHUNK => unsafe { short(from, to, len) },
             // SAFETY: as above.
-            RUN..SEVERAL => unsafe { runs(from, to, len) },
+            CHUNK..WIDE_FROM => unsafe { chunks(from, to, len) },
             // SAFETY: as above.
-            SEVERAL..FAR => unsafe { wide::<P>(from, to, len) },
+            WIDE_FROM..LATE_FROM => unsafe { wide::<P>(from, to, len) },
             // SAFETY: as above.
             _ if is_just_ahead(from, to) => unsafe { wide::<P>(from, to, len) },
             // SAFETY: as above.
@@ -151,59 +116,66 @@ mod copy {
         }
     }
 
-    /// Whether the target lies up to 31 bytes past the source, or seems to from the lower 12 bits,
-    /// all that a processor compares before it loads what an earlier store may hold. There the
-    /// string instruction goes byte by byte: 4 KiB in 1200 ns on Zen 4, or 105 where it is
-    /// 16 bytes past, as memory is that the C library has mapped for a large buffer. Wide loads:
-    /// 60.
+    /// Returns `true` if the target begins up to 31 bytes past the source, or seems to by the lower
+    /// 12 bits of the addresses. A processor compares only those before it loads bytes that an
+    /// earlier store may hold.
+    ///
+    /// There the string instruction copies byte by byte: 4 KiB take 1200 ns on Zen 4. They take 105
+    /// ns at a distance of 16 bytes, which a large buffer has that the C library mapped. Wide loads
+    /// take 60 ns.
     #[inline(always)]
     fn is_just_ahead(from: *const u8, to: *const u8) -> bool {
         (to.addr().wrapping_sub(from.addr()) % 4096).wrapping_sub(1) < 31
     }
 
-    /// In pieces as large as the processor likes.
+    /// Copies by one string instruction, in pieces as large as the processor chooses.
     #[inline(always)]
     unsafe fn string(from: *const u8, to: *mut u8, len: usize) {
-        // SAFETY: it reads so many bytes at `from` and writes them at `to`, as the caller says it
-        // can, and nothing else.
+        // SAFETY: it only reads `len` bytes at `from` and writes them at `to`, as the caller says
+        // it can.
         unsafe {
             asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
                  options(nostack, preserves_flags));
         }
     }
 
-    /// The same, but the length is known only when the first bytes have come. As long as the
-    /// instruction is not under way, the loads of the next lines are; once it is, nothing
-    /// behind it gets on. Of pages that are in no cache it takes off a fifth of the time (4 KiB
-    /// read on Zen 4: 395 ns instead of 509, where memcpy takes 427), to those that are in one it
-    /// adds up to 10 ns.
+    /// Copies by one string instruction, with a length that depends on the first bytes.
+    ///
+    /// Until the instruction starts, the loads of the next lines proceed; once it runs, nothing
+    /// behind it does. That saves a fifth of the time for pages that are in no cache: 4 KiB take
+    /// 395 ns on Zen 4 instead of 509, where memcpy takes 427. It costs up to 10 ns for pages in a
+    /// cache.
     #[inline(always)]
     unsafe fn late_string(from: *const u8, to: *mut u8, len: usize) {
-        // SAFETY: as in `string`; what is prefetched may be anything.
+        // SAFETY: as in `string`; any address may be prefetched.
         unsafe {
             asm!("mov {late}, [rsi]",
                  ".irp ahead, 64, 128, 192, 256, 320, 384, 448",
                  "prefetcht0 [rsi + \\ahead]",
                  ".endr",
                  "and {late}, 0", "add rcx, {late}", "rep movsb",
-                 late = out(reg) _, inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+                 late = out(reg) _, inout("rcx") len => _, inout("rsi") from => _,
+                 inout("rdi") to => _,
                  options(nostack));
         }
     }
 
+    /// Copies by the widest registers of the platform.
+    ///
     /// # Safety
     ///
-    /// As in [`racy_copy`]; at least [`SEVERAL`] bytes.
+    /// `len` bytes, at least [`WIDE_FROM`], can be read at `from`, and written at `to`, which is
+    /// exclusive to the caller.
     #[inline(always)]
     unsafe fn wide<P: Platform>(from: *const u8, to: *mut u8, len: usize) {
-        match P::vectors().0 {
+        match P::vectors().width() {
             // SAFETY: the caller's promise, here and below.
-            Width::Bits128 if len >= LONG && !is_just_ahead(from, to) => unsafe {
-                string(from, to, len)
+            Width::Bits128 if len >= STRING_FROM && !is_just_ahead(from, to) => unsafe {
+                string(from, to, len);
             },
             // SAFETY: as above.
-            Width::Bits128 => unsafe { runs(from, to, len) },
-            // SAFETY: as above; that there are such registers was promised to `Vectors`.
+            Width::Bits128 => unsafe { chunks(from, to, len) },
+            // SAFETY: as above; the registers exist by the promise made to `Vectors`.
             Width::Bits256 => unsafe { by_256(from, to, len) },
             // SAFETY: as above.
             Width::Bits512 => unsafe { by_512(from, to, len) },
@@ -211,68 +183,79 @@ mod copy {
     }
 
     macro_rules! by_registers {
-        ($name:ident, $four:literal, $move:literal, $a:literal, $b:literal, $c:literal, $d:literal, $end:literal) => {
-            /// Four registers at a time, the last four where it ends. At least as many bytes.
+        ($name:ident, $four:literal, $move:literal,
+         $a:literal, $b:literal, $c:literal, $d:literal, $end:literal) => {
+            /// Copies at least four registers, four at a time. The last four end at `len`.
             #[inline(never)]
             pub(super) unsafe fn $name(from: *const u8, to: *mut u8, len: usize) {
-                // SAFETY: `rax` is at most `last`, and from there on four registers' bytes are left.
+                // SAFETY: `rax` is at most `last`, and four registers' bytes lie from there on.
                 unsafe {
                     asm!(".macro four",
-                         concat!($move, " ", $a, ", [{from} + rax]"), concat!($move, " ", $b, ", [{from} + rax + ", $four, " / 4]"),
-                         concat!($move, " ", $c, ", [{from} + rax + ", $four, " / 2]"), concat!($move, " ", $d, ", [{from} + rax + ", $four, " / 4 * 3]"),
-                         concat!($move, " [{to} + rax], ", $a), concat!($move, " [{to} + rax + ", $four, " / 4], ", $b),
-                         concat!($move, " [{to} + rax + ", $four, " / 2], ", $c), concat!($move, " [{to} + rax + ", $four, " / 4 * 3], ", $d),
+                         concat!($move, " ", $a, ", [{from} + rax]"),
+                         concat!($move, " ", $b, ", [{from} + rax + ", $four, " / 4]"),
+                         concat!($move, " ", $c, ", [{from} + rax + ", $four, " / 2]"),
+                         concat!($move, " ", $d, ", [{from} + rax + ", $four, " / 4 * 3]"),
+                         concat!($move, " [{to} + rax], ", $a),
+                         concat!($move, " [{to} + rax + ", $four, " / 4], ", $b),
+                         concat!($move, " [{to} + rax + ", $four, " / 2], ", $c),
+                         concat!($move, " [{to} + rax + ", $four, " / 4 * 3], ", $d),
                          ".endm",
-                         "jmp 3f", "2:", "four", concat!("add rax, ", $four), "3:", "cmp rax, {last}", "jb 2b",
+                         "jmp 3f", "2:", "four", concat!("add rax, ", $four),
+                         "3:", "cmp rax, {last}", "jb 2b",
                          "mov rax, {last}", "four", ".purgem four",
                          $end,
-                         from = in(reg) from, to = in(reg) to, last = in(reg) len - $four, inout("rax") 0_usize => _,
+                         from = in(reg) from, to = in(reg) to, last = in(reg) len - $four,
+                         inout("rax") 0_usize => _,
                          clobber_abi("sysv64"), options(nostack));
                 }
             }
         };
     }
 
-    // Whoever uses the old registers after wide ones pays for it, unless their upper halves are
-    // said to be of no use. Those from 16 on have none.
+    // SSE instructions after AVX ones are slow until vzeroupper clears the upper halves of the
+    // registers. SSE does not have the registers from 16 on, so they need no vzeroupper.
     by_registers!(by_256, 128, "vmovdqu", "ymm0", "ymm1", "ymm2", "ymm3", "vzeroupper");
     by_registers!(by_512, 256, "vmovdqu64", "zmm16", "zmm17", "zmm18", "zmm19", "");
 
+    /// Copies by 64-byte chunks. The last one ends at `len`, and may overlap the one before.
+    ///
     /// # Safety
     ///
-    /// As in [`racy_copy`]; at least one run.
+    /// `len` bytes, at least [`CHUNK`], can be read at `from`, and written at `to`, which is
+    /// exclusive to the caller.
     #[inline(always)]
-    pub(super) unsafe fn runs(from: *const u8, to: *mut u8, len: usize) {
-        let last = len - RUN;
+    pub(super) unsafe fn chunks(from: *const u8, to: *mut u8, len: usize) {
+        let last = len - CHUNK;
         let mut at = 0;
         while at < last {
-            // SAFETY: `at + RUN` is below `len`.
-            unsafe { run(from.wrapping_add(at), to.wrapping_add(at)) };
-            at += RUN;
+            // SAFETY: `at + CHUNK` is below `len`.
+            unsafe { chunk(from.wrapping_add(at), to.wrapping_add(at)) };
+            at += CHUNK;
         }
         // SAFETY: the last bytes, some of them again.
-        unsafe { run(from.wrapping_add(last), to.wrapping_add(last)) };
+        unsafe { chunk(from.wrapping_add(last), to.wrapping_add(last)) };
     }
 
-    /// With the offsets in the instructions.
+    /// Copies one chunk, with the offsets in the instructions.
     #[inline(always)]
-    unsafe fn run(from: *const u8, to: *mut u8) {
+    unsafe fn chunk(from: *const u8, to: *mut u8) {
         let (a, b, c, d): (Wide, Wide, Wide, Wide);
-        // SAFETY: it reads a run's 64 bytes at `from`, which the caller says can be read, and
-        // nothing else.
+        // SAFETY: it only reads the 64 bytes of a chunk at `from`, which the caller says can be
+        // read.
         unsafe {
             asm!("movdqu {a}, [{from}]", "movdqu {b}, [{from} + 16]",
                  "movdqu {c}, [{from} + 32]", "movdqu {d}, [{from} + 48]",
-                 a = out(xmm_reg) a, b = out(xmm_reg) b, c = out(xmm_reg) c, d = lateout(xmm_reg) d, from = in(reg) from,
+                 a = out(xmm_reg) a, b = out(xmm_reg) b, c = out(xmm_reg) c,
+                 d = lateout(xmm_reg) d, from = in(reg) from,
                  options(nostack, preserves_flags, readonly));
         }
-        // SAFETY: and writes them at `to`; in no need of alignment.
+        // SAFETY: and writes them at `to`, which need not be aligned.
         unsafe { to.cast::<[Wide; 4]>().write_unaligned([a, b, c, d]) };
     }
 
-    /// Less than a run: the largest size that fits, the last load overlapping.
+    /// Copies less than a chunk: by loads of the largest size that fits, the last one overlapping.
     #[inline(always)]
-    unsafe fn few(from: *const u8, to: *mut u8, len: usize) {
+    unsafe fn short(from: *const u8, to: *mut u8, len: usize) {
         match len {
             WIDE.. => all!(load_wide, Wide, from, to, len),
             8.. => all!(load_8, u64, from, to, len),
@@ -283,23 +266,23 @@ mod copy {
     }
 }
 
-/// For shuttle: in two halves, between which others go on.
+/// For shuttle: copies in two halves, between which other threads run.
 #[cfg(shuttle)]
 mod copy {
     use crate::base::platform::Platform;
 
     /// # Safety
     ///
-    /// `len` bytes can be read at `from` and written at `to`, which nobody else has.
+    /// `len` bytes can be read at `from`, and written at `to`, which is exclusive to the caller.
     pub(super) unsafe fn racy_copy<P: Platform>(from: *const u8, to: *mut u8, len: usize) {
         let half = len / 2;
         folio_ref::testing::stepped::step();
-        // SAFETY: the caller's promise; nobody writes before the next step.
+        // SAFETY: the caller's promise; no other thread runs before the next step.
         unsafe { to.copy_from_nonoverlapping(from, half) };
         folio_ref::testing::stepped::step();
         // SAFETY: as above.
         unsafe {
-            to.wrapping_add(half).copy_from_nonoverlapping(from.wrapping_add(half), len - half)
+            to.wrapping_add(half).copy_from_nonoverlapping(from.wrapping_add(half), len - half);
         };
     }
 }
@@ -312,7 +295,7 @@ mod copy {
 
     /// # Safety
     ///
-    /// `len` bytes can be read at `from` and written at `to`, which nobody else has.
+    /// `len` bytes can be read at `from`, and written at `to`, which is exclusive to the caller.
     pub(super) unsafe fn racy_copy<P: Platform>(from: *const u8, to: *mut u8, len: usize) {
         let head = from.align_offset(size_of::<u64>()).min(len);
         let words = (len - head) / size_of::<u64>();
@@ -330,7 +313,7 @@ mod copy {
             let word = unsafe { &*from.wrapping_add(at).cast::<AtomicU64>() };
             // Relaxed: as above.
             let value = word.load(Ordering::Relaxed);
-            // SAFETY: within the bytes; in no need of alignment.
+            // SAFETY: within the bytes, and need not be aligned.
             unsafe { to.wrapping_add(at).cast::<u64>().write_unaligned(value) };
         }
     }
@@ -343,8 +326,8 @@ mod tests {
     use super::*;
     use crate::UserSpace;
 
-    /// By what copies: every length at every alignment, and nothing beside it.
-    fn copies(mut copy: impl FnMut(*const u8, &mut [u8]), lengths: &[usize]) {
+    /// Checks a copy function for each length at each alignment: it writes no other byte.
+    fn check_copies(mut copy: impl FnMut(*const u8, &mut [u8]), lengths: &[usize]) {
         let bytes: Vec<u8> = (0..5000_u32).map(|n| (n * 7 % 251) as u8 + 1).collect();
         for &len in lengths {
             for start in [0, 1, 3, 8, 15, 31, 63] {
@@ -367,30 +350,36 @@ mod tests {
     }
 
     #[test]
-    fn every_length_at_every_alignment_is_copied_and_nothing_beside_it() {
+    fn each_length_at_each_alignment_is_copied_exactly() {
         let lengths: Vec<usize> =
             (0..300).chain([512, 700, 1023, 1024, 1100, 3000, 3071, 3072, 4096]).collect();
         // SAFETY: the bytes are there.
-        copies(|from, to| unsafe { racy_copy::<UserSpace>(from, to) }, &lengths);
+        check_copies(|from, to| unsafe { racy_copy::<UserSpace>(from, to) }, &lengths);
     }
 
     #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(miri), not(shuttle)))]
     #[test]
-    fn each_width_copies_what_a_processor_may_be_asked_for() {
+    fn each_register_width_copies_all_its_lengths() {
         let lengths = [256, 257, 300, 511, 512, 513, 700, 1024, 4096];
         let mut tried = 0;
         if std::is_x86_feature_detected!("avx") {
             // SAFETY: the bytes are there, and so are the registers.
-            copies(|from, to| unsafe { copy::by_256(from, to.as_mut_ptr(), to.len()) }, &lengths);
+            check_copies(
+                |from, to| unsafe { copy::by_256(from, to.as_mut_ptr(), to.len()) },
+                &lengths,
+            );
             tried += 1;
         }
         if std::is_x86_feature_detected!("avx512f") {
             // SAFETY: as above.
-            copies(|from, to| unsafe { copy::by_512(from, to.as_mut_ptr(), to.len()) }, &lengths);
+            check_copies(
+                |from, to| unsafe { copy::by_512(from, to.as_mut_ptr(), to.len()) },
+                &lengths,
+            );
             tried += 1;
         }
-        std::println!("{tried} of 2 widths are here");
+        std::println!("{tried} of 2 widths exist on this processor");
         // SAFETY: as above.
-        copies(|from, to| unsafe { copy::runs(from, to.as_mut_ptr(), to.len()) }, &lengths);
+        check_copies(|from, to| unsafe { copy::chunks(from, to.as_mut_ptr(), to.len()) }, &lengths);
     }
 }

@@ -1,4 +1,4 @@
-//! The table of 2 MiB blocks: which are online, whom they serve, and how much of each is free.
+//! The table of 2 MiB blocks: the state of each, its migrate type, and its number of free frames.
 //!
 //! ```text
 //! offline ──online──▶ online ──isolate──▶ isolated ──all captured──▶ offline
@@ -7,9 +7,9 @@
 //! online, or isolated ──close──▶ closed ──all captured──▶ offline
 //! ```
 //!
-//! An isolated block gives nothing out, and what is freed in it is held back: *captured*. That is
-//! how a block is emptied, for whatever purpose (`evacuate.rs`). A closed block is isolated for ever,
-//! as its zone is closed (`retire.rs`).
+//! No frame of an isolated block is handed out, and a frame that is freed in it is held back:
+//! *captured*. That is how a block is emptied, for any purpose (`evacuate.rs`). A closed block
+//! stays isolated forever, as its zone is closed (`retire.rs`).
 
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
@@ -21,40 +21,42 @@ use crate::base::migrate_type::{MIGRATE_TYPES, MigrateType};
 use crate::base::sync::{AtomicU8, AtomicU16};
 use crate::memmap::memmap::MemmapMemory;
 
-/// More free frames than this: a 2 MiB block may soon be free as a whole, if it is left alone.
+/// With more free frames than this, a 2 MiB block may soon be free as a whole, if no frame of it is
+/// allocated.
 const SPARSE: u32 = BLOCK_ORDER.frames() / 128;
 
-/// With more than this a 2 MiB block becomes roomy: whoever allocates goes elsewhere first.
+/// With more free frames than this a 2 MiB block becomes roomy: allocations prefer other blocks.
 const ROOMY: u32 = BLOCK_ORDER.frames() / 2;
 
-/// With fewer than this it is so no longer. In between it stays what it is: its free blocks do not
-/// change lists at each turn.
+/// With fewer free frames than this a roomy block ceases to be roomy. In between it stays what it
+/// is, so that its free blocks do not change lists at each turn.
 const CROWDED: u32 = BLOCK_ORDER.frames() * 3 / 8;
 
-/// The buddy's lists are by group: a mobility, in roomy blocks or in the others.
+/// The number of groups of the buddy's lists: a migrate type, in roomy blocks or in the others.
 pub(crate) const GROUPS: usize = 2 * MIGRATE_TYPES;
 
+/// Returns the group of a block with this migrate type.
 pub(crate) fn group(migrate_type: MigrateType, is_roomy: bool) -> usize {
     migrate_type as usize * 2 + usize::from(is_roomy)
 }
 
-/// Where a block stands.
+/// The state of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
-    /// Its frames are nobody's; their bytes may be gone.
+    /// Its frames have no owner; their bytes may be unmapped.
     Offline = 0,
     /// In the allocator.
     Online = 1,
     /// Being emptied.
     Isolated = 2,
-    /// Of a closed zone: what is freed in it is captured, and nothing is handed out again.
+    /// In a closed zone: its freed frames are captured, and none is handed out again.
     Closed = 3,
 }
 
 /// One block. Zeroed memory says offline, movable, not roomy.
 pub(crate) struct Block {
-    /// State in the low two bits, then whether it is roomy, then mobility: one load tells a free
-    /// what it needs. Written under the zone's lock; read anywhere.
+    /// The state in the low two bits, then a bit for roomy, then the migrate type: a free needs one
+    /// load. Written under the zone's lock; read anywhere.
     status: AtomicU8,
     /// Frames in the buddy's lists. Written under the zone's lock; a hint elsewhere.
     free: AtomicU16,
@@ -83,7 +85,7 @@ impl Block {
         MigrateType::from_bits(self.status.load(Ordering::Relaxed) >> 3)
     }
 
-    /// Which of the buddy's lists its free blocks are in.
+    /// Returns the group of the buddy's lists that its free blocks are in.
     pub(crate) fn group(&self) -> usize {
         usize::from(self.status.load(Ordering::Relaxed) >> 2)
     }
@@ -99,7 +101,8 @@ impl Block {
         );
     }
 
-    /// Whether so much is free that it counts as roomy; in between it stays what it is.
+    /// Returns `true` if it has so many free frames that it should be roomy. In between it stays
+    /// what it is.
     pub(crate) fn would_be_roomy(&self) -> bool {
         match self.free() {
             free if free > ROOMY => true,
@@ -115,7 +118,7 @@ impl Block {
         );
     }
 
-    /// `None`: it is not online.
+    /// Returns the migrate type, or `None` if the block is not online.
     #[inline]
     pub(crate) fn migrate_type_if_online(&self) -> Option<MigrateType> {
         let status = self.status.load(Ordering::Relaxed);
@@ -126,7 +129,7 @@ impl Block {
         u32::from(self.free.load(Ordering::Relaxed))
     }
 
-    /// Whether it is worth waiting until the whole block is free.
+    /// Returns `true` if it is worth waiting until the whole block is free.
     #[inline]
     pub(crate) fn is_sparse(&self) -> bool {
         self.free() > SPARSE
@@ -136,7 +139,7 @@ impl Block {
         u32::from(self.captured.load(Ordering::Relaxed))
     }
 
-    /// Holds frames back.
+    /// Counts frames as captured.
     pub(crate) fn capture(&self, order: Order) {
         assert!(
             !CHECKS || matches!(self.state(), State::Isolated | State::Closed),
@@ -150,7 +153,7 @@ impl Block {
         );
     }
 
-    /// Takes frames out of what is held back.
+    /// Takes frames out of the captured ones.
     pub(crate) fn release(&self, order: Order) {
         self.captured.store(
             self.captured.load(Ordering::Relaxed) - order.frames() as u16,
@@ -158,7 +161,7 @@ impl Block {
         );
     }
 
-    /// Forgets what was held back, and says how much it was.
+    /// Resets the number of captured frames. Returns the old number.
     pub(crate) fn take_captured(&self) -> u32 {
         let captured = self.captured();
         self.captured.store(0, Ordering::Relaxed);
@@ -181,7 +184,8 @@ unsafe impl Sync for Blocks {}
 impl Blocks {
     /// # Safety
     ///
-    /// `table` has room for `len` blocks, is theirs alone for ever, and holds what `holds` says.
+    /// `table` has room for `len` blocks, belongs to this value alone forever, and contains what
+    /// `holds` says.
     pub(crate) unsafe fn new(table: NonNull<Block>, len: u32, holds: MemmapMemory) -> Self {
         if holds == MemmapMemory::Garbage {
             for n in 0..len as usize {
@@ -192,14 +196,14 @@ impl Blocks {
                     free: AtomicU16::new(0),
                     captured: AtomicU16::new(0),
                 };
-                // SAFETY: aligned, in bounds, nobody else's.
+                // SAFETY: aligned, in bounds, and not shared yet.
                 unsafe { block.write(empty) };
             }
         }
         Self { table, len }
     }
 
-    /// The same table, as it is, for the heir of a zone that retired.
+    /// Returns the same table, unchanged, for the successor of a zone that retired.
     #[cfg(feature = "std")]
     pub(crate) fn inherit(&self) -> Self {
         Self { ..*self }
@@ -210,13 +214,13 @@ impl Blocks {
         unsafe { core::slice::from_raw_parts(self.table.as_ptr(), self.len as usize) }
     }
 
-    /// The block of a frame.
+    /// Returns the block of a frame.
     #[inline]
     pub(crate) fn of(&self, index: u32) -> &Block {
         &self.all()[(index / BLOCK_ORDER.frames()) as usize]
     }
 
-    /// The blocks that a free or allocated block touches: one, or all of its own where it is
+    /// Returns the 2 MiB blocks that a free or allocated block touches: one, or several where it is
     /// larger.
     pub(crate) fn under(&self, index: u32, order: Order) -> &[Block] {
         let first = (index / BLOCK_ORDER.frames()) as usize;
@@ -240,7 +244,7 @@ impl Blocks {
         }
     }
 
-    /// Blocks that are not offline, and frames captured in them.
+    /// Returns the number of blocks that are not offline, and of frames captured in them.
     pub(crate) fn count(&self) -> (u32, u32) {
         let there = self.all().iter().filter(|block| block.state() != State::Offline);
         there.fold((0, 0), |(blocks, captured), block| (blocks + 1, captured + block.captured()))
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_roomy_past_a_half_and_stays_so_down_to_three_eighths() {
+    fn a_block_is_roomy_from_a_half_down_to_three_eighths() {
         let block = block();
         let becomes = |free| {
             block.free.store(free, Ordering::Relaxed);

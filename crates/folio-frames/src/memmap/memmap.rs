@@ -1,24 +1,28 @@
 //! The memmap: one descriptor per frame, over memory that the caller provides.
 //!
-//! | field | who writes it | who reads it |
+//! | field | written by | read by |
 //! | --- | --- | --- |
-//! | `word` | everybody, by folio-ref's rules | everybody |
-//! | `shape` (kind, order) | the token's holder, or the zone lock while free | everybody, racily; re-checked after a get (R8) |
-//! | `owner_data` | the token's holder, or the zone lock while free (list links) | as `shape` |
-//! | `dirty` | the holder of the token, or of the claim on the folio's slot | the same; others racily |
+//! | `word` | every thread, by folio-ref's rules | every thread |
+//! | `shape` (kind, order) | the owner (1) | every thread, racily (2) |
+//! | `owner_data` | the owner (1): list links while the block is free | every thread, racily (2) |
+//! | `dirty` | the exclusive handle, or the owner of the page lock | the same; others racily |
 //!
-//! Beside the descriptors stands one byte for each frame, its **mark**: written by everybody,
-//! racily, a hint for reclaim. Apart, so that a read that does not touch the descriptor need not
-//! touch it for the mark: 64 marks share a line.
+//! 1. The exclusive handle; while the block is free, the owner of the zone's lock.
+//! 2. Checked again after a get (R8).
+//!
+//! Beside the descriptors lies one byte for each frame, with its **referenced bit**: written by
+//! every thread, racily, a hint for reclaim. It lies apart so that a read without the descriptor
+//! needs no line of it: 64 such bytes share a line. Linux keeps it in `page->flags`
+//! (`PG_referenced`), with one bit for readahead (`PG_readahead`).
 //!
 //! **Invariant:** exactly the heads of blocks have a shape; every other frame's shape is
-//! [`Kind::INTERIOR`], 0. So zeroed metadata says: frozen (where the scheme says so too), no block,
-//! not there.
+//! [`Kind::INTERIOR`], 0. So zeroed metadata means: frozen (if zero is frozen in the scheme), no
+//! block, offline.
 
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8 as Mark, Ordering};
+use core::sync::atomic::{AtomicU8 as Use, Ordering};
 
 use folio_ref::{CHECKS, PageRef, Scheme};
 
@@ -26,39 +30,39 @@ use crate::base::ids::Order;
 use crate::base::sync::{AtomicU8, AtomicU16, AtomicU64};
 use crate::memmap::numbers::{Number, Numbers};
 
-/// What a block is.
+/// The kind of a block: free, plain, or one of its owner's own kinds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Kind(u8);
 
 impl Kind {
-    /// No head of a block: a tail, or not there at all.
+    /// Not the head of a block: a tail, or offline.
     pub const INTERIOR: Self = Self(0);
     /// In the buddy's free lists.
     pub const FREE: Self = Self(1);
     /// In a per-CPU list.
     pub const FREE_PER_CPU: Self = Self(2);
-    /// Free, and held back because its block goes offline.
+    /// Free, and captured because its 2 MiB block is being emptied.
     pub const ISOLATED: Self = Self(3);
-    /// Allocated, without an owner's kind.
+    /// Allocated, without a kind of its owner's.
     pub const PLAIN: Self = Self(4);
     const FIRST_OWNER: u8 = 16;
 
-    /// The `n`-th kind of the owner's own numbering, `n` below 240.
+    /// Returns the `n`-th kind of the owner's own numbering.
     ///
     /// # Panics
     ///
-    /// When `n` is 240 or more.
+    /// Panics if `n` is 240 or more.
     pub const fn owner(n: u8) -> Self {
-        assert!(n < 240, "an owner has 240 kinds");
+        assert!(n < 240, "an owner has the kinds 0 to 239");
         Self(Self::FIRST_OWNER + n)
     }
 
-    /// Whether a block of this kind belongs to somebody outside the allocator.
+    /// Returns `true` if a block of this kind is allocated: its owner is outside the allocator.
     pub const fn is_allocated(self) -> bool {
         self.0 >= Self::PLAIN.0
     }
 
-    /// Whether a block of this kind is free.
+    /// Returns `true` if a block of this kind is free.
     pub const fn is_free(self) -> bool {
         self.0 >= Self::FREE.0 && self.0 <= Self::ISOLATED.0
     }
@@ -97,14 +101,14 @@ impl Shape {
     }
 }
 
-/// A mark: nothing is known, or used once after it was read ahead.
-const UNUSED: u8 = 0;
-/// A mark: used since reclaim last looked.
-const USED: u8 = 1;
-/// A mark: read ahead, and its reader did not come yet.
-const AHEAD: u8 = 2;
-/// A mark: read ahead; the reader that comes is told so.
-const MILESTONE: u8 = 3;
+/// Not referenced since reclaim last inspected it, or used once after it was read ahead.
+const UNREFERENCED: u8 = 0;
+/// Referenced since reclaim last inspected it.
+const REFERENCED: u8 = 1;
+/// Read ahead, and not used yet.
+const READAHEAD: u8 = 2;
+/// Read ahead, and not used yet: its first use reports the readahead marker.
+const MARKER: u8 = 3;
 
 /// One frame's metadata.
 #[repr(C)]
@@ -130,7 +134,7 @@ impl<S: Scheme> Descriptor<S> {
         }
     }
 
-    /// Acquire: a walker that sees a head's shape sees what was written before it.
+    /// Returns the shape. Acquire: a walker that sees a head's shape sees all writes before it.
     #[inline(always)]
     pub(crate) fn shape(&self) -> Shape {
         Shape::from_bits(self.shape.load(Ordering::Acquire))
@@ -143,7 +147,7 @@ impl<S: Scheme> Descriptor<S> {
     }
 
     pub(crate) fn owner_data(&self) -> u64 {
-        // Relaxed: whoever acts on it took a reference or the zone lock, which gives the edge.
+        // Relaxed: a caller that acts on it took a reference or the zone's lock, which orders it.
         self.owner_data.load(Ordering::Relaxed)
     }
 
@@ -152,36 +156,36 @@ impl<S: Scheme> Descriptor<S> {
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
-        // Relaxed: the claim or the token, passed on by their holders, gives the edge.
+        // Relaxed: the page lock or the exclusive handle orders it when it is passed on.
         self.dirty.load(Ordering::Relaxed) != 0
     }
 
     pub(crate) fn set_dirty(&self, dirty: bool) {
-        // Relaxed: as above.
+        // Relaxed: as in is_dirty.
         self.dirty.store(u8::from(dirty), Ordering::Relaxed);
     }
 }
 
-/// What the memory given for a memmap holds.
+/// The contents of the memory that is passed for a memmap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemmapMemory {
-    /// Zeroes: fresh from the system. Under a scheme where zero means frozen nothing is written.
+    /// Zeroes: fresh from the system. Under a scheme where zero means frozen, nothing is written.
     Zeroed,
     /// Anything: every descriptor is initialised.
     Garbage,
 }
 
-/// The descriptors of a zone, by index from the zone's first frame.
+/// The descriptors and referenced bits of a zone, by index from the zone's first frame.
 pub(crate) struct Memmap<S: Scheme> {
     /// **Invariant:** points to `frames` initialised descriptors that are never unmapped or
-    /// written otherwise (R7: the promise of [`Memmap::new`]'s caller). Where zero means
-    /// frozen, those of offline blocks may become zeroes at any moment: a value like any
-    /// other.
+    /// written otherwise (R7: the promise of [`Memmap::new`]'s caller). Where zero means frozen,
+    /// the descriptors of offline blocks may become zeroes at any moment: a valid value.
     descriptors: NonNull<Descriptor<S>>,
-    /// **Invariant:** points to `frames` bytes, in the same way.
-    marks: NonNull<Mark>,
-    /// **Invariant:** where that of number 0 would lie.
-    numbered_marks: *mut Mark,
+    /// **Invariant:** points to `frames` initialised bytes that are never unmapped or written
+    /// otherwise.
+    uses: NonNull<Use>,
+    /// **Invariant:** the address at which the byte of number 0 would lie.
+    numbered_uses: *mut Use,
     frames: u32,
 }
 
@@ -192,44 +196,44 @@ unsafe impl<S: Scheme> Sync for Memmap<S> {}
 
 impl<S: Scheme> Memmap<S> {
     pub(crate) fn layout(frames: u32) -> Layout {
-        Self::layout_and_marks(frames).0
+        Self::layout_and_uses(frames).0
     }
 
-    fn layout_and_marks(frames: u32) -> (Layout, usize) {
+    fn layout_and_uses(frames: u32) -> (Layout, usize) {
         let array = Layout::array::<Descriptor<S>>(frames as usize);
-        let marks = Layout::array::<Mark>(frames as usize);
-        let both = array.and_then(|array| array.extend(marks?));
-        both.expect("2^32 descriptors and marks fit an address space")
+        let uses = Layout::array::<Use>(frames as usize);
+        let both = array.and_then(|array| array.extend(uses?));
+        both.expect("2^32 descriptors and referenced bits fit an address space")
     }
 
     /// # Safety
     ///
-    /// `memory` has the layout of [`Memmap::layout`], is this memmap's alone for ever, and holds
-    /// what `holds` says.
+    /// `memory` has the layout of [`Memmap::layout`], belongs to this memmap alone forever, and
+    /// contains what `holds` says.
     pub(crate) unsafe fn new(memory: NonNull<u8>, numbers: &Numbers, holds: MemmapMemory) -> Self {
         let frames = numbers.frames();
         let descriptors = memory.cast::<Descriptor<S>>();
-        let (_, offset) = Self::layout_and_marks(frames);
+        let (_, offset) = Self::layout_and_uses(frames);
         // SAFETY: within the layout, by its construction.
-        let marks = unsafe { memory.add(offset) }.cast::<Mark>();
+        let uses = unsafe { memory.add(offset) }.cast::<Use>();
         if holds == MemmapMemory::Garbage {
-            // SAFETY: in bounds, nobody else's; any byte is an atomic one.
-            unsafe { marks.write_bytes(0, frames as usize) };
+            // SAFETY: in bounds, and not shared yet; any byte is a valid atomic.
+            unsafe { uses.write_bytes(0, frames as usize) };
         }
         if !(S::ZERO_IS_FROZEN && holds == MemmapMemory::Zeroed) {
             for index in 0..frames as usize {
                 // SAFETY: within the memory's layout.
                 let descriptor = unsafe { descriptors.add(index) };
-                // SAFETY: aligned, in bounds, nobody else's.
+                // SAFETY: aligned, in bounds, and not shared yet.
                 unsafe { descriptor.write(Descriptor::new()) };
             }
         }
-        let numbered_marks = numbers.zeroth(marks.as_ptr().cast(), size_of::<Mark>()).cast();
-        Self { descriptors, marks, numbered_marks, frames }
+        let numbered_uses = numbers.zeroth(uses.as_ptr().cast(), size_of::<Use>()).cast();
+        Self { descriptors, uses, numbered_uses, frames }
     }
 
-    /// The same descriptors and marks, as they are, for the heir of a zone that retired: a late put
-    /// finds its word and generation (R2, R7).
+    /// Returns the same descriptors and referenced bits, unchanged, for the successor of a zone
+    /// that retired: a late put finds its word and generation (R2, R7).
     #[cfg(feature = "std")]
     pub(crate) fn inherit(&self) -> Self {
         Self { ..*self }
@@ -239,8 +243,8 @@ impl<S: Scheme> Memmap<S> {
         self.frames
     }
 
-    /// Descriptors that are heads of a free block, and of one in use. Racy, and slow: it looks at
-    /// every descriptor.
+    /// Returns the number of free blocks, and of blocks in use. Racy, and slow: it reads every
+    /// descriptor.
     fn heads(&self) -> (usize, usize) {
         (0..self.frames).map(|index| self.get(index).shape().kind).fold(
             (0, 0),
@@ -250,7 +254,8 @@ impl<S: Scheme> Memmap<S> {
         )
     }
 
-    /// Where the descriptors of a frame and those after it lie, in bytes.
+    /// Returns the address of the descriptors of `frames` frames from `index` on, and their length
+    /// in bytes.
     #[cfg(feature = "std")]
     pub(crate) fn bytes_of(&self, index: u32, frames: u32) -> (*mut u8, usize) {
         assert!(
@@ -264,12 +269,12 @@ impl<S: Scheme> Memmap<S> {
         )
     }
 
-    /// What nobody may do (R7).
+    /// Zeroes a descriptor, which R7 forbids.
     #[cfg(broken = "metadata-zeroed")]
     pub(crate) fn zero(&self, index: u32) {
         // SAFETY: in bounds; all fields are atomics of which every bit pattern is valid.
         let descriptor = unsafe { self.descriptors.add(index as usize) };
-        // SAFETY: as above. It races with readers, and is meant to.
+        // SAFETY: as above. It races with readers on purpose.
         unsafe { descriptor.write_bytes(0, 1) };
     }
 
@@ -277,76 +282,78 @@ impl<S: Scheme> Memmap<S> {
     pub(crate) fn get(&self, index: u32) -> &Descriptor<S> {
         assert!(!CHECKS || index < self.frames, "frame {index} of a memmap of {}", self.frames);
         // SAFETY: every index inside this crate is below `frames`: it comes from a range check in
-        // `Zone::index`, from a list of frames of this zone, or from a slot that only held such.
+        // `Zone::index`, from a list of frames of this zone, or from a slot that contained one.
         let descriptor = unsafe { self.descriptors.add(index as usize) };
         // SAFETY: the invariant on `descriptors`; all fields are atomics, so shared access is
         // enough.
         unsafe { descriptor.as_ref() }
     }
+
     #[inline(always)]
-    fn mark(&self, index: u32) -> &Mark {
+    fn last_use(&self, index: u32) -> &Use {
         assert!(
             !CHECKS || index < self.frames,
-            "the mark of frame {index} of a memmap of {}",
+            "referenced bit {index} of a memmap of {}",
             self.frames
         );
         // SAFETY: in bounds, as in `get`.
-        let mark = unsafe { self.marks.add(index as usize) };
-        // SAFETY: the invariant on `marks`.
-        unsafe { mark.as_ref() }
+        let last_use = unsafe { self.uses.add(index as usize) };
+        // SAFETY: the invariant on `uses`.
+        unsafe { last_use.as_ref() }
     }
 
-    /// Notes that the folio was used. A store only when it was not noted yet: a hit on a hot page
-    /// writes nothing. Whether it was a milestone that nobody had passed.
+    /// Sets the referenced bit, with a store only if it was not set: a hit on a hot page writes
+    /// nothing. Returns `true` if this was the first use of a readahead marker.
     ///
-    /// What was read ahead counts as marked until it is used the first time, and not any more then:
-    /// it was kept for that use, and a scan's pages are the first to go when the scan has
-    /// passed.
+    /// A frame that was read ahead counts as referenced until its first use, and no longer then: it
+    /// was kept for that use, and the pages of a scan are evicted first once the scan has passed.
     #[inline(always)]
-    pub(crate) fn set_mark(&self, index: u32) -> bool {
-        use_once(self.mark(index))
+    pub(crate) fn set_referenced(&self, index: u32) -> bool {
+        record_use(self.last_use(index))
     }
 
-    /// The same by a number of this zone.
+    /// Sets the referenced bit of the frame with a number of this zone. Returns `true` if this was
+    /// the first use of a readahead marker.
     #[inline(always)]
-    pub(crate) fn set_mark_of(&self, number: Number) -> bool {
-        let mark = self.numbered_marks.wrapping_add(number.as_usize());
-        // SAFETY: as many marks as there are numbers lie there, by the invariants on
-        // `numbered_marks` and `marks`, and a number is one of them once it was checked.
-        use_once(unsafe { &*mark })
+    pub(crate) fn set_referenced_of(&self, number: Number) -> bool {
+        let last_use = self.numbered_uses.wrapping_add(number.as_usize());
+        // SAFETY: there are as many bytes as numbers, by the invariants on `numbered_uses` and
+        // `uses`, and a `Number` was checked to be one of them.
+        record_use(unsafe { &*last_use })
     }
 
     pub(crate) fn set_readahead(&self, index: u32, is_marker: bool) {
         // Relaxed: a hint.
-        self.mark(index).store(if is_marker { MILESTONE } else { AHEAD }, Ordering::Relaxed);
+        self.last_use(index).store(if is_marker { MARKER } else { READAHEAD }, Ordering::Relaxed);
     }
 
     pub(crate) fn is_referenced(&self, index: u32) -> bool {
         // Relaxed: a hint.
-        self.mark(index).load(Ordering::Relaxed) != UNUSED
+        self.last_use(index).load(Ordering::Relaxed) != UNREFERENCED
     }
 
-    pub(crate) fn clear_mark(&self, index: u32) {
-        // Relaxed: a hint. Only if need be: the line is shared with 63 others.
+    pub(crate) fn clear_referenced(&self, index: u32) {
+        // Relaxed: a hint. Stored only if it changes: the line is shared with 63 other frames.
         if self.is_referenced(index) {
-            self.mark(index).store(UNUSED, Ordering::Relaxed);
+            self.last_use(index).store(UNREFERENCED, Ordering::Relaxed);
         }
     }
 }
 
 #[inline(always)]
-fn use_once(mark: &Mark) -> bool {
+fn record_use(last_use: &Use) -> bool {
     // Relaxed: a hint.
-    let seen = mark.load(Ordering::Relaxed);
-    if seen == USED {
+    let seen = last_use.load(Ordering::Relaxed);
+    if seen == REFERENCED {
         return false;
     }
-    mark.store(if seen == UNUSED { USED } else { UNUSED }, Ordering::Relaxed);
-    seen == MILESTONE
+    let next = if seen == UNREFERENCED { REFERENCED } else { UNREFERENCED };
+    last_use.store(next, Ordering::Relaxed);
+    seen == MARKER
 }
 
 impl<S: Scheme> fmt::Debug for Memmap<S> {
-    /// `{:#?}` counts the heads as well, which touches every descriptor.
+    /// `{:#?}` also counts the blocks, which reads every descriptor.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

@@ -1,4 +1,4 @@
-//! Metadata: descriptors of frames, the table of blocks, frame numbers of all zones.
+//! Metadata: the descriptors of frames, the table of blocks, the frame numbers of all zones.
 
 pub(crate) mod blocks;
 #[expect(clippy::module_inception, reason = "the file of the type that names the folder")]

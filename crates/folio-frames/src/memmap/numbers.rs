@@ -1,43 +1,44 @@
-//! Numbers: how a slot names a frame, among those of all zones.
+//! Numbers: a slot names a frame by its number among the frames of all zones.
 //!
-//! A slot is one word, and does not know its zone: whoever looks says which. If it named frames by
-//! their place in the zone, a slot that is asked with another zone would name somebody else's frame
-//! there, and its claim would take his reference away. So each zone has numbers of its own: of what
-//! a slot names, every other zone says that it has no such frame. A zone that retires (`retire.rs`)
-//! ends its numbers, and they may be its heir's: no slot names a frame of it then.
+//! A slot is one word and does not know its zone: the caller passes the zone. If slots named frames
+//! by their place in the zone, a slot that is used with the wrong zone would name an unrelated
+//! frame there, and its page lock would free a reference of another owner. So each zone has numbers
+//! of its own, and no other zone has a frame of that number. A zone that retires (`retire.rs`) ends
+//! its numbers, and its successor may use them: no slot names a frame of the old zone then.
 //!
-//! A lookup pays for it by two operands in memory: from an entry to an index there is one
-//! subtraction, and one comparison tells an empty slot, a claimed one and another zone's. What lies
-//! at a number is found by the number alone (`Zone::address_of`), as there is no register for both:
-//! with one more to keep a read without a reference of 64 bytes from anywhere took 42 to 44 ns
-//! instead of 39.
+//! A lookup pays for it with two operands in memory. From an entry to an index is one subtraction,
+//! and one comparison rules out an empty slot, a locked one, and another zone's. The bytes at a
+//! number are found by the number alone (`Zone::address_of`), as no register is free for the index
+//! as well: with one more register an optimistic read of 64 bytes from a random page took 42 to
+//! 44 ns instead of 39.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 #[cfg(feature = "std")]
 use folio_ref::CHECKS;
 
-/// The number that was given out last; 0 is no frame's.
+/// The last number that was assigned; no frame has number 0.
 static LAST: AtomicU32 = AtomicU32::new(0);
 
 /// The numbers of a zone's frames.
 pub(crate) struct Numbers {
     /// **Invariant:** not 0, and `first + frames` is at most 2^32; no other zone has one of them.
-    /// In 64 bits, as an entry has: so both are operands, and no lookup has to widen them.
+    /// It has 64 bits, as an entry has: so both are operands, and no lookup widens them.
     first: u64,
-    /// 0 once they ended. All accesses are Relaxed: a slot that names one of these numbers for
-    /// another zone was written after they ended (Release), and its reader saw that (Acquire).
+    /// 0 once the numbers ended. All accesses are Relaxed: a slot that names one of these numbers
+    /// for another zone was written after they ended (Release), and its reader saw that (Acquire).
     frames: AtomicU64,
 }
 
 impl Numbers {
-    /// For a zone of so many frames. `None`: there are not so many left.
+    /// Reserves numbers for a zone of `frames` frames. Returns `None` if fewer are left, or if
+    /// `frames` is 0.
     pub(crate) fn reserve(frames: u32) -> Option<Self> {
         Self::reserve_from(&LAST, frames)
     }
 
     fn reserve_from(last: &AtomicU32, frames: u32) -> Option<Self> {
-        // Relaxed: who gets them gets no other memory with them.
+        // Relaxed: the numbers publish no other memory.
         let before = last
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| last.checked_add(frames));
         before.ok().filter(|_| frames > 0).map(|before| Self {
@@ -51,40 +52,41 @@ impl Numbers {
         self.frames.load(Ordering::Relaxed) as u32
     }
 
-    /// Ends them: from now on no number is one of these.
+    /// Ends the numbers: from now on [`Numbers::check`] accepts none.
     #[cfg(feature = "std")]
     pub(crate) fn end(&self) {
         self.frames.store(0, Ordering::Relaxed);
     }
 
-    /// The same numbers, for the heir of the zone that had them: of so many frames.
+    /// Returns the same numbers, for the successor of the zone that had them.
     #[cfg(feature = "std")]
     pub(crate) fn inherit(&self, frames: u32) -> Self {
         assert!(!CHECKS || self.frames() == 0, "numbers of a zone that has not retired (R7)");
         Self { first: self.first, frames: AtomicU64::new(frames.into()) }
     }
 
-    /// The number of a frame of the zone.
+    /// Returns the number of a frame of the zone.
     #[inline(always)]
     pub(crate) fn of(&self, index: u32) -> u32 {
         (self.first + u64::from(index)) as u32
     }
 
-    /// Of what every number has `size` bytes of, this zone's from `first` on: where the zeroth
-    /// would lie.
+    /// Returns the address at which the entry of number 0 would lie, of an array with `size` bytes
+    /// for each number, in which this zone's part starts at `first`.
     pub(crate) fn zeroth(&self, first: *mut u8, size: usize) -> *mut u8 {
         first.wrapping_sub(self.first as usize * size)
     }
 
-    /// A number that is one of this zone's. What it names is found by nothing else, so that a read
-    /// without a reference has no second register to keep.
+    /// Returns the number if it is one of this zone's. Its bytes are found by nothing else, so that
+    /// an optimistic read needs no second register.
     #[inline(always)]
     pub(crate) fn check(&self, number: u64) -> Option<Number> {
         (number.wrapping_sub(self.first) < self.frames.load(Ordering::Relaxed))
             .then_some(Number(number))
     }
 
-    /// The frame of a number. `None`: it is another zone's, or 0, or there are bits above it.
+    /// Returns the index of the frame with a number. Returns `None` if it is another zone's number,
+    /// or 0, or if there are bits above it.
     #[inline(always)]
     pub(crate) fn index(&self, number: u64) -> Option<u32> {
         self.check(number).map(|Number(number)| number.wrapping_sub(self.first) as u32)
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_end_and_none_is_given_out_twice() {
+    fn numbers_run_out_and_none_is_assigned_twice() {
         let last = AtomicU32::new(u32::MAX - 10);
         assert!(Numbers::reserve_from(&last, 11).is_none());
         let numbers = Numbers::reserve_from(&last, 10).unwrap();

@@ -1,10 +1,10 @@
-//! Compaction: what is scattered over many 2 MiB blocks moves together, so that whole blocks are
-//! free again.
+//! Compaction: moves folios that are scattered over many 2 MiB blocks together, so that whole
+//! blocks are free again.
 //!
-//! The emptiest block is evacuated into the holes of the others, and so on, until the holes no
-//! longer hold what is in the next one. (Linux `mm/compaction.c` lets two scanners meet: it needs
-//! no count per block, but it also moves pages out of full blocks at one end into empty ones at the
-//! other. With a count, each page that moves is one of the fewest that had to.)
+//! It evacuates the emptiest block into the holes of the others, then the next one. It ends when
+//! the holes have no room for the contents of the next block. (In Linux `mm/compaction.c` two
+//! scanners meet. That needs no count per block, but it also moves pages out of full blocks at one
+//! end into empty ones at the other. With a count, compaction moves the fewest pages possible.)
 
 use core::ops::Range;
 
@@ -15,18 +15,22 @@ use crate::moving::migrate::Owner;
 use crate::zone::buddy::Reach;
 use crate::zone::zone::Zone;
 
-/// What compaction did.
+/// The result of [`Zone::compact`].
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compacted {
-    /// 2 MiB blocks that were emptied: free as a whole, unless somebody was quicker.
+    /// Number of 2 MiB blocks that were emptied. Each is free as a whole, unless another thread
+    /// has allocated from it since.
     pub emptied: u32,
-    /// Blocks that could not be: something in them stays.
+    /// Number of blocks that could not be emptied: some of their frames cannot move.
     pub busy: u32,
 }
 
 impl<P: Platform> Zone<P> {
-    /// Empties up to `blocks` blocks of 2 MiB by moving what is in them into the holes of others.
-    /// Never cuts up a block that is free as a whole.
+    /// Empties up to `blocks` blocks of 2 MiB, the emptiest first: moves their contents into the
+    /// holes of others. Returns the number of blocks emptied, and of those that were busy.
+    ///
+    /// A block that is free as a whole is never split. Drains the per-CPU lists.
     pub fn compact(&'static self, blocks: u32, owner: &dyn Owner<P>) -> Compacted {
         let mut done = Compacted::default();
         self.drain();
@@ -38,7 +42,7 @@ impl<P: Platform> Zone<P> {
                 return true;
             }
             let frames = frames_of(block);
-            // The emptiest comes first: if there is no room for it, there is none for the next.
+            // Each next block holds more: if there is no room for this one, there is none for that.
             if self.holes_beside(block) < used {
                 return false;
             }
@@ -50,16 +54,16 @@ impl<P: Platform> Zone<P> {
                 Ok(()) => done.emptied += 1,
                 Err(_) => done.busy += 1,
             }
-            // The isolation ends here, and what was captured merges.
+            // The isolation has ended, and the captured frames have merged.
             true
         });
         done
     }
 
-    /// Free frames in blocks that are partly in use, without this one.
+    /// Returns the number of free frames in all other blocks that are partly in use.
     fn holes_beside(&self, block: usize) -> u32 {
         let buddy = self.lock();
-        let in_holes = buddy.frames() - self.whole_in_buddy(&buddy) * BLOCK_ORDER.frames();
+        let in_holes = buddy.lists.frames() - self.whole_in_buddy(&buddy) * BLOCK_ORDER.frames();
         in_holes.saturating_sub(self.blocks.all()[block].free())
     }
 }

@@ -1,8 +1,8 @@
-//! Contiguous allocation: frames that lie together, of any number and alignment, emptied for the
-//! purpose if need be.
+//! Contiguous allocation (Linux `alloc_contig_range`): any number of adjacent frames at any
+//! alignment. Their contents are moved away first if need be.
 //!
-//! (Linux `alloc_contig_range`.) A [`Contig`] is made of blocks, each with its own token: aligned,
-//! and as large as can be. So it can be kept as one range or be handed on in parts.
+//! A [`Contig`] consists of blocks, each aligned and as large as possible, with an exclusive handle
+//! of its own. So it can be kept as one range, or passed on block by block.
 
 use core::fmt;
 use core::ops::Range;
@@ -18,25 +18,46 @@ use crate::zone::buddy::Reach;
 use crate::zone::folio::FrozenFolio;
 use crate::zone::zone::Zone;
 
-/// Frames that lie together: the token of all of them.
+/// Adjacent frames, all frozen: the exclusive handle of all of them.
 ///
 /// Dropping it by mistake leaks its frames; with [`CHECKS`] that panics.
-#[must_use = "a token that nobody uses leaks its frames: free it, or take its folios"]
+///
+/// ```
+/// use folio_frames::{Arena, Contig, FrozenFolio, Order, Owner, Pfn, Slot, UserSpace};
+///
+/// struct NoOwner;
+/// impl Owner<UserSpace> for NoOwner {
+///     fn with_slot(&self, _: Pfn, _: u64, _: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
+///         false
+///     }
+/// }
+///
+/// let arena = Arena::<UserSpace>::new(4 << 20, &[])?;
+/// let contig: Contig<UserSpace> = arena.zone().alloc_contig(5, Order::ZERO, &NoOwner)?;
+/// assert_eq!(contig.pfns().frames(), 5);
+///
+/// // Five frames at the start of a zone are a block of order 2 and one of order 0.
+/// let folios: Vec<FrozenFolio<UserSpace>> = contig.into_folios().collect();
+/// assert_eq!(folios.len(), 2);
+/// folios.into_iter().for_each(FrozenFolio::free);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "dropping a Contig leaks its frames: free it, or take its folios"]
 pub struct Contig<P: Platform> {
     zone: &'static Zone<P>,
-    /// **Invariant:** covered by frozen blocks of kind [`Kind::PLAIN`], whose tokens this value
-    /// is.
+    /// **Invariant:** frozen blocks of kind [`Kind::PLAIN`] cover this range, and this value is
+    /// their exclusive handle.
     left: Range<u32>,
 }
 
 impl<P: Platform> Contig<P> {
-    /// Where it lies.
+    /// Returns the range of frame numbers.
     pub fn pfns(&self) -> PfnRange {
         PfnRange { start: self.zone.pfn(self.left.start), end: self.zone.pfn(self.left.end) }
     }
 
-    /// The tokens of its blocks, from the first frame on. Those that nobody takes are leaked, as
-    /// when it is dropped.
+    /// Returns the exclusive handles of its blocks, from the first frame on. The blocks that are
+    /// not taken from the iterator are leaked when it is dropped; with [`CHECKS`] that panics.
     pub fn into_folios(mut self) -> impl Iterator<Item = FrozenFolio<P>> {
         core::iter::from_fn(move || {
             let head = self.left.start;
@@ -47,7 +68,7 @@ impl<P: Platform> Contig<P> {
         })
     }
 
-    /// Returns all of it to the allocator.
+    /// Returns all its frames to the allocator.
     pub fn free(self) {
         for folio in self.into_folios() {
             folio.free();
@@ -60,36 +81,39 @@ impl<P: Platform> Drop for Contig<P> {
         let is_empty = self.left.is_empty();
         assert!(
             !CHECKS || is_empty || P::unwinding(),
-            "a token was dropped: {self:?} is leaked, frozen for ever"
+            "an exclusive handle was dropped, which leaks its frames: {self:?}"
         );
     }
 }
 
 impl<P: Platform> fmt::Debug for Contig<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "token of the {} frames from {:?}", self.left.len(), self.pfns().start)
+        write!(f, "{} frozen frames from {:?}", self.left.len(), self.pfns().start)
     }
 }
 
-/// Why there is no such range. What was migrated on the way stays migrated; nothing else changed.
+/// The reason why a contiguous allocation failed. Folios that were migrated on the way stay
+/// migrated; nothing else changed.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContigError {
-    /// The range has no frame, or its end lies before its start.
+    /// The range has no frame, or ends before its start.
     Empty,
-    /// It is not all within the zone, or larger than the zone.
+    /// The range is not all within the zone, or is larger than the zone.
     Unknown,
-    /// A block of it is offline, another call is emptying it, or the zone's arena is gone.
+    /// A block of the range is offline, or another call is emptying it, or the zone's arena is
+    /// gone.
     NotOnline,
-    /// Frames in it are in use and could not be moved.
+    /// Frames of the range are in use and could not be moved.
     Busy {
-        /// How many.
+        /// The number of these frames.
         frames: u32,
-        /// The first of them.
+        /// The first of these frames.
         first: Pfn,
     },
-    /// There is no room elsewhere for what is in it.
+    /// There are no free frames elsewhere for the contents of the range.
     OutOfFrames,
-    /// In every place of that size and alignment there is something that stays.
+    /// Each place of that size and alignment has frames that cannot move.
     NoPlace,
 }
 
@@ -102,15 +126,16 @@ impl fmt::Display for ContigError {
             Self::Busy { frames, first } => {
                 write!(
                     f,
-                    "{frames} frames of the range are in use and could not be moved, the first is {first:?}"
+                    "{frames} frames of the range are in use and could not be moved, the first is \
+                     {first:?}"
                 )
             }
             Self::OutOfFrames => {
                 f.write_str("no free frames elsewhere to move the range's contents to")
             }
-            Self::NoPlace => f.write_str(
-                "in every place of that size and alignment there is something that stays",
-            ),
+            Self::NoPlace => {
+                f.write_str("each place of that size and alignment has frames that cannot move")
+            }
         }
     }
 }
@@ -118,11 +143,14 @@ impl fmt::Display for ContigError {
 impl core::error::Error for ContigError {}
 
 impl<P: Platform> Zone<P> {
-    /// Allocates these very frames, moving away what is in them.
+    /// Allocates exactly these frames. Folios in them move elsewhere, found through `owner`.
+    /// Returns the exclusive handle of all of them.
     ///
     /// # Errors
     ///
-    /// When the range is none, or can not be emptied.
+    /// [`ContigError::Empty`] or [`ContigError::Unknown`] for a range without frames or outside the
+    /// zone. [`ContigError::NotOnline`], [`ContigError::Busy`] or [`ContigError::OutOfFrames`] if
+    /// it cannot be emptied.
     #[expect(clippy::needless_pass_by_value, reason = "ranges are passed by value everywhere")]
     pub fn alloc_contig_range(
         &'static self,
@@ -139,12 +167,14 @@ impl<P: Platform> Zone<P> {
         self.take_range(start..last + 1, owner)
     }
 
-    /// Allocates `frames` frames that lie together, the first aligned to `align`, moving away what
-    /// is in them.
+    /// Allocates `frames` adjacent frames, the first one aligned to `align`. Folios in them move
+    /// elsewhere, found through `owner`. Returns the exclusive handle of all of them.
     ///
     /// # Errors
     ///
-    /// When there is no such place; of the places that could not be emptied, the error of the last.
+    /// [`ContigError::Empty`] for 0 frames, [`ContigError::Unknown`] if no aligned range of that
+    /// size lies in the zone, [`ContigError::NoPlace`] if each one has frames that cannot move.
+    /// Otherwise the error of the last place that could not be emptied.
     pub fn alloc_contig(
         &'static self,
         frames: u32,
@@ -154,8 +184,7 @@ impl<P: Platform> Zone<P> {
         if frames == 0 {
             return Err(ContigError::Empty);
         }
-        // Indices are as aligned as frame numbers are up to the alignment of the zone's first
-        // frame.
+        // Indices and frame numbers have the same alignment, up to that of the zone's first frame.
         let first = self.pfns().start.as_u64();
         let skip = (first.next_multiple_of(u64::from(align.frames())) - first) as u32;
         let place = |n: u32| -> Option<Range<u32>> {
@@ -170,9 +199,9 @@ impl<P: Platform> Zone<P> {
             if self.looks_movable(range.clone()) {
                 match self.take_range(range, owner) {
                     Ok(contig) => return Ok(contig),
-                    Err(why) => error = why,
+                    Err(reason) => error = reason,
                 }
-                // Not to a place that shares most of what could not be moved.
+                // Skip the places that share most of the frames that could not be moved.
                 n += frames.div_ceil(align.frames());
             } else {
                 n += 1;
@@ -194,7 +223,7 @@ impl<P: Platform> Zone<P> {
             Left { frames, first, .. } => ContigError::Busy { frames, first },
         })?;
         let is_taken = isolated.take(frames.clone(), |head, order| {
-            self.memmap.clear_mark(head);
+            self.memmap.clear_referenced(head);
             self.descriptor(head).set_shape(Kind::PLAIN, order);
         });
         if !is_taken {

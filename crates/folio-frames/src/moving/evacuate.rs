@@ -1,17 +1,17 @@
-//! Emptying a range of frames: the one mechanism under offline, contiguous allocation, compaction
-//! and shrinking.
+//! Evacuation: empties a range of frames. The one mechanism under offline, contiguous allocation,
+//! compaction and shrinking.
 //!
 //! | step | backs out by |
 //! | --- | --- |
-//! | 1. isolate the 2 MiB blocks that the range touches: they give nothing out, what is free in them is captured | 4 |
-//! | 2. drain the per-CPU lists: what they held of the range is captured | 4 |
-//! | 3. migrate what is in use, folio by folio, in a few rounds; each is captured when it is freed | what moved has moved |
-//! | 4. end the isolation: what is captured and was not taken goes back to the buddy, and merges | |
+//! | 1. isolate the 2 MiB blocks that the range touches: nothing is allocated from them, and their free frames are captured | 4 |
+//! | 2. drain the per-CPU lists: their frames of the range are captured | 4 |
+//! | 3. migrate the folios in use, one by one, in a few rounds; each old frame is captured when it is freed | folios that moved stay moved |
+//! | 4. end the isolation: captured frames that were not taken go back to the buddy, and merge | |
 //!
 //! ```text
 //!   offline      1 2 3, and the block is taken whole
-//!   contiguous   1 2 3, the range is taken as tokens, 4
-//!   compaction   1 2 3 4: what was emptied merges into a whole block
+//!   contiguous   1 2 3, the range is taken as exclusive handles, 4
+//!   compaction   1 2 3 4: the emptied frames merge into a whole block
 //! ```
 
 use core::ops::Range;
@@ -25,40 +25,41 @@ use crate::memmap::blocks::State;
 use crate::memmap::memmap::{Kind, Shape};
 use crate::moving::migrate::{MigrateError, Owner, migrate_within};
 use crate::zone::buddy::{Buddy, Reach};
+use crate::zone::seeded_bugs;
 use crate::zone::zone::Zone;
 
-/// Rounds of migration before what is left is reported as busy.
+/// Number of rounds of migration before the remaining frames are reported as busy.
 const ROUNDS: usize = 4;
 
-/// Emptying failed: this is left.
+/// The frames that are left after a failed evacuation.
 #[derive(Clone, Copy)]
 pub(crate) struct Left {
-    /// Frames that are in use, or on their way from one list to another.
+    /// The number of frames in use, or on their way from one list to another.
     pub(crate) frames: u32,
-    /// The first of them.
+    /// The first of these frames.
     pub(crate) first: Pfn,
-    /// There is no room elsewhere for them.
+    /// `true` if there were no free frames elsewhere for their contents.
     pub(crate) out_of_frames: bool,
 }
 
-/// Blocks that were isolated by their holder. Dropping it ends the isolation.
+/// Blocks that this value has isolated. Dropping it ends the isolation.
 pub(crate) struct Isolated<P: Platform> {
     zone: &'static Zone<P>,
     blocks: Range<usize>,
 }
 
 impl<P: Platform> Isolated<P> {
-    /// Isolates all of these blocks. `None`: one of them is not there, not online, or isolated by
-    /// somebody else.
+    /// Isolates all of these blocks. Returns `None` if one of them does not exist, is not online,
+    /// or is isolated by another call.
     pub(crate) fn new(zone: &'static Zone<P>, blocks: Range<usize>) -> Option<Self> {
         if blocks.end > zone.blocks() {
             return None;
         }
-        zone.bring_in_through(&blocks);
+        zone.init_deferred_through(&blocks);
         let mut isolated = Self { zone, blocks: blocks.start..blocks.start };
         for block in blocks {
             if !isolate(zone, block) {
-                // Dropping it ends the isolation of those before.
+                // Dropping `isolated` ends the isolation of the blocks before.
                 return None;
             }
             isolated.blocks.end = block + 1;
@@ -66,7 +67,11 @@ impl<P: Platform> Isolated<P> {
         Some(isolated)
     }
 
-    /// Empties these frames, which lie in the isolated blocks.
+    /// Empties these frames, which lie in the isolated blocks: at the end all are captured.
+    ///
+    /// # Errors
+    ///
+    /// Returns the frames that are left.
     pub(crate) fn evacuate(
         &self,
         frames: Range<u32>,
@@ -92,7 +97,8 @@ impl<P: Platform> Isolated<P> {
         }
     }
 
-    /// One round of migration. `true`: it ended for want of frames elsewhere.
+    /// Does one round of migration. Returns `true` if it ended because there are no free frames
+    /// elsewhere.
     fn migrate_all(&self, frames: Range<u32>, owner: &dyn Owner<P>, reach: Reach) -> bool {
         let zone = self.zone;
         // The first folio may begin before the range.
@@ -105,14 +111,14 @@ impl<P: Platform> Isolated<P> {
             {
                 return true;
             }
-            // What is captured stays what it is; all else may change, so every frame is looked at.
+            // A captured block does not change. All else may, so each frame is inspected.
             index += if shape.kind == Kind::ISOLATED { shape.order.frames() } else { 1 };
         }
         false
     }
 
-    /// Frames that are not captured, and the first of them. Needs no lock: what is captured stays
-    /// so until the isolation ends.
+    /// Returns the number of frames that are not captured, and the first of them. Needs no lock: a
+    /// captured frame stays captured until the isolation ends.
     fn left(&self, frames: Range<u32>) -> Option<(u32, u32)> {
         let mut left = None;
         for_each_captured(self.zone, frames, |index, captured| {
@@ -123,9 +129,9 @@ impl<P: Platform> Isolated<P> {
         left
     }
 
-    /// Takes captured frames out, all of the range, as blocks that are aligned and as large as can
-    /// be: `each` gets their heads, which have no shape then. `false`: the zone is closed, and
-    /// nothing was taken.
+    /// Takes all frames of the range, which are captured, as blocks that are aligned and as large
+    /// as possible. Calls `each` with the heads, which have no shape yet. Returns `false` if the
+    /// zone is closed: then nothing was taken.
     #[must_use]
     pub(crate) fn take(&self, frames: Range<u32>, mut each: impl FnMut(u32, Order)) -> bool {
         let zone = self.zone;
@@ -134,7 +140,7 @@ impl<P: Platform> Isolated<P> {
             return false;
         }
         let mut index = frames.start;
-        // Cut what lies across the edges.
+        // Split the blocks that lie across the edges.
         for edge in [frames.start, frames.end] {
             while let Some((head, order)) =
                 captured_around(zone, edge).filter(|&(head, _)| head < edge)
@@ -170,8 +176,8 @@ impl<P: Platform> Isolated<P> {
         true
     }
 
-    /// Isolated → offline, after every frame of the one block was captured. `false`: the zone is
-    /// closed, and the block stays with it.
+    /// Isolated → offline, after every frame of the one block was captured. Returns `false` if the
+    /// zone is closed: then the block stays in the closed zone.
     #[must_use]
     pub(crate) fn finish_offline(self) -> bool {
         let zone = self.zone;
@@ -186,7 +192,8 @@ impl<P: Platform> Isolated<P> {
     }
 }
 
-/// Isolated or closed → offline, under the zone's lock, after every frame of the block was captured.
+/// Isolated or closed → offline. Under the zone's lock, after every frame of the block was
+/// captured.
 pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, _buddy: &Buddy, block: usize) {
     let first = block as u32 * BLOCK_ORDER.frames();
     let entry = zone.blocks.of(first);
@@ -204,17 +211,16 @@ pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, _buddy: &Buddy, block: us
         if descriptor.shape() != Shape::INTERIOR {
             descriptor.set_shape(Kind::INTERIOR, Order::ZERO);
         }
-        #[cfg(broken = "metadata-zeroed")]
-        zone.memmap.zero(index);
+        seeded_bugs::zero_descriptor(zone, index);
     }
     entry.take_captured();
     entry.set_state(State::Offline);
     P::trace(Event::Offline, || zone.pfn(first));
-    zone.gauge.went_offline(BLOCK_ORDER.frames());
+    zone.gauge.subtract_online(BLOCK_ORDER.frames());
 }
 
 impl<P: Platform> Drop for Isolated<P> {
-    /// What was captured is free again; in a closed zone it stays captured.
+    /// Frees the captured frames. In a closed zone they stay captured.
     fn drop(&mut self) {
         let zone = self.zone;
         for block in self.blocks.clone() {
@@ -236,14 +242,14 @@ impl<P: Platform> Drop for Isolated<P> {
     }
 }
 
-/// Online → isolated: no frame of the block is handed out any more, the free ones are captured.
+/// Online → isolated: no frame of the block is allocated any more, and the free ones are captured.
 fn isolate<P: Platform>(zone: &Zone<P>, block: usize) -> bool {
     let mut buddy = zone.lock();
-    // The table of a closed zone may be another's by now.
+    // The block table of a closed zone may belong to another zone by now.
     !buddy.is_closed && withhold(zone, &mut buddy, block, State::Isolated)
 }
 
-/// Online → isolated or closed, under the zone's lock. `false`: the block is not online.
+/// Online → isolated or closed, under the zone's lock. Returns `false` if the block is not online.
 pub(crate) fn withhold<P: Platform>(
     zone: &Zone<P>,
     buddy: &mut Buddy,
@@ -255,14 +261,14 @@ pub(crate) fn withhold<P: Platform>(
     if entry.state() != State::Online {
         return false;
     }
-    cut_around(zone, buddy, first);
+    split_around(zone, buddy, first);
     entry.set_state(state);
     let mut index = first;
     while index < first + BLOCK_ORDER.frames() {
         let shape = zone.descriptor(index).shape();
         let is_free = shape.kind == Kind::FREE;
         if is_free {
-            buddy.remove(zone.map(), index, shape.order);
+            buddy.lists.remove(zone.map(), index, shape.order);
             zone.free_locked(buddy, index, shape.order);
         }
         index += if is_free { shape.order.frames() } else { 1 };
@@ -270,23 +276,23 @@ pub(crate) fn withhold<P: Platform>(
     true
 }
 
-/// Cuts a free block that is larger than 2 MiB, so that none lies across this one's edges.
-fn cut_around<P: Platform>(zone: &Zone<P>, buddy: &mut Buddy, first: u32) {
+/// Splits free blocks that are larger than 2 MiB, so that none lies across the edges of this block.
+fn split_around<P: Platform>(zone: &Zone<P>, buddy: &mut Buddy, first: u32) {
     if let Some(huge) = zone.huge_order() {
         let head = first & !(huge.frames() - 1);
         if zone.descriptor(head).shape() == (Shape { kind: Kind::FREE, order: huge }) {
-            buddy.break_huge_at(zone.map(), head, huge);
+            buddy.split_huge_at(zone.map(), head, huge);
         }
     }
     let pair = first & !(MAX_ORDER.frames() - 1);
     if zone.descriptor(pair).shape() == (Shape { kind: Kind::FREE, order: MAX_ORDER }) {
-        buddy.remove(zone.map(), pair, MAX_ORDER);
-        buddy.push(zone.map(), pair, BLOCK_ORDER);
-        buddy.push(zone.map(), pair + BLOCK_ORDER.frames(), BLOCK_ORDER);
+        buddy.lists.remove(zone.map(), pair, MAX_ORDER);
+        buddy.lists.push(zone.map(), pair, BLOCK_ORDER);
+        buddy.lists.push(zone.map(), pair + BLOCK_ORDER.frames(), BLOCK_ORDER);
     }
 }
 
-/// The captured block around a frame.
+/// Returns the captured block that contains a frame: its head and order.
 fn captured_around<P: Platform>(zone: &Zone<P>, index: u32) -> Option<(u32, Order)> {
     if index >= zone.frames() {
         return None;
@@ -296,7 +302,7 @@ fn captured_around<P: Platform>(zone: &Zone<P>, index: u32) -> Option<(u32, Orde
         .map(|(head, shape)| (head, shape.order))
 }
 
-/// Goes over a range: each captured block once, with its order; each other frame, with `None`.
+/// Visits a range: each captured block once, with its order, and each other frame with `None`.
 fn for_each_captured<P: Platform>(
     zone: &Zone<P>,
     frames: Range<u32>,
@@ -311,8 +317,8 @@ fn for_each_captured<P: Platform>(
 }
 
 impl<P: Platform> Zone<P> {
-    /// Whether nothing in the range looks as if it would stay: no plain block, no offline one.
-    /// Racy, takes no lock: it spares an attempt, no more.
+    /// Returns `true` if the range has no plain block and no offline block, which cannot move. Racy
+    /// and without a lock: it only saves an attempt.
     pub(crate) fn looks_movable(&self, frames: Range<u32>) -> bool {
         let mut index = frames.start;
         while index < frames.end {
@@ -329,8 +335,9 @@ impl<P: Platform> Zone<P> {
         true
     }
 
-    /// Visits online blocks, the emptier ones first (those that are free as a whole, then in steps
-    /// of an eighth), until `each` says `false`. It is given the frames that are not free.
+    /// Visits the online blocks until `each` returns `false`, the emptier ones first: those that
+    /// are free as a whole, then in steps of an eighth. `each` gets the block and the number of its
+    /// frames that are not free.
     pub(crate) fn by_emptiness(&self, mut each: impl FnMut(usize, u32) -> bool) {
         let eighth = BLOCK_ORDER.frames() / 8;
         for step in 0..=8 {
@@ -356,20 +363,20 @@ mod tests {
 
     use super::*;
 
-    struct Nobody;
+    struct NoOwner;
 
-    impl Owner<UserSpace> for Nobody {
+    impl Owner<UserSpace> for NoOwner {
         fn with_slot(&self, _: Pfn, _: u64, _: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
             false
         }
     }
 
     #[test]
-    fn what_is_taken_while_the_isolation_lasts_is_not_free() {
+    fn frames_taken_from_an_isolated_block_are_not_free() {
         let arena = Arena::<UserSpace>::new(4 << 20, &[]).unwrap();
         let zone = arena.zone();
         let isolated = Isolated::new(zone, 0..1).unwrap();
-        assert!(isolated.evacuate(5..100, &Nobody, Reach::Any).is_ok());
+        assert!(isolated.evacuate(5..100, &NoOwner, Reach::Any).is_ok());
         assert_eq!(zone.stats().free_frames, 1024);
         let mut taken = Vec::new();
         assert!(isolated.take(5..100, |head, order| taken.push((head, order))));

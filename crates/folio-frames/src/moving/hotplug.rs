@@ -1,9 +1,9 @@
-//! Offline and online: blocks of 2 MiB that leave the allocator and come back (picture:
+//! Offline and online: takes blocks of 2 MiB out of the allocator and brings them back (picture:
 //! `blocks.rs`).
 //!
-//! A block goes offline when it is empty (`evacuate.rs`). The metadata stays (R7): a late put finds
-//! its word, frozen. The block's bytes may then be given back to the system; its metadata only as
-//! `Arena::return_metadata` says.
+//! A block goes offline after it was emptied (`evacuate.rs`). Its metadata stays (R7): a late put
+//! finds its word, frozen. The block's bytes may then be returned to the system. Its metadata may
+//! only be returned under the conditions of `Arena::return_metadata`.
 
 use core::fmt;
 use core::ops::Range;
@@ -15,24 +15,45 @@ use crate::moving::migrate::Owner;
 use crate::zone::buddy::Reach;
 use crate::zone::zone::Zone;
 
-/// A block that is offline: the right to bring it back. While this exists its bytes are nobody's.
-#[must_use = "without it the block can not come back: Zone::online"]
+/// The right to bring an offline block back. While it exists, the block's bytes have no owner.
+///
+/// Dropping it leaves the block offline for the life of the zone.
+///
+/// ```
+/// use folio_frames::{Arena, Offline, Owner, Pfn, Slot, UserSpace};
+///
+/// struct NoOwner;
+/// impl Owner<UserSpace> for NoOwner {
+///     fn with_slot(&self, _: Pfn, _: u64, _: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
+///         false
+///     }
+/// }
+///
+/// let arena = Arena::<UserSpace>::new(4 << 20, &[])?;
+/// let offline: Offline<UserSpace> = arena.offline(1, &NoOwner)?;
+/// assert_eq!((offline.block(), arena.online_blocks()), (1, 1));
+///
+/// arena.online(offline);
+/// assert_eq!(arena.online_blocks(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "without it the block cannot come back: pass it to online"]
 pub struct Offline<P: Platform> {
     zone: &'static Zone<P>,
     block: usize,
 }
 
 impl<P: Platform> Offline<P> {
-    /// Which block.
+    /// Returns the number of the block in its zone.
     pub fn block(&self) -> usize {
         self.block
     }
 
-    /// Panics unless it belongs to this zone.
+    /// Panics unless the block belongs to `zone`.
     pub(crate) fn assert_of(&self, zone: &Zone<P>) {
         assert!(
             core::ptr::eq(zone, self.zone),
-            "an offline block of another zone was brought online here"
+            "an offline block of another zone was passed: pass it to its own zone or arena"
         );
     }
 }
@@ -43,20 +64,21 @@ impl<P: Platform> fmt::Debug for Offline<P> {
     }
 }
 
-/// Why a block stayed online. Everything in it is where it was, or was migrated.
+/// The reason why a block stayed online. Its contents are where they were, or were migrated.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OfflineError {
-    /// There is no such block, it is offline already, another call is taking it offline, or the
+    /// There is no such block, or it is offline already, or another call is emptying it, or the
     /// zone's arena is gone.
     NotOnline,
-    /// Frames in it are in use and could not be moved.
+    /// Frames of the block are in use and could not be moved.
     Busy {
-        /// How many.
+        /// The number of these frames.
         frames: u32,
-        /// The first of them.
+        /// The first of these frames.
         first: Pfn,
     },
-    /// There is no room elsewhere for what is in it.
+    /// There are no free frames elsewhere for the contents of the block.
     OutOfFrames,
 }
 
@@ -67,7 +89,8 @@ impl fmt::Display for OfflineError {
             Self::Busy { frames, first } => {
                 write!(
                     f,
-                    "{frames} frames of the block are in use and could not be moved, the first is {first:?}"
+                    "{frames} frames of the block are in use and could not be moved, the first is \
+                     {first:?}"
                 )
             }
             Self::OutOfFrames => {
@@ -80,7 +103,13 @@ impl fmt::Display for OfflineError {
 impl core::error::Error for OfflineError {}
 
 impl<P: Platform> Zone<P> {
-    /// Takes a block out of the allocator, migrating what is in it.
+    /// Takes a block out of the allocator. Folios in it move elsewhere, found through `owner`.
+    /// Returns the right to bring the block back.
+    ///
+    /// # Errors
+    ///
+    /// [`OfflineError::NotOnline`] if there is no such block or it is not online,
+    /// [`OfflineError::Busy`] or [`OfflineError::OutOfFrames`] if it cannot be emptied.
     pub fn offline(
         &'static self,
         block: usize,
@@ -100,15 +129,15 @@ impl<P: Platform> Zone<P> {
         Ok(Offline { zone: self, block })
     }
 
-    /// Brings an offline block back.
+    /// Brings an offline block back to the allocator.
     ///
     /// # Panics
     ///
-    /// When the block belongs to another zone.
+    /// Panics if the block belongs to another zone.
     ///
     /// # Safety
     ///
-    /// The block's bytes are mapped again, as [`Zone::new`] says.
+    /// The block's bytes are mapped again, under the conditions of [`Zone::new`].
     #[expect(
         clippy::needless_pass_by_value,
         reason = "the right to bring the block back is used up"
@@ -119,43 +148,45 @@ impl<P: Platform> Zone<P> {
         unsafe { self.online_block(offline.block) };
     }
 
-    /// Hands the frames of a block that was never online to the allocator: with
-    /// [`Zone::online_range`] the only way memory enters. Nothing but the block's head is
-    /// written.
+    /// Gives the frames of a block that was never online to the allocator. Memory enters only by
+    /// this function and [`Zone::online_range`]. Only the block's head is written.
     ///
     /// # Panics
     ///
-    /// When there is no such block, or it is online.
+    /// Panics if there is no such block, or it is online.
     ///
     /// # Safety
     ///
-    /// The block's bytes are mapped, as [`Zone::new`] says.
+    /// The block's bytes are mapped, under the conditions of [`Zone::new`].
     pub unsafe fn online_block(&self, block: usize) {
         let first = self.block_start(block).expect("a block of this zone");
         let mut buddy = self.lock();
-        assert!(!self.deferred.has(first), "block {block} was handed over already, and waits");
-        self.gauge.came_online(BLOCK_ORDER.frames());
+        assert!(
+            !self.deferred.has(first),
+            "block {block} is online already, its initialisation is deferred"
+        );
+        self.gauge.add_online(BLOCK_ORDER.frames());
         self.put_online(&mut buddy, first);
     }
 
-    /// Hands over a range of blocks that were never online, without touching their metadata: they
-    /// are brought in when the allocator runs short.
+    /// Gives a range of blocks that were never online to the allocator, and defers their
+    /// initialisation. Their metadata is not touched until the allocator runs short.
     ///
     /// # Panics
     ///
-    /// When the zone has no such blocks, or others still wait. A block of the range that is online
-    /// already is noticed, by a panic, when it is brought in.
+    /// Panics if the zone has no such blocks, or still has other deferred blocks. A block of the
+    /// range that is online already causes a panic later, when it is initialised.
     ///
     /// # Safety
     ///
-    /// The bytes of all these blocks are mapped, as [`Zone::new`] says.
+    /// The bytes of all these blocks are mapped, under the conditions of [`Zone::new`].
     pub unsafe fn online_range(&self, blocks: Range<usize>) {
         assert!(
             blocks.start <= blocks.end && blocks.end <= self.blocks(),
-            "blocks {blocks:?} of a zone with {}",
+            "blocks {blocks:?} are not within a zone of {} blocks",
             self.blocks()
         );
-        self.let_wait(blocks);
+        self.defer(blocks);
     }
 
     fn block_start(&self, block: usize) -> Option<u32> {

@@ -1,13 +1,13 @@
-//! Migration: a folio's contents move to another frame while its index goes on pointing at them.
+//! Migration: moves the contents of a folio to another frame, and its slot with them.
 //!
 //! | step | backs out by |
 //! | --- | --- |
 //! | 1. find the slot that indexes the folio, through its owner | nothing was done |
-//! | 2. claim the slot, and check that it still holds this folio | releasing the claim |
-//! | 3. allocate the target, frozen | releasing the claim |
-//! | 4. freeze the folio; somebody holds references: busy | freeing the target, releasing the claim |
-//! | 5. copy bytes, kind, private, and whether it is dirty | can not fail |
-//! | 6. switch the slot to the target, which opens it | |
+//! | 2. take the page lock, and check that the slot still holds this folio | releasing the page lock |
+//! | 3. allocate the target, frozen | releasing the page lock |
+//! | 4. freeze the folio; if it is pinned, it is busy | freeing the target, releasing the page lock |
+//! | 5. copy bytes, kind, owner data and the dirty bit | cannot fail |
+//! | 6. replace the folio in the slot by the target, which opens it | |
 //! | 7. free the old folio | |
 
 use crate::base::ids::{Order, Pfn};
@@ -19,46 +19,78 @@ use crate::zone::folio::FrozenFolio;
 use crate::zone::refs::FolioRefs;
 use crate::zone::zone::Zone;
 
-/// Who indexes folios, and so can say where.
+/// An index of folios, which finds the slot of each. The trait is open: a user of the crate
+/// implements it for its own index.
+///
+/// ```
+/// use folio_frames::{Arena, Kind, Order, Owner, Pfn, Slot, UserSpace, migrate};
+///
+/// /// Slots by number. The owner data of a folio is the number of its slot.
+/// struct Index(Vec<Slot<UserSpace>>);
+///
+/// impl Owner<UserSpace> for Index {
+///     fn with_slot(&self, _: Pfn, data: u64, visit: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
+///         self.0.get(data as usize).map(visit).is_some()
+///     }
+/// }
+///
+/// let arena = Arena::<UserSpace>::new(2 << 20, &[])?;
+/// let zone = arena.zone();
+/// let index = Index((0..4).map(|_| Slot::new()).collect());
+/// let mut folio = zone.alloc_frozen(Order::ZERO)?;
+/// folio.set_owner(Kind::owner(0), 3);
+/// let from = folio.pfn();
+/// index.0[3].install(folio).unwrap().publish();
+///
+/// let to = migrate(zone, from, &index)?;
+/// assert_ne!(from, to);
+/// assert_eq!(index.0[3].pfn(zone), Some(to));
+/// # drop(index.0[3].try_lock(zone).unwrap().remove());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Owner<P: Platform>: Sync {
-    /// Calls `visit` with the slot that should hold the folio whose descriptor says `owner_data`.
-    /// `false`: there is no such slot (any more). The folio may have moved meanwhile; `visit`
-    /// checks.
+    /// Calls `visit` with the slot that should hold the folio with this `owner_data`. Returns
+    /// `false` if there is no such slot (any more). The folio may have moved meanwhile: `visit`
+    /// checks that.
     fn with_slot(&self, pfn: Pfn, owner_data: u64, visit: &mut dyn FnMut(&Slot<P>)) -> bool;
 
-    /// Asked before a larger folio is moved: cuts the one at this head, of which each frame has a
-    /// slot, into such as have one ([`LockedSlot::split`](crate::LockedSlot::split)). `false`: it is no
-    /// such folio, or is busy.
+    /// Splits the multi-slot folio at this head ([`LockedSlot::split`](crate::LockedSlot::split)).
+    /// Returns `false` if it is not a multi-slot folio, or is busy. Called before a larger folio is
+    /// moved. By default nothing is split.
     fn split(&self, _pfn: Pfn, _order: Order, _owner_data: u64) -> bool {
         false
     }
 
-    /// A folio that a slot indexes is in another frame now. Nothing of it is held; by now it may be
-    /// elsewhere again, or gone.
+    /// Reports that a folio in a slot has moved to another frame. No page lock is held and the
+    /// folio is not pinned: it may have moved again, or be gone. By default nothing happens.
     fn moved(&self, _from: Pfn, _to: Pfn) {}
 
-    /// For folios that no slot indexes, asked when [`with_slot`](Self::with_slot) says `false`:
-    /// hands over *all* references that the owner has of this folio, and makes whoever looks it
-    /// up wait. [`take_back`](Self::take_back) follows at once.
+    /// Lends *all* references that the owner has to this folio, and blocks lookups of it. Returns
+    /// `None` if the owner has none.
+    ///
+    /// It is for folios that no slot holds, and is called after [`with_slot`](Self::with_slot)
+    /// returned `false`. [`take_back`](Self::take_back) follows at once. By default nothing is
+    /// lent.
     fn lend(&self, _pfn: Pfn, _owner_data: u64) -> Option<FolioRefs<P>> {
         None
     }
 
-    /// Ends what [`lend`](Self::lend) began, with as many references: of the folio's copy, or of
-    /// the folio itself, if it was not moved. The owner's index points to it from now on.
+    /// Takes back as many references as [`lend`](Self::lend) lent: to the copy of the folio, or to
+    /// the folio itself if it was not moved. The owner's index must name that folio from now on.
     fn take_back(&self, _owner_data: u64, _refs: FolioRefs<P>) {}
 }
 
-/// Why a folio was not migrated. It is where it was.
+/// The reason why a folio was not migrated. It is where it was.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MigrateError {
-    /// It is free, a tail, offline, a plain block, or its owner does not know it.
+    /// The frame is free, a tail, offline or a plain block, or the owner does not know the folio.
     NotMovable,
-    /// Somebody holds references to it, or is at work on it.
+    /// The folio is pinned, its page lock is held, or it is a multi-slot folio that was not split.
     Busy,
-    /// There is no free frame to move it to.
+    /// There are no free frames to move the folio to.
     OutOfFrames,
-    /// It left its slot before it could be claimed.
+    /// The folio left its slot before the page lock was taken.
     Moved,
 }
 
@@ -66,16 +98,52 @@ impl core::fmt::Display for MigrateError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::NotMovable => "the frame is not movable",
-            Self::Busy => "somebody holds references to the folio",
-            Self::OutOfFrames => "no free frame to move the folio to",
-            Self::Moved => "the folio had moved already",
+            Self::Busy => "there are other references to the folio, or its slot is locked",
+            Self::OutOfFrames => "no free frames to move the folio to",
+            Self::Moved => "the folio has moved out of its slot already",
         })
     }
 }
 
 impl core::error::Error for MigrateError {}
 
-/// Moves the folio at `pfn` to another frame of its zone and says which.
+/// Moves the folio at `pfn`, which `owner` indexes, to other frames of `zone`. Returns its new
+/// first frame.
+///
+/// Readers that find the folio frozen meanwhile wait on its slot.
+///
+/// # Errors
+///
+/// [`MigrateError::NotMovable`] if there is no folio at `pfn` that can move,
+/// [`MigrateError::Busy`] if it is pinned or locked, [`MigrateError::OutOfFrames`] if there is no
+/// room for it, [`MigrateError::Moved`] if it left its slot meanwhile.
+///
+/// ```
+/// use folio_frames::{Arena, MigrateError, Order, Owner, Pfn, Slot, UserSpace, migrate};
+///
+/// struct OneSlot(Slot<UserSpace>);
+///
+/// impl Owner<UserSpace> for OneSlot {
+///     fn with_slot(&self, _: Pfn, _: u64, visit: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
+///         visit(&self.0);
+///         true
+///     }
+/// }
+///
+/// let arena = Arena::<UserSpace>::new(2 << 20, &[])?;
+/// let zone = arena.zone();
+/// let owner = OneSlot(Slot::new());
+/// let mut folio = zone.alloc_frozen(Order::ZERO)?;
+/// folio.set_owner(folio_frames::Kind::owner(0), 0);
+/// let pinned = owner.0.install(folio).unwrap().publish_and_get(zone);
+///
+/// let pfn = pinned.pfn();
+/// assert_eq!(migrate(zone, pfn, &owner), Err(MigrateError::Busy));
+/// drop(pinned);
+/// assert!(migrate(zone, pfn, &owner).is_ok());
+/// # drop(owner.0.try_lock(zone).unwrap().remove());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn migrate<P: Platform>(
     zone: &'static Zone<P>,
     pfn: Pfn,
@@ -84,7 +152,7 @@ pub fn migrate<P: Platform>(
     migrate_within(zone, pfn, owner, Reach::Any)
 }
 
-/// As [`migrate`], to what the buddy may take for it.
+/// Moves the folio as [`migrate`] does. `reach` says which free blocks the buddy may use for it.
 pub(crate) fn migrate_within<P: Platform>(
     zone: &'static Zone<P>,
     pfn: Pfn,
@@ -113,7 +181,8 @@ pub(crate) fn migrate_within<P: Platform>(
     result
 }
 
-/// The references come back: of the folio where it is now.
+/// Moves a folio by lent references. Returns the references, to the folio where it is now,
+/// and the result.
 fn migrate_lent<P: Platform>(
     zone: &'static Zone<P>,
     pfn: Pfn,
@@ -164,7 +233,7 @@ fn migrate_slot<P: Platform>(
     if locked.subpage_of().is_some() {
         return Err(MigrateError::Busy);
     }
-    // While the slot's reference exists the order can not change; it is read under the claim.
+    // While the slot's reference exists the order cannot change. It is read under the page lock.
     let mut target =
         zone.alloc_target(zone.peek(pfn).order, reach).ok_or(MigrateError::OutOfFrames)?;
     let frozen = match locked.freeze() {

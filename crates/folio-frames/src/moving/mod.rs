@@ -1,4 +1,4 @@
-//! Frames that are emptied: migration, compaction, contiguous allocation, offline and online.
+//! Operations that empty frames: migration, compaction, contiguous allocation, offline and online.
 
 pub(crate) mod compact;
 pub(crate) mod contig;

@@ -1,13 +1,13 @@
-//! An arena: frames whose bytes come from the operating system, for programs in user space.
+//! An arena: frames in memory from the operating system, for programs in user space.
 //!
-//! Bytes and zone are the arena's own. When the arena is dropped, its zone is closed, and the bytes
-//! are unmapped when all its frames are free (`retire.rs`). A frame that is still held then keeps
-//! the bytes until a later arena is made or dropped and finds it free.
+//! An arena has a zone and bytes of its own. When the arena is dropped, its zone is closed. The
+//! bytes are unmapped when all frames are free (`retire.rs`). A frame that is still pinned keeps
+//! the bytes. A later arena, when it is created or dropped, finds it free and unmaps them.
 //!
-//! The zone's metadata is never unmapped: it goes to a pool, and the zone of a later arena inherits
-//! it (R7: a put that sleeps between its two steps may wake long after). The [`Zone`] itself, 5 KiB
-//! beside its metadata, is not used again and stays for ever, as safe code may have kept it: that is
-//! what each arena leaves behind.
+//! The zone's metadata is never unmapped. It goes to a pool, and the zone of a later arena inherits
+//! it (R7: a put that sleeps between its two steps may wake up long after). The [`Zone`] itself, 5
+//! KiB beside its metadata, is not used again. It stays forever, as safe code may have kept it:
+//! each arena leaves that behind.
 
 use core::any::{Any, TypeId};
 use core::ptr::{self, NonNull};
@@ -21,33 +21,35 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use folio_ref::Scheme;
 
 use crate::base::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn};
-use crate::base::platform::{KindOps, Platform};
+use crate::base::platform::Platform;
 use crate::index::optimistic::DirectMap;
 use crate::memmap::memmap::MemmapMemory;
 use crate::memmap::numbers::Numbers;
 use crate::moving::hotplug::{Offline, OfflineError};
 use crate::moving::migrate::Owner;
+use crate::zone::folio::KindOps;
 use crate::zone::zone::Zone;
 
-/// Frames do not begin at 0, so that a frame number is not taken for an index by mistake.
+/// The first frame number. It is not 0, so that a frame number does not pass for an index.
 const FIRST: Pfn = Pfn::new(1 << 20);
 
-/// An arena of more blocks than this, 1 GiB, hands them over as a range that is brought in as it is
-/// needed: its first frame must not wait for its last.
-const AT_ONCE: usize = 512;
+/// The maximum number of blocks, 1 GiB, that are initialised at once. A larger arena defers the
+/// initialisation of its blocks: its first frame must not wait for its last.
+const MAX_AT_ONCE: usize = 512;
 
-/// A quarter of what slots can name, in whole blocks.
-const MOST_FRAMES: u32 = (1 << 30) - BLOCK_ORDER.frames();
+/// The maximum number of frames of an arena: a quarter of all frame numbers, in whole blocks.
+const MAX_FRAMES: u32 = (1 << 30) - BLOCK_ORDER.frames();
 
-/// Zones that retired, whose metadata is to be inherited, and zones that wait for their last holders.
+/// Zones that have retired, for later zones to inherit their metadata, and zones that wait for
+/// their last pin owners.
 static POOL: Mutex<Vec<Pooled>> = Mutex::new(Vec::new());
 
 struct Pooled {
     platform: TypeId,
     zone: &'static (dyn Any + Send + Sync),
-    /// The zone's bytes, while frames of it are still held.
+    /// The zone's bytes, while frames of it may still be pinned.
     bytes: Option<Bytes>,
-    /// [`Zone::retire`].
+    /// Calls [`Zone::retire`]. Returns `true` if the zone has retired.
     retire: fn(&'static (dyn Any + Send + Sync)) -> bool,
 }
 
@@ -55,7 +57,7 @@ fn pool() -> MutexGuard<'static, Vec<Pooled>> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A mapping of anonymous memory, aligned; unmapped when dropped.
+/// An aligned mapping of anonymous memory. Dropping it unmaps it.
 #[derive(Debug)]
 struct Bytes {
     mapping: NonNull<u8>,
@@ -63,7 +65,7 @@ struct Bytes {
     first: *mut u8,
 }
 
-// SAFETY: it owns its mapping; nothing in it belongs to a thread.
+// SAFETY: it owns its mapping, and nothing in it belongs to a thread.
 unsafe impl Send for Bytes {}
 // SAFETY: shared access only reads the fields.
 unsafe impl Sync for Bytes {}
@@ -71,7 +73,8 @@ unsafe impl Sync for Bytes {}
 impl Bytes {
     fn map(len: usize, align: usize) -> io::Result<Self> {
         let mapped = len.checked_add(align).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "an arena larger than the address space")
+            let message = std::format!("arena size {len} exceeds the address space");
+            io::Error::new(io::ErrorKind::InvalidInput, message)
         })?;
         let (protection, flags) =
             (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
@@ -79,10 +82,10 @@ impl Bytes {
         let mapping =
             unsafe { mmap_anonymous(ptr::null_mut(), mapped, protection, flags) }?.cast::<u8>();
         let first = mapping.wrapping_add(mapping.align_offset(align));
-        // Huge pages where the system gives them, one to a block: a frame is then found without a
-        // walk of the page tables. A block is resident in whole from its first byte on, and
-        // is given back in whole. Refused, it is only slower. SAFETY: our own fresh
-        // mapping; the advice changes no contents.
+        // Requests huge pages, one for each block: they make the walk of the page tables shorter. A
+        // block is then resident as a whole from its first byte on, and is returned as a whole. If
+        // the system refuses, accesses are only slower.
+        // SAFETY: our own fresh mapping, and the advice changes no contents.
         let _ = unsafe { madvise(first.cast(), len, Advice::LinuxHugepage) };
         Ok(Self { mapping: NonNull::new(mapping).expect("a mapping is not at 0"), mapped, first })
     }
@@ -94,67 +97,92 @@ impl Bytes {
 
 impl Drop for Bytes {
     fn drop(&mut self) {
-        // SAFETY: our own mapping; no frame in it is online any more, so nobody has its address.
+        // SAFETY: our own mapping. No frame in it is online any more, so no code has its address.
         let unmapped = unsafe { munmap(self.mapping.as_ptr().cast(), self.mapped) };
         debug_assert!(unmapped.is_ok(), "munmap of an arena: {unmapped:?}");
     }
 }
 
-/// Why the metadata of a block was not given back.
+/// The reason why the metadata of a block was not returned to the system.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetadataKept {
-    /// Under this scheme zeroed metadata does not say frozen.
+    /// Under this scheme a zeroed word is not frozen.
     ZeroIsNotFrozen,
 }
 
 impl core::fmt::Display for MetadataKept {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("under this scheme zeroed metadata is not frozen")
+        f.write_str("under this scheme a zeroed word is not frozen")
     }
 }
 
 impl core::error::Error for MetadataKept {}
 
-/// A zone with bytes from the system, all online.
+/// A zone in memory from the system. All its blocks are online at first.
+///
+/// ```
+/// use folio_frames::{Arena, Kind, Order, UserSpace};
+///
+/// let arena = Arena::<UserSpace>::new(64 << 20, &[])?;
+/// let zone = arena.zone();
+/// assert_eq!(zone.blocks(), 32);
+///
+/// // Write while the folio is exclusive, then share it.
+/// let mut folio = zone.alloc_frozen(Order::new(3).unwrap())?;
+/// folio.set_owner(Kind::owner(0), 42);
+/// folio.as_mut_slice().fill(1);
+/// let folio = folio.init();
+///
+/// // A pinned frame keeps its bytes after the arena is gone.
+/// drop(arena);
+/// assert_eq!(folio.as_slice(), [1; 8 * 4096]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Arena<P: Platform> {
     zone: &'static Zone<P>,
-    /// `None` only inside drop.
+    /// **Invariant:** `None` only during drop.
     bytes: Option<Bytes>,
-    /// Blocks that [`Arena::shrink_to`] took offline.
+    /// The blocks that [`Arena::shrink_to`] took offline.
     spare: Mutex<Vec<Offline<P>>>,
 }
 
 impl<P: Platform> Arena<P> {
-    /// An arena of `bytes` bytes, rounded down to whole blocks of 2 MiB, at least one. Nothing is
-    /// resident yet.
+    /// Returns an arena of `bytes` bytes, rounded down to whole blocks of 2 MiB, at least one. No
+    /// byte is resident yet.
     ///
-    /// `kinds` says what is done when a folio of each kind is put for the last time.
+    /// `kinds` gives the destructor for each kind of folio, called after the last put.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` above 4 TiB, `OutOfMemory` beyond 16 TiB of arenas, those of the past among
-    /// them whose metadata was not used again, and what the system says of the addresses.
+    /// `InvalidInput` above 4 TiB. `OutOfMemory` if all arenas have more than 16 TiB, including
+    /// past ones with metadata that was not used again. The system's error if it does not map
+    /// the bytes.
     pub fn new(bytes: usize, kinds: &'static [KindOps<P>]) -> io::Result<Self> {
         Self::map(bytes, kinds, None)
     }
 
-    /// As [`Arena::new`], and its zone also hands out blocks of one order above
-    /// [`MAX_ORDER`](crate::MAX_ORDER): see [`Zone::with_huge_order`]. Their bytes are aligned to
-    /// their size.
+    /// Returns an arena with a zone that can also allocate blocks of the order `huge`
+    /// ([`Zone::with_huge_order`]). Their bytes are aligned to their size.
+    ///
+    /// `bytes` and `kinds` are as for [`Arena::new`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` above 4 TiB. `OutOfMemory` if all arenas have more than 16 TiB, including
+    /// past ones with metadata that was not used again. The system's error if it does not map
+    /// the bytes.
     ///
     /// # Panics
     ///
-    /// When the order is not above [`MAX_ORDER`](crate::MAX_ORDER).
+    /// Panics if `huge` is not above [`MAX_ORDER`].
     pub fn with_huge_order(
         bytes: usize,
         kinds: &'static [KindOps<P>],
         huge: Order,
     ) -> io::Result<Self> {
-        assert!(
-            huge > MAX_ORDER,
-            "{huge:?} is no huge order: allowed is what is above {MAX_ORDER:?}"
-        );
+        assert!(huge > MAX_ORDER, "{huge:?} is not a huge order: it must be above {MAX_ORDER:?}");
         Self::map(bytes, kinds, Some(huge))
     }
 
@@ -163,24 +191,24 @@ impl<P: Platform> Arena<P> {
         let frames = u32::try_from(blocks)
             .ok()
             .and_then(|blocks| blocks.checked_mul(BLOCK_ORDER.frames()))
-            .filter(|&frames| frames <= MOST_FRAMES)
+            .filter(|&frames| frames <= MAX_FRAMES)
             .ok_or_else(|| {
                 io::Error::new(
                     io::ErrorKind::InvalidInput,
-                    std::format!("an arena of {bytes} bytes: 4 TiB is the most"),
+                    std::format!("arena size {bytes} exceeds the maximum of 4 TiB"),
                 )
             })?;
         let bytes = Bytes::map(blocks * BLOCK_ORDER.bytes(), huge.unwrap_or(BLOCK_ORDER).bytes())?;
-        // SAFETY, of both: the bytes of every frame are mapped at their offset until the zone
-        // retires, when all its blocks are offline.
         let zone = match take_retired::<P>(frames) {
-            // SAFETY: as above; it retired, and nothing else has taken it.
+            // SAFETY: the bytes of every frame are mapped at their offset until the zone retires,
+            // when all its blocks are offline. `retired` has retired, and only this call has taken
+            // it from the pool.
             Some(retired) => unsafe { retired.inherit(frames, bytes.first, huge, kinds) },
-            // SAFETY: as above.
+            // SAFETY: the bytes are mapped, as above.
             None => unsafe { new_zone(frames, bytes.first, huge, kinds) }?,
         };
-        if blocks > AT_ONCE {
-            // SAFETY: the bytes were just given to the zone.
+        if blocks > MAX_AT_ONCE {
+            // SAFETY: the bytes were just mapped for the zone.
             unsafe { zone.online_range(0..blocks) };
         } else {
             for block in 0..blocks {
@@ -191,44 +219,64 @@ impl<P: Platform> Arena<P> {
         Ok(Self { zone, bytes: Some(bytes), spare: Mutex::new(Vec::new()) })
     }
 
-    /// The zone of its frames.
+    /// Advises the system whether to back memory that is not resident yet with huge pages. A new
+    /// arena advises it to.
+    pub fn advise_huge_pages(&self, wanted: bool) {
+        let advice = if wanted { Advice::LinuxHugepage } else { Advice::LinuxNoHugepage };
+        let len = self.zone.blocks() * BLOCK_ORDER.bytes();
+        if let Some(bytes) = &self.bytes {
+            // A refusal only makes access slower.
+            // SAFETY: our own mapping, which spans all blocks from its first byte on; the advice
+            // changes no contents.
+            let _ = unsafe { madvise(bytes.first.cast(), len, advice) };
+        }
+    }
+
+    /// Returns the zone of its frames.
     pub fn zone(&self) -> &'static Zone<P> {
         self.zone
     }
 
-    /// Where the bytes lie, for reads without a reference: mapped as long as the arena exists. An
-    /// offline block's memory goes back to the system, its addresses stay.
+    /// Returns the promise, for optimistic reads, that the bytes stay mapped while the arena
+    /// exists. The memory of an offline block is returned to the system, but its addresses stay
+    /// mapped.
     #[inline(always)]
     pub fn direct_map(&self) -> DirectMap<'_, P> {
-        // SAFETY: the bytes are unmapped after the arena is dropped, which the borrow excludes;
-        // never before.
+        // SAFETY: the bytes are never unmapped before the arena is dropped, which the borrow
+        // excludes.
         unsafe { DirectMap::new(self.zone) }
     }
 
-    /// Takes a block offline and gives its memory back to the system.
+    /// Takes a block offline and returns its memory to the system. Folios in it move elsewhere,
+    /// found through `owner`. Returns the right to bring the block back.
+    ///
+    /// # Errors
+    ///
+    /// [`OfflineError::NotOnline`] if there is no such block or it is not online,
+    /// [`OfflineError::Busy`] or [`OfflineError::OutOfFrames`] if it cannot be emptied.
     pub fn offline(&self, block: usize, owner: &dyn Owner<P>) -> Result<Offline<P>, OfflineError> {
         let offline = self.zone.offline(block, owner)?;
         if let Some(bytes) = &self.bytes {
-            // SAFETY: the block is offline: no reference, token or list leads to its bytes, and the
-            // one who could bring it back is this call's result.
-            let given_back = unsafe {
+            // SAFETY: the block is offline: no reference, exclusive handle or list leads to its
+            // bytes, and only the result of this call can bring it back.
+            let advised = unsafe {
                 madvise(bytes.block(block).cast(), BLOCK_ORDER.bytes(), Advice::LinuxDontNeed)
             };
-            debug_assert!(given_back.is_ok(), "madvise of an offline block: {given_back:?}");
+            debug_assert!(advised.is_ok(), "madvise of an offline block: {advised:?}");
         }
         Ok(offline)
     }
 
-    /// Gives memory back to the system, whole blocks, until only this many are online: the emptiest
-    /// go first. What is in them moves to those that stay.
+    /// Returns whole blocks to the system until only `blocks` are online, the emptiest first.
+    /// Folios in them move to the others, found through `owner`.
     ///
     /// # Errors
     ///
-    /// When that many can not be emptied; those that could are gone.
+    /// Returns the last error of a block if too few could be emptied. Those that could are offline.
     pub fn shrink_to(&self, blocks: usize, owner: &dyn Owner<P>) -> Result<(), OfflineError> {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let mut result = Ok(());
-        self.zone.bring_in_through(&(0..self.zone.blocks()));
+        self.zone.init_deferred_through(&(0..self.zone.blocks()));
         self.zone.drain();
         self.zone.by_emptiness(|block, _| {
             if self.online_blocks() <= blocks {
@@ -243,7 +291,8 @@ impl<P: Platform> Arena<P> {
         if self.online_blocks() <= blocks { Ok(()) } else { result }
     }
 
-    /// Brings blocks back that [`Arena::shrink_to`] took, until this many are online. How many are.
+    /// Brings back blocks that [`Arena::shrink_to`] took offline, until `blocks` are online.
+    /// Returns the number of online blocks, which is smaller if there are no more such blocks.
     pub fn grow_to(&self, blocks: usize) -> usize {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         while self.online_blocks() < blocks {
@@ -253,17 +302,18 @@ impl<P: Platform> Arena<P> {
         self.online_blocks()
     }
 
-    /// Blocks of 2 MiB that are online.
+    /// Returns the number of 2 MiB blocks that are online.
     pub fn online_blocks(&self) -> usize {
         (self.zone.online_frames() / BLOCK_ORDER.frames()) as usize
     }
 
-    /// Gives the descriptors of an offline block back to the system, whole system pages of them;
-    /// says how many bytes. They read as zeroes when they are touched again, and they may be at
-    /// any time, by a walk or by the late step of a put. Zero says frozen, no block, not there
-    /// (R1, R2).
+    /// Returns the descriptors of an offline block to the system, in whole system pages. Returns
+    /// the number of bytes.
     ///
-    /// R7 allows this for what the late step of a put, from before, expects of the word:
+    /// The descriptors read as zeroes when they are accessed again, which a walk or the late step
+    /// of a put may do at any time. Zero means frozen, no block, not online (R1, R2).
+    ///
+    /// R7 allows this if it makes the late step of a put from before fail. By scheme, that step:
     ///
     /// | scheme | expects | finds |
     /// | --- | --- | --- |
@@ -271,19 +321,20 @@ impl<P: Platform> Arena<P> {
     /// | `live-bit-high` | 2^31 | 0: it fails |
     /// | `live-bit-low` | 1 | 0: it fails |
     /// | `generational` | live, generation g | 0: it fails |
-    /// | `frozen-bit` | 0 | 0: it would **win** a frame that is not there, so this is refused |
+    /// | `frozen-bit` | 0 | 0: it would **win** an offline frame, so this is refused |
     ///
-    /// Generations begin again at 0. So a put that sleeps on, until its frame was brought back,
-    /// reached the same generation in a later life and is Dying again, wins it, as under the
-    /// schemes without a generation; the destructor is chosen by what the frame is then (R4).
+    /// Generations begin again at 0. A put may sleep until its frame is online again, has reached
+    /// the same generation in a later life, and is Dying again. Then it wins the frame, as under
+    /// the schemes without a generation. The destructor is chosen by the kind at that time (R4).
     ///
     /// # Errors
     ///
-    /// When the scheme needs what stands in the descriptors; nothing was done.
+    /// [`MetadataKept::ZeroIsNotFrozen`] if the scheme needs the content of the descriptors. Then
+    /// nothing was done.
     ///
     /// # Panics
     ///
-    /// When the block was taken from another arena.
+    /// Panics if the block was taken from another arena.
     pub fn return_metadata(&self, offline: &Offline<P>) -> Result<usize, MetadataKept> {
         offline.assert_of(self.zone);
         if !P::Scheme::ZERO_IS_FROZEN {
@@ -295,52 +346,51 @@ impl<P: Platform> Arena<P> {
         let skip = start.align_offset(page);
         let len = len.saturating_sub(skip) / page * page;
         if len > 0 {
-            // SAFETY: private anonymous memory, of offline blocks only, whose descriptors nobody
-            // owns; to whoever still looks at them zeroes are a value like any other,
-            // by the check above.
-            let returned =
+            // SAFETY: private anonymous memory, of offline blocks only. Their descriptors have no
+            // owner. For code that still reads them, zero is a valid value, by the check above.
+            let advised =
                 unsafe { madvise(start.wrapping_add(skip).cast(), len, Advice::LinuxDontNeed) };
-            debug_assert!(returned.is_ok(), "madvise of metadata: {returned:?}");
+            debug_assert!(advised.is_ok(), "madvise of metadata: {advised:?}");
         }
         Ok(len)
     }
 
-    /// Brings a block back; its bytes are zeroes.
+    /// Brings a block back. Its bytes are zeroes.
     ///
     /// # Panics
     ///
-    /// When the block was taken from another arena.
+    /// Panics if the block was taken from another arena.
     pub fn online(&self, offline: Offline<P>) {
-        // SAFETY: the bytes of all blocks are mapped while the arena exists; a block of another
-        // arena is of another zone, which is refused.
+        // SAFETY: the bytes of all blocks are mapped while the arena exists. A block of another
+        // arena belongs to another zone, and is refused.
         unsafe { self.zone.online(offline) };
     }
 }
 
-/// An arena that stays, with its zone beside it: who reads without a reference, and finds the zone
-/// here, has one load less under way.
+/// A shared arena with its zone beside it, which saves an optimistic read one load.
 #[derive(Debug)]
 pub struct Mapped<P: Platform> {
-    /// **Invariant:** that of `arena`.
+    /// **Invariant:** the zone of `arena`.
     zone: &'static Zone<P>,
     arena: Arc<Arena<P>>,
 }
 
 impl<P: Platform> Mapped<P> {
-    /// Keeps the arena.
+    /// Returns a new owner of the arena.
     pub fn new(arena: &Arc<Arena<P>>) -> Self {
         Self { zone: arena.zone, arena: Arc::clone(arena) }
     }
 
-    /// The arena.
+    /// Returns the arena.
     pub fn arena(&self) -> &Arc<Arena<P>> {
         &self.arena
     }
 
-    /// As [`Arena::direct_map`].
+    /// Returns the promise, for optimistic reads, that the bytes stay mapped while the arena
+    /// exists.
     #[inline(always)]
     pub fn direct_map(&self) -> DirectMap<'_, P> {
-        // SAFETY: as there: the arena is here as long as the borrow.
+        // SAFETY: as in Arena::direct_map: the arena exists for as long as the borrow.
         unsafe { DirectMap::new(self.zone) }
     }
 }
@@ -359,7 +409,7 @@ impl<P: Platform> Drop for Arena<P> {
     }
 }
 
-/// Unmaps what every zone in the pool no longer needs.
+/// Retires each zone in the pool that has no pinned frame any more, and unmaps its bytes.
 fn collect(pool: &mut [Pooled]) {
     for entry in pool {
         if entry.bytes.is_some() && (entry.retire)(entry.zone) {
@@ -368,8 +418,8 @@ fn collect(pool: &mut [Pooled]) {
     }
 }
 
-/// Takes the smallest retired zone out of the pool whose metadata is enough, of several the last that
-/// came: its metadata is warm.
+/// Takes the smallest retired zone with enough metadata out of the pool. Of several it takes the
+/// last that came, as its metadata is warm.
 fn take_retired<P: Platform>(frames: u32) -> Option<&'static Zone<P>> {
     let mut pool = pool();
     collect(&mut pool);
@@ -387,33 +437,34 @@ fn take_retired<P: Platform>(frames: u32) -> Option<&'static Zone<P>> {
     pool.swap_remove(place).zone.downcast_ref()
 }
 
-/// Makes a zone with a memmap of its own, of a round size so that it can serve others later.
+/// Creates a zone with a memmap of its own. The size is rounded up, so that later zones can inherit
+/// it.
 ///
 /// # Safety
 ///
-/// As [`Zone::new`] says of `direct_map`.
+/// `direct_map` meets the conditions of [`Zone::new`].
 unsafe fn new_zone<P: Platform>(
     frames: u32,
     direct_map: *mut u8,
     huge: Option<Order>,
     kinds: &'static [KindOps<P>],
 ) -> io::Result<&'static Zone<P>> {
-    let most = frames.next_power_of_two().min(MOST_FRAMES);
-    let numbers = Numbers::reserve(most).ok_or_else(|| {
+    let max_frames = frames.next_power_of_two().min(MAX_FRAMES);
+    let numbers = Numbers::reserve(max_frames).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::OutOfMemory,
-            "arenas of more than 16 TiB together, with those of the past that were not used again",
+            "all arenas exceed 16 TiB, including past ones with metadata that was not used again",
         )
     })?;
-    let size = Zone::<P>::layout(most).size().next_multiple_of(FRAME_SIZE);
+    let size = Zone::<P>::layout(max_frames).size().next_multiple_of(FRAME_SIZE);
     let (protection, flags) =
         (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
     // SAFETY: a new mapping at no fixed address touches nothing that exists.
     let metadata = unsafe { mmap_anonymous(ptr::null_mut(), size, protection, flags) }?;
     let metadata = NonNull::new(metadata.cast::<u8>()).expect("a mapping is not at 0");
     let holds = MemmapMemory::Zeroed;
-    // SAFETY: a fresh mapping of the layout's size, page aligned, zeroed, never unmapped; the bytes
-    // are the caller's promise.
+    // SAFETY: a fresh mapping of the layout's size, page aligned, zeroed, never unmapped. The
+    // caller promises the bytes.
     let zone =
         unsafe { Zone::with_numbers(metadata, holds, FIRST, numbers, frames, direct_map, kinds) };
     let zone = match huge {

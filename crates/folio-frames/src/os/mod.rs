@@ -1,7 +1,9 @@
-//! Frames of a process: bytes from the operating system, its platform.
+//! Frames of a process: memory from the operating system, and the user-space platform.
 
 #[cfg(feature = "std")]
 pub(crate) mod arena;
+#[cfg(feature = "std")]
+pub(crate) mod retire;
 #[cfg(all(shuttle, feature = "std"))]
 pub(crate) mod stepped_space;
 #[cfg(feature = "std")]

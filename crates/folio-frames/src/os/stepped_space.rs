@@ -1,11 +1,11 @@
-//! For shuttle: the lock and the sleeping of a process whose threads are played (`--cfg shuttle`).
+//! For shuttle: the lock of a process with threads that run step by step (`--cfg shuttle`).
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use folio_ref::testing::stepped;
 use lock_api::{GuardNoSend, RawMutex};
 
-/// A lock that lets other threads go on before it is taken, and sleeps while it is not free.
+/// A lock that lets other threads run before it is taken, and sleeps while it is held.
 #[derive(Debug)]
 pub struct SteppedLock(AtomicBool);
 
@@ -15,11 +15,12 @@ impl SteppedLock {
     }
 
     fn take(&self) -> bool {
+        // Acquire: pairs with Release in unlock.
         !self.0.swap(true, Ordering::Acquire)
     }
 }
 
-// SAFETY: `take` succeeds for one until the next `unlock`.
+// SAFETY: after `take` has succeeded, it fails until the next `unlock`.
 unsafe impl RawMutex for SteppedLock {
     const INIT: Self = Self(AtomicBool::new(false));
     type Guard = GuardNoSend;
@@ -38,11 +39,13 @@ unsafe impl RawMutex for SteppedLock {
     }
 
     unsafe fn unlock(&self, _: GuardNoSend) {
+        // Release: pairs with Acquire in take.
         self.0.store(false, Ordering::Release);
         stepped::wake_all(self.key());
     }
 
     fn is_locked(&self) -> bool {
+        // Relaxed: take decides.
         self.0.load(Ordering::Relaxed)
     }
 }

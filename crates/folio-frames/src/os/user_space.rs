@@ -1,4 +1,5 @@
-//! The platform of a process: `parking_lot`'s lock, a number per thread, sleeping on an address.
+//! The platform of a process: `parking_lot`'s lock, a number per thread, and sleeping on an
+//! address.
 
 use core::marker::PhantomData;
 #[cfg(feature = "track")]
@@ -12,9 +13,22 @@ use folio_ref::{DefaultScheme, Scheme};
 use crate::base::ids::Pfn;
 use crate::base::platform::Platform;
 #[cfg(target_arch = "x86_64")]
-use crate::index::racy_copy::Vectors;
+use crate::base::vectors::Vectors;
 
-/// Frames in a process, with the scheme `S`.
+/// The platform of a process, with the reference-count scheme `S`.
+///
+/// ```
+/// use folio_frames::{Arena, Order, Platform, UserSpace};
+/// use folio_ref::Scheme;
+/// use folio_ref::schemes::LiveBitHigh;
+///
+/// // The default scheme, and another one.
+/// let arena = Arena::<UserSpace>::new(2 << 20, &[])?;
+/// let other = Arena::<UserSpace<LiveBitHigh>>::new(2 << 20, &[])?;
+/// other.zone().alloc_frozen(Order::ZERO)?.free();
+/// assert_eq!(<UserSpace<LiveBitHigh> as Platform>::Scheme::NAME, LiveBitHigh::NAME);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct UserSpace<S: Scheme = DefaultScheme>(PhantomData<S>);
 
@@ -33,18 +47,18 @@ impl<S: Scheme> Platform for UserSpace<S> {
     type Lock = crate::SteppedLock;
 
     fn cpu() -> usize {
-        // A thread keeps its list wherever it runs: cheaper than asking, and as good a hint.
+        // A thread keeps its list on any CPU: cheaper than a system call, and as good a hint.
         THREAD.try_with(|&n| n).unwrap_or(0)
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn vectors() -> Vectors {
-        // The first processors that had the wide registers run slower for a while after their use;
-        // those with VBMI2 do not.
+        // The first processors with AVX-512 run slower for a while after its use. Those with VBMI2
+        // do not.
         if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512vbmi2")
         {
-            // SAFETY: there are; they count as detected only where the system saves them.
+            // SAFETY: they exist, and are detected only if the system saves them.
             unsafe { Vectors::bits_512() }
         } else if std::is_x86_feature_detected!("avx") {
             // SAFETY: as above.
@@ -66,11 +80,11 @@ impl<S: Scheme> Platform for UserSpace<S> {
 
     #[cfg(not(shuttle))]
     fn wait(key: usize, still: &dyn Fn() -> bool) {
-        let token = parking_lot_core::DEFAULT_PARK_TOKEN;
+        let park_token = parking_lot_core::DEFAULT_PARK_TOKEN;
         // SAFETY: `still` loads an atomic: it neither panics nor calls into parking_lot. The other
         // two callbacks do nothing. The key is an address that only this crate parks on.
         unsafe {
-            parking_lot_core::park(key, still, || {}, |_, _| {}, token, None);
+            parking_lot_core::park(key, still, || {}, |_, _| {}, park_token, None);
         }
     }
 
@@ -96,7 +110,7 @@ impl<S: Scheme> Platform for UserSpace<S> {
         let mut shard = table::shard(head).lock();
         let left = shard
             .get_mut(&(zone, head, site))
-            .expect("a reference ends where it was said to begin");
+            .expect("each reference ends at the site where it began");
         *left -= references;
         if *left == 0 {
             shard.remove(&(zone, head, site));
@@ -105,7 +119,7 @@ impl<S: Scheme> Platform for UserSpace<S> {
 
     #[cfg(feature = "track")]
     fn pin_owners(zone: usize, head: Pfn, visit: &mut dyn FnMut(&'static Location<'static>, u32)) {
-        // A copy: the lock is not held while others run.
+        // A copy: `visit` must not run under the lock.
         let all: std::vec::Vec<_> =
             table::shard(head).lock().iter().map(|(&key, &count)| (key, count)).collect();
         let of_it = all.into_iter().filter(|((of, pfn, _), _)| (*of, *pfn) == (zone, head));
@@ -113,7 +127,7 @@ impl<S: Scheme> Platform for UserSpace<S> {
     }
 }
 
-/// Who holds which folio: many small tables, so that threads seldom meet.
+/// The pin owners of each folio: many small tables, so that threads seldom contend.
 #[cfg(feature = "track")]
 mod table {
     use core::panic::Location;

@@ -1,5 +1,5 @@
-//! Folios that lie one behind the other in memory: their bytes as one slice, of references or of
-//! tokens.
+//! Folios that lie one behind the other in memory: the bytes of their references, or of their
+//! exclusive handles, as one slice.
 
 use core::fmt;
 use core::iter;
@@ -14,34 +14,38 @@ use crate::zone::folio::{FolioRef, FrozenFolio, put};
 use crate::zone::track::Site;
 use crate::zone::zone::Zone;
 
-/// One reference of each of some folios that are neighbours, in the order of their frames. At least
-/// one. Of the first and the last it may stand for a part of the frames only.
+/// One reference of each of one or more folios that are neighbours, in the order of their frames.
+/// Of the first and the last folio it may cover some frames only.
 ///
-/// It is as small as a single [`FolioRef`], however many there are. Dropping it returns them one by
-/// one.
+/// It is as small as a single [`FolioRef`], for any number of folios. Dropping it returns the
+/// references one by one.
 pub struct Adjacent<P: Platform> {
     zone: &'static Zone<P>,
     /// **Invariant:** this value accounts for one reference in the word of each folio that has one
-    /// of the `frames` frames from here on, of which there is at least one.
+    /// of the `frames` frames from here on. There is at least one.
     index: u32,
     frames: u32,
-    /// Where the first was taken; the others count as taken there too.
+    /// The site of the first reference; the others count as taken there too.
     site: Site,
 }
 
 impl<P: Platform> Adjacent<P> {
-    /// The first frame.
+    /// Returns the first frame.
     pub fn pfn(&self) -> Pfn {
         self.zone.pfn(self.index)
     }
 
-    /// How many frames they have together.
+    /// Returns the number of frames of all folios together.
     pub fn frames(&self) -> u32 {
         self.frames
     }
 
-    /// Adds the folio behind the last one, or what follows in the last one, from the frame on that
-    /// it was looked up by. `Err` gives it back: that frame lies elsewhere.
+    /// Adds the folio behind the last one, or the following frames of the last one, from the frame
+    /// that it was looked up by.
+    ///
+    /// # Errors
+    ///
+    /// Gives `folio` back if that frame does not follow the last one.
     #[inline]
     pub fn join(&mut self, folio: FolioRef<P>) -> Result<(), FolioRef<P>> {
         let at = folio.at();
@@ -51,17 +55,18 @@ impl<P: Platform> Adjacent<P> {
         self.frames += folio.index() + folio.order().frames() - at;
         if folio.index() == at {
             let (zone, index, site) = folio.into_parts();
-            site.moved(self.site, zone, index);
+            site.moved(self.site, zone.place(index));
         }
-        // Else the frame before is of the same folio: it is held already, and once is enough.
+        // Otherwise the frame before is of the same folio, which is pinned already. Once is enough.
         Ok(())
     }
 
-    /// Leaves the last frames out, so that `frames` are left: of the last folio some stay.
+    /// Shortens this value to its first `frames` frames. At least one frame of the last folio must
+    /// stay.
     ///
     /// # Panics
     ///
-    /// When nothing of the last folio would be left, or more than there is.
+    /// Panics if no frame of the last folio would stay, or if there are fewer frames.
     pub fn shorten(&mut self, frames: u32) {
         if frames == self.frames {
             return;
@@ -69,49 +74,49 @@ impl<P: Platform> Adjacent<P> {
         let (last, _) = self.around(self.index + self.frames - 1);
         let is_whole =
             (last.max(self.index) + 1..=self.index + self.frames).contains(&(self.index + frames));
-        assert!(is_whole, "{frames} frames of {self:?}");
+        assert!(is_whole, "{frames} frames do not end in the last of the {self:?}");
         self.frames = frames;
     }
 
-    /// As [`FolioRef::taken_here`], all of them.
+    /// Counts all references as taken by the caller from now on (feature `track`; without it, does
+    /// nothing).
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn taken_here(&mut self) {
         let here = Site::here();
-        #[cfg(feature = "track")]
-        {
+        if Site::IS_TRACKED {
             let mut index = self.index;
             while index < self.index + self.frames {
                 let (head, next) = self.around(index);
-                self.site.moved(here, self.zone, head);
+                self.site.moved(here, self.zone.place(head));
                 index = next;
             }
         }
         self.site = here;
     }
 
-    /// The bytes of all of them.
+    /// Returns the bytes of all frames.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: as in `FolioRef::as_slice`, for each of them: mapped, initialised, and not
-        // written while there is a reference. The direct map of a zone is one object, in
-        // which neighbouring frames are neighbours.
+        // SAFETY: as in `FolioRef::as_slice`, for each folio: mapped, initialised, and not written
+        // while there is a reference. The direct map of a zone is one object, in which
+        // neighbouring frames are neighbours.
         unsafe {
             slice::from_raw_parts(self.zone.address(self.index), self.frames as usize * FRAME_SIZE)
         }
     }
 
-    /// Where the folio begins that has this frame, and where the one behind it. A folio that is
-    /// held stays what it is.
+    /// Returns the start of the folio that has this frame, and of the one behind it. A pinned folio
+    /// stays what it is.
     #[inline]
     fn around(&self, index: u32) -> (u32, u32) {
-        let (head, shape) = self.zone.head_of(index).expect("a frame of a folio that is held");
+        let (head, shape) = self.zone.head_of(index).expect("a frame of a pinned folio");
         (head, head + shape.order.frames())
     }
 }
 
 impl<P: Platform> From<FolioRef<P>> for Adjacent<P> {
-    /// From the frame on that it was looked up by.
+    /// Covers the frames from the one on that it was looked up by.
     fn from(folio: FolioRef<P>) -> Self {
         let at = folio.at();
         let frames = folio.index() + folio.order().frames() - at;
@@ -126,7 +131,7 @@ impl<P: Platform> Clone for Adjacent<P> {
         let mut index = self.index;
         while index < self.index + self.frames {
             let (head, next) = self.around(index);
-            // The one that this value has of it, which stays; and the clone's.
+            // This value's own reference, which stays, and the clone's.
             let ours = ManuallyDrop::new(FolioRef::from_parts(self.zone, head, index, self.site));
             mem::forget(FolioRef::clone(&ours));
             index = next;
@@ -139,10 +144,10 @@ impl<P: Platform> Drop for Adjacent<P> {
     fn drop(&mut self) {
         let end = self.index + self.frames;
         while self.index < end {
-            // Before the put: afterwards it may be anything.
+            // Before the put: afterwards the frame may be reused.
             let (head, next) = self.around(self.index);
             self.index = next;
-            self.site.ended(self.zone, head, 1);
+            self.site.ended(self.zone.place(head), 1);
             put(self.zone, head, 1);
         }
     }
@@ -154,20 +159,31 @@ impl<P: Platform> fmt::Debug for Adjacent<P> {
     }
 }
 
-/// The bytes of references, in their order; those of folios that are neighbours as one slice.
+/// Returns the bytes of references, in their order. Neighbouring folios are one slice.
+///
+/// ```
+/// use folio_frames::{Arena, FrozenFolio, Order, UserSpace, joined};
+///
+/// let arena = Arena::<UserSpace>::new(2 << 20, &[])?;
+/// let block = arena.zone().alloc_frozen(Order::new(1).unwrap())?;
+/// let pair: Vec<_> = block.split(Order::ZERO).map(FrozenFolio::init).collect();
+/// assert_eq!(joined(&pair).map(<[u8]>::len).collect::<Vec<_>>(), [8192]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn joined<'f, P: Platform>(
     folios: impl IntoIterator<Item = &'f FolioRef<P>>,
 ) -> impl Iterator<Item = &'f [u8]> {
     let folios =
         folios.into_iter().map(|folio| (folio.zone(), folio.index(), folio.order().frames()));
     neighbours(folios).map(|(zone, index, frames)| {
-        // SAFETY: as in `Adjacent::as_slice`, for each of them: the references are borrowed for as
+        // SAFETY: as in `Adjacent::as_slice`, for each folio: the references are borrowed for as
         // long as the slice.
         unsafe { slice::from_raw_parts(zone.address(index), frames as usize * FRAME_SIZE) }
     })
 }
 
-/// The bytes of tokens, to write, in their order; those of folios that are neighbours as one slice.
+/// Returns the bytes of exclusive handles for writing, in their order. Neighbouring folios are one
+/// slice.
 pub fn joined_mut<'f, P: Platform>(
     folios: impl IntoIterator<Item = &'f mut FrozenFolio<P>>,
 ) -> impl Iterator<Item = &'f mut [u8]> {
@@ -176,14 +192,15 @@ pub fn joined_mut<'f, P: Platform>(
     neighbours(folios).map(|(zone, index, frames)| {
         // Release: as in `FrozenFolio::as_mut_slice`.
         fence(Ordering::Release);
-        // SAFETY: as there, for each of them: the tokens are exclusive, and borrowed for as long as
-        // the slice. The direct map of a zone is one object, in which neighbouring frames
-        // are neighbours.
+        // SAFETY: as in `FrozenFolio::as_mut_slice`, for each folio: the handles are exclusive, and
+        // borrowed for as long as the slice. The direct map of a zone is one object, in which
+        // neighbouring frames are neighbours.
         unsafe { slice::from_raw_parts_mut(zone.address(index), frames as usize * FRAME_SIZE) }
     })
 }
 
-/// Zone, first frame and number of frames of each folio, those of neighbours together.
+/// Merges the frames of neighbouring folios. Each item is a zone, a first frame, and a number of
+/// frames.
 fn neighbours<P: Platform>(
     folios: impl Iterator<Item = (&'static Zone<P>, u32, u32)>,
 ) -> impl Iterator<Item = (&'static Zone<P>, u32, u32)> {
@@ -211,23 +228,23 @@ mod tests {
     fn neighbours_are_one_slice_and_others_are_refused() {
         let arena = Arena::<UserSpace>::new(2 << 20, &[]).unwrap();
         let zone = arena.zone();
-        // A block cut into parts of 2, 1 and 1 frames.
+        // A block split into pieces of 2, 1 and 1 frames.
         let block = zone.alloc_frozen(Order::new(2).unwrap()).unwrap();
         let mut halves = block.split(Order::new(1).unwrap());
-        let parts = halves.next().into_iter().chain(halves.next().unwrap().split(Order::ZERO));
-        let mut parts: Vec<_> = (1..)
-            .zip(parts)
-            .map(|(n, mut part)| {
-                part.as_mut_slice().fill(n);
-                part.init()
+        let pieces = halves.next().into_iter().chain(halves.next().unwrap().split(Order::ZERO));
+        let mut pieces: Vec<_> = (1..)
+            .zip(pieces)
+            .map(|(n, mut piece)| {
+                piece.as_mut_slice().fill(n);
+                piece.init()
             })
             .collect();
-        let (last, middle) = (parts.pop().unwrap(), parts.pop().unwrap());
-        let mut joined = Adjacent::from(parts.pop().unwrap());
-        let last = joined.join(last).expect_err("one is missing between");
+        let (last, middle) = (pieces.pop().unwrap(), pieces.pop().unwrap());
+        let mut joined = Adjacent::from(pieces.pop().unwrap());
+        let last = joined.join(last).expect_err("the middle is missing");
         joined.join(middle).unwrap();
         let again = joined.join(last.clone()).map(|()| last).unwrap();
-        joined.join(again).expect_err("it is there already");
+        joined.join(again).expect_err("it is in already");
         let expected = [[1; FRAME_SIZE], [1; FRAME_SIZE], [2; FRAME_SIZE], [3; FRAME_SIZE]];
         assert_eq!((joined.as_slice(), joined.frames()), (expected.as_flattened(), 4));
 
@@ -236,7 +253,7 @@ mod tests {
             std::format!("folios of 4 frames from {:?} on", joined.pfn())
         );
 
-        // The clone holds all of them after the first is gone.
+        // The clone pins all of them after the first value is dropped.
         let clone = joined.clone();
         drop(joined);
         assert_eq!(clone.as_slice(), expected.as_flattened());
@@ -251,28 +268,24 @@ mod tests {
     fn neighbours_are_written_and_read_as_one_slice() {
         let arena = Arena::<UserSpace>::new(2 << 20, &[]).unwrap();
         let block = arena.zone().alloc_frozen(Order::new(2).unwrap()).unwrap();
-        let mut parts: Vec<_> = block.split(Order::ZERO).collect();
-        parts.swap(2, 3);
-        let slices: Vec<_> = joined_mut(&mut parts).collect();
+        let mut pieces: Vec<_> = block.split(Order::ZERO).collect();
+        pieces.swap(2, 3);
+        let slices: Vec<_> = joined_mut(&mut pieces).collect();
         let lengths: Vec<_> = slices.iter().map(|slice| slice.len()).collect();
-        assert_eq!(
-            lengths,
-            [2 * FRAME_SIZE, FRAME_SIZE, FRAME_SIZE],
-            "the last two are the wrong way round"
-        );
+        assert_eq!(lengths, [2 * FRAME_SIZE, FRAME_SIZE, FRAME_SIZE], "the last two are swapped");
         for (n, slice) in (1..).zip(slices) {
             slice.fill(n);
         }
-        let seen: Vec<_> = parts
+        let seen: Vec<_> = pieces
             .iter()
-            .map(|part| (part.as_slice()[0], part.as_slice()[FRAME_SIZE - 1]))
+            .map(|piece| (piece.as_slice()[0], piece.as_slice()[FRAME_SIZE - 1]))
             .collect();
         assert_eq!(seen, [(1, 1), (1, 1), (2, 2), (3, 3)]);
         assert_eq!(joined_mut(&mut [] as &mut [FrozenFolio<UserSpace>]).count(), 0);
 
-        let parts: Vec<_> = parts.into_iter().map(FrozenFolio::init).collect();
+        let pieces: Vec<_> = pieces.into_iter().map(FrozenFolio::init).collect();
         let slices: Vec<_> =
-            joined(&parts).map(|slice| (slice.len(), slice[0], slice[slice.len() - 1])).collect();
+            joined(&pieces).map(|slice| (slice.len(), slice[0], slice[slice.len() - 1])).collect();
         assert_eq!(slices, [(2 * FRAME_SIZE, 1, 1), (FRAME_SIZE, 2, 2), (FRAME_SIZE, 3, 3)]);
     }
 }

@@ -1,104 +1,49 @@
 //! Allocating and freeing: this CPU's lists first, then the buddy.
 
-use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicU32, Ordering};
-
 use folio_ref::CHECKS;
-use lock_api::{Mutex, MutexGuard};
 
 use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::base::migrate_type::MigrateType;
 use crate::base::platform::Platform;
 use crate::base::trace::Event;
 use crate::memmap::memmap::Kind;
-use crate::zone::buddy::{AllocError, Buddy, Map, Reach};
+use crate::zone::alloc_error::AllocError;
+use crate::zone::buddy::{Buddy, BuddyGuard, Reach};
 use crate::zone::deferred;
 use crate::zone::folio::{FolioRef, FrozenFolio};
-use crate::zone::pcp::{self, Pcp};
-use crate::zone::watermarks::Gauge;
+use crate::zone::free_lists::Map;
+use crate::zone::pcp::{self, Pcp, PerCpu};
+use crate::zone::seeded_bugs;
 use crate::zone::zone::Zone;
 
-/// One CPU's lists.
-pub(crate) struct PerCpu<P: Platform> {
-    /// Frames in the lists, for who wonders whether it is worth the lock. Written under it.
-    held: AtomicU32,
-    lists: Mutex<P::Lock, Pcp>,
-}
-
-impl<P: Platform> Default for PerCpu<P> {
-    fn default() -> Self {
-        Self { held: AtomicU32::new(0), lists: Mutex::new(Pcp::default()) }
-    }
-}
-
-impl<P: Platform> PerCpu<P> {
-    /// Racy. Relaxed: a hint, except under the lock or after one that both sides took.
-    pub(crate) fn held(&self) -> u32 {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, P::Lock, Pcp> {
-        self.lists.lock()
-    }
-
-    /// Under the lock: says how much is left in the lists.
-    fn publish(&self, lists: &Pcp) {
-        self.held.store(lists.frames(), Ordering::Relaxed);
-    }
-}
-
-/// The zone's lock. Letting go of it publishes how much is free.
-pub(crate) struct BuddyGuard<'z, P: Platform> {
-    gauge: &'z Gauge,
-    buddy: MutexGuard<'z, P::Lock, Buddy>,
-}
-
-impl<P: Platform> Deref for BuddyGuard<'_, P> {
-    type Target = Buddy;
-    fn deref(&self) -> &Buddy {
-        &self.buddy
-    }
-}
-
-impl<P: Platform> DerefMut for BuddyGuard<'_, P> {
-    fn deref_mut(&mut self) -> &mut Buddy {
-        &mut self.buddy
-    }
-}
-
-impl<P: Platform> Drop for BuddyGuard<'_, P> {
-    fn drop(&mut self) {
-        self.gauge.publish_free(self.buddy.frames());
-    }
-}
-
 impl<P: Platform> Zone<P> {
-    /// A free block that will not move, as a token: frozen, of kind [`Kind::PLAIN`], its bytes
-    /// whatever they were.
+    /// Allocates a block of [`MigrateType::Unmovable`]. Returns its exclusive handle: frozen, of
+    /// kind [`Kind::PLAIN`]. Its bytes keep their old contents.
     ///
     /// # Errors
     ///
-    /// As [`Zone::alloc_frozen_as`].
+    /// An [`AllocError`] if no block of the order is free, the lists of all CPUs included.
     ///
     /// # Panics
     ///
-    /// As [`Zone::alloc_frozen_as`].
+    /// With [`CHECKS`], panics if a free frame is not frozen: other code broke R1 or R2.
     #[inline]
     pub fn alloc_frozen(&'static self, order: Order) -> Result<FrozenFolio<P>, AllocError> {
         self.alloc_frozen_as(order, MigrateType::Unmovable)
     }
 
-    /// A free block as a token: frozen, of kind [`Kind::PLAIN`], its bytes whatever they were. What
-    /// it is allocated for decides where it lies, nothing else: see [`MigrateType`].
+    /// Allocates a block. Returns its exclusive handle: frozen, of kind [`Kind::PLAIN`]. Its bytes
+    /// keep their old contents. The migrate type only decides where the block lies: see
+    /// [`MigrateType`].
     ///
     /// # Errors
     ///
-    /// When no block of the order is free, in no CPU's list either: reclaim, compact, or go
-    /// without.
+    /// An [`AllocError`] if no block of the order is free, the lists of all CPUs included: reclaim,
+    /// compact, or do without.
     ///
     /// # Panics
     ///
-    /// With [`CHECKS`], when a free frame is not frozen: somebody broke R1 or R2.
+    /// With [`CHECKS`], panics if a free frame is not frozen: other code broke R1 or R2.
     #[inline]
     pub fn alloc_frozen_as(
         &'static self,
@@ -106,7 +51,7 @@ impl<P: Platform> Zone<P> {
         migrate_type: MigrateType,
     ) -> Result<FrozenFolio<P>, AllocError> {
         let index = match order {
-            _ if order <= pcp::MOST => self.alloc_per_cpu(order, migrate_type),
+            _ if order <= pcp::MAX_LISTED => self.alloc_per_cpu(order, migrate_type),
             BLOCK_ORDER => self.alloc_whole_per_cpu(migrate_type),
             _ => None,
         };
@@ -117,30 +62,31 @@ impl<P: Platform> Zone<P> {
         Ok(self.hand_out(index, order))
     }
 
-    /// A free block of `most`, or of the largest order below that is free: for who takes many
-    /// frames, wants few pieces, and does without.
+    /// Allocates a block of order `max`, or else of the largest order below that is free: for a
+    /// caller that takes many frames in as few blocks as possible. Returns its exclusive handle.
     ///
     /// # Errors
     ///
-    /// As [`Zone::alloc_frozen_as`], when not a single frame is free.
+    /// An [`AllocError`] if not a single frame is free.
     ///
     /// # Panics
     ///
-    /// As [`Zone::alloc_frozen_as`].
+    /// With [`CHECKS`], panics if a free frame is not frozen: other code broke R1 or R2.
     pub fn alloc_frozen_up_to(
         &'static self,
-        most: Order,
+        max: Order,
         migrate_type: MigrateType,
     ) -> Result<FrozenFolio<P>, AllocError> {
-        if most > Order::ZERO {
+        if max > Order::ZERO {
             let mut buddy = self.lock();
-            let largest =
-                |buddy: &Buddy| buddy.largest_up_to(most.min(MAX_ORDER)).unwrap_or(Order::ZERO);
+            let largest = |buddy: &Buddy| {
+                buddy.lists.largest_up_to(max.min(MAX_ORDER)).unwrap_or(Order::ZERO)
+            };
             let mut order = largest(&buddy);
-            // What lies in the lists of CPUs stays there, small pieces that they are; but for whole
-            // blocks.
-            if order < most.min(BLOCK_ORDER)
-                && self.per_cpu.iter().any(|cpu| cpu.held() >= BLOCK_ORDER.frames())
+            // Frames in the lists of CPUs stay there, as they are small blocks, unless a list may
+            // have a whole 2 MiB block.
+            if order < max.min(BLOCK_ORDER)
+                && self.per_cpu.iter().any(|cpu| cpu.frames() >= BLOCK_ORDER.frames())
             {
                 drop(buddy);
                 self.drain();
@@ -156,7 +102,7 @@ impl<P: Platform> Zone<P> {
         self.alloc_frozen_as(Order::ZERO, migrate_type)
     }
 
-    /// Where something moves to.
+    /// Allocates a block for a folio to move to. Returns `None` if there is none within `reach`.
     pub(crate) fn alloc_target(
         &'static self,
         order: Order,
@@ -165,7 +111,7 @@ impl<P: Platform> Zone<P> {
         if reach == Reach::Any {
             return self.alloc_frozen_as(order, MigrateType::Movable).ok();
         }
-        // Not through the CPU's list: it may hold the rest of a whole block.
+        // Not through the CPU's list: it may have the rest of a whole block.
         let hole = if order < BLOCK_ORDER {
             self.lock().alloc(self.map(), order, MigrateType::Movable, reach)
         } else {
@@ -174,11 +120,16 @@ impl<P: Platform> Zone<P> {
         Some(self.hand_out(hole.ok()?, order))
     }
 
-    /// A block with one reference, the caller's. It counts as unmovable.
+    /// Allocates a block of [`MigrateType::Unmovable`] with this kind and owner data. Returns its
+    /// only reference.
     ///
     /// # Errors
     ///
-    /// As [`Zone::alloc_frozen_as`].
+    /// An [`AllocError`] if no block of the order is free, the lists of all CPUs included.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `kind` is one of the allocator's own free kinds.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn alloc(
         &'static self,
@@ -191,13 +142,13 @@ impl<P: Platform> Zone<P> {
         Ok(folio.init())
     }
 
-    /// Moves what the per-CPU lists hold into the buddy. How many frames that were.
+    /// Moves all frames of the per-CPU lists into the buddy. Returns the number of frames.
     pub fn drain(&self) -> u32 {
-        let some = self.per_cpu.iter().filter(|cpu| cpu.held() > 0);
+        let some = self.per_cpu.iter().filter(|cpu| cpu.frames() > 0);
         some.map(|cpu| self.drain_one(cpu)).sum()
     }
 
-    /// Moves what the lists of one CPU hold into the buddy. Returns the number of frames.
+    /// Moves all frames of one CPU's lists into the buddy. Returns the number of frames.
     pub(crate) fn drain_one(&self, cpu: &PerCpu<P>) -> u32 {
         let mut drained = 0;
         let mut lists = cpu.lock();
@@ -210,7 +161,7 @@ impl<P: Platform> Zone<P> {
         drained
     }
 
-    /// What left the free lists becomes a token.
+    /// Makes the exclusive handle of a block that left the free lists.
     #[inline]
     pub(crate) fn hand_out(&'static self, index: u32, order: Order) -> FrozenFolio<P> {
         let head = self.descriptor(index);
@@ -219,21 +170,18 @@ impl<P: Platform> Zone<P> {
             "a free frame is {:?} (R1)",
             head.word
         );
-        self.memmap.clear_mark(index);
+        self.memmap.clear_referenced(index);
         head.set_shape(Kind::PLAIN, order);
         P::trace(Event::Allocated, || self.pfn(index));
-        #[cfg(broken = "tail-left-live")]
-        if order > Order::ZERO && self.descriptor(index + 1).word.snapshot().is_frozen() {
-            self.descriptor(index + 1).word.take_frozen().init();
-        }
+        seeded_bugs::open_tail(self, index, order);
         FrozenFolio::from_index(self, index)
     }
 
-    /// Takes a block from this CPU's lists; `None`: go to the buddy.
+    /// Takes a block from this CPU's lists. Returns `None` if the buddy must be asked.
     #[inline]
     fn alloc_per_cpu(&self, order: Order, migrate_type: MigrateType) -> Option<u32> {
         let cpu = self.this_cpu();
-        let mut lists = cpu.lists.try_lock()?;
+        let mut lists = cpu.try_lock()?;
         if lists.is_empty(migrate_type, order) {
             self.refill(&mut lists, order, migrate_type);
         }
@@ -243,8 +191,8 @@ impl<P: Platform> Zone<P> {
         Some(index)
     }
 
-    /// The same for a whole block. Apart, so that for the others it costs nothing to ask where its
-    /// list stands.
+    /// Takes a whole 2 MiB block from this CPU's lists. Returns `None` if the buddy must be asked.
+    /// A function of its own, so that smaller orders do not pay for the choice of the list.
     #[inline(never)]
     fn alloc_whole_per_cpu(&self, migrate_type: MigrateType) -> Option<u32> {
         self.alloc_per_cpu(BLOCK_ORDER, migrate_type)
@@ -268,13 +216,13 @@ impl<P: Platform> Zone<P> {
             return self.alloc_huge(order);
         }
         let mut first_try = self.lock().alloc(self.map(), order, migrate_type, Reach::Any);
-        while first_try.is_err() && self.bring_in(deferred::STEP) {
+        while first_try.is_err() && self.init_deferred(deferred::STEP) {
             first_try = self.lock().alloc(self.map(), order, migrate_type, Reach::Any);
         }
         match first_try {
             Ok(index) => Ok(index),
             Err(_) if self.online_frames() == 0 => Err(AllocError::Offline),
-            // What lies in the lists of other CPUs is free as well.
+            // Frames in the lists of other CPUs are free as well.
             Err(_) if self.drain() > 0 => {
                 self.lock().alloc(self.map(), order, migrate_type, Reach::Any)
             }
@@ -286,28 +234,28 @@ impl<P: Platform> Zone<P> {
     fn alloc_huge(&self, order: Order) -> Result<u32, AllocError> {
         let huge = self.huge_order();
         if huge != Some(order) {
-            return Err(AllocError::TooLarge { most: huge.unwrap_or(MAX_ORDER) });
+            return Err(AllocError::TooLarge { max: huge.unwrap_or(MAX_ORDER) });
         }
         let taken = self.lock().alloc_huge(self.map(), order);
         if let Some(index) = taken {
             return Ok(index);
         }
-        // As much as one block can need, wherever its alignment lies.
-        self.bring_in(2 * order.frames() / BLOCK_ORDER.frames());
+        // As many as one huge block can need at any alignment.
+        self.init_deferred(2 * order.frames() / BLOCK_ORDER.frames());
         self.drain();
         let last = self.frames().saturating_sub(order.frames() - 1);
         for first in (0..last).step_by(order.frames() as usize) {
-            // One at a time, so that the lock is not held for the whole zone.
+            // One at a time, so that the lock is released between them.
             let mut buddy = self.lock();
             if buddy.form_huge(self.map(), first, order) {
                 return Ok(buddy.alloc_huge(self.map(), order).expect("it was just formed"));
             }
         }
-        let largest = self.lock().largest(huge);
+        let largest = self.lock().lists.largest(huge);
         Err(largest.map_or(AllocError::OutOfFrames, |largest| AllocError::Fragmented { largest }))
     }
 
-    /// Gives a block that rests frozen back to the allocator.
+    /// Returns a frozen block to the allocator.
     #[inline]
     pub(crate) fn free_index(&self, index: u32, order: Order) {
         assert!(
@@ -320,16 +268,11 @@ impl<P: Platform> Zone<P> {
             "a frame that is {:?} was freed again",
             self.descriptor(index).shape().kind
         );
-        // Before it is so: afterwards others may be told of what they do to it.
+        // Before it is free: afterwards other threads may trace what they do to it.
         P::trace(Event::Freed, || self.pfn(index));
-        #[cfg(broken = "tail-left-live")]
-        if order > Order::ZERO && !self.descriptor(index + 1).word.snapshot().is_frozen() {
-            if let Some(token) = self.descriptor(index + 1).word.put() {
-                token.leave_frozen();
-            }
-        }
+        seeded_bugs::freeze_tail(self, index, order);
         let is_listed = match order {
-            _ if order <= pcp::MOST => self.free_listed(index, order),
+            _ if order <= pcp::MAX_LISTED => self.free_listed(index, order),
             BLOCK_ORDER => self.free_whole_listed(index),
             _ => false,
         };
@@ -340,11 +283,11 @@ impl<P: Platform> Zone<P> {
         self.free_locked(&mut buddy, index, order);
     }
 
-    /// Gives a block back to this CPU's lists; `false`: it goes to the buddy.
+    /// Puts a block into this CPU's lists. Returns `false` if it must go to the buddy.
     #[inline]
     fn free_listed(&self, index: u32, order: Order) -> bool {
         let cpu = self.this_cpu();
-        let Some(mut lists) = cpu.lists.try_lock() else { return false };
+        let Some(mut lists) = cpu.try_lock() else { return false };
         let is_listed = self.free_per_cpu(&mut lists, index, order);
         if is_listed {
             cpu.publish(&lists);
@@ -352,16 +295,17 @@ impl<P: Platform> Zone<P> {
         is_listed
     }
 
-    /// The same for a whole block, apart as in `alloc_whole_per_cpu`.
+    /// Puts a whole 2 MiB block into this CPU's lists. Returns `false` if it must go to the buddy.
+    /// A function of its own, as `alloc_whole_per_cpu` is.
     #[inline(never)]
     fn free_whole_listed(&self, index: u32) -> bool {
         self.free_listed(index, BLOCK_ORDER)
     }
 
-    /// Gives blocks that rest frozen back, under one lock as far as this CPU's lists go.
+    /// Returns frozen blocks to the allocator, under one lock as far as this CPU's lists have room.
     pub(crate) fn free_batch(&self, heads: &[u32]) {
         let cpu = self.this_cpu();
-        let mut lists = cpu.lists.try_lock();
+        let mut lists = cpu.try_lock();
         for &index in heads {
             let shape = self.descriptor(index).shape();
             assert!(
@@ -370,7 +314,7 @@ impl<P: Platform> Zone<P> {
                 shape.kind
             );
             P::trace(Event::Freed, || self.pfn(index));
-            let is_listed = shape.order <= pcp::MOST
+            let is_listed = shape.order <= pcp::MAX_LISTED
                 && lists.as_mut().is_some_and(|lists| self.free_per_cpu(lists, index, shape.order));
             if !is_listed {
                 self.free_locked(&mut self.lock(), index, shape.order);
@@ -381,11 +325,12 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Puts a block into this CPU's lists; `false`: it goes to the buddy.
+    /// Puts a block into this CPU's lists, which are locked. Returns `false` if it must go to the
+    /// buddy.
     #[inline]
     fn free_per_cpu(&self, lists: &mut Pcp, index: u32, order: Order) -> bool {
-        // Under the lists' lock: whoever isolates the block drains these lists afterwards, so a
-        // frame that saw its block online is found by that drain.
+        // Under the lists' lock: after a block is isolated these lists are drained, so a frame
+        // that saw its block online is found by that drain.
         let block = self.blocks.of(index);
         let Some(migrate_type) = block.migrate_type_if_online() else { return false };
         if lists.are_short() {
@@ -406,7 +351,7 @@ impl<P: Platform> Zone<P> {
         true
     }
 
-    /// Whenever the buddy is asked anyway.
+    /// Adapts the capacity of the lists to the free memory, each time the buddy is asked.
     #[cold]
     fn adapt(&self, lists: &mut Pcp) {
         lists.adapt(self.free_frames(), self.online_frames());
@@ -425,7 +370,8 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Frees under the zone's lock: into the buddy, or held back where the block is isolated.
+    /// Frees a block under the zone's lock: to the buddy, or captured if its 2 MiB block is
+    /// isolated.
     pub(crate) fn free_locked(&self, buddy: &mut Buddy, index: u32, order: Order) {
         if order > BLOCK_ORDER
             && self
@@ -434,9 +380,9 @@ impl<P: Platform> Zone<P> {
                 .iter()
                 .any(|block| block.migrate_type_if_online().is_none())
         {
-            for part in (index..index + order.frames()).step_by(BLOCK_ORDER.frames() as usize) {
-                self.descriptor(part).set_shape(Kind::INTERIOR, Order::ZERO);
-                self.free_locked(buddy, part, BLOCK_ORDER);
+            for piece in (index..index + order.frames()).step_by(BLOCK_ORDER.frames() as usize) {
+                self.descriptor(piece).set_shape(Kind::INTERIOR, Order::ZERO);
+                self.free_locked(buddy, piece, BLOCK_ORDER);
             }
         } else if self.blocks.of(index).migrate_type_if_online().is_none() {
             self.descriptor(index).set_shape(Kind::ISOLATED, order);
@@ -447,12 +393,12 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Takes the zone's lock.
+    /// Locks the zone.
     pub(crate) fn lock(&self) -> BuddyGuard<'_, P> {
-        BuddyGuard { gauge: &self.gauge, buddy: self.buddy.lock() }
+        BuddyGuard::new(&self.gauge, self.buddy.lock())
     }
 
-    /// What the buddy's lists are about.
+    /// Returns the metadata that the buddy's lists are threaded through.
     pub(crate) fn map(&self) -> Map<'_, P::Scheme> {
         Map { memmap: &self.memmap, blocks: &self.blocks, huge: self.huge_order() }
     }

@@ -1,36 +1,30 @@
-//! Handing over a range at once: its blocks wait, untouched, until the allocator runs short or
-//! somebody asks for them.
+//! Deferred initialisation: a range of blocks comes online at once, and each block stays untouched
+//! until the allocator runs short or a caller needs that block.
 //!
 //! ```text
-//!   ├── in the allocator ──┤── waiting ──────────────────┤── offline ──
+//!   ├── in the allocator ──┤── deferred ─────────────────┤── offline ──
 //!                         next                          end
 //! ```
 //!
-//! So a terabyte is handed over by two stores: no descriptor is written, no entry of the block
-//! table, and where zeroed metadata says frozen
-//! ([`Scheme::ZERO_IS_FROZEN`](folio_ref::Scheme::ZERO_IS_FROZEN)) none is ever touched before its
-//! block is used. A frame that waits counts as online and free. To a walker it is not there yet:
-//! its word is frozen, no block reaches it (R1).
+//! (Linux `CONFIG_DEFERRED_STRUCT_PAGE_INIT`.) So a terabyte comes online with two stores: no
+//! descriptor is written, and no entry of the block table. Where zeroed metadata means frozen
+//! ([`Scheme::ZERO_IS_FROZEN`](folio_ref::Scheme::ZERO_IS_FROZEN)), no metadata is touched before
+//! its block is used. A deferred frame counts as online and free. To a walker it is offline: its
+//! word is frozen, and no block reaches it (R1).
 //!
-//! Blocks are brought in from the front. Who wants one in the middle (to take it offline, for
-//! contiguous memory) brings in all before it. Tried instead: blocks of 1 GiB in the buddy, 1024
-//! descriptors in 1024 pages for a terabyte: 4 MiB touched.
+//! Blocks are initialised from the front. To use one in the middle (to take it offline, or for
+//! contiguous memory), all blocks before it are initialised first. Blocks of 1 GiB in the buddy
+//! would touch 1024 descriptors in 1024 pages for a terabyte: 4 MiB.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::base::ids::BLOCK_ORDER;
-use crate::base::migrate_type::MigrateType;
-use crate::base::platform::Platform;
-use crate::base::trace::Event;
-use crate::memmap::blocks::State;
-use crate::zone::alloc::BuddyGuard;
-use crate::zone::zone::Zone;
 
-/// Blocks brought in at once when the allocator runs short: 16 MiB.
+/// The number of blocks that are initialised at once when the allocator runs short: 16 MiB.
 pub(crate) const STEP: u32 = 8;
 
-/// The range of blocks that waits. Written under the zone's lock; elsewhere a hint.
+/// The range of deferred blocks. Written under the zone's lock; a hint elsewhere.
 #[derive(Default)]
 pub(crate) struct Deferred {
     next: AtomicU32,
@@ -48,66 +42,14 @@ impl Deferred {
         self.blocks().len() as u32 * BLOCK_ORDER.frames()
     }
 
-    /// Whether this frame's block waits.
+    /// Returns `true` if this frame's block is deferred.
     pub(crate) fn has(&self, index: u32) -> bool {
         self.blocks().contains(&(index / BLOCK_ORDER.frames()))
     }
 
-    /// Under the zone's lock.
+    /// Sets the range, under the zone's lock.
     pub(crate) fn set(&self, blocks: Range<u32>) {
         self.next.store(blocks.start, Ordering::Relaxed);
         self.end.store(blocks.end, Ordering::Relaxed);
-    }
-}
-
-impl<P: Platform> Zone<P> {
-    /// The blocks of this range wait from now on.
-    pub(crate) fn let_wait(&self, blocks: Range<usize>) {
-        let _buddy = self.lock();
-        let before = self.deferred.blocks();
-        assert!(before.is_empty(), "blocks {before:?} still wait: one range at a time");
-        self.deferred.set(blocks.start as u32..blocks.end as u32);
-        self.gauge.came_online(self.deferred.frames());
-    }
-
-    /// Brings in the next blocks. `false`: none waits.
-    #[cold]
-    pub(crate) fn bring_in(&self, blocks: u32) -> bool {
-        let mut buddy = self.lock();
-        let deferred = self.deferred.blocks();
-        let end = deferred.end.min(deferred.start.saturating_add(blocks));
-        self.deferred.set(end..deferred.end);
-        for block in deferred.start..end {
-            self.put_online(&mut buddy, block * BLOCK_ORDER.frames());
-        }
-        !deferred.is_empty()
-    }
-
-    /// Brings in what waits of these blocks, and all that waits before them. A step at a time, so
-    /// that nobody waits long for the lock.
-    pub(crate) fn bring_in_through(&self, blocks: &Range<usize>) {
-        while self.deferred.blocks().start < blocks.end as u32
-            && self.deferred.blocks().end > blocks.start as u32
-        {
-            let more = (blocks.end as u32).saturating_sub(self.deferred.blocks().start);
-            if !self.bring_in(more.min(STEP)) {
-                return;
-            }
-        }
-    }
-
-    /// Offline → online, under the zone's lock. Nothing but the block's head is written.
-    pub(crate) fn put_online(&self, buddy: &mut BuddyGuard<'_, P>, first: u32) {
-        let entry = self.blocks.of(first);
-        assert_eq!(
-            entry.state(),
-            State::Offline,
-            "block {} is online already",
-            first / BLOCK_ORDER.frames()
-        );
-        entry.set_state(State::Online);
-        entry.set_migrate_type(MigrateType::Movable);
-        P::trace(Event::Online, || self.pfn(first));
-        buddy.free(self.map(), first, BLOCK_ORDER);
     }
 }

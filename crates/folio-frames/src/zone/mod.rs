@@ -2,13 +2,20 @@
 
 pub(crate) mod adjacent;
 pub(crate) mod alloc;
+pub(crate) mod alloc_error;
 pub(crate) mod buddy;
 pub(crate) mod deferred;
 pub(crate) mod folio;
+pub(crate) mod free_lists;
+pub(crate) mod gauge;
+pub(crate) mod level;
+pub(crate) mod online;
 pub(crate) mod pcp;
+#[cfg(feature = "track")]
+pub(crate) mod pin_owners;
 pub(crate) mod refs;
-#[cfg(feature = "std")]
-pub(crate) mod retire;
+pub(crate) mod seeded_bugs;
+pub(crate) mod split;
 pub(crate) mod stats;
 pub(crate) mod track;
 pub(crate) mod walk;

@@ -1,4 +1,4 @@
-//! Many references at once: those of one folio, held together, and those of many folios, put
+//! Many references at once: those of one folio in one value, and those of many folios, put
 //! together.
 
 use core::fmt;
@@ -14,8 +14,8 @@ use crate::zone::folio::{FolioRef, FrozenFolio, put};
 use crate::zone::track::Site;
 use crate::zone::zone::Zone;
 
-/// All references that somebody has of one folio: what an owner lends for a migration. As many as
-/// it says, since each came from a [`FolioRef`]: nobody can claim another's.
+/// Several references of one folio, such as an owner lends for a migration. The count is exact,
+/// since each reference came from a [`FolioRef`].
 ///
 /// Clone takes as many more, drop returns them all at once.
 pub struct FolioRefs<P: Platform> {
@@ -23,27 +23,31 @@ pub struct FolioRefs<P: Platform> {
     /// **Invariant:** this value accounts for `count` references in the head's word, at least one.
     index: u32,
     count: u32,
-    /// Where the first was taken; the others count as taken there too.
+    /// The site of the first reference; the others count as taken there too.
     site: Site,
 }
 
 impl<P: Platform> FolioRefs<P> {
-    /// The zone that it lies in.
+    /// Returns the zone of the folio.
     pub fn zone(&self) -> &'static Zone<P> {
         self.zone
     }
 
-    /// The folio's first frame.
+    /// Returns the folio's first frame.
     pub fn pfn(&self) -> Pfn {
         self.zone.pfn(self.index)
     }
 
-    /// How many references.
+    /// Returns the number of references.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// Adds one more. `Err` gives it back: it is of another folio, or there are [`MAX_AT_ONCE`]
+    /// Adds one more reference.
+    ///
+    /// # Errors
+    ///
+    /// Gives `folio` back if it is another folio, or if there are [`MAX_AT_ONCE`] references
     /// already.
     pub fn join(&mut self, folio: FolioRef<P>) -> Result<(), FolioRef<P>> {
         if folio.index() != self.index
@@ -53,13 +57,13 @@ impl<P: Platform> FolioRefs<P> {
             return Err(folio);
         }
         let (zone, index, site) = folio.into_parts();
-        site.ended(zone, index, 1);
-        self.site.began(zone, index, 1);
+        site.ended(zone.place(index), 1);
+        self.site.began(zone.place(index), 1);
         self.count += 1;
         Ok(())
     }
 
-    /// The references one by one. Those that nobody takes end with the iterator.
+    /// Returns the references one by one. Those that are not taken end with the iterator.
     pub fn into_each(self) -> impl Iterator<Item = FolioRef<P>> {
         let mut left = Some(self);
         iter::from_fn(move || {
@@ -75,17 +79,21 @@ impl<P: Platform> FolioRefs<P> {
         })
     }
 
-    /// Takes exclusive control, if nobody else has a reference. `Err` gives them back: it is busy.
+    /// Freezes the folio if no other reference exists. Returns the exclusive handle.
+    ///
+    /// # Errors
+    ///
+    /// Gives the references back if other references exist.
     pub fn freeze(self) -> Result<FrozenFolio<P>, Self> {
-        // The references expected are all this value's own.
-        let Ok(token) = self.zone.descriptor(self.index).word.freeze(self.count) else {
+        // All expected references are this value's own.
+        let Ok(frozen) = self.zone.descriptor(self.index).word.freeze(self.count) else {
             P::trace(Event::Busy, || self.pfn());
             return Err(self);
         };
-        token.leave_frozen();
+        frozen.leave_frozen();
         P::trace(Event::Frozen, || self.pfn());
         let folio = FrozenFolio::from_index(self.zone, self.index);
-        self.site.ended(self.zone, self.index, self.count);
+        self.site.ended(self.zone.place(self.index), self.count);
         mem::forget(self);
         Ok(folio)
     }
@@ -99,20 +107,20 @@ impl<P: Platform> From<FolioRef<P>> for FolioRefs<P> {
 }
 
 impl<P: Platform> Clone for FolioRefs<P> {
-    /// As many more, by one atomic step.
+    /// Takes as many more references, with one atomic operation.
     #[cfg_attr(feature = "track", track_caller)]
     fn clone(&self) -> Self {
         self.zone.descriptor(self.index).word.get(self.count);
         P::trace(Event::Shared, || self.pfn());
         let site = Site::here();
-        site.began(self.zone, self.index, self.count);
+        site.began(self.zone.place(self.index), self.count);
         Self { zone: self.zone, index: self.index, count: self.count, site }
     }
 }
 
 impl<P: Platform> Drop for FolioRefs<P> {
     fn drop(&mut self) {
-        self.site.ended(self.zone, self.index, self.count);
+        self.site.ended(self.zone.place(self.index), self.count);
         put(self.zone, self.index, self.count);
     }
 }
@@ -124,11 +132,11 @@ impl<P: Platform> fmt::Debug for FolioRefs<P> {
 }
 
 impl<P: Platform> FrozenFolio<P> {
-    /// Begins a life with `count` references, all of them the caller's.
+    /// Opens the folio with `count` references, and returns them.
     ///
     /// # Panics
     ///
-    /// When `count` is 0 or above [`MAX_AT_ONCE`].
+    /// Panics if `count` is 0 or above [`MAX_AT_ONCE`].
     #[cfg_attr(feature = "track", track_caller)]
     pub fn init_many(self, count: u32) -> FolioRefs<P> {
         assert!(
@@ -137,29 +145,31 @@ impl<P: Platform> FrozenFolio<P> {
         );
         let (zone, site) = (self.zone(), Site::here());
         let index = self.unfreeze(count);
-        site.began(zone, index, count);
+        site.began(zone.place(index), count);
         FolioRefs { zone, index, count, site }
     }
 }
 
 impl<P: Platform> FolioRef<P> {
-    /// Takes exclusive control, if this is the only reference. `Err` gives it back: others hold the
-    /// folio.
+    /// Freezes the folio if this is the only reference. Returns the exclusive handle.
+    ///
+    /// # Errors
+    ///
+    /// Gives the reference back if others exist.
     pub fn freeze(self) -> Result<FrozenFolio<P>, Self> {
-        let Ok(token) = self.zone().descriptor(self.index()).word.freeze(1) else {
+        let Ok(frozen) = self.zone().descriptor(self.index()).word.freeze(1) else {
             P::trace(Event::Busy, || self.pfn());
             return Err(self);
         };
-        token.leave_frozen();
+        frozen.leave_frozen();
         P::trace(Event::Frozen, || self.pfn());
         let (zone, index, site) = self.into_parts();
-        site.ended(zone, index, 1);
+        site.ended(zone.place(index), 1);
         Ok(FrozenFolio::from_index(zone, index))
     }
 
-    /// Returns the reference, expecting it to be the last: one compare-and-swap instead of two
-    /// atomic steps. When others hold the folio as well, it costs a failed compare-and-swap
-    /// more than a drop.
+    /// Drops the reference with one compare-and-swap instead of two atomic operations if it is the
+    /// last. If others exist, this costs a failed compare-and-swap more than a drop.
     #[inline]
     pub fn drop_expecting_last(self) {
         match self.freeze() {
@@ -169,10 +179,10 @@ impl<P: Platform> FolioRef<P> {
     }
 }
 
-/// Folios that are freed under one lock.
+/// The number of folios that are freed under one lock.
 const BATCH: usize = 64;
 
-/// Frozen folios on their way to the allocator. Dropping it frees them, so that none is lost when a
+/// Frozen folios on their way to the allocator. Dropping it frees them, so that none leaks if a
 /// destructor panics.
 struct Batch<P: Platform> {
     zone: Option<&'static Zone<P>>,
@@ -204,19 +214,19 @@ impl<P: Platform> Drop for Batch<P> {
     }
 }
 
-/// Returns many references, each expected to be its folio's last: what falls free goes to the
-/// allocator in batches, each under one lock. Folios of kinds with a `destroy` of their own are
-/// given to it one by one.
+/// Drops many references, each probably the last of its folio: the freed folios go to the allocator
+/// in batches, each under one lock. Folios of kinds with a `destroy` function are passed to it one
+/// by one.
 pub fn put_all<P: Platform>(folios: impl IntoIterator<Item = FolioRef<P>>) {
     let mut batch = Batch { zone: None, heads: [0; BATCH], len: 0 };
     for folio in folios {
-        // Others hold it: dropping the error returns this reference.
-        let Ok(token) = folio.freeze() else { continue };
+        // Others exist: dropping the error returns this reference.
+        let Ok(frozen) = folio.freeze() else { continue };
         // The kind is read after the freeze (R4).
-        if token.zone().has_destructor(token.kind()) {
-            token.zone().destroy_by_kind(token);
+        if frozen.zone().has_destructor(frozen.kind()) {
+            frozen.zone().destroy_by_kind(frozen);
         } else {
-            batch.push(token);
+            batch.push(frozen);
         }
     }
 }

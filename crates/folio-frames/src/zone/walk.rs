@@ -1,7 +1,8 @@
 //! Walking by frame number: descriptor, head, `try_get`, re-check.
 //!
-//! The walker owns nothing and holds no lock; every frame it meets may be allocated, freed or cut
-//! up under it. So: a look, a get, a second look (R8).
+//! The walker owns nothing and holds no lock. Other threads may allocate, free or split every frame
+//! that it visits. So it reads the descriptor, takes a reference, and reads the descriptor again
+//! (R8).
 
 use core::fmt;
 
@@ -9,39 +10,58 @@ use folio_ref::{CHECKS, Refused, Snapshot};
 
 use crate::base::ids::{MAX_ORDER, Order, Pfn};
 use crate::base::platform::Platform;
+use crate::base::seeded_bugs::NO_RECHECK;
 use crate::base::trace::Event;
 use crate::memmap::blocks::State;
 use crate::memmap::memmap::{Kind, Shape};
 use crate::zone::folio::FolioRef;
 use crate::zone::zone::Zone;
 
-/// Why a walker did not get a reference. Expected: it goes on to the next frame.
+/// The reason why a walker got no reference. It is expected: the walker goes on to the next frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Refusal {
-    /// Somebody has exclusive control: it is being filled, moved, reclaimed, or is a plain block.
+    /// An exclusive handle of it exists: it is being filled, moved or reclaimed, or is a plain
+    /// block.
     Frozen,
     /// It is free: in the buddy, in a per-CPU list, or isolated.
     Free,
     /// It is a tail of a larger block.
     Tail,
-    /// It is offline, or no frame of this zone.
+    /// It is offline, or not a frame of this zone.
     Offline,
-    /// It became something else meanwhile: it was cut, freed, allocated anew. Nothing is held.
+    /// It was split, freed, or allocated again meanwhile. No reference is kept.
     Moved,
     /// Its count is saturated; it is leaked.
     Saturated,
 }
 
-/// A look at one frame, stale as soon as it is taken.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Frozen => "the frame is frozen",
+            Self::Free => "the frame is free",
+            Self::Tail => "the frame is a tail of a larger block",
+            Self::Offline => "the frame is offline",
+            Self::Moved => "the frame changed meanwhile",
+            Self::Saturated => "the count of the frame is saturated",
+        })
+    }
+}
+
+impl core::error::Error for Refusal {}
+
+/// A snapshot of one frame's descriptor, stale as soon as it is taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Peek {
-    /// What its descriptor says it is.
+    /// The kind.
     pub kind: Kind,
     /// The order, if it is a head.
     pub order: Order,
-    /// The owner's note, if it is allocated.
+    /// The owner data, if it is allocated.
     pub owner_data: u64,
-    /// Whether its bytes are newer than where they came from.
+    /// `true` if its bytes are newer than their source.
     pub dirty: bool,
     /// Its reference count.
     pub snapshot: Snapshot,
@@ -55,7 +75,11 @@ impl fmt::Debug for Peek {
 }
 
 impl<P: Platform> Zone<P> {
-    /// Takes a reference on the folio whose *head* is this very frame. Tails refuse.
+    /// Takes a reference to the folio with this frame as its *head*.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the frame is not the head of an open folio; tails refuse.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn try_get(&'static self, pfn: Pfn) -> Result<FolioRef<P>, Refusal> {
         let index = self.index(pfn).ok_or(Refusal::Offline)?;
@@ -63,15 +87,23 @@ impl<P: Platform> Zone<P> {
         self.try_get_index(index, head.shape(), head.owner_data())
     }
 
-    /// As [`Zone::try_get`], if the frame still is what it was when `seen` was taken: kind, order
-    /// and the owner's note. For a scan that looks first and acts on what it found later.
+    /// Takes a reference to the folio with this frame as its head if kind, order and owner data are
+    /// still those of `seen`. For a scan that acts later on frames that it peeked at.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the frame is not the head of an open folio, or has changed.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn try_get_as(&'static self, pfn: Pfn, seen: &Peek) -> Result<FolioRef<P>, Refusal> {
         let index = self.index(pfn).ok_or(Refusal::Offline)?;
         self.try_get_index(index, Shape { kind: seen.kind, order: seen.order }, seen.owner_data)
     }
 
-    /// Takes a reference on the folio that this frame belongs to, head or tail.
+    /// Takes a reference to the folio that this frame belongs to, as head or tail.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the frame does not belong to an open folio.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn try_get_head(&'static self, pfn: Pfn) -> Result<FolioRef<P>, Refusal> {
         let index = self.index(pfn).ok_or(Refusal::Offline)?;
@@ -98,14 +130,12 @@ impl<P: Platform> Zone<P> {
             Err(Refused::Saturated) => Err(Refusal::Saturated),
             Ok(()) => {
                 let folio = FolioRef::from_index(self, index);
-                // The frame may be of this zone's heir; what is dropped here then is put there.
-                if self.has_heir() {
+                // The frame may belong to this zone's successor: dropping `folio` puts it there.
+                if self.has_successor() {
                     return Err(Refusal::Offline);
                 }
-                // R8: is it still what it was? The reference now keeps it so.
-                if (head.shape() != before || head.owner_data() != owner_data)
-                    && !cfg!(broken = "no-recheck")
-                {
+                // R8: the folio must be unchanged. From now on the reference keeps it so.
+                if (head.shape() != before || head.owner_data() != owner_data) && !NO_RECHECK {
                     P::trace(Event::Moved, || self.pfn(index));
                     return Err(Refusal::Moved);
                 }
@@ -121,7 +151,7 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Names the reason for a refusal by what the descriptors say.
+    /// Returns the reason of a refusal, by the descriptors.
     #[cold]
     fn why_frozen(&self, index: u32, shape: Shape) -> Refusal {
         if shape.kind.is_free() {
@@ -137,7 +167,7 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Names the reason why no head was found.
+    /// Returns the reason why no head was found.
     #[cold]
     fn why_headless(&self, index: u32) -> Refusal {
         if self.blocks.of(index).state() == State::Offline {
@@ -147,9 +177,9 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// The head of the block around a frame: the nearest aligned candidate that says it reaches
-    /// this far. `None`: there is none, or the block was being changed. Only a reference on the
-    /// head, and the re-check after it, make the answer lasting.
+    /// Returns the head of the block around a frame: the nearest aligned candidate with a block
+    /// that extends to this frame. Returns `None` if there is none, or if the block was just
+    /// changing. The answer lasts only with a reference to the head and the check after it.
     pub(crate) fn head_of(&self, index: u32) -> Option<(u32, Shape)> {
         for n in (0..=MAX_ORDER.as_u8()).chain(self.huge_order().map(Order::as_u8)) {
             let candidate = index & !((1 << n) - 1);
@@ -161,14 +191,14 @@ impl<P: Platform> Zone<P> {
         None
     }
 
-    /// Looks at one frame without taking a reference.
+    /// Returns a snapshot of one frame's descriptor, without taking a reference.
     ///
     /// # Panics
     ///
-    /// When the frame is not of this zone.
+    /// Panics if the frame is not in this zone.
     pub fn peek(&self, pfn: Pfn) -> Peek {
         let Some(index) = self.index(pfn) else {
-            panic!("{pfn:?} is no frame of {:?}", self.pfns())
+            panic!("{pfn:?} is not in the zone of {:?}", self.pfns())
         };
         let descriptor = self.descriptor(index);
         let shape = descriptor.shape();
@@ -181,25 +211,26 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Looks at the folio around a frame, head or tail, without taking a reference: its head, and a
-    /// look at that. `None`: there is none.
+    /// Returns the head of the folio around a frame, and a snapshot of the head's descriptor,
+    /// without taking a reference. Returns `None` if there is no such folio.
     pub fn peek_around(&self, pfn: Pfn) -> Option<(Pfn, Peek)> {
         let (head, shape) = self.head_of(self.index(pfn)?)?;
         let head = self.pfn(head);
         Some((head, Peek { kind: shape.kind, order: shape.order, ..self.peek(head) }))
     }
 
-    /// Whether this frame was used since [`take_referenced`](Self::take_referenced) was last called, or was
-    /// read ahead of a use that is still to come.
+    /// Returns `true` if this frame was used since the last
+    /// [`take_referenced`](Self::take_referenced), or was read ahead and not used yet.
     pub fn is_referenced(&self, pfn: Pfn) -> bool {
         self.index(pfn).is_some_and(|index| self.memmap.is_referenced(index))
     }
 
-    /// As [`is_referenced`](Self::is_referenced), and forgets it.
+    /// Clears the referenced bit. Returns its old value: `true` if this frame was used since the
+    /// last call, or was read ahead and not used yet.
     pub fn take_referenced(&self, pfn: Pfn) -> bool {
         let Some(index) = self.index(pfn) else { return false };
-        let marked = self.memmap.is_referenced(index);
-        self.memmap.clear_mark(index);
-        marked
+        let was_referenced = self.memmap.is_referenced(index);
+        self.memmap.clear_referenced(index);
+        was_referenced
     }
 }

@@ -1,4 +1,4 @@
-//! A zone: a memmap, the allocator over it, and where its frames' bytes lie.
+//! A zone: a memmap, the allocator over it, and the address of its frames' bytes.
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -9,32 +9,59 @@ use folio_ref::CHECKS;
 use lock_api::Mutex;
 
 use crate::base::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn, PfnRange};
-use crate::base::platform::{KindOps, Platform};
+use crate::base::platform::Platform;
 use crate::memmap::blocks::{Block, Blocks};
 use crate::memmap::memmap::{Descriptor, Kind, Memmap, MemmapMemory};
 use crate::memmap::numbers::{Number, Numbers};
-use crate::zone::alloc::PerCpu;
 use crate::zone::buddy::Buddy;
 use crate::zone::deferred::Deferred;
-use crate::zone::folio::FrozenFolio;
-use crate::zone::pcp;
-use crate::zone::watermarks::Gauge;
+use crate::zone::folio::{FrozenFolio, KindOps};
+use crate::zone::gauge::Gauge;
+use crate::zone::pcp::{self, PerCpu};
+use crate::zone::track::Place;
 
-/// Frames that one allocator hands out. Lives for ever: everything that refers to frames holds
-/// `&'static Zone`, so no late put ever finds its word gone (R7).
+/// The frames of one allocator. A zone lives forever: each handle on frames has a `&'static Zone`,
+/// so a late put always finds its word (R7).
 ///
-/// Lock order: a per-CPU list, then the buddy. Neither is held while anything outside this crate
-/// runs.
+/// Lock order: a per-CPU list, then the buddy. Neither is held while code outside this crate runs.
+///
+/// ```
+/// use std::alloc::{Layout, alloc_zeroed};
+/// use std::ptr::NonNull;
+/// use folio_frames::{MemmapMemory, Order, Pfn, UserSpace, Zone};
+///
+/// // Two blocks of 2 MiB. A kernel passes its direct map, and metadata from its boot allocator.
+/// let frames = 1024;
+/// let layout = Zone::<UserSpace>::layout(frames);
+/// let bytes = Layout::from_size_align(4 << 20, 4 << 20)?;
+/// // SAFETY: neither layout is empty.
+/// let (metadata, direct_map) = unsafe { (alloc_zeroed(layout), alloc_zeroed(bytes)) };
+/// let metadata = NonNull::new(metadata).expect("memory");
+/// assert!(!direct_map.is_null());
+/// let first = Pfn::new(1 << 20);
+/// // SAFETY: both allocations belong to this zone alone, and are never freed.
+/// let zone = unsafe {
+///     Zone::<UserSpace>::new(metadata, MemmapMemory::Zeroed, first, frames, direct_map, &[])
+/// };
+/// let zone: &'static Zone<UserSpace> = Box::leak(Box::new(zone));
+/// // SAFETY: the bytes of both blocks are mapped.
+/// unsafe { zone.online_range(0..2) };
+///
+/// let folio = zone.alloc_frozen(Order::ZERO)?.init();
+/// let found = zone.try_get(folio.pfn())?;
+/// assert_eq!(found.pfn(), folio.pfn());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Zone<P: Platform> {
-    /// How slots name its frames: as many as the memmap has.
+    /// The numbers by which slots name its frames: as many as the memmap has frames.
     pub(crate) numbers: Numbers,
-    /// Where the bytes of number 0 would lie.
+    /// The address at which the bytes of number 0 would lie.
     numbered_map: Address,
-    /// Where the first frame's bytes lie. **Invariant:** while any frame is online, the bytes of
-    /// all online frames are mapped at their offset from here.
+    /// The address of the first frame's bytes. **Invariant:** while any frame is online, the bytes
+    /// of all online frames are mapped at their offset from here.
     direct_map: Address,
     /// The zone that has the metadata since this one retired (`retire.rs`); null before.
-    pub(crate) heir: AtomicPtr<Self>,
+    pub(crate) successor: AtomicPtr<Self>,
     pub(crate) memmap: Memmap<P::Scheme>,
     pub(crate) blocks: Blocks,
     pub(crate) buddy: Mutex<P::Lock, Buddy>,
@@ -45,21 +72,21 @@ pub struct Zone<P: Platform> {
     first: Pfn,
     /// Frames in use as this zone, from the first; at most the memmap's.
     frames: u32,
-    /// The one order above [`MAX_ORDER`] that it hands out, if there is one.
+    /// The one order above [`MAX_ORDER`] that it hands out, if it has one.
     huge: Option<Order>,
 }
 
-/// An address of bytes that other values account for.
+/// An address of bytes that other values own.
 #[derive(Clone, Copy)]
 struct Address(*mut u8);
 
-// SAFETY: a number; nothing is read or written by it alone.
+// SAFETY: a number; it alone reads and writes nothing.
 unsafe impl Send for Address {}
 // SAFETY: as above.
 unsafe impl Sync for Address {}
 
 impl<P: Platform> Zone<P> {
-    /// The metadata that [`Zone::new`] needs for `frames` frames.
+    /// Returns the layout of the metadata that [`Zone::new`] needs for `frames` frames.
     pub fn layout(frames: u32) -> Layout {
         let (layout, _) = Self::layout_and_blocks(frames);
         layout
@@ -73,24 +100,25 @@ impl<P: Platform> Zone<P> {
             .expect("memmap and block table fit an address space")
     }
 
-    /// A zone of `frames` frames from `first` on, all offline; [`Zone::online_block`] hands them
-    /// over.
+    /// Makes a zone of `frames` frames from `first` on, all offline. [`Zone::online_block`] and
+    /// [`Zone::online_range`] bring them online.
     ///
-    /// Each block's `destroy` is looked up in `kinds`; a kind that is not there is freed.
+    /// When a folio's last reference is dropped, its `destroy` is looked up in `kinds`; a folio of
+    /// any other kind is freed.
     ///
     /// # Panics
     ///
-    /// When `frames` is 0 or no multiple of a block (512), `first` is not aligned to 1024, or the
-    /// zones that this program ever made would have more than 2^32 frames (16 TiB).
+    /// Panics if `frames` is 0 or not a multiple of a block (512), if `first` is not aligned to
+    /// 1024, or if all zones that this program ever made would have more than 2^32 frames (16 TiB).
     ///
     /// # Safety
     ///
-    /// - `metadata` has the layout of [`Zone::layout`] and belongs to this zone alone, for ever: it
-    ///   is never unmapped, made read-only or used for anything else (R7). It holds what `holds`
+    /// - `metadata` has the layout of [`Zone::layout`] and belongs to this zone alone, forever: it
+    ///   is never unmapped, made read-only or used for anything else (R7). It contains what `holds`
     ///   says.
-    /// - `direct_map` is where the first frame's bytes lie; the bytes of each frame that is brought
+    /// - `direct_map` is the address of the first frame's bytes. The bytes of each frame that comes
     ///   online are readable and writable at their offset from it until its block is offline again,
-    ///   and nobody touches them except through this crate.
+    ///   and no code accesses them except through this crate.
     pub unsafe fn new(
         metadata: NonNull<u8>,
         holds: MemmapMemory,
@@ -99,18 +127,17 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> Self {
-        let numbers = Numbers::reserve(frames)
-            .expect("zones have some frames, and no more than 2^32 together");
+        let numbers =
+            Numbers::reserve(frames).expect("zones have frames, and at most 2^32 together");
         // SAFETY: the caller's promise.
         unsafe { Self::with_numbers(metadata, holds, first, numbers, frames, direct_map, kinds) }
     }
 
-    /// Makes a zone of `frames` frames, as [`Zone::new`], over metadata for as many frames as there
-    /// are numbers.
+    /// Makes a zone of `in_use` frames over metadata for as many frames as there are numbers.
     ///
     /// # Safety
     ///
-    /// As there.
+    /// `metadata` and `direct_map` meet the requirements of [`Zone::new`].
     pub(crate) unsafe fn with_numbers(
         metadata: NonNull<u8>,
         holds: MemmapMemory,
@@ -124,12 +151,12 @@ impl<P: Platform> Zone<P> {
         let per_block = BLOCK_ORDER.frames();
         assert!(
             frames > 0 && frames.is_multiple_of(per_block),
-            "{frames} frames are no whole number of 2 MiB blocks"
+            "frame count {frames} is not a multiple of 512 (2 MiB)"
         );
-        assert!(frames < 1 << 30, "{frames} frames are more than a slot can name");
+        assert!(frames < 1 << 30, "frame count {frames} is not below 2^30 (4 TiB)");
         assert!(
             first.as_u64().is_multiple_of(u64::from(MAX_ORDER.frames())),
-            "{first:?} is not aligned to the largest block"
+            "{first:?} is not a multiple of 1024 frames (4 MiB)"
         );
         let (_, offset) = Self::layout_and_blocks(frames);
         // SAFETY: the caller's promise on `metadata`.
@@ -159,7 +186,7 @@ impl<P: Platform> Zone<P> {
         Self {
             numbered_map: Address(numbers.zeroth(direct_map, FRAME_SIZE)),
             direct_map: Address(direct_map),
-            heir: AtomicPtr::new(ptr::null_mut()),
+            successor: AtomicPtr::new(ptr::null_mut()),
             memmap,
             numbers,
             blocks,
@@ -174,18 +201,18 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Lets the zone hand out blocks of one more order, such as 1 GiB. They are formed when one is
-    /// asked for, from free blocks that lie together, and stay whole until nothing else is
-    /// left.
+    /// Lets the zone hand out blocks of one more order, such as 1 GiB. Such a block is formed on
+    /// request, from free blocks that lie together, and stays whole until no other block is left.
     ///
     /// # Panics
     ///
-    /// When the order is not above [`MAX_ORDER`], or the zone's first frame is not aligned to it.
+    /// Panics if the order is not above [`MAX_ORDER`], or if the zone's first frame is not aligned
+    /// to it.
     #[must_use]
     pub fn with_huge_order(mut self, order: Order) -> Self {
         assert!(
             order > MAX_ORDER,
-            "{order:?} is no huge order: allowed is what is above {MAX_ORDER:?}"
+            "{order:?} is not a huge order: allowed is any above {MAX_ORDER:?}"
         );
         assert!(
             self.first.as_u64().is_multiple_of(u64::from(order.frames())),
@@ -196,34 +223,38 @@ impl<P: Platform> Zone<P> {
         self
     }
 
-    /// The one order above [`MAX_ORDER`] that the zone hands out, if it has one.
+    /// Returns the one order above [`MAX_ORDER`] that the zone hands out, if it has one.
     pub fn huge_order(&self) -> Option<Order> {
         self.huge
     }
 
-    /// All frames of the zone, online or not.
+    /// Returns all frames of the zone, online or not.
     pub fn pfns(&self) -> PfnRange {
         PfnRange { start: self.first, end: self.pfn(self.frames()) }
     }
 
-    /// Blocks of 2 MiB in the zone.
+    /// Returns the number of 2 MiB blocks in the zone.
     pub fn blocks(&self) -> usize {
         (self.frames() / BLOCK_ORDER.frames()) as usize
     }
 
-    /// The frames of one block.
+    /// Returns the frames of one 2 MiB block.
     ///
     /// # Panics
     ///
-    /// When there is no such block.
+    /// Panics if the zone has no such block.
     pub fn block_range(&self, block: usize) -> PfnRange {
-        assert!(block < self.blocks(), "block {block} of a zone with {}", self.blocks());
+        assert!(
+            block < self.blocks(),
+            "block {block} is not below {}, the number of blocks in the zone",
+            self.blocks()
+        );
         let start = block as u32 * BLOCK_ORDER.frames();
         PfnRange { start: self.pfn(start), end: self.pfn(start + BLOCK_ORDER.frames()) }
     }
 
-    /// What becomes of a folio whose last reference is gone. The kind is read here, from the frame
-    /// as it is now, after the freeze was won (R4).
+    /// Destroys a folio after its last reference was dropped. `kind` was read after the freeze was
+    /// won, from the frame as it is now (R4).
     #[cold]
     pub(crate) fn destroy(&self, folio: FrozenFolio<P>, kind: Kind) {
         assert!(
@@ -236,43 +267,50 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// As [`Zone::destroy`], of what the folio is.
+    /// Destroys a folio by its present kind.
     #[inline]
     pub(crate) fn destroy_by_kind(&self, folio: FrozenFolio<P>) {
         let kind = folio.kind();
         self.destroy(folio, kind);
     }
 
-    /// Whether a kind has a `destroy` of its own.
+    /// Returns `true` if a kind has a `destroy` function of its own.
     #[inline]
     pub(crate) fn has_destructor(&self, kind: Kind) -> bool {
         self.kinds.iter().any(|ops| ops.kind == kind)
     }
 
-    /// The zone that the frames belong to now: this one, or, since it retired, the last that
-    /// inherited its metadata. Lasting for a frame of which the caller has the only control.
+    /// Returns the zone that the frames belong to now: this one, or the last that inherited its
+    /// metadata after it retired. The answer lasts for a frame under the caller's exclusive
+    /// control.
     #[inline]
-    pub(crate) fn heir(&'static self) -> &'static Self {
+    pub(crate) fn successor(&'static self) -> &'static Self {
         let mut zone = self;
         // Acquire: pairs with Release in inherit.
-        while let Some(heir) = NonNull::new(zone.heir.load(Ordering::Acquire)) {
-            // SAFETY: `inherit` stores zones that live for ever.
-            zone = unsafe { heir.as_ref() };
+        while let Some(successor) = NonNull::new(zone.successor.load(Ordering::Acquire)) {
+            // SAFETY: `inherit` stores zones that live forever.
+            zone = unsafe { successor.as_ref() };
         }
         zone
     }
 
-    /// Returns `true` once another zone has the metadata. Exact for a caller that has a reference of
-    /// a frame, as a zone retires when all its frames are free.
+    /// Returns `true` once another zone has the metadata. Exact for a caller with a reference to a
+    /// frame, as a zone retires only when all its frames are free.
     #[inline]
-    pub(crate) fn has_heir(&self) -> bool {
-        // Relaxed: the heir was there before the frame's life began, which the caller's get saw.
-        !self.heir.load(Ordering::Relaxed).is_null()
+    pub(crate) fn has_successor(&self) -> bool {
+        // Relaxed: the successor was stored before the folio opened, which the caller's get saw.
+        !self.successor.load(Ordering::Relaxed).is_null()
     }
 
     /// Returns `true` once the zone retired. Exact under the zone's lock.
     pub(crate) fn is_retired(&self) -> bool {
         self.numbers.frames() == 0
+    }
+
+    /// Returns the name of a folio in the platform's table of references.
+    #[inline(always)]
+    pub(crate) fn place(&self, index: u32) -> Place<P> {
+        Place::new(ptr::from_ref(self).addr(), self.pfn(index))
     }
 
     #[cfg(feature = "std")]
@@ -290,45 +328,45 @@ impl<P: Platform> Zone<P> {
     }
 
     #[inline(always)]
-    pub(crate) fn set_mark(&self, index: u32) -> bool {
-        self.memmap.set_mark(index)
+    pub(crate) fn set_referenced(&self, index: u32) -> bool {
+        self.memmap.set_referenced(index)
     }
 
     #[inline(always)]
-    pub(crate) fn set_mark_of(&self, number: Number) -> bool {
-        self.memmap.set_mark_of(number)
+    pub(crate) fn set_referenced_of(&self, number: Number) -> bool {
+        self.memmap.set_referenced_of(number)
     }
 
     pub(crate) fn pfn(&self, index: u32) -> Pfn {
         Pfn::new(self.first.as_u64() + u64::from(index))
     }
 
-    /// How a slot names a frame.
+    /// Returns the number by which a slot names a frame.
     #[inline(always)]
     pub(crate) fn number(&self, index: u32) -> u32 {
         self.numbers.of(index)
     }
 
-    /// `None`: no frame of this zone.
+    /// Returns the index of a frame, or `None` if it is not in this zone.
     pub(crate) fn index(&self, pfn: Pfn) -> Option<u32> {
         let index = pfn.as_u64().checked_sub(self.first.as_u64())?;
         (index < u64::from(self.frames())).then_some(index as u32)
     }
 
-    /// Where a frame's bytes lie.
+    /// Returns the address of a frame's bytes.
     #[inline(always)]
     pub(crate) fn address(&self, index: u32) -> *mut u8 {
         self.direct_map.0.wrapping_add(index as usize * FRAME_SIZE)
     }
 
-    /// The same by a number of this zone.
+    /// Returns the address of the bytes of the frame with a number of this zone.
     #[inline(always)]
     pub(crate) fn address_of(&self, number: Number) -> *mut u8 {
         self.numbered_map.0.wrapping_add(number.as_usize() * FRAME_SIZE)
     }
 }
 
-/// What a user is told when a rule is broken, provoked from inside: no caller can.
+/// The reports of broken rules, provoked from inside, as no caller can.
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -338,13 +376,13 @@ mod tests {
     use crate::{Arena, Refusal, UserSpace};
 
     fn message(act: impl FnOnce()) -> String {
-        let panic = catch_unwind(AssertUnwindSafe(act)).expect_err("nobody noticed");
+        let panic = catch_unwind(AssertUnwindSafe(act)).expect_err("a panic");
         *panic.downcast::<String>().unwrap_or_else(|panic| {
             std::boxed::Box::new(String::from(*panic.downcast::<&str>().expect("a message")))
         })
     }
 
-    /// Kept for ever: what is broken in it must not meet the checks of its end, nor another test.
+    /// Leaks the arena: the checks at its end, and other tests, must not see its broken state.
     fn zone() -> (&'static Zone<UserSpace>, Pfn) {
         let arena = std::boxed::Box::leak(std::boxed::Box::new(
             Arena::new(BLOCK_ORDER.bytes(), &[]).unwrap(),
@@ -354,35 +392,35 @@ mod tests {
 
     #[test]
     #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
-    fn a_free_frame_that_lets_somebody_in_is_reported() {
+    fn a_lookup_of_a_live_free_frame_is_reported() {
         let (zone, free) = zone();
         assert_eq!(zone.try_get(free).err(), Some(Refusal::Free));
         zone.descriptor(zone.index(free).unwrap()).word.take_frozen().init();
-        let said = message(|| drop(zone.try_get(free)));
+        let text = message(|| drop(zone.try_get(free)));
         assert!(
-            said.starts_with("try_get succeeded on pfn 0x100000, which is free (R1)"),
-            "{said}"
+            text.starts_with("try_get succeeded on pfn 0x100000, which is free (R1)"),
+            "{text}"
         );
     }
 
     #[test]
     #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
-    fn a_destructor_of_what_the_frame_had_been_is_reported() {
+    fn a_destructor_of_the_former_kind_is_reported() {
         let (zone, _) = zone();
         let folio = zone.alloc_frozen(Order::ZERO).unwrap();
-        let said = message(|| zone.destroy(folio, Kind::owner(7)));
+        let text = message(|| zone.destroy(folio, Kind::owner(7)));
         assert!(
-            said.contains("the destructor was chosen by what the frame had been (R4)"),
-            "{said}"
+            text.contains("the destructor was chosen by what the frame had been (R4)"),
+            "{text}"
         );
     }
 
     #[test]
     #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
-    fn metadata_that_is_used_again_under_frames_in_use_is_reported() {
+    fn metadata_reused_before_retirement_is_reported() {
         let (zone, _) = zone();
-        // SAFETY: it is refused before it does anything, which is what is shown.
-        let said = message(|| _ = unsafe { zone.inherit(512, ptr::null_mut(), None, &[]) });
-        assert!(said.contains("numbers of a zone that has not retired (R7)"), "{said}");
+        // SAFETY: the call panics before it does anything, as this test shows.
+        let text = message(|| _ = unsafe { zone.inherit(512, ptr::null_mut(), None, &[]) });
+        assert!(text.contains("numbers of a zone that has not retired (R7)"), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! A platform with hooks in its locks and puts, by which tests force schedules.
+//! A platform with hooks in its locks and puts, with which tests force schedules.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -13,7 +13,7 @@ use folio_ref::{DefaultScheme, Scheme};
 
 use super::{OURS, order};
 
-/// A lock that runs the thread's hook before it is taken and after it was let go of.
+/// A lock that runs the thread's hook before it is taken and after it is released.
 pub(crate) struct Hooked(parking_lot::RawMutex);
 
 pub(crate) type Hook = Box<dyn FnMut() -> bool>;
@@ -21,16 +21,16 @@ pub(crate) type Hook = Box<dyn FnMut() -> bool>;
 thread_local! {
     pub(crate) static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
     pub(crate) static AT_STOP: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
-    /// Locks that this thread holds.
+    /// The number of locks that this thread holds.
     static HELD: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Runs the hook, unless the thread holds a lock; a hook that says `true` has done its work.
+/// Runs the hook, unless the thread holds a lock. A hook that returns `true` does not run again.
 pub(crate) fn run_hook() {
     if HELD.get() > 0 {
         return;
     }
-    // Taken out: it does not meet itself.
+    // Taken out, so that it does not run inside itself.
     if let Some(mut hook) = HOOK.take()
         && !hook()
     {
@@ -42,9 +42,9 @@ pub(crate) fn hook(act: impl FnMut() -> bool + 'static) {
     HOOK.set(Some(Box::new(act)));
 }
 
-// SAFETY: it excludes as the one inside does; what runs before and after holds nothing of it.
+// SAFETY: it excludes as the lock inside does. The hook runs while this lock is not held.
 unsafe impl lock_api::RawMutex for Hooked {
-    #[allow(clippy::declare_interior_mutable_const, reason = "what the trait asks for")]
+    #[allow(clippy::declare_interior_mutable_const, reason = "the trait requires it")]
     const INIT: Self = Self(parking_lot::RawMutex::INIT);
     type Guard = <parking_lot::RawMutex as lock_api::RawMutex>::Guard;
 
@@ -70,7 +70,7 @@ unsafe impl lock_api::RawMutex for Hooked {
     }
 }
 
-/// User space with those hooks. `N` keeps the metadata of the tests apart: the pool goes by type.
+/// User space with these hooks. The pool of metadata goes by type: `N` keeps tests apart.
 pub(crate) struct Hooks<const N: usize, S = DefaultScheme>(PhantomData<S>);
 
 impl<const N: usize, S: Scheme> Platform for Hooks<N, S> {
@@ -103,16 +103,17 @@ impl<P: Platform> Owner<P> for NoSlots {
     }
 }
 
-/// A value on its way from a hook to its test.
+/// A value that a hook passes to its test.
 pub(crate) type Shared<T> = Rc<RefCell<Option<T>>>;
 
-/// Lets one value be put by a hook and taken by the test.
+/// Returns two handles to one value: the hook stores it by the first, the test takes it by the
+/// second.
 pub(crate) fn shared<T>() -> (Shared<T>, Shared<T>) {
     let value = Rc::new(RefCell::new(None));
     (Rc::clone(&value), value)
 }
 
-/// Everything that safe code can ask of a zone whose arena is gone.
+/// Asserts that the zone of a dropped arena refuses all that safe code can ask of it.
 pub(crate) fn assert_closed<P: Platform>(zone: &'static Zone<P>) {
     for n in 0..=18 {
         assert!(zone.alloc_frozen(order(n)).is_err(), "{n}");
@@ -122,16 +123,16 @@ pub(crate) fn assert_closed<P: Platform>(zone: &'static Zone<P>) {
     for block in 0..zone.blocks() {
         assert_eq!(zone.offline(block, &NoSlots).unwrap_err(), OfflineError::NotOnline);
     }
-    let why = zone.alloc_contig(3, Order::ZERO, &NoSlots).unwrap_err();
-    assert!([ContigError::NoPlace, ContigError::NotOnline].contains(&why), "{why:?}");
-    let why = zone.alloc_contig_range(zone.block_range(0), &NoSlots).unwrap_err();
-    assert_eq!(why, ContigError::NotOnline);
+    let error = zone.alloc_contig(3, Order::ZERO, &NoSlots).unwrap_err();
+    assert!([ContigError::NoPlace, ContigError::NotOnline].contains(&error), "{error:?}");
+    let error = zone.alloc_contig_range(zone.block_range(0), &NoSlots).unwrap_err();
+    assert_eq!(error, ContigError::NotOnline);
     assert_eq!(zone.compact(9, &NoSlots).emptied, 0);
     assert_eq!((zone.drain(), zone.free_frames()), (0, 0));
     zone.assert_sound();
 }
 
-/// The same once its frames are all free and others have the metadata.
+/// Asserts that the zone is closed, all its frames were freed, and it refuses those of its heir.
 pub(crate) fn assert_retired<P: Platform>(zone: &'static Zone<P>) {
     assert_closed(zone);
     let stats = zone.stats();

@@ -206,7 +206,8 @@ impl World {
                 assert!(self.free.has_aligned(u64::from(largest.frames())));
             }
             AllocError::Offline => assert_eq!(self.offline.len(), BLOCKS),
-            AllocError::TooLarge { most } => assert!(order > most, "{error}"),
+            AllocError::TooLarge { max } => assert!(order > max, "{error}"),
+            error => panic!("{order:?}: {error}"),
         }
         self.did("alloc refused");
     }

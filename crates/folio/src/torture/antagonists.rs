@@ -59,7 +59,7 @@ const PEEKED: usize = 256;
 /// between two ways: through the frame's head, and through the frame's own word if the frame is
 /// still what an earlier peek saw.
 fn walk<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
-    let zone = stage.cache.zone();
+    let zone = stage.cache.frames().zone();
     let frames: Vec<Pfn> = zone.pfns().collect();
     let mut seen: Vec<Peek> = Vec::with_capacity(PEEKED);
     let mut by_head = false;
@@ -100,6 +100,7 @@ fn walked<S: Scheme>(
         Err(Refusal::Moved) => return tally.moved.add(1),
         Err(Refusal::Offline) => return tally.offline_frames.add(1),
         Err(Refusal::Saturated) => return tally.broken(|| format!("R5: {pfn:?} is saturated")),
+        Err(refusal) => return tally.broken(|| format!("{pfn:?}: {refusal}")),
     };
     let is = |folio: &FolioRef<_>| (folio.kind(), folio.order(), folio.owner_data());
     let before = is(&folio);
@@ -120,11 +121,13 @@ fn migrate<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
     while stage.running() {
         tally.progress.add(1);
         for _ in 0..16 {
-            match stage.cache.migrate(random_pfn(stage.cache.zone(), &mut random)) {
+            match stage.cache.frames().migrate(random_pfn(stage.cache.frames().zone(), &mut random))
+            {
                 Ok(_) => tally.migrated.add(1),
                 Err(MigrateError::Busy) => tally.busy.add(1),
                 Err(MigrateError::Moved | MigrateError::NotMovable | MigrateError::OutOfFrames) => {
                 }
+                Err(error) => tally.broken(|| format!("migrate: {error}")),
             }
         }
         pause(2);
@@ -133,11 +136,11 @@ fn migrate<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
 
 /// Takes a random block offline and brings it back.
 fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
-    let (cache, zone) = (&stage.cache, stage.cache.zone());
+    let (cache, zone) = (&stage.cache, stage.cache.frames().zone());
     while stage.running() {
         tally.progress.add(1);
         let block = random.usize(..zone.blocks());
-        match cache.offline(block) {
+        match cache.frames().offline(block) {
             Ok(offline) => {
                 tally.offlined.add(1);
                 for pfn in zone.block_range(block) {
@@ -148,7 +151,7 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
                     }
                 }
                 pause(5);
-                cache.online(offline);
+                cache.frames().online(offline);
                 tally.onlined.add(1);
             }
             Err(OfflineError::OutOfFrames) => {
@@ -163,6 +166,7 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
             // Busy: a page of the block is pinned. NotOnline: the shrinker has the block, another
             // thread is emptying it, or its memory was given to the index.
             Err(OfflineError::Busy { .. } | OfflineError::NotOnline) => tally.busy.add(1),
+            Err(error) => tally.broken(|| format!("offline of block {block}: {error}")),
         }
         pause(20);
     }
@@ -171,7 +175,7 @@ fn offline<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
 /// Allocates larger blocks, so that tails exist; frees them whole, or splits them and frees the
 /// pieces in random order.
 fn split<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
-    let zone = stage.cache.zone();
+    let zone = stage.cache.frames().zone();
     while stage.running() {
         tally.progress.add(1);
         let order = Order::new(random.u8(1..=4)).expect("a small order");
@@ -213,7 +217,7 @@ fn compact<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand:
         tally.progress.add(1);
         // Free frames that pages can move into.
         tally.reclaimed.add(stage.cache.reclaim(random.usize(1..=128)) as u64);
-        let done = stage.cache.compact(random.u32(1..=4));
+        let done = stage.cache.frames().compact(random.u32(1..=4));
         tally.compacted.add(u64::from(done.emptied));
         tally.busy.add(u64::from(done.busy));
         pause(40);
@@ -226,7 +230,7 @@ fn contiguous<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastra
         tally.progress.add(1);
         let (frames, align) =
             (random.u32(1..=96), Order::new(random.u8(..=5)).expect("a small order"));
-        match stage.cache.alloc_contig(frames, align) {
+        match stage.cache.frames().alloc_contig(frames, align) {
             Ok(contig) => {
                 tally.contiguous.add(1);
                 let range = contig.pfns();
@@ -252,9 +256,8 @@ fn contiguous<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastra
             Err(ContigError::Busy { .. }) => tally.busy.add(1),
             Err(ContigError::NotOnline | ContigError::NoPlace) => {}
             Err(ContigError::OutOfFrames) => tally.reclaimed.add(stage.cache.reclaim(128) as u64),
-            Err(error @ (ContigError::Empty | ContigError::Unknown)) => {
-                tally.broken(|| format!("alloc_contig of {frames} frames: {error}"))
-            }
+            // Empty or Unknown: neither is possible here.
+            Err(error) => tally.broken(|| format!("alloc_contig of {frames} frames: {error}")),
         }
         pause(10);
     }
@@ -262,18 +265,19 @@ fn contiguous<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastra
 
 /// Returns up to a quarter of the cache's memory to the system, and takes it again.
 fn shrink<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
-    let all = stage.cache.zone().blocks();
+    let all = stage.cache.frames().zone().blocks();
     while stage.running() {
         tally.progress.add(1);
         let fewer = (all / 4).clamp(usize::from(all > 3), 8);
         tally.reclaimed.add(stage.cache.reclaim(fewer * 512) as u64);
-        match stage.cache.shrink_to(all - fewer) {
+        match stage.cache.frames().shrink_to(all - fewer) {
             Ok(()) => tally.shrunk.add(1),
             Err(OfflineError::Busy { .. }) => tally.busy.add(1),
             Err(OfflineError::OutOfFrames | OfflineError::NotOnline) => {}
+            Err(error) => tally.broken(|| format!("shrink_to: {error}")),
         }
         pause(random.u64(5..=30));
-        stage.cache.grow_to(all);
+        stage.cache.frames().grow_to(all);
         pause(60);
     }
 }

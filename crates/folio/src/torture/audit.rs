@@ -8,7 +8,7 @@ use folio_ref::{MAX_AT_ONCE, STALE_LIMIT, Scheme, Snapshot};
 /// are still open.
 pub(crate) fn open<S: Scheme>(cache: &Cache<S>) -> Vec<(Pfn, Peek)> {
     cache.quiesce();
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     let is_wrong = |seen: &Peek| match seen.snapshot {
         // The slot of each page of a large folio owns one reference, except for pages that left the
         // folio while it was pinned.
@@ -29,7 +29,7 @@ fn slots(seen: &Peek) -> u32 {
 pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<String>) {
     // A readahead request keeps its file open.
     cache.quiesce();
-    let zone = cache.zone();
+    let zone = cache.frames().zone();
     zone.drain();
     let stats = zone.stats();
     let mut broken = Vec::new();
@@ -43,7 +43,7 @@ pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<S
                 if u64::from(stale)
                     < u64::from(STALE_LIMIT) + threads as u64 * u64::from(MAX_AT_ONCE) => {}
             Snapshot::Frozen { stale } => {
-                broken.push(format!("R5: {pfn:?} has {stale} stale increments"))
+                broken.push(format!("R5: {pfn:?} has {stale} stale increments"));
             }
             _ => broken.push(format!("R1: {pfn:?} is not frozen: {seen:?}")),
         }

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use folio_cache::Cache;
+use folio_cache::{Cache, CacheBuilder};
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -122,7 +122,7 @@ fn memory(asked: Option<Size>, data: u64, threads: usize) -> Result<usize> {
 }
 
 fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> {
-    let cache = Cache::<S>::new(plan.memory)?;
+    let cache = CacheBuilder::<S>::with_scheme().capacity(plan.memory).build()?;
     let frames = plan.memory / FRAME_SIZE;
     let stage = Stage {
         cache: cache.clone(),

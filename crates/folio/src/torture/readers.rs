@@ -183,7 +183,7 @@ fn read_once<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, buf: &mut 
     let pages = (offset.saturating_add(buf.len() as u64 - 1)) / FRAME_SIZE as u64
         - offset / FRAME_SIZE as u64
         + 1;
-    match open.cached.read_at(offset, buf) {
+    match open.cached.read_at(buf, offset) {
         Ok(n) => {
             tally.lookups.add(if n == 0 { 0 } else { pages });
             if i64::try_from(offset).is_ok() {

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
-use folio_cache::File;
+use folio_cache::{Cache, File, OpenOptions};
 use folio_ref::Scheme;
 
 use super::Stage;
@@ -17,6 +17,10 @@ use super::tally::Tally;
 
 /// Maximum length of the writer's file in bytes.
 const LONGEST: usize = 6 << 20;
+
+fn open<S: Scheme>(cache: &Cache<S>, path: &Path) -> io::Result<File<S>> {
+    OpenOptions::new().read(true).write(true).open(cache, path)
+}
 
 pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
     let scratch = match tempfile::tempdir() {
@@ -28,7 +32,7 @@ pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: 
     };
     let path = scratch.path().join("scratch");
     let mut model = beginning(stage.corpus.pick(&mut random)).unwrap_or_default();
-    let opened = fs::write(&path, &model).and_then(|()| stage.cache.create(&path));
+    let opened = fs::write(&path, &model).and_then(|()| open(&stage.cache, &path));
     let mut file = match opened {
         Ok(file) => file,
         Err(error) => {
@@ -44,7 +48,7 @@ pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: 
             // The last close writes the dirty pages.
             drop(file);
             compare(&path, &model, tally);
-            file = match stage.cache.create(&path) {
+            file = match open(&stage.cache, &path) {
                 Ok(file) => file,
                 Err(error) => {
                     return tally
@@ -104,7 +108,7 @@ fn step<S: Scheme>(
         }
         4..=17 => {
             let bytes: Vec<u8> = (0..len).map(|_| random.u8(..)).collect();
-            file.write_at(offset as u64, &bytes).map(|n| {
+            file.write_at(&bytes, offset as u64).map(|n| {
                 tally.written.add(n as u64);
                 if n > 0 {
                     model.resize(model.len().max(offset + n), 0);
@@ -114,7 +118,7 @@ fn step<S: Scheme>(
         }
         _ => {
             let mut buf = vec![0; len];
-            file.read_at(offset as u64, &mut buf).map(|n| {
+            file.read_at(&mut buf, offset as u64).map(|n| {
                 let expected = model.get(offset..model.len().min(offset + len)).unwrap_or_default();
                 // Fewer bytes are allowed while handles pin the rest of the cache.
                 if buf[..n] != expected[..n.min(expected.len())] {

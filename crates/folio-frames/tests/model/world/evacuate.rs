@@ -51,6 +51,7 @@ impl World {
                 self.did("offline refused: busy");
             }
             Err(OfflineError::OutOfFrames) => self.did("offline refused: no room"),
+            Err(error) => panic!("block {block}: {error}"),
         }
     }
 
@@ -100,7 +101,7 @@ impl World {
                 self.did("contig refused: busy");
             }
             Err(ContigError::OutOfFrames | ContigError::NoPlace) => {
-                self.did("contig refused: no room")
+                self.did("contig refused: no room");
             }
             Err(ContigError::NotOnline) => assert!(!self.offline.is_empty()),
             Err(ContigError::Unknown) => {
@@ -108,7 +109,7 @@ impl World {
                     asked.is_some_and(|(start, _)| start + frames > self.zone.pfns().end.as_u64())
                 );
             }
-            Err(ContigError::Empty) => panic!("{frames} frames"),
+            Err(error) => panic!("{frames} frames: {error}"),
         }
     }
 

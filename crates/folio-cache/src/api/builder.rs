@@ -1,0 +1,237 @@
+//! Builds a cache: capacity, policy, threads and name.
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+
+use folio_ref::{DefaultScheme, Scheme};
+use folio_uring::Process;
+
+use crate::api::cache::Cache;
+use crate::backing::error::error;
+use crate::memory::capacity;
+use crate::memory::limits;
+use crate::memory::watermarks::set_watermarks;
+use crate::policy::{HotCold, Policy};
+use crate::rt::io_pool::IoPool;
+use crate::rt::shim::Mutex;
+use crate::rt::worker::Worker;
+use crate::state::frames::Arena;
+use crate::state::registry::Registry;
+use crate::state::requests::Requests;
+use crate::state::shared::{Capacity, Shared};
+use crate::state::stats::Counters;
+use crate::writeback::flush_pool::FlushPool;
+
+type MakePolicy = Box<dyn FnOnce(u32) -> Box<dyn Policy>>;
+
+/// Configures a [`Cache`]. [`Cache::builder`] returns one.
+///
+/// The scheme of the reference counts is the type parameter: [`CacheBuilder::with_scheme`] selects
+/// another one than the default.
+///
+/// # Examples
+///
+/// A cache that can grow, with another policy and without threads:
+///
+/// ```
+/// use folio_cache::Cache;
+/// use folio_cache::policy::S3Fifo;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let cache = Cache::builder()
+///     .capacity(4 << 20)
+///     .max_capacity(16 << 20)
+///     .policy(|frames| Box::new(S3Fifo::new(frames)))
+///     .io_threads(0)
+///     .name("thumbnails")
+///     .build()?;
+/// assert_eq!(cache.capacity(), 4 << 20);
+/// cache.set_capacity(16 << 20)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A cache with another scheme:
+///
+/// ```
+/// use folio_cache::{CacheBuilder, schemes::LiveBitHigh};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let cache = CacheBuilder::<LiveBitHigh>::with_scheme().capacity(4 << 20).build()?;
+/// # drop(cache);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a builder makes no cache until `build` is called"]
+pub struct CacheBuilder<S: Scheme = DefaultScheme> {
+    capacity: Option<usize>,
+    max_capacity: Option<usize>,
+    policy: Option<MakePolicy>,
+    io_threads: Option<usize>,
+    huge_pages: bool,
+    name: String,
+    scheme: PhantomData<fn() -> S>,
+}
+
+impl Cache {
+    /// Builds a cache that holds up to `capacity` bytes of files, rounded down to 2 MiB. Memory is
+    /// taken as pages are read. [`Cache::builder`] has more options.
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput` if the capacity is less than 2 MiB or more than the memory of the machine.
+    /// - `OutOfMemory` if the address space has no room.
+    pub fn new(capacity: usize) -> io::Result<Self> {
+        Self::builder().capacity(capacity).build()
+    }
+
+    /// Returns a builder with all defaults. Its scheme is the default scheme;
+    /// [`CacheBuilder::with_scheme`] selects another one.
+    pub fn builder() -> CacheBuilder {
+        CacheBuilder::with_scheme()
+    }
+}
+
+impl<S: Scheme> CacheBuilder<S> {
+    /// Returns a builder for a cache with the scheme `S`.
+    pub fn with_scheme() -> Self {
+        Self {
+            capacity: None,
+            max_capacity: None,
+            policy: None,
+            io_threads: None,
+            huge_pages: true,
+            name: "folio".to_owned(),
+            scheme: PhantomData,
+        }
+    }
+
+    /// Sets the memory for pages and their index, in bytes, rounded down to 2 MiB.
+    ///
+    /// The default is a quarter of the memory that this process may use: that of the machine, or
+    /// the limit of its control groups, version 1 or 2.
+    pub fn capacity(mut self, bytes: usize) -> Self {
+        self.capacity = Some(bytes);
+        self
+    }
+
+    /// Sets the largest capacity that [`Cache::set_capacity`] accepts later, rounded down to 2 MiB.
+    ///
+    /// The default is the capacity. The difference costs addresses and a few bytes for each page,
+    /// and no memory for pages.
+    pub fn max_capacity(mut self, bytes: usize) -> Self {
+        self.max_capacity = Some(bytes);
+        self
+    }
+
+    /// Sets the eviction policy. `make` gets the number of frames at the maximum capacity.
+    ///
+    /// The default is [`HotCold`]. [`policy`](crate::policy) has an example of an own one.
+    pub fn policy(mut self, make: impl FnOnce(u32) -> Box<dyn Policy> + 'static) -> Self {
+        self.policy = Some(Box::new(make));
+        self
+    }
+
+    /// Sets the maximum number of background I/O threads. 0 disables all cache threads.
+    ///
+    /// The default is 16. See [`Cache::set_io_threads`].
+    pub fn io_threads(mut self, threads: usize) -> Self {
+        self.io_threads = Some(threads);
+        self
+    }
+
+    /// Sets whether the system is advised to use huge pages for the memory (`madvise`).
+    ///
+    /// The default is `true`. Memory then becomes resident 2 MiB at a time.
+    pub fn huge_pages(mut self, advised: bool) -> Self {
+        self.huge_pages = advised;
+        self
+    }
+
+    /// Sets the name: the prefix of the names of its threads, the label of its metrics, and a field
+    /// of its `Debug` output.
+    ///
+    /// The default is "folio". Linux shows the first 15 bytes of a thread's name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Builds the cache. Memory is taken as pages are read.
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput` if the capacity is less than 2 MiB, or the maximum capacity is less than
+    ///   the capacity or more than the memory of the machine, or the name contains a NUL.
+    /// - `OutOfMemory` if the address space has no room.
+    pub fn build(self) -> io::Result<Cache<S>> {
+        if self.name.contains('\0') {
+            let message = format!("cache name {:?} contains a NUL", self.name);
+            return Err(error(io::ErrorKind::InvalidInput, message));
+        }
+        let default = || limits::default_capacity().min(self.max_capacity.unwrap_or(usize::MAX));
+        let wanted = self.capacity.unwrap_or_else(default);
+        let most = capacity::check_new(self.max_capacity.unwrap_or(wanted))?;
+        let first = capacity::check(capacity::check_new(wanted)?, most, "the maximum capacity")?;
+
+        let arena = Arena::new(most, Shared::<S>::KINDS)?;
+        if !self.huge_pages {
+            arena.advise_huge_pages(false);
+        }
+        let frames = arena.zone().pfns().frames() as u32;
+        let mut policy = match self.policy {
+            Some(make) => make(frames),
+            None => Box::new(HotCold::new(frames)),
+        };
+        policy.resize(set_watermarks(arena.zone(), frames));
+        let name = self.name;
+        let shared = Arc::new_cyclic(|me| Shared {
+            arena: Arc::new(arena),
+            registry: Registry::default(),
+            counters: Counters::default(),
+            policy: Mutex::new(policy),
+            dirty_pages: AtomicU64::new(0),
+            sick_pages: AtomicU64::new(0),
+            unwritten: Mutex::default(),
+            flush_pool: FlushPool::new(&name),
+            requests: Requests::default(),
+            flusher: Worker::new(const { &Shared::FLUSHER }, &name, Weak::clone(me)),
+            reclaimer: Worker::new(const { &Shared::RECLAIMER }, &name, Weak::clone(me)),
+            io_pool: IoPool::new(&name),
+            capacity: Capacity::new(most),
+            process: Process::current(),
+            name: name.into(),
+        });
+        if first < most {
+            capacity::set_capacity(&shared, first)?;
+        }
+        let cache = Cache { shared };
+        if let Some(threads) = self.io_threads {
+            cache.set_io_threads(threads);
+        }
+        Ok(cache)
+    }
+}
+
+impl<S: Scheme> Default for CacheBuilder<S> {
+    /// Returns a builder with all defaults.
+    fn default() -> Self {
+        Self::with_scheme()
+    }
+}
+
+impl<S: Scheme> fmt::Debug for CacheBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheBuilder")
+            .field("name", &self.name)
+            .field("scheme", &S::NAME)
+            .field("capacity", &self.capacity)
+            .field("max_capacity", &self.max_capacity)
+            .field("io_threads", &self.io_threads)
+            .field("huge_pages", &self.huge_pages)
+            .finish_non_exhaustive()
+    }
+}

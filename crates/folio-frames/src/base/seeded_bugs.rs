@@ -1,0 +1,23 @@
+//! The seeded bugs that need no zone: each breaks one rule on purpose, in a build with
+//! `--cfg 'broken="NAME"'` only.
+//!
+//! `cargo x seeded-bugs` builds each and requires that a check fails (docs/seeded-bugs.md). In all
+//! other builds the constants are false.
+
+/// R8: a reader keeps the folio that it got without checking again.
+pub(crate) const NO_RECHECK: bool = cfg!(broken = "no-recheck");
+
+/// R8: an optimistic read returns its copy without checking the slot again.
+pub(crate) const NO_SECOND_LOAD: bool = cfg!(broken = "no-second-load");
+
+/// R8: unlocking a slot leaves its version.
+pub(crate) const SAME_VERSION: bool = cfg!(broken = "slot-version-not-bumped");
+
+/// R8: a split of a multi-slot folio opens its head before its slots change. Returns the frames in
+/// the order in which they open: in all other builds the head is the last.
+#[inline(always)]
+pub(crate) fn head_last<T>(tails: impl Iterator<Item = T>, head: T) -> impl Iterator<Item = T> {
+    let is_broken = cfg!(broken = "head-opened-first");
+    let (before, after) = if is_broken { (Some(head), None) } else { (None, Some(head)) };
+    before.into_iter().chain(tails).chain(after)
+}
