@@ -60,9 +60,12 @@ impl<S: Scheme> Cache<S> {
     ///
     /// A `File` in a `static` is never dropped: call this before `main` returns.
     ///
+    /// Many files are written at a time, so a slow or hung one does not delay the others.
+    ///
     /// # Errors
     ///
     /// - The first error of a backing. It is also reported to each open of that file.
+    /// - `TimedOut` if a write has not ended for 30 seconds. All other files are written then.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn flush(&self) -> io::Result<()> {
         self.shared.check_process()?;
@@ -77,7 +80,8 @@ impl<S: Scheme> Cache<S> {
     }
 
     /// Waits until no page is being read ahead, or written by the flusher. Requests of a reader
-    /// that was just dropped continue for a while, and keep its file open.
+    /// that was just dropped continue for a while, and keep its file open. Does not wait for writes
+    /// that do not end.
     pub fn quiesce(&self) {
         if self.shared.is_inherited() {
             return;
@@ -92,7 +96,8 @@ impl<S: Scheme> Cache<S> {
     ///
     /// These threads read ahead, and fetch the misses of futures: each handles one page or one
     /// extent of adjacent pages at a time. The default is 16. More help if a backing is slow to
-    /// answer.
+    /// answer. The flusher has threads of its own: one for each file that it writes at a time, at
+    /// most 64, and more for files whose writes do not end.
     ///
     /// With 0, a reader reads its own pages, a future reads when it is polled, and a miss that
     /// finds no free page evicts some. Dirty pages are written by syncs and flushes, by the last
