@@ -119,6 +119,30 @@ fn no_write_leaves_a_hole_before_appended_bytes() {
     }
 }
 
+/// A writer past the dirty limit writes some pages, each time from where it stopped: the last one of
+/// them was not full then, and has newer bytes since.
+#[test]
+fn a_throttled_appender_leaves_no_hole() {
+    for header in [false, true] {
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        cache.set_io_threads(0);
+        let watched = Watched::new(&[1; HEADER]);
+        let file = cache.open_backing(watched.clone()).unwrap();
+        for n in 0..5000 {
+            file.append(&[n as u8 | 1; 1000]).unwrap();
+            if header && n % 7 == 0 {
+                file.write_at(&[n as u8 | 1; HEADER], 0).unwrap();
+            }
+        }
+        assert!(cache.stats().throttled > 0);
+        assert_eq!(watched.holes.load(Ordering::SeqCst), 0, "holes");
+        file.sync_data().unwrap();
+        assert_eq!(watched.memory.contents().len() as u64, file.len());
+        drop(file);
+        assert_nothing_leaked(&cache);
+    }
+}
+
 /// The pages behind appended bytes without room wait, and those before them do not.
 #[test]
 fn appended_bytes_without_room_stop_those_behind_them() {
