@@ -148,7 +148,7 @@ const CONFIGS: [Config; 92] = [
     ),
     long(
         "R1-R3 R8",
-        "parts: four frames, two readers",
+        "subpages: four frames, two readers",
         "PARTS ORDER=2 READERS=2 CHANGERS=2 CHANGES=3",
     ),
     long(

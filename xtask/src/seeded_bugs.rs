@@ -104,7 +104,7 @@ const BUGS: [Bug; 20] = [
         caught_by: &[Check::Word, Check::Frames],
     },
     Bug {
-        name: "noise-unbounded",
+        name: "stale-unbounded",
         breaks: "R5: stale increments are never reset",
         caught_by: &[Check::Word],
     },
@@ -114,7 +114,7 @@ const BUGS: [Bug; 20] = [
         caught_by: &[Check::Word],
     },
     Bug {
-        name: "init-keeps-noise",
+        name: "init-keeps-stale",
         breaks: "R2: stale increments are counted as references",
         caught_by: &[Check::Word, Check::Frames],
     },

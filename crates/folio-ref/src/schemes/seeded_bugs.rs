@@ -11,7 +11,7 @@ use crate::sync::{AtomicU32, Ordering, Word};
 pub(super) const NO_SATURATION: bool = cfg!(broken = "count-into-the-bit");
 
 /// R5: stale increments are never reset.
-pub(super) const NO_RESET: bool = cfg!(broken = "noise-unbounded");
+pub(super) const NO_RESET: bool = cfg!(broken = "stale-unbounded");
 
 /// R3: `freeze` accepts one reference more than it was given.
 pub(super) const ONE_MORE: u32 = cfg!(broken = "freeze-one-more") as u32;
@@ -22,7 +22,7 @@ pub(super) const SAME_GENERATION: bool = cfg!(broken = "generation-not-bumped");
 /// R2: returns the stale increments, which `unfreeze` then adds to its references.
 #[inline(always)]
 pub(super) fn kept_increments<E: Encoding>(word: &E::Atomic) -> u32 {
-    if cfg!(broken = "init-keeps-noise") { E::count(word.load(Ordering::Relaxed)) } else { 0 }
+    if cfg!(broken = "init-keeps-stale") { E::count(word.load(Ordering::Relaxed)) } else { 0 }
 }
 
 /// R2: takes a refused increment back with a subtraction.
