@@ -83,12 +83,12 @@ fn no_write_leaves_a_hole_before_appended_bytes() {
 
             scope.spawn(|| {
                 while !over() {
-                    file.flush().unwrap()
+                    file.flush().unwrap();
                 }
             });
             scope.spawn(|| {
                 while !over() {
-                    file.sync_data().unwrap()
+                    file.sync_data().unwrap();
                 }
             });
             scope.spawn(|| {
@@ -97,7 +97,7 @@ fn no_write_leaves_a_hole_before_appended_bytes() {
                     if over() {
                         break;
                     }
-                    _ = other.read_at(&mut buf, n % 4 << 20).unwrap();
+                    _ = other.read_at(&mut buf, (n % 4) << 20).unwrap();
                 }
             });
             for n in 0..3000_usize {
@@ -151,7 +151,7 @@ fn appended_bytes_without_room_stop_those_behind_them() {
     let memory = Arc::new(Memory::new(&[1; 100]));
     let file = cache.open_backing(memory.clone()).unwrap();
     file.write_at(&[2], 0).unwrap();
-    file.append(&[3; 30_000]).unwrap();
+    file.append(&vec![3; 30_000]).unwrap();
     memory.inject(Call::Write, 0, 1, Fault::Error(28));
     file.flush().unwrap_err();
     assert!(memory.contents() == [1; 100]);

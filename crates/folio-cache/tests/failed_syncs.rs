@@ -110,10 +110,10 @@ fn what_a_failed_sync_covers_is_written_again() {
     assert!(*backing.durable.lock() == bytes);
     // Some in an earlier flush, some before the sync, with errors of two syncs between them.
     backing.fail(true);
-    file.write_at(&[7; 100 * 4096], 0).unwrap();
+    file.write_at(&vec![7; 100 * 4096], 0).unwrap();
     file.flush().unwrap();
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
-    file.write_at(&[8; 100 * 4096], 500 * PAGE).unwrap();
+    file.write_at(&vec![8; 100 * 4096], 500 * PAGE).unwrap();
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
     backing.fail(false);
     file.sync_data().unwrap();
@@ -172,10 +172,10 @@ fn a_discard_or_a_truncate_gives_lost_bytes_up() {
         backing.fail(false);
         file.sync_data().unwrap_err();
         if truncates {
-            file.set_len(0).unwrap()
+            file.set_len(0).unwrap();
         } else {
-            _ = file.discard().unwrap()
-        };
+            _ = file.discard().unwrap();
+        }
         file.sync_data().unwrap();
         drop(file);
         assert_nothing_leaked(&cache);
@@ -195,16 +195,16 @@ fn dropped_pages_of_a_failed_sync_are_lost() {
     ];
     for drop_pages in drops {
         let (cache, backing, file) = open(2 << 20);
-        file.write_at(&[7; 10 * 4096], 0).unwrap();
+        file.write_at(&vec![7; 10 * 4096], 0).unwrap();
         file.flush().unwrap();
         drop_pages(&cache, &backing, &file);
         backing.fail(true);
         file.sync_data().unwrap_err();
         backing.fail(false);
         assert!(file.sync_data().unwrap_err().to_string().contains("may be lost"));
-        file.write_at(&[8; 10 * 4096], 0).unwrap();
+        file.write_at(&vec![8; 10 * 4096], 0).unwrap();
         file.sync_data().unwrap();
-        assert!(*backing.durable.lock() == [8; 10 * 4096]);
+        assert!(*backing.durable.lock() == vec![8; 10 * 4096]);
         drop(file);
         assert_nothing_leaked(&cache);
     }

@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -227,25 +229,80 @@ fn call(file: &File, call: Call) -> thread::JoinHandle<()> {
 fn a_healthy_file_works_beside_one_whose_calls_hang() {
     for hangs in [Call::Write, Call::Sync, Call::Version, Call::SetLen, Call::Fill] {
         let cache: Cache = Cache::new(8 << 20).unwrap();
-        let sick = Hanging::new(&[1; 300 * 4096]);
+        let sick = Hanging::new(&vec![1; 300 * 4096]);
         let file = cache.open_backing(sick.clone()).unwrap();
         // 1 MiB is dirty.
         file.write_at(&vec![7; 1 << 20], 0).unwrap();
         sick.hang(hangs);
         let _heal = HealOnDrop(vec![sick.clone()]);
-        let memory = Arc::new(Memory::new(&[2; 100 * 4096]));
+        let memory = Arc::new(Memory::new(&vec![2; 100 * 4096]));
         let healthy = cache.open_backing(memory.clone()).unwrap();
         let calls = [(); 3].map(|()| call(&file, hangs));
         sick.wait_until_it_hangs();
         use_healthy(&cache, &healthy, &memory);
         assert!(calls.iter().all(|call| !call.is_finished()), "{hangs:?} does not hang");
         sick.heal();
-        calls.into_iter().for_each(|call| call.join().unwrap());
+        for call in calls {
+            call.join().unwrap();
+        }
         file.sync_data().unwrap();
         assert!(sick.memory.durable()[..1 << 20] == vec![7; 1 << 20], "{hangs:?}");
         drop((file, healthy));
         assert_nothing_leaked(&cache);
     }
+}
+
+/// Fills that hang take all threads of the pool. Fills of other files get threads all the same.
+#[test]
+fn a_future_of_a_healthy_file_is_read_beside_many_that_hang() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    cache.set_io_threads(4);
+    let sick = Hanging::new(&vec![1; 300 * 4096]);
+    let file = cache.open_backing(sick.clone()).unwrap();
+    sick.hang(Call::Fill);
+    let heal = HealOnDrop(vec![sick.clone()]);
+    let mut bufs = vec![[0; 8]; 40];
+    let mut futures: Vec<_> = (0..)
+        .zip(&mut bufs)
+        .map(|(n, buf)| Box::pin(file.read_at_async(buf, n * 7 * PAGE)))
+        .collect();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(futures.iter_mut().all(|future| future.as_mut().poll(&mut context).is_pending()));
+    let healthy = cache.open_backing(Arc::new(Memory::new(&vec![2; 100 * 4096]))).unwrap();
+    let reading = healthy.clone();
+    ends("a future", move || {
+        for n in 0..100 {
+            let mut buf = [0; 8];
+            assert_eq!(pollster::block_on(reading.read_at_async(&mut buf, n * PAGE)).unwrap(), 8);
+            assert_eq!(buf, [2; 8]);
+        }
+    });
+    drop(heal);
+    for future in futures {
+        assert_eq!(pollster::block_on(future).unwrap(), 8);
+    }
+    assert!(bufs.iter().all(|buf| *buf == [1; 8]));
+    drop((file, healthy));
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn quiesce_does_not_wait_for_fills_that_hang() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let sick = Hanging::new(&vec![1; 300 * 4096]);
+    let file = cache.open_backing(sick.clone()).unwrap();
+    sick.hang(Call::Fill);
+    let heal = HealOnDrop(vec![sick.clone()]);
+    let mut buf = [0; 8];
+    let mut future = Box::pin(file.read_at_async(&mut buf, 0));
+    assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    sick.wait_until_it_hangs();
+    let waiting = cache.clone();
+    ends("quiesce", move || waiting.quiesce());
+    drop(heal);
+    assert_eq!(pollster::block_on(future).unwrap(), 8);
+    drop(file);
+    assert_nothing_leaked(&cache);
 }
 
 /// The flusher meets the hung file first, in most orders of the files.

@@ -147,12 +147,11 @@ fn apply_backing_len<S: Scheme>(
 ) -> io::Result<Result<u64, u64>> {
     // Before the backing is asked: what is written between the two is part of its length.
     let unwritten = mapping.dirty.end();
-    let backed = match seen {
-        Some(len) => len,
-        None => {
-            let _request = mapping.shared.requests.begin(mapping.id);
-            mapping.backing.version()?.len
-        }
+    let backed = if let Some(len) = seen {
+        len
+    } else {
+        let _request = mapping.shared.requests.begin(mapping.id);
+        mapping.backing.version()?.len
     };
     let old = mapping.len();
     let new = backed.max(unwritten.min(old));

@@ -7,6 +7,8 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::task::Waker;
 
+use crate::rt::busy::{Busy, MAX_HUNG};
+
 /// Neighbouring pages of one mapping that wait to be filled. Dropping it releases them unfilled.
 pub(crate) trait Extent: Send {
     /// Returns the pages.
@@ -76,6 +78,10 @@ pub(super) struct Queue {
     /// The mapping of each thread that fetches together.
     pub(super) together: Vec<u32>,
     pub(super) io_threads: usize,
+    /// The work of the threads.
+    pub(super) busy: Busy,
+    /// A thread watches for work that hangs.
+    pub(super) is_watched: bool,
     pub(super) threads: usize,
     /// The number of threads that wait for work.
     pub(super) idle: usize,
@@ -113,6 +119,8 @@ impl Default for Queue {
             fetching: 0,
             together: Vec::new(),
             io_threads: MAX_IO_THREADS,
+            busy: Busy::default(),
+            is_watched: false,
             threads: 0,
             idle: 0,
             closed: false,
@@ -122,7 +130,8 @@ impl Default for Queue {
 
 impl Queue {
     pub(super) fn is_quiesced(&self) -> bool {
-        self.waiting() == 0 && self.idle == self.threads
+        let hung = self.busy.hung();
+        self.waiting() == 0 && self.idle + hung >= self.threads || hung == MAX_HUNG
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -134,7 +143,12 @@ impl Queue {
     pub(super) fn begin(&mut self) -> Option<Work> {
         // One thread is left for waiting extents. While none waits, that thread need not have
         // started; and if only one thread is allowed, it may fetch.
-        let most = if self.extents.is_empty() { self.io_threads.max(2) } else { self.threads };
+        // Threads that hang are not among those allowed.
+        let most = if self.extents.is_empty() {
+            self.io_threads.max(2) + self.busy.hung()
+        } else {
+            self.threads
+        };
         if self.fetching + 1 < most
             && let Some(place) = self.fetches.iter().position(|waiting| !self.is_throttled(waiting))
             && let Some(waiting) = self.fetches.remove(place)

@@ -1,14 +1,11 @@
 //! Requests to backings that are under way, and the files whose requests do not end.
 //!
-//! A request that takes longer than [`HUNG_AFTER`] makes its file a sick one until a write of the
+//! A request that takes longer than [`HUNG_AFTER`](crate::rt::busy::HUNG_AFTER) makes its file a sick one until a write of the
 //! file succeeds: the pages of a sick file do not count against the limits of the others.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-
-/// The time after which a request counts as hung.
-pub(crate) const HUNG_AFTER: Duration = Duration::from_millis(250);
 
 /// The requests of a cache that change a backing, or ask for its version under a lock.
 #[derive(Debug, Default)]

@@ -93,7 +93,9 @@ impl Unsynced {
         let still_gone: Vec<_> =
             sets.gone.iter().flat_map(|range| sets.written.within(&range)).collect();
         sets.gone.clear();
-        still_gone.into_iter().for_each(|range| sets.gone.insert(range));
+        for range in still_gone {
+            sets.gone.insert(range);
+        }
         self.is_tracking.store(!sets.written.is_empty(), Ordering::Relaxed);
     }
 
@@ -140,7 +142,9 @@ impl Unsynced {
     pub(crate) fn forget(&self, bytes: &Range<u64>) {
         let mut sets = self.sets.lock();
         let Sets { written, syncing, gone, lost } = &mut *sets;
-        [written, syncing, gone, lost].into_iter().for_each(|set| set.remove(bytes));
+        for set in [written, syncing, gone, lost] {
+            set.remove(bytes);
+        }
         self.has_lost.store(!sets.lost.is_empty(), Ordering::Relaxed);
     }
 

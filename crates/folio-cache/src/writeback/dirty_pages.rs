@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::rt::busy::HUNG_AFTER;
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
-use crate::state::requests::HUNG_AFTER;
 use crate::state::shared::Shared;
 
 /// The flusher is notified for one in this number of pages that become dirty.

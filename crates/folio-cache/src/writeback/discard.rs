@@ -12,8 +12,8 @@ use folio_ref::Scheme;
 
 use crate::api::unwritten::Unwritten;
 use crate::length::refresh;
+use crate::rt::busy::HUNG_AFTER;
 use crate::state::mapping::Mapping;
-use crate::state::requests::HUNG_AFTER;
 use crate::state::shared::Shared;
 use crate::writeback::dirty_pages;
 use crate::writeback::sync;

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use folio_ref::Scheme;
 
 use crate::backing::error::copy;
+use crate::rt::busy::HUNG_AFTER;
 use crate::rt::shim::{Condvar, Mutex, MutexGuard, spawn, wait_for};
 use crate::state::mapping::Mapping;
-use crate::state::requests::{HUNG_AFTER, Requests};
+use crate::state::requests::Requests;
 use crate::state::shared::Shared;
 use crate::writeback::sync;
 use crate::writeback::write_back::catch_panic;

@@ -147,6 +147,8 @@ pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     // Without threads, the files that failed last time come last.
     files.sort_by_key(|mapping| mapping.dirty.is_sick());
     let written = catch_panic(|| shared.flush_pool.flush(&files));
-    files.iter().for_each(|mapping| keep_unwritten(shared, mapping));
+    for mapping in &files {
+        keep_unwritten(shared, mapping);
+    }
     written.unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
