@@ -186,7 +186,6 @@ pub use api::options::OpenOptions;
 pub use api::range::RangeHandle;
 pub use api::read_many::Read;
 pub use api::stream::ByteStream;
-pub use api::unwritten::Unwritten;
 pub use backing::error::raw_os_error;
 pub use backing::{Backing, Durable, FileId, Fill, LocalFile, Version};
 pub use bytes::{Buf, Bytes};
@@ -196,6 +195,7 @@ pub use folio_ref::{DefaultScheme, Scheme, schemes};
 pub use state::handle::PageHandle;
 pub use state::stats::CacheStats;
 pub use state::units::CACHED;
+pub use state::unwritten::Unwritten;
 
 /// The example of the README is a test as well.
 #[cfg(doctest)]

@@ -171,7 +171,7 @@ fn appended_bytes_without_room_stop_those_behind_them() {
     assert_nothing_leaked(&cache);
 }
 
-/// What is appended beside a writeback is in the backing after the next one.
+/// Bytes appended beside a writeback are in the backing after the next one.
 #[test]
 fn an_append_beside_a_flush_loses_no_byte() {
     let cache: Cache = Cache::new(4 << 20).unwrap();

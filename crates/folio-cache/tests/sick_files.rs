@@ -4,120 +4,20 @@
 mod common;
 
 use std::future::Future;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::assert_nothing_leaked;
+use common::hanging::{Hanging, HealOnDrop, ends, within};
 use folio_cache::testing::{Call, Fault, Memory};
-use folio_cache::{Backing, Cache, Durable, File, FileId, Version};
-use parking_lot::{Condvar, Mutex};
+use folio_cache::{Backing, Cache, File};
 
 const EIO: i32 = 5;
 const PAGE: u64 = 4096;
-
-/// Memory of which one kind of call hangs until it is healed.
-#[derive(Debug)]
-struct Hanging {
-    memory: Memory,
-    hangs: Mutex<Option<Call>>,
-    healed: Condvar,
-    /// The number of calls that hang now.
-    hung: AtomicUsize,
-}
-
-impl Hanging {
-    fn new(bytes: &[u8]) -> Arc<Self> {
-        let (hangs, healed, hung) = (Mutex::new(None), Condvar::new(), AtomicUsize::new(0));
-        Arc::new(Self { memory: Memory::new(bytes), hangs, healed, hung })
-    }
-
-    fn hang(&self, call: Call) {
-        *self.hangs.lock() = Some(call);
-    }
-
-    fn heal(&self) {
-        *self.hangs.lock() = None;
-        self.healed.notify_all();
-    }
-
-    fn pass(&self, call: Call) {
-        let mut hangs = self.hangs.lock();
-        if *hangs == Some(call) {
-            self.hung.fetch_add(1, Ordering::SeqCst);
-            self.healed.wait_while(&mut hangs, |hangs| *hangs == Some(call));
-            self.hung.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
-    fn wait_until_it_hangs(&self) {
-        within("the call does not come", || self.hung.load(Ordering::SeqCst) > 0);
-    }
-}
-
-impl Backing for Hanging {
-    fn file_id(&self) -> FileId {
-        self.memory.file_id()
-    }
-
-    fn version(&self) -> io::Result<Version> {
-        self.pass(Call::Version);
-        self.memory.version()
-    }
-
-    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.pass(Call::Fill);
-        self.memory.fill(offset, buffers)
-    }
-
-    fn is_writable(&self) -> bool {
-        true
-    }
-
-    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
-        self.pass(Call::Write);
-        self.memory.write(offset, buffers)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.pass(Call::SetLen);
-        self.memory.set_len(len)
-    }
-
-    fn sync(&self, what: Durable) -> io::Result<()> {
-        self.pass(Call::Sync);
-        self.memory.sync(what)
-    }
-}
-
-/// Ends the hangs when it is dropped. A failed assertion drops it as well: otherwise the closes would
-/// wait forever.
-struct HealOnDrop(Vec<Arc<Hanging>>);
-
-impl Drop for HealOnDrop {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|hanging| hanging.heal());
-    }
-}
-
-/// Waits until a condition holds: 20 s at most, which only a hang reaches.
-fn within(message: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < end, "{message}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// Runs `act` in a thread of its own, for 20 s at most.
-fn ends(what: &str, act: impl FnOnce() + Send + 'static) {
-    let thread = thread::spawn(act);
-    within(&format!("{what} hangs"), || thread.is_finished());
-    thread.join().unwrap();
-}
 
 /// Does what users do with a file, and with the cache.
 fn use_healthy(cache: &Cache, file: &File, memory: &Arc<Memory>) {
@@ -226,7 +126,7 @@ fn call(file: &File, call: Call) -> thread::JoinHandle<()> {
 }
 
 #[test]
-fn a_healthy_file_works_beside_one_whose_calls_hang() {
+fn a_healthy_file_works_beside_one_with_calls_that_hang() {
     for hangs in [Call::Write, Call::Sync, Call::Version, Call::SetLen, Call::Fill] {
         let cache: Cache = Cache::new(8 << 20).unwrap();
         let sick = Hanging::new(&vec![1; 300 * 4096]);
@@ -377,7 +277,7 @@ fn a_hung_file_at_the_dirty_limit_throttles_no_other() {
 }
 
 #[test]
-fn a_file_that_fails_forever_is_tried_rarely_and_throttles_no_other() {
+fn a_failing_file_is_tried_rarely_and_throttles_no_other() {
     let cache: Cache = Cache::new(2 << 20).unwrap();
     let sick = Arc::new(Memory::new(b""));
     sick.inject(Call::Write, 0, u64::MAX, Fault::Error(EIO));
@@ -428,60 +328,6 @@ fn a_slow_file_leaves_the_others_a_share_of_the_limit() {
         assert!(writer.is_finished() || begin.elapsed() < Duration::from_secs(5));
     });
     file.sync_data().unwrap();
-    drop(file);
-    assert_nothing_leaked(&cache);
-}
-
-#[test]
-fn discard_drops_dirty_pages_and_reads_see_the_backing() {
-    let cache: Cache = Cache::new(2 << 20).unwrap();
-    cache.set_io_threads(0);
-    let memory = Arc::new(Memory::new(&[1; 6000]));
-    let [file, other] = [(); 2].map(|()| cache.open_backing(memory.clone()).unwrap());
-    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(EIO));
-    file.write_at(&[2; 100], 0).unwrap();
-    file.append(&[2; 10_000]).unwrap();
-    let handle = file.page(0).unwrap().unwrap();
-    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
-    file.write_at(&[3; 100], 0).unwrap();
-    assert_eq!(cache.unwritten()[0].dirty_bytes, 4 * PAGE);
-    assert_eq!(file.discard().unwrap(), 4 * PAGE);
-    assert_eq!((cache.unwritten().len(), file.len()), (0, 6000));
-    let mut buf = [0; 7000];
-    assert_eq!(file.read_at(&mut buf, 0).unwrap(), 6000);
-    assert!(buf[..6000] == [1; 6000]);
-    assert_eq!(handle[..100], [2; 100], "the bytes of a handle changed");
-    // No error from before for this open; the other one reports it once.
-    file.sync_data().unwrap();
-    assert_eq!(other.sync_data().unwrap_err().raw_os_error(), Some(EIO));
-    other.sync_data().unwrap();
-    memory.heal();
-    assert_eq!(file.append(b"again").unwrap(), 6000);
-    file.sync_data().unwrap();
-    assert!(memory.durable() == [&[1; 6000][..], b"again"].concat());
-    drop((file, other, handle));
-    assert_nothing_leaked(&cache);
-}
-
-#[test]
-fn discard_does_not_wait_for_a_hung_write() {
-    let cache: Cache = Cache::new(2 << 20).unwrap();
-    let sick = Hanging::new(b"");
-    let file = cache.open_backing(sick.clone()).unwrap();
-    file.write_at(&[1; 4096], 0).unwrap();
-    sick.hang(Call::Write);
-    let _heal = HealOnDrop(vec![sick.clone()]);
-    let flush = call(&file, Call::Write);
-    sick.wait_until_it_hangs();
-    file.write_at(&[1; 4096], PAGE).unwrap();
-    let discarding = file.clone();
-    ends("discard", move || assert_eq!(discarding.discard().unwrap(), 2 * PAGE));
-    assert_eq!(file.len(), 0);
-    sick.heal();
-    flush.join().unwrap();
-    // The request that was under way made the file longer.
-    assert_eq!(sick.memory.contents(), [1; 4096]);
-    assert_eq!(file.read_at(&mut [0; 5000], 0).unwrap(), 4096);
     drop(file);
     assert_nothing_leaked(&cache);
 }

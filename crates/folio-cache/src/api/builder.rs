@@ -15,6 +15,7 @@ use crate::memory::capacity;
 use crate::memory::limits;
 use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
+use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
@@ -23,7 +24,6 @@ use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Shared};
 use crate::state::stats::Counters;
-use crate::writeback::flush_pool::FlushPool;
 
 type MakePolicy = Box<dyn FnOnce(u32) -> Box<dyn Policy>>;
 

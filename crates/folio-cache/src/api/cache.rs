@@ -88,7 +88,7 @@ impl<S: Scheme> Cache<S> {
         }
         self.shared.io_pool.quiesce();
         self.shared.flusher.quiesce();
-        self.shared.flush_pool.quiesce(&self.shared.requests);
+        self.shared.flush_pool.quiesce(|time| self.shared.requests.longer_than(time));
         self.shared.reclaimer.quiesce();
     }
 
@@ -97,7 +97,7 @@ impl<S: Scheme> Cache<S> {
     /// These threads read ahead, and fetch the misses of futures: each handles one page or one
     /// extent of adjacent pages at a time. The default is 16. More help if a backing is slow to
     /// answer. The flusher has threads of its own: one for each file that it writes at a time, at
-    /// most 64, and more for files whose writes do not end.
+    /// most 64, and more for writes that do not end.
     ///
     /// With 0, a reader reads its own pages, a future reads when it is polled, and a miss that
     /// finds no free page evicts some. Dirty pages are written by syncs and flushes, by the last

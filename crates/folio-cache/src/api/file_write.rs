@@ -28,7 +28,7 @@ use crate::write::write_pages;
 ///
 /// # Files that cannot be written
 ///
-/// A file whose writes fail or do not end harms no other file. It is tried again by its own syncs
+/// A file harms no other file if its writes fail or do not end. It is tried again by its own syncs
 /// and writers, and by the cache less and less often. [`Cache::unwritten`](crate::Cache::unwritten)
 /// lists such files. [`discard`](File::discard) gives up what is dirty.
 ///

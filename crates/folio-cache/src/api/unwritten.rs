@@ -7,27 +7,12 @@ use folio_ref::Scheme;
 use crate::api::cache::Cache;
 use crate::api::file::File;
 use crate::backing::FileId;
-use crate::writeback::discard;
-
-/// A file whose dirty bytes do not reach its backing: see [`Cache::unwritten`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Unwritten {
-    /// The file.
-    pub file_id: FileId,
-    /// The bytes of its dirty pages. They count against the capacity.
-    pub dirty_bytes: u64,
-    /// The bytes that a failed sync may have lost: they had left the cache by then.
-    pub lost_bytes: u64,
-    /// The error of its last write. Its kind is `TimedOut` if a request has not ended yet.
-    pub error: io::Error,
-    /// The file is open. If not, the cache keeps it until it is written or discarded.
-    pub is_open: bool,
-}
+use crate::state::unwritten::Unwritten;
+use crate::write::discard;
 
 impl<S: Scheme> Cache<S> {
-    /// Returns the files that cannot be written: those whose last write failed or does not end, and
-    /// those of which a failed sync may have lost bytes.
+    /// Returns the files that cannot be written: the last write failed or does not end, or a
+    /// failed sync may have lost bytes.
     ///
     /// Such a file is tried again by its own syncs and writers, and by the flusher: after a second
     /// at first, then less and less often, down to once a minute. It does not slow down the other

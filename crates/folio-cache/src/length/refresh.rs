@@ -16,6 +16,7 @@ use folio_ref::Scheme;
 use crate::backing::error::copy;
 use crate::memory::large_folio;
 use crate::state::frames::Slot;
+use crate::state::looked::Looked;
 use crate::state::mapping::Mapping;
 use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
@@ -56,26 +57,6 @@ fn refresh_with<S: Scheme>(
         Looked::Len(len) => Ok(len),
         Looked::Failed(error) => Err(error),
         Looked::Unwritten(error) => unwritten(error),
-    }
-}
-
-/// The result of a look at the length of the backing. Many callers share one.
-#[derive(Debug)]
-pub(crate) enum Looked {
-    Len(u64),
-    /// The backing did not say.
-    Failed(io::Error),
-    /// The old last page is dirty and cannot be written.
-    Unwritten(io::Error),
-}
-
-impl Looked {
-    fn copy(&self) -> Self {
-        match self {
-            Self::Len(len) => Self::Len(*len),
-            Self::Failed(error) => Self::Failed(copy(error)),
-            Self::Unwritten(error) => Self::Unwritten(copy(error)),
-        }
     }
 }
 

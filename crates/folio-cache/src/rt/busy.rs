@@ -1,4 +1,4 @@
-//! The work that the threads of a pool do, and since when. A thread whose work hangs does not count
+//! The work that the threads of a pool do, and since when. A thread with work that hangs does not count
 //! against the maximum number of threads, so that other files find a thread.
 
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ impl Busy {
         self.begun.retain(|&(begun, _)| begun != number);
     }
 
-    /// Returns the number of threads whose work hangs, up to [`MAX_HUNG`]. It is 0 under shuttle,
+    /// Returns the number of threads with work that hangs, up to [`MAX_HUNG`]. It is 0 under shuttle,
     /// where no time passes.
     pub(super) fn hung(&self) -> usize {
         if cfg!(shuttle) {

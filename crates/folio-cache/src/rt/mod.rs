@@ -2,6 +2,7 @@
 
 pub(crate) mod busy;
 pub(crate) mod counter;
+pub(crate) mod flush_pool;
 pub(crate) mod io_pool;
 mod io_queue;
 pub(crate) mod shim;

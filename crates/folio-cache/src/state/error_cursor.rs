@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unreported_error_after_a_reported_one_is_reported_to_new_opens() {
+    fn new_opens_report_a_second_error_that_was_not_reported() {
         let errors = WritebackErrors::default();
         let first = errors.begin();
         errors.record(&io::Error::from_raw_os_error(28));

@@ -8,13 +8,13 @@ use folio_frames::UserSpace;
 use folio_ref::Scheme;
 
 use crate::backing::{Backing, FileId, Version};
-use crate::length::refresh::Looked;
 use crate::rt::shim::{Length, Mutex};
 use crate::state::dirty::Dirty;
 use crate::state::error_cursor::WritebackErrors;
 use crate::state::frames::{Mapped, Zone};
 use crate::state::health::Health;
 use crate::state::index::Index;
+use crate::state::looked::Looked;
 use crate::state::readahead::Readahead;
 use crate::state::shared::Shared;
 use crate::state::single_flight::SingleFlight;

@@ -9,6 +9,7 @@ use folio_ref::Scheme;
 use folio_uring::Process;
 
 use crate::policy::Policy;
+use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
@@ -18,7 +19,6 @@ use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::stats::Counters;
 use crate::state::units::CACHED;
-use crate::writeback::flush_pool::FlushPool;
 
 /// The state that the clones of a cache and its mappings share.
 pub(crate) struct Shared<S: Scheme> {
@@ -29,12 +29,12 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) policy: Mutex<Box<dyn Policy>>,
     /// The number of dirty pages of all files.
     pub(crate) dirty_pages: AtomicU64,
-    /// The number of those whose files are sick.
+    /// The number of dirty pages of sick files.
     pub(crate) sick_pages: AtomicU64,
     /// Closed files with dirty pages that could not be written yet.
     pub(crate) unwritten: Mutex<HashMap<u32, Arc<Mapping<S>>>>,
     pub(crate) flusher: Worker<Self>,
-    pub(crate) flush_pool: FlushPool<S>,
+    pub(crate) flush_pool: FlushPool<Mapping<S>>,
     pub(crate) requests: Requests,
     pub(crate) reclaimer: Worker<Self>,
     pub(crate) io_pool: IoPool,

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use crate::backing::Durable;
 use crate::state::sync_group::SyncGroup;
 
-/// Calls whose result is shared. The call that a caller shares began after the caller came, so
+/// Calls that share their result. The call that a caller shares began after the caller came, so
 /// its result is as new as that of a call of its own.
 #[derive(Debug)]
 pub(crate) struct SingleFlight<T> {

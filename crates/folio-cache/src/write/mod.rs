@@ -1,4 +1,5 @@
 //! Writing bytes into pages, and truncating, lengthening and punching files.
 
+pub(crate) mod discard;
 pub(crate) mod resize;
 pub(crate) mod write_pages;

@@ -1,5 +1,5 @@
 //! The flusher: a thread that has dirty pages written after a while, by the threads of
-//! [`FlushPool`](crate::writeback::flush_pool::FlushPool).
+//! [`FlushPool`](crate::rt::flush_pool::FlushPool).
 //!
 //! Without a thread they are written by syncs, by the last close, and by writers past the limit.
 

@@ -1,8 +1,6 @@
 //! Dirty pages go to the backing.
 
 pub(crate) mod dirty_pages;
-pub(crate) mod discard;
-pub(crate) mod flush_pool;
 pub(crate) mod flusher;
 pub(crate) mod sync;
 pub(crate) mod throttle;

@@ -7,12 +7,14 @@ use std::io;
 use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::backing::error::copy;
 use crate::backing::{Backing, Durable};
+use crate::rt::flush_pool::Flushable;
 use crate::state::error_cursor::ErrorCursor;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -47,7 +49,7 @@ fn sync_backing<S: Scheme>(mapping: &Mapping<S>, what: Durable) {
         return;
     }
     if !cfg!(broken = "failed-sync-forgets") {
-        // No write is under way, whose pages would count as clean after this.
+        // No write is under way: its pages would count as clean after this.
         let _changing = mapping.changing.lock();
         mapping.unsynced.failed(|page| dirty_pages::make_dirty_again(mapping, page));
     }
@@ -118,6 +120,31 @@ struct KeepUnwritten<'m, S: Scheme>(&'m Arc<Mapping<S>>);
 impl<S: Scheme> Drop for KeepUnwritten<'_, S> {
     fn drop(&mut self) {
         keep_unwritten(&self.0.shared, self.0);
+    }
+}
+
+impl<S: Scheme> Flushable for Mapping<S> {
+    fn id(&self) -> u32 {
+        self.id
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        flush_round(self)
+    }
+
+    fn ended(self: &Arc<Self>, panicked: bool) {
+        if panicked {
+            self.health.failed(&io::Error::other("the backing panicked"));
+        }
+        keep_unwritten(&self.shared, self);
+    }
+
+    fn copy(error: &io::Error) -> io::Error {
+        copy(error)
+    }
+
+    fn hung(&self, time: Duration) -> Vec<u32> {
+        self.shared.requests.longer_than(time)
     }
 }
 

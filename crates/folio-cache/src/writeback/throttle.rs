@@ -110,7 +110,7 @@ fn write_some<S: Scheme>(
 /// Has some dirty pages of any file written, because memory is needed. Returns `true` if pages
 /// became clean. An error or panic of a backing is left to the next sync of that file.
 ///
-/// A file whose requests hang is left alone, and one that fails is tried only if no other file has
+/// A file with requests that hang is left alone, and one that fails is tried only if no other file has
 /// dirty pages, and less and less often.
 pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
     if dirty_pages::count(shared) == 0 {

@@ -10,11 +10,11 @@ use std::sync::atomic::{Ordering, fence};
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::api::unwritten::Unwritten;
 use crate::length::refresh;
 use crate::rt::busy::HUNG_AFTER;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::state::unwritten::Unwritten;
 use crate::writeback::dirty_pages;
 use crate::writeback::sync;
 

@@ -1,32 +1,25 @@
-//! The threads of the flusher: one job for each file at a time, so that a file whose requests hang
+//! The threads of the flusher: one job for each file at a time, so that a file with requests that hang
 //! holds one thread and delays no other file.
 //!
-//! Threads start when there are jobs and end when there were none for a while. A thread whose file
-//! hangs does not count against [`MAX_BUSY`], up to [`MAX_THREADS`] in all.
+//! Threads start when there are jobs and end when there were none for a while. A thread with a file
+//! that hangs does not count against [`MAX_BUSY`], up to [`MAX_THREADS`] in all.
 //!
 //! Without a thread, the caller does the job itself.
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use folio_ref::Scheme;
-
-use crate::backing::error::copy;
 use crate::rt::busy::HUNG_AFTER;
 use crate::rt::shim::{Condvar, Mutex, MutexGuard, spawn, wait_for};
-use crate::state::mapping::Mapping;
-use crate::state::requests::Requests;
-use crate::state::shared::Shared;
-use crate::writeback::sync;
-use crate::writeback::write_back::catch_panic;
 
 /// The maximum number of files that are written at the same time, without those that hang.
 const MAX_BUSY: usize = 64;
 
-/// The maximum number of threads, with those whose file hangs.
+/// The maximum number of threads, with those of files that hang.
 const MAX_THREADS: usize = 4 * MAX_BUSY;
 
 /// The time that a thread waits for more jobs.
@@ -35,28 +28,46 @@ const IDLE: Duration = Duration::from_secs(2);
 /// The time between two looks at what a caller waits for.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The time after which [`FlushPool::flush`] gives up a file whose request does not end.
+/// The time after which [`FlushPool::flush`] gives up a file with a request that does not end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The flush threads of a cache.
-pub(crate) struct FlushPool<S: Scheme> {
-    inner: Arc<Inner<S>>,
+/// A file that can be flushed.
+pub(crate) trait Flushable: Send + Sync + 'static {
+    /// Returns the number of the file.
+    fn id(&self) -> u32;
+
+    /// Writes everything that was dirty before the call.
+    fn flush(&self) -> io::Result<()>;
+
+    /// Notes the end of a flush by a thread of the pool, which may have panicked.
+    fn ended(self: &Arc<Self>, panicked: bool);
+
+    /// Returns the same error for another caller.
+    fn copy(error: &io::Error) -> io::Error;
+
+    /// Returns the numbers of the files with a request that takes longer than `time`.
+    fn hung(&self, time: Duration) -> Vec<u32>;
 }
 
-struct Inner<S: Scheme> {
+/// The flush threads of a cache.
+pub(crate) struct FlushPool<F: Flushable> {
+    inner: Arc<Inner<F>>,
+}
+
+struct Inner<F: Flushable> {
     thread_name: String,
-    state: Mutex<State<S>>,
+    state: Mutex<State<F>>,
     /// There is a job, or the thread must end.
     work: Condvar,
     /// A job ended.
     ended: Condvar,
 }
 
-struct State<S: Scheme> {
+struct State<F: Flushable> {
     /// The jobs that wait. **Invariant:** a file is in the queue or in `running`, and once.
-    queue: VecDeque<Job<S>>,
-    /// The jobs under way, by the number of the mapping, with the job to do after it.
-    running: HashMap<u32, Option<Job<S>>>,
+    queue: VecDeque<Job<F>>,
+    /// The jobs under way, by the number of the file, with the job to do after it.
+    running: HashMap<u32, Option<Job<F>>>,
     /// The flushes that callers wait for, by number.
     flushes: HashMap<u64, Flush>,
     next_flush: u64,
@@ -69,8 +80,8 @@ struct State<S: Scheme> {
 }
 
 /// A file to write, and the flushes that wait for it.
-struct Job<S: Scheme> {
-    mapping: Arc<Mapping<S>>,
+struct Job<F: Flushable> {
+    file: Arc<F>,
     flushes: Vec<u64>,
 }
 
@@ -82,7 +93,7 @@ struct Flush {
     panic: Option<Box<dyn Any + Send>>,
 }
 
-impl<S: Scheme> FlushPool<S> {
+impl<F: Flushable> FlushPool<F> {
     /// Returns a pool without threads. `prefix` begins their names.
     pub(crate) fn new(prefix: &str) -> Self {
         let thread_name = format!("{prefix}-flush");
@@ -101,7 +112,7 @@ impl<S: Scheme> FlushPool<S> {
         Self { inner: Arc::new(Inner { thread_name, state: Mutex::new(state), work, ended }) }
     }
 
-    /// Sets whether threads may start. If not, jobs that wait are dropped, and threads end.
+    /// Allows threads to start, or not. If not, jobs that wait are dropped, and threads end.
     pub(crate) fn set_may_start(&self, may_start: bool) {
         let mut state = self.inner.state.lock();
         state.may_start = may_start;
@@ -109,14 +120,14 @@ impl<S: Scheme> FlushPool<S> {
         self.inner.work.notify_all();
         self.inner.ended.notify_all();
         drop(state);
-        // Not under the lock: each may hold the last reference to its mapping.
+        // Not under the lock: each may hold the last reference to its file.
         drop(dropped);
     }
 
     /// Requests a flush of a file. Returns `false` if there is no thread for it.
-    pub(crate) fn request(&self, mapping: &Arc<Mapping<S>>) -> bool {
+    pub(crate) fn request(&self, file: &Arc<F>) -> bool {
         let mut state = self.inner.state.lock();
-        self.inner.push(&mut state, mapping, None)
+        self.inner.push(&mut state, file, None)
     }
 
     /// Flushes files, many at a time. The jobs of this call begin after the call.
@@ -129,22 +140,21 @@ impl<S: Scheme> FlushPool<S> {
     /// # Panics
     ///
     /// If a backing panics, after the other files were flushed.
-    pub(crate) fn flush(&self, files: &[Arc<Mapping<S>>]) -> io::Result<()> {
+    pub(crate) fn flush(&self, files: &[Arc<F>]) -> io::Result<()> {
         let mut alone = Vec::new();
         let mut state = self.inner.state.lock();
         let flush = state.next_flush;
         state.next_flush += 1;
         state.flushes.insert(flush, Flush::new());
-        for mapping in files {
-            if self.inner.push(&mut state, mapping, Some(flush)) {
-                state.flush(flush).left.insert(mapping.id);
+        for file in files {
+            if self.inner.push(&mut state, file, Some(flush)) {
+                state.flush(flush).left.insert(file.id());
             } else {
-                alone.push(mapping);
+                alone.push(file);
             }
         }
-        for mapping in alone {
-            let written =
-                MutexGuard::unlocked(&mut state, || catch_panic(|| sync::flush_round(mapping)));
+        for file in alone {
+            let written = MutexGuard::unlocked(&mut state, || catch_panic(|| file.flush()));
             state.flush(flush).note(written);
         }
         let mut result = Ok(());
@@ -155,7 +165,7 @@ impl<S: Scheme> FlushPool<S> {
         let Some(flush) = state.flushes.remove(&flush) else { return result };
         drop(state);
         if let Some(panic) = flush.panic {
-            std::panic::resume_unwind(panic);
+            panic::resume_unwind(panic);
         }
         result.and(flush.result)
     }
@@ -178,17 +188,17 @@ impl<S: Scheme> FlushPool<S> {
         }
     }
 
-    /// Waits until no file is written by these threads, and they hold none, except files whose
-    /// requests hang.
-    pub(crate) fn quiesce(&self, requests: &Requests) {
+    /// Waits until no file is written by these threads, and they hold none, except files with
+    /// requests that hang.
+    pub(crate) fn quiesce(&self, hung: impl Fn(Duration) -> Vec<u32>) {
         let mut state = self.inner.state.lock();
-        while !state.is_quiesced(&requests.longer_than(HUNG_AFTER)) {
+        while !state.is_quiesced(&hung(HUNG_AFTER)) {
             wait_a_moment(&self.inner.ended, &mut state);
         }
     }
 }
 
-impl<S: Scheme> Drop for FlushPool<S> {
+impl<F: Flushable> Drop for FlushPool<F> {
     fn drop(&mut self) {
         // Nothing waits: each job holds the cache. This may be one of the threads.
         self.set_may_start(false);
@@ -209,14 +219,14 @@ impl Flush {
     }
 }
 
-impl<S: Scheme> State<S> {
+impl<F: Flushable> State<F> {
     /// Takes all jobs that wait. The flushes do not wait for them any longer.
-    fn take_all(&mut self) -> VecDeque<Job<S>> {
+    fn take_all(&mut self) -> VecDeque<Job<F>> {
         let mut jobs = std::mem::take(&mut self.queue);
         jobs.extend(self.running.values_mut().filter_map(Option::take));
         for job in &jobs {
             let error = io::Error::new(io::ErrorKind::Interrupted, "the cache's threads ended");
-            let id = job.mapping.id;
+            let id = job.file.id();
             let mut error = Some(error);
             for flush in &job.flushes {
                 if let Some(flush) = self.flushes.get_mut(flush) {
@@ -235,19 +245,19 @@ impl<S: Scheme> State<S> {
     }
 
     fn is_quiesced(&self, hung: &[u32]) -> bool {
-        let waiting = self.queue.iter().map(|job| job.mapping.id);
+        let waiting = self.queue.iter().map(|job| job.file.id());
         waiting.chain(self.running.keys().copied()).all(|id| hung.contains(&id))
     }
 
     /// Returns an error if all files that a flush still waits for have hung for a long time.
-    fn check_patience(&self, flush: u64, files: &[Arc<Mapping<S>>]) -> io::Result<()> {
+    fn check_patience(&self, flush: u64, files: &[Arc<F>]) -> io::Result<()> {
         let Some((flush, file)) = self.flushes.get(&flush).zip(files.first()) else {
             return Ok(());
         };
         if flush.left.is_empty() {
             return Ok(());
         }
-        let hung = file.shared.requests.longer_than(PATIENCE);
+        let hung = file.hung(PATIENCE);
         if !flush.left.iter().all(|id| hung.contains(id)) {
             return Ok(());
         }
@@ -259,26 +269,21 @@ impl<S: Scheme> State<S> {
     }
 }
 
-impl<S: Scheme> Inner<S> {
+impl<F: Flushable> Inner<F> {
     /// Queues a job, or adds the flush to that of the same file. Returns `false` if there is no
     /// thread for it.
-    fn push(
-        self: &Arc<Self>,
-        state: &mut State<S>,
-        mapping: &Arc<Mapping<S>>,
-        flush: Option<u64>,
-    ) -> bool {
+    fn push(self: &Arc<Self>, state: &mut State<F>, file: &Arc<F>, flush: Option<u64>) -> bool {
         if !state.may_start {
             return false;
         }
-        if let Some(job) = state.queue.iter_mut().find(|job| job.mapping.id == mapping.id) {
+        if let Some(job) = state.queue.iter_mut().find(|job| job.file.id() == file.id()) {
             job.flushes.extend(flush);
             // Threads may have hung since it was queued.
-            self.make_room(state, &mapping.shared);
+            self.make_room(state, file);
             return true;
         }
-        let job = Job { mapping: Arc::clone(mapping), flushes: flush.into_iter().collect() };
-        if let Some(after) = state.running.get_mut(&mapping.id) {
+        let job = Job { file: Arc::clone(file), flushes: flush.into_iter().collect() };
+        if let Some(after) = state.running.get_mut(&file.id()) {
             // Pages may have become dirty behind the job under way.
             match after {
                 Some(after) => after.flushes.extend(flush),
@@ -286,7 +291,7 @@ impl<S: Scheme> Inner<S> {
             }
             return true;
         }
-        self.make_room(state, &mapping.shared);
+        self.make_room(state, file);
         if state.threads == 0 {
             return false;
         }
@@ -297,13 +302,13 @@ impl<S: Scheme> Inner<S> {
 
     /// Starts a thread if none is idle or about to look for a job. A thread that finds more than
     /// one job starts the next, so that fast files need few threads.
-    fn make_room(self: &Arc<Self>, state: &mut State<S>, shared: &Shared<S>) {
+    fn make_room(self: &Arc<Self>, state: &mut State<F>, file: &F) {
         if state.idle > 0 || state.starting > 0 || state.threads >= MAX_THREADS || !state.may_start
         {
             return;
         }
         if state.threads >= MAX_BUSY {
-            let hung = shared.requests.longer_than(HUNG_AFTER);
+            let hung = file.hung(HUNG_AFTER);
             let busy = state.running.keys().filter(|id| !hung.contains(id)).count();
             if busy >= MAX_BUSY {
                 return;
@@ -324,15 +329,15 @@ impl<S: Scheme> Inner<S> {
     }
 
     /// Returns the next job, or `None` if there was none for a while.
-    fn next(self: &Arc<Self>, is_new: bool) -> Option<Job<S>> {
+    fn next(self: &Arc<Self>, is_new: bool) -> Option<Job<F>> {
         let mut state = self.state.lock();
         state.starting -= usize::from(is_new);
         let mut was_idle = false;
         loop {
             if let Some(job) = state.queue.pop_front() {
-                state.running.insert(job.mapping.id, None);
+                state.running.insert(job.file.id(), None);
                 if !state.queue.is_empty() {
-                    self.make_room(&mut state, &job.mapping.shared);
+                    self.make_room(&mut state, &job.file);
                 }
                 return Some(job);
             }
@@ -346,23 +351,20 @@ impl<S: Scheme> Inner<S> {
         }
     }
 
-    fn work_on(&self, job: Job<S>) {
-        let Job { mapping, flushes } = job;
-        let id = mapping.id;
-        let mut written = Some(catch_panic(|| sync::flush_round(&mapping)));
-        if let Some(Err(_)) = written {
-            mapping.health.failed(&io::Error::other("a panic of the backing"));
-        }
-        sync::keep_unwritten(&mapping.shared, &mapping);
+    fn work_on(&self, job: Job<F>) {
+        let Job { file, flushes } = job;
+        let id = file.id();
+        let mut written = Some(catch_panic(|| file.flush()));
+        file.ended(matches!(written, Some(Err(_))));
         // Before the end of the job: its file may be closed. Not under the lock.
-        drop(mapping);
+        drop(file);
         let mut state = self.state.lock();
         for number in flushes {
             if let Some(flush) = state.flushes.get_mut(&number) {
                 flush.left.remove(&id);
                 flush.note(match &written {
                     Some(Ok(Ok(()))) | None => Ok(Ok(())),
-                    Some(Ok(Err(error))) => Ok(Err(copy(error))),
+                    Some(Ok(Err(error))) => Ok(Err(F::copy(error))),
                     Some(Err(_)) => written.take().unwrap_or(Ok(Ok(()))),
                 });
             }
@@ -381,4 +383,9 @@ fn wait_a_moment<T>(ended: &Condvar, guard: &mut MutexGuard<'_, T>) {
     } else {
         wait_for(ended, guard, 10 * PAUSE);
     }
+}
+
+/// Calls a backing that is one among others, so that its panic does not affect the others.
+fn catch_panic<T>(act: impl FnOnce() -> T) -> std::thread::Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(act))
 }
