@@ -155,7 +155,7 @@ const BUGS: [Bug; 20] = [
     },
     Bug {
         name: "length-before-pages",
-        breaks: "writeback loads the length before it pins the pages, so bytes of an append are lost",
+        breaks: "writeback loads the length before it pins the pages: appended bytes are lost",
         caught_by: &[Check::Cache, Check::Shuttle],
     },
     Bug {

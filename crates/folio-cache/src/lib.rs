@@ -106,6 +106,25 @@
 //! [`File::revalidate`] or the next open. These compare size, mtime and ctime: a change within one
 //! clock tick of the file system can be missed.
 //!
+//! | a change of the file | at the next open its pages |
+//! | --- | --- |
+//! | a write, a truncation, a sync through this cache | stay |
+//! | `chmod`, `mv`, `ln`, `touch` inside [`File::change_metadata`] | stay |
+//! | any of a file that can never be written again: `fs-verity`, a sealed memory file | stay |
+//! | the same outside of it | are read again |
+//! | a write by another program | are read again |
+//!
+//! Outside of [`File::change_metadata`], a new ctime may also mean a write after which the mtime
+//! was set back.
+//!
+//! # The maximum length of a file
+//!
+//! Up to 16 TiB (2<sup>44</sup> bytes) of a file can be cached. No call makes a file longer:
+//! writes, appends and [`File::set_len`] past that fail with `FileTooLarge` (`EFBIG`). Another
+//! program can make a longer file. It can be opened, truncated, and used up to 16 TiB as any other
+//! file. A call that needs a byte beyond fails with `FileTooLarge`. A read that begins before 16
+//! TiB ends there.
+//!
 //! # After a fork
 //!
 //! A cache belongs to the process that built it. In a child forked later, a call returns the right

@@ -119,8 +119,8 @@ fn no_write_leaves_a_hole_before_appended_bytes() {
     }
 }
 
-/// A writer past the dirty limit writes some pages, each time from where it stopped: the last one of
-/// them was not full then, and has newer bytes since.
+/// A writer past the dirty limit writes some pages, each time from where it stopped: the last one
+/// of them was not full then, and has newer bytes since.
 #[test]
 fn a_throttled_appender_leaves_no_hole() {
     for header in [false, true] {

@@ -51,7 +51,7 @@ const CRATES: [Layers; 4] = [
             &["write"],
             &["api"],
         ],
-        peers: &[],
+        peers: &[("backing", "rt", "what the system refuses for now is tried again after a pause")],
         circles: &[(
             &["state/mapping.rs", "state/registry.rs", "state/shared.rs"],
             "a mapping belongs to a cache, which finds its mappings by their registry",
@@ -63,9 +63,8 @@ const CRATES: [Layers; 4] = [
         peers: &[],
         circles: &[
             (
-                &["zone/folio.rs", "zone/seeded_bugs.rs", "zone/zone.rs"],
-                "a zone makes folios, and the last put of a folio frees it to its zone; the seeded \
-                 bugs are called by both",
+                &["zone/folio.rs", "zone/zone.rs"],
+                "a zone makes folios, and the last put of a folio frees it to its zone",
             ),
             (
                 &["index/lock.rs", "index/slot.rs"],

@@ -72,6 +72,7 @@ pub struct CacheBuilder<S: Scheme = DefaultScheme> {
     policy: Option<MakePolicy>,
     io_threads: Option<usize>,
     huge_pages: bool,
+    scrub: bool,
     name: String,
     scheme: PhantomData<fn() -> S>,
 }
@@ -104,6 +105,7 @@ impl<S: Scheme> CacheBuilder<S> {
             policy: None,
             io_threads: None,
             huge_pages: true,
+            scrub: false,
             name: "folio".to_owned(),
             scheme: PhantomData,
         }
@@ -151,6 +153,19 @@ impl<S: Scheme> CacheBuilder<S> {
         self
     }
 
+    /// Sets whether the bytes of a page are zeroed as soon as its memory is free.
+    ///
+    /// If a [`fill`](crate::Backing::fill) counts more bytes than it wrote, or looks at the
+    /// buffers, it then finds zeroes and not the bytes of another file. So does a core dump. Each
+    /// freed page costs the zeroing, about 100 ns for 4 KiB.
+    ///
+    /// The default is `false`: free memory holds the bytes of its last use. Debug builds overwrite
+    /// them with `0xA5`.
+    pub fn scrub(mut self, scrub: bool) -> Self {
+        self.scrub = scrub;
+        self
+    }
+
     /// Sets the name: the prefix of the names of its threads, the label of its metrics, and a field
     /// of its `Debug` output.
     ///
@@ -181,6 +196,7 @@ impl<S: Scheme> CacheBuilder<S> {
         if !self.huge_pages {
             arena.advise_huge_pages(false);
         }
+        arena.zone().set_scrub(self.scrub);
         let frames = arena.zone().pfns().frames() as u32;
         let mut policy = match self.policy {
             Some(make) => make(frames),
@@ -232,6 +248,7 @@ impl<S: Scheme> fmt::Debug for CacheBuilder<S> {
             .field("max_capacity", &self.max_capacity)
             .field("io_threads", &self.io_threads)
             .field("huge_pages", &self.huge_pages)
+            .field("scrub", &self.scrub)
             .finish_non_exhaustive()
     }
 }

@@ -159,6 +159,37 @@ impl<S: Scheme> File<S> {
         refresh::revalidate(&self.mapping)
     }
 
+    /// Runs `change`, which changes something about the file but none of its bytes: permissions,
+    /// owner, names, times. The pages stay in the cache, where the next open would drop them.
+    ///
+    /// The change shows as a new ctime, and so does a write by another program that sets the mtime
+    /// back. No system call tells the two apart, so a change that is not declared here costs the
+    /// pages. It is a promise: no other program writes to the file while `change` runs, or
+    /// those bytes may not be seen. A version that was not the known one before stays unknown.
+    ///
+    /// `change` may use the file. Its result is returned, and the pages stay if it fails as well.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    /// # std::fs::write(&old, "text")?;
+    /// # let cache: folio_cache::Cache = folio_cache::Cache::new(2 << 20)?;
+    /// let file = cache.open(&old)?;
+    /// file.change_metadata(|| std::fs::rename(&old, &new))?;
+    /// let again = cache.open(&new)?; // the same pages
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of `change`. An error of [`Backing::version`](crate::Backing::version), where `change`
+    /// was not run.
+    pub fn change_metadata<T>(&self, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        refresh::change_metadata(&self.mapping, change)
+    }
+
     /// Drops all cached pages of the file that are not dirty. Handles keep theirs.
     ///
     /// In a child forked after the cache was built, each read of the file fails from then on

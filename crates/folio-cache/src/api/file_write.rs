@@ -1,6 +1,7 @@
 //! An open file: the methods that write.
 
 use std::io;
+use std::sync::Arc;
 
 use folio_ref::Scheme;
 
@@ -41,6 +42,17 @@ use crate::write::write_pages;
 /// another program changes meanwhile. Bytes that replace older ones reach the file in any order,
 /// also relative to appended ones: only a sync orders them. If the machine fails, only a sync
 /// promises anything.
+///
+/// # Files without a name
+///
+/// A file that has no name any more when its last open is dropped loses its dirty pages: nothing
+/// can open it again ([`Backing::is_unlinked`](crate::Backing::is_unlinked)). So a temporary file
+/// that lives briefly is never written. Deleting a file that could not be written for want of room
+/// gives its memory and its space back.
+///
+/// Call [`flush`](File::flush) before the last close if the bytes are needed all the same: another
+/// descriptor of the file is open outside of this cache, or a file of `O_TMPFILE` gets its name
+/// (`linkat(2)`) after the close.
 impl<S: Scheme> File<S> {
     /// Writes `buf` at `offset`, and extends the file if necessary: a gap reads as zeroes. Returns
     /// the number of bytes written. A short count means an error part-way that the next write
@@ -107,6 +119,7 @@ impl<S: Scheme> File<S> {
     ///
     /// - `PermissionDenied` if the file was opened for reading only.
     /// - `InvalidInput` if `len` exceeds `i64::MAX`.
+    /// - `FileTooLarge` if `len` exceeds 16 TiB, the maximum that can be cached of a file.
     /// - `OutOfMemory` if no page can be evicted.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
@@ -123,6 +136,7 @@ impl<S: Scheme> File<S> {
     /// # Errors
     ///
     /// - `PermissionDenied` if the file was opened for reading only.
+    /// - `FileTooLarge` if the range reaches past 16 TiB of a longer file. Nothing has changed.
     /// - `OutOfMemory` if no page can be evicted. A part may be zeroes then.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - The error of a fill or of writeback. A part may be zeroes then.
@@ -188,6 +202,10 @@ impl<S: Scheme> File<S> {
     ///   seen it.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn close(self) -> io::Result<()> {
-        self.flush()
+        if Arc::strong_count(&self.opened) == 1 {
+            self.opened.flush_to_close()
+        } else {
+            self.flush()
+        }
     }
 }

@@ -14,6 +14,7 @@ use crate::state::error_cursor::ErrorCursor;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::writeback::sync;
+use crate::writeback::unlinked;
 
 /// One open of a file.
 pub(crate) struct Opened<S: Scheme> {
@@ -65,6 +66,17 @@ impl<S: Scheme> Opened<S> {
     /// Counts all errors so far as reported to this open file.
     pub(crate) fn acknowledge(&self) {
         let _ = self.mapping.errors.report(&self.cursor, self.mapping.errors.count());
+    }
+
+    /// Flushes before the last `File` of this open is dropped. A file without a name that nothing
+    /// else has open is not written.
+    pub(crate) fn flush_to_close(&self) -> io::Result<()> {
+        self.mapping.shared.check_process()?;
+        if self.mapping.is_last_open() && unlinked::is_unlinked(&self.mapping) {
+            let errors = &self.mapping.errors;
+            return errors.report(&self.cursor, errors.count());
+        }
+        sync::flush(&self.mapping, &self.cursor)
     }
 
     /// Writes the dirty pages to the backing, which may keep them in memory for a while.

@@ -132,6 +132,8 @@ impl OpenOptions {
     ///
     /// - `InvalidInput` if the options grant no access, or contradict each other, or the path leads
     ///   to something other than a regular file. An open never waits for the peer of a FIFO.
+    /// - `InvalidInput` if the file has no stable size, as under `/proc` and `/sys`: read it with
+    ///   `std::fs`.
     /// - `AlreadyExists` if `create_new` is set and the file exists.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the system call.
@@ -193,6 +195,8 @@ impl<S: Scheme> Cache<S> {
     ///
     /// - `InvalidInput` if the path leads to something other than a regular file. An open never
     ///   waits for the peer of a FIFO.
+    /// - `InvalidInput` if the file has no stable size, as under `/proc` and `/sys`: read it with
+    ///   `std::fs`.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the system call.
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {

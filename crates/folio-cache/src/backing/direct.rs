@@ -4,25 +4,26 @@
 //!
 //! - Some file systems refuse `O_DIRECT`. Then, and for parts of pages, I/O goes through the
 //!   kernel's page cache.
-//! - Most containers and old kernels refuse `io_uring`. Then requests are made one after the other,
-//!   as they are while descriptors or memory are short.
+//! - Most containers and old kernels refuse `io_uring`. Then requests are made one after the other.
 //!
-//! Each refusal is found out once, and reported by `tracing`. The kernel writes the dirty pages of
-//! its own cache before a direct read or write, and drops its pages that a direct write changed. So
-//! programs that go through the kernel's page cache see the same bytes. The last part of a page
-//! goes through it.
+//! A refusal that lasts is remembered. One that passes, as for want of descriptors or memory, has
+//! the same effect until it is over ([`Supply`]). `tracing` reports both.
+//!
+//! The kernel writes the dirty pages of its own cache before a direct read or write, and drops its
+//! pages that a direct write changed. So programs that go through the kernel's page cache see the
+//! same bytes. The last part of a page goes through it.
 
 use std::cell::RefCell;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use folio_uring::{Request, Ring};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, pread, preadv, pwrite, pwritev};
 
+use super::supply::Supply;
 use super::{Fill, whole};
 
 /// The alignment of offsets, lengths and addresses for `O_DIRECT`, on any disk.
@@ -40,21 +41,30 @@ const DEPTH: u32 = 64;
 pub(super) struct Direct {
     /// It was asked for.
     pub(super) wanted: bool,
-    /// `None`: it cannot be opened with `O_DIRECT`. Opened on first use.
-    file: OnceLock<Option<fs::File>>,
-    /// It was opened, but the file system refuses direct I/O.
-    refused: AtomicBool,
+    /// Opened on first use.
+    file: OnceLock<fs::File>,
+    supply: Supply,
 }
+
+/// The errors of a file system that can never bypass its cache for this file.
+const NEVER_DIRECT: [Errno; 2] = [Errno::INVAL, Errno::OPNOTSUPP];
 
 impl Direct {
     /// Returns the descriptor, if it can be used at this offset.
     fn at(&self, file: &fs::File, offset: u64) -> Option<&fs::File> {
         let is_possible = offset.is_multiple_of(ALIGNMENT as u64) && offset < FARTHEST;
-        // Relaxed: a hint.
-        if !self.wanted || !is_possible || self.refused.load(Ordering::Relaxed) {
+        if !self.wanted || !is_possible || self.supply.is_refused() {
             return None;
         }
-        self.file.get_or_init(|| open(file)).as_ref()
+        self.file.get().or_else(|| self.open(|| open(file)))
+    }
+
+    /// Opens the descriptor, unless that failed a moment ago.
+    #[cold]
+    fn open(&self, open: impl FnOnce() -> io::Result<fs::File>) -> Option<&fs::File> {
+        let opened = self.supply.get("way past the kernel's cache", &NEVER_DIRECT, open)?;
+        // If two threads open it, one descriptor is closed again.
+        Some(self.file.get_or_init(|| opened))
     }
 
     /// Returns the descriptor, if it can be used for all of these buffers.
@@ -76,6 +86,9 @@ impl Direct {
         offset: u64,
         buffers: &mut [IoSliceMut<'_>],
     ) -> io::Result<usize> {
+        // More in one call would be refused by the error that says "not past the cache".
+        let most = buffers.len().min(whole::MOST_BUFFERS);
+        let buffers = &mut buffers[..most];
         let Some(direct) = self.usable(file, offset, &*buffers) else { return Ok(0) };
         let read = match buffers {
             [one] => pread(direct, &mut **one, offset),
@@ -116,20 +129,11 @@ impl Direct {
     /// Returns 0 if the file system refuses, as it will from now on.
     fn unless_refused(&self, done: Result<usize, Errno>) -> io::Result<usize> {
         match done {
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-                self.refuse();
+            Err(error) if NEVER_DIRECT.contains(&error) => {
+                self.supply.refuse("way past the kernel's cache", &error.into());
                 Ok(0)
             }
             other => Ok(other?),
-        }
-    }
-
-    fn refuse(&self) {
-        static REPORTED: AtomicBool = AtomicBool::new(false);
-        // Relaxed, both: a hint.
-        self.refused.store(true, Ordering::Relaxed);
-        if !REPORTED.swap(true, Ordering::Relaxed) {
-            tracing::warn!("a file system refuses O_DIRECT: its files are cached twice");
         }
     }
 
@@ -159,25 +163,28 @@ fn whole_pages(buffer: &[u8]) -> Option<usize> {
 
 /// Opens the same file again for the same access. The flag belongs to the descriptor, and parts of
 /// pages are read and written without it.
-fn open(file: &fs::File) -> Option<fs::File> {
-    let mode = rustix::fs::fcntl_getfl(file).ok()? & OFlags::RWMODE;
+fn open(file: &fs::File) -> io::Result<fs::File> {
+    let mode = rustix::fs::fcntl_getfl(file)? & OFlags::RWMODE;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    rustix::fs::open(path, mode | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty())
-        .map(fs::File::from)
-        .ok()
+    let flags = mode | OFlags::DIRECT | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
-/// The knowledge about rings of this process.
-static RINGS: Rings = Rings { refused: AtomicBool::new(false) };
+/// The errors of a system that has no rings for this process: a kernel or a container without
+/// them.
+const NO_RINGS: [Errno; 5] =
+    [Errno::NOSYS, Errno::PERM, Errno::ACCESS, Errno::INVAL, Errno::OPNOTSUPP];
+
+/// The rings of this process: one for each thread that reads.
+static RINGS: Rings = Rings { supply: Supply::new() };
 
 struct Rings {
-    /// The system refuses rings: found out by the first thread that tried.
-    refused: AtomicBool,
+    supply: Supply,
 }
 
 /// Returns `true` unless it is known that requests cannot be made at once.
 pub(super) fn has_rings() -> bool {
-    RINGS.are_there()
+    RINGS.supply.is_expected()
 }
 
 /// Calls `work` with the ring of this thread. Returns `false` if there is none.
@@ -186,11 +193,6 @@ fn with_ring(work: impl FnOnce(&mut Ring)) -> bool {
 }
 
 impl Rings {
-    fn are_there(&self) -> bool {
-        // Relaxed: a hint.
-        !self.refused.load(Ordering::Relaxed)
-    }
-
     fn with_one(
         &self,
         make: impl FnOnce() -> io::Result<Ring>,
@@ -199,38 +201,17 @@ impl Rings {
         thread_local! {
             static RING: RefCell<Option<Ring>> = const { RefCell::new(None) };
         }
-        if !self.are_there() {
+        if self.supply.is_refused() {
             return false;
         }
         let done = RING.try_with(|ring| {
             let mut ring = ring.borrow_mut();
             if ring.as_ref().is_none_or(|ring| !ring.is_usable()) {
-                match make() {
-                    Ok(new) => *ring = Some(new),
-                    Err(error) => {
-                        self.did_not_get_one(&error);
-                        return false;
-                    }
-                }
+                *ring = self.supply.get("io_uring", &NO_RINGS, make);
             }
-            ring.as_mut().is_some_and(|ring| {
-                work(ring);
-                true
-            })
+            ring.as_mut().map(work).is_some()
         });
         done.unwrap_or(false)
-    }
-
-    /// Notes why there is no ring. A shortage of descriptors, memory or lockable memory may pass:
-    /// the next requests try again. Any other error is final, such as `EPERM` and `ENOSYS`.
-    fn did_not_get_one(&self, error: &io::Error) {
-        const SHORT: [Errno; 5] =
-            [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR];
-        if SHORT.iter().any(|short| error.raw_os_error() == Some(short.raw_os_error())) {
-            tracing::debug!(%error, "no io_uring for now: requests are made one after the other");
-        } else if !self.refused.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "no io_uring: requests are made one after the other");
-        }
     }
 }
 
@@ -239,9 +220,22 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::rt::backoff::LONGEST_PAUSE;
 
     #[repr(align(4096))]
     struct Page([u8; ALIGNMENT]);
+
+    fn error_of(code: Errno) -> io::Error {
+        io::Error::from_raw_os_error(code.raw_os_error())
+    }
+
+    /// Waits until a supply may be asked again.
+    fn await_turn(supply: &Supply) {
+        while !supply.is_expected() {
+            assert!(!supply.is_refused(), "it is never asked again");
+            thread::sleep(LONGEST_PAUSE / 1000);
+        }
+    }
 
     /// Otherwise the file would be cached twice from then on.
     #[test]
@@ -252,20 +246,57 @@ mod tests {
         for offset in [u64::MAX - 4095, i64::MAX as u64 - 4095, FARTHEST] {
             assert_eq!(direct.write(&file, offset, &[IoSlice::new(&page.0)]).unwrap(), 0);
             assert_eq!(direct.read(&file, offset, &mut [IoSliceMut::new(&mut page.0)]).unwrap(), 0);
-            assert!(!direct.refused.load(Ordering::Relaxed), "at {offset}");
+            assert!(!direct.supply.is_refused(), "at {offset}");
         }
     }
 
-    /// Otherwise a moment without a free descriptor would end the use of rings in the process.
     #[test]
-    fn a_short_shortage_does_not_end_the_use_of_rings() {
-        let of = |code: Errno| io::Error::from_raw_os_error(code.raw_os_error());
-        let rings = Rings { refused: AtomicBool::new(false) };
-        for code in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN] {
-            assert!(!rings.with_one(|| Err(of(code)), |_| panic!("there is none")));
-            assert!(rings.are_there(), "{code}");
+    fn more_buffers_than_one_call_takes_do_not_end_direct_access() {
+        let file = tempfile::tempfile().unwrap();
+        let direct = Direct { wanted: true, ..Direct::default() };
+        let mut pages: Vec<Box<Page>> = (0..1100).map(|_| Box::new(Page([0; ALIGNMENT]))).collect();
+        file.set_len(1100 * ALIGNMENT as u64).unwrap();
+        let mut buffers: Vec<_> =
+            pages.iter_mut().map(|page| IoSliceMut::new(&mut page.0)).collect();
+        direct.read(&file, 0, &mut buffers).unwrap();
+        assert!(!direct.supply.is_refused());
+    }
+
+    #[test]
+    fn a_passing_failure_to_open_is_tried_again() {
+        let file = tempfile::tempfile().unwrap();
+        let direct = Direct { wanted: true, ..Direct::default() };
+        for code in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOENT, Errno::ACCESS] {
+            await_turn(&direct.supply);
+            let mut tries = 0;
+            // At once and often: only the first asks the system.
+            for _ in 0..100 {
+                let open = || {
+                    tries += 1;
+                    Err(error_of(code))
+                };
+                assert!(direct.open(open).is_none());
+            }
+            assert!((1..20).contains(&tries), "{tries} tries after {code}");
         }
-        // The next request has one, where the system has any.
+        await_turn(&direct.supply);
+        assert!(direct.open(|| file.try_clone()).is_some());
+        for code in NEVER_DIRECT {
+            let direct = Direct { wanted: true, ..Direct::default() };
+            assert!(direct.open(|| Err(error_of(code))).is_none());
+            assert!(direct.open(|| panic!("it was refused: {code}")).is_none());
+        }
+    }
+
+    #[test]
+    fn a_passing_shortage_does_not_end_the_rings() {
+        let rings = Rings { supply: Supply::new() };
+        for code in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::BUSY] {
+            assert!(!rings.with_one(|| Err(error_of(code)), |_| panic!("there is none")));
+            assert!(!rings.supply.is_refused(), "{code}");
+        }
+        // The next request after the pause has one, where the system has any.
+        await_turn(&rings.supply);
         let mut asked = false;
         let mut worked = false;
         let make = || {
@@ -275,13 +306,13 @@ mod tests {
         assert_eq!(rings.with_one(make, |_| worked = true), worked);
         assert!(asked);
         for code in [Errno::PERM, Errno::NOSYS, Errno::ACCESS] {
-            let rings = Rings { refused: AtomicBool::new(false) };
+            let rings = Rings { supply: Supply::new() };
             // A new thread has no ring yet.
             thread::scope(|scope| {
-                let asks = || rings.with_one(|| Err(of(code)), |_| panic!("there is none"));
+                let asks = || rings.with_one(|| Err(error_of(code)), |_| panic!("there is none"));
                 assert!(!scope.spawn(asks).join().unwrap());
             });
-            assert!(!rings.are_there(), "{code}");
+            assert!(rings.supply.is_refused(), "{code}");
             assert!(
                 !rings.with_one(|| panic!("it was refused: {code}"), |_| panic!("there is none"))
             );

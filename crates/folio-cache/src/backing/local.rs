@@ -1,17 +1,20 @@
 //! A regular file of this machine.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, OFlags, SealFlags, StatxAttributes, StatxFlags};
 use rustix::io::{pread, preadv, pwrite, pwritev};
 
 use super::direct::{self, Direct};
 use super::error::error;
 use super::open::{check, open_regular};
+use super::pseudo::check_file;
 use super::{Backing, Durable, FileId, Fill, Version, whole};
 
 /// The bytes that are copied to the kernel's page cache at a time before a sync. While one piece is
@@ -20,6 +23,12 @@ const PIECE: usize = 1 << 20;
 
 /// A regular file, by its descriptor. Its file id is device and inode, and its change token mtime
 /// and ctime.
+///
+/// A file that nothing can write to any more (`fs-verity`, a sealed memory file) keeps its change
+/// token. Any other has a new one after each change of its inode. `chmod`, `mv` and `ln` change the
+/// ctime only, as does a write after which the mtime is set back. The kernel gives programs no
+/// other token: `STATX_CHANGE_COOKIE` stays inside it.
+/// [`File::change_metadata`](crate::File::change_metadata) declares a change that changes no byte.
 ///
 /// [`Cache::open`](crate::Cache::open) and [`OpenOptions`](crate::OpenOptions) make one. Use it
 /// directly to open a descriptor that exists already, or to wrap it in another [`Backing`].
@@ -46,6 +55,8 @@ pub struct LocalFile {
     direct: Direct,
     file_id: FileId,
     is_writable: bool,
+    /// The bytes can never change, whatever else does.
+    is_constant: bool,
 }
 
 impl LocalFile {
@@ -56,6 +67,7 @@ impl LocalFile {
     ///
     /// - `InvalidInput` if the path leads to something other than a regular file. It never waits
     ///   for the peer of a FIFO.
+    /// - `InvalidInput` if the file has no stable size, as under `/proc` and `/sys`.
     /// - Otherwise the error of the system call.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         Self::open_with(path.as_ref(), OFlags::RDONLY, 0)
@@ -63,7 +75,7 @@ impl LocalFile {
 
     /// Opens a regular file as the options of an open say.
     pub(crate) fn open_with(path: &Path, flags: OFlags, mode: u32) -> io::Result<Self> {
-        Self::new(open_regular(path, flags, mode)?)
+        Self::named(open_regular(path, flags, mode)?, &path.display())
     }
 
     /// Returns the file with whole pages bypassing the kernel's page cache (`O_DIRECT`), where the
@@ -81,7 +93,7 @@ impl LocalFile {
     ///
     /// # Errors
     ///
-    /// - `InvalidInput` if it is not a regular file.
+    /// - `InvalidInput` if it is not a regular file, or has no stable size, as under `/proc`.
     /// - `InvalidInput` if it was opened with `O_APPEND`, because the system ignores the offset of
     ///   a write.
     /// - `InvalidInput` if it was opened for writing only, because other opens of the file read
@@ -90,8 +102,13 @@ impl LocalFile {
     ///   be written: [`direct`](Self::direct) handles both.
     /// - Otherwise the error of the system call.
     pub fn new(file: fs::File) -> io::Result<Self> {
+        Self::named(file, &"the descriptor")
+    }
+
+    /// Takes an open file that errors call by a name.
+    fn named(file: fs::File, name: &dyn fmt::Display) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        check(&format_args!("the descriptor"), metadata.file_type())?;
+        check(name, metadata.file_type())?;
         let flags = rustix::fs::fcntl_getfl(&file)?;
         let refused = match flags {
             _ if flags.contains(OFlags::APPEND) => {
@@ -108,12 +125,15 @@ impl LocalFile {
         if let Some(message) = refused {
             return Err(error(io::ErrorKind::InvalidInput, message));
         }
+        check_file(name, &file)?;
+        let is_constant = is_constant(&file, &metadata);
         let file_id = FileId { space: "file", volume: metadata.dev(), object: metadata.ino() };
         Ok(Self {
             file,
             direct: Direct::default(),
             file_id,
             is_writable: (flags & OFlags::RWMODE) != OFlags::RDONLY,
+            is_constant,
         })
     }
 
@@ -131,6 +151,20 @@ impl LocalFile {
     }
 }
 
+/// Returns `true` if the kernel lets no byte of the file change any more: it has `fs-verity`, or is
+/// a sealed memory file. Neither can be undone.
+fn is_constant(file: &fs::File, metadata: &fs::Metadata) -> bool {
+    let sealed = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
+    // Only a memory file has seals, and it has no name.
+    if metadata.nlink() == 0
+        && rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(sealed))
+    {
+        return true;
+    }
+    let known = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
+    known.is_ok_and(|known| known.stx_attributes.contains(StatxAttributes::VERITY))
+}
+
 impl AsFd for LocalFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -144,6 +178,9 @@ impl Backing for LocalFile {
 
     fn version(&self) -> io::Result<Version> {
         let metadata = self.file.metadata()?;
+        if self.is_constant {
+            return Ok(Version { len: metadata.len(), change_token: [0; 4] });
+        }
         let change_token =
             [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
         Ok(Version { len: metadata.len(), change_token: change_token.map(i64::cast_unsigned) })
@@ -212,6 +249,18 @@ impl Backing for LocalFile {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         whole::retry(|| Ok(rustix::fs::fallocate(&self.file, flags, offset, len)?))
+    }
+
+    /// Looks at the count of names, and at the name of the descriptor: some file systems count
+    /// none for any file. A memory file (`memfd_create(2)`) never had a name, and lives by its
+    /// descriptors: it counts as linked.
+    fn is_unlinked(&self) -> bool {
+        let has_no_name = self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
+        has_no_name
+            && fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd())).is_ok_and(|name| {
+                let name = name.as_os_str().as_bytes();
+                name.ends_with(b" (deleted)") && !name.starts_with(b"/memfd:")
+            })
     }
 
     fn sync(&self, what: Durable) -> io::Result<()> {

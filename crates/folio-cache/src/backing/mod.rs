@@ -25,6 +25,8 @@ mod direct;
 pub(crate) mod error;
 mod local;
 mod open;
+mod pseudo;
+mod supply;
 pub(crate) mod testing;
 mod whole;
 
@@ -143,6 +145,20 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// Any: the cache returns it to the readers of these pages.
+    ///
+    /// # What the buffers hold
+    ///
+    /// The buffers are frames of the cache. They hold the bytes of their last use: of any file,
+    /// even of one that is closed. So an implementation
+    ///
+    /// - **must write every byte that it counts.** The cache believes the count: bytes that were
+    ///   counted and not written are shown to the readers of this file. The cache zeroes the bytes
+    ///   past the count before a reader sees them, and cuts a count that exceeds the buffers.
+    /// - can read those bytes. If backings are not trusted that far, scrub the frames
+    ///   ([`CacheBuilder::scrub`](crate::CacheBuilder::scrub)): then the buffers hold zeroes.
+    ///
+    /// Debug builds overwrite freed frames with `0xA5`, so that a test sees bytes that were counted
+    /// and not written.
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
     /// Reads for several requests, in any order or at once. Sets the result of each.
@@ -205,6 +221,16 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let _ = (offset, len);
         Err(if self.is_writable() { ErrorKind::Unsupported.into() } else { read_only(self) })
+    }
+
+    /// Returns `true` if these bytes can never be opened again once their last open is gone, such
+    /// as those of an unlinked file.
+    ///
+    /// The cache asks when the last open is dropped while pages are dirty, and before it tries to
+    /// write those again. If the answer is `true`, they are dropped instead. If it is not certain,
+    /// return `false`.
+    fn is_unlinked(&self) -> bool {
+        false
     }
 
     /// Returns when all bytes that were written before are durable.

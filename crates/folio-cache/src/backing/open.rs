@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::{error, numbered};
+use super::pseudo;
 
 /// Opens a regular file. A file that `flags` create gets the permission bits `mode`, without those
 /// of the umask.
@@ -20,7 +21,10 @@ pub(super) fn open_regular(path: &Path, flags: OFlags, mode: u32) -> io::Result<
         match fs::metadata(path) {
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound && flags.contains(OFlags::CREATE) => {}
-            metadata => check(&path.display(), metadata?.file_type())?,
+            metadata => {
+                check(&path.display(), metadata?.file_type())?;
+                pseudo::check_path(path)?;
+            }
         }
     }
     let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -94,6 +94,7 @@ pub struct Memory {
     /// The bytes as of the last sync: those that survive a power failure.
     durable: Mutex<Bytes>,
     changes: AtomicU64,
+    unlinked: AtomicBool,
     injected: Mutex<Vec<Injected>>,
     calls: [AtomicU64; Call::ALL.len()],
     object: u64,
@@ -109,6 +110,7 @@ impl Memory {
             durable: Mutex::new(bytes.clone()),
             bytes: Mutex::new(bytes),
             changes: AtomicU64::new(0),
+            unlinked: AtomicBool::new(false),
             injected: Mutex::default(),
             calls: [const { AtomicU64::new(0) }; Call::ALL.len()],
             // Relaxed: they only have to differ.
@@ -156,6 +158,12 @@ impl Memory {
     pub fn scribble(&self, offset: u64, bytes: &[u8]) {
         self.bytes.lock().write(offset, bytes);
         self.changed();
+    }
+
+    /// Takes the last name away, or gives one back, as another program does.
+    pub fn set_unlinked(&self, unlinked: bool) {
+        // Relaxed: a flag of its own.
+        self.unlinked.store(unlinked, Ordering::Relaxed);
     }
 
     /// Truncates the bytes or appends zeroes, as another program does.
@@ -264,6 +272,10 @@ impl Backing for Memory {
         self.bytes.lock().punch(offset, len);
         self.changed();
         Ok(())
+    }
+
+    fn is_unlinked(&self) -> bool {
+        self.unlinked.load(Ordering::Relaxed)
     }
 
     fn sync(&self, _: Durable) -> io::Result<()> {

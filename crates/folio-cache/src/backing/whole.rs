@@ -5,7 +5,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 
 /// The maximum number of buffers in one call (`IOV_MAX`).
-const MOST_BUFFERS: usize = 1024;
+pub(super) const MOST_BUFFERS: usize = 1024;
 
 /// Reads until the buffers are full or the bytes end. Returns the number of bytes read.
 pub(super) fn read(

@@ -107,6 +107,31 @@ fn revalidate_alone<S: Scheme>(mapping: &Mapping<S>) -> io::Result<bool> {
     Ok(changed)
 }
 
+/// Runs a change of the file that changes no byte, and takes the version after it as known: the
+/// next look keeps the pages. If the version was not the known one before, it stays unknown.
+///
+/// No lock is held meanwhile: `change` may use the file. Own writes in between make known versions
+/// as well.
+pub(crate) fn change_metadata<S: Scheme, T>(
+    mapping: &Mapping<S>,
+    change: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    mapping.shared.check_process()?;
+    let was_known = {
+        let known = mapping.changing.lock();
+        mapping.backing.version()?.change_token == known.change_token
+    };
+    let result = change();
+    if was_known && !mapping.shared.is_inherited() {
+        let mut known = mapping.changing.lock();
+        // What fails here is found by the next look.
+        if let Ok(now) = mapping.backing.version() {
+            *known = now;
+        }
+    }
+    result
+}
+
 /// Drops every page of the file that is not dirty.
 pub(crate) fn invalidate<S: Scheme>(mapping: &Mapping<S>) {
     if mapping.shared.is_inherited() {

@@ -1,13 +1,13 @@
-//! The work that the threads of a pool do, and since when. A thread with work that hangs does not count
-//! against the maximum number of threads, so that other files find a thread.
+//! The work that the threads of a pool do, and since when. A thread with work that hangs does not
+//! count against the maximum number of threads, so that other files find a thread.
 
 use std::time::{Duration, Instant};
 
 /// The time after which a request to change a file counts as hung.
 pub(crate) const HUNG_AFTER: Duration = Duration::from_millis(250);
 
-/// The time after which a thread that reads counts as hung. Until then the maximum number of threads
-/// bounds the requests in flight: a distant store may need this time.
+/// The time after which a thread that reads counts as hung. Until then the maximum number of
+/// threads bounds the requests in flight: a distant store may need this time.
 const READ_HUNG_AFTER: Duration = Duration::from_secs(1);
 
 /// The maximum number of threads that do not count because their work hangs.
@@ -33,8 +33,8 @@ impl Busy {
         self.begun.retain(|&(begun, _)| begun != number);
     }
 
-    /// Returns the number of threads with work that hangs, up to [`MAX_HUNG`]. It is 0 under shuttle,
-    /// where no time passes.
+    /// Returns the number of threads with work that hangs, up to [`MAX_HUNG`]. It is 0 under
+    /// shuttle, where no time passes.
     pub(super) fn hung(&self) -> usize {
         if cfg!(shuttle) {
             return 0;

@@ -1,5 +1,5 @@
-//! The threads of the flusher: one job for each file at a time, so that a file with requests that hang
-//! holds one thread and delays no other file.
+//! The threads of the flusher: one job for each file at a time, so that a file with requests that
+//! hang holds one thread and delays no other file.
 //!
 //! Threads start when there are jobs and end when there were none for a while. A thread with a file
 //! that hangs does not count against [`MAX_BUSY`], up to [`MAX_THREADS`] in all.
@@ -37,10 +37,14 @@ pub(crate) trait Flushable: Send + Sync + 'static {
     fn id(&self) -> u32;
 
     /// Writes everything that was dirty before the call.
-    fn flush(&self) -> io::Result<()>;
+    ///
+    /// # Errors
+    ///
+    /// The first error of the backing.
+    fn flush(self: &Arc<Self>) -> io::Result<()>;
 
-    /// Notes the end of a flush by a thread of the pool, which may have panicked.
-    fn ended(self: &Arc<Self>, panicked: bool);
+    /// Notes that a flush by a thread of the pool panicked.
+    fn panicked(&self);
 
     /// Returns the same error for another caller.
     fn copy(error: &io::Error) -> io::Error;
@@ -355,7 +359,9 @@ impl<F: Flushable> Inner<F> {
         let Job { file, flushes } = job;
         let id = file.id();
         let mut written = Some(catch_panic(|| file.flush()));
-        file.ended(matches!(written, Some(Err(_))));
+        if matches!(written, Some(Err(_))) {
+            file.panicked();
+        }
         // Before the end of the job: its file may be closed. Not under the lock.
         drop(file);
         let mut state = self.state.lock();

@@ -1,5 +1,6 @@
 //! The runtime below the cache, independent of it: threads, locks, counters.
 
+pub(crate) mod backoff;
 pub(crate) mod busy;
 pub(crate) mod counter;
 pub(crate) mod flush_pool;

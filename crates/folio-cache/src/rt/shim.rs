@@ -10,6 +10,9 @@
 use std::time::Duration;
 
 #[cfg(not(shuttle))]
+use crate::rt::backoff::Backoff;
+
+#[cfg(not(shuttle))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::atomic::AtomicU64 as Length;
@@ -21,10 +24,27 @@ pub(crate) type Mutex<T> = lock_api::Mutex<folio_frames::SteppedLock, T>;
 #[cfg(shuttle)]
 pub(crate) type MutexGuard<'a, T> = lock_api::MutexGuard<'a, folio_frames::SteppedLock, T>;
 
-/// Starts a detached thread. Returns `false` if the system cannot start one.
+/// Starts a detached thread. Returns `false` if the system cannot start one, and for a pause after
+/// that.
 #[cfg(not(shuttle))]
 pub(crate) fn spawn(name: &str, act: impl FnOnce() + Send + 'static) -> bool {
-    std::thread::Builder::new().name(name.to_owned()).spawn(act).is_ok()
+    // One for all caches: what is short is short for the whole process.
+    static BACKOFF: Backoff = Backoff::new();
+    if !BACKOFF.is_due() {
+        return false;
+    }
+    match std::thread::Builder::new().name(name.to_owned()).spawn(act) {
+        Ok(_) => {
+            BACKOFF.succeeded();
+            true
+        }
+        Err(error) => {
+            if BACKOFF.failed() {
+                tracing::warn!(name, %error, "no thread for now: callers do its work themselves");
+            }
+            false
+        }
+    }
 }
 
 #[cfg(shuttle)]

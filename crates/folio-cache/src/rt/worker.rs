@@ -128,6 +128,10 @@ impl<T: Send + Sync + 'static> Worker<T> {
         if state.may_start && !state.has_thread {
             let (job, signal, target) = (self.job, Arc::clone(&self.signal), self.target.clone());
             state.has_thread = spawn(&self.thread_name, move || run(job, &signal, &target));
+            if !state.has_thread {
+                // No thread clears it: the next notification tries again. Relaxed: a hint.
+                self.signal.is_notified.store(false, Ordering::Relaxed);
+            }
         }
         if state.wanted == Wanted::Nothing || (state.wanted == Wanted::Soon && what == Wanted::Now)
         {

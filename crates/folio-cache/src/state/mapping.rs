@@ -154,6 +154,12 @@ impl<S: Scheme> Mapping<S> {
         self.opens.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Returns `true` if there is one open, or none.
+    pub(crate) fn is_last_open(&self) -> bool {
+        // Relaxed: a hint.
+        self.opens.load(Ordering::Relaxed) <= 1
+    }
+
     /// Returns `true` while the file is open.
     pub(crate) fn is_open(&self) -> bool {
         // Acquire: pairs with AcqRel in closed.

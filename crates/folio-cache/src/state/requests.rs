@@ -1,7 +1,8 @@
 //! Requests to backings that are under way, and the files with requests that do not end.
 //!
-//! A request that takes longer than [`HUNG_AFTER`](crate::rt::busy::HUNG_AFTER) makes its file a sick one until a write of the
-//! file succeeds: the pages of a sick file do not count against the limits of the others.
+//! A request that takes longer than [`HUNG_AFTER`](crate::rt::busy::HUNG_AFTER) makes its file a
+//! sick one until a write of the file succeeds: the pages of a sick file do not count against the
+//! limits of the others.
 
 use std::time::{Duration, Instant};
 

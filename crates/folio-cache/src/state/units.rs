@@ -40,6 +40,23 @@ pub(crate) fn page_of(offset: u64) -> io::Result<u32> {
     })
 }
 
+/// Where page numbers end, and with them what can be cached of a file: 16 TiB.
+pub(crate) const MOST_BYTES: u64 = (FRAME_SIZE as u64) << u32::BITS;
+
+/// Refuses a call that would have to cache what lies at `end` of a file, and before it.
+///
+/// # Errors
+///
+/// `FileTooLarge` past 16 TiB, where page numbers end.
+pub(crate) fn check_end(end: u64) -> io::Result<()> {
+    if end <= MOST_BYTES {
+        return Ok(());
+    }
+    let message =
+        format!("a length of {end} exceeds 16 TiB, the maximum that can be cached of a file");
+    Err(error(io::ErrorKind::FileTooLarge, message))
+}
+
 /// Returns the number of pages that contain `len` bytes at `offset`.
 pub(crate) fn pages_of(offset: u64, len: usize) -> u32 {
     let end = (offset % FRAME_SIZE as u64).saturating_add(len as u64);

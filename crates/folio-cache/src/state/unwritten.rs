@@ -4,7 +4,8 @@ use std::io;
 
 use crate::backing::FileId;
 
-/// A file with dirty bytes that do not reach its backing: see [`Cache::unwritten`](crate::Cache::unwritten).
+/// A file with dirty bytes that do not reach its backing: see
+/// [`Cache::unwritten`](crate::Cache::unwritten).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Unwritten {

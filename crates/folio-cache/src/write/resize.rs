@@ -22,7 +22,7 @@ use crate::memory::frames_view;
 use crate::rt::shim::MutexGuard;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
-use crate::state::units::page_of;
+use crate::state::units::check_end;
 use crate::write::write_pages;
 use crate::write::write_pages::SpareFolios;
 use crate::writeback::write_back::{self, change};
@@ -42,12 +42,13 @@ pub(crate) fn resize<S: Scheme>(
         let message = format!("length {new} exceeds the maximum length of a file, {}", i64::MAX);
         return Err(error(io::ErrorKind::InvalidInput, message));
     }
+    check_end(new)?;
     let _grow = mapping.grow.lock();
     // Bytes that another writer appended to the backing are not zeroes.
     refresh::refresh_len(mapping)?;
     // The page in which the file will end may be pinned: its remaining bytes are then copied. Only
     // under the locks is it known whether the file becomes shorter, and nothing is allocated there.
-    let may_truncate_page = !new.is_multiple_of(FRAME_SIZE as u64) && page_of(new).is_ok();
+    let may_truncate_page = !new.is_multiple_of(FRAME_SIZE as u64);
     let mut spare = SpareFolios(if may_truncate_page {
         vec![alloc::allocate(&mapping.shared)?]
     } else {
@@ -147,6 +148,8 @@ pub(crate) fn punch<S: Scheme>(
     if offset >= end {
         return Ok(());
     }
+    // The edges are written through pages, and the file may be longer than those reach.
+    check_end(end)?;
     let page = FRAME_SIZE as u64;
     let whole = offset.div_ceil(page)..end / page;
     // The whole pages first: if the backing refuses, nothing has changed.

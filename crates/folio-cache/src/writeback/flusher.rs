@@ -34,8 +34,7 @@ fn write_old_pages<S: Scheme>(shared: &Shared<S>) -> Duration {
         }
         if !shared.flush_pool.request(&mapping) {
             // The system gives no second thread. Each open of a file that failed reports the error.
-            failed |= !matches!(catch_panic(|| sync::flush_round(&mapping)), Ok(Ok(())));
-            sync::keep_unwritten(shared, &mapping);
+            failed |= !matches!(catch_panic(|| sync::flush_or_forget(&mapping)), Ok(Ok(())));
         }
     }
     if dirty_pages::count(shared) > 0 {

@@ -4,6 +4,7 @@
 //! a round of either is under way shares the next one.
 
 use std::io;
+use std::mem;
 use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,7 @@ use crate::state::error_cursor::ErrorCursor;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::writeback::dirty_pages;
+use crate::writeback::unlinked;
 use crate::writeback::write_back::{Then, catch_panic, write_back};
 
 /// Returns when everything that was written before is durable, or an error was reported.
@@ -110,8 +112,24 @@ pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
-    let _keep = KeepUnwritten(mapping);
-    let _ = flush_round(mapping);
+    if !mapping.dirty.is_empty() {
+        let _ = flush_or_forget(mapping);
+    }
+}
+
+/// Writes everything that was dirty before the call, or forgets a file without a name and an open.
+/// Keeps the mapping if it is closed and still dirty, even if its backing panics.
+///
+/// # Errors
+///
+/// The first error of the backing.
+pub(crate) fn flush_or_forget<S: Scheme>(mapping: &Arc<Mapping<S>>) -> io::Result<()> {
+    let keep = KeepUnwritten(mapping);
+    if unlinked::forget_if_unlinked(&mapping.shared, mapping) {
+        mem::forget(keep);
+        return Ok(());
+    }
+    flush_round(mapping)
 }
 
 /// Keeps a mapping that is closed as long as it is dirty, even if its backing panics.
@@ -128,15 +146,12 @@ impl<S: Scheme> Flushable for Mapping<S> {
         self.id
     }
 
-    fn flush(&self) -> io::Result<()> {
-        flush_round(self)
+    fn flush(self: &Arc<Self>) -> io::Result<()> {
+        flush_or_forget(self)
     }
 
-    fn ended(self: &Arc<Self>, panicked: bool) {
-        if panicked {
-            self.health.failed(&io::Error::other("the backing panicked"));
-        }
-        keep_unwritten(&self.shared, self);
+    fn panicked(&self) {
+        self.health.failed(&io::Error::other("the backing panicked"));
     }
 
     fn copy(error: &io::Error) -> io::Error {
@@ -173,9 +188,5 @@ pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     files.retain(|mapping| !mapping.dirty.is_empty());
     // Without threads, the files that failed last time come last.
     files.sort_by_key(|mapping| mapping.dirty.is_sick());
-    let written = catch_panic(|| shared.flush_pool.flush(&files));
-    for mapping in &files {
-        keep_unwritten(shared, mapping);
-    }
-    written.unwrap_or_else(|panic| panic::resume_unwind(panic))
+    shared.flush_pool.flush(&files)
 }

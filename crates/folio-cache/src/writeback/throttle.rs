@@ -8,10 +8,11 @@
 //! | three quarters of the capacity | while all files have less |
 //!
 //! A file is sick while its last write failed, or while a request of it hangs
-//! ([`Requests`](crate::state::requests::Requests)). Only the first limit holds for a sick file, and
-//! it counts all pages.
+//! ([`Requests`](crate::state::requests::Requests)). Only the first limit holds for a sick file,
+//! and it counts all pages.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,7 +24,8 @@ use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::writeback::dirty_pages;
 use crate::writeback::sync::keep_unwritten;
-use crate::writeback::write_back::{Then, catch_panic, try_write_range, write_range};
+use crate::writeback::unlinked;
+use crate::writeback::write_back::{Then, Written, catch_panic, try_write_range, write_range};
 
 /// The number of requests of one file that are tried when memory is needed, until one succeeds.
 const MAX_TRIES: usize = 4;
@@ -84,7 +86,7 @@ fn may_have_more<S: Scheme>(mapping: &Mapping<S>, dirty: u64, limit: u64) -> boo
 /// or `None` if nothing is dirty.
 fn write_some<S: Scheme>(
     mapping: &Mapping<S>,
-    write_range: impl Fn(&Mapping<S>, std::ops::Range<u64>, Then) -> Option<super::write_back::Written>,
+    write_range: impl Fn(&Mapping<S>, Range<u64>, Then) -> Option<Written>,
 ) -> Option<io::Result<()>> {
     // Relaxed, here and below: a hint of where to look first.
     let start = mapping.swept.load(Ordering::Relaxed);
@@ -110,8 +112,8 @@ fn write_some<S: Scheme>(
 /// Has some dirty pages of any file written, because memory is needed. Returns `true` if pages
 /// became clean. An error or panic of a backing is left to the next sync of that file.
 ///
-/// A file with requests that hang is left alone, and one that fails is tried only if no other file has
-/// dirty pages, and less and less often.
+/// A file with requests that hang is left alone, and one that fails is tried only if no other file
+/// has dirty pages, and less and less often.
 pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
     if dirty_pages::count(shared) == 0 {
         return false;
@@ -143,6 +145,12 @@ fn write_some_of<S: Scheme>(shared: &Shared<S>, files: &[Arc<Mapping<S>>]) -> bo
         if shared.flush_pool.request(mapping) {
             requested += 1;
             continue;
+        }
+        match catch_panic(|| unlinked::forget_if_unlinked(shared, mapping)) {
+            Ok(false) => {}
+            // Its pages leave with it.
+            Ok(true) => return true,
+            Err(_) => continue,
         }
         let written = catch_panic(|| write_some(mapping, try_write_range));
         // It may have been kept only because it was dirty.

@@ -225,8 +225,8 @@ fn is_no_room(error: &io::Error) -> bool {
 
 /// Pins the pages of a dirty range. Returns them, and the length of the file at the time when the
 /// last one was pinned: an append to it is in both or in none. Bytes that the length counts and the
-/// page lacks would go out as zeroes; bytes that the page has and the length lacks would not go out,
-/// and count as clean.
+/// page lacks would go out as zeroes; bytes that the page has and the length lacks would not go
+/// out, and count as clean.
 fn pin_pages_and_len<S: Scheme>(
     mapping: &Mapping<S>,
     range: Range<u64>,

@@ -84,8 +84,8 @@ impl Backing for Hanging {
     }
 }
 
-/// Ends the hangs when it is dropped. A failed assertion drops it as well: otherwise the closes would
-/// wait forever.
+/// Ends the hangs when it is dropped. A failed assertion drops it as well: otherwise the closes
+/// would wait forever.
 pub(crate) struct HealOnDrop(pub(crate) Vec<Arc<Hanging>>);
 
 impl Drop for HealOnDrop {

@@ -13,6 +13,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod deleted;
 mod large_folio;
 mod length;
 mod sync_group;

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use crate::common::assert_nothing_leaked;
 use crate::{RANDOM, World, read};
 
-/// Memory that lets others come between the parts of a call. It panics if a write leaves a hole, and
-/// it syncs as Linux does: after a failed sync, only what is written again becomes durable.
+/// Memory that lets others come between the parts of a call. It panics if a write leaves a hole,
+/// and it syncs as Linux does: after a failed sync, only what is written again becomes durable.
 #[derive(Debug)]
 struct Linux {
     memory: Memory,

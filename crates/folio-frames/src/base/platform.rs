@@ -71,6 +71,11 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// The lock that protects the free lists. Held for a bounded number of descriptor writes.
     type Lock: lock_api::RawMutex + Send + Sync;
 
+    /// A byte that overwrites the bytes of each freed folio, so that a read of memory that was not
+    /// written since is noticed. `None` leaves them. For debug builds of platforms with mapped
+    /// frames.
+    const POISON: Option<u8> = None;
+
     /// Returns the CPU that runs this code: a hint for the choice of a per-CPU list. Any value is
     /// correct.
     fn cpu() -> usize;

@@ -43,7 +43,7 @@ use crate::base::seeded_bugs::NO_SECOND_LOAD;
 use crate::index::entry::Entry;
 use crate::index::racy_copy::racy_copy;
 use crate::index::slot::{Lookup, Slot};
-use crate::zone::seeded_bugs;
+use crate::memmap::seeded_bugs;
 use crate::zone::zone::Zone;
 
 /// The promise that the bytes of a zone's frames stay mapped for `'a`, online or offline.
@@ -135,7 +135,8 @@ impl<P: Platform> Slot<P> {
         if !wanted() {
             return None;
         }
-        let count = seeded_bugs::count_of(map.zone, number);
+        let count = || seeded_bugs::count_of(&map.zone.memmap, &map.zone.numbers, number);
+        let count_before = count();
         // SAFETY: the frame was online when it came into the slot, so its bytes are mapped for the
         // lifetime of `map`, and initialised, since memory from the system is. The range lies in
         // the frame.
@@ -145,9 +146,9 @@ impl<P: Platform> Slot<P> {
         // fence, the load below comes after the try_lock before it.
         fence(Ordering::Acquire);
         // Relaxed: ordered by the fence.
-        let is_same = match count {
+        let is_same = match count_before {
             None => self.load(Ordering::Relaxed) == before || NO_SECOND_LOAD,
-            Some(_) => seeded_bugs::count_of(map.zone, number) == count,
+            Some(_) => count() == count_before,
         };
         if !is_same {
             discard(buf);

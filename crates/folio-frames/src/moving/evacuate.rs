@@ -23,9 +23,9 @@ use crate::base::platform::Platform;
 use crate::base::trace::Event;
 use crate::memmap::blocks::State;
 use crate::memmap::memmap::{Kind, Shape};
+use crate::memmap::seeded_bugs;
 use crate::moving::migrate::{MigrateError, Owner, migrate_within};
 use crate::zone::buddy::{Buddy, Reach};
-use crate::zone::seeded_bugs;
 use crate::zone::zone::Zone;
 
 /// Number of rounds of migration before the remaining frames are reported as busy.
@@ -211,7 +211,7 @@ pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, _buddy: &Buddy, block: us
         if descriptor.shape() != Shape::INTERIOR {
             descriptor.set_shape(Kind::INTERIOR, Order::ZERO);
         }
-        seeded_bugs::zero_descriptor(zone, index);
+        seeded_bugs::zero_descriptor(&zone.memmap, index);
     }
     entry.take_captured();
     entry.set_state(State::Offline);

@@ -7,7 +7,7 @@ use core::panic::Location;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use folio_ref::{DefaultScheme, Scheme};
+use folio_ref::{CHECKS, DefaultScheme, Scheme};
 
 #[cfg(feature = "track")]
 use crate::base::ids::Pfn;
@@ -45,6 +45,8 @@ impl<S: Scheme> Platform for UserSpace<S> {
     type Lock = parking_lot::RawMutex;
     #[cfg(shuttle)]
     type Lock = crate::SteppedLock;
+
+    const POISON: Option<u8> = if CHECKS { Some(0xA5) } else { None };
 
     fn cpu() -> usize {
         // A thread keeps its list on any CPU: cheaper than a system call, and as good a hint.

@@ -7,13 +7,13 @@ use crate::base::migrate_type::MigrateType;
 use crate::base::platform::Platform;
 use crate::base::trace::Event;
 use crate::memmap::memmap::Kind;
+use crate::memmap::seeded_bugs;
 use crate::zone::alloc_error::AllocError;
 use crate::zone::buddy::{Buddy, BuddyGuard, Reach};
 use crate::zone::deferred;
 use crate::zone::folio::{FolioRef, FrozenFolio};
 use crate::zone::free_lists::Map;
 use crate::zone::pcp::{self, Pcp, PerCpu};
-use crate::zone::seeded_bugs;
 use crate::zone::zone::Zone;
 
 impl<P: Platform> Zone<P> {
@@ -173,7 +173,7 @@ impl<P: Platform> Zone<P> {
         self.memmap.clear_referenced(index);
         head.set_shape(Kind::PLAIN, order);
         P::trace(Event::Allocated, || self.pfn(index));
-        seeded_bugs::open_tail(self, index, order);
+        seeded_bugs::open_tail(&self.memmap, index, order);
         FrozenFolio::from_index(self, index)
     }
 
@@ -270,7 +270,7 @@ impl<P: Platform> Zone<P> {
         );
         // Before it is free: afterwards other threads may trace what they do to it.
         P::trace(Event::Freed, || self.pfn(index));
-        seeded_bugs::freeze_tail(self, index, order);
+        seeded_bugs::freeze_tail(&self.memmap, index, order);
         let is_listed = match order {
             _ if order <= pcp::MAX_LISTED => self.free_listed(index, order),
             BLOCK_ORDER => self.free_whole_listed(index),

@@ -10,7 +10,7 @@ use crate::base::ids::{Order, Pfn};
 use crate::base::platform::Platform;
 use crate::base::trace::Event;
 use crate::memmap::memmap::Kind;
-use crate::zone::seeded_bugs;
+use crate::memmap::seeded_bugs;
 use crate::zone::track::Site;
 use crate::zone::zone::Zone;
 
@@ -220,7 +220,7 @@ impl<P: Platform> Drop for FolioRef<P> {
 /// Puts `n` references of the folio at `index`.
 #[inline(always)]
 pub(crate) fn put<P: Platform>(zone: &'static Zone<P>, index: u32, n: u32) {
-    let early = seeded_bugs::early_kind(zone, index);
+    let early = seeded_bugs::early_kind(zone.descriptor(index));
     if let Some(dying) = zone.descriptor(index).word.drop_references(n) {
         P::trace(Event::Dying, || zone.pfn(index));
         P::between_put_steps();
@@ -420,8 +420,10 @@ impl<P: Platform> FrozenFolio<P> {
 
     /// Returns the folio to the allocator.
     pub fn free(self) {
-        let (zone, order) = (self.zone, self.order());
-        zone.free_index(self.into_index(), order);
+        let mut freed = self;
+        freed.scrub();
+        let (zone, order) = (freed.zone, freed.order());
+        zone.free_index(freed.into_index(), order);
     }
 }
 

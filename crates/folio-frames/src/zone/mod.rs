@@ -14,7 +14,7 @@ pub(crate) mod pcp;
 #[cfg(feature = "track")]
 pub(crate) mod pin_owners;
 pub(crate) mod refs;
-pub(crate) mod seeded_bugs;
+pub(crate) mod scrub;
 pub(crate) mod split;
 pub(crate) mod stats;
 pub(crate) mod track;

@@ -191,7 +191,8 @@ struct Batch<P: Platform> {
 }
 
 impl<P: Platform> Batch<P> {
-    fn push(&mut self, folio: FrozenFolio<P>) {
+    fn push(&mut self, mut folio: FrozenFolio<P>) {
+        folio.scrub();
         let zone = folio.zone();
         if self.len == BATCH || self.zone.is_some_and(|of| !core::ptr::eq(of, zone)) {
             self.flush();

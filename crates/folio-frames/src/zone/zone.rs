@@ -2,7 +2,7 @@
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crossbeam_utils::CachePadded;
 use folio_ref::CHECKS;
@@ -74,6 +74,8 @@ pub struct Zone<P: Platform> {
     frames: u32,
     /// The one order above [`MAX_ORDER`] that it hands out, if it has one.
     huge: Option<Order>,
+    /// See [`Zone::set_scrub`]. 1 or 0: a `bool` would move the fields that a hit needs.
+    pub(crate) scrub: AtomicU32,
 }
 
 /// An address of bytes that other values own.
@@ -198,6 +200,7 @@ impl<P: Platform> Zone<P> {
             first,
             frames,
             huge: None,
+            scrub: AtomicU32::new(0),
         }
     }
 

@@ -1,22 +1,20 @@
-//! The seeded bugs of a zone: each breaks one rule on purpose, in a build with
-//! `--cfg 'broken="NAME"'` only.
+//! The seeded bugs that change or read descriptors: each breaks one rule on purpose, in a build
+//! with `--cfg 'broken="NAME"'` only.
 //!
 //! `cargo x seeded-bugs` builds each and requires that a check fails (docs/seeded-bugs.md). In all
 //! other builds the functions do nothing, or return `None`.
 
-use folio_ref::Snapshot;
+use folio_ref::{Scheme, Snapshot};
 
 use crate::base::ids::Order;
-use crate::base::platform::Platform;
-use crate::memmap::memmap::Kind;
-use crate::memmap::numbers::Number;
-use crate::zone::zone::Zone;
+use crate::memmap::memmap::{Descriptor, Kind, Memmap};
+use crate::memmap::numbers::{Number, Numbers};
 
 /// R1: the first tail of a new block is live.
 #[inline(always)]
-pub(super) fn open_tail<P: Platform>(zone: &Zone<P>, head: u32, order: Order) {
+pub(crate) fn open_tail<S: Scheme>(memmap: &Memmap<S>, head: u32, order: Order) {
     if cfg!(broken = "tail-left-live") && order > Order::ZERO {
-        let word = &zone.descriptor(head + 1).word;
+        let word = &memmap.get(head + 1).word;
         if word.snapshot().is_frozen() {
             word.take_frozen().init();
         }
@@ -25,9 +23,9 @@ pub(super) fn open_tail<P: Platform>(zone: &Zone<P>, head: u32, order: Order) {
 
 /// R1: the counterpart of [`open_tail`], before the block is freed.
 #[inline(always)]
-pub(super) fn freeze_tail<P: Platform>(zone: &Zone<P>, head: u32, order: Order) {
+pub(crate) fn freeze_tail<S: Scheme>(memmap: &Memmap<S>, head: u32, order: Order) {
     if cfg!(broken = "tail-left-live") && order > Order::ZERO {
-        let word = &zone.descriptor(head + 1).word;
+        let word = &memmap.get(head + 1).word;
         if !word.snapshot().is_frozen()
             && let Some(frozen) = word.put()
         {
@@ -38,24 +36,28 @@ pub(super) fn freeze_tail<P: Platform>(zone: &Zone<P>, head: u32, order: Order) 
 
 /// R4: reads the kind before the put instead of after it.
 #[inline(always)]
-pub(super) fn early_kind<P: Platform>(zone: &Zone<P>, head: u32) -> Option<Kind> {
-    cfg!(broken = "early-destructor").then(|| zone.descriptor(head).shape().kind)
+pub(crate) fn early_kind<S: Scheme>(head: &Descriptor<S>) -> Option<Kind> {
+    cfg!(broken = "early-destructor").then(|| head.shape().kind)
 }
 
 /// R7: zeroes the descriptor of a frame that goes offline.
 #[inline(always)]
-pub(crate) fn zero_descriptor<P: Platform>(zone: &Zone<P>, index: u32) {
+pub(crate) fn zero_descriptor<S: Scheme>(memmap: &Memmap<S>, index: u32) {
     #[cfg(broken = "metadata-zeroed")]
-    zone.memmap.zero(index);
-    let _ = (zone, index);
+    memmap.zero(index);
+    let _ = (memmap, index);
 }
 
 /// R8: returns the count by which an optimistic read is validated instead of the slot's version.
 #[inline(always)]
-pub(crate) fn count_of<P: Platform>(zone: &Zone<P>, number: Number) -> Option<Snapshot> {
+pub(crate) fn count_of<S: Scheme>(
+    memmap: &Memmap<S>,
+    numbers: &Numbers,
+    number: Number,
+) -> Option<Snapshot> {
     if !cfg!(broken = "read-by-count") {
         return None;
     }
-    let index = zone.numbers.index(number.as_usize() as u64)?;
-    Some(zone.descriptor(index).word.snapshot())
+    let index = numbers.index(number.as_usize() as u64)?;
+    Some(memmap.get(index).word.snapshot())
 }
