@@ -67,3 +67,26 @@ fn discard_does_not_wait_for_a_hung_write() {
     drop(file);
     assert_nothing_leaked(&cache);
 }
+
+/// A page that the backing refused does not order those behind it. After a discard it does not
+/// exist, and appends are in order again.
+#[test]
+fn appends_after_a_discard_are_in_order() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    cache.set_io_threads(0);
+    let memory = Arc::new(Memory::new(b""));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    memory.inject(Call::Write, 0, 1, Fault::Error(EIO));
+    file.append(&vec![1; 40 * 4096]).unwrap();
+    file.flush().unwrap_err();
+    assert_eq!(file.discard().unwrap(), 40 * PAGE);
+    assert_eq!(file.append(&vec![2; 10 * 4096]).unwrap(), 0);
+    memory.inject(Call::Write, 0, 1, Fault::Error(28));
+    file.write_at(&[3], 20 * PAGE).unwrap();
+    file.flush().unwrap_err();
+    assert!(memory.contents().is_empty(), "newer bytes came first");
+    file.flush().unwrap();
+    assert!(memory.contents().starts_with(&vec![2; 10 * 4096]));
+    drop(file);
+    assert_nothing_leaked(&cache);
+}

@@ -17,6 +17,7 @@ use crate::state::shared::Shared;
 use crate::state::unwritten::Unwritten;
 use crate::writeback::dirty_pages;
 use crate::writeback::sync;
+use crate::writeback::write_back;
 
 /// Drops the dirty pages of a file. The file ends where its backing does then, as far as is known.
 /// Forgets which bytes a failed sync may have lost. Returns the number of bytes dropped.
@@ -44,6 +45,8 @@ pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
             refresh::drop_pages(mapping, backed.div_ceil(FRAME_SIZE as u64)..u64::MAX);
         }
         mapping.unsynced.forget(&(0..u64::MAX));
+        // Appends are in order again from there on.
+        write_back::set_ordered(mapping, backed);
     }
     mapping.health.succeeded();
     mapping.errors.end();

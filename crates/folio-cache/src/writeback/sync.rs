@@ -188,5 +188,9 @@ pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     files.retain(|mapping| !mapping.dirty.is_empty());
     // Without threads, the files that failed last time come last.
     files.sort_by_key(|mapping| mapping.dirty.is_sick());
-    shared.flush_pool.flush(&files)
+    match shared.flush_pool.flush(&files) {
+        // The threads were ended meanwhile: this one does it.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => shared.flush_pool.flush(&files),
+        written => written,
+    }
 }
