@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
 
 use folio_ref::{DefaultScheme, Scheme};
@@ -17,6 +17,7 @@ use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
+use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::frames::Arena;
@@ -209,6 +210,9 @@ impl<S: Scheme> CacheBuilder<S> {
             registry: Registry::default(),
             counters: Counters::default(),
             policy: Mutex::new(policy),
+            sweep: AtomicU32::new(0),
+            is_pinned: AtomicBool::new(false),
+            room: Room::default(),
             dirty_pages: AtomicU64::new(0),
             sick_pages: AtomicU64::new(0),
             unwritten: Mutex::default(),

@@ -10,7 +10,7 @@ use folio_ref::{DefaultScheme, Scheme};
 use crate::api::file::File;
 use crate::backing::Backing;
 use crate::memory::capacity;
-use crate::memory::evict;
+use crate::memory::reclaim;
 use crate::state::shared::Shared;
 use crate::state::stats::CacheStats;
 use crate::state::units::CACHED;
@@ -76,7 +76,7 @@ impl<S: Scheme> Cache<S> {
     /// folios: at most about half as many again. Returns the number of pages evicted, which is less
     /// than `pages` if the rest is pinned or dirty.
     pub fn reclaim(&self, pages: usize) -> usize {
-        if self.shared.is_inherited() { 0 } else { evict::reclaim(&self.shared, pages) }
+        if self.shared.is_inherited() { 0 } else { reclaim::reclaim(&self.shared, pages) }
     }
 
     /// Waits until no page is being read ahead, or written by the flusher. Requests of a reader

@@ -1,29 +1,25 @@
 //! Allocating the frames of pages: free ones, otherwise those that reclaim frees.
 
 use std::io;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use folio_frames::{Level, MAX_ORDER, MigrateType, Order};
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
-use crate::memory::evict::{self, BATCH};
+use crate::memory::evict::BATCH;
 use crate::memory::out_of_memory;
-use crate::rt::shim::{back_off, yield_now};
+use crate::memory::reclaim;
+use crate::memory::wait::{Next, Wait};
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 use crate::writeback::throttle;
 
-/// Rounds of an allocation before it fails. Reclaim may find nothing for a moment while another
-/// thread takes a block offline or closes a large file, and its frames come back.
-const MAX_ROUNDS: usize = 200;
-
-/// Rounds that only yield. The later ones sleep for [`PAUSE`].
-const YIELD_ROUNDS: usize = 16;
-
-const PAUSE: Duration = Duration::from_millis(1);
+/// Frames that a round visits if the policy names no victim. The last round visits all, and so does
+/// the first if that helped the last time.
+const VISITS: u32 = 2048;
 
 /// A request of at least this number of pages is slower in many pieces than in one.
 const MIN_CONTIGUOUS: usize = 64;
@@ -32,8 +28,8 @@ const MIN_CONTIGUOUS: usize = 64;
 ///
 /// # Errors
 ///
-/// `OutOfMemory`, with the number of bytes pinned, when there was nothing to reclaim for about 200
-/// ms.
+/// `OutOfMemory`, with the number of bytes pinned, dirty and in flight, when there was nothing to
+/// reclaim for about 100 ms, and nothing that could be waited for.
 pub(crate) fn allocate<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
     notify_reclaimer_if_low(shared);
     shared
@@ -51,36 +47,40 @@ fn notify_reclaimer_if_low<S: Scheme>(shared: &Shared<S>) {
 }
 
 /// Frees frames for an allocation that found none. Some may be free already, in the lists of other
-/// threads. Returns the number of frames freed.
-pub(crate) fn free_some<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
+/// threads. Visits so many frames if the policy names no victim. Returns the number of frames
+/// freed.
+fn free_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize {
     shared.zone().drain();
     match shared.zone().free_frames() {
-        0 => evict::reclaim(shared, wanted),
+        0 => reclaim::reclaim_some(shared, wanted, visits),
         free => free as usize,
     }
 }
 
 #[cold]
 fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
-    let zone = shared.zone();
     shared.counters.direct_reclaims.add(1);
     // If the thread could not be started before, it may start now.
     shared.reclaimer.notify_soon();
     capacity::fit(shared);
-    for round in 0..MAX_ROUNDS {
-        if free_some(shared, BATCH) == 0 {
-            throttle::write_back_some(shared);
-        }
-        if let Ok(folio) = zone.alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
+    let mut wait = Wait::new(shared);
+    // Relaxed: a hint.
+    let is_pinned = shared.is_pinned.load(Ordering::Relaxed);
+    let (mut visits, mut pinned) = (if is_pinned { VISITS } else { u32::MAX }, None);
+    loop {
+        let found = free_some(shared, BATCH, visits) > 0 || throttle::write_back_some(shared);
+        if let Ok(folio) = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
             return Ok(folio);
         }
-        if round < YIELD_ROUNDS {
-            yield_now();
-        } else {
-            back_off(PAUSE);
+        visits = VISITS;
+        match wait.wait(found) {
+            Next::Look => {}
+            Next::LookAtAll => {
+                pinned = Some(reclaim::sweep(shared, BATCH, u32::MAX)).map(|swept| swept.pinned);
+            }
+            Next::Fail => return Err(out_of_memory::out_of_memory(shared, pinned)),
         }
     }
-    Err(out_of_memory::out_of_memory(shared))
 }
 
 /// Returns up to `frames` frozen frames, as many as there are without waiting: for pages that need
@@ -103,14 +103,15 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
                     && !shared.zone().is_at_least(Level::Enough) =>
             {
                 block.free();
-                batches = if evict::reclaim(shared, BATCH) > 0 { batches - 1 } else { 0 };
+                let freed = reclaim::reclaim_some(shared, BATCH, VISITS);
+                batches = if freed > 0 { batches - 1 } else { 0 };
                 shared.zone().drain();
             }
             Ok(block) => folios.extend(block.split(Order::ZERO)),
             Err(_) if batches > 0 => {
                 batches = 0;
                 shared.counters.direct_reclaims.add(1);
-                free_some(shared, left);
+                free_some(shared, left, VISITS);
             }
             Err(_) => break,
         }

@@ -2,37 +2,44 @@
 //!
 //! The arena has addresses for the maximum that the cache was made for. What is beyond the capacity
 //! is offline: blocks of 2 MiB that were given back to the system. Shrinking takes the blocks with
-//! the fewest pinned frames. It frees as many pages as they hold by the policy, and moves the rest
+//! no pinned frames. It frees as many pages as they hold by the policy, and moves the rest
 //! of their pages elsewhere. Readers go on, or sleep for the moment in which their page moves.
 //!
 //! The index of a file is paid from the capacity as well: for each 2 MiB of indexes one more block
 //! is offline.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use folio_frames::{BLOCK_ORDER, OfflineError};
 use folio_ref::Scheme;
 
 use crate::backing::error::error;
-use crate::memory::evict;
 use crate::memory::limits::machine_bytes;
 use crate::memory::pinned;
+use crate::memory::reclaim;
 use crate::memory::watermarks::set_watermarks;
 use crate::rt::shim::back_off;
 use crate::state::frames::Offline;
-use crate::state::shared::Shared;
+use crate::state::shared::{OfflineBlocks, Shared};
 
 /// Tries to empty one block, as other threads may take what was freed for it.
 const MAX_TRIES: usize = 4;
 
-/// Rounds through all blocks before a new capacity is given up. Readers pin pages for moments,
-/// which pass.
-const MAX_ROUNDS: usize = 200;
+/// The first pause between two rounds through all blocks; each is twice the one before. Readers pin
+/// pages for moments, which pass.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
 
-/// The time between two rounds.
-const PAUSE: Duration = Duration::from_millis(1);
+/// The last pause, after which a new capacity is given up. All are 127 ms.
+const MAX_PAUSE: Duration = Duration::from_millis(64);
+
+/// Attempts to empty one block in all rounds, before it counts as pinned.
+const MAX_ATTEMPTS: u8 = 2;
+
+/// The time for which no block is taken offline for the indexes after none could be.
+const FIT_BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Returns a capacity rounded down to whole blocks.
 ///
@@ -66,13 +73,13 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
     let bytes = check(bytes, most_bytes(shared), "the maximum capacity of this cache")?;
     let mut offline = shared.capacity.offline.lock();
     shared.capacity.bytes.store(bytes, Ordering::Relaxed);
-    let mut reached = fit_under_lock(shared, &mut offline);
-    for _ in 0..MAX_ROUNDS {
-        if reached <= bytes {
-            break;
-        }
-        back_off(PAUSE);
-        reached = fit_under_lock(shared, &mut offline);
+    let mut attempts = HashMap::new();
+    let mut reached = fit_under_lock(shared, &mut offline, &mut attempts);
+    let mut pause = MIN_PAUSE;
+    while reached > bytes && pause <= MAX_PAUSE {
+        back_off(pause);
+        pause *= 2;
+        reached = fit_under_lock(shared, &mut offline, &mut attempts);
     }
     if reached <= bytes {
         return Ok(());
@@ -91,8 +98,8 @@ pub(crate) fn spare_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
     spare_of(shared, &shared.capacity.offline.lock())
 }
 
-fn spare_of<S: Scheme>(shared: &Shared<S>, offline: &[Offline<S>]) -> usize {
-    (offline.len() * BLOCK_ORDER.bytes())
+fn spare_of<S: Scheme>(shared: &Shared<S>, offline: &OfflineBlocks<S>) -> usize {
+    (offline.blocks.len() * BLOCK_ORDER.bytes())
         .saturating_sub(most_bytes(shared) - shared.capacity.bytes())
 }
 
@@ -102,7 +109,7 @@ pub(crate) fn fit_after_close<S: Scheme>(shared: &Shared<S>) {
     if let Some(mut offline) = shared.capacity.offline.try_lock()
         && spare_of(shared, &offline) > 0
     {
-        fit_under_lock(shared, &mut offline);
+        fit_now(shared, &mut offline);
     }
 }
 
@@ -110,13 +117,26 @@ pub(crate) fn fit_after_close<S: Scheme>(shared: &Shared<S>) {
 /// short.
 pub(crate) fn fit<S: Scheme>(shared: &Shared<S>) {
     if let Some(mut offline) = shared.capacity.offline.try_lock() {
-        fit_under_lock(shared, &mut offline);
+        fit_now(shared, &mut offline);
+    }
+}
+
+/// Fits, unless no block could be taken offline a moment ago.
+fn fit_now<S: Scheme>(shared: &Shared<S>, offline: &mut OfflineBlocks<S>) {
+    if offline.failed.is_none_or(|failed| failed.elapsed() >= FIT_BACK_OFF) {
+        fit_under_lock(shared, offline, &mut HashMap::new());
     }
 }
 
 /// Brings as many blocks online, or takes as many offline, as the capacity says. Returns the number
-/// of bytes online after that.
-fn fit_under_lock<S: Scheme>(shared: &Shared<S>, offline: &mut Vec<Offline<S>>) -> usize {
+/// of bytes online after that. `attempts` counts those to empty a block, by block.
+fn fit_under_lock<S: Scheme>(
+    shared: &Shared<S>,
+    offline: &mut OfflineBlocks<S>,
+    attempts: &mut HashMap<usize, u8>,
+) -> usize {
+    let failed = &mut offline.failed;
+    let offline = &mut offline.blocks;
     let zone = shared.zone();
     let block_bytes = BLOCK_ORDER.bytes();
     let wanted = (shared
@@ -131,13 +151,17 @@ fn fit_under_lock<S: Scheme>(shared: &Shared<S>, offline: &mut Vec<Offline<S>>) 
         shared.arena.online(offline.pop().expect("more blocks are offline than `beyond`"));
     }
     if offline.len() < beyond {
-        for block in blocks_by_pinned(shared) {
+        // The last first.
+        for block in (0..zone.blocks()).rev() {
             if offline.len() == beyond {
                 break;
             }
-            offline.extend(empty(shared, block));
+            if is_worth_an_attempt(shared, block, attempts) {
+                offline.extend(empty(shared, block));
+            }
         }
     }
+    *failed = (offline.len() < beyond).then(Instant::now);
     if offline.len() != before {
         let frames = (zone.blocks() - offline.len()) * BLOCK_ORDER.frames() as usize;
         let frames = set_watermarks(zone, frames as u32);
@@ -146,15 +170,20 @@ fn fit_under_lock<S: Scheme>(shared: &Shared<S>, offline: &mut Vec<Offline<S>>) 
     (zone.blocks() - offline.len()) * block_bytes
 }
 
-/// Returns all blocks, those with the fewest pinned frames first; of equals the last one first.
-fn blocks_by_pinned<S: Scheme>(shared: &Shared<S>) -> Vec<usize> {
-    let zone = shared.zone();
-    let mut blocks: Vec<(usize, usize)> = (0..zone.blocks())
-        .rev()
-        .map(|block| (pinned::pinned_frames(shared, zone.block_range(block)), block))
-        .collect();
-    blocks.sort_by_key(|block| block.0);
-    blocks.into_iter().map(|block| block.1).collect()
+/// Returns `true` if a block seems to be movable, and was not tried in vain too often. A look at
+/// the descriptors goes first: a block with a pinned page costs no more than that.
+fn is_worth_an_attempt<S: Scheme>(
+    shared: &Shared<S>,
+    block: usize,
+    attempts: &mut HashMap<usize, u8>,
+) -> bool {
+    let frames = shared.zone().block_range(block);
+    if !pinned::seem_movable(shared, &frames) {
+        return false;
+    }
+    let attempts = attempts.entry(block).or_default();
+    *attempts += u8::from(*attempts <= MAX_ATTEMPTS);
+    *attempts <= MAX_ATTEMPTS && pinned::pinned_frames(shared, &frames) == 0
 }
 
 /// Takes a block offline. Returns `None` if a frame in it is pinned.
@@ -164,13 +193,13 @@ fn empty<S: Scheme>(shared: &Shared<S>, block: usize) -> Option<Offline<S>> {
         // Frames for the pages that are moved out of the block.
         let free = shared.zone().stats().free_frames;
         if free < frames {
-            evict::reclaim(shared, (frames - free) as usize);
+            reclaim::reclaim(shared, (frames - free) as usize);
         }
         match shared.arena.offline(block, shared) {
             Ok(offline) => return Some(offline),
-            Err(OfflineError::NotOnline) => return None,
-            // Busy or OutOfFrames: make room, and try again.
-            Err(_) => {}
+            // Other threads took the room.
+            Err(OfflineError::OutOfFrames) => {}
+            Err(_) => return None,
         }
     }
     None

@@ -11,7 +11,6 @@ use folio_ref::Scheme;
 
 use crate::memory::frames_view::CachedFrames;
 use crate::memory::large_folio;
-use crate::policy::Frames;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::{CACHED, split_owner_data};
@@ -19,42 +18,46 @@ use crate::state::units::{CACHED, split_owner_data};
 /// Pages that are freed at once when memory is short, so that the next misses find free frames.
 pub(crate) const BATCH: usize = 32;
 
+/// The maximum number of victims in a row that free nothing. Bounds a reclaim, whatever a policy
+/// names.
+const MAX_IN_VAIN: usize = 256;
+
 /// No frames.
 const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
 
-/// Evicts `wanted` pages, coldest first. May evict about half as many more where they lie in one
-/// folio: a cold folio is not split for its last pages. Returns the number evicted, which is fewer
-/// than `wanted` only if the rest is pinned or dirty.
-pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
+/// Evicts up to `wanted` pages that the policy names, until it names too many in a row that
+/// free nothing.
+pub(super) fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
     let frames = CachedFrames(shared.zone());
     let (mut freed, mut victims) = (0, Vec::with_capacity(BATCH));
     // Restored at the end: otherwise the policy would name them again at once.
     let mut failed = Vec::new();
     // Consecutive victims often belong to one file and to one folio.
     let (mut mapping, mut gone) = (None, NO_FRAMES);
-    // Bounds the loop, whatever a policy names.
-    let mut named: usize = 0;
-    while freed < wanted && named.saturating_sub(freed) < frames.count() as usize {
+    let mut in_vain = 0;
+    while freed < wanted && in_vain < MAX_IN_VAIN {
         victims.clear();
         shared.policy.lock().pick_victims(&frames, BATCH.min(wanted - freed), &mut victims);
         if victims.is_empty() {
             break;
         }
-        named += victims.len();
         for &frame in &victims {
             let pfn = frames.pfn(frame);
             // Evicted together with the frame before. If another page has the frame by now, that
             // page was reported to the policy.
             if (gone.start..gone.end).contains(&pfn) {
+                in_vain += 1;
                 continue;
             }
             // Evict in the order chosen: a victim given back goes to the tail of the queue, which
             // would scatter the pages of one folio.
             let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
             let Some((pages, frames)) = evict(shared, pfn, max, &mut mapping) else {
+                in_vain += 1;
                 failed.push(frame);
                 continue;
             };
+            in_vain = if pages > 0 { 0 } else { in_vain + 1 };
             freed += pages;
             gone = frames;
         }
@@ -71,9 +74,9 @@ pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
 
 /// Evicts the page in a frame, and the other pages of its folio if all are cold and there are at
 /// most `max`. Returns the number of pages and their frames, which are none if the page is not
-/// there any more. Returns `None` if the page stays. `last` is the mapping of the page before, kept
-/// for the next.
-fn evict<S: Scheme>(
+/// there any more, or left its file and is only pinned. Returns `None` if the page stays. `last` is
+/// the mapping of the page before, kept for the next.
+pub(super) fn evict<S: Scheme>(
     shared: &Shared<S>,
     pfn: Pfn,
     max: usize,
@@ -90,7 +93,13 @@ fn evict<S: Scheme>(
         // No lock is held when the previous mapping, perhaps its last reference, is dropped here.
         *last = shared.registry.by_id(id);
     }
-    let mapping = last.as_ref()?;
+    // A page that no index has is freed by its last pin owner: reclaim can forget it.
+    let mapping = last.as_ref().filter(|mapping| mapping.id == id);
+    let slot = mapping.and_then(|mapping| mapping.index.get(page));
+    let (Some(mapping), Some(slot)) = (mapping, slot) else { return Some((0, NO_FRAMES)) };
+    if slot.pfn(shared.zone()) != Some(pfn) {
+        return Some((0, NO_FRAMES));
+    }
     if seen.order > Order::ZERO
         && let Some(pages) = large_folio::reclaim_folio(mapping, head, &seen, max)
     {

@@ -16,18 +16,27 @@ pub(crate) fn dirty_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
     shared.dirty_pages.load(Ordering::Relaxed) as usize * FRAME_SIZE
 }
 
-/// Returns the error of an allocation that found no memory, with the bytes pinned, dirty and
-/// offline. Racy: a page may be both pinned and dirty.
+/// Returns the error of an allocation that found no memory, with the bytes pinned, dirty, offline
+/// and in flight. `pinned` is the number of pinned frames, if it was counted. Racy: a page may be
+/// both pinned and dirty.
 #[cold]
-pub(crate) fn out_of_memory<S: Scheme>(shared: &Shared<S>) -> io::Error {
-    let (pinned, dirty, capacity) =
-        (pinned::pinned_bytes(shared), dirty_bytes(shared), shared.capacity());
+pub(crate) fn out_of_memory<S: Scheme>(shared: &Shared<S>, pinned: Option<usize>) -> io::Error {
+    let pinned = pinned.map_or_else(|| pinned::pinned_bytes(shared), |frames| frames * FRAME_SIZE);
+    let (dirty, capacity) = (dirty_bytes(shared), shared.capacity());
     let online = shared.zone().stats().online_frames as usize * FRAME_SIZE;
     let offline = capacity.saturating_sub(online);
-    tracing::error!(capacity, pinned, dirty, offline, "no page of the cache can be freed");
+    let in_flight = shared.room.in_flight() as usize * FRAME_SIZE;
+    tracing::error!(
+        capacity,
+        pinned,
+        dirty,
+        offline,
+        in_flight,
+        "no page of the cache can be freed"
+    );
     let message = format!(
         "no page can be freed: of the cache's {capacity} bytes {pinned} are pinned by handles, \
-         {dirty} are dirty, {offline} are offline"
+         {dirty} are dirty, {offline} are offline, {in_flight} are in flight"
     );
     #[cfg(feature = "track")]
     let message = format!(

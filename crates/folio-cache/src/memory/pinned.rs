@@ -1,34 +1,85 @@
 //! The amount of memory that is pinned: referenced by others than the index.
 
-use folio_frames::{FRAME_SIZE, Owner, Pfn, PfnRange};
+use std::sync::Arc;
+
+use folio_frames::{FRAME_SIZE, Peek, Pfn, PfnRange};
 use folio_ref::{Scheme, Snapshot};
 
+use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
-use crate::state::units::CACHED;
+use crate::state::units::{CACHED, split_owner_data};
 
 /// Returns the bytes of pages that others than the index reference, or only others. Racy.
 pub(crate) fn pinned_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
-    pinned_frames(shared, shared.zone().pfns()) * FRAME_SIZE
+    pinned_frames(shared, &shared.zone().pfns()) * FRAME_SIZE
 }
 
 /// Returns the number of pinned frames in a range. Racy.
-pub(crate) fn pinned_frames<S: Scheme>(shared: &Shared<S>, frames: PfnRange) -> usize {
-    let zone = shared.zone();
-    let pinned_at = |pfn: Pfn| {
-        let seen = zone.peek(pfn);
-        if seen.kind != CACHED {
-            return 0;
+pub(crate) fn pinned_frames<S: Scheme>(shared: &Shared<S>, frames: &PfnRange) -> usize {
+    let mut count = 0;
+    let mut mappings = Mappings { shared, last: None };
+    for_each_cached(shared, frames, |pfn, seen| {
+        let is_pinned = match seen.snapshot {
+            // A folio that is being filled is in flight.
+            Snapshot::Frozen { .. } => false,
+            Snapshot::Live(n) if n <= seen.order.frames() => n != mappings.indexed(pfn, seen),
+            _ => true,
+        };
+        count += if is_pinned { seen.order.frames() as usize } else { 0 };
+    });
+    count
+}
+
+/// Returns `true` if no frame in a range seems to be pinned or in flight, by a look at its
+/// descriptor alone. Racy.
+pub(crate) fn seem_movable<S: Scheme>(shared: &Shared<S>, frames: &PfnRange) -> bool {
+    let mut seem_movable = true;
+    for_each_cached(shared, frames, |_, seen| {
+        seem_movable &= matches!(seen.snapshot, Snapshot::Live(n) if n <= seen.order.frames());
+    });
+    seem_movable
+}
+
+/// Calls `each` with the cached folios of which the head lies in a range.
+fn for_each_cached<S: Scheme>(
+    shared: &Shared<S>,
+    frames: &PfnRange,
+    mut each: impl FnMut(Pfn, &Peek),
+) {
+    let mut at = frames.start.as_u64();
+    while at < frames.end.as_u64() {
+        let seen = shared.zone().peek(Pfn::new(at));
+        if seen.kind == CACHED {
+            each(Pfn::new(at), &seen);
         }
-        let frames = seen.order.frames();
+        // A tail that is seen alone counts as one frame.
+        at += u64::from(seen.order.frames());
+    }
+}
+
+/// The mappings of frames, of which neighbours often have the same.
+struct Mappings<'c, S: Scheme> {
+    shared: &'c Shared<S>,
+    last: Option<(u32, Option<Arc<Mapping<S>>>)>,
+}
+
+impl<S: Scheme> Mappings<'_, S> {
+    /// Returns the number of slots that have a frame of a folio.
+    fn indexed(&mut self, head: Pfn, seen: &Peek) -> u32 {
+        let zone = self.shared.zone();
         let mut indexed = 0;
-        for pfn in (pfn.as_u64()..).map(Pfn::new).take(frames as usize) {
-            let owner_data = zone.peek(pfn).owner_data;
-            shared.with_slot(pfn, owner_data, &mut |slot| {
-                indexed += u32::from(slot.pfn(zone) == Some(pfn));
-            });
+        for n in 0..seen.order.frames() {
+            let pfn = Pfn::new(head.as_u64() + u64::from(n));
+            let owner_data = if n == 0 { seen.owner_data } else { zone.peek(pfn).owner_data };
+            let (id, page) = split_owner_data(owner_data);
+            if self.last.as_ref().is_none_or(|last| last.0 != id) {
+                // No lock is held when the one before is dropped here, perhaps the last reference.
+                self.last = Some((id, self.shared.registry.by_id(id)));
+            }
+            let mapping = self.last.as_ref().and_then(|last| last.1.as_deref());
+            let slot = mapping.and_then(|mapping| mapping.index.get(page));
+            indexed += u32::from(slot.is_some_and(|slot| slot.pfn(zone) == Some(pfn)));
         }
-        let is_pinned = indexed == 0 || seen.snapshot != Snapshot::Live(indexed);
-        if is_pinned { frames as usize } else { 0 }
-    };
-    frames.map(pinned_at).sum()
+        indexed
+    }
 }

@@ -12,13 +12,18 @@ use folio_frames::Level;
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
-use crate::memory::evict::{self, BATCH};
+use crate::memory::evict::BATCH;
+use crate::memory::reclaim;
 use crate::rt::worker::Job;
 use crate::state::shared::Shared;
 use crate::writeback::throttle;
 
 /// The pause after a round that freed nothing: pinned or dirty pages are not evictable at once.
 const BACK_OFF: Duration = Duration::from_millis(10);
+
+/// The frames that one round visits if the policy names no victim. So while all pages are pinned,
+/// this thread takes a small part of a CPU.
+const VISITS: u32 = 4096;
 
 impl<S: Scheme> Shared<S> {
     pub(crate) const RECLAIMER: Job<Self> =
@@ -29,7 +34,7 @@ fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {
     capacity::fit(shared);
     let mut pause = Duration::ZERO;
     while pause.is_zero() && !shared.zone().is_at_least(Level::Enough) {
-        if evict::reclaim(shared, BATCH) == 0 && !throttle::write_back_some(shared) {
+        if reclaim::reclaim_some(shared, BATCH, VISITS) == 0 && !throttle::write_back_some(shared) {
             pause = BACK_OFF;
         }
     }

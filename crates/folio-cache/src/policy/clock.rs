@@ -4,7 +4,7 @@
 //! The hand is its only state. CLOCK is not scan-resistant: it treats all pages alike, so a scan of
 //! the size of the memory evicts all other pages.
 
-use super::{FrameState, Frames, Policy};
+use super::{FrameState, Frames, MAX_PINNED, Policy};
 
 /// CLOCK, by frame number.
 #[derive(Debug, Default)]
@@ -28,15 +28,18 @@ impl Policy for Clock {
 
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         let count = frames.count();
+        let mut pinned = 0;
         for _ in 0..2 * u64::from(count) {
-            if victims.len() >= wanted {
+            if victims.len() >= wanted || pinned == MAX_PINNED {
                 break;
             }
             let frame = self.hand % count;
             self.hand = (frame + 1) % count;
             // A pinned page keeps its referenced bit.
-            let is_victim = matches!(frames.inspect(frame), FrameState::Evictable(_))
-                && !frames.take_referenced(frame);
+            let state = frames.inspect(frame);
+            pinned += usize::from(state == FrameState::Pinned);
+            let is_victim =
+                matches!(state, FrameState::Evictable(_)) && !frames.take_referenced(frame);
             if is_victim && !victims.contains(&frame) {
                 victims.push(frame);
             }

@@ -31,7 +31,7 @@
 use std::collections::VecDeque;
 
 use super::ghosts::Ghosts;
-use super::{FrameState, Frames, Policy};
+use super::{FrameState, Frames, MAX_PINNED, Policy};
 
 /// Cold pages get one in this many frames.
 const COLD: u32 = 20;
@@ -56,7 +56,14 @@ enum Place {
     Cold,
     /// In the ring, with its number of lives.
     Hot(u8),
+    /// Was pinned, and is set aside: it was cold (0), or hot with so many lives and 1.
+    Aside(u8),
 }
+
+/// The pages set aside that are visited for each victim, and in each choice of victims: so many
+/// more come back, when they are not pinned any more, than leave.
+const ASIDE_VISITS: usize = 4;
+const MIN_ASIDE_VISITS: usize = 16;
 
 /// A hot clock and a cold queue, with ghosts between them.
 #[derive(Debug)]
@@ -71,6 +78,11 @@ pub struct HotCold {
     ring: VecDeque<u32>,
     /// By frame: it is in the ring, once.
     in_ring: Vec<bool>,
+    /// Pinned frames, so that they are not visited each time. A frame that is no longer set aside
+    /// stays here until its turn.
+    aside: VecDeque<u32>,
+    /// By frame: it is in `aside`, once.
+    in_aside: Vec<bool>,
     ghosts: Ghosts,
     /// The number of hot frames.
     hot: u32,
@@ -88,6 +100,8 @@ impl HotCold {
             old: VecDeque::new(),
             ring: VecDeque::new(),
             in_ring: vec![false; frames as usize],
+            aside: VecDeque::new(),
+            in_aside: vec![false; frames as usize],
             ghosts: Ghosts::new(frames),
             hot: 0,
             frames,
@@ -133,6 +147,29 @@ impl HotCold {
         }
     }
 
+    /// Sets a pinned frame aside.
+    fn set_aside(&mut self, frame: u32, lives_and_1: u8) {
+        self.set(frame, Place::Aside(lives_and_1));
+        if !std::mem::replace(&mut self.in_aside[frame as usize], true) {
+            self.aside.push_back(frame);
+        }
+    }
+
+    /// Visits pages that were set aside, and takes back those that are not pinned any more.
+    fn take_back(&mut self, frames: &dyn Frames, visits: usize) {
+        for _ in 0..visits.min(self.aside.len()) {
+            let Some(frame) = self.aside.pop_front() else { break };
+            self.in_aside[frame as usize] = false;
+            let Place::Aside(lives_and_1) = self.places[frame as usize] else { continue };
+            match frames.inspect(frame) {
+                FrameState::NotCached => self.set(frame, Place::Unknown),
+                FrameState::Pinned => self.set_aside(frame, lives_and_1),
+                FrameState::Evictable(_) if lives_and_1 > 0 => self.heat(frame, lives_and_1 - 1),
+                FrameState::Evictable(_) => self.chill(frame),
+            }
+        }
+    }
+
     /// Makes a hot page cold that was not used since `time`. Returns `true` if one was found.
     fn open_gate(&mut self, frames: &dyn Frames, time: u16) -> bool {
         for _ in 0..GATE_VISITS {
@@ -156,17 +193,21 @@ impl HotCold {
     }
 
     /// Makes a hot page cold. Returns `false` if none can be evicted, or if `visits` ran out.
-    fn cool_one(&mut self, frames: &dyn Frames, visits: &mut usize) -> bool {
-        while *visits > 0
+    fn cool_one(&mut self, frames: &dyn Frames, visits: &mut Visits) -> bool {
+        while visits.are_left()
             && let Some((frame, lives)) = self.next()
         {
-            *visits -= 1;
+            visits.left = visits.left.saturating_sub(1);
             match frames.inspect(frame) {
                 FrameState::NotCached => self.set(frame, Place::Unknown),
+                FrameState::Pinned => {
+                    visits.pinned += 1;
+                    self.set_aside(frame, lives + 1);
+                }
                 FrameState::Evictable(_) if !self.is_used(frames, frame, lives) => {
                     self.chill(frame);
                 }
-                FrameState::Evictable(_) | FrameState::Pinned => {
+                FrameState::Evictable(_) => {
                     self.ring.push_back(frame);
                     continue;
                 }
@@ -202,6 +243,42 @@ impl HotCold {
         lives > 0
     }
 
+    /// Names victims among the pages that are not set aside.
+    fn pick(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+        // Enough for each page to lose all lives, become cold, be found used, and be visited again.
+        let known = self.ring.len() + self.young.len() + self.old.len();
+        let mut visits = Visits { left: (usize::from(MAX_LIVES) + 3) * known, pinned: 0 };
+        while victims.len() < wanted && visits.are_left() {
+            visits.left -= 1;
+            let Some(frame) = self.old.pop_front().or_else(|| self.young.pop_front()) else {
+                if self.cool_one(frames, &mut visits) {
+                    continue;
+                }
+                break;
+            };
+            self.set(frame, Place::Unknown);
+            match frames.inspect(frame) {
+                FrameState::NotCached => {}
+                FrameState::Pinned => {
+                    visits.pinned += 1;
+                    self.set_aside(frame, 0);
+                }
+                FrameState::Evictable(_) if frames.take_referenced(frame) => {
+                    self.touch(frame);
+                    self.heat(frame, 0);
+                    if self.hot > self.max_hot() {
+                        self.cool_one(frames, &mut visits);
+                    }
+                }
+                FrameState::Evictable(page) => {
+                    let (time, now) = (self.times[frame as usize], self.now());
+                    self.ghosts.insert(page, time, now);
+                    victims.push(frame);
+                }
+            }
+        }
+    }
+
     /// Moves pages beyond the share of the young half to the old half. From then on their
     /// referenced bits count.
     fn age(&mut self, frames: &dyn Frames) {
@@ -210,6 +287,19 @@ impl HotCold {
             frames.take_referenced(frame);
             self.old.push_back(frame);
         }
+    }
+}
+
+/// The visits of one choice of victims.
+struct Visits {
+    left: usize,
+    /// The number of pinned pages that were visited.
+    pinned: usize,
+}
+
+impl Visits {
+    fn are_left(&self) -> bool {
+        self.left > 0 && self.pinned < MAX_PINNED
     }
 }
 
@@ -241,45 +331,16 @@ impl Policy for HotCold {
     }
 
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
-        // Put aside until the end: in the queue, one pinned page would be visited again and again,
-        // and hide all others.
-        let mut pinned = Vec::new();
-        // Enough for each page to lose all lives, become cold, be found used, and be visited again.
-        let known = self.ring.len() + self.young.len() + self.old.len();
-        let mut visits = (usize::from(MAX_LIVES) + 3) * known;
-        while victims.len() < wanted && visits > 0 {
-            visits -= 1;
-            let Some(frame) = self.old.pop_front().or_else(|| self.young.pop_front()) else {
-                if self.cool_one(frames, &mut visits) {
-                    continue;
-                }
-                break;
-            };
-            self.set(frame, Place::Unknown);
-            match frames.inspect(frame) {
-                FrameState::NotCached => {}
-                FrameState::Pinned => pinned.push(frame),
-                FrameState::Evictable(_) if frames.take_referenced(frame) => {
-                    self.touch(frame);
-                    self.heat(frame, 0);
-                    if self.hot > self.max_hot() {
-                        self.cool_one(frames, &mut visits);
-                    }
-                }
-                FrameState::Evictable(page) => {
-                    let (time, now) = (self.times[frame as usize], self.now());
-                    self.ghosts.insert(page, time, now);
-                    victims.push(frame);
-                }
-            }
-        }
-        for frame in pinned {
-            self.chill(frame);
+        self.take_back(frames, MIN_ASIDE_VISITS + ASIDE_VISITS * wanted);
+        self.pick(frames, wanted, victims);
+        if victims.is_empty() && !self.aside.is_empty() {
+            self.take_back(frames, MAX_PINNED);
+            self.pick(frames, wanted, victims);
         }
     }
 
     fn is_cold(&self, frame: u32) -> bool {
-        !matches!(self.places[frame as usize], Place::Hot(1..))
+        !matches!(self.places[frame as usize], Place::Hot(1..) | Place::Aside(2..))
     }
 
     /// The other pages of a folio follow the victim in the queue. A frame that stayed there would
@@ -289,7 +350,7 @@ impl Policy for HotCold {
             Place::Cold if self.old.front() == Some(&frame) => drop(self.old.pop_front()),
             // Named already, or not at the front of the queue, where it does no harm.
             Place::Unknown | Place::Cold => return,
-            Place::Hot(_) => {}
+            Place::Hot(_) | Place::Aside(_) => {}
         }
         self.set(frame, Place::Unknown);
         let (time, now) = (self.times[frame as usize], self.now());

@@ -109,6 +109,9 @@ mod queue;
 mod s3_fifo;
 mod sieve;
 
+/// The maximum number of pinned pages that one choice of victims visits.
+const MAX_PINNED: usize = 256;
+
 pub use clock::Clock;
 pub use hot_cold::HotCold;
 pub use s3_fifo::S3Fifo;
@@ -142,8 +145,9 @@ pub trait Policy: Send + fmt::Debug {
     /// Called when frames are needed, again and again until enough are free or no victim is named.
     /// A victim is [`FrameState::Evictable`] when it is named, and is named once. The policy
     /// forgets it; a victim that cannot be evicted after all is [restored](Self::restore). The
-    /// policy names fewer than `wanted` only if all other pages are pinned: an empty answer ends
-    /// the reclaim. The number of visits must be bounded even if all pages are pinned.
+    /// policy may name fewer than `wanted` if it met many pinned pages, and none at all. Then the
+    /// cache looks through the frames itself, in no good order. So a policy need not, and should
+    /// not, visit all pages if most of them are pinned.
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>);
 
     /// Returns `true` if the page in a frame may be evicted with a victim of the same folio.

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 use super::ghosts::Ghosts;
-use super::{FrameState, Frames, Policy};
+use super::{FrameState, Frames, MAX_PINNED, Policy};
 
 /// The maximum number of visits that are counted as used.
 const MAX_USED: u8 = 3;
@@ -69,10 +69,12 @@ impl S3Fifo {
     }
 
     /// Names the oldest frame of the small queue if it was not used, or moves it to the main queue.
-    fn visit_small(&mut self, frames: &dyn Frames, victims: &mut Vec<u32>) {
-        let Some(frame) = self.small.pop_front() else { return };
+    /// Returns `true` if it is pinned.
+    fn visit_small(&mut self, frames: &dyn Frames, victims: &mut Vec<u32>) -> bool {
+        let Some(frame) = self.small.pop_front() else { return false };
         self.places[frame as usize] = Place::Main(0);
-        match frames.inspect(frame) {
+        let state = frames.inspect(frame);
+        match state {
             FrameState::Evictable(page) if !frames.take_referenced(frame) => {
                 let now = self.now();
                 self.ghosts.insert(page, now, now);
@@ -81,21 +83,25 @@ impl S3Fifo {
             FrameState::Pinned => self.push_small(frame),
             FrameState::Evictable(_) | FrameState::NotCached => {}
         }
+        state == FrameState::Pinned
     }
 
     /// Visits the frame at the hand of the main queue, and names it if it was not used.
-    fn visit_main(&mut self, frames: &dyn Frames, victims: &mut Vec<u32>) {
+    /// Returns `true` if it is pinned.
+    fn visit_main(&mut self, frames: &dyn Frames, victims: &mut Vec<u32>) -> bool {
         let frame = self.hand % frames.count();
         self.hand = (frame + 1) % frames.count();
-        let Place::Main(used) = self.places[frame as usize] else { return };
-        if !matches!(frames.inspect(frame), FrameState::Evictable(_)) {
-            return;
+        let Place::Main(used) = self.places[frame as usize] else { return false };
+        let state = frames.inspect(frame);
+        if !matches!(state, FrameState::Evictable(_)) {
+            return state == FrameState::Pinned;
         }
         match (frames.take_referenced(frame), used) {
             (true, _) => self.places[frame as usize] = Place::Main((used + 1).min(MAX_USED)),
             (false, 0) if !victims.contains(&frame) => victims.push(frame),
             (false, _) => self.places[frame as usize] = Place::Main(used.saturating_sub(1)),
         }
+        false
     }
 }
 
@@ -122,7 +128,8 @@ impl Policy for S3Fifo {
         // Visits of each queue since it last got something new; in the small queue, visits that
         // left the page there.
         let (mut small, mut main) = (0, 0);
-        while victims.len() < wanted {
+        let mut pinned = 0;
+        while victims.len() < wanted && pinned < MAX_PINNED {
             let before = victims.len();
             let over = self.small.len() > target && small < self.small.len();
             if over || main >= laps {
@@ -130,7 +137,7 @@ impl Policy for S3Fifo {
                     break;
                 }
                 let len = self.small.len();
-                self.visit_small(frames, victims);
+                pinned += usize::from(self.visit_small(frames, victims));
                 if self.small.len() < len {
                     // There may be a new page for the hand.
                     main = 0;
@@ -138,7 +145,7 @@ impl Policy for S3Fifo {
                     small += 1;
                 }
             } else {
-                self.visit_main(frames, victims);
+                pinned += usize::from(self.visit_main(frames, victims));
                 main += 1;
             }
             if victims.len() > before {

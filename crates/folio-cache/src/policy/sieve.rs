@@ -7,7 +7,7 @@
 //! which they come, and never reaches the old ones. It takes 8 bytes for each frame.
 
 use super::queue::Queue;
-use super::{FrameState, Frames, Policy};
+use super::{FrameState, Frames, MAX_PINNED, Policy};
 
 /// SIEVE: a queue and a hand.
 #[derive(Debug)]
@@ -46,14 +46,15 @@ impl Policy for Sieve {
     }
 
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+        let mut pinned = 0;
         for _ in 0..=2 * self.queue.len() {
-            if victims.len() >= wanted {
+            if victims.len() >= wanted || pinned == MAX_PINNED {
                 return;
             }
             let Some(frame) = self.hand.or_else(|| self.queue.oldest()) else { break };
             self.hand = self.queue.newer(frame);
             match frames.inspect(frame) {
-                FrameState::Pinned => {}
+                FrameState::Pinned => pinned += 1,
                 FrameState::Evictable(_) if frames.take_referenced(frame) => {}
                 FrameState::Evictable(_) => {
                     self.remove(frame);

@@ -28,10 +28,16 @@ use crate::state::units::{Found, MOST_PAGES, pages_of};
 /// The share of a cache's memory that is read together for futures.
 const BATCH_SHARE: usize = 32;
 
+/// The share of a cache's memory that results may pin until their futures are polled.
+const UNPOLLED_SHARE: usize = 8;
+
 enum State<S: Scheme> {
     /// The waker to call at the end.
     Waiting(Waker),
-    Done(io::Result<Found<S>>),
+    /// The result, with the number of its pages that count as not polled.
+    Done(io::Result<Found<S>>, usize),
+    /// The page was found, and is to be looked up again: too many results wait to be polled.
+    Found,
     Taken,
 }
 
@@ -59,24 +65,48 @@ impl<S: Scheme> Fetch<S> {
     }
 
     fn end(&self, found: io::Result<Found<S>>) {
-        let before = mem::replace(&mut *self.state.lock(), State::Done(found));
+        let pages = match &found {
+            // At the end of the file a page is not found at once.
+            Ok(Some((folio, range))) if range.len() >= self.wanted || range.end == FRAME_SIZE => {
+                folio.order().frames() as usize
+            }
+            _ => 0,
+        };
+        let shared = &self.mapping.shared;
+        let most = shared.capacity() / FRAME_SIZE / UNPOLLED_SHARE;
+        let is_kept = pages == 0 || shared.room.keep_unpolled(pages, most);
+        let state = if is_kept { State::Done(found, pages) } else { State::Found };
+        let before = mem::replace(&mut *self.state.lock(), state);
         if let State::Waiting(waker) = before {
             waker.wake();
         }
     }
 
-    fn poll(&self, context: &Context<'_>) -> Poll<io::Result<Found<S>>> {
+    /// Returns the result, or `None` if the page must be looked up again.
+    fn poll(&self, context: &Context<'_>) -> Poll<Option<io::Result<Found<S>>>> {
         let mut state = self.state.lock();
         match &mut *state {
             State::Waiting(waker) => {
                 waker.clone_from(context.waker());
                 Poll::Pending
             }
-            State::Done(_) => match mem::replace(&mut *state, State::Taken) {
-                State::Done(found) => Poll::Ready(found),
-                State::Waiting(_) | State::Taken => unreachable!("the state was Done"),
+            State::Found => Poll::Ready(None),
+            State::Done(..) => match mem::replace(&mut *state, State::Taken) {
+                State::Done(found, pages) => {
+                    self.mapping.shared.room.polled(pages);
+                    Poll::Ready(Some(found))
+                }
+                _ => unreachable!("the state was Done"),
             },
             State::Taken => unreachable!("the fetch is dropped once its result is taken"),
+        }
+    }
+}
+
+impl<S: Scheme> Drop for Fetch<S> {
+    fn drop(&mut self) {
+        if let State::Done(_, pages) = self.state.get_mut() {
+            self.mapping.shared.room.polled(*pages);
         }
     }
 }
@@ -161,27 +191,25 @@ impl<S: Scheme> Progress<S> {
             // The thread of the fetch is in another process.
             self.0 = None;
         }
-        if let Some(fetch) = &self.0 {
-            let found = fetch.poll(context);
-            if found.is_ready() {
+        loop {
+            if let Some(fetch) = &self.0 {
+                let Poll::Ready(found) = fetch.poll(context) else { return Poll::Pending };
                 self.0 = None;
+                if let Some(found) = found {
+                    return Poll::Ready(found);
+                }
             }
-            return found;
-        }
-        if let Some(found) = walk::next_page_at_once(mapping, offset, wanted) {
-            return Poll::Ready(Ok(Some(found)));
-        }
-        mapping.shared.check_process()?;
-        let fetch = Fetch::new(mapping, offset, wanted, context.waker());
-        if mapping.shared.io_pool.fetch(Arc::clone(&fetch) as _, context.waker()) {
-            // It may be done already: without threads, the queue runs it at once.
-            let found = fetch.poll(context);
-            if found.is_pending() {
-                self.0 = Some(fetch);
+            if let Some(found) = walk::next_page_at_once(mapping, offset, wanted) {
+                return Poll::Ready(Ok(Some(found)));
             }
-            return found;
+            mapping.shared.check_process()?;
+            let fetch = Fetch::new(mapping, offset, wanted, context.waker());
+            if !mapping.shared.io_pool.fetch(Arc::clone(&fetch) as _, context.waker()) {
+                return Poll::Pending;
+            }
+            // It may have ended: without threads, it has.
+            self.0 = Some(fetch);
         }
-        Poll::Pending
     }
 
     /// Returns the page around an offset: [`poll_page`](Self::poll_page) as a future.

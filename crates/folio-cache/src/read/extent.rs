@@ -18,6 +18,7 @@ use folio_ref::Scheme;
 use smallvec::SmallVec;
 
 use crate::memory::frames_view;
+use crate::memory::in_flight::InFlight;
 use crate::memory::large_folio::publish_as_folios;
 use crate::rt::io_pool::{self, Pages};
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot};
@@ -32,6 +33,8 @@ pub(crate) struct Extent<'m, S: Scheme> {
     mapping: &'m Mapping<S>,
     first: u32,
     locked_slots: PerPage<FrozenSlot<'m, S>>,
+    /// The same number of pages. Dropped after the page locks.
+    in_flight: InFlight<'m, S>,
 }
 
 impl<'m, S: Scheme> Extent<'m, S> {
@@ -43,6 +46,7 @@ impl<'m, S: Scheme> Extent<'m, S> {
         F::IntoIter: ExactSizeIterator,
     {
         let mut folios = folios.into_iter();
+        let mut in_flight = InFlight::begin(&mapping.shared, folios.len());
         let mut locked_slots = PerPage::with_capacity(folios.len());
         // Page numbers end at 16 TiB, and so does the extent.
         for (page, mut folio) in (first..=u32::MAX).zip(&mut folios) {
@@ -61,7 +65,8 @@ impl<'m, S: Scheme> Extent<'m, S> {
             }
         }
         folios.for_each(FrozenFolio::free);
-        Self { mapping, first, locked_slots }
+        in_flight.set(locked_slots.len());
+        Self { mapping, first, locked_slots, in_flight }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -76,6 +81,7 @@ impl<'m, S: Scheme> Extent<'m, S> {
     /// Drops the page locks of all pages except the first. Those pages are missed again.
     pub(crate) fn keep_first(&mut self) {
         self.locked_slots.truncate(1);
+        self.in_flight.set(self.locked_slots.len());
     }
 
     /// Returns the buffers for one request, one for each contiguous piece of memory. Call directly
@@ -142,6 +148,7 @@ impl<'m, S: Scheme> Extent<'m, S> {
 
     /// Keeps the page locks without the borrow. Returns an extent that another thread can fill.
     pub(crate) fn suspend(self, mapping: Arc<Mapping<S>>) -> SuspendedExtent<S> {
+        self.in_flight.suspend();
         let folios = self.locked_slots.into_iter().map(FrozenSlot::suspend).collect();
         SuspendedExtent { mapping, first: self.first, folios }
     }
@@ -185,5 +192,7 @@ fn resume<S: Scheme>(
         let slot = mapping.index.get(page).expect("the index keeps a slot that was locked");
         slot.resume(folio).expect("a suspended page lock stays on its slot")
     });
-    Extent { mapping, first, locked_slots: locked_slots.collect() }
+    let locked_slots: PerPage<_> = locked_slots.collect();
+    let in_flight = InFlight::resume(&mapping.shared, locked_slots.len());
+    Extent { mapping, first, locked_slots, in_flight }
 }

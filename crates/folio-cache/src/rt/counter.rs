@@ -68,9 +68,11 @@ impl Counter {
         }
     }
 
-    /// Returns the sum. Counts that other threads add at this moment may be missing.
+    /// Returns the sum, which wraps around: what one thread adds another may subtract. Counts that
+    /// other threads add at this moment may be missing.
     pub(crate) fn get(&self) -> u64 {
-        self.cells.iter().map(|cell| cell.load(Ordering::Relaxed)).sum()
+        let counts = self.cells.iter().map(|cell| cell.load(Ordering::Relaxed));
+        counts.fold(0, u64::wrapping_add)
     }
 }
 

@@ -36,8 +36,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::rt::busy::HUNG_AFTER;
-pub(crate) use crate::rt::io_queue::{Extent, Fetch, Pages};
-use crate::rt::io_queue::{Queue, Waiting, Work};
+use crate::rt::fetch_queue::Waiting;
+use crate::rt::in_flight::RequestId;
+use crate::rt::io_queue::{Queue, Work};
+pub(crate) use crate::rt::io_request::{Extent, Fetch, Pages};
 use crate::rt::shim::{Condvar, Mutex, MutexGuard, back_off, spawn, wait_for};
 
 /// Returns `true` while a future shares the fetch.
@@ -107,22 +109,21 @@ impl IoPool {
     pub(crate) fn fetch(&self, fetch: Arc<dyn Fetch>, waker: &Waker) -> bool {
         let mut queue = self.shared.queue.lock();
         let Pages { mapping, pages } = fetch.pages();
-        if !pages.is_empty() && queue.join(*mapping, pages.start, waker) {
+        if !pages.is_empty() && queue.in_flight.join(*mapping, pages.start, waker) {
             return false;
         }
-        let waiting = Waiting { together: fetch.is_together(), joined: Vec::new(), fetch };
-        if queue.joins_others(&waiting) {
-            queue.fetches.push_back(waiting);
+        if queue.joins_others(&*fetch) {
+            queue.push_fetch(fetch);
             return true;
         }
         self.shared.make_room(&mut queue);
         if queue.threads > 0 {
-            queue.fetches.push_back(waiting);
+            queue.push_fetch(fetch);
             // An idle thread may have left throttled fetches: notify one for each new fetch in any
             // case.
             self.shared.work.notify_one();
         } else {
-            let work = queue.begin_fetch(waiting);
+            let work = queue.begin_fetch(fetch);
             drop(queue);
             self.shared.work_on(work);
         }
@@ -229,9 +230,7 @@ impl Inner {
         loop {
             if let Some(work) = queue.begin() {
                 // No thread was notified of the fetches of its mapping that it leaves.
-                if matches!(work, Work::Together(_))
-                    && queue.fetches.iter().any(|waiting| !queue.is_throttled(waiting))
-                {
+                if matches!(work, Work::Together(_)) && queue.has_ready_fetch() {
                     self.make_room(&mut queue);
                     self.work.notify_one();
                 }
@@ -262,30 +261,34 @@ impl Inner {
     fn work_on(self: &Arc<Self>, work: Work) {
         let mut end = End {
             shared: self,
-            pages: Vec::new(),
+            requests: Vec::new(),
             fetches: false,
             together: None,
             again: Vec::new(),
         };
         match work {
-            Work::Fetch(fetch) => {
-                (end.pages, end.fetches) = (vec![fetch.pages().clone()], true);
+            Work::Fetch(Waiting { id, fetch }) => {
+                (end.requests, end.fetches) = (vec![id], true);
                 if is_wanted(&fetch) {
                     fetch.work();
                 }
             }
             Work::Together(fetches) => {
-                (end.pages, end.fetches) =
-                    (fetches.iter().map(|fetch| fetch.pages().clone()).collect(), true);
-                end.together = end.pages.first().map(|pages| pages.mapping);
+                end.fetches = true;
+                end.together = fetches.first().map(|first| first.fetch.pages().mapping);
+                let fetches = fetches.into_iter().map(|Waiting { id, fetch }| {
+                    end.requests.push(id);
+                    fetch
+                });
+                let fetches: Vec<_> = fetches.collect();
                 // Fetches without an answer are repeated one by one, whatever went wrong.
                 let pages = panic::catch_unwind(AssertUnwindSafe(|| fill_together(&fetches)));
                 end.again = fetches;
                 end.again.retain(|fetch| !fetch.end_at_once() && is_wanted(fetch));
                 drop(pages);
             }
-            Work::Extent(extent) => {
-                end.pages = vec![extent.pages()];
+            Work::Extent(id, extent) => {
+                end.requests = vec![id];
                 extent.fill();
             }
         }
@@ -306,7 +309,7 @@ fn fill_together(fetches: &[Arc<dyn Fetch>]) -> Option<Box<dyn Any>> {
 /// The end of begun work, on drop.
 struct End<'s> {
     shared: &'s Arc<Inner>,
-    pages: Vec<Pages>,
+    requests: Vec<RequestId>,
     fetches: bool,
     together: Option<u32>,
     again: Vec<Arc<dyn Fetch>>,
@@ -315,21 +318,16 @@ struct End<'s> {
 impl Drop for End<'_> {
     fn drop(&mut self) {
         let mut queue = self.shared.queue.lock();
-        queue.fetching -= usize::from(self.fetches);
-        if let Some(place) =
-            queue.together.iter().position(|&mapping| Some(mapping) == self.together)
-        {
-            queue.together.swap_remove(place);
+        if self.fetches {
+            queue.end_fetch(self.together);
         }
         let mut joined = Vec::new();
-        for pages in &self.pages {
-            if let Some(place) = queue.begun.iter().position(|(begun, _)| begun == pages) {
-                joined.extend(queue.begun.swap_remove(place).1);
-            }
+        for &request in &self.requests {
+            joined.append(&mut queue.in_flight.remove(request));
         }
         for fetch in self.again.drain(..) {
             self.shared.make_room(&mut queue);
-            queue.fetches.push_back(Waiting { fetch, joined: Vec::new(), together: false });
+            queue.push_alone(fetch);
             self.shared.work.notify_one();
         }
         drop(queue);

@@ -21,17 +21,24 @@ pub(crate) struct Dirty {
 }
 
 impl Dirty {
-    /// Adds a page. Returns `true` if the file is sick. Call under the page lock.
-    pub(crate) fn insert(&self, page: u32) -> bool {
+    /// Inserts a page. Calls `first` if no page was dirty before, in order with all other calls.
+    /// Returns `true` if the file is sick. Call while the page is locked.
+    pub(crate) fn insert(&self, page: u32, first: impl FnOnce()) -> bool {
         let mut pages = self.pages.lock();
+        if pages.is_empty() {
+            first();
+        }
         pages.insert(page);
         self.is_sick()
     }
 
-    /// Removes a page. Returns `true` if the file is sick. Call under the page lock.
-    pub(crate) fn remove(&self, page: u32) -> bool {
+    /// Removes a page. Calls `last` if no page is dirty any more, in order with all other calls.
+    /// Returns `true` if the file is sick. Call while the page is locked.
+    pub(crate) fn remove(&self, page: u32, last: impl FnOnce()) -> bool {
         let mut pages = self.pages.lock();
-        pages.remove(&page);
+        if pages.remove(&page) && pages.is_empty() {
+            last();
+        }
         self.is_sick()
     }
 
@@ -99,7 +106,7 @@ mod tests {
     fn dirty_ranges_are_neighbours_within_the_given_pages() {
         let dirty = Dirty::default();
         for page in [3, 4, 5, 9, u32::MAX] {
-            dirty.insert(page);
+            dirty.insert(page, || ());
         }
         assert_eq!(dirty.range(0..10, 100), 3..6);
         assert_eq!(dirty.range(0..10, 2), 3..5);
@@ -109,7 +116,7 @@ mod tests {
         assert_eq!(dirty.range(10..u64::MAX, 2), u64::from(u32::MAX)..1 << 32);
         assert_eq!(dirty.range(1 << 32..u64::MAX, 2), 0..0);
         assert_eq!(dirty.end(), 1 << 44);
-        dirty.remove(u32::MAX);
+        dirty.remove(u32::MAX, || ());
         assert_eq!((dirty.end(), dirty.pages.lock().contains(&9)), (10 << 12, true));
     }
 }

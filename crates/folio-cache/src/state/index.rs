@@ -15,7 +15,7 @@
 //! for as long as the index. One table for all pages would need no chunks, and would take 64 MiB
 //! for each sparse file of 16 TiB.
 
-use std::collections::TryReserveError;
+use std::collections::{BTreeSet, TryReserveError};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 
 use folio_frames::{FRAME_SIZE, Platform, Slot};
 use once_cell::race::OnceBox;
+use parking_lot::Mutex;
 
 use crate::backing::error;
 
@@ -48,6 +49,9 @@ type Leaf<P> = OnceBox<[Slot<P>; LEAF]>;
 pub(crate) struct Index<P: Platform> {
     near: Box<[Leaf<P>]>,
     chunks: [OnceLock<Box<[Leaf<P>]>>; CHUNKS],
+    /// The numbers of the leaves that exist, so that a visit costs what its range holds. A leaf is
+    /// entered before it can be found.
+    leaves: Mutex<BTreeSet<u32>>,
     /// The memory of the tables and leaves of this index.
     bytes: AtomicUsize,
     /// The memory of all indexes of the cache.
@@ -77,6 +81,7 @@ impl<P: Platform> Index<P> {
         let index = Self {
             near,
             chunks: [const { OnceLock::new() }; CHUNKS],
+            leaves: Mutex::default(),
             bytes: AtomicUsize::new(0),
             total,
         };
@@ -88,11 +93,15 @@ impl<P: Platform> Index<P> {
     #[inline(always)]
     pub(crate) fn get(&self, page: u32) -> Option<&Slot<P>> {
         let (leaf, slot) = (page as usize / LEAF, page as usize % LEAF);
-        let leaf = match self.near.get(leaf) {
+        Some(&self.leaf(leaf)?[slot])
+    }
+
+    #[inline(always)]
+    fn leaf(&self, leaf: usize) -> Option<&[Slot<P>; LEAF]> {
+        match self.near.get(leaf) {
             Some(near) => near.get(),
             None => self.far(leaf),
-        };
-        Some(&leaf?[slot])
+        }
     }
 
     /// Returns a leaf in a chunk, or `None` if it does not exist.
@@ -131,6 +140,7 @@ impl<P: Platform> Index<P> {
             &self.chunks[chunk].get().expect("the chunk was just set, and stays")[leaf]
         };
         let slots = self.boxed(LEAF, Slot::new)?;
+        self.leaves.lock().insert(leaf as u32);
         let _ = cell.set(slots.try_into().expect("the length is that of a leaf"));
         Ok(())
     }
@@ -160,18 +170,28 @@ impl<P: Platform> Index<P> {
         Ok(items.into_boxed_slice())
     }
 
-    /// Calls `visit` with each existing slot of a range of pages.
+    /// Calls `visit` with each existing slot of a range of pages. Costs nothing for leaves that do
+    /// not exist.
     pub(crate) fn for_each_in(&self, pages: Range<u64>, mut visit: impl FnMut(&Slot<P>)) {
-        let far = self.chunks.iter().enumerate().flat_map(|(number, chunk)| {
-            let first = self.near.len() + (1 << number) - 1;
-            (first..).zip(chunk.get().into_iter().flatten())
-        });
-        for (leaf, slots) in (0..).zip(&self.near).chain(far) {
-            let begins = (leaf * LEAF) as u64;
+        let first = u32::try_from(pages.start / LEAF as u64).unwrap_or(u32::MAX);
+        let mut next = self.next_leaf(first);
+        while let Some(leaf) = next {
+            let begins = u64::from(leaf) * LEAF as u64;
+            if begins >= pages.end {
+                break;
+            }
             let within = |page: u64| page.saturating_sub(begins).min(LEAF as u64) as usize;
             let range = within(pages.start)..within(pages.end);
-            slots.get().into_iter().flat_map(|slots| &slots[range.clone()]).for_each(&mut visit);
+            let slots =
+                self.leaf(leaf as usize).into_iter().flat_map(|slots| &slots[range.clone()]);
+            slots.for_each(&mut visit);
+            next = self.next_leaf(leaf + 1);
         }
+    }
+
+    /// Returns the first leaf from this number on.
+    fn next_leaf(&self, leaf: u32) -> Option<u32> {
+        self.leaves.lock().range(leaf..).next().copied()
     }
 }
 

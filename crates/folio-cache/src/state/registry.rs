@@ -4,9 +4,9 @@
 //! last strong reference, and the drop of a mapping takes these locks. **Invariant:** no mapping is
 //! dropped under them.
 //!
-//! Lock order: `by_file_id`, then `by_id`.
+//! Lock order: `by_file_id`, then `by_id`; `dirty` alone, below the dirty pages of a mapping.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -24,8 +24,33 @@ pub(crate) struct Registry<S: Scheme> {
     by_file_id: Mutex<HashMap<FileId, Numbered<S>>>,
     by_id: RwLock<HashMap<u32, Weak<Mapping<S>>>>,
     next_id: AtomicU32,
+    /// The mappings with dirty pages.
+    pub(crate) dirty: DirtyFiles,
     /// The memory of all indexes, in bytes.
     pub(crate) index_bytes: Arc<AtomicUsize>,
+}
+
+/// The numbers of the mappings that have dirty pages. A mapping enters and leaves under the lock of
+/// its own set of dirty pages.
+#[derive(Default)]
+pub(crate) struct DirtyFiles {
+    ids: Mutex<BTreeSet<u32>>,
+    /// Where the next search for memory begins.
+    turn: AtomicU32,
+}
+
+impl DirtyFiles {
+    pub(crate) fn insert(&self, id: u32) {
+        self.ids.lock().insert(id);
+    }
+
+    pub(crate) fn remove(&self, id: u32) {
+        self.ids.lock().remove(&id);
+    }
+
+    fn first_from(&self, id: u32) -> Option<u32> {
+        self.ids.lock().range(id..).next().copied()
+    }
 }
 
 impl<S: Scheme> Default for Registry<S> {
@@ -34,6 +59,7 @@ impl<S: Scheme> Default for Registry<S> {
             by_file_id: Mutex::default(),
             by_id: RwLock::default(),
             next_id: AtomicU32::new(0),
+            dirty: DirtyFiles::default(),
             index_bytes: Arc::default(),
         }
     }
@@ -81,6 +107,33 @@ impl<S: Scheme> Registry<S> {
     pub(crate) fn all(&self) -> Vec<Arc<Mapping<S>>> {
         // Collected under the lock, dropped by the caller: see the invariant of this module.
         self.by_id.read().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Returns the mappings that have dirty pages now.
+    pub(crate) fn dirty(&self) -> Vec<Arc<Mapping<S>>> {
+        let ids: Vec<_> = self.dirty.ids.lock().iter().copied().collect();
+        ids.into_iter().filter_map(|id| self.by_id(id)).collect()
+    }
+
+    /// Visits the mappings that have dirty pages, beginning behind the last one for which `visit`
+    /// returned `true`, until it does so again. Returns `true` then. Costs nothing for other
+    /// mappings.
+    pub(crate) fn any_dirty(&self, mut visit: impl FnMut(&Arc<Mapping<S>>) -> bool) -> bool {
+        // Relaxed, here and below: a hint.
+        let start = self.dirty.turn.load(Ordering::Relaxed);
+        for (mut from, end) in [(start, None), (0, Some(start))] {
+            while let Some(id) = self.dirty.first_from(from)
+                && end.is_none_or(|end| id < end)
+            {
+                if self.by_id(id).is_some_and(|mapping| visit(&mapping)) {
+                    self.dirty.turn.store(id.wrapping_add(1), Ordering::Relaxed);
+                    return true;
+                }
+                let Some(next) = id.checked_add(1) else { break };
+                from = next;
+            }
+        }
+        false
     }
 
     /// Returns the memory of all indexes, in bytes.

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use std::time::Instant;
 
 use folio_frames::{KindOps, UserSpace};
 use folio_ref::Scheme;
@@ -11,6 +13,7 @@ use folio_uring::Process;
 use crate::policy::Policy;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
+use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
@@ -27,6 +30,11 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) counters: Counters,
     /// Chooses the pages to evict. Nothing is done to a page under this lock.
     pub(crate) policy: Mutex<Box<dyn Policy>>,
+    /// The frame at which the next sweep begins.
+    pub(crate) sweep: AtomicU32,
+    /// The last sweep that visited all frames found none to evict: a hint.
+    pub(crate) is_pinned: AtomicBool,
+    pub(crate) room: Room,
     /// The number of dirty pages of all files.
     pub(crate) dirty_pages: AtomicU64,
     /// The number of dirty pages of sick files.
@@ -65,14 +73,24 @@ impl<S: Scheme> Shared<S> {
 pub(crate) struct Capacity<S: Scheme> {
     /// The capacity in bytes. Written under the lock of `offline`.
     pub(crate) bytes: AtomicUsize,
-    /// The blocks beyond the capacity.
-    pub(crate) offline: Mutex<Vec<Offline<S>>>,
+    /// Blocks beyond the budget.
+    pub(crate) offline: Mutex<OfflineBlocks<S>>,
+}
+
+/// Blocks beyond the capacity.
+pub(crate) struct OfflineBlocks<S: Scheme> {
+    pub(crate) blocks: Vec<Offline<S>>,
+    /// When the capacity was last missed, until it is reached.
+    pub(crate) failed: Option<Instant>,
 }
 
 impl<S: Scheme> Capacity<S> {
     /// Returns a capacity of `bytes`, all of it online.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { bytes: AtomicUsize::new(bytes), offline: Mutex::default() }
+        Self {
+            bytes: AtomicUsize::new(bytes),
+            offline: Mutex::new(OfflineBlocks { blocks: Vec::new(), failed: None }),
+        }
     }
 
     /// Returns the capacity in bytes.

@@ -2,4 +2,5 @@
 
 pub(crate) mod discard;
 pub(crate) mod resize;
+mod spare_folios;
 pub(crate) mod write_pages;

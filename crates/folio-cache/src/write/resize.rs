@@ -23,8 +23,8 @@ use crate::rt::shim::MutexGuard;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::units::check_end;
+use crate::write::spare_folios::SpareFolios;
 use crate::write::write_pages;
-use crate::write::write_pages::SpareFolios;
 use crate::writeback::write_back::{self, change};
 
 /// Sets the length of the file to `new`: truncates it, or appends zeroes.
@@ -49,11 +49,10 @@ pub(crate) fn resize<S: Scheme>(
     // The page in which the file will end may be pinned: its remaining bytes are then copied. Only
     // under the locks is it known whether the file becomes shorter, and nothing is allocated there.
     let may_truncate_page = !new.is_multiple_of(FRAME_SIZE as u64);
-    let mut spare = SpareFolios(if may_truncate_page {
-        vec![alloc::allocate(&mapping.shared)?]
-    } else {
-        Vec::new()
-    });
+    let mut spare = SpareFolios::new(&mapping.shared);
+    if may_truncate_page {
+        spare.add(vec![alloc::allocate(&mapping.shared)?]);
+    }
     resize_with(mapping, writer, new, &mut spare)
 }
 
@@ -61,7 +60,7 @@ fn resize_with<S: Scheme>(
     mapping: &Mapping<S>,
     writer: &dyn Backing,
     new: u64,
-    spare: &mut SpareFolios<S>,
+    spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<()> {
     let mut change_token = mapping.changing.lock();
     let _length = mapping.length.lock();
@@ -101,7 +100,7 @@ fn truncate_page<S: Scheme>(
     slot: &Slot<S>,
     page: u32,
     within: usize,
-    spare: &mut SpareFolios<S>,
+    spare: &mut SpareFolios<'_, S>,
 ) {
     loop {
         match slot.try_lock(mapping.zone) {

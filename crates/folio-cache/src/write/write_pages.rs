@@ -33,7 +33,8 @@ use crate::read::lookup;
 use crate::rt::shim::MutexGuard;
 use crate::state::frames::{FrozenFolio, FrozenSlot, LockedSlot, Slot};
 use crate::state::mapping::Mapping;
-use crate::state::units::{CACHED, MOST_PAGES, page_of};
+use crate::state::units::{MOST_PAGES, page_of};
+use crate::write::spare_folios::SpareFolios;
 use crate::writeback::dirty_pages;
 use crate::writeback::throttle;
 
@@ -86,27 +87,6 @@ enum Attempt {
     Wait,
 }
 
-/// Folios for the pages that a call adds, the next one last. Those that are not used are freed.
-/// Folios for neighbouring pages are contiguous where memory allows, as a request that fills them
-/// has them.
-pub(crate) struct SpareFolios<S: Scheme>(pub(crate) Vec<FrozenFolio<S>>);
-
-impl<S: Scheme> SpareFolios<S> {
-    /// Returns the next folio, as that of a page.
-    pub(crate) fn take(&mut self, owner_data: u64) -> Option<FrozenFolio<S>> {
-        let mut folio = self.0.pop()?;
-        folio.set_owner(CACHED, owner_data);
-        Some(folio)
-    }
-}
-
-impl<S: Scheme> Drop for SpareFolios<S> {
-    fn drop(&mut self) {
-        // That of the last page first: the free lists then have them in their old order.
-        self.0.drain(..).for_each(FrozenFolio::free);
-    }
-}
-
 /// Writes `bytes` at `offset`. Returns the number of bytes written. A short count means an error
 /// part-way, which the next write returns.
 ///
@@ -157,7 +137,7 @@ pub(crate) fn write_pages<'m, S: Scheme>(
     bytes: &[u8],
     grow: &mut Option<MutexGuard<'m, ()>>,
 ) -> io::Result<usize> {
-    let mut spare = SpareFolios(Vec::new());
+    let mut spare = SpareFolios::new(&mapping.shared);
     let mut done = 0;
     while done < bytes.len() {
         let part = PagePart::first(offset + done as u64, &bytes[done..])?;
@@ -170,7 +150,11 @@ pub(crate) fn write_pages<'m, S: Scheme>(
                 mapping.unsynced.rewritten(&(part.begins()..part.ends()));
                 done += part.bytes.len();
             }
-            Ok(false) => *grow = Some(mapping.grow.lock()),
+            Ok(false) => {
+                // The thread that holds the lock may wait for memory.
+                spare.free_all();
+                *grow = Some(mapping.grow.lock());
+            }
             Err(error) if done == 0 => return Err(error),
             Err(_) => break,
         }
@@ -182,7 +166,7 @@ pub(crate) fn write_pages<'m, S: Scheme>(
 fn overwrite<S: Scheme>(
     mapping: &Mapping<S>,
     part: &PagePart<'_>,
-    spare: &mut SpareFolios<S>,
+    spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<bool> {
     let slot = mapping.index.get_or_make(part.page)?;
     while part.ends() <= mapping.len() {
@@ -199,7 +183,7 @@ fn overwrite<S: Scheme>(
 fn grow_by<S: Scheme>(
     mapping: &Mapping<S>,
     part: &PagePart<'_>,
-    spare: &mut SpareFolios<S>,
+    spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<()> {
     let slot = mapping.index.get_or_make(part.page)?;
     let mut refreshed = false;
@@ -248,7 +232,7 @@ fn try_write<S: Scheme>(
     slot: &Slot<S>,
     part: &PagePart<'_>,
     covers: bool,
-    spare: &mut SpareFolios<S>,
+    spare: &mut SpareFolios<'_, S>,
     grows: bool,
 ) -> Attempt {
     let Some(locked) = slot.try_lock(mapping.zone) else {
@@ -297,7 +281,7 @@ fn install_new<S: Scheme>(
     mapping: &Mapping<S>,
     slot: &Slot<S>,
     part: &PagePart<'_>,
-    spare: &mut SpareFolios<S>,
+    spare: &mut SpareFolios<'_, S>,
     grows: bool,
 ) -> Attempt {
     let Some(mut new) = spare.take(mapping.owner_data(part.page)) else {
@@ -309,12 +293,12 @@ fn install_new<S: Scheme>(
     let mut frozen = match slot.install(new) {
         Ok(frozen) => frozen,
         Err(new) => {
-            spare.0.push(new);
+            spare.put_back(new);
             return Attempt::Wait;
         }
     };
     if is_short(mapping, part, grows) {
-        spare.0.push(frozen.remove());
+        spare.put_back(frozen.remove());
         return Attempt::Short;
     }
     part.write_to(frozen.folio_mut());
@@ -342,7 +326,7 @@ fn write_copy<S: Scheme>(
     mapping: &Mapping<S>,
     locked: LockedSlot<'_, S>,
     part: &PagePart<'_>,
-    spare: &mut SpareFolios<S>,
+    spare: &mut SpareFolios<'_, S>,
 ) -> Attempt {
     let Some(mut new) = spare.take(mapping.owner_data(part.page)) else {
         return Attempt::Allocate;
@@ -363,18 +347,23 @@ fn prepare<S: Scheme>(
     needed: &Attempt,
     slot: &Slot<S>,
     part: &PagePart<'_>,
-    spare: &mut SpareFolios<S>,
+    spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<()> {
     match needed {
-        Attempt::Fill => drop(lookup::find_or_fill(mapping, part.page, 1)?),
+        Attempt::Fill => {
+            // The fill may wait for memory.
+            spare.free_all();
+            drop(lookup::find_or_fill(mapping, part.page, 1)?);
+        }
         Attempt::Allocate => {
             let missing = missing_pages(mapping, part);
             if missing > 1 {
-                spare.0 = alloc::allocate_some(&mapping.shared, missing);
-                spare.0.reverse();
+                spare.add(alloc::allocate_some(&mapping.shared, missing));
             }
-            if spare.0.is_empty() {
-                spare.0.push(alloc::allocate(&mapping.shared)?);
+            if spare.is_empty() {
+                // Those that were taken do not count as in flight any more.
+                spare.free_all();
+                spare.add(vec![alloc::allocate(&mapping.shared)?]);
             }
         }
         // The lock is mostly that of another writer, which ends in a moment.

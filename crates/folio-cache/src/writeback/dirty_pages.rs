@@ -22,7 +22,8 @@ pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFoli
 }
 
 fn insert<S: Scheme>(mapping: &Mapping<S>, page: u32) {
-    if mapping.dirty.insert(page) {
+    let registry = &mapping.shared.registry;
+    if mapping.dirty.insert(page, || registry.dirty.insert(mapping.id)) {
         add_to_sick(&mapping.shared, 1);
     }
     add_to_count(&mapping.shared, 1);
@@ -53,7 +54,8 @@ pub(crate) fn make_dirty_again<S: Scheme>(mapping: &Mapping<S>, page: u32) -> bo
 
 /// Removes a page from the set of dirty pages. Call while the page is locked.
 pub(crate) fn forget_dirty<S: Scheme>(mapping: &Mapping<S>, page: u32) {
-    if mapping.dirty.remove(page) {
+    let last = || mapping.shared.registry.dirty.remove(mapping.id);
+    if mapping.dirty.remove(page, last) {
         add_to_sick(&mapping.shared, -1);
     }
     add_to_count(&mapping.shared, -1);

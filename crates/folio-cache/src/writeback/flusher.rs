@@ -28,8 +28,8 @@ impl<S: Scheme> Shared<S> {
 fn write_old_pages<S: Scheme>(shared: &Shared<S>) -> Duration {
     dirty_pages::find_hung(shared);
     let mut failed = false;
-    for mapping in shared.registry.all() {
-        if mapping.dirty.is_empty() || !mapping.health.may_write(Why::Age) {
+    for mapping in shared.registry.dirty() {
+        if !mapping.health.may_write(Why::Age) {
             continue;
         }
         if !shared.flush_pool.request(&mapping) {

@@ -184,8 +184,7 @@ pub(crate) fn keep_unwritten<S: Scheme>(shared: &Shared<S>, mapping: &Arc<Mappin
 ///
 /// The first error of a backing, or `TimedOut` if a request of a backing does not end.
 pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
-    let mut files = shared.registry.all();
-    files.retain(|mapping| !mapping.dirty.is_empty());
+    let mut files = shared.registry.dirty();
     // Without threads, the files that failed last time come last.
     files.sort_by_key(|mapping| mapping.dirty.is_sick());
     match shared.flush_pool.flush(&files) {

@@ -119,10 +119,14 @@ pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
         return false;
     }
     dirty_pages::find_hung(shared);
-    let mut files = shared.registry.all();
-    files.retain(|mapping| !mapping.dirty.is_empty());
-    let (healthy, sick): (Vec<_>, Vec<_>) =
-        files.into_iter().partition(|mapping| !mapping.dirty.is_sick());
+    let (mut healthy, mut sick) = (Vec::new(), Vec::new());
+    shared.registry.any_dirty(|mapping| {
+        let files = if mapping.dirty.is_sick() { &mut sick } else { &mut healthy };
+        if files.len() < MAX_FILES {
+            files.push(Arc::clone(mapping));
+        }
+        healthy.len() == MAX_FILES
+    });
     write_some_of(shared, &healthy) || {
         let hung = shared.requests.longer_than(Duration::ZERO);
         let may_write = |mapping: &Arc<Mapping<S>>| {

@@ -214,7 +214,13 @@ fn write_range_under<S: Scheme>(
             mapping.errors.record(error);
         }
     }
-    Some(Written { range: range.start..first + pinned.len() as u64, result, is_full })
+    let range = range.start..first + pinned.len() as u64;
+    drop(pinned);
+    if result.is_ok() {
+        // The pages are evictable from now on.
+        mapping.shared.room.notify();
+    }
+    Some(Written { range, result, is_full })
 }
 
 /// Returns `true` for an error that other appended bytes would get as well.

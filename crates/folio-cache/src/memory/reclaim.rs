@@ -1,0 +1,38 @@
+//! Reclaim: pages are evicted as the policy chooses, otherwise as a sweep finds them.
+
+use std::sync::atomic::Ordering;
+
+use folio_ref::Scheme;
+
+use crate::memory::evict;
+use crate::memory::sweep::{self, Swept};
+use crate::state::shared::Shared;
+
+/// Evicts `wanted` pages, coldest first. May evict about half as many more where they lie in one
+/// folio: a cold folio is not split for its last pages. Returns the number evicted, which is fewer
+/// than `wanted` only if the rest is pinned or dirty.
+pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
+    let freed = evict::reclaim_by_policy(shared, wanted);
+    freed + sweep(shared, wanted.saturating_sub(freed), u32::MAX).freed
+}
+
+/// Evicts up to `wanted` pages, coldest first. If the policy names none, visits so many frames.
+/// Returns the number evicted: 0 says that all pages are pinned or dirty, if all frames were
+/// visited.
+pub(crate) fn reclaim_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize {
+    match evict::reclaim_by_policy(shared, wanted) {
+        0 => sweep(shared, wanted, visits).freed,
+        freed => freed,
+    }
+}
+
+/// Sweeps, and counts the pages evicted. Returns what the sweep saw.
+pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> Swept {
+    let swept = sweep::sweep(shared, wanted, visits);
+    if swept.freed > 0 || (visits == u32::MAX && wanted > 0) {
+        // Relaxed: a hint.
+        shared.is_pinned.store(swept.freed == 0, Ordering::Relaxed);
+    }
+    shared.counters.reclaimed.add(swept.freed as u64);
+    swept
+}

@@ -1,0 +1,95 @@
+//! The wait of an allocation that found no memory: for what, and for how long.
+//!
+//! | the memory is | it waits |
+//! | --- | --- |
+//! | in flight: being filled, or about to be written to | until it is published or free |
+//! | pinned, or dirty and its backing fails | a moment, for short pins, closes and moves |
+//!
+//! It takes no CPU but for a few looks. A thread with pages in flight never waits here, so those
+//! that this waits for come back as soon as their backings answer.
+
+use std::time::Duration;
+
+use folio_ref::Scheme;
+
+use crate::rt::room::Look;
+use crate::rt::shim::{back_off, yield_now};
+use crate::state::shared::Shared;
+
+/// Rounds that only yield, before a pause.
+const YIELDS: u32 = 1;
+
+/// The first pause of a round; each is four times the one before.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+
+/// The last pause, after which all frames are visited. All are 85 ms.
+const MAX_PAUSE: Duration = Duration::from_millis(64);
+
+/// The pause while pages are in flight, unless one ends before.
+const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(20);
+
+/// The number of these pauses in a row without an end, 60 s, after which a backing seems to hang.
+const PATIENCE: u32 = 3000;
+
+/// Rounds that found memory which other threads took, before such a round counts as one that found
+/// nothing.
+const LOST: u32 = 1000;
+
+/// The next step of an allocation, after a wait.
+pub(super) enum Next {
+    /// Looks for memory again.
+    Look,
+    /// Looks at all frames, for the last time.
+    LookAtAll,
+    Fail,
+}
+
+/// The waits of one allocation.
+pub(super) struct Wait<'c, S: Scheme> {
+    shared: &'c Shared<S>,
+    look: Look<'c>,
+    yields: u32,
+    pause: Duration,
+    in_vain: u32,
+    lost: u32,
+}
+
+impl<'c, S: Scheme> Wait<'c, S> {
+    /// Call before the first look.
+    pub(super) fn new(shared: &'c Shared<S>) -> Self {
+        let look = shared.room.look();
+        Self { shared, look, yields: 0, pause: MIN_PAUSE, in_vain: 0, lost: 0 }
+    }
+
+    /// Waits until another look is worth it. `found`: the last look freed memory, which another
+    /// thread took.
+    pub(super) fn wait(&mut self, found: bool) -> Next {
+        if found && self.lost < LOST {
+            self.lost += 1;
+            if self.lost < LOST / 4 {
+                yield_now();
+            } else {
+                back_off(MIN_PAUSE);
+            }
+            return Next::Look;
+        }
+        if self.shared.room.in_flight() > 0 && self.in_vain < PATIENCE {
+            self.in_vain = if self.look.wait(IN_FLIGHT_PAUSE) { 0 } else { self.in_vain + 1 };
+            return Next::Look;
+        }
+        if self.yields < YIELDS {
+            self.yields += 1;
+            yield_now();
+            return Next::Look;
+        }
+        if self.pause > MAX_PAUSE {
+            return Next::Fail;
+        }
+        if self.look.wait(self.pause) && self.lost < LOST {
+            self.lost += 1;
+            return Next::Look;
+        }
+        self.pause *= 4;
+        if self.pause > MAX_PAUSE { Next::LookAtAll } else { Next::Look }
+    }
+}
