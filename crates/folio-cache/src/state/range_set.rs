@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// The maximum number of ranges: about 10 KiB. Beyond it, neighbours are merged over the gap between
-/// them.
+/// The maximum number of ranges: about 10 KiB. Beyond it, neighbours are merged over the gap
+/// between them.
 const MAX_RANGES: usize = 256;
 
 /// A set of numbers as disjoint ranges that do not touch.
