@@ -72,7 +72,7 @@ struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-const BUGS: [Bug; 17] = [
+const BUGS: [Bug; 20] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -152,6 +152,21 @@ const BUGS: [Bug; 17] = [
         name: "write-without-freeze",
         breaks: "R2: a page is written in place without a freeze, although handles may share it",
         caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "length-before-pages",
+        breaks: "writeback loads the length before it pins the pages: appended bytes are lost",
+        caught_by: &[Check::Cache, Check::Shuttle],
+    },
+    Bug {
+        name: "appends-out-of-order",
+        breaks: "appended pages are written in any order, so a kill leaves a hole",
+        caught_by: &[Check::Cache, Check::Shuttle],
+    },
+    Bug {
+        name: "failed-sync-forgets",
+        breaks: "what a failed sync covers is not written again, and the next sync succeeds",
+        caught_by: &[Check::Cache, Check::Shuttle],
     },
     Bug {
         name: "metadata-zeroed",

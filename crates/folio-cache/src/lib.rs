@@ -214,6 +214,7 @@ pub use folio_ref::{DefaultScheme, Scheme, schemes};
 pub use state::handle::PageHandle;
 pub use state::stats::CacheStats;
 pub use state::units::CACHED;
+pub use state::unwritten::Unwritten;
 
 /// The example of the README is a test as well.
 #[cfg(doctest)]

@@ -148,20 +148,23 @@ fn a_panicking_backing_does_not_stop_writeback_of_others() {
     assert_nothing_leaked(&cache);
 }
 
-/// A writer past the dirty limit writes back pages of any file. A panic of another file's backing
-/// must not reach it.
+/// A writer that needs memory writes back pages of any file. A panic of another file's backing must
+/// not reach it.
 #[test]
 fn a_panicking_backing_does_not_panic_writers_of_others() {
     let (memory, cache) = memory(b"");
+    // No flusher.
+    cache.set_io_threads(0);
     let bad = cache.open_backing(memory.clone()).unwrap();
-    // One page more than the dirty limit.
-    let bytes = vec![1; 129 * 4096];
+    let bytes = vec![1; 100 * 4096];
     assert_eq!(bad.write_at(&bytes, 0).unwrap(), bytes.len());
+    // All other pages are pinned.
+    let good = cache.open_backing(Arc::new(Memory::new(&vec![1; 412 * 4096]))).unwrap();
+    let handles: Vec<_> = (0..412).map(|page| good.page(page * 4096).unwrap().unwrap()).collect();
     memory.inject(Call::Write, 0, 1, Fault::Panic);
-    let good = cache.open_backing(Arc::new(Memory::new(b""))).unwrap();
-    assert_eq!(good.append(b"ours").unwrap(), 0);
-    assert_eq!(memory.calls(Call::Write), 1, "writeback of the bad file was not tried");
-    drop((good, bad));
+    assert_eq!(good.append(b"ours").unwrap(), 412 * 4096);
+    assert_eq!(memory.calls(Call::Write), 2, "writeback of the bad file was not tried");
+    drop((good, bad, handles));
     assert!(memory.contents() == bytes);
     assert_nothing_leaked(&cache);
 }

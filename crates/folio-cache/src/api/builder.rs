@@ -15,12 +15,14 @@ use crate::memory::capacity;
 use crate::memory::limits;
 use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
+use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::frames::Arena;
 use crate::state::registry::Registry;
+use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Shared};
 use crate::state::stats::Counters;
 
@@ -212,7 +214,10 @@ impl<S: Scheme> CacheBuilder<S> {
             is_pinned: AtomicBool::new(false),
             room: Room::default(),
             dirty_pages: AtomicU64::new(0),
+            sick_pages: AtomicU64::new(0),
             unwritten: Mutex::default(),
+            flush_pool: FlushPool::new(&name),
+            requests: Requests::default(),
             flusher: Worker::new(const { &Shared::FLUSHER }, &name, Weak::clone(me)),
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, &name, Weak::clone(me)),
             io_pool: IoPool::new(&name),

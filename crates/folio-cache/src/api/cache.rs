@@ -15,7 +15,7 @@ use crate::state::shared::Shared;
 use crate::state::stats::CacheStats;
 use crate::state::units::CACHED;
 use crate::writeback::dirty_pages;
-use crate::writeback::write_back;
+use crate::writeback::sync;
 
 /// Files cached in a fixed amount of memory. A clone is another handle on the same cache.
 ///
@@ -60,13 +60,16 @@ impl<S: Scheme> Cache<S> {
     ///
     /// A `File` in a `static` is never dropped: call this before `main` returns.
     ///
+    /// Many files are written at a time, so a slow or hung one does not delay the others.
+    ///
     /// # Errors
     ///
     /// - The first error of a backing. It is also reported to each open of that file.
+    /// - `TimedOut` if a write has not ended for 30 seconds. All other files are written then.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn flush(&self) -> io::Result<()> {
         self.shared.check_process()?;
-        write_back::write_back_all(&self.shared)
+        sync::write_back_all(&self.shared)
     }
 
     /// Evicts at least `pages` unpinned clean pages, coldest first, and further pages of the same
@@ -77,13 +80,15 @@ impl<S: Scheme> Cache<S> {
     }
 
     /// Waits until no page is being read ahead, or written by the flusher. Requests of a reader
-    /// that was just dropped continue for a while, and keep its file open.
+    /// that was just dropped continue for a while, and keep its file open. Does not wait for writes
+    /// that do not end.
     pub fn quiesce(&self) {
         if self.shared.is_inherited() {
             return;
         }
         self.shared.io_pool.quiesce();
         self.shared.flusher.quiesce();
+        self.shared.flush_pool.quiesce(|time| self.shared.requests.longer_than(time));
         self.shared.reclaimer.quiesce();
     }
 
@@ -91,7 +96,8 @@ impl<S: Scheme> Cache<S> {
     ///
     /// These threads read ahead, and fetch the misses of futures: each handles one page or one
     /// extent of adjacent pages at a time. The default is 16. More help if a backing is slow to
-    /// answer.
+    /// answer. The flusher has threads of its own: one for each file that it writes at a time, at
+    /// most 64, and more for writes that do not end.
     ///
     /// With 0, a reader reads its own pages, a future reads when it is polled, and a miss that
     /// finds no free page evicts some. Dirty pages are written by syncs and flushes, by the last
@@ -103,6 +109,7 @@ impl<S: Scheme> Cache<S> {
         }
         self.shared.io_pool.set_io_threads(threads);
         self.shared.flusher.set_may_start(threads > 0);
+        self.shared.flush_pool.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
         if threads > 0 && dirty_pages::count(&self.shared) > 0 {
             // There was no flusher when they became dirty.

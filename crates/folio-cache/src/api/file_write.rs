@@ -23,7 +23,25 @@ use crate::write::write_pages;
 ///
 /// A page is written atomically for readers. A call that spans several pages may be seen half done.
 /// Handles keep their bytes. If more than a quarter of the capacity is dirty, a write waits for
-/// writeback.
+/// writeback of its own file. Then a file may still have a sixteenth of the capacity dirty,
+/// whatever the others have; and the pages of a file that cannot be written do not count against
+/// the others, up to three quarters of the capacity in all.
+///
+/// # Files that cannot be written
+///
+/// A file harms no other file if its writes fail or do not end. It is tried again by its own syncs
+/// and writers, and by the cache less and less often. [`Cache::unwritten`](crate::Cache::unwritten)
+/// lists such files. [`discard`](File::discard) gives up what is dirty.
+///
+/// # Order
+///
+/// If the process is killed, the bytes that were appended since the last sync are in the file from
+/// the first one up to some point: there is no hole before newer bytes. Whatever lies past the end
+/// of the backing is written in the order of the file. There are two exceptions: bytes that the
+/// backing refuses with another error than a lack of room, which is reported; and a length that
+/// another program changes meanwhile. Bytes that replace older ones reach the file in any order,
+/// also relative to appended ones: only a sync orders them. If the machine fails, only a sync
+/// promises anything.
 ///
 /// # Files without a name
 ///
@@ -130,25 +148,34 @@ impl<S: Scheme> File<S> {
     /// Makes all bytes durable that were written to the file through this cache before the call:
     /// they survive the end of this process and of the machine.
     ///
-    /// Bytes that a sync of the backing failed on may be lost, as with `fsync(2)`: write them
-    /// again.
+    /// If the sync of the backing fails, what was written since the last good one is dirty again,
+    /// and the next call writes it again: so no call succeeds before all bytes are durable. Bytes
+    /// that have left the cache by then cannot be written again, and may be lost. From then on each
+    /// sync of the file fails, until these bytes are written again, truncated, or given up by
+    /// [`discard`](Self::discard). [`Unwritten::lost_bytes`](crate::Unwritten::lost_bytes) is their
+    /// number.
+    ///
+    /// Concurrent calls share their writes and their sync.
     ///
     /// # Errors
     ///
     /// - The latest error of this or an earlier writeback or sync, unless this open has already
     ///   seen it.
+    /// - An error of kind `Other` as long as bytes may be lost, as above.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn sync_data(&self) -> io::Result<()> {
         self.opened.sync(Durable::Data)
     }
 
     /// Makes all bytes durable that were written to the file through this cache before the call,
-    /// and the times and other metadata of the file.
+    /// and the times and other metadata of the file. See [`sync_data`](Self::sync_data) for what
+    /// follows if the sync of the backing fails.
     ///
     /// # Errors
     ///
     /// - The latest error of this or an earlier writeback or sync, unless this open has already
     ///   seen it.
+    /// - An error of kind `Other` as long as bytes may be lost.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn sync_all(&self) -> io::Result<()> {
         self.opened.sync(Durable::All)

@@ -14,3 +14,4 @@ pub(crate) mod options;
 pub(crate) mod range;
 pub(crate) mod read_many;
 pub(crate) mod stream;
+pub(crate) mod unwritten;

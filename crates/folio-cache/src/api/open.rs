@@ -13,8 +13,8 @@ use crate::length::refresh;
 use crate::state::error_cursor::ErrorCursor;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::writeback::sync;
 use crate::writeback::unlinked;
-use crate::writeback::write_back;
 
 /// One open of a file.
 pub(crate) struct Opened<S: Scheme> {
@@ -60,7 +60,12 @@ impl<S: Scheme> Opened<S> {
     /// Writes the dirty pages and makes them durable.
     pub(crate) fn sync(&self, what: Durable) -> io::Result<()> {
         self.mapping.shared.check_process()?;
-        write_back::sync(&self.mapping, what, &self.cursor)
+        sync::sync(&self.mapping, what, &self.cursor)
+    }
+
+    /// Counts all errors so far as reported to this open file.
+    pub(crate) fn acknowledge(&self) {
+        let _ = self.mapping.errors.report(&self.cursor, self.mapping.errors.count());
     }
 
     /// Flushes before the last `File` of this open is dropped. A file without a name that nothing
@@ -71,19 +76,19 @@ impl<S: Scheme> Opened<S> {
             let errors = &self.mapping.errors;
             return errors.report(&self.cursor, errors.count());
         }
-        write_back::flush(&self.mapping, &self.cursor)
+        sync::flush(&self.mapping, &self.cursor)
     }
 
     /// Writes the dirty pages to the backing, which may keep them in memory for a while.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.mapping.shared.check_process()?;
-        write_back::flush(&self.mapping, &self.cursor)
+        sync::flush(&self.mapping, &self.cursor)
     }
 }
 
 impl<S: Scheme> Drop for Opened<S> {
     fn drop(&mut self) {
-        write_back::closed(&self.mapping);
+        sync::closed(&self.mapping);
     }
 }
 

@@ -13,8 +13,10 @@ use std::sync::atomic::{Ordering, fence};
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::backing::error::copy;
 use crate::memory::large_folio;
 use crate::state::frames::Slot;
+use crate::state::looked::Looked;
 use crate::state::mapping::Mapping;
 use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
@@ -51,20 +53,30 @@ fn refresh_with<S: Scheme>(
     unwritten: impl FnOnce(io::Error) -> io::Result<u64>,
 ) -> io::Result<u64> {
     mapping.shared.check_process()?;
+    match mapping.looks.run(|| look(mapping), Looked::copy) {
+        Looked::Len(len) => Ok(len),
+        Looked::Failed(error) => Err(error),
+        Looked::Unwritten(error) => unwritten(error),
+    }
+}
+
+/// Asks the backing for the file's length and applies it.
+fn look<S: Scheme>(mapping: &Mapping<S>) -> Looked {
     for _ in 0..MAX_TRIES {
         let at = {
             let _length = mapping.length.lock();
-            match apply_backing_len(mapping, None)? {
-                Ok(len) => return Ok(len),
-                Err(page) => page,
+            match apply_backing_len(mapping, None) {
+                Ok(Ok(len)) => return Looked::Len(len),
+                Ok(Err(page)) => page,
+                Err(error) => return Looked::Failed(error),
             }
         };
         // Others appended bytes to the file that belong into a page that is dirty here.
         if let Err(error) = write_back::write_back(mapping, at..at + 1, Then::Nothing) {
-            return unwritten(error);
+            return Looked::Unwritten(error);
         }
     }
-    Ok(mapping.len())
+    Looked::Len(mapping.len())
 }
 
 /// Drops the clean pages if the file was changed by others since it was opened or last revalidated.
@@ -74,6 +86,11 @@ fn refresh_with<S: Scheme>(
 ///
 /// What the backing returns.
 pub(crate) fn revalidate<S: Scheme>(mapping: &Mapping<S>) -> io::Result<bool> {
+    let act = || revalidate_alone(mapping);
+    mapping.revalidations.run(act, |changed| changed.as_ref().copied().map_err(copy))
+}
+
+fn revalidate_alone<S: Scheme>(mapping: &Mapping<S>) -> io::Result<bool> {
     refresh_len_to_read(mapping)?;
     let mut change_token = mapping.changing.lock();
     let _length = mapping.length.lock();
@@ -136,9 +153,11 @@ fn apply_backing_len<S: Scheme>(
 ) -> io::Result<Result<u64, u64>> {
     // Before the backing is asked: what is written between the two is part of its length.
     let unwritten = mapping.dirty.end();
-    let backed = match seen {
-        Some(len) => len,
-        None => mapping.backing.version()?.len,
+    let backed = if let Some(len) = seen {
+        len
+    } else {
+        let _request = mapping.shared.requests.begin(mapping.id);
+        mapping.backing.version()?.len
     };
     let old = mapping.len();
     let new = backed.max(unwritten.min(old));
@@ -147,6 +166,7 @@ fn apply_backing_len<S: Scheme>(
     }
     // After the truncation, if it is one: see resize. Release: pairs with Acquire in publish.
     mapping.backed.store(backed, Ordering::Release);
+    write_back::set_ordered(mapping, backed);
     // Another thread may have begun to write to a page behind the new end before the truncation,
     // and have finished after the dirty pages were looked at.
     let unwritten = mapping.dirty.end();
@@ -223,6 +243,8 @@ fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) 
                 }
                 locked.set_dirty(false);
                 dirty_pages::forget_dirty(mapping, locked.folio().owner_data() as u32);
+            } else if !even_dirty && locked.subpage_of().is_none() {
+                mapping.unsynced.evict(locked.folio().owner_data() as u32);
             }
             match locked.freeze() {
                 Ok(frozen) => frozen.remove().free(),

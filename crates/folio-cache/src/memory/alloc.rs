@@ -15,7 +15,7 @@ use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
-use crate::writeback::write_back;
+use crate::writeback::throttle;
 
 /// Frames that a round visits if the policy names no victim. The last round visits all, and so does
 /// the first if that helped the last time.
@@ -68,7 +68,7 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
     let is_pinned = shared.is_pinned.load(Ordering::Relaxed);
     let (mut visits, mut pinned) = (if is_pinned { VISITS } else { u32::MAX }, None);
     loop {
-        let found = free_some(shared, BATCH, visits) > 0 || write_back::write_back_some(shared);
+        let found = free_some(shared, BATCH, visits) > 0 || throttle::write_back_some(shared);
         if let Ok(folio) = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
             return Ok(folio);
         }

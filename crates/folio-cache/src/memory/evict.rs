@@ -11,7 +11,6 @@ use folio_ref::Scheme;
 
 use crate::memory::frames_view::CachedFrames;
 use crate::memory::large_folio;
-use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::{CACHED, split_owner_data};
@@ -107,12 +106,13 @@ pub(super) fn evict<S: Scheme>(
         let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
         return Some((pages, PfnRange { start: head, end }));
     }
-    evict_slot(shared, pfn, slot).then_some((1, NO_FRAMES))
+    evict_slot(mapping, pfn, page).then_some((1, NO_FRAMES))
 }
 
-fn evict_slot<S: Scheme>(shared: &Shared<S>, pfn: Pfn, slot: &Slot<S>) -> bool {
+fn evict_slot<S: Scheme>(mapping: &Mapping<S>, pfn: Pfn, page: u32) -> bool {
+    let Some(slot) = mapping.index.get(page) else { return false };
     // R8: what was read from the frame is stale; the content of the locked slot counts.
-    let Some(locked) = slot.try_lock(shared.zone()).filter(|locked| locked.pfn() == pfn) else {
+    let Some(locked) = slot.try_lock(mapping.zone).filter(|locked| locked.pfn() == pfn) else {
         return false;
     };
     // Newer than the backing: writeback comes first.
@@ -120,6 +120,7 @@ fn evict_slot<S: Scheme>(shared: &Shared<S>, pfn: Pfn, slot: &Slot<S>) -> bool {
         return false;
     }
     let Ok(frozen) = locked.freeze() else { return false };
+    mapping.unsynced.evict(page);
     frozen.remove().free();
     true
 }

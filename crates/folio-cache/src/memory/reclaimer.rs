@@ -16,7 +16,7 @@ use crate::memory::evict::BATCH;
 use crate::memory::reclaim;
 use crate::rt::worker::Job;
 use crate::state::shared::Shared;
-use crate::writeback::write_back;
+use crate::writeback::throttle;
 
 /// The pause after a round that freed nothing: pinned or dirty pages are not evictable at once.
 const BACK_OFF: Duration = Duration::from_millis(10);
@@ -34,8 +34,7 @@ fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {
     capacity::fit(shared);
     let mut pause = Duration::ZERO;
     while pause.is_zero() && !shared.zone().is_at_least(Level::Enough) {
-        if reclaim::reclaim_some(shared, BATCH, VISITS) == 0 && !write_back::write_back_some(shared)
-        {
+        if reclaim::reclaim_some(shared, BATCH, VISITS) == 0 && !throttle::write_back_some(shared) {
             pause = BACK_OFF;
         }
     }

@@ -35,11 +35,12 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::rt::busy::HUNG_AFTER;
 use crate::rt::fetch_queue::Waiting;
 use crate::rt::in_flight::RequestId;
 use crate::rt::io_queue::{Queue, Work};
 pub(crate) use crate::rt::io_request::{Extent, Fetch, Pages};
-use crate::rt::shim::{Condvar, Mutex, MutexGuard, spawn, wait_for};
+use crate::rt::shim::{Condvar, Mutex, MutexGuard, back_off, spawn, wait_for};
 
 /// Returns `true` while a future shares the fetch.
 fn is_wanted(fetch: &Arc<dyn Fetch>) -> bool {
@@ -153,14 +154,21 @@ impl IoPool {
         drop(dropped);
     }
 
-    /// Does the waiting work, and waits until nothing is in flight.
+    /// Waits until nothing is in flight, except work that hangs.
     pub(crate) fn quiesce(&self) {
         let mut queue = self.shared.queue.lock();
-        while let Some(work) = queue.begin() {
+        while queue.threads == 0
+            && let Some(work) = queue.begin()
+        {
             MutexGuard::unlocked(&mut queue, || self.shared.work_on(work));
         }
         while !queue.is_quiesced() {
-            self.shared.quiesced.wait(&mut queue);
+            if cfg!(shuttle) {
+                self.shared.quiesced.wait(&mut queue);
+            } else {
+                // Work may begin to hang meanwhile.
+                wait_for(&self.shared.quiesced, &mut queue, HUNG_AFTER / 10);
+            }
         }
     }
 }
@@ -177,9 +185,30 @@ impl Drop for IoPool {
 impl Inner {
     /// Starts a thread for one more piece of work, unless enough are idle or no more are allowed.
     fn make_room(self: &Arc<Self>, queue: &mut Queue) {
-        if queue.idle <= queue.waiting() && queue.threads < queue.io_threads {
-            let shared = Arc::clone(self);
+        if queue.idle > queue.waiting() || queue.io_threads == 0 {
+            return;
+        }
+        let shared = Arc::clone(self);
+        if queue.threads < queue.io_threads + queue.busy.hung() {
             queue.threads += usize::from(spawn(&self.thread_name, move || shared.serve()));
+        } else if !queue.is_watched && !cfg!(shuttle) {
+            queue.is_watched = spawn(&self.thread_name, move || shared.watch());
+        }
+    }
+
+    /// Runs the thread that starts others for waiting work when the work of some hangs. It ends
+    /// when no work waits.
+    fn watch(self: &Arc<Self>) {
+        loop {
+            back_off(HUNG_AFTER / 2);
+            let mut queue = self.queue.lock();
+            if queue.waiting() == 0 || queue.closed || queue.io_threads == 0 {
+                queue.is_watched = false;
+                return;
+            }
+            if queue.busy.hung() > 0 {
+                self.make_room(&mut queue);
+            }
         }
     }
 
@@ -187,7 +216,9 @@ impl Inner {
     fn serve(self: &Arc<Self>) {
         while let Some(work) = self.next() {
             // Other work relies on this thread, even if a backing panics. `End` woke the waiters.
+            let number = self.queue.lock().busy.begin();
             let _ = panic::catch_unwind(AssertUnwindSafe(|| self.work_on(work)));
+            self.queue.lock().busy.end(number);
         }
     }
 
@@ -205,7 +236,8 @@ impl Inner {
                 }
                 return Some(work);
             }
-            let is_over = had_nothing || queue.closed || queue.threads > queue.io_threads;
+            let is_over =
+                had_nothing || queue.closed || queue.threads > queue.io_threads + queue.busy.hung();
             if is_over && queue.waiting() == 0 {
                 // Under the lock that showed no waiting work: none relies on this thread any more.
                 queue.threads -= 1;

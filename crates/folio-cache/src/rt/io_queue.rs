@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::rt::busy::{Busy, MAX_HUNG};
 use crate::rt::fetch_queue::{FetchQueue, Next, Waiting};
 use crate::rt::in_flight::{InFlight, RequestId};
 use crate::rt::io_request::{Extent, Fetch};
@@ -20,6 +21,10 @@ pub(super) struct Queue {
     /// The number of threads that fetch.
     pub(super) fetching: usize,
     pub(super) io_threads: usize,
+    /// The work of the threads.
+    pub(super) busy: Busy,
+    /// A thread watches for work that hangs.
+    pub(super) is_watched: bool,
     pub(super) threads: usize,
     /// The number of threads that wait for work.
     pub(super) idle: usize,
@@ -42,6 +47,8 @@ impl Default for Queue {
             in_flight: InFlight::default(),
             fetching: 0,
             io_threads: MAX_IO_THREADS,
+            busy: Busy::default(),
+            is_watched: false,
             threads: 0,
             idle: 0,
             closed: false,
@@ -51,7 +58,8 @@ impl Default for Queue {
 
 impl Queue {
     pub(super) fn is_quiesced(&self) -> bool {
-        self.waiting() == 0 && self.idle == self.threads
+        let hung = self.busy.hung();
+        self.waiting() == 0 && self.idle + hung >= self.threads || hung == MAX_HUNG
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -63,7 +71,12 @@ impl Queue {
     pub(super) fn begin(&mut self) -> Option<Work> {
         // One thread is left for waiting extents. While none waits, that thread need not have
         // started; and if only one thread is allowed, it may fetch.
-        let most = if self.extents.is_empty() { self.io_threads.max(2) } else { self.threads };
+        // Threads that hang are not among those allowed.
+        let most = if self.extents.is_empty() {
+            self.io_threads.max(2) + self.busy.hung()
+        } else {
+            self.threads
+        };
         if self.fetching + 1 < most
             && let Some(next) = self.fetches.pop()
         {

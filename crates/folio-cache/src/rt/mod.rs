@@ -1,8 +1,10 @@
 //! The runtime below the cache, independent of it: threads, locks, counters.
 
 pub(crate) mod backoff;
+pub(crate) mod busy;
 pub(crate) mod counter;
 mod fetch_queue;
+pub(crate) mod flush_pool;
 mod in_flight;
 pub(crate) mod io_pool;
 mod io_queue;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use folio_frames::FRAME_SIZE;
 use parking_lot::Mutex;
@@ -14,26 +15,57 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
     pages: Mutex<BTreeSet<u32>>,
+    /// The file is sick: its pages do not count against the limits of others. Written under the
+    /// lock of `pages`.
+    is_sick: AtomicBool,
 }
 
 impl Dirty {
     /// Inserts a page. Calls `first` if no page was dirty before, in order with all other calls.
-    /// Call while the page is locked.
-    pub(crate) fn insert(&self, page: u32, first: impl FnOnce()) {
+    /// Returns `true` if the file is sick. Call while the page is locked.
+    pub(crate) fn insert(&self, page: u32, first: impl FnOnce()) -> bool {
         let mut pages = self.pages.lock();
         if pages.is_empty() {
             first();
         }
         pages.insert(page);
+        self.is_sick()
     }
 
     /// Removes a page. Calls `last` if no page is dirty any more, in order with all other calls.
-    /// Call while the page is locked.
-    pub(crate) fn remove(&self, page: u32, last: impl FnOnce()) {
+    /// Returns `true` if the file is sick. Call while the page is locked.
+    pub(crate) fn remove(&self, page: u32, last: impl FnOnce()) -> bool {
         let mut pages = self.pages.lock();
         if pages.remove(&page) && pages.is_empty() {
             last();
         }
+        self.is_sick()
+    }
+
+    /// Returns the number of dirty pages.
+    pub(crate) fn count(&self) -> u64 {
+        self.pages.lock().len() as u64
+    }
+
+    /// Returns all dirty pages.
+    pub(crate) fn all(&self) -> Vec<u32> {
+        self.pages.lock().iter().copied().collect()
+    }
+
+    /// Returns `true` if the file is sick.
+    pub(crate) fn is_sick(&self) -> bool {
+        // Relaxed: exact under the lock, a hint elsewhere.
+        self.is_sick.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the file is sick, or no longer. Returns the number of dirty pages if that is a
+    /// change.
+    pub(crate) fn set_sick(&self, is_sick: bool) -> Option<u64> {
+        if self.is_sick() == is_sick {
+            return None;
+        }
+        let pages = self.pages.lock();
+        (self.is_sick.swap(is_sick, Ordering::Relaxed) != is_sick).then_some(pages.len() as u64)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

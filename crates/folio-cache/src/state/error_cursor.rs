@@ -90,6 +90,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn new_opens_report_a_second_error_that_was_not_reported() {
+        let errors = WritebackErrors::default();
+        let first = errors.begin();
+        errors.record(&io::Error::from_raw_os_error(28));
+        errors.report(&first, 0).unwrap_err();
+        errors.record(&io::Error::from_raw_os_error(5));
+        for reported in [Err(Some(5)), Ok(())] {
+            let open = errors.begin();
+            let code = || errors.report(&open, 2).map_err(|error| error.raw_os_error());
+            assert_eq!((code(), code()), (reported, Ok(())));
+        }
+        // The first one has seen neither the second error nor that others have.
+        assert_eq!(errors.report(&first, 2).unwrap_err().raw_os_error(), Some(5));
+    }
+
+    #[test]
     fn each_error_is_reported_once_to_each_open_file() {
         let errors = WritebackErrors::default();
         let (first, second) = (errors.begin(), errors.begin());

@@ -1,5 +1,6 @@
 //! A mapping: the cached pages of one file, shared by all its opens.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -11,10 +12,14 @@ use crate::rt::shim::{Length, Mutex};
 use crate::state::dirty::Dirty;
 use crate::state::error_cursor::WritebackErrors;
 use crate::state::frames::{Mapped, Zone};
+use crate::state::health::Health;
 use crate::state::index::Index;
+use crate::state::looked::Looked;
 use crate::state::readahead::Readahead;
 use crate::state::shared::Shared;
+use crate::state::single_flight::SingleFlight;
 use crate::state::sync_group::SyncGroup;
+use crate::state::unsynced::Unsynced;
 
 /// The cached pages of one backing in one cache.
 ///
@@ -52,11 +57,20 @@ pub(crate) struct Mapping<S: Scheme> {
     /// The length of the backing, as last seen or made: a fill that ends before it queries the
     /// length again.
     pub(crate) backed: AtomicU64,
+    /// Up to here the file is in order: the pages past it are written in the order of the file.
+    pub(crate) ordered: AtomicU64,
     pub(crate) dirty: Dirty,
     /// The end of the last write that was made to free memory: a hint.
     pub(crate) swept: AtomicU64,
     pub(crate) errors: WritebackErrors,
+    /// Looks at the length of the backing.
+    pub(crate) looks: SingleFlight<Looked>,
+    pub(crate) revalidations: SingleFlight<io::Result<bool>>,
+    pub(crate) health: Health,
+    /// Rounds that write everything dirty. Each returns the number of the next sync.
+    pub(crate) writes: SingleFlight<(io::Result<()>, u64)>,
     pub(crate) syncs: SyncGroup,
+    pub(crate) unsynced: Unsynced,
     /// The number of open files. The last close writes the dirty pages.
     pub(crate) opens: AtomicUsize,
     /// The right to extend or truncate the file in several steps.
@@ -88,10 +102,16 @@ impl<S: Scheme> Mapping<S> {
             backing,
             writer: OnceLock::new(),
             backed: AtomicU64::new(version.len),
+            ordered: AtomicU64::new(version.len),
             dirty: Dirty::default(),
             swept: AtomicU64::new(0),
             errors: WritebackErrors::default(),
+            looks: SingleFlight::default(),
+            revalidations: SingleFlight::default(),
+            health: Health::default(),
+            writes: SingleFlight::default(),
             syncs: SyncGroup::default(),
+            unsynced: Unsynced::default(),
             opens: AtomicUsize::new(0),
             grow: Mutex::new(()),
             changing: Mutex::new(version),

@@ -103,6 +103,12 @@ impl<S: Scheme> Registry<S> {
         self.by_id.write().remove(&id);
     }
 
+    /// Returns all mappings.
+    pub(crate) fn all(&self) -> Vec<Arc<Mapping<S>>> {
+        // Collected under the lock, dropped by the caller: see the invariant of this module.
+        self.by_id.read().values().filter_map(Weak::upgrade).collect()
+    }
+
     /// Returns the mappings that have dirty pages now.
     pub(crate) fn dirty(&self) -> Vec<Arc<Mapping<S>>> {
         let ids: Vec<_> = self.dirty.ids.lock().iter().copied().collect();
@@ -134,6 +140,11 @@ impl<S: Scheme> Registry<S> {
     pub(crate) fn index_bytes(&self) -> usize {
         // Relaxed: only reports and limits depend on it.
         self.index_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns the mapping of a file, or `None` if it is not open and has nothing to write.
+    pub(crate) fn by_file_id(&self, file_id: FileId) -> Option<Arc<Mapping<S>>> {
+        self.by_file_id.lock().get(&file_id)?.1.upgrade()
     }
 
     /// Returns the mapping with a number, or `None` if it does not exist any more.

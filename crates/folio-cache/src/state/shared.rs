@@ -11,6 +11,7 @@ use folio_ref::Scheme;
 use folio_uring::Process;
 
 use crate::policy::Policy;
+use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
@@ -18,6 +19,7 @@ use crate::rt::worker::Worker;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
+use crate::state::requests::Requests;
 use crate::state::stats::Counters;
 use crate::state::units::CACHED;
 
@@ -35,9 +37,13 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) room: Room,
     /// The number of dirty pages of all files.
     pub(crate) dirty_pages: AtomicU64,
+    /// The number of dirty pages of sick files.
+    pub(crate) sick_pages: AtomicU64,
     /// Closed files with dirty pages that could not be written yet.
     pub(crate) unwritten: Mutex<HashMap<u32, Arc<Mapping<S>>>>,
     pub(crate) flusher: Worker<Self>,
+    pub(crate) flush_pool: FlushPool<Mapping<S>>,
+    pub(crate) requests: Requests,
     pub(crate) reclaimer: Worker<Self>,
     pub(crate) io_pool: IoPool,
     pub(crate) capacity: Capacity<S>,

@@ -37,8 +37,18 @@ impl SyncGroup {
     /// began after this call and makes as much durable. `act` must record its errors where all
     /// calls that share it find them.
     pub(crate) fn sync(&self, what: Durable, act: impl FnOnce()) {
+        self.sync_from(what, self.next(), act);
+    }
+
+    /// Returns the number of the first sync that begins after this call.
+    pub(crate) fn next(&self) -> u64 {
+        self.state.lock().begun + 1
+    }
+
+    /// Does what [`sync`](Self::sync) does. The sync of another call counts if its number is at
+    /// least `wanted`.
+    pub(crate) fn sync_from(&self, what: Durable, wanted: u64, act: impl FnOnce()) {
         let mut state = self.state.lock();
-        let wanted = state.begun + 1;
         loop {
             let ended = match what {
                 Durable::Data => state.ended,

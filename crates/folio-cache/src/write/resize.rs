@@ -25,7 +25,7 @@ use crate::state::mapping::Mapping;
 use crate::state::units::check_end;
 use crate::write::spare_folios::SpareFolios;
 use crate::write::write_pages;
-use crate::writeback::write_back::change;
+use crate::writeback::write_back::{self, change};
 
 /// Sets the length of the file to `new`: truncates it, or appends zeroes.
 ///
@@ -64,7 +64,7 @@ fn resize_with<S: Scheme>(
 ) -> io::Result<()> {
     let mut change_token = mapping.changing.lock();
     let _length = mapping.length.lock();
-    change(writer, &mut change_token, || writer.set_len(new))?;
+    change(mapping, writer, &mut change_token, || writer.set_len(new))?;
     let old = mapping.len();
     // Release: pairs with Acquire in `len`.
     mapping.len.store(new, Ordering::Release);
@@ -74,6 +74,7 @@ fn resize_with<S: Scheme>(
     // After the count: if a fill learns from this store that the backing is short, its reader must
     // see the truncation. Release: pairs with Acquire in publish.
     mapping.backed.store(new, Ordering::Release);
+    write_back::set_ordered(mapping, new);
     if new >= old {
         return Ok(());
     }
@@ -88,6 +89,7 @@ fn resize_with<S: Scheme>(
         truncate_page(mapping, slot, page, within, spare);
     }
     refresh::drop_pages(mapping, first + u64::from(within > 0)..u64::MAX);
+    mapping.unsynced.forget(&(new..u64::MAX));
     Ok(())
 }
 
@@ -167,7 +169,7 @@ fn punch_pages<S: Scheme>(
     let _length = mapping.length.lock();
     let len = mapping.len();
     let bytes = pages.start * FRAME_SIZE as u64..pages.end * FRAME_SIZE as u64;
-    let punched = change(writer, &mut change_token, || {
+    let punched = change(mapping, writer, &mut change_token, || {
         // The end of the file may be known only from dirty pages, which are about to be dropped.
         if writer.version()?.len < len {
             writer.set_len(len)?;
@@ -184,6 +186,7 @@ fn punch_pages<S: Scheme>(
     // waits for it, or the fill reads after the hole was punched.
     fence(Ordering::SeqCst);
     refresh::drop_pages(mapping, pages);
+    mapping.unsynced.forget(&bytes);
     Ok(true)
 }
 

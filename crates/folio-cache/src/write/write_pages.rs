@@ -36,7 +36,7 @@ use crate::state::mapping::Mapping;
 use crate::state::units::{MOST_PAGES, page_of};
 use crate::write::spare_folios::SpareFolios;
 use crate::writeback::dirty_pages;
-use crate::writeback::write_back;
+use crate::writeback::throttle;
 
 /// The bytes that a write puts into one page.
 struct PagePart<'b> {
@@ -141,12 +141,15 @@ pub(crate) fn write_pages<'m, S: Scheme>(
     let mut done = 0;
     while done < bytes.len() {
         let part = PagePart::first(offset + done as u64, &bytes[done..])?;
-        let step = write_back::throttle(mapping).and_then(|()| match grow {
+        let step = throttle::throttle(mapping).and_then(|()| match grow {
             Some(_) => grow_by(mapping, &part, &mut spare).map(|()| true),
             None => overwrite(mapping, &part, &mut spare),
         });
         match step {
-            Ok(true) => done += part.bytes.len(),
+            Ok(true) => {
+                mapping.unsynced.rewritten(&(part.begins()..part.ends()));
+                done += part.bytes.len();
+            }
             Ok(false) => {
                 // The thread that holds the lock may wait for memory.
                 spare.free_all();

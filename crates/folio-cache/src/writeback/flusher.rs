@@ -1,4 +1,5 @@
-//! The flusher: a thread that writes dirty pages after a while.
+//! The flusher: a thread that has dirty pages written after a while, by the threads of
+//! [`FlushPool`](crate::rt::flush_pool::FlushPool).
 //!
 //! Without a thread they are written by syncs, by the last close, and by writers past the limit.
 
@@ -7,12 +8,17 @@ use std::time::Duration;
 use folio_ref::Scheme;
 
 use crate::rt::worker::Job;
+use crate::state::health::Why;
 use crate::state::shared::Shared;
 use crate::writeback::dirty_pages;
-use crate::writeback::write_back;
+use crate::writeback::sync;
+use crate::writeback::write_back::catch_panic;
 
 /// The time that a page may stay dirty before the flusher writes it.
 const AGE: Duration = Duration::from_secs(1);
+
+/// The pause between two rounds: writers past the limit notify the flusher for each page.
+const PAUSE: Duration = Duration::from_millis(2);
 
 impl<S: Scheme> Shared<S> {
     pub(crate) const FLUSHER: Job<Self> =
@@ -20,11 +26,20 @@ impl<S: Scheme> Shared<S> {
 }
 
 fn write_old_pages<S: Scheme>(shared: &Shared<S>) -> Duration {
-    // Each open of a file that failed has the error reported.
-    let failed = write_back::write_back_all(shared).is_err();
+    dirty_pages::find_hung(shared);
+    let mut failed = false;
+    for mapping in shared.registry.dirty() {
+        if !mapping.health.may_write(Why::Age) {
+            continue;
+        }
+        if !shared.flush_pool.request(&mapping) {
+            // The system gives no second thread. Each open of a file that failed reports the error.
+            failed |= !matches!(catch_panic(|| sync::flush_or_forget(&mapping)), Ok(Ok(())));
+        }
+    }
     if dirty_pages::count(shared) > 0 {
-        // Dirtied again meanwhile, or the write failed: then not at once.
+        // Under way, dirtied again meanwhile, or the write failed.
         shared.flusher.notify_soon();
     }
-    if failed { AGE } else { Duration::ZERO }
+    if failed { AGE } else { PAUSE }
 }

@@ -15,24 +15,19 @@
 //! until then.
 
 use std::io::{self, IoSlice};
-use std::mem;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
 use folio_frames::{FRAME_SIZE, Lookup, Order, joined};
 use folio_ref::{CHECKS, Scheme};
 
-use crate::backing::{Backing, Durable, Version};
-use crate::state::error_cursor::ErrorCursor;
+use crate::backing::{Backing, Version};
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
-use crate::state::shared::Shared;
 use crate::state::units::MOST_PAGES;
 use crate::writeback::dirty_pages;
-use crate::writeback::unlinked;
 
 /// The next step after a write: a sync of the backing, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,47 +48,20 @@ impl Then {
     }
 }
 
-/// The number of requests of one file that are tried when memory is needed, until one succeeds.
-const MAX_TRIES: usize = 4;
-
 /// The number of a page, and a reference that pins it while it is written.
 type PinnedPage<S> = (u64, FolioRef<S>);
 
-/// Returns when everything that was written before is durable, or an error was reported.
-///
-/// # Errors
-///
-/// The latest writeback or sync error unless `cursor` has already seen it.
-pub(crate) fn sync<S: Scheme>(
-    mapping: &Mapping<S>,
-    what: Durable,
-    cursor: &ErrorCursor,
-) -> io::Result<()> {
-    let since = mapping.errors.count();
-    let written = write_back(mapping, 0..u64::MAX, Then::Sync);
-    let backing: &dyn Backing = mapping.writer.get().map_or(&*mapping.backing, |writer| &**writer);
-    mapping.syncs.sync(what, || {
-        if let Err(error) = backing.sync(what) {
-            let backing = backing.file_id();
-            tracing::error!(%error, ?backing, "a sync failed: what was written may be lost");
-            mapping.errors.record(&error);
-        }
-    });
-    mapping.errors.report(cursor, since).and(written)
+/// A request that was made for a dirty range.
+pub(crate) struct Written {
+    /// The pages, from the first to the last that the request had.
+    pub(crate) range: Range<u64>,
+    pub(crate) result: io::Result<()>,
+    /// There is no room for bytes that were appended. The pages behind them must wait.
+    pub(crate) is_full: bool,
 }
 
-/// Writes everything dirty to the backing.
-///
-/// # Errors
-///
-/// The latest writeback error unless `cursor` has already seen it.
-pub(crate) fn flush<S: Scheme>(mapping: &Mapping<S>, cursor: &ErrorCursor) -> io::Result<()> {
-    let since = mapping.errors.count();
-    let written = write_back(mapping, 0..u64::MAX, Then::Nothing);
-    mapping.errors.report(cursor, since).and(written)
-}
-
-/// Writes the dirty pages within a range, all of them even if some fail.
+/// Writes the dirty pages within a range, all of them even if some fail. If there is no
+/// room for appended bytes, the pages behind them wait: see [`next_range`].
 ///
 /// # Errors
 ///
@@ -105,38 +73,96 @@ pub(crate) fn write_back<S: Scheme>(
 ) -> io::Result<()> {
     let mut result = Ok(());
     let mut at = pages.start;
-    while let Some((range, written)) = write_range(mapping, at..pages.end, then) {
-        at = range.end;
-        result = result.and(written);
+    while let Some(written) = write_range(mapping, at..pages.end, then) {
+        at = written.range.end;
+        result = result.and(written.result);
+        if written.is_full {
+            break;
+        }
     }
     result
 }
 
-/// Writes the first dirty neighbours within a range. Returns their range and the result of the
-/// write, or `None` if there are none.
+/// Moves the end up to which the file is in order to `len`, the new length of the backing, unless
+/// dirty pages lie past it. Call under the lock `length`.
+pub(crate) fn set_ordered<S: Scheme>(mapping: &Mapping<S>, len: u64) {
+    // Relaxed, here and below: a write under way may move it as well, and a smaller value only
+    // means more order than promised.
+    let ordered = mapping.ordered.load(Ordering::Relaxed);
+    if len < ordered || mapping.dirty.end() <= ordered {
+        mapping.ordered.store(len, Ordering::Relaxed);
+    }
+}
+
+/// Returns the dirty range to write next, for a caller that wants one within `pages`. Returns also
+/// whether it reaches past the end up to which the file is in order ([`Mapping::ordered`]).
+///
+/// **Order:** of the pages past that end, one that is dirty is written after all dirty ones before
+/// it. So a crash of the process leaves no zeroes before bytes that were appended later.
+fn next_range<S: Scheme>(
+    mapping: &Mapping<S>,
+    pages: Range<u64>,
+    max_pages: u64,
+) -> (Range<u64>, bool) {
+    let range = mapping.dirty.range(pages, max_pages);
+    let ordered = mapping.ordered.load(Ordering::Relaxed) / FRAME_SIZE as u64;
+    if range.end <= ordered {
+        return (range, false);
+    }
+    #[cfg(broken = "appends-out-of-order")]
+    if !range.is_empty() {
+        return (range, true);
+    }
+    let earlier = mapping.dirty.range(ordered..range.start, max_pages);
+    (if earlier.is_empty() { range } else { earlier }, true)
+}
+
+/// Writes the first dirty neighbours within a range, or those that must come before them. Returns
+/// `None` if there are none. Waits for other changes of the backing.
 pub(crate) fn write_range<S: Scheme>(
     mapping: &Mapping<S>,
     pages: Range<u64>,
     then: Then,
-) -> Option<(Range<u64>, io::Result<()>)> {
+) -> Option<Written> {
     if mapping.shared.is_inherited() {
         // The dirty pages are the parent's, which may have written newer bytes by now.
         return None;
     }
-    let mut change_token = mapping.changing.lock();
+    write_range_under(mapping, pages, then, &mut mapping.changing.lock())
+}
+
+/// Does what [`write_range`] does, unless another change of the backing is under way. Returns
+/// `None` then, too.
+pub(crate) fn try_write_range<S: Scheme>(
+    mapping: &Mapping<S>,
+    pages: Range<u64>,
+    then: Then,
+) -> Option<Written> {
+    if mapping.shared.is_inherited() {
+        return None;
+    }
+    let mut change_token = mapping.changing.try_lock()?;
+    write_range_under(mapping, pages, then, &mut change_token)
+}
+
+fn write_range_under<S: Scheme>(
+    mapping: &Mapping<S>,
+    pages: Range<u64>,
+    then: Then,
+    change_token: &mut Version,
+) -> Option<Written> {
     // Without a writer no page can have become dirty.
     let writer = mapping.writer.get()?;
-    let range = mapping.dirty.range(pages, then.max_pages());
+    let (range, appends) = next_range(mapping, pages, then.max_pages());
     if range.is_empty() {
         return None;
     }
-    let pinned = pin_pages(mapping, range.clone());
-    // Under the lock, after the pages: see `grow_by`.
-    let len = {
-        let _length = mapping.length.lock();
-        mapping.len()
+    let (pinned, len) = pin_pages_and_len(mapping, range.clone());
+    let Some(&(first, _)) = pinned.first() else {
+        // Its page was discarded.
+        let range = range.start..range.start + 1;
+        return Some(Written { range, result: Ok(()), is_full: false });
     };
-    let Some(&(first, _)) = pinned.first() else { return Some((range, Ok(()))) };
     let start = first * FRAME_SIZE as u64;
     let bytes = (pinned.len() * FRAME_SIZE)
         .min(usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX));
@@ -148,24 +174,38 @@ pub(crate) fn write_range<S: Scheme>(
         IoSlice::new(&slice[..n])
     });
     let slices: Vec<IoSlice<'_>> = pieces.collect();
-    let written = change(&**writer, &mut change_token, || match then {
+    let end = start + bytes as u64;
+    mapping.unsynced.wrote(&(start..end));
+    let result = change(mapping, &**writer, change_token, || match then {
         Then::Nothing => writer.write(start, &slices),
         Then::Sync => writer.write_to_sync(start, &slices),
     });
-    let range = range.start..first + pinned.len() as u64;
-    match &written {
+    let mut is_full = false;
+    match &result {
         Ok(()) => {
             mapping.shared.counters.written_bytes.add(bytes as u64);
             mapping.errors.end();
+            mapping.health.succeeded();
+            dirty_pages::set_sick(mapping, false);
             // Before they count as clean: a fill that finds them gone expects that much. Relaxed: a
             // hint, like any length that the backing returned.
-            mapping.backed.fetch_max(start + bytes as u64, Ordering::Relaxed);
+            mapping.backed.fetch_max(end, Ordering::Relaxed);
+            mapping.ordered.fetch_max(end, Ordering::Relaxed);
+            // Again, and before they count as clean: a sync may have begun meanwhile.
+            mapping.unsynced.wrote(&(start..end));
             for pinned in &pinned {
                 make_clean(mapping, pinned);
             }
         }
         Err(error) => {
             mapping.shared.counters.write_errors.add(1);
+            is_full = appends && is_no_room(error);
+            if !is_full {
+                // What the backing refuses does not hold up the pages behind it.
+                mapping.ordered.fetch_max(end, Ordering::Relaxed);
+            }
+            mapping.health.failed(error);
+            dirty_pages::set_sick(mapping, true);
             if mapping.errors.begins() {
                 let backing = mapping.backing.file_id();
                 let message = "writeback failed: the pages stay dirty";
@@ -174,12 +214,42 @@ pub(crate) fn write_range<S: Scheme>(
             mapping.errors.record(error);
         }
     }
+    let range = range.start..first + pinned.len() as u64;
     drop(pinned);
-    if written.is_ok() {
+    if result.is_ok() {
         // The pages are evictable from now on.
         mapping.shared.room.notify();
     }
-    Some((range, written))
+    Some(Written { range, result, is_full })
+}
+
+/// Returns `true` for an error that other appended bytes would get as well.
+fn is_no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// Pins the pages of a dirty range. Returns them, and the length of the file at the time when the
+/// last one was pinned: an append to it is in both or in none. Bytes that the length counts and the
+/// page lacks would go out as zeroes; bytes that the page has and the length lacks would not go
+/// out, and count as clean.
+fn pin_pages_and_len<S: Scheme>(
+    mapping: &Mapping<S>,
+    range: Range<u64>,
+) -> (Vec<PinnedPage<S>>, u64) {
+    #[cfg(broken = "length-before-pages")]
+    let early = mapping.len();
+    let last = range.end - 1;
+    let mut pinned = pin_pages(mapping, range.start..last);
+    // See `grow_by`: an append changes page and length under this lock.
+    let _length = mapping.length.lock();
+    if pinned.len() as u64 == last - range.start {
+        pinned.extend(pin_pages(mapping, last..range.end));
+    }
+    #[cfg(broken = "length-before-pages")]
+    return (pinned, early);
+    #[cfg(not(broken = "length-before-pages"))]
+    (pinned, mapping.len())
 }
 
 /// Returns references to the first neighbours of a range that are there. Waits for writers.
@@ -235,89 +305,16 @@ fn make_clean<S: Scheme>(mapping: &Mapping<S>, (page, folio): &PinnedPage<S>) {
     }
 }
 
-/// Writes some dirty neighbours, starting behind the last ones: so pages that cannot be written do
-/// not always come first. Returns the first success of a few requests, otherwise the first error,
-/// or `None` if nothing is dirty.
-fn write_some<S: Scheme>(mapping: &Mapping<S>) -> Option<io::Result<()>> {
-    // Relaxed, here and below: a hint of where to look first.
-    let start = mapping.swept.load(Ordering::Relaxed);
-    let (mut tries, mut failed) = (0, None);
-    for mut pages in [start..u64::MAX, 0..start] {
-        while tries < MAX_TRIES
-            && let Some((range, written)) = write_range(mapping, pages.clone(), Then::Nothing)
-        {
-            mapping.swept.store(range.end, Ordering::Relaxed);
-            (pages.start, tries) = (range.end, tries + 1);
-            match written {
-                Ok(()) => return Some(Ok(())),
-                Err(error) => failed = failed.or(Some(Err(error))),
-            }
-        }
-    }
-    failed
-}
-
-/// Throttles a writer when too much is dirty: it writes dirty pages itself. Call with no lock held
-/// except `grow`.
-///
-/// # Errors
-///
-/// What the backing returns for dirty pages of the same file.
-pub(crate) fn throttle<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
-    let dirty = dirty_pages::count(&mapping.shared);
-    let limit = dirty_pages::limit(&mapping.shared);
-    if dirty > limit / 2 {
-        mapping.shared.flusher.notify_now();
-    }
-    if dirty <= limit {
-        return Ok(());
-    }
-    mapping.shared.counters.throttled.add(1);
-    if let Some(written) = write_some(mapping) {
-        return written;
-    }
-    write_back_some(&mapping.shared);
-    Ok(())
-}
-
-/// Counts one open file less. The last close writes what is dirty.
-pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
-    if mapping.shared.is_inherited() {
-        // The parent writes them.
-        return;
-    }
-    // AcqRel: the last close sees what the others wrote.
-    if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
-        return;
-    }
-    let keep = KeepUnwritten(mapping);
-    if mapping.dirty.is_empty() {
-        return;
-    }
-    if unlinked::forget_if_unlinked(&mapping.shared, mapping) {
-        mem::forget(keep);
-    } else {
-        let _ = write_back(mapping, 0..u64::MAX, Then::Nothing);
-    }
-}
-
-/// Keeps a mapping that is closed as long as it is dirty, even if its backing panics.
-struct KeepUnwritten<'m, S: Scheme>(&'m Arc<Mapping<S>>);
-
-impl<S: Scheme> Drop for KeepUnwritten<'_, S> {
-    fn drop(&mut self) {
-        keep_unwritten(&self.0.shared, self.0);
-    }
-}
-
 /// Changes the backing. If only this cache changed it since the last refresh, stores its new change
 /// token, and the next refresh finds it unchanged. Otherwise the next refresh finds the change.
 /// Returns the result of `change`.
-pub(crate) fn change<T>(
+pub(crate) fn change<S: Scheme, T>(
+    mapping: &Mapping<S>,
     backing: &dyn Backing,
     change_token: &mut Version,
     change: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
+    let _request = mapping.shared.requests.begin(mapping.id);
     let before = backing.version();
     let result = change();
     if before.is_ok_and(|before| before.change_token == change_token.change_token)
@@ -330,64 +327,6 @@ pub(crate) fn change<T>(
 
 /// Calls a backing that is one among others, so that its panic does not affect the others. A panic
 /// leaves page locks and locks in the same state as an error does.
-fn catch_panic<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
+pub(crate) fn catch_panic<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
     panic::catch_unwind(AssertUnwindSafe(act))
-}
-
-/// Writes everything that is dirty. Each open file has the error of its own pages reported. If a
-/// backing panics, the panic continues after the other files were written.
-///
-/// # Errors
-///
-/// The first error of a backing.
-pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
-    let (mut result, mut panicked) = (Ok(()), Ok(()));
-    for mapping in shared.registry.dirty() {
-        match catch_panic(|| unlinked::forget_if_unlinked(shared, &mapping)) {
-            Ok(false) => {}
-            Ok(true) => continue,
-            Err(panic) => {
-                panicked = panicked.and(Err(panic));
-                continue;
-            }
-        }
-        match catch_panic(|| write_back(&mapping, 0..u64::MAX, Then::Nothing)) {
-            Ok(written) => result = result.and(written),
-            Err(panic) => panicked = panicked.and(Err(panic)),
-        }
-        keep_unwritten(shared, &mapping);
-    }
-    panicked.unwrap_or_else(|panic| panic::resume_unwind(panic));
-    result
-}
-
-/// Writes a dirty range of some file, because memory is needed. Returns `true` if pages became
-/// clean. An error or panic of a backing is left to the next sync of that file.
-pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
-    shared.registry.any_dirty(|mapping| {
-        match catch_panic(|| unlinked::forget_if_unlinked(shared, mapping)) {
-            Ok(false) => {}
-            // Its pages leave with it.
-            Ok(true) => return true,
-            Err(_) => return false,
-        }
-        let written = catch_panic(|| write_some(mapping));
-        // It may have been kept only because it was dirty.
-        keep_unwritten(shared, mapping);
-        matches!(written, Ok(Some(Ok(()))))
-    })
-}
-
-/// Keeps a mapping that is not open as long as it is dirty, and no longer.
-fn keep_unwritten<S: Scheme>(shared: &Shared<S>, mapping: &Arc<Mapping<S>>) {
-    let unneeded = {
-        let mut unwritten = shared.unwritten.lock();
-        if mapping.dirty.is_empty() || mapping.is_open() {
-            unwritten.remove(&mapping.id)
-        } else {
-            unwritten.insert(mapping.id, Arc::clone(mapping))
-        }
-    };
-    // Not under the lock: this may be the last reference.
-    drop(unneeded);
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod hanging;
+
 use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};

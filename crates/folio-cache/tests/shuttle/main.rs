@@ -18,6 +18,7 @@ mod large_folio;
 mod length;
 mod sync_group;
 mod threads;
+mod writeback;
 
 use std::sync::Arc;
 

@@ -1,0 +1,80 @@
+//! Discarding dirty pages at a user's request, and the list of the files that cannot be written.
+//!
+//! Nothing here waits for the backing: it may hang. A request under way keeps its pages until it
+//! ends, and its bytes may still reach the backing.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use folio_frames::FRAME_SIZE;
+use folio_ref::Scheme;
+
+use crate::length::refresh;
+use crate::rt::busy::HUNG_AFTER;
+use crate::state::mapping::Mapping;
+use crate::state::shared::Shared;
+use crate::state::unwritten::Unwritten;
+use crate::writeback::dirty_pages;
+use crate::writeback::sync;
+use crate::writeback::write_back;
+
+/// Drops the dirty pages of a file. The file ends where its backing does then, as far as is known.
+/// Forgets which bytes a failed sync may have lost. Returns the number of bytes dropped.
+pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
+    let mut dropped = 0;
+    {
+        let _length = mapping.length.lock();
+        // Relaxed: a hint. The next refresh asks the backing.
+        let backed = mapping.backed.load(Ordering::Relaxed);
+        let old = mapping.len();
+        if backed < old {
+            // As in `set_len` of refresh: first the length, then the count, then the pages.
+            // Release: pairs with Acquire in `len`.
+            mapping.len.store(backed, Ordering::Release);
+            refresh::bump_truncate_seq(mapping);
+        }
+        // SeqCst, Dekker with the fences in fill and write.
+        fence(Ordering::SeqCst);
+        for page in mapping.dirty.all() {
+            let page = u64::from(page);
+            refresh::drop_pages(mapping, page..page + 1);
+            dropped += FRAME_SIZE as u64;
+        }
+        if backed < old {
+            refresh::drop_pages(mapping, backed.div_ceil(FRAME_SIZE as u64)..u64::MAX);
+        }
+        mapping.unsynced.forget(&(0..u64::MAX));
+        // Appends are in order again from there on.
+        write_back::set_ordered(mapping, backed);
+    }
+    mapping.health.succeeded();
+    mapping.errors.end();
+    dirty_pages::set_sick(mapping, false);
+    sync::keep_unwritten(&mapping.shared, mapping);
+    dropped
+}
+
+/// Returns the files that cannot be written: the last write failed, a request hangs, or a failed
+/// sync may have lost bytes.
+pub(crate) fn unwritten<S: Scheme>(shared: &Shared<S>) -> Vec<Unwritten> {
+    let hung = shared.requests.longer_than(HUNG_AFTER);
+    let describe = |mapping: &Arc<Mapping<S>>| {
+        let is_hung = hung.contains(&mapping.id);
+        let error = mapping.health.error().or_else(|| {
+            is_hung.then(|| {
+                let message = format!("a request has not ended for more than {HUNG_AFTER:?}");
+                io::Error::new(io::ErrorKind::TimedOut, message)
+            })
+        });
+        let error = error.or_else(|| mapping.unsynced.check().err())?;
+        Some(Unwritten {
+            file_id: mapping.file_id,
+            dirty_bytes: mapping.dirty.count() * FRAME_SIZE as u64,
+            lost_bytes: mapping.unsynced.lost_bytes(),
+            error,
+            is_open: mapping.is_open(),
+        })
+    };
+    shared.registry.all().iter().filter_map(describe).collect()
+}

@@ -1,0 +1,195 @@
+//! Syncs, flushes and closes of one file, and the flush of all files.
+//!
+//! Concurrent calls for one file share their writes, and then their sync: a call that arrives while
+//! a round of either is under way shares the next one.
+
+use std::io;
+use std::mem;
+use std::panic;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use folio_frames::FRAME_SIZE;
+use folio_ref::Scheme;
+
+use crate::backing::error::copy;
+use crate::backing::{Backing, Durable};
+use crate::rt::flush_pool::Flushable;
+use crate::state::error_cursor::ErrorCursor;
+use crate::state::mapping::Mapping;
+use crate::state::shared::Shared;
+use crate::writeback::dirty_pages;
+use crate::writeback::unlinked;
+use crate::writeback::write_back::{Then, catch_panic, write_back};
+
+/// Returns when everything that was written before is durable, or an error was reported.
+///
+/// # Errors
+///
+/// The latest writeback or sync error unless `cursor` has already seen it, or one that says that
+/// bytes are lost ([`Unsynced`](crate::state::unsynced::Unsynced)).
+pub(crate) fn sync<S: Scheme>(
+    mapping: &Mapping<S>,
+    what: Durable,
+    cursor: &ErrorCursor,
+) -> io::Result<()> {
+    let since = mapping.errors.count();
+    let (written, first) = write_round(mapping, Then::Sync);
+    mapping.syncs.sync_from(what, first, || sync_backing(mapping, what));
+    mapping.errors.report(cursor, since).and(written).and_then(|()| mapping.unsynced.check())
+}
+
+/// Syncs the backing. If that fails, notes the error, and has everything written again that was
+/// written since the last sync that succeeded.
+fn sync_backing<S: Scheme>(mapping: &Mapping<S>, what: Durable) {
+    let backing: &dyn Backing = mapping.writer.get().map_or(&*mapping.backing, |writer| &**writer);
+    mapping.unsynced.begin_sync();
+    let synced = catch_panic(|| backing.sync(what));
+    if let Ok(Ok(())) = synced {
+        mapping.unsynced.synced();
+        return;
+    }
+    if !cfg!(broken = "failed-sync-forgets") {
+        // No write is under way: its pages would count as clean after this.
+        let _changing = mapping.changing.lock();
+        mapping.unsynced.failed(|page| dirty_pages::make_dirty_again(mapping, page));
+    }
+    match synced {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let backing = backing.file_id();
+            tracing::error!(%error, ?backing, "a sync failed: what it covers is written again");
+            mapping.errors.record(&error);
+        }
+        Err(panic) => panic::resume_unwind(panic),
+    }
+}
+
+/// Writes everything dirty to the backing.
+///
+/// # Errors
+///
+/// The latest writeback error unless `cursor` has already seen it.
+pub(crate) fn flush<S: Scheme>(mapping: &Mapping<S>, cursor: &ErrorCursor) -> io::Result<()> {
+    let since = mapping.errors.count();
+    let written = flush_round(mapping);
+    mapping.errors.report(cursor, since).and(written)
+}
+
+/// Writes everything that was dirty before the call to the backing, which may keep it in memory.
+///
+/// # Errors
+///
+/// The first error of the backing.
+pub(crate) fn flush_round<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
+    write_round(mapping, Then::Nothing).0
+}
+
+/// Writes everything that was dirty before the call. Calls that arrive meanwhile share the next
+/// round. Returns the first error, and the number of the first sync that covers what was written.
+fn write_round<S: Scheme>(mapping: &Mapping<S>, then: Then) -> (io::Result<()>, u64) {
+    // Without a dirty page there is nothing to wait for, except the round under way, which takes
+    // pages from the set only when the backing has them.
+    if mapping.dirty.is_empty() {
+        return (Ok(()), mapping.syncs.next());
+    }
+    let act = || {
+        // What becomes dirty behind this end meanwhile is left to the next round.
+        let end = mapping.dirty.end() / FRAME_SIZE as u64;
+        (write_back(mapping, 0..end, then), mapping.syncs.next())
+    };
+    mapping.writes.run(act, |(written, sync)| (written.as_ref().copied().map_err(copy), *sync))
+}
+
+/// Counts one open file less. The last close writes what is dirty.
+pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
+    if mapping.shared.is_inherited() {
+        // The parent writes them.
+        return;
+    }
+    // AcqRel: the last close sees what the others wrote.
+    if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
+        return;
+    }
+    if !mapping.dirty.is_empty() {
+        let _ = flush_or_forget(mapping);
+    }
+}
+
+/// Writes everything that was dirty before the call, or forgets a file without a name and an open.
+/// Keeps the mapping if it is closed and still dirty, even if its backing panics.
+///
+/// # Errors
+///
+/// The first error of the backing.
+pub(crate) fn flush_or_forget<S: Scheme>(mapping: &Arc<Mapping<S>>) -> io::Result<()> {
+    let keep = KeepUnwritten(mapping);
+    if unlinked::forget_if_unlinked(&mapping.shared, mapping) {
+        mem::forget(keep);
+        return Ok(());
+    }
+    flush_round(mapping)
+}
+
+/// Keeps a mapping that is closed as long as it is dirty, even if its backing panics.
+struct KeepUnwritten<'m, S: Scheme>(&'m Arc<Mapping<S>>);
+
+impl<S: Scheme> Drop for KeepUnwritten<'_, S> {
+    fn drop(&mut self) {
+        keep_unwritten(&self.0.shared, self.0);
+    }
+}
+
+impl<S: Scheme> Flushable for Mapping<S> {
+    fn id(&self) -> u32 {
+        self.id
+    }
+
+    fn flush(self: &Arc<Self>) -> io::Result<()> {
+        flush_or_forget(self)
+    }
+
+    fn panicked(&self) {
+        self.health.failed(&io::Error::other("the backing panicked"));
+    }
+
+    fn copy(error: &io::Error) -> io::Error {
+        copy(error)
+    }
+
+    fn hung(&self, time: Duration) -> Vec<u32> {
+        self.shared.requests.longer_than(time)
+    }
+}
+
+/// Keeps a mapping that is not open as long as it is dirty, and no longer.
+pub(crate) fn keep_unwritten<S: Scheme>(shared: &Shared<S>, mapping: &Arc<Mapping<S>>) {
+    let unneeded = {
+        let mut unwritten = shared.unwritten.lock();
+        if mapping.dirty.is_empty() || mapping.is_open() {
+            unwritten.remove(&mapping.id)
+        } else {
+            unwritten.insert(mapping.id, Arc::clone(mapping))
+        }
+    };
+    // Not under the lock: this may be the last reference.
+    drop(unneeded);
+}
+
+/// Writes everything that is dirty, many files at a time. Each open file has the error of its own
+/// pages reported. If a backing panics, the panic continues after the other files were written.
+///
+/// # Errors
+///
+/// The first error of a backing, or `TimedOut` if a request of a backing does not end.
+pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
+    let mut files = shared.registry.dirty();
+    // Without threads, the files that failed last time come last.
+    files.sort_by_key(|mapping| mapping.dirty.is_sick());
+    match shared.flush_pool.flush(&files) {
+        // The threads were ended meanwhile: this one does it.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => shared.flush_pool.flush(&files),
+        written => written,
+    }
+}

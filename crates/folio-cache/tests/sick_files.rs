@@ -1,0 +1,362 @@
+//! A sick file harms no other: its requests hang, fail forever, or are slow, while healthy files
+//! beside it are read, written, flushed, synced, opened and closed.
+
+mod common;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::assert_nothing_leaked;
+use common::hanging::{Hanging, HealOnDrop, ends, within};
+use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache, File};
+
+const EIO: i32 = 5;
+const PAGE: u64 = 4096;
+
+/// Does what users do with a file, and with the cache.
+fn use_healthy(cache: &Cache, file: &File, memory: &Arc<Memory>) {
+    let (cache, file, memory) = (cache.clone(), file.clone(), memory.clone());
+    let act = |what: &str, act: Box<dyn FnOnce() + Send>| ends(what, act);
+    let clone = || (cache.clone(), file.clone(), memory.clone());
+    let (_, f, _) = clone();
+    act(
+        "a miss",
+        Box::new(move || {
+            f.invalidate();
+            assert_eq!(f.read_at(&mut [0; 8], 20 * PAGE).unwrap(), 8);
+        }),
+    );
+    let (_, f, _) = clone();
+    act(
+        "a read ahead",
+        Box::new(move || {
+            f.invalidate();
+            (0..64).for_each(|page| assert_eq!(f.read_at(&mut [0; 8], page * PAGE).unwrap(), 8));
+        }),
+    );
+    let (_, f, _) = clone();
+    act(
+        "a future",
+        Box::new(move || {
+            f.invalidate();
+            let read = pollster::block_on(f.read_at_async(&mut [0; 8], 40 * PAGE)).unwrap();
+            assert_eq!(read, 8);
+        }),
+    );
+    let (_, f, _) = clone();
+    act(
+        "a write",
+        Box::new(move || {
+            (0..300).for_each(|page| _ = f.write_at(&[3; 4096], page % 100 * PAGE).unwrap());
+        }),
+    );
+    let (_, f, m) = clone();
+    act(
+        "the flusher",
+        Box::new(move || {
+            f.write_at(b"flush me", 0).unwrap();
+            within("the flusher does not write", || m.contents().starts_with(b"flush me"));
+        }),
+    );
+    let (_, f, m) = clone();
+    act(
+        "a sync",
+        Box::new(move || {
+            f.write_at(b"sync me", 8).unwrap();
+            f.sync_data().unwrap();
+            assert_eq!(&m.durable()[8..15], b"sync me");
+        }),
+    );
+    let (c, _, m) = clone();
+    act(
+        "an open and a close",
+        Box::new(move || {
+            let other = c.open_backing(m.clone()).unwrap();
+            assert!(!other.revalidate().unwrap());
+            other.write_at(b"close me", 0).unwrap();
+            other.close().unwrap();
+            assert!(m.contents().starts_with(b"close me"));
+            let third = Arc::new(Memory::new(b"third"));
+            let other = c.open_backing(third.clone()).unwrap();
+            other.write_at(b"T", 0).unwrap();
+            drop(other);
+            assert_eq!(third.contents(), b"Third");
+        }),
+    );
+    let (_, f, _) = clone();
+    act(
+        "a truncate and a hole",
+        Box::new(move || {
+            f.set_len(99 * PAGE).unwrap();
+            f.punch_hole(PAGE, 3 * PAGE).unwrap();
+            f.set_len(100 * PAGE).unwrap();
+        }),
+    );
+    let (c, _, _) = clone();
+    act(
+        "a capacity",
+        Box::new(move || {
+            c.set_capacity(4 << 20).unwrap();
+            c.set_capacity(8 << 20).unwrap();
+        }),
+    );
+    let (c, ..) = clone();
+    act("quiesce", Box::new(move || c.quiesce()));
+}
+
+/// Makes one call on the sick file in a thread of its own, which will hang.
+fn call(file: &File, call: Call) -> thread::JoinHandle<()> {
+    let file = file.clone();
+    thread::spawn(move || match call {
+        Call::Version => _ = file.revalidate().unwrap(),
+        Call::Fill => {
+            file.invalidate();
+            file.read_at(&mut [0; 8], 280 * PAGE).unwrap();
+        }
+        Call::Write => file.flush().unwrap(),
+        Call::SetLen => file.set_len(1000 * PAGE).unwrap(),
+        _ => file.sync_data().unwrap(),
+    })
+}
+
+#[test]
+fn a_healthy_file_works_beside_one_with_calls_that_hang() {
+    for hangs in [Call::Write, Call::Sync, Call::Version, Call::SetLen, Call::Fill] {
+        let cache: Cache = Cache::new(8 << 20).unwrap();
+        let sick = Hanging::new(&vec![1; 300 * 4096]);
+        let file = cache.open_backing(sick.clone()).unwrap();
+        // 1 MiB is dirty.
+        file.write_at(&vec![7; 1 << 20], 0).unwrap();
+        sick.hang(hangs);
+        let _heal = HealOnDrop(vec![sick.clone()]);
+        let memory = Arc::new(Memory::new(&vec![2; 100 * 4096]));
+        let healthy = cache.open_backing(memory.clone()).unwrap();
+        let calls = [(); 3].map(|()| call(&file, hangs));
+        sick.wait_until_it_hangs();
+        use_healthy(&cache, &healthy, &memory);
+        assert!(calls.iter().all(|call| !call.is_finished()), "{hangs:?} does not hang");
+        sick.heal();
+        for call in calls {
+            call.join().unwrap();
+        }
+        file.sync_data().unwrap();
+        assert!(sick.memory.durable()[..1 << 20] == vec![7; 1 << 20], "{hangs:?}");
+        drop((file, healthy));
+        assert_nothing_leaked(&cache);
+    }
+}
+
+/// Fills that hang take all threads of the pool. Fills of other files get threads all the same.
+#[test]
+fn a_future_of_a_healthy_file_is_read_beside_many_that_hang() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    cache.set_io_threads(4);
+    let sick = Hanging::new(&vec![1; 300 * 4096]);
+    let file = cache.open_backing(sick.clone()).unwrap();
+    sick.hang(Call::Fill);
+    let heal = HealOnDrop(vec![sick.clone()]);
+    let mut bufs = vec![[0; 8]; 40];
+    let mut futures: Vec<_> = (0..)
+        .zip(&mut bufs)
+        .map(|(n, buf)| Box::pin(file.read_at_async(buf, n * 7 * PAGE)))
+        .collect();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(futures.iter_mut().all(|future| future.as_mut().poll(&mut context).is_pending()));
+    let healthy = cache.open_backing(Arc::new(Memory::new(&vec![2; 100 * 4096]))).unwrap();
+    let reading = healthy.clone();
+    ends("a future", move || {
+        for n in 0..100 {
+            let mut buf = [0; 8];
+            assert_eq!(pollster::block_on(reading.read_at_async(&mut buf, n * PAGE)).unwrap(), 8);
+            assert_eq!(buf, [2; 8]);
+        }
+    });
+    drop(heal);
+    for future in futures {
+        assert_eq!(pollster::block_on(future).unwrap(), 8);
+    }
+    assert!(bufs.iter().all(|buf| *buf == [1; 8]));
+    drop((file, healthy));
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn quiesce_does_not_wait_for_fills_that_hang() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let sick = Hanging::new(&vec![1; 300 * 4096]);
+    let file = cache.open_backing(sick.clone()).unwrap();
+    sick.hang(Call::Fill);
+    let heal = HealOnDrop(vec![sick.clone()]);
+    let mut buf = [0; 8];
+    let mut future = Box::pin(file.read_at_async(&mut buf, 0));
+    assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    sick.wait_until_it_hangs();
+    let waiting = cache.clone();
+    ends("quiesce", move || waiting.quiesce());
+    drop(heal);
+    assert_eq!(pollster::block_on(future).unwrap(), 8);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// The flusher meets the hung file first, in most orders of the files.
+#[test]
+fn the_flusher_writes_healthy_files_beside_many_hung_ones() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let sick: Vec<_> = (0..100).map(|_| Hanging::new(b"old")).collect();
+    let files: Vec<_> = sick
+        .iter()
+        .map(|memory| {
+            let file = cache.open_backing(memory.clone()).unwrap();
+            file.write_at(b"new", 0).unwrap();
+            memory.hang(Call::Write);
+            file
+        })
+        .collect();
+    let heal = HealOnDrop(sick.clone());
+    within("not all hang", || sick.iter().all(|memory| memory.hung.load(Ordering::SeqCst) > 0));
+    let memory = Arc::new(Memory::new(b"old"));
+    let healthy = cache.open_backing(memory.clone()).unwrap();
+    healthy.write_at(b"new", 0).unwrap();
+    within("the flusher hangs", || memory.contents() == b"new");
+    // One request of each file: the flusher does not come again.
+    assert!(sick.iter().all(|memory| memory.hung.load(Ordering::SeqCst) == 1));
+    assert_eq!(cache.unwritten().len(), 100);
+    drop(heal);
+    drop((files, healthy));
+    assert_nothing_leaked(&cache);
+    assert!(sick.iter().all(|memory| memory.memory.contents() == b"new"));
+}
+
+/// Writers of a healthy file write as often themselves as without the sick file: never, or past the
+/// limit of their own pages.
+fn throttled_beside(cache: &Cache) -> u64 {
+    let memory = Arc::new(Memory::new(b""));
+    let healthy = cache.open_backing(memory.clone()).unwrap();
+    let before = cache.stats().throttled;
+    for round in 0..200 {
+        healthy.write_at(&[round as u8; 4096], round % 50 * PAGE).unwrap();
+    }
+    let throttled = cache.stats().throttled - before;
+    healthy.close().unwrap();
+    throttled
+}
+
+#[test]
+fn a_hung_file_at_the_dirty_limit_throttles_no_other() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let sick = Hanging::new(b"");
+    let file = cache.open_backing(sick.clone()).unwrap();
+    sick.hang(Call::Write);
+    let _heal = HealOnDrop(vec![sick.clone()]);
+    let writer = thread::spawn({
+        let file = file.clone();
+        move || (0..200).for_each(|page| _ = file.write_at(&[1; 4096], page * PAGE).unwrap())
+    });
+    sick.wait_until_it_hangs();
+    within("it is not listed", || cache.unwritten().len() == 1);
+    within("its writer is not throttled", || cache.stats().throttled > 0);
+    assert!(!writer.is_finished());
+    assert_eq!(throttled_beside(&cache), 0);
+    let listed = cache.unwritten();
+    assert_eq!((listed[0].file_id, listed[0].is_open), (sick.file_id(), true));
+    assert_eq!(listed[0].error.kind(), io::ErrorKind::TimedOut);
+    assert!(listed[0].dirty_bytes > 100 * PAGE, "{listed:?}");
+    sick.heal();
+    writer.join().unwrap();
+    file.sync_data().unwrap();
+    assert!(cache.unwritten().is_empty());
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_failing_file_is_tried_rarely_and_throttles_no_other() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let sick = Arc::new(Memory::new(b""));
+    sick.inject(Call::Write, 0, u64::MAX, Fault::Error(EIO));
+    let file = cache.open_backing(sick.clone()).unwrap();
+    let error = (0..).find_map(|page| file.write_at(&[1; 4096], page * PAGE).err()).unwrap();
+    assert_eq!(error.raw_os_error(), Some(EIO));
+    drop(file);
+    let before = sick.calls(Call::Write);
+    for _ in 0..20 {
+        assert_eq!(throttled_beside(&cache), 0);
+    }
+    thread::sleep(Duration::from_secs(2));
+    assert!(sick.calls(Call::Write) - before <= 4, "{}", sick.calls(Call::Write) - before);
+    let listed = cache.unwritten();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].file_id, listed[0].is_open), (sick.file_id(), false));
+    assert_eq!(listed[0].error.raw_os_error(), Some(EIO));
+    // Memory is short: it is tried for that, but misses of the other file do not fail.
+    let other = cache.open_backing(Arc::new(Memory::new(&vec![3; 4 << 20]))).unwrap();
+    let mut buf = vec![0; 4 << 20];
+    assert_eq!(other.read_at(&mut buf, 0).unwrap(), 4 << 20);
+    drop(other);
+    assert_eq!(cache.discard(sick.file_id()).unwrap(), listed[0].dirty_bytes);
+    assert_eq!((cache.unwritten().len(), cache.discard(sick.file_id()).unwrap()), (0, 0));
+    assert_eq!(Arc::strong_count(&sick), 1, "the file is not released");
+    assert!(sick.contents().is_empty());
+    assert_nothing_leaked(&cache);
+}
+
+/// A slow file is always at the limit of dirty pages, and no request of it hangs.
+#[test]
+fn a_slow_file_leaves_the_others_a_share_of_the_limit() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let slow = Arc::new(Memory::new(b""));
+    slow.inject(Call::Write, 0, u64::MAX, Fault::Delay(Duration::from_millis(100)));
+    let file = cache.open_backing(slow.clone()).unwrap();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            (0..1500).for_each(|page| _ = file.write_at(&[1; 4096], page * PAGE).unwrap());
+        });
+        within("the writer is not throttled", || cache.stats().throttled > 0);
+        let memory = Arc::new(Memory::new(b""));
+        let healthy = cache.open_backing(memory.clone()).unwrap();
+        let begin = Instant::now();
+        (0..5000).for_each(|n| _ = healthy.write_at(&[2; 4096], n % 100 * PAGE).unwrap());
+        // Without a share, each page is written alone.
+        assert!(memory.calls(Call::Write) < 500, "{} writes", memory.calls(Call::Write));
+        assert!(writer.is_finished() || begin.elapsed() < Duration::from_secs(5));
+    });
+    file.sync_data().unwrap();
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// A flush of all files has the healthy ones written before it waits for the hung one.
+#[test]
+fn a_flush_of_all_files_writes_the_healthy_ones() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let sick = Hanging::new(b"");
+    let file = cache.open_backing(sick.clone()).unwrap();
+    file.write_at(&[1; 4096], 0).unwrap();
+    sick.hang(Call::Write);
+    let _heal = HealOnDrop(vec![sick.clone()]);
+    let memories: Vec<_> = (0..10).map(|_| Arc::new(Memory::new(b"old"))).collect();
+    let files: Vec<_> = memories
+        .iter()
+        .map(|memory| {
+            let file = cache.open_backing(memory.clone()).unwrap();
+            file.write_at(b"new", 0).unwrap();
+            file
+        })
+        .collect();
+    let flushing = cache.clone();
+    let flush = thread::spawn(move || flushing.flush());
+    within("the healthy files wait", || memories.iter().all(|memory| memory.contents() == b"new"));
+    assert!(!flush.is_finished());
+    sick.heal();
+    flush.join().unwrap().unwrap();
+    assert_eq!(sick.memory.contents(), [1; 4096]);
+    drop((file, files));
+    assert_nothing_leaked(&cache);
+}
