@@ -284,7 +284,7 @@ impl<P: Platform> Zone<P> {
     }
 
     /// Puts a block into this CPU's lists. Returns `false` if it must go to the buddy.
-    #[inline]
+    #[inline(always)]
     fn free_listed(&self, index: u32, order: Order) -> bool {
         let cpu = self.this_cpu();
         let Some(mut lists) = cpu.try_lock() else { return false };
