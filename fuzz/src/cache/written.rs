@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use arbitrary::Arbitrary;
-use folio_cache::{Cache, File, PageHandle};
 use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Cache, File, PageHandle};
 
 use crate::files::MAX_LEN;
 
