@@ -374,6 +374,7 @@ impl World {
                 let order = block.order;
                 assert!(order > Order::ZERO || !self.model.could_hold(order), "there is room");
             }
+            Err(error) => panic!("the model knows no such error: {error}"),
         }
     }
 
@@ -426,8 +427,9 @@ impl World {
                         assert!(
                             self.model.used_in(number) > 0,
                             "out of frames, but nothing had to be moved"
-                        )
+                        );
                     }
+                    error => panic!("the model knows no such error: {error}"),
                 }
             }
         }
