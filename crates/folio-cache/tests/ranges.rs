@@ -119,10 +119,12 @@ fn one_request_fills_one_contiguous_piece() {
     assert!(range.chunks().eq([&bytes[..256 * PAGE]]));
     let (slice, page) =
         (file.bytes(PAGE as u64 + 5, 99 * PAGE).unwrap(), file.page(PAGE as u64).unwrap().unwrap());
+    let whole = range.chunks().next().unwrap();
     assert!(
-        slice == bytes[PAGE + 5..][..99 * PAGE] && slice.as_ptr() == page[5..].as_ptr(),
+        slice == bytes[PAGE + 5..][..99 * PAGE] && slice.as_ptr() == whole[PAGE + 5..].as_ptr(),
         "the bytes were copied"
     );
+    assert!(page[..] == bytes[PAGE..][..PAGE] && page.as_ptr() != whole[PAGE..].as_ptr());
     drop((file, range, slice, page));
     assert_nothing_leaked(&cache);
 }

@@ -110,6 +110,9 @@ impl<S: Scheme> File<S> {
     /// Returns the bytes from `offset` to the end of its page or of the file, without a copy.
     /// Returns `None` at or past the end.
     ///
+    /// The handle pins at most four times its length, or two pages. If its page lies in a larger
+    /// folio that others pin, it gets a copy of the page, as long as a frame is free for that.
+    ///
     /// # Errors
     ///
     /// - `InvalidInput` if the offset exceeds `i64::MAX`.

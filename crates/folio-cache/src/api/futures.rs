@@ -20,6 +20,7 @@ use folio_ref::Scheme;
 use crate::api::file::File;
 use crate::api::range;
 use crate::api::range::RangeHandle;
+use crate::memory::short_handle;
 use crate::read::async_miss::Progress;
 use crate::read::copy;
 use crate::read::walk::Walk;
@@ -57,8 +58,8 @@ impl<S: Scheme> File<S> {
         }
     }
 
-    /// Returns the bytes from `offset` to the end of its page or of the file, without a copy and
-    /// without blocking. Returns `None` at or past the end.
+    /// Returns the bytes from `offset` to the end of its page or of the file, without blocking.
+    /// Returns `None` at or past the end. Copies as [`page`](Self::page) does.
     ///
     /// # Errors
     ///
@@ -73,15 +74,15 @@ impl<S: Scheme> File<S> {
             offset,
             FRAME_SIZE - offset as usize % FRAME_SIZE,
             |folio, range| {
-                page = Some(PageHandle::new(folio, range.start, range.end));
+                page = Some(short_handle::page_handle(&self.mapping, offset, folio, &range));
             },
         )
         .await?;
         Ok(page)
     }
 
-    /// Returns up to `len` bytes from `offset` on, without a copy and without blocking: fewer only
-    /// at the end of the file.
+    /// Returns up to `len` bytes from `offset` on, without blocking: fewer only at the end of the
+    /// file. Copies as [`range`](Self::range) does.
     ///
     /// # Errors
     ///
@@ -97,8 +98,7 @@ impl<S: Scheme> File<S> {
     }
 
     /// Returns up to `len` bytes from `offset` on in one piece, without blocking: fewer only at the
-    /// end of the file. The bytes pin their pages where these are adjacent in memory, and are a
-    /// copy otherwise.
+    /// end of the file. Copies as [`bytes`](Self::bytes) does.
     ///
     /// # Errors
     ///

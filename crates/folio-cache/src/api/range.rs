@@ -8,6 +8,9 @@
 //! | --- | --- | --- |
 //! | [`File::bytes`] | the pages are pinned | they are copied |
 //! | [`File::range`] | the pages are pinned | they are pinned, and [`Buf`] goes through the pieces |
+//!
+//! Both copy what would pin more than four times its length, and more than two pages
+//! (`memory/short_handle.rs`).
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -20,6 +23,8 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 
 use crate::api::file::File;
+use crate::memory::short_handle;
+use crate::memory::short_handle::PinnedBytes;
 use crate::read::walk;
 use crate::state::frames::{Adjacent, FolioRef};
 use crate::state::mapping::Mapping;
@@ -88,7 +93,7 @@ impl<S: Scheme> RangeHandle<S> {
             let begins = mem::take(&mut start);
             let ends = piece.as_slice().len().min(begins + left);
             left -= ends - begins;
-            bytes_of(piece, begins..ends)
+            bytes_of(piece, begins..ends, &PinnedBytes::default())
         })
     }
 }
@@ -167,6 +172,9 @@ impl<S: Scheme> File<S> {
     /// Returns up to `len` bytes from `offset` on, without a copy: fewer only at the end of the
     /// file, and none at or past it. Missing pages are read by few requests.
     ///
+    /// The handle pins at most four times its length, or two pages. A range that lies in larger
+    /// folios is copied, as long as frames are free for that.
+    ///
     /// # Errors
     ///
     /// Nothing is pinned then.
@@ -185,7 +193,10 @@ impl<S: Scheme> File<S> {
 
     /// Returns up to `len` bytes from `offset` on in one piece: fewer only at the end of the file.
     /// They pin their pages where these are adjacent in memory, as the bytes of one page always
-    /// are. Otherwise they are a copy. [`range`](Self::range) never copies.
+    /// are. Otherwise they are a copy.
+    ///
+    /// They pin at most four times their length, or two pages. Bytes that lie in larger folios are
+    /// copied.
     ///
     /// # Errors
     ///
@@ -248,9 +259,14 @@ fn most_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> usize
 }
 
 /// Returns an empty collection for the pages of a range.
-pub(crate) fn begin_range<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> Pieces<S> {
+pub(crate) fn begin_range<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    len: usize,
+) -> Pieces<'_, S> {
     let pages = pages_of(offset, most_bytes(mapping, offset, len)) as usize;
-    Pieces { held: Vec::with_capacity(pages), start: 0, len: 0 }
+    let held = Vec::with_capacity(pages);
+    Pieces { mapping, offset, held, start: 0, len: 0, pinned: PinnedBytes::default() }
 }
 
 /// Returns an empty collection for the bytes of a range.
@@ -259,20 +275,25 @@ pub(crate) fn begin_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usi
         held: None,
         start: 0,
         len: 0,
+        pinned: PinnedBytes::default(),
         copy: Vec::new(),
         most: most_bytes(mapping, offset, len),
     }
 }
 
 /// A range that is being collected.
-pub(crate) struct Pieces<S: Scheme> {
+pub(crate) struct Pieces<'m, S: Scheme> {
+    mapping: &'m Mapping<S>,
+    offset: u64,
     held: Vec<Adjacent<S>>,
     start: usize,
     len: usize,
+    pinned: PinnedBytes,
 }
 
-impl<S: Scheme> Pieces<S> {
+impl<S: Scheme> Pieces<'_, S> {
     pub(crate) fn push(&mut self, folio: FolioRef<S>, range: Range<usize>) {
+        self.pinned = self.pinned.with(&folio);
         if self.len == 0 {
             self.start = range.start;
         }
@@ -288,6 +309,9 @@ impl<S: Scheme> Pieces<S> {
 
     #[cfg_attr(feature = "track", track_caller)]
     pub(crate) fn finish(mut self) -> RangeHandle<S> {
+        if self.pinned.is_too_much(self.len) {
+            short_handle::copy_pieces(self.mapping, self.offset, &mut self.held);
+        }
         taken_here(&mut self.held);
         RangeHandle { pieces: self.held.into_iter(), start: self.start, len: self.len }
     }
@@ -298,6 +322,7 @@ pub(crate) struct OnePiece<S: Scheme> {
     held: Option<Adjacent<S>>,
     start: usize,
     len: usize,
+    pinned: PinnedBytes,
     /// All bytes so far, if they are in more than one piece.
     copy: Vec<u8>,
     most: usize,
@@ -305,6 +330,7 @@ pub(crate) struct OnePiece<S: Scheme> {
 
 impl<S: Scheme> OnePiece<S> {
     pub(crate) fn push(&mut self, folio: FolioRef<S>, range: Range<usize>) {
+        self.pinned = self.pinned.with(&folio);
         let apart = match &mut self.held {
             Some(held) => join(held, folio, &range).err(),
             None if self.len == 0 => {
@@ -329,7 +355,7 @@ impl<S: Scheme> OnePiece<S> {
         match self.held {
             Some(mut held) => {
                 held.taken_here();
-                bytes_of(held, self.start..self.start + self.len)
+                bytes_of(held, self.start..self.start + self.len, &self.pinned)
             }
             None => self.copy.into(),
         }
@@ -355,7 +381,14 @@ pub(crate) fn join<S: Scheme>(
     Ok(())
 }
 
-/// Returns some bytes of adjacent folios, which they pin.
-pub(crate) fn bytes_of<S: Scheme>(folios: Adjacent<S>, range: Range<usize>) -> Bytes {
+/// Returns some bytes of adjacent folios. They pin the folios, or are a copy if that is too much.
+pub(crate) fn bytes_of<S: Scheme>(
+    folios: Adjacent<S>,
+    range: Range<usize>,
+    pinned: &PinnedBytes,
+) -> Bytes {
+    if pinned.is_too_much(range.len()) {
+        return Bytes::copy_from_slice(&folios.as_slice()[range]);
+    }
     Bytes::from_owner(Piece(folios)).slice(range)
 }

@@ -12,6 +12,7 @@ use futures_core::Stream;
 
 use crate::api::file::File;
 use crate::api::range::{begin, bytes_of, join};
+use crate::memory::short_handle::PinnedBytes;
 use crate::read::async_miss::Progress;
 use crate::read::walk;
 use crate::state::units::{Found, MOST_PAGES, check_offset};
@@ -23,7 +24,8 @@ const SHARE: usize = 64;
 /// error, and at the end of the range or of the file.
 ///
 /// A piece has as many of the next pages as are adjacent in memory: at least a page and at most 1
-/// MiB. It is a snapshot of its pages, pins them, and may outlive the stream.
+/// MiB. It is a snapshot of its pages, and may outlive the stream. It pins at most four times its
+/// length, or two pages: a shorter piece of a larger folio is a copy.
 ///
 /// # Examples
 ///
@@ -79,18 +81,21 @@ impl<S: Scheme> ByteStream<S> {
         let Some(found) = found else { return Poll::Ready(Ok(None)) };
         let (folio, range) = walk::extend_over_folio(mapping, self.offset, wanted, found);
         let (start, mut len) = (range.start, range.len());
+        let mut pinned = PinnedBytes::default().with(&folio);
         let mut piece = begin(folio, &range);
         while len < wanted
             && let (offset, left) = (self.offset + len as u64, wanted - len)
             && let Some(found) = walk::next_page_at_once(mapping, offset, left)
             && let (folio, range) = walk::extend_over_folio(mapping, offset, left, found)
+            && let more = pinned.with(&folio)
             && join(&mut piece, folio, &range).is_ok()
         {
+            pinned = more;
             len += range.len();
         }
         self.offset += len as u64;
         self.left -= len as u64;
-        Poll::Ready(Ok(Some(bytes_of(piece, start..start + len))))
+        Poll::Ready(Ok(Some(bytes_of(piece, start..start + len, &pinned))))
     }
 }
 

@@ -119,6 +119,13 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
     folios
 }
 
+/// Returns a frozen frame if there is one without waiting.
+pub(crate) fn allocate_at_once<S: Scheme>(shared: &Shared<S>) -> Option<FrozenFolio<S>> {
+    notify_reclaimer_if_low(shared);
+    let free = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable).ok();
+    free.or_else(|| allocate_some(shared, 1).pop())
+}
+
 /// Returns a folio for a page, in no slot yet. Call with no lock held except `grow`.
 ///
 /// # Errors

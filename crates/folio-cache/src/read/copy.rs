@@ -6,6 +6,7 @@ use folio_frames::{FRAME_SIZE, Lookup};
 use folio_ref::{CHECKS, Scheme};
 
 use crate::length::refresh;
+use crate::memory::short_handle;
 use crate::read::lookup;
 use crate::read::prefetch;
 use crate::read::walk;
@@ -146,7 +147,7 @@ pub(crate) fn page<S: Scheme>(
         offset,
         FRAME_SIZE - offset as usize % FRAME_SIZE,
         |folio, range| {
-            page = Some(PageHandle::new(folio, range.start, range.end));
+            page = Some(short_handle::page_handle(mapping, offset, folio, &range));
         },
     )?;
     Ok(page)
