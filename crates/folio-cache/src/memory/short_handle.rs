@@ -26,6 +26,8 @@ const MIN_BYTES: usize = 2 * FRAME_SIZE;
 /// Handles of more pages are rarely copied: two folios of 64 KiB at their edges are not too much.
 const MAX_COPIES: usize = 16;
 
+type Copies<S> = SmallVec<[FrozenFolio<S>; MAX_COPIES]>;
+
 /// The bytes that a handle pins while it is collected.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct PinnedBytes {
@@ -61,7 +63,8 @@ pub(crate) fn page_handle<S: Scheme>(
         .is_too_much(range.len())
         .then(|| copy_pages(mapping, offset, 1, [&folio.frame()[..]]))
         .flatten()
-        .and_then(|mut copies| copies.next());
+        .and_then(|mut copies| copies.pop())
+        .map(FrozenFolio::init);
     PageHandle::new(copy.unwrap_or(folio), range.start, range.end)
 }
 
@@ -77,7 +80,7 @@ pub(crate) fn copy_pieces<S: Scheme>(
     let pages = pieces.iter().flat_map(|piece| piece.as_slice().chunks(FRAME_SIZE));
     let Some(copies) = copy_pages(mapping, offset, count, pages) else { return };
     pieces.clear();
-    for copy in copies {
+    for copy in copies.into_iter().map(FrozenFolio::init) {
         let apart = match pieces.last_mut() {
             Some(last) => last.join(copy).err(),
             None => Some(copy),
@@ -92,12 +95,12 @@ fn copy_pages<'p, S: Scheme>(
     offset: u64,
     count: usize,
     pages: impl IntoIterator<Item = &'p [u8]>,
-) -> Option<impl Iterator<Item = FolioRef<S>>> {
+) -> Option<Copies<S>> {
     if mapping.shared.is_inherited() {
         return None;
     }
     let copies = (0..count).map_while(|_| alloc::allocate_at_once(&mapping.shared));
-    let mut copies: SmallVec<[FrozenFolio<S>; MAX_COPIES]> = copies.collect();
+    let mut copies: Copies<S> = copies.collect();
     if copies.len() < count {
         copies.into_iter().for_each(FrozenFolio::free);
         return None;
@@ -107,5 +110,5 @@ fn copy_pages<'p, S: Scheme>(
         copy.as_mut_slice().copy_from_slice(bytes);
         copy.set_owner(CACHED, mapping.owner_data(page));
     }
-    Some(copies.into_iter().map(FrozenFolio::init))
+    Some(copies)
 }
