@@ -6,7 +6,7 @@ use std::ops::Deref;
 use crate::state::frames::FolioRef;
 
 use bytes::Bytes;
-use folio_frames::FRAME_SIZE;
+use folio_frames::{FRAME_SIZE, PinnedBytes, UserSpace};
 use folio_ref::{DefaultScheme, Scheme};
 
 /// Bytes of one page of a file, as they were when the handle was made. They never change: a write
@@ -78,6 +78,14 @@ impl<S: Scheme> AsRef<[u8]> for PageHandle<S> {
     }
 }
 
+impl<S: Scheme> From<PageHandle<S>> for PinnedBytes<UserSpace<S>> {
+    /// Takes the handle apart: the same bytes at the same address. With the feature
+    /// `stable_deref_trait` the result implements `StableDeref`.
+    fn from(handle: PageHandle<S>) -> Self {
+        Self::new(handle.folio, handle.start..handle.end)
+    }
+}
+
 impl<S: Scheme> From<PageHandle<S>> for Bytes {
     /// Wraps the handle: the bytes pin the page, without a copy.
     fn from(handle: PageHandle<S>) -> Self {
@@ -88,5 +96,27 @@ impl<S: Scheme> From<PageHandle<S>> for Bytes {
 impl<S: Scheme> fmt::Debug for PageHandle<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "bytes {}..{} of the {:?}", self.start, self.end, self.folio)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use folio_frames::{PinnedBytes, UserSpace};
+
+    use crate::Cache;
+    use crate::testing::Memory;
+
+    #[test]
+    fn pinned_bytes_keep_the_address_and_outlive_the_cache() {
+        let cache = Cache::new(4 << 20).unwrap();
+        let file = cache.open_backing(Arc::new(Memory::new(b"hello from a page"))).unwrap();
+        let handle = file.page(6).unwrap().unwrap();
+        let address = handle.as_ptr();
+        let bytes: PinnedBytes<UserSpace> = handle.into();
+        let moved = Box::new(bytes.clone());
+        drop((file, cache, bytes));
+        assert_eq!((moved.as_ptr(), &**moved), (address, &b"from a page"[..]));
     }
 }

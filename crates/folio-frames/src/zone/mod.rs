@@ -13,6 +13,7 @@ pub(crate) mod online;
 pub(crate) mod pcp;
 #[cfg(feature = "track")]
 pub(crate) mod pin_owners;
+pub(crate) mod pinned_bytes;
 pub(crate) mod refs;
 pub(crate) mod scrub;
 pub(crate) mod split;
