@@ -35,8 +35,8 @@ type Play = Box<dyn Fn(&[u32]) -> io::Result<usize>>;
 /// Makes a player: a cache of ours under a policy.
 fn ours(make: fn(u32) -> Box<dyn Policy>) -> Play {
     Box::new(move |pages| {
-        // Without threads: a reclaimer that loses its processor keeps its victims for a while, and a
-        // short loop comes back to them.
+        // Without threads: a reclaimer that loses its processor keeps its victims for a while, and
+        // a short loop comes back to them.
         let builder = Cache::builder().capacity(FRAMES as usize * 4096).io_threads(0);
         let cache = builder.policy(make).build()?;
         let file = cache.open_backing(Arc::new(MemcpyBacking::new(0, 1 << 40)))?;
