@@ -15,7 +15,7 @@ use crate::zone::folio::FrozenFolio;
 use crate::zone::zone::Zone;
 
 impl<P: Platform> Zone<P> {
-    /// Says whether the bytes of folios are zeroed when they are freed: from now on no byte of an
+    /// Sets whether the bytes of folios are zeroed when they are freed: from now on no byte of an
     /// earlier use is found in a frame that is allocated, or in memory that nothing uses.
     pub fn set_scrub(&self, scrub: bool) {
         // Relaxed: a switch; what is freed at this moment may be on either side.
