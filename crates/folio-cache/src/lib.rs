@@ -206,6 +206,10 @@ pub use api::range::RangeHandle;
 pub use api::read_many::Read;
 pub use api::stream::ByteStream;
 pub use backing::error::raw_os_error;
+pub use backing::remote::{
+    AsyncBacking, BoxFuture, FillBuffer, FillRequest, Key, OnChange, Preferences, Priority,
+    RemoteVersion, Spawn, Validator,
+};
 pub use backing::{Backing, Durable, FileId, Fill, LocalFile, Version};
 pub use bytes::{Buf, Bytes};
 pub use folio_frames as frames;

@@ -26,6 +26,7 @@ pub(crate) mod error;
 mod local;
 mod open;
 mod pseudo;
+pub(crate) mod remote;
 mod supply;
 pub(crate) mod testing;
 mod whole;
