@@ -221,6 +221,11 @@ impl<S: Scheme> Gather<S> {
             match self.answer(missing) {
                 Some(Answer::Pending) => return Poll::Pending,
                 Some(Answer::Page(folio)) => {
+                    if let Ok(page) = u32::try_from(missing)
+                        && folio.set_referenced()
+                    {
+                        prefetch::read_ahead_at_marker(&self.mapping, page);
+                    }
                     if let Some(bytes) = self.bytes_at(offset, wanted)
                         && let Some(piece) = self.pass(Some((folio, bytes)))
                     {
