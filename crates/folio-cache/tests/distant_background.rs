@@ -209,6 +209,20 @@ fn a_paused_stream_does_not_starve_other_readers() {
 }
 
 #[test]
+fn a_dropped_stream_cancels_what_it_requested() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let distant = Arc::new(Distant::new(&bytes(1 << 20)));
+    distant.inject(0, 9, DistantFault::Never);
+    let file = cache.open_async(distant.clone()).unwrap();
+    let mut stream = file.stream(0, 1 << 20);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut stream).poll_next(&mut context).is_pending());
+    assert_eq!(distant.in_flight(), 1);
+    drop(stream);
+    end(&cache, &distant, file);
+}
+
+#[test]
 fn a_random_reader_fetches_what_it_reads() {
     let all = bytes(16 << 20);
     let cache: Cache = Cache::new(32 << 20).unwrap();

@@ -53,8 +53,14 @@ const CRATES: [Layers; 4] = [
         ],
         peers: &[("backing", "rt", "what the system refuses for now is tried again after a pause")],
         circles: &[(
-            &["state/mapping.rs", "state/registry.rs", "state/shared.rs"],
-            "a mapping belongs to a cache, which finds its mappings by their registry",
+            &[
+                "state/kept.rs",
+                "state/mapping.rs",
+                "state/registry.rs",
+                "state/remote.rs",
+                "state/shared.rs",
+            ],
+            "a mapping belongs to a cache, which finds its mappings by their registry, and keeps some",
         )],
     },
     Layers {
