@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use folio_bench::{Report as BenchReport, Row, Shape};
+use folio_bench::{Report as BenchReport, Row, Shape, Unit};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -126,7 +126,8 @@ fn bars(report: &BenchReport) -> Result<String> {
     for (area, (title, rows)) in
         titled.split_evenly((panels.len().div_ceil(2).max(1), 2)).iter().zip(&panels)
     {
-        panel(area, title, rows, &axis, report)?;
+        let unit = rows.first().and_then(|row| row.unit);
+        panel(area, title, rows, unit.map_or(axis.as_str(), Unit::name), report)?;
     }
     root.present().map_err(failed)?;
     drop((titled, root));

@@ -1,4 +1,5 @@
-//! Shared by several benchmarks: files, backings, traces, baselines, models, a small executor.
+//! Shared by several benchmarks: files, backings, traces, baselines, models, a small executor, a
+//! simulated store and its readers.
 
 #[cfg(feature = "baselines")]
 pub(crate) mod baselines;
@@ -6,7 +7,10 @@ pub(crate) mod cache_line;
 pub(crate) mod executor;
 pub(crate) mod files;
 pub(crate) mod memcpy_backing;
+pub(crate) mod memory;
+pub(crate) mod range_readers;
 pub(crate) mod reads;
 pub(crate) mod schemes;
+pub(crate) mod store;
 pub(crate) mod traces;
 pub(crate) mod undo;
