@@ -108,10 +108,10 @@ pub(super) fn evict<S: Scheme>(
             return Some((pages, PfnRange { start: head, end }));
         }
     }
-    match evict_slot(mapping, slot, pfn, page) {
-        true => Some((1, NO_FRAMES)),
-        false => has_left().then_some((0, NO_FRAMES)),
+    if evict_slot(mapping, slot, pfn, page) {
+        return Some((1, NO_FRAMES));
     }
+    has_left().then_some((0, NO_FRAMES))
 }
 
 #[inline]

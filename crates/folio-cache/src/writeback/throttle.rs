@@ -58,11 +58,7 @@ pub(crate) fn throttle<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
 /// Throttles a writer when more than half of the limit is dirty.
 #[cold]
 #[inline(never)]
-fn throttle_above_half<S: Scheme>(
-    mapping: &Mapping<S>,
-    dirty: u64,
-    limit: u64,
-) -> io::Result<()> {
+fn throttle_above_half<S: Scheme>(mapping: &Mapping<S>, dirty: u64, limit: u64) -> io::Result<()> {
     let shared = &mapping.shared;
     if dirty.saturating_sub(dirty_pages::count_sick(shared)) > limit / 2 {
         shared.flusher.notify_now();
