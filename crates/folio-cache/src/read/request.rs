@@ -177,6 +177,8 @@ struct InTable<S: Scheme> {
     mapping: Arc<Mapping<S>>,
     id: u64,
     first: u64,
+    /// It has a result.
+    is_over: bool,
 }
 
 impl<S: Scheme> InTable<S> {
@@ -187,6 +189,9 @@ impl<S: Scheme> InTable<S> {
 
 impl<S: Scheme> Drop for InTable<S> {
     fn drop(&mut self) {
+        if !self.is_over {
+            self.mapping.shared.counters.cancelled.add(1);
+        }
         self.remote().requests.lock().remove(self.id, self.first);
     }
 }
@@ -208,8 +213,10 @@ async fn run<S: Scheme>(
     epoch: u64,
     how: How,
 ) -> Outcome<S> {
-    let entry = InTable { mapping, id, first: pages.start };
-    match fetch(&entry, &pages, epoch, how).await {
+    let mut entry = InTable { mapping, id, first: pages.start, is_over: false };
+    let fetched = fetch(&entry, &pages, epoch, how).await;
+    entry.is_over = true;
+    match fetched {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Failed(Arc::new(error)),
     }
