@@ -172,7 +172,7 @@ impl<S: Scheme> CacheBuilder<S> {
         self
     }
 
-    /// Sets the maximum number of requests in flight to distant stores, all together. 0 counts as 1.
+    /// Sets the maximum number of requests in flight to all distant stores. 0 counts as 1.
     ///
     /// The default is 1024. Those that wait for their turn go by their
     /// [`Priority`](crate::Priority). A backing has a limit of its own

@@ -8,7 +8,7 @@
 //! | 3. allocate frames, which no slot has | they are freed |
 //! | 4. have the backing fill them | each waiter gets the error |
 //! | 5. compare the version with that of the mapping | the pages of the other version leave, or an error |
-//! | 6. publish the pages whose slots are empty | the mapping was invalidated: the waiters look again |
+//! | 6. publish the pages that have empty slots | the mapping was invalidated: the waiters look again |
 
 use std::io;
 use std::mem;
@@ -63,7 +63,7 @@ pub(crate) struct Part<S: Scheme> {
     pub(crate) waiter: Waiter<Outcome<S>>,
 }
 
-/// How pages are requested.
+/// The way in which pages are requested.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct How {
     pub(crate) priority: Priority,
@@ -154,7 +154,7 @@ pub(crate) fn prefetch<S: Scheme>(
     }
 }
 
-/// Adds the pages of a range whose slots are empty.
+/// Adds the pages of a range that have empty slots.
 fn push_missing<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, missing: &mut Vec<Range<u64>>) {
     for page in pages {
         let slot = u32::try_from(page).ok().and_then(|page| mapping.index.get(page));
