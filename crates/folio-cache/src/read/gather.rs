@@ -2,8 +2,7 @@
 //! at once.
 //!
 //! A gather looks some way ahead: it requests what is missing in a window of the ranges, and hands
-//! out the pages in order as they come. The window bounds what it has in flight and pinned. If the
-//! object changes meanwhile, the reader begins anew: no read has bytes of two versions.
+//! out the pages in order as they come. The window bounds what it has in flight and pinned.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -187,8 +187,8 @@ pub(crate) fn next_page_cached<S: Scheme>(
     Some((lookup::find(mapping, page_of(offset).ok()?)?, range))
 }
 
-/// Returns the bytes of the page around an offset that are wanted and lie in the file, if its length
-/// is known and there are any.
+/// Returns the bytes of the page around an offset that are wanted and lie in the file, if its
+/// length is known and there are any.
 pub(crate) fn known_bytes<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
