@@ -232,6 +232,7 @@ fn the_last_waiter_cancels_and_no_other() {
     assert_eq!(distant.in_flight(), 1, "the second waits for the page");
     drop(second);
     assert_eq!(distant.in_flight(), 0);
+    assert_eq!(cache.stats().cancelled, 1);
     assert_eq!(file.read_at(&mut [0; 10], 0).unwrap(), 10);
     end(&cache, &distant, file);
 }

@@ -409,7 +409,7 @@ fn a_future_moves_between_executors() {
 }
 
 #[test]
-fn polls_of_one_read_are_few_whatever_the_number_of_its_requests() {
+fn polls_of_one_read_grow_with_the_number_of_its_requests() {
     let all = bytes(4 << 20);
     let cache: Cache = Cache::new(64 << 20).unwrap();
     let distant = Arc::new(

@@ -23,7 +23,7 @@ use super::remote::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum DistantFault {
-    /// It fails with an error of this kind, whose source is a [`DistantError`].
+    /// It fails with an error of this kind, with a [`DistantError`] as its source.
     Error(io::ErrorKind),
     /// It is answered with at most this many bytes.
     Short(usize),

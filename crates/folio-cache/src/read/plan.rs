@@ -1,8 +1,8 @@
-//! Which requests a set of missing pages becomes: as few and as large as the backing prefers.
+//! From missing pages to requests: as few and as large as the backing prefers.
 
 use std::ops::Range;
 
-/// What limits the requests, in pages.
+/// The limits of the requests, in pages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// The maximum length of a request, at least 1.

@@ -55,7 +55,8 @@ pub(crate) fn read_ahead_at_marker<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     request_window(mapping, window);
 }
 
-/// A reader of a distant object misses `pages` pages from `page` on: requests what it may want next.
+/// A reader of a distant object misses `pages` pages from `page` on: requests what it may want
+/// next.
 pub(crate) fn read_ahead_distant<S: Scheme>(
     mapping: &Arc<Mapping<S>>,
     page: u32,
@@ -73,7 +74,8 @@ pub(crate) fn read_ahead_distant<S: Scheme>(
     }
 }
 
-/// Returns the bounds of the windows of a distant object: a store that answers late needs long ones.
+/// Returns the bounds of the windows of a distant object: a store that answers late needs long
+/// ones.
 fn distant_bounds<S: Scheme>(mapping: &Mapping<S>) -> Bounds {
     let pages = (mapping.shared.capacity() / FRAME_SIZE) as u32;
     Bounds { least: MOST_PAGES.min(pages / WINDOW_SHARE as u32), most: pages / DISTANT_SHARE }

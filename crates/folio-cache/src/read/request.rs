@@ -8,7 +8,7 @@
 //! | 3. allocate frames, which no slot has | they are freed |
 //! | 4. have the backing fill them | each waiter gets the error |
 //! | 5. compare the version with that of the mapping | the pages of the other version leave, or an error |
-//! | 6. publish the pages whose slots are empty | the mapping was invalidated: the waiters look again |
+//! | 6. publish the pages that have empty slots | the mapping was invalidated: the waiters look again |
 
 use std::io;
 use std::mem;
@@ -63,7 +63,7 @@ pub(crate) struct Part<S: Scheme> {
     pub(crate) waiter: Waiter<Outcome<S>>,
 }
 
-/// How pages are requested.
+/// The way in which pages are requested.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct How {
     pub(crate) priority: Priority,
@@ -154,7 +154,7 @@ pub(crate) fn prefetch<S: Scheme>(
     }
 }
 
-/// Adds the pages of a range whose slots are empty.
+/// Adds the pages of a range that have empty slots.
 fn push_missing<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, missing: &mut Vec<Range<u64>>) {
     for page in pages {
         let slot = u32::try_from(page).ok().and_then(|page| mapping.index.get(page));
@@ -177,6 +177,8 @@ struct InTable<S: Scheme> {
     mapping: Arc<Mapping<S>>,
     id: u64,
     first: u64,
+    /// It has a result.
+    is_over: bool,
 }
 
 impl<S: Scheme> InTable<S> {
@@ -187,6 +189,9 @@ impl<S: Scheme> InTable<S> {
 
 impl<S: Scheme> Drop for InTable<S> {
     fn drop(&mut self) {
+        if !self.is_over {
+            self.mapping.shared.counters.cancelled.add(1);
+        }
         self.remote().requests.lock().remove(self.id, self.first);
     }
 }
@@ -208,8 +213,10 @@ async fn run<S: Scheme>(
     epoch: u64,
     how: How,
 ) -> Outcome<S> {
-    let entry = InTable { mapping, id, first: pages.start };
-    match fetch(&entry, &pages, epoch, how).await {
+    let mut entry = InTable { mapping, id, first: pages.start, is_over: false };
+    let fetched = fetch(&entry, &pages, epoch, how).await;
+    entry.is_over = true;
+    match fetched {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Failed(Arc::new(error)),
     }

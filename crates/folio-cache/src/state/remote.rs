@@ -1,5 +1,5 @@
-//! What a mapping of a distant store has beside other mappings: its key, its version, and the
-//! requests in flight.
+//! The further fields of a mapping of a distant object: its key, its version, and the requests in
+//! flight.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 
-/// The fields of a mapping whose backing answers late.
+/// The further fields of a mapping with a backing that answers late.
 ///
 /// Lock order: `Mapping::length`, then `version` or `requests`, never both.
 pub(crate) struct Remote<S: Scheme> {
@@ -131,7 +131,8 @@ impl<S: Scheme> Table<S> {
         self.in_flight.remove(&first);
     }
 
-    /// Forgets all requests: they belong to a version that is no longer valid. Returns their flights.
+    /// Forgets all requests: they belong to a version that is no longer valid. Returns their
+    /// flights.
     pub(crate) fn clear(&mut self) -> Vec<Weak<Flight<Outcome<S>>>> {
         std::mem::take(&mut self.in_flight).into_values().map(|entry| entry.flight).collect()
     }
