@@ -26,9 +26,10 @@ fn value(key: u64, version: u64) -> Vec<u8> {
     (key ^ version).to_le_bytes().repeat(1 + (key % 60) as usize)
 }
 
-/// Writes keys in several transactions, and removes some. Returns what the table must hold.
-fn load(database: &Database, keys: u64) -> BTreeMap<u64, Vec<u8>> {
-    let mut model = BTreeMap::new();
+type Model = BTreeMap<u64, Vec<u8>>;
+
+/// Writes keys in several transactions, and removes some. Keeps in `model` what the table holds.
+fn load(database: &Database, keys: u64, model: &mut Model) {
     let mut random = fastrand::Rng::with_seed(keys);
     for version in 0..8 {
         let write = database.begin_write().unwrap();
@@ -47,10 +48,9 @@ fn load(database: &Database, keys: u64) -> BTreeMap<u64, Vec<u8>> {
         }
         write.commit().unwrap();
     }
-    model
 }
 
-fn assert_holds(database: &Database, model: &BTreeMap<u64, Vec<u8>>) {
+fn assert_holds(database: &Database, model: &Model) {
     let table = database.begin_read().unwrap().open_table(TABLE).unwrap();
     let mut expected = model.iter();
     for entry in table.iter().unwrap() {
@@ -73,7 +73,8 @@ fn a_database_larger_than_the_cache_is_loaded_and_read() {
     let path = dir.path().join("database");
     let cache = cache();
     let mut database = open(&cache, &path);
-    let model = load(&database, 30_000);
+    let mut model = Model::new();
+    load(&database, 30_000, &mut model);
     assert_holds(&database, &model);
     assert!(database.check_integrity().unwrap(), "it was repaired");
     drop(database);
@@ -93,15 +94,16 @@ fn either_opens_the_file_of_the_other() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("database");
     let cache = cache();
-    let mut model = load(&open(&cache, &path), 10_000);
+    let mut model = Model::new();
+    load(&open(&cache, &path), 10_000, &mut model);
     for round in 0..3 {
         let database = Database::create(&path).unwrap();
         assert_holds(&database, &model);
-        model.append(&mut load(&database, 9_000 + round));
+        load(&database, 9_000 + round, &mut model);
         drop(database);
         let database = open(&cache, &path);
         assert_holds(&database, &model);
-        model.append(&mut load(&database, 8_000 + round));
+        load(&database, 8_000 + round, &mut model);
     }
     let mut database = Database::create(&path).unwrap();
     assert_holds(&database, &model);
@@ -135,12 +137,13 @@ fn a_database_changed_by_others_is_read_anew() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("database");
     let cache = cache();
-    let mut model = load(&open(&cache, &path), 5_000);
+    let mut model = Model::new();
+    load(&open(&cache, &path), 5_000, &mut model);
     let keeps_pages = cache.open(&path).unwrap();
     keeps_pages.read_at(&mut vec![0; 1 << 20], 0).unwrap();
     // Opened, but not locked yet.
     let backend = FolioBackend::open(&cache, &path).unwrap();
-    model.append(&mut load(&Database::create(&path).unwrap(), 6_000));
+    load(&Database::create(&path).unwrap(), 6_000, &mut model);
     assert_holds(&Database::builder().create_with_backend(backend).unwrap(), &model);
 }
 
@@ -149,7 +152,7 @@ fn modes_of_several_processes_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("database");
     let cache = cache();
-    drop(load(&open(&cache, &path), 100));
+    load(&open(&cache, &path), 100, &mut Model::new());
     for mode in [ConcurrencyMode::SingleWriter, ConcurrencyMode::MultiWriter] {
         let backend = FolioBackend::open(&cache, &path).unwrap();
         let opened = Database::builder().set_concurrency_mode(mode).create_with_backend(backend);
@@ -168,7 +171,8 @@ fn several_threads_read_while_one_writes_past_the_kernel_cache() {
     let backend = FolioBackend::open_with(&cache(), &path, &options).unwrap();
     let database =
         Database::builder().set_cache_size(256 << 10).create_with_backend(backend).unwrap();
-    let model = load(&database, 20_000);
+    let mut model = Model::new();
+    load(&database, 20_000, &mut model);
     let read = database.begin_read().unwrap().open_table(TABLE).unwrap();
     std::thread::scope(|scope| {
         for seed in 0..2 {
@@ -182,6 +186,6 @@ fn several_threads_read_while_one_writes_past_the_kernel_cache() {
                 }
             });
         }
-        load(&database, 10_000);
+        load(&database, 10_000, &mut model.clone());
     });
 }
