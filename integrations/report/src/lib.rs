@@ -70,6 +70,15 @@ impl Report {
         cases
     }
 
+    /// Prints the table, or JSON.
+    pub fn print(&self, as_json: bool) {
+        if as_json {
+            println!("{:#}", self.json());
+        } else {
+            print!("{}", self.table());
+        }
+    }
+
     /// Returns a table: a line for each contender and case, with the ratio of its median to the
     /// first contender's, above 1 where the first is faster.
     pub fn table(&self) -> String {

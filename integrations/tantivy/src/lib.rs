@@ -7,6 +7,7 @@ use std::io::{self, BufWriter, ErrorKind, IoSliceMut, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use folio_cache::frames::{FRAME_SIZE, PinnedBytes};
 use folio_cache::{Buf, Cache, File};
@@ -52,7 +53,7 @@ impl Directory for FolioDirectory {
             ErrorKind::NotFound => OpenReadError::FileDoesNotExist(path.to_owned()),
             _ => OpenReadError::wrap_io_error(error, path.to_owned()),
         })?;
-        Ok(Arc::new(Handle { len: file.len() as usize, file }))
+        Ok(Arc::new(Handle { len: file.len() as usize, file, bypasses: AtomicU32::new(0) }))
     }
 
     fn open_write(&self, path: &Path) -> Result<WritePtr, OpenWriteError> {
@@ -87,11 +88,16 @@ impl Directory for FolioDirectory {
     }
 }
 
+/// The reads of a file that bypass the cache after one found no memory: it waited 85 ms for some.
+const BYPASSES: u32 = 1000;
+
 /// A file that is written once. Its bytes stay readable after it was deleted.
 #[derive(Debug)]
 struct Handle {
     file: File,
     len: usize,
+    /// The next reads that bypass the cache. A hint: accesses are relaxed.
+    bypasses: AtomicU32,
 }
 
 impl HasLen for Handle {
@@ -102,12 +108,20 @@ impl HasLen for Handle {
 
 impl FileHandle for Handle {
     fn read_bytes(&self, range: Range<usize>) -> io::Result<OwnedBytes> {
+        let bypasses = self.bypasses.load(Relaxed);
+        if bypasses > 0 {
+            self.bypasses.store(bypasses - 1, Relaxed);
+            return self.read_past_the_cache(&range);
+        }
         match self.pin(&range) {
             Ok(bytes) if bytes.len() == range.len() => Ok(bytes),
-            Err(error) if error.kind() != ErrorKind::OutOfMemory => Err(error),
-            // All pages are pinned, by readers of segments for example. Or the file has become
-            // shorter, which this reports.
-            _ => self.read_past_the_cache(&range),
+            Ok(_) => Err(ErrorKind::UnexpectedEof.into()),
+            // All pages are pinned, by readers of segments for example.
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => {
+                self.bypasses.store(BYPASSES, Relaxed);
+                self.read_past_the_cache(&range)
+            }
+            Err(error) => Err(error),
         }
     }
 }
