@@ -157,8 +157,8 @@ fn main() -> Result<()> {
         }
     }
     report.note(format!(
-        "{} rounds; {} keys, values of {} bytes, a file of {} MiB; {} MiB of memory each: folio has \
-         seven eighths of it, redb's own cache the rest; redb's file access (`file`) all of it, \
+        "{} rounds; {} keys, values of {} bytes, a file of {} MiB; {} MiB of memory each: folio \
+         has 7/8 of it, redb's own cache the rest; its file access (`file`) all of it, \
          `file-small` an eighth. All but `folio-direct` have the kernel's cache below them. \
          get-hot: of a hundredth of the keys. load: 20 durable commits.",
         options.rounds,

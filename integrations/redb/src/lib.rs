@@ -1,5 +1,4 @@
-//! redb over folio's page cache: [`FolioBackend`] is a [`StorageBackend`] whose bytes are those of
-//! a [`File`].
+//! redb over folio's page cache: [`FolioBackend`] is a [`StorageBackend`] over a [`File`].
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 

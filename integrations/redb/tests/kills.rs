@@ -1,5 +1,5 @@
 //! A process commits, and is killed at a random moment, fifty times. The database is intact after
-//! each kill, and holds each transaction whose commit returned.
+//! each kill, and holds each committed transaction.
 //!
 //! The child is this test binary again. Its cache is an eighth of the database. It prints the
 //! number of each durable transaction. The parent kills it (`SIGKILL`) and knows each transaction
@@ -25,7 +25,7 @@ const KEYS: u64 = 40_000;
 const TABLE: TableDefinition<u64, &[u8]> = TableDefinition::new("values");
 const NEWEST: TableDefinition<(), u64> = TableDefinition::new("newest");
 
-/// What transaction `n` does: keys with a new value, and keys that are removed.
+/// Returns the steps of transaction `n`: keys with a new value, and keys that are removed.
 fn transaction(n: u64) -> impl Iterator<Item = (u64, Option<Vec<u8>>)> {
     let mut random = fastrand::Rng::with_seed(n);
     let (keys, long) =

@@ -1,5 +1,4 @@
-//! tantivy over folio's page cache: [`FolioDirectory`] is a [`Directory`] whose files are read and
-//! written through a [`Cache`].
+//! tantivy over folio's page cache: [`FolioDirectory`] is a [`Directory`] over a [`Cache`].
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
@@ -20,7 +19,7 @@ use tantivy::directory::{
     TerminatingWrite, WatchCallback, WatchHandle, WritePtr,
 };
 
-/// A directory of the local file system, whose files are read and written through a [`Cache`].
+/// A directory of the local file system. Its files are read and written through a [`Cache`].
 ///
 /// Names, locks, atomic writes and the watch are those of [`MmapDirectory`], which maps no file
 /// here. So either can open an index after the other or beside it, in any process.
