@@ -1,6 +1,7 @@
 //! Measures tantivy over folio beside `MmapDirectory`.
 //!
-//! `cargo run --release -p folio-tantivy --example bench [-- --json]`, in the folder integrations.
+//! In the folder integrations:
+//! `cargo run --release -p folio-tantivy --example bench_tantivy [-- --json]`
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};

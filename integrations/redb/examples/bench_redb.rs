@@ -1,6 +1,7 @@
 //! Measures redb over folio beside redb's own file access.
 //!
-//! `cargo run --release -p folio-redb --example bench [-- --json]`, in the folder integrations.
+//! In the folder integrations:
+//! `cargo run --release -p folio-redb --example bench_redb [-- --json]`
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
