@@ -237,6 +237,22 @@ fn a_random_reader_fetches_what_it_reads() {
 }
 
 #[test]
+fn sixteen_reads_with_a_stride_fetch_what_they_read() {
+    let all = bytes(32 << 20);
+    let spawned = Arc::new(AtomicUsize::new(0));
+    let builder = Cache::builder().capacity(64 << 20).spawner(threads(&spawned));
+    let cache: Cache = builder.build().unwrap();
+    let distant = Arc::new(Distant::new(&all));
+    let file = cache.open_async(distant.clone()).unwrap();
+    for n in 0..16_usize {
+        let range = n << 20..(n << 20) + 65_536;
+        assert_eq!(block_on(file.bytes_async(range.start as u64, 65_536)).unwrap(), all[range]);
+    }
+    assert_eq!((fetched(&distant), spawned.load(Ordering::Relaxed)), (16 * 65_536, 0));
+    end(&cache, &distant, file);
+}
+
+#[test]
 fn a_sequential_reader_is_read_ahead_of_from_its_first_read() {
     let all = bytes(16 << 20);
     let cache: Cache = Cache::new(64 << 20).unwrap();

@@ -70,21 +70,23 @@ pub(super) fn measure(report: &mut Report, amounts: &Amounts, stop: &AtomicBool)
     Ok(())
 }
 
-/// Reads fetches, and takes one of [`ONE_OF`] pages of each. Returns the handles.
-fn take(reader: &dyn Reader, held: usize) -> io::Result<Vec<Bytes>> {
+/// Reads fetches, and takes one of [`ONE_OF`] pages of each. A cache of pages is asked for the page,
+/// once the handle of the fetch is dropped. Of a cache of ranges (`is_slice`) it is a slice of the
+/// fetch. Returns the handles.
+fn take(reader: &dyn Reader, held: usize, is_slice: bool) -> io::Result<Vec<Bytes>> {
     let mut handles = Vec::with_capacity(held);
     let mut random = fastrand::Rng::with_seed(5);
     for fetch in (0..).step_by(FETCH as usize) {
         let whole = wait(reader.read_one(fetch..fetch + FETCH, By::Range))?;
+        let whole = is_slice.then_some(whole);
         for group in (0..FETCH / PAGE).step_by(ONE_OF as usize) {
             if handles.len() == held {
                 return Ok(handles);
             }
             let at = (group + random.u64(..ONE_OF)) * PAGE;
-            // A cache of ranges has the whole one; the cache of pages is asked for the page.
-            handles.push(match reader.warm(fetch + at..fetch + at + PAGE, By::Range) {
-                Some(page) => page,
-                None => whole.slice(at as usize..(at + PAGE) as usize),
+            handles.push(match &whole {
+                Some(whole) => whole.slice(at as usize..(at + PAGE) as usize),
+                None => wait(reader.read_one(fetch + at..fetch + at + PAGE, By::Range))?,
             });
         }
     }
@@ -101,7 +103,7 @@ fn retained_by_folio(
 ) -> io::Result<Option<Row>> {
     let before = resident()?;
     let folio = Folio::new(capacity, store, u64::MAX >> 2)?;
-    let handles = take(&folio, held)?;
+    let handles = take(&folio, held, false)?;
     let resident = resident()?.saturating_sub(before);
     // A page of the cache begins at a page; a copy on the heap of the process seldom does.
     let places: HashSet<usize> = handles.iter().map(|bytes| bytes.as_ptr().addr()).collect();
@@ -159,7 +161,7 @@ mod baselines {
     ) -> io::Result<Option<Row>> {
         let before = resident()?;
         let reader = Ranges { name, store: Arc::clone(store), cache: make() };
-        let handles = take(&reader, held)?;
+        let handles = take(&reader, held, true)?;
         let resident = resident()?.saturating_sub(before);
         let more = vec![("held", handles.len() as f64), ("copies", 0.0)];
         let row = Row::of(name, RETAIN, &[resident as f64 / capacity as f64]);

@@ -155,7 +155,7 @@ fn wait<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     result.expect("the future was driven to its end")
 }
 
-/// Who reads in a case, and what.
+/// The kind of a case: the readers, and what they read.
 #[derive(Clone, Copy)]
 enum Of {
     /// A read of the distant store, timed in milliseconds.
