@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use folio_bench::{Report as BenchReport, Row, Shape, Unit};
+use folio_bench::{Report as BenchReport, Row, Shape};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -127,7 +127,8 @@ fn bars(report: &BenchReport) -> Result<String> {
         titled.split_evenly((panels.len().div_ceil(2).max(1), 2)).iter().zip(&panels)
     {
         let unit = rows.first().and_then(|row| row.unit);
-        panel(area, title, rows, unit.map_or(axis.as_str(), Unit::name), report)?;
+        let axis = unit.map_or_else(|| axis.clone(), |unit| unit.name().to_owned());
+        panel(area, title, rows, &axis, report)?;
     }
     root.present().map_err(failed)?;
     drop((titled, root));

@@ -8,6 +8,8 @@ pub(crate) mod executor;
 pub(crate) mod files;
 pub(crate) mod memcpy_backing;
 pub(crate) mod memory;
+#[cfg(feature = "baselines")]
+pub(crate) mod range_caches;
 pub(crate) mod range_readers;
 pub(crate) mod reads;
 pub(crate) mod schemes;

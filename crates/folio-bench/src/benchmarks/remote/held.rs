@@ -136,7 +136,7 @@ fn opened_in_folio(kept: &mut Kept, store: &Arc<Store>, objects: usize) -> io::R
 #[cfg(feature = "baselines")]
 mod baselines {
     use super::{Arc, Kept, PAGE, RETAIN, Row, Store, io, resident, take};
-    use crate::support::range_readers::{RangeCache, Ranges, foyer, moka};
+    use crate::support::range_caches::{RangeCache, Ranges, foyer, moka};
     use folio_cache::Bytes;
 
     /// Returns the rows of the caches of ranges. They account for their capacity.

@@ -5,7 +5,7 @@
 //! once. Warm reads find all bytes in memory.
 //!
 //! foyer and moka cache ranges. Where reads overlap, they cache chunks of 64 KiB
-//! (`support/range_readers.rs`).
+//! (`support/range_caches.rs`).
 
 mod held;
 
@@ -97,7 +97,7 @@ fn readers(store: &Arc<Store>, len: u64, warm: bool) -> io::Result<Vec<Box<dyn R
     }
     #[cfg(feature = "baselines")]
     {
-        use crate::support::range_readers::{Ranges, foyer, moka};
+        use crate::support::range_caches::{Ranges, foyer, moka};
         let capacity = if warm { ROOMY } else { CAPACITY };
         let (foyer, moka) = (foyer(capacity), moka(capacity));
         readers.push(Box::new(Ranges { name: "foyer", store: Arc::clone(store), cache: foyer }));
