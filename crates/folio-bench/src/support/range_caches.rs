@@ -5,7 +5,6 @@
 //! chunks of [`CHUNK`] bytes ([`By::Chunk`]): a read within one chunk is a slice of it, and another
 //! one joins copies.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use futures_core::Stream;
 
 use crate::support::store::{Object, Store};
 
-/// What a cache of ranges has as its entries: `support/range_caches.rs`. Others take no notice.
+/// The entries of a cache of ranges (`support/range_caches.rs`). Other readers take no notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     Range,

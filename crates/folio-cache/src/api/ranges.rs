@@ -100,8 +100,8 @@ impl<S: Scheme> File<S> {
         Ok(sink.pieces.into_iter().map(OnePiece::finish).collect())
     }
 
-    /// Returns bytes of a distant object that are cached. `None` if they are not, or if their use is
-    /// not to be noted.
+    /// Returns bytes of a distant object that are cached. Returns `None` if they are not, or if
+    /// their use is not to be noted.
     pub(crate) fn cached_bytes_distant(&self, offset: u64, len: usize) -> Option<Bytes> {
         let counts = self.how().advice != Advice::Once;
         // Empty ones may be an error.

@@ -78,7 +78,7 @@ impl Amounts {
     }
 }
 
-/// What the cases read from.
+/// The readers and the store of the cases.
 struct Setup {
     amounts: Amounts,
     near: Arc<Store>,
@@ -413,8 +413,8 @@ fn note(distance: Distance) -> String {
         bytes => format!("{} MiB/s", bytes >> 20),
     };
     format!(
-        "the store: latency {} ms, {bandwidth}, {} us for each request, at most {IN_FLIGHT} requests \
-         in flight; an answer is a slice of its memory. foyer and moka: an entry is a range; in \
+        "the store: latency {} ms, {bandwidth}, {} us for each request, at most {IN_FLIGHT} \
+         requests in flight; an answer is a slice of its memory. foyer and moka: an entry is a range; in \
          'random' and 'warm-..+100' a chunk of 64 KiB. 'of_limit' is the share of the reads that \
          latency and limit allow. Ratios are speeds, or inverse counts: above 1 is better",
         distance.latency.as_millis(),
