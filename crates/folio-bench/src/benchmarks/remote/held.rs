@@ -71,8 +71,8 @@ pub(super) fn measure(report: &mut Report, amounts: &Amounts, stop: &AtomicBool)
 }
 
 /// Reads fetches, and takes one of [`ONE_OF`] pages of each. A cache of pages is asked for the
-/// page, once the handle of the fetch is dropped. Of a cache of ranges (`is_slice`) it is a slice of
-/// the fetch. Returns the handles.
+/// page, once the handle of the fetch is dropped. Of a cache of ranges (`is_slice`) it is a slice
+/// of the fetch. Returns the handles.
 fn take(reader: &dyn Reader, held: usize, is_slice: bool) -> io::Result<Vec<Bytes>> {
     let mut handles = Vec::with_capacity(held);
     let mut random = fastrand::Rng::with_seed(5);

@@ -414,9 +414,10 @@ fn note(distance: Distance) -> String {
     };
     format!(
         "the store: latency {} ms, {bandwidth}, {} us for each request, at most {IN_FLIGHT} \
-         requests in flight; an answer is a slice of its memory. foyer and moka: an entry is a range; in \
-         'random' and 'warm-..+100' a chunk of 64 KiB. 'of_limit' is the share of the reads that \
-         latency and limit allow. Ratios are speeds, or inverse counts: above 1 is better",
+         requests in flight; an answer is a slice of its memory. foyer and moka: an entry is a \
+         range; in 'random' and 'warm-..+100' a chunk of 64 KiB. 'of_limit' is the share of the \
+         reads that latency and limit allow. Ratios are speeds, or inverse counts: above 1 is \
+         better",
         distance.latency.as_millis(),
         distance.request.as_micros()
     )
