@@ -25,7 +25,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::harness::Distance;
 
 /// The bytes of the memory that all objects repeat.
-pub(crate) const SOURCE: u64 = 64 << 20;
+const SOURCE: u64 = 64 << 20;
 
 /// The largest number of requests in flight.
 pub(crate) const IN_FLIGHT: usize = 256;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{Ask, Distance, Ratio, Report, Row, Scenario, Unit, median};
 use crate::support::executor::drive;
 use crate::support::range_readers::{Bare, By, Folio, Reader};
-use crate::support::store::{IN_FLIGHT, Object, SOURCE, Store};
+use crate::support::store::{IN_FLIGHT, Object, Store};
 
 /// The memory of each cache.
 const CAPACITY: usize = 512 << 20;
@@ -31,6 +31,9 @@ const ROOMY: usize = 4 << 30;
 
 /// The length of the object that cold reads read.
 const OBJECT: u64 = 64 << 30;
+
+/// The bytes that a case of warm reads finds in memory.
+const REGION: u64 = 16 << 20;
 
 /// The length of each read of many tasks, of a strided and of a random reader.
 const READ: u64 = 64 << 10;
@@ -122,7 +125,7 @@ impl Setup {
     fn new(distance: Distance, amounts: Amounts) -> io::Result<Self> {
         let store = Arc::new(Store::new(distance));
         let near = Arc::new(store.near(false));
-        let warm = readers(&near, SOURCE, true)?;
+        let warm = readers(&near, OBJECT, true)?;
         for reader in &warm {
             fill(&**reader)?;
         }
@@ -140,7 +143,7 @@ impl Setup {
 fn fill(reader: &dyn Reader) -> io::Result<()> {
     for case in CASES {
         if let Of::Warm(len, by, _) = case.of {
-            for at in (0..SOURCE).step_by(len as usize) {
+            for at in case.region().step_by(len as usize) {
                 wait(reader.read_one(at..at + len, by))?;
             }
         }
@@ -196,6 +199,13 @@ impl Case {
         Scenario { name: self.name, threads }
     }
 
+    /// Returns the bytes that the case finds in memory: its own, as handles of single pages leave
+    /// the pages apart that a longer read has brought together.
+    fn region(&self) -> Range<u64> {
+        let number = CASES.iter().position(|case| case.name == self.name).unwrap_or(0) as u64;
+        number * REGION..(number + 1) * REGION
+    }
+
     fn unit(&self) -> Unit {
         match self.of {
             Of::Cold(_) => Unit::Ms,
@@ -227,7 +237,9 @@ impl Case {
                 thread::sleep(SETTLED);
                 Ok((setup.near.counts().1 - before) as f64 / wanted as f64)
             }
-            Of::Warm(len, by, shift) => warm(reader, len, by, shift, setup.amounts.warm),
+            Of::Warm(len, by, shift) => {
+                warm(reader, self.region(), (len, by, shift), setup.amounts.warm)
+            }
         }
     }
 }
@@ -314,9 +326,15 @@ fn column_chunks_each(reader: &dyn Reader, amounts: &Amounts) -> io::Result<u64>
 }
 
 /// Reads what is cached, at random places. Returns the microseconds of a read.
-fn warm(reader: &dyn Reader, len: u64, by: By, shift: u64, time: Duration) -> io::Result<f64> {
+fn warm(
+    reader: &dyn Reader,
+    region: Range<u64>,
+    (len, by, shift): (u64, By, u64),
+    time: Duration,
+) -> io::Result<f64> {
     let mut random = fastrand::Rng::with_seed(9);
-    let mut next = || random.u64(..SOURCE / len - u64::from(shift > 0)) * len + shift;
+    let ranges = REGION / len - u64::from(shift > 0);
+    let mut next = || region.start + random.u64(..ranges) * len + shift;
     let places: Vec<u64> = (0..1024).map(|_| next()).collect();
     let (began, mut reads) = (Instant::now(), 0);
     while began.elapsed() < time {
