@@ -272,6 +272,32 @@ fn a_sequential_reader_is_read_ahead_of_from_its_first_read() {
 }
 
 #[test]
+fn a_request_ahead_that_has_ended_pins_nothing() {
+    let all = bytes(32 << 20);
+    let spawned = Arc::new(Mutex::new(Vec::<BoxFuture<'static, ()>>::new()));
+    let its = Arc::clone(&spawned);
+    let builder = Cache::builder().capacity(64 << 20).spawner(move |it| its.lock().push(it));
+    let cache: Cache = builder.build().unwrap();
+    let distant = Arc::new(Distant::new(&all));
+    let file = cache.open_async(distant.clone()).unwrap().with_advice(Advice::Sequential);
+    assert_eq!(block_on(file.bytes_async(0, 65_536)).unwrap(), all[..65_536]);
+    let mut ended = std::mem::take(&mut *spawned.lock());
+    assert!(!ended.is_empty());
+    for future in &mut ended {
+        assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    }
+    // An executor may keep a future for long after its end.
+    for page in (32..64_usize).step_by(8) {
+        let bytes = file.try_bytes(page as u64 * 4096, 4096).unwrap();
+        assert_eq!(bytes, all[page * 4096..(page + 1) * 4096]);
+        assert_eq!(bytes.as_ptr().addr() % PAGE, 0, "page {page} is a copy on the heap");
+    }
+    drop(ended);
+    drop(std::mem::take(&mut *spawned.lock()));
+    end(&cache, &distant, file);
+}
+
+#[test]
 fn a_reader_that_reads_once_keeps_nothing() {
     let all = bytes(4 << 20);
     let cache: Cache = Cache::new(16 << 20).unwrap();
