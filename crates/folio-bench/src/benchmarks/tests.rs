@@ -15,7 +15,8 @@ use crate::support::files::Bytes;
 fn every_benchmark_reports_even_when_stopped() {
     for benchmark in BENCHMARKS {
         let stop = AtomicBool::new(true);
-        let mut ask = Ask::new(Duration::ZERO, &stop, &mut |_| ());
+        let mut progress = |_| ();
+        let mut ask = Ask::new(Duration::ZERO, &stop, &mut progress);
         // Stopped before it began: it ends soon, and notes that it has too few samples.
         let said = (benchmark.ask)(&mut ask)
             .map_or_else(|error| vec![error.to_string()], |report| report.notes);
