@@ -116,15 +116,7 @@ impl<S: Scheme> Cache<S> {
             return false;
         }
         let mapping = self.shared.registry.by_key(key);
-        mapping.as_ref().map(invalidate).is_some()
-    }
-}
-
-/// Drops the pages of a file that are not dirty.
-pub(crate) fn invalidate<S: Scheme>(mapping: &Arc<Mapping<S>>) {
-    match &mapping.remote {
-        Some(remote) if !mapping.shared.is_inherited() => version::forget(mapping, remote),
-        _ => refresh::invalidate(mapping),
+        mapping.as_deref().map(version::invalidate).is_some()
     }
 }
 

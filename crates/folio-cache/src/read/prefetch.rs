@@ -92,8 +92,8 @@ fn request_distant<S: Scheme>(mapping: &Arc<Mapping<S>>, window: &Window, how: H
         range.start as u64..range.end.max(range.start) as u64
     });
     let wanted = plan::merge(pieces.collect());
-    let ahead = Some(window.marker.map(|page| page as u64));
-    request::prefetch(mapping, remote, &wanted, How { ahead, ..how });
+    let marker = window.marker.map(i64::cast_unsigned);
+    request::prefetch(mapping, remote, &wanted, How { marker, ..how });
 }
 
 /// Requests what is missing of some ranges of a file in the background, up to a share of the
@@ -123,10 +123,10 @@ pub(crate) fn prefetch<S: Scheme>(mapping: &Arc<Mapping<S>>, ranges: &[Range<u64
             }
         }
         wanted.retain(|range| !range.is_empty());
-        return request::prefetch(mapping, remote, &wanted, How { ahead: Some(None), ..how });
+        return request::prefetch(mapping, remote, &wanted, how);
     }
     for range in wanted {
-        for pages in split_into_requests(range.start as i64..range.end as i64) {
+        for pages in split_into_requests(range.start.cast_signed()..range.end.cast_signed()) {
             if !request_missing(mapping, pages.start, pages.end, None) {
                 return;
             }

@@ -72,8 +72,10 @@ pub(crate) struct How {
     pub(crate) blocks: bool,
     /// The reader may pause while requests are in flight: they are driven in the background too.
     pub(crate) pauses: bool,
-    /// No reader asked for the pages yet. The page with the readahead marker, if one is to have it.
-    pub(crate) ahead: Option<Option<u64>>,
+    /// No reader asked for the pages yet.
+    pub(crate) is_ahead: bool,
+    /// The page that is to have the readahead marker.
+    pub(crate) marker: Option<u64>,
 }
 
 /// Returns what limits the requests of a backing.
@@ -147,7 +149,7 @@ pub(crate) fn prefetch<S: Scheme>(
     wanted: &[Range<u64>],
     how: How,
 ) {
-    for part in request(mapping, remote, wanted, How { ahead: how.ahead.or(Some(None)), ..how }) {
+    for part in request(mapping, remote, wanted, How { is_ahead: true, ..how }) {
         if part.is_new {
             mapping.shared.spawn(Box::pin(part.waiter.detach()));
         }
@@ -237,7 +239,7 @@ async fn fetch<S: Scheme>(
     let mut frames = allocate(mapping, wanted).await?;
     permit.shrink(frames.0.len());
     shared.counters.misses.add(frames.0.len() as u64);
-    if how.ahead.is_some() {
+    if how.is_ahead {
         shared.counters.ahead.add(frames.0.len() as u64);
     }
     let offset = pages.start * FRAME_SIZE as u64;
@@ -381,7 +383,7 @@ fn publish<S: Scheme>(
             folio.as_mut_slice()[has..].fill(0);
             folio.set_owner(CACHED, mapping.owner_data(page));
             // The first use does not count as one: the page came for it.
-            folio.set_readahead(how.ahead.flatten() == Some(u64::from(page)));
+            folio.set_readahead(how.marker == Some(u64::from(page)));
             let (pfn, owner_data) = (folio.pfn(), folio.owner_data());
             // Without memory for the index, the page is asked for again.
             let installed = match mapping.index.get_or_make(page) {
