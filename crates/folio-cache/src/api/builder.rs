@@ -20,6 +20,7 @@ use crate::rt::io_pool::IoPool;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
+use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::Arena;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
@@ -218,6 +219,7 @@ impl<S: Scheme> CacheBuilder<S> {
             unwritten: Mutex::default(),
             flush_pool: FlushPool::new(&name),
             requests: Requests::default(),
+            fill_waiters: Arc::new(FillWaiters::new()),
             flusher: Worker::new(const { &Shared::FLUSHER }, &name, Weak::clone(me)),
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, &name, Weak::clone(me)),
             io_pool: IoPool::new(&name),

@@ -229,7 +229,8 @@ mod tests {
             }
         });
         assert_eq!(file.page(4096).unwrap_err().raw_os_error(), Some(9));
-        assert_eq!(cache.stats().misses, 601);
+        // Readers that wait for one another share a miss.
+        assert!((201..=601).contains(&cache.stats().misses), "{:?}", cache.stats());
         let zone = cache.frames().zone().stats();
         assert_eq!(
             (zone.free_frames, cache.frames().zone().count_kind(CACHED)),

@@ -2,6 +2,7 @@
 
 pub(crate) mod dirty;
 pub(crate) mod error_cursor;
+pub(crate) mod fill_waiters;
 pub(crate) mod frames;
 pub(crate) mod handle;
 pub(crate) mod health;

@@ -16,6 +16,7 @@ use crate::rt::io_pool::IoPool;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
+use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
@@ -44,6 +45,7 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) flusher: Worker<Self>,
     pub(crate) flush_pool: FlushPool<Mapping<S>>,
     pub(crate) requests: Requests,
+    pub(crate) fill_waiters: Arc<FillWaiters>,
     pub(crate) reclaimer: Worker<Self>,
     pub(crate) io_pool: IoPool,
     pub(crate) capacity: Capacity<S>,
