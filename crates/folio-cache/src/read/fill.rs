@@ -16,6 +16,7 @@ use std::iter;
 use folio_ref::Scheme;
 
 use crate::memory::alloc;
+use crate::memory::in_flight;
 use crate::read::extent::Extent;
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
@@ -67,7 +68,8 @@ pub(crate) fn fill<S: Scheme>(
     page: u32,
     pages: u32,
 ) -> io::Result<Filled<S>> {
-    let folios = match pages.min(MOST_PAGES) {
+    let pages = in_flight::admit(mapping, pages.min(MOST_PAGES) as usize) as u32;
+    let folios = match pages {
         0 | 1 => Vec::new(),
         several => alloc::allocate_some(&mapping.shared, several as usize),
     };
