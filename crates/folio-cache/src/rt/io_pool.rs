@@ -58,7 +58,7 @@ struct Inner {
     queue: Mutex<Queue>,
     /// There is work to do, or the cache is gone.
     work: Condvar,
-    /// Nothing waits, and nothing is in flight.
+    /// Work ended, or nothing waits and nothing is in flight.
     quiesced: Condvar,
 }
 
@@ -146,13 +146,22 @@ impl IoPool {
 
     /// Waits until nothing is in flight, except work that hangs.
     pub(crate) fn quiesce(&self) {
+        self.wait_until(Queue::is_quiesced);
+    }
+
+    /// Waits until nothing of a mapping is in flight, unless it hangs.
+    pub(crate) fn quiesce_mapping(&self, mapping: u32) {
+        self.wait_until(|queue| queue.is_mapping_quiesced(mapping));
+    }
+
+    fn wait_until(&self, is_quiesced: impl Fn(&Queue) -> bool) {
         let mut queue = self.shared.queue.lock();
         while queue.threads == 0
             && let Some(work) = queue.begin()
         {
             MutexGuard::unlocked(&mut queue, || self.shared.work_on(work));
         }
-        while !queue.is_quiesced() {
+        while !is_quiesced(&queue) {
             if cfg!(shuttle) {
                 self.shared.quiesced.wait(&mut queue);
             } else {
@@ -325,6 +334,7 @@ impl Drop for End<'_> {
             self.shared.work.notify_one();
         }
         drop(queue);
+        self.shared.quiesced.notify_all();
         // The wakers are foreign code: call them under no lock.
         joined.into_iter().for_each(Waker::wake);
     }

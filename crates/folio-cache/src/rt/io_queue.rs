@@ -142,6 +142,11 @@ impl Queue {
         }
     }
 
+    /// Returns `true` if no work for a mapping is under way or waits, or if some of it hangs.
+    pub(super) fn is_mapping_quiesced(&self, mapping: u32) -> bool {
+        self.lanes.get(mapping).is_none() || self.busy.slow().hung_of(mapping) > 0
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.lanes.fetches + self.lanes.extents
     }
