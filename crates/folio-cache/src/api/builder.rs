@@ -25,6 +25,7 @@ use crate::state::frames::Arena;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Shared};
+use crate::state::shown::Shown;
 use crate::state::stats::Counters;
 
 type MakePolicy = Box<dyn FnOnce(u32) -> Box<dyn Policy>>;
@@ -210,6 +211,7 @@ impl<S: Scheme> CacheBuilder<S> {
             arena: Arc::new(arena),
             registry: Registry::default(),
             counters: Counters::default(),
+            shown: Shown::take(),
             policy: Mutex::new(policy),
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),

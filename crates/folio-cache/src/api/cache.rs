@@ -127,9 +127,9 @@ impl<S: Scheme> Cache<S> {
         &self.shared
     }
 
-    /// Returns the counters since the cache was built.
+    /// Returns the counters since the cache was built, and what its ranges show and pin now.
     pub fn stats(&self) -> CacheStats {
-        self.shared.counters.read()
+        self.shared.counters.read(self.shared.shown.get())
     }
 
     /// Returns the memory of the indexes that find the pages of open files, in bytes, or the memory

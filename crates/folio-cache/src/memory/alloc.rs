@@ -17,14 +17,12 @@ use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 use crate::writeback::throttle;
 
-/// Frames that a round visits if the policy names no victim. The last round visits
-/// [`MAX_VISITS`], and so does the first if that helped the last time.
+/// Frames that a round visits if the policy names no victim. The last round visits all.
 const VISITS: u32 = 2048;
 
-/// Frames that one round may visit: 256 MiB of pages, which takes less than half a millisecond. In
-/// a larger cache of which all other pages are pinned, an allocation may miss the last that is not.
-/// The next one visits other frames.
-pub(crate) const MAX_VISITS: u32 = 1 << 16;
+/// Frames that the first round visits if a sweep found some the last time. A sweep that visits so
+/// many and finds none is taken as a sign that all are pinned.
+pub(crate) const FIRST_VISITS: u32 = 1 << 16;
 
 /// A request of at least this number of pages is slower in many pieces than in one.
 const MIN_CONTIGUOUS: usize = 64;
@@ -71,7 +69,7 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
     let mut wait = Wait::new(shared);
     // Relaxed: a hint.
     let is_pinned = shared.is_pinned.load(Ordering::Relaxed);
-    let mut visits = if is_pinned { VISITS } else { MAX_VISITS };
+    let mut visits = if is_pinned { VISITS } else { FIRST_VISITS };
     loop {
         let found = free_some(shared, BATCH, visits) > 0 || throttle::write_back_some(shared);
         if let Ok(folio) = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
@@ -80,7 +78,7 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
         visits = VISITS;
         match wait.wait(found) {
             Next::Look => {}
-            Next::LookFarther => visits = MAX_VISITS,
+            Next::LookAtAll => visits = u32::MAX,
             Next::Fail => return Err(out_of_memory::out_of_memory(shared)),
         }
     }
@@ -141,43 +139,4 @@ pub(crate) fn allocate_for<S: Scheme>(
     let mut folio = allocate(&mapping.shared)?;
     folio.set_owner(CACHED, mapping.owner_data(page));
     Ok(folio)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::ErrorKind;
-    use std::sync::Arc;
-
-    use folio_frames::FRAME_SIZE;
-
-    use super::*;
-    use crate::backing::Backing;
-    use crate::testing::Memory;
-    use crate::{Cache, PageHandle};
-
-    #[test]
-    fn an_error_visits_a_bounded_number_of_frames() {
-        const BYTES: usize = 512 << 20;
-        let cache: Cache = Cache::builder().capacity(BYTES).io_threads(0).build().unwrap();
-        let memory = Memory::new(b"");
-        memory.set_len(2 * BYTES as u64).unwrap();
-        let file = cache.open_backing(Arc::new(memory)).unwrap();
-        let page = |page: usize| file.page((page * FRAME_SIZE) as u64);
-        let mut pinned: Vec<PageHandle> =
-            (0..).map_while(|number| page(number).ok().flatten()).collect();
-        let frames = BYTES / FRAME_SIZE;
-        assert_eq!(pinned.len(), frames);
-        let sweep = || cache.shared.sweep.load(Ordering::Relaxed) as usize;
-        for _ in 0..3 {
-            let before = sweep();
-            assert_eq!(page(frames).unwrap_err().kind(), ErrorKind::OutOfMemory);
-            let visited = (sweep() + frames - before) % frames;
-            let most = (MAX_VISITS + 16 * VISITS) as usize;
-            assert!(visited <= most, "{visited} frames were visited");
-        }
-        // The only page that is not pinned is found by one of the next allocations.
-        pinned.swap_remove(frames / 3);
-        let tries = frames.div_ceil(MAX_VISITS as usize);
-        assert!((0..tries).any(|_| page(frames).is_ok()), "no try found it");
-    }
 }

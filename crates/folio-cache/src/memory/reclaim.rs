@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use folio_ref::Scheme;
 
-use crate::memory::alloc::MAX_VISITS;
+use crate::memory::alloc::FIRST_VISITS;
 use crate::memory::evict;
 use crate::memory::sweep;
 use crate::state::shared::Shared;
@@ -30,7 +30,7 @@ pub(crate) fn reclaim_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits:
 /// Sweeps, and counts the pages evicted. Returns their number.
 fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize {
     let freed = sweep::sweep(shared, wanted, visits);
-    if freed > 0 || (visits >= MAX_VISITS && wanted > 0) {
+    if freed > 0 || (visits >= FIRST_VISITS && wanted > 0) {
         // Relaxed: a hint.
         shared.is_pinned.store(freed == 0, Ordering::Relaxed);
     }

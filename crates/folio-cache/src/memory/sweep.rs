@@ -6,7 +6,8 @@
 
 use std::sync::atomic::Ordering;
 
-use folio_ref::{Scheme, Snapshot};
+use folio_frames::PfnRange;
+use folio_ref::Scheme;
 
 use crate::memory::evict;
 use crate::memory::frames_view::CachedFrames;
@@ -24,24 +25,21 @@ pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -
     let (mut freed, mut left, mut mapping) = (0, visits.min(count), None);
     while left > 0 && freed < wanted {
         at = if at < count { at } else { 0 };
-        let pfn = frames.pfn(at);
-        let seen = shared.zone().peek(pfn);
-        // A tail counts as one frame: the visit may begin within a folio.
-        let mut step = seen.order.frames();
-        match seen.snapshot {
-            _ if seen.kind != CACHED => {}
-            Snapshot::Live(n) if n <= step && seen.dirty => {}
-            Snapshot::Live(n) if n <= step => {
-                let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
-                let pages = evict::evict(shared, pfn, max, &mut mapping).map_or(0, |gone| gone.0);
-                freed += pages;
-                // A folio may have been split: its other pages are visited alone.
-                let is_whole = pages == 0 && shared.zone().peek(pfn).order == seen.order;
-                step = if is_whole { step } else { 1 };
-            }
-            _ => {}
-        }
-        (at, left) = (at.saturating_add(step), left.saturating_sub(step));
+        let end = count.min(at.saturating_add(left));
+        let range = PfnRange { start: frames.pfn(at), end: frames.pfn(end) };
+        let Some(pfn) = shared.zone().find_unpinned(CACHED, range.clone()) else {
+            (at, left) = (end, left - (end - at));
+            continue;
+        };
+        let order = shared.zone().peek(pfn).order;
+        let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
+        let pages = evict::evict(shared, pfn, max, &mut mapping).map_or(0, |gone| gone.0);
+        freed += pages;
+        // A folio may have been split: its other pages are visited alone.
+        let is_whole = pages == 0 && shared.zone().peek(pfn).order == order;
+        let step = if is_whole { order.frames() } else { 1 };
+        let passed = (pfn.as_u64() - range.start.as_u64()) as u32 + step;
+        (at, left) = (at.saturating_add(passed), left.saturating_sub(passed));
     }
     shared.sweep.store(at, Ordering::Relaxed);
     freed

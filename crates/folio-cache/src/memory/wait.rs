@@ -22,7 +22,7 @@ const YIELDS: u32 = 1;
 /// The first pause of a round; each is four times the one before.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 
-/// The last pause, after which many frames are visited. All are 85 ms.
+/// The last pause, after which all frames are visited. All are 85 ms.
 const MAX_PAUSE: Duration = Duration::from_millis(64);
 
 /// The pause while pages are in flight, unless one ends before.
@@ -39,8 +39,8 @@ const LOST: u32 = 1000;
 pub(super) enum Next {
     /// Looks for memory again.
     Look,
-    /// Looks at many frames, for the last time.
-    LookFarther,
+    /// Looks at all frames, for the last time.
+    LookAtAll,
     Fail,
 }
 
@@ -90,6 +90,6 @@ impl<'c, S: Scheme> Wait<'c, S> {
             return Next::Look;
         }
         self.pause *= 4;
-        if self.pause > MAX_PAUSE { Next::LookFarther } else { Next::Look }
+        if self.pause > MAX_PAUSE { Next::LookAtAll } else { Next::Look }
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod readahead;
 pub(crate) mod registry;
 pub(crate) mod requests;
 pub(crate) mod shared;
+pub(crate) mod shown;
 pub(crate) mod single_flight;
 pub(crate) mod stats;
 pub(crate) mod sync_group;

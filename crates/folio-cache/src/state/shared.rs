@@ -21,6 +21,7 @@ use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
+use crate::state::shown::Shown;
 use crate::state::stats::Counters;
 use crate::state::units::CACHED;
 
@@ -29,6 +30,7 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) arena: Arc<Arena<S>>,
     pub(crate) registry: Registry<S>,
     pub(crate) counters: Counters,
+    pub(crate) shown: &'static Shown,
     /// Chooses the pages to evict. Nothing is done to a page under this lock.
     pub(crate) policy: Mutex<Box<dyn Policy>>,
     /// The frame at which the next sweep begins.
@@ -68,6 +70,12 @@ impl<S: Scheme> Shared<S> {
     /// Returns the capacity in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity.bytes()
+    }
+}
+
+impl<S: Scheme> Drop for Shared<S> {
+    fn drop(&mut self) {
+        self.shown.give_back();
     }
 }
 
