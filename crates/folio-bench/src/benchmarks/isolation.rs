@@ -37,7 +37,6 @@ const CLOSE: &str = "close";
 const OPEN: &str = "open";
 const RESIZE: &str = "resize";
 const SETTLE: &str = "settle";
-const SETTLE_ALL: &str = "settle-all";
 
 /// The contender without a sick file.
 const ALONE: &str = "alone";
@@ -154,7 +153,7 @@ impl Contender for Beside {
     fn prepare(&self, scenario: Scenario) {
         self.files.lock().clear();
         match scenario.name {
-            MISS | FUTURES | SETTLE | SETTLE_ALL => {
+            MISS | FUTURES | SETTLE => {
                 self.file.flush().expect("the healthy file has no errors");
                 self.file.invalidate();
             }
@@ -215,11 +214,7 @@ impl Contender for Beside {
                     for page in 0..4 {
                         file.read_exact_at(&mut [0; PAGE], begin + page * PAGE as u64)?;
                     }
-                    if scenario.name == SETTLE {
-                        file.quiesce()
-                    } else {
-                        cache.quiesce()
-                    }
+                    file.quiesce();
                     file.invalidate();
                     Ok(())
                 })
@@ -246,7 +241,7 @@ pub(super) fn matrix() -> io::Result<Matrix<'static>> {
         ("100 times slower", Some(Health::Slow)),
     ];
     let contenders = contenders.map(|(name, health)| Beside::new(name, health));
-    let scenarios = [MISS, FUTURES, WRITE, SYNC, CLOSE, OPEN, RESIZE, SETTLE, SETTLE_ALL];
+    let scenarios = [MISS, FUTURES, WRITE, SYNC, CLOSE, OPEN, RESIZE, SETTLE];
     Ok(Matrix {
         title: "A healthy file beside a sick one",
         unit: Unit::Ns,
@@ -268,9 +263,8 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let mut report = matrix()?.measure(ask);
     report.notes.insert(
         0,
-        "relative to 'alone': the speed that a healthy file keeps beside a sick one. 'settle' waits \
-         for the requests of the healthy file (`File::quiesce`), 'settle-all' for those of all \
-         files that do not hang (`Cache::quiesce`), so also for slow ones"
+        "relative to 'alone': the speed that a healthy file keeps beside a sick one. 'settle' is \
+         `File::quiesce`: `Cache::quiesce` waits for the other files as well, unless they hang"
             .to_owned(),
     );
     Ok(report)

@@ -80,8 +80,9 @@ impl<S: Scheme> Cache<S> {
     }
 
     /// Waits until no page is being read ahead, or written by the flusher. Requests of a reader
-    /// that was just dropped continue for a while, and keep its file open. Does not wait for writes
-    /// that do not end.
+    /// that was just dropped continue for a while, and keep its file open. Does not wait for
+    /// requests that do not end, but for slow ones: beside files in use it may take long. See
+    /// [`File::quiesce`] for one file.
     pub fn quiesce(&self) {
         if self.shared.is_inherited() {
             return;
