@@ -157,7 +157,7 @@ fn bytes_past_the_count_are_zeroed() {
     assert_nothing_leaked(&cache);
 }
 
-/// What a [`Strange`] backing says of its length.
+/// The length that a [`Strange`] backing says, by the number of the call.
 type Length = fn(u64) -> u64;
 
 /// A backing that says another length each time, of which the bytes are always the same.
@@ -195,7 +195,7 @@ impl Backing for Strange {
     }
 }
 
-/// Calls of a file, whatever comes of them.
+/// Calls of a file, with any result.
 const CALLS: &[fn(&Cache, &File, &Arc<Strange>)] = &[
     |_, file, _| _ = file.read_at(&mut [0; 100], 4990),
     |_, file, _| _ = file.read_at(&mut [0; 9000], 0),

@@ -266,8 +266,8 @@ fn random_failures_never_let_a_sync_succeed_too_early() {
     }
 }
 
-/// Whatever comes between a failed sync and the next: a close and an open, another open, a panic of
-/// the backing, a write of the same bytes.
+/// Between a failed sync and the next come a close and an open, another open, a flush, or a new
+/// length.
 #[test]
 fn no_open_syncs_too_early_after_a_failure() {
     type Between = fn(&Cache, &Arc<Forgetful>, File) -> File;

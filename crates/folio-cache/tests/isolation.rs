@@ -20,7 +20,7 @@ const PAGES: u64 = 300;
 /// The calls of a backing that may hang.
 const HANGS: [Call; 5] = [Call::Fill, Call::Write, Call::Sync, Call::Version, Call::SetLen];
 
-/// What users of a sick file do, whatever comes of it.
+/// A call of a user of a sick file, with any result.
 type Use = fn(&Cache, &File, &Arc<dyn Backing>, u64);
 
 const USES: &[Use] = &[
@@ -75,7 +75,7 @@ impl Drop for Users {
     }
 }
 
-/// What users of a healthy file do. Each must end, and give the right result.
+/// A call of a user of a healthy file. It must end, and give the right result.
 type Healthy = fn(&Cache, &File, &Arc<Memory>);
 
 const HEALTHY: &[(&str, Healthy)] = &[

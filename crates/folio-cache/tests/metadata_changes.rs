@@ -182,7 +182,7 @@ fn a_sealed_memory_file_keeps_its_pages() {
     }
 }
 
-/// What a file does to its own inode needs no declaration: writes, lengths and holes.
+/// Writes, lengths and holes through the cache need no declaration.
 #[test]
 fn changes_through_the_cache_keep_the_pages() {
     let cache = Cache::new(4 << 20).unwrap();

@@ -160,7 +160,7 @@ fn ranges_that_outlive_their_cache_are_not_counted_by_another() {
     }
 }
 
-/// What was passed of a long range is unpinned: at most a folio of 64 KiB stays.
+/// The folios that a long range passed are unpinned: at most 64 KiB stay.
 #[test]
 fn a_range_unpins_the_folios_that_it_passed() {
     let cache: Cache = Cache::new(16 << 20).unwrap();

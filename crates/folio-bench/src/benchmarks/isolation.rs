@@ -41,7 +41,7 @@ const SETTLE: &str = "settle";
 /// The contender without a sick file.
 const ALONE: &str = "alone";
 
-/// What a user of the sick file does again and again.
+/// The call that a user of the sick file makes again and again.
 type Use = fn(&Cache, &File, &Arc<Store>, u64);
 
 /// The users of the sick file: reads, futures, a reader at the end, writes, syncs, set_len, opens.

@@ -93,12 +93,13 @@ impl<S: Scheme> Cache<S> {
         self.shared.reclaimer.quiesce();
     }
 
-    /// Sets the maximum number of background I/O threads for one file. 0 disables all cache threads.
+    /// Sets the maximum number of background I/O threads for one file. 0 disables all threads of
+    /// the cache.
     ///
     /// All files together have at most twice as many and one more. Each file leaves half of those
     /// that are free to the others, so that one with slow or hung reads does not hold up the rest.
-    /// Threads whose reads take longer than 100 ms do not count against other files, and those of
-    /// more than a second do not count, up to 256.
+    /// A thread with a read of more than 100 ms does not count against other files. One with a read
+    /// of more than a second does not count at all, up to 256 threads.
     ///
     /// These threads read ahead, and fetch the misses of futures: each handles one page or one
     /// extent of adjacent pages at a time. The default is 16. More help if a backing is slow to

@@ -36,8 +36,9 @@ use crate::state::units::pages_of;
 /// page.
 ///
 /// It is a [`Buf`], as network code expects. Each chunk is a piece of memory, often longer than a
-/// page. What was passed is unpinned, folio by folio: at most 64 KiB of it stay. A handle is one allocation, whatever its length, and
-/// so is a clone. It pins its pages, and may outlive the file and the cache.
+/// page. The folios that were passed are unpinned: at most 64 KiB of them stay. A handle is one
+/// allocation, whatever its length, and so is a clone. It pins its pages, and may outlive the file
+/// and the cache.
 ///
 /// # Examples
 ///
@@ -88,8 +89,8 @@ impl<S: Scheme> RangeHandle<S> {
         })
     }
 
-    /// Returns some of the bytes that are left, without a copy. Pins the folios of these bytes only,
-    /// which are at most 64 KiB each: drop this handle to unpin the others.
+    /// Returns some of the bytes that are left, without a copy. Pins the folios of these bytes
+    /// alone, of at most 64 KiB each: drop this handle to unpin the others.
     ///
     /// # Panics
     ///

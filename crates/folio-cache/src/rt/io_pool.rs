@@ -3,10 +3,10 @@
 //! Two kinds of work wait for a thread: extents that are read ahead ([`Extent`]), and the misses of
 //! futures ([`Fetch`]), which go first. Threads start when there is work, and end after some idle
 //! time. Their number bounds the requests in flight. Each mapping has a share of them, and the
-//! mappings take turns (`io_queue.rs`). The length of the queue bounds the waiting extents: an extent that does not fit is not requested, and its pages are read when they are
-//! needed. A reader that needs a page of a waiting extent takes the extent out of the queue and
-//! fills it itself, so it never waits for slow requests of others. Truncation drops the waiting
-//! extents.
+//! mappings take turns (`io_queue.rs`). The length of the queue bounds the waiting extents: an
+//! extent that does not fit is not requested, and its pages are read when they are needed. A reader
+//! that needs a page of a waiting extent takes the extent out of the queue and fills it itself, so
+//! it never waits for slow requests of others. Truncation drops the waiting extents.
 //!
 //! A future that misses a page of a request in flight makes no request: it is woken when that
 //! request ends, and looks the page up again. So many futures that wait for one slow page take one
@@ -229,8 +229,8 @@ impl Inner {
         }
     }
 
-    /// Waits for the next work. Returns it with its number in `busy`. Returns `None` if the thread must end: there was no work for a
-    /// while, the cache is gone, or there are too many threads.
+    /// Waits for the next work. Returns it with its number in `busy`. Returns `None` if the thread
+    /// must end: there was no work for a while, the cache is gone, or there are too many threads.
     fn next(self: &Arc<Self>) -> Option<(Work, u64)> {
         let mut queue = self.queue.lock();
         let mut had_nothing = false;

@@ -264,8 +264,7 @@ impl Lanes {
         self.lanes.get(&mapping)
     }
 
-    /// Returns the number of fetches that wait in lanes that may have no more threads, of those with
-    /// threads at work.
+    /// Returns the number of fetches that wait in lanes with threads at work that may have no more.
     pub(super) fn held_back(&self, may_have: impl Fn(u32, &Lane) -> bool) -> usize {
         let lanes = self.at_work.iter().map(|&mapping| (mapping, &self.lanes[&mapping]));
         let full = lanes.filter(|&(mapping, lane)| !may_have(mapping, lane));
