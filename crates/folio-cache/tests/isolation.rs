@@ -93,7 +93,7 @@ const HEALTHY: &[(&str, Healthy)] = &[
     ("a future", |_, file, _| {
         file.invalidate();
         (0..64).for_each(|page| {
-            assert_eq!(block_on(file.bytes_async(page * PAGE, 8)).unwrap().len(), 8)
+            assert_eq!(block_on(file.bytes_async(page * PAGE, 8)).unwrap().len(), 8);
         });
     }),
     ("a range", |_, file, _| assert_eq!(file.range(0, 200_000).unwrap().len(), 200_000)),
@@ -237,7 +237,7 @@ fn others_open_and_close_while_an_open_hangs() {
     sick.wait_until_it_hangs();
     assert_healthy(&cache, "an open that hangs");
     drop(heal);
-    opens.into_iter().for_each(|open| assert_eq!(open.join().unwrap(), 4));
+    assert!(opens.into_iter().all(|open| open.join().unwrap() == 4));
     assert_nothing_leaked(&cache);
 }
 

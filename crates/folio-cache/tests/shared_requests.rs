@@ -181,7 +181,7 @@ struct Refusing {
 
 impl Refusing {
     fn new(panics: bool) -> Arc<Self> {
-        let memory = Memory::new(&[1; 8 * 4096]);
+        let memory = Memory::new(&vec![1; 8 * 4096]);
         Arc::new(Self { memory, fills: AtomicUsize::new(0), panics })
     }
 
@@ -268,7 +268,7 @@ fn errors_of(mut reads: Vec<Read<'_>>) -> (Vec<io::Error>, usize) {
     let tasks: Vec<_> = reads.iter().map(|_| Arc::new(Task::default())).collect();
     let mut polls = vec![0; reads.len()];
     let mut errors: Vec<_> = reads.iter().map(|_| None).collect();
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     while errors.iter().any(Option::is_none) {
         assert!(Instant::now() < end, "a future is left asleep");
         let before = polls.clone();

@@ -44,7 +44,7 @@ const ALONE: &str = "alone";
 /// The call that a user of the sick file makes again and again.
 type Use = fn(&Cache, &File, &Arc<Store>, u64);
 
-/// The users of the sick file: reads, futures, a reader at the end, writes, syncs, set_len, opens.
+/// The users of the sick file: readers, one of them at its end, futures, writers, syncs, openers.
 const USES: &[Use] = &[
     |_, file, _, n| _ = file.read_at(&mut [0; PAGE], n * 37 % PAGES * PAGE as u64),
     |_, file, _, n| _ = file.read_at(&mut [0; 4 * PAGE], n * 4 % PAGES * PAGE as u64),
@@ -117,7 +117,7 @@ struct Beside {
 }
 
 impl Beside {
-    fn new(name: &'static str, health: Option<Health>) -> io::Result<Box<dyn Contender>> {
+    fn start(name: &'static str, health: Option<Health>) -> io::Result<Box<dyn Contender>> {
         let cache = Cache::builder().capacity(CAPACITY).name(name).build()?;
         let file = cache.open_backing(Store::new(BYTES))?;
         let sick = health.map(|health| Sick::new(&cache, health)).transpose()?;
@@ -240,7 +240,7 @@ pub(super) fn matrix() -> io::Result<Matrix<'static>> {
         ("failing", Some(Health::Fails)),
         ("100 times slower", Some(Health::Slow)),
     ];
-    let contenders = contenders.map(|(name, health)| Beside::new(name, health));
+    let contenders = contenders.map(|(name, health)| Beside::start(name, health));
     let scenarios = [MISS, FUTURES, WRITE, SYNC, CLOSE, OPEN, RESIZE, SETTLE];
     Ok(Matrix {
         title: "A healthy file beside a sick one",

@@ -27,7 +27,7 @@ pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -
         at = if at < count { at } else { 0 };
         let end = count.min(at.saturating_add(left));
         let range = PfnRange { start: frames.pfn(at), end: frames.pfn(end) };
-        let Some(pfn) = shared.zone().find_unpinned(CACHED, range.clone()) else {
+        let Some(pfn) = shared.zone().find_unpinned(CACHED, &range) else {
             (at, left) = (end, left - (end - at));
             continue;
         };

@@ -134,7 +134,7 @@ impl Lane {
 /// The lanes of all mappings with requests that wait or are in flight.
 #[derive(Default)]
 pub(super) struct Lanes {
-    lanes: HashMap<u32, Lane>,
+    by_mapping: HashMap<u32, Lane>,
     next_turn: u64,
     fetch_turns: BTreeMap<u64, u32>,
     extent_turns: BTreeMap<u64, u32>,
@@ -169,7 +169,7 @@ impl Lanes {
 
     /// Returns the number of extents of a mapping that wait.
     pub(super) fn extents_of(&self, mapping: u32) -> usize {
-        self.lanes.get(&mapping).map_or(0, |lane| lane.extents.len())
+        self.by_mapping.get(&mapping).map_or(0, |lane| lane.extents.len())
     }
 
     /// Takes the waiting extents of a mapping for which `is_wanted` returns `true`.
@@ -199,7 +199,7 @@ impl Lanes {
     pub(super) fn joins_others(&self, fetch: &dyn Fetch) -> bool {
         fetch.is_together()
             && self
-                .lanes
+                .by_mapping
                 .get(&fetch.pages().mapping)
                 .is_some_and(|lane| lane.is_throttled() || !lane.together.is_empty())
     }
@@ -219,7 +219,7 @@ impl Lanes {
         turns: &BTreeMap<u64, u32>,
         may_have: impl Fn(u32, &Lane) -> bool,
     ) -> Option<u32> {
-        turns.values().copied().find(|&mapping| may_have(mapping, &self.lanes[&mapping]))
+        turns.values().copied().find(|&mapping| may_have(mapping, &self.by_mapping[&mapping]))
     }
 
     /// Takes the first fetch of a mapping, with the others that go with it, for a thread. The
@@ -261,25 +261,25 @@ impl Lanes {
 
     /// Returns the lane of a mapping, if it has requests.
     pub(super) fn get(&self, mapping: u32) -> Option<&Lane> {
-        self.lanes.get(&mapping)
+        self.by_mapping.get(&mapping)
     }
 
     /// Returns the number of fetches that wait in lanes with threads at work that may have no more.
     pub(super) fn held_back(&self, may_have: impl Fn(u32, &Lane) -> bool) -> usize {
-        let lanes = self.at_work.iter().map(|&mapping| (mapping, &self.lanes[&mapping]));
+        let lanes = self.at_work.iter().map(|&mapping| (mapping, &self.by_mapping[&mapping]));
         let full = lanes.filter(|&(mapping, lane)| !may_have(mapping, lane));
         full.map(|(_, lane)| lane.alone.len() + lane.together.len()).sum()
     }
 
     /// Returns the mappings with requests that wait.
     pub(super) fn waiting(&self) -> impl Iterator<Item = u32> {
-        self.lanes.iter().filter(|(_, lane)| lane.waiting() > 0).map(|(&mapping, _)| mapping)
+        self.by_mapping.iter().filter(|(_, lane)| lane.waiting() > 0).map(|(&mapping, _)| mapping)
     }
 
     /// Changes a lane, and keeps the turns right: it moves to the end if it `moves`, and when work
     /// comes that it did not have.
     fn change<T>(&mut self, mapping: u32, moves: bool, change: impl FnOnce(&mut Lane) -> T) -> T {
-        let lane = self.lanes.entry(mapping).or_default();
+        let lane = self.by_mapping.entry(mapping).or_default();
         let result = change(lane);
         let (fetch, extent) = (lane.has_fetch(), !lane.extents.is_empty());
         for (turns, turn, has) in [
@@ -302,7 +302,7 @@ impl Lanes {
             self.at_work.insert(mapping);
         }
         if lane.is_unused() {
-            self.lanes.remove(&mapping);
+            self.by_mapping.remove(&mapping);
         }
         result
     }

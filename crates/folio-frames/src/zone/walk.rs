@@ -218,7 +218,7 @@ impl<P: Platform> Zone<P> {
     /// # Panics
     ///
     /// Panics if the range does not lie in this zone.
-    pub fn find_unpinned(&self, kind: Kind, frames: PfnRange) -> Option<Pfn> {
+    pub fn find_unpinned(&self, kind: Kind, frames: &PfnRange) -> Option<Pfn> {
         let count = u32::try_from(frames.frames()).unwrap_or(u32::MAX);
         let first = self.index(frames.start).filter(|first| count <= self.frames() - first);
         let Some(first) = first.or((count == 0).then_some(0)) else {
