@@ -209,12 +209,16 @@ fn hung_fetches_leave_threads_to_other_files() {
     let cache: Cache = Cache::new(16 << 20).unwrap();
     let sick = [(); 3].map(|()| Hanging::new(&vec![1; 300 * 4096]));
     let files = sick.each_ref().map(|sick| cache.open_backing(sick.clone()).unwrap());
-    sick.iter().for_each(|sick| sick.hang(Call::Fill));
+    for sick in &sick {
+        sick.hang(Call::Fill);
+    }
     let heal = HealOnDrop(sick.to_vec());
     let mut bufs = [(); 3].map(|()| vec![[0; 8]; 200]);
     let futures: Vec<_> =
         files.iter().zip(&mut bufs).map(|(file, bufs)| hang_futures(file, bufs)).collect();
-    sick.iter().for_each(|sick| sick.wait_until_it_hangs());
+    for sick in &sick {
+        sick.wait_until_it_hangs();
+    }
     let healthy = cache.open_backing(Arc::new(Memory::new(&vec![2; 100 * 4096]))).unwrap();
     let reading = healthy.clone();
     ends("a future", move || {
@@ -243,7 +247,9 @@ fn hundreds_of_hung_fetches_leave_a_thread_to_a_healthy_file() {
     let cache: Cache = Cache::new(32 << 20).unwrap();
     let sick: Vec<_> = (0..40).map(|_| Hanging::new(&vec![1; 300 * 4096])).collect();
     let files: Vec<_> = sick.iter().map(|sick| cache.open_backing(sick.clone()).unwrap()).collect();
-    sick.iter().for_each(|sick| sick.hang(Call::Fill));
+    for sick in &sick {
+        sick.hang(Call::Fill);
+    }
     let heal = HealOnDrop(sick.clone());
     let mut bufs: Vec<_> = sick.iter().map(|_| vec![[0; 8]; 20]).collect();
     let futures: Vec<_> =
@@ -277,7 +283,9 @@ fn hung_fills_of_large_ranges_leave_memory_to_other_files() {
     let cache: Cache = Cache::new(8 * MIB).unwrap();
     let sick = [(); 2].map(|()| Hanging::new(&vec![1; 20 * MIB]));
     let files = sick.each_ref().map(|sick| cache.open_backing(sick.clone()).unwrap());
-    sick.iter().for_each(|sick| sick.hang(Call::Fill));
+    for sick in &sick {
+        sick.hang(Call::Fill);
+    }
     let heal = HealOnDrop(sick.to_vec());
     let readers: Vec<_> = (0..40)
         .map(|n| {
@@ -309,7 +317,9 @@ fn hung_fills_of_large_ranges_leave_memory_to_other_files() {
         other.close().unwrap();
     });
     drop(heal);
-    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    for reader in readers {
+        reader.join().unwrap();
+    }
     drop((files, healthy));
     assert_nothing_leaked(&cache);
 }
