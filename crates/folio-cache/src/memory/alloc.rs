@@ -10,6 +10,7 @@ use crate::memory::capacity;
 use crate::memory::evict::BATCH;
 use crate::memory::out_of_memory;
 use crate::memory::reclaim;
+use crate::memory::sweep::FIRST_VISITS;
 use crate::memory::wait::{Next, Wait};
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
@@ -19,10 +20,6 @@ use crate::writeback::throttle;
 
 /// Frames that a round visits if the policy names no victim. The last round visits all.
 const VISITS: u32 = 2048;
-
-/// Frames that the first round visits if a sweep found some the last time. A sweep that visits so
-/// many and finds none is taken as a sign that all are pinned.
-pub(crate) const FIRST_VISITS: u32 = 1 << 16;
 
 /// A request of at least this number of pages is slower in many pieces than in one.
 const MIN_CONTIGUOUS: usize = 64;

@@ -4,9 +4,8 @@ use std::sync::atomic::Ordering;
 
 use folio_ref::Scheme;
 
-use crate::memory::alloc::FIRST_VISITS;
 use crate::memory::evict;
-use crate::memory::sweep;
+use crate::memory::sweep::{self, FIRST_VISITS};
 use crate::state::shared::Shared;
 
 /// Evicts `wanted` pages, coldest first. May evict about half as many more where they lie in one

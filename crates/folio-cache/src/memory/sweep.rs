@@ -15,6 +15,10 @@ use crate::policy::Frames;
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 
+/// Frames that the first round of an allocation visits if a sweep found some the last time. A sweep
+/// that visits so many and finds none is taken as a sign that all are pinned.
+pub(crate) const FIRST_VISITS: u32 = 1 << 16;
+
 /// Evicts `wanted` pages, in no particular order, until so many frames were visited. May evict some
 /// more that lie in the same folio. Returns the number of pages evicted.
 pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize {
