@@ -205,7 +205,7 @@ impl Contender for Beside {
             RESIZE => Self::times(8, || {
                 // Relaxed: one thread.
                 let n = self.next.fetch_add(1, Ordering::Relaxed);
-                file.set_len(BYTES - n % 2 * PAGE as u64)
+                file.set_len(BYTES + n % 2 * PAGE as u64)
             }),
             _ => {
                 // Four pages in a row are read ahead.
