@@ -187,7 +187,7 @@ impl Inner {
         if queue.io_threads == 0 || queue.idle > 0 && queue.idle > queue.waiting_ready() {
             return;
         }
-        if queue.threads < queue.max_threads() {
+        if queue.may_have_threads(queue.threads + 1) {
             let shared = Arc::clone(self);
             queue.threads += usize::from(spawn(&self.thread_name, move || shared.serve()));
         } else {
@@ -222,17 +222,22 @@ impl Inner {
 
     /// Runs one thread until it must end.
     fn serve(self: &Arc<Self>) {
-        while let Some((work, number)) = self.next() {
+        let mut done = None;
+        while let Some((work, number)) = self.next(done) {
             // Other work relies on this thread, even if a backing panics. `End` woke the waiters.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| self.work_on(work)));
-            self.queue.lock().busy.end(number);
+            done = Some(number);
         }
     }
 
-    /// Waits for the next work. Returns it with its number in `busy`. Returns `None` if the thread
-    /// must end: there was no work for a while, the cache is gone, or there are too many threads.
-    fn next(self: &Arc<Self>) -> Option<(Work, u64)> {
+    /// Ends the work with the number `done`, and waits for the next. Returns it with its number, or
+    /// `None` if the thread must end: there was no work for a while, the cache is gone, or there
+    /// are too many threads.
+    fn next(self: &Arc<Self>, done: Option<u64>) -> Option<(Work, u64)> {
         let mut queue = self.queue.lock();
+        if let Some(number) = done {
+            queue.busy.end(number);
+        }
         let mut had_nothing = false;
         loop {
             if let Some(work) = queue.begin() {
@@ -245,7 +250,7 @@ impl Inner {
                 }
                 return Some((work, number));
             }
-            let is_over = had_nothing || queue.closed || queue.threads > queue.max_threads();
+            let is_over = had_nothing || queue.closed || !queue.may_have_threads(queue.threads);
             if is_over && (queue.waiting() == 0 || queue.threads > queue.idle + 1) {
                 // Under the lock that showed no work to begin: none relies on this thread any more,
                 // as what waits is begun by a thread with work, or by the one that watches.

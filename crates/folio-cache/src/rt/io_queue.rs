@@ -151,10 +151,11 @@ impl Queue {
         self.lanes.fetches + self.lanes.extents
     }
 
-    /// Returns the maximum number of threads. One of them is left for waiting extents.
-    pub(super) fn max_threads(&self) -> usize {
+    /// Returns `true` if so many threads are allowed: the maximum, and those with slow work. One of
+    /// them is left for waiting extents. Reads the clock only above the maximum.
+    pub(super) fn may_have_threads(&self, threads: usize) -> bool {
         let most = if self.io_threads == 0 { 0 } else { 2 * self.io_threads + 1 };
-        most + self.busy.slow_len()
+        threads <= most || threads <= most + self.busy.slow_len()
     }
 
     /// Returns the number of requests that wait and may begin, or more.
@@ -176,9 +177,14 @@ impl Queue {
             return None;
         }
         // One thread is left for waiting extents. While none waits, that thread need not have
-        // started.
-        let most = if self.lanes.extents == 0 { self.max_threads().max(2) } else { self.threads };
-        (self.fetching + 1 < most)
+        // started; and if no threads are allowed, one fetch at a time may begin.
+        let wanted = self.fetching + 1;
+        let may_fetch = if self.lanes.extents == 0 {
+            wanted < 2 || self.may_have_threads(wanted + 1)
+        } else {
+            wanted < self.threads
+        };
+        may_fetch
             .then(|| self.lanes.first_fetch(|mapping, lane| load.may_fetch(mapping, lane)))
             .flatten()
     }
