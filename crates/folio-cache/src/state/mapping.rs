@@ -4,7 +4,6 @@ use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use folio_frames::UserSpace;
 use folio_ref::Scheme;
 
 use crate::backing::{Backing, FileId, Version};
@@ -35,7 +34,7 @@ use crate::state::unsynced::Unsynced;
 /// Lock order: `grow`, `changing`, `length`, then page locks. **Invariant:** a thread that holds a
 /// page lock takes none of these three locks and waits for no slot.
 pub(crate) struct Mapping<S: Scheme> {
-    pub(crate) index: Index<UserSpace<S>>,
+    pub(crate) index: Index<S>,
     /// The zone of `shared`, copied so that a hit touches only this cache line.
     pub(crate) zone: &'static Zone<S>,
     pub(crate) mapped: Mapped<S>,
@@ -95,7 +94,7 @@ impl<S: Scheme> Mapping<S> {
         version: Version,
     ) -> Self {
         Self {
-            index: Index::new(version.len, Arc::clone(&shared.registry.index_bytes)),
+            index: Index::new(id, &shared.leaves),
             zone: shared.zone(),
             mapped: Mapped::new(&shared.arena),
             len: Length::new(version.len),
