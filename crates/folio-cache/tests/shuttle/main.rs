@@ -15,6 +15,7 @@
 mod common;
 mod deleted;
 mod distant;
+mod index;
 mod large_folio;
 mod length;
 mod sync_group;
