@@ -85,8 +85,8 @@ impl<S: Scheme> Cache<S> {
     /// Waits until no page is being read ahead, or written by the flusher. Requests of a reader
     /// that was just dropped continue for a while, and keep its file open. Does not wait for
     /// requests that do not end, but for slow ones: beside files in use it may take long. See
-    /// [`File::quiesce`] for one file. Waits at most a second for requests to distant stores, and does
-    /// not know of those that a spawner drives.
+    /// [`File::quiesce`] for one file. Waits at most a second for requests to distant stores, and
+    /// does not know of those that a spawner drives.
     pub fn quiesce(&self) {
         if self.shared.is_inherited() {
             return;
