@@ -4,10 +4,14 @@
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{Ordering, fence};
+pub(crate) use core::sync::atomic::Ordering;
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use core::sync::atomic::fence;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+#[cfg(shuttle)]
+pub(crate) use crate::testing::memory::fence;
 #[cfg(shuttle)]
 pub(crate) use crate::testing::stepped::{AtomicU32, AtomicU64};
 

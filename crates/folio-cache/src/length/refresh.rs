@@ -8,13 +8,14 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::backing::error::copy;
 use crate::memory::large_folio;
+use crate::rt::shim::fence;
 use crate::state::frames::Slot;
 use crate::state::looked::Looked;
 use crate::state::mapping::Mapping;

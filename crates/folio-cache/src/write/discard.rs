@@ -5,13 +5,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::length::refresh;
 use crate::rt::busy::HUNG_AFTER;
+use crate::rt::shim::fence;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::unwritten::Unwritten;

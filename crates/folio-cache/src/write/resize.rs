@@ -9,7 +9,7 @@
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
@@ -19,7 +19,7 @@ use crate::backing::error::error;
 use crate::length::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
-use crate::rt::shim::MutexGuard;
+use crate::rt::shim::{MutexGuard, fence};
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::units::check_end;

@@ -19,7 +19,7 @@
 //! be held.
 
 use std::io;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
@@ -30,7 +30,7 @@ use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::memory::large_folio;
 use crate::read::lookup;
-use crate::rt::shim::MutexGuard;
+use crate::rt::shim::{MutexGuard, fence};
 use crate::state::frames::{FrozenFolio, FrozenSlot, LockedSlot, Slot};
 use crate::state::mapping::Mapping;
 use crate::state::units::{MOST_PAGES, page_of};

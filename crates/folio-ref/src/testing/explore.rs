@@ -9,16 +9,20 @@
 //! well. The default is the running thread, otherwise the oldest runnable one, and each thread that
 //! is passed over is one delay. (Emmi et al., "Delay-bounded scheduling", POPL 2011.)
 
+use core::cell::Cell;
 use std::boxed::Box;
 use std::format;
 use std::println;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread_local;
 use std::vec::Vec;
 
 use shuttle::scheduler::{PctScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, Runner};
 
+use crate::testing::choices::{self, Among};
+use crate::testing::memory;
 use crate::testing::stepped::arm;
 
 /// The schedules that a search runs.
@@ -55,6 +59,11 @@ fn one_more() -> usize {
     usize::from(std::env::var_os("DEEP").is_some())
 }
 
+thread_local! {
+    /// True if the memory of the running search is weak.
+    static WEAK: Cell<bool> = const { Cell::new(false) };
+}
+
 /// The maximum number of executions of a depth-first search.
 const MOST: usize = 5_000_000;
 
@@ -65,6 +74,31 @@ const MOST: usize = 5_000_000;
 /// Panics if an execution panics, or if all its threads sleep; the number of the execution is
 /// printed. Panics also if a depth-first search has not ended after five million executions.
 pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'static) -> usize {
+    search_with(name, search, None, case)
+}
+
+/// Runs `case` as [`explore`] does, over a memory in which loads may return older values than the
+/// last one ([`memory`](crate::testing::memory)). Plays at most `old` of these in one execution.
+/// Prints and returns the number of executions.
+///
+/// # Panics
+///
+/// As [`explore`] does; also at a race between two accesses to the bytes of a frame.
+pub fn explore_weak(
+    name: &str,
+    search: Search,
+    old: usize,
+    case: impl Fn() + Send + Sync + 'static,
+) -> usize {
+    search_with(name, search, Some(old), case)
+}
+
+fn search_with(
+    name: &str,
+    search: Search,
+    old: Option<usize>,
+    case: impl Fn() + Send + Sync + 'static,
+) -> usize {
     let mut config = Config::new();
     config.stack_size = 1 << 18;
     config.silence_warnings = true;
@@ -74,16 +108,20 @@ pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'stat
         counted.fetch_add(1, Ordering::Relaxed);
         // The previous execution may have ended in a panic.
         arm(false);
+        WEAK.set(old.is_some());
+        choices::restart();
         case();
     };
+    let seed = if let Search::Pct { seed, .. } = search { Some(seed) } else { None };
+    choices::begin(old.unwrap_or(0), seed);
     let _failed = Failed { name, search, begun };
     let started = std::time::Instant::now();
     let left = Arc::new(AtomicUsize::new(0));
     let executions = match search {
         Search::Preemptions(most) | Search::Delays(most) => {
-            let (path, left) = (Vec::new(), Arc::clone(&left));
+            let left = Arc::clone(&left);
             let delays = matches!(search, Search::Delays(_));
-            let scheduler = DepthFirst { most, delays, path, at: 0, used: 0, left, executions: 0 };
+            let scheduler = DepthFirst { most, delays, used: 0, left, executions: 0 };
             Runner::new(scheduler, config).run(case)
         }
         Search::Pct { depth, executions, seed } => {
@@ -91,7 +129,8 @@ pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'stat
         }
     };
     let seconds = started.elapsed().as_secs_f64();
-    println!("{name}: {executions} executions, {search:?}, {seconds:.1} s");
+    let values = old.map(|old| format!(", {old} old values")).unwrap_or_default();
+    println!("{name}: {executions} executions, {search:?}{values}, {seconds:.1} s");
     assert_eq!(
         left.load(Ordering::Relaxed),
         0,
@@ -129,10 +168,12 @@ pub fn race(threads: Vec<Box<dyn FnOnce() + Send>>) {
     let threads: Vec<_> =
         threads.into_iter().map(|thread| shuttle::thread::spawn(thread)).collect();
     arm(true);
+    memory::switch(WEAK.get());
     for thread in threads {
         thread.join().expect("a thread of the case");
     }
     arm(false);
+    memory::switch(false);
 }
 
 /// The scheduler of a depth-first search: it replays all decisions of the previous execution except
@@ -141,9 +182,6 @@ struct DepthFirst {
     /// The maximum number of preemptions, or of delays.
     most: usize,
     delays: bool,
-    /// Each choice: the runnable tasks, and the index of the one that was taken.
-    path: Vec<(Vec<TaskId>, usize)>,
-    at: usize,
     used: usize,
     executions: usize,
     /// 1 if the search was stopped before its end.
@@ -163,18 +201,16 @@ impl core::fmt::Debug for DepthFirst {
 
 impl Scheduler for DepthFirst {
     fn new_execution(&mut self) -> Option<Schedule> {
-        if self.executions > 0 {
-            while self.path.last().is_some_and(|(among, taken)| taken + 1 == among.len()) {
-                self.path.pop();
-            }
-            self.path.last_mut()?.1 += 1;
+        if self.executions > 0 && !choices::advance() {
+            return None;
         }
         if self.executions == MOST {
             self.left.store(1, Ordering::Relaxed);
             return None;
         }
         self.executions += 1;
-        (self.at, self.used) = (0, 0);
+        self.used = 0;
+        choices::restart();
         Some(Schedule::new(0))
     }
 
@@ -208,20 +244,8 @@ impl Scheduler for DepthFirst {
         if among.len() == 1 {
             return Some(among[0]);
         }
-        if self.at == self.path.len() {
-            self.path.push((among, 0));
-        } else {
-            let before = &self.path[self.at].0;
-            assert!(
-                *before == among,
-                "{}",
-                format!("an execution diverged from the replayed one: {before:?}, then {among:?}")
-            );
-        }
-        let (among, taken) = &self.path[self.at];
-        let skipped = *taken;
+        let skipped = choices::take(Among::Threads(among.clone()));
         let taken = among[skipped];
-        self.at += 1;
         self.used += if self.delays {
             skipped
         } else {
