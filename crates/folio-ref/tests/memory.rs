@@ -10,9 +10,11 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::{Arc, Mutex};
 
-use folio_ref::testing::explore::{Search, explore_weak, race};
+use folio_ref::testing::explore::{Search, explore, race};
 use folio_ref::testing::memory::{fence, read, written};
 use folio_ref::testing::stepped::AtomicU64;
+
+const WEAK: Search = Search::Weak { preemptions: 4, old: 3 };
 
 /// What a program shares: two locations, and what its threads have read.
 #[derive(Default)]
@@ -33,7 +35,7 @@ impl Shared {
 fn results(threads: &'static [fn(&Shared)]) -> BTreeSet<Vec<u64>> {
     let all = Arc::new(Mutex::new(BTreeSet::new()));
     let found = Arc::clone(&all);
-    explore_weak("a small program", Search::Preemptions(4), 3, move || {
+    explore("a small program", WEAK, move || {
         let shared = Arc::new(Shared::default());
         let start = |act: &fn(&Shared)| -> Box<dyn FnOnce() + Send> {
             let (act, shared) = (*act, Arc::clone(&shared));
@@ -191,7 +193,7 @@ fn a_read_modify_write_reads_the_last_value() {
 
 /// Two threads use the bytes of one frame, one after the other, ordered by a word.
 fn use_a_frame(order: Ordering, first: fn(usize), second: fn(usize)) {
-    explore_weak("two uses of a frame", Search::Preemptions(4), 3, move || {
+    explore("two uses of a frame", WEAK, move || {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         race(vec![

@@ -18,9 +18,16 @@ pub(crate) fn written(_bytes: &[u8]) {
     folio_ref::testing::memory::written(_bytes.as_ptr().addr(), _bytes);
 }
 
-/// Records a read of these bytes of a folio, or the end of a reference by which they were read.
+/// Records a read of these bytes of a folio.
 #[inline(always)]
 pub(crate) fn read(_at: *const u8, _len: usize) {
     #[cfg(shuttle)]
     folio_ref::testing::memory::read(_at.addr(), _len);
+}
+
+/// Records that a reference ends by which a frame may have been read until now.
+#[inline(always)]
+pub(crate) fn ended(_at: *const u8) {
+    #[cfg(shuttle)]
+    folio_ref::testing::memory::ended(_at.addr());
 }

@@ -216,8 +216,7 @@ impl<P: Platform> Clone for FolioRef<P> {
 impl<P: Platform> Drop for FolioRef<P> {
     #[inline(always)]
     fn drop(&mut self) {
-        // A slice of the bytes may have been in use until now.
-        sync::read(self.zone.address(self.at), crate::FRAME_SIZE);
+        sync::ended(self.zone.address(self.at));
         self.site.ended(self.zone.place(self.index), 1);
         put(self.zone, self.index, 1);
     }

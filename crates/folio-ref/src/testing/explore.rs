@@ -41,6 +41,36 @@ pub enum Search {
         /// The seed of the random numbers.
         seed: u64,
     },
+    /// Depth first over a weak memory: all executions with at most this many preemptions, in which
+    /// at most `old` loads return an older value than the last one.
+    Weak {
+        /// The maximum number of preemptions.
+        preemptions: usize,
+        /// The maximum number of old values.
+        old: usize,
+    },
+    /// Probabilistic concurrency testing over a weak memory: one load in four that may return an
+    /// older value than the last one does so.
+    WeakPct {
+        /// As in `Pct`.
+        depth: usize,
+        /// As in `Pct`.
+        executions: usize,
+        /// As in `Pct`.
+        seed: u64,
+    },
+}
+
+impl Search {
+    /// Returns the maximum number of old values in one execution. `None`: the memory is
+    /// sequentially consistent.
+    fn old(self) -> Option<usize> {
+        match self {
+            Self::Weak { old, .. } => Some(old),
+            Self::WeakPct { .. } => Some(usize::MAX),
+            _ => None,
+        }
+    }
 }
 
 /// Returns a depth-first search with at most `preemptions` preemptions, one more if the environment
@@ -67,38 +97,18 @@ thread_local! {
 /// The maximum number of executions of a depth-first search.
 const MOST: usize = 5_000_000;
 
-/// Runs `case` once for each schedule. Prints and returns the number of schedules.
+/// Runs `case` once for each schedule. Prints and returns the number of schedules. If the
+/// environment variable `WEAK` is set, searches over a memory that is not weak are left out.
 ///
 /// # Panics
 ///
 /// Panics if an execution panics, or if all its threads sleep; the number of the execution is
-/// printed. Panics also if a depth-first search has not ended after five million executions.
+/// printed. Panics also if a depth-first search has not ended after five million executions, or at a
+/// race between two accesses to the bytes of a frame in a weak memory.
 pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'static) -> usize {
-    search_with(name, search, None, case)
-}
-
-/// Runs `case` as [`explore`] does, over a memory in which loads may return older values than the
-/// last one ([`memory`](crate::testing::memory)). Plays at most `old` of these in one execution.
-/// Prints and returns the number of executions.
-///
-/// # Panics
-///
-/// As [`explore`] does; also at a race between two accesses to the bytes of a frame.
-pub fn explore_weak(
-    name: &str,
-    search: Search,
-    old: usize,
-    case: impl Fn() + Send + Sync + 'static,
-) -> usize {
-    search_with(name, search, Some(old), case)
-}
-
-fn search_with(
-    name: &str,
-    search: Search,
-    old: Option<usize>,
-    case: impl Fn() + Send + Sync + 'static,
-) -> usize {
+    if std::env::var_os("WEAK").is_some() && search.old().is_none() {
+        return 0;
+    }
     let mut config = Config::new();
     config.stack_size = 1 << 18;
     config.silence_warnings = true;
@@ -108,29 +118,30 @@ fn search_with(
         counted.fetch_add(1, Ordering::Relaxed);
         // The previous execution may have ended in a panic.
         arm(false);
-        WEAK.set(old.is_some());
+        WEAK.set(search.old().is_some());
         choices::restart();
         case();
     };
-    let seed = if let Search::Pct { seed, .. } = search { Some(seed) } else { None };
-    choices::begin(old.unwrap_or(0), seed);
+    let seed = if let Search::WeakPct { seed, .. } = search { Some(seed) } else { None };
+    choices::begin(search.old().unwrap_or(0), seed);
     let _failed = Failed { name, search, begun };
     let started = std::time::Instant::now();
     let left = Arc::new(AtomicUsize::new(0));
     let executions = match search {
-        Search::Preemptions(most) | Search::Delays(most) => {
+        Search::Preemptions(most)
+        | Search::Delays(most)
+        | Search::Weak { preemptions: most, .. } => {
             let left = Arc::clone(&left);
             let delays = matches!(search, Search::Delays(_));
             let scheduler = DepthFirst { most, delays, used: 0, left, executions: 0 };
             Runner::new(scheduler, config).run(case)
         }
-        Search::Pct { depth, executions, seed } => {
+        Search::Pct { depth, executions, seed } | Search::WeakPct { depth, executions, seed } => {
             Runner::new(PctScheduler::new_from_seed(seed, depth, executions), config).run(case)
         }
     };
     let seconds = started.elapsed().as_secs_f64();
-    let values = old.map(|old| format!(", {old} old values")).unwrap_or_default();
-    println!("{name}: {executions} executions, {search:?}{values}, {seconds:.1} s");
+    println!("{name}: {executions} executions, {search:?}, {seconds:.1} s");
     assert_eq!(
         left.load(Ordering::Relaxed),
         0,

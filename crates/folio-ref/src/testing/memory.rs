@@ -1,6 +1,6 @@
 //! For shuttle: the memory of C11, in which a load may return an older value than the last one.
 //!
-//! It is off unless [`explore_weak`](crate::testing::explore::explore_weak) runs the case. A
+//! It is off unless a search over a weak memory runs the case. A
 //! *location* is a list of messages, oldest first. A message has a value, and the *view* that an
 //! acquiring load of it adds to the reader: the oldest message of each location that may still be
 //! read. A thread has three views: what it may read now, what its relaxed loads have found (a later
@@ -378,7 +378,20 @@ pub fn written(at: usize, bytes: &[u8]) {
     });
 }
 
-/// Records a read of these frames by a reference, or the end of such a reference.
+/// Records that a reference ends by which this thread may have read the frame until now.
+pub fn ended(at: usize) {
+    with(|memory| {
+        let (me, frame) = (me(), memory.frame(at / PAGE));
+        let reads = memory.number(Key::Reads(me));
+        let number = memory.me().now.get(reads) + 1;
+        if let Some(read) = memory.locations[frame].readers.get_mut(&me) {
+            *read = number;
+            memory.me().now.raise(reads, number);
+        }
+    });
+}
+
+/// Records a read of these frames by a reference.
 ///
 /// # Panics
 ///
