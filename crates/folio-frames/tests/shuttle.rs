@@ -457,6 +457,7 @@ fn a_reader_of_a_dropped_arena_gets_no_frame_of_the_next() {
         arena_changes_under_a_reader::<DefaultScheme>(deeper(1), walker);
         arena_changes_under_a_reader::<LiveBitLow>(deeper(1), walker);
         arena_changes_under_a_reader::<LiveBitLow>(BY_CHANCE, walker);
-        arena_changes_under_a_reader::<LiveBitLow>(WEAK, walker);
+        let weak = Search::WeakPct { depth: 4, executions: 500, seed: 1 };
+        arena_changes_under_a_reader::<LiveBitLow>(weak, walker);
     }
 }

@@ -56,7 +56,7 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) writer: OnceLock<Arc<dyn Backing>>,
     /// The length of the backing, as last seen or made: a fill that ends before it queries the
     /// length again.
-    pub(crate) backed: AtomicU64,
+    pub(crate) backed: Length,
     /// Up to here the file is in order: the pages past it are written in the order of the file.
     pub(crate) ordered: AtomicU64,
     pub(crate) dirty: Dirty,
@@ -101,7 +101,7 @@ impl<S: Scheme> Mapping<S> {
             file_id: backing.file_id(),
             backing,
             writer: OnceLock::new(),
-            backed: AtomicU64::new(version.len),
+            backed: Length::new(version.len),
             ordered: AtomicU64::new(version.len),
             dirty: Dirty::default(),
             swept: AtomicU64::new(0),

@@ -11,7 +11,6 @@
 
 use core::cell::Cell;
 use std::boxed::Box;
-use std::format;
 use std::println;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

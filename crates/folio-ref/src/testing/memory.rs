@@ -20,9 +20,13 @@
 //! of a frame one by one.
 
 use core::cell::{Cell, RefCell};
+use core::panic::Location;
 use core::sync::atomic::Ordering;
 use std::boxed::Box;
 use std::collections::HashMap;
+use std::format;
+use std::string::String;
+use std::sync::OnceLock;
 use std::thread_local;
 use std::vec::Vec;
 
@@ -92,13 +96,13 @@ enum Key {
 }
 
 #[derive(Default)]
-struct Location {
+struct Place {
     messages: Vec<Message>,
     /// Of a frame: each thread that read it by a reference, and the number of that read.
     readers: HashMap<usize, u32>,
 }
 
-impl Location {
+impl Place {
     fn last(&self) -> u32 {
         self.messages.len() as u32 - 1
     }
@@ -107,7 +111,7 @@ impl Location {
 #[derive(Default)]
 struct Memory {
     numbers: HashMap<Key, usize>,
-    locations: Vec<Location>,
+    locations: Vec<Place>,
     threads: HashMap<usize, Thread>,
     /// Of locks and of keys to sleep on.
     handed_on: HashMap<usize, View>,
@@ -118,7 +122,7 @@ impl Memory {
     fn number(&mut self, key: Key) -> usize {
         let Self { numbers, locations, .. } = self;
         *numbers.entry(key).or_insert_with(|| {
-            locations.push(Location::default());
+            locations.push(Place::default());
             locations.len() - 1
         })
     }
@@ -287,8 +291,46 @@ pub(crate) fn compare(
     found.filter(|_| !wins)
 }
 
+/// An ordering that is weaker in this process than the code says (`cargo x orderings`).
+struct Weaker {
+    /// `FILE:LINE` of the operation.
+    place: String,
+    was: String,
+    /// `None`: a fence that is left out.
+    is: Option<Ordering>,
+}
+
+/// Returns the ordering with which an operation runs: as the code says, or weaker if the
+/// environment variable `WEAKEN` is `FILE:LINE WAS IS`. Returns `None` for a fence that is left
+/// out.
+#[track_caller]
+fn weakened(order: Ordering) -> Option<Ordering> {
+    static WEAKER: OnceLock<Option<Weaker>> = OnceLock::new();
+    let weaker = WEAKER.get_or_init(|| {
+        let text = std::env::var("WEAKEN").ok()?;
+        let mut words = text.split(' ').map(String::from);
+        let (place, was, is) = (words.next()?, words.next()?, words.next()?);
+        let orders = [Ordering::Acquire, Ordering::Release, Ordering::AcqRel];
+        let is = orders.into_iter().find(|order| format!("{order:?}") == is);
+        Some(Weaker { place, was, is })
+    });
+    let Some(Weaker { place, was, is }) = weaker else { return Some(order) };
+    let caller = Location::caller();
+    let is_it = format!("{order:?}") == *was
+        && format!("{}:{}", caller.file(), caller.line()) == *place;
+    if is_it { *is } else { Some(order) }
+}
+
+/// Returns the ordering of an access: as the code says, or weaker in a test of the tests.
+#[track_caller]
+pub(crate) fn order(order: Ordering) -> Ordering {
+    weakened(order).unwrap_or(Ordering::Relaxed)
+}
+
 /// The fence of C11, between steps.
+#[track_caller]
 pub fn fence(order: Ordering) {
+    let Some(order) = weakened(order) else { return };
     core::sync::atomic::fence(order);
     if order == Ordering::SeqCst && is_on() {
         crate::testing::stepped::step();

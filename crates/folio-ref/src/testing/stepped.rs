@@ -96,35 +96,54 @@ macro_rules! stepped {
             pub const fn new(value: $int) -> Self {
                 Self(core::sync::atomic::$name::new(value))
             }
+            #[track_caller]
             pub fn load(&self, order: Ordering) -> $int {
                 step();
+                let order = memory::order(order);
                 memory::load(self.at(), self.0.load(order).into(), order) as $int
             }
+            #[track_caller]
             pub fn store(&self, value: $int, order: Ordering) {
                 step();
+                let order = memory::order(order);
                 memory::store(self.at(), self.last(), value.into(), order);
                 self.0.store(value, order);
             }
+            #[track_caller]
             pub fn swap(&self, value: $int, order: Ordering) -> $int {
                 step();
+                let order = memory::order(order);
                 memory::update(self.at(), self.last(), value.into(), order);
                 self.0.swap(value, order)
             }
+            #[track_caller]
             pub fn fetch_add(&self, n: $int, order: Ordering) -> $int {
                 step();
+                let order = memory::order(order);
                 let sum = (self.last() as $int).wrapping_add(n);
                 memory::update(self.at(), self.last(), sum.into(), order);
                 self.0.fetch_add(n, order)
             }
+            #[track_caller]
             pub fn fetch_sub(&self, n: $int, order: Ordering) -> $int {
                 step();
+                let order = memory::order(order);
                 let rest = (self.last() as $int).wrapping_sub(n);
                 memory::update(self.at(), self.last(), rest.into(), order);
                 self.0.fetch_sub(n, order)
             }
+            #[track_caller]
+            pub fn fetch_max(&self, value: $int, order: Ordering) -> $int {
+                step();
+                let order = memory::order(order);
+                let most = (self.last() as $int).max(value);
+                memory::update(self.at(), self.last(), most.into(), order);
+                self.0.fetch_max(value, order)
+            }
             /// # Errors
             ///
             /// The value that it holds, if it is not `old`.
+            #[track_caller]
             pub fn compare_exchange(
                 &self,
                 old: $int,
@@ -133,6 +152,7 @@ macro_rules! stepped {
                 lost: Ordering,
             ) -> Result<$int, $int> {
                 step();
+                let (won, lost) = (memory::order(won), memory::order(lost));
                 let (values, orders) = ((old.into(), new.into()), (won, lost));
                 match memory::compare(self.at(), self.last(), values, orders) {
                     Some(found) => Err(found as $int),
