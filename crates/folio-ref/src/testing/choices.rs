@@ -77,21 +77,26 @@ pub(crate) fn take(among: Among) -> usize {
     CHOICES.with_borrow_mut(|choices| choices.take(among))
 }
 
-/// Returns the index of one of `values` values, of which the first is the newest.
-pub(crate) fn choose(values: usize) -> usize {
+/// Returns one of the values from 0, the newest, to `oldest`. A value that is `known`, as its reader
+/// got it before, does not count as one more old value.
+pub(crate) fn choose(oldest: usize, known: impl Fn(usize) -> bool) -> usize {
     CHOICES.with_borrow_mut(|choices| {
-        if values == 1 || choices.returned == choices.old {
+        let may_be_old = choices.returned < choices.old;
+        let is_possible = |&age: &usize| age == 0 || may_be_old || known(age);
+        let possible: Vec<usize> = (0..=oldest).filter(is_possible).collect();
+        if possible.len() == 1 {
             return 0;
         }
         let index = if choices.random == 0 {
-            choices.take(Among::Values(values))
+            choices.take(Among::Values(possible.len()))
         } else if choices.next().is_multiple_of(4) {
-            1 + choices.next() as usize % (values - 1)
+            1 + choices.next() as usize % (possible.len() - 1)
         } else {
             0
         };
-        choices.returned += usize::from(index > 0);
-        index
+        let age = possible[index];
+        choices.returned += usize::from(age > 0 && !known(age));
+        age
     })
 }
 

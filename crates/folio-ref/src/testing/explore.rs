@@ -41,7 +41,7 @@ pub enum Search {
         seed: u64,
     },
     /// Depth first over a weak memory: all executions with at most this many preemptions, in which
-    /// at most `old` loads return an older value than the last one.
+    /// loads return at most `old` different values that are older than the last one.
     Weak {
         /// The maximum number of preemptions.
         preemptions: usize,

@@ -23,7 +23,7 @@ use core::cell::{Cell, RefCell};
 use core::panic::Location;
 use core::sync::atomic::Ordering;
 use std::boxed::Box;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::format;
 use std::string::String;
 use std::sync::OnceLock;
@@ -116,6 +116,8 @@ struct Memory {
     /// Of locks and of keys to sleep on.
     handed_on: HashMap<usize, View>,
     fences: View,
+    /// The old messages that a thread has read: thread, location, message.
+    known: HashSet<(usize, usize, u32)>,
 }
 
 impl Memory {
@@ -135,6 +137,7 @@ impl Memory {
         if messages.last().is_none_or(|last| last.value != value) {
             messages.clear();
             messages.push(Message::new(value, View::default()));
+            self.known.retain(|&(_, location, _)| location != number);
             self.forget(number);
         }
         number
@@ -157,6 +160,18 @@ impl Memory {
 
     fn me(&mut self) -> &mut Thread {
         self.threads.entry(me()).or_default()
+    }
+
+    /// Chooses a message by its age, of those that may be read. Old values that the thread has read
+    /// before do not count again.
+    fn choose(&mut self, location: usize, ages: &[u32]) -> u32 {
+        let (me, newest) = (me(), self.locations[location].last());
+        let known = |index: usize| self.known.contains(&(me, location, newest - ages[index]));
+        let message = newest - ages[choices::choose(ages.len() - 1, known)];
+        if message < newest {
+            self.known.insert((me, location, message));
+        }
+        message
     }
 
     /// Reads a message: adds what it hands on.
@@ -237,8 +252,9 @@ pub(crate) fn load(at: usize, last: u64, order: Ordering) -> u64 {
         let location = memory.atomic(at, last);
         let newest = memory.locations[location].last();
         let oldest = memory.me().now.get(location);
-        let age = choices::choose((newest - oldest) as usize + 1) as u32;
-        value = memory.read(location, newest - age, order);
+        let ages: Vec<u32> = (0..=newest - oldest).collect();
+        let message = memory.choose(location, &ages);
+        value = memory.read(location, message, order);
     });
     value
 }
@@ -277,9 +293,9 @@ pub(crate) fn compare(
         let oldest = memory.me().now.get(location);
         // An older message with the expected value cannot be replaced, so it is not what is read.
         let messages = &memory.locations[location].messages;
-        let other = |&message: &u32| message == newest || messages[message as usize].value != old;
-        let readable: Vec<u32> = (oldest..=newest).rev().filter(other).collect();
-        let message = readable[choices::choose(readable.len())];
+        let other = |&age: &u32| age == 0 || messages[(newest - age) as usize].value != old;
+        let ages: Vec<u32> = (0..=newest - oldest).filter(other).collect();
+        let message = memory.choose(location, &ages);
         wins = message == newest && last == old;
         if !wins {
             found = Some(memory.read(location, message, lost));
@@ -464,14 +480,15 @@ pub fn copied(at: usize, live: &[u8]) -> Option<Vec<u8>> {
         let frame = memory.frame(at / PAGE);
         let newest = memory.locations[frame].last();
         let oldest = memory.me().now.get(frame);
-        let age = choices::choose((newest - oldest) as usize + 1) as u32;
-        let message = &memory.locations[frame].messages[(newest - age) as usize];
-        let bytes = message.bytes.as_ref().filter(|_| age > 0);
+        let ages: Vec<u32> = (0..=newest - oldest).collect();
+        let chosen = memory.choose(frame, &ages);
+        let message = &memory.locations[frame].messages[chosen as usize];
+        let bytes = message.bytes.as_ref().filter(|_| chosen < newest);
         older = bytes.map(|bytes| bytes[at % PAGE..at % PAGE + live.len()].to_vec());
         let view = message.view.clone();
         let thread = memory.me();
         thread.acquired.join(&view);
-        thread.acquired.raise(frame, newest - age);
+        thread.acquired.raise(frame, chosen);
     });
     older
 }
