@@ -26,6 +26,7 @@ mod table;
 mod tracepoints;
 mod tree;
 mod tsan;
+mod weakened;
 
 use std::env;
 use std::fmt::Write as _;
@@ -75,7 +76,7 @@ const MENU: &[Entry] = &[
     },
     Entry {
         name: "orderings",
-        about: "weaken each memory ordering of the word in turn; loom must fail [--save]",
+        about: "weaken each memory ordering in turn; a test must fail [word] [memory] [--save]",
         run: orderings::run,
     },
     Entry {

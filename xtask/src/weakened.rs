@@ -41,8 +41,9 @@ const WEAKER: [(&str, &[&str]); 4] = [
     ("SeqCst", &["AcqRel"]),
 ];
 
-/// The time that a test has. One that takes longer stands still.
-const LIMIT: Duration = Duration::from_mins(3);
+/// The time that a test has. One that takes longer stands still: that is neither a success nor what
+/// should be noticed.
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// An operation with an ordering.
 #[derive(Debug, PartialEq)]
@@ -130,7 +131,11 @@ fn weaken(
     Ok(None)
 }
 
-/// Returns `true` if a test fails, or stands still.
+/// Returns `true` if a test fails.
+///
+/// # Errors
+///
+/// An error if the test does not start, or stands still.
 fn noticed(test: &Test, weaken: Option<&str>) -> Result<bool, Failure> {
     let mut command = Command::new(&test.program);
     command.args(["--exact", &test.name]).current_dir(root()).env("WEAK", "1");
@@ -148,7 +153,8 @@ fn noticed(test: &Test, weaken: Option<&str>) -> Result<bool, Failure> {
         if started.elapsed() > LIMIT {
             child.kill().map_err(failed)?;
             child.wait().map_err(failed)?;
-            return Ok(true);
+            let weaken = weaken.unwrap_or("as it is");
+            return Err(Failure::Failed(format!("{} stands still: {weaken}", test.name)));
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -14,12 +14,14 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use common::assert_nothing_leaked;
 use folio_cache::testing::Memory;
 use folio_cache::{Cache, File};
 use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, explore, race};
+use folio_ref::testing::stepped::AtomicU64;
 
 /// The last page of a leaf of the index: a walk of all pages from there visits one page.
 const LAST: u64 = 511 * FRAME_SIZE as u64;
@@ -80,6 +82,61 @@ fn play<const N: usize>(
         drop(file);
         assert_nothing_leaked(&cache);
     });
+}
+
+/// A word beside the file, for what a thread does before it changes the length.
+static NOTED: AtomicU64 = AtomicU64::new(0);
+
+/// Asserts that a thread that sees the length that another one made sees what that did before.
+fn assert_noted_before(name: &str, new: fn() -> World, len: u64, change: Act) {
+    explore(name, weak(1, 2), move || {
+        NOTED.store(0, Relaxed);
+        let world = new();
+        let (file, backing) = (world.file.clone(), world.backing.clone());
+        let reader = world.file.clone();
+        assert_ne!(reader.len(), len);
+        race(vec![
+            Box::new(move || {
+                NOTED.store(1, Relaxed);
+                change(&file, &backing);
+            }),
+            Box::new(move || {
+                if reader.len() == len {
+                    assert_eq!(NOTED.load(Relaxed), 1, "a length without what came before it");
+                }
+            }),
+        ]);
+        let World { cache, file, .. } = world;
+        drop(file);
+        assert_nothing_leaked(&cache);
+    });
+}
+
+#[test]
+fn a_thread_that_sees_a_length_sees_what_came_before_it() {
+    let new = || World::new(100).cached();
+    let longer = LAST + 164;
+    let append: Act = |file, _| assert_eq!(file.write_at(&[9; 64], LAST + 100).unwrap(), 64);
+    assert_noted_before("the length of an append", new, longer, append);
+    let set_len: Act = |file, _| file.set_len(LAST + 164).unwrap();
+    assert_noted_before("a length that is set", new, longer, set_len);
+    let by_others: Act = |file, backing| {
+        backing.scribble(LAST + 100, &[9; 64]);
+        file.read_at(&mut [0], END).unwrap();
+    };
+    assert_noted_before("the length of an append by another program", new, longer, by_others);
+    let cut: Act = |file, backing| {
+        backing.cut(LAST);
+        file.read_at(&mut [0], END).unwrap();
+    };
+    assert_noted_before("the length of a truncation by another program", new, LAST, cut);
+    let new = || {
+        let world = World::new(100).cached();
+        world.file.write_at(&[9; 64], LAST + 100).unwrap();
+        world
+    };
+    let discard: Act = |file, _| assert_eq!(file.discard().unwrap(), 4096);
+    assert_noted_before("the length of a discard", new, LAST + 100, discard);
 }
 
 /// Reads one byte. Returns `None` if the file ends before it.
@@ -224,9 +281,12 @@ fn a_fill_beside_an_append_by_another_program_hides_none_of_it() {
     let fill: Act = |file, _| assert_eq!(read_one(file, LAST), Some(1));
     let append: Act = |file, backing| {
         backing.scribble(LAST + 100, &[9; 64]);
-        assert_eq!(read_one(file, LAST + 100), Some(9), "an append that was seen is hidden");
+        // The cache asks for the length.
+        assert_eq!(read_one(file, END), None);
     };
     let new = || World::new(100);
     let name = "a fill beside an append by another program";
-    play(name, weak(1, 2), new, [fill, append], |_| {});
+    play(name, weak(1, 2), new, [fill, append], |world| {
+        assert_eq!(read_one(&world.file, LAST + 100), Some(9), "an append is hidden");
+    });
 }

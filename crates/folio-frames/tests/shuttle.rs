@@ -6,9 +6,9 @@
 //! operation on a word, a slot, a descriptor or a lock. With `DEEP=1` depth-first searches go one
 //! preemption further: minutes instead of seconds (`cargo x prove --all`).
 //!
-//! Not covered: all is sequentially consistent, so no ordering and no fence (loom, Miri and
-//! `models/slot.pml` check those). Depth first covers all schedules up to its number of
-//! preemptions, PCT some. Hints (referenced bits, gauges) do not step.
+//! Not covered: depth-first searches are sequentially consistent, and cover all schedules up to
+//! their number of preemptions. Over a weak memory these cases are played by chance; `weak.rs` has
+//! those that are searched for each ordering and fence. Hints (referenced bits, gauges) do not step.
 
 #![cfg(shuttle)]
 

@@ -201,9 +201,9 @@ fn set_len<S: Scheme>(mapping: &Mapping<S>, new: u64) -> Result<(), u64> {
         // Release: pairs with Acquire in `len`.
         mapping.len.store(new, Ordering::Release);
     } else if new < old {
-        // The opposite order: from now on fills past the end decline, and readers notice. Relaxed:
-        // nothing that came before matters to a thread that sees it, and the count publishes it.
-        mapping.len.store(new, Ordering::Relaxed);
+        // The opposite order: from now on fills past the end decline, and readers notice. Release:
+        // pairs with Acquire in `len`.
+        mapping.len.store(new, Ordering::Release);
         bump_truncate_seq(mapping);
         // SeqCst, Dekker with the fences in fill and write: either this visit sees the page lock
         // and waits for it, or they see the new length and take their page out themselves.

@@ -123,8 +123,9 @@ impl<S: Scheme> Mapping<S> {
 
     /// Returns the length.
     ///
-    /// Acquire: pairs with Release in `set_len`. A reader that sees a larger length sees the slot
-    /// of the old last page emptied before it.
+    /// Acquire: pairs with Release where it is stored. A thread that sees a length sees what was
+    /// done before: the slot of the old last page emptied, the bytes of an append in their page. A
+    /// lookup would see these by its `try_get`, an optimistic read by its fence.
     #[inline(always)]
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)

@@ -31,8 +31,8 @@ pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
         let old = mapping.len();
         if backed < old {
             // As in `set_len` of refresh: first the length, then the count, then the pages.
-            // Relaxed: the count publishes it.
-            mapping.len.store(backed, Ordering::Relaxed);
+            // Release: pairs with Acquire in `len`.
+            mapping.len.store(backed, Ordering::Release);
             refresh::bump_truncate_seq(mapping);
         }
         // SeqCst, Dekker with the fences in fill and write.

@@ -6,8 +6,9 @@
 //! descriptor, a length or a lock, any other thread may be scheduled. With `DEEP=1` depth-first
 //! searches go one preemption, or one delay, further (`cargo x prove --all`).
 //!
-//! Limits: execution is sequentially consistent, so the fences between a truncate and a fill are
-//! not tested. Depth-first search covers schedules up to its number of preemptions or delays.
+//! Limits: depth-first searches are sequentially consistent, and cover schedules up to their number
+//! of preemptions or delays. Over a weak memory these cases are played by chance; `weak.rs` has
+//! those that are searched for each ordering and fence.
 
 #![cfg(shuttle)]
 
