@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::step::{Failure, cargo, root, target_dir};
 
-/// The files with these orderings, and the crate whose tests may notice.
+/// The files with these orderings.
 const FILES: [&str; 10] = [
     "crates/folio-frames/src/index/slot.rs",
     "crates/folio-frames/src/index/optimistic.rs",
@@ -85,10 +85,10 @@ pub(crate) fn run() -> Result<(String, Vec<String>), Failure> {
             for is in weaker.map_or(&[][..], |(_, weaker)| weaker) {
                 let place = format!("{file}:{} `{}`", site.line, site.code);
                 let started = Instant::now();
-                let caught = weaken(&mut tests, number, &format!("{file}:{}", site.line), &site, is)?;
-                let why = EXPLAINED.iter().find(|(part, code, _)| {
-                    file.ends_with(part) && site.code.contains(code)
-                });
+                let caught = weaken(&mut tests, (number, file), &site, is)?;
+                let why = EXPLAINED
+                    .iter()
+                    .find(|(part, code, _)| file.ends_with(part) && site.code.contains(code));
                 let outcome = match (&caught, why) {
                     (Some(test), _) => format!("`{test}`"),
                     (None, Some((_, _, why))) => format!("nothing: {why}"),
@@ -98,8 +98,8 @@ pub(crate) fn run() -> Result<(String, Vec<String>), Failure> {
                 let said = if is_right { "ok " } else { "BAD" };
                 eprintln!("{said} {place}: {} → {is}: {outcome}", site.was);
                 let seconds = started.elapsed().as_secs_f64();
-                let _ =
-                    writeln!(report, "| {place} | {} | {is} | {outcome} | {seconds:.0} |", site.was);
+                let was = site.was;
+                let _ = writeln!(report, "| {place} | {was} | {is} | {outcome} | {seconds:.0} |");
                 if !is_right {
                     survivors.push(place);
                 }
@@ -113,18 +113,17 @@ pub(crate) fn run() -> Result<(String, Vec<String>), Failure> {
 /// in this file, and then in any, come first.
 fn weaken(
     tests: &mut [Test],
-    file: usize,
-    place: &str,
+    (number, file): (usize, &str),
     site: &Site,
     is: &str,
 ) -> Result<Option<String>, Failure> {
-    let weaken = format!("{place} {} {is}", site.was);
+    let weaken = format!("{file}:{} {} {is}", site.line, site.was);
     tests.sort_by_key(|test| {
-        std::cmp::Reverse((test.noticed[file], test.noticed.iter().sum::<usize>()))
+        std::cmp::Reverse((test.noticed[number], test.noticed.iter().sum::<usize>()))
     });
     for test in tests {
         if noticed(test, Some(&weaken))? {
-            test.noticed[file] += 1;
+            test.noticed[number] += 1;
             return Ok(Some(test.name.clone()));
         }
     }

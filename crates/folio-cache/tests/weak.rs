@@ -179,6 +179,16 @@ fn a_write_beside_a_truncation_leaves_no_page_past_the_end() {
     };
     let name = "a write beside a truncation by another program";
     play(name, weak(1, 2), new, [write, truncate], assert_truncated);
+    let cut: Act = |file, _| file.set_len(LAST).unwrap();
+    let cached = || World::new(FRAME_SIZE).cached();
+    let name = "a write in place beside a truncation";
+    play(name, weak(1, 2), cached, [write, cut], assert_truncated);
+    let filled: Act = |file, _| {
+        file.read_at(&mut [0], LAST).unwrap();
+        file.write_at(&[9; 64], LAST).unwrap();
+    };
+    let name = "a fill and a write beside a truncation";
+    play(name, weak(1, 2), new, [filled, cut], assert_truncated);
 }
 
 #[test]

@@ -8,7 +8,8 @@
 //!
 //! Not covered: depth-first searches are sequentially consistent, and cover all schedules up to
 //! their number of preemptions. Over a weak memory these cases are played by chance; `weak.rs` has
-//! those that are searched for each ordering and fence. Hints (referenced bits, gauges) do not step.
+//! those that are searched for each ordering and fence. Hints (referenced bits, gauges) do not
+//! step.
 
 #![cfg(shuttle)]
 

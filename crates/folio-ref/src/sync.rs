@@ -1,12 +1,12 @@
 //! The switch between the processor's atomics, loom's, and the stepped ones for shuttle; and one
 //! trait over the two widths.
 
-#[cfg(not(any(loom, shuttle)))]
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::Ordering;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::fence;
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 

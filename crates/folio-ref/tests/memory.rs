@@ -16,7 +16,7 @@ use folio_ref::testing::stepped::AtomicU64;
 
 const WEAK: Search = Search::Weak { preemptions: 4, old: 3 };
 
-/// What a program shares: two locations, and what its threads have read.
+/// The shared state of a program: two locations, and what its threads have read.
 #[derive(Default)]
 struct Shared {
     x: AtomicU64,
@@ -182,11 +182,14 @@ fn a_read_modify_write_reads_the_last_value() {
     let all = results(&[|s| add(s, 0), |s| add(s, 1)]);
     assert_eq!(all, BTreeSet::from([vec![0, 1], vec![1, 0]]));
     // A compare-and-swap may fail with an older value. It succeeds on the last one only.
-    let all = results(&[|s| s.x.store(1, Relaxed), |s| {
-        load(s, 0, &s.x, Relaxed);
-        s.saw(1, s.x.compare_exchange(7, 8, AcqRel, Relaxed).unwrap_err());
-        s.saw(2, s.x.compare_exchange(0, 5, AcqRel, Relaxed).unwrap_or(9));
-    }]);
+    let all = results(&[
+        |s| s.x.store(1, Relaxed),
+        |s| {
+            load(s, 0, &s.x, Relaxed);
+            s.saw(1, s.x.compare_exchange(7, 8, AcqRel, Relaxed).unwrap_err());
+            s.saw(2, s.x.compare_exchange(0, 5, AcqRel, Relaxed).unwrap_or(9));
+        },
+    ]);
     assert!(all.contains([0, 0, 9].as_slice()), "{all:?}");
     assert!(all.iter().all(|seen| seen[2] != 0 || seen[0] == 0 && seen[1] == 0), "{all:?}");
 }

@@ -9,8 +9,8 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 use folio_ref::testing::stepped::step;
 
-use crate::{RANDOM, WEAK};
 use crate::common::assert_nothing_leaked;
+use crate::{RANDOM, WEAK};
 
 /// Memory with a sync that ends some time before it returns.
 #[derive(Debug)]

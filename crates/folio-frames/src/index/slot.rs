@@ -330,18 +330,27 @@ impl<P: Platform> Slot<P> {
         self.swap(Entry::new(Some(seen.number()), seen.order(), seen.version()));
     }
 
+    #[inline]
     fn swap(&self, entry: Entry) {
         let key = self.key();
         // Release: pairs with Acquire in try_lock, install, read, get and is_empty. After this the
         // slot is not accessed any more.
         if Entry(self.value.swap(entry.0, Ordering::Release)).has_waiters() {
-            P::wake_all(key);
+            wake::<P>(key);
         }
     }
 
     fn key(&self) -> usize {
         (&raw const self.value).addr()
     }
+}
+
+/// Wakes the sleepers of a slot. A function of its own, so that an unlock without any saves no
+/// registers.
+#[cold]
+#[inline(never)]
+fn wake<P: Platform>(key: usize) {
+    P::wake_all(key);
 }
 
 impl<P: Platform> Default for Slot<P> {

@@ -197,9 +197,8 @@ pub fn joined_mut<'f, P: Platform>(
         // SAFETY: as in `FrozenFolio::as_mut_slice`, for each folio: the handles are exclusive, and
         // borrowed for as long as the slice. The direct map of a zone is one object, in which
         // neighbouring frames are neighbours.
-        let bytes = unsafe {
-            slice::from_raw_parts_mut(zone.address(index), frames as usize * FRAME_SIZE)
-        };
+        let bytes =
+            unsafe { slice::from_raw_parts_mut(zone.address(index), frames as usize * FRAME_SIZE) };
         sync::written(bytes);
         bytes
     })

@@ -13,7 +13,7 @@ thread_local! {
     static CHOICES: RefCell<Choices> = RefCell::default();
 }
 
-/// What was chosen from.
+/// The alternatives of a choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Among {
     /// Threads that can run.
@@ -77,8 +77,8 @@ pub(crate) fn take(among: Among) -> usize {
     CHOICES.with_borrow_mut(|choices| choices.take(among))
 }
 
-/// Returns one of the values from 0, the newest, to `oldest`. A value that is `known`, as its reader
-/// got it before, does not count as one more old value.
+/// Returns one of the values from 0, the newest, to `oldest`. A value that is `known`, as its
+/// reader got it before, does not count as one more old value.
 pub(crate) fn choose(oldest: usize, known: impl Fn(usize) -> bool) -> usize {
     CHOICES.with_borrow_mut(|choices| {
         let may_be_old = choices.returned < choices.old;

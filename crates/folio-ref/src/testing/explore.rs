@@ -102,8 +102,8 @@ const MOST: usize = 5_000_000;
 /// # Panics
 ///
 /// Panics if an execution panics, or if all its threads sleep; the number of the execution is
-/// printed. Panics also if a depth-first search has not ended after five million executions, or at a
-/// race between two accesses to the bytes of a frame in a weak memory.
+/// printed. Panics also if a depth-first search has not ended after five million executions.
+/// Panics at a race between two accesses to the bytes of a frame in a weak memory.
 pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'static) -> usize {
     if std::env::var_os("WEAK").is_some() && search.old().is_none() {
         return 0;

@@ -86,7 +86,7 @@ impl Message {
     }
 }
 
-/// What a location is the location of.
+/// The key of a location.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
     Atomic(usize),
@@ -146,9 +146,8 @@ impl Memory {
     /// Lets each thread read a location from its first message on.
     fn forget(&mut self, number: usize) {
         let threads = self.threads.values_mut();
-        let views = threads.flat_map(|thread| {
-            [&mut thread.now, &mut thread.acquired, &mut thread.released]
-        });
+        let views = threads
+            .flat_map(|thread| [&mut thread.now, &mut thread.acquired, &mut thread.released]);
         let views = views.chain(self.handed_on.values_mut()).chain([&mut self.fences]);
         let messages = self.locations.iter_mut().flat_map(|location| &mut location.messages);
         for view in views.chain(messages.map(|message| &mut message.view)) {
@@ -159,13 +158,13 @@ impl Memory {
     }
 
     fn me(&mut self) -> &mut Thread {
-        self.threads.entry(me()).or_default()
+        self.threads.entry(this_thread()).or_default()
     }
 
     /// Chooses a message by its age, of those that may be read. Old values that the thread has read
     /// before do not count again.
     fn choose(&mut self, location: usize, ages: &[u32]) -> u32 {
-        let (me, newest) = (me(), self.locations[location].last());
+        let (me, newest) = (this_thread(), self.locations[location].last());
         let known = |index: usize| self.known.contains(&(me, location, newest - ages[index]));
         let message = newest - ages[choices::choose(ages.len() - 1, known)];
         if message < newest {
@@ -177,7 +176,7 @@ impl Memory {
     /// Reads a message: adds what it hands on.
     fn read(&mut self, location: usize, message: u32, order: Ordering) -> u64 {
         let Message { value, view, .. } = &self.locations[location].messages[message as usize];
-        let thread = self.threads.entry(me()).or_default();
+        let thread = self.threads.entry(this_thread()).or_default();
         thread.now.raise(location, message);
         thread.acquired.join(view);
         thread.acquired.raise(location, message);
@@ -213,8 +212,8 @@ impl Memory {
     }
 }
 
-fn me() -> usize {
-    shuttle::current::me().into()
+fn this_thread() -> usize {
+    shuttle::current::this_thread().into()
 }
 
 fn acquires(order: Ordering) -> bool {
@@ -332,8 +331,8 @@ fn weakened(order: Ordering) -> Option<Ordering> {
     });
     let Some(Weaker { place, was, is }) = weaker else { return Some(order) };
     let caller = Location::caller();
-    let is_it = format!("{order:?}") == *was
-        && format!("{}:{}", caller.file(), caller.line()) == *place;
+    let is_it =
+        format!("{order:?}") == *was && format!("{}:{}", caller.file(), caller.line()) == *place;
     if is_it { *is } else { Some(order) }
 }
 
@@ -414,7 +413,7 @@ pub fn written(at: usize, bytes: &[u8]) {
             let frame = memory.frame(at / PAGE + n);
             let newest = memory.locations[frame].last();
             let readers: Vec<_> = memory.locations[frame].readers.drain().collect();
-            let me = me();
+            let me = this_thread();
             for (thread, read) in readers {
                 let reads = memory.number(Key::Reads(thread));
                 assert!(
@@ -439,7 +438,7 @@ pub fn written(at: usize, bytes: &[u8]) {
 /// Records that a reference ends by which this thread may have read the frame until now.
 pub fn ended(at: usize) {
     with(|memory| {
-        let (me, frame) = (me(), memory.frame(at / PAGE));
+        let (me, frame) = (this_thread(), memory.frame(at / PAGE));
         let reads = memory.number(Key::Reads(me));
         let number = memory.me().now.get(reads) + 1;
         if let Some(read) = memory.locations[frame].readers.get_mut(&me) {
@@ -456,7 +455,7 @@ pub fn ended(at: usize) {
 /// Panics if the thread may not know the last write: a race.
 pub fn read(at: usize, len: usize) {
     with(|memory| {
-        let me = me();
+        let me = this_thread();
         let reads = memory.number(Key::Reads(me));
         let number = memory.me().now.get(reads) + 1;
         memory.me().now.raise(reads, number);
