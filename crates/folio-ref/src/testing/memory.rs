@@ -244,7 +244,7 @@ fn with(act: impl FnOnce(&mut Memory)) {
     }
 }
 
-/// Returns what a load returns of an atomic whose last value is `last`.
+/// Returns what a load of an atomic returns. `last` is its last value.
 pub(crate) fn load(at: usize, last: u64, order: Ordering) -> u64 {
     let mut value = last;
     with(|memory| {
@@ -258,7 +258,7 @@ pub(crate) fn load(at: usize, last: u64, order: Ordering) -> u64 {
     value
 }
 
-/// Records a store to an atomic whose last value was `last`.
+/// Records a store to an atomic. `last` was its last value.
 pub(crate) fn store(at: usize, last: u64, value: u64, order: Ordering) {
     with(|memory| {
         let location = memory.atomic(at, last);
@@ -266,7 +266,7 @@ pub(crate) fn store(at: usize, last: u64, value: u64, order: Ordering) {
     });
 }
 
-/// Records a read-modify-write of an atomic whose last value was `last`.
+/// Records a read-modify-write of an atomic. `last` was its last value.
 pub(crate) fn update(at: usize, last: u64, value: u64, order: Ordering) {
     with(|memory| {
         let location = memory.atomic(at, last);
