@@ -9,6 +9,7 @@ mod baseline;
 mod bench;
 mod code;
 mod columns;
+mod emulate;
 mod english;
 mod figures;
 mod fuzz;
@@ -88,6 +89,11 @@ const MENU: &[Entry] = &[
         name: "tsan",
         about: "run the tests of the libraries under ThreadSanitizer",
         run: tsan::run,
+    },
+    Entry {
+        name: "emulate",
+        about: "build and test for other processors, by QEMU [aarch64] [riscv64] [--save]",
+        run: emulate::run,
     },
     Entry {
         name: "machine-code",

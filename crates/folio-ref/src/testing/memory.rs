@@ -213,7 +213,7 @@ impl Memory {
 }
 
 fn this_thread() -> usize {
-    shuttle::current::this_thread().into()
+    shuttle::current::me().into()
 }
 
 fn acquires(order: Ordering) -> bool {
