@@ -127,7 +127,9 @@ impl Processor {
             succeeds(install.args(self.packages));
         }
         if !self.has_target() {
-            succeeds(Command::new("rustup").args(["target", "add", self.target]).current_dir(root()));
+            succeeds(
+                Command::new("rustup").args(["target", "add", self.target]).current_dir(root()),
+            );
         }
         has_tools() && self.has_target()
     }
