@@ -4,6 +4,7 @@
 //! No build is needed for each: the stepped atomics compare the place of the caller with the
 //! environment variable `WEAKEN` (`testing/memory.rs` of folio-ref).
 
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::fs;
 use std::process::{Command, Stdio};
@@ -60,18 +61,22 @@ struct Test {
     name: String,
     /// How often it has noticed something, for each file.
     noticed: Vec<usize>,
+    /// Its time without a weaker ordering.
+    time: Duration,
 }
 
 /// Weakens all. Returns the report and the places that no test noticed.
 pub(crate) fn run() -> Result<(String, Vec<String>), Failure> {
     let mut tests = tests()?;
-    for test in &tests {
+    for test in &mut tests {
+        let started = Instant::now();
         if noticed(test, None)? {
             return Err(Failure::Failed(format!(
                 "{} fails although nothing is weakened",
                 test.name
             )));
         }
+        test.time = started.elapsed();
     }
     let mut report = String::from(
         "| place | was | weakened to | caught by | s |\n| --- | --- | --- | --- | --- |\n",
@@ -110,7 +115,7 @@ pub(crate) fn run() -> Result<(String, Vec<String>), Failure> {
 }
 
 /// Weakens one ordering. Returns the name of the first test that notices. Those that noticed most
-/// in this file, and then in any, come first.
+/// in this file come first, then those that are fast.
 fn weaken(
     tests: &mut [Test],
     (number, file): (usize, &str),
@@ -118,9 +123,7 @@ fn weaken(
     is: &str,
 ) -> Result<Option<String>, Failure> {
     let weaken = format!("{file}:{} {} {is}", site.line, site.was);
-    tests.sort_by_key(|test| {
-        std::cmp::Reverse((test.noticed[number], test.noticed.iter().sum::<usize>()))
-    });
+    tests.sort_by_key(|test| (Reverse(test.noticed[number]), test.time));
     for test in tests {
         if noticed(test, Some(&weaken))? {
             test.noticed[number] += 1;
@@ -177,7 +180,8 @@ fn tests() -> Result<Vec<Test>, Failure> {
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             if let Some(name) = line.strip_suffix(": test") {
                 let (program, name) = (program.clone(), name.to_owned());
-                tests.push(Test { program, name, noticed: vec![0; FILES.len()] });
+                let noticed = vec![0; FILES.len()];
+                tests.push(Test { program, name, noticed, time: Duration::ZERO });
             }
         }
     }
