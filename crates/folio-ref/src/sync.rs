@@ -11,9 +11,7 @@ pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 #[cfg(shuttle)]
-pub(crate) use crate::testing::memory::fence;
-#[cfg(shuttle)]
-pub(crate) use crate::testing::stepped::{AtomicU32, AtomicU64};
+pub(crate) use crate::testing::stepped::{AtomicU32, AtomicU64, fence};
 
 /// An atomic word of 32 or 64 bits, its value widened to 64.
 pub trait Word: Send + Sync + 'static {

@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCs
 use std::sync::{Arc, Mutex};
 
 use folio_ref::testing::explore::{Search, explore, race};
-use folio_ref::testing::memory::{fence, read, written};
-use folio_ref::testing::stepped::AtomicU64;
+use folio_ref::testing::memory::{read, written};
+use folio_ref::testing::stepped::{AtomicU64, fence};
 
 const WEAK: Search = Search::Weak { preemptions: 4, old: 3 };
 

@@ -7,9 +7,7 @@
 #[cfg(not(shuttle))]
 pub(crate) use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, fence};
 #[cfg(shuttle)]
-pub(crate) use folio_ref::testing::memory::fence;
-#[cfg(shuttle)]
-pub(crate) use folio_ref::testing::stepped::{AtomicU8, AtomicU16, AtomicU64};
+pub(crate) use folio_ref::testing::stepped::{AtomicU8, AtomicU16, AtomicU64, fence};
 
 /// Records that these bytes of a folio are handed out for writing.
 #[inline(always)]

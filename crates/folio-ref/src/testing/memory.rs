@@ -319,7 +319,7 @@ struct Weaker {
 /// environment variable `WEAKEN` is `FILE:LINE WAS IS`. Returns `None` for a fence that is left
 /// out.
 #[track_caller]
-fn weakened(order: Ordering) -> Option<Ordering> {
+pub(crate) fn weakened(order: Ordering) -> Option<Ordering> {
     static WEAKER: OnceLock<Option<Weaker>> = OnceLock::new();
     let weaker = WEAKER.get_or_init(|| {
         let text = std::env::var("WEAKEN").ok()?;
@@ -342,14 +342,8 @@ pub(crate) fn order(order: Ordering) -> Ordering {
     weakened(order).unwrap_or(Ordering::Relaxed)
 }
 
-/// The fence of C11, between steps.
-#[track_caller]
-pub fn fence(order: Ordering) {
-    let Some(order) = weakened(order) else { return };
-    core::sync::atomic::fence(order);
-    if order == Ordering::SeqCst && is_on() {
-        crate::testing::stepped::step();
-    }
+/// Records a fence.
+pub(crate) fn fence(order: Ordering) {
     with(|memory| {
         let mut shared = std::mem::take(&mut memory.fences);
         let thread = memory.me();

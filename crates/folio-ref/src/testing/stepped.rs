@@ -42,6 +42,17 @@ pub fn step() {
     }
 }
 
+/// The fence of C11. In a weak memory there is a step before one that is `SeqCst`.
+#[track_caller]
+pub fn fence(order: Ordering) {
+    let Some(order) = memory::weakened(order) else { return };
+    core::sync::atomic::fence(order);
+    if order == Ordering::SeqCst && memory::is_on() {
+        step();
+    }
+    memory::fence(order);
+}
+
 /// Starts a thread that runs with the others. It is never joined.
 pub fn spawn(act: impl FnOnce() + Send + 'static) {
     let view = memory::mine();
