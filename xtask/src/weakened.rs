@@ -28,11 +28,26 @@ const FILES: [&str; 10] = [
 ];
 
 /// Operations that no test notices: a part of the file and the line, and why it stays.
-const EXPLAINED: [(&str, &str, &str); 1] = [(
-    "mapping.rs",
-    "self.opens.load",
-    "the number of opens does not step, and no page or length depends on it",
-)];
+const EXPLAINED: [(&str, &str, &str); 7] = [
+    (
+        "mapping.rs",
+        "self.opens.load",
+        "the number of opens does not step, and no page or length depends on it",
+    ),
+    ("mapping.rs", "self.truncate_seq.load", UNPLAYED),
+    ("refresh.rs", "mapping.truncate_seq", UNPLAYED),
+    (
+        "write_pages.rs",
+        "mapping.len.store(part.ends()",
+        "the fence of as_mut_slice before it gives the same edge; it stays for its reader's sake",
+    ),
+    ("refresh.rs", "mapping.backed.store", UNPLAYED),
+    ("extent.rs", "self.mapping.backed.load", UNPLAYED),
+    ("refresh.rs", "mapping.len.store(unwritten", UNPLAYED),
+];
+
+/// The reason of a gap.
+const UNPLAYED: &str = "a gap: the schedule that needs it has more steps than a case here";
 
 /// Each ordering and its weaker ones. A relaxed fence does not exist: the weaker form is no fence.
 const WEAKER: [(&str, &[&str]); 4] = [
