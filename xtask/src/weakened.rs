@@ -39,7 +39,7 @@ const EXPLAINED: [(&str, &str, &str); 7] = [
     (
         "write_pages.rs",
         "mapping.len.store(part.ends()",
-        "the fence of as_mut_slice before it gives the same edge; it stays for its reader's sake",
+        "the fence of as_mut_slice before it gives the same edge; it stays as the partner of len",
     ),
     ("refresh.rs", "mapping.backed.store", UNPLAYED),
     ("extent.rs", "self.mapping.backed.load", UNPLAYED),
@@ -47,7 +47,7 @@ const EXPLAINED: [(&str, &str, &str); 7] = [
 ];
 
 /// The reason of a gap.
-const UNPLAYED: &str = "a gap: the schedule that needs it has more steps than a case here";
+const UNPLAYED: &str = "a gap: no case needs it, and longer schedules were not searched";
 
 /// Each ordering and its weaker ones. A relaxed fence does not exist: the weaker form is no fence.
 const WEAKER: [(&str, &[&str]); 4] = [
