@@ -87,6 +87,7 @@ fn resize_with<S: Scheme>(
         && let Some(slot) = mapping.index.get(page)
     {
         truncate_page(mapping, slot, page, within, spare);
+        mapping.index.give_back(page);
     }
     refresh::drop_pages(mapping, first + u64::from(within > 0)..u64::MAX);
     mapping.unsynced.forget(&(new..u64::MAX));

@@ -28,6 +28,7 @@ use crate::backing::error::error;
 use crate::length::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
+use crate::memory::index_room;
 use crate::memory::large_folio;
 use crate::read::lookup;
 use crate::rt::shim::{MutexGuard, fence};
@@ -169,11 +170,14 @@ fn overwrite<S: Scheme>(
     part: &PagePart<'_>,
     spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<bool> {
-    let slot = mapping.index.get_or_make(part.page)?;
+    let slot = index_room::slot_to_write(mapping, part.page)?;
     while part.ends() <= mapping.len() {
         match try_write(mapping, slot, part, part.bytes.len() == FRAME_SIZE, spare, false) {
             Attempt::Done => return Ok(true),
-            Attempt::Short => break,
+            Attempt::Short => {
+                mapping.index.give_back(part.page);
+                break;
+            }
             needed => prepare(mapping, &needed, slot, part, spare)?,
         }
     }
@@ -187,7 +191,7 @@ fn grow_by<S: Scheme>(
     part: &PagePart<'_>,
     spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<()> {
-    let slot = mapping.index.get_or_make(part.page)?;
+    let slot = index_room::slot_to_write(mapping, part.page)?;
     let mut refreshed = false;
     loop {
         let length = mapping.length.lock();
@@ -387,6 +391,8 @@ fn prepare<S: Scheme>(
     part: &PagePart<'_>,
     spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<()> {
+    // The leaf of an empty slot may be closed.
+    index_room::make_slot_to_write(mapping, part.page)?;
     match needed {
         Attempt::Fill => {
             // The fill may wait for memory.
@@ -406,7 +412,12 @@ fn prepare<S: Scheme>(
         }
         // The lock is mostly that of another writer, which ends in a moment.
         Attempt::Wait if slot.ends_soon() => {}
-        Attempt::Wait => lookup::wait_for(mapping, slot, part.page),
+        Attempt::Wait => {
+            let waited = lookup::wait_for(mapping, slot, part.page);
+            if part.bytes.len() < FRAME_SIZE {
+                waited?;
+            }
+        }
         Attempt::Done | Attempt::Short => {}
     }
     Ok(())

@@ -19,7 +19,7 @@
 //!
 //! | from | by | to |
 //! | --- | --- | --- |
-//! | empty | [`Slot::install`] a frozen folio | locked, frozen: being filled |
+//! | empty, not closed | [`Slot::install`] a frozen folio | locked, frozen: being filled |
 //! | live | [`Slot::try_lock`] | locked |
 //! | locked | [`LockedSlot::freeze`], if only the slot's reference exists | locked, frozen |
 //! | locked | drop | live |
@@ -45,10 +45,10 @@ use folio_ref::Refused;
 
 use crate::base::ids::{Order, Pfn};
 use crate::base::platform::Platform;
-use crate::base::seeded_bugs::{NO_RECHECK, SAME_VERSION};
+use crate::base::seeded_bugs::{CLOSED_SLOT_FILLED, NO_RECHECK, SAME_VERSION};
 use crate::base::sync::AtomicU64;
 use crate::base::trace::Event;
-use crate::index::entry::Entry;
+use crate::index::entry::{Entry, FIRST_VERSION, next};
 use crate::index::lock::{FrozenSlot, LockedSlot};
 use crate::zone::folio::{FolioRef, FrozenFolio};
 use crate::zone::track::Site;
@@ -56,9 +56,11 @@ use crate::zone::zone::Zone;
 
 /// An index entry: holds one folio with one reference to it, or is empty.
 ///
-/// Zeroed memory is an empty slot. Readers look a folio up by [`get`](Self::get) or copy its bytes
-/// by [`read`](Self::read), and never lock. A change needs the page lock
-/// ([`try_lock`](Self::try_lock)).
+/// Readers look a folio up by [`get`](Self::get) or copy its bytes by [`read`](Self::read), and
+/// never lock. A change needs the page lock ([`try_lock`](Self::try_lock)). Zeroed memory is a
+/// *closed* slot, which is empty and takes no folio
+#[cfg_attr(feature = "std", doc = "(see [`SlotRange`](crate::SlotRange)).")]
+#[cfg_attr(not(feature = "std"), doc = ".")]
 ///
 /// ```
 /// use folio_frames::{Arena, Lookup, Order, Slot, UserSpace};
@@ -83,7 +85,7 @@ use crate::zone::zone::Zone;
 /// ```
 #[repr(transparent)]
 pub struct Slot<P: Platform> {
-    value: AtomicU64,
+    pub(super) value: AtomicU64,
     platform: PhantomData<fn() -> P>,
 }
 
@@ -105,7 +107,7 @@ pub enum Lookup<P: Platform> {
 impl<P: Platform> Slot<P> {
     /// Returns an empty slot.
     pub const fn new() -> Self {
-        Self { value: AtomicU64::new(0), platform: PhantomData }
+        Self { value: AtomicU64::new(FIRST_VERSION as u64), platform: PhantomData }
     }
 
     /// Loads the entry. Each caller chooses the ordering and names its partner.
@@ -245,7 +247,7 @@ impl<P: Platform> Slot<P> {
     ///
     /// # Errors
     ///
-    /// Returns the folio if the slot is not empty, or changes at the same time.
+    /// Returns the folio if the slot is not empty, or is closed, or changes at the same time.
     pub fn install(&self, folio: FrozenFolio<P>) -> Result<FrozenSlot<'_, P>, FrozenFolio<P>> {
         // Relaxed: the compare-and-swap decides.
         let seen = self.load(Ordering::Relaxed);
@@ -254,6 +256,7 @@ impl<P: Platform> Slot<P> {
         // Acquire: pairs with Release in unlock, so that all that was done under the last page lock
         // is seen. Not Release: the folio is frozen, and unlock publishes it.
         if seen.is_empty()
+            && (!seen.is_closed() || CLOSED_SLOT_FILLED)
             && self
                 .value
                 .compare_exchange(seen.0, locked.0, Ordering::Acquire, Ordering::Relaxed)
@@ -319,8 +322,8 @@ impl<P: Platform> Slot<P> {
     pub(super) fn unlock_subpage(&self, number: Option<u32>, order: Order) {
         // Relaxed: only the holder of the page lock changes frame, order or version.
         let version = self.load(Ordering::Relaxed).version();
-        let bump = u32::from(!SAME_VERSION);
-        self.swap(Entry::new(number, order, version.wrapping_add(bump)));
+        let next = if SAME_VERSION { version } else { next(version) };
+        self.swap(Entry::new(number, order, next));
     }
 
     /// Releases a page lock under which nothing happened.
@@ -387,26 +390,26 @@ mod tests {
         let arena = Arena::<Frames>::new(2 << 20, &[]).unwrap();
         let zone = arena.zone();
         let frozen = || zone.alloc_frozen(Order::ZERO).unwrap();
-        // One step before the version wraps.
+        // One step before the version wraps. It is never 0, which is that of a closed slot.
         let slot = Slot::<Frames> { value: AtomicU64::new(VERSION), platform: PhantomData };
         let version = || slot.load(Ordering::Relaxed).version();
         drop(slot.install(frozen()).unwrap());
-        assert_eq!((version(), slot.is_empty()), (0, true));
+        assert_eq!((version(), slot.is_empty()), (1, true));
         let locked = slot.install(frozen()).unwrap();
-        assert_eq!(version(), 0);
-        locked.publish();
         assert_eq!(version(), 1);
-        drop(slot.try_lock(zone).unwrap());
-        assert_eq!(version(), 1, "nothing happened");
-        drop(slot.try_lock(zone).unwrap().replace(frozen()));
+        locked.publish();
         assert_eq!(version(), 2);
-        slot.try_lock(zone).unwrap().freeze().unwrap().replace(frozen()).free();
+        drop(slot.try_lock(zone).unwrap());
+        assert_eq!(version(), 2, "nothing happened");
+        drop(slot.try_lock(zone).unwrap().replace(frozen()));
         assert_eq!(version(), 3);
-        drop(slot.try_lock(zone).unwrap().freeze().unwrap().publish_and_get(zone));
+        slot.try_lock(zone).unwrap().freeze().unwrap().replace(frozen()).free();
         assert_eq!(version(), 4);
+        drop(slot.try_lock(zone).unwrap().freeze().unwrap().publish_and_get(zone));
+        assert_eq!(version(), 5);
         drop(slot.try_lock(zone).unwrap().remove());
-        assert_eq!((version(), slot.is_empty()), (5, true));
+        assert_eq!((version(), slot.is_empty()), (6, true));
         slot.install(frozen()).unwrap().remove().free();
-        assert_eq!(version(), 6);
+        assert_eq!(version(), 7);
     }
 }
