@@ -11,7 +11,7 @@
 use std::io::{self, IoSliceMut};
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use folio_frames::{FRAME_SIZE, joined_mut};
 use folio_ref::Scheme;
@@ -22,6 +22,7 @@ use crate::memory::in_flight::InFlight;
 use crate::memory::index_room;
 use crate::memory::large_folio::publish_as_folios;
 use crate::rt::io_pool::{self, Pages};
+use crate::rt::shim::fence;
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot};
 use crate::state::leaves::LEAF;
 use crate::state::mapping::Mapping;

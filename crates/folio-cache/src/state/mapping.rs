@@ -56,7 +56,7 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) writer: OnceLock<Arc<dyn Backing>>,
     /// The length of the backing, as last seen or made: a fill that ends before it queries the
     /// length again.
-    pub(crate) backed: AtomicU64,
+    pub(crate) backed: Length,
     /// Up to here the file is in order: the pages past it are written in the order of the file.
     pub(crate) ordered: AtomicU64,
     pub(crate) dirty: Dirty,
@@ -106,7 +106,7 @@ impl<S: Scheme> Mapping<S> {
             file_id,
             backing,
             writer: OnceLock::new(),
-            backed: AtomicU64::new(version.len),
+            backed: Length::new(version.len),
             ordered: AtomicU64::new(version.len),
             dirty: Dirty::default(),
             filling: AtomicUsize::new(0),
@@ -145,8 +145,9 @@ impl<S: Scheme> Mapping<S> {
 
     /// Returns the length.
     ///
-    /// Acquire: pairs with Release in `set_len`. A reader that sees a larger length sees the slot
-    /// of the old last page emptied before it.
+    /// Acquire: pairs with Release where it is stored. A thread that sees a length sees what was
+    /// done before: the slot of the old last page emptied, the bytes of an append in their page. A
+    /// lookup would see these by its `try_get`, an optimistic read by its fence.
     #[inline(always)]
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)

@@ -112,11 +112,13 @@ impl<P: Platform> Slot<P> {
 
     /// Loads the entry. Each caller chooses the ordering and names its partner.
     #[inline(always)]
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn load(&self, order: Ordering) -> Entry {
         Entry(self.value.load(order))
     }
 
-    /// Looks the folio up: load, `try_get`, load again. Never blocks.
+    /// Looks the folio up: load, `try_get`, load again. Never blocks. A caller that gets
+    /// [`Lookup::Empty`] sees all that was done under the page lock that emptied the slot.
     ///
     /// # Panics
     ///
@@ -124,7 +126,8 @@ impl<P: Platform> Slot<P> {
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn get(&self, zone: &'static Zone<P>) -> Lookup<P> {
-        // Acquire: pairs with Release in install and unlock.
+        // Acquire: pairs with Release in unlock, for a caller that finds the slot empty. A hit has
+        // its edge from try_get.
         let seen = self.load(Ordering::Acquire);
         let Some(index) = seen.frame(zone) else {
             seen.assert_empty(zone);
@@ -142,8 +145,8 @@ impl<P: Platform> Slot<P> {
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn get_alone(&self, zone: &'static Zone<P>) -> Option<FolioRef<P>> {
-        // Acquire: as in get.
-        let seen = self.load(Ordering::Acquire);
+        // Relaxed: a hit has its edge from try_get, and otherwise get decides.
+        let seen = self.load(Ordering::Relaxed);
         let index = seen.frame(zone).filter(|_| !seen.is_subpage())?;
         match self.get_at(zone, seen, index, index) {
             Lookup::Hit(folio) => Some(folio),
@@ -180,8 +183,8 @@ impl<P: Platform> Slot<P> {
     fn refused(&self, seen: Entry, refused: Refused) -> Lookup<P> {
         match refused {
             Refused::Saturated => Lookup::Saturated,
-            // Acquire: as in get.
-            Refused::Frozen if self.load(Ordering::Acquire).is_same_folio(seen) => {
+            // Relaxed: nothing follows from it. In both cases the caller looks the folio up again.
+            Refused::Frozen if self.load(Ordering::Relaxed).is_same_folio(seen) => {
                 Lookup::InProgress
             }
             Refused::Frozen => Lookup::Moved,
@@ -198,16 +201,16 @@ impl<P: Platform> Slot<P> {
     /// Returns the slot's frame. `None`: the slot is empty, or its folio is not of `zone`. Racy: no
     /// reference is taken.
     pub fn pfn(&self, zone: &Zone<P>) -> Option<Pfn> {
-        // Acquire: as in get.
-        self.load(Ordering::Acquire).frame(zone).map(|index| zone.pfn(index))
+        // Relaxed: a caller that needs more takes a reference or the page lock. After a try_get it
+        // sees each slot that left the folio before: its put is part of what try_get acquires.
+        self.load(Ordering::Relaxed).frame(zone).map(|index| zone.pfn(index))
     }
 
     /// Sleeps until the page lock is released. Returns at once if it is not held. May wake early.
     #[cold]
     pub fn wait(&self) {
-        // Acquire: pairs with Release in unlock. A caller that need not sleep sees all that was
-        // done under the page lock.
-        let seen = self.load(Ordering::Acquire);
+        // Relaxed: the caller looks again, also if it need not sleep.
+        let seen = self.load(Ordering::Relaxed);
         if !seen.is_locked() {
             return;
         }
@@ -221,8 +224,9 @@ impl<P: Platform> Slot<P> {
         {
             return;
         }
-        // unlock swaps the whole value: a sleeper either sees that, or is seen by it.
-        P::wait(self.key(), &|| self.load(Ordering::Acquire) == waiting);
+        // unlock swaps the whole value, then visits the sleepers: it finds this one, or this one
+        // finds the new value. Relaxed: the platform orders the visit and this load.
+        P::wait(self.key(), &|| self.load(Ordering::Relaxed) == waiting);
     }
 
     /// Spins for about as long as the copy of a page takes. Returns `true` as soon as the page lock
@@ -249,13 +253,13 @@ impl<P: Platform> Slot<P> {
         let seen = self.load(Ordering::Relaxed);
         let number = folio.zone().number(folio.index());
         let locked = Entry::new(Some(number), Order::ZERO, seen.version()).with_lock();
-        // Release: pairs with Acquire in get. Acquire: pairs with Release in unlock, so that all
-        // that was done under the last page lock is seen.
+        // Acquire: pairs with Release in unlock, so that all that was done under the last page lock
+        // is seen. Not Release: the folio is frozen, and unlock publishes it.
         if seen.is_empty()
             && (!seen.is_closed() || CLOSED_SLOT_FILLED)
             && self
                 .value
-                .compare_exchange(seen.0, locked.0, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(seen.0, locked.0, Ordering::Acquire, Ordering::Relaxed)
                 .is_ok()
         {
             return Ok(FrozenSlot::new(self, folio));
@@ -281,17 +285,12 @@ impl<P: Platform> Slot<P> {
 
     /// Takes the page lock. `None`: the slot is empty, or the page lock is held.
     ///
-    /// Taking it is a `SeqCst` operation. So of a thread that takes the lock and then loads a value
-    /// by `SeqCst`, and one that stores this value and then looks for the lock after a `SeqCst`
-    /// fence, at least one sees the other.
-    ///
     /// # Panics
     ///
     /// Panics if the folio is not of `zone`.
     pub fn try_lock(&self, zone: &'static Zone<P>) -> Option<LockedSlot<'_, P>> {
-        // Acquire: pairs with Release in unlock. If the number is another zone's by now, the end of
-        // its old numbers is seen as well. Otherwise the compare-and-swap decides.
-        let seen = self.load(Ordering::Acquire);
+        // Relaxed: the compare-and-swap decides.
+        let seen = self.load(Ordering::Relaxed);
         let Some(index) = seen.frame(zone) else {
             seen.assert_empty(zone);
             return None;
@@ -300,12 +299,11 @@ impl<P: Platform> Slot<P> {
             return None;
         }
         // Acquire: pairs with Release in unlock, so that all that was done under the last page lock
-        // is seen. SeqCst: Dekker with the fence of a thread that changed what the lock holder
-        // checks next, and then looks for the lock.
+        // is seen.
         let taken = self.value.compare_exchange(
             seen.0,
             seen.with_lock().0,
-            Ordering::SeqCst,
+            Ordering::Acquire,
             Ordering::Relaxed,
         );
         taken.ok().map(|_| {
@@ -338,9 +336,9 @@ impl<P: Platform> Slot<P> {
     #[inline]
     fn swap(&self, entry: Entry) {
         let key = self.key();
-        // Release: pairs with Acquire in try_lock, get, install and wait. After this the slot is
-        // not accessed any more.
-        if Entry(self.value.swap(entry.0, Ordering::AcqRel)).has_waiters() {
+        // Release: pairs with Acquire in try_lock, install, read, get and is_empty. After this the
+        // slot is not accessed any more.
+        if Entry(self.value.swap(entry.0, Ordering::Release)).has_waiters() {
             wake::<P>(key);
         }
     }
