@@ -4,6 +4,7 @@
 #[cfg(feature = "baselines")]
 pub(crate) mod baselines;
 pub(crate) mod cache_line;
+pub(crate) mod distant_store;
 pub(crate) mod executor;
 pub(crate) mod files;
 pub(crate) mod memcpy_backing;

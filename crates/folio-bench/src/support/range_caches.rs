@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use folio_cache::Bytes;
 
+use crate::support::distant_store::Store;
 use crate::support::range_readers::{By, Job, Reader, all};
-use crate::support::store::Store;
 
 /// The bytes of a chunk in a cache of ranges: those of a block in the engines that use foyer.
 pub(crate) const CHUNK: u64 = 64 << 10;

@@ -10,7 +10,7 @@ use std::task::Poll;
 use folio_cache::{Bytes, Cache, File};
 use futures_core::Stream;
 
-use crate::support::store::{Object, Store};
+use crate::support::distant_store::{Object, Store};
 
 /// The entries of a cache of ranges (`support/range_caches.rs`). Other readers take no notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

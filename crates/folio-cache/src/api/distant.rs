@@ -61,11 +61,11 @@ impl<S: Scheme> Cache<S> {
     pub fn open_async(&self, backing: Arc<dyn AsyncBacking>) -> io::Result<File<S>> {
         self.shared.check_process()?;
         let key = backing.key();
-        let make = |id| {
-            let blocking: Arc<dyn Backing> = Arc::new(Blocking(Arc::clone(&backing)));
-            let remote = Remote::new(key.clone(), Arc::clone(&backing));
-            Mapping::distant(&self.shared, id, blocking, remote)
-        };
+        let blocking: Arc<dyn Backing> = Arc::new(Blocking(Arc::clone(&backing)));
+        let file_id = blocking.file_id();
+        let remote = Remote::new(key.clone(), Arc::clone(&backing));
+        // No call of the backing: the lock of all files is held.
+        let make = |id| Mapping::distant(&self.shared, id, file_id, blocking, remote);
         let (mapping, existed) = self.shared.registry.get_or_insert(key.clone(), make);
         let Some(remote) = &mapping.remote else {
             let message = format!("a blocking backing with the key {key:?} is open");
@@ -116,15 +116,7 @@ impl<S: Scheme> Cache<S> {
             return false;
         }
         let mapping = self.shared.registry.by_key(key);
-        mapping.as_ref().map(invalidate).is_some()
-    }
-}
-
-/// Drops the pages of a file that are not dirty.
-pub(crate) fn invalidate<S: Scheme>(mapping: &Arc<Mapping<S>>) {
-    match &mapping.remote {
-        Some(remote) if !mapping.shared.is_inherited() => version::forget(mapping, remote),
-        _ => refresh::invalidate(mapping),
+        mapping.as_deref().map(version::invalidate).is_some()
     }
 }
 

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use folio_ref::{DefaultScheme, Scheme};
 
-use crate::api::distant;
 use crate::api::open::Opened;
 use crate::api::open::open_mapping;
 use crate::backing::Backing;
 use crate::backing::remote::Priority;
-use crate::length::refresh;
+use crate::length::{refresh, version};
 use crate::policy::Advice;
 use crate::read::copy;
 use crate::read::request::How;
@@ -96,13 +95,7 @@ impl<S: Scheme> File<S> {
 
     /// Returns how the reads of this file request pages.
     pub(crate) fn how(&self) -> How {
-        How {
-            priority: self.priority,
-            advice: self.advice,
-            blocks: false,
-            pauses: false,
-            ahead: None,
-        }
+        How { priority: self.priority, advice: self.advice, ..How::default() }
     }
 
     /// Returns how the reads of this file that block request pages.
@@ -243,12 +236,23 @@ impl<S: Scheme> File<S> {
         refresh::change_metadata(&self.mapping, change)
     }
 
+    /// Waits until no page of the file is being read ahead, fetched for a future, or written by the
+    /// flusher. Waits neither for other files nor for requests that do not end. Does nothing in a
+    /// child forked after the cache was built.
+    pub fn quiesce(&self) {
+        let shared = &self.mapping.shared;
+        if !shared.is_inherited() {
+            shared.io_pool.quiesce_mapping(self.mapping.id);
+            shared.flush_pool.quiesce_file(&self.mapping);
+        }
+    }
+
     /// Drops all cached pages of the file that are not dirty. Handles keep theirs.
     ///
     /// In a child forked after the cache was built, each read of the file fails from then on
     /// ([After a fork](crate#after-a-fork)).
     pub fn invalidate(&self) {
-        distant::invalidate(&self.mapping);
+        version::invalidate(&self.mapping);
     }
 }
 

@@ -375,10 +375,10 @@ fn clock() -> &'static Clock {
 
 /// Sleeps, without a runtime. A zero sleep is ready at once.
 async fn sleep(time: Duration) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     if time.is_zero() {
         return;
     }
-    static NEXT: AtomicU64 = AtomicU64::new(0);
     let end = Instant::now() + time;
     future::poll_fn(|context| {
         if Instant::now() >= end {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::slice;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -283,8 +284,7 @@ impl<S: Scheme> Gather<S> {
             Err(_) if len.is_none() => return Ok(Look::Missing(END - 1)),
             Err(error) => return Err(error),
         };
-        loop {
-            let Some(slot) = self.mapping.index.get(page) else { break };
+        while let Some(slot) = self.mapping.index.get(page) {
             match slot.get(self.mapping.zone) {
                 Lookup::Hit(folio) => {
                     lookup::check(&self.mapping, &folio, page);
@@ -351,7 +351,7 @@ impl<S: Scheme> Gather<S> {
         let answer = it.waiter.result(|outcome| match outcome {
             Outcome::Done(published) => published.get(page).map_or(Answer::Nothing, Answer::Page),
             Outcome::Again => Answer::Nothing,
-            Outcome::Failed(error) => Answer::Failed(error::share(error)),
+            Outcome::Failed(error) => Answer::Failed(error::copy(error)),
         });
         let answer = answer.unwrap_or(Answer::Pending);
         if matches!(answer, Answer::Nothing | Answer::Failed(_)) {
@@ -381,7 +381,7 @@ impl<S: Scheme> Gather<S> {
         let most = request::limits(&self.mapping, &*self.remote().backing()).request;
         let behind = self.by_page.range(page..).next().map_or(END, |(&first, _)| first);
         let end = end.min(page + most).min(behind).max(page + 1);
-        self.request(&[page..end], context);
+        self.request(slice::from_ref(&(page..end)), context);
     }
 
     /// Requests what the reader of one range may want next.

@@ -8,6 +8,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::memory::alloc;
+use crate::memory::in_flight;
 use crate::policy::Advice;
 use crate::read::extent::Extent;
 use crate::read::plan;
@@ -34,6 +35,10 @@ const PREFETCH_SHARE: usize = 4;
 
 /// A reader misses `pages` pages from `page` on: requests what the reader may want next.
 pub(crate) fn read_ahead_after_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) {
+    if mapping.len() <= FRAME_SIZE as u64 {
+        // There is no other page, and no state to keep for them.
+        return;
+    }
     if let Some(window) = mapping.readahead.missed(page, pages, max_window(mapping)) {
         request_window(mapping, window);
     }
@@ -100,8 +105,8 @@ fn request_distant<S: Scheme>(mapping: &Arc<Mapping<S>>, window: &Window, how: H
         range.start as u64..range.end.max(range.start) as u64
     });
     let wanted = plan::merge(pieces.collect());
-    let ahead = Some(window.marker.map(|page| page as u64));
-    request::prefetch(mapping, remote, &wanted, How { ahead, ..how });
+    let marker = window.marker.map(i64::cast_unsigned);
+    request::prefetch(mapping, remote, &wanted, How { marker, ..how });
 }
 
 /// Requests what is missing of some ranges of a file in the background, up to a share of the
@@ -131,10 +136,10 @@ pub(crate) fn prefetch<S: Scheme>(mapping: &Arc<Mapping<S>>, ranges: &[Range<u64
             }
         }
         wanted.retain(|range| !range.is_empty());
-        return request::prefetch(mapping, remote, &wanted, How { ahead: Some(None), ..how });
+        return request::prefetch(mapping, remote, &wanted, how);
     }
     for range in wanted {
-        for pages in split_into_requests(range.start as i64..range.end as i64) {
+        for pages in split_into_requests(range.start.cast_signed()..range.end.cast_signed()) {
             if !request_missing(mapping, pages.start, pages.end, None) {
                 return;
             }
@@ -189,6 +194,9 @@ fn request_missing<S: Scheme>(
             last += 1;
         }
         let wanted = (last - page) as usize;
+        if in_flight::admit_at_once(mapping, wanted) < wanted {
+            return false;
+        }
         let folios = alloc::allocate_some(&mapping.shared, wanted);
         let enough = folios.len() == wanted;
         let mut extent = Extent::lock(mapping, page as u32, folios);

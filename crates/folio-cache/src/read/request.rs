@@ -20,13 +20,14 @@ use std::time::Duration;
 use folio_frames::{FRAME_SIZE, joined_mut};
 use folio_ref::Scheme;
 
-use crate::backing::error::error;
+use crate::backing::error::{error, share};
 use crate::backing::remote::{
     AsyncBacking, FillBuffer, FillRequest, OnChange, Priority, RemoteVersion,
 };
 use crate::length::version;
 use crate::memory::alloc;
 use crate::memory::frames_view;
+use crate::memory::index_room;
 use crate::memory::large_folio::publish_each;
 use crate::memory::out_of_memory::out_of_memory;
 use crate::policy::Advice;
@@ -72,8 +73,10 @@ pub(crate) struct How {
     pub(crate) blocks: bool,
     /// The reader may pause while requests are in flight: they are driven in the background too.
     pub(crate) pauses: bool,
-    /// No reader asked for the pages yet. The page with the readahead marker, if one is to have it.
-    pub(crate) ahead: Option<Option<u64>>,
+    /// No reader asked for the pages yet.
+    pub(crate) is_ahead: bool,
+    /// The page that is to have the readahead marker.
+    pub(crate) marker: Option<u64>,
 }
 
 /// Returns what limits the requests of a backing.
@@ -147,7 +150,7 @@ pub(crate) fn prefetch<S: Scheme>(
     wanted: &[Range<u64>],
     how: How,
 ) {
-    for part in request(mapping, remote, wanted, How { ahead: how.ahead.or(Some(None)), ..how }) {
+    for part in request(mapping, remote, wanted, How { is_ahead: true, ..how }) {
         if part.is_new {
             mapping.shared.spawn(Box::pin(part.waiter.detach()));
         }
@@ -218,7 +221,7 @@ async fn run<S: Scheme>(
     entry.is_over = true;
     match fetched {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::Failed(Arc::new(error)),
+        Err(error) => Outcome::Failed(Arc::new(share(error))),
     }
 }
 
@@ -237,7 +240,7 @@ async fn fetch<S: Scheme>(
     let mut frames = allocate(mapping, wanted).await?;
     permit.shrink(frames.0.len());
     shared.counters.misses.add(frames.0.len() as u64);
-    if how.ahead.is_some() {
+    if how.is_ahead {
         shared.counters.ahead.add(frames.0.len() as u64);
     }
     let offset = pages.start * FRAME_SIZE as u64;
@@ -263,7 +266,7 @@ async fn allocate<S: Scheme>(mapping: &Mapping<S>, wanted: usize) -> io::Result<
         shared.drive.sleep(pause).await;
     }
     let frame = alloc::allocate_at_once(shared);
-    frame.map(|frame| Frames(vec![frame])).ok_or_else(|| out_of_memory(shared, None))
+    frame.map(|frame| Frames(vec![frame])).ok_or_else(|| out_of_memory(shared))
 }
 
 /// Has the backing fill the frames, in one request unless it answers short. Returns the number of
@@ -359,6 +362,12 @@ fn publish<S: Scheme>(
     let (mapping, remote) = (&entry.mapping, entry.remote());
     let offset = first * FRAME_SIZE as u64;
     let is_end = offset + filled as u64 >= told.len;
+    // Evicts the pages of other leaves, if there is no room for more of them.
+    if let Ok(first) = u32::try_from(first)
+        && filled > 0
+    {
+        index_room::make_slot_to_read(mapping, first);
+    }
     let mut published = Vec::with_capacity(frames.0.len());
     let mut folios = Vec::new();
     {
@@ -381,14 +390,15 @@ fn publish<S: Scheme>(
             folio.as_mut_slice()[has..].fill(0);
             folio.set_owner(CACHED, mapping.owner_data(page));
             // The first use does not count as one: the page came for it.
-            folio.set_readahead(how.ahead.flatten() == Some(u64::from(page)));
+            folio.set_readahead(how.marker == Some(u64::from(page)));
             let (pfn, owner_data) = (folio.pfn(), folio.owner_data());
-            // Without memory for the index, the page is asked for again.
-            let installed = match mapping.index.get_or_make(page) {
-                Ok(slot) => slot.install(folio),
-                Err(_) => Err(folio),
+            let Ok(slot) = index_room::try_make_slot(mapping, page) else {
+                // There is no room for its slot: its readers get it without the cache.
+                folios.push((u64::from(page), folio.init()));
+                locked_slots.push(None);
+                continue;
             };
-            match installed {
+            match slot.install(folio) {
                 Ok(locked) => {
                     published.push((pfn, owner_data));
                     locked_slots.push(Some(locked));
@@ -409,6 +419,7 @@ fn publish<S: Scheme>(
             }
         });
     }
+    folios.sort_by_key(|(first, _)| *first);
     frames_view::insert_advised(&mapping.shared, &published, how.advice);
     if !mapping.is_open() {
         kept::keep(mapping);

@@ -10,9 +10,9 @@ use folio_cache::{AsyncBacking, Bytes, Cache};
 
 use super::{Amounts, wait};
 use crate::harness::{Distance, Report, Row, Scenario, Unit};
+use crate::support::distant_store::{Object, Store};
 use crate::support::memory::resident;
 use crate::support::range_readers::{By, Folio, Reader};
-use crate::support::store::{Object, Store};
 
 const PAGE: u64 = 4096;
 

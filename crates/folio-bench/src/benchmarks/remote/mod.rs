@@ -18,9 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Ask, Distance, Ratio, Report, Row, Scenario, Unit, median};
+use crate::support::distant_store::{IN_FLIGHT, Object, Store};
 use crate::support::executor::drive;
 use crate::support::range_readers::{Bare, By, Folio, Reader};
-use crate::support::store::{IN_FLIGHT, Object, Store};
 
 /// The memory of each cache.
 const CAPACITY: usize = 512 << 20;
