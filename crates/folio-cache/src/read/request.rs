@@ -414,7 +414,7 @@ fn publish<S: Scheme>(
         publish_each(&mut locked_slots, |n, folio| {
             // No reader waits for what comes ahead, so no reference keeps its folios from being
             // split. A reader that has joined looks again.
-            if how.ahead.is_none() {
+            if !how.is_ahead {
                 folios.push((first + n as u64, folio));
             }
         });
