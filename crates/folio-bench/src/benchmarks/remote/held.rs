@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use folio_cache::{AsyncBacking, Bytes, Cache};
 
-use super::{Amounts, wait};
 use crate::harness::{Distance, Report, Row, Scenario, Unit};
 use crate::support::distant_store::{Object, Store};
+use crate::support::executor::wait;
 use crate::support::memory::resident;
 use crate::support::range_readers::{By, Folio, Reader};
 
@@ -34,7 +34,12 @@ type Kept = Vec<Box<dyn Any>>;
 /// # Errors
 ///
 /// The system's error if memory is not to be had, or that of a read.
-pub(super) fn measure(report: &mut Report, amounts: &Amounts, stop: &AtomicBool) -> io::Result<()> {
+pub(super) fn measure(
+    report: &mut Report,
+    held: usize,
+    objects: usize,
+    stop: &AtomicBool,
+) -> io::Result<()> {
     let mut kept = Kept::new();
     let source = Store::new(Distance::NONE);
     let store = Arc::new(source.near(true));
@@ -43,7 +48,7 @@ pub(super) fn measure(report: &mut Report, amounts: &Amounts, stop: &AtomicBool)
             .rows
             .extend(row.map(|row| Row { unit: Some(Unit::Less("resident/accounted")), ..row }));
     };
-    let (capacity, held) = (amounts.held * PAGE as usize * 2, amounts.held);
+    let capacity = held * PAGE as usize * 2;
     let row = retained_by_folio(&mut kept, &store, capacity, held)?;
     retain(report, row);
     #[cfg(feature = "baselines")]
@@ -62,9 +67,9 @@ pub(super) fn measure(report: &mut Report, amounts: &Amounts, stop: &AtomicBool)
     if stop.load(Ordering::Relaxed) {
         return Ok(());
     }
-    open(report, "folio", opened_in_folio(&mut kept, &store, amounts.open)?);
+    open(report, "folio", opened_in_folio(&mut kept, &store, objects)?);
     #[cfg(feature = "baselines")]
-    for (name, bytes) in baselines::opened(&mut kept, amounts.open)? {
+    for (name, bytes) in baselines::opened(&mut kept, objects)? {
         open(report, name, bytes);
     }
     Ok(())

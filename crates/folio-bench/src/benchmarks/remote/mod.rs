@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{Ask, Distance, Ratio, Report, Row, Scenario, Unit, median};
 use crate::support::distant_store::{IN_FLIGHT, Object, Store};
-use crate::support::executor::drive;
+use crate::support::executor::{drive, wait};
 use crate::support::range_readers::{Bare, By, Folio, Reader};
 
 /// The memory of each cache.
@@ -149,13 +149,6 @@ fn fill(reader: &dyn Reader) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Drives one future to its end.
-fn wait<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let mut result = None;
-    drive(1, [future], |got| result = Some(got));
-    result.expect("the future was driven to its end")
 }
 
 /// The kind of a case: the readers, and what they read.
@@ -381,7 +374,7 @@ pub(super) fn report(ask: &mut Ask<'_>, amounts: Amounts) -> io::Result<Report> 
         return Ok(report);
     }
     // First: they measure the memory of the process.
-    held::measure(&mut report, &amounts, ask.stop)?;
+    held::measure(&mut report, amounts.held, amounts.open, ask.stop)?;
     let held = std::mem::take(&mut report.rows);
     (ask.progress)(0.1);
     let setup = Setup::new(ask.distance, amounts)?;
