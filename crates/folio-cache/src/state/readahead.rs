@@ -361,4 +361,21 @@ mod tests {
         assert_eq!(missed(62), None, "a new stream: the old one was dropped");
         assert_eq!(readahead.passed(52, 4096), None);
     }
+
+    #[test]
+    fn evictions_before_use_shrink_the_window_of_a_backward_stream() {
+        for evicted in [false, true] {
+            let readahead = Readahead::default();
+            let missed = |page| readahead.missed(page, 1, 4096);
+            assert_eq!((missed(1000), missed(999)), (None, None));
+            let first = missed(998).unwrap();
+            let second = readahead.passed(first.marker.unwrap() as u32, 4096).unwrap();
+            assert_eq!((first.pages * first.pieces, second.pages * second.pieces), (16, 32));
+            if evicted {
+                assert_eq!(missed(990), None);
+            }
+            let next = missed((second.first + second.pieces * second.step) as u32).unwrap();
+            assert_eq!(next.pages * next.pieces, if evicted { 32 } else { 64 });
+        }
+    }
 }
