@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
 
+use crossbeam_utils::CachePadded;
 use folio_ref::{DefaultScheme, Scheme};
 use folio_uring::Process;
 
@@ -209,7 +210,7 @@ impl<S: Scheme> CacheBuilder<S> {
             arena: Arc::new(arena),
             registry: Registry::default(),
             counters: Counters::default(),
-            policy: Mutex::new(policy),
+            policy: CachePadded::new(Mutex::new(policy)),
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),
             room: Room::default(),
