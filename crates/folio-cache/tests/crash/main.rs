@@ -9,10 +9,12 @@
 //! | --- | --- | --- |
 //! | this one | the process | one thread |
 //! | [`threads`] | the process | several threads |
+//! | [`moments`] | the process, at each of many moments: memory stands for the kernel | one thread |
 //! | [`power`] | the machine: memory forgets what was not synced | one thread, and several |
 
 #[path = "../common/mod.rs"]
 mod common;
+mod moments;
 mod power;
 mod promises;
 mod steps;

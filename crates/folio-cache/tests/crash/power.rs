@@ -3,7 +3,7 @@
 //! kept: file systems have them in a journal.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use folio_cache::testing::Memory;
-use folio_cache::{Backing, Cache, Durable, FileId, Version};
+use folio_cache::{Backing, Cache, Durable};
 use parking_lot::Mutex;
 
-use crate::common::assert_nothing_leaked;
+use crate::common::{assert_nothing_leaked, by_memory};
 use crate::steps::{Mix, Step, Steps, Writer};
 use crate::{CAPACITY, words_of};
 
@@ -25,9 +25,9 @@ const SECTOR: usize = 512;
 
 /// The steps that returned, and those that have begun.
 #[derive(Debug, Default)]
-struct Progress {
-    returned: AtomicU64,
-    begun: AtomicU64,
+pub(crate) struct Progress {
+    pub(crate) returned: AtomicU64,
+    pub(crate) begun: AtomicU64,
 }
 
 /// A change of the bytes of a disk.
@@ -60,10 +60,11 @@ impl Change {
 }
 
 /// The bytes that a machine may find after its end, and the steps that had returned and begun then.
-struct Image {
-    returned: u64,
-    begun: u64,
-    bytes: Vec<u8>,
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) returned: u64,
+    pub(crate) begun: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -130,21 +131,7 @@ impl Machine {
 }
 
 impl Backing for Machine {
-    fn file_id(&self) -> FileId {
-        self.memory.file_id()
-    }
-
-    fn version(&self) -> io::Result<Version> {
-        self.memory.version()
-    }
-
-    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.memory.fill(offset, buffers)
-    }
-
-    fn is_writable(&self) -> bool {
-        true
-    }
+    by_memory!(file_id, version, fill, is_writable);
 
     fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
         self.memory.write(offset, buffers)?;
