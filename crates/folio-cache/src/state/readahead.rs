@@ -378,4 +378,26 @@ mod tests {
             assert_eq!(next.pages * next.pieces, if evicted { 32 } else { 64 });
         }
     }
+
+    #[test]
+    fn readers_of_several_pages_get_whole_reads_ahead() {
+        let readahead = Readahead::default();
+        let missed = |page| readahead.missed(page, 8, 4096);
+        assert_eq!((missed(0), missed(8)), (None, None));
+        let window = missed(16).unwrap();
+        assert_eq!((window.first, window.pages), (24, 32));
+        // Two pages of each ten. The page that was evicted before its use ends the stream.
+        for (missing, pieces) in [(None, Some(16)), (Some(44), None), (Some(45), Some(16))] {
+            let readahead = Readahead::default();
+            let missed = |page, pages| readahead.missed(page, pages, 4096);
+            assert_eq!((missed(3, 2), missed(13, 2)), (None, None));
+            let window = missed(23, 2).unwrap();
+            assert_eq!((window.first, window.pages, window.pieces, window.step), (33, 2, 8, 10));
+            if let Some(page) = missing {
+                assert_eq!(missed(page, 1), None);
+            }
+            let next = readahead.passed(window.marker.unwrap() as u32, 4096);
+            assert_eq!(next.map(|window| window.pieces), pieces, "{missing:?}");
+        }
+    }
 }
