@@ -13,7 +13,7 @@ use std::sync::atomic::{Ordering, fence};
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::backing::error::copy;
+use crate::backing::error::{copy, share};
 use crate::memory::large_folio;
 use crate::state::frames::Slot;
 use crate::state::looked::Looked;
@@ -68,7 +68,7 @@ fn look<S: Scheme>(mapping: &Mapping<S>) -> Looked {
             match apply_backing_len(mapping, None) {
                 Ok(Ok(len)) => return Looked::Len(len),
                 Ok(Err(page)) => page,
-                Err(error) => return Looked::Failed(error),
+                Err(error) => return Looked::Failed(share(error)),
             }
         };
         // Others appended bytes to the file that belong into a page that is dirty here.
@@ -86,7 +86,7 @@ fn look<S: Scheme>(mapping: &Mapping<S>) -> Looked {
 ///
 /// What the backing returns.
 pub(crate) fn revalidate<S: Scheme>(mapping: &Mapping<S>) -> io::Result<bool> {
-    let act = || revalidate_alone(mapping);
+    let act = || revalidate_alone(mapping).map_err(share);
     mapping.revalidations.run(act, |changed| changed.as_ref().copied().map_err(copy))
 }
 

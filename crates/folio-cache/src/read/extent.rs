@@ -46,7 +46,7 @@ impl<'m, S: Scheme> Extent<'m, S> {
         F::IntoIter: ExactSizeIterator,
     {
         let mut folios = folios.into_iter();
-        let mut in_flight = InFlight::begin(&mapping.shared, folios.len());
+        let mut in_flight = InFlight::begin_fill(mapping, folios.len());
         let mut locked_slots = PerPage::with_capacity(folios.len());
         // Page numbers end at 16 TiB, and so does the extent.
         for (page, mut folio) in (first..=u32::MAX).zip(&mut folios) {
@@ -148,9 +148,9 @@ impl<'m, S: Scheme> Extent<'m, S> {
 
     /// Keeps the page locks without the borrow. Returns an extent that another thread can fill.
     pub(crate) fn suspend(self, mapping: Arc<Mapping<S>>) -> SuspendedExtent<S> {
-        self.in_flight.suspend();
+        let in_file = self.in_flight.suspend();
         let folios = self.locked_slots.into_iter().map(FrozenSlot::suspend).collect();
-        SuspendedExtent { mapping, first: self.first, folios }
+        SuspendedExtent { mapping, first: self.first, folios, in_file }
     }
 }
 
@@ -160,6 +160,21 @@ pub(crate) struct SuspendedExtent<S: Scheme> {
     first: u32,
     /// **Invariant:** the suspended page locks of the pages from `first` on.
     folios: Vec<FrozenFolio<S>>,
+    /// The file counts them as in flight.
+    in_file: bool,
+}
+
+impl<S: Scheme> SuspendedExtent<S> {
+    fn resume(&mut self) -> Extent<'_, S> {
+        let folios = mem::take(&mut self.folios);
+        let locked_slots = (self.first..=u32::MAX).zip(folios).map(|(page, folio)| {
+            let slot = self.mapping.index.get(page).expect("the index keeps a locked slot");
+            slot.resume(folio).expect("a suspended page lock stays on its slot")
+        });
+        let locked_slots: PerPage<_> = locked_slots.collect();
+        let in_flight = InFlight::resume(&self.mapping, locked_slots.len(), self.in_file);
+        Extent { mapping: &self.mapping, first: self.first, locked_slots, in_flight }
+    }
 }
 
 impl<S: Scheme> io_pool::Extent for SuspendedExtent<S> {
@@ -169,7 +184,7 @@ impl<S: Scheme> io_pool::Extent for SuspendedExtent<S> {
     }
 
     fn fill(mut self: Box<Self>) {
-        let mut extent = resume(&self.mapping, self.first, mem::take(&mut self.folios));
+        let mut extent = self.resume();
         match extent.fill() {
             Ok(read) => drop(extent.publish(read)),
             Err(_) => drop(extent),
@@ -179,20 +194,6 @@ impl<S: Scheme> io_pool::Extent for SuspendedExtent<S> {
 
 impl<S: Scheme> Drop for SuspendedExtent<S> {
     fn drop(&mut self) {
-        drop(resume(&self.mapping, self.first, mem::take(&mut self.folios)));
+        drop(self.resume());
     }
-}
-
-fn resume<S: Scheme>(
-    mapping: &Mapping<S>,
-    first: u32,
-    folios: Vec<FrozenFolio<S>>,
-) -> Extent<'_, S> {
-    let locked_slots = (first..=u32::MAX).zip(folios).map(|(page, folio)| {
-        let slot = mapping.index.get(page).expect("the index keeps a slot that was locked");
-        slot.resume(folio).expect("a suspended page lock stays on its slot")
-    });
-    let locked_slots: PerPage<_> = locked_slots.collect();
-    let in_flight = InFlight::resume(&mapping.shared, locked_slots.len());
-    Extent { mapping, first, locked_slots, in_flight }
 }

@@ -143,7 +143,7 @@ fn find_slowly<S: Scheme>(
             }
             Lookup::InProgress => {
                 counters.refused_frozen.add(1);
-                wait_for(mapping, slot, page);
+                wait_for(mapping, slot, page)?;
             }
             Lookup::Moved => counters.refused_moved.add(1),
             Lookup::Saturated => desaturate(mapping, slot, page)?,
@@ -154,13 +154,23 @@ fn find_slowly<S: Scheme>(
 
 /// Waits for the thread that holds the lock of a page. If readahead holds it and the request has
 /// not begun, reads the page in this thread.
-pub(crate) fn wait_for<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) {
+///
+/// # Errors
+///
+/// The error of the fill that it waited for.
+pub(crate) fn wait_for<S: Scheme>(
+    mapping: &Mapping<S>,
+    slot: &Slot<S>,
+    page: u32,
+) -> io::Result<()> {
     if let Some(extent) = mapping.shared.io_pool.take(mapping.id, page) {
         extent.fill();
-    } else {
-        mapping.shared.counters.waits.add(1);
-        slot.wait();
+        return Ok(());
     }
+    let waiter = mapping.shared.fill_waiters.register(mapping.id, page);
+    mapping.shared.counters.waits.add(1);
+    slot.wait();
+    waiter.error().map_or(Ok(()), Err)
 }
 
 /// Replaces a folio with a saturated reference count by a copy. The old folio is leaked.

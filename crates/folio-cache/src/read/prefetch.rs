@@ -8,6 +8,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::memory::alloc;
+use crate::memory::in_flight;
 use crate::read::extent::Extent;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
@@ -84,6 +85,9 @@ fn request_missing<S: Scheme>(
             last += 1;
         }
         let wanted = (last - page) as usize;
+        if in_flight::admit_at_once(mapping, wanted) < wanted {
+            return false;
+        }
         let folios = alloc::allocate_some(&mapping.shared, wanted);
         let enough = folios.len() == wanted;
         let mut extent = Extent::lock(mapping, page as u32, folios);

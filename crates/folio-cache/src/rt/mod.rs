@@ -3,12 +3,12 @@
 pub(crate) mod backoff;
 pub(crate) mod busy;
 pub(crate) mod counter;
-mod fetch_queue;
 pub(crate) mod flush_pool;
 mod in_flight;
 pub(crate) mod io_pool;
 mod io_queue;
 mod io_request;
+mod lanes;
 pub(crate) mod room;
 pub(crate) mod shim;
 pub(crate) mod worker;

@@ -82,6 +82,18 @@ pub(crate) fn wait_for<T>(_: &Condvar, guard: &mut MutexGuard<'_, T>, _: Duratio
     true
 }
 
+/// Locks a mutex. Returns `None` if it stays locked for the given time; under shuttle, it waits for
+/// ever.
+#[cfg(not(shuttle))]
+pub(crate) fn lock_for<T>(mutex: &Mutex<T>, most: Duration) -> Option<MutexGuard<'_, T>> {
+    mutex.try_lock_for(most)
+}
+
+#[cfg(shuttle)]
+pub(crate) fn lock_for<T>(mutex: &Mutex<T>, _: Duration) -> Option<MutexGuard<'_, T>> {
+    Some(mutex.lock())
+}
+
 /// A condition variable with the interface of `parking_lot`. Each notification wakes all waiters.
 #[cfg(shuttle)]
 #[derive(Debug, Default)]

@@ -60,6 +60,8 @@ pub(crate) struct Mapping<S: Scheme> {
     /// Up to here the file is in order: the pages past it are written in the order of the file.
     pub(crate) ordered: AtomicU64,
     pub(crate) dirty: Dirty,
+    /// The pages of fills of several pages that are in flight.
+    pub(crate) filling: AtomicUsize,
     /// The end of the last write that was made to free memory: a hint.
     pub(crate) swept: AtomicU64,
     pub(crate) errors: WritebackErrors,
@@ -88,6 +90,7 @@ impl<S: Scheme> Mapping<S> {
     pub(crate) fn new(
         shared: &Arc<Shared<S>>,
         id: u32,
+        file_id: FileId,
         backing: Arc<dyn Backing>,
         version: Version,
     ) -> Self {
@@ -98,12 +101,13 @@ impl<S: Scheme> Mapping<S> {
             len: Length::new(version.len),
             truncate_seq: Length::new(0),
             id,
-            file_id: backing.file_id(),
+            file_id,
             backing,
             writer: OnceLock::new(),
             backed: AtomicU64::new(version.len),
             ordered: AtomicU64::new(version.len),
             dirty: Dirty::default(),
+            filling: AtomicUsize::new(0),
             swept: AtomicU64::new(0),
             errors: WritebackErrors::default(),
             looks: SingleFlight::default(),

@@ -404,7 +404,12 @@ fn prepare<S: Scheme>(
         }
         // The lock is mostly that of another writer, which ends in a moment.
         Attempt::Wait if slot.ends_soon() => {}
-        Attempt::Wait => lookup::wait_for(mapping, slot, part.page),
+        Attempt::Wait => {
+            let waited = lookup::wait_for(mapping, slot, part.page);
+            if part.bytes.len() < FRAME_SIZE {
+                waited?;
+            }
+        }
         Attempt::Done | Attempt::Short => {}
     }
     Ok(())
