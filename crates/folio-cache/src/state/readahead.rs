@@ -348,6 +348,16 @@ mod tests {
     }
 
     #[test]
+    fn long_reads_one_after_the_other_are_a_stream() {
+        let readahead = Readahead::default();
+        let lengths: Vec<_> = (5..10)
+            .map(|n| readahead.missed(n * 1000, 1000, 4096).map_or(0, |window| window.pages))
+            .collect();
+        assert_eq!(lengths[..2], [744, 744]);
+        assert!(lengths[2] > 1000, "{lengths:?}");
+    }
+
+    #[test]
     fn evictions_before_use_shrink_the_window_and_end_the_stream() {
         let readahead = Readahead::default();
         let missed = |page| readahead.missed(page, 1, 4096);
