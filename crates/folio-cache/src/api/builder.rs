@@ -211,6 +211,7 @@ impl<S: Scheme> CacheBuilder<S> {
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
             registry: Registry::default(),
+            leaves: Arc::default(),
             counters: Counters::default(),
             shown: Shown::take(),
             policy: CachePadded::new(Mutex::new(policy)),

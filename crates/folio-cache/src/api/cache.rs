@@ -140,7 +140,7 @@ impl<S: Scheme> Cache<S> {
     pub fn index_bytes(&self) -> usize {
         let spare =
             if self.shared.is_inherited() { 0 } else { capacity::spare_bytes(&self.shared) };
-        self.shared.registry.index_bytes().max(spare)
+        self.shared.leaves.bytes().max(spare)
     }
 
     /// Sets the capacity, rounded down to 2 MiB, while the cache is in use. Memory beyond it goes

@@ -42,6 +42,9 @@ const COUNTERS: &[CounterOf] = &[
         stats.direct_reclaims
     }),
     ("page_cache_waits_total", Unit::Count, "Sleeps until a page was there", |stats| stats.waits),
+    ("page_cache_uncached_total", Unit::Count, "Pages read without the cache", |stats| {
+        stats.uncached
+    }),
 ];
 
 const HITS: &str = "page_cache_hits_total";

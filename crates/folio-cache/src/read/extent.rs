@@ -11,7 +11,7 @@
 use std::io::{self, IoSliceMut};
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use folio_frames::{FRAME_SIZE, joined_mut};
 use folio_ref::Scheme;
@@ -19,9 +19,12 @@ use smallvec::SmallVec;
 
 use crate::memory::frames_view;
 use crate::memory::in_flight::InFlight;
+use crate::memory::index_room;
 use crate::memory::large_folio::publish_as_folios;
 use crate::rt::io_pool::{self, Pages};
+use crate::rt::shim::fence;
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot};
+use crate::state::leaves::LEAF;
 use crate::state::mapping::Mapping;
 use crate::state::units::CACHED;
 
@@ -51,8 +54,8 @@ impl<'m, S: Scheme> Extent<'m, S> {
         // Page numbers end at 16 TiB, and so does the extent.
         for (page, mut folio) in (first..=u32::MAX).zip(&mut folios) {
             folio.set_owner(CACHED, mapping.owner_data(page));
-            // The index may be out of memory for the page: the extent ends here.
-            let installed = match mapping.index.get_or_make(page) {
+            // There may be no room for the slot of the page: the extent ends here.
+            let installed = match index_room::try_make_slot(mapping, page) {
                 Ok(slot) => slot.install(folio),
                 Err(_) => Err(folio),
             };
@@ -80,8 +83,17 @@ impl<'m, S: Scheme> Extent<'m, S> {
 
     /// Drops the page locks of all pages except the first. Those pages are missed again.
     pub(crate) fn keep_first(&mut self) {
+        let len = self.len();
         self.locked_slots.truncate(1);
         self.in_flight.set(self.locked_slots.len());
+        give_back(self.mapping, self.first, len);
+    }
+
+    /// Drops all page locks. The pages are missed again.
+    pub(crate) fn abandon(self) {
+        let (mapping, first, len) = (self.mapping, self.first, self.len());
+        drop(self);
+        give_back(mapping, first, len);
     }
 
     /// Returns the buffers for one request, one for each contiguous piece of memory. Call directly
@@ -133,7 +145,11 @@ impl<'m, S: Scheme> Extent<'m, S> {
             published.push((locked.folio().pfn(), locked.folio().owner_data()));
             ready.push(Some(locked));
         }
+        let len = ready.len();
         let first = publish_as_folios(&mut ready);
+        if published.len() < len {
+            give_back(self.mapping, self.first, len);
+        }
         frames_view::insert_all(&self.mapping.shared, &published);
         first
     }
@@ -187,13 +203,26 @@ impl<S: Scheme> io_pool::Extent for SuspendedExtent<S> {
         let mut extent = self.resume();
         match extent.fill() {
             Ok(read) => drop(extent.publish(read)),
-            Err(_) => drop(extent),
+            Err(_) => extent.abandon(),
         }
     }
 }
 
 impl<S: Scheme> Drop for SuspendedExtent<S> {
     fn drop(&mut self) {
-        drop(self.resume());
+        self.resume().abandon();
+    }
+}
+
+/// Closes the leaves of pages that were not filled, unless they have others.
+fn give_back<S: Scheme>(mapping: &Mapping<S>, first: u32, len: usize) {
+    if len > 0 {
+        let pages = (first..=u32::MAX).take(len);
+        // One page of each leaf, and the last.
+        pages
+            .clone()
+            .step_by(LEAF)
+            .chain(pages.last())
+            .for_each(|page| mapping.index.give_back(page));
     }
 }

@@ -22,6 +22,10 @@ const WINDOW_SHARE: usize = 96;
 
 /// A reader misses `pages` pages from `page` on: requests what the reader may want next.
 pub(crate) fn read_ahead_after_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) {
+    if mapping.len() <= FRAME_SIZE as u64 {
+        // There is no other page, and no state to keep for them.
+        return;
+    }
     if let Some(window) = mapping.readahead.missed(page, pages, max_window(mapping)) {
         request_window(mapping, window);
     }

@@ -7,6 +7,7 @@ pub(crate) mod frames;
 pub(crate) mod handle;
 pub(crate) mod health;
 pub(crate) mod index;
+pub(crate) mod leaves;
 pub(crate) mod looked;
 pub(crate) mod mapping;
 pub(crate) mod process;

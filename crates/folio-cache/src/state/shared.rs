@@ -19,6 +19,7 @@ use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
+use crate::state::leaves::Leaves;
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
@@ -30,6 +31,8 @@ use crate::state::units::CACHED;
 pub(crate) struct Shared<S: Scheme> {
     pub(crate) arena: Arc<Arena<S>>,
     pub(crate) registry: Registry<S>,
+    /// The leaves of all indexes.
+    pub(crate) leaves: Arc<Leaves<S>>,
     pub(crate) counters: Counters,
     pub(crate) shown: &'static Shown,
     /// Chooses the pages to evict. Nothing is done to a page under this lock. On a cache line of

@@ -55,6 +55,9 @@ pub struct CacheStats {
     pub refused_moved: u64,
     /// Sleeps until a page was no longer in progress.
     pub waits: u64,
+    /// Pages that were read without the cache, because there was no room to index them. They count
+    /// as misses too.
+    pub uncached: u64,
     /// Bytes that ranges show now: those of [`RangeHandle`](crate::RangeHandle) and of `Bytes` made
     /// from a file, without page handles and without bytes that were copied. A slice of a `Bytes`
     /// counts as the whole. The difference of two snapshots has that of the later one.
@@ -80,6 +83,7 @@ pub(crate) struct Counters {
     pub(crate) refused_frozen: Counter,
     pub(crate) refused_moved: Counter,
     pub(crate) waits: Counter,
+    pub(crate) uncached: Counter,
 }
 
 impl Sub for CacheStats {
@@ -102,6 +106,7 @@ impl Sub for CacheStats {
             refused_frozen: self.refused_frozen.saturating_sub(earlier.refused_frozen),
             refused_moved: self.refused_moved.saturating_sub(earlier.refused_moved),
             waits: self.waits.saturating_sub(earlier.waits),
+            uncached: self.uncached.saturating_sub(earlier.uncached),
             shown_bytes: self.shown_bytes,
             pinned_bytes: self.pinned_bytes,
         }
@@ -138,6 +143,7 @@ impl Counters {
             refused_frozen: self.refused_frozen.get(),
             refused_moved: self.refused_moved.get(),
             waits: self.waits.get(),
+            uncached: self.uncached.get(),
             shown_bytes,
             pinned_bytes,
         }

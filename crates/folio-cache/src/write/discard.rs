@@ -5,14 +5,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::length::refresh;
 use crate::rt::busy::HUNG_AFTER;
-use crate::rt::shim::lock_for;
+use crate::rt::shim::{fence, lock_for};
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::unwritten::Unwritten;
@@ -38,7 +38,7 @@ pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
             mapping.len.store(backed, Ordering::Release);
             refresh::bump_truncate_seq(mapping);
         }
-        // SeqCst, Dekker with the fence in fill and the page lock of a writer.
+        // SeqCst, Dekker with the fences in fill and install_new.
         fence(Ordering::SeqCst);
         for page in mapping.dirty.all() {
             let page = u64::from(page);

@@ -7,10 +7,11 @@ use core::mem::{self, ManuallyDrop};
 use core::ops::Range;
 use core::ptr;
 use core::slice;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 
 use crate::base::ids::{FRAME_SIZE, Pfn};
 use crate::base::platform::Platform;
+use crate::base::sync::{self, fence};
 use crate::zone::folio::{FolioRef, FrozenFolio, put};
 use crate::zone::track::Site;
 use crate::zone::zone::Zone;
@@ -224,6 +225,7 @@ pub fn joined<'f, P: Platform>(
     let folios =
         folios.into_iter().map(|folio| (folio.zone(), folio.index(), folio.order().frames()));
     neighbours(folios).map(|(zone, index, frames)| {
+        sync::read(zone.address(index), frames as usize * FRAME_SIZE);
         // SAFETY: as in `Adjacent::as_slice`, for each folio: the references are borrowed for as
         // long as the slice.
         unsafe { slice::from_raw_parts(zone.address(index), frames as usize * FRAME_SIZE) }
@@ -243,7 +245,10 @@ pub fn joined_mut<'f, P: Platform>(
         // SAFETY: as in `FrozenFolio::as_mut_slice`, for each folio: the handles are exclusive, and
         // borrowed for as long as the slice. The direct map of a zone is one object, in which
         // neighbouring frames are neighbours.
-        unsafe { slice::from_raw_parts_mut(zone.address(index), frames as usize * FRAME_SIZE) }
+        let bytes =
+            unsafe { slice::from_raw_parts_mut(zone.address(index), frames as usize * FRAME_SIZE) };
+        sync::written(bytes);
+        bytes
     })
 }
 
