@@ -28,6 +28,8 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/zone/zone.rs",
     // A system call that no safe crate offers. It involves no memory.
     "crates/folio-uring/src/begin.rs",
+    // A forked child: `fork` has no safe interface.
+    "crates/folio-uring/src/child.rs",
     // A page that the kernel clears in each child: a mapping.
     "crates/folio-uring/src/process.rs",
     // Memory that the kernel writes after the call that passed it has returned.
