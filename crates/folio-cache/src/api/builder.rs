@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
 
+use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 use folio_uring::Process;
 
@@ -15,16 +16,22 @@ use crate::memory::capacity;
 use crate::memory::limits;
 use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
+use crate::read::request::IN_FLIGHT_SHARE;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
+use crate::rt::permits::Permits;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::frames::Arena;
+use crate::state::kept::Kept;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Shared};
 use crate::state::stats::Counters;
+
+/// The default of [`CacheBuilder::requests`].
+const REQUESTS: usize = 1024;
 
 type MakePolicy = Box<dyn FnOnce(u32) -> Box<dyn Policy>>;
 
@@ -72,6 +79,7 @@ pub struct CacheBuilder<S: Scheme = DefaultScheme> {
     max_capacity: Option<usize>,
     policy: Option<MakePolicy>,
     io_threads: Option<usize>,
+    requests: usize,
     huge_pages: bool,
     scrub: bool,
     name: String,
@@ -105,6 +113,7 @@ impl<S: Scheme> CacheBuilder<S> {
             max_capacity: None,
             policy: None,
             io_threads: None,
+            requests: REQUESTS,
             huge_pages: true,
             scrub: false,
             name: "folio".to_owned(),
@@ -143,6 +152,16 @@ impl<S: Scheme> CacheBuilder<S> {
     /// The default is 16. See [`Cache::set_io_threads`].
     pub fn io_threads(mut self, threads: usize) -> Self {
         self.io_threads = Some(threads);
+        self
+    }
+
+    /// Sets the maximum number of requests in flight to distant stores, all together. 0 counts as 1.
+    ///
+    /// The default is 1024. Those that wait for their turn go by their
+    /// [`Priority`](crate::Priority). A backing has a limit of its own
+    /// ([`Preferences::in_flight`](crate::Preferences::in_flight)).
+    pub fn requests(mut self, requests: usize) -> Self {
+        self.requests = requests;
         self
     }
 
@@ -204,7 +223,7 @@ impl<S: Scheme> CacheBuilder<S> {
             None => Box::new(HotCold::new(frames)),
         };
         policy.resize(set_watermarks(arena.zone(), frames));
-        let name = self.name;
+        let (name, requests) = (self.name, self.requests);
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
             registry: Registry::default(),
@@ -221,6 +240,8 @@ impl<S: Scheme> CacheBuilder<S> {
             flusher: Worker::new(const { &Shared::FLUSHER }, &name, Weak::clone(me)),
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, &name, Weak::clone(me)),
             io_pool: IoPool::new(&name),
+            remote_permits: Permits::new(requests, first / FRAME_SIZE / IN_FLIGHT_SHARE),
+            kept: Kept::default(),
             capacity: Capacity::new(most),
             process: Process::current(),
             name: name.into(),

@@ -38,7 +38,6 @@ use crate::writeback::sync;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
 pub struct Cache<S: Scheme = DefaultScheme> {
     pub(crate) shared: Arc<Shared<S>>,
 }
@@ -182,9 +181,19 @@ impl<S: Scheme> fmt::Debug for Cache<S> {
     }
 }
 
+impl<S: Scheme> Clone for Cache<S> {
+    fn clone(&self) -> Self {
+        self.shared.kept.cloned();
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
 impl<S: Scheme> Drop for Cache<S> {
     fn drop(&mut self) {
-        self.shared.leak_if_inherited();
+        if self.shared.leak_if_inherited() {
+            return;
+        }
+        self.shared.kept.dropped(|| self.shared.registry.all());
     }
 }
 #[cfg(test)]

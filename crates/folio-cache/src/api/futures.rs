@@ -45,6 +45,9 @@ impl<S: Scheme> File<S> {
         if copy::read_optimistic(&self.mapping, offset, buf) {
             return Ok(buf.len());
         }
+        if self.is_distant() {
+            return self.read_at_distant(buf, offset).await;
+        }
         let mut done = 0;
         let read = self.for_each_page_async(offset, buf.len(), |folio, range| {
             buf[done..done + range.len()]
@@ -69,6 +72,14 @@ impl<S: Scheme> File<S> {
     /// - `Unsupported` on a miss in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub async fn page_async(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
+        if self.is_distant() {
+            let len = FRAME_SIZE - offset as usize % FRAME_SIZE;
+            let (folio, range) = match self.page_distant(offset, len).await? {
+                Some(found) => found,
+                None => return Ok(None),
+            };
+            return Ok(Some(short_handle::page_handle(&self.mapping, offset, folio, &range)));
+        }
         let mut page = None;
         self.for_each_page_async(
             offset,
@@ -92,6 +103,9 @@ impl<S: Scheme> File<S> {
     /// - `Unsupported` on a miss in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub async fn range_async(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
+        if self.is_distant() {
+            return Ok(self.pieces_distant(offset, len).await?.finish());
+        }
         let mut pieces = range::begin_range(&self.mapping, offset, len);
         self.for_each_page_async(offset, len, |folio, range| pieces.push(folio, range)).await?;
         Ok(pieces.finish())
@@ -108,6 +122,10 @@ impl<S: Scheme> File<S> {
     /// - `Unsupported` on a miss in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub async fn bytes_async(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        if self.is_distant() {
+            let bytes = self.bytes_distant(&[(offset, len)]).await?;
+            return Ok(bytes.into_iter().next().unwrap_or_default());
+        }
         let mut piece = range::begin_bytes(&self.mapping, offset, len);
         self.for_each_page_async(offset, len, |folio, range| piece.push(folio, range)).await?;
         Ok(piece.finish())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use folio_ref::Scheme;
 use rustix::io::Errno;
 
-use crate::backing::error::numbered;
+use crate::backing::error::{error, numbered};
 use crate::backing::{Backing, Durable};
 use crate::length::refresh;
 use crate::state::error_cursor::ErrorCursor;
@@ -46,8 +46,10 @@ impl<S: Scheme> Opened<S> {
     pub(crate) fn writer(&self) -> io::Result<&dyn Backing> {
         self.mapping.shared.check_process()?;
         self.writer.as_deref().ok_or_else(|| {
-            let message =
-                format!("{:?} was opened for reading only", self.mapping.backing.file_id());
+            let message = match &self.mapping.remote {
+                Some(remote) => format!("{:?} is an object of a distant store", remote.key),
+                None => format!("{:?} was opened for reading only", self.mapping.file_id),
+            };
             numbered(io::ErrorKind::PermissionDenied, Errno::BADF, message)
         })
     }
@@ -96,7 +98,8 @@ impl<S: Scheme> Drop for Opened<S> {
 ///
 /// # Errors
 ///
-/// Returns the error of [`Backing::version`](crate::Backing::version).
+/// `InvalidInput` if the file id is the key of a distant object, otherwise the error of
+/// [`Backing::version`](crate::Backing::version).
 pub(crate) fn open_mapping<S: Scheme>(
     shared: &Arc<Shared<S>>,
     backing: Arc<dyn Backing>,
@@ -104,7 +107,11 @@ pub(crate) fn open_mapping<S: Scheme>(
     let file_id = backing.file_id();
     let version = backing.version()?;
     let make = |id| Mapping::new(shared, id, backing, version);
-    let (mapping, was_open) = shared.registry.get_or_insert(file_id, make);
+    let (mapping, was_open) = shared.registry.get_or_insert(file_id.into(), make);
+    if mapping.remote.is_some() {
+        let message = format!("{file_id:?} is the key of an object of a distant store");
+        return Err(error(io::ErrorKind::InvalidInput, message));
+    }
     if was_open {
         refresh::revalidate(&mapping)?;
     }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -52,6 +53,29 @@ pub(crate) fn copy(error: &io::Error) -> io::Error {
         }
         (None, None) => io::Error::new(error.kind(), error.to_string()),
     }
+}
+
+/// An error that several readers get. Its source is that of the backing.
+#[derive(Debug)]
+struct SharedError(Arc<io::Error>);
+
+impl fmt::Display for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for SharedError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.get_ref().map(|own| own as &(dyn Error + 'static))
+    }
+}
+
+/// Makes an error for one of several readers: of the same kind, with the same number if it has one.
+/// Its source is the error that the backing made.
+pub(crate) fn share(error: &Arc<io::Error>) -> io::Error {
+    let is_own = error.get_ref().is_none_or(|own| own.is::<CacheError>());
+    if is_own { copy(error) } else { io::Error::new(error.kind(), SharedError(Arc::clone(error))) }
 }
 
 /// Returns the error number of the system for an error, if there is one.

@@ -38,6 +38,14 @@ impl Key {
         self.space
     }
 
+    /// Returns the file id that the key was made from, if it was.
+    pub(crate) fn file_id(&self) -> Option<FileId> {
+        match self.name {
+            Name::Numbers { volume, object } => Some(FileId { space: self.space, volume, object }),
+            Name::Bytes(_) => None,
+        }
+    }
+
     /// Returns the bytes of the name. `None` for a key made from a [`FileId`].
     pub fn name(&self) -> Option<&[u8]> {
         match &self.name {

@@ -16,6 +16,7 @@ use folio_ref::Scheme;
 use crate::backing::error::copy;
 use crate::memory::large_folio;
 use crate::state::frames::Slot;
+use crate::state::kept;
 use crate::state::looked::Looked;
 use crate::state::mapping::Mapping;
 use crate::writeback::dirty_pages;
@@ -251,6 +252,7 @@ fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) 
                 // The page is pinned: the reference of the index goes, the others stay.
                 Err(locked) => drop(locked.remove()),
             }
+            kept::left(mapping, 1);
             return true;
         }
         if slot.is_empty() {

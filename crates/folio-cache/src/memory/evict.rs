@@ -11,6 +11,7 @@ use folio_ref::Scheme;
 
 use crate::memory::frames_view::CachedFrames;
 use crate::memory::large_folio;
+use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::{CACHED, split_owner_data};
@@ -122,5 +123,6 @@ fn evict_slot<S: Scheme>(mapping: &Mapping<S>, pfn: Pfn, page: u32) -> bool {
     let Ok(frozen) = locked.freeze() else { return false };
     mapping.unsynced.evict(page);
     frozen.remove().free();
+    kept::left(mapping, 1);
     true
 }

@@ -102,6 +102,7 @@
 
 use std::fmt;
 
+mod advice;
 mod clock;
 mod ghosts;
 mod hot_cold;
@@ -112,6 +113,7 @@ mod sieve;
 /// The maximum number of pinned pages that one choice of victims visits.
 const MAX_PINNED: usize = 256;
 
+pub use advice::Advice;
 pub use clock::Clock;
 pub use hot_cold::HotCold;
 pub use s3_fifo::S3Fifo;

@@ -16,6 +16,7 @@ use crate::state::health::Health;
 use crate::state::index::Index;
 use crate::state::looked::Looked;
 use crate::state::readahead::Readahead;
+use crate::state::remote::Remote;
 use crate::state::shared::Shared;
 use crate::state::single_flight::SingleFlight;
 use crate::state::sync_group::SyncGroup;
@@ -81,6 +82,8 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) length: Mutex<()>,
     pub(crate) readahead: Readahead,
     pub(crate) shared: Arc<Shared<S>>,
+    /// What a mapping of a store that answers late has beside.
+    pub(crate) remote: Option<Box<Remote<S>>>,
 }
 
 impl<S: Scheme> Mapping<S> {
@@ -118,7 +121,22 @@ impl<S: Scheme> Mapping<S> {
             length: Mutex::new(()),
             readahead: Readahead::default(),
             shared: Arc::clone(shared),
+            remote: None,
         }
+    }
+
+    /// Returns the mapping of a distant store that no other mapping of the cache has. `backing` reads
+    /// from it too, and blocks.
+    pub(crate) fn distant(
+        shared: &Arc<Shared<S>>,
+        id: u32,
+        backing: Arc<dyn Backing>,
+        remote: Remote<S>,
+    ) -> Self {
+        let unknown = Version { len: 0, change_token: [0; 4] };
+        let mut mapping = Self::new(shared, id, backing, unknown);
+        mapping.remote = Some(Box::new(remote));
+        mapping
     }
 
     /// Returns the length.

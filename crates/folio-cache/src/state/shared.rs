@@ -13,10 +13,12 @@ use folio_uring::Process;
 use crate::policy::Policy;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
+use crate::rt::permits::Permits;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
+use crate::state::kept::Kept;
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
@@ -46,6 +48,10 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) requests: Requests,
     pub(crate) reclaimer: Worker<Self>,
     pub(crate) io_pool: IoPool,
+    /// The requests to distant stores that may be in flight, with their pages as weight.
+    pub(crate) remote_permits: Arc<Permits>,
+    /// Mappings of distant stores that are closed and have pages.
+    pub(crate) kept: Kept<S>,
     pub(crate) capacity: Capacity<S>,
     /// The process that made the cache: its threads and dirty pages exist in no other.
     pub(crate) process: Process,
