@@ -26,8 +26,6 @@ pub(super) struct Found {
     pub(super) entry: Arc<Entry>,
     /// The rule of consistency asks for a validation first, or beside the read.
     pub(super) stale: bool,
-    /// The store has evaluated the conditions of the get.
-    pub(super) judged: bool,
     /// The answers that have come already. Dropped at the end of the get.
     pub(super) _answers: Option<Kept>,
     pub(super) _alone: Option<Alone>,
@@ -91,7 +89,7 @@ impl Core {
 
     fn found(&self, entry: Arc<Entry>, begin: u64) -> Found {
         let stale = !self.is_fresh(&entry, begin);
-        Found { entry, stale, judged: false, _answers: None, _alone: None }
+        Found { entry, stale, _answers: None, _alone: None }
     }
 
     /// Returns `true` if the rule of consistency lets a get use an entry without a request.
@@ -150,7 +148,6 @@ impl Core {
         let alone = entry.alone.then(|| Alone { cache: self.cache.clone(), entry: entry.clone() });
         Ok(Found {
             stale: false,
-            judged: true,
             _answers: Some(self.source.answers.keep(key, answers)),
             _alone: alone,
             entry,

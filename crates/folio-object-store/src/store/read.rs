@@ -49,7 +49,7 @@ impl Core {
         self.source.counters.count(place, Event::Gets, 1);
         for _ in 0..ATTEMPTS {
             let mut found = self.find(path, Wanted::Get(&options), begin).await?;
-            let conditional = !found.judged && is_conditional(&options);
+            let conditional = is_conditional(&options);
             let range = range_of(&options, found.entry.meta.size);
             let one_piece = range.as_ref().is_some_and(|range| is_one_piece(&options, range));
             // One piece is read while the store is asked. What is streamed begins with an answer.
@@ -57,6 +57,7 @@ impl Core {
                 found.entry = self.validate(&found.entry).await?;
                 found.stale = false;
             }
+            // Once more, if the store has judged it: it may ignore conditions.
             if conditional {
                 match options.check_preconditions(&found.entry.meta) {
                     Err(Error::Precondition { .. }) if found.entry.validated() <= begin => {
@@ -122,7 +123,7 @@ impl Core {
                 let options = GetOptions::new().with_range(Some(range.clone()));
                 self.source.get(path, options, place).await?;
                 // It accepts a range without bytes, or the object has grown.
-                let known = if found.stale || (!found.judged && found.entry.validated() <= begin) {
+                let known = if found.stale || found.entry.validated() <= begin {
                     self.validate(&found.entry).await?
                 } else {
                     Arc::clone(&found.entry)

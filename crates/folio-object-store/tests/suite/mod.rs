@@ -60,9 +60,19 @@ fn over(store: Tricky, consistency: Consistency) -> (Arc<Tricky>, CachedStore) {
     (store, CachedStore::with_options(inner, &cache(), options))
 }
 
-/// Returns bytes that differ from those at other offsets, and of other seeds.
+/// Returns bytes that differ from those of other seeds, and of other pages.
 fn pattern(seed: u8, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at / 251) as u8 ^ (at % 251) as u8 ^ seed.wrapping_mul(37)).collect()
+    cycle(len, |at| (at / 251) as u8 ^ (at % 251) as u8 ^ seed.wrapping_mul(37))
+}
+
+/// Returns bytes of which the first 62.75 KiB are `byte` of their offset, again and again.
+fn cycle(len: usize, byte: impl Fn(usize) -> u8) -> Vec<u8> {
+    const PERIOD: usize = 251 * 256;
+    let mut bytes: Vec<_> = (0..len.min(PERIOD)).map(byte).collect();
+    while bytes.len() < len {
+        bytes.extend_from_within(..bytes.len().min(len - bytes.len()));
+    }
+    bytes
 }
 
 /// Puts an object past the cache.
