@@ -12,11 +12,13 @@ use folio_uring::Process;
 
 use crate::api::cache::Cache;
 use crate::backing::error::error;
+use crate::backing::remote::Spawn;
 use crate::memory::capacity;
 use crate::memory::limits;
 use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
 use crate::read::request::IN_FLIGHT_SHARE;
+use crate::rt::drive::Drive;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
 use crate::rt::permits::Permits;
@@ -80,6 +82,7 @@ pub struct CacheBuilder<S: Scheme = DefaultScheme> {
     policy: Option<MakePolicy>,
     io_threads: Option<usize>,
     requests: usize,
+    spawner: Option<Box<dyn Spawn>>,
     huge_pages: bool,
     scrub: bool,
     name: String,
@@ -114,6 +117,7 @@ impl<S: Scheme> CacheBuilder<S> {
             policy: None,
             io_threads: None,
             requests: REQUESTS,
+            spawner: None,
             huge_pages: true,
             scrub: false,
             name: "folio".to_owned(),
@@ -152,6 +156,18 @@ impl<S: Scheme> CacheBuilder<S> {
     /// The default is 16. See [`Cache::set_io_threads`].
     pub fn io_threads(mut self, threads: usize) -> Self {
         self.io_threads = Some(threads);
+        self
+    }
+
+    /// Sets what runs requests to distant stores that no reader waits for, such as those of
+    /// [`File::prefetch`](crate::File::prefetch), and those of readers that block. A store that
+    /// needs a runtime is then polled in that runtime only, by blocking readers too. With the
+    /// feature `tokio`, a `tokio::runtime::Handle` is a spawner.
+    ///
+    /// Without a spawner, a thread of the cache drives what no reader waits for, and a reader that
+    /// blocks polls its own requests.
+    pub fn spawner(mut self, spawner: impl Spawn) -> Self {
+        self.spawner = Some(Box::new(spawner));
         self
     }
 
@@ -241,6 +257,8 @@ impl<S: Scheme> CacheBuilder<S> {
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, &name, Weak::clone(me)),
             io_pool: IoPool::new(&name),
             remote_permits: Permits::new(requests, first / FRAME_SIZE / IN_FLIGHT_SHARE),
+            drive: Drive::new(&name),
+            spawner: self.spawner,
             kept: Kept::default(),
             capacity: Capacity::new(most),
             process: Process::current(),

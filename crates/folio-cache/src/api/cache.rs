@@ -101,7 +101,7 @@ impl<S: Scheme> Cache<S> {
     /// With 0, a reader reads its own pages, a future reads when it is polled, and a miss that
     /// finds no free page evicts some. Dirty pages are written by syncs and flushes, by the last
     /// close, and by writers past a quarter of the capacity. Existing threads end after their
-    /// current work.
+    /// current work. Nothing is prefetched from distant stores unless there is a spawner.
     pub fn set_io_threads(&self, threads: usize) {
         if self.shared.is_inherited() {
             return;
@@ -110,6 +110,7 @@ impl<S: Scheme> Cache<S> {
         self.shared.flusher.set_may_start(threads > 0);
         self.shared.flush_pool.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
+        self.shared.drive.set_may_start(threads > 0);
         if threads > 0 && dirty_pages::count(&self.shared) > 0 {
             // There was no flusher when they became dirty.
             self.shared.flusher.notify_soon();

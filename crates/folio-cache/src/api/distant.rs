@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::api::cache::Cache;
@@ -15,10 +16,14 @@ use crate::backing::blocking::Blocking;
 use crate::backing::error::error;
 use crate::backing::remote::{AsyncBacking, Key, Priority, RemoteVersion};
 use crate::length::{refresh, version};
+use crate::policy::Advice;
 use crate::read::copy;
 use crate::read::gather::{Sink, gather};
 use crate::read::learn;
+use crate::read::prefetch;
+use crate::read::request::How;
 use crate::rt::block_on::block_on;
+use crate::rt::coop;
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 use crate::state::remote::Remote;
@@ -127,13 +132,57 @@ impl<S: Scheme> File<S> {
     /// Returns a file of a mapping that is in memory.
     fn of(mapping: Arc<Mapping<S>>) -> Self {
         let opened = Arc::new(Opened::new(&mapping, Arc::clone(&mapping.backing), false));
-        Self { mapping, opened, priority: Priority::Normal }
+        Self { mapping, opened, advice: Advice::Normal, priority: Priority::Normal }
     }
 
     /// Returns `true` if the file is an object of a store that answers late.
     #[inline]
     pub(crate) fn is_distant(&self) -> bool {
         self.mapping.remote.is_some()
+    }
+
+    /// Returns a clone of the file of which the reads have other advice. It concerns files of distant
+    /// stores. Reads through other clones are not affected by it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use folio_cache::{Advice, Cache, testing::Distant};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let cache = Cache::new(4 << 20)?;
+    /// let file = cache.open_async(Arc::new(Distant::new(&[7; 100_000])))?;
+    /// let scan = file.with_advice(Advice::Once);
+    /// assert_eq!(scan.bytes(0, 50_000)?.len(), 50_000);
+    /// assert!(file.try_bytes(0, 10).is_none()); // its pages were not kept
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_advice(&self, advice: Advice) -> Self {
+        Self { advice, ..self.clone() }
+    }
+
+    /// Requests what is missing of some ranges in the background: they will be needed. Returns at
+    /// once. Requests at most a quarter of the capacity, and nothing if there is neither a spawner
+    /// ([`CacheBuilder::spawner`](crate::CacheBuilder::spawner)) nor a thread of the cache. Errors
+    /// are not reported: the reader gets its own.
+    pub fn prefetch(&self, ranges: &[Range<u64>]) {
+        prefetch::prefetch(&self.mapping, ranges, self.how());
+    }
+
+    /// Drops the cached pages that lie wholly in a range of the file, except dirty ones: they are
+    /// not needed any more. Handles keep theirs. Pages in progress stay.
+    pub fn evict(&self, range: Range<u64>) {
+        if self.mapping.shared.is_inherited() {
+            return;
+        }
+        let page = FRAME_SIZE as u64;
+        let is_end = self.known_len().is_some_and(|len| range.end >= len);
+        let end = if is_end { range.end.div_ceil(page) } else { range.end / page };
+        let first = range.start.div_ceil(page);
+        refresh::evict_clean(&self.mapping, first..end.max(first), false);
     }
 
     /// Returns a clone of the file of which the reads have another priority. It decides which of the
@@ -169,7 +218,7 @@ impl<S: Scheme> File<S> {
     pub async fn len_async(&self) -> io::Result<u64> {
         match self.known_len() {
             Some(len) => Ok(len),
-            None => learn::learn(&self.mapping).await,
+            None => learn::learn(&self.mapping, false).await,
         }
     }
 
@@ -177,7 +226,7 @@ impl<S: Scheme> File<S> {
     pub(crate) fn len_or_error(&self) -> io::Result<u64> {
         match self.known_len() {
             Some(len) => Ok(len),
-            None => block_on(learn::learn(&self.mapping)),
+            None => block_on(learn::learn(&self.mapping, true)),
         }
     }
 
@@ -185,23 +234,29 @@ impl<S: Scheme> File<S> {
     /// then.
     pub(crate) fn revalidate_distant(&self) -> io::Result<bool> {
         let before = self.mapping.truncate_seq();
-        block_on(learn::ask(&self.mapping))?;
+        block_on(learn::ask(&self.mapping, true))?;
         Ok(self.mapping.truncate_seq() != before)
     }
 
     /// Reads into several buffers from an offset each. Returns the result of each.
-    pub(crate) async fn read_distant(&self, into: &mut [Into<'_>]) -> io::Result<()> {
+    pub(crate) async fn read_distant(&self, into: &mut [Into<'_>], how: How) -> io::Result<()> {
         let ranges: Vec<_> = into.iter().map(|it| (it.offset, it.buf.len())).collect();
-        gather(&self.mapping, self.how(), &ranges, &mut Copy { into }).await
+        gather(&self.mapping, how, &ranges, &mut Copy { into }).await
     }
 
     /// Reads into a buffer from an offset on.
-    pub(crate) async fn read_at_distant(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    pub(crate) async fn read_at_distant(
+        &self,
+        buf: &mut [u8],
+        offset: u64,
+        how: How,
+    ) -> io::Result<usize> {
         if let Some(read) = copy::read_cached(&self.mapping, offset, buf) {
+            coop::passed().await;
             return Ok(read);
         }
         let mut into = [Into::new(buf, offset)];
-        self.read_distant(&mut into).await?;
+        self.read_distant(&mut into, how).await?;
         let [into] = into;
         into.finish()
     }

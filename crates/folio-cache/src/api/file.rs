@@ -12,6 +12,7 @@ use crate::api::open::open_mapping;
 use crate::backing::Backing;
 use crate::backing::remote::Priority;
 use crate::length::refresh;
+use crate::policy::Advice;
 use crate::read::copy;
 use crate::read::request::How;
 use crate::rt::block_on::block_on;
@@ -51,6 +52,7 @@ use crate::state::shared::Shared;
 pub struct File<S: Scheme = DefaultScheme> {
     pub(crate) mapping: Arc<Mapping<S>>,
     pub(crate) opened: Arc<Opened<S>>,
+    pub(crate) advice: Advice,
     pub(crate) priority: Priority,
 }
 
@@ -62,7 +64,7 @@ impl<S: Scheme> File<S> {
     ) -> io::Result<Self> {
         let mapping = open_mapping(shared, Arc::clone(&backing))?;
         let opened = Arc::new(Opened::new(&mapping, backing, appends));
-        Ok(Self { opened, mapping, priority: Priority::Normal })
+        Ok(Self { opened, mapping, advice: Advice::Normal, priority: Priority::Normal })
     }
 
     /// Reads into `buf` from `offset` on. Returns the number of bytes read: 0 at or past the end of
@@ -87,14 +89,25 @@ impl<S: Scheme> File<S> {
     #[inline(never)]
     fn read_pages(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         if self.is_distant() {
-            return block_on(self.read_at_distant(buf, offset));
+            return block_on(self.read_at_distant(buf, offset, self.blocking()));
         }
         copy::read_pages(&self.mapping, offset, buf)
     }
 
     /// Returns how the reads of this file request pages.
     pub(crate) fn how(&self) -> How {
-        How { priority: self.priority, ahead: None }
+        How {
+            priority: self.priority,
+            advice: self.advice,
+            blocks: false,
+            pauses: false,
+            ahead: None,
+        }
+    }
+
+    /// Returns how the reads of this file that block request pages.
+    pub(crate) fn blocking(&self) -> How {
+        How { blocks: true, ..self.how() }
     }
 
     /// Reads from `offset` on until `buf` is full.
@@ -157,7 +170,7 @@ impl<S: Scheme> File<S> {
     #[inline(never)]
     fn page_slowly(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
         if self.is_distant() {
-            block_on(self.page_async(offset))
+            self.page_distant_blocking(offset)
         } else {
             copy::page(&self.mapping, offset)
         }

@@ -1,6 +1,6 @@
 //! Reads as futures, for any executor.
 //!
-//! A hit is ready at the first poll. The threads of the cache that read ahead also fetch misses,
+//! A hit is ready at the first poll, but for one in some hundred: then other tasks run first. The threads of the cache that read ahead also fetch misses,
 //! and wake the future: it needs no runtime, and blocks none of its threads. A future may be
 //! dropped at any time: a fetch that was begun for it completes, and its pages stay in the cache.
 //!
@@ -24,6 +24,7 @@ use crate::memory::short_handle;
 use crate::read::async_miss::Progress;
 use crate::read::copy;
 use crate::read::walk::Walk;
+use crate::rt::coop;
 use crate::state::frames::FolioRef;
 use crate::state::handle::PageHandle;
 
@@ -43,10 +44,11 @@ impl<S: Scheme> File<S> {
     /// - Otherwise the error of the backing.
     pub async fn read_at_async(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         if copy::read_optimistic(&self.mapping, offset, buf) {
+            coop::passed().await;
             return Ok(buf.len());
         }
         if self.is_distant() {
-            return self.read_at_distant(buf, offset).await;
+            return self.read_at_distant(buf, offset, self.how()).await;
         }
         let mut done = 0;
         let read = self.for_each_page_async(offset, buf.len(), |folio, range| {
@@ -73,12 +75,7 @@ impl<S: Scheme> File<S> {
     /// - Otherwise the error of the backing.
     pub async fn page_async(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
         if self.is_distant() {
-            let len = FRAME_SIZE - offset as usize % FRAME_SIZE;
-            let (folio, range) = match self.page_distant(offset, len).await? {
-                Some(found) => found,
-                None => return Ok(None),
-            };
-            return Ok(Some(short_handle::page_handle(&self.mapping, offset, folio, &range)));
+            return self.page_of_distant(offset, self.how()).await;
         }
         let mut page = None;
         self.for_each_page_async(
@@ -104,7 +101,7 @@ impl<S: Scheme> File<S> {
     /// - Otherwise the error of the backing.
     pub async fn range_async(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
         if self.is_distant() {
-            return Ok(self.pieces_distant(offset, len).await?.finish());
+            return Ok(self.pieces_distant(offset, len, self.how()).await?.finish());
         }
         let mut pieces = range::begin_range(&self.mapping, offset, len);
         self.for_each_page_async(offset, len, |folio, range| pieces.push(folio, range)).await?;
@@ -123,7 +120,7 @@ impl<S: Scheme> File<S> {
     /// - Otherwise the error of the backing.
     pub async fn bytes_async(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         if self.is_distant() {
-            let bytes = self.bytes_distant(&[(offset, len)]).await?;
+            let bytes = self.bytes_distant(&[(offset, len)], self.how()).await?;
             return Ok(bytes.into_iter().next().unwrap_or_default());
         }
         let mut piece = range::begin_bytes(&self.mapping, offset, len);
@@ -138,6 +135,7 @@ impl<S: Scheme> File<S> {
         len: usize,
         mut each: impl FnMut(FolioRef<S>, Range<usize>),
     ) -> io::Result<()> {
+        coop::passed().await;
         let (mut walk, mut progress) = (Walk::new(offset, len)?, Progress::new());
         while let Some((offset, wanted)) = walk.next() {
             if let Some((folio, range)) =

@@ -188,7 +188,7 @@ impl<S: Scheme> File<S> {
     #[cfg_attr(feature = "track", track_caller)]
     pub fn range(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
         if self.is_distant() {
-            return Ok(block_on(self.pieces_distant(offset, len))?.finish());
+            return Ok(block_on(self.pieces_distant(offset, len, self.blocking()))?.finish());
         }
         let mut pieces = begin_range(&self.mapping, offset, len);
         walk::for_each_page(&self.mapping, offset, len, |folio, range| pieces.push(folio, range))?;
@@ -214,7 +214,8 @@ impl<S: Scheme> File<S> {
     #[cfg_attr(feature = "track", track_caller)]
     pub fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         if self.is_distant() {
-            return block_on(self.bytes_async(offset, len));
+            let bytes = block_on(self.bytes_distant(&[(offset, len)], self.blocking()))?;
+            return Ok(bytes.into_iter().next().unwrap_or_default());
         }
         let mut piece = begin_bytes(&self.mapping, offset, len);
         walk::for_each_page(&self.mapping, offset, len, |folio, range| piece.push(folio, range))?;

@@ -4,16 +4,20 @@ use std::io::{self, IoSliceMut};
 use std::ops::Range;
 
 use bytes::Bytes;
+use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::api::distant::Into;
 use crate::api::file::File;
 use crate::api::range::{OnePiece, Pieces, begin_bytes, begin_range};
+use crate::memory::short_handle;
 use crate::read::copy;
 use crate::read::gather::{Sink, gather};
+use crate::read::request::How;
 use crate::read::walk;
 use crate::rt::block_on::block_on;
 use crate::state::frames::FolioRef;
+use crate::state::handle::PageHandle;
 use crate::state::mapping::Mapping;
 use crate::state::units::Found;
 
@@ -52,7 +56,7 @@ impl<S: Scheme> File<S> {
     /// - Otherwise the error of the backing.
     pub fn read_ranges(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
         if self.is_distant() {
-            return block_on(self.ranges_distant(ranges));
+            return block_on(self.ranges_distant(ranges, self.blocking()));
         }
         ranges.iter().map(|range| self.bytes(range.start, len_of(range))).collect()
     }
@@ -70,7 +74,7 @@ impl<S: Scheme> File<S> {
     /// - Otherwise the error of the backing.
     pub async fn read_ranges_async(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
         if self.is_distant() {
-            return self.ranges_distant(ranges).await;
+            return self.ranges_distant(ranges, self.how()).await;
         }
         let mut bytes = Vec::with_capacity(ranges.len());
         for range in ranges {
@@ -79,15 +83,19 @@ impl<S: Scheme> File<S> {
         Ok(bytes)
     }
 
-    async fn ranges_distant(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
+    async fn ranges_distant(&self, ranges: &[Range<u64>], how: How) -> io::Result<Vec<Bytes>> {
         let ranges: Vec<_> = ranges.iter().map(|range| (range.start, len_of(range))).collect();
-        self.bytes_distant(&ranges).await
+        self.bytes_distant(&ranges, how).await
     }
 
     /// Returns the bytes of ranges of a distant object, in one piece each.
-    pub(crate) async fn bytes_distant(&self, ranges: &[(u64, usize)]) -> io::Result<Vec<Bytes>> {
+    pub(crate) async fn bytes_distant(
+        &self,
+        ranges: &[(u64, usize)],
+        how: How,
+    ) -> io::Result<Vec<Bytes>> {
         let mut sink = ManyBytes { mapping: &*self.mapping, ranges, pieces: Vec::new() };
-        gather(&self.mapping, self.how(), ranges, &mut sink).await?;
+        gather(&self.mapping, how, ranges, &mut sink).await?;
         Ok(sink.pieces.into_iter().map(OnePiece::finish).collect())
     }
 
@@ -96,21 +104,41 @@ impl<S: Scheme> File<S> {
         &self,
         offset: u64,
         len: usize,
+        how: How,
     ) -> io::Result<Pieces<'_, S>> {
         let mapping = &*self.mapping;
         let mut sink = OneRange { mapping, offset, len, pieces: begin_range(mapping, offset, len) };
-        gather(&self.mapping, self.how(), &[(offset, len)], &mut sink).await?;
+        gather(&self.mapping, how, &[(offset, len)], &mut sink).await?;
         Ok(sink.pieces)
     }
 
+    /// Returns the rest of the page of a distant object around an offset.
+    pub(crate) async fn page_of_distant(
+        &self,
+        offset: u64,
+        how: How,
+    ) -> io::Result<Option<PageHandle<S>>> {
+        let len = FRAME_SIZE - offset as usize % FRAME_SIZE;
+        let Some((folio, range)) = self.page_distant(offset, len, how).await? else {
+            return Ok(None);
+        };
+        Ok(Some(short_handle::page_handle(&self.mapping, offset, folio, &range)))
+    }
+
+    /// Returns the rest of the page of a distant object around an offset, and waits for it.
+    pub(crate) fn page_distant_blocking(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
+        block_on(self.page_of_distant(offset, self.blocking()))
+    }
+
     /// Returns the page of a distant object around an offset, with the wanted bytes of it.
-    pub(crate) async fn page_distant(
+    async fn page_distant(
         &self,
         offset: u64,
         len: usize,
+        how: How,
     ) -> io::Result<Option<(FolioRef<S>, Range<usize>)>> {
         let mut sink = OnePage(None);
-        gather(&self.mapping, self.how(), &[(offset, len)], &mut sink).await?;
+        gather(&self.mapping, how, &[(offset, len)], &mut sink).await?;
         Ok(sink.0)
     }
 
@@ -127,7 +155,7 @@ impl<S: Scheme> File<S> {
             into.push(Into::new(buf, at));
             at = at.saturating_add(len);
         }
-        block_on(self.read_distant(&mut into))?;
+        block_on(self.read_distant(&mut into, self.blocking()))?;
         let mut done = 0;
         for into in into {
             let wanted = into.wanted();

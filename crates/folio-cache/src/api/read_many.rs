@@ -106,7 +106,7 @@ impl<S: Scheme> File<S> {
     fn read_many_distant(&self, reads: &mut [Read<'_>]) {
         let mut into: Vec<_> =
             reads.iter_mut().map(|read| Into::new(read.buf, read.offset)).collect();
-        let done = block_on(self.read_distant(&mut into));
+        let done = block_on(self.read_distant(&mut into, self.blocking()));
         let results: Vec<_> = into.into_iter().map(Into::finish).collect();
         for (read, result) in reads.iter_mut().zip(results) {
             read.result = match &done {

@@ -16,6 +16,7 @@ use crate::length::version;
 use crate::memory::short_handle::PinnedBytes;
 use crate::read::async_miss::Progress;
 use crate::read::gather::{Gather, Step};
+use crate::read::request::How;
 use crate::read::walk;
 use crate::state::units::{Found, MOST_PAGES, check_offset};
 
@@ -67,7 +68,7 @@ impl<S: Scheme> File<S> {
     pub fn stream(&self, offset: u64, len: u64) -> ByteStream<S> {
         let gather = self.is_distant().then(|| {
             let range = (offset, usize::try_from(len).unwrap_or(usize::MAX));
-            Box::new(Gather::new(&self.mapping, self.how(), &[range]))
+            Box::new(Gather::new(&self.mapping, How { pauses: true, ..self.how() }, &[range]))
         });
         ByteStream {
             file: self.clone(),
@@ -100,7 +101,8 @@ impl<S: Scheme> ByteStream<S> {
                 }
                 Step::Changed => {
                     let range = (self.offset, usize::try_from(self.left).unwrap_or(usize::MAX));
-                    **gather = Gather::new(&self.file.mapping, self.file.how(), &[range]);
+                    let how = How { pauses: true, ..self.file.how() };
+                    **gather = Gather::new(&self.file.mapping, how, &[range]);
                     continue;
                 }
             };

@@ -315,6 +315,13 @@ impl<F: Fn(BoxFuture<'static, ()>) + Send + Sync + 'static> Spawn for F {
     }
 }
 
+#[cfg(feature = "tokio")]
+impl Spawn for tokio::runtime::Handle {
+    fn spawn(&self, future: BoxFuture<'static, ()>) {
+        drop(Self::spawn(self, future));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

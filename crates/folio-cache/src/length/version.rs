@@ -5,8 +5,8 @@
 //! seen one version.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use folio_ref::Scheme;
 use rustix::io::Errno;
@@ -14,15 +14,28 @@ use rustix::io::Errno;
 use crate::backing::error::numbered;
 use crate::backing::remote::{OnChange, RemoteVersion};
 use crate::length::refresh;
+use crate::rt::flight::Flight;
 use crate::rt::shim::MutexGuard;
 use crate::state::mapping::Mapping;
-use crate::state::remote::Remote;
+use crate::state::remote::{Outcome, Remote};
 
 /// The right to change the version of a distant object, and to publish its pages.
 pub(crate) struct VersionLock<'m, S: Scheme> {
     mapping: &'m Mapping<S>,
     remote: &'m Remote<S>,
-    _length: MutexGuard<'m, ()>,
+    length: Option<MutexGuard<'m, ()>>,
+    /// Requests for the old version.
+    orphans: Vec<Weak<Flight<Outcome<S>>>>,
+}
+
+impl<S: Scheme> Drop for VersionLock<'_, S> {
+    fn drop(&mut self) {
+        // Without the lock: what is cancelled drops a future of the backing.
+        self.length = None;
+        // No caller waits for what was read ahead of the old version.
+        let orphans = self.orphans.iter().filter_map(Weak::upgrade);
+        orphans.for_each(|flight| flight.cancel_detached());
+    }
 }
 
 /// Takes the lock. No version changes, and no page is published, while it is held. Call with no
@@ -31,7 +44,7 @@ pub(crate) fn lock<'m, S: Scheme>(
     mapping: &'m Mapping<S>,
     remote: &'m Remote<S>,
 ) -> VersionLock<'m, S> {
-    VersionLock { mapping, remote, _length: mapping.length.lock() }
+    VersionLock { mapping, remote, length: Some(mapping.length.lock()), orphans: Vec::new() }
 }
 
 impl<S: Scheme> VersionLock<'_, S> {
@@ -40,7 +53,7 @@ impl<S: Scheme> VersionLock<'_, S> {
     /// # Errors
     ///
     /// `StaleNetworkFileHandle` if another version was known and the backing wants that to fail.
-    pub(crate) fn agree(&self, told: &RemoteVersion, on_change: OnChange) -> io::Result<()> {
+    pub(crate) fn agree(&mut self, told: &RemoteVersion, on_change: OnChange) -> io::Result<()> {
         let known = self.remote.version.lock().clone();
         match known {
             Some(known) if known == *told => Ok(()),
@@ -58,13 +71,13 @@ impl<S: Scheme> VersionLock<'_, S> {
 
     /// Drops all pages, and forgets the version and the requests in flight. With a version, that
     /// one is known from then on.
-    pub(crate) fn replace(&self, told: Option<&RemoteVersion>) {
+    pub(crate) fn replace(&mut self, told: Option<&RemoteVersion>) {
         refresh::bump_truncate_seq(self.mapping);
         // Release: pairs with Acquire in `known_len`.
         self.remote.is_known.store(false, Ordering::Release);
         *self.remote.version.lock() = None;
-        self.remote.requests.lock().clear();
-        *self.remote.learning.lock() = std::sync::Weak::new();
+        self.orphans.extend(self.remote.requests.lock().clear());
+        *self.remote.learning.lock() = Weak::new();
         refresh::drop_pages(self.mapping, 0..u64::MAX);
         if let Some(told) = told {
             self.set(told);

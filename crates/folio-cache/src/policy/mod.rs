@@ -142,6 +142,16 @@ pub trait Policy: Send + fmt::Debug {
     /// is open. The policy may know the frame already, from a page that left unseen.
     fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64);
 
+    /// Records that a page came into a frame, with the advice of the reader that it came for.
+    ///
+    /// Called instead of [`insert`](Self::insert) for pages of a distant store. With
+    /// [`Advice::Once`] the cache evicts the page itself once its reader has passed it, unless
+    /// another one used it. The default calls `insert`.
+    fn insert_advised(&mut self, frames: &dyn Frames, frame: u32, page: u64, advice: Advice) {
+        let _ = advice;
+        self.insert(frames, frame, page);
+    }
+
     /// Appends up to `wanted` frames to `victims`. Their pages are evicted in this order.
     ///
     /// Called when frames are needed, again and again until enough are free or no victim is named.

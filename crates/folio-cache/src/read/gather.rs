@@ -17,11 +17,13 @@ use folio_ref::Scheme;
 use smallvec::SmallVec;
 
 use crate::backing::error;
-use crate::length::version;
+use crate::length::{refresh, version};
+use crate::policy::Advice;
 use crate::read::lookup;
 use crate::read::prefetch;
 use crate::read::request::{self, How, Part};
 use crate::read::walk::Walk;
+use crate::rt::coop;
 use crate::rt::flight::Waiter;
 use crate::rt::ready_set::{Member, ReadySet};
 use crate::state::frames::FolioRef;
@@ -75,6 +77,7 @@ pub(crate) async fn gather<S: Scheme>(
     ranges: &[Wanted],
     sink: &mut impl Sink<S>,
 ) -> io::Result<()> {
+    coop::passed().await;
     for _ in 0..MAX_RESTARTS {
         sink.begin();
         let mut gather = Gather::new(mapping, how, ranges);
@@ -115,6 +118,7 @@ enum Look<S: Scheme> {
 
 struct InFlight<S: Scheme> {
     pages: Range<u64>,
+    is_new: bool,
     waiter: Waiter<Outcome<S>>,
     waker: Waker,
     member: Arc<Member>,
@@ -296,6 +300,10 @@ impl<S: Scheme> Gather<S> {
             self.by_page.remove(&it.pages.start);
             self.ahead -= it.pages.end - it.pages.start;
             self.unused.push(number);
+            // Its pages came for this reader alone.
+            if self.how.advice == Advice::Once && it.is_new {
+                refresh::evict_clean(&self.mapping, it.pages, true);
+            }
         }
     }
 
@@ -330,7 +338,7 @@ impl<S: Scheme> Gather<S> {
             match slot.get(self.mapping.zone) {
                 Lookup::Hit(folio) => {
                     lookup::check(&self.mapping, &folio, page);
-                    if folio.set_referenced() {
+                    if self.counts_as_use(u64::from(page)) && folio.set_referenced() {
                         prefetch::read_ahead_at_marker(&self.mapping, page);
                     }
                     self.mapping.shared.counters.hit();
@@ -351,6 +359,16 @@ impl<S: Scheme> Gather<S> {
         Ok(Look::Missing(u64::from(page)))
     }
 
+    /// Returns `true` if the use of a page is to be noted. A reader that reads once notes only the
+    /// uses that its own pages came for.
+    fn counts_as_use(&self, page: u64) -> bool {
+        let is_own = || {
+            let (_, &number) = self.by_page.range(..=page).next_back()?;
+            self.in_flight[number].as_ref().filter(|it| it.is_new && it.pages.contains(&page))
+        };
+        self.how.advice != Advice::Once || is_own().is_some()
+    }
+
     /// Polls the requests that are due.
     fn drive(&mut self, context: &Context<'_>) {
         let Some(ready) = &self.ready else { return };
@@ -359,10 +377,20 @@ impl<S: Scheme> Gather<S> {
         }
     }
 
+    /// Returns `true` if a spawner drives the requests, because the reader blocks.
+    fn is_driven(&self) -> bool {
+        self.how.blocks && self.mapping.shared.spawner.is_some()
+    }
+
     fn poll_one(&mut self, number: usize) {
+        let is_driven = self.is_driven();
         if let Some(Some(it)) = self.in_flight.get_mut(number) {
             it.member.polled();
-            let _ = it.waiter.poll(&it.waker);
+            let _ = if is_driven {
+                it.waiter.poll_driven(&it.waker)
+            } else {
+                it.waiter.poll(&it.waker)
+            };
         }
     }
 
@@ -388,8 +416,12 @@ impl<S: Scheme> Gather<S> {
         if self.ahead > window / 2 {
             return;
         }
+        let is_first = self.planned == (0, 0);
         let wanted = self.next_batch(window - self.ahead);
         self.request(&wanted, context);
+        if is_first && self.ranges.len() == 1 {
+            self.read_ahead();
+        }
     }
 
     /// Requests a page again, and what follows in its range as far as it was planned.
@@ -402,6 +434,17 @@ impl<S: Scheme> Gather<S> {
         self.request(&[page..end], context);
     }
 
+    /// Requests what the reader of one range may want next.
+    fn read_ahead(&self) {
+        let pages = self.pages_of(0);
+        if let Ok(first) = u32::try_from(pages.start)
+            && !pages.is_empty()
+        {
+            let pages = (pages.end - pages.start) as u32;
+            prefetch::read_ahead_distant(&self.mapping, first, pages, self.how);
+        }
+    }
+
     fn request(&mut self, wanted: &[Range<u64>], context: &Context<'_>) {
         if wanted.is_empty() {
             return;
@@ -410,7 +453,7 @@ impl<S: Scheme> Gather<S> {
         // Registered before the first poll.
         let due = self.ready.get_or_insert_default().take(context.waker());
         let mut begun = Vec::with_capacity(parts.len());
-        for Part { pages, waiter } in parts {
+        for Part { pages, is_new, waiter } in parts {
             // A request that has other pages of an earlier part: the later one stays.
             if let Some(&before) = self.by_page.get(&pages.start) {
                 self.forget(before);
@@ -422,7 +465,10 @@ impl<S: Scheme> Gather<S> {
             let (waker, member) = self.ready.get_or_insert_default().waker(number);
             self.ahead += pages.end - pages.start;
             self.by_page.insert(pages.start, number);
-            self.in_flight[number] = Some(InFlight { pages, waiter, waker, member });
+            if is_new && (self.is_driven() || self.how.pauses) {
+                self.mapping.shared.spawn(Box::pin(waiter.driver()));
+            }
+            self.in_flight[number] = Some(InFlight { pages, is_new, waiter, waker, member });
             begun.push(number);
         }
         // All go out at once.
@@ -488,6 +534,8 @@ impl<S: Scheme> Drop for Gather<S> {
         if self.in_flight.iter().any(Option::is_some) && self.mapping.shared.is_inherited() {
             // Their locks may be held by threads that do not exist here.
             std::mem::forget(std::mem::take(&mut self.in_flight));
+        } else if self.how.advice == Advice::Once {
+            self.forget_before(END);
         }
     }
 }

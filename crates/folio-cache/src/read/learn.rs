@@ -3,6 +3,7 @@
 use std::future;
 use std::io;
 use std::sync::Arc;
+use std::task::Context;
 
 use folio_ref::Scheme;
 
@@ -17,8 +18,8 @@ use crate::state::remote::Learned;
 /// # Errors
 ///
 /// `Unsupported` in a child process, otherwise what the backing returns.
-pub(crate) async fn learn<S: Scheme>(mapping: &Arc<Mapping<S>>) -> io::Result<u64> {
-    ask(mapping).await?;
+pub(crate) async fn learn<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> io::Result<u64> {
+    ask(mapping, blocks).await?;
     Ok(mapping.len())
 }
 
@@ -28,11 +29,13 @@ pub(crate) async fn learn<S: Scheme>(mapping: &Arc<Mapping<S>>) -> io::Result<u6
 ///
 /// `Unsupported` in a child process, `StaleNetworkFileHandle` if another version is known and the
 /// backing wants that to fail, otherwise what the backing returns.
-pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>) -> io::Result<()> {
+pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> io::Result<()> {
     mapping.shared.check_process()?;
     let Some(remote) = mapping.remote.as_deref() else { return Ok(()) };
     let backing = remote.backing();
     let on_change = backing.on_change();
+    // A blocking caller leaves the polls to the spawner, if there is one.
+    let is_driven = blocks && mapping.shared.spawner.is_some();
     // Joined by those that come before the answer. The state of the object may be older than their
     // call: it is the one that a request in flight would tell.
     let flight = remote.learning.lock().upgrade();
@@ -49,10 +52,16 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>) -> io::Result<()> 
         let panicked = || -> Learned { Err(Arc::new(io::Error::other("the backing panicked"))) };
         let waiter = Flight::begin(Box::pin(future), panicked);
         *remote.learning.lock() = Arc::downgrade(waiter.flight());
+        if is_driven {
+            mapping.shared.spawn(Box::pin(waiter.driver()));
+        }
         waiter
     };
     drop(flight);
-    future::poll_fn(|context| waiter.poll(context.waker())).await;
+    let poll = |context: &mut Context<'_>| {
+        if is_driven { waiter.poll_driven(context.waker()) } else { waiter.poll(context.waker()) }
+    };
+    future::poll_fn(poll).await;
     let learned = waiter.result(|learned| learned.as_ref().cloned().map_err(error::share));
     let told = learned.expect("the flight ended")?;
     version::lock(mapping, remote).agree(&told, on_change)

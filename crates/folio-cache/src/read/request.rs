@@ -14,6 +14,8 @@ use std::io;
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use folio_frames::{FRAME_SIZE, joined_mut};
 use folio_ref::Scheme;
@@ -26,6 +28,8 @@ use crate::length::version;
 use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::memory::large_folio::publish_each;
+use crate::memory::out_of_memory::out_of_memory;
+use crate::policy::Advice;
 use crate::read::plan::{self, Limits};
 use crate::rt::flight::{Flight, Waiter};
 use crate::state::frames::{FrozenFolio, FrozenSlot, Slot};
@@ -37,6 +41,14 @@ use crate::state::units::CACHED;
 /// The share of the cache's memory that the requests in flight may have.
 pub(crate) const IN_FLIGHT_SHARE: usize = 4;
 
+/// The pauses of a request that finds no memory, 85 ms in all.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(1),
+    Duration::from_millis(4),
+    Duration::from_millis(16),
+    Duration::from_millis(64),
+];
+
 /// The number of short answers in a row that one request continues.
 const MAX_SHORT: u32 = 16;
 
@@ -46,6 +58,8 @@ const MAX_CHANGES: u32 = 8;
 /// Some pages of a request, and a waiter for it.
 pub(crate) struct Part<S: Scheme> {
     pub(crate) pages: Range<u64>,
+    /// The request was made for this part.
+    pub(crate) is_new: bool,
     pub(crate) waiter: Waiter<Outcome<S>>,
 }
 
@@ -53,6 +67,11 @@ pub(crate) struct Part<S: Scheme> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct How {
     pub(crate) priority: Priority,
+    pub(crate) advice: Advice,
+    /// The reader blocks: a spawner drives its requests, if there is one.
+    pub(crate) blocks: bool,
+    /// The reader may pause while requests are in flight: they are driven in the background too.
+    pub(crate) pauses: bool,
     /// No reader asked for the pages yet. The page with the readahead marker, if one is to have it.
     pub(crate) ahead: Option<Option<u64>>,
 }
@@ -96,7 +115,7 @@ pub(crate) fn request<S: Scheme>(
                 flights.extend(flight);
                 if let Some(waiter) = joined {
                     let end = pages.end.min(range.end);
-                    parts.push(Part { pages: page..end, waiter });
+                    parts.push(Part { pages: page..end, is_new: false, waiter });
                     page = end;
                 } else {
                     table.remove_cancelled(pages.start);
@@ -115,10 +134,24 @@ pub(crate) fn request<S: Scheme>(
         let future = run(Arc::clone(mapping), id, pages.clone(), epoch, how);
         let waiter = Flight::begin(Box::pin(future), panicked);
         table.insert(id, &pages, &waiter);
-        parts.push(Part { pages, waiter });
+        parts.push(Part { pages, is_new: true, waiter });
     }
     drop(table);
     parts
+}
+
+/// Requests what is missing of some pages, sorted and apart, in the background.
+pub(crate) fn prefetch<S: Scheme>(
+    mapping: &Arc<Mapping<S>>,
+    remote: &Remote<S>,
+    wanted: &[Range<u64>],
+    how: How,
+) {
+    for part in request(mapping, remote, wanted, How { ahead: how.ahead.or(Some(None)), ..how }) {
+        if part.is_new {
+            mapping.shared.spawn(Box::pin(part.waiter.detach()));
+        }
+    }
 }
 
 /// Adds the pages of a range whose slots are empty.
@@ -194,10 +227,7 @@ async fn fetch<S: Scheme>(
     let wanted = (pages.end - pages.start) as usize;
     let _of_backing = remote.permits.acquire(rank, 0).await;
     let mut permit = shared.remote_permits.acquire(rank, wanted).await;
-    let mut frames = Frames(alloc::allocate_some(shared, wanted));
-    if frames.0.is_empty() {
-        frames.0.push(alloc::allocate(shared)?);
-    }
+    let mut frames = allocate(mapping, wanted).await?;
     permit.shrink(frames.0.len());
     shared.counters.misses.add(frames.0.len() as u64);
     if how.ahead.is_some() {
@@ -209,6 +239,24 @@ async fn fetch<S: Scheme>(
     let (filled, told) = fill(mapping, remote, &*backing, &mut frames, &mut request).await?;
     shared.counters.filled_bytes.add(filled as u64);
     publish(entry, epoch, pages.start, frames, (filled, &told), backing.on_change(), how)
+}
+
+/// Returns frames for some pages: as many as there are without waiting, at least one.
+///
+/// # Errors
+///
+/// `OutOfMemory` if there was none for about 100 ms.
+async fn allocate<S: Scheme>(mapping: &Mapping<S>, wanted: usize) -> io::Result<Frames<S>> {
+    let shared = &mapping.shared;
+    for pause in PAUSES {
+        let frames = Frames(alloc::allocate_some(shared, wanted));
+        if !frames.0.is_empty() {
+            return Ok(frames);
+        }
+        shared.drive.sleep(pause).await;
+    }
+    let frame = alloc::allocate_at_once(shared);
+    frame.map(|frame| Frames(vec![frame])).ok_or_else(|| out_of_memory(shared, None))
 }
 
 /// Has the backing fill the frames, in one request unless it answers short. Returns the number of
@@ -307,7 +355,7 @@ fn publish<S: Scheme>(
     let mut published = Vec::with_capacity(frames.0.len());
     let mut folios = Vec::new();
     {
-        let version = version::lock(mapping, remote);
+        let mut version = version::lock(mapping, remote);
         if mapping.truncate_seq() != epoch && !cfg!(broken = "stale-publish") {
             return Ok(Outcome::Again);
         }
@@ -325,9 +373,8 @@ fn publish<S: Scheme>(
             }
             folio.as_mut_slice()[has..].fill(0);
             folio.set_owner(CACHED, mapping.owner_data(page));
-            if let Some(marker) = how.ahead {
-                folio.set_readahead(marker == Some(u64::from(page)));
-            }
+            // The first use does not count as one: the page came for it.
+            folio.set_readahead(how.ahead.flatten() == Some(u64::from(page)));
             let (pfn, owner_data) = (folio.pfn(), folio.owner_data());
             // Without memory for the index, the page is asked for again.
             let installed = match mapping.index.get_or_make(page) {
@@ -346,10 +393,10 @@ fn publish<S: Scheme>(
             }
         }
         // Before the pages can leave. Relaxed: see `kept`.
-        remote.pages.fetch_add(published.len(), std::sync::atomic::Ordering::Relaxed);
+        remote.pages.fetch_add(published.len(), Ordering::Relaxed);
         publish_each(&mut locked_slots, |n, folio| folios.push((first + n as u64, folio)));
     }
-    frames_view::insert_all(&mapping.shared, &published);
+    frames_view::insert_advised(&mapping.shared, &published, how.advice);
     if !mapping.is_open() {
         kept::keep(mapping);
     }

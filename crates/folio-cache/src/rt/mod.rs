@@ -3,7 +3,9 @@
 pub(crate) mod backoff;
 pub(crate) mod block_on;
 pub(crate) mod busy;
+pub(crate) mod coop;
 pub(crate) mod counter;
+pub(crate) mod drive;
 mod fetch_queue;
 pub(crate) mod flight;
 pub(crate) mod flush_pool;

@@ -131,18 +131,14 @@ impl<S: Scheme> Table<S> {
         self.in_flight.remove(&first);
     }
 
-    /// Forgets all requests: they belong to a version that is no longer valid.
-    pub(crate) fn clear(&mut self) {
-        self.in_flight.clear();
+    /// Forgets all requests: they belong to a version that is no longer valid. Returns their flights.
+    pub(crate) fn clear(&mut self) -> Vec<Weak<Flight<Outcome<S>>>> {
+        std::mem::take(&mut self.in_flight).into_values().map(|entry| entry.flight).collect()
     }
 
     /// Returns the flights of all requests.
     pub(crate) fn flights(&self) -> Vec<Weak<Flight<Outcome<S>>>> {
         self.in_flight.values().map(|entry| Weak::clone(&entry.flight)).collect()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.in_flight.len()
     }
 }
 
