@@ -7,4 +7,5 @@ pub(crate) mod key;
 pub(crate) mod options;
 pub(crate) mod plan;
 pub(crate) mod redact;
+pub(crate) mod runtime;
 pub(crate) mod table;

@@ -149,17 +149,17 @@ impl AsyncBacking for Object {
         request: FillRequest,
         buffer: &'a mut FillBuffer<'_>,
     ) -> BoxFuture<'a, io::Result<RemoteVersion>> {
-        Box::pin(async move {
+        self.source.runtime.enter(Box::pin(async move {
             let end = request.offset.saturating_add(request.len).min(self.identity.size);
             if request.offset < end {
                 self.fill_range(request.offset..end, buffer).await?;
             }
             Ok(self.remote_version())
-        })
+        }))
     }
 
     fn version(&self) -> BoxFuture<'_, io::Result<RemoteVersion>> {
-        Box::pin(async move {
+        self.source.runtime.enter(Box::pin(async move {
             let options =
                 GetOptions { head: true, version: self.version.clone(), ..GetOptions::default() };
             match self.source.get(&self.path, options, self.place).await {
@@ -169,7 +169,7 @@ impl AsyncBacking for Object {
                 Ok(_) => Err(Changed.into()),
                 Err(error) => Err(Failure::from(error).into()),
             }
-        })
+        }))
     }
 
     fn preferences(&self) -> Preferences {

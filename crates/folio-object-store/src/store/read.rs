@@ -220,6 +220,7 @@ impl Core {
             .filter_map(|(range, bytes)| bytes.is_none().then(|| range.clone()))
             .collect();
         if !missing.is_empty() {
+            self.source.runtime.remember();
             let mut read = file.read_ranges_async(&missing).await?.into_iter();
             bytes.iter_mut().filter(|bytes| bytes.is_none()).for_each(|bytes| *bytes = read.next());
         }

@@ -11,6 +11,7 @@ use super::os::{
 };
 use crate::base::counters::{Counters, Event, Place};
 use crate::base::key::Identity;
+use crate::base::runtime::Runtime;
 
 /// What the open objects share. It knows nothing of the cache, so that the cache's files, which
 /// refer to it, do not keep their own cache alive.
@@ -20,6 +21,7 @@ pub(super) struct Source {
     pub(super) counters: Counters,
     pub(super) answers: Arc<Answers>,
     pub(super) preferences: Preferences,
+    pub(super) runtime: Runtime,
     /// The store has not refused a condition yet.
     takes_conditions: AtomicBool,
 }
@@ -44,6 +46,7 @@ impl Source {
             counters,
             answers: Arc::default(),
             preferences,
+            runtime: Runtime::default(),
             takes_conditions: AtomicBool::new(true),
         }
     }

@@ -82,6 +82,7 @@ impl Reading {
     async fn piece(&mut self) -> Result<Bytes, Trouble> {
         let entry = &self.found.entry;
         if let From::Nowhere = self.from {
+            self.core.source.runtime.remember();
             let ranges = std::slice::from_ref(&self.left);
             let file = self.core.file(entry, ranges, self.advice, self.priority)?;
             let len = self.left.end - self.left.start;
