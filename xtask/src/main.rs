@@ -12,6 +12,7 @@ mod columns;
 mod english;
 mod figures;
 mod fuzz;
+mod integrations;
 mod items;
 mod lint;
 mod machine_code;
@@ -82,6 +83,11 @@ const MENU: &[Entry] = &[
         name: "fuzz",
         about: "compare sequences chosen by coverage with naive models [--seconds N]",
         run: fuzz::run,
+    },
+    Entry {
+        name: "integrations",
+        about: "build, lint and test the engines over folio: the workspace integrations/",
+        run: integrations::run,
     },
     Entry {
         name: "tsan",

@@ -19,7 +19,8 @@ use std::ops::Range;
 use std::vec;
 
 use bytes::{Buf, Bytes};
-use folio_frames::FRAME_SIZE;
+use folio_frames as frames;
+use folio_frames::{FRAME_SIZE, UserSpace};
 use folio_ref::{DefaultScheme, Scheme};
 
 use crate::api::file::File;
@@ -96,6 +97,21 @@ impl<S: Scheme> RangeHandle<S> {
             left -= ends - begins;
             bytes_of(piece, begins..ends, &PinnedBytes::default())
         })
+    }
+
+    /// Returns the bytes that are left as one slice at a fixed address, without a copy. With the
+    /// feature `stable_deref_trait` the result implements `StableDeref`.
+    ///
+    /// # Errors
+    ///
+    /// Gives the handle back if its bytes lie in several pieces, or if none is left.
+    pub fn into_one_piece(mut self) -> Result<frames::PinnedBytes<UserSpace<S>>, Self> {
+        if self.pieces.len() != 1 || self.len == 0 {
+            return Err(self);
+        }
+        let range = self.start..self.start + self.len;
+        let piece = self.pieces.next().expect("one piece is left");
+        Ok(frames::PinnedBytes::of_adjacent(piece, range))
     }
 }
 
