@@ -66,6 +66,12 @@ impl Answers {
         Kept { answers: Arc::clone(self), key, get }
     }
 
+    /// Returns `true` if [`take`](Self::take) would find an answer.
+    pub(super) fn has(&self, key: &Key, offset: u64) -> bool {
+        self.len.load(SeqCst) > 0
+            && self.waiting.lock().get(key).is_some_and(|it| it.iter().any(|it| it.is_at(offset)))
+    }
+
     /// Takes an answer that has the byte at `offset`, or has it soon.
     pub(super) fn take(&self, key: &Key, offset: u64) -> Option<Answer> {
         if self.len.load(SeqCst) == 0 {
@@ -73,9 +79,7 @@ impl Answers {
         }
         let mut waiting = self.waiting.lock();
         let answers = waiting.get_mut(key)?;
-        let index = answers.iter().position(|answer| {
-            answer.left.contains(&offset) && offset - answer.left.start <= SKIPPED
-        })?;
+        let index = answers.iter().position(|answer| answer.is_at(offset))?;
         let answer = answers.swap_remove(index);
         if answers.is_empty() {
             waiting.remove(key);
@@ -121,6 +125,10 @@ impl Drop for Kept {
 }
 
 impl Answer {
+    fn is_at(&self, offset: u64) -> bool {
+        self.left.contains(&offset) && offset - self.left.start <= SKIPPED
+    }
+
     /// Copies bytes from `offset` to `end` into the buffer, and reports how many arrive. Returns the
     /// number copied, which is less if the answer ends before.
     pub(super) async fn copy(

@@ -269,7 +269,9 @@ impl Core {
 }
 
 /// Returns the stream of a payload that is one.
-fn stream_of(payload: super::os::GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
+pub(super) fn stream_of(
+    payload: super::os::GetResultPayload,
+) -> BoxStream<'static, Result<Bytes>> {
     match payload {
         super::os::GetResultPayload::Stream(stream) => stream,
         #[allow(unreachable_patterns, reason = "a file, if object_store knows files")]

@@ -1,19 +1,31 @@
-//! Streams of long ranges.
+//! Streams of long ranges: one request, as without the cache, whose bytes fill the pages on their
+//! way. What is cached is not requested.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use folio_cache::{Advice, ByteStream, Priority};
+use folio_cache::{Advice, File, Priority};
+use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream, Stream};
-use futures_util::{FutureExt, StreamExt};
 
 use super::Core;
+use super::answers::Kept;
 use super::error::{Trouble, changed, own};
-use super::find::Found;
+use super::find::{Found, stream_of};
 use super::object::Refusal;
-use super::os::{Error, Result};
+use super::os::Result;
+use super::source::is_stream;
 use crate::base::counters::Event;
+
+/// The length of a piece, at most.
+const PIECE: u64 = 1 << 20;
+
+/// The share of the cache that a piece may pin: one part in so many.
+const SHARE: u64 = 64;
+
+/// The length of a page.
+const PAGE: u64 = 4096;
 
 /// A range that is read piece by piece, of one version.
 pub(super) struct Reading {
@@ -23,12 +35,14 @@ pub(super) struct Reading {
     advice: Option<Advice>,
     priority: Option<Priority>,
     from: From,
+    /// The answer that the next pieces come from.
+    answer: Option<Kept>,
 }
 
 /// Where the pieces come from.
 enum From {
     Nowhere,
-    Cache(Box<ByteStream>),
+    Cache(File),
     /// Past the cache: it has no memory.
     Store(BoxStream<'static, Result<Bytes>>),
 }
@@ -41,7 +55,7 @@ impl Reading {
         advice: Option<Advice>,
         priority: Option<Priority>,
     ) -> Self {
-        Self { core, found, left: range, advice, priority, from: From::Nowhere }
+        Self { core, found, left: range, advice, priority, from: From::Nowhere, answer: None }
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes>> + Send {
@@ -59,14 +73,21 @@ impl Reading {
 
     async fn next(&mut self) -> Result<Bytes> {
         loop {
-            match self.piece().await {
+            let piece = self.piece().await;
+            if let Err(trouble) = &piece {
+                self.core.failed(&self.found.entry, trouble);
+            }
+            match piece {
                 Ok(bytes) => {
-                    self.left.start += bytes.len() as u64;
+                    let len = bytes.len() as u64;
+                    self.core.count(&self.found.entry, Event::BytesWanted, len);
+                    self.left.start += len;
                     return Ok(bytes);
                 }
                 Err(Trouble::Store(error)) => return Err(error),
                 Err(Trouble::Changed) => return Err(changed(&self.found.entry.meta.location)),
-                Err(Trouble::Cache(_)) => {
+                Err(Trouble::Cache(error)) => {
+                    tracing::debug!(%error, "a stream goes past the cache");
                     let object = &self.found.entry.object;
                     let result = object.get(self.left.clone()).await;
                     let result = result.map_err(|refusal| match refusal {
@@ -83,45 +104,59 @@ impl Reading {
         let entry = &self.found.entry;
         if let From::Nowhere = self.from {
             self.core.source.runtime.remember();
+            // The request of the stream is all that is read ahead.
+            let advice = Some(self.advice.unwrap_or(Advice::Random));
             let ranges = std::slice::from_ref(&self.left);
-            let file = self.core.file(entry, ranges, self.advice, self.priority)?;
-            let len = self.left.end - self.left.start;
-            self.from = From::Cache(Box::new(file.stream(self.left.start, len)));
+            self.from = From::Cache(self.core.file(entry, ranges, advice, self.priority)?);
         }
-        let (piece, event) = match &mut self.from {
+        let bytes = match &mut self.from {
             From::Nowhere => unreachable!("it was set above"),
-            From::Cache(stream) => {
-                // What is ready at the first poll was in the cache, or came meanwhile.
-                let (next, hit) = match stream.next().now_or_never() {
-                    Some(next) => (next, true),
-                    None => (stream.next().await, false),
-                };
-                let next = next.transpose().map_err(Trouble::from);
-                (next, hit.then_some(Event::BytesHit))
-            }
-            From::Store(stream) => {
-                let next = stream.next().await.transpose().map_err(Trouble::Store);
-                (next, Some(Event::BytesPassed))
-            }
-        };
-        let piece = piece.and_then(|bytes| match bytes {
-            Some(bytes) if !bytes.is_empty() => Ok(bytes),
-            _ => Err(Trouble::Store(early_end(&self.left))),
-        });
-        match &piece {
-            Ok(bytes) => {
-                let len = bytes.len() as u64;
-                self.core.count(entry, Event::BytesWanted, len);
-                if let Some(event) = event {
-                    self.core.count(entry, event, len);
+            From::Cache(file) => {
+                let most = PIECE.min(self.core.cache.capacity() as u64 / SHARE).max(PAGE);
+                let end = (self.left.start / PAGE * PAGE + most).min(self.left.end);
+                let (at, len) = (self.left.start, (end - self.left.start) as usize);
+                if let Some(bytes) = file.try_bytes(at, len) {
+                    self.core.count(entry, Event::BytesHit, bytes.len() as u64);
+                    bytes
+                } else {
+                    let file = file.clone();
+                    self.request().await?;
+                    file.bytes_async(at, len).await?
                 }
             }
-            Err(trouble) => self.core.failed(entry, trouble),
+            From::Store(stream) => {
+                let bytes = stream.next().await.transpose().map_err(Trouble::Store)?;
+                let bytes = bytes.unwrap_or_default();
+                self.core.count(entry, Event::BytesPassed, bytes.len() as u64);
+                bytes
+            }
+        };
+        if bytes.is_empty() {
+            let Range { start, end } = self.left;
+            return Err(Trouble::Store(own(format!("the object ended at {start}, before {end}"))));
         }
-        piece
+        Ok(bytes)
     }
-}
 
-fn early_end(left: &Range<u64>) -> Error {
-    own(format!("the object ended at {}, before {}", left.start, left.end))
+    /// Requests all that is left, unless the bytes that come next are on their way. With advice to
+    /// read in order, the cache requests what it needs.
+    async fn request(&mut self) -> Result<(), Trouble> {
+        let object = &self.found.entry.object;
+        let (source, key) = (&self.core.source, &object.key);
+        let is_left_to_the_cache = matches!(self.advice, Some(Advice::Sequential | Advice::Normal));
+        if is_left_to_the_cache || source.answers.has(key, self.left.start) {
+            return Ok(());
+        }
+        let start = self.left.start / PAGE * PAGE;
+        let end = self.left.end.div_ceil(PAGE).saturating_mul(PAGE).min(object.identity.size);
+        let result = object.get(start..end).await.map_err(|refusal| match refusal {
+            Refusal::Changed => Trouble::Changed,
+            Refusal::Store(error) => Trouble::Store(error),
+        })?;
+        if is_stream(&result.payload) {
+            let answers = vec![(result.range.clone(), stream_of(result.payload))];
+            self.answer = Some(source.answers.keep(key.clone(), answers));
+        }
+        Ok(())
+    }
 }
