@@ -1,5 +1,5 @@
 //! Streams of long ranges: one request, as without the cache, whose bytes fill the pages on their
-//! way. What is cached is not requested.
+//! way. A piece that is cached is not requested.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -109,10 +109,10 @@ impl Reading {
             let ranges = std::slice::from_ref(&self.left);
             self.from = From::Cache(self.core.file(entry, ranges, advice, self.priority)?);
         }
+        let most = self.most();
         let bytes = match &mut self.from {
             From::Nowhere => unreachable!("it was set above"),
             From::Cache(file) => {
-                let most = PIECE.min(self.core.cache.capacity() as u64 / SHARE).max(PAGE);
                 let end = (self.left.start / PAGE * PAGE + most).min(self.left.end);
                 let (at, len) = (self.left.start, (end - self.left.start) as usize);
                 if let Some(bytes) = file.try_bytes(at, len) {
@@ -120,7 +120,7 @@ impl Reading {
                     bytes
                 } else {
                     let file = file.clone();
-                    self.request().await?;
+                    self.request(&file).await?;
                     file.bytes_async(at, len).await?
                 }
             }
@@ -138,9 +138,29 @@ impl Reading {
         Ok(bytes)
     }
 
-    /// Requests all that is left, unless the bytes that come next are on their way. With advice to
-    /// read in order, the cache requests what it needs.
-    async fn request(&mut self) -> Result<(), Trouble> {
+    /// Returns the longest piece in bytes.
+    fn most(&self) -> u64 {
+        PIECE.min(self.core.cache.capacity() as u64 / SHARE).max(PAGE)
+    }
+
+    /// Returns the end of what the next request is for: where a piece is cached, or the end.
+    fn end_of_request(&self, file: &File) -> u64 {
+        let most = self.most();
+        let is_cached = |at| file.try_bytes(at, 1).is_some();
+        let mut at = self.left.start / PAGE * PAGE + most;
+        while at < self.left.end {
+            let last = (at + most).min(self.left.end) - 1;
+            if is_cached(at) && is_cached(last) {
+                return at;
+            }
+            at += most;
+        }
+        self.left.end
+    }
+
+    /// Requests what is left up to what is cached, unless the bytes that come next are on their
+    /// way. With the advice that the caller gave, the cache requests what it needs.
+    async fn request(&mut self, file: &File) -> Result<(), Trouble> {
         let object = &self.found.entry.object;
         let (source, key) = (&self.core.source, &object.key);
         let is_left_to_the_cache = matches!(self.advice, Some(Advice::Sequential | Advice::Normal));
@@ -148,7 +168,7 @@ impl Reading {
             return Ok(());
         }
         let start = self.left.start / PAGE * PAGE;
-        let end = self.left.end.div_ceil(PAGE).saturating_mul(PAGE).min(object.identity.size);
+        let end = self.end_of_request(file).div_ceil(PAGE).saturating_mul(PAGE).min(object.identity.size);
         let result = object.get(start..end).await.map_err(|refusal| match refusal {
             Refusal::Changed => Trouble::Changed,
             Refusal::Store(error) => Trouble::Store(error),
