@@ -44,7 +44,8 @@
 //!   So a page that many threads miss is read once.
 //! - A handle is an immutable snapshot. A folio that leaves the index while it is pinned belongs to
 //!   its handles alone. Their memory is unmapped after the last of them is dropped.
-//! - Pages of a file stay cached for as long as the file is open somewhere.
+//! - Pages of a file stay cached for as long as the file is open somewhere; those of a distant store
+//!   also after that.
 //! - A writer that finds a page pinned writes to a copy and switches the slot. Otherwise it freezes
 //!   the page and writes in place.
 //!
@@ -59,6 +60,7 @@
 //! | [`File::read_at_async`] and others, [`ByteStream`] | futures and a stream, for any executor |
 //! | [`File::read_many`] | many reads by one call |
 //! | [`Backing`], [`LocalFile`], [`testing::Memory`] | sources of bytes |
+//! | [`AsyncBacking`], [`Cache::open_async`], [`testing::Distant`] | stores that answer late |
 //! | [`policy`] | the eviction policies |
 //! | [`CacheStats`] | counters |
 //! | [`Cache::frames`] | migration, offline memory, compaction |
@@ -173,6 +175,7 @@
 //!
 //! - `metrics`: [`Cache::record_metrics`](Cache) hands the counters to the crate `metrics`.
 //! - `hits`: [`CacheStats::hits`] counts hits, for about 1 ns each.
+//! - `tokio`: a `tokio::runtime::Handle` is a spawner ([`CacheBuilder::spawner`]).
 //! - `track`: an error for lack of memory names the lines of code that pin pages.
 //! - `checks`: checks every rule in release builds too. Debug builds always do.
 //!

@@ -23,7 +23,7 @@ struct Layers {
 /// Files beside the folders: they may use every layer, and no layer may use them.
 const TOP: [&str; 3] = ["lib.rs", "main.rs", "testing.rs"];
 
-const CRATES: [Layers; 4] = [
+const CRATES: [Layers; 5] = [
     Layers {
         krate: "folio-ref",
         levels: &[],
@@ -53,8 +53,14 @@ const CRATES: [Layers; 4] = [
         ],
         peers: &[("backing", "rt", "what the system refuses for now is tried again after a pause")],
         circles: &[(
-            &["state/mapping.rs", "state/registry.rs", "state/shared.rs"],
-            "a mapping belongs to a cache, which finds its mappings by their registry",
+            &[
+                "state/kept.rs",
+                "state/mapping.rs",
+                "state/registry.rs",
+                "state/remote.rs",
+                "state/shared.rs",
+            ],
+            "a mapping belongs to a cache, which finds its mappings by their registry, and keeps some",
         )],
     },
     Layers {
@@ -71,6 +77,12 @@ const CRATES: [Layers; 4] = [
                 "a slot hands out its lock, and the lock stores into its slot",
             ),
         ],
+    },
+    Layers {
+        krate: "folio-object-store",
+        levels: &[&["base"], &["store"]],
+        peers: &[],
+        circles: &[],
     },
     Layers {
         krate: "folio-bench",

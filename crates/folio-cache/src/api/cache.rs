@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
@@ -16,6 +17,9 @@ use crate::state::stats::CacheStats;
 use crate::state::units::CACHED;
 use crate::writeback::dirty_pages;
 use crate::writeback::sync;
+
+/// The time that [`Cache::quiesce`] waits for requests to distant stores.
+const DISTANT_QUIESCE: Duration = Duration::from_secs(1);
 
 /// Files cached in a fixed amount of memory. A clone is another handle on the same cache.
 ///
@@ -80,7 +84,8 @@ impl<S: Scheme> Cache<S> {
 
     /// Waits until no page is being read ahead, or written by the flusher. Requests of a reader
     /// that was just dropped continue for a while, and keep its file open. Does not wait for writes
-    /// that do not end.
+    /// that do not end, and at most a second for requests to distant stores. It does not know of
+    /// requests that a spawner drives.
     pub fn quiesce(&self) {
         if self.shared.is_inherited() {
             return;
@@ -89,6 +94,7 @@ impl<S: Scheme> Cache<S> {
         self.shared.flusher.quiesce();
         self.shared.flush_pool.quiesce(|time| self.shared.requests.longer_than(time));
         self.shared.reclaimer.quiesce();
+        self.shared.drive.quiesce(DISTANT_QUIESCE);
     }
 
     /// Sets the maximum number of background I/O threads. 0 disables all cache threads.
@@ -201,7 +207,6 @@ impl<S: Scheme> Drop for Cache<S> {
 mod tests {
     use std::sync::mpsc;
     use std::thread;
-    use std::time::Duration;
 
     use folio_frames::Owner;
 

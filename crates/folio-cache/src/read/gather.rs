@@ -114,6 +114,8 @@ enum Look<S: Scheme> {
     /// The object ends before.
     End,
     Missing(u64),
+    /// A page that is about to leave: the object changes.
+    Changing,
 }
 
 struct InFlight<S: Scheme> {
@@ -214,6 +216,12 @@ impl<S: Scheme> Gather<S> {
                     continue;
                 }
                 Ok(Look::Missing(page)) => page,
+                Ok(Look::Changing) => {
+                    self.mapping.shared.check_process()?;
+                    // Until the change ends.
+                    drop(version::lock(&self.mapping, self.remote()));
+                    continue;
+                }
             };
             self.mapping.shared.check_process()?;
             self.request_ahead(context);
@@ -221,6 +229,11 @@ impl<S: Scheme> Gather<S> {
             match self.answer(missing) {
                 Some(Answer::Pending) => return Poll::Pending,
                 Some(Answer::Page(folio)) => {
+                    if let Ok(page) = u32::try_from(missing)
+                        && folio.set_referenced()
+                    {
+                        prefetch::read_ahead_at_marker(&self.mapping, page);
+                    }
                     if let Some(bytes) = self.bytes_at(offset, wanted)
                         && let Some(piece) = self.pass(Some((folio, bytes)))
                     {
@@ -344,7 +357,7 @@ impl<S: Scheme> Gather<S> {
                     self.mapping.shared.counters.hit();
                     match self.bytes_at(offset, wanted) {
                         Some(bytes) => return Ok(Look::Found(folio, bytes)),
-                        None => break,
+                        None => return Ok(Look::Changing),
                     }
                 }
                 Lookup::Empty => break,

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::rt::flight::Task;
-use crate::rt::shim::{Condvar, Mutex, spawn, wait_for};
+use crate::rt::shim::{Condvar, Mutex, back_off, spawn, wait_for};
 
 /// A future that the thread drives.
 struct Driven {
@@ -154,6 +154,14 @@ impl Drive {
         drop(state);
         self.queue.changed.notify_one();
         is_started
+    }
+
+    /// Waits until it has no future, at most for a while.
+    pub(crate) fn quiesce(&self, most: Duration) {
+        let end = Instant::now() + most;
+        while !self.queue.state.lock().all.is_empty() && Instant::now() < end {
+            back_off(Duration::from_millis(1));
+        }
     }
 
     /// Starts the thread if there is none. Returns `false` if there is none then.

@@ -74,7 +74,10 @@ impl Listeners {
     }
 
     fn wake_all(&self) {
-        let wakers = self.state.lock().take_wakers();
+        let mut wakers = self.state.lock().take_wakers();
+        if cfg!(broken = "one-waiter-woken") {
+            wakers.truncate(1);
+        }
         wake(wakers);
     }
 }

@@ -14,6 +14,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod deleted;
+mod distant;
 mod large_folio;
 mod length;
 mod sync_group;
