@@ -1,7 +1,7 @@
 //! A cache for object stores: an `ObjectStore` around any other, on the pages of a [`Cache`].
 //!
-//! `CachedStore` exists once for each version of `object_store`: in the module `v013`, which
-//! DataFusion 55 and Ballista 55 take, and in `v014`. A feature turns each on. They share all else.
+//! `CachedStore` exists once for each version of `object_store`: in the module `v013`, for
+//! `DataFusion` 55 and Ballista 55, and in `v014`. A feature turns each on. They share all else.
 //!
 //! ```
 //! # #[cfg(feature = "object_store_014")] {
@@ -83,6 +83,7 @@
 //! - `metrics`: `CachedStore::record_metrics`.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::duplicate_mod, reason = "the store is compiled once for each version")]
 
 mod base;
 #[cfg(feature = "object_store_013")]

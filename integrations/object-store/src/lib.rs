@@ -1,6 +1,8 @@
 //! Servers on loopback, for tests and benchmarks of stores: S3 by `s3s-fs` and by moto, WebDAV by
 //! `dav-server`. Each answers after a delay, and counts its requests.
 
+#![forbid(unsafe_code)]
+
 mod moto;
 
 pub use moto::Moto;

@@ -70,7 +70,8 @@ impl Moto {
     pub async fn make_bucket(&self, name: &str) -> anyhow::Result<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
         let request = format!(
-            "PUT /{name} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            "PUT /{name} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();

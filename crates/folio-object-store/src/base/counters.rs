@@ -28,11 +28,11 @@ pub struct StoreStats {
     pub errors: u64,
     /// Puts, uploads, copies, renames and deletes.
     pub writes: u64,
-    /// Objects whose metadata is kept now. 0 for a prefix.
+    /// Objects of which the metadata is kept now. 0 for a prefix.
     pub objects: u64,
     /// The size of that metadata in bytes. 0 for a prefix.
     pub metadata_bytes: u64,
-    /// Objects whose metadata was evicted. 0 for a prefix.
+    /// Objects of which the metadata was evicted. 0 for a prefix.
     pub metadata_evicted: u64,
 }
 
@@ -102,7 +102,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// What is counted while the store works.
+/// A counter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
     Gets,
@@ -218,7 +218,8 @@ mod tests {
         };
         assert_eq!(
             stats.to_string(),
-            "1 get returned 1.0 MiB, 50.0 % of it from the cache, by 3 requests that fetched 1.5 KiB"
+            "1 get returned 1.0 MiB, 50.0 % of it from the cache, by 3 requests that fetched \
+             1.5 KiB"
         );
         let more = StoreStats { changed: 1, errors: 2, ..StoreStats::default() };
         assert_eq!(

@@ -17,7 +17,7 @@
 //! | after the write has ended | later | yes: the store had the write before |
 //!
 //! The check and the insertion are one step under the lock of the table, and so is the removal: see
-//! `table.rs`. A write whose outcome is unknown may take effect later. So its slot is doubted for a
+//! `table.rs`. A write of unknown outcome may take effect later. So its slot is doubted for a
 //! while: gets ask the store, whatever the rule of consistency is, until the time is over and the
 //! store has answered once more.
 
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 const SLOTS: usize = 1024;
 
 /// The time in which a request that was sent may still take effect.
-const DOUBT: Duration = Duration::from_secs(120);
+const DOUBT: Duration = Duration::from_mins(2);
 
 /// The counts of all slots, and the clock.
 #[derive(Debug)]

@@ -27,7 +27,7 @@ pub(crate) struct StoreId {
     pub(crate) number: u64,
 }
 
-/// What tells the versions of an object apart.
+/// Tells the versions of an object apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// The strong `ETag`, else the version, that the store gave.
@@ -91,15 +91,12 @@ pub(crate) fn key(
     let text = store.name.as_ref().map_or(0, String::len) + path.len();
     let mut name =
         Vec::with_capacity(FIXED + text + version.unwrap_or_default().len() + identity.len());
-    match &store.name {
-        Some(id) => {
-            name.push(1);
-            push_text(&mut name, id);
-        }
-        None => {
-            name.push(0);
-            name.extend(store.number.to_le_bytes());
-        }
+    if let Some(id) = &store.name {
+        name.push(1);
+        push_text(&mut name, id);
+    } else {
+        name.push(0);
+        name.extend(store.number.to_le_bytes());
     }
     push_text(&mut name, path);
     name.push(u8::from(version.is_some()));

@@ -1,4 +1,4 @@
-//! What does not depend on the version of `object_store`.
+//! The parts that do not depend on the version of `object_store`.
 
 pub(crate) mod counters;
 pub(crate) mod epochs;

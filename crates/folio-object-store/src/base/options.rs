@@ -12,7 +12,7 @@ pub enum Consistency {
     /// Objects never change. What is known about an object is never asked again. A change by others
     /// is seen once the metadata of the object is evicted or invalidated, or a listing shows it.
     Immutable,
-    /// What is known is used for this long. Then the next get asks the store, by one conditional
+    /// Metadata is used for this long. Then the next get asks the store, by one conditional
     /// request without bytes. A get returns a version that was the newest at some moment since this
     /// long before its call.
     ValidatedAfter(Duration),
@@ -108,7 +108,7 @@ impl Options {
         self
     }
 
-    /// Sets the maximum number of objects whose metadata is kept. The default is 65,536.
+    /// Sets the maximum number of objects of which the metadata is kept. The default is 65,536.
     pub fn metadata_entries(mut self, entries: usize) -> Self {
         self.metadata_entries = entries;
         self

@@ -1,5 +1,5 @@
-//! The runtime of the readers, for requests that are polled outside of it: by a thread of the cache,
-//! or by a reader that blocks. The stores of `object_store` need tokio's.
+//! The runtime of the readers, for requests that are polled outside of it: by a thread of the
+//! cache, or by a reader that blocks. The stores of `object_store` need tokio's.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

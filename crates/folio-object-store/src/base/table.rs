@@ -28,7 +28,7 @@ impl Name {
     }
 }
 
-/// What is known about objects.
+/// The metadata of objects.
 #[derive(Debug)]
 pub(crate) struct Table<E> {
     shards: Box<[Mutex<Shard<E>>]>,

@@ -1,5 +1,5 @@
-//! Answers whose bytes are not read yet: those to the requests that were sent before the length of
-//! the object was known. The fills of its pages take them, in the place of requests of their own.
+//! Answers of which the bytes are not read yet: those to the first requests of an object, and to
+//! the requests of streams. The fills of its pages take them, in the place of requests of their own.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -129,8 +129,8 @@ impl Answer {
         self.left.contains(&offset) && offset - self.left.start <= SKIPPED
     }
 
-    /// Copies bytes from `offset` to `end` into the buffer, and reports how many arrive. Returns the
-    /// number copied, which is less if the answer ends before.
+    /// Copies bytes from `offset` to `end` into the buffer, and reports how many arrive. Returns
+    /// the number copied, which is less if the answer ends before.
     pub(super) async fn copy(
         &mut self,
         offset: u64,

@@ -1,4 +1,4 @@
-//! What is known about an object: an entry of the table of metadata.
+//! An entry of the table of metadata: one version of an object.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,7 +15,7 @@ use crate::base::key::{StoreId, key};
 /// validator its pages are for one get alone.
 const RECENT: Duration = Duration::from_secs(2);
 
-/// What an entry costs beside its texts, in bytes.
+/// The size of an entry without its texts, in bytes.
 const OVERHEAD: usize = size_of::<Entry>() + size_of::<Object>() + 160;
 
 /// One version of an object.
@@ -81,7 +81,8 @@ impl Entry {
 
     /// Returns the size of the entry in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let texts = [&self.meta.e_tag, &self.meta.version].map(|text| text.as_ref().map_or(0, String::len));
+        let texts =
+            [&self.meta.e_tag, &self.meta.version].map(|text| text.as_ref().map_or(0, String::len));
         let attributes: usize = self
             .attributes
             .iter()
@@ -89,7 +90,10 @@ impl Entry {
             .sum();
         // The path is in the metadata, the object, the name of its pages and the table; the
         // validators in the first three.
-        OVERHEAD + 4 * self.meta.location.as_ref().len() + 3 * texts.iter().sum::<usize>() + attributes
+        OVERHEAD
+            + 4 * self.meta.location.as_ref().len()
+            + 3 * texts.iter().sum::<usize>()
+            + attributes
     }
 }
 

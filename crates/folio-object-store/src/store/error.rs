@@ -122,10 +122,9 @@ pub(super) fn again(error: &Arc<Error>) -> Error {
         Error::AlreadyExists { path, .. } => Error::AlreadyExists { path: path.clone(), source },
         Error::Precondition { path, .. } => Error::Precondition { path: path.clone(), source },
         Error::NotModified { path, .. } => Error::NotModified { path: path.clone(), source },
-        Error::NotImplemented { operation, implementer } => Error::NotImplemented {
-            operation: operation.clone(),
-            implementer: implementer.clone(),
-        },
+        Error::NotImplemented { operation, implementer } => {
+            Error::NotImplemented { operation: operation.clone(), implementer: implementer.clone() }
+        }
         Error::PermissionDenied { path, .. } => {
             Error::PermissionDenied { path: path.clone(), source }
         }
@@ -156,7 +155,7 @@ pub(super) fn is_refusal(error: &Error) -> bool {
     )
 }
 
-/// Returns the error of a reader whose object changed under it.
+/// Returns the error of a reader after a change of its object.
 pub(super) fn changed(path: &Path) -> Error {
     Error::Precondition { path: path.to_string(), source: Box::new(Changed) }
 }
@@ -181,8 +180,9 @@ mod tests {
 
     #[test]
     fn variants_and_texts_pass_through_the_cache() {
+        type Make = fn(String, Box<dyn StdError + Send + Sync>) -> Error;
         let (path, source) = (|| "a/b".to_owned(), || "why".into());
-        let errors: [fn(String, Box<dyn StdError + Send + Sync>) -> Error; 9] = [
+        let errors: [Make; 9] = [
             |_, source| Error::Generic { store: "S3", source },
             |path, source| Error::NotFound { path, source },
             |_, source| Error::NotSupported { source },

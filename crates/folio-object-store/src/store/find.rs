@@ -4,16 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use bytes::Bytes;
 use folio_cache::Cache;
 use futures_util::future::try_join_all;
-use futures_util::stream::BoxStream;
 
 use super::Core;
 use super::answers::Kept;
 use super::entry::{Entry, Origin};
 use super::os::{Error, GetOptions, GetRange, GetResult, Result, path::Path};
-use super::source::{identity_of, is_stream};
+use super::source::{identity_of, is_stream, stream_of};
 use crate::Consistency;
 use crate::base::counters::Event;
 use crate::base::epochs::nanos;
@@ -43,10 +41,10 @@ impl Drop for Alone {
     }
 }
 
-/// What a get wants of an object about which nothing is known.
+/// The bytes that a get wants of an object without metadata.
 #[derive(Clone, Copy)]
 pub(super) enum Wanted<'w> {
-    /// What its options say.
+    /// Those that its options name.
     Get(&'w GetOptions),
     Ranges(&'w [Range<u64>]),
 }
@@ -121,10 +119,9 @@ impl Core {
         let place = self.source.counters.place(path.as_ref());
         let (ticket, sent) = (self.epochs.ticket(path.as_ref()), self.epochs.now());
         let requests = self.requests(wanted);
-        let results: Vec<GetResult> = try_join_all(
-            requests.into_iter().map(|options| self.source.get(path, options, place)),
-        )
-        .await?;
+        let results: Vec<GetResult> =
+            try_join_all(requests.into_iter().map(|options| self.source.get(path, options, place)))
+                .await?;
         let mut entry = None;
         let mut answers = Vec::new();
         for result in results {
@@ -157,7 +154,7 @@ impl Core {
     /// Returns the requests of a get of an object of which not even the length is known.
     fn requests(&self, wanted: Wanted<'_>) -> Vec<GetOptions> {
         let most = self.source.preferences.request_bytes;
-        let ranged = |options: &GetOptions, ranges: Vec<Range<u64>>| {
+        let each = |options: &GetOptions, ranges: Vec<Range<u64>>| {
             ranges
                 .into_iter()
                 .map(|range| GetOptions {
@@ -167,14 +164,14 @@ impl Core {
                 .collect::<Vec<_>>()
         };
         let requests = match wanted {
-            Wanted::Ranges(ranges) => ranged(
+            Wanted::Ranges(ranges) => each(
                 &GetOptions::default(),
                 plan::requests(ranges, self.source.preferences.gap_bytes, most),
             ),
             Wanted::Get(options) if options.head => vec![options.clone()],
             Wanted::Get(options) => match &options.range {
                 Some(GetRange::Bounded(range)) => {
-                    ranged(options, plan::requests(std::slice::from_ref(range), 0, most))
+                    each(options, plan::requests(std::slice::from_ref(range), 0, most))
                 }
                 Some(GetRange::Offset(offset)) => vec![GetOptions {
                     range: Some(GetRange::Offset(plan::page_of(*offset))),
@@ -193,7 +190,7 @@ impl Core {
         // Nothing but empty ranges. The first is the store's to judge.
         match wanted {
             Wanted::Get(options) => vec![options.clone()],
-            Wanted::Ranges(ranges) => ranged(&GetOptions::default(), ranges[..1].to_vec()),
+            Wanted::Ranges(ranges) => each(&GetOptions::default(), ranges[..1].to_vec()),
         }
     }
 
@@ -222,8 +219,7 @@ impl Core {
                     self.source.counters.count(object.place, Event::Changed, 1);
                 }
                 let version = object.version.as_deref();
-                let origin =
-                    Origin { store: &self.id, version, place: object.place, ticket, sent };
+                let origin = Origin { store: &self.id, version, place: object.place, ticket, sent };
                 let mut meta = meta;
                 meta.location = path.clone();
                 let newer = Arc::new(Entry::new(&self.source, meta, attributes, &origin));
@@ -265,16 +261,5 @@ impl Core {
         let version = entry.object.version.as_deref();
         self.table.remove_same(entry.meta.location.as_ref(), version, entry);
         entry.validated.store(0, Relaxed);
-    }
-}
-
-/// Returns the stream of a payload that is one.
-pub(super) fn stream_of(
-    payload: super::os::GetResultPayload,
-) -> BoxStream<'static, Result<Bytes>> {
-    match payload {
-        super::os::GetResultPayload::Stream(stream) => stream,
-        #[allow(unreachable_patterns, reason = "a file, if object_store knows files")]
-        _ => Box::pin(futures_util::stream::empty()),
     }
 }

@@ -111,7 +111,9 @@ impl ObjectStore for CachedStore {
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         let writes = [from, to].map(|path| Write::begin(&self.core, path));
         let result = self.inner().rename_opts(from, to, options).await;
-        writes.into_iter().for_each(|write| write.end(&result));
+        for write in writes {
+            write.end(&result);
+        }
         result
     }
 }

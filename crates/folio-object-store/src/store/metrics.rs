@@ -31,7 +31,7 @@ const COUNTERS: &[CounterOf] = &[
 
 /// A gauge: name, unit, description, and its value.
 const GAUGES: &[CounterOf] = &[
-    ("object_cache_objects", Unit::Count, "Objects whose metadata is kept", |stats| stats.objects),
+    ("object_cache_objects", Unit::Count, "Objects with metadata", |stats| stats.objects),
     ("object_cache_metadata_bytes", Unit::Bytes, "Memory of their metadata", |stats| {
         stats.metadata_bytes
     }),

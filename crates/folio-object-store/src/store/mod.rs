@@ -34,7 +34,7 @@ use source::{Source, identity_of};
 /// The smallest and the largest default of [`Options::request_bytes`].
 const REQUEST_BYTES: (u64, u64) = (1 << 20, 64 << 20);
 
-/// An object store whose objects are cached in a [`Cache`]. A clone is another handle on the same
+/// An object store with its objects cached in a [`Cache`]. A clone is another handle on the same
 /// store.
 ///
 /// Writes go through to the store at once. See [`Consistency`] for what a read returns.
@@ -48,7 +48,7 @@ pub struct CachedStore {
     core: Arc<Core>,
 }
 
-/// What all handles of a cached store share.
+/// The state that all handles of a cached store share.
 struct Core {
     source: Arc<Source>,
     cache: Cache,
@@ -157,7 +157,8 @@ impl Core {
     fn listed(&self, meta: &ObjectMeta) {
         let Some(entry) = self.table.get(meta.location.as_ref(), None) else { return };
         let (known, listed) = (&entry.object.identity, identity_of(meta));
-        let strong = |text: &Option<String>| text.as_deref().map(|text| text.trim_matches('"').to_owned());
+        let strong =
+            |text: &Option<String>| text.as_deref().map(|text| text.trim_matches('"').to_owned());
         let differ = match (strong(&known.strong), strong(&listed.strong)) {
             (Some(known), Some(listed)) => known != listed,
             _ => false,

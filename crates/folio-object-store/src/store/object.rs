@@ -11,8 +11,9 @@ use folio_cache::{
 use futures_util::StreamExt;
 
 use super::error::{Changed, Failure, own};
-use super::os::{Error, GetOptions, GetRange, GetResult, GetResultPayload, path::Path};
-use super::source::{Source, identity_of};
+use super::get_result;
+use super::os::{Error, GetOptions, GetRange, GetResult, path::Path};
+use super::source::{Source, identity_of, is_stream, stream_of};
 use crate::base::counters::{Event, Place};
 use crate::base::key::Identity;
 
@@ -100,15 +101,15 @@ impl Object {
             self.count_fetched(bytes.len() as u64);
             left -= buffer.put_slice(&bytes[..bytes.len().min(left)]);
         };
-        match result.payload {
-            GetResultPayload::Stream(mut stream) => {
-                while let Some(bytes) = stream.next().await {
-                    put(&bytes?);
-                }
+        let GetResult { payload, meta, range, attributes, .. } = result;
+        if is_stream(&payload) {
+            let mut stream = stream_of(payload);
+            while let Some(bytes) = stream.next().await {
+                put(&bytes?);
             }
+        } else {
             // It is read at once: a stream of a file reads 8 KiB at a time.
-            #[allow(unreachable_patterns, reason = "a file, if object_store knows files")]
-            payload => put(&GetResult { payload, ..result }.bytes().await?),
+            put(&get_result(payload, meta, range, attributes).bytes().await?);
         }
         if left > 0 {
             let came = len - left as u64;

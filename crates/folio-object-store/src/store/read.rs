@@ -70,7 +70,7 @@ impl Core {
             }
             let meta = &found.entry.meta;
             if options.head {
-                return Ok(self.result(&found.entry, 0..meta.size, stream::empty().boxed()));
+                return Ok(result(&found.entry, 0..meta.size, stream::empty().boxed()));
             }
             let Some(range) = range_of(&options, meta.size).filter(|range| range.end <= CACHED)
             else {
@@ -89,7 +89,7 @@ impl Core {
                 Ok(Some(mut bytes)) => {
                     let bytes = bytes.pop().unwrap_or_default();
                     let payload = stream::once(std::future::ready(Ok(bytes))).boxed();
-                    return Ok(self.result(&found.entry, range, payload));
+                    return Ok(result(&found.entry, range, payload));
                 }
                 Ok(None) | Err(Trouble::Changed) => {}
                 Err(Trouble::Store(error)) => return Err(error),
@@ -129,7 +129,9 @@ impl Core {
                     Arc::clone(&found.entry)
                 };
                 if known.object.key == found.entry.object.key {
-                    return Err(own(format!("range {range:?} is not in an object of {size} bytes")));
+                    return Err(own(format!(
+                        "range {range:?} is not in an object of {size} bytes"
+                    )));
                 }
                 continue;
             }
@@ -217,7 +219,8 @@ impl Core {
         let missing: Vec<_> = ranges
             .iter()
             .zip(&bytes)
-            .filter_map(|(range, bytes)| bytes.is_none().then(|| range.clone()))
+            .filter(|(_, bytes)| bytes.is_none())
+            .map(|(range, _)| range.clone())
             .collect();
         if !missing.is_empty() {
             self.source.runtime.remember();
@@ -261,7 +264,7 @@ impl Core {
         let advice = advice.or_else(|| (len > self.once_above).then_some(Advice::Once));
         let entry = Arc::clone(&found.entry);
         let reading = Reading::new(Arc::clone(self), found, range.clone(), advice, priority);
-        self.result(&entry, range, reading.into_stream().boxed())
+        result(&entry, range, reading.into_stream().boxed())
     }
 
     /// Sends a get to the store as it is. It is one request, so its bytes are of one version.
@@ -319,16 +322,15 @@ impl Core {
     pub(super) fn count(&self, entry: &Entry, event: Event, n: u64) {
         self.source.counters.count(entry.object.place, event, n);
     }
+}
 
-    fn result(
-        &self,
-        entry: &Entry,
-        range: Range<u64>,
-        payload: stream::BoxStream<'static, Result<Bytes>>,
-    ) -> GetResult {
-        let payload = GetResultPayload::Stream(payload);
-        get_result(payload, entry.meta.clone(), range, entry.attributes.clone())
-    }
+fn result(
+    entry: &Entry,
+    range: Range<u64>,
+    payload: stream::BoxStream<'static, Result<Bytes>>,
+) -> GetResult {
+    let payload = GetResultPayload::Stream(payload);
+    get_result(payload, entry.meta.clone(), range, entry.attributes.clone())
 }
 
 fn is_conditional(options: &GetOptions) -> bool {

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use bytes::Bytes;
 use folio_cache::Preferences;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 
 use super::answers::Answers;
 use super::os::{
@@ -13,8 +16,8 @@ use crate::base::counters::{Counters, Event, Place};
 use crate::base::key::Identity;
 use crate::base::runtime::Runtime;
 
-/// What the open objects share. It knows nothing of the cache, so that the cache's files, which
-/// refer to it, do not keep their own cache alive.
+/// The state that the open objects share. It knows nothing of the cache: the files of the cache
+/// refer to it, and must not keep their own cache alive.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) inner: Inner,
@@ -96,10 +99,7 @@ impl Source {
 
 /// Returns `true` for errors that are answers to a question.
 fn is_answer(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::NotFound { .. } | Error::Precondition { .. } | Error::NotModified { .. }
-    )
+    matches!(error, Error::NotFound { .. } | Error::Precondition { .. } | Error::NotModified { .. })
 }
 
 /// Returns what tells the versions of an object apart.
@@ -111,4 +111,10 @@ pub(super) fn identity_of(meta: &ObjectMeta) -> Identity {
 /// Returns `true` if a result is a stream. Another kind is an open file.
 pub(super) fn is_stream(payload: &GetResultPayload) -> bool {
     matches!(payload, GetResultPayload::Stream(_))
+}
+
+/// Returns the stream of a payload that is one.
+#[allow(irrefutable_let_patterns, reason = "a file is another, if object_store knows files")]
+pub(super) fn stream_of(payload: GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
+    if let GetResultPayload::Stream(stream) = payload { stream } else { stream::empty().boxed() }
 }

@@ -1,4 +1,4 @@
-//! Streams of long ranges: one request, as without the cache, whose bytes fill the pages on their
+//! Streams of long ranges: one request, as without the cache. Its bytes fill the pages on their
 //! way. A piece that is cached is not requested.
 
 use std::ops::Range;
@@ -12,10 +12,10 @@ use futures_util::stream::{self, BoxStream, Stream};
 use super::Core;
 use super::answers::Kept;
 use super::error::{Trouble, changed, own};
-use super::find::{Found, stream_of};
+use super::find::Found;
 use super::object::Refusal;
 use super::os::Result;
-use super::source::is_stream;
+use super::source::{is_stream, stream_of};
 use crate::base::counters::Event;
 
 /// The length of a piece, at most.
@@ -168,7 +168,8 @@ impl Reading {
             return Ok(());
         }
         let start = self.left.start / PAGE * PAGE;
-        let end = self.end_of_request(file).div_ceil(PAGE).saturating_mul(PAGE).min(object.identity.size);
+        let end =
+            self.end_of_request(file).div_ceil(PAGE).saturating_mul(PAGE).min(object.identity.size);
         let result = object.get(start..end).await.map_err(|refusal| match refusal {
             Refusal::Changed => Trouble::Changed,
             Refusal::Store(error) => Trouble::Store(error),

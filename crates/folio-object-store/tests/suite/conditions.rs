@@ -24,7 +24,7 @@ fn all_conditions_are_judged_as_the_store_does() {
             put(&bare.inner, "a", &pattern(1, 10_000)).await;
             let meta = bare.inner.head(&"a".into()).await.unwrap();
             let tag = meta.e_tag.clone().unwrap();
-            let hour = Duration::from_secs(3600);
+            let hour = Duration::from_hours(1);
             let tags = [None, Some(tag.clone()), Some("\"no\"".into()), Some("*".into())];
             let both = Some(format!("\"no\", {tag}"));
             let times = [
@@ -104,7 +104,7 @@ fn a_condition_on_a_newer_version_makes_the_cache_ask() {
 }
 
 #[test]
-fn a_condition_that_fails_on_the_first_request_is_the_stores_answer() {
+fn a_condition_that_fails_at_once_is_the_stores_answer() {
     let (bare, store) = in_memory(Consistency::Immutable);
     run(async {
         put(&bare.inner, "a", &pattern(1, 5000)).await;

@@ -185,7 +185,7 @@ fn a_change_during_a_stream_of_one_request_is_not_seen_by_it() {
 }
 
 #[test]
-fn a_change_during_a_stream_of_many_requests_ends_it_with_an_error() {
+fn a_change_ends_a_stream_of_many_requests_with_an_error() {
     let bare = std::sync::Arc::new(super::Tricky::in_memory());
     let options = super::Options::new().consistency(HOUR).request_bytes(1 << 20);
     let inner: std::sync::Arc<dyn ObjectStore> = bare.clone();
@@ -221,10 +221,8 @@ fn named_versions_are_apart_from_the_newest() {
     // The store in memory ignores versions: what is checked is that each has an entry of its own.
     let (bare, store) = in_memory(Consistency::Immutable);
     run(async {
-        let version = |name: &str| GetOptions {
-            version: Some(name.to_owned()),
-            ..GetOptions::default()
-        };
+        let version =
+            |name: &str| GetOptions { version: Some(name.to_owned()), ..GetOptions::default() };
         put(&bare.inner, "a", &pattern(1, LEN)).await;
         assert_eq!(get(&store, "a", version("1")).await.unwrap(), pattern(1, LEN));
         put(&bare.inner, "a", &pattern(2, LEN)).await;

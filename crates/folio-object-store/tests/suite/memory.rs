@@ -8,9 +8,7 @@ use futures_util::stream;
 
 use super::os::path::Path;
 use super::os::{GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt};
-use super::{
-    CachedStore, Cache, Consistency, Options, Tricky, get, pattern, put, run, whole,
-};
+use super::{Cache, CachedStore, Consistency, Options, Tricky, get, pattern, put, run, whole};
 
 const M: usize = 1 << 20;
 
@@ -160,7 +158,7 @@ fn objects_past_16_tib_are_cached_up_to_there() {
         for _ in 0..2 {
             let ranges = [0..10, limit - 8192..limit, limit - 1..limit + 1, HUGE - 1..HUGE];
             let bytes = store.get_ranges(&path, &ranges).await.unwrap();
-            let lens: Vec<_> = bytes.iter().map(|bytes| bytes.len()).collect();
+            let lens: Vec<_> = bytes.iter().map(bytes::Bytes::len).collect();
             assert_eq!(lens, [10, 8192, 2, 1]);
             assert_eq!((bytes[1][0], bytes[1][4096], bytes[2][1]), (254, 255, 0));
         }

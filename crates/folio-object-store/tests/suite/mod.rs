@@ -14,9 +14,9 @@ mod stores;
 mod tricky;
 mod validators;
 
-use super::result;
 use super::cached::CachedStore;
 use super::cached::object_store as os;
+use super::result;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use os::{GetOptions, ObjectStore, ObjectStoreExt};
 use tricky::Tricky;
 
 /// A rule that asks after a time that no test lasts.
-const HOUR: Consistency = Consistency::ValidatedAfter(Duration::from_secs(3600));
+const HOUR: Consistency = Consistency::ValidatedAfter(Duration::from_hours(1));
 
 /// All rules of consistency.
 const MODES: [Consistency; 4] = [

@@ -60,6 +60,9 @@ struct World {
     history: Mutex<History>,
 }
 
+/// The size of an object, if the read tells it, and the pieces read with their offsets.
+type Read = (Option<u64>, Vec<(u64, bytes::Bytes)>);
+
 /// Returns the contents of a version: each 8 bytes tell it, and their offset.
 fn contents(version: u64) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(version);
@@ -154,12 +157,7 @@ impl World {
         self.check(index, called, read);
     }
 
-    fn check(
-        &self,
-        path: usize,
-        called: Instant,
-        read: Result<(Option<u64>, Vec<(u64, bytes::Bytes)>), Error>,
-    ) {
+    fn check(&self, path: usize, called: Instant, read: Result<Read, Error>) {
         let mut history = self.history.lock().unwrap();
         history.reads += 1;
         let read = match read {
@@ -182,9 +180,8 @@ impl World {
                     })
             }
         };
-        let allowed = |write: &&Written| {
-            write.path == path && self.is_allowed(&history, write, called)
-        };
+        let allowed =
+            |write: &&Written| write.path == path && self.is_allowed(&history, write, called);
         let candidates: Vec<_> = history.writes.iter().filter(allowed).collect();
         assert!(
             candidates.iter().any(|write| fits(write.version)),

@@ -79,7 +79,11 @@ fn ranges_that_are_not_there_are_the_stores_errors() {
                 let error = get(&store, path, with(range.clone())).await.unwrap_err();
                 assert_eq!(error.to_string(), expected.to_string(), "{path} {range:?}");
             }
-            #[allow(clippy::reversed_empty_ranges, reason = "a bad range")]
+            #[allow(
+                clippy::reversed_empty_ranges,
+                clippy::single_range_in_vec_init,
+                reason = "bad ranges"
+            )]
             let bad: [(&str, &[Range<u64>]); 5] = [
                 ("a", &[0..1, 200..201]),
                 ("a", &[5..5, 0..1]),
@@ -172,7 +176,8 @@ fn an_unread_result_fetches_nothing_more() {
 
 #[test]
 fn empty_objects_and_odd_paths_are_objects_like_others() {
-    let paths = ["empty", "a b", "%20", "ü/😀", "a/../b", "q?x=1#y", "a%2Fb", "x\u{a0}", "a/b.c~'\"<>"];
+    let paths =
+        ["empty", "a b", "%20", "ü/😀", "a/../b", "q?x=1#y", "a%2Fb", "x\u{a0}", "a/b.c~'\"<>"];
     for mode in MODES {
         let (bare, store) = in_memory(mode);
         run(async {

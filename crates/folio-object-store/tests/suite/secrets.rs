@@ -1,5 +1,6 @@
 //! Nothing of the cached store shows what the wrapped store may hold of secrets.
 
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use super::os::ObjectStoreExt;
@@ -15,7 +16,7 @@ struct Text<'t>(&'t mut String);
 
 impl Visit for Text<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.0.push_str(&format!("{field}={value:?} "));
+        write!(self.0, "{field}={value:?} ").expect("a String");
     }
 }
 

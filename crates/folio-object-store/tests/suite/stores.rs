@@ -13,7 +13,7 @@ use os::{
     ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// What the one object of a store holds.
+/// The object of a store that has one.
 pub(super) trait OneObject: fmt::Debug + Send + Sync + 'static {
     fn size(&self) -> u64;
     fn payload(&self, range: Range<u64>) -> GetResultPayload;

@@ -46,7 +46,7 @@ pub(super) struct Request {
     pub(super) if_none_match: bool,
 }
 
-/// What happens to a request or to its answer.
+/// A fault of a request, or of its answer.
 pub(super) enum Fault {
     /// The request fails before it reaches the store.
     Error(fn(&Path) -> Error),
@@ -155,15 +155,16 @@ impl Tricky {
         };
         let last = pieces.len();
         let path = meta.location.clone();
-        let stream = stream::iter(pieces.into_iter().enumerate()).then(move |(i, (yields, piece))| {
-            let path = path.clone();
-            async move {
-                for _ in 0..yields {
-                    tokio::task::yield_now().await;
+        let stream =
+            stream::iter(pieces.into_iter().enumerate()).then(move |(i, (yields, piece))| {
+                let path = path.clone();
+                async move {
+                    for _ in 0..yields {
+                        tokio::task::yield_now().await;
+                    }
+                    if breaks && i + 1 == last { Err(timed_out(&path)) } else { Ok(piece) }
                 }
-                if breaks && i + 1 == last { Err(timed_out(&path)) } else { Ok(piece) }
-            }
-        });
+            });
         let payload = GetResultPayload::Stream(stream.boxed());
         Ok(super::result(payload, meta, range, attributes))
     }
@@ -189,12 +190,11 @@ impl Tricky {
     fn conditions(&self, mut options: GetOptions) -> Result<GetOptions> {
         let asked = options.if_match.is_some() || options.if_none_match.is_some();
         match self.conditions {
-            Conditions::Kept => {}
             Conditions::Ignored => (options.if_match, options.if_none_match) = (None, None),
             Conditions::Refused if asked => {
                 return Err(Error::NotSupported { source: "no conditions".into() });
             }
-            Conditions::Refused => {}
+            Conditions::Kept | Conditions::Refused => {}
         }
         Ok(options)
     }

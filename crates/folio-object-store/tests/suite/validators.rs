@@ -26,7 +26,10 @@ fn own_writes_are_seen_without_validators_too() {
                         put(&store, "a", &pattern(seed, LEN)).await;
                         for _ in 0..2 {
                             let bytes = whole(&store, "a").await.unwrap();
-                            assert!(bytes == pattern(seed, LEN), "{tags:?} {conditions:?} {mode:?}");
+                            assert!(
+                                bytes == pattern(seed, LEN),
+                                "{tags:?} {conditions:?} {mode:?}"
+                            );
                         }
                     }
                 });
@@ -36,7 +39,7 @@ fn own_writes_are_seen_without_validators_too() {
 }
 
 #[test]
-fn a_version_without_a_strong_validator_is_kept_once_it_is_old_enough() {
+fn a_version_without_a_strong_validator_is_kept_when_old() {
     for tags in [Tags::Weak, Tags::None] {
         let (bare, store) = over(tricky(tags, Conditions::Kept), Consistency::Immutable);
         run(async {

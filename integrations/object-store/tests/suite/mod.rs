@@ -96,7 +96,8 @@ async fn table(
 ) -> String {
     let (mut text, mut worse) = (String::new(), Vec::new());
     let names = modes().map(|(name, _)| name);
-    writeln!(text, "### {server}, object_store {VERSION}\n\n| test | {} |", names.join(" | ")).unwrap();
+    writeln!(text, "### {server}, object_store {VERSION}\n\n| test | {} |", names.join(" | "))
+        .unwrap();
     writeln!(text, "| --- |{}", " --- |".repeat(names.len())).unwrap();
     for (number, (name, test)) in tests.iter().enumerate() {
         let mut row = Vec::new();
@@ -111,10 +112,12 @@ async fn table(
                 }
             };
             let run = AssertUnwindSafe(test(&*store)).catch_unwind();
-            let passed = matches!(tokio::time::timeout(Duration::from_secs(120), run).await, Ok(Ok(())));
+            let passed =
+                matches!(tokio::time::timeout(Duration::from_secs(120), run).await, Ok(Ok(())));
             row.push(passed);
         }
-        let marks: Vec<_> = row.iter().map(|&passed| if passed { "passes" } else { "fails" }).collect();
+        let marks: Vec<_> =
+            row.iter().map(|&passed| if passed { "passes" } else { "fails" }).collect();
         writeln!(text, "| `{name}` | {} |", marks.join(" | ")).unwrap();
         if row[0] && row.contains(&false) {
             worse.push(*name);
@@ -138,7 +141,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 #[test]
-fn the_tests_of_object_store_pass_over_s3s_as_without_the_cache() {
+fn s3s_passes_the_same_tests_with_the_cache() {
     runtime().block_on(async {
         let folder = tempfile::tempdir().expect("a folder");
         let server = Server::s3(folder.path(), Duration::ZERO).await.expect("a server");
@@ -151,7 +154,7 @@ fn the_tests_of_object_store_pass_over_s3s_as_without_the_cache() {
 }
 
 #[test]
-fn the_tests_of_object_store_pass_over_moto_as_without_the_cache() {
+fn moto_passes_the_same_tests_with_the_cache() {
     runtime().block_on(async {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("moto-{VERSION}"));
         let moto = match Moto::start(&folder).await {
@@ -170,7 +173,7 @@ fn the_tests_of_object_store_pass_over_moto_as_without_the_cache() {
 }
 
 #[test]
-fn the_tests_of_object_store_pass_over_webdav_as_without_the_cache() {
+fn webdav_passes_the_same_tests_with_the_cache() {
     runtime().block_on(async {
         let folder = tempfile::tempdir().expect("a folder");
         let server = Server::webdav(folder.path(), Duration::ZERO).await.expect("a server");
