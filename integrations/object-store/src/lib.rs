@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use dav_server::{DavHandler, fakels::FakeLs, localfs::LocalFs};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
@@ -49,8 +51,8 @@ impl Server {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 let (service, requests) = (service.clone(), Arc::clone(&requests));
-                let answer = hyper::service::service_fn(move |request| {
-                    let answer = service.call(request);
+                let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    let answer = Service::call(&service, request);
                     requests.fetch_add(1, Relaxed);
                     async move {
                         tokio::time::sleep(delay).await;

@@ -147,7 +147,7 @@ fn s3s_passes_the_same_tests_with_the_cache() {
         let server = Server::s3(folder.path(), Duration::ZERO).await.expect("a server");
         let make = async |bucket: String| -> Arc<dyn ObjectStore> {
             std::fs::create_dir(folder.path().join(&bucket)).expect("a bucket");
-            Arc::new(s3(server.address(), &bucket))
+            Arc::new(s3(server.address(), &bucket)) as _
         };
         record(&table("S3 by s3s-fs", S3, make).await);
     });
@@ -166,7 +166,7 @@ fn moto_passes_the_same_tests_with_the_cache() {
         };
         let make = async |bucket: String| -> Arc<dyn ObjectStore> {
             moto.make_bucket(&bucket).await.expect("a bucket");
-            Arc::new(s3(&moto.address(), &bucket))
+            Arc::new(s3(&moto.address(), &bucket)) as _
         };
         record(&table("S3 by moto", S3, make).await);
     });
@@ -184,7 +184,7 @@ fn webdav_passes_the_same_tests_with_the_cache() {
                 .with_url(format!("{}/{name}", server.address()))
                 .with_client_options(options)
                 .build();
-            Arc::new(store.expect("a store"))
+            Arc::new(store.expect("a store")) as _
         };
         record(&table("WebDAV by dav-server", HTTP, make).await);
     });
