@@ -16,7 +16,7 @@ pub struct StoreStats {
     pub heads: u64,
     /// Bytes that the gets returned.
     pub bytes_wanted: u64,
-    /// Those of them that were in the cache when the get looked.
+    /// Those of them that belong to ranges, or to pieces of streams, of which all was cached.
     pub bytes_hit: u64,
     /// Bytes that the store sent.
     pub bytes_fetched: u64,

@@ -5,6 +5,8 @@ mod consistency;
 mod faults;
 mod integration;
 mod memory;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod own_writes;
 mod random;
 mod reads;
