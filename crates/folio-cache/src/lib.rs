@@ -44,8 +44,8 @@
 //!   So a page that many threads miss is read once.
 //! - A handle is an immutable snapshot. A folio that leaves the index while it is pinned belongs to
 //!   its handles alone. Their memory is unmapped after the last of them is dropped.
-//! - Pages of a file stay cached for as long as the file is open somewhere; those of a distant store
-//!   also after that.
+//! - Pages of a file stay cached for as long as the file is open somewhere; those of a distant
+//!   store also after that.
 //! - A writer that finds a page pinned writes to a copy and switches the slot. Otherwise it freezes
 //!   the page and writes in place.
 //!

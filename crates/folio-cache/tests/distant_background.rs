@@ -4,6 +4,7 @@ mod common;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
@@ -79,7 +80,7 @@ fn prefetched_ranges_are_there_when_they_are_read() {
         assert_eq!(file.try_bytes(5, 9_995).unwrap(), all[5..10_000]);
         assert_eq!(distant.requests().len(), 2);
         // Again: everything is there.
-        file.prefetch(&[0..10_000]);
+        file.prefetch(from_ref(&(0..10_000)));
         assert_eq!(file.bytes(0, 100).unwrap(), all[..100]);
         assert_eq!(distant.requests().len(), 2);
         file.evict(0..9_000);
@@ -95,7 +96,7 @@ fn without_threads_and_spawner_nothing_is_prefetched() {
     let cache = Cache::builder().capacity(4 << 20).io_threads(0).build().unwrap();
     let distant = Arc::new(Distant::new(&bytes(100_000)).with_latency(Duration::from_millis(2)));
     let file = cache.open_async(distant.clone()).unwrap();
-    file.prefetch(&[0..100_000]);
+    file.prefetch(from_ref(&(0..100_000)));
     assert_eq!((distant.in_flight(), distant.requests().len()), (0, 0));
     // Readers drive their own requests.
     assert_eq!(file.bytes(0, 100_000).unwrap().len(), 100_000);
@@ -109,7 +110,7 @@ fn a_prefetch_in_flight_ends_with_the_cache() {
     let distant = Arc::new(Distant::new(&bytes(100_000)));
     distant.inject(0, 9, DistantFault::Never);
     let file = cache.open_async(distant.clone()).unwrap();
-    file.prefetch(&[0..100_000]);
+    file.prefetch(from_ref(&(0..100_000)));
     eventually(|| distant.in_flight() == 1);
     drop(file);
     drop(cache);
@@ -122,7 +123,7 @@ fn a_reader_joins_what_is_prefetched_and_cancels_nothing() {
     let distant = Arc::new(Distant::new(&bytes(100_000)));
     distant.inject(0, 1, DistantFault::Late(Duration::from_millis(30)));
     let file = cache.open_async(distant.clone()).unwrap();
-    file.prefetch(&[0..4096]);
+    file.prefetch(from_ref(&(0..4096)));
     {
         let mut read = pin!(file.bytes_async(0, 10));
         let mut context = Context::from_waker(Waker::noop());
@@ -139,7 +140,7 @@ fn an_invalidated_prefetch_is_cancelled() {
     let distant = Arc::new(Distant::new(&bytes(100_000)));
     distant.inject(0, 1, DistantFault::Never);
     let file = cache.open_async(distant.clone()).unwrap();
-    file.prefetch(&[0..4096]);
+    file.prefetch(from_ref(&(0..4096)));
     eventually(|| distant.in_flight() == 1);
     file.invalidate();
     eventually(|| distant.in_flight() == 0);
@@ -329,7 +330,7 @@ fn a_spawner_that_panics_loses_nothing_but_the_prefetch() {
     let cache = Cache::builder().capacity(4 << 20).spawner(spawn).build().unwrap();
     let distant = Arc::new(Distant::new(&bytes(10 * PAGE)));
     let file = cache.open_async(distant.clone()).unwrap();
-    file.prefetch(&[0..100]);
+    file.prefetch(from_ref(&(0..100)));
     assert_eq!(file.bytes(0, 10).unwrap().len(), 10);
     end(&cache, &distant, file);
 }
@@ -380,7 +381,7 @@ fn a_tokio_runtime_drives_what_no_reader_waits_for() {
     let cache = Cache::builder().capacity(4 << 20).spawner(handle).build().unwrap();
     let distant = Arc::new(Distant::new(&bytes(10 * PAGE)).with_latency(Duration::from_millis(2)));
     let file = cache.open_async(distant.clone()).unwrap();
-    file.prefetch(&[0..4096]);
+    file.prefetch(from_ref(&(0..4096)));
     eventually(|| file.try_bytes(0, 10).is_some());
     assert_eq!(file.bytes(8192, 10).unwrap().len(), 10);
     stop.send(()).unwrap();
@@ -409,7 +410,7 @@ fn a_future_moves_between_executors() {
 }
 
 #[test]
-fn polls_of_one_read_are_few_whatever_the_number_of_its_requests() {
+fn polls_of_one_read_grow_with_the_number_of_its_requests() {
     let all = bytes(4 << 20);
     let cache: Cache = Cache::new(64 << 20).unwrap();
     let distant = Arc::new(

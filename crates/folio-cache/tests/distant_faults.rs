@@ -347,7 +347,9 @@ fn futures_dropped_at_any_moment_leave_nothing() {
                 })
             })
             .collect();
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        for reader in readers {
+            reader.join().unwrap();
+        }
     });
     assert_eq!(distant.in_flight(), 0);
     // All permits are back: as many requests as the backing allows go out at once.
@@ -425,7 +427,9 @@ fn reads_under_changes_are_of_one_version() {
                 })
             })
             .collect();
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        for reader in readers {
+            reader.join().unwrap();
+        }
     });
     assert!(reads.load(Ordering::Relaxed) > 50, "{reads:?} reads");
     end(&cache, &distant, file);

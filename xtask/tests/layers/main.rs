@@ -60,7 +60,7 @@ const CRATES: [Layers; 5] = [
                 "state/remote.rs",
                 "state/shared.rs",
             ],
-            "a mapping belongs to a cache, which finds its mappings by their registry, and keeps some",
+            "a mapping belongs to a cache, which finds its mappings by their registry",
         )],
     },
     Layers {

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
 
+use crossbeam_utils::CachePadded;
 use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 use folio_uring::Process;
@@ -171,7 +172,7 @@ impl<S: Scheme> CacheBuilder<S> {
         self
     }
 
-    /// Sets the maximum number of requests in flight to distant stores, all together. 0 counts as 1.
+    /// Sets the maximum number of requests in flight to all distant stores. 0 counts as 1.
     ///
     /// The default is 1024. Those that wait for their turn go by their
     /// [`Priority`](crate::Priority). A backing has a limit of its own
@@ -244,7 +245,7 @@ impl<S: Scheme> CacheBuilder<S> {
             arena: Arc::new(arena),
             registry: Registry::default(),
             counters: Counters::default(),
-            policy: Mutex::new(policy),
+            policy: CachePadded::new(Mutex::new(policy)),
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),
             room: Room::default(),

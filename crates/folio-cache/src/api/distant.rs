@@ -17,8 +17,8 @@ use crate::backing::error::error;
 use crate::backing::remote::{AsyncBacking, Key, Priority, RemoteVersion};
 use crate::length::{refresh, version};
 use crate::policy::Advice;
+use crate::read::collect::{Sink, gather};
 use crate::read::copy;
-use crate::read::gather::{Sink, gather};
 use crate::read::learn;
 use crate::read::prefetch;
 use crate::read::request::How;
@@ -116,15 +116,7 @@ impl<S: Scheme> Cache<S> {
             return false;
         }
         let mapping = self.shared.registry.by_key(key);
-        mapping.as_ref().map(invalidate).is_some()
-    }
-}
-
-/// Drops the pages of a file that are not dirty.
-pub(crate) fn invalidate<S: Scheme>(mapping: &Arc<Mapping<S>>) {
-    match &mapping.remote {
-        Some(remote) if !mapping.shared.is_inherited() => version::forget(mapping, remote),
-        _ => refresh::invalidate(mapping),
+        mapping.as_deref().map(version::invalidate).is_some()
     }
 }
 
@@ -141,8 +133,8 @@ impl<S: Scheme> File<S> {
         self.mapping.remote.is_some()
     }
 
-    /// Returns a clone of the file of which the reads have other advice. It concerns files of distant
-    /// stores. Reads through other clones are not affected by it.
+    /// Returns a clone of the file of which the reads have other advice. It concerns files of
+    /// distant stores. Reads through other clones are not affected by it.
     ///
     /// # Examples
     ///
@@ -185,9 +177,9 @@ impl<S: Scheme> File<S> {
         refresh::evict_clean(&self.mapping, first..end.max(first), false);
     }
 
-    /// Returns a clone of the file of which the reads have another priority. It decides which of the
-    /// requests to a distant store that wait for their turn is sent next. Reads of other files are
-    /// not affected by it.
+    /// Returns a clone of the file of which the reads have another priority. It decides which of
+    /// the requests to distant stores that wait for their turn is sent next. Reads through other
+    /// clones are not affected by it.
     #[must_use]
     pub fn with_priority(&self, priority: Priority) -> Self {
         Self { priority, ..self.clone() }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use folio_ref::{DefaultScheme, Scheme};
 
-use crate::api::distant;
 use crate::api::open::Opened;
 use crate::api::open::open_mapping;
 use crate::backing::Backing;
 use crate::backing::remote::Priority;
-use crate::length::refresh;
+use crate::length::{refresh, version};
 use crate::policy::Advice;
 use crate::read::copy;
 use crate::read::request::How;
@@ -96,13 +95,7 @@ impl<S: Scheme> File<S> {
 
     /// Returns how the reads of this file request pages.
     pub(crate) fn how(&self) -> How {
-        How {
-            priority: self.priority,
-            advice: self.advice,
-            blocks: false,
-            pauses: false,
-            ahead: None,
-        }
+        How { priority: self.priority, advice: self.advice, ..How::default() }
     }
 
     /// Returns how the reads of this file that block request pages.
@@ -248,7 +241,7 @@ impl<S: Scheme> File<S> {
     /// In a child forked after the cache was built, each read of the file fails from then on
     /// ([After a fork](crate#after-a-fork)).
     pub fn invalidate(&self) {
-        distant::invalidate(&self.mapping);
+        version::invalidate(&self.mapping);
     }
 }
 

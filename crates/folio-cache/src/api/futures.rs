@@ -1,8 +1,10 @@
 //! Reads as futures, for any executor.
 //!
-//! A hit is ready at the first poll, but for one in some hundred: then other tasks run first. The threads of the cache that read ahead also fetch misses,
-//! and wake the future: it needs no runtime, and blocks none of its threads. A future may be
-//! dropped at any time: a fetch that was begun for it completes, and its pages stay in the cache.
+//! A hit is ready at the first poll, but for one in some hundred: then other tasks run first. The
+//! threads of the cache that read ahead also fetch misses, and wake the future: it needs no
+//! runtime, and blocks none of its threads. A future may be dropped at any time: a fetch that was
+//! begun for it completes, and its pages stay in the cache. A request to a distant store is
+//! cancelled instead.
 //!
 //! A backing may handle many requests at once, as a local file does through `io_uring`. Then the
 //! misses of many futures go to it in few calls: 256 futures polled by one thread keep a disk as

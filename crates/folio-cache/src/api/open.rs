@@ -43,15 +43,23 @@ impl<S: Scheme> Opened<S> {
     ///
     /// - `PermissionDenied` if the file was opened for reading only.
     /// - `Unsupported` in a child forked after the cache was built.
+    #[inline]
     pub(crate) fn writer(&self) -> io::Result<&dyn Backing> {
         self.mapping.shared.check_process()?;
-        self.writer.as_deref().ok_or_else(|| {
-            let message = match &self.mapping.remote {
-                Some(remote) => format!("{:?} is an object of a distant store", remote.key),
-                None => format!("{:?} was opened for reading only", self.mapping.file_id),
-            };
-            numbered(io::ErrorKind::PermissionDenied, Errno::BADF, message)
-        })
+        match &self.writer {
+            Some(writer) => Ok(&**writer),
+            None => Err(self.read_only()),
+        }
+    }
+
+    /// Returns the error of [`writer`](Self::writer) for a file that was opened for reading only.
+    #[cold]
+    fn read_only(&self) -> io::Error {
+        let message = match &self.mapping.remote {
+            Some(remote) => format!("{:?} is an object of a distant store", remote.key),
+            None => format!("{:?} was opened for reading only", self.mapping.file_id),
+        };
+        numbered(io::ErrorKind::PermissionDenied, Errno::BADF, message)
     }
 
     /// Returns the backing to write to, or that of the file.

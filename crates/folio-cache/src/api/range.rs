@@ -106,11 +106,9 @@ impl<S: Scheme> RangeHandle<S> {
     ///
     /// Gives the handle back if its bytes lie in several pieces, or if none is left.
     pub fn into_one_piece(mut self) -> Result<frames::PinnedBytes<UserSpace<S>>, Self> {
-        if self.pieces.len() != 1 || self.len == 0 {
-            return Err(self);
-        }
         let range = self.start..self.start + self.len;
-        let piece = self.pieces.next().expect("one piece is left");
+        let is_one = self.len > 0 && self.pieces.len() == 1;
+        let Some(piece) = is_one.then(|| self.pieces.next()).flatten() else { return Err(self) };
         Ok(frames::PinnedBytes::of_adjacent(piece, range))
     }
 }

@@ -57,7 +57,7 @@ pub struct ByteStream<S: Scheme = DefaultScheme> {
     left: u64,
     has_begun: bool,
     progress: Progress<S>,
-    /// What is requested ahead of a distant object.
+    /// The requests ahead of the reader of a distant object.
     gather: Option<Box<Gather<S>>>,
 }
 

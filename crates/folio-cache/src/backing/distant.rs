@@ -23,7 +23,7 @@ use super::remote::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum DistantFault {
-    /// It fails with an error of this kind, whose source is a [`DistantError`].
+    /// It fails with an error of this kind, with a [`DistantError`] as its source.
     Error(io::ErrorKind),
     /// It is answered with at most this many bytes.
     Short(usize),
@@ -375,10 +375,10 @@ fn clock() -> &'static Clock {
 
 /// Sleeps, without a runtime. A zero sleep is ready at once.
 async fn sleep(time: Duration) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     if time.is_zero() {
         return;
     }
-    static NEXT: AtomicU64 = AtomicU64::new(0);
     let end = Instant::now() + time;
     future::poll_fn(|context| {
         if Instant::now() >= end {

@@ -74,8 +74,12 @@ impl Error for SharedError {
 /// Makes an error for one of several readers: of the same kind, with the same number if it has one.
 /// Its source is the error that the backing made.
 pub(crate) fn share(error: &Arc<io::Error>) -> io::Error {
-    let is_own = error.get_ref().is_none_or(|own| own.is::<CacheError>());
-    if is_own { copy(error) } else { io::Error::new(error.kind(), SharedError(Arc::clone(error))) }
+    let own: Option<&(dyn Error + 'static)> = error.get_ref().map(|own| own as _);
+    if own.is_none_or(<dyn Error>::is::<CacheError>) {
+        copy(error)
+    } else {
+        io::Error::new(error.kind(), SharedError(Arc::clone(error)))
+    }
 }
 
 /// Returns the error number of the system for an error, if there is one.

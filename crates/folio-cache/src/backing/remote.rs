@@ -99,7 +99,7 @@ impl fmt::Debug for Validator {
 pub struct RemoteVersion {
     /// The length of the whole object in bytes.
     pub len: u64,
-    /// What differs if the contents do.
+    /// A value that differs if the contents do.
     pub validator: Validator,
 }
 
@@ -126,11 +126,12 @@ pub struct FillRequest {
     pub len: u64,
     /// The version that the cache has pages of, if it has any. A request can be conditional on it.
     pub expected: Option<RemoteVersion>,
-    /// How urgent the request is.
+    /// The urgency of the request.
     pub priority: Priority,
 }
 
-/// What a backing prefers. The cache splits and joins the ranges that are missing accordingly.
+/// The requests that a backing prefers. The cache splits and joins the ranges that are missing
+/// accordingly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Preferences {
@@ -172,7 +173,7 @@ impl Preferences {
     }
 }
 
-/// What happens when an answer has another validator than the pages that are cached.
+/// The reaction to an answer that has another validator than the pages that are cached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnChange {

@@ -204,8 +204,9 @@ fn set_len<S: Scheme>(mapping: &Mapping<S>, new: u64) -> Result<(), u64> {
         // The opposite order: from now on fills past the end decline, and readers notice.
         mapping.len.store(new, Ordering::Release);
         bump_truncate_seq(mapping);
-        // SeqCst, Dekker with the fences in fill and write: either this visit sees the page lock
-        // and waits for it, or they see the new length and take their page out themselves.
+        // SeqCst, Dekker with the fence in fill and the page lock of a writer: either this visit
+        // sees the page lock and waits for it, or they see the new length and take their page out
+        // themselves.
         fence(Ordering::SeqCst);
         drop_clean_pages_from(mapping, new / FRAME_SIZE as u64);
     }

@@ -5,8 +5,8 @@
 //! seen one version.
 
 use std::io;
+use std::sync::Weak;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 
 use folio_ref::Scheme;
 use rustix::io::Errno;
@@ -116,7 +116,10 @@ pub(crate) fn restless<S: Scheme>(mapping: &Mapping<S>) -> io::Error {
     numbered(io::ErrorKind::StaleNetworkFileHandle, Errno::STALE, message)
 }
 
-/// Drops all pages of a distant object, and forgets its version.
-pub(crate) fn forget<S: Scheme>(mapping: &Arc<Mapping<S>>, remote: &Remote<S>) {
-    lock(mapping, remote).replace(None);
+/// Drops the pages of a file that are not dirty. Of a distant object, forgets the version too.
+pub(crate) fn invalidate<S: Scheme>(mapping: &Mapping<S>) {
+    match &mapping.remote {
+        Some(remote) if !mapping.shared.is_inherited() => lock(mapping, remote).replace(None),
+        _ => refresh::invalidate(mapping),
+    }
 }

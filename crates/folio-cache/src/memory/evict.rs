@@ -11,6 +11,7 @@ use folio_ref::Scheme;
 
 use crate::memory::frames_view::CachedFrames;
 use crate::memory::large_folio;
+use crate::state::frames::Slot;
 use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -98,20 +99,24 @@ pub(super) fn evict<S: Scheme>(
     let mapping = last.as_ref().filter(|mapping| mapping.id == id);
     let slot = mapping.and_then(|mapping| mapping.index.get(page));
     let (Some(mapping), Some(slot)) = (mapping, slot) else { return Some((0, NO_FRAMES)) };
-    if slot.pfn(shared.zone()) != Some(pfn) {
-        return Some((0, NO_FRAMES));
+    let has_left = || slot.pfn(mapping.zone) != Some(pfn);
+    if seen.order > Order::ZERO {
+        if has_left() {
+            return Some((0, NO_FRAMES));
+        }
+        if let Some(pages) = large_folio::reclaim_folio(mapping, head, &seen, max) {
+            let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
+            return Some((pages, PfnRange { start: head, end }));
+        }
     }
-    if seen.order > Order::ZERO
-        && let Some(pages) = large_folio::reclaim_folio(mapping, head, &seen, max)
-    {
-        let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
-        return Some((pages, PfnRange { start: head, end }));
+    if evict_slot(mapping, slot, pfn, page) {
+        return Some((1, NO_FRAMES));
     }
-    evict_slot(mapping, pfn, page).then_some((1, NO_FRAMES))
+    has_left().then_some((0, NO_FRAMES))
 }
 
-fn evict_slot<S: Scheme>(mapping: &Mapping<S>, pfn: Pfn, page: u32) -> bool {
-    let Some(slot) = mapping.index.get(page) else { return false };
+#[inline]
+fn evict_slot<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, pfn: Pfn, page: u32) -> bool {
     // R8: what was read from the frame is stale; the content of the locked slot counts.
     let Some(locked) = slot.try_lock(mapping.zone).filter(|locked| locked.pfn() == pfn) else {
         return false;

@@ -16,6 +16,18 @@ pub(crate) struct InFlight<'m, S: Scheme> {
 }
 
 impl<'m, S: Scheme> InFlight<'m, S> {
+    /// Counts no pages yet. Touches nothing that is shared.
+    #[inline]
+    pub(crate) fn none(shared: &'m Shared<S>) -> Self {
+        Self { shared, pages: 0 }
+    }
+
+    /// Returns the number of pages.
+    #[inline]
+    pub(crate) fn pages(&self) -> usize {
+        self.pages
+    }
+
     /// Counts pages that begin to be in flight.
     pub(crate) fn begin(shared: &'m Shared<S>, pages: usize) -> Self {
         shared.room.begin(pages);
@@ -44,6 +56,7 @@ impl<'m, S: Scheme> InFlight<'m, S> {
 }
 
 impl<S: Scheme> Drop for InFlight<'_, S> {
+    #[inline]
     fn drop(&mut self) {
         if self.pages > 0 {
             self.shared.room.end(self.pages);

@@ -1,6 +1,6 @@
 //! Advice: what a reader will do with the pages that it reads.
 
-/// What a reader will do with the pages that it reads.
+/// The use that a reader will make of the pages that it reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Advice {

@@ -81,8 +81,8 @@ pub(crate) fn read_pages<S: Scheme>(
     }
 }
 
-/// Reads what is cached. Returns the number of bytes, which is less than the length of `buf` only at
-/// the end of the file. Returns `None` if a page is missing, or the file may have grown. Of a
+/// Reads what is cached. Returns the number of bytes, which is less than the length of `buf` only
+/// at the end of the file. Returns `None` if a page is missing, or the file may have grown. Of a
 /// distant object, all bytes are of one version.
 pub(crate) fn read_cached<S: Scheme>(
     mapping: &Mapping<S>,

@@ -2,13 +2,12 @@
 //! at once.
 //!
 //! A gather looks some way ahead: it requests what is missing in a window of the ranges, and hands
-//! out the pages in order as they come. The window bounds what it has in flight and pinned. If the
-//! object changes meanwhile, the reader begins anew: no read has bytes of two versions.
+//! out the pages in order as they come. The window bounds what it has in flight and pinned.
 
 use std::collections::BTreeMap;
-use std::future;
 use std::io;
 use std::ops::Range;
+use std::slice;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -22,8 +21,7 @@ use crate::policy::Advice;
 use crate::read::lookup;
 use crate::read::prefetch;
 use crate::read::request::{self, How, Part};
-use crate::read::walk::Walk;
-use crate::rt::coop;
+use crate::read::walk::{self, Walk};
 use crate::rt::flight::Waiter;
 use crate::rt::ready_set::{Member, ReadySet};
 use crate::state::frames::FolioRef;
@@ -37,9 +35,6 @@ const WINDOW_SHARE: usize = 4;
 /// The number of times that a page is requested again without progress, before that is an error.
 const MAX_TRIES: u32 = 16;
 
-/// The number of versions that one read may meet.
-const MAX_RESTARTS: u32 = 8;
-
 /// The number of pieces after which a reader that only hits lets other tasks run.
 const YIELD_AFTER: u32 = 256;
 
@@ -49,55 +44,7 @@ const END: u64 = 1 << u32::BITS;
 /// A range: an offset and a number of bytes.
 pub(crate) type Wanted = (u64, usize);
 
-/// What takes the pages of a gather.
-pub(crate) trait Sink<S: Scheme> {
-    /// Forgets what came: the read begins, or begins anew.
-    fn begin(&mut self);
-
-    /// Takes the next folio of a range, and the bytes of it, counted from its frame on.
-    fn push(&mut self, range: usize, folio: FolioRef<S>, bytes: Range<usize>);
-
-    /// Takes the error of a range, which ends there.
-    ///
-    /// # Errors
-    ///
-    /// The error, if it ends the other ranges too.
-    fn failed(&mut self, range: usize, error: io::Error) -> io::Result<()>;
-}
-
-/// Hands the pages of ranges to a sink.
-///
-/// # Errors
-///
-/// The error of the sink, `Unsupported` in a child process, and `StaleNetworkFileHandle` if the
-/// object changed too often.
-pub(crate) async fn gather<S: Scheme>(
-    mapping: &Arc<Mapping<S>>,
-    how: How,
-    ranges: &[Wanted],
-    sink: &mut impl Sink<S>,
-) -> io::Result<()> {
-    coop::passed().await;
-    for _ in 0..MAX_RESTARTS {
-        sink.begin();
-        let mut gather = Gather::new(mapping, how, ranges);
-        loop {
-            match future::poll_fn(|context| gather.poll_next(context)).await? {
-                Step::Piece(range, folio, bytes) => sink.push(range, folio, bytes),
-                Step::Failed(range, error) => sink.failed(range, error)?,
-                Step::Changed => break,
-                Step::End => return Ok(()),
-            }
-        }
-        // The change in progress, if there is one, ends before the next look.
-        if let Some(remote) = &mapping.remote {
-            drop(version::lock(mapping, remote));
-        }
-    }
-    Err(version::restless(mapping))
-}
-
-/// What a gather has next.
+/// The next result of a gather.
 pub(crate) enum Step<S: Scheme> {
     /// The number of the range, a folio, and the bytes of it.
     Piece(usize, FolioRef<S>, Range<usize>),
@@ -108,7 +55,7 @@ pub(crate) enum Step<S: Scheme> {
     End,
 }
 
-/// What is at an offset.
+/// The state of the page at an offset.
 enum Look<S: Scheme> {
     Found(FolioRef<S>, Range<usize>),
     /// The object ends before.
@@ -234,7 +181,7 @@ impl<S: Scheme> Gather<S> {
                     {
                         prefetch::read_ahead_at_marker(&self.mapping, page);
                     }
-                    if let Some(bytes) = self.bytes_at(offset, wanted)
+                    if let Some(bytes) = walk::known_bytes(&self.mapping, offset, wanted)
                         && let Some(piece) = self.pass(Some((folio, bytes)))
                     {
                         return Poll::Ready(Ok(piece));
@@ -320,15 +267,6 @@ impl<S: Scheme> Gather<S> {
         }
     }
 
-    /// Returns the bytes around an offset that are wanted and lie in its page and in the object.
-    fn bytes_at(&self, offset: u64, wanted: usize) -> Option<Range<usize>> {
-        let len = self.mapping.known_len()?;
-        let within = offset as usize % FRAME_SIZE;
-        let in_page = wanted.min(FRAME_SIZE - within);
-        let n = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX).min(in_page);
-        (n > 0).then_some(within..within + n)
-    }
-
     /// Looks at an offset.
     ///
     /// # Errors
@@ -346,8 +284,7 @@ impl<S: Scheme> Gather<S> {
             Err(_) if len.is_none() => return Ok(Look::Missing(END - 1)),
             Err(error) => return Err(error),
         };
-        loop {
-            let Some(slot) = self.mapping.index.get(page) else { break };
+        while let Some(slot) = self.mapping.index.get(page) {
             match slot.get(self.mapping.zone) {
                 Lookup::Hit(folio) => {
                     lookup::check(&self.mapping, &folio, page);
@@ -355,7 +292,7 @@ impl<S: Scheme> Gather<S> {
                         prefetch::read_ahead_at_marker(&self.mapping, page);
                     }
                     self.mapping.shared.counters.hit();
-                    match self.bytes_at(offset, wanted) {
+                    match walk::known_bytes(&self.mapping, offset, wanted) {
                         Some(bytes) => return Ok(Look::Found(folio, bytes)),
                         None => return Ok(Look::Changing),
                     }
@@ -444,7 +381,7 @@ impl<S: Scheme> Gather<S> {
         let most = request::limits(&self.mapping, &*self.remote().backing()).request;
         let behind = self.by_page.range(page..).next().map_or(END, |(&first, _)| first);
         let end = end.min(page + most).min(behind).max(page + 1);
-        self.request(&[page..end], context);
+        self.request(slice::from_ref(&(page..end)), context);
     }
 
     /// Requests what the reader of one range may want next.
@@ -553,7 +490,7 @@ impl<S: Scheme> Drop for Gather<S> {
     }
 }
 
-/// What a request has for a page.
+/// The answer of a request for a page.
 enum Answer<S: Scheme> {
     Pending,
     Page(FolioRef<S>),

@@ -2,6 +2,7 @@
 
 pub(crate) mod async_miss;
 pub(crate) mod batch;
+pub(crate) mod collect;
 pub(crate) mod copy;
 pub(crate) mod extent;
 pub(crate) mod fill;

@@ -1,8 +1,8 @@
-//! Which requests a set of missing pages becomes: as few and as large as the backing prefers.
+//! From missing pages to requests: as few and as large as the backing prefers.
 
 use std::ops::Range;
 
-/// What limits the requests, in pages.
+/// The limits of the requests, in pages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// The maximum length of a request, at least 1.
@@ -86,8 +86,8 @@ mod tests {
     fn long_ranges_become_equal_requests() {
         let free = |_: &Range<u64>| false;
         let limits = Limits { request: 64, gap: 0 };
-        let of = |pages: u64| requests(&[7..7 + pages], limits, free);
-        assert_eq!(of(64), [7..71]);
+        let of = |pages: u64| requests(std::slice::from_ref(&(7..7 + pages)), limits, free);
+        assert_eq!(of(64), std::slice::from_ref(&(7..71)));
         assert_eq!(of(65), [7..55, 55..72]);
         assert_eq!(of(130).len(), 3);
         for seed in 0..500 {

@@ -55,7 +55,8 @@ pub(crate) fn read_ahead_at_marker<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     request_window(mapping, window);
 }
 
-/// A reader of a distant object misses `pages` pages from `page` on: requests what it may want next.
+/// A reader of a distant object misses `pages` pages from `page` on: requests what it may want
+/// next.
 pub(crate) fn read_ahead_distant<S: Scheme>(
     mapping: &Arc<Mapping<S>>,
     page: u32,
@@ -73,7 +74,8 @@ pub(crate) fn read_ahead_distant<S: Scheme>(
     }
 }
 
-/// Returns the bounds of the windows of a distant object: a store that answers late needs long ones.
+/// Returns the bounds of the windows of a distant object: a store that answers late needs long
+/// ones.
 fn distant_bounds<S: Scheme>(mapping: &Mapping<S>) -> Bounds {
     let pages = (mapping.shared.capacity() / FRAME_SIZE) as u32;
     Bounds { least: MOST_PAGES.min(pages / WINDOW_SHARE as u32), most: pages / DISTANT_SHARE }
@@ -90,8 +92,8 @@ fn request_distant<S: Scheme>(mapping: &Arc<Mapping<S>>, window: &Window, how: H
         range.start as u64..range.end.max(range.start) as u64
     });
     let wanted = plan::merge(pieces.collect());
-    let ahead = Some(window.marker.map(|page| page as u64));
-    request::prefetch(mapping, remote, &wanted, How { ahead, ..how });
+    let marker = window.marker.map(i64::cast_unsigned);
+    request::prefetch(mapping, remote, &wanted, How { marker, ..how });
 }
 
 /// Requests what is missing of some ranges of a file in the background, up to a share of the
@@ -121,10 +123,10 @@ pub(crate) fn prefetch<S: Scheme>(mapping: &Arc<Mapping<S>>, ranges: &[Range<u64
             }
         }
         wanted.retain(|range| !range.is_empty());
-        return request::prefetch(mapping, remote, &wanted, How { ahead: Some(None), ..how });
+        return request::prefetch(mapping, remote, &wanted, how);
     }
     for range in wanted {
-        for pages in split_into_requests(range.start as i64..range.end as i64) {
+        for pages in split_into_requests(range.start.cast_signed()..range.end.cast_signed()) {
             if !request_missing(mapping, pages.start, pages.end, None) {
                 return;
             }

@@ -8,7 +8,7 @@
 //! | 3. allocate frames, which no slot has | they are freed |
 //! | 4. have the backing fill them | each waiter gets the error |
 //! | 5. compare the version with that of the mapping | the pages of the other version leave, or an error |
-//! | 6. publish the pages whose slots are empty | the mapping was invalidated: the waiters look again |
+//! | 6. publish the pages that have empty slots | the mapping was invalidated: the waiters look again |
 
 use std::io;
 use std::mem;
@@ -63,7 +63,7 @@ pub(crate) struct Part<S: Scheme> {
     pub(crate) waiter: Waiter<Outcome<S>>,
 }
 
-/// How pages are requested.
+/// The way in which pages are requested.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct How {
     pub(crate) priority: Priority,
@@ -72,8 +72,10 @@ pub(crate) struct How {
     pub(crate) blocks: bool,
     /// The reader may pause while requests are in flight: they are driven in the background too.
     pub(crate) pauses: bool,
-    /// No reader asked for the pages yet. The page with the readahead marker, if one is to have it.
-    pub(crate) ahead: Option<Option<u64>>,
+    /// No reader asked for the pages yet.
+    pub(crate) is_ahead: bool,
+    /// The page that is to have the readahead marker.
+    pub(crate) marker: Option<u64>,
 }
 
 /// Returns what limits the requests of a backing.
@@ -147,14 +149,14 @@ pub(crate) fn prefetch<S: Scheme>(
     wanted: &[Range<u64>],
     how: How,
 ) {
-    for part in request(mapping, remote, wanted, How { ahead: how.ahead.or(Some(None)), ..how }) {
+    for part in request(mapping, remote, wanted, How { is_ahead: true, ..how }) {
         if part.is_new {
             mapping.shared.spawn(Box::pin(part.waiter.detach()));
         }
     }
 }
 
-/// Adds the pages of a range whose slots are empty.
+/// Adds the pages of a range that have empty slots.
 fn push_missing<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, missing: &mut Vec<Range<u64>>) {
     for page in pages {
         let slot = u32::try_from(page).ok().and_then(|page| mapping.index.get(page));
@@ -177,6 +179,8 @@ struct InTable<S: Scheme> {
     mapping: Arc<Mapping<S>>,
     id: u64,
     first: u64,
+    /// It has a result.
+    is_over: bool,
 }
 
 impl<S: Scheme> InTable<S> {
@@ -187,6 +191,9 @@ impl<S: Scheme> InTable<S> {
 
 impl<S: Scheme> Drop for InTable<S> {
     fn drop(&mut self) {
+        if !self.is_over {
+            self.mapping.shared.counters.cancelled.add(1);
+        }
         self.remote().requests.lock().remove(self.id, self.first);
     }
 }
@@ -208,8 +215,10 @@ async fn run<S: Scheme>(
     epoch: u64,
     how: How,
 ) -> Outcome<S> {
-    let entry = InTable { mapping, id, first: pages.start };
-    match fetch(&entry, &pages, epoch, how).await {
+    let mut entry = InTable { mapping, id, first: pages.start, is_over: false };
+    let fetched = fetch(&entry, &pages, epoch, how).await;
+    entry.is_over = true;
+    match fetched {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Failed(Arc::new(error)),
     }
@@ -230,7 +239,7 @@ async fn fetch<S: Scheme>(
     let mut frames = allocate(mapping, wanted).await?;
     permit.shrink(frames.0.len());
     shared.counters.misses.add(frames.0.len() as u64);
-    if how.ahead.is_some() {
+    if how.is_ahead {
         shared.counters.ahead.add(frames.0.len() as u64);
     }
     let offset = pages.start * FRAME_SIZE as u64;
@@ -374,7 +383,7 @@ fn publish<S: Scheme>(
             folio.as_mut_slice()[has..].fill(0);
             folio.set_owner(CACHED, mapping.owner_data(page));
             // The first use does not count as one: the page came for it.
-            folio.set_readahead(how.ahead.flatten() == Some(u64::from(page)));
+            folio.set_readahead(how.marker == Some(u64::from(page)));
             let (pfn, owner_data) = (folio.pfn(), folio.owner_data());
             // Without memory for the index, the page is asked for again.
             let installed = match mapping.index.get_or_make(page) {

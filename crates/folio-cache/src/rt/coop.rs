@@ -7,8 +7,8 @@ use std::task::Poll;
 /// The number of reads in a row, in one thread, after which one of them is pending once.
 const READS: u32 = 512;
 
-/// Counts a read that did not wait. Once in many, gives the thread to other tasks. Does nothing under
-/// shuttle, where all executions must be alike.
+/// Counts a read that did not wait. Once in many, gives the thread to other tasks. Does nothing
+/// under shuttle, where all executions must be alike.
 pub(crate) async fn passed() {
     thread_local! {
         static READS_LEFT: Cell<u32> = const { Cell::new(READS) };

@@ -189,7 +189,7 @@ impl Inner {
             return;
         }
         let shared = Arc::clone(self);
-        if queue.threads < queue.io_threads + queue.busy.hung() {
+        if queue.may_have_threads(queue.threads + 1) {
             queue.threads += usize::from(spawn(&self.thread_name, move || shared.serve()));
         } else if !queue.is_watched && !cfg!(shuttle) {
             queue.is_watched = spawn(&self.thread_name, move || shared.watch());
@@ -214,18 +214,22 @@ impl Inner {
 
     /// Runs one thread until it must end.
     fn serve(self: &Arc<Self>) {
-        while let Some(work) = self.next() {
+        let mut done = None;
+        while let Some((work, number)) = self.next(done) {
             // Other work relies on this thread, even if a backing panics. `End` woke the waiters.
-            let number = self.queue.lock().busy.begin();
             let _ = panic::catch_unwind(AssertUnwindSafe(|| self.work_on(work)));
-            self.queue.lock().busy.end(number);
+            done = Some(number);
         }
     }
 
-    /// Waits for the next work. Returns `None` if the thread must end: there was no work for a
-    /// while, the cache is gone, or there are too many threads.
-    fn next(self: &Arc<Self>) -> Option<Work> {
+    /// Ends the work with the number `done`, and waits for the next. Returns it with its number, or
+    /// `None` if the thread must end: there was no work for a while, the cache is gone, or there
+    /// are too many threads.
+    fn next(self: &Arc<Self>, done: Option<u64>) -> Option<(Work, u64)> {
         let mut queue = self.queue.lock();
+        if let Some(number) = done {
+            queue.busy.end(number);
+        }
         let mut had_nothing = false;
         loop {
             if let Some(work) = queue.begin() {
@@ -234,10 +238,9 @@ impl Inner {
                     self.make_room(&mut queue);
                     self.work.notify_one();
                 }
-                return Some(work);
+                return Some((work, queue.busy.begin()));
             }
-            let is_over =
-                had_nothing || queue.closed || queue.threads > queue.io_threads + queue.busy.hung();
+            let is_over = had_nothing || queue.closed || !queue.may_have_threads(queue.threads);
             if is_over && queue.waiting() == 0 {
                 // Under the lock that showed no waiting work: none relies on this thread any more.
                 queue.threads -= 1;

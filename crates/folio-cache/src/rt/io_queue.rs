@@ -66,20 +66,26 @@ impl Queue {
         self.fetches.len() + self.extents.len()
     }
 
+    /// Returns `true` if so many threads are allowed: the maximum, and those that hang. Reads the
+    /// clock only above the maximum.
+    pub(super) fn may_have_threads(&self, threads: usize) -> bool {
+        threads <= self.io_threads || threads <= self.io_threads + self.busy.hung()
+    }
+
     /// Takes the next work and records it as begun, or returns `None`. The caller passes it to
     /// `Inner::work_on`.
     pub(super) fn begin(&mut self) -> Option<Work> {
         // One thread is left for waiting extents. While none waits, that thread need not have
         // started; and if only one thread is allowed, it may fetch.
         // Threads that hang are not among those allowed.
-        let most = if self.extents.is_empty() {
-            self.io_threads.max(2) + self.busy.hung()
+        let wanted = self.fetching + 1;
+        let may_fetch = if self.extents.is_empty() {
+            let most = self.io_threads.max(2);
+            wanted < most || wanted < most + self.busy.hung()
         } else {
-            self.threads
+            wanted < self.threads
         };
-        if self.fetching + 1 < most
-            && let Some(next) = self.fetches.pop()
-        {
+        if may_fetch && let Some(next) = self.fetches.pop() {
             self.fetching += 1;
             return Some(match next {
                 Next::Alone(fetch) => Work::Fetch(fetch),

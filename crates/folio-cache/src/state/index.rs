@@ -116,10 +116,17 @@ impl<P: Platform> Index<P> {
     /// # Errors
     ///
     /// `OutOfMemory` if the leaf or its chunk cannot be allocated.
+    #[inline(always)]
     pub(crate) fn get_or_make(&self, page: u32) -> io::Result<&Slot<P>> {
-        if let Some(slot) = self.get(page) {
-            return Ok(slot);
+        match self.get(page) {
+            Some(slot) => Ok(slot),
+            None => self.get_made(page),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_made(&self, page: u32) -> io::Result<&Slot<P>> {
         let leaf = page as usize / LEAF;
         self.make(leaf).map_err(|error| {
             let message = format!("no memory for the index of the file: {error}");

@@ -9,6 +9,7 @@ use folio_ref::Scheme;
 
 use crate::rt::shim::Mutex;
 use crate::state::mapping::Mapping;
+use crate::state::remote::Remote;
 
 /// The mappings that are kept, and the handles on the cache.
 pub(crate) struct Kept<S: Scheme> {
@@ -72,8 +73,15 @@ pub(crate) fn keep<S: Scheme>(mapping: &Arc<Mapping<S>>) {
 
 /// Counts pages that left a mapping. Without pages, a closed mapping is kept no longer. The caller
 /// has a reference to the mapping.
+#[inline]
 pub(crate) fn left<S: Scheme>(mapping: &Mapping<S>, pages: usize) {
-    let Some(remote) = &mapping.remote else { return };
+    if let Some(remote) = &mapping.remote {
+        left_distant(mapping, remote, pages);
+    }
+}
+
+#[inline(never)]
+fn left_distant<S: Scheme>(mapping: &Mapping<S>, remote: &Remote<S>, pages: usize) {
     let before = remote.pages.fetch_sub(pages, Ordering::Relaxed);
     if before > pages {
         return;

@@ -82,7 +82,7 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) length: Mutex<()>,
     pub(crate) readahead: Readahead,
     pub(crate) shared: Arc<Shared<S>>,
-    /// What a mapping of a store that answers late has beside.
+    /// The further fields of a mapping of a distant object.
     pub(crate) remote: Option<Box<Remote<S>>>,
 }
 
@@ -125,8 +125,8 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// Returns the mapping of a distant store that no other mapping of the cache has. `backing` reads
-    /// from it too, and blocks.
+    /// Returns the mapping of a distant object that no other mapping of the cache has. `backing`
+    /// reads from it too, and blocks.
     pub(crate) fn distant(
         shared: &Arc<Shared<S>>,
         id: u32,

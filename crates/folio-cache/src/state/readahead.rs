@@ -240,8 +240,8 @@ impl Readahead {
 }
 
 impl Streams {
-    /// Records a miss of `wanted` pages, of which the reader requests `request` at once. Returns the
-    /// window to request beside the first request.
+    /// Records a miss of `wanted` pages, of which the reader requests `request` at once. Returns
+    /// the window to request beside the first request.
     fn missed(&mut self, first: i64, wanted: i64, request: i64, bounds: Bounds) -> Option<Window> {
         let pages = wanted.min(request);
         self.clock += 1;

@@ -1,5 +1,5 @@
-//! What a mapping of a distant store has beside other mappings: its key, its version, and the
-//! requests in flight.
+//! The further fields of a mapping of a distant object: its key, its version, and the requests in
+//! flight.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 
-/// The fields of a mapping whose backing answers late.
+/// The further fields of a mapping with a backing that answers late.
 ///
 /// Lock order: `Mapping::length`, then `version` or `requests`, never both.
 pub(crate) struct Remote<S: Scheme> {
@@ -86,6 +86,9 @@ impl<S: Scheme> Mapping<S> {
     }
 }
 
+/// A request in flight, as long as it has waiters.
+type WeakFlight<S> = Weak<Flight<Outcome<S>>>;
+
 /// The requests of a mapping that are in flight. No two of them have a page in common.
 pub(crate) struct Table<S: Scheme> {
     next: u64,
@@ -96,13 +99,13 @@ pub(crate) struct Table<S: Scheme> {
 struct Entry<S: Scheme> {
     id: u64,
     end: u64,
-    flight: Weak<Flight<Outcome<S>>>,
+    flight: WeakFlight<S>,
 }
 
 impl<S: Scheme> Table<S> {
     /// Returns the request that has a page: its pages and the flight. Returns the first one behind
     /// the page otherwise.
-    pub(crate) fn at_or_behind(&self, page: u64) -> Option<(Range<u64>, Weak<Flight<Outcome<S>>>)> {
+    pub(crate) fn at_or_behind(&self, page: u64) -> Option<(Range<u64>, WeakFlight<S>)> {
         let before = self.in_flight.range(..=page).next_back().filter(|(_, it)| it.end > page);
         let (&first, entry) = before.or_else(|| self.in_flight.range(page..).next())?;
         Some((first..entry.end, Weak::clone(&entry.flight)))
@@ -131,13 +134,14 @@ impl<S: Scheme> Table<S> {
         self.in_flight.remove(&first);
     }
 
-    /// Forgets all requests: they belong to a version that is no longer valid. Returns their flights.
-    pub(crate) fn clear(&mut self) -> Vec<Weak<Flight<Outcome<S>>>> {
+    /// Forgets all requests: they belong to a version that is no longer valid. Returns their
+    /// flights.
+    pub(crate) fn clear(&mut self) -> Vec<WeakFlight<S>> {
         std::mem::take(&mut self.in_flight).into_values().map(|entry| entry.flight).collect()
     }
 
     /// Returns the flights of all requests.
-    pub(crate) fn flights(&self) -> Vec<Weak<Flight<Outcome<S>>>> {
+    pub(crate) fn flights(&self) -> Vec<WeakFlight<S>> {
         self.in_flight.values().map(|entry| Weak::clone(&entry.flight)).collect()
     }
 }

@@ -33,11 +33,14 @@ pub(crate) fn split_owner_data(owner_data: u64) -> (u32, u32) {
 /// `FileTooLarge` from 16 TiB on, where page numbers end.
 #[inline]
 pub(crate) fn page_of(offset: u64) -> io::Result<u32> {
-    u32::try_from(offset / FRAME_SIZE as u64).map_err(|_| {
-        let message =
-            format!("offset {offset} exceeds 16 TiB, the maximum that can be cached of a file");
-        error(io::ErrorKind::FileTooLarge, message)
-    })
+    u32::try_from(offset / FRAME_SIZE as u64).map_err(|_| past_all_pages(offset))
+}
+
+#[cold]
+fn past_all_pages(offset: u64) -> io::Error {
+    let message =
+        format!("offset {offset} exceeds 16 TiB, the maximum that can be cached of a file");
+    error(io::ErrorKind::FileTooLarge, message)
 }
 
 /// Where page numbers end, and with them what can be cached of a file: 16 TiB.

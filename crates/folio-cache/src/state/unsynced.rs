@@ -132,10 +132,15 @@ impl Unsynced {
     pub(crate) fn rewritten(&self, bytes: &Range<u64>) {
         // Relaxed: the flag is set before the failed sync returns.
         if self.has_lost.load(Ordering::Relaxed) {
-            let mut sets = self.sets.lock();
-            sets.lost.remove(bytes);
-            self.has_lost.store(!sets.lost.is_empty(), Ordering::Relaxed);
+            self.find_again(bytes);
         }
+    }
+
+    #[cold]
+    fn find_again(&self, bytes: &Range<u64>) {
+        let mut sets = self.sets.lock();
+        sets.lost.remove(bytes);
+        self.has_lost.store(!sets.lost.is_empty(), Ordering::Relaxed);
     }
 
     /// Forgets bytes that the user removed from the file.

@@ -34,7 +34,7 @@ pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
             mapping.len.store(backed, Ordering::Release);
             refresh::bump_truncate_seq(mapping);
         }
-        // SeqCst, Dekker with the fences in fill and write.
+        // SeqCst, Dekker with the fence in fill and the page lock of a writer.
         fence(Ordering::SeqCst);
         for page in mapping.dirty.all() {
             let page = u64::from(page);

@@ -78,7 +78,7 @@ fn resize_with<S: Scheme>(
     if new >= old {
         return Ok(());
     }
-    // SeqCst, Dekker with the fences in fill and write: as in set_len.
+    // SeqCst, Dekker with the fence in fill and the page lock of a writer: as in set_len.
     fence(Ordering::SeqCst);
     let first = new / FRAME_SIZE as u64;
     let within = new as usize % FRAME_SIZE;

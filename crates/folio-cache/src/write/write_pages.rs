@@ -163,6 +163,7 @@ pub(crate) fn write_pages<'m, S: Scheme>(
 }
 
 /// Writes within the file. Returns `false` if the file ends before the bytes do.
+#[inline(always)]
 fn overwrite<S: Scheme>(
     mapping: &Mapping<S>,
     part: &PagePart<'_>,
@@ -180,6 +181,7 @@ fn overwrite<S: Scheme>(
 }
 
 /// Writes within the file or past its end. Call under the lock `grow`.
+#[inline(never)]
 fn grow_by<S: Scheme>(
     mapping: &Mapping<S>,
     part: &PagePart<'_>,
@@ -226,7 +228,9 @@ fn owns_end<S: Scheme>(mapping: &Mapping<S>, len: u64) -> bool {
 }
 
 /// Makes one attempt, without a wait and without an allocation. `covers` means that no other byte
-/// of the page needs to stay. Returns what must be done before the next attempt.
+/// of the page needs to stay. Returns what must be done before the next attempt. A write in place
+/// to a single page is inlined; all else is called.
+#[inline(always)]
 fn try_write<S: Scheme>(
     mapping: &Mapping<S>,
     slot: &Slot<S>,
@@ -236,19 +240,12 @@ fn try_write<S: Scheme>(
     grows: bool,
 ) -> Attempt {
     let Some(locked) = slot.try_lock(mapping.zone) else {
-        return match (slot.is_empty(), covers) {
-            (false, _) => Attempt::Wait,
-            (true, false) => Attempt::Fill,
-            (true, true) => install_new(mapping, slot, part, spare, grows),
-        };
+        return write_absent(mapping, slot, part, covers, spare, grows);
     };
     let locked = if locked.subpage_of().is_none() {
         locked
     } else {
-        drop(locked);
-        // If the folio is pinned, it stays whole, and the page is copied below.
-        large_folio::split_around(mapping, part.page);
-        match slot.try_lock(mapping.zone) {
+        match split_and_lock(mapping, slot, locked, part.page) {
             Some(locked) => locked,
             None => return Attempt::Wait,
         }
@@ -267,13 +264,46 @@ fn try_write<S: Scheme>(
     }
 }
 
+/// Writes to a page after its lock was refused: it is absent, or another thread has the lock.
+#[inline(never)]
+fn write_absent<S: Scheme>(
+    mapping: &Mapping<S>,
+    slot: &Slot<S>,
+    part: &PagePart<'_>,
+    covers: bool,
+    spare: &mut SpareFolios<'_, S>,
+    grows: bool,
+) -> Attempt {
+    match (slot.is_empty(), covers) {
+        (false, _) => Attempt::Wait,
+        (true, false) => Attempt::Fill,
+        (true, true) => install_new(mapping, slot, part, spare, grows),
+    }
+}
+
+/// Splits the folio that a page is a subpage of, and locks the page again. If the folio is pinned,
+/// it stays whole, and the page is copied. `None`: another thread has the lock.
+#[cold]
+#[inline(never)]
+fn split_and_lock<'m, S: Scheme>(
+    mapping: &'m Mapping<S>,
+    slot: &'m Slot<S>,
+    locked: LockedSlot<'m, S>,
+    page: u32,
+) -> Option<LockedSlot<'m, S>> {
+    drop(locked);
+    large_folio::split_around(mapping, page);
+    slot.try_lock(mapping.zone)
+}
+
 /// Returns `true` if the file ends before the bytes do and the write does not make it longer. Call
 /// while the page is locked.
+#[inline(always)]
 fn is_short<S: Scheme>(mapping: &Mapping<S>, part: &PagePart<'_>, grows: bool) -> bool {
-    // SeqCst, Dekker with the fence in set_len and resize: either the truncation sees this page
-    // lock and waits for it, or this sees the new length and leaves the page alone.
-    fence(Ordering::SeqCst);
-    !grows && part.ends() > mapping.len()
+    // SeqCst, Dekker with the fences in set_len, resize and discard: the page lock was taken by a
+    // SeqCst operation, and this load comes after it. Either the truncation sees this page lock and
+    // waits for it, or this sees the new length and leaves the page alone.
+    !grows && part.ends() > mapping.len.load(Ordering::SeqCst)
 }
 
 /// Installs a new page in an empty slot and writes to it.
@@ -297,6 +327,9 @@ fn install_new<S: Scheme>(
             return Attempt::Wait;
         }
     };
+    // SeqCst, Dekker with the fences that is_short names. The truncation may have found no leaf of
+    // the index here: this fence orders the leaf and the new page before the load.
+    fence(Ordering::SeqCst);
     if is_short(mapping, part, grows) {
         spare.put_back(frozen.remove());
         return Attempt::Short;
@@ -310,6 +343,7 @@ fn install_new<S: Scheme>(
 }
 
 /// Writes to a page that no handle pins. Readers sleep for the time of the copy.
+#[inline(always)]
 fn write_in_place<S: Scheme>(
     mapping: &Mapping<S>,
     mut frozen: FrozenSlot<'_, S>,
@@ -322,6 +356,7 @@ fn write_in_place<S: Scheme>(
 }
 
 /// Writes to a copy of a pinned page, and switches the slot: handles keep what they show.
+#[inline(never)]
 fn write_copy<S: Scheme>(
     mapping: &Mapping<S>,
     locked: LockedSlot<'_, S>,
@@ -342,6 +377,7 @@ fn write_copy<S: Scheme>(
 }
 
 /// Does what an attempt asked for. Call with no lock held except `grow`.
+#[inline(never)]
 fn prepare<S: Scheme>(
     mapping: &Mapping<S>,
     needed: &Attempt,
@@ -384,14 +420,16 @@ fn missing_pages<S: Scheme>(mapping: &Mapping<S>, part: &PagePart<'_>) -> usize 
 }
 
 /// Returns an error for a range that no file can hold.
+#[inline]
 fn check_range(offset: u64, len: u64) -> io::Result<()> {
     let end = offset.checked_add(len).filter(|&end| i64::try_from(end).is_ok());
-    let Some(end) = end else {
-        let message = format!(
-            "{len} bytes at offset {offset} exceed the maximum length of a file, {}",
-            i64::MAX
-        );
-        return Err(error(io::ErrorKind::InvalidInput, message));
-    };
+    let Some(end) = end else { return Err(past_all_files(offset, len)) };
     page_of(end.saturating_sub(1)).map(drop)
+}
+
+#[cold]
+fn past_all_files(offset: u64, len: u64) -> io::Error {
+    let message =
+        format!("{len} bytes at offset {offset} exceed the maximum length of a file, {}", i64::MAX);
+    error(io::ErrorKind::InvalidInput, message)
 }

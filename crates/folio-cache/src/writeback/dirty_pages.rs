@@ -13,7 +13,8 @@ use crate::state::shared::Shared;
 /// The flusher is notified for one in this number of pages that become dirty.
 const NOTIFY_INTERVAL: u64 = 64;
 
-/// Marks a page as dirty. Call while the page is locked.
+/// Marks a page as dirty. Call while the page is locked. Changes nothing if it is dirty already.
+#[inline]
 pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFolio<S>, page: u32) {
     if !folio.is_dirty() {
         folio.set_dirty(true);
@@ -21,6 +22,7 @@ pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFoli
     }
 }
 
+#[inline(never)]
 fn insert<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     let registry = &mapping.shared.registry;
     if mapping.dirty.insert(page, || registry.dirty.insert(mapping.id)) {
@@ -62,6 +64,7 @@ pub(crate) fn forget_dirty<S: Scheme>(mapping: &Mapping<S>, page: u32) {
 }
 
 /// Returns the number of dirty pages of all files. Racy.
+#[inline]
 pub(crate) fn count<S: Scheme>(shared: &Shared<S>) -> u64 {
     // Relaxed: a count.
     shared.dirty_pages.load(Ordering::Relaxed)
@@ -69,6 +72,7 @@ pub(crate) fn count<S: Scheme>(shared: &Shared<S>) -> u64 {
 
 /// Returns the number of pages that may be dirty before writers have to write them: a quarter of
 /// the capacity.
+#[inline]
 pub(crate) fn limit<S: Scheme>(shared: &Shared<S>) -> u64 {
     (shared.capacity() / FRAME_SIZE / 4) as u64
 }

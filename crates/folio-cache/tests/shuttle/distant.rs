@@ -49,6 +49,23 @@ impl Gate {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// Waits until the gate is open. Returns the version.
+    async fn pass(&self) -> u8 {
+        poll_fn(|context| {
+            let waker = context.waker().clone();
+            step();
+            let mut state = self.state.lock();
+            if state.is_open {
+                return Poll::Ready(state.version);
+            }
+            state.wakers.push(waker);
+            drop(state);
+            step();
+            Poll::Pending
+        })
+        .await
+    }
+
     fn told(version: u8) -> RemoteVersion {
         RemoteVersion { len: 4 * FRAME_SIZE as u64, validator: Validator::new([version]) }
     }
@@ -76,26 +93,14 @@ impl AsyncBacking for Gate {
             self.requests.fetch_add(1, Ordering::Relaxed);
             self.in_flight.fetch_add(1, Ordering::Relaxed);
             let _in_flight = InFlight(self);
-            let version = poll_fn(|context| {
-                let waker = context.waker().clone();
-                step();
-                let mut state = self.state.lock();
-                if state.is_open {
-                    return Poll::Ready(state.version);
-                }
-                state.wakers.push(waker);
-                drop(state);
-                step();
-                Poll::Pending
-            })
-            .await;
+            let version = self.pass().await;
             buffer.put_slice(&vec![version; request.len as usize]);
             Ok(Self::told(version))
         })
     }
 
     fn version(&self) -> BoxFuture<'_, io::Result<RemoteVersion>> {
-        Box::pin(async { Ok(Self::told(self.state.lock().version)) })
+        Box::pin(async { Ok(Self::told(self.pass().await)) })
     }
 }
 
@@ -212,6 +217,32 @@ fn taken_over(search: Search) {
 fn a_waiter_takes_over_from_one_that_is_not_polled() {
     taken_over(deeper(1));
     taken_over(RANDOM);
+}
+
+/// The same for the length, of which a poll is one poll of the request, and no more.
+fn taken_over_in_a_poll(search: Search) {
+    explore("a waiter that meets the last poll of another", search, || {
+        let world = World::new();
+        world.cache.invalidate(&world.file.key());
+        let kept = Arc::new(Mutex::new(None));
+        let into = Arc::clone(&kept);
+        let once = world.thread(move |file| {
+            let file = file.clone();
+            let mut len = Box::pin(async move { file.len_async().await });
+            let _ = len.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            *into.lock() = Some(len);
+        });
+        let waits = world.thread(|file| assert_eq!(file.len(), 4 * FRAME_SIZE as u64));
+        race(vec![once, waits, world.opener()]);
+        drop(kept.lock().take());
+        world.end();
+    });
+}
+
+#[test]
+fn a_waiter_that_meets_the_last_poll_of_another_takes_over() {
+    taken_over_in_a_poll(deeper(1));
+    taken_over_in_a_poll(RANDOM);
 }
 
 /// All waiters are dropped at any moment. Nothing is left.

@@ -278,6 +278,10 @@ impl<P: Platform> Slot<P> {
 
     /// Takes the page lock. `None`: the slot is empty, or the page lock is held.
     ///
+    /// Taking it is a `SeqCst` operation. So of a thread that takes the lock and then loads a value
+    /// by `SeqCst`, and one that stores this value and then looks for the lock after a `SeqCst`
+    /// fence, at least one sees the other.
+    ///
     /// # Panics
     ///
     /// Panics if the folio is not of `zone`.
@@ -293,11 +297,12 @@ impl<P: Platform> Slot<P> {
             return None;
         }
         // Acquire: pairs with Release in unlock, so that all that was done under the last page lock
-        // is seen.
+        // is seen. SeqCst: Dekker with the fence of a thread that changed what the lock holder
+        // checks next, and then looks for the lock.
         let taken = self.value.compare_exchange(
             seen.0,
             seen.with_lock().0,
-            Ordering::Acquire,
+            Ordering::SeqCst,
             Ordering::Relaxed,
         );
         taken.ok().map(|_| {
@@ -327,18 +332,27 @@ impl<P: Platform> Slot<P> {
         self.swap(Entry::new(Some(seen.number()), seen.order(), seen.version()));
     }
 
+    #[inline]
     fn swap(&self, entry: Entry) {
         let key = self.key();
         // Release: pairs with Acquire in try_lock, get, install and wait. After this the slot is
         // not accessed any more.
         if Entry(self.value.swap(entry.0, Ordering::AcqRel)).has_waiters() {
-            P::wake_all(key);
+            wake::<P>(key);
         }
     }
 
     fn key(&self) -> usize {
         (&raw const self.value).addr()
     }
+}
+
+/// Wakes the sleepers of a slot. A function of its own, so that an unlock without any saves no
+/// registers.
+#[cold]
+#[inline(never)]
+fn wake<P: Platform>(key: usize) {
+    P::wake_all(key);
 }
 
 impl<P: Platform> Default for Slot<P> {

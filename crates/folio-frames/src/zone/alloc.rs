@@ -327,7 +327,7 @@ impl<P: Platform> Zone<P> {
 
     /// Puts a block into this CPU's lists, which are locked. Returns `false` if it must go to the
     /// buddy.
-    #[inline]
+    #[inline(always)]
     fn free_per_cpu(&self, lists: &mut Pcp, index: u32, order: Order) -> bool {
         // Under the lists' lock: after a block is isolated these lists are drained, so a frame
         // that saw its block online is found by that drain.
@@ -344,7 +344,12 @@ impl<P: Platform> Zone<P> {
             }
         }
         if lists.is_full(migrate_type, order) {
-            self.spill(lists, order, migrate_type);
+            // A whole 2 MiB block has room in an empty list only.
+            if order == BLOCK_ORDER && lists.is_empty(migrate_type, order) {
+                lists.adapt(self.free_frames(), self.online_frames());
+            } else {
+                self.spill(lists, order, migrate_type);
+            }
         }
         lists.push(&self.memmap, migrate_type, order, index);
         lists.counters.freed += 1;

@@ -431,8 +431,7 @@ impl<P: Platform> FrozenFolio<P> {
 
     /// Returns the folio to the allocator.
     pub fn free(self) {
-        let mut freed = self;
-        freed.scrub();
+        let freed = self.scrubbed();
         let (zone, order) = (freed.zone, freed.order());
         zone.free_index(freed.into_index(), order);
     }

@@ -191,8 +191,8 @@ struct Batch<P: Platform> {
 }
 
 impl<P: Platform> Batch<P> {
-    fn push(&mut self, mut folio: FrozenFolio<P>) {
-        folio.scrub();
+    fn push(&mut self, folio: FrozenFolio<P>) {
+        let folio = folio.scrubbed();
         let zone = folio.zone();
         if self.len == BATCH || self.zone.is_some_and(|of| !core::ptr::eq(of, zone)) {
             self.flush();

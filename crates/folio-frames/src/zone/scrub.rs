@@ -24,21 +24,25 @@ impl<P: Platform> Zone<P> {
 }
 
 impl<P: Platform> FrozenFolio<P> {
-    /// Overwrites the bytes before the folio is freed, if that is wanted.
+    /// Overwrites the bytes before the folio is freed, if that is wanted. Returns the folio.
     #[inline]
-    pub(crate) fn scrub(&mut self) {
+    pub(crate) fn scrubbed(mut self) -> Self {
         // Relaxed: as above.
         if self.zone().scrub.load(Ordering::Relaxed) != 0 {
-            zero(self);
-        } else if let Some(poison) = P::POISON {
+            return zeroed(self);
+        }
+        if let Some(poison) = P::POISON {
             self.as_mut_slice().fill(poison);
         }
+        self
     }
 }
 
-/// Zeroes a folio. A function of its own, so that a free without it saves no registers.
+/// Zeroes a folio and returns it. A function of its own that takes the handle by value, so that a
+/// free without it keeps the handle in registers.
 #[cold]
 #[inline(never)]
-fn zero<P: Platform>(folio: &mut FrozenFolio<P>) {
+fn zeroed<P: Platform>(mut folio: FrozenFolio<P>) -> FrozenFolio<P> {
     folio.zero();
+    folio
 }

@@ -200,8 +200,12 @@ impl<P: Platform> Zone<P> {
         let Some(index) = self.index(pfn) else {
             panic!("{pfn:?} is not in the zone of {:?}", self.pfns())
         };
+        self.peek_index(index, self.descriptor(index).shape())
+    }
+
+    #[inline]
+    fn peek_index(&self, index: u32, shape: Shape) -> Peek {
         let descriptor = self.descriptor(index);
-        let shape = descriptor.shape();
         Peek {
             kind: shape.kind,
             order: shape.order,
@@ -213,10 +217,14 @@ impl<P: Platform> Zone<P> {
 
     /// Returns the head of the folio around a frame, and a snapshot of the head's descriptor,
     /// without taking a reference. Returns `None` if there is no such folio.
+    #[inline]
     pub fn peek_around(&self, pfn: Pfn) -> Option<(Pfn, Peek)> {
-        let (head, shape) = self.head_of(self.index(pfn)?)?;
-        let head = self.pfn(head);
-        Some((head, Peek { kind: shape.kind, order: shape.order, ..self.peek(head) }))
+        let index = self.index(pfn)?;
+        let shape = self.descriptor(index).shape();
+        // Most frames are their own heads.
+        let (head, shape) =
+            if shape == Shape::INTERIOR { self.head_of(index)? } else { (index, shape) };
+        Some((self.pfn(head), self.peek_index(head, shape)))
     }
 
     /// Returns `true` if this frame was used since the last

@@ -64,8 +64,10 @@ pub struct Zone<P: Platform> {
     pub(crate) successor: AtomicPtr<Self>,
     pub(crate) memmap: Memmap<P::Scheme>,
     pub(crate) blocks: Blocks,
-    pub(crate) buddy: Mutex<P::Lock, Buddy>,
-    pub(crate) gauge: Gauge,
+    /// On cache lines of its own, as the gauge is: other threads write it while a hit, an
+    /// allocation or a walk reads the fields around it.
+    pub(crate) buddy: CachePadded<Mutex<P::Lock, Buddy>>,
+    pub(crate) gauge: CachePadded<Gauge>,
     pub(crate) deferred: Deferred,
     pub(crate) per_cpu: [CachePadded<PerCpu<P>>; pcp::CPUS],
     kinds: &'static [KindOps<P>],
@@ -192,8 +194,8 @@ impl<P: Platform> Zone<P> {
             memmap,
             numbers,
             blocks,
-            buddy: Mutex::new(Buddy::default()),
-            gauge: Gauge::default(),
+            buddy: CachePadded::new(Mutex::new(Buddy::default())),
+            gauge: CachePadded::default(),
             deferred: Deferred::default(),
             per_cpu: core::array::from_fn(|_| CachePadded::default()),
             kinds,
