@@ -1,4 +1,4 @@
-//! Servers on loopback, for tests and benchmarks of stores: S3 by `s3s-fs` and by moto, WebDAV by
+//! Servers on loopback, for tests and benchmarks of stores: S3 by `s3s-fs` and by moto, `WebDAV` by
 //! `dav-server`. Each answers after a delay, and counts its requests.
 
 #![forbid(unsafe_code)]
@@ -67,7 +67,7 @@ impl Server {
         .await
     }
 
-    /// Starts a WebDAV server over a folder.
+    /// Starts a `WebDAV` server over a folder.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! moto's S3 server, from PyPI.
+//! moto's S3 server, from `PyPI`.
 
 use std::net::TcpListener as StdListener;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Starts the server. If `moto_server` is not in the path, installs `moto[server]` from PyPI
+    /// Starts the server. If `moto_server` is not in the path, installs `moto[server]` from `PyPI`
     /// into a virtual environment below `folder`.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ const HTTP: &[Test] = tests![
 
 fn modes() -> [(&'static str, Option<Consistency>); 5] {
     let soon = Consistency::ValidatedAfter(Duration::ZERO);
-    let late = Consistency::ValidatedAfter(Duration::from_secs(3600));
+    let late = Consistency::ValidatedAfter(Duration::from_hours(1));
     [
         ("bare", None),
         ("immutable", Some(Consistency::Immutable)),
@@ -73,8 +73,12 @@ fn modes() -> [(&'static str, Option<Consistency>); 5] {
     ]
 }
 
+/// Retries are the store's: without them a test fails at once.
+fn never() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
 fn s3(address: &str, bucket: &str) -> AmazonS3 {
-    let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     AmazonS3Builder::new()
         .with_endpoint(address)
         .with_allow_http(true)
@@ -83,7 +87,7 @@ fn s3(address: &str, bucket: &str) -> AmazonS3 {
         .with_access_key_id(KEYS.0)
         .with_secret_access_key(KEYS.1)
         .with_copy_if_not_exists(S3CopyIfNotExists::Multipart)
-        .with_retry(retry)
+        .with_retry(never())
         .build()
         .expect("a store")
 }
@@ -183,6 +187,7 @@ fn webdav_passes_the_same_tests_with_the_cache() {
             let store = os::http::HttpBuilder::new()
                 .with_url(format!("{}/{name}", server.address()))
                 .with_client_options(options)
+                .with_retry(never())
                 .build();
             Arc::new(store.expect("a store")) as _
         };
