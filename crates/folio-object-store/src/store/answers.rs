@@ -1,5 +1,5 @@
 //! Answers of which the bytes are not read yet: those to the first requests of an object, and to
-//! the requests of streams. The fills of its pages take them, in the place of requests of their own.
+//! the requests of streams. The fills of its pages take them, instead of requests of their own.
 
 use std::collections::HashMap;
 use std::fmt;
