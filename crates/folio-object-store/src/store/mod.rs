@@ -37,12 +37,8 @@ const REQUEST_BYTES: (u64, u64) = (1 << 20, 64 << 20);
 /// An object store with its objects cached in a [`Cache`]. A clone is another handle on the same
 /// store.
 ///
-/// Writes go through to the store at once. See [`Consistency`] for what a read returns.
-///
-/// # Examples
-///
-/// ```
-/// ```
+/// Writes go through to the store at once. See [`Consistency`] for what a read returns, and the
+/// documentation of the crate for an example.
 #[derive(Clone)]
 pub struct CachedStore {
     core: Arc<Core>,
