@@ -26,11 +26,13 @@ use crate::rt::permits::Permits;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
+use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::Arena;
 use crate::state::kept::Kept;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Shared};
+use crate::state::shown::Shown;
 use crate::state::stats::Counters;
 
 /// The default of [`CacheBuilder::requests`].
@@ -244,7 +246,9 @@ impl<S: Scheme> CacheBuilder<S> {
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
             registry: Registry::default(),
+            leaves: Arc::default(),
             counters: Counters::default(),
+            shown: Shown::take(),
             policy: CachePadded::new(Mutex::new(policy)),
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),
@@ -254,6 +258,7 @@ impl<S: Scheme> CacheBuilder<S> {
             unwritten: Mutex::default(),
             flush_pool: FlushPool::new(&name),
             requests: Requests::default(),
+            fill_waiters: Arc::new(FillWaiters::new()),
             flusher: Worker::new(const { &Shared::FLUSHER }, &name, Weak::clone(me)),
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, &name, Weak::clone(me)),
             io_pool: IoPool::new(&name),

@@ -61,11 +61,11 @@ impl<S: Scheme> Cache<S> {
     pub fn open_async(&self, backing: Arc<dyn AsyncBacking>) -> io::Result<File<S>> {
         self.shared.check_process()?;
         let key = backing.key();
-        let make = |id| {
-            let blocking: Arc<dyn Backing> = Arc::new(Blocking(Arc::clone(&backing)));
-            let remote = Remote::new(key.clone(), Arc::clone(&backing));
-            Mapping::distant(&self.shared, id, blocking, remote)
-        };
+        let blocking: Arc<dyn Backing> = Arc::new(Blocking(Arc::clone(&backing)));
+        let file_id = blocking.file_id();
+        let remote = Remote::new(key.clone(), Arc::clone(&backing));
+        // No call of the backing: the lock of all files is held.
+        let make = |id| Mapping::distant(&self.shared, id, file_id, blocking, remote);
         let (mapping, existed) = self.shared.registry.get_or_insert(key.clone(), make);
         let Some(remote) = &mapping.remote else {
             let message = format!("a blocking backing with the key {key:?} is open");

@@ -351,7 +351,7 @@ impl<S: Scheme> Gather<S> {
         let answer = it.waiter.result(|outcome| match outcome {
             Outcome::Done(published) => published.get(page).map_or(Answer::Nothing, Answer::Page),
             Outcome::Again => Answer::Nothing,
-            Outcome::Failed(error) => Answer::Failed(error::share(error)),
+            Outcome::Failed(error) => Answer::Failed(error::copy(error)),
         });
         let answer = answer.unwrap_or(Answer::Pending);
         if matches!(answer, Answer::Nothing | Answer::Failed(_)) {

@@ -47,7 +47,7 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
         let future = async move {
             let _of_backing = permits.0.acquire(0, 0).await;
             let _of_cache = permits.1.acquire(0, 0).await;
-            backing.version().await.map_err(Arc::new)
+            backing.version().await.map_err(|error| Arc::new(error::share(error)))
         };
         let panicked = || -> Learned { Err(Arc::new(io::Error::other("the backing panicked"))) };
         let waiter = Flight::begin(Box::pin(future), panicked);
@@ -62,7 +62,8 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
         if is_driven { waiter.poll_driven(context.waker()) } else { waiter.poll(context.waker()) }
     };
     future::poll_fn(poll).await;
-    let learned = waiter.result(|learned| learned.as_ref().cloned().map_err(error::share));
+    let learned =
+        waiter.result(|learned| learned.as_ref().cloned().map_err(|error| error::copy(error)));
     let told = learned.expect("the flight ended")?;
     version::lock(mapping, remote).agree(&told, on_change)
 }

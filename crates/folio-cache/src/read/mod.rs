@@ -12,4 +12,5 @@ pub(crate) mod lookup;
 mod plan;
 pub(crate) mod prefetch;
 pub(crate) mod request;
+pub(crate) mod uncached;
 pub(crate) mod walk;

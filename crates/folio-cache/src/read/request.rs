@@ -20,13 +20,14 @@ use std::time::Duration;
 use folio_frames::{FRAME_SIZE, joined_mut};
 use folio_ref::Scheme;
 
-use crate::backing::error::error;
+use crate::backing::error::{error, share};
 use crate::backing::remote::{
     AsyncBacking, FillBuffer, FillRequest, OnChange, Priority, RemoteVersion,
 };
 use crate::length::version;
 use crate::memory::alloc;
 use crate::memory::frames_view;
+use crate::memory::index_room;
 use crate::memory::large_folio::publish_each;
 use crate::memory::out_of_memory::out_of_memory;
 use crate::policy::Advice;
@@ -220,7 +221,7 @@ async fn run<S: Scheme>(
     entry.is_over = true;
     match fetched {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::Failed(Arc::new(error)),
+        Err(error) => Outcome::Failed(Arc::new(share(error))),
     }
 }
 
@@ -265,7 +266,7 @@ async fn allocate<S: Scheme>(mapping: &Mapping<S>, wanted: usize) -> io::Result<
         shared.drive.sleep(pause).await;
     }
     let frame = alloc::allocate_at_once(shared);
-    frame.map(|frame| Frames(vec![frame])).ok_or_else(|| out_of_memory(shared, None))
+    frame.map(|frame| Frames(vec![frame])).ok_or_else(|| out_of_memory(shared))
 }
 
 /// Has the backing fill the frames, in one request unless it answers short. Returns the number of
@@ -361,6 +362,12 @@ fn publish<S: Scheme>(
     let (mapping, remote) = (&entry.mapping, entry.remote());
     let offset = first * FRAME_SIZE as u64;
     let is_end = offset + filled as u64 >= told.len;
+    // Evicts the pages of other leaves, if there is no room for more of them.
+    if let Ok(first) = u32::try_from(first)
+        && filled > 0
+    {
+        index_room::make_slot_to_read(mapping, first);
+    }
     let mut published = Vec::with_capacity(frames.0.len());
     let mut folios = Vec::new();
     {
@@ -385,12 +392,13 @@ fn publish<S: Scheme>(
             // The first use does not count as one: the page came for it.
             folio.set_readahead(how.marker == Some(u64::from(page)));
             let (pfn, owner_data) = (folio.pfn(), folio.owner_data());
-            // Without memory for the index, the page is asked for again.
-            let installed = match mapping.index.get_or_make(page) {
-                Ok(slot) => slot.install(folio),
-                Err(_) => Err(folio),
+            let Ok(slot) = index_room::try_make_slot(mapping, page) else {
+                // There is no room for its slot: its readers get it without the cache.
+                folios.push((u64::from(page), folio.init()));
+                locked_slots.push(None);
+                continue;
             };
-            match installed {
+            match slot.install(folio) {
                 Ok(locked) => {
                     published.push((pfn, owner_data));
                     locked_slots.push(Some(locked));
@@ -405,6 +413,7 @@ fn publish<S: Scheme>(
         remote.pages.fetch_add(published.len(), Ordering::Relaxed);
         publish_each(&mut locked_slots, |n, folio| folios.push((first + n as u64, folio)));
     }
+    folios.sort_by_key(|(first, _)| *first);
     frames_view::insert_advised(&mapping.shared, &published, how.advice);
     if !mapping.is_open() {
         kept::keep(mapping);

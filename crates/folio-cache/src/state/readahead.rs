@@ -181,7 +181,8 @@ fn window_end(end: i64, window: i64) -> i64 {
 /// The streams of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Readahead {
-    streams: Mutex<Streams>,
+    /// None before the first miss: most files of a program with many are small.
+    streams: Mutex<Option<Box<Streams>>>,
 }
 
 #[derive(Debug, Default)]
@@ -199,13 +200,18 @@ impl Readahead {
         // A hint: if two readers miss at once, one miss may be ignored.
         let request = i64::from(MOST_PAGES);
         let (first, pages) = (i64::from(first), i64::from(pages));
-        self.streams.try_lock()?.missed(first, pages, request, Bounds::of(most))
+        self.streams.try_lock()?.get_or_insert_default().missed(
+            first,
+            pages,
+            request,
+            Bounds::of(most),
+        )
     }
 
     /// Records a miss like [`missed`](Self::missed), of a reader that requests all of its pages.
     pub(crate) fn missed_many(&self, first: u32, pages: u32, bounds: Bounds) -> Option<Window> {
         let (first, pages) = (i64::from(first), i64::from(pages));
-        self.streams.try_lock()?.missed(first, pages, pages, bounds)
+        self.streams.try_lock()?.get_or_insert_default().missed(first, pages, pages, bounds)
     }
 
     /// Records the miss of a reader that will go on: its stream begins here, unless one does
@@ -213,6 +219,7 @@ impl Readahead {
     pub(crate) fn begun(&self, first: u32, pages: u32, bounds: Bounds) -> Option<Window> {
         let (first, pages) = (i64::from(first), i64::from(pages));
         let mut streams = self.streams.try_lock()?;
+        let streams = streams.get_or_insert_default();
         if let Some(window) = streams.missed(first, pages, pages, bounds) {
             return Some(window);
         }
@@ -230,6 +237,7 @@ impl Readahead {
     pub(crate) fn passed(&self, page: u32, bounds: Bounds) -> Option<Window> {
         let page = i64::from(page);
         let mut streams = self.streams.lock();
+        let streams = streams.get_or_insert_default();
         streams.clock += 1;
         let clock = streams.clock;
         let stream = streams.all.iter_mut().find(|stream| stream.marker == Some(page))?;

@@ -21,11 +21,14 @@ use crate::rt::permits::Permits;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
+use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
 use crate::state::kept::Kept;
+use crate::state::leaves::Leaves;
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
+use crate::state::shown::Shown;
 use crate::state::stats::Counters;
 use crate::state::units::CACHED;
 
@@ -33,7 +36,10 @@ use crate::state::units::CACHED;
 pub(crate) struct Shared<S: Scheme> {
     pub(crate) arena: Arc<Arena<S>>,
     pub(crate) registry: Registry<S>,
+    /// The leaves of all indexes.
+    pub(crate) leaves: Arc<Leaves<S>>,
     pub(crate) counters: Counters,
+    pub(crate) shown: &'static Shown,
     /// Chooses the pages to evict. Nothing is done to a page under this lock. On a cache line of
     /// its own: each miss and each writer reads fields that would lie beside it.
     pub(crate) policy: CachePadded<Mutex<Box<dyn Policy>>>,
@@ -51,6 +57,7 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) flusher: Worker<Self>,
     pub(crate) flush_pool: FlushPool<Mapping<S>>,
     pub(crate) requests: Requests,
+    pub(crate) fill_waiters: Arc<FillWaiters>,
     pub(crate) reclaimer: Worker<Self>,
     pub(crate) io_pool: IoPool,
     /// The requests to distant stores that may be in flight, with their pages as weight.
@@ -96,6 +103,12 @@ impl<S: Scheme> Shared<S> {
     /// Returns the capacity in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity.bytes()
+    }
+}
+
+impl<S: Scheme> Drop for Shared<S> {
+    fn drop(&mut self) {
+        self.shown.give_back();
     }
 }
 
