@@ -177,6 +177,36 @@ const BUGS: [Bug; 29] = [
         caught_by: &[Check::Shuttle, Check::Cache],
     },
     Bug {
+        name: "one-waiter-woken",
+        breaks: "a store that wakes a request wakes one of its waiters only",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "missed-poll-ignored",
+        breaks: "a poll that met another one is not made up for",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "last-waiter-leaves",
+        breaks: "a request goes on without a waiter, if a driver has it",
+        caught_by: &[Check::Cache],
+    },
+    Bug {
+        name: "driver-leaves-silently",
+        breaks: "a driver that is dropped does not wake the waiters",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "permit-not-passed-on",
+        breaks: "a permit that comes back is not granted to the next in the queue",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "stale-publish",
+        breaks: "an answer is published though its object was invalidated meanwhile",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
         name: "length-before-pages",
         breaks: "writeback loads the length before it pins the pages: appended bytes are lost",
         caught_by: &[Check::Cache, Check::Shuttle],

@@ -57,7 +57,8 @@ const UNSAFE_ROOMS: &[&str] = &[
 const UNSAFE_CRATES: [&str; 2] = ["crates/folio-frames", "crates/folio-uring"];
 
 /// The crates from the bottom up: a crate may depend on those before it.
-const LAYERS: [&str; 5] = ["folio-ref", "folio-frames", "folio-uring", "folio-cache", "folio"];
+const LAYERS: [&str; 6] =
+    ["folio-ref", "folio-frames", "folio-uring", "folio-cache", "folio-object-store", "folio"];
 
 const MOST_LINES: usize = 500;
 

@@ -3,7 +3,7 @@
 use folio_frames::{Kind, Pfn, PfnRange};
 use folio_ref::{Scheme, Snapshot};
 
-use crate::policy::{FrameState, Frames};
+use crate::policy::{Advice, FrameState, Frames};
 use crate::state::frames::Zone;
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
@@ -68,6 +68,18 @@ pub(crate) fn insert_all<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
     let mut policy = shared.policy.lock();
     for &(pfn, owner_data) in pages {
         policy.insert(&frames, frame(shared, pfn), owner_data);
+    }
+}
+
+/// Reports new pages to the policy, with the advice of their reader. Call with no page locked.
+pub(crate) fn insert_advised<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)], advice: Advice) {
+    if pages.is_empty() {
+        return;
+    }
+    let frames = CachedFrames(shared.zone());
+    let mut policy = shared.policy.lock();
+    for &(pfn, owner_data) in pages {
+        policy.insert_advised(&frames, frame(shared, pfn), owner_data, advice);
     }
 }
 

@@ -15,6 +15,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod deleted;
+mod distant;
 mod index;
 mod large_folio;
 mod length;
