@@ -430,6 +430,16 @@ mod tests {
     }
 
     #[test]
+    fn long_reads_one_after_the_other_are_a_stream() {
+        let readahead = Readahead::default();
+        let lengths: Vec<_> = (5..10)
+            .map(|n| readahead.missed(n * 1000, 1000, 4096).map_or(0, |window| window.pages))
+            .collect();
+        assert_eq!(lengths[..2], [744, 744]);
+        assert!(lengths[2] > 1000, "{lengths:?}");
+    }
+
+    #[test]
     fn evictions_before_use_shrink_the_window_and_end_the_stream() {
         let readahead = Readahead::default();
         let missed = |page| readahead.missed(page, 1, 4096);
@@ -442,5 +452,44 @@ mod tests {
         assert_eq!((missed(60), missed(61)), (None, None));
         assert_eq!(missed(62), None, "a new stream: the old one was dropped");
         assert_eq!(readahead.passed(52, Bounds::of(4096)), None);
+    }
+
+    #[test]
+    fn evictions_before_use_shrink_the_window_of_a_backward_stream() {
+        for evicted in [false, true] {
+            let readahead = Readahead::default();
+            let missed = |page| readahead.missed(page, 1, 4096);
+            assert_eq!((missed(1000), missed(999)), (None, None));
+            let first = missed(998).unwrap();
+            let second = readahead.passed(first.marker.unwrap() as u32, 4096).unwrap();
+            assert_eq!((first.pages * first.pieces, second.pages * second.pieces), (16, 32));
+            if evicted {
+                assert_eq!(missed(990), None);
+            }
+            let next = missed((second.first + second.pieces * second.step) as u32).unwrap();
+            assert_eq!(next.pages * next.pieces, if evicted { 32 } else { 64 });
+        }
+    }
+
+    #[test]
+    fn readers_of_several_pages_get_whole_reads_ahead() {
+        let readahead = Readahead::default();
+        let missed = |page| readahead.missed(page, 8, 4096);
+        assert_eq!((missed(0), missed(8)), (None, None));
+        let window = missed(16).unwrap();
+        assert_eq!((window.first, window.pages), (24, 32));
+        // Two pages of each ten. The page that was evicted before its use ends the stream.
+        for (missing, pieces) in [(None, Some(16)), (Some(44), None), (Some(45), Some(16))] {
+            let readahead = Readahead::default();
+            let missed = |page, pages| readahead.missed(page, pages, 4096);
+            assert_eq!((missed(3, 2), missed(13, 2)), (None, None));
+            let window = missed(23, 2).unwrap();
+            assert_eq!((window.first, window.pages, window.pieces, window.step), (33, 2, 8, 10));
+            if let Some(page) = missing {
+                assert_eq!(missed(page, 1), None);
+            }
+            let next = readahead.passed(window.marker.unwrap() as u32, 4096);
+            assert_eq!(next.map(|window| window.pieces), pieces, "{missing:?}");
+        }
     }
 }

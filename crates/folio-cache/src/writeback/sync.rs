@@ -113,7 +113,7 @@ pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
-    if !mapping.dirty.is_empty() {
+    if !mapping.dirty.is_empty() && !cfg!(broken = "drop-without-write") {
         let _ = flush_or_forget(mapping);
     }
     kept::keep(mapping);
