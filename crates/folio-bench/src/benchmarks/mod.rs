@@ -9,6 +9,7 @@ mod coherence;
 mod disk;
 mod fragment;
 mod free;
+mod held;
 mod hit_ratio;
 mod isolation;
 mod life;

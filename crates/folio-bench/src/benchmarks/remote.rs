@@ -7,8 +7,6 @@
 //! foyer and moka cache ranges. Where reads overlap, they cache chunks of 64 KiB
 //! (`support/range_caches.rs`).
 
-mod held;
-
 use std::hint::black_box;
 use std::io;
 use std::ops::Range;
@@ -17,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::benchmarks::held;
 use crate::harness::{Ask, Distance, Ratio, Report, Row, Scenario, Unit, median};
 use crate::support::distant_store::{IN_FLIGHT, Object, Store};
 use crate::support::executor::{drive, wait};
