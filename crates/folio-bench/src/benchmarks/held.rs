@@ -168,7 +168,7 @@ mod baselines {
         let reader = Ranges { name, store: Arc::clone(store), cache: make() };
         let handles = take(&reader, held, true)?;
         let resident = resident()?.saturating_sub(before);
-        let more = vec![("held", handles.len() as f64), ("copies", 0.0)];
+        let more = vec![("held", handles.len() as f64)];
         let row = Row::of(name, RETAIN, &[resident as f64 / capacity as f64]);
         kept.push(Box::new((reader.cache, handles)));
         Ok(row.map(|row| Row { more, ..row }))
