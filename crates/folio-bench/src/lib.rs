@@ -16,4 +16,6 @@ mod harness;
 mod support;
 
 pub use benchmarks::BENCHMARKS;
-pub use harness::{Ask, Benchmark, Line, Ratio, Report, Row, Scenario, Shape, Table, Unit};
+pub use harness::{
+    Ask, Benchmark, Distance, Line, Ratio, Report, Row, Scenario, Shape, Table, Unit,
+};

@@ -238,6 +238,22 @@ fn a_random_reader_fetches_what_it_reads() {
 }
 
 #[test]
+fn sixteen_reads_with_a_stride_fetch_what_they_read() {
+    let all = bytes(32 << 20);
+    let spawned = Arc::new(AtomicUsize::new(0));
+    let builder = Cache::builder().capacity(64 << 20).spawner(threads(&spawned));
+    let cache: Cache = builder.build().unwrap();
+    let distant = Arc::new(Distant::new(&all));
+    let file = cache.open_async(distant.clone()).unwrap();
+    for n in 0..16_usize {
+        let range = n << 20..(n << 20) + 65_536;
+        assert_eq!(block_on(file.bytes_async(range.start as u64, 65_536)).unwrap(), all[range]);
+    }
+    assert_eq!((fetched(&distant), spawned.load(Ordering::Relaxed)), (16 * 65_536, 0));
+    end(&cache, &distant, file);
+}
+
+#[test]
 fn a_sequential_reader_is_read_ahead_of_from_its_first_read() {
     let all = bytes(16 << 20);
     let cache: Cache = Cache::new(64 << 20).unwrap();
@@ -253,6 +269,32 @@ fn a_sequential_reader_is_read_ahead_of_from_its_first_read() {
     }
     assert!(distant.requests().len() < 200, "{} requests for 1024 reads", distant.requests().len());
     cache.quiesce();
+    end(&cache, &distant, file);
+}
+
+#[test]
+fn a_request_ahead_that_has_ended_pins_nothing() {
+    let all = bytes(32 << 20);
+    let spawned = Arc::new(Mutex::new(Vec::<BoxFuture<'static, ()>>::new()));
+    let its = Arc::clone(&spawned);
+    let builder = Cache::builder().capacity(64 << 20).spawner(move |it| its.lock().push(it));
+    let cache: Cache = builder.build().unwrap();
+    let distant = Arc::new(Distant::new(&all));
+    let file = cache.open_async(distant.clone()).unwrap().with_advice(Advice::Sequential);
+    assert_eq!(block_on(file.bytes_async(0, 65_536)).unwrap(), all[..65_536]);
+    let mut ended = std::mem::take(&mut *spawned.lock());
+    assert!(!ended.is_empty());
+    for future in &mut ended {
+        assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    }
+    // An executor may keep a future for long after its end.
+    for page in (32..64_usize).step_by(8) {
+        let bytes = file.try_bytes(page as u64 * 4096, 4096).unwrap();
+        assert_eq!(bytes, all[page * 4096..(page + 1) * 4096]);
+        assert_eq!(bytes.as_ptr().addr() % PAGE, 0, "page {page} is a copy on the heap");
+    }
+    drop(ended);
+    drop(std::mem::take(&mut *spawned.lock()));
     end(&cache, &distant, file);
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use folio_bench::{Ask, BENCHMARKS, Benchmark, Report};
+use folio_bench::{Ask, BENCHMARKS, Benchmark, Distance, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
@@ -47,8 +47,9 @@ fn one(benchmark: &'static Benchmark, options: &Bench, stop: &AtomicBool) -> Res
     }
     let bar = bar();
     let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ONE));
-    let report =
-        ask(benchmark, time, stop, &mut |share| bar.set_position((share * STEPS as f64) as u64));
+    let report = ask(benchmark, options, time, stop, &mut |share| {
+        bar.set_position((share * STEPS as f64) as u64);
+    });
     bar.finish_and_clear();
     let report = report.with_context(|| format!("{} cannot be measured", benchmark.name))?;
     let machine = Machine::here();
@@ -79,7 +80,7 @@ fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
     for benchmark in BENCHMARKS {
         let part = f64::from(benchmark.weight) / f64::from(weights);
         bar.set_message(benchmark.name);
-        let report = ask(benchmark, time.mul_f64(part), stop, &mut |share| {
+        let report = ask(benchmark, options, time.mul_f64(part), stop, &mut |share| {
             bar.set_position(((before + part * share) * STEPS as f64) as u64);
         });
         before += part;
@@ -118,11 +119,19 @@ fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
 
 fn ask(
     benchmark: &Benchmark,
+    options: &Bench,
     time: Duration,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Report> {
-    Ok((benchmark.ask)(&mut Ask { time, stop, progress })?)
+    let distance = Distance {
+        latency: Duration::from_millis(options.latency_ms),
+        request: Duration::from_micros(options.request_us),
+        bandwidth: options.bandwidth_mib << 20,
+    };
+    let mut ask = Ask::new(time, stop, progress);
+    (ask.distance, ask.held) = (distance, options.held);
+    Ok((benchmark.ask)(&mut ask)?)
 }
 
 fn bar() -> ProgressBar {

@@ -84,6 +84,18 @@ pub(crate) struct Bench {
     /// folio-bench
     #[arg(long, value_name = "DIR")]
     pub(crate) save: Option<PathBuf>,
+    /// Latency of the simulated store of remote in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 100)]
+    pub(crate) latency_ms: u64,
+    /// Bandwidth of the simulated store of remote in MiB per second; 0: no limit
+    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    pub(crate) bandwidth_mib: u64,
+    /// Time of the simulated store of remote for each request in microseconds
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    pub(crate) request_us: u64,
+    /// Number of short ranges that remote holds
+    #[arg(long, value_name = "N", default_value_t = folio_bench::Ask::HELD)]
+    pub(crate) held: usize,
 }
 
 /// Returns the allowed names: each benchmark of `folio_bench::BENCHMARKS`, and "all".

@@ -126,6 +126,8 @@ fn bars(report: &BenchReport) -> Result<String> {
     for (area, (title, rows)) in
         titled.split_evenly((panels.len().div_ceil(2).max(1), 2)).iter().zip(&panels)
     {
+        let unit = rows.first().and_then(|row| row.unit);
+        let axis = unit.map_or_else(|| axis.clone(), |unit| unit.name().to_owned());
         panel(area, title, rows, &axis, report)?;
     }
     root.present().map_err(failed)?;

@@ -454,8 +454,7 @@ mod tests {
     #[test]
     fn grouping_keeps_blocks_and_compaction_frees_the_rest() {
         let stop = AtomicBool::new(false);
-        let report =
-            ask(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () }).unwrap();
+        let report = ask(&mut Ask::new(Duration::ZERO, &stop, &mut |_| ())).unwrap();
         let row = |name: &str, scenario: &str| {
             let is_it = |row: &&Row| row.name == name && row.scenario.name == scenario;
             report

@@ -5,7 +5,6 @@
 //! end to end and then at random.
 
 use std::any::Any;
-use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,20 +13,11 @@ use folio_cache::Cache;
 
 use crate::harness::{Ask, Report, Row, Scenario, Unit};
 use crate::support::memcpy_backing::MemcpyBacking;
+use crate::support::memory::resident;
 
 const CAPACITY: usize = 256 << 20;
 const PAGE: usize = 4096;
 const PAGES: usize = 2 * CAPACITY / PAGE;
-
-/// Returns the resident bytes of this process.
-fn resident() -> io::Result<usize> {
-    let text = fs::read_to_string("/proc/self/statm")?;
-    let pages: Option<usize> = text.split_whitespace().nth(1).and_then(|word| word.parse().ok());
-    let pages = pages.ok_or_else(|| {
-        io::Error::other(format!("no resident pages in /proc/self/statm: {text:?}"))
-    })?;
-    Ok(pages * rustix::param::page_size())
-}
 
 /// Returns the pages that are read, in order.
 fn pages() -> impl Iterator<Item = usize> {

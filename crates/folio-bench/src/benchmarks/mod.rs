@@ -9,6 +9,7 @@ mod coherence;
 mod disk;
 mod fragment;
 mod free;
+mod held;
 mod hit_ratio;
 mod isolation;
 mod life;
@@ -19,6 +20,7 @@ mod noise;
 mod patch;
 mod range;
 mod read;
+mod remote;
 mod sizes;
 mod word;
 mod write;
@@ -134,6 +136,13 @@ pub const BENCHMARKS: &[Benchmark] = &[
         case_key: "case",
         weight: 3,
         ask: disk::ask,
+    },
+    Benchmark {
+        name: "remote",
+        about: "read a distant store, beside the bare store and caches of ranges",
+        case_key: "case",
+        weight: 4,
+        ask: remote::ask,
     },
     Benchmark {
         name: "coherence",

@@ -5,9 +5,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::{
-    BENCHMARKS, alloc, between, bringup, free, isolation, patch, range, read, sizes, word, write,
+    BENCHMARKS, alloc, between, bringup, free, isolation, patch, range, read, remote, sizes, word,
+    write,
 };
-use crate::harness::{Ask, Matrix};
+use crate::harness::{Ask, Distance, Matrix};
 use crate::support::files::Bytes;
 
 /// Every benchmark gives numbers within its own bounds, or notes that say why not.
@@ -15,7 +16,8 @@ use crate::support::files::Bytes;
 fn every_benchmark_reports_even_when_stopped() {
     for benchmark in BENCHMARKS {
         let stop = AtomicBool::new(true);
-        let mut ask = Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () };
+        let mut progress = |_| ();
+        let mut ask = Ask::new(Duration::ZERO, &stop, &mut progress);
         // Stopped before it began: it ends soon, and notes that it has too few samples.
         let said = (benchmark.ask)(&mut ask)
             .map_or_else(|error| vec![error.to_string()], |report| report.notes);
@@ -38,8 +40,7 @@ fn names_are_unique_and_plain() {
 /// note says why not.
 fn check(matrix: &Matrix<'_>) {
     let stop = AtomicBool::new(false);
-    let report =
-        matrix.measure(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () });
+    let report = matrix.measure(&mut Ask::new(Duration::ZERO, &stop, &mut |_| ()));
     for &scenario in &matrix.scenarios {
         for name in matrix
             .contenders
@@ -124,9 +125,7 @@ fn alloc_measures_every_allocator() {
 #[test]
 fn bringup_measures_every_scheme() {
     let stop = AtomicBool::new(false);
-    let report =
-        bringup::ask(&mut Ask { time: Duration::ZERO, stop: &stop, progress: &mut |_| () })
-            .unwrap();
+    let report = bringup::ask(&mut Ask::new(Duration::ZERO, &stop, &mut |_| ())).unwrap();
     let rows = |name| report.rows.iter().filter(move |row| row.name == name).count();
     assert_eq!((rows("frozen-bit"), rows("generational"), report.rows.len()), (1, 2, 11));
     for row in &report.rows {
@@ -139,4 +138,41 @@ fn free_measures_every_scheme_and_sole_owners() {
     let matrix = free::matrix();
     assert_eq!(matrix.contenders.len(), 8);
     check(&matrix);
+}
+
+/// Every contender reads every case of a store that is near, and the cache fetches little more than
+/// what is wanted.
+#[test]
+fn remote_measures_every_reader() {
+    let stop = AtomicBool::new(false);
+    let mut progress = |_| ();
+    let mut ask = Ask::new(Duration::ZERO, &stop, &mut progress);
+    ask.distance = Distance { latency: Duration::from_millis(2), ..Distance::NONE };
+    let amounts = remote::Amounts {
+        tasks: (20, 2),
+        random: 20,
+        row_groups: 3,
+        warm: Duration::ZERO,
+        held: 2048,
+        open: 500,
+        rounds: 1,
+    };
+    let report = remote::report(&mut ask, amounts).unwrap();
+    let others = if cfg!(feature = "baselines") { 2 } else { 0 };
+    let row = |case: &str, name: &str| {
+        let mut rows = report.rows.iter().filter(|row| row.scenario.name == case);
+        rows.find(|row| row.name == name).map(|row| row.median)
+    };
+    for case in ["read-8M", "stream-64M", "tasks-64K", "strided", "random", "chunks", "retain"] {
+        let rows = report.rows.iter().filter(|row| row.scenario.name == case);
+        let bare = usize::from(case != "retain");
+        assert_eq!(rows.count(), 1 + bare + others, "{case}: {report:?}");
+    }
+    for case in ["warm-4K", "warm-4M", "warm-64K+100"] {
+        assert!(row(case, "folio").is_some_and(|time| time > 0.0), "{case}: {report:?}");
+    }
+    for case in ["strided", "random", "chunks"] {
+        assert_eq!(row(case, "bare"), Some(1.0), "{case}");
+        assert!(row(case, "folio").is_some_and(|fetched| fetched >= 1.0), "{case}: {report:?}");
+    }
 }

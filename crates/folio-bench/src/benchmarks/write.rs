@@ -286,12 +286,10 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let time = ask.time / 2;
     let files = Files::new()?;
     let progress = &mut *ask.progress;
-    let mut report = matrix(&files)?.measure(&mut Ask {
-        time,
-        stop: ask.stop,
-        progress: &mut |done| progress(done / 2.0),
-    });
-    ask_synced(&mut Ask { time, stop: ask.stop, progress: &mut *ask.progress }, &mut report)?;
+    let mut report = matrix(&files)?.measure(&mut Ask::new(time, ask.stop, &mut |done| {
+        progress(done / 2.0);
+    }));
+    ask_synced(&mut Ask::new(time, ask.stop, &mut *ask.progress), &mut report)?;
     report.notes.push(format!(
         "{HOT}, {UNIFORM}: a file of {} MiB in memory (tmpfs), all of it in a cache of {} MiB; \
          {}, {}: a file in the folder for temporary files, a sync_data after each MiB",

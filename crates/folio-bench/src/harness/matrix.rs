@@ -260,8 +260,7 @@ mod tests {
             contenders: vec![Box::new(Stopping(&stop, &worked))],
             ..matrix(Unit::Ns)
         };
-        let report =
-            matrix.measure(&mut Ask { time: Duration::MAX, stop: &stop, progress: &mut |_| () });
+        let report = matrix.measure(&mut Ask::new(Duration::MAX, &stop, &mut |_| ()));
         assert_eq!(worked.load(Ordering::Relaxed), 11);
         assert_eq!(
             report.notes[0],

@@ -5,7 +5,7 @@ mod matrix;
 mod report;
 mod runner;
 
-pub use benchmark::{Ask, Benchmark};
+pub use benchmark::{Ask, Benchmark, Distance};
 pub(crate) use matrix::{Contender, Matrix, one_and_all, thread_counts};
 pub(crate) use report::median;
 pub use report::{Line, Ratio, Report, Row, Scenario, Shape, Table, Unit};

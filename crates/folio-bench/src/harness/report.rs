@@ -15,11 +15,15 @@ pub enum Unit {
     GibPerS,
     /// Operations per second, of all threads together. More is better.
     OpPerS,
+    /// Microseconds for one operation of one thread. Less is better.
+    Us,
     /// Milliseconds for the whole. Less is better.
     Ms,
     /// A number that is counted and not timed, with its name: `fraction`, `resident/capacity`. More
     /// is better.
     Number(&'static str),
+    /// A number that is counted and not timed, with its name. Less is better.
+    Less(&'static str),
 }
 
 impl Unit {
@@ -29,8 +33,9 @@ impl Unit {
             Self::Ns => "ns",
             Self::GibPerS => "GiB/s",
             Self::OpPerS => "op/s",
+            Self::Us => "us",
             Self::Ms => "ms",
-            Self::Number(name) => name,
+            Self::Number(name) | Self::Less(name) => name,
         }
     }
 
@@ -40,14 +45,18 @@ impl Unit {
             Self::Ns => run.seconds * 1e9 * threads as f64 / run.amount as f64,
             Self::GibPerS => run.amount as f64 / run.seconds / f64::from(1 << 30),
             Self::OpPerS => run.amount as f64 / run.seconds,
+            Self::Us => run.seconds * 1e6 * threads as f64 / run.amount as f64,
             Self::Ms => run.seconds * 1e3,
-            Self::Number(_) => run.amount as f64,
+            Self::Number(_) | Self::Less(_) => run.amount as f64,
         }
     }
 
     /// Returns the speed of the first value relative to the second: above 1 if the first is faster.
     pub(crate) fn speed(self, of: f64, to: f64) -> f64 {
-        if matches!(self, Self::Ns | Self::Ms) { to / of } else { of / to }
+        match self {
+            Self::Ns | Self::Us | Self::Ms | Self::Less(_) => to / of,
+            Self::GibPerS | Self::OpPerS | Self::Number(_) => of / to,
+        }
     }
 }
 
@@ -83,6 +92,8 @@ pub struct Row {
     pub min: f64,
     /// The greatest of all samples.
     pub max: f64,
+    /// The unit of the numbers, if it is another one than that of the report.
+    pub unit: Option<Unit>,
     /// More numbers, each with its name.
     pub more: Vec<(&'static str, f64)>,
 }
@@ -98,6 +109,7 @@ impl Row {
             median: median(values),
             min,
             max,
+            unit: None,
             more: Vec::new(),
         })
     }
@@ -188,7 +200,14 @@ impl Report {
             1 => format!("1 thread, {}", scenario.name),
             n => format!("{n} threads, {}", scenario.name),
         };
-        panels.into_iter().map(|(scenario, rows)| (title(scenario), rows)).collect()
+        let with_unit = |title, rows: &[&Row]| match rows.first().and_then(|row| row.unit) {
+            Some(unit) => format!("{title}: {}", unit.name()),
+            None => title,
+        };
+        panels
+            .into_iter()
+            .map(|(scenario, rows)| (with_unit(title(scenario), &rows), rows))
+            .collect()
     }
 
     /// Returns the rows as lines: by the scenario's name, then by contender, in the order of the
@@ -223,7 +242,8 @@ impl Report {
         let rows = self.rows.iter().map(|row| {
             let mut json = json!({
                 "name": row.name, "case": row.scenario.name, "threads": row.scenario.threads,
-                "median": row.median, "min": row.min, "max": row.max, "unit": self.unit.name(),
+                "median": row.median, "min": row.min, "max": row.max,
+                "unit": row.unit.unwrap_or(self.unit).name(),
             });
             json[case_key] = json["case"].clone();
             for &(key, value) in &row.more {
@@ -275,6 +295,7 @@ mod tests {
         for (unit, value) in [
             (Unit::Ns, 4e9 / f64::from(1 << 30) / 4.0),
             (Unit::GibPerS, 2.0),
+            (Unit::Us, 4e6 / f64::from(1 << 30) / 4.0),
             (Unit::Ms, 2000.0),
             (Unit::OpPerS, f64::from(1 << 30) * 2.0),
             (Unit::Number("things"), f64::from(1 << 30) * 4.0),

@@ -74,6 +74,13 @@ pub(crate) fn drive<F: Future>(
     }
 }
 
+/// Drives one future to its end. Returns its output.
+pub(crate) fn wait<F: Future>(future: F) -> F::Output {
+    let mut result = None;
+    drive(1, [future], |got| result = Some(got));
+    result.expect("the future was driven to its end")
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;

@@ -122,6 +122,10 @@ impl<S: Scheme> File<S> {
     /// - Otherwise the error of the backing.
     pub async fn bytes_async(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         if self.is_distant() {
+            if let Some(bytes) = self.cached_bytes_distant(offset, len) {
+                coop::passed().await;
+                return Ok(bytes);
+            }
             let bytes = self.bytes_distant(&[(offset, len)], self.how()).await?;
             return Ok(bytes.into_iter().next().unwrap_or_default());
         }

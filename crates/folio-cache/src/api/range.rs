@@ -289,6 +289,9 @@ impl<S: Scheme> File<S> {
     #[cfg_attr(feature = "track", track_caller)]
     pub fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         if self.is_distant() {
+            if let Some(bytes) = self.cached_bytes_distant(offset, len) {
+                return Ok(bytes);
+            }
             let bytes = block_on(self.bytes_distant(&[(offset, len)], self.blocking()))?;
             return Ok(bytes.into_iter().next().unwrap_or_default());
         }

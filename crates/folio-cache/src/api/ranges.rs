@@ -11,10 +11,11 @@ use crate::api::distant::Into;
 use crate::api::file::File;
 use crate::api::range::{OnePiece, Pieces, begin_bytes, begin_range};
 use crate::memory::short_handle;
+use crate::policy::Advice;
 use crate::read::collect::{Sink, gather};
 use crate::read::copy;
 use crate::read::request::How;
-use crate::read::walk;
+use crate::read::walk::{self, Walk};
 use crate::rt::block_on::block_on;
 use crate::state::frames::FolioRef;
 use crate::state::handle::PageHandle;
@@ -97,6 +98,14 @@ impl<S: Scheme> File<S> {
         let mut sink = ManyBytes { mapping: &*self.mapping, ranges, pieces: Vec::new() };
         gather(&self.mapping, how, ranges, &mut sink).await?;
         Ok(sink.pieces.into_iter().map(OnePiece::finish).collect())
+    }
+
+    /// Returns bytes of a distant object that are cached. Returns `None` if they are not, or if
+    /// their use is not to be noted.
+    pub(crate) fn cached_bytes_distant(&self, offset: u64, len: usize) -> Option<Bytes> {
+        let counts = self.how().advice != Advice::Once;
+        // Empty ones may be an error.
+        counts.then(|| self.try_bytes(offset, len)).flatten().filter(|bytes| !bytes.is_empty())
     }
 
     /// Collects the pages of a range of a distant object.
@@ -188,13 +197,12 @@ impl<S: Scheme> File<S> {
         let (epoch, end) = (mapping.truncate_seq(), mapping.known_len()?);
         let len = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
         let mut piece = begin_bytes(mapping, offset, len);
-        let mut done = 0;
-        while done < len {
-            let (at, wanted) = (offset + done as u64, len - done);
+        let mut walk = Walk::new(offset, len).ok()?;
+        while let Some((at, wanted)) = walk.next() {
             let found = walk::next_page_cached(mapping, at, wanted)?;
-            let (folio, range) = walk::extend_over_folio(mapping, at, wanted, found);
-            done += range.len();
-            piece.push(folio, range);
+            if let Some((folio, range)) = walk.pass(mapping, Some(found)) {
+                piece.push(folio, range);
+            }
         }
         let is_same = mapping.is_untruncated(end, epoch) && mapping.known_len().is_some();
         is_same.then(|| piece.finish())

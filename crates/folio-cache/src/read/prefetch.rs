@@ -26,6 +26,10 @@ const WINDOW_SHARE: usize = 96;
 /// The share of a cache's memory that one window of a distant object may take.
 const DISTANT_SHARE: u32 = 16;
 
+/// The number of equal steps of a reader of a distant object for each piece that is requested
+/// ahead: what is fetched for nothing is at most one in so many.
+const DISTANT_STEPS: u32 = 64;
+
 /// The share of a cache's memory that one call may request in the background.
 const PREFETCH_SHARE: usize = 4;
 
@@ -83,7 +87,11 @@ pub(crate) fn read_ahead_distant<S: Scheme>(
 /// ones.
 fn distant_bounds<S: Scheme>(mapping: &Mapping<S>) -> Bounds {
     let pages = (mapping.shared.capacity() / FRAME_SIZE) as u32;
-    Bounds { least: MOST_PAGES.min(pages / WINDOW_SHARE as u32), most: pages / DISTANT_SHARE }
+    Bounds {
+        least: MOST_PAGES.min(pages / WINDOW_SHARE as u32),
+        most: pages / DISTANT_SHARE,
+        steps: DISTANT_STEPS,
+    }
 }
 
 /// Requests a window of a distant object in the background.

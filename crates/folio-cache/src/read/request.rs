@@ -411,7 +411,13 @@ fn publish<S: Scheme>(
         }
         // Before the pages can leave. Relaxed: see `kept`.
         remote.pages.fetch_add(published.len(), Ordering::Relaxed);
-        publish_each(&mut locked_slots, |n, folio| folios.push((first + n as u64, folio)));
+        publish_each(&mut locked_slots, |n, folio| {
+            // No reader waits for what comes ahead, so no reference keeps its folios from being
+            // split. A reader that has joined looks again.
+            if !how.is_ahead {
+                folios.push((first + n as u64, folio));
+            }
+        });
     }
     folios.sort_by_key(|(first, _)| *first);
     frames_view::insert_advised(&mapping.shared, &published, how.advice);

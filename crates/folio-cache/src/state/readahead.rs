@@ -65,12 +65,15 @@ pub(crate) struct Window {
 pub(crate) struct Bounds {
     pub(crate) least: u32,
     pub(crate) most: u32,
+    /// The number of equal steps for each piece of a window with a stride. 0: the first steps are
+    /// enough for a whole window.
+    pub(crate) steps: u32,
 }
 
 impl Bounds {
     /// Returns the bounds for a backing that is near.
     pub(crate) fn of(most: u32) -> Self {
-        Self { least: MIN_WINDOW as u32, most: most.min(MAX_WINDOW as u32) }
+        Self { least: MIN_WINDOW as u32, most: most.min(MAX_WINDOW as u32), steps: 0 }
     }
 
     /// Returns a length within the bounds. The shortest window is not worth less than its cost.
@@ -106,6 +109,12 @@ impl Stream {
 
     fn is_backward(&self) -> bool {
         self.step == -self.pages
+    }
+
+    /// Returns `true` if the steps so far are reason enough for a window.
+    fn is_worth_a_window(&self, bounds: Bounds) -> bool {
+        let is_dense = self.is_forward() || self.is_backward();
+        self.repeats >= STEADY && (is_dense || self.repeats >= bounds.steps)
     }
 
     /// Returns `true` if a miss continues this stream, and records it.
@@ -162,7 +171,8 @@ impl Stream {
             let first = (end - self.window).max(0);
             Window { first, pages: end - first, pieces: 1, step: self.step, marker: Some(end - 1) }
         } else {
-            let pieces = (self.window / self.pages).clamp(1, MAX_PIECES);
+            let most = self.repeats.checked_div(bounds.steps).map_or(MAX_PIECES, i64::from);
+            let pieces = (self.window / self.pages).min(most).clamp(1, MAX_PIECES);
             self.next = from + pieces * self.step;
             Window { first: from, pages: self.pages, pieces, step: self.step, marker: Some(from) }
         };
@@ -243,6 +253,7 @@ impl Readahead {
         let stream = streams.all.iter_mut().find(|stream| stream.marker == Some(page))?;
         stream.seen = clock;
         stream.first = page;
+        stream.repeats = stream.repeats.saturating_add(1);
         Some(stream.advance(stream.next, bounds))
     }
 }
@@ -264,7 +275,7 @@ impl Streams {
         self.last = followed.unwrap_or_else(|| self.begin(first, pages));
         let stream = &mut self.all[self.last];
         stream.seen = self.clock;
-        if stream.repeats >= STEADY {
+        if stream.is_worth_a_window(bounds) {
             return Some(stream.advance(first + stream.step, bounds));
         }
         // The rest of what the reader itself asked for.
@@ -363,6 +374,27 @@ mod tests {
             assert_eq!(reader.misses, pages[..3], "step {step}");
             assert!(reader.cached.iter().all(|page| (page - start) % step == 0), "step {step}");
             assert!(reader.cached.len() <= 900 + 64, "step {step}: {}", reader.cached.len());
+        }
+    }
+
+    #[test]
+    fn a_strided_reader_gets_as_few_ahead_as_the_bounds_say() {
+        let bounds = Bounds { steps: 64, ..Bounds::of(4096) };
+        for reads in [16, 63, 100, 1000, 10_000] {
+            let (mut reader, streams) = (Reader::default(), Readahead::default());
+            for page in (0..reads).map(|n| n * 256) {
+                let window = if reader.cached.insert(page) {
+                    streams.missed_many(page as u32, 1, bounds)
+                } else if reader.markers.remove(&page) {
+                    streams.passed(page as u32, bounds)
+                } else {
+                    None
+                };
+                reader.request(window);
+            }
+            let ahead = reader.cached.len() as i64 - reads;
+            assert!(ahead * 50 <= reads, "{reads} reads: {ahead} pieces for nothing");
+            assert_eq!(reader.windows.is_empty(), reads < 64, "{reads} reads");
         }
     }
 
