@@ -16,6 +16,7 @@ use crate::memory::capacity;
 use crate::memory::limits;
 use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
+use crate::rt::batches::Batches;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
 use crate::rt::room::Room;
@@ -24,7 +25,7 @@ use crate::rt::worker::Worker;
 use crate::state::frames::Arena;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
-use crate::state::shared::{Capacity, Shared};
+use crate::state::shared::{Capacity, Chooser, Shared};
 use crate::state::stats::Counters;
 
 type MakePolicy = Box<dyn FnOnce(u32) -> Box<dyn Policy>>;
@@ -206,11 +207,13 @@ impl<S: Scheme> CacheBuilder<S> {
         };
         policy.resize(set_watermarks(arena.zone(), frames));
         let name = self.name;
+        let (arrivals, taker) = Batches::new();
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
             registry: Registry::default(),
             counters: Counters::default(),
-            policy: CachePadded::new(Mutex::new(policy)),
+            policy: CachePadded::new(Mutex::new(Chooser { policy, taker })),
+            arrivals,
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),
             room: Room::default(),

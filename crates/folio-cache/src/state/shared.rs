@@ -12,6 +12,7 @@ use folio_ref::Scheme;
 use folio_uring::Process;
 
 use crate::policy::Policy;
+use crate::rt::batches::{Batches, Taker};
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
 use crate::rt::room::Room;
@@ -31,7 +32,9 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) counters: Counters,
     /// Chooses the pages to evict. Nothing is done to a page under this lock. On a cache line of
     /// its own: each miss and each writer reads fields that would lie beside it.
-    pub(crate) policy: CachePadded<Mutex<Box<dyn Policy>>>,
+    pub(crate) policy: CachePadded<Mutex<Chooser>>,
+    /// New pages that the policy is not informed of yet: their frames, and their owner data.
+    pub(crate) arrivals: Batches,
     /// The frame at which the next sweep begins.
     pub(crate) sweep: AtomicU32,
     /// The last sweep that visited all frames found none to evict: a hint.
@@ -69,6 +72,12 @@ impl<S: Scheme> Shared<S> {
     pub(crate) fn capacity(&self) -> usize {
         self.capacity.bytes()
     }
+}
+
+/// The policy, and the right to take what waits for it.
+pub(crate) struct Chooser {
+    pub(crate) policy: Box<dyn Policy>,
+    pub(crate) taker: Taker,
 }
 
 /// The capacity, and the memory that is offline.

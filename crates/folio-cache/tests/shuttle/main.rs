@@ -11,6 +11,7 @@
 
 #![cfg(shuttle)]
 
+mod batches;
 #[path = "../common/mod.rs"]
 mod common;
 mod deleted;
