@@ -18,11 +18,14 @@ pub(super) const NUMBERS: usize = if cfg!(shuttle) { 4 } else { 63 };
 
 /// A bit for each number that is taken. Not under a lock: hits are counted too, also in a child
 /// that was forked while another thread might have held such a lock.
+#[cfg(not(shuttle))]
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 
 /// The number of a thread, until the thread ends.
+#[cfg(not(shuttle))]
 struct Number(usize);
 
+#[cfg(not(shuttle))]
 impl Number {
     /// Takes a free number. Returns [`NUMBERS`] if none is free.
     #[cold]
@@ -37,6 +40,7 @@ impl Number {
     }
 }
 
+#[cfg(not(shuttle))]
 impl Drop for Number {
     fn drop(&mut self) {
         if self.0 < NUMBERS {
@@ -46,6 +50,7 @@ impl Drop for Number {
     }
 }
 
+#[cfg(not(shuttle))]
 thread_local! {
     static NUMBER: Number = Number::take();
 }
