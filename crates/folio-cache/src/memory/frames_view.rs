@@ -108,10 +108,7 @@ fn with_all_reported<S: Scheme>(shared: &Shared<S>, act: impl FnOnce(&mut dyn Po
 }
 
 /// Returns a function that informs the policy of a new page.
-fn inserting<S: Scheme>(
-    shared: &Shared<S>,
-    policy: &mut dyn Policy,
-) -> impl FnMut(u32, u64) {
+fn inserting<S: Scheme>(shared: &Shared<S>, policy: &mut dyn Policy) -> impl FnMut(u32, u64) {
     let frames = CachedFrames(shared.zone());
     move |frame, owner_data| policy.insert(&frames, frame, owner_data)
 }

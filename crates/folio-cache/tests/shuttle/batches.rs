@@ -1,6 +1,7 @@
 //! The batches of new pages under the schedules of shuttle: the policy is informed of each page
 //! once, whatever threads miss, reclaim and end at the same time.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use folio_cache::policy::{FrameState, Frames, Policy};
@@ -52,16 +53,16 @@ impl Policy for Noting {
 }
 
 /// A miss of each page, in order.
-fn miss(file: &File, pages: std::ops::Range<u8>) {
+fn miss(file: &File, pages: Range<u8>) {
     for page in pages {
         let (n, bytes) = read::<2048>(file, u64::from(page) * FRAME_SIZE as u64 + 5);
         assert!(n == 2048 && bytes == [page + 1; 2048], "page {page}");
     }
 }
 
-/// Threads that miss, each more pages than its batch has room for, and a thread that reclaims. All
-/// end with entries in their batches. The policy is informed of each miss once.
-fn misses_against_reclaim(search: Search, pages: &'static [std::ops::Range<u8>]) {
+/// Threads that miss, and a thread that reclaims. They end with entries in their batches. The policy
+/// is informed of each miss once.
+fn misses_against_reclaim(search: Search, pages: &'static [Range<u8>]) {
     explore("misses against reclaim", search, move || {
         let policy = Noting::default();
         let informed = Arc::clone(&policy.informed);
@@ -80,22 +81,25 @@ fn misses_against_reclaim(search: Search, pages: &'static [std::ops::Range<u8>])
         // No victim is left when all pages are asked for: the policy was informed of all.
         let cached = cache.stats().misses - cache.stats().reclaimed;
         assert_eq!(cache.reclaim(16) as u64, cached, "a page was not to be had");
-        let mut informed = std::mem::take(&mut *informed.lock());
-        informed.sort_unstable();
-        let mut missed: Vec<u32> = pages.iter().cloned().flatten().map(u32::from).collect();
-        missed.sort_unstable();
-        assert_eq!(informed, missed, "the policy is informed of each miss once");
+        // Some pages may be read ahead.
+        let informed = informed.lock();
+        assert_eq!(informed.len() as u64, cache.stats().misses, "{informed:?}");
+        for page in pages.iter().cloned().flatten().map(u32::from) {
+            assert!(informed.contains(&page), "no page {page} in {informed:?}");
+        }
         drop(file);
         assert_nothing_leaked(&cache);
     });
 }
 
-/// Pages that do not follow each other, so that nothing is read ahead.
-const TWO: &[std::ops::Range<u8>] = &[0..2, 8..10];
+const TWO: &[Range<u8>] = &[0..2, 8..10];
+
+/// More than each batch has room for.
+const MANY: &[Range<u8>] = &[0..7, 8..15];
 
 #[test]
 fn a_policy_is_informed_of_each_miss_once() {
     misses_against_reclaim(deeper(1), &[0..2]);
     misses_against_reclaim(deeper(1), TWO);
-    misses_against_reclaim(RANDOM, &[0..7, 8..15]);
+    misses_against_reclaim(RANDOM, MANY);
 }
