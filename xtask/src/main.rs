@@ -9,9 +9,11 @@ mod baseline;
 mod bench;
 mod code;
 mod columns;
+mod emulate;
 mod english;
 mod figures;
 mod fuzz;
+mod integrations;
 mod items;
 mod lint;
 mod machine_code;
@@ -26,6 +28,7 @@ mod table;
 mod tracepoints;
 mod tree;
 mod tsan;
+mod weakened;
 
 use std::env;
 use std::fmt::Write as _;
@@ -75,7 +78,7 @@ const MENU: &[Entry] = &[
     },
     Entry {
         name: "orderings",
-        about: "weaken each memory ordering of the word in turn; loom must fail [--save]",
+        about: "weaken each memory ordering in turn; a test must fail [word] [memory] [--save]",
         run: orderings::run,
     },
     Entry {
@@ -84,9 +87,19 @@ const MENU: &[Entry] = &[
         run: fuzz::run,
     },
     Entry {
+        name: "integrations",
+        about: "build, lint and test the engines over folio: the workspace integrations/",
+        run: integrations::run,
+    },
+    Entry {
         name: "tsan",
         about: "run the tests of the libraries under ThreadSanitizer",
         run: tsan::run,
+    },
+    Entry {
+        name: "emulate",
+        about: "build and test for other processors, by QEMU [aarch64] [riscv64] [--save]",
+        run: emulate::run,
     },
     Entry {
         name: "machine-code",

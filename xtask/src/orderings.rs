@@ -1,5 +1,8 @@
-//! `cargo x orderings`: weakens each memory ordering of the word by one step, one at a time; a loom
-//! test must fail each time.
+//! `cargo x orderings`: weakens each memory ordering by one step, one at a time; a test must fail
+//! each time.
+//!
+//! The orderings of the word are weakened in the text of a copy, and loom's tests must fail. Those
+//! of slots, page locks, optimistic reads, lengths and truncation: see `weakened.rs`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,6 +11,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::step::{Failure, cargo, commit_and_day, root, target_dir};
+use crate::weakened;
 
 /// The files with the orderings that R6 needs.
 const FILES: [&str; 2] =
@@ -28,12 +32,64 @@ struct Mutant {
     code: String,
 }
 
+const RESULTS: &str = "results/orderings.md";
+
+/// The headings of the two halves in the results.
+const WORD: &str = "## The word";
+const MEMORY: &str = "## Slots, page locks, optimistic reads, lengths";
+
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    if let Some(unknown) = arguments.iter().find(|word| *word != "--save") {
+    let known = ["word", "memory", "--save"];
+    if let Some(unknown) = arguments.iter().find(|argument| !known.contains(&argument.as_str())) {
         return Err(Failure::Usage(format!(
-            "orderings has no option '{unknown}'; there is --save"
+            "orderings has no argument '{unknown}'; there are {}",
+            known.join(", ")
         )));
     }
+    let has = |argument: &str| arguments.iter().any(|given| given == argument);
+    let mut survivors = Vec::new();
+    for (half, heading) in [("word", WORD), ("memory", MEMORY)] {
+        if has("word") != has("memory") && !has(half) {
+            continue;
+        }
+        let (report, more) = if half == "word" { word()? } else { weakened::run()? };
+        survivors.extend(more);
+        if has("--save") {
+            save(half, heading, &report)?;
+        }
+    }
+    if survivors.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!("weakened, but no test failed: {}", survivors.join("; "))))
+}
+
+/// Replaces one half of the results.
+fn save(half: &str, heading: &str, report: &str) -> Result<(), Failure> {
+    let path = root().join(RESULTS);
+    let text = with_half(&read(&path)?, half, heading, report, &commit_and_day())?;
+    write(&path, &text)
+}
+
+/// Returns the results with one half replaced: from its heading to the next, or to the end.
+fn with_half(
+    text: &str,
+    half: &str,
+    heading: &str,
+    report: &str,
+    when: &str,
+) -> Result<String, Failure> {
+    let missing = || Failure::Failed(format!("{RESULTS} has no line '{heading}'"));
+    let (before, rest) = text.split_once(&format!("{heading}\n")).ok_or_else(missing)?;
+    let after = rest.find("\n## ").map_or("", |at| &rest[at..]);
+    Ok(format!(
+        "{before}{heading}\n\nWritten by `cargo x orderings {half} --save` {when}.\n\n\
+         {report}{after}"
+    ))
+}
+
+/// Weakens the orderings of the word. Returns the report and the places that no test noticed.
+fn word() -> Result<(String, Vec<String>), Failure> {
     let copy = copy_of_the_workspace()?;
     let original = try_loom(&copy)?;
     if let Some(test) = original {
@@ -70,18 +126,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         }
         write(&copy.join(file), &text)?;
     }
-    if !arguments.is_empty() {
-        let text = format!(
-            "# Orderings\n\nWritten by `cargo x orderings --save` {}:\n\
-             each ordering of the word, one step weaker.\n\n{report}",
-            commit_and_day()
-        );
-        write(&root().join("results/orderings.md"), &text)?;
-    }
-    if survivors.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::Failed(format!("weakened, but no test failed: {}", survivors.join("; "))))
+    Ok((report, survivors))
 }
 
 /// Returns a mutant for each ordering in code, comments left out.
@@ -168,6 +213,16 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_half_of_the_results_is_replaced() {
+        let text = "# Title\n\n## The word\n\nold\n\n## Others\n\nkept\n";
+        let new = with_half(text, "word", WORD, "new\n", "now");
+        let said = "# Title\n\n## The word\n\nWritten by `cargo x orderings word --save` now.\n\n\
+                    new\n\n## Others\n\nkept\n";
+        assert!(matches!(new, Ok(text) if text == said));
+        assert!(with_half(text, "memory", MEMORY, "", "now").is_err());
+    }
 
     #[test]
     fn each_ordering_in_code_is_weakened_once() {

@@ -12,7 +12,8 @@ use crate::table;
 const NO_SPIN: &str = "spin and gcc are missing, and 'apt-get install spin gcc' failed";
 
 /// Cargo's arguments for shuttle's tests of the frames and the cache.
-pub(crate) const SHUTTLE: &str = "test --release -p folio-frames -p folio-cache --test shuttle";
+pub(crate) const SHUTTLE: &str =
+    "test --release -p folio-frames -p folio-cache --test shuttle --test weak";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let known = ["--all", "--save", "--table"];
@@ -57,6 +58,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         larger.env("DEEP", "1");
     }
     step::run("larger schedules of the frames and the cache, by shuttle", &mut larger)?;
+    let mut memory = cargo("test --release -p folio-ref --test memory");
+    memory.env("RUSTFLAGS", "--cfg shuttle").env("CARGO_TARGET_DIR", target_dir().join("shuttle"));
+    step::run("the weak memory of those tests, by small programs", &mut memory)?;
     miri(if has("--all") { 64 } else { 8 })?;
     if has("--all") { crate::tsan::run(&[]) } else { Ok(()) }
 }

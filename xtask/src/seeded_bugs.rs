@@ -72,7 +72,7 @@ struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-const BUGS: [Bug; 21] = [
+const BUGS: [Bug; 24] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -147,6 +147,21 @@ const BUGS: [Bug; 21] = [
         name: "read-by-count",
         breaks: "R8: an optimistic read is validated by the count instead of the slot's version",
         caught_by: &[Check::Shuttle, Check::Frames],
+    },
+    Bug {
+        name: "leaf-version-forgotten",
+        breaks: "R8: slots that are opened again have versions that they had before",
+        caught_by: &[Check::Frames, Check::Shuttle],
+    },
+    Bug {
+        name: "leaf-closed-in-use",
+        breaks: "a leaf is closed though a slot has a page, or a thread that sleeps on it",
+        caught_by: &[Check::Shuttle, Check::Frames],
+    },
+    Bug {
+        name: "closed-slot-filled",
+        breaks: "a slot without memory takes a page, which is lost",
+        caught_by: &[Check::Frames, Check::Shuttle],
     },
     Bug {
         name: "write-without-freeze",

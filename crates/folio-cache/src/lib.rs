@@ -179,8 +179,9 @@
 //! # Limits
 //!
 //! - Linux; tested on x86-64. A file is cached up to 16 TiB.
-//! - The index does not shrink: it costs 8 bytes for each page of the file that was touched,
-//!   rounded up to 2 MiB, until the last close.
+//! - The index costs 4 KiB for each 2 MiB of a file that have a cached page. A file of at most 32
+//!   KiB needs none: its 64 bytes lie in its own state. All indexes have at most half of the
+//!   capacity; pages beyond that are read without the cache ([`CacheStats::uncached`]).
 
 #![forbid(unsafe_code)]
 

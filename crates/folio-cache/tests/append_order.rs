@@ -257,3 +257,60 @@ fn a_kill_leaves_no_hole_before_newer_records() {
     }
     assert!(longest > 1 << 20, "no child has written much: {longest} bytes");
 }
+
+/// Appends through two opens, and through a cursor, with syncs and closes between them.
+#[test]
+fn appends_through_several_opens_leave_no_hole() {
+    for threads in [0, 2] {
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        cache.set_io_threads(threads);
+        let watched = Watched::new(&[1; HEADER]);
+        thread::scope(|scope| {
+            for opener in 1..=3_u8 {
+                let (cache, watched) = (&cache, &watched);
+                scope.spawn(move || {
+                    for n in 0..100_usize {
+                        let file = cache.open_backing(watched.clone()).unwrap();
+                        for part in 0..10 {
+                            file.append(&vec![opener; 1 + (n + part) * 7 % 3000]).unwrap();
+                        }
+                        match n % 4 {
+                            0 => file.sync_data().unwrap(),
+                            1 => file.close().unwrap(),
+                            2 => file.write_at(&[opener; HEADER], 0).map(drop).unwrap(),
+                            _ => {}
+                        }
+                    }
+                });
+            }
+        });
+        let file = cache.open_backing(watched.clone()).unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(watched.holes.load(Ordering::SeqCst), 0, "holes, with {threads} threads");
+        assert_eq!(watched.memory.contents().len() as u64, file.len());
+        drop(file);
+        assert_nothing_leaked(&cache);
+    }
+}
+
+/// A hole that a growth made is the user's; appends behind it are in order all the same.
+#[test]
+fn appends_behind_a_growth_are_in_order() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    cache.set_io_threads(0);
+    let memory = Arc::new(Memory::new(b""));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    file.append(&vec![1; 20 * 4096]).unwrap();
+    file.set_len(40 * PAGE).unwrap();
+    file.append(&vec![2; 20 * 4096]).unwrap();
+    // The first request has no room: those behind it wait.
+    memory.inject(Call::Write, 0, 1, Fault::Error(28));
+    file.flush().unwrap_err();
+    let behind = memory.contents().iter().skip(40 * 4096).any(|&byte| byte == 2);
+    let first = memory.contents().iter().take(20 * 4096).all(|&byte| byte == 1);
+    assert!(!behind || first, "newer bytes came first");
+    file.flush().unwrap();
+    assert_eq!(memory.contents().len(), 60 * 4096);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}

@@ -160,21 +160,21 @@ fn nothing_of_one_file_is_ever_seen_in_another() {
     assert_eq!(pages, 4);
 }
 
-/// Random reads of a sparse file of a terabyte need 4 KiB of index for each page. The cache takes
-/// blocks offline to pay for it.
+/// Random reads of a sparse file of a terabyte need 4 KiB of index or more for each page. Indexes
+/// have at most half of the capacity.
 #[test]
-fn a_large_index_uses_capacity_until_the_last_close() {
+fn a_large_index_has_half_the_capacity_until_the_last_close() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(1 << 40).unwrap();
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let sparse = cache.open_backing(Arc::new(folio_cache::LocalFile::new(file).unwrap())).unwrap();
     let online = || cache.frames().zone().stats().online_frames;
     let mut random = fastrand::Rng::with_seed(5);
-    while online() > 2 * 512 {
+    for _ in 0..20_000 {
         sparse.read_at(&mut [0; 1], random.u64(..1 << 40)).unwrap();
-        assert!(cache.index_bytes() < 32 << 20, "{:?}", cache.stats());
+        assert!(cache.index_bytes() <= 4 << 20, "{:?}", cache.stats());
     }
-    assert!(cache.index_bytes() >= 4 << 20 && cache.capacity() == 8 << 20);
+    assert!(cache.index_bytes() >= 3 << 20 && cache.capacity() == 8 << 20);
     drop(sparse);
     // The threads of the cache may keep the file, or adjust the capacity, for a moment.
     let end = Instant::now() + Duration::from_secs(10);

@@ -1,4 +1,5 @@
-//! Backings that count more bytes than they wrote, or look at what the buffers hold.
+//! Backings that count more bytes than they wrote, look at what the buffers hold, or say another
+//! length each time.
 
 mod common;
 
@@ -7,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::assert_nothing_leaked;
+use common::hanging::ends;
 use folio_cache::testing::Memory;
-use folio_cache::{Backing, Cache, FileId, Fill, Version};
+use folio_cache::{Backing, Cache, File, FileId, Fill, Version};
 use folio_frames::Order;
 
 const LEN: u64 = 4 << 20;
@@ -153,4 +155,89 @@ fn bytes_past_the_count_are_zeroed() {
     assert!(buf[..100] == [7; 100] && buf[100..200] == [0; 100] && buf[200] == 8);
     drop(file);
     assert_nothing_leaked(&cache);
+}
+
+/// The length that a [`Strange`] backing says, by the number of the call.
+type Length = fn(u64) -> u64;
+
+/// A backing that says another length each time, of which the bytes are always the same.
+#[derive(Debug)]
+struct Strange {
+    memory: Memory,
+    length: Length,
+    calls: AtomicU64,
+}
+
+impl Backing for Strange {
+    fn file_id(&self) -> FileId {
+        self.memory.file_id()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        Ok(Version { len: (self.length)(call), change_token: [call, 0, 0, 0] })
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.memory.fill(offset, buffers)
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        self.memory.write(offset, buffers)
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Calls of a file, with any result.
+const CALLS: &[fn(&Cache, &File, &Arc<Strange>)] = &[
+    |_, file, _| _ = file.read_at(&mut [0; 100], 4990),
+    |_, file, _| _ = file.read_at(&mut [0; 9000], 0),
+    |_, file, _| _ = file.read_at(&mut [0; 10], u64::MAX >> 1),
+    |_, file, _| _ = file.read_exact_at(&mut [0; 10], file.len().saturating_sub(5)),
+    |_, file, _| _ = file.page(4096),
+    |_, file, _| _ = file.range(0, usize::MAX),
+    |_, file, _| _ = file.bytes(4000, 5000),
+    |_, file, _| _ = pollster::block_on(file.bytes_async(4000, 5000)),
+    |_, file, _| _ = pollster::block_on(file.range_async(100, usize::MAX)),
+    |_, file, _| _ = file.append(b"more"),
+    |_, file, _| _ = file.write_at(&[1; 5000], 4000),
+    |_, file, _| _ = file.punch_hole(0, u64::MAX),
+    |_, file, _| _ = file.set_len(4500),
+    |_, file, _| _ = file.sync_data(),
+    |_, file, _| _ = file.revalidate(),
+    |cache, _, strange| drop(cache.open_backing(strange.clone())),
+    |_, file, _| _ = file.discard(),
+];
+
+/// Each call ends, with any result, and without a panic.
+#[test]
+fn each_call_ends_over_a_backing_of_any_length() {
+    let lengths: [(&str, Length); 7] = [
+        ("longer and shorter", |call| 5000 + call % 2 * 1000),
+        ("a byte longer each time", |call| 5000 + call),
+        ("a page shorter each time", |call| 1_000_000_u64.saturating_sub(call * 4096)),
+        ("nothing, and something", |call| call % 3 * 4999),
+        ("the maximum of a file", |_| i64::MAX as u64),
+        ("more than a file can have", |_| u64::MAX),
+        ("anything", |call| call.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+    ];
+    for (name, length) in lengths {
+        let cache: Cache = Cache::new(4 << 20).unwrap();
+        let memory = Memory::new(&[3; 5500]);
+        let strange = Arc::new(Strange { memory, length, calls: AtomicU64::new(0) });
+        let Ok(file) = cache.open_backing(strange.clone()) else { continue };
+        for (n, act) in CALLS.iter().enumerate() {
+            let (cache, file, strange) = (cache.clone(), file.clone(), strange.clone());
+            ends(&format!("call {n} over {name}"), move || act(&cache, &file, &strange));
+        }
+        drop(file);
+        assert_nothing_leaked(&cache);
+    }
 }

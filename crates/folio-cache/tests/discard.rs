@@ -7,8 +7,8 @@ use std::thread;
 
 use common::assert_nothing_leaked;
 use common::hanging::{Hanging, HealOnDrop, ends};
-use folio_cache::Cache;
 use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::{Backing, Cache};
 
 const EIO: i32 = 5;
 const PAGE: u64 = 4096;
@@ -66,6 +66,47 @@ fn discard_does_not_wait_for_a_hung_write() {
     assert_eq!(file.read_at(&mut [0; 5000], 0).unwrap(), 4096);
     drop(file);
     assert_nothing_leaked(&cache);
+}
+
+/// A call of the file that hangs holds the lock of its length.
+#[test]
+fn discard_does_not_wait_for_a_hung_version_or_set_len() {
+    for hangs in [Call::Version, Call::SetLen] {
+        let cache: Cache = Cache::new(2 << 20).unwrap();
+        let sick = Hanging::new(&[1; 100]);
+        let file = cache.open_backing(sick.clone()).unwrap();
+        file.write_at(&[2; 10_000], 0).unwrap();
+        let handle = file.page(0).unwrap().unwrap();
+        sick.hang(hangs);
+        let _heal = HealOnDrop(vec![sick.clone()]);
+        let calling = file.clone();
+        let call = thread::spawn(move || match hangs {
+            Call::Version => _ = calling.revalidate().unwrap(),
+            _ => calling.set_len(50).unwrap(),
+        });
+        sick.wait_until_it_hangs();
+        let discarding = file.clone();
+        ends("discard", move || assert_eq!(discarding.discard().unwrap(), 3 * PAGE));
+        let listing = cache.clone();
+        let id = sick.file_id();
+        ends("discard", move || assert_eq!(listing.discard(id).unwrap(), 0));
+        let unwritten = cache.unwritten();
+        assert!(unwritten.iter().all(|file| file.dirty_bytes == 0), "{unwritten:?}");
+        assert_eq!(handle[..4096], [2; 4096], "the bytes of a handle changed");
+        sick.heal();
+        call.join().unwrap();
+        // What the backing has: nothing was written.
+        let len = if hangs == Call::Version { 100 } else { 50 };
+        let mut buf = [0; 10_000];
+        assert_eq!(file.read_at(&mut buf, 0).unwrap(), len, "{hangs:?}");
+        assert!(buf[..len] == [1; 100][..len]);
+        assert_eq!(file.len(), len as u64);
+        assert_eq!(file.append(b"again").unwrap(), len as u64);
+        file.sync_data().unwrap();
+        assert_eq!(sick.memory.durable().len(), len + 5);
+        drop((file, handle));
+        assert_nothing_leaked(&cache);
+    }
 }
 
 /// A page that the backing refused does not order those behind it. After a discard it does not

@@ -265,3 +265,46 @@ fn random_failures_never_let_a_sync_succeed_too_early() {
         assert_nothing_leaked(&cache);
     }
 }
+
+/// Between a failed sync and the next come a close and an open, another open, a flush, or a new
+/// length.
+#[test]
+fn no_open_syncs_too_early_after_a_failure() {
+    type Between = fn(&Cache, &Arc<Forgetful>, File) -> File;
+    let betweens: [(&str, Between); 5] = [
+        ("nothing", |_, _, file| file),
+        ("a close", |cache, backing, file| {
+            file.close().unwrap();
+            cache.open_backing(backing.clone()).unwrap()
+        }),
+        ("another open", |cache, backing, file| {
+            let other = cache.open_backing(backing.clone()).unwrap();
+            drop(file);
+            other
+        }),
+        ("a flush", |cache, _, file| {
+            cache.flush().unwrap();
+            file
+        }),
+        ("a new length", |_, _, file| {
+            file.set_len(500 * PAGE).unwrap();
+            file.set_len(200 * PAGE).unwrap();
+            file
+        }),
+    ];
+    for (name, between) in betweens {
+        let (cache, backing, file) = open(8 << 20);
+        let bytes = bytes(200);
+        file.write_at(&bytes, 0).unwrap();
+        backing.fail(true);
+        assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
+        backing.fail(false);
+        let file = between(&cache, &backing, file);
+        // The new open may have the error reported, once.
+        let synced = file.sync_data().or_else(|_| file.sync_data());
+        synced.unwrap();
+        assert!(*backing.durable.lock() == bytes, "after {name}");
+        drop(file);
+        assert_nothing_leaked(&cache);
+    }
+}

@@ -181,3 +181,37 @@ fn a_sealed_memory_file_keeps_its_pages() {
         assert_nothing_leaked(&cache);
     }
 }
+
+/// Writes, lengths and holes through the cache need no declaration.
+#[test]
+fn changes_through_the_cache_keep_the_pages() {
+    let cache = Cache::new(4 << 20).unwrap();
+    let (_dir, path, mut bytes) = file_of(LEN);
+    let open = || OpenOptions::new().read(true).write(true).open(&cache, &path).unwrap();
+    let file = open();
+    assert!(read(&file) == bytes);
+    let changes: [fn(&File); 5] = [
+        |file| _ = file.write_at(&[9; 5000], 100).unwrap(),
+        |file| file.sync_all().unwrap(),
+        |file| file.punch_hole(8192, 8192).unwrap(),
+        |file| file.set_len(LEN as u64 + 20_000).unwrap(),
+        |file| file.set_len(LEN as u64).unwrap(),
+    ];
+    bytes[100..5100].fill(9);
+    bytes[8192..8192 + 8192].fill(0);
+    for (n, change) in changes.iter().enumerate() {
+        next_tick();
+        change(&file);
+        let before = cache.stats().misses;
+        assert!(!open().revalidate().unwrap(), "change {n}");
+        let again = open();
+        if n > 1 {
+            assert!(read(&again)[..LEN] == bytes, "change {n}");
+        }
+        // Those in the hole, and the last one, which was longer for a while.
+        let missed = cache.stats().misses - before;
+        assert!(missed <= 3, "change {n}: {missed} pages were read again");
+    }
+    drop(file);
+    assert_nothing_leaked(&cache);
+}

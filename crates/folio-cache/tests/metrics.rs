@@ -71,6 +71,7 @@ fn metrics_equal_the_stats() {
     file.read_at(&mut vec![0; 100 * 4096], 0).unwrap();
     cache.quiesce();
     let handles: Vec<_> = (0..10).map(|page| file.page(page * 4096).unwrap()).collect();
+    let range = file.range(0, 9 * 4096 + 2048).unwrap();
     with_local_recorder(&recorder, || {
         Cache::describe_metrics();
         cache.record_metrics();
@@ -86,6 +87,8 @@ fn metrics_equal_the_stats() {
         ("page_cache_used_bytes", bytes(100)),
         ("page_cache_pinned_bytes", bytes(10)),
         ("page_cache_dirty_bytes", 0.0),
+        ("page_cache_range_shown_bytes", bytes(10) - 2048.0),
+        ("page_cache_range_pinned_bytes", bytes(10)),
     ] {
         assert!(
             (recorder.value(name) - expected).abs() < 0.5,
@@ -104,5 +107,5 @@ fn metrics_equal_the_stats() {
     let mut names = names.concat();
     names.sort();
     assert_eq!(names, described);
-    drop(handles);
+    drop((handles, range));
 }

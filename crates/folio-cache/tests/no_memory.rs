@@ -167,6 +167,22 @@ fn an_error_of_a_pinned_cache_takes_little_cpu_time() {
     }
 }
 
+/// Fails only when all is pinned, whatever the size of the cache.
+#[test]
+fn the_only_page_that_is_not_pinned_is_found() {
+    const BYTES: usize = 512 * MIB;
+    let cache: Cache = Cache::builder().capacity(BYTES).build().unwrap();
+    let file = cache.open_backing(slow(2 * BYTES, Duration::ZERO)).unwrap();
+    let mut pinned = pin_all(&file);
+    assert_eq!(pinned.len(), BYTES / PAGE);
+    for round in 1..4 {
+        let missing = || file.page((BYTES + round * PAGE) as u64);
+        assert_eq!(missing().unwrap_err().kind(), ErrorKind::OutOfMemory);
+        pinned.swap_remove(pinned.len() / round - 1);
+        pinned.push(missing().unwrap().unwrap());
+    }
+}
+
 #[test]
 fn misses_beside_pinned_pages_cost_the_same() {
     for make in policies() {

@@ -102,3 +102,21 @@ fn a_file_that_grows_from_nothing_during_the_open_is_accepted() {
 fn fd_of(file: &fs::File) -> i32 {
     std::os::fd::AsRawFd::as_raw_fd(file)
 }
+
+/// A link under /proc leads to its file: a regular one opens, and a pipe is refused at once.
+#[test]
+fn a_link_under_proc_is_what_it_leads_to() {
+    let cache = Cache::new(2 << 20).unwrap();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&[7; 5000]).unwrap();
+    let by_number = format!("/proc/self/fd/{}", fd_of(&file));
+    let opened = cache.open(&by_number).unwrap();
+    assert!(opened.bytes(0, 9000).unwrap() == [7; 5000][..]);
+    drop(opened);
+    let (reader, _writer) = io::pipe().unwrap();
+    let number = std::os::fd::AsRawFd::as_raw_fd(&reader);
+    assert_refused(cache.open(format!("/proc/self/fd/{number}")), "is a FIFO");
+    assert_refused(cache.open("/dev/zero"), "is a character device");
+    assert_refused(cache.open("/proc/self/fd"), "is a directory");
+    assert_nothing_leaked(&cache);
+}

@@ -44,6 +44,13 @@ fn ranges_of_any_kind_equal_the_file() {
                 range.chunks().collect::<Vec<_>>().concat() == expected,
                 "{len} bytes at {offset}"
             );
+            match range.clone().into_one_piece() {
+                Ok(bytes) => {
+                    let chunks: Vec<_> = range.chunks().map(<[u8]>::as_ptr_range).collect();
+                    assert_eq!(chunks, [bytes.as_ptr_range()], "the same bytes");
+                }
+                Err(range) => assert_ne!(range.chunks().count(), 1, "it is one piece"),
+            }
             let each: Vec<Bytes> = range.clone().into_each().collect();
             assert!(each.concat() == expected, "{len} bytes at {offset}");
             walk(range, expected, &mut random);

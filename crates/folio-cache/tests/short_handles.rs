@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use common::assert_nothing_leaked;
 use folio_cache::testing::Memory;
-use folio_cache::{Bytes, Cache, File};
+use folio_cache::{Buf, Bytes, Cache, File, RangeHandle};
 use folio_frames::FRAME_SIZE;
 use futures_core::Stream;
 
 const PAGE: u64 = FRAME_SIZE as u64;
 
 /// Returns a file of pages in large folios that are pinned, so that none can be split.
-fn pinned_file(cache: &Cache, pages: usize) -> (File, impl Sized) {
+fn pinned_file(cache: &Cache, pages: usize) -> (File, RangeHandle) {
     let contents: Vec<u8> = (0..pages * FRAME_SIZE).map(|byte| (byte / FRAME_SIZE) as u8).collect();
     let file = cache.open_backing(Arc::new(Memory::new(&contents))).unwrap();
     let range = file.range(0, pages * FRAME_SIZE).unwrap();
@@ -108,4 +108,116 @@ fn a_copied_handle_shows_the_bytes_of_the_file() {
     let shown: Vec<u8> = range.chunks().flatten().copied().collect();
     let expected = [vec![3; 6], vec![4; FRAME_SIZE], vec![5; 4090]].concat();
     assert!(shown == expected);
+}
+
+/// Returns what the ranges of a cache show and pin, in bytes.
+fn shown_and_pinned(cache: &Cache) -> (u64, u64) {
+    (cache.stats().shown_bytes, cache.stats().pinned_bytes)
+}
+
+#[test]
+fn stats_count_the_bytes_that_ranges_show_and_pin() {
+    let cache: Cache = Cache::new(16 << 20).unwrap();
+    let (file, pinned) = pinned_file(&cache, 64);
+    assert_eq!(shown_and_pinned(&cache), (64 * PAGE, 64 * PAGE));
+    let again = pinned.clone();
+    assert_eq!(shown_and_pinned(&cache), (128 * PAGE, 128 * PAGE));
+    drop((again, pinned));
+    assert_eq!(shown_and_pinned(&cache), (0, 0));
+    // A quarter of a folio of 64 KiB.
+    let bytes = file.bytes(PAGE, 4 * FRAME_SIZE).unwrap();
+    assert_eq!(shown_and_pinned(&cache), (4 * PAGE, 16 * PAGE));
+    // A copy on the heap pins nothing.
+    let copied = file.bytes(PAGE + 4090, 10).unwrap();
+    assert_eq!(shown_and_pinned(&cache), (4 * PAGE, 16 * PAGE));
+    let slice = bytes.slice(5..6);
+    drop(bytes);
+    assert_eq!(shown_and_pinned(&cache), (4 * PAGE, 16 * PAGE), "a slice keeps the whole");
+    drop((slice, copied));
+    let piece = next_piece(&file, 0, 32 * PAGE);
+    assert_eq!(shown_and_pinned(&cache), (32 * PAGE, 32 * PAGE));
+    // On another thread, after the file and the cache.
+    let others = file.range(10 * PAGE, 3 * FRAME_SIZE).unwrap();
+    let stats = cache.clone();
+    drop((file, cache));
+    std::thread::spawn(move || drop((piece, others))).join().unwrap();
+    assert_eq!(shown_and_pinned(&stats), (0, 0));
+}
+
+/// The counts of a cache that is gone are taken by another, which sees none of the old ranges.
+#[test]
+fn ranges_that_outlive_their_cache_are_not_counted_by_another() {
+    for _ in 0..20 {
+        let cache: Cache = Cache::new(4 << 20).unwrap();
+        assert_eq!(shown_and_pinned(&cache), (0, 0));
+        let file = cache.open_backing(Arc::new(Memory::new(&vec![1; 8 * FRAME_SIZE]))).unwrap();
+        let range = file.range(0, 8 * FRAME_SIZE).unwrap();
+        drop((file, cache));
+        let next: Cache = Cache::new(4 << 20).unwrap();
+        assert_eq!(shown_and_pinned(&next), (0, 0));
+        drop(range);
+        assert_eq!(shown_and_pinned(&next), (0, 0));
+    }
+}
+
+/// The folios that a long range passed are unpinned: at most 64 KiB stay.
+#[test]
+fn a_range_unpins_the_folios_that_it_passed() {
+    let cache: Cache = Cache::new(16 << 20).unwrap();
+    let (file, pinned) = pinned_file(&cache, 512);
+    drop(pinned);
+    let mut range = file.range(5 * PAGE, 500 * FRAME_SIZE).unwrap();
+    file.invalidate();
+    drop(file);
+    cache.quiesce();
+    let mut left = 500 * FRAME_SIZE;
+    for step in [1, 4095, 10 * FRAME_SIZE, 100 * FRAME_SIZE, 300 * FRAME_SIZE + 7] {
+        let shown = range.chunk()[0];
+        range.advance(step);
+        left -= step;
+        assert_eq!((range.remaining(), shown_and_pinned(&cache).0), (left, left as u64));
+        assert!(range.chunk()[0] == shown || step > 1);
+        let most = left.div_ceil(FRAME_SIZE) + 2 * 15 + 1;
+        assert!(used_frames(&cache) <= most, "{} frames are used", used_frames(&cache));
+        assert!(shown_and_pinned(&cache).1 <= most as u64 * PAGE);
+        let page = 5 + (500 * FRAME_SIZE - left) / FRAME_SIZE;
+        assert_eq!(range.chunk()[0], page as u8);
+    }
+    range.advance(left - 10);
+    assert!(used_frames(&cache) <= 16, "{} frames are used", used_frames(&cache));
+    assert_eq!(range.chunk(), [(504 % 256) as u8; 10]);
+    range.advance(10);
+    assert_eq!((used_frames(&cache), shown_and_pinned(&cache)), (0, (0, 0)));
+    assert_nothing_leaked(&cache);
+}
+
+/// A slice of a long range pins the folios of its own bytes.
+#[test]
+fn a_slice_of_a_range_pins_its_own_folios() {
+    let cache: Cache = Cache::new(16 << 20).unwrap();
+    let (file, pinned) = pinned_file(&cache, 512);
+    drop(pinned);
+    let mut range = file.range(3, 500 * FRAME_SIZE).unwrap();
+    range.advance(2 * FRAME_SIZE);
+    let bytes: Vec<u8> = range.chunks().flatten().copied().collect();
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..200 {
+        let start = random.usize(..=bytes.len());
+        let end = random.usize(start..=bytes.len().min(start + 40 * FRAME_SIZE));
+        let slice = range.slice(start..end);
+        let shown: Vec<u8> = slice.chunks().flatten().copied().collect();
+        assert!(shown == bytes[start..end], "bytes {start}..{end}");
+        let each: Vec<u8> = slice.into_each().flatten().collect();
+        assert!(each == bytes[start..end], "bytes {start}..{end}");
+    }
+    let slices = (0..8).map(|n| range.slice(n * 60 * FRAME_SIZE..n * 60 * FRAME_SIZE + 10));
+    let slices: Vec<_> = slices.collect();
+    drop(range);
+    file.invalidate();
+    drop(file);
+    cache.quiesce();
+    assert!(used_frames(&cache) <= 8 * 16, "{} frames are used", used_frames(&cache));
+    assert_eq!(shown_and_pinned(&cache).0, 80);
+    drop(slices);
+    assert_nothing_leaked(&cache);
 }

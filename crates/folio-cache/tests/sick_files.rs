@@ -5,6 +5,7 @@ mod common;
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
@@ -183,6 +184,143 @@ fn a_future_of_a_healthy_file_is_read_beside_many_that_hang() {
     }
     assert!(bufs.iter().all(|buf| *buf == [1; 8]));
     drop((file, healthy));
+    assert_nothing_leaked(&cache);
+}
+
+/// Polls futures of many pages once: those that are pending wait for a thread, or hang.
+fn hang_futures<'f>(file: &'f File, bufs: &'f mut [[u8; 8]]) -> Vec<Pin<Box<Read<'f>>>> {
+    let mut futures: Vec<Pin<Box<Read<'f>>>> = (0..)
+        .zip(bufs)
+        .map(|(n, buf)| Box::pin(file.read_at_async(buf, n * n % 299 * PAGE)) as _)
+        .collect();
+    let mut context = Context::from_waker(Waker::noop());
+    futures.retain_mut(|future| future.as_mut().poll(&mut context).is_pending());
+    futures
+}
+
+type Read<'f> = dyn Future<Output = io::Result<usize>> + 'f;
+
+/// Many sick files, each with more fetches than there are threads: each leaves half of the threads
+/// that are free to the others, so that a healthy one need not wait until their work counts as
+/// hung.
+#[test]
+fn hung_fetches_leave_threads_to_other_files() {
+    const THREADS: usize = 16;
+    let cache: Cache = Cache::new(16 << 20).unwrap();
+    let sick = [(); 3].map(|()| Hanging::new(&vec![1; 300 * 4096]));
+    let files = sick.each_ref().map(|sick| cache.open_backing(sick.clone()).unwrap());
+    for sick in &sick {
+        sick.hang(Call::Fill);
+    }
+    let heal = HealOnDrop(sick.to_vec());
+    let mut bufs = [(); 3].map(|()| vec![[0; 8]; 200]);
+    let futures: Vec<_> =
+        files.iter().zip(&mut bufs).map(|(file, bufs)| hang_futures(file, bufs)).collect();
+    for sick in &sick {
+        sick.wait_until_it_hangs();
+    }
+    let healthy = cache.open_backing(Arc::new(Memory::new(&vec![2; 100 * 4096]))).unwrap();
+    let reading = healthy.clone();
+    ends("a future", move || {
+        for n in 0..100 {
+            let mut buf = [0; 8];
+            assert_eq!(pollster::block_on(reading.read_at_async(&mut buf, n * PAGE)).unwrap(), 8);
+        }
+    });
+    // Nothing of the first file counts as hung yet.
+    let hung = sick.each_ref().map(|sick| sick.hung.load(Ordering::SeqCst));
+    assert!(hung[0] < THREADS && hung.iter().sum::<usize>() < 2 * THREADS, "{hung:?}");
+    // They wait for threads for ever, and nothing waits for them.
+    let waiting = cache.clone();
+    ends("quiesce", move || waiting.quiesce());
+    drop(heal);
+    for future in futures.into_iter().flatten() {
+        assert_eq!(pollster::block_on(future).unwrap(), 8);
+    }
+    drop((files, healthy));
+    assert_nothing_leaked(&cache);
+}
+
+/// More fetches hang than there can be threads.
+#[test]
+fn hundreds_of_hung_fetches_leave_a_thread_to_a_healthy_file() {
+    let cache: Cache = Cache::new(32 << 20).unwrap();
+    let sick: Vec<_> = (0..40).map(|_| Hanging::new(&vec![1; 300 * 4096])).collect();
+    let files: Vec<_> = sick.iter().map(|sick| cache.open_backing(sick.clone()).unwrap()).collect();
+    for sick in &sick {
+        sick.hang(Call::Fill);
+    }
+    let heal = HealOnDrop(sick.clone());
+    let mut bufs: Vec<_> = sick.iter().map(|_| vec![[0; 8]; 20]).collect();
+    let futures: Vec<_> =
+        files.iter().zip(&mut bufs).map(|(file, bufs)| hang_futures(file, bufs)).collect();
+    let healthy = cache.open_backing(Arc::new(Memory::new(&vec![2; 100 * 4096]))).unwrap();
+    // At any time: soon after the sick ones began, and later.
+    for round in 0..4 {
+        let reading = healthy.clone();
+        ends("a future", move || {
+            reading.invalidate();
+            for n in 0..25 {
+                let (mut buf, page) = ([0; 8], round * 25 + n);
+                let read = reading.read_at_async(&mut buf, page * PAGE);
+                assert_eq!(pollster::block_on(read).unwrap(), 8);
+            }
+        });
+        thread::sleep(Duration::from_secs(1));
+    }
+    drop(heal);
+    for future in futures.into_iter().flatten() {
+        assert_eq!(pollster::block_on(future).unwrap(), 8);
+    }
+    drop((files, healthy));
+    assert_nothing_leaked(&cache);
+}
+
+/// Fills that hang hold memory: each file leaves half of what is free to the others.
+#[test]
+fn hung_fills_of_large_ranges_leave_memory_to_other_files() {
+    const MIB: usize = 1 << 20;
+    let cache: Cache = Cache::new(8 * MIB).unwrap();
+    let sick = [(); 2].map(|()| Hanging::new(&vec![1; 20 * MIB]));
+    let files = sick.each_ref().map(|sick| cache.open_backing(sick.clone()).unwrap());
+    for sick in &sick {
+        sick.hang(Call::Fill);
+    }
+    let heal = HealOnDrop(sick.to_vec());
+    let readers: Vec<_> = (0..40)
+        .map(|n| {
+            let file = files[n % 2].clone();
+            thread::spawn(move || {
+                let mut buf = vec![0; MIB];
+                assert_eq!(file.read_at(&mut buf, (n / 2 * MIB) as u64).unwrap(), MIB);
+                assert!(buf.iter().all(|&byte| byte == 1));
+            })
+        })
+        .collect();
+    within("the readers do not come", || {
+        sick.iter().all(|sick| sick.hung.load(Ordering::SeqCst) > 1)
+    });
+    let memory = Arc::new(Memory::new(&vec![2; 100 * 4096]));
+    let healthy = cache.open_backing(memory.clone()).unwrap();
+    let cache_of_other = cache.clone();
+    let file = healthy.clone();
+    ends("a healthy file", move || {
+        let mut buf = vec![0; 100 * 4096];
+        assert_eq!(file.read_at(&mut buf, 0).unwrap(), buf.len());
+        file.invalidate();
+        assert_eq!(pollster::block_on(file.read_at_async(&mut buf, 0)).unwrap(), buf.len());
+        assert_eq!(file.write_at(&buf, 4096).unwrap(), buf.len());
+        file.sync_data().unwrap();
+        assert_eq!(memory.durable().len(), 101 * 4096);
+        let other = cache_of_other.open_backing(Arc::new(Memory::new(&buf))).unwrap();
+        assert_eq!(other.bytes(0, buf.len()).unwrap(), buf);
+        other.close().unwrap();
+    });
+    drop(heal);
+    for reader in readers {
+        reader.join().unwrap();
+    }
+    drop((files, healthy));
     assert_nothing_leaked(&cache);
 }
 

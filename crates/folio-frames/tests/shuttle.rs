@@ -6,9 +6,10 @@
 //! operation on a word, a slot, a descriptor or a lock. With `DEEP=1` depth-first searches go one
 //! preemption further: minutes instead of seconds (`cargo x prove --all`).
 //!
-//! Not covered: all is sequentially consistent, so no ordering and no fence (loom, Miri and
-//! `models/slot.pml` check those). Depth first covers all schedules up to its number of
-//! preemptions, PCT some. Hints (referenced bits, gauges) do not step.
+//! Not covered: depth-first searches are sequentially consistent, and cover all schedules up to
+//! their number of preemptions. Over a weak memory these cases are played by chance; `weak.rs` has
+//! those that are searched for each ordering and fence. Hints (referenced bits, gauges) do not
+//! step.
 
 #![cfg(shuttle)]
 
@@ -31,6 +32,9 @@ type Space<S = DefaultScheme> = UserSpace<S>;
 
 /// Samples the schedules of races that have too many.
 const BY_CHANCE: Search = Search::Pct { depth: 4, executions: 5_000, seed: 1 };
+
+/// Samples executions over a weak memory.
+const WEAK: Search = Search::WeakPct { depth: 4, executions: 5_000, seed: 1 };
 
 /// An arena and slots, shared by all executions of a race: each leaves them as they were.
 struct World<S: Scheme> {
@@ -140,6 +144,7 @@ fn a_reader_finds_its_bytes_while_they_move() {
     migrate_against_try_get::<Generational>(deeper(1), true);
     migrate_against_try_get::<FrozenBit>(deeper(1), true);
     migrate_against_try_get::<LiveBitHigh>(BY_CHANCE, true);
+    migrate_against_try_get::<Generational>(WEAK, true);
 }
 
 const FIRST: Kind = Kind::owner(1);
@@ -201,6 +206,8 @@ fn the_late_step_of_a_put_ends_a_life_once() {
     late_step::<FrozenBit>(deeper(0), true);
     late_step::<FrozenBit>(BY_CHANCE, true);
     late_step::<Generational>(BY_CHANCE, true);
+    late_step::<Generational>(WEAK, true);
+    late_step::<Generational>(WEAK, false);
 }
 
 /// A folio of two frames is frozen and split, and each half is published in a slot of its own. One
@@ -255,6 +262,7 @@ fn split_against_get<S: Scheme>(search: Search) {
 fn a_tail_is_refused_until_it_is_a_folio_of_its_own() {
     split_against_get::<Generational>(deeper(1));
     split_against_get::<FrozenBit>(BY_CHANCE);
+    split_against_get::<Generational>(WEAK);
 }
 
 /// A folio with a slot for each of its two frames is made. One thread splits it, writes to the
@@ -357,6 +365,7 @@ fn subpages_against_readers<S: Scheme>(search: Search) {
 fn each_slot_of_a_multi_slot_folio_gives_its_own_frame() {
     subpages_against_readers::<Generational>(deeper(2));
     subpages_against_readers::<FrozenBit>(BY_CHANCE);
+    subpages_against_readers::<Generational>(WEAK);
 }
 
 /// An optimistic read while the folio is written in place, then leaves its slot, and its frame is
@@ -401,6 +410,7 @@ fn optimistic_read<S: Scheme>(search: Search) {
 fn an_optimistic_read_sees_one_version_or_fails() {
     optimistic_read::<Generational>(deeper(2));
     optimistic_read::<FrozenBit>(deeper(2));
+    optimistic_read::<Generational>(Search::Weak { preemptions: 2, old: 2 });
 }
 
 /// A reader loads a slot while its frame is of one arena. Before it takes the reference, another
@@ -448,5 +458,7 @@ fn a_reader_of_a_dropped_arena_gets_no_frame_of_the_next() {
         arena_changes_under_a_reader::<DefaultScheme>(deeper(1), walker);
         arena_changes_under_a_reader::<LiveBitLow>(deeper(1), walker);
         arena_changes_under_a_reader::<LiveBitLow>(BY_CHANCE, walker);
+        let weak = Search::WeakPct { depth: 4, executions: 500, seed: 1 };
+        arena_changes_under_a_reader::<LiveBitLow>(weak, walker);
     }
 }

@@ -1,15 +1,17 @@
 //! The switch between the processor's atomics, loom's, and the stepped ones for shuttle; and one
 //! trait over the two widths.
 
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::Ordering;
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use core::sync::atomic::fence;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
-#[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{Ordering, fence};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 #[cfg(shuttle)]
-pub(crate) use crate::testing::stepped::{AtomicU32, AtomicU64};
+pub(crate) use crate::testing::stepped::{AtomicU32, AtomicU64, fence};
 
 /// An atomic word of 32 or 64 bits, its value widened to 64.
 pub trait Word: Send + Sync + 'static {

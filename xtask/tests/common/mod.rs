@@ -16,10 +16,11 @@ pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Returns the folders of all crates: the members, with xtask, and the fuzzers' own workspace.
+/// Returns the folders of all crates: the members, with xtask, those of the workspace
+/// `integrations`, and the fuzzers' own workspace.
 pub(crate) fn crate_folders() -> Vec<String> {
-    let mut folders: Vec<_> =
-        children("crates").into_iter().filter(|path| root().join(path).is_dir()).collect();
+    let mut folders: Vec<_> = ["crates", "integrations"].into_iter().flat_map(children).collect();
+    folders.retain(|path| root().join(path).join("Cargo.toml").exists());
     folders.extend(["fuzz", "xtask"].map(str::to_owned));
     assert!(folders.len() > 5, "too few crates found: {folders:?}");
     folders

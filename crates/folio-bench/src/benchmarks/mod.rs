@@ -10,6 +10,7 @@ mod disk;
 mod fragment;
 mod free;
 mod hit_ratio;
+mod isolation;
 mod life;
 mod memory;
 mod migrate;
@@ -154,6 +155,13 @@ pub const BENCHMARKS: &[Benchmark] = &[
         case_key: "case",
         weight: 2,
         ask: miss::ask_evict,
+    },
+    Benchmark {
+        name: "isolation",
+        about: "a healthy file beside one that hangs, fails, or is slow",
+        case_key: "case",
+        weight: 3,
+        ask: isolation::ask,
     },
     Benchmark {
         name: "hit-ratio",

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::{BENCHMARKS, alloc, between, bringup, free, patch, range, read, sizes, word, write};
+use super::{
+    BENCHMARKS, alloc, between, bringup, free, isolation, patch, range, read, sizes, word, write,
+};
 use crate::harness::{Ask, Matrix};
 use crate::support::files::Bytes;
 
@@ -105,6 +107,13 @@ fn range_measures_pages_beside_one_folio() {
 #[test]
 fn write_measures_the_cache_beside_the_kernel() {
     check(&write::matrix(&write::Files::new().unwrap()).unwrap());
+}
+
+#[test]
+fn isolation_measures_every_cell() {
+    let matrix = isolation::matrix().unwrap();
+    assert_eq!((matrix.contenders.len(), matrix.scenarios.len()), (9, 8));
+    check(&matrix);
 }
 
 #[test]

@@ -8,5 +8,6 @@ pub(crate) mod files;
 pub(crate) mod memcpy_backing;
 pub(crate) mod reads;
 pub(crate) mod schemes;
+pub(crate) mod store;
 pub(crate) mod traces;
 pub(crate) mod undo;

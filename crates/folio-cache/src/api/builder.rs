@@ -22,10 +22,12 @@ use crate::rt::io_pool::IoPool;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
+use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::Arena;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Chooser, Shared};
+use crate::state::shown::Shown;
 use crate::state::stats::Counters;
 
 type MakePolicy = Box<dyn FnOnce(u32) -> Box<dyn Policy>>;
@@ -211,7 +213,9 @@ impl<S: Scheme> CacheBuilder<S> {
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
             registry: Registry::default(),
+            leaves: Arc::default(),
             counters: Counters::default(),
+            shown: Shown::take(),
             policy: CachePadded::new(Mutex::new(Chooser { policy, taker })),
             arrivals,
             sweep: AtomicU32::new(0),
@@ -222,6 +226,7 @@ impl<S: Scheme> CacheBuilder<S> {
             unwritten: Mutex::default(),
             flush_pool: FlushPool::new(&name),
             requests: Requests::default(),
+            fill_waiters: Arc::new(FillWaiters::new()),
             flusher: Worker::new(const { &Shared::FLUSHER }, &name, Weak::clone(me)),
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, &name, Weak::clone(me)),
             io_pool: IoPool::new(&name),

@@ -80,8 +80,9 @@ impl<S: Scheme> Cache<S> {
     }
 
     /// Waits until no page is being read ahead, or written by the flusher. Requests of a reader
-    /// that was just dropped continue for a while, and keep its file open. Does not wait for writes
-    /// that do not end.
+    /// that was just dropped continue for a while, and keep its file open. Does not wait for
+    /// requests that do not end, but for slow ones: beside files in use it may take long. See
+    /// [`File::quiesce`] for one file.
     pub fn quiesce(&self) {
         if self.shared.is_inherited() {
             return;
@@ -92,7 +93,13 @@ impl<S: Scheme> Cache<S> {
         self.shared.reclaimer.quiesce();
     }
 
-    /// Sets the maximum number of background I/O threads. 0 disables all cache threads.
+    /// Sets the maximum number of background I/O threads for one file. 0 disables all threads of
+    /// the cache.
+    ///
+    /// All files together have at most twice as many and one more. Each file leaves half of those
+    /// that are free to the others, so that one with slow or hung reads does not hold up the rest.
+    /// A thread with a read of more than 100 ms does not count against other files. One with a read
+    /// of more than a second does not count at all, up to 256 threads.
     ///
     /// These threads read ahead, and fetch the misses of futures: each handles one page or one
     /// extent of adjacent pages at a time. The default is 16. More help if a backing is slow to
@@ -122,9 +129,9 @@ impl<S: Scheme> Cache<S> {
         &self.shared
     }
 
-    /// Returns the counters since the cache was built.
+    /// Returns the counters since the cache was built, and what its ranges show and pin now.
     pub fn stats(&self) -> CacheStats {
-        self.shared.counters.read()
+        self.shared.counters.read(self.shared.shown.get())
     }
 
     /// Returns the memory of the indexes that find the pages of open files, in bytes, or the memory
@@ -133,7 +140,7 @@ impl<S: Scheme> Cache<S> {
     pub fn index_bytes(&self) -> usize {
         let spare =
             if self.shared.is_inherited() { 0 } else { capacity::spare_bytes(&self.shared) };
-        self.shared.registry.index_bytes().max(spare)
+        self.shared.leaves.bytes().max(spare)
     }
 
     /// Sets the capacity, rounded down to 2 MiB, while the cache is in use. Memory beyond it goes
@@ -229,7 +236,8 @@ mod tests {
             }
         });
         assert_eq!(file.page(4096).unwrap_err().raw_os_error(), Some(9));
-        assert_eq!(cache.stats().misses, 601);
+        // Readers that wait for one another share a miss.
+        assert!((201..=601).contains(&cache.stats().misses), "{:?}", cache.stats());
         let zone = cache.frames().zone().stats();
         assert_eq!(
             (zone.free_frames, cache.frames().zone().count_kind(CACHED)),

@@ -193,6 +193,17 @@ impl<S: Scheme> File<S> {
         refresh::change_metadata(&self.mapping, change)
     }
 
+    /// Waits until no page of the file is being read ahead, fetched for a future, or written by the
+    /// flusher. Waits neither for other files nor for requests that do not end. Does nothing in a
+    /// child forked after the cache was built.
+    pub fn quiesce(&self) {
+        let shared = &self.mapping.shared;
+        if !shared.is_inherited() {
+            shared.io_pool.quiesce_mapping(self.mapping.id);
+            shared.flush_pool.quiesce_file(&self.mapping);
+        }
+    }
+
     /// Drops all cached pages of the file that are not dirty. Handles keep theirs.
     ///
     /// In a child forked after the cache was built, each read of the file fails from then on

@@ -42,18 +42,23 @@ const COUNTERS: &[CounterOf] = &[
         stats.direct_reclaims
     }),
     ("page_cache_waits_total", Unit::Count, "Sleeps until a page was there", |stats| stats.waits),
+    ("page_cache_uncached_total", Unit::Count, "Pages read without the cache", |stats| {
+        stats.uncached
+    }),
 ];
 
 const HITS: &str = "page_cache_hits_total";
 
 /// All gauges in the order of [`Cache::gauges`]: name and description. All are bytes.
-const GAUGES: [(&str, &str); 6] = [
+const GAUGES: [(&str, &str); 8] = [
     ("page_cache_capacity_bytes", "The most memory for pages and indexes"),
     ("page_cache_used_bytes", "Memory of pages"),
     ("page_cache_index_bytes", "Memory of indexes"),
     ("page_cache_dirty_bytes", "Pages newer than their backings"),
     ("page_cache_pinned_bytes", "Pages held by handles"),
     ("page_cache_offline_bytes", "Memory of the cache that the system has back"),
+    ("page_cache_range_shown_bytes", "Bytes that ranges show, without page handles"),
+    ("page_cache_range_pinned_bytes", "Pages that these ranges hold, once for each range"),
 ];
 
 impl Cache {
@@ -102,6 +107,7 @@ impl<S: Scheme> Cache<S> {
         let [online, free] =
             [stats.online_frames, stats.free_frames].map(|frames| frames as usize * FRAME_SIZE);
         let all = zone.pfns().frames() as usize * FRAME_SIZE;
+        let [shown, shown_pinned] = shared.shown.get().map(|bytes| bytes as usize);
         [
             self.capacity(),
             online.saturating_sub(free),
@@ -109,6 +115,8 @@ impl<S: Scheme> Cache<S> {
             out_of_memory::dirty_bytes(shared),
             pinned::pinned_bytes(shared),
             all.saturating_sub(online),
+            shown,
+            shown_pinned,
         ]
     }
 }

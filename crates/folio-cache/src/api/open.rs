@@ -110,7 +110,8 @@ pub(crate) fn open_mapping<S: Scheme>(
 ) -> io::Result<Arc<Mapping<S>>> {
     let file_id = backing.file_id();
     let version = backing.version()?;
-    let make = |id| Mapping::new(shared, id, backing, version);
+    // No call of the backing: the lock of all files is held.
+    let make = |id| Mapping::new(shared, id, file_id, backing, version);
     let (mapping, was_open) = shared.registry.get_or_insert(file_id, make);
     if was_open {
         refresh::revalidate(&mapping)?;

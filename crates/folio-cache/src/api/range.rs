@@ -19,7 +19,8 @@ use std::ops::Range;
 use std::vec;
 
 use bytes::{Buf, Bytes};
-use folio_frames::FRAME_SIZE;
+use folio_frames as frames;
+use folio_frames::{FRAME_SIZE, UserSpace};
 use folio_ref::{DefaultScheme, Scheme};
 
 use crate::api::file::File;
@@ -28,6 +29,7 @@ use crate::memory::short_handle::PinnedBytes;
 use crate::read::walk;
 use crate::state::frames::{Adjacent, FolioRef};
 use crate::state::mapping::Mapping;
+use crate::state::shown::{Counted, Shown};
 use crate::state::units::pages_of;
 
 /// Bytes of a range of a file without a copy, each page as it was when the handle was made. They
@@ -35,8 +37,9 @@ use crate::state::units::pages_of;
 /// page.
 ///
 /// It is a [`Buf`], as network code expects. Each chunk is a piece of memory, often longer than a
-/// page. Pieces that were passed are unpinned. A handle is one allocation, whatever its length, and
-/// so is a clone. It pins its pages, and may outlive the file and the cache.
+/// page. The folios that were passed are unpinned: at most 64 KiB of them stay. A handle is one
+/// allocation, whatever its length, and so is a clone. It pins its pages, and may outlive the file
+/// and the cache.
 ///
 /// # Examples
 ///
@@ -60,8 +63,9 @@ pub struct RangeHandle<S: Scheme = DefaultScheme> {
     /// The offset of the first byte in the first piece.
     start: usize,
     /// The number of bytes left. **Invariant:** the pieces have so many bytes after `start`. No
-    /// piece lies behind the last byte, and none was passed.
+    /// piece lies behind the last byte, and no page was passed.
     len: usize,
+    counted: Counted,
 }
 
 impl<S: Scheme> RangeHandle<S> {
@@ -86,15 +90,67 @@ impl<S: Scheme> RangeHandle<S> {
         })
     }
 
+    /// Returns some of the bytes that are left, without a copy. Pins the folios of these bytes
+    /// alone, of at most 64 KiB each: drop this handle to unpin the others.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the range does not lie in what is left.
+    #[cfg_attr(feature = "track", track_caller)]
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        assert!(
+            range.start <= range.end && range.end <= self.len,
+            "bytes {range:?} of a range that has {} left",
+            self.len
+        );
+        let mut pieces = Vec::new();
+        let (mut first, end) = (self.start + range.start, self.start + range.end);
+        let start = first % FRAME_SIZE;
+        let mut begins = 0;
+        for piece in self.pieces.as_slice() {
+            let ends = begins + piece.as_slice().len();
+            if first < ends && first < end {
+                let frames =
+                    (first - begins) / FRAME_SIZE..(end.min(ends) - begins).div_ceil(FRAME_SIZE);
+                pieces.push(piece.part(frames.start as u32..frames.end as u32));
+                first = ends;
+            }
+            begins = ends;
+        }
+        Self::new(pieces, start, range.len(), self.counted.of())
+    }
+
+    fn new(pieces: Vec<Adjacent<S>>, start: usize, len: usize, shown: &'static Shown) -> Self {
+        let counted = Counted::new(shown, len, pinned_bytes(&pieces));
+        Self { pieces: pieces.into_iter(), start, len, counted }
+    }
+
     /// Returns each piece as [`Bytes`] of its own, without a copy. Each is an allocation.
+    ///
+    /// A slice of these keeps the whole piece pinned. To keep a part, use [`slice`](Self::slice)
+    /// before, or copy it (`Bytes::copy_from_slice`).
     pub fn into_each(self) -> impl Iterator<Item = Bytes> {
-        let (mut start, mut left) = (self.start, self.len);
+        let (mut start, mut left, shown) = (self.start, self.len, self.counted.of());
         self.pieces.map(move |piece| {
             let begins = mem::take(&mut start);
             let ends = piece.as_slice().len().min(begins + left);
             left -= ends - begins;
-            bytes_of(piece, begins..ends, &PinnedBytes::default())
+            bytes_of(piece, begins..ends, &PinnedBytes::default(), shown)
         })
+    }
+
+    /// Returns the bytes that are left as one slice at a fixed address, without a copy. With the
+    /// feature `stable_deref_trait` the result implements `StableDeref`.
+    ///
+    /// # Errors
+    ///
+    /// Gives the handle back if its bytes lie in several pieces, or if none is left.
+    pub fn into_one_piece(mut self) -> Result<frames::PinnedBytes<UserSpace<S>>, Self> {
+        let range = self.start..self.start + self.len;
+        let is_one = self.len > 0 && self.pieces.len() == 1;
+        let Some(piece) = is_one.then(|| self.pieces.next()).flatten() else { return Err(self) };
+        Ok(frames::PinnedBytes::of_adjacent(piece, range))
     }
 }
 
@@ -103,8 +159,13 @@ impl<S: Scheme> Clone for RangeHandle<S> {
     fn clone(&self) -> Self {
         let mut pieces = self.pieces.clone();
         taken_here(pieces.as_mut_slice());
-        Self { pieces, ..*self }
+        Self { pieces, counted: self.counted.clone(), ..*self }
     }
+}
+
+/// Returns the bytes of all folios that pieces pin.
+fn pinned_bytes<S: Scheme>(pieces: &[Adjacent<S>]) -> usize {
+    pieces.iter().map(|piece| piece.pinned_frames() as usize * FRAME_SIZE).sum()
 }
 
 /// Makes the caller's line of code the pin owner of the pieces.
@@ -131,7 +192,7 @@ impl<S: Scheme> Buf for RangeHandle<S> {
         filled.count()
     }
 
-    /// Passes `count` bytes, and unpins the pieces that were passed.
+    /// Passes `count` bytes, and unpins the folios that were passed.
     ///
     /// # Panics
     ///
@@ -150,6 +211,13 @@ impl<S: Scheme> Buf for RangeHandle<S> {
             self.start = self.start.saturating_sub(first.as_slice().len());
             drop(self.pieces.next());
         }
+        if let Some(first) = self.pieces.as_mut_slice().first_mut()
+            && self.start >= FRAME_SIZE
+        {
+            first.skip((self.start / FRAME_SIZE) as u32);
+            self.start %= FRAME_SIZE;
+        }
+        self.counted.set(self.len, pinned_bytes(self.pieces.as_slice()));
     }
 }
 
@@ -160,11 +228,14 @@ impl<S: Scheme> fmt::Debug for RangeHandle<S> {
 }
 
 /// The owner of `Bytes`: the folios of one piece.
-struct Piece<S: Scheme>(Adjacent<S>);
+struct Piece<S: Scheme> {
+    folios: Adjacent<S>,
+    _counted: Counted,
+}
 
 impl<S: Scheme> AsRef<[u8]> for Piece<S> {
     fn as_ref(&self) -> &[u8] {
-        self.0.as_slice()
+        self.folios.as_slice()
     }
 }
 
@@ -197,6 +268,10 @@ impl<S: Scheme> File<S> {
     ///
     /// They pin at most four times their length, or two pages. Bytes that lie in larger folios are
     /// copied.
+    ///
+    /// A slice of `Bytes` keeps all of them pinned, however short it is. To keep a part of a long
+    /// range, ask for the part, use [`range`](Self::range) and [`RangeHandle::slice`], or copy it
+    /// (`Bytes::copy_from_slice`). [`CacheStats`](crate::CacheStats) has the bytes that are pinned.
     ///
     /// # Errors
     ///
@@ -276,6 +351,7 @@ pub(crate) fn begin_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usi
         start: 0,
         len: 0,
         pinned: PinnedBytes::default(),
+        shown: mapping.shared.shown,
         copy: Vec::new(),
         most: most_bytes(mapping, offset, len),
     }
@@ -313,7 +389,7 @@ impl<S: Scheme> Pieces<'_, S> {
             short_handle::copy_pieces(self.mapping, self.offset, &mut self.held);
         }
         taken_here(&mut self.held);
-        RangeHandle { pieces: self.held.into_iter(), start: self.start, len: self.len }
+        RangeHandle::new(self.held, self.start, self.len, self.mapping.shared.shown)
     }
 }
 
@@ -323,6 +399,7 @@ pub(crate) struct OnePiece<S: Scheme> {
     start: usize,
     len: usize,
     pinned: PinnedBytes,
+    shown: &'static Shown,
     /// All bytes so far, if they are in more than one piece.
     copy: Vec<u8>,
     most: usize,
@@ -355,7 +432,7 @@ impl<S: Scheme> OnePiece<S> {
         match self.held {
             Some(mut held) => {
                 held.taken_here();
-                bytes_of(held, self.start..self.start + self.len, &self.pinned)
+                bytes_of(held, self.start..self.start + self.len, &self.pinned, self.shown)
             }
             None => self.copy.into(),
         }
@@ -386,9 +463,12 @@ pub(crate) fn bytes_of<S: Scheme>(
     folios: Adjacent<S>,
     range: Range<usize>,
     pinned: &PinnedBytes,
+    shown: &'static Shown,
 ) -> Bytes {
     if pinned.is_too_much(range.len()) {
         return Bytes::copy_from_slice(&folios.as_slice()[range]);
     }
-    Bytes::from_owner(Piece(folios)).slice(range)
+    let pinned = folios.pinned_frames() as usize * FRAME_SIZE;
+    let counted = Counted::new(shown, range.len(), pinned);
+    Bytes::from_owner(Piece { folios, _counted: counted }).slice(range)
 }

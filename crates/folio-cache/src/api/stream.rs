@@ -25,7 +25,8 @@ const SHARE: usize = 64;
 ///
 /// A piece has as many of the next pages as are adjacent in memory: at least a page and at most 1
 /// MiB. It is a snapshot of its pages, and may outlive the stream. It pins at most four times its
-/// length, or two pages: a shorter piece of a larger folio is a copy.
+/// length, or two pages: a shorter piece of a larger folio is a copy. A slice of a piece keeps the
+/// whole piece pinned.
 ///
 /// # Examples
 ///
@@ -95,7 +96,8 @@ impl<S: Scheme> ByteStream<S> {
         }
         self.offset += len as u64;
         self.left -= len as u64;
-        Poll::Ready(Ok(Some(bytes_of(piece, start..start + len, &pinned))))
+        let shown = mapping.shared.shown;
+        Poll::Ready(Ok(Some(bytes_of(piece, start..start + len, &pinned, shown))))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -20,6 +21,39 @@ impl fmt::Display for CacheError {
 }
 
 impl Error for CacheError {}
+
+/// An error of a backing that several callers get. Its source is the backing's own error.
+#[derive(Clone, Debug)]
+struct SharedError(Arc<dyn Error + Send + Sync>);
+
+impl fmt::Display for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for SharedError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// Returns an error of which [`copy`] makes copies that keep the backing's own error as their
+/// source.
+#[cold]
+pub(crate) fn share(error: io::Error) -> io::Error {
+    let is_shared = |error: &(dyn Error + Send + Sync + 'static)| {
+        error.is::<SharedError>() || error.is::<CacheError>()
+    };
+    if error.get_ref().is_none_or(is_shared) {
+        return error;
+    }
+    let kind = error.kind();
+    match error.into_inner() {
+        Some(own) => io::Error::new(kind, SharedError(Arc::from(own))),
+        None => kind.into(),
+    }
+}
 
 /// Makes an error of `kind`. Its number is the one that the system has for the kind, if any.
 #[cold]
@@ -41,9 +75,14 @@ pub(crate) fn numbered(kind: ErrorKind, number: Errno, message: impl Into<String
     io::Error::new(kind, CacheError { number: number.raw_os_error(), message: message.into() })
 }
 
-/// Makes the same error again, by its number if it has one.
+/// Makes the same error again, by its number if it has one. The copy of an error that was not
+/// [shared](share) has its message only.
 pub(crate) fn copy(error: &io::Error) -> io::Error {
     let own = || error.get_ref()?.downcast_ref::<CacheError>();
+    let shared = || error.get_ref()?.downcast_ref::<SharedError>();
+    if let Some(shared) = shared() {
+        return io::Error::new(error.kind(), shared.clone());
+    }
     match (error.raw_os_error(), own()) {
         (Some(number), _) => io::Error::from_raw_os_error(number),
         (None, Some(own)) => {
@@ -94,6 +133,36 @@ mod tests {
             let copy = copy(&original);
             assert_eq!((copy.kind(), raw_os_error(&copy)), (original.kind(), number));
             assert_eq!(copy.to_string(), original.to_string());
+        }
+    }
+
+    #[test]
+    fn copies_of_a_shared_error_have_the_same_source() {
+        #[derive(Debug)]
+        struct Status(u16);
+        impl fmt::Display for Status {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "status {}", self.0)
+            }
+        }
+        impl Error for Status {}
+        let shared = share(io::Error::new(ErrorKind::TimedOut, Status(503)));
+        for error in [copy(&copy(&shared)), share(copy(&shared)), shared] {
+            let status = Error::source(&error).and_then(|source| source.downcast_ref::<Status>());
+            assert_eq!(
+                (error.kind(), status.map(|status| status.0)),
+                (ErrorKind::TimedOut, Some(503))
+            );
+            assert_eq!(error.to_string(), "status 503");
+        }
+        for (error, number) in [
+            (io::Error::from_raw_os_error(5), Some(5)),
+            (ErrorKind::NotFound.into(), None),
+            (numbered(ErrorKind::PermissionDenied, Errno::BADF, "a file"), Some(9)),
+        ] {
+            let text = error.to_string();
+            let shared = share(error);
+            assert_eq!((raw_os_error(&shared), shared.to_string()), (number, text));
         }
     }
 }

@@ -8,13 +8,14 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::backing::error::copy;
+use crate::backing::error::{copy, share};
 use crate::memory::large_folio;
+use crate::rt::shim::fence;
 use crate::state::frames::Slot;
 use crate::state::looked::Looked;
 use crate::state::mapping::Mapping;
@@ -68,7 +69,7 @@ fn look<S: Scheme>(mapping: &Mapping<S>) -> Looked {
             match apply_backing_len(mapping, None) {
                 Ok(Ok(len)) => return Looked::Len(len),
                 Ok(Err(page)) => page,
-                Err(error) => return Looked::Failed(error),
+                Err(error) => return Looked::Failed(share(error)),
             }
         };
         // Others appended bytes to the file that belong into a page that is dirty here.
@@ -86,7 +87,7 @@ fn look<S: Scheme>(mapping: &Mapping<S>) -> Looked {
 ///
 /// What the backing returns.
 pub(crate) fn revalidate<S: Scheme>(mapping: &Mapping<S>) -> io::Result<bool> {
-    let act = || revalidate_alone(mapping);
+    let act = || revalidate_alone(mapping).map_err(share);
     mapping.revalidations.run(act, |changed| changed.as_ref().copied().map_err(copy))
 }
 
@@ -200,12 +201,12 @@ fn set_len<S: Scheme>(mapping: &Mapping<S>, new: u64) -> Result<(), u64> {
         // Release: pairs with Acquire in `len`.
         mapping.len.store(new, Ordering::Release);
     } else if new < old {
-        // The opposite order: from now on fills past the end decline, and readers notice.
+        // The opposite order: from now on fills past the end decline, and readers notice. Release:
+        // pairs with Acquire in `len`.
         mapping.len.store(new, Ordering::Release);
         bump_truncate_seq(mapping);
-        // SeqCst, Dekker with the fence in fill and the page lock of a writer: either this visit
-        // sees the page lock and waits for it, or they see the new length and take their page out
-        // themselves.
+        // SeqCst, Dekker with the fences in fill and install_new: either this visit sees the page
+        // lock and waits for it, or they see the new length and take their page out themselves.
         fence(Ordering::SeqCst);
         drop_clean_pages_from(mapping, new / FRAME_SIZE as u64);
     }

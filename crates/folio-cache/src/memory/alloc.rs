@@ -10,6 +10,7 @@ use crate::memory::capacity;
 use crate::memory::evict::BATCH;
 use crate::memory::out_of_memory;
 use crate::memory::reclaim;
+use crate::memory::sweep::FIRST_VISITS;
 use crate::memory::wait::{Next, Wait};
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
@@ -17,8 +18,7 @@ use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 use crate::writeback::throttle;
 
-/// Frames that a round visits if the policy names no victim. The last round visits all, and so does
-/// the first if that helped the last time.
+/// Frames that a round visits if the policy names no victim. The last round visits all.
 const VISITS: u32 = 2048;
 
 /// A request of at least this number of pages is slower in many pieces than in one.
@@ -63,7 +63,7 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
     let mut wait = Wait::new(shared);
     // Relaxed: a hint.
     let is_pinned = shared.is_pinned.load(Ordering::Relaxed);
-    let (mut visits, mut pinned) = (if is_pinned { VISITS } else { u32::MAX }, None);
+    let mut visits = if is_pinned { VISITS } else { FIRST_VISITS };
     loop {
         let found = free_some(shared, BATCH, visits) > 0 || throttle::write_back_some(shared);
         if let Ok(folio) = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
@@ -72,10 +72,8 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
         visits = VISITS;
         match wait.wait(found) {
             Next::Look => {}
-            Next::LookAtAll => {
-                pinned = Some(reclaim::sweep(shared, BATCH, u32::MAX)).map(|swept| swept.pinned);
-            }
-            Next::Fail => return Err(out_of_memory::out_of_memory(shared, pinned)),
+            Next::LookAtAll => visits = u32::MAX,
+            Next::Fail => return Err(out_of_memory::out_of_memory(shared)),
         }
     }
 }

@@ -5,8 +5,8 @@
 //! no pinned frames. It frees as many pages as they hold by the policy, and moves the rest
 //! of their pages elsewhere. Readers go on, or sleep for the moment in which their page moves.
 //!
-//! The index of a file is paid from the capacity as well: for each 2 MiB of indexes one more block
-//! is offline.
+//! The indexes of files are paid from the capacity as well, up to half of it (`index_room.rs`): for
+//! each 2 MiB of indexes, to the nearest, one more block is offline.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,6 +18,7 @@ use folio_ref::Scheme;
 
 use crate::backing::error::error;
 use crate::memory::frames_view;
+use crate::memory::index_room;
 use crate::memory::limits::machine_bytes;
 use crate::memory::pinned;
 use crate::memory::reclaim;
@@ -74,6 +75,7 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
     let bytes = check(bytes, most_bytes(shared), "the maximum capacity of this cache")?;
     let mut offline = shared.capacity.offline.lock();
     shared.capacity.bytes.store(bytes, Ordering::Relaxed);
+    index_room::shrink_to_limit(shared);
     let mut attempts = HashMap::new();
     let mut reached = fit_under_lock(shared, &mut offline, &mut attempts);
     let mut pause = MIN_PAUSE;
@@ -140,12 +142,9 @@ fn fit_under_lock<S: Scheme>(
     let offline = &mut offline.blocks;
     let zone = shared.zone();
     let block_bytes = BLOCK_ORDER.bytes();
-    let wanted = (shared
-        .capacity
-        .bytes()
-        .saturating_sub(shared.registry.index_bytes() / block_bytes * block_bytes)
-        / block_bytes)
-        .max(1);
+    let capacity = shared.capacity.bytes() / block_bytes;
+    let for_indexes = (shared.leaves.bytes() + block_bytes / 2) / block_bytes;
+    let wanted = (capacity - for_indexes.min(capacity / index_room::SHARE)).max(1);
     let beyond = zone.blocks() - wanted;
     let before = offline.len();
     while offline.len() > beyond {

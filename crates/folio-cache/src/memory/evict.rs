@@ -11,6 +11,7 @@ use folio_ref::Scheme;
 
 use crate::memory::frames_view::{self, CachedFrames};
 use crate::memory::large_folio;
+use crate::memory::large_folio::FreeOnDrop;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -22,6 +23,10 @@ pub(crate) const BATCH: usize = 32;
 /// The maximum number of victims in a row that free nothing. Bounds a reclaim, whatever a policy
 /// names.
 const MAX_IN_VAIN: usize = 256;
+
+/// The share of the capacity up to which leaves stay open when their last page is evicted. Shuttle
+/// closes each.
+const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 64 };
 
 /// No frames.
 const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
@@ -101,6 +106,9 @@ pub(super) fn evict<S: Scheme>(
             return Some((0, NO_FRAMES));
         }
         if let Some(pages) = large_folio::reclaim_folio(mapping, head, &seen, max) {
+            let (_, first) = split_owner_data(seen.owner_data);
+            give_back_leaf(mapping, first);
+            give_back_leaf(mapping, first + (seen.order.frames() - 1));
             let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
             return Some((pages, PfnRange { start: head, end }));
         }
@@ -124,5 +132,33 @@ fn evict_slot<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, pfn: Pfn, page: u
     let Ok(frozen) = locked.freeze() else { return false };
     mapping.unsynced.evict(page);
     frozen.remove().free();
+    give_back_leaf(mapping, page);
+    true
+}
+
+/// Closes the leaf of a page that was evicted, if it has no other page. All indexes may be so small
+/// that it stays.
+fn give_back_leaf<S: Scheme>(mapping: &Mapping<S>, page: u32) {
+    let shared = &mapping.shared;
+    if shared.leaves.bytes() > shared.capacity() / KEPT_SHARE {
+        mapping.index.give_back(page);
+    }
+}
+
+/// Evicts a page that the policy did not choose, unless it is pinned or dirty. Returns `true` if
+/// the page is not there any more. Its leaf stays. Call with no page locked.
+pub(crate) fn evict_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) -> bool {
+    large_folio::split_around(mapping, page);
+    let Some(locked) = slot.try_lock(mapping.zone) else { return slot.is_empty() };
+    if locked.folio().is_dirty() {
+        return false;
+    }
+    let Ok(frozen) = locked.freeze() else { return false };
+    mapping.unsynced.evict(page);
+    let folio = frozen.remove();
+    let evicted = (folio.pfn(), folio.owner_data());
+    let _freed = FreeOnDrop(Some(folio));
+    frames_view::evicted_with(&mapping.shared, &[evicted]);
+    mapping.shared.counters.reclaimed.add(1);
     true
 }

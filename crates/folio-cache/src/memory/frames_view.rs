@@ -154,6 +154,11 @@ pub(crate) fn are_cold<S: Scheme>(shared: &Shared<S>, mut pages: PfnRange) -> bo
     pages.all(|pfn| chooser.policy.is_cold(frame(shared, pfn)))
 }
 
+/// Returns `true` if a page was not used lately.
+pub(crate) fn is_cold<S: Scheme>(shared: &Shared<S>, pfn: Pfn) -> bool {
+    are_cold(shared, PfnRange { start: pfn, end: Pfn::new(pfn.as_u64() + 1) })
+}
+
 /// Reports pages that are evicted with a victim to the policy, each with its owner data. Call while
 /// no other thread can have their frames.
 pub(crate) fn evicted_with<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {

@@ -183,7 +183,7 @@ pub(crate) fn reclaim_folio<S: Scheme>(
 }
 
 /// A folio that no other thread can have, freed even if the policy panics.
-struct FreeOnDrop<S: Scheme>(Option<FrozenFolio<S>>);
+pub(crate) struct FreeOnDrop<S: Scheme>(pub(crate) Option<FrozenFolio<S>>);
 
 impl<S: Scheme> Drop for FreeOnDrop<S> {
     fn drop(&mut self) {

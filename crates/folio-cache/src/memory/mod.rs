@@ -5,6 +5,7 @@ pub(crate) mod capacity;
 pub(crate) mod evict;
 pub(crate) mod frames_view;
 pub(crate) mod in_flight;
+pub(crate) mod index_room;
 pub(crate) mod large_folio;
 pub(crate) mod limits;
 pub(crate) mod out_of_memory;

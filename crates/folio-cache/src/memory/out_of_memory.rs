@@ -7,7 +7,6 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::backing::error::error;
-use crate::memory::pinned;
 use crate::state::shared::Shared;
 
 /// Returns the bytes of all dirty pages: those that are newer than their backings.
@@ -17,15 +16,17 @@ pub(crate) fn dirty_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
 }
 
 /// Returns the error of an allocation that found no memory, with the bytes pinned, dirty, offline
-/// and in flight. `pinned` is the number of pinned frames, if it was counted. Racy: a page may be
-/// both pinned and dirty.
+/// and in flight. Racy, and a page that is both pinned and dirty counts as dirty: the pinned bytes
+/// are those that are nothing else.
 #[cold]
-pub(crate) fn out_of_memory<S: Scheme>(shared: &Shared<S>, pinned: Option<usize>) -> io::Error {
-    let pinned = pinned.map_or_else(|| pinned::pinned_bytes(shared), |frames| frames * FRAME_SIZE);
+pub(crate) fn out_of_memory<S: Scheme>(shared: &Shared<S>) -> io::Error {
     let (dirty, capacity) = (dirty_bytes(shared), shared.capacity());
-    let online = shared.zone().stats().online_frames as usize * FRAME_SIZE;
+    let stats = shared.zone().stats();
+    let [online, free] =
+        [stats.online_frames, stats.free_frames].map(|frames| frames as usize * FRAME_SIZE);
     let offline = capacity.saturating_sub(online);
     let in_flight = shared.room.in_flight() as usize * FRAME_SIZE;
+    let pinned = online.saturating_sub(free + dirty + in_flight);
     tracing::error!(
         capacity,
         pinned,

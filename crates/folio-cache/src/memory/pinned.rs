@@ -1,5 +1,6 @@
 //! The amount of memory that is pinned: referenced by others than the index.
 
+use std::iter;
 use std::sync::Arc;
 
 use folio_frames::{FRAME_SIZE, Peek, Pfn, PfnRange};
@@ -18,43 +19,36 @@ pub(crate) fn pinned_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
 pub(crate) fn pinned_frames<S: Scheme>(shared: &Shared<S>, frames: &PfnRange) -> usize {
     let mut count = 0;
     let mut mappings = Mappings { shared, last: None };
-    for_each_cached(shared, frames, |pfn, seen| {
+    for (pfn, seen) in cached(shared, frames) {
         let is_pinned = match seen.snapshot {
             // A folio that is being filled is in flight.
             Snapshot::Frozen { .. } => false,
-            Snapshot::Live(n) if n <= seen.order.frames() => n != mappings.indexed(pfn, seen),
+            Snapshot::Live(n) if n <= seen.order.frames() => n != mappings.indexed(pfn, &seen),
             _ => true,
         };
         count += if is_pinned { seen.order.frames() as usize } else { 0 };
-    });
+    }
     count
 }
 
 /// Returns `true` if no frame in a range seems to be pinned or in flight, by a look at its
-/// descriptor alone. Racy.
+/// descriptor alone. Ends at the first that does. Racy.
 pub(crate) fn seem_movable<S: Scheme>(shared: &Shared<S>, frames: &PfnRange) -> bool {
-    let mut seem_movable = true;
-    for_each_cached(shared, frames, |_, seen| {
-        seem_movable &= matches!(seen.snapshot, Snapshot::Live(n) if n <= seen.order.frames());
-    });
-    seem_movable
+    cached(shared, frames)
+        .all(|(_, seen)| matches!(seen.snapshot, Snapshot::Live(n) if n <= seen.order.frames()))
 }
 
-/// Calls `each` with the cached folios of which the head lies in a range.
-fn for_each_cached<S: Scheme>(
-    shared: &Shared<S>,
-    frames: &PfnRange,
-    mut each: impl FnMut(Pfn, &Peek),
-) {
-    let mut at = frames.start.as_u64();
-    while at < frames.end.as_u64() {
-        let seen = shared.zone().peek(Pfn::new(at));
-        if seen.kind == CACHED {
-            each(Pfn::new(at), &seen);
-        }
+/// Returns the cached folios of which the head lies in a range.
+fn cached<S: Scheme>(shared: &Shared<S>, frames: &PfnRange) -> impl Iterator<Item = (Pfn, Peek)> {
+    let (mut at, end) = (frames.start.as_u64(), frames.end.as_u64());
+    let folios = iter::from_fn(move || {
+        let pfn = (at < end).then(|| Pfn::new(at))?;
+        let seen = shared.zone().peek(pfn);
         // A tail that is seen alone counts as one frame.
         at += u64::from(seen.order.frames());
-    }
+        Some((pfn, seen))
+    });
+    folios.filter(|(_, seen)| seen.kind == CACHED)
 }
 
 /// The mappings of frames, of which neighbours often have the same.

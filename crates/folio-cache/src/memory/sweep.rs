@@ -6,7 +6,8 @@
 
 use std::sync::atomic::Ordering;
 
-use folio_ref::{Scheme, Snapshot};
+use folio_frames::PfnRange;
+use folio_ref::Scheme;
 
 use crate::memory::evict;
 use crate::memory::frames_view::CachedFrames;
@@ -14,46 +15,36 @@ use crate::policy::Frames;
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 
-/// The result of a sweep.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Swept {
-    /// The number of pages evicted.
-    pub(crate) freed: usize,
-    /// The number of frames visited that are pinned.
-    pub(crate) pinned: usize,
-}
+/// Frames that the first round of an allocation visits if a sweep found some the last time. A sweep
+/// that visits so many and finds none is taken as a sign that all are pinned.
+pub(crate) const FIRST_VISITS: u32 = 1 << 16;
 
 /// Evicts `wanted` pages, in no particular order, until so many frames were visited. May evict some
-/// more that lie in the same folio.
-pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> Swept {
+/// more that lie in the same folio. Returns the number of pages evicted.
+pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize {
     let frames = CachedFrames(shared.zone());
     let count = frames.count();
     // Relaxed, here and below: where to begin. Two sweeps at once may visit the same frames.
     let mut at = shared.sweep.load(Ordering::Relaxed);
-    let (mut swept, mut left, mut mapping) = (Swept::default(), visits.min(count), None);
-    while left > 0 && swept.freed < wanted {
+    let (mut freed, mut left, mut mapping) = (0, visits.min(count), None);
+    while left > 0 && freed < wanted {
         at = if at < count { at } else { 0 };
-        let pfn = frames.pfn(at);
-        let seen = shared.zone().peek(pfn);
-        // A tail counts as one frame: the visit may begin within a folio.
-        let mut step = seen.order.frames();
-        match seen.snapshot {
-            _ if seen.kind != CACHED => {}
-            Snapshot::Live(n) if n <= step && seen.dirty => {}
-            Snapshot::Live(n) if n <= step => {
-                let max = wanted.saturating_add(wanted / 2).saturating_sub(swept.freed);
-                let pages = evict::evict(shared, pfn, max, &mut mapping).map_or(0, |gone| gone.0);
-                swept.freed += pages;
-                // A folio may have been split: its other pages are visited alone.
-                let is_whole = pages == 0 && shared.zone().peek(pfn).order == seen.order;
-                swept.pinned += if is_whole { step as usize } else { usize::from(pages == 0) };
-                step = if is_whole { step } else { 1 };
-            }
-            Snapshot::Frozen { .. } | Snapshot::Dying => {}
-            Snapshot::Live(_) | Snapshot::Saturated => swept.pinned += step as usize,
-        }
-        (at, left) = (at.saturating_add(step), left.saturating_sub(step));
+        let end = count.min(at.saturating_add(left));
+        let range = PfnRange { start: frames.pfn(at), end: frames.pfn(end) };
+        let Some(pfn) = shared.zone().find_unpinned(CACHED, &range) else {
+            (at, left) = (end, left - (end - at));
+            continue;
+        };
+        let order = shared.zone().peek(pfn).order;
+        let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
+        let pages = evict::evict(shared, pfn, max, &mut mapping).map_or(0, |gone| gone.0);
+        freed += pages;
+        // A folio may have been split: its other pages are visited alone.
+        let is_whole = pages == 0 && shared.zone().peek(pfn).order == order;
+        let step = if is_whole { order.frames() } else { 1 };
+        let passed = (pfn.as_u64() - range.start.as_u64()) as u32 + step;
+        (at, left) = (at.saturating_add(passed), left.saturating_sub(passed));
     }
     shared.sweep.store(at, Ordering::Relaxed);
-    swept
+    freed
 }

@@ -21,6 +21,7 @@ use crate::read::batch;
 use crate::read::prefetch;
 use crate::read::walk;
 use crate::rt::io_pool::{self, Pages};
+use crate::state::fill_waiters::FillWaiter;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::units::{Found, MOST_PAGES, pages_of};
@@ -166,12 +167,22 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
     }
 }
 
-/// The state of a future: between two pages, or with a fetch under way.
-pub(crate) struct Progress<S: Scheme>(Option<Arc<Fetch<S>>>);
+/// The state of a future between two polls.
+enum Under<S: Scheme> {
+    /// Nothing that it waits for.
+    Nothing,
+    /// A fetch of its own.
+    Fetch(Arc<Fetch<S>>),
+    /// The request of another reader for the same page.
+    Other(FillWaiter),
+}
+
+/// The state of a future: between two pages, or with a request under way.
+pub(crate) struct Progress<S: Scheme>(Under<S>);
 
 impl<S: Scheme> Progress<S> {
     pub(crate) fn new() -> Self {
-        Self(None)
+        Self(Under::Nothing)
     }
 
     /// Returns the page around an offset, at once if it is in the cache. Call with the same
@@ -187,17 +198,21 @@ impl<S: Scheme> Progress<S> {
         wanted: usize,
         context: &Context<'_>,
     ) -> Poll<io::Result<Found<S>>> {
-        if self.0.is_some() && mapping.shared.is_inherited() {
+        if !matches!(self.0, Under::Nothing) && mapping.shared.is_inherited() {
             // The thread of the fetch is in another process.
-            self.0 = None;
+            self.0 = Under::Nothing;
         }
         loop {
-            if let Some(fetch) = &self.0 {
+            if let Under::Fetch(fetch) = &self.0 {
                 let Poll::Ready(found) = fetch.poll(context) else { return Poll::Pending };
-                self.0 = None;
+                self.0 = Under::Nothing;
                 if let Some(found) = found {
                     return Poll::Ready(found);
                 }
+            } else if let Under::Other(waiter) = mem::replace(&mut self.0, Under::Nothing)
+                && let Some(error) = waiter.error()
+            {
+                return Poll::Ready(Err(error));
             }
             if let Some(found) = walk::next_page_at_once(mapping, offset, wanted) {
                 return Poll::Ready(Ok(Some(found)));
@@ -205,10 +220,13 @@ impl<S: Scheme> Progress<S> {
             mapping.shared.check_process()?;
             let fetch = Fetch::new(mapping, offset, wanted, context.waker());
             if !mapping.shared.io_pool.fetch(Arc::clone(&fetch) as _, context.waker()) {
+                // If that has just failed, the waker was called: the page is then looked up again.
+                let page = fetch.pages.pages.start as u32;
+                self.0 = Under::Other(mapping.shared.fill_waiters.register(mapping.id, page));
                 return Poll::Pending;
             }
             // It may have ended: without threads, it has.
-            self.0 = Some(fetch);
+            self.0 = Under::Fetch(fetch);
         }
     }
 

@@ -47,11 +47,14 @@ pub(crate) fn fill_many<S: Scheme>(
     extents
         .into_iter()
         .map(|extent| {
-            if extent.len() > 0 {
-                results.next()?.ok().and_then(|read| extent.publish(read))
-            } else {
-                None
+            if extent.len() == 0 {
+                return None;
             }
+            if let Some(Ok(read)) = results.next() {
+                return extent.publish(read);
+            }
+            extent.abandon();
+            None
         })
         .collect()
 }

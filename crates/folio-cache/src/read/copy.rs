@@ -84,7 +84,7 @@ pub(crate) fn read_pages<S: Scheme>(
 #[cold]
 fn read_slowly<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
     check_offset(offset)?;
-    let mut done = 0;
+    let (mut done, mut looks) = (0, 0);
     while done < buf.len() {
         let at = offset + done as u64;
         let n = (buf.len() - done).min(FRAME_SIZE - at as usize % FRAME_SIZE);
@@ -94,7 +94,11 @@ fn read_slowly<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> 
         }
         let step = match read_in_page(mapping, at, &mut buf[done..]) {
             // The file ends here, unless it has grown.
-            Ok(0) => refresh::refresh_len_to_read(mapping).map(|len| (len > at).then_some(0)),
+            Ok(0) => {
+                looks += 1;
+                let has_more = |len| len > at && looks < walk::MAX_LOOKS;
+                refresh::refresh_len_to_read(mapping).map(|len| has_more(len).then_some(0))
+            }
             other => other.map(Some),
         };
         match step {

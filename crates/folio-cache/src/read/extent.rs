@@ -11,7 +11,7 @@
 use std::io::{self, IoSliceMut};
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use folio_frames::{FRAME_SIZE, joined_mut};
 use folio_ref::Scheme;
@@ -19,9 +19,12 @@ use smallvec::SmallVec;
 
 use crate::memory::frames_view;
 use crate::memory::in_flight::InFlight;
+use crate::memory::index_room;
 use crate::memory::large_folio::publish_as_folios;
 use crate::rt::io_pool::{self, Pages};
+use crate::rt::shim::fence;
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot};
+use crate::state::leaves::LEAF;
 use crate::state::mapping::Mapping;
 use crate::state::units::CACHED;
 
@@ -46,13 +49,13 @@ impl<'m, S: Scheme> Extent<'m, S> {
         F::IntoIter: ExactSizeIterator,
     {
         let mut folios = folios.into_iter();
-        let mut in_flight = InFlight::begin(&mapping.shared, folios.len());
+        let mut in_flight = InFlight::begin_fill(mapping, folios.len());
         let mut locked_slots = PerPage::with_capacity(folios.len());
         // Page numbers end at 16 TiB, and so does the extent.
         for (page, mut folio) in (first..=u32::MAX).zip(&mut folios) {
             folio.set_owner(CACHED, mapping.owner_data(page));
-            // The index may be out of memory for the page: the extent ends here.
-            let installed = match mapping.index.get_or_make(page) {
+            // There may be no room for the slot of the page: the extent ends here.
+            let installed = match index_room::try_make_slot(mapping, page) {
                 Ok(slot) => slot.install(folio),
                 Err(_) => Err(folio),
             };
@@ -80,8 +83,17 @@ impl<'m, S: Scheme> Extent<'m, S> {
 
     /// Drops the page locks of all pages except the first. Those pages are missed again.
     pub(crate) fn keep_first(&mut self) {
+        let len = self.len();
         self.locked_slots.truncate(1);
         self.in_flight.set(self.locked_slots.len());
+        give_back(self.mapping, self.first, len);
+    }
+
+    /// Drops all page locks. The pages are missed again.
+    pub(crate) fn abandon(self) {
+        let (mapping, first, len) = (self.mapping, self.first, self.len());
+        drop(self);
+        give_back(mapping, first, len);
     }
 
     /// Returns the buffers for one request, one for each contiguous piece of memory. Call directly
@@ -133,7 +145,11 @@ impl<'m, S: Scheme> Extent<'m, S> {
             published.push((locked.folio().pfn(), locked.folio().owner_data()));
             ready.push(Some(locked));
         }
+        let len = ready.len();
         let first = publish_as_folios(&mut ready);
+        if published.len() < len {
+            give_back(self.mapping, self.first, len);
+        }
         frames_view::insert_all(&self.mapping.shared, &published);
         first
     }
@@ -148,9 +164,9 @@ impl<'m, S: Scheme> Extent<'m, S> {
 
     /// Keeps the page locks without the borrow. Returns an extent that another thread can fill.
     pub(crate) fn suspend(self, mapping: Arc<Mapping<S>>) -> SuspendedExtent<S> {
-        self.in_flight.suspend();
+        let in_file = self.in_flight.suspend();
         let folios = self.locked_slots.into_iter().map(FrozenSlot::suspend).collect();
-        SuspendedExtent { mapping, first: self.first, folios }
+        SuspendedExtent { mapping, first: self.first, folios, in_file }
     }
 }
 
@@ -160,6 +176,21 @@ pub(crate) struct SuspendedExtent<S: Scheme> {
     first: u32,
     /// **Invariant:** the suspended page locks of the pages from `first` on.
     folios: Vec<FrozenFolio<S>>,
+    /// The file counts them as in flight.
+    in_file: bool,
+}
+
+impl<S: Scheme> SuspendedExtent<S> {
+    fn resume(&mut self) -> Extent<'_, S> {
+        let folios = mem::take(&mut self.folios);
+        let locked_slots = (self.first..=u32::MAX).zip(folios).map(|(page, folio)| {
+            let slot = self.mapping.index.get(page).expect("the index keeps a locked slot");
+            slot.resume(folio).expect("a suspended page lock stays on its slot")
+        });
+        let locked_slots: PerPage<_> = locked_slots.collect();
+        let in_flight = InFlight::resume(&self.mapping, locked_slots.len(), self.in_file);
+        Extent { mapping: &self.mapping, first: self.first, locked_slots, in_flight }
+    }
 }
 
 impl<S: Scheme> io_pool::Extent for SuspendedExtent<S> {
@@ -169,30 +200,29 @@ impl<S: Scheme> io_pool::Extent for SuspendedExtent<S> {
     }
 
     fn fill(mut self: Box<Self>) {
-        let mut extent = resume(&self.mapping, self.first, mem::take(&mut self.folios));
+        let mut extent = self.resume();
         match extent.fill() {
             Ok(read) => drop(extent.publish(read)),
-            Err(_) => drop(extent),
+            Err(_) => extent.abandon(),
         }
     }
 }
 
 impl<S: Scheme> Drop for SuspendedExtent<S> {
     fn drop(&mut self) {
-        drop(resume(&self.mapping, self.first, mem::take(&mut self.folios)));
+        self.resume().abandon();
     }
 }
 
-fn resume<S: Scheme>(
-    mapping: &Mapping<S>,
-    first: u32,
-    folios: Vec<FrozenFolio<S>>,
-) -> Extent<'_, S> {
-    let locked_slots = (first..=u32::MAX).zip(folios).map(|(page, folio)| {
-        let slot = mapping.index.get(page).expect("the index keeps a slot that was locked");
-        slot.resume(folio).expect("a suspended page lock stays on its slot")
-    });
-    let locked_slots: PerPage<_> = locked_slots.collect();
-    let in_flight = InFlight::resume(&mapping.shared, locked_slots.len());
-    Extent { mapping, first, locked_slots, in_flight }
+/// Closes the leaves of pages that were not filled, unless they have others.
+fn give_back<S: Scheme>(mapping: &Mapping<S>, first: u32, len: usize) {
+    if len > 0 {
+        let pages = (first..=u32::MAX).take(len);
+        // One page of each leaf, and the last.
+        pages
+            .clone()
+            .step_by(LEAF)
+            .chain(pages.last())
+            .for_each(|page| mapping.index.give_back(page));
+    }
 }

@@ -16,6 +16,7 @@ use std::iter;
 use folio_ref::Scheme;
 
 use crate::memory::alloc;
+use crate::memory::in_flight;
 use crate::read::extent::Extent;
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
@@ -34,6 +35,27 @@ pub(crate) enum Filled<S: Scheme> {
     },
 }
 
+/// Reports the error of a fill to the readers that wait for its page, even if the backing panics.
+struct Report<'m, S: Scheme> {
+    mapping: &'m Mapping<S>,
+    page: u32,
+    is_over: bool,
+}
+
+impl<S: Scheme> Report<'_, S> {
+    fn failed(&self, error: io::Error) -> io::Error {
+        self.mapping.shared.fill_waiters.failed(self.mapping.id, self.page, error)
+    }
+}
+
+impl<S: Scheme> Drop for Report<'_, S> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let _ = self.failed(io::Error::other("the backing panicked"));
+        }
+    }
+}
+
 /// Reads a page into an empty slot. Also reads as many of the `pages` pages from there on as fit
 /// one request and have empty slots. Call with no page locked: it may reclaim, and so drop another
 /// mapping.
@@ -46,7 +68,8 @@ pub(crate) fn fill<S: Scheme>(
     page: u32,
     pages: u32,
 ) -> io::Result<Filled<S>> {
-    let folios = match pages.min(MOST_PAGES) {
+    let pages = in_flight::admit(mapping, pages.min(MOST_PAGES) as usize) as u32;
+    let folios = match pages {
         0 | 1 => Vec::new(),
         several => alloc::allocate_some(&mapping.shared, several as usize),
     };
@@ -59,14 +82,17 @@ pub(crate) fn fill<S: Scheme>(
         return Ok(Filled::Lost);
     }
     extent.set_readahead(1, None);
-    let read = match extent.fill() {
+    let mut report = Report { mapping, page, is_over: false };
+    let filled = match extent.fill() {
         // The error may concern another page, which no reader asked for yet.
         Err(_) if extent.len() > 1 => {
             extent.keep_first();
-            extent.fill()?
+            extent.fill()
         }
-        other => other?,
+        other => other,
     };
+    report.is_over = true;
+    let read = filled.map_err(|error| report.failed(error))?;
     let at = extent.offset() + read as u64;
     Ok(extent.publish(read).map_or(Filled::Short { at }, Filled::Page))
 }

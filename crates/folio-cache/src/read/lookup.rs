@@ -8,9 +8,11 @@ use folio_ref::{CHECKS, Scheme};
 use crate::length::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
+use crate::memory::index_room;
 use crate::read::fill;
 use crate::read::fill::Filled;
 use crate::read::prefetch;
+use crate::read::uncached;
 use crate::state::frames::{FolioRef, Slot};
 use crate::state::mapping::Mapping;
 use crate::state::units::{page_of, pages_of};
@@ -107,12 +109,12 @@ fn find_slowly<S: Scheme>(
 ) -> io::Result<Option<FolioRef<S>>> {
     mapping.shared.check_process()?;
     let counters = &mapping.shared.counters;
-    let slot = mapping.index.get_or_make(page)?;
     let start = u64::from(page) * FRAME_SIZE as u64;
     let mut fills = 0;
     let mut short_fills = 0;
     while start < mapping.len() {
-        match slot.get(mapping.zone) {
+        let slot = mapping.index.get(page);
+        match slot.map_or(Lookup::Empty, |slot| slot.get(mapping.zone)) {
             Lookup::Hit(folio) => {
                 check(mapping, &folio, page);
                 if folio.set_referenced() {
@@ -127,7 +129,7 @@ fn find_slowly<S: Scheme>(
                     prefetch::read_ahead_after_miss(mapping, page, pages);
                 }
                 fills += 1;
-                match fill::fill(mapping, page, pages)? {
+                match fill_or_pass(mapping, page, pages)? {
                     Filled::Page(folio) => return Ok(Some(folio)),
                     Filled::Lost => {}
                     Filled::Short { at } => {
@@ -143,24 +145,51 @@ fn find_slowly<S: Scheme>(
             }
             Lookup::InProgress => {
                 counters.refused_frozen.add(1);
-                wait_for(mapping, slot, page);
+                if let Some(slot) = slot {
+                    wait_for(mapping, slot, page)?;
+                }
             }
             Lookup::Moved => counters.refused_moved.add(1),
-            Lookup::Saturated => desaturate(mapping, slot, page)?,
+            Lookup::Saturated => {
+                slot.map_or(Ok(()), |slot| desaturate(mapping, slot, page))?;
+            }
         }
     }
     Ok(None)
 }
 
+/// Fills a page, or reads it without the cache if there is no room for its slot.
+fn fill_or_pass<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) -> io::Result<Filled<S>> {
+    let filled = if index_room::make_slot_to_read(mapping, page) {
+        fill::fill(mapping, page, pages)
+    } else {
+        uncached::fill_uncached(mapping, page)
+    };
+    if !matches!(filled, Ok(Filled::Page(_) | Filled::Lost)) {
+        mapping.index.give_back(page);
+    }
+    filled
+}
+
 /// Waits for the thread that holds the lock of a page. If readahead holds it and the request has
 /// not begun, reads the page in this thread.
-pub(crate) fn wait_for<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) {
+///
+/// # Errors
+///
+/// The error of the fill that it waited for.
+pub(crate) fn wait_for<S: Scheme>(
+    mapping: &Mapping<S>,
+    slot: &Slot<S>,
+    page: u32,
+) -> io::Result<()> {
     if let Some(extent) = mapping.shared.io_pool.take(mapping.id, page) {
         extent.fill();
-    } else {
-        mapping.shared.counters.waits.add(1);
-        slot.wait();
+        return Ok(());
     }
+    let waiter = mapping.shared.fill_waiters.register(mapping.id, page);
+    mapping.shared.counters.waits.add(1);
+    slot.wait();
+    waiter.error().map_or(Ok(()), Err)
 }
 
 /// Replaces a folio with a saturated reference count by a copy. The old folio is leaked.

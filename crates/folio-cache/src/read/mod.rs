@@ -7,4 +7,5 @@ pub(crate) mod extent;
 pub(crate) mod fill;
 pub(crate) mod lookup;
 pub(crate) mod prefetch;
+pub(crate) mod uncached;
 pub(crate) mod walk;

@@ -8,6 +8,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::memory::alloc;
+use crate::memory::in_flight;
 use crate::read::extent::Extent;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
@@ -21,6 +22,10 @@ const WINDOW_SHARE: usize = 96;
 
 /// A reader misses `pages` pages from `page` on: requests what the reader may want next.
 pub(crate) fn read_ahead_after_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) {
+    if mapping.len() <= FRAME_SIZE as u64 {
+        // There is no other page, and no state to keep for them.
+        return;
+    }
     if let Some(window) = mapping.readahead.missed(page, pages, max_window(mapping)) {
         request_window(mapping, window);
     }
@@ -84,6 +89,9 @@ fn request_missing<S: Scheme>(
             last += 1;
         }
         let wanted = (last - page) as usize;
+        if in_flight::admit_at_once(mapping, wanted) < wanted {
+            return false;
+        }
         let folios = alloc::allocate_some(&mapping.shared, wanted);
         let enough = folios.len() == wanted;
         let mut extent = Extent::lock(mapping, page as u32, folios);

@@ -129,6 +129,10 @@ pub(crate) fn for_each_page<S: Scheme>(
     Ok(())
 }
 
+/// The number of looks at the length for one page. Each may find another length, if others change
+/// the file or the backing says anything: then the file ends where the last look found its end.
+pub(crate) const MAX_LOOKS: u32 = 16;
+
 /// Returns the page around an offset, and which of its bytes are among the `wanted` from there on.
 /// Returns `None` if the file ends before the offset.
 ///
@@ -140,18 +144,23 @@ pub(crate) fn next_page<S: Scheme>(
     offset: u64,
     wanted: usize,
 ) -> io::Result<Found<S>> {
+    let mut looks = 0;
     loop {
+        looks += 1;
         match lookup::find_with_end(mapping, offset, wanted)? {
             Some((folio, end)) => {
                 let range = within(offset, wanted, end);
                 // Cut short by the end of the file, which may have grown or shrunk by now.
                 if !is_short(&range, wanted, end)
                     || refresh::refresh_len_to_read(mapping)? == offset + range.len() as u64
+                    || looks == MAX_LOOKS
                 {
                     return Ok(Some((folio, range)));
                 }
             }
-            None if refresh::refresh_len_to_read(mapping)? <= offset => return Ok(None),
+            None if refresh::refresh_len_to_read(mapping)? <= offset || looks == MAX_LOOKS => {
+                return Ok(None);
+            }
             None => {}
         }
     }

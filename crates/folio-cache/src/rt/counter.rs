@@ -76,19 +76,24 @@ pub(crate) struct Counter {
     cells: [CachePadded<AtomicU64>; CELLS],
 }
 
+/// Adds `n` to the cell of a number.
+#[inline]
+fn add(number: usize, cell: &AtomicU64, n: u64) {
+    // Relaxed throughout: no other value follows from a counter. The last thread with this number
+    // returned it with Release.
+    if number < SHARED {
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    } else {
+        cell.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
 impl Counter {
     /// Adds `n`.
     #[inline]
     pub(crate) fn add(&self, n: u64) {
         let number = number().min(SHARED);
-        let cell = &self.cells[number];
-        // Relaxed throughout: no other value follows from a counter. The last thread with this
-        // number returned it with Release.
-        if number < SHARED {
-            cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-        } else {
-            cell.fetch_add(n, Ordering::Relaxed);
-        }
+        add(number, &self.cells[number], n);
     }
 
     /// Returns the sum, which wraps around: what one thread adds another may subtract. Counts that
@@ -96,6 +101,31 @@ impl Counter {
     pub(crate) fn get(&self) -> u64 {
         let counts = self.cells.iter().map(|cell| cell.load(Ordering::Relaxed));
         counts.fold(0, u64::wrapping_add)
+    }
+}
+
+/// Two counters that are added to together, with their cells side by side.
+#[derive(Debug, Default)]
+pub(crate) struct CounterPair {
+    cells: [CachePadded<[AtomicU64; 2]>; CELLS],
+}
+
+impl CounterPair {
+    /// Adds to both.
+    #[inline]
+    pub(crate) fn add(&self, n: [u64; 2]) {
+        let number = number().min(SHARED);
+        let [first, second] = &*self.cells[number];
+        add(number, first, n[0]);
+        add(number, second, n[1]);
+    }
+
+    /// Returns the sums, which wrap around, as [`Counter::get`] does.
+    pub(crate) fn get(&self) -> [u64; 2] {
+        [0, 1].map(|n| {
+            let counts = self.cells.iter().map(|cell| cell[n].load(Ordering::Relaxed));
+            counts.fold(0, u64::wrapping_add)
+        })
     }
 }
 

@@ -200,6 +200,14 @@ impl<F: Flushable> FlushPool<F> {
             wait_a_moment(&self.inner.ended, &mut state);
         }
     }
+
+    /// Waits until these threads do not write a file, unless a request of it hangs.
+    pub(crate) fn quiesce_file(&self, file: &F) {
+        let mut state = self.inner.state.lock();
+        while state.has(file.id()) && !file.hung(HUNG_AFTER).contains(&file.id()) {
+            wait_a_moment(&self.inner.ended, &mut state);
+        }
+    }
 }
 
 impl<F: Flushable> Drop for FlushPool<F> {
@@ -246,6 +254,10 @@ impl<F: Flushable> State<F> {
 
     fn flush(&mut self, number: u64) -> &mut Flush {
         self.flushes.get_mut(&number).expect("the caller of a flush removes it")
+    }
+
+    fn has(&self, id: u32) -> bool {
+        self.running.contains_key(&id) || self.queue.iter().any(|job| job.file.id() == id)
     }
 
     fn is_quiesced(&self, hung: &[u32]) -> bool {

@@ -2,11 +2,11 @@
 //!
 //! Two kinds of work wait for a thread: extents that are read ahead ([`Extent`]), and the misses of
 //! futures ([`Fetch`]), which go first. Threads start when there is work, and end after some idle
-//! time. Their number bounds the requests in flight. The length of the queue bounds the waiting
-//! extents: an extent that does not fit is not requested, and its pages are read when they are
-//! needed. A reader that needs a page of a waiting extent takes the extent out of the queue and
-//! fills it itself, so it never waits for slow requests of others. Truncation drops the waiting
-//! extents.
+//! time. Their number bounds the requests in flight. Each mapping has a share of them, and the
+//! mappings take turns (`io_queue.rs`). The length of the queue bounds the waiting extents: an
+//! extent that does not fit is not requested, and its pages are read when they are needed. A reader
+//! that needs a page of a waiting extent takes the extent out of the queue and fills it itself, so
+//! it never waits for slow requests of others. Truncation drops the waiting extents.
 //!
 //! A future that misses a page of a request in flight makes no request: it is woken when that
 //! request ends, and looks the page up again. So many futures that wait for one slow page take one
@@ -27,28 +27,23 @@
 //! extent waits for no lock.
 
 use std::any::Any;
-use std::collections::VecDeque;
-use std::mem;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::rt::busy::HUNG_AFTER;
-use crate::rt::fetch_queue::Waiting;
+use crate::rt::busy::{HUNG_AFTER, SLOW_AFTER};
 use crate::rt::in_flight::RequestId;
 use crate::rt::io_queue::{Queue, Work};
 pub(crate) use crate::rt::io_request::{Extent, Fetch, Pages};
+use crate::rt::lanes::{Kind, Waiting};
 use crate::rt::shim::{Condvar, Mutex, MutexGuard, back_off, spawn, wait_for};
 
 /// Returns `true` while a future shares the fetch.
 fn is_wanted(fetch: &Arc<dyn Fetch>) -> bool {
     Arc::strong_count(fetch) > 1
 }
-
-/// The maximum number of waiting extents.
-const MAX_WAITING: usize = 64;
 
 /// The time after which an idle thread ends.
 const IDLE: Duration = Duration::from_secs(2);
@@ -63,7 +58,7 @@ struct Inner {
     queue: Mutex<Queue>,
     /// There is work to do, or the cache is gone.
     work: Condvar,
-    /// Nothing waits, and nothing is in flight.
+    /// Work ended, or nothing waits and nothing is in flight.
     quiesced: Condvar,
 }
 
@@ -87,11 +82,13 @@ impl IoPool {
     pub(crate) fn push(&self, extent: Box<dyn Extent>) -> bool {
         let mut queue = self.shared.queue.lock();
         self.shared.make_room(&mut queue);
-        if queue.threads > queue.fetching && queue.extents.len() < MAX_WAITING {
-            queue.extents.push_back(extent);
-            self.shared.work.notify_one();
-            return true;
-        }
+        let extent = match queue.push_extent(extent) {
+            Ok(()) => {
+                self.shared.work.notify_one();
+                return true;
+            }
+            Err(extent) => extent,
+        };
         if queue.threads > 0 {
             drop(queue);
             // After the lock: it may hold the last reference to its mapping.
@@ -116,7 +113,11 @@ impl IoPool {
             queue.push_fetch(fetch);
             return true;
         }
-        self.shared.make_room(&mut queue);
+        if queue.may_fetch(*mapping) {
+            self.shared.make_room(&mut queue);
+        } else {
+            self.shared.start_to_watch(&mut queue);
+        }
         if queue.threads > 0 {
             queue.push_fetch(fetch);
             // An idle thread may have left throttled fetches: notify one for each new fetch in any
@@ -132,37 +133,35 @@ impl IoPool {
 
     /// Takes the waiting extent with this page out of the queue. Returns `None` if there is none.
     pub(crate) fn take(&self, mapping: u32, page: u32) -> Option<Box<dyn Extent>> {
-        let mut queue = self.shared.queue.lock();
-        let place = queue
-            .extents
-            .iter()
-            .position(|extent| extent.pages().cover(mapping, u64::from(page)))?;
-        queue.extents.remove(place)
+        let page = u64::from(page);
+        self.shared.queue.lock().take_extents(mapping, &(page..page + 1)).next()
     }
 
     /// Drops the waiting extents that have some of these pages.
     pub(crate) fn forget(&self, mapping: u32, pages: &Range<u64>) {
-        let mut queue = self.shared.queue.lock();
-        let (dropped, kept): (VecDeque<_>, _) =
-            mem::take(&mut queue.extents).into_iter().partition(|extent| {
-                let Pages { mapping: of, pages: its } = extent.pages();
-                of == mapping && its.start < pages.end && pages.start < its.end
-            });
-        queue.extents = kept;
-        drop(queue);
+        let dropped = self.shared.queue.lock().take_extents(mapping, pages);
         // After the lock, as above.
         drop(dropped);
     }
 
     /// Waits until nothing is in flight, except work that hangs.
     pub(crate) fn quiesce(&self) {
+        self.wait_until(Queue::is_quiesced);
+    }
+
+    /// Waits until nothing of a mapping is in flight, unless it hangs.
+    pub(crate) fn quiesce_mapping(&self, mapping: u32) {
+        self.wait_until(|queue| queue.is_mapping_quiesced(mapping));
+    }
+
+    fn wait_until(&self, is_quiesced: impl Fn(&Queue) -> bool) {
         let mut queue = self.shared.queue.lock();
         while queue.threads == 0
             && let Some(work) = queue.begin()
         {
             MutexGuard::unlocked(&mut queue, || self.shared.work_on(work));
         }
-        while !queue.is_quiesced() {
+        while !is_quiesced(&queue) {
             if cfg!(shuttle) {
                 self.shared.quiesced.wait(&mut queue);
             } else {
@@ -185,29 +184,38 @@ impl Drop for IoPool {
 impl Inner {
     /// Starts a thread for one more piece of work, unless enough are idle or no more are allowed.
     fn make_room(self: &Arc<Self>, queue: &mut Queue) {
-        if queue.idle > queue.waiting() || queue.io_threads == 0 {
+        if queue.io_threads == 0 || queue.idle > 0 && queue.idle > queue.waiting_ready() {
             return;
         }
-        let shared = Arc::clone(self);
         if queue.may_have_threads(queue.threads + 1) {
+            let shared = Arc::clone(self);
             queue.threads += usize::from(spawn(&self.thread_name, move || shared.serve()));
-        } else if !queue.is_watched && !cfg!(shuttle) {
+        } else {
+            self.start_to_watch(queue);
+        }
+    }
+
+    /// Starts the thread that watches work which waits because the work of others takes long.
+    fn start_to_watch(self: &Arc<Self>, queue: &mut Queue) {
+        if !queue.is_watched && queue.threads > 0 && !cfg!(shuttle) {
+            let shared = Arc::clone(self);
             queue.is_watched = spawn(&self.thread_name, move || shared.watch());
         }
     }
 
-    /// Runs the thread that starts others for waiting work when the work of some hangs. It ends
-    /// when no work waits.
+    /// Runs the thread that starts others for waiting work when the work of some takes long. It
+    /// ends when no work waits.
     fn watch(self: &Arc<Self>) {
         loop {
-            back_off(HUNG_AFTER / 2);
+            back_off(SLOW_AFTER / 2);
             let mut queue = self.queue.lock();
             if queue.waiting() == 0 || queue.closed || queue.io_threads == 0 {
                 queue.is_watched = false;
                 return;
             }
-            if queue.busy.hung() > 0 {
+            if queue.is_ready() {
                 self.make_room(&mut queue);
+                self.work.notify_one();
             }
         }
     }
@@ -233,17 +241,23 @@ impl Inner {
         let mut had_nothing = false;
         loop {
             if let Some(work) = queue.begin() {
-                // No thread was notified of the fetches of its mapping that it leaves.
-                if matches!(work, Work::Together(_)) && queue.has_ready_fetch() {
+                let number = queue.busy.begin(work.of().0);
+                // No thread was notified of the fetches of its mapping that it leaves, and of work
+                // that may begin because other work ended.
+                if queue.is_ready() {
                     self.make_room(&mut queue);
                     self.work.notify_one();
                 }
-                return Some((work, queue.busy.begin()));
+                return Some((work, number));
             }
             let is_over = had_nothing || queue.closed || !queue.may_have_threads(queue.threads);
-            if is_over && queue.waiting() == 0 {
-                // Under the lock that showed no waiting work: none relies on this thread any more.
+            if is_over && (queue.waiting() == 0 || queue.threads > queue.idle + 1) {
+                // Under the lock that showed no work to begin: none relies on this thread any more,
+                // as what waits is begun by a thread with work, or by the one that watches.
                 queue.threads -= 1;
+                if queue.waiting() > 0 {
+                    self.start_to_watch(&mut queue);
+                }
                 self.notify_if_quiesced(&queue);
                 return None;
             }
@@ -262,23 +276,16 @@ impl Inner {
 
     /// Does begun work, and wakes the joined wakers, even if a backing panics.
     fn work_on(self: &Arc<Self>, work: Work) {
-        let mut end = End {
-            shared: self,
-            requests: Vec::new(),
-            fetches: false,
-            together: None,
-            again: Vec::new(),
-        };
+        let (mapping, kind) = work.of();
+        let mut end = End { shared: self, requests: Vec::new(), mapping, kind, again: Vec::new() };
         match work {
             Work::Fetch(Waiting { id, fetch }) => {
-                (end.requests, end.fetches) = (vec![id], true);
+                end.requests = vec![id];
                 if is_wanted(&fetch) {
                     fetch.work();
                 }
             }
             Work::Together(fetches) => {
-                end.fetches = true;
-                end.together = fetches.first().map(|first| first.fetch.pages().mapping);
                 let fetches = fetches.into_iter().map(|Waiting { id, fetch }| {
                     end.requests.push(id);
                     fetch
@@ -313,17 +320,15 @@ fn fill_together(fetches: &[Arc<dyn Fetch>]) -> Option<Box<dyn Any>> {
 struct End<'s> {
     shared: &'s Arc<Inner>,
     requests: Vec<RequestId>,
-    fetches: bool,
-    together: Option<u32>,
+    mapping: u32,
+    kind: Kind,
     again: Vec<Arc<dyn Fetch>>,
 }
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
         let mut queue = self.shared.queue.lock();
-        if self.fetches {
-            queue.end_fetch(self.together);
-        }
+        queue.end(self.mapping, self.kind);
         let mut joined = Vec::new();
         for &request in &self.requests {
             joined.append(&mut queue.in_flight.remove(request));
@@ -334,6 +339,7 @@ impl Drop for End<'_> {
             self.shared.work.notify_one();
         }
         drop(queue);
+        self.shared.quiesced.notify_all();
         // The wakers are foreign code: call them under no lock.
         joined.into_iter().for_each(Waker::wake);
     }

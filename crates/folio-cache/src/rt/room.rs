@@ -4,11 +4,11 @@
 //! finds no memory waits for an end of these before it looks again. An end costs a fence and a load
 //! while no thread waits.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::rt::counter::Counter;
-use crate::rt::shim::{Condvar, Mutex, wait_for};
+use crate::rt::shim::{Condvar, Mutex, fence, wait_for};
 
 /// Pages that hold memory for a moment, and the threads that wait for room.
 #[derive(Default)]

@@ -15,10 +15,10 @@ use crate::rt::backoff::Backoff;
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(not(shuttle))]
-pub(crate) use std::sync::atomic::{AtomicU32 as Position, AtomicU64 as Length};
+pub(crate) use std::sync::atomic::{AtomicU32 as Position, AtomicU64 as Length, fence};
 
 #[cfg(shuttle)]
-pub(crate) use folio_ref::testing::stepped::{AtomicU32 as Position, AtomicU64 as Length};
+pub(crate) use folio_ref::testing::stepped::{AtomicU32 as Position, AtomicU64 as Length, fence};
 #[cfg(shuttle)]
 pub(crate) type Mutex<T> = lock_api::Mutex<folio_frames::SteppedLock, T>;
 #[cfg(shuttle)]
@@ -80,6 +80,18 @@ pub(crate) fn wait_for<T>(cond: &Condvar, guard: &mut MutexGuard<'_, T>, most: D
 pub(crate) fn wait_for<T>(_: &Condvar, guard: &mut MutexGuard<'_, T>, _: Duration) -> bool {
     MutexGuard::unlocked(guard, yield_now);
     true
+}
+
+/// Locks a mutex. Returns `None` if it stays locked for the given time; under shuttle, it waits for
+/// ever.
+#[cfg(not(shuttle))]
+pub(crate) fn lock_for<T>(mutex: &Mutex<T>, most: Duration) -> Option<MutexGuard<'_, T>> {
+    mutex.try_lock_for(most)
+}
+
+#[cfg(shuttle)]
+pub(crate) fn lock_for<T>(mutex: &Mutex<T>, _: Duration) -> Option<MutexGuard<'_, T>> {
+    Some(mutex.lock())
 }
 
 /// A condition variable with the interface of `parking_lot`. Each notification wakes all waiters.

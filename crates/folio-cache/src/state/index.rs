@@ -1,270 +1,314 @@
-//! The index of a mapping: a slot for each page, found without a lock, never relocated.
+//! The index of a mapping: a slot for each page, found without a lock, at an address that stays.
 //!
 //! ```text
-//!  near      [leaf 0][leaf 1] ... [leaf n - 1]     a leaf: 512 slots, 2 MiB of the file
-//!  chunk 0   [leaf n]
-//!  chunk 1   [leaf n + 1][leaf n + 2]              a chunk: twice the leaves of the one before
-//!  chunk 2   [leaf n + 3] ...
-//!  ...
-//!  chunk 23                                        enough for 16 TiB
+//!  first    [0][1] ... [7]                   in the index itself
+//!  near     [8][9] ...         [2^k - 1]     a range of slots, reserved at the first use
+//!  far k    [2^k] ...      [2^(k+1) - 1]     a range of slots for pages that the file grew by
+//!  far k+1  [2^(k+1)] ...
 //! ```
 //!
-//! The near leaves cover the file's length at its first open, up to [`NEAR_MAX`] leaves: from the
-//! number of a page to its slot there are two loads. The chunks cover later growth, and the rest of
-//! huge files. Chunks and leaves appear on first use and stay, so the address of a slot is valid
-//! for as long as the index. One table for all pages would need no chunks, and would take 64 MiB
-//! for each sparse file of 16 TiB.
+//! A range is addresses, with memory only where its leaves are open (`SlotSpace` of folio-frames).
+//! A leaf is a page of memory, the slots of 2 MiB of the file. So from the number of a page to its
+//! slot there is one load, that of the range. Sparse files cost what their cached pages need, and
+//! the system's page tables do the work of an index of several levels.
+//!
+//! A leaf is opened for its first page ([`Index::make`]), and closed when it has no page any more
+//! ([`Index::give_back`]). A reference to a slot stays good: a closed slot is empty and refuses a
+//! folio, and the slot of a page is never that of another one. **So one rule is enough: a thread
+//! that fills a slot opens its leaf before, and does so again if the slot refuses.**
 
-use std::collections::{BTreeSet, TryReserveError};
-use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use folio_frames::{FRAME_SIZE, Platform, Slot};
+use folio_frames::UserSpace;
+use folio_ref::Scheme;
 use once_cell::race::OnceBox;
-use parking_lot::Mutex;
 
-use crate::backing::error;
+use crate::state::frames::Slot;
+use crate::state::leaves::{LEAF, LeafOwner, Leaves};
 
-/// The number of slots in a leaf.
-const LEAF: usize = 512;
+type SlotRange<S> = folio_frames::SlotRange<UserSpace<S>>;
 
-/// The minimum number of near leaves: a file may grow to 128 MiB without chunks.
-const NEAR_MIN: usize = 64;
+/// The number of pages of which the slots lie in the index: a file of at most 32 KiB has no leaf.
+const FIRST: usize = if cfg!(shuttle) { 1 } else { 8 };
 
-/// The maximum number of near leaves: 64 GiB of the file, a table of 256 KiB.
-const NEAR_MAX: usize = 1 << 15;
+/// The minimum number of near slots: a file may grow to 128 MiB before it has far ones.
+const MIN_NEAR: usize = 64 * LEAF;
 
-/// The number of chunks, enough for 2^32 pages: 2^23 leaves, plus one because chunk `k` begins at
-/// leaf `2^k - 1`.
-const CHUNKS: usize = 24;
+/// The number of pages of the largest file.
+const MAX_PAGES: u64 = 1 << 32;
 
-const _: () = assert!(((1_u64 << CHUNKS) - 1) * LEAF as u64 > u32::MAX as u64);
+/// The ranges of far slots: range `k` begins at page 2^k.
+type Far<S> = [OnceLock<SlotRange<S>>; 32];
 
-/// A leaf, as one word to keep its table small. Null until it is allocated.
-type Leaf<P> = OnceBox<[Slot<P>; LEAF]>;
+/// Slots that share no cache line with other fields, as page locks change them.
+#[repr(align(64))]
+struct First<S: Scheme>([Slot<S>; FIRST]);
 
 /// Slots by page number.
-pub(crate) struct Index<P: Platform> {
-    near: Box<[Leaf<P>]>,
-    chunks: [OnceLock<Box<[Leaf<P>]>>; CHUNKS],
-    /// The numbers of the leaves that exist, so that a visit costs what its range holds. A leaf is
-    /// entered before it can be found.
-    leaves: Mutex<BTreeSet<u32>>,
-    /// The memory of the tables and leaves of this index.
-    bytes: AtomicUsize,
-    /// The memory of all indexes of the cache.
-    total: Arc<AtomicUsize>,
+pub(crate) struct Index<S: Scheme> {
+    first: First<S>,
+    near: OnceLock<SlotRange<S>>,
+    far: OnceBox<Far<S>>,
+    leaves: Arc<Leaves<S>>,
+    mapping: u32,
+    /// The memory belongs to another process.
+    is_inherited: bool,
 }
 
-impl<P: Platform> Drop for Index<P> {
+/// All indexes of the cache have as much memory as they may, or there are no addresses.
+#[derive(Debug)]
+pub(crate) struct NoRoom;
+
+impl<S: Scheme> Drop for Index<S> {
     fn drop(&mut self) {
-        self.uncount();
+        if self.is_inherited {
+            return;
+        }
+        let far = if self.far.get().is_some() { size_of::<Far<S>>() } else { 0 };
+        self.leaves.uncount(size_of::<First<S>>() + far);
     }
 }
 
-/// Returns the place of a leaf past the near ones: its chunk, and its number in the chunk.
-fn locate(leaf: usize) -> (usize, usize) {
-    let chunk = (leaf + 1).ilog2() as usize;
-    (chunk, leaf + 1 - (1 << chunk))
-}
-
-impl<P: Platform> Index<P> {
-    /// Returns the index of a file that has `file_bytes` bytes now. Its memory is added to `total`,
-    /// and subtracted when it is dropped.
-    pub(crate) fn new(file_bytes: u64, total: Arc<AtomicUsize>) -> Self {
-        let leaves =
-            usize::try_from(file_bytes / (LEAF * FRAME_SIZE) as u64).unwrap_or(NEAR_MAX) + 1;
-        let near: Box<[Leaf<P>]> =
-            (0..leaves.clamp(NEAR_MIN, NEAR_MAX)).map(|_| Leaf::new()).collect();
-        let index = Self {
-            near,
-            chunks: [const { OnceLock::new() }; CHUNKS],
-            leaves: Mutex::default(),
-            bytes: AtomicUsize::new(0),
-            total,
-        };
-        index.count(size_of_val(&*index.near));
-        index
-    }
-
-    /// Returns the slot of a page, or `None` if its leaf does not exist.
-    #[inline(always)]
-    pub(crate) fn get(&self, page: u32) -> Option<&Slot<P>> {
-        let (leaf, slot) = (page as usize / LEAF, page as usize % LEAF);
-        Some(&self.leaf(leaf)?[slot])
-    }
-
-    #[inline(always)]
-    fn leaf(&self, leaf: usize) -> Option<&[Slot<P>; LEAF]> {
-        match self.near.get(leaf) {
-            Some(near) => near.get(),
-            None => self.far(leaf),
+impl<S: Scheme> Index<S> {
+    /// Returns the index of the mapping with this number.
+    pub(crate) fn new(mapping: u32, leaves: &Arc<Leaves<S>>) -> Self {
+        leaves.count(size_of::<First<S>>());
+        Self {
+            first: First([const { Slot::new() }; FIRST]),
+            near: OnceLock::new(),
+            far: OnceBox::new(),
+            leaves: Arc::clone(leaves),
+            mapping,
+            is_inherited: false,
         }
     }
 
-    /// Returns a leaf in a chunk, or `None` if it does not exist.
-    #[inline(never)]
-    fn far(&self, leaf: usize) -> Option<&[Slot<P>; LEAF]> {
-        let (chunk, leaf) = locate(leaf - self.near.len());
-        self.chunks[chunk].get()?[leaf].get()
+    /// Leaks the ranges, in a child process: the locks of their space may be held for ever.
+    pub(crate) fn leak(&mut self) {
+        self.is_inherited = true;
+        std::mem::forget(self.near.take());
+        std::mem::forget(std::mem::take(&mut self.far));
     }
 
-    /// Returns the slot of a page. Allocates its leaf if that does not exist.
+    /// Returns the slot of a page, or `None` if it was never used. The slot may be closed.
+    #[inline(always)]
+    pub(crate) fn get(&self, page: u32) -> Option<&Slot<S>> {
+        if let Some(slot) = self.first.0.get(page as usize) {
+            return Some(slot);
+        }
+        match self.near.get().and_then(|near| near.get(page as usize)) {
+            Some(slot) => Some(slot),
+            None => self.far(page),
+        }
+    }
+
+    /// Returns the slot of a page past the near ones.
+    #[inline(never)]
+    fn far(&self, page: u32) -> Option<&Slot<S>> {
+        let (range, slot) = self.far_place(page)?;
+        range.get(slot)
+    }
+
+    fn far_place(&self, page: u32) -> Option<(&SlotRange<S>, usize)> {
+        let order = page.checked_ilog2()? as usize;
+        Some((self.far.get()?[order].get()?, page as usize - (1 << order)))
+    }
+
+    /// Returns the range in which a page has its slot, and the number of the slot there. `None`: it
+    /// has none, or it is one of the first.
+    fn place(&self, page: u32) -> Option<(&SlotRange<S>, usize)> {
+        if (page as usize) < FIRST {
+            return None;
+        }
+        match self.near.get() {
+            Some(near) if (page as usize) < near.len() => Some((near, page as usize)),
+            _ => self.far_place(page),
+        }
+    }
+
+    /// Returns the slot of a page, of which the leaf is open. Opens it if all indexes have less
+    /// than `limit` bytes. `pages` is the number of pages of the file. Waits for nothing, so it may
+    /// be called with page locks.
     ///
     /// # Errors
     ///
-    /// `OutOfMemory` if the leaf or its chunk cannot be allocated.
-    #[inline(always)]
-    pub(crate) fn get_or_make(&self, page: u32) -> io::Result<&Slot<P>> {
-        match self.get(page) {
-            Some(slot) => Ok(slot),
-            None => self.get_made(page),
+    /// See [`NoRoom`].
+    pub(crate) fn make(&self, page: u32, pages: u64, limit: usize) -> Result<&Slot<S>, NoRoom> {
+        if let Some(slot) = self.get(page)
+            && !slot.is_closed()
+        {
+            return Ok(slot);
         }
+        let (range, slot) = match self.place(page) {
+            Some(place) => place,
+            None => self.reserve(page, pages, limit)?,
+        };
+        let leaf = slot / LEAF;
+        let mut leaves = range.lock();
+        if !leaves.is_open(leaf) {
+            if !self.leaves.has_room(limit) {
+                return Err(NoRoom);
+            }
+            let first = page - (slot % LEAF) as u32;
+            leaves.open(leaf, LeafOwner { mapping: self.mapping, first }.to_tag());
+        }
+        Ok(range.get(slot).expect("the range has the slot"))
     }
 
-    #[cold]
-    #[inline(never)]
-    fn get_made(&self, page: u32) -> io::Result<&Slot<P>> {
-        let leaf = page as usize / LEAF;
-        self.make(leaf).map_err(|error| {
-            let message = format!("no memory for the index of the file: {error}");
-            error::error(io::ErrorKind::OutOfMemory, message)
-        })?;
-        Ok(self.get(page).expect("its leaf was just allocated, and stays"))
-    }
-
-    /// Allocates a leaf and its chunk. If two threads do, one of each is dropped.
-    fn make(&self, leaf: usize) -> Result<(), TryReserveError> {
-        let cell = if let Some(near) = self.near.get(leaf) {
-            near
+    /// Reserves the range of a page. If two threads do, one drops its range.
+    fn reserve(
+        &self,
+        page: u32,
+        pages: u64,
+        limit: usize,
+    ) -> Result<(&SlotRange<S>, usize), NoRoom> {
+        if self.near.get().is_none() {
+            let wanted = pages.min(MAX_PAGES) as usize;
+            let slots = wanted.max(page as usize + 1).max(MIN_NEAR).next_power_of_two();
+            let _ = self.near.set(self.leaves.reserve(slots).ok_or(NoRoom)?);
         } else {
-            let (chunk, leaf) = locate(leaf - self.near.len());
-            if self.chunks[chunk].get().is_none() {
-                let _ = self.chunks[chunk].set(self.boxed(1 << chunk, Leaf::new)?);
+            if self.far.get().is_none() {
+                if !self.leaves.has_room(limit) {
+                    return Err(NoRoom);
+                }
+                if self.far.set(Box::new([const { OnceLock::new() }; 32])).is_ok() {
+                    self.leaves.count(size_of::<Far<S>>());
+                }
             }
-            &self.chunks[chunk].get().expect("the chunk was just set, and stays")[leaf]
-        };
-        let slots = self.boxed(LEAF, Slot::new)?;
-        self.leaves.lock().insert(leaf as u32);
-        let _ = cell.set(slots.try_into().expect("the length is that of a leaf"));
-        Ok(())
+            let order = page.ilog2() as usize;
+            let far = self.far.get().expect("it was just set, and stays");
+            let _ = far[order].set(self.leaves.reserve(1 << order).ok_or(NoRoom)?);
+        }
+        Ok(self.place(page).expect("its range was just reserved, and stays"))
     }
 
-    /// Counts allocated memory. A leaf that two threads allocate at once, and one drops, is counted
-    /// twice. Relaxed: only reports and limits depend on it.
-    fn count(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.total.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Subtracts its memory from the total, before it is freed.
-    pub(crate) fn uncount(&mut self) {
-        self.total.fetch_sub(std::mem::take(self.bytes.get_mut()), Ordering::Relaxed);
-    }
-
-    /// Allocates a boxed slice and counts its memory.
-    ///
-    /// # Errors
-    ///
-    /// An error if there is no memory.
-    fn boxed<T>(&self, len: usize, make: impl FnMut() -> T) -> Result<Box<[T]>, TryReserveError> {
-        let mut items = Vec::new();
-        items.try_reserve_exact(len)?;
-        items.resize_with(len, make);
-        self.count(len * size_of::<T>());
-        Ok(items.into_boxed_slice())
-    }
-
-    /// Calls `visit` with each existing slot of a range of pages. Costs nothing for leaves that do
-    /// not exist.
-    pub(crate) fn for_each_in(&self, pages: Range<u64>, mut visit: impl FnMut(&Slot<P>)) {
-        let first = u32::try_from(pages.start / LEAF as u64).unwrap_or(u32::MAX);
-        let mut next = self.next_leaf(first);
-        while let Some(leaf) = next {
-            let begins = u64::from(leaf) * LEAF as u64;
-            if begins >= pages.end {
-                break;
-            }
-            let within = |page: u64| page.saturating_sub(begins).min(LEAF as u64) as usize;
-            let range = within(pages.start)..within(pages.end);
-            let slots =
-                self.leaf(leaf as usize).into_iter().flat_map(|slots| &slots[range.clone()]);
-            slots.for_each(&mut visit);
-            next = self.next_leaf(leaf + 1);
+    /// Closes the leaf of a page if it has no page any more.
+    pub(crate) fn give_back(&self, page: u32) {
+        let Some((range, slot)) = self.place(page) else { return };
+        let leaf = slot / LEAF;
+        if !has_pages_near(range, slot) {
+            range.lock().close(leaf);
         }
     }
 
-    /// Returns the first leaf from this number on.
-    fn next_leaf(&self, leaf: u32) -> Option<u32> {
-        self.leaves.lock().range(leaf..).next().copied()
+    /// Calls `visit` with each slot of a range of pages that is not closed, and closes each leaf
+    /// that has no page after that. Costs nothing for closed leaves.
+    pub(crate) fn for_each_in(&self, pages: Range<u64>, mut visit: impl FnMut(&Slot<S>)) {
+        let within =
+            |page: u64, first: u64, len: usize| page.saturating_sub(first).min(len as u64) as usize;
+        let (begins, ends) = (within(pages.start, 0, FIRST), within(pages.end, 0, FIRST));
+        self.first.0[begins..ends.max(begins)].iter().for_each(&mut visit);
+        for (first, range) in self.ranges() {
+            let begins = within(pages.start.max(FIRST as u64), first, range.len());
+            let slots = begins..within(pages.end, first, range.len());
+            let mut next = slots.start / LEAF;
+            while let Some(leaf) = range.next_open(next..slots.end.div_ceil(LEAF)) {
+                let begins = slots.start.max(leaf * LEAF);
+                let ends = slots.end.min((leaf + 1) * LEAF);
+                (begins..ends).filter_map(|slot| range.get(slot)).for_each(&mut visit);
+                if !has_pages_near(range, begins) {
+                    range.lock().close(leaf);
+                }
+                next = leaf + 1;
+            }
+        }
     }
+
+    /// Returns all ranges, each with the page at which it begins.
+    fn ranges(&self) -> impl Iterator<Item = (u64, &SlotRange<S>)> {
+        let far = self.far.get().into_iter().flatten().enumerate();
+        let far = far.filter_map(|(order, range)| Some((1 << order, range.get()?)));
+        self.near.get().map(|near| (0, near)).into_iter().chain(far)
+    }
+}
+
+/// Returns `true` if the leaf of a slot has a page. Begins with the neighbours of the slot on both
+/// sides, as pages mostly leave in order.
+fn has_pages_near<S: Scheme>(range: &SlotRange<S>, slot: usize) -> bool {
+    let (begins, at) = (slot - slot % LEAF, slot % LEAF);
+    let has_page = |at: usize| range.get(begins + at).is_some_and(|slot| !slot.is_empty());
+    (0..LEAF).any(|n| (at + n < LEAF && has_page(at + n)) || (n <= at && has_page(at - n)))
 }
 
 #[cfg(test)]
 mod tests {
     use std::ptr;
 
-    use folio_frames::UserSpace;
+    use folio_ref::DefaultScheme;
 
     use super::*;
+    use crate::state::leaves::LEAF_BYTES;
 
-    #[test]
-    fn each_leaf_has_a_place_of_its_own() {
-        // The next leaf is the next in its chunk, or the first of the next chunk.
-        let mut next = (0, 0);
-        for leaf in 0..1 << 16 {
-            assert_eq!(locate(leaf), next);
-            next = if next.1 + 1 == 1 << next.0 { (next.0 + 1, 0) } else { (next.0, next.1 + 1) };
-        }
-        let last = u32::MAX as usize / LEAF - NEAR_MIN;
-        let (chunk, leaf) = locate(last);
-        assert!(chunk < CHUNKS && leaf < 1 << chunk);
-        assert_eq!((1 << chunk) - 1 + leaf, last);
+    const ALL: usize = usize::MAX;
+
+    fn index(leaves: &Arc<Leaves<DefaultScheme>>) -> Index<DefaultScheme> {
+        Index::new(1, leaves)
     }
 
     #[test]
-    fn slots_appear_on_first_use_and_stay() {
-        let total = Arc::<AtomicUsize>::default();
-        for (file_bytes, near) in
-            [(0, 64), (300 << 20, 151), (1 << 40, 1 << 15), (u64::MAX, 1 << 15)]
-        {
-            let index = Index::<UserSpace>::new(file_bytes, Arc::clone(&total));
-            assert_eq!(index.near.len(), near);
-            // The first leaf, a near one, the last near one, far ones, and the last of all.
-            for leaf in [0, 70, near - 1, near, near + 1, near + 1000, u32::MAX as usize / LEAF] {
-                let page = (leaf * LEAF + 17) as u32;
-                assert!(index.get(page).is_none(), "{leaf}");
-                let slot = index.get_or_make(page).unwrap();
-                assert!(ptr::eq(slot, index.get_or_make(page).unwrap()));
-                assert!(ptr::eq(slot, index.get(page).unwrap()));
+    fn slots_appear_on_first_use_and_keep_their_address() {
+        let leaves = Arc::new(Leaves::default());
+        for (pages, near) in [(0, 1 << 15), (40_000, 1 << 16), (MAX_PAGES, 1 << 32)] {
+            let index = index(&leaves);
+            let last_near = (near - 1) as u32;
+            let used = [0, 7, 8, 600, last_near, last_near.saturating_add(1), u32::MAX - 9];
+            for page in used {
+                let before = index.get(page).map(ptr::from_ref);
+                let slot = index.make(page, pages, ALL).unwrap();
+                assert!(before.is_none_or(|before| ptr::eq(slot, before)), "page {page}");
+                assert!(ptr::eq(slot, index.make(page, pages, ALL).unwrap()), "page {page}");
+                assert!(ptr::eq(slot, index.get(page).unwrap()), "page {page}");
+                index.give_back(page);
+                assert!(ptr::eq(slot, index.get(page).unwrap()), "page {page}");
+                assert_eq!(slot.is_closed(), page >= 8);
             }
-            assert!(total.load(Ordering::Relaxed) > 3 * 4096 + near * 8);
+            assert_eq!(index.near.get().unwrap().len(), near);
+            assert_eq!(leaves.bytes(), size_of::<First<DefaultScheme>>() + far_bytes(&index));
         }
-        assert_eq!(total.load(Ordering::Relaxed), 0);
+        assert_eq!(leaves.bytes(), 0);
+    }
+
+    fn far_bytes(index: &Index<DefaultScheme>) -> usize {
+        if index.far.get().is_some() { size_of::<Far<DefaultScheme>>() } else { 0 }
     }
 
     #[test]
-    fn a_visit_sees_the_slots_from_its_first_page_on() {
-        let index = Index::<UserSpace>::new(0, Arc::default());
-        let far = (NEAR_MIN * LEAF) as u64;
-        for page in [0, 513, 5000, far as u32 + 600] {
-            index.get_or_make(page).unwrap();
-        }
-        let count = |first| {
+    fn a_visit_sees_the_open_slots_of_its_range() {
+        let leaves = Arc::new(Leaves::default());
+        let index = index(&leaves);
+        let far = MIN_NEAR as u64;
+        let open = |pages: &[u32]| {
+            for &page in pages {
+                index.make(page, 0, ALL).unwrap();
+            }
+        };
+        let count = |pages: Range<u64>| {
+            open(&[8, 513, 5000, far as u32 + 600]);
             let mut slots = 0;
-            index.for_each_in(first..u64::MAX, |_| slots += 1);
+            index.for_each_in(pages, |_| slots += 1);
             slots
         };
-        assert_eq!(count(0), 4 * LEAF);
-        assert_eq!(count(1), 4 * LEAF - 1);
-        assert_eq!(count(512), 3 * LEAF);
-        assert_eq!(count(1000), 2 * LEAF + 24);
-        assert_eq!((count(far), count(far + 1000)), (LEAF, 24));
-        assert_eq!(count(u64::MAX), 0);
-        let mut slots = 0;
-        index.for_each_in(511..514, |_| slots += 1);
-        assert_eq!(slots, 3);
+        assert_eq!(count(0..u64::MAX), 4 * LEAF);
+        assert_eq!(count(512..u64::MAX), 3 * LEAF);
+        assert_eq!(count(1000..u64::MAX), 2 * LEAF + 24);
+        assert_eq!((count(far..u64::MAX), count(far + 1000..u64::MAX)), (LEAF, 24));
+        assert_eq!(count(u64::MAX..u64::MAX), 0);
+        assert_eq!(count(511..514), 3);
+        assert_eq!(count(3..6), 3);
+    }
+
+    #[test]
+    fn no_leaf_is_opened_past_the_limit() {
+        let leaves = Arc::new(Leaves::default());
+        let index = index(&leaves);
+        index.make(8, 0, ALL).unwrap();
+        let limit = leaves.bytes() + 2 * LEAF_BYTES;
+        assert!(index.make(9, 0, 0).is_ok());
+        index.make(600, 0, limit).unwrap();
+        assert!(index.make(2000, 0, limit).is_err());
+        assert!(index.get(2000).unwrap().is_closed());
+        index.give_back(8);
+        index.make(2000, 0, limit).unwrap();
     }
 }

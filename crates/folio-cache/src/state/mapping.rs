@@ -4,7 +4,6 @@ use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use folio_frames::UserSpace;
 use folio_ref::Scheme;
 
 use crate::backing::{Backing, FileId, Version};
@@ -35,7 +34,7 @@ use crate::state::unsynced::Unsynced;
 /// Lock order: `grow`, `changing`, `length`, then page locks. **Invariant:** a thread that holds a
 /// page lock takes none of these three locks and waits for no slot.
 pub(crate) struct Mapping<S: Scheme> {
-    pub(crate) index: Index<UserSpace<S>>,
+    pub(crate) index: Index<S>,
     /// The zone of `shared`, copied so that a hit touches only this cache line.
     pub(crate) zone: &'static Zone<S>,
     pub(crate) mapped: Mapped<S>,
@@ -56,10 +55,12 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) writer: OnceLock<Arc<dyn Backing>>,
     /// The length of the backing, as last seen or made: a fill that ends before it queries the
     /// length again.
-    pub(crate) backed: AtomicU64,
+    pub(crate) backed: Length,
     /// Up to here the file is in order: the pages past it are written in the order of the file.
     pub(crate) ordered: AtomicU64,
     pub(crate) dirty: Dirty,
+    /// The pages of fills of several pages that are in flight.
+    pub(crate) filling: AtomicUsize,
     /// The end of the last write that was made to free memory: a hint.
     pub(crate) swept: AtomicU64,
     pub(crate) errors: WritebackErrors,
@@ -88,22 +89,24 @@ impl<S: Scheme> Mapping<S> {
     pub(crate) fn new(
         shared: &Arc<Shared<S>>,
         id: u32,
+        file_id: FileId,
         backing: Arc<dyn Backing>,
         version: Version,
     ) -> Self {
         Self {
-            index: Index::new(version.len, Arc::clone(&shared.registry.index_bytes)),
+            index: Index::new(id, &shared.leaves),
             zone: shared.zone(),
             mapped: Mapped::new(&shared.arena),
             len: Length::new(version.len),
             truncate_seq: Length::new(0),
             id,
-            file_id: backing.file_id(),
+            file_id,
             backing,
             writer: OnceLock::new(),
-            backed: AtomicU64::new(version.len),
+            backed: Length::new(version.len),
             ordered: AtomicU64::new(version.len),
             dirty: Dirty::default(),
+            filling: AtomicUsize::new(0),
             swept: AtomicU64::new(0),
             errors: WritebackErrors::default(),
             looks: SingleFlight::default(),
@@ -123,8 +126,9 @@ impl<S: Scheme> Mapping<S> {
 
     /// Returns the length.
     ///
-    /// Acquire: pairs with Release in `set_len`. A reader that sees a larger length sees the slot
-    /// of the old last page emptied before it.
+    /// Acquire: pairs with Release where it is stored. A thread that sees a length sees what was
+    /// done before: the slot of the old last page emptied, the bytes of an append in their page. A
+    /// lookup would see these by its `try_get`, an optimistic read by its fence.
     #[inline(always)]
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)

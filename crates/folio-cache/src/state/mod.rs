@@ -2,10 +2,12 @@
 
 pub(crate) mod dirty;
 pub(crate) mod error_cursor;
+pub(crate) mod fill_waiters;
 pub(crate) mod frames;
 pub(crate) mod handle;
 pub(crate) mod health;
 pub(crate) mod index;
+pub(crate) mod leaves;
 pub(crate) mod looked;
 pub(crate) mod mapping;
 pub(crate) mod process;
@@ -14,6 +16,7 @@ pub(crate) mod readahead;
 pub(crate) mod registry;
 pub(crate) mod requests;
 pub(crate) mod shared;
+pub(crate) mod shown;
 pub(crate) mod single_flight;
 pub(crate) mod stats;
 pub(crate) mod sync_group;

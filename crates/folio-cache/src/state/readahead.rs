@@ -28,7 +28,6 @@
 //! The state belongs to the mapping, not to the open file: clones and several opens continue each
 //! other's streams, and several readers of one file have a stream each.
 
-use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::state::units::MOST_PAGES;
@@ -162,8 +161,8 @@ fn window_end(end: i64, window: i64) -> i64 {
 /// The streams of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Readahead {
-    /// Each miss writes here. On cache lines of its own: hits read fields that would lie beside it.
-    streams: CachePadded<Mutex<Streams>>,
+    /// None before the first miss: most files of a program with many are small.
+    streams: Mutex<Option<Box<Streams>>>,
 }
 
 #[derive(Debug, Default)]
@@ -179,7 +178,7 @@ impl Readahead {
     /// request has. Returns the window to request beside that, of at most `most` pages, or `None`.
     pub(crate) fn missed(&self, first: u32, pages: u32, most: u32) -> Option<Window> {
         // A hint: if two readers miss at once, one miss may be ignored.
-        self.streams.try_lock()?.missed(
+        self.streams.try_lock()?.get_or_insert_default().missed(
             i64::from(first),
             i64::from(pages),
             i64::from(most).min(MAX_WINDOW),
@@ -191,6 +190,7 @@ impl Readahead {
     pub(crate) fn passed(&self, page: u32, most: u32) -> Option<Window> {
         let (page, most) = (i64::from(page), i64::from(most).min(MAX_WINDOW));
         let mut streams = self.streams.lock();
+        let streams = streams.get_or_insert_default();
         streams.clock += 1;
         let clock = streams.clock;
         let stream = streams.all.iter_mut().find(|stream| stream.marker == Some(page))?;

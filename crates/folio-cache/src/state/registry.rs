@@ -7,7 +7,7 @@
 //! Lock order: `by_file_id`, then `by_id`; `dirty` alone, below the dirty pages of a mapping.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use folio_ref::Scheme;
@@ -26,8 +26,6 @@ pub(crate) struct Registry<S: Scheme> {
     next_id: AtomicU32,
     /// The mappings with dirty pages.
     pub(crate) dirty: DirtyFiles,
-    /// The memory of all indexes, in bytes.
-    pub(crate) index_bytes: Arc<AtomicUsize>,
 }
 
 /// The numbers of the mappings that have dirty pages. A mapping enters and leaves under the lock of
@@ -60,7 +58,6 @@ impl<S: Scheme> Default for Registry<S> {
             by_id: RwLock::default(),
             next_id: AtomicU32::new(0),
             dirty: DirtyFiles::default(),
-            index_bytes: Arc::default(),
         }
     }
 }
@@ -134,12 +131,6 @@ impl<S: Scheme> Registry<S> {
             }
         }
         false
-    }
-
-    /// Returns the memory of all indexes, in bytes.
-    pub(crate) fn index_bytes(&self) -> usize {
-        // Relaxed: only reports and limits depend on it.
-        self.index_bytes.load(Ordering::Relaxed)
     }
 
     /// Returns the mapping of a file, or `None` if it is not open and has nothing to write.

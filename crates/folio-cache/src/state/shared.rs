@@ -18,10 +18,13 @@ use crate::rt::io_pool::IoPool;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
+use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
+use crate::state::leaves::Leaves;
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
+use crate::state::shown::Shown;
 use crate::state::stats::Counters;
 use crate::state::units::CACHED;
 
@@ -29,7 +32,10 @@ use crate::state::units::CACHED;
 pub(crate) struct Shared<S: Scheme> {
     pub(crate) arena: Arc<Arena<S>>,
     pub(crate) registry: Registry<S>,
+    /// The leaves of all indexes.
+    pub(crate) leaves: Arc<Leaves<S>>,
     pub(crate) counters: Counters,
+    pub(crate) shown: &'static Shown,
     /// Chooses the pages to evict. Nothing is done to a page under this lock. On a cache line of
     /// its own: each miss and each writer reads fields that would lie beside it.
     pub(crate) policy: CachePadded<Mutex<Chooser>>,
@@ -49,6 +55,7 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) flusher: Worker<Self>,
     pub(crate) flush_pool: FlushPool<Mapping<S>>,
     pub(crate) requests: Requests,
+    pub(crate) fill_waiters: Arc<FillWaiters>,
     pub(crate) reclaimer: Worker<Self>,
     pub(crate) io_pool: IoPool,
     pub(crate) capacity: Capacity<S>,
@@ -78,6 +85,12 @@ impl<S: Scheme> Shared<S> {
 pub(crate) struct Chooser {
     pub(crate) policy: Box<dyn Policy>,
     pub(crate) taker: Taker,
+}
+
+impl<S: Scheme> Drop for Shared<S> {
+    fn drop(&mut self) {
+        self.shown.give_back();
+    }
 }
 
 /// The capacity, and the memory that is offline.

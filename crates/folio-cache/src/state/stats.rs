@@ -55,6 +55,16 @@ pub struct CacheStats {
     pub refused_moved: u64,
     /// Sleeps until a page was no longer in progress.
     pub waits: u64,
+    /// Pages that were read without the cache, because there was no room to index them. They count
+    /// as misses too.
+    pub uncached: u64,
+    /// Bytes that ranges show now: those of [`RangeHandle`](crate::RangeHandle) and of `Bytes` made
+    /// from a file, without page handles and without bytes that were copied. A slice of a `Bytes`
+    /// counts as the whole. The difference of two snapshots has that of the later one.
+    pub shown_bytes: u64,
+    /// Bytes of the folios that these ranges pin now. A folio counts once for each range that pins
+    /// it. The difference of two snapshots has that of the later one.
+    pub pinned_bytes: u64,
 }
 
 /// The counters behind [`CacheStats`].
@@ -73,6 +83,7 @@ pub(crate) struct Counters {
     pub(crate) refused_frozen: Counter,
     pub(crate) refused_moved: Counter,
     pub(crate) waits: Counter,
+    pub(crate) uncached: Counter,
 }
 
 impl Sub for CacheStats {
@@ -95,6 +106,9 @@ impl Sub for CacheStats {
             refused_frozen: self.refused_frozen.saturating_sub(earlier.refused_frozen),
             refused_moved: self.refused_moved.saturating_sub(earlier.refused_moved),
             waits: self.waits.saturating_sub(earlier.waits),
+            uncached: self.uncached.saturating_sub(earlier.uncached),
+            shown_bytes: self.shown_bytes,
+            pinned_bytes: self.pinned_bytes,
         }
     }
 }
@@ -113,7 +127,8 @@ impl Counters {
         }
     }
 
-    pub(crate) fn read(&self) -> CacheStats {
+    /// Returns the counts, with the bytes that ranges show and pin.
+    pub(crate) fn read(&self, [shown_bytes, pinned_bytes]: [u64; 2]) -> CacheStats {
         CacheStats {
             hits: CacheStats::COUNTS_HITS.then(|| self.hits.get()),
             misses: self.misses.get(),
@@ -128,6 +143,9 @@ impl Counters {
             refused_frozen: self.refused_frozen.get(),
             refused_moved: self.refused_moved.get(),
             waits: self.waits.get(),
+            uncached: self.uncached.get(),
+            shown_bytes,
+            pinned_bytes,
         }
     }
 }

@@ -5,13 +5,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::length::refresh;
 use crate::rt::busy::HUNG_AFTER;
+use crate::rt::shim::{fence, lock_for};
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::unwritten::Unwritten;
@@ -24,29 +25,34 @@ use crate::writeback::write_back;
 pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
     let mut dropped = 0;
     {
-        let _length = mapping.length.lock();
+        // A request that hangs may hold it. Then the pages leave all the same, and the length stays
+        // until a read past the end of the backing asks for it.
+        let length = lock_for(&mapping.length, HUNG_AFTER);
+        let is_locked = length.is_some();
         // Relaxed: a hint. The next refresh asks the backing.
         let backed = mapping.backed.load(Ordering::Relaxed);
         let old = mapping.len();
-        if backed < old {
+        if is_locked && backed < old {
             // As in `set_len` of refresh: first the length, then the count, then the pages.
             // Release: pairs with Acquire in `len`.
             mapping.len.store(backed, Ordering::Release);
             refresh::bump_truncate_seq(mapping);
         }
-        // SeqCst, Dekker with the fence in fill and the page lock of a writer.
+        // SeqCst, Dekker with the fences in fill and install_new.
         fence(Ordering::SeqCst);
         for page in mapping.dirty.all() {
             let page = u64::from(page);
             refresh::drop_pages(mapping, page..page + 1);
             dropped += FRAME_SIZE as u64;
         }
-        if backed < old {
+        if is_locked && backed < old {
             refresh::drop_pages(mapping, backed.div_ceil(FRAME_SIZE as u64)..u64::MAX);
         }
         mapping.unsynced.forget(&(0..u64::MAX));
-        // Appends are in order again from there on.
-        write_back::set_ordered(mapping, backed);
+        if is_locked {
+            // Appends are in order again from there on.
+            write_back::set_ordered(mapping, backed);
+        }
     }
     mapping.health.succeeded();
     mapping.errors.end();

@@ -9,7 +9,7 @@
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
@@ -19,7 +19,7 @@ use crate::backing::error::error;
 use crate::length::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
-use crate::rt::shim::MutexGuard;
+use crate::rt::shim::{MutexGuard, fence};
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::units::check_end;
@@ -78,7 +78,7 @@ fn resize_with<S: Scheme>(
     if new >= old {
         return Ok(());
     }
-    // SeqCst, Dekker with the fence in fill and the page lock of a writer: as in set_len.
+    // SeqCst, Dekker with the fences in fill and install_new: as in set_len.
     fence(Ordering::SeqCst);
     let first = new / FRAME_SIZE as u64;
     let within = new as usize % FRAME_SIZE;
@@ -87,6 +87,7 @@ fn resize_with<S: Scheme>(
         && let Some(slot) = mapping.index.get(page)
     {
         truncate_page(mapping, slot, page, within, spare);
+        mapping.index.give_back(page);
     }
     refresh::drop_pages(mapping, first + u64::from(within > 0)..u64::MAX);
     mapping.unsynced.forget(&(new..u64::MAX));

@@ -19,7 +19,7 @@
 //! be held.
 
 use std::io;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
@@ -28,9 +28,10 @@ use crate::backing::error::error;
 use crate::length::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
+use crate::memory::index_room;
 use crate::memory::large_folio;
 use crate::read::lookup;
-use crate::rt::shim::MutexGuard;
+use crate::rt::shim::{MutexGuard, fence};
 use crate::state::frames::{FrozenFolio, FrozenSlot, LockedSlot, Slot};
 use crate::state::mapping::Mapping;
 use crate::state::units::{MOST_PAGES, page_of};
@@ -169,11 +170,14 @@ fn overwrite<S: Scheme>(
     part: &PagePart<'_>,
     spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<bool> {
-    let slot = mapping.index.get_or_make(part.page)?;
+    let slot = index_room::slot_to_write(mapping, part.page)?;
     while part.ends() <= mapping.len() {
         match try_write(mapping, slot, part, part.bytes.len() == FRAME_SIZE, spare, false) {
             Attempt::Done => return Ok(true),
-            Attempt::Short => break,
+            Attempt::Short => {
+                mapping.index.give_back(part.page);
+                break;
+            }
             needed => prepare(mapping, &needed, slot, part, spare)?,
         }
     }
@@ -187,7 +191,7 @@ fn grow_by<S: Scheme>(
     part: &PagePart<'_>,
     spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<()> {
-    let slot = mapping.index.get_or_make(part.page)?;
+    let slot = index_room::slot_to_write(mapping, part.page)?;
     let mut refreshed = false;
     loop {
         let length = mapping.length.lock();
@@ -300,10 +304,12 @@ fn split_and_lock<'m, S: Scheme>(
 /// while the page is locked.
 #[inline(always)]
 fn is_short<S: Scheme>(mapping: &Mapping<S>, part: &PagePart<'_>, grows: bool) -> bool {
-    // SeqCst, Dekker with the fences in set_len, resize and discard: the page lock was taken by a
-    // SeqCst operation, and this load comes after it. Either the truncation sees this page lock and
-    // waits for it, or this sees the new length and leaves the page alone.
-    !grows && part.ends() > mapping.len.load(Ordering::SeqCst)
+    // Either a truncation waits for this page lock, or this sees the new length and leaves the page
+    // alone. No fence: both take the lock by a compare-and-swap, so one is first. The truncation
+    // passes a slot by only if it finds it empty. Then the fence of the thread that installed the
+    // page comes later than that of the truncation: that thread saw the new length, and its unlock
+    // hands it on.
+    !grows && part.ends() > mapping.len()
 }
 
 /// Installs a new page in an empty slot and writes to it.
@@ -385,6 +391,8 @@ fn prepare<S: Scheme>(
     part: &PagePart<'_>,
     spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<()> {
+    // The leaf of an empty slot may be closed.
+    index_room::make_slot_to_write(mapping, part.page)?;
     match needed {
         Attempt::Fill => {
             // The fill may wait for memory.
@@ -404,7 +412,12 @@ fn prepare<S: Scheme>(
         }
         // The lock is mostly that of another writer, which ends in a moment.
         Attempt::Wait if slot.ends_soon() => {}
-        Attempt::Wait => lookup::wait_for(mapping, slot, part.page),
+        Attempt::Wait => {
+            let waited = lookup::wait_for(mapping, slot, part.page);
+            if part.bytes.len() < FRAME_SIZE {
+                waited?;
+            }
+        }
         Attempt::Done | Attempt::Short => {}
     }
     Ok(())

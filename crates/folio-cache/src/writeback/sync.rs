@@ -13,7 +13,7 @@ use std::time::Duration;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::backing::error::copy;
+use crate::backing::error::{copy, share};
 use crate::backing::{Backing, Durable};
 use crate::rt::flush_pool::Flushable;
 use crate::state::error_cursor::ErrorCursor;
@@ -45,7 +45,7 @@ pub(crate) fn sync<S: Scheme>(
 fn sync_backing<S: Scheme>(mapping: &Mapping<S>, what: Durable) {
     let backing: &dyn Backing = mapping.writer.get().map_or(&*mapping.backing, |writer| &**writer);
     mapping.unsynced.begin_sync();
-    let synced = catch_panic(|| backing.sync(what));
+    let synced = catch_panic(|| backing.sync(what).map_err(share));
     if let Ok(Ok(())) = synced {
         mapping.unsynced.synced();
         return;

@@ -23,6 +23,7 @@ use std::thread;
 use folio_frames::{FRAME_SIZE, Lookup, Order, joined};
 use folio_ref::{CHECKS, Scheme};
 
+use crate::backing::error::share;
 use crate::backing::{Backing, Version};
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
@@ -180,6 +181,7 @@ fn write_range_under<S: Scheme>(
         Then::Nothing => writer.write(start, &slices),
         Then::Sync => writer.write_to_sync(start, &slices),
     });
+    let result = result.map_err(share);
     let mut is_full = false;
     match &result {
         Ok(()) => {

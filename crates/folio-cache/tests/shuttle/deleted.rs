@@ -2,7 +2,7 @@
 
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 
-use super::{RANDOM, World, assert_nothing_leaked, read};
+use super::{RANDOM, WEAK, World, assert_nothing_leaked, read};
 
 /// The last close races an open of the same file. The open reads what was written or what the
 /// backing has, the whole page of one of them, and what it read once stays.
@@ -31,4 +31,5 @@ fn last_close_against_an_open(search: Search) {
 fn an_open_racing_the_last_close_keeps_what_it_finds() {
     last_close_against_an_open(deeper(1));
     last_close_against_an_open(RANDOM);
+    last_close_against_an_open(WEAK);
 }

@@ -4,7 +4,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 use folio_ref::testing::stepped::step;
 
-use crate::{RANDOM, World, read};
+use crate::{RANDOM, WEAK, World, read};
 
 /// Four pages are one folio. One thread pins a range of it, one writes to a page of it, and one
 /// reclaims or takes a page handle. The range has the bytes that the file held when it was taken,
@@ -62,5 +62,6 @@ fn a_range_keeps_its_bytes_while_its_folio_is_split() {
     for reclaim in [false, true] {
         subpages_against_a_writer(deeper(1), reclaim);
         subpages_against_a_writer(RANDOM, reclaim);
+        subpages_against_a_writer(WEAK, reclaim);
     }
 }

@@ -3,7 +3,7 @@
 use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 
-use crate::{LAST, RANDOM, World, read};
+use crate::{LAST, RANDOM, WEAK, World, read};
 
 /// The last page is read while the file is truncated before it. The reader gets the page or the end
 /// of the file, and nothing of the page is left when the file is long again.
@@ -31,6 +31,7 @@ fn truncate_against_fill(search: Search) {
 fn a_truncated_page_does_not_come_back() {
     truncate_against_fill(deeper(2));
     truncate_against_fill(RANDOM);
+    truncate_against_fill(WEAK);
 }
 
 /// A page is missed and pinned while the file is truncated in its middle. The handle has the page,
@@ -62,6 +63,7 @@ fn truncate_against_handle(search: Search) {
 fn a_handle_racing_a_truncate_has_bytes_the_file_held() {
     truncate_against_handle(deeper(2));
     truncate_against_handle(RANDOM);
+    truncate_against_handle(WEAK);
 }
 
 /// Another program appends to the file. Its last page is written to just when the cache notices.
@@ -97,6 +99,7 @@ fn write_against_external_append(search: Search) {
 fn an_external_append_survives_a_write_before_it() {
     write_against_external_append(deeper(2));
     write_against_external_append(RANDOM);
+    write_against_external_append(WEAK);
 }
 
 /// Another program truncates the file before its last page. That page is written to just when the
@@ -137,4 +140,5 @@ fn write_against_external_truncation(search: Search) {
 fn a_write_past_an_external_truncation_is_in_the_file() {
     write_against_external_truncation(deeper(2));
     write_against_external_truncation(RANDOM);
+    write_against_external_truncation(WEAK);
 }

@@ -9,8 +9,8 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 use folio_ref::testing::stepped::step;
 
-use crate::RANDOM;
 use crate::common::assert_nothing_leaked;
+use crate::{RANDOM, WEAK};
 
 /// Memory with a sync that ends some time before it returns.
 #[derive(Debug)]
@@ -76,6 +76,7 @@ fn failed_syncs(search: Search) {
 fn every_open_reports_a_failed_sync_once() {
     failed_syncs(deeper(2));
     failed_syncs(RANDOM);
+    failed_syncs(WEAK);
 }
 
 /// Three threads write and sync. Each write is durable when the sync of its thread returns, also if
@@ -110,4 +111,5 @@ fn shared_syncs(search: Search) {
 fn writes_before_a_shared_sync_are_durable_after_it() {
     shared_syncs(deeper(1));
     shared_syncs(RANDOM);
+    shared_syncs(WEAK);
 }

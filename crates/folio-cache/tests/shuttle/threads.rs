@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use folio_cache::Cache;
-use folio_cache::testing::{Call, Memory};
+use folio_cache::testing::{Call, Fault, Memory};
 use folio_frames::{FRAME_SIZE, Order};
 use folio_ref::testing::explore::{Search, delays, explore, race};
 use folio_ref::testing::stepped;
@@ -124,6 +124,45 @@ fn futures_against_a_truncate(search: Search) {
 fn truncate_ends_with_futures_and_extents_waiting() {
     futures_against_a_truncate(delays(2));
     futures_against_a_truncate(THREADS_RANDOM);
+}
+
+/// The first fill of a page fails. A thread and a future that need the page get its error, or read
+/// the page after it. Neither is left asleep, and no later reader gets the error.
+fn readers_of_a_failing_page(search: Search) {
+    let shared = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&shared);
+    explore("a thread and a future against a fill that fails", search, move || {
+        let world = World::new(2);
+        world.cache.set_io_threads(1);
+        world.backing.inject(Call::Fill, 0, 1, Fault::Error(5));
+        let failed = Arc::new(AtomicU64::new(0));
+        let count = |failed: &Arc<AtomicU64>, read: std::io::Result<usize>| match read {
+            Ok(n) => assert_eq!(n, 64),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(5));
+                failed.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let [first, second] = [(); 2].map(|()| Arc::clone(&failed));
+        race(vec![
+            world.thread(move |file| count(&first, file.read_at(&mut [0; 64], 8))),
+            world.thread(move |file| {
+                count(&second, block_on(file.read_at_async(&mut [0; 64], 100)));
+            }),
+        ]);
+        world.cache.quiesce();
+        let failed = failed.load(Ordering::Relaxed);
+        assert!((1..=2).contains(&failed), "{failed} errors of one");
+        counted.fetch_add(failed - 1, Ordering::Relaxed);
+        assert_eq!(read::<64>(&world.file, 0), (64, [1; 64]));
+        world.end();
+    });
+    assert!(shared.load(Ordering::Relaxed) > 0, "no error was shared");
+}
+
+#[test]
+fn a_fill_that_fails_answers_the_readers_that_wait() {
+    readers_of_a_failing_page(THREADS_RANDOM);
 }
 
 /// Two threads write to a page and close their files while the flusher writes it. Everything is

@@ -14,7 +14,7 @@ use folio_ref::testing::stepped::step;
 use parking_lot::Mutex;
 
 use crate::common::assert_nothing_leaked;
-use crate::{RANDOM, World, read};
+use crate::{RANDOM, WEAK, World, read};
 
 /// Memory that lets others come between the parts of a call. It panics if a write leaves a hole,
 /// and it syncs as Linux does: after a failed sync, only what is written again becomes durable.
@@ -108,6 +108,7 @@ fn append_against_flush(search: Search) {
 fn an_append_beside_a_flush_is_in_the_next() {
     append_against_flush(deeper(2));
     append_against_flush(RANDOM);
+    append_against_flush(WEAK);
 }
 
 /// Appends that cross a page while two threads flush: no write leaves a hole.
@@ -135,6 +136,7 @@ fn appends_against_flushes(search: Search) {
 fn appends_reach_the_backing_in_order() {
     appends_against_flushes(deeper(1));
     appends_against_flushes(RANDOM);
+    appends_against_flushes(WEAK);
 }
 
 /// A write to the backing that ends after a failed sync began is written again.
@@ -166,6 +168,7 @@ fn failed_sync_against_flush(search: Search) {
 fn no_sync_succeeds_before_all_is_durable() {
     failed_sync_against_flush(deeper(2));
     failed_sync_against_flush(RANDOM);
+    failed_sync_against_flush(WEAK);
 }
 
 /// A reader finds what another program appended before the reader came, though it may share a look.
@@ -189,6 +192,7 @@ fn shared_looks(search: Search) {
 fn a_shared_look_is_as_new_as_its_reader() {
     shared_looks(deeper(1));
     shared_looks(RANDOM);
+    shared_looks(WEAK);
 }
 
 /// A flush of all files by the flush threads writes what was dirty when it was called.

@@ -13,6 +13,17 @@ pub(crate) const NO_SECOND_LOAD: bool = cfg!(broken = "no-second-load");
 /// R8: unlocking a slot leaves its version.
 pub(crate) const SAME_VERSION: bool = cfg!(broken = "slot-version-not-bumped");
 
+/// R8: the slots of a leaf that is opened again have versions that they had before.
+#[cfg(feature = "std")]
+pub(crate) const LEAF_VERSION_FORGOTTEN: bool = cfg!(broken = "leaf-version-forgotten");
+
+/// A leaf is closed though a slot was filled while the others were closed.
+#[cfg(feature = "std")]
+pub(crate) const LEAF_CLOSED_IN_USE: bool = cfg!(broken = "leaf-closed-in-use");
+
+/// A closed slot takes a folio.
+pub(crate) const CLOSED_SLOT_FILLED: bool = cfg!(broken = "closed-slot-filled");
+
 /// R8: a split of a multi-slot folio opens its head before its slots change. Returns the frames in
 /// the order in which they open: in all other builds the head is the last.
 #[inline(always)]

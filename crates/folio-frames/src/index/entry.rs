@@ -19,6 +19,14 @@ const FRAME: u64 = (u32::MAX as u64) << FRAME_AT;
 const _: () = assert!(LOCKED ^ WAITERS ^ FRAME ^ ORDER ^ VERSION == u64::MAX);
 const _: () = assert!(BLOCK_ORDER.as_u8() < 16);
 
+/// The version of a new slot. Version 0 is only that of a closed one.
+pub(crate) const FIRST_VERSION: u32 = 1;
+
+/// Returns the version after `version`, which is never 0.
+pub(super) fn next(version: u32) -> u32 {
+    (version.wrapping_add(1) & VERSION as u32).max(FIRST_VERSION)
+}
+
 /// The value of a slot at one moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry(pub(super) u64);
@@ -39,6 +47,11 @@ impl Entry {
 
     pub(super) fn is_empty(self) -> bool {
         self.number() == 0
+    }
+
+    /// Returns `true` for an empty entry that takes no folio (`closed.rs`).
+    pub(super) fn is_closed(self) -> bool {
+        self.0 == 0
     }
 
     /// Returns the index of the frame. `None`: the entry is empty, or its folio is not of `zone`.

@@ -33,13 +33,14 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 
 use folio_ref::CHECKS;
 
 use crate::base::ids::FRAME_SIZE;
 use crate::base::platform::Platform;
 use crate::base::seeded_bugs::NO_SECOND_LOAD;
+use crate::base::sync::fence;
 use crate::index::entry::Entry;
 use crate::index::racy_copy::racy_copy;
 use crate::index::slot::{Lookup, Slot};

@@ -266,24 +266,31 @@ mod copy {
     }
 }
 
-/// For shuttle: copies in two halves, between which other threads run.
+/// For shuttle: copies in two halves, between which other threads run. Each half may be older than
+/// what is in memory, as far as the reader may not know better.
 #[cfg(shuttle)]
 mod copy {
+    use folio_ref::testing::{memory, stepped};
+
     use crate::base::platform::Platform;
 
     /// # Safety
     ///
     /// `len` bytes can be read at `from`, and written at `to`, which is exclusive to the caller.
     pub(super) unsafe fn racy_copy<P: Platform>(from: *const u8, to: *mut u8, len: usize) {
-        let half = len / 2;
-        folio_ref::testing::stepped::step();
-        // SAFETY: the caller's promise; no other thread runs before the next step.
-        unsafe { to.copy_from_nonoverlapping(from, half) };
-        folio_ref::testing::stepped::step();
-        // SAFETY: as above.
-        unsafe {
-            to.wrapping_add(half).copy_from_nonoverlapping(from.wrapping_add(half), len - half);
-        };
+        let parts = [0..len / 2, len / 2..len];
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            stepped::step();
+            let from = from.wrapping_add(part.start);
+            // SAFETY: the caller's promise; no other thread runs before the next step.
+            let live = unsafe { core::slice::from_raw_parts(from, part.len()) };
+            let older = memory::copied(from.addr(), live);
+            let bytes = older.as_deref().unwrap_or(live);
+            // SAFETY: as above.
+            unsafe {
+                to.wrapping_add(part.start).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@
 //!
 //! | from | by | to |
 //! | --- | --- | --- |
-//! | empty | [`Slot::install`] a frozen folio | locked, frozen: being filled |
+//! | empty, not closed | [`Slot::install`] a frozen folio | locked, frozen: being filled |
 //! | live | [`Slot::try_lock`] | locked |
 //! | locked | [`LockedSlot::freeze`], if only the slot's reference exists | locked, frozen |
 //! | locked | drop | live |
@@ -45,10 +45,10 @@ use folio_ref::Refused;
 
 use crate::base::ids::{Order, Pfn};
 use crate::base::platform::Platform;
-use crate::base::seeded_bugs::{NO_RECHECK, SAME_VERSION};
+use crate::base::seeded_bugs::{CLOSED_SLOT_FILLED, NO_RECHECK, SAME_VERSION};
 use crate::base::sync::AtomicU64;
 use crate::base::trace::Event;
-use crate::index::entry::Entry;
+use crate::index::entry::{Entry, FIRST_VERSION, next};
 use crate::index::lock::{FrozenSlot, LockedSlot};
 use crate::zone::folio::{FolioRef, FrozenFolio};
 use crate::zone::track::Site;
@@ -56,9 +56,11 @@ use crate::zone::zone::Zone;
 
 /// An index entry: holds one folio with one reference to it, or is empty.
 ///
-/// Zeroed memory is an empty slot. Readers look a folio up by [`get`](Self::get) or copy its bytes
-/// by [`read`](Self::read), and never lock. A change needs the page lock
-/// ([`try_lock`](Self::try_lock)).
+/// Readers look a folio up by [`get`](Self::get) or copy its bytes by [`read`](Self::read), and
+/// never lock. A change needs the page lock ([`try_lock`](Self::try_lock)). Zeroed memory is a
+/// *closed* slot, which is empty and takes no folio
+#[cfg_attr(feature = "std", doc = "(see [`SlotRange`](crate::SlotRange)).")]
+#[cfg_attr(not(feature = "std"), doc = ".")]
 ///
 /// ```
 /// use folio_frames::{Arena, Lookup, Order, Slot, UserSpace};
@@ -83,7 +85,7 @@ use crate::zone::zone::Zone;
 /// ```
 #[repr(transparent)]
 pub struct Slot<P: Platform> {
-    value: AtomicU64,
+    pub(super) value: AtomicU64,
     platform: PhantomData<fn() -> P>,
 }
 
@@ -105,16 +107,18 @@ pub enum Lookup<P: Platform> {
 impl<P: Platform> Slot<P> {
     /// Returns an empty slot.
     pub const fn new() -> Self {
-        Self { value: AtomicU64::new(0), platform: PhantomData }
+        Self { value: AtomicU64::new(FIRST_VERSION as u64), platform: PhantomData }
     }
 
     /// Loads the entry. Each caller chooses the ordering and names its partner.
     #[inline(always)]
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn load(&self, order: Ordering) -> Entry {
         Entry(self.value.load(order))
     }
 
-    /// Looks the folio up: load, `try_get`, load again. Never blocks.
+    /// Looks the folio up: load, `try_get`, load again. Never blocks. A caller that gets
+    /// [`Lookup::Empty`] sees all that was done under the page lock that emptied the slot.
     ///
     /// # Panics
     ///
@@ -122,7 +126,8 @@ impl<P: Platform> Slot<P> {
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn get(&self, zone: &'static Zone<P>) -> Lookup<P> {
-        // Acquire: pairs with Release in install and unlock.
+        // Acquire: pairs with Release in unlock, for a caller that finds the slot empty. A hit has
+        // its edge from try_get.
         let seen = self.load(Ordering::Acquire);
         let Some(index) = seen.frame(zone) else {
             seen.assert_empty(zone);
@@ -140,8 +145,8 @@ impl<P: Platform> Slot<P> {
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn get_alone(&self, zone: &'static Zone<P>) -> Option<FolioRef<P>> {
-        // Acquire: as in get.
-        let seen = self.load(Ordering::Acquire);
+        // Relaxed: a hit has its edge from try_get, and otherwise get decides.
+        let seen = self.load(Ordering::Relaxed);
         let index = seen.frame(zone).filter(|_| !seen.is_subpage())?;
         match self.get_at(zone, seen, index, index) {
             Lookup::Hit(folio) => Some(folio),
@@ -178,8 +183,8 @@ impl<P: Platform> Slot<P> {
     fn refused(&self, seen: Entry, refused: Refused) -> Lookup<P> {
         match refused {
             Refused::Saturated => Lookup::Saturated,
-            // Acquire: as in get.
-            Refused::Frozen if self.load(Ordering::Acquire).is_same_folio(seen) => {
+            // Relaxed: nothing follows from it. In both cases the caller looks the folio up again.
+            Refused::Frozen if self.load(Ordering::Relaxed).is_same_folio(seen) => {
                 Lookup::InProgress
             }
             Refused::Frozen => Lookup::Moved,
@@ -196,16 +201,16 @@ impl<P: Platform> Slot<P> {
     /// Returns the slot's frame. `None`: the slot is empty, or its folio is not of `zone`. Racy: no
     /// reference is taken.
     pub fn pfn(&self, zone: &Zone<P>) -> Option<Pfn> {
-        // Acquire: as in get.
-        self.load(Ordering::Acquire).frame(zone).map(|index| zone.pfn(index))
+        // Relaxed: a caller that needs more takes a reference or the page lock. After a try_get it
+        // sees each slot that left the folio before: its put is part of what try_get acquires.
+        self.load(Ordering::Relaxed).frame(zone).map(|index| zone.pfn(index))
     }
 
     /// Sleeps until the page lock is released. Returns at once if it is not held. May wake early.
     #[cold]
     pub fn wait(&self) {
-        // Acquire: pairs with Release in unlock. A caller that need not sleep sees all that was
-        // done under the page lock.
-        let seen = self.load(Ordering::Acquire);
+        // Relaxed: the caller looks again, also if it need not sleep.
+        let seen = self.load(Ordering::Relaxed);
         if !seen.is_locked() {
             return;
         }
@@ -219,8 +224,9 @@ impl<P: Platform> Slot<P> {
         {
             return;
         }
-        // unlock swaps the whole value: a sleeper either sees that, or is seen by it.
-        P::wait(self.key(), &|| self.load(Ordering::Acquire) == waiting);
+        // unlock swaps the whole value, then visits the sleepers: it finds this one, or this one
+        // finds the new value. Relaxed: the platform orders the visit and this load.
+        P::wait(self.key(), &|| self.load(Ordering::Relaxed) == waiting);
     }
 
     /// Spins for about as long as the copy of a page takes. Returns `true` as soon as the page lock
@@ -241,18 +247,19 @@ impl<P: Platform> Slot<P> {
     ///
     /// # Errors
     ///
-    /// Returns the folio if the slot is not empty, or changes at the same time.
+    /// Returns the folio if the slot is not empty, or is closed, or changes at the same time.
     pub fn install(&self, folio: FrozenFolio<P>) -> Result<FrozenSlot<'_, P>, FrozenFolio<P>> {
         // Relaxed: the compare-and-swap decides.
         let seen = self.load(Ordering::Relaxed);
         let number = folio.zone().number(folio.index());
         let locked = Entry::new(Some(number), Order::ZERO, seen.version()).with_lock();
-        // Release: pairs with Acquire in get. Acquire: pairs with Release in unlock, so that all
-        // that was done under the last page lock is seen.
+        // Acquire: pairs with Release in unlock, so that all that was done under the last page lock
+        // is seen. Not Release: the folio is frozen, and unlock publishes it.
         if seen.is_empty()
+            && (!seen.is_closed() || CLOSED_SLOT_FILLED)
             && self
                 .value
-                .compare_exchange(seen.0, locked.0, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(seen.0, locked.0, Ordering::Acquire, Ordering::Relaxed)
                 .is_ok()
         {
             return Ok(FrozenSlot::new(self, folio));
@@ -278,17 +285,12 @@ impl<P: Platform> Slot<P> {
 
     /// Takes the page lock. `None`: the slot is empty, or the page lock is held.
     ///
-    /// Taking it is a `SeqCst` operation. So of a thread that takes the lock and then loads a value
-    /// by `SeqCst`, and one that stores this value and then looks for the lock after a `SeqCst`
-    /// fence, at least one sees the other.
-    ///
     /// # Panics
     ///
     /// Panics if the folio is not of `zone`.
     pub fn try_lock(&self, zone: &'static Zone<P>) -> Option<LockedSlot<'_, P>> {
-        // Acquire: pairs with Release in unlock. If the number is another zone's by now, the end of
-        // its old numbers is seen as well. Otherwise the compare-and-swap decides.
-        let seen = self.load(Ordering::Acquire);
+        // Relaxed: the compare-and-swap decides.
+        let seen = self.load(Ordering::Relaxed);
         let Some(index) = seen.frame(zone) else {
             seen.assert_empty(zone);
             return None;
@@ -297,12 +299,11 @@ impl<P: Platform> Slot<P> {
             return None;
         }
         // Acquire: pairs with Release in unlock, so that all that was done under the last page lock
-        // is seen. SeqCst: Dekker with the fence of a thread that changed what the lock holder
-        // checks next, and then looks for the lock.
+        // is seen.
         let taken = self.value.compare_exchange(
             seen.0,
             seen.with_lock().0,
-            Ordering::SeqCst,
+            Ordering::Acquire,
             Ordering::Relaxed,
         );
         taken.ok().map(|_| {
@@ -321,8 +322,8 @@ impl<P: Platform> Slot<P> {
     pub(super) fn unlock_subpage(&self, number: Option<u32>, order: Order) {
         // Relaxed: only the holder of the page lock changes frame, order or version.
         let version = self.load(Ordering::Relaxed).version();
-        let bump = u32::from(!SAME_VERSION);
-        self.swap(Entry::new(number, order, version.wrapping_add(bump)));
+        let next = if SAME_VERSION { version } else { next(version) };
+        self.swap(Entry::new(number, order, next));
     }
 
     /// Releases a page lock under which nothing happened.
@@ -335,9 +336,9 @@ impl<P: Platform> Slot<P> {
     #[inline]
     fn swap(&self, entry: Entry) {
         let key = self.key();
-        // Release: pairs with Acquire in try_lock, get, install and wait. After this the slot is
-        // not accessed any more.
-        if Entry(self.value.swap(entry.0, Ordering::AcqRel)).has_waiters() {
+        // Release: pairs with Acquire in try_lock, install, read, get and is_empty. After this the
+        // slot is not accessed any more.
+        if Entry(self.value.swap(entry.0, Ordering::Release)).has_waiters() {
             wake::<P>(key);
         }
     }
@@ -389,26 +390,26 @@ mod tests {
         let arena = Arena::<Frames>::new(2 << 20, &[]).unwrap();
         let zone = arena.zone();
         let frozen = || zone.alloc_frozen(Order::ZERO).unwrap();
-        // One step before the version wraps.
+        // One step before the version wraps. It is never 0, which is that of a closed slot.
         let slot = Slot::<Frames> { value: AtomicU64::new(VERSION), platform: PhantomData };
         let version = || slot.load(Ordering::Relaxed).version();
         drop(slot.install(frozen()).unwrap());
-        assert_eq!((version(), slot.is_empty()), (0, true));
+        assert_eq!((version(), slot.is_empty()), (1, true));
         let locked = slot.install(frozen()).unwrap();
-        assert_eq!(version(), 0);
-        locked.publish();
         assert_eq!(version(), 1);
-        drop(slot.try_lock(zone).unwrap());
-        assert_eq!(version(), 1, "nothing happened");
-        drop(slot.try_lock(zone).unwrap().replace(frozen()));
+        locked.publish();
         assert_eq!(version(), 2);
-        slot.try_lock(zone).unwrap().freeze().unwrap().replace(frozen()).free();
+        drop(slot.try_lock(zone).unwrap());
+        assert_eq!(version(), 2, "nothing happened");
+        drop(slot.try_lock(zone).unwrap().replace(frozen()));
         assert_eq!(version(), 3);
-        drop(slot.try_lock(zone).unwrap().freeze().unwrap().publish_and_get(zone));
+        slot.try_lock(zone).unwrap().freeze().unwrap().replace(frozen()).free();
         assert_eq!(version(), 4);
+        drop(slot.try_lock(zone).unwrap().freeze().unwrap().publish_and_get(zone));
+        assert_eq!(version(), 5);
         drop(slot.try_lock(zone).unwrap().remove());
-        assert_eq!((version(), slot.is_empty()), (5, true));
+        assert_eq!((version(), slot.is_empty()), (6, true));
         slot.install(frozen()).unwrap().remove().free();
-        assert_eq!(version(), 6);
+        assert_eq!(version(), 7);
     }
 }

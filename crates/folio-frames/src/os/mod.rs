@@ -4,6 +4,8 @@
 pub(crate) mod arena;
 #[cfg(feature = "std")]
 pub(crate) mod retire;
+#[cfg(feature = "std")]
+pub(crate) mod slot_space;
 #[cfg(all(shuttle, feature = "std"))]
 pub(crate) mod stepped_space;
 #[cfg(feature = "std")]

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use folio_ref::testing::stepped;
+use folio_ref::testing::{memory, stepped};
 use lock_api::{GuardNoSend, RawMutex};
 
 /// A lock that lets other threads run before it is taken, and sleeps while it is held.
@@ -16,7 +16,11 @@ impl SteppedLock {
 
     fn take(&self) -> bool {
         // Acquire: pairs with Release in unlock.
-        !self.0.swap(true, Ordering::Acquire)
+        let is_taken = !self.0.swap(true, Ordering::Acquire);
+        if is_taken {
+            memory::taken(self.key());
+        }
+        is_taken
     }
 }
 
@@ -39,6 +43,7 @@ unsafe impl RawMutex for SteppedLock {
     }
 
     unsafe fn unlock(&self, _: GuardNoSend) {
+        memory::released(self.key());
         // Release: pairs with Acquire in take.
         self.0.store(false, Ordering::Release);
         stepped::wake_all(self.key());

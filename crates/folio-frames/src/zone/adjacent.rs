@@ -4,12 +4,14 @@
 use core::fmt;
 use core::iter;
 use core::mem::{self, ManuallyDrop};
+use core::ops::Range;
 use core::ptr;
 use core::slice;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 
 use crate::base::ids::{FRAME_SIZE, Pfn};
 use crate::base::platform::Platform;
+use crate::base::sync::{self, fence};
 use crate::zone::folio::{FolioRef, FrozenFolio, put};
 use crate::zone::track::Site;
 use crate::zone::zone::Zone;
@@ -78,6 +80,61 @@ impl<P: Platform> Adjacent<P> {
         self.frames = frames;
     }
 
+    /// Drops the first `frames` frames, and returns the references of the folios that have no other
+    /// frame here.
+    ///
+    /// # Panics
+    ///
+    /// Panics if no frame would stay.
+    pub fn skip(&mut self, frames: u32) {
+        assert!(frames < self.frames, "{frames} frames are all of the {self:?}");
+        let (first, end) = (self.index + frames, self.index + self.frames);
+        let mut index = self.index;
+        // Before the puts: if one of them panics, nothing is returned twice.
+        (self.index, self.frames) = (first, end - first);
+        while index < first {
+            let (head, next) = self.around(index);
+            index = next;
+            if next <= first {
+                self.site.ended(self.zone.place(head), 1);
+                put(self.zone, head, 1);
+            }
+        }
+    }
+
+    /// Returns a value for some of the frames, with one more reference of each folio that has one
+    /// of them.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the range is empty, or does not lie in these frames.
+    #[cfg_attr(feature = "track", track_caller)]
+    #[must_use]
+    pub fn part(&self, frames: Range<u32>) -> Self {
+        assert!(
+            !frames.is_empty() && frames.end <= self.frames,
+            "frames {frames:?} of the {self:?}"
+        );
+        let (first, end) = (self.index + frames.start, self.index + frames.end);
+        let mut index = first;
+        while index < end {
+            let (head, next) = self.around(index);
+            // This value's own reference, which stays, and the new one's.
+            let ours = ManuallyDrop::new(FolioRef::from_parts(self.zone, head, index, self.site));
+            mem::forget(FolioRef::clone(&ours));
+            index = next;
+        }
+        Self { index: first, frames: frames.end - frames.start, site: Site::here(), ..*self }
+    }
+
+    /// Returns the number of frames of all folios that have a frame here: those that are pinned.
+    pub fn pinned_frames(&self) -> u32 {
+        let (first, next) = self.around(self.index);
+        let last = self.index + self.frames - 1;
+        let end = if last < next { next } else { self.around(last).1 };
+        end - first
+    }
+
     /// Counts all references as taken by the caller from now on (feature `track`; without it, does
     /// nothing).
     #[inline(always)]
@@ -128,15 +185,7 @@ impl<P: Platform> From<FolioRef<P>> for Adjacent<P> {
 impl<P: Platform> Clone for Adjacent<P> {
     #[cfg_attr(feature = "track", track_caller)]
     fn clone(&self) -> Self {
-        let mut index = self.index;
-        while index < self.index + self.frames {
-            let (head, next) = self.around(index);
-            // This value's own reference, which stays, and the clone's.
-            let ours = ManuallyDrop::new(FolioRef::from_parts(self.zone, head, index, self.site));
-            mem::forget(FolioRef::clone(&ours));
-            index = next;
-        }
-        Self { site: Site::here(), ..*self }
+        self.part(0..self.frames)
     }
 }
 
@@ -176,6 +225,7 @@ pub fn joined<'f, P: Platform>(
     let folios =
         folios.into_iter().map(|folio| (folio.zone(), folio.index(), folio.order().frames()));
     neighbours(folios).map(|(zone, index, frames)| {
+        sync::read(zone.address(index), frames as usize * FRAME_SIZE);
         // SAFETY: as in `Adjacent::as_slice`, for each folio: the references are borrowed for as
         // long as the slice.
         unsafe { slice::from_raw_parts(zone.address(index), frames as usize * FRAME_SIZE) }
@@ -195,7 +245,10 @@ pub fn joined_mut<'f, P: Platform>(
         // SAFETY: as in `FrozenFolio::as_mut_slice`, for each folio: the handles are exclusive, and
         // borrowed for as long as the slice. The direct map of a zone is one object, in which
         // neighbouring frames are neighbours.
-        unsafe { slice::from_raw_parts_mut(zone.address(index), frames as usize * FRAME_SIZE) }
+        let bytes =
+            unsafe { slice::from_raw_parts_mut(zone.address(index), frames as usize * FRAME_SIZE) };
+        sync::written(bytes);
+        bytes
     })
 }
 
@@ -262,6 +315,39 @@ mod tests {
         zone.drain();
         zone.assert_sound();
         assert_eq!(zone.stats().free_frames, zone.stats().online_frames);
+    }
+
+    #[test]
+    fn a_part_pins_its_folios_and_skipped_ones_are_free() {
+        let arena = Arena::<UserSpace>::new(2 << 20, &[]).unwrap();
+        let zone = arena.zone();
+        let used = || {
+            zone.drain();
+            zone.stats().online_frames - zone.stats().free_frames
+        };
+        // Four folios of two frames.
+        let block = zone.alloc_frozen(Order::new(3).unwrap()).unwrap();
+        let mut folios = block.split(Order::new(1).unwrap()).map(crate::FrozenFolio::init);
+        let mut joined = Adjacent::from(folios.next().unwrap());
+        folios.for_each(|folio| joined.join(folio).unwrap());
+        let address = joined.as_slice().as_ptr();
+        let part = joined.part(3..5);
+        assert_eq!((part.frames(), part.pinned_frames(), joined.pinned_frames()), (2, 4, 8));
+        assert_eq!(part.as_slice().as_ptr().addr(), address.addr() + 3 * FRAME_SIZE);
+        // Frame 1 lies in the first folio, which stays.
+        joined.skip(1);
+        assert_eq!((joined.frames(), joined.pinned_frames(), used()), (7, 8, 8));
+        joined.skip(1);
+        assert_eq!((joined.frames(), joined.pinned_frames(), used()), (6, 6, 6));
+        // The part has the second and the third.
+        joined.skip(5);
+        assert_eq!((joined.frames(), joined.pinned_frames(), used()), (1, 2, 6));
+        assert_eq!(joined.as_slice().as_ptr().addr(), address.addr() + 7 * FRAME_SIZE);
+        drop(joined);
+        assert_eq!(used(), 4);
+        drop(part);
+        assert_eq!(used(), 0);
+        zone.assert_sound();
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use core::fmt;
 use core::mem;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 
 use folio_ref::CHECKS;
 
 use crate::base::ids::{Order, Pfn};
 use crate::base::platform::Platform;
+use crate::base::sync::{self, fence};
 use crate::base::trace::Event;
 use crate::memmap::memmap::Kind;
 use crate::memmap::seeded_bugs;
@@ -159,10 +160,12 @@ impl<P: Platform> FolioRef<P> {
     /// Returns the bytes of the whole folio.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
+        let (at, len) = (self.zone.address(self.index), self.order().bytes());
+        sync::read(at, len);
         // SAFETY: mapped while the block is online, and a reference keeps it online; initialised,
         // since memory from the system is; not written while a reference exists (the invariant on
         // `index`).
-        unsafe { core::slice::from_raw_parts(self.zone.address(self.index), self.order().bytes()) }
+        unsafe { core::slice::from_raw_parts(at, len) }
     }
 
     /// Sets the referenced bits of the `n` frames behind the one that it was looked up by. Returns
@@ -195,6 +198,7 @@ impl<P: Platform> FolioRef<P> {
     /// Returns the bytes of the frame that it was looked up by: all bytes of a folio of order 0.
     #[inline(always)]
     pub fn frame(&self) -> &[u8; crate::FRAME_SIZE] {
+        sync::read(self.zone.address(self.at), crate::FRAME_SIZE);
         // SAFETY: as in `as_slice`, by the invariant on `at`.
         unsafe { &*self.zone.address(self.at).cast() }
     }
@@ -212,6 +216,7 @@ impl<P: Platform> Clone for FolioRef<P> {
 impl<P: Platform> Drop for FolioRef<P> {
     #[inline(always)]
     fn drop(&mut self) {
+        sync::ended(self.zone.address(self.at));
         self.site.ended(self.zone.place(self.index), 1);
         put(self.zone, self.index, 1);
     }
@@ -373,8 +378,10 @@ impl<P: Platform> FrozenFolio<P> {
 
     /// Returns the bytes of the whole folio.
     pub fn as_slice(&self) -> &[u8] {
+        let (at, len) = (self.zone.address(self.index), self.order().bytes());
+        sync::read(at, len);
         // SAFETY: mapped while the block is online; the handle is exclusive, so nothing writes.
-        unsafe { core::slice::from_raw_parts(self.zone.address(self.index), self.order().bytes()) }
+        unsafe { core::slice::from_raw_parts(at, len) }
     }
 
     /// Returns the bytes of the whole folio for writing.
@@ -385,9 +392,11 @@ impl<P: Platform> FrozenFolio<P> {
         fence(Ordering::Release);
         // SAFETY: as in as_slice; readers need a reference, and none exists while the folio is
         // frozen.
-        unsafe {
+        let bytes = unsafe {
             core::slice::from_raw_parts_mut(self.zone.address(self.index), self.order().bytes())
-        }
+        };
+        sync::written(bytes);
+        bytes
     }
 
     /// Opens the folio with one reference, and returns it.

@@ -8,7 +8,7 @@ use core::fmt;
 
 use folio_ref::{CHECKS, Refused, Snapshot};
 
-use crate::base::ids::{MAX_ORDER, Order, Pfn};
+use crate::base::ids::{MAX_ORDER, Order, Pfn, PfnRange};
 use crate::base::platform::Platform;
 use crate::base::seeded_bugs::NO_RECHECK;
 use crate::base::trace::Event;
@@ -213,6 +213,36 @@ impl<P: Platform> Zone<P> {
             dirty: descriptor.is_dirty(),
             snapshot: descriptor.word.snapshot(),
         }
+    }
+
+    /// Returns the first folio of a kind with its head in a range that seems to be clean, and to
+    /// have no more references than frames: those of its index. Reads the descriptors, and nothing
+    /// else. Racy.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the range does not lie in this zone.
+    pub fn find_unpinned(&self, kind: Kind, frames: &PfnRange) -> Option<Pfn> {
+        let count = u32::try_from(frames.frames()).unwrap_or(u32::MAX);
+        let first = self.index(frames.start).filter(|first| count <= self.frames() - first);
+        let Some(first) = first.or((count == 0).then_some(0)) else {
+            panic!("{frames:?} is not in the zone of {:?}", self.pfns())
+        };
+        let (mut index, end) = (first, first + count);
+        while index < end {
+            let descriptor = self.descriptor(index);
+            let shape = descriptor.shape();
+            let frames = shape.order.frames();
+            if shape.kind == kind
+                && matches!(descriptor.word.snapshot(), Snapshot::Live(n) if n <= frames)
+                && !descriptor.is_dirty()
+            {
+                return Some(self.pfn(index));
+            }
+            // A tail that is seen alone counts as one frame.
+            index += frames;
+        }
+        None
     }
 
     /// Returns the head of the folio around a frame, and a snapshot of the head's descriptor,

@@ -9,16 +9,19 @@
 //! well. The default is the running thread, otherwise the oldest runnable one, and each thread that
 //! is passed over is one delay. (Emmi et al., "Delay-bounded scheduling", POPL 2011.)
 
+use core::cell::Cell;
 use std::boxed::Box;
-use std::format;
 use std::println;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread_local;
 use std::vec::Vec;
 
 use shuttle::scheduler::{PctScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, Runner};
 
+use crate::testing::choices::{self, Among};
+use crate::testing::memory;
 use crate::testing::stepped::arm;
 
 /// The schedules that a search runs.
@@ -37,6 +40,36 @@ pub enum Search {
         /// The seed of the random numbers.
         seed: u64,
     },
+    /// Depth first over a weak memory: all executions with at most this many preemptions, in which
+    /// loads return at most `old` different values that are older than the last one.
+    Weak {
+        /// The maximum number of preemptions.
+        preemptions: usize,
+        /// The maximum number of old values.
+        old: usize,
+    },
+    /// Probabilistic concurrency testing over a weak memory: one load in four that may return an
+    /// older value than the last one does so.
+    WeakPct {
+        /// As in `Pct`.
+        depth: usize,
+        /// As in `Pct`.
+        executions: usize,
+        /// As in `Pct`.
+        seed: u64,
+    },
+}
+
+impl Search {
+    /// Returns the maximum number of old values in one execution. `None`: the memory is
+    /// sequentially consistent.
+    fn old(self) -> Option<usize> {
+        match self {
+            Self::Weak { old, .. } => Some(old),
+            Self::WeakPct { .. } => Some(usize::MAX),
+            _ => None,
+        }
+    }
 }
 
 /// Returns a depth-first search with at most `preemptions` preemptions, one more if the environment
@@ -55,16 +88,26 @@ fn one_more() -> usize {
     usize::from(std::env::var_os("DEEP").is_some())
 }
 
+thread_local! {
+    /// True if the memory of the running search is weak.
+    static WEAK: Cell<bool> = const { Cell::new(false) };
+}
+
 /// The maximum number of executions of a depth-first search.
 const MOST: usize = 5_000_000;
 
-/// Runs `case` once for each schedule. Prints and returns the number of schedules.
+/// Runs `case` once for each schedule. Prints and returns the number of schedules. If the
+/// environment variable `WEAK` is set, searches over a memory that is not weak are left out.
 ///
 /// # Panics
 ///
 /// Panics if an execution panics, or if all its threads sleep; the number of the execution is
 /// printed. Panics also if a depth-first search has not ended after five million executions.
+/// Panics at a race between two accesses to the bytes of a frame in a weak memory.
 pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'static) -> usize {
+    if std::env::var_os("WEAK").is_some() && search.old().is_none() {
+        return 0;
+    }
     let mut config = Config::new();
     config.stack_size = 1 << 18;
     config.silence_warnings = true;
@@ -74,19 +117,25 @@ pub fn explore(name: &str, search: Search, case: impl Fn() + Send + Sync + 'stat
         counted.fetch_add(1, Ordering::Relaxed);
         // The previous execution may have ended in a panic.
         arm(false);
+        WEAK.set(search.old().is_some());
+        choices::restart();
         case();
     };
+    let seed = if let Search::WeakPct { seed, .. } = search { Some(seed) } else { None };
+    choices::begin(search.old().unwrap_or(0), seed);
     let _failed = Failed { name, search, begun };
     let started = std::time::Instant::now();
     let left = Arc::new(AtomicUsize::new(0));
     let executions = match search {
-        Search::Preemptions(most) | Search::Delays(most) => {
-            let (path, left) = (Vec::new(), Arc::clone(&left));
+        Search::Preemptions(most)
+        | Search::Delays(most)
+        | Search::Weak { preemptions: most, .. } => {
+            let left = Arc::clone(&left);
             let delays = matches!(search, Search::Delays(_));
-            let scheduler = DepthFirst { most, delays, path, at: 0, used: 0, left, executions: 0 };
+            let scheduler = DepthFirst { most, delays, used: 0, left, executions: 0 };
             Runner::new(scheduler, config).run(case)
         }
-        Search::Pct { depth, executions, seed } => {
+        Search::Pct { depth, executions, seed } | Search::WeakPct { depth, executions, seed } => {
             Runner::new(PctScheduler::new_from_seed(seed, depth, executions), config).run(case)
         }
     };
@@ -129,10 +178,12 @@ pub fn race(threads: Vec<Box<dyn FnOnce() + Send>>) {
     let threads: Vec<_> =
         threads.into_iter().map(|thread| shuttle::thread::spawn(thread)).collect();
     arm(true);
+    memory::switch(WEAK.get());
     for thread in threads {
         thread.join().expect("a thread of the case");
     }
     arm(false);
+    memory::switch(false);
 }
 
 /// The scheduler of a depth-first search: it replays all decisions of the previous execution except
@@ -141,9 +192,6 @@ struct DepthFirst {
     /// The maximum number of preemptions, or of delays.
     most: usize,
     delays: bool,
-    /// Each choice: the runnable tasks, and the index of the one that was taken.
-    path: Vec<(Vec<TaskId>, usize)>,
-    at: usize,
     used: usize,
     executions: usize,
     /// 1 if the search was stopped before its end.
@@ -163,18 +211,16 @@ impl core::fmt::Debug for DepthFirst {
 
 impl Scheduler for DepthFirst {
     fn new_execution(&mut self) -> Option<Schedule> {
-        if self.executions > 0 {
-            while self.path.last().is_some_and(|(among, taken)| taken + 1 == among.len()) {
-                self.path.pop();
-            }
-            self.path.last_mut()?.1 += 1;
+        if self.executions > 0 && !choices::advance() {
+            return None;
         }
         if self.executions == MOST {
             self.left.store(1, Ordering::Relaxed);
             return None;
         }
         self.executions += 1;
-        (self.at, self.used) = (0, 0);
+        self.used = 0;
+        choices::restart();
         Some(Schedule::new(0))
     }
 
@@ -208,20 +254,8 @@ impl Scheduler for DepthFirst {
         if among.len() == 1 {
             return Some(among[0]);
         }
-        if self.at == self.path.len() {
-            self.path.push((among, 0));
-        } else {
-            let before = &self.path[self.at].0;
-            assert!(
-                *before == among,
-                "{}",
-                format!("an execution diverged from the replayed one: {before:?}, then {among:?}")
-            );
-        }
-        let (among, taken) = &self.path[self.at];
-        let skipped = *taken;
+        let skipped = choices::take(Among::Threads(among.clone()));
         let taken = among[skipped];
-        self.at += 1;
         self.used += if self.delays {
             skipped
         } else {

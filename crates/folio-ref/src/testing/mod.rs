@@ -1,4 +1,7 @@
-//! For tests under `--cfg shuttle` only: stepped atomics, and a search over schedules.
+//! For tests under `--cfg shuttle` only: stepped atomics, a memory that is
+//! weak, and a search over schedules.
 
+mod choices;
 pub mod explore;
+pub mod memory;
 pub mod stepped;

@@ -1,0 +1,86 @@
+//! The memory of all indexes of a cache: what their leaves take, and which of them are open.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use folio_frames::{FRAME_SIZE, UserSpace};
+use folio_ref::Scheme;
+
+type SlotSpace<S> = folio_frames::SlotSpace<UserSpace<S>>;
+type SlotRange<S> = folio_frames::SlotRange<UserSpace<S>>;
+
+/// The number of slots in a leaf.
+pub(crate) const LEAF: usize = folio_frames::SlotRange::<UserSpace>::LEAF;
+
+/// The memory of an open leaf.
+pub(crate) const LEAF_BYTES: usize = FRAME_SIZE;
+
+/// The pages for which a leaf has slots: [`LEAF`] of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeafOwner {
+    /// The number of the mapping.
+    pub(crate) mapping: u32,
+    pub(crate) first: u32,
+}
+
+impl LeafOwner {
+    pub(crate) fn to_tag(self) -> u64 {
+        u64::from(self.mapping) << 32 | u64::from(self.first)
+    }
+
+    fn from_tag(tag: u64) -> Self {
+        Self { mapping: (tag >> 32) as u32, first: tag as u32 }
+    }
+}
+
+/// The leaves of all indexes of a cache.
+pub(crate) struct Leaves<S: Scheme> {
+    space: SlotSpace<S>,
+    /// The memory of indexes beside their leaves.
+    others: AtomicUsize,
+    /// Where the next search for a leaf to close begins.
+    hand: AtomicUsize,
+}
+
+impl<S: Scheme> Default for Leaves<S> {
+    fn default() -> Self {
+        let (others, hand) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { space: SlotSpace::<S>::new(), others, hand }
+    }
+}
+
+// Relaxed, in all functions: only reports, limits and hints depend on the numbers.
+impl<S: Scheme> Leaves<S> {
+    /// Reserves addresses for slots. Returns `None` if there are not as many.
+    pub(crate) fn reserve(&self, slots: usize) -> Option<SlotRange<S>> {
+        self.space.reserve(slots).ok()
+    }
+
+    /// Counts memory of an index beside its leaves.
+    pub(crate) fn count(&self, bytes: usize) {
+        self.others.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Subtracts memory of an index that is about to be freed.
+    pub(crate) fn uncount(&self, bytes: usize) {
+        self.others.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns the memory of all indexes, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.space.resident_bytes() + self.others.load(Ordering::Relaxed)
+    }
+
+    /// Returns `true` if a leaf, and the page of the system's tables that it may need, keep all
+    /// indexes below a limit.
+    pub(crate) fn has_room(&self, limit: usize) -> bool {
+        self.bytes() + 2 * LEAF_BYTES <= limit
+    }
+
+    /// Returns the next open leaf, in a round through all. Returns `None` if none is open.
+    pub(crate) fn next_open(&self) -> Option<LeafOwner> {
+        let hand = self.hand.load(Ordering::Relaxed);
+        let (leaf, tag) = self.space.next_open(hand).or_else(|| self.space.next_open(0))?;
+        self.hand.store(leaf + 1, Ordering::Relaxed);
+        Some(LeafOwner::from_tag(tag))
+    }
+}

@@ -1,0 +1,467 @@
+//! Addresses of slots, with memory only where slots are open.
+//!
+//! ```text
+//!  span     addresses from the system, without memory at first
+//!  range    2^k leaves of a span: the slots of one owner, at fixed addresses until it is dropped
+//!  group    512 leaves, 2 MiB of addresses: those that one table of the system maps
+//!  leaf     512 slots, a page of memory: all open, or all closed
+//! ```
+//!
+//! A closed slot is all zeroes, as fresh memory is (`closed.rs`). So the memory of a closed leaf is
+//! given back, and a thread that looks at it still finds empty slots. When the last leaf of a group
+//! is closed, the group is mapped anew, which frees the table of the system as well. (A
+//! compare-and-swap that comes too late fails, and may leave a page of zeroes until then.)
+//!
+//! The unsafe code here maps the memory, gives it back, and shows it as slots.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::ops::Range;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::vec::Vec;
+
+use parking_lot::Mutex;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+use crate::base::ids::FRAME_SIZE;
+use crate::base::platform::Platform;
+use crate::base::seeded_bugs::{LEAF_CLOSED_IN_USE, LEAF_VERSION_FORGOTTEN};
+use crate::index::closed::Versions;
+use crate::index::entry::FIRST_VERSION;
+use crate::index::slot::Slot;
+
+/// The number of slots in a leaf, which is a page of memory. Few for shuttle, which plays each
+/// step; it gives no memory back.
+const LEAF: usize = if cfg!(shuttle) { 4 } else { FRAME_SIZE / size_of::<u64>() };
+
+const LEAF_BYTES: usize = LEAF * size_of::<u64>();
+
+/// The number of leaves that one table of the system maps.
+const GROUP: usize = 512;
+
+const GROUP_BYTES: usize = GROUP * LEAF_BYTES;
+
+/// The bytes of addresses of the first span. Each later one has at least as many as all before.
+const MIN_SPAN: usize = 256 << 20;
+
+/// Addresses for slots, shared by its clones and ranges.
+pub struct SlotSpace<P: Platform> {
+    inner: Arc<Inner>,
+    platform: PhantomData<fn() -> P>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    /// The bytes of open leaves, and of the tables of the system that map them.
+    resident: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    spans: Vec<Span>,
+    /// Unused ranges by the binary logarithm of their leaves. All their bytes are zeroes.
+    unused: Vec<Vec<Address>>,
+    /// The tags of the open leaves, by number.
+    open: BTreeMap<usize, u64>,
+}
+
+/// The first byte of a leaf.
+#[derive(Clone, Copy)]
+struct Address(NonNull<u8>);
+
+// SAFETY: an address. What is there are slots, which any thread may use.
+unsafe impl Send for Address {}
+
+impl<P: Platform> SlotSpace<P> {
+    /// Returns a space without any addresses. It takes them from the system as they are wanted.
+    pub fn new() -> Self {
+        let inner = Inner { state: Mutex::default(), resident: AtomicUsize::new(0) };
+        Self { inner: Arc::new(inner), platform: PhantomData }
+    }
+
+    /// Returns a range of at least this number of slots, all closed.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if there are not as many addresses.
+    pub fn reserve(&self, slots: usize) -> io::Result<SlotRange<P>> {
+        let leaves = slots.div_ceil(LEAF).checked_next_power_of_two();
+        let leaves = leaves.filter(|leaves| leaves.checked_mul(LEAF_BYTES).is_some());
+        let leaves = leaves.ok_or(io::ErrorKind::OutOfMemory)?;
+        let first = self.inner.state.lock().take(leaves.ilog2() as usize)?;
+        let owner = Owner { version: FIRST_VERSION };
+        let inner = Arc::clone(&self.inner);
+        Ok(SlotRange {
+            first: first.0.cast(),
+            len: leaves * LEAF,
+            owner: lock_api::Mutex::new(owner),
+            inner,
+        })
+    }
+
+    /// Returns the bytes of memory of all open leaves, and of the tables of the system that map
+    /// them.
+    pub fn resident_bytes(&self) -> usize {
+        // Relaxed: only reports and limits depend on it.
+        self.inner.resident.load(Ordering::Relaxed)
+    }
+
+    /// Returns the first open leaf from a number on, and its tag. The numbers of leaves are those
+    /// of all ranges. Racy.
+    pub fn next_open(&self, number: usize) -> Option<(usize, u64)> {
+        self.inner.first_open(number..usize::MAX)
+    }
+}
+
+impl<P: Platform> Default for SlotSpace<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P: Platform> fmt::Debug for SlotSpace<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "addresses of slots, {} bytes resident", self.resident_bytes())
+    }
+}
+
+impl State {
+    /// Takes an unused range of 2^order leaves, or the first part of a larger one.
+    fn take(&mut self, order: usize) -> io::Result<Address> {
+        if !self.unused.iter().skip(order).any(|ranges| !ranges.is_empty()) {
+            self.add_span(LEAF_BYTES << order)?;
+        }
+        let larger = self.unused.iter().skip(order).position(|ranges| !ranges.is_empty());
+        let larger = order + larger.expect("a span was just added");
+        let first = self.unused[larger].pop().expect("it is not empty");
+        for half in order..larger {
+            // SAFETY: the range has 2^larger leaves, and `half` is less.
+            self.put(half, Address(unsafe { first.0.byte_add(LEAF_BYTES << half) }));
+        }
+        Ok(first)
+    }
+
+    fn put(&mut self, order: usize, first: Address) {
+        if self.unused.len() <= order {
+            self.unused.resize_with(order + 1, Vec::new);
+        }
+        self.unused[order].push(first);
+    }
+
+    /// Takes addresses from the system, `bytes` at least.
+    fn add_span(&mut self, bytes: usize) -> io::Result<()> {
+        let all: usize = self.spans.iter().map(|span| span.bytes).sum();
+        let many = bytes.max(all.next_power_of_two()).max(MIN_SPAN);
+        let span = Span::map(many).or_else(|_| Span::map(bytes.max(GROUP_BYTES)))?;
+        self.put((span.bytes / LEAF_BYTES).ilog2() as usize, Address(span.first()));
+        self.spans.push(span);
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn add_resident(&self, bytes: usize) {
+        // Relaxed: only reports and limits depend on it.
+        self.resident.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn remove_resident(&self, bytes: usize) {
+        self.resident.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes a leaf that is about to be opened.
+    fn enter(&self, leaf: NonNull<u8>, tag: u64) {
+        let mut state = self.state.lock();
+        let (group, _) = group_of(leaf);
+        let is_first = state.open.range(group).next().is_none();
+        state.open.insert(number_of(leaf), tag);
+        self.add_resident(if is_first { 2 } else { 1 } * FRAME_SIZE);
+    }
+
+    /// Gives the memory of a closed leaf back, which no thread opens meanwhile.
+    fn give_back(&self, leaf: NonNull<u8>) {
+        advise_unneeded(leaf);
+        let mut state = self.state.lock();
+        let (group, first) = group_of(leaf);
+        state.open.remove(&number_of(leaf));
+        let is_last = state.open.range(group).next().is_none();
+        if is_last {
+            // Under the lock: no leaf of the group is opened meanwhile.
+            map_anew(first);
+        }
+        self.remove_resident(if is_last { 2 } else { 1 } * FRAME_SIZE);
+    }
+
+    /// Returns the first open leaf of these numbers, and its tag.
+    fn first_open(&self, leaves: Range<usize>) -> Option<(usize, u64)> {
+        self.state.lock().open.range(leaves).next().map(|(&leaf, &tag)| (leaf, tag))
+    }
+}
+
+/// Returns the number of a leaf, which no other leaf of the process has.
+fn number_of(leaf: NonNull<u8>) -> usize {
+    leaf.addr().get() / LEAF_BYTES
+}
+
+/// Returns the numbers of the leaves in the group of a leaf, and the address of the first.
+fn group_of(leaf: NonNull<u8>) -> (Range<usize>, NonNull<u8>) {
+    let within = leaf.addr().get() % GROUP_BYTES;
+    // SAFETY: a span begins and ends with a group, so this stays in it.
+    let first = unsafe { leaf.byte_sub(within) };
+    (number_of(first)..number_of(first) + GROUP, first)
+}
+
+/// Slots at fixed addresses. Each leaf of 512 slots is closed at first.
+///
+/// ```
+/// use folio_frames::{Arena, Order, SlotSpace, UserSpace};
+///
+/// let arena = Arena::<UserSpace>::new(2 << 20, &[])?;
+/// let zone = arena.zone();
+/// let space = SlotSpace::<UserSpace>::new();
+/// let range = space.reserve(1 << 20)?;
+/// let slot = range.get(700).unwrap();
+///
+/// // A closed leaf has no memory, and takes no folio.
+/// assert_eq!(space.resident_bytes(), 0);
+/// let folio = slot.install(zone.alloc_frozen(Order::ZERO)?).unwrap_err();
+///
+/// // Slot 700 lies in leaf 1.
+/// range.lock().open(1, 0);
+/// slot.install(folio).unwrap().publish();
+/// assert!(!range.lock().close(1));
+///
+/// drop(slot.try_lock(zone).unwrap().remove());
+/// assert!(range.lock().close(1));
+/// assert_eq!(space.resident_bytes(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SlotRange<P: Platform> {
+    /// **Invariant:** `len` slots of a span of `inner`, which no other range has.
+    first: NonNull<Slot<P>>,
+    len: usize,
+    owner: lock_api::Mutex<P::Lock, Owner>,
+    inner: Arc<Inner>,
+}
+
+/// **Invariant:** while it is not locked, a leaf has open slots only, or closed ones only.
+struct Owner {
+    /// The version at which slots open.
+    version: u32,
+}
+
+// SAFETY: a shared slice of slots, which any thread may use.
+unsafe impl<P: Platform> Send for SlotRange<P> {}
+// SAFETY: as above.
+unsafe impl<P: Platform> Sync for SlotRange<P> {}
+
+impl<P: Platform> SlotRange<P> {
+    /// The number of slots in a leaf.
+    pub const LEAF: usize = LEAF;
+
+    /// Returns the number of slots.
+    #[expect(clippy::len_without_is_empty, reason = "a range has slots")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns a slot, or `None` if the range has fewer.
+    #[inline(always)]
+    pub fn get(&self, slot: usize) -> Option<&Slot<P>> {
+        if slot >= self.len {
+            return None;
+        }
+        // SAFETY: the invariant of `first`.
+        let slot = unsafe { self.first.add(slot) };
+        // SAFETY: as above. Slots are atomics, and any bytes are one.
+        Some(unsafe { slot.as_ref() })
+    }
+
+    /// Returns the first open leaf of those in `leaves`. Racy.
+    pub fn next_open(&self, leaves: Range<usize>) -> Option<usize> {
+        let first = number_of(self.first.cast());
+        let end = self.len / LEAF;
+        let found =
+            self.inner.first_open(first + leaves.start.min(end)..first + leaves.end.min(end));
+        found.map(|(leaf, _)| leaf - first)
+    }
+
+    /// Takes the right to open and close leaves.
+    pub fn lock(&self) -> LockedLeaves<'_, P> {
+        LockedLeaves { range: self, owner: self.owner.lock() }
+    }
+
+    fn leaf(&self, leaf: usize) -> &[Slot<P>; LEAF] {
+        assert!(leaf < self.len / LEAF, "leaf {leaf} of {}", self.len / LEAF);
+        // SAFETY: the invariant of `first`.
+        let slots = unsafe { self.first.add(leaf * LEAF) }.cast::<[Slot<P>; LEAF]>();
+        // SAFETY: as above. Slots are atomics, and any bytes are one.
+        unsafe { slots.as_ref() }
+    }
+
+    fn address(&self, leaf: usize) -> NonNull<u8> {
+        NonNull::from(self.leaf(leaf)).cast()
+    }
+}
+
+impl<P: Platform> Drop for SlotRange<P> {
+    fn drop(&mut self) {
+        // What is left is empty, or holds references that are lost.
+        while let Some(leaf) = self.next_open(0..usize::MAX) {
+            let slots = self.address(leaf).cast::<[Slot<P>; LEAF]>();
+            // SAFETY: the slots of a leaf, and no other thread has the range any more.
+            unsafe { &mut *slots.as_ptr() }.iter_mut().for_each(Slot::clear);
+            self.inner.give_back(self.address(leaf));
+        }
+        let order = (self.len / LEAF).ilog2() as usize;
+        self.inner.state.lock().put(order, Address(self.first.cast()));
+    }
+}
+
+/// The right to open and close the leaves of a range.
+pub struct LockedLeaves<'r, P: Platform> {
+    range: &'r SlotRange<P>,
+    owner: lock_api::MutexGuard<'r, P::Lock, Owner>,
+}
+
+impl<P: Platform> LockedLeaves<'_, P> {
+    /// Returns `true` if a leaf is open.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the range has no such leaf. So do the other methods.
+    pub fn is_open(&self, leaf: usize) -> bool {
+        !self.range.leaf(leaf)[0].is_closed()
+    }
+
+    /// Opens a leaf if it is closed: its slots are empty then. [`SlotSpace::next_open`] returns the
+    /// tag.
+    pub fn open(&mut self, leaf: usize, tag: u64) {
+        if !self.is_open(leaf) {
+            self.range.inner.enter(self.range.address(leaf), tag);
+            let version = if LEAF_VERSION_FORGOTTEN { FIRST_VERSION } else { self.owner.version };
+            self.range.leaf(leaf).iter().for_each(|slot| slot.open(version));
+        }
+    }
+
+    /// Closes a leaf if it is open and all its slots are empty, and gives its memory back. Returns
+    /// `true` if it is closed now.
+    ///
+    /// A leaf stays open if the page lock of one of its slots was released 2^25 times more often
+    /// than that of another.
+    pub fn close(&mut self, leaf: usize) -> bool {
+        let slots = self.range.leaf(leaf);
+        if !self.is_open(leaf) {
+            return true;
+        }
+        if !slots.iter().all(Slot::is_empty) {
+            return false;
+        }
+        let (mut closed, mut versions) = ([0; LEAF], Versions::new(self.owner.version));
+        let mut count = 0;
+        while count < LEAF {
+            let version = slots[count].close();
+            let version = version.or(LEAF_CLOSED_IN_USE.then_some(FIRST_VERSION));
+            let Some(version) = version else { break };
+            versions.add(version);
+            closed[count] = version;
+            count += 1;
+        }
+        let Some(base) = versions.next_base().filter(|_| count == LEAF) else {
+            slots.iter().zip(&closed[..count]).for_each(|(slot, &version)| slot.open(version));
+            return false;
+        };
+        self.owner.version = base;
+        self.range.inner.give_back(self.range.address(leaf));
+        true
+    }
+}
+
+/// Addresses from the system, a whole number of groups. Dropping it unmaps them.
+struct Span {
+    mapping: Address,
+    mapped: usize,
+    bytes: usize,
+}
+
+impl Span {
+    /// Reserves `bytes` bytes of addresses.
+    fn map(bytes: usize) -> io::Result<Self> {
+        let mapped = bytes.checked_add(GROUP_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: a new mapping at no fixed address touches nothing that exists.
+        let mapping =
+            unsafe { mmap_anonymous(core::ptr::null_mut(), mapped, PROTECTION, FLAGS) }?.cast();
+        let mapping = Address(NonNull::new(mapping).expect("a mapping is not at 0"));
+        let span = Self { mapping, mapped, bytes };
+        forbid_huge_pages(span.first(), bytes);
+        Ok(span)
+    }
+
+    fn first(&self) -> NonNull<u8> {
+        let first = self.mapping.0.addr().get().next_multiple_of(GROUP_BYTES);
+        // SAFETY: the mapping has a group more than `bytes`.
+        unsafe { self.mapping.0.byte_add(first - self.mapping.0.addr().get()) }
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        // SAFETY: this is its own mapping, and all ranges of it are gone.
+        let unmapped = unsafe { munmap(self.mapping.0.as_ptr().cast(), self.mapped) };
+        debug_assert!(unmapped.is_ok(), "munmap of slots: {unmapped:?}");
+    }
+}
+
+const PROTECTION: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
+const FLAGS: MapFlags = MapFlags::PRIVATE.union(MapFlags::NORESERVE);
+
+/// Keeps the system from making 512 leaves resident for one. If it refuses, they may be.
+fn forbid_huge_pages(first: NonNull<u8>, bytes: usize) {
+    // SAFETY: the advice changes no contents.
+    let _ = unsafe { madvise(first.as_ptr().cast(), bytes, Advice::LinuxNoHugepage) };
+}
+
+/// Gives back the memory of a leaf, which is all zeroes. If the system refuses, it stays.
+fn advise_unneeded(leaf: NonNull<u8>) {
+    // SAFETY: within a span. Its slots are closed and stay so while the caller has the right to
+    // open them: all bytes are zeroes before and after, so no thread can notice.
+    #[cfg(not(shuttle))]
+    let _ = unsafe { madvise(leaf.as_ptr().cast(), LEAF_BYTES, Advice::LinuxDontNeed) };
+    // For the seeded bugs: what was in it is lost.
+    #[cfg(shuttle)]
+    // SAFETY: as above.
+    unsafe {
+        leaf.write_bytes(0, LEAF_BYTES);
+    }
+}
+
+/// Maps a group anew, of which all leaves are closed. If the system refuses, it keeps its table.
+#[cfg_attr(shuttle, expect(unused_variables, reason = "its groups are smaller than a table"))]
+fn map_anew(group: NonNull<u8>) {
+    #[cfg(not(shuttle))]
+    {
+        let (address, fixed) = (group.as_ptr().cast(), FLAGS.union(MapFlags::FIXED));
+        // SAFETY: within a span. All bytes are zeroes before and after, and no thread changes them.
+        // The system puts the new mapping in place of the old one in one step.
+        let mapped = unsafe { mmap_anonymous(address, GROUP_BYTES, PROTECTION, fixed) };
+        if mapped.is_ok() {
+            forbid_huge_pages(group, GROUP_BYTES);
+        }
+    }
+}
+
+impl<P: Platform> fmt::Debug for SlotRange<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} slots", self.len)
+    }
+}
+
+impl<P: Platform> fmt::Debug for LockedLeaves<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the leaves of {:?}", self.range)
+    }
+}
