@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// Adds one entry whose frame and number are the same, in the batch of a thread.
+    /// Adds one entry, of a frame and the same number, to the batch of a thread.
     fn add(batches: &Batches, thread: usize, n: u32) -> Added {
         batches.add_as(thread, [(n, u64::from(n))].into_iter())
     }

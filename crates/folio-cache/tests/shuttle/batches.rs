@@ -60,8 +60,8 @@ fn miss(file: &File, pages: Range<u8>) {
     }
 }
 
-/// Threads that miss, and a thread that reclaims. They end with entries in their batches. The policy
-/// is informed of each miss once.
+/// Threads that miss, and a thread that reclaims. They end with entries in their batches. The
+/// policy is informed of each miss once.
 fn misses_against_reclaim(search: Search, pages: &'static [Range<u8>]) {
     explore("misses against reclaim", search, move || {
         let policy = Noting::default();
