@@ -17,7 +17,8 @@ use crate::step::Failure;
 use crate::tree;
 
 /// The published crates with a library.
-const CRATES: [&str; 4] = ["folio-ref", "folio-frames", "folio-uring", "folio-cache"];
+const CRATES: [&str; 5] =
+    ["folio-ref", "folio-frames", "folio-uring", "folio-cache", "folio-object-store"];
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let save = match arguments {

@@ -7,8 +7,15 @@ use crate::step::{self, Failure, cargo};
 use crate::tree;
 
 /// The published crates, from the bottom up. folio needs folio-bench for `folio bench`.
-const CRATES: [&str; 6] =
-    ["folio-ref", "folio-frames", "folio-uring", "folio-cache", "folio-bench", "folio"];
+const CRATES: [&str; 7] = [
+    "folio-ref",
+    "folio-frames",
+    "folio-uring",
+    "folio-cache",
+    "folio-object-store",
+    "folio-bench",
+    "folio",
+];
 
 /// Keys that each published crate has, of its own or from the workspace.
 const KEYS: [&str; 8] = [

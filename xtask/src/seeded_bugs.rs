@@ -24,6 +24,8 @@ enum Check {
     Frames,
     /// The tests of the cache.
     Cache,
+    /// The crash tests of the cache.
+    Crash,
     /// The frames and the cache under shuttle's schedules.
     Shuttle,
     /// The torture run on this checkout.
@@ -31,13 +33,15 @@ enum Check {
 }
 
 impl Check {
-    const ALL: [Self; 5] = [Self::Word, Self::Frames, Self::Cache, Self::Shuttle, Self::Torture];
+    const ALL: [Self; 6] =
+        [Self::Word, Self::Frames, Self::Cache, Self::Crash, Self::Shuttle, Self::Torture];
 
     fn name(self) -> &'static str {
         match self {
             Self::Word => "word",
             Self::Frames => "frames",
             Self::Cache => "cache",
+            Self::Crash => "crash",
             Self::Shuttle => "shuttle",
             Self::Torture => "torture",
         }
@@ -53,6 +57,10 @@ impl Check {
             Self::Cache => {
                 ("test --release -p folio-cache --no-run", "test --release -p folio-cache")
             }
+            Self::Crash => (
+                "test --release -p folio-cache --test crash --no-run",
+                "test --release -p folio-cache --test crash",
+            ),
             Self::Shuttle => (
                 "test --release -p folio-frames -p folio-cache --test shuttle --no-run",
                 "test --release -p folio-frames -p folio-cache --test shuttle --no-fail-fast",
@@ -72,7 +80,7 @@ struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-const BUGS: [Bug; 24] = [
+const BUGS: [Bug; 36] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -169,6 +177,36 @@ const BUGS: [Bug; 24] = [
         caught_by: &[Check::Shuttle, Check::Cache],
     },
     Bug {
+        name: "one-waiter-woken",
+        breaks: "a store that wakes a request wakes one of its waiters only",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "missed-poll-ignored",
+        breaks: "a poll that met another one is not made up for",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "last-waiter-leaves",
+        breaks: "a request goes on without a waiter, if a driver has it",
+        caught_by: &[Check::Cache],
+    },
+    Bug {
+        name: "driver-leaves-silently",
+        breaks: "a driver that is dropped does not wake the waiters",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "permit-not-passed-on",
+        breaks: "a permit that comes back is not granted to the next in the queue",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "stale-publish",
+        breaks: "an answer is published though its object was invalidated meanwhile",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
         name: "length-before-pages",
         breaks: "writeback loads the length before it pins the pages: appended bytes are lost",
         caught_by: &[Check::Cache, Check::Shuttle],
@@ -176,18 +214,44 @@ const BUGS: [Bug; 24] = [
     Bug {
         name: "appends-out-of-order",
         breaks: "appended pages are written in any order, so a kill leaves a hole",
-        caught_by: &[Check::Cache, Check::Shuttle],
+        caught_by: &[Check::Crash, Check::Cache, Check::Shuttle],
     },
     Bug {
         name: "failed-sync-forgets",
         breaks: "what a failed sync covers is not written again, and the next sync succeeds",
-        caught_by: &[Check::Cache, Check::Shuttle],
+        caught_by: &[Check::Crash, Check::Cache, Check::Shuttle],
     },
     Bug {
         name: "batch-freed-before-read",
         breaks: "a batch of new pages counts as taken before it is read",
         caught_by: &[Check::Shuttle],
     },
+    Bug {
+        name: "clean-before-written",
+        breaks: "pages count as clean before they are written: a sync beside that returns early",
+        caught_by: &[Check::Crash],
+    },
+    Bug {
+        name: "older-sync-shared",
+        breaks: "a sync shares one that began before its bytes were written",
+        caught_by: &[Check::Crash],
+    },
+    Bug {
+        name: "last-page-whole",
+        breaks: "the last page is written whole, so the file is longer than its bytes",
+        caught_by: &[Check::Crash],
+    },
+    Bug {
+        name: "truncated-tail-kept",
+        breaks: "bytes past the end of a truncated page stay, and return with a longer file",
+        caught_by: &[Check::Crash],
+    },
+    Bug {
+        name: "drop-without-write",
+        breaks: "the last drop of a file writes nothing",
+        caught_by: &[Check::Crash],
+    },
+    Bug { name: "flusher-idle", breaks: "the flusher writes nothing", caught_by: &[Check::Crash] },
     Bug {
         name: "metadata-zeroed",
         breaks: "R7: metadata is zeroed when a block goes offline",

@@ -44,7 +44,8 @@
 //!   So a page that many threads miss is read once.
 //! - A handle is an immutable snapshot. A folio that leaves the index while it is pinned belongs to
 //!   its handles alone. Their memory is unmapped after the last of them is dropped.
-//! - Pages of a file stay cached for as long as the file is open somewhere.
+//! - Pages of a file stay cached for as long as the file is open somewhere; those of a distant
+//!   store also after that.
 //! - A writer that finds a page pinned writes to a copy and switches the slot. Otherwise it freezes
 //!   the page and writes in place.
 //!
@@ -59,6 +60,7 @@
 //! | [`File::read_at_async`] and others, [`ByteStream`] | futures and a stream, for any executor |
 //! | [`File::read_many`] | many reads by one call |
 //! | [`Backing`], [`LocalFile`], [`testing::Memory`] | sources of bytes |
+//! | [`AsyncBacking`], [`Cache::open_async`], [`testing::Distant`] | stores that answer late |
 //! | [`policy`] | the eviction policies |
 //! | [`CacheStats`] | counters |
 //! | [`Cache::frames`] | migration, offline memory, compaction |
@@ -173,6 +175,7 @@
 //!
 //! - `metrics`: [`Cache::record_metrics`](Cache) hands the counters to the crate `metrics`.
 //! - `hits`: [`CacheStats::hits`] counts hits, for about 1 ns each.
+//! - `tokio`: a `tokio::runtime::Handle` is a spawner ([`CacheBuilder::spawner`]).
 //! - `track`: an error for lack of memory names the lines of code that pin pages.
 //! - `checks`: checks every rule in release builds too. Debug builds always do.
 //!
@@ -207,11 +210,16 @@ pub use api::range::RangeHandle;
 pub use api::read_many::Read;
 pub use api::stream::ByteStream;
 pub use backing::error::raw_os_error;
+pub use backing::remote::{
+    AsyncBacking, BoxFuture, FillBuffer, FillRequest, Key, OnChange, Preferences, Priority,
+    RemoteVersion, Spawn, Validator,
+};
 pub use backing::{Backing, Durable, FileId, Fill, LocalFile, Version};
 pub use bytes::{Buf, Bytes};
 pub use folio_frames as frames;
 pub use folio_ref as word;
 pub use folio_ref::{DefaultScheme, Scheme, schemes};
+pub use policy::Advice;
 pub use state::handle::PageHandle;
 pub use state::stats::CacheStats;
 pub use state::units::CACHED;

@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut};
+use std::io::{self, BufRead, BufReader, IoSlice};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,9 +12,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use common::{StopOnDrop, assert_nothing_leaked};
+use common::{StopOnDrop, assert_nothing_leaked, by_memory};
 use folio_cache::testing::{Call, Fault, Memory};
-use folio_cache::{Backing, Cache, Durable, FileId, OpenOptions, Version};
+use folio_cache::{Backing, Cache, OpenOptions};
 
 const PAGE: u64 = 4096;
 const HEADER: usize = 64;
@@ -33,21 +33,7 @@ impl Watched {
 }
 
 impl Backing for Watched {
-    fn file_id(&self) -> FileId {
-        self.memory.file_id()
-    }
-
-    fn version(&self) -> io::Result<Version> {
-        self.memory.version()
-    }
-
-    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.memory.fill(offset, buffers)
-    }
-
-    fn is_writable(&self) -> bool {
-        true
-    }
+    by_memory!(file_id, version, fill, is_writable, set_len, sync);
 
     fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
         self.memory.write(offset, buffers)?;
@@ -56,14 +42,6 @@ impl Backing for Watched {
         // Others come between.
         thread::sleep(Duration::from_micros(200));
         Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.memory.set_len(len)
-    }
-
-    fn sync(&self, what: Durable) -> io::Result<()> {
-        self.memory.sync(what)
     }
 }
 

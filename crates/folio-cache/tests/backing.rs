@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{ErrorKind, IoSliceMut};
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::sync::Arc;
 use std::thread;
 
@@ -33,6 +33,38 @@ fn memory_reads_like_a_file() {
     assert_eq!(file.read_at(&mut buf, 8).unwrap(), 2);
     drop((file, other));
     assert_nothing_leaked(&cache);
+}
+
+/// A backing with the three methods that it must have.
+#[derive(Debug)]
+struct Least;
+
+impl Backing for Least {
+    fn file_id(&self) -> FileId {
+        FileId { space: "least", volume: 0, object: 0 }
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        Ok(Version { len: 3, change_token: [0; 4] })
+    }
+
+    fn fill(&self, _: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        buffers[0][..3].fill(1);
+        Ok(3)
+    }
+}
+
+#[test]
+fn other_methods_of_a_backing_have_cautious_defaults() {
+    assert!(!Least.fills_together() && !Least.is_writable() && !Least.is_unlinked());
+    assert!(Least.as_fd().is_none());
+    let refused = [Least.write(0, &[]), Least.set_len(0), Least.punch(0, 1)];
+    for result in refused {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    }
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open_backing(Arc::new(Least)).unwrap();
+    assert_eq!(file.bytes(0, 9).unwrap(), [1; 3][..]);
 }
 
 #[test]

@@ -117,6 +117,23 @@ fn a_memory_file_is_written() {
 }
 
 /// The pages stay for as long as any open of the cache has the file, and its clones.
+/// The other open may be of a process that has a descriptor, or that gives it a name again.
+#[test]
+fn a_close_beside_another_open_writes_a_file_without_a_name() {
+    let cache = cache();
+    let memory = Arc::new(Memory::new(b""));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    let other = cache.open_backing(memory.clone()).unwrap();
+    memory.set_unlinked(true);
+    file.write_at(b"bytes", 0).unwrap();
+    file.close().unwrap();
+    assert_eq!(memory.contents(), b"bytes");
+    other.write_at(b"dropped", 0).unwrap();
+    other.close().unwrap();
+    assert_eq!(memory.contents(), b"bytes");
+    assert_nothing_leaked(&cache);
+}
+
 #[test]
 fn another_open_keeps_the_pages_of_an_unlinked_file() {
     let cache = cache();

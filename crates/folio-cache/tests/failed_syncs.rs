@@ -3,13 +3,13 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::assert_nothing_leaked;
+use common::{assert_nothing_leaked, by_memory};
 use folio_cache::testing::Memory;
-use folio_cache::{Backing, Cache, Durable, File, FileId, Version};
+use folio_cache::{Backing, Cache, Durable, File};
 use parking_lot::Mutex;
 
 const EIO: i32 = 5;
@@ -42,21 +42,7 @@ impl Forgetful {
 }
 
 impl Backing for Forgetful {
-    fn file_id(&self) -> FileId {
-        self.memory.file_id()
-    }
-
-    fn version(&self) -> io::Result<Version> {
-        self.memory.version()
-    }
-
-    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.memory.fill(offset, buffers)
-    }
-
-    fn is_writable(&self) -> bool {
-        true
-    }
+    by_memory!(file_id, version, fill, is_writable);
 
     fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
         let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use common::assert_nothing_leaked;
+use common::{assert_nothing_leaked, by_memory};
 use folio_cache::testing::{Call, Fault, Memory};
-use folio_cache::{Backing, CACHED, Cache, FileId, Version};
+use folio_cache::{Backing, CACHED, Cache};
 use parking_lot::{Condvar, Mutex};
 
 const PAGE: u64 = 4096;
@@ -50,13 +50,7 @@ impl std::fmt::Debug for Ruled {
 }
 
 impl Backing for Ruled {
-    fn file_id(&self) -> FileId {
-        self.memory.file_id()
-    }
-
-    fn version(&self) -> io::Result<Version> {
-        self.memory.version()
-    }
+    by_memory!(file_id, version);
 
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();

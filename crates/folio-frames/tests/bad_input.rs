@@ -11,8 +11,8 @@ use std::sync::Mutex;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    BLOCK_ORDER, FolioRefs, FrozenFolio, MigrateError, MigrateType, OfflineError, Order, Owner,
-    Pfn, PfnRange, Slot, UserSpace, Zone, migrate, put_all,
+    BLOCK_ORDER, FolioRefs, FrozenFolio, Level, MigrateError, MigrateType, OfflineError, Order,
+    Owner, Pfn, PfnRange, Slot, UserSpace, Watermarks, Zone, migrate, put_all,
 };
 use folio_ref::DefaultScheme;
 
@@ -376,6 +376,29 @@ fn shrinking_removes_whole_blocks_and_growing_adds_them() {
     );
     all.into_iter().for_each(FrozenFolio::free);
     arena.grow_to(6);
+    assert_all_free(zone);
+}
+
+/// An allocation on another CPU finds the frames by that count.
+#[test]
+fn a_batch_of_frees_counts_what_the_lists_hold() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let watermarks = |frames| Watermarks { min: frames, low: frames, high: frames };
+    let mut all: Vec<_> = std::iter::from_fn(|| zone.alloc(Order::ZERO, OURS, 0).ok()).collect();
+    assert_eq!(all.len(), 512);
+    for n in [1, 20, 64] {
+        put_all(all.drain(..n as usize));
+        // Without a lock and a drain, which would count again.
+        zone.set_watermarks(watermarks(n));
+        assert_eq!(zone.level(), Level::Enough, "{n} frames were freed: {zone:?}");
+        zone.set_watermarks(watermarks(n + 1));
+        assert_eq!(zone.level(), Level::BelowMin, "{n} frames were freed: {zone:?}");
+        all.extend(std::iter::from_fn(|| zone.alloc(Order::ZERO, OURS, 0).ok()));
+        assert_eq!(all.len(), 512);
+    }
+    zone.set_watermarks(watermarks(0));
+    put_all(all);
     assert_all_free(zone);
 }
 

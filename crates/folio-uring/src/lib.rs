@@ -6,15 +6,17 @@
 //! its completion.
 //!
 //! Beside it stand [`begin_writeback`], a call that lends nothing, and [`Process`], by which a ring
-//! notices that it is used after a fork.
+//! notices that it is used after a fork. [`in_child`] runs a test after one.
 //!
 //! Not provided on purpose: writes, registered files, and requests that outlive their call.
 
 mod begin;
+mod child;
 mod process;
 mod ring;
 
 pub use begin::begin_writeback;
+pub use child::{ChildEnd, in_child};
 pub use process::Process;
 pub use ring::{Request, Ring};
 

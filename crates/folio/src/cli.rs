@@ -20,10 +20,22 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Read a directory through the cache and compare every byte, while other threads reclaim,
-    /// migrate and offline the frames
+    /// migrate and offline the frames, fork, and kill processes that write
     Torture(Torture),
     /// Run one benchmark, or all of them
     Bench(Bench),
+    /// Write files until it is killed, as a child of torture
+    #[command(hide = true)]
+    Killed(Killed),
+}
+
+#[derive(Args)]
+pub(crate) struct Killed {
+    /// Directory for the files
+    pub(crate) dir: PathBuf,
+    /// Seed of all random choices
+    #[arg(long)]
+    pub(crate) seed: u64,
 }
 
 #[derive(Args)]

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         cli::Command::Torture(options) => torture::run(&options, &STOP),
         cli::Command::Bench(options) => bench::run(&options, &STOP),
+        cli::Command::Killed(options) => torture::killer::child(&options),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

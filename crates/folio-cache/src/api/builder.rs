@@ -7,28 +7,37 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
 
 use crossbeam_utils::CachePadded;
+use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 use folio_uring::Process;
 
 use crate::api::cache::Cache;
 use crate::backing::error::error;
+use crate::backing::remote::Spawn;
 use crate::memory::capacity;
 use crate::memory::limits;
 use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
+use crate::read::request::IN_FLIGHT_SHARE;
 use crate::rt::batches::Batches;
+use crate::rt::drive::Drive;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
+use crate::rt::permits::Permits;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::Arena;
+use crate::state::kept::Kept;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Chooser, Shared};
 use crate::state::shown::Shown;
 use crate::state::stats::Counters;
+
+/// The default of [`CacheBuilder::requests`].
+const REQUESTS: usize = 1024;
 
 type MakePolicy = Box<dyn FnOnce(u32) -> Box<dyn Policy>>;
 
@@ -76,6 +85,8 @@ pub struct CacheBuilder<S: Scheme = DefaultScheme> {
     max_capacity: Option<usize>,
     policy: Option<MakePolicy>,
     io_threads: Option<usize>,
+    requests: usize,
+    spawner: Option<Box<dyn Spawn>>,
     huge_pages: bool,
     scrub: bool,
     name: String,
@@ -109,6 +120,8 @@ impl<S: Scheme> CacheBuilder<S> {
             max_capacity: None,
             policy: None,
             io_threads: None,
+            requests: REQUESTS,
+            spawner: None,
             huge_pages: true,
             scrub: false,
             name: "folio".to_owned(),
@@ -147,6 +160,28 @@ impl<S: Scheme> CacheBuilder<S> {
     /// The default is 16. See [`Cache::set_io_threads`].
     pub fn io_threads(mut self, threads: usize) -> Self {
         self.io_threads = Some(threads);
+        self
+    }
+
+    /// Sets what runs requests to distant stores that no reader waits for, such as those of
+    /// [`File::prefetch`](crate::File::prefetch), and those of readers that block. A store that
+    /// needs a runtime is then polled in that runtime only, by blocking readers too. With the
+    /// feature `tokio`, a `tokio::runtime::Handle` is a spawner.
+    ///
+    /// Without a spawner, a thread of the cache drives what no reader waits for, and a reader that
+    /// blocks polls its own requests.
+    pub fn spawner(mut self, spawner: impl Spawn) -> Self {
+        self.spawner = Some(Box::new(spawner));
+        self
+    }
+
+    /// Sets the maximum number of requests in flight to all distant stores. 0 counts as 1.
+    ///
+    /// The default is 1024. Those that wait for their turn go by their
+    /// [`Priority`](crate::Priority). A backing has a limit of its own
+    /// ([`Preferences::in_flight`](crate::Preferences::in_flight)).
+    pub fn requests(mut self, requests: usize) -> Self {
+        self.requests = requests;
         self
     }
 
@@ -208,7 +243,7 @@ impl<S: Scheme> CacheBuilder<S> {
             None => Box::new(HotCold::new(frames)),
         };
         policy.resize(set_watermarks(arena.zone(), frames));
-        let name = self.name;
+        let (name, requests) = (self.name, self.requests);
         let (arrivals, taker) = Batches::new();
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
@@ -230,6 +265,10 @@ impl<S: Scheme> CacheBuilder<S> {
             flusher: Worker::new(const { &Shared::FLUSHER }, &name, Weak::clone(me)),
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, &name, Weak::clone(me)),
             io_pool: IoPool::new(&name),
+            remote_permits: Permits::new(requests, first / FRAME_SIZE / IN_FLIGHT_SHARE),
+            drive: Drive::new(&name),
+            spawner: self.spawner,
+            kept: Kept::default(),
             capacity: Capacity::new(most),
             process: Process::current(),
             name: name.into(),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
@@ -16,6 +17,9 @@ use crate::state::stats::CacheStats;
 use crate::state::units::CACHED;
 use crate::writeback::dirty_pages;
 use crate::writeback::sync;
+
+/// The time that [`Cache::quiesce`] waits for requests to distant stores.
+const DISTANT_QUIESCE: Duration = Duration::from_secs(1);
 
 /// Files cached in a fixed amount of memory. A clone is another handle on the same cache.
 ///
@@ -38,7 +42,6 @@ use crate::writeback::sync;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
 pub struct Cache<S: Scheme = DefaultScheme> {
     pub(crate) shared: Arc<Shared<S>>,
 }
@@ -82,7 +85,8 @@ impl<S: Scheme> Cache<S> {
     /// Waits until no page is being read ahead, or written by the flusher. Requests of a reader
     /// that was just dropped continue for a while, and keep its file open. Does not wait for
     /// requests that do not end, but for slow ones: beside files in use it may take long. See
-    /// [`File::quiesce`] for one file.
+    /// [`File::quiesce`] for one file. Waits at most a second for requests to distant stores, and
+    /// does not know of those that a spawner drives.
     pub fn quiesce(&self) {
         if self.shared.is_inherited() {
             return;
@@ -91,6 +95,7 @@ impl<S: Scheme> Cache<S> {
         self.shared.flusher.quiesce();
         self.shared.flush_pool.quiesce(|time| self.shared.requests.longer_than(time));
         self.shared.reclaimer.quiesce();
+        self.shared.drive.quiesce(DISTANT_QUIESCE);
     }
 
     /// Sets the maximum number of background I/O threads for one file. 0 disables all threads of
@@ -109,7 +114,7 @@ impl<S: Scheme> Cache<S> {
     /// With 0, a reader reads its own pages, a future reads when it is polled, and a miss that
     /// finds no free page evicts some. Dirty pages are written by syncs and flushes, by the last
     /// close, and by writers past a quarter of the capacity. Existing threads end after their
-    /// current work.
+    /// current work. Nothing is prefetched from distant stores unless there is a spawner.
     pub fn set_io_threads(&self, threads: usize) {
         if self.shared.is_inherited() {
             return;
@@ -118,6 +123,7 @@ impl<S: Scheme> Cache<S> {
         self.shared.flusher.set_may_start(threads > 0);
         self.shared.flush_pool.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
+        self.shared.drive.set_may_start(threads > 0);
         if threads > 0 && dirty_pages::count(&self.shared) > 0 {
             // There was no flusher when they became dirty.
             self.shared.flusher.notify_soon();
@@ -189,16 +195,25 @@ impl<S: Scheme> fmt::Debug for Cache<S> {
     }
 }
 
+impl<S: Scheme> Clone for Cache<S> {
+    fn clone(&self) -> Self {
+        self.shared.kept.cloned();
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
 impl<S: Scheme> Drop for Cache<S> {
     fn drop(&mut self) {
-        self.shared.leak_if_inherited();
+        if self.shared.leak_if_inherited() {
+            return;
+        }
+        self.shared.kept.dropped(|| self.shared.registry.all());
     }
 }
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
     use std::thread;
-    use std::time::Duration;
 
     use folio_frames::Owner;
 

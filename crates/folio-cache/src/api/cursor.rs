@@ -123,11 +123,12 @@ impl<S: Scheme> Seek for FileCursor<S> {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` if the position would be negative or overflow. It stays then.
+    /// Returns `InvalidInput` if the position would be negative or overflow, and the error of the
+    /// store if it is asked for the length of a distant object. It stays then.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let position = match to {
             SeekFrom::Start(offset) => Some(offset),
-            SeekFrom::End(offset) => self.file.len().checked_add_signed(offset),
+            SeekFrom::End(offset) => self.file.len_or_error()?.checked_add_signed(offset),
             SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
         };
         let invalid = || error(ErrorKind::InvalidInput, format!("seek to {to:?} is out of range"));

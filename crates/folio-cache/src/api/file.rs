@@ -9,8 +9,12 @@ use folio_ref::{DefaultScheme, Scheme};
 use crate::api::open::Opened;
 use crate::api::open::open_mapping;
 use crate::backing::Backing;
-use crate::length::refresh;
+use crate::backing::remote::Priority;
+use crate::length::{refresh, version};
+use crate::policy::Advice;
 use crate::read::copy;
+use crate::read::request::How;
+use crate::rt::block_on::block_on;
 use crate::state::handle::PageHandle;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -47,6 +51,8 @@ use crate::state::shared::Shared;
 pub struct File<S: Scheme = DefaultScheme> {
     pub(crate) mapping: Arc<Mapping<S>>,
     pub(crate) opened: Arc<Opened<S>>,
+    pub(crate) advice: Advice,
+    pub(crate) priority: Priority,
 }
 
 impl<S: Scheme> File<S> {
@@ -56,7 +62,8 @@ impl<S: Scheme> File<S> {
         appends: bool,
     ) -> io::Result<Self> {
         let mapping = open_mapping(shared, Arc::clone(&backing))?;
-        Ok(Self { opened: Arc::new(Opened::new(&mapping, backing, appends)), mapping })
+        let opened = Arc::new(Opened::new(&mapping, backing, appends));
+        Ok(Self { opened, mapping, advice: Advice::Normal, priority: Priority::Normal })
     }
 
     /// Reads into `buf` from `offset` on. Returns the number of bytes read: 0 at or past the end of
@@ -74,7 +81,26 @@ impl<S: Scheme> File<S> {
     #[inline]
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let read = copy::read_optimistic(&self.mapping, offset, buf);
-        if read { Ok(buf.len()) } else { copy::read_pages(&self.mapping, offset, buf) }
+        if read { Ok(buf.len()) } else { self.read_pages(offset, buf) }
+    }
+
+    /// Reads what is not one page that is cached.
+    #[inline(never)]
+    fn read_pages(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if self.is_distant() {
+            return block_on(self.read_at_distant(buf, offset, self.blocking()));
+        }
+        copy::read_pages(&self.mapping, offset, buf)
+    }
+
+    /// Returns how the reads of this file request pages.
+    pub(crate) fn how(&self) -> How {
+        How { priority: self.priority, advice: self.advice, ..How::default() }
+    }
+
+    /// Returns how the reads of this file that block request pages.
+    pub(crate) fn blocking(&self) -> How {
+        How { blocks: true, ..self.how() }
     }
 
     /// Reads from `offset` on until `buf` is full.
@@ -95,7 +121,7 @@ impl<S: Scheme> File<S> {
         while done < wanted {
             match self.read_at(&mut buf[done..], offset.saturating_add(done as u64))? {
                 0 => {
-                    let end = self.len();
+                    let end = self.mapping.len();
                     return Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
                         format!("the file ends at {end}, {wanted} bytes at {offset} were wanted"),
@@ -125,12 +151,22 @@ impl<S: Scheme> File<S> {
     pub fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
         let page = match copy::whole_page(&self.mapping, offset) {
             Some(page) => page,
-            None => match copy::page(&self.mapping, offset)? {
+            None => match self.page_slowly(offset)? {
                 Some(page) => page,
                 None => return Ok(None),
             },
         };
         Ok(Some(page.taken_here()))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn page_slowly(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
+        if self.is_distant() {
+            self.page_distant_blocking(offset)
+        } else {
+            copy::page(&self.mapping, offset)
+        }
     }
 
     /// Returns the backing that this open writes to, or that of the file if it is read-only.
@@ -139,8 +175,12 @@ impl<S: Scheme> File<S> {
     }
 
     /// Returns the length of the file in bytes, as it was when the cache last checked it.
+    ///
+    /// If the length of an object of a distant store is not known yet, asks the store and waits. If
+    /// that fails, returns 0: [`len_async`](Self::len_async) returns the error, and
+    /// [`known_len`](Self::known_len) does not ask.
     pub fn len(&self) -> u64 {
-        self.mapping.len()
+        if self.is_distant() { self.len_or_error().unwrap_or(0) } else { self.mapping.len() }
     }
 
     /// Returns `true` if the length is 0.
@@ -159,6 +199,9 @@ impl<S: Scheme> File<S> {
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of [`Backing::version`]. Nothing was dropped then.
     pub fn revalidate(&self) -> io::Result<bool> {
+        if self.is_distant() {
+            return self.revalidate_distant();
+        }
         refresh::revalidate(&self.mapping)
     }
 
@@ -209,7 +252,7 @@ impl<S: Scheme> File<S> {
     /// In a child forked after the cache was built, each read of the file fails from then on
     /// ([After a fork](crate#after-a-fork)).
     pub fn invalidate(&self) {
-        refresh::invalidate(&self.mapping);
+        version::invalidate(&self.mapping);
     }
 }
 
@@ -217,7 +260,7 @@ impl<S: Scheme> fmt::Debug for File<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("File")
             .field("backing", &self.mapping.backing)
-            .field("len", &self.len())
+            .field("len", &self.known_len())
             .finish_non_exhaustive()
     }
 }

@@ -155,6 +155,10 @@ impl<S: Scheme> File<S> {
     /// [`discard`](Self::discard). [`Unwritten::lost_bytes`](crate::Unwritten::lost_bytes) is their
     /// number.
     ///
+    /// The last close of a file forgets which bytes are not durable yet. If a sync fails after the
+    /// file was opened again, bytes from before the close may be lost without another error. Sync
+    /// before the close.
+    ///
     /// Concurrent calls share their writes and their sync.
     ///
     /// # Errors

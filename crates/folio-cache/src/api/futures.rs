@@ -1,8 +1,10 @@
 //! Reads as futures, for any executor.
 //!
-//! A hit is ready at the first poll. The threads of the cache that read ahead also fetch misses,
-//! and wake the future: it needs no runtime, and blocks none of its threads. A future may be
-//! dropped at any time: a fetch that was begun for it completes, and its pages stay in the cache.
+//! A hit is ready at the first poll, but for one in some hundred: then other tasks run first. The
+//! threads of the cache that read ahead also fetch misses, and wake the future: it needs no
+//! runtime, and blocks none of its threads. A future may be dropped at any time: a fetch that was
+//! begun for it completes, and its pages stay in the cache. A request to a distant store is
+//! cancelled instead.
 //!
 //! A backing may handle many requests at once, as a local file does through `io_uring`. Then the
 //! misses of many futures go to it in few calls: 256 futures polled by one thread keep a disk as
@@ -24,6 +26,7 @@ use crate::memory::short_handle;
 use crate::read::async_miss::Progress;
 use crate::read::copy;
 use crate::read::walk::Walk;
+use crate::rt::coop;
 use crate::state::frames::FolioRef;
 use crate::state::handle::PageHandle;
 
@@ -43,7 +46,11 @@ impl<S: Scheme> File<S> {
     /// - Otherwise the error of the backing.
     pub async fn read_at_async(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         if copy::read_optimistic(&self.mapping, offset, buf) {
+            coop::passed().await;
             return Ok(buf.len());
+        }
+        if self.is_distant() {
+            return self.read_at_distant(buf, offset, self.how()).await;
         }
         let mut done = 0;
         let read = self.for_each_page_async(offset, buf.len(), |folio, range| {
@@ -69,6 +76,9 @@ impl<S: Scheme> File<S> {
     /// - `Unsupported` on a miss in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub async fn page_async(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
+        if self.is_distant() {
+            return self.page_of_distant(offset, self.how()).await;
+        }
         let mut page = None;
         self.for_each_page_async(
             offset,
@@ -92,6 +102,9 @@ impl<S: Scheme> File<S> {
     /// - `Unsupported` on a miss in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub async fn range_async(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
+        if self.is_distant() {
+            return Ok(self.pieces_distant(offset, len, self.how()).await?.finish());
+        }
         let mut pieces = range::begin_range(&self.mapping, offset, len);
         self.for_each_page_async(offset, len, |folio, range| pieces.push(folio, range)).await?;
         Ok(pieces.finish())
@@ -108,6 +121,10 @@ impl<S: Scheme> File<S> {
     /// - `Unsupported` on a miss in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub async fn bytes_async(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        if self.is_distant() {
+            let bytes = self.bytes_distant(&[(offset, len)], self.how()).await?;
+            return Ok(bytes.into_iter().next().unwrap_or_default());
+        }
         let mut piece = range::begin_bytes(&self.mapping, offset, len);
         self.for_each_page_async(offset, len, |folio, range| piece.push(folio, range)).await?;
         Ok(piece.finish())
@@ -120,6 +137,7 @@ impl<S: Scheme> File<S> {
         len: usize,
         mut each: impl FnMut(FolioRef<S>, Range<usize>),
     ) -> io::Result<()> {
+        coop::passed().await;
         let (mut walk, mut progress) = (Walk::new(offset, len)?, Progress::new());
         while let Some((offset, wanted)) = walk.next() {
             if let Some((folio, range)) =

@@ -20,6 +20,9 @@ const COUNTERS: &[CounterOf] = &[
         stats.misses
     }),
     ("page_cache_requests_total", Unit::Count, "Requests for pages", |stats| stats.requests),
+    ("page_cache_cancelled_total", Unit::Count, "Requests dropped unanswered", |stats| {
+        stats.cancelled
+    }),
     ("page_cache_ahead_total", Unit::Count, "Pages requested before they were missed", |stats| {
         stats.ahead
     }),

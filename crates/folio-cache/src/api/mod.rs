@@ -3,6 +3,7 @@
 pub(crate) mod builder;
 pub(crate) mod cache;
 pub(crate) mod cursor;
+pub(crate) mod distant;
 pub(crate) mod file;
 pub(crate) mod file_write;
 pub(crate) mod frames;
@@ -12,6 +13,7 @@ pub(crate) mod metrics;
 pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod range;
+pub(crate) mod ranges;
 pub(crate) mod read_many;
 pub(crate) mod stream;
 pub(crate) mod unwritten;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use folio_ref::Scheme;
 use rustix::io::Errno;
 
-use crate::backing::error::numbered;
+use crate::backing::error::{error, numbered};
 use crate::backing::{Backing, Durable};
 use crate::length::refresh;
 use crate::state::error_cursor::ErrorCursor;
@@ -55,7 +55,10 @@ impl<S: Scheme> Opened<S> {
     /// Returns the error of [`writer`](Self::writer) for a file that was opened for reading only.
     #[cold]
     fn read_only(&self) -> io::Error {
-        let message = format!("{:?} was opened for reading only", self.mapping.backing.file_id());
+        let message = match &self.mapping.remote {
+            Some(remote) => format!("{:?} is an object of a distant store", remote.key),
+            None => format!("{:?} was opened for reading only", self.mapping.file_id),
+        };
         numbered(io::ErrorKind::PermissionDenied, Errno::BADF, message)
     }
 
@@ -103,7 +106,8 @@ impl<S: Scheme> Drop for Opened<S> {
 ///
 /// # Errors
 ///
-/// Returns the error of [`Backing::version`](crate::Backing::version).
+/// `InvalidInput` if the file id is the key of a distant object, otherwise the error of
+/// [`Backing::version`](crate::Backing::version).
 pub(crate) fn open_mapping<S: Scheme>(
     shared: &Arc<Shared<S>>,
     backing: Arc<dyn Backing>,
@@ -112,7 +116,11 @@ pub(crate) fn open_mapping<S: Scheme>(
     let version = backing.version()?;
     // No call of the backing: the lock of all files is held.
     let make = |id| Mapping::new(shared, id, file_id, backing, version);
-    let (mapping, was_open) = shared.registry.get_or_insert(file_id, make);
+    let (mapping, was_open) = shared.registry.get_or_insert(file_id.into(), make);
+    if mapping.remote.is_some() {
+        let message = format!("{file_id:?} is the key of an object of a distant store");
+        return Err(error(io::ErrorKind::InvalidInput, message));
+    }
     if was_open {
         refresh::revalidate(&mapping)?;
     }

@@ -27,6 +27,7 @@ use crate::api::file::File;
 use crate::memory::short_handle;
 use crate::memory::short_handle::PinnedBytes;
 use crate::read::walk;
+use crate::rt::block_on::block_on;
 use crate::state::frames::{Adjacent, FolioRef};
 use crate::state::mapping::Mapping;
 use crate::state::shown::{Counted, Shown};
@@ -257,6 +258,9 @@ impl<S: Scheme> File<S> {
     /// - Otherwise the error of the backing.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn range(&self, offset: u64, len: usize) -> io::Result<RangeHandle<S>> {
+        if self.is_distant() {
+            return Ok(block_on(self.pieces_distant(offset, len, self.blocking()))?.finish());
+        }
         let mut pieces = begin_range(&self.mapping, offset, len);
         walk::for_each_page(&self.mapping, offset, len, |folio, range| pieces.push(folio, range))?;
         Ok(pieces.finish())
@@ -284,6 +288,10 @@ impl<S: Scheme> File<S> {
     /// - Otherwise the error of the backing.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn bytes(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        if self.is_distant() {
+            let bytes = block_on(self.bytes_distant(&[(offset, len)], self.blocking()))?;
+            return Ok(bytes.into_iter().next().unwrap_or_default());
+        }
         let mut piece = begin_bytes(&self.mapping, offset, len);
         walk::for_each_page(&self.mapping, offset, len, |folio, range| piece.push(folio, range))?;
         Ok(piece.finish())
@@ -303,6 +311,9 @@ impl<S: Scheme> File<S> {
     /// - `Unsupported` on a miss in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        if self.is_distant() {
+            return self.read_vectored_distant(bufs, offset);
+        }
         let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
         let mut bufs = bufs.iter_mut();
         let (mut buf, mut done): (&mut [u8], _) = (&mut [], 0);

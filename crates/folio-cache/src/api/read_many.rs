@@ -5,8 +5,11 @@ use std::io;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::api::distant::Into;
 use crate::api::file::File;
+use crate::backing::error::copy;
 use crate::read::batch;
+use crate::rt::block_on::block_on;
 use crate::state::units::{MOST_PAGES, page_of, pages_of};
 
 /// The share of a cache's memory that the misses of one call may have in flight: one part in so
@@ -71,6 +74,9 @@ impl<S: Scheme> File<S> {
     /// for one page after the other. A local file is read through `io_uring` if the system allows
     /// it. Nothing is read ahead. To keep a disk busy throughout, pass a few hundred reads.
     pub fn read_many(&self, reads: &mut [Read<'_>]) {
+        if self.is_distant() {
+            return self.read_many_distant(reads);
+        }
         let mapping = &*self.mapping;
         let most = (mapping.shared.capacity() / FRAME_SIZE / SHARE) as u32;
         let mut missing = Vec::new();
@@ -95,6 +101,19 @@ impl<S: Scheme> File<S> {
             }
         }
         self.fill_many(&mut missing);
+    }
+
+    fn read_many_distant(&self, reads: &mut [Read<'_>]) {
+        let mut into: Vec<_> =
+            reads.iter_mut().map(|read| Into::new(read.buf, read.offset)).collect();
+        let done = block_on(self.read_distant(&mut into, self.blocking()));
+        let results: Vec<_> = into.into_iter().map(Into::finish).collect();
+        for (read, result) in reads.iter_mut().zip(results) {
+            read.result = match &done {
+                Ok(()) => result,
+                Err(error) => Err(copy(error)),
+            };
+        }
     }
 
     fn fill_many(&self, missing: &mut Vec<Missing<'_, '_>>) {

@@ -12,8 +12,11 @@ use futures_core::Stream;
 
 use crate::api::file::File;
 use crate::api::range::{begin, bytes_of, join};
+use crate::length::version;
 use crate::memory::short_handle::PinnedBytes;
 use crate::read::async_miss::Progress;
+use crate::read::gather::{Gather, Step};
+use crate::read::request::How;
 use crate::read::walk;
 use crate::state::units::{Found, MOST_PAGES, check_offset};
 
@@ -53,7 +56,10 @@ pub struct ByteStream<S: Scheme = DefaultScheme> {
     file: File<S>,
     offset: u64,
     left: u64,
+    has_begun: bool,
     progress: Progress<S>,
+    /// The requests ahead of the reader of a distant object.
+    gather: Option<Box<Gather<S>>>,
 }
 
 impl<S: Scheme> File<S> {
@@ -61,7 +67,18 @@ impl<S: Scheme> File<S> {
     /// the file. It keeps the file open. Readahead sees a sequential reader. Errors come when it is
     /// polled.
     pub fn stream(&self, offset: u64, len: u64) -> ByteStream<S> {
-        ByteStream { file: self.clone(), offset, left: len, progress: Progress::new() }
+        let gather = self.is_distant().then(|| {
+            let range = (offset, usize::try_from(len).unwrap_or(usize::MAX));
+            Box::new(Gather::new(&self.mapping, How { pauses: true, ..self.how() }, &[range]))
+        });
+        ByteStream {
+            file: self.clone(),
+            offset,
+            left: len,
+            has_begun: false,
+            progress: Progress::new(),
+            gather,
+        }
     }
 }
 
@@ -69,6 +86,40 @@ impl<S: Scheme> ByteStream<S> {
     /// Returns the offset of the next piece.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Returns the next piece of a distant object. All pieces are of one version.
+    fn poll_distant(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let Some(gather) = &mut self.gather else { return Poll::Ready(None) };
+        loop {
+            let (folio, range) = match ready!(gather.poll_next(context))? {
+                Step::Piece(_, folio, range) => (folio, range),
+                Step::Failed(_, error) => return Poll::Ready(Some(Err(error))),
+                Step::End => return Poll::Ready(None),
+                Step::Changed if self.has_begun => {
+                    let error = version::changed(&self.file.mapping);
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Step::Changed => {
+                    let range = (self.offset, usize::try_from(self.left).unwrap_or(usize::MAX));
+                    let how = How { pauses: true, ..self.file.how() };
+                    **gather = Gather::new(&self.file.mapping, how, &[range]);
+                    continue;
+                }
+            };
+            let pinned = PinnedBytes::default().with(&folio);
+            let len = range.len();
+            let piece = begin(folio, &range);
+            self.has_begun = true;
+            self.offset += len as u64;
+            self.left -= len as u64;
+            return Poll::Ready(Some(Ok(bytes_of(
+                piece,
+                range,
+                &pinned,
+                self.file.mapping.shared.shown,
+            ))));
+        }
     }
 
     fn poll_piece(&mut self, context: &Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
@@ -108,9 +159,14 @@ impl<S: Scheme> Stream for ByteStream<S> {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let piece = ready!(self.poll_piece(context)).transpose();
+        let piece = if self.gather.is_some() {
+            ready!(self.poll_distant(context))
+        } else {
+            ready!(self.poll_piece(context)).transpose()
+        };
         if !matches!(piece, Some(Ok(_))) {
             self.left = 0;
+            self.gather = None;
         }
         Poll::Ready(piece)
     }

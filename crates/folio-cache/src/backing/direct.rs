@@ -318,4 +318,152 @@ mod tests {
             );
         }
     }
+
+    #[repr(align(4096))]
+    struct Pages([u8; 4 * ALIGNMENT]);
+
+    /// Returns `n` where direct I/O is possible, and 0 elsewhere.
+    fn if_possible(file: &fs::File, n: usize) -> usize {
+        if open(file).is_ok() { n } else { 0 }
+    }
+
+    #[test]
+    fn whole_pages_are_written_past_the_kernels_cache() {
+        let file = tempfile::tempfile().unwrap();
+        let direct = Direct { wanted: true, ..Direct::default() };
+        let mut pages = Pages([0; 4 * ALIGNMENT]);
+        for (n, page) in pages.0.chunks_mut(ALIGNMENT).enumerate() {
+            page.fill(n as u8 + 1);
+        }
+        let bytes = &pages.0;
+        let (half, page) = (ALIGNMENT / 2, ALIGNMENT);
+        for (buffers, written) in [
+            (vec![&bytes[..page]], page),
+            (vec![&bytes[..3 * page]], 3 * page),
+            (vec![&bytes[..page + half]], page),
+            (vec![&bytes[..half]], 0),
+            (vec![&bytes[..page], &bytes[2 * page..]], 3 * page),
+            (vec![&bytes[..2 * page], &bytes[page..page + half]], 2 * page),
+            // No buffer behind a part of a page, and none that is not aligned.
+            (vec![&bytes[..page + half], &bytes[..page]], page),
+            (vec![&bytes[..page], &bytes[half..half + page], &bytes[..page]], page),
+            (vec![&bytes[half..half + page], &bytes[..page]], 0),
+            (vec![], 0),
+        ] {
+            file.set_len(0).unwrap();
+            let slices: Vec<_> = buffers.iter().map(|buffer| IoSlice::new(buffer)).collect();
+            let expected = if_possible(&file, written);
+            assert_eq!(direct.write(&file, page as u64, &slices).unwrap(), expected);
+            let mut there = vec![0; 5 * page];
+            let read = pread(&file, &mut *there, page as u64).unwrap();
+            assert!(there[..read] == buffers.concat()[..expected], "{written}");
+            assert_eq!(direct.write(&file, half as u64, &slices).unwrap(), 0, "not aligned");
+            assert_eq!(Direct::default().write(&file, 0, &slices).unwrap(), 0, "not wanted");
+        }
+    }
+
+    #[test]
+    fn whole_pages_are_read_past_the_kernels_cache() {
+        let file = tempfile::tempfile().unwrap();
+        let direct = Direct { wanted: true, ..Direct::default() };
+        let (half, page) = (ALIGNMENT / 2, ALIGNMENT);
+        let bytes: Vec<u8> = (0..4 * page).map(|n| (n / 100) as u8).collect();
+        assert_eq!(rustix::io::pwrite(&file, &bytes, 0).unwrap(), bytes.len());
+        let mut pages = Pages([0; 4 * ALIGNMENT]);
+        for (ranges, read) in [
+            (&[(0, page)][..], page),
+            (&[(0, 2 * page), (3 * page, 4 * page)][..], 3 * page),
+            (&[(0, page + half)][..], 0),
+            (&[(0, page), (page, page + half)][..], 0),
+            (&[(half, half + page)][..], 0),
+        ] {
+            pages.0.fill(0);
+            let mut rest = &mut pages.0[..];
+            let (mut buffers, mut at) = (Vec::new(), 0);
+            for &(start, end) in ranges {
+                let (_, behind) = rest.split_at_mut(start - at);
+                let (buffer, behind) = behind.split_at_mut(end - start);
+                buffers.push(IoSliceMut::new(buffer));
+                (rest, at) = (behind, end);
+            }
+            let expected = if_possible(&file, read);
+            assert_eq!(direct.read(&file, 0, &mut buffers).unwrap(), expected);
+            let seen: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();
+            assert!(seen[..expected] == bytes[..expected]);
+            assert_eq!(direct.read(&file, half as u64, &mut buffers).unwrap(), 0, "not aligned");
+            assert_eq!(Direct::default().read(&file, 0, &mut buffers).unwrap(), 0, "not wanted");
+        }
+    }
+
+    #[test]
+    fn a_refusal_ends_direct_access_and_no_other_error_does() {
+        let direct = Direct { wanted: true, ..Direct::default() };
+        assert_eq!(direct.unless_refused(Ok(5)).unwrap(), 5);
+        let error = direct.unless_refused(Err(Errno::IO)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()));
+        assert!(!direct.supply.is_refused());
+        assert_eq!(direct.unless_refused(Err(Errno::INVAL)).unwrap(), 0);
+        assert!(direct.supply.is_refused());
+        let file = tempfile::tempfile().unwrap();
+        assert!(direct.at(&file, 0).is_none());
+    }
+
+    #[test]
+    fn the_second_descriptor_has_the_access_of_the_first() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read_only = fs::File::open(file.path()).unwrap();
+        for (file, mode) in [(file.as_file(), OFlags::RDWR), (&read_only, OFlags::RDONLY)] {
+            let Ok(second) = open(file) else { continue };
+            let flags = rustix::fs::fcntl_getfl(&second).unwrap();
+            assert_eq!(flags & OFlags::RWMODE, mode);
+            assert!(flags.contains(OFlags::DIRECT));
+            let flags = rustix::io::fcntl_getfd(&second).unwrap();
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        }
+    }
+
+    #[test]
+    fn a_thread_uses_one_ring_for_many_requests() {
+        let is_possible = Ring::new(DEPTH).is_ok();
+        assert_eq!(with_ring(|_| ()), is_possible);
+        assert_eq!(has_rings(), is_possible);
+        let rings = Rings { supply: Supply::new() };
+        thread::spawn(move || {
+            let mut asked = 0;
+            for _ in 0..10 {
+                let make = || {
+                    asked += 1;
+                    Ring::new(DEPTH)
+                };
+                assert_eq!(rings.with_one(make, |_| ()), is_possible);
+            }
+            // Without rings, a lasting refusal is remembered, and others are tried again later.
+            assert_eq!(asked, 1);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn requests_to_a_ring_have_their_results() {
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(rustix::io::pwrite(&file, &[7; 3 * ALIGNMENT], 0).unwrap(), 3 * ALIGNMENT);
+        let mut buffers = vec![vec![0; ALIGNMENT]; 3];
+        let mut requests: Vec<_> = buffers
+            .iter_mut()
+            .enumerate()
+            .map(|(n, buffer)| Fill {
+                offset: (n * ALIGNMENT) as u64,
+                buffers: vec![IoSliceMut::new(buffer)],
+                result: Ok(0),
+            })
+            .collect();
+        Direct::default().read_all(&file, &mut requests);
+        let expected = if has_rings() { ALIGNMENT } else { 0 };
+        for request in &requests {
+            assert!(matches!(request.result, Ok(read) if read == expected), "{request:?}");
+        }
+        drop(requests);
+        assert!(buffers.concat().iter().all(|&byte| (byte == 7) == (expected > 0)));
+    }
 }

@@ -127,6 +127,8 @@ mod tests {
         for (original, number) in [
             (io::Error::from_raw_os_error(28), Some(28)),
             (error(ErrorKind::FileTooLarge, "an offset"), Some(27)),
+            (error(ErrorKind::ResourceBusy, "pages"), Some(16)),
+            (error(ErrorKind::Unsupported, "a child"), Some(95)),
             (numbered(ErrorKind::PermissionDenied, Errno::BADF, "a file"), Some(9)),
             (io::Error::other("lost"), None),
         ] {

@@ -273,3 +273,78 @@ impl Backing for LocalFile {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::fs::MemfdFlags;
+
+    use super::*;
+
+    #[repr(align(4096))]
+    struct Pages([u8; 8192]);
+
+    #[test]
+    fn a_memory_file_is_constant_once_it_has_all_seals() {
+        let seals = [SealFlags::WRITE, SealFlags::SHRINK, SealFlags::GROW];
+        for chosen in 0..8_u32 {
+            let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC;
+            let memfd: OwnedFd = rustix::fs::memfd_create(c"sealed", flags).unwrap();
+            for (n, &seal) in seals.iter().enumerate() {
+                if chosen & 1 << n != 0 {
+                    rustix::fs::fcntl_add_seals(&memfd, seal).unwrap();
+                }
+            }
+            let file = fs::File::from(memfd);
+            let metadata = file.metadata().unwrap();
+            assert_eq!(is_constant(&file, &metadata), chosen == 7, "{chosen:b}");
+        }
+    }
+
+    #[test]
+    fn the_rest_behind_whole_pages_is_a_part_of_its_own() {
+        let file = tempfile::tempfile().unwrap();
+        let is_possible = file.try_clone().is_ok_and(|file| {
+            let one = Pages([1; 8192]);
+            let direct = LocalFile::new(file).unwrap().direct();
+            direct.direct.write(&direct.file, 0, &[IoSlice::new(&one.0)]).unwrap() > 0
+        });
+        let pages = Pages([2; 8192]);
+        let buffers = [IoSlice::new(&pages.0[..6000])];
+        let direct = LocalFile::new(file.try_clone().unwrap()).unwrap().direct();
+        let first = if is_possible { 4096 } else { 6000 };
+        assert_eq!(direct.write_part(0, &buffers).unwrap(), first);
+        assert_eq!(LocalFile::new(file).unwrap().write_part(0, &buffers).unwrap(), 6000);
+    }
+
+    #[test]
+    fn requests_at_once_have_the_results_of_each_alone() {
+        let file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..10_000_u32).map(|n| (n / 41) as u8).collect();
+        assert_eq!(pwrite(&file, &bytes, 0).unwrap(), bytes.len());
+        let file = LocalFile::new(file).unwrap();
+        assert_eq!(file.fills_together(), direct::has_rings());
+        for offsets in [&[0][..], &[4096, 0], &[8000, 100, 9990, 20_000]] {
+            let mut buffers = vec![vec![0; 4096]; offsets.len()];
+            let mut requests: Vec<_> = offsets
+                .iter()
+                .zip(&mut buffers)
+                .map(|(&offset, buffer)| Fill {
+                    offset,
+                    buffers: vec![IoSliceMut::new(buffer)],
+                    result: Ok(0),
+                })
+                .collect();
+            file.fill_all(&mut requests);
+            let results: Vec<_> =
+                requests.into_iter().map(|request| request.result.unwrap()).collect();
+            for ((&offset, read), buffer) in offsets.iter().zip(results).zip(&buffers) {
+                let start = bytes.len().min(offset as usize);
+                let expected = &bytes[start..bytes.len().min(start + 4096)];
+                assert_eq!(read, expected.len(), "at {offset}");
+                assert!(buffer[..read] == *expected, "at {offset}");
+            }
+        }
+    }
+}

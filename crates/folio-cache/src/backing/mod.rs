@@ -21,11 +21,14 @@
 //! Requests block. A backing that can handle several at once overrides
 //! [`fill_all`](Backing::fill_all), which gets all that a reader is about to need.
 
+pub(crate) mod blocking;
 mod direct;
+pub(crate) mod distant;
 pub(crate) mod error;
 mod local;
 mod open;
 mod pseudo;
+pub(crate) mod remote;
 mod supply;
 pub(crate) mod testing;
 mod whole;

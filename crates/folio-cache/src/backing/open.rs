@@ -55,3 +55,39 @@ pub(super) fn check(name: &dyn fmt::Display, kind: FileType) -> io::Result<()> {
         error(invalid, message)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_waits_for_no_peer_and_ends_with_an_exec() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let opened = open_regular(file.path(), OFlags::RDONLY, 0).unwrap();
+        assert!(rustix::fs::fcntl_getfl(&opened).unwrap().contains(OFlags::NONBLOCK));
+        let flags = rustix::io::fcntl_getfd(&opened).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn the_error_names_the_type_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let mut paths = vec![(socket, "a socket"), ("/dev/null".into(), "a character device")];
+        // A container may have no block device.
+        let devices = fs::read_dir("/dev").unwrap().filter_map(Result::ok);
+        let is_block = |path: &std::path::PathBuf| {
+            fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
+        };
+        let block = devices.map(|entry| entry.path()).find(is_block);
+        paths.extend(block.map(|path| (path, "a block device")));
+        for (path, name) in paths {
+            let error = open_regular(&path, OFlags::RDONLY, 0).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+}

@@ -71,25 +71,38 @@ pub(super) fn check_path(path: &Path) -> io::Result<()> {
 /// `InvalidInput` with a message that says why; what the system says.
 pub(super) fn check_file(name: &dyn fmt::Display, file: &fs::File) -> io::Result<()> {
     check_type(name, rustix::fs::fstatfs(file)?.f_type as u32)?;
-    let mut seen = (0, 0);
-    for _ in 0..LOOKS {
-        let before = file.metadata()?;
-        if before.blocks() > 0 || before.len() > PROBE {
-            return Ok(());
-        }
+    let size = || file.metadata().map(|metadata| (metadata.blocks(), metadata.len()));
+    let read = || {
         let mut bytes = [0; PROBE as usize];
-        let read = whole::retry(|| Ok(pread(file, &mut bytes, 0)?))? as u64;
-        if read == before.len() || file.metadata()?.len() != before.len() {
-            return Ok(());
-        }
-        seen = (before.len(), read);
-    }
-    let (size, read) = seen;
+        whole::retry(|| Ok(pread(file, &mut bytes, 0)?)).map(|read| read as u64)
+    };
+    let Some((size, read)) = unstable(size, read)? else { return Ok(()) };
     let message = format!(
         "{name} has no stable size: it says {size} bytes and a read gives {read}; \
          read it with std::fs"
     );
     Err(error(ErrorKind::InvalidInput, message))
+}
+
+/// Compares the size of a file with the bytes that a read gives, a few times. `size` returns the
+/// number of its blocks and its size. Returns size and bytes if they differ each time.
+fn unstable(
+    mut size: impl FnMut() -> io::Result<(u64, u64)>,
+    mut read: impl FnMut() -> io::Result<u64>,
+) -> io::Result<Option<(u64, u64)>> {
+    let mut seen = (0, 0);
+    for _ in 0..LOOKS {
+        let (blocks, len) = size()?;
+        if blocks > 0 || len > PROBE {
+            return Ok(None);
+        }
+        let read = read()?;
+        if read == len || size()?.1 != len {
+            return Ok(None);
+        }
+        seen = (len, read);
+    }
+    Ok(Some(seen))
 }
 
 fn check_type(name: &dyn fmt::Display, found: u32) -> io::Result<()> {
@@ -98,4 +111,38 @@ fn check_type(name: &dyn fmt::Display, found: u32) -> io::Result<()> {
     };
     let message = format!("{name} has no stable size ({system}): read it with std::fs");
     Err(error(ErrorKind::InvalidInput, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_refused_by_its_file_system() {
+        for path in ["/proc/meminfo", "/proc/self/status"] {
+            let error = check_path(Path::new(path)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains("procfs"), "{error}");
+        }
+        check_path(tempfile::NamedTempFile::new().unwrap().path()).unwrap();
+    }
+
+    /// Returns what is found of a file with these sizes, one after the other, and these bytes.
+    fn found(blocks: u64, sizes: &[u64], reads: &[u64]) -> Option<(u64, u64)> {
+        let (mut sizes, mut reads) = (sizes.iter().cycle(), reads.iter().cycle());
+        let size = || Ok((blocks, *sizes.next().expect("a cycle")));
+        unstable(size, || Ok(*reads.next().expect("a cycle"))).unwrap()
+    }
+
+    #[test]
+    fn a_file_is_unstable_if_size_and_bytes_differ_each_time() {
+        assert_eq!(found(0, &[0], &[30]), Some((0, 30)));
+        assert_eq!(found(0, &[4096], &[30]), Some((4096, 30)));
+        assert_eq!(found(0, &[30], &[30]), None);
+        assert_eq!(found(8, &[0], &[30]), None, "it has blocks");
+        assert_eq!(found(0, &[4097], &[30]), None, "it is too long for one read");
+        assert_eq!(found(0, &[0, 30], &[30]), None, "another program writes it");
+        assert_eq!(found(0, &[0], &[30, 30, 0]), None, "once they agree");
+        assert_eq!(found(0, &[0, 0, 0, 7], &[30]), None, "once it changes");
+    }
 }

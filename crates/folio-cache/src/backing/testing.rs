@@ -431,6 +431,12 @@ mod tests {
         // The fourth was answered in two parts.
         assert_eq!(memory.calls(Call::Fill), 6);
         assert_eq!(memory.version().unwrap().len, 10);
+        // The first that was injected is met first.
+        memory.inject(Call::Punch, 0, 1, Fault::Error(5));
+        memory.inject(Call::Punch, 0, 1, Fault::Error(28));
+        let punch = || memory.punch(9, 1).map_err(|error| error.raw_os_error());
+        assert_eq!([punch(), punch(), punch()], [Err(Some(5)), Err(Some(28)), Ok(())]);
+        assert!(format!("{memory:?}").contains("len: 10"), "{memory:?}");
         memory.inject(Call::Sync, 0, 1, Fault::Error(4));
         memory.sync(Durable::All).unwrap();
         assert_eq!(memory.calls(Call::Sync), 2, "interrupted, and begun again");

@@ -125,6 +125,8 @@ mod tests {
                 bytes[..most.min(50)]
             );
         }
+        assert!(first(&buffers, 0).is_empty());
+        assert_eq!(first(&buffers, 4).len(), 3);
         let nothing = write(9, &[IoSlice::new(&[1])], |_, _| Ok(0)).unwrap_err();
         assert_eq!(nothing.kind(), io::ErrorKind::WriteZero);
     }

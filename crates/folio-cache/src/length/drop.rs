@@ -15,7 +15,7 @@ impl<S: Scheme> Drop for Mapping<S> {
         // No other thread is here: a visit to a slot, by page number or by frame number, holds the
         // mapping.
         refresh::drop_pages(self, 0..u64::MAX);
-        self.shared.registry.remove(self.file_id, self.id);
+        self.shared.registry.remove(&self.key(), self.id);
         // Its leaves were paid from the capacity, which grows by that.
         capacity::fit_after_close(&self.shared);
     }

@@ -2,3 +2,4 @@
 
 pub(crate) mod drop;
 pub(crate) mod refresh;
+pub(crate) mod version;

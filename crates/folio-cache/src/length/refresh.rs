@@ -17,6 +17,7 @@ use crate::backing::error::{copy, share};
 use crate::memory::large_folio;
 use crate::rt::shim::fence;
 use crate::state::frames::Slot;
+use crate::state::kept;
 use crate::state::looked::Looked;
 use crate::state::mapping::Mapping;
 use crate::writeback::dirty_pages;
@@ -235,6 +236,28 @@ fn drop_clean_pages_from<S: Scheme>(mapping: &Mapping<S>, page: u64) {
     mapping.index.for_each_in(pages, |slot| _ = drop_page(mapping, slot, false));
 }
 
+/// Drops pages of a range that are not dirty and that no other thread has locked. With `cold_only`,
+/// keeps those that were used since they came.
+pub(crate) fn evict_clean<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, cold_only: bool) {
+    large_folio::split_edges(mapping, &pages);
+    mapping.index.for_each_in(pages, |slot| {
+        let Some(locked) = slot.try_lock(mapping.zone) else { return };
+        let is_kept = cold_only && mapping.zone.is_referenced(locked.pfn());
+        if is_kept || locked.folio().is_dirty() {
+            return;
+        }
+        if locked.subpage_of().is_none() {
+            mapping.unsynced.evict(locked.folio().owner_data() as u32);
+        }
+        match locked.freeze() {
+            Ok(frozen) => frozen.remove().free(),
+            // The page is pinned: the reference of the index goes, the others stay.
+            Err(locked) => drop(locked.remove()),
+        }
+        kept::left(mapping, 1);
+    });
+}
+
 /// Empties a slot. Returns `false` if its page is dirty and stays.
 fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) -> bool {
     loop {
@@ -253,6 +276,7 @@ fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) 
                 // The page is pinned: the reference of the index goes, the others stay.
                 Err(locked) => drop(locked.remove()),
             }
+            kept::left(mapping, 1);
             return true;
         }
         if slot.is_empty() {

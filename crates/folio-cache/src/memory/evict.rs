@@ -13,6 +13,7 @@ use crate::memory::frames_view::{self, CachedFrames};
 use crate::memory::large_folio;
 use crate::memory::large_folio::FreeOnDrop;
 use crate::state::frames::Slot;
+use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::{CACHED, split_owner_data};
@@ -132,6 +133,7 @@ fn evict_slot<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, pfn: Pfn, page: u
     let Ok(frozen) = locked.freeze() else { return false };
     mapping.unsynced.evict(page);
     frozen.remove().free();
+    kept::left(mapping, 1);
     give_back_leaf(mapping, page);
     true
 }
@@ -160,5 +162,6 @@ pub(crate) fn evict_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: 
     let _freed = FreeOnDrop(Some(folio));
     frames_view::evicted_with(&mapping.shared, &[evicted]);
     mapping.shared.counters.reclaimed.add(1);
+    kept::left(mapping, 1);
     true
 }

@@ -3,7 +3,7 @@
 use folio_frames::{Kind, Pfn, PfnRange};
 use folio_ref::{Scheme, Snapshot};
 
-use crate::policy::{FrameState, Frames, Policy};
+use crate::policy::{Advice, FrameState, Frames, Policy};
 use crate::rt::batches::Added;
 use crate::state::frames::Zone;
 use crate::state::shared::{Chooser, Shared};
@@ -76,6 +76,18 @@ pub(crate) fn insert_all<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
             }
         }),
     }
+}
+
+/// Reports new pages to the policy, with the advice of their reader. Call with no page locked.
+pub(crate) fn insert_advised<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)], advice: Advice) {
+    if pages.is_empty() {
+        return;
+    }
+    with_own_reported(shared, |policy, frames| {
+        for &(pfn, owner_data) in pages {
+            policy.insert_advised(frames, frame(shared, pfn), owner_data, advice);
+        }
+    });
 }
 
 /// Reports this thread's new pages to the policy, unless its lock is taken.

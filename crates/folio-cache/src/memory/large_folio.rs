@@ -25,6 +25,7 @@ use smallvec::SmallVec;
 
 use crate::memory::frames_view;
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot, LockedSlot};
+use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::units::{Found, split_owner_data};
 
@@ -73,6 +74,32 @@ pub(crate) fn publish_as_folios<S: Scheme>(
         begins += n;
     }
     first
+}
+
+/// Publishes those pages of an extent that are there as [`publish_as_folios`] does. Calls `each`
+/// with the number of the first page of each folio and a reference to it. No page stays locked.
+pub(crate) fn publish_each<S: Scheme>(
+    locked_slots: &mut [Option<FrozenSlot<'_, S>>],
+    mut each: impl FnMut(usize, FolioRef<S>),
+) {
+    let mut begins = 0;
+    while begins < locked_slots.len() {
+        let order = FrozenSlot::largest_as_one(
+            locked_slots[begins..].iter().map_while(Option::as_ref),
+            MAX_FOLIO_ORDER,
+        );
+        let n = if order < MIN_FOLIO_ORDER { 1 } else { order.frames() as usize };
+        match &mut locked_slots[begins..begins + n] {
+            [locked] => {
+                if let Some(locked) = locked.take() {
+                    let zone = locked.folio().zone();
+                    each(begins, locked.publish_and_get(zone));
+                }
+            }
+            several => each(begins, FrozenSlot::publish_as_one(several)),
+        }
+        begins += n;
+    }
 }
 
 /// Splits the large folio of a page before a long-lived single-page handle is handed out. Returns
@@ -177,8 +204,10 @@ pub(crate) fn reclaim_folio<S: Scheme>(
         .flatten()
         .map(|locked| (locked.pfn(), locked.folio().owner_data()))
         .collect();
-    let _freed = FreeOnDrop(Some(LockedSlot::remove_all(&mut locked_slots)?));
+    let freed = FreeOnDrop(Some(LockedSlot::remove_all(&mut locked_slots)?));
     frames_view::evicted_with(&mapping.shared, &pages);
+    drop(freed);
+    kept::left(mapping, pages.len());
     Some(pages.len())
 }
 

@@ -31,7 +31,7 @@
 use std::collections::VecDeque;
 
 use super::ghosts::Ghosts;
-use super::{FrameState, Frames, MAX_PINNED, Policy};
+use super::{Advice, FrameState, Frames, MAX_PINNED, Policy};
 
 /// Cold pages get one in this many frames.
 const COLD: u32 = 20;
@@ -306,6 +306,18 @@ impl Visits {
 impl Policy for HotCold {
     fn name(&self) -> &'static str {
         "hot-cold"
+    }
+
+    fn insert_advised(&mut self, frames: &dyn Frames, frame: u32, page: u64, advice: Advice) {
+        // The page that was in the frame left unseen, and its place in the queue stays.
+        if advice != Advice::Once || self.places[frame as usize] == Place::Cold {
+            return self.insert(frames, frame, page);
+        }
+        // The next victim: it displaces no other page.
+        self.inserted += 1;
+        self.touch(frame);
+        self.set(frame, Place::Cold);
+        self.old.push_front(frame);
     }
 
     fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {

@@ -104,6 +104,7 @@
 
 use std::fmt;
 
+mod advice;
 mod clock;
 mod ghosts;
 mod hot_cold;
@@ -114,6 +115,7 @@ mod sieve;
 /// The maximum number of pinned pages that one choice of victims visits.
 const MAX_PINNED: usize = 256;
 
+pub use advice::Advice;
 pub use clock::Clock;
 pub use hot_cold::HotCold;
 pub use s3_fifo::S3Fifo;
@@ -142,6 +144,16 @@ pub trait Policy: Send + fmt::Debug {
     /// that the page comes, while its file is open. The policy may know the frame already, from a
     /// page that left unseen.
     fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64);
+
+    /// Records that a page came into a frame, with the advice of the reader that it came for.
+    ///
+    /// Called instead of [`insert`](Self::insert) for pages of a distant store. With
+    /// [`Advice::Once`] the cache evicts the page itself once its reader has passed it, unless
+    /// another one used it. The default calls `insert`.
+    fn insert_advised(&mut self, frames: &dyn Frames, frame: u32, page: u64, advice: Advice) {
+        let _ = advice;
+        self.insert(frames, frame, page);
+    }
 
     /// Appends up to `wanted` frames to `victims`. Their pages are evicted in this order.
     ///

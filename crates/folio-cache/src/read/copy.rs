@@ -81,6 +81,31 @@ pub(crate) fn read_pages<S: Scheme>(
     }
 }
 
+/// Reads what is cached. Returns the number of bytes, which is less than the length of `buf` only
+/// at the end of the file. Returns `None` if a page is missing, or the file may have grown. Of a
+/// distant object, all bytes are of one version.
+pub(crate) fn read_cached<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    buf: &mut [u8],
+) -> Option<usize> {
+    let (epoch, len) = (mapping.truncate_seq(), mapping.known_len()?);
+    let in_file = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let wanted = buf.len().min(in_file);
+    let mut done = 0;
+    while done < wanted {
+        let at = offset + done as u64;
+        let n = (wanted - done).min(FRAME_SIZE - at as usize % FRAME_SIZE);
+        if !read_optimistic(mapping, at, &mut buf[done..done + n]) {
+            return None;
+        }
+        done += n;
+    }
+    // The loads that follow come after the copies: each ends with an Acquire fence.
+    let is_same = mapping.is_untruncated(len, epoch) && mapping.known_len() == Some(len);
+    is_same.then_some(done)
+}
+
 #[cold]
 fn read_slowly<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
     check_offset(offset)?;

@@ -193,7 +193,11 @@ pub(crate) fn wait_for<S: Scheme>(
 }
 
 /// Replaces a folio with a saturated reference count by a copy. The old folio is leaked.
-fn desaturate<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) -> io::Result<()> {
+pub(crate) fn desaturate<S: Scheme>(
+    mapping: &Mapping<S>,
+    slot: &Slot<S>,
+    page: u32,
+) -> io::Result<()> {
     let mut new = alloc::allocate_for(mapping, page)?;
     if let Some(locked) = slot.try_lock(mapping.zone) {
         new.as_mut_slice().copy_from_slice(locked.folio().frame());

@@ -2,10 +2,15 @@
 
 pub(crate) mod async_miss;
 pub(crate) mod batch;
+pub(crate) mod collect;
 pub(crate) mod copy;
 pub(crate) mod extent;
 pub(crate) mod fill;
+pub(crate) mod gather;
+pub(crate) mod learn;
 pub(crate) mod lookup;
+mod plan;
 pub(crate) mod prefetch;
+pub(crate) mod request;
 pub(crate) mod uncached;
 pub(crate) mod walk;

@@ -9,16 +9,25 @@ use folio_ref::Scheme;
 
 use crate::memory::alloc;
 use crate::memory::in_flight;
+use crate::policy::Advice;
 use crate::read::extent::Extent;
+use crate::read::plan;
+use crate::read::request::{self, How};
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
-use crate::state::readahead::Window;
+use crate::state::readahead::{Bounds, Window};
 use crate::state::units::MOST_PAGES;
 
 /// The share of a cache's memory that one window may take. A policy may keep a small share of the
 /// memory for new pages (`HotCold` 1/20), and evicts the oldest of them, used or not. Two windows
 /// fit into that share, with the frames that are kept free and those in per-CPU lists.
 const WINDOW_SHARE: usize = 96;
+
+/// The share of a cache's memory that one window of a distant object may take.
+const DISTANT_SHARE: u32 = 16;
+
+/// The share of a cache's memory that one call may request in the background.
+const PREFETCH_SHARE: usize = 4;
 
 /// A reader misses `pages` pages from `page` on: requests what the reader may want next.
 pub(crate) fn read_ahead_after_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) {
@@ -37,8 +46,96 @@ pub(crate) fn read_ahead_at_marker<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     if mapping.shared.is_inherited() {
         return;
     }
-    if let Some(window) = mapping.readahead.passed(page, max_window(mapping)) {
-        request_window(mapping, window);
+    let bounds = match &mapping.remote {
+        Some(_) => distant_bounds(mapping),
+        None => Bounds::of(max_window(mapping)),
+    };
+    let Some(window) = mapping.readahead.passed(page, bounds) else { return };
+    if mapping.remote.is_some() {
+        if let Some(mapping) = mapping.shared.registry.by_id(mapping.id) {
+            request_distant(&mapping, &window, How::default());
+        }
+        return;
+    }
+    request_window(mapping, window);
+}
+
+/// A reader of a distant object misses `pages` pages from `page` on: requests what it may want
+/// next.
+pub(crate) fn read_ahead_distant<S: Scheme>(
+    mapping: &Arc<Mapping<S>>,
+    page: u32,
+    pages: u32,
+    how: How,
+) {
+    let bounds = distant_bounds(mapping);
+    let window = match how.advice {
+        Advice::Random | Advice::Once => None,
+        Advice::Sequential => mapping.readahead.begun(page, pages, bounds),
+        Advice::Normal => mapping.readahead.missed_many(page, pages, bounds),
+    };
+    if let Some(window) = window {
+        request_distant(mapping, &window, how);
+    }
+}
+
+/// Returns the bounds of the windows of a distant object: a store that answers late needs long
+/// ones.
+fn distant_bounds<S: Scheme>(mapping: &Mapping<S>) -> Bounds {
+    let pages = (mapping.shared.capacity() / FRAME_SIZE) as u32;
+    Bounds { least: MOST_PAGES.min(pages / WINDOW_SHARE as u32), most: pages / DISTANT_SHARE }
+}
+
+/// Requests a window of a distant object in the background.
+fn request_distant<S: Scheme>(mapping: &Arc<Mapping<S>>, window: &Window, how: How) {
+    let Some(remote) = mapping.remote.as_deref() else { return };
+    let len = mapping.known_len().unwrap_or(u64::MAX);
+    let end = i64::try_from(len.div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
+    let pieces = (0..window.pieces).map(|piece| {
+        let first = window.first + piece * window.step;
+        let range = first.max(0)..(first + window.pages).min(end);
+        range.start as u64..range.end.max(range.start) as u64
+    });
+    let wanted = plan::merge(pieces.collect());
+    let marker = window.marker.map(i64::cast_unsigned);
+    request::prefetch(mapping, remote, &wanted, How { marker, ..how });
+}
+
+/// Requests what is missing of some ranges of a file in the background, up to a share of the
+/// memory.
+pub(crate) fn prefetch<S: Scheme>(mapping: &Arc<Mapping<S>>, ranges: &[Range<u64>], how: How) {
+    if mapping.shared.is_inherited() {
+        return;
+    }
+    let known = mapping.known_len();
+    let page = FRAME_SIZE as u64;
+    let pages_of = |range: &Range<u64>| {
+        let end = range.end.min(known.unwrap_or(u64::MAX)).div_ceil(page).min(1 << u32::BITS);
+        (range.start / page).min(end)..if range.is_empty() { 0 } else { end }
+    };
+    let mut wanted = plan::merge(ranges.iter().map(pages_of).collect());
+    let mut left = (mapping.shared.capacity() / FRAME_SIZE / PREFETCH_SHARE) as u64;
+    for range in &mut wanted {
+        range.end = range.end.min(range.start + left);
+        left -= range.end - range.start;
+    }
+    if let Some(remote) = mapping.remote.as_deref() {
+        if known.is_none() {
+            // The object may end long before: the first request tells.
+            let most = request::limits(mapping, &*remote.backing()).request;
+            for range in &mut wanted {
+                range.end = range.end.min(range.start + most);
+            }
+        }
+        wanted.retain(|range| !range.is_empty());
+        return request::prefetch(mapping, remote, &wanted, how);
+    }
+    for range in wanted {
+        for pages in split_into_requests(range.start.cast_signed()..range.end.cast_signed()) {
+            if !request_missing(mapping, pages.start, pages.end, None) {
+                return;
+            }
+        }
     }
 }
 

@@ -185,6 +185,29 @@ pub(crate) fn next_page_at_once<S: Scheme>(
     mapping.is_untruncated(len, truncate_seq).then_some((folio, range))
 }
 
+/// Returns the page around an offset if it is cached, and which of its bytes are wanted. Unlike
+/// [`next_page_at_once`], takes the length that is known for the end of the file.
+pub(crate) fn next_page_cached<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    wanted: usize,
+) -> Found<S> {
+    let range = known_bytes(mapping, offset, wanted)?;
+    Some((lookup::find(mapping, page_of(offset).ok()?)?, range))
+}
+
+/// Returns the bytes of the page around an offset that are wanted and lie in the file, if its
+/// length is known and there are any.
+pub(crate) fn known_bytes<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    wanted: usize,
+) -> Option<Range<usize>> {
+    let end = mapping.known_len()?.checked_sub(offset - offset % FRAME_SIZE as u64)?;
+    let range = within(offset, wanted, end.min(FRAME_SIZE as u64) as usize);
+    (!range.is_empty()).then_some(range)
+}
+
 /// Returns the bytes of the page around an offset that are among the `wanted` from there on, if the
 /// file's bytes in the page end at `end`.
 fn within(offset: u64, wanted: usize, end: usize) -> Range<usize> {

@@ -2,14 +2,20 @@
 
 pub(crate) mod backoff;
 pub(crate) mod batches;
+pub(crate) mod block_on;
 pub(crate) mod busy;
+pub(crate) mod coop;
 pub(crate) mod counter;
+pub(crate) mod drive;
+pub(crate) mod flight;
 pub(crate) mod flush_pool;
 mod in_flight;
 pub(crate) mod io_pool;
 mod io_queue;
 mod io_request;
 mod lanes;
+pub(crate) mod permits;
+pub(crate) mod ready_set;
 pub(crate) mod room;
 pub(crate) mod shim;
 pub(crate) mod worker;

@@ -87,3 +87,49 @@ impl Health {
         failures.latest.as_ref().is_none_or(|(at, _)| at.elapsed() >= back_off)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Makes the latest failure older by a time.
+    fn age(health: &Health, time: Duration) {
+        let mut failures = health.failures.lock();
+        let (at, _) = failures.latest.as_mut().expect("it has failed");
+        *at = at.checked_sub(time).expect("the machine runs for longer");
+    }
+
+    #[test]
+    fn a_file_that_fails_is_tried_less_and_less_often() {
+        let health = Health::default();
+        let both = || [Why::Age, Why::Memory].map(|why| health.may_write(why));
+        assert_eq!((both(), health.is_failing()), ([true; 2], false));
+        let (mut expected, mut for_memory) = (FIRST_BACK_OFF, FIRST_BACK_OFF_FOR_MEMORY);
+        for failures in 1..40 {
+            health.failed(&io::Error::from_raw_os_error(failures));
+            assert!(health.is_failing());
+            assert_eq!(health.error().unwrap().raw_os_error(), Some(failures));
+            for (why, time) in [(Why::Memory, for_memory), (Why::Age, expected)] {
+                // A shorter one may be over on a busy machine.
+                if time >= Duration::from_secs(4) {
+                    assert!(!health.may_write(why), "{failures} failures, {why:?}");
+                }
+            }
+            if expected >= Duration::from_secs(8) {
+                age(&health, expected / 2);
+                assert!(!health.may_write(Why::Age), "{failures} failures");
+            }
+            age(&health, expected);
+            assert_eq!(both(), [true; 2], "{failures} failures");
+            expected = (expected * 2).min(MAX_BACK_OFF);
+            for_memory = (for_memory * 2).min(MAX_BACK_OFF);
+        }
+        health.succeeded();
+        assert_eq!((both(), health.is_failing()), ([true; 2], false));
+        assert!(health.error().is_none());
+        // It begins anew.
+        health.failed(&io::Error::other("again"));
+        age(&health, FIRST_BACK_OFF);
+        assert!(health.may_write(Why::Age));
+    }
+}

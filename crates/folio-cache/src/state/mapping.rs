@@ -15,6 +15,7 @@ use crate::state::health::Health;
 use crate::state::index::Index;
 use crate::state::looked::Looked;
 use crate::state::readahead::Readahead;
+use crate::state::remote::Remote;
 use crate::state::shared::Shared;
 use crate::state::single_flight::SingleFlight;
 use crate::state::sync_group::SyncGroup;
@@ -82,6 +83,8 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) length: Mutex<()>,
     pub(crate) readahead: Readahead,
     pub(crate) shared: Arc<Shared<S>>,
+    /// The further fields of a mapping of a distant object.
+    pub(crate) remote: Option<Box<Remote<S>>>,
 }
 
 impl<S: Scheme> Mapping<S> {
@@ -121,7 +124,23 @@ impl<S: Scheme> Mapping<S> {
             length: Mutex::new(()),
             readahead: Readahead::default(),
             shared: Arc::clone(shared),
+            remote: None,
         }
+    }
+
+    /// Returns the mapping of a distant object that no other mapping of the cache has. `backing`
+    /// reads from it too, and blocks.
+    pub(crate) fn distant(
+        shared: &Arc<Shared<S>>,
+        id: u32,
+        file_id: FileId,
+        backing: Arc<dyn Backing>,
+        remote: Remote<S>,
+    ) -> Self {
+        let unknown = Version { len: 0, change_token: [0; 4] };
+        let mut mapping = Self::new(shared, id, file_id, backing, unknown);
+        mapping.remote = Some(Box::new(remote));
+        mapping
     }
 
     /// Returns the length.

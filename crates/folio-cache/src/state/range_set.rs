@@ -110,12 +110,16 @@ mod tests {
             }
             assert_eq!(ranges.iter().flatten().collect::<BTreeSet<_>>(), numbers);
             assert_eq!(ranges.count(), numbers.len() as u64);
+            assert_eq!(ranges.is_empty(), numbers.is_empty());
             let asked = start..start + 20;
             let within: BTreeSet<_> = ranges.within(&asked).into_iter().flatten().collect();
             assert_eq!(within, numbers.range(asked).copied().collect());
             let list: Vec<_> = ranges.iter().collect();
             assert!(list.windows(2).all(|two| two[0].end < two[1].start), "{list:?}");
         }
+        ranges.insert(3..4);
+        ranges.clear();
+        assert!(ranges.is_empty());
     }
 
     #[test]
@@ -124,6 +128,8 @@ mod tests {
         for n in 0..100_000 {
             ranges.insert(10 * n..10 * n + 1);
             assert!(ranges.0.len() <= MAX_RANGES);
+            // Exact as long as it has room.
+            assert!(n >= MAX_RANGES as u64 || ranges.0.len() as u64 == n + 1);
         }
         assert!((0..100_000).all(|n| ranges.within(&(10 * n..10 * n + 1)).len() == 1));
     }

@@ -60,6 +60,26 @@ pub(crate) struct Window {
     pub(crate) marker: Option<i64>,
 }
 
+/// The shortest and the longest window, in pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) least: u32,
+    pub(crate) most: u32,
+}
+
+impl Bounds {
+    /// Returns the bounds for a backing that is near.
+    pub(crate) fn of(most: u32) -> Self {
+        Self { least: MIN_WINDOW as u32, most: most.min(MAX_WINDOW as u32) }
+    }
+
+    /// Returns a length within the bounds. The shortest window is not worth less than its cost.
+    fn clamp(self, pages: i64) -> i64 {
+        let least = i64::from(self.least).max(MIN_WINDOW);
+        pages.clamp(least, i64::from(self.most).max(least))
+    }
+}
+
 /// A stream: the state of one reader.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stream {
@@ -124,8 +144,8 @@ impl Stream {
     }
 
     /// Moves to the next window, which begins at page `from`. Returns it.
-    fn advance(&mut self, from: i64, most: i64) -> Window {
-        self.window = (self.window * 2).max(self.pages * 4).clamp(MIN_WINDOW, most.max(MIN_WINDOW));
+    fn advance(&mut self, from: i64, bounds: Bounds) -> Window {
+        self.window = bounds.clamp((self.window * 2).max(self.pages * 4));
         let window = if self.is_forward() {
             self.next = window_end(from + self.window, self.window);
             Window {
@@ -178,17 +198,44 @@ impl Readahead {
     /// request has. Returns the window to request beside that, of at most `most` pages, or `None`.
     pub(crate) fn missed(&self, first: u32, pages: u32, most: u32) -> Option<Window> {
         // A hint: if two readers miss at once, one miss may be ignored.
+        let request = i64::from(MOST_PAGES);
+        let (first, pages) = (i64::from(first), i64::from(pages));
         self.streams.try_lock()?.get_or_insert_default().missed(
-            i64::from(first),
-            i64::from(pages),
-            i64::from(most).min(MAX_WINDOW),
+            first,
+            pages,
+            request,
+            Bounds::of(most),
         )
     }
 
-    /// Records that a reader came to a readahead marker. Returns the window to request next, of at
-    /// most `most` pages, or `None` if the stream was dropped.
-    pub(crate) fn passed(&self, page: u32, most: u32) -> Option<Window> {
-        let (page, most) = (i64::from(page), i64::from(most).min(MAX_WINDOW));
+    /// Records a miss like [`missed`](Self::missed), of a reader that requests all of its pages.
+    pub(crate) fn missed_many(&self, first: u32, pages: u32, bounds: Bounds) -> Option<Window> {
+        let (first, pages) = (i64::from(first), i64::from(pages));
+        self.streams.try_lock()?.get_or_insert_default().missed(first, pages, pages, bounds)
+    }
+
+    /// Records the miss of a reader that will go on: its stream begins here, unless one does
+    /// already. Returns the window to request beside the missed pages.
+    pub(crate) fn begun(&self, first: u32, pages: u32, bounds: Bounds) -> Option<Window> {
+        let (first, pages) = (i64::from(first), i64::from(pages));
+        let mut streams = self.streams.try_lock()?;
+        let streams = streams.get_or_insert_default();
+        if let Some(window) = streams.missed(first, pages, pages, bounds) {
+            return Some(window);
+        }
+        let last = streams.last;
+        let stream = &mut streams.all[last];
+        if stream.first != first || stream.window > 0 {
+            return None;
+        }
+        (stream.step, stream.repeats) = (pages, STEADY);
+        Some(stream.advance(first + pages, bounds))
+    }
+
+    /// Records that a reader came to a readahead marker. Returns the window to request next, or
+    /// `None` if the stream was dropped.
+    pub(crate) fn passed(&self, page: u32, bounds: Bounds) -> Option<Window> {
+        let page = i64::from(page);
         let mut streams = self.streams.lock();
         let streams = streams.get_or_insert_default();
         streams.clock += 1;
@@ -196,14 +243,15 @@ impl Readahead {
         let stream = streams.all.iter_mut().find(|stream| stream.marker == Some(page))?;
         stream.seen = clock;
         stream.first = page;
-        Some(stream.advance(stream.next, most))
+        Some(stream.advance(stream.next, bounds))
     }
 }
 
 impl Streams {
-    /// Records a miss of `wanted` pages. Returns the window to request beside the first request.
-    fn missed(&mut self, first: i64, wanted: i64, most: i64) -> Option<Window> {
-        let pages = wanted.min(i64::from(MOST_PAGES));
+    /// Records a miss of `wanted` pages, of which the reader requests `request` at once. Returns
+    /// the window to request beside the first request.
+    fn missed(&mut self, first: i64, wanted: i64, request: i64, bounds: Bounds) -> Option<Window> {
+        let pages = wanted.min(request);
         self.clock += 1;
         if let Some(stream) = self.all.iter_mut().find(|stream| stream.has_requested(first)) {
             (stream.seen, stream.window) = (self.clock, stream.window / 2);
@@ -217,10 +265,10 @@ impl Streams {
         let stream = &mut self.all[self.last];
         stream.seen = self.clock;
         if stream.repeats >= STEADY {
-            return Some(stream.advance(first + stream.step, most));
+            return Some(stream.advance(first + stream.step, bounds));
         }
         // The rest of what the reader itself asked for.
-        let rest = (wanted - pages).min(most);
+        let rest = (wanted - pages).min(i64::from(bounds.most));
         if rest == 0 {
             return None;
         }
@@ -274,7 +322,7 @@ mod tests {
                 let window = self.readahead.missed(page as u32, 1, 4096);
                 self.request(window);
             } else if self.markers.remove(&page) {
-                let window = self.readahead.passed(page as u32, 4096);
+                let window = self.readahead.passed(page as u32, Bounds::of(4096));
                 self.request(window);
             }
         }
@@ -350,17 +398,66 @@ mod tests {
     }
 
     #[test]
+    fn long_reads_one_after_the_other_are_a_stream() {
+        let readahead = Readahead::default();
+        let lengths: Vec<_> = (5..10)
+            .map(|n| readahead.missed(n * 1000, 1000, 4096).map_or(0, |window| window.pages))
+            .collect();
+        assert_eq!(lengths[..2], [744, 744]);
+        assert!(lengths[2] > 1000, "{lengths:?}");
+    }
+
+    #[test]
     fn evictions_before_use_shrink_the_window_and_end_the_stream() {
         let readahead = Readahead::default();
         let missed = |page| readahead.missed(page, 1, 4096);
         assert_eq!((missed(0), missed(1)), (None, None));
         assert_eq!(missed(2).unwrap().pages, 16);
-        assert_eq!(readahead.passed(3, 4096).unwrap().pages, 32);
+        assert_eq!(readahead.passed(3, Bounds::of(4096)).unwrap().pages, 32);
         // All pages before 51 were requested.
         assert_eq!(missed(4), None);
         assert_eq!(missed(51).unwrap().pages, 32, "half of 32, doubled again");
         assert_eq!((missed(60), missed(61)), (None, None));
         assert_eq!(missed(62), None, "a new stream: the old one was dropped");
-        assert_eq!(readahead.passed(52, 4096), None);
+        assert_eq!(readahead.passed(52, Bounds::of(4096)), None);
+    }
+
+    #[test]
+    fn evictions_before_use_shrink_the_window_of_a_backward_stream() {
+        for evicted in [false, true] {
+            let readahead = Readahead::default();
+            let missed = |page| readahead.missed(page, 1, 4096);
+            assert_eq!((missed(1000), missed(999)), (None, None));
+            let first = missed(998).unwrap();
+            let second = readahead.passed(first.marker.unwrap() as u32, 4096).unwrap();
+            assert_eq!((first.pages * first.pieces, second.pages * second.pieces), (16, 32));
+            if evicted {
+                assert_eq!(missed(990), None);
+            }
+            let next = missed((second.first + second.pieces * second.step) as u32).unwrap();
+            assert_eq!(next.pages * next.pieces, if evicted { 32 } else { 64 });
+        }
+    }
+
+    #[test]
+    fn readers_of_several_pages_get_whole_reads_ahead() {
+        let readahead = Readahead::default();
+        let missed = |page| readahead.missed(page, 8, 4096);
+        assert_eq!((missed(0), missed(8)), (None, None));
+        let window = missed(16).unwrap();
+        assert_eq!((window.first, window.pages), (24, 32));
+        // Two pages of each ten. The page that was evicted before its use ends the stream.
+        for (missing, pieces) in [(None, Some(16)), (Some(44), None), (Some(45), Some(16))] {
+            let readahead = Readahead::default();
+            let missed = |page, pages| readahead.missed(page, pages, 4096);
+            assert_eq!((missed(3, 2), missed(13, 2)), (None, None));
+            let window = missed(23, 2).unwrap();
+            assert_eq!((window.first, window.pages, window.pieces, window.step), (33, 2, 8, 10));
+            if let Some(page) = missing {
+                assert_eq!(missed(page, 1), None);
+            }
+            let next = readahead.passed(window.marker.unwrap() as u32, 4096);
+            assert_eq!(next.map(|window| window.pieces), pieces, "{missing:?}");
+        }
     }
 }

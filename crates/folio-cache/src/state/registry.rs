@@ -1,10 +1,10 @@
-//! The registry: finds a mapping by its file id, or by its number in a descriptor.
+//! The registry: finds a mapping by its key, or by its number in a descriptor.
 //!
 //! It holds weak references, so pages live while the file is open. A lookup here may create the
 //! last strong reference, and the drop of a mapping takes these locks. **Invariant:** no mapping is
 //! dropped under them.
 //!
-//! Lock order: `by_file_id`, then `by_id`; `dirty` alone, below the dirty pages of a mapping.
+//! Lock order: `by_key`, then `by_id`; `dirty` alone, below the dirty pages of a mapping.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,6 +14,7 @@ use folio_ref::Scheme;
 use parking_lot::{Mutex, RwLock};
 
 use crate::backing::FileId;
+use crate::backing::remote::Key;
 use crate::state::mapping::Mapping;
 
 /// A mapping, which lives as long as its files are open, and its number.
@@ -21,7 +22,7 @@ type Numbered<S> = (u32, Weak<Mapping<S>>);
 
 /// The mappings of a cache.
 pub(crate) struct Registry<S: Scheme> {
-    by_file_id: Mutex<HashMap<FileId, Numbered<S>>>,
+    by_key: Mutex<HashMap<Key, Numbered<S>>>,
     by_id: RwLock<HashMap<u32, Weak<Mapping<S>>>>,
     next_id: AtomicU32,
     /// The mappings with dirty pages.
@@ -54,7 +55,7 @@ impl DirtyFiles {
 impl<S: Scheme> Default for Registry<S> {
     fn default() -> Self {
         Self {
-            by_file_id: Mutex::default(),
+            by_key: Mutex::default(),
             by_id: RwLock::default(),
             next_id: AtomicU32::new(0),
             dirty: DirtyFiles::default(),
@@ -63,15 +64,15 @@ impl<S: Scheme> Default for Registry<S> {
 }
 
 impl<S: Scheme> Registry<S> {
-    /// Returns the mapping of a file id, and `true` if it existed. Otherwise `make` creates it with
-    /// the given number.
+    /// Returns the mapping of a key, and `true` if it existed. Otherwise `make` creates it with the
+    /// given number.
     pub(crate) fn get_or_insert(
         &self,
-        file_id: FileId,
+        key: Key,
         make: impl FnOnce(u32) -> Mapping<S>,
     ) -> (Arc<Mapping<S>>, bool) {
-        let mut by_file_id = self.by_file_id.lock();
-        if let Some(mapping) = by_file_id.get(&file_id).and_then(|(_, mapping)| mapping.upgrade()) {
+        let mut by_key = self.by_key.lock();
+        if let Some(mapping) = by_key.get(&key).and_then(|(_, mapping)| mapping.upgrade()) {
             return (mapping, true);
         }
         // There is none, or the last close of the old one is in progress: the new one replaces its
@@ -87,15 +88,15 @@ impl<S: Scheme> Registry<S> {
         };
         let mapping = Arc::new(make(id));
         by_id.insert(id, Arc::downgrade(&mapping));
-        by_file_id.insert(file_id, (id, Arc::downgrade(&mapping)));
+        by_key.insert(key, (id, Arc::downgrade(&mapping)));
         (mapping, false)
     }
 
-    /// Removes a mapping after its last reference is gone, but not a newer one of the same file id.
-    pub(crate) fn remove(&self, file_id: FileId, id: u32) {
-        let mut by_file_id = self.by_file_id.lock();
-        if by_file_id.get(&file_id).is_some_and(|&(current, _)| current == id) {
-            by_file_id.remove(&file_id);
+    /// Removes a mapping after its last reference is gone, but not a newer one of the same key.
+    pub(crate) fn remove(&self, key: &Key, id: u32) {
+        let mut by_key = self.by_key.lock();
+        if by_key.get(key).is_some_and(|&(current, _)| current == id) {
+            by_key.remove(key);
         }
         self.by_id.write().remove(&id);
     }
@@ -135,7 +136,12 @@ impl<S: Scheme> Registry<S> {
 
     /// Returns the mapping of a file, or `None` if it is not open and has nothing to write.
     pub(crate) fn by_file_id(&self, file_id: FileId) -> Option<Arc<Mapping<S>>> {
-        self.by_file_id.lock().get(&file_id)?.1.upgrade()
+        self.by_key(&file_id.into())
+    }
+
+    /// Returns the mapping of a key, or `None` if it is not in memory.
+    pub(crate) fn by_key(&self, key: &Key) -> Option<Arc<Mapping<S>>> {
+        self.by_key.lock().get(key)?.1.upgrade()
     }
 
     /// Returns the mapping with a number, or `None` if it does not exist any more.

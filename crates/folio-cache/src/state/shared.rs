@@ -1,6 +1,7 @@
 //! The state that the clones of a cache and its mappings share.
 
 use std::collections::HashMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -11,15 +12,19 @@ use folio_frames::{KindOps, UserSpace};
 use folio_ref::Scheme;
 use folio_uring::Process;
 
+use crate::backing::remote::{BoxFuture, Spawn};
 use crate::policy::Policy;
 use crate::rt::batches::{Batches, Taker};
+use crate::rt::drive::Drive;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
+use crate::rt::permits::Permits;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
+use crate::state::kept::Kept;
 use crate::state::leaves::Leaves;
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
@@ -58,6 +63,13 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) fill_waiters: Arc<FillWaiters>,
     pub(crate) reclaimer: Worker<Self>,
     pub(crate) io_pool: IoPool,
+    /// The requests to distant stores that may be in flight, with their pages as weight.
+    pub(crate) remote_permits: Arc<Permits>,
+    /// Drives the requests that no reader waits for, unless there is a spawner.
+    pub(crate) drive: Drive,
+    pub(crate) spawner: Option<Box<dyn Spawn>>,
+    /// Mappings of distant stores that are closed and have pages.
+    pub(crate) kept: Kept<S>,
     pub(crate) capacity: Capacity<S>,
     /// The process that made the cache: its threads and dirty pages exist in no other.
     pub(crate) process: Process,
@@ -73,6 +85,22 @@ impl<S: Scheme> Shared<S> {
     /// Returns the zone of all frames.
     pub(crate) fn zone(&self) -> &'static Zone<S> {
         self.arena.zone()
+    }
+
+    /// Runs a future in the background. It is dropped if there is no spawner and no thread.
+    pub(crate) fn spawn(&self, future: BoxFuture<'static, ()>) {
+        match &self.spawner {
+            // A spawner of a runtime that has ended may panic.
+            Some(spawner) => {
+                let spawn = AssertUnwindSafe(|| spawner.spawn(future));
+                if panic::catch_unwind(spawn).is_err() {
+                    tracing::warn!("the spawner panicked: a request in the background is dropped");
+                }
+            }
+            None => {
+                self.drive.spawn(future);
+            }
+        }
     }
 
     /// Returns the capacity in bytes.

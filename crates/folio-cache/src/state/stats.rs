@@ -35,6 +35,9 @@ pub struct CacheStats {
     pub misses: u64,
     /// Requests for pages: one for an extent of adjacent pages.
     pub requests: u64,
+    /// Requests to distant stores that were dropped before their answer was used: no reader waited
+    /// for them any more. They count as requests too if they were sent.
+    pub cancelled: u64,
     /// Pages requested before a reader missed them. They count as misses too.
     pub ahead: u64,
     /// Bytes read by misses.
@@ -73,6 +76,7 @@ pub(crate) struct Counters {
     hits: Counter,
     pub(crate) misses: Counter,
     pub(crate) requests: Counter,
+    pub(crate) cancelled: Counter,
     pub(crate) ahead: Counter,
     pub(crate) filled_bytes: Counter,
     pub(crate) written_bytes: Counter,
@@ -96,6 +100,7 @@ impl Sub for CacheStats {
             hits: self.hits.zip(earlier.hits).map(|(now, then)| now.saturating_sub(then)),
             misses: self.misses.saturating_sub(earlier.misses),
             requests: self.requests.saturating_sub(earlier.requests),
+            cancelled: self.cancelled.saturating_sub(earlier.cancelled),
             ahead: self.ahead.saturating_sub(earlier.ahead),
             filled_bytes: self.filled_bytes.saturating_sub(earlier.filled_bytes),
             written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
@@ -133,6 +138,7 @@ impl Counters {
             hits: CacheStats::COUNTS_HITS.then(|| self.hits.get()),
             misses: self.misses.get(),
             requests: self.requests.get(),
+            cancelled: self.cancelled.get(),
             ahead: self.ahead.get(),
             filled_bytes: self.filled_bytes.get(),
             written_bytes: self.written_bytes.get(),

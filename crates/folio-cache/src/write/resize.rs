@@ -108,7 +108,10 @@ fn truncate_page<S: Scheme>(
             Some(locked) if !locked.folio().is_dirty() => return drop(locked.remove()),
             Some(locked) => match locked.freeze() {
                 Ok(mut locked) => {
-                    locked.folio_mut().as_mut_slice()[within..].fill(0);
+                    let bytes = locked.folio_mut().as_mut_slice();
+                    let end =
+                        if cfg!(broken = "truncated-tail-kept") { within } else { FRAME_SIZE };
+                    bytes[within..end].fill(0);
                     return locked.publish();
                 }
                 Err(locked) => {

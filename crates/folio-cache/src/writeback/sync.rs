@@ -17,6 +17,7 @@ use crate::backing::error::{copy, share};
 use crate::backing::{Backing, Durable};
 use crate::rt::flush_pool::Flushable;
 use crate::state::error_cursor::ErrorCursor;
+use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::writeback::dirty_pages;
@@ -112,9 +113,10 @@ pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
-    if !mapping.dirty.is_empty() {
+    if !mapping.dirty.is_empty() && !cfg!(broken = "drop-without-write") {
         let _ = flush_or_forget(mapping);
     }
+    kept::keep(mapping);
 }
 
 /// Writes everything that was dirty before the call, or forgets a file without a name and an open.

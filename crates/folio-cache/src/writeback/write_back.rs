@@ -165,6 +165,7 @@ fn write_range_under<S: Scheme>(
         return Some(Written { range, result: Ok(()), is_full: false });
     };
     let start = first * FRAME_SIZE as u64;
+    let len = if cfg!(broken = "last-page-whole") { u64::MAX } else { len };
     let bytes = (pinned.len() * FRAME_SIZE)
         .min(usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX));
     let mut left = bytes;
@@ -176,6 +177,8 @@ fn write_range_under<S: Scheme>(
     });
     let slices: Vec<IoSlice<'_>> = pieces.collect();
     let end = start + bytes as u64;
+    #[cfg(broken = "clean-before-written")]
+    pinned.iter().for_each(|pinned| make_clean(mapping, pinned));
     mapping.unsynced.wrote(&(start..end));
     let result = change(mapping, &**writer, change_token, || match then {
         Then::Nothing => writer.write(start, &slices),

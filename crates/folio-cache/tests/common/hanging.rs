@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use folio_cache::testing::{Call, Memory};
-use folio_cache::{Backing, Durable, FileId, Version};
+use folio_cache::{Backing, Durable, Version};
 use parking_lot::{Condvar, Mutex};
 
 /// Memory of which one kind of call hangs until it is healed.
@@ -50,9 +50,7 @@ impl Hanging {
 }
 
 impl Backing for Hanging {
-    fn file_id(&self) -> FileId {
-        self.memory.file_id()
-    }
+    by_memory!(file_id, is_writable);
 
     fn version(&self) -> io::Result<Version> {
         self.pass(Call::Version);
@@ -62,10 +60,6 @@ impl Backing for Hanging {
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.pass(Call::Fill);
         self.memory.fill(offset, buffers)
-    }
-
-    fn is_writable(&self) -> bool {
-        true
     }
 
     fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {

@@ -2,6 +2,53 @@
 
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+/// Implements these methods of a `Backing` by its field `memory`. Import it by its name.
+macro_rules! by_memory {
+    ($($method:ident),*) => { $(by_memory!(@$method);)* };
+    (@file_id) => {
+        fn file_id(&self) -> folio_cache::FileId {
+            self.memory.file_id()
+        }
+    };
+    (@version) => {
+        fn version(&self) -> std::io::Result<folio_cache::Version> {
+            self.memory.version()
+        }
+    };
+    (@fill) => {
+        fn fill(
+            &self,
+            offset: u64,
+            buffers: &mut [std::io::IoSliceMut<'_>],
+        ) -> std::io::Result<usize> {
+            self.memory.fill(offset, buffers)
+        }
+    };
+    (@is_writable) => {
+        fn is_writable(&self) -> bool {
+            self.memory.is_writable()
+        }
+    };
+    (@write) => {
+        fn write(&self, offset: u64, buffers: &[std::io::IoSlice<'_>]) -> std::io::Result<()> {
+            self.memory.write(offset, buffers)
+        }
+    };
+    (@set_len) => {
+        fn set_len(&self, len: u64) -> std::io::Result<()> {
+            self.memory.set_len(len)
+        }
+    };
+    (@sync) => {
+        fn sync(&self, what: folio_cache::Durable) -> std::io::Result<()> {
+            self.memory.sync(what)
+        }
+    };
+}
+
+#[allow(unused_imports, reason = "each test file uses some of it")]
+pub(crate) use by_memory;
+
 pub(crate) mod hanging;
 
 use std::fmt;
@@ -14,7 +61,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use folio_cache::testing::{Call, Memory};
-use folio_cache::{Backing, CACHED, Cache, Durable, FileId, Fill, Version};
+use folio_cache::{Backing, CACHED, Cache, Fill};
 use folio_frames::Kind;
 use folio_ref::Scheme;
 use parking_lot::{Condvar, Mutex};
@@ -84,34 +131,16 @@ impl Gated {
 }
 
 impl Backing for Gated {
-    fn file_id(&self) -> FileId {
-        self.memory.file_id()
-    }
-
-    fn version(&self) -> io::Result<Version> {
-        self.memory.version()
-    }
+    by_memory!(file_id, version, is_writable, set_len, sync);
 
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.pass(Call::Fill, offset);
         self.memory.fill(offset, buffers)
     }
 
-    fn is_writable(&self) -> bool {
-        true
-    }
-
     fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
         self.pass(Call::Write, offset);
         self.memory.write(offset, buffers)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.memory.set_len(len)
-    }
-
-    fn sync(&self, what: Durable) -> io::Result<()> {
-        self.memory.sync(what)
     }
 }
 
@@ -148,13 +177,7 @@ impl Together {
 }
 
 impl Backing for Together {
-    fn file_id(&self) -> FileId {
-        self.memory.file_id()
-    }
-
-    fn version(&self) -> io::Result<Version> {
-        self.memory.version()
-    }
+    by_memory!(file_id, version, is_writable, write, set_len);
 
     fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         assert_ne!(Some(offset / 4096), self.trap, "a panic of the backing, on purpose");
@@ -175,18 +198,6 @@ impl Backing for Together {
 
     fn fills_together(&self) -> bool {
         true
-    }
-
-    fn is_writable(&self) -> bool {
-        true
-    }
-
-    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
-        self.memory.write(offset, buffers)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.memory.set_len(len)
     }
 }
 

@@ -16,6 +16,7 @@ mod batches;
 #[path = "../common/mod.rs"]
 mod common;
 mod deleted;
+mod distant;
 mod index;
 mod large_folio;
 mod length;

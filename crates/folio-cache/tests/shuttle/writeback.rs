@@ -2,18 +2,18 @@
 //! flush threads.
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use folio_cache::testing::Memory;
-use folio_cache::{Backing, Cache, Durable, File, FileId, Version};
+use folio_cache::{Backing, Cache, Durable, File};
 use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, deeper, delays, explore, race};
 use folio_ref::testing::stepped::step;
 use parking_lot::Mutex;
 
-use crate::common::assert_nothing_leaked;
+use crate::common::{assert_nothing_leaked, by_memory};
 use crate::{RANDOM, WEAK, World, read};
 
 /// Memory that lets others come between the parts of a call. It panics if a write leaves a hole,
@@ -35,21 +35,7 @@ impl Linux {
 }
 
 impl Backing for Linux {
-    fn file_id(&self) -> FileId {
-        self.memory.file_id()
-    }
-
-    fn version(&self) -> io::Result<Version> {
-        self.memory.version()
-    }
-
-    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.memory.fill(offset, buffers)
-    }
-
-    fn is_writable(&self) -> bool {
-        true
-    }
+    by_memory!(file_id, version, fill, is_writable);
 
     fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
         let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();

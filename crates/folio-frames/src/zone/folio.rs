@@ -195,6 +195,17 @@ impl<P: Platform> FolioRef<P> {
         &self.as_slice()[(self.at - self.index) as usize * crate::FRAME_SIZE..]
     }
 
+    /// Returns another reference to the folio, by the `n`-th frame behind the one that this was
+    /// looked up by. `None`: the folio ends before.
+    #[cfg_attr(feature = "track", track_caller)]
+    pub fn frame_after(&self, n: u32) -> Option<Self> {
+        (n <= self.frames_behind()).then(|| {
+            let mut other = self.clone();
+            other.at += n;
+            other
+        })
+    }
+
     /// Returns the bytes of the frame that it was looked up by: all bytes of a folio of order 0.
     #[inline(always)]
     pub fn frame(&self) -> &[u8; crate::FRAME_SIZE] {

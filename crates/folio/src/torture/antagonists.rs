@@ -10,7 +10,7 @@ use folio_frames::{
 use folio_ref::Scheme;
 
 use super::tally::Tally;
-use super::{Stage, writer};
+use super::{Stage, forker, killer, writer};
 
 /// The kind of the blocks that the splitter allocates.
 const SPLIT: Kind = Kind::owner(1);
@@ -19,7 +19,7 @@ const SPLIT: Kind = Kind::owner(1);
 pub(crate) type Antagonist<S> = fn(&Stage<'_, S>, &Tally, fastrand::Rng);
 
 /// Returns all antagonists with their names.
-pub(crate) fn all<S: Scheme>() -> [(&'static str, Antagonist<S>); 9] {
+pub(crate) fn all<S: Scheme>() -> [(&'static str, Antagonist<S>); 11] {
     [
         ("reclaimer", reclaim),
         ("walker", walk),
@@ -30,6 +30,8 @@ pub(crate) fn all<S: Scheme>() -> [(&'static str, Antagonist<S>); 9] {
         ("compactor", compact),
         ("contiguous", contiguous),
         ("shrinker", shrink),
+        ("forker", forker::fork),
+        ("killer", killer::kill),
     ]
 }
 

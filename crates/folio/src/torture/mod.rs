@@ -4,6 +4,8 @@
 mod antagonists;
 mod audit;
 mod corpus;
+mod forker;
+pub(crate) mod killer;
 mod readers;
 pub(crate) mod report;
 pub(crate) mod tally;

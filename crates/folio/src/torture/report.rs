@@ -151,6 +151,9 @@ impl Report {
             "compacted": totals.compacted,
             "contiguous": totals.contiguous,
             "shrunk": totals.shrunk,
+            "forked": totals.forked,
+            "killed": totals.killed,
+            "promised": totals.promised,
             "wrong_bytes": totals.wrong_bytes,
             "broken_rules": self.broken_rules(),
             "leaked_frames": self.leaked_frames,
@@ -204,6 +207,10 @@ impl Report {
         row(
             "bytes written, syncs",
             format!("{}, {}", Size(totals.written as usize), totals.synced),
+        );
+        row(
+            "processes forked, killed; writes promised",
+            format!("{}, {}; {}", totals.forked, totals.killed, totals.promised),
         );
         row("busy", totals.busy.to_string());
         row(

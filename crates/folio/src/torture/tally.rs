@@ -66,6 +66,12 @@ tally! {
     compacted,
     contiguous,
     shrunk,
+    /// Children that were forked and ended.
+    forked,
+    /// Writing processes that were killed, and left the right files.
+    killed,
+    /// Rounds of these that were promised.
+    promised,
     wrong_bytes,
     broken_rules,
 }

@@ -134,18 +134,18 @@ fn step<S: Scheme>(
 }
 
 /// Counts an error. It is accepted if everything is pinned; otherwise it is a broken rule.
-fn failed(done: io::Result<()>, tally: &Tally) {
+pub(super) fn failed(done: io::Result<()>, tally: &Tally) {
     match done {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::OutOfMemory => tally.busy.add(1),
-        Err(error) => tally.broken(|| format!("an operation of the writer failed: {error}")),
+        Err(error) => tally.broken(|| format!("an operation on an own file failed: {error}")),
     }
 }
 
 /// Checks that the file on disk has the contents that were written.
-fn compare(path: &Path, model: &[u8], tally: &Tally) {
+pub(super) fn compare(path: &Path, model: &[u8], tally: &Tally) {
     if fs::read(path).ok().as_deref() != Some(model) {
         tally.wrong_bytes.add(1);
-        tally.note(|| "the writer's file on disk differs from what was written".to_owned());
+        tally.note(|| "a file on disk differs from what was written".to_owned());
     }
 }

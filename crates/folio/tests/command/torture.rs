@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -53,12 +54,15 @@ fn every_scheme_passes_and_every_number_is_reported() {
             "/walked",
             "/split",
             "/contiguous",
+            "/forked",
+            "/killed",
         ] {
             assert!(number(&report, key) > 0, "{key} is 0 in {report:#}");
         }
         for key in [
             "/compacted",
             "/shrunk",
+            "/promised",
             "/reclaimed",
             "/busy",
             "/refused/frozen",
@@ -89,6 +93,7 @@ fn the_table_and_the_plot_are_written() {
         "hit ratio",
         "refused: tail, moved on",
         "blocks offlined, onlined",
+        "processes forked, killed; writes promised",
         "wrong bytes",
         "passed: ",
     ] {
@@ -285,11 +290,15 @@ fn a_second_ctrl_c_ends_a_blocked_run_at_once() {
 fn ctrl_c_ends_the_run_early_with_the_same_report() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 10, 100_000);
-    let mut run = torture(dir.path(), 600, &[]).stdout(Stdio::piped()).spawn();
+    // A terminal sends the signal to a whole group: also to the processes that the run forks and
+    // kills.
+    let mut command = torture(dir.path(), 600, &[]);
+    let mut run = command.process_group(0).stdout(Stdio::piped()).spawn();
     let run = run.as_mut().unwrap();
     thread::sleep(Duration::from_secs(1));
     let asked = Instant::now();
-    assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+    let group = format!("-{}", run.id());
+    assert!(Command::new("kill").args(["-INT", "--", &group]).status().unwrap().success());
     let mut text = String::new();
     run.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(0), "{text}");

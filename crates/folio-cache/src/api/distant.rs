@@ -1,0 +1,307 @@
+//! Files of distant stores: how they are opened, found again and forgotten, and how bytes are read
+//! from them.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use folio_frames::FRAME_SIZE;
+use folio_ref::Scheme;
+
+use crate::api::cache::Cache;
+use crate::api::file::File;
+use crate::api::open::Opened;
+use crate::backing::Backing;
+use crate::backing::blocking::Blocking;
+use crate::backing::error::error;
+use crate::backing::remote::{AsyncBacking, Key, Priority, RemoteVersion};
+use crate::length::{refresh, version};
+use crate::policy::Advice;
+use crate::read::collect::{Sink, gather};
+use crate::read::copy;
+use crate::read::learn;
+use crate::read::prefetch;
+use crate::read::request::How;
+use crate::rt::block_on::block_on;
+use crate::rt::coop;
+use crate::state::frames::FolioRef;
+use crate::state::mapping::Mapping;
+use crate::state::remote::Remote;
+
+impl<S: Scheme> Cache<S> {
+    /// Opens an object of a store that answers late. Makes no request: the first answer tells the
+    /// length. Opens with equal keys share their pages, and requests go to the backing of the
+    /// latest open.
+    ///
+    /// Pages stay cached after the last close, as long as there is memory and a clone of the
+    /// cache. The file is read-only.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use folio_cache::{Cache, testing::Distant};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let cache = Cache::new(4 << 20)?;
+    /// let file = cache.open_async(Arc::new(Distant::new(&[7; 10_000])))?;
+    /// # pollster::block_on(async {
+    /// let bytes = file.bytes_async(9000, 5000).await?;
+    /// assert_eq!(bytes.len(), 1000);
+    /// assert_eq!(file.known_len(), Some(10_000));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput` if a blocking backing with this key is open.
+    /// - `Unsupported` in a child forked after the cache was built.
+    pub fn open_async(&self, backing: Arc<dyn AsyncBacking>) -> io::Result<File<S>> {
+        self.shared.check_process()?;
+        let key = backing.key();
+        let blocking: Arc<dyn Backing> = Arc::new(Blocking(Arc::clone(&backing)));
+        let file_id = blocking.file_id();
+        let remote = Remote::new(key.clone(), Arc::clone(&backing));
+        // No call of the backing: the lock of all files is held.
+        let make = |id| Mapping::distant(&self.shared, id, file_id, blocking, remote);
+        let (mapping, existed) = self.shared.registry.get_or_insert(key.clone(), make);
+        let Some(remote) = &mapping.remote else {
+            let message = format!("a blocking backing with the key {key:?} is open");
+            return Err(error(io::ErrorKind::InvalidInput, message));
+        };
+        if existed {
+            remote.set_backing(backing);
+        }
+        Ok(File::of(mapping))
+    }
+
+    /// Opens an object like [`open_async`](Self::open_async). Its length and validator are known
+    /// already, from a listing for example. If pages of another version are cached, they leave, or
+    /// the open fails, as the backing chooses.
+    ///
+    /// # Errors
+    ///
+    /// - `StaleNetworkFileHandle` if another version is cached and the backing wants that to fail.
+    /// - `InvalidInput` if a blocking backing with this key is open.
+    /// - `Unsupported` in a child forked after the cache was built.
+    pub fn open_async_with(
+        &self,
+        backing: Arc<dyn AsyncBacking>,
+        version: &RemoteVersion,
+    ) -> io::Result<File<S>> {
+        let on_change = backing.on_change();
+        let file = self.open_async(backing)?;
+        if let Some(remote) = &file.mapping.remote {
+            version::lock(&file.mapping, remote).agree(version, on_change)?;
+        }
+        Ok(file)
+    }
+
+    /// Returns the file with a key if it is open, or its pages are cached. Makes no request and no
+    /// call of a backing.
+    pub fn get(&self, key: &Key) -> Option<File<S>> {
+        if self.shared.is_inherited() {
+            return None;
+        }
+        self.shared.registry.by_key(key).map(File::of)
+    }
+
+    /// Drops the cached pages of the file with a key, except dirty ones. Of an object of a distant
+    /// store, forgets the version too: the next answer tells it anew. Returns `true` if the file
+    /// was in memory. Handles keep their pages.
+    pub fn invalidate(&self, key: &Key) -> bool {
+        if self.shared.is_inherited() {
+            return false;
+        }
+        let mapping = self.shared.registry.by_key(key);
+        mapping.as_deref().map(version::invalidate).is_some()
+    }
+}
+
+impl<S: Scheme> File<S> {
+    /// Returns a file of a mapping that is in memory.
+    fn of(mapping: Arc<Mapping<S>>) -> Self {
+        let opened = Arc::new(Opened::new(&mapping, Arc::clone(&mapping.backing), false));
+        Self { mapping, opened, advice: Advice::Normal, priority: Priority::Normal }
+    }
+
+    /// Returns `true` if the file is an object of a store that answers late.
+    #[inline]
+    pub(crate) fn is_distant(&self) -> bool {
+        self.mapping.remote.is_some()
+    }
+
+    /// Returns a clone of the file of which the reads have other advice. It concerns files of
+    /// distant stores. Reads through other clones are not affected by it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use folio_cache::{Advice, Cache, testing::Distant};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let cache = Cache::new(4 << 20)?;
+    /// let file = cache.open_async(Arc::new(Distant::new(&[7; 100_000])))?;
+    /// let scan = file.with_advice(Advice::Once);
+    /// assert_eq!(scan.bytes(0, 50_000)?.len(), 50_000);
+    /// assert!(file.try_bytes(0, 10).is_none()); // its pages were not kept
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_advice(&self, advice: Advice) -> Self {
+        Self { advice, ..self.clone() }
+    }
+
+    /// Requests what is missing of some ranges in the background: they will be needed. Returns at
+    /// once. Requests at most a quarter of the capacity, and nothing if there is neither a spawner
+    /// ([`CacheBuilder::spawner`](crate::CacheBuilder::spawner)) nor a thread of the cache. Errors
+    /// are not reported: the reader gets its own.
+    pub fn prefetch(&self, ranges: &[Range<u64>]) {
+        prefetch::prefetch(&self.mapping, ranges, self.how());
+    }
+
+    /// Drops the cached pages that lie wholly in a range of the file, except dirty ones: they are
+    /// not needed any more. Handles keep theirs. Pages in progress stay.
+    pub fn evict(&self, range: Range<u64>) {
+        if self.mapping.shared.is_inherited() {
+            return;
+        }
+        let page = FRAME_SIZE as u64;
+        let is_end = self.known_len().is_some_and(|len| range.end >= len);
+        let end = if is_end { range.end.div_ceil(page) } else { range.end / page };
+        let first = range.start.div_ceil(page);
+        refresh::evict_clean(&self.mapping, first..end.max(first), false);
+    }
+
+    /// Returns a clone of the file of which the reads have another priority. It decides which of
+    /// the requests to distant stores that wait for their turn is sent next. Reads through other
+    /// clones are not affected by it.
+    #[must_use]
+    pub fn with_priority(&self, priority: Priority) -> Self {
+        Self { priority, ..self.clone() }
+    }
+
+    /// Returns the key of the file.
+    pub fn key(&self) -> Key {
+        self.mapping.key()
+    }
+
+    /// Returns the version of an object of a distant store, if it is known. Makes no request.
+    pub fn known_version(&self) -> Option<RemoteVersion> {
+        self.mapping.remote.as_ref()?.version.lock().clone()
+    }
+
+    /// Returns the length in bytes if it is known. That of an object of a distant store is not,
+    /// until the first answer. Makes no request.
+    pub fn known_len(&self) -> Option<u64> {
+        self.mapping.known_len()
+    }
+
+    /// Returns the length in bytes. If it is not known, asks the store for it, without blocking.
+    ///
+    /// # Errors
+    ///
+    /// - `Unsupported` in a child forked after the cache was built.
+    /// - Otherwise the error of [`AsyncBacking::version`].
+    pub async fn len_async(&self) -> io::Result<u64> {
+        match self.known_len() {
+            Some(len) => Ok(len),
+            None => learn::learn(&self.mapping, false).await,
+        }
+    }
+
+    /// Returns the length in bytes. If it is not known, asks the store for it and waits.
+    pub(crate) fn len_or_error(&self) -> io::Result<u64> {
+        match self.known_len() {
+            Some(len) => Ok(len),
+            None => block_on(learn::learn(&self.mapping, true)),
+        }
+    }
+
+    /// Asks the store for the version, and drops the pages if it is another one. Returns `true`
+    /// then.
+    pub(crate) fn revalidate_distant(&self) -> io::Result<bool> {
+        let before = self.mapping.truncate_seq();
+        block_on(learn::ask(&self.mapping, true))?;
+        Ok(self.mapping.truncate_seq() != before)
+    }
+
+    /// Reads into several buffers from an offset each. Returns the result of each.
+    pub(crate) async fn read_distant(&self, into: &mut [Into<'_>], how: How) -> io::Result<()> {
+        let ranges: Vec<_> = into.iter().map(|it| (it.offset, it.buf.len())).collect();
+        gather(&self.mapping, how, &ranges, &mut Copy { into }).await
+    }
+
+    /// Reads into a buffer from an offset on.
+    pub(crate) async fn read_at_distant(
+        &self,
+        buf: &mut [u8],
+        offset: u64,
+        how: How,
+    ) -> io::Result<usize> {
+        if let Some(read) = copy::read_cached(&self.mapping, offset, buf) {
+            coop::passed().await;
+            return Ok(read);
+        }
+        let mut into = [Into::new(buf, offset)];
+        self.read_distant(&mut into, how).await?;
+        let [into] = into;
+        into.finish()
+    }
+}
+
+/// A buffer to read into, with its offset and its result.
+pub(crate) struct Into<'b> {
+    buf: &'b mut [u8],
+    offset: u64,
+    done: usize,
+    error: Option<io::Error>,
+}
+
+impl<'b> Into<'b> {
+    pub(crate) fn new(buf: &'b mut [u8], offset: u64) -> Self {
+        Self { buf, offset, done: 0, error: None }
+    }
+
+    /// Returns the length of the buffer.
+    pub(crate) fn wanted(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Returns the number of bytes read, or the error if there are none.
+    pub(crate) fn finish(self) -> io::Result<usize> {
+        match self.error {
+            // A short count: the next read returns the error.
+            Some(error) if self.done == 0 => Err(error),
+            _ => Ok(self.done),
+        }
+    }
+}
+
+struct Copy<'c, 'b> {
+    into: &'c mut [Into<'b>],
+}
+
+impl<S: Scheme> Sink<S> for Copy<'_, '_> {
+    fn begin(&mut self) {
+        for into in &mut *self.into {
+            (into.done, into.error) = (0, None);
+        }
+    }
+
+    fn push(&mut self, range: usize, folio: FolioRef<S>, bytes: Range<usize>) {
+        let into = &mut self.into[range];
+        let end = into.done + bytes.len();
+        into.buf[into.done..end].copy_from_slice(&folio.as_slice_from_frame()[bytes]);
+        into.done = end;
+    }
+
+    fn failed(&mut self, range: usize, error: io::Error) -> io::Result<()> {
+        self.into[range].error = Some(error);
+        Ok(())
+    }
+}

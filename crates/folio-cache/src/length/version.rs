@@ -1,0 +1,125 @@
+//! The version of a distant object: learned from the first answer, compared with each further one.
+//!
+//! `truncate_seq` counts its changes too, once before the pages of the old version leave and once
+//! after the new length is stored. A reader of several pages that finds it unchanged at its end has
+//! seen one version.
+
+use std::io;
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+
+use folio_ref::Scheme;
+use rustix::io::Errno;
+
+use crate::backing::error::numbered;
+use crate::backing::remote::{OnChange, RemoteVersion};
+use crate::length::refresh;
+use crate::rt::flight::Flight;
+use crate::rt::shim::MutexGuard;
+use crate::state::mapping::Mapping;
+use crate::state::remote::{Outcome, Remote};
+
+/// The right to change the version of a distant object, and to publish its pages.
+pub(crate) struct VersionLock<'m, S: Scheme> {
+    mapping: &'m Mapping<S>,
+    remote: &'m Remote<S>,
+    length: Option<MutexGuard<'m, ()>>,
+    /// Requests for the old version.
+    orphans: Vec<Weak<Flight<Outcome<S>>>>,
+}
+
+impl<S: Scheme> Drop for VersionLock<'_, S> {
+    fn drop(&mut self) {
+        // Without the lock: what is cancelled drops a future of the backing.
+        self.length = None;
+        // No caller waits for what was read ahead of the old version.
+        let orphans = self.orphans.iter().filter_map(Weak::upgrade);
+        orphans.for_each(|flight| flight.cancel_detached());
+    }
+}
+
+/// Takes the lock. No version changes, and no page is published, while it is held. Call with no
+/// page locked.
+pub(crate) fn lock<'m, S: Scheme>(
+    mapping: &'m Mapping<S>,
+    remote: &'m Remote<S>,
+) -> VersionLock<'m, S> {
+    VersionLock { mapping, remote, length: Some(mapping.length.lock()), orphans: Vec::new() }
+}
+
+impl<S: Scheme> VersionLock<'_, S> {
+    /// Takes a version that the store told. If another one was known, its pages leave.
+    ///
+    /// # Errors
+    ///
+    /// `StaleNetworkFileHandle` if another version was known and the backing wants that to fail.
+    pub(crate) fn agree(&mut self, told: &RemoteVersion, on_change: OnChange) -> io::Result<()> {
+        let known = self.remote.version.lock().clone();
+        match known {
+            Some(known) if known == *told => Ok(()),
+            Some(known) if on_change == OnChange::Fail => Err(stale(self.remote, &known, told)),
+            Some(_) => {
+                self.replace(Some(told));
+                Ok(())
+            }
+            None => {
+                self.set(told);
+                Ok(())
+            }
+        }
+    }
+
+    /// Drops all pages, and forgets the version and the requests in flight. With a version, that
+    /// one is known from then on.
+    pub(crate) fn replace(&mut self, told: Option<&RemoteVersion>) {
+        refresh::bump_truncate_seq(self.mapping);
+        // Release: pairs with Acquire in `known_len`.
+        self.remote.is_known.store(false, Ordering::Release);
+        *self.remote.version.lock() = None;
+        self.orphans.extend(self.remote.requests.lock().clear());
+        *self.remote.learning.lock() = Weak::new();
+        refresh::drop_pages(self.mapping, 0..u64::MAX);
+        if let Some(told) = told {
+            self.set(told);
+        }
+        refresh::bump_truncate_seq(self.mapping);
+    }
+
+    fn set(&self, told: &RemoteVersion) {
+        // Release, both: pair with Acquire in `len` and `known_len`.
+        self.mapping.len.store(told.len, Ordering::Release);
+        self.mapping.backed.store(told.len, Ordering::Release);
+        *self.remote.version.lock() = Some(told.clone());
+        self.remote.is_known.store(true, Ordering::Release);
+    }
+}
+
+/// Returns the error of a reader that finds another version than the one that is cached.
+fn stale<S: Scheme>(remote: &Remote<S>, known: &RemoteVersion, told: &RemoteVersion) -> io::Error {
+    let message = format!(
+        "{:?} changed: the cache has version {:?} of {} bytes, the store {:?} of {} bytes: \
+         invalidate the key",
+        remote.key, known.validator, known.len, told.validator, told.len
+    );
+    numbered(io::ErrorKind::StaleNetworkFileHandle, Errno::STALE, message)
+}
+
+/// Returns the error of a stream of which some bytes came before the object changed.
+pub(crate) fn changed<S: Scheme>(mapping: &Mapping<S>) -> io::Error {
+    let message = format!("{:?} changed after a part of the stream came", mapping.key());
+    numbered(io::ErrorKind::StaleNetworkFileHandle, Errno::STALE, message)
+}
+
+/// Returns the error of a reader that met a new version each time that it began anew.
+pub(crate) fn restless<S: Scheme>(mapping: &Mapping<S>) -> io::Error {
+    let message = format!("{:?} changed again and again while it was read", mapping.key());
+    numbered(io::ErrorKind::StaleNetworkFileHandle, Errno::STALE, message)
+}
+
+/// Drops the pages of a file that are not dirty. Of a distant object, forgets the version too.
+pub(crate) fn invalidate<S: Scheme>(mapping: &Mapping<S>) {
+    match &mapping.remote {
+        Some(remote) if !mapping.shared.is_inherited() => lock(mapping, remote).replace(None),
+        _ => refresh::invalidate(mapping),
+    }
+}

@@ -1,0 +1,69 @@
+//! Asks a distant store for the version of an object: one request for all that ask at once.
+
+use std::future;
+use std::io;
+use std::sync::Arc;
+use std::task::Context;
+
+use folio_ref::Scheme;
+
+use crate::backing::error;
+use crate::length::version;
+use crate::rt::flight::Flight;
+use crate::state::mapping::Mapping;
+use crate::state::remote::Learned;
+
+/// Returns the length of a distant object.
+///
+/// # Errors
+///
+/// `Unsupported` in a child process, otherwise what the backing returns.
+pub(crate) async fn learn<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> io::Result<u64> {
+    ask(mapping, blocks).await?;
+    Ok(mapping.len())
+}
+
+/// Asks for the version, and takes it as the one that is known.
+///
+/// # Errors
+///
+/// `Unsupported` in a child process, `StaleNetworkFileHandle` if another version is known and the
+/// backing wants that to fail, otherwise what the backing returns.
+pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> io::Result<()> {
+    mapping.shared.check_process()?;
+    let Some(remote) = mapping.remote.as_deref() else { return Ok(()) };
+    let backing = remote.backing();
+    let on_change = backing.on_change();
+    // A blocking caller leaves the polls to the spawner, if there is one.
+    let is_driven = blocks && mapping.shared.spawner.is_some();
+    // Joined by those that come before the answer. The state of the object may be older than their
+    // call: it is the one that a request in flight would tell.
+    let flight = remote.learning.lock().upgrade();
+    let joined = flight.as_ref().and_then(Flight::join);
+    let mut waiter = if let Some(waiter) = joined {
+        waiter
+    } else {
+        let permits = (Arc::clone(&remote.permits), Arc::clone(&mapping.shared.remote_permits));
+        let future = async move {
+            let _of_backing = permits.0.acquire(0, 0).await;
+            let _of_cache = permits.1.acquire(0, 0).await;
+            backing.version().await.map_err(|error| Arc::new(error::share(error)))
+        };
+        let panicked = || -> Learned { Err(Arc::new(io::Error::other("the backing panicked"))) };
+        let waiter = Flight::begin(Box::pin(future), panicked);
+        *remote.learning.lock() = Arc::downgrade(waiter.flight());
+        if is_driven {
+            mapping.shared.spawn(Box::pin(waiter.driver()));
+        }
+        waiter
+    };
+    drop(flight);
+    let poll = |context: &mut Context<'_>| {
+        if is_driven { waiter.poll_driven(context.waker()) } else { waiter.poll(context.waker()) }
+    };
+    future::poll_fn(poll).await;
+    let learned =
+        waiter.result(|learned| learned.as_ref().cloned().map_err(|error| error::copy(error)));
+    let told = learned.expect("the flight ended")?;
+    version::lock(mapping, remote).agree(&told, on_change)
+}

@@ -1,0 +1,114 @@
+//! From missing pages to requests: as few and as large as the backing prefers.
+
+use std::ops::Range;
+
+/// The limits of the requests, in pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The maximum length of a request, at least 1.
+    pub(crate) request: u64,
+    /// The largest gap between two missing ranges that is read through.
+    pub(crate) gap: u64,
+}
+
+/// Requests begin at multiples of this number of pages within what is missing, where there are
+/// several: pages that one request fills form folios of up to so many.
+const ALIGN: u64 = 16;
+
+/// Sorts ranges of pages, and merges those that overlap or touch. Drops empty ones.
+pub(crate) fn merge(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// Returns the requests for missing pages, which are sorted and apart. `is_blocked` tells if a gap
+/// must not be read through.
+pub(crate) fn requests(
+    missing: &[Range<u64>],
+    limits: Limits,
+    is_blocked: impl Fn(&Range<u64>) -> bool,
+) -> Vec<Range<u64>> {
+    let mut joined: Vec<Range<u64>> = Vec::with_capacity(missing.len());
+    for range in missing {
+        match joined.last_mut() {
+            Some(last)
+                if range.start - last.end <= limits.gap
+                    && range.end - last.start <= limits.request
+                    && !is_blocked(&(last.end..range.start)) =>
+            {
+                last.end = range.end;
+            }
+            _ => joined.push(range.clone()),
+        }
+    }
+    joined.iter().flat_map(|range| split(range, limits.request)).collect()
+}
+
+/// Splits a range into as few parts of at most `most` pages as possible, about equally long.
+fn split(range: &Range<u64>, most: u64) -> impl Iterator<Item = Range<u64>> + use<> {
+    let pages = range.end - range.start;
+    let even = pages.div_ceil(pages.div_ceil(most).max(1));
+    let part = even.next_multiple_of(ALIGN).min(most).max(1);
+    let (first, end) = (range.start, range.end);
+    (first..end)
+        .step_by(usize::try_from(part).unwrap_or(usize::MAX))
+        .map(move |at| at..(at + part).min(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_merge_where_they_touch() {
+        assert_eq!(merge(vec![5..7, 0..2, 2..3, 6..9, 4..4]), [0..3, 5..9]);
+    }
+
+    #[test]
+    fn gaps_are_read_through_up_to_the_limit() {
+        let limits = Limits { request: 100, gap: 3 };
+        let free = |_: &Range<u64>| false;
+        assert_eq!(requests(&[0..2, 5..6, 10..11], limits, free), [0..6, 10..11]);
+        assert_eq!(requests(&[0..2, 5..6], limits, |_| true), [0..2, 5..6]);
+        let limits = Limits { request: 4, gap: 3 };
+        assert_eq!(requests(&[0..2, 4..6], limits, free), [0..2, 4..6], "not for a longer request");
+    }
+
+    #[test]
+    fn long_ranges_become_equal_requests() {
+        let free = |_: &Range<u64>| false;
+        let limits = Limits { request: 64, gap: 0 };
+        let of = |pages: u64| requests(std::slice::from_ref(&(7..7 + pages)), limits, free);
+        assert_eq!(of(64), std::slice::from_ref(&(7..71)));
+        assert_eq!(of(65), [7..55, 55..72]);
+        assert_eq!(of(130).len(), 3);
+        for seed in 0..500 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut at, mut missing) = (0, Vec::new());
+            for _ in 0..random.usize(1..20) {
+                let first = at + random.u64(1..50);
+                at = first + random.u64(1..200);
+                missing.push(first..at);
+            }
+            let limits = Limits { request: random.u64(1..100), gap: random.u64(..20) };
+            let requests = requests(&missing, limits, free);
+            assert!(requests.iter().all(|it| (1..=limits.request).contains(&(it.end - it.start))));
+            assert!(requests.windows(2).all(|pair| pair[0].end <= pair[1].start));
+            let has = |page: u64| requests.iter().any(|request| request.contains(&page));
+            assert!(missing.iter().cloned().flatten().all(has), "seed {seed}");
+            // Nothing but what is missing, and gaps.
+            let near = |page: u64| {
+                missing.iter().any(|it| it.start <= page + limits.gap && page < it.end + limits.gap)
+            };
+            assert!(requests.iter().cloned().flatten().all(near), "seed {seed}");
+        }
+    }
+}

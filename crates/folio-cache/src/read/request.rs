@@ -1,0 +1,422 @@
+//! A request to a store that answers late: a future that owns all it needs, and holds no page lock
+//! while it waits.
+//!
+//! | step | if it fails, or is dropped |
+//! | --- | --- |
+//! | 1. it stands in the table of its mapping: readers of its pages join it | it leaves the table |
+//! | 2. wait for a permit of the backing, and one of the cache | the permits go to the next |
+//! | 3. allocate frames, which no slot has | they are freed |
+//! | 4. have the backing fill them | each waiter gets the error |
+//! | 5. compare the version with that of the mapping | the pages of the other version leave, or an error |
+//! | 6. publish the pages that have empty slots | the mapping was invalidated: the waiters look again |
+
+use std::io;
+use std::mem;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use folio_frames::{FRAME_SIZE, joined_mut};
+use folio_ref::Scheme;
+
+use crate::backing::error::{error, share};
+use crate::backing::remote::{
+    AsyncBacking, FillBuffer, FillRequest, OnChange, Priority, RemoteVersion,
+};
+use crate::length::version;
+use crate::memory::alloc;
+use crate::memory::frames_view;
+use crate::memory::index_room;
+use crate::memory::large_folio::publish_each;
+use crate::memory::out_of_memory::out_of_memory;
+use crate::policy::Advice;
+use crate::read::plan::{self, Limits};
+use crate::rt::flight::{Flight, Waiter};
+use crate::state::frames::{FrozenFolio, FrozenSlot, Slot};
+use crate::state::kept;
+use crate::state::mapping::Mapping;
+use crate::state::remote::{Outcome, Published, Remote};
+use crate::state::units::CACHED;
+
+/// The share of the cache's memory that the requests in flight may have.
+pub(crate) const IN_FLIGHT_SHARE: usize = 4;
+
+/// The pauses of a request that finds no memory, 85 ms in all.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(1),
+    Duration::from_millis(4),
+    Duration::from_millis(16),
+    Duration::from_millis(64),
+];
+
+/// The number of short answers in a row that one request continues.
+const MAX_SHORT: u32 = 16;
+
+/// The number of times that a request begins anew because the object changed.
+const MAX_CHANGES: u32 = 8;
+
+/// Some pages of a request, and a waiter for it.
+pub(crate) struct Part<S: Scheme> {
+    pub(crate) pages: Range<u64>,
+    /// The request was made for this part.
+    pub(crate) is_new: bool,
+    pub(crate) waiter: Waiter<Outcome<S>>,
+}
+
+/// The way in which pages are requested.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct How {
+    pub(crate) priority: Priority,
+    pub(crate) advice: Advice,
+    /// The reader blocks: a spawner drives its requests, if there is one.
+    pub(crate) blocks: bool,
+    /// The reader may pause while requests are in flight: they are driven in the background too.
+    pub(crate) pauses: bool,
+    /// No reader asked for the pages yet.
+    pub(crate) is_ahead: bool,
+    /// The page that is to have the readahead marker.
+    pub(crate) marker: Option<u64>,
+}
+
+/// Returns what limits the requests of a backing.
+pub(crate) fn limits<S: Scheme>(mapping: &Mapping<S>, backing: &dyn AsyncBacking) -> Limits {
+    let preferences = backing.preferences();
+    // Two requests fit into the memory for those in flight.
+    let most = (mapping.shared.remote_permits.most_weight() / 2).max(1) as u64;
+    Limits {
+        request: preferences.request_bytes.div_ceil(FRAME_SIZE as u64).clamp(1, most),
+        gap: preferences.gap_bytes / FRAME_SIZE as u64,
+    }
+}
+
+/// Requests what is missing of some pages, sorted and apart, and joins the requests in flight that
+/// have others of them. Returns a waiter for each. Nothing was polled yet.
+pub(crate) fn request<S: Scheme>(
+    mapping: &Arc<Mapping<S>>,
+    remote: &Remote<S>,
+    wanted: &[Range<u64>],
+    how: How,
+) -> Vec<Part<S>> {
+    let limits = limits(mapping, &*remote.backing());
+    let mut parts = Vec::new();
+    // Dropped after the lock: this may be the last reference to a flight.
+    let mut flights = Vec::new();
+    let mut missing: Vec<Range<u64>> = Vec::new();
+    let mut table = remote.requests.lock();
+    // Under the lock of the table. A request leaves it after its pages were published.
+    let epoch = mapping.truncate_seq();
+    for range in wanted {
+        let mut page = range.start;
+        while page < range.end {
+            let near = table.at_or_behind(page);
+            if let Some((pages, flight)) = &near
+                && pages.start <= page
+            {
+                let flight = flight.upgrade();
+                let joined = flight.as_ref().and_then(Flight::join);
+                flights.extend(flight);
+                if let Some(waiter) = joined {
+                    let end = pages.end.min(range.end);
+                    parts.push(Part { pages: page..end, is_new: false, waiter });
+                    page = end;
+                } else {
+                    table.remove_cancelled(pages.start);
+                }
+                continue;
+            }
+            let end = near.map_or(range.end, |(pages, _)| pages.start.min(range.end));
+            push_missing(mapping, page..end, &mut missing);
+            page = end;
+        }
+    }
+    let is_blocked =
+        |gap: &Range<u64>| table.at_or_behind(gap.start).is_some_and(|it| it.0.start < gap.end);
+    for pages in plan::requests(&missing, limits, is_blocked) {
+        let id = table.next_id();
+        let future = run(Arc::clone(mapping), id, pages.clone(), epoch, how);
+        let waiter = Flight::begin(Box::pin(future), panicked);
+        table.insert(id, &pages, &waiter);
+        parts.push(Part { pages, is_new: true, waiter });
+    }
+    drop(table);
+    parts
+}
+
+/// Requests what is missing of some pages, sorted and apart, in the background.
+pub(crate) fn prefetch<S: Scheme>(
+    mapping: &Arc<Mapping<S>>,
+    remote: &Remote<S>,
+    wanted: &[Range<u64>],
+    how: How,
+) {
+    for part in request(mapping, remote, wanted, How { is_ahead: true, ..how }) {
+        if part.is_new {
+            mapping.shared.spawn(Box::pin(part.waiter.detach()));
+        }
+    }
+}
+
+/// Adds the pages of a range that have empty slots.
+fn push_missing<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, missing: &mut Vec<Range<u64>>) {
+    for page in pages {
+        let slot = u32::try_from(page).ok().and_then(|page| mapping.index.get(page));
+        if !slot.is_none_or(Slot::is_empty) {
+            continue;
+        }
+        match missing.last_mut() {
+            Some(last) if last.end == page => last.end += 1,
+            _ => missing.push(page..page + 1),
+        }
+    }
+}
+
+fn panicked<S: Scheme>() -> Outcome<S> {
+    Outcome::Failed(Arc::new(io::Error::other("the backing panicked")))
+}
+
+/// The entry of a request in its table.
+struct InTable<S: Scheme> {
+    mapping: Arc<Mapping<S>>,
+    id: u64,
+    first: u64,
+    /// It has a result.
+    is_over: bool,
+}
+
+impl<S: Scheme> InTable<S> {
+    fn remote(&self) -> &Remote<S> {
+        self.mapping.remote.as_deref().expect("only distant stores have requests")
+    }
+}
+
+impl<S: Scheme> Drop for InTable<S> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.mapping.shared.counters.cancelled.add(1);
+        }
+        self.remote().requests.lock().remove(self.id, self.first);
+    }
+}
+
+/// Frames of a request. They are in no slot.
+struct Frames<S: Scheme>(Vec<FrozenFolio<S>>);
+
+impl<S: Scheme> Drop for Frames<S> {
+    fn drop(&mut self) {
+        mem::take(&mut self.0).into_iter().for_each(FrozenFolio::free);
+    }
+}
+
+/// The whole life of a request for some pages.
+async fn run<S: Scheme>(
+    mapping: Arc<Mapping<S>>,
+    id: u64,
+    pages: Range<u64>,
+    epoch: u64,
+    how: How,
+) -> Outcome<S> {
+    let mut entry = InTable { mapping, id, first: pages.start, is_over: false };
+    let fetched = fetch(&entry, &pages, epoch, how).await;
+    entry.is_over = true;
+    match fetched {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::Failed(Arc::new(share(error))),
+    }
+}
+
+async fn fetch<S: Scheme>(
+    entry: &InTable<S>,
+    pages: &Range<u64>,
+    epoch: u64,
+    how: How,
+) -> io::Result<Outcome<S>> {
+    let (mapping, remote) = (&entry.mapping, entry.remote());
+    let shared = &mapping.shared;
+    let rank = Priority::High as u8 - how.priority as u8;
+    let wanted = (pages.end - pages.start) as usize;
+    let _of_backing = remote.permits.acquire(rank, 0).await;
+    let mut permit = shared.remote_permits.acquire(rank, wanted).await;
+    let mut frames = allocate(mapping, wanted).await?;
+    permit.shrink(frames.0.len());
+    shared.counters.misses.add(frames.0.len() as u64);
+    if how.is_ahead {
+        shared.counters.ahead.add(frames.0.len() as u64);
+    }
+    let offset = pages.start * FRAME_SIZE as u64;
+    let backing = remote.backing();
+    let mut request = FillRequest { offset, len: 0, expected: None, priority: how.priority };
+    let (filled, told) = fill(mapping, remote, &*backing, &mut frames, &mut request).await?;
+    shared.counters.filled_bytes.add(filled as u64);
+    publish(entry, epoch, pages.start, frames, (filled, &told), backing.on_change(), how)
+}
+
+/// Returns frames for some pages: as many as there are without waiting, at least one.
+///
+/// # Errors
+///
+/// `OutOfMemory` if there was none for about 100 ms.
+async fn allocate<S: Scheme>(mapping: &Mapping<S>, wanted: usize) -> io::Result<Frames<S>> {
+    let shared = &mapping.shared;
+    for pause in PAUSES {
+        let frames = Frames(alloc::allocate_some(shared, wanted));
+        if !frames.0.is_empty() {
+            return Ok(frames);
+        }
+        shared.drive.sleep(pause).await;
+    }
+    let frame = alloc::allocate_at_once(shared);
+    frame.map(|frame| Frames(vec![frame])).ok_or_else(|| out_of_memory(shared))
+}
+
+/// Has the backing fill the frames, in one request unless it answers short. Returns the number of
+/// bytes and the version that they are of.
+async fn fill<S: Scheme>(
+    mapping: &Mapping<S>,
+    remote: &Remote<S>,
+    backing: &dyn AsyncBacking,
+    frames: &mut Frames<S>,
+    request: &mut FillRequest,
+) -> io::Result<(usize, RemoteVersion)> {
+    let begins = request.offset;
+    let (mut filled, mut short, mut changes) = (0, 0, 0);
+    let mut version: Option<RemoteVersion> = None;
+    loop {
+        let known = remote.version.lock().clone();
+        let in_object = known.as_ref().map_or(u64::MAX, |known| known.len.saturating_sub(begins));
+        let room = frames.0.len() * FRAME_SIZE;
+        // A request past the end tells the length, should it have grown.
+        let wanted = match usize::try_from(in_object).unwrap_or(usize::MAX).min(room) {
+            0 => room,
+            wanted => wanted,
+        };
+        request.offset = begins + filled as u64;
+        request.len = wanted.saturating_sub(filled) as u64;
+        request.expected = known;
+        mapping.shared.counters.requests.add(1);
+        let pieces = pieces(frames, filled..wanted);
+        let mut buffer = FillBuffer::new(pieces);
+        let told = backing.fill(request.clone(), &mut buffer).await?;
+        let more = buffer.filled();
+        match &version {
+            Some(before) if *before != told => {
+                // The bytes so far are of another version.
+                changes += 1;
+                if changes > MAX_CHANGES || backing.on_change() == OnChange::Fail {
+                    return Err(version::restless(mapping));
+                }
+                (filled, short, version) = (0, 0, Some(told));
+                if request.offset > begins {
+                    continue;
+                }
+                filled = more;
+            }
+            _ => {
+                filled += more;
+                version = Some(told);
+            }
+        }
+        let told = version.as_ref().expect("it was just set");
+        let end = told.len.saturating_sub(begins);
+        if filled >= wanted || filled as u64 >= end {
+            let filled = filled.min(usize::try_from(end).unwrap_or(usize::MAX));
+            return Ok((filled, told.clone()));
+        }
+        short += 1;
+        if more == 0 || short > MAX_SHORT {
+            if filled >= FRAME_SIZE {
+                return Ok((filled, told.clone()));
+            }
+            let message = format!(
+                "the store answers {more} of {} bytes at {} of {:?}, which has {} bytes",
+                request.len, request.offset, remote.key, told.len
+            );
+            return Err(error(io::ErrorKind::UnexpectedEof, message));
+        }
+    }
+}
+
+/// Returns the memory of some bytes of the frames, one slice for each contiguous piece.
+fn pieces<S: Scheme>(frames: &mut Frames<S>, bytes: Range<usize>) -> Vec<&mut [u8]> {
+    let mut at = 0;
+    let pieces = joined_mut(frames.0.iter_mut()).filter_map(|piece| {
+        let begins = at;
+        at += piece.len();
+        let from = bytes.start.clamp(begins, at) - begins;
+        let to = bytes.end.clamp(begins, at) - begins;
+        (from < to).then(|| &mut piece[from..to])
+    });
+    pieces.collect()
+}
+
+/// Publishes what was filled.
+fn publish<S: Scheme>(
+    entry: &InTable<S>,
+    epoch: u64,
+    first: u64,
+    mut frames: Frames<S>,
+    (filled, told): (usize, &RemoteVersion),
+    on_change: OnChange,
+    how: How,
+) -> io::Result<Outcome<S>> {
+    let (mapping, remote) = (&entry.mapping, entry.remote());
+    let offset = first * FRAME_SIZE as u64;
+    let is_end = offset + filled as u64 >= told.len;
+    // Evicts the pages of other leaves, if there is no room for more of them.
+    if let Ok(first) = u32::try_from(first)
+        && filled > 0
+    {
+        index_room::make_slot_to_read(mapping, first);
+    }
+    let mut published = Vec::with_capacity(frames.0.len());
+    let mut folios = Vec::new();
+    {
+        let mut version = version::lock(mapping, remote);
+        if mapping.truncate_seq() != epoch && !cfg!(broken = "stale-publish") {
+            return Ok(Outcome::Again);
+        }
+        version.agree(told, on_change)?;
+        let mut locked_slots: Vec<Option<FrozenSlot<'_, S>>> = Vec::with_capacity(frames.0.len());
+        for (n, mut folio) in mem::take(&mut frames.0).into_iter().enumerate() {
+            let has = filled.saturating_sub(n * FRAME_SIZE).min(FRAME_SIZE);
+            let Ok(page) = u32::try_from(first + n as u64) else {
+                folio.free();
+                continue;
+            };
+            if has == 0 || (has < FRAME_SIZE && !is_end) {
+                folio.free();
+                continue;
+            }
+            folio.as_mut_slice()[has..].fill(0);
+            folio.set_owner(CACHED, mapping.owner_data(page));
+            // The first use does not count as one: the page came for it.
+            folio.set_readahead(how.marker == Some(u64::from(page)));
+            let (pfn, owner_data) = (folio.pfn(), folio.owner_data());
+            let Ok(slot) = index_room::try_make_slot(mapping, page) else {
+                // There is no room for its slot: its readers get it without the cache.
+                folios.push((u64::from(page), folio.init()));
+                locked_slots.push(None);
+                continue;
+            };
+            match slot.install(folio) {
+                Ok(locked) => {
+                    published.push((pfn, owner_data));
+                    locked_slots.push(Some(locked));
+                }
+                Err(folio) => {
+                    folio.free();
+                    locked_slots.push(None);
+                }
+            }
+        }
+        // Before the pages can leave. Relaxed: see `kept`.
+        remote.pages.fetch_add(published.len(), Ordering::Relaxed);
+        publish_each(&mut locked_slots, |n, folio| folios.push((first + n as u64, folio)));
+    }
+    folios.sort_by_key(|(first, _)| *first);
+    frames_view::insert_advised(&mapping.shared, &published, how.advice);
+    if !mapping.is_open() {
+        kept::keep(mapping);
+    }
+    Ok(Outcome::Done(Published::new(&mapping.shared, folios)))
+}

@@ -1,0 +1,369 @@
+//! A flight: one future that several waiters share.
+//!
+//! Any waiter drives it. When the last waiter is dropped, the future is dropped too: it is
+//! cancelled. A flight needs no thread and no runtime.
+//!
+//! - **A poll** registers the waker of the waiter, and polls the future if no other thread does.
+//!   The future gets a waker of the flight's own.
+//! - **That waker** wakes every registered waiter. So a waiter that is never polled again leaves no
+//!   other one asleep.
+//! - **A poll that finds the future locked** leaves a mark. The thread with the lock wakes all
+//!   waiters after it has unlocked: one that is polled may be the only one that ever will be.
+//! - **The end** stores the result, then wakes all. Each waiter looks at the shared result.
+//!
+//! No waker is called and no user's value dropped under a lock. Panics of both are caught.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::rt::shim::{Length, Mutex};
+
+/// The future of a flight.
+pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// The last waiter was dropped before the end.
+    Cancelled,
+    Done,
+}
+
+/// The registered waiters. A flight's own waker leads here, so that a waker which a store keeps
+/// does not keep the result.
+struct Listeners {
+    state: Mutex<State>,
+}
+
+struct State {
+    phase: Phase,
+    /// One place for each waiter and driver. Without a waker: woken since its last poll.
+    places: Vec<Option<Waker>>,
+    unused: Vec<usize>,
+    waiters: usize,
+    /// The waiters among them that stand for no caller.
+    detached: usize,
+    /// Drivers, which do not keep the future.
+    drivers: usize,
+}
+
+impl State {
+    fn place(&mut self) -> usize {
+        self.unused.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        })
+    }
+
+    fn leave(&mut self, place: usize) -> Option<Waker> {
+        self.unused.push(place);
+        self.places[place].take()
+    }
+
+    fn take_wakers(&mut self) -> Vec<Waker> {
+        self.places.iter_mut().filter_map(Option::take).collect()
+    }
+}
+
+impl Listeners {
+    fn phase(&self) -> Phase {
+        self.state.lock().phase
+    }
+
+    fn wake_all(&self) {
+        let mut wakers = self.state.lock().take_wakers();
+        if cfg!(broken = "one-waiter-woken") {
+            wakers.truncate(1);
+        }
+        wake(wakers);
+    }
+}
+
+impl Wake for Listeners {
+    fn wake(self: Arc<Self>) {
+        self.wake_all();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wake_all();
+    }
+}
+
+/// Wakes each. A waker that panics does not keep the others from being woken.
+pub(crate) fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    }
+}
+
+/// Drops a value of a user, which may panic.
+fn drop_quietly<T>(value: T) {
+    let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(value)));
+}
+
+/// One future and its waiters.
+pub(crate) struct Flight<T> {
+    future: Mutex<Option<Task<T>>>,
+    /// 1: a poll found the future locked, and the thread with the lock has to wake the waiters.
+    missed: Length,
+    listeners: Arc<Listeners>,
+    result: Mutex<Option<T>>,
+    /// Returns the result if the future panics.
+    panicked: fn() -> T,
+}
+
+impl<T: Send + 'static> Flight<T> {
+    /// Returns the first waiter of a future. `panicked` returns the result if the future panics.
+    pub(crate) fn begin(future: Task<T>, panicked: fn() -> T) -> Waiter<T> {
+        let listeners = Listeners {
+            state: Mutex::new(State {
+                phase: Phase::Running,
+                places: vec![None],
+                unused: Vec::new(),
+                waiters: 1,
+                detached: 0,
+                drivers: 0,
+            }),
+        };
+        let flight = Arc::new(Self {
+            future: Mutex::new(Some(future)),
+            missed: Length::new(0),
+            listeners: Arc::new(listeners),
+            result: Mutex::new(None),
+            panicked,
+        });
+        Waiter { flight, place: 0, is_detached: false }
+    }
+
+    /// Returns another waiter, or `None` if the flight was cancelled, or ended without a waiter.
+    pub(crate) fn join(self: &Arc<Self>) -> Option<Waiter<T>> {
+        let mut state = self.listeners.state.lock();
+        if state.waiters == 0 || state.phase == Phase::Cancelled {
+            return None;
+        }
+        state.waiters += 1;
+        let place = state.place();
+        drop(state);
+        Some(Waiter { flight: Arc::clone(self), place, is_detached: false })
+    }
+
+    /// Cancels the flight if no caller waits for it.
+    pub(crate) fn cancel_detached(&self) {
+        let mut state = self.listeners.state.lock();
+        if state.phase == Phase::Running && state.waiters == state.detached {
+            state.phase = Phase::Cancelled;
+            let wakers = state.take_wakers();
+            drop(state);
+            self.drive();
+            wake(wakers);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.listeners.phase() != Phase::Running
+    }
+
+    /// Registers a waker, and polls the future unless another thread does.
+    fn poll(&self, place: usize, waker: &Waker, drives: bool) -> Poll<()> {
+        let waker = waker.clone();
+        let mut state = self.listeners.state.lock();
+        let is_running = state.phase == Phase::Running;
+        let before = if is_running { state.places[place].replace(waker) } else { None };
+        drop(state);
+        drop_quietly(before);
+        if is_running && drives {
+            self.drive();
+        }
+        if self.is_over() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Polls the future once, or drops it if the flight was cancelled. If another thread has it,
+    /// that thread wakes the waiters.
+    fn drive(&self) {
+        loop {
+            if let Some(future) = self.future.try_lock() {
+                // Relaxed: a poll that left its mark before registered its waker before, and this
+                // poll is one in its place.
+                self.missed.store(0, Ordering::Relaxed);
+                self.poll_locked(future);
+                // SeqCst, Dekker with the fence below: either this sees the mark, or the thread
+                // that left it gets the lock.
+                fence(Ordering::SeqCst);
+                if cfg!(broken = "missed-poll-ignored")
+                    || self.missed.swap(0, Ordering::Relaxed) == 0
+                {
+                    return;
+                }
+                if self.listeners.phase() == Phase::Running {
+                    return self.listeners.wake_all();
+                }
+                continue;
+            }
+            self.missed.store(1, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            match self.future.try_lock() {
+                Some(future) => drop(future),
+                None => return,
+            }
+        }
+    }
+
+    fn poll_locked(&self, mut future: crate::rt::shim::MutexGuard<'_, Option<Task<T>>>) {
+        if self.is_over() {
+            let dropped = future.take();
+            drop(future);
+            return drop_quietly(dropped);
+        }
+        let Some(task) = future.as_mut() else { return };
+        let waker = Waker::from(Arc::clone(&self.listeners));
+        let mut context = Context::from_waker(&waker);
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut context)));
+        let result = match polled {
+            Ok(Poll::Pending) => return,
+            Ok(Poll::Ready(result)) => result,
+            Err(_) => (self.panicked)(),
+        };
+        let task = future.take();
+        drop(future);
+        drop_quietly(task);
+        *self.result.lock() = Some(result);
+        let (wakers, is_needed) = {
+            let mut state = self.listeners.state.lock();
+            let is_needed = state.phase == Phase::Running;
+            if is_needed {
+                state.phase = Phase::Done;
+            }
+            (state.take_wakers(), is_needed)
+        };
+        if !is_needed {
+            self.drop_result();
+        }
+        wake(wakers);
+    }
+
+    fn drop_result(&self) {
+        let result = self.result.lock().take();
+        drop_quietly(result);
+    }
+}
+
+/// One of those that wait for a flight. The last one that is dropped before the end cancels it.
+pub(crate) struct Waiter<T: Send + 'static> {
+    flight: Arc<Flight<T>>,
+    place: usize,
+    is_detached: bool,
+}
+
+impl<T: Send + 'static> Waiter<T> {
+    /// Returns the flight, to be joined by others.
+    pub(crate) fn flight(&self) -> &Arc<Flight<T>> {
+        &self.flight
+    }
+
+    /// Drives the flight. Returns `Ready` at its end. The waker is called when a poll is due.
+    pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<()> {
+        self.flight.poll(self.place, waker, true)
+    }
+
+    /// Waits for the flight as long as a [`Driver`] drives it, and drives it otherwise.
+    pub(crate) fn poll_driven(&mut self, waker: &Waker) -> Poll<()> {
+        let polled = self.flight.poll(self.place, waker, false);
+        if polled.is_pending() && self.flight.listeners.state.lock().drivers == 0 {
+            return self.poll(waker);
+        }
+        polled
+    }
+
+    /// Returns what `look` makes of the result. `None`: the flight has not ended.
+    pub(crate) fn result<R>(&self, look: impl FnOnce(&mut T) -> R) -> Option<R> {
+        if self.flight.listeners.phase() != Phase::Done {
+            return None;
+        }
+        self.flight.result.lock().as_mut().map(look)
+    }
+
+    /// Returns a future that drives the flight, and does not keep it from being cancelled. If it is
+    /// dropped, the waiters drive.
+    pub(crate) fn driver(&self) -> Driver<T> {
+        let mut state = self.flight.listeners.state.lock();
+        state.drivers += 1;
+        let place = state.place();
+        drop(state);
+        Driver { flight: Arc::clone(&self.flight), place }
+    }
+
+    /// Turns it into a future that stands for no caller.
+    pub(crate) fn detach(mut self) -> Self {
+        self.flight.listeners.state.lock().detached += 1;
+        self.is_detached = true;
+        self
+    }
+}
+
+/// A detached waiter, as a task.
+impl<T: Send + 'static> Future for Waiter<T> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.flight.poll(self.place, context.waker(), true)
+    }
+}
+
+impl<T: Send + 'static> Drop for Waiter<T> {
+    fn drop(&mut self) {
+        let mut state = self.flight.listeners.state.lock();
+        let waker = state.leave(self.place);
+        state.waiters -= 1;
+        state.detached -= usize::from(self.is_detached);
+        let (is_last, phase) = (state.waiters == 0, state.phase);
+        let mut wakers = Vec::new();
+        if is_last && phase == Phase::Running && !cfg!(broken = "last-waiter-leaves") {
+            state.phase = Phase::Cancelled;
+            wakers = state.take_wakers();
+        }
+        drop(state);
+        drop_quietly(waker);
+        if is_last {
+            match phase {
+                Phase::Running => self.flight.drive(),
+                Phase::Done => self.flight.drop_result(),
+                Phase::Cancelled => {}
+            }
+        }
+        wake(wakers);
+    }
+}
+
+/// Drives a flight for its waiters. It ends when the flight does.
+pub(crate) struct Driver<T: Send + 'static> {
+    flight: Arc<Flight<T>>,
+    place: usize,
+}
+
+impl<T: Send + 'static> Future for Driver<T> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.flight.poll(self.place, context.waker(), true)
+    }
+}
+
+impl<T: Send + 'static> Drop for Driver<T> {
+    fn drop(&mut self) {
+        let mut state = self.flight.listeners.state.lock();
+        let waker = state.leave(self.place);
+        state.drivers -= 1;
+        // Waiters that left the driving to it take over.
+        let wakers = if state.drivers == 0 && !cfg!(broken = "driver-leaves-silently") {
+            state.take_wakers()
+        } else {
+            Vec::new()
+        };
+        drop(state);
+        drop_quietly(waker);
+        wake(wakers);
+    }
+}

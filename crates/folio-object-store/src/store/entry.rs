@@ -1,0 +1,105 @@
+//! An entry of the table of metadata: one version of an object.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::object::Object;
+use super::os::{Attributes, ObjectMeta};
+use super::source::{Source, identity_of};
+use crate::base::counters::Place;
+use crate::base::epochs::Ticket;
+use crate::base::key::{StoreId, key};
+
+/// An object that changed this recently may change again without another time: without a strong
+/// validator its pages are for one get alone.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// The size of an entry without its texts, in bytes.
+const OVERHEAD: usize = size_of::<Entry>() + size_of::<Object>() + 160;
+
+/// One version of an object.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) object: Arc<Object>,
+    pub(super) meta: ObjectMeta,
+    pub(super) attributes: Attributes,
+    /// The moment at which the last request was sent that showed this version as the newest. 0 if
+    /// it must be asked again.
+    pub(super) validated: AtomicU64,
+    /// The version cannot be told from its successor.
+    pub(super) alone: bool,
+}
+
+/// Where and when the answer to a request came from.
+pub(super) struct Origin<'o> {
+    pub(super) store: &'o StoreId,
+    pub(super) version: Option<&'o str>,
+    pub(super) place: Place,
+    pub(super) ticket: Ticket,
+    pub(super) sent: u64,
+}
+
+impl Entry {
+    /// Returns the entry of an answer.
+    pub(super) fn new(
+        source: &Arc<Source>,
+        meta: ObjectMeta,
+        attributes: Attributes,
+        origin: &Origin<'_>,
+    ) -> Self {
+        let identity = identity_of(&meta);
+        let alone = identity.strong.is_none() && is_recent(identity.modified);
+        let path = meta.location.as_ref();
+        let key = key(origin.store, path, origin.version, &identity, &origin.ticket, alone);
+        let object = Object {
+            source: Arc::clone(source),
+            path: meta.location.clone(),
+            version: origin.version.map(Into::into),
+            if_match: identity.if_match(meta.e_tag.as_deref()).map(Into::into),
+            identity,
+            key,
+            place: origin.place,
+        };
+        let validated = AtomicU64::new(origin.sent);
+        Self { object: Arc::new(object), meta, attributes, validated, alone }
+    }
+
+    pub(super) fn validated(&self) -> u64 {
+        self.validated.load(Relaxed)
+    }
+
+    /// Says that a request sent at this moment showed this version as the newest.
+    pub(super) fn set_validated(&self, sent: u64) {
+        self.validated.fetch_max(sent, Relaxed);
+    }
+
+    /// Has the next get ask the store.
+    pub(super) fn doubt(&self) {
+        self.validated.store(0, Relaxed);
+    }
+
+    /// Returns the size of the entry in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let texts =
+            [&self.meta.e_tag, &self.meta.version].map(|text| text.as_ref().map_or(0, String::len));
+        let attributes: usize = self
+            .attributes
+            .iter()
+            .map(|(name, value)| size_of_val(name) + size_of_val(value) + value.len() + 32)
+            .sum();
+        // The path is in the metadata, the object, the name of its pages and the table; the
+        // validators in the first three.
+        OVERHEAD
+            + 4 * self.meta.location.as_ref().len()
+            + 3 * texts.iter().sum::<usize>()
+            + attributes
+    }
+}
+
+/// Returns `true` if a moment in nanoseconds since 1970 is not long ago, or in the future.
+fn is_recent(modified: i64) -> bool {
+    let modified = Duration::from_nanos(modified.try_into().unwrap_or(0));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    modified.saturating_add(RECENT) > now
+}

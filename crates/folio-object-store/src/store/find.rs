@@ -1,0 +1,265 @@
+//! Finds out which version of an object a get reads: from the table, or by a request.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use folio_cache::Cache;
+use futures_util::future::try_join_all;
+
+use super::Core;
+use super::answers::Kept;
+use super::entry::{Entry, Origin};
+use super::os::{Error, GetOptions, GetRange, GetResult, Result, path::Path};
+use super::source::{identity_of, is_stream, stream_of};
+use crate::Consistency;
+use crate::base::counters::Event;
+use crate::base::epochs::nanos;
+use crate::base::flights::Seat;
+use crate::base::plan;
+use crate::base::table::Name;
+
+/// The version that a get reads.
+pub(super) struct Found {
+    pub(super) entry: Arc<Entry>,
+    /// The rule of consistency asks for a validation first, or beside the read.
+    pub(super) stale: bool,
+    /// The answers that have come already. Dropped at the end of the get.
+    pub(super) _answers: Option<Kept>,
+    pub(super) _alone: Option<Alone>,
+}
+
+/// The pages of a version that cannot be told from its successor go with the get.
+pub(super) struct Alone {
+    cache: Cache,
+    entry: Arc<Entry>,
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.cache.invalidate(&self.entry.object.key);
+    }
+}
+
+/// The bytes that a get wants of an object without metadata.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted<'w> {
+    /// Those that its options name.
+    Get(&'w GetOptions),
+    Ranges(&'w [Range<u64>]),
+}
+
+impl Core {
+    /// Finds the version that a get reads, which began at the moment `begin`. If nothing is known
+    /// about the object, sends the first request. Otherwise sends none.
+    pub(super) async fn find(
+        self: &Arc<Self>,
+        path: &Path,
+        wanted: Wanted<'_>,
+        begin: u64,
+    ) -> Result<Found> {
+        let version = match wanted {
+            Wanted::Get(options) => options.version.as_deref(),
+            Wanted::Ranges(_) => None,
+        };
+        if let Some(entry) = self.table.get(path.as_ref(), version) {
+            return Ok(self.found(entry, begin));
+        }
+        let name = Name::new(path.as_ref(), version);
+        // Under `Validated` another reader's answer is too old for this get.
+        let _pilot = if self.consistency == Consistency::Validated {
+            None
+        } else {
+            match self.flights.board(&name) {
+                Seat::Pilot(pilot) => Some(pilot),
+                Seat::Passenger(passenger) => {
+                    passenger.await;
+                    if let Some(entry) = self.table.get(path.as_ref(), version) {
+                        return Ok(self.found(entry, begin));
+                    }
+                    // It failed, or was not kept. All that waited ask for themselves, at once.
+                    None
+                }
+            }
+        };
+        self.first(path, wanted, version).await
+    }
+
+    fn found(&self, entry: Arc<Entry>, begin: u64) -> Found {
+        let stale = !self.is_fresh(&entry, begin);
+        Found { entry, stale, _answers: None, _alone: None }
+    }
+
+    /// Returns `true` if the rule of consistency lets a get use an entry without a request.
+    pub(super) fn is_fresh(&self, entry: &Entry, begin: u64) -> bool {
+        let validated = entry.validated();
+        if validated > begin {
+            return true;
+        }
+        if validated == 0 || self.epochs.is_doubted(entry.meta.location.as_ref(), validated) {
+            return false;
+        }
+        match self.consistency {
+            Consistency::Immutable => true,
+            Consistency::ValidatedAfter(time) => {
+                self.epochs.now().saturating_sub(validated) < nanos(time)
+            }
+            Consistency::Validated => false,
+        }
+    }
+
+    /// Sends the first request of an object: the get itself, over whole pages. Its bytes are kept
+    /// for the fills of the pages.
+    async fn first(
+        self: &Arc<Self>,
+        path: &Path,
+        wanted: Wanted<'_>,
+        version: Option<&str>,
+    ) -> Result<Found> {
+        let place = self.source.counters.place(path.as_ref());
+        let (ticket, sent) = (self.epochs.ticket(path.as_ref()), self.epochs.now());
+        let requests = self.requests(wanted);
+        let results: Vec<GetResult> =
+            try_join_all(requests.into_iter().map(|options| self.source.get(path, options, place)))
+                .await?;
+        let mut entry = None;
+        let mut answers = Vec::new();
+        for result in results {
+            let identity = identity_of(&result.meta);
+            let GetResult { payload, range, meta, attributes, .. } = result;
+            let entry = entry.get_or_insert_with(|| {
+                let origin = Origin { store: &self.id, version, place, ticket, sent };
+                let mut meta = meta;
+                meta.location = path.clone();
+                Arc::new(Entry::new(&self.source, meta, attributes, &origin))
+            });
+            let is_head = matches!(wanted, Wanted::Get(options) if options.head);
+            // An answer of another version is dropped. The fills that miss it find out.
+            if is_stream(&payload) && !is_head && identity == entry.object.identity {
+                answers.push((range, stream_of(payload)));
+            }
+        }
+        let entry = entry.expect("a get sends at least one request");
+        self.keep(&entry, ticket);
+        let key = entry.object.key.clone();
+        let alone = entry.alone.then(|| Alone { cache: self.cache.clone(), entry: entry.clone() });
+        Ok(Found {
+            stale: false,
+            _answers: Some(self.source.answers.keep(key, answers)),
+            _alone: alone,
+            entry,
+        })
+    }
+
+    /// Returns the requests of a get of an object of which not even the length is known.
+    fn requests(&self, wanted: Wanted<'_>) -> Vec<GetOptions> {
+        let most = self.source.preferences.request_bytes;
+        let each = |options: &GetOptions, ranges: Vec<Range<u64>>| {
+            ranges
+                .into_iter()
+                .map(|range| GetOptions {
+                    range: Some(GetRange::Bounded(range)),
+                    ..options.clone()
+                })
+                .collect::<Vec<_>>()
+        };
+        let requests = match wanted {
+            Wanted::Ranges(ranges) => each(
+                &GetOptions::default(),
+                plan::requests(ranges, self.source.preferences.gap_bytes, most),
+            ),
+            Wanted::Get(options) if options.head => vec![options.clone()],
+            Wanted::Get(options) => match &options.range {
+                Some(GetRange::Bounded(range)) => {
+                    each(options, plan::requests(std::slice::from_ref(range), 0, most))
+                }
+                Some(GetRange::Offset(offset)) => vec![GetOptions {
+                    range: Some(GetRange::Offset(plan::page_of(*offset))),
+                    ..options.clone()
+                }],
+                Some(GetRange::Suffix(bytes)) => vec![GetOptions {
+                    range: Some(GetRange::Suffix(plan::suffix(*bytes))),
+                    ..options.clone()
+                }],
+                None => vec![options.clone()],
+            },
+        };
+        if !requests.is_empty() {
+            return requests;
+        }
+        // Nothing but empty ranges. The first is the store's to judge.
+        match wanted {
+            Wanted::Get(options) => vec![options.clone()],
+            Wanted::Ranges(ranges) => each(&GetOptions::default(), ranges[..1].to_vec()),
+        }
+    }
+
+    /// Asks the store whether an entry is its newest version. Returns that version.
+    pub(super) async fn validate(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Entry>> {
+        let (path, object) = (&entry.meta.location, &entry.object);
+        let (ticket, sent) = (self.epochs.ticket(path.as_ref()), self.epochs.now());
+        let options =
+            GetOptions { head: true, version: object.version.clone(), ..GetOptions::default() };
+        let condition = |options: &mut GetOptions| {
+            options.if_none_match.clone_from(&entry.meta.e_tag);
+            options.if_none_match.is_some()
+        };
+        match self.source.get_if(path, options, condition, object.place).await {
+            Err(Error::NotModified { .. }) => {
+                entry.set_validated(sent);
+                Ok(Arc::clone(entry))
+            }
+            Ok(GetResult { meta, attributes, .. }) => {
+                let same = identity_of(&meta) == object.identity;
+                if same && meta.last_modified == entry.meta.last_modified {
+                    entry.set_validated(sent);
+                    return Ok(Arc::clone(entry));
+                }
+                if !same {
+                    self.source.counters.count(object.place, Event::Changed, 1);
+                }
+                let version = object.version.as_deref();
+                let origin = Origin { store: &self.id, version, place: object.place, ticket, sent };
+                let mut meta = meta;
+                meta.location = path.clone();
+                let newer = Arc::new(Entry::new(&self.source, meta, attributes, &origin));
+                self.keep(&newer, ticket);
+                Ok(newer)
+            }
+            Err(error @ Error::NotFound { .. }) => {
+                self.forget_entry(entry);
+                self.cache.invalidate(&object.key);
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps an entry, if the order of writes allows. The pages of another version go.
+    fn keep(&self, entry: &Arc<Entry>, ticket: crate::base::epochs::Ticket) {
+        if entry.alone {
+            return;
+        }
+        let object = &entry.object;
+        let name = Name::new(entry.meta.location.as_ref(), object.version.as_deref());
+        // An answer that was late does not replace one to a later request.
+        let may_keep = |before: Option<&Entry>| {
+            self.epochs.may_keep(&ticket)
+                && before.is_none_or(|before| before.validated() <= entry.validated())
+        };
+        let before = self.table.insert(name, Arc::clone(entry), entry.bytes(), may_keep);
+        if let Some(before) = before
+            && before.object.key != object.key
+        {
+            self.cache.invalidate(&before.object.key);
+        }
+    }
+
+    /// Removes an entry, so that the next get asks the store. Its pages stay: they are found again
+    /// if the version is.
+    pub(super) fn forget_entry(&self, entry: &Arc<Entry>) {
+        let version = entry.object.version.as_deref();
+        self.table.remove_same(entry.meta.location.as_ref(), version, entry);
+        entry.validated.store(0, Relaxed);
+    }
+}

@@ -1,0 +1,368 @@
+//! Gets: of one range, of many, of whole objects.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use folio_cache::{Advice, File, Priority};
+use futures_util::StreamExt;
+use futures_util::future::join;
+use futures_util::stream;
+
+use super::Core;
+use super::entry::Entry;
+use super::error::{Trouble, changed, own};
+use super::find::{Found, Wanted};
+use super::get_result;
+use super::object::Refusal;
+use super::os::{Error, GetOptions, GetResult, GetResultPayload, Result, path::Path};
+use super::stream::Reading;
+use crate::base::counters::Event;
+
+/// The number of times that a get begins anew because the object has changed.
+const ATTEMPTS: usize = 5;
+
+/// Ranges up to this length are read before the get returns, so that they are one piece.
+const ONE_PIECE: u64 = 8 << 20;
+
+/// Whole objects up to this length too.
+const ONE_OBJECT: u64 = 1 << 20;
+
+/// The length of reads near the end of an object that are taken for footers.
+const FOOTER: u64 = 1 << 20;
+
+/// The last bytes of an object that such a read reaches into.
+const END: u64 = 64 << 10;
+
+/// The length of the part of an object that can be cached.
+const CACHED: u64 = 1 << 44;
+
+impl Core {
+    /// Gets an object, or a range of it.
+    pub(super) async fn get(
+        self: &Arc<Self>,
+        path: &Path,
+        options: GetOptions,
+    ) -> Result<GetResult> {
+        let begin = self.epochs.now();
+        let place = self.source.counters.place(path.as_ref());
+        self.source.counters.count(place, Event::Gets, 1);
+        for _ in 0..ATTEMPTS {
+            let mut found = self.find(path, Wanted::Get(&options), begin).await?;
+            let conditional = is_conditional(&options);
+            let range = range_of(&options, found.entry.meta.size);
+            let one_piece = range.as_ref().is_some_and(|range| is_one_piece(&options, range));
+            // One piece is read while the store is asked. What is streamed begins with an answer.
+            if found.stale && (conditional || options.head || !one_piece) {
+                found.entry = self.validate(&found.entry).await?;
+                found.stale = false;
+            }
+            // Once more, if the store has judged it: it may ignore conditions.
+            if conditional {
+                match options.check_preconditions(&found.entry.meta) {
+                    Err(Error::Precondition { .. }) if found.entry.validated() <= begin => {
+                        // The caller may know a newer version than the cache.
+                        found.entry = self.validate(&found.entry).await?;
+                        options.check_preconditions(&found.entry.meta)?;
+                    }
+                    judged => judged?,
+                }
+            }
+            let meta = &found.entry.meta;
+            if options.head {
+                return Ok(result(&found.entry, 0..meta.size, stream::empty().boxed()));
+            }
+            let Some(range) = range_of(&options, meta.size).filter(|range| range.end <= CACHED)
+            else {
+                // A range that is not there is the store's to refuse.
+                return self.pass(path, options).await;
+            };
+            let (advice, priority) = (advice_of(&options), priority_of(&options));
+            if !is_one_piece(&options, &range) {
+                if found.stale {
+                    continue; // it has another length now
+                }
+                return Ok(self.stream(found, range, advice, priority));
+            }
+            let ranges = std::slice::from_ref(&range);
+            match self.read_validated(&mut found, ranges, advice, priority).await {
+                Ok(Some(mut bytes)) => {
+                    let bytes = bytes.pop().unwrap_or_default();
+                    let payload = stream::once(std::future::ready(Ok(bytes))).boxed();
+                    return Ok(result(&found.entry, range, payload));
+                }
+                Ok(None) | Err(Trouble::Changed) => {}
+                Err(Trouble::Store(error)) => return Err(error),
+                Err(Trouble::Cache(error)) => {
+                    tracing::debug!(%error, "a get goes past the cache");
+                    return self.pass(path, options).await;
+                }
+            }
+        }
+        self.pass(path, options).await
+    }
+
+    /// Gets many ranges of one version of an object.
+    pub(super) async fn get_ranges(
+        self: &Arc<Self>,
+        path: &Path,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Bytes>> {
+        if ranges.is_empty() {
+            return self.source.inner.0.get_ranges(path, ranges).await;
+        }
+        let begin = self.epochs.now();
+        let place = self.source.counters.place(path.as_ref());
+        self.source.counters.count(place, Event::Gets, 1);
+        for _ in 0..ATTEMPTS {
+            let mut found = self.find(path, Wanted::Ranges(ranges), begin).await?;
+            let size = found.entry.meta.size;
+            let is_there = |range: &Range<u64>| range.start < range.end && range.start < size;
+            if let Some(range) = ranges.iter().find(|range| !is_there(range)) {
+                // The store judges this range, of its newest version.
+                let options = GetOptions::new().with_range(Some(range.clone()));
+                self.source.get(path, options, place).await?;
+                // It accepts a range without bytes, or the object has grown.
+                let known = if found.stale || found.entry.validated() <= begin {
+                    self.validate(&found.entry).await?
+                } else {
+                    Arc::clone(&found.entry)
+                };
+                if known.object.key == found.entry.object.key {
+                    return Err(own(format!(
+                        "range {range:?} is not in an object of {size} bytes"
+                    )));
+                }
+                continue;
+            }
+            let inside: Vec<_> =
+                ranges.iter().map(|range| range.start..range.end.min(size)).collect();
+            if inside.iter().any(|range| range.end > CACHED) {
+                match self.pass_ranges(&mut found, &inside).await {
+                    Err(Refusal::Changed) => continue,
+                    Err(Refusal::Store(error)) => return Err(error),
+                    Ok(bytes) => return Ok(bytes),
+                }
+            }
+            match self.read_validated(&mut found, &inside, None, None).await {
+                Ok(Some(bytes)) => return Ok(bytes),
+                Ok(None) | Err(Trouble::Changed) => {}
+                Err(Trouble::Store(error)) => return Err(error),
+                Err(Trouble::Cache(_)) => match self.pass_ranges(&mut found, &inside).await {
+                    Err(Refusal::Changed) => {}
+                    Err(Refusal::Store(error)) => return Err(error),
+                    Ok(bytes) => return Ok(bytes),
+                },
+            }
+        }
+        Err(changed(path))
+    }
+
+    /// Reads ranges, and asks the store at the same time whether the version is its newest, if the
+    /// rule of consistency wants that. Returns `None` if it is not.
+    async fn read_validated(
+        self: &Arc<Self>,
+        found: &mut Found,
+        ranges: &[Range<u64>],
+        advice: Option<Advice>,
+        priority: Option<Priority>,
+    ) -> Result<Option<Vec<Bytes>>, Trouble> {
+        let entry = Arc::clone(&found.entry);
+        let read = self.read(&entry, ranges, advice, priority);
+        if !found.stale {
+            return read.await.map(Some);
+        }
+        let (newest, read) = join(self.validate(&entry), read).await;
+        let newest = newest.map_err(Trouble::Store)?;
+        let same = newest.object.key == entry.object.key;
+        found.entry = newest;
+        if same { read.map(Some) } else { Ok(None) }
+    }
+
+    /// Reads ranges of one version, which lie inside it. What fails makes the next get ask anew.
+    async fn read(
+        &self,
+        entry: &Arc<Entry>,
+        ranges: &[Range<u64>],
+        advice: Option<Advice>,
+        priority: Option<Priority>,
+    ) -> Result<Vec<Bytes>, Trouble> {
+        let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let read = self.read_cached(entry, ranges, advice, priority).await;
+        match &read {
+            Ok(bytes) if bytes.iter().map(|bytes| bytes.len() as u64).sum::<u64>() == wanted => {
+                self.count(entry, Event::BytesWanted, wanted);
+            }
+            Ok(_) => {
+                self.forget_entry(entry);
+                return Err(Trouble::Store(own(format!("fewer than {wanted} bytes were read"))));
+            }
+            Err(trouble) => self.failed(entry, trouble),
+        }
+        read
+    }
+
+    async fn read_cached(
+        &self,
+        entry: &Arc<Entry>,
+        ranges: &[Range<u64>],
+        advice: Option<Advice>,
+        priority: Option<Priority>,
+    ) -> Result<Vec<Bytes>, Trouble> {
+        let file = self.file(entry, ranges, advice, priority)?;
+        let mut bytes: Vec<_> = ranges
+            .iter()
+            .map(|range| file.try_bytes(range.start, (range.end - range.start) as usize))
+            .collect();
+        let hit = bytes.iter().flatten().map(|bytes| bytes.len() as u64).sum();
+        self.count(entry, Event::BytesHit, hit);
+        let missing: Vec<_> = ranges
+            .iter()
+            .zip(&bytes)
+            .filter(|(_, bytes)| bytes.is_none())
+            .map(|(range, _)| range.clone())
+            .collect();
+        if !missing.is_empty() {
+            self.source.runtime.remember();
+            let mut read = file.read_ranges_async(&missing).await?.into_iter();
+            bytes.iter_mut().filter(|bytes| bytes.is_none()).for_each(|bytes| *bytes = read.next());
+        }
+        Ok(bytes.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// Opens a version in the cache, without a request.
+    pub(super) fn file(
+        &self,
+        entry: &Entry,
+        ranges: &[Range<u64>],
+        advice: Option<Advice>,
+        priority: Option<Priority>,
+    ) -> Result<File, Trouble> {
+        let object = Arc::clone(&entry.object);
+        let version = object.remote_version();
+        let file = self.cache.open_async_with(object, &version)?;
+        let file = match advice {
+            Some(advice) => file.with_advice(advice),
+            None => file,
+        };
+        let footer = || is_footer(ranges, entry.meta.size).then_some(Priority::High);
+        Ok(match priority.or_else(footer) {
+            Some(priority) => file.with_priority(priority),
+            None => file,
+        })
+    }
+
+    /// Returns a long range as a stream.
+    fn stream(
+        self: &Arc<Self>,
+        found: Found,
+        range: Range<u64>,
+        advice: Option<Advice>,
+        priority: Option<Priority>,
+    ) -> GetResult {
+        let len = range.end - range.start;
+        let advice = advice.or_else(|| (len > self.once_above).then_some(Advice::Once));
+        let entry = Arc::clone(&found.entry);
+        let reading = Reading::new(Arc::clone(self), found, range.clone(), advice, priority);
+        result(&entry, range, reading.into_stream().boxed())
+    }
+
+    /// Sends a get to the store as it is. It is one request, so its bytes are of one version.
+    async fn pass(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        let place = self.source.counters.place(path.as_ref());
+        let head = options.head;
+        let result = self.source.get(path, options, place).await?;
+        if !head {
+            let len = result.range.end - result.range.start;
+            self.source.counters.count(place, Event::BytesPassed, len);
+        }
+        Ok(result)
+    }
+
+    /// Reads ranges of one version past the cache.
+    async fn pass_ranges(
+        self: &Arc<Self>,
+        found: &mut Found,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Bytes>, Refusal> {
+        if found.stale {
+            let newest = self.validate(&found.entry).await.map_err(Refusal::Store)?;
+            if newest.object.key != found.entry.object.key {
+                return Err(Refusal::Changed);
+            }
+        }
+        let object = &found.entry.object;
+        let mut all = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let result = object.get(range.clone()).await;
+            if result.is_err() {
+                self.forget_entry(&found.entry);
+            }
+            let bytes = result?.bytes().await.map_err(Refusal::Store)?;
+            self.count(&found.entry, Event::BytesPassed, bytes.len() as u64);
+            all.push(bytes);
+        }
+        Ok(all)
+    }
+
+    /// Notes that a version could not be read: the next get asks the store.
+    pub(super) fn failed(&self, entry: &Arc<Entry>, trouble: &Trouble) {
+        match trouble {
+            Trouble::Changed => {
+                self.count(entry, Event::Changed, 1);
+                self.forget_entry(entry);
+                self.cache.invalidate(&entry.object.key);
+            }
+            // Its length may be out of date, if the store ignores conditions.
+            Trouble::Store(_) => self.forget_entry(entry),
+            Trouble::Cache(_) => {}
+        }
+    }
+
+    pub(super) fn count(&self, entry: &Entry, event: Event, n: u64) {
+        self.source.counters.count(entry.object.place, event, n);
+    }
+}
+
+fn result(
+    entry: &Entry,
+    range: Range<u64>,
+    payload: stream::BoxStream<'static, Result<Bytes>>,
+) -> GetResult {
+    let payload = GetResultPayload::Stream(payload);
+    get_result(payload, entry.meta.clone(), range, entry.attributes.clone())
+}
+
+fn is_conditional(options: &GetOptions) -> bool {
+    options.if_match.is_some()
+        || options.if_none_match.is_some()
+        || options.if_modified_since.is_some()
+        || options.if_unmodified_since.is_some()
+}
+
+/// Returns the range of an object of this size, or `None` if it has none.
+fn range_of(options: &GetOptions, size: u64) -> Option<Range<u64>> {
+    match &options.range {
+        None => Some(0..size),
+        Some(range) => range.as_range(size).ok(),
+    }
+}
+
+fn is_one_piece(options: &GetOptions, range: &Range<u64>) -> bool {
+    let most = if options.range.is_some() { ONE_PIECE } else { ONE_OBJECT };
+    range.end - range.start <= most
+}
+
+fn advice_of(options: &GetOptions) -> Option<Advice> {
+    options.extensions.get().copied()
+}
+
+fn priority_of(options: &GetOptions) -> Option<Priority> {
+    options.extensions.get().copied()
+}
+
+/// Returns `true` for short reads at the end of an object.
+fn is_footer(ranges: &[Range<u64>], size: u64) -> bool {
+    let len: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+    len <= FOOTER && ranges.iter().any(|range| range.end > size.saturating_sub(END))
+}

@@ -1,0 +1,120 @@
+//! The store behind the cache: its requests, which are counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use bytes::Bytes;
+use folio_cache::Preferences;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+
+use super::answers::Answers;
+use super::os::{
+    Error, GetOptions, GetResult, GetResultPayload, ObjectMeta, ObjectStore, Result, path::Path,
+};
+use crate::base::counters::{Counters, Event, Place};
+use crate::base::key::Identity;
+use crate::base::runtime::Runtime;
+
+/// The state that the open objects share. It knows nothing of the cache: the files of the cache
+/// refer to it, and must not keep their own cache alive.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) inner: Inner,
+    pub(super) counters: Counters,
+    pub(super) answers: Arc<Answers>,
+    pub(super) preferences: Preferences,
+    pub(super) runtime: Runtime,
+    /// The store has not refused a condition yet.
+    takes_conditions: AtomicBool,
+}
+
+/// The wrapped store. Its `Debug` may show secrets, so it is never called.
+pub(super) struct Inner(pub(super) Arc<dyn ObjectStore>);
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&crate::base::redact::redact(&self.0.to_string()))
+    }
+}
+
+impl Source {
+    pub(super) fn new(
+        inner: Arc<dyn ObjectStore>,
+        counters: Counters,
+        preferences: Preferences,
+    ) -> Self {
+        Self {
+            inner: Inner(inner),
+            counters,
+            answers: Arc::default(),
+            preferences,
+            runtime: Runtime::default(),
+            takes_conditions: AtomicBool::new(true),
+        }
+    }
+
+    /// Sends one request, and counts it.
+    pub(super) async fn get(
+        &self,
+        path: &Path,
+        options: GetOptions,
+        place: Place,
+    ) -> Result<GetResult> {
+        self.counters.count(place, Event::Requests, 1);
+        if options.head {
+            self.counters.count(place, Event::Heads, 1);
+        }
+        let result = self.inner.0.get_opts(path, options).await;
+        if let Err(error) = &result
+            && !is_answer(error)
+        {
+            self.counters.count(place, Event::Errors, 1);
+        }
+        result
+    }
+
+    /// Sends a request with the condition that `conditional` adds, or without if the store takes
+    /// none. The caller checks the answer in both cases.
+    pub(super) async fn get_if(
+        &self,
+        path: &Path,
+        options: GetOptions,
+        conditional: impl FnOnce(&mut GetOptions) -> bool,
+        place: Place,
+    ) -> Result<GetResult> {
+        let mut with_condition = options.clone();
+        if !self.takes_conditions.load(Relaxed) || !conditional(&mut with_condition) {
+            return self.get(path, options, place).await;
+        }
+        match self.get(path, with_condition, place).await {
+            Err(Error::NotSupported { .. } | Error::NotImplemented { .. }) => {
+                self.takes_conditions.store(false, Relaxed);
+                self.get(path, options, place).await
+            }
+            result => result,
+        }
+    }
+}
+
+/// Returns `true` for errors that are answers to a question.
+fn is_answer(error: &Error) -> bool {
+    matches!(error, Error::NotFound { .. } | Error::Precondition { .. } | Error::NotModified { .. })
+}
+
+/// Returns what tells the versions of an object apart.
+pub(super) fn identity_of(meta: &ObjectMeta) -> Identity {
+    let modified = meta.last_modified.timestamp_nanos_opt().unwrap_or_default();
+    Identity::new(meta.e_tag.as_deref(), meta.version.as_deref(), modified, meta.size)
+}
+
+/// Returns `true` if a result is a stream. Another kind is an open file.
+pub(super) fn is_stream(payload: &GetResultPayload) -> bool {
+    matches!(payload, GetResultPayload::Stream(_))
+}
+
+/// Returns the stream of a payload that is one.
+#[allow(irrefutable_let_patterns, reason = "a file is another, if object_store knows files")]
+pub(super) fn stream_of(payload: GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
+    if let GetResultPayload::Stream(stream) = payload { stream } else { stream::empty().boxed() }
+}

@@ -1,0 +1,138 @@
+//! Stores without validators, with weak ones, and stores that do not keep conditions.
+
+use std::time::Duration;
+
+use super::os::{Error, ObjectStore, ObjectStoreExt};
+use super::tricky::{Conditions, Fault, Tags};
+use super::{Consistency, MODES, Tricky, over, pattern, put, run, whole};
+
+const LEN: usize = 10_000;
+
+/// The time after which an object without a validator is kept.
+const QUIET: Duration = Duration::from_millis(2100);
+
+fn tricky(tags: Tags, conditions: Conditions) -> Tricky {
+    Tricky { tags, conditions, ..Tricky::in_memory() }
+}
+
+#[test]
+fn own_writes_are_seen_without_validators_too() {
+    for tags in [Tags::Strong, Tags::Weak, Tags::None] {
+        for conditions in [Conditions::Kept, Conditions::Ignored, Conditions::Refused] {
+            for mode in MODES {
+                let (_, store) = over(tricky(tags, conditions), mode);
+                run(async {
+                    for seed in 1..6 {
+                        put(&store, "a", &pattern(seed, LEN)).await;
+                        for _ in 0..2 {
+                            let bytes = whole(&store, "a").await.unwrap();
+                            assert!(
+                                bytes == pattern(seed, LEN),
+                                "{tags:?} {conditions:?} {mode:?}"
+                            );
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_version_without_a_strong_validator_is_kept_when_old() {
+    for tags in [Tags::Weak, Tags::None] {
+        let (bare, store) = over(tricky(tags, Conditions::Kept), Consistency::Immutable);
+        run(async {
+            put(&bare.inner, "a", &pattern(1, LEN)).await;
+            whole(&store, "a").await.unwrap();
+            // Two writes within one tick of the store's clock, of one length.
+            put(&bare.inner, "a", &pattern(2, LEN)).await;
+            assert_eq!(whole(&store, "a").await.unwrap(), pattern(2, LEN), "{tags:?}");
+            assert_eq!(store.stats().objects, 0);
+            tokio::time::sleep(QUIET).await;
+            whole(&store, "a").await.unwrap();
+            bare.requests();
+            whole(&store, "a").await.unwrap();
+            assert_eq!(bare.counts(), (0, 0), "{tags:?}");
+        });
+    }
+}
+
+#[test]
+fn weak_validators_are_compared_and_never_sent_as_if_match() {
+    for tags in [Tags::Weak, Tags::None] {
+        let (bare, store) = over(tricky(tags, Conditions::Kept), Consistency::Validated);
+        run(async {
+            put(&bare.inner, "a", &pattern(1, 5 << 20)).await;
+            tokio::time::sleep(QUIET).await;
+            store.get_range(&"a".into(), 0..10).await.unwrap();
+            bare.requests();
+            // The weak tag says "not modified", the time says otherwise.
+            let passes = [Fault::Passes, Fault::Written(pattern(2, 5 << 20))];
+            bare.next(passes);
+            let ranges = [0..10, 4_000_000..4_000_010];
+            let bytes = store.get_ranges(&"a".into(), &ranges).await.unwrap();
+            let expected = bare.inner.get_ranges(&"a".into(), &ranges).await.unwrap();
+            assert_eq!(bytes, expected, "{tags:?}");
+            assert!(bare.requests().iter().all(|request| !request.if_match));
+        });
+    }
+}
+
+#[test]
+fn a_store_that_ignores_conditions_is_found_out_by_its_answers() {
+    for mode in MODES {
+        let (bare, store) = over(tricky(Tags::Strong, Conditions::Ignored), mode);
+        run(async {
+            put(&bare.inner, "a", &pattern(1, 5 << 20)).await;
+            store.get_range(&"a".into(), 0..10).await.unwrap();
+            put(&bare.inner, "a", &pattern(2, 5 << 20)).await;
+            let ranges = [0..10, 4_000_000..4_000_010];
+            let bytes = store.get_ranges(&"a".into(), &ranges).await.unwrap();
+            let expected = bare.inner.get_ranges(&"a".into(), &ranges).await.unwrap();
+            assert_eq!(bytes, expected, "{mode:?}");
+        });
+    }
+}
+
+#[test]
+fn a_store_that_refuses_conditions_is_asked_without() {
+    let (bare, store) = over(tricky(Tags::Strong, Conditions::Refused), Consistency::Validated);
+    run(async {
+        put(&bare.inner, "a", &pattern(1, LEN)).await;
+        for _ in 0..3 {
+            whole(&store, "a").await.unwrap();
+        }
+        let requests = bare.requests();
+        assert_eq!(requests.iter().filter(|r| r.if_match || r.if_none_match).count(), 1);
+        put(&bare.inner, "a", &pattern(2, LEN)).await;
+        assert_eq!(whole(&store, "a").await.unwrap(), pattern(2, LEN));
+        // The condition of a caller is judged all the same.
+        let tag = bare.inner.head(&"a".into()).await.unwrap().e_tag;
+        let options = super::GetOptions { if_none_match: tag, ..Default::default() };
+        let result = super::get(&store, "a", options).await;
+        assert!(matches!(result, Err(Error::NotModified { .. })), "{result:?}");
+    });
+}
+
+#[test]
+fn an_object_that_shrinks_is_not_read_past_its_end() {
+    for conditions in [Conditions::Kept, Conditions::Ignored] {
+        for mode in MODES {
+            let (bare, store) = over(tricky(Tags::Strong, conditions), mode);
+            run(async {
+                put(&bare.inner, "a", &pattern(1, 1 << 20)).await;
+                store.get_range(&"a".into(), 0..10).await.unwrap();
+                put(&bare.inner, "a", &pattern(2, 5000)).await;
+                let result = store.get_range(&"a".into(), 900_000..900_010).await;
+                // It is not there any more: the store refuses it, as it would without the cache.
+                let expected = bare.inner.get_range(&"a".into(), 900_000..900_010).await;
+                let (error, expected) = (result.unwrap_err(), expected.unwrap_err());
+                if mode == Consistency::Validated {
+                    assert_eq!(error.to_string(), expected.to_string());
+                }
+                assert_eq!(whole(&store, "a").await.unwrap(), pattern(2, 5000), "{mode:?}");
+            });
+        }
+    }
+}
