@@ -429,7 +429,7 @@ mod tests {
             let missed = |page| readahead.missed(page, 1, 4096);
             assert_eq!((missed(1000), missed(999)), (None, None));
             let first = missed(998).unwrap();
-            let second = readahead.passed(first.marker.unwrap() as u32, 4096).unwrap();
+            let second = readahead.passed(first.marker.unwrap() as u32, Bounds::of(4096)).unwrap();
             assert_eq!((first.pages * first.pieces, second.pages * second.pieces), (16, 32));
             if evicted {
                 assert_eq!(missed(990), None);
@@ -456,7 +456,7 @@ mod tests {
             if let Some(page) = missing {
                 assert_eq!(missed(page, 1), None);
             }
-            let next = readahead.passed(window.marker.unwrap() as u32, 4096);
+            let next = readahead.passed(window.marker.unwrap() as u32, Bounds::of(4096));
             assert_eq!(next.map(|window| window.pieces), pieces, "{missing:?}");
         }
     }
