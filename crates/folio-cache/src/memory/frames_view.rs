@@ -143,7 +143,9 @@ pub(super) fn pick_victims<S: Scheme>(shared: &Shared<S>, wanted: usize, victims
 /// Gives victims that could not be evicted back to the policy.
 pub(super) fn restore<S: Scheme>(shared: &Shared<S>, victims: &[u32]) {
     let mut chooser = shared.policy.lock();
-    victims.iter().for_each(|&frame| chooser.policy.restore(frame));
+    for &frame in victims {
+        chooser.policy.restore(frame);
+    }
 }
 
 /// Reports to the policy that a page was moved to another frame.

@@ -285,7 +285,9 @@ mod tests {
                     batches.take_old(taker, |frame, _| all.push(frame));
                 }
             });
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            for thread in threads {
+                thread.join().unwrap();
+            }
             is_done.store(true, Ordering::Relaxed);
         });
         let (mut taker, mut all) = lock.into_inner();
