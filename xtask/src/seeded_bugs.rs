@@ -80,7 +80,7 @@ struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-const BUGS: [Bug; 35] = [
+const BUGS: [Bug; 36] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -220,6 +220,11 @@ const BUGS: [Bug; 35] = [
         name: "failed-sync-forgets",
         breaks: "what a failed sync covers is not written again, and the next sync succeeds",
         caught_by: &[Check::Crash, Check::Cache, Check::Shuttle],
+    },
+    Bug {
+        name: "batch-freed-before-read",
+        breaks: "a batch of new pages counts as taken before it is read",
+        caught_by: &[Check::Shuttle],
     },
     Bug {
         name: "clean-before-written",

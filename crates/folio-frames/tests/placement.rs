@@ -238,6 +238,22 @@ fn each_of_16_cpus_has_its_own_lists_and_more_share_them() {
     assert_all_free(zone);
 }
 
+#[test]
+fn a_cpu_that_drains_its_lists_leaves_those_of_others() {
+    let arena = Arena::<Numbered>::new(4 << 21, &[]).unwrap();
+    let zone = arena.zone();
+    let listed = || zone.stats().free_frames - zone.free_frames();
+    for cpu in [0, 1] {
+        CPU.set(cpu);
+        zone.alloc_frozen(Order::ZERO).unwrap().free();
+    }
+    assert_eq!(listed(), 64, "each filled its list");
+    assert_eq!((zone.drain_this_cpu(), listed()), (32, 32));
+    assert_eq!((zone.drain_this_cpu(), listed()), (0, 32));
+    assert_eq!((zone.drain(), listed()), (32, 0));
+    assert_all_free(zone);
+}
+
 /// Allocates the whole zone as single frames. Returns them by 2 MiB block.
 fn full(zone: &'static Zone<UserSpace>) -> Vec<Vec<Handle>> {
     let mut blocks: Vec<Vec<Handle>> = (0..zone.blocks()).map(|_| Vec::new()).collect();

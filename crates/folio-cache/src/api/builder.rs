@@ -19,6 +19,7 @@ use crate::memory::limits;
 use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
 use crate::read::request::IN_FLIGHT_SHARE;
+use crate::rt::batches::Batches;
 use crate::rt::drive::Drive;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
@@ -31,7 +32,7 @@ use crate::state::frames::Arena;
 use crate::state::kept::Kept;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
-use crate::state::shared::{Capacity, Shared};
+use crate::state::shared::{Capacity, Chooser, Shared};
 use crate::state::shown::Shown;
 use crate::state::stats::Counters;
 
@@ -243,13 +244,15 @@ impl<S: Scheme> CacheBuilder<S> {
         };
         policy.resize(set_watermarks(arena.zone(), frames));
         let (name, requests) = (self.name, self.requests);
+        let (arrivals, taker) = Batches::new();
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
             registry: Registry::default(),
             leaves: Arc::default(),
             counters: Counters::default(),
             shown: Shown::take(),
-            policy: CachePadded::new(Mutex::new(policy)),
+            policy: CachePadded::new(Mutex::new(Chooser { policy, taker })),
+            arrivals,
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),
             room: Room::default(),

@@ -46,11 +46,10 @@ fn notify_reclaimer_if_low<S: Scheme>(shared: &Shared<S>) {
     }
 }
 
-/// Frees frames for an allocation that found none. Some may be free already, in the lists of other
-/// threads. Visits so many frames if the policy names no victim. Returns the number of frames
-/// freed.
+/// Frees frames for an allocation that found none, not even in the lists of other threads. Some may
+/// be free by now. Visits so many frames if the policy names no victim. Returns the number of
+/// frames freed.
 fn free_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize {
-    shared.zone().drain();
     match shared.zone().free_frames() {
         0 => reclaim::reclaim_some(shared, wanted, visits),
         free => free as usize,
@@ -60,8 +59,6 @@ fn free_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize
 #[cold]
 fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
     shared.counters.direct_reclaims.add(1);
-    // If the thread could not be started before, it may start now.
-    shared.reclaimer.notify_soon();
     capacity::fit(shared);
     let mut wait = Wait::new(shared);
     // Relaxed: a hint.

@@ -17,6 +17,7 @@ use folio_frames::{BLOCK_ORDER, OfflineError};
 use folio_ref::Scheme;
 
 use crate::backing::error::error;
+use crate::memory::frames_view;
 use crate::memory::index_room;
 use crate::memory::limits::machine_bytes;
 use crate::memory::pinned;
@@ -164,7 +165,7 @@ fn fit_under_lock<S: Scheme>(
     if offline.len() != before {
         let frames = (zone.blocks() - offline.len()) * BLOCK_ORDER.frames() as usize;
         let frames = set_watermarks(zone, frames as u32);
-        shared.policy.lock().resize(frames);
+        frames_view::resize(shared, frames);
     }
     (zone.blocks() - offline.len()) * block_bytes
 }

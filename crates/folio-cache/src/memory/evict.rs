@@ -9,8 +9,7 @@ use std::sync::Arc;
 use folio_frames::{Order, Pfn, PfnRange};
 use folio_ref::Scheme;
 
-use crate::memory::frames_view;
-use crate::memory::frames_view::CachedFrames;
+use crate::memory::frames_view::{self, CachedFrames};
 use crate::memory::large_folio;
 use crate::memory::large_folio::FreeOnDrop;
 use crate::state::frames::Slot;
@@ -45,7 +44,7 @@ pub(super) fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) ->
     let mut in_vain = 0;
     while freed < wanted && in_vain < MAX_IN_VAIN {
         victims.clear();
-        shared.policy.lock().pick_victims(&frames, BATCH.min(wanted - freed), &mut victims);
+        frames_view::pick_victims(shared, BATCH.min(wanted - freed), &mut victims);
         if victims.is_empty() {
             break;
         }
@@ -71,10 +70,7 @@ pub(super) fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) ->
         }
     }
     if !failed.is_empty() {
-        let mut policy = shared.policy.lock();
-        for frame in failed {
-            policy.restore(frame);
-        }
+        frames_view::restore(shared, &failed);
     }
     shared.counters.reclaimed.add(freed as u64);
     freed

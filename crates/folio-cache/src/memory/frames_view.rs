@@ -3,9 +3,10 @@
 use folio_frames::{Kind, Pfn, PfnRange};
 use folio_ref::{Scheme, Snapshot};
 
-use crate::policy::{Advice, FrameState, Frames};
+use crate::policy::{Advice, FrameState, Frames, Policy};
+use crate::rt::batches::Added;
 use crate::state::frames::Zone;
-use crate::state::shared::Shared;
+use crate::state::shared::{Chooser, Shared};
 use crate::state::units::CACHED;
 
 /// The frames of a zone, as a policy sees them.
@@ -54,20 +55,26 @@ impl<S: Scheme> Frames for CachedFrames<S> {
     }
 }
 
-/// Reports a new page to the policy. Call with no page locked.
+/// Reports a new page to the policy, perhaps later. Call with no page locked.
 pub(crate) fn insert<S: Scheme>(shared: &Shared<S>, pfn: Pfn, owner_data: u64) {
     insert_all(shared, &[(pfn, owner_data)]);
 }
 
-/// Reports new pages to the policy, each with its owner data. Call with no page locked.
+/// Reports new pages to the policy, each with its owner data, perhaps later: they wait in the
+/// thread's batch. Call with no page locked.
 pub(crate) fn insert_all<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
     if pages.is_empty() {
         return;
     }
-    let frames = CachedFrames(shared.zone());
-    let mut policy = shared.policy.lock();
-    for &(pfn, owner_data) in pages {
-        policy.insert(&frames, frame(shared, pfn), owner_data);
+    let entries = || pages.iter().map(|&(pfn, owner_data)| (frame(shared, pfn), owner_data));
+    match shared.arrivals.add(entries()) {
+        Added::Waits => {}
+        Added::Due => report_if_free(shared),
+        Added::NoRoom => with_own_reported(shared, |policy, frames| {
+            for (frame, owner_data) in entries() {
+                policy.insert(frames, frame, owner_data);
+            }
+        }),
     }
 }
 
@@ -76,11 +83,79 @@ pub(crate) fn insert_advised<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]
     if pages.is_empty() {
         return;
     }
-    let frames = CachedFrames(shared.zone());
-    let mut policy = shared.policy.lock();
-    for &(pfn, owner_data) in pages {
-        policy.insert_advised(&frames, frame(shared, pfn), owner_data, advice);
+    with_own_reported(shared, |policy, frames| {
+        for &(pfn, owner_data) in pages {
+            policy.insert_advised(frames, frame(shared, pfn), owner_data, advice);
+        }
+    });
+}
+
+/// Reports this thread's new pages to the policy, unless its lock is taken.
+#[cold]
+fn report_if_free<S: Scheme>(shared: &Shared<S>) {
+    if let Some(mut chooser) = shared.policy.try_lock() {
+        let Chooser { policy, taker } = &mut *chooser;
+        shared.arrivals.take_own(taker, inserting(shared, &mut **policy));
     }
+}
+
+/// Calls `act` with the policy, which is informed of this thread's new pages.
+#[cold]
+fn with_own_reported<S: Scheme>(
+    shared: &Shared<S>,
+    act: impl FnOnce(&mut dyn Policy, &dyn Frames),
+) {
+    let mut chooser = shared.policy.lock();
+    let Chooser { policy, taker } = &mut *chooser;
+    shared.arrivals.take_own(taker, inserting(shared, &mut **policy));
+    act(&mut **policy, &CachedFrames(shared.zone()));
+}
+
+/// Calls `act` with the policy, which is informed of the new pages of all threads.
+fn with_all_reported<S: Scheme>(shared: &Shared<S>, act: impl FnOnce(&mut dyn Policy)) {
+    let mut chooser = shared.policy.lock();
+    let Chooser { policy, taker } = &mut *chooser;
+    shared.arrivals.take_all(taker, inserting(shared, &mut **policy));
+    act(&mut **policy);
+}
+
+/// Returns a function that informs the policy of a new page.
+fn inserting<S: Scheme>(shared: &Shared<S>, policy: &mut dyn Policy) -> impl FnMut(u32, u64) {
+    let frames = CachedFrames(shared.zone());
+    move |frame, owner_data| policy.insert(&frames, frame, owner_data)
+}
+
+/// Appends up to `wanted` frames to `victims`, as the policy chooses. It is informed of this
+/// thread's new pages, and of those of other threads that wait since the last choice. If it names
+/// none, it is informed of all, and asked again.
+pub(super) fn pick_victims<S: Scheme>(shared: &Shared<S>, wanted: usize, victims: &mut Vec<u32>) {
+    let frames = CachedFrames(shared.zone());
+    let mut chooser = shared.policy.lock();
+    let Chooser { policy, taker } = &mut *chooser;
+    shared.arrivals.take_own(taker, inserting(shared, &mut **policy));
+    shared.arrivals.take_old(taker, inserting(shared, &mut **policy));
+    policy.pick_victims(&frames, wanted, victims);
+    if victims.is_empty() && shared.arrivals.take_all(taker, inserting(shared, &mut **policy)) > 0 {
+        policy.pick_victims(&frames, wanted, victims);
+    }
+}
+
+/// Gives victims that could not be evicted back to the policy.
+pub(super) fn restore<S: Scheme>(shared: &Shared<S>, victims: &[u32]) {
+    let mut chooser = shared.policy.lock();
+    for &frame in victims {
+        chooser.policy.restore(frame);
+    }
+}
+
+/// Reports to the policy that a page was moved to another frame.
+pub(super) fn moved<S: Scheme>(shared: &Shared<S>, from: Pfn, to: Pfn) {
+    with_all_reported(shared, |policy| policy.moved(frame(shared, from), frame(shared, to)));
+}
+
+/// Reports the number of frames for pages to the policy.
+pub(super) fn resize<S: Scheme>(shared: &Shared<S>, frames: u32) {
+    with_all_reported(shared, |policy| policy.resize(frames));
 }
 
 /// Returns `true` if no page of a range was used lately. The policy must agree that they are cold,
@@ -89,8 +164,8 @@ pub(crate) fn are_cold<S: Scheme>(shared: &Shared<S>, mut pages: PfnRange) -> bo
     if pages.clone().any(|pfn| shared.zone().is_referenced(pfn)) {
         return false;
     }
-    let policy = shared.policy.lock();
-    pages.all(|pfn| policy.is_cold(frame(shared, pfn)))
+    let chooser = shared.policy.lock();
+    pages.all(|pfn| chooser.policy.is_cold(frame(shared, pfn)))
 }
 
 /// Returns `true` if a page was not used lately.
@@ -101,9 +176,9 @@ pub(crate) fn is_cold<S: Scheme>(shared: &Shared<S>, pfn: Pfn) -> bool {
 /// Reports pages that are evicted with a victim to the policy, each with its owner data. Call while
 /// no other thread can have their frames.
 pub(crate) fn evicted_with<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
-    let mut policy = shared.policy.lock();
+    let mut chooser = shared.policy.lock();
     for &(pfn, owner_data) in pages {
-        policy.evicted_with(frame(shared, pfn), owner_data);
+        chooser.policy.evicted_with(frame(shared, pfn), owner_data);
     }
 }
 

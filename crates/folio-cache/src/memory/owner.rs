@@ -27,7 +27,6 @@ impl<S: Scheme> Owner<UserSpace<S>> for Shared<S> {
     }
 
     fn moved(&self, from: Pfn, to: Pfn) {
-        let [from, to] = [from, to].map(|pfn| frames_view::frame(self, pfn));
-        self.policy.lock().moved(from, to);
+        frames_view::moved(self, from, to);
     }
 }

@@ -39,6 +39,6 @@ fn free_to_high_watermark<S: Scheme>(shared: &Shared<S>) -> Duration {
         }
     }
     // Frames that were freed here lie in this thread's lists, which no other thread asks first.
-    shared.zone().drain();
+    shared.zone().drain_this_cpu();
     pause
 }

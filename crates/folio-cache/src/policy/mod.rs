@@ -19,8 +19,10 @@
 //! **Pages that come.** A policy is informed of each page that comes to a frame, though perhaps
 //! late. So it need not search for pages that were never inserted.
 //!
-//! The cache calls its policy under one lock: at most once for each miss, and once for each batch
-//! of victims, never for a hit. docs/reclaim.md compares the policies and gives measurements.
+//! The cache calls its policy under one lock: once for each batch of new pages and of victims,
+//! never for a hit. A thread's new pages wait in its batch until it has about 32, or asks for
+//! victims. So the policy is informed of all pages of a thread before it chooses victims for it.
+//! docs/reclaim.md compares the policies and gives measurements.
 //!
 //! # Example
 //!
@@ -137,9 +139,10 @@ pub trait Policy: Send + fmt::Debug {
 
     /// Records that a page came into a frame: a miss read it, or a write created it.
     ///
-    /// Called after the page was published, without its page lock: it may have been used since, or
-    /// have left already. `page` is the same number each time that the page comes, while its file
-    /// is open. The policy may know the frame already, from a page that left unseen.
+    /// Called some time after the page was published, for several pages in a row, by any thread.
+    /// The page may have been used since, or have left already. `page` is the same number each time
+    /// that the page comes, while its file is open. The policy may know the frame already, from a
+    /// page that left unseen.
     fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64);
 
     /// Records that a page came into a frame, with the advice of the reader that it came for.

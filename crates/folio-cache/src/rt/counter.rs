@@ -1,61 +1,79 @@
 //! Counters that each thread writes on a cache line of its own, and that are summed when read.
 //!
-//! A living thread has a number. The first few threads have a number of their own, so they count by
-//! a load and a store. All further threads share the last number, and count by fetch-add. No count
-//! is lost in either case. A number is returned when its thread ends.
+//! A living thread has a number. The first few threads have a cell of their own, so they count by a
+//! load and a store. All further threads share the last cell, and count by fetch-add. No count is
+//! lost in either case. A number is returned when its thread ends.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-/// The count of numbers. Each number except the last belongs to one thread at a time.
-const NUMBERS: usize = 16;
-const SHARED: usize = NUMBERS - 1;
+/// The count of cells. Each cell except the last belongs to one number.
+const CELLS: usize = 16;
+const SHARED: usize = CELLS - 1;
+
+/// The count of numbers that belong to one thread at a time. All further threads share this one.
+/// Few under shuttle, so that a thread that looks at what each has takes few steps.
+pub(super) const NUMBERS: usize = if cfg!(shuttle) { 4 } else { 63 };
 
 /// A bit for each number that is taken. Not under a lock: hits are counted too, also in a child
 /// that was forked while another thread might have held such a lock.
-static TAKEN: AtomicU32 = AtomicU32::new(0);
+#[cfg(not(shuttle))]
+static TAKEN: AtomicU64 = AtomicU64::new(0);
 
 /// The number of a thread, until the thread ends.
+#[cfg(not(shuttle))]
 struct Number(usize);
 
+#[cfg(not(shuttle))]
 impl Number {
-    /// Takes a free number. Returns the shared number if none is free.
+    /// Takes a free number. Returns [`NUMBERS`] if none is free.
     #[cold]
     fn take() -> Self {
-        let free = |taken: u32| (taken.trailing_ones() as usize).min(SHARED);
-        // Acquire: pairs with Release in drop. This thread sees the counts of the number's last
-        // thread.
+        let free = |taken: u64| (taken.trailing_ones() as usize).min(NUMBERS);
+        // Acquire: pairs with Release in drop. This thread sees what the number's last thread
+        // wrote.
         let taken = TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, |taken| {
-            (free(taken) < SHARED).then(|| taken | 1 << free(taken))
+            (free(taken) < NUMBERS).then(|| taken | 1 << free(taken))
         });
-        Self(taken.map_or(SHARED, free))
+        Self(taken.map_or(NUMBERS, free))
     }
 }
 
+#[cfg(not(shuttle))]
 impl Drop for Number {
     fn drop(&mut self) {
-        if self.0 < SHARED {
+        if self.0 < NUMBERS {
             // Release: pairs with Acquire in take.
             TAKEN.fetch_and(!(1 << self.0), Ordering::Release);
         }
     }
 }
 
+#[cfg(not(shuttle))]
 thread_local! {
     static NUMBER: Number = Number::take();
 }
 
-/// One counter, with a cell for each number.
-#[derive(Debug, Default)]
-pub(crate) struct Counter {
-    cells: [CachePadded<AtomicU64>; NUMBERS],
+/// Returns the number of this thread. [`NUMBERS`] belongs to several.
+#[cfg(not(shuttle))]
+#[inline]
+pub(super) fn number() -> usize {
+    // A thread that is ending may have returned its number.
+    NUMBER.try_with(|number| number.0).unwrap_or(NUMBERS)
 }
 
-/// Returns the number of the calling thread. A thread that is ending may have returned its own.
-#[inline]
-fn number() -> usize {
-    NUMBER.try_with(|number| number.0).unwrap_or(SHARED)
+/// Returns the number of this thread. [`NUMBERS`] belongs to several. Shuttle runs all its threads
+/// on one thread of the system.
+#[cfg(shuttle)]
+pub(super) fn number() -> usize {
+    folio_ref::testing::stepped::thread_number().min(NUMBERS)
+}
+
+/// One counter, with a cell for each of the first numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Counter {
+    cells: [CachePadded<AtomicU64>; CELLS],
 }
 
 /// Adds `n` to the cell of a number.
@@ -74,7 +92,7 @@ impl Counter {
     /// Adds `n`.
     #[inline]
     pub(crate) fn add(&self, n: u64) {
-        let number = number();
+        let number = number().min(SHARED);
         add(number, &self.cells[number], n);
     }
 
@@ -89,14 +107,14 @@ impl Counter {
 /// Two counters that are added to together, with their cells side by side.
 #[derive(Debug, Default)]
 pub(crate) struct CounterPair {
-    cells: [CachePadded<[AtomicU64; 2]>; NUMBERS],
+    cells: [CachePadded<[AtomicU64; 2]>; CELLS],
 }
 
 impl CounterPair {
     /// Adds to both.
     #[inline]
     pub(crate) fn add(&self, n: [u64; 2]) {
-        let number = number();
+        let number = number().min(SHARED);
         let [first, second] = &*self.cells[number];
         add(number, first, n[0]);
         add(number, second, n[1]);

@@ -1,6 +1,7 @@
 //! The runtime below the cache, independent of it: threads, locks, counters.
 
 pub(crate) mod backoff;
+pub(crate) mod batches;
 pub(crate) mod block_on;
 pub(crate) mod busy;
 pub(crate) mod coop;

@@ -15,10 +15,10 @@ use crate::rt::backoff::Backoff;
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(not(shuttle))]
-pub(crate) use std::sync::atomic::{AtomicU64 as Length, fence};
+pub(crate) use std::sync::atomic::{AtomicU32 as Position, AtomicU64 as Length, fence};
 
 #[cfg(shuttle)]
-pub(crate) use folio_ref::testing::stepped::{AtomicU64 as Length, fence};
+pub(crate) use folio_ref::testing::stepped::{AtomicU32 as Position, AtomicU64 as Length, fence};
 #[cfg(shuttle)]
 pub(crate) type Mutex<T> = lock_api::Mutex<folio_frames::SteppedLock, T>;
 #[cfg(shuttle)]

@@ -14,6 +14,7 @@ use folio_uring::Process;
 
 use crate::backing::remote::{BoxFuture, Spawn};
 use crate::policy::Policy;
+use crate::rt::batches::{Batches, Taker};
 use crate::rt::drive::Drive;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
@@ -42,7 +43,9 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) shown: &'static Shown,
     /// Chooses the pages to evict. Nothing is done to a page under this lock. On a cache line of
     /// its own: each miss and each writer reads fields that would lie beside it.
-    pub(crate) policy: CachePadded<Mutex<Box<dyn Policy>>>,
+    pub(crate) policy: CachePadded<Mutex<Chooser>>,
+    /// New pages that the policy is not informed of yet: their frames, and their owner data.
+    pub(crate) arrivals: Batches,
     /// The frame at which the next sweep begins.
     pub(crate) sweep: AtomicU32,
     /// The last sweep that visited all frames found none to evict: a hint.
@@ -104,6 +107,12 @@ impl<S: Scheme> Shared<S> {
     pub(crate) fn capacity(&self) -> usize {
         self.capacity.bytes()
     }
+}
+
+/// The policy, and the right to take what waits for it.
+pub(crate) struct Chooser {
+    pub(crate) policy: Box<dyn Policy>,
+    pub(crate) taker: Taker,
 }
 
 impl<S: Scheme> Drop for Shared<S> {

@@ -12,6 +12,7 @@
 
 #![cfg(shuttle)]
 
+mod batches;
 #[path = "../common/mod.rs"]
 mod common;
 mod deleted;

@@ -148,6 +148,12 @@ impl<P: Platform> Zone<P> {
         some.map(|cpu| self.drain_one(cpu)).sum()
     }
 
+    /// Moves all frames of this CPU's lists into the buddy: a thread that has freed many lets other
+    /// threads find them. Takes nothing from other CPUs. Returns the number of frames.
+    pub fn drain_this_cpu(&self) -> u32 {
+        self.drain_one(self.this_cpu())
+    }
+
     /// Moves all frames of one CPU's lists into the buddy. Returns the number of frames.
     pub(crate) fn drain_one(&self, cpu: &PerCpu<P>) -> u32 {
         let mut drained = 0;

@@ -62,6 +62,15 @@ pub fn spawn(act: impl FnOnce() + Send + 'static) {
     }));
 }
 
+/// Returns the number of the thread, from 0 in each execution.
+///
+/// # Panics
+///
+/// Panics outside of an execution.
+pub fn thread_number() -> usize {
+    usize::from(shuttle::thread::current().id())
+}
+
 /// Switches to another thread.
 pub fn yield_now() {
     shuttle::thread::yield_now();
