@@ -130,7 +130,9 @@ fn policies() -> [fn(u32) -> Box<dyn Policy>; 4] {
     ]
 }
 
-/// Pins pages from the first on until there is no memory.
+/// Pins pages from the first on until there is no memory. The cache has no threads: one that evicts
+/// keeps a folio from being split for a moment, and a page that is pinned then is a copy, or pins
+/// the whole folio.
 fn pin_all(file: &File) -> Vec<folio_cache::PageHandle> {
     let pages = (0..).map_while(|page| file.page((page * PAGE) as u64).ok().flatten());
     pages.collect()
@@ -139,7 +141,8 @@ fn pin_all(file: &File) -> Vec<folio_cache::PageHandle> {
 #[test]
 fn an_error_of_a_pinned_cache_takes_little_cpu_time() {
     for make in policies() {
-        let cache: Cache = Cache::builder().capacity(128 * MIB).policy(make).build().unwrap();
+        let cache: Cache =
+            Cache::builder().capacity(128 * MIB).io_threads(0).policy(make).build().unwrap();
         let file = cache.open_backing(slow(256 * MIB, Duration::ZERO)).unwrap();
         let mut pinned = pin_all(&file);
         assert_eq!(pinned.len(), 128 * MIB / PAGE);
@@ -171,10 +174,13 @@ fn an_error_of_a_pinned_cache_takes_little_cpu_time() {
 #[test]
 fn the_only_page_that_is_not_pinned_is_found() {
     const BYTES: usize = 512 * MIB;
-    let cache: Cache = Cache::builder().capacity(BYTES).build().unwrap();
+    let cache: Cache = Cache::builder().capacity(BYTES).io_threads(0).build().unwrap();
     let file = cache.open_backing(slow(2 * BYTES, Duration::ZERO)).unwrap();
     let mut pinned = pin_all(&file);
-    assert_eq!(pinned.len(), BYTES / PAGE);
+    // The index may have taken a block of the capacity.
+    let online = cache.frames().zone().stats().online_frames as usize;
+    assert!(online >= BYTES / PAGE - 512, "{online} frames are online");
+    assert_eq!(pinned.len(), online);
     for round in 1..4 {
         let missing = || file.page((BYTES + round * PAGE) as u64);
         assert_eq!(missing().unwrap_err().kind(), ErrorKind::OutOfMemory);

@@ -20,10 +20,11 @@
 use std::ops::Range;
 
 use folio_frames::{FRAME_SIZE, Order, Peek, Pfn, PfnRange};
-use folio_ref::Scheme;
+use folio_ref::{Scheme, Snapshot};
 use smallvec::SmallVec;
 
 use crate::memory::frames_view;
+use crate::rt::shim::yield_now;
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot, LockedSlot};
 use crate::state::kept;
 use crate::state::mapping::Mapping;
@@ -40,6 +41,9 @@ const MAX_FOLIO_ORDER: Order = match Order::new(4) {
     Some(order) => order,
     None => unreachable!(),
 };
+
+/// The maximum number of tries to split a folio of which another thread has a page lock.
+const MAX_TRIES: u32 = 16;
 
 /// The page locks of a folio, in the order of its frames.
 type LockedSubpages<'m, S> = SmallVec<[Option<LockedSlot<'m, S>>; 1 << MAX_FOLIO_ORDER.as_u8()]>;
@@ -66,7 +70,11 @@ pub(crate) fn publish_as_folios<S: Scheme>(
                 locked.publish();
                 None
             }),
-            several => Some(FrozenSlot::publish_as_one(several)),
+            several if begins == 0 => Some(FrozenSlot::publish_as_one(several)),
+            several => {
+                FrozenSlot::publish_as_one_unpinned(several);
+                None
+            }
         };
         if begins == 0 {
             first = folio;
@@ -74,6 +82,24 @@ pub(crate) fn publish_as_folios<S: Scheme>(
         begins += n;
     }
     first
+}
+
+/// Publishes those pages of an extent that are there as [`publish_as_folios`] does, for readers
+/// that come later: no folio is pinned by that.
+pub(crate) fn publish_unpinned<S: Scheme>(locked_slots: &mut [Option<FrozenSlot<'_, S>>]) {
+    let mut begins = 0;
+    while begins < locked_slots.len() {
+        let order = FrozenSlot::largest_as_one(
+            locked_slots[begins..].iter().map_while(Option::as_ref),
+            MAX_FOLIO_ORDER,
+        );
+        let n = if order < MIN_FOLIO_ORDER { 1 } else { order.frames() as usize };
+        match &mut locked_slots[begins..begins + n] {
+            [locked] => _ = locked.take().map(FrozenSlot::publish),
+            several => FrozenSlot::publish_as_one_unpinned(several),
+        }
+        begins += n;
+    }
 }
 
 /// Publishes those pages of an extent that are there as [`publish_as_folios`] does. Calls `each`
@@ -113,8 +139,25 @@ pub(crate) fn split_if_subpage<S: Scheme>(
     // The reference of the caller must not keep the folio from being split.
     let part = found.take_if(|(folio, _)| folio.order() > Order::ZERO);
     part.map(drop).is_some_and(|()| {
-        split_around(mapping, (offset / FRAME_SIZE as u64) as u32);
+        let page = (offset / FRAME_SIZE as u64) as u32;
+        let mut tries = 1;
+        while !split_around(mapping, page) && tries < MAX_TRIES && is_locked(mapping, page) {
+            tries += 1;
+            yield_now();
+        }
         true
+    })
+}
+
+/// Returns `true` if a page is a subpage of a large folio that no handle pins: a thread that evicts
+/// or moves pages keeps it from being split, for a moment. Racy.
+fn is_locked<S: Scheme>(mapping: &Mapping<S>, page: u32) -> bool {
+    let pfn = mapping.index.get(page).and_then(|slot| slot.pfn(mapping.zone));
+    let seen = pfn.and_then(|pfn| mapping.zone.peek_around(pfn));
+    seen.is_some_and(|(_, head)| {
+        let frames = head.order.frames();
+        let is_pinned = matches!(head.snapshot, Snapshot::Live(n) if n > frames);
+        frames > 1 && !is_pinned
     })
 }
 

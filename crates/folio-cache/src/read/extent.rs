@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use crate::memory::frames_view;
 use crate::memory::in_flight::InFlight;
 use crate::memory::index_room;
-use crate::memory::large_folio::publish_as_folios;
+use crate::memory::large_folio::{publish_as_folios, publish_unpinned};
 use crate::rt::io_pool::{self, Pages};
 use crate::rt::shim::fence;
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot};
@@ -117,6 +117,20 @@ impl<'m, S: Scheme> Extent<'m, S> {
     /// Publishes the pages that are filled as far as the file goes. The others are missed again.
     /// Returns a reference to the first page if it was published.
     pub(crate) fn publish(self, read: usize) -> Option<FolioRef<S>> {
+        self.publish_by(read, publish_as_folios)
+    }
+
+    /// Publishes the pages like [`publish`](Self::publish). Keeps no reference, by which the first
+    /// folio would be pinned until the policy knows all pages.
+    fn publish_unused(self, read: usize) {
+        self.publish_by(read, publish_unpinned);
+    }
+
+    fn publish_by<R>(
+        self,
+        read: usize,
+        publish: impl FnOnce(&mut [Option<FrozenSlot<'_, S>>]) -> R,
+    ) -> R {
         let read = read.min(self.locked_slots.len() * FRAME_SIZE);
         self.mapping.shared.counters.filled_bytes.add(read as u64);
         // After the read: see `buffers`. `expected` is what the file has. The backing may have
@@ -146,12 +160,12 @@ impl<'m, S: Scheme> Extent<'m, S> {
             ready.push(Some(locked));
         }
         let len = ready.len();
-        let first = publish_as_folios(&mut ready);
+        let result = publish(&mut ready);
         if published.len() < len {
             give_back(self.mapping, self.first, len);
         }
         frames_view::insert_all(&self.mapping.shared, &published);
-        first
+        result
     }
 
     /// Notes in the pages from the `n`-th on that they were read ahead, and which one is the
@@ -202,7 +216,7 @@ impl<S: Scheme> io_pool::Extent for SuspendedExtent<S> {
     fn fill(mut self: Box<Self>) {
         let mut extent = self.resume();
         match extent.fill() {
-            Ok(read) => drop(extent.publish(read)),
+            Ok(read) => extent.publish_unused(read),
             Err(_) => extent.abandon(),
         }
     }

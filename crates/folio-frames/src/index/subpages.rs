@@ -37,6 +37,7 @@ use crate::base::trace::Event;
 use crate::index::lock::{FrozenSlot, LockedSlot};
 use crate::memmap::memmap::Kind;
 use crate::zone::folio::{FolioRef, FrozenFolio};
+use crate::zone::zone::Zone;
 
 impl<P: Platform> FrozenSlot<'_, P> {
     /// Returns the largest order, up to `max` and [`BLOCK_ORDER`], at which folios can be
@@ -75,6 +76,25 @@ impl<P: Platform> FrozenSlot<'_, P> {
     /// folio.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn publish_as_one(locked_slots: &mut [Option<Self>]) -> FolioRef<P> {
+        let (zone, head) = Self::open_as_one(locked_slots, 1);
+        FolioRef::from_frame(zone, head, head)
+    }
+
+    /// Opens all these folios as one multi-slot folio, and releases their page locks. Only the
+    /// slots have references, so nothing pins the folio. Takes every element.
+    ///
+    /// # Panics
+    ///
+    /// Panics unless [`largest_as_one`](Self::largest_as_one) of all elements is the order with as
+    /// many frames as there are elements. Panics if an element has the exclusive handle of another
+    /// folio.
+    pub fn publish_as_one_unpinned(locked_slots: &mut [Option<Self>]) {
+        Self::open_as_one(locked_slots, 0);
+    }
+
+    /// Opens the folios as one, with a reference for each slot and `more`. Returns the zone and the
+    /// head.
+    fn open_as_one(locked_slots: &mut [Option<Self>], more: u32) -> (&'static Zone<P>, u32) {
         let order =
             Self::largest_as_one(locked_slots.iter().map_while(Option::as_ref), BLOCK_ORDER);
         assert!(
@@ -95,7 +115,7 @@ impl<P: Platform> FrozenSlot<'_, P> {
         }
         zone.descriptor(head).set_shape(kind, order);
         P::trace(Event::Opened, || zone.pfn(head));
-        zone.descriptor(head).word.take_frozen().unfreeze(order.frames() + 1);
+        zone.descriptor(head).word.take_frozen().unfreeze(order.frames() + more);
         // A reader that loads a slot before it is unlocked finds a frozen tail under a page lock,
         // and waits for that.
         for (frame, locked) in (head..).zip(locked_slots) {
@@ -104,7 +124,7 @@ impl<P: Platform> FrozenSlot<'_, P> {
             mem::forget(handle);
             slot.unlock_subpage(Some(zone.number(frame)), order);
         }
-        FolioRef::from_frame(zone, head, head)
+        (zone, head)
     }
 }
 
