@@ -80,7 +80,7 @@ struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-const BUGS: [Bug; 36] = [
+const BUGS: [Bug; 37] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -220,6 +220,11 @@ const BUGS: [Bug; 36] = [
         name: "failed-sync-forgets",
         breaks: "what a failed sync covers is not written again, and the next sync succeeds",
         caught_by: &[Check::Crash, Check::Cache, Check::Shuttle],
+    },
+    Bug {
+        name: "close-forgets-unsynced",
+        breaks: "a close forgets what is not durable, and a sync after the next open says ok",
+        caught_by: &[Check::Cache],
     },
     Bug {
         name: "batch-freed-before-read",

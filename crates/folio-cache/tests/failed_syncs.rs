@@ -294,3 +294,42 @@ fn no_open_syncs_too_early_after_a_failure() {
         assert_nothing_leaked(&cache);
     }
 }
+
+/// The pages left with the last close, so the cache cannot write them again.
+#[test]
+fn a_close_does_not_forget_what_is_not_durable() {
+    let (cache, backing, file) = open(8 << 20);
+    file.write_at(&bytes(10), 0).unwrap();
+    drop(file);
+    let file = cache.open_backing(backing.clone()).unwrap();
+    backing.fail(true);
+    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
+    backing.fail(false);
+    let error = file.sync_data().unwrap_err();
+    assert!(error.to_string().contains("may be lost"), "{error}");
+    // Closed and opened again, they are lost all the same.
+    drop(file);
+    let file = cache.open_backing(backing.clone()).unwrap();
+    let error = file.sync_data().unwrap_err();
+    assert!(error.to_string().contains("may be lost"), "{error}");
+    file.write_at(&bytes(10), 0).unwrap();
+    file.sync_data().unwrap();
+    assert!(*backing.durable.lock() == bytes(10));
+}
+
+#[test]
+fn a_good_sync_after_a_reopen_forgets_what_was_left() {
+    let (cache, backing, file) = open(8 << 20);
+    file.write_at(&bytes(10), 0).unwrap();
+    drop(file);
+    let file = cache.open_backing(backing.clone()).unwrap();
+    file.sync_data().unwrap();
+    file.write_at(&bytes(2), 4 * PAGE).unwrap();
+    backing.fail(true);
+    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(EIO));
+    backing.fail(false);
+    file.sync_data().unwrap();
+    let mut expected = bytes(10);
+    expected[4 * 4096..][..2 * 4096].copy_from_slice(&bytes(2));
+    assert!(*backing.durable.lock() == expected);
+}

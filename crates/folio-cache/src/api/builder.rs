@@ -259,6 +259,7 @@ impl<S: Scheme> CacheBuilder<S> {
             dirty_pages: AtomicU64::new(0),
             sick_pages: AtomicU64::new(0),
             unwritten: Mutex::default(),
+            left_unsynced: Mutex::default(),
             flush_pool: FlushPool::new(&name),
             requests: Requests::default(),
             fill_waiters: Arc::new(FillWaiters::new()),

@@ -123,6 +123,8 @@ pub(crate) fn open_mapping<S: Scheme>(
     }
     if was_open {
         refresh::revalidate(&mapping)?;
+    } else if let Some(left) = shared.left_unsynced.lock().take(&mapping.key()) {
+        mapping.unsynced.inherit(left);
     }
     Ok(mapping)
 }

@@ -5,6 +5,7 @@ use folio_ref::Scheme;
 use crate::length::refresh;
 use crate::memory::capacity;
 use crate::state::mapping::Mapping;
+use crate::writeback::unlinked;
 
 impl<S: Scheme> Drop for Mapping<S> {
     fn drop(&mut self) {
@@ -16,7 +17,26 @@ impl<S: Scheme> Drop for Mapping<S> {
         // mapping.
         refresh::drop_pages(self, 0..u64::MAX);
         self.shared.registry.remove(&self.key(), self.id);
+        leave_unsynced(self);
         // Its leaves were paid from the capacity, which grows by that.
         capacity::fit_after_close(&self.shared);
+    }
+}
+
+/// Keeps what is not durable for the next open of the file. A new mapping of it may be there
+/// already.
+fn leave_unsynced<S: Scheme>(mapping: &Mapping<S>) {
+    let Some(bytes) = mapping.unsynced.left() else { return };
+    if cfg!(broken = "close-forgets-unsynced") || unlinked::is_unlinked(mapping) {
+        return;
+    }
+    // Dropped after the lock: this may be the last reference to the new mapping.
+    let newer;
+    let mut left = mapping.shared.left_unsynced.lock();
+    // Under the lock: a mapping that is made after this look takes what is left here.
+    newer = mapping.shared.registry.by_key(&mapping.key());
+    match &newer {
+        Some(newer) => newer.unsynced.inherit(bytes),
+        None => left.insert(mapping.key(), bytes),
     }
 }

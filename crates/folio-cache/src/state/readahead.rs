@@ -392,7 +392,7 @@ mod tests {
                 };
                 reader.request(window);
             }
-            let ahead = reader.cached.len() as i64 - reads;
+            let ahead = i64::try_from(reader.cached.len()).unwrap() - reads;
             assert!(ahead * 50 <= reads, "{reads} reads: {ahead} pieces for nothing");
             assert_eq!(reader.windows.is_empty(), reads < 64, "{reads} reads");
         }

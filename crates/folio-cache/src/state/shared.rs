@@ -32,6 +32,7 @@ use crate::state::requests::Requests;
 use crate::state::shown::Shown;
 use crate::state::stats::Counters;
 use crate::state::units::CACHED;
+use crate::state::unsynced::Left;
 
 /// The state that the clones of a cache and its mappings share.
 pub(crate) struct Shared<S: Scheme> {
@@ -57,6 +58,8 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) sick_pages: AtomicU64,
     /// Closed files with dirty pages that could not be written yet.
     pub(crate) unwritten: Mutex<HashMap<u32, Arc<Mapping<S>>>>,
+    /// The bytes of closed files that are not durable yet.
+    pub(crate) left_unsynced: Mutex<Left>,
     pub(crate) flusher: Worker<Self>,
     pub(crate) flush_pool: FlushPool<Mapping<S>>,
     pub(crate) requests: Requests,

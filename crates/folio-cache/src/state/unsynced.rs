@@ -8,9 +8,13 @@
 //! | is in the cache since it was written | is dirty again |
 //! | has left the cache since | is lost: each sync fails, until its bytes are written again or discarded |
 //!
+//! A closed file may have unsynced bytes too: [`Left`] keeps them until the file is opened again.
+//! Its pages have left the cache, so these bytes are lost if the next sync fails.
+//!
 //! A set of ranges may hold a few bytes more than were written ([`RangeSet`]): these are written
 //! once more than needed, or named as lost.
 
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use folio_frames::FRAME_SIZE;
 use parking_lot::Mutex;
 
+use crate::backing::remote::Key;
 use crate::state::range_set::RangeSet;
 
 /// The unsynced bytes of a mapping.
@@ -143,6 +148,33 @@ impl Unsynced {
         self.has_lost.store(!sets.lost.is_empty(), Ordering::Relaxed);
     }
 
+    /// Returns the unsynced bytes of a file that is closed, or `None` if all are durable.
+    pub(crate) fn left(&self) -> Option<LeftBytes> {
+        let sets = self.sets.lock();
+        let Sets { written, syncing, gone, lost } = &*sets;
+        let around = |sets: &[&RangeSet]| {
+            let ranges = || sets.iter().flat_map(|set| set.iter());
+            let start = ranges().map(|range| range.start).min()?;
+            Some(start..ranges().map(|range| range.end).max()?)
+        };
+        let left = LeftBytes { unsynced: around(&[written, syncing, gone]), lost: around(&[lost]) };
+        (left.unsynced.is_some() || left.lost.is_some()).then_some(left)
+    }
+
+    /// Adds the unsynced bytes of an earlier time that the file was open.
+    pub(crate) fn inherit(&self, left: LeftBytes) {
+        let mut sets = self.sets.lock();
+        if let Some(unsynced) = left.unsynced {
+            sets.written.insert(unsynced.clone());
+            // Their pages have left already: evictions need not be noted for them.
+            sets.gone.insert(unsynced);
+        }
+        if let Some(lost) = left.lost {
+            sets.lost.insert(lost);
+            self.has_lost.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Forgets bytes that the user removed from the file.
     pub(crate) fn forget(&self, bytes: &Range<u64>) {
         let mut sets = self.sets.lock();
@@ -172,5 +204,65 @@ impl Unsynced {
             first.start
         );
         Err(io::Error::other(message))
+    }
+}
+
+/// The unsynced bytes of a closed file: a range around them, and one around those that are lost.
+#[derive(Debug)]
+pub(crate) struct LeftBytes {
+    unsynced: Option<Range<u64>>,
+    lost: Option<Range<u64>>,
+}
+
+/// The maximum number of closed files of which unsynced bytes are known: about 500 KiB. Beyond it,
+/// those of the file that was closed first are forgotten.
+const MAX_LEFT: usize = 4096;
+
+/// The unsynced bytes of closed files, by the key of the file.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    files: HashMap<Key, (u64, LeftBytes)>,
+    /// The keys in the order of their closes. A key that was opened again stays until its turn.
+    order: VecDeque<(u64, Key)>,
+    closes: u64,
+}
+
+impl Left {
+    /// Keeps what is left of a file that is closed.
+    pub(crate) fn insert(&mut self, key: Key, left: LeftBytes) {
+        self.closes += 1;
+        self.order.push_back((self.closes, key.clone()));
+        self.files.insert(key, (self.closes, left));
+        while self.order.len() > MAX_LEFT {
+            let Some((close, key)) = self.order.pop_front() else { break };
+            if self.files.get(&key).is_some_and(|&(latest, _)| latest == close) {
+                self.files.remove(&key);
+            }
+        }
+    }
+
+    /// Takes what is left of a file.
+    pub(crate) fn take(&mut self, key: &Key) -> Option<LeftBytes> {
+        self.files.remove(key).map(|(_, left)| left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bounded_number_of_closed_files_is_remembered() {
+        let key = |n: usize| Key::new("test", n.to_le_bytes());
+        let left = || LeftBytes { unsynced: Some(0..1), lost: None };
+        let mut all = Left::default();
+        for n in 0..MAX_LEFT + 10 {
+            all.insert(key(n), left());
+            // One that is opened and closed again and again stays.
+            all.insert(key(0), left());
+        }
+        assert!(all.files.len() <= MAX_LEFT && all.order.len() <= MAX_LEFT);
+        assert!(all.take(&key(1)).is_none() && all.take(&key(0)).is_some());
+        assert!(all.take(&key(MAX_LEFT + 9)).is_some());
     }
 }
