@@ -4,6 +4,7 @@
 //! QEMU plays the instructions of another processor in the memory order of this one, so it shows no
 //! missing fence. It shows that nothing depends on x86-64.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 use std::time::Instant;
@@ -74,7 +75,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
                 &mut processor.cargo(&arguments),
             )?;
             let seconds = started.elapsed().as_secs();
-            report += &format!("| `cargo {arguments}` | {seconds} |\n");
+            let _ = writeln!(report, "| `cargo {arguments}` | {seconds} |");
         }
     }
     if !has("--save") {

@@ -110,7 +110,7 @@ pub(crate) fn run() -> Result<(String, Vec<String>), Failure> {
                     .iter()
                     .find(|(part, code, _)| file.ends_with(part) && site.code.contains(code));
                 let outcome = match (&caught, why) {
-                    (Some(test), _) => format!("`{test}`"),
+                    (Some(catcher), _) => format!("`{catcher}`"),
                     (None, Some((_, _, why))) => format!("nothing: {why}"),
                     (None, None) => "**nothing**".to_owned(),
                 };
