@@ -27,7 +27,7 @@ const MAX_IN_VAIN: usize = 256;
 
 /// The share of the capacity up to which leaves stay open when their last page is evicted. Shuttle
 /// closes each.
-const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 64 };
+const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 8 };
 
 /// No frames.
 const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
