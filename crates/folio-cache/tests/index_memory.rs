@@ -111,7 +111,7 @@ fn writes_all_over_a_sparse_file_are_bounded_and_kept() {
 #[test]
 fn leaves_without_pages_are_given_back() {
     const LEAVES: u64 = 2048;
-    let cache: Cache = Cache::new(64 * MIB).unwrap();
+    let cache: Cache = Cache::new(32 * MIB).unwrap();
     let (_, file) = sparse(&cache, LEAVES * LEAF);
     let before = cache.index_bytes();
     let touch = || {
@@ -126,8 +126,8 @@ fn leaves_without_pages_are_given_back() {
     assert_eq!(cache.index_bytes(), before, "after an invalidate");
     touch();
     while cache.reclaim(4096) > 0 {}
-    // A few may stay open, for the next pages.
-    assert!(cache.index_bytes() <= cache.capacity() / 64, "{}", cache.index_bytes());
+    // Some may stay open, for the next pages: half of them were closed.
+    assert!(cache.index_bytes() <= cache.capacity() / 8, "{}", cache.index_bytes());
     assert_eq!(file.read_at(&mut [1; 10], 5 * LEAF).unwrap(), 10);
     drop(file);
     cache.quiesce();
