@@ -30,13 +30,13 @@ fn leave_unsynced<S: Scheme>(mapping: &Mapping<S>) {
     if cfg!(broken = "close-forgets-unsynced") || unlinked::is_unlinked(mapping) {
         return;
     }
-    // Dropped after the lock: this may be the last reference to the new mapping.
-    let newer;
     let mut left = mapping.shared.left_unsynced.lock();
     // Under the lock: a mapping that is made after this look takes what is left here.
-    newer = mapping.shared.registry.by_key(&mapping.key());
+    let newer = mapping.shared.registry.by_key(&mapping.key());
     match &newer {
         Some(newer) => newer.unsynced.inherit(bytes),
         None => left.insert(mapping.key(), bytes),
     }
+    // Before `newer`, which may be the last reference to its mapping.
+    drop(left);
 }

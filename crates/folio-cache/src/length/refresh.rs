@@ -16,7 +16,7 @@ use folio_ref::Scheme;
 use crate::backing::error::{copy, share};
 use crate::memory::large_folio;
 use crate::rt::shim::fence;
-use crate::state::frames::Slot;
+use crate::state::frames::{LockedSlot, Slot};
 use crate::state::kept;
 use crate::state::looked::Looked;
 use crate::state::mapping::Mapping;
@@ -249,13 +249,18 @@ pub(crate) fn evict_clean<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, co
         if locked.subpage_of().is_none() {
             mapping.unsynced.evict(locked.folio().owner_data() as u32);
         }
-        match locked.freeze() {
-            Ok(frozen) => frozen.remove().free(),
-            // The page is pinned: the reference of the index goes, the others stay.
-            Err(locked) => drop(locked.remove()),
-        }
-        kept::left(mapping, 1);
+        remove(mapping, locked);
     });
+}
+
+/// Takes a page out of its slot, and frees it unless it is pinned: then the reference of the index
+/// goes, and the others stay.
+fn remove<S: Scheme>(mapping: &Mapping<S>, locked: LockedSlot<'_, S>) {
+    match locked.freeze() {
+        Ok(frozen) => frozen.remove().free(),
+        Err(locked) => drop(locked.remove()),
+    }
+    kept::left(mapping, 1);
 }
 
 /// Empties a slot. Returns `false` if its page is dirty and stays.
@@ -271,12 +276,7 @@ fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) 
             } else if !even_dirty && locked.subpage_of().is_none() {
                 mapping.unsynced.evict(locked.folio().owner_data() as u32);
             }
-            match locked.freeze() {
-                Ok(frozen) => frozen.remove().free(),
-                // The page is pinned: the reference of the index goes, the others stay.
-                Err(locked) => drop(locked.remove()),
-            }
-            kept::left(mapping, 1);
+            remove(mapping, locked);
             return true;
         }
         if slot.is_empty() {

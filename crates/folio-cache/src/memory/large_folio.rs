@@ -54,52 +54,20 @@ pub(crate) fn publish_as_folios<S: Scheme>(
     locked_slots: &mut [Option<FrozenSlot<'_, S>>],
 ) -> Option<FolioRef<S>> {
     let mut first = None;
-    let mut begins = 0;
-    while begins < locked_slots.len() {
-        let order = FrozenSlot::largest_as_one(
-            locked_slots[begins..].iter().map_while(Option::as_ref),
-            MAX_FOLIO_ORDER,
-        );
-        let n = if order < MIN_FOLIO_ORDER { 1 } else { order.frames() as usize };
-        let folio = match &mut locked_slots[begins..begins + n] {
-            [locked] => locked.take().and_then(|locked| {
-                if begins == 0 {
-                    let zone = locked.folio().zone();
-                    return Some(locked.publish_and_get(zone));
-                }
-                locked.publish();
-                None
-            }),
-            several if begins == 0 => Some(FrozenSlot::publish_as_one(several)),
-            several => {
-                FrozenSlot::publish_as_one_unpinned(several);
-                None
-            }
-        };
+    for_each_folio(locked_slots, |begins, pages| {
         if begins == 0 {
-            first = folio;
+            first = publish_and_get(pages);
+        } else {
+            publish(pages);
         }
-        begins += n;
-    }
+    });
     first
 }
 
 /// Publishes those pages of an extent that are there as [`publish_as_folios`] does, for readers
 /// that come later: no folio is pinned by that.
 pub(crate) fn publish_unpinned<S: Scheme>(locked_slots: &mut [Option<FrozenSlot<'_, S>>]) {
-    let mut begins = 0;
-    while begins < locked_slots.len() {
-        let order = FrozenSlot::largest_as_one(
-            locked_slots[begins..].iter().map_while(Option::as_ref),
-            MAX_FOLIO_ORDER,
-        );
-        let n = if order < MIN_FOLIO_ORDER { 1 } else { order.frames() as usize };
-        match &mut locked_slots[begins..begins + n] {
-            [locked] => _ = locked.take().map(FrozenSlot::publish),
-            several => FrozenSlot::publish_as_one_unpinned(several),
-        }
-        begins += n;
-    }
+    for_each_folio(locked_slots, |_, pages| publish(pages));
 }
 
 /// Publishes those pages of an extent that are there as [`publish_as_folios`] does. Calls `each`
@@ -108,6 +76,19 @@ pub(crate) fn publish_each<S: Scheme>(
     locked_slots: &mut [Option<FrozenSlot<'_, S>>],
     mut each: impl FnMut(usize, FolioRef<S>),
 ) {
+    for_each_folio(locked_slots, |begins, pages| {
+        if let Some(folio) = publish_and_get(pages) {
+            each(begins, folio);
+        }
+    });
+}
+
+/// Calls `each` with the pages of an extent that become one folio, and the number of the first. A
+/// page that is not there, or becomes a folio alone, comes alone.
+fn for_each_folio<'m, S: Scheme>(
+    locked_slots: &mut [Option<FrozenSlot<'m, S>>],
+    mut each: impl FnMut(usize, &mut [Option<FrozenSlot<'m, S>>]),
+) {
     let mut begins = 0;
     while begins < locked_slots.len() {
         let order = FrozenSlot::largest_as_one(
@@ -115,16 +96,27 @@ pub(crate) fn publish_each<S: Scheme>(
             MAX_FOLIO_ORDER,
         );
         let n = if order < MIN_FOLIO_ORDER { 1 } else { order.frames() as usize };
-        match &mut locked_slots[begins..begins + n] {
-            [locked] => {
-                if let Some(locked) = locked.take() {
-                    let zone = locked.folio().zone();
-                    each(begins, locked.publish_and_get(zone));
-                }
-            }
-            several => each(begins, FrozenSlot::publish_as_one(several)),
-        }
+        each(begins, &mut locked_slots[begins..begins + n]);
         begins += n;
+    }
+}
+
+/// Publishes the pages of one folio without a reference beside those of the slots.
+fn publish<S: Scheme>(pages: &mut [Option<FrozenSlot<'_, S>>]) {
+    match pages {
+        [locked] => _ = locked.take().map(FrozenSlot::publish),
+        several => FrozenSlot::publish_as_one_unpinned(several),
+    }
+}
+
+/// Publishes the pages of one folio. Returns a reference to the first page if it is there.
+fn publish_and_get<S: Scheme>(pages: &mut [Option<FrozenSlot<'_, S>>]) -> Option<FolioRef<S>> {
+    match pages {
+        [locked] => locked.take().map(|locked| {
+            let zone = locked.folio().zone();
+            locked.publish_and_get(zone)
+        }),
+        several => Some(FrozenSlot::publish_as_one(several)),
     }
 }
 
