@@ -5,10 +5,12 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use common::{assert_nothing_leaked, by_memory};
+use folio_cache::policy::{Clock, FrameState, Frames, Policy};
 use folio_cache::testing::{Call, Fault, Memory};
 use folio_cache::{Backing, CACHED, Cache};
 use parking_lot::{Condvar, Mutex};
@@ -243,4 +245,49 @@ fn a_cache_dropped_during_readahead_leaks_nothing() {
         .for_each(|_| thread::sleep(Duration::from_millis(5)));
     assert!(memory_is_ours());
     assert_eq!(zone.count_kind(CACHED), 0);
+}
+
+/// Notes how many pages were pinned when the policy learned of them.
+#[derive(Debug)]
+struct PinnedAtInsert(Clock, Arc<AtomicUsize>);
+
+impl Policy for PinnedAtInsert {
+    fn name(&self) -> &'static str {
+        "pinned at insert"
+    }
+
+    fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
+        let is_pinned = frames.inspect(frame) == FrameState::Pinned;
+        self.1.fetch_add(usize::from(is_pinned), Ordering::SeqCst);
+        self.0.insert(frames, frame, page);
+    }
+
+    fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+        self.0.pick_victims(frames, wanted, victims);
+    }
+
+    fn restore(&mut self, frame: u32) {
+        self.0.restore(frame);
+    }
+
+    fn moved(&mut self, from: u32, to: u32) {
+        self.0.moved(from, to);
+    }
+
+    fn resize(&mut self, frames: u32) {
+        self.0.resize(frames);
+    }
+}
+
+#[test]
+fn pages_that_are_read_ahead_are_not_pinned() {
+    let pinned = Arc::new(AtomicUsize::new(0));
+    let policy = PinnedAtInsert(Clock::new(), Arc::clone(&pinned));
+    let cache: Cache =
+        Cache::builder().capacity(8 << 20).policy(|_| Box::new(policy)).build().unwrap();
+    let file = cache.open_backing(Arc::new(memory(1024))).unwrap();
+    file.prefetch(&[0..1 << 19, 1 << 19..1 << 20]);
+    cache.quiesce();
+    assert!(file.try_bytes(0, 4096).is_some(), "nothing was prefetched");
+    assert_eq!(pinned.load(Ordering::SeqCst), 0);
 }
