@@ -155,9 +155,9 @@ impl<S: Scheme> File<S> {
     /// [`discard`](Self::discard). [`Unwritten::lost_bytes`](crate::Unwritten::lost_bytes) is their
     /// number.
     ///
-    /// The last close of a file forgets which bytes are not durable yet. If a sync fails after the
-    /// file was opened again, bytes from before the close may be lost without another error. Sync
-    /// before the close.
+    /// This also covers bytes that were written before the last close of the file. Of at most 4096
+    /// closed files the cache remembers that some of their bytes are not durable: sync before the
+    /// close.
     ///
     /// Concurrent calls share their writes and their sync.
     ///
