@@ -15,6 +15,7 @@ use crate::policy::Advice;
 use crate::read::copy;
 use crate::read::request::How;
 use crate::rt::block_on::block_on;
+use crate::state::groups::GroupState;
 use crate::state::handle::PageHandle;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -60,10 +61,12 @@ impl<S: Scheme> File<S> {
         shared: &Arc<Shared<S>>,
         backing: Arc<dyn Backing>,
         appends: bool,
+        group: Option<&Arc<GroupState>>,
     ) -> io::Result<Self> {
-        let mapping = open_mapping(shared, Arc::clone(&backing))?;
+        let mapping = open_mapping(shared, Arc::clone(&backing), group)?;
         let opened = Arc::new(Opened::new(&mapping, backing, appends));
-        Ok(Self { opened, mapping, advice: Advice::Normal, priority: Priority::Normal })
+        let priority = shared.groups.of(mapping.id).priority;
+        Ok(Self { opened, mapping, advice: Advice::Normal, priority })
     }
 
     /// Reads into `buf` from `offset` on. Returns the number of bytes read: 0 at or past the end of

@@ -113,12 +113,8 @@ impl<S: Scheme> ByteStream<S> {
             self.has_begun = true;
             self.offset += len as u64;
             self.left -= len as u64;
-            return Poll::Ready(Some(Ok(bytes_of(
-                piece,
-                range,
-                &pinned,
-                self.file.mapping.shared.shown,
-            ))));
+            let bytes = bytes_of(&self.file.mapping, piece, range, &pinned);
+            return Poll::Ready(Some(Ok(bytes)));
         }
     }
 
@@ -147,8 +143,7 @@ impl<S: Scheme> ByteStream<S> {
         }
         self.offset += len as u64;
         self.left -= len as u64;
-        let shown = mapping.shared.shown;
-        Poll::Ready(Ok(Some(bytes_of(piece, start..start + len, &pinned, shown))))
+        Poll::Ready(Ok(Some(bytes_of(mapping, piece, start..start + len, &pinned))))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::memory::wait::{Next, Wait};
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::state::stats::Count;
 use crate::state::units::CACHED;
 use crate::writeback::throttle;
 
@@ -46,6 +47,11 @@ fn notify_reclaimer_if_low<S: Scheme>(shared: &Shared<S>) {
     }
 }
 
+/// Counts an allocation that has to evict.
+fn count_direct_reclaim<S: Scheme>(shared: &Shared<S>) {
+    shared.groups.first().counters.add(Count::DirectReclaims, 1);
+}
+
 /// Frees frames for an allocation that found none, not even in the lists of other threads. Some may
 /// be free by now. Visits so many frames if the policy names no victim. Returns the number of
 /// frames freed.
@@ -58,7 +64,7 @@ fn free_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize
 
 #[cold]
 fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
-    shared.counters.direct_reclaims.add(1);
+    count_direct_reclaim(shared);
     capacity::fit(shared);
     let mut wait = Wait::new(shared);
     // Relaxed: a hint.
@@ -105,7 +111,7 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
             Ok(block) => folios.extend(block.split(Order::ZERO)),
             Err(_) if batches > 0 => {
                 batches = 0;
-                shared.counters.direct_reclaims.add(1);
+                count_direct_reclaim(shared);
                 free_some(shared, left, VISITS);
             }
             Err(_) => break,

@@ -4,6 +4,7 @@ use folio_ref::Scheme;
 
 use crate::backing::Fill;
 use crate::memory::alloc;
+use crate::memory::share;
 use crate::read::extent::Extent;
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
@@ -20,8 +21,8 @@ pub(crate) fn fill_many<S: Scheme>(
         return wanted.iter().map(|_| None).collect();
     }
     // Before the first folio is installed: see ARCHITECTURE.md, "Lock order".
-    let mut folios =
-        alloc::allocate_some(&mapping.shared, wanted.iter().map(|wanted| wanted.1 as usize).sum());
+    let pages = share::make_room(mapping, wanted.iter().map(|wanted| wanted.1 as usize).sum());
+    let mut folios = alloc::allocate_some(&mapping.shared, pages);
     let mut extents: Vec<_> = wanted
         .iter()
         .map(|&(page, pages)| {

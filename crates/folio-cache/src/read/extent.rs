@@ -26,6 +26,7 @@ use crate::rt::shim::fence;
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot};
 use crate::state::leaves::LEAF;
 use crate::state::mapping::Mapping;
+use crate::state::stats::Count;
 use crate::state::units::CACHED;
 
 /// One value for each page of a request: inline for one page, as most misses are.
@@ -103,8 +104,8 @@ impl<'m, S: Scheme> Extent<'m, S> {
         // waits, or what follows here, the read of the file and the load of the length, comes after
         // the truncation.
         fence(Ordering::SeqCst);
-        self.mapping.shared.counters.misses.add(self.locked_slots.len() as u64);
-        self.mapping.shared.counters.requests.add(1);
+        self.mapping.count(Count::Misses, self.locked_slots.len() as u64);
+        self.mapping.count(Count::Requests, 1);
         joined_mut(self.locked_slots.iter_mut().map(FrozenSlot::folio_mut)).map(IoSliceMut::new)
     }
 
@@ -114,9 +115,12 @@ impl<'m, S: Scheme> Extent<'m, S> {
         backing.fill(offset, &mut self.buffers().collect::<PerPage<_>>())
     }
 
-    /// Publishes the pages that are filled as far as the file goes. The others are missed again.
+    /// Publishes the pages that are filled as far as the file goes, for their reader. The others are
+    /// missed again.
     /// Returns a reference to the first page if it was published.
     pub(crate) fn publish(self, read: usize) -> Option<FolioRef<S>> {
+        let wanted = read.min(self.locked_slots.len() * FRAME_SIZE);
+        self.mapping.count(Count::WantedBytes, wanted as u64);
         self.publish_by(read, publish_as_folios)
     }
 
@@ -132,7 +136,7 @@ impl<'m, S: Scheme> Extent<'m, S> {
         publish: impl FnOnce(&mut [Option<FrozenSlot<'_, S>>]) -> R,
     ) -> R {
         let read = read.min(self.locked_slots.len() * FRAME_SIZE);
-        self.mapping.shared.counters.filled_bytes.add(read as u64);
+        self.mapping.count(Count::FilledBytes, read as u64);
         // After the read: see `buffers`. `expected` is what the file has. The backing may have
         // less, if the rest was written and is dirty elsewhere. If `backed` is too large, the
         // refresh that follows corrects it. Acquire: pairs with Release where it becomes less,
@@ -160,6 +164,8 @@ impl<'m, S: Scheme> Extent<'m, S> {
             ready.push(Some(locked));
         }
         let len = ready.len();
+        // Before they can leave.
+        self.mapping.came(published.len());
         let result = publish(&mut ready);
         if published.len() < len {
             give_back(self.mapping, self.first, len);

@@ -291,7 +291,7 @@ impl<S: Scheme> Gather<S> {
                     if self.counts_as_use(u64::from(page)) && folio.set_referenced() {
                         prefetch::read_ahead_at_marker(&self.mapping, page);
                     }
-                    self.mapping.shared.counters.hit();
+                    self.mapping.hit(1);
                     match walk::known_bytes(&self.mapping, offset, wanted) {
                         Some(bytes) => return Ok(Look::Found(folio, bytes)),
                         None => return Ok(Look::Changing),

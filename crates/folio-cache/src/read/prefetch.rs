@@ -9,6 +9,7 @@ use folio_ref::Scheme;
 
 use crate::memory::alloc;
 use crate::memory::in_flight;
+use crate::memory::share;
 use crate::policy::Advice;
 use crate::read::extent::Extent;
 use crate::read::plan;
@@ -16,6 +17,7 @@ use crate::read::request::{self, How};
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::readahead::{Bounds, Window};
+use crate::state::stats::Count;
 use crate::state::units::MOST_PAGES;
 
 /// The share of a cache's memory that one window may take. A policy may keep a small share of the
@@ -194,7 +196,9 @@ fn request_missing<S: Scheme>(
             last += 1;
         }
         let wanted = (last - page) as usize;
-        if in_flight::admit_at_once(mapping, wanted) < wanted {
+        if in_flight::admit_at_once(mapping, wanted) < wanted
+            || share::make_room(mapping, wanted) < wanted
+        {
             return false;
         }
         let folios = alloc::allocate_some(&mapping.shared, wanted);
@@ -202,7 +206,7 @@ fn request_missing<S: Scheme>(
         let mut extent = Extent::lock(mapping, page as u32, folios);
         if extent.len() > 0 {
             extent.set_readahead(0, marker);
-            mapping.shared.counters.ahead.add(extent.len() as u64);
+            mapping.count(Count::Ahead, extent.len() as u64);
             if !mapping.shared.io_pool.push(Box::new(extent.suspend(Arc::clone(mapping)))) {
                 return false;
             }

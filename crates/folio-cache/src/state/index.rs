@@ -17,6 +17,7 @@
 //! folio, and the slot of a page is never that of another one. **So one rule is enough: a thread
 //! that fills a slot opens its leaf before, and does so again if the slot refuses.**
 
+use std::iter;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -25,7 +26,7 @@ use folio_ref::Scheme;
 use once_cell::race::OnceBox;
 
 use crate::state::frames::Slot;
-use crate::state::leaves::{LEAF, LeafOwner, Leaves};
+use crate::state::leaves::{LEAF, LEAF_BYTES, LeafOwner, Leaves};
 
 type SlotRange<S> = folio_frames::SlotRange<UserSpace<S>>;
 
@@ -183,6 +184,17 @@ impl<S: Scheme> Index<S> {
         Ok(self.place(page).expect("its range was just reserved, and stays"))
     }
 
+    /// Returns the memory of the index, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let far = if self.far.get().is_some() { size_of::<Far<S>>() } else { 0 };
+        let open = |range: &SlotRange<S>| {
+            let next = |leaf: &usize| range.next_open(leaf + 1..usize::MAX);
+            iter::successors(range.next_open(0..usize::MAX), next).count()
+        };
+        let leaves: usize = self.ranges().map(|(_, range)| open(range)).sum();
+        size_of::<First<S>>() + far + leaves * LEAF_BYTES
+    }
+
     /// Closes the leaf of a page if it has no page any more.
     pub(crate) fn give_back(&self, page: u32) {
         let Some((range, slot)) = self.place(page) else { return };
@@ -238,8 +250,6 @@ mod tests {
     use folio_ref::DefaultScheme;
 
     use super::*;
-    use crate::state::leaves::LEAF_BYTES;
-
     const ALL: usize = usize::MAX;
 
     fn index(leaves: &Arc<Leaves<DefaultScheme>>) -> Index<DefaultScheme> {
