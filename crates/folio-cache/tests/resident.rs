@@ -28,16 +28,19 @@ fn the_sum_of_the_parts_is_the_resident_memory() {
     }
     println!("{:?}", warm.memory_use());
     let before = resident();
-    let builder = Cache::builder().capacity(CAPACITY as usize).huge_pages(false).io_threads(0);
+    let builder = Cache::builder().capacity(CAPACITY as usize).huge_pages(false);
     let cache: Cache = builder.build().unwrap();
     let group = cache.group("sparse").create().unwrap();
     let (dense, sparse) = (cache.open(path("dense")).unwrap(), group.open(path("sparse")).unwrap());
     let mut handles = Vec::new();
     let check = |what: &str, least: fn(&MemoryUse) -> [u64; 2]| {
+        cache.quiesce();
         let (used, grown) = (cache.memory_use(), resident() - before);
-        let reported = used.resident_bytes();
-        assert!(reported.abs_diff(grown) * 20 <= grown, "{what}: {grown} resident, {used:?}");
-        assert!(reported <= CAPACITY, "{what}: {used:?}");
+        // Frames that are free again may be resident.
+        let low = used.resident_bytes();
+        let high = if what == "detached" { low + used.free_bytes } else { low };
+        let is_near = grown * 21 / 20 >= low && grown * 19 / 20 <= high;
+        assert!(is_near, "{what}: {grown} resident, {used:?}");
         let [part, wanted] = least(&used);
         assert!(part >= wanted, "{what}: {used:?}");
     };
@@ -51,18 +54,21 @@ fn the_sum_of_the_parts_is_the_resident_memory() {
         sparse.read_exact_at(&mut [0; 10], leaf * 512 * PAGE).unwrap();
     }
     check("sparse", |used| [used.index_bytes, 2500 * PAGE]);
-    assert_eq!(group.memory_use().cached_bytes, 2500 * PAGE);
+    let cached = group.memory_use().cached_bytes / PAGE;
+    assert!((2500..2600).contains(&cached), "{cached}: some may be read ahead");
     // Pages that only handles have.
     for page in 0..1000 {
         handles.push(dense.page(page * PAGE).unwrap());
     }
     dense.invalidate();
     check("detached", |used| [used.detached_bytes, 1000 * PAGE]);
+    assert_eq!(cache.memory_use().pinned_bytes, 1000 * PAGE);
+    drop(handles);
     // All of it.
     for page in 0..2 * CAPACITY / PAGE {
         dense.read_exact_at(&mut [0; 10], page * PAGE).unwrap();
     }
     check("full", |used| [used.resident_bytes(), CAPACITY / 10 * 9]);
-    assert_eq!(cache.memory_use().pinned_bytes, 1000 * PAGE);
-    drop(handles);
+    let used = cache.memory_use();
+    assert!(used.resident_bytes() <= CAPACITY + (2 << 20), "{used:?}");
 }

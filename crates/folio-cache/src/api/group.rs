@@ -168,7 +168,9 @@ impl<S: Scheme> Cache<S> {
     /// forked after the cache was built.
     pub fn memory_use(&self) -> MemoryUse {
         let index_bytes = self.shared.leaves.bytes() as u64;
-        MemoryUse { index_bytes, ..resident::memory_use(&self.shared, |_| true) }
+        let free = u64::from(self.shared.zone().stats().free_frames);
+        let free_bytes = free * folio_frames::FRAME_SIZE as u64;
+        MemoryUse { index_bytes, free_bytes, ..resident::memory_use(&self.shared, |_| true) }
     }
 }
 

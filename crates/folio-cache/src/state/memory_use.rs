@@ -36,14 +36,16 @@ pub struct MemoryUse {
     /// The slots of the index, which find the pages. That of a cache includes the page tables of the
     /// system for them.
     pub index_bytes: u64,
-    /// Of all these, the pages that handles pin, with the folios around them.
+    /// Frames that are free, of a cache alone: those that had a page before are resident too.
+    pub free_bytes: u64,
+    /// Of the pages, those that handles pin, with the folios around them.
     pub pinned_bytes: u64,
     /// Of the cached pages, those that are newer than their backing.
     pub dirty_bytes: u64,
 }
 
 impl MemoryUse {
-    /// Returns all memory: what is cached, detached, in flight, and the index.
+    /// Returns all memory in use: what is cached, detached, in flight, and the index.
     pub fn resident_bytes(&self) -> u64 {
         self.cached_bytes + self.detached_bytes + self.in_flight_bytes + self.index_bytes
     }
@@ -55,6 +57,7 @@ impl AddAssign for MemoryUse {
         self.detached_bytes += other.detached_bytes;
         self.in_flight_bytes += other.in_flight_bytes;
         self.index_bytes += other.index_bytes;
+        self.free_bytes += other.free_bytes;
         self.pinned_bytes += other.pinned_bytes;
         self.dirty_bytes += other.dirty_bytes;
     }
