@@ -15,6 +15,7 @@ use crate::backing::Backing;
 use crate::backing::blocking::Blocking;
 use crate::backing::error::error;
 use crate::backing::remote::{AsyncBacking, Key, Priority, RemoteVersion};
+use crate::length::refresh::Keep;
 use crate::length::{refresh, version};
 use crate::policy::Advice;
 use crate::read::collect::{Sink, gather};
@@ -157,8 +158,8 @@ impl<S: Scheme> File<S> {
         self.mapping.remote.is_some()
     }
 
-    /// Returns a clone of the file of which the reads have other advice. It concerns files of
-    /// distant stores. Reads through other clones are not affected by it.
+    /// Returns a clone of the file of which the reads have other advice. Reads through other clones
+    /// are not affected by it.
     ///
     /// # Examples
     ///
@@ -198,7 +199,7 @@ impl<S: Scheme> File<S> {
         let is_end = self.known_len().is_some_and(|len| range.end >= len);
         let end = if is_end { range.end.div_ceil(page) } else { range.end / page };
         let first = range.start.div_ceil(page);
-        refresh::evict_clean(&self.mapping, first..end.max(first), false);
+        refresh::evict_clean(&self.mapping, first..end.max(first), Keep::Nothing);
     }
 
     /// Returns a clone of the file of which the reads have another priority. It decides which of

@@ -4,13 +4,14 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 
 use crate::api::open::Opened;
 use crate::api::open::open_mapping;
 use crate::backing::Backing;
 use crate::backing::remote::Priority;
-use crate::length::{refresh, version};
+use crate::length::{once, refresh, version};
 use crate::policy::Advice;
 use crate::read::copy;
 use crate::read::request::How;
@@ -93,7 +94,17 @@ impl<S: Scheme> File<S> {
         if self.is_distant() {
             return block_on(self.read_at_distant(buf, offset, self.blocking()));
         }
-        copy::read_pages(&self.mapping, offset, buf)
+        let read = copy::read_pages(&self.mapping, offset, buf, self.advice);
+        self.passed(offset, buf.len());
+        read
+    }
+
+    /// Drops the pages that a reader that reads once has passed, to their end, unless they are hot.
+    #[inline]
+    pub(crate) fn passed(&self, offset: u64, len: usize) {
+        if self.advice == Advice::Once {
+            once::passed(&self.mapping, offset, len);
+        }
     }
 
     /// Returns how the reads of this file request pages.
@@ -168,7 +179,9 @@ impl<S: Scheme> File<S> {
         if self.is_distant() {
             self.page_distant_blocking(offset)
         } else {
-            copy::page(&self.mapping, offset)
+            let page = copy::page(&self.mapping, offset, self.advice);
+            self.passed(offset, FRAME_SIZE - offset as usize % FRAME_SIZE);
+            page
         }
     }
 

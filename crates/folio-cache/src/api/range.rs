@@ -263,7 +263,10 @@ impl<S: Scheme> File<S> {
             return Ok(block_on(self.pieces_distant(offset, len, self.blocking()))?.finish());
         }
         let mut pieces = begin_range(&self.mapping, offset, len);
-        walk::for_each_page(&self.mapping, offset, len, |folio, range| pieces.push(folio, range))?;
+        walk::for_each_page(&self.mapping, offset, len, self.advice, |folio, range| {
+            pieces.push(folio, range);
+        })?;
+        self.passed(offset, len);
         Ok(pieces.finish())
     }
 
@@ -297,7 +300,10 @@ impl<S: Scheme> File<S> {
             return Ok(bytes.into_iter().next().unwrap_or_default());
         }
         let mut piece = begin_bytes(&self.mapping, offset, len);
-        walk::for_each_page(&self.mapping, offset, len, |folio, range| piece.push(folio, range))?;
+        walk::for_each_page(&self.mapping, offset, len, self.advice, |folio, range| {
+            piece.push(folio, range);
+        })?;
+        self.passed(offset, len);
         Ok(piece.finish())
     }
 
@@ -321,22 +327,24 @@ impl<S: Scheme> File<S> {
         let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
         let mut bufs = bufs.iter_mut();
         let (mut buf, mut done): (&mut [u8], _) = (&mut [], 0);
-        let read = walk::for_each_page(&self.mapping, offset, wanted, |folio, range| {
-            let mut bytes = &folio.as_slice_from_frame()[range];
-            done += bytes.len();
-            while !bytes.is_empty() {
-                if buf.is_empty() {
-                    // The walk yields at most the wanted bytes.
-                    let Some(next) = bufs.next() else { break };
-                    buf = next;
-                    continue;
+        let read =
+            walk::for_each_page(&self.mapping, offset, wanted, self.advice, |folio, range| {
+                let mut bytes = &folio.as_slice_from_frame()[range];
+                done += bytes.len();
+                while !bytes.is_empty() {
+                    if buf.is_empty() {
+                        // The walk yields at most the wanted bytes.
+                        let Some(next) = bufs.next() else { break };
+                        buf = next;
+                        continue;
+                    }
+                    let n = bytes.len().min(buf.len());
+                    let (now, later) = mem::take(&mut buf).split_at_mut(n);
+                    now.copy_from_slice(&bytes[..n]);
+                    (buf, bytes) = (later, &bytes[n..]);
                 }
-                let n = bytes.len().min(buf.len());
-                let (now, later) = mem::take(&mut buf).split_at_mut(n);
-                now.copy_from_slice(&bytes[..n]);
-                (buf, bytes) = (later, &bytes[n..]);
-            }
-        });
+            });
+        self.passed(offset, done);
         // A short count: the next read returns the error.
         if done > 0 { Ok(done) } else { read.map(|()| 0) }
     }

@@ -124,8 +124,9 @@ impl<S: Scheme> ByteStream<S> {
         let most =
             (mapping.shared.capacity() / SHARE).clamp(FRAME_SIZE, MOST_PAGES as usize * FRAME_SIZE);
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(most);
+        let advice = self.file.how().advice;
         let found: Found<S> =
-            ready!(self.progress.poll_page(mapping, self.offset, wanted, context))?;
+            ready!(self.progress.poll_page(mapping, self.offset, wanted, advice, context))?;
         let Some(found) = found else { return Poll::Ready(Ok(None)) };
         let (folio, range) = walk::extend_over_folio(mapping, self.offset, wanted, found);
         let (start, mut len) = (range.start, range.len());
@@ -141,6 +142,7 @@ impl<S: Scheme> ByteStream<S> {
             pinned = more;
             len += range.len();
         }
+        self.file.passed(self.offset, len);
         self.offset += len as u64;
         self.left -= len as u64;
         Poll::Ready(Ok(Some(bytes_of(mapping, piece, start..start + len, &pinned))))

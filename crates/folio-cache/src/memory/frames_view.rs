@@ -239,11 +239,18 @@ pub(super) fn resize<S: Scheme>(shared: &Shared<S>, frames: u32) {
 
 /// Returns `true` if no page of a range of frames, all of one file, was used lately. The policy
 /// must agree that they are cold, as it may have taken their referenced bits a moment ago.
-pub(crate) fn are_cold<S: Scheme>(mapping: &Mapping<S>, mut pages: PfnRange) -> bool {
+pub(crate) fn are_cold<S: Scheme>(mapping: &Mapping<S>, pages: PfnRange) -> bool {
+    let zone = mapping.zone;
+    !pages.clone().any(|pfn| zone.is_referenced(pfn)) && are_cold_for_policy(mapping, pages)
+}
+
+/// Returns `true` if a page of a file is hot for its policy, whether or not it was used lately.
+pub(crate) fn is_hot<S: Scheme>(mapping: &Mapping<S>, pfn: Pfn) -> bool {
+    !are_cold_for_policy(mapping, PfnRange { start: pfn, end: Pfn::new(pfn.as_u64() + 1) })
+}
+
+fn are_cold_for_policy<S: Scheme>(mapping: &Mapping<S>, mut pages: PfnRange) -> bool {
     let shared = &mapping.shared;
-    if pages.clone().any(|pfn| shared.zone().is_referenced(pfn)) {
-        return false;
-    }
     let mut chooser = shared.policy.lock();
     let number = shared.groups.policy_of(mapping.id);
     with_policy(shared, &mut chooser.policies, number, |policy, _| {

@@ -21,6 +21,7 @@ use crate::memory::frames_view;
 use crate::memory::in_flight::InFlight;
 use crate::memory::index_room;
 use crate::memory::large_folio::{publish_as_folios, publish_unpinned};
+use crate::policy::Advice;
 use crate::rt::io_pool::{self, Pages};
 use crate::rt::shim::fence;
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot};
@@ -37,6 +38,8 @@ pub(crate) struct Extent<'m, S: Scheme> {
     mapping: &'m Mapping<S>,
     first: u32,
     locked_slots: PerPage<FrozenSlot<'m, S>>,
+    /// That of the reader that the pages come for.
+    advice: Advice,
     /// The same number of pages. Dropped after the page locks.
     in_flight: InFlight<'m, S>,
 }
@@ -70,7 +73,7 @@ impl<'m, S: Scheme> Extent<'m, S> {
         }
         folios.for_each(FrozenFolio::free);
         in_flight.set(locked_slots.len());
-        Self { mapping, first, locked_slots, in_flight }
+        Self { mapping, first, locked_slots, advice: Advice::Normal, in_flight }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -170,7 +173,12 @@ impl<'m, S: Scheme> Extent<'m, S> {
         if published.len() < len {
             give_back(self.mapping, self.first, len);
         }
-        frames_view::insert_all(&self.mapping.shared, &published);
+        match self.advice {
+            Advice::Once => {
+                frames_view::insert_advised(&self.mapping.shared, &published, self.advice);
+            }
+            _ => frames_view::insert_all(&self.mapping.shared, &published),
+        }
         result
     }
 
@@ -180,6 +188,11 @@ impl<'m, S: Scheme> Extent<'m, S> {
         for (page, locked) in (i64::from(self.first)..).zip(&mut self.locked_slots).skip(n) {
             locked.folio_mut().set_readahead(marker == Some(page));
         }
+    }
+
+    /// Sets the advice of the reader that the pages come for.
+    pub(crate) fn set_advice(&mut self, advice: Advice) {
+        self.advice = advice;
     }
 
     /// Keeps the page locks without the borrow. Returns an extent that another thread can fill.
@@ -209,7 +222,8 @@ impl<S: Scheme> SuspendedExtent<S> {
         });
         let locked_slots: PerPage<_> = locked_slots.collect();
         let in_flight = InFlight::resume(&self.mapping, locked_slots.len(), self.in_file);
-        Extent { mapping: &self.mapping, first: self.first, locked_slots, in_flight }
+        let (mapping, first, advice) = (&*self.mapping, self.first, Advice::Normal);
+        Extent { mapping, first, locked_slots, advice, in_flight }
     }
 }
 

@@ -17,6 +17,7 @@ use folio_ref::Scheme;
 
 use crate::memory::alloc;
 use crate::memory::in_flight;
+use crate::policy::Advice;
 use crate::read::extent::Extent;
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
@@ -66,6 +67,7 @@ pub(crate) fn fill<S: Scheme>(
     mapping: &Mapping<S>,
     page: u32,
     pages: u32,
+    advice: Advice,
 ) -> io::Result<Filled<S>> {
     let pages = in_flight::admit(mapping, pages as usize) as u32;
     let folios = match pages {
@@ -81,6 +83,7 @@ pub(crate) fn fill<S: Scheme>(
         return Ok(Filled::Lost);
     }
     extent.set_readahead(1, None);
+    extent.set_advice(advice);
     let mut report = Report { mapping, page, is_over: false };
     let filled = match extent.fill() {
         // The error may concern another page, which no reader asked for yet.

@@ -10,6 +10,7 @@ use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::memory::index_room;
 use crate::memory::share;
+use crate::policy::Advice;
 use crate::read::fill;
 use crate::read::fill::Filled;
 use crate::read::prefetch;
@@ -67,10 +68,11 @@ pub(crate) fn find_or_fill<S: Scheme>(
     mapping: &Mapping<S>,
     page: u32,
     pages: u32,
+    advice: Advice,
 ) -> io::Result<Option<FolioRef<S>>> {
     match find(mapping, page) {
         Some(folio) => Ok(Some(folio)),
-        None => find_slowly(mapping, page, pages),
+        None => find_slowly(mapping, page, pages, advice),
     }
 }
 
@@ -85,6 +87,7 @@ pub(crate) fn find_with_end<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
     wanted: usize,
+    advice: Advice,
 ) -> io::Result<Option<(FolioRef<S>, usize)>> {
     loop {
         let truncate_seq = mapping.truncate_seq();
@@ -92,7 +95,8 @@ pub(crate) fn find_with_end<S: Scheme>(
         if offset >= len {
             return Ok(None);
         }
-        let Some(folio) = find_or_fill(mapping, page_of(offset)?, pages_of(offset, wanted))? else {
+        let (page, pages) = (page_of(offset)?, pages_of(offset, wanted));
+        let Some(folio) = find_or_fill(mapping, page, pages, advice)? else {
             return Ok(None);
         };
         // See `Mapping::truncate_seq`. The bytes of the folio no longer change.
@@ -108,6 +112,7 @@ fn find_slowly<S: Scheme>(
     mapping: &Mapping<S>,
     page: u32,
     pages: u32,
+    advice: Advice,
 ) -> io::Result<Option<FolioRef<S>>> {
     mapping.shared.check_process()?;
     let start = u64::from(page) * FRAME_SIZE as u64;
@@ -127,10 +132,10 @@ fn find_slowly<S: Scheme>(
                 let left = (mapping.len().saturating_sub(start)).div_ceil(FRAME_SIZE as u64);
                 let pages = pages.min(u32::try_from(left).unwrap_or(u32::MAX));
                 if fills == 0 {
-                    prefetch::read_ahead_after_miss(mapping, page, pages);
+                    prefetch::read_ahead_after_miss(mapping, page, pages, advice);
                 }
                 fills += 1;
-                match fill_or_pass(mapping, page, pages)? {
+                match fill_or_pass(mapping, page, pages, advice)? {
                     Filled::Page(folio) => return Ok(Some(folio)),
                     Filled::Lost => {}
                     Filled::Short { at } => {
@@ -161,10 +166,15 @@ fn find_slowly<S: Scheme>(
 
 /// Fills a page, or reads it without the cache if there is no room for its slot, or in the share of
 /// its group.
-fn fill_or_pass<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) -> io::Result<Filled<S>> {
+fn fill_or_pass<S: Scheme>(
+    mapping: &Mapping<S>,
+    page: u32,
+    pages: u32,
+    advice: Advice,
+) -> io::Result<Filled<S>> {
     let room = share::make_room(mapping, pages.min(MOST_PAGES) as usize) as u32;
     let filled = if room > 0 && index_room::make_slot_to_read(mapping, page) {
-        fill::fill(mapping, page, room)
+        fill::fill(mapping, page, room, advice)
     } else {
         uncached::fill_uncached(mapping, page)
     };

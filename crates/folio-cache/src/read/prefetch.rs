@@ -36,12 +36,23 @@ const DISTANT_STEPS: u32 = 64;
 const PREFETCH_SHARE: usize = 4;
 
 /// A reader misses `pages` pages from `page` on: requests what the reader may want next.
-pub(crate) fn read_ahead_after_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) {
+pub(crate) fn read_ahead_after_miss<S: Scheme>(
+    mapping: &Mapping<S>,
+    page: u32,
+    pages: u32,
+    advice: Advice,
+) {
     if mapping.len() <= FRAME_SIZE as u64 {
         // There is no other page, and no state to keep for them.
         return;
     }
-    if let Some(window) = mapping.readahead.missed(page, pages, max_window(mapping)) {
+    let most = max_window(mapping);
+    let window = match advice {
+        Advice::Random | Advice::Once => None,
+        Advice::Sequential => mapping.readahead.begun(page, pages, Bounds::of(most)),
+        Advice::Normal => mapping.readahead.missed(page, pages, most),
+    };
+    if let Some(window) = window {
         request_window(mapping, window);
     }
 }

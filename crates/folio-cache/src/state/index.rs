@@ -104,6 +104,19 @@ impl<S: Scheme> Index<S> {
         }
     }
 
+    /// Returns slots of neighbouring pages, from a page on, at most `most`. They may be closed, and
+    /// there may be none although the next page has one.
+    #[inline]
+    pub(crate) fn slots_from(&self, page: u32, most: usize) -> &[Slot<S>] {
+        if let Some(slots) = self.first.0.get(page as usize..).filter(|slots| !slots.is_empty()) {
+            return &slots[..most.min(slots.len())];
+        }
+        match self.near.get().filter(|near| (page as usize) < near.len()) {
+            Some(near) => near.slots_from(page as usize, most),
+            None => self.far_place(page).map_or(&[], |(range, slot)| range.slots_from(slot, most)),
+        }
+    }
+
     /// Returns the slot of a page past the near ones.
     #[inline(never)]
     fn far(&self, page: u32) -> Option<&Slot<S>> {
@@ -281,6 +294,31 @@ mod tests {
 
     fn far_bytes(index: &Index<DefaultScheme>) -> usize {
         if index.far.get().is_some() { size_of::<Far<DefaultScheme>>() } else { 0 }
+    }
+
+    #[test]
+    fn neighbouring_slots_are_those_of_their_pages() {
+        let leaves = Arc::new(Leaves::default());
+        let index = index(&leaves);
+        assert!(index.slots_from(8, 4).is_empty() && index.slots_from(u32::MAX, 4).is_empty());
+        let far = MIN_NEAR as u32;
+        [9, far, 3 * far].map(|page| _ = index.make(page, 0, ALL).unwrap());
+        for (page, most, found) in [
+            (0, 3, 3),
+            (5, 16, 3),
+            (8, 16, 16),
+            (far - 2, 16, 2),
+            (far, 16, 16),
+            (2 * far - 1, 16, 1),
+            (3 * far, 1000, 1000),
+            (4 * far, 16, 0),
+        ] {
+            let slots = index.slots_from(page, most);
+            assert_eq!(slots.len(), found, "page {page}");
+            for (page, slot) in (page..).zip(slots) {
+                assert!(ptr::eq(slot, index.get(page).unwrap()), "page {page}");
+            }
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::memory::frames_view;
 use crate::memory::index_room;
 use crate::memory::large_folio;
 use crate::memory::share;
+use crate::policy::Advice;
 use crate::read::lookup;
 use crate::rt::shim::{MutexGuard, fence};
 use crate::state::frames::{FrozenFolio, FrozenSlot, LockedSlot, Slot};
@@ -399,7 +400,7 @@ fn prepare<S: Scheme>(
         Attempt::Fill => {
             // The fill may wait for memory.
             spare.free_all();
-            drop(lookup::find_or_fill(mapping, part.page, 1)?);
+            drop(lookup::find_or_fill(mapping, part.page, 1, Advice::Normal)?);
         }
         Attempt::Allocate => {
             let missing = missing_pages(mapping, part);
