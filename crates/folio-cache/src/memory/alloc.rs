@@ -92,10 +92,13 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
     let mut folios = Vec::with_capacity(frames);
     // Other threads may take what is freed here: this frees no more than it wants.
     let mut batches = frames.div_ceil(BATCH);
+    // That of the smallest block that has them all: they lie together then, and the rest of the
+    // block is freed at once. If they take several blocks, the next one may lie behind the first.
+    let whole = order_of(frames.next_power_of_two().max(1));
     while folios.len() < frames {
         let left = frames - folios.len();
-        let order = Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
-        match shared.zone().alloc_frozen_up_to(order, MigrateType::Movable) {
+        let order = order_of(left);
+        match shared.zone().alloc_frozen_up_to(whole, MigrateType::Movable) {
             // This frees at once what the reclaimer would free in a moment: it may be contiguous.
             Ok(block)
                 if block.order() < order
@@ -108,7 +111,11 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
                 batches = if freed > 0 { batches - 1 } else { 0 };
                 shared.zone().drain();
             }
-            Ok(block) => folios.extend(block.split(Order::ZERO)),
+            Ok(block) => {
+                let mut frames = block.split(Order::ZERO);
+                folios.extend(frames.by_ref().take(left));
+                frames.for_each(FrozenFolio::free);
+            }
             Err(_) if batches > 0 => {
                 batches = 0;
                 count_direct_reclaim(shared);
@@ -118,6 +125,11 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
         }
     }
     folios
+}
+
+/// Returns the largest order of a block of at most so many frames.
+fn order_of(frames: usize) -> Order {
+    Order::new(frames.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER))
 }
 
 /// Returns a frozen frame if there is one without waiting.
