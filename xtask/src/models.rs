@@ -393,6 +393,7 @@ fn explore(config: &Config) -> Result<Outcome, Failure> {
         Some("SLOT") => "models/slot.pml",
         Some("LENGTH") => "models/length.pml",
         Some("PARTS") => "models/parts.pml",
+        Some("FLIGHT") => "models/flight.pml",
         _ => "models/frame.pml",
     };
     let model = root().join(file);

@@ -194,7 +194,9 @@ pub(super) fn pick_victims<S: Scheme>(
 pub(super) fn restore<S: Scheme>(shared: &Shared<S>, number: usize, victims: &[u32]) {
     let mut chooser = shared.policy.lock();
     with_policy(shared, &mut chooser.policies, number, |policy, _| {
-        victims.iter().for_each(|&frame| policy.restore(frame));
+        for &frame in victims {
+            policy.restore(frame);
+        }
     });
 }
 
