@@ -40,7 +40,7 @@ const fn broken(rules: &'static str, what: &'static str, flags: &'static str) ->
 }
 
 /// All configurations. Each model explains its flags at its top.
-const CONFIGS: [Config; 92] = [
+const CONFIGS: [Config; 107] = [
     holds(
         "R1-R4 R6-R8",
         "zero-frozen",
@@ -126,6 +126,29 @@ const CONFIGS: [Config; 92] = [
     holds("R8", "the length of a file, and a read of its last page", "LENGTH CHANGES=2 FILLS=2"),
     holds("R8", "the same, with writes by two", "LENGTH CHANGES=2 FILLS=1 FILLERS=2 WRITES"),
     long("R8", "the same, three changes", "LENGTH CHANGES=3 FILLS=2 WRITES"),
+    holds("-", "a shared request: a waiter stays, one leaves", "FLIGHT STAYERS=1 LEAVERS=1"),
+    holds("-", "a shared request: two waiters stay", "FLIGHT STAYERS=2 LEAVERS=0"),
+    holds(
+        "-",
+        "a shared request: a driver, and a waiter that leaves the polls to it",
+        "FLIGHT STAYERS=1 LEAVERS=0 DRIVERS=1 DRIVEN",
+    ),
+    holds(
+        "-",
+        "a shared request: a detached waiter joins, an invalidation",
+        "FLIGHT STAYERS=1 LEAVERS=0 DETACHED=1 INVALIDATES",
+    ),
+    holds(
+        "-",
+        "a shared request: all leave, an invalidation",
+        "FLIGHT STAYERS=0 LEAVERS=1 DETACHED=1 INVALIDATES",
+    ),
+    long("-", "a shared request: one stays, two leave", "FLIGHT STAYERS=1 LEAVERS=2"),
+    long(
+        "-",
+        "a shared request: two that leave the polls to a driver",
+        "FLIGHT STAYERS=2 LEAVERS=0 DRIVERS=1 DRIVEN",
+    ),
     holds(
         "R1-R3 R8",
         "subpages: a reader, and two threads that split and join",
@@ -299,6 +322,18 @@ const CONFIGS: [Config; 92] = [
     ),
     broken("R3", "subpages: one subpage is frozen", "PARTS READERS=1 CHANGES=2 FREEZE_PART"),
     broken("R8", "subpages: version not bumped", "PARTS UNCOUNTED=1 CHANGES=2 NOT_BUMPED"),
+    broken("-", "request: one waiter is woken", "FLIGHT ONE_WOKEN"),
+    broken("-", "request: a poll in vain leaves no mark", "FLIGHT STAYERS=2 LEAVERS=0 MARK_LATE"),
+    broken("-", "request: the mark is ignored", "FLIGHT STAYERS=2 LEAVERS=0 MISSED_IGNORED"),
+    broken(
+        "-",
+        "request: a driver leaves silently",
+        "FLIGHT LEAVERS=0 DRIVERS=1 DRIVEN DRIVER_SILENT",
+    ),
+    broken("-", "request: the last waiter cancels nothing", "FLIGHT STAYERS=0 LAST_STAYS"),
+    broken("-", "request: a result without a waiter", "FLIGHT STAYERS=0 RESULT_KEPT"),
+    broken("-", "request: polled without its lock", "FLIGHT STAYERS=2 LEAVERS=0 UNLOCKED_EARLY"),
+    broken("-", "request: a cancelled one is joined", "FLIGHT STAYERS=0 LEAVERS=2 JOINS_CANCELLED"),
     broken(
         "R5",
         "live count runs into the bit",
