@@ -59,7 +59,8 @@ const EXPLAINED: [(&str, &str, &str); 6] = [
     (
         "refresh.rs",
         "mapping.len.store(unwritten",
-        "a gap: a reader between two lengths, beside a write; 300,000 random executions do not show it",
+        "a gap: a reader between two lengths, beside a write; 300,000 random executions do not \
+         show it",
     ),
 ];
 
