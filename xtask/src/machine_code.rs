@@ -14,8 +14,15 @@ const MADE_BY: &str = "Made by `";
 const BEGIN: &str = "<!-- generated: ";
 const END: &str = "<!-- end -->";
 
-const SCHEMES: [&str; 6] =
-    ["zero-frozen", "guess-one", "frozen-bit", "live-bit-high", "live-bit-low", "generational"];
+const SCHEMES: [&str; 7] = [
+    "zero-frozen",
+    "guess-one",
+    "frozen-bit",
+    "live-bit-high",
+    "live-bit-low",
+    "generational",
+    "tagged",
+];
 const OPERATIONS: [&str; 3] = ["try_get", "put", "freeze"];
 
 /// Each target: its name in the page, the compiler's name, features.
