@@ -14,7 +14,7 @@
 /// assert!(UNUSED < UNIQUE && UNIQUE.get() <= Tag::MAX);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tag(u8);
+pub struct Tag(pub(crate) u8);
 
 impl Tag {
     /// The greatest tag. The number above it stands for an exclusive handle.

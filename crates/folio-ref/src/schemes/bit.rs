@@ -151,7 +151,7 @@ pub(super) fn snapshot<E: Encoding>(word: u64) -> Snapshot {
     match E::LAYOUT.tag(word) {
         _ if !E::LAYOUT.is_frozen(word) => Snapshot::live(count),
         None => Snapshot::Frozen { stale: count },
-        Some(tag) => Snapshot::Tagged { tag: Tag::new(tag), stale: count },
+        Some(tag) => Snapshot::Tagged { tag: Tag(tag), stale: count },
     }
 }
 

@@ -112,6 +112,7 @@ impl Layout {
     }
 
     /// Returns the frozen word under a tag, without stale increments, in the generation of `word`.
+    #[cfg(target_has_atomic = "64")]
     #[inline(always)]
     pub(super) const fn left(&self, tag: u8, word: u64) -> u64 {
         self.frozen() | word & self.generation | (tag as u64) << self.tag.trailing_zeros()

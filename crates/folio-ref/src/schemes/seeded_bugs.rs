@@ -19,6 +19,7 @@ pub(super) const ONE_MORE: u32 = cfg!(broken = "freeze-one-more") as u32;
 pub(super) const SAME_GENERATION: bool = cfg!(broken = "generation-not-bumped");
 
 /// R3: a claim leaves the tag that it claims, so it excludes no other claim.
+#[cfg(target_has_atomic = "64")]
 pub(super) const CLAIM_KEEPS_TAG: bool = cfg!(broken = "claim-keeps-tag");
 
 /// R2: the bits of the tag that a reset of stale increments keeps. Without them an owned frame
