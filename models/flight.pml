@@ -96,7 +96,7 @@ inline poll_locked(mine, over) {
       if :: !over -> result = 0 :: else fi;
 #endif
       atomic { due = due | mine; mine = 0 }
-    :: atomic { !ready -> locked = 0 }
+    :: !ready -> locked = 0
     fi
   fi
 }
