@@ -37,7 +37,7 @@ struct Task {
 /// The word after a call, and its result as a number.
 type Outcome = (u64, u64);
 
-/// A scheme whose words can be made from a number.
+/// A scheme with words that can be made from a number.
 trait Made: Scheme {
     fn with<T>(word: u64, act: impl FnOnce(PageRefIn<'_, Self>) -> T) -> (u64, T);
 

@@ -29,6 +29,9 @@ mod states {
         assert_eq!((second.get(|page| page.owner), table.state(0)), (2, Refusal::Shared));
         assert_eq!(table.lookup::<PageTable>(0).unwrap_err(), Refusal::OtherKind);
         let first = first.into_unique().unwrap_err();
+        // As the entry of a page table holds it.
+        std::mem::forget(first);
+        let first = table.restore::<UserPage>(0);
         drop((first, second));
         assert_eq!((table.state(0), table.state(1)), (Refusal::Unused, Refusal::Unused));
     }

@@ -261,7 +261,7 @@ impl<'a, K: Kind> Shared<'a, K> {
     pub(crate) fn into_unique(self) -> Result<Unique<'a, K>, Self> {
         let frame = self.frame;
         if cfg!(broken = "table-unique-by-look") {
-            // The seeded bug: a plain look neither excludes a lookup nor sees the last reader's end.
+            // The seeded bug: a look neither excludes a lookup nor sees how the last reader ended.
             let is_sole = frame.word.snapshot() == Snapshot::Live(1);
             let this = ManuallyDrop::new(self);
             return if is_sole {
