@@ -188,7 +188,9 @@ fn tasks(scheme: usize, random_tasks: usize) -> Vec<Task> {
         tasks.push(Task { word, n, operation: (which >> 40) as u32 % OPERATIONS });
     }
     let mask = if layout.width == 64 { u64::MAX } else { u64::from(u32::MAX) };
-    tasks.iter_mut().for_each(|task| task.word &= mask);
+    for task in &mut tasks {
+        task.word &= mask;
+    }
     tasks
 }
 

@@ -140,8 +140,9 @@ impl Table {
         let frame = &self.frames[frame];
         let handle = frame.begin()?;
         if cfg!(broken = "table-opens-early") {
-            // The seeded bug: a lookup may read what is being built. SAFETY: none, on purpose.
+            // The seeded bug: a lookup may read what is being built.
             handle.init();
+            // SAFETY: none, on purpose.
             frame.metadata.with_mut(|now| unsafe { *now = Some(metadata.into_metadata()) });
             return Ok(Shared { frame, kind: PhantomData });
         }
@@ -192,7 +193,7 @@ impl Frame {
     /// Takes the frame apart and leaves it unused, for its last owner. R4: by the kind that it has
     /// now. The last reference may be that of a lookup which wanted another kind.
     fn end(&self, handle: Frozen<'_, Tagged>) {
-        drop(self.set(&handle, None).expect("a frame in use has metadata"));
+        self.set(&handle, None).expect("a frame in use has metadata");
         handle.leave_frozen_as(UNUSED);
     }
 }
@@ -294,8 +295,10 @@ impl<K: Kind> Clone for Shared<'_, K> {
 impl<K: Kind> Drop for Shared<'_, K> {
     fn drop(&mut self) {
         if cfg!(broken = "table-ends-early") && self.frame.word.snapshot() == Snapshot::Live(1) {
-            // The seeded bug: a lookup may still come before the put. SAFETY: none, on purpose.
-            self.frame.metadata.with_mut(|now| drop(unsafe { (*now).take() }));
+            // The seeded bug: a lookup may still come before the put.
+            let poison = PageTable { level: 0 }.into_metadata();
+            // SAFETY: none, on purpose.
+            self.frame.metadata.with_mut(|now| unsafe { *now = Some(poison) });
         }
         if let Some(handle) = self.frame.word.put() {
             self.frame.end(handle);
