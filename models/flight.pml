@@ -62,7 +62,9 @@ bool wanted;          /* it has the waker of the last poll */
 
 /* Takes the wakers. The caller calls them later. */
 #ifdef ONE_WOKEN
-#define TAKE(mine) mine = wakers & (0 - wakers); wakers = 0
+/* That of the last place. */
+#define LAST_OF(w) (w >= 8 -> 8 : (w >= 4 -> 4 : (w >= 2 -> 2 : w)))
+#define TAKE(mine) mine = LAST_OF(wakers); wakers = 0
 #else
 #define TAKE(mine) mine = wakers; wakers = 0
 #endif

@@ -344,9 +344,9 @@ pub(crate) const CONFIGS: [Config; 113] = [
         "FLIGHT LEAVERS=0 DRIVERS=1 DRIVEN DRIVER_SILENT",
     ),
     broken("-", "request: the last waiter cancels nothing", "FLIGHT STAYERS=0 LAST_STAYS"),
-    broken("-", "request: a result without a waiter", "FLIGHT STAYERS=0 RESULT_KEPT"),
+    broken("-", "request: a result without a waiter", "FLIGHT STAYERS=0 DRIVERS=1 RESULT_KEPT"),
     broken("-", "request: polled without its lock", "FLIGHT STAYERS=2 LEAVERS=0 UNLOCKED_EARLY"),
-    broken("-", "request: a cancelled one is joined", "FLIGHT STAYERS=0 LEAVERS=2 JOINS_CANCELLED"),
+    broken("-", "request: a cancelled one is joined", "FLIGHT STAYERS=2 LEAVERS=0 JOINS_CANCELLED"),
     broken(
         "R5",
         "live count runs into the bit",
