@@ -204,7 +204,7 @@ impl<P: Platform> Batch<P> {
 
     fn flush(&mut self) {
         if let Some(zone) = self.zone {
-            zone.free_batch(&self.heads[..mem::take(&mut self.len)]);
+            zone.free_batch(&mut self.heads[..mem::take(&mut self.len)]);
         }
     }
 }
@@ -213,6 +213,12 @@ impl<P: Platform> Drop for Batch<P> {
     fn drop(&mut self) {
         self.flush();
     }
+}
+
+/// Frees many folios, in batches, each under one lock.
+pub fn free_all<P: Platform>(folios: impl IntoIterator<Item = FrozenFolio<P>>) {
+    let mut batch = Batch { zone: None, heads: [0; BATCH], len: 0 };
+    folios.into_iter().for_each(|folio| batch.push(folio));
 }
 
 /// Drops many references, each probably the last of its folio: the freed folios go to the allocator
