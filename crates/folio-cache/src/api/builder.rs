@@ -251,7 +251,7 @@ impl<S: Scheme> CacheBuilder<S> {
             leaves: Arc::default(),
             counters: Counters::default(),
             shown: Shown::take(),
-            policy: CachePadded::new(Mutex::new(Chooser { policy, taker })),
+            policy: CachePadded::new(Mutex::new(Chooser { policy, taker, named: Vec::new() })),
             arrivals,
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),

@@ -1,7 +1,8 @@
 //! The frames of a cache as its policy sees them, and the reports of pages to the policy.
 
-use folio_frames::{Kind, Pfn, PfnRange};
+use folio_frames::{Kind, Order, Pfn, PfnRange};
 use folio_ref::{Scheme, Snapshot};
+use smallvec::SmallVec;
 
 use crate::policy::{Advice, FrameState, Frames, Policy};
 use crate::rt::batches::Added;
@@ -9,12 +10,32 @@ use crate::state::frames::Zone;
 use crate::state::shared::{Chooser, Shared};
 use crate::state::units::CACHED;
 
+/// The most victims of one choice: so many pages are evicted at once when memory is short, for this
+/// miss and the next ones of the thread.
+pub(crate) const BATCH: usize = 16;
+
+/// No frames.
+pub(super) const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
+
+/// Returns the frames of a folio.
+pub(super) fn frames_of(head: Pfn, order: Order) -> PfnRange {
+    PfnRange { start: head, end: Pfn::new(head.as_u64() + u64::from(order.frames())) }
+}
+
 /// The frames of a zone, as a policy sees them.
 pub(super) struct CachedFrames<S: Scheme>(pub(super) &'static Zone<S>);
 
 impl<S: Scheme> CachedFrames<S> {
     pub(super) fn pfn(&self, frame: u32) -> Pfn {
         Pfn::new(self.0.pfns().start.as_u64() + u64::from(frame))
+    }
+
+    /// Returns the frames of the folio around a frame. Racy.
+    fn folio_around(&self, pfn: Pfn) -> PfnRange {
+        match self.0.peek_around(pfn) {
+            Some((head, seen)) => frames_of(head, seen.order),
+            None => frames_of(pfn, Order::ZERO),
+        }
     }
 
     /// Returns the state of a tail: a subpage of a large folio, in which each frame is a page.
@@ -94,7 +115,7 @@ pub(crate) fn insert_advised<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]
 #[cold]
 fn report_if_free<S: Scheme>(shared: &Shared<S>) {
     if let Some(mut chooser) = shared.policy.try_lock() {
-        let Chooser { policy, taker } = &mut *chooser;
+        let Chooser { policy, taker, .. } = &mut *chooser;
         shared.arrivals.take_own(taker, inserting(shared, &mut **policy));
     }
 }
@@ -106,7 +127,7 @@ fn with_own_reported<S: Scheme>(
     act: impl FnOnce(&mut dyn Policy, &dyn Frames),
 ) {
     let mut chooser = shared.policy.lock();
-    let Chooser { policy, taker } = &mut *chooser;
+    let Chooser { policy, taker, .. } = &mut *chooser;
     shared.arrivals.take_own(taker, inserting(shared, &mut **policy));
     act(&mut **policy, &CachedFrames(shared.zone()));
 }
@@ -114,7 +135,7 @@ fn with_own_reported<S: Scheme>(
 /// Calls `act` with the policy, which is informed of the new pages of all threads.
 fn with_all_reported<S: Scheme>(shared: &Shared<S>, act: impl FnOnce(&mut dyn Policy)) {
     let mut chooser = shared.policy.lock();
-    let Chooser { policy, taker } = &mut *chooser;
+    let Chooser { policy, taker, .. } = &mut *chooser;
     shared.arrivals.take_all(taker, inserting(shared, &mut **policy));
     act(&mut **policy);
 }
@@ -125,25 +146,62 @@ fn inserting<S: Scheme>(shared: &Shared<S>, policy: &mut dyn Policy) -> impl FnM
     move |frame, owner_data| policy.insert(&frames, frame, owner_data)
 }
 
-/// Appends up to `wanted` frames to `victims`, as the policy chooses. It is informed of this
-/// thread's new pages, and of those of other threads that wait since the last choice. If it names
-/// none, it is informed of all, and asked again.
-pub(super) fn pick_victims<S: Scheme>(shared: &Shared<S>, wanted: usize, victims: &mut Vec<u32>) {
-    let frames = CachedFrames(shared.zone());
-    let mut chooser = shared.policy.lock();
-    let Chooser { policy, taker } = &mut *chooser;
-    shared.arrivals.take_own(taker, inserting(shared, &mut **policy));
-    shared.arrivals.take_old(taker, inserting(shared, &mut **policy));
-    policy.pick_victims(&frames, wanted, victims);
-    if victims.is_empty() && shared.arrivals.take_all(taker, inserting(shared, &mut **policy)) > 0 {
-        policy.pick_victims(&frames, wanted, victims);
-    }
+/// A frame that the policy chose.
+#[derive(Clone, Copy)]
+pub(super) struct Victim {
+    pub(super) frame: u32,
+    /// It belongs to a large folio, and the policy agrees that all pages of that are cold.
+    pub(super) is_folio_cold: bool,
 }
 
-/// Gives victims that could not be evicted back to the policy.
-pub(super) fn restore<S: Scheme>(shared: &Shared<S>, victims: &[u32]) {
+/// The victims of one choice.
+pub(super) type Victims = SmallVec<[Victim; BATCH]>;
+
+/// Returns up to `wanted` victims, as the policy chooses. It is informed before of the pages that
+/// were evicted with earlier victims, of this thread's new pages, and of those of other threads
+/// that wait since the last choice. If it names none, it is informed of all, and asked again.
+pub(super) fn pick_victims<S: Scheme>(
+    shared: &Shared<S>,
+    wanted: usize,
+    evicted: &[(Pfn, u64)],
+) -> Victims {
+    let frames = CachedFrames(shared.zone());
     let mut chooser = shared.policy.lock();
-    for &frame in victims {
+    let Chooser { policy, taker, named } = &mut *chooser;
+    inform_of_evicted(shared, &mut **policy, evicted);
+    shared.arrivals.take_own(taker, inserting(shared, &mut **policy));
+    shared.arrivals.take_old(taker, inserting(shared, &mut **policy));
+    named.clear();
+    policy.pick_victims(&frames, wanted, named);
+    if named.is_empty() && shared.arrivals.take_all(taker, inserting(shared, &mut **policy)) > 0 {
+        policy.pick_victims(&frames, wanted, named);
+    }
+    let (mut folio, mut is_folio_cold) = (NO_FRAMES, false);
+    let victims = named.iter().map(|&frame| {
+        let pfn = frames.pfn(frame);
+        // Victims that follow each other often belong to one folio.
+        if !(folio.start..folio.end).contains(&pfn) {
+            folio = frames.folio_around(pfn);
+            is_folio_cold = folio.frames() > 1 && are_cold_to(shared, &**policy, folio.clone());
+        }
+        Victim { frame, is_folio_cold }
+    });
+    victims.collect()
+}
+
+/// Informs the policy of the end of a reclaim: of the victims that could not be evicted, which it
+/// gets back, and of the pages that were evicted with others.
+pub(super) fn finish_reclaim<S: Scheme>(
+    shared: &Shared<S>,
+    failed: &[u32],
+    evicted: &[(Pfn, u64)],
+) {
+    if failed.is_empty() && evicted.is_empty() {
+        return;
+    }
+    let mut chooser = shared.policy.lock();
+    inform_of_evicted(shared, &mut *chooser.policy, evicted);
+    for &frame in failed {
         chooser.policy.restore(frame);
     }
 }
@@ -160,12 +218,21 @@ pub(super) fn resize<S: Scheme>(shared: &Shared<S>, frames: u32) {
 
 /// Returns `true` if no page of a range was used lately. The policy must agree that they are cold,
 /// as it may have taken their referenced bits a moment ago.
-pub(crate) fn are_cold<S: Scheme>(shared: &Shared<S>, mut pages: PfnRange) -> bool {
-    if pages.clone().any(|pfn| shared.zone().is_referenced(pfn)) {
+pub(crate) fn are_cold<S: Scheme>(shared: &Shared<S>, pages: PfnRange) -> bool {
+    if is_any_referenced(shared, pages.clone()) {
         return false;
     }
-    let chooser = shared.policy.lock();
-    pages.all(|pfn| chooser.policy.is_cold(frame(shared, pfn)))
+    are_cold_to(shared, &*shared.policy.lock().policy, pages)
+}
+
+/// Returns `true` if the policy agrees that all pages of a range are cold.
+fn are_cold_to<S: Scheme>(shared: &Shared<S>, policy: &dyn Policy, mut pages: PfnRange) -> bool {
+    pages.all(|pfn| policy.is_cold(frame(shared, pfn)))
+}
+
+/// Returns `true` if a page of a range was used since the policy last took its referenced bit.
+pub(super) fn is_any_referenced<S: Scheme>(shared: &Shared<S>, mut pages: PfnRange) -> bool {
+    pages.any(|pfn| shared.zone().is_referenced(pfn))
 }
 
 /// Returns `true` if a page was not used lately.
@@ -173,12 +240,17 @@ pub(crate) fn is_cold<S: Scheme>(shared: &Shared<S>, pfn: Pfn) -> bool {
     are_cold(shared, PfnRange { start: pfn, end: Pfn::new(pfn.as_u64() + 1) })
 }
 
-/// Reports pages that are evicted with a victim to the policy, each with its owner data. Call while
-/// no other thread can have their frames.
-pub(crate) fn evicted_with<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
-    let mut chooser = shared.policy.lock();
+/// Reports a page that is evicted without being a victim to the policy, with its owner data. Call
+/// while no other thread can have its frame.
+pub(super) fn evicted<S: Scheme>(shared: &Shared<S>, page: (Pfn, u64)) {
+    inform_of_evicted(shared, &mut *shared.policy.lock().policy, &[page]);
+}
+
+/// Informs the policy of pages that were evicted with a victim, each with its owner data. No other
+/// thread can have their frames yet.
+fn inform_of_evicted<S: Scheme>(shared: &Shared<S>, policy: &mut dyn Policy, pages: &[(Pfn, u64)]) {
     for &(pfn, owner_data) in pages {
-        chooser.policy.evicted_with(frame(shared, pfn), owner_data);
+        policy.evicted_with(frame(shared, pfn), owner_data);
     }
 }
 

@@ -12,7 +12,7 @@ use folio_frames::Level;
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
-use crate::memory::evict::BATCH;
+use crate::memory::frames_view::BATCH;
 use crate::memory::reclaim;
 use crate::rt::worker::Job;
 use crate::state::shared::Shared;

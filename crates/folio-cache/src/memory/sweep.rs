@@ -4,13 +4,14 @@
 //! The sweep finds it: a lap visits each frame once, and reads little more than its descriptor. It
 //! continues where the last one ended.
 
+use std::iter;
 use std::sync::atomic::Ordering;
 
 use folio_frames::PfnRange;
 use folio_ref::Scheme;
 
-use crate::memory::evict;
-use crate::memory::frames_view::CachedFrames;
+use crate::memory::evict::Evictor;
+use crate::memory::frames_view::{self, CachedFrames};
 use crate::policy::Frames;
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
@@ -26,7 +27,8 @@ pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -
     let count = frames.count();
     // Relaxed, here and below: where to begin. Two sweeps at once may visit the same frames.
     let mut at = shared.sweep.load(Ordering::Relaxed);
-    let (mut freed, mut left, mut mapping) = (0, visits.min(count), None);
+    let (mut freed, mut left) = (0, visits.min(count));
+    let mut evictor = Evictor::new(shared);
     while left > 0 && freed < wanted {
         at = if at < count { at } else { 0 };
         let end = count.min(at.saturating_add(left));
@@ -37,14 +39,20 @@ pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -
         };
         let order = shared.zone().peek(pfn).order;
         let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
-        let pages = evict::evict(shared, pfn, max, &mut mapping).map_or(0, |gone| gone.0);
+        evictor.find(iter::once(pfn));
+        let is_cold = |pages| frames_view::are_cold(shared, pages);
+        let pages = evictor.evict(0, max, is_cold).map_or(0, |gone| gone.0);
         freed += pages;
+        if evictor.is_full() {
+            evictor.finish(&[]);
+        }
         // A folio may have been split: its other pages are visited alone.
         let is_whole = pages == 0 && shared.zone().peek(pfn).order == order;
         let step = if is_whole { order.frames() } else { 1 };
         let passed = (pfn.as_u64() - range.start.as_u64()) as u32 + step;
         (at, left) = (at.saturating_add(passed), left.saturating_sub(passed));
     }
+    evictor.finish(&[]);
     shared.sweep.store(at, Ordering::Relaxed);
     freed
 }

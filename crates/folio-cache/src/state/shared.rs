@@ -116,6 +116,8 @@ impl<S: Scheme> Shared<S> {
 pub(crate) struct Chooser {
     pub(crate) policy: Box<dyn Policy>,
     pub(crate) taker: Taker,
+    /// The frames that it named last: memory that each choice uses again.
+    pub(crate) named: Vec<u32>,
 }
 
 impl<S: Scheme> Drop for Shared<S> {

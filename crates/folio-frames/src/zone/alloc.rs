@@ -70,10 +70,7 @@ impl<P: Platform> Zone<P> {
     ///
     /// With [`CHECKS`], panics if a free frame is not frozen: other code broke R1 or R2.
     #[inline]
-    pub fn alloc_frozen_listed(
-        &'static self,
-        migrate_type: MigrateType,
-    ) -> Option<FrozenFolio<P>> {
+    pub fn alloc_frozen_listed(&'static self, migrate_type: MigrateType) -> Option<FrozenFolio<P>> {
         let cpu = self.this_cpu();
         if cpu.frames() == 0 {
             return None;

@@ -87,8 +87,7 @@ impl Pcp {
     /// Adapts the capacity to the zone's free memory.
     pub(crate) fn adapt(&mut self, free: u32, online: u32) {
         self.capacity = if free < online / 8 { CAPACITY_SHORT } else { CAPACITY };
-        self.whole_capacity =
-            (online / (WHOLE_SHARE * BLOCK_ORDER.frames())).clamp(1, MAX_WHOLE);
+        self.whole_capacity = (online / (WHOLE_SHARE * BLOCK_ORDER.frames())).clamp(1, MAX_WHOLE);
     }
 
     /// Returns `true` if memory is short: the lists keep only single frames, and none that is freed
