@@ -80,7 +80,7 @@ struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-const BUGS: [Bug; 37] = [
+const BUGS: [Bug; 38] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -229,6 +229,11 @@ const BUGS: [Bug; 37] = [
     Bug {
         name: "batch-freed-before-read",
         breaks: "a batch of new pages counts as taken before it is read",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "freed-before-report",
+        breaks: "a large folio is freed before the policy is informed that its pages went",
         caught_by: &[Check::Shuttle],
     },
     Bug {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use folio_frames::{Level, MAX_ORDER, MigrateType, Order};
+use folio_frames::{FRAME_SIZE, Level, MAX_ORDER, MigrateType, Order};
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
@@ -21,6 +21,10 @@ use crate::writeback::throttle;
 
 /// Frames that a round visits if the policy names no victim. The last round visits all.
 const VISITS: u32 = 2048;
+
+/// The share of the memory that a miss frees at once, up to [`BATCH`] pages: many of a small cache
+/// would be missed.
+const BATCH_SHARE: usize = 128;
 
 /// A miss evicts if fewer frames are free than one part in this many of the low watermark. Free
 /// frames that lie about keep 2 MiB blocks sparse, whose frames no list takes.
@@ -47,11 +51,16 @@ pub(crate) fn allocate<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
 /// few are free.
 #[inline(never)]
 fn allocate_unlisted<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
-    evict_if_low(shared, BATCH);
+    evict_if_low(shared, batch(shared));
     shared
         .zone()
         .alloc_frozen_as(Order::ZERO, MigrateType::Movable)
         .or_else(|_| allocate_by_reclaim(shared))
+}
+
+/// Returns the number of pages that a miss frees at once.
+fn batch<S: Scheme>(shared: &Shared<S>) -> usize {
+    (shared.capacity() / FRAME_SIZE / BATCH_SHARE).clamp(1, BATCH)
 }
 
 /// Evicts up to `wanted` pages if few frames are free, so that this thread's next misses find
@@ -87,7 +96,7 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
     let is_pinned = shared.is_pinned.load(Ordering::Relaxed);
     let mut visits = if is_pinned { VISITS } else { FIRST_VISITS };
     loop {
-        let found = free_some(shared, BATCH, visits) > 0 || throttle::write_back_some(shared);
+        let found = free_some(shared, batch(shared), visits) > 0 || throttle::write_back_some(shared);
         if let Ok(folio) = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
             return Ok(folio);
         }
@@ -138,7 +147,7 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
 
 /// Returns a frozen frame if there is one without waiting.
 pub(crate) fn allocate_at_once<S: Scheme>(shared: &Shared<S>) -> Option<FrozenFolio<S>> {
-    evict_if_low(shared, BATCH);
+    evict_if_low(shared, batch(shared));
     let free = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable).ok();
     free.or_else(|| allocate_some(shared, 1).pop())
 }

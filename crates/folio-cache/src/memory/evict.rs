@@ -34,9 +34,9 @@ use crate::state::units::{CACHED, split_owner_data};
 /// names.
 const MAX_IN_VAIN: usize = 256;
 
-/// The share of the capacity up to which leaves stay open when their last page is evicted. Shuttle
-/// closes each.
-const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 8 };
+/// The share of the capacity up to which leaves stay open when their last page is evicted: enough
+/// for all leaves of a file of 64 times the capacity, and the system's tables. Shuttle closes each.
+const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 7 };
 
 /// Evicts up to `wanted` pages that the policy names, until it names too many in a row that
 /// free nothing.
@@ -172,6 +172,9 @@ impl<'c, S: Scheme> Evictor<'c, S> {
                 large_folio::reclaim_folio(mapping, *head, seen, max, is_cold, &mut self.evicted)
             {
                 self.folios.push(folio);
+                if cfg!(broken = "freed-before-report") {
+                    free_all(self.folios.drain(..));
+                }
                 let (_, first) = split_owner_data(seen.owner_data);
                 give_back_leaf(mapping, first);
                 give_back_leaf(mapping, first + (seen.order.frames() - 1));
