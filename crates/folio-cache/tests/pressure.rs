@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{assert_nothing_leaked, file_of};
 use folio_cache::policy::{Clock, FrameState, Frames, Policy};
+use folio_cache::testing::Memory;
 use folio_cache::{CACHED, Cache, CacheBuilder};
 use folio_frames::{MigrateError, Watermarks};
 use folio_ref::{Scheme, schemes};
@@ -189,9 +190,9 @@ fn a_policy_learns_of_restored_victims_and_its_size() {
     assert_nothing_leaked(&cache);
 }
 
-/// Without this test a broken reclaimer stays unnoticed, because misses do its work.
+/// A miss evicts a batch while some frames are free, so none has to evict before it goes on.
 #[test]
-fn the_reclaimer_frees_before_a_miss_has_to() {
+fn frames_are_freed_before_a_miss_finds_none() {
     let (_dir, path, _) = file_of(16 << 20);
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let file = cache.open(&path).unwrap();
@@ -202,9 +203,33 @@ fn the_reclaimer_frees_before_a_miss_has_to() {
     }
     let stats = cache.stats();
     assert!(stats.direct_reclaims == 0 && stats.reclaimed >= stats.misses - 2048, "{stats:?}");
-    // Up to the high watermark, in whole batches.
+    // At most the high watermark, and a batch.
     let free = cache.frames().zone().stats().free_frames;
     assert!((1..=32 + 32).contains(&free), "{free} frames are free");
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// Misses that evict single pages do not share the allocator: the frames of a thread's victims go
+/// to its own list, and from there to its next misses.
+#[test]
+fn a_miss_takes_a_frame_that_its_own_thread_evicted() {
+    let cache: Cache = Cache::builder().capacity(16 << 20).io_threads(0).build().unwrap();
+    let pages: u64 = 1 << 16;
+    let file = cache.open_backing(Arc::new(Memory::new(&vec![7; pages as usize * 4096]))).unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut miss = |misses: u64| {
+        let before = (cache.stats(), cache.frames().zone().counters());
+        while (cache.stats() - before.0).misses < misses {
+            assert_eq!(file.read_at(&mut [0; 8], random.u64(..pages) * 4096).unwrap(), 8);
+        }
+        let after = cache.frames().zone().counters();
+        after.buddy_allocated - before.1.buddy_allocated
+    };
+    miss(8000);
+    let from_buddy = miss(8000);
+    assert!(from_buddy < 800, "{from_buddy} of 8000 frames came from the allocator of all threads");
+    assert_eq!(cache.stats().direct_reclaims, 0);
     drop(file);
     assert_nothing_leaked(&cache);
 }

@@ -96,7 +96,8 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
     let is_pinned = shared.is_pinned.load(Ordering::Relaxed);
     let mut visits = if is_pinned { VISITS } else { FIRST_VISITS };
     loop {
-        let found = free_some(shared, batch(shared), visits) > 0 || throttle::write_back_some(shared);
+        let found =
+            free_some(shared, batch(shared), visits) > 0 || throttle::write_back_some(shared);
         if let Ok(folio) = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
             return Ok(folio);
         }

@@ -18,7 +18,7 @@
 
 use std::sync::Arc;
 
-use folio_frames::{Order, Peek, Pfn, PfnRange, free_all};
+use folio_frames::{Order, Peek, Pfn, PfnRange, free_for_reuse};
 use folio_ref::Scheme;
 use smallvec::SmallVec;
 
@@ -173,7 +173,7 @@ impl<'c, S: Scheme> Evictor<'c, S> {
             {
                 self.folios.push(folio);
                 if cfg!(broken = "freed-before-report") {
-                    free_all(self.folios.drain(..));
+                    free_for_reuse(self.folios.drain(..));
                 }
                 let (_, first) = split_owner_data(seen.owner_data);
                 give_back_leaf(mapping, first);
@@ -193,7 +193,7 @@ impl<'c, S: Scheme> Evictor<'c, S> {
     /// Frees the folios. The policy must be informed of their pages.
     fn free(&mut self) {
         self.evicted.clear();
-        free_all(self.folios.drain(..));
+        free_for_reuse(self.folios.drain(..));
     }
 
     /// Returns `true` if it keeps as many folios as it should.

@@ -323,7 +323,7 @@ impl<P: Platform> Zone<P> {
     fn free_listed(&self, index: u32, order: Order) -> bool {
         let cpu = self.this_cpu();
         let Some(mut lists) = cpu.try_lock() else { return false };
-        let is_listed = self.free_per_cpu(&mut lists, index, order);
+        let is_listed = self.free_per_cpu(&mut lists, index, order, false);
         if is_listed {
             cpu.publish(&lists);
         }
@@ -338,8 +338,9 @@ impl<P: Platform> Zone<P> {
     }
 
     /// Returns frozen blocks to the allocator: under one lock as far as this CPU's lists have room,
-    /// and the others under one lock of the zone. Changes the order of `heads`.
-    pub(crate) fn free_batch(&self, heads: &mut [u32]) {
+    /// and the others under one lock of the zone. Changes the order of `heads`. `for_reuse`: the
+    /// lists also keep frames of sparse blocks.
+    pub(crate) fn free_batch(&self, heads: &mut [u32], for_reuse: bool) {
         let cpu = self.this_cpu();
         let mut lists = cpu.try_lock();
         let mut unlisted = 0;
@@ -353,7 +354,9 @@ impl<P: Platform> Zone<P> {
             );
             P::trace(Event::Freed, || self.pfn(index));
             let is_listed = shape.order <= pcp::MAX_LISTED
-                && lists.as_mut().is_some_and(|lists| self.free_per_cpu(lists, index, shape.order));
+                && lists
+                    .as_mut()
+                    .is_some_and(|lists| self.free_per_cpu(lists, index, shape.order, for_reuse));
             if !is_listed {
                 heads[unlisted] = index;
                 unlisted += 1;
@@ -373,7 +376,7 @@ impl<P: Platform> Zone<P> {
     /// Puts a block into this CPU's lists, which are locked. Returns `false` if it must go to the
     /// buddy.
     #[inline(always)]
-    fn free_per_cpu(&self, lists: &mut Pcp, index: u32, order: Order) -> bool {
+    fn free_per_cpu(&self, lists: &mut Pcp, index: u32, order: Order, for_reuse: bool) -> bool {
         // Under the lists' lock: after a block is isolated these lists are drained, so a frame
         // that saw its block online is found by that drain.
         let block = self.blocks.of(index);
@@ -383,7 +386,7 @@ impl<P: Platform> Zone<P> {
                 self.spill(lists, order, migrate_type);
                 return false;
             }
-            if block.is_sparse() {
+            if block.is_sparse() && !for_reuse {
                 self.adapt(lists);
                 return false;
             }

@@ -7,7 +7,8 @@
 //! Lists speed up a zone with room, and harm one that is nearly full. A list hands out the frame
 //! that was freed last, so a 2 MiB block that is nearly empty never becomes quite empty. Therefore,
 //! while less than an eighth is free, a CPU keeps a few single frames and nothing else, and none
-//! from a 2 MiB block in which more than a few are free.
+//! from a 2 MiB block in which more than a few are free. (A thread that frees frames to allocate as
+//! many next keeps those as well.)
 //!
 //! Whole 2 MiB blocks have lists of their own: code that frees one often allocates the next. (Linux
 //! `NR_PCP_THP`.) A list has at most an eighth of the zone, and 8 blocks. While memory is short a
