@@ -22,12 +22,13 @@ use folio_frames::{Order, Peek, Pfn, PfnRange, free_for_reuse};
 use folio_ref::Scheme;
 use smallvec::SmallVec;
 
-use crate::memory::frames_view::{self, BATCH, CachedFrames, NO_FRAMES, frames_of};
+use crate::memory::frames_view::{self, BATCH, NO_FRAMES, frames_of};
 use crate::memory::large_folio::{self, FreeOnDrop};
 use crate::state::frames::{FrozenFolio, Slot};
 use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::state::stats::Count;
 use crate::state::units::{CACHED, split_owner_data};
 
 /// The maximum number of victims in a row that free nothing. Bounds a reclaim, whatever a policy
@@ -38,36 +39,39 @@ const MAX_IN_VAIN: usize = 256;
 /// for all leaves of a file of 64 times the capacity, and the system's tables. Shuttle closes each.
 const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 7 };
 
-/// Evicts up to `wanted` pages that the policy names, until it names too many in a row that
-/// free nothing.
-pub(super) fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
-    let frames = CachedFrames(shared.zone());
+/// Evicts up to `wanted` pages that the policy with a number names, until it names too many in a
+/// row that free nothing. Returns the number evicted.
+pub(super) fn reclaim_by_policy<S: Scheme>(
+    shared: &Shared<S>,
+    number: usize,
+    wanted: usize,
+) -> usize {
     let mut evictor = Evictor::new(shared);
     // Restored at the end: otherwise the policy would name them again at once.
     let mut failed = Vec::new();
     let (mut freed, mut in_vain) = (0, 0);
     while freed < wanted && in_vain < MAX_IN_VAIN {
         let victims =
-            frames_view::pick_victims(shared, BATCH.min(wanted - freed), &evictor.evicted);
+            frames_view::pick_victims(shared, number, BATCH.min(wanted - freed), &evictor.evicted);
         evictor.free();
         if victims.is_empty() {
             break;
         }
-        evictor.find(victims.iter().map(|victim| frames.pfn(victim.frame)));
+        evictor.find(victims.iter().map(|victim| victim.pfn));
         let mut gone = NO_FRAMES;
         for (n, victim) in victims.iter().enumerate() {
             // Evicted together with the frame before. If another page has the frame by now, that
             // page was reported to the policy.
-            if (gone.start..gone.end).contains(&frames.pfn(victim.frame)) {
+            if (gone.start..gone.end).contains(&victim.pfn) {
                 in_vain += 1;
                 continue;
             }
             // Evict in the order chosen: a victim given back goes to the tail of the queue, which
             // would scatter the pages of one folio.
             let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
-            let Some((pages, frames)) = evictor.evict(n, max, |_| victim.is_folio_cold) else {
+            let Some((pages, frames)) = evictor.evict(n, max, |_, _| victim.is_folio_cold) else {
                 in_vain += 1;
-                failed.push(victim.frame);
+                failed.push(victim.pfn);
                 continue;
             };
             in_vain = if pages > 0 { 0 } else { in_vain + 1 };
@@ -75,8 +79,7 @@ pub(super) fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) ->
             gone = frames;
         }
     }
-    evictor.finish(&failed);
-    shared.counters.reclaimed.add(freed as u64);
+    evictor.finish(number, &failed);
     freed
 }
 
@@ -151,7 +154,7 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         &mut self,
         candidate: usize,
         max: usize,
-        is_cold: impl FnOnce(PfnRange) -> bool,
+        is_cold: impl FnOnce(&Mapping<S>, PfnRange) -> bool,
     ) -> Option<(usize, PfnRange)> {
         let Some(Candidate { pfn, page, head, seen, mapping }) = &self.candidates[candidate] else {
             return Some((0, NO_FRAMES));
@@ -167,7 +170,7 @@ impl<'c, S: Scheme> Evictor<'c, S> {
             let (head, seen) = &mapping.zone.peek_around(*pfn).unwrap_or((*head, *seen));
             let frames = frames_of(*head, seen.order);
             let before = self.evicted.len();
-            let is_cold = || is_cold(frames.clone());
+            let is_cold = || is_cold(mapping, frames.clone());
             if let Some(folio) =
                 large_folio::reclaim_folio(mapping, *head, seen, max, is_cold, &mut self.evicted)
             {
@@ -178,13 +181,16 @@ impl<'c, S: Scheme> Evictor<'c, S> {
                 let (_, first) = split_owner_data(seen.owner_data);
                 give_back_leaf(mapping, first);
                 give_back_leaf(mapping, first + (seen.order.frames() - 1));
-                return Some((self.evicted.len() - before, frames));
+                let pages = self.evicted.len() - before;
+                mapping.count(Count::Reclaimed, pages as u64);
+                return Some((pages, frames));
             }
         }
         if let Some(folio) = evict_slot(mapping, slot, *pfn, *page) {
             self.folios.push(folio);
             kept::left(mapping, 1);
             give_back_leaf(mapping, *page);
+            mapping.count(Count::Reclaimed, 1);
             return Some((1, NO_FRAMES));
         }
         has_left().then_some((0, NO_FRAMES))
@@ -201,10 +207,10 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         self.folios.len() >= BATCH
     }
 
-    /// Informs the policy of what was evicted, and of the victims that could not be, and frees the
-    /// folios.
-    pub(super) fn finish(&mut self, failed: &[u32]) {
-        frames_view::finish_reclaim(self.shared, failed, &self.evicted);
+    /// Informs the policies of what was evicted, and the one with a number of its victims that could
+    /// not be, and frees the folios.
+    pub(super) fn finish(&mut self, number: usize, failed: &[Pfn]) {
+        frames_view::finish_reclaim(self.shared, number, failed, &self.evicted);
         self.free();
     }
 }
@@ -258,7 +264,7 @@ pub(crate) fn evict_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: 
     let evicted = (folio.pfn(), folio.owner_data());
     let _freed = FreeOnDrop(Some(folio));
     frames_view::evicted(&mapping.shared, evicted);
-    mapping.shared.counters.reclaimed.add(1);
+    mapping.count(Count::Reclaimed, 1);
     kept::left(mapping, 1);
     true
 }

@@ -231,10 +231,7 @@ pub(super) fn reclaim_folio<S: Scheme>(
     }
     let mut locked_slots = lock_subpages(mapping, head, seen.order, first);
     let frames = frames_view::frames_of(head, seen.order);
-    if locked_slots.len() > max
-        || frames_view::is_any_referenced(&mapping.shared, frames)
-        || !is_cold()
-    {
+    if locked_slots.len() > max || frames_view::is_any_referenced(mapping, frames) || !is_cold() {
         LockedSlot::split(&mut locked_slots);
         return None;
     }
