@@ -35,9 +35,9 @@ use crate::state::units::{CACHED, split_owner_data};
 /// names.
 const MAX_IN_VAIN: usize = 256;
 
-/// The share of the capacity up to which leaves stay open when their last page is evicted: enough
-/// for all leaves of a file of 64 times the capacity, and the system's tables. Shuttle closes each.
-const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 7 };
+/// The share of the capacity up to which leaves stay open when their last page is evicted. Shuttle
+/// closes each.
+const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 8 };
 
 /// Evicts up to `wanted` pages that the policy with a number names, until it names too many in a
 /// row that free nothing. Returns the number evicted.
