@@ -148,8 +148,8 @@ impl<'c, S: Scheme> Evictor<'c, S> {
 
     /// Evicts the page of a candidate, and the other pages of its folio if all are cold and there
     /// are at most `max`. Returns the number of pages and their frames, which are none if the page
-    /// is not there any more, or left its file and is only pinned. Returns `None` if the page stays.
-    /// `is_cold` says if the policy agrees that all pages of a folio are.
+    /// is not there any more, or left its file and is only pinned. Returns `None` if the page
+    /// stays. `is_cold` says if the policy agrees that all pages of a folio are.
     pub(super) fn evict(
         &mut self,
         candidate: usize,
@@ -207,8 +207,8 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         self.folios.len() >= BATCH
     }
 
-    /// Informs the policies of what was evicted, and the one with a number of its victims that could
-    /// not be, and frees the folios.
+    /// Informs the policies of what was evicted, and the one with a number of its victims that
+    /// could not be, and frees the folios.
     pub(super) fn finish(&mut self, number: usize, failed: &[Pfn]) {
         frames_view::finish_reclaim(self.shared, number, failed, &self.evicted);
         self.free();
