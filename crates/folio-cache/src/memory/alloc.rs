@@ -64,7 +64,7 @@ fn batch<S: Scheme>(shared: &Shared<S>) -> usize {
 }
 
 /// Evicts up to `wanted` pages if few frames are free, so that this thread's next misses find
-/// theirs in its own lists. If the policy names too few, because the others are pinned or dirty,
+/// frames in its own lists. If the policy names too few, because the others are pinned or dirty,
 /// notifies the reclaimer. Never waits.
 fn evict_if_low<S: Scheme>(shared: &Shared<S>, wanted: usize) {
     let zone = shared.zone();

@@ -35,9 +35,9 @@ use crate::state::units::{CACHED, split_owner_data};
 /// names.
 const MAX_IN_VAIN: usize = 256;
 
-/// The share of the capacity up to which leaves stay open when their last page is evicted: enough
-/// for all leaves of a file of 64 times the capacity, and the system's tables. Shuttle closes each.
-const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 7 };
+/// The share of the capacity up to which leaves stay open when their last page is evicted. Shuttle
+/// closes each.
+const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 8 };
 
 /// Evicts up to `wanted` pages that the policy with a number names, until it names too many in a
 /// row that free nothing. Returns the number evicted.
@@ -148,8 +148,8 @@ impl<'c, S: Scheme> Evictor<'c, S> {
 
     /// Evicts the page of a candidate, and the other pages of its folio if all are cold and there
     /// are at most `max`. Returns the number of pages and their frames, which are none if the page
-    /// is not there any more, or left its file and is only pinned. Returns `None` if the page stays.
-    /// `is_cold` says if the policy agrees that all pages of a folio are.
+    /// is not there any more, or left its file and is only pinned. Returns `None` if the page
+    /// stays. `is_cold` says if the policy agrees that all pages of a folio are.
     pub(super) fn evict(
         &mut self,
         candidate: usize,
@@ -207,8 +207,8 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         self.folios.len() >= BATCH
     }
 
-    /// Informs the policies of what was evicted, and the one with a number of its victims that could
-    /// not be, and frees the folios.
+    /// Informs the policies of what was evicted, and the one with a number of its victims that
+    /// could not be, and frees the folios.
     pub(super) fn finish(&mut self, number: usize, failed: &[Pfn]) {
         frames_view::finish_reclaim(self.shared, number, failed, &self.evicted);
         self.free();

@@ -256,7 +256,9 @@ pub(super) fn finish_reclaim<S: Scheme>(
     let policies = &mut shared.policy.lock().policies;
     inform_of_evicted(shared, policies, evicted);
     with_policy(shared, policies, number, |policy, _| {
-        failed.iter().for_each(|&pfn| policy.restore(frame(shared, pfn)));
+        for &pfn in failed {
+            policy.restore(frame(shared, pfn));
+        }
     });
 }
 

@@ -216,7 +216,7 @@ impl<S: Scheme> Index<S> {
         }
     }
 
-    /// Returns `true` if the leaf of a page has a page. Looks first where it found one the last time.
+    /// Returns `true` if the leaf of a page has a page. Looks first where it found one before.
     fn has_pages(&self, range: &SlotRange<S>, page: u32, slot: usize) -> bool {
         let (begins, first) = (slot - slot % LEAF, page - (slot % LEAF) as u32);
         let owner = LeafOwner { mapping: self.mapping, first };

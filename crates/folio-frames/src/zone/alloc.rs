@@ -62,7 +62,7 @@ impl<P: Platform> Zone<P> {
         Ok(self.hand_out(index, order))
     }
 
-    /// Allocates a single frame of those that lie in this CPU's lists already. Returns its exclusive
+    /// Allocates a single frame that lies in this CPU's lists already. Returns its exclusive
     /// handle, or `None` if there is none: the lists are not refilled. For a caller that frees
     /// frames itself before it takes those of the zone.
     ///
