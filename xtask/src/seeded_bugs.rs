@@ -80,7 +80,7 @@ struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-const BUGS: [Bug; 37] = [
+const BUGS: [Bug; 38] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -261,6 +261,11 @@ const BUGS: [Bug; 37] = [
         name: "metadata-zeroed",
         breaks: "R7: metadata is zeroed when a block goes offline",
         caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "pressure-outgrows-the-user",
+        breaks: "memory pressure looks at the user's capacity before it has the lock",
+        caught_by: &[Check::Shuttle],
     },
 ];
 

@@ -62,6 +62,7 @@
 //! | [`Backing`], [`LocalFile`], [`testing::Memory`] | sources of bytes |
 //! | [`AsyncBacking`], [`Cache::open_async`], [`testing::Distant`] | stores that answer late |
 //! | [`policy`] | the eviction policies |
+//! | [`pressure`] | gives memory back when it is short |
 //! | [`CacheStats`] | counters |
 //! | [`Cache::frames`] | migration, offline memory, compaction |
 //! | [`frames`], [`word`] | the crates below this one |
@@ -193,6 +194,7 @@ mod backing;
 mod length;
 mod memory;
 pub mod policy;
+pub mod pressure;
 mod read;
 mod rt;
 mod state;

@@ -60,6 +60,7 @@ impl<S: Scheme> Cache<S> {
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn open_async(&self, backing: Arc<dyn AsyncBacking>) -> io::Result<File<S>> {
         self.shared.check_process()?;
+        self.shared.watch_pressure();
         let key = backing.key();
         let blocking: Arc<dyn Backing> = Arc::new(Blocking(Arc::clone(&backing)));
         let file_id = blocking.file_id();

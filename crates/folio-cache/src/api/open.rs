@@ -112,6 +112,7 @@ pub(crate) fn open_mapping<S: Scheme>(
     shared: &Arc<Shared<S>>,
     backing: Arc<dyn Backing>,
 ) -> io::Result<Arc<Mapping<S>>> {
+    shared.watch_pressure();
     let file_id = backing.file_id();
     let version = backing.version()?;
     // No call of the backing: the lock of all files is held.

@@ -13,6 +13,7 @@ pub(crate) mod owner;
 pub(crate) mod pinned;
 pub(crate) mod reclaim;
 pub(crate) mod reclaimer;
+pub(crate) mod relief;
 pub(crate) mod short_handle;
 mod sweep;
 mod wait;

@@ -61,6 +61,12 @@ pub struct CacheStats {
     /// Pages that were read without the cache, because there was no room to index them. They count
     /// as misses too.
     pub uncached: u64,
+    /// Signals of memory pressure that were read. Those of one reading count as one.
+    pub pressure_signals: u64,
+    /// Bytes by which memory pressure lowered the capacity, all steps together.
+    pub given_back_bytes: u64,
+    /// Bytes by which the capacity grew again after memory pressure, all steps together.
+    pub taken_again_bytes: u64,
     /// Bytes that ranges show now: those of [`RangeHandle`](crate::RangeHandle) and of `Bytes` made
     /// from a file, without page handles and without bytes that were copied. A slice of a `Bytes`
     /// counts as the whole. The difference of two snapshots has that of the later one.
@@ -88,6 +94,9 @@ pub(crate) struct Counters {
     pub(crate) refused_moved: Counter,
     pub(crate) waits: Counter,
     pub(crate) uncached: Counter,
+    pub(crate) pressure_signals: Counter,
+    pub(crate) given_back_bytes: Counter,
+    pub(crate) taken_again_bytes: Counter,
 }
 
 impl Sub for CacheStats {
@@ -112,6 +121,9 @@ impl Sub for CacheStats {
             refused_moved: self.refused_moved.saturating_sub(earlier.refused_moved),
             waits: self.waits.saturating_sub(earlier.waits),
             uncached: self.uncached.saturating_sub(earlier.uncached),
+            pressure_signals: self.pressure_signals.saturating_sub(earlier.pressure_signals),
+            given_back_bytes: self.given_back_bytes.saturating_sub(earlier.given_back_bytes),
+            taken_again_bytes: self.taken_again_bytes.saturating_sub(earlier.taken_again_bytes),
             shown_bytes: self.shown_bytes,
             pinned_bytes: self.pinned_bytes,
         }
@@ -150,6 +162,9 @@ impl Counters {
             refused_moved: self.refused_moved.get(),
             waits: self.waits.get(),
             uncached: self.uncached.get(),
+            pressure_signals: self.pressure_signals.get(),
+            given_back_bytes: self.given_back_bytes.get(),
+            taken_again_bytes: self.taken_again_bytes.get(),
             shown_bytes,
             pinned_bytes,
         }
