@@ -251,7 +251,8 @@ fn a_signal_halves_the_memory_soon() {
     costs.sort();
     let (last, half) = (times.len() - 1, times.len() / 2);
     println!(
-        "signal to half of {} MiB: median {:.1?}, most {:.1?}; processor: median {:.1?}, most {:.1?}",
+        "signal to half of {} MiB: median {:.1?}, most {:.1?}; processor: median {:.1?}, \
+         most {:.1?}",
         CAPACITY / MIB,
         times[half],
         times[last],

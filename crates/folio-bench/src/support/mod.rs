@@ -7,6 +7,7 @@ pub(crate) mod cache_line;
 pub(crate) mod distant_store;
 pub(crate) mod executor;
 pub(crate) mod files;
+pub(crate) mod latency;
 pub(crate) mod memcpy_backing;
 pub(crate) mod memory;
 #[cfg(feature = "baselines")]
@@ -15,5 +16,6 @@ pub(crate) mod range_readers;
 pub(crate) mod reads;
 pub(crate) mod schemes;
 pub(crate) mod store;
+pub(crate) mod tail_subjects;
 pub(crate) mod traces;
 pub(crate) mod undo;

@@ -129,6 +129,9 @@ impl<S: Scheme> Cache<S> {
         if let Some(watched) = &self.shared.pressure {
             watched.watcher.set_may_start(threads > 0);
         }
+        if threads > 0 && !self.shared.registry.all().is_empty() {
+            self.shared.watch_pressure();
+        }
         if threads > 0 && dirty_pages::count(&self.shared) > 0 {
             // There was no flusher when they became dirty.
             self.shared.flusher.notify_soon();

@@ -26,9 +26,9 @@ const RESERVE_SHARE: u64 = 8;
 /// The bounds of a reserve, in bytes.
 const RESERVE: (u64, u64) = (8 << 20, 256 << 20);
 
-/// The rate at which memory may go, in bytes per second: what a program can allocate, and four times
-/// that, as the thread that reads may have to wait for a processor. It decides how often the
-/// sources are read.
+/// The rate at which memory may go, in bytes per second. It is four times what a program allocates,
+/// as the thread that reads may have to wait for a processor. It decides how often the sources are
+/// read.
 const FASTEST: u64 = 16 << 30;
 
 /// The shortest and the longest time between two readings.
@@ -399,7 +399,8 @@ mod tests {
                     prop_assert!(new <= view.capacity, "it grew under pressure");
                 }
                 if let Some(spare) = view.spare && new > view.capacity {
-                    let full = i128::from(new) - i128::from(view.used) + i128::from(spare.reserve);
+                    let reserve = i128::from(spare.reserve);
+                    let full = i128::from(new) - i128::from(view.used) + reserve;
                     prop_assert!(full <= i128::from(spare.bytes), "it grew into the reserve");
                 }
                 prop_assert!(decision.pause >= PAUSES.0 && decision.pause <= PAUSES.1);
@@ -409,9 +410,16 @@ mod tests {
 
         /// Less room never leaves more capacity.
         #[test]
-        fn less_room_leaves_no_more(view in any_view(), rules in any_rules(), less in 0..1_i64 << 40) {
+        fn less_room_leaves_no_more(
+            view in any_view(),
+            rules in any_rules(),
+            less in 0..1_i64 << 40,
+        ) {
             prop_assume!(view.spare.is_some());
-            let spare = view.spare.map(|spare| Spare { bytes: spare.bytes.saturating_sub(less), ..spare });
+            let spare = view.spare.map(|spare| Spare {
+                bytes: spare.bytes.saturating_sub(less),
+                ..spare
+            });
             let (roomy, tight) = (
                 decide(&rules, State::default(), &view).capacity,
                 decide(&rules, State::default(), &View { spare, ..view }).capacity,
