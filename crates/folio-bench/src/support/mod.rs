@@ -8,6 +8,7 @@ pub(crate) mod distant_store;
 pub(crate) mod executor;
 pub(crate) mod files;
 pub(crate) mod latency;
+pub(crate) mod lives;
 pub(crate) mod memcpy_backing;
 pub(crate) mod memory;
 #[cfg(feature = "baselines")]

@@ -32,12 +32,12 @@ use crate::rt::watcher::Descriptors;
 use crate::rt::worker::Worker;
 use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::Arena;
+use crate::state::groups::Groups;
 use crate::state::kept::Kept;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Chooser, Opened, Shared, Watched};
 use crate::state::shown::Shown;
-use crate::state::stats::Counters;
 
 /// The default of [`CacheBuilder::requests`].
 const REQUESTS: usize = 1024;
@@ -258,7 +258,8 @@ impl<S: Scheme> CacheBuilder<S> {
             Some(make) => make(frames),
             None => Box::new(HotCold::new(frames)),
         };
-        policy.resize(set_watermarks(arena.zone(), frames));
+        let page_frames = set_watermarks(arena.zone(), frames);
+        policy.resize(page_frames);
         let (name, requests) = (self.name, self.requests);
         let mut sources =
             self.pressure.map(|pressure| open_sources(pressure, first)).transpose()?;
@@ -267,9 +268,9 @@ impl<S: Scheme> CacheBuilder<S> {
             arena: Arc::new(arena),
             registry: Registry::default(),
             leaves: Arc::default(),
-            counters: Counters::default(),
+            groups: Groups::new(page_frames),
             shown: Shown::take(),
-            policy: CachePadded::new(Mutex::new(Chooser { policy, taker })),
+            policy: CachePadded::new(Mutex::new(Chooser { policies: vec![Some(policy)], taker })),
             arrivals,
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),

@@ -8,6 +8,7 @@ use folio_ref::Scheme;
 use crate::memory::capacity;
 use crate::pressure::decide::{View, pause_if_stuck};
 use crate::state::shared::Shared;
+use crate::state::stats::Count;
 
 /// The work of the thread that watches the sources. `events` are the numbers of those that had one.
 pub(crate) fn watch<S: Scheme>(shared: &Shared<S>, events: &[usize]) -> Duration {
@@ -52,15 +53,16 @@ fn step<S: Scheme>(shared: &Shared<S>, events: Option<&[usize]>) -> Option<Step>
         spare: facts.spare,
     });
     let wanted = decision.capacity as usize;
-    let counters = &shared.counters;
-    counters.pressure_signals.add(u64::from(facts.signal));
+    // As direct reclaims: of no file.
+    let counters = &shared.groups.first().counters;
+    counters.add(Count::PressureSignals, u64::from(facts.signal));
     if wanted == before {
         return Some(Step { given: 0, is_partial: false, pause: decision.pause });
     }
     let now = capacity::adapt(shared, wanted);
     let given = before.saturating_sub(now);
-    counters.given_back_bytes.add(given as u64);
-    counters.taken_again_bytes.add(now.saturating_sub(before) as u64);
+    counters.add(Count::GivenBackBytes, given as u64);
+    counters.add(Count::TakenAgainBytes, now.saturating_sub(before) as u64);
     tracing::debug!(before, wanted, now, used, ?facts, "the capacity follows memory pressure");
     let is_stuck = wanted < before && given == 0;
     let pause = if is_stuck { pause_if_stuck() } else { decision.pause };
