@@ -140,7 +140,7 @@ fn a_cache_takes_memory_again_up_to_what_the_user_set() {
 }
 
 #[test]
-fn a_limit_that_changes_is_followed_and_a_group_that_vanishes_is_none() {
+fn a_limit_is_followed_as_it_changes_and_vanishes() {
     let groups = Groups::new("0::/app\n");
     let at = |file: &str| format!("sys/fs/cgroup/app/{file}");
     groups.write(&at("memory.max"), &"max");

@@ -1,4 +1,4 @@
-//! What `tail` measures: single operations of the cache and of its baselines, and their storms.
+//! Single operations of the cache and of its baselines, and their storms: for `tail`.
 
 use std::cell::Cell;
 use std::fs;

@@ -40,7 +40,7 @@ const STUCK: Duration = Duration::from_millis(50);
 /// The pause while the capacity may grow.
 const GROWING: Duration = Duration::from_millis(100);
 
-/// What does not change while a cache lives. Sizes in bytes, rates in bytes per second.
+/// The rules that stay while a cache lives. Sizes in bytes, rates in bytes per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
     pub(crate) floor: Option<u64>,
@@ -50,7 +50,7 @@ pub(crate) struct Rules {
     pub(crate) hold: Duration,
 }
 
-/// What the decisions so far leave behind. Times are since the cache was built.
+/// The traces of the decisions so far. Times are since the cache was built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     /// The capacity that the last signal asked for, until it is reached.
@@ -65,7 +65,7 @@ pub(crate) struct State {
     grown: Option<Duration>,
 }
 
-/// What was read.
+/// The facts of one reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) now: Duration,
@@ -81,7 +81,7 @@ pub(crate) struct View {
     pub(crate) spare: Option<Spare>,
 }
 
-/// What is free in a room beyond its reserve.
+/// The bytes that are free in a room beyond its reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spare {
     /// In bytes; less than 0 if the reserve is not whole.
@@ -427,7 +427,7 @@ mod tests {
             prop_assert!(tight <= roomy, "{tight} > {roomy}");
         }
 
-        /// A cache whose room does not change comes to rest, with its reserve whole or at the floor.
+        /// In a room that does not change, it comes to rest with its reserve whole, or at the floor.
         #[test]
         fn it_comes_to_rest_with_the_reserve_whole(
             wanted in 8..512_u64,

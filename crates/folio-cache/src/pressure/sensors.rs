@@ -46,8 +46,8 @@ impl Sensors {
         own.collect()
     }
 
-    /// Reads all sources. `events` are the sources whose descriptors had an event; without it, they
-    /// are asked here.
+    /// Reads all sources. `events` are the sources that had an event at their descriptor; without
+    /// it, they are asked here.
     pub(crate) fn read(&mut self, events: Option<&[usize]>) -> Facts {
         let (mut signal, mut rooms) = (false, Vec::new());
         for (n, source) in self.sources.iter_mut().enumerate() {

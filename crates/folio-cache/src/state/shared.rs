@@ -160,7 +160,7 @@ impl<S: Scheme> Drop for Shared<S> {
 pub(crate) struct Capacity<S: Scheme> {
     /// The capacity in bytes. Written under the lock of `offline`.
     pub(crate) bytes: AtomicUsize,
-    /// What the user set: memory pressure keeps the capacity at it or below. Written under the lock
+    /// The capacity that the user set: memory pressure keeps the capacity at it or below. Written under the lock
     /// of `offline`.
     pub(crate) wanted: AtomicUsize,
     /// Blocks beyond the budget.
