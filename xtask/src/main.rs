@@ -8,6 +8,7 @@ mod api;
 mod atomics;
 mod baseline;
 mod bench;
+mod bugs;
 mod c_header;
 mod code;
 mod columns;

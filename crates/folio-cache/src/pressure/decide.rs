@@ -427,7 +427,8 @@ mod tests {
             prop_assert!(tight <= roomy, "{tight} > {roomy}");
         }
 
-        /// In a room that does not change, it comes to rest with its reserve whole, or at the floor.
+        /// In a room that does not change, it comes to rest: its reserve is whole, or it is at the
+        /// floor.
         #[test]
         fn it_comes_to_rest_with_the_reserve_whole(
             wanted in 8..512_u64,

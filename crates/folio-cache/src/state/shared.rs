@@ -160,8 +160,8 @@ impl<S: Scheme> Drop for Shared<S> {
 pub(crate) struct Capacity<S: Scheme> {
     /// The capacity in bytes. Written under the lock of `offline`.
     pub(crate) bytes: AtomicUsize,
-    /// The capacity that the user set: memory pressure keeps the capacity at it or below. Written under the lock
-    /// of `offline`.
+    /// The capacity that the user set: memory pressure never raises it above that. Written under
+    /// the lock of `offline`.
     pub(crate) wanted: AtomicUsize,
     /// Blocks beyond the budget.
     pub(crate) offline: Mutex<OfflineBlocks<S>>,
