@@ -79,7 +79,7 @@ pub(crate) struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-pub(crate) const BUGS: [Bug; 47] = [
+pub(crate) const BUGS: [Bug; 48] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -273,6 +273,11 @@ pub(crate) const BUGS: [Bug; 47] = [
     Bug {
         name: "batch-freed-before-read",
         breaks: "a batch of new pages counts as taken before it is read",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "freed-before-report",
+        breaks: "a large folio is freed before the policy is informed that its pages went",
         caught_by: &[Check::Shuttle],
     },
     Bug {

@@ -21,6 +21,7 @@ mod items;
 mod lint;
 mod machine_code;
 mod map;
+mod model_list;
 mod models;
 mod orderings;
 mod package;
