@@ -79,7 +79,7 @@ pub(crate) struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-pub(crate) const BUGS: [Bug; 47] = [
+pub(crate) const BUGS: [Bug; 48] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -310,5 +310,10 @@ pub(crate) const BUGS: [Bug; 47] = [
         name: "metadata-zeroed",
         breaks: "R7: metadata is zeroed when a block goes offline",
         caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "pressure-outgrows-the-user",
+        breaks: "memory pressure looks at the user's capacity before it has the lock",
+        caught_by: &[Check::Shuttle],
     },
 ];

@@ -62,6 +62,7 @@
 //! | [`Backing`], [`LocalFile`], [`testing::Memory`] | sources of bytes |
 //! | [`AsyncBacking`], [`Cache::open_async`], [`testing::Distant`] | stores that answer late |
 //! | [`policy`] | the eviction policies |
+//! | [`pressure`] | gives memory back when it is short |
 //! | [`Group`] | files with a share of the memory, a priority, and counters |
 //! | [`CacheStats`], [`MemoryUse`] | what was done, and what is in memory now |
 //! | [`Cache::frames`] | migration, offline memory, compaction |
@@ -194,6 +195,7 @@ mod backing;
 mod length;
 mod memory;
 pub mod policy;
+pub mod pressure;
 mod read;
 mod rt;
 mod state;

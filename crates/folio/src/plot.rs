@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use folio_bench::{Report as BenchReport, Row, Shape};
+use folio_bench::{Line, Report as BenchReport, Row, Shape};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -108,6 +108,7 @@ pub(crate) fn report(report: &BenchReport) -> Result<String> {
     match report.shape {
         Shape::Bars => bars(report),
         Shape::Lines => lines(report),
+        Shape::Tails => tails(report),
     }
 }
 
@@ -272,19 +273,101 @@ fn lines(report: &BenchReport) -> Result<String> {
                 ends.push((y - above, x - left + 8, *name, colour));
             }
         }
-        // Each name stands beside the end of its line; names do not overlap.
-        ends.sort_by_key(|end| end.0);
-        let mut lowest = i32::MIN;
-        for (y, x, name, colour) in ends {
-            lowest = y.max(lowest.saturating_add(15));
-            let style = (FONT, 13)
-                .into_text_style(area)
-                .color(&colour)
-                .pos(Pos::new(HPos::Left, VPos::Center));
-            area.draw_text(name, &style, (x, lowest)).map_err(failed)?;
-        }
+        name_ends(area, ends)?;
     }
     root.present().map_err(failed)?;
     drop((titled, root));
     Ok(picture)
+}
+
+/// Writes the name of each line beside its end. Names do not overlap.
+fn name_ends(area: &Area<'_>, mut ends: Vec<(i32, i32, &str, RGBColor)>) -> Result<()> {
+    ends.sort_by_key(|end| end.0);
+    let mut lowest = i32::MIN;
+    for (y, x, name, colour) in ends {
+        lowest = y.max(lowest.saturating_add(15));
+        let style =
+            (FONT, 13).into_text_style(area).color(&colour).pos(Pos::new(HPos::Left, VPos::Center));
+        area.draw_text(name, &style, (x, lowest)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The percentiles of a tail, by their keys in a row. The place of each is its number of nines.
+const PERCENTILES: [(&str, f64, &str); 4] = [
+    ("p50", 0.3, "50 %"),
+    ("p99", 2.0, "99 %"),
+    ("p999", 3.0, "99.9 %"),
+    ("p9999", 4.0, "99.99 %"),
+];
+
+/// Draws one panel for each scenario, and a line over the percentiles for each contender. The times
+/// are logarithmic.
+fn tails(report: &BenchReport) -> Result<String> {
+    let panels = report.lines();
+    let axis = format!("{} per {}", report.unit.name(), report.per);
+    let mut picture = String::new();
+    let down = panels.len().div_ceil(2).max(1);
+    let root =
+        SVGBackend::with_string(&mut picture, (1300, 50 + 330 * down as u32)).into_drawing_area();
+    root.fill(&WHITE).map_err(failed)?;
+    let titled = root.titled(report.title, (FONT, 22)).map_err(failed)?;
+    for (area, (title, contenders)) in titled.split_evenly((down, 2)).iter().zip(&panels) {
+        tail_panel(area, title, contenders, &axis)?;
+    }
+    root.present().map_err(failed)?;
+    drop((titled, root));
+    Ok(picture)
+}
+
+fn tail_panel(area: &Area<'_>, title: &str, contenders: &[Line<'_>], axis: &str) -> Result<()> {
+    // The maximum stands at the right end.
+    let line = |row: &Row| {
+        let of = |key| row.more.iter().find(|pair| pair.0 == key).map(|pair| pair.1.max(1.0));
+        let points = PERCENTILES.iter().filter_map(|&(key, x, _)| Some((x, of(key)?)));
+        points.chain([(5.0, row.max.max(1.0))]).collect::<Vec<_>>()
+    };
+    let rows = || contenders.iter().flat_map(|contender| &contender.1);
+    let most = rows().map(|row| row.max).fold(10.0, f64::max);
+    let least = rows().map(|row| row.median).fold(most, f64::min).max(1.0);
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, (FONT, 16))
+        .margin(10)
+        .margin_right(110)
+        .set_label_area_size(LabelAreaPosition::Left, 80)
+        .set_label_area_size(LabelAreaPosition::Bottom, 40)
+        .build_cartesian_2d(0.0..5.1, (least * 0.8..most * 1.25).log_scale())
+        .map_err(failed)?;
+    let name = |x: &f64| {
+        let at = PERCENTILES.iter().find(|percentile| (percentile.1.round() - x).abs() < 0.1);
+        at.map_or(if *x > 4.5 { "most" } else { "" }, |percentile| percentile.2).to_owned()
+    };
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_labels(6)
+        .x_label_formatter(&name)
+        .y_desc(axis)
+        .y_label_formatter(&|value| label_of(*value))
+        .label_style((FONT, 13))
+        .draw()
+        .map_err(failed)?;
+    let (left, above) = area.get_base_pixel();
+    let mut ends = Vec::new();
+    for (at, (name, rows)) in contenders.iter().enumerate() {
+        let colour = LINES[at % LINES.len()];
+        for points in rows.iter().map(|row| line(row)) {
+            chart
+                .draw_series([PathElement::new(points.clone(), colour.stroke_width(2))])
+                .map_err(failed)?;
+            chart
+                .draw_series(points.iter().map(|&point| Circle::new(point, 2, colour.filled())))
+                .map_err(failed)?;
+            if let Some(last) = points.last() {
+                let (x, y) = chart.backend_coord(last);
+                ends.push((y - above, x - left + 8, *name, colour));
+            }
+        }
+    }
+    name_ends(area, ends)
 }

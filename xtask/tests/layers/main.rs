@@ -29,6 +29,7 @@ const CRATES: [Layers; 5] = [
         krate: "folio-cache",
         levels: &[
             &["rt", "backing", "policy"],
+            &["pressure"],
             &["state"],
             &["writeback"],
             &["memory"],

@@ -22,6 +22,7 @@ mod range;
 mod read;
 mod remote;
 mod sizes;
+mod tail;
 mod word;
 mod write;
 
@@ -171,6 +172,13 @@ pub const BENCHMARKS: &[Benchmark] = &[
         case_key: "case",
         weight: 3,
         ask: isolation::ask,
+    },
+    Benchmark {
+        name: "tail",
+        about: "the slowest of single operations: alone, and in a storm of all others",
+        case_key: "case",
+        weight: 6,
+        ask: tail::ask,
     },
     Benchmark {
         name: "hit-ratio",

@@ -77,6 +77,8 @@ pub enum Shape {
     Bars,
     /// One panel per scenario name, one line per contender over the threads, both axes logarithmic.
     Lines,
+    /// One panel per scenario name, one line per contender over the percentiles.
+    Tails,
 }
 
 /// One contender in one scenario.

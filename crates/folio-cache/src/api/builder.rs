@@ -16,8 +16,10 @@ use crate::backing::error::error;
 use crate::backing::remote::Spawn;
 use crate::memory::capacity;
 use crate::memory::limits;
+use crate::memory::relief;
 use crate::memory::watermarks::set_watermarks;
 use crate::policy::{HotCold, Policy};
+use crate::pressure::Pressure;
 use crate::read::request::IN_FLIGHT_SHARE;
 use crate::rt::batches::Batches;
 use crate::rt::drive::Drive;
@@ -26,6 +28,7 @@ use crate::rt::io_pool::IoPool;
 use crate::rt::permits::Permits;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
+use crate::rt::watcher::Descriptors;
 use crate::rt::worker::Worker;
 use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::Arena;
@@ -33,7 +36,7 @@ use crate::state::groups::Groups;
 use crate::state::kept::Kept;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
-use crate::state::shared::{Capacity, Chooser, Shared};
+use crate::state::shared::{Capacity, Chooser, Opened, Shared, Watched};
 use crate::state::shown::Shown;
 
 /// The default of [`CacheBuilder::requests`].
@@ -89,6 +92,7 @@ pub struct CacheBuilder<S: Scheme = DefaultScheme> {
     spawner: Option<Box<dyn Spawn>>,
     huge_pages: bool,
     scrub: bool,
+    pressure: Option<Pressure>,
     name: String,
     scheme: PhantomData<fn() -> S>,
 }
@@ -124,6 +128,7 @@ impl<S: Scheme> CacheBuilder<S> {
             spawner: None,
             huge_pages: true,
             scrub: false,
+            pressure: None,
             name: "folio".to_owned(),
             scheme: PhantomData,
         }
@@ -206,6 +211,16 @@ impl<S: Scheme> CacheBuilder<S> {
         self
     }
 
+    /// Sets the sources of memory pressure. The cache then gives memory back when it is short, and
+    /// takes it again later, between a floor and the capacity. See [`pressure`](crate::pressure).
+    ///
+    /// The default is none: a capacity changes by [`Cache::set_capacity`] only, and no thread wakes
+    /// up for it. [`Pressure::system`] is right for a program in a container, or beside others.
+    pub fn pressure(mut self, pressure: Pressure) -> Self {
+        self.pressure = Some(pressure);
+        self
+    }
+
     /// Sets the name: the prefix of the names of its threads, the label of its metrics, and a field
     /// of its `Debug` output.
     ///
@@ -221,6 +236,7 @@ impl<S: Scheme> CacheBuilder<S> {
     ///
     /// - `InvalidInput` if the capacity is less than 2 MiB, or the maximum capacity is less than
     ///   the capacity or more than the memory of the machine, or the name contains a NUL.
+    /// - `InvalidInput` for a [`Pressure`] with a floor above the capacity, or a rate of 0.
     /// - `OutOfMemory` if the address space has no room.
     pub fn build(self) -> io::Result<Cache<S>> {
         if self.name.contains('\0') {
@@ -245,6 +261,8 @@ impl<S: Scheme> CacheBuilder<S> {
         let page_frames = set_watermarks(arena.zone(), frames);
         policy.resize(page_frames);
         let (name, requests) = (self.name, self.requests);
+        let mut sources =
+            self.pressure.map(|pressure| open_sources(pressure, first)).transpose()?;
         let (arrivals, taker) = Batches::new();
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
@@ -276,6 +294,9 @@ impl<S: Scheme> CacheBuilder<S> {
             spawner: self.spawner,
             kept: Kept::default(),
             capacity: Capacity::new(most),
+            pressure: sources
+                .take()
+                .map(|opened| Watched::new(opened, relief::watch, &name, Weak::clone(me))),
             process: Process::current(),
             name: name.into(),
         });
@@ -288,6 +309,18 @@ impl<S: Scheme> CacheBuilder<S> {
         }
         Ok(cache)
     }
+}
+
+/// Opens the sources of memory pressure, with the descriptors to wait for.
+///
+/// # Errors
+///
+/// - `InvalidInput` for rules that cannot hold for a cache of this capacity.
+/// - The system's error if no descriptor is free.
+fn open_sources(pressure: Pressure, capacity: usize) -> io::Result<Opened> {
+    let sensors = pressure.open(capacity)?;
+    let descriptors = Descriptors::new(sensors.descriptors()?)?;
+    Ok((sensors, descriptors))
 }
 
 impl<S: Scheme> Default for CacheBuilder<S> {

@@ -12,6 +12,7 @@ use crate::api::file::File;
 use crate::backing::Backing;
 use crate::memory::capacity;
 use crate::memory::reclaim;
+use crate::memory::relief;
 use crate::state::shared::Shared;
 use crate::state::stats::CacheStats;
 use crate::state::units::CACHED;
@@ -114,7 +115,8 @@ impl<S: Scheme> Cache<S> {
     /// With 0, a reader reads its own pages, a future reads when it is polled, and a miss that
     /// finds no free page evicts some. Dirty pages are written by syncs and flushes, by the last
     /// close, and by writers past a quarter of the capacity. Existing threads end after their
-    /// current work. Nothing is prefetched from distant stores unless there is a spawner.
+    /// current work. Nothing is prefetched from distant stores unless there is a spawner. Memory
+    /// pressure is followed by [`relieve`](Self::relieve) only.
     pub fn set_io_threads(&self, threads: usize) {
         if self.shared.is_inherited() {
             return;
@@ -124,10 +126,27 @@ impl<S: Scheme> Cache<S> {
         self.shared.flush_pool.set_may_start(threads > 0);
         self.shared.reclaimer.set_may_start(threads > 0);
         self.shared.drive.set_may_start(threads > 0);
+        if let Some(watched) = &self.shared.pressure {
+            watched.watcher.set_may_start(threads > 0);
+        }
+        if threads > 0 && !self.shared.registry.all().is_empty() {
+            self.shared.watch_pressure();
+        }
         if threads > 0 && dirty_pages::count(&self.shared) > 0 {
             // There was no flusher when they became dirty.
             self.shared.flusher.notify_soon();
         }
+    }
+
+    /// Reads the sources of memory pressure, and gives back the memory that they ask for, or takes
+    /// some again. Returns the bytes given back.
+    ///
+    /// A cache with threads does this by itself from the first open on
+    /// ([`CacheBuilder::pressure`](crate::CacheBuilder::pressure)). Without threads, call it as
+    /// often as memory may become short. Returns 0 without sources, and in a child forked after the
+    /// cache was built.
+    pub fn relieve(&self) -> usize {
+        if self.shared.is_inherited() { 0 } else { relief::relieve(&self.shared) }
     }
 
     #[cfg(feature = "metrics")]
@@ -152,6 +171,8 @@ impl<S: Scheme> Cache<S> {
 
     /// Sets the capacity, rounded down to 2 MiB, while the cache is in use. Memory beyond it goes
     /// back to the system. Pages in that memory move elsewhere, or are evicted.
+    ///
+    /// Where memory pressure is followed, this is the maximum: the capacity may be less.
     ///
     /// # Errors
     ///

@@ -109,6 +109,7 @@ pub(crate) fn open<S: Scheme>(
     group: Option<&Arc<GroupState>>,
 ) -> io::Result<File<S>> {
     shared.check_process()?;
+    shared.watch_pressure();
     let key = backing.key();
     let blocking: Arc<dyn Backing> = Arc::new(Blocking(Arc::clone(&backing)));
     let file_id = blocking.file_id();

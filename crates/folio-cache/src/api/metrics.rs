@@ -48,6 +48,15 @@ const COUNTERS: &[CounterOf] = &[
     ("page_cache_uncached_total", Unit::Count, "Pages read without the cache", |stats| {
         stats.uncached
     }),
+    ("page_cache_pressure_signals_total", Unit::Count, "Signals of memory pressure", |stats| {
+        stats.pressure_signals
+    }),
+    ("page_cache_given_back_bytes_total", Unit::Bytes, "Capacity lost to pressure", |stats| {
+        stats.given_back_bytes
+    }),
+    ("page_cache_taken_again_bytes_total", Unit::Bytes, "Capacity back after it", |stats| {
+        stats.taken_again_bytes
+    }),
 ];
 
 const HITS: &str = "page_cache_hits_total";

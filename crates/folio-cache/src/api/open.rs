@@ -115,6 +115,7 @@ pub(crate) fn open_mapping<S: Scheme>(
     backing: Arc<dyn Backing>,
     group: Option<&Arc<GroupState>>,
 ) -> io::Result<Arc<Mapping<S>>> {
+    shared.watch_pressure();
     let file_id = backing.file_id();
     let version = backing.version()?;
     // No call of the backing: the lock of all files is held.

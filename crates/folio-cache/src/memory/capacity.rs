@@ -71,9 +71,16 @@ pub(crate) fn most_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
     shared.zone().blocks() * BLOCK_ORDER.bytes()
 }
 
+/// Sets the capacity that the user wants.
+///
+/// # Errors
+///
+/// - `InvalidInput` outside the allowed range.
+/// - `ResourceBusy` if too much is pinned.
 pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::Result<()> {
     let bytes = check(bytes, most_bytes(shared), "the maximum capacity of this cache")?;
     let mut offline = shared.capacity.offline.lock();
+    shared.capacity.wanted.store(bytes, Ordering::Relaxed);
     shared.capacity.bytes.store(bytes, Ordering::Relaxed);
     index_room::shrink_to_limit(shared);
     let mut attempts = HashMap::new();
@@ -87,6 +94,7 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
     if reached <= bytes {
         return Ok(());
     }
+    shared.capacity.wanted.store(reached, Ordering::Relaxed);
     shared.capacity.bytes.store(reached, Ordering::Relaxed);
     let pinned = pinned::pinned_bytes(shared);
     let message = format!(
@@ -94,6 +102,23 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
          and no block can be taken offline"
     );
     Err(error(io::ErrorKind::ResourceBusy, message))
+}
+
+/// Sets the capacity within what the user wants, as memory pressure asks. Blocks with pinned pages
+/// stay, and none is waited for. Returns the capacity that was reached.
+pub(crate) fn adapt<S: Scheme>(shared: &Shared<S>, bytes: usize) -> usize {
+    #[cfg(broken = "pressure-outgrows-the-user")]
+    let bytes = bytes.min(shared.capacity.wanted());
+    let mut offline = shared.capacity.offline.lock();
+    // Under the lock: the user may have set less since the decision.
+    #[cfg(not(broken = "pressure-outgrows-the-user"))]
+    let bytes = bytes.min(shared.capacity.wanted());
+    shared.capacity.bytes.store(bytes, Ordering::Relaxed);
+    index_room::shrink_to_limit(shared);
+    let reached = fit_under_lock(shared, &mut offline, &mut HashMap::new());
+    let reached = reached.max(bytes).min(shared.capacity.wanted());
+    shared.capacity.bytes.store(reached, Ordering::Relaxed);
+    reached
 }
 
 /// Returns the number of bytes that are offline though the capacity allows them: paid for indexes.

@@ -13,6 +13,7 @@ pub(crate) mod owner;
 pub(crate) mod pinned;
 pub(crate) mod reclaim;
 pub(crate) mod reclaimer;
+pub(crate) mod relief;
 pub(crate) mod resident;
 pub(crate) mod share;
 pub(crate) mod short_handle;

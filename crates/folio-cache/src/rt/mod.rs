@@ -18,4 +18,5 @@ pub(crate) mod permits;
 pub(crate) mod ready_set;
 pub(crate) mod room;
 pub(crate) mod shim;
+pub(crate) mod watcher;
 pub(crate) mod worker;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use std::time::Instant;
 
@@ -14,6 +14,7 @@ use folio_uring::Process;
 
 use crate::backing::remote::{BoxFuture, Spawn};
 use crate::policy::Policy;
+use crate::pressure::Sensors;
 use crate::rt::batches::{Batches, Taker};
 use crate::rt::drive::Drive;
 use crate::rt::flush_pool::FlushPool;
@@ -21,6 +22,7 @@ use crate::rt::io_pool::IoPool;
 use crate::rt::permits::Permits;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
+use crate::rt::watcher::{Descriptors, Watcher, Work};
 use crate::rt::worker::Worker;
 use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
@@ -74,6 +76,8 @@ pub(crate) struct Shared<S: Scheme> {
     /// Mappings of distant stores that are closed and have pages.
     pub(crate) kept: Kept<S>,
     pub(crate) capacity: Capacity<S>,
+    /// The sources of memory pressure, if it is followed.
+    pub(crate) pressure: Option<Watched<Self>>,
     /// The process that made the cache: its threads and dirty pages exist in no other.
     pub(crate) process: Process,
     /// For reports, and the first part of the names of its threads.
@@ -106,11 +110,38 @@ impl<S: Scheme> Shared<S> {
         }
     }
 
+    /// Starts the thread that waits for memory pressure, if that is followed: called when a file is
+    /// opened.
+    pub(crate) fn watch_pressure(&self) {
+        if let Some(watched) = &self.pressure {
+            watched.watcher.start();
+        }
+    }
+
     /// Returns the capacity in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity.bytes()
     }
 }
+
+/// The sources of memory pressure, and the thread that waits for them.
+pub(crate) struct Watched<T: Send + Sync + 'static> {
+    /// Taken before the lock of the capacity.
+    pub(crate) sensors: Mutex<Sensors>,
+    pub(crate) watcher: Watcher<T>,
+}
+
+impl<T: Send + Sync + 'static> Watched<T> {
+    /// Returns the sources, with a thread that is not started yet. `prefix` begins its name.
+    pub(crate) fn new(opened: Opened, work: Work<T>, prefix: &str, target: Weak<T>) -> Self {
+        let (sensors, descriptors) = opened;
+        let watcher = Watcher::new(work, format!("{prefix}-pressure"), descriptors, target);
+        Self { sensors: Mutex::new(sensors), watcher }
+    }
+}
+
+/// The sources of memory pressure, and the descriptors to wait for.
+pub(crate) type Opened = (Sensors, Descriptors);
 
 /// The policies, and the right to take what waits for them.
 pub(crate) struct Chooser {
@@ -131,6 +162,9 @@ impl<S: Scheme> Drop for Shared<S> {
 pub(crate) struct Capacity<S: Scheme> {
     /// The capacity in bytes. Written under the lock of `offline`.
     pub(crate) bytes: AtomicUsize,
+    /// The capacity that the user set: memory pressure never raises it above that. Written under
+    /// the lock of `offline`.
+    pub(crate) wanted: AtomicUsize,
     /// Blocks beyond the budget.
     pub(crate) offline: Mutex<OfflineBlocks<S>>,
 }
@@ -147,6 +181,7 @@ impl<S: Scheme> Capacity<S> {
     pub(crate) fn new(bytes: usize) -> Self {
         Self {
             bytes: AtomicUsize::new(bytes),
+            wanted: AtomicUsize::new(bytes),
             offline: Mutex::new(OfflineBlocks { blocks: Vec::new(), failed: None }),
         }
     }
@@ -155,5 +190,11 @@ impl<S: Scheme> Capacity<S> {
     pub(crate) fn bytes(&self) -> usize {
         // Relaxed: only reports depend on it.
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns the capacity that the user set, in bytes.
+    pub(crate) fn wanted(&self) -> usize {
+        // Relaxed: a reader decides under the lock, or decides again.
+        self.wanted.load(Ordering::Relaxed)
     }
 }

@@ -123,6 +123,12 @@ counters! {
     /// Pages that were read without the cache, because there was no room to index them, or in the
     /// share of their group. They count as misses too.
     Uncached uncached,
+    /// Signals of memory pressure that were read. Those of one reading count as one.
+    PressureSignals pressure_signals,
+    /// Bytes by which memory pressure lowered the capacity, all steps together.
+    GivenBackBytes given_back_bytes,
+    /// Bytes by which the capacity grew again after memory pressure, all steps together.
+    TakenAgainBytes taken_again_bytes,
 }
 
 /// The counters of the files of one group, or of one file.

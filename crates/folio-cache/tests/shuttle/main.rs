@@ -20,6 +20,7 @@ mod distant;
 mod index;
 mod large_folio;
 mod length;
+mod pressure;
 mod sync_group;
 mod threads;
 mod writeback;

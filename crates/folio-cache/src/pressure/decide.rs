@@ -1,0 +1,459 @@
+//! Decides the capacity under memory pressure: a pure function of the state and of what was read.
+//!
+//! ```text
+//!   free in the tightest room, less its reserve ("spare")
+//!   below 0          ── shrink by what is missing, and the reserve once more
+//!   0 to the reserve ── nothing: so a cache does not swing around its reserve
+//!   above that       ── after the pause, grow at the rate, and keep twice the reserve
+//! ```
+
+use std::time::Duration;
+
+use crate::pressure::source::Room;
+
+/// The unit of a capacity: a block of 2 MiB.
+pub(crate) const BLOCK: u64 = 2 << 20;
+
+/// The bytes that one step gives back at most. After it the sources are read again.
+const STEP: u64 = 128 << 20;
+
+/// The time within which signals count as one.
+const ONE_SIGNAL: Duration = Duration::from_millis(100);
+
+/// The reserve is this share of a limit.
+const RESERVE_SHARE: u64 = 8;
+
+/// The bounds of a reserve, in bytes.
+const RESERVE: (u64, u64) = (8 << 20, 256 << 20);
+
+/// The rate at which memory may go, in bytes per second. It is four times what a program allocates,
+/// as the thread that reads may have to wait for a processor. It decides how often the sources are
+/// read.
+const FASTEST: u64 = 16 << 30;
+
+/// The shortest and the longest time between two readings.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(1));
+
+/// The pause after a step that gave back nothing, because all is pinned.
+const STUCK: Duration = Duration::from_millis(50);
+
+/// The pause while the capacity may grow.
+const GROWING: Duration = Duration::from_millis(100);
+
+/// The rules that stay while a cache lives. Sizes in bytes, rates in bytes per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    pub(crate) floor: Option<u64>,
+    pub(crate) reserve: Option<u64>,
+    pub(crate) shrink_rate: u64,
+    pub(crate) grow_rate: Option<u64>,
+    pub(crate) hold: Duration,
+}
+
+/// The traces of the decisions so far. Times are since the cache was built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    /// The capacity that the last signal asked for, until it is reached.
+    goal: Option<u64>,
+    /// When the last signal came that counted.
+    signalled: Option<Duration>,
+    /// When the capacity last shrank, or was to.
+    short: Option<Duration>,
+    /// When the last step gave memory back.
+    shrunk: Option<Duration>,
+    /// From here on it grows at the rate.
+    grown: Option<Duration>,
+}
+
+/// The facts of one reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) now: Duration,
+    /// The capacity now.
+    pub(crate) capacity: u64,
+    /// The capacity that the user set: the maximum.
+    pub(crate) wanted: u64,
+    /// The bytes that pages use.
+    pub(crate) used: u64,
+    /// A source signalled.
+    pub(crate) signal: bool,
+    /// The tightest room. `None`: no room is known.
+    pub(crate) spare: Option<Spare>,
+}
+
+/// The bytes that are free in a room beyond its reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spare {
+    /// In bytes; less than 0 if the reserve is not whole.
+    pub(crate) bytes: i64,
+    pub(crate) reserve: u64,
+}
+
+/// A decision: the new state, the capacity, and when to read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) state: State,
+    pub(crate) capacity: u64,
+    /// More steps are needed.
+    pub(crate) is_partial: bool,
+    pub(crate) pause: Duration,
+}
+
+/// Returns what is spare in the tightest of these rooms.
+pub(crate) fn tightest(rules: &Rules, rooms: &[Room]) -> Option<Spare> {
+    let spare = |room: &Room| {
+        let share = (room.limit / RESERVE_SHARE).clamp(RESERVE.0, RESERVE.1);
+        let reserve = rules.reserve.unwrap_or(share);
+        let free = i128::from(room.limit) - i128::from(room.used);
+        let bytes = free - i128::from(reserve);
+        Spare { bytes: bytes.clamp(i64::MIN.into(), i64::MAX.into()) as i64, reserve }
+    };
+    rooms.iter().map(spare).min_by_key(|spare| spare.bytes)
+}
+
+/// Decides the capacity. It is a number of whole blocks within the floor and what the user set.
+pub(crate) fn decide(rules: &Rules, state: State, view: &View) -> Decision {
+    let mut state = state;
+    let floor = floor(rules, view);
+    note_signal(&mut state, view, floor);
+    let least = match missing(view) {
+        0 => state.goal.unwrap_or(view.capacity),
+        missing => view.used.saturating_sub(missing).min(state.goal.unwrap_or(view.capacity)),
+    };
+    let target = down(least).max(floor).min(view.capacity);
+    if target < view.capacity {
+        state.short = Some(view.now);
+        state.grown = None;
+    }
+    let capacity = if target < view.capacity {
+        let given = shrinkable(rules, &state, view).min(view.capacity - target);
+        if given > 0 {
+            state.shrunk = Some(view.now);
+        }
+        view.capacity - given
+    } else {
+        grown(rules, &mut state, view)
+    };
+    if state.goal.is_some_and(|goal| capacity <= goal.max(floor)) {
+        state.goal = None;
+    }
+    let capacity = if capacity <= view.wanted { capacity } else { down(view.wanted).max(BLOCK) };
+    let is_partial = capacity > target && target < view.capacity;
+    Decision { state, capacity, is_partial, pause: pause(view, capacity, is_partial) }
+}
+
+/// Returns the pause after a step that was to give memory back and could not.
+pub(crate) fn pause_if_stuck() -> Duration {
+    STUCK
+}
+
+/// Returns the floor in whole blocks: by default a sixteenth of what the user set.
+fn floor(rules: &Rules, view: &View) -> u64 {
+    let floor = rules.floor.unwrap_or(view.wanted / 16).max(BLOCK);
+    floor.next_multiple_of(BLOCK).min(down(view.wanted).max(BLOCK))
+}
+
+/// Rounds down to whole blocks.
+fn down(bytes: u64) -> u64 {
+    bytes - bytes % BLOCK
+}
+
+/// Turns a signal into a goal: half of the memory in use.
+fn note_signal(state: &mut State, view: &View, floor: u64) {
+    let is_new = state.signalled.is_none_or(|last| view.now.saturating_sub(last) >= ONE_SIGNAL);
+    if view.signal && is_new {
+        let from = state.goal.unwrap_or(view.used.min(view.capacity));
+        state.goal = Some(down(from / 2).max(floor));
+        state.signalled = Some(view.now);
+    }
+}
+
+/// Returns the bytes to give back for the tightest room: 0 while its reserve is whole.
+fn missing(view: &View) -> u64 {
+    match view.spare {
+        Some(spare) if spare.bytes < 0 => spare.bytes.unsigned_abs().saturating_add(spare.reserve),
+        _ => 0,
+    }
+}
+
+/// Returns the bytes that this step may give back.
+fn shrinkable(rules: &Rules, state: &State, view: &View) -> u64 {
+    // The first step is one of a second.
+    let time = state.shrunk.map_or(Duration::from_secs(1), |last| view.now.saturating_sub(last));
+    down(at_rate(rules.shrink_rate, time)).min(STEP)
+}
+
+/// Returns the bytes of a rate over a time.
+fn at_rate(rate: u64, time: Duration) -> u64 {
+    let bytes = u128::from(rate) * time.as_nanos() / 1_000_000_000;
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// Returns the capacity if nothing asks for less: it grows after the pause.
+fn grown(rules: &Rules, state: &mut State, view: &View) -> u64 {
+    let held = state.short.map_or(Duration::ZERO, |short| short + rules.hold);
+    if view.capacity >= view.wanted || state.goal.is_some() || view.now < held {
+        return view.capacity;
+    }
+    let since = *state.grown.get_or_insert(if state.short.is_some() { held } else { view.now });
+    let rate = rules.grow_rate.unwrap_or(view.wanted / 16);
+    let by_rate = view.capacity.saturating_add(down(at_rate(rate, view.now.saturating_sub(since))));
+    // A cache that fills all of its capacity leaves twice the reserve.
+    let by_room = match view.spare {
+        None => u64::MAX,
+        Some(Spare { bytes, reserve }) => match u64::try_from(bytes) {
+            Ok(spare) => view.used.saturating_add(spare).saturating_sub(reserve),
+            Err(_) => 0,
+        },
+    };
+    let capacity = down(by_rate.min(by_room)).min(view.wanted).max(view.capacity);
+    if capacity > view.capacity || by_room <= view.capacity {
+        state.grown = Some(view.now);
+    }
+    capacity
+}
+
+/// Returns the time to the next reading.
+fn pause(view: &View, capacity: u64, is_partial: bool) -> Duration {
+    let by_room = match view.spare {
+        Some(Spare { bytes, reserve }) => {
+            let free = u64::try_from(i128::from(bytes) + i128::from(reserve)).unwrap_or(0);
+            Duration::from_micros(free / (FASTEST / 1_000_000))
+        }
+        None => PAUSES.1,
+    };
+    let longest = if is_partial {
+        PAUSES.0
+    } else if capacity < view.wanted {
+        GROWING
+    } else {
+        PAUSES.1
+    };
+    by_room.clamp(PAUSES.0, PAUSES.1).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULES: Rules = Rules {
+        floor: None,
+        reserve: None,
+        shrink_rate: u64::MAX,
+        grow_rate: None,
+        hold: Duration::from_secs(10),
+    };
+    const MIB: u64 = 1 << 20;
+
+    fn view(seconds: u64, capacity: u64, used: u64) -> View {
+        View {
+            now: Duration::from_secs(seconds),
+            capacity: capacity * MIB,
+            wanted: 256 * MIB,
+            used: used * MIB,
+            signal: false,
+            spare: None,
+        }
+    }
+
+    /// Decides again and again, with a cache that always uses its whole capacity.
+    fn settle(rules: &Rules, mut state: State, mut view: View) -> Decision {
+        for _ in 0..100 {
+            let decision = decide(rules, state, &view);
+            if decision.capacity == view.capacity {
+                return decision;
+            }
+            view.spare = view.spare.map(|spare| Spare {
+                bytes: spare.bytes + view.used.saturating_sub(decision.capacity).cast_signed(),
+                ..spare
+            });
+            (state, view.signal) = (decision.state, false);
+            view.now += Duration::from_millis(100);
+            (view.capacity, view.used) = (decision.capacity, view.used.min(decision.capacity));
+        }
+        panic!("100 decisions, and the capacity still changes");
+    }
+
+    #[test]
+    fn a_signal_halves_what_is_used() {
+        let signalled = View { signal: true, ..view(1, 256, 200) };
+        let decision = decide(&RULES, State::default(), &signalled);
+        assert_eq!(decision.capacity, 128 * MIB, "one step");
+        assert_eq!(settle(&RULES, State::default(), signalled).capacity, 100 * MIB);
+    }
+
+    #[test]
+    fn a_storm_of_signals_counts_as_one() {
+        let (mut state, mut capacity) = (State::default(), 256 * MIB);
+        for micros in 0..1000 {
+            let now = Duration::from_secs(1) + Duration::from_micros(micros * 90);
+            let view = View { now, signal: true, capacity, used: capacity, ..view(1, 256, 256) };
+            let decision = decide(&RULES, state, &view);
+            (state, capacity) = (decision.state, decision.capacity);
+        }
+        assert_eq!(capacity, 128 * MIB);
+    }
+
+    #[test]
+    fn a_limit_of_zero_leaves_the_floor() {
+        let spare = tightest(&RULES, &[Room { limit: 0, used: 300 * MIB }]);
+        let settled = settle(&RULES, State::default(), View { spare, ..view(1, 256, 256) });
+        assert_eq!(settled.capacity, 16 * MIB);
+        let rules = Rules { floor: Some(500 * MIB), ..RULES };
+        let view = View { spare, ..view(1, 256, 256) };
+        assert_eq!(settle(&rules, State::default(), view).capacity, 256 * MIB);
+    }
+
+    #[test]
+    fn the_tightest_room_counts() {
+        let rooms = [(1 << 40, 1 << 30), (512, 400), (1024, 500)];
+        let rooms = rooms.map(|(limit, used)| Room { limit: limit * MIB, used: used * MIB });
+        let spare = tightest(&RULES, &rooms).unwrap();
+        assert_eq!((spare.bytes, spare.reserve), (48 << 20, 64 * MIB));
+        assert_eq!(tightest(&RULES, &[]), None);
+        let all = Room { limit: u64::MAX, used: 0 };
+        assert_eq!(tightest(&RULES, &[all]).unwrap().bytes, i64::MAX);
+    }
+
+    #[test]
+    fn it_grows_back_after_the_pause_at_the_rate() {
+        let mut state =
+            settle(&RULES, State::default(), View { signal: true, ..view(1, 256, 256) }).state;
+        let mut capacity = 128 * MIB;
+        for now in 2..=19 {
+            let view = View { capacity, used: capacity, ..view(now, 0, 0) };
+            let decision = decide(&RULES, state, &view);
+            let grown = (decision.capacity - capacity) / MIB;
+            assert_eq!(grown, if now <= 11 { 0 } else { 16 }, "second {now}");
+            (state, capacity) = (decision.state, decision.capacity);
+        }
+        assert_eq!(capacity, 256 * MIB);
+    }
+
+    #[test]
+    fn it_reads_the_more_often_the_less_is_free() {
+        let pause = |free: i64| {
+            let spare = Some(Spare { bytes: free << 20, reserve: 0 });
+            decide(&RULES, State::default(), &View { spare, ..view(1, 256, 8) }).pause
+        };
+        assert_eq!(pause(0), PAUSES.0);
+        assert!(pause(128) > pause(64) && pause(128) < Duration::from_millis(10));
+        assert_eq!(pause(1 << 20), PAUSES.1, "a terabyte");
+    }
+
+    fn any_view() -> impl Strategy<Value = View> {
+        let spare = proptest::option::of((any::<i64>(), 0..1_u64 << 40));
+        let small = proptest::option::of((-(1_i64 << 34)..1 << 34, 0..1_u64 << 30));
+        (
+            0..1_u64 << 20,
+            1..1_u64 << 20,
+            1..1_u64 << 20,
+            0..1_u64 << 41,
+            any::<bool>(),
+            spare,
+            small,
+        )
+            .prop_map(|(millis, capacity, wanted, used, signal, spare, small)| View {
+                now: Duration::from_millis(millis),
+                capacity: capacity.min(wanted) * BLOCK,
+                wanted: wanted * BLOCK,
+                used,
+                signal,
+                spare: small.or(spare).map(|(bytes, reserve)| Spare { bytes, reserve }),
+            })
+    }
+
+    fn any_rules() -> impl Strategy<Value = Rules> {
+        let size = || proptest::option::of(0..1_u64 << 41);
+        (size(), size(), 1..u64::MAX, proptest::option::of(any::<u64>()), 0..100_u64).prop_map(
+            |(floor, reserve, shrink_rate, grow_rate, hold)| Rules {
+                floor,
+                reserve,
+                shrink_rate,
+                grow_rate,
+                hold: Duration::from_secs(hold),
+            },
+        )
+    }
+
+    proptest! {
+        /// A long sequence of decisions keeps the bounds, whatever is read.
+        #[test]
+        fn each_decision_keeps_the_bounds(
+            rules in any_rules(),
+            views in proptest::collection::vec(any_view(), 1..20),
+        ) {
+            let (mut state, mut now, mut last) = (State::default(), Duration::ZERO, None);
+            for read in views {
+                now += read.now / 100;
+                let capacity = last.unwrap_or(read.capacity).min(read.wanted);
+                let view = View { now, capacity, ..read };
+                let decision = decide(&rules, state, &view);
+                let (new, floor) = (decision.capacity, floor(&rules, &view));
+                prop_assert!(new % BLOCK == 0 && new >= BLOCK && new <= view.wanted);
+                prop_assert!(new >= floor.min(view.capacity), "below the floor");
+                prop_assert!(view.capacity.saturating_sub(new) <= STEP, "more than one step");
+                if missing(&view) > 0 || decision.state.goal.is_some() {
+                    prop_assert!(new <= view.capacity, "it grew under pressure");
+                }
+                if let Some(spare) = view.spare && new > view.capacity {
+                    let reserve = i128::from(spare.reserve);
+                    let full = i128::from(new) - i128::from(view.used) + reserve;
+                    prop_assert!(full <= i128::from(spare.bytes), "it grew into the reserve");
+                }
+                prop_assert!(decision.pause >= PAUSES.0 && decision.pause <= PAUSES.1);
+                (state, last) = (decision.state, Some(new));
+            }
+        }
+
+        /// Less room never leaves more capacity.
+        #[test]
+        fn less_room_leaves_no_more(
+            view in any_view(),
+            rules in any_rules(),
+            less in 0..1_i64 << 40,
+        ) {
+            prop_assume!(view.spare.is_some());
+            let spare = view.spare.map(|spare| Spare {
+                bytes: spare.bytes.saturating_sub(less),
+                ..spare
+            });
+            let (roomy, tight) = (
+                decide(&rules, State::default(), &view).capacity,
+                decide(&rules, State::default(), &View { spare, ..view }).capacity,
+            );
+            prop_assert!(tight <= roomy, "{tight} > {roomy}");
+        }
+
+        /// In a room that does not change, it comes to rest: its reserve is whole, or it is at the
+        /// floor.
+        #[test]
+        fn it_comes_to_rest_with_the_reserve_whole(
+            wanted in 8..512_u64,
+            others in 0..600_u64,
+            limit in 64..600_u64,
+        ) {
+            let (mut state, mut capacity) = (State::default(), wanted / 2 * BLOCK);
+            let read = |seconds, capacity: u64| {
+                let rooms = [Room { limit: limit * MIB, used: capacity + others * MIB }];
+                View {
+                    now: Duration::from_secs(seconds),
+                    capacity,
+                    wanted: wanted / 2 * BLOCK,
+                    used: capacity,
+                    signal: false,
+                    spare: tightest(&RULES, &rooms),
+                }
+            };
+            for seconds in 0..200 {
+                let decision = decide(&RULES, state, &read(seconds, capacity));
+                (state, capacity) = (decision.state, decision.capacity);
+            }
+            let view = read(200, capacity);
+            prop_assert_eq!(decide(&RULES, state, &view).capacity, capacity, "no rest");
+            prop_assert!(missing(&view) == 0 || capacity == floor(&RULES, &view));
+        }
+    }
+}
