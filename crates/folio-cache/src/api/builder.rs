@@ -27,9 +27,11 @@ use crate::rt::permits::Permits;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
+use crate::state::calls::Calls;
 use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::Arena;
 use crate::state::kept::Kept;
+use crate::state::leaves::Leaves;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Chooser, Shared};
@@ -248,7 +250,7 @@ impl<S: Scheme> CacheBuilder<S> {
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
             registry: Registry::default(),
-            leaves: Arc::default(),
+            leaves: Leaves::default(),
             counters: Counters::default(),
             shown: Shown::take(),
             policy: CachePadded::new(Mutex::new(Chooser { policy, taker })),
@@ -262,6 +264,8 @@ impl<S: Scheme> CacheBuilder<S> {
             left_unsynced: Mutex::default(),
             flush_pool: FlushPool::new(&name),
             requests: Requests::default(),
+            looks: Calls::default(),
+            revalidations: Calls::default(),
             fill_waiters: Arc::new(FillWaiters::new()),
             flusher: Worker::new(const { &Shared::FLUSHER }, &name, Weak::clone(me)),
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, &name, Weak::clone(me)),

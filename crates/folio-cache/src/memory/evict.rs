@@ -101,7 +101,7 @@ pub(super) fn evict<S: Scheme>(
     let mapping = last.as_ref().filter(|mapping| mapping.id == id);
     let slot = mapping.and_then(|mapping| mapping.index.get(page));
     let (Some(mapping), Some(slot)) = (mapping, slot) else { return Some((0, NO_FRAMES)) };
-    let has_left = || slot.pfn(mapping.zone) != Some(pfn);
+    let has_left = || slot.pfn(mapping.zone()) != Some(pfn);
     if seen.order > Order::ZERO {
         if has_left() {
             return Some((0, NO_FRAMES));
@@ -123,7 +123,7 @@ pub(super) fn evict<S: Scheme>(
 #[inline]
 fn evict_slot<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, pfn: Pfn, page: u32) -> bool {
     // R8: what was read from the frame is stale; the content of the locked slot counts.
-    let Some(locked) = slot.try_lock(mapping.zone).filter(|locked| locked.pfn() == pfn) else {
+    let Some(locked) = slot.try_lock(mapping.zone()).filter(|locked| locked.pfn() == pfn) else {
         return false;
     };
     // Newer than the backing: writeback comes first.
@@ -131,7 +131,7 @@ fn evict_slot<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, pfn: Pfn, page: u
         return false;
     }
     let Ok(frozen) = locked.freeze() else { return false };
-    mapping.unsynced.evict(page);
+    mapping.evicts(page);
     frozen.remove().free();
     kept::left(mapping, 1);
     give_back_leaf(mapping, page);
@@ -151,12 +151,12 @@ fn give_back_leaf<S: Scheme>(mapping: &Mapping<S>, page: u32) {
 /// the page is not there any more. Its leaf stays. Call with no page locked.
 pub(crate) fn evict_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) -> bool {
     large_folio::split_around(mapping, page);
-    let Some(locked) = slot.try_lock(mapping.zone) else { return slot.is_empty() };
+    let Some(locked) = slot.try_lock(mapping.zone()) else { return slot.is_empty() };
     if locked.folio().is_dirty() {
         return false;
     }
     let Ok(frozen) = locked.freeze() else { return false };
-    mapping.unsynced.evict(page);
+    mapping.evicts(page);
     let folio = frozen.remove();
     let evicted = (folio.pfn(), folio.owner_data());
     let _freed = FreeOnDrop(Some(folio));

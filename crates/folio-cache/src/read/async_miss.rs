@@ -61,7 +61,7 @@ impl<S: Scheme> Fetch<S> {
         let pages = Pages { mapping: mapping.id, pages: first..first + u64::from(count) };
         let state = Mutex::new(State::Waiting(waker.clone()));
         // No fetch that concerns the end of the file.
-        let together = count > 0 && mapping.backing.fills_together();
+        let together = count > 0 && mapping.backing().fills_together();
         Arc::new(Self { mapping: Arc::clone(mapping), offset, wanted, pages, together, state })
     }
 

@@ -110,7 +110,7 @@ impl<'m, S: Scheme> Extent<'m, S> {
 
     /// Has the backing fill the extent in one request. Returns the number of bytes filled.
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
-        let (backing, offset) = (&self.mapping.backing, self.offset());
+        let (backing, offset) = (self.mapping.backing(), self.offset());
         backing.fill(offset, &mut self.buffers().collect::<PerPage<_>>())
     }
 

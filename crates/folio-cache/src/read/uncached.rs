@@ -10,6 +10,7 @@ use folio_ref::Scheme;
 use crate::memory::alloc;
 use crate::memory::large_folio::FreeOnDrop;
 use crate::read::fill::Filled;
+use crate::rt::shim::Mutex;
 use crate::state::mapping::Mapping;
 
 /// Reads a page into a folio that is in no slot. Call with no page locked.
@@ -29,8 +30,8 @@ pub(crate) fn fill_uncached<S: Scheme>(mapping: &Mapping<S>, page: u32) -> io::R
     counters.misses.add(1);
     counters.requests.add(1);
     counters.uncached.add(1);
-    let changing = mapping.writer.get().map(|_| mapping.changing.lock());
-    let read = mapping.backing.fill(offset, &mut [IoSliceMut::new(bytes)])?.min(FRAME_SIZE);
+    let changing = mapping.writing().and_then(|_| mapping.changing()).map(Mutex::lock);
+    let read = mapping.backing().fill(offset, &mut [IoSliceMut::new(bytes)])?.min(FRAME_SIZE);
     // After the read, as in `Extent::publish`.
     let in_page = |len: u64| len.saturating_sub(offset).min(FRAME_SIZE as u64) as usize;
     let expected = in_page(mapping.len());

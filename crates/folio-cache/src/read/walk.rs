@@ -94,7 +94,7 @@ pub(crate) fn extend_over_folio<S: Scheme>(
     // has its frame, that frame has the bytes of the page.
     let is_there = |&n: &u32| {
         let slot = u32::try_from(page + u64::from(n)).ok().and_then(|page| mapping.index.get(page));
-        slot.and_then(|slot| slot.pfn(mapping.zone)) == Some(Pfn::new(frame + u64::from(n)))
+        slot.and_then(|slot| slot.pfn(mapping.zone())) == Some(Pfn::new(frame + u64::from(n)))
     };
     let there = (1..=max).take_while(is_there).count() as u32;
     if !mapping.is_untruncated(len, truncate_seq) {
@@ -241,8 +241,8 @@ mod tests {
 
     /// Returns the bytes that one reference covers of the `wanted` from `offset` on.
     fn range_of_one_reference(file: &File, offset: u64, wanted: usize) -> Range<usize> {
-        let found = next_page(&file.mapping, offset, wanted).unwrap().unwrap();
-        extend_over_folio(&file.mapping, offset, wanted, found).1
+        let found = next_page(&file.opened.mapping, offset, wanted).unwrap().unwrap();
+        extend_over_folio(&file.opened.mapping, offset, wanted, found).1
     }
 
     #[test]

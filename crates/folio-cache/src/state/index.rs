@@ -1,7 +1,8 @@
 //! The index of a mapping: a slot for each page, found without a lock, at an address that stays.
 //!
 //! ```text
-//!  first    [0][1] ... [7]                   in the index itself
+//!  first    [0]                              in the index itself
+//!  few      [1][2] ... [7]                   seven slots, made at the first use of one
 //!  near     [8][9] ...         [2^k - 1]     a range of slots, reserved at the first use
 //!  far k    [2^k] ...      [2^(k+1) - 1]     a range of slots for pages that the file grew by
 //!  far k+1  [2^(k+1)] ...
@@ -9,7 +10,7 @@
 //!
 //! A range is addresses, with memory only where its leaves are open (`SlotSpace` of folio-frames).
 //! A leaf is a page of memory, the slots of 2 MiB of the file. So from the number of a page to its
-//! slot there is one load, that of the range. Sparse files cost what their cached pages need, and
+//! slot there is at most one load, that of the range. Sparse files cost what their cached pages need, and
 //! the system's page tables do the work of an index of several levels.
 //!
 //! A leaf is opened for its first page ([`Index::make`]), and closed when it has no page any more
@@ -18,9 +19,9 @@
 //! that fills a slot opens its leaf before, and does so again if the slot refuses.**
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use folio_frames::UserSpace;
+use folio_frames::{LazyRange, UserSpace};
 use folio_ref::Scheme;
 use once_cell::race::OnceBox;
 
@@ -29,7 +30,7 @@ use crate::state::leaves::{LEAF, LeafOwner, Leaves};
 
 type SlotRange<S> = folio_frames::SlotRange<UserSpace<S>>;
 
-/// The number of pages of which the slots lie in the index: a file of at most 32 KiB has no leaf.
+/// The number of pages of which the slots lie in no leaf: a file of at most 32 KiB has none.
 const FIRST: usize = if cfg!(shuttle) { 1 } else { 8 };
 
 /// The minimum number of near slots: a file may grow to 128 MiB before it has far ones.
@@ -38,66 +39,61 @@ const MIN_NEAR: usize = 64 * LEAF;
 /// The number of pages of the largest file.
 const MAX_PAGES: u64 = 1 << 32;
 
+/// The slots of the first pages behind page 0.
+type Few<S> = [Slot<S>; FIRST - 1];
+
 /// The ranges of far slots: range `k` begins at page 2^k.
 type Far<S> = [OnceLock<SlotRange<S>>; 32];
 
-/// Slots that share no cache line with other fields, as page locks change them.
-#[repr(align(64))]
-struct First<S: Scheme>([Slot<S>; FIRST]);
-
-/// Slots by page number.
+/// Slots by page number. The slot of page 0 is a part of it: a file of one page needs no other
+/// memory.
 pub(crate) struct Index<S: Scheme> {
-    first: First<S>,
-    near: OnceLock<SlotRange<S>>,
-    far: OnceBox<Far<S>>,
-    leaves: Arc<Leaves<S>>,
-    mapping: u32,
-    /// The memory belongs to another process.
-    is_inherited: bool,
+    first: Slot<S>,
+    few: OnceBox<Few<S>>,
+    near: LazyRange<UserSpace<S>, OnceBox<Far<S>>>,
+}
+
+/// The room that an index may take its memory from.
+pub(crate) struct IndexRoom<'l, S: Scheme> {
+    pub(crate) leaves: &'l Leaves<S>,
+    /// The number of the mapping.
+    pub(crate) mapping: u32,
+    /// The maximum number of bytes of all indexes.
+    pub(crate) limit: usize,
 }
 
 /// All indexes of the cache have as much memory as they may, or there are no addresses.
 #[derive(Debug)]
 pub(crate) struct NoRoom;
 
-impl<S: Scheme> Drop for Index<S> {
-    fn drop(&mut self) {
-        if self.is_inherited {
-            return;
-        }
-        let far = if self.far.get().is_some() { size_of::<Far<S>>() } else { 0 };
-        self.leaves.uncount(size_of::<First<S>>() + far);
+impl<S: Scheme> Default for Index<S> {
+    fn default() -> Self {
+        Self { first: Slot::new(), few: OnceBox::new(), near: LazyRange::new() }
     }
 }
 
 impl<S: Scheme> Index<S> {
-    /// Returns the index of the mapping with this number.
-    pub(crate) fn new(mapping: u32, leaves: &Arc<Leaves<S>>) -> Self {
-        leaves.count(size_of::<First<S>>());
-        Self {
-            first: First([const { Slot::new() }; FIRST]),
-            near: OnceLock::new(),
-            far: OnceBox::new(),
-            leaves: Arc::clone(leaves),
-            mapping,
-            is_inherited: false,
-        }
-    }
-
     /// Leaks the ranges, in a child process: the locks of their space may be held for ever.
     pub(crate) fn leak(&mut self) {
-        self.is_inherited = true;
-        std::mem::forget(self.near.take());
-        std::mem::forget(std::mem::take(&mut self.far));
+        self.near.leak();
+    }
+
+    /// Returns the bytes that were counted for it, beside its leaves.
+    pub(crate) fn counted_bytes(&self) -> usize {
+        let few = if self.few.get().is_some() { size_of::<Few<S>>() } else { 0 };
+        few + if self.all_far().is_some() { size_of::<Far<S>>() } else { 0 }
     }
 
     /// Returns the slot of a page, or `None` if it was never used. The slot may be closed.
     #[inline(always)]
     pub(crate) fn get(&self, page: u32) -> Option<&Slot<S>> {
-        if let Some(slot) = self.first.0.get(page as usize) {
-            return Some(slot);
+        if page == 0 {
+            return Some(&self.first);
         }
-        match self.near.get().and_then(|near| near.get(page as usize)) {
+        if (page as usize) < FIRST {
+            return self.few.get()?.get(page as usize - 1);
+        }
+        match self.near.get(page as usize) {
             Some(slot) => Some(slot),
             None => self.far(page),
         }
@@ -110,9 +106,13 @@ impl<S: Scheme> Index<S> {
         range.get(slot)
     }
 
+    fn all_far(&self) -> Option<&Far<S>> {
+        self.near.reserved()?.1.get()
+    }
+
     fn far_place(&self, page: u32) -> Option<(&SlotRange<S>, usize)> {
         let order = page.checked_ilog2()? as usize;
-        Some((self.far.get()?[order].get()?, page as usize - (1 << order)))
+        Some((self.all_far()?[order].get()?, page as usize - (1 << order)))
     }
 
     /// Returns the range in which a page has its slot, and the number of the slot there. `None`: it
@@ -121,37 +121,48 @@ impl<S: Scheme> Index<S> {
         if (page as usize) < FIRST {
             return None;
         }
-        match self.near.get() {
-            Some(near) if (page as usize) < near.len() => Some((near, page as usize)),
+        match self.near.reserved() {
+            Some((near, _)) if (page as usize) < near.len() => Some((near, page as usize)),
             _ => self.far_place(page),
         }
     }
 
     /// Returns the slot of a page, of which the leaf is open. Opens it if all indexes have less
-    /// than `limit` bytes. `pages` is the number of pages of the file. Waits for nothing, so it may
-    /// be called with page locks.
+    /// than the limit. `pages` is the number of pages of the file. Waits for nothing, so it may be
+    /// called with page locks.
     ///
     /// # Errors
     ///
     /// See [`NoRoom`].
-    pub(crate) fn make(&self, page: u32, pages: u64, limit: usize) -> Result<&Slot<S>, NoRoom> {
+    pub(crate) fn make(
+        &self,
+        page: u32,
+        pages: u64,
+        room: &IndexRoom<'_, S>,
+    ) -> Result<&Slot<S>, NoRoom> {
         if let Some(slot) = self.get(page)
             && !slot.is_closed()
         {
             return Ok(slot);
         }
+        if (page as usize) < FIRST {
+            if self.few.set(Box::new([const { Slot::new() }; FIRST - 1])).is_ok() {
+                room.leaves.count(size_of::<Few<S>>());
+            }
+            return Ok(self.get(page).expect("the first slots were just set, and stay"));
+        }
         let (range, slot) = match self.place(page) {
             Some(place) => place,
-            None => self.reserve(page, pages, limit)?,
+            None => self.reserve(page, pages, room)?,
         };
         let leaf = slot / LEAF;
         let mut leaves = range.lock();
         if !leaves.is_open(leaf) {
-            if !self.leaves.has_room(limit) {
+            if !room.leaves.has_room(room.limit) {
                 return Err(NoRoom);
             }
             let first = page - (slot % LEAF) as u32;
-            leaves.open(leaf, LeafOwner { mapping: self.mapping, first }.to_tag());
+            leaves.open(leaf, LeafOwner { mapping: room.mapping, first }.to_tag());
         }
         Ok(range.get(slot).expect("the range has the slot"))
     }
@@ -161,26 +172,28 @@ impl<S: Scheme> Index<S> {
         &self,
         page: u32,
         pages: u64,
-        limit: usize,
+        room: &IndexRoom<'_, S>,
     ) -> Result<(&SlotRange<S>, usize), NoRoom> {
-        if self.near.get().is_none() {
-            let wanted = pages.min(MAX_PAGES) as usize;
-            let slots = wanted.max(page as usize + 1).max(MIN_NEAR).next_power_of_two();
-            let _ = self.near.set(self.leaves.reserve(slots).ok_or(NoRoom)?);
-        } else {
-            if self.far.get().is_none() {
-                if !self.leaves.has_room(limit) {
+        let leaves = room.leaves;
+        if let Some((_, far)) = self.near.reserved() {
+            if far.get().is_none() {
+                if !leaves.has_room(room.limit) {
                     return Err(NoRoom);
                 }
-                if self.far.set(Box::new([const { OnceLock::new() }; 32])).is_ok() {
-                    self.leaves.count(size_of::<Far<S>>());
+                if far.set(Box::new([const { OnceLock::new() }; 32])).is_ok() {
+                    leaves.count(size_of::<Far<S>>());
                 }
             }
             let order = page.ilog2() as usize;
-            let far = self.far.get().expect("it was just set, and stays");
-            let _ = far[order].set(self.leaves.reserve(1 << order).ok_or(NoRoom)?);
+            let far = far.get().expect("it was just set, and stays");
+            let _ = far[order].set(leaves.reserve(1 << order).ok_or(NoRoom)?);
+        } else {
+            let wanted = pages.min(MAX_PAGES) as usize;
+            let slots = wanted.max(page as usize + 1).max(MIN_NEAR).next_power_of_two();
+            self.near.get_or_set(leaves.reserve(slots).ok_or(NoRoom)?, OnceBox::new());
         }
-        Ok(self.place(page).expect("its range was just reserved, and stays"))
+        // The near range of another thread may be too short for the page.
+        self.place(page).map_or_else(|| self.reserve(page, pages, room), Ok)
     }
 
     /// Closes the leaf of a page if it has no page any more.
@@ -198,7 +211,7 @@ impl<S: Scheme> Index<S> {
         let within =
             |page: u64, first: u64, len: usize| page.saturating_sub(first).min(len as u64) as usize;
         let (begins, ends) = (within(pages.start, 0, FIRST), within(pages.end, 0, FIRST));
-        self.first.0[begins..ends.max(begins)].iter().for_each(&mut visit);
+        (begins..ends).filter_map(|page| self.get(page as u32)).for_each(&mut visit);
         for (first, range) in self.ranges() {
             let begins = within(pages.start.max(FIRST as u64), first, range.len());
             let slots = begins..within(pages.end, first, range.len());
@@ -217,9 +230,9 @@ impl<S: Scheme> Index<S> {
 
     /// Returns all ranges, each with the page at which it begins.
     fn ranges(&self) -> impl Iterator<Item = (u64, &SlotRange<S>)> {
-        let far = self.far.get().into_iter().flatten().enumerate();
+        let far = self.all_far().into_iter().flatten().enumerate();
         let far = far.filter_map(|(order, range)| Some((1 << order, range.get()?)));
-        self.near.get().map(|near| (0, near)).into_iter().chain(far)
+        self.near.reserved().map(|(near, _)| (0, near)).into_iter().chain(far)
     }
 }
 
@@ -240,51 +253,56 @@ mod tests {
     use super::*;
     use crate::state::leaves::LEAF_BYTES;
 
-    const ALL: usize = usize::MAX;
+    type Index = super::Index<DefaultScheme>;
 
-    fn index(leaves: &Arc<Leaves<DefaultScheme>>) -> Index<DefaultScheme> {
-        Index::new(1, leaves)
+    /// Returns all of the room, or that below a limit.
+    fn room(
+        leaves: &Leaves<DefaultScheme>,
+        limit: impl Into<Option<usize>>,
+    ) -> IndexRoom<'_, DefaultScheme> {
+        IndexRoom { leaves, mapping: 1, limit: limit.into().unwrap_or(usize::MAX) }
     }
 
     #[test]
     fn slots_appear_on_first_use_and_keep_their_address() {
-        let leaves = Arc::new(Leaves::default());
+        let leaves = Leaves::default();
         for (pages, near) in [(0, 1 << 15), (40_000, 1 << 16), (MAX_PAGES, 1 << 32)] {
-            let index = index(&leaves);
+            let index = Index::default();
             let last_near = (near - 1) as u32;
             let used = [0, 7, 8, 600, last_near, last_near.saturating_add(1), u32::MAX - 9];
             for page in used {
                 let before = index.get(page).map(ptr::from_ref);
-                let slot = index.make(page, pages, ALL).unwrap();
+                let slot = index.make(page, pages, &room(&leaves, None)).unwrap();
                 assert!(before.is_none_or(|before| ptr::eq(slot, before)), "page {page}");
-                assert!(ptr::eq(slot, index.make(page, pages, ALL).unwrap()), "page {page}");
+                assert!(
+                    ptr::eq(slot, index.make(page, pages, &room(&leaves, None)).unwrap()),
+                    "page {page}"
+                );
                 assert!(ptr::eq(slot, index.get(page).unwrap()), "page {page}");
                 index.give_back(page);
                 assert!(ptr::eq(slot, index.get(page).unwrap()), "page {page}");
                 assert_eq!(slot.is_closed(), page >= 8);
             }
-            assert_eq!(index.near.get().unwrap().len(), near);
-            assert_eq!(leaves.bytes(), size_of::<First<DefaultScheme>>() + far_bytes(&index));
+            assert_eq!(index.near.reserved().unwrap().0.len(), near);
+            let few = size_of::<Few<DefaultScheme>>();
+            let far = index.all_far().map_or(0, |_| size_of::<Far<DefaultScheme>>());
+            assert_eq!((leaves.bytes(), index.counted_bytes()), (few + far, few + far));
+            leaves.uncount(index.counted_bytes());
         }
-        assert_eq!(leaves.bytes(), 0);
-    }
-
-    fn far_bytes(index: &Index<DefaultScheme>) -> usize {
-        if index.far.get().is_some() { size_of::<Far<DefaultScheme>>() } else { 0 }
     }
 
     #[test]
     fn a_visit_sees_the_open_slots_of_its_range() {
-        let leaves = Arc::new(Leaves::default());
-        let index = index(&leaves);
+        let leaves = Leaves::default();
+        let index = Index::default();
         let far = MIN_NEAR as u64;
         let open = |pages: &[u32]| {
             for &page in pages {
-                index.make(page, 0, ALL).unwrap();
+                index.make(page, 0, &room(&leaves, None)).unwrap();
             }
         };
         let count = |pages: Range<u64>| {
-            open(&[8, 513, 5000, far as u32 + 600]);
+            open(&[1, 8, 513, 5000, far as u32 + 600]);
             let mut slots = 0;
             index.for_each_in(pages, |_| slots += 1);
             slots
@@ -300,15 +318,15 @@ mod tests {
 
     #[test]
     fn no_leaf_is_opened_past_the_limit() {
-        let leaves = Arc::new(Leaves::default());
-        let index = index(&leaves);
-        index.make(8, 0, ALL).unwrap();
+        let leaves = Leaves::default();
+        let index = Index::default();
+        index.make(8, 0, &room(&leaves, None)).unwrap();
         let limit = leaves.bytes() + 2 * LEAF_BYTES;
-        assert!(index.make(9, 0, 0).is_ok());
-        index.make(600, 0, limit).unwrap();
-        assert!(index.make(2000, 0, limit).is_err());
+        assert!(index.make(9, 0, &room(&leaves, 0)).is_ok());
+        index.make(600, 0, &room(&leaves, limit)).unwrap();
+        assert!(index.make(2000, 0, &room(&leaves, limit)).is_err());
         assert!(index.get(2000).unwrap().is_closed());
         index.give_back(8);
-        index.make(2000, 0, limit).unwrap();
+        index.make(2000, 0, &room(&leaves, limit)).unwrap();
     }
 }

@@ -1,43 +1,38 @@
 //! A mapping: the cached pages of one file, shared by all its opens.
 
-use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use folio_ref::Scheme;
+use once_cell::race::OnceBox;
 
 use crate::backing::{Backing, FileId, Version};
 use crate::rt::shim::{Length, Mutex};
-use crate::state::dirty::Dirty;
-use crate::state::error_cursor::WritebackErrors;
 use crate::state::frames::{Mapped, Zone};
-use crate::state::health::Health;
 use crate::state::index::Index;
-use crate::state::looked::Looked;
+use crate::state::known::Known;
 use crate::state::readahead::Readahead;
 use crate::state::remote::Remote;
 use crate::state::shared::Shared;
-use crate::state::single_flight::SingleFlight;
-use crate::state::sync_group::SyncGroup;
-use crate::state::unsynced::Unsynced;
+use crate::state::writing::Writing;
 
 /// The cached pages of one backing in one cache.
+///
+/// A file of one page that was only read has all of its state here: see [`BYTES`](Self::BYTES).
 ///
 /// | field | written |
 /// | --- | --- |
 /// | `len`, `truncate_seq` | under the lock `length`; read anywhere |
 /// | `backed` | by the thread that queried or changed the backing: a hint |
 /// | `index` | by the rules of slots |
-/// | `dirty` | under the page lock |
-/// | `swept` | by a thread that wrote pages to make room: a hint |
-/// | `writer` | by the first open that may write |
 ///
 /// Lock order: `grow`, `changing`, `length`, then page locks. **Invariant:** a thread that holds a
 /// page lock takes none of these three locks and waits for no slot.
+// In this order: a hit reads the first 64 bytes.
+#[repr(C)]
 pub(crate) struct Mapping<S: Scheme> {
     pub(crate) index: Index<S>,
-    /// The zone of `shared`, copied so that a hit touches only this cache line.
-    pub(crate) zone: &'static Zone<S>,
+    /// The memory of `shared`, so that a hit need not load it from there.
     pub(crate) mapped: Mapped<S>,
     /// The length of the file, as last seen or made. **Invariant:** no page that begins at or past
     /// it stays in the index. The cached page that contains it has zeroes from there on, or data
@@ -49,98 +44,126 @@ pub(crate) struct Mapping<S: Scheme> {
     /// count alone is not enough: the thread that reads the page may know the shorter length before
     /// the truncation is counted.
     pub(crate) truncate_seq: Length,
-    pub(crate) id: u32,
-    pub(crate) file_id: FileId,
-    pub(crate) backing: Arc<dyn Backing>,
-    /// The backing that dirty pages are written to.
-    pub(crate) writer: OnceLock<Arc<dyn Backing>>,
+    pub(crate) shared: Arc<Shared<S>>,
+    pub(crate) source: Source<S>,
     /// The length of the backing, as last seen or made: a fill that ends before it queries the
     /// length again.
     pub(crate) backed: Length,
-    /// Up to here the file is in order: the pages past it are written in the order of the file.
-    pub(crate) ordered: AtomicU64,
-    pub(crate) dirty: Dirty,
-    /// The pages of fills of several pages that are in flight.
-    pub(crate) filling: AtomicUsize,
-    /// The end of the last write that was made to free memory: a hint.
-    pub(crate) swept: AtomicU64,
-    pub(crate) errors: WritebackErrors,
-    /// Looks at the length of the backing.
-    pub(crate) looks: SingleFlight<Looked>,
-    pub(crate) revalidations: SingleFlight<io::Result<bool>>,
-    pub(crate) health: Health,
-    /// Rounds that write everything dirty. Each returns the number of the next sync.
-    pub(crate) writes: SingleFlight<(io::Result<()>, u64)>,
-    pub(crate) syncs: SyncGroup,
-    pub(crate) unsynced: Unsynced,
+    /// The fields that only writers need.
+    pub(super) writing: OnceBox<Writing>,
+    pub(crate) readahead: Readahead,
+    pub(crate) id: u32,
     /// The number of open files. The last close writes the dirty pages.
-    pub(crate) opens: AtomicUsize,
-    /// The right to extend or truncate the file in several steps.
-    pub(crate) grow: Mutex<()>,
-    /// The right to change the backing, with its version after our last change or query.
-    pub(crate) changing: Mutex<Version>,
+    pub(crate) opens: AtomicU32,
+    /// The number of clones of the open that has no state of its own.
+    pub(crate) readers: AtomicU32,
     /// The right to change `len` and `truncate_seq`.
     pub(crate) length: Mutex<()>,
-    pub(crate) readahead: Readahead,
-    pub(crate) shared: Arc<Shared<S>>,
-    /// The further fields of a mapping of a distant object.
-    pub(crate) remote: Option<Box<Remote<S>>>,
+}
+
+/// The place where the bytes of a mapping come from.
+pub(crate) enum Source<S: Scheme> {
+    /// A backing that blocks.
+    Near {
+        backing: Arc<dyn Backing>,
+        /// The right to change the backing, with its version after our last change or query.
+        changing: Mutex<Known>,
+    },
+    /// A store that answers late.
+    Distant(Remote<S>),
 }
 
 impl<S: Scheme> Mapping<S> {
+    /// The bytes of a mapping and of what finds it: the counts of its `Arc`, what an allocator adds
+    /// to an allocation, and its share of the registry.
+    pub(crate) const BYTES: usize = size_of::<Self>() + 2 * size_of::<usize>() + 8 + 24;
+
     /// Returns the mapping of a backing that no other mapping of the cache has.
     pub(crate) fn new(
         shared: &Arc<Shared<S>>,
         id: u32,
-        file_id: FileId,
         backing: Arc<dyn Backing>,
         version: Version,
     ) -> Self {
-        Self {
-            index: Index::new(id, &shared.leaves),
-            zone: shared.zone(),
+        let changing = Mutex::new(Known::new(version));
+        Self::of(shared, id, version.len, Source::Near { backing, changing })
+    }
+
+    /// Returns the mapping of a distant object that no other mapping of the cache has.
+    pub(crate) fn distant(shared: &Arc<Shared<S>>, id: u32, remote: Remote<S>) -> Self {
+        Self::of(shared, id, 0, Source::Distant(remote))
+    }
+
+    fn of(shared: &Arc<Shared<S>>, id: u32, len: u64, source: Source<S>) -> Self {
+        let mapping = Self {
+            index: Index::default(),
             mapped: Mapped::new(&shared.arena),
-            len: Length::new(version.len),
+            len: Length::new(len),
             truncate_seq: Length::new(0),
-            id,
-            file_id,
-            backing,
-            writer: OnceLock::new(),
-            backed: Length::new(version.len),
-            ordered: AtomicU64::new(version.len),
-            dirty: Dirty::default(),
-            filling: AtomicUsize::new(0),
-            swept: AtomicU64::new(0),
-            errors: WritebackErrors::default(),
-            looks: SingleFlight::default(),
-            revalidations: SingleFlight::default(),
-            health: Health::default(),
-            writes: SingleFlight::default(),
-            syncs: SyncGroup::default(),
-            unsynced: Unsynced::default(),
-            opens: AtomicUsize::new(0),
-            grow: Mutex::new(()),
-            changing: Mutex::new(version),
-            length: Mutex::new(()),
-            readahead: Readahead::default(),
             shared: Arc::clone(shared),
-            remote: None,
+            source,
+            backed: Length::new(len),
+            writing: OnceBox::new(),
+            readahead: Readahead::default(),
+            id,
+            opens: AtomicU32::new(0),
+            readers: AtomicU32::new(0),
+            length: Mutex::new(()),
+        };
+        shared.leaves.count_file(mapping.first_bytes());
+        mapping
+    }
+
+    /// Returns the bytes that are counted when it is made.
+    fn first_bytes(&self) -> usize {
+        Self::BYTES + self.remote().map_or(0, |_| Remote::<S>::BYTES)
+    }
+
+    /// Subtracts all bytes that were counted for the mapping. Call when it is dropped.
+    pub(crate) fn uncount(&self) {
+        let writing = self.writing().map_or(0, |_| size_of::<Writing>());
+        let bytes = self.first_bytes() + writing + self.readahead.counted_bytes();
+        self.shared.leaves.uncount_file(bytes);
+        self.shared.leaves.uncount(self.index.counted_bytes());
+    }
+
+    /// Returns the zone of all frames.
+    #[inline(always)]
+    pub(crate) fn zone(&self) -> &'static Zone<S> {
+        self.mapped.zone()
+    }
+
+    /// Returns the further fields of a mapping of a distant object.
+    #[inline(always)]
+    pub(crate) fn remote(&self) -> Option<&Remote<S>> {
+        match &self.source {
+            Source::Near { .. } => None,
+            Source::Distant(remote) => Some(remote),
         }
     }
 
-    /// Returns the mapping of a distant object that no other mapping of the cache has. `backing`
-    /// reads from it too, and blocks.
-    pub(crate) fn distant(
-        shared: &Arc<Shared<S>>,
-        id: u32,
-        file_id: FileId,
-        backing: Arc<dyn Backing>,
-        remote: Remote<S>,
-    ) -> Self {
-        let unknown = Version { len: 0, change_token: [0; 4] };
-        let mut mapping = Self::new(shared, id, file_id, backing, unknown);
-        mapping.remote = Some(Box::new(remote));
-        mapping
+    /// Returns the backing. That of a distant object blocks until the store answers.
+    #[inline]
+    pub(crate) fn backing(&self) -> &Arc<dyn Backing> {
+        match &self.source {
+            Source::Near { backing, .. } => backing,
+            Source::Distant(remote) => remote.blocking(),
+        }
+    }
+
+    /// Returns the right to change the backing, with its version after our last change or query.
+    /// `None`: it is a distant object, which has no writers.
+    #[inline]
+    pub(crate) fn changing(&self) -> Option<&Mutex<Known>> {
+        match &self.source {
+            Source::Near { changing, .. } => Some(changing),
+            Source::Distant(_) => None,
+        }
+    }
+
+    /// Returns the file id of the backing.
+    pub(crate) fn file_id(&self) -> FileId {
+        self.backing().file_id()
     }
 
     /// Returns the length.
