@@ -202,6 +202,11 @@ const BUGS: [Bug; 37] = [
         caught_by: &[Check::Shuttle, Check::Cache],
     },
     Bug {
+        name: "table-freed-in-use",
+        breaks: "the table of an object's requests is freed while one that has left it runs",
+        caught_by: &[Check::Cache],
+    },
+    Bug {
         name: "stale-publish",
         breaks: "an answer is published though its object was invalidated meanwhile",
         caught_by: &[Check::Shuttle, Check::Cache],

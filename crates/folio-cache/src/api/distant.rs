@@ -56,7 +56,7 @@ impl<S: Scheme> Cache<S> {
     /// # Errors
     ///
     /// - `InvalidInput` if a blocking backing with this key is open.
-    /// - `OutOfMemory` if so many files are open that their state takes 13/16 of the capacity.
+    /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn open_async(&self, backing: Arc<dyn AsyncBacking>) -> io::Result<File<S>> {
         self.shared.check_process()?;
@@ -86,6 +86,7 @@ impl<S: Scheme> Cache<S> {
     ///
     /// - `StaleNetworkFileHandle` if another version is cached and the backing wants that to fail.
     /// - `InvalidInput` if a blocking backing with this key is open.
+    /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn open_async_with(
         &self,

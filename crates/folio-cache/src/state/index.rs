@@ -87,15 +87,15 @@ impl<S: Scheme> Index<S> {
     /// Returns the slot of a page, or `None` if it was never used. The slot may be closed.
     #[inline(always)]
     pub(crate) fn get(&self, page: u32) -> Option<&Slot<S>> {
-        if page == 0 {
-            return Some(&self.first);
-        }
-        if (page as usize) < FIRST {
-            return self.few.get()?.get(page as usize - 1);
-        }
-        match self.near.get(page as usize) {
-            Some(slot) => Some(slot),
-            None => self.far(page),
+        if page as usize >= FIRST {
+            match self.near.get(page as usize) {
+                Some(slot) => Some(slot),
+                None => self.far(page),
+            }
+        } else if page == 0 {
+            Some(&self.first)
+        } else {
+            self.few.get()?.get(page as usize - 1)
         }
     }
 

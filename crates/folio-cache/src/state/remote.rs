@@ -74,7 +74,7 @@ impl<S: Scheme> Active<S> {
     fn is_idle(&self) -> bool {
         self.table.in_flight.is_empty()
             && self.learning.strong_count() == 0
-            && Arc::strong_count(&self.permits) == 1
+            && (cfg!(broken = "table-freed-in-use") || Arc::strong_count(&self.permits) == 1)
     }
 }
 
