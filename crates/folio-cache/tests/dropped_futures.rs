@@ -126,25 +126,39 @@ fn assert_pages(bytes: &[u8], offset: u64) {
     }
 }
 
+/// Returns what was read. `None`: the reader was polled so seldom that its pages left each time.
+fn read<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => None,
+        result => Some(result.unwrap()),
+    }
+}
+
 /// Returns some read of some pages.
 fn any_read(file: File, random: &mut fastrand::Rng) -> Held {
     let (offset, len) = (random.u64(..PAGES * PAGE), random.usize(1..8 * PAGE as usize));
     match random.u32(..6) {
         0 => Box::pin(async move {
             let mut buf = vec![0; len];
-            let read = file.read_at_async(&mut buf, offset).await.unwrap();
-            assert_pages(&buf[..read], offset);
+            if let Some(read) = read(file.read_at_async(&mut buf, offset).await) {
+                assert_pages(&buf[..read], offset);
+            }
         }),
         1 => Box::pin(async move {
-            let page = file.page_async(offset).await.unwrap().unwrap();
-            assert_pages(&page, offset);
+            if let Some(page) = read(file.page_async(offset).await) {
+                assert_pages(&page.expect("it lies in the file"), offset);
+            }
         }),
         2 => Box::pin(async move {
-            assert_pages(&file.bytes_async(offset, len).await.unwrap(), offset);
+            if let Some(bytes) = read(file.bytes_async(offset, len).await) {
+                assert_pages(&bytes, offset);
+            }
         }),
         3 => Box::pin(async move {
-            let ranges = [offset..offset + 10, 5..offset / 2 + 6, offset / 3..offset / 3 + 9000];
-            for (range, bytes) in ranges.iter().zip(file.read_ranges_async(&ranges).await.unwrap()) {
+            let ranges =
+                [offset..offset + 10, 5..offset % 90_000 + 6, offset / 3..offset / 3 + 9000];
+            let all = read(file.read_ranges_async(&ranges).await).unwrap_or_default();
+            for (range, bytes) in ranges.iter().zip(all) {
                 assert_pages(&bytes, range.start);
             }
         }),
@@ -152,8 +166,9 @@ fn any_read(file: File, random: &mut fastrand::Rng) -> Held {
             assert_eq!(file.len_async().await.unwrap(), PAGES * PAGE);
         }),
         _ => Box::pin(async move {
-            let range = file.range_async(offset, len).await.unwrap();
-            assert_eq!(range.len() as u64, (len as u64).min(PAGES * PAGE - offset));
+            if let Some(range) = read(file.range_async(offset, len).await) {
+                assert_eq!(range.len() as u64, (len as u64).min(PAGES * PAGE - offset));
+            }
         }),
     }
 }
