@@ -80,7 +80,7 @@ struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-const BUGS: [Bug; 37] = [
+const BUGS: [Bug; 38] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",

@@ -94,7 +94,7 @@ impl AsyncBacking for Slow {
     }
 
     fn preferences(&self) -> Preferences {
-        Preferences::default().request_bytes(16 * PAGE).in_flight(8)
+        Preferences::default().request_bytes(16 * PAGE).in_flight(64)
     }
 }
 
@@ -180,7 +180,7 @@ fn play(cache: &Cache, file: &File, shared: &Mutex<Vec<Held>>, seed: u64) {
     let mut held: Vec<Held> = Vec::new();
     let mut begun = 0;
     while begun < FUTURES {
-        match random.u32(..16) {
+        match random.u32(..32) {
             0..4 if held.len() < HELD => {
                 let advice = random.choice([Advice::Normal, Advice::Sequential, Advice::Once]);
                 held.push(any_read(file.with_advice(advice.unwrap()), &mut random));
@@ -198,7 +198,10 @@ fn play(cache: &Cache, file: &File, shared: &Mutex<Vec<Held>>, seed: u64) {
                 0 => file.invalidate(),
                 1 => _ = cache.reclaim(random.usize(..1000)),
                 2 => file.evict(random.u64(..PAGES * PAGE)..u64::MAX),
-                _ => file.prefetch(&[random.u64(..PAGES * PAGE)..PAGES * PAGE]),
+                _ => {
+                    let from = random.u64(..PAGES * PAGE);
+                    file.prefetch(&[from..PAGES * PAGE, 0..PAGE]);
+                }
             },
             _ if !held.is_empty() => {
                 let at = random.usize(..held.len());

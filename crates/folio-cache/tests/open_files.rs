@@ -118,7 +118,7 @@ fn a_file_that_was_read_costs_at_most_256_bytes() {
 }
 
 #[test]
-fn a_distant_object_costs_at_most_256_bytes_beside_key_and_backing() {
+fn a_distant_object_costs_at_most_256_bytes() {
     const FILES: usize = 20_000;
     let cache = Cache::builder().capacity(128 * MIB).io_threads(0).build().unwrap();
     let (files, bytes) = opened(distant(FILES), |backing| cache.open_async(backing));

@@ -263,7 +263,7 @@ impl<S: Scheme> File<S> {
         }
         let mut pieces = begin_range(&self.opened.mapping, offset, len);
         walk::for_each_page(&self.opened.mapping, offset, len, |folio, range| {
-            pieces.push(folio, range)
+            pieces.push(folio, range);
         })?;
         Ok(pieces.finish())
     }
@@ -299,7 +299,7 @@ impl<S: Scheme> File<S> {
         }
         let mut piece = begin_bytes(&self.opened.mapping, offset, len);
         walk::for_each_page(&self.opened.mapping, offset, len, |folio, range| {
-            piece.push(folio, range)
+            piece.push(folio, range);
         })?;
         Ok(piece.finish())
     }

@@ -17,10 +17,9 @@ use folio_frames::{BLOCK_ORDER, OfflineError};
 use folio_ref::Scheme;
 
 use crate::backing::error::error;
-use crate::memory::file_room;
 use crate::memory::frames_view;
 use crate::memory::index_room;
-use crate::memory::limits::machine_bytes;
+use crate::memory::limits::{self, machine_bytes};
 use crate::memory::pinned;
 use crate::memory::reclaim;
 use crate::memory::watermarks::set_watermarks;
@@ -146,7 +145,7 @@ fn fit_under_lock<S: Scheme>(
     let capacity = shared.capacity.bytes() / block_bytes;
     let beside_pages = shared.leaves.bytes() + shared.leaves.file_bytes();
     let blocks = (beside_pages + block_bytes / 2) / block_bytes;
-    let wanted = (capacity - blocks.min(file_room::limit_of_all(capacity))).max(1);
+    let wanted = (capacity - blocks.min(limits::beside_pages(capacity))).max(1);
     let beyond = zone.blocks() - wanted;
     let before = offline.len();
     while offline.len() > beyond {

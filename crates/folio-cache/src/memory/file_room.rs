@@ -25,11 +25,6 @@ fn limit<S: Scheme>(shared: &Shared<S>) -> usize {
     shared.capacity() / 16 * 13
 }
 
-/// Returns the part of a capacity that indexes and the state of open files may have together.
-pub(crate) fn limit_of_all(capacity: usize) -> usize {
-    capacity - capacity / 8
-}
-
 /// Checks that there is room for the state of one more file.
 ///
 /// # Errors

@@ -17,8 +17,8 @@ use folio_ref::Scheme;
 
 use crate::backing::error::error;
 use crate::memory::evict;
-use crate::memory::file_room;
 use crate::memory::frames_view;
+use crate::memory::limits;
 use crate::rt::shim::back_off;
 use crate::state::frames::Slot;
 use crate::state::index::{IndexRoom, NoRoom};
@@ -47,7 +47,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Returns the maximum number of bytes of all indexes.
 fn limit<S: Scheme>(shared: &Shared<S>) -> usize {
     let capacity = shared.capacity();
-    let left = file_room::limit_of_all(capacity).saturating_sub(shared.leaves.file_bytes());
+    let left = limits::beside_pages(capacity).saturating_sub(shared.leaves.file_bytes());
     left.min(capacity / SHARE)
 }
 

@@ -51,6 +51,11 @@ fn min_limit_upwards(root: &Path, path: &str, file: &str) -> Option<usize> {
     path.ancestors().filter_map(limit).min()
 }
 
+/// Returns the part of a capacity that indexes and the state of open files may have together.
+pub(crate) fn beside_pages(capacity: usize) -> usize {
+    capacity - capacity / 8
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

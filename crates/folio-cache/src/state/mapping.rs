@@ -50,7 +50,7 @@ pub(crate) struct Mapping<S: Scheme> {
     /// length again.
     pub(crate) backed: Length,
     /// The fields that only writers need.
-    pub(super) writing: OnceBox<Writing>,
+    writing: OnceBox<Writing>,
     pub(crate) readahead: Readahead,
     pub(crate) id: u32,
     /// The number of open files. The last close writes the dirty pages.
@@ -216,5 +216,62 @@ impl<S: Scheme> Mapping<S> {
     /// page.
     pub(crate) fn owner_data(&self, page: u32) -> u64 {
         u64::from(self.id) << 32 | u64::from(page)
+    }
+}
+
+/// What writers need.
+impl<S: Scheme> Mapping<S> {
+    /// Returns the fields for writers if the file was ever written or synced.
+    #[inline(always)]
+    pub(crate) fn writing(&self) -> Option<&Writing> {
+        self.writing.get()
+    }
+
+    /// Returns the fields for writers. Makes them at the first call.
+    #[inline(always)]
+    pub(crate) fn make_writing(&self) -> &Writing {
+        match self.writing.get() {
+            Some(writing) => writing,
+            None => self.make_writing_now(),
+        }
+    }
+
+    #[cold]
+    fn make_writing_now(&self) -> &Writing {
+        // While no page is dirty, all that the backing has is in order. Relaxed: a refresh may
+        // change it meanwhile. The first write past the end refreshes it again.
+        let ordered = self.backed.load(Ordering::Relaxed);
+        if self.writing.set(Box::new(Writing::new(ordered))).is_ok() {
+            self.shared.leaves.count_file(size_of::<Writing>());
+        }
+        self.writing.get().expect("it was just set, and stays")
+    }
+
+    /// Returns the end of the last dirty page in bytes, or 0 if there is none.
+    pub(crate) fn dirty_end(&self) -> u64 {
+        self.writing().map_or(0, |writing| writing.dirty.end())
+    }
+
+    /// Returns the number of dirty pages.
+    pub(crate) fn dirty_count(&self) -> u64 {
+        self.writing().map_or(0, |writing| writing.dirty.count())
+    }
+
+    /// Returns `true` if a page is dirty.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.writing().is_some_and(|writing| !writing.dirty.is_empty())
+    }
+
+    /// Returns `true` if the file is sick: its pages do not count against the limits of others.
+    pub(crate) fn is_sick(&self) -> bool {
+        self.writing().is_some_and(|writing| writing.dirty.is_sick())
+    }
+
+    /// Notes that a clean page leaves the cache. Call while the page is locked.
+    #[inline]
+    pub(crate) fn evicts(&self, page: u32) {
+        if let Some(writing) = self.writing() {
+            writing.unsynced.evict(page);
+        }
     }
 }
