@@ -219,7 +219,6 @@ impl<S: Scheme> Mapping<S> {
     }
 }
 
-/// What writers need.
 impl<S: Scheme> Mapping<S> {
     /// Returns the fields for writers if the file was ever written or synced.
     #[inline(always)]
