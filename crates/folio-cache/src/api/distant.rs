@@ -24,8 +24,10 @@ use crate::read::request::How;
 use crate::rt::block_on::block_on;
 use crate::rt::coop;
 use crate::state::frames::FolioRef;
+use crate::state::groups::GroupState;
 use crate::state::mapping::Mapping;
 use crate::state::remote::Remote;
+use crate::state::shared::Shared;
 
 impl<S: Scheme> Cache<S> {
     /// Opens an object of a store that answers late. Makes no request: the first answer tells the
@@ -59,23 +61,7 @@ impl<S: Scheme> Cache<S> {
     /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn open_async(&self, backing: Arc<dyn AsyncBacking>) -> io::Result<File<S>> {
-        self.shared.check_process()?;
-        file_room::check(&self.shared)?;
-        let key = backing.key();
-        let remote = Remote::new(key.clone(), Arc::clone(&backing));
-        // No call of the backing: the lock of all files is held.
-        let make = |id| Mapping::distant(&self.shared, id, remote);
-        let (mapping, existed) = self.shared.registry.get_or_insert(&key, make);
-        let Some(remote) = mapping.remote() else {
-            let message = format!("a blocking backing with the key {key:?} is open");
-            return Err(error(io::ErrorKind::InvalidInput, message));
-        };
-        if existed {
-            remote.set_backing(backing);
-        } else {
-            file_room::opened(&self.shared);
-        }
-        Ok(File::of(Open::distant(mapping)))
+        open(&self.shared, backing, None)
     }
 
     /// Opens an object like [`open_async`](Self::open_async). Its length and validator are known
@@ -93,12 +79,7 @@ impl<S: Scheme> Cache<S> {
         backing: Arc<dyn AsyncBacking>,
         version: &RemoteVersion,
     ) -> io::Result<File<S>> {
-        let on_change = backing.on_change();
-        let file = self.open_async(backing)?;
-        if let Some(remote) = file.opened.mapping.remote() {
-            version::lock(&file.opened.mapping, remote).agree(version, on_change)?;
-        }
-        Ok(file)
+        open_with(&self.shared, backing, version, None)
     }
 
     /// Returns the file with a key if it is open, or its pages are cached. Makes no request and no
@@ -122,9 +103,51 @@ impl<S: Scheme> Cache<S> {
     }
 }
 
+/// Opens an object of a store that answers late, in a group or in any.
+pub(crate) fn open<S: Scheme>(
+    shared: &Arc<Shared<S>>,
+    backing: Arc<dyn AsyncBacking>,
+    group: Option<&Arc<GroupState>>,
+) -> io::Result<File<S>> {
+    shared.check_process()?;
+    let key = backing.key();
+    file_room::check(shared)?;
+    let remote = Remote::new(key.clone(), Arc::clone(&backing));
+    // No call of the backing: the lock of all files is held.
+    let make = |id| Mapping::distant(shared, id, remote);
+    let to_open = shared.groups.to_open(group)?;
+    let (mapping, existed) = shared.registry.get_or_insert(&key, to_open, make)?;
+    shared.groups.check_file(mapping.id, group)?;
+    let Some(remote) = mapping.remote() else {
+        let message = format!("a blocking backing with the key {key:?} is open");
+        return Err(error(io::ErrorKind::InvalidInput, message));
+    };
+    if existed {
+        remote.set_backing(backing);
+    } else {
+        file_room::opened(shared);
+    }
+    Ok(File::of(Open::distant(mapping)))
+}
+
+/// Opens an object of which the version is known, in a group or in any.
+pub(crate) fn open_with<S: Scheme>(
+    shared: &Arc<Shared<S>>,
+    backing: Arc<dyn AsyncBacking>,
+    version: &RemoteVersion,
+    group: Option<&Arc<GroupState>>,
+) -> io::Result<File<S>> {
+    let on_change = backing.on_change();
+    let file = open(shared, backing, group)?;
+    if let Some(remote) = file.opened.mapping.remote() {
+        version::lock(&file.opened.mapping, remote).agree(version, on_change)?;
+    }
+    Ok(file)
+}
+
 impl<S: Scheme> File<S> {
     /// Returns a file of a mapping that is in memory.
-    fn of_mapping(mapping: Arc<Mapping<S>>) -> Self {
+    pub(crate) fn of_mapping(mapping: Arc<Mapping<S>>) -> Self {
         if mapping.remote().is_some() {
             return Self::of(Open::distant(mapping));
         }
@@ -138,8 +161,8 @@ impl<S: Scheme> File<S> {
         self.opened.mapping.remote().is_some()
     }
 
-    /// Returns a clone of the file of which the reads have other advice. It concerns files of
-    /// distant stores. Reads through other clones are not affected by it.
+    /// Returns a clone of the file of which the reads have other advice. Reads through other clones
+    /// are not affected by it.
     ///
     /// # Examples
     ///
@@ -179,7 +202,7 @@ impl<S: Scheme> File<S> {
         let is_end = self.known_len().is_some_and(|len| range.end >= len);
         let end = if is_end { range.end.div_ceil(page) } else { range.end / page };
         let first = range.start.div_ceil(page);
-        refresh::evict_clean(&self.opened.mapping, first..end.max(first), false);
+        refresh::evict_clean(&self.opened.mapping, first..end.max(first), refresh::Keep::Nothing);
     }
 
     /// Returns a clone of the file of which the reads have another priority. It decides which of

@@ -144,13 +144,12 @@ impl<S: Scheme> File<S> {
         coop::passed().await;
         let (mut walk, mut progress) = (Walk::new(offset, len)?, Progress::new());
         while let Some((offset, wanted)) = walk.next() {
-            if let Some((folio, range)) = walk.pass(
-                &self.opened.mapping,
-                progress.page(&self.opened.mapping, offset, wanted).await?,
-            ) {
+            let found = progress.page(&self.opened.mapping, offset, wanted, self.advice).await?;
+            if let Some((folio, range)) = walk.pass(&self.opened.mapping, found) {
                 each(folio, range);
             }
         }
+        self.passed(offset, len);
         Ok(())
     }
 }

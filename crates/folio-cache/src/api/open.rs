@@ -15,6 +15,7 @@ use crate::backing::{Backing, Durable};
 use crate::length::refresh;
 use crate::memory::file_room;
 use crate::state::error_cursor::ErrorCursor;
+use crate::state::groups::GroupState;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::writeback::sync;
@@ -215,12 +216,14 @@ impl<S: Scheme> Drop for Open<S> {
 ///
 /// # Errors
 ///
-/// `InvalidInput` if the file id is the key of a distant object, `OutOfMemory` if there is no room
-/// for the state of one more file, otherwise the error of
-/// [`Backing::version`](crate::Backing::version).
+/// - `InvalidInput` if the file id is the key of a distant object, or the file is in another group.
+/// - `OutOfMemory` if the group has as many files as it can have, or there is no room for the state
+///   of one more file.
+/// - Otherwise the error of [`Backing::version`](crate::Backing::version).
 pub(crate) fn open_mapping<S: Scheme>(
     shared: &Arc<Shared<S>>,
     backing: Arc<dyn Backing>,
+    group: Option<&Arc<GroupState>>,
 ) -> io::Result<Arc<Mapping<S>>> {
     let file_id = backing.file_id();
     let key = file_id.into();
@@ -228,7 +231,9 @@ pub(crate) fn open_mapping<S: Scheme>(
     file_room::check(shared)?;
     // No call of the backing: the lock of all files is held.
     let make = |id| Mapping::new(shared, id, backing, version);
-    let (mapping, was_open) = shared.registry.get_or_insert(&key, make);
+    let to_open = shared.groups.to_open(group)?;
+    let (mapping, was_open) = shared.registry.get_or_insert(&key, to_open, make)?;
+    shared.groups.check_file(mapping.id, group)?;
     if mapping.remote().is_some() {
         let message = format!("{file_id:?} is the key of an object of a distant store");
         return Err(error(io::ErrorKind::InvalidInput, message));

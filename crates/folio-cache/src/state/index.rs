@@ -19,7 +19,9 @@
 //! folio, and the slot of a page is never that of another one. **So one rule is enough: a thread
 //! that fills a slot opens its leaf before, and does so again if the slot refuses.**
 
+use std::iter;
 use std::ops::Range;
+use std::slice;
 use std::sync::OnceLock;
 
 use folio_frames::{LazyRange, UserSpace};
@@ -27,7 +29,7 @@ use folio_ref::Scheme;
 use once_cell::race::OnceBox;
 
 use crate::state::frames::Slot;
-use crate::state::leaves::{LEAF, LeafOwner, Leaves};
+use crate::state::leaves::{LEAF, LEAF_BYTES, LeafOwner, Leaves};
 
 type SlotRange<S> = folio_frames::SlotRange<UserSpace<S>>;
 
@@ -97,6 +99,23 @@ impl<S: Scheme> Index<S> {
             Some(&self.first)
         } else {
             self.few.get()?.get(page as usize - 1)
+        }
+    }
+
+    /// Returns slots of neighbouring pages, from a page on, at most `most`. They may be closed, and
+    /// there may be none although the next page has one.
+    #[inline]
+    pub(crate) fn slots_from(&self, page: u32, most: usize) -> &[Slot<S>] {
+        if page == 0 {
+            return &slice::from_ref(&self.first)[..most.min(1)];
+        }
+        if (page as usize) < FIRST {
+            let few = self.few.get().map_or(&[][..], |few| &few[page as usize - 1..]);
+            return &few[..most.min(few.len())];
+        }
+        match self.near.reserved().filter(|(near, _)| (page as usize) < near.len()) {
+            Some((near, _)) => near.slots_from(page as usize, most),
+            None => self.far_place(page).map_or(&[], |(range, slot)| range.slots_from(slot, most)),
         }
     }
 
@@ -197,6 +216,16 @@ impl<S: Scheme> Index<S> {
         self.place(page).map_or_else(|| self.reserve(page, pages, room), Ok)
     }
 
+    /// Returns the memory of the index, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let open = |range: &SlotRange<S>| {
+            let next = |leaf: &usize| range.next_open(leaf + 1..usize::MAX);
+            iter::successors(range.next_open(0..usize::MAX), next).count()
+        };
+        let leaves: usize = self.ranges().map(|(_, range)| open(range)).sum();
+        size_of_val(&self.first) + self.counted_bytes() + leaves * LEAF_BYTES
+    }
+
     /// Closes the leaf of a page if it has no page any more.
     pub(crate) fn give_back(&self, page: u32) {
         let Some((range, slot)) = self.place(page) else { return };
@@ -252,8 +281,6 @@ mod tests {
     use folio_ref::DefaultScheme;
 
     use super::*;
-    use crate::state::leaves::LEAF_BYTES;
-
     type Index = super::Index<DefaultScheme>;
 
     /// Returns all of the room, or that below a limit.
@@ -289,6 +316,33 @@ mod tests {
             let far = index.all_far().map_or(0, |_| size_of::<Far<DefaultScheme>>());
             assert_eq!((leaves.bytes(), index.counted_bytes()), (few + far, few + far));
             leaves.uncount(index.counted_bytes());
+        }
+    }
+
+    #[test]
+    fn neighbouring_slots_are_those_of_their_pages() {
+        let leaves = Leaves::default();
+        let index = Index::default();
+        assert!(index.slots_from(8, 4).is_empty() && index.slots_from(u32::MAX, 4).is_empty());
+        let far = MIN_NEAR as u32;
+        for page in [1, 9, far, 3 * far] {
+            index.make(page, 0, &room(&leaves, None)).unwrap();
+        }
+        for (page, most, found) in [
+            (0, 3, 1),
+            (5, 16, 3),
+            (8, 16, 16),
+            (far - 2, 16, 2),
+            (far, 16, 16),
+            (2 * far - 1, 16, 1),
+            (3 * far, 1000, 1000),
+            (4 * far, 16, 0),
+        ] {
+            let slots = index.slots_from(page, most);
+            assert_eq!(slots.len(), found, "page {page}");
+            for (page, slot) in (page..).zip(slots) {
+                assert!(ptr::eq(slot, index.get(page).unwrap()), "page {page}");
+            }
         }
     }
 

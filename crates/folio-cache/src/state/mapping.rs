@@ -14,6 +14,7 @@ use crate::state::known::Known;
 use crate::state::readahead::Readahead;
 use crate::state::remote::Remote;
 use crate::state::shared::Shared;
+use crate::state::stats::{CacheStats, Count, Counters};
 use crate::state::writing::Writing;
 
 /// The cached pages of one backing in one cache.
@@ -51,6 +52,8 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) backed: Length,
     /// The fields that only writers need.
     writing: OnceBox<Writing>,
+    /// The counters of this file alone, once a caller wants them.
+    pub(crate) counters: OnceBox<Counters>,
     pub(crate) readahead: Readahead,
     pub(crate) id: u32,
     /// The number of open files. The last close writes the dirty pages.
@@ -104,6 +107,7 @@ impl<S: Scheme> Mapping<S> {
             source,
             backed: Length::new(len),
             writing: OnceBox::new(),
+            counters: OnceBox::new(),
             readahead: Readahead::default(),
             id,
             opens: AtomicU32::new(0),
@@ -210,6 +214,35 @@ impl<S: Scheme> Mapping<S> {
     pub(crate) fn is_open(&self) -> bool {
         // Acquire: pairs with AcqRel in closed.
         self.opens.load(Ordering::Acquire) > 0
+    }
+
+    /// Adds `n` to a counter of the file's group.
+    #[inline]
+    pub(crate) fn count(&self, count: Count, n: u64) {
+        self.shared.groups.of(self.id).counters.add(count, n);
+        if let Some(own) = self.counters.get() {
+            own.add(count, n);
+        }
+    }
+
+    /// Counts pages that were found.
+    #[inline(always)]
+    pub(crate) fn hit(&self, pages: u64) {
+        if CacheStats::COUNTS_HITS {
+            self.count(Count::Hits, pages);
+        }
+    }
+
+    /// Counts pages that came to the index.
+    #[inline]
+    pub(crate) fn came(&self, pages: usize) {
+        self.shared.groups.of(self.id).counters.add(Count::Cached, pages as u64);
+    }
+
+    /// Counts pages that begin to be in flight, or with a negative number end to be.
+    #[inline]
+    pub(crate) fn in_flight(&self, pages: u64) {
+        self.shared.groups.of(self.id).counters.add(Count::InFlight, pages);
     }
 
     /// Returns the owner data of a page, for its descriptor: it leads from a frame number to the

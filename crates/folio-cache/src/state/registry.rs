@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -20,6 +21,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::backing::FileId;
 use crate::backing::remote::Key;
+use crate::state::groups::{GroupState, file_of, group_of};
 use crate::state::mapping::Mapping;
 
 /// The mappings of a cache.
@@ -27,7 +29,7 @@ pub(crate) struct Registry<S: Scheme> {
     hasher: RandomState,
     /// The numbers of the mappings, by the hashes of their keys.
     by_key: Mutex<HashTable<u32>>,
-    by_id: RwLock<ById<S>>,
+    by_id: RwLock<Numbers<S>>,
     /// The mappings with dirty pages.
     pub(crate) dirty: DirtyFiles,
 }
@@ -37,7 +39,10 @@ fn wide(hash: u32) -> u64 {
     u64::from(hash) | u64::from(hash) << u32::BITS
 }
 
-/// The mappings by number.
+/// The mappings by number, for each group.
+struct Numbers<S: Scheme>(Vec<ById<S>>);
+
+/// The mappings of one group by number.
 struct ById<S: Scheme> {
     /// Those of unused numbers lead nowhere.
     mappings: Vec<Weak<Mapping<S>>>,
@@ -87,36 +92,64 @@ impl<S: Scheme> Default for ById<S> {
     }
 }
 
-impl<S: Scheme> ById<S> {
+impl<S: Scheme> Default for Numbers<S> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<S: Scheme> Numbers<S> {
     fn get(&self, id: u32) -> Option<Arc<Mapping<S>>> {
-        self.mappings.get(id as usize)?.upgrade()
+        self.0.get(group_of(id))?.mappings.get(file_of(id))?.upgrade()
     }
 
-    /// Inserts the mapping that `make` returns for an unused number. Returns it.
-    fn insert(&mut self, hash: u32, make: impl FnOnce(u32) -> Mapping<S>) -> Arc<Mapping<S>> {
+    /// Returns the hash of the key of a mapping that is there.
+    fn hash(&self, id: u32) -> u32 {
+        self.0[group_of(id)].hashes[file_of(id)]
+    }
+
+    /// Inserts the mapping that `make` returns for an unused number of a group. Returns it.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if the group has no more numbers.
+    fn insert(
+        &mut self,
+        group: &GroupState,
+        hash: u32,
+        make: impl FnOnce(u32) -> Mapping<S>,
+    ) -> io::Result<Arc<Mapping<S>>> {
+        if self.0.len() <= group.number {
+            self.0.resize_with(group.number + 1, ById::default);
+        }
+        let by_id = &mut self.0[group.number];
         // The number that was unused for the longest time.
-        let id = self.unused.pop_front().unwrap_or(self.mappings.len() as u32);
+        let id = match by_id.unused.front() {
+            Some(&id) => id,
+            None => group.id_of(by_id.mappings.len())?,
+        };
+        by_id.unused.pop_front();
         let mapping = Arc::new(make(id));
-        let weak = Arc::downgrade(&mapping);
-        put(&mut self.mappings, id, weak);
-        put(&mut self.hashes, id, hash);
-        mapping
+        put(&mut by_id.mappings, file_of(id), Arc::downgrade(&mapping));
+        put(&mut by_id.hashes, file_of(id), hash);
+        Ok(mapping)
     }
 
-    /// Removes the mapping with a number. Frees all memory after the last one.
+    /// Removes the mapping with a number. Frees all memory of its group after the last one.
     fn remove(&mut self, id: u32) {
-        self.mappings[id as usize] = Weak::new();
-        self.unused.push_back(id);
-        if self.unused.len() == self.mappings.len() {
-            *self = Self::default();
+        let by_id = &mut self.0[group_of(id)];
+        by_id.mappings[file_of(id)] = Weak::new();
+        by_id.unused.push_back(id);
+        if by_id.unused.len() == by_id.mappings.len() {
+            *by_id = ById::default();
         }
     }
 }
 
 /// Puts a value in the place of an old one, or at the end. So the list grows by a quarter: of a
 /// million files, each byte counts.
-fn put<T>(list: &mut Vec<T>, at: u32, value: T) {
-    if let Some(old) = list.get_mut(at as usize) {
+fn put<T>(list: &mut Vec<T>, at: usize, value: T) {
+    if let Some(old) = list.get_mut(at) {
         *old = value;
         return;
     }
@@ -132,12 +165,17 @@ impl<S: Scheme> Registry<S> {
     }
 
     /// Returns the mapping of a key, and `true` if it existed. Otherwise `make` creates it with the
-    /// given number.
+    /// given number, which is one of a group.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if the group has no number left.
     pub(crate) fn get_or_insert(
         &self,
         key: &Key,
+        group: &GroupState,
         make: impl FnOnce(u32) -> Mapping<S>,
-    ) -> (Arc<Mapping<S>>, bool) {
+    ) -> io::Result<(Arc<Mapping<S>>, bool)> {
         let hash = self.hash(key);
         // Held: their numbers stay theirs.
         let mut others: Vec<Arc<Mapping<S>>> = Vec::new();
@@ -147,16 +185,18 @@ impl<S: Scheme> Registry<S> {
             if found.iter().all(|it| others.iter().any(|other| Arc::ptr_eq(it, other))) {
                 // There is none, or the last close of the old one is in progress.
                 let mut by_id = self.by_id.write();
-                let mapping = by_id.insert(hash, make);
-                by_key.insert_unique(wide(hash), mapping.id, |&id| wide(by_id.hashes[id as usize]));
+                let inserted = by_id.insert(group, hash, make);
+                if let Ok(mapping) = &inserted {
+                    by_key.insert_unique(wide(hash), mapping.id, |&id| wide(by_id.hash(id)));
+                }
                 drop(by_id);
                 // Before `found` and `others`, which may have the last references.
                 drop(by_key);
-                return (mapping, false);
+                return inserted.map(|mapping| (mapping, false));
             }
             drop(by_key);
             if let Some(mapping) = found.iter().find(|mapping| mapping.key() == *key) {
-                return (Arc::clone(mapping), true);
+                return Ok((Arc::clone(mapping), true));
             }
             others = found;
         }
@@ -165,7 +205,7 @@ impl<S: Scheme> Registry<S> {
     /// Returns the mappings of which the keys have a hash. The caller drops them without the lock.
     fn with_hash(&self, by_key: &HashTable<u32>, hash: u32) -> Vec<Arc<Mapping<S>>> {
         let by_id = self.by_id.read();
-        let ids = by_key.iter_hash(wide(hash)).filter(|&&id| by_id.hashes[id as usize] == hash);
+        let ids = by_key.iter_hash(wide(hash)).filter(|&&id| by_id.hash(id) == hash);
         ids.filter_map(|&id| by_id.get(id)).collect()
     }
 
@@ -173,12 +213,12 @@ impl<S: Scheme> Registry<S> {
     pub(crate) fn remove(&self, id: u32) {
         let mut by_key = self.by_key.lock();
         let mut by_id = self.by_id.write();
-        if let Ok(entry) = by_key.find_entry(wide(by_id.hashes[id as usize]), |&it| it == id) {
+        if let Ok(entry) = by_key.find_entry(wide(by_id.hash(id)), |&it| it == id) {
             entry.remove();
         }
         if by_key.len() < by_key.capacity() / 8 {
             let len = by_key.len();
-            by_key.shrink_to(2 * len, |&id| wide(by_id.hashes[id as usize]));
+            by_key.shrink_to(2 * len, |&id| wide(by_id.hash(id)));
         }
         by_id.remove(id);
     }
@@ -191,7 +231,13 @@ impl<S: Scheme> Registry<S> {
     /// Returns all mappings.
     pub(crate) fn all(&self) -> Vec<Arc<Mapping<S>>> {
         // Collected under the lock, dropped by the caller: see the invariant of this module.
-        self.by_id.read().mappings.iter().filter_map(Weak::upgrade).collect()
+        self.by_id
+            .read()
+            .0
+            .iter()
+            .flat_map(|by_id| &by_id.mappings)
+            .filter_map(Weak::upgrade)
+            .collect()
     }
 
     /// Returns the mappings that have dirty pages now.
