@@ -79,7 +79,7 @@ pub(crate) struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-pub(crate) const BUGS: [Bug; 48] = [
+pub(crate) const BUGS: [Bug; 49] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -243,6 +243,11 @@ pub(crate) const BUGS: [Bug; 48] = [
     Bug {
         name: "failed-fill-untold",
         breaks: "the readers that wait for a fill are not told its error, and ask again in turn",
+        caught_by: &[Check::Cache],
+    },
+    Bug {
+        name: "table-freed-in-use",
+        breaks: "the table of an object's requests is freed while one that has left it runs",
         caught_by: &[Check::Cache],
     },
     Bug {

@@ -19,6 +19,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/memmap/memmap.rs",
     "crates/folio-frames/src/index/racy_copy.rs",
     "crates/folio-frames/src/index/lock.rs",
+    "crates/folio-frames/src/os/lazy_range.rs",
     "crates/folio-frames/src/os/retire.rs",
     "crates/folio-frames/src/os/slot_space.rs",
     "crates/folio-frames/src/os/stepped_space.rs",

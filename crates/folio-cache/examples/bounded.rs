@@ -51,6 +51,7 @@ struct Sample {
     resident: f64,
     pages: f64,
     index: f64,
+    files: f64,
 }
 
 /// Samples of one run, with the resident memory before its cache was made.
@@ -75,6 +76,7 @@ impl Run<'_> {
             resident: resident()? - self.before,
             pages: f64::from(zone.online_frames - zone.free_frames) * PAGE as f64 / MIB,
             index: self.cache.index_bytes() as f64 / MIB,
+            files: self.cache.file_bytes() as f64 / MIB,
         });
         Ok(())
     }
@@ -83,29 +85,36 @@ impl Run<'_> {
         let last = self.samples.last().expect("there is a sample");
         let most = |of: fn(&Sample) -> f64| self.samples.iter().map(of).fold(0.0, f64::max);
         println!(
-            "{name}: resident {:.1} MiB at the end, {:.1} at most; pages {:.1}; index {:.1}, {:.1} \
-             at most",
+            "{name}: resident {:.1} MiB at the end, {:.1} at most; pages {:.1}; files {:.1}; index \
+             {:.1}, {:.1} at most",
             last.resident,
             most(|sample| sample.resident),
             last.pages,
+            last.files,
             last.index,
             most(|sample| sample.index),
         );
     }
 }
 
+/// Opens files of one page, and keeps them open. Their backings, and the room for the handles, are
+/// made before: they are the caller's.
 fn files(count: usize) -> io::Result<Vec<Sample>> {
-    let mut open_files = Vec::with_capacity(count);
+    let backings: Vec<Arc<dyn Backing>> = (0..count as u64)
+        .map(|object| Arc::new(Numbered { object, len: PAGE }) as Arc<dyn Backing>)
+        .collect();
+    let mut open_files: Vec<Option<File>> = Vec::new();
+    open_files.resize_with(count, || None);
     let before = resident()?;
     let cache: Cache = Cache::new(CAPACITY)?;
     let mut run = Run { cache: &cache, before, samples: Vec::new() };
     let start = Instant::now();
-    for n in 0..count {
-        let file = open(&cache, n as u64, PAGE)?;
+    for (n, (backing, kept)) in backings.iter().zip(&mut open_files).enumerate() {
+        let file = cache.open_backing(Arc::clone(backing))?;
         let mut byte = [0];
         file.read_at(&mut byte, PAGE - 1)?;
         assert_eq!(byte, [n as u8]);
-        open_files.push(file);
+        *kept = Some(file);
         if n % (count / 200) == 0 {
             run.sample(n)?;
         }
@@ -116,7 +125,7 @@ fn files(count: usize) -> io::Result<Vec<Sample>> {
     let samples = run.samples;
     drop(open_files);
     cache.quiesce();
-    println!("index after their close: {} bytes", cache.index_bytes());
+    println!("files after their close: {} bytes", cache.file_bytes());
     Ok(samples)
 }
 
@@ -172,10 +181,11 @@ fn draw(path: &Path, title: &str, what: &str, samples: &[Sample]) -> io::Result<
     const HEIGHT: f64 = 300.0;
     const LEFT: f64 = 60.0;
     const TOP: f64 = 40.0;
-    let lines: [Line; 3] = [
+    let lines: [Line; 4] = [
         ("resident", "#0072b2", |sample| sample.resident),
         ("pages", "#d55e00", |sample| sample.pages),
         ("index", "#009e73", |sample| sample.index),
+        ("open files", "#cc79a7", |sample| sample.files),
     ];
     let limit = CAPACITY as f64 / MIB * 1.05;
     let most = samples.iter().map(|sample| sample.resident).fold(limit, f64::max) * 1.1;

@@ -239,6 +239,25 @@ fn the_last_waiter_cancels_and_no_other() {
     end(&cache, &distant, file);
 }
 
+/// Requests of an old version have left the table, and its memory is not freed before they end.
+#[test]
+fn a_request_of_an_old_version_removes_no_newer_one() {
+    let (cache, distant, file, _) = open(10 * PAGE);
+    assert_eq!(file.read_at(&mut [0; 10], 5 * PAGE as u64).unwrap(), 10);
+    distant.inject(0, 2, DistantFault::Never);
+    let mut old = Box::pin(file.bytes_async(0, 10));
+    assert!(poll(old.as_mut()).is_pending());
+    file.invalidate();
+    let mut new = Box::pin(file.bytes_async(0, 10));
+    assert!(poll(new.as_mut()).is_pending());
+    drop(old);
+    let mut joined = Box::pin(file.bytes_async(5, 10));
+    assert!(poll(joined.as_mut()).is_pending());
+    assert_eq!((distant.requests().len(), distant.in_flight()), (3, 1));
+    drop((new, joined));
+    end(&cache, &distant, file);
+}
+
 #[test]
 fn each_waiter_gets_the_error_of_the_store() {
     let (cache, distant, file, _) = open(10 * PAGE);

@@ -31,7 +31,8 @@ fn resident(cache: &Cache) -> (usize, usize) {
 fn assert_bounded(cache: &Cache) {
     let (pages, index) = resident(cache);
     let most = cache.capacity() + cache.capacity() / 20 + 2 * MIB;
-    assert!(pages + index <= most, "{pages} and {index} of {most}: {:?}", cache.stats());
+    let all = pages + index + cache.file_bytes();
+    assert!(all <= most, "{all} of {most}, {pages} of pages, {index} of indexes");
     assert!(index <= cache.capacity() / 2, "{index} bytes of indexes");
 }
 

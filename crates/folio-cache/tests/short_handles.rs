@@ -6,8 +6,9 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use allocation_counter::measure;
 use common::assert_nothing_leaked;
-use folio_cache::testing::Memory;
+use folio_cache::testing::{Distant, Memory};
 use folio_cache::{Buf, Bytes, Cache, File, RangeHandle};
 use folio_frames::FRAME_SIZE;
 use futures_core::Stream;
@@ -219,5 +220,43 @@ fn a_slice_of_a_range_pins_its_own_folios() {
     assert!(used_frames(&cache) <= 8 * 16, "{} frames are used", used_frames(&cache));
     assert_eq!(shown_and_pinned(&cache).0, 80);
     drop(slices);
+    assert_nothing_leaked(&cache);
+}
+
+/// One page of eight is held as `Bytes`, out of fetches of 4 MiB. What the handles take beside the
+/// pages is little, no page is copied, and a hit on a page allocates nothing.
+#[test]
+fn pages_held_out_of_large_fetches_cost_their_memory() {
+    const FETCH: u64 = 4 << 20;
+    const FETCHES: u64 = 16;
+    const CAPACITY: usize = 16 << 20;
+    let cache = Cache::builder().capacity(CAPACITY).build().unwrap();
+    let distant = Distant::new(&vec![7; (FETCH * FETCHES) as usize]);
+    let file = cache.open_async(Arc::new(distant)).unwrap();
+    let mut held = Vec::with_capacity((FETCH * FETCHES / PAGE / 8) as usize);
+    let mut allocated = 0;
+    for fetch in (0..FETCH * FETCHES).step_by(FETCH as usize) {
+        assert_eq!(file.bytes(fetch, FETCH as usize).unwrap().len(), FETCH as usize);
+        let info = measure(|| {
+            for page in (fetch..fetch + FETCH).step_by(8 * FRAME_SIZE) {
+                held.push(file.bytes(page, FRAME_SIZE).unwrap());
+            }
+        });
+        allocated += info.bytes_current;
+        let hit = measure(|| assert!(file.page(fetch).unwrap().is_some()));
+        assert_eq!((hit.count_total, hit.bytes_current), (0, 0), "a hit on a page");
+    }
+    let pinned = held.len() * FRAME_SIZE;
+    assert_eq!(cache.stats().pinned_bytes, pinned as u64);
+    let copied = held.iter().filter(|bytes| bytes.as_ptr().addr() % FRAME_SIZE != 0).count();
+    assert_eq!(copied, 0, "a page of the cache begins at a page");
+    // The pages, their index, and the handles: all but the pages are within 5 % of the capacity.
+    let handles = usize::try_from(allocated).unwrap() + held.len() * size_of::<Bytes>();
+    let beside = handles + cache.index_bytes() + cache.file_bytes();
+    assert!(beside <= CAPACITY / 20, "{handles} bytes of handles, {beside} beside the pages");
+    assert!(used_frames(&cache) * FRAME_SIZE <= CAPACITY);
+    drop(file);
+    drop(held);
+    while cache.reclaim(1000) > 0 {}
     assert_nothing_leaked(&cache);
 }

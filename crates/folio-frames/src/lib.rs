@@ -101,6 +101,8 @@ pub use moving::migrate::{MigrateError, Owner, migrate};
 #[cfg(feature = "std")]
 pub use os::arena::{Arena, Mapped, MetadataKept};
 #[cfg(feature = "std")]
+pub use os::lazy_range::LazyRange;
+#[cfg(feature = "std")]
 pub use os::slot_space::{LockedLeaves, SlotRange, SlotSpace};
 #[cfg(all(shuttle, feature = "std"))]
 pub use os::stepped_space::SteppedLock;

@@ -30,10 +30,12 @@ use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::watcher::Descriptors;
 use crate::rt::worker::Worker;
+use crate::state::calls::Calls;
 use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::Arena;
 use crate::state::groups::Groups;
 use crate::state::kept::Kept;
+use crate::state::leaves::Leaves;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Chooser, Opened, Shared, Watched};
@@ -267,7 +269,7 @@ impl<S: Scheme> CacheBuilder<S> {
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
             registry: Registry::default(),
-            leaves: Arc::default(),
+            leaves: Leaves::default(),
             groups: Groups::new(page_frames),
             shown: Shown::take(),
             policy: CachePadded::new(Mutex::new(Chooser {
@@ -285,6 +287,8 @@ impl<S: Scheme> CacheBuilder<S> {
             left_unsynced: Mutex::default(),
             flush_pool: FlushPool::new(&name),
             requests: Requests::default(),
+            looks: Calls::default(),
+            revalidations: Calls::default(),
             fill_waiters: Arc::new(FillWaiters::new()),
             flusher: Worker::new(const { &Shared::FLUSHER }, &name, Weak::clone(me)),
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, &name, Weak::clone(me)),

@@ -143,7 +143,7 @@ impl<S: Scheme> Seek for FileCursor<S> {
 
 impl<S: Scheme> Write for FileCursor<S> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if !self.file.opened.appends {
+        if !self.file.opened.appends() {
             let written = self.file.write_at(buf, self.position)?;
             self.skip(written);
             return Ok(written);

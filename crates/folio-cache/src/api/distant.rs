@@ -10,12 +10,11 @@ use folio_ref::Scheme;
 
 use crate::api::cache::Cache;
 use crate::api::file::File;
-use crate::api::open::Opened;
-use crate::backing::Backing;
-use crate::backing::blocking::Blocking;
+use crate::api::open::Open;
 use crate::backing::error::error;
 use crate::backing::remote::{AsyncBacking, Key, Priority, RemoteVersion};
 use crate::length::{refresh, version};
+use crate::memory::file_room;
 use crate::policy::Advice;
 use crate::read::collect::{Sink, gather};
 use crate::read::copy;
@@ -59,6 +58,7 @@ impl<S: Scheme> Cache<S> {
     /// # Errors
     ///
     /// - `InvalidInput` if a blocking backing with this key is open.
+    /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn open_async(&self, backing: Arc<dyn AsyncBacking>) -> io::Result<File<S>> {
         open(&self.shared, backing, None)
@@ -72,6 +72,7 @@ impl<S: Scheme> Cache<S> {
     ///
     /// - `StaleNetworkFileHandle` if another version is cached and the backing wants that to fail.
     /// - `InvalidInput` if a blocking backing with this key is open.
+    /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn open_async_with(
         &self,
@@ -87,7 +88,7 @@ impl<S: Scheme> Cache<S> {
         if self.shared.is_inherited() {
             return None;
         }
-        self.shared.registry.by_key(key).map(File::of)
+        self.shared.registry.by_key(key).map(File::of_mapping)
     }
 
     /// Drops the cached pages of the file with a key, except dirty ones. Of an object of a distant
@@ -111,22 +112,23 @@ pub(crate) fn open<S: Scheme>(
     shared.check_process()?;
     shared.watch_pressure();
     let key = backing.key();
-    let blocking: Arc<dyn Backing> = Arc::new(Blocking(Arc::clone(&backing)));
-    let file_id = blocking.file_id();
+    file_room::check(shared)?;
     let remote = Remote::new(key.clone(), Arc::clone(&backing));
     // No call of the backing: the lock of all files is held.
-    let make = |id| Mapping::distant(shared, id, file_id, blocking, remote);
+    let make = |id| Mapping::distant(shared, id, remote);
     let to_open = shared.groups.to_open(group)?;
-    let (mapping, existed) = shared.registry.get_or_insert(key.clone(), to_open, make)?;
+    let (mapping, existed) = shared.registry.get_or_insert(&key, to_open, make)?;
     shared.groups.check_file(mapping.id, group)?;
-    let Some(remote) = &mapping.remote else {
+    let Some(remote) = mapping.remote() else {
         let message = format!("a blocking backing with the key {key:?} is open");
         return Err(error(io::ErrorKind::InvalidInput, message));
     };
     if existed {
         remote.set_backing(backing);
+    } else {
+        file_room::opened(shared);
     }
-    Ok(File::of(mapping))
+    Ok(File::of(Open::distant(mapping)))
 }
 
 /// Opens an object of which the version is known, in a group or in any.
@@ -138,24 +140,26 @@ pub(crate) fn open_with<S: Scheme>(
 ) -> io::Result<File<S>> {
     let on_change = backing.on_change();
     let file = open(shared, backing, group)?;
-    if let Some(remote) = &file.mapping.remote {
-        version::lock(&file.mapping, remote).agree(version, on_change)?;
+    if let Some(remote) = file.opened.mapping.remote() {
+        version::lock(&file.opened.mapping, remote).agree(version, on_change)?;
     }
     Ok(file)
 }
 
 impl<S: Scheme> File<S> {
     /// Returns a file of a mapping that is in memory.
-    fn of(mapping: Arc<Mapping<S>>) -> Self {
-        let opened = Arc::new(Opened::new(&mapping, Arc::clone(&mapping.backing), false));
-        let priority = mapping.shared.groups.of(mapping.id).priority;
-        Self { mapping, opened, advice: Advice::Normal, priority }
+    pub(crate) fn of_mapping(mapping: Arc<Mapping<S>>) -> Self {
+        if mapping.remote().is_some() {
+            return Self::of(Open::distant(mapping));
+        }
+        let backing = Arc::clone(mapping.backing());
+        Self::of(Open::new(mapping, backing, false))
     }
 
     /// Returns `true` if the file is an object of a store that answers late.
     #[inline]
     pub(crate) fn is_distant(&self) -> bool {
-        self.mapping.remote.is_some()
+        self.opened.mapping.remote().is_some()
     }
 
     /// Returns a clone of the file of which the reads have other advice. Reads through other clones
@@ -186,20 +190,20 @@ impl<S: Scheme> File<S> {
     /// ([`CacheBuilder::spawner`](crate::CacheBuilder::spawner)) nor a thread of the cache. Errors
     /// are not reported: the reader gets its own.
     pub fn prefetch(&self, ranges: &[Range<u64>]) {
-        prefetch::prefetch(&self.mapping, ranges, self.how());
+        prefetch::prefetch(&self.opened.mapping, ranges, self.how());
     }
 
     /// Drops the cached pages that lie wholly in a range of the file, except dirty ones: they are
     /// not needed any more. Handles keep theirs. Pages in progress stay.
     pub fn evict(&self, range: Range<u64>) {
-        if self.mapping.shared.is_inherited() {
+        if self.opened.mapping.shared.is_inherited() {
             return;
         }
         let page = FRAME_SIZE as u64;
         let is_end = self.known_len().is_some_and(|len| range.end >= len);
         let end = if is_end { range.end.div_ceil(page) } else { range.end / page };
         let first = range.start.div_ceil(page);
-        refresh::evict_clean(&self.mapping, first..end.max(first), refresh::Keep::Nothing);
+        refresh::evict_clean(&self.opened.mapping, first..end.max(first), refresh::Keep::Nothing);
     }
 
     /// Returns a clone of the file of which the reads have another priority. It decides which of
@@ -212,18 +216,18 @@ impl<S: Scheme> File<S> {
 
     /// Returns the key of the file.
     pub fn key(&self) -> Key {
-        self.mapping.key()
+        self.opened.mapping.key()
     }
 
     /// Returns the version of an object of a distant store, if it is known. Makes no request.
     pub fn known_version(&self) -> Option<RemoteVersion> {
-        self.mapping.remote.as_ref()?.version.lock().clone()
+        self.opened.mapping.known_version()
     }
 
     /// Returns the length in bytes if it is known. That of an object of a distant store is not,
     /// until the first answer. Makes no request.
     pub fn known_len(&self) -> Option<u64> {
-        self.mapping.known_len()
+        self.opened.mapping.known_len()
     }
 
     /// Returns the length in bytes. If it is not known, asks the store for it, without blocking.
@@ -235,7 +239,7 @@ impl<S: Scheme> File<S> {
     pub async fn len_async(&self) -> io::Result<u64> {
         match self.known_len() {
             Some(len) => Ok(len),
-            None => learn::learn(&self.mapping, false).await,
+            None => learn::learn(&self.opened.mapping, false).await,
         }
     }
 
@@ -243,22 +247,22 @@ impl<S: Scheme> File<S> {
     pub(crate) fn len_or_error(&self) -> io::Result<u64> {
         match self.known_len() {
             Some(len) => Ok(len),
-            None => block_on(learn::learn(&self.mapping, true)),
+            None => block_on(learn::learn(&self.opened.mapping, true)),
         }
     }
 
     /// Asks the store for the version, and drops the pages if it is another one. Returns `true`
     /// then.
     pub(crate) fn revalidate_distant(&self) -> io::Result<bool> {
-        let before = self.mapping.truncate_seq();
-        block_on(learn::ask(&self.mapping, true))?;
-        Ok(self.mapping.truncate_seq() != before)
+        let before = self.opened.mapping.truncate_seq();
+        block_on(learn::ask(&self.opened.mapping, true))?;
+        Ok(self.opened.mapping.truncate_seq() != before)
     }
 
     /// Reads into several buffers from an offset each. Returns the result of each.
     pub(crate) async fn read_distant(&self, into: &mut [Into<'_>], how: How) -> io::Result<()> {
         let ranges: Vec<_> = into.iter().map(|it| (it.offset, it.buf.len())).collect();
-        gather(&self.mapping, how, &ranges, &mut Copy { into }).await
+        gather(&self.opened.mapping, how, &ranges, &mut Copy { into }).await
     }
 
     /// Reads into a buffer from an offset on.
@@ -268,7 +272,7 @@ impl<S: Scheme> File<S> {
         offset: u64,
         how: How,
     ) -> io::Result<usize> {
-        if let Some(read) = copy::read_cached(&self.mapping, offset, buf) {
+        if let Some(read) = copy::read_cached(&self.opened.mapping, offset, buf) {
             coop::passed().await;
             return Ok(read);
         }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 
-use crate::api::open::Opened;
-use crate::api::open::open_mapping;
+use crate::api::open::{Open, open_mapping};
 use crate::backing::Backing;
 use crate::backing::remote::Priority;
 use crate::length::{once, refresh, version};
@@ -18,7 +17,6 @@ use crate::read::request::How;
 use crate::rt::block_on::block_on;
 use crate::state::groups::GroupState;
 use crate::state::handle::PageHandle;
-use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 
 /// A file, open through a [`Cache`](crate::Cache). Clones, and other opens of the same file, share
@@ -51,8 +49,7 @@ use crate::state::shared::Shared;
 /// ```
 #[derive(Clone)]
 pub struct File<S: Scheme = DefaultScheme> {
-    pub(crate) mapping: Arc<Mapping<S>>,
-    pub(crate) opened: Arc<Opened<S>>,
+    pub(crate) opened: Open<S>,
     pub(crate) advice: Advice,
     pub(crate) priority: Priority,
 }
@@ -65,9 +62,13 @@ impl<S: Scheme> File<S> {
         group: Option<&Arc<GroupState>>,
     ) -> io::Result<Self> {
         let mapping = open_mapping(shared, Arc::clone(&backing), group)?;
-        let opened = Arc::new(Opened::new(&mapping, backing, appends));
-        let priority = shared.groups.of(mapping.id).priority;
-        Ok(Self { opened, mapping, advice: Advice::Normal, priority })
+        Ok(Self::of(Open::new(mapping, backing, appends)))
+    }
+
+    /// Returns the file of an open, without advice and with the priority of its group.
+    pub(crate) fn of(opened: Open<S>) -> Self {
+        let priority = opened.mapping.shared.groups.of(opened.mapping.id).priority;
+        Self { opened, advice: Advice::Normal, priority }
     }
 
     /// Reads into `buf` from `offset` on. Returns the number of bytes read: 0 at or past the end of
@@ -84,7 +85,7 @@ impl<S: Scheme> File<S> {
     /// - Otherwise the error of the backing.
     #[inline]
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let read = copy::read_optimistic(&self.mapping, offset, buf);
+        let read = copy::read_optimistic(&self.opened.mapping, offset, buf);
         if read { Ok(buf.len()) } else { self.read_pages(offset, buf) }
     }
 
@@ -94,7 +95,7 @@ impl<S: Scheme> File<S> {
         if self.is_distant() {
             return block_on(self.read_at_distant(buf, offset, self.blocking()));
         }
-        let read = copy::read_pages(&self.mapping, offset, buf, self.advice);
+        let read = copy::read_pages(&self.opened.mapping, offset, buf, self.advice);
         self.passed(offset, buf.len());
         read
     }
@@ -103,7 +104,7 @@ impl<S: Scheme> File<S> {
     #[inline]
     pub(crate) fn passed(&self, offset: u64, len: usize) {
         if self.advice == Advice::Once {
-            once::passed(&self.mapping, offset, len);
+            once::passed(&self.opened.mapping, offset, len);
         }
     }
 
@@ -135,7 +136,7 @@ impl<S: Scheme> File<S> {
         while done < wanted {
             match self.read_at(&mut buf[done..], offset.saturating_add(done as u64))? {
                 0 => {
-                    let end = self.mapping.len();
+                    let end = self.opened.mapping.len();
                     return Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
                         format!("the file ends at {end}, {wanted} bytes at {offset} were wanted"),
@@ -163,7 +164,7 @@ impl<S: Scheme> File<S> {
     #[inline(always)]
     #[cfg_attr(feature = "track", track_caller)]
     pub fn page(&self, offset: u64) -> io::Result<Option<PageHandle<S>>> {
-        let page = match copy::whole_page(&self.mapping, offset) {
+        let page = match copy::whole_page(&self.opened.mapping, offset) {
             Some(page) => page,
             None => match self.page_slowly(offset)? {
                 Some(page) => page,
@@ -179,7 +180,7 @@ impl<S: Scheme> File<S> {
         if self.is_distant() {
             self.page_distant_blocking(offset)
         } else {
-            let page = copy::page(&self.mapping, offset, self.advice);
+            let page = copy::page(&self.opened.mapping, offset, self.advice);
             self.passed(offset, FRAME_SIZE - offset as usize % FRAME_SIZE);
             page
         }
@@ -196,7 +197,7 @@ impl<S: Scheme> File<S> {
     /// that fails, returns 0: [`len_async`](Self::len_async) returns the error, and
     /// [`known_len`](Self::known_len) does not ask.
     pub fn len(&self) -> u64 {
-        if self.is_distant() { self.len_or_error().unwrap_or(0) } else { self.mapping.len() }
+        if self.is_distant() { self.len_or_error().unwrap_or(0) } else { self.opened.mapping.len() }
     }
 
     /// Returns `true` if the length is 0.
@@ -218,7 +219,7 @@ impl<S: Scheme> File<S> {
         if self.is_distant() {
             return self.revalidate_distant();
         }
-        refresh::revalidate(&self.mapping)
+        refresh::revalidate(&self.opened.mapping)
     }
 
     /// Runs `change`, which changes something about the file but none of its bytes: permissions,
@@ -249,17 +250,17 @@ impl<S: Scheme> File<S> {
     /// Those of `change`. An error of [`Backing::version`](crate::Backing::version), where `change`
     /// was not run.
     pub fn change_metadata<T>(&self, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        refresh::change_metadata(&self.mapping, change)
+        refresh::change_metadata(&self.opened.mapping, change)
     }
 
     /// Waits until no page of the file is being read ahead, fetched for a future, or written by the
     /// flusher. Waits neither for other files nor for requests that do not end. Does nothing in a
     /// child forked after the cache was built.
     pub fn quiesce(&self) {
-        let shared = &self.mapping.shared;
+        let shared = &self.opened.mapping.shared;
         if !shared.is_inherited() {
-            shared.io_pool.quiesce_mapping(self.mapping.id);
-            shared.flush_pool.quiesce_file(&self.mapping);
+            shared.io_pool.quiesce_mapping(self.opened.mapping.id);
+            shared.flush_pool.quiesce_file(&self.opened.mapping);
         }
     }
 
@@ -268,14 +269,14 @@ impl<S: Scheme> File<S> {
     /// In a child forked after the cache was built, each read of the file fails from then on
     /// ([After a fork](crate#after-a-fork)).
     pub fn invalidate(&self) {
-        version::invalidate(&self.mapping);
+        version::invalidate(&self.opened.mapping);
     }
 }
 
 impl<S: Scheme> fmt::Debug for File<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("File")
-            .field("backing", &self.mapping.backing)
+            .field("backing", self.opened.mapping.backing())
             .field("len", &self.known_len())
             .finish_non_exhaustive()
     }

@@ -1,7 +1,6 @@
 //! An open file: the methods that write.
 
 use std::io;
-use std::sync::Arc;
 
 use folio_ref::Scheme;
 
@@ -68,7 +67,7 @@ impl<S: Scheme> File<S> {
     ///   much is dirty.
     pub fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         self.opened.writer()?;
-        write_pages::write(&self.mapping, offset, buf)
+        write_pages::write(&self.opened.mapping, offset, buf)
     }
 
     /// Writes all of `buf` at `offset`, and extends the file if necessary: a gap reads as zeroes.
@@ -107,7 +106,7 @@ impl<S: Scheme> File<S> {
     ///   much is dirty.
     pub fn append(&self, bytes: &[u8]) -> io::Result<u64> {
         self.opened.writer()?;
-        write_pages::append(&self.mapping, bytes)
+        write_pages::append(&self.opened.mapping, bytes)
     }
 
     /// Sets the length of the file: truncates it, or appends zeroes. The backing is changed at
@@ -124,7 +123,7 @@ impl<S: Scheme> File<S> {
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
-        resize::resize(&self.mapping, self.opened.writer()?, len)
+        resize::resize(&self.opened.mapping, self.opened.writer()?, len)
     }
 
     /// Sets `len` bytes from `offset` on to zero, up to the end of the file, and frees the space of
@@ -142,7 +141,7 @@ impl<S: Scheme> File<S> {
     /// - The error of a fill or of writeback. A part may be zeroes then.
     /// - The error of the backing for the hole. Nothing has changed then.
     pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
-        resize::punch(&self.mapping, self.opened.writer()?, offset, len)
+        resize::punch(&self.opened.mapping, self.opened.writer()?, offset, len)
     }
 
     /// Makes all bytes durable that were written to the file through this cache before the call:
@@ -206,10 +205,6 @@ impl<S: Scheme> File<S> {
     ///   seen it.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn close(self) -> io::Result<()> {
-        if Arc::strong_count(&self.opened) == 1 {
-            self.opened.flush_to_close()
-        } else {
-            self.flush()
-        }
+        self.opened.flush_to_close()
     }
 }

@@ -45,7 +45,7 @@ impl<S: Scheme> File<S> {
     /// - `Unsupported` on a miss in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub async fn read_at_async(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        if copy::read_optimistic(&self.mapping, offset, buf) {
+        if copy::read_optimistic(&self.opened.mapping, offset, buf) {
             coop::passed().await;
             return Ok(buf.len());
         }
@@ -84,7 +84,7 @@ impl<S: Scheme> File<S> {
             offset,
             FRAME_SIZE - offset as usize % FRAME_SIZE,
             |folio, range| {
-                page = Some(short_handle::page_handle(&self.mapping, offset, folio, &range));
+                page = Some(short_handle::page_handle(&self.opened.mapping, offset, folio, &range));
             },
         )
         .await?;
@@ -105,7 +105,7 @@ impl<S: Scheme> File<S> {
         if self.is_distant() {
             return Ok(self.pieces_distant(offset, len, self.how()).await?.finish());
         }
-        let mut pieces = range::begin_range(&self.mapping, offset, len);
+        let mut pieces = range::begin_range(&self.opened.mapping, offset, len);
         self.for_each_page_async(offset, len, |folio, range| pieces.push(folio, range)).await?;
         Ok(pieces.finish())
     }
@@ -129,7 +129,7 @@ impl<S: Scheme> File<S> {
             let bytes = self.bytes_distant(&[(offset, len)], self.how()).await?;
             return Ok(bytes.into_iter().next().unwrap_or_default());
         }
-        let mut piece = range::begin_bytes(&self.mapping, offset, len);
+        let mut piece = range::begin_bytes(&self.opened.mapping, offset, len);
         self.for_each_page_async(offset, len, |folio, range| piece.push(folio, range)).await?;
         Ok(piece.finish())
     }
@@ -144,8 +144,8 @@ impl<S: Scheme> File<S> {
         coop::passed().await;
         let (mut walk, mut progress) = (Walk::new(offset, len)?, Progress::new());
         while let Some((offset, wanted)) = walk.next() {
-            let found = progress.page(&self.mapping, offset, wanted, self.advice).await?;
-            if let Some((folio, range)) = walk.pass(&self.mapping, found) {
+            let found = progress.page(&self.opened.mapping, offset, wanted, self.advice).await?;
+            if let Some((folio, range)) = walk.pass(&self.opened.mapping, found) {
                 each(folio, range);
             }
         }

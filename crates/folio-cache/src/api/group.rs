@@ -296,8 +296,8 @@ impl<S: Scheme> fmt::Debug for Group<S> {
 impl<S: Scheme> File<S> {
     /// Returns the group of the file.
     pub fn group(&self) -> Group<S> {
-        let shared = Arc::clone(&self.mapping.shared);
-        let state = Arc::clone(shared.groups.of(self.mapping.id));
+        let shared = Arc::clone(&self.opened.mapping.shared);
+        let state = Arc::clone(shared.groups.of(self.opened.mapping.id));
         Group { shared, state }
     }
 
@@ -308,12 +308,12 @@ impl<S: Scheme> File<S> {
     /// Counted for a file is what its reads and writes do. Direct reclaims, and the bytes that
     /// ranges show and pin, are counted for a cache alone.
     pub fn stats(&self) -> CacheStats {
-        self.mapping.counters.get_or_init(Box::default).read()
+        self.opened.mapping.counters.get_or_init(Box::default).read()
     }
 
     /// Returns the memory that pages and index of the file have now. Returns zeros in a child
     /// forked after the cache was built.
     pub fn memory_use(&self) -> MemoryUse {
-        resident::memory_use(&self.mapping.shared, |id| id == self.mapping.id)
+        resident::memory_use(&self.opened.mapping.shared, |id| id == self.opened.mapping.id)
     }
 }

@@ -62,10 +62,11 @@ const COUNTERS: &[CounterOf] = &[
 const HITS: &str = "page_cache_hits_total";
 
 /// All gauges in the order of [`Cache::gauges`]: name and description. All are bytes.
-const GAUGES: [(&str, &str); 8] = [
-    ("page_cache_capacity_bytes", "The most memory for pages and indexes"),
+const GAUGES: [(&str, &str); 9] = [
+    ("page_cache_capacity_bytes", "The most memory for pages, indexes and open files"),
     ("page_cache_used_bytes", "Memory of pages"),
     ("page_cache_index_bytes", "Memory of indexes"),
+    ("page_cache_file_bytes", "Memory of the state of open files"),
     ("page_cache_dirty_bytes", "Pages newer than their backings"),
     ("page_cache_pinned_bytes", "Pages held by handles"),
     ("page_cache_offline_bytes", "Memory of the cache that the system has back"),
@@ -124,6 +125,7 @@ impl<S: Scheme> Cache<S> {
             self.capacity(),
             online.saturating_sub(free),
             self.index_bytes(),
+            self.file_bytes(),
             out_of_memory::dirty_bytes(shared),
             pinned::pinned_bytes(shared),
             all.saturating_sub(online),

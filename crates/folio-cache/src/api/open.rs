@@ -1,8 +1,11 @@
-//! The state of one open, shared by the clones of its `File`: its backing, and the errors that it
-//! has seen.
+//! One open of a file: its backing, and the errors that it has seen.
+//!
+//! An open that may write has a state of its own, which its clones share. The first of those that
+//! only read has none, and neither has an open of a distant object: the mapping counts its clones.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use folio_ref::Scheme;
 use rustix::io::Errno;
@@ -10,6 +13,7 @@ use rustix::io::Errno;
 use crate::backing::error::{error, numbered};
 use crate::backing::{Backing, Durable};
 use crate::length::refresh;
+use crate::memory::file_room;
 use crate::state::error_cursor::ErrorCursor;
 use crate::state::groups::GroupState;
 use crate::state::mapping::Mapping;
@@ -17,25 +21,76 @@ use crate::state::shared::Shared;
 use crate::writeback::sync;
 use crate::writeback::unlinked;
 
-/// One open of a file.
-pub(crate) struct Opened<S: Scheme> {
-    mapping: Arc<Mapping<S>>,
-    /// The backing to write to. `None`: opened for reading only.
-    writer: Option<Arc<dyn Backing>>,
-    /// The writes of a cursor append.
-    pub(crate) appends: bool,
+/// The bytes of an open with a state of its own: with the counts of its `Arc`, and what an
+/// allocator adds.
+const BYTES: usize = size_of::<State>() + 2 * size_of::<usize>() + 8;
+
+/// An open of a file. A clone is the same open.
+pub(crate) struct Open<S: Scheme> {
+    pub(crate) mapping: Arc<Mapping<S>>,
+    state: Option<Arc<State>>,
+}
+
+/// The state of an open that is not the first reader.
+struct State {
+    /// `None`: opened for reading only.
+    writer: Option<Box<Writer>>,
     cursor: ErrorCursor,
 }
 
-impl<S: Scheme> Opened<S> {
-    pub(crate) fn new(mapping: &Arc<Mapping<S>>, backing: Arc<dyn Backing>, appends: bool) -> Self {
+struct Writer {
+    backing: Arc<dyn Backing>,
+    /// The writes of a cursor append.
+    appends: bool,
+}
+
+impl<S: Scheme> Open<S> {
+    /// Returns a new open of a backing that blocks.
+    pub(crate) fn new(mapping: Arc<Mapping<S>>, backing: Arc<dyn Backing>, appends: bool) -> Self {
         mapping.opened();
-        let writer = backing.is_writable().then_some(backing);
+        let writer = backing.is_writable().then(|| Box::new(Writer { backing, appends }));
+        let begin = || mapping.writing().map(|writing| writing.errors.begin());
         if let Some(writer) = &writer {
             // The first writable backing writes for all opens: they are the same bytes.
-            let _ = mapping.writer.set(Arc::clone(writer));
+            let _ = mapping.make_writing().backing.set(Arc::clone(&writer.backing));
+        } else if mapping
+            .readers
+            // Relaxed: what the reader before saw is of no concern.
+            .compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+        {
+            if let Some(writing) = mapping.writing() {
+                writing.reader.set(&writing.errors.begin());
+            }
+            return Self { mapping, state: None };
         }
-        Self { mapping: Arc::clone(mapping), writer, appends, cursor: mapping.errors.begin() }
+        let cursor = begin().unwrap_or_default();
+        mapping.shared.leaves.count_file(BYTES);
+        Self { mapping, state: Some(Arc::new(State { writer, cursor })) }
+    }
+
+    /// Returns a new open of a distant object: all its opens are clones.
+    pub(crate) fn distant(mapping: Arc<Mapping<S>>) -> Self {
+        let open = Self { mapping, state: None };
+        open.cloned();
+        open
+    }
+
+    /// Counts a clone of an open without a state.
+    fn cloned(&self) {
+        // Relaxed: the caller has the mapping. The first one opens a distant object.
+        if self.mapping.readers.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.mapping.opened();
+        }
+    }
+
+    fn writes(&self) -> Option<&Writer> {
+        self.state.as_ref()?.writer.as_deref()
+    }
+
+    /// Returns `true` if the writes of a cursor append.
+    pub(crate) fn appends(&self) -> bool {
+        self.writes().is_some_and(|writer| writer.appends)
     }
 
     /// Returns the backing to write to.
@@ -47,8 +102,8 @@ impl<S: Scheme> Opened<S> {
     #[inline]
     pub(crate) fn writer(&self) -> io::Result<&dyn Backing> {
         self.mapping.shared.check_process()?;
-        match &self.writer {
-            Some(writer) => Ok(&**writer),
+        match self.writes() {
+            Some(writer) => Ok(&*writer.backing),
             None => Err(self.read_only()),
         }
     }
@@ -56,50 +111,104 @@ impl<S: Scheme> Opened<S> {
     /// Returns the error of [`writer`](Self::writer) for a file that was opened for reading only.
     #[cold]
     fn read_only(&self) -> io::Error {
-        let message = match &self.mapping.remote {
-            Some(remote) => format!("{:?} is an object of a distant store", remote.key),
-            None => format!("{:?} was opened for reading only", self.mapping.file_id),
+        let message = match self.mapping.remote() {
+            Some(remote) => format!("{:?} is an object of a distant store", remote.object.key),
+            None => format!("{:?} was opened for reading only", self.mapping.file_id()),
         };
         numbered(io::ErrorKind::PermissionDenied, Errno::BADF, message)
     }
 
     /// Returns the backing to write to, or that of the file.
     pub(crate) fn backing(&self) -> &Arc<dyn Backing> {
-        self.writer.as_ref().unwrap_or(&self.mapping.backing)
+        self.writes().map_or_else(|| self.mapping.backing(), |writer| &writer.backing)
+    }
+
+    /// Returns the errors that were reported to this open. `None`: there was none.
+    fn cursor(&self) -> Option<&ErrorCursor> {
+        match &self.state {
+            Some(state) => Some(&state.cursor),
+            None => self.mapping.writing().map(|writing| &writing.reader),
+        }
     }
 
     /// Writes the dirty pages and makes them durable.
     pub(crate) fn sync(&self, what: Durable) -> io::Result<()> {
         self.mapping.shared.check_process()?;
-        sync::sync(&self.mapping, what, &self.cursor)
+        if self.mapping.remote().is_some() {
+            // Nothing was ever written.
+            return Ok(());
+        }
+        self.mapping.make_writing();
+        self.cursor().map_or(Ok(()), |cursor| sync::sync(&self.mapping, what, cursor))
     }
 
     /// Counts all errors so far as reported to this open file.
     pub(crate) fn acknowledge(&self) {
-        let _ = self.mapping.errors.report(&self.cursor, self.mapping.errors.count());
+        let _ = self.report();
     }
 
-    /// Flushes before the last `File` of this open is dropped. A file without a name that nothing
-    /// else has open is not written.
+    /// Reports the latest error unless this open has seen it.
+    fn report(&self) -> io::Result<()> {
+        match (self.mapping.writing(), self.cursor()) {
+            (Some(writing), Some(cursor)) => writing.errors.report(cursor, writing.errors.count()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Flushes before the open is dropped, or only one of its clones. A file without a name that
+    /// nothing else has open is not written.
     pub(crate) fn flush_to_close(&self) -> io::Result<()> {
         self.mapping.shared.check_process()?;
-        if self.mapping.is_last_open() && unlinked::is_unlinked(&self.mapping) {
-            let errors = &self.mapping.errors;
-            return errors.report(&self.cursor, errors.count());
+        if self.is_last_clone()
+            && self.mapping.is_last_open()
+            && unlinked::is_unlinked(&self.mapping)
+        {
+            return self.report();
         }
-        sync::flush(&self.mapping, &self.cursor)
+        self.flush()
+    }
+
+    fn is_last_clone(&self) -> bool {
+        match &self.state {
+            Some(state) => Arc::strong_count(state) == 1,
+            // Relaxed: a hint, as the count of an `Arc` is.
+            None => self.mapping.readers.load(Ordering::Relaxed) == 1,
+        }
     }
 
     /// Writes the dirty pages to the backing, which may keep them in memory for a while.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.mapping.shared.check_process()?;
-        sync::flush(&self.mapping, &self.cursor)
+        self.cursor().map_or(Ok(()), |cursor| sync::flush(&self.mapping, cursor))
     }
 }
 
-impl<S: Scheme> Drop for Opened<S> {
+impl<S: Scheme> Clone for Open<S> {
+    fn clone(&self) -> Self {
+        let open = Self { mapping: Arc::clone(&self.mapping), state: self.state.clone() };
+        if open.state.is_none() {
+            open.cloned();
+        }
+        open
+    }
+}
+
+impl<S: Scheme> Drop for Open<S> {
     fn drop(&mut self) {
-        sync::closed(&self.mapping);
+        let is_last = match self.state.take() {
+            Some(state) => {
+                let is_last = Arc::into_inner(state).is_some();
+                if is_last {
+                    self.mapping.shared.leaves.uncount_file(BYTES);
+                }
+                is_last
+            }
+            // AcqRel: as the count of an `Arc`.
+            None => self.mapping.readers.fetch_sub(1, Ordering::AcqRel) == 1,
+        };
+        if is_last {
+            sync::closed(&self.mapping);
+        }
     }
 }
 
@@ -108,7 +217,8 @@ impl<S: Scheme> Drop for Opened<S> {
 /// # Errors
 ///
 /// - `InvalidInput` if the file id is the key of a distant object, or the file is in another group.
-/// - `OutOfMemory` if the group has as many files as it can have.
+/// - `OutOfMemory` if the group has as many files as it can have, or there is no room for the state
+///   of one more file.
 /// - Otherwise the error of [`Backing::version`](crate::Backing::version).
 pub(crate) fn open_mapping<S: Scheme>(
     shared: &Arc<Shared<S>>,
@@ -117,20 +227,25 @@ pub(crate) fn open_mapping<S: Scheme>(
 ) -> io::Result<Arc<Mapping<S>>> {
     shared.watch_pressure();
     let file_id = backing.file_id();
+    let key = file_id.into();
     let version = backing.version()?;
+    file_room::check(shared)?;
     // No call of the backing: the lock of all files is held.
-    let make = |id| Mapping::new(shared, id, file_id, backing, version);
+    let make = |id| Mapping::new(shared, id, backing, version);
     let to_open = shared.groups.to_open(group)?;
-    let (mapping, was_open) = shared.registry.get_or_insert(file_id.into(), to_open, make)?;
+    let (mapping, was_open) = shared.registry.get_or_insert(&key, to_open, make)?;
     shared.groups.check_file(mapping.id, group)?;
-    if mapping.remote.is_some() {
+    if mapping.remote().is_some() {
         let message = format!("{file_id:?} is the key of an object of a distant store");
         return Err(error(io::ErrorKind::InvalidInput, message));
     }
     if was_open {
         refresh::revalidate(&mapping)?;
-    } else if let Some(left) = shared.left_unsynced.lock().take(&mapping.key()) {
-        mapping.unsynced.inherit(left);
+        return Ok(mapping);
     }
+    if let Some(left) = shared.left_unsynced.lock().take(&key) {
+        mapping.make_writing().unsynced.inherit(left);
+    }
+    file_room::opened(shared);
     Ok(mapping)
 }

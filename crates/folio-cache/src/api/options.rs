@@ -147,6 +147,7 @@ impl OpenOptions {
     ///   `std::fs`.
     /// - `InvalidInput` if the group belongs to another cache, or the file is in another group.
     /// - `AlreadyExists` if `create_new` is set and the file exists.
+    /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the system call.
     pub fn open<S: Scheme>(&self, cache: &Cache<S>, path: impl AsRef<Path>) -> io::Result<File<S>> {
@@ -209,6 +210,7 @@ impl<S: Scheme> Cache<S> {
     ///   waits for the peer of a FIFO.
     /// - `InvalidInput` if the file has no stable size, as under `/proc` and `/sys`: read it with
     ///   `std::fs`.
+    /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the system call.
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
@@ -221,6 +223,7 @@ impl<S: Scheme> Cache<S> {
     /// # Errors
     ///
     /// - `InvalidInput` if the path leads to something other than a regular file.
+    /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the system call.
     pub fn create(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
@@ -232,6 +235,7 @@ impl<S: Scheme> Cache<S> {
     /// # Errors
     ///
     /// - `AlreadyExists` if something has this path already.
+    /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the system call.
     pub fn create_new(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
@@ -245,6 +249,7 @@ impl<S: Scheme> Cache<S> {
     /// - `InvalidInput` if the options grant no access, or contradict each other, or the path leads
     ///   to something other than a regular file.
     /// - `AlreadyExists` if `create_new` is set and the file exists.
+    /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the system call.
     pub fn open_with(&self, path: impl AsRef<Path>, options: &OpenOptions) -> io::Result<File<S>> {

@@ -251,8 +251,8 @@ impl<S: Scheme> File<S> {
         if self.is_distant() {
             return Ok(block_on(self.pieces_distant(offset, len, self.blocking()))?.finish());
         }
-        let mut pieces = begin_range(&self.mapping, offset, len);
-        walk::for_each_page(&self.mapping, offset, len, self.advice, |folio, range| {
+        let mut pieces = begin_range(&self.opened.mapping, offset, len);
+        walk::for_each_page(&self.opened.mapping, offset, len, self.advice, |folio, range| {
             pieces.push(folio, range);
         })?;
         self.passed(offset, len);
@@ -288,8 +288,8 @@ impl<S: Scheme> File<S> {
             let bytes = block_on(self.bytes_distant(&[(offset, len)], self.blocking()))?;
             return Ok(bytes.into_iter().next().unwrap_or_default());
         }
-        let mut piece = begin_bytes(&self.mapping, offset, len);
-        walk::for_each_page(&self.mapping, offset, len, self.advice, |folio, range| {
+        let mut piece = begin_bytes(&self.opened.mapping, offset, len);
+        walk::for_each_page(&self.opened.mapping, offset, len, self.advice, |folio, range| {
             piece.push(folio, range);
         })?;
         self.passed(offset, len);
@@ -316,8 +316,12 @@ impl<S: Scheme> File<S> {
         let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
         let mut bufs = bufs.iter_mut();
         let (mut buf, mut done): (&mut [u8], _) = (&mut [], 0);
-        let read =
-            walk::for_each_page(&self.mapping, offset, wanted, self.advice, |folio, range| {
+        let read = walk::for_each_page(
+            &self.opened.mapping,
+            offset,
+            wanted,
+            self.advice,
+            |folio, range| {
                 let mut bytes = &folio.as_slice_from_frame()[range];
                 done += bytes.len();
                 while !bytes.is_empty() {
@@ -332,7 +336,8 @@ impl<S: Scheme> File<S> {
                     now.copy_from_slice(&bytes[..n]);
                     (buf, bytes) = (later, &bytes[n..]);
                 }
-            });
+            },
+        );
         self.passed(offset, done);
         // A short count: the next read returns the error.
         if done > 0 { Ok(done) } else { read.map(|()| 0) }

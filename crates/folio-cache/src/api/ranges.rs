@@ -95,8 +95,8 @@ impl<S: Scheme> File<S> {
         ranges: &[(u64, usize)],
         how: How,
     ) -> io::Result<Vec<Bytes>> {
-        let mut sink = ManyBytes { mapping: &*self.mapping, ranges, pieces: Vec::new() };
-        gather(&self.mapping, how, ranges, &mut sink).await?;
+        let mut sink = ManyBytes { mapping: &*self.opened.mapping, ranges, pieces: Vec::new() };
+        gather(&self.opened.mapping, how, ranges, &mut sink).await?;
         Ok(sink.pieces.into_iter().map(OnePiece::finish).collect())
     }
 
@@ -115,9 +115,9 @@ impl<S: Scheme> File<S> {
         len: usize,
         how: How,
     ) -> io::Result<Pieces<'_, S>> {
-        let mapping = &*self.mapping;
+        let mapping = &*self.opened.mapping;
         let mut sink = OneRange { mapping, offset, len, pieces: begin_range(mapping, offset, len) };
-        gather(&self.mapping, how, &[(offset, len)], &mut sink).await?;
+        gather(&self.opened.mapping, how, &[(offset, len)], &mut sink).await?;
         Ok(sink.pieces)
     }
 
@@ -131,7 +131,7 @@ impl<S: Scheme> File<S> {
         let Some((folio, range)) = self.page_distant(offset, len, how).await? else {
             return Ok(None);
         };
-        Ok(Some(short_handle::page_handle(&self.mapping, offset, folio, &range)))
+        Ok(Some(short_handle::page_handle(&self.opened.mapping, offset, folio, &range)))
     }
 
     /// Returns the rest of the page of a distant object around an offset, and waits for it.
@@ -147,7 +147,7 @@ impl<S: Scheme> File<S> {
         how: How,
     ) -> io::Result<Option<(FolioRef<S>, Range<usize>)>> {
         let mut sink = OnePage(None);
-        gather(&self.mapping, how, &[(offset, len)], &mut sink).await?;
+        gather(&self.opened.mapping, how, &[(offset, len)], &mut sink).await?;
         Ok(sink.0)
     }
 
@@ -186,14 +186,14 @@ impl<S: Scheme> File<S> {
     /// than the length of `buf` only at the end of the file. Returns `None` if a page is missing or
     /// in progress, or if the file may have grown. Never waits, and requests nothing.
     pub fn try_read(&self, buf: &mut [u8], offset: u64) -> Option<usize> {
-        copy::read_cached(&self.mapping, offset, buf)
+        copy::read_cached(&self.opened.mapping, offset, buf)
     }
 
     /// Returns up to `len` bytes from `offset` on if all of them are cached: fewer only at the end
     /// of the file. Returns `None` otherwise. Never waits, and requests nothing. Copies as
     /// [`bytes`](Self::bytes) does.
     pub fn try_bytes(&self, offset: u64, len: usize) -> Option<Bytes> {
-        let mapping = &*self.mapping;
+        let mapping = &*self.opened.mapping;
         let (epoch, end) = (mapping.truncate_seq(), mapping.known_len()?);
         let len = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
         let mut piece = begin_bytes(mapping, offset, len);

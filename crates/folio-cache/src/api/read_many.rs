@@ -77,7 +77,7 @@ impl<S: Scheme> File<S> {
         if self.is_distant() {
             return self.read_many_distant(reads);
         }
-        let mapping = &*self.mapping;
+        let mapping = &*self.opened.mapping;
         let most = (mapping.shared.capacity() / FRAME_SIZE / SHARE) as u32;
         let mut missing = Vec::new();
         let mut pages = 0;
@@ -117,7 +117,7 @@ impl<S: Scheme> File<S> {
     }
 
     fn fill_many(&self, missing: &mut Vec<Missing<'_, '_>>) {
-        let mapping = &*self.mapping;
+        let mapping = &*self.opened.mapping;
         let wanted: Vec<_> = missing.iter().map(|missing| (missing.page, missing.pages)).collect();
         let first_pages = batch::fill_many(mapping, &wanted, self.advice);
         for (missing, page) in missing.drain(..).zip(first_pages) {

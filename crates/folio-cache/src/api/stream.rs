@@ -69,7 +69,11 @@ impl<S: Scheme> File<S> {
     pub fn stream(&self, offset: u64, len: u64) -> ByteStream<S> {
         let gather = self.is_distant().then(|| {
             let range = (offset, usize::try_from(len).unwrap_or(usize::MAX));
-            Box::new(Gather::new(&self.mapping, How { pauses: true, ..self.how() }, &[range]))
+            Box::new(Gather::new(
+                &self.opened.mapping,
+                How { pauses: true, ..self.how() },
+                &[range],
+            ))
         });
         ByteStream {
             file: self.clone(),
@@ -97,13 +101,13 @@ impl<S: Scheme> ByteStream<S> {
                 Step::Failed(_, error) => return Poll::Ready(Some(Err(error))),
                 Step::End => return Poll::Ready(None),
                 Step::Changed if self.has_begun => {
-                    let error = version::changed(&self.file.mapping);
+                    let error = version::changed(&self.file.opened.mapping);
                     return Poll::Ready(Some(Err(error)));
                 }
                 Step::Changed => {
                     let range = (self.offset, usize::try_from(self.left).unwrap_or(usize::MAX));
                     let how = How { pauses: true, ..self.file.how() };
-                    **gather = Gather::new(&self.file.mapping, how, &[range]);
+                    **gather = Gather::new(&self.file.opened.mapping, how, &[range]);
                     continue;
                 }
             };
@@ -113,14 +117,14 @@ impl<S: Scheme> ByteStream<S> {
             self.has_begun = true;
             self.offset += len as u64;
             self.left -= len as u64;
-            let bytes = bytes_of(&self.file.mapping, piece, range, &pinned);
+            let bytes = bytes_of(&self.file.opened.mapping, piece, range, &pinned);
             return Poll::Ready(Some(Ok(bytes)));
         }
     }
 
     fn poll_piece(&mut self, context: &Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         check_offset(self.offset)?;
-        let mapping = &self.file.mapping;
+        let mapping = &self.file.opened.mapping;
         let most =
             (mapping.shared.capacity() / SHARE).clamp(FRAME_SIZE, MOST_PAGES as usize * FRAME_SIZE);
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(most);

@@ -55,7 +55,7 @@ impl<S: Scheme> File<S> {
     /// that was forked since the cache was made.
     pub fn discard(&self) -> io::Result<u64> {
         self.opened.writer()?;
-        let dropped = discard::discard(&self.mapping);
+        let dropped = discard::discard(&self.opened.mapping);
         self.opened.acknowledge();
         Ok(dropped)
     }

@@ -16,9 +16,10 @@ impl<S: Scheme> Drop for Mapping<S> {
         // No other thread is here: a visit to a slot, by page number or by frame number, holds the
         // mapping.
         refresh::drop_pages(self, 0..u64::MAX);
-        self.shared.registry.remove(&self.key(), self.id);
+        self.shared.registry.remove(self.id);
         leave_unsynced(self);
-        // Its leaves were paid from the capacity, which grows by that.
+        self.uncount();
+        // It was paid from the capacity, which grows by that.
         capacity::fit_after_close(&self.shared);
     }
 }
@@ -26,16 +27,18 @@ impl<S: Scheme> Drop for Mapping<S> {
 /// Keeps what is not durable for the next open of the file. A new mapping of it may be there
 /// already.
 fn leave_unsynced<S: Scheme>(mapping: &Mapping<S>) {
-    let Some(bytes) = mapping.unsynced.left() else { return };
+    let left = mapping.writing().and_then(|writing| writing.unsynced.left());
+    let Some(bytes) = left else { return };
     if cfg!(broken = "close-forgets-unsynced") || unlinked::is_unlinked(mapping) {
         return;
     }
+    let key = mapping.key();
     let mut left = mapping.shared.left_unsynced.lock();
     // Under the lock: a mapping that is made after this look takes what is left here.
-    let newer = mapping.shared.registry.by_key(&mapping.key());
+    let newer = mapping.shared.registry.by_key(&key);
     match &newer {
-        Some(newer) => newer.unsynced.inherit(bytes),
-        None => left.insert(mapping.key(), bytes),
+        Some(newer) => newer.make_writing().unsynced.inherit(bytes),
+        None => left.insert(key, bytes),
     }
     // Before `newer`, which may be the last reference to its mapping.
     drop(left);

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::backing::error::{copy, share};
+use crate::backing::error::{self, copy};
 use crate::memory::frames_view;
 use crate::memory::large_folio;
 use crate::rt::shim::fence;
@@ -56,7 +56,7 @@ fn refresh_with<S: Scheme>(
     unwritten: impl FnOnce(io::Error) -> io::Result<u64>,
 ) -> io::Result<u64> {
     mapping.shared.check_process()?;
-    match mapping.looks.run(|| look(mapping), Looked::copy) {
+    match mapping.shared.looks.run(mapping.id, || look(mapping), Looked::copy) {
         Looked::Len(len) => Ok(len),
         Looked::Failed(error) => Err(error),
         Looked::Unwritten(error) => unwritten(error),
@@ -71,7 +71,7 @@ fn look<S: Scheme>(mapping: &Mapping<S>) -> Looked {
             match apply_backing_len(mapping, None) {
                 Ok(Ok(len)) => return Looked::Len(len),
                 Ok(Err(page)) => page,
-                Err(error) => return Looked::Failed(share(error)),
+                Err(error) => return Looked::Failed(error::share(error)),
             }
         };
         // Others appended bytes to the file that belong into a page that is dirty here.
@@ -89,23 +89,26 @@ fn look<S: Scheme>(mapping: &Mapping<S>) -> Looked {
 ///
 /// What the backing returns.
 pub(crate) fn revalidate<S: Scheme>(mapping: &Mapping<S>) -> io::Result<bool> {
-    let act = || revalidate_alone(mapping).map_err(share);
-    mapping.revalidations.run(act, |changed| changed.as_ref().copied().map_err(copy))
+    let act = || revalidate_alone(mapping).map_err(error::share);
+    let share = |changed: &io::Result<bool>| changed.as_ref().copied().map_err(copy);
+    mapping.shared.revalidations.run(mapping.id, act, share)
 }
 
 fn revalidate_alone<S: Scheme>(mapping: &Mapping<S>) -> io::Result<bool> {
     refresh_len_to_read(mapping)?;
-    let mut change_token = mapping.changing.lock();
+    // Of a distant object, each answer tells the version.
+    let Some(changing) = mapping.changing() else { return Ok(false) };
+    let mut known = changing.lock();
     let _length = mapping.length.lock();
-    let now = mapping.backing.version()?;
-    let changed = now != *change_token;
+    let now = mapping.backing().version()?;
+    let changed = now != known.get();
     if apply_backing_len(mapping, Some(now.len))?.is_err() {
         // The file grows meanwhile: the next refresh finds what was appended.
         return Ok(true);
     }
     if changed {
         invalidate(mapping);
-        *change_token = now;
+        known.set(now);
     }
     Ok(changed)
 }
@@ -120,16 +123,18 @@ pub(crate) fn change_metadata<S: Scheme, T>(
     change: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
     mapping.shared.check_process()?;
+    // The metadata of a distant object is not looked at.
+    let Some(changing) = mapping.changing() else { return change() };
     let was_known = {
-        let known = mapping.changing.lock();
-        mapping.backing.version()?.change_token == known.change_token
+        let known = changing.lock();
+        mapping.backing().version()?.change_token == known.get().change_token
     };
     let result = change();
     if was_known && !mapping.shared.is_inherited() {
-        let mut known = mapping.changing.lock();
+        let mut known = changing.lock();
         // What fails here is found by the next look.
-        if let Ok(now) = mapping.backing.version() {
-            *known = now;
+        if let Ok(now) = mapping.backing().version() {
+            known.set(now);
         }
     }
     result
@@ -155,12 +160,12 @@ fn apply_backing_len<S: Scheme>(
     seen: Option<u64>,
 ) -> io::Result<Result<u64, u64>> {
     // Before the backing is asked: what is written between the two is part of its length.
-    let unwritten = mapping.dirty.end();
+    let unwritten = mapping.dirty_end();
     let backed = if let Some(len) = seen {
         len
     } else {
         let _request = mapping.shared.requests.begin(mapping.id);
-        mapping.backing.version()?.len
+        mapping.backing().version()?.len
     };
     let old = mapping.len();
     let new = backed.max(unwritten.min(old));
@@ -172,7 +177,7 @@ fn apply_backing_len<S: Scheme>(
     write_back::set_ordered(mapping, backed);
     // Another thread may have begun to write to a page behind the new end before the truncation,
     // and have finished after the dirty pages were looked at.
-    let unwritten = mapping.dirty.end();
+    let unwritten = mapping.dirty_end();
     if unwritten > new && new < old {
         // Release: pairs with Acquire in `len`.
         mapping.len.store(unwritten.min(old), Ordering::Release);
@@ -251,7 +256,7 @@ pub(crate) enum Keep {
 pub(crate) fn evict_clean<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, keep: Keep) {
     large_folio::split_edges(mapping, &pages);
     mapping.index.for_each_in(pages, |slot| {
-        let Some(locked) = slot.try_lock(mapping.zone) else { return };
+        let Some(locked) = slot.try_lock(mapping.zone()) else { return };
         let is_kept = match keep {
             Keep::Nothing => false,
             Keep::Hot => frames_view::is_hot(mapping, locked.pfn()),
@@ -261,7 +266,7 @@ pub(crate) fn evict_clean<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, ke
             return;
         }
         if locked.subpage_of().is_none() {
-            mapping.unsynced.evict(locked.folio().owner_data() as u32);
+            mapping.evicts(locked.folio().owner_data() as u32);
         }
         remove(mapping, locked);
     });
@@ -280,7 +285,7 @@ fn remove<S: Scheme>(mapping: &Mapping<S>, locked: LockedSlot<'_, S>) {
 /// Empties a slot. Returns `false` if its page is dirty and stays.
 fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) -> bool {
     loop {
-        if let Some(mut locked) = slot.try_lock(mapping.zone) {
+        if let Some(mut locked) = slot.try_lock(mapping.zone()) {
             if locked.folio().is_dirty() {
                 if !even_dirty {
                     return false;
@@ -288,7 +293,7 @@ fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) 
                 locked.set_dirty(false);
                 dirty_pages::forget_dirty(mapping, locked.folio().owner_data() as u32);
             } else if !even_dirty && locked.subpage_of().is_none() {
-                mapping.unsynced.evict(locked.folio().owner_data() as u32);
+                mapping.evicts(locked.folio().owner_data() as u32);
             }
             remove(mapping, locked);
             return true;

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::sync::Weak;
-use std::sync::atomic::Ordering;
 
 use folio_ref::Scheme;
 use rustix::io::Errno;
@@ -54,7 +53,7 @@ impl<S: Scheme> VersionLock<'_, S> {
     ///
     /// `StaleNetworkFileHandle` if another version was known and the backing wants that to fail.
     pub(crate) fn agree(&mut self, told: &RemoteVersion, on_change: OnChange) -> io::Result<()> {
-        let known = self.remote.version.lock().clone();
+        let known = self.mapping.known_version();
         match known {
             Some(known) if known == *told => Ok(()),
             Some(known) if on_change == OnChange::Fail => Err(stale(self.remote, &known, told)),
@@ -63,7 +62,7 @@ impl<S: Scheme> VersionLock<'_, S> {
                 Ok(())
             }
             None => {
-                self.set(told);
+                self.mapping.set_version(self.remote, told);
                 Ok(())
             }
         }
@@ -73,24 +72,17 @@ impl<S: Scheme> VersionLock<'_, S> {
     /// one is known from then on.
     pub(crate) fn replace(&mut self, told: Option<&RemoteVersion>) {
         refresh::bump_truncate_seq(self.mapping);
-        // Release: pairs with Acquire in `known_len`.
-        self.remote.is_known.store(false, Ordering::Release);
-        *self.remote.version.lock() = None;
-        self.orphans.extend(self.remote.requests.lock().clear());
-        *self.remote.learning.lock() = Weak::new();
+        self.remote.forget_version();
+        let orphans = self.remote.with_any_active(|active| {
+            active.learning = Weak::new();
+            active.table.clear()
+        });
+        self.orphans.extend(orphans.into_iter().flatten());
         refresh::drop_pages(self.mapping, 0..u64::MAX);
         if let Some(told) = told {
-            self.set(told);
+            self.mapping.set_version(self.remote, told);
         }
         refresh::bump_truncate_seq(self.mapping);
-    }
-
-    fn set(&self, told: &RemoteVersion) {
-        // Release, both: pair with Acquire in `len` and `known_len`.
-        self.mapping.len.store(told.len, Ordering::Release);
-        self.mapping.backed.store(told.len, Ordering::Release);
-        *self.remote.version.lock() = Some(told.clone());
-        self.remote.is_known.store(true, Ordering::Release);
     }
 }
 
@@ -99,7 +91,7 @@ fn stale<S: Scheme>(remote: &Remote<S>, known: &RemoteVersion, told: &RemoteVers
     let message = format!(
         "{:?} changed: the cache has version {:?} of {} bytes, the store {:?} of {} bytes: \
          invalidate the key",
-        remote.key, known.validator, known.len, told.validator, told.len
+        remote.object.key, known.validator, known.len, told.validator, told.len
     );
     numbered(io::ErrorKind::StaleNetworkFileHandle, Errno::STALE, message)
 }
@@ -118,7 +110,7 @@ pub(crate) fn restless<S: Scheme>(mapping: &Mapping<S>) -> io::Error {
 
 /// Drops the pages of a file that are not dirty. Of a distant object, forgets the version too.
 pub(crate) fn invalidate<S: Scheme>(mapping: &Mapping<S>) {
-    match &mapping.remote {
+    match mapping.remote() {
         Some(remote) if !mapping.shared.is_inherited() => lock(mapping, remote).replace(None),
         _ => refresh::invalidate(mapping),
     }

@@ -5,8 +5,8 @@
 //! no pinned frames. It frees as many pages as they hold by the policy, and moves the rest
 //! of their pages elsewhere. Readers go on, or sleep for the moment in which their page moves.
 //!
-//! The indexes of files are paid from the capacity as well, up to half of it (`index_room.rs`): for
-//! each 2 MiB of indexes, to the nearest, one more block is offline.
+//! The indexes and the state of open files are paid from the capacity as well (`index_room.rs`,
+//! `file_room.rs`): for each 2 MiB of them, to the nearest, one more block is offline.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,7 +19,7 @@ use folio_ref::Scheme;
 use crate::backing::error::error;
 use crate::memory::frames_view;
 use crate::memory::index_room;
-use crate::memory::limits::machine_bytes;
+use crate::memory::limits::{self, machine_bytes};
 use crate::memory::pinned;
 use crate::memory::reclaim;
 use crate::memory::watermarks::set_watermarks;
@@ -168,8 +168,9 @@ fn fit_under_lock<S: Scheme>(
     let zone = shared.zone();
     let block_bytes = BLOCK_ORDER.bytes();
     let capacity = shared.capacity.bytes() / block_bytes;
-    let for_indexes = (shared.leaves.bytes() + block_bytes / 2) / block_bytes;
-    let wanted = (capacity - for_indexes.min(capacity / index_room::SHARE)).max(1);
+    let beside_pages = shared.leaves.bytes() + shared.leaves.file_bytes();
+    let blocks = (beside_pages + block_bytes / 2) / block_bytes;
+    let wanted = (capacity - blocks.min(limits::beside_pages(capacity))).max(1);
     let beyond = zone.blocks() - wanted;
     let before = offline.len();
     while offline.len() > beyond {

@@ -161,13 +161,13 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         };
         let mapping = &*self.mappings[*mapping];
         let Some(slot) = mapping.index.get(*page) else { return Some((0, NO_FRAMES)) };
-        let has_left = || slot.pfn(mapping.zone) != Some(*pfn);
+        let has_left = || slot.pfn(mapping.zone()) != Some(*pfn);
         if seen.order > Order::ZERO {
             if has_left() {
                 return Some((0, NO_FRAMES));
             }
             // An earlier victim may have split it.
-            let (head, seen) = &mapping.zone.peek_around(*pfn).unwrap_or((*head, *seen));
+            let (head, seen) = &mapping.zone().peek_around(*pfn).unwrap_or((*head, *seen));
             let frames = frames_of(*head, seen.order);
             let before = self.evicted.len();
             let is_cold = || is_cold(mapping, frames.clone());
@@ -231,13 +231,13 @@ fn evict_slot<S: Scheme>(
     page: u32,
 ) -> Option<FrozenFolio<S>> {
     // R8: what was read from the frame is stale; the content of the locked slot counts.
-    let locked = slot.try_lock(mapping.zone).filter(|locked| locked.pfn() == pfn)?;
+    let locked = slot.try_lock(mapping.zone()).filter(|locked| locked.pfn() == pfn)?;
     // Newer than the backing: writeback comes first.
     if locked.folio().is_dirty() {
         return None;
     }
     let frozen = locked.freeze().ok()?;
-    mapping.unsynced.evict(page);
+    mapping.evicts(page);
     Some(frozen.remove())
 }
 
@@ -246,7 +246,7 @@ fn evict_slot<S: Scheme>(
 fn give_back_leaf<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     let shared = &mapping.shared;
     if shared.leaves.bytes() > shared.capacity() / KEPT_SHARE {
-        mapping.index.give_back(page);
+        mapping.give_back_leaf(page);
     }
 }
 
@@ -254,12 +254,12 @@ fn give_back_leaf<S: Scheme>(mapping: &Mapping<S>, page: u32) {
 /// the page is not there any more. Its leaf stays. Call with no page locked.
 pub(crate) fn evict_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: u32) -> bool {
     large_folio::split_around(mapping, page);
-    let Some(locked) = slot.try_lock(mapping.zone) else { return slot.is_empty() };
+    let Some(locked) = slot.try_lock(mapping.zone()) else { return slot.is_empty() };
     if locked.folio().is_dirty() {
         return false;
     }
     let Ok(frozen) = locked.freeze() else { return false };
-    mapping.unsynced.evict(page);
+    mapping.evicts(page);
     let folio = frozen.remove();
     let evicted = (folio.pfn(), folio.owner_data());
     let _freed = FreeOnDrop(Some(folio));

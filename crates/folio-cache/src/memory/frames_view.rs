@@ -327,7 +327,7 @@ pub(crate) fn are_cold<S: Scheme>(mapping: &Mapping<S>, pages: PfnRange) -> bool
 
 /// Returns `true` if a page of a range was used since the policy last took its referenced bit.
 pub(super) fn is_any_referenced<S: Scheme>(mapping: &Mapping<S>, mut pages: PfnRange) -> bool {
-    pages.any(|pfn| mapping.zone.is_referenced(pfn))
+    pages.any(|pfn| mapping.zone().is_referenced(pfn))
 }
 
 /// Returns `true` if a page of a file is hot for its policy, whether or not it was used lately.

@@ -8,7 +8,7 @@
 //! page are not counted: each has a thread that waits for it.
 
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use folio_frames::FRAME_SIZE;
@@ -29,7 +29,7 @@ const PATIENCE: u32 = 50;
 pub(crate) fn admit_at_once<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
     let (shared, capacity) = (&mapping.shared, mapping.shared.capacity() / FRAME_SIZE);
     // Relaxed: a count.
-    let own = mapping.filling.load(Ordering::Relaxed);
+    let own = mapping.readahead.filling.load(Ordering::Relaxed) as usize;
     if pages < 2 || own + pages <= capacity / RESERVE_SHARE {
         return pages;
     }
@@ -60,7 +60,7 @@ pub(crate) struct InFlight<'m, S: Scheme> {
     mapping: &'m Mapping<S>,
     pages: usize,
     /// The count of the file, for a fill of several pages.
-    filling: Option<&'m AtomicUsize>,
+    filling: Option<&'m AtomicU32>,
 }
 
 impl<'m, S: Scheme> InFlight<'m, S> {
@@ -78,9 +78,9 @@ impl<'m, S: Scheme> InFlight<'m, S> {
 
     /// Counts pages of a file that are about to be filled.
     pub(crate) fn begin_fill(mapping: &'m Mapping<S>, pages: usize) -> Self {
-        let filling = (pages > 1).then_some(&mapping.filling);
+        let filling = (pages > 1).then_some(&mapping.readahead.filling);
         // Relaxed, here and below: a count.
-        filling.map(|filling| filling.fetch_add(pages, Ordering::Relaxed));
+        filling.map(|filling| filling.fetch_add(pages as u32, Ordering::Relaxed));
         begin(mapping, pages);
         Self { mapping, pages, filling }
     }
@@ -88,8 +88,8 @@ impl<'m, S: Scheme> InFlight<'m, S> {
     /// Changes the number of pages.
     pub(crate) fn set(&mut self, pages: usize) {
         let before = mem::replace(&mut self.pages, pages);
-        self.filling
-            .map(|filling| filling.fetch_add(pages.wrapping_sub(before), Ordering::Relaxed));
+        let more = pages.wrapping_sub(before) as u32;
+        self.filling.map(|filling| filling.fetch_add(more, Ordering::Relaxed));
         if pages > before {
             begin(self.mapping, pages - before);
         } else if pages < before {
@@ -106,7 +106,7 @@ impl<'m, S: Scheme> InFlight<'m, S> {
 
     /// Continues with pages of a fill that are counted already, `in_file` says if by the file too.
     pub(crate) fn resume(mapping: &'m Mapping<S>, pages: usize, in_file: bool) -> Self {
-        let filling = in_file.then_some(&mapping.filling);
+        let filling = in_file.then_some(&mapping.readahead.filling);
         Self { mapping, pages, filling }
     }
 }
@@ -125,7 +125,7 @@ impl<S: Scheme> Drop for InFlight<'_, S> {
     #[inline]
     fn drop(&mut self) {
         if self.pages > 0 {
-            self.filling.map(|filling| filling.fetch_sub(self.pages, Ordering::Relaxed));
+            self.filling.map(|filling| filling.fetch_sub(self.pages as u32, Ordering::Relaxed));
             end(self.mapping, self.pages);
         }
     }

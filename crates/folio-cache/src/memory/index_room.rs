@@ -1,5 +1,5 @@
-//! Room for indexes: at most half of the capacity, so that pages keep the other half, whatever is
-//! opened and touched.
+//! Room for indexes: at most half of the capacity, whatever is touched, and less if very many files
+//! are open (`file_room.rs`).
 //!
 //! A page needs a slot, and so an open leaf of its file's index. If there is no room for that leaf,
 //! the pages of another one are evicted. If the pages of all leaves are in use, a reader gets its
@@ -18,16 +18,17 @@ use folio_ref::Scheme;
 use crate::backing::error::error;
 use crate::memory::evict;
 use crate::memory::frames_view;
+use crate::memory::limits;
 use crate::rt::shim::back_off;
 use crate::state::frames::Slot;
-use crate::state::index::NoRoom;
+use crate::state::index::{IndexRoom, NoRoom};
 use crate::state::leaves::{LEAF, LEAF_BYTES, LeafOwner};
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::writeback::throttle;
 
 /// The share of the capacity that indexes may have.
-pub(crate) const SHARE: usize = 2;
+const SHARE: usize = 2;
 
 /// The number of leaves that are looked at for one that can be emptied.
 const MAX_CANDIDATES: usize = 32;
@@ -45,7 +46,9 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// Returns the maximum number of bytes of all indexes.
 fn limit<S: Scheme>(shared: &Shared<S>) -> usize {
-    shared.capacity() / SHARE
+    let capacity = shared.capacity();
+    let left = limits::beside_pages(capacity).saturating_sub(shared.leaves.file_bytes());
+    left.min(capacity / SHARE)
 }
 
 /// Returns the slot of a page, of which the leaf is open. Waits for nothing, so it may be called
@@ -60,7 +63,9 @@ pub(crate) fn try_make_slot<S: Scheme>(
     page: u32,
 ) -> Result<&Slot<S>, NoRoom> {
     let pages = mapping.len().div_ceil(FRAME_SIZE as u64);
-    mapping.index.make(page, pages, limit(&mapping.shared))
+    let shared = &mapping.shared;
+    let room = IndexRoom { leaves: &shared.leaves, mapping: mapping.id, limit: limit(shared) };
+    mapping.index.make(page, pages, &room)
 }
 
 /// Opens the leaf of a page for a reader. Returns `false` if there is no room. Call with no page
@@ -157,13 +162,13 @@ fn empty_leaf<S: Scheme>(shared: &Shared<S>, owner: LeafOwner, even_hot: bool) -
         slots.filter(|(_, slot)| !slot.is_empty())
     };
     let is_cold = |slot: &Slot<S>| {
-        slot.pfn(mapping.zone).is_none_or(|pfn| frames_view::is_cold(&mapping, pfn))
+        slot.pfn(mapping.zone()).is_none_or(|pfn| frames_view::is_cold(&mapping, pfn))
     };
     let may_go = || slots().nth(MAX_EVICTED).is_none() && slots().all(|(_, slot)| is_cold(slot));
     let is_emptied = (even_hot || may_go())
         && slots().all(|(page, slot)| evict::evict_page(&mapping, slot, page));
     if is_emptied {
-        mapping.index.give_back(owner.first + (LEAF as u32 - 1));
+        mapping.give_back_leaf(owner.first + (LEAF as u32 - 1));
     }
     is_emptied
 }

@@ -144,8 +144,8 @@ pub(crate) fn split_if_subpage<S: Scheme>(
 /// Returns `true` if a page is a subpage of a large folio that no handle pins: a thread that evicts
 /// or moves pages keeps it from being split, for a moment. Racy.
 fn is_locked<S: Scheme>(mapping: &Mapping<S>, page: u32) -> bool {
-    let pfn = mapping.index.get(page).and_then(|slot| slot.pfn(mapping.zone));
-    let seen = pfn.and_then(|pfn| mapping.zone.peek_around(pfn));
+    let pfn = mapping.index.get(page).and_then(|slot| slot.pfn(mapping.zone()));
+    let seen = pfn.and_then(|pfn| mapping.zone().peek_around(pfn));
     seen.is_some_and(|(_, head)| {
         let frames = head.order.frames();
         let is_pinned = matches!(head.snapshot, Snapshot::Live(n) if n > frames);
@@ -155,7 +155,7 @@ fn is_locked<S: Scheme>(mapping: &Mapping<S>, page: u32) -> bool {
 
 /// Returns the large folio that a page is a subpage of: its head, its order, and its first page.
 fn folio_around<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<(Pfn, Order, u32)> {
-    let locked = mapping.index.get(page)?.try_lock(mapping.zone)?;
+    let locked = mapping.index.get(page)?.try_lock(mapping.zone())?;
     let before = locked.pfn().as_u64() - locked.folio().pfn().as_u64();
     Some((locked.folio().pfn(), locked.subpage_of()?, page - before as u32))
 }
@@ -191,7 +191,7 @@ fn lock_subpages<S: Scheme>(
         let slot = mapping.index.get(first.checked_add(n)?)?;
         let frame = Pfn::new(head.as_u64() + u64::from(n));
         let locked =
-            (slot.pfn(mapping.zone) == Some(frame)).then(|| slot.try_lock(mapping.zone))??;
+            (slot.pfn(mapping.zone()) == Some(frame)).then(|| slot.try_lock(mapping.zone()))??;
         (locked.pfn() == frame
             && locked.subpage_of() == Some(order)
             && locked.folio().pfn() == head)

@@ -3,6 +3,7 @@
 pub(crate) mod alloc;
 pub(crate) mod capacity;
 pub(crate) mod evict;
+pub(crate) mod file_room;
 pub(crate) mod frames_view;
 pub(crate) mod in_flight;
 pub(crate) mod index_room;

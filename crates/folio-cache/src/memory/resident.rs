@@ -41,7 +41,7 @@ pub(crate) fn memory_use<S: Scheme>(
     }
     for mapping in shared.registry.all().iter().filter(|mapping| is_counted(mapping.id)) {
         sum.index_bytes += mapping.index.bytes() as u64;
-        sum.dirty_bytes += mapping.dirty.count() * FRAME_SIZE as u64;
+        sum.dirty_bytes += mapping.dirty_count() * FRAME_SIZE as u64;
     }
     sum
 }

@@ -69,7 +69,7 @@ impl<S: Scheme> Fetch<S> {
         let pages = Pages { mapping: mapping.id, pages: first..first + u64::from(count) };
         let state = Mutex::new(State::Waiting(waker.clone()));
         // No fetch that concerns the end of the file.
-        let together = count > 0 && mapping.backing.fills_together();
+        let together = count > 0 && mapping.backing().fills_together();
         let mapping = Arc::clone(mapping);
         Arc::new(Self { mapping, offset, wanted, advice, pages, together, state })
     }

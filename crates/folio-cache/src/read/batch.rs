@@ -44,7 +44,7 @@ pub(crate) fn fill_many<S: Scheme>(
             result: Ok(0),
         })
         .collect();
-    mapping.backing.fill_all(&mut fills);
+    mapping.backing().fill_all(&mut fills);
     let mut results = fills.into_iter().map(|fill| fill.result).collect::<Vec<_>>().into_iter();
     // All are published before any is used: the user of one may have to wait for memory, and must
     // hold no page lock.

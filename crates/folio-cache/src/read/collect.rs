@@ -58,7 +58,7 @@ pub(crate) async fn gather<S: Scheme>(
             }
         }
         // The change in progress, if there is one, ends before the next look.
-        if let Some(remote) = &mapping.remote {
+        if let Some(remote) = mapping.remote() {
             drop(version::lock(mapping, remote));
         }
     }

@@ -48,7 +48,7 @@ pub(crate) fn read_optimistic<S: Scheme>(
     if marker {
         prefetch::read_ahead_at_marker(mapping, page);
     }
-    if CHECKS && let Lookup::Hit(folio) = slot.get(mapping.zone) {
+    if CHECKS && let Lookup::Hit(folio) = slot.get(mapping.zone()) {
         lookup::check(mapping, &folio, page);
     }
     mapping.hit(1);

@@ -114,7 +114,7 @@ impl<'m, S: Scheme> Extent<'m, S> {
 
     /// Has the backing fill the extent in one request. Returns the number of bytes filled.
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
-        let (backing, offset) = (&self.mapping.backing, self.offset());
+        let (backing, offset) = (self.mapping.backing(), self.offset());
         backing.fill(offset, &mut self.buffers().collect::<PerPage<_>>())
     }
 
@@ -256,6 +256,6 @@ fn give_back<S: Scheme>(mapping: &Mapping<S>, first: u32, len: usize) {
             .clone()
             .step_by(LEAF)
             .chain(pages.last())
-            .for_each(|page| mapping.index.give_back(page));
+            .for_each(|page| mapping.give_back_leaf(page));
     }
 }

@@ -117,7 +117,7 @@ impl<S: Scheme> Gather<S> {
     }
 
     fn remote(&self) -> &Remote<S> {
-        self.mapping.remote.as_deref().expect("only distant objects are gathered")
+        self.mapping.remote().expect("only distant objects are gathered")
     }
 
     /// Returns what comes next.
@@ -285,7 +285,7 @@ impl<S: Scheme> Gather<S> {
             Err(error) => return Err(error),
         };
         while let Some(slot) = self.mapping.index.get(page) {
-            match slot.get(self.mapping.zone) {
+            match slot.get(self.mapping.zone()) {
                 Lookup::Hit(folio) => {
                     lookup::check(&self.mapping, &folio, page);
                     if self.counts_as_use(u64::from(page)) && folio.set_referenced() {

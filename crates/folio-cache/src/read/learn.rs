@@ -31,19 +31,21 @@ pub(crate) async fn learn<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) ->
 /// backing wants that to fail, otherwise what the backing returns.
 pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> io::Result<()> {
     mapping.shared.check_process()?;
-    let Some(remote) = mapping.remote.as_deref() else { return Ok(()) };
+    let Some(remote) = mapping.remote() else { return Ok(()) };
     let backing = remote.backing();
     let on_change = backing.on_change();
     // A blocking caller leaves the polls to the spawner, if there is one.
     let is_driven = blocks && mapping.shared.spawner.is_some();
     // Joined by those that come before the answer. The state of the object may be older than their
     // call: it is the one that a request in flight would tell.
-    let flight = remote.learning.lock().upgrade();
+    let in_flight = backing.preferences().in_flight;
+    let (flight, permits) = remote
+        .with_active(in_flight, |active| (active.learning.upgrade(), Arc::clone(&active.permits)));
     let joined = flight.as_ref().and_then(Flight::join);
     let mut waiter = if let Some(waiter) = joined {
         waiter
     } else {
-        let permits = (Arc::clone(&remote.permits), Arc::clone(&mapping.shared.remote_permits));
+        let permits = (permits, Arc::clone(&mapping.shared.remote_permits));
         let future = async move {
             let _of_backing = permits.0.acquire(0, 0).await;
             let _of_cache = permits.1.acquire(0, 0).await;
@@ -51,7 +53,7 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
         };
         let panicked = || -> Learned { Err(Arc::new(io::Error::other("the backing panicked"))) };
         let waiter = Flight::begin(Box::pin(future), panicked);
-        *remote.learning.lock() = Arc::downgrade(waiter.flight());
+        remote.with_active(in_flight, |active| active.learning = Arc::downgrade(waiter.flight()));
         if is_driven {
             mapping.shared.spawn(Box::pin(waiter.driver()));
         }
@@ -64,6 +66,9 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
     future::poll_fn(poll).await;
     let learned =
         waiter.result(|learned| learned.as_ref().cloned().map_err(|error| error::copy(error)));
-    let told = learned.expect("the flight ended")?;
+    let told = learned.expect("the flight ended");
+    drop(waiter);
+    remote.with_any_active(|_| ());
+    let told = told?;
     version::lock(mapping, remote).agree(&told, on_change)
 }

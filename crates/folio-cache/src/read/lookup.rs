@@ -26,7 +26,7 @@ const MAX_SHORT_FILLS: u32 = 8;
 /// Returns the page if it is in the cache and no thread holds its page lock.
 #[inline(always)]
 pub(crate) fn find<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<FolioRef<S>> {
-    match mapping.index.get(page)?.get(mapping.zone) {
+    match mapping.index.get(page)?.get(mapping.zone()) {
         Lookup::Hit(folio) => Some(hit(mapping, folio, page)),
         _ => None,
     }
@@ -35,7 +35,7 @@ pub(crate) fn find<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<FolioRe
 /// Returns the page like [`find`], but only if it is not a subpage of a large folio.
 #[inline(always)]
 pub(crate) fn find_alone<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Option<FolioRef<S>> {
-    mapping.index.get(page)?.get_alone(mapping.zone).map(|folio| hit(mapping, folio, page))
+    mapping.index.get(page)?.get_alone(mapping.zone()).map(|folio| hit(mapping, folio, page))
 }
 
 #[inline(always)]
@@ -120,7 +120,7 @@ fn find_slowly<S: Scheme>(
     let mut short_fills = 0;
     while start < mapping.len() {
         let slot = mapping.index.get(page);
-        match slot.map_or(Lookup::Empty, |slot| slot.get(mapping.zone)) {
+        match slot.map_or(Lookup::Empty, |slot| slot.get(mapping.zone())) {
             Lookup::Hit(folio) => {
                 check(mapping, &folio, page);
                 if folio.set_referenced() {
@@ -179,7 +179,7 @@ fn fill_or_pass<S: Scheme>(
         uncached::fill_uncached(mapping, page)
     };
     if !matches!(filled, Ok(Filled::Page(_) | Filled::Lost)) {
-        mapping.index.give_back(page);
+        mapping.give_back_leaf(page);
     }
     filled
 }
@@ -212,7 +212,7 @@ pub(crate) fn desaturate<S: Scheme>(
     page: u32,
 ) -> io::Result<()> {
     let mut new = alloc::allocate_for(mapping, page)?;
-    if let Some(locked) = slot.try_lock(mapping.zone) {
+    if let Some(locked) = slot.try_lock(mapping.zone()) {
         new.as_mut_slice().copy_from_slice(locked.folio().frame());
         new.set_dirty(locked.folio().is_dirty());
         let pfn = new.pfn();

@@ -16,8 +16,8 @@ use crate::read::plan;
 use crate::read::request::{self, How};
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
-use crate::state::readahead::{Bounds, Window};
 use crate::state::stats::Count;
+use crate::state::streams::{Bounds, Window};
 use crate::state::units::MOST_PAGES;
 
 /// The share of a cache's memory that one window may take. A policy may keep a small share of the
@@ -42,19 +42,24 @@ pub(crate) fn read_ahead_after_miss<S: Scheme>(
     pages: u32,
     advice: Advice,
 ) {
-    if mapping.len() <= FRAME_SIZE as u64 {
-        // There is no other page, and no state to keep for them.
+    if page == 0 && mapping.len() <= u64::from(pages) * FRAME_SIZE as u64 {
+        // The reader reads all there is: there is no state to keep for it.
         return;
     }
-    let most = max_window(mapping);
+    let (most, count) = (max_window(mapping), count(mapping));
     let window = match advice {
         Advice::Random | Advice::Once => None,
-        Advice::Sequential => mapping.readahead.begun(page, pages, Bounds::of(most)),
-        Advice::Normal => mapping.readahead.missed(page, pages, most),
+        Advice::Sequential => mapping.readahead.begun(page, pages, Bounds::of(most), count),
+        Advice::Normal => mapping.readahead.missed(page, pages, most, count),
     };
     if let Some(window) = window {
         request_window(mapping, window);
     }
+}
+
+/// Returns what counts the memory of a file's readahead.
+fn count<S: Scheme>(mapping: &Mapping<S>) -> impl FnOnce(usize) {
+    |bytes| mapping.shared.leaves.count_file(bytes)
 }
 
 /// A reader reached a readahead marker: requests the next window.
@@ -63,12 +68,12 @@ pub(crate) fn read_ahead_at_marker<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     if mapping.shared.is_inherited() {
         return;
     }
-    let bounds = match &mapping.remote {
+    let bounds = match mapping.remote() {
         Some(_) => distant_bounds(mapping),
         None => Bounds::of(max_window(mapping)),
     };
     let Some(window) = mapping.readahead.passed(page, bounds) else { return };
-    if mapping.remote.is_some() {
+    if mapping.remote().is_some() {
         if let Some(mapping) = mapping.shared.registry.by_id(mapping.id) {
             request_distant(&mapping, &window, How::default());
         }
@@ -88,8 +93,8 @@ pub(crate) fn read_ahead_distant<S: Scheme>(
     let bounds = distant_bounds(mapping);
     let window = match how.advice {
         Advice::Random | Advice::Once => None,
-        Advice::Sequential => mapping.readahead.begun(page, pages, bounds),
-        Advice::Normal => mapping.readahead.missed_many(page, pages, bounds),
+        Advice::Sequential => mapping.readahead.begun(page, pages, bounds, count(mapping)),
+        Advice::Normal => mapping.readahead.missed_many(page, pages, bounds, count(mapping)),
     };
     if let Some(window) = window {
         request_distant(mapping, &window, how);
@@ -109,7 +114,7 @@ fn distant_bounds<S: Scheme>(mapping: &Mapping<S>) -> Bounds {
 
 /// Requests a window of a distant object in the background.
 fn request_distant<S: Scheme>(mapping: &Arc<Mapping<S>>, window: &Window, how: How) {
-    let Some(remote) = mapping.remote.as_deref() else { return };
+    let Some(remote) = mapping.remote() else { return };
     let len = mapping.known_len().unwrap_or(u64::MAX);
     let end = i64::try_from(len.div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
     let pieces = (0..window.pieces).map(|piece| {
@@ -140,7 +145,7 @@ pub(crate) fn prefetch<S: Scheme>(mapping: &Arc<Mapping<S>>, ranges: &[Range<u64
         range.end = range.end.min(range.start + left);
         left -= range.end - range.start;
     }
-    if let Some(remote) = mapping.remote.as_deref() {
+    if let Some(remote) = mapping.remote() {
         if known.is_none() {
             // The object may end long before: the first request tells.
             let most = request::limits(mapping, &*remote.backing()).request;

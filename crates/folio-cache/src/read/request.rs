@@ -34,10 +34,11 @@ use crate::memory::share;
 use crate::policy::Advice;
 use crate::read::plan::{self, Limits};
 use crate::rt::flight::{Flight, Waiter};
+use crate::rt::permits::Permits;
 use crate::state::frames::{FrozenFolio, FrozenSlot, Slot};
 use crate::state::kept;
 use crate::state::mapping::Mapping;
-use crate::state::remote::{Outcome, Published, Remote};
+use crate::state::remote::{Active, Outcome, Published, Remote};
 use crate::state::stats::Count;
 use crate::state::units::CACHED;
 
@@ -100,12 +101,27 @@ pub(crate) fn request<S: Scheme>(
     wanted: &[Range<u64>],
     how: How,
 ) -> Vec<Part<S>> {
-    let limits = limits(mapping, &*remote.backing());
-    let mut parts = Vec::new();
+    let backing = remote.backing();
+    let (limits, in_flight) = (limits(mapping, &*backing), backing.preferences().in_flight);
     // Dropped after the lock: this may be the last reference to a flight.
     let mut flights = Vec::new();
+    remote.with_active(in_flight, |active| {
+        request_under_lock(mapping, active, wanted, (limits, how), &mut flights)
+    })
+}
+
+/// Does what [`request`] does, under the lock of the requests in flight. Adds what must be dropped
+/// after it to `flights`.
+fn request_under_lock<S: Scheme>(
+    mapping: &Arc<Mapping<S>>,
+    active: &mut Active<S>,
+    wanted: &[Range<u64>],
+    (limits, how): (Limits, How),
+    flights: &mut Vec<Arc<Flight<Outcome<S>>>>,
+) -> Vec<Part<S>> {
+    let mut parts = Vec::new();
     let mut missing: Vec<Range<u64>> = Vec::new();
-    let mut table = remote.requests.lock();
+    let Active { table, permits, .. } = active;
     // Under the lock of the table. A request leaves it after its pages were published.
     let epoch = mapping.truncate_seq();
     for range in wanted {
@@ -136,13 +152,19 @@ pub(crate) fn request<S: Scheme>(
         |gap: &Range<u64>| table.at_or_behind(gap.start).is_some_and(|it| it.0.start < gap.end);
     for pages in plan::requests(&missing, limits, is_blocked) {
         let id = table.next_id();
+        let entry = InTable {
+            mapping: Arc::clone(mapping),
+            id,
+            first: pages.start,
+            permits: Some(Arc::clone(permits)),
+            is_over: false,
+        };
         let asked = Asked { gaps: gaps(&pages, &missing), pages: pages.clone() };
-        let future = run(Arc::clone(mapping), id, asked, epoch, how);
+        let future = run(entry, asked, epoch, how);
         let waiter = Flight::begin(Box::pin(future), panicked);
         table.insert(id, &pages, &waiter);
         parts.push(Part { pages, is_new: true, waiter });
     }
-    drop(table);
     parts
 }
 
@@ -191,13 +213,15 @@ struct InTable<S: Scheme> {
     mapping: Arc<Mapping<S>>,
     id: u64,
     first: u64,
+    /// The permits of its backing. `None` once it is dropped.
+    permits: Option<Arc<Permits>>,
     /// It has a result.
     is_over: bool,
 }
 
 impl<S: Scheme> InTable<S> {
     fn remote(&self) -> &Remote<S> {
-        self.mapping.remote.as_deref().expect("only distant stores have requests")
+        self.mapping.remote().expect("only distant stores have requests")
     }
 }
 
@@ -206,7 +230,12 @@ impl<S: Scheme> Drop for InTable<S> {
         if !self.is_over {
             self.mapping.count(Count::Cancelled, 1);
         }
-        self.remote().requests.lock().remove(self.id, self.first);
+        let permits = self.permits.take();
+        self.remote().with_any_active(|active| {
+            active.table.remove(self.id, self.first);
+            // Under the lock: the request that has the last ones frees the table.
+            drop(permits);
+        });
     }
 }
 
@@ -244,14 +273,7 @@ struct Asked {
 }
 
 /// The whole life of a request for some pages.
-async fn run<S: Scheme>(
-    mapping: Arc<Mapping<S>>,
-    id: u64,
-    asked: Asked,
-    epoch: u64,
-    how: How,
-) -> Outcome<S> {
-    let mut entry = InTable { mapping, id, first: asked.pages.start, is_over: false };
+async fn run<S: Scheme>(mut entry: InTable<S>, asked: Asked, epoch: u64, how: How) -> Outcome<S> {
     let fetched = fetch(&entry, &asked, epoch, how).await;
     entry.is_over = true;
     match fetched {
@@ -270,7 +292,8 @@ async fn fetch<S: Scheme>(
     let shared = &mapping.shared;
     let rank = Priority::High as u8 - how.priority as u8;
     let wanted = (pages.end - pages.start) as usize;
-    let _of_backing = remote.permits.acquire(rank, 0).await;
+    let permits = entry.permits.as_ref().expect("a request that runs has its permits");
+    let _of_backing = permits.acquire(rank, 0).await;
     let mut permit = shared.remote_permits.acquire(rank, wanted).await;
     let room = share::make_room(mapping, wanted);
     let mut frames = allocate(mapping, pages).await?;
@@ -329,7 +352,7 @@ async fn fill<S: Scheme>(
     let (mut filled, mut short, mut changes) = (0, 0, 0);
     let mut version: Option<RemoteVersion> = None;
     loop {
-        let known = remote.version.lock().clone();
+        let known = mapping.known_version();
         let in_object = known.as_ref().map_or(u64::MAX, |known| known.len.saturating_sub(begins));
         let room = frames.folios.len() * FRAME_SIZE;
         // A request past the end tells the length, should it have grown.
@@ -376,7 +399,7 @@ async fn fill<S: Scheme>(
             }
             let message = format!(
                 "the store answers {more} of {} bytes at {} of {:?}, which has {} bytes",
-                request.len, request.offset, remote.key, told.len
+                request.len, request.offset, remote.object.key, told.len
             );
             return Err(error(io::ErrorKind::UnexpectedEof, message));
         }
@@ -466,7 +489,7 @@ fn publish<S: Scheme>(
             }
         }
         // Before the pages can leave. Relaxed: see `kept`.
-        remote.pages.fetch_add(published.len(), Ordering::Relaxed);
+        remote.object.pages.fetch_add(published.len() as u32, Ordering::Relaxed);
         mapping.came(published.len());
         publish_each(&mut locked_slots, |n, folio| {
             // No reader waits for what comes ahead, so no reference keeps its folios from being

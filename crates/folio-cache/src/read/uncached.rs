@@ -10,6 +10,7 @@ use folio_ref::Scheme;
 use crate::memory::alloc;
 use crate::memory::large_folio::FreeOnDrop;
 use crate::read::fill::Filled;
+use crate::rt::shim::Mutex;
 use crate::state::mapping::Mapping;
 use crate::state::stats::Count;
 
@@ -29,8 +30,8 @@ pub(crate) fn fill_uncached<S: Scheme>(mapping: &Mapping<S>, page: u32) -> io::R
     mapping.count(Count::Misses, 1);
     mapping.count(Count::Requests, 1);
     mapping.count(Count::Uncached, 1);
-    let changing = mapping.writer.get().map(|_| mapping.changing.lock());
-    let read = mapping.backing.fill(offset, &mut [IoSliceMut::new(bytes)])?.min(FRAME_SIZE);
+    let changing = mapping.writing().and_then(|_| mapping.changing()).map(Mutex::lock);
+    let read = mapping.backing().fill(offset, &mut [IoSliceMut::new(bytes)])?.min(FRAME_SIZE);
     // After the read, as in `Extent::publish`.
     let in_page = |len: u64| len.saturating_sub(offset).min(FRAME_SIZE as u64) as usize;
     let expected = in_page(mapping.len());

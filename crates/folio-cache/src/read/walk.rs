@@ -257,8 +257,9 @@ mod tests {
 
     /// Returns the bytes that one reference covers of the `wanted` from `offset` on.
     fn range_of_one_reference(file: &File, offset: u64, wanted: usize) -> Range<usize> {
-        let found = next_page(&file.mapping, offset, wanted, Advice::Normal).unwrap().unwrap();
-        extend_over_folio(&file.mapping, offset, wanted, found).1
+        let found =
+            next_page(&file.opened.mapping, offset, wanted, Advice::Normal).unwrap().unwrap();
+        extend_over_folio(&file.opened.mapping, offset, wanted, found).1
     }
 
     #[test]

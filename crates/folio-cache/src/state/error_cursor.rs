@@ -28,8 +28,16 @@ struct Newest {
 }
 
 /// The error count up to which errors were reported to one open file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ErrorCursor(AtomicU64);
+
+impl ErrorCursor {
+    /// Moves the cursor to where another one is.
+    pub(crate) fn set(&self, other: &Self) {
+        // Relaxed: the open that has the cursor begins.
+        self.0.store(other.0.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
 
 impl WritebackErrors {
     /// Records an error, to be reported to each open file.

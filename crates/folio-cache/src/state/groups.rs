@@ -33,6 +33,11 @@ pub(crate) fn group_of(id: u32) -> usize {
     if id < GROUPED { 0 } else { (id >> FILE_BITS) as usize % MAX_GROUPS }
 }
 
+/// Returns the number of a file in its group.
+pub(crate) fn file_of(id: u32) -> usize {
+    (if id < GROUPED { id } else { id & ((1 << FILE_BITS) - 1) }) as usize
+}
+
 /// A group of files.
 #[derive(Debug)]
 pub(crate) struct GroupState {
@@ -43,32 +48,26 @@ pub(crate) struct GroupState {
     /// The share of the frames for pages, above 0 and at most 1.
     pub(crate) share: Option<f64>,
     pub(crate) counters: Counters,
-    next_file: AtomicU32,
 }
 
 impl GroupState {
     fn new(number: usize, name: &str, priority: Priority, share: Option<f64>) -> Self {
         let counters = Counters::default();
-        Self { number, name: name.into(), priority, share, counters, next_file: AtomicU32::new(0) }
+        Self { number, name: name.into(), priority, share, counters }
     }
 
-    /// Returns a number for a new file of the group. `is_taken` tells if a file has one.
+    /// Returns the number of the `file`-th file of the group.
     ///
     /// # Errors
     ///
-    /// `OutOfMemory` if all numbers are taken.
-    pub(crate) fn next_id(&self, is_taken: impl Fn(u32) -> bool) -> io::Result<u32> {
+    /// `OutOfMemory` if the group cannot have so many.
+    pub(crate) fn id_of(&self, file: usize) -> io::Result<u32> {
         let (first, bits) = match self.number as u32 {
             0 => (0, 31),
             number => (GROUPED | number << FILE_BITS, FILE_BITS),
         };
-        for _ in 0..1_u32 << bits {
-            // Relaxed: the registry's lock orders it. Numbers wrap around, so one may be in use.
-            let next = self.next_file.fetch_add(1, Ordering::Relaxed);
-            let id = first | next & ((1 << bits) - 1);
-            if !is_taken(id) {
-                return Ok(id);
-            }
+        if file < 1 << bits {
+            return Ok(first | file as u32);
         }
         let message = format!(
             "group {:?} has {} files in memory, the maximum: use another group",
@@ -249,9 +248,9 @@ mod tests {
         let make = |name: &str| groups.create(name, Priority::Normal, None, |_| ()).unwrap();
         let all: Vec<_> = (1..MAX_GROUPS).map(|n| make(&n.to_string())).collect();
         for group in all.iter().chain([groups.first()]) {
-            for _ in 0..3 {
-                let id = group.next_id(|_| false).unwrap();
-                assert_eq!(group_of(id), group.number);
+            for file in [0, 1, (1 << FILE_BITS) - 1] {
+                let id = group.id_of(file).unwrap();
+                assert_eq!((group_of(id), file_of(id)), (group.number, file));
                 assert!(Arc::ptr_eq(groups.of(id), group));
             }
         }
@@ -260,14 +259,11 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_files_have_are_passed_and_run_out() {
+    fn the_numbers_of_a_group_run_out() {
         let groups = Groups::new(1000);
         let group = groups.create("one", Priority::Normal, None, |_| ()).unwrap();
-        let first = group.next_id(|_| false).unwrap();
-        group.next_file.store(1 << FILE_BITS, Ordering::Relaxed);
-        let next = group.next_id(|id| id == first).unwrap();
-        assert_eq!(next, first + 1, "the numbers begin anew");
-        let error = group.next_id(|_| true).unwrap_err();
+        assert!(group.id_of((1 << FILE_BITS) - 1).is_ok() && groups.first().id_of(1 << 30).is_ok());
+        let error = group.id_of(1 << FILE_BITS).unwrap_err();
         assert!(error.to_string().contains("16777216 files"), "{error}");
     }
 

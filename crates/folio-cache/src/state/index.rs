@@ -1,7 +1,8 @@
 //! The index of a mapping: a slot for each page, found without a lock, at an address that stays.
 //!
 //! ```text
-//!  first    [0][1] ... [7]                   in the index itself
+//!  first    [0]                              in the index itself
+//!  few      [1][2] ... [7]                   seven slots, made at the first use of one
 //!  near     [8][9] ...         [2^k - 1]     a range of slots, reserved at the first use
 //!  far k    [2^k] ...      [2^(k+1) - 1]     a range of slots for pages that the file grew by
 //!  far k+1  [2^(k+1)] ...
@@ -9,8 +10,9 @@
 //!
 //! A range is addresses, with memory only where its leaves are open (`SlotSpace` of folio-frames).
 //! A leaf is a page of memory, the slots of 2 MiB of the file. So from the number of a page to its
-//! slot there is one load, that of the range. Sparse files cost what their cached pages need, and
-//! the system's page tables do the work of an index of several levels.
+//! slot there is at most one load, that of the range (`LazyRange`) or of the few. Sparse files cost
+//! what their cached pages need, and the system's page tables do the work of an index of several
+//! levels.
 //!
 //! A leaf is opened for its first page ([`Index::make`]), and closed when it has no page any more
 //! ([`Index::give_back`]). A reference to a slot stays good: a closed slot is empty and refuses a
@@ -19,9 +21,10 @@
 
 use std::iter;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::slice;
+use std::sync::OnceLock;
 
-use folio_frames::UserSpace;
+use folio_frames::{LazyRange, UserSpace};
 use folio_ref::Scheme;
 use once_cell::race::OnceBox;
 
@@ -30,7 +33,7 @@ use crate::state::leaves::{LEAF, LEAF_BYTES, LeafOwner, Leaves};
 
 type SlotRange<S> = folio_frames::SlotRange<UserSpace<S>>;
 
-/// The number of pages of which the slots lie in the index: a file of at most 32 KiB has no leaf.
+/// The number of pages of which the slots lie in no leaf: a file of at most 32 KiB has none.
 const FIRST: usize = if cfg!(shuttle) { 1 } else { 8 };
 
 /// The minimum number of near slots: a file may grow to 128 MiB before it has far ones.
@@ -39,68 +42,63 @@ const MIN_NEAR: usize = 64 * LEAF;
 /// The number of pages of the largest file.
 const MAX_PAGES: u64 = 1 << 32;
 
+/// The slots of the first pages behind page 0.
+type Few<S> = [Slot<S>; FIRST - 1];
+
 /// The ranges of far slots: range `k` begins at page 2^k.
 type Far<S> = [OnceLock<SlotRange<S>>; 32];
 
-/// Slots that share no cache line with other fields, as page locks change them.
-#[repr(align(64))]
-struct First<S: Scheme>([Slot<S>; FIRST]);
-
-/// Slots by page number.
+/// Slots by page number. The slot of page 0 is a part of it: a file of one page needs no other
+/// memory.
 pub(crate) struct Index<S: Scheme> {
-    first: First<S>,
-    near: OnceLock<SlotRange<S>>,
-    far: OnceBox<Far<S>>,
-    leaves: Arc<Leaves<S>>,
-    mapping: u32,
-    /// The memory belongs to another process.
-    is_inherited: bool,
+    first: Slot<S>,
+    few: OnceBox<Few<S>>,
+    near: LazyRange<UserSpace<S>, OnceBox<Far<S>>>,
+}
+
+/// The room that an index may take its memory from.
+pub(crate) struct IndexRoom<'l, S: Scheme> {
+    pub(crate) leaves: &'l Leaves<S>,
+    /// The number of the mapping.
+    pub(crate) mapping: u32,
+    /// The maximum number of bytes of all indexes.
+    pub(crate) limit: usize,
 }
 
 /// All indexes of the cache have as much memory as they may, or there are no addresses.
 #[derive(Debug)]
 pub(crate) struct NoRoom;
 
-impl<S: Scheme> Drop for Index<S> {
-    fn drop(&mut self) {
-        if self.is_inherited {
-            return;
-        }
-        let far = if self.far.get().is_some() { size_of::<Far<S>>() } else { 0 };
-        self.leaves.uncount(size_of::<First<S>>() + far);
+impl<S: Scheme> Default for Index<S> {
+    fn default() -> Self {
+        Self { first: Slot::new(), few: OnceBox::new(), near: LazyRange::new() }
     }
 }
 
 impl<S: Scheme> Index<S> {
-    /// Returns the index of the mapping with this number.
-    pub(crate) fn new(mapping: u32, leaves: &Arc<Leaves<S>>) -> Self {
-        leaves.count(size_of::<First<S>>());
-        Self {
-            first: First([const { Slot::new() }; FIRST]),
-            near: OnceLock::new(),
-            far: OnceBox::new(),
-            leaves: Arc::clone(leaves),
-            mapping,
-            is_inherited: false,
-        }
-    }
-
     /// Leaks the ranges, in a child process: the locks of their space may be held for ever.
     pub(crate) fn leak(&mut self) {
-        self.is_inherited = true;
-        std::mem::forget(self.near.take());
-        std::mem::forget(std::mem::take(&mut self.far));
+        self.near.leak();
+    }
+
+    /// Returns the bytes that were counted for it, beside its leaves.
+    pub(crate) fn counted_bytes(&self) -> usize {
+        let few = if self.few.get().is_some() { size_of::<Few<S>>() } else { 0 };
+        few + if self.all_far().is_some() { size_of::<Far<S>>() } else { 0 }
     }
 
     /// Returns the slot of a page, or `None` if it was never used. The slot may be closed.
     #[inline(always)]
     pub(crate) fn get(&self, page: u32) -> Option<&Slot<S>> {
-        if let Some(slot) = self.first.0.get(page as usize) {
-            return Some(slot);
-        }
-        match self.near.get().and_then(|near| near.get(page as usize)) {
-            Some(slot) => Some(slot),
-            None => self.far(page),
+        if page as usize >= FIRST {
+            match self.near.get(page as usize) {
+                Some(slot) => Some(slot),
+                None => self.far(page),
+            }
+        } else if page == 0 {
+            Some(&self.first)
+        } else {
+            self.few.get()?.get(page as usize - 1)
         }
     }
 
@@ -108,11 +106,15 @@ impl<S: Scheme> Index<S> {
     /// there may be none although the next page has one.
     #[inline]
     pub(crate) fn slots_from(&self, page: u32, most: usize) -> &[Slot<S>] {
-        if let Some(slots) = self.first.0.get(page as usize..).filter(|slots| !slots.is_empty()) {
-            return &slots[..most.min(slots.len())];
+        if page == 0 {
+            return &slice::from_ref(&self.first)[..most.min(1)];
         }
-        match self.near.get().filter(|near| (page as usize) < near.len()) {
-            Some(near) => near.slots_from(page as usize, most),
+        if (page as usize) < FIRST {
+            let few = self.few.get().map_or(&[][..], |few| &few[page as usize - 1..]);
+            return &few[..most.min(few.len())];
+        }
+        match self.near.reserved().filter(|(near, _)| (page as usize) < near.len()) {
+            Some((near, _)) => near.slots_from(page as usize, most),
             None => self.far_place(page).map_or(&[], |(range, slot)| range.slots_from(slot, most)),
         }
     }
@@ -124,9 +126,13 @@ impl<S: Scheme> Index<S> {
         range.get(slot)
     }
 
+    fn all_far(&self) -> Option<&Far<S>> {
+        self.near.reserved()?.1.get()
+    }
+
     fn far_place(&self, page: u32) -> Option<(&SlotRange<S>, usize)> {
         let order = page.checked_ilog2()? as usize;
-        Some((self.far.get()?[order].get()?, page as usize - (1 << order)))
+        Some((self.all_far()?[order].get()?, page as usize - (1 << order)))
     }
 
     /// Returns the range in which a page has its slot, and the number of the slot there. `None`: it
@@ -135,37 +141,48 @@ impl<S: Scheme> Index<S> {
         if (page as usize) < FIRST {
             return None;
         }
-        match self.near.get() {
-            Some(near) if (page as usize) < near.len() => Some((near, page as usize)),
+        match self.near.reserved() {
+            Some((near, _)) if (page as usize) < near.len() => Some((near, page as usize)),
             _ => self.far_place(page),
         }
     }
 
     /// Returns the slot of a page, of which the leaf is open. Opens it if all indexes have less
-    /// than `limit` bytes. `pages` is the number of pages of the file. Waits for nothing, so it may
-    /// be called with page locks.
+    /// than the limit. `pages` is the number of pages of the file. Waits for nothing, so it may be
+    /// called with page locks.
     ///
     /// # Errors
     ///
     /// See [`NoRoom`].
-    pub(crate) fn make(&self, page: u32, pages: u64, limit: usize) -> Result<&Slot<S>, NoRoom> {
+    pub(crate) fn make(
+        &self,
+        page: u32,
+        pages: u64,
+        room: &IndexRoom<'_, S>,
+    ) -> Result<&Slot<S>, NoRoom> {
         if let Some(slot) = self.get(page)
             && !slot.is_closed()
         {
             return Ok(slot);
         }
+        if (page as usize) < FIRST {
+            if self.few.set(Box::new([const { Slot::new() }; FIRST - 1])).is_ok() {
+                room.leaves.count(size_of::<Few<S>>());
+            }
+            return Ok(self.get(page).expect("the first slots were just set, and stay"));
+        }
         let (range, slot) = match self.place(page) {
             Some(place) => place,
-            None => self.reserve(page, pages, limit)?,
+            None => self.reserve(page, pages, room)?,
         };
         let leaf = slot / LEAF;
         let mut leaves = range.lock();
         if !leaves.is_open(leaf) {
-            if !self.leaves.has_room(limit) {
+            if !room.leaves.has_room(room.limit) {
                 return Err(NoRoom);
             }
             let first = page - (slot % LEAF) as u32;
-            leaves.open(leaf, LeafOwner { mapping: self.mapping, first }.to_tag());
+            leaves.open(leaf, LeafOwner { mapping: room.mapping, first }.to_tag());
         }
         Ok(range.get(slot).expect("the range has the slot"))
     }
@@ -175,57 +192,47 @@ impl<S: Scheme> Index<S> {
         &self,
         page: u32,
         pages: u64,
-        limit: usize,
+        room: &IndexRoom<'_, S>,
     ) -> Result<(&SlotRange<S>, usize), NoRoom> {
-        if self.near.get().is_none() {
-            let wanted = pages.min(MAX_PAGES) as usize;
-            let slots = wanted.max(page as usize + 1).max(MIN_NEAR).next_power_of_two();
-            let _ = self.near.set(self.leaves.reserve(slots).ok_or(NoRoom)?);
-        } else {
-            if self.far.get().is_none() {
-                if !self.leaves.has_room(limit) {
+        let leaves = room.leaves;
+        if let Some((_, far)) = self.near.reserved() {
+            if far.get().is_none() {
+                if !leaves.has_room(room.limit) {
                     return Err(NoRoom);
                 }
-                if self.far.set(Box::new([const { OnceLock::new() }; 32])).is_ok() {
-                    self.leaves.count(size_of::<Far<S>>());
+                if far.set(Box::new([const { OnceLock::new() }; 32])).is_ok() {
+                    leaves.count(size_of::<Far<S>>());
                 }
             }
             let order = page.ilog2() as usize;
-            let far = self.far.get().expect("it was just set, and stays");
-            let _ = far[order].set(self.leaves.reserve(1 << order).ok_or(NoRoom)?);
+            let far = far.get().expect("it was just set, and stays");
+            let _ = far[order].set(leaves.reserve(1 << order).ok_or(NoRoom)?);
+        } else {
+            let wanted = pages.min(MAX_PAGES) as usize;
+            let slots = wanted.max(page as usize + 1).max(MIN_NEAR).next_power_of_two();
+            self.near.get_or_set(leaves.reserve(slots).ok_or(NoRoom)?, OnceBox::new());
         }
-        Ok(self.place(page).expect("its range was just reserved, and stays"))
+        // The near range of another thread may be too short for the page.
+        self.place(page).map_or_else(|| self.reserve(page, pages, room), Ok)
     }
 
     /// Returns the memory of the index, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let far = if self.far.get().is_some() { size_of::<Far<S>>() } else { 0 };
         let open = |range: &SlotRange<S>| {
             let next = |leaf: &usize| range.next_open(leaf + 1..usize::MAX);
             iter::successors(range.next_open(0..usize::MAX), next).count()
         };
         let leaves: usize = self.ranges().map(|(_, range)| open(range)).sum();
-        size_of::<First<S>>() + far + leaves * LEAF_BYTES
+        size_of_val(&self.first) + self.counted_bytes() + leaves * LEAF_BYTES
     }
 
-    /// Closes the leaf of a page if it has no page any more.
-    pub(crate) fn give_back(&self, page: u32) {
+    /// Closes the leaf of a page of a mapping if it has no page any more.
+    pub(crate) fn give_back(&self, leaves: &Leaves<S>, mapping: u32, page: u32) {
         let Some((range, slot)) = self.place(page) else { return };
-        if !self.has_pages(range, page, slot) {
+        let owner = LeafOwner { mapping, first: page - (slot % LEAF) as u32 };
+        if !has_pages(leaves, owner, range, slot) {
             range.lock().close(slot / LEAF);
         }
-    }
-
-    /// Returns `true` if the leaf of a page has a page. Looks first where it found one before.
-    fn has_pages(&self, range: &SlotRange<S>, page: u32, slot: usize) -> bool {
-        let (begins, first) = (slot - slot % LEAF, page - (slot % LEAF) as u32);
-        let owner = LeafOwner { mapping: self.mapping, first };
-        let has_page = |slot: usize| range.get(slot).is_some_and(|slot| !slot.is_empty());
-        if has_page(begins + self.leaves.used_slot(owner)) {
-            return true;
-        }
-        let used = used_slot_near(range, slot);
-        used.inspect(|&used| self.leaves.set_used_slot(owner, used)).is_some()
     }
 
     /// Calls `visit` with each slot of a range of pages that is not closed, and closes each leaf
@@ -234,7 +241,7 @@ impl<S: Scheme> Index<S> {
         let within =
             |page: u64, first: u64, len: usize| page.saturating_sub(first).min(len as u64) as usize;
         let (begins, ends) = (within(pages.start, 0, FIRST), within(pages.end, 0, FIRST));
-        self.first.0[begins..ends.max(begins)].iter().for_each(&mut visit);
+        (begins..ends).filter_map(|page| self.get(page as u32)).for_each(&mut visit);
         for (first, range) in self.ranges() {
             let begins = within(pages.start.max(FIRST as u64), first, range.len());
             let slots = begins..within(pages.end, first, range.len());
@@ -253,9 +260,9 @@ impl<S: Scheme> Index<S> {
 
     /// Returns all ranges, each with the page at which it begins.
     fn ranges(&self) -> impl Iterator<Item = (u64, &SlotRange<S>)> {
-        let far = self.far.get().into_iter().flatten().enumerate();
+        let far = self.all_far().into_iter().flatten().enumerate();
         let far = far.filter_map(|(order, range)| Some((1 << order, range.get()?)));
-        self.near.get().map(|near| (0, near)).into_iter().chain(far)
+        self.near.reserved().map(|(near, _)| (0, near)).into_iter().chain(far)
     }
 }
 
@@ -269,6 +276,21 @@ fn used_slot_near<S: Scheme>(range: &SlotRange<S>, slot: usize) -> Option<usize>
     (0..LEAF).find_map(|n| behind(n).or_else(|| before(n)))
 }
 
+/// Returns `true` if the leaf of a slot has a page. Looks first where it found one before.
+fn has_pages<S: Scheme>(
+    leaves: &Leaves<S>,
+    owner: LeafOwner,
+    range: &SlotRange<S>,
+    slot: usize,
+) -> bool {
+    let has_page = |slot: usize| range.get(slot).is_some_and(|slot| !slot.is_empty());
+    if has_page(slot - slot % LEAF + leaves.used_slot(owner)) {
+        return true;
+    }
+    let used = used_slot_near(range, slot);
+    used.inspect(|&used| leaves.set_used_slot(owner, used)).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use std::ptr;
@@ -276,50 +298,55 @@ mod tests {
     use folio_ref::DefaultScheme;
 
     use super::*;
-    const ALL: usize = usize::MAX;
+    type Index = super::Index<DefaultScheme>;
 
-    fn index(leaves: &Arc<Leaves<DefaultScheme>>) -> Index<DefaultScheme> {
-        Index::new(1, leaves)
+    /// Returns all of the room, or that below a limit.
+    fn room(
+        leaves: &Leaves<DefaultScheme>,
+        limit: impl Into<Option<usize>>,
+    ) -> IndexRoom<'_, DefaultScheme> {
+        IndexRoom { leaves, mapping: 1, limit: limit.into().unwrap_or(usize::MAX) }
     }
 
     #[test]
     fn slots_appear_on_first_use_and_keep_their_address() {
-        let leaves = Arc::new(Leaves::default());
+        let leaves = Leaves::default();
         for (pages, near) in [(0, 1 << 15), (40_000, 1 << 16), (MAX_PAGES, 1 << 32)] {
-            let index = index(&leaves);
+            let index = Index::default();
             let last_near = (near - 1) as u32;
             let used = [0, 7, 8, 600, last_near, last_near.saturating_add(1), u32::MAX - 9];
             for page in used {
                 let before = index.get(page).map(ptr::from_ref);
-                let slot = index.make(page, pages, ALL).unwrap();
+                let slot = index.make(page, pages, &room(&leaves, None)).unwrap();
                 assert!(before.is_none_or(|before| ptr::eq(slot, before)), "page {page}");
-                assert!(ptr::eq(slot, index.make(page, pages, ALL).unwrap()), "page {page}");
+                assert!(
+                    ptr::eq(slot, index.make(page, pages, &room(&leaves, None)).unwrap()),
+                    "page {page}"
+                );
                 assert!(ptr::eq(slot, index.get(page).unwrap()), "page {page}");
-                index.give_back(page);
+                index.give_back(&leaves, 1, page);
                 assert!(ptr::eq(slot, index.get(page).unwrap()), "page {page}");
                 assert_eq!(slot.is_closed(), page >= 8);
             }
-            assert_eq!(index.near.get().unwrap().len(), near);
-            assert_eq!(leaves.bytes(), size_of::<First<DefaultScheme>>() + far_bytes(&index));
+            assert_eq!(index.near.reserved().unwrap().0.len(), near);
+            let few = size_of::<Few<DefaultScheme>>();
+            let far = index.all_far().map_or(0, |_| size_of::<Far<DefaultScheme>>());
+            assert_eq!((leaves.bytes(), index.counted_bytes()), (few + far, few + far));
+            leaves.uncount(index.counted_bytes());
         }
-        assert_eq!(leaves.bytes(), 0);
-    }
-
-    fn far_bytes(index: &Index<DefaultScheme>) -> usize {
-        if index.far.get().is_some() { size_of::<Far<DefaultScheme>>() } else { 0 }
     }
 
     #[test]
     fn neighbouring_slots_are_those_of_their_pages() {
-        let leaves = Arc::new(Leaves::default());
-        let index = index(&leaves);
+        let leaves = Leaves::default();
+        let index = Index::default();
         assert!(index.slots_from(8, 4).is_empty() && index.slots_from(u32::MAX, 4).is_empty());
         let far = MIN_NEAR as u32;
-        for page in [9, far, 3 * far] {
-            index.make(page, 0, ALL).unwrap();
+        for page in [1, 9, far, 3 * far] {
+            index.make(page, 0, &room(&leaves, None)).unwrap();
         }
         for (page, most, found) in [
-            (0, 3, 3),
+            (0, 3, 1),
             (5, 16, 3),
             (8, 16, 16),
             (far - 2, 16, 2),
@@ -338,16 +365,16 @@ mod tests {
 
     #[test]
     fn a_visit_sees_the_open_slots_of_its_range() {
-        let leaves = Arc::new(Leaves::default());
-        let index = index(&leaves);
+        let leaves = Leaves::default();
+        let index = Index::default();
         let far = MIN_NEAR as u64;
         let open = |pages: &[u32]| {
             for &page in pages {
-                index.make(page, 0, ALL).unwrap();
+                index.make(page, 0, &room(&leaves, None)).unwrap();
             }
         };
         let count = |pages: Range<u64>| {
-            open(&[8, 513, 5000, far as u32 + 600]);
+            open(&[1, 8, 513, 5000, far as u32 + 600]);
             let mut slots = 0;
             index.for_each_in(pages, |_| slots += 1);
             slots
@@ -363,15 +390,15 @@ mod tests {
 
     #[test]
     fn no_leaf_is_opened_past_the_limit() {
-        let leaves = Arc::new(Leaves::default());
-        let index = index(&leaves);
-        index.make(8, 0, ALL).unwrap();
+        let leaves = Leaves::default();
+        let index = Index::default();
+        index.make(8, 0, &room(&leaves, None)).unwrap();
         let limit = leaves.bytes() + 2 * LEAF_BYTES;
-        assert!(index.make(9, 0, 0).is_ok());
-        index.make(600, 0, limit).unwrap();
-        assert!(index.make(2000, 0, limit).is_err());
+        assert!(index.make(9, 0, &room(&leaves, 0)).is_ok());
+        index.make(600, 0, &room(&leaves, limit)).unwrap();
+        assert!(index.make(2000, 0, &room(&leaves, limit)).is_err());
         assert!(index.get(2000).unwrap().is_closed());
-        index.give_back(8);
-        index.make(2000, 0, limit).unwrap();
+        index.give_back(&leaves, 1, 8);
+        index.make(2000, 0, &room(&leaves, limit)).unwrap();
     }
 }

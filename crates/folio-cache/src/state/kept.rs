@@ -53,7 +53,7 @@ impl<S: Scheme> Kept<S> {
 /// Keeps a mapping that is closed and has pages, and no other. Call after the last close, and after
 /// pages came to a closed mapping.
 pub(crate) fn keep<S: Scheme>(mapping: &Arc<Mapping<S>>) {
-    let Some(remote) = &mapping.remote else { return };
+    let Some(remote) = mapping.remote() else { return };
     // SeqCst, Dekker with the fence in `left`: either this sees the page gone, or that sees the
     // file closed.
     fence(Ordering::SeqCst);
@@ -61,7 +61,7 @@ pub(crate) fn keep<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     let unneeded = {
         let mut mappings = kept.mappings.lock();
         // Relaxed: ordered by the fence and the lock.
-        let has_pages = remote.pages.load(Ordering::Relaxed) > 0;
+        let has_pages = remote.object.pages.load(Ordering::Relaxed) > 0;
         if has_pages && !mapping.is_open() && kept.has_handle() {
             mappings.insert(mapping.id, Arc::clone(mapping))
         } else {
@@ -77,14 +77,14 @@ pub(crate) fn keep<S: Scheme>(mapping: &Arc<Mapping<S>>) {
 #[inline]
 pub(crate) fn left<S: Scheme>(mapping: &Mapping<S>, pages: usize) {
     mapping.shared.groups.of(mapping.id).counters.subtract(Count::Cached, pages as u64);
-    if let Some(remote) = &mapping.remote {
-        left_distant(mapping, remote, pages);
+    if let Some(remote) = mapping.remote() {
+        left_distant(mapping, remote, pages as u32);
     }
 }
 
 #[inline(never)]
-fn left_distant<S: Scheme>(mapping: &Mapping<S>, remote: &Remote<S>, pages: usize) {
-    let before = remote.pages.fetch_sub(pages, Ordering::Relaxed);
+fn left_distant<S: Scheme>(mapping: &Mapping<S>, remote: &Remote<S>, pages: u32) {
+    let before = remote.object.pages.fetch_sub(pages, Ordering::Relaxed);
     if before > pages {
         return;
     }
@@ -93,7 +93,7 @@ fn left_distant<S: Scheme>(mapping: &Mapping<S>, remote: &Remote<S>, pages: usiz
     if !mapping.is_open() {
         let unneeded = {
             let mut mappings = mapping.shared.kept.mappings.lock();
-            if remote.pages.load(Ordering::Relaxed) == 0 {
+            if remote.object.pages.load(Ordering::Relaxed) == 0 {
                 mappings.remove(&mapping.id)
             } else {
                 None
@@ -106,8 +106,8 @@ fn left_distant<S: Scheme>(mapping: &Mapping<S>, remote: &Remote<S>, pages: usiz
 impl<S: Scheme> Mapping<S> {
     /// Cancels the requests that no caller waits for.
     pub(crate) fn cancel_detached(&self) {
-        let Some(remote) = &self.remote else { return };
-        let flights = remote.requests.lock().flights();
+        let Some(remote) = self.remote() else { return };
+        let flights = remote.with_any_active(|active| active.table.flights()).unwrap_or_default();
         for flight in flights.iter().filter_map(std::sync::Weak::upgrade) {
             flight.cancel_detached();
         }

@@ -1,4 +1,5 @@
-//! The memory of all indexes of a cache: what their leaves take, and which of them are open.
+//! The memory of all indexes of a cache, which of their leaves are open, and the memory of the
+//! state of files.
 
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
@@ -37,6 +38,8 @@ pub(crate) struct Leaves<S: Scheme> {
     space: SlotSpace<S>,
     /// The memory of indexes beside their leaves.
     others: AtomicUsize,
+    /// The memory of the state of open files beside their indexes.
+    files: AtomicUsize,
     /// Where the next search for a leaf to close begins.
     hand: AtomicUsize,
     /// A slot that had a page lately, of leaves by the low bits of their numbers: a hint.
@@ -48,9 +51,9 @@ const USED: usize = 4096;
 
 impl<S: Scheme> Default for Leaves<S> {
     fn default() -> Self {
-        let (others, hand) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let [others, files, hand] = [0; 3].map(AtomicUsize::new);
         let used = [const { AtomicU16::new(0) }; USED];
-        Self { space: SlotSpace::<S>::new(), others, hand, used }
+        Self { space: SlotSpace::<S>::new(), others, files, hand, used }
     }
 }
 
@@ -69,6 +72,21 @@ impl<S: Scheme> Leaves<S> {
     /// Subtracts memory of an index that is about to be freed.
     pub(crate) fn uncount(&self, bytes: usize) {
         self.others.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts memory of the state of a file beside its index.
+    pub(crate) fn count_file(&self, bytes: usize) {
+        self.files.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Subtracts memory of the state of a file that is about to be freed.
+    pub(crate) fn uncount_file(&self, bytes: usize) {
+        self.files.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns the memory of the state of all files beside their indexes, in bytes.
+    pub(crate) fn file_bytes(&self) -> usize {
+        self.files.load(Ordering::Relaxed)
     }
 
     /// Returns the memory of all indexes, in bytes.

@@ -1,45 +1,39 @@
 //! A mapping: the cached pages of one file, shared by all its opens.
 
-use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use folio_ref::Scheme;
 use once_cell::race::OnceBox;
 
 use crate::backing::{Backing, FileId, Version};
 use crate::rt::shim::{Length, Mutex};
-use crate::state::dirty::Dirty;
-use crate::state::error_cursor::WritebackErrors;
 use crate::state::frames::{Mapped, Zone};
-use crate::state::health::Health;
 use crate::state::index::Index;
-use crate::state::looked::Looked;
+use crate::state::known::Known;
 use crate::state::readahead::Readahead;
 use crate::state::remote::Remote;
 use crate::state::shared::Shared;
-use crate::state::single_flight::SingleFlight;
 use crate::state::stats::{CacheStats, Count, Counters};
-use crate::state::sync_group::SyncGroup;
-use crate::state::unsynced::Unsynced;
+use crate::state::writing::Writing;
 
 /// The cached pages of one backing in one cache.
+///
+/// A file of one page that was only read has all of its state here: see [`BYTES`](Self::BYTES).
 ///
 /// | field | written |
 /// | --- | --- |
 /// | `len`, `truncate_seq` | under the lock `length`; read anywhere |
 /// | `backed` | by the thread that queried or changed the backing: a hint |
 /// | `index` | by the rules of slots |
-/// | `dirty` | under the page lock |
-/// | `swept` | by a thread that wrote pages to make room: a hint |
-/// | `writer` | by the first open that may write |
 ///
 /// Lock order: `grow`, `changing`, `length`, then page locks. **Invariant:** a thread that holds a
 /// page lock takes none of these three locks and waits for no slot.
+// In this order: a hit reads the first 64 bytes.
+#[repr(C)]
 pub(crate) struct Mapping<S: Scheme> {
     pub(crate) index: Index<S>,
-    /// The zone of `shared`, copied so that a hit touches only this cache line.
-    pub(crate) zone: &'static Zone<S>,
+    /// The memory of `shared`, so that a hit need not load it from there.
     pub(crate) mapped: Mapped<S>,
     /// The length of the file, as last seen or made. **Invariant:** no page that begins at or past
     /// it stays in the index. The cached page that contains it has zeroes from there on, or data
@@ -51,101 +45,129 @@ pub(crate) struct Mapping<S: Scheme> {
     /// count alone is not enough: the thread that reads the page may know the shorter length before
     /// the truncation is counted.
     pub(crate) truncate_seq: Length,
-    pub(crate) id: u32,
-    pub(crate) file_id: FileId,
-    pub(crate) backing: Arc<dyn Backing>,
-    /// The backing that dirty pages are written to.
-    pub(crate) writer: OnceLock<Arc<dyn Backing>>,
+    pub(crate) shared: Arc<Shared<S>>,
+    pub(crate) source: Source<S>,
     /// The length of the backing, as last seen or made: a fill that ends before it queries the
     /// length again.
     pub(crate) backed: Length,
-    /// Up to here the file is in order: the pages past it are written in the order of the file.
-    pub(crate) ordered: AtomicU64,
-    pub(crate) dirty: Dirty,
-    /// The pages of fills of several pages that are in flight.
-    pub(crate) filling: AtomicUsize,
-    /// The end of the last write that was made to free memory: a hint.
-    pub(crate) swept: AtomicU64,
-    pub(crate) errors: WritebackErrors,
-    /// Looks at the length of the backing.
-    pub(crate) looks: SingleFlight<Looked>,
-    pub(crate) revalidations: SingleFlight<io::Result<bool>>,
-    pub(crate) health: Health,
-    /// Rounds that write everything dirty. Each returns the number of the next sync.
-    pub(crate) writes: SingleFlight<(io::Result<()>, u64)>,
-    pub(crate) syncs: SyncGroup,
-    pub(crate) unsynced: Unsynced,
-    /// The number of open files. The last close writes the dirty pages.
-    pub(crate) opens: AtomicUsize,
-    /// The right to extend or truncate the file in several steps.
-    pub(crate) grow: Mutex<()>,
-    /// The right to change the backing, with its version after our last change or query.
-    pub(crate) changing: Mutex<Version>,
-    /// The right to change `len` and `truncate_seq`.
-    pub(crate) length: Mutex<()>,
-    pub(crate) readahead: Readahead,
-    pub(crate) shared: Arc<Shared<S>>,
+    /// The fields that only writers need.
+    writing: OnceBox<Writing>,
     /// The counters of this file alone, once a caller wants them.
     pub(crate) counters: OnceBox<Counters>,
-    /// The further fields of a mapping of a distant object.
-    pub(crate) remote: Option<Box<Remote<S>>>,
+    pub(crate) readahead: Readahead,
+    pub(crate) id: u32,
+    /// The number of open files. The last close writes the dirty pages.
+    pub(crate) opens: AtomicU32,
+    /// The number of clones of the open that has no state of its own.
+    pub(crate) readers: AtomicU32,
+    /// The right to change `len` and `truncate_seq`.
+    pub(crate) length: Mutex<()>,
+}
+
+/// The place where the bytes of a mapping come from.
+pub(crate) enum Source<S: Scheme> {
+    /// A backing that blocks.
+    Near {
+        backing: Arc<dyn Backing>,
+        /// The right to change the backing, with its version after our last change or query.
+        changing: Mutex<Known>,
+    },
+    /// A store that answers late.
+    Distant(Remote<S>),
 }
 
 impl<S: Scheme> Mapping<S> {
+    /// The bytes of a mapping and of what finds it: the counts of its `Arc`, what an allocator adds
+    /// to an allocation, and its share of the registry.
+    pub(crate) const BYTES: usize = size_of::<Self>() + 2 * size_of::<usize>() + 8 + 24;
+
     /// Returns the mapping of a backing that no other mapping of the cache has.
     pub(crate) fn new(
         shared: &Arc<Shared<S>>,
         id: u32,
-        file_id: FileId,
         backing: Arc<dyn Backing>,
         version: Version,
     ) -> Self {
-        Self {
-            index: Index::new(id, &shared.leaves),
-            zone: shared.zone(),
+        let changing = Mutex::new(Known::new(version));
+        Self::of(shared, id, version.len, Source::Near { backing, changing })
+    }
+
+    /// Returns the mapping of a distant object that no other mapping of the cache has.
+    pub(crate) fn distant(shared: &Arc<Shared<S>>, id: u32, remote: Remote<S>) -> Self {
+        Self::of(shared, id, 0, Source::Distant(remote))
+    }
+
+    fn of(shared: &Arc<Shared<S>>, id: u32, len: u64, source: Source<S>) -> Self {
+        let mapping = Self {
+            index: Index::default(),
             mapped: Mapped::new(&shared.arena),
-            len: Length::new(version.len),
+            len: Length::new(len),
             truncate_seq: Length::new(0),
-            id,
-            file_id,
-            backing,
-            writer: OnceLock::new(),
-            backed: Length::new(version.len),
-            ordered: AtomicU64::new(version.len),
-            dirty: Dirty::default(),
-            filling: AtomicUsize::new(0),
-            swept: AtomicU64::new(0),
-            errors: WritebackErrors::default(),
-            looks: SingleFlight::default(),
-            revalidations: SingleFlight::default(),
-            health: Health::default(),
-            writes: SingleFlight::default(),
-            syncs: SyncGroup::default(),
-            unsynced: Unsynced::default(),
-            opens: AtomicUsize::new(0),
-            grow: Mutex::new(()),
-            changing: Mutex::new(version),
-            length: Mutex::new(()),
-            readahead: Readahead::default(),
             shared: Arc::clone(shared),
+            source,
+            backed: Length::new(len),
+            writing: OnceBox::new(),
             counters: OnceBox::new(),
-            remote: None,
+            readahead: Readahead::default(),
+            id,
+            opens: AtomicU32::new(0),
+            readers: AtomicU32::new(0),
+            length: Mutex::new(()),
+        };
+        shared.leaves.count_file(mapping.first_bytes());
+        mapping
+    }
+
+    /// Returns the bytes that are counted when it is made.
+    fn first_bytes(&self) -> usize {
+        Self::BYTES + self.remote().map_or(0, |_| Remote::<S>::BYTES)
+    }
+
+    /// Subtracts all bytes that were counted for the mapping. Call when it is dropped.
+    pub(crate) fn uncount(&self) {
+        let writing = self.writing().map_or(0, |_| size_of::<Writing>());
+        let bytes = self.first_bytes() + writing + self.readahead.counted_bytes();
+        self.shared.leaves.uncount_file(bytes);
+        self.shared.leaves.uncount(self.index.counted_bytes());
+    }
+
+    /// Returns the zone of all frames.
+    #[inline(always)]
+    pub(crate) fn zone(&self) -> &'static Zone<S> {
+        self.mapped.zone()
+    }
+
+    /// Returns the further fields of a mapping of a distant object.
+    #[inline(always)]
+    pub(crate) fn remote(&self) -> Option<&Remote<S>> {
+        match &self.source {
+            Source::Near { .. } => None,
+            Source::Distant(remote) => Some(remote),
         }
     }
 
-    /// Returns the mapping of a distant object that no other mapping of the cache has. `backing`
-    /// reads from it too, and blocks.
-    pub(crate) fn distant(
-        shared: &Arc<Shared<S>>,
-        id: u32,
-        file_id: FileId,
-        backing: Arc<dyn Backing>,
-        remote: Remote<S>,
-    ) -> Self {
-        let unknown = Version { len: 0, change_token: [0; 4] };
-        let mut mapping = Self::new(shared, id, file_id, backing, unknown);
-        mapping.remote = Some(Box::new(remote));
-        mapping
+    /// Returns the backing. That of a distant object blocks until the store answers.
+    #[inline]
+    pub(crate) fn backing(&self) -> &Arc<dyn Backing> {
+        match &self.source {
+            Source::Near { backing, .. } => backing,
+            Source::Distant(remote) => remote.blocking(),
+        }
+    }
+
+    /// Returns the right to change the backing, with its version after our last change or query.
+    /// `None`: it is a distant object, which has no writers.
+    #[inline]
+    pub(crate) fn changing(&self) -> Option<&Mutex<Known>> {
+        match &self.source {
+            Source::Near { changing, .. } => Some(changing),
+            Source::Distant(_) => None,
+        }
+    }
+
+    /// Returns the file id of the backing.
+    pub(crate) fn file_id(&self) -> FileId {
+        self.backing().file_id()
     }
 
     /// Returns the length.
@@ -223,9 +245,70 @@ impl<S: Scheme> Mapping<S> {
         self.shared.groups.of(self.id).counters.add(Count::InFlight, pages);
     }
 
+    /// Closes the leaf of a page if it has no page any more.
+    pub(crate) fn give_back_leaf(&self, page: u32) {
+        self.index.give_back(&self.shared.leaves, self.id, page);
+    }
+
     /// Returns the owner data of a page, for its descriptor: it leads from a frame number to the
     /// page.
     pub(crate) fn owner_data(&self, page: u32) -> u64 {
         u64::from(self.id) << 32 | u64::from(page)
+    }
+}
+
+impl<S: Scheme> Mapping<S> {
+    /// Returns the fields for writers if the file was ever written or synced.
+    #[inline(always)]
+    pub(crate) fn writing(&self) -> Option<&Writing> {
+        self.writing.get()
+    }
+
+    /// Returns the fields for writers. Makes them at the first call.
+    #[inline(always)]
+    pub(crate) fn make_writing(&self) -> &Writing {
+        match self.writing.get() {
+            Some(writing) => writing,
+            None => self.make_writing_now(),
+        }
+    }
+
+    #[cold]
+    fn make_writing_now(&self) -> &Writing {
+        // While no page is dirty, all that the backing has is in order. Relaxed: a refresh may
+        // change it meanwhile. The first write past the end refreshes it again.
+        let ordered = self.backed.load(Ordering::Relaxed);
+        if self.writing.set(Box::new(Writing::new(ordered))).is_ok() {
+            self.shared.leaves.count_file(size_of::<Writing>());
+        }
+        self.writing.get().expect("it was just set, and stays")
+    }
+
+    /// Returns the end of the last dirty page in bytes, or 0 if there is none.
+    pub(crate) fn dirty_end(&self) -> u64 {
+        self.writing().map_or(0, |writing| writing.dirty.end())
+    }
+
+    /// Returns the number of dirty pages.
+    pub(crate) fn dirty_count(&self) -> u64 {
+        self.writing().map_or(0, |writing| writing.dirty.count())
+    }
+
+    /// Returns `true` if a page is dirty.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.writing().is_some_and(|writing| !writing.dirty.is_empty())
+    }
+
+    /// Returns `true` if the file is sick: its pages do not count against the limits of others.
+    pub(crate) fn is_sick(&self) -> bool {
+        self.writing().is_some_and(|writing| writing.dirty.is_sick())
+    }
+
+    /// Notes that a clean page leaves the cache. Call while the page is locked.
+    #[inline]
+    pub(crate) fn evicts(&self, page: u32) {
+        if let Some(writing) = self.writing() {
+            writing.unsynced.evict(page);
+        }
     }
 }

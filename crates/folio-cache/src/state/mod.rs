@@ -1,5 +1,6 @@
 //! The state of the cache, of each file, and of each page.
 
+pub(crate) mod calls;
 pub(crate) mod dirty;
 pub(crate) mod error_cursor;
 pub(crate) mod fill_waiters;
@@ -9,6 +10,7 @@ pub(crate) mod handle;
 pub(crate) mod health;
 pub(crate) mod index;
 pub(crate) mod kept;
+pub(crate) mod known;
 pub(crate) mod leaves;
 pub(crate) mod looked;
 pub(crate) mod mapping;
@@ -23,7 +25,9 @@ pub(crate) mod shared;
 pub(crate) mod shown;
 pub(crate) mod single_flight;
 pub(crate) mod stats;
+pub(crate) mod streams;
 pub(crate) mod sync_group;
 pub(crate) mod units;
 pub(crate) mod unsynced;
 pub(crate) mod unwritten;
+pub(crate) mod writing;

@@ -28,208 +28,105 @@
 //! The state belongs to the mapping, not to the open file: clones and several opens continue each
 //! other's streams, and several readers of one file have a stream each.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use once_cell::race::OnceBox;
 use parking_lot::Mutex;
 
+use crate::state::streams::{Bounds, STEADY, Streams, Window};
 use crate::state::units::MOST_PAGES;
 
-/// The maximum number of streams of one file.
-const STREAMS: usize = 8;
-
-/// The number of equal steps in a row that begin a stream.
-const STEADY: u32 = 2;
-
-/// The number of pages of the first window. Smaller windows are not worth their cost.
-const MIN_WINDOW: i64 = 16;
-
-/// The maximum number of pages of a window, if there is memory for it: 8 MiB hide 100 ms at 80
-/// MiB/s, and 1 ms at 8 GiB/s.
-const MAX_WINDOW: i64 = 2048;
-
-/// The maximum number of pieces of a window with a stride.
-const MAX_PIECES: i64 = 32;
-
-/// Pages to request: `pieces` pieces of `pages` pages. The first begins at page `first`, each
-/// further one `step` pages after the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window {
-    pub(crate) first: i64,
-    pub(crate) pages: i64,
-    pub(crate) pieces: i64,
-    pub(crate) step: i64,
-    /// The page with the readahead marker: its use requests the next window.
-    pub(crate) marker: Option<i64>,
-}
-
-/// The shortest and the longest window, in pages.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    pub(crate) least: u32,
-    pub(crate) most: u32,
-    /// The number of equal steps for each piece of a window with a stride. 0: the first steps are
-    /// enough for a whole window.
-    pub(crate) steps: u32,
-}
-
-impl Bounds {
-    /// Returns the bounds for a backing that is near.
-    pub(crate) fn of(most: u32) -> Self {
-        Self { least: MIN_WINDOW as u32, most: most.min(MAX_WINDOW as u32), steps: 0 }
-    }
-
-    /// Returns a length within the bounds. The shortest window is not worth less than its cost.
-    fn clamp(self, pages: i64) -> i64 {
-        let least = i64::from(self.least).max(MIN_WINDOW);
-        pages.clamp(least, i64::from(self.most).max(least))
-    }
-}
-
-/// A stream: the state of one reader.
-#[derive(Clone, Copy, Debug, Default)]
-struct Stream {
-    /// The start of the last request, and its number of pages, which is 0 if there is no stream.
-    first: i64,
-    pages: i64,
-    /// The distance from the request before to the last one.
-    step: i64,
-    /// The number of equal steps in a row.
-    repeats: u32,
-    /// The number of pages of the last window, which is 0 before the first one.
-    window: i64,
-    /// The page that the reader will miss if no more is requested.
-    next: i64,
-    marker: Option<i64>,
-    /// The clock at its last request.
-    seen: u64,
-}
-
-impl Stream {
-    fn is_forward(&self) -> bool {
-        self.step == self.pages
-    }
-
-    fn is_backward(&self) -> bool {
-        self.step == -self.pages
-    }
-
-    /// Returns `true` if the steps so far are reason enough for a window.
-    fn is_worth_a_window(&self, bounds: Bounds) -> bool {
-        let is_dense = self.is_forward() || self.is_backward();
-        self.repeats >= STEADY && (is_dense || self.repeats >= bounds.steps)
-    }
-
-    /// Returns `true` if a miss continues this stream, and records it.
-    fn follow(&mut self, first: i64, pages: i64) -> bool {
-        if self.pages == 0 {
-            return false;
-        }
-        let steady = if self.window > 0 {
-            first == self.next
-        } else {
-            self.step != 0 && first == self.first + self.step && pages == self.pages
-        };
-        if steady {
-            self.repeats += 1;
-            if self.is_forward() {
-                self.step = pages;
-            }
-        } else if self.window == 0
-            && (first == self.first + self.pages || first + pages == self.first)
-        {
-            (self.step, self.repeats) = (if first > self.first { pages } else { -pages }, 1);
-        } else {
-            return false;
-        }
-        (self.first, self.pages) = (first, pages);
-        true
-    }
-
-    /// Returns `true` if a missed page was requested ahead, and thus was evicted before its use.
-    fn has_requested(&self, page: i64) -> bool {
-        let (low, high) =
-            if self.step < 0 { (self.next + 1, self.first) } else { (self.first, self.next - 1) };
-        self.window > 0
-            && (low..=high).contains(&page)
-            && (page - self.first).rem_euclid(self.step.abs().max(1)) < self.pages
-    }
-
-    /// Moves to the next window, which begins at page `from`. Returns it.
-    fn advance(&mut self, from: i64, bounds: Bounds) -> Window {
-        self.window = bounds.clamp((self.window * 2).max(self.pages * 4));
-        let window = if self.is_forward() {
-            self.next = window_end(from + self.window, self.window);
-            Window {
-                first: from,
-                pages: self.next - from,
-                pieces: 1,
-                step: self.step,
-                marker: Some(from),
-            }
-        } else if self.is_backward() {
-            // `from` is the first page of the next request: the window ends with that request.
-            let end = from + self.pages;
-            self.next = from - self.window;
-            let first = (end - self.window).max(0);
-            Window { first, pages: end - first, pieces: 1, step: self.step, marker: Some(end - 1) }
-        } else {
-            let most = self.repeats.checked_div(bounds.steps).map_or(MAX_PIECES, i64::from);
-            let pieces = (self.window / self.pages).min(most).clamp(1, MAX_PIECES);
-            self.next = from + pieces * self.step;
-            Window { first: from, pages: self.pages, pieces, step: self.step, marker: Some(from) }
-        };
-        self.marker = window.marker;
-        window
-    }
-}
-
-/// Returns the end of a window. A long window ends at the nearest multiple of a request's size in
-/// the file, so that the next window begins with a whole request.
-fn window_end(end: i64, window: i64) -> i64 {
-    let request = i64::from(MOST_PAGES);
-    if window < request { end } else { (end + request / 2) / request * request }
-}
-
-/// The streams of a file.
+/// The reads of a file that go on: its streams, and what is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Readahead {
-    /// None before the first miss: most files of a program with many are small.
-    streams: Mutex<Option<Box<Streams>>>,
-}
-
-#[derive(Debug, Default)]
-struct Streams {
-    all: [Stream; STREAMS],
-    /// The stream of the last miss.
-    last: usize,
-    clock: u64,
+    /// Made by the second miss, or one of several pages: most files of a program with many are read
+    /// once.
+    streams: OnceBox<Mutex<Streams>>,
+    /// The page of the first miss, and 1. 0: none, or `streams` knows it.
+    first_miss: AtomicU32,
+    /// The pages of fills of several pages that are in flight.
+    pub(crate) filling: AtomicU32,
 }
 
 impl Readahead {
+    /// Returns the bytes that were counted for it.
+    pub(crate) fn counted_bytes(&self) -> usize {
+        self.streams.get().map_or(0, size_of_val)
+    }
+
+    /// Returns the streams. Makes them at the first call, with the first miss: then it calls
+    /// `count` with their bytes.
+    fn streams(&self, count: impl FnOnce(usize)) -> &Mutex<Streams> {
+        if self.streams.get().is_none() {
+            let mut streams = Streams::default();
+            // Relaxed: a hint, here and below. If two readers miss at once, one miss may be
+            // ignored.
+            if let Some(first) = self.first_miss.load(Ordering::Relaxed).checked_sub(1) {
+                streams.missed(i64::from(first), 1, 1, Bounds::of(0));
+            }
+            if self.streams.set(Box::new(Mutex::new(streams))).is_ok() {
+                count(size_of::<Mutex<Streams>>());
+            }
+        }
+        self.streams.get().expect("they were just set, and stay")
+    }
+
+    /// Returns `true` if a miss is the first one, of one page, and remembers it. No window follows.
+    fn is_first(&self, first: u32, pages: u32) -> bool {
+        let Some(mark) = first.checked_add(1).filter(|_| pages == 1) else { return false };
+        let is_unknown = || self.streams.get().is_none();
+        is_unknown()
+            && self
+                .first_miss
+                .compare_exchange(0, mark, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
     /// Records a miss of `pages` pages from `first` on. The caller reads as many of them as one
     /// request has. Returns the window to request beside that, of at most `most` pages, or `None`.
-    pub(crate) fn missed(&self, first: u32, pages: u32, most: u32) -> Option<Window> {
+    /// Calls `count` with the bytes of memory that it takes.
+    pub(crate) fn missed(
+        &self,
+        first: u32,
+        pages: u32,
+        most: u32,
+        count: impl FnOnce(usize),
+    ) -> Option<Window> {
+        if self.is_first(first, pages) {
+            return None;
+        }
         // A hint: if two readers miss at once, one miss may be ignored.
         let request = i64::from(MOST_PAGES);
         let (first, pages) = (i64::from(first), i64::from(pages));
-        self.streams.try_lock()?.get_or_insert_default().missed(
-            first,
-            pages,
-            request,
-            Bounds::of(most),
-        )
+        self.streams(count).try_lock()?.missed(first, pages, request, Bounds::of(most))
     }
 
     /// Records a miss like [`missed`](Self::missed), of a reader that requests all of its pages.
-    pub(crate) fn missed_many(&self, first: u32, pages: u32, bounds: Bounds) -> Option<Window> {
+    pub(crate) fn missed_many(
+        &self,
+        first: u32,
+        pages: u32,
+        bounds: Bounds,
+        count: impl FnOnce(usize),
+    ) -> Option<Window> {
+        if self.is_first(first, pages) {
+            return None;
+        }
         let (first, pages) = (i64::from(first), i64::from(pages));
-        self.streams.try_lock()?.get_or_insert_default().missed(first, pages, pages, bounds)
+        self.streams(count).try_lock()?.missed(first, pages, pages, bounds)
     }
 
     /// Records the miss of a reader that will go on: its stream begins here, unless one does
     /// already. Returns the window to request beside the missed pages.
-    pub(crate) fn begun(&self, first: u32, pages: u32, bounds: Bounds) -> Option<Window> {
+    pub(crate) fn begun(
+        &self,
+        first: u32,
+        pages: u32,
+        bounds: Bounds,
+        count: impl FnOnce(usize),
+    ) -> Option<Window> {
         let (first, pages) = (i64::from(first), i64::from(pages));
-        let mut streams = self.streams.try_lock()?;
-        let streams = streams.get_or_insert_default();
+        let mut streams = self.streams(count).try_lock()?;
         if let Some(window) = streams.missed(first, pages, pages, bounds) {
             return Some(window);
         }
@@ -246,8 +143,8 @@ impl Readahead {
     /// `None` if the stream was dropped.
     pub(crate) fn passed(&self, page: u32, bounds: Bounds) -> Option<Window> {
         let page = i64::from(page);
-        let mut streams = self.streams.lock();
-        let streams = streams.get_or_insert_default();
+        // A page with a marker belongs to a stream.
+        let mut streams = self.streams.get()?.lock();
         streams.clock += 1;
         let clock = streams.clock;
         let stream = streams.all.iter_mut().find(|stream| stream.marker == Some(page))?;
@@ -258,52 +155,12 @@ impl Readahead {
     }
 }
 
-impl Streams {
-    /// Records a miss of `wanted` pages, of which the reader requests `request` at once. Returns
-    /// the window to request beside the first request.
-    fn missed(&mut self, first: i64, wanted: i64, request: i64, bounds: Bounds) -> Option<Window> {
-        let pages = wanted.min(request);
-        self.clock += 1;
-        if let Some(stream) = self.all.iter_mut().find(|stream| stream.has_requested(first)) {
-            (stream.seen, stream.window) = (self.clock, stream.window / 2);
-            if stream.window < MIN_WINDOW {
-                *stream = Stream::default();
-            }
-            return None;
-        }
-        let followed = self.all.iter_mut().position(|stream| stream.follow(first, pages));
-        self.last = followed.unwrap_or_else(|| self.begin(first, pages));
-        let stream = &mut self.all[self.last];
-        stream.seen = self.clock;
-        if stream.is_worth_a_window(bounds) {
-            return Some(stream.advance(first + stream.step, bounds));
-        }
-        // The rest of what the reader itself asked for.
-        let rest = (wanted - pages).min(i64::from(bounds.most));
-        if rest == 0 {
-            return None;
-        }
-        (stream.step, stream.window, stream.next) = (pages, rest, first + pages + rest);
-        Some(Window { first: first + pages, pages: rest, pieces: 1, step: pages, marker: None })
-    }
-
-    /// Begins a stream in the place of the one that is unused for longest. Its step is the distance
-    /// from the last miss: it may be a stride. Returns its number.
-    fn begin(&mut self, first: i64, pages: i64) -> usize {
-        let before = self.all[self.last];
-        let oldest = (0..STREAMS).min_by_key(|&n| self.all[n].seen).unwrap_or(0);
-        let step = if before.pages == pages { first - before.first } else { 0 };
-        self.all[oldest] =
-            Stream { first, pages, step, repeats: u32::from(step != 0), ..Stream::default() };
-        oldest
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::state::streams::MAX_WINDOW;
 
     /// A reader of one page at a time, and a cache without limit.
     #[derive(Default)]
@@ -330,7 +187,7 @@ mod tests {
         fn read(&mut self, page: i64) {
             if self.cached.insert(page) {
                 self.misses.push(page);
-                let window = self.readahead.missed(page as u32, 1, 4096);
+                let window = self.readahead.missed(page as u32, 1, 4096, |_| ());
                 self.request(window);
             } else if self.markers.remove(&page) {
                 let window = self.readahead.passed(page as u32, Bounds::of(4096));
@@ -384,7 +241,7 @@ mod tests {
             let (mut reader, streams) = (Reader::default(), Readahead::default());
             for page in (0..reads).map(|n| n * 256) {
                 let window = if reader.cached.insert(page) {
-                    streams.missed_many(page as u32, 1, bounds)
+                    streams.missed_many(page as u32, 1, bounds, |_| ())
                 } else if reader.markers.remove(&page) {
                     streams.passed(page as u32, bounds)
                 } else {
@@ -424,16 +281,18 @@ mod tests {
     #[test]
     fn one_long_read_is_read_ahead_to_its_end_only() {
         let readahead = Readahead::default();
-        let window = readahead.missed(5000, 1000, 4096).unwrap();
+        let window = readahead.missed(5000, 1000, 4096, |_| ()).unwrap();
         assert_eq!(window, Window { first: 5256, pages: 744, pieces: 1, step: 256, marker: None });
-        assert_eq!(readahead.missed(50, 256, 4096), None, "one request needs no readahead");
+        assert_eq!(readahead.missed(50, 256, 4096, |_| ()), None, "one request needs no readahead");
     }
 
     #[test]
     fn long_reads_one_after_the_other_are_a_stream() {
         let readahead = Readahead::default();
         let lengths: Vec<_> = (5..10)
-            .map(|n| readahead.missed(n * 1000, 1000, 4096).map_or(0, |window| window.pages))
+            .map(|n| {
+                readahead.missed(n * 1000, 1000, 4096, |_| ()).map_or(0, |window| window.pages)
+            })
             .collect();
         assert_eq!(lengths[..2], [744, 744]);
         assert!(lengths[2] > 1000, "{lengths:?}");
@@ -442,7 +301,7 @@ mod tests {
     #[test]
     fn evictions_before_use_shrink_the_window_and_end_the_stream() {
         let readahead = Readahead::default();
-        let missed = |page| readahead.missed(page, 1, 4096);
+        let missed = |page| readahead.missed(page, 1, 4096, |_| ());
         assert_eq!((missed(0), missed(1)), (None, None));
         assert_eq!(missed(2).unwrap().pages, 16);
         assert_eq!(readahead.passed(3, Bounds::of(4096)).unwrap().pages, 32);
@@ -458,7 +317,7 @@ mod tests {
     fn evictions_before_use_shrink_the_window_of_a_backward_stream() {
         for evicted in [false, true] {
             let readahead = Readahead::default();
-            let missed = |page| readahead.missed(page, 1, 4096);
+            let missed = |page| readahead.missed(page, 1, 4096, |_| ());
             assert_eq!((missed(1000), missed(999)), (None, None));
             let first = missed(998).unwrap();
             let second = readahead.passed(first.marker.unwrap() as u32, Bounds::of(4096)).unwrap();
@@ -474,14 +333,14 @@ mod tests {
     #[test]
     fn readers_of_several_pages_get_whole_reads_ahead() {
         let readahead = Readahead::default();
-        let missed = |page| readahead.missed(page, 8, 4096);
+        let missed = |page| readahead.missed(page, 8, 4096, |_| ());
         assert_eq!((missed(0), missed(8)), (None, None));
         let window = missed(16).unwrap();
         assert_eq!((window.first, window.pages), (24, 32));
         // Two pages of each ten. The page that was evicted before its use ends the stream.
         for (missing, pieces) in [(None, Some(16)), (Some(44), None), (Some(45), Some(16))] {
             let readahead = Readahead::default();
-            let missed = |page, pages| readahead.missed(page, pages, 4096);
+            let missed = |page, pages| readahead.missed(page, pages, 4096, |_| ());
             assert_eq!((missed(3, 2), missed(13, 2)), (None, None));
             let window = missed(23, 2).unwrap();
             assert_eq!((window.first, window.pages, window.pieces, window.step), (33, 2, 8, 10));

@@ -4,30 +4,52 @@
 //! last strong reference, and the drop of a mapping takes these locks. **Invariant:** no mapping is
 //! dropped under them.
 //!
+//! A mapping has its key, and the registry only 32 bits of the key's hash: the keys of those with
+//! the same hash are compared without a lock.
+//!
 //! Lock order: `by_key`, then `by_id`; `dirty` alone, below the dirty pages of a mapping.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use folio_ref::Scheme;
+use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
 
 use crate::backing::FileId;
 use crate::backing::remote::Key;
-use crate::state::groups::GroupState;
+use crate::state::groups::{GroupState, file_of, group_of};
 use crate::state::mapping::Mapping;
-
-/// A mapping, which lives as long as its files are open, and its number.
-type Numbered<S> = (u32, Weak<Mapping<S>>);
 
 /// The mappings of a cache.
 pub(crate) struct Registry<S: Scheme> {
-    by_key: Mutex<HashMap<Key, Numbered<S>>>,
-    by_id: RwLock<HashMap<u32, Weak<Mapping<S>>>>,
+    hasher: RandomState,
+    /// The numbers of the mappings, by the hashes of their keys.
+    by_key: Mutex<HashTable<u32>>,
+    by_id: RwLock<Numbers<S>>,
     /// The mappings with dirty pages.
     pub(crate) dirty: DirtyFiles,
+}
+
+/// Returns a hash in the width of the table, which uses its lowest and its highest bits.
+fn wide(hash: u32) -> u64 {
+    u64::from(hash) | u64::from(hash) << u32::BITS
+}
+
+/// The mappings by number, for each group.
+struct Numbers<S: Scheme>(Vec<ById<S>>);
+
+/// The mappings of one group by number.
+struct ById<S: Scheme> {
+    /// Those of unused numbers lead nowhere.
+    mappings: Vec<Weak<Mapping<S>>>,
+    /// The hashes of their keys.
+    hashes: Vec<u32>,
+    /// The unused numbers, in the order in which they became so.
+    unused: VecDeque<u32>,
 }
 
 /// The numbers of the mappings that have dirty pages. A mapping enters and leaves under the lock of
@@ -55,11 +77,93 @@ impl DirtyFiles {
 
 impl<S: Scheme> Default for Registry<S> {
     fn default() -> Self {
-        Self { by_key: Mutex::default(), by_id: RwLock::default(), dirty: DirtyFiles::default() }
+        Self {
+            hasher: RandomState::new(),
+            by_key: Mutex::default(),
+            by_id: RwLock::default(),
+            dirty: DirtyFiles::default(),
+        }
     }
 }
 
+impl<S: Scheme> Default for ById<S> {
+    fn default() -> Self {
+        Self { mappings: Vec::new(), hashes: Vec::new(), unused: VecDeque::new() }
+    }
+}
+
+impl<S: Scheme> Default for Numbers<S> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<S: Scheme> Numbers<S> {
+    fn get(&self, id: u32) -> Option<Arc<Mapping<S>>> {
+        self.0.get(group_of(id))?.mappings.get(file_of(id))?.upgrade()
+    }
+
+    /// Returns the hash of the key of a mapping that is there.
+    fn hash(&self, id: u32) -> u32 {
+        self.0[group_of(id)].hashes[file_of(id)]
+    }
+
+    /// Inserts the mapping that `make` returns for an unused number of a group. Returns it.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if the group has no more numbers.
+    fn insert(
+        &mut self,
+        group: &GroupState,
+        hash: u32,
+        make: impl FnOnce(u32) -> Mapping<S>,
+    ) -> io::Result<Arc<Mapping<S>>> {
+        if self.0.len() <= group.number {
+            self.0.resize_with(group.number + 1, ById::default);
+        }
+        let by_id = &mut self.0[group.number];
+        // The number that was unused for the longest time.
+        let id = match by_id.unused.front() {
+            Some(&id) => id,
+            None => group.id_of(by_id.mappings.len())?,
+        };
+        by_id.unused.pop_front();
+        let mapping = Arc::new(make(id));
+        put(&mut by_id.mappings, file_of(id), Arc::downgrade(&mapping));
+        put(&mut by_id.hashes, file_of(id), hash);
+        Ok(mapping)
+    }
+
+    /// Removes the mapping with a number. Frees all memory of its group after the last one.
+    fn remove(&mut self, id: u32) {
+        let by_id = &mut self.0[group_of(id)];
+        by_id.mappings[file_of(id)] = Weak::new();
+        by_id.unused.push_back(id);
+        if by_id.unused.len() == by_id.mappings.len() {
+            *by_id = ById::default();
+        }
+    }
+}
+
+/// Puts a value in the place of an old one, or at the end. So the list grows by a quarter: of a
+/// million files, each byte counts.
+fn put<T>(list: &mut Vec<T>, at: usize, value: T) {
+    if let Some(old) = list.get_mut(at) {
+        *old = value;
+        return;
+    }
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 4).max(16));
+    }
+    list.push(value);
+}
+
 impl<S: Scheme> Registry<S> {
+    fn hash(&self, key: &Key) -> u32 {
+        self.hasher.hash_one(key) as u32
+    }
+
     /// Returns the mapping of a key, and `true` if it existed. Otherwise `make` creates it with the
     /// given number, which is one of a group.
     ///
@@ -68,37 +172,72 @@ impl<S: Scheme> Registry<S> {
     /// `OutOfMemory` if the group has no number left.
     pub(crate) fn get_or_insert(
         &self,
-        key: Key,
+        key: &Key,
         group: &GroupState,
         make: impl FnOnce(u32) -> Mapping<S>,
     ) -> io::Result<(Arc<Mapping<S>>, bool)> {
-        let mut by_key = self.by_key.lock();
-        if let Some(mapping) = by_key.get(&key).and_then(|(_, mapping)| mapping.upgrade()) {
-            return Ok((mapping, true));
+        let hash = self.hash(key);
+        // Held: their numbers stay theirs.
+        let mut others: Vec<Arc<Mapping<S>>> = Vec::new();
+        loop {
+            let mut by_key = self.by_key.lock();
+            let found = self.with_hash(&by_key, hash);
+            if found.iter().all(|it| others.iter().any(|other| Arc::ptr_eq(it, other))) {
+                // There is none, or the last close of the old one is in progress.
+                let mut by_id = self.by_id.write();
+                let inserted = by_id.insert(group, hash, make);
+                if let Ok(mapping) = &inserted {
+                    by_key.insert_unique(wide(hash), mapping.id, |&id| wide(by_id.hash(id)));
+                }
+                drop(by_id);
+                // Before `found` and `others`, which may have the last references.
+                drop(by_key);
+                return inserted.map(|mapping| (mapping, false));
+            }
+            drop(by_key);
+            if let Some(mapping) = found.iter().find(|mapping| mapping.key() == *key) {
+                return Ok((Arc::clone(mapping), true));
+            }
+            others = found;
         }
-        // There is none, or the last close of the old one is in progress: the new one replaces its
-        // entry.
-        let mut by_id = self.by_id.write();
-        let id = group.next_id(|id| by_id.contains_key(&id))?;
-        let mapping = Arc::new(make(id));
-        by_id.insert(id, Arc::downgrade(&mapping));
-        by_key.insert(key, (id, Arc::downgrade(&mapping)));
-        Ok((mapping, false))
+    }
+
+    /// Returns the mappings of which the keys have a hash. The caller drops them without the lock.
+    fn with_hash(&self, by_key: &HashTable<u32>, hash: u32) -> Vec<Arc<Mapping<S>>> {
+        let by_id = self.by_id.read();
+        let ids = by_key.iter_hash(wide(hash)).filter(|&&id| by_id.hash(id) == hash);
+        ids.filter_map(|&id| by_id.get(id)).collect()
     }
 
     /// Removes a mapping after its last reference is gone, but not a newer one of the same key.
-    pub(crate) fn remove(&self, key: &Key, id: u32) {
+    pub(crate) fn remove(&self, id: u32) {
         let mut by_key = self.by_key.lock();
-        if by_key.get(key).is_some_and(|&(current, _)| current == id) {
-            by_key.remove(key);
+        let mut by_id = self.by_id.write();
+        if let Ok(entry) = by_key.find_entry(wide(by_id.hash(id)), |&it| it == id) {
+            entry.remove();
         }
-        self.by_id.write().remove(&id);
+        if by_key.len() < by_key.capacity() / 8 {
+            let len = by_key.len();
+            by_key.shrink_to(2 * len, |&id| wide(by_id.hash(id)));
+        }
+        by_id.remove(id);
+    }
+
+    /// Returns the number of mappings. Racy.
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.lock().len()
     }
 
     /// Returns all mappings.
     pub(crate) fn all(&self) -> Vec<Arc<Mapping<S>>> {
         // Collected under the lock, dropped by the caller: see the invariant of this module.
-        self.by_id.read().values().filter_map(Weak::upgrade).collect()
+        self.by_id
+            .read()
+            .0
+            .iter()
+            .flat_map(|by_id| &by_id.mappings)
+            .filter_map(Weak::upgrade)
+            .collect()
     }
 
     /// Returns the mappings that have dirty pages now.
@@ -135,11 +274,12 @@ impl<S: Scheme> Registry<S> {
 
     /// Returns the mapping of a key, or `None` if it is not in memory.
     pub(crate) fn by_key(&self, key: &Key) -> Option<Arc<Mapping<S>>> {
-        self.by_key.lock().get(key)?.1.upgrade()
+        let found = self.with_hash(&self.by_key.lock(), self.hash(key));
+        found.into_iter().find(|mapping| mapping.key() == *key)
     }
 
     /// Returns the mapping with a number, or `None` if it does not exist any more.
     pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Mapping<S>>> {
-        self.by_id.read().get(&id)?.upgrade()
+        self.by_id.read().get(id)
     }
 }

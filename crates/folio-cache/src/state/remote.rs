@@ -4,55 +4,93 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use folio_ref::Scheme;
+use once_cell::race::OnceBox;
 
-use crate::backing::remote::{AsyncBacking, Key, RemoteVersion};
+use crate::backing::Backing;
+use crate::backing::blocking::Blocking;
+use crate::backing::remote::{AsyncBacking, Key, RemoteVersion, Validator};
 use crate::rt::flight::{Flight, Waiter};
 use crate::rt::permits::Permits;
-use crate::rt::shim::Mutex;
+use crate::rt::shim::{Mutex, MutexGuard};
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 
 /// The further fields of a mapping with a backing that answers late.
 ///
-/// Lock order: `Mapping::length`, then `version` or `requests`, never both.
+/// Lock order: `Mapping::length`, then `state`.
 pub(crate) struct Remote<S: Scheme> {
-    pub(crate) key: Key,
     /// The backing of the latest open.
     backing: Mutex<Arc<dyn AsyncBacking>>,
-    /// The length and the validator of the pages. Written under the lock `length` of the mapping.
-    pub(crate) version: Mutex<Option<RemoteVersion>>,
-    /// `version` is known, and `Mapping::len` is its length.
-    pub(crate) is_known: AtomicBool,
-    pub(crate) requests: Mutex<Table<S>>,
+    pub(crate) object: Box<RemoteObject<S>>,
+}
+
+/// The object of a mapping with a backing that answers late.
+pub(crate) struct RemoteObject<S: Scheme> {
+    pub(crate) key: Key,
+    /// The backing as one that blocks, made at its first use.
+    blocking: OnceBox<Arc<dyn Backing>>,
+    state: Mutex<RemoteState<S>>,
+    /// The number of pages in the index.
+    pub(crate) pages: AtomicU32,
+    /// The version is known, and `Mapping::len` is its length.
+    is_known: AtomicBool,
+}
+
+struct RemoteState<S: Scheme> {
+    /// The validator of the pages. Written under the lock `length` of the mapping.
+    /// **Invariant:** while it is known, `Mapping::len` is the length of its version.
+    validator: Option<Validator>,
+    /// The requests in flight. `None` if there are none: most objects are idle.
+    active: Option<Box<Active<S>>>,
+}
+
+/// The requests of an object that are in flight.
+pub(crate) struct Active<S: Scheme> {
+    pub(crate) table: Table<S>,
     /// A request for the version without bytes.
-    pub(crate) learning: Mutex<Weak<Flight<Learned>>>,
+    pub(crate) learning: Weak<Flight<Learned>>,
     /// The requests of this backing that may be in flight.
     pub(crate) permits: Arc<Permits>,
-    /// The number of pages in the index.
-    pub(crate) pages: AtomicUsize,
 }
 
 /// The result of a request for the version.
 pub(crate) type Learned = Result<RemoteVersion, Arc<io::Error>>;
 
-impl<S: Scheme> Remote<S> {
-    pub(crate) fn new(key: Key, backing: Arc<dyn AsyncBacking>) -> Self {
-        let permits = Permits::new(backing.preferences().in_flight, usize::MAX);
+impl<S: Scheme> Active<S> {
+    fn new(in_flight: usize) -> Self {
         Self {
-            key,
-            backing: Mutex::new(backing),
-            version: Mutex::new(None),
-            is_known: AtomicBool::new(false),
-            requests: Mutex::new(Table { next: 0, in_flight: BTreeMap::new() }),
-            learning: Mutex::new(Weak::new()),
-            permits,
-            pages: AtomicUsize::new(0),
+            table: Table { next: 0, in_flight: BTreeMap::new() },
+            learning: Weak::new(),
+            permits: Permits::new(in_flight, usize::MAX),
         }
+    }
+
+    /// Returns `true` if no request is in flight, not even one that has left the table.
+    fn is_idle(&self) -> bool {
+        self.table.in_flight.is_empty()
+            && self.learning.strong_count() == 0
+            && (cfg!(broken = "table-freed-in-use") || Arc::strong_count(&self.permits) == 1)
+    }
+}
+
+impl<S: Scheme> Remote<S> {
+    /// The bytes of the fields that are not in the mapping itself, with what an allocator adds.
+    pub(super) const BYTES: usize = size_of::<RemoteObject<S>>() + 8;
+
+    pub(crate) fn new(key: Key, backing: Arc<dyn AsyncBacking>) -> Self {
+        let object = RemoteObject {
+            key,
+            blocking: OnceBox::new(),
+            state: Mutex::new(RemoteState { validator: None, active: None }),
+            pages: AtomicU32::new(0),
+            is_known: AtomicBool::new(false),
+        };
+        Self { backing: Mutex::new(backing), object: Box::new(object) }
     }
 
     pub(crate) fn backing(&self) -> Arc<dyn AsyncBacking> {
@@ -64,24 +102,83 @@ impl<S: Scheme> Remote<S> {
         // Not under the lock: it is a value of the user.
         drop(before);
     }
+
+    /// Returns the backing of some open as one that blocks, and reads from it too.
+    pub(crate) fn blocking(&self) -> &Arc<dyn Backing> {
+        self.object.blocking.get_or_init(|| Box::new(Arc::new(Blocking(self.backing()))))
+    }
+
+    /// Forgets the version. Call under the lock `length` of the mapping.
+    pub(crate) fn forget_version(&self) {
+        // Release: pairs with Acquire in `known_len`.
+        self.object.is_known.store(false, Ordering::Release);
+        self.object.state.lock().validator = None;
+    }
+
+    /// Calls `change` with the requests in flight, under their lock. If there were none, at most
+    /// `in_flight` may be from now on.
+    pub(crate) fn with_active<R>(
+        &self,
+        in_flight: usize,
+        change: impl FnOnce(&mut Active<S>) -> R,
+    ) -> R {
+        let mut state = self.object.state.lock();
+        let active = state.active.get_or_insert_with(|| Box::new(Active::new(in_flight)));
+        let result = change(active);
+        free_if_idle(state);
+        result
+    }
+
+    /// Calls `change` with the requests in flight, under their lock. Returns `None` if there are
+    /// none.
+    pub(crate) fn with_any_active<R>(&self, change: impl FnOnce(&mut Active<S>) -> R) -> Option<R> {
+        let mut state = self.object.state.lock();
+        let result = change(state.active.as_deref_mut()?);
+        free_if_idle(state);
+        Some(result)
+    }
+}
+
+/// Frees the memory for requests if none is in flight.
+fn free_if_idle<S: Scheme>(mut state: MutexGuard<'_, RemoteState<S>>) {
+    let unneeded = state.active.take_if(|active| active.is_idle());
+    drop(state);
+    drop(unneeded);
 }
 
 impl<S: Scheme> Mapping<S> {
     /// Returns the length if it is known. That of a blocking backing always is.
     pub(crate) fn known_len(&self) -> Option<u64> {
-        let is_known = match &self.remote {
+        let is_known = match self.remote() {
             // Acquire: pairs with Release where the version is set, after the length.
-            Some(remote) => remote.is_known.load(Ordering::Acquire),
+            Some(remote) => remote.object.is_known.load(Ordering::Acquire),
             None => true,
         };
         is_known.then(|| self.len())
     }
 
+    /// Returns the version of a distant object if it is known.
+    pub(crate) fn known_version(&self) -> Option<RemoteVersion> {
+        let state = self.remote()?.object.state.lock();
+        let validator = state.validator.clone()?;
+        // Under the lock: see the invariant.
+        Some(RemoteVersion { len: self.len(), validator })
+    }
+
+    /// Sets the version of a distant object: none is known. Call under the lock `length`.
+    pub(crate) fn set_version(&self, remote: &Remote<S>, told: &RemoteVersion) {
+        // Release, both: pair with Acquire in `len` and `known_len`.
+        self.len.store(told.len, Ordering::Release);
+        self.backed.store(told.len, Ordering::Release);
+        remote.object.state.lock().validator = Some(told.validator.clone());
+        remote.object.is_known.store(true, Ordering::Release);
+    }
+
     /// Returns the key of the mapping.
     pub(crate) fn key(&self) -> Key {
-        match &self.remote {
-            Some(remote) => remote.key.clone(),
-            None => self.file_id.into(),
+        match self.remote() {
+            Some(remote) => remote.object.key.clone(),
+            None => self.file_id().into(),
         }
     }
 }

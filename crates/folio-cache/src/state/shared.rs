@@ -1,6 +1,7 @@
 //! The state that the clones of a cache and its mappings share.
 
 use std::collections::HashMap;
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -24,11 +25,13 @@ use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::watcher::{Descriptors, Watcher, Work};
 use crate::rt::worker::Worker;
+use crate::state::calls::Calls;
 use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
 use crate::state::groups::Groups;
 use crate::state::kept::Kept;
 use crate::state::leaves::Leaves;
+use crate::state::looked::Looked;
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
@@ -40,8 +43,8 @@ use crate::state::unsynced::Left;
 pub(crate) struct Shared<S: Scheme> {
     pub(crate) arena: Arc<Arena<S>>,
     pub(crate) registry: Registry<S>,
-    /// The leaves of all indexes.
-    pub(crate) leaves: Arc<Leaves<S>>,
+    /// The leaves of all indexes, and the memory of the state of files.
+    pub(crate) leaves: Leaves<S>,
     pub(crate) groups: Groups,
     pub(crate) shown: &'static Shown,
     /// Choose the pages to evict. Nothing is done to a page under this lock. On a cache line of
@@ -65,6 +68,9 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) flusher: Worker<Self>,
     pub(crate) flush_pool: FlushPool<Mapping<S>>,
     pub(crate) requests: Requests,
+    /// Looks at the lengths of backings.
+    pub(crate) looks: Calls<Looked>,
+    pub(crate) revalidations: Calls<io::Result<bool>>,
     pub(crate) fill_waiters: Arc<FillWaiters>,
     pub(crate) reclaimer: Worker<Self>,
     pub(crate) io_pool: IoPool,

@@ -195,7 +195,9 @@ mod tests {
             let synced = self.memory.sync(what);
             if synced.is_err() {
                 let mapping = self.mapping.get().and_then(Weak::upgrade).expect("the file is open");
-                while mapping.syncs.waiting() == 0 && self.memory.calls(Call::Sync) == 1 {
+                while mapping.make_writing().syncs.waiting() == 0
+                    && self.memory.calls(Call::Sync) == 1
+                {
                     thread::yield_now();
                 }
             }
@@ -210,7 +212,7 @@ mod tests {
         let cache = Cache::new(2 << 20).unwrap();
         cache.set_io_threads(0);
         let files = [(); 2].map(|()| cache.open_backing(backing.clone()).unwrap());
-        backing.mapping.set(Arc::downgrade(&files[0].mapping)).expect("once");
+        backing.mapping.set(Arc::downgrade(&files[0].opened.mapping)).expect("once");
         for (file, at) in files.iter().zip([0, 4096]) {
             file.write_at(b"precious", at).unwrap();
         }

@@ -40,7 +40,8 @@ pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
         }
         // SeqCst, Dekker with the fences in fill and install_new.
         fence(Ordering::SeqCst);
-        for page in mapping.dirty.all() {
+        let dirty = mapping.writing().map(|writing| writing.dirty.all());
+        for page in dirty.into_iter().flatten() {
             let page = u64::from(page);
             refresh::drop_pages(mapping, page..page + 1);
             dropped += FRAME_SIZE as u64;
@@ -48,14 +49,18 @@ pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
         if is_locked && backed < old {
             refresh::drop_pages(mapping, backed.div_ceil(FRAME_SIZE as u64)..u64::MAX);
         }
-        mapping.unsynced.forget(&(0..u64::MAX));
+        if let Some(writing) = mapping.writing() {
+            writing.unsynced.forget(&(0..u64::MAX));
+        }
         if is_locked {
             // Appends are in order again from there on.
             write_back::set_ordered(mapping, backed);
         }
     }
-    mapping.health.succeeded();
-    mapping.errors.end();
+    if let Some(writing) = mapping.writing() {
+        writing.health.succeeded();
+        writing.errors.end();
+    }
     dirty_pages::set_sick(mapping, false);
     sync::keep_unwritten(&mapping.shared, mapping);
     dropped
@@ -67,17 +72,18 @@ pub(crate) fn unwritten<S: Scheme>(shared: &Shared<S>) -> Vec<Unwritten> {
     let hung = shared.requests.longer_than(HUNG_AFTER);
     let describe = |mapping: &Arc<Mapping<S>>| {
         let is_hung = hung.contains(&mapping.id);
-        let error = mapping.health.error().or_else(|| {
+        let writing = mapping.writing();
+        let error = writing.and_then(|writing| writing.health.error()).or_else(|| {
             is_hung.then(|| {
                 let message = format!("a request has not ended for more than {HUNG_AFTER:?}");
                 io::Error::new(io::ErrorKind::TimedOut, message)
             })
         });
-        let error = error.or_else(|| mapping.unsynced.check().err())?;
+        let error = error.or_else(|| writing?.unsynced.check().err())?;
         Some(Unwritten {
-            file_id: mapping.file_id,
-            dirty_bytes: mapping.dirty.count() * FRAME_SIZE as u64,
-            lost_bytes: mapping.unsynced.lost_bytes(),
+            file_id: mapping.file_id(),
+            dirty_bytes: mapping.dirty_count() * FRAME_SIZE as u64,
+            lost_bytes: writing.map_or(0, |writing| writing.unsynced.lost_bytes()),
             error,
             is_open: mapping.is_open(),
         })

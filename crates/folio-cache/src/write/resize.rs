@@ -22,6 +22,7 @@ use crate::memory::frames_view;
 use crate::rt::shim::{MutexGuard, fence};
 use crate::state::frames::Slot;
 use crate::state::kept;
+use crate::state::known::Known;
 use crate::state::mapping::Mapping;
 use crate::state::units::check_end;
 use crate::write::spare_folios::SpareFolios;
@@ -44,7 +45,7 @@ pub(crate) fn resize<S: Scheme>(
         return Err(error(io::ErrorKind::InvalidInput, message));
     }
     check_end(new)?;
-    let _grow = mapping.grow.lock();
+    let _grow = mapping.make_writing().grow.lock();
     // Bytes that another writer appended to the backing are not zeroes.
     refresh::refresh_len(mapping)?;
     // The page in which the file will end may be pinned: its remaining bytes are then copied. Only
@@ -57,15 +58,28 @@ pub(crate) fn resize<S: Scheme>(
     resize_with(mapping, writer, new, &mut spare)
 }
 
+/// Takes the right to change the backing.
+///
+/// # Errors
+///
+/// `Unsupported` for a distant object.
+fn lock_changing<S: Scheme>(mapping: &Mapping<S>) -> io::Result<MutexGuard<'_, Known>> {
+    let changing = mapping.changing().ok_or_else(|| {
+        let message = format!("{:?} is an object of a distant store", mapping.key());
+        error(ErrorKind::Unsupported, message)
+    })?;
+    Ok(changing.lock())
+}
+
 fn resize_with<S: Scheme>(
     mapping: &Mapping<S>,
     writer: &dyn Backing,
     new: u64,
     spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<()> {
-    let mut change_token = mapping.changing.lock();
+    let mut known = lock_changing(mapping)?;
     let _length = mapping.length.lock();
-    change(mapping, writer, &mut change_token, || writer.set_len(new))?;
+    change(mapping, writer, &mut known, || writer.set_len(new))?;
     let old = mapping.len();
     // Release: pairs with Acquire in `len`.
     mapping.len.store(new, Ordering::Release);
@@ -88,10 +102,10 @@ fn resize_with<S: Scheme>(
         && let Some(slot) = mapping.index.get(page)
     {
         truncate_page(mapping, slot, page, within, spare);
-        mapping.index.give_back(page);
+        mapping.give_back_leaf(page);
     }
     refresh::drop_pages(mapping, first + u64::from(within > 0)..u64::MAX);
-    mapping.unsynced.forget(&(new..u64::MAX));
+    mapping.make_writing().unsynced.forget(&(new..u64::MAX));
     Ok(())
 }
 
@@ -105,7 +119,7 @@ fn truncate_page<S: Scheme>(
     spare: &mut SpareFolios<'_, S>,
 ) {
     loop {
-        match slot.try_lock(mapping.zone) {
+        match slot.try_lock(mapping.zone()) {
             Some(locked) if !locked.folio().is_dirty() => {
                 drop(locked.remove());
                 return kept::left(mapping, 1);
@@ -150,7 +164,7 @@ pub(crate) fn punch<S: Scheme>(
     len: u64,
 ) -> io::Result<()> {
     // No truncation takes place before the zeroes are written.
-    let mut grow = Some(mapping.grow.lock());
+    let mut grow = Some(mapping.make_writing().grow.lock());
     let end = offset.saturating_add(len).min(refresh::refresh_len(mapping)?);
     if offset >= end {
         return Ok(());
@@ -173,11 +187,11 @@ fn punch_pages<S: Scheme>(
     writer: &dyn Backing,
     pages: Range<u64>,
 ) -> io::Result<bool> {
-    let mut change_token = mapping.changing.lock();
+    let mut known = lock_changing(mapping)?;
     let _length = mapping.length.lock();
     let len = mapping.len();
     let bytes = pages.start * FRAME_SIZE as u64..pages.end * FRAME_SIZE as u64;
-    let punched = change(mapping, writer, &mut change_token, || {
+    let punched = change(mapping, writer, &mut known, || {
         // The end of the file may be known only from dirty pages, which are about to be dropped.
         if writer.version()?.len < len {
             writer.set_len(len)?;
@@ -194,7 +208,7 @@ fn punch_pages<S: Scheme>(
     // waits for it, or the fill reads after the hole was punched.
     fence(Ordering::SeqCst);
     refresh::drop_pages(mapping, pages);
-    mapping.unsynced.forget(&bytes);
+    mapping.make_writing().unsynced.forget(&bytes);
     Ok(true)
 }
 

@@ -113,7 +113,7 @@ pub(crate) fn write<S: Scheme>(
 /// `InvalidInput` or `FileTooLarge` past the maximum length of a file, otherwise what
 /// [`write_pages`] returns. Some of the bytes may be written then: the length says how many.
 pub(crate) fn append<S: Scheme>(mapping: &Mapping<S>, bytes: &[u8]) -> io::Result<u64> {
-    let mut grow = Some(mapping.grow.lock());
+    let mut grow = Some(mapping.make_writing().grow.lock());
     let len = if owns_end(mapping, mapping.len()) {
         mapping.len()
     } else {
@@ -150,13 +150,13 @@ pub(crate) fn write_pages<'m, S: Scheme>(
         });
         match step {
             Ok(true) => {
-                mapping.unsynced.rewritten(&(part.begins()..part.ends()));
+                mapping.make_writing().unsynced.rewritten(&(part.begins()..part.ends()));
                 done += part.bytes.len();
             }
             Ok(false) => {
                 // The thread that holds the lock may wait for memory.
                 spare.free_all();
-                *grow = Some(mapping.grow.lock());
+                *grow = Some(mapping.make_writing().grow.lock());
             }
             Err(error) if done == 0 => return Err(error),
             Err(_) => break,
@@ -177,7 +177,7 @@ fn overwrite<S: Scheme>(
         match try_write(mapping, slot, part, part.bytes.len() == FRAME_SIZE, spare, false) {
             Attempt::Done => return Ok(true),
             Attempt::Short => {
-                mapping.index.give_back(part.page);
+                mapping.give_back_leaf(part.page);
                 break;
             }
             needed => prepare(mapping, &needed, slot, part, spare)?,
@@ -230,7 +230,7 @@ fn grow_by<S: Scheme>(
 /// Returns `true` if the end of the file lies in dirty pages of this cache. Then the backing need
 /// not be asked for it.
 fn owns_end<S: Scheme>(mapping: &Mapping<S>, len: u64) -> bool {
-    len > 0 && mapping.dirty.end() >= len
+    len > 0 && mapping.dirty_end() >= len
 }
 
 /// Makes one attempt, without a wait and without an allocation. `covers` means that no other byte
@@ -245,7 +245,7 @@ fn try_write<S: Scheme>(
     spare: &mut SpareFolios<'_, S>,
     grows: bool,
 ) -> Attempt {
-    let Some(locked) = slot.try_lock(mapping.zone) else {
+    let Some(locked) = slot.try_lock(mapping.zone()) else {
         return write_absent(mapping, slot, part, covers, spare, grows);
     };
     let locked = if locked.subpage_of().is_none() {
@@ -299,7 +299,7 @@ fn split_and_lock<'m, S: Scheme>(
 ) -> Option<LockedSlot<'m, S>> {
     drop(locked);
     large_folio::split_around(mapping, page);
-    slot.try_lock(mapping.zone)
+    slot.try_lock(mapping.zone())
 }
 
 /// Returns `true` if the file ends before the bytes do and the write does not make it longer. Call

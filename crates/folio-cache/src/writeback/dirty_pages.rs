@@ -25,7 +25,8 @@ pub(crate) fn make_dirty<S: Scheme>(mapping: &Mapping<S>, folio: &mut FrozenFoli
 #[inline(never)]
 fn insert<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     let registry = &mapping.shared.registry;
-    if mapping.dirty.insert(page, || registry.dirty.insert(mapping.id)) {
+    let dirty = &mapping.make_writing().dirty;
+    if dirty.insert(page, || registry.dirty.insert(mapping.id)) {
         add_to_sick(&mapping.shared, 1);
     }
     add_to_count(&mapping.shared, 1);
@@ -37,7 +38,7 @@ fn insert<S: Scheme>(mapping: &Mapping<S>, page: u32) {
 pub(crate) fn make_dirty_again<S: Scheme>(mapping: &Mapping<S>, page: u32) -> bool {
     let Some(slot) = mapping.index.get(page) else { return false };
     loop {
-        if let Some(mut locked) = slot.try_lock(mapping.zone) {
+        if let Some(mut locked) = slot.try_lock(mapping.zone()) {
             if locked.subpage_of().is_some() {
                 return false;
             }
@@ -57,7 +58,7 @@ pub(crate) fn make_dirty_again<S: Scheme>(mapping: &Mapping<S>, page: u32) -> bo
 /// Removes a page from the set of dirty pages. Call while the page is locked.
 pub(crate) fn forget_dirty<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     let last = || mapping.shared.registry.dirty.remove(mapping.id);
-    if mapping.dirty.remove(page, last) {
+    if mapping.make_writing().dirty.remove(page, last) {
         add_to_sick(&mapping.shared, -1);
     }
     add_to_count(&mapping.shared, -1);
@@ -85,7 +86,9 @@ pub(crate) fn count_sick<S: Scheme>(shared: &Shared<S>) -> u64 {
 
 /// Notes that a file is sick, or no longer: its pages do not count against the limits of others.
 pub(crate) fn set_sick<S: Scheme>(mapping: &Mapping<S>, is_sick: bool) {
-    if let Some(pages) = mapping.dirty.set_sick(is_sick) {
+    // Without a writer, only a request for the version hangs: no page can be dirty.
+    let Some(writing) = mapping.writing() else { return };
+    if let Some(pages) = writing.dirty.set_sick(is_sick) {
         let pages = pages.cast_signed();
         add_to_sick(&mapping.shared, if is_sick { pages } else { -pages });
     }

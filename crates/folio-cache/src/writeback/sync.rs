@@ -13,13 +13,15 @@ use std::time::Duration;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::backing::Durable;
 use crate::backing::error::{copy, share};
-use crate::backing::{Backing, Durable};
 use crate::rt::flush_pool::Flushable;
+use crate::rt::shim::Mutex;
 use crate::state::error_cursor::ErrorCursor;
 use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::state::writing::Writing;
 use crate::writeback::dirty_pages;
 use crate::writeback::unlinked;
 use crate::writeback::write_back::{Then, catch_panic, write_back};
@@ -35,33 +37,34 @@ pub(crate) fn sync<S: Scheme>(
     what: Durable,
     cursor: &ErrorCursor,
 ) -> io::Result<()> {
-    let since = mapping.errors.count();
-    let (written, first) = write_round(mapping, Then::Sync);
-    mapping.syncs.sync_from(what, first, || sync_backing(mapping, what));
-    mapping.errors.report(cursor, since).and(written).and_then(|()| mapping.unsynced.check())
+    let writing = mapping.make_writing();
+    let since = writing.errors.count();
+    let (written, first) = write_round(mapping, writing, Then::Sync);
+    writing.syncs.sync_from(what, first, || sync_backing(mapping, writing, what));
+    writing.errors.report(cursor, since).and(written).and_then(|()| writing.unsynced.check())
 }
 
 /// Syncs the backing. If that fails, notes the error, and has everything written again that was
 /// written since the last sync that succeeded.
-fn sync_backing<S: Scheme>(mapping: &Mapping<S>, what: Durable) {
-    let backing: &dyn Backing = mapping.writer.get().map_or(&*mapping.backing, |writer| &**writer);
-    mapping.unsynced.begin_sync();
+fn sync_backing<S: Scheme>(mapping: &Mapping<S>, writing: &Writing, what: Durable) {
+    let backing = writing.backing.get().unwrap_or_else(|| mapping.backing());
+    writing.unsynced.begin_sync();
     let synced = catch_panic(|| backing.sync(what).map_err(share));
     if let Ok(Ok(())) = synced {
-        mapping.unsynced.synced();
+        writing.unsynced.synced();
         return;
     }
     if !cfg!(broken = "failed-sync-forgets") {
         // No write is under way: its pages would count as clean after this.
-        let _changing = mapping.changing.lock();
-        mapping.unsynced.failed(|page| dirty_pages::make_dirty_again(mapping, page));
+        let _changing = mapping.changing().map(Mutex::lock);
+        writing.unsynced.failed(|page| dirty_pages::make_dirty_again(mapping, page));
     }
     match synced {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             let backing = backing.file_id();
             tracing::error!(%error, ?backing, "a sync failed: what it covers is written again");
-            mapping.errors.record(&error);
+            writing.errors.record(&error);
         }
         Err(panic) => panic::resume_unwind(panic),
     }
@@ -73,9 +76,10 @@ fn sync_backing<S: Scheme>(mapping: &Mapping<S>, what: Durable) {
 ///
 /// The latest writeback error unless `cursor` has already seen it.
 pub(crate) fn flush<S: Scheme>(mapping: &Mapping<S>, cursor: &ErrorCursor) -> io::Result<()> {
-    let since = mapping.errors.count();
+    let Some(writing) = mapping.writing() else { return Ok(()) };
+    let since = writing.errors.count();
     let written = flush_round(mapping);
-    mapping.errors.report(cursor, since).and(written)
+    writing.errors.report(cursor, since).and(written)
 }
 
 /// Writes everything that was dirty before the call to the backing, which may keep it in memory.
@@ -84,23 +88,28 @@ pub(crate) fn flush<S: Scheme>(mapping: &Mapping<S>, cursor: &ErrorCursor) -> io
 ///
 /// The first error of the backing.
 pub(crate) fn flush_round<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
-    write_round(mapping, Then::Nothing).0
+    let Some(writing) = mapping.writing() else { return Ok(()) };
+    write_round(mapping, writing, Then::Nothing).0
 }
 
 /// Writes everything that was dirty before the call. Calls that arrive meanwhile share the next
 /// round. Returns the first error, and the number of the first sync that covers what was written.
-fn write_round<S: Scheme>(mapping: &Mapping<S>, then: Then) -> (io::Result<()>, u64) {
+fn write_round<S: Scheme>(
+    mapping: &Mapping<S>,
+    writing: &Writing,
+    then: Then,
+) -> (io::Result<()>, u64) {
     // Without a dirty page there is nothing to wait for, except the round under way, which takes
     // pages from the set only when the backing has them.
-    if mapping.dirty.is_empty() {
-        return (Ok(()), mapping.syncs.next());
+    if writing.dirty.is_empty() {
+        return (Ok(()), writing.syncs.next());
     }
     let act = || {
         // What becomes dirty behind this end meanwhile is left to the next round.
-        let end = mapping.dirty.end() / FRAME_SIZE as u64;
-        (write_back(mapping, 0..end, then), mapping.syncs.next())
+        let end = writing.dirty.end() / FRAME_SIZE as u64;
+        (write_back(mapping, 0..end, then), writing.syncs.next())
     };
-    mapping.writes.run(act, |(written, sync)| (written.as_ref().copied().map_err(copy), *sync))
+    writing.writes.run(act, |(written, sync)| (written.as_ref().copied().map_err(copy), *sync))
 }
 
 /// Counts one open file less. The last close writes what is dirty.
@@ -113,7 +122,7 @@ pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
-    if !mapping.dirty.is_empty() && !cfg!(broken = "drop-without-write") {
+    if mapping.is_dirty() && !cfg!(broken = "drop-without-write") {
         let _ = flush_or_forget(mapping);
     }
     kept::keep(mapping);
@@ -153,7 +162,7 @@ impl<S: Scheme> Flushable for Mapping<S> {
     }
 
     fn panicked(&self) {
-        self.health.failed(&io::Error::other("the backing panicked"));
+        self.make_writing().health.failed(&io::Error::other("the backing panicked"));
     }
 
     fn copy(error: &io::Error) -> io::Error {
@@ -169,7 +178,7 @@ impl<S: Scheme> Flushable for Mapping<S> {
 pub(crate) fn keep_unwritten<S: Scheme>(shared: &Shared<S>, mapping: &Arc<Mapping<S>>) {
     let unneeded = {
         let mut unwritten = shared.unwritten.lock();
-        if mapping.dirty.is_empty() || mapping.is_open() {
+        if !mapping.is_dirty() || mapping.is_open() {
             unwritten.remove(&mapping.id)
         } else {
             unwritten.insert(mapping.id, Arc::clone(mapping))
@@ -188,7 +197,7 @@ pub(crate) fn keep_unwritten<S: Scheme>(shared: &Shared<S>, mapping: &Arc<Mappin
 pub(crate) fn write_back_all<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
     let mut files = shared.registry.dirty();
     // Without threads, the files that failed last time come last.
-    files.sort_by_key(|mapping| mapping.dirty.is_sick());
+    files.sort_by_key(|mapping| mapping.is_sick());
     match shared.flush_pool.flush(&files) {
         // The threads were ended meanwhile: this one does it.
         Err(error) if error.kind() == io::ErrorKind::Interrupted => shared.flush_pool.flush(&files),

@@ -79,13 +79,13 @@ fn throttle_above_half<S: Scheme>(mapping: &Mapping<S>, dirty: u64, limit: u64) 
 fn may_have_more<S: Scheme>(mapping: &Mapping<S>, dirty: u64, limit: u64) -> bool {
     let shared = &mapping.shared;
     let are_others_sick = || dirty.saturating_sub(dirty_pages::count_sick(shared)) <= limit;
-    if mapping.dirty.is_sick() || dirty > MAX_LIMITS * limit {
+    if mapping.is_sick() || dirty > MAX_LIMITS * limit {
         return false;
     }
-    if are_others_sick() || mapping.dirty.count() <= limit / RESERVE_SHARE {
+    if are_others_sick() || mapping.dirty_count() <= limit / RESERVE_SHARE {
         return true;
     }
-    dirty_pages::find_hung(shared) && !mapping.dirty.is_sick() && are_others_sick()
+    dirty_pages::find_hung(shared) && !mapping.is_sick() && are_others_sick()
 }
 
 /// Writes some dirty neighbours, starting behind the last ones: so pages that cannot be written do
@@ -95,14 +95,15 @@ fn write_some<S: Scheme>(
     mapping: &Mapping<S>,
     write_range: impl Fn(&Mapping<S>, Range<u64>, Then) -> Option<Written>,
 ) -> Option<io::Result<()>> {
+    let writing = mapping.writing()?;
     // Relaxed, here and below: a hint of where to look first.
-    let start = mapping.swept.load(Ordering::Relaxed);
+    let start = writing.swept.load(Ordering::Relaxed);
     let (mut tries, mut failed) = (0, None);
     for mut pages in [start..u64::MAX, 0..start] {
         while tries < MAX_TRIES
             && let Some(written) = write_range(mapping, pages.clone(), Then::Nothing)
         {
-            mapping.swept.store(written.range.end, Ordering::Relaxed);
+            writing.swept.store(written.range.end, Ordering::Relaxed);
             (pages.start, tries) = (written.range.end.max(pages.start), tries + 1);
             match written.result {
                 Ok(()) => return Some(Ok(())),
@@ -128,7 +129,7 @@ pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
     dirty_pages::find_hung(shared);
     let (mut healthy, mut sick) = (Vec::new(), Vec::new());
     shared.registry.any_dirty(|mapping| {
-        let files = if mapping.dirty.is_sick() { &mut sick } else { &mut healthy };
+        let files = if mapping.is_sick() { &mut sick } else { &mut healthy };
         if files.len() < MAX_FILES {
             files.push(Arc::clone(mapping));
         }
@@ -137,7 +138,7 @@ pub(crate) fn write_back_some<S: Scheme>(shared: &Shared<S>) -> bool {
     write_some_of(shared, &healthy) || {
         let hung = shared.requests.longer_than(Duration::ZERO);
         let may_write = |mapping: &Arc<Mapping<S>>| {
-            !hung.contains(&mapping.id) && mapping.health.may_write(Why::Memory)
+            !hung.contains(&mapping.id) && mapping.make_writing().health.may_write(Why::Memory)
         };
         let tried: Vec<_> = sick.into_iter().filter(may_write).collect();
         write_some_of(shared, &tried)

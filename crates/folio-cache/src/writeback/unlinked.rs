@@ -11,7 +11,8 @@ use crate::state::shared::Shared;
 
 /// Returns `true` if the file has no name.
 pub(crate) fn is_unlinked<S: Scheme>(mapping: &Mapping<S>) -> bool {
-    mapping.writer.get().unwrap_or(&mapping.backing).is_unlinked()
+    let writer = mapping.writing().and_then(|writing| writing.backing.get());
+    writer.unwrap_or_else(|| mapping.backing()).is_unlinked()
 }
 
 /// Forgets a mapping that has dirty pages, no open and no name. Returns `true` if it did.
@@ -19,7 +20,7 @@ pub(crate) fn forget_if_unlinked<S: Scheme>(shared: &Shared<S>, mapping: &Mappin
     if mapping.is_open() || !is_unlinked(mapping) {
         return false;
     }
-    tracing::debug!(backing = ?mapping.file_id, "a file without a name is not written");
+    tracing::debug!(backing = ?mapping.file_id(), "a file without a name is not written");
     let kept = shared.unwritten.lock().remove(&mapping.id);
     // Not under the lock: it may be the last one.
     drop(kept);

@@ -23,12 +23,14 @@ use std::thread;
 use folio_frames::{FRAME_SIZE, Lookup, Order, joined};
 use folio_ref::{CHECKS, Scheme};
 
+use crate::backing::Backing;
 use crate::backing::error::share;
-use crate::backing::{Backing, Version};
 use crate::state::frames::FolioRef;
+use crate::state::known::Known;
 use crate::state::mapping::Mapping;
 use crate::state::stats::Count;
 use crate::state::units::MOST_PAGES;
+use crate::state::writing::Writing;
 use crate::writeback::dirty_pages;
 
 /// The next step after a write: a sync of the backing, or none.
@@ -90,24 +92,21 @@ pub(crate) fn write_back<S: Scheme>(
 pub(crate) fn set_ordered<S: Scheme>(mapping: &Mapping<S>, len: u64) {
     // Relaxed, here and below: a write under way may move it as well, and a smaller value only
     // means more order than promised.
-    let ordered = mapping.ordered.load(Ordering::Relaxed);
-    if len < ordered || mapping.dirty.end() <= ordered {
-        mapping.ordered.store(len, Ordering::Relaxed);
+    let Some(writing) = mapping.writing() else { return };
+    let ordered = writing.ordered.load(Ordering::Relaxed);
+    if len < ordered || writing.dirty.end() <= ordered {
+        writing.ordered.store(len, Ordering::Relaxed);
     }
 }
 
 /// Returns the dirty range to write next, for a caller that wants one within `pages`. Returns also
-/// whether it reaches past the end up to which the file is in order ([`Mapping::ordered`]).
+/// whether it reaches past the end up to which the file is in order ([`Writing::ordered`]).
 ///
 /// **Order:** of the pages past that end, one that is dirty is written after all dirty ones before
 /// it. So a crash of the process leaves no zeroes before bytes that were appended later.
-fn next_range<S: Scheme>(
-    mapping: &Mapping<S>,
-    pages: Range<u64>,
-    max_pages: u64,
-) -> (Range<u64>, bool) {
-    let range = mapping.dirty.range(pages, max_pages);
-    let ordered = mapping.ordered.load(Ordering::Relaxed) / FRAME_SIZE as u64;
+fn next_range(writing: &Writing, pages: Range<u64>, max_pages: u64) -> (Range<u64>, bool) {
+    let range = writing.dirty.range(pages, max_pages);
+    let ordered = writing.ordered.load(Ordering::Relaxed) / FRAME_SIZE as u64;
     if range.end <= ordered {
         return (range, false);
     }
@@ -115,7 +114,7 @@ fn next_range<S: Scheme>(
     if !range.is_empty() {
         return (range, true);
     }
-    let earlier = mapping.dirty.range(ordered..range.start, max_pages);
+    let earlier = writing.dirty.range(ordered..range.start, max_pages);
     (if earlier.is_empty() { range } else { earlier }, true)
 }
 
@@ -130,7 +129,7 @@ pub(crate) fn write_range<S: Scheme>(
         // The dirty pages are the parent's, which may have written newer bytes by now.
         return None;
     }
-    write_range_under(mapping, pages, then, &mut mapping.changing.lock())
+    write_range_under(mapping, pages, then, &mut mapping.changing()?.lock())
 }
 
 /// Does what [`write_range`] does, unless another change of the backing is under way. Returns
@@ -143,19 +142,20 @@ pub(crate) fn try_write_range<S: Scheme>(
     if mapping.shared.is_inherited() {
         return None;
     }
-    let mut change_token = mapping.changing.try_lock()?;
-    write_range_under(mapping, pages, then, &mut change_token)
+    let mut known = mapping.changing()?.try_lock()?;
+    write_range_under(mapping, pages, then, &mut known)
 }
 
 fn write_range_under<S: Scheme>(
     mapping: &Mapping<S>,
     pages: Range<u64>,
     then: Then,
-    change_token: &mut Version,
+    known: &mut Known,
 ) -> Option<Written> {
     // Without a writer no page can have become dirty.
-    let writer = mapping.writer.get()?;
-    let (range, appends) = next_range(mapping, pages, then.max_pages());
+    let writing = mapping.writing()?;
+    let writer = writing.backing.get()?;
+    let (range, appends) = next_range(writing, pages, then.max_pages());
     if range.is_empty() {
         return None;
     }
@@ -180,8 +180,8 @@ fn write_range_under<S: Scheme>(
     let end = start + bytes as u64;
     #[cfg(broken = "clean-before-written")]
     pinned.iter().for_each(|pinned| make_clean(mapping, pinned));
-    mapping.unsynced.wrote(&(start..end));
-    let result = change(mapping, &**writer, change_token, || match then {
+    writing.unsynced.wrote(&(start..end));
+    let result = change(mapping, &**writer, known, || match then {
         Then::Nothing => writer.write(start, &slices),
         Then::Sync => writer.write_to_sync(start, &slices),
     });
@@ -190,15 +190,15 @@ fn write_range_under<S: Scheme>(
     match &result {
         Ok(()) => {
             mapping.count(Count::WrittenBytes, bytes as u64);
-            mapping.errors.end();
-            mapping.health.succeeded();
+            writing.errors.end();
+            writing.health.succeeded();
             dirty_pages::set_sick(mapping, false);
             // Before they count as clean: a fill that finds them gone expects that much. Relaxed: a
             // hint, like any length that the backing returned.
             mapping.backed.fetch_max(end, Ordering::Relaxed);
-            mapping.ordered.fetch_max(end, Ordering::Relaxed);
+            writing.ordered.fetch_max(end, Ordering::Relaxed);
             // Again, and before they count as clean: a sync may have begun meanwhile.
-            mapping.unsynced.wrote(&(start..end));
+            writing.unsynced.wrote(&(start..end));
             for pinned in &pinned {
                 make_clean(mapping, pinned);
             }
@@ -208,16 +208,16 @@ fn write_range_under<S: Scheme>(
             is_full = appends && is_no_room(error);
             if !is_full {
                 // What the backing refuses does not hold up the pages behind it.
-                mapping.ordered.fetch_max(end, Ordering::Relaxed);
+                writing.ordered.fetch_max(end, Ordering::Relaxed);
             }
-            mapping.health.failed(error);
+            writing.health.failed(error);
             dirty_pages::set_sick(mapping, true);
-            if mapping.errors.begins() {
-                let backing = mapping.backing.file_id();
+            if writing.errors.begins() {
+                let backing = mapping.backing().file_id();
                 let message = "writeback failed: the pages stay dirty";
                 tracing::warn!(%error, ?backing, start, bytes, "{message}");
             }
-            mapping.errors.record(error);
+            writing.errors.record(error);
         }
     }
     let range = range.start..first + pinned.len() as u64;
@@ -266,7 +266,7 @@ fn pin_pages<S: Scheme>(mapping: &Mapping<S>, range: Range<u64>) -> Vec<PinnedPa
             break;
         };
         loop {
-            match slot.get(mapping.zone) {
+            match slot.get(mapping.zone()) {
                 Lookup::Hit(folio) => {
                     assert!(
                         !CHECKS || folio.order() == Order::ZERO,
@@ -278,7 +278,7 @@ fn pin_pages<S: Scheme>(mapping: &Mapping<S>, range: Range<u64>) -> Vec<PinnedPa
                 Lookup::InProgress => slot.wait(),
                 Lookup::Moved => {}
                 // The thread with the page lock can take a reference all the same.
-                Lookup::Saturated => match slot.try_lock(mapping.zone) {
+                Lookup::Saturated => match slot.try_lock(mapping.zone()) {
                     Some(locked) => {
                         pinned.push((page, locked.folio().clone()));
                         break;
@@ -297,7 +297,7 @@ fn pin_pages<S: Scheme>(mapping: &Mapping<S>, range: Range<u64>) -> Vec<PinnedPa
 fn make_clean<S: Scheme>(mapping: &Mapping<S>, (page, folio): &PinnedPage<S>) {
     let Some(slot) = mapping.index.get(*page as u32) else { return };
     loop {
-        if let Some(mut locked) = slot.try_lock(mapping.zone) {
+        if let Some(mut locked) = slot.try_lock(mapping.zone()) {
             if locked.pfn() == folio.pfn() && locked.folio().is_dirty() {
                 locked.set_dirty(false);
                 dirty_pages::forget_dirty(mapping, *page as u32);
@@ -317,16 +317,16 @@ fn make_clean<S: Scheme>(mapping: &Mapping<S>, (page, folio): &PinnedPage<S>) {
 pub(crate) fn change<S: Scheme, T>(
     mapping: &Mapping<S>,
     backing: &dyn Backing,
-    change_token: &mut Version,
+    known: &mut Known,
     change: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
     let _request = mapping.shared.requests.begin(mapping.id);
     let before = backing.version();
     let result = change();
-    if before.is_ok_and(|before| before.change_token == change_token.change_token)
+    if before.is_ok_and(|before| before.change_token == known.get().change_token)
         && let Ok(after) = backing.version()
     {
-        *change_token = after;
+        known.set(after);
     }
     result
 }

@@ -386,6 +386,12 @@ impl<P: Platform> Mapped<P> {
         &self.arena
     }
 
+    /// Returns the zone of the arena.
+    #[inline(always)]
+    pub fn zone(&self) -> &'static Zone<P> {
+        self.zone
+    }
+
     /// Returns the promise, for optimistic reads, that the bytes stay mapped while the arena
     /// exists.
     #[inline(always)]

@@ -3,6 +3,8 @@
 #[cfg(feature = "std")]
 pub(crate) mod arena;
 #[cfg(feature = "std")]
+pub(crate) mod lazy_range;
+#[cfg(feature = "std")]
 pub(crate) mod retire;
 #[cfg(feature = "std")]
 pub(crate) mod slot_space;

@@ -270,6 +270,11 @@ impl<P: Platform> SlotRange<P> {
         self.len
     }
 
+    /// Returns the address of the first slot.
+    pub(super) fn first(&self) -> NonNull<Slot<P>> {
+        self.first
+    }
+
     /// Returns a slot, or `None` if the range has fewer.
     #[inline(always)]
     pub fn get(&self, slot: usize) -> Option<&Slot<P>> {

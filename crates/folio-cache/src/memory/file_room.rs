@@ -1,0 +1,60 @@
+//! Room for the state of open files: it is paid from the capacity, as indexes are.
+//!
+//! | | at most |
+//! | --- | --- |
+//! | state of open files | 13/16 of the capacity |
+//! | indexes | half of it, and with the files 7/8 |
+//! | pages | at least 1/8 of it |
+//!
+//! A file of one page that is only read costs about 210 bytes, beside its backing. So 256 MiB hold
+//! a million such files, with 56 MiB of pages. An open beyond that fails: a file that is open costs
+//! memory whatever is done with its pages.
+
+use std::io;
+
+use folio_frames::BLOCK_ORDER;
+use folio_ref::Scheme;
+
+use crate::backing::error::error;
+use crate::memory::capacity;
+use crate::state::mapping::Mapping;
+use crate::state::shared::Shared;
+
+/// Returns the maximum number of bytes of the state of open files.
+fn limit<S: Scheme>(shared: &Shared<S>) -> usize {
+    shared.capacity() / 16 * 13
+}
+
+/// Checks that there is room for the state of one more file.
+///
+/// # Errors
+///
+/// `OutOfMemory` if there is none.
+pub(crate) fn check<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
+    if shared.leaves.file_bytes() + Mapping::<S>::BYTES <= limit(shared) {
+        return Ok(());
+    }
+    Err(no_room(shared))
+}
+
+#[cold]
+fn no_room<S: Scheme>(shared: &Shared<S>) -> io::Error {
+    let message = format!(
+        "no memory for one more open file: {} files have {} of at most {} bytes, which is 13/16 of \
+         the capacity; close some, or raise the capacity",
+        shared.registry.len(),
+        shared.leaves.file_bytes(),
+        limit(shared)
+    );
+    error(io::ErrorKind::OutOfMemory, message)
+}
+
+/// Has pages leave for the state of a file that was just opened. Call with no lock held.
+pub(crate) fn opened<S: Scheme>(shared: &Shared<S>) {
+    let bytes = shared.leaves.file_bytes();
+    let block = BLOCK_ORDER.bytes();
+    // Once for each block that is filled: memory beside the cache has no other moment.
+    if bytes % block < Mapping::<S>::BYTES {
+        capacity::fit(shared);
+    }
+}

@@ -1,0 +1,215 @@
+//! The streams of a file: which pages its readers need next.
+//! [`Readahead`](super::readahead::Readahead) says what a stream is.
+
+use crate::state::units::MOST_PAGES;
+
+/// The maximum number of streams of one file.
+const STREAMS: usize = 8;
+
+/// The number of equal steps in a row that begin a stream.
+pub(super) const STEADY: u32 = 2;
+
+/// The number of pages of the first window. Smaller windows are not worth their cost.
+const MIN_WINDOW: i64 = 16;
+
+/// The maximum number of pages of a window, if there is memory for it: 8 MiB hide 100 ms at 80
+/// MiB/s, and 1 ms at 8 GiB/s.
+pub(super) const MAX_WINDOW: i64 = 2048;
+
+/// The maximum number of pieces of a window with a stride.
+const MAX_PIECES: i64 = 32;
+
+/// Pages to request: `pieces` pieces of `pages` pages. The first begins at page `first`, each
+/// further one `step` pages after the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) first: i64,
+    pub(crate) pages: i64,
+    pub(crate) pieces: i64,
+    pub(crate) step: i64,
+    /// The page with the readahead marker: its use requests the next window.
+    pub(crate) marker: Option<i64>,
+}
+
+/// The shortest and the longest window, in pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) least: u32,
+    pub(crate) most: u32,
+    /// The number of equal steps for each piece of a window with a stride. 0: the first steps are
+    /// enough for a whole window.
+    pub(crate) steps: u32,
+}
+
+impl Bounds {
+    /// Returns the bounds for a backing that is near.
+    pub(crate) fn of(most: u32) -> Self {
+        Self { least: MIN_WINDOW as u32, most: most.min(MAX_WINDOW as u32), steps: 0 }
+    }
+
+    /// Returns a length within the bounds. The shortest window is not worth less than its cost.
+    fn clamp(self, pages: i64) -> i64 {
+        let least = i64::from(self.least).max(MIN_WINDOW);
+        pages.clamp(least, i64::from(self.most).max(least))
+    }
+}
+
+/// A stream: the state of one reader.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stream {
+    /// The start of the last request, and its number of pages, which is 0 if there is no stream.
+    pub(super) first: i64,
+    pages: i64,
+    /// The distance from the request before to the last one.
+    pub(super) step: i64,
+    /// The number of equal steps in a row.
+    pub(super) repeats: u32,
+    /// The number of pages of the last window, which is 0 before the first one.
+    pub(super) window: i64,
+    /// The page that the reader will miss if no more is requested.
+    pub(super) next: i64,
+    pub(super) marker: Option<i64>,
+    /// The clock at its last request.
+    pub(super) seen: u64,
+}
+
+impl Stream {
+    fn is_forward(&self) -> bool {
+        self.step == self.pages
+    }
+
+    fn is_backward(&self) -> bool {
+        self.step == -self.pages
+    }
+
+    /// Returns `true` if the steps so far are reason enough for a window.
+    fn is_worth_a_window(&self, bounds: Bounds) -> bool {
+        let is_dense = self.is_forward() || self.is_backward();
+        self.repeats >= STEADY && (is_dense || self.repeats >= bounds.steps)
+    }
+
+    /// Returns `true` if a miss continues this stream, and records it.
+    fn follow(&mut self, first: i64, pages: i64) -> bool {
+        if self.pages == 0 {
+            return false;
+        }
+        let steady = if self.window > 0 {
+            first == self.next
+        } else {
+            self.step != 0 && first == self.first + self.step && pages == self.pages
+        };
+        if steady {
+            self.repeats += 1;
+            if self.is_forward() {
+                self.step = pages;
+            }
+        } else if self.window == 0
+            && (first == self.first + self.pages || first + pages == self.first)
+        {
+            (self.step, self.repeats) = (if first > self.first { pages } else { -pages }, 1);
+        } else {
+            return false;
+        }
+        (self.first, self.pages) = (first, pages);
+        true
+    }
+
+    /// Returns `true` if a missed page was requested ahead, and thus was evicted before its use.
+    fn has_requested(&self, page: i64) -> bool {
+        let (low, high) =
+            if self.step < 0 { (self.next + 1, self.first) } else { (self.first, self.next - 1) };
+        self.window > 0
+            && (low..=high).contains(&page)
+            && (page - self.first).rem_euclid(self.step.abs().max(1)) < self.pages
+    }
+
+    /// Moves to the next window, which begins at page `from`. Returns it.
+    pub(super) fn advance(&mut self, from: i64, bounds: Bounds) -> Window {
+        self.window = bounds.clamp((self.window * 2).max(self.pages * 4));
+        let window = if self.is_forward() {
+            self.next = window_end(from + self.window, self.window);
+            Window {
+                first: from,
+                pages: self.next - from,
+                pieces: 1,
+                step: self.step,
+                marker: Some(from),
+            }
+        } else if self.is_backward() {
+            // `from` is the first page of the next request: the window ends with that request.
+            let end = from + self.pages;
+            self.next = from - self.window;
+            let first = (end - self.window).max(0);
+            Window { first, pages: end - first, pieces: 1, step: self.step, marker: Some(end - 1) }
+        } else {
+            let most = self.repeats.checked_div(bounds.steps).map_or(MAX_PIECES, i64::from);
+            let pieces = (self.window / self.pages).min(most).clamp(1, MAX_PIECES);
+            self.next = from + pieces * self.step;
+            Window { first: from, pages: self.pages, pieces, step: self.step, marker: Some(from) }
+        };
+        self.marker = window.marker;
+        window
+    }
+}
+
+/// Returns the end of a window. A long window ends at the nearest multiple of a request's size in
+/// the file, so that the next window begins with a whole request.
+fn window_end(end: i64, window: i64) -> i64 {
+    let request = i64::from(MOST_PAGES);
+    if window < request { end } else { (end + request / 2) / request * request }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    pub(super) all: [Stream; STREAMS],
+    /// The stream of the last miss.
+    pub(super) last: usize,
+    pub(super) clock: u64,
+}
+
+impl Streams {
+    /// Records a miss of `wanted` pages, of which the reader requests `request` at once. Returns
+    /// the window to request beside the first request.
+    pub(super) fn missed(
+        &mut self,
+        first: i64,
+        wanted: i64,
+        request: i64,
+        bounds: Bounds,
+    ) -> Option<Window> {
+        let pages = wanted.min(request);
+        self.clock += 1;
+        if let Some(stream) = self.all.iter_mut().find(|stream| stream.has_requested(first)) {
+            (stream.seen, stream.window) = (self.clock, stream.window / 2);
+            if stream.window < MIN_WINDOW {
+                *stream = Stream::default();
+            }
+            return None;
+        }
+        let followed = self.all.iter_mut().position(|stream| stream.follow(first, pages));
+        self.last = followed.unwrap_or_else(|| self.begin(first, pages));
+        let stream = &mut self.all[self.last];
+        stream.seen = self.clock;
+        if stream.is_worth_a_window(bounds) {
+            return Some(stream.advance(first + stream.step, bounds));
+        }
+        // The rest of what the reader itself asked for.
+        let rest = (wanted - pages).min(i64::from(bounds.most));
+        if rest == 0 {
+            return None;
+        }
+        (stream.step, stream.window, stream.next) = (pages, rest, first + pages + rest);
+        Some(Window { first: first + pages, pages: rest, pieces: 1, step: pages, marker: None })
+    }
+
+    /// Begins a stream in the place of the one that is unused for longest. Its step is the distance
+    /// from the last miss: it may be a stride. Returns its number.
+    fn begin(&mut self, first: i64, pages: i64) -> usize {
+        let before = self.all[self.last];
+        let oldest = (0..STREAMS).min_by_key(|&n| self.all[n].seen).unwrap_or(0);
+        let step = if before.pages == pages { first - before.first } else { 0 };
+        self.all[oldest] =
+            Stream { first, pages, step, repeats: u32::from(step != 0), ..Stream::default() };
+        oldest
+    }
+}

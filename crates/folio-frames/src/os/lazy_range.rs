@@ -1,0 +1,116 @@
+//! A range of slots that is reserved at its first use, and found by one load.
+//!
+//! The unsafe code here shows the slots of the range by their address.
+
+use core::fmt;
+use core::mem;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use std::boxed::Box;
+
+use once_cell::race::OnceBox;
+
+use crate::base::platform::Platform;
+use crate::index::slot::Slot;
+use crate::os::slot_space::SlotRange;
+
+/// The bits of an address that hold the binary logarithm of the number of slots. A range of at
+/// least 8 slots begins at a multiple of 64 bytes.
+const ORDER: usize = 63;
+
+/// At most one range, with a value of its owner beside it. It takes the memory of two pointers
+/// until it is set.
+///
+/// ```
+/// use folio_frames::{LazyRange, SlotSpace, UserSpace};
+///
+/// let lazy = LazyRange::<UserSpace, &str>::new();
+/// assert!(lazy.get(0).is_none());
+/// let space = SlotSpace::<UserSpace>::new();
+/// let (range, name) = lazy.get_or_set(space.reserve(1000)?, "mine");
+/// assert_eq!((range.len(), *name), (1024, "mine"));
+/// assert!(lazy.get(1023).is_some() && lazy.get(1024).is_none());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct LazyRange<P: Platform, T> {
+    /// The first slot of `reserved`, with the binary logarithm of its length in the low bits. Null:
+    /// there is none, or no thread has used it yet.
+    place: AtomicPtr<Slot<P>>,
+    reserved: OnceBox<(SlotRange<P>, T)>,
+}
+
+impl<P: Platform, T> LazyRange<P, T> {
+    /// Returns no range yet.
+    pub const fn new() -> Self {
+        Self { place: AtomicPtr::new(core::ptr::null_mut()), reserved: OnceBox::new() }
+    }
+
+    /// Returns a slot, or `None` if there is no range or it has fewer slots.
+    #[inline(always)]
+    pub fn get(&self, slot: usize) -> Option<&Slot<P>> {
+        // Acquire: pairs with Release in publish. The slots are mapped by then.
+        let place = self.place.load(Ordering::Acquire);
+        // 0 for a null pointer: a range has more than one slot.
+        let len = (1 << (place.addr() & ORDER)) & !1;
+        if slot >= len {
+            return None;
+        }
+        let first = place.map_addr(|address| address & !ORDER);
+        // SAFETY: `place` names the slots of `reserved`, which has `len` of them.
+        let slot = unsafe { first.add(slot) };
+        // SAFETY: as above. The range stays until this is dropped, and its slots are atomics.
+        Some(unsafe { &*slot })
+    }
+
+    /// Returns the range and the value beside it, if it is set.
+    pub fn reserved(&self) -> Option<&(SlotRange<P>, T)> {
+        let reserved = self.reserved.get()?;
+        // Whatever is done with the slots of the range, `get` finds them after it.
+        self.publish(&reserved.0);
+        Some(reserved)
+    }
+
+    /// Sets the range and the value beside it, unless another thread has. Returns those that are
+    /// set.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the range has fewer than 8 slots.
+    pub fn get_or_set(&self, range: SlotRange<P>, beside: T) -> &(SlotRange<P>, T) {
+        let reserved = self.reserved.get_or_init(|| Box::new((range, beside)));
+        self.publish(&reserved.0);
+        reserved
+    }
+
+    fn publish(&self, range: &SlotRange<P>) {
+        // Relaxed: the pointer is only compared.
+        if !self.place.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        let first = range.first().as_ptr();
+        assert!(first.addr() & ORDER == 0, "a range of {} slots is too short", range.len());
+        let place = first.map_addr(|address| address | range.len().ilog2() as usize);
+        // Release: pairs with Acquire in get.
+        self.place.store(place, Ordering::Release);
+    }
+
+    /// Forgets the range: its addresses stay reserved for as long as the process lives.
+    pub fn leak(&mut self) {
+        *self.place.get_mut() = core::ptr::null_mut();
+        mem::forget(mem::take(&mut self.reserved));
+    }
+}
+
+impl<P: Platform, T> Default for LazyRange<P, T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P: Platform, T> fmt::Debug for LazyRange<P, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reserved.get() {
+            Some((range, _)) => fmt::Debug::fmt(range, f),
+            None => write!(f, "no slots yet"),
+        }
+    }
+}
