@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use folio_frames::{Level, MAX_ORDER, MigrateType, Order};
+use folio_frames::{FRAME_SIZE, Level, MAX_ORDER, MigrateType, Order};
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
@@ -20,6 +20,10 @@ use crate::writeback::throttle;
 
 /// Frames that a round visits if the policy names no victim. The last round visits all.
 const VISITS: u32 = 2048;
+
+/// The share of the memory that a miss frees at once, up to [`BATCH`] pages: many of a small cache
+/// would be missed.
+const BATCH_SHARE: usize = 128;
 
 /// A request of at least this number of pages is slower in many pieces than in one.
 const MIN_CONTIGUOUS: usize = 64;
@@ -65,7 +69,8 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
     let is_pinned = shared.is_pinned.load(Ordering::Relaxed);
     let mut visits = if is_pinned { VISITS } else { FIRST_VISITS };
     loop {
-        let found = free_some(shared, BATCH, visits) > 0 || throttle::write_back_some(shared);
+        let batch = (shared.capacity() / FRAME_SIZE / BATCH_SHARE).clamp(1, BATCH);
+        let found = free_some(shared, batch, visits) > 0 || throttle::write_back_some(shared);
         if let Ok(folio) = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
             return Ok(folio);
         }

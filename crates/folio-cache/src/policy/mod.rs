@@ -110,7 +110,9 @@ mod ghosts;
 mod hot_cold;
 mod queue;
 mod s3_fifo;
+mod sample;
 mod sieve;
+mod trials;
 
 /// The maximum number of pinned pages that one choice of victims visits.
 const MAX_PINNED: usize = 256;
@@ -225,5 +227,7 @@ pub enum FrameState {
     Evictable(u64),
 }
 
+#[cfg(test)]
+mod models;
 #[cfg(test)]
 mod tests;
