@@ -53,6 +53,10 @@ impl<S: Scheme> Frames for CachedFrames<S> {
     fn take_referenced(&self, frame: u32) -> bool {
         self.0.take_referenced(self.pfn(frame))
     }
+
+    fn is_ahead(&self, frame: u32) -> bool {
+        self.0.is_readahead(self.pfn(frame))
+    }
 }
 
 /// Reports a new page to the policy, perhaps later. Call with no page locked.

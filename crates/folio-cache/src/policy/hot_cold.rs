@@ -1,5 +1,5 @@
-//! Hot and cold, the default policy: frames for pages that proved to be hot, a queue for the others,
-//! a gate between the two, and trials that find out how long the queue should be.
+//! Hot and cold, the default policy: frames for pages that proved to be hot, a queue for the
+//! others, a gate between the two, and trials that find out how long the queue should be.
 //!
 //! ```text
 //!                    used since
@@ -40,6 +40,10 @@ use super::{Advice, FrameState, Frames, MAX_PINNED, Policy};
 
 /// The share of the queue without trials.
 const COLD: f64 = 0.05;
+
+/// The least share of the queue while pages are read ahead: more than all their windows (a 48th
+/// twice, in `read/prefetch.rs`).
+const AHEAD: f64 = 0.06;
 
 /// The least number of frames of the queue, if that is at most the share of [`COLD`]: two choices
 /// of victims.
@@ -104,6 +108,8 @@ pub struct HotCold {
     cold: u32,
     /// The share of the frames that `cold` moves to.
     share: f64,
+    /// The number of pages that had come when the last page came that was read ahead.
+    last_ahead: Option<u64>,
     /// `None` in a trial itself, and in a cache too small for trials.
     trials: Option<Box<Trials>>,
 }
@@ -132,6 +138,7 @@ impl HotCold {
             inserted: 0,
             cold: cold_frames(frames, share),
             share,
+            last_ahead: None,
             trials: None,
         }
     }
@@ -146,9 +153,15 @@ impl HotCold {
         self.frames.saturating_sub(self.cold)
     }
 
-    /// Moves the number of frames of the queue by one towards its share.
-    fn adapt(&mut self) {
-        let wanted = cold_frames(self.frames, self.share);
+    /// Moves the number of frames of the queue by one towards its share. Pages that are read ahead
+    /// wait in the queue for their readers: while there are some, it has a share for them.
+    fn adapt(&mut self, is_ahead: bool) {
+        if is_ahead {
+            self.last_ahead = Some(self.inserted);
+        }
+        let is_recent = |last: u64| self.inserted - last <= u64::from(self.frames);
+        let least = if self.last_ahead.is_some_and(is_recent) { AHEAD } else { 0.0 };
+        let wanted = cold_frames(self.frames, self.share.max(least));
         self.cold = wanted.clamp(self.cold.saturating_sub(1), self.cold + 1);
     }
 
@@ -299,6 +312,11 @@ impl HotCold {
                     visits.pinned += 1;
                     self.set_aside(frame, 0);
                 }
+                // Its reader is late: one time more.
+                FrameState::Evictable(_) if frames.is_ahead(frame) => {
+                    frames.take_referenced(frame);
+                    self.chill(frame);
+                }
                 FrameState::Evictable(_) if frames.take_referenced(frame) => {
                     self.touch(frame);
                     self.heat(frame, 0);
@@ -318,7 +336,7 @@ impl HotCold {
     /// Inserts a page, as [`Policy::insert`] says.
     fn put(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
         self.inserted += 1;
-        self.adapt();
+        self.adapt(frames.is_ahead(frame));
         let ghost = self.ghosts.take(page, self.now(), REMEMBERED);
         self.touch(frame);
         // The page that was in the frame left unseen: the new one inherits its place in the queue.
@@ -326,8 +344,8 @@ impl HotCold {
             return;
         }
         self.set(frame, Place::Unknown);
-        let is_hot = self.hot < self.max_hot()
-            || ghost.is_some_and(|time| self.open_gate(frames, time));
+        let is_hot =
+            self.hot < self.max_hot() || ghost.is_some_and(|time| self.open_gate(frames, time));
         if is_hot {
             self.heat(frame, 0);
         } else {
@@ -360,7 +378,9 @@ impl HotCold {
     fn age(&mut self, frames: &dyn Frames) {
         while self.young.len() > (self.cold / YOUNG).max(1) as usize {
             let Some(frame) = self.young.pop_front() else { break };
-            frames.take_referenced(frame);
+            if !frames.is_ahead(frame) {
+                frames.take_referenced(frame);
+            }
             self.old.push_back(frame);
         }
     }
@@ -455,60 +475,4 @@ impl Policy for HotCold {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    /// Frames that all have a page, and the set of those with their referenced bit set.
-    struct Referenced(RefCell<BTreeSet<u32>>);
-
-    impl Frames for Referenced {
-        fn count(&self) -> u32 {
-            40
-        }
-
-        fn inspect(&self, frame: u32) -> FrameState {
-            FrameState::Evictable(u64::from(frame))
-        }
-
-        fn take_referenced(&self, frame: u32) -> bool {
-            self.0.borrow_mut().remove(&frame)
-        }
-    }
-
-    #[test]
-    fn a_used_page_stays_for_one_more_lap() {
-        let (mut policy, frames) = (HotCold::new(40), Referenced(RefCell::default()));
-        (0..2).for_each(|frame| policy.insert(&frames, frame, u64::from(frame)));
-        frames.0.borrow_mut().insert(0);
-        for page in 50..52 {
-            let mut victims = Vec::new();
-            policy.pick_victims(&frames, 1, &mut victims);
-            assert_eq!(victims, [1], "frame 0 was found used: it has a life for the second lap");
-            policy.insert(&frames, 1, page);
-        }
-    }
-
-    #[test]
-    fn it_knows_how_many_are_hot() {
-        let seed = fastrand::u64(..);
-        let mut random = fastrand::Rng::with_seed(seed);
-        let (mut policy, frames) = (HotCold::new(40), Referenced(RefCell::default()));
-        (0..40).for_each(|frame| policy.insert(&frames, frame, u64::from(frame)));
-        let mut most = 0;
-        for _ in 0..10_000 {
-            frames.0.borrow_mut().insert(random.u32(..40));
-            let mut victims = Vec::new();
-            policy.pick_victims(&frames, random.usize(..3), &mut victims);
-            for frame in victims {
-                policy.insert(&frames, frame, random.u64(..100));
-            }
-            let hot = policy.places.iter().filter(|place| matches!(place, Place::Hot(_))).count();
-            assert_eq!(policy.hot as usize, hot, "seed {seed}");
-            most = most.max(hot);
-        }
-        assert!(most > 10, "the most hot frames were {most} of 40: seed {seed}");
-    }
-}
+mod tests;

@@ -214,6 +214,13 @@ pub trait Frames {
     /// Takes the referenced bit of a frame. Returns `true` if the page was used since it was last
     /// taken.
     fn take_referenced(&self, frame: u32) -> bool;
+
+    /// Returns `true` if the page in a frame was read ahead, and not used yet. It counts as
+    /// referenced until its first use; a policy that takes the bit ends that. The default returns
+    /// `false`.
+    fn is_ahead(&self, _frame: u32) -> bool {
+        false
+    }
 }
 
 /// The state of a frame.

@@ -4,8 +4,8 @@
 //! A model knows pages only, moves them between lists, and looks them up by searching. What a visit
 //! sees of a page's uses is a parameter: their number, as in libCacheSim, or one bit. With numbers,
 //! the models have the hits of libCacheSim 0.3.5 on a trace that both can make. With bits, our
-//! policies must choose the same victims. The ghosts of S3-FIFO are a parameter too: all of them, or
-//! our table, which loses one in a hundred.
+//! policies must choose the same victims. The ghosts of S3-FIFO are a parameter too: all of them,
+//! or our table, which loses one in a hundred.
 
 use std::collections::VecDeque;
 
@@ -225,7 +225,8 @@ fn s3_fifo_model(most: usize, sight: Sight, has_our_ghosts: bool) -> Box<dyn Mod
 fn trace(len: u64) -> impl Iterator<Item = u64> {
     let mut state = 1_u64;
     let mut random = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state >> 33
     };
     (0..len).map(move |n| match n / 3000 % 4 {
@@ -291,11 +292,8 @@ fn lost_ghosts_change_few_hits() {
 }
 
 /// By number of frames: the hits of CLOCK, SIEVE and S3-FIFO in libCacheSim.
-const LIBCACHESIM: [(usize, usize, usize, usize); 3] = [
-    (64, 7073, 10_669, 11_592),
-    (100, 10_739, 14_750, 15_594),
-    (250, 37_065, 29_478, 38_461),
-];
+const LIBCACHESIM: [(usize, usize, usize, usize); 3] =
+    [(64, 7073, 10_669, 11_592), (100, 10_739, 14_750, 15_594), (250, 37_065, 29_478, 38_461)];
 
 /// The numbers are those of the package `libcachesim` 0.3.5, for the same trace.
 #[test]

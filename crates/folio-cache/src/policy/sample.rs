@@ -50,6 +50,11 @@ impl Sample {
         ((hash >> 40) as u32 & (self.one_in - 1) == 0).then_some(hash as u32)
     }
 
+    /// Sets the share of the pages in the sample. Pages that come from now on follow it.
+    pub(super) fn resize(&mut self, one_in: u32) {
+        self.one_in = one_in;
+    }
+
     /// Records a new page. A sampled one counts as used.
     pub(super) fn insert(&mut self, frame: u32, page: u64) {
         let flags = &self.flags[frame as usize];
@@ -74,6 +79,8 @@ impl Sample {
         let Some(&frame) = self.list.get(self.next) else { return };
         let flags = &self.flags[frame as usize];
         match frames.inspect(frame) {
+            // The bit of a page that was read ahead belongs to its reader.
+            _ if frames.is_ahead(frame) => self.next += 1,
             FrameState::Pinned => self.next += 1,
             FrameState::Evictable(page) if let Some(key) = self.key(page) => {
                 self.next += 1;
@@ -135,5 +142,9 @@ impl Frames for Watched<'_> {
             self.sample.uses.borrow_mut().push(key);
         }
         is_used || was_found
+    }
+
+    fn is_ahead(&self, frame: u32) -> bool {
+        self.frames.is_ahead(frame)
     }
 }

@@ -364,3 +364,35 @@ fn the_hand_of_sieve_keeps_its_place() {
     numbers.use_page(101);
     evicts(&mut numbers, 7);
 }
+
+/// Policies get at most a hundredth of the capacity for what they know.
+#[test]
+fn the_policy_takes_less_than_a_hundredth() {
+    type Make = fn(u32) -> Box<dyn Policy>;
+    // A clock knows nothing: the rest is that of the test.
+    let bytes = |frames: u32, make: Make| {
+        let mut numbers = None;
+        let taken = allocation_counter::measure(|| {
+            let mut filled = Numbers::new(frames, make(frames));
+            let window = (0..6 * u64::from(frames)).map(|n| n / 3 + n % 2 * 17);
+            filled.run((0..3 * u64::from(frames)).chain(window));
+            numbers = Some(filled);
+        });
+        drop(numbers);
+        taken.bytes_current
+    };
+    for frames in [512, 3000, 16_384] {
+        let rest = bytes(frames, |_| Box::new(Clock::new()));
+        let makes: [Make; 3] = [
+            |frames| Box::new(HotCold::new(frames)),
+            |frames| Box::new(S3Fifo::new(frames)),
+            |frames| Box::new(Sieve::new(frames)),
+        ];
+        for make in makes {
+            let name = make(frames).name();
+            let each = (bytes(frames, make) - rest) as f64 / f64::from(frames);
+            println!("{name}: {each:.1} bytes of {frames} frames");
+            assert!(each <= 40.96, "{name}: {each:.1} bytes for each of {frames} frames");
+        }
+    }
+}

@@ -65,7 +65,7 @@ impl Trials {
         if frames < MIN_FRAMES {
             return None;
         }
-        let one_in = (frames / MAX_TRIAL).next_power_of_two().max(MIN_ONE_IN);
+        let one_in = one_in(frames);
         Some(Self {
             sample: Sample::new(frames, one_in),
             all: SHARES.map(|share| Trial::new(frames / one_in, share)),
@@ -81,8 +81,9 @@ impl Trials {
     pub(super) fn inserted(&mut self, frames: &dyn Frames, frame: u32, page: u64) -> f64 {
         self.sample.insert(frame, page);
         self.looks += self.sample.len() * LOOKS;
-        while self.looks >= self.frames as usize {
-            self.looks -= self.frames as usize;
+        let turn = self.frames.max(1) as usize;
+        while self.looks >= turn {
+            self.looks -= turn;
             self.sample.look(frames);
         }
         self.use_found();
@@ -129,11 +130,18 @@ impl Trials {
     /// Sets the number of frames of the cache. The trials begin again, with their counts.
     pub(super) fn resize(&mut self, frames: u32) {
         self.frames = frames;
+        self.one_in = one_in(frames);
+        self.sample.resize(self.one_in);
         for (trial, share) in self.all.iter_mut().zip(SHARES) {
             let (fast, slow) = (trial.fast, trial.slow);
             *trial = Trial { fast, slow, ..Trial::new(frames / self.one_in, share) };
         }
     }
+}
+
+/// Returns the share of the pages in the sample of a cache: one in so many, a power of two.
+fn one_in(frames: u32) -> u32 {
+    (frames / MAX_TRIAL).next_power_of_two().max(MIN_ONE_IN)
 }
 
 /// A cache of keys instead of pages.

@@ -50,7 +50,7 @@ pub(crate) fn read_optimistic<S: Scheme>(
     if CHECKS && let Lookup::Hit(folio) = slot.get(mapping.zone) {
         lookup::check(mapping, &folio, page);
     }
-    mapping.shared.counters.hit();
+    mapping.hit(page);
     true
 }
 

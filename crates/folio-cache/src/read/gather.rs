@@ -176,10 +176,11 @@ impl<S: Scheme> Gather<S> {
             match self.answer(missing) {
                 Some(Answer::Pending) => return Poll::Pending,
                 Some(Answer::Page(folio)) => {
-                    if let Ok(page) = u32::try_from(missing)
-                        && folio.set_referenced()
-                    {
-                        prefetch::read_ahead_at_marker(&self.mapping, page);
+                    if let Ok(page) = u32::try_from(missing) {
+                        self.mapping.record(page);
+                        if folio.set_referenced() {
+                            prefetch::read_ahead_at_marker(&self.mapping, page);
+                        }
                     }
                     if let Some(bytes) = walk::known_bytes(&self.mapping, offset, wanted)
                         && let Some(piece) = self.pass(Some((folio, bytes)))
@@ -291,7 +292,7 @@ impl<S: Scheme> Gather<S> {
                     if self.counts_as_use(u64::from(page)) && folio.set_referenced() {
                         prefetch::read_ahead_at_marker(&self.mapping, page);
                     }
-                    self.mapping.shared.counters.hit();
+                    self.mapping.hit(page);
                     match walk::known_bytes(&self.mapping, offset, wanted) {
                         Some(bytes) => return Ok(Look::Found(folio, bytes)),
                         None => return Ok(Look::Changing),

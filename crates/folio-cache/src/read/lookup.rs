@@ -41,7 +41,7 @@ fn hit<S: Scheme>(mapping: &Mapping<S>, folio: FolioRef<S>, page: u32) -> FolioR
     if folio.set_referenced() {
         prefetch::read_ahead_at_marker(mapping, page);
     }
-    mapping.shared.counters.hit();
+    mapping.hit(page);
     folio
 }
 
@@ -66,10 +66,14 @@ pub(crate) fn find_or_fill<S: Scheme>(
     page: u32,
     pages: u32,
 ) -> io::Result<Option<FolioRef<S>>> {
-    match find(mapping, page) {
-        Some(folio) => Ok(Some(folio)),
-        None => find_slowly(mapping, page, pages),
+    if let Some(folio) = find(mapping, page) {
+        return Ok(Some(folio));
     }
+    let found = find_slowly(mapping, page, pages);
+    if matches!(found, Ok(Some(_))) {
+        mapping.record(page);
+    }
+    found
 }
 
 /// Returns the page around an offset, and where in the page the file's bytes end, which is past the

@@ -18,9 +18,10 @@ use crate::state::mapping::Mapping;
 use crate::state::readahead::{Bounds, Window};
 use crate::state::units::MOST_PAGES;
 
-/// The share of a cache's memory that one window may take. A policy may keep a small share of the
-/// memory for new pages (`HotCold` 1/20), and evicts the oldest of them, used or not. Two windows
-/// fit into that share, with the frames that are kept free and those in per-CPU lists.
+/// The share of a cache's memory that all windows together may take, and that half of the windows
+/// of one reader may. A policy may keep a small share of the memory for new pages (`HotCold` 1/20),
+/// and evicts the oldest of them, used or not. Each stream has two windows.
+const WINDOWS_SHARE: usize = 48;
 const WINDOW_SHARE: usize = 96;
 
 /// The share of a cache's memory that one window of a distant object may take.
@@ -39,7 +40,8 @@ pub(crate) fn read_ahead_after_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, 
         // There is no other page, and no state to keep for them.
         return;
     }
-    if let Some(window) = mapping.readahead.missed(page, pages, max_window(mapping)) {
+    if let Some(window) = mapping.readahead.missed(page, pages, bounds(mapping)) {
+        record_stream(mapping, pages, &window);
         request_window(mapping, window);
     }
 }
@@ -52,7 +54,7 @@ pub(crate) fn read_ahead_at_marker<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     }
     let bounds = match &mapping.remote {
         Some(_) => distant_bounds(mapping),
-        None => Bounds::of(max_window(mapping)),
+        None => bounds(mapping),
     };
     let Some(window) = mapping.readahead.passed(page, bounds) else { return };
     if mapping.remote.is_some() {
@@ -61,7 +63,16 @@ pub(crate) fn read_ahead_at_marker<S: Scheme>(mapping: &Mapping<S>, page: u32) {
         }
         return;
     }
+    record_stream(mapping, 0, &window);
     request_window(mapping, window);
+}
+
+/// Records that a stream requests a window, or misses some pages: it is live.
+fn record_stream<S: Scheme>(mapping: &Mapping<S>, missed: u32, window: &Window) {
+    let shared = &mapping.shared;
+    let pages = window.pages * window.pieces + i64::from(missed);
+    let frames = (shared.capacity() / FRAME_SIZE) as u64;
+    shared.live.record(mapping.id, window.stream, pages.max(0).cast_unsigned(), frames);
 }
 
 /// A reader of a distant object misses `pages` pages from `page` on: requests what it may want
@@ -91,6 +102,7 @@ fn distant_bounds<S: Scheme>(mapping: &Mapping<S>) -> Bounds {
         least: MOST_PAGES.min(pages / WINDOW_SHARE as u32),
         most: pages / DISTANT_SHARE,
         steps: DISTANT_STEPS,
+        end: i64::MAX,
     }
 }
 
@@ -147,11 +159,18 @@ pub(crate) fn prefetch<S: Scheme>(mapping: &Arc<Mapping<S>>, ranges: &[Range<u64
     }
 }
 
-fn max_window<S: Scheme>(mapping: &Mapping<S>) -> u32 {
-    (mapping.shared.capacity() / FRAME_SIZE / WINDOW_SHARE) as u32
+/// Returns the bounds of the windows of a file that is near: the live streams share the memory.
+fn bounds<S: Scheme>(mapping: &Mapping<S>) -> Bounds {
+    let frames = mapping.shared.capacity() / FRAME_SIZE;
+    let share = frames / WINDOWS_SHARE / mapping.shared.live.count() as usize;
+    let end = i64::try_from(mapping.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
+    Bounds { end, ..Bounds::of(share.min(frames / WINDOW_SHARE) as u32) }
 }
 
 fn request_window<S: Scheme>(mapping: &Mapping<S>, window: Window) {
+    if window.pages == 0 {
+        return;
+    }
     let Some(mapping) = mapping.shared.registry.by_id(mapping.id) else { return };
     let end = i64::try_from(mapping.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
     for piece in 0..window.pieces {

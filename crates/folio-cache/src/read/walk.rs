@@ -103,7 +103,7 @@ pub(crate) fn extend_over_folio<S: Scheme>(
     if let Some(n) = folio.set_referenced_behind(there) {
         prefetch::read_ahead_at_marker(mapping, page as u32 + n);
     }
-    (0..there).for_each(|_| mapping.shared.counters.hit());
+    (1..=there).for_each(|n| mapping.hit(page as u32 + n));
     let end = range.end + (there as usize * FRAME_SIZE).min(wanted - range.len());
     (folio, range.start..end)
 }

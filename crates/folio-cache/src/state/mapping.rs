@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use folio_ref::Scheme;
 
 use crate::backing::{Backing, FileId, Version};
+use crate::rt::recorder::Recorder;
 use crate::rt::shim::{Length, Mutex};
 use crate::state::dirty::Dirty;
 use crate::state::error_cursor::WritebackErrors;
@@ -82,6 +83,8 @@ pub(crate) struct Mapping<S: Scheme> {
     /// The right to change `len` and `truncate_seq`.
     pub(crate) length: Mutex<()>,
     pub(crate) readahead: Readahead,
+    /// Of the cache, copied so that a hit touches only this mapping.
+    recorder: Option<Arc<Recorder>>,
     pub(crate) shared: Arc<Shared<S>>,
     /// The further fields of a mapping of a distant object.
     pub(crate) remote: Option<Box<Remote<S>>>,
@@ -123,6 +126,7 @@ impl<S: Scheme> Mapping<S> {
             changing: Mutex::new(version),
             length: Mutex::new(()),
             readahead: Readahead::default(),
+            recorder: shared.recorder.clone(),
             shared: Arc::clone(shared),
             remote: None,
         }
@@ -193,5 +197,20 @@ impl<S: Scheme> Mapping<S> {
     /// page.
     pub(crate) fn owner_data(&self, page: u32) -> u64 {
         u64::from(self.id) << 32 | u64::from(page)
+    }
+
+    /// Counts a page that was found, and records its use.
+    #[inline(always)]
+    pub(crate) fn hit(&self, page: u32) {
+        self.shared.counters.hit();
+        self.record(page);
+    }
+
+    /// Records the use of a page, if the cache records uses.
+    #[inline(always)]
+    pub(crate) fn record(&self, page: u32) {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(self.owner_data(page));
+        }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod health;
 pub(crate) mod index;
 pub(crate) mod kept;
 pub(crate) mod leaves;
+pub(crate) mod live;
 pub(crate) mod looked;
 pub(crate) mod mapping;
 pub(crate) mod process;

@@ -19,6 +19,7 @@ use crate::rt::drive::Drive;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
 use crate::rt::permits::Permits;
+use crate::rt::recorder::Recorder;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
@@ -26,6 +27,7 @@ use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
 use crate::state::kept::Kept;
 use crate::state::leaves::Leaves;
+use crate::state::live::Live;
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
@@ -41,6 +43,9 @@ pub(crate) struct Shared<S: Scheme> {
     /// The leaves of all indexes.
     pub(crate) leaves: Arc<Leaves<S>>,
     pub(crate) counters: Counters,
+    pub(crate) recorder: Option<Arc<Recorder>>,
+    /// The readers that move in order.
+    pub(crate) live: Live,
     pub(crate) shown: &'static Shown,
     /// Chooses the pages to evict. Nothing is done to a page under this lock. On a cache line of
     /// its own: each miss and each writer reads fields that would lie beside it.

@@ -149,6 +149,7 @@ pub(crate) fn write_pages<'m, S: Scheme>(
         match step {
             Ok(true) => {
                 mapping.unsynced.rewritten(&(part.begins()..part.ends()));
+                mapping.record(part.page);
                 done += part.bytes.len();
             }
             Ok(false) => {
