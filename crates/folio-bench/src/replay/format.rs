@@ -15,7 +15,7 @@ pub enum Format {
     Csv,
     /// The binary format of libCacheSim: records of 24 bytes.
     OracleGeneral,
-    /// What a cache of folio records.
+    /// A recording of a cache of folio.
     Folio,
 }
 

@@ -290,7 +290,7 @@ impl References {
     fn parse_csv(&mut self, line: &[u8]) -> io::Result<(u64, u64)> {
         if self.at == 1 {
             self.columns = Columns::of(line);
-            // A first line whose page is no number is a header, even if it names no known column.
+            // A first line without a number for its page is a header of unknown columns.
             let page = fields(line).nth(self.columns.page).unwrap_or_default();
             if is_header(line) || number(&page).is_none() {
                 return Ok((0, 0));

@@ -121,7 +121,7 @@ impl HotCold {
         Self { trials, ..Self::with_share(frames, COLD) }
     }
 
-    /// Returns a policy whose queue always has this share of the frames.
+    /// Returns a policy with a queue that always has this share of the frames.
     pub(super) fn with_share(frames: u32, share: f64) -> Self {
         Self {
             places: vec![Place::Unknown; frames as usize],
@@ -333,7 +333,7 @@ impl HotCold {
         }
     }
 
-    /// Inserts a page, as [`Policy::insert`] says.
+    /// Inserts a page into the queue or among the hot ones.
     fn put(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
         self.inserted += 1;
         self.adapt(frames.is_ahead(frame));
@@ -355,7 +355,7 @@ impl HotCold {
         }
     }
 
-    /// Names victims, as [`Policy::pick_victims`] says.
+    /// Names up to `wanted` victims, and takes back pages that were set aside.
     fn name_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
         self.take_back(frames, MIN_ASIDE_VISITS + ASIDE_VISITS * wanted);
         self.pick(frames, wanted, victims);

@@ -19,13 +19,13 @@ struct Page {
     number: u64,
     /// The uses since the last visit.
     uses: u32,
-    /// What is left of the uses before.
+    /// The rest of the uses before.
     lives: u32,
 }
 
 type List = VecDeque<Page>;
 
-/// What a visit sees of a page's uses.
+/// The uses of a page as a visit sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sight {
     Number,
@@ -72,7 +72,7 @@ impl Model for ClockModel {
     }
 }
 
-/// SIEVE: a queue whose pages stay where they are, and a hand that moves to the newest.
+/// SIEVE: a queue of pages that stay in their places, and a hand that moves to the newest.
 struct SieveModel {
     queue: List,
     hand: usize,

@@ -1,5 +1,5 @@
-//! A sample of the pages of a cache: those whose number has a certain hash. Each use of one that a
-//! policy finds is kept, for the trials of other policies.
+//! A sample of the pages of a cache: those with a certain hash of their number. Each use of one
+//! that a policy finds is kept, for the trials of other policies.
 
 use std::cell::{Cell, RefCell};
 
@@ -7,7 +7,7 @@ use super::{FrameState, Frames};
 
 /// The flag of a frame in the list.
 const LISTED: u8 = 1;
-/// The flag of a frame whose referenced bit was taken for the sample: the policy has not seen it.
+/// The flag of a frame: its referenced bit was taken for the sample, and the policy has not seen it.
 const FOUND: u8 = 2;
 
 /// The sampled pages, and their uses.
@@ -17,7 +17,7 @@ pub(super) struct Sample {
     one_in: u32,
     /// By frame: [`LISTED`] and [`FOUND`].
     flags: Vec<Cell<u8>>,
-    /// The frames of sampled pages, each once. One whose page left stays until its turn.
+    /// The frames of sampled pages, each once. If its page left, a frame stays until its turn.
     list: Vec<u32>,
     /// The place of the next frame that is looked at.
     next: usize,

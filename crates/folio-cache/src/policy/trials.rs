@@ -13,6 +13,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::hot_cold::{HotCold, TICKS};
 use super::sample::Sample;
@@ -29,7 +30,7 @@ const MIN_FRAMES: u32 = 256;
 
 /// The least and the most frames of a trial: one in 8 of the cache's, fewer in a large cache.
 const MIN_ONE_IN: u32 = 8;
-const MAX_TRIAL: u32 = 4096;
+const MAX_TRIAL: u32 = 1024;
 
 /// The times that each sampled page is looked at while as many pages come as there are frames.
 const LOOKS: usize = 8;
@@ -150,10 +151,28 @@ struct Trial {
     policy: HotCold,
     keys: Keys,
     /// The frame of each key.
-    index: HashMap<u32, u32>,
+    index: HashMap<u32, u32, BuildHasherDefault<KeyHasher>>,
     /// The misses, in the fast count and in the slow one.
     fast: f64,
     slow: f64,
+}
+
+/// Hashes a key, which is a hash already: spreads its bits.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u32(u32::from(byte)));
+    }
+
+    fn write_u32(&mut self, key: u32) {
+        self.0 = (self.0 ^ u64::from(key)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 /// The frames of a trial.
@@ -172,7 +191,10 @@ impl Trial {
         Self {
             policy: HotCold::with_share(frames, share),
             keys: Keys { keys, used },
-            index: HashMap::with_capacity(frames as usize),
+            index: HashMap::with_capacity_and_hasher(
+                frames as usize,
+                BuildHasherDefault::default(),
+            ),
             fast: 0.0,
             slow: 0.0,
         }

@@ -22,7 +22,7 @@ const ROOM: usize = 512;
 
 /// Writes uses of pages.
 pub(crate) struct Recorder {
-    /// Pages whose hash has one of these bits are not recorded.
+    /// A page is recorded if its hash has none of these bits.
     mask: u64,
     /// By the number of the thread. All threads without a number share the last one.
     buffers: [CachePadded<Mutex<Vec<u64>>>; NUMBERS + 1],

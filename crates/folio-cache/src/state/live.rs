@@ -80,10 +80,11 @@ mod tests {
         let live = Live::default();
         assert_eq!(live.count(), 1);
         for wanted in [1, 2, 8, 32, 1000, 3000] {
-            // The pages of two turns, and some.
+            // As many pages as they may have ahead, or one miss each.
+            let pages = u64::from((16_384 / 48 / wanted).max(1));
             for round in 0..8 {
                 for file in 0..wanted {
-                    live.record(file, 7, u64::from(8192 / wanted), 16_384);
+                    live.record(file, 7, pages, 16_384);
                     assert!(round < 7 || live.count() * 10 >= wanted * 9);
                 }
             }
