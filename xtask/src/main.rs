@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod atomics;
 mod baseline;
 mod bench;
+mod c_header;
 mod code;
 mod columns;
 mod emulate;
@@ -105,6 +107,11 @@ const MENU: &[Entry] = &[
         name: "machine-code",
         about: "compare results/machine-code.md with the compiler's code [--save]",
         run: machine_code::run,
+    },
+    Entry {
+        name: "c-header",
+        about: "write page_ref.h, or compare its atomic instructions with Rust's [--instructions]",
+        run: c_header::run,
     },
     Entry {
         name: "tracepoints",

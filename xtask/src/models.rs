@@ -40,7 +40,7 @@ const fn broken(rules: &'static str, what: &'static str, flags: &'static str) ->
 }
 
 /// All configurations. Each model explains its flags at its top.
-const CONFIGS: [Config; 92] = [
+const CONFIGS: [Config; 98] = [
     holds(
         "R1-R4 R6-R8",
         "zero-frozen",
@@ -50,6 +50,7 @@ const CONFIGS: [Config; 92] = [
     holds("R1-R8", "live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "live-bit-low", "SCHEME=3 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
     holds("R1-R8", "generational", "SCHEME=4 WALKERS=2 ALLOCATORS=1 FREEZERS=1 OFFLINERS=1 VIEWS"),
+    holds("R1-R6", "tagged", "SCHEME=5 WALKERS=1 ALLOCATORS=2 FREEZERS=1 VIEWS"),
     holds(
         "R1 R2 R4",
         "reuse by two allocators, 3 lifetimes",
@@ -98,6 +99,7 @@ const CONFIGS: [Config; 92] = [
     holds("R5", "stale increments, live-bit-high", "SCHEME=2 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
     holds("R5", "stale increments, live-bit-low", "SCHEME=3 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
     holds("R5", "stale increments, generational", "SCHEME=4 WALKERS=2 ALLOCATORS=1 GETS=5 LIM=2"),
+    holds("R2 R5", "stale increments, tagged", "SCHEME=5 WALKERS=1 ALLOCATORS=2 GETS=4 LIM=2"),
     holds("R5", "saturation, zero-frozen", "SCHEME=0 HOARDERS=2 WALKERS=1 GETS=5"),
     holds("R5", "saturation, frozen-bit", "SCHEME=1 HOARDERS=2 WALKERS=1 GETS=5"),
     holds("R5", "saturation, generational", "SCHEME=4 HOARDERS=2 WALKERS=1 GETS=5"),
@@ -188,6 +190,26 @@ const CONFIGS: [Config; 92] = [
         "R6",
         "release dropped from unfreeze",
         "SCHEME=1 WALKERS=2 ALLOCATORS=1 VIEWS RELAXED_INIT",
+    ),
+    broken(
+        "R6",
+        "acquire dropped from a claim",
+        "SCHEME=5 WALKERS=1 ALLOCATORS=2 VIEWS RELAXED_CLAIM",
+    ),
+    broken(
+        "R6",
+        "release dropped from leaving a frame under a tag",
+        "SCHEME=5 WALKERS=1 ALLOCATORS=2 VIEWS RELAXED_LEAVE",
+    ),
+    broken(
+        "R3",
+        "a claim keeps the tag that it claims",
+        "SCHEME=5 WALKERS=1 ALLOCATORS=2 CLAIM_KEEPS",
+    ),
+    broken(
+        "R2",
+        "a reset of stale increments loses the tag",
+        "SCHEME=5 WALKERS=1 ALLOCATORS=2 GETS=3 LIM=2 RESET_LOSES",
     ),
     broken("R1 R3", "freed frame left Dying", "SCHEME=1 WALKERS=2 ALLOCATORS=1 FREED_DYING"),
     broken(

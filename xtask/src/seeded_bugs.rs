@@ -80,7 +80,7 @@ struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-const BUGS: [Bug; 37] = [
+const BUGS: [Bug; 39] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -200,6 +200,16 @@ const BUGS: [Bug; 37] = [
         name: "permit-not-passed-on",
         breaks: "a permit that comes back is not granted to the next in the queue",
         caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "threads-unshared",
+        breaks: "one file may have all threads, so a sick one takes them from the others",
+        caught_by: &[Check::Cache],
+    },
+    Bug {
+        name: "failed-fill-untold",
+        breaks: "the readers that wait for a fill are not told its error, and ask again in turn",
+        caught_by: &[Check::Cache],
     },
     Bug {
         name: "stale-publish",

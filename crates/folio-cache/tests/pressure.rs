@@ -100,6 +100,7 @@ fn every_scheme_reads_right_under_reclaim_and_migration() {
     run::<schemes::LiveBitHigh>();
     run::<schemes::LiveBitLow>();
     run::<schemes::Generational>();
+    run::<schemes::Tagged>();
 }
 
 #[test]

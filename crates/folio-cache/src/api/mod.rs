@@ -8,6 +8,7 @@ pub(crate) mod file;
 pub(crate) mod file_write;
 pub(crate) mod frames;
 pub(crate) mod futures;
+pub(crate) mod group;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
 pub(crate) mod open;

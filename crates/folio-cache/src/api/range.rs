@@ -31,6 +31,7 @@ use crate::rt::block_on::block_on;
 use crate::state::frames::{Adjacent, FolioRef};
 use crate::state::mapping::Mapping;
 use crate::state::shown::{Counted, Shown};
+use crate::state::stats::Count;
 use crate::state::units::pages_of;
 
 /// Bytes of a range of a file without a copy, each page as it was when the handle was made. They
@@ -137,7 +138,7 @@ impl<S: Scheme> RangeHandle<S> {
             let begins = mem::take(&mut start);
             let ends = piece.as_slice().len().min(begins + left);
             left -= ends - begins;
-            bytes_of(piece, begins..ends, &PinnedBytes::default(), shown)
+            pin(piece, begins..ends, shown)
         })
     }
 
@@ -262,7 +263,10 @@ impl<S: Scheme> File<S> {
             return Ok(block_on(self.pieces_distant(offset, len, self.blocking()))?.finish());
         }
         let mut pieces = begin_range(&self.mapping, offset, len);
-        walk::for_each_page(&self.mapping, offset, len, |folio, range| pieces.push(folio, range))?;
+        walk::for_each_page(&self.mapping, offset, len, self.advice, |folio, range| {
+            pieces.push(folio, range);
+        })?;
+        self.passed(offset, len);
         Ok(pieces.finish())
     }
 
@@ -296,7 +300,10 @@ impl<S: Scheme> File<S> {
             return Ok(bytes.into_iter().next().unwrap_or_default());
         }
         let mut piece = begin_bytes(&self.mapping, offset, len);
-        walk::for_each_page(&self.mapping, offset, len, |folio, range| piece.push(folio, range))?;
+        walk::for_each_page(&self.mapping, offset, len, self.advice, |folio, range| {
+            piece.push(folio, range);
+        })?;
+        self.passed(offset, len);
         Ok(piece.finish())
     }
 
@@ -320,22 +327,24 @@ impl<S: Scheme> File<S> {
         let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
         let mut bufs = bufs.iter_mut();
         let (mut buf, mut done): (&mut [u8], _) = (&mut [], 0);
-        let read = walk::for_each_page(&self.mapping, offset, wanted, |folio, range| {
-            let mut bytes = &folio.as_slice_from_frame()[range];
-            done += bytes.len();
-            while !bytes.is_empty() {
-                if buf.is_empty() {
-                    // The walk yields at most the wanted bytes.
-                    let Some(next) = bufs.next() else { break };
-                    buf = next;
-                    continue;
+        let read =
+            walk::for_each_page(&self.mapping, offset, wanted, self.advice, |folio, range| {
+                let mut bytes = &folio.as_slice_from_frame()[range];
+                done += bytes.len();
+                while !bytes.is_empty() {
+                    if buf.is_empty() {
+                        // The walk yields at most the wanted bytes.
+                        let Some(next) = bufs.next() else { break };
+                        buf = next;
+                        continue;
+                    }
+                    let n = bytes.len().min(buf.len());
+                    let (now, later) = mem::take(&mut buf).split_at_mut(n);
+                    now.copy_from_slice(&bytes[..n]);
+                    (buf, bytes) = (later, &bytes[n..]);
                 }
-                let n = bytes.len().min(buf.len());
-                let (now, later) = mem::take(&mut buf).split_at_mut(n);
-                now.copy_from_slice(&bytes[..n]);
-                (buf, bytes) = (later, &bytes[n..]);
-            }
-        });
+            });
+        self.passed(offset, done);
         // A short count: the next read returns the error.
         if done > 0 { Ok(done) } else { read.map(|()| 0) }
     }
@@ -359,13 +368,17 @@ pub(crate) fn begin_range<S: Scheme>(
 }
 
 /// Returns an empty collection for the bytes of a range.
-pub(crate) fn begin_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> OnePiece<S> {
+pub(crate) fn begin_bytes<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    len: usize,
+) -> OnePiece<'_, S> {
     OnePiece {
+        mapping,
         held: None,
         start: 0,
         len: 0,
         pinned: PinnedBytes::default(),
-        shown: mapping.shared.shown,
         copy: Vec::new(),
         most: most_bytes(mapping, offset, len),
     }
@@ -408,18 +421,18 @@ impl<S: Scheme> Pieces<'_, S> {
 }
 
 /// Bytes that are being collected: pinned as long as they are one piece, then copied.
-pub(crate) struct OnePiece<S: Scheme> {
+pub(crate) struct OnePiece<'m, S: Scheme> {
+    mapping: &'m Mapping<S>,
     held: Option<Adjacent<S>>,
     start: usize,
     len: usize,
     pinned: PinnedBytes,
-    shown: &'static Shown,
     /// All bytes so far, if they are in more than one piece.
     copy: Vec<u8>,
     most: usize,
 }
 
-impl<S: Scheme> OnePiece<S> {
+impl<S: Scheme> OnePiece<'_, S> {
     pub(crate) fn push(&mut self, folio: FolioRef<S>, range: Range<usize>) {
         self.pinned = self.pinned.with(&folio);
         let apart = match &mut self.held {
@@ -446,9 +459,12 @@ impl<S: Scheme> OnePiece<S> {
         match self.held {
             Some(mut held) => {
                 held.taken_here();
-                bytes_of(held, self.start..self.start + self.len, &self.pinned, self.shown)
+                bytes_of(self.mapping, held, self.start..self.start + self.len, &self.pinned)
             }
-            None => self.copy.into(),
+            None => {
+                self.mapping.count(Count::CopiedBytes, self.len as u64);
+                self.copy.into()
+            }
         }
     }
 }
@@ -474,14 +490,20 @@ pub(crate) fn join<S: Scheme>(
 
 /// Returns some bytes of adjacent folios. They pin the folios, or are a copy if that is too much.
 pub(crate) fn bytes_of<S: Scheme>(
+    mapping: &Mapping<S>,
     folios: Adjacent<S>,
     range: Range<usize>,
     pinned: &PinnedBytes,
-    shown: &'static Shown,
 ) -> Bytes {
     if pinned.is_too_much(range.len()) {
+        mapping.count(Count::CopiedBytes, range.len() as u64);
         return Bytes::copy_from_slice(&folios.as_slice()[range]);
     }
+    pin(folios, range, mapping.shared.shown)
+}
+
+/// Returns some bytes of adjacent folios, which they pin.
+fn pin<S: Scheme>(folios: Adjacent<S>, range: Range<usize>, shown: &'static Shown) -> Bytes {
     let pinned = folios.pinned_frames() as usize * FRAME_SIZE;
     let counted = Counted::new(shown, range.len(), pinned);
     Bytes::from_owner(Piece { folios, _counted: counted }).slice(range)

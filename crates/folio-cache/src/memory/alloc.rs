@@ -15,6 +15,7 @@ use crate::memory::wait::{Next, Wait};
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::state::stats::Count;
 use crate::state::units::CACHED;
 use crate::writeback::throttle;
 
@@ -50,6 +51,11 @@ fn notify_reclaimer_if_low<S: Scheme>(shared: &Shared<S>) {
     }
 }
 
+/// Counts an allocation that has to evict.
+fn count_direct_reclaim<S: Scheme>(shared: &Shared<S>) {
+    shared.groups.first().counters.add(Count::DirectReclaims, 1);
+}
+
 /// Frees frames for an allocation that found none, not even in the lists of other threads. Some may
 /// be free by now. Visits so many frames if the policy names no victim. Returns the number of
 /// frames freed.
@@ -62,7 +68,7 @@ fn free_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize
 
 #[cold]
 fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
-    shared.counters.direct_reclaims.add(1);
+    count_direct_reclaim(shared);
     capacity::fit(shared);
     let mut wait = Wait::new(shared);
     // Relaxed: a hint.
@@ -91,10 +97,13 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
     let mut folios = Vec::with_capacity(frames);
     // Other threads may take what is freed here: this frees no more than it wants.
     let mut batches = frames.div_ceil(BATCH);
+    // That of the smallest block that has them all: they lie together then, and the rest of the
+    // block is freed at once. If they take several blocks, the next one may lie behind the first.
+    let whole = order_of(frames.next_power_of_two().max(1));
     while folios.len() < frames {
         let left = frames - folios.len();
-        let order = Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
-        match shared.zone().alloc_frozen_up_to(order, MigrateType::Movable) {
+        let order = order_of(left);
+        match shared.zone().alloc_frozen_up_to(whole, MigrateType::Movable) {
             // This frees at once what the reclaimer would free in a moment: it may be contiguous.
             Ok(block)
                 if block.order() < order
@@ -107,16 +116,25 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
                 batches = if freed > 0 { batches - 1 } else { 0 };
                 shared.zone().drain();
             }
-            Ok(block) => folios.extend(block.split(Order::ZERO)),
+            Ok(block) => {
+                let mut frames = block.split(Order::ZERO);
+                folios.extend(frames.by_ref().take(left));
+                frames.for_each(FrozenFolio::free);
+            }
             Err(_) if batches > 0 => {
                 batches = 0;
-                shared.counters.direct_reclaims.add(1);
+                count_direct_reclaim(shared);
                 free_some(shared, left, VISITS);
             }
             Err(_) => break,
         }
     }
     folios
+}
+
+/// Returns the largest order of a block of at most so many frames.
+fn order_of(frames: usize) -> Order {
+    Order::new(frames.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER))
 }
 
 /// Returns a frozen frame if there is one without waiting.

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use folio_frames::{Order, Pfn, PfnRange};
 use folio_ref::Scheme;
 
-use crate::memory::frames_view::{self, CachedFrames};
+use crate::memory::frames_view;
 use crate::memory::large_folio;
 use crate::memory::large_folio::FreeOnDrop;
 use crate::state::frames::Slot;
 use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::state::stats::Count;
 use crate::state::units::{CACHED, split_owner_data};
 
 /// Pages that are freed at once when memory is short, so that the next misses find free frames.
@@ -32,10 +33,13 @@ const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 8 };
 /// No frames.
 const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
 
-/// Evicts up to `wanted` pages that the policy names, until it names too many in a row that
-/// free nothing.
-pub(super) fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
-    let frames = CachedFrames(shared.zone());
+/// Evicts up to `wanted` pages that the policy with a number names, until it names too many in a
+/// row that free nothing. Returns the number evicted.
+pub(super) fn reclaim_by_policy<S: Scheme>(
+    shared: &Shared<S>,
+    number: usize,
+    wanted: usize,
+) -> usize {
     let (mut freed, mut victims) = (0, Vec::with_capacity(BATCH));
     // Restored at the end: otherwise the policy would name them again at once.
     let mut failed = Vec::new();
@@ -44,12 +48,12 @@ pub(super) fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) ->
     let mut in_vain = 0;
     while freed < wanted && in_vain < MAX_IN_VAIN {
         victims.clear();
-        frames_view::pick_victims(shared, BATCH.min(wanted - freed), &mut victims);
+        frames_view::pick_victims(shared, number, BATCH.min(wanted - freed), &mut victims);
         if victims.is_empty() {
             break;
         }
         for &frame in &victims {
-            let pfn = frames.pfn(frame);
+            let pfn = frames_view::pfn(shared.zone(), frame);
             // Evicted together with the frame before. If another page has the frame by now, that
             // page was reported to the policy.
             if (gone.start..gone.end).contains(&pfn) {
@@ -70,9 +74,8 @@ pub(super) fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) ->
         }
     }
     if !failed.is_empty() {
-        frames_view::restore(shared, &failed);
+        frames_view::restore(shared, number, &failed);
     }
-    shared.counters.reclaimed.add(freed as u64);
     freed
 }
 
@@ -111,10 +114,12 @@ pub(super) fn evict<S: Scheme>(
             give_back_leaf(mapping, first);
             give_back_leaf(mapping, first + (seen.order.frames() - 1));
             let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
+            mapping.count(Count::Reclaimed, pages as u64);
             return Some((pages, PfnRange { start: head, end }));
         }
     }
     if evict_slot(mapping, slot, pfn, page) {
+        mapping.count(Count::Reclaimed, 1);
         return Some((1, NO_FRAMES));
     }
     has_left().then_some((0, NO_FRAMES))
@@ -160,8 +165,8 @@ pub(crate) fn evict_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: 
     let folio = frozen.remove();
     let evicted = (folio.pfn(), folio.owner_data());
     let _freed = FreeOnDrop(Some(folio));
-    frames_view::evicted_with(&mapping.shared, &[evicted]);
-    mapping.shared.counters.reclaimed.add(1);
+    frames_view::evicted_with(mapping, &[evicted]);
+    mapping.count(Count::Reclaimed, 1);
     kept::left(mapping, 1);
     true
 }

@@ -228,9 +228,7 @@ pub(crate) fn reclaim_folio<S: Scheme>(
     }
     let mut locked_slots = lock_subpages(mapping, head, seen.order, first);
     let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
-    if locked_slots.len() > max
-        || !frames_view::are_cold(&mapping.shared, PfnRange { start: head, end })
-    {
+    if locked_slots.len() > max || !frames_view::are_cold(mapping, PfnRange { start: head, end }) {
         LockedSlot::split(&mut locked_slots);
         return None;
     }
@@ -240,7 +238,7 @@ pub(crate) fn reclaim_folio<S: Scheme>(
         .map(|locked| (locked.pfn(), locked.folio().owner_data()))
         .collect();
     let freed = FreeOnDrop(Some(LockedSlot::remove_all(&mut locked_slots)?));
-    frames_view::evicted_with(&mapping.shared, &pages);
+    frames_view::evicted_with(mapping, &pages);
     drop(freed);
     kept::left(mapping, pages.len());
     Some(pages.len())

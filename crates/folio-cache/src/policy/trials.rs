@@ -130,6 +130,9 @@ impl Trials {
 
     /// Sets the number of frames of the cache. The trials begin again, with their counts.
     pub(super) fn resize(&mut self, frames: u32) {
+        if frames == self.frames {
+            return;
+        }
         self.frames = frames;
         self.one_in = one_in(frames);
         self.sample.resize(self.one_in);
@@ -167,7 +170,9 @@ impl Hasher for KeyHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u32(u32::from(byte)));
+        for &byte in bytes {
+            self.write_u32(u32::from(byte));
+        }
     }
 
     fn write_u32(&mut self, key: u32) {

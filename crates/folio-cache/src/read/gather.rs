@@ -16,6 +16,7 @@ use folio_ref::Scheme;
 use smallvec::SmallVec;
 
 use crate::backing::error;
+use crate::length::refresh::Keep;
 use crate::length::{refresh, version};
 use crate::policy::Advice;
 use crate::read::lookup;
@@ -263,7 +264,7 @@ impl<S: Scheme> Gather<S> {
             self.unused.push(number);
             // Its pages came for this reader alone.
             if self.how.advice == Advice::Once && it.is_new {
-                refresh::evict_clean(&self.mapping, it.pages, true);
+                refresh::evict_clean(&self.mapping, it.pages, Keep::Used);
             }
         }
     }
@@ -292,7 +293,8 @@ impl<S: Scheme> Gather<S> {
                     if self.counts_as_use(u64::from(page)) && folio.set_referenced() {
                         prefetch::read_ahead_at_marker(&self.mapping, page);
                     }
-                    self.mapping.hit(page);
+                    self.mapping.hit(1);
+                    self.mapping.record(page);
                     match walk::known_bytes(&self.mapping, offset, wanted) {
                         Some(bytes) => return Ok(Look::Found(folio, bytes)),
                         None => return Ok(Look::Changing),

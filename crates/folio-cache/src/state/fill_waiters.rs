@@ -56,7 +56,9 @@ impl FillWaiters {
     pub(crate) fn failed(&self, mapping: u32, page: u32, error: io::Error) -> io::Error {
         let error = share(error);
         if let Some(outcome) = self.waiting.lock().remove(&(mapping, page)) {
-            let _ = outcome.set(copy(&error));
+            if !cfg!(broken = "failed-fill-untold") {
+                let _ = outcome.set(copy(&error));
+            }
         }
         error
     }

@@ -17,6 +17,7 @@
 //! folio, and the slot of a page is never that of another one. **So one rule is enough: a thread
 //! that fills a slot opens its leaf before, and does so again if the slot refuses.**
 
+use std::iter;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -25,7 +26,7 @@ use folio_ref::Scheme;
 use once_cell::race::OnceBox;
 
 use crate::state::frames::Slot;
-use crate::state::leaves::{LEAF, LeafOwner, Leaves};
+use crate::state::leaves::{LEAF, LEAF_BYTES, LeafOwner, Leaves};
 
 type SlotRange<S> = folio_frames::SlotRange<UserSpace<S>>;
 
@@ -100,6 +101,19 @@ impl<S: Scheme> Index<S> {
         match self.near.get().and_then(|near| near.get(page as usize)) {
             Some(slot) => Some(slot),
             None => self.far(page),
+        }
+    }
+
+    /// Returns slots of neighbouring pages, from a page on, at most `most`. They may be closed, and
+    /// there may be none although the next page has one.
+    #[inline]
+    pub(crate) fn slots_from(&self, page: u32, most: usize) -> &[Slot<S>] {
+        if let Some(slots) = self.first.0.get(page as usize..).filter(|slots| !slots.is_empty()) {
+            return &slots[..most.min(slots.len())];
+        }
+        match self.near.get().filter(|near| (page as usize) < near.len()) {
+            Some(near) => near.slots_from(page as usize, most),
+            None => self.far_place(page).map_or(&[], |(range, slot)| range.slots_from(slot, most)),
         }
     }
 
@@ -183,6 +197,17 @@ impl<S: Scheme> Index<S> {
         Ok(self.place(page).expect("its range was just reserved, and stays"))
     }
 
+    /// Returns the memory of the index, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let far = if self.far.get().is_some() { size_of::<Far<S>>() } else { 0 };
+        let open = |range: &SlotRange<S>| {
+            let next = |leaf: &usize| range.next_open(leaf + 1..usize::MAX);
+            iter::successors(range.next_open(0..usize::MAX), next).count()
+        };
+        let leaves: usize = self.ranges().map(|(_, range)| open(range)).sum();
+        size_of::<First<S>>() + far + leaves * LEAF_BYTES
+    }
+
     /// Closes the leaf of a page if it has no page any more.
     pub(crate) fn give_back(&self, page: u32) {
         let Some((range, slot)) = self.place(page) else { return };
@@ -238,8 +263,6 @@ mod tests {
     use folio_ref::DefaultScheme;
 
     use super::*;
-    use crate::state::leaves::LEAF_BYTES;
-
     const ALL: usize = usize::MAX;
 
     fn index(leaves: &Arc<Leaves<DefaultScheme>>) -> Index<DefaultScheme> {
@@ -271,6 +294,33 @@ mod tests {
 
     fn far_bytes(index: &Index<DefaultScheme>) -> usize {
         if index.far.get().is_some() { size_of::<Far<DefaultScheme>>() } else { 0 }
+    }
+
+    #[test]
+    fn neighbouring_slots_are_those_of_their_pages() {
+        let leaves = Arc::new(Leaves::default());
+        let index = index(&leaves);
+        assert!(index.slots_from(8, 4).is_empty() && index.slots_from(u32::MAX, 4).is_empty());
+        let far = MIN_NEAR as u32;
+        for page in [9, far, 3 * far] {
+            index.make(page, 0, ALL).unwrap();
+        }
+        for (page, most, found) in [
+            (0, 3, 3),
+            (5, 16, 3),
+            (8, 16, 16),
+            (far - 2, 16, 2),
+            (far, 16, 16),
+            (2 * far - 1, 16, 1),
+            (3 * far, 1000, 1000),
+            (4 * far, 16, 0),
+        ] {
+            let slots = index.slots_from(page, most);
+            assert_eq!(slots.len(), found, "page {page}");
+            for (page, slot) in (page..).zip(slots) {
+                assert!(ptr::eq(slot, index.get(page).unwrap()), "page {page}");
+            }
+        }
     }
 
     #[test]
