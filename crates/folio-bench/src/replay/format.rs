@@ -1,5 +1,6 @@
 //! The formats of traces, and how one is told from the others.
 
+use super::csv;
 use super::record::{MAGIC, RECORD};
 
 /// The format of a trace.
@@ -52,7 +53,7 @@ impl Format {
             _ if line.contains(&b',') => Some(Self::Csv),
             1 if is_number(line) => Some(Self::Lirs),
             4 if fields.clone().all(is_number) => Some(Self::Arc),
-            1 if super::references::is_header(line) => Some(Self::Csv),
+            1 if csv::is_header(line) => Some(Self::Csv),
             _ => None,
         }
     }

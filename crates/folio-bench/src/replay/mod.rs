@@ -4,6 +4,7 @@
 //! So it may be longer than the memory of the machine: only its different pages are kept in memory.
 
 mod compressed;
+mod csv;
 mod format;
 mod optimal;
 mod play;

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::compressed;
+use super::csv::{self, Columns, fields};
 use super::format::Format;
 use super::record::{self, RECORD};
 
@@ -15,16 +16,6 @@ const MAX_LINE: usize = 1 << 16;
 
 /// The most pages of one request: 4 GiB.
 const MAX_PAGES: u64 = 1 << 20;
-
-/// The names of the column with the page, by which a header is known.
-const PAGES: [&str; 10] =
-    ["page", "block", "obj_id", "id", "object", "object_id", "key", "lbn", "lba", "addr"];
-/// The column with the first byte of a request.
-const OFFSET: &str = "offset";
-/// The columns with the number of bytes of a request.
-const LENGTHS: [&str; 4] = ["length", "len", "size", "bytes"];
-/// The columns with a file.
-const FILES: [&str; 3] = ["file", "path", "inode"];
 
 /// Reads the references of a trace, as a stream.
 pub struct References {
@@ -46,48 +37,6 @@ impl std::fmt::Debug for References {
             .field("path", &self.path)
             .field("format", &self.format)
             .finish_non_exhaustive()
-    }
-}
-
-/// The columns of a CSV file.
-#[derive(Debug, Default)]
-struct Columns {
-    page: usize,
-    is_offset: bool,
-    length: Option<usize>,
-    file: Option<usize>,
-}
-
-/// Returns `true` if a line is the header of a CSV file: it names a column with pages.
-pub(super) fn is_header(line: &[u8]) -> bool {
-    fields(line).any(|field| is_one_of(&field, &PAGES) || is_one_of(&field, &[OFFSET]))
-}
-
-fn is_one_of(field: &[u8], names: &[&str]) -> bool {
-    names.iter().any(|name| field.eq_ignore_ascii_case(name.as_bytes()))
-}
-
-fn fields(line: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    let unquoted = |field: &[u8]| {
-        let field = field.trim_ascii();
-        let inner = field.strip_prefix(b"\"").and_then(|field| field.strip_suffix(b"\""));
-        inner.unwrap_or(field).to_vec()
-    };
-    line.split(|&byte| byte == b',').map(unquoted)
-}
-
-impl Columns {
-    /// Returns the columns that a first line names, or those of a file without header.
-    fn of(line: &[u8]) -> Self {
-        let named = |names: &[&str]| fields(line).position(|field| is_one_of(&field, names));
-        let count = fields(line).count();
-        match (named(&PAGES), named(&[OFFSET])) {
-            (Some(page), _) => Self { page, file: named(&FILES), ..Self::default() },
-            (None, Some(page)) => {
-                Self { page, is_offset: true, length: named(&LENGTHS), file: named(&FILES) }
-            }
-            (None, None) => Self { page: usize::from(count > 1), ..Self::default() },
-        }
     }
 }
 
@@ -292,7 +241,7 @@ impl References {
             self.columns = Columns::of(line);
             // A first line without a number for its page is a header of unknown columns.
             let page = fields(line).nth(self.columns.page).unwrap_or_default();
-            if is_header(line) || number(&page).is_none() {
+            if csv::is_header(line) || number(&page).is_none() {
                 return Ok((0, 0));
             }
         }

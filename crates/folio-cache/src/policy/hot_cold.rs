@@ -56,7 +56,7 @@ const YOUNG: u32 = 5;
 const MAX_LIVES: u8 = 3;
 
 /// The number of ticks in which as many pages come as there are frames.
-pub(super) const TICKS: u32 = 256;
+const TICKS: u32 = 256;
 
 /// The number of ticks that a ghost is remembered, from the last use of its page on.
 const REMEMBERED: u16 = (TICKS + TICKS / 20) as u16;
@@ -117,7 +117,8 @@ pub struct HotCold {
 impl HotCold {
     /// Returns a policy for at most `frames` frames.
     pub fn new(frames: u32) -> Self {
-        let trials = Trials::new(frames).map(Box::new);
+        let trials = Trials::new(frames, |frames, share| Box::new(Self::with_share(frames, share)));
+        let trials = trials.map(Box::new);
         Self { trials, ..Self::with_share(frames, COLD) }
     }
 

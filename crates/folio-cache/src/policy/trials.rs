@@ -15,7 +15,6 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::hot_cold::{HotCold, TICKS};
 use super::sample::Sample;
 use super::{FrameState, Frames, Policy};
 
@@ -35,6 +34,9 @@ const MAX_TRIAL: u32 = 1024;
 /// The times that each sampled page is looked at while as many pages come as there are frames.
 const LOOKS: usize = 8;
 
+/// The number of ticks in which as many pages come as there are frames.
+const TICKS: u32 = 256;
+
 /// The ticks in which the fast count and the slow count are halved.
 const FAST: f64 = TICKS as f64;
 const SLOW: f64 = 4.0 * TICKS as f64;
@@ -46,11 +48,15 @@ const SLOW_GAIN: f64 = 0.03;
 /// The least misses in the fast count from which anything follows.
 const MIN_MISSES: f64 = 16.0;
 
+/// Makes the policy of a trial, for a number of frames and a share of the queue.
+type Make = fn(u32, f64) -> Box<dyn Policy>;
+
 /// The trials, and the choice that follows from them.
 #[derive(Debug)]
 pub(super) struct Trials {
     pub(super) sample: Sample,
     all: [Trial; SHARES.len()],
+    make: Make,
     chosen: usize,
     frames: u32,
     /// One page in so many is in the sample.
@@ -62,14 +68,15 @@ pub(super) struct Trials {
 
 impl Trials {
     /// Returns trials for a cache of `frames` frames, or `None` if it is too small.
-    pub(super) fn new(frames: u32) -> Option<Self> {
+    pub(super) fn new(frames: u32, make: Make) -> Option<Self> {
         if frames < MIN_FRAMES {
             return None;
         }
         let one_in = one_in(frames);
         Some(Self {
             sample: Sample::new(frames, one_in),
-            all: SHARES.map(|share| Trial::new(frames / one_in, share)),
+            all: SHARES.map(|share| Trial::new(frames / one_in, share, make)),
+            make,
             chosen: FIRST,
             frames,
             one_in,
@@ -138,7 +145,7 @@ impl Trials {
         self.sample.resize(self.one_in);
         for (trial, share) in self.all.iter_mut().zip(SHARES) {
             let (fast, slow) = (trial.fast, trial.slow);
-            *trial = Trial { fast, slow, ..Trial::new(frames / self.one_in, share) };
+            *trial = Trial { fast, slow, ..Trial::new(frames / self.one_in, share, self.make) };
         }
     }
 }
@@ -151,7 +158,7 @@ fn one_in(frames: u32) -> u32 {
 /// A cache of keys instead of pages.
 #[derive(Debug)]
 struct Trial {
-    policy: HotCold,
+    policy: Box<dyn Policy>,
     keys: Keys,
     /// The frame of each key.
     index: HashMap<u32, u32, BuildHasherDefault<KeyHasher>>,
@@ -190,11 +197,11 @@ struct Keys {
 }
 
 impl Trial {
-    fn new(frames: u32, share: f64) -> Self {
+    fn new(frames: u32, share: f64, make: Make) -> Self {
         let keys = Vec::with_capacity(frames as usize);
         let used = vec![Cell::new(false); frames as usize];
         Self {
-            policy: HotCold::with_share(frames, share),
+            policy: make(frames, share),
             keys: Keys { keys, used },
             index: HashMap::with_capacity_and_hasher(
                 frames as usize,
@@ -253,10 +260,13 @@ impl Frames for Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::HotCold;
+
+    const MAKE: Make = |frames, share| Box::new(HotCold::with_share(frames, share));
 
     /// Plays keys to a trial. Returns the misses.
     fn misses(share: f64, keys: impl Iterator<Item = u32>) -> f64 {
-        let mut trial = Trial::new(100, share);
+        let mut trial = Trial::new(100, share, MAKE);
         keys.for_each(|key| trial.use_key(key));
         assert_eq!(trial.fast.to_bits(), trial.slow.to_bits());
         trial.fast
@@ -275,9 +285,9 @@ mod tests {
 
     #[test]
     fn a_small_cache_has_no_trials_and_a_large_one_a_small_sample() {
-        assert!(Trials::new(MIN_FRAMES - 1).is_none());
+        assert!(Trials::new(MIN_FRAMES - 1, MAKE).is_none());
         for frames in [256, 1000, 8192, 1 << 20] {
-            let trials = Trials::new(frames).unwrap();
+            let trials = Trials::new(frames, MAKE).unwrap();
             let most = trials.all.iter().map(|trial| trial.keys.count()).max().unwrap();
             assert!((frames / 16..=frames / MIN_ONE_IN).contains(&most) || most >= MAX_TRIAL / 2);
             assert!(most <= MAX_TRIAL, "{most} frames");
