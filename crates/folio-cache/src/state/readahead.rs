@@ -51,7 +51,7 @@ const LEAST_WINDOW: i64 = 2;
 /// The pages that may be read ahead for nothing before the streams of a file get small windows.
 const TOLERATED: i64 = 64;
 
-/// The share of its pages that a stream gets as its window in a file whose streams end early, and
+/// The share of its pages that a stream gets as its window in a file of streams that end early, and
 /// the share of the pages read ahead that may be for nothing.
 const CAUTION: i64 = 4;
 
