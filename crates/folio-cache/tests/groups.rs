@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use folio_cache::policy::Clock;
 use folio_cache::testing::{Distant, Memory};
-use folio_cache::{AsyncBacking, Cache, CacheStats, File, Group, OpenOptions, Priority};
+use folio_cache::{AsyncBacking, Cache, CacheStats, File, Group, MemoryUse, OpenOptions, Priority};
 use folio_frames::FRAME_SIZE;
 
 const PAGE: usize = FRAME_SIZE;
@@ -143,7 +143,7 @@ fn writes_to_a_share_evict_its_own_pages() {
         .unwrap();
     let limit = group.limit().unwrap();
     for at in (0..4 * limit).step_by(64 * PAGE) {
-        file.write_all_at(&[7; 64 * PAGE], at as u64).unwrap();
+        file.write_all_at(&vec![7; 64 * PAGE], at as u64).unwrap();
         file.flush().unwrap();
         let cached = group.memory_use().cached_bytes as usize;
         assert!(cached <= limit + 64 * PAGE, "{cached} at {at}");
@@ -191,7 +191,7 @@ fn the_sums_of_all_groups_are_those_of_the_cache() {
     // The page tables of the system.
     assert!(used.index_bytes as usize <= 4 * PAGE, "{used:?}");
     (used.index_bytes, used.free_bytes) = (0, 0);
-    assert_eq!(used, Default::default());
+    assert_eq!(used, MemoryUse::default());
     for (file, group) in files.iter().zip([&all[1], &all[2], &all[0]]) {
         assert_eq!(file.memory_use(), group.memory_use());
         assert_eq!(file.group().name(), group.name());
@@ -208,7 +208,7 @@ fn a_group_is_invalidated_alone() {
     let open = group.open_backing(blocking(8 * PAGE)).unwrap();
     let other = cache.open_backing(blocking(8 * PAGE)).unwrap();
     for file in [&open, &other] {
-        file.read_exact_at(&mut [0; 8 * PAGE], 0).unwrap();
+        file.read_exact_at(&mut vec![0; 8 * PAGE], 0).unwrap();
     }
     assert_eq!(group.memory_use().cached_bytes as usize, 9 * PAGE);
     group.invalidate();

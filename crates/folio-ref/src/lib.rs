@@ -74,6 +74,7 @@ extern crate std;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+mod busy;
 #[cfg(target_has_atomic = "64")]
 mod claim;
 mod handle;
@@ -88,10 +89,11 @@ mod tag;
 #[doc(hidden)]
 pub mod testing;
 
+pub use busy::Busy;
 pub use handle::{Detached, Dying, Frozen};
 pub use page_ref::PageRef;
 pub use page_ref_in::PageRefIn;
-pub use refused::{Busy, Refused};
+pub use refused::Refused;
 pub use schemes::{DefaultScheme, Scheme};
 pub use snapshot::Snapshot;
 pub use tag::Tag;

@@ -4,6 +4,8 @@ use core::fmt;
 
 use crate::schemes::{DefaultScheme, Scheme};
 use crate::{Busy, Detached, Dying, Frozen, PageRefIn, Refused, Snapshot};
+#[cfg(doc)]
+use crate::{MAX_AT_ONCE, SATURATED};
 
 /// The reference count word of one frame.
 ///
@@ -92,7 +94,7 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// # Panics
     ///
-    /// Panics if `n` is 0 or above [`MAX_AT_ONCE`](crate::MAX_AT_ONCE).
+    /// Panics if `n` is 0 or above [`MAX_AT_ONCE`].
     #[inline(always)]
     pub fn try_get(&self, n: u32) -> Result<(), Refused> {
         self.by_ref().try_get(n)
@@ -115,7 +117,7 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// # Panics
     ///
-    /// Panics if `n` is 0 or above [`MAX_AT_ONCE`](crate::MAX_AT_ONCE), unless it is refused.
+    /// Panics if `n` is 0 or above [`MAX_AT_ONCE`], unless it is refused.
     ///
     /// # Examples
     ///
@@ -136,7 +138,7 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// # Panics
     ///
-    /// Panics if `n` is 0 or above [`MAX_AT_ONCE`](crate::MAX_AT_ONCE); with [`CHECKS`](crate::CHECKS) also if the
+    /// Panics if `n` is 0 or above [`MAX_AT_ONCE`]; with [`CHECKS`](crate::CHECKS) also if the
     /// frame is not live.
     #[inline(always)]
     pub fn get(&self, n: u32) {
@@ -159,7 +161,7 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// # Panics
     ///
-    /// Panics if `n` is 0 or above [`MAX_AT_ONCE`](crate::MAX_AT_ONCE); with [`CHECKS`](crate::CHECKS) also if fewer
+    /// Panics if `n` is 0 or above [`MAX_AT_ONCE`]; with [`CHECKS`](crate::CHECKS) also if fewer
     /// references are held.
     #[inline(always)]
     pub fn put_many(&self, n: u32) -> Option<Frozen<'_, S>> {
@@ -188,7 +190,7 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// # Panics
     ///
-    /// Panics if `n` is 0 or above [`MAX_AT_ONCE`](crate::MAX_AT_ONCE); with [`CHECKS`](crate::CHECKS) also if fewer
+    /// Panics if `n` is 0 or above [`MAX_AT_ONCE`]; with [`CHECKS`](crate::CHECKS) also if fewer
     /// references are held.
     #[inline(always)]
     pub fn drop_references(&self, n: u32) -> Option<Dying<'_, S>> {
@@ -206,7 +208,7 @@ impl<S: Scheme> PageRef<S> {
     ///
     /// # Panics
     ///
-    /// Panics if `expected` is 0 or not below [`SATURATED`](crate::SATURATED).
+    /// Panics if `expected` is 0 or not below [`SATURATED`].
     #[inline(always)]
     pub fn freeze(&self, expected: u32) -> Result<Frozen<'_, S>, Busy> {
         self.by_ref().freeze(expected)

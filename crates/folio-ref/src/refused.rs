@@ -1,8 +1,8 @@
-//! The two ways to be refused: by a lookup, and by a request for exclusive control.
+//! The reason why a lookup was refused.
 
 use core::{error, fmt};
 
-use crate::{SATURATED, Snapshot};
+use crate::SATURATED;
 
 /// The reason why [`PageRef::try_get`](crate::PageRef::try_get) took no reference.
 ///
@@ -28,20 +28,3 @@ impl fmt::Display for Refused {
 }
 
 impl error::Error for Refused {}
-
-/// The error of [`PageRef::freeze`](crate::PageRef::freeze) and
-/// [`PageRef::try_claim`](crate::PageRef::try_claim): the frame was in another state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Busy {
-    /// The state that was found.
-    pub found: Snapshot,
-}
-
-impl fmt::Display for Busy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the frame is {:?}, which is not the expected state", self.found)
-    }
-}
-
-impl error::Error for Busy {}

@@ -39,7 +39,7 @@ pub enum Snapshot {
     /// Frozen under a tag, without an exclusive handle. Only the scheme
     /// [`Tagged`](crate::schemes::Tagged) has this state.
     Tagged {
-        /// What its last owner left it as. Tag 0 if it had none.
+        /// The tag under which its last owner left it. Tag 0 if it had none.
         tag: Tag,
         /// The sum of the refused increments since it was left, or the last reset (R5).
         stale: u32,

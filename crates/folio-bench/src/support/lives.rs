@@ -1,4 +1,5 @@
-//! Words whose frozen state says what the frame is: folio-ref's, and one by compare-and-swap alone.
+//! Words with a frozen state that says what the frame is: folio-ref's, and one by compare-and-swap
+//! alone.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -63,7 +64,7 @@ impl<L: Last> Life for Claimed<L> {
 }
 
 /// The same states by compare-and-swap: the highest numbers of the word are its frozen states, and
-/// 0 is the state of a frame whose last reference was returned.
+/// 0 is the state of a frame after its last put.
 ///
 /// It is for measurements only: `try_get` is a loop, and a late put of an earlier
 /// life cannot be told from one of this life.
@@ -87,7 +88,7 @@ impl Compared {
     }
 }
 
-/// What the benchmark does not time.
+/// Operations that the benchmark does not time.
 #[cfg(test)]
 impl Compared {
     /// Takes a reference unless the frame is in another state than shared.

@@ -291,7 +291,11 @@ impl<S: Scheme> CacheBuilder<S> {
             live: Live::default(),
             groups: Groups::new(page_frames),
             shown: Shown::take(),
-            policy: CachePadded::new(Mutex::new(Chooser { policies: vec![Some(policy)], taker })),
+            policy: CachePadded::new(Mutex::new(Chooser {
+                policies: vec![Some(policy)],
+                taker,
+                named: Vec::new(),
+            })),
             arrivals,
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),

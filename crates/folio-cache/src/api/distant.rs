@@ -15,7 +15,6 @@ use crate::backing::Backing;
 use crate::backing::blocking::Blocking;
 use crate::backing::error::error;
 use crate::backing::remote::{AsyncBacking, Key, Priority, RemoteVersion};
-use crate::length::refresh::Keep;
 use crate::length::{refresh, version};
 use crate::policy::Advice;
 use crate::read::collect::{Sink, gather};
@@ -199,7 +198,7 @@ impl<S: Scheme> File<S> {
         let is_end = self.known_len().is_some_and(|len| range.end >= len);
         let end = if is_end { range.end.div_ceil(page) } else { range.end / page };
         let first = range.start.div_ceil(page);
-        refresh::evict_clean(&self.mapping, first..end.max(first), Keep::Nothing);
+        refresh::evict_clean(&self.mapping, first..end.max(first), refresh::Keep::Nothing);
     }
 
     /// Returns a clone of the file of which the reads have another priority. It decides which of

@@ -13,6 +13,7 @@ pub(crate) mod group;
 pub(crate) mod metrics;
 pub(crate) mod open;
 pub(crate) mod options;
+pub(crate) mod piece;
 pub(crate) mod range;
 pub(crate) mod ranges;
 pub(crate) mod read_many;

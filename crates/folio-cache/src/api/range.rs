@@ -24,6 +24,7 @@ use folio_frames::{FRAME_SIZE, UserSpace};
 use folio_ref::{DefaultScheme, Scheme};
 
 use crate::api::file::File;
+use crate::api::piece::{begin, bytes_of, join, pin};
 use crate::memory::short_handle;
 use crate::memory::short_handle::PinnedBytes;
 use crate::read::walk;
@@ -226,18 +227,6 @@ impl<S: Scheme> Buf for RangeHandle<S> {
 impl<S: Scheme> fmt::Debug for RangeHandle<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes from byte {} of {:?}", self.len, self.start, self.pieces.as_slice())
-    }
-}
-
-/// The owner of `Bytes`: the folios of one piece.
-struct Piece<S: Scheme> {
-    folios: Adjacent<S>,
-    _counted: Counted,
-}
-
-impl<S: Scheme> AsRef<[u8]> for Piece<S> {
-    fn as_ref(&self) -> &[u8] {
-        self.folios.as_slice()
     }
 }
 
@@ -456,55 +445,11 @@ impl<S: Scheme> OnePiece<'_, S> {
 
     #[cfg_attr(feature = "track", track_caller)]
     pub(crate) fn finish(self) -> Bytes {
-        match self.held {
-            Some(mut held) => {
-                held.taken_here();
-                bytes_of(self.mapping, held, self.start..self.start + self.len, &self.pinned)
-            }
-            None => {
-                self.mapping.count(Count::CopiedBytes, self.len as u64);
-                self.copy.into()
-            }
+        if let Some(mut held) = self.held {
+            held.taken_here();
+            return bytes_of(self.mapping, held, self.start..self.start + self.len, &self.pinned);
         }
+        self.mapping.count(Count::CopiedBytes, self.len as u64);
+        self.copy.into()
     }
-}
-
-/// Returns a piece that begins with such bytes of a folio.
-pub(crate) fn begin<S: Scheme>(folio: FolioRef<S>, range: &Range<usize>) -> Adjacent<S> {
-    let mut piece = Adjacent::from(folio);
-    piece.shorten(range.end.div_ceil(FRAME_SIZE) as u32);
-    piece
-}
-
-/// Adds such bytes of a folio to a piece. `Err` returns the folio: it is not adjacent.
-pub(crate) fn join<S: Scheme>(
-    piece: &mut Adjacent<S>,
-    folio: FolioRef<S>,
-    range: &Range<usize>,
-) -> Result<(), FolioRef<S>> {
-    let before = piece.frames();
-    piece.join(folio)?;
-    piece.shorten(before + range.end.div_ceil(FRAME_SIZE) as u32);
-    Ok(())
-}
-
-/// Returns some bytes of adjacent folios. They pin the folios, or are a copy if that is too much.
-pub(crate) fn bytes_of<S: Scheme>(
-    mapping: &Mapping<S>,
-    folios: Adjacent<S>,
-    range: Range<usize>,
-    pinned: &PinnedBytes,
-) -> Bytes {
-    if pinned.is_too_much(range.len()) {
-        mapping.count(Count::CopiedBytes, range.len() as u64);
-        return Bytes::copy_from_slice(&folios.as_slice()[range]);
-    }
-    pin(folios, range, mapping.shared.shown)
-}
-
-/// Returns some bytes of adjacent folios, which they pin.
-fn pin<S: Scheme>(folios: Adjacent<S>, range: Range<usize>, shown: &'static Shown) -> Bytes {
-    let pinned = folios.pinned_frames() as usize * FRAME_SIZE;
-    let counted = Counted::new(shown, range.len(), pinned);
-    Bytes::from_owner(Piece { folios, _counted: counted }).slice(range)
 }

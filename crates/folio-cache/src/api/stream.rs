@@ -11,7 +11,7 @@ use folio_ref::{DefaultScheme, Scheme};
 use futures_core::Stream;
 
 use crate::api::file::File;
-use crate::api::range::{begin, bytes_of, join};
+use crate::api::piece::{begin, bytes_of, join};
 use crate::length::version;
 use crate::memory::short_handle::PinnedBytes;
 use crate::read::async_miss::Progress;

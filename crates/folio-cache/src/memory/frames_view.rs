@@ -1,7 +1,8 @@
 //! The frames of a cache as its policy sees them, and the reports of pages to the policy.
 
-use folio_frames::{Kind, Pfn, PfnRange};
+use folio_frames::{Kind, Order, Pfn, PfnRange};
 use folio_ref::{Scheme, Snapshot};
+use smallvec::SmallVec;
 
 use crate::policy::{Advice, FrameState, Frames, Policy};
 use crate::rt::batches::Added;
@@ -9,6 +10,26 @@ use crate::state::frames::Zone;
 use crate::state::mapping::Mapping;
 use crate::state::shared::{Chooser, Shared};
 use crate::state::units::{CACHED, split_owner_data};
+
+/// The most victims of one choice: so many pages are evicted at once when memory is short, for this
+/// miss and the next ones of the thread.
+pub(crate) const BATCH: usize = 16;
+
+/// No frames.
+pub(super) const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
+
+/// Returns the frames of a folio.
+pub(super) fn frames_of(head: Pfn, order: Order) -> PfnRange {
+    PfnRange { start: head, end: Pfn::new(head.as_u64() + u64::from(order.frames())) }
+}
+
+/// Returns the frames of the folio around a frame. Racy.
+fn folio_around<S: Scheme>(zone: &Zone<S>, pfn: Pfn) -> PfnRange {
+    match zone.peek_around(pfn) {
+        Some((head, seen)) => frames_of(head, seen.order),
+        None => frames_of(pfn, Order::ZERO),
+    }
+}
 
 /// The frames of a cache, as the policy with a number sees them: those with pages of other policies
 /// have none.
@@ -128,7 +149,7 @@ pub(crate) fn insert_advised<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]
 #[cold]
 fn report_if_free<S: Scheme>(shared: &Shared<S>) {
     if let Some(mut chooser) = shared.policy.try_lock() {
-        let Chooser { policies, taker } = &mut *chooser;
+        let Chooser { policies, taker, .. } = &mut *chooser;
         shared.arrivals.take_own(taker, inserting(shared, policies));
     }
 }
@@ -141,7 +162,7 @@ fn with_own_reported<S: Scheme>(
     act: impl FnOnce(&mut dyn Policy, &dyn Frames),
 ) {
     let mut chooser = shared.policy.lock();
-    let Chooser { policies, taker } = &mut *chooser;
+    let Chooser { policies, taker, .. } = &mut *chooser;
     shared.arrivals.take_own(taker, inserting(shared, policies));
     with_policy(shared, policies, policy_of(shared, owner_data), act);
 }
@@ -152,7 +173,7 @@ fn with_all_reported<S: Scheme>(
     act: impl FnOnce(&mut Vec<Option<Box<dyn Policy>>>),
 ) {
     let mut chooser = shared.policy.lock();
-    let Chooser { policies, taker } = &mut *chooser;
+    let Chooser { policies, taker, .. } = &mut *chooser;
     shared.arrivals.take_all(taker, inserting(shared, policies));
     act(policies);
 }
@@ -169,23 +190,37 @@ fn inserting<S: Scheme>(
     }
 }
 
-/// Appends up to `wanted` frames to `victims`, as the policy with a number chooses. It is informed
-/// of this thread's new pages, and of those of other threads that wait since the last choice. If it
-/// names none, it is informed of all, and asked again.
+/// A frame that a policy chose.
+#[derive(Clone, Copy)]
+pub(super) struct Victim {
+    pub(super) pfn: Pfn,
+    /// It belongs to a large folio, and the policy agrees that all pages of that are cold.
+    pub(super) is_folio_cold: bool,
+}
+
+/// The victims of one choice.
+pub(super) type Victims = SmallVec<[Victim; BATCH]>;
+
+/// Returns up to `wanted` victims, as the policy with a number chooses. The policies are informed
+/// before of the pages that were evicted with earlier victims, of this thread's new pages, and of
+/// those of other threads that wait since the last choice. If it names none, they are informed of
+/// all, and it is asked again.
 pub(super) fn pick_victims<S: Scheme>(
     shared: &Shared<S>,
     number: usize,
     wanted: usize,
-    victims: &mut Vec<u32>,
-) {
+    evicted: &[(Pfn, u64)],
+) -> Victims {
     let mut chooser = shared.policy.lock();
-    let Chooser { policies, taker } = &mut *chooser;
+    let Chooser { policies, taker, named } = &mut *chooser;
+    inform_of_evicted(shared, policies, evicted);
     shared.arrivals.take_own(taker, inserting(shared, policies));
     shared.arrivals.take_old(taker, inserting(shared, policies));
+    named.clear();
     let mut pick = |policies: &mut [Option<Box<dyn Policy>>]| {
         with_policy(shared, policies, number, |policy, frames| {
-            policy.pick_victims(frames, wanted, victims);
-            victims.is_empty()
+            policy.pick_victims(frames, wanted, named);
+            named.is_empty()
         })
     };
     if pick(policies) == Some(true)
@@ -193,14 +228,59 @@ pub(super) fn pick_victims<S: Scheme>(
     {
         pick(policies);
     }
+    let judge = |policy: &mut dyn Policy, _: &dyn Frames| judge_folios(shared, policy, named);
+    with_policy(shared, policies, number, judge).unwrap_or_default()
 }
 
-/// Gives victims that could not be evicted back to the policy that named them.
-pub(super) fn restore<S: Scheme>(shared: &Shared<S>, number: usize, victims: &[u32]) {
-    let mut chooser = shared.policy.lock();
-    with_policy(shared, &mut chooser.policies, number, |policy, _| {
-        victims.iter().for_each(|&frame| policy.restore(frame));
+/// Returns the frames that a policy named, each with its judgement of the whole folio.
+fn judge_folios<S: Scheme>(shared: &Shared<S>, policy: &dyn Policy, named: &[u32]) -> Victims {
+    let (mut folio, mut is_folio_cold) = (NO_FRAMES, false);
+    let victims = named.iter().map(|&frame| {
+        let pfn = pfn(shared.zone(), frame);
+        // Victims that follow each other often belong to one folio.
+        if !(folio.start..folio.end).contains(&pfn) {
+            folio = folio_around(shared.zone(), pfn);
+            is_folio_cold = folio.frames() > 1 && are_cold_to(shared, policy, folio.clone());
+        }
+        Victim { pfn, is_folio_cold }
     });
+    victims.collect()
+}
+
+/// Informs the policy with a number of the end of a reclaim: of the victims that could not be
+/// evicted, which it gets back. Informs the policies of the pages that were evicted with others.
+pub(super) fn finish_reclaim<S: Scheme>(
+    shared: &Shared<S>,
+    number: usize,
+    failed: &[Pfn],
+    evicted: &[(Pfn, u64)],
+) {
+    if failed.is_empty() && evicted.is_empty() {
+        return;
+    }
+    let policies = &mut shared.policy.lock().policies;
+    inform_of_evicted(shared, policies, evicted);
+    with_policy(shared, policies, number, |policy, _| {
+        failed.iter().for_each(|&pfn| policy.restore(frame(shared, pfn)));
+    });
+}
+
+/// Informs the policies of pages that were evicted with a victim, each with its owner data. No
+/// other thread can have their frames yet.
+fn inform_of_evicted<S: Scheme>(
+    shared: &Shared<S>,
+    policies: &mut [Option<Box<dyn Policy>>],
+    pages: &[(Pfn, u64)],
+) {
+    let mapping = |page: &(Pfn, u64)| split_owner_data(page.1).0;
+    for pages in pages.chunk_by(|one, other| mapping(one) == mapping(other)) {
+        let number = shared.groups.policy_of(mapping(&pages[0]));
+        with_policy(shared, policies, number, |policy, _| {
+            for &(pfn, owner_data) in pages {
+                policy.evicted_with(frame(shared, pfn), owner_data);
+            }
+        });
+    }
 }
 
 /// Adds the policy of a group with a share.
@@ -245,8 +325,12 @@ pub(super) fn resize<S: Scheme>(shared: &Shared<S>, frames: u32) {
 /// Returns `true` if no page of a range of frames, all of one file, was used lately. The policy
 /// must agree that they are cold, as it may have taken their referenced bits a moment ago.
 pub(crate) fn are_cold<S: Scheme>(mapping: &Mapping<S>, pages: PfnRange) -> bool {
-    let zone = mapping.zone;
-    !pages.clone().any(|pfn| zone.is_referenced(pfn)) && are_cold_for_policy(mapping, pages)
+    !is_any_referenced(mapping, pages.clone()) && are_cold_for_policy(mapping, pages)
+}
+
+/// Returns `true` if a page of a range was used since the policy last took its referenced bit.
+pub(super) fn is_any_referenced<S: Scheme>(mapping: &Mapping<S>, mut pages: PfnRange) -> bool {
+    pages.any(|pfn| mapping.zone.is_referenced(pfn))
 }
 
 /// Returns `true` if a page of a file is hot for its policy, whether or not it was used lately.
@@ -254,14 +338,17 @@ pub(crate) fn is_hot<S: Scheme>(mapping: &Mapping<S>, pfn: Pfn) -> bool {
     !are_cold_for_policy(mapping, PfnRange { start: pfn, end: Pfn::new(pfn.as_u64() + 1) })
 }
 
-fn are_cold_for_policy<S: Scheme>(mapping: &Mapping<S>, mut pages: PfnRange) -> bool {
+fn are_cold_for_policy<S: Scheme>(mapping: &Mapping<S>, pages: PfnRange) -> bool {
     let shared = &mapping.shared;
     let mut chooser = shared.policy.lock();
     let number = shared.groups.policy_of(mapping.id);
-    with_policy(shared, &mut chooser.policies, number, |policy, _| {
-        pages.all(|pfn| policy.is_cold(frame(shared, pfn)))
-    })
-    .unwrap_or(true)
+    let are_cold = |policy: &mut dyn Policy, _: &dyn Frames| are_cold_to(shared, policy, pages);
+    with_policy(shared, &mut chooser.policies, number, are_cold).unwrap_or(true)
+}
+
+/// Returns `true` if the policy agrees that all pages of a range are cold.
+fn are_cold_to<S: Scheme>(shared: &Shared<S>, policy: &dyn Policy, mut pages: PfnRange) -> bool {
+    pages.all(|pfn| policy.is_cold(frame(shared, pfn)))
 }
 
 /// Returns `true` if a page of a file was not used lately.
@@ -269,17 +356,10 @@ pub(crate) fn is_cold<S: Scheme>(mapping: &Mapping<S>, pfn: Pfn) -> bool {
     are_cold(mapping, PfnRange { start: pfn, end: Pfn::new(pfn.as_u64() + 1) })
 }
 
-/// Reports pages of a file that are evicted with a victim to the policy, each with its owner data.
-/// Call while no other thread can have their frames.
-pub(crate) fn evicted_with<S: Scheme>(mapping: &Mapping<S>, pages: &[(Pfn, u64)]) {
-    let shared = &mapping.shared;
-    let mut chooser = shared.policy.lock();
-    let number = shared.groups.policy_of(mapping.id);
-    with_policy(shared, &mut chooser.policies, number, |policy, _| {
-        for &(pfn, owner_data) in pages {
-            policy.evicted_with(frame(shared, pfn), owner_data);
-        }
-    });
+/// Reports a page that is evicted without being a victim to the policy, with its owner data. Call
+/// while no other thread can have its frame.
+pub(super) fn evicted<S: Scheme>(shared: &Shared<S>, page: (Pfn, u64)) {
+    inform_of_evicted(shared, &mut shared.policy.lock().policies, &[page]);
 }
 
 /// Returns the number by which the policy knows a frame.

@@ -6,7 +6,7 @@
 //! page without the cache (`uncached.rs`).
 //!
 //! A leaf is closed when its last page is dropped. Eviction closes it as well, if indexes have more
-//! than an eighth of the capacity: below that, misses would open what evictions close. A leaf that
+//! than a seventh of the capacity: below that, misses would open what evictions close. A leaf that
 //! never got a page, because its fill failed, is found here.
 
 use std::io;

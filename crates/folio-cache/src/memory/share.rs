@@ -13,6 +13,7 @@
 use folio_ref::Scheme;
 
 use crate::memory::evict;
+use crate::memory::frames_view::BATCH;
 use crate::state::groups::{GroupState, group_of};
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -39,7 +40,7 @@ fn make_room_in_group<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
     if over == 0 {
         return pages;
     }
-    let more = (limit / BATCH_SHARE).min(evict::BATCH);
+    let more = (limit / BATCH_SHARE).min(BATCH);
     evict::reclaim_by_policy(shared, group.number, over.max(more));
     limit.saturating_sub(used(group)).min(pages)
 }

@@ -4,13 +4,14 @@
 //! The sweep finds it: a lap visits each frame once, and reads little more than its descriptor. It
 //! continues where the last one ended.
 
+use std::iter;
 use std::sync::atomic::Ordering;
 
 use folio_frames::PfnRange;
 use folio_ref::Scheme;
 
-use crate::memory::evict;
-use crate::memory::frames_view::pfn;
+use crate::memory::evict::Evictor;
+use crate::memory::frames_view::{self, pfn};
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 
@@ -25,7 +26,8 @@ pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -
     let count = zone.pfns().frames() as u32;
     // Relaxed, here and below: where to begin. Two sweeps at once may visit the same frames.
     let mut at = shared.sweep.load(Ordering::Relaxed);
-    let (mut freed, mut left, mut mapping) = (0, visits.min(count), None);
+    let (mut freed, mut left) = (0, visits.min(count));
+    let mut evictor = Evictor::new(shared);
     while left > 0 && freed < wanted {
         at = if at < count { at } else { 0 };
         let end = count.min(at.saturating_add(left));
@@ -36,14 +38,19 @@ pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -
         };
         let order = zone.peek(found).order;
         let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
-        let pages = evict::evict(shared, found, max, &mut mapping).map_or(0, |gone| gone.0);
+        evictor.find(iter::once(found));
+        let pages = evictor.evict(0, max, frames_view::are_cold).map_or(0, |gone| gone.0);
         freed += pages;
+        if evictor.is_full() {
+            evictor.finish(0, &[]);
+        }
         // A folio may have been split: its other pages are visited alone.
         let is_whole = pages == 0 && zone.peek(found).order == order;
         let step = if is_whole { order.frames() } else { 1 };
         let passed = (found.as_u64() - range.start.as_u64()) as u32 + step;
         (at, left) = (at.saturating_add(passed), left.saturating_sub(passed));
     }
+    evictor.finish(0, &[]);
     shared.sweep.store(at, Ordering::Relaxed);
     freed
 }

@@ -11,8 +11,8 @@ use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 
 /// Reads the missing pages of several ranges (first page, number of pages), all requested at once.
-/// `advice` is that of their readers. Returns for each range a reference to its first page if that page was missing and could be read.
-/// Call with no page locked.
+/// `advice` is that of their readers. Returns for each range a reference to its first page if that
+/// page was missing and could be read. Call with no page locked.
 pub(crate) fn fill_many<S: Scheme>(
     mapping: &Mapping<S>,
     wanted: &[(u32, u32)],

@@ -56,7 +56,8 @@ pub(crate) fn read_optimistic<S: Scheme>(
     true
 }
 
-/// Reads one page after the other. Returns the number of bytes read.
+/// Reads one page after the other, after an optimistic read of all failed. Returns the number of
+/// bytes read.
 #[inline(never)]
 pub(crate) fn read_pages<S: Scheme>(
     mapping: &Mapping<S>,
@@ -64,6 +65,10 @@ pub(crate) fn read_pages<S: Scheme>(
     buf: &mut [u8],
     advice: Advice,
 ) -> io::Result<usize> {
+    let within = offset as usize % FRAME_SIZE;
+    if buf.len() <= FRAME_SIZE - within {
+        return read_slowly(mapping, offset, buf, advice);
+    }
     let mut done = 0;
     while done < buf.len() {
         // If this is not the first page, it lies in the file, so the sum does not overflow.
@@ -74,7 +79,7 @@ pub(crate) fn read_pages<S: Scheme>(
         }
         done += n;
     }
-    if done > 0 && done == buf.len() {
+    if done == buf.len() {
         return Ok(done);
     }
     match read_slowly(mapping, offset + done as u64, &mut buf[done..], advice) {

@@ -118,9 +118,8 @@ impl<'m, S: Scheme> Extent<'m, S> {
         backing.fill(offset, &mut self.buffers().collect::<PerPage<_>>())
     }
 
-    /// Publishes the pages that are filled as far as the file goes, for their reader. The others are
-    /// missed again.
-    /// Returns a reference to the first page if it was published.
+    /// Publishes the pages that are filled for their reader, as far as the file goes. The others
+    /// are missed again. Returns a reference to the first page if it was published.
     pub(crate) fn publish(self, read: usize) -> Option<FolioRef<S>> {
         let wanted = read.min(self.locked_slots.len() * FRAME_SIZE);
         self.mapping.count(Count::WantedBytes, wanted as u64);

@@ -57,8 +57,8 @@ impl<S: Scheme> Drop for Report<'_, S> {
 }
 
 /// Reads a page into an empty slot. Also reads as many of the `pages` pages from there on, at most
-/// [`MOST_PAGES`](crate::state::units::MOST_PAGES), as have empty slots. Call with no page locked: it may reclaim, and so drop another
-/// mapping.
+/// [`MOST_PAGES`](crate::state::units::MOST_PAGES), as have empty slots. Call with no page locked:
+/// it may reclaim, and so drop another mapping.
 ///
 /// # Errors
 ///

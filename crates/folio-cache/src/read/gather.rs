@@ -16,7 +16,6 @@ use folio_ref::Scheme;
 use smallvec::SmallVec;
 
 use crate::backing::error;
-use crate::length::refresh::Keep;
 use crate::length::{refresh, version};
 use crate::policy::Advice;
 use crate::read::lookup;
@@ -264,7 +263,7 @@ impl<S: Scheme> Gather<S> {
             self.unused.push(number);
             // Its pages came for this reader alone.
             if self.how.advice == Advice::Once && it.is_new {
-                refresh::evict_clean(&self.mapping, it.pages, Keep::Used);
+                refresh::evict_clean(&self.mapping, it.pages, refresh::Keep::Used);
             }
         }
     }

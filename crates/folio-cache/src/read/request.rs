@@ -236,7 +236,7 @@ impl<S: Scheme> Drop for Frames<'_, S> {
     }
 }
 
-/// What is asked for by a request.
+/// The pages of a request.
 struct Asked {
     pages: Range<u64>,
     /// The number of pages that were not asked for, between others that were.

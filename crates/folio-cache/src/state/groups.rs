@@ -82,8 +82,8 @@ impl GroupState {
 /// The groups of a cache.
 #[derive(Debug)]
 pub(crate) struct Groups {
-    /// By number. A group that was created stays.
-    groups: [OnceLock<Arc<GroupState>>; MAX_GROUPS],
+    /// The groups. One that was created stays.
+    by_number: [OnceLock<Arc<GroupState>>; MAX_GROUPS],
     /// The number of groups.
     count: Mutex<usize>,
     /// The number of frames that can hold pages: shares are parts of it.
@@ -93,9 +93,9 @@ pub(crate) struct Groups {
 impl Groups {
     /// Returns the groups of a cache with this number of frames for pages.
     pub(crate) fn new(frames: u32) -> Self {
-        let groups = [const { OnceLock::new() }; MAX_GROUPS];
-        let _ = groups[0].set(Arc::new(GroupState::new(0, "", Priority::Normal, None)));
-        Self { groups, count: Mutex::new(1), frames: AtomicU32::new(frames) }
+        let by_number = [const { OnceLock::new() }; MAX_GROUPS];
+        let _ = by_number[0].set(Arc::new(GroupState::new(0, "", Priority::Normal, None)));
+        Self { by_number, count: Mutex::new(1), frames: AtomicU32::new(frames) }
     }
 
     /// Returns the group of files without one.
@@ -112,7 +112,7 @@ impl Groups {
 
     #[inline]
     fn get(&self, number: usize) -> &Arc<GroupState> {
-        self.groups[number].get().expect("a file has a number of a group that exists")
+        self.by_number[number].get().expect("a file has a number of a group that exists")
     }
 
     /// Returns the group for a file that is opened: `wanted`, or the first.
@@ -125,7 +125,7 @@ impl Groups {
         wanted: Option<&'g Arc<GroupState>>,
     ) -> io::Result<&'g Arc<GroupState>> {
         let Some(group) = wanted else { return Ok(self.first()) };
-        let own = self.groups[group.number].get();
+        let own = self.by_number[group.number].get();
         if own.is_some_and(|own| Arc::ptr_eq(own, group)) {
             return Ok(group);
         }
@@ -153,7 +153,7 @@ impl Groups {
 
     /// Returns all groups.
     pub(crate) fn all(&self) -> impl DoubleEndedIterator<Item = &Arc<GroupState>> {
-        self.groups.iter().filter_map(OnceLock::get)
+        self.by_number.iter().filter_map(OnceLock::get)
     }
 
     /// Returns the number of the policy that has the pages of a file: that of its group if the
@@ -168,7 +168,7 @@ impl Groups {
 
     #[inline(never)]
     fn policy_of_group(&self, number: usize) -> usize {
-        let group = self.groups[number].get();
+        let group = self.by_number[number].get();
         if group.is_some_and(|group| group.share.is_some()) { number } else { 0 }
     }
 
@@ -227,7 +227,7 @@ impl Groups {
             return Err(error(io::ErrorKind::OutOfMemory, message));
         }
         let group = Arc::new(GroupState::new(*count, name, priority, share));
-        let _ = self.groups[*count].set(Arc::clone(&group));
+        let _ = self.by_number[*count].set(Arc::clone(&group));
         *count += 1;
         created(&group);
         Ok(group)

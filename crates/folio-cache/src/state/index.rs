@@ -211,10 +211,21 @@ impl<S: Scheme> Index<S> {
     /// Closes the leaf of a page if it has no page any more.
     pub(crate) fn give_back(&self, page: u32) {
         let Some((range, slot)) = self.place(page) else { return };
-        let leaf = slot / LEAF;
-        if !has_pages_near(range, slot) {
-            range.lock().close(leaf);
+        if !self.has_pages(range, page, slot) {
+            range.lock().close(slot / LEAF);
         }
+    }
+
+    /// Returns `true` if the leaf of a page has a page. Looks first where it found one the last time.
+    fn has_pages(&self, range: &SlotRange<S>, page: u32, slot: usize) -> bool {
+        let (begins, first) = (slot - slot % LEAF, page - (slot % LEAF) as u32);
+        let owner = LeafOwner { mapping: self.mapping, first };
+        let has_page = |slot: usize| range.get(slot).is_some_and(|slot| !slot.is_empty());
+        if has_page(begins + self.leaves.used_slot(owner)) {
+            return true;
+        }
+        let used = used_slot_near(range, slot);
+        used.inspect(|&used| self.leaves.set_used_slot(owner, used)).is_some()
     }
 
     /// Calls `visit` with each slot of a range of pages that is not closed, and closes each leaf
@@ -232,7 +243,7 @@ impl<S: Scheme> Index<S> {
                 let begins = slots.start.max(leaf * LEAF);
                 let ends = slots.end.min((leaf + 1) * LEAF);
                 (begins..ends).filter_map(|slot| range.get(slot)).for_each(&mut visit);
-                if !has_pages_near(range, begins) {
+                if used_slot_near(range, begins).is_none() {
                     range.lock().close(leaf);
                 }
                 next = leaf + 1;
@@ -248,12 +259,14 @@ impl<S: Scheme> Index<S> {
     }
 }
 
-/// Returns `true` if the leaf of a slot has a page. Begins with the neighbours of the slot on both
+/// Returns a slot with a page in the leaf of a slot. Begins with the neighbours of the slot on both
 /// sides, as pages mostly leave in order.
-fn has_pages_near<S: Scheme>(range: &SlotRange<S>, slot: usize) -> bool {
+fn used_slot_near<S: Scheme>(range: &SlotRange<S>, slot: usize) -> Option<usize> {
     let (begins, at) = (slot - slot % LEAF, slot % LEAF);
-    let has_page = |at: usize| range.get(begins + at).is_some_and(|slot| !slot.is_empty());
-    (0..LEAF).any(|n| (at + n < LEAF && has_page(at + n)) || (n <= at && has_page(at - n)))
+    let has_page = |&at: &usize| range.get(begins + at).is_some_and(|slot| !slot.is_empty());
+    let behind = |n: usize| Some(at + n).filter(|&at| at < LEAF).filter(has_page);
+    let before = |n: usize| at.checked_sub(n).filter(has_page);
+    (0..LEAF).find_map(|n| behind(n).or_else(|| before(n)))
 }
 
 #[cfg(test)]

@@ -33,8 +33,8 @@ pub struct MemoryUse {
     pub detached_bytes: u64,
     /// Pages that a request fills now.
     pub in_flight_bytes: u64,
-    /// The slots of the index, which find the pages. That of a cache includes the page tables of the
-    /// system for them.
+    /// The slots of the index, which find the pages. That of a cache includes the page tables of
+    /// the system for them.
     pub index_bytes: u64,
     /// Frames that are free, of a cache alone: those that had a page before are resident too.
     pub free_bytes: u64,

@@ -122,6 +122,8 @@ pub(crate) struct Chooser {
     /// By number: that of all files without a share first, then those of groups with a share.
     pub(crate) policies: Vec<Option<Box<dyn Policy>>>,
     pub(crate) taker: Taker,
+    /// The frames that it named last: memory that each choice uses again.
+    pub(crate) named: Vec<u32>,
 }
 
 impl<S: Scheme> Drop for Shared<S> {

@@ -55,7 +55,7 @@ macro_rules! counters {
             Hits,
             /// Pages in indexes, now.
             Cached,
-            /// Pages whose frames are taken for a request, now.
+            /// Pages that have frames for a request, now.
             InFlight,
             $($count,)*
             /// The number of counters.

@@ -3,7 +3,7 @@
 use folio_ref::schemes::{Layout, layouts};
 use folio_ref::{MAX_AT_ONCE, SATURATED, STALE_LIMIT};
 
-/// What all schemes share: the atomics, and the results.
+/// The part of all schemes: the atomics, and the results.
 const HEAD: &str = include_str!("head.h.in");
 /// The operations of a scheme.
 const SCHEME: &str = include_str!("scheme.h.in");

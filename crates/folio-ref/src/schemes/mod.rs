@@ -44,6 +44,8 @@ mod frozen_bit;
 #[cfg(target_has_atomic = "64")]
 mod generational;
 mod layout;
+#[cfg(target_has_atomic = "64")]
+mod layouts;
 mod live_bit_high;
 mod live_bit_low;
 mod seeded_bugs;
@@ -56,6 +58,9 @@ pub use frozen_bit::FrozenBit;
 pub use generational::Generational;
 #[doc(hidden)]
 pub use layout::Layout;
+#[cfg(target_has_atomic = "64")]
+#[doc(hidden)]
+pub use layouts::layouts;
 pub use live_bit_high::LiveBitHigh;
 pub use live_bit_low::LiveBitLow;
 #[cfg(target_has_atomic = "64")]
@@ -79,19 +84,6 @@ pub type DefaultScheme = Generational;
 /// destructor must be chosen after the win (R4).
 #[cfg(not(target_has_atomic = "64"))]
 pub type DefaultScheme = LiveBitHigh;
-
-/// Returns the name and the layout of each scheme with a bit, for `cargo x c-header`.
-#[doc(hidden)]
-#[cfg(target_has_atomic = "64")]
-pub const fn layouts() -> [(&'static str, Layout); 5] {
-    use bit::Encoding;
-    macro_rules! layouts {
-        ($($scheme:ident)*) => {
-            [$((<$scheme as Encoding>::NAME, <$scheme as Encoding>::LAYOUT)),*]
-        };
-    }
-    layouts!(FrozenBit LiveBitHigh LiveBitLow Generational Tagged)
-}
 
 /// An encoding of the logical states in a word. The trait is sealed: the schemes of
 /// [`schemes`](self) implement it.

@@ -37,7 +37,7 @@ struct Task {
 /// The word after a call, and its result as a number.
 type Outcome = (u64, u64);
 
-/// A scheme whose words can be made from a number.
+/// A scheme with words that can be made from a number.
 trait Made: Scheme {
     fn with<T>(word: u64, act: impl FnOnce(PageRefIn<'_, Self>) -> T) -> (u64, T);
 
@@ -188,7 +188,9 @@ fn tasks(scheme: usize, random_tasks: usize) -> Vec<Task> {
         tasks.push(Task { word, n, operation: (which >> 40) as u32 % OPERATIONS });
     }
     let mask = if layout.width == 64 { u64::MAX } else { u64::from(u32::MAX) };
-    tasks.iter_mut().for_each(|task| task.word &= mask);
+    for task in &mut tasks {
+        task.word &= mask;
+    }
     tasks
 }
 
