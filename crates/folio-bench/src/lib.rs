@@ -6,13 +6,14 @@
 //! sample is discarded if its threads did not run at the same time, or waited for a CPU.
 //!
 //! Folders, each of which uses only those before it: `harness` (how a benchmark is described, run,
-//! sampled and reported), `support` (what several benchmarks share), `benchmarks` (one file each,
-//! and the table [`BENCHMARKS`]).
+//! sampled and reported), `support` (what several benchmarks share), [`replay`] (traces of page
+//! references), `benchmarks` (one file each, and the table [`BENCHMARKS`]).
 
 #![forbid(unsafe_code)]
 
 mod benchmarks;
 mod harness;
+pub mod replay;
 mod support;
 
 pub use benchmarks::BENCHMARKS;

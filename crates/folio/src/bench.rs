@@ -134,7 +134,8 @@ fn ask(
     Ok((benchmark.ask)(&mut ask)?)
 }
 
-fn bar() -> ProgressBar {
+/// Returns a bar that shows the progress.
+pub(crate) fn bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {percent:>3} % {msg}");
     ProgressBar::new(STEPS).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
@@ -152,7 +153,8 @@ fn save(folder: &Path, benchmark: &Benchmark, report: &Report, machine: &Machine
     write(&file("svg"), &plot::report(report)?)
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
+/// Writes a result into a file.
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
 }
 

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use folio_bench::BENCHMARKS;
+use folio_bench::replay::Format;
 
 use crate::scheme_name::SchemeName;
 use crate::size::Size;
 
-/// Torture test and benchmarks of the folio page cache.
+/// Torture test, benchmarks and replays of traces for the folio page cache.
 #[derive(Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Torture(Torture),
     /// Run one benchmark, or all of them
     Bench(Bench),
+    /// Replay traces of page references under each policy, and under Belady's, at several sizes
+    Policy(Policy),
     /// Write files until it is killed, as a child of torture
     #[command(hide = true)]
     Killed(Killed),
@@ -36,6 +39,57 @@ pub(crate) struct Killed {
     /// Seed of all random choices
     #[arg(long)]
     pub(crate) seed: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct Policy {
+    /// Traces; gzip, zstd and xz are unpacked
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Format of the traces; default: as their first bytes tell
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<TraceFormat>,
+    /// Sizes in frames of 4 KiB, such as 1024,5120: multiples of 512; default: all pages of the
+    /// trace, a half, a quarter, and so on
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) frames: Vec<u32>,
+    /// Policies, such as hot-cold,belady; default: all
+    #[arg(long = "policy", value_delimiter = ',', value_name = "NAME")]
+    pub(crate) policies: Vec<String>,
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write a plot of the hit ratio over the size
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+/// The format of a trace.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum TraceFormat {
+    /// Text: one page number a line
+    Lirs,
+    /// Text: first page, number of pages, a number that is ignored, number of the request
+    Arc,
+    /// Text with commas: the column page, block, id, key, lba or offset; without a header
+    /// the only column, or the second one
+    Csv,
+    /// Records of 24 bytes, as libCacheSim writes them
+    OracleGeneral,
+    /// Uses that a cache of folio recorded
+    Folio,
+}
+
+impl From<TraceFormat> for Format {
+    fn from(format: TraceFormat) -> Self {
+        match format {
+            TraceFormat::Lirs => Self::Lirs,
+            TraceFormat::Arc => Self::Arc,
+            TraceFormat::Csv => Self::Csv,
+            TraceFormat::OracleGeneral => Self::OracleGeneral,
+            TraceFormat::Folio => Self::Folio,
+        }
+    }
 }
 
 #[derive(Args)]

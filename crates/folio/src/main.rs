@@ -1,12 +1,15 @@
-//! The command `folio`: `torture` tests the page cache on real files, `bench` measures it.
+//! The command `folio`: `torture` tests the page cache on real files, `bench` measures it, `policy`
+//! replays traces.
 
 #![forbid(unsafe_code)]
 
 mod bench;
 mod cli;
+mod curves;
 mod html;
 mod machine;
 mod plot;
+mod policy;
 mod scheme_name;
 mod size;
 mod table;
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         cli::Command::Torture(options) => torture::run(&options, &STOP),
         cli::Command::Bench(options) => bench::run(&options, &STOP),
+        cli::Command::Policy(options) => policy::run(&options, &STOP),
         cli::Command::Killed(options) => torture::killer::child(&options),
     };
     result.unwrap_or_else(|error| {

@@ -13,9 +13,9 @@ use crate::torture::report::{Report, Sample};
 
 const BLUE: RGBColor = RGBColor(0, 114, 178);
 const ORANGE: RGBColor = RGBColor(213, 94, 0);
-const GREY: RGBColor = RGBColor(120, 120, 120);
+pub(crate) const GREY: RGBColor = RGBColor(120, 120, 120);
 /// Colours that stay distinct with colour blindness (Okabe and Ito).
-const LINES: [RGBColor; 8] = [
+pub(crate) const LINES: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -25,17 +25,17 @@ const LINES: [RGBColor; 8] = [
     RGBColor(90, 90, 90),
     RGBColor(140, 86, 75),
 ];
-const FONT: &str = "sans-serif";
+pub(crate) const FONT: &str = "sans-serif";
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-fn failed(error: impl std::fmt::Display) -> anyhow::Error {
+pub(crate) fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("{error}")
 }
 
 /// Formats a number on an axis without trailing zeros.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as plotters calls it")]
-fn short(number: &f64) -> String {
+pub(crate) fn short(number: &f64) -> String {
     format!("{number:.2}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -273,15 +273,18 @@ fn lines(report: &BenchReport) -> Result<String> {
                 ends.push((y - above, x - left + 8, *name, colour));
             }
         }
-        name_ends(area, ends)?;
+        write_names(area, ends)?;
     }
     root.present().map_err(failed)?;
     drop((titled, root));
     Ok(picture)
 }
 
-/// Writes the name of each line beside its end. Names do not overlap.
-fn name_ends(area: &Area<'_>, mut ends: Vec<(i32, i32, &str, RGBColor)>) -> Result<()> {
+/// Writes each name beside the end of its line: at `(y, x)`, in a colour. Names do not overlap.
+pub(crate) fn write_names(
+    area: &Area<'_>,
+    mut ends: Vec<(i32, i32, &str, RGBColor)>,
+) -> Result<()> {
     ends.sort_by_key(|end| end.0);
     let mut lowest = i32::MIN;
     for (y, x, name, colour) in ends {
@@ -369,5 +372,5 @@ fn tail_panel(area: &Area<'_>, title: &str, contenders: &[Line<'_>], axis: &str)
             }
         }
     }
-    name_ends(area, ends)
+    write_names(area, ends)
 }

@@ -1,23 +1,15 @@
 //! Measures hit ratios by trace: each of our policies in a real cache, baselines, and the optimum.
 //!
-//! A use is a **hit** if its page was there: neither this use nor any guess before it had to read
-//! the page again. Therefore nothing is read ahead here: each use is a [`File::read_many`] of one
-//! read. Readahead would request a loop before its reader comes, which says nothing about a policy.
-//! A page that is read ahead and evicted unused counts as a miss, so there would be more misses
-//! than uses. The baselines read nothing ahead.
+//! [`replay`](crate::replay) plays the traces. The baselines read nothing ahead, as our cache here.
 //!
 //! Nothing is timed. The traces are the same each time, so the numbers without chance in them are
 //! the same too.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use folio_cache::policy::{Clock, HotCold, Policy, S3Fifo, Sieve};
-use folio_cache::{Cache, CacheStats, File, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::{Ask, Ratio, Report, Row, Scenario, Unit};
-use crate::support::memcpy_backing::MemcpyBacking;
+use crate::replay::{self, Spool};
 use crate::support::traces::{self, Trace};
 
 /// The pages that every cache may hold.
@@ -30,59 +22,22 @@ const USES: usize = 500_000;
 const OPTIMAL: &str = "optimal";
 
 /// Plays a trace. Returns the number of hits.
-type Play = Box<dyn Fn(&[u32]) -> io::Result<usize>>;
+type Play = Box<dyn Fn(&Spool) -> io::Result<u64>>;
 
-/// Makes a player: a cache of ours under a policy.
-fn ours(make: fn(u32) -> Box<dyn Policy>) -> Play {
-    Box::new(move |pages| {
-        // Without threads: a reclaimer that loses its processor keeps its victims for a while, and
-        // a short loop comes back to them.
-        let builder = Cache::builder().capacity(FRAMES as usize * 4096).io_threads(0);
-        let cache = builder.policy(make).build()?;
-        let file = cache.open_backing(Arc::new(MemcpyBacking::new(0, 1 << 40)))?;
-        for &page in pages {
-            use_page(&file, page)?;
-        }
-        hits(pages.len(), &cache.stats())
-    })
-}
-
-/// Reads one byte of a page, and nothing ahead.
-fn use_page(file: &File, page: u32) -> io::Result<()> {
-    let mut byte = [0];
-    let mut reads = [Read::new(&mut byte, u64::from(page) * 4096)];
-    file.read_many(&mut reads);
-    let [read] = reads;
-    read.result.map(drop)
-}
-
-/// Returns the number of uses that found their page, in a cache that did nothing else.
-///
-/// # Errors
-///
-/// The counters say more than the uses can have caused, so the number of hits does not follow from
-/// them.
-fn hits(uses: usize, stats: &CacheStats) -> io::Result<usize> {
-    let missed = usize::try_from(stats.misses).ok().filter(|_| stats.ahead == 0);
-    missed.and_then(|missed| uses.checked_sub(missed)).ok_or_else(|| {
-        let message =
-            format!("{} pages missed, {} read ahead, in {uses} uses", stats.misses, stats.ahead);
-        io::Error::other(message)
-    })
+/// Returns the name of our cache with a policy.
+fn name_of(policy: &str) -> String {
+    if policy == "hot-cold" { "folio".to_owned() } else { format!("folio {policy}") }
 }
 
 /// Returns all players: our cache by policy, then the baselines that are built in.
-fn players() -> Vec<(&'static str, Play)> {
-    #[cfg_attr(not(feature = "baselines"), expect(unused_mut, reason = "baselines are added"))]
-    let mut players: Vec<(&'static str, Play)> = vec![
-        ("folio", ours(|frames| Box::new(HotCold::new(frames)))),
-        ("folio s3-fifo", ours(|frames| Box::new(S3Fifo::new(frames)))),
-        ("folio sieve", ours(|frames| Box::new(Sieve::new(frames)))),
-        ("folio clock", ours(|_| Box::new(Clock::new()))),
-    ];
+fn players() -> Vec<(String, Play)> {
+    let ours = replay::players().into_iter().map(|(policy, play)| {
+        let play: Play = Box::new(move |trace| play(trace, FRAMES));
+        (name_of(policy), play)
+    });
     #[cfg(feature = "baselines")]
-    players.extend(baselines::players());
-    players
+    let ours = ours.chain(baselines::players());
+    ours.collect()
 }
 
 /// Runs the benchmark. Baselines take part if they are built in: feature `baselines`.
@@ -117,17 +72,19 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     Ok(report)
 }
 
-fn play(trace: &Trace, players: &[(&'static str, Play)], report: &mut Report) -> io::Result<()> {
+fn play(trace: &Trace, players: &[(String, Play)], report: &mut Report) -> io::Result<()> {
     let scenario = Scenario { name: trace.name, threads: 0 };
-    let share = |hits: usize| hits as f64 / trace.pages.len() as f64;
-    let best = share(traces::optimal(&trace.pages, FRAMES as usize));
+    let share = |hits: u64| hits as f64 / trace.pages.len() as f64;
+    let pages = trace.pages.iter().map(|&page| Ok(u64::from(page)));
+    let mut trace = Spool::of(pages, &AtomicBool::new(false))?;
+    let best = share(replay::optimal(&mut trace, u64::from(FRAMES))?);
     report.rows.extend(Row::of(OPTIMAL, scenario, &[best]));
     for (name, play) in players {
-        let ratio = share(play(&trace.pages)?);
-        report.rows.extend(Row::of(*name, scenario, &[ratio]));
+        let ratio = share(play(&trace)?);
+        report.rows.extend(Row::of(name, scenario, &[ratio]));
         if best > 0.0 {
             report.ratios.push(Ratio {
-                of: (*name).to_owned(),
+                of: name.clone(),
                 to: OPTIMAL,
                 scenario,
                 value: ratio / best,
@@ -144,14 +101,20 @@ mod baselines {
     use crate::support::baselines::{Baseline, foyer_in_one, moka, quick_cache};
 
     fn play<C: Baseline<()>>(make: impl Fn(usize) -> C + 'static) -> Play {
-        Box::new(move |pages| {
+        Box::new(move |trace| {
             let cache = make(FRAMES as usize);
-            Ok(pages.iter().filter(|&&page| cache.meet(page as usize, || ())).count())
+            let mut hits = 0;
+            trace.for_each_chunk(|pages| {
+                let met = pages.iter().filter(|&&page| cache.meet(page as usize, || ()));
+                hits += met.count() as u64;
+                Ok(())
+            })?;
+            Ok(hits)
         })
     }
 
-    pub(super) fn players() -> Vec<(&'static str, Play)> {
-        vec![
+    pub(super) fn players() -> impl Iterator<Item = (String, Play)> {
+        let all = [
             ("moka", play(moka)),
             ("quick_cache", play(quick_cache)),
             ("foyer", play(|entries| foyer_in_one(entries, foyer::LruConfig::default().into()))),
@@ -163,71 +126,7 @@ mod baselines {
                 "foyer s3-fifo",
                 play(|entries| foyer_in_one(entries, foyer::S3FifoConfig::default().into())),
             ),
-        ]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Readahead can read more pages than there are uses: the difference must not wrap. Hits stay
-    /// below the possible number, and at the known number of these policies.
-    #[test]
-    fn hits_never_exceed_the_optimum() {
-        for trace in traces::all(4 * FRAMES as usize, FRAMES)
-            .iter()
-            .filter(|trace| trace.name.starts_with("loop"))
-        {
-            let most = traces::optimal(&trace.pages, FRAMES as usize);
-            for (name, play) in players() {
-                let hits = play(&trace.pages).unwrap();
-                assert!(
-                    hits <= most,
-                    "{name}: {hits} hits in {}, where {most} are possible",
-                    trace.name
-                );
-                if name == "folio sieve" {
-                    assert_eq!(
-                        hits, 0,
-                        "sieve drops each page of {} before it comes back",
-                        trace.name
-                    );
-                }
-            }
-        }
-    }
-
-    /// A loop that fits is missed once per page, in any order.
-    #[test]
-    fn a_loop_that_fits_is_missed_once() {
-        let pages: Vec<u32> = (0..FRAMES / 2).cycle().take(2 * FRAMES as usize).collect();
-        for (name, play) in players() {
-            assert_eq!(play(&pages).unwrap(), pages.len() - FRAMES as usize / 2, "{name}");
-        }
-    }
-
-    #[test]
-    fn readahead_gives_no_number_of_hits() {
-        let stats = |misses, ahead| {
-            let mut stats = CacheStats::default();
-            (stats.misses, stats.ahead) = (misses, ahead);
-            stats
-        };
-        assert_eq!(hits(10, &stats(4, 0)).unwrap(), 6);
-        assert!(hits(10, &stats(11, 0)).is_err(), "more misses than uses");
-        assert!(hits(10, &stats(4, 1)).is_err(), "a hit may come from readahead");
-    }
-
-    /// `read_at` reads a scan ahead: the hits of such a cache are refused, and the difference does
-    /// not wrap.
-    #[test]
-    fn a_cache_that_reads_ahead_is_refused() {
-        let cache: Cache = Cache::new(FRAMES as usize * 4096).unwrap();
-        let file = cache.open_backing(Arc::new(MemcpyBacking::new(0, 1 << 40))).unwrap();
-        for page in 0..512 {
-            file.read_at(&mut [0], page * 4096).unwrap();
-        }
-        assert!(hits(512, &cache.stats()).is_err(), "{:?}", cache.stats());
+        ];
+        all.into_iter().map(|(name, play)| (name.to_owned(), play))
     }
 }

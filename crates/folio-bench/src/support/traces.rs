@@ -111,48 +111,9 @@ pub(crate) fn all(len: usize, frames: u32) -> Vec<Trace> {
     ]
 }
 
-/// Returns the hits of a policy that knows the future: it evicts the page that is used last of all
-/// (Belady, 1966), or does not keep the new page at all.
-pub(crate) fn optimal(pages: &[u32], frames: usize) -> usize {
-    use std::collections::{BTreeSet, HashMap};
-    let mut next = vec![usize::MAX; pages.len()];
-    let mut seen = HashMap::new();
-    for (at, &page) in pages.iter().enumerate().rev() {
-        if let Some(later) = seen.insert(page, at) {
-            next[at] = later;
-        }
-    }
-    let (mut by_next, mut hits) = (BTreeSet::new(), 0);
-    for (at, &next) in next.iter().enumerate() {
-        // The page used now has the nearest next use.
-        if by_next.first() == Some(&at) {
-            by_next.pop_first();
-            hits += 1;
-        } else if by_next.len() == frames {
-            if by_next.last().is_none_or(|&last| last <= next) {
-                continue;
-            }
-            by_next.pop_last();
-        }
-        if next != usize::MAX {
-            by_next.insert(next);
-        }
-    }
-    hits
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_optimum_of_known_traces() {
-        assert_eq!(optimal(&cycle(100, 10), 10), 90);
-        // Of 3 pages in a loop, 2 stay for ever.
-        assert_eq!(optimal(&[1, 2, 3, 1, 2, 3, 1, 2, 3], 2), 4);
-        assert_eq!(optimal(&[1, 2, 3, 4, 1], 1), 1);
-        assert_eq!(optimal(&[], 1), 0);
-    }
 
     #[test]
     fn traces_are_repeatable_and_as_long_as_asked() {

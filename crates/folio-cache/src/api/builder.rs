@@ -1,7 +1,7 @@
 //! Builds a cache: capacity, policy, threads and name.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
@@ -26,6 +26,7 @@ use crate::rt::drive::Drive;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
 use crate::rt::permits::Permits;
+use crate::rt::recorder::Recorder;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::watcher::Descriptors;
@@ -36,6 +37,7 @@ use crate::state::frames::Arena;
 use crate::state::groups::Groups;
 use crate::state::kept::Kept;
 use crate::state::leaves::Leaves;
+use crate::state::live::Live;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Chooser, Opened, Shared, Watched};
@@ -95,6 +97,7 @@ pub struct CacheBuilder<S: Scheme = DefaultScheme> {
     huge_pages: bool,
     scrub: bool,
     pressure: Option<Pressure>,
+    recording: Option<(Box<dyn Write + Send>, u32)>,
     name: String,
     scheme: PhantomData<fn() -> S>,
 }
@@ -131,6 +134,7 @@ impl<S: Scheme> CacheBuilder<S> {
             huge_pages: true,
             scrub: false,
             pressure: None,
+            recording: None,
             name: "folio".to_owned(),
             scheme: PhantomData,
         }
@@ -223,6 +227,36 @@ impl<S: Scheme> CacheBuilder<S> {
         self
     }
 
+    /// Records the pages that are read and written, for `folio policy`, which finds out the hits of
+    /// each policy and size. Of all pages, one in `one_in` is recorded, a power of two: for a cache
+    /// of `n` pages, `n / 1000` is enough to know its hit ratio to about a hundredth.
+    ///
+    /// Each use takes 8 bytes. A thread collects 512 of them, and then calls the writer in the
+    /// middle of a read or write: a `File` is good enough. After an error of the writer nothing is
+    /// recorded any more, and the cache logs a warning (`tracing`). The last uses are written when
+    /// the cache and its files are dropped. Without this option a hit costs one branch more.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("uses.folio");
+    /// let uses = std::fs::File::create(&path)?;
+    /// let cache = folio_cache::Cache::builder().capacity(4 << 20).record_uses(uses, 1).build()?;
+    /// let file = cache.create(dir.path().join("notes"))?;
+    /// file.write_all_at(&[7; 3 * 4096], 0)?;
+    /// file.read_exact_at(&mut [0; 10], 4096)?;
+    /// drop((file, cache));
+    /// assert_eq!(std::fs::metadata(&path)?.len(), 20 + 4 * 8); // header, 3 pages written, 1 read
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn record_uses(mut self, to: impl Write + Send + 'static, one_in: u32) -> Self {
+        self.recording = Some((Box::new(to), one_in));
+        self
+    }
+
     /// Sets the name: the prefix of the names of its threads, the label of its metrics, and a field
     /// of its `Debug` output.
     ///
@@ -237,14 +271,17 @@ impl<S: Scheme> CacheBuilder<S> {
     /// # Errors
     ///
     /// - `InvalidInput` if the capacity is less than 2 MiB, or the maximum capacity is less than
-    ///   the capacity or more than the memory of the machine, or the name contains a NUL.
+    ///   the capacity or more than the memory of the machine, or the name contains a NUL, or the
+    ///   share of the recorded pages is no power of two.
     /// - `InvalidInput` for a [`Pressure`] with a floor above the capacity, or a rate of 0.
     /// - `OutOfMemory` if the address space has no room.
+    /// - The error of the writer that gets the recording.
     pub fn build(self) -> io::Result<Cache<S>> {
         if self.name.contains('\0') {
             let message = format!("cache name {:?} contains a NUL", self.name);
             return Err(error(io::ErrorKind::InvalidInput, message));
         }
+        let recorder = self.recording.map(|(to, one_in)| new_recorder(to, one_in)).transpose()?;
         let default = || limits::default_capacity().min(self.max_capacity.unwrap_or(usize::MAX));
         let wanted = self.capacity.unwrap_or_else(default);
         let most = capacity::check_new(self.max_capacity.unwrap_or(wanted))?;
@@ -270,6 +307,8 @@ impl<S: Scheme> CacheBuilder<S> {
             arena: Arc::new(arena),
             registry: Registry::default(),
             leaves: Leaves::default(),
+            recorder: recorder.map(Arc::new),
+            live: Live::default(),
             groups: Groups::new(page_frames),
             shown: Shown::take(),
             policy: CachePadded::new(Mutex::new(Chooser {
@@ -325,6 +364,15 @@ fn open_sources(pressure: Pressure, capacity: usize) -> io::Result<Opened> {
     let sensors = pressure.open(capacity)?;
     let descriptors = Descriptors::new(sensors.descriptors()?)?;
     Ok((sensors, descriptors))
+}
+
+/// Returns a recorder of one page in `one_in`.
+fn new_recorder(to: Box<dyn Write + Send>, one_in: u32) -> io::Result<Recorder> {
+    if !one_in.is_power_of_two() {
+        let message = format!("one page in {one_in} cannot be recorded: give a power of two");
+        return Err(error(io::ErrorKind::InvalidInput, message));
+    }
+    Recorder::new(to, one_in)
 }
 
 impl<S: Scheme> Default for CacheBuilder<S> {

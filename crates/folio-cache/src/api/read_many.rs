@@ -130,6 +130,7 @@ impl<S: Scheme> File<S> {
                         && read.buf.len() as u64 <= len - read.offset
                         && mapping.is_untruncated(len, truncate_seq) =>
                 {
+                    mapping.record((read.offset / FRAME_SIZE as u64) as u32);
                     read.buf.copy_from_slice(&page.frame()[within..end]);
                     Ok(read.buf.len())
                 }

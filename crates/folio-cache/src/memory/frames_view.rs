@@ -86,6 +86,11 @@ impl<S: Scheme> Frames for CachedFrames<'_, S> {
         let zone = self.shared.zone();
         zone.take_referenced(pfn(zone, frame))
     }
+
+    fn is_ahead(&self, frame: u32) -> bool {
+        let zone = self.shared.zone();
+        zone.is_readahead(pfn(zone, frame))
+    }
 }
 
 /// Returns the number of the policy that has a page.

@@ -53,10 +53,100 @@ impl Ghosts {
     /// it is older or not remembered.
     pub(super) fn take(&mut self, page: u64, now: u16, most: u16) -> Option<u16> {
         let (bucket, print) = self.bucket(page);
-        let entry = bucket.iter_mut().find(|entry| **entry >> 16 == u32::from(print))?;
-        let time = *entry as u16;
-        *entry = 0;
-        (now.wrapping_sub(time) <= most).then_some(time)
+        let is_it =
+            |entry: u32| entry >> 16 == u32::from(print) && now.wrapping_sub(entry as u16) <= most;
+        let entry = bucket.iter_mut().find(|entry| is_it(**entry))?;
+        Some(std::mem::take(entry) as u16)
+    }
+}
+
+/// The ticks of a queue of ghosts while as many come as it holds.
+const TICKS: u32 = 256;
+
+/// The ticks after which a ghost is forgotten in any case.
+const MAX_TICKS: u16 = 8 * TICKS as u16;
+
+/// Ghosts in the order of their eviction. The oldest are forgotten once there are too many.
+#[derive(Debug)]
+pub(super) struct GhostQueue {
+    ghosts: Ghosts,
+    /// By tick, modulo [`MAX_TICKS`]: the number of ghosts of that tick.
+    counts: Vec<u32>,
+    /// The number of ghosts from the tick `oldest` on.
+    len: u32,
+    most: u32,
+    oldest: u16,
+    now: u16,
+    /// The ghosts that came in this tick.
+    arrived: u32,
+}
+
+impl GhostQueue {
+    /// Returns an empty queue of at most `most` ghosts.
+    pub(super) fn new(most: u32) -> Self {
+        Self {
+            // Twice the room: few ghosts find their bucket full.
+            ghosts: Ghosts::new(2 * most),
+            counts: vec![0; usize::from(MAX_TICKS)],
+            len: 0,
+            most,
+            oldest: 0,
+            now: 0,
+            arrived: 0,
+        }
+    }
+
+    /// Sets the most ghosts.
+    pub(super) fn resize(&mut self, most: u32) {
+        self.most = most;
+        self.forget();
+    }
+
+    fn count(&mut self, tick: u16) -> &mut u32 {
+        &mut self.counts[usize::from(tick % MAX_TICKS)]
+    }
+
+    /// Remembers a page.
+    pub(super) fn insert(&mut self, page: u64) {
+        let now = self.now;
+        self.ghosts.insert(page, now, now);
+        *self.count(now) += 1;
+        self.len += 1;
+        self.forget();
+        self.arrived += 1;
+        if self.arrived >= self.most.div_ceil(TICKS) {
+            self.arrived = 0;
+            self.now = now.wrapping_add(1);
+            if self.now.wrapping_sub(self.oldest) >= MAX_TICKS {
+                self.forget_tick();
+            }
+        }
+    }
+
+    /// Forgets the oldest ghosts, while there are too many.
+    fn forget(&mut self) {
+        while self.len > self.most && self.oldest != self.now {
+            self.forget_tick();
+        }
+    }
+
+    fn forget_tick(&mut self) {
+        let oldest = self.oldest;
+        self.len -= std::mem::take(self.count(oldest));
+        self.oldest = oldest.wrapping_add(1);
+    }
+
+    /// Forgets a page. Returns `true` if it was remembered.
+    pub(super) fn take(&mut self, page: u64) -> bool {
+        let (now, most) = (self.now, self.now.wrapping_sub(self.oldest));
+        let Some(tick) = self.ghosts.take(page, now, most) else { return false };
+        let count = self.count(tick);
+        // Another page may have been taken for this one, or may have taken its place.
+        if *count > 0 {
+            *count -= 1;
+            self.len -= 1;
+        }
+        true
     }
 }
 
@@ -80,6 +170,25 @@ mod tests {
         let wrong =
             (0..1000_u64).filter(|&page| ghosts.take(page << 32 | 9, 1000, 1000).is_some()).count();
         assert!(wrong < 10, "{wrong} of 1000 are taken for others");
+    }
+
+    /// The queue of libCacheSim's S3-FIFO: a ghost that is taken makes room for an older one.
+    #[test]
+    fn a_queue_forgets_the_oldest_ghosts_beyond_its_length() {
+        let mut ghosts = GhostQueue::new(100);
+        (0..150).for_each(|page| ghosts.insert(page));
+        assert!((0..50).all(|page| !ghosts.take(page)));
+        // A few find no room in the table.
+        assert!((100..150).filter(|&page| ghosts.take(page)).count() > 45);
+        (200..250).for_each(|page| ghosts.insert(page));
+        let known = (50..100).filter(|&page| ghosts.take(page)).count();
+        assert!(known > 40, "50 and 50 are not too many: {known}");
+        assert!((200..250).filter(|&page| ghosts.take(page)).count() > 45);
+        assert!((200..250).all(|page| !ghosts.take(page)));
+        for page in 0..100_000 {
+            ghosts.insert(page);
+            assert!(page % 2 == 0 || ghosts.take(page), "the clock wraps around");
+        }
     }
 
     #[test]

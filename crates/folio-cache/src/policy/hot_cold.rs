@@ -1,5 +1,5 @@
-//! Hot and cold, the default policy: most frames for pages that proved to be hot, a short queue for
-//! the others, and a gate between the two.
+//! Hot and cold, the default policy: frames for pages that proved to be hot, a queue for the
+//! others, a gate between the two, and trials that find out how long the queue should be.
 //!
 //! ```text
 //!                    used since
@@ -12,10 +12,10 @@
 //!                  ghost ── returns, and a hot page was not used since: hot
 //! ```
 //!
-//! - **Young, old.** A new page waits in a queue of 1/20 of the frames. In the first half of the
-//!   queue referenced bits are ignored: a program that reads a page in small steps uses it many
-//!   times and never again. A page that is used in the second half becomes hot. So a scan, in steps
-//!   of any size, passes through the queue and does not touch the hot pages.
+//! - **Young, old.** A new page waits in a queue. In the first fifth of the queue referenced bits
+//!   are ignored: a program that reads a page in small steps uses it many times and never again. A
+//!   page that is used later becomes hot. So a scan, in steps of any size, passes through the queue
+//!   and does not touch the hot pages.
 //! - **Hot.** A clock. A page that is found used gains a life, up to 3. Each lap without use costs
 //!   a life. A page without lives goes back to *old*.
 //! - **The gate.** A page that returns soon after its eviction (a ghost) may become hot only if the
@@ -23,27 +23,43 @@
 //!   the times of the last uses (Jiang and Zhang, SIGMETRICS 2002). In a loop larger than memory no
 //!   page passes the gate: most of the hot pages stay and hit. LRU, CLOCK and S3-FIFO would replace
 //!   each page shortly before it is used.
+//! - **The share of the queue.** A loop wants a queue as short as possible. Pages that are popular
+//!   for a while want a fifth of the memory, and a window of pages that moves on wants nearly all
+//!   of it. [`Trials`] runs three small caches with these shares beside the real one, on a sample
+//!   of its pages, and the queue gets the share of the one that misses least.
 //!
 //! The hot clock is a ring of frame numbers, not a hand over all frames: in a nearly empty cache it
-//! visits cached pages only. A frame takes about 14 bytes: place and lives 1, time 2, ghost 4, and
-//! its share of the numbers in the queues.
+//! visits cached pages only. A frame takes about 15 bytes: place and lives 1, time 2, ghost 4, its
+//! share of the numbers in the queues, and 1 for the sample. The trials take at most 20 more.
 
 use std::collections::VecDeque;
 
 use super::ghosts::Ghosts;
+use super::trials::Trials;
 use super::{Advice, FrameState, Frames, MAX_PINNED, Policy};
 
-/// Cold pages get one in this many frames.
-const COLD: u32 = 20;
+/// The share of the queue without trials.
+const COLD: f64 = 0.05;
+
+/// The least share of the queue while pages are read ahead: more than all their windows (a 48th
+/// twice, in `read/prefetch.rs`).
+const AHEAD: f64 = 0.06;
+
+/// The least number of frames of the queue, if that is at most the share of [`COLD`]: two choices
+/// of victims.
+const MIN_COLD: u32 = 16;
+
+/// The young half of the queue is one in this many of its frames.
+const YOUNG: u32 = 5;
 
 /// The maximum number of lives of a hot page.
 const MAX_LIVES: u8 = 3;
 
 /// The number of ticks in which as many pages come as there are frames.
-const TICKS: u32 = 64;
+const TICKS: u32 = 256;
 
 /// The number of ticks that a ghost is remembered, from the last use of its page on.
-const REMEMBERED: u16 = (TICKS + TICKS / COLD) as u16;
+const REMEMBERED: u16 = (TICKS + TICKS / 20) as u16;
 
 /// The maximum number of hot pages that are visited to let one page pass the gate.
 const GATE_VISITS: usize = 16;
@@ -88,17 +104,32 @@ pub struct HotCold {
     hot: u32,
     frames: u32,
     inserted: u64,
+    /// The number of frames that the queue should have.
+    cold: u32,
+    /// The share of the frames that `cold` moves to.
+    share: f64,
+    /// The number of pages that had come when the last page came that was read ahead.
+    last_ahead: Option<u64>,
+    /// `None` in a trial itself, and in a cache too small for trials.
+    trials: Option<Box<Trials>>,
 }
 
 impl HotCold {
     /// Returns a policy for at most `frames` frames.
     pub fn new(frames: u32) -> Self {
+        let trials = Trials::new(frames, |frames, share| Box::new(Self::with_share(frames, share)));
+        let trials = trials.map(Box::new);
+        Self { trials, ..Self::with_share(frames, COLD) }
+    }
+
+    /// Returns a policy with a queue that always has this share of the frames.
+    pub(super) fn with_share(frames: u32, share: f64) -> Self {
         Self {
             places: vec![Place::Unknown; frames as usize],
             times: vec![0; frames as usize],
             young: VecDeque::new(),
-            old: VecDeque::new(),
-            ring: VecDeque::new(),
+            old: VecDeque::with_capacity(frames as usize),
+            ring: VecDeque::with_capacity(frames as usize),
             in_ring: vec![false; frames as usize],
             aside: VecDeque::new(),
             in_aside: vec![false; frames as usize],
@@ -106,6 +137,10 @@ impl HotCold {
             hot: 0,
             frames,
             inserted: 0,
+            cold: cold_frames(frames, share),
+            share,
+            last_ahead: None,
+            trials: None,
         }
     }
 
@@ -116,7 +151,19 @@ impl HotCold {
 
     /// Returns the maximum number of hot frames.
     fn max_hot(&self) -> u32 {
-        self.frames - (self.frames / COLD).max(1)
+        self.frames.saturating_sub(self.cold)
+    }
+
+    /// Moves the number of frames of the queue by one towards its share. Pages that are read ahead
+    /// wait in the queue for their readers: while there are some, it has a share for them.
+    fn adapt(&mut self, is_ahead: bool) {
+        if is_ahead {
+            self.last_ahead = Some(self.inserted);
+        }
+        let is_recent = |last: u64| self.inserted - last <= u64::from(self.frames);
+        let least = if self.last_ahead.is_some_and(is_recent) { AHEAD } else { 0.0 };
+        let wanted = cold_frames(self.frames, self.share.max(least));
+        self.cold = wanted.clamp(self.cold.saturating_sub(1), self.cold + 1);
     }
 
     /// Sets the place of a frame, and keeps the number of hot frames.
@@ -250,6 +297,9 @@ impl HotCold {
         let mut visits = Visits { left: (usize::from(MAX_LIVES) + 3) * known, pinned: 0 };
         while victims.len() < wanted && visits.are_left() {
             visits.left -= 1;
+            if self.hot > self.max_hot() {
+                self.cool_one(frames, &mut visits);
+            }
             let Some(frame) = self.old.pop_front().or_else(|| self.young.pop_front()) else {
                 if self.cool_one(frames, &mut visits) {
                     continue;
@@ -262,6 +312,11 @@ impl HotCold {
                 FrameState::Pinned => {
                     visits.pinned += 1;
                     self.set_aside(frame, 0);
+                }
+                // Its reader is late: one time more.
+                FrameState::Evictable(_) if frames.is_ahead(frame) => {
+                    frames.take_referenced(frame);
+                    self.chill(frame);
                 }
                 FrameState::Evictable(_) if frames.take_referenced(frame) => {
                     self.touch(frame);
@@ -279,15 +334,63 @@ impl HotCold {
         }
     }
 
+    /// Inserts a page into the queue or among the hot ones.
+    fn put(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
+        self.inserted += 1;
+        self.adapt(frames.is_ahead(frame));
+        let ghost = self.ghosts.take(page, self.now(), REMEMBERED);
+        self.touch(frame);
+        // The page that was in the frame left unseen: the new one inherits its place in the queue.
+        if self.places[frame as usize] == Place::Cold {
+            return;
+        }
+        self.set(frame, Place::Unknown);
+        let is_hot =
+            self.hot < self.max_hot() || ghost.is_some_and(|time| self.open_gate(frames, time));
+        if is_hot {
+            self.heat(frame, 0);
+        } else {
+            self.set(frame, Place::Cold);
+            self.young.push_back(frame);
+            self.age(frames);
+        }
+    }
+
+    /// Names up to `wanted` victims, and takes back pages that were set aside.
+    fn name_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+        self.take_back(frames, MIN_ASIDE_VISITS + ASIDE_VISITS * wanted);
+        self.pick(frames, wanted, victims);
+        if victims.is_empty() && !self.aside.is_empty() {
+            self.take_back(frames, MAX_PINNED);
+            self.pick(frames, wanted, victims);
+        }
+    }
+
+    /// Calls `act` with the frames, of which a sample is watched for the trials.
+    fn watched(&mut self, frames: &dyn Frames, act: impl FnOnce(&mut Self, &dyn Frames)) {
+        let Some(mut trials) = self.trials.take() else { return act(self, frames) };
+        act(self, &trials.sample.watch(frames));
+        trials.use_found();
+        self.trials = Some(trials);
+    }
+
     /// Moves pages beyond the share of the young half to the old half. From then on their
     /// referenced bits count.
     fn age(&mut self, frames: &dyn Frames) {
-        while self.young.len() > ((self.frames / COLD / 2).max(1)) as usize {
+        while self.young.len() > (self.cold / YOUNG).max(1) as usize {
             let Some(frame) = self.young.pop_front() else { break };
-            frames.take_referenced(frame);
+            if !frames.is_ahead(frame) {
+                frames.take_referenced(frame);
+            }
             self.old.push_back(frame);
         }
     }
+}
+
+/// Returns the number of frames of the queue by its share.
+fn cold_frames(frames: u32, share: f64) -> u32 {
+    let least = MIN_COLD.min((f64::from(frames) * COLD) as u32).max(1);
+    ((f64::from(frames) * share) as u32).max(least)
 }
 
 /// The visits of one choice of victims.
@@ -321,38 +424,19 @@ impl Policy for HotCold {
     }
 
     fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
-        self.inserted += 1;
-        let ghost = self.ghosts.take(page, self.now(), REMEMBERED);
-        self.touch(frame);
-        // The page that was in the frame left unseen: the new one inherits its place in the queue.
-        if self.places[frame as usize] == Place::Cold {
-            return;
-        }
-        self.set(frame, Place::Unknown);
-        let is_hot = match ghost {
-            None => self.hot < self.max_hot(),
-            Some(time) => self.hot < self.max_hot() || self.open_gate(frames, time),
-        };
-        if is_hot {
-            self.heat(frame, 0);
-        } else {
-            self.set(frame, Place::Cold);
-            self.young.push_back(frame);
-            self.age(frames);
+        self.watched(frames, |policy, frames| policy.put(frames, frame, page));
+        if let Some(trials) = &mut self.trials {
+            self.share = trials.inserted(frames, frame, page);
         }
     }
 
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
-        self.take_back(frames, MIN_ASIDE_VISITS + ASIDE_VISITS * wanted);
-        self.pick(frames, wanted, victims);
-        if victims.is_empty() && !self.aside.is_empty() {
-            self.take_back(frames, MAX_PINNED);
-            self.pick(frames, wanted, victims);
-        }
+        self.watched(frames, |policy, frames| policy.name_victims(frames, wanted, victims));
     }
 
     fn is_cold(&self, frame: u32) -> bool {
-        !matches!(self.places[frame as usize], Place::Hot(1..) | Place::Aside(2..))
+        let is_found = self.trials.as_ref().is_some_and(|trials| trials.sample.is_found(frame));
+        !is_found && !matches!(self.places[frame as usize], Place::Hot(1..) | Place::Aside(2..))
     }
 
     /// The other pages of a folio follow the victim in the queue. A frame that stayed there would
@@ -384,64 +468,12 @@ impl Policy for HotCold {
 
     fn resize(&mut self, frames: u32) {
         self.frames = frames;
+        self.cold = cold_frames(frames, self.share);
+        if let Some(trials) = &mut self.trials {
+            trials.resize(frames);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    /// Frames that all have a page, and the set of those with their referenced bit set.
-    struct Referenced(RefCell<BTreeSet<u32>>);
-
-    impl Frames for Referenced {
-        fn count(&self) -> u32 {
-            40
-        }
-
-        fn inspect(&self, frame: u32) -> FrameState {
-            FrameState::Evictable(u64::from(frame))
-        }
-
-        fn take_referenced(&self, frame: u32) -> bool {
-            self.0.borrow_mut().remove(&frame)
-        }
-    }
-
-    #[test]
-    fn a_used_page_stays_for_one_more_lap() {
-        let (mut policy, frames) = (HotCold::new(40), Referenced(RefCell::default()));
-        (0..2).for_each(|frame| policy.insert(&frames, frame, u64::from(frame)));
-        frames.0.borrow_mut().insert(0);
-        for page in 50..52 {
-            let mut victims = Vec::new();
-            policy.pick_victims(&frames, 1, &mut victims);
-            assert_eq!(victims, [1], "frame 0 was found used: it has a life for the second lap");
-            policy.insert(&frames, 1, page);
-        }
-    }
-
-    #[test]
-    fn it_knows_how_many_are_hot() {
-        let seed = fastrand::u64(..);
-        let mut random = fastrand::Rng::with_seed(seed);
-        let (mut policy, frames) = (HotCold::new(40), Referenced(RefCell::default()));
-        (0..40).for_each(|frame| policy.insert(&frames, frame, u64::from(frame)));
-        let mut most = 0;
-        for _ in 0..10_000 {
-            frames.0.borrow_mut().insert(random.u32(..40));
-            let mut victims = Vec::new();
-            policy.pick_victims(&frames, random.usize(..3), &mut victims);
-            for frame in victims {
-                policy.insert(&frames, frame, random.u64(..100));
-            }
-            let hot = policy.places.iter().filter(|place| matches!(place, Place::Hot(_))).count();
-            assert_eq!(policy.hot as usize, hot, "seed {seed}");
-            most = most.max(hot);
-        }
-        assert!(most > 10, "the most hot frames were {most} of 40: seed {seed}");
-    }
-}
+mod tests;

@@ -110,7 +110,9 @@ mod ghosts;
 mod hot_cold;
 mod queue;
 mod s3_fifo;
+mod sample;
 mod sieve;
+mod trials;
 
 /// The maximum number of pinned pages that one choice of victims visits.
 const MAX_PINNED: usize = 256;
@@ -212,6 +214,13 @@ pub trait Frames {
     /// Takes the referenced bit of a frame. Returns `true` if the page was used since it was last
     /// taken.
     fn take_referenced(&self, frame: u32) -> bool;
+
+    /// Returns `true` if the page in a frame was read ahead, and not used yet. It counts as
+    /// referenced until its first use; a policy that takes the bit ends that. The default returns
+    /// `false`.
+    fn is_ahead(&self, _frame: u32) -> bool {
+        false
+    }
 }
 
 /// The state of a frame.
@@ -225,5 +234,7 @@ pub enum FrameState {
     Evictable(u64),
 }
 
+#[cfg(test)]
+mod models;
 #[cfg(test)]
 mod tests;

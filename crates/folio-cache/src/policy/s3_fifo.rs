@@ -1,108 +1,182 @@
 //! S3-FIFO: a small queue for new pages, a main queue for pages that were used there, and ghosts of
 //! pages that were evicted from the small queue.
 //!
-//! (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023.) The main queue is a
-//! clock over the frames, which is equivalent to a queue with reinsertion. The small queue holds
-//! frame numbers. A scan passes through the small queue and does not touch the main queue.
+//! (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023, as libCacheSim has
+//! it.) A scan passes through the small queue and does not touch the main queue.
 //!
-//! For each frame it keeps the place and the number of visits that found it used, up to 3, in one
-//! byte.
+//! The original counts the uses of a page. Here a page has one bit, so a visit finds it used or
+//! not:
+//!
+//! - The original keeps a page of the small queue that was used twice. Here the bits of the first
+//!   quarter of the queue do not count, and a page that was used later is kept.
+//! - In the main queue a page that is found used gains a life, up to 3. A page without use and
+//!   without lives is evicted.
+//!
+//! A frame takes about 20 bytes.
 
 use std::collections::VecDeque;
 
-use super::ghosts::Ghosts;
+use super::ghosts::GhostQueue;
 use super::{FrameState, Frames, MAX_PINNED, Policy};
 
-/// The maximum number of visits that are counted as used.
-const MAX_USED: u8 = 3;
+/// The maximum number of lives.
+const MAX_LIVES: u8 = 3;
 
 /// The small queue gets one in this many frames.
 const SMALL: u32 = 10;
 
-/// The number of ticks in which as many pages come as there are frames.
-const TICKS: u32 = 64;
+/// The first part of the small queue, in which bits do not count: one in this many of its frames.
+const YOUNG: u32 = 4;
+
+/// The number of victims beyond which they become ghosts before another page comes.
+const MAX_VICTIMS: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
+    /// No page that was inserted.
+    Unknown,
     /// In the small queue, once.
     Small,
-    /// In the main queue, with the number of visits that found it used.
+    /// In the main queue, with a number of lives.
     Main(u8),
 }
 
-/// S3-FIFO, with its main queue by frame number.
+/// S3-FIFO.
 #[derive(Debug)]
 pub struct S3Fifo {
     places: Vec<Place>,
+    /// The small queue: its first part, and the rest.
+    young: VecDeque<u32>,
     small: VecDeque<u32>,
-    ghosts: Ghosts,
-    hand: u32,
+    /// A frame that is no longer in the main queue stays here until its turn.
+    main: VecDeque<u32>,
+    /// By frame: it is in `main`, once.
+    in_main: Vec<bool>,
+    ghosts: GhostQueue,
+    /// The last victims. They become ghosts once the next page has come: that page may be the
+    /// oldest ghost.
+    victims: Vec<u64>,
     frames: u32,
-    inserted: u64,
+    /// Victims were chosen before: the cache is full.
+    has_chosen: bool,
 }
 
 impl S3Fifo {
     /// Returns a policy for at most `frames` frames.
     pub fn new(frames: u32) -> Self {
         Self {
-            places: vec![Place::Main(0); frames as usize],
+            places: vec![Place::Unknown; frames as usize],
+            young: VecDeque::new(),
             small: VecDeque::new(),
-            ghosts: Ghosts::new(frames),
-            hand: 0,
+            main: VecDeque::with_capacity(frames as usize),
+            in_main: vec![false; frames as usize],
+            ghosts: GhostQueue::new(ghosts_of(frames)),
+            victims: Vec::new(),
             frames,
-            inserted: 0,
+            has_chosen: false,
         }
     }
 
-    /// Returns the time in ticks.
-    fn now(&self) -> u16 {
-        (self.inserted / u64::from((self.frames / TICKS).max(1))) as u16
+    /// Returns the number of frames that the small queue should have.
+    fn target(&self) -> usize {
+        (self.frames / SMALL).max(1) as usize
+    }
+
+    /// Returns `true` if the small queue has as many frames as it should.
+    fn small_is_due(&self) -> bool {
+        self.small_len() >= self.target() || self.main.is_empty()
+    }
+
+    /// Returns the number of frames in the small queue.
+    fn small_len(&self) -> usize {
+        self.young.len() + self.small.len()
+    }
+
+    /// Makes the last victims ghosts. Returns `true` if a page was one, and forgets it.
+    fn take_ghost(&mut self, page: u64) -> bool {
+        let mut is_ghost = self.ghosts.take(page);
+        for victim in self.victims.drain(..) {
+            if victim == page {
+                is_ghost = true;
+            } else {
+                self.ghosts.insert(victim);
+            }
+        }
+        is_ghost
     }
 
     /// Adds a frame to the small queue, unless it is there.
-    fn push_small(&mut self, frame: u32) {
+    fn push_small(&mut self, frames: &dyn Frames, frame: u32) {
         // It is there already if its page left unseen.
-        if self.places[frame as usize] != Place::Small {
-            self.places[frame as usize] = Place::Small;
-            self.small.push_back(frame);
+        if self.places[frame as usize] == Place::Small {
+            return;
+        }
+        self.places[frame as usize] = Place::Small;
+        self.young.push_back(frame);
+        while self.young.len() > self.target() / YOUNG as usize {
+            let Some(older) = self.young.pop_front() else { break };
+            if self.has_chosen {
+                frames.take_referenced(older);
+            }
+            self.small.push_back(older);
+        }
+    }
+
+    /// Adds a frame to the main queue.
+    fn push_main(&mut self, frame: u32, lives: u8) {
+        self.places[frame as usize] = Place::Main(lives);
+        if !std::mem::replace(&mut self.in_main[frame as usize], true) {
+            self.main.push_back(frame);
         }
     }
 
     /// Names the oldest frame of the small queue if it was not used, or moves it to the main queue.
     /// Returns `true` if it is pinned.
     fn visit_small(&mut self, frames: &dyn Frames, victims: &mut Vec<u32>) -> bool {
-        let Some(frame) = self.small.pop_front() else { return false };
-        self.places[frame as usize] = Place::Main(0);
-        let state = frames.inspect(frame);
-        match state {
-            FrameState::Evictable(page) if !frames.take_referenced(frame) => {
-                let now = self.now();
-                self.ghosts.insert(page, now, now);
+        let Some(frame) = self.small.pop_front().or_else(|| self.young.pop_front()) else {
+            return false;
+        };
+        match frames.inspect(frame) {
+            FrameState::NotCached => self.places[frame as usize] = Place::Unknown,
+            FrameState::Pinned => self.young.push_back(frame),
+            FrameState::Evictable(_) if frames.take_referenced(frame) => self.push_main(frame, 0),
+            FrameState::Evictable(page) => {
+                self.places[frame as usize] = Place::Unknown;
+                self.victims.push(page);
                 victims.push(frame);
             }
-            FrameState::Pinned => self.push_small(frame),
-            FrameState::Evictable(_) | FrameState::NotCached => {}
         }
-        state == FrameState::Pinned
+        self.places[frame as usize] == Place::Small
     }
 
-    /// Visits the frame at the hand of the main queue, and names it if it was not used.
+    /// Visits the oldest frame of the main queue, and names it if it was not used.
     /// Returns `true` if it is pinned.
     fn visit_main(&mut self, frames: &dyn Frames, victims: &mut Vec<u32>) -> bool {
-        let frame = self.hand % frames.count();
-        self.hand = (frame + 1) % frames.count();
-        let Place::Main(used) = self.places[frame as usize] else { return false };
-        let state = frames.inspect(frame);
-        if !matches!(state, FrameState::Evictable(_)) {
-            return state == FrameState::Pinned;
-        }
-        match (frames.take_referenced(frame), used) {
-            (true, _) => self.places[frame as usize] = Place::Main((used + 1).min(MAX_USED)),
-            (false, 0) if !victims.contains(&frame) => victims.push(frame),
-            (false, _) => self.places[frame as usize] = Place::Main(used.saturating_sub(1)),
+        let Some(frame) = self.main.pop_front() else { return false };
+        self.in_main[frame as usize] = false;
+        let Place::Main(lives) = self.places[frame as usize] else { return false };
+        match frames.inspect(frame) {
+            FrameState::NotCached => self.places[frame as usize] = Place::Unknown,
+            FrameState::Pinned => {
+                self.push_main(frame, lives);
+                return true;
+            }
+            FrameState::Evictable(_) if frames.take_referenced(frame) => {
+                self.push_main(frame, (lives + 1).min(MAX_LIVES));
+            }
+            FrameState::Evictable(_) if lives > 0 => self.push_main(frame, lives - 1),
+            FrameState::Evictable(_) => {
+                self.places[frame as usize] = Place::Unknown;
+                victims.push(frame);
+            }
         }
         false
     }
+}
+
+/// Returns the most ghosts beside so many frames.
+fn ghosts_of(frames: u32) -> u32 {
+    (u64::from(frames) * 9 / 10) as u32
 }
 
 impl Policy for S3Fifo {
@@ -110,46 +184,49 @@ impl Policy for S3Fifo {
         "s3-fifo"
     }
 
-    fn insert(&mut self, _: &dyn Frames, frame: u32, page: u64) {
-        self.inserted += 1;
-        let now = self.now();
-        if self.ghosts.take(page, now, TICKS as u16).is_some()
-            && self.places[frame as usize] != Place::Small
-        {
-            self.places[frame as usize] = Place::Main(0);
+    fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
+        let is_ghost = self.take_ghost(page);
+        // Until the cache is full, the main queue has room for what does not fit the small one.
+        let is_full = !self.has_chosen && self.small_len() >= self.target();
+        if (is_ghost || is_full) && self.places[frame as usize] != Place::Small {
+            self.push_main(frame, 0);
         } else {
-            self.push_small(frame);
+            self.push_small(frames, frame);
         }
     }
 
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
-        let target = (self.frames / SMALL).max(1) as usize;
-        let laps = (u32::from(MAX_USED) + 2) as usize * frames.count() as usize;
-        // Visits of each queue since it last got something new; in the small queue, visits that
-        // left the page there.
-        let (mut small, mut main) = (0, 0);
+        self.has_chosen = true;
+        if self.victims.len() > MAX_VICTIMS {
+            self.victims.drain(..).for_each(|victim| self.ghosts.insert(victim));
+        }
+        // Enough for each page to be moved to the main queue, and to lose all lives there.
+        let known = self.small_len() + self.main.len();
+        let mut visits = (usize::from(MAX_LIVES) + 3) * known;
         let mut pinned = 0;
-        while victims.len() < wanted && pinned < MAX_PINNED {
-            let before = victims.len();
-            let over = self.small.len() > target && small < self.small.len();
-            if over || main >= laps {
-                if small >= self.small.len() && main >= laps {
-                    break;
-                }
-                let len = self.small.len();
-                pinned += usize::from(self.visit_small(frames, victims));
-                if self.small.len() < len {
-                    // There may be a new page for the hand.
-                    main = 0;
-                } else {
-                    small += 1;
-                }
-            } else {
-                pinned += usize::from(self.visit_main(frames, victims));
-                main += 1;
+        // Pinned pages in a row, in the small queue and in the main one.
+        let (mut small, mut main) = (0, 0);
+        // One queue is visited until it has a victim.
+        let mut is_small = self.small_is_due();
+        while victims.len() < wanted && pinned < MAX_PINNED && visits > 0 {
+            visits -= 1;
+            let (may_small, may_main) = (small < self.small_len(), main < self.main.len());
+            if !may_small && !may_main {
+                break;
             }
+            let before = victims.len();
+            is_small = may_small && (is_small || !may_main);
+            let (row, is_pinned) = if is_small {
+                (&mut small, self.visit_small(frames, victims))
+            } else {
+                (&mut main, self.visit_main(frames, victims))
+            };
+            *row = if is_pinned { *row + 1 } else { 0 };
+            // A page that came from the small queue stands behind those that are pinned.
+            main = if is_small && !is_pinned { 0 } else { main };
+            pinned += usize::from(is_pinned);
             if victims.len() > before {
-                small = 0;
+                is_small = self.small_is_due();
             }
         }
     }
@@ -161,27 +238,36 @@ impl Policy for S3Fifo {
     /// The other pages of a folio follow the victim in the queue. A frame that stayed there would
     /// give its place to its next page, which is new, and would be judged at once.
     fn evicted_with(&mut self, frame: u32, page: u64) {
-        if self.places[frame as usize] == Place::Small && self.small.front() == Some(&frame) {
-            self.small.pop_front();
-            self.places[frame as usize] = Place::Main(0);
-            let now = self.now();
-            self.ghosts.insert(page, now, now);
+        match self.places[frame as usize] {
+            Place::Small if self.small.front() == Some(&frame) => drop(self.small.pop_front()),
+            Place::Small if self.small.is_empty() && self.young.front() == Some(&frame) => {
+                self.young.pop_front();
+            }
+            // Named already, or not at the front of the queue, where it does no harm.
+            Place::Small | Place::Unknown => return,
+            Place::Main(_) => {}
         }
+        self.places[frame as usize] = Place::Unknown;
+        self.victims.push(page);
     }
 
     fn restore(&mut self, frame: u32) {
-        self.push_small(frame);
+        if self.places[frame as usize] != Place::Small {
+            self.push_main(frame, 0);
+        }
     }
 
     fn moved(&mut self, from: u32, to: u32) {
-        match self.places[from as usize] {
-            Place::Small => self.push_small(to),
-            Place::Main(_) if self.places[to as usize] == Place::Small => {}
-            main @ Place::Main(_) => self.places[to as usize] = main,
+        match (self.places[from as usize], self.places[to as usize]) {
+            // The frame may hold another page by now: keep its place in the queue.
+            (_, Place::Small) => {}
+            (Place::Main(lives), _) => self.push_main(to, lives),
+            (Place::Small | Place::Unknown, _) => self.push_main(to, 0),
         }
     }
 
     fn resize(&mut self, frames: u32) {
         self.frames = frames;
+        self.ghosts.resize(ghosts_of(frames));
     }
 }

@@ -52,6 +52,7 @@ pub(crate) fn read_optimistic<S: Scheme>(
         lookup::check(mapping, &folio, page);
     }
     mapping.hit(1);
+    mapping.record(page);
     true
 }
 

@@ -176,10 +176,11 @@ impl<S: Scheme> Gather<S> {
             match self.answer(missing) {
                 Some(Answer::Pending) => return Poll::Pending,
                 Some(Answer::Page(folio)) => {
-                    if let Ok(page) = u32::try_from(missing)
-                        && folio.set_referenced()
-                    {
-                        prefetch::read_ahead_at_marker(&self.mapping, page);
+                    if let Ok(page) = u32::try_from(missing) {
+                        self.mapping.record(page);
+                        if folio.set_referenced() {
+                            prefetch::read_ahead_at_marker(&self.mapping, page);
+                        }
                     }
                     if let Some(bytes) = walk::known_bytes(&self.mapping, offset, wanted)
                         && let Some(piece) = self.pass(Some((folio, bytes)))
@@ -292,6 +293,7 @@ impl<S: Scheme> Gather<S> {
                         prefetch::read_ahead_at_marker(&self.mapping, page);
                     }
                     self.mapping.hit(1);
+                    self.mapping.record(page);
                     match walk::known_bytes(&self.mapping, offset, wanted) {
                         Some(bytes) => return Ok(Look::Found(folio, bytes)),
                         None => return Ok(Look::Changing),

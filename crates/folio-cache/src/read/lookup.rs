@@ -45,6 +45,7 @@ fn hit<S: Scheme>(mapping: &Mapping<S>, folio: FolioRef<S>, page: u32) -> FolioR
         prefetch::read_ahead_at_marker(mapping, page);
     }
     mapping.hit(1);
+    mapping.record(page);
     folio
 }
 
@@ -70,10 +71,14 @@ pub(crate) fn find_or_fill<S: Scheme>(
     pages: u32,
     advice: Advice,
 ) -> io::Result<Option<FolioRef<S>>> {
-    match find(mapping, page) {
-        Some(folio) => Ok(Some(folio)),
-        None => find_slowly(mapping, page, pages, advice),
+    if let Some(folio) = find(mapping, page) {
+        return Ok(Some(folio));
     }
+    let found = find_slowly(mapping, page, pages, advice);
+    if matches!(found, Ok(Some(_))) {
+        mapping.record(page);
+    }
+    found
 }
 
 /// Returns the page around an offset, and where in the page the file's bytes end, which is past the

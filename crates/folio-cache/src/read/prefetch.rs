@@ -20,9 +20,10 @@ use crate::state::stats::Count;
 use crate::state::streams::{Bounds, Window};
 use crate::state::units::MOST_PAGES;
 
-/// The share of a cache's memory that one window may take. A policy may keep a small share of the
-/// memory for new pages (`HotCold` 1/20), and evicts the oldest of them, used or not. Two windows
-/// fit into that share, with the frames that are kept free and those in per-CPU lists.
+/// The share of a cache's memory that all windows together may take, and that half of the windows
+/// of one reader may. A policy may keep a small share of the memory for new pages (`HotCold` 1/20),
+/// and evicts the oldest of them, used or not. Each stream has two windows.
+const WINDOWS_SHARE: usize = 48;
 const WINDOW_SHARE: usize = 96;
 
 /// The share of a cache's memory that one window of a distant object may take.
@@ -46,13 +47,14 @@ pub(crate) fn read_ahead_after_miss<S: Scheme>(
         // The reader reads all there is: there is no state to keep for it.
         return;
     }
-    let (most, count) = (max_window(mapping), count(mapping));
+    let (bounds, count) = (bounds(mapping), count(mapping));
     let window = match advice {
         Advice::Random | Advice::Once => None,
-        Advice::Sequential => mapping.readahead.begun(page, pages, Bounds::of(most), count),
-        Advice::Normal => mapping.readahead.missed(page, pages, most, count),
+        Advice::Sequential => mapping.readahead.begun(page, pages, bounds, count),
+        Advice::Normal => mapping.readahead.missed(page, pages, bounds, count),
     };
     if let Some(window) = window {
+        record_stream(mapping, pages, &window);
         request_window(mapping, window);
     }
 }
@@ -70,7 +72,7 @@ pub(crate) fn read_ahead_at_marker<S: Scheme>(mapping: &Mapping<S>, page: u32) {
     }
     let bounds = match mapping.remote() {
         Some(_) => distant_bounds(mapping),
-        None => Bounds::of(max_window(mapping)),
+        None => bounds(mapping),
     };
     let Some(window) = mapping.readahead.passed(page, bounds) else { return };
     if mapping.remote().is_some() {
@@ -79,7 +81,16 @@ pub(crate) fn read_ahead_at_marker<S: Scheme>(mapping: &Mapping<S>, page: u32) {
         }
         return;
     }
+    record_stream(mapping, 0, &window);
     request_window(mapping, window);
+}
+
+/// Records that a stream requests a window, or misses some pages: it is live.
+fn record_stream<S: Scheme>(mapping: &Mapping<S>, missed: u32, window: &Window) {
+    let shared = &mapping.shared;
+    let pages = window.pages * window.pieces + i64::from(missed);
+    let frames = (shared.capacity() / FRAME_SIZE) as u64;
+    shared.live.record(mapping.id, window.stream, pages.max(0).cast_unsigned(), frames);
 }
 
 /// A reader of a distant object misses `pages` pages from `page` on: requests what it may want
@@ -109,6 +120,7 @@ fn distant_bounds<S: Scheme>(mapping: &Mapping<S>) -> Bounds {
         least: MOST_PAGES.min(pages / WINDOW_SHARE as u32),
         most: pages / DISTANT_SHARE,
         steps: DISTANT_STEPS,
+        end: i64::MAX,
     }
 }
 
@@ -165,11 +177,18 @@ pub(crate) fn prefetch<S: Scheme>(mapping: &Arc<Mapping<S>>, ranges: &[Range<u64
     }
 }
 
-fn max_window<S: Scheme>(mapping: &Mapping<S>) -> u32 {
-    (mapping.shared.capacity() / FRAME_SIZE / WINDOW_SHARE) as u32
+/// Returns the bounds of the windows of a file that is near: the live streams share the memory.
+fn bounds<S: Scheme>(mapping: &Mapping<S>) -> Bounds {
+    let frames = mapping.shared.capacity() / FRAME_SIZE;
+    let share = frames / WINDOWS_SHARE / mapping.shared.live.count() as usize;
+    let end = i64::try_from(mapping.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
+    Bounds { end, ..Bounds::of(share.min(frames / WINDOW_SHARE) as u32) }
 }
 
 fn request_window<S: Scheme>(mapping: &Mapping<S>, window: Window) {
+    if window.pages == 0 {
+        return;
+    }
     let Some(mapping) = mapping.shared.registry.by_id(mapping.id) else { return };
     let end = i64::try_from(mapping.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
     for piece in 0..window.pieces {

@@ -16,6 +16,7 @@ mod io_request;
 mod lanes;
 pub(crate) mod permits;
 pub(crate) mod ready_set;
+pub(crate) mod recorder;
 pub(crate) mod room;
 pub(crate) mod shim;
 pub(crate) mod watcher;

@@ -7,6 +7,7 @@ use folio_ref::Scheme;
 use once_cell::race::OnceBox;
 
 use crate::backing::{Backing, FileId, Version};
+use crate::rt::recorder::Recorder;
 use crate::rt::shim::{Length, Mutex};
 use crate::state::frames::{Mapped, Zone};
 use crate::state::index::Index;
@@ -52,6 +53,8 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) backed: Length,
     /// The fields that only writers need.
     writing: OnceBox<Writing>,
+    /// Of the cache, copied so that a hit touches only this mapping.
+    recorder: Option<Arc<Recorder>>,
     /// The counters of this file alone, once a caller wants them.
     pub(crate) counters: OnceBox<Counters>,
     pub(crate) readahead: Readahead,
@@ -103,6 +106,7 @@ impl<S: Scheme> Mapping<S> {
             mapped: Mapped::new(&shared.arena),
             len: Length::new(len),
             truncate_seq: Length::new(0),
+            recorder: shared.recorder.clone(),
             shared: Arc::clone(shared),
             source,
             backed: Length::new(len),
@@ -254,6 +258,14 @@ impl<S: Scheme> Mapping<S> {
     /// page.
     pub(crate) fn owner_data(&self, page: u32) -> u64 {
         u64::from(self.id) << 32 | u64::from(page)
+    }
+
+    /// Records the use of a page, if the cache records uses.
+    #[inline(always)]
+    pub(crate) fn record(&self, page: u32) {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(self.owner_data(page));
+        }
     }
 }
 

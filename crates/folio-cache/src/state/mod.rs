@@ -12,6 +12,7 @@ pub(crate) mod index;
 pub(crate) mod kept;
 pub(crate) mod known;
 pub(crate) mod leaves;
+pub(crate) mod live;
 pub(crate) mod looked;
 pub(crate) mod mapping;
 pub(crate) mod memory_use;

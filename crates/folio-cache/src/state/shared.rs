@@ -21,6 +21,7 @@ use crate::rt::drive::Drive;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
 use crate::rt::permits::Permits;
+use crate::rt::recorder::Recorder;
 use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::watcher::{Descriptors, Watcher, Work};
@@ -31,6 +32,7 @@ use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
 use crate::state::groups::Groups;
 use crate::state::kept::Kept;
 use crate::state::leaves::Leaves;
+use crate::state::live::Live;
 use crate::state::looked::Looked;
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
@@ -45,6 +47,9 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) registry: Registry<S>,
     /// The leaves of all indexes, and the memory of the state of files.
     pub(crate) leaves: Leaves<S>,
+    pub(crate) recorder: Option<Arc<Recorder>>,
+    /// The readers that move in order.
+    pub(crate) live: Live,
     pub(crate) groups: Groups,
     pub(crate) shown: &'static Shown,
     /// Choose the pages to evict. Nothing is done to a page under this lock. On a cache line of

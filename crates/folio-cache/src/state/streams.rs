@@ -1,16 +1,31 @@
 //! The streams of a file: which pages its readers need next.
 //! [`Readahead`](super::readahead::Readahead) says what a stream is.
 
+use parking_lot::Mutex;
+
 use crate::state::units::MOST_PAGES;
 
 /// The maximum number of streams of one file.
-const STREAMS: usize = 8;
+const STREAMS: usize = 32;
 
 /// The number of equal steps in a row that begin a stream.
 pub(super) const STEADY: u32 = 2;
 
-/// The number of pages of the first window. Smaller windows are not worth their cost.
+/// The number of pages of the first window, if there is memory for it.
 const MIN_WINDOW: i64 = 16;
+
+/// Smaller windows are no use: nothing is read ahead then.
+const LEAST_WINDOW: i64 = 2;
+
+/// The pages that may be read ahead for nothing before the streams of a file get small windows.
+const TOLERATED: i64 = 64;
+
+/// The share of its pages that a stream gets as its window in a file of streams that end early, and
+/// the share of the pages read ahead that may be for nothing.
+const CAUTION: i64 = 4;
+
+/// The pages after which the counts of pages used and pages for nothing are halved.
+const REMEMBERED: i64 = 8192;
 
 /// The maximum number of pages of a window, if there is memory for it: 8 MiB hide 100 ms at 80
 /// MiB/s, and 1 ms at 8 GiB/s.
@@ -29,6 +44,8 @@ pub(crate) struct Window {
     pub(crate) step: i64,
     /// The page with the readahead marker: its use requests the next window.
     pub(crate) marker: Option<i64>,
+    /// The number of the stream among those of the file.
+    pub(crate) stream: usize,
 }
 
 /// The shortest and the longest window, in pages.
@@ -39,17 +56,20 @@ pub(crate) struct Bounds {
     /// The number of equal steps for each piece of a window with a stride. 0: the first steps are
     /// enough for a whole window.
     pub(crate) steps: u32,
+    /// The end of the file, in pages.
+    pub(crate) end: i64,
 }
 
 impl Bounds {
     /// Returns the bounds for a backing that is near.
     pub(crate) fn of(most: u32) -> Self {
-        Self { least: MIN_WINDOW as u32, most: most.min(MAX_WINDOW as u32), steps: 0 }
+        let least = most.min(MIN_WINDOW as u32);
+        Self { least, most: most.min(MAX_WINDOW as u32), steps: 0, end: i64::MAX }
     }
 
-    /// Returns a length within the bounds. The shortest window is not worth less than its cost.
+    /// Returns a length within the bounds.
     fn clamp(self, pages: i64) -> i64 {
-        let least = i64::from(self.least).max(MIN_WINDOW);
+        let least = i64::from(self.least).max(1);
         pages.clamp(least, i64::from(self.most).max(least))
     }
 }
@@ -66,9 +86,13 @@ pub(super) struct Stream {
     pub(super) repeats: u32,
     /// The number of pages of the last window, which is 0 before the first one.
     pub(super) window: i64,
+    /// The number of pages of its reader before the last request.
+    pub(super) read: i64,
     /// The page that the reader will miss if no more is requested.
     pub(super) next: i64,
     pub(super) marker: Option<i64>,
+    /// The pages of the last window that lie in the file, until the reader comes to it.
+    pending: i64,
     /// The clock at its last request.
     pub(super) seen: u64,
 }
@@ -85,7 +109,21 @@ impl Stream {
     /// Returns `true` if the steps so far are reason enough for a window.
     fn is_worth_a_window(&self, bounds: Bounds) -> bool {
         let is_dense = self.is_forward() || self.is_backward();
-        self.repeats >= STEADY && (is_dense || self.repeats >= bounds.steps)
+        i64::from(bounds.most) >= LEAST_WINDOW
+            && self.is_steady()
+            && (is_dense || self.repeats >= bounds.steps)
+    }
+
+    fn is_steady(&self) -> bool {
+        self.repeats >= STEADY
+    }
+
+    /// Returns the pages that a careful window may have: with those that are requested already, a
+    /// share of what the reader has read. 0: none yet.
+    fn careful(&self, from: i64) -> i64 {
+        let ahead = (from - self.first).abs() - self.pages;
+        let most = (self.read + self.pages) / CAUTION - ahead;
+        if most < 2 { 0 } else { most }
     }
 
     /// Returns `true` if a miss continues this stream, and records it.
@@ -110,6 +148,7 @@ impl Stream {
         } else {
             return false;
         }
+        self.read += (first - self.first).abs();
         (self.first, self.pages) = (first, pages);
         true
     }
@@ -124,8 +163,9 @@ impl Stream {
     }
 
     /// Moves to the next window, which begins at page `from`. Returns it.
-    pub(super) fn advance(&mut self, from: i64, bounds: Bounds) -> Window {
-        self.window = bounds.clamp((self.window * 2).max(self.pages * 4));
+    fn advance(&mut self, from: i64, bounds: Bounds, most: i64) -> Window {
+        self.window = bounds.clamp((self.window * 2).max(self.pages * 4)).min(most);
+        self.pending = 0;
         let window = if self.is_forward() {
             self.next = window_end(from + self.window, self.window);
             Window {
@@ -134,21 +174,46 @@ impl Stream {
                 pieces: 1,
                 step: self.step,
                 marker: Some(from),
+                stream: 0,
             }
         } else if self.is_backward() {
             // `from` is the first page of the next request: the window ends with that request.
             let end = from + self.pages;
             self.next = from - self.window;
             let first = (end - self.window).max(0);
-            Window { first, pages: end - first, pieces: 1, step: self.step, marker: Some(end - 1) }
+            Window {
+                first,
+                pages: end - first,
+                pieces: 1,
+                step: self.step,
+                marker: Some(end - 1),
+                stream: 0,
+            }
         } else {
             let most = self.repeats.checked_div(bounds.steps).map_or(MAX_PIECES, i64::from);
             let pieces = (self.window / self.pages).min(most).clamp(1, MAX_PIECES);
             self.next = from + pieces * self.step;
-            Window { first: from, pages: self.pages, pieces, step: self.step, marker: Some(from) }
+            Window {
+                first: from,
+                pages: self.pages,
+                pieces,
+                step: self.step,
+                marker: Some(from),
+                stream: 0,
+            }
         };
         self.marker = window.marker;
+        if self.is_forward() || self.is_backward() {
+            let end = (window.first + window.pages).min(bounds.end);
+            self.pending = (end - window.first).max(0);
+        }
         window
+    }
+
+    /// Waits for the miss of page `from`, without a window. Returns an empty one.
+    fn pause(&mut self, from: i64) -> Window {
+        (self.next, self.marker) = (from, None);
+        Window { first: from, pages: 0, pieces: 0, step: self.step, marker: None, stream: 0 }
     }
 }
 
@@ -161,13 +226,21 @@ fn window_end(end: i64, window: i64) -> i64 {
 
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    pub(super) all: [Stream; STREAMS],
+    /// At most [`STREAMS`].
+    pub(super) all: Vec<Stream>,
     /// The stream of the last miss.
     pub(super) last: usize,
     pub(super) clock: u64,
+    /// Pages of windows that a reader came to, and of windows that no reader came to.
+    used: i64,
+    for_nothing: i64,
 }
 
 impl Streams {
+    /// The bytes of memory that are counted for the streams of a file. A file with more than four
+    /// streams has a few hundred bytes more.
+    pub(super) const BYTES: usize = size_of::<Mutex<Self>>() + 4 * size_of::<Stream>();
+
     /// Records a miss of `wanted` pages, of which the reader requests `request` at once. Returns
     /// the window to request beside the first request.
     pub(super) fn missed(
@@ -181,7 +254,7 @@ impl Streams {
         self.clock += 1;
         if let Some(stream) = self.all.iter_mut().find(|stream| stream.has_requested(first)) {
             (stream.seen, stream.window) = (self.clock, stream.window / 2);
-            if stream.window < MIN_WINDOW {
+            if stream.window < i64::from(bounds.least) {
                 *stream = Stream::default();
             }
             return None;
@@ -190,8 +263,9 @@ impl Streams {
         self.last = followed.unwrap_or_else(|| self.begin(first, pages));
         let stream = &mut self.all[self.last];
         stream.seen = self.clock;
-        if stream.is_worth_a_window(bounds) {
-            return Some(stream.advance(first + stream.step, bounds));
+        if stream.is_steady() && (bounds.steps == 0 || stream.is_worth_a_window(bounds)) {
+            let from = first + stream.step;
+            return Some(self.advance(self.last, from, bounds));
         }
         // The rest of what the reader itself asked for.
         let rest = (wanted - pages).min(i64::from(bounds.most));
@@ -199,17 +273,56 @@ impl Streams {
             return None;
         }
         (stream.step, stream.window, stream.next) = (pages, rest, first + pages + rest);
-        Some(Window { first: first + pages, pages: rest, pieces: 1, step: pages, marker: None })
+        Some(Window {
+            first: first + pages,
+            pages: rest,
+            pieces: 1,
+            step: pages,
+            marker: None,
+            stream: self.last,
+        })
+    }
+
+    /// Moves a stream to its next window, from page `from` on. Returns it: empty if there is no
+    /// memory, or if the stream should read more pages first.
+    pub(super) fn advance(&mut self, n: usize, from: i64, bounds: Bounds) -> Window {
+        let stream = &mut self.all[n];
+        // The reader came to the last window.
+        self.used += std::mem::take(&mut stream.pending);
+        let is_dense = stream.is_forward() || stream.is_backward();
+        let is_wasteful = self.for_nothing > self.used / CAUTION + TOLERATED;
+        let most = if is_wasteful && is_dense && bounds.steps == 0 {
+            stream.careful(from)
+        } else {
+            i64::MAX
+        };
+        if self.used + self.for_nothing > REMEMBERED {
+            (self.used, self.for_nothing) = (self.used / 2, self.for_nothing / 2);
+        }
+        if most == 0 || !stream.is_worth_a_window(bounds) {
+            return Window { stream: n, ..stream.pause(from) };
+        }
+        Window { stream: n, ..stream.advance(from, bounds, most) }
     }
 
     /// Begins a stream in the place of the one that is unused for longest. Its step is the distance
     /// from the last miss: it may be a stride. Returns its number.
     fn begin(&mut self, first: i64, pages: i64) -> usize {
-        let before = self.all[self.last];
-        let oldest = (0..STREAMS).min_by_key(|&n| self.all[n].seen).unwrap_or(0);
+        let before = self.all.get(self.last).copied().unwrap_or_default();
         let step = if before.pages == pages { first - before.first } else { 0 };
-        self.all[oldest] =
-            Stream { first, pages, step, repeats: u32::from(step != 0), ..Stream::default() };
-        oldest
+        let repeats = u32::from(step != 0);
+        let stream = Stream { first, pages, step, repeats, ..Stream::default() };
+        let oldest = self.all.iter().enumerate().min_by_key(|(_, stream)| stream.seen);
+        match oldest {
+            Some((oldest, replaced)) if self.all.len() == STREAMS || replaced.pages == 0 => {
+                self.for_nothing += replaced.pending;
+                self.all[oldest] = stream;
+                oldest
+            }
+            _ => {
+                self.all.push(stream);
+                self.all.len() - 1
+            }
+        }
     }
 }

@@ -151,6 +151,7 @@ pub(crate) fn write_pages<'m, S: Scheme>(
         match step {
             Ok(true) => {
                 mapping.make_writing().unsynced.rewritten(&(part.begins()..part.ends()));
+                mapping.record(part.page);
                 done += part.bytes.len();
             }
             Ok(false) => {

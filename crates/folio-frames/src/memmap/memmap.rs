@@ -341,6 +341,11 @@ impl<S: Scheme> Memmap<S> {
         self.last_use(index).load(Ordering::Relaxed) != UNREFERENCED
     }
 
+    pub(crate) fn is_readahead(&self, index: u32) -> bool {
+        // Relaxed: a hint.
+        self.last_use(index).load(Ordering::Relaxed) >= READAHEAD
+    }
+
     pub(crate) fn clear_referenced(&self, index: u32) {
         // Relaxed: a hint. Stored only if it changes: the line is shared with 63 other frames.
         if self.is_referenced(index) {

@@ -263,6 +263,11 @@ impl<P: Platform> Zone<P> {
         self.index(pfn).is_some_and(|index| self.memmap.is_referenced(index))
     }
 
+    /// Returns `true` if this frame was read ahead and not used yet.
+    pub fn is_readahead(&self, pfn: Pfn) -> bool {
+        self.index(pfn).is_some_and(|index| self.memmap.is_readahead(index))
+    }
+
     /// Clears the referenced bit. Returns its old value: `true` if this frame was used since the
     /// last call, or was read ahead and not used yet.
     pub fn take_referenced(&self, pfn: Pfn) -> bool {

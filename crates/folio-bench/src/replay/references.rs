@@ -1,0 +1,296 @@
+//! The references of a trace: the pages that a program used, one after the other.
+
+use std::io::{self, BufRead, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use super::compressed;
+use super::csv::{self, Columns, fields};
+use super::format::Format;
+use super::record::{self, RECORD};
+
+/// The bytes of a page.
+const PAGE: u64 = 4096;
+
+/// The most bytes of a line.
+const MAX_LINE: usize = 1 << 16;
+
+/// The most pages of one request: 4 GiB.
+const MAX_PAGES: u64 = 1 << 20;
+
+/// Reads the references of a trace, as a stream.
+pub struct References {
+    path: PathBuf,
+    format: Format,
+    from: Box<dyn BufRead>,
+    /// The number of the line or record that was read last.
+    at: u64,
+    line: Vec<u8>,
+    columns: Columns,
+    /// The references of the last line that are left: the next page, and their number.
+    left: (u64, u64),
+    one_in: u32,
+}
+
+impl std::fmt::Debug for References {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("References")
+            .field("path", &self.path)
+            .field("format", &self.format)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Mixes the bits of a number: the pages of two files, or two names, are not the same by chance.
+fn mix(number: u64) -> u64 {
+    let number = (number ^ number >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    (number ^ number >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+/// Returns a number for the text of a field: its own if it is one, or a hash.
+fn number_or_hash(field: &[u8]) -> u64 {
+    let hash = || {
+        field.iter().fold(field.len() as u64 + 1, |hash, &byte| {
+            mix(hash << 8 ^ u64::from(byte) ^ hash >> 56)
+        })
+    };
+    number(field).unwrap_or_else(hash)
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+impl References {
+    /// Opens a trace. Its format is that of its first bytes, unless `format` says another one.
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidData` if the trace is empty, or its format is unknown.
+    /// - Otherwise the error of the system.
+    pub fn open(path: &Path, format: Option<Format>) -> io::Result<Self> {
+        let place = |error: io::Error| named(path, None, &error);
+        let mut from = compressed::open(path).map_err(place)?;
+        let begins = from.fill_buf().map_err(place)?;
+        if begins.is_empty() {
+            let message = format!("{}: the trace is empty", path.display());
+            return Err(io::Error::new(ErrorKind::InvalidData, message));
+        }
+        let format = format.or_else(|| Format::of(begins)).ok_or_else(|| {
+            let names = Format::ALL.map(Format::name).join(", ");
+            let message = format!(
+                "{}: the format is unknown: it is none of {names}; name one by --format",
+                path.display()
+            );
+            io::Error::new(ErrorKind::InvalidData, message)
+        })?;
+        let mut one_in = 1;
+        if format == Format::Folio {
+            one_in = record::read_header(&mut from).map_err(place)?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            format,
+            from,
+            at: 0,
+            line: Vec::new(),
+            columns: Columns::default(),
+            left: (0, 0),
+            one_in,
+        })
+    }
+
+    /// Returns the format of the trace.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Returns the share of the pages that the trace has: one in so many.
+    pub fn one_in(&self) -> u32 {
+        self.one_in
+    }
+
+    /// Returns the path of the trace.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns an error with the place in the trace.
+    fn error(&self, what: impl std::fmt::Display) -> io::Error {
+        let error = io::Error::new(ErrorKind::InvalidData, what.to_string());
+        named(&self.path, Some((self.unit(), self.at)), &error)
+    }
+
+    fn unit(&self) -> &'static str {
+        match self.format {
+            Format::OracleGeneral | Format::Folio => "record",
+            Format::Lirs | Format::Arc | Format::Csv => "line",
+        }
+    }
+
+    /// Reads the next line or record. Returns `false` at the end.
+    fn read_more(&mut self) -> io::Result<bool> {
+        self.at += 1;
+        match self.format {
+            Format::OracleGeneral => self.read_record::<RECORD>(|record| {
+                u64::from_le_bytes(*record[4..].first_chunk().expect("20 bytes follow"))
+            }),
+            Format::Folio => self.read_record(|record| u64::from_le_bytes(*record)),
+            Format::Lirs | Format::Arc | Format::Csv => self.read_line(),
+        }
+    }
+
+    fn read_record<const BYTES: usize>(
+        &mut self,
+        page: impl Fn(&[u8; BYTES]) -> u64,
+    ) -> io::Result<bool> {
+        let (mut record, mut done) = ([0; BYTES], 0);
+        while done < BYTES {
+            match self.from.read(&mut record[done..]) {
+                Ok(0) if done == 0 => return Ok(false),
+                Ok(0) => {
+                    return Err(self.error(format!(
+                        "the trace is cut short: {done} bytes are left of a record of {BYTES}"
+                    )));
+                }
+                Ok(read) => done += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.cut_or(&error)),
+            }
+        }
+        self.left = (page(&record), 1);
+        Ok(true)
+    }
+
+    /// Returns an error of the stream. One that ends too early says so.
+    fn cut_or(&self, error: &io::Error) -> io::Error {
+        named(&self.path, Some((self.unit(), self.at)), error)
+    }
+
+    fn read_line(&mut self) -> io::Result<bool> {
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        let read = self.from.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line);
+        let read = read.map_err(|error| self.cut_or(&error))?;
+        let parsed = match read {
+            0 => Ok(None),
+            MAX_LINE if line.last() != Some(&b'\n') => {
+                Err(self.error(format!("the line is longer than {MAX_LINE} bytes")))
+            }
+            _ => self.parse(line.trim_ascii()).map(Some),
+        };
+        self.line = line;
+        self.left = match parsed? {
+            None => return Ok(false),
+            Some(references) => references,
+        };
+        Ok(true)
+    }
+
+    /// Returns the first page of a line, and the number of pages.
+    fn parse(&mut self, line: &[u8]) -> io::Result<(u64, u64)> {
+        if line.is_empty() {
+            return Ok((0, 0));
+        }
+        match self.format {
+            Format::Lirs if line == b"*" => Ok((0, 0)),
+            Format::Lirs => Ok((self.number(line, "a page number")?, 1)),
+            Format::Arc => self.parse_arc(line),
+            _ => self.parse_csv(line),
+        }
+    }
+
+    fn number(&self, field: &[u8], what: &str) -> io::Result<u64> {
+        number(field).ok_or_else(|| {
+            let text = String::from_utf8_lossy(&field[..field.len().min(40)]).into_owned();
+            self.error(format!("{text:?} is not {what}: a number of at most 64 bits is wanted"))
+        })
+    }
+
+    fn parse_arc(&self, line: &[u8]) -> io::Result<(u64, u64)> {
+        let mut fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+        let (Some(first), Some(count), Some(_), Some(_), None) =
+            (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            let found = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+            let found = found.count();
+            return Err(
+                self.error(format!("4 numbers are wanted, {found} found: perhaps cut short"))
+            );
+        };
+        let first = self.number(first, "a page number")?;
+        self.pages(first, self.number(count, "a number of pages")?)
+    }
+
+    /// Checks the number of pages of a request.
+    fn pages(&self, first: u64, count: u64) -> io::Result<(u64, u64)> {
+        if count > MAX_PAGES {
+            return Err(
+                self.error(format!("a request of {count} pages: at most {MAX_PAGES} are accepted"))
+            );
+        }
+        if first.checked_add(count).is_none() {
+            return Err(self.error(format!(
+                "{count} pages from {first} on end past the addresses of 64 bits"
+            )));
+        }
+        Ok((first, count))
+    }
+
+    fn parse_csv(&mut self, line: &[u8]) -> io::Result<(u64, u64)> {
+        if self.at == 1 {
+            self.columns = Columns::of(line);
+            // A first line without a number for its page is a header of unknown columns.
+            let page = fields(line).nth(self.columns.page).unwrap_or_default();
+            if csv::is_header(line) || number(&page).is_none() {
+                return Ok((0, 0));
+            }
+        }
+        let Columns { page, is_offset, length, file } = self.columns;
+        let field = |at: usize| {
+            fields(line).nth(at).filter(|field| !field.is_empty()).ok_or_else(|| {
+                self.error(format!("column {} is missing: perhaps cut short", at + 1))
+            })
+        };
+        let (mut first, mut count) = (number_or_hash(&field(page)?), 1);
+        if is_offset {
+            let offset = self.number(&field(page)?, "an offset")?;
+            let bytes = length.map_or(Ok(1), |at| self.number(&field(at)?, "a length"))?;
+            first = offset / PAGE;
+            count =
+                if bytes == 0 { 0 } else { (offset % PAGE).saturating_add(bytes).div_ceil(PAGE) };
+        }
+        let (first, count) = self.pages(first, count)?;
+        let Some(file) = file else { return Ok((first, count)) };
+        // Each file has its own pages: they begin at a place that its name decides.
+        let start = mix(number_or_hash(&field(file)?)) & !(u64::from(u32::MAX) >> 4);
+        Ok((start.wrapping_add(first).min(u64::MAX - count), count))
+    }
+}
+
+/// Returns an error that names the trace, and the place in it.
+fn named(path: &Path, place: Option<(&str, u64)>, error: &io::Error) -> io::Error {
+    let cut =
+        if error.kind() == ErrorKind::UnexpectedEof { "the trace is cut short: " } else { "" };
+    let message = match place {
+        Some((unit, at)) => format!("{}: {unit} {at}: {cut}{error}", path.display()),
+        None => format!("{}: {cut}{error}", path.display()),
+    };
+    io::Error::new(error.kind(), message)
+}
+
+impl Iterator for References {
+    type Item = io::Result<u64>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.left.1 == 0 {
+            match self.read_more() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let page = self.left.0;
+        self.left = (page.wrapping_add(1), self.left.1 - 1);
+        Some(Ok(page))
+    }
+}

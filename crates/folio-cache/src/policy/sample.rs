@@ -1,0 +1,150 @@
+//! A sample of the pages of a cache: those with a certain hash of their number. Each use of one
+//! that a policy finds is kept, for the trials of other policies.
+
+use std::cell::{Cell, RefCell};
+
+use super::{FrameState, Frames};
+
+/// The flag of a frame in the list.
+const LISTED: u8 = 1;
+/// The flag of a frame: its referenced bit was taken for the sample, and the policy has not seen it.
+const FOUND: u8 = 2;
+
+/// The sampled pages, and their uses.
+#[derive(Debug)]
+pub(super) struct Sample {
+    /// One page in so many, a power of two.
+    one_in: u32,
+    /// By frame: [`LISTED`] and [`FOUND`].
+    flags: Vec<Cell<u8>>,
+    /// The frames of sampled pages, each once. If its page left, a frame stays until its turn.
+    list: Vec<u32>,
+    /// The place of the next frame that is looked at.
+    next: usize,
+    /// The uses that were found, as keys.
+    uses: RefCell<Vec<u32>>,
+}
+
+/// Returns the hash of a page.
+fn hash(page: u64) -> u64 {
+    let once = (page ^ page >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (once ^ once >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+impl Sample {
+    /// Returns an empty sample of one page in `one_in`, a power of two, for frames below `frames`.
+    pub(super) fn new(frames: u32, one_in: u32) -> Self {
+        Self {
+            one_in,
+            flags: vec![Cell::new(0); frames as usize],
+            list: Vec::new(),
+            next: 0,
+            uses: RefCell::default(),
+        }
+    }
+
+    /// Returns the key of a page if it belongs to the sample. Two pages have the same key by chance
+    /// only.
+    fn key(&self, page: u64) -> Option<u32> {
+        let hash = hash(page);
+        ((hash >> 40) as u32 & (self.one_in - 1) == 0).then_some(hash as u32)
+    }
+
+    /// Sets the share of the pages in the sample. Pages that come from now on follow it.
+    pub(super) fn resize(&mut self, one_in: u32) {
+        self.one_in = one_in;
+    }
+
+    /// Records a new page. A sampled one counts as used.
+    pub(super) fn insert(&mut self, frame: u32, page: u64) {
+        let flags = &self.flags[frame as usize];
+        // What was found of the page before is nothing to this one.
+        flags.set(flags.get() & !FOUND);
+        let Some(key) = self.key(page) else { return };
+        if flags.get() & LISTED == 0 {
+            flags.set(LISTED);
+            self.list.push(frame);
+        }
+        self.uses.get_mut().push(key);
+    }
+
+    /// Returns the number of frames in the list.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Looks at the next frame of the list. Notes whether its page was used.
+    pub(super) fn look(&mut self, frames: &dyn Frames) {
+        self.next = if self.next < self.list.len() { self.next } else { 0 };
+        let Some(&frame) = self.list.get(self.next) else { return };
+        let flags = &self.flags[frame as usize];
+        match frames.inspect(frame) {
+            // The bit of a page that was read ahead belongs to its reader.
+            _ if frames.is_ahead(frame) => self.next += 1,
+            FrameState::Pinned => self.next += 1,
+            FrameState::Evictable(page) if let Some(key) = self.key(page) => {
+                self.next += 1;
+                if frames.take_referenced(frame) {
+                    flags.set(LISTED | FOUND);
+                    self.uses.get_mut().push(key);
+                }
+            }
+            FrameState::Evictable(_) | FrameState::NotCached => {
+                flags.set(flags.get() & !LISTED);
+                self.list.swap_remove(self.next);
+            }
+        }
+    }
+
+    /// Returns the frames with their referenced bits, those that the sample took among them.
+    pub(super) fn watch<'a>(&'a self, frames: &'a dyn Frames) -> Watched<'a> {
+        Watched { sample: self, frames }
+    }
+
+    /// Returns `true` if the sample took the referenced bit of a frame, and the policy has not seen
+    /// it yet.
+    pub(super) fn is_found(&self, frame: u32) -> bool {
+        self.flags[frame as usize].get() & FOUND != 0
+    }
+
+    /// Takes the uses that were found, in the order in which they were.
+    pub(super) fn take_uses(&mut self) -> Vec<u32> {
+        std::mem::take(self.uses.get_mut())
+    }
+}
+
+/// The frames of a cache, as a policy with a sample sees them.
+pub(super) struct Watched<'a> {
+    sample: &'a Sample,
+    frames: &'a dyn Frames,
+}
+
+impl Frames for Watched<'_> {
+    fn count(&self) -> u32 {
+        self.frames.count()
+    }
+
+    fn inspect(&self, frame: u32) -> FrameState {
+        self.frames.inspect(frame)
+    }
+
+    fn take_referenced(&self, frame: u32) -> bool {
+        let is_used = self.frames.take_referenced(frame);
+        let flags = &self.sample.flags[frame as usize];
+        if flags.get() == 0 {
+            return is_used;
+        }
+        let was_found = flags.replace(flags.get() & !FOUND) & FOUND != 0;
+        if is_used
+            && let FrameState::Evictable(page) = self.frames.inspect(frame)
+            && let Some(key) = self.sample.key(page)
+        {
+            self.sample.uses.borrow_mut().push(key);
+        }
+        is_used || was_found
+    }
+
+    fn is_ahead(&self, frame: u32) -> bool {
+        self.frames.is_ahead(frame)
+    }
+}
