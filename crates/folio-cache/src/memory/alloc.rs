@@ -27,7 +27,7 @@ const VISITS: u32 = 2048;
 const BATCH_SHARE: usize = 128;
 
 /// A miss evicts if fewer frames are free than one part in this many of the low watermark. Free
-/// frames that lie about keep 2 MiB blocks sparse, whose frames no list takes.
+/// frames that lie about keep 2 MiB blocks sparse, and no list takes frames of those.
 const RESERVE_SHARE: u32 = 4;
 
 /// A request of at least this number of pages is slower in many pieces than in one.
