@@ -7,6 +7,7 @@ pub(crate) mod copy;
 pub(crate) mod extent;
 pub(crate) mod fill;
 pub(crate) mod gather;
+mod in_table;
 pub(crate) mod learn;
 pub(crate) mod lookup;
 mod plan;

@@ -32,9 +32,9 @@ use crate::memory::large_folio::publish_each;
 use crate::memory::out_of_memory::out_of_memory;
 use crate::memory::share;
 use crate::policy::Advice;
+use crate::read::in_table::InTable;
 use crate::read::plan::{self, Limits};
 use crate::rt::flight::{Flight, Waiter};
-use crate::rt::permits::Permits;
 use crate::state::frames::{FrozenFolio, FrozenSlot, Slot};
 use crate::state::kept;
 use crate::state::mapping::Mapping;
@@ -206,37 +206,6 @@ fn gaps(pages: &Range<u64>, missing: &[Range<u64>]) -> u64 {
 
 fn panicked<S: Scheme>() -> Outcome<S> {
     Outcome::Failed(Arc::new(io::Error::other("the backing panicked")))
-}
-
-/// The entry of a request in its table.
-struct InTable<S: Scheme> {
-    mapping: Arc<Mapping<S>>,
-    id: u64,
-    first: u64,
-    /// The permits of its backing. `None` once it is dropped.
-    permits: Option<Arc<Permits>>,
-    /// It has a result.
-    is_over: bool,
-}
-
-impl<S: Scheme> InTable<S> {
-    fn remote(&self) -> &Remote<S> {
-        self.mapping.remote().expect("only distant stores have requests")
-    }
-}
-
-impl<S: Scheme> Drop for InTable<S> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.mapping.count(Count::Cancelled, 1);
-        }
-        let permits = self.permits.take();
-        self.remote().with_any_active(|active| {
-            active.table.remove(self.id, self.first);
-            // Under the lock: the request that has the last ones frees the table.
-            drop(permits);
-        });
-    }
 }
 
 /// Frames of a request, which count as in flight until this is dropped. They are in no slot.

@@ -1,0 +1,41 @@
+//! The entry of a request in the table of its object: it leaves when the request ends or is dropped.
+
+use std::sync::Arc;
+
+use folio_ref::Scheme;
+
+use crate::rt::permits::Permits;
+use crate::state::mapping::Mapping;
+use crate::state::remote::Remote;
+use crate::state::stats::Count;
+
+/// The entry of a request in its table.
+pub(super) struct InTable<S: Scheme> {
+    pub(super) mapping: Arc<Mapping<S>>,
+    pub(super) id: u64,
+    pub(super) first: u64,
+    /// The permits of its backing. `None` once it is dropped.
+    pub(super) permits: Option<Arc<Permits>>,
+    /// It has a result.
+    pub(super) is_over: bool,
+}
+
+impl<S: Scheme> InTable<S> {
+    pub(super) fn remote(&self) -> &Remote<S> {
+        self.mapping.remote().expect("only distant stores have requests")
+    }
+}
+
+impl<S: Scheme> Drop for InTable<S> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.mapping.count(Count::Cancelled, 1);
+        }
+        let permits = self.permits.take();
+        self.remote().with_any_active(|active| {
+            active.table.remove(self.id, self.first);
+            // Under the lock: the request that has the last ones frees the table.
+            drop(permits);
+        });
+    }
+}
