@@ -7,7 +7,7 @@ use super::{FrameState, Frames};
 
 /// The flag of a frame in the list.
 const LISTED: u8 = 1;
-/// The flag of a frame: its referenced bit was taken for the sample, and the policy has not seen it.
+/// The flag of a frame: the sample took its referenced bit, which the policy has not seen.
 const FOUND: u8 = 2;
 
 /// The sampled pages, and their uses.

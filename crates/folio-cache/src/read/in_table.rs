@@ -1,4 +1,5 @@
-//! The entry of a request in the table of its object: it leaves when the request ends or is dropped.
+//! The entry of a request in the table of its object. It leaves when the request ends or is
+//! dropped.
 
 use std::sync::Arc;
 
