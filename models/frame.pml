@@ -5,14 +5,16 @@
  * operations. Blind spot: a plain load of the word that returns an older value. No rule rests on one.
  *
  * Switches (-DNAME=value); `cargo x prove` has the list of configurations:
- *   SCHEME     0 zero-frozen, 1 frozen-bit, 2 live-bit-high, 3 live-bit-low, 4 generational
+ *   SCHEME     0 zero-frozen, 1 frozen-bit, 2 live-bit-high, 3 live-bit-low, 4 generational, 5 tagged: there the allocators
+ *              have no list of free frames, but claim them by their tag
  *   FRAMES     1, or 2: then allocations of both frames have a tail, or are split
  *   WALKERS ALLOCATORS FREEZERS OFFLINERS HOARDERS UNCOUNTED    the number of processes of each kind
  *   READERS MIGRATORS    they share an index with one slot (needs FRAMES=2)
  *   GETS       attempts of each reader; LIVES: the total number of lifetimes of frames
- *   CB GB      bits of count and generation; LIM: stale increments from which a refused try_get resets them
+ *   CB GB TB   bits of count, generation and tag; LIM: stale increments from which a refused try_get resets them
  *   VIEWS      check R6, with at most 7 processes
  * Broken on purpose (each must be refuted): EARLY UNDO_SUB RELAXED_CAS RELAXED_PUT RELAXED_GET RELAXED_FREEZE RELAXED_INIT
+ *   RELAXED_CLAIM RELAXED_LEAVE CLAIM_KEEPS RESET_LOSES
  *   FREED_DYING PUT_CLEARS TAIL_LIVE NO_RECHECK INIT_RMW ZEROED FREEZE_OFF NOT_BUMPED BY_COUNT NO_SATURATION RESET_ONCE NO_RESET
  */
 #ifndef SCHEME
@@ -57,6 +59,9 @@
 #ifndef GB
 #define GB 2
 #endif
+#ifndef TB
+#define TB 2
+#endif
 #ifndef LIM
 #define LIM 6
 #endif
@@ -99,6 +104,30 @@
 #define LIVE(n, x) (2 * (n) + 1)
 #define NEXT(x) 0
 #define QUIET(x) 0
+#elif SCHEME == 5
+#define BITS (CB + GB + TB + 1)
+#define UNIT 1
+#define GM (((1 << GB) - 1) << CB)
+/* All ones: an exclusive handle exists. The other tags are numbers. */
+#define HELD (((1 << TB) - 1) << (CB + GB))
+#define UNUSED 0
+#define UNIQUE (1 << (CB + GB))
+#define TAG(x) ((x) & HELD)
+#define FROZEN(x) (((x) >> (CB + GB + TB)) == 0)
+#define COUNT(x) ((x) & CM)
+#define LIVE(n, x) ((1 << (CB + GB + TB)) | ((x) & GM) | (n))
+#define NEXT(x) (HELD | ((((x) & GM) + (1 << CB)) & GM))
+#define LEFT(tag, x) ((tag) | ((x) & GM))
+#ifdef RESET_LOSES
+#define QUIET(x) ((x) & GM)
+#else
+#define QUIET(x) ((x) & (GM | HELD))
+#endif
+#ifdef CLAIM_KEEPS
+#define CLAIMED(x) QUIET(x)
+#else
+#define CLAIMED(x) LEFT(HELD, x)
+#endif
 #else
 #define BITS (CB + GB + 1)
 #define UNIT 1
@@ -121,6 +150,7 @@
 /* The owners: the process or place with exclusive control. */
 #define NOBODY 0
 #define LIST 200
+#define KEPT 201 /* left frozen under a tag that no other process claims */
 #define ME (me + 1)
 
 short w[FRAMES];       /* the words */
@@ -185,6 +215,16 @@ inline happened(f, what, t) {
 #else
 #define ACQUIRE_FREEZE(f) ACQUIRE(f)
 #endif
+#ifdef RELAXED_CLAIM
+#define ACQUIRE_CLAIM(f) skip
+#else
+#define ACQUIRE_CLAIM(f) ACQUIRE(f)
+#endif
+#ifdef RELAXED_LEAVE
+#define RELEASE_LEAVE(f) RELAXED_STORE(f)
+#else
+#define RELEASE_LEAVE(f) RELEASE_STORE(f)
+#endif
 #ifdef RELAXED_PUT
 #define RELEASE_PUT(f) skip
 #else
@@ -200,6 +240,14 @@ inline happened(f, what, t) {
  * never owned. R5: stale increments are bounded by the threshold and one increment of each process. */
 #define CHECK(f) assert(owner[f] == NOBODY || FROZEN(w[f])); assert(!leaked[f] || owner[f] == NOBODY); \
   assert(owner[f] == NOBODY || COUNT(w[f]) <= LIM - 1 + PROCESSES)
+
+#if SCHEME == 5
+#undef CHECK
+/* R2: also the tag of an owned frame stays. What its owner left it as stays until a claim. */
+#define CHECK(f) assert(owner[f] == NOBODY || FROZEN(w[f])); assert(!leaked[f] || owner[f] == NOBODY); \
+  assert(owner[f] == NOBODY || COUNT(w[f]) <= LIM - 1 + PROCESSES); \
+  assert(owner[f] == NOBODY || TAG(w[f]) == (owner[f] == LIST -> UNUSED : (owner[f] == KEPT -> UNIQUE : HELD)))
+#endif
 
 /* Lifts a saturated count far above the limit. */
 inline pin(f, from) {
@@ -263,8 +311,46 @@ inline try_get(f, old, got) {
   atomic { if :: got -> assert(kind[f] != FREE && kind[f] != TAIL && owner[f] == NOBODY) :: else fi }
 }
 
+#if SCHEME == 5
+/* The owner leaves the frame under a tag. The part of the word that it keeps is loaded before, as in the code. */
+inline leave(f, tag, to, old) {
+  old = w[f];
+  atomic { assert(owner[f] == ME); w[f] = LEFT(tag, old); RELEASE_LEAVE(f); owner[f] = to; CHECK(f) }
+  old = 0
+}
+
+/* Takes a frame that was left under a tag: a load, then a loop of compare-and-swaps. */
+inline claim(f, tag, from, old, won) {
+  old = w[f];
+  won = 2;
+  do
+  :: won == 2 && FROZEN(old) && TAG(old) == tag ->
+     atomic {
+       if
+       :: w[f] == old ->
+          /* R3: no other process owns it. */
+          assert(owner[f] == from);
+          w[f] = CLAIMED(old); owner[f] = ME; ACQUIRE_CLAIM(f);
+#ifndef CLAIM_KEEPS
+          CHECK(f);
+#endif
+          won = 1
+       :: else -> old = w[f]
+       fi
+     }
+  :: won == 2 && !(FROZEN(old) && TAG(old) == tag) -> won = 0
+  :: won != 2 -> break
+  od;
+  old = 0
+}
+#endif
+
 /* The allocator takes a frame back, and its tail with it. */
-inline release(f) {
+inline release(f, old) {
+#if SCHEME == 5
+  kind[f] = FREE;
+  leave(f, UNUSED, LIST, old)
+#else
   atomic {
     kind[f] = FREE;
 #if FRAMES == 2
@@ -275,16 +361,17 @@ inline release(f) {
 #endif
     owner[f] = LIST; HAND(f); CHECK(f)
   }
+#endif
 }
 
 /* Exclusive control of f has been won: runs the destructor of the kind `what`. */
-inline destroy(f, what, t) {
+inline destroy(f, what, t, old) {
 #ifndef EARLY
   what = kind[f];
 #endif
   /* R3: no process holds it, and it was not destroyed before. R4: the right destructor. */
   atomic { assert(refs[f] == 0 && kind[f] != FREE); assert(what == kind[f]); OWN_BYTES(f, t) }
-  release(f);
+  release(f, old);
   what = 0
 }
 
@@ -319,9 +406,9 @@ inline put(f, old, what, t) {
        :: else -> old = 0
        fi
      }
-     if :: old != 0 || SCHEME == 0 -> destroy(f, what, t) :: else fi
+     if :: old != 0 || SCHEME == 0 -> destroy(f, what, t, old) :: else fi
 #else
-     destroy(f, what, t)
+     destroy(f, what, t, old)
 #endif
   :: COUNT(old) != 1 && COUNT(old) > SATURATED -> pin(f, SATURATED)
   :: else
@@ -347,7 +434,7 @@ inline freeze(f, won) {
 
 /* The owner opens the frame. The part of the word that it keeps is loaded before, as in the code. */
 inline unfreeze(f, old) {
-#if SCHEME == 4
+#if SCHEME >= 4
   old = w[f];
 #endif
   atomic {
@@ -428,6 +515,33 @@ proctype Reader(byte me) {
   od
 }
 
+#if SCHEME == 5
+/* Claims unused frames by their tag, beside other allocators. Keeps some as unique before it opens them. */
+proctype Allocator(byte me) {
+  short old; byte what, t, life, won;
+  do
+  :: atomic { lives < LIVES && owner[0] == LIST -> skip }
+     claim(0, UNUSED, LIST, old, won);
+     if
+     :: won ->
+        atomic { lives++; life = lives }
+        kind[0] = life;
+        atomic { OWN_BYTES(0, t) }
+        if
+        :: leave(0, UNIQUE, KEPT, old); claim(0, UNIQUE, KEPT, old, won); assert(won == 1)
+        :: skip
+        fi;
+        unfreeze(0, old);
+        use(0, t);
+        atomic { assert(kind[0] == life) }
+        put(0, old, what, t)
+     :: else
+     fi;
+     atomic { life = 0; won = 0 }
+  :: atomic { lives >= LIVES || leaked[0] -> break }
+  od
+}
+#else
 proctype Allocator(byte me) {
   short old; byte what, t, f, life;
   do
@@ -468,6 +582,7 @@ proctype Allocator(byte me) {
   :: atomic { lives >= LIVES || leaked[0] -> break }
   od
 }
+#endif
 
 /* Takes a reference, tries to freeze, and then changes or frees the frame. */
 proctype Freezer(byte me) {
@@ -481,7 +596,7 @@ proctype Freezer(byte me) {
         atomic { OWN_BYTES(0, t) }
         if
         :: unfreeze(0, old); use(0, t); put(0, old, what, t)
-        :: release(0)
+        :: release(0, old)
         fi
      :: else -> put(0, old, what, t)
      fi
@@ -528,7 +643,7 @@ proctype Migrator(byte me) {
               unfreeze(to, old);
               /* The unlock of the slot is a Release that every lookup acquires. The views follow the word alone. */
               atomic { slot = to + 1; claimed = false }
-              release(f)
+              release(f, old)
            :: else ->
               /* No room: back out. */
               unfreeze(f, old);

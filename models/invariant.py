@@ -8,7 +8,9 @@ A counter abstraction: instead of threads, the number of threads at each place.
   g   gets and puts that owe the pin of a saturated count, if it is still saturated
   r   try_gets that were refused because they would saturate, and owe the pin
   s   counts without a holder: the increments of those try_gets
-  ph  LIVE, OWNED (frozen, an exclusive handle exists), FREE (frozen, in the allocator),
+  o   exclusive handles of the frame; a tail and an offline frame are in the hands of the allocator
+  ph  LIVE, OWNED (frozen, an exclusive handle exists), FREE (frozen, in the allocator, or left under a
+      tag that a claim takes),
       TAIL (a tail of a larger block), OFFLINE (its block left the allocator; its metadata stays, or is zeroed),
       SURPLUS (leaked: refused try_gets have added to it), PINNED (leaked: far above the limit, forever)
 
@@ -32,7 +34,7 @@ LIM = 2**30  # stale increments from which a refused try_get loops until they ar
 MOST = 2**10  # references in one operation
 LIVE, OWNED, FREE, TAIL, OFFLINE, SURPLUS, PINNED = range(7)
 AT_REST = [OWNED, FREE, TAIL, OFFLINE]  # frozen
-NAMES = ["w", "h", "p", "u", "g", "r", "s", "ph"]
+NAMES = ["w", "h", "p", "u", "g", "r", "s", "o", "ph"]
 
 # Threads, each between two steps of at most one operation. The only assumption is that there are at most 2^18.
 T = Int("T")
@@ -72,6 +74,9 @@ def transitions(a, b, broken):
     if broken == "one attempt":
         t["judge: below"] = And(a.u >= 1, step(a, b, u=a.u - 1))
     t["judge: reset"] = And(a.u >= 1, frozen, a.w >= LIM, step(a, b, w=IntVal(0), u=a.u - 1))
+    if broken == "reset loses the tag":
+        t["judge: reset, unused"] = And(a.u >= 1, frozen, a.w >= LIM,
+                                        step(a, b, w=IntVal(0), u=a.u - 1, ph=IntVal(FREE)))
     if broken == "undo by subtraction":
         t["judge: undo"] = And(a.u >= 1, step(a, b, w=a.w - N, u=a.u - 1))
     # get: the caller holds a reference.
@@ -90,20 +95,26 @@ def transitions(a, b, broken):
     if broken == "pin only what still is saturated":
         t["the refused finds it below"] = And(a.r >= 1, a.w < SAT, step(a, b, r=a.r - 1))
     # The second step: a compare-and-swap from the live word with count 0.
-    t["finish: won"] = And(a.p >= 1, live, a.w == 0, step(a, b, p=a.p - 1, ph=IntVal(OWNED)))
+    t["finish: won"] = And(a.p >= 1, live, a.w == 0, step(a, b, p=a.p - 1, o=a.o + 1, ph=IntVal(OWNED)))
     t["finish: lost"] = And(a.p >= 1, Or(frozen, a.w != 0), step(a, b, p=a.p - 1))
     if broken == "left dying":
         t["revive free"] = And(a.ph == FREE, step(a, b, w=a.w + N, h=a.h + N))
     # freeze: the expected references are the caller's own, or held for it, so at least as many are held.
     if broken == "not its own":
-        t["freeze"] = And(live, a.w == N, step(a, b, w=IntVal(0), h=a.h - N + 1, ph=IntVal(OWNED)))
+        t["freeze"] = And(live, a.w == N, step(a, b, w=IntVal(0), h=a.h - N + 1, o=a.o + 1, ph=IntVal(OWNED)))
     else:
-        t["freeze"] = And(live, a.h >= N, a.w == N, step(a, b, w=IntVal(0), h=a.h - N, ph=IntVal(OWNED)))
-    t["to the allocator"] = And(a.ph == OWNED, step(a, b, ph=IntVal(FREE)))
-    t["from the allocator"] = And(a.ph == FREE, step(a, b, ph=IntVal(OWNED)))
+        t["freeze"] = And(live, a.h >= N, a.w == N, step(a, b, w=IntVal(0), h=a.h - N, o=a.o + 1, ph=IntVal(OWNED)))
+    t["to the allocator"] = And(a.ph == OWNED, step(a, b, o=a.o - 1, ph=IntVal(FREE)))
+    t["from the allocator"] = And(a.ph == FREE, step(a, b, o=a.o + 1, ph=IntVal(OWNED)))
+    # By its tag instead of a list: a compare-and-swap and a store, both without stale increments.
+    t["left under a tag"] = And(a.ph == OWNED, step(a, b, w=IntVal(0), o=a.o - 1, ph=IntVal(FREE)))
+    t["claimed by its tag"] = And(a.ph == FREE, step(a, b, w=IntVal(0), o=a.o + 1, ph=IntVal(OWNED)))
+    if broken == "claim keeps the tag":
+        t["claimed by its tag"] = And(Or(a.ph == FREE, a.ph == OWNED),
+                                      step(a, b, w=IntVal(0), o=a.o + 1, ph=IntVal(OWNED)))
     # A larger block around it is allocated, split or freed.
     t["becomes a tail"] = And(a.ph == FREE, step(a, b, ph=IntVal(TAIL)))
-    t["tail: split off"] = And(a.ph == TAIL, step(a, b, ph=IntVal(OWNED)))
+    t["tail: split off"] = And(a.ph == TAIL, step(a, b, o=a.o + 1, ph=IntVal(OWNED)))
     t["tail: freed"] = And(a.ph == TAIL, step(a, b, ph=IntVal(FREE)))
     if broken == "tail left live":
         t["tail: live"] = And(a.ph == FREE, step(a, b, w=IntVal(1), ph=IntVal(LIVE)))
@@ -114,7 +125,7 @@ def transitions(a, b, broken):
     if broken == "zeroed where zero is live":
         t["offline: zeroed"] = And(a.ph == OFFLINE, step(a, b, w=IntVal(0), ph=IntVal(LIVE)))
     start = N if broken != "keeps noise" else a.w + N
-    t["unfreeze"] = And(a.ph == OWNED, step(a, b, w=start, h=N, ph=IntVal(LIVE)))
+    t["unfreeze"] = And(a.ph == OWNED, step(a, b, w=start, h=N, o=a.o - 1, ph=IntVal(LIVE)))
     return t
 
 
@@ -128,6 +139,8 @@ def invariant(a):
     surplus = And(a.s >= 1, a.r >= 1, a.w == a.h + a.s, a.w < SAT + MOST * (a.g + a.r))
     pinned = And(a.s == 0, a.w >= PIN - MOST * (a.g + a.r), a.w <= PIN + MOST * (a.g + a.r))
     return And(
+        # R3: an owned frame has one exclusive handle, and another has none.
+        a.o == If(a.ph == OWNED, 1, 0),
         a.h >= 0, a.p >= 0, a.u >= 0, a.g >= 0, a.r >= 0, busy(a) <= T, a.ph >= 0, a.ph <= 6,
         If(a.ph == LIVE, live, If(a.ph == SURPLUS, surplus, If(a.ph == PINNED, pinned, frozen))),
     )
@@ -172,13 +185,13 @@ def main():
         ok = False
         print(f"BAD the invariant does not give the rules: {solver.model()}")
     solver = Solver()
-    solver.add(ASSUME, a.w == 0, a.h == 0, a.p == 0, a.u == 0, a.g == 0, a.r == 0, a.s == 0, a.ph == FREE, Not(invariant(a)))
+    solver.add(ASSUME, a.w == 0, a.h == 0, a.p == 0, a.u == 0, a.g == 0, a.r == 0, a.s == 0, a.o == 0, a.ph == FREE, Not(invariant(a)))
     if solver.check() != unsat:
         ok = False
         print("BAD a new frame is not in the invariant")
     for broken in [None, "no saturation", "one attempt", "undo by subtraction", "no pin",
                    "pin only what still is saturated", "left dying", "not its own", "keeps noise", "tail left live",
-                   "zeroed where zero is live"]:
+                   "zeroed where zero is live", "claim keeps the tag", "reset loses the tag"]:
         started = time.time()
         failed = prove(broken)
         right = bool(failed) == (broken is not None)

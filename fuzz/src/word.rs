@@ -6,7 +6,9 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
-use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
+use folio_ref::schemes::{
+    FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, Tagged, ZeroFrozen,
+};
 use folio_ref::{Dying, Frozen, MAX_AT_ONCE, PageRef, SATURATED, Scheme, Snapshot};
 use libfuzzer_sys::fuzz_target;
 
@@ -34,6 +36,7 @@ impl Amount {
 enum Call {
     TryGet(Amount),
     TryGetOne,
+    TryGetUnlessFrozen(Amount),
     Get(Amount),
     /// The first step of a put of this many references, if they are held.
     Drop(Amount),
@@ -104,6 +107,7 @@ impl<'a, S: Scheme> Run<'a, S> {
         match call {
             Call::TryGet(n) => self.try_get(n.small()),
             Call::TryGetOne => self.try_get(1),
+            Call::TryGetUnlessFrozen(n) => self.try_get_unless_frozen(n.small()),
             Call::Get(n) => {
                 if self.held > 0 {
                     let n = n.small();
@@ -122,7 +126,7 @@ impl<'a, S: Scheme> Run<'a, S> {
                 if !self.late.is_empty() {
                     let (dying, generation) =
                         self.late.swap_remove(usize::from(*which) % self.late.len());
-                    let same_life = S::NAME != Generational::NAME || generation == self.generation;
+                    let same_life = !S::HAS_GENERATION || generation == self.generation;
                     let won = !S::LEAVES_STALE || self.state == Snapshot::Dying && same_life;
                     if won {
                         self.state = Snapshot::Frozen { stale: 0 };
@@ -157,6 +161,16 @@ impl<'a, S: Scheme> Run<'a, S> {
                 }
             }
         }
+    }
+
+    fn try_get_unless_frozen(&mut self, n: u32) {
+        let (after, answer) = match self.state.refused_without_write() {
+            Some(refused) => (self.state, Err(refused)),
+            None => self.state.try_get(n, S::LEAVES_STALE),
+        };
+        self.state = after;
+        assert_eq!(self.word.try_get_unless_frozen(n), answer, "{}: looking first", S::NAME);
+        self.held += if answer.is_ok() { u64::from(n) } else { 0 };
     }
 
     fn try_get(&mut self, n: u32) {
@@ -202,4 +216,5 @@ fuzz_target!(|calls: Vec<Call>| {
     run::<LiveBitHigh>(&calls);
     run::<LiveBitLow>(&calls);
     run::<Generational>(&calls);
+    run::<Tagged>(&calls);
 });

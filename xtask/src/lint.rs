@@ -1,11 +1,14 @@
 //! `cargo x lint`: the checks that need no run of the programs.
 
-use std::process::{Command, Stdio};
-
-use crate::step::{self, Failure, cargo, no_arguments, root, succeeds, target_dir};
+use crate::step::{
+    self, Failure, cargo, has_target, is_installed, no_arguments, root, succeeds, target_dir,
+};
 
 /// A target without std: a crate that builds for it is truly `no_std`.
 const BARE: &str = "x86_64-unknown-none";
+
+/// Targets without atomics of 64 bits: the word is there, without the schemes of that width.
+const NARROW: [&str; 2] = ["riscv32imac-unknown-none-elf", "thumbv7em-none-eabi"];
 
 /// The features of folio-cache that no other crate turns on. `cargo x prove` runs its tests with
 /// them.
@@ -36,13 +39,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
             .env("RUSTDOCFLAGS", "-Dwarnings"),
     )?;
     build_without_std()?;
+    narrow_targets()?;
     bare_metal()?;
     fuzzers()?;
     step::run("house rules", &mut cargo("test --quiet -p xtask"))
 }
 
 fn build_without_std() -> Result<(), Failure> {
-    if has_bare_target() {
+    if has_target(BARE) {
         let mut build = cargo(&format!("build -p folio-ref -p folio-frames --target {BARE}"));
         return step::run("the two lower crates without std", &mut build);
     }
@@ -53,6 +57,22 @@ fn build_without_std() -> Result<(), Failure> {
         "the two lower crates for this machine instead",
         &mut cargo("check -p folio-ref -p folio-frames"),
     )
+}
+
+/// Checks the word for processors without atomics of 64 bits.
+fn narrow_targets() -> Result<(), Failure> {
+    for target in NARROW {
+        if has_target(target) {
+            let mut check = cargo(&format!("check -p folio-ref --target {target}"));
+            step::run(&format!("the word without atomics of 64 bits, {target}"), &mut check)?;
+        } else {
+            eprintln!(
+                "SKIPPED: the word for {target}: the target is missing and 'rustup target add' \
+                 failed"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Checks the fuzzers, which are a workspace of their own. A check needs neither nightly nor a C++
@@ -85,38 +105,11 @@ fn bare_metal() -> Result<(), Failure> {
         command
     };
     step::run("format of the bare-metal example", &mut inside("fmt --check"))?;
-    if is_installed() {
+    if is_installed(BARE) {
         step::run(
             "clippy on the bare-metal example",
             &mut inside("clippy --release -- -D warnings"),
         )?;
     }
     Ok(())
-}
-
-/// Installs the bare target where that is needed and possible. Returns `true` if it is there.
-fn has_bare_target() -> bool {
-    is_installed() || (rustup_add() && is_installed())
-}
-
-fn is_installed() -> bool {
-    // Asked of the compiler, as rustup need not exist: a target is there if its core library is.
-    let output = Command::new("rustc")
-        .args(["--print", "target-libdir", "--target", BARE])
-        .current_dir(root())
-        .output();
-    output.is_ok_and(|output| {
-        let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some())
-    })
-}
-
-fn rustup_add() -> bool {
-    let mut command = Command::new("rustup");
-    command
-        .args(["target", "add", BARE])
-        .current_dir(root())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
-use crate::step::{Failure, root, target_dir};
+use crate::step::{Failure, is_installed, root, target_dir};
 
 const PAGE: &str = "results/machine-code.md";
 /// The text before the compiler's version in the page.
@@ -14,8 +14,15 @@ const MADE_BY: &str = "Made by `";
 const BEGIN: &str = "<!-- generated: ";
 const END: &str = "<!-- end -->";
 
-const SCHEMES: [&str; 6] =
-    ["zero-frozen", "guess-one", "frozen-bit", "live-bit-high", "live-bit-low", "generational"];
+const SCHEMES: [&str; 7] = [
+    "zero-frozen",
+    "guess-one",
+    "frozen-bit",
+    "live-bit-high",
+    "live-bit-low",
+    "generational",
+    "tagged",
+];
 const OPERATIONS: [&str; 3] = ["try_get", "put", "freeze"];
 
 /// Each target: its name in the page, the compiler's name, features.
@@ -53,7 +60,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
             );
             return Ok(());
         }
-        code.insert(name, functions(&assembly(target, features)?));
+        code.insert(name, functions(&assembly("machine_code", target, features)?));
     }
     let fresh = filled(&page.replacen(said, &version, 1), &code)?;
     if fresh == page {
@@ -86,23 +93,10 @@ fn version() -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Returns `true` if a target's core library is there. Asked of the compiler, as rustup need not
-/// exist.
-fn is_installed(target: &str) -> bool {
-    let output = Command::new("rustc")
-        .args(["--print", "target-libdir", "--target", target])
-        .current_dir(root())
-        .output();
-    output.is_ok_and(|output| {
-        let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some())
-    })
-}
-
-/// Compiles folio-ref and its example for a target, and returns the assembly. Cargo is not used:
-/// nothing is linked, and no other flag has an effect.
-fn assembly(target: &str, features: &str) -> Result<String, Failure> {
-    let folder = target_dir().join("machine-code").join(format!("{target}{features}"));
+/// Compiles folio-ref and one of its examples for a target, and returns the assembly of the
+/// example. Cargo is not used: nothing is linked, and no other flag has an effect.
+pub(crate) fn assembly(example: &str, target: &str, features: &str) -> Result<String, Failure> {
+    let folder = target_dir().join(example.replace('_', "-")).join(format!("{target}{features}"));
     fs::create_dir_all(&folder)
         .map_err(|error| failed(&format!("{}: {error}", folder.display())))?;
     let compile = |name: &str, source: &str, more: &[String]| {
@@ -141,12 +135,9 @@ fn assembly(target: &str, features: &str) -> Result<String, Failure> {
     };
     compile("folio_ref", "crates/folio-ref/src/lib.rs", &[])?;
     let library = format!("--extern=folio_ref={}", folder.join("libfolio_ref.rlib").display());
-    compile(
-        "machine_code",
-        "crates/folio-ref/examples/machine_code.rs",
-        &[library, "--emit=asm".to_owned()],
-    )?;
-    let file = folder.join("machine_code.s");
+    let source = format!("crates/folio-ref/examples/{example}.rs");
+    compile(example, &source, &[library, "--emit=asm".to_owned()])?;
+    let file = folder.join(format!("{example}.s"));
     fs::read_to_string(&file).map_err(|error| failed(&format!("{}: {error}", file.display())))
 }
 
@@ -185,15 +176,20 @@ fn functions(assembly: &str) -> BTreeMap<String, Vec<String>> {
 /// Returns the last part of a mangled name: `refuse` for
 /// `_ZN9folio_ref7schemes3bit6refuse17h0123456789abcdefE`.
 pub(crate) fn last_name(mangled: &str) -> String {
-    let (mut rest, mut name) = (mangled.trim_start_matches("_ZN"), "");
+    parts(mangled).last().map_or_else(String::new, |&name| name.to_owned())
+}
+
+/// Returns the parts of a mangled name, without its hash.
+pub(crate) fn parts(mangled: &str) -> Vec<&str> {
+    let (mut rest, mut parts) = (mangled.trim_start_matches("_ZN"), Vec::new());
     loop {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        let Ok(length) = rest[..digits].parse::<usize>() else { return name.to_owned() };
-        let Some(part) = rest.get(digits..digits + length) else { return name.to_owned() };
+        let Ok(length) = rest[..digits].parse::<usize>() else { return parts };
+        let Some(part) = rest.get(digits..digits + length) else { return parts };
         if part.len() == 17 && part.starts_with('h') {
-            return name.to_owned();
+            return parts;
         }
-        name = part;
+        parts.push(part);
         rest = &rest[digits + length..];
     }
 }

@@ -5,8 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod atomics;
 mod baseline;
 mod bench;
+mod bugs;
+mod c_header;
 mod code;
 mod columns;
 mod emulate;
@@ -18,6 +21,7 @@ mod items;
 mod lint;
 mod machine_code;
 mod map;
+mod model_list;
 mod models;
 mod orderings;
 mod package;
@@ -105,6 +109,11 @@ const MENU: &[Entry] = &[
         name: "machine-code",
         about: "compare results/machine-code.md with the compiler's code [--save]",
         run: machine_code::run,
+    },
+    Entry {
+        name: "c-header",
+        about: "write page_ref.h, or compare its atomic instructions with Rust's [--instructions]",
+        run: c_header::run,
     },
     Entry {
         name: "tracepoints",

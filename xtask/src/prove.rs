@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     invariant()?;
     let seeing = format!("test -p folio-cache --test observability --test metrics {FEATURES}");
     step::run("the statistics and metrics of the cache, with all features", &mut cargo(&seeing))?;
-    let mut prove = cargo("test --release -p folio-ref --test loom");
+    let mut prove = cargo("test --release -p folio-ref --test loom --test frame_table");
     prove.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
     step::run("every interleaving of the word, by loom", &mut prove)?;
     let mut larger = cargo(SHUTTLE);

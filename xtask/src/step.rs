@@ -50,6 +50,26 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
+/// Returns `true` if a target's core library is there. Asked of the compiler, as rustup need not
+/// exist.
+pub(crate) fn is_installed(target: &str) -> bool {
+    let output = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", target])
+        .current_dir(root())
+        .output();
+    output.is_ok_and(|output| {
+        let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some())
+    })
+}
+
+/// Installs a target where that is needed and possible. Returns `true` if it is there.
+pub(crate) fn has_target(target: &str) -> bool {
+    let mut add = Command::new("rustup");
+    add.args(["target", "add", target]).current_dir(root());
+    is_installed(target) || (succeeds(&mut add) && is_installed(target))
+}
+
 /// Prints the name of a step and runs it. Fails if the program fails or does not start.
 pub(crate) fn run(what: &str, command: &mut Command) -> Result<(), Failure> {
     eprintln!("── {what}");

@@ -62,7 +62,8 @@
 //! | [`Backing`], [`LocalFile`], [`testing::Memory`] | sources of bytes |
 //! | [`AsyncBacking`], [`Cache::open_async`], [`testing::Distant`] | stores that answer late |
 //! | [`policy`] | the eviction policies |
-//! | [`CacheStats`] | counters |
+//! | [`Group`] | files with a share of the memory, a priority, and counters |
+//! | [`CacheStats`], [`MemoryUse`] | what was done, and what is in memory now |
 //! | [`Cache::frames`] | migration, offline memory, compaction |
 //! | [`frames`], [`word`] | the crates below this one |
 //!
@@ -205,6 +206,7 @@ pub use api::cache::Cache;
 pub use api::cursor::FileCursor;
 pub use api::file::File;
 pub use api::frames::CacheFrames;
+pub use api::group::{Group, GroupBuilder};
 pub use api::options::OpenOptions;
 pub use api::range::RangeHandle;
 pub use api::read_many::Read;
@@ -221,6 +223,7 @@ pub use folio_ref as word;
 pub use folio_ref::{DefaultScheme, Scheme, schemes};
 pub use policy::Advice;
 pub use state::handle::PageHandle;
+pub use state::memory_use::MemoryUse;
 pub use state::stats::CacheStats;
 pub use state::units::CACHED;
 pub use state::unwritten::Unwritten;

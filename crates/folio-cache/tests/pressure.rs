@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{assert_nothing_leaked, file_of};
 use folio_cache::policy::{Clock, FrameState, Frames, Policy};
-use folio_cache::{CACHED, Cache, CacheBuilder};
+use folio_cache::{Backing, CACHED, Cache, CacheBuilder, FileId, Version};
 use folio_frames::{MigrateError, Watermarks};
 use folio_ref::{Scheme, schemes};
 
@@ -100,6 +100,7 @@ fn every_scheme_reads_right_under_reclaim_and_migration() {
     run::<schemes::LiveBitHigh>();
     run::<schemes::LiveBitLow>();
     run::<schemes::Generational>();
+    run::<schemes::Tagged>();
 }
 
 #[test]
@@ -189,9 +190,9 @@ fn a_policy_learns_of_restored_victims_and_its_size() {
     assert_nothing_leaked(&cache);
 }
 
-/// Without this test a broken reclaimer stays unnoticed, because misses do its work.
+/// A miss evicts a batch while some frames are free, so none has to evict before it goes on.
 #[test]
-fn the_reclaimer_frees_before_a_miss_has_to() {
+fn frames_are_freed_before_a_miss_finds_none() {
     let (_dir, path, _) = file_of(16 << 20);
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let file = cache.open(&path).unwrap();
@@ -202,9 +203,55 @@ fn the_reclaimer_frees_before_a_miss_has_to() {
     }
     let stats = cache.stats();
     assert!(stats.direct_reclaims == 0 && stats.reclaimed >= stats.misses - 2048, "{stats:?}");
-    // Up to the high watermark, in whole batches.
+    // At most the high watermark, and a batch.
     let free = cache.frames().zone().stats().free_frames;
     assert!((1..=32 + 32).contains(&free), "{free} frames are free");
+    drop(file);
+    assert_nothing_leaked(&cache);
+}
+
+/// A file of 512 MiB without memory, in which each byte is 7.
+#[derive(Debug)]
+struct Sevens;
+
+impl Backing for Sevens {
+    fn file_id(&self) -> FileId {
+        FileId { space: "sevens", volume: 0, object: 0 }
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        Ok(Version { len: 512 << 20, change_token: [0; 4] })
+    }
+
+    fn fill(&self, _: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        for buffer in &mut *buffers {
+            buffer.fill(7);
+        }
+        Ok(buffers.iter().map(|buffer| buffer.len()).sum())
+    }
+}
+
+/// Misses that evict single pages do not share the allocator: the frames of a thread's victims go
+/// to its own list, and from there to its next misses. Without that half of them came from there.
+#[test]
+fn a_miss_takes_a_frame_that_its_own_thread_evicted() {
+    let cache: Cache = Cache::builder().capacity(64 << 20).io_threads(0).build().unwrap();
+    let file = cache.open_backing(Arc::new(Sevens)).unwrap();
+    let pages = (512 << 20) / 4096;
+    let mut next = 0;
+    let mut miss = |misses: u64| {
+        let (stats, before) = (cache.stats(), cache.frames().zone().counters());
+        while (cache.stats() - stats).misses < misses {
+            // All pages in turn, in no equal steps, so that nothing is read ahead.
+            next = (next * 5 + 12345) % pages;
+            assert_eq!(file.read_at(&mut [0; 8], (next ^ next >> 8) * 4096).unwrap(), 8);
+        }
+        cache.frames().zone().counters().buddy_allocated - before.buddy_allocated
+    };
+    miss(40_000);
+    let shared = miss(20_000);
+    assert!(shared < 1000, "{shared} of 20000 frames came from the allocator of all threads");
+    assert_eq!(cache.stats().direct_reclaims, 0);
     drop(file);
     assert_nothing_leaked(&cache);
 }

@@ -13,12 +13,16 @@
 
 mod common;
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
 
 use common::assert_nothing_leaked;
 use folio_cache::testing::Memory;
-use folio_cache::{Cache, File};
+use folio_cache::{
+    AsyncBacking, BoxFuture, Cache, File, FillBuffer, FillRequest, Key, RemoteVersion, Validator,
+};
 use folio_frames::FRAME_SIZE;
 use folio_ref::testing::explore::{Search, explore, race};
 use folio_ref::testing::stepped::AtomicU64;
@@ -298,5 +302,68 @@ fn a_fill_beside_an_append_by_another_program_hides_none_of_it() {
     let name = "a fill beside an append by another program";
     play(name, weak(1, 2), new, [fill, append], |world| {
         assert_eq!(read_one(&world.file, LAST + 100), Some(9), "an append is hidden");
+    });
+}
+
+/// A store that answers at once. All bytes of its object are the version.
+#[derive(Debug)]
+struct Versions(AtomicU8);
+
+impl Versions {
+    fn told(&self) -> RemoteVersion {
+        let validator = Validator::new([self.0.load(Relaxed)]);
+        RemoteVersion { len: END, validator }
+    }
+}
+
+impl AsyncBacking for Versions {
+    fn key(&self) -> Key {
+        Key::new("versions", *b"object")
+    }
+
+    fn fill<'a>(
+        &'a self,
+        request: FillRequest,
+        buffer: &'a mut FillBuffer<'_>,
+    ) -> BoxFuture<'a, io::Result<RemoteVersion>> {
+        Box::pin(async move {
+            buffer.put_slice(&vec![self.0.load(Relaxed); request.len as usize]);
+            Ok(self.told())
+        })
+    }
+
+    fn version(&self) -> BoxFuture<'_, io::Result<RemoteVersion>> {
+        Box::pin(async { Ok(self.told()) })
+    }
+}
+
+#[test]
+fn a_read_of_two_pages_has_one_version() {
+    const PAIR: u64 = LAST - FRAME_SIZE as u64;
+    const BOTH: usize = 2 * FRAME_SIZE;
+    explore("a read of two pages beside a new version", weak(0, 3), || {
+        let cache = Cache::builder().capacity(2 << 20).build().unwrap();
+        let store = Arc::new(Versions(AtomicU8::new(1)));
+        let file = cache.open_async_with(store.clone(), &store.told()).unwrap();
+        assert_eq!(file.read_at(&mut [0; BOTH], PAIR).unwrap(), BOTH);
+        let (writer, reader) = (file.clone(), file.clone());
+        race(vec![
+            Box::new(move || {
+                store.0.store(2, Relaxed);
+                writer.invalidate();
+                assert_eq!(writer.read_at(&mut [0; BOTH], PAIR).unwrap(), BOTH);
+            }),
+            Box::new(move || {
+                let mut bytes = vec![0; BOTH];
+                if let Some(n) = reader.try_read(&mut bytes, PAIR) {
+                    assert_eq!(n, BOTH);
+                    let (first, second) = (bytes[0], bytes[FRAME_SIZE]);
+                    assert_eq!(first, second, "a page of each version");
+                }
+            }),
+        ]);
+        file.invalidate();
+        drop(file);
+        assert_nothing_leaked(&cache);
     });
 }

@@ -113,7 +113,7 @@ pub use zone::level::Level;
 #[cfg(feature = "track")]
 pub use zone::pin_owners::PinOwners;
 pub use zone::pinned_bytes::PinnedBytes;
-pub use zone::refs::{FolioRefs, put_all};
+pub use zone::refs::{FolioRefs, free_for_reuse, put_all};
 pub use zone::stats::{ZoneCounters, ZoneStats};
 pub use zone::walk::{Peek, Refusal};
 pub use zone::watermarks::Watermarks;

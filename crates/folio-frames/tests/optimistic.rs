@@ -7,7 +7,9 @@ use std::cell::RefCell;
 
 use common::OURS;
 use folio_frames::{Arena, FRAME_SIZE, FrozenFolio, Order, Platform, Slot, UserSpace, Zone};
-use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
+use folio_ref::schemes::{
+    FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, Tagged, ZeroFrozen,
+};
 use folio_ref::{DefaultScheme, Scheme};
 
 thread_local! {
@@ -106,6 +108,7 @@ fn a_change_under_the_copy_fails_the_read_in_every_scheme() {
     changes_are_noticed::<LiveBitHigh>();
     changes_are_noticed::<LiveBitLow>();
     changes_are_noticed::<Generational>();
+    changes_are_noticed::<Tagged>();
 }
 
 #[test]

@@ -17,7 +17,7 @@ use folio_frames::{
     OfflineError, Order, Pfn, Platform, UserSpace, Zone, joined_mut, migrate,
 };
 use folio_ref::Scheme;
-use folio_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, ZeroFrozen};
+use folio_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, Tagged, ZeroFrozen};
 
 /// The number of rounds of each thread.
 const ROUNDS: usize = if cfg!(miri) { 3 } else { 2000 };
@@ -127,6 +127,11 @@ fn live_bit_low() {
 #[test]
 fn generational() {
     race::<Generational>();
+}
+
+#[test]
+fn tagged() {
+    race::<Tagged>();
 }
 
 /// Makes one slice of several folios. Miri checks that its pointer may reach all of them, and that

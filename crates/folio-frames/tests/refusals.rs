@@ -6,7 +6,9 @@ mod common;
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{BLOCK_ORDER, Order, Pfn, Refusal, UserSpace, Zone};
 use folio_ref::Scheme;
-use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
+use folio_ref::schemes::{
+    FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, Tagged, ZeroFrozen,
+};
 
 fn refusal<S: Scheme>(zone: &'static Zone<UserSpace<S>>, pfn: Pfn) -> Option<Refusal> {
     zone.try_get(pfn).err()
@@ -65,6 +67,7 @@ fn every_scheme_refuses_free_frozen_tail_and_offline_frames() {
     refuses::<LiveBitHigh>();
     refuses::<LiveBitLow>();
     refuses::<Generational>();
+    refuses::<Tagged>();
 }
 
 /// Stale increments on a tail do not count when the tail becomes a head.

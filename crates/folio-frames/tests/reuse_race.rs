@@ -18,7 +18,7 @@ use folio_frames::{
     UserSpace, Zone,
 };
 use folio_ref::Scheme;
-use folio_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow};
+use folio_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, Tagged};
 
 const FIRST: Kind = Kind::owner(1);
 const SECOND: Kind = Kind::owner(2);
@@ -182,6 +182,7 @@ fn the_destructor_is_that_of_the_present_kind() {
     assert!(race::<LiveBitHigh>(Stays));
     assert!(race::<LiveBitLow>(Stays));
     assert!(!race::<Generational>(Stays), "the generation moved on: the sleeper loses");
+    assert!(!race::<Tagged>(Stays));
     assert!(race::<LiveBitHigh>(Returned));
     assert!(race::<LiveBitLow>(Returned));
     assert!(
@@ -193,5 +194,6 @@ fn the_destructor_is_that_of_the_present_kind() {
         late_put_on_an_offline_frame::<LiveBitHigh>(metadata);
         late_put_on_an_offline_frame::<LiveBitLow>(metadata);
         late_put_on_an_offline_frame::<Generational>(metadata);
+        late_put_on_an_offline_frame::<Tagged>(metadata);
     }
 }

@@ -251,7 +251,7 @@ macro_rules! places {
         #[test]
         fn $place() {
             use folio_ref::schemes::{
-                FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen,
+                FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, Tagged, ZeroFrozen,
             };
             super::$place::<ZeroFrozen>();
             super::$place::<GuessOne>();
@@ -259,6 +259,7 @@ macro_rules! places {
             super::$place::<LiveBitHigh>();
             super::$place::<LiveBitLow>();
             super::$place::<Generational>();
+            super::$place::<Tagged>();
         }
     )* };
 }

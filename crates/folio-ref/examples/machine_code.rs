@@ -37,4 +37,5 @@ operations! {
     LiveBitHigh: live_bit_high_try_get live_bit_high_put live_bit_high_freeze;
     LiveBitLow: live_bit_low_try_get live_bit_low_put live_bit_low_freeze;
     Generational: generational_try_get generational_put generational_freeze;
+    Tagged: tagged_try_get tagged_put tagged_freeze;
 }

@@ -36,9 +36,12 @@
 //!
 //! # What is here
 //!
-//! - [`PageRef`] is the word. It is generic over a [`Scheme`], with one default.
-//! - [`schemes`] holds the six encodings.
-//! - [`Frozen`] is the exclusive handle of a frozen frame, [`Dying`] a put between its two steps.
+//! - [`PageRef`] is the word. It is generic over a [`Scheme`], with one default. [`PageRefIn`] is a
+//!   word in a descriptor of the caller's.
+//! - [`schemes`] holds the seven encodings. Under [`Tagged`](schemes::Tagged) a frozen frame says
+//!   by a [`Tag`] what it is.
+//! - [`Frozen`] is the exclusive handle of a frozen frame, [`Detached`] the same without a borrow,
+//!   [`Dying`] a put between its two steps.
 //! - [`Snapshot`] is the logical state. Its pure transitions are the specification of the schemes.
 //!
 //! The crate has no way to store the count 0, no memory of its own, no lock and no unsafe code. It
@@ -71,17 +74,29 @@ extern crate std;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+mod busy;
+#[cfg(target_has_atomic = "64")]
+mod claim;
+mod handle;
 mod page_ref;
+mod page_ref_in;
+mod refused;
 pub mod schemes;
 mod snapshot;
 mod sync;
+mod tag;
 #[cfg(shuttle)]
 #[doc(hidden)]
 pub mod testing;
 
-pub use page_ref::{Busy, Dying, Frozen, PageRef, Refused};
+pub use busy::Busy;
+pub use handle::{Detached, Dying, Frozen};
+pub use page_ref::PageRef;
+pub use page_ref_in::PageRefIn;
+pub use refused::Refused;
 pub use schemes::{DefaultScheme, Scheme};
 pub use snapshot::Snapshot;
+pub use tag::Tag;
 
 /// True if operations check their callers and their own invariants: in debug builds, and in any
 /// build with the feature `checks`. A check that fails panics with the reason.

@@ -1,13 +1,13 @@
 //! The logical state of a word, whatever its encoding, and the pure transitions between states.
 //!
-//! This is the specification that the six schemes are tested against (`tests/transitions.rs`): the
+//! This is the specification that the schemes are tested against (`tests/transitions.rs`): the
 //! same call on the state and on the word must end in the same state.
 
-use crate::{Refused, SATURATED, STALE_LIMIT};
+use crate::{Refused, SATURATED, STALE_LIMIT, Tag};
 
 /// The logical state of a word at one instant. The word may change before the caller reads it.
 ///
-/// It is the specification of the schemes: the four states are all there are, and callers may match
+/// It is the specification of the schemes: the five states are all there are, and callers may match
 /// them without a wildcard.
 ///
 /// # Examples
@@ -36,6 +36,14 @@ pub enum Snapshot {
         /// bounded (R5).
         stale: u32,
     },
+    /// Frozen under a tag, without an exclusive handle. Only the scheme
+    /// [`Tagged`](crate::schemes::Tagged) has this state.
+    Tagged {
+        /// The tag under which its last owner left it. Tag 0 if it had none.
+        tag: Tag,
+        /// The sum of the refused increments since it was left, or the last reset (R5).
+        stale: u32,
+    },
     /// The count passed 2^30: the frame is leaked and never leaves this state.
     Saturated,
 }
@@ -50,9 +58,26 @@ impl Snapshot {
         }
     }
 
-    /// Returns `true` if no `try_get` can succeed because an owner has exclusive control.
+    /// Returns `true` if each `try_get` is refused: an owner has exclusive control, or the frame
+    /// was left under a tag.
     pub const fn is_frozen(self) -> bool {
-        matches!(self, Self::Frozen { .. })
+        self.stale().is_some()
+    }
+
+    /// Returns the stale increments if the frame is frozen.
+    pub const fn stale(self) -> Option<u32> {
+        match self {
+            Self::Frozen { stale } | Self::Tagged { stale, .. } => Some(stale),
+            Self::Live(_) | Self::Dying | Self::Saturated => None,
+        }
+    }
+
+    /// Returns the same frozen state with `stale` increments.
+    const fn with_stale(self, stale: u32) -> Self {
+        match self {
+            Self::Tagged { tag, .. } => Self::Tagged { tag, stale },
+            _ => Self::Frozen { stale },
+        }
     }
 
     /// Returns the state after `try_get(n)`, and its result. `leaves_stale` is
@@ -62,14 +87,24 @@ impl Snapshot {
             Self::Live(have) if have + n >= SATURATED => (Self::Saturated, Err(Refused::Saturated)),
             Self::Live(have) => (Self::Live(have + n), Ok(())),
             Self::Dying => (Self::Live(n), Ok(())),
-            Self::Frozen { stale } if !leaves_stale => {
-                (Self::Frozen { stale }, Err(Refused::Frozen))
+            Self::Frozen { .. } | Self::Tagged { .. } if !leaves_stale => {
+                (self, Err(Refused::Frozen))
             }
-            Self::Frozen { stale } if stale + n >= STALE_LIMIT => {
-                (Self::Frozen { stale: 0 }, Err(Refused::Frozen))
+            Self::Frozen { stale } | Self::Tagged { stale, .. } => {
+                let sum = if stale + n >= STALE_LIMIT { 0 } else { stale + n };
+                (self.with_stale(sum), Err(Refused::Frozen))
             }
-            Self::Frozen { stale } => (Self::Frozen { stale: stale + n }, Err(Refused::Frozen)),
             Self::Saturated => (Self::Saturated, Err(Refused::Saturated)),
+        }
+    }
+
+    /// Returns the result of `try_get_unless_frozen(n)` if it writes nothing: the refusal. `None`
+    /// if it does what `try_get(n)` does.
+    pub const fn refused_without_write(self) -> Option<Refused> {
+        match self {
+            Self::Frozen { .. } | Self::Tagged { .. } => Some(Refused::Frozen),
+            Self::Saturated => Some(Refused::Saturated),
+            Self::Live(_) | Self::Dying => None,
         }
     }
 
@@ -97,6 +132,25 @@ impl Snapshot {
     pub const fn unfreeze(self, n: u32) -> Option<Self> {
         match self {
             Self::Frozen { .. } if n > 0 && n < SATURATED => Some(Self::Live(n)),
+            _ => None,
+        }
+    }
+
+    /// Returns the state after `try_claim(tag)`, and `true` if the caller won the frame.
+    pub const fn try_claim(self, tag: Tag) -> (Self, bool) {
+        match self {
+            Self::Tagged { tag: found, .. } if found.get() == tag.get() => {
+                (Self::Frozen { stale: 0 }, true)
+            }
+            other => (other, false),
+        }
+    }
+
+    /// Returns the state after `leave_frozen_as(tag)` by the owner of the exclusive handle. `None`
+    /// if no correct caller makes this call.
+    pub const fn leave_frozen_as(self, tag: Tag) -> Option<Self> {
+        match self {
+            Self::Frozen { .. } => Some(Self::Tagged { tag, stale: 0 }),
             _ => None,
         }
     }

@@ -1,12 +1,14 @@
 //! The switch between the processor's atomics, loom's, and the stepped ones for shuttle; and one
 //! trait over the two widths.
 
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use core::sync::atomic::AtomicU32;
+#[cfg(all(target_has_atomic = "64", not(any(loom, shuttle))))]
+pub(crate) use core::sync::atomic::AtomicU64;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::Ordering;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::fence;
-#[cfg(not(any(loom, shuttle)))]
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -75,4 +77,5 @@ macro_rules! word {
 
 word!(AtomicU32, u32);
 // Here the conversion is the identity: the macro has one text for both widths.
+#[cfg(target_has_atomic = "64")]
 word!(AtomicU64, u64);

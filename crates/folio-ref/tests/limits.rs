@@ -1,12 +1,19 @@
 //! The word at large counts, against the specification: no sequence of small calls reaches them.
 
-use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
+use folio_ref::schemes::{
+    FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, Tagged, ZeroFrozen,
+};
 use folio_ref::{Frozen, MAX_AT_ONCE, PageRef, Refused, SATURATED, STALE_LIMIT, Scheme, Snapshot};
 
 /// No other test fails if a reset of the stale increments clears the generation.
 #[test]
 fn a_reset_keeps_the_generation() {
-    let word = PageRef::<Generational>::frozen();
+    reset_keeps_generation::<Generational>();
+    reset_keeps_generation::<Tagged>();
+}
+
+fn reset_keeps_generation<S: Scheme>() {
+    let word = PageRef::<S>::frozen();
     word.take_frozen().init();
     let late = word.drop_references(1).expect("the last one");
     word.try_get(1).expect("revived");
@@ -48,6 +55,14 @@ fn state_and_word_agree_at_the_limits() {
                     S::NAME
                 );
                 let word = live();
+                // It is refused without a write exactly if the load shows a refusal.
+                let looked = word.try_get_unless_frozen(n);
+                let (after, answer) = match state.refused_without_write() {
+                    Some(refused) => (state, Err(refused)),
+                    None => state.try_get(n, S::LEAVES_STALE),
+                };
+                assert_eq!((word.snapshot(), looked), (after, answer), "{}: {have} + {n}", S::NAME);
+                let word = live();
                 word.get(n);
                 let (after, _) = state.try_get(n, S::LEAVES_STALE);
                 assert_eq!(word.snapshot(), after, "{}: get {have} + {n}", S::NAME);
@@ -76,6 +91,7 @@ fn state_and_word_agree_at_the_limits() {
     agree::<LiveBitHigh>();
     agree::<LiveBitLow>();
     agree::<Generational>();
+    agree::<Tagged>();
 }
 
 /// Calls that no correct caller makes, and states that a word has only between two steps.
@@ -113,4 +129,5 @@ fn put_expecting_last_ends_in_the_state_of_put() {
     same::<LiveBitHigh>();
     same::<LiveBitLow>();
     same::<Generational>();
+    same::<Tagged>();
 }

@@ -10,8 +10,10 @@
 
 #![cfg(loom)]
 
-use folio_ref::schemes::{FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, ZeroFrozen};
-use folio_ref::{PageRef, SATURATED, STALE_LIMIT, Scheme, Snapshot};
+use folio_ref::schemes::{
+    FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, Tagged, ZeroFrozen,
+};
+use folio_ref::{PageRef, SATURATED, STALE_LIMIT, Scheme, Snapshot, Tag};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -77,6 +79,30 @@ impl<S: Scheme> Frame<S> {
     fn destroyed(&self) -> usize {
         self.destroyed.load(Ordering::Relaxed)
     }
+}
+
+/// A lookup that looks first, beside the last put and a new life: it takes or is refused as the
+/// other does, and what it takes it may read (R1, R6).
+fn look_first<S: Scheme>() {
+    loom::model(|| {
+        let frame = Frame::<S>::live(1);
+        let other = {
+            let frame = frame.clone();
+            thread::spawn(move || {
+                if frame.word.try_get_unless_frozen(1).is_ok() {
+                    assert_ne!(frame.read(), 0, "a destroyed frame was read (R1)");
+                    frame.put();
+                }
+            })
+        };
+        if let Some(handle) = frame.word.put() {
+            frame.write(8);
+            handle.init();
+            frame.put();
+        }
+        other.join().unwrap();
+        assert!(frame.word.snapshot().is_frozen());
+    });
 }
 
 /// The last put against a lookup that may revive (R1, R3, R6).
@@ -299,6 +325,10 @@ macro_rules! cases {
                     last_put_and_lookups::<$scheme>();
                 }
                 #[test]
+                fn a_lookup_that_looks_first_reads_live_bytes() {
+                    look_first::<$scheme>();
+                }
+                #[test]
                 fn the_destructor_sees_what_both_holders_did() {
                     two_holders_put::<$scheme>();
                 }
@@ -342,4 +372,93 @@ cases! {
     live_bit_high: LiveBitHigh,
     live_bit_low: LiveBitLow,
     generational: Generational,
+    tagged: Tagged,
+}
+
+const UNUSED: Tag = Tag::new(0);
+const OTHER: Tag = Tag::new(1);
+
+/// A frame that was left frozen under a tag.
+fn left_as(tag: Tag) -> Arc<Frame<Tagged>> {
+    let frame = Frame::live(1);
+    frame.word.freeze(1).expect("no other holder").leave_frozen_as(tag);
+    frame
+}
+
+/// Claims a frame, writes its bytes, and leaves it under another tag. Returns `true` if it won.
+fn claim_and_leave(frame: &Frame<Tagged>, from: Tag, to: Tag) -> bool {
+    let Ok(handle) = frame.word.try_claim(from) else { return false };
+    frame.write(frame.read() + 1);
+    handle.leave_frozen_as(to);
+    true
+}
+
+/// Two claims of one tag: one wins, and its bytes have one writer (R3).
+#[test]
+fn a_claim_excludes_another_claim() {
+    loom::model(|| {
+        let frame = left_as(UNUSED);
+        let other = {
+            let frame = frame.clone();
+            thread::spawn(move || claim_and_leave(&frame, UNUSED, OTHER))
+        };
+        let mine = claim_and_leave(&frame, UNUSED, OTHER);
+        assert_ne!(mine, other.join().unwrap(), "one claim wins");
+        assert_eq!(frame.word.snapshot(), Snapshot::Tagged { tag: OTHER, stale: 0 });
+    });
+}
+
+/// A claim of what another thread leaves sees what that thread wrote (R6).
+#[test]
+fn a_claim_sees_what_the_last_owner_wrote() {
+    loom::model(|| {
+        let frame = left_as(UNUSED);
+        let other = {
+            let frame = frame.clone();
+            thread::spawn(move || assert!(claim_and_leave(&frame, UNUSED, OTHER)))
+        };
+        if frame.word.try_claim(OTHER).map(folio_ref::Frozen::leave_frozen).is_ok() {
+            assert_eq!(frame.read(), 8);
+            frame.write(0);
+        }
+        other.join().unwrap();
+    });
+}
+
+/// Refused lookups beside a claim. Their stale increments, and the reset at the limit of 2, lose
+/// neither the tag nor the claim (R2, R5).
+#[test]
+fn stale_increments_and_their_reset_keep_the_tag() {
+    loom::model(|| {
+        let frame = left_as(UNUSED);
+        let other = {
+            let frame = frame.clone();
+            thread::spawn(move || {
+                assert!(frame.word.try_get(1).is_err() && frame.word.try_get(1).is_err());
+            })
+        };
+        let claim = || frame.word.try_claim(UNUSED).map(folio_ref::Frozen::leave_frozen).is_ok();
+        assert!(claim(), "no other claims it");
+        other.join().unwrap();
+        assert!(!claim(), "claimed twice");
+        assert!(matches!(frame.word.snapshot(), Snapshot::Frozen { .. }), "{:?}", frame.word);
+    });
+}
+
+/// The same beside the owner that leaves the frame under a tag: the tag stays.
+#[test]
+fn a_reset_beside_the_owner_keeps_the_tag() {
+    loom::model(|| {
+        let frame = left_as(UNUSED);
+        let handle = frame.word.try_claim(UNUSED).expect("unused");
+        let other = {
+            let frame = frame.clone();
+            thread::spawn(move || {
+                assert!(frame.word.try_get(1).is_err() && frame.word.try_get(1).is_err());
+            })
+        };
+        handle.leave_frozen_as(OTHER);
+        other.join().unwrap();
+        assert!(matches!(frame.word.snapshot(), Snapshot::Tagged { tag: OTHER, .. }));
+    });
 }

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-/// The name of one of the six schemes.
+/// The name of one of the seven schemes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
 pub(crate) enum SchemeName {
     ZeroFrozen,
@@ -12,6 +12,7 @@ pub(crate) enum SchemeName {
     LiveBitLow,
     #[default]
     Generational,
+    Tagged,
 }
 
 /// Calls a function that is generic over the scheme, with the scheme of the given name.
@@ -27,6 +28,7 @@ macro_rules! with_scheme {
                 Name::LiveBitHigh => $function::<schemes::LiveBitHigh>($($argument),*),
                 Name::LiveBitLow => $function::<schemes::LiveBitLow>($($argument),*),
                 Name::Generational => $function::<schemes::Generational>($($argument),*),
+                Name::Tagged => $function::<schemes::Tagged>($($argument),*),
             }
         }
     };

@@ -24,21 +24,7 @@ struct Layers {
 const TOP: [&str; 5] = ["lib.rs", "main.rs", "testing.rs", "v013.rs", "v014.rs"];
 
 const CRATES: [Layers; 5] = [
-    Layers {
-        krate: "folio-ref",
-        levels: &[],
-        peers: &[],
-        circles: &[
-            (
-                &["page_ref.rs", "schemes/mod.rs", "snapshot.rs"],
-                "schemes and the model return `Refused`, which stands beside the word",
-            ),
-            (
-                &["schemes/bit.rs", "schemes/seeded_bugs.rs"],
-                "the seeded bugs are called by the operations and change words by their encoding",
-            ),
-        ],
-    },
+    Layers { krate: "folio-ref", levels: &[], peers: &[], circles: &[] },
     Layers {
         krate: "folio-cache",
         levels: &[

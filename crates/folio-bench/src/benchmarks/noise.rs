@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use folio_ref::{DefaultScheme, MAX_AT_ONCE, PageRef, STALE_LIMIT, Scheme, Snapshot};
+use folio_ref::{DefaultScheme, MAX_AT_ONCE, PageRef, STALE_LIMIT, Scheme};
 
 use crate::harness::{Ask, Report, Row, Scenario, Unit, cpus, one_and_all, together};
 use crate::support::schemes::for_each_scheme;
@@ -44,10 +44,7 @@ impl<S: Scheme> Frozen for PageRef<S> {
         assert!(self.try_get(n).is_err(), "the word is frozen");
     }
     fn stale(&self) -> u32 {
-        match self.snapshot() {
-            Snapshot::Frozen { stale } => stale,
-            other => panic!("frozen word has state {other:?}"),
-        }
+        self.snapshot().stale().expect("the word is frozen")
     }
 }
 

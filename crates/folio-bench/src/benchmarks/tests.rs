@@ -76,7 +76,7 @@ fn check(matrix: &Matrix<'_>) {
 #[test]
 fn word_measures_every_scheme() {
     let matrix = word::matrix();
-    assert_eq!(matrix.contenders.len(), 10);
+    assert_eq!(matrix.contenders.len(), 16);
     check(&matrix);
 }
 
@@ -127,7 +127,7 @@ fn bringup_measures_every_scheme() {
     let stop = AtomicBool::new(false);
     let report = bringup::ask(&mut Ask::new(Duration::ZERO, &stop, &mut |_| ())).unwrap();
     let rows = |name| report.rows.iter().filter(move |row| row.name == name).count();
-    assert_eq!((rows("frozen-bit"), rows("generational"), report.rows.len()), (1, 2, 11));
+    assert_eq!((rows("frozen-bit"), rows("generational"), report.rows.len()), (1, 2, 13));
     for row in &report.rows {
         assert!(row.median > 0.0 && row.more[0].0 == "touched_bytes", "{row:?}");
     }

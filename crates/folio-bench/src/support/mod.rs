@@ -7,6 +7,7 @@ pub(crate) mod cache_line;
 pub(crate) mod distant_store;
 pub(crate) mod executor;
 pub(crate) mod files;
+pub(crate) mod lives;
 pub(crate) mod memcpy_backing;
 pub(crate) mod memory;
 #[cfg(feature = "baselines")]

@@ -6,7 +6,7 @@ macro_rules! for_each_scheme {
         use folio_ref::schemes;
         for_each_scheme!(
             @ $scheme, $body,
-            ZeroFrozen GuessOne FrozenBit LiveBitHigh LiveBitLow Generational
+            ZeroFrozen GuessOne FrozenBit LiveBitHigh LiveBitLow Generational Tagged
         );
     }};
     (@ $scheme:ident, $body:expr, $($each:ident)*) => {

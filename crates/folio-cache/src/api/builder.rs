@@ -29,12 +29,12 @@ use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::Arena;
+use crate::state::groups::Groups;
 use crate::state::kept::Kept;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Chooser, Shared};
 use crate::state::shown::Shown;
-use crate::state::stats::Counters;
 
 /// The default of [`CacheBuilder::requests`].
 const REQUESTS: usize = 1024;
@@ -242,16 +242,21 @@ impl<S: Scheme> CacheBuilder<S> {
             Some(make) => make(frames),
             None => Box::new(HotCold::new(frames)),
         };
-        policy.resize(set_watermarks(arena.zone(), frames));
+        let page_frames = set_watermarks(arena.zone(), frames);
+        policy.resize(page_frames);
         let (name, requests) = (self.name, self.requests);
         let (arrivals, taker) = Batches::new();
         let shared = Arc::new_cyclic(|me| Shared {
             arena: Arc::new(arena),
             registry: Registry::default(),
             leaves: Arc::default(),
-            counters: Counters::default(),
+            groups: Groups::new(page_frames),
             shown: Shown::take(),
-            policy: CachePadded::new(Mutex::new(Chooser { policy, taker })),
+            policy: CachePadded::new(Mutex::new(Chooser {
+                policies: vec![Some(policy)],
+                taker,
+                named: Vec::new(),
+            })),
             arrivals,
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),

@@ -55,7 +55,7 @@ impl<S: Scheme> Cache<S> {
     /// - Otherwise the error of [`Backing::version`].
     pub fn open_backing(&self, backing: Arc<dyn Backing>) -> io::Result<File<S>> {
         self.shared.check_process()?;
-        File::new(&self.shared, backing, false)
+        File::new(&self.shared, backing, false, None)
     }
 
     /// Writes the dirty pages of all files to their backings, which may keep them in memory for a
@@ -137,7 +137,8 @@ impl<S: Scheme> Cache<S> {
 
     /// Returns the counters since the cache was built, and what its ranges show and pin now.
     pub fn stats(&self) -> CacheStats {
-        self.shared.counters.read(self.shared.shown.get())
+        let [shown_bytes, pinned_bytes] = self.shared.shown.get();
+        CacheStats { shown_bytes, pinned_bytes, ..self.shared.groups.stats() }
     }
 
     /// Returns the memory of the indexes that find the pages of open files, in bytes, or the memory

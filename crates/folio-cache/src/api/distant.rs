@@ -25,8 +25,10 @@ use crate::read::request::How;
 use crate::rt::block_on::block_on;
 use crate::rt::coop;
 use crate::state::frames::FolioRef;
+use crate::state::groups::GroupState;
 use crate::state::mapping::Mapping;
 use crate::state::remote::Remote;
+use crate::state::shared::Shared;
 
 impl<S: Scheme> Cache<S> {
     /// Opens an object of a store that answers late. Makes no request: the first answer tells the
@@ -59,22 +61,7 @@ impl<S: Scheme> Cache<S> {
     /// - `InvalidInput` if a blocking backing with this key is open.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn open_async(&self, backing: Arc<dyn AsyncBacking>) -> io::Result<File<S>> {
-        self.shared.check_process()?;
-        let key = backing.key();
-        let blocking: Arc<dyn Backing> = Arc::new(Blocking(Arc::clone(&backing)));
-        let file_id = blocking.file_id();
-        let remote = Remote::new(key.clone(), Arc::clone(&backing));
-        // No call of the backing: the lock of all files is held.
-        let make = |id| Mapping::distant(&self.shared, id, file_id, blocking, remote);
-        let (mapping, existed) = self.shared.registry.get_or_insert(key.clone(), make);
-        let Some(remote) = &mapping.remote else {
-            let message = format!("a blocking backing with the key {key:?} is open");
-            return Err(error(io::ErrorKind::InvalidInput, message));
-        };
-        if existed {
-            remote.set_backing(backing);
-        }
-        Ok(File::of(mapping))
+        open(&self.shared, backing, None)
     }
 
     /// Opens an object like [`open_async`](Self::open_async). Its length and validator are known
@@ -91,12 +78,7 @@ impl<S: Scheme> Cache<S> {
         backing: Arc<dyn AsyncBacking>,
         version: &RemoteVersion,
     ) -> io::Result<File<S>> {
-        let on_change = backing.on_change();
-        let file = self.open_async(backing)?;
-        if let Some(remote) = &file.mapping.remote {
-            version::lock(&file.mapping, remote).agree(version, on_change)?;
-        }
-        Ok(file)
+        open_with(&self.shared, backing, version, None)
     }
 
     /// Returns the file with a key if it is open, or its pages are cached. Makes no request and no
@@ -120,11 +102,53 @@ impl<S: Scheme> Cache<S> {
     }
 }
 
+/// Opens an object of a store that answers late, in a group or in any.
+pub(crate) fn open<S: Scheme>(
+    shared: &Arc<Shared<S>>,
+    backing: Arc<dyn AsyncBacking>,
+    group: Option<&Arc<GroupState>>,
+) -> io::Result<File<S>> {
+    shared.check_process()?;
+    let key = backing.key();
+    let blocking: Arc<dyn Backing> = Arc::new(Blocking(Arc::clone(&backing)));
+    let file_id = blocking.file_id();
+    let remote = Remote::new(key.clone(), Arc::clone(&backing));
+    // No call of the backing: the lock of all files is held.
+    let make = |id| Mapping::distant(shared, id, file_id, blocking, remote);
+    let to_open = shared.groups.to_open(group)?;
+    let (mapping, existed) = shared.registry.get_or_insert(key.clone(), to_open, make)?;
+    shared.groups.check_file(mapping.id, group)?;
+    let Some(remote) = &mapping.remote else {
+        let message = format!("a blocking backing with the key {key:?} is open");
+        return Err(error(io::ErrorKind::InvalidInput, message));
+    };
+    if existed {
+        remote.set_backing(backing);
+    }
+    Ok(File::of(mapping))
+}
+
+/// Opens an object of which the version is known, in a group or in any.
+pub(crate) fn open_with<S: Scheme>(
+    shared: &Arc<Shared<S>>,
+    backing: Arc<dyn AsyncBacking>,
+    version: &RemoteVersion,
+    group: Option<&Arc<GroupState>>,
+) -> io::Result<File<S>> {
+    let on_change = backing.on_change();
+    let file = open(shared, backing, group)?;
+    if let Some(remote) = &file.mapping.remote {
+        version::lock(&file.mapping, remote).agree(version, on_change)?;
+    }
+    Ok(file)
+}
+
 impl<S: Scheme> File<S> {
     /// Returns a file of a mapping that is in memory.
     fn of(mapping: Arc<Mapping<S>>) -> Self {
         let opened = Arc::new(Opened::new(&mapping, Arc::clone(&mapping.backing), false));
-        Self { mapping, opened, advice: Advice::Normal, priority: Priority::Normal }
+        let priority = mapping.shared.groups.of(mapping.id).priority;
+        Self { mapping, opened, advice: Advice::Normal, priority }
     }
 
     /// Returns `true` if the file is an object of a store that answers late.
@@ -133,8 +157,8 @@ impl<S: Scheme> File<S> {
         self.mapping.remote.is_some()
     }
 
-    /// Returns a clone of the file of which the reads have other advice. It concerns files of
-    /// distant stores. Reads through other clones are not affected by it.
+    /// Returns a clone of the file of which the reads have other advice. Reads through other clones
+    /// are not affected by it.
     ///
     /// # Examples
     ///
@@ -174,7 +198,7 @@ impl<S: Scheme> File<S> {
         let is_end = self.known_len().is_some_and(|len| range.end >= len);
         let end = if is_end { range.end.div_ceil(page) } else { range.end / page };
         let first = range.start.div_ceil(page);
-        refresh::evict_clean(&self.mapping, first..end.max(first), false);
+        refresh::evict_clean(&self.mapping, first..end.max(first), refresh::Keep::Nothing);
     }
 
     /// Returns a clone of the file of which the reads have another priority. It decides which of

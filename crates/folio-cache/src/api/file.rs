@@ -4,17 +4,19 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 
 use crate::api::open::Opened;
 use crate::api::open::open_mapping;
 use crate::backing::Backing;
 use crate::backing::remote::Priority;
-use crate::length::{refresh, version};
+use crate::length::{once, refresh, version};
 use crate::policy::Advice;
 use crate::read::copy;
 use crate::read::request::How;
 use crate::rt::block_on::block_on;
+use crate::state::groups::GroupState;
 use crate::state::handle::PageHandle;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -60,10 +62,12 @@ impl<S: Scheme> File<S> {
         shared: &Arc<Shared<S>>,
         backing: Arc<dyn Backing>,
         appends: bool,
+        group: Option<&Arc<GroupState>>,
     ) -> io::Result<Self> {
-        let mapping = open_mapping(shared, Arc::clone(&backing))?;
+        let mapping = open_mapping(shared, Arc::clone(&backing), group)?;
         let opened = Arc::new(Opened::new(&mapping, backing, appends));
-        Ok(Self { opened, mapping, advice: Advice::Normal, priority: Priority::Normal })
+        let priority = shared.groups.of(mapping.id).priority;
+        Ok(Self { opened, mapping, advice: Advice::Normal, priority })
     }
 
     /// Reads into `buf` from `offset` on. Returns the number of bytes read: 0 at or past the end of
@@ -90,7 +94,17 @@ impl<S: Scheme> File<S> {
         if self.is_distant() {
             return block_on(self.read_at_distant(buf, offset, self.blocking()));
         }
-        copy::read_pages(&self.mapping, offset, buf)
+        let read = copy::read_pages(&self.mapping, offset, buf, self.advice);
+        self.passed(offset, buf.len());
+        read
+    }
+
+    /// Drops the pages that a reader that reads once has passed, to their end, unless they are hot.
+    #[inline]
+    pub(crate) fn passed(&self, offset: u64, len: usize) {
+        if self.advice == Advice::Once {
+            once::passed(&self.mapping, offset, len);
+        }
     }
 
     /// Returns how the reads of this file request pages.
@@ -165,7 +179,9 @@ impl<S: Scheme> File<S> {
         if self.is_distant() {
             self.page_distant_blocking(offset)
         } else {
-            copy::page(&self.mapping, offset)
+            let page = copy::page(&self.mapping, offset, self.advice);
+            self.passed(offset, FRAME_SIZE - offset as usize % FRAME_SIZE);
+            page
         }
     }
 

@@ -144,12 +144,12 @@ impl<S: Scheme> File<S> {
         coop::passed().await;
         let (mut walk, mut progress) = (Walk::new(offset, len)?, Progress::new());
         while let Some((offset, wanted)) = walk.next() {
-            if let Some((folio, range)) =
-                walk.pass(&self.mapping, progress.page(&self.mapping, offset, wanted).await?)
-            {
+            let found = progress.page(&self.mapping, offset, wanted, self.advice).await?;
+            if let Some((folio, range)) = walk.pass(&self.mapping, found) {
                 each(folio, range);
             }
         }
+        self.passed(offset, len);
         Ok(())
     }
 }

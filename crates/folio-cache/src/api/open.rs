@@ -11,6 +11,7 @@ use crate::backing::error::{error, numbered};
 use crate::backing::{Backing, Durable};
 use crate::length::refresh;
 use crate::state::error_cursor::ErrorCursor;
+use crate::state::groups::GroupState;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::writeback::sync;
@@ -106,17 +107,21 @@ impl<S: Scheme> Drop for Opened<S> {
 ///
 /// # Errors
 ///
-/// `InvalidInput` if the file id is the key of a distant object, otherwise the error of
-/// [`Backing::version`](crate::Backing::version).
+/// - `InvalidInput` if the file id is the key of a distant object, or the file is in another group.
+/// - `OutOfMemory` if the group has as many files as it can have.
+/// - Otherwise the error of [`Backing::version`](crate::Backing::version).
 pub(crate) fn open_mapping<S: Scheme>(
     shared: &Arc<Shared<S>>,
     backing: Arc<dyn Backing>,
+    group: Option<&Arc<GroupState>>,
 ) -> io::Result<Arc<Mapping<S>>> {
     let file_id = backing.file_id();
     let version = backing.version()?;
     // No call of the backing: the lock of all files is held.
     let make = |id| Mapping::new(shared, id, file_id, backing, version);
-    let (mapping, was_open) = shared.registry.get_or_insert(file_id.into(), make);
+    let to_open = shared.groups.to_open(group)?;
+    let (mapping, was_open) = shared.registry.get_or_insert(file_id.into(), to_open, make)?;
+    shared.groups.check_file(mapping.id, group)?;
     if mapping.remote.is_some() {
         let message = format!("{file_id:?} is the key of an object of a distant store");
         return Err(error(io::ErrorKind::InvalidInput, message));

@@ -9,8 +9,10 @@ use rustix::fs::OFlags;
 
 use crate::api::cache::Cache;
 use crate::api::file::File;
+use crate::api::group::Group;
 use crate::backing::LocalFile;
 use crate::backing::error::error;
+use crate::state::groups::GroupState;
 
 /// Options for opening a local file through a cache. They follow [`std::fs::OpenOptions`].
 ///
@@ -46,6 +48,7 @@ pub struct OpenOptions {
     create_new: bool,
     direct: bool,
     mode: u32,
+    group: Option<Arc<GroupState>>,
 }
 
 impl Default for OpenOptions {
@@ -67,6 +70,7 @@ impl OpenOptions {
             create_new: false,
             direct: false,
             mode: 0o666,
+            group: None,
         }
     }
 
@@ -124,6 +128,13 @@ impl OpenOptions {
         self
     }
 
+    /// Sets the group of the file. A file that is in memory already must be in this group, and in
+    /// any group without this call.
+    pub fn group<S: Scheme>(&mut self, group: &Group<S>) -> &mut Self {
+        self.group = Some(Arc::clone(&group.state));
+        self
+    }
+
     /// Opens a regular file through `cache`. Opens of one file share its pages, whatever its name.
     ///
     /// An open checks whether another program changed the file, and drops stale pages.
@@ -134,13 +145,14 @@ impl OpenOptions {
     ///   to something other than a regular file. An open never waits for the peer of a FIFO.
     /// - `InvalidInput` if the file has no stable size, as under `/proc` and `/sys`: read it with
     ///   `std::fs`.
+    /// - `InvalidInput` if the group belongs to another cache, or the file is in another group.
     /// - `AlreadyExists` if `create_new` is set and the file exists.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the system call.
     pub fn open<S: Scheme>(&self, cache: &Cache<S>, path: impl AsRef<Path>) -> io::Result<File<S>> {
         cache.shared.check_process()?;
         let backing = self.open_local(path)?;
-        let file = File::new(&cache.shared, Arc::new(backing), self.append)?;
+        let file = File::new(&cache.shared, Arc::new(backing), self.append, self.group.as_ref())?;
         // Through the cache: another open of the file may have dirty pages.
         if self.truncate && !self.create_new && !file.is_empty() {
             file.set_len(0)?;

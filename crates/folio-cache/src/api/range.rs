@@ -24,6 +24,7 @@ use folio_frames::{FRAME_SIZE, UserSpace};
 use folio_ref::{DefaultScheme, Scheme};
 
 use crate::api::file::File;
+use crate::api::piece::{begin, bytes_of, join, pin};
 use crate::memory::short_handle;
 use crate::memory::short_handle::PinnedBytes;
 use crate::read::walk;
@@ -31,6 +32,7 @@ use crate::rt::block_on::block_on;
 use crate::state::frames::{Adjacent, FolioRef};
 use crate::state::mapping::Mapping;
 use crate::state::shown::{Counted, Shown};
+use crate::state::stats::Count;
 use crate::state::units::pages_of;
 
 /// Bytes of a range of a file without a copy, each page as it was when the handle was made. They
@@ -137,7 +139,7 @@ impl<S: Scheme> RangeHandle<S> {
             let begins = mem::take(&mut start);
             let ends = piece.as_slice().len().min(begins + left);
             left -= ends - begins;
-            bytes_of(piece, begins..ends, &PinnedBytes::default(), shown)
+            pin(piece, begins..ends, shown)
         })
     }
 
@@ -228,18 +230,6 @@ impl<S: Scheme> fmt::Debug for RangeHandle<S> {
     }
 }
 
-/// The owner of `Bytes`: the folios of one piece.
-struct Piece<S: Scheme> {
-    folios: Adjacent<S>,
-    _counted: Counted,
-}
-
-impl<S: Scheme> AsRef<[u8]> for Piece<S> {
-    fn as_ref(&self) -> &[u8] {
-        self.folios.as_slice()
-    }
-}
-
 impl<S: Scheme> File<S> {
     /// Returns up to `len` bytes from `offset` on, without a copy: fewer only at the end of the
     /// file, and none at or past it. Missing pages are read by few requests.
@@ -262,7 +252,10 @@ impl<S: Scheme> File<S> {
             return Ok(block_on(self.pieces_distant(offset, len, self.blocking()))?.finish());
         }
         let mut pieces = begin_range(&self.mapping, offset, len);
-        walk::for_each_page(&self.mapping, offset, len, |folio, range| pieces.push(folio, range))?;
+        walk::for_each_page(&self.mapping, offset, len, self.advice, |folio, range| {
+            pieces.push(folio, range);
+        })?;
+        self.passed(offset, len);
         Ok(pieces.finish())
     }
 
@@ -296,7 +289,10 @@ impl<S: Scheme> File<S> {
             return Ok(bytes.into_iter().next().unwrap_or_default());
         }
         let mut piece = begin_bytes(&self.mapping, offset, len);
-        walk::for_each_page(&self.mapping, offset, len, |folio, range| piece.push(folio, range))?;
+        walk::for_each_page(&self.mapping, offset, len, self.advice, |folio, range| {
+            piece.push(folio, range);
+        })?;
+        self.passed(offset, len);
         Ok(piece.finish())
     }
 
@@ -320,22 +316,24 @@ impl<S: Scheme> File<S> {
         let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
         let mut bufs = bufs.iter_mut();
         let (mut buf, mut done): (&mut [u8], _) = (&mut [], 0);
-        let read = walk::for_each_page(&self.mapping, offset, wanted, |folio, range| {
-            let mut bytes = &folio.as_slice_from_frame()[range];
-            done += bytes.len();
-            while !bytes.is_empty() {
-                if buf.is_empty() {
-                    // The walk yields at most the wanted bytes.
-                    let Some(next) = bufs.next() else { break };
-                    buf = next;
-                    continue;
+        let read =
+            walk::for_each_page(&self.mapping, offset, wanted, self.advice, |folio, range| {
+                let mut bytes = &folio.as_slice_from_frame()[range];
+                done += bytes.len();
+                while !bytes.is_empty() {
+                    if buf.is_empty() {
+                        // The walk yields at most the wanted bytes.
+                        let Some(next) = bufs.next() else { break };
+                        buf = next;
+                        continue;
+                    }
+                    let n = bytes.len().min(buf.len());
+                    let (now, later) = mem::take(&mut buf).split_at_mut(n);
+                    now.copy_from_slice(&bytes[..n]);
+                    (buf, bytes) = (later, &bytes[n..]);
                 }
-                let n = bytes.len().min(buf.len());
-                let (now, later) = mem::take(&mut buf).split_at_mut(n);
-                now.copy_from_slice(&bytes[..n]);
-                (buf, bytes) = (later, &bytes[n..]);
-            }
-        });
+            });
+        self.passed(offset, done);
         // A short count: the next read returns the error.
         if done > 0 { Ok(done) } else { read.map(|()| 0) }
     }
@@ -359,13 +357,17 @@ pub(crate) fn begin_range<S: Scheme>(
 }
 
 /// Returns an empty collection for the bytes of a range.
-pub(crate) fn begin_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> OnePiece<S> {
+pub(crate) fn begin_bytes<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    len: usize,
+) -> OnePiece<'_, S> {
     OnePiece {
+        mapping,
         held: None,
         start: 0,
         len: 0,
         pinned: PinnedBytes::default(),
-        shown: mapping.shared.shown,
         copy: Vec::new(),
         most: most_bytes(mapping, offset, len),
     }
@@ -408,18 +410,18 @@ impl<S: Scheme> Pieces<'_, S> {
 }
 
 /// Bytes that are being collected: pinned as long as they are one piece, then copied.
-pub(crate) struct OnePiece<S: Scheme> {
+pub(crate) struct OnePiece<'m, S: Scheme> {
+    mapping: &'m Mapping<S>,
     held: Option<Adjacent<S>>,
     start: usize,
     len: usize,
     pinned: PinnedBytes,
-    shown: &'static Shown,
     /// All bytes so far, if they are in more than one piece.
     copy: Vec<u8>,
     most: usize,
 }
 
-impl<S: Scheme> OnePiece<S> {
+impl<S: Scheme> OnePiece<'_, S> {
     pub(crate) fn push(&mut self, folio: FolioRef<S>, range: Range<usize>) {
         self.pinned = self.pinned.with(&folio);
         let apart = match &mut self.held {
@@ -443,46 +445,11 @@ impl<S: Scheme> OnePiece<S> {
 
     #[cfg_attr(feature = "track", track_caller)]
     pub(crate) fn finish(self) -> Bytes {
-        match self.held {
-            Some(mut held) => {
-                held.taken_here();
-                bytes_of(held, self.start..self.start + self.len, &self.pinned, self.shown)
-            }
-            None => self.copy.into(),
+        if let Some(mut held) = self.held {
+            held.taken_here();
+            return bytes_of(self.mapping, held, self.start..self.start + self.len, &self.pinned);
         }
+        self.mapping.count(Count::CopiedBytes, self.len as u64);
+        self.copy.into()
     }
-}
-
-/// Returns a piece that begins with such bytes of a folio.
-pub(crate) fn begin<S: Scheme>(folio: FolioRef<S>, range: &Range<usize>) -> Adjacent<S> {
-    let mut piece = Adjacent::from(folio);
-    piece.shorten(range.end.div_ceil(FRAME_SIZE) as u32);
-    piece
-}
-
-/// Adds such bytes of a folio to a piece. `Err` returns the folio: it is not adjacent.
-pub(crate) fn join<S: Scheme>(
-    piece: &mut Adjacent<S>,
-    folio: FolioRef<S>,
-    range: &Range<usize>,
-) -> Result<(), FolioRef<S>> {
-    let before = piece.frames();
-    piece.join(folio)?;
-    piece.shorten(before + range.end.div_ceil(FRAME_SIZE) as u32);
-    Ok(())
-}
-
-/// Returns some bytes of adjacent folios. They pin the folios, or are a copy if that is too much.
-pub(crate) fn bytes_of<S: Scheme>(
-    folios: Adjacent<S>,
-    range: Range<usize>,
-    pinned: &PinnedBytes,
-    shown: &'static Shown,
-) -> Bytes {
-    if pinned.is_too_much(range.len()) {
-        return Bytes::copy_from_slice(&folios.as_slice()[range]);
-    }
-    let pinned = folios.pinned_frames() as usize * FRAME_SIZE;
-    let counted = Counted::new(shown, range.len(), pinned);
-    Bytes::from_owner(Piece { folios, _counted: counted }).slice(range)
 }

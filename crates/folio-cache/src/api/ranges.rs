@@ -256,7 +256,7 @@ impl<S: Scheme> Sink<S> for OneRange<'_, S> {
 struct ManyBytes<'f, S: Scheme> {
     mapping: &'f Mapping<S>,
     ranges: &'f [(u64, usize)],
-    pieces: Vec<OnePiece<S>>,
+    pieces: Vec<OnePiece<'f, S>>,
 }
 
 impl<S: Scheme> Sink<S> for ManyBytes<'_, S> {

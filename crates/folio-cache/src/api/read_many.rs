@@ -119,7 +119,7 @@ impl<S: Scheme> File<S> {
     fn fill_many(&self, missing: &mut Vec<Missing<'_, '_>>) {
         let mapping = &*self.mapping;
         let wanted: Vec<_> = missing.iter().map(|missing| (missing.page, missing.pages)).collect();
-        let first_pages = batch::fill_many(mapping, &wanted);
+        let first_pages = batch::fill_many(mapping, &wanted, self.advice);
         for (missing, page) in missing.drain(..).zip(first_pages) {
             let Missing { read, truncate_seq, len, .. } = missing;
             let within = read.offset as usize % FRAME_SIZE;

@@ -11,7 +11,7 @@ use folio_ref::{DefaultScheme, Scheme};
 use futures_core::Stream;
 
 use crate::api::file::File;
-use crate::api::range::{begin, bytes_of, join};
+use crate::api::piece::{begin, bytes_of, join};
 use crate::length::version;
 use crate::memory::short_handle::PinnedBytes;
 use crate::read::async_miss::Progress;
@@ -113,12 +113,8 @@ impl<S: Scheme> ByteStream<S> {
             self.has_begun = true;
             self.offset += len as u64;
             self.left -= len as u64;
-            return Poll::Ready(Some(Ok(bytes_of(
-                piece,
-                range,
-                &pinned,
-                self.file.mapping.shared.shown,
-            ))));
+            let bytes = bytes_of(&self.file.mapping, piece, range, &pinned);
+            return Poll::Ready(Some(Ok(bytes)));
         }
     }
 
@@ -128,8 +124,9 @@ impl<S: Scheme> ByteStream<S> {
         let most =
             (mapping.shared.capacity() / SHARE).clamp(FRAME_SIZE, MOST_PAGES as usize * FRAME_SIZE);
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(most);
+        let advice = self.file.how().advice;
         let found: Found<S> =
-            ready!(self.progress.poll_page(mapping, self.offset, wanted, context))?;
+            ready!(self.progress.poll_page(mapping, self.offset, wanted, advice, context))?;
         let Some(found) = found else { return Poll::Ready(Ok(None)) };
         let (folio, range) = walk::extend_over_folio(mapping, self.offset, wanted, found);
         let (start, mut len) = (range.start, range.len());
@@ -145,10 +142,10 @@ impl<S: Scheme> ByteStream<S> {
             pinned = more;
             len += range.len();
         }
+        self.file.passed(self.offset, len);
         self.offset += len as u64;
         self.left -= len as u64;
-        let shown = mapping.shared.shown;
-        Poll::Ready(Ok(Some(bytes_of(piece, start..start + len, &pinned, shown))))
+        Poll::Ready(Ok(Some(bytes_of(mapping, piece, start..start + len, &pinned))))
     }
 }
 

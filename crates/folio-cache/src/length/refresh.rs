@@ -14,6 +14,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::backing::error::{copy, share};
+use crate::memory::frames_view;
 use crate::memory::large_folio;
 use crate::rt::shim::fence;
 use crate::state::frames::{LockedSlot, Slot};
@@ -236,13 +237,26 @@ fn drop_clean_pages_from<S: Scheme>(mapping: &Mapping<S>, page: u64) {
     mapping.index.for_each_in(pages, |slot| _ = drop_page(mapping, slot, false));
 }
 
-/// Drops pages of a range that are not dirty and that no other thread has locked. With `cold_only`,
-/// keeps those that were used since they came.
-pub(crate) fn evict_clean<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, cold_only: bool) {
+/// The pages that [`evict_clean`] leaves in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Nothing,
+    /// Those that are hot for the policy.
+    Hot,
+    /// Those that are hot, or were used lately.
+    Used,
+}
+
+/// Drops pages of a range that are not dirty and that no other thread has locked, except some.
+pub(crate) fn evict_clean<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, keep: Keep) {
     large_folio::split_edges(mapping, &pages);
     mapping.index.for_each_in(pages, |slot| {
         let Some(locked) = slot.try_lock(mapping.zone) else { return };
-        let is_kept = cold_only && mapping.zone.is_referenced(locked.pfn());
+        let is_kept = match keep {
+            Keep::Nothing => false,
+            Keep::Hot => frames_view::is_hot(mapping, locked.pfn()),
+            Keep::Used => !frames_view::is_cold(mapping, locked.pfn()),
+        };
         if is_kept || locked.folio().is_dirty() {
             return;
         }

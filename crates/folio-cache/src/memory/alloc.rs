@@ -3,11 +3,11 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use folio_frames::{Level, MAX_ORDER, MigrateType, Order};
+use folio_frames::{FRAME_SIZE, Level, MAX_ORDER, MigrateType, Order};
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
-use crate::memory::evict::BATCH;
+use crate::memory::frames_view::BATCH;
 use crate::memory::out_of_memory;
 use crate::memory::reclaim;
 use crate::memory::sweep::FIRST_VISITS;
@@ -15,11 +15,20 @@ use crate::memory::wait::{Next, Wait};
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::state::stats::Count;
 use crate::state::units::CACHED;
 use crate::writeback::throttle;
 
 /// Frames that a round visits if the policy names no victim. The last round visits all.
 const VISITS: u32 = 2048;
+
+/// The share of the memory that a miss frees at once, up to [`BATCH`] pages: many of a small cache
+/// would be missed.
+const BATCH_SHARE: usize = 128;
+
+/// A miss evicts if fewer frames are free than one part in this many of the low watermark. Free
+/// frames that lie about keep 2 MiB blocks sparse, whose frames no list takes.
+const RESERVE_SHARE: u32 = 4;
 
 /// A request of at least this number of pages is slower in many pieces than in one.
 const MIN_CONTIGUOUS: usize = 64;
@@ -30,20 +39,47 @@ const MIN_CONTIGUOUS: usize = 64;
 ///
 /// `OutOfMemory`, with the number of bytes pinned, dirty and in flight, when there was nothing to
 /// reclaim for about 100 ms, and nothing that could be waited for.
+#[inline]
 pub(crate) fn allocate<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
-    notify_reclaimer_if_low(shared);
+    match shared.zone().alloc_frozen_listed(MigrateType::Movable) {
+        Some(folio) => Ok(folio),
+        None => allocate_unlisted(shared),
+    }
+}
+
+/// Returns a frozen frame if the lists of this thread have none: one of a batch that is evicted, if
+/// few are free.
+#[inline(never)]
+fn allocate_unlisted<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
+    evict_if_low(shared, batch(shared));
     shared
         .zone()
         .alloc_frozen_as(Order::ZERO, MigrateType::Movable)
         .or_else(|_| allocate_by_reclaim(shared))
 }
 
-/// Notifies the reclaimer if few frames are free. Never waits.
-#[inline]
-fn notify_reclaimer_if_low<S: Scheme>(shared: &Shared<S>) {
-    if !shared.zone().is_at_least(Level::BelowHigh) {
+/// Returns the number of pages that a miss frees at once.
+fn batch<S: Scheme>(shared: &Shared<S>) -> usize {
+    (shared.capacity() / FRAME_SIZE / BATCH_SHARE).clamp(1, BATCH)
+}
+
+/// Evicts up to `wanted` pages if few frames are free, so that this thread's next misses find
+/// theirs in its own lists. If the policy names too few, because the others are pinned or dirty,
+/// notifies the reclaimer. Never waits.
+fn evict_if_low<S: Scheme>(shared: &Shared<S>, wanted: usize) {
+    let zone = shared.zone();
+    // Frames in the lists of other threads count as well, but less: these threads will use them.
+    if zone.free_frames() < (zone.watermarks().low / RESERVE_SHARE).max(1)
+        && !zone.is_at_least(Level::Enough)
+        && reclaim::reclaim_some(shared, wanted, 0) < wanted
+    {
         shared.reclaimer.notify_now();
     }
+}
+
+/// Counts an allocation that has to evict.
+fn count_direct_reclaim<S: Scheme>(shared: &Shared<S>) {
+    shared.groups.first().counters.add(Count::DirectReclaims, 1);
 }
 
 /// Frees frames for an allocation that found none, not even in the lists of other threads. Some may
@@ -58,14 +94,15 @@ fn free_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize
 
 #[cold]
 fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
-    shared.counters.direct_reclaims.add(1);
+    count_direct_reclaim(shared);
     capacity::fit(shared);
     let mut wait = Wait::new(shared);
     // Relaxed: a hint.
     let is_pinned = shared.is_pinned.load(Ordering::Relaxed);
     let mut visits = if is_pinned { VISITS } else { FIRST_VISITS };
     loop {
-        let found = free_some(shared, BATCH, visits) > 0 || throttle::write_back_some(shared);
+        let found =
+            free_some(shared, batch(shared), visits) > 0 || throttle::write_back_some(shared);
         if let Ok(folio) = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable) {
             return Ok(folio);
         }
@@ -82,14 +119,17 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
 /// not be read. They are as contiguous as free memory allows, because a request into one piece is
 /// faster than one into many.
 pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec<FrozenFolio<S>> {
-    notify_reclaimer_if_low(shared);
+    evict_if_low(shared, frames);
     let mut folios = Vec::with_capacity(frames);
     // Other threads may take what is freed here: this frees no more than it wants.
     let mut batches = frames.div_ceil(BATCH);
+    // That of the smallest block that has them all: they lie together then, and the rest of the
+    // block is freed at once. If they take several blocks, the next one may lie behind the first.
+    let whole = order_of(frames.next_power_of_two().max(1));
     while folios.len() < frames {
         let left = frames - folios.len();
-        let order = Order::new(left.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
-        match shared.zone().alloc_frozen_up_to(order, MigrateType::Movable) {
+        let order = order_of(left);
+        match shared.zone().alloc_frozen_up_to(whole, MigrateType::Movable) {
             // This frees at once what the reclaimer would free in a moment: it may be contiguous.
             Ok(block)
                 if block.order() < order
@@ -102,10 +142,14 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
                 batches = if freed > 0 { batches - 1 } else { 0 };
                 shared.zone().drain();
             }
-            Ok(block) => folios.extend(block.split(Order::ZERO)),
+            Ok(block) => {
+                let mut frames = block.split(Order::ZERO);
+                folios.extend(frames.by_ref().take(left));
+                frames.for_each(FrozenFolio::free);
+            }
             Err(_) if batches > 0 => {
                 batches = 0;
-                shared.counters.direct_reclaims.add(1);
+                count_direct_reclaim(shared);
                 free_some(shared, left, VISITS);
             }
             Err(_) => break,
@@ -114,9 +158,14 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
     folios
 }
 
+/// Returns the largest order of a block of at most so many frames.
+fn order_of(frames: usize) -> Order {
+    Order::new(frames.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER))
+}
+
 /// Returns a frozen frame if there is one without waiting.
 pub(crate) fn allocate_at_once<S: Scheme>(shared: &Shared<S>) -> Option<FrozenFolio<S>> {
-    notify_reclaimer_if_low(shared);
+    evict_if_low(shared, batch(shared));
     let free = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable).ok();
     free.or_else(|| allocate_some(shared, 1).pop())
 }

@@ -3,65 +3,75 @@
 //! The policy is asked under its lock and only names frames. Frames are changed outside of that
 //! lock, by the rules of slots: a pin owner is never waited for, and a page that cannot be evicted
 //! is restored to the policy. Several threads may evict at once.
+//!
+//! A thread takes a batch of victims, and frees their folios together: the lock of the policy is
+//! taken once for all, and that of the thread's free lists once. Before the first is evicted, the
+//! slots of all are looked up: these are loads from memory that do not wait for each other.
+//!
+//! | step | for | if it fails |
+//! | --- | --- | --- |
+//! | 1. the policy names victims | all | none is named: the sweep |
+//! | 2. read each frame's descriptor and the slot that it names | all | the page left: done |
+//! | 3. lock the slot, look again (R8), freeze, empty the slot | each | restored in step 4 |
+//! | 4. inform the policy of the pages that went with a victim | all | |
+//! | 5. free the folios | all | |
 
 use std::sync::Arc;
 
-use folio_frames::{Order, Pfn, PfnRange};
+use folio_frames::{Order, Peek, Pfn, PfnRange, free_for_reuse};
 use folio_ref::Scheme;
+use smallvec::SmallVec;
 
-use crate::memory::frames_view::{self, CachedFrames};
-use crate::memory::large_folio;
-use crate::memory::large_folio::FreeOnDrop;
-use crate::state::frames::Slot;
+use crate::memory::frames_view::{self, BATCH, NO_FRAMES, frames_of};
+use crate::memory::large_folio::{self, FreeOnDrop};
+use crate::state::frames::{FrozenFolio, Slot};
 use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::state::stats::Count;
 use crate::state::units::{CACHED, split_owner_data};
-
-/// Pages that are freed at once when memory is short, so that the next misses find free frames.
-pub(crate) const BATCH: usize = 32;
 
 /// The maximum number of victims in a row that free nothing. Bounds a reclaim, whatever a policy
 /// names.
 const MAX_IN_VAIN: usize = 256;
 
-/// The share of the capacity up to which leaves stay open when their last page is evicted. Shuttle
-/// closes each.
-const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 8 };
+/// The share of the capacity up to which leaves stay open when their last page is evicted: enough
+/// for all leaves of a file of 64 times the capacity, and the system's tables. Shuttle closes each.
+const KEPT_SHARE: usize = if cfg!(shuttle) { usize::MAX } else { 7 };
 
-/// No frames.
-const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
-
-/// Evicts up to `wanted` pages that the policy names, until it names too many in a row that
-/// free nothing.
-pub(super) fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
-    let frames = CachedFrames(shared.zone());
-    let (mut freed, mut victims) = (0, Vec::with_capacity(BATCH));
+/// Evicts up to `wanted` pages that the policy with a number names, until it names too many in a
+/// row that free nothing. Returns the number evicted.
+pub(super) fn reclaim_by_policy<S: Scheme>(
+    shared: &Shared<S>,
+    number: usize,
+    wanted: usize,
+) -> usize {
+    let mut evictor = Evictor::new(shared);
     // Restored at the end: otherwise the policy would name them again at once.
     let mut failed = Vec::new();
-    // Consecutive victims often belong to one file and to one folio.
-    let (mut mapping, mut gone) = (None, NO_FRAMES);
-    let mut in_vain = 0;
+    let (mut freed, mut in_vain) = (0, 0);
     while freed < wanted && in_vain < MAX_IN_VAIN {
-        victims.clear();
-        frames_view::pick_victims(shared, BATCH.min(wanted - freed), &mut victims);
+        let victims =
+            frames_view::pick_victims(shared, number, BATCH.min(wanted - freed), &evictor.evicted);
+        evictor.free();
         if victims.is_empty() {
             break;
         }
-        for &frame in &victims {
-            let pfn = frames.pfn(frame);
+        evictor.find(victims.iter().map(|victim| victim.pfn));
+        let mut gone = NO_FRAMES;
+        for (n, victim) in victims.iter().enumerate() {
             // Evicted together with the frame before. If another page has the frame by now, that
             // page was reported to the policy.
-            if (gone.start..gone.end).contains(&pfn) {
+            if (gone.start..gone.end).contains(&victim.pfn) {
                 in_vain += 1;
                 continue;
             }
             // Evict in the order chosen: a victim given back goes to the tail of the queue, which
             // would scatter the pages of one folio.
             let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
-            let Some((pages, frames)) = evict(shared, pfn, max, &mut mapping) else {
+            let Some((pages, frames)) = evictor.evict(n, max, |_, _| victim.is_folio_cold) else {
                 in_vain += 1;
-                failed.push(frame);
+                failed.push(victim.pfn);
                 continue;
             };
             in_vain = if pages > 0 { 0 } else { in_vain + 1 };
@@ -69,73 +79,166 @@ pub(super) fn reclaim_by_policy<S: Scheme>(shared: &Shared<S>, wanted: usize) ->
             gone = frames;
         }
     }
-    if !failed.is_empty() {
-        frames_view::restore(shared, &failed);
-    }
-    shared.counters.reclaimed.add(freed as u64);
+    evictor.finish(number, &failed);
     freed
 }
 
-/// Evicts the page in a frame, and the other pages of its folio if all are cold and there are at
-/// most `max`. Returns the number of pages and their frames, which are none if the page is not
-/// there any more, or left its file and is only pinned. Returns `None` if the page stays. `last` is
-/// the mapping of the page before, kept for the next.
-pub(super) fn evict<S: Scheme>(
-    shared: &Shared<S>,
+/// A page that may be evicted, as its frame's descriptor says.
+struct Candidate {
     pfn: Pfn,
-    max: usize,
-    last: &mut Option<Arc<Mapping<S>>>,
-) -> Option<(usize, PfnRange)> {
-    let Some((head, seen)) = shared.zone().peek_around(pfn).filter(|(_, seen)| seen.kind == CACHED)
-    else {
-        return Some((0, NO_FRAMES));
-    };
-    // A tail has its own owner data.
-    let owner_data = if head == pfn { seen.owner_data } else { shared.zone().peek(pfn).owner_data };
-    let (id, page) = split_owner_data(owner_data);
-    if last.as_ref().is_none_or(|mapping| mapping.id != id) {
-        // No lock is held when the previous mapping, perhaps its last reference, is dropped here.
-        *last = shared.registry.by_id(id);
-    }
-    // A page that no index has is freed by its last pin owner: reclaim can forget it.
-    let mapping = last.as_ref().filter(|mapping| mapping.id == id);
-    let slot = mapping.and_then(|mapping| mapping.index.get(page));
-    let (Some(mapping), Some(slot)) = (mapping, slot) else { return Some((0, NO_FRAMES)) };
-    let has_left = || slot.pfn(mapping.zone) != Some(pfn);
-    if seen.order > Order::ZERO {
-        if has_left() {
-            return Some((0, NO_FRAMES));
-        }
-        if let Some(pages) = large_folio::reclaim_folio(mapping, head, &seen, max) {
-            let (_, first) = split_owner_data(seen.owner_data);
-            give_back_leaf(mapping, first);
-            give_back_leaf(mapping, first + (seen.order.frames() - 1));
-            let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
-            return Some((pages, PfnRange { start: head, end }));
-        }
-    }
-    if evict_slot(mapping, slot, pfn, page) {
-        return Some((1, NO_FRAMES));
-    }
-    has_left().then_some((0, NO_FRAMES))
+    page: u32,
+    /// Its folio.
+    head: Pfn,
+    seen: Peek,
+    /// The mapping, by its place in [`Evictor::mappings`].
+    mapping: usize,
 }
 
+/// Evicts pages, and keeps their folios until it frees all of them. No other thread can have these.
+pub(super) struct Evictor<'c, S: Scheme> {
+    shared: &'c Shared<S>,
+    /// The mappings of the candidates. Neighbours of one mapping share its entry.
+    mappings: SmallVec<[Arc<Mapping<S>>; 2]>,
+    /// `None`: the page is not there any more.
+    candidates: SmallVec<[Option<Candidate>; BATCH]>,
+    folios: SmallVec<[FrozenFolio<S>; BATCH]>,
+    /// The pages of large folios, of which the policy is not informed yet.
+    evicted: Vec<(Pfn, u64)>,
+}
+
+impl<'c, S: Scheme> Evictor<'c, S> {
+    pub(super) fn new(shared: &'c Shared<S>) -> Self {
+        Self {
+            shared,
+            mappings: SmallVec::new(),
+            candidates: SmallVec::new(),
+            folios: SmallVec::new(),
+            evicted: Vec::new(),
+        }
+    }
+
+    /// Finds the pages in some frames, which replace the candidates so far. Call with no lock held:
+    /// this may drop the last reference to a mapping.
+    pub(super) fn find(&mut self, frames: impl Iterator<Item = Pfn>) {
+        self.candidates.clear();
+        let last = self.mappings.pop();
+        self.mappings.clear();
+        self.mappings.extend(last);
+        for pfn in frames {
+            let candidate = self.candidate(pfn);
+            self.candidates.push(candidate);
+        }
+    }
+
+    /// Finds the page in a frame. Reads the descriptor and the slot.
+    fn candidate(&mut self, pfn: Pfn) -> Option<Candidate> {
+        let zone = self.shared.zone();
+        let (head, seen) = zone.peek_around(pfn).filter(|(_, seen)| seen.kind == CACHED)?;
+        // A tail has its own owner data.
+        let owner_data = if head == pfn { seen.owner_data } else { zone.peek(pfn).owner_data };
+        let (id, page) = split_owner_data(owner_data);
+        if self.mappings.last().is_none_or(|mapping| mapping.id != id) {
+            // A page that no index has is freed by its last pin owner: reclaim can forget it.
+            self.mappings.push(self.shared.registry.by_id(id)?);
+        }
+        let mapping = self.mappings.len() - 1;
+        let is_there = self.mappings[mapping].index.get(page)?.pfn(zone) == Some(pfn);
+        is_there.then_some(Candidate { pfn, page, head, seen, mapping })
+    }
+
+    /// Evicts the page of a candidate, and the other pages of its folio if all are cold and there
+    /// are at most `max`. Returns the number of pages and their frames, which are none if the page
+    /// is not there any more, or left its file and is only pinned. Returns `None` if the page stays.
+    /// `is_cold` says if the policy agrees that all pages of a folio are.
+    pub(super) fn evict(
+        &mut self,
+        candidate: usize,
+        max: usize,
+        is_cold: impl FnOnce(&Mapping<S>, PfnRange) -> bool,
+    ) -> Option<(usize, PfnRange)> {
+        let Some(Candidate { pfn, page, head, seen, mapping }) = &self.candidates[candidate] else {
+            return Some((0, NO_FRAMES));
+        };
+        let mapping = &*self.mappings[*mapping];
+        let Some(slot) = mapping.index.get(*page) else { return Some((0, NO_FRAMES)) };
+        let has_left = || slot.pfn(mapping.zone) != Some(*pfn);
+        if seen.order > Order::ZERO {
+            if has_left() {
+                return Some((0, NO_FRAMES));
+            }
+            // An earlier victim may have split it.
+            let (head, seen) = &mapping.zone.peek_around(*pfn).unwrap_or((*head, *seen));
+            let frames = frames_of(*head, seen.order);
+            let before = self.evicted.len();
+            let is_cold = || is_cold(mapping, frames.clone());
+            if let Some(folio) =
+                large_folio::reclaim_folio(mapping, *head, seen, max, is_cold, &mut self.evicted)
+            {
+                self.folios.push(folio);
+                if cfg!(broken = "freed-before-report") {
+                    free_for_reuse(self.folios.drain(..));
+                }
+                let (_, first) = split_owner_data(seen.owner_data);
+                give_back_leaf(mapping, first);
+                give_back_leaf(mapping, first + (seen.order.frames() - 1));
+                let pages = self.evicted.len() - before;
+                mapping.count(Count::Reclaimed, pages as u64);
+                return Some((pages, frames));
+            }
+        }
+        if let Some(folio) = evict_slot(mapping, slot, *pfn, *page) {
+            self.folios.push(folio);
+            kept::left(mapping, 1);
+            give_back_leaf(mapping, *page);
+            mapping.count(Count::Reclaimed, 1);
+            return Some((1, NO_FRAMES));
+        }
+        has_left().then_some((0, NO_FRAMES))
+    }
+
+    /// Frees the folios. The policy must be informed of their pages.
+    fn free(&mut self) {
+        self.evicted.clear();
+        free_for_reuse(self.folios.drain(..));
+    }
+
+    /// Returns `true` if it keeps as many folios as it should.
+    pub(super) fn is_full(&self) -> bool {
+        self.folios.len() >= BATCH
+    }
+
+    /// Informs the policies of what was evicted, and the one with a number of its victims that could
+    /// not be, and frees the folios.
+    pub(super) fn finish(&mut self, number: usize, failed: &[Pfn]) {
+        frames_view::finish_reclaim(self.shared, number, failed, &self.evicted);
+        self.free();
+    }
+}
+
+impl<S: Scheme> Drop for Evictor<'_, S> {
+    /// Frees what is left if the policy panicked.
+    fn drop(&mut self) {
+        self.free();
+    }
+}
+
+/// Takes a page out of its slot. Returns its folio, or `None` if it is pinned, locked or dirty.
 #[inline]
-fn evict_slot<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, pfn: Pfn, page: u32) -> bool {
+fn evict_slot<S: Scheme>(
+    mapping: &Mapping<S>,
+    slot: &Slot<S>,
+    pfn: Pfn,
+    page: u32,
+) -> Option<FrozenFolio<S>> {
     // R8: what was read from the frame is stale; the content of the locked slot counts.
-    let Some(locked) = slot.try_lock(mapping.zone).filter(|locked| locked.pfn() == pfn) else {
-        return false;
-    };
+    let locked = slot.try_lock(mapping.zone).filter(|locked| locked.pfn() == pfn)?;
     // Newer than the backing: writeback comes first.
     if locked.folio().is_dirty() {
-        return false;
+        return None;
     }
-    let Ok(frozen) = locked.freeze() else { return false };
+    let frozen = locked.freeze().ok()?;
     mapping.unsynced.evict(page);
-    frozen.remove().free();
-    kept::left(mapping, 1);
-    give_back_leaf(mapping, page);
-    true
+    Some(frozen.remove())
 }
 
 /// Closes the leaf of a page that was evicted, if it has no other page. All indexes may be so small
@@ -160,8 +263,8 @@ pub(crate) fn evict_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: 
     let folio = frozen.remove();
     let evicted = (folio.pfn(), folio.owner_data());
     let _freed = FreeOnDrop(Some(folio));
-    frames_view::evicted_with(&mapping.shared, &[evicted]);
-    mapping.shared.counters.reclaimed.add(1);
+    frames_view::evicted(&mapping.shared, evicted);
+    mapping.count(Count::Reclaimed, 1);
     kept::left(mapping, 1);
     true
 }

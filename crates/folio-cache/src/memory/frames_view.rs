@@ -1,25 +1,53 @@
 //! The frames of a cache as its policy sees them, and the reports of pages to the policy.
 
-use folio_frames::{Kind, Pfn, PfnRange};
+use folio_frames::{Kind, Order, Pfn, PfnRange};
 use folio_ref::{Scheme, Snapshot};
+use smallvec::SmallVec;
 
 use crate::policy::{Advice, FrameState, Frames, Policy};
 use crate::rt::batches::Added;
 use crate::state::frames::Zone;
+use crate::state::mapping::Mapping;
 use crate::state::shared::{Chooser, Shared};
-use crate::state::units::CACHED;
+use crate::state::units::{CACHED, split_owner_data};
 
-/// The frames of a zone, as a policy sees them.
-pub(super) struct CachedFrames<S: Scheme>(pub(super) &'static Zone<S>);
+/// The most victims of one choice: so many pages are evicted at once when memory is short, for this
+/// miss and the next ones of the thread.
+pub(crate) const BATCH: usize = 16;
 
-impl<S: Scheme> CachedFrames<S> {
-    pub(super) fn pfn(&self, frame: u32) -> Pfn {
-        Pfn::new(self.0.pfns().start.as_u64() + u64::from(frame))
+/// No frames.
+pub(super) const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
+
+/// Returns the frames of a folio.
+pub(super) fn frames_of(head: Pfn, order: Order) -> PfnRange {
+    PfnRange { start: head, end: Pfn::new(head.as_u64() + u64::from(order.frames())) }
+}
+
+/// Returns the frames of the folio around a frame. Racy.
+fn folio_around<S: Scheme>(zone: &Zone<S>, pfn: Pfn) -> PfnRange {
+    match zone.peek_around(pfn) {
+        Some((head, seen)) => frames_of(head, seen.order),
+        None => frames_of(pfn, Order::ZERO),
     }
+}
 
+/// The frames of a cache, as the policy with a number sees them: those with pages of other policies
+/// have none.
+struct CachedFrames<'s, S: Scheme> {
+    shared: &'s Shared<S>,
+    policy: usize,
+}
+
+/// Returns the frame with a number.
+pub(super) fn pfn<S: Scheme>(zone: &Zone<S>, frame: u32) -> Pfn {
+    Pfn::new(zone.pfns().start.as_u64() + u64::from(frame))
+}
+
+impl<S: Scheme> CachedFrames<'_, S> {
     /// Returns the state of a tail: a subpage of a large folio, in which each frame is a page.
     fn inspect_subpage(&self, frame: u32, owner_data: u64) -> FrameState {
-        match self.0.peek_around(self.pfn(frame)) {
+        let zone = self.shared.zone();
+        match zone.peek_around(pfn(zone, frame)) {
             Some((_, head)) if head.kind == CACHED => match head.snapshot {
                 Snapshot::Live(n) if n <= head.order.frames() => FrameState::Evictable(owner_data),
                 _ => FrameState::Pinned,
@@ -29,13 +57,17 @@ impl<S: Scheme> CachedFrames<S> {
     }
 }
 
-impl<S: Scheme> Frames for CachedFrames<S> {
+impl<S: Scheme> Frames for CachedFrames<'_, S> {
     fn count(&self) -> u32 {
-        self.0.pfns().frames() as u32
+        self.shared.zone().pfns().frames() as u32
     }
 
     fn inspect(&self, frame: u32) -> FrameState {
-        let seen = self.0.peek(self.pfn(frame));
+        let zone = self.shared.zone();
+        let seen = zone.peek(pfn(zone, frame));
+        if policy_of(self.shared, seen.owner_data) != self.policy {
+            return FrameState::NotCached;
+        }
         if seen.kind == Kind::INTERIOR {
             return self.inspect_subpage(frame, seen.owner_data);
         }
@@ -51,8 +83,25 @@ impl<S: Scheme> Frames for CachedFrames<S> {
     }
 
     fn take_referenced(&self, frame: u32) -> bool {
-        self.0.take_referenced(self.pfn(frame))
+        let zone = self.shared.zone();
+        zone.take_referenced(pfn(zone, frame))
     }
+}
+
+/// Returns the number of the policy that has a page.
+fn policy_of<S: Scheme>(shared: &Shared<S>, owner_data: u64) -> usize {
+    shared.groups.policy_of(split_owner_data(owner_data).0)
+}
+
+/// Calls `act` with the policy with a number.
+fn with_policy<S: Scheme, R>(
+    shared: &Shared<S>,
+    policies: &mut [Option<Box<dyn Policy>>],
+    number: usize,
+    act: impl FnOnce(&mut dyn Policy, &dyn Frames) -> R,
+) -> Option<R> {
+    let policy = policies.get_mut(number)?.as_mut()?;
+    Some(act(&mut **policy, &CachedFrames { shared, policy: number }))
 }
 
 /// Reports a new page to the policy, perhaps later. Call with no page locked.
@@ -60,8 +109,8 @@ pub(crate) fn insert<S: Scheme>(shared: &Shared<S>, pfn: Pfn, owner_data: u64) {
     insert_all(shared, &[(pfn, owner_data)]);
 }
 
-/// Reports new pages to the policy, each with its owner data, perhaps later: they wait in the
-/// thread's batch. Call with no page locked.
+/// Reports new pages of a file to the policy, each with its owner data, perhaps later: they wait in
+/// the thread's batch. Call with no page locked.
 pub(crate) fn insert_all<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
     if pages.is_empty() {
         return;
@@ -70,7 +119,7 @@ pub(crate) fn insert_all<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
     match shared.arrivals.add(entries()) {
         Added::Waits => {}
         Added::Due => report_if_free(shared),
-        Added::NoRoom => with_own_reported(shared, |policy, frames| {
+        Added::NoRoom => with_own_reported(shared, pages[0].1, |policy, frames| {
             for (frame, owner_data) in entries() {
                 policy.insert(frames, frame, owner_data);
             }
@@ -78,12 +127,13 @@ pub(crate) fn insert_all<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
     }
 }
 
-/// Reports new pages to the policy, with the advice of their reader. Call with no page locked.
+/// Reports new pages of a file to the policy, with the advice of their reader. Call with no page
+/// locked.
 pub(crate) fn insert_advised<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)], advice: Advice) {
     if pages.is_empty() {
         return;
     }
-    with_own_reported(shared, |policy, frames| {
+    with_own_reported(shared, pages[0].1, |policy, frames| {
         for &(pfn, owner_data) in pages {
             policy.insert_advised(frames, frame(shared, pfn), owner_data, advice);
         }
@@ -94,92 +144,217 @@ pub(crate) fn insert_advised<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]
 #[cold]
 fn report_if_free<S: Scheme>(shared: &Shared<S>) {
     if let Some(mut chooser) = shared.policy.try_lock() {
-        let Chooser { policy, taker } = &mut *chooser;
-        shared.arrivals.take_own(taker, inserting(shared, &mut **policy));
+        let Chooser { policies, taker, .. } = &mut *chooser;
+        shared.arrivals.take_own(taker, inserting(shared, policies));
     }
 }
 
-/// Calls `act` with the policy, which is informed of this thread's new pages.
+/// Calls `act` with the policy of a page. All policies are informed of this thread's new pages.
 #[cold]
 fn with_own_reported<S: Scheme>(
     shared: &Shared<S>,
+    owner_data: u64,
     act: impl FnOnce(&mut dyn Policy, &dyn Frames),
 ) {
     let mut chooser = shared.policy.lock();
-    let Chooser { policy, taker } = &mut *chooser;
-    shared.arrivals.take_own(taker, inserting(shared, &mut **policy));
-    act(&mut **policy, &CachedFrames(shared.zone()));
+    let Chooser { policies, taker, .. } = &mut *chooser;
+    shared.arrivals.take_own(taker, inserting(shared, policies));
+    with_policy(shared, policies, policy_of(shared, owner_data), act);
 }
 
-/// Calls `act` with the policy, which is informed of the new pages of all threads.
-fn with_all_reported<S: Scheme>(shared: &Shared<S>, act: impl FnOnce(&mut dyn Policy)) {
+/// Calls `act` with the policies, which are informed of the new pages of all threads.
+fn with_all_reported<S: Scheme>(
+    shared: &Shared<S>,
+    act: impl FnOnce(&mut Vec<Option<Box<dyn Policy>>>),
+) {
     let mut chooser = shared.policy.lock();
-    let Chooser { policy, taker } = &mut *chooser;
-    shared.arrivals.take_all(taker, inserting(shared, &mut **policy));
-    act(&mut **policy);
+    let Chooser { policies, taker, .. } = &mut *chooser;
+    shared.arrivals.take_all(taker, inserting(shared, policies));
+    act(policies);
 }
 
 /// Returns a function that informs the policy of a new page.
-fn inserting<S: Scheme>(shared: &Shared<S>, policy: &mut dyn Policy) -> impl FnMut(u32, u64) {
-    let frames = CachedFrames(shared.zone());
-    move |frame, owner_data| policy.insert(&frames, frame, owner_data)
-}
-
-/// Appends up to `wanted` frames to `victims`, as the policy chooses. It is informed of this
-/// thread's new pages, and of those of other threads that wait since the last choice. If it names
-/// none, it is informed of all, and asked again.
-pub(super) fn pick_victims<S: Scheme>(shared: &Shared<S>, wanted: usize, victims: &mut Vec<u32>) {
-    let frames = CachedFrames(shared.zone());
-    let mut chooser = shared.policy.lock();
-    let Chooser { policy, taker } = &mut *chooser;
-    shared.arrivals.take_own(taker, inserting(shared, &mut **policy));
-    shared.arrivals.take_old(taker, inserting(shared, &mut **policy));
-    policy.pick_victims(&frames, wanted, victims);
-    if victims.is_empty() && shared.arrivals.take_all(taker, inserting(shared, &mut **policy)) > 0 {
-        policy.pick_victims(&frames, wanted, victims);
+fn inserting<S: Scheme>(
+    shared: &Shared<S>,
+    policies: &mut [Option<Box<dyn Policy>>],
+) -> impl FnMut(u32, u64) {
+    move |frame, owner_data| {
+        with_policy(shared, policies, policy_of(shared, owner_data), |policy, frames| {
+            policy.insert(frames, frame, owner_data);
+        });
     }
 }
 
-/// Gives victims that could not be evicted back to the policy.
-pub(super) fn restore<S: Scheme>(shared: &Shared<S>, victims: &[u32]) {
+/// A frame that a policy chose.
+#[derive(Clone, Copy)]
+pub(super) struct Victim {
+    pub(super) pfn: Pfn,
+    /// It belongs to a large folio, and the policy agrees that all pages of that are cold.
+    pub(super) is_folio_cold: bool,
+}
+
+/// The victims of one choice.
+pub(super) type Victims = SmallVec<[Victim; BATCH]>;
+
+/// Returns up to `wanted` victims, as the policy with a number chooses. The policies are informed
+/// before of the pages that were evicted with earlier victims, of this thread's new pages, and of
+/// those of other threads that wait since the last choice. If it names none, they are informed of
+/// all, and it is asked again.
+pub(super) fn pick_victims<S: Scheme>(
+    shared: &Shared<S>,
+    number: usize,
+    wanted: usize,
+    evicted: &[(Pfn, u64)],
+) -> Victims {
     let mut chooser = shared.policy.lock();
-    for &frame in victims {
-        chooser.policy.restore(frame);
+    let Chooser { policies, taker, named } = &mut *chooser;
+    inform_of_evicted(shared, policies, evicted);
+    shared.arrivals.take_own(taker, inserting(shared, policies));
+    shared.arrivals.take_old(taker, inserting(shared, policies));
+    named.clear();
+    let mut pick = |policies: &mut [Option<Box<dyn Policy>>]| {
+        with_policy(shared, policies, number, |policy, frames| {
+            policy.pick_victims(frames, wanted, named);
+            named.is_empty()
+        })
+    };
+    if pick(policies) == Some(true)
+        && shared.arrivals.take_all(taker, inserting(shared, policies)) > 0
+    {
+        pick(policies);
+    }
+    let judge = |policy: &mut dyn Policy, _: &dyn Frames| judge_folios(shared, policy, named);
+    with_policy(shared, policies, number, judge).unwrap_or_default()
+}
+
+/// Returns the frames that a policy named, each with its judgement of the whole folio.
+fn judge_folios<S: Scheme>(shared: &Shared<S>, policy: &dyn Policy, named: &[u32]) -> Victims {
+    let (mut folio, mut is_folio_cold) = (NO_FRAMES, false);
+    let victims = named.iter().map(|&frame| {
+        let pfn = pfn(shared.zone(), frame);
+        // Victims that follow each other often belong to one folio.
+        if !(folio.start..folio.end).contains(&pfn) {
+            folio = folio_around(shared.zone(), pfn);
+            is_folio_cold = folio.frames() > 1 && are_cold_to(shared, policy, folio.clone());
+        }
+        Victim { pfn, is_folio_cold }
+    });
+    victims.collect()
+}
+
+/// Informs the policy with a number of the end of a reclaim: of the victims that could not be
+/// evicted, which it gets back. Informs the policies of the pages that were evicted with others.
+pub(super) fn finish_reclaim<S: Scheme>(
+    shared: &Shared<S>,
+    number: usize,
+    failed: &[Pfn],
+    evicted: &[(Pfn, u64)],
+) {
+    if failed.is_empty() && evicted.is_empty() {
+        return;
+    }
+    let policies = &mut shared.policy.lock().policies;
+    inform_of_evicted(shared, policies, evicted);
+    with_policy(shared, policies, number, |policy, _| {
+        failed.iter().for_each(|&pfn| policy.restore(frame(shared, pfn)));
+    });
+}
+
+/// Informs the policies of pages that were evicted with a victim, each with its owner data. No
+/// other thread can have their frames yet.
+fn inform_of_evicted<S: Scheme>(
+    shared: &Shared<S>,
+    policies: &mut [Option<Box<dyn Policy>>],
+    pages: &[(Pfn, u64)],
+) {
+    let mapping = |page: &(Pfn, u64)| split_owner_data(page.1).0;
+    for pages in pages.chunk_by(|one, other| mapping(one) == mapping(other)) {
+        let number = shared.groups.policy_of(mapping(&pages[0]));
+        with_policy(shared, policies, number, |policy, _| {
+            for &(pfn, owner_data) in pages {
+                policy.evicted_with(frame(shared, pfn), owner_data);
+            }
+        });
+    }
+}
+
+/// Adds the policy of a group with a share.
+pub(crate) fn add_policy<S: Scheme>(shared: &Shared<S>, number: usize, policy: Box<dyn Policy>) {
+    with_all_reported(shared, |policies| {
+        policies.resize_with(policies.len().max(number + 1), || None);
+        policies[number] = Some(policy);
+        resize_all(shared, policies);
+    });
+}
+
+/// Informs each policy of the number of frames that it may use: the shares, and the rest.
+fn resize_all<S: Scheme>(shared: &Shared<S>, policies: &mut [Option<Box<dyn Policy>>]) {
+    for group in shared.groups.all() {
+        let frames = match group.number {
+            0 => Some(shared.groups.unshared_frames()),
+            _ => shared.groups.limit(group),
+        };
+        if let Some(frames) = frames {
+            with_policy(shared, policies, group.number, |policy, _| policy.resize(frames));
+        }
     }
 }
 
 /// Reports to the policy that a page was moved to another frame.
 pub(super) fn moved<S: Scheme>(shared: &Shared<S>, from: Pfn, to: Pfn) {
-    with_all_reported(shared, |policy| policy.moved(frame(shared, from), frame(shared, to)));
+    // If the page left its new frame, the policy will find the old one without a page.
+    let owner_data = shared.zone().peek(to).owner_data;
+    with_all_reported(shared, |policies| {
+        with_policy(shared, policies, policy_of(shared, owner_data), |policy, _| {
+            policy.moved(frame(shared, from), frame(shared, to));
+        });
+    });
 }
 
-/// Reports the number of frames for pages to the policy.
+/// Reports the number of frames for pages to the policies.
 pub(super) fn resize<S: Scheme>(shared: &Shared<S>, frames: u32) {
-    with_all_reported(shared, |policy| policy.resize(frames));
+    shared.groups.set_frames(frames);
+    with_all_reported(shared, |policies| resize_all(shared, policies));
 }
 
-/// Returns `true` if no page of a range was used lately. The policy must agree that they are cold,
-/// as it may have taken their referenced bits a moment ago.
-pub(crate) fn are_cold<S: Scheme>(shared: &Shared<S>, mut pages: PfnRange) -> bool {
-    if pages.clone().any(|pfn| shared.zone().is_referenced(pfn)) {
-        return false;
-    }
-    let chooser = shared.policy.lock();
-    pages.all(|pfn| chooser.policy.is_cold(frame(shared, pfn)))
+/// Returns `true` if no page of a range of frames, all of one file, was used lately. The policy
+/// must agree that they are cold, as it may have taken their referenced bits a moment ago.
+pub(crate) fn are_cold<S: Scheme>(mapping: &Mapping<S>, pages: PfnRange) -> bool {
+    !is_any_referenced(mapping, pages.clone()) && are_cold_for_policy(mapping, pages)
 }
 
-/// Returns `true` if a page was not used lately.
-pub(crate) fn is_cold<S: Scheme>(shared: &Shared<S>, pfn: Pfn) -> bool {
-    are_cold(shared, PfnRange { start: pfn, end: Pfn::new(pfn.as_u64() + 1) })
+/// Returns `true` if a page of a range was used since the policy last took its referenced bit.
+pub(super) fn is_any_referenced<S: Scheme>(mapping: &Mapping<S>, mut pages: PfnRange) -> bool {
+    pages.any(|pfn| mapping.zone.is_referenced(pfn))
 }
 
-/// Reports pages that are evicted with a victim to the policy, each with its owner data. Call while
-/// no other thread can have their frames.
-pub(crate) fn evicted_with<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
+/// Returns `true` if a page of a file is hot for its policy, whether or not it was used lately.
+pub(crate) fn is_hot<S: Scheme>(mapping: &Mapping<S>, pfn: Pfn) -> bool {
+    !are_cold_for_policy(mapping, PfnRange { start: pfn, end: Pfn::new(pfn.as_u64() + 1) })
+}
+
+fn are_cold_for_policy<S: Scheme>(mapping: &Mapping<S>, pages: PfnRange) -> bool {
+    let shared = &mapping.shared;
     let mut chooser = shared.policy.lock();
-    for &(pfn, owner_data) in pages {
-        chooser.policy.evicted_with(frame(shared, pfn), owner_data);
-    }
+    let number = shared.groups.policy_of(mapping.id);
+    let are_cold = |policy: &mut dyn Policy, _: &dyn Frames| are_cold_to(shared, policy, pages);
+    with_policy(shared, &mut chooser.policies, number, are_cold).unwrap_or(true)
+}
+
+/// Returns `true` if the policy agrees that all pages of a range are cold.
+fn are_cold_to<S: Scheme>(shared: &Shared<S>, policy: &dyn Policy, mut pages: PfnRange) -> bool {
+    pages.all(|pfn| policy.is_cold(frame(shared, pfn)))
+}
+
+/// Returns `true` if a page of a file was not used lately.
+pub(crate) fn is_cold<S: Scheme>(mapping: &Mapping<S>, pfn: Pfn) -> bool {
+    are_cold(mapping, PfnRange { start: pfn, end: Pfn::new(pfn.as_u64() + 1) })
+}
+
+/// Reports a page that is evicted without being a victim to the policy, with its owner data. Call
+/// while no other thread can have its frame.
+pub(super) fn evicted<S: Scheme>(shared: &Shared<S>, page: (Pfn, u64)) {
+    inform_of_evicted(shared, &mut shared.policy.lock().policies, &[page]);
 }
 
 /// Returns the number by which the policy knows a frame.

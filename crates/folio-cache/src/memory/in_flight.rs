@@ -15,7 +15,6 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::state::mapping::Mapping;
-use crate::state::shared::Shared;
 
 /// A file may have one part in this many of the capacity in flight, whatever the others have.
 const RESERVE_SHARE: usize = 8;
@@ -58,7 +57,7 @@ fn wait_for_several<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
 
 /// Counts pages as in flight until it is dropped.
 pub(crate) struct InFlight<'m, S: Scheme> {
-    shared: &'m Shared<S>,
+    mapping: &'m Mapping<S>,
     pages: usize,
     /// The count of the file, for a fill of several pages.
     filling: Option<&'m AtomicUsize>,
@@ -67,8 +66,8 @@ pub(crate) struct InFlight<'m, S: Scheme> {
 impl<'m, S: Scheme> InFlight<'m, S> {
     /// Counts no pages yet. Touches nothing that is shared.
     #[inline]
-    pub(crate) fn none(shared: &'m Shared<S>) -> Self {
-        Self { shared, pages: 0, filling: None }
+    pub(crate) fn none(mapping: &'m Mapping<S>) -> Self {
+        Self { mapping, pages: 0, filling: None }
     }
 
     /// Returns the number of pages.
@@ -77,20 +76,13 @@ impl<'m, S: Scheme> InFlight<'m, S> {
         self.pages
     }
 
-    /// Counts pages that begin to be in flight.
-    pub(crate) fn begin(shared: &'m Shared<S>, pages: usize) -> Self {
-        shared.room.begin(pages);
-        Self { shared, pages, filling: None }
-    }
-
     /// Counts pages of a file that are about to be filled.
     pub(crate) fn begin_fill(mapping: &'m Mapping<S>, pages: usize) -> Self {
         let filling = (pages > 1).then_some(&mapping.filling);
         // Relaxed, here and below: a count.
         filling.map(|filling| filling.fetch_add(pages, Ordering::Relaxed));
-        let mut in_flight = Self::begin(&mapping.shared, pages);
-        in_flight.filling = filling;
-        in_flight
+        begin(mapping, pages);
+        Self { mapping, pages, filling }
     }
 
     /// Changes the number of pages.
@@ -99,9 +91,9 @@ impl<'m, S: Scheme> InFlight<'m, S> {
         self.filling
             .map(|filling| filling.fetch_add(pages.wrapping_sub(before), Ordering::Relaxed));
         if pages > before {
-            self.shared.room.begin(pages - before);
+            begin(self.mapping, pages - before);
         } else if pages < before {
-            self.shared.room.end(before - pages);
+            end(self.mapping, before - pages);
         }
     }
 
@@ -115,8 +107,18 @@ impl<'m, S: Scheme> InFlight<'m, S> {
     /// Continues with pages of a fill that are counted already, `in_file` says if by the file too.
     pub(crate) fn resume(mapping: &'m Mapping<S>, pages: usize, in_file: bool) -> Self {
         let filling = in_file.then_some(&mapping.filling);
-        Self { shared: &mapping.shared, pages, filling }
+        Self { mapping, pages, filling }
     }
+}
+
+fn begin<S: Scheme>(mapping: &Mapping<S>, pages: usize) {
+    mapping.shared.room.begin(pages);
+    mapping.in_flight(pages as u64);
+}
+
+fn end<S: Scheme>(mapping: &Mapping<S>, pages: usize) {
+    mapping.in_flight((pages as u64).wrapping_neg());
+    mapping.shared.room.end(pages);
 }
 
 impl<S: Scheme> Drop for InFlight<'_, S> {
@@ -124,7 +126,7 @@ impl<S: Scheme> Drop for InFlight<'_, S> {
     fn drop(&mut self) {
         if self.pages > 0 {
             self.filling.map(|filling| filling.fetch_sub(self.pages, Ordering::Relaxed));
-            self.shared.room.end(self.pages);
+            end(self.mapping, self.pages);
         }
     }
 }

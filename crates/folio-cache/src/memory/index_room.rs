@@ -6,7 +6,7 @@
 //! page without the cache (`uncached.rs`).
 //!
 //! A leaf is closed when its last page is dropped. Eviction closes it as well, if indexes have more
-//! than an eighth of the capacity: below that, misses would open what evictions close. A leaf that
+//! than a seventh of the capacity: below that, misses would open what evictions close. A leaf that
 //! never got a page, because its fill failed, is found here.
 
 use std::io;
@@ -156,8 +156,9 @@ fn empty_leaf<S: Scheme>(shared: &Shared<S>, owner: LeafOwner, even_hot: bool) -
         let slots = pages.filter_map(|page| Some((page, mapping.index.get(page)?)));
         slots.filter(|(_, slot)| !slot.is_empty())
     };
-    let is_cold =
-        |slot: &Slot<S>| slot.pfn(mapping.zone).is_none_or(|pfn| frames_view::is_cold(shared, pfn));
+    let is_cold = |slot: &Slot<S>| {
+        slot.pfn(mapping.zone).is_none_or(|pfn| frames_view::is_cold(&mapping, pfn))
+    };
     let may_go = || slots().nth(MAX_EVICTED).is_none() && slots().all(|(_, slot)| is_cold(slot));
     let is_emptied = (even_hot || may_go())
         && slots().all(|(page, slot)| evict::evict_page(&mapping, slot, page));

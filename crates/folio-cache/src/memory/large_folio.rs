@@ -19,7 +19,7 @@
 
 use std::ops::Range;
 
-use folio_frames::{FRAME_SIZE, Order, Peek, Pfn, PfnRange};
+use folio_frames::{FRAME_SIZE, Order, Peek, Pfn};
 use folio_ref::{Scheme, Snapshot};
 use smallvec::SmallVec;
 
@@ -213,37 +213,37 @@ pub(crate) fn split_edges<S: Scheme>(mapping: &Mapping<S>, pages: &Range<u64>) {
     }
 }
 
-/// Frees a large folio of which reclaim has chosen a page, if none of its pages is hot and there
-/// are at most `max`. Returns the number of pages freed. Otherwise splits it, and returns `None`.
-/// Does neither if the folio is pinned. Call with no page locked.
-pub(crate) fn reclaim_folio<S: Scheme>(
+/// Removes a large folio of which reclaim has chosen a page from its slots, if none of its pages is
+/// hot and there are at most `max`. Returns the folio, and adds its pages to `evicted`, each with
+/// its owner data. Otherwise splits it, and returns `None`. Does neither if the folio is pinned.
+/// `is_cold` says if the policy agrees. Call with no page locked.
+pub(super) fn reclaim_folio<S: Scheme>(
     mapping: &Mapping<S>,
     head: Pfn,
     seen: &Peek,
     max: usize,
-) -> Option<usize> {
+    is_cold: impl FnOnce() -> bool,
+    evicted: &mut Vec<(Pfn, u64)>,
+) -> Option<FrozenFolio<S>> {
     let (id, first) = split_owner_data(seen.owner_data);
     if id != mapping.id {
         return None;
     }
     let mut locked_slots = lock_subpages(mapping, head, seen.order, first);
-    let end = Pfn::new(head.as_u64() + u64::from(seen.order.frames()));
-    if locked_slots.len() > max
-        || !frames_view::are_cold(&mapping.shared, PfnRange { start: head, end })
-    {
+    let frames = frames_view::frames_of(head, seen.order);
+    if locked_slots.len() > max || frames_view::is_any_referenced(mapping, frames) || !is_cold() {
         LockedSlot::split(&mut locked_slots);
         return None;
     }
-    let pages: SmallVec<[_; 1 << MAX_FOLIO_ORDER.as_u8()]> = locked_slots
-        .iter()
-        .flatten()
-        .map(|locked| (locked.pfn(), locked.folio().owner_data()))
-        .collect();
-    let freed = FreeOnDrop(Some(LockedSlot::remove_all(&mut locked_slots)?));
-    frames_view::evicted_with(&mapping.shared, &pages);
-    drop(freed);
-    kept::left(mapping, pages.len());
-    Some(pages.len())
+    let pages = evicted.len();
+    let locked = locked_slots.iter().flatten();
+    evicted.extend(locked.map(|locked| (locked.pfn(), locked.folio().owner_data())));
+    let Some(folio) = LockedSlot::remove_all(&mut locked_slots) else {
+        evicted.truncate(pages);
+        return None;
+    };
+    kept::left(mapping, evicted.len() - pages);
+    Some(folio)
 }
 
 /// A folio that no other thread can have, freed even if the policy panics.

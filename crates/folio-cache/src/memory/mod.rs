@@ -13,6 +13,8 @@ pub(crate) mod owner;
 pub(crate) mod pinned;
 pub(crate) mod reclaim;
 pub(crate) mod reclaimer;
+pub(crate) mod resident;
+pub(crate) mod share;
 pub(crate) mod short_handle;
 mod sweep;
 mod wait;

@@ -18,7 +18,7 @@ pub(crate) fn pinned_bytes<S: Scheme>(shared: &Shared<S>) -> usize {
 /// Returns the number of pinned frames in a range. Racy.
 pub(crate) fn pinned_frames<S: Scheme>(shared: &Shared<S>, frames: &PfnRange) -> usize {
     let mut count = 0;
-    let mut mappings = Mappings { shared, last: None };
+    let mut mappings = Mappings::new(shared);
     for (pfn, seen) in cached(shared, frames) {
         let is_pinned = match seen.snapshot {
             // A folio that is being filled is in flight.
@@ -39,7 +39,10 @@ pub(crate) fn seem_movable<S: Scheme>(shared: &Shared<S>, frames: &PfnRange) -> 
 }
 
 /// Returns the cached folios of which the head lies in a range.
-fn cached<S: Scheme>(shared: &Shared<S>, frames: &PfnRange) -> impl Iterator<Item = (Pfn, Peek)> {
+pub(super) fn cached<S: Scheme>(
+    shared: &Shared<S>,
+    frames: &PfnRange,
+) -> impl Iterator<Item = (Pfn, Peek)> {
     let (mut at, end) = (frames.start.as_u64(), frames.end.as_u64());
     let folios = iter::from_fn(move || {
         let pfn = (at < end).then(|| Pfn::new(at))?;
@@ -52,14 +55,18 @@ fn cached<S: Scheme>(shared: &Shared<S>, frames: &PfnRange) -> impl Iterator<Ite
 }
 
 /// The mappings of frames, of which neighbours often have the same.
-struct Mappings<'c, S: Scheme> {
+pub(super) struct Mappings<'c, S: Scheme> {
     shared: &'c Shared<S>,
     last: Option<(u32, Option<Arc<Mapping<S>>>)>,
 }
 
-impl<S: Scheme> Mappings<'_, S> {
+impl<'c, S: Scheme> Mappings<'c, S> {
+    pub(super) fn new(shared: &'c Shared<S>) -> Self {
+        Self { shared, last: None }
+    }
+
     /// Returns the number of slots that have a frame of a folio.
-    fn indexed(&mut self, head: Pfn, seen: &Peek) -> u32 {
+    pub(super) fn indexed(&mut self, head: Pfn, seen: &Peek) -> u32 {
         let zone = self.shared.zone();
         let mut indexed = 0;
         for n in 0..seen.order.frames() {

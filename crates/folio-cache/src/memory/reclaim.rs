@@ -1,10 +1,15 @@
-//! Reclaim: pages are evicted as the policy chooses, otherwise as a sweep finds them.
+//! Reclaim: pages are evicted as the policies choose, otherwise as a sweep finds them.
+//!
+//! Files without a share go first: a group with a share loses pages only if they have none that can
+//! be evicted.
 
+use std::iter;
 use std::sync::atomic::Ordering;
 
 use folio_ref::Scheme;
 
 use crate::memory::evict;
+use crate::memory::share;
 use crate::memory::sweep::{self, FIRST_VISITS};
 use crate::state::shared::Shared;
 
@@ -12,7 +17,10 @@ use crate::state::shared::Shared;
 /// folio: a cold folio is not split for its last pages. Returns the number evicted, which is fewer
 /// than `wanted` only if the rest is pinned or dirty.
 pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
-    let freed = evict::reclaim_by_policy(shared, wanted);
+    let mut freed = 0;
+    for number in policies(shared) {
+        freed += evict::reclaim_by_policy(shared, number, wanted.saturating_sub(freed));
+    }
     freed + sweep(shared, wanted.saturating_sub(freed), u32::MAX)
 }
 
@@ -20,19 +28,24 @@ pub(crate) fn reclaim<S: Scheme>(shared: &Shared<S>, wanted: usize) -> usize {
 /// Returns the number evicted: 0 says that all pages are pinned or dirty, if all frames were
 /// visited.
 pub(crate) fn reclaim_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize {
-    match evict::reclaim_by_policy(shared, wanted) {
-        0 => sweep(shared, wanted, visits),
-        freed => freed,
+    let by_policy = |number| evict::reclaim_by_policy(shared, number, wanted);
+    match policies(shared).map(by_policy).find(|&freed| freed > 0) {
+        None => sweep(shared, wanted, visits),
+        Some(freed) => freed,
     }
 }
 
-/// Sweeps, and counts the pages evicted. Returns their number.
+/// Returns the numbers of the policies in the order in which they are asked for victims.
+fn policies<S: Scheme>(shared: &Shared<S>) -> impl Iterator<Item = usize> {
+    iter::once(0).chain(iter::once_with(|| share::fullest_first(shared)).flatten())
+}
+
+/// Sweeps, and notes if all pages seem to be pinned. Returns the number of pages evicted.
 fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize {
     let freed = sweep::sweep(shared, wanted, visits);
     if freed > 0 || (visits >= FIRST_VISITS && wanted > 0) {
         // Relaxed: a hint.
         shared.is_pinned.store(freed == 0, Ordering::Relaxed);
     }
-    shared.counters.reclaimed.add(freed as u64);
     freed
 }

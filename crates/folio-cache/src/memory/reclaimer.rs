@@ -1,9 +1,9 @@
-//! The reclaimer: a thread that frees pages before a miss has to.
+//! The reclaimer: a thread that frees pages where a miss cannot.
 //!
-//! A miss takes a free frame and goes on. When few are left, it notifies the reclaimer, which
-//! brings them back to the high watermark while the miss reads. (Linux: `kswapd`.) A miss that
-//! finds no free frame, because this thread has no processor or all pages are pinned, reclaims
-//! itself. Such misses are counted as
+//! A miss evicts pages for its own thread (`alloc.rs`). If the policy names too few, because the
+//! others are pinned or dirty, it notifies the reclaimer. That writes dirty pages, and brings the
+//! free frames to the high watermark. (Linux: `kswapd`.) A miss that finds no free frame even so
+//! reclaims by all means. Such misses are counted as
 //! [`CacheStats::direct_reclaims`](crate::CacheStats::direct_reclaims).
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use folio_frames::Level;
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
-use crate::memory::evict::BATCH;
+use crate::memory::frames_view::BATCH;
 use crate::memory::reclaim;
 use crate::rt::worker::Job;
 use crate::state::shared::Shared;

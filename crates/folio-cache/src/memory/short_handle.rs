@@ -15,6 +15,7 @@ use crate::memory::alloc;
 use crate::state::frames::{Adjacent, FolioRef, FrozenFolio};
 use crate::state::handle::PageHandle;
 use crate::state::mapping::Mapping;
+use crate::state::stats::Count;
 use crate::state::units::CACHED;
 
 /// A handle pins at most this number of times what it shows.
@@ -110,5 +111,6 @@ fn copy_pages<'p, S: Scheme>(
         copy.as_mut_slice().copy_from_slice(bytes);
         copy.set_owner(CACHED, mapping.owner_data(page));
     }
+    mapping.count(Count::CopiedBytes, (count * FRAME_SIZE) as u64);
     Some(copies)
 }

@@ -4,14 +4,14 @@
 //! The sweep finds it: a lap visits each frame once, and reads little more than its descriptor. It
 //! continues where the last one ended.
 
+use std::iter;
 use std::sync::atomic::Ordering;
 
 use folio_frames::PfnRange;
 use folio_ref::Scheme;
 
-use crate::memory::evict;
-use crate::memory::frames_view::CachedFrames;
-use crate::policy::Frames;
+use crate::memory::evict::Evictor;
+use crate::memory::frames_view::{self, pfn};
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 
@@ -22,29 +22,35 @@ pub(crate) const FIRST_VISITS: u32 = 1 << 16;
 /// Evicts `wanted` pages, in no particular order, until so many frames were visited. May evict some
 /// more that lie in the same folio. Returns the number of pages evicted.
 pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -> usize {
-    let frames = CachedFrames(shared.zone());
-    let count = frames.count();
+    let zone = shared.zone();
+    let count = zone.pfns().frames() as u32;
     // Relaxed, here and below: where to begin. Two sweeps at once may visit the same frames.
     let mut at = shared.sweep.load(Ordering::Relaxed);
-    let (mut freed, mut left, mut mapping) = (0, visits.min(count), None);
+    let (mut freed, mut left) = (0, visits.min(count));
+    let mut evictor = Evictor::new(shared);
     while left > 0 && freed < wanted {
         at = if at < count { at } else { 0 };
         let end = count.min(at.saturating_add(left));
-        let range = PfnRange { start: frames.pfn(at), end: frames.pfn(end) };
-        let Some(pfn) = shared.zone().find_unpinned(CACHED, &range) else {
+        let range = PfnRange { start: pfn(zone, at), end: pfn(zone, end) };
+        let Some(found) = zone.find_unpinned(CACHED, &range) else {
             (at, left) = (end, left - (end - at));
             continue;
         };
-        let order = shared.zone().peek(pfn).order;
+        let order = zone.peek(found).order;
         let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
-        let pages = evict::evict(shared, pfn, max, &mut mapping).map_or(0, |gone| gone.0);
+        evictor.find(iter::once(found));
+        let pages = evictor.evict(0, max, frames_view::are_cold).map_or(0, |gone| gone.0);
         freed += pages;
+        if evictor.is_full() {
+            evictor.finish(0, &[]);
+        }
         // A folio may have been split: its other pages are visited alone.
-        let is_whole = pages == 0 && shared.zone().peek(pfn).order == order;
+        let is_whole = pages == 0 && zone.peek(found).order == order;
         let step = if is_whole { order.frames() } else { 1 };
-        let passed = (pfn.as_u64() - range.start.as_u64()) as u32 + step;
+        let passed = (found.as_u64() - range.start.as_u64()) as u32 + step;
         (at, left) = (at.saturating_add(passed), left.saturating_sub(passed));
     }
+    evictor.finish(0, &[]);
     shared.sweep.store(at, Ordering::Relaxed);
     freed
 }

@@ -12,6 +12,6 @@ pub enum Advice {
     /// Reads come in order. The cache reads ahead from the first one on.
     Sequential,
     /// Each byte is read once. Its pages are not kept, and displace no others. Nothing is read
-    /// ahead.
+    /// ahead. A reader in steps of less than a page may drop pages that others have used once.
     Once,
 }

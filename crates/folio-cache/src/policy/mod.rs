@@ -147,9 +147,9 @@ pub trait Policy: Send + fmt::Debug {
 
     /// Records that a page came into a frame, with the advice of the reader that it came for.
     ///
-    /// Called instead of [`insert`](Self::insert) for pages of a distant store. With
-    /// [`Advice::Once`] the cache evicts the page itself once its reader has passed it, unless
-    /// another one used it. The default calls `insert`.
+    /// Called instead of [`insert`](Self::insert) for pages of a distant store, and for those that
+    /// come with [`Advice::Once`]. With that the cache evicts the page itself once its reader has
+    /// passed it, unless another one used it. The default calls `insert`.
     fn insert_advised(&mut self, frames: &dyn Frames, frame: u32, page: u64, advice: Advice) {
         let _ = advice;
         self.insert(frames, frame, page);

@@ -17,6 +17,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 use parking_lot::Mutex;
 
+use crate::policy::Advice;
 use crate::read::batch;
 use crate::read::prefetch;
 use crate::read::walk;
@@ -48,13 +49,20 @@ pub(crate) struct Fetch<S: Scheme> {
     offset: u64,
     /// The number of bytes that the reader will ask for.
     wanted: usize,
+    advice: Advice,
     pages: Pages,
     together: bool,
     state: Mutex<State<S>>,
 }
 
 impl<S: Scheme> Fetch<S> {
-    fn new(mapping: &Arc<Mapping<S>>, offset: u64, wanted: usize, waker: &Waker) -> Arc<Self> {
+    fn new(
+        mapping: &Arc<Mapping<S>>,
+        offset: u64,
+        wanted: usize,
+        advice: Advice,
+        waker: &Waker,
+    ) -> Arc<Self> {
         let first = offset / FRAME_SIZE as u64;
         let count =
             if offset < mapping.len() { pages_of(offset, wanted).min(MOST_PAGES) } else { 0 };
@@ -62,7 +70,8 @@ impl<S: Scheme> Fetch<S> {
         let state = Mutex::new(State::Waiting(waker.clone()));
         // No fetch that concerns the end of the file.
         let together = count > 0 && mapping.backing.fills_together();
-        Arc::new(Self { mapping: Arc::clone(mapping), offset, wanted, pages, together, state })
+        let mapping = Arc::clone(mapping);
+        Arc::new(Self { mapping, offset, wanted, advice, pages, together, state })
     }
 
     fn end(&self, found: io::Result<Found<S>>) {
@@ -144,7 +153,7 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
             }
         }
         let mut finish = Finish(self, None);
-        finish.1 = Some(walk::next_page(&self.mapping, self.offset, self.wanted));
+        finish.1 = Some(walk::next_page(&self.mapping, self.offset, self.wanted, self.advice));
     }
 
     fn fill_together(&self, wanted: &[Range<u64>]) -> Box<dyn Any> {
@@ -154,7 +163,7 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
             let count = (pages.end - pages.start) as u32;
             let is_missing = mapping.index.get(page).is_none_or(Slot::is_empty);
             is_missing
-                .then(|| prefetch::read_ahead_after_miss(mapping, page, count))
+                .then(|| prefetch::read_ahead_after_miss(mapping, page, count, self.advice))
                 .map(|()| (page, count))
         });
         let missing: Vec<_> = missing.collect();
@@ -162,7 +171,7 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
         if missing.is_empty() {
             Box::new(())
         } else {
-            Box::new(batch::fill_many(mapping, &missing))
+            Box::new(batch::fill_many(mapping, &missing, self.advice))
         }
     }
 }
@@ -196,6 +205,7 @@ impl<S: Scheme> Progress<S> {
         mapping: &Arc<Mapping<S>>,
         offset: u64,
         wanted: usize,
+        advice: Advice,
         context: &Context<'_>,
     ) -> Poll<io::Result<Found<S>>> {
         if !matches!(self.0, Under::Nothing) && mapping.shared.is_inherited() {
@@ -218,7 +228,7 @@ impl<S: Scheme> Progress<S> {
                 return Poll::Ready(Ok(Some(found)));
             }
             mapping.shared.check_process()?;
-            let fetch = Fetch::new(mapping, offset, wanted, context.waker());
+            let fetch = Fetch::new(mapping, offset, wanted, advice, context.waker());
             if !mapping.shared.io_pool.fetch(Arc::clone(&fetch) as _, context.waker()) {
                 // If that has just failed, the waker was called: the page is then looked up again.
                 let page = fetch.pages.pages.start as u32;
@@ -236,7 +246,8 @@ impl<S: Scheme> Progress<S> {
         mapping: &'p Arc<Mapping<S>>,
         offset: u64,
         wanted: usize,
+        advice: Advice,
     ) -> impl Future<Output = io::Result<Found<S>>> + Send + 'p {
-        future::poll_fn(move |context| self.poll_page(mapping, offset, wanted, context))
+        future::poll_fn(move |context| self.poll_page(mapping, offset, wanted, advice, context))
     }
 }

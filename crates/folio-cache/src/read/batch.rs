@@ -4,30 +4,34 @@ use folio_ref::Scheme;
 
 use crate::backing::Fill;
 use crate::memory::alloc;
+use crate::memory::share;
+use crate::policy::Advice;
 use crate::read::extent::Extent;
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 
 /// Reads the missing pages of several ranges (first page, number of pages), all requested at once.
-/// Returns for each range a reference to its first page if that page was missing and could be read.
-/// Call with no page locked.
+/// `advice` is that of their readers. Returns for each range a reference to its first page if that
+/// page was missing and could be read. Call with no page locked.
 pub(crate) fn fill_many<S: Scheme>(
     mapping: &Mapping<S>,
     wanted: &[(u32, u32)],
+    advice: Advice,
 ) -> Vec<Option<FolioRef<S>>> {
     if mapping.shared.is_inherited() {
         // Each range is then asked for alone, and gets its own error.
         return wanted.iter().map(|_| None).collect();
     }
     // Before the first folio is installed: see ARCHITECTURE.md, "Lock order".
-    let mut folios =
-        alloc::allocate_some(&mapping.shared, wanted.iter().map(|wanted| wanted.1 as usize).sum());
+    let pages = share::make_room(mapping, wanted.iter().map(|wanted| wanted.1 as usize).sum());
+    let mut folios = alloc::allocate_some(&mapping.shared, pages);
     let mut extents: Vec<_> = wanted
         .iter()
         .map(|&(page, pages)| {
             let ours = folios.split_off(folios.len().saturating_sub(pages as usize));
             let mut extent = Extent::lock(mapping, page, ours);
             extent.set_readahead(1, None);
+            extent.set_advice(advice);
             extent
         })
         .collect();

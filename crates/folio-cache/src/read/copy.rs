@@ -7,6 +7,7 @@ use folio_ref::{CHECKS, Scheme};
 
 use crate::length::refresh;
 use crate::memory::short_handle;
+use crate::policy::Advice;
 use crate::read::lookup;
 use crate::read::prefetch;
 use crate::read::walk;
@@ -50,17 +51,23 @@ pub(crate) fn read_optimistic<S: Scheme>(
     if CHECKS && let Lookup::Hit(folio) = slot.get(mapping.zone) {
         lookup::check(mapping, &folio, page);
     }
-    mapping.shared.counters.hit();
+    mapping.hit(1);
     true
 }
 
-/// Reads one page after the other. Returns the number of bytes read.
+/// Reads one page after the other, after an optimistic read of all failed. Returns the number of
+/// bytes read.
 #[inline(never)]
 pub(crate) fn read_pages<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
     buf: &mut [u8],
+    advice: Advice,
 ) -> io::Result<usize> {
+    let within = offset as usize % FRAME_SIZE;
+    if buf.len() <= FRAME_SIZE - within {
+        return read_slowly(mapping, offset, buf, advice);
+    }
     let mut done = 0;
     while done < buf.len() {
         // If this is not the first page, it lies in the file, so the sum does not overflow.
@@ -71,10 +78,10 @@ pub(crate) fn read_pages<S: Scheme>(
         }
         done += n;
     }
-    if done > 0 && done == buf.len() {
+    if done == buf.len() {
         return Ok(done);
     }
-    match read_slowly(mapping, offset + done as u64, &mut buf[done..]) {
+    match read_slowly(mapping, offset + done as u64, &mut buf[done..], advice) {
         Ok(more) => Ok(done + more),
         Err(_) if done > 0 => Ok(done),
         Err(error) => Err(error),
@@ -107,7 +114,12 @@ pub(crate) fn read_cached<S: Scheme>(
 }
 
 #[cold]
-fn read_slowly<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+fn read_slowly<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    buf: &mut [u8],
+    advice: Advice,
+) -> io::Result<usize> {
     check_offset(offset)?;
     let (mut done, mut looks) = (0, 0);
     while done < buf.len() {
@@ -117,7 +129,7 @@ fn read_slowly<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> 
             done += n;
             continue;
         }
-        let step = match read_in_page(mapping, at, &mut buf[done..]) {
+        let step = match read_in_page(mapping, at, &mut buf[done..], advice) {
             // The file ends here, unless it has grown.
             Ok(0) => {
                 looks += 1;
@@ -137,8 +149,13 @@ fn read_slowly<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> 
 
 /// Reads up to the end of the page, of the file, or of `buf`. Returns the number of bytes read,
 /// which is 0 if the file ends here.
-fn read_in_page<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-    let Some((folio, end)) = lookup::find_with_end(mapping, offset, buf.len())? else {
+fn read_in_page<S: Scheme>(
+    mapping: &Mapping<S>,
+    offset: u64,
+    buf: &mut [u8],
+    advice: Advice,
+) -> io::Result<usize> {
+    let Some((folio, end)) = lookup::find_with_end(mapping, offset, buf.len(), advice)? else {
         return Ok(0);
     };
     let within = offset as usize % FRAME_SIZE;
@@ -169,12 +186,14 @@ pub(crate) fn whole_page<S: Scheme>(mapping: &Mapping<S>, offset: u64) -> Option
 pub(crate) fn page<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
+    advice: Advice,
 ) -> io::Result<Option<PageHandle<S>>> {
     let mut page = None;
     walk::for_each_page(
         mapping,
         offset,
         FRAME_SIZE - offset as usize % FRAME_SIZE,
+        advice,
         |folio, range| {
             page = Some(short_handle::page_handle(mapping, offset, folio, &range));
         },

@@ -21,11 +21,13 @@ use crate::memory::frames_view;
 use crate::memory::in_flight::InFlight;
 use crate::memory::index_room;
 use crate::memory::large_folio::{publish_as_folios, publish_unpinned};
+use crate::policy::Advice;
 use crate::rt::io_pool::{self, Pages};
 use crate::rt::shim::fence;
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot};
 use crate::state::leaves::LEAF;
 use crate::state::mapping::Mapping;
+use crate::state::stats::Count;
 use crate::state::units::CACHED;
 
 /// One value for each page of a request: inline for one page, as most misses are.
@@ -36,6 +38,8 @@ pub(crate) struct Extent<'m, S: Scheme> {
     mapping: &'m Mapping<S>,
     first: u32,
     locked_slots: PerPage<FrozenSlot<'m, S>>,
+    /// That of the reader that the pages come for.
+    advice: Advice,
     /// The same number of pages. Dropped after the page locks.
     in_flight: InFlight<'m, S>,
 }
@@ -69,7 +73,7 @@ impl<'m, S: Scheme> Extent<'m, S> {
         }
         folios.for_each(FrozenFolio::free);
         in_flight.set(locked_slots.len());
-        Self { mapping, first, locked_slots, in_flight }
+        Self { mapping, first, locked_slots, advice: Advice::Normal, in_flight }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -103,8 +107,8 @@ impl<'m, S: Scheme> Extent<'m, S> {
         // waits, or what follows here, the read of the file and the load of the length, comes after
         // the truncation.
         fence(Ordering::SeqCst);
-        self.mapping.shared.counters.misses.add(self.locked_slots.len() as u64);
-        self.mapping.shared.counters.requests.add(1);
+        self.mapping.count(Count::Misses, self.locked_slots.len() as u64);
+        self.mapping.count(Count::Requests, 1);
         joined_mut(self.locked_slots.iter_mut().map(FrozenSlot::folio_mut)).map(IoSliceMut::new)
     }
 
@@ -114,9 +118,11 @@ impl<'m, S: Scheme> Extent<'m, S> {
         backing.fill(offset, &mut self.buffers().collect::<PerPage<_>>())
     }
 
-    /// Publishes the pages that are filled as far as the file goes. The others are missed again.
-    /// Returns a reference to the first page if it was published.
+    /// Publishes the pages that are filled for their reader, as far as the file goes. The others
+    /// are missed again. Returns a reference to the first page if it was published.
     pub(crate) fn publish(self, read: usize) -> Option<FolioRef<S>> {
+        let wanted = read.min(self.locked_slots.len() * FRAME_SIZE);
+        self.mapping.count(Count::WantedBytes, wanted as u64);
         self.publish_by(read, publish_as_folios)
     }
 
@@ -132,7 +138,7 @@ impl<'m, S: Scheme> Extent<'m, S> {
         publish: impl FnOnce(&mut [Option<FrozenSlot<'_, S>>]) -> R,
     ) -> R {
         let read = read.min(self.locked_slots.len() * FRAME_SIZE);
-        self.mapping.shared.counters.filled_bytes.add(read as u64);
+        self.mapping.count(Count::FilledBytes, read as u64);
         // After the read: see `buffers`. `expected` is what the file has. The backing may have
         // less, if the rest was written and is dirty elsewhere. If `backed` is too large, the
         // refresh that follows corrects it. Acquire: pairs with Release where it becomes less,
@@ -160,11 +166,18 @@ impl<'m, S: Scheme> Extent<'m, S> {
             ready.push(Some(locked));
         }
         let len = ready.len();
+        // Before they can leave.
+        self.mapping.came(published.len());
         let result = publish(&mut ready);
         if published.len() < len {
             give_back(self.mapping, self.first, len);
         }
-        frames_view::insert_all(&self.mapping.shared, &published);
+        match self.advice {
+            Advice::Once => {
+                frames_view::insert_advised(&self.mapping.shared, &published, self.advice);
+            }
+            _ => frames_view::insert_all(&self.mapping.shared, &published),
+        }
         result
     }
 
@@ -174,6 +187,11 @@ impl<'m, S: Scheme> Extent<'m, S> {
         for (page, locked) in (i64::from(self.first)..).zip(&mut self.locked_slots).skip(n) {
             locked.folio_mut().set_readahead(marker == Some(page));
         }
+    }
+
+    /// Sets the advice of the reader that the pages come for.
+    pub(crate) fn set_advice(&mut self, advice: Advice) {
+        self.advice = advice;
     }
 
     /// Keeps the page locks without the borrow. Returns an extent that another thread can fill.
@@ -203,7 +221,8 @@ impl<S: Scheme> SuspendedExtent<S> {
         });
         let locked_slots: PerPage<_> = locked_slots.collect();
         let in_flight = InFlight::resume(&self.mapping, locked_slots.len(), self.in_file);
-        Extent { mapping: &self.mapping, first: self.first, locked_slots, in_flight }
+        let (mapping, first, advice) = (&*self.mapping, self.first, Advice::Normal);
+        Extent { mapping, first, locked_slots, advice, in_flight }
     }
 }
 

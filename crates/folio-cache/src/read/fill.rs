@@ -17,10 +17,10 @@ use folio_ref::Scheme;
 
 use crate::memory::alloc;
 use crate::memory::in_flight;
+use crate::policy::Advice;
 use crate::read::extent::Extent;
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
-use crate::state::units::MOST_PAGES;
 
 /// The result of a fill.
 pub(crate) enum Filled<S: Scheme> {
@@ -56,9 +56,9 @@ impl<S: Scheme> Drop for Report<'_, S> {
     }
 }
 
-/// Reads a page into an empty slot. Also reads as many of the `pages` pages from there on as fit
-/// one request and have empty slots. Call with no page locked: it may reclaim, and so drop another
-/// mapping.
+/// Reads a page into an empty slot. Also reads as many of the `pages` pages from there on, at most
+/// [`MOST_PAGES`](crate::state::units::MOST_PAGES), as have empty slots. Call with no page locked:
+/// it may reclaim, and so drop another mapping.
 ///
 /// # Errors
 ///
@@ -67,8 +67,9 @@ pub(crate) fn fill<S: Scheme>(
     mapping: &Mapping<S>,
     page: u32,
     pages: u32,
+    advice: Advice,
 ) -> io::Result<Filled<S>> {
-    let pages = in_flight::admit(mapping, pages.min(MOST_PAGES) as usize) as u32;
+    let pages = in_flight::admit(mapping, pages as usize) as u32;
     let folios = match pages {
         0 | 1 => Vec::new(),
         several => alloc::allocate_some(&mapping.shared, several as usize),
@@ -82,6 +83,7 @@ pub(crate) fn fill<S: Scheme>(
         return Ok(Filled::Lost);
     }
     extent.set_readahead(1, None);
+    extent.set_advice(advice);
     let mut report = Report { mapping, page, is_over: false };
     let filled = match extent.fill() {
         // The error may concern another page, which no reader asked for yet.

@@ -262,7 +262,7 @@ impl<S: Scheme> Gather<S> {
             self.unused.push(number);
             // Its pages came for this reader alone.
             if self.how.advice == Advice::Once && it.is_new {
-                refresh::evict_clean(&self.mapping, it.pages, true);
+                refresh::evict_clean(&self.mapping, it.pages, refresh::Keep::Used);
             }
         }
     }
@@ -291,7 +291,7 @@ impl<S: Scheme> Gather<S> {
                     if self.counts_as_use(u64::from(page)) && folio.set_referenced() {
                         prefetch::read_ahead_at_marker(&self.mapping, page);
                     }
-                    self.mapping.shared.counters.hit();
+                    self.mapping.hit(1);
                     match walk::known_bytes(&self.mapping, offset, wanted) {
                         Some(bytes) => return Ok(Look::Found(folio, bytes)),
                         None => return Ok(Look::Changing),

@@ -9,13 +9,16 @@ use crate::length::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::memory::index_room;
+use crate::memory::share;
+use crate::policy::Advice;
 use crate::read::fill;
 use crate::read::fill::Filled;
 use crate::read::prefetch;
 use crate::read::uncached;
 use crate::state::frames::{FolioRef, Slot};
 use crate::state::mapping::Mapping;
-use crate::state::units::{page_of, pages_of};
+use crate::state::stats::Count;
+use crate::state::units::{MOST_PAGES, page_of, pages_of};
 
 /// The number of fills that may be shorter than the file's length before that is an error.
 const MAX_SHORT_FILLS: u32 = 8;
@@ -41,7 +44,7 @@ fn hit<S: Scheme>(mapping: &Mapping<S>, folio: FolioRef<S>, page: u32) -> FolioR
     if folio.set_referenced() {
         prefetch::read_ahead_at_marker(mapping, page);
     }
-    mapping.shared.counters.hit();
+    mapping.hit(1);
     folio
 }
 
@@ -65,10 +68,11 @@ pub(crate) fn find_or_fill<S: Scheme>(
     mapping: &Mapping<S>,
     page: u32,
     pages: u32,
+    advice: Advice,
 ) -> io::Result<Option<FolioRef<S>>> {
     match find(mapping, page) {
         Some(folio) => Ok(Some(folio)),
-        None => find_slowly(mapping, page, pages),
+        None => find_slowly(mapping, page, pages, advice),
     }
 }
 
@@ -83,6 +87,7 @@ pub(crate) fn find_with_end<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
     wanted: usize,
+    advice: Advice,
 ) -> io::Result<Option<(FolioRef<S>, usize)>> {
     loop {
         let truncate_seq = mapping.truncate_seq();
@@ -90,7 +95,8 @@ pub(crate) fn find_with_end<S: Scheme>(
         if offset >= len {
             return Ok(None);
         }
-        let Some(folio) = find_or_fill(mapping, page_of(offset)?, pages_of(offset, wanted))? else {
+        let (page, pages) = (page_of(offset)?, pages_of(offset, wanted));
+        let Some(folio) = find_or_fill(mapping, page, pages, advice)? else {
             return Ok(None);
         };
         // See `Mapping::truncate_seq`. The bytes of the folio no longer change.
@@ -106,9 +112,9 @@ fn find_slowly<S: Scheme>(
     mapping: &Mapping<S>,
     page: u32,
     pages: u32,
+    advice: Advice,
 ) -> io::Result<Option<FolioRef<S>>> {
     mapping.shared.check_process()?;
-    let counters = &mapping.shared.counters;
     let start = u64::from(page) * FRAME_SIZE as u64;
     let mut fills = 0;
     let mut short_fills = 0;
@@ -126,10 +132,10 @@ fn find_slowly<S: Scheme>(
                 let left = (mapping.len().saturating_sub(start)).div_ceil(FRAME_SIZE as u64);
                 let pages = pages.min(u32::try_from(left).unwrap_or(u32::MAX));
                 if fills == 0 {
-                    prefetch::read_ahead_after_miss(mapping, page, pages);
+                    prefetch::read_ahead_after_miss(mapping, page, pages, advice);
                 }
                 fills += 1;
-                match fill_or_pass(mapping, page, pages)? {
+                match fill_or_pass(mapping, page, pages, advice)? {
                     Filled::Page(folio) => return Ok(Some(folio)),
                     Filled::Lost => {}
                     Filled::Short { at } => {
@@ -144,12 +150,12 @@ fn find_slowly<S: Scheme>(
                 }
             }
             Lookup::InProgress => {
-                counters.refused_frozen.add(1);
+                mapping.count(Count::RefusedFrozen, 1);
                 if let Some(slot) = slot {
                     wait_for(mapping, slot, page)?;
                 }
             }
-            Lookup::Moved => counters.refused_moved.add(1),
+            Lookup::Moved => mapping.count(Count::RefusedMoved, 1),
             Lookup::Saturated => {
                 slot.map_or(Ok(()), |slot| desaturate(mapping, slot, page))?;
             }
@@ -158,10 +164,17 @@ fn find_slowly<S: Scheme>(
     Ok(None)
 }
 
-/// Fills a page, or reads it without the cache if there is no room for its slot.
-fn fill_or_pass<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) -> io::Result<Filled<S>> {
-    let filled = if index_room::make_slot_to_read(mapping, page) {
-        fill::fill(mapping, page, pages)
+/// Fills a page, or reads it without the cache if there is no room for its slot, or in the share of
+/// its group.
+fn fill_or_pass<S: Scheme>(
+    mapping: &Mapping<S>,
+    page: u32,
+    pages: u32,
+    advice: Advice,
+) -> io::Result<Filled<S>> {
+    let room = share::make_room(mapping, pages.min(MOST_PAGES) as usize) as u32;
+    let filled = if room > 0 && index_room::make_slot_to_read(mapping, page) {
+        fill::fill(mapping, page, room, advice)
     } else {
         uncached::fill_uncached(mapping, page)
     };
@@ -187,7 +200,7 @@ pub(crate) fn wait_for<S: Scheme>(
         return Ok(());
     }
     let waiter = mapping.shared.fill_waiters.register(mapping.id, page);
-    mapping.shared.counters.waits.add(1);
+    mapping.count(Count::Waits, 1);
     slot.wait();
     waiter.error().map_or(Ok(()), Err)
 }

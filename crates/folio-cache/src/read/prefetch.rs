@@ -9,6 +9,7 @@ use folio_ref::Scheme;
 
 use crate::memory::alloc;
 use crate::memory::in_flight;
+use crate::memory::share;
 use crate::policy::Advice;
 use crate::read::extent::Extent;
 use crate::read::plan;
@@ -16,6 +17,7 @@ use crate::read::request::{self, How};
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::readahead::{Bounds, Window};
+use crate::state::stats::Count;
 use crate::state::units::MOST_PAGES;
 
 /// The share of a cache's memory that one window may take. A policy may keep a small share of the
@@ -34,12 +36,23 @@ const DISTANT_STEPS: u32 = 64;
 const PREFETCH_SHARE: usize = 4;
 
 /// A reader misses `pages` pages from `page` on: requests what the reader may want next.
-pub(crate) fn read_ahead_after_miss<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) {
+pub(crate) fn read_ahead_after_miss<S: Scheme>(
+    mapping: &Mapping<S>,
+    page: u32,
+    pages: u32,
+    advice: Advice,
+) {
     if mapping.len() <= FRAME_SIZE as u64 {
         // There is no other page, and no state to keep for them.
         return;
     }
-    if let Some(window) = mapping.readahead.missed(page, pages, max_window(mapping)) {
+    let most = max_window(mapping);
+    let window = match advice {
+        Advice::Random | Advice::Once => None,
+        Advice::Sequential => mapping.readahead.begun(page, pages, Bounds::of(most)),
+        Advice::Normal => mapping.readahead.missed(page, pages, most),
+    };
+    if let Some(window) = window {
         request_window(mapping, window);
     }
 }
@@ -194,7 +207,9 @@ fn request_missing<S: Scheme>(
             last += 1;
         }
         let wanted = (last - page) as usize;
-        if in_flight::admit_at_once(mapping, wanted) < wanted {
+        if in_flight::admit_at_once(mapping, wanted) < wanted
+            || share::make_room(mapping, wanted) < wanted
+        {
             return false;
         }
         let folios = alloc::allocate_some(&mapping.shared, wanted);
@@ -202,7 +217,7 @@ fn request_missing<S: Scheme>(
         let mut extent = Extent::lock(mapping, page as u32, folios);
         if extent.len() > 0 {
             extent.set_readahead(0, marker);
-            mapping.shared.counters.ahead.add(extent.len() as u64);
+            mapping.count(Count::Ahead, extent.len() as u64);
             if !mapping.shared.io_pool.push(Box::new(extent.suspend(Arc::clone(mapping)))) {
                 return false;
             }

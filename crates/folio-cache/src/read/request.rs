@@ -30,6 +30,7 @@ use crate::memory::frames_view;
 use crate::memory::index_room;
 use crate::memory::large_folio::publish_each;
 use crate::memory::out_of_memory::out_of_memory;
+use crate::memory::share;
 use crate::policy::Advice;
 use crate::read::plan::{self, Limits};
 use crate::rt::flight::{Flight, Waiter};
@@ -37,6 +38,7 @@ use crate::state::frames::{FrozenFolio, FrozenSlot, Slot};
 use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::remote::{Outcome, Published, Remote};
+use crate::state::stats::Count;
 use crate::state::units::CACHED;
 
 /// The share of the cache's memory that the requests in flight may have.
@@ -134,7 +136,8 @@ pub(crate) fn request<S: Scheme>(
         |gap: &Range<u64>| table.at_or_behind(gap.start).is_some_and(|it| it.0.start < gap.end);
     for pages in plan::requests(&missing, limits, is_blocked) {
         let id = table.next_id();
-        let future = run(Arc::clone(mapping), id, pages.clone(), epoch, how);
+        let asked = Asked { gaps: gaps(&pages, &missing), pages: pages.clone() };
+        let future = run(Arc::clone(mapping), id, asked, epoch, how);
         let waiter = Flight::begin(Box::pin(future), panicked);
         table.insert(id, &pages, &waiter);
         parts.push(Part { pages, is_new: true, waiter });
@@ -171,6 +174,14 @@ fn push_missing<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, missing: &mu
     }
 }
 
+/// Returns the number of pages of a request that are not missing.
+fn gaps(pages: &Range<u64>, missing: &[Range<u64>]) -> u64 {
+    let before = missing.partition_point(|range| range.end <= pages.start);
+    let within = missing[before..].iter().take_while(|range| range.start < pages.end);
+    let wanted = within.map(|range| range.end.min(pages.end) - range.start.max(pages.start));
+    pages.end - pages.start - wanted.sum::<u64>()
+}
+
 fn panicked<S: Scheme>() -> Outcome<S> {
     Outcome::Failed(Arc::new(io::Error::other("the backing panicked")))
 }
@@ -193,31 +204,55 @@ impl<S: Scheme> InTable<S> {
 impl<S: Scheme> Drop for InTable<S> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.mapping.shared.counters.cancelled.add(1);
+            self.mapping.count(Count::Cancelled, 1);
         }
         self.remote().requests.lock().remove(self.id, self.first);
     }
 }
 
-/// Frames of a request. They are in no slot.
-struct Frames<S: Scheme>(Vec<FrozenFolio<S>>);
+/// Frames of a request, which count as in flight until this is dropped. They are in no slot.
+struct Frames<'m, S: Scheme> {
+    mapping: &'m Mapping<S>,
+    folios: Vec<FrozenFolio<S>>,
+    counted: u64,
+}
 
-impl<S: Scheme> Drop for Frames<S> {
-    fn drop(&mut self) {
-        mem::take(&mut self.0).into_iter().for_each(FrozenFolio::free);
+impl<'m, S: Scheme> Frames<'m, S> {
+    /// Returns the frames of the pages from `first` on, marked as theirs.
+    fn new(mapping: &'m Mapping<S>, first: u64, mut folios: Vec<FrozenFolio<S>>) -> Self {
+        for (page, folio) in (first..).zip(&mut folios) {
+            folio.set_owner(CACHED, mapping.owner_data(page as u32));
+        }
+        let counted = folios.len() as u64;
+        mapping.in_flight(counted);
+        Self { mapping, folios, counted }
     }
+}
+
+impl<S: Scheme> Drop for Frames<'_, S> {
+    fn drop(&mut self) {
+        mem::take(&mut self.folios).into_iter().for_each(FrozenFolio::free);
+        self.mapping.in_flight(self.counted.wrapping_neg());
+    }
+}
+
+/// The pages of a request.
+struct Asked {
+    pages: Range<u64>,
+    /// The number of pages that were not asked for, between others that were.
+    gaps: u64,
 }
 
 /// The whole life of a request for some pages.
 async fn run<S: Scheme>(
     mapping: Arc<Mapping<S>>,
     id: u64,
-    pages: Range<u64>,
+    asked: Asked,
     epoch: u64,
     how: How,
 ) -> Outcome<S> {
-    let mut entry = InTable { mapping, id, first: pages.start, is_over: false };
-    let fetched = fetch(&entry, &pages, epoch, how).await;
+    let mut entry = InTable { mapping, id, first: asked.pages.start, is_over: false };
+    let fetched = fetch(&entry, &asked, epoch, how).await;
     entry.is_over = true;
     match fetched {
         Ok(outcome) => outcome,
@@ -227,28 +262,34 @@ async fn run<S: Scheme>(
 
 async fn fetch<S: Scheme>(
     entry: &InTable<S>,
-    pages: &Range<u64>,
+    asked: &Asked,
     epoch: u64,
     how: How,
 ) -> io::Result<Outcome<S>> {
-    let (mapping, remote) = (&entry.mapping, entry.remote());
+    let (mapping, remote, pages) = (&entry.mapping, entry.remote(), &asked.pages);
     let shared = &mapping.shared;
     let rank = Priority::High as u8 - how.priority as u8;
     let wanted = (pages.end - pages.start) as usize;
     let _of_backing = remote.permits.acquire(rank, 0).await;
     let mut permit = shared.remote_permits.acquire(rank, wanted).await;
-    let mut frames = allocate(mapping, wanted).await?;
-    permit.shrink(frames.0.len());
-    shared.counters.misses.add(frames.0.len() as u64);
+    let room = share::make_room(mapping, wanted);
+    let mut frames = allocate(mapping, pages).await?;
+    permit.shrink(frames.folios.len());
+    mapping.count(Count::Misses, frames.folios.len() as u64);
     if how.is_ahead {
-        shared.counters.ahead.add(frames.0.len() as u64);
+        mapping.count(Count::Ahead, frames.folios.len() as u64);
     }
     let offset = pages.start * FRAME_SIZE as u64;
     let backing = remote.backing();
     let mut request = FillRequest { offset, len: 0, expected: None, priority: how.priority };
     let (filled, told) = fill(mapping, remote, &*backing, &mut frames, &mut request).await?;
-    shared.counters.filled_bytes.add(filled as u64);
-    publish(entry, epoch, pages.start, frames, (filled, &told), backing.on_change(), how)
+    mapping.count(Count::FilledBytes, filled as u64);
+    if !how.is_ahead {
+        let gaps = asked.gaps * FRAME_SIZE as u64;
+        mapping.count(Count::WantedBytes, (filled as u64).saturating_sub(gaps));
+    }
+    let how = Publish { epoch, room, on_change: backing.on_change(), how };
+    publish(entry, pages.start, frames, (filled, &told), &how)
 }
 
 /// Returns frames for some pages: as many as there are without waiting, at least one.
@@ -256,17 +297,23 @@ async fn fetch<S: Scheme>(
 /// # Errors
 ///
 /// `OutOfMemory` if there was none for about 100 ms.
-async fn allocate<S: Scheme>(mapping: &Mapping<S>, wanted: usize) -> io::Result<Frames<S>> {
+async fn allocate<'m, S: Scheme>(
+    mapping: &'m Mapping<S>,
+    pages: &Range<u64>,
+) -> io::Result<Frames<'m, S>> {
+    let wanted = (pages.end - pages.start) as usize;
     let shared = &mapping.shared;
     for pause in PAUSES {
-        let frames = Frames(alloc::allocate_some(shared, wanted));
-        if !frames.0.is_empty() {
-            return Ok(frames);
+        let folios = alloc::allocate_some(shared, wanted);
+        if !folios.is_empty() {
+            return Ok(Frames::new(mapping, pages.start, folios));
         }
         shared.drive.sleep(pause).await;
     }
     let frame = alloc::allocate_at_once(shared);
-    frame.map(|frame| Frames(vec![frame])).ok_or_else(|| out_of_memory(shared))
+    frame
+        .map(|frame| Frames::new(mapping, pages.start, vec![frame]))
+        .ok_or_else(|| out_of_memory(shared))
 }
 
 /// Has the backing fill the frames, in one request unless it answers short. Returns the number of
@@ -275,7 +322,7 @@ async fn fill<S: Scheme>(
     mapping: &Mapping<S>,
     remote: &Remote<S>,
     backing: &dyn AsyncBacking,
-    frames: &mut Frames<S>,
+    frames: &mut Frames<'_, S>,
     request: &mut FillRequest,
 ) -> io::Result<(usize, RemoteVersion)> {
     let begins = request.offset;
@@ -284,7 +331,7 @@ async fn fill<S: Scheme>(
     loop {
         let known = remote.version.lock().clone();
         let in_object = known.as_ref().map_or(u64::MAX, |known| known.len.saturating_sub(begins));
-        let room = frames.0.len() * FRAME_SIZE;
+        let room = frames.folios.len() * FRAME_SIZE;
         // A request past the end tells the length, should it have grown.
         let wanted = match usize::try_from(in_object).unwrap_or(usize::MAX).min(room) {
             0 => room,
@@ -293,7 +340,7 @@ async fn fill<S: Scheme>(
         request.offset = begins + filled as u64;
         request.len = wanted.saturating_sub(filled) as u64;
         request.expected = known;
-        mapping.shared.counters.requests.add(1);
+        mapping.count(Count::Requests, 1);
         let pieces = pieces(frames, filled..wanted);
         let mut buffer = FillBuffer::new(pieces);
         let told = backing.fill(request.clone(), &mut buffer).await?;
@@ -337,9 +384,9 @@ async fn fill<S: Scheme>(
 }
 
 /// Returns the memory of some bytes of the frames, one slice for each contiguous piece.
-fn pieces<S: Scheme>(frames: &mut Frames<S>, bytes: Range<usize>) -> Vec<&mut [u8]> {
+fn pieces<'f, S: Scheme>(frames: &'f mut Frames<'_, S>, bytes: Range<usize>) -> Vec<&'f mut [u8]> {
     let mut at = 0;
-    let pieces = joined_mut(frames.0.iter_mut()).filter_map(|piece| {
+    let pieces = joined_mut(frames.folios.iter_mut()).filter_map(|piece| {
         let begins = at;
         at += piece.len();
         let from = bytes.start.clamp(begins, at) - begins;
@@ -349,15 +396,22 @@ fn pieces<S: Scheme>(frames: &mut Frames<S>, bytes: Range<usize>) -> Vec<&mut [u
     pieces.collect()
 }
 
+/// The way in which pages are published.
+struct Publish {
+    epoch: u64,
+    /// The number of pages that fit into the share of the group.
+    room: usize,
+    on_change: OnChange,
+    how: How,
+}
+
 /// Publishes what was filled.
 fn publish<S: Scheme>(
     entry: &InTable<S>,
-    epoch: u64,
     first: u64,
-    mut frames: Frames<S>,
+    mut frames: Frames<'_, S>,
     (filled, told): (usize, &RemoteVersion),
-    on_change: OnChange,
-    how: How,
+    &Publish { epoch, room, on_change, how }: &Publish,
 ) -> io::Result<Outcome<S>> {
     let (mapping, remote) = (&entry.mapping, entry.remote());
     let offset = first * FRAME_SIZE as u64;
@@ -368,7 +422,7 @@ fn publish<S: Scheme>(
     {
         index_room::make_slot_to_read(mapping, first);
     }
-    let mut published = Vec::with_capacity(frames.0.len());
+    let mut published = Vec::with_capacity(frames.folios.len());
     let mut folios = Vec::new();
     {
         let mut version = version::lock(mapping, remote);
@@ -376,8 +430,9 @@ fn publish<S: Scheme>(
             return Ok(Outcome::Again);
         }
         version.agree(told, on_change)?;
-        let mut locked_slots: Vec<Option<FrozenSlot<'_, S>>> = Vec::with_capacity(frames.0.len());
-        for (n, mut folio) in mem::take(&mut frames.0).into_iter().enumerate() {
+        let mut locked_slots: Vec<Option<FrozenSlot<'_, S>>> =
+            Vec::with_capacity(frames.folios.len());
+        for (n, mut folio) in mem::take(&mut frames.folios).into_iter().enumerate() {
             let has = filled.saturating_sub(n * FRAME_SIZE).min(FRAME_SIZE);
             let Ok(page) = u32::try_from(first + n as u64) else {
                 folio.free();
@@ -388,12 +443,13 @@ fn publish<S: Scheme>(
                 continue;
             }
             folio.as_mut_slice()[has..].fill(0);
-            folio.set_owner(CACHED, mapping.owner_data(page));
             // The first use does not count as one: the page came for it.
             folio.set_readahead(how.marker == Some(u64::from(page)));
             let (pfn, owner_data) = (folio.pfn(), folio.owner_data());
-            let Ok(slot) = index_room::try_make_slot(mapping, page) else {
-                // There is no room for its slot: its readers get it without the cache.
+            let slot = (n < room).then(|| index_room::try_make_slot(mapping, page));
+            let Some(Ok(slot)) = slot else {
+                // There is no room for it: its readers get it without the cache.
+                mapping.count(Count::Uncached, 1);
                 folios.push((u64::from(page), folio.init()));
                 locked_slots.push(None);
                 continue;
@@ -411,6 +467,7 @@ fn publish<S: Scheme>(
         }
         // Before the pages can leave. Relaxed: see `kept`.
         remote.pages.fetch_add(published.len(), Ordering::Relaxed);
+        mapping.came(published.len());
         publish_each(&mut locked_slots, |n, folio| {
             // No reader waits for what comes ahead, so no reference keeps its folios from being
             // split. A reader that has joined looks again.

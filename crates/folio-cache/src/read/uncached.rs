@@ -11,6 +11,7 @@ use crate::memory::alloc;
 use crate::memory::large_folio::FreeOnDrop;
 use crate::read::fill::Filled;
 use crate::state::mapping::Mapping;
+use crate::state::stats::Count;
 
 /// Reads a page into a folio that is in no slot. Call with no page locked.
 ///
@@ -24,11 +25,10 @@ use crate::state::mapping::Mapping;
 pub(crate) fn fill_uncached<S: Scheme>(mapping: &Mapping<S>, page: u32) -> io::Result<Filled<S>> {
     let mut folio = FreeOnDrop(Some(alloc::allocate_for(mapping, page)?));
     let bytes = folio.0.as_mut().expect("it was just put there").as_mut_slice();
-    let counters = &mapping.shared.counters;
     let offset = u64::from(page) * FRAME_SIZE as u64;
-    counters.misses.add(1);
-    counters.requests.add(1);
-    counters.uncached.add(1);
+    mapping.count(Count::Misses, 1);
+    mapping.count(Count::Requests, 1);
+    mapping.count(Count::Uncached, 1);
     let changing = mapping.writer.get().map(|_| mapping.changing.lock());
     let read = mapping.backing.fill(offset, &mut [IoSliceMut::new(bytes)])?.min(FRAME_SIZE);
     // After the read, as in `Extent::publish`.
@@ -36,7 +36,8 @@ pub(crate) fn fill_uncached<S: Scheme>(mapping: &Mapping<S>, page: u32) -> io::R
     let expected = in_page(mapping.len());
     let backed = in_page(mapping.backed.load(Ordering::Acquire));
     drop(changing);
-    counters.filled_bytes.add(read as u64);
+    mapping.count(Count::FilledBytes, read as u64);
+    mapping.count(Count::WantedBytes, read as u64);
     if expected == 0 || read < expected.min(backed) {
         return Ok(Filled::Short { at: offset + read as u64 });
     }

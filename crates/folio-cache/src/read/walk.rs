@@ -4,14 +4,15 @@ use std::io;
 use std::mem;
 use std::ops::Range;
 
-use folio_frames::{FRAME_SIZE, Pfn};
+use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::length::refresh;
 use crate::memory::large_folio;
+use crate::policy::Advice;
 use crate::read::lookup;
 use crate::read::prefetch;
-use crate::state::frames::FolioRef;
+use crate::state::frames::{FolioRef, Slot};
 use crate::state::mapping::Mapping;
 use crate::state::units::{Found, check_offset, page_of, pages_of};
 
@@ -89,23 +90,35 @@ pub(crate) fn extend_over_folio<S: Scheme>(
     let in_file = (len / FRAME_SIZE as u64).saturating_sub(page + 1);
     let more = (wanted - range.len()).div_ceil(FRAME_SIZE) as u64;
     let max = more.min(in_file).min(u64::from(behind)) as u32;
-    let frame = folio.frame_pfn().as_u64();
-    // The folio is pinned: it is not split, and its bytes do not change. So if the slot of a page
-    // has its frame, that frame has the bytes of the page.
-    let is_there = |&n: &u32| {
-        let slot = u32::try_from(page + u64::from(n)).ok().and_then(|page| mapping.index.get(page));
-        slot.and_then(|slot| slot.pfn(mapping.zone)) == Some(Pfn::new(frame + u64::from(n)))
-    };
-    let there = (1..=max).take_while(is_there).count() as u32;
+    let there = count_behind(mapping, &folio, page as u32, max);
     if !mapping.is_untruncated(len, truncate_seq) {
         return (folio, range);
     }
     if let Some(n) = folio.set_referenced_behind(there) {
         prefetch::read_ahead_at_marker(mapping, page as u32 + n);
     }
-    (0..there).for_each(|_| mapping.shared.counters.hit());
+    mapping.hit(u64::from(there));
     let end = range.end + (there as usize * FRAME_SIZE).min(wanted - range.len());
     (folio, range.start..end)
+}
+
+/// Returns how many of the `max` pages behind a page have the next frames of the page's folio.
+///
+/// The folio is pinned: it is not split, and its bytes do not change. So if the slot of a page has
+/// its frame, that frame has the bytes of the page.
+fn count_behind<S: Scheme>(mapping: &Mapping<S>, folio: &FolioRef<S>, page: u32, max: u32) -> u32 {
+    let mut there = 0;
+    while there < max {
+        let Some(next) = page.checked_add(there + 1) else { break };
+        let slots = mapping.index.slots_from(next, (max - there) as usize);
+        let found = Slot::count_following(slots, folio, there + 1);
+        there += found as u32;
+        // No slot, or the end of those that lie together.
+        if found == 0 || found < slots.len() {
+            break;
+        }
+    }
+    there
 }
 
 /// Calls `each` with the folios of a range in order, and with the bytes of each that belong to the
@@ -118,11 +131,13 @@ pub(crate) fn for_each_page<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
     len: usize,
+    advice: Advice,
     mut each: impl FnMut(FolioRef<S>, Range<usize>),
 ) -> io::Result<()> {
     let mut walk = Walk::new(offset, len)?;
     while let Some((offset, wanted)) = walk.next() {
-        if let Some((folio, range)) = walk.pass(mapping, next_page(mapping, offset, wanted)?) {
+        let found = next_page(mapping, offset, wanted, advice)?;
+        if let Some((folio, range)) = walk.pass(mapping, found) {
             each(folio, range);
         }
     }
@@ -143,11 +158,12 @@ pub(crate) fn next_page<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
     wanted: usize,
+    advice: Advice,
 ) -> io::Result<Found<S>> {
     let mut looks = 0;
     loop {
         looks += 1;
-        match lookup::find_with_end(mapping, offset, wanted)? {
+        match lookup::find_with_end(mapping, offset, wanted, advice)? {
             Some((folio, end)) => {
                 let range = within(offset, wanted, end);
                 // Cut short by the end of the file, which may have grown or shrunk by now.
@@ -241,7 +257,7 @@ mod tests {
 
     /// Returns the bytes that one reference covers of the `wanted` from `offset` on.
     fn range_of_one_reference(file: &File, offset: u64, wanted: usize) -> Range<usize> {
-        let found = next_page(&file.mapping, offset, wanted).unwrap().unwrap();
+        let found = next_page(&file.mapping, offset, wanted, Advice::Normal).unwrap().unwrap();
         extend_over_folio(&file.mapping, offset, wanted, found).1
     }
 

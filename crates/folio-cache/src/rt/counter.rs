@@ -70,13 +70,20 @@ pub(super) fn number() -> usize {
     folio_ref::testing::stepped::thread_number().min(NUMBERS)
 }
 
-/// One counter, with a cell for each of the first numbers.
-#[derive(Debug, Default)]
-pub(crate) struct Counter {
-    cells: [CachePadded<AtomicU64>; CELLS],
+/// `N` counters. Those of one number lie side by side.
+#[derive(Debug)]
+pub(crate) struct Counters<const N: usize> {
+    cells: [CachePadded<[AtomicU64; N]>; CELLS],
 }
 
-/// Adds `n` to the cell of a number.
+impl<const N: usize> Default for Counters<N> {
+    fn default() -> Self {
+        let cell = [const { CachePadded::new([const { AtomicU64::new(0) }; N]) }; CELLS];
+        Self { cells: cell }
+    }
+}
+
+/// Adds `n` to a cell of a number.
 #[inline]
 fn add(number: usize, cell: &AtomicU64, n: u64) {
     // Relaxed throughout: no other value follows from a counter. The last thread with this number
@@ -88,44 +95,28 @@ fn add(number: usize, cell: &AtomicU64, n: u64) {
     }
 }
 
-impl Counter {
-    /// Adds `n`.
+impl<const N: usize> Counters<N> {
+    /// Adds `n` to one counter.
     #[inline]
-    pub(crate) fn add(&self, n: u64) {
+    pub(crate) fn add(&self, counter: usize, n: u64) {
         let number = number().min(SHARED);
-        add(number, &self.cells[number], n);
+        add(number, &self.cells[number][counter], n);
     }
 
-    /// Returns the sum, which wraps around: what one thread adds another may subtract. Counts that
-    /// other threads add at this moment may be missing.
-    pub(crate) fn get(&self) -> u64 {
-        let counts = self.cells.iter().map(|cell| cell.load(Ordering::Relaxed));
+    /// Adds to each counter.
+    #[inline]
+    pub(crate) fn add_all(&self, n: [u64; N]) {
+        let number = number().min(SHARED);
+        for (cell, n) in self.cells[number].iter().zip(n) {
+            add(number, cell, n);
+        }
+    }
+
+    /// Returns the sum of one counter, which wraps around: what one thread adds another may
+    /// subtract. Counts that other threads add at this moment may be missing.
+    pub(crate) fn get(&self, counter: usize) -> u64 {
+        let counts = self.cells.iter().map(|cell| cell[counter].load(Ordering::Relaxed));
         counts.fold(0, u64::wrapping_add)
-    }
-}
-
-/// Two counters that are added to together, with their cells side by side.
-#[derive(Debug, Default)]
-pub(crate) struct CounterPair {
-    cells: [CachePadded<[AtomicU64; 2]>; CELLS],
-}
-
-impl CounterPair {
-    /// Adds to both.
-    #[inline]
-    pub(crate) fn add(&self, n: [u64; 2]) {
-        let number = number().min(SHARED);
-        let [first, second] = &*self.cells[number];
-        add(number, first, n[0]);
-        add(number, second, n[1]);
-    }
-
-    /// Returns the sums, which wrap around, as [`Counter::get`] does.
-    pub(crate) fn get(&self) -> [u64; 2] {
-        [0, 1].map(|n| {
-            let counts = self.cells.iter().map(|cell| cell[n].load(Ordering::Relaxed));
-            counts.fold(0, u64::wrapping_add)
-        })
     }
 }
 
@@ -138,7 +129,7 @@ mod tests {
 
     #[test]
     fn more_threads_than_numbers_lose_no_count_and_no_number() {
-        let counter = Counter::default();
+        let counters = Counters::<2>::default();
         for _ in 0..3 {
             // All threads are alive at once.
             let barrier = Barrier::new(2 * NUMBERS);
@@ -146,13 +137,13 @@ mod tests {
                 for _ in 0..2 * NUMBERS {
                     scope.spawn(|| {
                         barrier.wait();
-                        (0..1000).for_each(|_| counter.add(2));
+                        (0..1000).for_each(|_| counters.add(1, 2));
                         barrier.wait();
                     });
                 }
             });
         }
-        assert_eq!(counter.get(), 3 * 2 * NUMBERS as u64 * 2000);
+        assert_eq!([0, 1].map(|n| counters.get(n)), [0, 3 * 2 * NUMBERS as u64 * 2000]);
         let first = thread::spawn(|| NUMBER.with(|number| number.0)).join().unwrap();
         assert!(first < SHARED, "the ended threads returned their numbers");
     }

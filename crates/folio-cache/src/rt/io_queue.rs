@@ -83,6 +83,9 @@ impl Load {
 
     /// Returns `true` if the mapping may have one more thread. If not, it has one, or none is free.
     fn may_have(&self, mapping: u32, lane: &Lane) -> bool {
+        if cfg!(broken = "threads-unshared") {
+            return self.is_any_free();
+        }
         let threads = lane.threads();
         let hung = self.slow.hung_of(mapping).min(self.io_threads).min(threads);
         let others = self.working.saturating_sub(threads);

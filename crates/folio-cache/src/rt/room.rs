@@ -7,13 +7,13 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::rt::counter::Counter;
+use crate::rt::counter::Counters;
 use crate::rt::shim::{Condvar, Mutex, fence, wait_for};
 
 /// Pages that hold memory for a moment, and the threads that wait for room.
 #[derive(Default)]
 pub(crate) struct Room {
-    in_flight: Counter,
+    in_flight: Counters<1>,
     /// Pages that the results of futures pin, which were not polled yet.
     unpolled: AtomicUsize,
     waiting: AtomicUsize,
@@ -27,7 +27,7 @@ impl Room {
     /// Returns the number of pages in flight. Racy.
     pub(crate) fn in_flight(&self) -> u64 {
         // A sum of racy counts may be below 0 for a moment.
-        u64::try_from(self.in_flight.get().cast_signed()).unwrap_or(0)
+        u64::try_from(self.in_flight.get(0).cast_signed()).unwrap_or(0)
     }
 
     /// Counts pages of a result that is not polled yet, and returns `true`. Returns `false` if they
@@ -48,13 +48,13 @@ impl Room {
 
     /// Counts pages that are in flight from now on.
     pub(crate) fn begin(&self, pages: usize) {
-        self.in_flight.add(pages as u64);
+        self.in_flight.add(0, pages as u64);
     }
 
     /// Counts pages that are no longer in flight, and wakes the threads that wait for room. Call
     /// after the pages were published or freed.
     pub(crate) fn end(&self, pages: usize) {
-        self.in_flight.add((pages as u64).wrapping_neg());
+        self.in_flight.add(0, (pages as u64).wrapping_neg());
         self.notify();
     }
 

@@ -55,7 +55,9 @@ impl FillWaiters {
     #[cold]
     pub(crate) fn failed(&self, mapping: u32, page: u32, error: io::Error) -> io::Error {
         let error = share(error);
-        if let Some(outcome) = self.waiting.lock().remove(&(mapping, page)) {
+        if let Some(outcome) = self.waiting.lock().remove(&(mapping, page))
+            && !cfg!(broken = "failed-fill-untold")
+        {
             let _ = outcome.set(copy(&error));
         }
         error

@@ -17,6 +17,7 @@
 //! folio, and the slot of a page is never that of another one. **So one rule is enough: a thread
 //! that fills a slot opens its leaf before, and does so again if the slot refuses.**
 
+use std::iter;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -25,7 +26,7 @@ use folio_ref::Scheme;
 use once_cell::race::OnceBox;
 
 use crate::state::frames::Slot;
-use crate::state::leaves::{LEAF, LeafOwner, Leaves};
+use crate::state::leaves::{LEAF, LEAF_BYTES, LeafOwner, Leaves};
 
 type SlotRange<S> = folio_frames::SlotRange<UserSpace<S>>;
 
@@ -100,6 +101,19 @@ impl<S: Scheme> Index<S> {
         match self.near.get().and_then(|near| near.get(page as usize)) {
             Some(slot) => Some(slot),
             None => self.far(page),
+        }
+    }
+
+    /// Returns slots of neighbouring pages, from a page on, at most `most`. They may be closed, and
+    /// there may be none although the next page has one.
+    #[inline]
+    pub(crate) fn slots_from(&self, page: u32, most: usize) -> &[Slot<S>] {
+        if let Some(slots) = self.first.0.get(page as usize..).filter(|slots| !slots.is_empty()) {
+            return &slots[..most.min(slots.len())];
+        }
+        match self.near.get().filter(|near| (page as usize) < near.len()) {
+            Some(near) => near.slots_from(page as usize, most),
+            None => self.far_place(page).map_or(&[], |(range, slot)| range.slots_from(slot, most)),
         }
     }
 
@@ -183,13 +197,35 @@ impl<S: Scheme> Index<S> {
         Ok(self.place(page).expect("its range was just reserved, and stays"))
     }
 
+    /// Returns the memory of the index, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let far = if self.far.get().is_some() { size_of::<Far<S>>() } else { 0 };
+        let open = |range: &SlotRange<S>| {
+            let next = |leaf: &usize| range.next_open(leaf + 1..usize::MAX);
+            iter::successors(range.next_open(0..usize::MAX), next).count()
+        };
+        let leaves: usize = self.ranges().map(|(_, range)| open(range)).sum();
+        size_of::<First<S>>() + far + leaves * LEAF_BYTES
+    }
+
     /// Closes the leaf of a page if it has no page any more.
     pub(crate) fn give_back(&self, page: u32) {
         let Some((range, slot)) = self.place(page) else { return };
-        let leaf = slot / LEAF;
-        if !has_pages_near(range, slot) {
-            range.lock().close(leaf);
+        if !self.has_pages(range, page, slot) {
+            range.lock().close(slot / LEAF);
         }
+    }
+
+    /// Returns `true` if the leaf of a page has a page. Looks first where it found one the last time.
+    fn has_pages(&self, range: &SlotRange<S>, page: u32, slot: usize) -> bool {
+        let (begins, first) = (slot - slot % LEAF, page - (slot % LEAF) as u32);
+        let owner = LeafOwner { mapping: self.mapping, first };
+        let has_page = |slot: usize| range.get(slot).is_some_and(|slot| !slot.is_empty());
+        if has_page(begins + self.leaves.used_slot(owner)) {
+            return true;
+        }
+        let used = used_slot_near(range, slot);
+        used.inspect(|&used| self.leaves.set_used_slot(owner, used)).is_some()
     }
 
     /// Calls `visit` with each slot of a range of pages that is not closed, and closes each leaf
@@ -207,7 +243,7 @@ impl<S: Scheme> Index<S> {
                 let begins = slots.start.max(leaf * LEAF);
                 let ends = slots.end.min((leaf + 1) * LEAF);
                 (begins..ends).filter_map(|slot| range.get(slot)).for_each(&mut visit);
-                if !has_pages_near(range, begins) {
+                if used_slot_near(range, begins).is_none() {
                     range.lock().close(leaf);
                 }
                 next = leaf + 1;
@@ -223,12 +259,14 @@ impl<S: Scheme> Index<S> {
     }
 }
 
-/// Returns `true` if the leaf of a slot has a page. Begins with the neighbours of the slot on both
+/// Returns a slot with a page in the leaf of a slot. Begins with the neighbours of the slot on both
 /// sides, as pages mostly leave in order.
-fn has_pages_near<S: Scheme>(range: &SlotRange<S>, slot: usize) -> bool {
+fn used_slot_near<S: Scheme>(range: &SlotRange<S>, slot: usize) -> Option<usize> {
     let (begins, at) = (slot - slot % LEAF, slot % LEAF);
-    let has_page = |at: usize| range.get(begins + at).is_some_and(|slot| !slot.is_empty());
-    (0..LEAF).any(|n| (at + n < LEAF && has_page(at + n)) || (n <= at && has_page(at - n)))
+    let has_page = |&at: &usize| range.get(begins + at).is_some_and(|slot| !slot.is_empty());
+    let behind = |n: usize| Some(at + n).filter(|&at| at < LEAF).filter(has_page);
+    let before = |n: usize| at.checked_sub(n).filter(has_page);
+    (0..LEAF).find_map(|n| behind(n).or_else(|| before(n)))
 }
 
 #[cfg(test)]
@@ -238,8 +276,6 @@ mod tests {
     use folio_ref::DefaultScheme;
 
     use super::*;
-    use crate::state::leaves::LEAF_BYTES;
-
     const ALL: usize = usize::MAX;
 
     fn index(leaves: &Arc<Leaves<DefaultScheme>>) -> Index<DefaultScheme> {
@@ -271,6 +307,33 @@ mod tests {
 
     fn far_bytes(index: &Index<DefaultScheme>) -> usize {
         if index.far.get().is_some() { size_of::<Far<DefaultScheme>>() } else { 0 }
+    }
+
+    #[test]
+    fn neighbouring_slots_are_those_of_their_pages() {
+        let leaves = Arc::new(Leaves::default());
+        let index = index(&leaves);
+        assert!(index.slots_from(8, 4).is_empty() && index.slots_from(u32::MAX, 4).is_empty());
+        let far = MIN_NEAR as u32;
+        for page in [9, far, 3 * far] {
+            index.make(page, 0, ALL).unwrap();
+        }
+        for (page, most, found) in [
+            (0, 3, 3),
+            (5, 16, 3),
+            (8, 16, 16),
+            (far - 2, 16, 2),
+            (far, 16, 16),
+            (2 * far - 1, 16, 1),
+            (3 * far, 1000, 1000),
+            (4 * far, 16, 0),
+        ] {
+            let slots = index.slots_from(page, most);
+            assert_eq!(slots.len(), found, "page {page}");
+            for (page, slot) in (page..).zip(slots) {
+                assert!(ptr::eq(slot, index.get(page).unwrap()), "page {page}");
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use folio_ref::Scheme;
 use crate::rt::shim::Mutex;
 use crate::state::mapping::Mapping;
 use crate::state::remote::Remote;
+use crate::state::stats::Count;
 
 /// The mappings that are kept, and the handles on the cache.
 pub(crate) struct Kept<S: Scheme> {
@@ -75,6 +76,7 @@ pub(crate) fn keep<S: Scheme>(mapping: &Arc<Mapping<S>>) {
 /// has a reference to the mapping.
 #[inline]
 pub(crate) fn left<S: Scheme>(mapping: &Mapping<S>, pages: usize) {
+    mapping.shared.groups.of(mapping.id).counters.subtract(Count::Cached, pages as u64);
     if let Some(remote) = &mapping.remote {
         left_distant(mapping, remote, pages);
     }

@@ -1,6 +1,6 @@
 //! The memory of all indexes of a cache: what their leaves take, and which of them are open.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use folio_frames::{FRAME_SIZE, UserSpace};
 use folio_ref::Scheme;
@@ -39,12 +39,18 @@ pub(crate) struct Leaves<S: Scheme> {
     others: AtomicUsize,
     /// Where the next search for a leaf to close begins.
     hand: AtomicUsize,
+    /// A slot that had a page lately, of leaves by the low bits of their numbers: a hint.
+    used: [AtomicU16; USED],
 }
+
+/// The number of leaves of which a used slot is remembered.
+const USED: usize = 4096;
 
 impl<S: Scheme> Default for Leaves<S> {
     fn default() -> Self {
         let (others, hand) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { space: SlotSpace::<S>::new(), others, hand }
+        let used = [const { AtomicU16::new(0) }; USED];
+        Self { space: SlotSpace::<S>::new(), others, hand, used }
     }
 }
 
@@ -68,6 +74,22 @@ impl<S: Scheme> Leaves<S> {
     /// Returns the memory of all indexes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.space.resident_bytes() + self.others.load(Ordering::Relaxed)
+    }
+
+    /// Returns the slot of a leaf that had a page lately, or that of another leaf.
+    pub(crate) fn used_slot(&self, leaf: LeafOwner) -> usize {
+        usize::from(self.used_slot_of(leaf).load(Ordering::Relaxed)) % LEAF
+    }
+
+    /// Notes a slot of a leaf that has a page.
+    pub(crate) fn set_used_slot(&self, leaf: LeafOwner, slot: usize) {
+        self.used_slot_of(leaf).store(slot as u16, Ordering::Relaxed);
+    }
+
+    fn used_slot_of(&self, leaf: LeafOwner) -> &AtomicU16 {
+        // Leaves of one file lie apart, and so do the first leaves of files.
+        let number = leaf.mapping.wrapping_mul(0x9e37_79b1).wrapping_add(leaf.first / LEAF as u32);
+        &self.used[number as usize % USED]
     }
 
     /// Returns `true` if a leaf, and the page of the system's tables that it may need, keep all

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use folio_ref::Scheme;
+use once_cell::race::OnceBox;
 
 use crate::backing::{Backing, FileId, Version};
 use crate::rt::shim::{Length, Mutex};
@@ -18,6 +19,7 @@ use crate::state::readahead::Readahead;
 use crate::state::remote::Remote;
 use crate::state::shared::Shared;
 use crate::state::single_flight::SingleFlight;
+use crate::state::stats::{CacheStats, Count, Counters};
 use crate::state::sync_group::SyncGroup;
 use crate::state::unsynced::Unsynced;
 
@@ -83,6 +85,8 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) length: Mutex<()>,
     pub(crate) readahead: Readahead,
     pub(crate) shared: Arc<Shared<S>>,
+    /// The counters of this file alone, once a caller wants them.
+    pub(crate) counters: OnceBox<Counters>,
     /// The further fields of a mapping of a distant object.
     pub(crate) remote: Option<Box<Remote<S>>>,
 }
@@ -124,6 +128,7 @@ impl<S: Scheme> Mapping<S> {
             length: Mutex::new(()),
             readahead: Readahead::default(),
             shared: Arc::clone(shared),
+            counters: OnceBox::new(),
             remote: None,
         }
     }
@@ -187,6 +192,35 @@ impl<S: Scheme> Mapping<S> {
     pub(crate) fn is_open(&self) -> bool {
         // Acquire: pairs with AcqRel in closed.
         self.opens.load(Ordering::Acquire) > 0
+    }
+
+    /// Adds `n` to a counter of the file's group.
+    #[inline]
+    pub(crate) fn count(&self, count: Count, n: u64) {
+        self.shared.groups.of(self.id).counters.add(count, n);
+        if let Some(own) = self.counters.get() {
+            own.add(count, n);
+        }
+    }
+
+    /// Counts pages that were found.
+    #[inline(always)]
+    pub(crate) fn hit(&self, pages: u64) {
+        if CacheStats::COUNTS_HITS {
+            self.count(Count::Hits, pages);
+        }
+    }
+
+    /// Counts pages that came to the index.
+    #[inline]
+    pub(crate) fn came(&self, pages: usize) {
+        self.shared.groups.of(self.id).counters.add(Count::Cached, pages as u64);
+    }
+
+    /// Counts pages that begin to be in flight, or with a negative number end to be.
+    #[inline]
+    pub(crate) fn in_flight(&self, pages: u64) {
+        self.shared.groups.of(self.id).counters.add(Count::InFlight, pages);
     }
 
     /// Returns the owner data of a page, for its descriptor: it leads from a frame number to the

@@ -7,6 +7,7 @@
 //! Lock order: `by_key`, then `by_id`; `dirty` alone, below the dirty pages of a mapping.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -15,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::backing::FileId;
 use crate::backing::remote::Key;
+use crate::state::groups::GroupState;
 use crate::state::mapping::Mapping;
 
 /// A mapping, which lives as long as its files are open, and its number.
@@ -24,7 +26,6 @@ type Numbered<S> = (u32, Weak<Mapping<S>>);
 pub(crate) struct Registry<S: Scheme> {
     by_key: Mutex<HashMap<Key, Numbered<S>>>,
     by_id: RwLock<HashMap<u32, Weak<Mapping<S>>>>,
-    next_id: AtomicU32,
     /// The mappings with dirty pages.
     pub(crate) dirty: DirtyFiles,
 }
@@ -54,42 +55,35 @@ impl DirtyFiles {
 
 impl<S: Scheme> Default for Registry<S> {
     fn default() -> Self {
-        Self {
-            by_key: Mutex::default(),
-            by_id: RwLock::default(),
-            next_id: AtomicU32::new(0),
-            dirty: DirtyFiles::default(),
-        }
+        Self { by_key: Mutex::default(), by_id: RwLock::default(), dirty: DirtyFiles::default() }
     }
 }
 
 impl<S: Scheme> Registry<S> {
     /// Returns the mapping of a key, and `true` if it existed. Otherwise `make` creates it with the
-    /// given number.
+    /// given number, which is one of a group.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if the group has no number left.
     pub(crate) fn get_or_insert(
         &self,
         key: Key,
+        group: &GroupState,
         make: impl FnOnce(u32) -> Mapping<S>,
-    ) -> (Arc<Mapping<S>>, bool) {
+    ) -> io::Result<(Arc<Mapping<S>>, bool)> {
         let mut by_key = self.by_key.lock();
         if let Some(mapping) = by_key.get(&key).and_then(|(_, mapping)| mapping.upgrade()) {
-            return (mapping, true);
+            return Ok((mapping, true));
         }
         // There is none, or the last close of the old one is in progress: the new one replaces its
         // entry.
         let mut by_id = self.by_id.write();
-        let id = loop {
-            // Relaxed: the lock orders it. Numbers wrap around after 2^32 opens, so one may be in
-            // use.
-            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-            if !by_id.contains_key(&id) {
-                break id;
-            }
-        };
+        let id = group.next_id(|id| by_id.contains_key(&id))?;
         let mapping = Arc::new(make(id));
         by_id.insert(id, Arc::downgrade(&mapping));
         by_key.insert(key, (id, Arc::downgrade(&mapping)));
-        (mapping, false)
+        Ok((mapping, false))
     }
 
     /// Removes a mapping after its last reference is gone, but not a newer one of the same key.

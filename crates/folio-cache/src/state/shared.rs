@@ -24,13 +24,13 @@ use crate::rt::shim::Mutex;
 use crate::rt::worker::Worker;
 use crate::state::fill_waiters::FillWaiters;
 use crate::state::frames::{Arena, FrozenFolio, Offline, Zone};
+use crate::state::groups::Groups;
 use crate::state::kept::Kept;
 use crate::state::leaves::Leaves;
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shown::Shown;
-use crate::state::stats::Counters;
 use crate::state::units::CACHED;
 use crate::state::unsynced::Left;
 
@@ -40,12 +40,12 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) registry: Registry<S>,
     /// The leaves of all indexes.
     pub(crate) leaves: Arc<Leaves<S>>,
-    pub(crate) counters: Counters,
+    pub(crate) groups: Groups,
     pub(crate) shown: &'static Shown,
-    /// Chooses the pages to evict. Nothing is done to a page under this lock. On a cache line of
+    /// Choose the pages to evict. Nothing is done to a page under this lock. On a cache line of
     /// its own: each miss and each writer reads fields that would lie beside it.
     pub(crate) policy: CachePadded<Mutex<Chooser>>,
-    /// New pages that the policy is not informed of yet: their frames, and their owner data.
+    /// New pages that no policy is informed of yet: their frames, and their owner data.
     pub(crate) arrivals: Batches,
     /// The frame at which the next sweep begins.
     pub(crate) sweep: AtomicU32,
@@ -112,10 +112,13 @@ impl<S: Scheme> Shared<S> {
     }
 }
 
-/// The policy, and the right to take what waits for it.
+/// The policies, and the right to take what waits for them.
 pub(crate) struct Chooser {
-    pub(crate) policy: Box<dyn Policy>,
+    /// By number: that of all files without a share first, then those of groups with a share.
+    pub(crate) policies: Vec<Option<Box<dyn Policy>>>,
     pub(crate) taker: Taker,
+    /// The frames that it named last: memory that each choice uses again.
+    pub(crate) named: Vec<u32>,
 }
 
 impl<S: Scheme> Drop for Shared<S> {

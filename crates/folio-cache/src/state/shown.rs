@@ -8,14 +8,14 @@
 
 use parking_lot::Mutex;
 
-use crate::rt::counter::CounterPair;
+use crate::rt::counter::Counters;
 
 /// The counts of caches that are gone.
 static FREE: Mutex<Vec<&Shown>> = Mutex::new(Vec::new());
 
 /// The bytes shown and pinned by the ranges of a cache.
 #[derive(Debug, Default)]
-pub(crate) struct Shown(CounterPair);
+pub(crate) struct Shown(Counters<2>);
 
 impl Shown {
     /// Returns counts that are 0, for a new cache.
@@ -38,7 +38,7 @@ impl Shown {
     /// Returns the bytes shown and the bytes pinned. Racy.
     pub(crate) fn get(&self) -> [u64; 2] {
         // A sum of racy counts may be below 0 for a moment.
-        self.0.get().map(|bytes| u64::try_from(bytes.cast_signed()).unwrap_or(0))
+        [0, 1].map(|n| u64::try_from(self.0.get(n).cast_signed()).unwrap_or(0))
     }
 }
 
@@ -54,7 +54,7 @@ impl Counted {
     /// Counts a range that shows and pins so many bytes.
     pub(crate) fn new(of: &'static Shown, shown: usize, pinned: usize) -> Self {
         let bytes = [shown, pinned];
-        of.0.add(bytes.map(|bytes| bytes as u64));
+        of.0.add_all(bytes.map(|bytes| bytes as u64));
         Self { of, bytes }
     }
 
@@ -63,7 +63,7 @@ impl Counted {
         let [was_shown, was_pinned] = self.bytes;
         self.bytes = [shown, pinned];
         let change = [shown.wrapping_sub(was_shown), pinned.wrapping_sub(was_pinned)];
-        self.of.0.add(change.map(|bytes| bytes as u64));
+        self.of.0.add_all(change.map(|bytes| bytes as u64));
     }
 
     /// Returns the counts.

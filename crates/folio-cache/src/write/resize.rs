@@ -21,6 +21,7 @@ use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::rt::shim::{MutexGuard, fence};
 use crate::state::frames::Slot;
+use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::units::check_end;
 use crate::write::spare_folios::SpareFolios;
@@ -49,7 +50,7 @@ pub(crate) fn resize<S: Scheme>(
     // The page in which the file will end may be pinned: its remaining bytes are then copied. Only
     // under the locks is it known whether the file becomes shorter, and nothing is allocated there.
     let may_truncate_page = !new.is_multiple_of(FRAME_SIZE as u64);
-    let mut spare = SpareFolios::new(&mapping.shared);
+    let mut spare = SpareFolios::new(mapping);
     if may_truncate_page {
         spare.add(vec![alloc::allocate(&mapping.shared)?]);
     }
@@ -105,7 +106,10 @@ fn truncate_page<S: Scheme>(
 ) {
     loop {
         match slot.try_lock(mapping.zone) {
-            Some(locked) if !locked.folio().is_dirty() => return drop(locked.remove()),
+            Some(locked) if !locked.folio().is_dirty() => {
+                drop(locked.remove());
+                return kept::left(mapping, 1);
+            }
             Some(locked) => match locked.freeze() {
                 Ok(mut locked) => {
                     let bytes = locked.folio_mut().as_mut_slice();

@@ -4,7 +4,7 @@ use folio_ref::Scheme;
 
 use crate::memory::in_flight::InFlight;
 use crate::state::frames::FrozenFolio;
-use crate::state::shared::Shared;
+use crate::state::mapping::Mapping;
 use crate::state::units::CACHED;
 
 /// Folios for the pages that a call adds, the next one last. Unused folios are freed on drop. Those
@@ -19,8 +19,8 @@ pub(crate) struct SpareFolios<'m, S: Scheme> {
 
 impl<'m, S: Scheme> SpareFolios<'m, S> {
     #[inline]
-    pub(crate) fn new(shared: &'m Shared<S>) -> Self {
-        Self { folios: Vec::new(), in_flight: InFlight::none(shared) }
+    pub(crate) fn new(mapping: &'m Mapping<S>) -> Self {
+        Self { folios: Vec::new(), in_flight: InFlight::none(mapping) }
     }
 
     /// Adds folios for the pages that follow each other.

@@ -30,6 +30,8 @@ use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::memory::index_room;
 use crate::memory::large_folio;
+use crate::memory::share;
+use crate::policy::Advice;
 use crate::read::lookup;
 use crate::rt::shim::{MutexGuard, fence};
 use crate::state::frames::{FrozenFolio, FrozenSlot, LockedSlot, Slot};
@@ -138,7 +140,7 @@ pub(crate) fn write_pages<'m, S: Scheme>(
     bytes: &[u8],
     grow: &mut Option<MutexGuard<'m, ()>>,
 ) -> io::Result<usize> {
-    let mut spare = SpareFolios::new(&mapping.shared);
+    let mut spare = SpareFolios::new(mapping);
     let mut done = 0;
     while done < bytes.len() {
         let part = PagePart::first(offset + done as u64, &bytes[done..])?;
@@ -344,6 +346,7 @@ fn install_new<S: Scheme>(
     dirty_pages::make_dirty(mapping, frozen.folio_mut(), part.page);
     let pfn = frozen.folio().pfn();
     frozen.publish();
+    mapping.came(1);
     frames_view::insert(&mapping.shared, pfn, mapping.owner_data(part.page));
     Attempt::Done
 }
@@ -397,10 +400,11 @@ fn prepare<S: Scheme>(
         Attempt::Fill => {
             // The fill may wait for memory.
             spare.free_all();
-            drop(lookup::find_or_fill(mapping, part.page, 1)?);
+            drop(lookup::find_or_fill(mapping, part.page, 1, Advice::Normal)?);
         }
         Attempt::Allocate => {
             let missing = missing_pages(mapping, part);
+            share::make_room(mapping, missing.max(1));
             if missing > 1 {
                 spare.add(alloc::allocate_some(&mapping.shared, missing));
             }

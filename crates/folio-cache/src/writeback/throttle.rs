@@ -22,6 +22,7 @@ use folio_ref::Scheme;
 use crate::state::health::Why;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::state::stats::Count;
 use crate::writeback::dirty_pages;
 use crate::writeback::sync::keep_unwritten;
 use crate::writeback::unlinked;
@@ -66,7 +67,7 @@ fn throttle_above_half<S: Scheme>(mapping: &Mapping<S>, dirty: u64, limit: u64) 
     if dirty <= limit || may_have_more(mapping, dirty, limit) {
         return Ok(());
     }
-    shared.counters.throttled.add(1);
+    mapping.count(Count::Throttled, 1);
     if let Some(written) = write_some(mapping, write_range) {
         return written;
     }

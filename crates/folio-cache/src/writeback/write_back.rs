@@ -27,6 +27,7 @@ use crate::backing::error::share;
 use crate::backing::{Backing, Version};
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
+use crate::state::stats::Count;
 use crate::state::units::MOST_PAGES;
 use crate::writeback::dirty_pages;
 
@@ -188,7 +189,7 @@ fn write_range_under<S: Scheme>(
     let mut is_full = false;
     match &result {
         Ok(()) => {
-            mapping.shared.counters.written_bytes.add(bytes as u64);
+            mapping.count(Count::WrittenBytes, bytes as u64);
             mapping.errors.end();
             mapping.health.succeeded();
             dirty_pages::set_sick(mapping, false);
@@ -203,7 +204,7 @@ fn write_range_under<S: Scheme>(
             }
         }
         Err(error) => {
-            mapping.shared.counters.write_errors.add(1);
+            mapping.count(Count::WriteErrors, 1);
             is_full = appends && is_no_room(error);
             if !is_full {
                 // What the backing refuses does not hold up the pages behind it.

@@ -1,6 +1,7 @@
 //! The batches of new pages under the schedules of shuttle: the policy is informed of each page
 //! once, whatever threads miss, reclaim and end at the same time.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use folio_cache::policy::{FrameState, Frames, Policy};
 use folio_cache::testing::Memory;
 use folio_cache::{Cache, File};
-use folio_frames::FRAME_SIZE;
+use folio_frames::{FRAME_SIZE, Order};
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 use folio_ref::testing::stepped::{step, yield_now};
 use parking_lot::Mutex;
@@ -202,4 +203,94 @@ fn a_batch_fills_while_it_is_taken() {
 #[test]
 fn an_entry_keeps_its_place_until_it_is_read() {
     a_batch_fills_while_it_is_taken();
+}
+
+/// A policy that notes the pages of which it was informed for each frame, and those that it was
+/// informed of too late: they went with a victim, and their frame had another page by then.
+#[derive(Debug, Default)]
+struct Checking {
+    pages: BTreeMap<u32, Vec<u64>>,
+    named: BTreeSet<u32>,
+    late: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Policy for Checking {
+    fn name(&self) -> &'static str {
+        "checking"
+    }
+
+    fn insert(&mut self, _: &dyn Frames, frame: u32, page: u64) {
+        self.named.remove(&frame);
+        self.pages.entry(frame).or_default().push(page);
+    }
+
+    fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+        for &frame in self.pages.keys() {
+            frames.take_referenced(frame);
+            if victims.len() < wanted
+                && matches!(frames.inspect(frame), FrameState::Evictable(_))
+                && self.named.insert(frame)
+            {
+                victims.push(frame);
+            }
+        }
+    }
+
+    fn evicted_with(&mut self, frame: u32, page: u64) {
+        let pages = self.pages.get(&frame).map_or(&[][..], Vec::as_slice);
+        if pages.contains(&page) && pages.last() != Some(&page) {
+            self.late.lock().push(page);
+        }
+    }
+
+    fn restore(&mut self, frame: u32) {
+        self.named.remove(&frame);
+    }
+
+    fn moved(&mut self, _: u32, _: u32) {}
+
+    fn resize(&mut self, _: u32) {}
+}
+
+/// A thread evicts a large folio, and another one misses pages, of which one needs a frame of that
+/// folio. The policy is informed of the pages of the folio before it is informed of that page.
+fn a_folio_is_evicted_while_its_frames_are_wanted(search: Search) {
+    explore("a folio is evicted while its frames are wanted", search, || {
+        let policy = Checking::default();
+        let late = Arc::clone(&policy.late);
+        let cache = Cache::builder().capacity(2 << 20).policy(move |_| Box::new(policy));
+        let cache = cache.build().expect("memory for a test");
+        let contents: Vec<u8> = (1..=32).flat_map(|page| [page; FRAME_SIZE]).collect();
+        let file = cache.open_backing(Arc::new(Memory::new(&contents))).unwrap();
+        // Four frames are left for the folio, and one more.
+        let taken = cache.frames().alloc_contig(507, Order::ZERO).expect("no frame is pinned");
+        assert_eq!(read::<{ 4 * FRAME_SIZE }>(&file, 0).0, 4 * FRAME_SIZE);
+        let (evicting, missing) = (cache.clone(), (cache.clone(), file.clone()));
+        race(vec![
+            Box::new(move || assert!(evicting.reclaim(4) <= 6)),
+            Box::new(move || {
+                let (cache, file) = missing;
+                // In no equal steps, so that nothing is read ahead.
+                for page in [9, 14, 30] {
+                    let mut buf = [0; 16];
+                    // There is no memory while the other thread has the folio in its hands.
+                    if file.read_at(&mut buf, page * FRAME_SIZE as u64).is_ok() {
+                        assert_eq!(buf, [page as u8 + 1; 16], "page {page}");
+                    }
+                }
+                assert!(cache.reclaim(1) <= 1);
+            }),
+        ]);
+        let late = late.lock();
+        assert!(late.is_empty(), "the policy was informed too late of {late:?}");
+        drop(file);
+        taken.free();
+        assert_nothing_leaked(&cache);
+    });
+}
+
+#[test]
+fn the_policy_is_informed_before_a_frame_is_used_again() {
+    a_folio_is_evicted_while_its_frames_are_wanted(deeper(1));
+    a_folio_is_evicted_while_its_frames_are_wanted(RANDOM);
 }

@@ -206,6 +206,31 @@ impl<P: Platform> Slot<P> {
         self.load(Ordering::Relaxed).frame(zone).map(|index| zone.pfn(index))
     }
 
+    /// Returns the number of slots, from the first on, that have the frames of a pinned folio from
+    /// the `n`-th on behind the one that it was looked up by. Those frames have the bytes of these
+    /// slots, and keep them.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the folio has fewer frames behind that one.
+    #[inline]
+    pub fn count_following(slots: &[Self], folio: &FolioRef<P>, n: u32) -> usize {
+        let frames = slots.len() as u32 + n - 1;
+        assert!(
+            frames <= folio.frames_behind(),
+            "{frames} frames lie not behind that of {folio:?}"
+        );
+        let first = folio.zone().number(folio.at()) + n;
+        // Relaxed: as in pfn.
+        let differs = |(number, slot): (u32, &Self)| slot.load(Ordering::Relaxed).number() ^ number;
+        let mut numbered = (first..).zip(slots);
+        // No branch in the loop: mostly all slots do.
+        if numbered.clone().fold(0, |seen, slot| seen | differs(slot)) == 0 {
+            return slots.len();
+        }
+        numbered.position(|slot| differs(slot) != 0).unwrap_or(slots.len())
+    }
+
     /// Sleeps until the page lock is released. Returns at once if it is not held. May wake early.
     #[cold]
     pub fn wait(&self) {

@@ -18,6 +18,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr::NonNull;
+use core::slice;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::io;
@@ -279,6 +280,16 @@ impl<P: Platform> SlotRange<P> {
         let slot = unsafe { self.first.add(slot) };
         // SAFETY: as above. Slots are atomics, and any bytes are one.
         Some(unsafe { slot.as_ref() })
+    }
+
+    /// Returns the slots from one on, at most `most`. They may be closed.
+    #[inline]
+    pub fn slots_from(&self, slot: usize, most: usize) -> &[Slot<P>] {
+        let slot = slot.min(self.len);
+        // SAFETY: the invariant of `first`.
+        let first = unsafe { self.first.add(slot) };
+        // SAFETY: as above. Slots are atomics, and any bytes are one.
+        unsafe { slice::from_raw_parts(first.as_ptr(), most.min(self.len - slot)) }
     }
 
     /// Returns the first open leaf of those in `leaves`. Racy.

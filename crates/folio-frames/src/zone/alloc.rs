@@ -62,6 +62,23 @@ impl<P: Platform> Zone<P> {
         Ok(self.hand_out(index, order))
     }
 
+    /// Allocates a single frame of those that lie in this CPU's lists already. Returns its exclusive
+    /// handle, or `None` if there is none: the lists are not refilled. For a caller that frees
+    /// frames itself before it takes those of the zone.
+    ///
+    /// # Panics
+    ///
+    /// With [`CHECKS`], panics if a free frame is not frozen: other code broke R1 or R2.
+    #[inline]
+    pub fn alloc_frozen_listed(&'static self, migrate_type: MigrateType) -> Option<FrozenFolio<P>> {
+        let cpu = self.this_cpu();
+        if cpu.frames() == 0 {
+            return None;
+        }
+        let index = self.pop_listed(cpu, &mut *cpu.try_lock()?, Order::ZERO, migrate_type)?;
+        Some(self.hand_out(index, Order::ZERO))
+    }
+
     /// Allocates a block of order `max`, or else of the largest order below that is free: for a
     /// caller that takes many frames in as few blocks as possible. Returns its exclusive handle.
     ///
@@ -191,9 +208,21 @@ impl<P: Platform> Zone<P> {
         if lists.is_empty(migrate_type, order) {
             self.refill(&mut lists, order, migrate_type);
         }
+        self.pop_listed(cpu, &mut lists, order, migrate_type)
+    }
+
+    /// Takes a block from a CPU's lists, which are locked.
+    #[inline(always)]
+    fn pop_listed(
+        &self,
+        cpu: &PerCpu<P>,
+        lists: &mut Pcp,
+        order: Order,
+        migrate_type: MigrateType,
+    ) -> Option<u32> {
         let index = lists.pop(&self.memmap, migrate_type, order)?;
         lists.counters.allocated += 1;
-        cpu.publish(&lists);
+        cpu.publish(lists);
         Some(index)
     }
 
@@ -294,7 +323,7 @@ impl<P: Platform> Zone<P> {
     fn free_listed(&self, index: u32, order: Order) -> bool {
         let cpu = self.this_cpu();
         let Some(mut lists) = cpu.try_lock() else { return false };
-        let is_listed = self.free_per_cpu(&mut lists, index, order);
+        let is_listed = self.free_per_cpu(&mut lists, index, order, false);
         if is_listed {
             cpu.publish(&lists);
         }
@@ -308,11 +337,15 @@ impl<P: Platform> Zone<P> {
         self.free_listed(index, BLOCK_ORDER)
     }
 
-    /// Returns frozen blocks to the allocator, under one lock as far as this CPU's lists have room.
-    pub(crate) fn free_batch(&self, heads: &[u32]) {
+    /// Returns frozen blocks to the allocator: under one lock as far as this CPU's lists have room,
+    /// and the others under one lock of the zone. Changes the order of `heads`. `for_reuse`: the
+    /// lists also keep frames of sparse blocks.
+    pub(crate) fn free_batch(&self, heads: &mut [u32], for_reuse: bool) {
         let cpu = self.this_cpu();
         let mut lists = cpu.try_lock();
-        for &index in heads {
+        let mut unlisted = 0;
+        for at in 0..heads.len() {
+            let index = heads[at];
             let shape = self.descriptor(index).shape();
             assert!(
                 !CHECKS || shape.kind.is_allocated(),
@@ -321,20 +354,29 @@ impl<P: Platform> Zone<P> {
             );
             P::trace(Event::Freed, || self.pfn(index));
             let is_listed = shape.order <= pcp::MAX_LISTED
-                && lists.as_mut().is_some_and(|lists| self.free_per_cpu(lists, index, shape.order));
+                && lists
+                    .as_mut()
+                    .is_some_and(|lists| self.free_per_cpu(lists, index, shape.order, for_reuse));
             if !is_listed {
-                self.free_locked(&mut self.lock(), index, shape.order);
+                heads[unlisted] = index;
+                unlisted += 1;
             }
         }
         if let Some(lists) = lists {
             cpu.publish(&lists);
+        }
+        if unlisted > 0 {
+            let mut buddy = self.lock();
+            for &index in &heads[..unlisted] {
+                self.free_locked(&mut buddy, index, self.descriptor(index).shape().order);
+            }
         }
     }
 
     /// Puts a block into this CPU's lists, which are locked. Returns `false` if it must go to the
     /// buddy.
     #[inline(always)]
-    fn free_per_cpu(&self, lists: &mut Pcp, index: u32, order: Order) -> bool {
+    fn free_per_cpu(&self, lists: &mut Pcp, index: u32, order: Order, for_reuse: bool) -> bool {
         // Under the lists' lock: after a block is isolated these lists are drained, so a frame
         // that saw its block online is found by that drain.
         let block = self.blocks.of(index);
@@ -344,18 +386,13 @@ impl<P: Platform> Zone<P> {
                 self.spill(lists, order, migrate_type);
                 return false;
             }
-            if block.is_sparse() {
+            if block.is_sparse() && !for_reuse {
                 self.adapt(lists);
                 return false;
             }
         }
         if lists.is_full(migrate_type, order) {
-            // A whole 2 MiB block has room in an empty list only.
-            if order == BLOCK_ORDER && lists.is_empty(migrate_type, order) {
-                lists.adapt(self.free_frames(), self.online_frames());
-            } else {
-                self.spill(lists, order, migrate_type);
-            }
+            self.spill(lists, order, migrate_type);
         }
         lists.push(&self.memmap, migrate_type, order, index);
         lists.counters.freed += 1;

@@ -177,6 +177,9 @@ impl<P: Platform> FolioRef<P> {
     #[inline]
     pub fn set_referenced_behind(&self, n: u32) -> Option<u32> {
         assert!(n <= self.frames_behind(), "{n} frames lie not behind that of the {self:?}");
+        if self.zone.are_referenced(self.at + 1, n) {
+            return None;
+        }
         (1..=n).fold(
             None,
             |last, n| if self.zone.set_referenced(self.at + n) { Some(n) } else { last },

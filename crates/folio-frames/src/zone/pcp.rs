@@ -7,11 +7,12 @@
 //! Lists speed up a zone with room, and harm one that is nearly full. A list hands out the frame
 //! that was freed last, so a 2 MiB block that is nearly empty never becomes quite empty. Therefore,
 //! while less than an eighth is free, a CPU keeps a few single frames and nothing else, and none
-//! from a 2 MiB block in which more than a few are free.
+//! from a 2 MiB block in which more than a few are free. (A thread that frees frames to allocate as
+//! many next keeps those as well.)
 //!
-//! Whole 2 MiB blocks have lists of their own, of one block each: code that frees one often
-//! allocates the next. (Linux `NR_PCP_THP`.) A second one goes through the buddy. While memory is
-//! short a CPU keeps none.
+//! Whole 2 MiB blocks have lists of their own: code that frees one often allocates the next. (Linux
+//! `NR_PCP_THP`.) A list has at most an eighth of the zone, and 8 blocks. While memory is short a
+//! CPU keeps none.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -32,6 +33,12 @@ const CAPACITY: u32 = 64;
 /// The maximum number of single frames in a list while memory is short. No other block is kept
 /// then.
 const CAPACITY_SHORT: u32 = 16;
+
+/// The maximum number of whole 2 MiB blocks in a list: 16 in a row take the zone's lock 4 times.
+const MAX_WHOLE: u32 = 8;
+
+/// A list of whole blocks has at most one part in this many of the zone.
+const WHOLE_SHARE: u32 = 8;
 
 /// The number of CPUs with lists of their own. A CPU uses those of its number modulo this.
 pub(crate) const CPUS: usize = 16;
@@ -62,6 +69,8 @@ pub(crate) struct Pcp {
     /// The capacity of a list in frames, as of the last time that a block bypassed the lists; 0
     /// before the first.
     capacity: u32,
+    /// The capacity of a list of whole 2 MiB blocks, in blocks, as of the same time.
+    whole_capacity: u32,
     pub(crate) counters: PcpCounters,
 }
 
@@ -79,6 +88,7 @@ impl Pcp {
     /// Adapts the capacity to the zone's free memory.
     pub(crate) fn adapt(&mut self, free: u32, online: u32) {
         self.capacity = if free < online / 8 { CAPACITY_SHORT } else { CAPACITY };
+        self.whole_capacity = (online / (WHOLE_SHARE * BLOCK_ORDER.frames())).clamp(1, MAX_WHOLE);
     }
 
     /// Returns `true` if memory is short: the lists keep only single frames, and none that is freed
@@ -91,17 +101,22 @@ impl Pcp {
     /// Returns the number of blocks that move to or from the buddy at once. 0: the lists keep none.
     pub(crate) fn batch(&self, order: Order) -> u32 {
         let keeps_none = self.are_short() && order > Order::ZERO;
-        if keeps_none { 0 } else { (self.capacity / 2) >> order.as_u8() }
+        if keeps_none { 0 } else { self.most(order) / 2 }
+    }
+
+    /// Returns the maximum number of blocks in a list of an order.
+    #[inline(always)]
+    fn most(&self, order: Order) -> u32 {
+        if order == BLOCK_ORDER { self.whole_capacity } else { self.capacity >> order.as_u8() }
     }
 
     pub(crate) fn is_empty(&self, migrate_type: MigrateType, order: Order) -> bool {
         self.blocks(migrate_type, order) == 0
     }
 
-    /// Returns `true` if blocks must move to the buddy before one more is inserted: some small
-    /// ones, or all whole 2 MiB blocks.
+    /// Returns `true` if blocks must move to the buddy before one more is inserted.
     pub(crate) fn is_full(&self, migrate_type: MigrateType, order: Order) -> bool {
-        self.blocks(migrate_type, order) >= self.capacity >> order.as_u8()
+        self.blocks(migrate_type, order) >= self.most(order)
     }
 
     pub(crate) fn blocks(&self, migrate_type: MigrateType, order: Order) -> u32 {

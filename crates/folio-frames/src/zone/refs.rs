@@ -188,9 +188,15 @@ struct Batch<P: Platform> {
     zone: Option<&'static Zone<P>>,
     heads: [u32; BATCH],
     len: usize,
+    /// This thread will soon allocate as many frames.
+    for_reuse: bool,
 }
 
 impl<P: Platform> Batch<P> {
+    fn new(for_reuse: bool) -> Self {
+        Self { zone: None, heads: [0; BATCH], len: 0, for_reuse }
+    }
+
     fn push(&mut self, folio: FrozenFolio<P>) {
         let folio = folio.scrubbed();
         let zone = folio.zone();
@@ -204,7 +210,7 @@ impl<P: Platform> Batch<P> {
 
     fn flush(&mut self) {
         if let Some(zone) = self.zone {
-            zone.free_batch(&self.heads[..mem::take(&mut self.len)]);
+            zone.free_batch(&mut self.heads[..mem::take(&mut self.len)], self.for_reuse);
         }
     }
 }
@@ -215,11 +221,19 @@ impl<P: Platform> Drop for Batch<P> {
     }
 }
 
+/// Frees many folios, in batches, each under one lock, for a thread that will soon allocate as many
+/// frames. So single frames go to the lists of this CPU also from 2 MiB blocks that are nearly
+/// free, as far as the lists have room.
+pub fn free_for_reuse<P: Platform>(folios: impl IntoIterator<Item = FrozenFolio<P>>) {
+    let mut batch = Batch::new(true);
+    folios.into_iter().for_each(|folio| batch.push(folio));
+}
+
 /// Drops many references, each probably the last of its folio: the freed folios go to the allocator
 /// in batches, each under one lock. Folios of kinds with a `destroy` function are passed to it one
 /// by one.
 pub fn put_all<P: Platform>(folios: impl IntoIterator<Item = FolioRef<P>>) {
-    let mut batch = Batch { zone: None, heads: [0; BATCH], len: 0 };
+    let mut batch = Batch::new(false);
     for folio in folios {
         // Others exist: dropping the error returns this reference.
         let Ok(frozen) = folio.freeze() else { continue };

@@ -338,6 +338,11 @@ impl<P: Platform> Zone<P> {
     }
 
     #[inline(always)]
+    pub(crate) fn are_referenced(&self, index: u32, n: u32) -> bool {
+        self.memmap.are_referenced(index, n)
+    }
+
+    #[inline(always)]
     pub(crate) fn set_referenced_of(&self, number: Number) -> bool {
         self.memmap.set_referenced_of(number)
     }

@@ -1,10 +1,11 @@
 //! The algorithm of every scheme with a dedicated bit: one fetch-add to take a reference.
 //!
-//! The four encodings differ only in where the bit, the count and the generation lie.
+//! The encodings differ only in where the bit, the count, the generation and the tag lie.
 
+use super::layout::Layout;
 use super::{Scheme, seeded_bugs};
 use crate::sync::{Ordering, Word};
-use crate::{CHECKS, Refused, SATURATED, STALE_LIMIT, Snapshot};
+use crate::{CHECKS, Refused, SATURATED, STALE_LIMIT, Snapshot, Tag};
 
 /// The value of a saturated count: far from both edges, so that no number of threads between two
 /// steps moves it out (R5).
@@ -15,50 +16,42 @@ const PINNED: u32 = SATURATED + SATURATED / 2;
 const IN_FLIGHT: u32 = 1 << 28;
 const _: () = assert!(PINNED + IN_FLIGHT < 1 << 31, "a pinned count must stay below the bit");
 
-/// The encoding of a word. All functions are pure; `word` is the atomic's value widened to 64 bits.
+/// The encoding of a word.
 pub trait Encoding: Copy + Send + Sync + 'static {
     const NAME: &'static str;
-    const ZERO_IS_FROZEN: bool;
+    const ZERO_IS_FROZEN: bool = Self::LAYOUT.frozen() == 0;
     type Atomic: Word;
-    /// One reference.
-    const UNIT: u64;
-    /// True if a frozen word carries a generation, which `unfreeze` must keep.
-    const KEEPS: bool;
-    /// Frozen without stale increments, first generation.
-    const FROZEN: u64;
-
-    fn is_frozen(word: u64) -> bool;
-    /// Returns the references if live, the stale increments if frozen.
-    fn count(word: u64) -> u32;
-    /// Returns the live word with `n` references, in the generation of `word`.
-    fn live(n: u32, word: u64) -> u64;
-    /// Returns `true` if live and below saturation: one mask and one compare.
-    fn admits(word: u64) -> bool;
-    /// Returns the frozen word, without stale increments, that follows the live `word`.
-    fn next_frozen(word: u64) -> u64;
-    /// Returns the frozen `word` without its stale increments.
-    fn without_stale(word: u64) -> u64;
+    /// A new frozen word.
+    #[cfg(not(loom))]
+    const NEW: Self::Atomic;
+    /// The constants. They are read with the word's value widened to 64 bits.
+    const LAYOUT: Layout;
 }
 
 impl<E: Encoding> Scheme for E {
     const NAME: &'static str = E::NAME;
     const ZERO_IS_FROZEN: bool = E::ZERO_IS_FROZEN;
     const LEAVES_STALE: bool = true;
+    const HAS_GENERATION: bool = E::LAYOUT.generation != 0;
     type Atomic = E::Atomic;
 
+    #[cfg(not(loom))]
+    const NEW: E::Atomic = E::NEW;
+
+    #[cfg(loom)]
     fn new_frozen() -> E::Atomic {
-        E::Atomic::new(E::FROZEN)
+        E::Atomic::new(E::LAYOUT.frozen())
     }
 
     #[inline(always)]
     fn try_get(word: &E::Atomic, n: u32) -> Result<(), Refused> {
-        let n = u64::from(n) * E::UNIT;
+        let n = u64::from(n) * E::LAYOUT.unit();
         // Acquire: pairs with Release in unfreeze, so the new holder sees what the owner wrote
         // (R6).
         let old = word.fetch_add(n, Ordering::Acquire);
         // The sum is checked as well: the last reference below saturation must not carry past it.
-        if E::admits(old) && E::admits(old.wrapping_add(n))
-            || seeded_bugs::NO_SATURATION && !E::is_frozen(old)
+        if E::LAYOUT.admits(old) && E::LAYOUT.admits(old.wrapping_add(n))
+            || seeded_bugs::NO_SATURATION && !E::LAYOUT.is_frozen(old)
         {
             Ok(())
         } else {
@@ -69,8 +62,8 @@ impl<E: Encoding> Scheme for E {
     #[inline(always)]
     fn get(word: &E::Atomic, n: u32) -> Snapshot {
         // Relaxed: the reference that the caller holds has given it the edge.
-        let old = word.fetch_add(u64::from(n) * E::UNIT, Ordering::Relaxed);
-        if E::count(old) >= SATURATED - n {
+        let old = word.fetch_add(u64::from(n) * E::LAYOUT.unit(), Ordering::Relaxed);
+        if E::LAYOUT.count(old) >= SATURATED - n {
             pin::<E>(word, SATURATED);
         }
         snapshot::<E>(old)
@@ -80,20 +73,20 @@ impl<E: Encoding> Scheme for E {
     fn put_first(word: &E::Atomic, n: u32) -> Option<u64> {
         // Release: what this holder wrote is visible to the winner of the frame (R6), through the
         // release sequence of read-modify-writes up to the winner's compare-and-swap.
-        let old = word.fetch_sub(u64::from(n) * E::UNIT, Ordering::Release);
+        let old = word.fetch_sub(u64::from(n) * E::LAYOUT.unit(), Ordering::Release);
         assert!(
-            !CHECKS || !E::is_frozen(old) && E::count(old) >= n,
+            !CHECKS || !E::LAYOUT.is_frozen(old) && E::LAYOUT.count(old) >= n,
             "put of {n} on a frame that is {:?}: the caller holds no such references",
             snapshot::<E>(old)
         );
         // One compare for both rare cases: a count of exactly n wraps to the top, a saturated one
         // is above the limit.
-        let left = E::count(old).wrapping_sub(n);
+        let left = E::LAYOUT.count(old).wrapping_sub(n);
         if left.wrapping_sub(1) < SATURATED - 1 {
             return None;
         }
         if left == 0 {
-            return Some(E::live(0, old));
+            return Some(E::LAYOUT.live(0, old));
         }
         pin::<E>(word, SATURATED);
         None
@@ -104,8 +97,9 @@ impl<E: Encoding> Scheme for E {
         // Acquire: pairs with every holder's Release in put_first (R6). With a generation in
         // `dying` this fails if the frame was frozen in between; without one it may win the frame
         // of another life (R4).
-        let won = word.compare_exchange(dying, E::next_frozen(dying), Ordering::Acquire).is_ok();
-        seeded_bugs::thaw::<E>(word, dying, won);
+        let won =
+            word.compare_exchange(dying, E::LAYOUT.next_frozen(dying), Ordering::Acquire).is_ok();
+        seeded_bugs::thaw(word, dying, E::LAYOUT.live(1, dying), won);
         won
     }
 
@@ -114,10 +108,11 @@ impl<E: Encoding> Scheme for E {
         let expected = expected + seeded_bugs::ONE_MORE;
         // Relaxed, and loaded once: the references that the caller holds keep the generation, and
         // the edge by which it got them has made this one visible.
-        let live = E::live(expected, if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 });
+        let live = E::LAYOUT
+            .live(expected, if E::HAS_GENERATION { word.load(Ordering::Relaxed) } else { 0 });
         // Acquire: pairs with Release in put_first, so the new owner may overwrite what earlier
         // holders read (R6).
-        match word.compare_exchange(live, E::next_frozen(live), Ordering::Acquire) {
+        match word.compare_exchange(live, E::LAYOUT.next_frozen(live), Ordering::Acquire) {
             Ok(_) => Ok(()),
             Err(found) => Err(snapshot::<E>(found)),
         }
@@ -127,22 +122,36 @@ impl<E: Encoding> Scheme for E {
     fn unfreeze(word: &E::Atomic, n: u32) {
         // Relaxed: while the owner has the handle only stale increments change, and they are not
         // kept.
-        let frozen = if E::KEEPS { word.load(Ordering::Relaxed) } else { 0 };
-        let n = n + seeded_bugs::kept_increments::<E>(word);
+        let frozen = if E::HAS_GENERATION { word.load(Ordering::Relaxed) } else { 0 };
+        let n = n + seeded_bugs::kept_increments(word, |word| E::LAYOUT.count(word));
         // Release: publishes the frame to every successful try_get (R6).
-        word.store(E::live(n, frozen), Ordering::Release);
+        word.store(E::LAYOUT.live(n, frozen), Ordering::Release);
     }
 
+    #[inline(always)]
+    fn take_frozen(word: &E::Atomic) {
+        if E::LAYOUT.tag != 0 {
+            // Relaxed, both: the caller is the only owner, and only stale increments change.
+            let now = word.load(Ordering::Relaxed);
+            if E::LAYOUT.tag(now).is_some() {
+                word.store(E::LAYOUT.held(now), Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[inline(always)]
     fn snapshot(word: &E::Atomic) -> Snapshot {
         snapshot::<E>(word.load(Ordering::Relaxed))
     }
 }
 
-fn snapshot<E: Encoding>(word: u64) -> Snapshot {
-    if E::is_frozen(word) {
-        Snapshot::Frozen { stale: E::count(word) }
-    } else {
-        Snapshot::live(E::count(word))
+#[inline(always)]
+pub(super) fn snapshot<E: Encoding>(word: u64) -> Snapshot {
+    let count = E::LAYOUT.count(word);
+    match E::LAYOUT.tag(word) {
+        _ if !E::LAYOUT.is_frozen(word) => Snapshot::live(count),
+        None => Snapshot::Frozen { stale: count },
+        Some(tag) => Snapshot::Tagged { tag: Tag(tag), stale: count },
     }
 }
 
@@ -153,23 +162,24 @@ fn snapshot<E: Encoding>(word: u64) -> Snapshot {
 #[cold]
 #[inline(never)]
 fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
-    if !E::is_frozen(old) {
+    if !E::LAYOUT.is_frozen(old) {
         // From 0, whatever the count is now: the increment has no holder, so the frame is leaked.
         pin::<E>(word, 0);
         return Refused::Saturated;
     }
     assert!(
-        !CHECKS || E::count(old) <= STALE_LIMIT + IN_FLIGHT,
+        !CHECKS || E::LAYOUT.count(old) <= STALE_LIMIT + IN_FLIGHT,
         "a frozen frame has {} stale increments: more than all threads together can leave (R5)",
-        E::count(old)
+        E::LAYOUT.count(old)
     );
     seeded_bugs::subtract_increment(word, n);
     let mut now = old.wrapping_add(n);
     // R5: loop until this or another thread reset the stale increments, or the frame is live again.
     // One attempt is not enough: there are schedules in which every single attempt fails.
-    while E::is_frozen(now) && E::count(now) >= STALE_LIMIT && !seeded_bugs::NO_RESET {
+    while E::LAYOUT.is_frozen(now) && E::LAYOUT.count(now) >= STALE_LIMIT && !seeded_bugs::NO_RESET
+    {
         // Relaxed: frozen to frozen publishes nothing.
-        match word.compare_exchange(now, E::without_stale(now), Ordering::Relaxed) {
+        match word.compare_exchange(now, E::LAYOUT.without_stale(now), Ordering::Relaxed) {
             Ok(_) => break,
             Err(found) => now = found,
         }
@@ -183,9 +193,9 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
 #[inline(never)]
 fn pin<E: Encoding>(word: &E::Atomic, from: u32) {
     let mut now = word.load(Ordering::Relaxed);
-    while !E::is_frozen(now) && E::count(now) >= from && !seeded_bugs::NO_SATURATION {
+    while !E::LAYOUT.is_frozen(now) && E::LAYOUT.count(now) >= from && !seeded_bugs::NO_SATURATION {
         // Relaxed: a leaked frame publishes nothing.
-        match word.compare_exchange(now, E::live(PINNED, now), Ordering::Relaxed) {
+        match word.compare_exchange(now, E::LAYOUT.live(PINNED, now), Ordering::Relaxed) {
             Ok(_) => break,
             Err(found) => now = found,
         }

@@ -2,14 +2,8 @@
 //! all code that zeroes metadata must initialise it explicitly.
 
 use super::bit::Encoding;
+use super::layout::Layout;
 use crate::sync::AtomicU32;
-
-const FROZEN: u64 = 1 << 31;
-const _: () = assert!(crate::SATURATED as u64 * 2 <= FROZEN, "a live count must not reach the bit");
-const _: () = assert!(
-    crate::STALE_LIMIT as u64 * 2 <= FROZEN,
-    "stale increments must not carry out of the word"
-);
 
 /// Bit 31 set means frozen, the patch's scheme: Live(n) is n, Frozen is 2^31 + stale. Zeroed memory
 /// means Dying.
@@ -27,34 +21,17 @@ pub struct FrozenBit;
 
 impl Encoding for FrozenBit {
     const NAME: &'static str = "frozen-bit";
-    const ZERO_IS_FROZEN: bool = false;
     type Atomic = AtomicU32;
-    const UNIT: u64 = 1;
-    const KEEPS: bool = false;
-    const FROZEN: u64 = FROZEN;
-
-    #[inline(always)]
-    fn is_frozen(word: u64) -> bool {
-        word & FROZEN != 0
+    #[cfg(not(loom))]
+    const NEW: AtomicU32 = AtomicU32::new(Self::LAYOUT.frozen() as u32);
+    const LAYOUT: Layout = Layout {
+        width: 32,
+        bit: 1 << 31,
+        live: 0,
+        shift: 0,
+        count: (1 << 31) - 1,
+        generation: 0,
+        tag: 0,
     }
-    #[inline(always)]
-    fn count(word: u64) -> u32 {
-        (word & (FROZEN - 1)) as u32
-    }
-    #[inline(always)]
-    fn live(n: u32, _: u64) -> u64 {
-        u64::from(n)
-    }
-    #[inline(always)]
-    fn admits(word: u64) -> bool {
-        (word as u32) < crate::SATURATED
-    }
-    #[inline(always)]
-    fn next_frozen(_: u64) -> u64 {
-        FROZEN
-    }
-    #[inline(always)]
-    fn without_stale(_: u64) -> u64 {
-        FROZEN
-    }
+    .checked();
 }

@@ -12,20 +12,8 @@
 //! exactly that many.
 
 use super::bit::Encoding;
-use super::seeded_bugs;
+use super::layout::Layout;
 use crate::sync::AtomicU64;
-
-const LIVE: u64 = 1 << 63;
-const COUNT: u64 = (1 << 32) - 1;
-const GENERATION: u64 = !(LIVE | COUNT);
-const BUMP: u64 = if seeded_bugs::SAME_GENERATION { 0 } else { 1 << 32 };
-const SATURATED: u64 = 0b11 << 30;
-const _: () =
-    assert!(crate::SATURATED as u64 * 4 <= COUNT + 1, "a live count must not reach the generation");
-const _: () = assert!(
-    crate::STALE_LIMIT as u64 * 4 <= COUNT + 1,
-    "stale increments must not reach the generation"
-);
 
 /// A live bit, a generation and a count: Live(n) is 2^63 + generation + n, Frozen is the next
 /// generation + stale. Zeroed memory is frozen.
@@ -51,34 +39,17 @@ pub struct Generational;
 
 impl Encoding for Generational {
     const NAME: &'static str = "generational";
-    const ZERO_IS_FROZEN: bool = true;
     type Atomic = AtomicU64;
-    const UNIT: u64 = 1;
-    const KEEPS: bool = true;
-    const FROZEN: u64 = 0;
-
-    #[inline(always)]
-    fn is_frozen(word: u64) -> bool {
-        word & LIVE == 0
+    #[cfg(not(loom))]
+    const NEW: AtomicU64 = AtomicU64::new(Self::LAYOUT.frozen());
+    const LAYOUT: Layout = Layout {
+        width: 64,
+        bit: 1 << 63,
+        live: 1 << 63,
+        shift: 0,
+        count: (1 << 32) - 1,
+        generation: ((1 << 31) - 1) << 32,
+        tag: 0,
     }
-    #[inline(always)]
-    fn count(word: u64) -> u32 {
-        word as u32
-    }
-    #[inline(always)]
-    fn live(n: u32, word: u64) -> u64 {
-        LIVE | word & GENERATION | u64::from(n)
-    }
-    #[inline(always)]
-    fn admits(word: u64) -> bool {
-        word & (LIVE | SATURATED) == LIVE
-    }
-    #[inline(always)]
-    fn next_frozen(word: u64) -> u64 {
-        (word & GENERATION).wrapping_add(BUMP) & GENERATION
-    }
-    #[inline(always)]
-    fn without_stale(word: u64) -> u64 {
-        word & GENERATION
-    }
+    .checked();
 }

@@ -1,13 +1,8 @@
 //! Bit 31 set means live: the mail's inverted scheme, highest bit. Zeroed memory is frozen.
 
 use super::bit::Encoding;
+use super::layout::Layout;
 use crate::sync::AtomicU32;
-
-const LIVE: u64 = 1 << 31;
-const _: () =
-    assert!(crate::SATURATED as u64 * 2 <= LIVE, "a live count must not carry out of the word");
-const _: () =
-    assert!(crate::STALE_LIMIT as u64 * 2 <= LIVE, "stale increments must not reach the bit");
 
 /// Bit 31 set means live: Live(n) is 2^31 + n, Frozen is the stale increments alone. Zeroed memory
 /// is frozen.
@@ -25,35 +20,17 @@ pub struct LiveBitHigh;
 
 impl Encoding for LiveBitHigh {
     const NAME: &'static str = "live-bit-high";
-    const ZERO_IS_FROZEN: bool = true;
     type Atomic = AtomicU32;
-    const UNIT: u64 = 1;
-    const KEEPS: bool = false;
-    const FROZEN: u64 = 0;
-
-    #[inline(always)]
-    fn is_frozen(word: u64) -> bool {
-        word & LIVE == 0
+    #[cfg(not(loom))]
+    const NEW: AtomicU32 = AtomicU32::new(Self::LAYOUT.frozen() as u32);
+    const LAYOUT: Layout = Layout {
+        width: 32,
+        bit: 1 << 31,
+        live: 1 << 31,
+        shift: 0,
+        count: (1 << 31) - 1,
+        generation: 0,
+        tag: 0,
     }
-    #[inline(always)]
-    fn count(word: u64) -> u32 {
-        (word & (LIVE - 1)) as u32
-    }
-    #[inline(always)]
-    fn live(n: u32, _: u64) -> u64 {
-        LIVE | u64::from(n)
-    }
-    #[inline(always)]
-    fn admits(word: u64) -> bool {
-        // Bits 31 and 30 are live and saturated.
-        (word as u32) >> 30 == 0b10
-    }
-    #[inline(always)]
-    fn next_frozen(_: u64) -> u64 {
-        0
-    }
-    #[inline(always)]
-    fn without_stale(_: u64) -> u64 {
-        0
-    }
+    .checked();
 }

@@ -1,4 +1,4 @@
-//! The six schemes: the encoding of the logical states in a word, and its instructions.
+//! The seven schemes: the encoding of the logical states in a word, and its instructions.
 //!
 //! | scheme | Live(n) | Frozen | zeroed memory means | `try_get` |
 //! | --- | --- | --- | --- | --- |
@@ -8,8 +8,10 @@
 //! | [`LiveBitHigh`] | bit 31 + n | stale | frozen | one fetch-add |
 //! | [`LiveBitLow`] | 2n + 1 | 2 · stale | frozen | one fetch-add |
 //! | [`Generational`] | bit 63, generation, n | generation, stale | frozen | one fetch-add, 64 bits |
+//! | [`Tagged`] | bit 63, generation, n | tag, generation, stale | frozen | one fetch-add, 64 bits |
 //!
 //! *stale* is the number of stale increments: those that refused attempts left on a frozen word.
+//! Targets without atomics of 64 bits lack the two schemes of that width.
 //!
 //! # Examples
 //!
@@ -34,20 +36,35 @@
 //! life::<LiveBitHigh>();
 //! life::<LiveBitLow>();
 //! life::<Generational>();
+//! life::<Tagged>();
 //! ```
 
 mod bit;
 mod frozen_bit;
+#[cfg(target_has_atomic = "64")]
 mod generational;
+mod layout;
+#[cfg(target_has_atomic = "64")]
+mod layouts;
 mod live_bit_high;
 mod live_bit_low;
 mod seeded_bugs;
+#[cfg(target_has_atomic = "64")]
+mod tagged;
 mod zero;
 
 pub use frozen_bit::FrozenBit;
+#[cfg(target_has_atomic = "64")]
 pub use generational::Generational;
+#[doc(hidden)]
+pub use layout::Layout;
+#[cfg(target_has_atomic = "64")]
+#[doc(hidden)]
+pub use layouts::layouts;
 pub use live_bit_high::LiveBitHigh;
 pub use live_bit_low::LiveBitLow;
+#[cfg(target_has_atomic = "64")]
+pub use tagged::Tagged;
 pub use zero::{GuessOne, ZeroFrozen};
 
 use crate::sync::Word;
@@ -57,10 +74,18 @@ use crate::{Refused, Snapshot};
 ///
 /// Taking a reference is one fetch-add, zeroed memory is frozen, and the generation ends the reuse
 /// race (R4): a late put cannot win a later life of its frame. The price is a word of 8 bytes
-/// instead of 4.
+/// instead of 4. A target without atomics of 64 bits has [`LiveBitHigh`] instead.
+#[cfg(target_has_atomic = "64")]
 pub type DefaultScheme = Generational;
 
-/// An encoding of the logical states in a word. The trait is sealed: the six schemes of
+/// The default scheme of a target without atomics of 64 bits.
+///
+/// Taking a reference is one fetch-add, and zeroed memory is frozen. There is no generation, so a
+/// destructor must be chosen after the win (R4).
+#[cfg(not(target_has_atomic = "64"))]
+pub type DefaultScheme = LiveBitHigh;
+
+/// An encoding of the logical states in a word. The trait is sealed: the schemes of
 /// [`schemes`](self) implement it.
 ///
 /// # Examples
@@ -89,11 +114,18 @@ pub trait Scheme: sealed::Sealed + Copy + Send + Sync + 'static {
     const ZERO_IS_FROZEN: bool;
     /// True if a refused `try_get` leaves a stale increment.
     const LEAVES_STALE: bool;
-    /// The atomic integer of the word.
-    #[doc(hidden)]
+    /// True if a late `put` cannot win a later life of its frame (R4).
+    const HAS_GENERATION: bool;
+    /// The atomic integer of the word: core's `AtomicU32` or `AtomicU64`.
     type Atomic: Word;
 
+    /// A new frozen word.
     #[doc(hidden)]
+    #[cfg(not(loom))]
+    const NEW: Self::Atomic;
+    /// Creates a new frozen word: loom's atomics have no constant.
+    #[doc(hidden)]
+    #[cfg(loom)]
     fn new_frozen() -> Self::Atomic;
     #[doc(hidden)]
     fn try_get(word: &Self::Atomic, n: u32) -> Result<(), Refused>;
@@ -110,6 +142,10 @@ pub trait Scheme: sealed::Sealed + Copy + Send + Sync + 'static {
     fn freeze(word: &Self::Atomic, expected: u32) -> Result<(), Snapshot>;
     #[doc(hidden)]
     fn unfreeze(word: &Self::Atomic, n: u32);
+    /// Begins the exclusive handle of a frame that was left frozen.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn take_frozen(_: &Self::Atomic) {}
     #[doc(hidden)]
     fn snapshot(word: &Self::Atomic) -> Snapshot;
 }

@@ -43,8 +43,12 @@ macro_rules! zero_scheme {
             const NAME: &'static str = $name;
             const ZERO_IS_FROZEN: bool = true;
             const LEAVES_STALE: bool = false;
+            const HAS_GENERATION: bool = false;
             type Atomic = AtomicU32;
 
+            #[cfg(not(loom))]
+            const NEW: AtomicU32 = AtomicU32::new(0);
+            #[cfg(loom)]
             fn new_frozen() -> AtomicU32 {
                 AtomicU32::new(0)
             }
@@ -78,6 +82,7 @@ macro_rules! zero_scheme {
                 // Release: publishes the frame to every successful try_get (R6).
                 Word::store(word, u64::from(n), Ordering::Release);
             }
+            #[inline(always)]
             fn snapshot(word: &AtomicU32) -> Snapshot {
                 snapshot(word.load(Ordering::Relaxed))
             }
@@ -157,6 +162,7 @@ fn saturate(word: &AtomicU32, mut now: u32) -> Refused {
     Refused::Saturated
 }
 
+#[inline(always)]
 fn snapshot(word: u32) -> Snapshot {
     if word == 0 { Snapshot::Frozen { stale: 0 } } else { Snapshot::live(word) }
 }

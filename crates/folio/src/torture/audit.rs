@@ -13,7 +13,7 @@ pub(crate) fn open<S: Scheme>(cache: &Cache<S>) -> Vec<(Pfn, Peek)> {
         // The slot of each page of a large folio owns one reference, except for pages that left the
         // folio while it was pinned.
         Snapshot::Live(n) => !seen.kind.is_allocated() || !(1..=slots(seen)).contains(&n),
-        Snapshot::Frozen { .. } => seen.kind.is_allocated(),
+        Snapshot::Frozen { .. } | Snapshot::Tagged { .. } => seen.kind.is_allocated(),
         Snapshot::Dying | Snapshot::Saturated => true,
     };
     zone.pfns().map(|pfn| (pfn, zone.peek(pfn))).filter(|(_, seen)| is_wrong(seen)).collect()
@@ -38,14 +38,14 @@ pub(crate) fn closed<S: Scheme>(cache: &Cache<S>, threads: usize) -> (u64, Vec<S
     }
     for pfn in zone.pfns() {
         let seen = zone.peek(pfn);
-        match seen.snapshot {
-            Snapshot::Frozen { stale }
+        match seen.snapshot.stale() {
+            Some(stale)
                 if u64::from(stale)
                     < u64::from(STALE_LIMIT) + threads as u64 * u64::from(MAX_AT_ONCE) => {}
-            Snapshot::Frozen { stale } => {
+            Some(stale) => {
                 broken.push(format!("R5: {pfn:?} has {stale} stale increments"));
             }
-            _ => broken.push(format!("R1: {pfn:?} is not frozen: {seen:?}")),
+            None => broken.push(format!("R1: {pfn:?} is not frozen: {seen:?}")),
         }
     }
     (u64::from(stats.online_frames.saturating_sub(stats.free_frames)), broken)

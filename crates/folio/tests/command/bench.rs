@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::{folio, passed, refused};
 use serde_json::Value;
 
-const SCHEMES: [&str; 7] = [
+const SCHEMES: [&str; 8] = [
     "raw",
     "zero-frozen",
     "guess-one",
@@ -14,6 +14,7 @@ const SCHEMES: [&str; 7] = [
     "live-bit-high",
     "live-bit-low",
     "generational",
+    "tagged",
 ];
 
 #[test]

@@ -34,9 +34,15 @@ fn number(report: &Value, key: &str) -> u64 {
 fn every_scheme_passes_and_every_number_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 40, 400_000);
-    for scheme in
-        ["zero-frozen", "guess-one", "frozen-bit", "live-bit-high", "live-bit-low", "generational"]
-    {
+    for scheme in [
+        "zero-frozen",
+        "guess-one",
+        "frozen-bit",
+        "live-bit-high",
+        "live-bit-low",
+        "generational",
+        "tagged",
+    ] {
         let report = passed(
             &torture(dir.path(), 1, &["--scheme", scheme, "--seed", "7", "--memory", "16M"])
                 .output()

@@ -1,0 +1,314 @@
+//! The seeded bugs, and the checks that may catch each.
+
+/// A check that may catch a seeded bug.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Check {
+    /// The tests of the word.
+    Word,
+    /// A kernel's frame table over the word, under loom.
+    Loom,
+    /// The tests of the frames.
+    Frames,
+    /// The tests of the cache.
+    Cache,
+    /// The crash tests of the cache.
+    Crash,
+    /// The frames and the cache under shuttle's schedules.
+    Shuttle,
+    /// The torture run on this checkout.
+    Torture,
+}
+
+impl Check {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Word,
+        Self::Loom,
+        Self::Frames,
+        Self::Cache,
+        Self::Crash,
+        Self::Shuttle,
+        Self::Torture,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Word => "word",
+            Self::Loom => "loom",
+            Self::Frames => "frames",
+            Self::Cache => "cache",
+            Self::Crash => "crash",
+            Self::Shuttle => "shuttle",
+            Self::Torture => "torture",
+        }
+    }
+
+    /// Returns cargo's arguments: those that build the check, and those that run it.
+    pub(crate) fn commands(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Word => ("test --release -p folio-ref --no-run", "test --release -p folio-ref"),
+            Self::Loom => (
+                "test --release -p folio-ref --test frame_table --no-run",
+                "test --release -p folio-ref --test frame_table",
+            ),
+            Self::Frames => {
+                ("test --release -p folio-frames --no-run", "test --release -p folio-frames")
+            }
+            Self::Cache => {
+                ("test --release -p folio-cache --no-run", "test --release -p folio-cache")
+            }
+            Self::Crash => (
+                "test --release -p folio-cache --test crash --no-run",
+                "test --release -p folio-cache --test crash",
+            ),
+            Self::Shuttle => (
+                "test --release -p folio-frames -p folio-cache --test shuttle --no-run",
+                "test --release -p folio-frames -p folio-cache --test shuttle --no-fail-fast",
+            ),
+            Self::Torture => {
+                ("build --release -p folio", "run --release -p folio -- torture . --seconds 20")
+            }
+        }
+    }
+}
+
+pub(crate) struct Bug {
+    pub(crate) name: &'static str,
+    pub(crate) breaks: &'static str,
+    /// Run in this order until one fails. The fastest comes first.
+    pub(crate) caught_by: &'static [Check],
+}
+
+/// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
+pub(crate) const BUGS: [Bug; 47] = [
+    Bug {
+        name: "put-clears-frozen",
+        breaks: "R2, R3: a put clears the frozen state it has won",
+        caught_by: &[Check::Word, Check::Frames, Check::Torture],
+    },
+    Bug {
+        name: "freed-left-dying",
+        breaks: "R1, R3: a freed frame is left Dying",
+        caught_by: &[Check::Word, Check::Frames, Check::Cache],
+    },
+    Bug {
+        name: "tail-left-live",
+        breaks: "R1: a tail is left live",
+        caught_by: &[Check::Frames, Check::Torture],
+    },
+    Bug {
+        name: "no-recheck",
+        breaks: "R8: a reader does not check the slot again after try_get",
+        caught_by: &[Check::Shuttle, Check::Frames, Check::Cache, Check::Torture],
+    },
+    Bug {
+        name: "early-destructor",
+        breaks: "R4: the destructor is chosen before the compare-and-swap",
+        caught_by: &[Check::Shuttle, Check::Frames, Check::Torture],
+    },
+    Bug {
+        name: "undo-by-subtraction",
+        breaks: "R2: a refused try_get takes its increment back",
+        caught_by: &[Check::Word, Check::Frames],
+    },
+    Bug {
+        name: "stale-unbounded",
+        breaks: "R5: stale increments are never reset",
+        caught_by: &[Check::Word],
+    },
+    Bug {
+        name: "count-into-the-bit",
+        breaks: "R5: a count does not saturate",
+        caught_by: &[Check::Word],
+    },
+    Bug {
+        name: "init-keeps-stale",
+        breaks: "R2: stale increments are counted as references",
+        caught_by: &[Check::Word, Check::Frames],
+    },
+    Bug {
+        name: "freeze-one-more",
+        breaks: "R3: freeze succeeds with one reference more than expected",
+        caught_by: &[Check::Word, Check::Frames],
+    },
+    Bug {
+        name: "generation-not-bumped",
+        breaks: "R4: a freeze keeps the generation, so a late put wins the next life",
+        caught_by: &[Check::Word, Check::Frames],
+    },
+    Bug {
+        name: "claim-keeps-tag",
+        breaks: "R3: a claim leaves the tag that it claims, so it excludes no other claim",
+        caught_by: &[Check::Word, Check::Loom],
+    },
+    Bug {
+        name: "reset-loses-tag",
+        breaks: "R2: a reset of stale increments loses the tag: an owned frame looks unused",
+        caught_by: &[Check::Word, Check::Loom],
+    },
+    Bug {
+        name: "table-ends-early",
+        breaks: "R4: the frame table takes a frame apart before its last put",
+        caught_by: &[Check::Loom],
+    },
+    Bug {
+        name: "table-unique-by-look",
+        breaks: "R3, R6: the frame table makes a frame unique by a plain load",
+        caught_by: &[Check::Loom],
+    },
+    Bug {
+        name: "table-claims-by-look",
+        breaks: "R3: the frame table claims what looks unused",
+        caught_by: &[Check::Loom],
+    },
+    Bug {
+        name: "table-opens-early",
+        breaks: "R6: the frame table opens a frame before its metadata is built",
+        caught_by: &[Check::Loom],
+    },
+    Bug {
+        name: "table-kind-not-checked",
+        breaks: "R8: a lookup in the frame table does not check the kind after its try_get",
+        caught_by: &[Check::Loom],
+    },
+    Bug {
+        name: "slot-version-not-bumped",
+        breaks: "R8: unlocking a slot leaves its version",
+        caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "no-second-load",
+        breaks: "R8: an optimistic read returns its copy without checking the slot again",
+        caught_by: &[Check::Frames, Check::Shuttle],
+    },
+    Bug {
+        name: "head-opened-first",
+        breaks: "R8: a split of a multi-slot folio opens its head before its slots change",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "read-by-count",
+        breaks: "R8: an optimistic read is validated by the count instead of the slot's version",
+        caught_by: &[Check::Shuttle, Check::Frames],
+    },
+    Bug {
+        name: "leaf-version-forgotten",
+        breaks: "R8: slots that are opened again have versions that they had before",
+        caught_by: &[Check::Frames, Check::Shuttle],
+    },
+    Bug {
+        name: "leaf-closed-in-use",
+        breaks: "a leaf is closed though a slot has a page, or a thread that sleeps on it",
+        caught_by: &[Check::Shuttle, Check::Frames],
+    },
+    Bug {
+        name: "closed-slot-filled",
+        breaks: "a slot without memory takes a page, which is lost",
+        caught_by: &[Check::Frames, Check::Shuttle],
+    },
+    Bug {
+        name: "write-without-freeze",
+        breaks: "R2: a page is written in place without a freeze, although handles may share it",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "one-waiter-woken",
+        breaks: "a store that wakes a request wakes one of its waiters only",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "missed-poll-ignored",
+        breaks: "a poll that met another one is not made up for",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "last-waiter-leaves",
+        breaks: "a request goes on without a waiter, if a driver has it",
+        caught_by: &[Check::Cache],
+    },
+    Bug {
+        name: "driver-leaves-silently",
+        breaks: "a driver that is dropped does not wake the waiters",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "permit-not-passed-on",
+        breaks: "a permit that comes back is not granted to the next in the queue",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "threads-unshared",
+        breaks: "one file may have all threads, so a sick one takes them from the others",
+        caught_by: &[Check::Cache],
+    },
+    Bug {
+        name: "failed-fill-untold",
+        breaks: "the readers that wait for a fill are not told its error, and ask again in turn",
+        caught_by: &[Check::Cache],
+    },
+    Bug {
+        name: "stale-publish",
+        breaks: "an answer is published though its object was invalidated meanwhile",
+        caught_by: &[Check::Shuttle, Check::Cache],
+    },
+    Bug {
+        name: "length-before-pages",
+        breaks: "writeback loads the length before it pins the pages: appended bytes are lost",
+        caught_by: &[Check::Cache, Check::Shuttle],
+    },
+    Bug {
+        name: "appends-out-of-order",
+        breaks: "appended pages are written in any order, so a kill leaves a hole",
+        caught_by: &[Check::Crash, Check::Cache, Check::Shuttle],
+    },
+    Bug {
+        name: "failed-sync-forgets",
+        breaks: "what a failed sync covers is not written again, and the next sync succeeds",
+        caught_by: &[Check::Crash, Check::Cache, Check::Shuttle],
+    },
+    Bug {
+        name: "close-forgets-unsynced",
+        breaks: "a close forgets what is not durable, and a sync after the next open says ok",
+        caught_by: &[Check::Cache],
+    },
+    Bug {
+        name: "batch-freed-before-read",
+        breaks: "a batch of new pages counts as taken before it is read",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "freed-before-report",
+        breaks: "a large folio is freed before the policy is informed that its pages went",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "clean-before-written",
+        breaks: "pages count as clean before they are written: a sync beside that returns early",
+        caught_by: &[Check::Crash],
+    },
+    Bug {
+        name: "older-sync-shared",
+        breaks: "a sync shares one that began before its bytes were written",
+        caught_by: &[Check::Crash],
+    },
+    Bug {
+        name: "last-page-whole",
+        breaks: "the last page is written whole, so the file is longer than its bytes",
+        caught_by: &[Check::Crash],
+    },
+    Bug {
+        name: "truncated-tail-kept",
+        breaks: "bytes past the end of a truncated page stay, and return with a longer file",
+        caught_by: &[Check::Crash],
+    },
+    Bug {
+        name: "drop-without-write",
+        breaks: "the last drop of a file writes nothing",
+        caught_by: &[Check::Crash],
+    },
+    Bug { name: "flusher-idle", breaks: "the flusher writes nothing", caught_by: &[Check::Crash] },
+    Bug {
+        name: "metadata-zeroed",
+        breaks: "R7: metadata is zeroed when a block goes offline",
+        caught_by: &[Check::Frames],
+    },
+];
