@@ -17,8 +17,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     step::run("tests of the integrations", &mut inside("test --quiet"))
 }
 
-/// Returns cargo for the default members of that workspace.
-fn inside(arguments: &str) -> Command {
+/// Returns cargo in that workspace, which is for its default members if none is named.
+pub(crate) fn inside(arguments: &str) -> Command {
     let mut command = cargo(arguments);
     command
         .current_dir(root().join("integrations"))

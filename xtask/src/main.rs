@@ -13,6 +13,7 @@ mod c_header;
 mod code;
 mod columns;
 mod emulate;
+mod engines;
 mod english;
 mod figures;
 mod fuzz;
@@ -94,6 +95,11 @@ const MENU: &[Entry] = &[
         name: "integrations",
         about: "build, lint and test the engines over folio: the workspace integrations/",
         run: integrations::run,
+    },
+    Entry {
+        name: "engines",
+        about: "build, lint and test DataFusion and Ballista over folio [--save]",
+        run: engines::run,
     },
     Entry {
         name: "tsan",

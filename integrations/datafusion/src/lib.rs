@@ -11,7 +11,10 @@ use std::error::Error;
 use std::fs::File;
 use std::path::Path;
 
+use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use folio_loopback::KEYS;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
@@ -76,4 +79,33 @@ pub async fn register_tables(
         session.register_parquet(table, url, ParquetReadOptions::default()).await?;
     }
     Ok(())
+}
+
+/// The bucket of the tables, for servers of `folio-loopback`.
+pub const BUCKET: &str = "tpch";
+
+/// Returns the bucket at a server of `folio-loopback`.
+///
+/// # Errors
+///
+/// If the address is no URL.
+pub fn s3(address: &str) -> object_store::Result<AmazonS3> {
+    AmazonS3Builder::new()
+        .with_endpoint(address)
+        .with_allow_http(true)
+        .with_region("us-east-1")
+        .with_bucket_name(BUCKET)
+        .with_access_key_id(KEYS.0)
+        .with_secret_access_key(KEYS.1)
+        .build()
+}
+
+/// Runs a query. Returns its answer as a table of text.
+///
+/// # Errors
+///
+/// Returns those of `DataFusion`, of a plan or of its run.
+pub async fn answer(session: &SessionContext, query: &str) -> datafusion::error::Result<String> {
+    let batches = session.sql(query).await?.collect().await?;
+    Ok(pretty_format_batches(&batches)?.to_string())
 }

@@ -159,7 +159,7 @@ fn ratio(ours: &Row, other: &Row) -> f64 {
 }
 
 /// Returns processor, CPUs, kernel and commit.
-fn machine() -> String {
+pub fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
