@@ -173,7 +173,7 @@ fn cuts_and_holes_cost_what_their_range_holds() {
 
 #[test]
 fn a_flush_costs_what_is_dirty() {
-    let cache: Cache = Cache::new(16 << 20).unwrap();
+    let cache: Cache = Cache::new(64 << 20).unwrap();
     let files: Vec<_> =
         (0..20_000).map(|_| cache.open_backing(Arc::new(sparse(1))).unwrap()).collect();
     let started = Instant::now();

@@ -36,9 +36,10 @@ fn the_sum_of_the_parts_is_the_resident_memory() {
     let check = |what: &str, least: fn(&MemoryUse) -> [u64; 2]| {
         cache.quiesce();
         let (used, grown) = (cache.memory_use(), resident() - before);
-        // Frames that are free again may be resident.
+        // Frames that are free again may be resident: debug builds write to each.
         let low = used.resident_bytes();
-        let high = if what == "detached" { low + used.free_bytes } else { low };
+        let may_stay = cfg!(debug_assertions) || what == "detached";
+        let high = if may_stay { low + used.free_bytes } else { low };
         let is_near = grown * 21 / 20 >= low && grown * 19 / 20 <= high;
         assert!(is_near, "{what}: {grown} resident, {used:?}");
         let [part, wanted] = least(&used);

@@ -39,16 +39,22 @@ const CRATES: [Layers; 5] = [
             &["api"],
         ],
         peers: &[("backing", "rt", "what the system refuses for now is tried again after a pause")],
-        circles: &[(
-            &[
-                "state/kept.rs",
-                "state/mapping.rs",
-                "state/registry.rs",
-                "state/remote.rs",
-                "state/shared.rs",
-            ],
-            "a mapping belongs to a cache, which finds its mappings by their registry",
-        )],
+        circles: &[
+            (
+                &[
+                    "state/kept.rs",
+                    "state/mapping.rs",
+                    "state/registry.rs",
+                    "state/remote.rs",
+                    "state/shared.rs",
+                ],
+                "a mapping belongs to a cache, which finds its mappings by their registry",
+            ),
+            (
+                &["api/group.rs", "api/options.rs"],
+                "a group opens files by options, and options name the group of a file",
+            ),
+        ],
     },
     Layers {
         krate: "folio-frames",
@@ -83,7 +89,7 @@ const CRATES: [Layers; 5] = [
     },
     Layers {
         krate: "folio-bench",
-        levels: &[&["harness"], &["support"], &["benchmarks"]],
+        levels: &[&["harness"], &["support"], &["replay"], &["benchmarks"]],
         peers: &[],
         circles: &[],
     },

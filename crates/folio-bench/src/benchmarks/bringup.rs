@@ -25,7 +25,7 @@ const SMALL: Scenario = Scenario { name: "16GiB", threads: 0 };
 const SAMPLES: usize = 9;
 const SAMPLES_TOUCHED: usize = 3;
 /// Samples of the large size. Zones are never freed, and a program has room for 16 TiB of them.
-const SAMPLES_LARGE: usize = 3;
+const SAMPLES_LARGE: usize = 2;
 
 struct Sample {
     ms: f64,

@@ -136,7 +136,7 @@ fn bringup_measures_every_scheme() {
 #[test]
 fn free_measures_every_scheme_and_sole_owners() {
     let matrix = free::matrix();
-    assert_eq!(matrix.contenders.len(), 8);
+    assert_eq!(matrix.contenders.len(), 9);
     check(&matrix);
 }
 

@@ -126,7 +126,7 @@ pub(crate) fn open<S: Scheme>(
     if existed {
         remote.set_backing(backing);
     } else {
-        file_room::opened(shared);
+        file_room::grown(shared);
     }
     Ok(File::of(Open::distant(mapping)))
 }

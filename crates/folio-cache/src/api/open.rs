@@ -246,6 +246,6 @@ pub(crate) fn open_mapping<S: Scheme>(
     if let Some(left) = shared.left_unsynced.lock().take(&key) {
         mapping.make_writing().unsynced.inherit(left);
     }
-    file_room::opened(shared);
+    file_room::grown(shared);
     Ok(mapping)
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use folio_frames::{FRAME_SIZE, Level, MAX_ORDER, MigrateType, Order};
+use folio_frames::{BLOCK_ORDER, FRAME_SIZE, Level, MAX_ORDER, MigrateType, Order};
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
@@ -67,6 +67,7 @@ fn batch<S: Scheme>(shared: &Shared<S>) -> usize {
 /// frames in its own lists. If the policy names too few, because the others are pinned or dirty,
 /// notifies the reclaimer. Never waits.
 fn evict_if_low<S: Scheme>(shared: &Shared<S>, wanted: usize) {
+    pay_for_growth(shared);
     let zone = shared.zone();
     // Frames in the lists of other threads count as well, but less: these threads will use them.
     if zone.free_frames() < (zone.watermarks().low / RESERVE_SHARE).max(1)
@@ -74,6 +75,20 @@ fn evict_if_low<S: Scheme>(shared: &Shared<S>, wanted: usize) {
         && reclaim::reclaim_some(shared, wanted, 0) < wanted
     {
         shared.reclaimer.notify_now();
+    }
+}
+
+/// Has pages leave if memory is short and the indexes and the state of files have grown: the
+/// reclaimer does it. If that does not keep up, or has no thread, this thread does.
+fn pay_for_growth<S: Scheme>(shared: &Shared<S>) {
+    let growth = shared.leaves.growth();
+    if growth < BLOCK_ORDER.bytes() || shared.zone().is_at_least(Level::Enough) {
+        return;
+    }
+    if growth < 2 * BLOCK_ORDER.bytes() {
+        shared.reclaimer.notify_now();
+    } else {
+        capacity::fit(shared);
     }
 }
 

@@ -188,6 +188,9 @@ fn fit_under_lock<S: Scheme>(
         }
     }
     *failed = (offline.len() < beyond).then(Instant::now);
+    if failed.is_none() {
+        shared.leaves.set_fitted(beside_pages);
+    }
     if offline.len() != before {
         let frames = (zone.blocks() - offline.len()) * BLOCK_ORDER.frames() as usize;
         let frames = set_watermarks(zone, frames as u32);

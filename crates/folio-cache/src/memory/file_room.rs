@@ -49,12 +49,10 @@ fn no_room<S: Scheme>(shared: &Shared<S>) -> io::Error {
     error(io::ErrorKind::OutOfMemory, message)
 }
 
-/// Has pages leave for the state of a file that was just opened. Call with no lock held.
-pub(crate) fn opened<S: Scheme>(shared: &Shared<S>) {
-    let bytes = shared.leaves.file_bytes();
-    let block = BLOCK_ORDER.bytes();
+/// Has pages leave for the state of files, which has just grown. Call with no lock held.
+pub(crate) fn grown<S: Scheme>(shared: &Shared<S>) {
     // Once for each block that is filled: memory beside the cache has no other moment.
-    if bytes % block < Mapping::<S>::BYTES {
+    if shared.leaves.growth() >= BLOCK_ORDER.bytes() {
         capacity::fit(shared);
     }
 }

@@ -337,15 +337,20 @@ pub(super) fn is_any_referenced<S: Scheme>(mapping: &Mapping<S>, mut pages: PfnR
 
 /// Returns `true` if a page of a file is hot for its policy, whether or not it was used lately.
 pub(crate) fn is_hot<S: Scheme>(mapping: &Mapping<S>, pfn: Pfn) -> bool {
-    !are_cold_for_policy(mapping, PfnRange { start: pfn, end: Pfn::new(pfn.as_u64() + 1) })
+    let frame = frame(&mapping.shared, pfn);
+    ask_policy(mapping, |policy| policy.is_hot(frame)).unwrap_or(false)
 }
 
 fn are_cold_for_policy<S: Scheme>(mapping: &Mapping<S>, pages: PfnRange) -> bool {
+    ask_policy(mapping, |policy| are_cold_to(&mapping.shared, policy, pages)).unwrap_or(true)
+}
+
+/// Returns the answer of the policy that has the pages of a file, unless there is none any more.
+fn ask_policy<S: Scheme, R>(mapping: &Mapping<S>, ask: impl FnOnce(&dyn Policy) -> R) -> Option<R> {
     let shared = &mapping.shared;
     let mut chooser = shared.policy.lock();
     let number = shared.groups.policy_of(mapping.id);
-    let are_cold = |policy: &mut dyn Policy, _: &dyn Frames| are_cold_to(shared, policy, pages);
-    with_policy(shared, &mut chooser.policies, number, are_cold).unwrap_or(true)
+    with_policy(shared, &mut chooser.policies, number, |policy, _| ask(policy))
 }
 
 /// Returns `true` if the policy agrees that all pages of a range are cold.

@@ -436,7 +436,11 @@ impl Policy for HotCold {
 
     fn is_cold(&self, frame: u32) -> bool {
         let is_found = self.trials.as_ref().is_some_and(|trials| trials.sample.is_found(frame));
-        !is_found && !matches!(self.places[frame as usize], Place::Hot(1..) | Place::Aside(2..))
+        !is_found && !self.is_hot(frame)
+    }
+
+    fn is_hot(&self, frame: u32) -> bool {
+        matches!(self.places[frame as usize], Place::Hot(1..) | Place::Aside(2..))
     }
 
     /// The other pages of a folio follow the victim in the queue. A frame that stayed there would

@@ -176,6 +176,12 @@ pub trait Policy: Send + fmt::Debug {
         true
     }
 
+    /// Returns `true` if the policy keeps the page in a frame for its earlier uses. A use that it
+    /// has only seen by now does not count. The default returns `true` for pages that are not cold.
+    fn is_hot(&self, frame: u32) -> bool {
+        !self.is_cold(frame)
+    }
+
     /// Records that a page is evicted together with a victim of the same folio.
     ///
     /// `page` is the number that it was inserted with. Called before the frame can have another

@@ -294,10 +294,8 @@ impl<S: Scheme> Gather<S> {
                     }
                     self.mapping.hit(1);
                     self.mapping.record(page);
-                    match walk::known_bytes(&self.mapping, offset, wanted) {
-                        Some(bytes) => return Ok(Look::Found(folio, bytes)),
-                        None => return Ok(Look::Changing),
-                    }
+                    let bytes = walk::known_bytes(&self.mapping, offset, wanted);
+                    return Ok(bytes.map_or(Look::Changing, |bytes| Look::Found(folio, bytes)));
                 }
                 Lookup::Empty => break,
                 _ if self.mapping.shared.is_inherited() => break,

@@ -1,5 +1,6 @@
 //! Prefetching: the pages that readahead names are locked and requested in the background.
 
+use std::cell::Cell;
 use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::memory::alloc;
+use crate::memory::file_room;
 use crate::memory::in_flight;
 use crate::memory::share;
 use crate::policy::Advice;
@@ -47,12 +49,20 @@ pub(crate) fn read_ahead_after_miss<S: Scheme>(
         // The reader reads all there is: there is no state to keep for it.
         return;
     }
-    let (bounds, count) = (bounds(mapping), count(mapping));
+    let bounds = bounds(mapping);
+    let is_new = Cell::new(false);
+    let count = |bytes| {
+        mapping.shared.leaves.count_file(bytes);
+        is_new.set(true);
+    };
     let window = match advice {
         Advice::Random | Advice::Once => None,
         Advice::Sequential => mapping.readahead.begun(page, pages, bounds, count),
         Advice::Normal => mapping.readahead.missed(page, pages, bounds, count),
     };
+    if is_new.get() {
+        file_room::grown(&mapping.shared);
+    }
     if let Some(window) = window {
         record_stream(mapping, pages, &window);
         request_window(mapping, window);

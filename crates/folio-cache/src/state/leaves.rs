@@ -40,6 +40,8 @@ pub(crate) struct Leaves<S: Scheme> {
     others: AtomicUsize,
     /// The memory of the state of open files beside their indexes.
     files: AtomicUsize,
+    /// The bytes for which the pages leave room.
+    fitted: AtomicUsize,
     /// Where the next search for a leaf to close begins.
     hand: AtomicUsize,
     /// A slot that had a page lately, of leaves by the low bits of their numbers: a hint.
@@ -51,9 +53,9 @@ const USED: usize = 4096;
 
 impl<S: Scheme> Default for Leaves<S> {
     fn default() -> Self {
-        let [others, files, hand] = [0; 3].map(AtomicUsize::new);
+        let [others, files, fitted, hand] = [0; 4].map(AtomicUsize::new);
         let used = [const { AtomicU16::new(0) }; USED];
-        Self { space: SlotSpace::<S>::new(), others, files, hand, used }
+        Self { space: SlotSpace::<S>::new(), others, files, fitted, hand, used }
     }
 }
 
@@ -87,6 +89,18 @@ impl<S: Scheme> Leaves<S> {
     /// Returns the memory of the state of all files beside their indexes, in bytes.
     pub(crate) fn file_bytes(&self) -> usize {
         self.files.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bytes by which this memory has grown since pages last left for it.
+    pub(crate) fn growth(&self) -> usize {
+        // Relaxed: a hint, here and below.
+        let fitted = self.fitted.load(Ordering::Relaxed);
+        (self.bytes() + self.file_bytes()).saturating_sub(fitted)
+    }
+
+    /// Notes that the pages leave room for so many bytes.
+    pub(crate) fn set_fitted(&self, bytes: usize) {
+        self.fitted.store(bytes, Ordering::Relaxed);
     }
 
     /// Returns the memory of all indexes, in bytes.

@@ -79,7 +79,8 @@ mod tests {
     fn live_streams_are_counted_and_ended_ones_forgotten() {
         let live = Live::default();
         assert_eq!(live.count(), 1);
-        for wanted in [1, 2, 8, 32, 1000, 3000] {
+        // More than 2048 streams come less than once in a turn.
+        for wanted in [1, 2, 8, 32, 1000, 2000] {
             // As many pages as they may have ahead, or one miss each.
             let pages = u64::from((16_384 / 48 / wanted).max(1));
             for round in 0..8 {

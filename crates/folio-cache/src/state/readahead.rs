@@ -23,8 +23,8 @@
 //!   little memory. The window halves, and below a few pages the stream is dropped.
 //! - A stream without a reader is overwritten when another stream needs its place. At most two
 //!   windows were read for nothing.
-//! - If the streams of a file end before their windows do, its next streams get windows of a quarter
-//!   of what they have read. Readers of short records have such streams.
+//! - If the streams of a file end before their windows do, its next streams get windows of a
+//!   quarter of what they have read. Readers of short records have such streams.
 //! - All live streams share the memory for pages that are read ahead ([`Live`]). If there is too
 //!   little for each, nothing is read ahead.
 //! - One read of many pages gives its own range: the range is read ahead too, but not past its end.

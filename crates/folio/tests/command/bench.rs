@@ -102,7 +102,7 @@ fn a_terabyte_is_brought_up_without_touching_a_mebibyte() {
     let report = passed(&folio(["bench", "bringup", "--seconds", "1", "--json"]).output().unwrap());
     let rows = report["rows"].as_array().unwrap();
     let large: Vec<_> = rows.iter().filter(|row| row["case"] == "1TiB").collect();
-    assert_eq!(large.len(), 5, "one row for each scheme where zero means frozen: {report:#}");
+    assert_eq!(large.len(), 6, "one row for each scheme where zero means frozen: {report:#}");
     for row in large {
         assert!(row["touched_bytes"].as_f64().unwrap() < f64::from(1 << 20), "{row:#}");
         assert_eq!(row["unit"], "ms");
