@@ -107,9 +107,9 @@ impl Sample {
         self.flags[frame as usize].get() & FOUND != 0
     }
 
-    /// Takes the uses that were found, in the order in which they were.
-    pub(super) fn take_uses(&mut self) -> Vec<u32> {
-        std::mem::take(self.uses.get_mut())
+    /// Calls `visit` with the key of each use that was found, and forgets them.
+    pub(super) fn drain_uses(&mut self, visit: impl FnMut(u32)) {
+        self.uses.get_mut().drain(..).for_each(visit);
     }
 }
 

@@ -105,11 +105,8 @@ impl Trials {
 
     /// Gives the uses that were found to each trial.
     pub(super) fn use_found(&mut self) {
-        for key in self.sample.take_uses() {
-            for trial in &mut self.all {
-                trial.use_key(key);
-            }
-        }
+        let all = &mut self.all;
+        self.sample.drain_uses(|key| all.iter_mut().for_each(|trial| trial.use_key(key)));
     }
 
     /// Chooses the best share, and lets the counts fade.
@@ -162,6 +159,8 @@ struct Trial {
     keys: Keys,
     /// The frame of each key.
     index: HashMap<u32, u32, BuildHasherDefault<KeyHasher>>,
+    /// Empty: the memory for the next victim.
+    victims: Vec<u32>,
     /// The misses, in the fast count and in the slow one.
     fast: f64,
     slow: f64,
@@ -207,6 +206,7 @@ impl Trial {
                 frames as usize,
                 BuildHasherDefault::default(),
             ),
+            victims: Vec::with_capacity(1),
             fast: 0.0,
             slow: 0.0,
         }
@@ -234,9 +234,9 @@ impl Trial {
         if self.keys.keys.len() < self.keys.used.len() {
             return Some(self.keys.keys.len() as u32);
         }
-        let mut victims = Vec::with_capacity(1);
-        self.policy.pick_victims(&self.keys, 1, &mut victims);
-        let victim = victims.pop()?;
+        self.victims.clear();
+        self.policy.pick_victims(&self.keys, 1, &mut self.victims);
+        let victim = self.victims.pop()?;
         self.index.remove(&self.keys.keys[victim as usize]);
         Some(victim)
     }
