@@ -29,7 +29,7 @@ const MIN_FRAMES: u32 = 256;
 
 /// The least and the most frames of a trial: one in 8 of the cache's, fewer in a large cache.
 const MIN_ONE_IN: u32 = 8;
-const MAX_TRIAL: u32 = 1024;
+const MAX_TRIAL: u32 = 256;
 
 /// The times that each sampled page is looked at while as many pages come as there are frames.
 const LOOKS: usize = 8;
@@ -44,6 +44,9 @@ const SLOW: f64 = 4.0 * TICKS as f64;
 /// The share of misses by which another share must be better, in the fast and in the slow count.
 const FAST_GAIN: f64 = 0.2;
 const SLOW_GAIN: f64 = 0.03;
+
+/// The misses that a shorter queue may have more, and be as good.
+const TIE: f64 = 0.002;
 
 /// The least misses in the fast count from which anything follows.
 const MIN_MISSES: f64 = 16.0;
@@ -114,7 +117,9 @@ impl Trials {
         let best = |count: fn(&Trial) -> f64, gain: f64| {
             let all = &self.all;
             let best = (0..all.len()).min_by(|&a, &b| count(&all[a]).total_cmp(&count(&all[b])));
-            let most = count(&all[self.chosen]) * (1.0 - gain);
+            let chosen = count(&all[self.chosen]);
+            // Of few misses, a difference says little.
+            let most = chosen - (chosen * gain).max(chosen.sqrt());
             best.filter(|&best| count(&all[best]) < most)
         };
         if self.all[self.chosen].fast > MIN_MISSES {
@@ -125,6 +130,11 @@ impl Trials {
             } else if let Some(best) = best(|trial| trial.slow, SLOW_GAIN) {
                 self.chosen = best;
             }
+        }
+        // A shorter queue that is as good is better: its frames are in the processor's cache.
+        let enough = self.all[self.chosen].slow * (1.0 + TIE);
+        if self.all[..self.chosen].iter().any(|trial| trial.slow <= enough) {
+            self.chosen -= 1;
         }
         for trial in &mut self.all {
             trial.fast *= 0.5_f64.powf(1.0 / FAST);
