@@ -231,6 +231,10 @@ pub(super) struct Streams {
     /// The stream of the last miss.
     pub(super) last: usize,
     pub(super) clock: u64,
+    /// A stream may have a window. Random readers have none, and their misses look at less.
+    has_windows: bool,
+    /// The place that the next stream takes if none has a window.
+    turn: usize,
     /// Pages of windows that a reader came to, and of windows that no reader came to.
     used: i64,
     for_nothing: i64,
@@ -252,12 +256,15 @@ impl Streams {
     ) -> Option<Window> {
         let pages = wanted.min(request);
         self.clock += 1;
-        if let Some(stream) = self.all.iter_mut().find(|stream| stream.has_requested(first)) {
-            (stream.seen, stream.window) = (self.clock, stream.window / 2);
-            if stream.window < i64::from(bounds.least) {
-                *stream = Stream::default();
+        if self.has_windows {
+            if let Some(stream) = self.all.iter_mut().find(|stream| stream.has_requested(first)) {
+                (stream.seen, stream.window) = (self.clock, stream.window / 2);
+                if stream.window < i64::from(bounds.least) {
+                    *stream = Stream::default();
+                }
+                return None;
             }
-            return None;
+            self.has_windows = self.all.iter().any(|stream| stream.window > 0);
         }
         let followed = self.all.iter_mut().position(|stream| stream.follow(first, pages));
         self.last = followed.unwrap_or_else(|| self.begin(first, pages));
@@ -273,6 +280,7 @@ impl Streams {
             return None;
         }
         (stream.step, stream.window, stream.next) = (pages, rest, first + pages + rest);
+        self.has_windows = true;
         Some(Window {
             first: first + pages,
             pages: rest,
@@ -286,6 +294,7 @@ impl Streams {
     /// Moves a stream to its next window, from page `from` on. Returns it: empty if there is no
     /// memory, or if the stream should read more pages first.
     pub(super) fn advance(&mut self, n: usize, from: i64, bounds: Bounds) -> Window {
+        self.has_windows = true;
         let stream = &mut self.all[n];
         // The reader came to the last window.
         self.used += std::mem::take(&mut stream.pending);
@@ -305,24 +314,27 @@ impl Streams {
         Window { stream: n, ..stream.advance(from, bounds, most) }
     }
 
-    /// Begins a stream in the place of the one that is unused for longest. Its step is the distance
-    /// from the last miss: it may be a stride. Returns its number.
+    /// Begins a stream in a free place, or in that of the one that is unused for longest. While none
+    /// has a window, the places are taken in turn. The step is the distance from the last miss: it
+    /// may be a stride. Returns its number.
     fn begin(&mut self, first: i64, pages: i64) -> usize {
         let before = self.all.get(self.last).copied().unwrap_or_default();
         let step = if before.pages == pages { first - before.first } else { 0 };
         let repeats = u32::from(step != 0);
         let stream = Stream { first, pages, step, repeats, ..Stream::default() };
-        let oldest = self.all.iter().enumerate().min_by_key(|(_, stream)| stream.seen);
-        match oldest {
-            Some((oldest, replaced)) if self.all.len() == STREAMS || replaced.pages == 0 => {
-                self.for_nothing += replaced.pending;
-                self.all[oldest] = stream;
-                oldest
-            }
-            _ => {
-                self.all.push(stream);
-                self.all.len() - 1
-            }
+        if self.all.len() < STREAMS && self.all.iter().all(|stream| stream.pages > 0) {
+            self.all.push(stream);
+            return self.all.len() - 1;
         }
+        self.turn = (self.turn + 1) % self.all.len();
+        let place = if self.has_windows {
+            let seen = |n: &usize| self.all[*n].seen;
+            (0..self.all.len()).min_by_key(seen).unwrap_or(self.turn)
+        } else {
+            self.turn
+        };
+        self.for_nothing += self.all[place].pending;
+        self.all[place] = stream;
+        place
     }
 }
