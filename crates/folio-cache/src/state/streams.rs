@@ -314,9 +314,9 @@ impl Streams {
         Window { stream: n, ..stream.advance(from, bounds, most) }
     }
 
-    /// Begins a stream in a free place, or in that of the one that is unused for longest. While none
-    /// has a window, the places are taken in turn. The step is the distance from the last miss: it
-    /// may be a stride. Returns its number.
+    /// Begins a stream in a free place, or in that of the one that is unused for longest. While
+    /// none has a window, the places are taken in turn. The step is the distance from the last
+    /// miss: it may be a stride. Returns its number.
     fn begin(&mut self, first: i64, pages: i64) -> usize {
         let before = self.all.get(self.last).copied().unwrap_or_default();
         let step = if before.pages == pages { first - before.first } else { 0 };
