@@ -3,10 +3,13 @@
 
 mod common;
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    BLOCK_ORDER, Compacted, ContigError, FrozenFolio, Lookup, MAX_ORDER, MigrateType, Order, Pfn,
-    PfnRange, UserSpace, Zone,
+    BLOCK_ORDER, Compacted, ContigError, FrozenFolio, Lookup, MAX_ORDER, MigrateType, OfflineError,
+    Order, Owner, Pfn, PfnRange, Slot, UserSpace, Zone,
 };
 use folio_ref::DefaultScheme;
 
@@ -191,6 +194,91 @@ fn alloc_contig_finds_a_place_around_immovable_frames() {
     );
     assert_eq!(zone.alloc_contig(2049, Order::ZERO, &index).unwrap_err(), ContigError::Unknown);
     immovable.free();
+    remove_all(zone, &index);
+    assert_all_free(zone);
+}
+
+/// Frees the pages of some slots, one at a time, when a folio has no room.
+struct MakesRoom<'a> {
+    index: &'a Index<UserSpace>,
+    zone: &'static Frames,
+    evictable: Range<usize>,
+    /// The next page to evict.
+    next: AtomicUsize,
+    calls: AtomicUsize,
+}
+
+impl Owner<UserSpace> for MakesRoom<'_> {
+    fn with_slot(&self, pfn: Pfn, data: u64, visit: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
+        self.index.with_slot(pfn, data, visit)
+    }
+
+    fn make_room(&self, order: Order) -> bool {
+        assert_eq!(order, Order::ZERO);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        let is_there = self.evictable.contains(&next);
+        if is_there {
+            self.index.remove(self.zone, next);
+        }
+        is_there
+    }
+}
+
+#[test]
+fn the_owner_makes_room_for_what_has_to_leave_a_block() {
+    // All 1024 frames have a page. Those of block 1 leave, so as many others have to go.
+    for (evictable, is_emptied) in [(0..1024, true), (0..512, true), (0..511, false)] {
+        let arena = arena::<DefaultScheme>(2);
+        let zone = arena.zone();
+        let index = scatter(zone, 1024, |_| true);
+        let first = zone.pfns().start.as_u64();
+        let is_in_first = |slot: usize| index.0[slot].pfn(zone).unwrap().as_u64() < first + 512;
+        assert!((0..512).all(is_in_first), "the first pages fill the first block");
+        let next = AtomicUsize::new(0);
+        let calls = AtomicUsize::new(0);
+        let owner = MakesRoom { index: &index, zone, evictable: evictable.clone(), next, calls };
+        let offline = arena.offline(1, &owner);
+        let calls = owner.calls.into_inner();
+        if is_emptied {
+            assert_eq!((offline.unwrap().block(), calls), (1, 512), "{evictable:?}");
+            assert_eq!(zone.stats().free_frames, 0);
+        } else {
+            assert_eq!((offline.unwrap_err(), calls), (OfflineError::OutOfFrames, 512));
+        }
+        check_bytes(zone, &index);
+        remove_all(zone, &index);
+        assert_all_free(zone);
+    }
+}
+
+#[test]
+fn an_owner_that_frees_nothing_useful_is_not_asked_for_ever() {
+    /// Says that it made room, and did not.
+    struct Boasts<'a>(&'a Index<UserSpace>, AtomicUsize);
+
+    impl Owner<UserSpace> for Boasts<'_> {
+        fn with_slot(&self, pfn: Pfn, data: u64, visit: &mut dyn FnMut(&Slot<UserSpace>)) -> bool {
+            self.0.with_slot(pfn, data, visit)
+        }
+
+        fn make_room(&self, _: Order) -> bool {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            true
+        }
+    }
+
+    let arena = arena::<DefaultScheme>(2);
+    let zone = arena.zone();
+    let index = scatter(zone, 1024, |_| true);
+    let owner = Boasts(&index, AtomicUsize::new(0));
+    assert_eq!(arena.offline(1, &owner).unwrap_err(), OfflineError::OutOfFrames);
+    assert!((1..=100).contains(&owner.1.load(Ordering::Relaxed)));
+    // Compaction fills holes, and there are none: it asks for no room.
+    let asked = owner.1.load(Ordering::Relaxed);
+    zone.compact(1, &owner);
+    assert_eq!(owner.1.load(Ordering::Relaxed), asked);
+    check_bytes(zone, &index);
     remove_all(zone, &index);
     assert_all_free(zone);
 }

@@ -13,7 +13,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use folio_frames::{BLOCK_ORDER, OfflineError};
+use folio_frames::BLOCK_ORDER;
 use folio_ref::Scheme;
 
 use crate::backing::error::error;
@@ -26,9 +26,6 @@ use crate::memory::watermarks::set_watermarks;
 use crate::rt::shim::back_off;
 use crate::state::frames::Offline;
 use crate::state::shared::{OfflineBlocks, Shared};
-
-/// Tries to empty one block, as other threads may take what was freed for it.
-const MAX_TRIES: usize = 4;
 
 /// The first pause between two rounds through all blocks; each is twice the one before. Readers pin
 /// pages for moments, which pass.
@@ -218,18 +215,11 @@ fn is_worth_an_attempt<S: Scheme>(
 /// Takes a block offline. Returns `None` if a frame in it is pinned.
 fn empty<S: Scheme>(shared: &Shared<S>, block: usize) -> Option<Offline<S>> {
     let frames = BLOCK_ORDER.frames();
-    for _ in 0..MAX_TRIES {
-        // Frames for the pages that are moved out of the block.
-        let free = shared.zone().stats().free_frames;
-        if free < frames {
-            reclaim::reclaim(shared, (frames - free) as usize);
-        }
-        match shared.arena.offline(block, shared) {
-            Ok(offline) => return Some(offline),
-            // Other threads took the room.
-            Err(OfflineError::OutOfFrames) => {}
-            Err(_) => return None,
-        }
+    // Frees at once what the pages of the block need elsewhere. Other threads may take some of
+    // that: then the move frees more (`owner.rs`).
+    let free = shared.zone().stats().free_frames;
+    if free < frames {
+        reclaim::reclaim(shared, (frames - free) as usize);
     }
-    None
+    shared.arena.offline(block, shared).ok()
 }

@@ -3,8 +3,9 @@
 use folio_frames::{Order, Owner, Pfn, UserSpace};
 use folio_ref::Scheme;
 
-use crate::memory::frames_view;
+use crate::memory::frames_view::{self, BATCH};
 use crate::memory::large_folio;
+use crate::memory::reclaim;
 use crate::state::frames::Slot;
 use crate::state::shared::Shared;
 use crate::state::units::split_owner_data;
@@ -24,6 +25,10 @@ impl<S: Scheme> Owner<UserSpace<S>> for Shared<S> {
         self.registry
             .by_id(id)
             .is_some_and(|mapping| large_folio::split_folio(&mapping, pfn, order, page))
+    }
+
+    fn make_room(&self, order: Order) -> bool {
+        reclaim::reclaim(self, (order.frames() as usize).max(BATCH)) > 0
     }
 
     fn moved(&self, from: Pfn, to: Pfn) {

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | 1. isolate the 2 MiB blocks that the range touches: nothing is allocated from them, and their free frames are captured | 4 |
 //! | 2. drain the per-CPU lists: their frames of the range are captured | 4 |
-//! | 3. migrate the folios in use, one by one, in a few rounds; each old frame is captured when it is freed | folios that moved stay moved |
+//! | 3. migrate the folios in use, one by one, in a few rounds; each old frame is captured when it is freed; if no frame is free elsewhere, the owner is asked for some | folios that moved stay moved |
 //! | 4. end the isolation: captured frames that were not taken go back to the buddy, and merge | |
 //!
 //! ```text
@@ -30,6 +30,10 @@ use crate::zone::zone::Zone;
 
 /// Number of rounds of migration before the remaining frames are reported as busy.
 const ROUNDS: usize = 4;
+
+/// The number of times that the owner may free frames for one folio. Other threads may take them
+/// first.
+const MAX_ROOM: usize = 16;
 
 /// The frames that are left after a failed evacuation.
 #[derive(Clone, Copy)]
@@ -105,14 +109,27 @@ impl<P: Platform> Isolated<P> {
         let mut index = zone.head_of(frames.start).map_or(frames.start, |(head, _)| head);
         while index < frames.end {
             let shape = zone.descriptor(index).shape();
-            if shape.kind.is_allocated()
-                && migrate_within(zone, zone.pfn(index), owner, reach)
-                    == Err(MigrateError::OutOfFrames)
-            {
+            if shape.kind.is_allocated() && !self.migrate_one(index, owner, reach) {
                 return true;
             }
             // A captured block does not change. All else may, so each frame is inspected.
             index += if shape.kind == Kind::ISOLATED { shape.order.frames() } else { 1 };
+        }
+        false
+    }
+
+    /// Migrates the folio at a frame, if it can be moved. The owner may have to free frames first,
+    /// unless only holes may be taken. Returns `false` if there are no free frames elsewhere.
+    fn migrate_one(&self, index: u32, owner: &dyn Owner<P>, reach: Reach) -> bool {
+        let zone = self.zone;
+        for _ in 0..MAX_ROOM {
+            if migrate_within(zone, zone.pfn(index), owner, reach) != Err(MigrateError::OutOfFrames)
+            {
+                return true;
+            }
+            if reach == Reach::Holes || !owner.make_room(zone.descriptor(index).shape().order) {
+                return false;
+            }
         }
         false
     }

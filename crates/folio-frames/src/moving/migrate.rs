@@ -65,6 +65,13 @@ pub trait Owner<P: Platform>: Sync {
     /// folio is not pinned: it may have moved again, or be gone. By default nothing happens.
     fn moved(&self, _from: Pfn, _to: Pfn) {}
 
+    /// Frees frames for a folio of this order that has to leave its block, because none were free.
+    /// Returns `false` if it could free none. Called with no page lock held; the frames of the block
+    /// itself do not help. By default nothing is freed.
+    fn make_room(&self, _order: Order) -> bool {
+        false
+    }
+
     /// Lends *all* references that the owner has to this folio, and blocks lookups of it. Returns
     /// `None` if the owner has none.
     ///
