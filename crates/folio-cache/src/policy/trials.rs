@@ -133,8 +133,8 @@ impl Trials {
         }
         // A shorter queue that is as good is better: its frames are in the processor's cache.
         let enough = self.all[self.chosen].slow * (1.0 + TIE);
-        if self.all[..self.chosen].iter().any(|trial| trial.slow <= enough) {
-            self.chosen -= 1;
+        if let Some(shortest) = self.all.iter().position(|trial| trial.slow <= enough) {
+            self.chosen = shortest;
         }
         for trial in &mut self.all {
             trial.fast *= 0.5_f64.powf(1.0 / FAST);
