@@ -1,6 +1,5 @@
 //! Prefetching: the pages that readahead names are locked and requested in the background.
 
-use std::cell::Cell;
 use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,7 +8,6 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::memory::alloc;
-use crate::memory::file_room;
 use crate::memory::in_flight;
 use crate::memory::share;
 use crate::policy::Advice;
@@ -50,19 +48,12 @@ pub(crate) fn read_ahead_after_miss<S: Scheme>(
         return;
     }
     let bounds = bounds(mapping);
-    let is_new = Cell::new(false);
-    let count = |bytes| {
-        mapping.shared.leaves.count_file(bytes);
-        is_new.set(true);
-    };
+    let count = count(mapping);
     let window = match advice {
         Advice::Random | Advice::Once => None,
         Advice::Sequential => mapping.readahead.begun(page, pages, bounds, count),
-        Advice::Normal => mapping.readahead.missed(page, pages, bounds, count),
+        Advice::Normal => mapping.readahead.missed(page, pages, MOST_PAGES, bounds, count),
     };
-    if is_new.get() {
-        file_room::grown(&mapping.shared);
-    }
     if let Some(window) = window {
         record_stream(mapping, pages, &window);
         request_window(mapping, window);
@@ -111,11 +102,11 @@ pub(crate) fn read_ahead_distant<S: Scheme>(
     pages: u32,
     how: How,
 ) {
-    let bounds = distant_bounds(mapping);
+    let (bounds, count) = (distant_bounds(mapping), count(mapping));
     let window = match how.advice {
         Advice::Random | Advice::Once => None,
-        Advice::Sequential => mapping.readahead.begun(page, pages, bounds, count(mapping)),
-        Advice::Normal => mapping.readahead.missed_many(page, pages, bounds, count(mapping)),
+        Advice::Sequential => mapping.readahead.begun(page, pages, bounds, count),
+        Advice::Normal => mapping.readahead.missed(page, pages, pages, bounds, count),
     };
     if let Some(window) = window {
         request_distant(mapping, &window, how);

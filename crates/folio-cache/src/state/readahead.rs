@@ -38,7 +38,6 @@ use once_cell::race::OnceBox;
 use parking_lot::Mutex;
 
 use crate::state::streams::{Bounds, STEADY, Streams, Window};
-use crate::state::units::MOST_PAGES;
 
 /// The reads of a file that go on: its streams, and what is under way.
 #[derive(Debug, Default)]
@@ -86,14 +85,15 @@ impl Readahead {
                 .is_ok()
     }
 
-    /// Records a miss of `pages` pages from `first` on. The caller reads as many of them as one
-    /// request has. Returns the window to request beside that, or `None` if this is no stream. The
+    /// Records a miss of `pages` pages from `first` on, of which the caller reads up to `request`
+    /// at once. Returns the window to request beside that, or `None` if this is no stream. The
     /// window of a stream is empty if there is no memory, or too little reason. Calls `count` with
     /// the bytes of memory that it takes.
     pub(crate) fn missed(
         &self,
         first: u32,
         pages: u32,
+        request: u32,
         bounds: Bounds,
         count: impl FnOnce(usize),
     ) -> Option<Window> {
@@ -101,24 +101,8 @@ impl Readahead {
             return None;
         }
         // A hint: if two readers miss at once, one miss may be ignored.
-        let request = i64::from(MOST_PAGES);
-        let (first, pages) = (i64::from(first), i64::from(pages));
-        self.streams(count).try_lock()?.missed(first, pages, request, bounds)
-    }
-
-    /// Records a miss like [`missed`](Self::missed), of a reader that requests all of its pages.
-    pub(crate) fn missed_many(
-        &self,
-        first: u32,
-        pages: u32,
-        bounds: Bounds,
-        count: impl FnOnce(usize),
-    ) -> Option<Window> {
-        if self.is_first(first, pages) {
-            return None;
-        }
-        let (first, pages) = (i64::from(first), i64::from(pages));
-        self.streams(count).try_lock()?.missed(first, pages, pages, bounds)
+        let mut streams = self.streams(count).try_lock()?;
+        streams.missed(i64::from(first), i64::from(pages), i64::from(request), bounds)
     }
 
     /// Records the miss of a reader that will go on: its stream begins here, unless one does

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::state::streams::MAX_WINDOW;
+use crate::state::units::MOST_PAGES;
 
 /// A reader of one page at a time, and a cache without limit.
 #[derive(Default)]
@@ -30,7 +31,8 @@ impl Reader {
     fn read(&mut self, page: i64) {
         if self.cached.insert(page) {
             self.misses.push(page);
-            let window = self.readahead.missed(page as u32, 1, Bounds::of(4096), |_| ());
+            let window =
+                self.readahead.missed(page as u32, 1, MOST_PAGES, Bounds::of(4096), |_| ());
             self.request(window);
         } else if self.markers.remove(&page) {
             let window = self.readahead.passed(page as u32, Bounds::of(4096));
@@ -84,7 +86,7 @@ fn a_strided_reader_gets_as_few_ahead_as_the_bounds_say() {
         let (mut reader, streams) = (Reader::default(), Readahead::default());
         for page in (0..reads).map(|n| n * 256) {
             let window = if reader.cached.insert(page) {
-                streams.missed_many(page as u32, 1, bounds, |_| ())
+                streams.missed(page as u32, 1, 1, bounds, |_| ())
             } else if reader.markers.remove(&page) {
                 streams.passed(page as u32, bounds)
             } else {
@@ -124,13 +126,13 @@ fn random_readers_cause_no_readahead() {
 #[test]
 fn one_long_read_is_read_ahead_to_its_end_only() {
     let readahead = Readahead::default();
-    let window = readahead.missed(5000, 1000, Bounds::of(4096), |_| ()).unwrap();
+    let window = readahead.missed(5000, 1000, MOST_PAGES, Bounds::of(4096), |_| ()).unwrap();
     assert_eq!(
         window,
         Window { first: 5256, pages: 744, pieces: 1, step: 256, marker: None, stream: 0 }
     );
     assert_eq!(
-        readahead.missed(50, 256, Bounds::of(4096), |_| ()),
+        readahead.missed(50, 256, MOST_PAGES, Bounds::of(4096), |_| ()),
         None,
         "one request needs no readahead"
     );
@@ -142,7 +144,7 @@ fn long_reads_one_after_the_other_are_a_stream() {
     let lengths: Vec<_> = (5..10)
         .map(|n| {
             readahead
-                .missed(n * 1000, 1000, Bounds::of(4096), |_| ())
+                .missed(n * 1000, 1000, MOST_PAGES, Bounds::of(4096), |_| ())
                 .map_or(0, |window| window.pages)
         })
         .collect();
@@ -153,7 +155,7 @@ fn long_reads_one_after_the_other_are_a_stream() {
 #[test]
 fn evictions_before_use_shrink_the_window_and_end_the_stream() {
     let readahead = Readahead::default();
-    let missed = |page| readahead.missed(page, 1, Bounds::of(4096), |_| ());
+    let missed = |page| readahead.missed(page, 1, MOST_PAGES, Bounds::of(4096), |_| ());
     assert_eq!((missed(0), missed(1)), (None, None));
     assert_eq!(missed(2).unwrap().pages, 16);
     assert_eq!(readahead.passed(3, Bounds::of(4096)).unwrap().pages, 32);
@@ -169,7 +171,7 @@ fn evictions_before_use_shrink_the_window_and_end_the_stream() {
 fn evictions_before_use_shrink_the_window_of_a_backward_stream() {
     for evicted in [false, true] {
         let readahead = Readahead::default();
-        let missed = |page| readahead.missed(page, 1, Bounds::of(4096), |_| ());
+        let missed = |page| readahead.missed(page, 1, MOST_PAGES, Bounds::of(4096), |_| ());
         assert_eq!((missed(1000), missed(999)), (None, None));
         let first = missed(998).unwrap();
         let second = readahead.passed(first.marker.unwrap() as u32, Bounds::of(4096)).unwrap();
@@ -185,14 +187,15 @@ fn evictions_before_use_shrink_the_window_of_a_backward_stream() {
 #[test]
 fn readers_of_several_pages_get_whole_reads_ahead() {
     let readahead = Readahead::default();
-    let missed = |page| readahead.missed(page, 8, Bounds::of(4096), |_| ());
+    let missed = |page| readahead.missed(page, 8, MOST_PAGES, Bounds::of(4096), |_| ());
     assert_eq!((missed(0), missed(8)), (None, None));
     let window = missed(16).unwrap();
     assert_eq!((window.first, window.pages), (24, 32));
     // Two pages of each ten. The page that was evicted before its use ends the stream.
     for (missing, pieces) in [(None, Some(16)), (Some(44), None), (Some(45), Some(16))] {
         let readahead = Readahead::default();
-        let missed = |page, pages| readahead.missed(page, pages, Bounds::of(4096), |_| ());
+        let missed =
+            |page, pages| readahead.missed(page, pages, MOST_PAGES, Bounds::of(4096), |_| ());
         assert_eq!((missed(3, 2), missed(13, 2)), (None, None));
         let window = missed(23, 2).unwrap();
         assert_eq!((window.first, window.pages, window.pieces, window.step), (33, 2, 8, 10));
