@@ -74,6 +74,10 @@ impl Bounds {
     }
 }
 
+/// The low bits of the pages that a stream expects, and one unused number: 16 bytes, which the
+/// processor compares at once.
+type Expected = [u32; 4];
+
 /// A stream: the state of one reader.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stream {
@@ -151,6 +155,13 @@ impl Stream {
         self.read += (first - self.first).abs();
         (self.first, self.pages) = (first, pages);
         true
+    }
+
+    /// Returns the low bits of the pages at which a miss may continue this stream: where the request
+    /// may begin, twice, and where it may end.
+    fn expected(&self) -> Expected {
+        let begins = if self.window > 0 { self.next } else { self.first + self.step };
+        [begins as u32, (self.first + self.pages) as u32, self.first as u32, 0]
     }
 
     /// Returns `true` if a missed page was requested ahead, and thus was evicted before its use.
@@ -233,6 +244,10 @@ pub(super) struct Streams {
     pub(super) clock: u64,
     /// A stream may have a window. Random readers have none, and their misses look at less.
     has_windows: bool,
+    /// What each stream expects, while none has a window. A random miss looks at this alone.
+    expected: Vec<Expected>,
+    /// A stream had a window since `expected` was made.
+    is_stale: bool,
     /// The place that the next stream takes if none has a window.
     turn: usize,
     /// Pages of windows that a reader came to, and of windows that no reader came to.
@@ -243,7 +258,8 @@ pub(super) struct Streams {
 impl Streams {
     /// The bytes of memory that are counted for the streams of a file. A file with more than four
     /// streams has a few hundred bytes more.
-    pub(super) const BYTES: usize = size_of::<Mutex<Self>>() + 4 * size_of::<Stream>();
+    pub(super) const BYTES: usize =
+        size_of::<Mutex<Self>>() + 4 * (size_of::<Stream>() + size_of::<Expected>());
 
     /// Records a miss of `wanted` pages, of which the reader requests `request` at once. Returns
     /// the window to request beside the first request.
@@ -266,10 +282,18 @@ impl Streams {
             }
             self.has_windows = self.all.iter().any(|stream| stream.window > 0);
         }
-        let followed = self.all.iter_mut().position(|stream| stream.follow(first, pages));
+        let followed = if self.is_expected(first, pages) {
+            self.all.iter_mut().position(|stream| stream.follow(first, pages))
+        } else {
+            None
+        };
         self.last = followed.unwrap_or_else(|| self.begin(first, pages));
         let stream = &mut self.all[self.last];
         stream.seen = self.clock;
+        match self.expected.get_mut(self.last) {
+            Some(expected) => *expected = stream.expected(),
+            None => self.is_stale = true,
+        }
         if stream.is_steady() && (bounds.steps == 0 || stream.is_worth_a_window(bounds)) {
             let from = first + stream.step;
             return Some(self.advance(self.last, from, bounds));
@@ -280,7 +304,7 @@ impl Streams {
             return None;
         }
         (stream.step, stream.window, stream.next) = (pages, rest, first + pages + rest);
-        self.has_windows = true;
+        (self.has_windows, self.is_stale) = (true, true);
         Some(Window {
             first: first + pages,
             pages: rest,
@@ -291,10 +315,26 @@ impl Streams {
         })
     }
 
+    /// Returns `false` if a miss continues no stream.
+    fn is_expected(&mut self, first: i64, pages: i64) -> bool {
+        if self.has_windows {
+            return true;
+        }
+        if std::mem::take(&mut self.is_stale) {
+            self.expected.clear();
+            self.expected.extend(self.all.iter().map(Stream::expected));
+        }
+        let (begins, ends) = (first as u32, (first + pages) as u32);
+        // All of them, without a branch for each.
+        self.expected.iter().fold(false, |is_expected, expected| {
+            is_expected | (expected[0] == begins) | (expected[1] == begins) | (expected[2] == ends)
+        })
+    }
+
     /// Moves a stream to its next window, from page `from` on. Returns it: empty if there is no
     /// memory, or if the stream should read more pages first.
     pub(super) fn advance(&mut self, n: usize, from: i64, bounds: Bounds) -> Window {
-        self.has_windows = true;
+        (self.has_windows, self.is_stale) = (true, true);
         let stream = &mut self.all[n];
         // The reader came to the last window.
         self.used += std::mem::take(&mut stream.pending);
