@@ -7,7 +7,6 @@ use folio_frames::{BLOCK_ORDER, FRAME_SIZE, Level, MAX_ORDER, MigrateType, Order
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
-use crate::memory::frames_view::BATCH;
 use crate::memory::out_of_memory;
 use crate::memory::reclaim;
 use crate::memory::sweep::FIRST_VISITS;
@@ -22,8 +21,11 @@ use crate::writeback::throttle;
 /// Frames that a round visits if the policy names no victim. The last round visits all.
 const VISITS: u32 = 2048;
 
-/// The share of the memory that a miss frees at once, up to [`BATCH`] pages: many of a small cache
-/// would be missed.
+/// The pages that a miss of one page evicts at once: for itself and the next ones of its thread.
+const MISS_BATCH: usize = 16;
+
+/// The share of the memory that a miss evicts at once, up to [`MISS_BATCH`] pages: many of a small
+/// cache would be missed.
 const BATCH_SHARE: usize = 128;
 
 /// A miss evicts if fewer frames are free than one part in this many of the low watermark. Free
@@ -60,7 +62,12 @@ fn allocate_unlisted<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>
 
 /// Returns the number of pages that a miss frees at once.
 fn batch<S: Scheme>(shared: &Shared<S>) -> usize {
-    (shared.capacity() / FRAME_SIZE / BATCH_SHARE).clamp(1, BATCH)
+    (shared.capacity() / FRAME_SIZE / BATCH_SHARE).clamp(1, MISS_BATCH)
+}
+
+/// Returns the number of free frames below which a miss evicts.
+fn reserve<S: Scheme>(shared: &Shared<S>) -> usize {
+    (shared.zone().watermarks().low / RESERVE_SHARE).max(1) as usize
 }
 
 /// Evicts up to `wanted` pages if few frames are free, so that this thread's next misses find
@@ -70,7 +77,7 @@ fn evict_if_low<S: Scheme>(shared: &Shared<S>, wanted: usize) {
     pay_for_growth(shared);
     let zone = shared.zone();
     // Frames in the lists of other threads count as well, but less: these threads will use them.
-    if zone.free_frames() < (zone.watermarks().low / RESERVE_SHARE).max(1)
+    if (zone.free_frames() as usize) < reserve(shared)
         && !zone.is_at_least(Level::Enough)
         && reclaim::reclaim_some(shared, wanted, 0) < wanted
     {
@@ -134,38 +141,27 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
 /// not be read. They are as contiguous as free memory allows, because a request into one piece is
 /// faster than one into many.
 pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec<FrozenFolio<S>> {
-    evict_if_low(shared, frames);
+    if frames < MIN_CONTIGUOUS || shared.zone().is_at_least(Level::Enough) {
+        evict_if_low(shared, frames);
+    } else {
+        // What is evicted together often lies together: all at once, and merged with what is free.
+        pay_for_growth(shared);
+        reclaim::reclaim_some(shared, frames, VISITS);
+        shared.zone().drain();
+    }
     let mut folios = Vec::with_capacity(frames);
-    // Other threads may take what is freed here: this frees no more than it wants.
-    let mut batches = frames.div_ceil(BATCH);
-    // That of the smallest block that has them all: they lie together then, and the rest of the
-    // block is freed at once. If they take several blocks, the next one may lie behind the first.
-    let whole = order_of(frames.next_power_of_two().max(1));
+    let mut may_reclaim = true;
+    // That of the smallest block that has them all: they lie together then. If they take several
+    // blocks, the next one may lie behind the first.
+    let whole = Order::new(frames.next_power_of_two().max(1).ilog2() as u8);
+    let whole = whole.map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
     while folios.len() < frames {
-        let left = frames - folios.len();
-        let order = order_of(left);
         match shared.zone().alloc_frozen_up_to(whole, MigrateType::Movable) {
-            // This frees at once what the reclaimer would free in a moment: it may be contiguous.
-            Ok(block)
-                if block.order() < order
-                    && left >= MIN_CONTIGUOUS
-                    && batches > 0
-                    && !shared.zone().is_at_least(Level::Enough) =>
-            {
-                block.free();
-                let freed = reclaim::reclaim_some(shared, BATCH, VISITS);
-                batches = if freed > 0 { batches - 1 } else { 0 };
-                shared.zone().drain();
-            }
-            Ok(block) => {
-                let mut frames = block.split(Order::ZERO);
-                folios.extend(frames.by_ref().take(left));
-                frames.for_each(FrozenFolio::free);
-            }
-            Err(_) if batches > 0 => {
-                batches = 0;
+            Ok(block) => take_first(block, frames - folios.len(), &mut folios),
+            Err(_) if may_reclaim => {
+                may_reclaim = false;
                 count_direct_reclaim(shared);
-                free_some(shared, left, VISITS);
+                free_some(shared, frames - folios.len(), VISITS);
             }
             Err(_) => break,
         }
@@ -173,9 +169,32 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
     folios
 }
 
-/// Returns the largest order of a block of at most so many frames.
-fn order_of(frames: usize) -> Order {
-    Order::new(frames.ilog2() as u8).map_or(MAX_ORDER, |order| order.min(MAX_ORDER))
+/// Takes the first frames of a block, up to `wanted`. Frees the others, in blocks as large as
+/// possible.
+fn take_first<S: Scheme>(
+    mut block: FrozenFolio<S>,
+    mut wanted: usize,
+    taken: &mut Vec<FrozenFolio<S>>,
+) {
+    while wanted > 0 {
+        let Some(half) = block.order().as_u8().checked_sub(1).and_then(Order::new) else {
+            return taken.push(block);
+        };
+        if block.order().frames() as usize <= wanted {
+            return taken.extend(block.split(Order::ZERO));
+        }
+        let mut halves = block.split(half);
+        let (Some(first), Some(second)) = (halves.next(), halves.next()) else { return };
+        if half.frames() as usize <= wanted {
+            wanted -= half.frames() as usize;
+            taken.extend(first.split(Order::ZERO));
+            block = second;
+        } else {
+            second.free();
+            block = first;
+        }
+    }
+    block.free();
 }
 
 /// Returns a frozen frame if there is one without waiting.

@@ -22,7 +22,7 @@ use folio_frames::{Order, Peek, Pfn, PfnRange, free_for_reuse};
 use folio_ref::Scheme;
 use smallvec::SmallVec;
 
-use crate::memory::frames_view::{self, BATCH, NO_FRAMES, frames_of};
+use crate::memory::frames_view::{self, BATCH, NO_FRAMES, Victim, frames_of};
 use crate::memory::large_folio::{self, FreeOnDrop};
 use crate::state::frames::{FrozenFolio, Slot};
 use crate::state::kept;
@@ -57,7 +57,7 @@ pub(super) fn reclaim_by_policy<S: Scheme>(
         if victims.is_empty() {
             break;
         }
-        evictor.find(victims.iter().map(|victim| victim.pfn));
+        evictor.find(&victims);
         let mut gone = NO_FRAMES;
         for (n, victim) in victims.iter().enumerate() {
             // Evicted together with the frame before. If another page has the frame by now, that
@@ -94,13 +94,21 @@ struct Candidate {
     mapping: usize,
 }
 
+/// What was found of a victim.
+enum Found {
+    Page(Candidate),
+    /// The page is not there any more.
+    Gone,
+    /// Its folio is that of the victim before, and cold: it is not looked at unless that stays.
+    Follows(Pfn),
+}
+
 /// Evicts pages, and keeps their folios until it frees all of them. No other thread can have these.
 pub(super) struct Evictor<'c, S: Scheme> {
     shared: &'c Shared<S>,
     /// The mappings of the candidates. Neighbours of one mapping share its entry.
     mappings: SmallVec<[Arc<Mapping<S>>; 2]>,
-    /// `None`: the page is not there any more.
-    candidates: SmallVec<[Option<Candidate>; BATCH]>,
+    candidates: SmallVec<[Found; BATCH]>,
     folios: SmallVec<[FrozenFolio<S>; BATCH]>,
     /// The pages of large folios, of which the policy is not informed yet.
     evicted: Vec<(Pfn, u64)>,
@@ -113,25 +121,35 @@ impl<'c, S: Scheme> Evictor<'c, S> {
             mappings: SmallVec::new(),
             candidates: SmallVec::new(),
             folios: SmallVec::new(),
-            evicted: Vec::new(),
+            evicted: Vec::with_capacity(2 * BATCH),
         }
     }
 
-    /// Finds the pages in some frames, which replace the candidates so far. Call with no lock held:
+    /// Finds the pages of some victims, which replace the candidates so far. Call with no lock held:
     /// this may drop the last reference to a mapping.
-    pub(super) fn find(&mut self, frames: impl Iterator<Item = Pfn>) {
+    pub(super) fn find(&mut self, victims: &[Victim]) {
         self.candidates.clear();
         let last = self.mappings.pop();
         self.mappings.clear();
         self.mappings.extend(last);
-        for pfn in frames {
-            let candidate = self.candidate(pfn);
-            self.candidates.push(candidate);
+        let mut folio = NO_FRAMES;
+        for victim in victims {
+            let follows = victim.is_folio_cold && (folio.start..folio.end).contains(&victim.pfn);
+            let found =
+                if follows { Found::Follows(victim.pfn) } else { self.candidate(victim.pfn) };
+            if let Found::Page(candidate) = &found {
+                folio = frames_of(candidate.head, candidate.seen.order);
+            }
+            self.candidates.push(found);
         }
     }
 
     /// Finds the page in a frame. Reads the descriptor and the slot.
-    fn candidate(&mut self, pfn: Pfn) -> Option<Candidate> {
+    fn candidate(&mut self, pfn: Pfn) -> Found {
+        self.page(pfn).map_or(Found::Gone, Found::Page)
+    }
+
+    fn page(&mut self, pfn: Pfn) -> Option<Candidate> {
         let zone = self.shared.zone();
         let (head, seen) = zone.peek_around(pfn).filter(|(_, seen)| seen.kind == CACHED)?;
         // A tail has its own owner data.
@@ -156,7 +174,11 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         max: usize,
         is_cold: impl FnOnce(&Mapping<S>, PfnRange) -> bool,
     ) -> Option<(usize, PfnRange)> {
-        let Some(Candidate { pfn, page, head, seen, mapping }) = &self.candidates[candidate] else {
+        if let Found::Follows(pfn) = self.candidates[candidate] {
+            self.candidates[candidate] = self.candidate(pfn);
+        }
+        let Found::Page(Candidate { pfn, page, head, seen, mapping }) = &self.candidates[candidate]
+        else {
             return Some((0, NO_FRAMES));
         };
         let mapping = &*self.mappings[*mapping];

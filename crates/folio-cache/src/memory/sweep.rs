@@ -4,14 +4,13 @@
 //! The sweep finds it: a lap visits each frame once, and reads little more than its descriptor. It
 //! continues where the last one ended.
 
-use std::iter;
 use std::sync::atomic::Ordering;
 
 use folio_frames::PfnRange;
 use folio_ref::Scheme;
 
 use crate::memory::evict::Evictor;
-use crate::memory::frames_view::{self, pfn};
+use crate::memory::frames_view::{self, Victim, pfn};
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 
@@ -38,7 +37,7 @@ pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -
         };
         let order = zone.peek(found).order;
         let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
-        evictor.find(iter::once(found));
+        evictor.find(&[Victim { pfn: found, is_folio_cold: false }]);
         let pages = evictor.evict(0, max, frames_view::are_cold).map_or(0, |gone| gone.0);
         freed += pages;
         if evictor.is_full() {
