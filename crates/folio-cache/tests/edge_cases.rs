@@ -296,7 +296,7 @@ impl Policy for Mistaken {
         victims.extend((0..7).cycle().take(wanted));
     }
     fn restore(&mut self, _: u32) {}
-    fn moved(&mut self, _: u32, _: u32) {}
+    fn moved(&mut self, _: &dyn Frames, _: u32, _: u32) {}
     fn resize(&mut self, _: u32) {}
 }
 

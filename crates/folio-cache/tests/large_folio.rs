@@ -224,7 +224,7 @@ impl Policy for Panics {
         panic!("a policy that panics");
     }
     fn restore(&mut self, _: u32) {}
-    fn moved(&mut self, _: u32, _: u32) {}
+    fn moved(&mut self, _: &dyn Frames, _: u32, _: u32) {}
     fn resize(&mut self, _: u32) {}
 }
 

@@ -157,7 +157,7 @@ impl Policy for Recording {
     fn restore(&mut self, frame: u32) {
         self.restored.lock().unwrap().push(frame);
     }
-    fn moved(&mut self, _: u32, _: u32) {}
+    fn moved(&mut self, _: &dyn Frames, _: u32, _: u32) {}
     fn resize(&mut self, frames: u32) {
         self.sizes.lock().unwrap().push(frames);
     }

@@ -270,8 +270,8 @@ impl Policy for PinnedAtInsert {
         self.0.restore(frame);
     }
 
-    fn moved(&mut self, from: u32, to: u32) {
-        self.0.moved(from, to);
+    fn moved(&mut self, frames: &dyn Frames, from: u32, to: u32) {
+        self.0.moved(frames, from, to);
     }
 
     fn resize(&mut self, frames: u32) {

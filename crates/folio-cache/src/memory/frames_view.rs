@@ -11,9 +11,8 @@ use crate::state::mapping::Mapping;
 use crate::state::shared::{Chooser, Shared};
 use crate::state::units::{CACHED, split_owner_data};
 
-/// The most victims of one choice: so many pages are evicted at once when memory is short, for this
-/// miss and the next ones of the thread.
-pub(crate) const BATCH: usize = 16;
+/// The most victims of one choice, and the pages that are evicted at once when memory is short.
+pub(crate) const BATCH: usize = 32;
 
 /// No frames.
 pub(super) const NO_FRAMES: PfnRange = PfnRange { start: Pfn::new(0), end: Pfn::new(0) };
@@ -312,8 +311,8 @@ pub(super) fn moved<S: Scheme>(shared: &Shared<S>, from: Pfn, to: Pfn) {
     // If the page left its new frame, the policy will find the old one without a page.
     let owner_data = shared.zone().peek(to).owner_data;
     with_all_reported(shared, |policies| {
-        with_policy(shared, policies, policy_of(shared, owner_data), |policy, _| {
-            policy.moved(frame(shared, from), frame(shared, to));
+        with_policy(shared, policies, policy_of(shared, owner_data), |policy, frames| {
+            policy.moved(frames, frame(shared, from), frame(shared, to));
         });
     });
 }

@@ -48,7 +48,7 @@ impl Policy for Clock {
 
     fn restore(&mut self, _: u32) {}
 
-    fn moved(&mut self, _: u32, _: u32) {}
+    fn moved(&mut self, _: &dyn Frames, _: u32, _: u32) {}
 
     fn resize(&mut self, _: u32) {}
 }

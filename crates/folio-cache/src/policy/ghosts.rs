@@ -53,8 +53,12 @@ impl Ghosts {
     /// it is older or not remembered.
     pub(super) fn take(&mut self, page: u64, now: u16, most: u16) -> Option<u16> {
         let (bucket, print) = self.bucket(page);
-        let is_it =
-            |entry: u32| entry >> 16 == u32::from(print) && now.wrapping_sub(entry as u16) <= most;
+        // All entries, without a branch for each: most pages are not remembered.
+        let is_print = |entry: u32| entry >> 16 == u32::from(print);
+        if !bucket.iter().fold(false, |is_there, &entry| is_there | is_print(entry)) {
+            return None;
+        }
+        let is_it = |entry: u32| is_print(entry) && now.wrapping_sub(entry as u16) <= most;
         let entry = bucket.iter_mut().find(|entry| is_it(**entry))?;
         Some(std::mem::take(entry) as u16)
     }

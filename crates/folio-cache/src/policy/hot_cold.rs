@@ -41,9 +41,9 @@ use super::{Advice, FrameState, Frames, MAX_PINNED, Policy};
 /// The share of the queue without trials.
 const COLD: f64 = 0.05;
 
-/// The least share of the queue while pages are read ahead: more than all their windows (a 48th
+/// The least share of the queue while many pages are read ahead: more than all their windows (a 48th
 /// twice, in `read/prefetch.rs`).
-const AHEAD: f64 = 0.06;
+const AHEAD: f64 = 0.045;
 
 /// The least number of frames of the queue, if that is at most the share of [`COLD`]: two choices
 /// of victims.
@@ -57,6 +57,10 @@ const MAX_LIVES: u8 = 3;
 
 /// The number of ticks in which as many pages come as there are frames.
 const TICKS: u32 = 256;
+
+/// The count of pages that were read ahead loses one in this many at each tick
+/// in which none came.
+const FADING: u32 = 64;
 
 /// The number of ticks that a ghost is remembered, from the last use of its page on.
 const REMEMBERED: u16 = (TICKS + TICKS / 20) as u16;
@@ -103,13 +107,19 @@ pub struct HotCold {
     /// The number of hot frames.
     hot: u32,
     frames: u32,
-    inserted: u64,
+    /// The time in ticks, and the number of pages that come until the next one.
+    now: u16,
+    until_tick: u32,
     /// The number of frames that the queue should have.
     cold: u32,
     /// The share of the frames that `cold` moves to.
     share: f64,
-    /// The number of pages that had come when the last page came that was read ahead.
-    last_ahead: Option<u64>,
+    /// The number of frames that `cold` moves to, without and with many pages that are read ahead.
+    wanted: [u32; 2],
+    /// Twice the number of pages that were read ahead lately, up to `wanted[1]`.
+    ahead: u32,
+    /// A page came in this tick that was read ahead.
+    is_any_ahead: bool,
     /// `None` in a trial itself, and in a cache too small for trials.
     trials: Option<Box<Trials>>,
 }
@@ -136,17 +146,27 @@ impl HotCold {
             ghosts: Ghosts::new(frames),
             hot: 0,
             frames,
-            inserted: 0,
+            now: 0,
+            until_tick: per_tick(frames),
             cold: cold_frames(frames, share),
             share,
-            last_ahead: None,
+            wanted: wanted(frames, share),
+            ahead: 0,
+            is_any_ahead: false,
             trials: None,
         }
     }
 
-    /// Returns the time in ticks.
-    fn now(&self) -> u16 {
-        (self.inserted / u64::from((self.frames / TICKS).max(1))) as u16
+    /// Records that a page came.
+    fn count_new(&mut self) {
+        self.until_tick -= 1;
+        if self.until_tick == 0 {
+            self.until_tick = per_tick(self.frames);
+            self.now = self.now.wrapping_add(1);
+            if !std::mem::take(&mut self.is_any_ahead) {
+                self.ahead -= self.ahead.div_ceil(FADING);
+            }
+        }
     }
 
     /// Returns the maximum number of hot frames.
@@ -155,15 +175,23 @@ impl HotCold {
     }
 
     /// Moves the number of frames of the queue by one towards its share. Pages that are read ahead
-    /// wait in the queue for their readers: while there are some, it has a share for them.
+    /// wait in the queue for their readers: it has room for those that came lately, and as many
+    /// others.
     fn adapt(&mut self, is_ahead: bool) {
         if is_ahead {
-            self.last_ahead = Some(self.inserted);
+            self.is_any_ahead = true;
+            self.ahead = (self.ahead + 2).min(self.wanted[1]);
         }
-        let is_recent = |last: u64| self.inserted - last <= u64::from(self.frames);
-        let least = if self.last_ahead.is_some_and(is_recent) { AHEAD } else { 0.0 };
-        let wanted = cold_frames(self.frames, self.share.max(least));
+        let wanted = self.wanted[0].max(self.ahead);
         self.cold = wanted.clamp(self.cold.saturating_sub(1), self.cold + 1);
+    }
+
+    /// Sets the number of frames, and the share of them that the queue moves to.
+    fn aim(&mut self, frames: u32, share: f64) {
+        if frames != self.frames || share.to_bits() != self.share.to_bits() {
+            (self.frames, self.share) = (frames, share);
+            self.wanted = wanted(frames, share);
+        }
     }
 
     /// Sets the place of a frame, and keeps the number of hot frames.
@@ -183,7 +211,7 @@ impl HotCold {
 
     /// Records that a page is used now.
     fn touch(&mut self, frame: u32) {
-        self.times[frame as usize] = self.now();
+        self.times[frame as usize] = self.now;
     }
 
     /// Moves a frame to the end of the old half, unless it is in the queue.
@@ -203,7 +231,7 @@ impl HotCold {
     }
 
     /// Visits pages that were set aside, and takes back those that are not pinned any more.
-    fn take_back(&mut self, frames: &dyn Frames, visits: usize) {
+    fn take_back(&mut self, frames: &(impl Frames + ?Sized), visits: usize) {
         for _ in 0..visits.min(self.aside.len()) {
             let Some(frame) = self.aside.pop_front() else { break };
             self.in_aside[frame as usize] = false;
@@ -218,7 +246,7 @@ impl HotCold {
     }
 
     /// Makes a hot page cold that was not used since `time`. Returns `true` if one was found.
-    fn open_gate(&mut self, frames: &dyn Frames, time: u16) -> bool {
+    fn open_gate(&mut self, frames: &(impl Frames + ?Sized), time: u16) -> bool {
         for _ in 0..GATE_VISITS {
             let Some((frame, lives)) = self.next() else { break };
             if self.is_used(frames, frame, lives) {
@@ -226,7 +254,7 @@ impl HotCold {
                 continue;
             }
             // Ages are compared, not times, because the clock wraps around.
-            let now = self.now();
+            let now = self.now;
             let is_older = now.wrapping_sub(self.times[frame as usize]) > now.wrapping_sub(time);
             if is_older {
                 self.in_ring[frame as usize] = false;
@@ -240,7 +268,7 @@ impl HotCold {
     }
 
     /// Makes a hot page cold. Returns `false` if none can be evicted, or if `visits` ran out.
-    fn cool_one(&mut self, frames: &dyn Frames, visits: &mut Visits) -> bool {
+    fn cool_one(&mut self, frames: &(impl Frames + ?Sized), visits: &mut Visits) -> bool {
         while visits.are_left()
             && let Some((frame, lives)) = self.next()
         {
@@ -280,7 +308,7 @@ impl HotCold {
     }
 
     /// Visits a hot page, which gains a life or loses one. Returns `true` if it stays hot.
-    fn is_used(&mut self, frames: &dyn Frames, frame: u32, lives: u8) -> bool {
+    fn is_used(&mut self, frames: &(impl Frames + ?Sized), frame: u32, lives: u8) -> bool {
         if frames.take_referenced(frame) {
             self.places[frame as usize] = Place::Hot((lives + 1).min(MAX_LIVES));
             self.touch(frame);
@@ -291,7 +319,7 @@ impl HotCold {
     }
 
     /// Names victims among the pages that are not set aside.
-    fn pick(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+    fn pick(&mut self, frames: &(impl Frames + ?Sized), wanted: usize, victims: &mut Vec<u32>) {
         // Enough for each page to lose all lives, become cold, be found used, and be visited again.
         let known = self.ring.len() + self.young.len() + self.old.len();
         let mut visits = Visits { left: (usize::from(MAX_LIVES) + 3) * known, pinned: 0 };
@@ -326,7 +354,7 @@ impl HotCold {
                     }
                 }
                 FrameState::Evictable(page) => {
-                    let (time, now) = (self.times[frame as usize], self.now());
+                    let (time, now) = (self.times[frame as usize], self.now);
                     self.ghosts.insert(page, time, now);
                     victims.push(frame);
                 }
@@ -335,10 +363,10 @@ impl HotCold {
     }
 
     /// Inserts a page into the queue or among the hot ones.
-    fn put(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
-        self.inserted += 1;
+    fn put(&mut self, frames: &(impl Frames + ?Sized), frame: u32, page: u64) {
+        self.count_new();
         self.adapt(frames.is_ahead(frame));
-        let ghost = self.ghosts.take(page, self.now(), REMEMBERED);
+        let ghost = self.ghosts.take(page, self.now, REMEMBERED);
         self.touch(frame);
         // The page that was in the frame left unseen: the new one inherits its place in the queue.
         if self.places[frame as usize] == Place::Cold {
@@ -357,7 +385,12 @@ impl HotCold {
     }
 
     /// Names up to `wanted` victims, and takes back pages that were set aside.
-    fn name_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
+    fn name_victims(
+        &mut self,
+        frames: &(impl Frames + ?Sized),
+        wanted: usize,
+        victims: &mut Vec<u32>,
+    ) {
         self.take_back(frames, MIN_ASIDE_VISITS + ASIDE_VISITS * wanted);
         self.pick(frames, wanted, victims);
         if victims.is_empty() && !self.aside.is_empty() {
@@ -366,17 +399,9 @@ impl HotCold {
         }
     }
 
-    /// Calls `act` with the frames, of which a sample is watched for the trials.
-    fn watched(&mut self, frames: &dyn Frames, act: impl FnOnce(&mut Self, &dyn Frames)) {
-        let Some(mut trials) = self.trials.take() else { return act(self, frames) };
-        act(self, &trials.sample.watch(frames));
-        trials.use_found();
-        self.trials = Some(trials);
-    }
-
     /// Moves pages beyond the share of the young half to the old half. From then on their
     /// referenced bits count.
-    fn age(&mut self, frames: &dyn Frames) {
+    fn age(&mut self, frames: &(impl Frames + ?Sized)) {
         while self.young.len() > (self.cold / YOUNG).max(1) as usize {
             let Some(frame) = self.young.pop_front() else { break };
             if !frames.is_ahead(frame) {
@@ -391,6 +416,17 @@ impl HotCold {
 fn cold_frames(frames: u32, share: f64) -> u32 {
     let least = MIN_COLD.min((f64::from(frames) * COLD) as u32).max(1);
     ((f64::from(frames) * share) as u32).max(least)
+}
+
+/// Returns the number of frames of the queue by its share, without and with pages that are read
+/// ahead.
+fn wanted(frames: u32, share: f64) -> [u32; 2] {
+    [share, share.max(AHEAD)].map(|share| cold_frames(frames, share))
+}
+
+/// Returns the number of pages that come in one tick.
+fn per_tick(frames: u32) -> u32 {
+    (frames / TICKS).max(1)
 }
 
 /// The visits of one choice of victims.
@@ -417,21 +453,27 @@ impl Policy for HotCold {
             return self.insert(frames, frame, page);
         }
         // The next victim: it displaces no other page.
-        self.inserted += 1;
+        self.count_new();
         self.touch(frame);
         self.set(frame, Place::Cold);
         self.old.push_front(frame);
     }
 
     fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
-        self.watched(frames, |policy, frames| policy.put(frames, frame, page));
-        if let Some(trials) = &mut self.trials {
-            self.share = trials.inserted(frames, frame, page);
-        }
+        let Some(mut trials) = self.trials.take() else { return self.put(frames, frame, page) };
+        self.put(&trials.sample.watch(frames), frame, page);
+        let share = trials.inserted(frames, frame, page);
+        self.aim(self.frames, share);
+        self.trials = Some(trials);
     }
 
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
-        self.watched(frames, |policy, frames| policy.name_victims(frames, wanted, victims));
+        let Some(mut trials) = self.trials.take() else {
+            return self.name_victims(frames, wanted, victims);
+        };
+        self.name_victims(&trials.sample.watch(frames), wanted, victims);
+        trials.use_found();
+        self.trials = Some(trials);
     }
 
     fn is_cold(&self, frame: u32) -> bool {
@@ -453,7 +495,7 @@ impl Policy for HotCold {
             Place::Hot(_) | Place::Aside(_) => {}
         }
         self.set(frame, Place::Unknown);
-        let (time, now) = (self.times[frame as usize], self.now());
+        let (time, now) = (self.times[frame as usize], self.now);
         self.ghosts.insert(page, time, now);
     }
 
@@ -461,17 +503,23 @@ impl Policy for HotCold {
         self.chill(frame);
     }
 
-    fn moved(&mut self, from: u32, to: u32) {
+    fn moved(&mut self, frames: &dyn Frames, from: u32, to: u32) {
         self.times[to as usize] = self.times[from as usize];
         // The frame may hold another page by now: keep its place in the queue.
         match (self.places[from as usize], self.places[to as usize]) {
             (Place::Hot(lives), Place::Unknown | Place::Hot(_)) => self.heat(to, lives),
             _ => self.chill(to),
         }
+        // The hand may not come to the frame for long, and what is hot is counted.
+        if self.places[from as usize] != Place::Cold
+            && frames.inspect(from) == FrameState::NotCached
+        {
+            self.set(from, Place::Unknown);
+        }
     }
 
     fn resize(&mut self, frames: u32) {
-        self.frames = frames;
+        self.aim(frames, self.share);
         self.cold = cold_frames(frames, self.share);
         if let Some(trials) = &mut self.trials {
             trials.resize(frames);

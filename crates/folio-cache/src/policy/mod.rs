@@ -83,7 +83,7 @@
 //!         self.push(frame);
 //!     }
 //!
-//!     fn moved(&mut self, _from: u32, to: u32) {
+//!     fn moved(&mut self, _: &dyn Frames, _from: u32, to: u32) {
 //!         self.push(to); // `from` is found not cached later
 //!     }
 //!
@@ -199,7 +199,7 @@ pub trait Policy: Send + fmt::Debug {
     /// Records that the page in frame `from` was moved to frame `to`.
     ///
     /// Called after a migration. By then either frame may hold another page, or none.
-    fn moved(&mut self, from: u32, to: u32);
+    fn moved(&mut self, frames: &dyn Frames, from: u32, to: u32);
 
     /// Sets the number of frames that can hold pages.
     ///

@@ -257,7 +257,7 @@ impl Policy for S3Fifo {
         }
     }
 
-    fn moved(&mut self, from: u32, to: u32) {
+    fn moved(&mut self, _: &dyn Frames, from: u32, to: u32) {
         match (self.places[from as usize], self.places[to as usize]) {
             // The frame may hold another page by now: keep its place in the queue.
             (_, Place::Small) => {}

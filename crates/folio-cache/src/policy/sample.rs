@@ -107,6 +107,11 @@ impl Sample {
         self.flags[frame as usize].get() & FOUND != 0
     }
 
+    /// Returns `true` if uses were found and not drained.
+    pub(super) fn has_uses(&mut self) -> bool {
+        !self.uses.get_mut().is_empty()
+    }
+
     /// Calls `visit` with the key of each use that was found, and forgets them.
     pub(super) fn drain_uses(&mut self, visit: impl FnMut(u32)) {
         self.uses.get_mut().drain(..).for_each(visit);

@@ -71,7 +71,7 @@ impl Policy for Sieve {
         }
     }
 
-    fn moved(&mut self, _: u32, to: u32) {
+    fn moved(&mut self, _: &dyn Frames, _: u32, to: u32) {
         self.restore(to);
     }
 

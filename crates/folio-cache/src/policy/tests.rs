@@ -206,7 +206,7 @@ fn pages_that_leave_unseen_or_move_are_not_forgotten() {
             if random.u32(..3) == 0
                 && let Some((from, to)) = moved.pop()
             {
-                numbers.policy.moved(from, to);
+                numbers.policy.moved(&numbers.frames, from, to);
             }
             match random.u32(..10) {
                 0 => {
@@ -243,7 +243,7 @@ fn pages_that_leave_unseen_or_move_are_not_forgotten() {
             assert_eq!(numbers.found.len() + numbers.empty.len(), 64, "{name}, seed {seed}");
         }
         for (from, to) in moved {
-            numbers.policy.moved(from, to);
+            numbers.policy.moved(&numbers.frames, from, to);
         }
         let left = numbers.found.len();
         assert_eq!(numbers.reclaim(1000), left, "{name}, seed {seed}: a page was forgotten");

@@ -67,6 +67,8 @@ pub(super) struct Trials {
     /// The pages that came since the last tick, and what is left of the looks at sampled pages.
     arrived: u32,
     looks: usize,
+    /// What is left of the fast and the slow counts after a tick.
+    fading: [f64; 2],
 }
 
 impl Trials {
@@ -85,6 +87,7 @@ impl Trials {
             one_in,
             arrived: 0,
             looks: 0,
+            fading: [FAST, SLOW].map(|ticks| 0.5_f64.powf(1.0 / ticks)),
         })
     }
 
@@ -108,6 +111,9 @@ impl Trials {
 
     /// Gives the uses that were found to each trial.
     pub(super) fn use_found(&mut self) {
+        if !self.sample.has_uses() {
+            return;
+        }
         let all = &mut self.all;
         self.sample.drain_uses(|key| all.iter_mut().for_each(|trial| trial.use_key(key)));
     }
@@ -137,8 +143,8 @@ impl Trials {
             self.chosen = shortest;
         }
         for trial in &mut self.all {
-            trial.fast *= 0.5_f64.powf(1.0 / FAST);
-            trial.slow *= 0.5_f64.powf(1.0 / SLOW);
+            trial.fast *= self.fading[0];
+            trial.slow *= self.fading[1];
         }
     }
 

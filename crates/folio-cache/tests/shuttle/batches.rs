@@ -76,7 +76,7 @@ impl Policy for Noting {
         self.frames.push(frame);
     }
 
-    fn moved(&mut self, _: u32, _: u32) {}
+    fn moved(&mut self, _: &dyn Frames, _: u32, _: u32) {}
 
     fn resize(&mut self, _: u32) {}
 }
@@ -247,7 +247,7 @@ impl Policy for Checking {
         self.named.remove(&frame);
     }
 
-    fn moved(&mut self, _: u32, _: u32) {}
+    fn moved(&mut self, _: &dyn Frames, _: u32, _: u32) {}
 
     fn resize(&mut self, _: u32) {}
 }

@@ -55,3 +55,32 @@ fn it_knows_how_many_are_hot() {
     }
     assert!(most > 10, "the most hot frames were {most} of 40: seed {seed}");
 }
+
+/// Frames of which those from 40 on have the pages that moved away from those below 10.
+struct Moved;
+
+impl Frames for Moved {
+    fn count(&self) -> u32 {
+        50
+    }
+
+    fn inspect(&self, frame: u32) -> FrameState {
+        if frame < 10 { FrameState::NotCached } else { FrameState::Evictable(u64::from(frame)) }
+    }
+
+    fn take_referenced(&self, _: u32) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_frame_that_a_page_moved_away_from_is_not_counted_as_hot() {
+    let mut policy = HotCold::new(50);
+    policy.resize(40);
+    let frames = Referenced(RefCell::default());
+    (0..40).for_each(|frame| policy.insert(&frames, frame, u64::from(frame)));
+    let hot = policy.hot;
+    assert_eq!(hot, policy.max_hot());
+    (0..10).for_each(|frame| policy.moved(&Moved, frame, frame + 40));
+    assert_eq!(policy.hot, hot, "ten frames have pages, and ten others have none");
+}
