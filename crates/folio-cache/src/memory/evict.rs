@@ -94,7 +94,7 @@ struct Candidate {
     mapping: usize,
 }
 
-/// What was found of a victim.
+/// The page of a victim.
 enum Found {
     Page(Candidate),
     /// The page is not there any more.

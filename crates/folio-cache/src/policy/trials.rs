@@ -67,7 +67,7 @@ pub(super) struct Trials {
     /// The pages that came since the last tick, and what is left of the looks at sampled pages.
     arrived: u32,
     looks: usize,
-    /// What is left of the fast and the slow counts after a tick.
+    /// The shares of the fast and the slow counts that a tick leaves.
     fading: [f64; 2],
 }
 

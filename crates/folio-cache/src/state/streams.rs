@@ -244,7 +244,8 @@ pub(super) struct Streams {
     pub(super) clock: u64,
     /// A stream may have a window. Random readers have none, and their misses look at less.
     has_windows: bool,
-    /// What each stream expects, while none has a window. A random miss looks at this alone.
+    /// The pages that each stream expects, while none has a window. A random miss looks at them
+    /// alone.
     expected: Vec<Expected>,
     /// A stream had a window since `expected` was made.
     is_stale: bool,

@@ -66,7 +66,7 @@ pub trait Owner<P: Platform>: Sync {
     fn moved(&self, _from: Pfn, _to: Pfn) {}
 
     /// Frees frames for a folio of this order that has to leave its block, because none were free.
-    /// Returns `false` if it could free none. Called with no page lock held; the frames of the block
+    /// Returns `false` if it could free none. Called with no page lock held. Frames of the block
     /// itself do not help. By default nothing is freed.
     fn make_room(&self, _order: Order) -> bool {
         false
