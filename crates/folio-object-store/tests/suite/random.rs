@@ -7,8 +7,8 @@
 //! - was alive at some moment before the read returned, and
 //! - was alive at its call, as far as the writes through the same cached store tell, and
 //! - was alive at its call, or during the last invalidation of the object before it, or within the
-//!   time before its call that [`Consistency::ValidatedAfter`] names, as far as all writes tell. Under
-//!   [`Consistency::Immutable`] the last invalidation counts alone.
+//!   time before its call that [`Consistency::ValidatedAfter`] names, as far as all writes tell.
+//!   Under [`Consistency::Immutable`] the last invalidation counts alone.
 //!
 //! A write that fails with an unknown outcome never ends, so its version stays alive.
 
