@@ -125,8 +125,8 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         }
     }
 
-    /// Finds the pages of some victims, which replace the candidates so far. Call with no lock held:
-    /// this may drop the last reference to a mapping.
+    /// Finds the pages of some victims, which replace the candidates so far. Call with no lock
+    /// held: this may drop the last reference to a mapping.
     pub(super) fn find(&mut self, victims: &[Victim]) {
         self.candidates.clear();
         let last = self.mappings.pop();

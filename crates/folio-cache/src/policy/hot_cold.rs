@@ -41,8 +41,8 @@ use super::{Advice, FrameState, Frames, MAX_PINNED, Policy};
 /// The share of the queue without trials.
 const COLD: f64 = 0.05;
 
-/// The least share of the queue while many pages are read ahead: more than all their windows (a 48th
-/// twice, in `read/prefetch.rs`).
+/// The least share of the queue while many pages are read ahead: more than all their windows (a
+/// 48th twice, in `read/prefetch.rs`).
 const AHEAD: f64 = 0.045;
 
 /// The least number of frames of the queue, if that is at most the share of [`COLD`]: two choices

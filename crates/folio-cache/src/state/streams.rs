@@ -157,8 +157,8 @@ impl Stream {
         true
     }
 
-    /// Returns the low bits of the pages at which a miss may continue this stream: where the request
-    /// may begin, twice, and where it may end.
+    /// Returns the low bits of the pages at which a miss may continue this stream: where the
+    /// request may begin, twice, and where it may end.
     fn expected(&self) -> Expected {
         let begins = if self.window > 0 { self.next } else { self.first + self.step };
         [begins as u32, (self.first + self.pages) as u32, self.first as u32, 0]
