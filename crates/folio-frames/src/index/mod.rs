@@ -5,6 +5,5 @@ pub(crate) mod closed;
 pub(crate) mod entry;
 pub(crate) mod lock;
 pub(crate) mod optimistic;
-pub(crate) mod racy_copy;
 pub(crate) mod slot;
 pub(crate) mod subpages;

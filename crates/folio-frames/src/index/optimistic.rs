@@ -42,7 +42,7 @@ use crate::base::platform::Platform;
 use crate::base::seeded_bugs::NO_SECOND_LOAD;
 use crate::base::sync::fence;
 use crate::index::entry::Entry;
-use crate::index::racy_copy::racy_copy;
+use crate::base::racy_copy::racy_copy;
 use crate::index::slot::{Lookup, Slot};
 use crate::memmap::seeded_bugs;
 use crate::zone::zone::Zone;
