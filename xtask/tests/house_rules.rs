@@ -26,6 +26,8 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/index/optimistic.rs",
     "crates/folio-frames/src/os/user_space.rs",
     "crates/folio-frames/src/zone/pinned_bytes.rs",
+    "crates/folio-frames/src/zone/raw.rs",
+    "crates/folio-frames/src/zone/volatile.rs",
     "crates/folio-frames/src/zone/zone.rs",
     // A system call that no safe crate offers. It involves no memory.
     "crates/folio-uring/src/begin.rs",
@@ -38,6 +40,8 @@ const UNSAFE_ROOMS: &[&str] = &[
     // A zone over memory that the test allocates, as a kernel would: Miri cannot map memory.
     "crates/folio-frames/tests/racing.rs",
     "crates/folio-frames/tests/risky_places.rs",
+    // Raw references: taking one is unsafe.
+    "crates/folio-frames/tests/raw.rs",
     // Children: `fork` has no safe interface.
     "crates/folio-cache/tests/fork.rs",
     "crates/folio-uring/tests/fork.rs",

@@ -45,7 +45,9 @@
 //!
 //! - [`Zone`] owns frames: it allocates and frees them, and finds them by frame number ([`Pfn`]).
 //! - [`FolioRef`] is a counted reference to a folio, [`FrozenFolio`] its exclusive handle.
-//!   [`FolioRefs`] and [`Adjacent`] are several references in one value.
+//!   [`FolioRefs`] and [`Adjacent`] are several references in one value. [`FolioRef::into_raw`]
+//!   makes one a frame number, for an entry of a page table.
+//! - [`VolatileRef`] is a counted reference to a folio whose bytes others may change.
 //! - [`Slot`] is an entry of a lockless index. [`Slot::try_lock`] takes its page lock.
 //! - [`migrate`] moves a folio. [`Zone::offline`], [`Zone::compact`] and [`Zone::alloc_contig`]
 //!   empty ranges of frames.
@@ -76,6 +78,10 @@ extern crate std;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/kernel.md")]
+struct KernelGuide;
 
 mod base;
 mod index;
@@ -117,6 +123,7 @@ pub use zone::pin_owners::PinOwners;
 pub use zone::pinned_bytes::PinnedBytes;
 pub use zone::refs::{FolioRefs, free_for_reuse, put_all};
 pub use zone::stats::{ZoneCounters, ZoneStats};
+pub use zone::volatile::VolatileRef;
 pub use zone::walk::{Peek, Refusal};
 pub use zone::watermarks::Watermarks;
 pub use zone::zone::Zone;

@@ -15,7 +15,8 @@
 //! sound only against writes that are atomic too. The writes to frames are not, so Miri would
 //! rightly report a race; its tests do not race here.
 //!
-//! The target buffer is exclusive to the caller.
+//! The target buffer of such a copy is exclusive to the caller. A copy in the other direction
+//! ([`racy_write`]) stores in the same way, to bytes that others may read and write.
 
 use crate::base::platform::Platform;
 
@@ -28,6 +29,18 @@ use crate::base::platform::Platform;
 pub(crate) unsafe fn racy_copy<P: Platform>(from: *const u8, to: &mut [u8]) {
     // SAFETY: the caller's promise.
     unsafe { copy::racy_copy::<P>(from, to.as_mut_ptr(), to.len()) }
+}
+
+/// Copies `from.len()` bytes to `to`, by stores that may race.
+///
+/// # Safety
+///
+/// All these bytes are mapped, and no reference to them exists. Others may read and write them
+/// during the copy, by accesses that may race.
+#[inline(always)]
+pub(crate) unsafe fn racy_write(from: &[u8], to: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe { copy::racy_write(from.as_ptr(), to, from.len()) }
 }
 
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(miri), not(shuttle)))]
@@ -126,6 +139,16 @@ mod copy {
     #[inline(always)]
     fn is_just_ahead(from: *const u8, to: *const u8) -> bool {
         (to.addr().wrapping_sub(from.addr()) % 4096).wrapping_sub(1) < 31
+    }
+
+    /// # Safety
+    ///
+    /// `len` bytes can be read at `from`, and written at `to`.
+    #[inline(always)]
+    pub(super) unsafe fn racy_write(from: *const u8, to: *mut u8, len: usize) {
+        // SAFETY: the caller's promise. The instruction is opaque to the compiler, so its stores
+        // may race.
+        unsafe { string(from, to, len) }
     }
 
     /// Copies by one string instruction, in pieces as large as the processor chooses.
@@ -276,6 +299,15 @@ mod copy {
 
     /// # Safety
     ///
+    /// `len` bytes can be read at `from`, and written at `to`.
+    pub(super) unsafe fn racy_write(from: *const u8, to: *mut u8, len: usize) {
+        stepped::step();
+        // SAFETY: the caller's promise; no other thread runs before the next step.
+        unsafe { to.copy_from_nonoverlapping(from, len) };
+    }
+
+    /// # Safety
+    ///
     /// `len` bytes can be read at `from`, and written at `to`, which is exclusive to the caller.
     pub(super) unsafe fn racy_copy<P: Platform>(from: *const u8, to: *mut u8, len: usize) {
         let parts = [0..len / 2, len / 2..len];
@@ -299,6 +331,31 @@ mod copy {
     use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
     use crate::base::platform::Platform;
+
+    /// # Safety
+    ///
+    /// `len` bytes can be read at `from`, and written at `to`.
+    pub(super) unsafe fn racy_write(from: *const u8, to: *mut u8, len: usize) {
+        let head = to.align_offset(size_of::<u64>()).min(len);
+        let words = (len - head) / size_of::<u64>();
+        let tail = head + words * size_of::<u64>();
+        for at in (0..head).chain(tail..len) {
+            // SAFETY: within the bytes.
+            let value = unsafe { from.wrapping_add(at).read() };
+            // SAFETY: within the bytes; a byte is aligned.
+            let byte = unsafe { &*to.wrapping_add(at).cast::<AtomicU8>() };
+            // Relaxed: what orders the bytes is the caller's.
+            byte.store(value, Ordering::Relaxed);
+        }
+        for at in (head..tail).step_by(size_of::<u64>()) {
+            // SAFETY: within the bytes, and need not be aligned.
+            let value = unsafe { from.wrapping_add(at).cast::<u64>().read_unaligned() };
+            // SAFETY: within the bytes; aligned, since the head ends where words begin.
+            let word = unsafe { &*to.wrapping_add(at).cast::<AtomicU64>() };
+            // Relaxed: as above.
+            word.store(value, Ordering::Relaxed);
+        }
+    }
 
     /// # Safety
     ///
@@ -362,6 +419,13 @@ mod tests {
             (0..300).chain([512, 700, 1023, 1024, 1100, 3000, 3071, 3072, 4096]).collect();
         // SAFETY: the bytes are there.
         check_copies(|from, to| unsafe { racy_copy::<UserSpace>(from, to) }, &lengths);
+        let write = |from: *const u8, to: &mut [u8]| {
+            // SAFETY: the bytes are there.
+            let from = unsafe { core::slice::from_raw_parts(from, to.len()) };
+            // SAFETY: nothing else accesses them.
+            unsafe { racy_write(from, to.as_mut_ptr()) }
+        };
+        check_copies(write, &lengths);
     }
 
     #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(miri), not(shuttle)))]

@@ -6,6 +6,8 @@
 //! | `shape` (kind, order) | the owner (1) | every thread, racily (2) |
 //! | `owner_data` | the owner (1): list links while the block is free | every thread, racily (2) |
 //! | `dirty` | the exclusive handle, or the owner of the page lock | the same; others racily |
+//! | `volatile` | the exclusive handle | those with a reference, exactly |
+//! | `raw` (builds with checks) | those that give up or take a raw reference | the same |
 //!
 //! 1. The exclusive handle; while the block is free, the owner of the zone's lock.
 //! 2. Checked again after a get (R8).
@@ -29,6 +31,7 @@ use folio_ref::{CHECKS, PageRef, Scheme};
 use crate::base::ids::Order;
 use crate::base::sync::{AtomicU8, AtomicU16, AtomicU64};
 use crate::memmap::numbers::{Number, Numbers};
+use crate::memmap::raw_count::RawCount;
 
 /// The kind of a block: free, plain, or one of its owner's own kinds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,11 +119,14 @@ pub(crate) struct Descriptor<S: Scheme> {
     pub(crate) word: PageRef<S>,
     shape: AtomicU16,
     dirty: AtomicU8,
-    spare: AtomicU8,
+    volatile: AtomicU8,
+    pub(crate) raw: RawCount,
     owner_data: AtomicU64,
 }
 
-const _: () = assert!(size_of::<Descriptor<folio_ref::schemes::LiveBitHigh>>() == 16);
+const _: () = assert!(
+    size_of::<Descriptor<folio_ref::schemes::LiveBitHigh>>() == 16 + 2 * size_of::<RawCount>()
+);
 const _: () = assert!(size_of::<Descriptor<folio_ref::schemes::Generational>>() == 24);
 
 impl<S: Scheme> Descriptor<S> {
@@ -129,7 +135,8 @@ impl<S: Scheme> Descriptor<S> {
             word: PageRef::frozen(),
             shape: AtomicU16::new(0),
             dirty: AtomicU8::new(0),
-            spare: AtomicU8::new(0),
+            volatile: AtomicU8::new(0),
+            raw: RawCount::new(),
             owner_data: AtomicU64::new(0),
         }
     }
@@ -163,6 +170,31 @@ impl<S: Scheme> Descriptor<S> {
     pub(crate) fn set_dirty(&self, dirty: bool) {
         // Relaxed: as in is_dirty.
         self.dirty.store(u8::from(dirty), Ordering::Relaxed);
+    }
+
+    /// Returns `true` if the bytes may change while references exist. Exact for a caller with a
+    /// reference.
+    #[inline(always)]
+    pub(crate) fn is_volatile(&self) -> bool {
+        // Relaxed: it changes under the exclusive handle only, and the get of the caller's
+        // reference is ordered behind that.
+        self.volatile.load(Ordering::Relaxed) != 0
+    }
+
+    /// Records that the bytes may change while references exist, before the folio opens.
+    pub(crate) fn set_volatile(&self) {
+        // Relaxed: the Release of unfreeze publishes it.
+        self.volatile.store(1, Ordering::Relaxed);
+    }
+
+    /// Records that the bytes do not change any more, after the folio was frozen. Without a store
+    /// if they did not before.
+    #[inline(always)]
+    pub(crate) fn clear_volatile(&self) {
+        if self.is_volatile() {
+            // Relaxed: as in set_volatile.
+            self.volatile.store(0, Ordering::Relaxed);
+        }
     }
 }
 

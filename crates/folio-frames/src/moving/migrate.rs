@@ -78,6 +78,9 @@ pub trait Owner<P: Platform>: Sync {
     /// It is for folios that no slot holds, and is called after [`with_slot`](Self::with_slot)
     /// returned `false`. [`take_back`](Self::take_back) follows at once. By default nothing is
     /// lent.
+    ///
+    /// If the bytes of the folio may change ([`VolatileRef`](crate::VolatileRef)), the owner has
+    /// ended each mapping by which they are written: its entry is cleared, and in no TLB.
     fn lend(&self, _pfn: Pfn, _owner_data: u64) -> Option<FolioRefs<P>> {
         None
     }
@@ -202,7 +205,7 @@ fn migrate_lent<P: Platform>(
     let Some(mut target) = zone.alloc_target(zone.peek(pfn).order, reach) else {
         return (refs, Err(MigrateError::OutOfFrames));
     };
-    let count = refs.count();
+    let (count, is_volatile) = (refs.count(), refs.is_volatile());
     let old = match refs.freeze() {
         Ok(old) => old,
         Err(refs) => {
@@ -212,7 +215,7 @@ fn migrate_lent<P: Platform>(
     };
     copy(&old, &mut target);
     let moved_to = target.pfn();
-    let refs = target.init_many(count);
+    let refs = if is_volatile { target.init_many_volatile(count) } else { target.init_many(count) };
     old.free();
     (refs, Ok(moved_to))
 }

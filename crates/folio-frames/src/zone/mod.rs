@@ -14,11 +14,13 @@ pub(crate) mod pcp;
 #[cfg(feature = "track")]
 pub(crate) mod pin_owners;
 pub(crate) mod pinned_bytes;
+pub(crate) mod raw;
 pub(crate) mod refs;
 pub(crate) mod scrub;
 pub(crate) mod split;
 pub(crate) mod stats;
 pub(crate) mod track;
+pub(crate) mod volatile;
 pub(crate) mod walk;
 pub(crate) mod watermarks;
 #[expect(clippy::module_inception, reason = "the file of the type that names the folder")]
