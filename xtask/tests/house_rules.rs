@@ -42,6 +42,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/tests/risky_places.rs",
     // Raw references: taking one is unsafe.
     "crates/folio-frames/tests/raw.rs",
+    "crates/folio-frames/tests/page_table/mod.rs",
     // Children: `fork` has no safe interface.
     "crates/folio-cache/tests/fork.rs",
     "crates/folio-uring/tests/fork.rs",

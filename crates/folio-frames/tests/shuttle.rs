@@ -14,6 +14,7 @@
 #![cfg(shuttle)]
 
 mod common;
+mod page_table;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
