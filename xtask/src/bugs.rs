@@ -79,7 +79,7 @@ pub(crate) struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-pub(crate) const BUGS: [Bug; 49] = [
+pub(crate) const BUGS: [Bug; 53] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -315,6 +315,26 @@ pub(crate) const BUGS: [Bug; 49] = [
         name: "metadata-zeroed",
         breaks: "R7: metadata is zeroed when a block goes offline",
         caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "many-counted-once",
+        breaks: "a drop of many references puts as many as one atomic operation takes",
+        caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "volatile-walked",
+        breaks: "a walk shows bytes as a slice that others change",
+        caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "fork-looks-first",
+        breaks: "a fork looks for pins before it makes the entry read-only",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "pin-not-rechecked",
+        breaks: "R8: a pin keeps the page that it got without checking the entry again",
+        caught_by: &[Check::Shuttle],
     },
     Bug {
         name: "pressure-outgrows-the-user",

@@ -47,7 +47,7 @@
 //! - [`FolioRef`] is a counted reference to a folio, [`FrozenFolio`] its exclusive handle.
 //!   [`FolioRefs`] and [`Adjacent`] are several references in one value. [`FolioRef::into_raw`]
 //!   makes one a frame number, for an entry of a page table.
-//! - [`VolatileRef`] is a counted reference to a folio whose bytes others may change.
+//! - [`VolatileRef`] is a counted reference to a folio with bytes that others may change.
 //! - [`Slot`] is an entry of a lockless index. [`Slot::try_lock`] takes its page lock.
 //! - [`migrate`] moves a folio. [`Zone::offline`], [`Zone::compact`] and [`Zone::alloc_contig`]
 //!   empty ranges of frames.

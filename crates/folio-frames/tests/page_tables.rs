@@ -60,7 +60,7 @@ struct Process {
     writes: Vec<(usize, u64, Arc<AtomicBool>)>,
 }
 
-/// What a device writes, and where.
+/// A write by a device.
 struct Job {
     pin: Pin,
     value: u64,

@@ -19,7 +19,7 @@ use crate::zone::zone::Zone;
 /// [`SATURATED`]. The count is exact, since each of them is one reference in the word.
 ///
 /// Clone takes as many more, drop returns them all: up to [`MAX_AT_ONCE`] by one atomic operation.
-/// It shows no bytes, so it may be of a folio whose bytes change ([`VolatileRef`]).
+/// It shows no bytes, so the bytes of the folio may change or not ([`VolatileRef`]).
 ///
 /// [`VolatileRef`]: crate::VolatileRef
 pub struct FolioRefs<P: Platform> {

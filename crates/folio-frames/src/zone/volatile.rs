@@ -1,4 +1,4 @@
-//! References to folios whose bytes others may change: pages that are mapped writable into an
+//! References to folios with bytes that others may change: pages that are mapped writable into an
 //! address space or a guest, or that a device writes.
 //!
 //! | | [`FolioRef`] | [`VolatileRef`] |
@@ -23,8 +23,8 @@ use crate::zone::refs::FolioRefs;
 use crate::zone::walk::Refusal;
 use crate::zone::zone::Zone;
 
-/// One counted reference to a folio whose bytes others may change. While it exists, its frames stay
-/// in this folio.
+/// One counted reference to a folio with bytes that others may change. While it exists, the frames
+/// stay in this folio.
 ///
 /// The bytes are copied in and out, or accessed as atomics; there is no slice of them. Any thread
 /// with a reference may write. A copy may hold bytes of several writes.
@@ -204,14 +204,14 @@ impl<P: Platform> VolatileRef<P> {
 }
 
 impl<P: Platform> FrozenFolio<P> {
-    /// Opens the folio with one reference, as one whose bytes others may change.
+    /// Opens the folio with one reference, as one with bytes that others may change.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn init_volatile(self) -> VolatileRef<P> {
         let zone = self.zone();
         VolatileRef(FolioRef::from_index(zone, self.unfreeze_volatile(1)))
     }
 
-    /// Opens the folio with `count` references, as one whose bytes others may change.
+    /// Opens the folio with `count` references, as one with bytes that others may change.
     ///
     /// # Panics
     ///
