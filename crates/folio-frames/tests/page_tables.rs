@@ -102,8 +102,8 @@ impl Machine {
     }
 
     /// Runs `act` with new random numbers until the end.
-    fn repeat(&self, seed: u64, mut act: impl FnMut(&mut Rng)) {
-        let mut rng = Rng::with_seed(seed);
+    fn repeat(&self, seed: u64, thread: u64, mut act: impl FnMut(&mut Rng)) {
+        let mut rng = Rng::with_seed(seed.wrapping_add(thread));
         // Relaxed: it only ends the loop.
         while !self.stop.load(Relaxed) {
             act(&mut rng);
@@ -128,7 +128,7 @@ impl Machine {
         let mut processes = self.processes.lock().unwrap();
         if !processes.is_empty() && rng.usize(..12) == 0 {
             drop(processes);
-            self.exit(process);
+            self.exit(&process);
         } else {
             processes.push(process);
         }
@@ -254,9 +254,9 @@ impl Machine {
         self.processes.lock().unwrap().push(child);
     }
 
-    fn exit(&self, process: Process) {
+    fn exit(&self, process: &Process) {
         for (place, page) in process.pages.iter().enumerate() {
-            self.compare(&process, place);
+            self.compare(process, place);
             assert_eq!(self.world.unmap(process.space, place), page.is_some());
         }
         self.free_spaces.lock().unwrap().push(process.space);
@@ -337,22 +337,22 @@ fn torture(at_least: Duration) {
         let machine = &machine;
         for n in 0..3 {
             threads.spawn(move || {
-                until_panic(&|| machine.repeat(seed ^ n, |rng| machine.run_processes(rng)));
+                until_panic(&|| machine.repeat(seed, n, |rng| machine.run_processes(rng)));
             });
         }
         threads.spawn(move || {
-            until_panic(&|| machine.repeat(seed ^ 10, |rng| machine.run_devices(rng)));
+            until_panic(&|| machine.repeat(seed, 10, |rng| machine.run_devices(rng)));
         });
         threads.spawn(move || {
-            until_panic(&|| machine.repeat(seed ^ 11, |rng| machine.pin_any(rng)));
+            until_panic(&|| machine.repeat(seed, 11, |rng| machine.pin_any(rng)));
         });
         threads.spawn(move || {
-            until_panic(&|| machine.repeat(seed ^ 12, |rng| machine.move_any(rng)));
+            until_panic(&|| machine.repeat(seed, 12, |rng| machine.move_any(rng)));
         });
         let is_done = || machine.events().iter().all(|&(_, count)| count >= 100);
         while !machine.stop.load(Relaxed)
             && (started.elapsed() < at_least || !is_done())
-            && started.elapsed() < at_least + Duration::from_secs(60)
+            && started.elapsed() < at_least + Duration::from_mins(1)
         {
             thread::sleep(Duration::from_millis(10));
         }
@@ -367,7 +367,7 @@ fn torture(at_least: Duration) {
     }
     for mut process in mem::take(&mut *machine.processes.lock().unwrap()) {
         machine.finish_writes(&mut process);
-        machine.exit(process);
+        machine.exit(&process);
     }
     let Machine { arena, world, .. } = machine;
     drop(world);

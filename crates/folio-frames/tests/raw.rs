@@ -1,5 +1,5 @@
-//! References and exclusive handles as frame numbers, many references at once, and folios with bytes
-//! that others may change.
+//! References and exclusive handles as frame numbers, many references at once, and folios with
+//! bytes that others may change.
 
 mod common;
 

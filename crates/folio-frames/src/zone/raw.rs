@@ -51,7 +51,7 @@ impl<P: Platform> Zone<P> {
             panic!("a raw reference to {pfn:?}, which is in no folio of this zone")
         };
         let raw = &self.descriptor(head).raw;
-        assert!(raw.has(n), "{n} raw references to {pfn:?}: so many do not exist");
+        assert!(!CHECKS || raw.has(n), "{n} raw references to {pfn:?}: so many do not exist");
         (at, head)
     }
 
@@ -65,7 +65,7 @@ impl<P: Platform> Zone<P> {
         );
         // Again: another thread may have taken it meanwhile.
         let is_taken = descriptor.raw.take(n);
-        assert!(is_taken, "{n} raw references to {pfn:?}: so many do not exist");
+        assert!(!CHECKS || is_taken, "{n} raw references to {pfn:?}: so many do not exist");
         (at, head)
     }
 }
@@ -240,10 +240,12 @@ impl<P: Platform> FrozenFolio<P> {
             panic!("a raw handle of {pfn:?}, which is not in the zone of {:?}", zone.pfns())
         };
         let descriptor = zone.descriptor(index);
-        let is_frozen = !CHECKS || descriptor.word.snapshot().is_frozen();
-        assert!(is_frozen, "a raw handle of {pfn:?}, which is not frozen");
+        assert!(
+            !CHECKS || descriptor.word.snapshot().is_frozen(),
+            "a raw handle of {pfn:?}, which is not frozen"
+        );
         let is_taken = descriptor.raw.take(1);
-        assert!(is_taken, "a raw handle of {pfn:?}, which does not exist");
+        assert!(!CHECKS || is_taken, "a raw handle of {pfn:?}, which does not exist");
         Self::from_index(zone, index)
     }
 
@@ -258,6 +260,6 @@ impl<P: Platform> FrozenFolio<P> {
     #[inline(always)]
     pub(crate) fn check_not_raw(&self) {
         let raw = &self.zone().descriptor(self.index()).raw;
-        assert!(raw.is_none(), "raw references exist to {self:?}, which is freed");
+        assert!(!CHECKS || raw.is_none(), "raw references exist to {self:?}, which is freed");
     }
 }

@@ -107,9 +107,11 @@ impl Space {
     fn new(zone: &'static Zone<UserSpace>) -> Self {
         let mut table = zone.alloc_frozen(Order::ZERO).expect("a frame for a table");
         table.zero();
+        #[expect(clippy::cast_ptr_alignment, reason = "a frame is aligned to its size")]
+        let at = table.as_ptr().cast::<[AtomicU64; ENTRIES]>();
         // SAFETY: zeroes are valid atomics; the frame is aligned, large enough, and this value's
         // until its drop, as the entries are only used by its methods.
-        let entries = unsafe { &*table.as_ptr().cast::<[AtomicU64; ENTRIES]>() };
+        let entries = unsafe { &*at };
         Self { zone, table: table.into_raw(), entries, lock: Mutex::new(()) }
     }
 
