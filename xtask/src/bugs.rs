@@ -79,7 +79,7 @@ pub(crate) struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-pub(crate) const BUGS: [Bug; 53] = [
+pub(crate) const BUGS: [Bug; 54] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -329,6 +329,11 @@ pub(crate) const BUGS: [Bug; 53] = [
     Bug {
         name: "fork-looks-first",
         breaks: "a fork looks for pins before it makes the entry read-only",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "lent-twice",
+        breaks: "two threads that move one page share its references, and mix them up",
         caught_by: &[Check::Shuttle],
     },
     Bug {

@@ -48,6 +48,9 @@ fn a_bare_machine_uses_its_memory_on_all_cpus() {
         for scene in ["allocate: ", "folio: ", "split: ", "migrate: "] {
             one(scene);
         }
+        let paging = one("paging: ");
+        assert_eq!(paging.len(), 7, "{paging:?}");
+        assert!(paging.iter().all(|&n| n > 0), "{paging:?} on {cpus} virtual CPUs");
         let torture = one("torture: ");
         let (read, walked, migrated, replaced, split) =
             (torture[0], torture[1], torture[3], torture[4], torture[5]);

@@ -54,6 +54,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "examples/bare-metal/src/firmware.rs",
     "examples/bare-metal/src/handover.rs",
     "examples/bare-metal/src/machine.rs",
+    "examples/bare-metal/src/paging.rs",
     "examples/bare-metal/src/platform.rs",
     // loom's cells hand out pointers; loom checks each access.
     "crates/folio-ref/tests/loom.rs",

@@ -346,9 +346,11 @@ fn torture(at_least: Duration) {
         threads.spawn(move || {
             until_panic(&|| machine.repeat(seed, 11, |rng| machine.pin_any(rng)));
         });
-        threads.spawn(move || {
-            until_panic(&|| machine.repeat(seed, 12, |rng| machine.move_any(rng)));
-        });
+        for n in 12..14 {
+            threads.spawn(move || {
+                until_panic(&|| machine.repeat(seed, n, |rng| machine.move_any(rng)));
+            });
+        }
         let is_done = || machine.events().iter().all(|&(_, count)| count >= 100);
         while !machine.stop.load(Relaxed)
             && (started.elapsed() < at_least || !is_done())

@@ -1,9 +1,9 @@
 //! A kernel that runs folio-frames on bare metal. It passes the usable memory of the boot loader's
-//! map to folio-frames, and tests allocation, folios, splits, migration and a short torture on all
-//! CPUs. `cargo run --release` in this folder boots it in QEMU.
+//! map to folio-frames, and tests allocation, folios, splits, migration, page tables and a short
+//! torture on all CPUs. `cargo run --release` in this folder boots it in QEMU.
 //!
 //! ```text
-//! boot.s ─▶ run_first ─▶ firmware: the map ─▶ handover: the zone ─▶ scenes ─▶ torture ─▶ exit
+//! boot.s ─▶ run_first ─▶ firmware: the map ─▶ handover: the zone ─▶ scenes ─▶ paging ─▶ torture
 //!    └────▶ run_other ────────────────────────────────────────────────────────▲ (other CPUs)
 //! ```
 //!
@@ -17,6 +17,7 @@ mod boot;
 mod firmware;
 mod handover;
 mod machine;
+mod paging;
 mod platform;
 mod scenes;
 mod torture;
@@ -65,6 +66,7 @@ fn run_first(start_info: usize) -> ! {
     scenes::folio(zone);
     scenes::split(zone);
     scenes::migrate(zone);
+    paging::conduct(zone, cpus);
     torture::conduct(zone, cpus);
 
     zone.drain();
@@ -109,6 +111,7 @@ fn run_other(zone: &'static Zone<Machine>) -> ! {
     machine::set_cpu(&NUMBERS[number]);
     // Release: pairs with Acquire in start_others, which then starts the next CPU.
     ARRIVED.store(number + 1, Ordering::Release);
+    paging::join(zone);
     torture::join(zone);
     machine::halt()
 }

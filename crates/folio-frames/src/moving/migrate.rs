@@ -79,6 +79,10 @@ pub trait Owner<P: Platform>: Sync {
     /// returned `false`. [`take_back`](Self::take_back) follows at once. By default nothing is
     /// lent.
     ///
+    /// Two threads may try to move one folio at the same time. The owner lends to one of them only,
+    /// or keeps apart the references that each of them gets: neither has all then, and both give
+    /// theirs back.
+    ///
     /// If the bytes of the folio may change ([`VolatileRef`](crate::VolatileRef)), the owner has
     /// ended each mapping by which they are written: its entry is cleared, and in no TLB.
     fn lend(&self, _pfn: Pfn, _owner_data: u64) -> Option<FolioRefs<P>> {

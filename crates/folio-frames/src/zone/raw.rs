@@ -263,3 +263,22 @@ impl<P: Platform> FrozenFolio<P> {
         assert!(!CHECKS || raw.is_none(), "raw references exist to {self:?}, which is freed");
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use crate::{Arena, Order, UserSpace};
+
+    #[test]
+    #[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
+    #[should_panic(expected = "raw references exist to frozen folio at pfn 0x10")]
+    fn a_free_of_a_folio_with_raw_references_is_reported() {
+        // Leaked: the check at its end must not see its broken state.
+        let arena = std::boxed::Box::leak(std::boxed::Box::new(
+            Arena::<UserSpace>::new(2 << 20, &[]).unwrap(),
+        ));
+        let folio = arena.zone().alloc_frozen(Order::ZERO).unwrap();
+        // No caller can do this: another raw reference than those of `into_raw`.
+        arena.zone().descriptor(folio.index()).raw.add(1);
+        folio.free();
+    }
+}

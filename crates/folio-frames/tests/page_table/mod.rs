@@ -26,6 +26,7 @@
 #[cfg(shuttle)]
 pub(crate) mod races;
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{self, AtomicUsize};
 
@@ -92,6 +93,8 @@ pub(crate) struct World {
     pub(crate) spaces: Vec<Space>,
     pub(crate) counts: Counts,
     next_id: atomic::AtomicU64,
+    /// The ids of the pages that are being moved: each by one thread.
+    moving: Mutex<Lock, HashSet<u64>>,
 }
 
 /// An address space: the entries, in a frame of their own.
@@ -170,7 +173,8 @@ pub(crate) struct Pin {
 impl World {
     pub(crate) fn new(zone: &'static Zone<UserSpace>, spaces: usize) -> Self {
         let spaces = (0..spaces).map(|_| Space::new(zone)).collect();
-        Self { zone, spaces, counts: Counts::default(), next_id: atomic::AtomicU64::new(1) }
+        let (counts, next_id) = (Counts::default(), atomic::AtomicU64::new(1));
+        Self { zone, spaces, counts, next_id, moving: Mutex::new(HashSet::new()) }
     }
 
     /// Returns a new page for this place, exclusive.
@@ -248,6 +252,13 @@ impl World {
         // Release: as in map.
         space.entries[place].store(entry, atomic::Ordering::Release);
         entry
+    }
+
+    /// Returns the frame of a page that is mapped.
+    pub(crate) fn frame_of(&self, space: usize, place: usize) -> Pfn {
+        let (_guard, entry) = self.spaces[space].settled(place);
+        assert!(entry & PRESENT != 0, "nothing is mapped");
+        pfn_of(entry)
     }
 
     /// Unmaps a page. Returns `false` if none is mapped.
@@ -352,6 +363,11 @@ impl Owner<UserSpace> for World {
     /// *moving*, and a thread that needs them waits.
     fn lend(&self, pfn: Pfn, id: u64) -> Option<FolioRefs<UserSpace>> {
         let place = id as usize % ENTRIES;
+        // Otherwise two threads could have the references of some entries each, and each could not
+        // tell its own.
+        if !self.moving.lock().insert(id) && !cfg!(broken = "lent-twice") {
+            return None;
+        }
         let mut count = 0;
         for space in &self.spaces {
             let _guard = space.lock.lock();
@@ -363,6 +379,9 @@ impl Owner<UserSpace> for World {
             }
         }
         self.counts.lent.fetch_add(count as usize, Relaxed);
+        if count == 0 {
+            self.moving.lock().remove(&id);
+        }
         // SAFETY: the raw references of these entries, which are gone.
         (count > 0).then(|| unsafe { FolioRefs::from_raw(self.zone, pfn, count) })
     }
@@ -384,5 +403,6 @@ impl Owner<UserSpace> for World {
             }
         }
         assert_eq!(left, 0, "entries of {count} that a migration of {pfn:?} took are gone");
+        self.moving.lock().remove(&id);
     }
 }

@@ -108,9 +108,7 @@ fn a_pin_gets_the_page_of_its_entry() {
 /// A shared page migrates while one of its spaces writes, and a device pins it.
 fn migrate_against_write_and_pin(search: Search) {
     with_spaces("migrate against write and pin", search, |world| {
-        let page = world.pin(0, 0).expect("it is mapped");
-        let pfn = page.page.pfn();
-        drop(page);
+        let pfn = world.frame_of(0, 0);
         let (pinned, device) = device(world);
         let writer = thread(world, |world| assert!(world.write(0, 0, 0, &[9])));
         let mover = thread(world, move |world| {
@@ -125,6 +123,28 @@ fn migrate_against_write_and_pin(search: Search) {
         let was_pinned = pinned.lock().unwrap().take().is_some();
         assert_eq!(byte(world, 0, 100), if was_pinned { 7 } else { 1 });
     });
+}
+
+/// Two threads move a page that two spaces share.
+fn migrate_against_migrate(search: Search) {
+    with_spaces("migrate against migrate", search, |world| {
+        world.fork(0, 1, 1);
+        let pfn = world.frame_of(0, 0);
+        let movers = (0..2).map(|_| {
+            thread(world, move |world| match migrate(world.zone, pfn, world) {
+                Ok(_) | Err(MigrateError::Busy | MigrateError::NotMovable) => {}
+                Err(error) => panic!("{error:?}"),
+            })
+        });
+        race(movers.collect());
+        assert_eq!(world.frame_of(0, 0), world.frame_of(1, 0), "the spaces share the page");
+        assert_eq!((byte(world, 0, 0), byte(world, 1, FRAME_SIZE - 1)), (1, 1));
+    });
+}
+
+#[test]
+fn two_migrations_of_a_page_keep_its_entries() {
+    migrate_against_migrate(deeper(2));
 }
 
 #[test]
