@@ -155,8 +155,8 @@ pub fn set_tables(root: u64) -> u64 {
     before
 }
 
-/// Lets this CPU fault at a write to a read-only page also in the kernel. It has no handler, so such
-/// a write ends the machine.
+/// Lets this CPU fault at a write to a read-only page also in the kernel. It has no handler, so
+/// such a write ends the machine.
 pub fn protect_read_only() {
     // SAFETY: WP changes nothing but that; the kernel's own pages are writable.
     unsafe {
