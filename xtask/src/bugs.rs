@@ -312,6 +312,11 @@ pub(crate) const BUGS: [Bug; 49] = [
     },
     Bug { name: "flusher-idle", breaks: "the flusher writes nothing", caught_by: &[Check::Crash] },
     Bug {
+        name: "lists-published-late",
+        breaks: "frames that move to the lists of a CPU are counted nowhere for a moment",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
         name: "metadata-zeroed",
         breaks: "R7: metadata is zeroed when a block goes offline",
         caught_by: &[Check::Frames],

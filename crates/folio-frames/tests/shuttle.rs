@@ -93,6 +93,35 @@ impl<S: Scheme> World<S> {
     }
 }
 
+/// Frames move between the buddy and the lists of a CPU while another thread reads the statistics.
+fn stats_against_moves(search: Search) {
+    let world = World::<DefaultScheme>::new(&[]);
+    explore("stats against moves between buddy and lists", search, move || {
+        let zone = world.zone();
+        let all = zone.stats().online_frames;
+        race(vec![
+            world.thread(|world| {
+                world.zone().alloc_frozen(Order::ZERO).expect("a free frame").free();
+                world.zone().drain();
+            }),
+            world.thread(move |world| {
+                for _ in 0..2 {
+                    let free = world.zone().stats().free_frames;
+                    assert!((all - 1..=all).contains(&free), "{free} of {all} frames are free");
+                    step();
+                }
+            }),
+        ]);
+        world.end();
+    });
+}
+
+#[test]
+fn stats_count_each_frame_that_moves_once() {
+    stats_against_moves(deeper(2));
+    stats_against_moves(BY_CHANCE);
+}
+
 /// A reader looks a folio up while another thread moves it, and then uses the old frame for
 /// something else. With `walker`, a third thread looks the old frame up by its number.
 fn migrate_against_try_get<S: Scheme>(search: Search, walker: bool) {

@@ -24,6 +24,9 @@ pub(crate) const LEAF_CLOSED_IN_USE: bool = cfg!(broken = "leaf-closed-in-use");
 /// A closed slot takes a folio.
 pub(crate) const CLOSED_SLOT_FILLED: bool = cfg!(broken = "closed-slot-filled");
 
+/// Frames that move from the buddy to the lists of a CPU are counted in neither for a moment.
+pub(crate) const LISTS_PUBLISHED_LATE: bool = cfg!(broken = "lists-published-late");
+
 /// R8: a split of a multi-slot folio opens its head before its slots change. Returns the frames in
 /// the order in which they open: in all other builds the head is the last.
 #[inline(always)]

@@ -152,7 +152,7 @@ impl<P: Platform> Isolated<P> {
     #[must_use]
     pub(crate) fn take(&self, frames: Range<u32>, mut each: impl FnMut(u32, Order)) -> bool {
         let zone = self.zone;
-        let buddy = zone.lock();
+        let mut buddy = zone.lock();
         if buddy.is_closed {
             return false;
         }
@@ -180,6 +180,7 @@ impl<P: Platform> Isolated<P> {
             );
             zone.descriptor(index).set_shape(Kind::INTERIOR, Order::ZERO);
             zone.blocks.of(index).release(order);
+            buddy.captured -= order.frames();
             index += order.frames();
         }
         let mut index = frames.start;
@@ -198,12 +199,12 @@ impl<P: Platform> Isolated<P> {
     #[must_use]
     pub(crate) fn finish_offline(self) -> bool {
         let zone = self.zone;
-        let buddy = zone.lock();
+        let mut buddy = zone.lock();
         if buddy.is_closed {
             drop(buddy);
             return false;
         }
-        put_offline(zone, &buddy, self.blocks.start);
+        put_offline(zone, &mut buddy, self.blocks.start);
         core::mem::forget(self);
         true
     }
@@ -211,7 +212,7 @@ impl<P: Platform> Isolated<P> {
 
 /// Isolated or closed → offline. Under the zone's lock, after every frame of the block was
 /// captured.
-pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, _buddy: &Buddy, block: usize) {
+pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, buddy: &mut Buddy, block: usize) {
     let first = block as u32 * BLOCK_ORDER.frames();
     let entry = zone.blocks.of(first);
     assert!(
@@ -230,7 +231,7 @@ pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, _buddy: &Buddy, block: us
         }
         seeded_bugs::zero_descriptor(&zone.memmap, index);
     }
-    entry.take_captured();
+    buddy.captured -= entry.take_captured();
     entry.set_state(State::Offline);
     P::trace(Event::Offline, || zone.pfn(first));
     zone.gauge.subtract_online(BLOCK_ORDER.frames());
@@ -248,7 +249,7 @@ impl<P: Platform> Drop for Isolated<P> {
                 entry.set_state(State::Closed);
                 continue;
             }
-            entry.take_captured();
+            buddy.captured -= entry.take_captured();
             entry.set_state(State::Online);
             for_each_captured(zone, first..first + BLOCK_ORDER.frames(), |index, captured| {
                 if let Some(order) = captured {

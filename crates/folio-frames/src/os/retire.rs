@@ -63,7 +63,7 @@ impl<P: Platform> Zone<P> {
     /// Takes every block of a closed zone offline and ends its numbers. Returns `false` and does
     /// nothing while a frame is in use or a call has a block isolated.
     pub(crate) fn retire(&self) -> bool {
-        let buddy = self.lock();
+        let mut buddy = self.lock();
         let is_empty = |block: &Block| match block.state() {
             State::Offline => true,
             State::Closed => block.captured() == BLOCK_ORDER.frames(),
@@ -75,7 +75,7 @@ impl<P: Platform> Zone<P> {
         }
         for (block, entry) in blocks.iter().enumerate() {
             if entry.state() == State::Closed {
-                put_offline(self, &buddy, block);
+                put_offline(self, &mut buddy, block);
             }
         }
         self.numbers.end();

@@ -61,6 +61,8 @@ pub(crate) struct BuddyCounters {
 pub(crate) struct Buddy {
     pub(crate) lists: FreeLists,
     pub(crate) counters: BuddyCounters,
+    /// Frames held back in all blocks that are isolated or closed.
+    pub(crate) captured: u32,
     /// The zone is closed (`retire.rs`): the lists stay empty.
     pub(crate) is_closed: bool,
 }

@@ -42,22 +42,18 @@ pub struct ZoneCounters {
 }
 
 impl<P: Platform> Zone<P> {
-    /// Returns the zone's statistics. Takes all its locks: for reports. Hot paths call
-    /// [`Zone::level`] instead.
+    /// Returns the zone's statistics. Takes the zone's lock and adds up counts: the number of steps
+    /// does not depend on the size of the zone. Hot paths call [`Zone::level`] instead.
     pub fn stats(&self) -> ZoneStats {
-        // All locks at once: otherwise a block that moves from a list to the buddy would count
-        // twice, or not at all.
-        let lists = self.per_cpu.each_ref().map(|cpu| cpu.lock());
-        let per_cpu: u32 = lists.iter().map(|lists| lists.frames()).sum();
-        let listed: u32 = lists.iter().map(|lists| lists.whole_blocks()).sum();
+        // Frames move between the lists of a CPU and the buddy under this lock, which publishes
+        // the lists' counts: none is counted twice, or not at all.
         let buddy = self.lock();
+        let per_cpu: u32 = self.per_cpu.iter().map(|cpu| cpu.frames()).sum();
+        let listed: u32 = self.per_cpu.iter().map(|cpu| cpu.whole_blocks()).sum();
         let deferred = self.deferred.frames();
-        // The block table of a retired zone belongs to its successor.
-        let (online_blocks, captured) =
-            if self.is_retired() { (0, 0) } else { self.blocks.count() };
         ZoneStats {
-            online_frames: online_blocks * BLOCK_ORDER.frames() + deferred,
-            free_frames: buddy.lists.frames() + captured + per_cpu + deferred,
+            online_frames: self.gauge.online(),
+            free_frames: buddy.lists.frames() + buddy.captured + per_cpu + deferred,
             largest_free_order: buddy
                 .lists
                 .largest(self.huge_order())
@@ -101,9 +97,17 @@ impl<P: Platform> Zone<P> {
     pub fn assert_sound(&self) {
         let buddy = self.lock();
         // The descriptors of a retired zone belong to its successor.
-        if !self.is_retired() {
-            buddy.lists.assert_sound(self.map());
+        if self.is_retired() {
+            return;
         }
+        buddy.lists.assert_sound(self.map());
+        let (blocks, captured) = self.blocks.count();
+        assert_eq!(captured, buddy.captured, "captured frames by 2 MiB block");
+        assert_eq!(
+            blocks * BLOCK_ORDER.frames() + self.deferred.frames(),
+            self.gauge.online(),
+            "online frames by 2 MiB block"
+        );
     }
 
     /// Returns the number of frames of folios of this kind. Racy, and slow: it reads every
@@ -138,7 +142,35 @@ impl<P: Platform> fmt::Debug for Zone<P> {
 
 #[cfg(all(test, feature = "std"))]
 mod tests {
-    use crate::{Arena, UserSpace};
+    use rustix::mm::{MprotectFlags, mprotect};
+
+    use crate::{Arena, UserSpace, Zone};
+
+    /// So the time under the lock is the same for any size of zone.
+    #[test]
+    fn stats_read_no_metadata_of_a_zone_of_any_size() {
+        for blocks in [2, 512, 512 * 64] {
+            let arena = Arena::<UserSpace>::new(blocks << 21, &[]).unwrap();
+            let zone = arena.zone();
+            zone.init_deferred_through(&(0..blocks));
+            let folio = zone.alloc_frozen(crate::Order::ZERO).unwrap();
+            let (metadata, _) = zone.memmap.bytes_of(0, 1);
+            let len = Zone::<UserSpace>::layout(zone.memmap.frames()).size();
+            let protect = |flags| {
+                // SAFETY: the mapping of the arena's metadata, of which this thread alone knows. A
+                // read in between ends the process, as this test wants.
+                unsafe { mprotect(metadata.cast(), len, flags) }.unwrap();
+            };
+            protect(MprotectFlags::empty());
+            let stats = zone.stats();
+            protect(MprotectFlags::READ | MprotectFlags::WRITE);
+            let frames = blocks as u32 * 512;
+            assert_eq!((stats.online_frames, stats.free_frames), (frames, frames - 1));
+            assert_eq!(stats.whole_blocks, blocks as u32 - 1);
+            folio.free();
+            zone.assert_sound();
+        }
+    }
 
     #[test]
     fn a_write_to_a_free_frames_metadata_is_found() {
