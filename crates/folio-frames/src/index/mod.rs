@@ -8,3 +8,4 @@ pub(crate) mod optimistic;
 pub(crate) mod racy_copy;
 pub(crate) mod slot;
 pub(crate) mod subpages;
+pub(crate) mod zones;

@@ -191,7 +191,7 @@ impl Pcp {
 
 /// The lists of one CPU.
 pub(crate) struct PerCpu<P: Platform> {
-    /// What the lists hold ([`Held`]): a hint if their lock is worth taking. Written under it.
+    /// The content of the lists ([`Held`]): a hint if their lock is worth taking. Written under it.
     held: AtomicU32,
     lists: Mutex<P::Lock, Pcp>,
 }

@@ -8,7 +8,7 @@ use core::fmt;
 
 use folio_ref::{CHECKS, Refused, Snapshot};
 
-use crate::base::ids::{MAX_ORDER, Order, Pfn, PfnRange};
+use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
 use crate::base::platform::Platform;
 use crate::base::seeded_bugs::NO_RECHECK;
 use crate::base::trace::Event;
@@ -28,7 +28,7 @@ pub enum Refusal {
     Free,
     /// It is a tail of a larger block.
     Tail,
-    /// It is offline, or not a frame of this zone.
+    /// It is offline, a hole of the memory map, or not a frame of this zone.
     Offline,
     /// It was split, freed, or allocated again meanwhile. No reference is kept.
     Moved,
@@ -108,8 +108,10 @@ impl<P: Platform> Zone<P> {
     pub fn try_get_head(&'static self, pfn: Pfn) -> Result<FolioRef<P>, Refusal> {
         let index = self.index(pfn).ok_or(Refusal::Offline)?;
         let (head, shape) = self.head_of(index).ok_or_else(|| self.why_headless(index))?;
-        if shape.kind.is_free() {
-            return Err(Refusal::Free);
+        match shape.kind {
+            Kind::HOLE => return Err(Refusal::Offline),
+            kind if kind.is_free() => return Err(Refusal::Free),
+            _ => {}
         }
         self.try_get_index(head, shape, self.descriptor(head).owner_data())
     }
@@ -162,6 +164,7 @@ impl<P: Platform> Zone<P> {
         }
         match self.head_of(index) {
             None => self.why_headless(index),
+            Some((_, shape)) if shape.kind == Kind::HOLE => Refusal::Offline,
             Some((_, shape)) if shape.kind.is_free() => Refusal::Free,
             Some(_) => Refusal::Tail,
         }
@@ -183,6 +186,10 @@ impl<P: Platform> Zone<P> {
     pub(crate) fn head_of(&self, index: u32) -> Option<(u32, Shape)> {
         for n in (0..=MAX_ORDER.as_u8()).chain(self.huge_order().map(Order::as_u8)) {
             let candidate = index & !((1 << n) - 1);
+            if n > BLOCK_ORDER.as_u8() && !self.blocks.has_metadata(candidate) {
+                // A larger block would contain that one.
+                return None;
+            }
             let shape = self.descriptor(candidate).shape();
             if shape != Shape::INTERIOR {
                 return (index - candidate < shape.order.frames()).then_some((candidate, shape));
@@ -195,7 +202,8 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// Panics if the frame is not in this zone.
+    /// Panics if the frame is not in this zone, or is in a 2 MiB block of which the memory map has
+    /// no frame.
     pub fn peek(&self, pfn: Pfn) -> Peek {
         let Some(index) = self.index(pfn) else {
             panic!("{pfn:?} is not in the zone of {:?}", self.pfns())
@@ -224,12 +232,16 @@ impl<P: Platform> Zone<P> {
     /// Panics if the range does not lie in this zone.
     pub fn find_unpinned(&self, kind: Kind, frames: &PfnRange) -> Option<Pfn> {
         let count = u32::try_from(frames.frames()).unwrap_or(u32::MAX);
-        let first = self.index(frames.start).filter(|first| count <= self.frames() - first);
+        let first = self.index_in_span(frames.start).filter(|first| count <= self.frames() - first);
         let Some(first) = first.or((count == 0).then_some(0)) else {
             panic!("{frames:?} is not in the zone of {:?}", self.pfns())
         };
         let (mut index, end) = (first, first + count);
         while index < end {
+            if self.holes > 0 && !self.blocks.has_metadata(index) {
+                index = (index / BLOCK_ORDER.frames() + 1) * BLOCK_ORDER.frames();
+                continue;
+            }
             let descriptor = self.descriptor(index);
             let shape = descriptor.shape();
             let frames = shape.order.frames();
