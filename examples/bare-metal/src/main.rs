@@ -1,5 +1,5 @@
-//! A kernel that runs folio-frames on bare metal. It passes the usable memory of the firmware's map
-//! to folio-frames, whole, and tests allocation, folios, splits, migration and a short torture on all
+//! A kernel that runs folio-frames on bare metal. It passes the firmware's map of usable memory to
+//! folio-frames, whole, and tests allocation, folios, splits, migration and a short torture on all
 //! CPUs. `cargo run --release` in this folder boots it in QEMU.
 //!
 //! ```text
