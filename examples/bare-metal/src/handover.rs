@@ -1,6 +1,6 @@
-//! From the firmware's map to a zone: memory after the kernel serves the allocations made before the
-//! zone exists; all other frames of the map go online. A room of unsafe code: the promises about the
-//! memory that the zone gets.
+//! From the firmware's map to a zone: memory after the kernel serves the allocations made before
+//! the zone exists; all other frames of the map go online. A room of unsafe code: the promises
+//! about the memory that the zone gets.
 
 use core::alloc::Layout;
 use core::ops::Range;
@@ -98,8 +98,8 @@ impl Early {
         let start = map.span().start.as_u64() as usize * FRAME_SIZE;
         let bytes = ptr::with_exposed_provenance_mut(start);
         // SAFETY: the metadata has the layout of a zone of at least these frames, is used only
-        // here, and may hold anything. The identity map covers every frame of the map, and the map has no
-        // frame that the kernel or the firmware's tables use.
+        // here, and may hold anything. The identity map covers every frame of the map, and the map
+        // has no frame that the kernel or the firmware's tables use.
         let zone = unsafe { Zone::from_map(metadata, MemmapMemory::Garbage, &map, bytes, &[]) };
         // SAFETY: `take` returned memory of this layout, once; the identity map covers it.
         unsafe { place.write(zone) };
