@@ -27,6 +27,8 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/os/user_space.rs",
     "crates/folio-frames/src/zone/pinned_bytes.rs",
     "crates/folio-frames/src/zone/zone.rs",
+    "crates/folio-frames/src/zone/holes.rs",
+    "crates/folio-frames/src/index/zones.rs",
     // A system call that no safe crate offers. It involves no memory.
     "crates/folio-uring/src/begin.rs",
     // A forked child: `fork` has no safe interface.
@@ -38,6 +40,9 @@ const UNSAFE_ROOMS: &[&str] = &[
     // A zone over memory that the test allocates, as a kernel would: Miri cannot map memory.
     "crates/folio-frames/tests/racing.rs",
     "crates/folio-frames/tests/risky_places.rs",
+    // Zones over memory as a kernel has it: at chosen frame numbers, and with holes.
+    "crates/folio-frames/tests/common/mod.rs",
+    "crates/folio-frames/tests/memory_maps.rs",
     // Children: `fork` has no safe interface.
     "crates/folio-cache/tests/fork.rs",
     "crates/folio-uring/tests/fork.rs",

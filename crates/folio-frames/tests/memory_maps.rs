@@ -11,8 +11,8 @@ use std::ptr::{self, NonNull};
 
 use common::{Index, OURS, order};
 use folio_frames::{
-    BLOCK_ORDER, ContigError, FRAME_SIZE, FrozenFolio, Kind, MemmapMemory, MemoryMap, OfflineError,
-    Order, Pfn, PfnRange, Refusal, UserSpace, Zone,
+    BLOCK_ORDER, ContigError, FRAME_SIZE, FrozenFolio, Kind, MemmapMemory, MemoryMap, MigrateType,
+    OfflineError, Order, Pfn, PfnRange, Refusal, UserSpace, Zone,
 };
 use folio_ref::schemes::{FrozenBit, Generational, LiveBitLow};
 use folio_ref::{DefaultScheme, Scheme};
@@ -45,11 +45,11 @@ fn map_pages(start: *mut u8, bytes: &Range<usize>, fill: u8) -> usize {
     pages.len() / PAGE
 }
 
-/// Makes a zone of a map, offline. Returns it and the number of pages of metadata.
+/// Makes a zone of a map, offline. Returns it, and the number of pages of metadata and its start.
 fn zone_of<S: Scheme>(
     map: &MemoryMap<'_>,
     holds: MemmapMemory,
-) -> (&'static Zone<UserSpace<S>>, usize) {
+) -> (&'static Zone<UserSpace<S>>, (usize, NonNull<u8>)) {
     let span = map.span();
     let frames = span.frames() as u32;
     let metadata = addresses(Zone::<UserSpace<S>>::layout(frames).size());
@@ -67,7 +67,7 @@ fn zone_of<S: Scheme>(
     let metadata = NonNull::new(metadata).expect("a mapping is not at 0");
     // SAFETY: both mappings belong to the zone alone, and are never unmapped.
     let zone = unsafe { Zone::from_map(metadata, holds, map, bytes, &[]) };
-    (Box::leak(Box::new(zone)), pages)
+    (Box::leak(Box::new(zone)), (pages, metadata))
 }
 
 fn online<S: Scheme>(zone: &'static Zone<UserSpace<S>>) {
@@ -210,7 +210,7 @@ fn a_pc() -> ([Range<u64>; 3], [Range<u64>; 2]) {
 fn a_hole_of_a_gibibyte_needs_no_metadata() {
     let (mut usable, mut reserved) = a_pc();
     let map = MemoryMap::new(&mut usable, &mut reserved);
-    let (zone, pages) = zone_of::<DefaultScheme>(&map, MemmapMemory::Zeroed);
+    let (zone, (pages, _)) = zone_of::<DefaultScheme>(&map, MemmapMemory::Zeroed);
     online(zone);
     assert_eq!(u64::from(zone.stats().online_frames), map.frames());
     assert_eq!(map.frames(), 0x9f - 1 + 0xbffdf - 0x176 + 0x40000);
@@ -222,6 +222,37 @@ fn a_hole_of_a_gibibyte_needs_no_metadata() {
     assert_eq!(zone.find_unpinned(OURS, &zone.pfns()), None);
     assert!(format!("{zone:#?}").contains("0 blocks in use"), "{zone:#?}");
     zone.assert_sound();
+}
+
+/// So the time under the lock is the same for any size of zone.
+#[test]
+fn stats_read_no_metadata_of_a_zone_of_any_size() {
+    for gib in [1, 64] {
+        let mut usable = [0..1, PAGE as u64..gib << 30];
+        let map = MemoryMap::new(&mut usable, &mut []);
+        let (zone, (_, metadata)) = zone_of::<DefaultScheme>(&map, MemmapMemory::Zeroed);
+        online(zone);
+        // All blocks before the last one are initialised for this.
+        let last = zone.offline(zone.blocks() - 1, &Index::new(0)).expect("a free block");
+        // SAFETY: its bytes are still mapped.
+        unsafe { zone.online(last) };
+        let movable = MigrateType::Movable;
+        let folio = zone.alloc_frozen_as(Order::ZERO, movable).expect("a free frame");
+        let len = Zone::<UserSpace>::layout(zone.pfns().frames() as u32).size();
+        let protect = |flags| {
+            // SAFETY: the metadata of this zone, of which this thread alone knows. A read in
+            // between ends the process, as this test wants.
+            unsafe { mprotect(metadata.as_ptr().cast(), len, flags) }.expect("a mapping");
+        };
+        protect(MprotectFlags::empty());
+        let stats = zone.stats();
+        protect(MprotectFlags::READ | MprotectFlags::WRITE);
+        let frames = (gib << 18) as u32 - 1;
+        assert_eq!((stats.online_frames, stats.free_frames), (frames, frames - 1));
+        assert_eq!(stats.whole_blocks, (gib << 9) as u32 - 1, "the first has a hole");
+        folio.free();
+        zone.assert_sound();
+    }
 }
 
 #[test]
