@@ -279,8 +279,10 @@ impl<P: Platform> Zone<P> {
         if let Some(index) = taken {
             return Ok(index);
         }
-        // As many as one huge block can need at any alignment.
-        self.init_deferred(2 * order.frames() / BLOCK_ORDER.frames());
+        // As many as one huge block can need at any alignment. One step at a time, so that the lock
+        // is released between them.
+        let most = 2 * order.frames() / BLOCK_ORDER.frames();
+        let _ = (0..most.div_ceil(deferred::STEP)).all(|_| self.init_deferred(deferred::STEP));
         self.drain();
         let last = self.frames().saturating_sub(order.frames() - 1);
         for first in (0..last).step_by(order.frames() as usize) {

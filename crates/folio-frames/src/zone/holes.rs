@@ -138,10 +138,12 @@ impl<P: Platform> Zone<P> {
             let end = gap.end.min((at / per_block + 1) * per_block);
             self.blocks.add_holes(at, end - at);
             self.holes += end - at;
-            if self.blocks.has_metadata(at) {
+            if self.blocks.of(at).has_metadata() {
                 for (head, order) in aligned(at..end) {
                     self.descriptor(head).set_shape(Kind::HOLE, order);
                 }
+            } else {
+                self.unbroken = self.unbroken.min(at);
             }
             at = end;
         }

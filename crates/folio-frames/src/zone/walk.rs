@@ -5,6 +5,7 @@
 //! (R8).
 
 use core::fmt;
+use core::iter;
 
 use folio_ref::{CHECKS, Refused, Snapshot};
 
@@ -73,6 +74,9 @@ impl fmt::Debug for Peek {
         write!(f, "{:?}, {:?}, {:?}{dirty}", self.kind, self.order, self.snapshot)
     }
 }
+
+// Zone::head_of goes from the one to the other.
+const _: () = assert!(MAX_ORDER.as_u8() == BLOCK_ORDER.as_u8() + 1);
 
 impl<P: Platform> Zone<P> {
     /// Takes a reference to the folio with this frame as its *head*.
@@ -164,8 +168,8 @@ impl<P: Platform> Zone<P> {
         }
         match self.head_of(index) {
             None => self.why_headless(index),
-            Some((_, shape)) if shape.kind == Kind::HOLE => Refusal::Offline,
             Some((_, shape)) if shape.kind.is_free() => Refusal::Free,
+            Some((_, shape)) if shape.kind == Kind::HOLE => Refusal::Offline,
             Some(_) => Refusal::Tail,
         }
     }
@@ -184,15 +188,28 @@ impl<P: Platform> Zone<P> {
     /// that extends to this frame. Returns `None` if there is none, or if the block was just
     /// changing. The answer lasts only with a reference to the head and the check after it.
     pub(crate) fn head_of(&self, index: u32) -> Option<(u32, Shape)> {
-        for n in (0..=MAX_ORDER.as_u8()).chain(self.huge_order().map(Order::as_u8)) {
+        let at = |n: u8| {
             let candidate = index & !((1 << n) - 1);
-            if n > BLOCK_ORDER.as_u8() && !self.blocks.has_metadata(candidate) {
-                // A larger block would contain that one.
+            (candidate, self.descriptor(candidate).shape())
+        };
+        let covers = |(head, shape): (u32, Shape)| {
+            (index - head < shape.order.frames()).then_some((head, shape))
+        };
+        for n in 0..=BLOCK_ORDER.as_u8() {
+            let candidate = at(n);
+            if candidate.1 != Shape::INTERIOR {
+                return covers(candidate);
+            }
+        }
+        // The order of two 2 MiB blocks, and the huge one.
+        for n in iter::once(MAX_ORDER.as_u8()).chain(self.huge_order().map(Order::as_u8)) {
+            // A larger block has metadata throughout. So without it the frame is in none.
+            if !self.blocks.has_metadata(index & !((1 << n) - 1)) {
                 return None;
             }
-            let shape = self.descriptor(candidate).shape();
-            if shape != Shape::INTERIOR {
-                return (index - candidate < shape.order.frames()).then_some((candidate, shape));
+            let candidate = at(n);
+            if candidate.1 != Shape::INTERIOR {
+                return covers(candidate);
             }
         }
         None
@@ -238,7 +255,7 @@ impl<P: Platform> Zone<P> {
         };
         let (mut index, end) = (first, first + count);
         while index < end {
-            if self.holes > 0 && !self.blocks.has_metadata(index) {
+            if index >= self.unbroken && !self.blocks.has_metadata(index) {
                 index = (index / BLOCK_ORDER.frames() + 1) * BLOCK_ORDER.frames();
                 continue;
             }

@@ -77,7 +77,9 @@ pub struct Zone<P: Platform> {
     frames: u32,
     /// The one order above [`MAX_ORDER`] that it hands out, if it has one.
     huge: Option<Order>,
-    /// Frames that do not exist (`holes.rs`).
+    /// Frames before the first block without metadata (`holes.rs`): all, if there is none.
+    pub(crate) unbroken: u32,
+    /// Frames that do not exist.
     pub(crate) holes: u32,
     /// See [`Zone::set_scrub`]. 1 or 0: a `bool` would move the fields that a hit needs.
     pub(crate) scrub: AtomicU32,
@@ -228,6 +230,7 @@ impl<P: Platform> Zone<P> {
             first,
             frames,
             huge: None,
+            unbroken: frames,
             holes: 0,
             scrub: AtomicU32::new(0),
         }
@@ -387,7 +390,16 @@ impl<P: Platform> Zone<P> {
     /// Returns the index of a frame, or `None` if it is not in this zone, or its block has no
     /// metadata.
     pub(crate) fn index(&self, pfn: Pfn) -> Option<u32> {
-        self.index_in_span(pfn).filter(|&index| self.blocks.has_metadata(index))
+        let index = pfn.as_u64().checked_sub(self.first.as_u64())?;
+        // The table of blocks is asked only where a block may have no metadata.
+        (index < u64::from(self.unbroken) || self.is_beyond(index)).then_some(index as u32)
+    }
+
+    /// Asks the table of blocks. A function of its own, so that a zone without holes pays nothing.
+    #[cold]
+    #[inline(never)]
+    fn is_beyond(&self, index: u64) -> bool {
+        index < u64::from(self.frames()) && self.blocks.has_metadata(index as u32)
     }
 
     /// Returns the index of a frame, or `None` if it is not in this zone. Its block may have no
