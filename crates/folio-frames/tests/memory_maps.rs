@@ -50,6 +50,15 @@ fn zone_of<S: Scheme>(
     map: &MemoryMap<'_>,
     holds: MemmapMemory,
 ) -> (&'static Zone<UserSpace<S>>, (usize, NonNull<u8>)) {
+    zone_with(map, holds, None)
+}
+
+/// Makes a zone as [`zone_of`] does, with a huge order.
+fn zone_with<S: Scheme>(
+    map: &MemoryMap<'_>,
+    holds: MemmapMemory,
+    huge: Option<Order>,
+) -> (&'static Zone<UserSpace<S>>, (usize, NonNull<u8>)) {
     let span = map.span();
     let frames = span.frames() as u32;
     let metadata = addresses(Zone::<UserSpace<S>>::layout(frames).size());
@@ -67,6 +76,10 @@ fn zone_of<S: Scheme>(
     let metadata = NonNull::new(metadata).expect("a mapping is not at 0");
     // SAFETY: both mappings belong to the zone alone, and are never unmapped.
     let zone = unsafe { Zone::from_map(metadata, holds, map, bytes, &[]) };
+    let zone = match huge {
+        Some(order) => zone.with_huge_order(order),
+        None => zone,
+    };
     (Box::leak(Box::new(zone)), (pages, metadata))
 }
 
@@ -321,6 +334,24 @@ fn huge_blocks_lie_between_holes() {
     assert_eq!(starts, [0x400, 0x1000, 0x1400, 0x1800, 0x1c00, 0x2000].into());
     huge.into_iter().for_each(FrozenFolio::free);
     assert_is_map(zone, &pfns(&map));
+}
+
+#[test]
+fn a_block_of_the_huge_order_is_formed_between_holes() {
+    // 64 MiB, of which the second and the last 8 MiB have holes.
+    let mut usable = [0x1000..0x100_0000, 0x180_0000..0x3c0_0000, 0x3e0_0000..0x400_0000];
+    let mut reserved = [0xc0_0000..0xc0_1000, 0..1];
+    let map = MemoryMap::new(&mut usable, &mut reserved);
+    let frames = pfns(&map);
+    let (zone, _) = zone_with::<DefaultScheme>(&map, MemmapMemory::Zeroed, Some(order(11)));
+    online(zone);
+    let huge: Vec<_> = iter::from_fn(|| zone.alloc_frozen(order(11)).ok()).collect();
+    let starts: BTreeSet<u64> = huge.iter().map(|folio| folio.pfn().as_u64()).collect();
+    assert_eq!(starts, [0x1800, 0x2000, 0x2800, 0x3000].into());
+    zone.assert_sound();
+    huge.into_iter().for_each(FrozenFolio::free);
+    offline_and_back(zone, &frames);
+    assert_is_map(zone, &frames);
 }
 
 #[test]
