@@ -297,7 +297,8 @@ impl<P: Platform> Zone<P> {
         Err(largest.map_or(AllocError::OutOfFrames, |largest| AllocError::Fragmented { largest }))
     }
 
-    /// Forms a huge block of free blocks that lie together, and takes it. Returns `None` if none do.
+    /// Forms a huge block of free blocks that lie together, and takes it. Returns `None` if none
+    /// do.
     fn form_huge(&self, order: Order) -> Option<u32> {
         let last = self.frames().saturating_sub(order.frames() - 1);
         (0..last).step_by(order.frames() as usize).find_map(|first| {
