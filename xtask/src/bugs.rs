@@ -79,7 +79,7 @@ pub(crate) struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-pub(crate) const BUGS: [Bug; 54] = [
+pub(crate) const BUGS: [Bug; 58] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -311,6 +311,26 @@ pub(crate) const BUGS: [Bug; 54] = [
         caught_by: &[Check::Crash],
     },
     Bug { name: "flusher-idle", breaks: "the flusher writes nothing", caught_by: &[Check::Crash] },
+    Bug {
+        name: "lists-published-late",
+        breaks: "frames that move to the lists of a CPU are counted nowhere for a moment",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "holes-freed",
+        breaks: "R1: the holes of a memory map come online",
+        caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "table-not-asked",
+        breaks: "a walker reads the metadata of a block that has none",
+        caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "zone-of-another-load",
+        breaks: "R8: zone and folio of a lookup come from two loads of the slot",
+        caught_by: &[Check::Shuttle],
+    },
     Bug {
         name: "metadata-zeroed",
         breaks: "R7: metadata is zeroed when a block goes offline",

@@ -29,6 +29,8 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/zone/raw.rs",
     "crates/folio-frames/src/zone/volatile.rs",
     "crates/folio-frames/src/zone/zone.rs",
+    "crates/folio-frames/src/zone/holes.rs",
+    "crates/folio-frames/src/index/zones.rs",
     // A system call that no safe crate offers. It involves no memory.
     "crates/folio-uring/src/begin.rs",
     // A forked child: `fork` has no safe interface.
@@ -43,6 +45,9 @@ const UNSAFE_ROOMS: &[&str] = &[
     // Raw references: taking one is unsafe.
     "crates/folio-frames/tests/raw.rs",
     "crates/folio-frames/tests/page_table/mod.rs",
+    // Zones over memory as a kernel has it: at chosen frame numbers, and with holes.
+    "crates/folio-frames/tests/common/mod.rs",
+    "crates/folio-frames/tests/memory_maps.rs",
     // Children: `fork` has no safe interface.
     "crates/folio-cache/tests/fork.rs",
     "crates/folio-uring/tests/fork.rs",

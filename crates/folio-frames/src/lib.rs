@@ -44,6 +44,7 @@
 //! # What is here
 //!
 //! - [`Zone`] owns frames: it allocates and frees them, and finds them by frame number ([`Pfn`]).
+//!   [`MemoryMap`] says which frames there are; [`Zones`] is a table of several zones.
 //! - [`FolioRef`] is a counted reference to a folio, [`FrozenFolio`] its exclusive handle.
 //!   [`FolioRefs`] and [`Adjacent`] are several references in one value. [`FolioRef::into_raw`]
 //!   makes one a frame number, for an entry of a page table.
@@ -99,11 +100,13 @@ pub use base::vectors::Vectors;
 pub use index::lock::{FrozenSlot, LockedSlot};
 pub use index::optimistic::DirectMap;
 pub use index::slot::{Lookup, Slot};
+pub use index::zones::{ZoneRefused, Zones};
 pub use memmap::memmap::{Kind, MemmapMemory};
+pub use memmap::memory_map::MemoryMap;
 pub use moving::compact::Compacted;
 pub use moving::contig::{Contig, ContigError};
 pub use moving::hotplug::{Offline, OfflineError};
-pub use moving::migrate::{MigrateError, Owner, migrate};
+pub use moving::migrate::{MigrateError, Owner, migrate, migrate_to};
 #[cfg(feature = "std")]
 pub use os::arena::{Arena, Mapped, MetadataKept};
 #[cfg(feature = "std")]

@@ -15,6 +15,8 @@
 
 mod common;
 mod page_table;
+#[path = "shuttle/zones.rs"]
+mod zones;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};

@@ -115,6 +115,13 @@ pub fn cpu() -> usize {
     number
 }
 
+/// Returns `true` if the processor has pages of 1 GiB (CPUID `8000_0001`, bit 26 of EDX).
+pub fn has_pages_of_1_gib() -> bool {
+    use core::arch::x86_64::__cpuid;
+    const EXTENDED: u32 = 0x8000_0000;
+    __cpuid(EXTENDED).eax > EXTENDED && __cpuid(EXTENDED + 1).edx & 1 << 26 != 0
+}
+
 fn apic(register: usize) -> *mut u32 {
     ptr::with_exposed_provenance_mut(APIC + register)
 }

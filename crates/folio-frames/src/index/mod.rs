@@ -7,3 +7,4 @@ pub(crate) mod lock;
 pub(crate) mod optimistic;
 pub(crate) mod slot;
 pub(crate) mod subpages;
+pub(crate) mod zones;

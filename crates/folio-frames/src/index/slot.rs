@@ -129,6 +129,13 @@ impl<P: Platform> Slot<P> {
         // Acquire: pairs with Release in unlock, for a caller that finds the slot empty. A hit has
         // its edge from try_get.
         let seen = self.load(Ordering::Acquire);
+        self.get_seen(zone, seen)
+    }
+
+    /// Looks up the folio of an entry that was just loaded.
+    #[inline(always)]
+    #[cfg_attr(feature = "track", track_caller)]
+    pub(super) fn get_seen(&self, zone: &'static Zone<P>, seen: Entry) -> Lookup<P> {
         let Some(index) = seen.frame(zone) else {
             seen.assert_empty(zone);
             return Lookup::Empty;
@@ -316,10 +323,26 @@ impl<P: Platform> Slot<P> {
     pub fn try_lock(&self, zone: &'static Zone<P>) -> Option<LockedSlot<'_, P>> {
         // Relaxed: the compare-and-swap decides.
         let seen = self.load(Ordering::Relaxed);
-        let Some(index) = seen.frame(zone) else {
+        if seen.frame(zone).is_none() {
             seen.assert_empty(zone);
-            return None;
-        };
+        }
+        self.try_lock_seen(zone, seen)
+    }
+
+    /// Takes the page lock if the slot holds a folio of `zone`. `None`: it does not, or the page
+    /// lock is held.
+    pub(crate) fn try_lock_in(&self, zone: &'static Zone<P>) -> Option<LockedSlot<'_, P>> {
+        // Relaxed: the compare-and-swap decides.
+        self.try_lock_seen(zone, self.load(Ordering::Relaxed))
+    }
+
+    /// Takes the page lock if the slot still holds the entry that was just loaded.
+    pub(super) fn try_lock_seen(
+        &self,
+        zone: &'static Zone<P>,
+        seen: Entry,
+    ) -> Option<LockedSlot<'_, P>> {
+        let index = seen.frame(zone)?;
         if seen.is_locked() {
             return None;
         }

@@ -23,6 +23,7 @@
 
 use core::alloc::Layout;
 use core::fmt;
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8 as Use, Ordering};
 
@@ -46,8 +47,10 @@ impl Kind {
     pub const FREE_PER_CPU: Self = Self(2);
     /// Free, and captured because its 2 MiB block is being emptied.
     pub const ISOLATED: Self = Self(3);
+    /// Not in the memory map: frozen forever.
+    pub const HOLE: Self = Self(4);
     /// Allocated, without a kind of its owner's.
-    pub const PLAIN: Self = Self(4);
+    pub const PLAIN: Self = Self(5);
     const FIRST_OWNER: u8 = 16;
 
     /// Returns the `n`-th kind of the owner's own numbering.
@@ -78,6 +81,7 @@ impl fmt::Debug for Kind {
             Self::FREE => f.write_str("free"),
             Self::FREE_PER_CPU => f.write_str("free (per CPU)"),
             Self::ISOLATED => f.write_str("free (isolated)"),
+            Self::HOLE => f.write_str("hole"),
             Self::PLAIN => f.write_str("plain"),
             Self(n) => write!(f, "owner kind {}", n.wrapping_sub(Self::FIRST_OWNER)),
         }
@@ -209,12 +213,13 @@ pub enum MemmapMemory {
 
 /// The descriptors and referenced bits of a zone, by index from the zone's first frame.
 pub(crate) struct Memmap<S: Scheme> {
-    /// **Invariant:** points to `frames` initialised descriptors that are never unmapped or
-    /// written otherwise (R7: the promise of [`Memmap::new`]'s caller). Where zero means frozen,
-    /// the descriptors of offline blocks may become zeroes at any moment: a valid value.
+    /// **Invariant:** points to `frames` descriptors. Those of blocks with metadata (`holes.rs`)
+    /// are initialised, and never unmapped or written otherwise (R7: the promise of
+    /// [`Memmap::new`]'s caller). Where zero means frozen, the descriptors of offline blocks may
+    /// become zeroes at any moment: a valid value.
     descriptors: NonNull<Descriptor<S>>,
-    /// **Invariant:** points to `frames` initialised bytes that are never unmapped or written
-    /// otherwise.
+    /// **Invariant:** points to `frames` bytes. Those of blocks with metadata are initialised, and
+    /// never unmapped or written otherwise.
     uses: NonNull<Use>,
     /// **Invariant:** the address at which the byte of number 0 would lie.
     numbered_uses: *mut Use,
@@ -238,22 +243,40 @@ impl<S: Scheme> Memmap<S> {
         both.expect("2^32 descriptors and referenced bits fit an address space")
     }
 
+    /// Returns the bytes of descriptors and of referenced bits of these frames, as offsets in the
+    /// layout for `frames` frames.
+    pub(crate) fn bytes_in(frames: u32, of: Range<usize>) -> [Range<usize>; 2] {
+        let (_, uses) = Self::layout_and_uses(frames);
+        let size = size_of::<Descriptor<S>>();
+        [of.start * size..of.end * size, uses + of.start..uses + of.end]
+    }
+
     /// # Safety
     ///
-    /// `memory` has the layout of [`Memmap::layout`], belongs to this memmap alone forever, and
-    /// contains what `holds` says.
-    pub(crate) unsafe fn new(memory: NonNull<u8>, numbers: &Numbers, holds: MemmapMemory) -> Self {
+    /// `memory` has the layout of [`Memmap::layout`]. What belongs to the frames of these runs is
+    /// this memmap's alone forever, and contains what `holds` says. No other frame is asked for.
+    pub(crate) unsafe fn new(
+        memory: NonNull<u8>,
+        numbers: &Numbers,
+        holds: MemmapMemory,
+        runs: impl Iterator<Item = Range<usize>>,
+    ) -> Self {
         let frames = numbers.frames();
         let descriptors = memory.cast::<Descriptor<S>>();
         let (_, offset) = Self::layout_and_uses(frames);
         // SAFETY: within the layout, by its construction.
         let uses = unsafe { memory.add(offset) }.cast::<Use>();
-        if holds == MemmapMemory::Garbage {
-            // SAFETY: in bounds, and not shared yet; any byte is a valid atomic.
-            unsafe { uses.write_bytes(0, frames as usize) };
-        }
-        if !(S::ZERO_IS_FROZEN && holds == MemmapMemory::Zeroed) {
-            for index in 0..frames as usize {
+        for run in runs {
+            if holds == MemmapMemory::Garbage {
+                // SAFETY: in bounds.
+                let first = unsafe { uses.add(run.start) };
+                // SAFETY: in bounds, and not shared yet; any byte is a valid atomic.
+                unsafe { first.write_bytes(0, run.len()) };
+            }
+            if S::ZERO_IS_FROZEN && holds == MemmapMemory::Zeroed {
+                continue;
+            }
+            for index in run {
                 // SAFETY: within the memory's layout.
                 let descriptor = unsafe { descriptors.add(index) };
                 // SAFETY: aligned, in bounds, and not shared yet.
@@ -273,17 +296,6 @@ impl<S: Scheme> Memmap<S> {
 
     pub(crate) fn frames(&self) -> u32 {
         self.frames
-    }
-
-    /// Returns the number of free blocks, and of blocks in use. Racy, and slow: it reads every
-    /// descriptor.
-    fn heads(&self) -> (usize, usize) {
-        (0..self.frames).map(|index| self.get(index).shape().kind).fold(
-            (0, 0),
-            |(free, used), kind| {
-                (free + usize::from(kind.is_free()), used + usize::from(kind.is_allocated()))
-            },
-        )
     }
 
     /// Returns the address of the descriptors of `frames` frames from `index` on, and their length
@@ -316,8 +328,8 @@ impl<S: Scheme> Memmap<S> {
         // SAFETY: every index inside this crate is below `frames`: it comes from a range check in
         // `Zone::index`, from a list of frames of this zone, or from a slot that contained one.
         let descriptor = unsafe { self.descriptors.add(index as usize) };
-        // SAFETY: the invariant on `descriptors`; all fields are atomics, so shared access is
-        // enough.
+        // SAFETY: the invariant on `descriptors`; its block has metadata, as `Zone::index` or the
+        // caller checked. All fields are atomics, so shared access is enough.
         unsafe { descriptor.as_ref() }
     }
 
@@ -399,7 +411,6 @@ fn record_use(last_use: &Use) -> bool {
 }
 
 impl<S: Scheme> fmt::Debug for Memmap<S> {
-    /// `{:#?}` also counts the blocks, which reads every descriptor.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -407,11 +418,6 @@ impl<S: Scheme> fmt::Debug for Memmap<S> {
             self.frames,
             size_of::<Descriptor<S>>(),
             S::NAME
-        )?;
-        if !f.alternate() {
-            return Ok(());
-        }
-        let (free, used) = self.heads();
-        write!(f, ": {free} head free blocks, {used} blocks in use")
+        )
     }
 }

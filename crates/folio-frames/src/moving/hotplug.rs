@@ -149,33 +149,40 @@ impl<P: Platform> Zone<P> {
     }
 
     /// Gives the frames of a block that was never online to the allocator. Memory enters only by
-    /// this function and [`Zone::online_range`]. Only the block's head is written.
+    /// this function and [`Zone::online_range`]. Of a whole block only the head is written. The
+    /// holes of the memory map stay out.
     ///
     /// # Panics
     ///
-    /// Panics if there is no such block, or it is online.
+    /// Panics if there is no such block, or it is online, or no frame of it is in the memory map,
+    /// or its first frame has its bytes at address 0.
     ///
     /// # Safety
     ///
     /// The block's bytes are mapped, under the conditions of [`Zone::new`].
     pub unsafe fn online_block(&self, block: usize) {
         let first = self.block_start(block).expect("a block of this zone");
+        self.assert_not_at_null(&(block..block + 1));
         let mut buddy = self.lock();
         assert!(
             !self.deferred.has(first),
             "block {block} is online already, its initialisation is deferred"
         );
-        self.gauge.add_online(BLOCK_ORDER.frames());
+        let frames = self.blocks.of(first).frames();
+        assert!(frames > 0, "block {block} has no frame in the memory map");
+        self.gauge.add_online(frames);
         self.put_online(&mut buddy, first);
     }
 
     /// Gives a range of blocks that were never online to the allocator, and defers their
-    /// initialisation. Their metadata is not touched until the allocator runs short.
+    /// initialisation. Their metadata is not touched until the allocator runs short. Holes of the
+    /// memory map stay out: the range may be the whole zone.
     ///
     /// # Panics
     ///
-    /// Panics if the zone has no such blocks, or still has other deferred blocks. A block of the
-    /// range that is online already causes a panic later, when it is initialised.
+    /// Panics if the zone has no such blocks, or still has other deferred blocks, or if the first
+    /// frame has its bytes at address 0. A block of the range that is online already causes a panic
+    /// later, when it is initialised.
     ///
     /// # Safety
     ///
@@ -186,6 +193,7 @@ impl<P: Platform> Zone<P> {
             "blocks {blocks:?} are not within a zone of {} blocks",
             self.blocks()
         );
+        self.assert_not_at_null(&blocks);
         self.defer(blocks);
     }
 

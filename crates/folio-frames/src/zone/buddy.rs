@@ -61,6 +61,8 @@ pub(crate) struct BuddyCounters {
 pub(crate) struct Buddy {
     pub(crate) lists: FreeLists,
     pub(crate) counters: BuddyCounters,
+    /// Frames held back in all blocks that are isolated or closed.
+    pub(crate) captured: u32,
     /// The zone is closed (`retire.rs`): the lists stay empty.
     pub(crate) is_closed: bool,
 }
@@ -170,7 +172,9 @@ impl Buddy {
         self.counters.freed += 1;
         while size < MAX_ORDER {
             let buddy = index ^ size.frames();
+            // Below 2 MiB the buddy is in the same block, which has metadata.
             if buddy >= map.memmap.frames()
+                || size >= BLOCK_ORDER && !map.blocks.has_metadata(buddy)
                 || map.memmap.get(buddy).shape() != (Shape { kind: Kind::FREE, order: size })
             {
                 break;
@@ -202,7 +206,7 @@ impl Buddy {
     ) -> bool {
         let pieces = || (first..first + huge.frames()).step_by(MAX_ORDER.frames() as usize);
         let whole = Shape { kind: Kind::FREE, order: MAX_ORDER };
-        if self.is_closed || pieces().any(|piece| map.memmap.get(piece).shape() != whole) {
+        if self.is_closed || pieces().any(|piece| map.shape(piece) != whole) {
             return false;
         }
         pieces().for_each(|piece| self.lists.remove(map, piece, MAX_ORDER));

@@ -23,6 +23,16 @@ pub(crate) struct Map<'a, S: Scheme> {
     pub(crate) huge: Option<Order>,
 }
 
+impl<S: Scheme> Map<'_, S> {
+    /// Returns the shape of a frame that may be of any block: none where there is no metadata.
+    pub(crate) fn shape(&self, index: u32) -> Shape {
+        if !self.blocks.has_metadata(index) {
+            return Shape::INTERIOR;
+        }
+        self.memmap.get(index).shape()
+    }
+}
+
 /// A list: index + 1 of its first block and of its last, 0 for none. A zeroed list is empty.
 #[derive(Clone, Copy, Default)]
 struct List {

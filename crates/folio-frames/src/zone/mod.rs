@@ -8,6 +8,7 @@ pub(crate) mod deferred;
 pub(crate) mod folio;
 pub(crate) mod free_lists;
 pub(crate) mod gauge;
+pub(crate) mod holes;
 pub(crate) mod level;
 pub(crate) mod online;
 pub(crate) mod pcp;

@@ -5,10 +5,11 @@
 //! (R8).
 
 use core::fmt;
+use core::iter;
 
 use folio_ref::{CHECKS, MAX_AT_ONCE, Refused, Snapshot};
 
-use crate::base::ids::{MAX_ORDER, Order, Pfn, PfnRange};
+use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
 use crate::base::platform::Platform;
 use crate::base::seeded_bugs::NO_RECHECK;
 use crate::base::trace::Event;
@@ -30,7 +31,7 @@ pub enum Refusal {
     Free,
     /// It is a tail of a larger block.
     Tail,
-    /// It is offline, or not a frame of this zone.
+    /// It is offline, a hole of the memory map, or not a frame of this zone.
     Offline,
     /// It was split, freed, or allocated again meanwhile. No reference is kept.
     Moved,
@@ -81,6 +82,9 @@ impl fmt::Debug for Peek {
         write!(f, "{:?}, {:?}, {:?}{dirty}", self.kind, self.order, self.snapshot)
     }
 }
+
+// Zone::head_of goes from the one to the other.
+const _: () = assert!(MAX_ORDER.as_u8() == BLOCK_ORDER.as_u8() + 1);
 
 impl<P: Platform> Zone<P> {
     /// Takes a reference to the folio with this frame as its *head*.
@@ -158,10 +162,11 @@ impl<P: Platform> Zone<P> {
     pub(crate) fn around(&'static self, pfn: Pfn) -> Result<(u32, u32, Shape), Refusal> {
         let at = self.index(pfn).ok_or(Refusal::Offline)?;
         let (head, shape) = self.head_of(at).ok_or_else(|| self.why_headless(at))?;
-        if shape.kind.is_free() {
-            return Err(Refusal::Free);
+        match shape.kind {
+            Kind::HOLE => Err(Refusal::Offline),
+            kind if kind.is_free() => Err(Refusal::Free),
+            _ => Ok((at, head, shape)),
         }
-        Ok((at, head, shape))
     }
 
     /// Takes one reference to bytes that do not change.
@@ -233,6 +238,7 @@ impl<P: Platform> Zone<P> {
         match self.head_of(index) {
             None => self.why_headless(index),
             Some((_, shape)) if shape.kind.is_free() => Refusal::Free,
+            Some((_, shape)) if shape.kind == Kind::HOLE => Refusal::Offline,
             Some(_) => Refusal::Tail,
         }
     }
@@ -251,11 +257,28 @@ impl<P: Platform> Zone<P> {
     /// that extends to this frame. Returns `None` if there is none, or if the block was just
     /// changing. The answer lasts only with a reference to the head and the check after it.
     pub(crate) fn head_of(&self, index: u32) -> Option<(u32, Shape)> {
-        for n in (0..=MAX_ORDER.as_u8()).chain(self.huge_order().map(Order::as_u8)) {
+        let at = |n: u8| {
             let candidate = index & !((1 << n) - 1);
-            let shape = self.descriptor(candidate).shape();
-            if shape != Shape::INTERIOR {
-                return (index - candidate < shape.order.frames()).then_some((candidate, shape));
+            (candidate, self.descriptor(candidate).shape())
+        };
+        let covers = |(head, shape): (u32, Shape)| {
+            (index - head < shape.order.frames()).then_some((head, shape))
+        };
+        for n in 0..=BLOCK_ORDER.as_u8() {
+            let candidate = at(n);
+            if candidate.1 != Shape::INTERIOR {
+                return covers(candidate);
+            }
+        }
+        // The order of two 2 MiB blocks, and the huge one.
+        for n in iter::once(MAX_ORDER.as_u8()).chain(self.huge_order().map(Order::as_u8)) {
+            // A larger block has metadata throughout. So without it the frame is in none.
+            if !self.blocks.has_metadata(index & !((1 << n) - 1)) {
+                return None;
+            }
+            let candidate = at(n);
+            if candidate.1 != Shape::INTERIOR {
+                return covers(candidate);
             }
         }
         None
@@ -265,7 +288,8 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// Panics if the frame is not in this zone.
+    /// Panics if the frame is not in this zone, or is in a 2 MiB block of which the memory map has
+    /// no frame.
     pub fn peek(&self, pfn: Pfn) -> Peek {
         let Some(index) = self.index(pfn) else {
             panic!("{pfn:?} is not in the zone of {:?}", self.pfns())
@@ -294,12 +318,16 @@ impl<P: Platform> Zone<P> {
     /// Panics if the range does not lie in this zone.
     pub fn find_unpinned(&self, kind: Kind, frames: &PfnRange) -> Option<Pfn> {
         let count = u32::try_from(frames.frames()).unwrap_or(u32::MAX);
-        let first = self.index(frames.start).filter(|first| count <= self.frames() - first);
+        let first = self.index_in_span(frames.start).filter(|first| count <= self.frames() - first);
         let Some(first) = first.or((count == 0).then_some(0)) else {
             panic!("{frames:?} is not in the zone of {:?}", self.pfns())
         };
         let (mut index, end) = (first, first + count);
         while index < end {
+            if index >= self.unbroken && !self.blocks.has_metadata(index) {
+                index = (index / BLOCK_ORDER.frames() + 1) * BLOCK_ORDER.frames();
+                continue;
+            }
             let descriptor = self.descriptor(index);
             let shape = descriptor.shape();
             let frames = shape.order.frames();

@@ -1,6 +1,7 @@
 //! A zone: a memmap, the allocator over it, and the address of its frames' bytes.
 
 use core::alloc::Layout;
+use core::ops::Range;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -10,7 +11,7 @@ use lock_api::Mutex;
 
 use crate::base::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn, PfnRange};
 use crate::base::platform::Platform;
-use crate::memmap::blocks::{Block, Blocks};
+use crate::memmap::blocks::Blocks;
 use crate::memmap::memmap::{Descriptor, Kind, Memmap, MemmapMemory};
 use crate::memmap::numbers::{Number, Numbers};
 use crate::zone::buddy::Buddy;
@@ -76,6 +77,10 @@ pub struct Zone<P: Platform> {
     frames: u32,
     /// The one order above [`MAX_ORDER`] that it hands out, if it has one.
     huge: Option<Order>,
+    /// Frames before the first block without metadata (`holes.rs`): all, if there is none.
+    pub(crate) unbroken: u32,
+    /// Frames that do not exist.
+    pub(crate) holes: u32,
     /// See [`Zone::set_scrub`]. 1 or 0: a `bool` would move the fields that a hit needs.
     pub(crate) scrub: AtomicU32,
 }
@@ -96,9 +101,8 @@ impl<P: Platform> Zone<P> {
         layout
     }
 
-    fn layout_and_blocks(frames: u32) -> (Layout, usize) {
-        let blocks = (frames / BLOCK_ORDER.frames()) as usize;
-        let table = Layout::array::<Block>(blocks).expect("a block table fits an address space");
+    pub(crate) fn layout_and_blocks(frames: u32) -> (Layout, usize) {
+        let table = Blocks::layout((frames / BLOCK_ORDER.frames()) as usize);
         Memmap::<P::Scheme>::layout(frames)
             .extend(table)
             .expect("memmap and block table fit an address space")
@@ -151,6 +155,28 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> Self {
+        let all = core::iter::once(0..(numbers.frames() / BLOCK_ORDER.frames()) as usize);
+        // SAFETY: the caller's promise.
+        unsafe { Self::with_runs(metadata, holds, first, numbers, in_use, direct_map, kinds, all) }
+    }
+
+    /// Makes a zone over metadata of these runs of blocks; the others have none.
+    ///
+    /// # Safety
+    ///
+    /// `metadata`, as far as it belongs to these blocks, and `direct_map` meet the requirements of
+    /// [`Zone::new`].
+    #[expect(clippy::too_many_arguments, reason = "those of the constructors, and the runs")]
+    pub(crate) unsafe fn with_runs(
+        metadata: NonNull<u8>,
+        holds: MemmapMemory,
+        first: Pfn,
+        numbers: Numbers,
+        in_use: u32,
+        direct_map: *mut u8,
+        kinds: &'static [KindOps<P>],
+        runs: impl Iterator<Item = Range<usize>>,
+    ) -> Self {
         let frames = numbers.frames();
         let per_block = BLOCK_ORDER.frames();
         assert!(
@@ -163,8 +189,10 @@ impl<P: Platform> Zone<P> {
             "{first:?} is not a multiple of 1024 frames (4 MiB)"
         );
         let (_, offset) = Self::layout_and_blocks(frames);
+        let per_run = per_block as usize;
+        let runs = runs.map(|run| run.start * per_run..run.end * per_run);
         // SAFETY: the caller's promise on `metadata`.
-        let memmap = unsafe { Memmap::new(metadata, &numbers, holds) };
+        let memmap = unsafe { Memmap::new(metadata, &numbers, holds, runs) };
         // SAFETY: within the layout, by its construction.
         let table = unsafe { metadata.add(offset) };
         // SAFETY: as above, behind the descriptors.
@@ -202,6 +230,8 @@ impl<P: Platform> Zone<P> {
             first,
             frames,
             huge: None,
+            unbroken: frames,
+            holes: 0,
             scrub: AtomicU32::new(0),
         }
     }
@@ -233,7 +263,7 @@ impl<P: Platform> Zone<P> {
         self.huge
     }
 
-    /// Returns all frames of the zone, online or not.
+    /// Returns all frames of the zone, online or not, and the holes between them.
     pub fn pfns(&self) -> PfnRange {
         PfnRange { start: self.first, end: self.pfn(self.frames()) }
     }
@@ -357,8 +387,24 @@ impl<P: Platform> Zone<P> {
         self.numbers.of(index)
     }
 
-    /// Returns the index of a frame, or `None` if it is not in this zone.
+    /// Returns the index of a frame, or `None` if it is not in this zone, or its block has no
+    /// metadata.
     pub(crate) fn index(&self, pfn: Pfn) -> Option<u32> {
+        let index = pfn.as_u64().checked_sub(self.first.as_u64())?;
+        // The table of blocks is asked only where a block may have no metadata.
+        (index < u64::from(self.unbroken) || self.is_beyond(index)).then_some(index as u32)
+    }
+
+    /// Asks the table of blocks. A function of its own, so that a zone without holes pays nothing.
+    #[cold]
+    #[inline(never)]
+    fn is_beyond(&self, index: u64) -> bool {
+        index < u64::from(self.frames()) && self.blocks.has_metadata(index as u32)
+    }
+
+    /// Returns the index of a frame, or `None` if it is not in this zone. Its block may have no
+    /// metadata.
+    pub(crate) fn index_in_span(&self, pfn: Pfn) -> Option<u32> {
         let index = pfn.as_u64().checked_sub(self.first.as_u64())?;
         (index < u64::from(self.frames())).then_some(index as u32)
     }
