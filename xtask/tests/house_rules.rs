@@ -11,6 +11,7 @@ use common::{Manifest, crate_folders, read, rust_files, section, source_files};
 /// The files that may hold unsafe code, each for a reason that its own doc gives.
 const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/zone/adjacent.rs",
+    "crates/folio-frames/src/zone/adopt.rs",
     "crates/folio-frames/src/os/arena.rs",
     "crates/folio-frames/src/base/vectors.rs",
     "crates/folio-frames/src/memmap/blocks.rs",
@@ -36,6 +37,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     // Memory that the kernel writes after the call that passed it has returned.
     "crates/folio-uring/src/ring.rs",
     // A zone over memory that the test allocates, as a kernel would: Miri cannot map memory.
+    "crates/folio-frames/tests/guest_memory.rs",
     "crates/folio-frames/tests/racing.rs",
     "crates/folio-frames/tests/risky_places.rs",
     // Children: `fork` has no safe interface.

@@ -14,6 +14,8 @@
 #![cfg(shuttle)]
 
 mod common;
+#[path = "shuttle/conversions.rs"]
+mod conversions;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};

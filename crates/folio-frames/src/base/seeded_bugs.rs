@@ -24,6 +24,12 @@ pub(crate) const LEAF_CLOSED_IN_USE: bool = cfg!(broken = "leaf-closed-in-use");
 /// A closed slot takes a folio.
 pub(crate) const CLOSED_SLOT_FILLED: bool = cfg!(broken = "closed-slot-filled");
 
+/// A slot that is absent on purpose takes a folio.
+pub(crate) const ABSENT_SLOT_FILLED: bool = cfg!(broken = "absent-slot-filled");
+
+/// R3: a slot is made absent although other references to its folio exist.
+pub(crate) const ABSENT_WHILE_PINNED: bool = cfg!(broken = "absent-while-pinned");
+
 /// R8: a split of a multi-slot folio opens its head before its slots change. Returns the frames in
 /// the order in which they open: in all other builds the head is the last.
 #[inline(always)]

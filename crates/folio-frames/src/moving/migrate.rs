@@ -66,8 +66,8 @@ pub trait Owner<P: Platform>: Sync {
     fn moved(&self, _from: Pfn, _to: Pfn) {}
 
     /// Frees frames for a folio of this order that has to leave its block, because none were free.
-    /// Returns `false` if it could free none. Called with no page lock held; the frames of the block
-    /// itself do not help. By default nothing is freed.
+    /// Returns `false` if it could free none. Called with no page lock held; the frames of the
+    /// block itself do not help. By default nothing is freed.
     fn make_room(&self, _order: Order) -> bool {
         false
     }

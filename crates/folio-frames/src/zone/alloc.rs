@@ -292,7 +292,7 @@ impl<P: Platform> Zone<P> {
 
     /// Returns a frozen block to the allocator.
     #[inline]
-    pub(crate) fn free_index(&self, index: u32, order: Order) {
+    pub(crate) fn free_index(&'static self, index: u32, order: Order) {
         assert!(
             !CHECKS || self.descriptor(index).word.snapshot().is_frozen(),
             "a frame that is {:?} was freed (R1)",
@@ -313,6 +313,9 @@ impl<P: Platform> Zone<P> {
         };
         if is_listed {
             return;
+        }
+        if let Some(free) = self.outer {
+            return self.free_outer(free, index, order);
         }
         let mut buddy = self.lock();
         self.free_locked(&mut buddy, index, order);
@@ -340,7 +343,7 @@ impl<P: Platform> Zone<P> {
     /// Returns frozen blocks to the allocator: under one lock as far as this CPU's lists have room,
     /// and the others under one lock of the zone. Changes the order of `heads`. `for_reuse`: the
     /// lists also keep frames of sparse blocks.
-    pub(crate) fn free_batch(&self, heads: &mut [u32], for_reuse: bool) {
+    pub(crate) fn free_batch(&'static self, heads: &mut [u32], for_reuse: bool) {
         let cpu = self.this_cpu();
         let mut lists = cpu.try_lock();
         let mut unlisted = 0;
@@ -365,7 +368,11 @@ impl<P: Platform> Zone<P> {
         if let Some(lists) = lists {
             cpu.publish(&lists);
         }
-        if unlisted > 0 {
+        if let Some(free) = self.outer {
+            for &index in &heads[..unlisted] {
+                self.free_outer(free, index, self.descriptor(index).shape().order);
+            }
+        } else if unlisted > 0 {
             let mut buddy = self.lock();
             for &index in &heads[..unlisted] {
                 self.free_locked(&mut buddy, index, self.descriptor(index).shape().order);

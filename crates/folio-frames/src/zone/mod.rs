@@ -1,6 +1,7 @@
 //! A zone: its allocator, its folios, and the ways to a reference.
 
 pub(crate) mod adjacent;
+pub(crate) mod adopt;
 pub(crate) mod alloc;
 pub(crate) mod alloc_error;
 pub(crate) mod buddy;

@@ -71,6 +71,8 @@ pub struct Zone<P: Platform> {
     pub(crate) deferred: Deferred,
     pub(crate) per_cpu: [CachePadded<PerCpu<P>>; pcp::CPUS],
     kinds: &'static [KindOps<P>],
+    /// Takes the frames that are freed, if another allocator has them.
+    pub(crate) outer: Option<Outer<P>>,
     first: Pfn,
     /// Frames in use as this zone, from the first; at most the memmap's.
     frames: u32,
@@ -79,6 +81,10 @@ pub struct Zone<P: Platform> {
     /// See [`Zone::set_scrub`]. 1 or 0: a `bool` would move the fields that a hit needs.
     pub(crate) scrub: AtomicU32,
 }
+
+/// The function by which another allocator takes frames back: the zone, the first frame, and the
+/// order.
+pub(crate) type Outer<P> = fn(&'static Zone<P>, Pfn, Order);
 
 /// An address of bytes that other values own.
 #[derive(Clone, Copy)]
@@ -199,6 +205,7 @@ impl<P: Platform> Zone<P> {
             deferred: Deferred::default(),
             per_cpu: core::array::from_fn(|_| CachePadded::default()),
             kinds,
+            outer: None,
             first,
             frames,
             huge: None,
