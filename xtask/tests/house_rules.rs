@@ -13,6 +13,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/zone/adjacent.rs",
     "crates/folio-frames/src/zone/adopt.rs",
     "crates/folio-frames/src/os/arena.rs",
+    "crates/folio-frames/src/base/lock_api_04.rs",
     "crates/folio-frames/src/base/vectors.rs",
     "crates/folio-frames/src/memmap/blocks.rs",
     "crates/folio-frames/src/zone/folio.rs",

@@ -1,6 +1,8 @@
 //! Numbers, types and traits that every layer uses.
 
 pub(crate) mod ids;
+#[cfg(feature = "lock_api_04")]
+pub(crate) mod lock_api_04;
 pub(crate) mod migrate_type;
 pub(crate) mod platform;
 pub(crate) mod seeded_bugs;
