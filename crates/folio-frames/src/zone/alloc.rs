@@ -1,5 +1,7 @@
 //! Allocating and freeing: this CPU's lists first, then the buddy.
 
+use core::cell::Cell;
+
 use folio_ref::CHECKS;
 
 use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order};
@@ -282,8 +284,10 @@ impl<P: Platform> Zone<P> {
         for first in (0..last).step_by(order.frames() as usize) {
             // One at a time, so that the lock is released between them.
             let mut buddy = self.lock();
-            if buddy.form_huge(self.map(), first, order) {
-                return Ok(buddy.alloc_huge(self.map(), order).expect("it was just formed"));
+            if buddy.form_huge(self.map(), first, order)
+                && let Some(index) = buddy.alloc_huge(self.map(), order)
+            {
+                return Ok(index);
             }
         }
         let largest = self.lock().lists.largest(huge);
@@ -346,9 +350,10 @@ impl<P: Platform> Zone<P> {
     pub(crate) fn free_batch(&'static self, heads: &mut [u32], for_reuse: bool) {
         let cpu = self.this_cpu();
         let mut lists = cpu.try_lock();
-        let mut unlisted = 0;
-        for at in 0..heads.len() {
-            let index = heads[at];
+        // The heads that are not listed move to the front.
+        let heads = Cell::from_mut(heads).as_slice_of_cells();
+        let (mut places, mut unlisted) = (heads.iter(), 0);
+        for index in heads.iter().map(Cell::get) {
             let shape = self.descriptor(index).shape();
             assert!(
                 !CHECKS || shape.kind.is_allocated(),
@@ -360,21 +365,22 @@ impl<P: Platform> Zone<P> {
                 && lists
                     .as_mut()
                     .is_some_and(|lists| self.free_per_cpu(lists, index, shape.order, for_reuse));
-            if !is_listed {
-                heads[unlisted] = index;
+            if !is_listed && let Some(place) = places.next() {
+                place.set(index);
                 unlisted += 1;
             }
         }
         if let Some(lists) = lists {
             cpu.publish(&lists);
         }
+        let unlisted = heads.iter().map(Cell::get).take(unlisted);
         if let Some(free) = self.outer {
-            for &index in &heads[..unlisted] {
+            for index in unlisted {
                 self.free_outer(free, index, self.descriptor(index).shape().order);
             }
-        } else if unlisted > 0 {
+        } else if unlisted.len() > 0 {
             let mut buddy = self.lock();
-            for &index in &heads[..unlisted] {
+            for index in unlisted {
                 self.free_locked(&mut buddy, index, self.descriptor(index).shape().order);
             }
         }

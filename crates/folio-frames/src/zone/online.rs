@@ -51,9 +51,8 @@ impl<P: Platform> Zone<P> {
     /// Puts an offline block online, under the zone's lock. Writes only the block's head.
     pub(crate) fn put_online(&self, buddy: &mut BuddyGuard<'_, P>, first: u32) {
         let entry = self.blocks.of(first);
-        assert_eq!(
-            entry.state(),
-            State::Offline,
+        assert!(
+            entry.state() == State::Offline,
             "block {} is online already",
             first / BLOCK_ORDER.frames()
         );
