@@ -28,6 +28,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/index/optimistic.rs",
     "crates/folio-frames/src/os/user_space.rs",
     "crates/folio-frames/src/zone/pinned_bytes.rs",
+    "crates/folio-frames/src/zone/new.rs",
     "crates/folio-frames/src/zone/zone.rs",
     // A system call that no safe crate offers. It involves no memory.
     "crates/folio-uring/src/begin.rs",

@@ -30,14 +30,16 @@ fn zone() -> &'static Zone<UserSpace> {
     // SAFETY: as above.
     let bytes = unsafe { alloc_zeroed(bytes) };
     assert!(!bytes.is_null());
+    let (place, holds) = (Box::leak(Box::new_uninit()), MemmapMemory::Zeroed);
     // SAFETY: both allocations belong to this zone alone, and are never freed.
-    let zone =
-        unsafe { Zone::<UserSpace>::new(metadata, MemmapMemory::Zeroed, FIRST, 1024, bytes, &[]) };
+    let zone: &mut Zone<UserSpace> =
+        unsafe { Zone::new_in(place, metadata, holds, FIRST, 1024, bytes, &[]) };
     *free_frames() = zone.pfns().collect();
-    Box::leak(Box::new(zone.with_outer_allocator(|_, first, order| {
+    zone.set_outer_allocator(|_, first, order| {
         let end = Pfn::new(first.as_u64() + u64::from(order.frames()));
         free_frames().extend(folio_frames::PfnRange { start: first, end });
-    })))
+    });
+    zone
 }
 
 /// The bytes of a private page.

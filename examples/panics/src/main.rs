@@ -6,8 +6,9 @@
 #![no_main]
 
 use core::hint::black_box;
+use core::mem::MaybeUninit;
 use core::panic::PanicInfo;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use folio_frames::{
     AllocError, FolioRef, FrozenFolio, Kind, LockApi04, LockedSlot, Lookup, MemmapMemory,
@@ -128,15 +129,13 @@ fn free_drained(zone: &'static Zone<Machine>) -> u32 {
 // Before the first of these.
 
 #[inline(never)]
-fn new_zone(metadata: NonNull<u8>, first: Pfn) -> &'static Zone<Machine> {
+fn new_zone(
+    place: &'static mut MaybeUninit<Zone<Machine>>,
+    metadata: NonNull<u8>,
+    first: Pfn,
+) -> &'static mut Zone<Machine> {
     // SAFETY: it never runs.
-    let zone = unsafe {
-        Zone::new(metadata, MemmapMemory::Zeroed, first, 512, core::ptr::null_mut(), &[])
-    };
-    // SAFETY: as above.
-    let place = unsafe { metadata.cast::<Zone<Machine>>().as_mut() };
-    *place = zone;
-    place
+    unsafe { Zone::new_in(place, metadata, MemmapMemory::Zeroed, first, 512, ptr::null_mut(), &[]) }
 }
 
 /// Keeps every operation as a function of its own.
@@ -155,7 +154,7 @@ pub extern "C" fn _start() -> ! {
     black_box(alloc_init as fn(_) -> _);
     black_box(free_frozen as fn(_));
     black_box(free_drained as fn(_) -> _);
-    black_box(new_zone as fn(_, _) -> _);
+    black_box(new_zone as fn(_, _, _) -> _);
     loop {
         core::hint::spin_loop();
     }

@@ -63,13 +63,23 @@ impl<P: Platform> Zone<P> {
     /// Panics if a block of the zone is online.
     #[must_use]
     pub fn with_outer_allocator(mut self, free: fn(&'static Self, Pfn, Order)) -> Self {
+        self.set_outer_allocator(free);
+        self
+    }
+
+    /// Lets another allocator have the frames of a zone that was made [in place](Self::new_in), as
+    /// [`with_outer_allocator`](Self::with_outer_allocator) does.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a block of the zone is online.
+    pub fn set_outer_allocator(&mut self, free: fn(&'static Self, Pfn, Order)) {
         assert!(
             self.online_frames() == 0,
             "a zone with {} frames online has its own allocator",
             self.online_frames()
         );
         self.outer = Some(free);
-        self
     }
 
     /// Takes a block of frames from the other allocator. Returns its exclusive handle: frozen, of
