@@ -11,8 +11,8 @@ use core::panic::PanicInfo;
 use core::ptr::{self, NonNull};
 
 use folio_frames::{
-    AllocError, FolioRef, FrozenFolio, Kind, LockApi04, LockedSlot, Lookup, MemmapMemory,
-    MigrateType, Order, Pfn, Platform, Refusal, Slot, Zone, put_all,
+    AllocError, DirectMap, FolioRef, FrozenFolio, Kind, LockApi04, LockedSlot, Lookup,
+    MemmapMemory, MigrateType, Order, Pfn, Platform, Refusal, Slot, Zone, put_all,
 };
 use folio_ref::DefaultScheme;
 
@@ -67,6 +67,11 @@ fn get_page_lock<'s>(
     zone: &'static Zone<Machine>,
 ) -> Option<LockedSlot<'s, Machine>> {
     slot.try_lock(zone)
+}
+
+#[inline(never)]
+fn get_copy(slot: &Slot<Machine>, map: DirectMap<'_, Machine>, page: &mut [u8; 4096]) -> bool {
+    slot.read(map, 0, page, || true).is_some()
 }
 
 // put
@@ -146,6 +151,7 @@ pub extern "C" fn _start() -> ! {
     black_box(get_by_any_number as fn(_, _) -> _);
     black_box(get_another as fn(&_) -> _);
     black_box(get_page_lock as fn(&'static _, _) -> _);
+    black_box(get_copy as fn(&_, _, &mut _) -> _);
     black_box(put_one as fn(_));
     black_box(put_many as fn(_));
     black_box(alloc_shared as fn(_, _, _) -> _);

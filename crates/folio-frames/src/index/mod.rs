@@ -8,4 +8,6 @@ pub(crate) mod lock;
 pub(crate) mod optimistic;
 pub(crate) mod racy_copy;
 pub(crate) mod slot;
+#[cfg(all(target_arch = "x86_64", not(miri), not(shuttle)))]
+pub(crate) mod string_copy;
 pub(crate) mod subpages;
