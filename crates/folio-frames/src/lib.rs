@@ -78,6 +78,10 @@ extern crate std;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/kernel.md")]
+struct KernelGuide;
+
 mod base;
 mod index;
 mod memmap;

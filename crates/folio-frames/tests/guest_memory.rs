@@ -2,6 +2,7 @@
 //! and conversions that need "no other reference" beside accesses, faults and a balloon.
 
 use std::alloc::{Layout, alloc_zeroed};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
@@ -221,6 +222,24 @@ fn a_frame_that_was_not_adopted_is_refused() {
     free_frames().clear();
     pieces.into_iter().for_each(folio_frames::FrozenFolio::free);
     assert_eq!(*free_frames(), [4, 5, 6, 7].map(pfn));
+}
+
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "a check of debug builds")]
+fn an_adoption_around_a_folio_is_reported() {
+    let _one = ONE_TEST.lock().unwrap();
+    let zone = zone();
+    let adopt = |n: u64, order| {
+        let first = Pfn::new(FIRST.as_u64() + n);
+        // SAFETY: the second call breaks the promise, and panics before it does anything.
+        unsafe { zone.adopt(first, Order::new(order).unwrap()) }
+    };
+    let folio = adopt(4, 2).expect("free frames");
+    let adopted = AssertUnwindSafe(|| adopt(0, 3).map(|folio| folio.pfn()));
+    let panic = catch_unwind(adopted).expect_err("a report");
+    let text = panic.downcast_ref::<String>().expect("a message");
+    assert!(text.contains("frame 4 is adopted as a part of another folio"), "{text}");
+    folio.free();
 }
 
 #[test]

@@ -18,7 +18,7 @@
 
 use core::sync::atomic::Ordering;
 
-use folio_ref::Snapshot;
+use folio_ref::{CHECKS, Snapshot};
 
 use crate::base::ids::Order;
 use crate::base::platform::Platform;
@@ -146,6 +146,11 @@ impl<P: Platform> FrozenSlot<'_, P> {
     /// Panics if it has the exclusive handle of another folio.
     pub fn make_absent(self) -> FrozenFolio<P> {
         let (slot, folio) = self.into_parts();
+        let word = &folio.zone().descriptor(folio.index()).word;
+        assert!(
+            !CHECKS || word.snapshot().is_frozen(),
+            "a slot becomes absent while its folio is {word:?} (R3)"
+        );
         slot.unlock_subpage(None, ABSENT);
         folio
     }

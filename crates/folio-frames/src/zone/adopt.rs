@@ -91,7 +91,8 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// With [`CHECKS`], panics if a free frame is not frozen: other code broke R1 or R2.
+    /// With [`CHECKS`], panics if a frame is not frozen, or is the head of another folio: other
+    /// code broke R1 or R2, or the caller its promise.
     ///
     /// # Safety
     ///
@@ -108,6 +109,13 @@ impl<P: Platform> Zone<P> {
         }
         if self.descriptor(index).shape() != Shape::INTERIOR {
             return None;
+        }
+        for frame in index..index + if CHECKS { order.frames() } else { 0 } {
+            assert!(
+                !CHECKS || self.descriptor(frame).shape() == Shape::INTERIOR,
+                "frame {frame} is adopted as a part of another folio: it is {:?}",
+                self.descriptor(frame).shape().kind
+            );
         }
         Some(self.hand_out(index, order))
     }
