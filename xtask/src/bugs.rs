@@ -213,7 +213,7 @@ pub(crate) const BUGS: [Bug; 51] = [
     Bug {
         name: "absent-while-pinned",
         breaks: "R3: a slot is made absent although other references to its page exist",
-        caught_by: &[Check::Frames, Check::Shuttle],
+        caught_by: &[Check::Frames],
     },
     Bug {
         name: "write-without-freeze",
