@@ -79,7 +79,7 @@ pub(crate) struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-pub(crate) const BUGS: [Bug; 58] = [
+pub(crate) const BUGS: [Bug; 60] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -204,6 +204,16 @@ pub(crate) const BUGS: [Bug; 58] = [
         name: "closed-slot-filled",
         breaks: "a slot without memory takes a page, which is lost",
         caught_by: &[Check::Frames, Check::Shuttle],
+    },
+    Bug {
+        name: "absent-slot-filled",
+        breaks: "a slot that is absent on purpose takes a page",
+        caught_by: &[Check::Frames, Check::Shuttle],
+    },
+    Bug {
+        name: "absent-while-pinned",
+        breaks: "R3: a slot is made absent although other references to its page exist",
+        caught_by: &[Check::Frames],
     },
     Bug {
         name: "write-without-freeze",

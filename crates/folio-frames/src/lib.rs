@@ -68,6 +68,7 @@
 //!
 //! - `std`: memory from the operating system (`Arena`), and the platform of a process
 //!   (`UserSpace`).
+//! - `lock_api_04`: locks of `lock_api` 0.4, such as those of the crate spin, for a [`Platform`].
 //! - `track`: each reference remembers the line of code that took it (`Zone::pin_owners`).
 //! - `checks`: checks callers and invariants in release builds too. Debug builds always do.
 
@@ -93,6 +94,8 @@ mod os;
 mod zone;
 
 pub use base::ids::{BLOCK_ORDER, FRAME_SIZE, LARGEST_HUGE_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
+#[cfg(feature = "lock_api_04")]
+pub use base::lock_api_04::{AsTheyAre, Interrupts, LockApi04};
 pub use base::migrate_type::MigrateType;
 pub use base::platform::Platform;
 pub use base::trace::Event;

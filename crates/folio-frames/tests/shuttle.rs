@@ -14,6 +14,8 @@
 #![cfg(shuttle)]
 
 mod common;
+#[path = "shuttle/conversions.rs"]
+mod conversions;
 mod page_table;
 #[path = "shuttle/zones.rs"]
 mod zones;

@@ -37,6 +37,12 @@ pub(crate) const TABLE_NOT_ASKED: bool = cfg!(broken = "table-not-asked");
 /// another.
 pub(crate) const ZONE_OF_ANOTHER_LOAD: bool = cfg!(broken = "zone-of-another-load");
 
+/// A slot that is absent on purpose takes a folio.
+pub(crate) const ABSENT_SLOT_FILLED: bool = cfg!(broken = "absent-slot-filled");
+
+/// R3: a slot is made absent although other references to its folio exist.
+pub(crate) const ABSENT_WHILE_PINNED: bool = cfg!(broken = "absent-while-pinned");
+
 /// R8: a split of a multi-slot folio opens its head before its slots change. Returns the frames in
 /// the order in which they open: in all other builds the head is the last.
 #[inline(always)]

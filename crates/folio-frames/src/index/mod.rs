@@ -1,5 +1,6 @@
 //! Index entries: lookup, page lock, multi-slot folios, optimistic reads.
 
+pub(crate) mod absent;
 #[cfg(feature = "std")]
 pub(crate) mod closed;
 pub(crate) mod entry;

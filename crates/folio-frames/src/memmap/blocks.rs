@@ -92,7 +92,8 @@ impl Block {
 
     /// Returns the group of the buddy's lists that its free blocks are in.
     pub(crate) fn group(&self) -> usize {
-        usize::from(self.status.load(Ordering::Relaxed) >> 2)
+        // The bits above are 0. So the compiler knows that it is a group.
+        usize::from(self.status.load(Ordering::Relaxed) >> 2).min(GROUPS - 1)
     }
 
     pub(crate) fn is_roomy(&self) -> bool {
@@ -244,7 +245,13 @@ impl Blocks {
     /// Returns the block of a frame.
     #[inline]
     pub(crate) fn of(&self, index: u32) -> &Block {
-        &self.all()[(index / BLOCK_ORDER.frames()) as usize]
+        let block = index / BLOCK_ORDER.frames();
+        assert!(!CHECKS || block < self.len, "block {block} of a table of {}", self.len);
+        // SAFETY: every index inside this crate is one of the memmap's, see `Memmap::get`, and the
+        // table has a block for each of its frames.
+        let block = unsafe { self.table.add(block as usize) };
+        // SAFETY: the invariant on `table`; atomics need shared access only.
+        unsafe { block.as_ref() }
     }
 
     /// Returns `true` if the block of a frame has metadata. Asked before a descriptor is read that
@@ -267,8 +274,17 @@ impl Blocks {
     /// Returns the 2 MiB blocks that a free or allocated block touches: one, or several where it is
     /// larger.
     pub(crate) fn under(&self, index: u32, order: Order) -> &[Block] {
-        let first = (index / BLOCK_ORDER.frames()) as usize;
-        &self.all()[first..first + order.frames().div_ceil(BLOCK_ORDER.frames()) as usize]
+        let first = index / BLOCK_ORDER.frames();
+        let blocks = order.frames().div_ceil(BLOCK_ORDER.frames());
+        assert!(
+            !CHECKS || first + blocks <= self.len,
+            "block {first} and {blocks} more of a table of {}",
+            self.len
+        );
+        // SAFETY: as in `of`: a block of frames that is free, or was handed out, lies in the zone.
+        let table = unsafe { self.table.add(first as usize) };
+        // SAFETY: as above, and the invariant on `table`.
+        unsafe { core::slice::from_raw_parts(table.as_ptr(), blocks as usize) }
     }
 
     /// Counts a block into the buddy's lists.

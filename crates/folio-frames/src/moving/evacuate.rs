@@ -101,6 +101,17 @@ impl<P: Platform> Isolated<P> {
         }
     }
 
+    /// Captures these frames, which lie in the isolated blocks, without moving a folio.
+    ///
+    /// # Errors
+    ///
+    /// Returns the frames that are in use.
+    pub(crate) fn capture(&self, frames: Range<u32>) -> Result<(), Left> {
+        self.zone.drain();
+        let Some((frames, first)) = self.left(frames) else { return Ok(()) };
+        Err(Left { frames, first: self.zone.pfn(first), out_of_frames: false })
+    }
+
     /// Does one round of migration. Returns `true` if it ended because there are no free frames
     /// elsewhere.
     fn migrate_all(&self, frames: Range<u32>, owner: &dyn Owner<P>, reach: Reach) -> bool {

@@ -1,5 +1,7 @@
 //! Allocating and freeing: this CPU's lists first, then the buddy.
 
+use core::cell::Cell;
+
 use folio_ref::CHECKS;
 
 use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order};
@@ -305,13 +307,13 @@ impl<P: Platform> Zone<P> {
             // One at a time, so that the lock is released between them.
             let mut buddy = self.lock();
             let is_formed = buddy.form_huge(self.map(), first, order);
-            is_formed.then(|| buddy.alloc_huge(self.map(), order).expect("it was just formed"))
+            is_formed.then(|| buddy.alloc_huge(self.map(), order)).flatten()
         })
     }
 
     /// Returns a frozen block to the allocator.
     #[inline]
-    pub(crate) fn free_index(&self, index: u32, order: Order) {
+    pub(crate) fn free_index(&'static self, index: u32, order: Order) {
         assert!(
             !CHECKS || self.descriptor(index).word.snapshot().is_frozen(),
             "a frame that is {:?} was freed (R1)",
@@ -332,6 +334,9 @@ impl<P: Platform> Zone<P> {
         };
         if is_listed {
             return;
+        }
+        if let Some(free) = self.outer {
+            return self.free_outer(free, index, order);
         }
         let mut buddy = self.lock();
         self.free_locked(&mut buddy, index, order);
@@ -359,12 +364,13 @@ impl<P: Platform> Zone<P> {
     /// Returns frozen blocks to the allocator: under one lock as far as this CPU's lists have room,
     /// and the others under one lock of the zone. Changes the order of `heads`. `for_reuse`: the
     /// lists also keep frames of sparse blocks.
-    pub(crate) fn free_batch(&self, heads: &mut [u32], for_reuse: bool) {
+    pub(crate) fn free_batch(&'static self, heads: &mut [u32], for_reuse: bool) {
         let cpu = self.this_cpu();
         let mut lists = cpu.try_lock();
-        let mut unlisted = 0;
-        for at in 0..heads.len() {
-            let index = heads[at];
+        // The heads that are not listed move to the front.
+        let heads = Cell::from_mut(heads).as_slice_of_cells();
+        let (mut places, mut unlisted) = (heads.iter(), 0);
+        for index in heads.iter().map(Cell::get) {
             let shape = self.descriptor(index).shape();
             assert!(
                 !CHECKS || shape.kind.is_allocated(),
@@ -376,17 +382,22 @@ impl<P: Platform> Zone<P> {
                 && lists.as_mut().is_some_and(|lists| {
                     self.free_per_cpu(cpu, lists, index, shape.order, for_reuse)
                 });
-            if !is_listed {
-                heads[unlisted] = index;
+            if !is_listed && let Some(place) = places.next() {
+                place.set(index);
                 unlisted += 1;
             }
         }
         if let Some(lists) = lists {
             cpu.publish(&lists);
         }
-        if unlisted > 0 {
+        let unlisted = heads.iter().map(Cell::get).take(unlisted);
+        if let Some(free) = self.outer {
+            for index in unlisted {
+                self.free_outer(free, index, self.descriptor(index).shape().order);
+            }
+        } else if unlisted.len() > 0 {
             let mut buddy = self.lock();
-            for &index in &heads[..unlisted] {
+            for index in unlisted {
                 self.free_locked(&mut buddy, index, self.descriptor(index).shape().order);
             }
         }

@@ -116,8 +116,8 @@ impl Buddy {
             return Err(self.lists.largest(map.huge).map_or(AllocError::OutOfFrames, fragmented));
         };
         self.lists.remove(map, index, found);
-        for n in (want.as_u8()..found.as_u8()).rev().map(usize::from) {
-            self.lists.push(map, index + (1 << n), order(n));
+        for half in (want.as_u8()..found.as_u8()).rev().filter_map(Order::new) {
+            self.lists.push(map, index + half.frames(), half);
         }
         // A whole 2 MiB block has no free block in a list: its next free updates it.
         if want < BLOCK_ORDER {
@@ -152,7 +152,7 @@ impl Buddy {
             migrate_type.fallbacks().into_iter().filter_map(|other| Some((largest(other)?, other)));
         let (n, other) = others.max_by_key(|others| others.0)?;
         let group = blocks::group(other, of(other, true) >> n & 1 == 1);
-        let (index, size) = self.lists.first(group, n);
+        let (index, size) = self.lists.first(group, n)?;
         // A folio that cannot move changes the type of the whole 2 MiB block, so that the next one
         // comes here too. A movable one does so only where most of the block is free: otherwise
         // the block would change its type for one page.

@@ -103,9 +103,10 @@ impl FreeLists {
         self.some[group]
     }
 
-    /// Returns the first block of an order in a group, which has one.
-    pub(crate) fn first(&self, group: usize, n: u32) -> (u32, Order) {
-        (self.lists[group][n as usize].first - 1, order(n as usize))
+    /// Returns the first block of an order in a group, if there is one.
+    pub(crate) fn first(&self, group: usize, n: u32) -> Option<(u32, Order)> {
+        let list = self.lists[group].get(n as usize)?;
+        Some((list.first.checked_sub(1)?, Order::new(n as u8)?))
     }
 
     /// Returns the first free block of the huge order, if there is one.
@@ -119,8 +120,7 @@ impl FreeLists {
         [false, true].into_iter().find_map(|is_roomy| {
             let group = blocks::group(migrate_type, is_roomy);
             let some = self.some[group] & fits;
-            let n = some.trailing_zeros() as usize;
-            (some != 0).then(|| (self.lists[group][n].first - 1, order(n)))
+            (some != 0).then(|| self.first(group, some.trailing_zeros())).flatten()
         })
     }
 

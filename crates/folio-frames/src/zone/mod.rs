@@ -1,6 +1,7 @@
 //! A zone: its allocator, its folios, and the ways to a reference.
 
 pub(crate) mod adjacent;
+pub(crate) mod adopt;
 pub(crate) mod alloc;
 pub(crate) mod alloc_error;
 pub(crate) mod buddy;
@@ -10,6 +11,7 @@ pub(crate) mod free_lists;
 pub(crate) mod gauge;
 pub(crate) mod holes;
 pub(crate) mod level;
+pub(crate) mod new;
 pub(crate) mod online;
 pub(crate) mod pcp;
 #[cfg(feature = "track")]

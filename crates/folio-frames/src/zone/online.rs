@@ -58,9 +58,8 @@ impl<P: Platform> Zone<P> {
         if !entry.has_metadata() {
             return;
         }
-        assert_eq!(
-            entry.state(),
-            State::Offline,
+        assert!(
+            entry.state() == State::Offline,
             "block {} is online already",
             first / BLOCK_ORDER.frames()
         );

@@ -270,13 +270,19 @@ impl<P: Platform> Batch<P> {
             self.flush();
         }
         self.zone = Some(zone);
-        self.heads[self.len] = folio.into_index();
-        self.len += 1;
+        // There is room for one more now.
+        if let Some(place) = self.heads.get_mut(self.len) {
+            *place = folio.into_index();
+            self.len += 1;
+        } else {
+            folio.free();
+        }
     }
 
     fn flush(&mut self) {
-        if let Some(zone) = self.zone {
-            zone.free_batch(&mut self.heads[..mem::take(&mut self.len)], self.for_reuse);
+        let heads = self.heads.get_mut(..mem::take(&mut self.len));
+        if let (Some(zone), Some(heads)) = (self.zone, heads) {
+            zone.free_batch(heads, self.for_reuse);
         }
     }
 }
