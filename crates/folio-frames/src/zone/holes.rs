@@ -155,7 +155,14 @@ impl<P: Platform> Zone<P> {
         if self.holes == 0 {
             return (blocks.len() as u32 * BLOCK_ORDER.frames(), blocks.len() as u32);
         }
-        let all = self.blocks.all()[blocks.clone()].iter();
+        let all = self.blocks.all();
+        assert!(
+            !CHECKS || blocks.end <= all.len(),
+            "blocks {blocks:?} are not within a table of {}",
+            all.len()
+        );
+        // Not by an index: this runs in an allocation, which does not panic.
+        let all = all.iter().skip(blocks.start).take(blocks.len());
         all.fold((0, 0), |(frames, whole), block| {
             (frames + block.frames(), whole + u32::from(block.is_whole()))
         })
