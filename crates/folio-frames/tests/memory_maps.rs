@@ -50,14 +50,14 @@ fn zone_of<S: Scheme>(
     map: &MemoryMap<'_>,
     holds: MemmapMemory,
 ) -> (&'static Zone<UserSpace<S>>, (usize, NonNull<u8>)) {
-    zone_with(map, holds, None)
+    zone_with(map, holds, |zone| zone)
 }
 
-/// Makes a zone as [`zone_of`] does, with a huge order.
+/// Makes a zone as [`zone_of`] does, and changes it before it is shared.
 fn zone_with<S: Scheme>(
     map: &MemoryMap<'_>,
     holds: MemmapMemory,
-    huge: Option<Order>,
+    change: impl FnOnce(Zone<UserSpace<S>>) -> Zone<UserSpace<S>>,
 ) -> (&'static Zone<UserSpace<S>>, (usize, NonNull<u8>)) {
     let span = map.span();
     let frames = span.frames() as u32;
@@ -76,11 +76,7 @@ fn zone_with<S: Scheme>(
     let metadata = NonNull::new(metadata).expect("a mapping is not at 0");
     // SAFETY: both mappings belong to the zone alone, and are never unmapped.
     let zone = unsafe { Zone::from_map(metadata, holds, map, bytes, &[]) };
-    let zone = match huge {
-        Some(order) => zone.with_huge_order(order),
-        None => zone,
-    };
-    (Box::leak(Box::new(zone)), (pages, metadata))
+    (Box::leak(Box::new(change(zone))), (pages, metadata))
 }
 
 fn online<S: Scheme>(zone: &'static Zone<UserSpace<S>>) {
@@ -343,7 +339,8 @@ fn a_block_of_the_huge_order_is_formed_between_holes() {
     let mut reserved = [0xc0_0000..0xc0_1000, 0..1];
     let map = MemoryMap::new(&mut usable, &mut reserved);
     let frames = pfns(&map);
-    let (zone, _) = zone_with::<DefaultScheme>(&map, MemmapMemory::Zeroed, Some(order(11)));
+    let huge = |zone: Zone<UserSpace>| zone.with_huge_order(order(11));
+    let (zone, _) = zone_with(&map, MemmapMemory::Zeroed, huge);
     online(zone);
     let huge: Vec<_> = iter::from_fn(|| zone.alloc_frozen(order(11)).ok()).collect();
     let starts: BTreeSet<u64> = huge.iter().map(|folio| folio.pfn().as_u64()).collect();
@@ -352,6 +349,30 @@ fn a_block_of_the_huge_order_is_formed_between_holes() {
     huge.into_iter().for_each(FrozenFolio::free);
     offline_and_back(zone, &frames);
     assert_is_map(zone, &frames);
+}
+
+/// A frame inside a hole has the metadata of one that the other allocator keeps.
+#[test]
+fn no_hole_is_adopted_from_another_allocator() {
+    let mut usable = [0x1000..0x30_0000, 0x80_0000..0xa0_0000];
+    let mut reserved = [0x10_0000..0x14_0000];
+    let map = MemoryMap::new(&mut usable, &mut reserved);
+    let outer = |zone: Zone<UserSpace>| zone.with_outer_allocator(|_, _, _| ());
+    let (zone, _) = zone_with(&map, MemmapMemory::Zeroed, outer);
+    // SAFETY: no other code has frames of this zone.
+    let adopt = |first, n| unsafe { zone.adopt(Pfn::new(first), order(n)) };
+    for (first, n) in [(0, 0), (0x100, 0), (0x101, 0), (0x13f, 0), (0x104, 2), (0x300, 0)] {
+        assert!(adopt(first, n).is_none(), "{first:#x} is a hole");
+    }
+    for (first, n) in [(0, 1), (0x100, 7), (0x200, 9), (0x800, 10), (0x400, 0), (0x400, 10)] {
+        assert!(adopt(first, n).is_none(), "there is a hole in order {n} at {first:#x}");
+    }
+    for (first, n) in [(1, 0), (0x80, 7), (0x140, 6), (0x200, 8), (0x800, 9)] {
+        let folio = adopt(first, n).expect("frames in the map").init();
+        assert_eq!(zone.try_get(Pfn::new(first)).map(|folio| folio.order()), Ok(order(n)));
+        drop(folio);
+    }
+    zone.assert_sound();
 }
 
 #[test]
