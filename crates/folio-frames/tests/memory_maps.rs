@@ -355,7 +355,7 @@ fn a_block_of_the_huge_order_is_formed_between_holes() {
 #[test]
 fn no_hole_is_adopted_from_another_allocator() {
     let mut usable = [0x1000..0x30_0000, 0x80_0000..0xa0_0000];
-    let mut reserved = [0x10_0000..0x14_0000];
+    let mut reserved = [0..1, 0x10_0000..0x14_0000];
     let map = MemoryMap::new(&mut usable, &mut reserved);
     let outer = |zone: Zone<UserSpace>| zone.with_outer_allocator(|_, _, _| ());
     let (zone, _) = zone_with(&map, MemmapMemory::Zeroed, outer);
