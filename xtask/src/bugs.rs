@@ -79,7 +79,7 @@ pub(crate) struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-pub(crate) const BUGS: [Bug; 49] = [
+pub(crate) const BUGS: [Bug; 60] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -206,6 +206,16 @@ pub(crate) const BUGS: [Bug; 49] = [
         caught_by: &[Check::Frames, Check::Shuttle],
     },
     Bug {
+        name: "absent-slot-filled",
+        breaks: "a slot that is absent on purpose takes a page",
+        caught_by: &[Check::Frames, Check::Shuttle],
+    },
+    Bug {
+        name: "absent-while-pinned",
+        breaks: "R3: a slot is made absent although other references to its page exist",
+        caught_by: &[Check::Frames],
+    },
+    Bug {
         name: "write-without-freeze",
         breaks: "R2: a page is written in place without a freeze, although handles may share it",
         caught_by: &[Check::Shuttle, Check::Cache],
@@ -312,9 +322,54 @@ pub(crate) const BUGS: [Bug; 49] = [
     },
     Bug { name: "flusher-idle", breaks: "the flusher writes nothing", caught_by: &[Check::Crash] },
     Bug {
+        name: "lists-published-late",
+        breaks: "frames that move to the lists of a CPU are counted nowhere for a moment",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "holes-freed",
+        breaks: "R1: the holes of a memory map come online",
+        caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "table-not-asked",
+        breaks: "a walker reads the metadata of a block that has none",
+        caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "zone-of-another-load",
+        breaks: "R8: zone and folio of a lookup come from two loads of the slot",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
         name: "metadata-zeroed",
         breaks: "R7: metadata is zeroed when a block goes offline",
         caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "many-counted-once",
+        breaks: "a drop of many references puts as many as one atomic operation takes",
+        caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "volatile-walked",
+        breaks: "a walk shows bytes as a slice that others change",
+        caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "fork-looks-first",
+        breaks: "a fork looks for pins before it makes the entry read-only",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "lent-twice",
+        breaks: "two threads that move one page share its references, and mix them up",
+        caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "pin-not-rechecked",
+        breaks: "R8: a pin keeps the page that it got without checking the entry again",
+        caught_by: &[Check::Shuttle],
     },
     Bug {
         name: "pressure-outgrows-the-user",

@@ -10,8 +10,10 @@ mod baseline;
 mod bench;
 mod bugs;
 mod c_header;
+mod call_graph;
 mod code;
 mod columns;
+mod elf;
 mod emulate;
 mod engines;
 mod english;
@@ -26,6 +28,7 @@ mod model_list;
 mod models;
 mod orderings;
 mod package;
+mod panics;
 mod prove;
 mod seeded_bugs;
 mod step;
@@ -125,6 +128,11 @@ const MENU: &[Entry] = &[
         name: "tracepoints",
         about: "show that an unset trace hook costs no instruction",
         run: tracepoints::run,
+    },
+    Entry {
+        name: "panics",
+        about: "list the panics that the frames reach on a bare machine; code, stack [--save]",
+        run: panics::run,
     },
     Entry {
         name: "package",

@@ -1,5 +1,5 @@
-//! Boots the example `examples/bare-metal` in QEMU on 4, 16 and 64 virtual CPUs, and checks its
-//! output.
+//! Boots the example `examples/bare-metal` in QEMU on 4, 16 and 64 virtual CPUs, and with memory
+//! above 4 GiB, and checks its output.
 //!
 //! Where QEMU or the target is missing, the test prints a message and passes.
 
@@ -24,9 +24,10 @@ fn a_bare_machine_uses_its_memory_on_all_cpus() {
         return;
     }
     let kernel = build();
-    for cpus in [4, 16, 64] {
-        let (status, said) = boot(&kernel, cpus);
-        eprintln!("── {cpus} virtual CPUs\n{said}");
+    // The last one has memory above 4 GiB, and a hole of 1 GiB below.
+    for (cpus, mib) in [(4, 256), (16, 256), (64, 256), (4, 5120)] {
+        let (status, said) = boot(&kernel, cpus, mib);
+        eprintln!("── {cpus} virtual CPUs, {mib} MiB\n{said}");
         let lines: Vec<_> = said.lines().map(str::trim_end).collect();
         assert_eq!(
             (status, lines.last()),
@@ -43,11 +44,20 @@ fn a_bare_machine_uses_its_memory_on_all_cpus() {
         };
         assert_eq!(one("cpus: "), [cpus, cpus]);
         let map = one("folio on bare metal: ");
-        let (kib, blocks) = (map[0], map[1]);
-        assert!(kib > 200 << 10 && blocks * 2048 < kib, "{blocks} blocks online of {kib} KiB");
+        let (kib, ranges, online, reserved) = (map[0], map[1], map[2], map[3]);
+        assert!(kib > (mib - 56) << 10, "{kib} KiB in the map of {mib} MiB");
+        // Every range may lose the parts of a frame at both ends.
+        let frames = online + reserved;
+        assert!(
+            frames * 4 <= kib && kib < (frames + 2 * ranges) * 4,
+            "{online} frames online and {reserved} reserved of {kib} KiB in {ranges} ranges"
+        );
         for scene in ["allocate: ", "folio: ", "split: ", "migrate: "] {
             one(scene);
         }
+        let paging = one("paging: ");
+        assert_eq!(paging.len(), 7, "{paging:?}");
+        assert!(paging.iter().all(|&n| n > 0), "{paging:?} on {cpus} virtual CPUs");
         let torture = one("torture: ");
         let (read, walked, migrated, replaced, split) =
             (torture[0], torture[1], torture[3], torture[4], torture[5]);
@@ -58,7 +68,7 @@ fn a_bare_machine_uses_its_memory_on_all_cpus() {
             assert!(n > 0, "no {what} on {cpus} virtual CPUs");
         }
         let audit = one("audit: ");
-        assert_eq!(audit[0], blocks * 512, "frames of the online blocks");
+        assert_eq!(audit[0], online, "frames online");
         assert_eq!(audit[1], (cpus - 1) * 16, "frames in stacks");
         assert_eq!(audit[0], audit[1] + audit[2], "online frames are stacks or free");
     }
@@ -107,7 +117,7 @@ fn build() -> PathBuf {
 }
 
 /// Boots the kernel. Returns the exit status and the output of the serial port.
-fn boot(kernel: &Path, cpus: u64) -> (Option<i32>, String) {
+fn boot(kernel: &Path, cpus: u64, mib: u64) -> (Option<i32>, String) {
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args([
         "-accel",
@@ -115,7 +125,7 @@ fn boot(kernel: &Path, cpus: u64) -> (Option<i32>, String) {
         "-cpu",
         "max",
         "-m",
-        "256M",
+        &format!("{mib}M"),
         "-smp",
         &cpus.to_string(),
     ])

@@ -11,13 +11,16 @@ use common::{Manifest, crate_folders, read, rust_files, section, source_files};
 /// The files that may hold unsafe code, each for a reason that its own doc gives.
 const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/zone/adjacent.rs",
+    "crates/folio-frames/src/zone/adopt.rs",
     "crates/folio-frames/src/os/arena.rs",
+    "crates/folio-frames/src/base/lock_api_04.rs",
     "crates/folio-frames/src/base/vectors.rs",
     "crates/folio-frames/src/memmap/blocks.rs",
     "crates/folio-frames/src/zone/folio.rs",
     "crates/folio-frames/src/moving/hotplug.rs",
     "crates/folio-frames/src/memmap/memmap.rs",
-    "crates/folio-frames/src/index/racy_copy.rs",
+    "crates/folio-frames/src/base/racy_copy.rs",
+    "crates/folio-frames/src/base/string_copy.rs",
     "crates/folio-frames/src/index/lock.rs",
     "crates/folio-frames/src/os/lazy_range.rs",
     "crates/folio-frames/src/os/retire.rs",
@@ -26,7 +29,12 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/index/optimistic.rs",
     "crates/folio-frames/src/os/user_space.rs",
     "crates/folio-frames/src/zone/pinned_bytes.rs",
+    "crates/folio-frames/src/zone/raw.rs",
+    "crates/folio-frames/src/zone/volatile.rs",
+    "crates/folio-frames/src/zone/new.rs",
     "crates/folio-frames/src/zone/zone.rs",
+    "crates/folio-frames/src/zone/holes.rs",
+    "crates/folio-frames/src/index/zones.rs",
     // A system call that no safe crate offers. It involves no memory.
     "crates/folio-uring/src/begin.rs",
     // A forked child: `fork` has no safe interface.
@@ -36,8 +44,15 @@ const UNSAFE_ROOMS: &[&str] = &[
     // Memory that the kernel writes after the call that passed it has returned.
     "crates/folio-uring/src/ring.rs",
     // A zone over memory that the test allocates, as a kernel would: Miri cannot map memory.
+    "crates/folio-frames/tests/guest_memory.rs",
     "crates/folio-frames/tests/racing.rs",
     "crates/folio-frames/tests/risky_places.rs",
+    // Raw references: taking one is unsafe.
+    "crates/folio-frames/tests/raw.rs",
+    "crates/folio-frames/tests/page_table/mod.rs",
+    // Zones over memory as a kernel has it: at chosen frame numbers, and with holes.
+    "crates/folio-frames/tests/common/mod.rs",
+    "crates/folio-frames/tests/memory_maps.rs",
     // Children: `fork` has no safe interface.
     "crates/folio-cache/tests/fork.rs",
     "crates/folio-uring/tests/fork.rs",
@@ -49,7 +64,10 @@ const UNSAFE_ROOMS: &[&str] = &[
     "examples/bare-metal/src/firmware.rs",
     "examples/bare-metal/src/handover.rs",
     "examples/bare-metal/src/machine.rs",
+    "examples/bare-metal/src/paging.rs",
     "examples/bare-metal/src/platform.rs",
+    // A program without an operating system: the name of its entry.
+    "examples/panics/src/main.rs",
     // loom's cells hand out pointers; loom checks each access.
     "crates/folio-ref/tests/loom.rs",
     // A kernel's frame table: the word says which thread may access a cell.

@@ -44,8 +44,11 @@
 //! # What is here
 //!
 //! - [`Zone`] owns frames: it allocates and frees them, and finds them by frame number ([`Pfn`]).
+//!   [`MemoryMap`] says which frames there are; [`Zones`] is a table of several zones.
 //! - [`FolioRef`] is a counted reference to a folio, [`FrozenFolio`] its exclusive handle.
-//!   [`FolioRefs`] and [`Adjacent`] are several references in one value.
+//!   [`FolioRefs`] and [`Adjacent`] are several references in one value. [`FolioRef::into_raw`]
+//!   makes one a frame number, for an entry of a page table.
+//! - [`VolatileRef`] is a counted reference to a folio with bytes that others may change.
 //! - [`Slot`] is an entry of a lockless index. [`Slot::try_lock`] takes its page lock.
 //! - [`migrate`] moves a folio. [`Zone::offline`], [`Zone::compact`] and [`Zone::alloc_contig`]
 //!   empty ranges of frames.
@@ -65,6 +68,7 @@
 //!
 //! - `std`: memory from the operating system (`Arena`), and the platform of a process
 //!   (`UserSpace`).
+//! - `lock_api_04`: locks of `lock_api` 0.4, such as those of the crate spin, for a [`Platform`].
 //! - `track`: each reference remembers the line of code that took it (`Zone::pin_owners`).
 //! - `checks`: checks callers and invariants in release builds too. Debug builds always do.
 
@@ -77,6 +81,10 @@ extern crate std;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/kernel.md")]
+struct KernelGuide;
+
 mod base;
 mod index;
 mod memmap;
@@ -86,6 +94,8 @@ mod os;
 mod zone;
 
 pub use base::ids::{BLOCK_ORDER, FRAME_SIZE, LARGEST_HUGE_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
+#[cfg(feature = "lock_api_04")]
+pub use base::lock_api_04::{AsTheyAre, Interrupts, LockApi04};
 pub use base::migrate_type::MigrateType;
 pub use base::platform::Platform;
 pub use base::trace::Event;
@@ -93,11 +103,13 @@ pub use base::vectors::Vectors;
 pub use index::lock::{FrozenSlot, LockedSlot};
 pub use index::optimistic::DirectMap;
 pub use index::slot::{Lookup, Slot};
+pub use index::zones::{ZoneRefused, Zones};
 pub use memmap::memmap::{Kind, MemmapMemory};
+pub use memmap::memory_map::MemoryMap;
 pub use moving::compact::Compacted;
 pub use moving::contig::{Contig, ContigError};
 pub use moving::hotplug::{Offline, OfflineError};
-pub use moving::migrate::{MigrateError, Owner, migrate};
+pub use moving::migrate::{MigrateError, Owner, migrate, migrate_to};
 #[cfg(feature = "std")]
 pub use os::arena::{Arena, Mapped, MetadataKept};
 #[cfg(feature = "std")]
@@ -117,6 +129,7 @@ pub use zone::pin_owners::PinOwners;
 pub use zone::pinned_bytes::PinnedBytes;
 pub use zone::refs::{FolioRefs, free_for_reuse, put_all};
 pub use zone::stats::{ZoneCounters, ZoneStats};
+pub use zone::volatile::VolatileRef;
 pub use zone::walk::{Peek, Refusal};
 pub use zone::watermarks::Watermarks;
 pub use zone::zone::Zone;

@@ -14,6 +14,11 @@
 #![cfg(shuttle)]
 
 mod common;
+#[path = "shuttle/conversions.rs"]
+mod conversions;
+mod page_table;
+#[path = "shuttle/zones.rs"]
+mod zones;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};

@@ -3,10 +3,11 @@
 //! assembly and Rust.
 
 use core::arch::global_asm;
+use core::ops::Range;
 use core::ptr;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use folio_frames::Zone;
+use folio_frames::{FRAME_SIZE, Zone};
 
 use crate::machine;
 use crate::platform::Machine;
@@ -29,11 +30,36 @@ unsafe extern "C" {
     static trampoline: u8;
     static trampoline_end: u8;
     static kernel_end: u8;
+    /// The table of page directories that `boot.s` made. Its entries are of 1 GiB.
+    static pdpt: [AtomicU64; 512];
 }
 
-/// Returns the first address after the kernel.
-pub fn end_of_kernel() -> usize {
-    (&raw const kernel_end).addr()
+/// The address at which the kernel's image begins (`kernel.ld`).
+const KERNEL: usize = 0x10_0000;
+
+/// Returns the addresses of the kernel's image.
+pub fn image() -> Range<usize> {
+    KERNEL..(&raw const kernel_end).addr()
+}
+
+/// Returns the page of the trampoline.
+pub fn trampoline_page() -> Range<usize> {
+    TRAMPOLINE..TRAMPOLINE + FRAME_SIZE
+}
+
+/// Identity-maps the memory from 4 GiB up to `end`, in pages of 1 GiB. Returns the end of all that
+/// is mapped: 4 GiB if the processor has no such pages.
+pub fn map_up_to(end: u64) -> u64 {
+    const GIB: u64 = 1 << 30;
+    // SAFETY: a table of `boot.s`, aligned, which lives forever. All its words are atomics here.
+    let entries = unsafe { &pdpt };
+    let end = if machine::has_pages_of_1_gib() { end.div_ceil(GIB).clamp(4, 512) } else { 4 };
+    for n in 4..end {
+        // Present, writable, a page of 1 GiB. Relaxed: this CPU alone runs, and no table walk has
+        // cached the absent entry.
+        entries[n as usize].store((n * GIB) | 0x83, Ordering::Relaxed);
+    }
+    end * GIB
 }
 
 #[unsafe(no_mangle)]
@@ -54,7 +80,7 @@ pub fn place_trampoline() {
     let len = (&raw const trampoline_end).addr() - from.addr();
     let to = ptr::with_exposed_provenance_mut(TRAMPOLINE);
     // SAFETY: copies `len` bytes of our image to memory that the identity map covers. Nothing uses
-    // that memory: it is below the first block that goes online, and the boot loader has ended.
+    // that memory: it is reserved in the memory map, and the boot loader has ended.
     unsafe { ptr::copy_nonoverlapping(from, to, len) };
 }
 

@@ -112,6 +112,7 @@ gdtr:
     .balign 4096
 pml4:
     .skip 4096
+    .globl pdpt
 pdpt:
     .skip 4096
 directories:

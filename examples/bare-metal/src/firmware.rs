@@ -25,18 +25,20 @@ impl StartInfo {
         Self(info)
     }
 
-    /// Returns the ranges of usable memory in the memory map.
-    pub fn memory(&self) -> impl Iterator<Item = Range<usize>> {
-        let entries = u32_at(self.0, 48) as usize;
-        let map = bytes(u64_at(self.0, 40) as usize, entries * 24);
-        map.chunks(24).filter(|entry| u32_at(entry, 16) == RAM).map(|entry| {
-            let start = u64_at(entry, 0) as usize;
-            start..start + u64_at(entry, 8) as usize
+    /// Returns the ranges of usable memory in the memory map, as the firmware lists them.
+    pub fn memory(&self) -> impl Iterator<Item = Range<u64>> {
+        self.map().chunks(24).filter(|entry| u32_at(entry, 16) == RAM).map(|entry| {
+            let start = u64_at(entry, 0);
+            start..start + u64_at(entry, 8)
         })
     }
 
-    /// Returns the APIC ids of the CPUs that can be started, including this CPU.
-    pub fn cpus(&self) -> impl Iterator<Item = u8> {
+    fn map(&self) -> &'static [u8] {
+        bytes(u64_at(self.0, 40) as usize, u32_at(self.0, 48) as usize * 24)
+    }
+
+    /// Returns the ACPI root pointer, the table of tables, and the table of CPUs.
+    fn acpi(&self) -> [&'static [u8]; 3] {
         let root = bytes(u64_at(self.0, 32) as usize, 20);
         assert_eq!(root[..8], *b"RSD PTR ", "no ACPI root pointer");
         let tables = table(u32_at(root, 16) as usize);
@@ -45,6 +47,21 @@ impl StartInfo {
             .find(|&address| bytes(address, 4) == b"APIC")
             .map(table)
             .expect("the ACPI tables include the table of CPUs");
+        [root, tables, cpus]
+    }
+
+    /// Returns the addresses of all that this type reads: they may be in usable memory.
+    pub fn tables(&self) -> [Range<usize>; 5] {
+        let [root, tables, cpus] = self.acpi();
+        [self.0, self.map(), root, tables, cpus].map(|bytes| {
+            let range = bytes.as_ptr_range();
+            range.start.addr()..range.end.addr()
+        })
+    }
+
+    /// Returns the APIC ids of the CPUs that can be started, including this CPU.
+    pub fn cpus(&self) -> impl Iterator<Item = u8> {
+        let [_, _, cpus] = self.acpi();
         let mut rest = &cpus[44..];
         core::iter::from_fn(move || {
             let entry = rest.get(..usize::from(*rest.get(1)?))?;
@@ -70,7 +87,7 @@ fn table(address: usize) -> &'static [u8] {
 fn bytes(address: usize, len: usize) -> &'static [u8] {
     assert!(address.saturating_add(len) <= 1 << 32, "{len} bytes at {address:#x} are above 4 GiB");
     // SAFETY: the range is mapped, by the check above. It was written before the kernel started and
-    // does not change: the map does not call it usable, or it is below the first online block.
+    // does not change: it is one of `StartInfo::tables`, which are reserved in the memory map.
     unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(address), len) }
 }
 

@@ -1,18 +1,31 @@
-//! From the boot loader's map to a zone: memory after the kernel serves the allocations made before
-//! the zone exists; the remaining whole blocks go online. A room of unsafe code: the promises about
-//! the memory that the zone gets.
+//! From the firmware's map to a zone: memory after the kernel serves the allocations made before
+//! the zone exists; all other frames of the map go online. A room of unsafe code: the promises
+//! about the memory that the zone gets.
 
 use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 
-use folio_frames::{BLOCK_ORDER, FRAME_SIZE, MemmapMemory, Pfn, Zone};
+use folio_frames::{FRAME_SIZE, MemmapMemory, MemoryMap, Pfn, PfnRange, Zone};
 
 use crate::boot;
 use crate::firmware::StartInfo;
 use crate::platform::Machine;
 
-const BLOCK: usize = BLOCK_ORDER.bytes();
+/// The maximum number of ranges of usable memory in the firmware's map.
+const MAX_RANGES: usize = 32;
+
+/// The memory that the kernel has got.
+pub struct Memory {
+    /// The zone of all of it.
+    pub zone: &'static Zone<Machine>,
+    /// Number of usable ranges in the firmware's map.
+    pub ranges: usize,
+    /// Number of whole frames in the map, as far as memory is mapped.
+    pub frames: u64,
+    /// Number of these frames that are not in the zone, as they were in use before.
+    pub reserved: u64,
+}
 
 /// A bump allocator for the memory that is needed before the zone exists. It never frees.
 pub struct Early {
@@ -20,18 +33,19 @@ pub struct Early {
 }
 
 impl Early {
-    /// Returns an allocator over the memory after the kernel, up to the end of its map range.
+    /// Returns an allocator over the memory after the kernel, up to the end of its map range, of
+    /// which the first 4 GiB are mapped.
     ///
     /// # Panics
     ///
     /// Panics if the map does not contain the memory of the kernel.
     pub fn behind_the_kernel(info: &StartInfo) -> Self {
-        let end = boot::end_of_kernel();
+        let start = boot::image().end;
         let range = info
             .memory()
-            .find(|range| range.contains(&end))
+            .find(|range| range.contains(&(start as u64)))
             .expect("the map contains the memory of the kernel");
-        Self { left: end..range.end }
+        Self { left: start..range.end.min(1 << 32) as usize }
     }
 
     /// Returns memory of this layout, which is never freed. Its contents are arbitrary.
@@ -51,47 +65,48 @@ impl Early {
         NonNull::new(ptr::with_exposed_provenance_mut(start)).expect("the kernel does not lie at 0")
     }
 
-    /// Allocates a value, which is never freed.
-    pub fn place<T>(&mut self, value: T) -> &'static T {
-        let place = self.take(Layout::new::<T>()).cast::<T>();
-        // SAFETY: `take` returns memory of this layout only once; the identity map covers it.
-        unsafe { place.write(value) };
-        // SAFETY: the value was just written, and is never written again.
-        unsafe { place.as_ref() }
-    }
-
-    /// Creates a zone of all memory in the map, with every unused whole block online. Returns the
-    /// zone and the number of online blocks. Consumes `self`: its remaining memory goes online as
-    /// well.
-    pub fn into_zone(mut self, info: &StartInfo) -> (&'static Zone<Machine>, usize) {
-        let kernel = self.left.end;
-        let end = info
-            .memory()
-            .map(|range| range.end)
-            .filter(|&end| end <= 1 << 32)
-            .max()
-            .expect("the map contains memory below 4 GiB");
-        let frames = (end.next_multiple_of(BLOCK) / FRAME_SIZE) as u32;
-        let metadata = self.take(Zone::<Machine>::layout(frames));
-        let bytes = ptr::with_exposed_provenance_mut(0);
-        // SAFETY: the metadata has the zone's layout, is used only here, and may hold anything. The
-        // bytes of frame 0 are at address 0. The identity map covers every frame of the map's
-        // memory, and only such frames go online.
-        let zone =
-            unsafe { Zone::new(metadata, MemmapMemory::Garbage, Pfn::new(0), frames, bytes, &[]) };
-        let zone = self.place(zone);
-        let mut online = 0;
+    /// Makes a zone of the firmware's map, whole, and brings all its frames online that are not in
+    /// use. Consumes `self`: its remaining memory goes online as well.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the map has more than [`MAX_RANGES`] ranges of usable memory.
+    pub fn into_zone(mut self, info: &StartInfo) -> Memory {
+        let mut usable = [const { 0..0 }; MAX_RANGES];
+        let mut ranges = 0;
         for range in info.memory() {
-            // The kernel's own range begins at the memory that `self` has left. The memory below
-            // the kernel has the firmware's tables and the trampoline.
-            let start = if range.end == kernel { self.left.start } else { range.start.max(kernel) };
-            for block in start.div_ceil(BLOCK)..range.end / BLOCK {
-                // SAFETY: the map calls the memory of the block usable. It is after everything
-                // that the kernel or the boot loader placed, and is identity-mapped.
-                unsafe { zone.online_block(block) };
-                online += 1;
-            }
+            usable[ranges] = range;
+            ranges += 1;
         }
-        (zone, online)
+        let end = usable.iter().map(|range| range.end).max().expect("an array that is not empty");
+        let mapped = PfnRange {
+            start: Pfn::new(0),
+            end: Pfn::new(boot::map_up_to(end) / FRAME_SIZE as u64),
+        };
+        let all = MemoryMap::new(&mut usable, &mut []).within(&mapped);
+        let frames = all.frames();
+        // At least as large as that without the reserved frames.
+        let metadata = self.take(Zone::<Machine>::layout(all.span().frames() as u32));
+        let place = self.take(Layout::new::<Zone<Machine>>()).cast::<Zone<Machine>>();
+
+        // The page at address 0 has no reference in Rust. Of the tables only those that are read.
+        let [info, list, root, tables, cpus] = info.tables();
+        let taken = boot::image().start..self.left.start;
+        let reserved = [0..1, boot::trampoline_page(), taken, info, list, root, tables, cpus];
+        let mut reserved = reserved.map(|range| range.start as u64..range.end as u64);
+        let map = MemoryMap::new(&mut usable, &mut reserved).within(&mapped);
+        let start = map.span().start.as_u64() as usize * FRAME_SIZE;
+        let bytes = ptr::with_exposed_provenance_mut(start);
+        // SAFETY: the metadata has the layout of a zone of at least these frames, is used only
+        // here, and may hold anything. The identity map covers every frame of the map, and the map
+        // has no frame that the kernel or the firmware's tables use.
+        let zone = unsafe { Zone::from_map(metadata, MemmapMemory::Garbage, &map, bytes, &[]) };
+        // SAFETY: `take` returned memory of this layout, once; the identity map covers it.
+        unsafe { place.write(zone) };
+        // SAFETY: the value was just written, and is never written again.
+        let zone = unsafe { place.as_ref() };
+        // SAFETY: the bytes of all frames in the map are mapped, as above.
+        unsafe { zone.online_range(0..zone.blocks()) };
+        Memory { zone, ranges, frames, reserved: frames - map.frames() }
     }
 }

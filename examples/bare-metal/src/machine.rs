@@ -115,6 +115,13 @@ pub fn cpu() -> usize {
     number
 }
 
+/// Returns `true` if the processor has pages of 1 GiB (CPUID `8000_0001`, bit 26 of EDX).
+pub fn has_pages_of_1_gib() -> bool {
+    use core::arch::x86_64::__cpuid;
+    const EXTENDED: u32 = 0x8000_0000;
+    __cpuid(EXTENDED).eax > EXTENDED && __cpuid(EXTENDED + 1).edx & 1 << 26 != 0
+}
+
 fn apic(register: usize) -> *mut u32 {
     ptr::with_exposed_provenance_mut(APIC + register)
 }
@@ -136,4 +143,30 @@ pub fn send_interrupt(apic_id: u8, command: u32) {
     while unsafe { apic(0x300).read_volatile() } & 1 << 12 != 0 {
         pause();
     }
+}
+
+/// Returns the address of the page tables that this CPU uses.
+pub fn tables() -> u64 {
+    let root;
+    // SAFETY: it reads a register.
+    unsafe { asm!("mov {}, cr3", out(reg) root, options(nomem, nostack, preserves_flags)) };
+    root
+}
+
+/// Lets this CPU use other page tables, which map the kernel as the present ones do. Returns the
+/// address of the present ones. The TLB is empty afterwards.
+pub fn set_tables(root: u64) -> u64 {
+    let before = tables();
+    // SAFETY: the caller's tables map the kernel, its stack and all frames at the same addresses.
+    unsafe { asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags)) };
+    before
+}
+
+/// Lets this CPU fault at a write to a read-only page also in the kernel. It has no handler, so
+/// such a write ends the machine.
+pub fn protect_read_only() {
+    // SAFETY: WP changes nothing but that; the kernel's own pages are writable.
+    unsafe {
+        asm!("mov {0}, cr0", "or {0}, 0x10000", "mov cr0, {0}", out(reg) _, options(nostack));
+    };
 }

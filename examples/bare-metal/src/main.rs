@@ -1,9 +1,9 @@
-//! A kernel that runs folio-frames on bare metal. It passes the usable memory of the boot loader's
-//! map to folio-frames, and tests allocation, folios, splits, migration and a short torture on all
-//! CPUs. `cargo run --release` in this folder boots it in QEMU.
+//! A kernel that runs folio-frames on bare metal. It passes the firmware's map of usable memory to
+//! folio-frames, whole, and tests allocation, folios, splits, migration, page tables and a short
+//! torture on all CPUs. `cargo run --release` in this folder boots it in QEMU.
 //!
 //! ```text
-//! boot.s ─▶ run_first ─▶ firmware: the map ─▶ handover: the zone ─▶ scenes ─▶ torture ─▶ exit
+//! boot.s ─▶ run_first ─▶ firmware: the map ─▶ handover: the zone ─▶ scenes ─▶ paging ─▶ torture
 //!    └────▶ run_other ────────────────────────────────────────────────────────▲ (other CPUs)
 //! ```
 //!
@@ -17,6 +17,7 @@ mod boot;
 mod firmware;
 mod handover;
 mod machine;
+mod paging;
 mod platform;
 mod scenes;
 mod torture;
@@ -27,7 +28,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use folio_frames::{FRAME_SIZE, Order, Zone};
 
 use crate::firmware::StartInfo;
-use crate::handover::Early;
+use crate::handover::{Early, Memory};
 use crate::platform::Machine;
 
 /// Maximum number of CPUs that this kernel uses.
@@ -51,11 +52,15 @@ static ARRIVED: AtomicUsize = AtomicUsize::new(1);
 fn run_first(start_info: usize) -> ! {
     machine::set_cpu(&NUMBERS[0]);
     let info = StartInfo::at(start_info);
-    let memory: usize = info.memory().map(|range| range.len()).sum();
-    let (zone, blocks) = Early::behind_the_kernel(&info).into_zone(&info);
+    let bytes: u64 = info.memory().map(|range| range.end - range.start).sum();
+    let Memory { zone, ranges, frames, reserved } =
+        Early::behind_the_kernel(&info).into_zone(&info);
+    let online = zone.stats().online_frames;
+    assert_eq!(u64::from(online) + reserved, frames, "each whole frame is online or reserved");
     say!(
-        "folio on bare metal: {} KiB in the boot loader's map, {blocks} blocks of 2 MiB online",
-        memory >> 10
+        "folio on bare metal: {} KiB in {ranges} ranges of the firmware's map, {online} frames \
+         online, {reserved} reserved",
+        bytes >> 10
     );
 
     let (started, cpus, stacks) = start_others(&info, zone);
@@ -65,6 +70,7 @@ fn run_first(start_info: usize) -> ! {
     scenes::folio(zone);
     scenes::split(zone);
     scenes::migrate(zone);
+    paging::conduct(zone, cpus);
     torture::conduct(zone, cpus);
 
     zone.drain();
@@ -109,6 +115,7 @@ fn run_other(zone: &'static Zone<Machine>) -> ! {
     machine::set_cpu(&NUMBERS[number]);
     // Release: pairs with Acquire in start_others, which then starts the next CPU.
     ARRIVED.store(number + 1, Ordering::Release);
+    paging::join(zone);
     torture::join(zone);
     machine::halt()
 }

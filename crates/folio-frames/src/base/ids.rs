@@ -1,6 +1,7 @@
 //! Frame numbers, orders and ranges.
 
 use core::fmt;
+use core::ops::Range;
 
 /// Bytes in one frame.
 pub const FRAME_SIZE: usize = 4096;
@@ -96,6 +97,17 @@ impl PfnRange {
     pub const fn frames(&self) -> u64 {
         self.end.0.saturating_sub(self.start.0)
     }
+}
+
+/// Returns the blocks of a range of indices: each is aligned, and as large as possible.
+pub(crate) fn aligned(indices: Range<u32>) -> impl Iterator<Item = (u32, Order)> {
+    let mut at = indices.start;
+    core::iter::from_fn(move || {
+        let fits = indices.end.checked_sub(at)?.checked_ilog2()?;
+        let order = Order(at.trailing_zeros().min(fits).min(MAX_ORDER.0.into()) as u8);
+        at += order.frames();
+        Some((at - order.frames(), order))
+    })
 }
 
 impl fmt::Debug for PfnRange {

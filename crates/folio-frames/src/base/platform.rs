@@ -69,6 +69,16 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// The encoding of reference counts.
     type Scheme: folio_ref::Scheme;
     /// The lock that protects the free lists. Held for a bounded number of descriptor writes.
+    ///
+    /// In a kernel it disables interrupts on this CPU while it is held, if any interrupt handler
+    /// allocates, frees, or drops a reference, which may be the last. Otherwise such a handler
+    /// waits forever for the code that it interrupted. The state from before can be part of
+    /// [`RawMutex::Guard`](lock_api::RawMutex::Guard): a guard stays in the context that took it,
+    /// and two locks are released in the reverse order. Preemption should be disabled as well, so
+    /// that no CPU spins while the holder sleeps. No code outside this crate runs meanwhile, except
+    /// [`trace`](Self::trace).
+    ///
+    /// An interrupt that cannot be disabled must do none of the three.
     type Lock: lock_api::RawMutex + Send + Sync;
 
     /// A byte that overwrites the bytes of each freed folio, so that a read of memory that was not

@@ -24,6 +24,25 @@ pub(crate) const LEAF_CLOSED_IN_USE: bool = cfg!(broken = "leaf-closed-in-use");
 /// A closed slot takes a folio.
 pub(crate) const CLOSED_SLOT_FILLED: bool = cfg!(broken = "closed-slot-filled");
 
+/// Frames that move from the buddy to the lists of a CPU are counted in neither for a moment.
+pub(crate) const LISTS_PUBLISHED_LATE: bool = cfg!(broken = "lists-published-late");
+
+/// R1: the holes of a block come online with its frames.
+pub(crate) const HOLES_FREED: bool = cfg!(broken = "holes-freed");
+
+/// A walker reads the metadata of a block that has none.
+pub(crate) const TABLE_NOT_ASKED: bool = cfg!(broken = "table-not-asked");
+
+/// R8: a lookup among several zones takes the zone of one load of the slot, and the folio of
+/// another.
+pub(crate) const ZONE_OF_ANOTHER_LOAD: bool = cfg!(broken = "zone-of-another-load");
+
+/// A slot that is absent on purpose takes a folio.
+pub(crate) const ABSENT_SLOT_FILLED: bool = cfg!(broken = "absent-slot-filled");
+
+/// R3: a slot is made absent although other references to its folio exist.
+pub(crate) const ABSENT_WHILE_PINNED: bool = cfg!(broken = "absent-while-pinned");
+
 /// R8: a split of a multi-slot folio opens its head before its slots change. Returns the frames in
 /// the order in which they open: in all other builds the head is the last.
 #[inline(always)]

@@ -3,7 +3,7 @@
 //!
 //! | from | by | to |
 //! | --- | --- | --- |
-//! | empty, not locked, version v | close | closed: all bits 0 |
+//! | empty, not locked, not absent, version v | close | closed: all bits 0 |
 //! | closed | open at a version | empty |
 //!
 //! A lookup finds a closed slot empty. [`Slot::install`] refuses it. Only open changes its bits.
@@ -68,11 +68,12 @@ impl<P: Platform> Slot<P> {
         self.load(Ordering::Acquire).is_closed()
     }
 
-    /// Closes the slot. Returns its version, or `None` if it is not empty, or closed already.
+    /// Closes the slot. Returns its version, or `None` if it is not empty, is absent, or is closed
+    /// already.
     pub(crate) fn close(&self) -> Option<u32> {
         // Relaxed: the compare-and-swap decides.
         let seen = self.load(Ordering::Relaxed);
-        if !seen.is_empty() || seen.is_locked() || seen.is_closed() {
+        if !seen.is_empty() || seen.is_locked() || seen.is_closed() || seen.is_absent() {
             return None;
         }
         // Acquire: pairs with Release in unlock. Release: pairs with Acquire in is_closed.

@@ -4,6 +4,7 @@ use folio_ref::CHECKS;
 
 use crate::base::ids::{BLOCK_ORDER, Order};
 use crate::base::platform::Platform;
+use crate::base::seeded_bugs::{ABSENT_SLOT_FILLED, CLOSED_SLOT_FILLED};
 use crate::memmap::numbers::Number;
 use crate::zone::folio::FolioRef;
 use crate::zone::zone::Zone;
@@ -17,7 +18,10 @@ const FRAME_AT: u32 = 30;
 const FRAME: u64 = (u32::MAX as u64) << FRAME_AT;
 
 const _: () = assert!(LOCKED ^ WAITERS ^ FRAME ^ ORDER ^ VERSION == u64::MAX);
-const _: () = assert!(BLOCK_ORDER.as_u8() < 16);
+const _: () = assert!(BLOCK_ORDER.as_u8() < ABSENT.as_u8());
+
+/// The order of an empty entry that is absent on purpose (`absent.rs`). No folio in a slot has it.
+pub(super) const ABSENT: Order = Order::new(15).expect("an order of 4 bits");
 
 /// The version of a new slot. Version 0 is only that of a closed one.
 pub(crate) const FIRST_VERSION: u32 = 1;
@@ -52,6 +56,19 @@ impl Entry {
     /// Returns `true` for an empty entry that takes no folio (`closed.rs`).
     pub(super) fn is_closed(self) -> bool {
         self.0 == 0
+    }
+
+    /// Returns `true` for an empty entry that takes no folio until its owner ends that
+    /// (`absent.rs`).
+    pub(super) fn is_absent(self) -> bool {
+        self.is_empty() && self.0 & ORDER == u64::from(ABSENT.as_u8()) << ORDER_AT
+    }
+
+    /// Returns `true` for an empty entry that takes a folio.
+    pub(super) fn takes_folio(self) -> bool {
+        self.is_empty()
+            && (!self.is_closed() || CLOSED_SLOT_FILLED)
+            && (!self.is_absent() || ABSENT_SLOT_FILLED)
     }
 
     /// Returns the index of the frame. `None`: the entry is empty, or its folio is not of `zone`.

@@ -82,11 +82,18 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
     /// Returns the page lock if the folio is pinned, or is a multi-slot folio:
     /// [`split`](Self::split) it first.
     pub fn freeze(self) -> Result<FrozenSlot<'s, P>, Self> {
+        // The one expected reference is the slot's, which the page lock gives us the right to use.
+        self.freeze_expecting(1)
+    }
+
+    /// Freezes the folio if it has this number of references.
+    #[inline(always)]
+    pub(super) fn freeze_expecting(self, references: u32) -> Result<FrozenSlot<'s, P>, Self> {
         if self.subpage_of().is_some() {
             return Err(self);
         }
-        // The one expected reference is the slot's, which the page lock gives us the right to use.
-        let Ok(handle) = self.zone().descriptor(self.folio.index()).word.freeze(1) else {
+        let word = &self.zone().descriptor(self.folio.index()).word;
+        let Ok(handle) = word.freeze(references) else {
             P::trace(Event::Busy, || self.pfn());
             return Err(self);
         };

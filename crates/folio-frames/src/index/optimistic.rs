@@ -39,10 +39,10 @@ use folio_ref::CHECKS;
 
 use crate::base::ids::FRAME_SIZE;
 use crate::base::platform::Platform;
+use crate::base::racy_copy::racy_copy;
 use crate::base::seeded_bugs::NO_SECOND_LOAD;
 use crate::base::sync::fence;
 use crate::index::entry::Entry;
-use crate::index::racy_copy::racy_copy;
 use crate::index::slot::{Lookup, Slot};
 use crate::memmap::seeded_bugs;
 use crate::zone::zone::Zone;

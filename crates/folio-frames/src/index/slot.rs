@@ -19,7 +19,7 @@
 //!
 //! | from | by | to |
 //! | --- | --- | --- |
-//! | empty, not closed | [`Slot::install`] a frozen folio | locked, frozen: being filled |
+//! | empty, not closed, not absent | [`Slot::install`] a frozen folio | locked, frozen: being filled |
 //! | live | [`Slot::try_lock`] | locked |
 //! | locked | [`LockedSlot::freeze`], if only the slot's reference exists | locked, frozen |
 //! | locked | drop | live |
@@ -30,6 +30,7 @@
 //! | locked, and all others of its folio | [`LockedSlot::split`], if only the slots' references exist | live, each with a folio of its own |
 //! | locked, frozen | [`FrozenSlot::replace`] | live, with another folio; the exclusive handle of the old one goes to the caller |
 //! | locked, frozen | [`FrozenSlot::remove`], drop | empty |
+//! | locked, if only the slot's reference exists | [`LockedSlot::make_absent`] | absent (`absent.rs`) |
 //! | locked, frozen | [`FrozenSlot::suspend`], [`Slot::resume`] | the same; meanwhile the exclusive handle alone stands for the page lock |
 //!
 //! The version counts the releases of the page lock, except the one under which nothing can have
@@ -45,7 +46,7 @@ use folio_ref::Refused;
 
 use crate::base::ids::{Order, Pfn};
 use crate::base::platform::Platform;
-use crate::base::seeded_bugs::{CLOSED_SLOT_FILLED, NO_RECHECK, SAME_VERSION};
+use crate::base::seeded_bugs::{NO_RECHECK, SAME_VERSION};
 use crate::base::sync::AtomicU64;
 use crate::base::trace::Event;
 use crate::index::entry::{Entry, FIRST_VERSION, next};
@@ -129,6 +130,13 @@ impl<P: Platform> Slot<P> {
         // Acquire: pairs with Release in unlock, for a caller that finds the slot empty. A hit has
         // its edge from try_get.
         let seen = self.load(Ordering::Acquire);
+        self.get_seen(zone, seen)
+    }
+
+    /// Looks up the folio of an entry that was just loaded.
+    #[inline(always)]
+    #[cfg_attr(feature = "track", track_caller)]
+    pub(super) fn get_seen(&self, zone: &'static Zone<P>, seen: Entry) -> Lookup<P> {
         let Some(index) = seen.frame(zone) else {
             seen.assert_empty(zone);
             return Lookup::Empty;
@@ -272,7 +280,8 @@ impl<P: Platform> Slot<P> {
     ///
     /// # Errors
     ///
-    /// Returns the folio if the slot is not empty, or is closed, or changes at the same time.
+    /// Returns the folio if the slot is not empty, or is closed or absent, or changes at the same
+    /// time.
     pub fn install(&self, folio: FrozenFolio<P>) -> Result<FrozenSlot<'_, P>, FrozenFolio<P>> {
         // Relaxed: the compare-and-swap decides.
         let seen = self.load(Ordering::Relaxed);
@@ -280,8 +289,7 @@ impl<P: Platform> Slot<P> {
         let locked = Entry::new(Some(number), Order::ZERO, seen.version()).with_lock();
         // Acquire: pairs with Release in unlock, so that all that was done under the last page lock
         // is seen. Not Release: the folio is frozen, and unlock publishes it.
-        if seen.is_empty()
-            && (!seen.is_closed() || CLOSED_SLOT_FILLED)
+        if seen.takes_folio()
             && self
                 .value
                 .compare_exchange(seen.0, locked.0, Ordering::Acquire, Ordering::Relaxed)
@@ -316,10 +324,26 @@ impl<P: Platform> Slot<P> {
     pub fn try_lock(&self, zone: &'static Zone<P>) -> Option<LockedSlot<'_, P>> {
         // Relaxed: the compare-and-swap decides.
         let seen = self.load(Ordering::Relaxed);
-        let Some(index) = seen.frame(zone) else {
+        if seen.frame(zone).is_none() {
             seen.assert_empty(zone);
-            return None;
-        };
+        }
+        self.try_lock_seen(zone, seen)
+    }
+
+    /// Takes the page lock if the slot holds a folio of `zone`. `None`: it does not, or the page
+    /// lock is held.
+    pub(crate) fn try_lock_in(&self, zone: &'static Zone<P>) -> Option<LockedSlot<'_, P>> {
+        // Relaxed: the compare-and-swap decides.
+        self.try_lock_seen(zone, self.load(Ordering::Relaxed))
+    }
+
+    /// Takes the page lock if the slot still holds the entry that was just loaded.
+    pub(super) fn try_lock_seen(
+        &self,
+        zone: &'static Zone<P>,
+        seen: Entry,
+    ) -> Option<LockedSlot<'_, P>> {
+        let index = seen.frame(zone)?;
         if seen.is_locked() {
             return None;
         }
@@ -392,7 +416,7 @@ impl<P: Platform> fmt::Debug for Slot<P> {
         // Relaxed: for display.
         let entry = self.load(Ordering::Relaxed);
         if entry.is_empty() {
-            return f.write_str("empty slot");
+            return f.write_str(if entry.is_absent() { "absent slot" } else { "empty slot" });
         }
         write!(f, "slot of frame number {}", entry.number())?;
         f.write_str(if entry.is_locked() { ", locked" } else { "" })?;

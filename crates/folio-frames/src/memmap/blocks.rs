@@ -11,6 +11,7 @@
 //! *captured*. That is how a block is emptied, for any purpose (`evacuate.rs`). A closed block
 //! stays isolated forever, as its zone is closed (`retire.rs`).
 
+use core::alloc::Layout;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
@@ -18,6 +19,7 @@ use folio_ref::CHECKS;
 
 use crate::base::ids::{BLOCK_ORDER, Order};
 use crate::base::migrate_type::{MIGRATE_TYPES, MigrateType};
+use crate::base::seeded_bugs::TABLE_NOT_ASKED;
 use crate::base::sync::{AtomicU8, AtomicU16};
 use crate::memmap::memmap::MemmapMemory;
 
@@ -53,7 +55,7 @@ pub(crate) enum State {
     Closed = 3,
 }
 
-/// One block. Zeroed memory says offline, movable, not roomy.
+/// One block. Zeroed memory says offline, movable, not roomy, and without holes.
 pub(crate) struct Block {
     /// The state in the low two bits, then a bit for roomy, then the migrate type: a free needs one
     /// load. Written under the zone's lock; read anywhere.
@@ -62,6 +64,9 @@ pub(crate) struct Block {
     free: AtomicU16,
     /// Frames held back while isolated. Written under the zone's lock; a hint elsewhere.
     captured: AtomicU16,
+    /// Frames that do not exist. If that is all, the block has no metadata. Written before the zone
+    /// is shared.
+    holes: u16,
 }
 
 // All accesses are Relaxed: exact under the zone's lock; elsewhere hints, or ordered by a lock that
@@ -87,7 +92,8 @@ impl Block {
 
     /// Returns the group of the buddy's lists that its free blocks are in.
     pub(crate) fn group(&self) -> usize {
-        usize::from(self.status.load(Ordering::Relaxed) >> 2)
+        // The bits above are 0. So the compiler knows that it is a group.
+        usize::from(self.status.load(Ordering::Relaxed) >> 2).min(GROUPS - 1)
     }
 
     pub(crate) fn is_roomy(&self) -> bool {
@@ -123,6 +129,23 @@ impl Block {
     pub(crate) fn migrate_type_if_online(&self) -> Option<MigrateType> {
         let status = self.status.load(Ordering::Relaxed);
         (status & 3 == State::Online as u8).then(|| MigrateType::from_bits(status >> 3))
+    }
+
+    /// Returns the number of its frames that exist.
+    #[inline]
+    pub(crate) fn frames(&self) -> u32 {
+        BLOCK_ORDER.frames() - u32::from(self.holes)
+    }
+
+    /// Returns `true` if all its frames exist.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.holes == 0
+    }
+
+    /// Returns `true` if a frame of it exists: then all its frames have metadata.
+    #[inline(always)]
+    pub(crate) fn has_metadata(&self) -> bool {
+        u32::from(self.holes) < BLOCK_ORDER.frames()
     }
 
     pub(crate) fn free(&self) -> u32 {
@@ -182,6 +205,10 @@ unsafe impl Send for Blocks {}
 unsafe impl Sync for Blocks {}
 
 impl Blocks {
+    pub(crate) fn layout(blocks: usize) -> Layout {
+        Layout::array::<Block>(blocks).expect("a block table fits an address space")
+    }
+
     /// # Safety
     ///
     /// `table` has room for `len` blocks, belongs to this value alone forever, and contains what
@@ -195,6 +222,7 @@ impl Blocks {
                     status: AtomicU8::new(0),
                     free: AtomicU16::new(0),
                     captured: AtomicU16::new(0),
+                    holes: 0,
                 };
                 // SAFETY: aligned, in bounds, and not shared yet.
                 unsafe { block.write(empty) };
@@ -217,14 +245,46 @@ impl Blocks {
     /// Returns the block of a frame.
     #[inline]
     pub(crate) fn of(&self, index: u32) -> &Block {
-        &self.all()[(index / BLOCK_ORDER.frames()) as usize]
+        let block = index / BLOCK_ORDER.frames();
+        assert!(!CHECKS || block < self.len, "block {block} of a table of {}", self.len);
+        // SAFETY: every index inside this crate is one of the memmap's, see `Memmap::get`, and the
+        // table has a block for each of its frames.
+        let block = unsafe { self.table.add(block as usize) };
+        // SAFETY: the invariant on `table`; atomics need shared access only.
+        unsafe { block.as_ref() }
+    }
+
+    /// Returns `true` if the block of a frame has metadata. Asked before a descriptor is read that
+    /// may be of another block than the last.
+    #[inline(always)]
+    pub(crate) fn has_metadata(&self, index: u32) -> bool {
+        self.of(index).has_metadata() || TABLE_NOT_ASKED
+    }
+
+    /// Counts frames of a block as not existing, before the zone is shared.
+    pub(crate) fn add_holes(&mut self, index: u32, frames: u32) {
+        let block = index / BLOCK_ORDER.frames();
+        assert!(block < self.len, "block {block} of a table of {}", self.len);
+        // SAFETY: in bounds.
+        let mut entry = unsafe { self.table.add(block as usize) };
+        // SAFETY: the invariant on `table`. Nothing else has it, as the zone is not shared yet.
+        unsafe { entry.as_mut() }.holes += frames as u16;
     }
 
     /// Returns the 2 MiB blocks that a free or allocated block touches: one, or several where it is
     /// larger.
     pub(crate) fn under(&self, index: u32, order: Order) -> &[Block] {
-        let first = (index / BLOCK_ORDER.frames()) as usize;
-        &self.all()[first..first + order.frames().div_ceil(BLOCK_ORDER.frames()) as usize]
+        let first = index / BLOCK_ORDER.frames();
+        let blocks = order.frames().div_ceil(BLOCK_ORDER.frames());
+        assert!(
+            !CHECKS || first + blocks <= self.len,
+            "block {first} and {blocks} more of a table of {}",
+            self.len
+        );
+        // SAFETY: as in `of`: a block of frames that is free, or was handed out, lies in the zone.
+        let table = unsafe { self.table.add(first as usize) };
+        // SAFETY: as above, and the invariant on `table`.
+        unsafe { core::slice::from_raw_parts(table.as_ptr(), blocks as usize) }
     }
 
     /// Counts a block into the buddy's lists.
@@ -244,10 +304,12 @@ impl Blocks {
         }
     }
 
-    /// Returns the number of blocks that are not offline, and of frames captured in them.
+    /// Returns the number of frames that are not offline, and of those that are captured.
     pub(crate) fn count(&self) -> (u32, u32) {
         let there = self.all().iter().filter(|block| block.state() != State::Offline);
-        there.fold((0, 0), |(blocks, captured), block| (blocks + 1, captured + block.captured()))
+        there.fold((0, 0), |(frames, captured), block| {
+            (frames + block.frames(), captured + block.captured())
+        })
     }
 }
 
@@ -256,7 +318,12 @@ mod tests {
     use super::*;
 
     fn block() -> Block {
-        Block { status: AtomicU8::new(0), free: AtomicU16::new(0), captured: AtomicU16::new(0) }
+        Block {
+            status: AtomicU8::new(0),
+            free: AtomicU16::new(0),
+            captured: AtomicU16::new(0),
+            holes: 0,
+        }
     }
 
     #[test]

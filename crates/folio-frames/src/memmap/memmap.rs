@@ -6,6 +6,8 @@
 //! | `shape` (kind, order) | the owner (1) | every thread, racily (2) |
 //! | `owner_data` | the owner (1): list links while the block is free | every thread, racily (2) |
 //! | `dirty` | the exclusive handle, or the owner of the page lock | the same; others racily |
+//! | `volatile` | the exclusive handle | those with a reference, exactly |
+//! | `raw` (builds with checks) | those that give up or take a raw reference | the same |
 //!
 //! 1. The exclusive handle; while the block is free, the owner of the zone's lock.
 //! 2. Checked again after a get (R8).
@@ -21,6 +23,7 @@
 
 use core::alloc::Layout;
 use core::fmt;
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8 as Use, Ordering};
 
@@ -29,6 +32,7 @@ use folio_ref::{CHECKS, PageRef, Scheme};
 use crate::base::ids::Order;
 use crate::base::sync::{AtomicU8, AtomicU16, AtomicU64};
 use crate::memmap::numbers::{Number, Numbers};
+use crate::memmap::raw_count::RawCount;
 
 /// The kind of a block: free, plain, or one of its owner's own kinds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,8 +47,10 @@ impl Kind {
     pub const FREE_PER_CPU: Self = Self(2);
     /// Free, and captured because its 2 MiB block is being emptied.
     pub const ISOLATED: Self = Self(3);
+    /// Not in the memory map: frozen forever.
+    pub const HOLE: Self = Self(4);
     /// Allocated, without a kind of its owner's.
-    pub const PLAIN: Self = Self(4);
+    pub const PLAIN: Self = Self(5);
     const FIRST_OWNER: u8 = 16;
 
     /// Returns the `n`-th kind of the owner's own numbering.
@@ -75,6 +81,7 @@ impl fmt::Debug for Kind {
             Self::FREE => f.write_str("free"),
             Self::FREE_PER_CPU => f.write_str("free (per CPU)"),
             Self::ISOLATED => f.write_str("free (isolated)"),
+            Self::HOLE => f.write_str("hole"),
             Self::PLAIN => f.write_str("plain"),
             Self(n) => write!(f, "owner kind {}", n.wrapping_sub(Self::FIRST_OWNER)),
         }
@@ -116,11 +123,14 @@ pub(crate) struct Descriptor<S: Scheme> {
     pub(crate) word: PageRef<S>,
     shape: AtomicU16,
     dirty: AtomicU8,
-    spare: AtomicU8,
+    volatile: AtomicU8,
+    pub(crate) raw: RawCount,
     owner_data: AtomicU64,
 }
 
-const _: () = assert!(size_of::<Descriptor<folio_ref::schemes::LiveBitHigh>>() == 16);
+const _: () = assert!(
+    size_of::<Descriptor<folio_ref::schemes::LiveBitHigh>>() == 16 + 2 * size_of::<RawCount>()
+);
 const _: () = assert!(size_of::<Descriptor<folio_ref::schemes::Generational>>() == 24);
 
 impl<S: Scheme> Descriptor<S> {
@@ -129,7 +139,8 @@ impl<S: Scheme> Descriptor<S> {
             word: PageRef::frozen(),
             shape: AtomicU16::new(0),
             dirty: AtomicU8::new(0),
-            spare: AtomicU8::new(0),
+            volatile: AtomicU8::new(0),
+            raw: RawCount::new(),
             owner_data: AtomicU64::new(0),
         }
     }
@@ -164,6 +175,31 @@ impl<S: Scheme> Descriptor<S> {
         // Relaxed: as in is_dirty.
         self.dirty.store(u8::from(dirty), Ordering::Relaxed);
     }
+
+    /// Returns `true` if the bytes may change while references exist. Exact for a caller with a
+    /// reference.
+    #[inline(always)]
+    pub(crate) fn is_volatile(&self) -> bool {
+        // Relaxed: it changes under the exclusive handle only, and the get of the caller's
+        // reference is ordered behind that.
+        self.volatile.load(Ordering::Relaxed) != 0
+    }
+
+    /// Records that the bytes may change while references exist, before the folio opens.
+    pub(crate) fn set_volatile(&self) {
+        // Relaxed: the Release of unfreeze publishes it.
+        self.volatile.store(1, Ordering::Relaxed);
+    }
+
+    /// Records that the bytes do not change any more, after the folio was frozen. Without a store
+    /// if they did not before.
+    #[inline(always)]
+    pub(crate) fn clear_volatile(&self) {
+        if self.is_volatile() {
+            // Relaxed: as in set_volatile.
+            self.volatile.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The contents of the memory that is passed for a memmap.
@@ -177,12 +213,13 @@ pub enum MemmapMemory {
 
 /// The descriptors and referenced bits of a zone, by index from the zone's first frame.
 pub(crate) struct Memmap<S: Scheme> {
-    /// **Invariant:** points to `frames` initialised descriptors that are never unmapped or
-    /// written otherwise (R7: the promise of [`Memmap::new`]'s caller). Where zero means frozen,
-    /// the descriptors of offline blocks may become zeroes at any moment: a valid value.
+    /// **Invariant:** points to `frames` descriptors. Those of blocks with metadata (`holes.rs`)
+    /// are initialised, and never unmapped or written otherwise (R7: the promise of
+    /// [`Memmap::new`]'s caller). Where zero means frozen, the descriptors of offline blocks may
+    /// become zeroes at any moment: a valid value.
     descriptors: NonNull<Descriptor<S>>,
-    /// **Invariant:** points to `frames` initialised bytes that are never unmapped or written
-    /// otherwise.
+    /// **Invariant:** points to `frames` bytes. Those of blocks with metadata are initialised, and
+    /// never unmapped or written otherwise.
     uses: NonNull<Use>,
     /// **Invariant:** the address at which the byte of number 0 would lie.
     numbered_uses: *mut Use,
@@ -206,22 +243,40 @@ impl<S: Scheme> Memmap<S> {
         both.expect("2^32 descriptors and referenced bits fit an address space")
     }
 
+    /// Returns the bytes of descriptors and of referenced bits of these frames, as offsets in the
+    /// layout for `frames` frames.
+    pub(crate) fn bytes_in(frames: u32, of: Range<usize>) -> [Range<usize>; 2] {
+        let (_, uses) = Self::layout_and_uses(frames);
+        let size = size_of::<Descriptor<S>>();
+        [of.start * size..of.end * size, uses + of.start..uses + of.end]
+    }
+
     /// # Safety
     ///
-    /// `memory` has the layout of [`Memmap::layout`], belongs to this memmap alone forever, and
-    /// contains what `holds` says.
-    pub(crate) unsafe fn new(memory: NonNull<u8>, numbers: &Numbers, holds: MemmapMemory) -> Self {
+    /// `memory` has the layout of [`Memmap::layout`]. What belongs to the frames of these runs is
+    /// this memmap's alone forever, and contains what `holds` says. No other frame is asked for.
+    pub(crate) unsafe fn new(
+        memory: NonNull<u8>,
+        numbers: &Numbers,
+        holds: MemmapMemory,
+        runs: impl Iterator<Item = Range<usize>>,
+    ) -> Self {
         let frames = numbers.frames();
         let descriptors = memory.cast::<Descriptor<S>>();
         let (_, offset) = Self::layout_and_uses(frames);
         // SAFETY: within the layout, by its construction.
         let uses = unsafe { memory.add(offset) }.cast::<Use>();
-        if holds == MemmapMemory::Garbage {
-            // SAFETY: in bounds, and not shared yet; any byte is a valid atomic.
-            unsafe { uses.write_bytes(0, frames as usize) };
-        }
-        if !(S::ZERO_IS_FROZEN && holds == MemmapMemory::Zeroed) {
-            for index in 0..frames as usize {
+        for run in runs {
+            if holds == MemmapMemory::Garbage {
+                // SAFETY: in bounds.
+                let first = unsafe { uses.add(run.start) };
+                // SAFETY: in bounds, and not shared yet; any byte is a valid atomic.
+                unsafe { first.write_bytes(0, run.len()) };
+            }
+            if S::ZERO_IS_FROZEN && holds == MemmapMemory::Zeroed {
+                continue;
+            }
+            for index in run {
                 // SAFETY: within the memory's layout.
                 let descriptor = unsafe { descriptors.add(index) };
                 // SAFETY: aligned, in bounds, and not shared yet.
@@ -241,17 +296,6 @@ impl<S: Scheme> Memmap<S> {
 
     pub(crate) fn frames(&self) -> u32 {
         self.frames
-    }
-
-    /// Returns the number of free blocks, and of blocks in use. Racy, and slow: it reads every
-    /// descriptor.
-    fn heads(&self) -> (usize, usize) {
-        (0..self.frames).map(|index| self.get(index).shape().kind).fold(
-            (0, 0),
-            |(free, used), kind| {
-                (free + usize::from(kind.is_free()), used + usize::from(kind.is_allocated()))
-            },
-        )
     }
 
     /// Returns the address of the descriptors of `frames` frames from `index` on, and their length
@@ -284,8 +328,8 @@ impl<S: Scheme> Memmap<S> {
         // SAFETY: every index inside this crate is below `frames`: it comes from a range check in
         // `Zone::index`, from a list of frames of this zone, or from a slot that contained one.
         let descriptor = unsafe { self.descriptors.add(index as usize) };
-        // SAFETY: the invariant on `descriptors`; all fields are atomics, so shared access is
-        // enough.
+        // SAFETY: the invariant on `descriptors`; its block has metadata, as `Zone::index` or the
+        // caller checked. All fields are atomics, so shared access is enough.
         unsafe { descriptor.as_ref() }
     }
 
@@ -367,7 +411,6 @@ fn record_use(last_use: &Use) -> bool {
 }
 
 impl<S: Scheme> fmt::Debug for Memmap<S> {
-    /// `{:#?}` also counts the blocks, which reads every descriptor.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -375,11 +418,6 @@ impl<S: Scheme> fmt::Debug for Memmap<S> {
             self.frames,
             size_of::<Descriptor<S>>(),
             S::NAME
-        )?;
-        if !f.alternate() {
-            return Ok(());
-        }
-        let (free, used) = self.heads();
-        write!(f, ": {free} head free blocks, {used} blocks in use")
+        )
     }
 }

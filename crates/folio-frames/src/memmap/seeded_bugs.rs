@@ -48,6 +48,15 @@ pub(crate) fn zero_descriptor<S: Scheme>(memmap: &Memmap<S>, index: u32) {
     let _ = (memmap, index);
 }
 
+/// A value of more references than one atomic operation may take counts as one of so many.
+#[inline(always)]
+pub(crate) fn count_to_put(count: u32) -> u32 {
+    if cfg!(broken = "many-counted-once") { count.min(folio_ref::MAX_AT_ONCE) } else { count }
+}
+
+/// A walk takes a reference to bytes that do not change, though these may.
+pub(crate) const VOLATILE_WALKED: bool = cfg!(broken = "volatile-walked");
+
 /// R8: returns the count by which an optimistic read is validated instead of the slot's version.
 #[inline(always)]
 pub(crate) fn count_of<S: Scheme>(

@@ -101,8 +101,8 @@ pub enum ContigError {
     Empty,
     /// The range is not all within the zone, or is larger than the zone.
     Unknown,
-    /// A block of the range is offline, or another call is emptying it, or the zone's arena is
-    /// gone.
+    /// A block of the range is offline, or another call is emptying it, or a frame is a hole of the
+    /// memory map, or the zone's arena is gone.
     NotOnline,
     /// Frames of the range are in use and could not be moved.
     Busy {
@@ -217,6 +217,9 @@ impl<P: Platform> Zone<P> {
     ) -> Result<Contig<P>, ContigError> {
         let block = |index: u32| (index / BLOCK_ORDER.frames()) as usize;
         let blocks = block(frames.start)..block(frames.end - 1) + 1;
+        if !self.is_in_map(frames.clone()) {
+            return Err(ContigError::NotOnline);
+        }
         let isolated = Isolated::new(self, blocks).ok_or(ContigError::NotOnline)?;
         isolated.evacuate(frames.clone(), owner, Reach::Any).map_err(|left| match left {
             Left { out_of_frames: true, .. } => ContigError::OutOfFrames,

@@ -18,7 +18,7 @@ use core::ops::Range;
 
 use folio_ref::CHECKS;
 
-use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order, Pfn};
+use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order, Pfn, aligned};
 use crate::base::platform::Platform;
 use crate::base::trace::Event;
 use crate::memmap::blocks::State;
@@ -101,6 +101,17 @@ impl<P: Platform> Isolated<P> {
         }
     }
 
+    /// Captures these frames, which lie in the isolated blocks, without moving a folio.
+    ///
+    /// # Errors
+    ///
+    /// Returns the frames that are in use.
+    pub(crate) fn capture(&self, frames: Range<u32>) -> Result<(), Left> {
+        self.zone.drain();
+        let Some((frames, first)) = self.left(frames) else { return Ok(()) };
+        Err(Left { frames, first: self.zone.pfn(first), out_of_frames: false })
+    }
+
     /// Does one round of migration. Returns `true` if it ended because there are no free frames
     /// elsewhere.
     fn migrate_all(&self, frames: Range<u32>, owner: &dyn Owner<P>, reach: Reach) -> bool {
@@ -123,7 +134,8 @@ impl<P: Platform> Isolated<P> {
     fn migrate_one(&self, index: u32, owner: &dyn Owner<P>, reach: Reach) -> bool {
         let zone = self.zone;
         for _ in 0..MAX_ROOM {
-            if migrate_within(zone, zone.pfn(index), owner, reach) != Err(MigrateError::OutOfFrames)
+            if migrate_within(zone, zone.pfn(index), owner, (zone, reach))
+                != Err(MigrateError::OutOfFrames)
             {
                 return true;
             }
@@ -152,7 +164,7 @@ impl<P: Platform> Isolated<P> {
     #[must_use]
     pub(crate) fn take(&self, frames: Range<u32>, mut each: impl FnMut(u32, Order)) -> bool {
         let zone = self.zone;
-        let buddy = zone.lock();
+        let mut buddy = zone.lock();
         if buddy.is_closed {
             return false;
         }
@@ -180,16 +192,10 @@ impl<P: Platform> Isolated<P> {
             );
             zone.descriptor(index).set_shape(Kind::INTERIOR, Order::ZERO);
             zone.blocks.of(index).release(order);
+            buddy.captured -= order.frames();
             index += order.frames();
         }
-        let mut index = frames.start;
-        while index < frames.end {
-            let aligned = index.trailing_zeros().min(u32::from(MAX_ORDER.as_u8()));
-            let fits = (frames.end - index).ilog2();
-            let order = Order::new(aligned.min(fits) as u8).expect("at most the largest order");
-            each(index, order);
-            index += order.frames();
-        }
+        aligned(frames).for_each(|(head, order)| each(head, order));
         true
     }
 
@@ -198,12 +204,12 @@ impl<P: Platform> Isolated<P> {
     #[must_use]
     pub(crate) fn finish_offline(self) -> bool {
         let zone = self.zone;
-        let buddy = zone.lock();
+        let mut buddy = zone.lock();
         if buddy.is_closed {
             drop(buddy);
             return false;
         }
-        put_offline(zone, &buddy, self.blocks.start);
+        put_offline(zone, &mut buddy, self.blocks.start);
         core::mem::forget(self);
         true
     }
@@ -211,11 +217,11 @@ impl<P: Platform> Isolated<P> {
 
 /// Isolated or closed → offline. Under the zone's lock, after every frame of the block was
 /// captured.
-pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, _buddy: &Buddy, block: usize) {
+pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, buddy: &mut Buddy, block: usize) {
     let first = block as u32 * BLOCK_ORDER.frames();
     let entry = zone.blocks.of(first);
     assert!(
-        !CHECKS || entry.captured() == BLOCK_ORDER.frames(),
+        !CHECKS || entry.captured() == entry.frames(),
         "a block goes offline with frames in use"
     );
     for index in first..first + BLOCK_ORDER.frames() {
@@ -225,15 +231,16 @@ pub(crate) fn put_offline<P: Platform>(zone: &Zone<P>, _buddy: &Buddy, block: us
             "{:?} goes offline (R1)",
             descriptor.word
         );
-        if descriptor.shape() != Shape::INTERIOR {
+        // Holes stay what they are.
+        if descriptor.shape() != Shape::INTERIOR && descriptor.shape().kind != Kind::HOLE {
             descriptor.set_shape(Kind::INTERIOR, Order::ZERO);
         }
         seeded_bugs::zero_descriptor(&zone.memmap, index);
     }
-    entry.take_captured();
+    buddy.captured -= entry.take_captured();
     entry.set_state(State::Offline);
     P::trace(Event::Offline, || zone.pfn(first));
-    zone.gauge.subtract_online(BLOCK_ORDER.frames());
+    zone.gauge.subtract_online(entry.frames());
 }
 
 impl<P: Platform> Drop for Isolated<P> {
@@ -248,7 +255,7 @@ impl<P: Platform> Drop for Isolated<P> {
                 entry.set_state(State::Closed);
                 continue;
             }
-            entry.take_captured();
+            buddy.captured -= entry.take_captured();
             entry.set_state(State::Online);
             for_each_captured(zone, first..first + BLOCK_ORDER.frames(), |index, captured| {
                 if let Some(order) = captured {
@@ -297,12 +304,12 @@ pub(crate) fn withhold<P: Platform>(
 fn split_around<P: Platform>(zone: &Zone<P>, buddy: &mut Buddy, first: u32) {
     if let Some(huge) = zone.huge_order() {
         let head = first & !(huge.frames() - 1);
-        if zone.descriptor(head).shape() == (Shape { kind: Kind::FREE, order: huge }) {
+        if zone.map().shape(head) == (Shape { kind: Kind::FREE, order: huge }) {
             buddy.split_huge_at(zone.map(), head, huge);
         }
     }
     let pair = first & !(MAX_ORDER.frames() - 1);
-    if zone.descriptor(pair).shape() == (Shape { kind: Kind::FREE, order: MAX_ORDER }) {
+    if zone.map().shape(pair) == (Shape { kind: Kind::FREE, order: MAX_ORDER }) {
         buddy.lists.remove(zone.map(), pair, MAX_ORDER);
         buddy.lists.push(zone.map(), pair, BLOCK_ORDER);
         buddy.lists.push(zone.map(), pair + BLOCK_ORDER.frames(), BLOCK_ORDER);
@@ -320,6 +327,7 @@ fn captured_around<P: Platform>(zone: &Zone<P>, index: u32) -> Option<(u32, Orde
 }
 
 /// Visits a range: each captured block once, with its order, and each other frame with `None`.
+/// Leaves holes out.
 fn for_each_captured<P: Platform>(
     zone: &Zone<P>,
     frames: Range<u32>,
@@ -327,16 +335,28 @@ fn for_each_captured<P: Platform>(
 ) {
     let mut index = frames.start;
     while index < frames.end {
-        let captured = captured_around(zone, index);
-        each(index, captured.map(|(_, order)| order));
-        index = captured.map_or(index + 1, |(head, order)| head + order.frames());
+        let around = zone.head_of(index).map(|(head, shape)| (head + shape.order.frames(), shape));
+        index = match around {
+            Some((end, shape)) if shape.kind == Kind::HOLE => end,
+            Some((end, shape)) if shape.kind == Kind::ISOLATED => {
+                each(index, Some(shape.order));
+                end
+            }
+            _ => {
+                each(index, None);
+                index + 1
+            }
+        };
     }
 }
 
 impl<P: Platform> Zone<P> {
-    /// Returns `true` if the range has no plain block and no offline block, which cannot move. Racy
-    /// and without a lock: it only saves an attempt.
+    /// Returns `true` if the range has no plain block, no offline block and no hole, which cannot
+    /// move. Racy and without a lock: it only saves an attempt.
     pub(crate) fn looks_movable(&self, frames: Range<u32>) -> bool {
+        if !self.is_in_map(frames.clone()) {
+            return false;
+        }
         let mut index = frames.start;
         while index < frames.end {
             let shape = self.descriptor(index).shape();
@@ -360,7 +380,7 @@ impl<P: Platform> Zone<P> {
         for step in 0..=8 {
             for block in 0..self.blocks() {
                 let entry = &self.blocks.all()[block];
-                let used = BLOCK_ORDER.frames().saturating_sub(entry.free());
+                let used = entry.frames().saturating_sub(entry.free());
                 if used.div_ceil(eighth) == step
                     && entry.state() == State::Online
                     && !each(block, used)

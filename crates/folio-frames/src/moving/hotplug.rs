@@ -117,12 +117,54 @@ impl<P: Platform> Zone<P> {
     ) -> Result<Offline<P>, OfflineError> {
         let first = self.block_start(block).ok_or(OfflineError::NotOnline)?;
         let isolated = Isolated::new(self, block..block + 1).ok_or(OfflineError::NotOnline)?;
-        isolated.evacuate(first..first + BLOCK_ORDER.frames(), owner, Reach::Any).map_err(
-            |left| match left {
-                Left { out_of_frames: true, .. } => OfflineError::OutOfFrames,
-                Left { frames, first, .. } => OfflineError::Busy { frames, first },
-            },
-        )?;
+        let frames = first..first + BLOCK_ORDER.frames();
+        self.finish_offline(isolated, block, |isolated| {
+            isolated.evacuate(frames, owner, Reach::Any)
+        })
+    }
+
+    /// Takes a block out of the allocator if all its frames are free. No folio is moved: for memory
+    /// of guests, and for folios that devices access. Returns the right to bring the block back.
+    ///
+    /// ```
+    /// use folio_frames::{Arena, OfflineError, Order, UserSpace};
+    ///
+    /// let arena = Arena::<UserSpace>::new(4 << 20, &[])?;
+    /// let zone = arena.zone();
+    /// let folio = zone.alloc_frozen(Order::ZERO)?;
+    /// let block = ((folio.pfn().as_u64() - zone.pfns().start.as_u64()) / 512) as usize;
+    ///
+    /// let busy = OfflineError::Busy { frames: 1, first: folio.pfn() };
+    /// assert_eq!(zone.offline_if_free(block).unwrap_err(), busy);
+    /// folio.free();
+    /// let offline = zone.offline_if_free(block)?;
+    /// assert_eq!(offline.block(), block);
+    /// # arena.online(offline);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`OfflineError::NotOnline`] if there is no such block or it is not online,
+    /// [`OfflineError::Busy`] if a frame of it is in use.
+    pub fn offline_if_free(&'static self, block: usize) -> Result<Offline<P>, OfflineError> {
+        let first = self.block_start(block).ok_or(OfflineError::NotOnline)?;
+        let isolated = Isolated::new(self, block..block + 1).ok_or(OfflineError::NotOnline)?;
+        let frames = first..first + BLOCK_ORDER.frames();
+        self.finish_offline(isolated, block, |isolated| isolated.capture(frames))
+    }
+
+    /// Takes an isolated block offline after `empty` has emptied it.
+    fn finish_offline(
+        &'static self,
+        isolated: Isolated<P>,
+        block: usize,
+        empty: impl FnOnce(&Isolated<P>) -> Result<(), Left>,
+    ) -> Result<Offline<P>, OfflineError> {
+        empty(&isolated).map_err(|left| match left {
+            Left { out_of_frames: true, .. } => OfflineError::OutOfFrames,
+            Left { frames, first, .. } => OfflineError::Busy { frames, first },
+        })?;
         if !isolated.finish_offline() {
             return Err(OfflineError::NotOnline);
         }
@@ -149,33 +191,41 @@ impl<P: Platform> Zone<P> {
     }
 
     /// Gives the frames of a block that was never online to the allocator. Memory enters only by
-    /// this function and [`Zone::online_range`]. Only the block's head is written.
+    /// this function and [`Zone::online_range`]. Of a whole block only the head is written. The
+    /// holes of the memory map stay out.
     ///
     /// # Panics
     ///
-    /// Panics if there is no such block, or it is online.
+    /// Panics if there is no such block, or it is online, or no frame of it is in the memory map,
+    /// or its first frame has its bytes at address 0, or another allocator has the frames.
     ///
     /// # Safety
     ///
     /// The block's bytes are mapped, under the conditions of [`Zone::new`].
     pub unsafe fn online_block(&self, block: usize) {
         let first = self.block_start(block).expect("a block of this zone");
+        self.assert_not_at_null(&(block..block + 1));
+        self.assert_has_allocator();
         let mut buddy = self.lock();
         assert!(
             !self.deferred.has(first),
             "block {block} is online already, its initialisation is deferred"
         );
-        self.gauge.add_online(BLOCK_ORDER.frames());
+        let frames = self.blocks.of(first).frames();
+        assert!(frames > 0, "block {block} has no frame in the memory map");
+        self.gauge.add_online(frames);
         self.put_online(&mut buddy, first);
     }
 
     /// Gives a range of blocks that were never online to the allocator, and defers their
-    /// initialisation. Their metadata is not touched until the allocator runs short.
+    /// initialisation. Their metadata is not touched until the allocator runs short. Holes of the
+    /// memory map stay out: the range may be the whole zone.
     ///
     /// # Panics
     ///
-    /// Panics if the zone has no such blocks, or still has other deferred blocks. A block of the
-    /// range that is online already causes a panic later, when it is initialised.
+    /// Panics if the zone has no such blocks, or still has other deferred blocks, or if the first
+    /// frame has its bytes at address 0, or another allocator has the frames. A block of the range
+    /// that is online already causes a panic later, when it is initialised.
     ///
     /// # Safety
     ///
@@ -186,7 +236,13 @@ impl<P: Platform> Zone<P> {
             "blocks {blocks:?} are not within a zone of {} blocks",
             self.blocks()
         );
+        self.assert_not_at_null(&blocks);
+        self.assert_has_allocator();
         self.defer(blocks);
+    }
+
+    fn assert_has_allocator(&self) {
+        assert!(self.outer.is_none(), "the zone has an outer allocator: its frames enter by adopt");
     }
 
     fn block_start(&self, block: usize) -> Option<u32> {

@@ -78,6 +78,13 @@ pub trait Owner<P: Platform>: Sync {
     /// It is for folios that no slot holds, and is called after [`with_slot`](Self::with_slot)
     /// returned `false`. [`take_back`](Self::take_back) follows at once. By default nothing is
     /// lent.
+    ///
+    /// Two threads may try to move one folio at the same time. The owner lends to one of them only,
+    /// or keeps apart the references that each of them gets: neither has all then, and both give
+    /// theirs back.
+    ///
+    /// If the bytes of the folio may change ([`VolatileRef`](crate::VolatileRef)), the owner has
+    /// ended each mapping by which they are written: its entry is cleared, and in no TLB.
     fn lend(&self, _pfn: Pfn, _owner_data: u64) -> Option<FolioRefs<P>> {
         None
     }
@@ -156,15 +163,38 @@ pub fn migrate<P: Platform>(
     pfn: Pfn,
     owner: &dyn Owner<P>,
 ) -> Result<Pfn, MigrateError> {
-    migrate_within(zone, pfn, owner, Reach::Any)
+    migrate_within(zone, pfn, owner, (zone, Reach::Any))
 }
 
-/// Moves the folio as [`migrate`] does. `reach` says which free blocks the buddy may use for it.
+/// Moves the folio at `pfn`, which `owner` indexes, from `zone` to frames of the zone `to`: to
+/// another node, or out of memory that devices need. Returns its new first frame.
+///
+/// Readers that find the folio frozen meanwhile wait on its slot. Those that look it up by
+/// [`Zones`](crate::Zones) find it before and after.
+///
+/// # Errors
+///
+/// [`MigrateError::NotMovable`] if there is no folio at `pfn` that can move,
+/// [`MigrateError::Busy`] if it is pinned or locked, [`MigrateError::OutOfFrames`] if there is no
+/// room for it in `to`, [`MigrateError::Moved`] if it left its slot meanwhile.
+pub fn migrate_to<P: Platform>(
+    zone: &'static Zone<P>,
+    pfn: Pfn,
+    owner: &dyn Owner<P>,
+    to: &'static Zone<P>,
+) -> Result<Pfn, MigrateError> {
+    migrate_within(zone, pfn, owner, (to, Reach::Any))
+}
+
+/// The zone that a folio moves to, and the free blocks of it that may be used.
+type Target<P> = (&'static Zone<P>, Reach);
+
+/// Moves the folio as [`migrate`] does, to the target.
 pub(crate) fn migrate_within<P: Platform>(
     zone: &'static Zone<P>,
     pfn: Pfn,
     owner: &dyn Owner<P>,
-    reach: Reach,
+    target: Target<P>,
 ) -> Result<Pfn, MigrateError> {
     let mut seen = zone.index(pfn).map(|_| zone.peek(pfn)).ok_or(MigrateError::NotMovable)?;
     if !seen.kind.is_allocated() || seen.kind == crate::Kind::PLAIN {
@@ -175,10 +205,10 @@ pub(crate) fn migrate_within<P: Platform>(
     }
     let mut result = Err(MigrateError::NotMovable);
     if !owner
-        .with_slot(pfn, seen.owner_data, &mut |slot| result = migrate_slot(zone, pfn, slot, reach))
+        .with_slot(pfn, seen.owner_data, &mut |slot| result = migrate_slot(zone, pfn, slot, target))
         && let Some(refs) = owner.lend(pfn, seen.owner_data)
     {
-        let (refs, lent) = migrate_lent(zone, pfn, refs, reach);
+        let (refs, lent) = migrate_lent(zone, pfn, refs, target);
         owner.take_back(seen.owner_data, refs);
         return lent;
     }
@@ -194,15 +224,15 @@ fn migrate_lent<P: Platform>(
     zone: &'static Zone<P>,
     pfn: Pfn,
     refs: FolioRefs<P>,
-    reach: Reach,
+    (to, reach): Target<P>,
 ) -> (FolioRefs<P>, Result<Pfn, MigrateError>) {
     if refs.pfn() != pfn || !core::ptr::eq(refs.zone(), zone) {
         return (refs, Err(MigrateError::Moved));
     }
-    let Some(mut target) = zone.alloc_target(zone.peek(pfn).order, reach) else {
+    let Some(mut target) = to.alloc_target(zone.peek(pfn).order, reach) else {
         return (refs, Err(MigrateError::OutOfFrames));
     };
-    let count = refs.count();
+    let (count, is_volatile) = (refs.count(), refs.is_volatile());
     let old = match refs.freeze() {
         Ok(old) => old,
         Err(refs) => {
@@ -212,7 +242,7 @@ fn migrate_lent<P: Platform>(
     };
     copy(&old, &mut target);
     let moved_to = target.pfn();
-    let refs = target.init_many(count);
+    let refs = if is_volatile { target.init_many_volatile(count) } else { target.init_many(count) };
     old.free();
     (refs, Ok(moved_to))
 }
@@ -228,12 +258,13 @@ fn migrate_slot<P: Platform>(
     zone: &'static Zone<P>,
     pfn: Pfn,
     slot: &Slot<P>,
-    reach: Reach,
+    (to, reach): Target<P>,
 ) -> Result<Pfn, MigrateError> {
     if slot.pfn(zone) != Some(pfn) {
         return Err(MigrateError::Moved);
     }
-    let locked = slot.try_lock(zone).ok_or(MigrateError::Busy)?;
+    // The folio may have moved to another zone since.
+    let locked = slot.try_lock_in(zone).ok_or(MigrateError::Busy)?;
     if locked.pfn() != pfn {
         return Err(MigrateError::Moved);
     }
@@ -242,7 +273,7 @@ fn migrate_slot<P: Platform>(
     }
     // While the slot's reference exists the order cannot change. It is read under the page lock.
     let mut target =
-        zone.alloc_target(zone.peek(pfn).order, reach).ok_or(MigrateError::OutOfFrames)?;
+        to.alloc_target(zone.peek(pfn).order, reach).ok_or(MigrateError::OutOfFrames)?;
     let frozen = match locked.freeze() {
         Ok(frozen) => frozen,
         Err(locked) => {

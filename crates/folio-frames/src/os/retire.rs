@@ -35,7 +35,7 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 use std::boxed::Box;
 
-use crate::base::ids::{BLOCK_ORDER, Order};
+use crate::base::ids::Order;
 use crate::base::platform::Platform;
 use crate::memmap::blocks::{Block, State};
 use crate::moving::evacuate::{put_offline, withhold};
@@ -48,7 +48,7 @@ impl<P: Platform> Zone<P> {
         let mut buddy = self.lock();
         buddy.is_closed = true;
         self.gauge.subtract_online(self.deferred.frames());
-        self.deferred.set(0..0);
+        self.deferred.set(0..0, (0, 0));
         for block in 0..self.blocks() {
             withhold(self, &mut buddy, block, State::Closed);
         }
@@ -63,10 +63,10 @@ impl<P: Platform> Zone<P> {
     /// Takes every block of a closed zone offline and ends its numbers. Returns `false` and does
     /// nothing while a frame is in use or a call has a block isolated.
     pub(crate) fn retire(&self) -> bool {
-        let buddy = self.lock();
+        let mut buddy = self.lock();
         let is_empty = |block: &Block| match block.state() {
             State::Offline => true,
-            State::Closed => block.captured() == BLOCK_ORDER.frames(),
+            State::Closed => block.captured() == block.frames(),
             State::Online | State::Isolated => false,
         };
         let blocks = &self.blocks.all()[..self.blocks()];
@@ -75,7 +75,7 @@ impl<P: Platform> Zone<P> {
         }
         for (block, entry) in blocks.iter().enumerate() {
             if entry.state() == State::Closed {
-                put_offline(self, &buddy, block);
+                put_offline(self, &mut buddy, block);
             }
         }
         self.numbers.end();

@@ -367,8 +367,8 @@ impl<P: Platform> LockedLeaves<'_, P> {
     /// Closes a leaf if it is open and all its slots are empty, and gives its memory back. Returns
     /// `true` if it is closed now.
     ///
-    /// A leaf stays open if the page lock of one of its slots was released 2^25 times more often
-    /// than that of another.
+    /// A leaf stays open if one of its slots is absent. It also stays open if the page lock of one
+    /// of its slots was released 2^25 times more often than that of another.
     pub fn close(&mut self, leaf: usize) -> bool {
         let slots = self.range.leaf(leaf);
         if !self.is_open(leaf) {

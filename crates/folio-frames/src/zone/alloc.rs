@@ -1,10 +1,13 @@
 //! Allocating and freeing: this CPU's lists first, then the buddy.
 
+use core::cell::Cell;
+
 use folio_ref::CHECKS;
 
 use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::base::migrate_type::MigrateType;
 use crate::base::platform::Platform;
+use crate::base::seeded_bugs::LISTS_PUBLISHED_LATE;
 use crate::base::trace::Event;
 use crate::memmap::memmap::Kind;
 use crate::memmap::seeded_bugs;
@@ -206,7 +209,7 @@ impl<P: Platform> Zone<P> {
         let cpu = self.this_cpu();
         let mut lists = cpu.try_lock()?;
         if lists.is_empty(migrate_type, order) {
-            self.refill(&mut lists, order, migrate_type);
+            self.refill(cpu, &mut lists, order, migrate_type);
         }
         self.pop_listed(cpu, &mut lists, order, migrate_type)
     }
@@ -234,7 +237,7 @@ impl<P: Platform> Zone<P> {
     }
 
     #[cold]
-    fn refill(&self, lists: &mut Pcp, order: Order, migrate_type: MigrateType) {
+    fn refill(&self, cpu: &PerCpu<P>, lists: &mut Pcp, order: Order, migrate_type: MigrateType) {
         self.adapt(lists);
         if lists.batch(order) == 0 {
             return;
@@ -243,6 +246,9 @@ impl<P: Platform> Zone<P> {
         for _ in 0..lists.batch(order) {
             let Ok(index) = buddy.alloc(self.map(), order, migrate_type, Reach::Any) else { break };
             lists.push(&self.memmap, migrate_type, order, index);
+        }
+        if !LISTS_PUBLISHED_LATE {
+            cpu.publish(lists);
         }
     }
 
@@ -275,24 +281,39 @@ impl<P: Platform> Zone<P> {
         if let Some(index) = taken {
             return Ok(index);
         }
-        // As many as one huge block can need at any alignment.
-        self.init_deferred(2 * order.frames() / BLOCK_ORDER.frames());
-        self.drain();
-        let last = self.frames().saturating_sub(order.frames() - 1);
-        for first in (0..last).step_by(order.frames() as usize) {
-            // One at a time, so that the lock is released between them.
-            let mut buddy = self.lock();
-            if buddy.form_huge(self.map(), first, order) {
-                return Ok(buddy.alloc_huge(self.map(), order).expect("it was just formed"));
+        // As many blocks as one huge block can need at any alignment, and more if they have holes.
+        // One step at a time, so that the lock is released between them.
+        let most = 2 * order.frames() / BLOCK_ORDER.frames();
+        loop {
+            let has_more =
+                (0..most.div_ceil(deferred::STEP)).all(|_| self.init_deferred(deferred::STEP));
+            self.drain();
+            if let Some(index) = self.form_huge(order) {
+                return Ok(index);
+            }
+            if !has_more {
+                break;
             }
         }
         let largest = self.lock().lists.largest(huge);
         Err(largest.map_or(AllocError::OutOfFrames, |largest| AllocError::Fragmented { largest }))
     }
 
+    /// Forms a huge block of free blocks that lie together, and takes it. Returns `None` if none
+    /// do.
+    fn form_huge(&self, order: Order) -> Option<u32> {
+        let last = self.frames().saturating_sub(order.frames() - 1);
+        (0..last).step_by(order.frames() as usize).find_map(|first| {
+            // One at a time, so that the lock is released between them.
+            let mut buddy = self.lock();
+            let is_formed = buddy.form_huge(self.map(), first, order);
+            is_formed.then(|| buddy.alloc_huge(self.map(), order)).flatten()
+        })
+    }
+
     /// Returns a frozen block to the allocator.
     #[inline]
-    pub(crate) fn free_index(&self, index: u32, order: Order) {
+    pub(crate) fn free_index(&'static self, index: u32, order: Order) {
         assert!(
             !CHECKS || self.descriptor(index).word.snapshot().is_frozen(),
             "a frame that is {:?} was freed (R1)",
@@ -314,6 +335,9 @@ impl<P: Platform> Zone<P> {
         if is_listed {
             return;
         }
+        if let Some(free) = self.outer {
+            return self.free_outer(free, index, order);
+        }
         let mut buddy = self.lock();
         self.free_locked(&mut buddy, index, order);
     }
@@ -323,7 +347,7 @@ impl<P: Platform> Zone<P> {
     fn free_listed(&self, index: u32, order: Order) -> bool {
         let cpu = self.this_cpu();
         let Some(mut lists) = cpu.try_lock() else { return false };
-        let is_listed = self.free_per_cpu(&mut lists, index, order, false);
+        let is_listed = self.free_per_cpu(cpu, &mut lists, index, order, false);
         if is_listed {
             cpu.publish(&lists);
         }
@@ -340,12 +364,13 @@ impl<P: Platform> Zone<P> {
     /// Returns frozen blocks to the allocator: under one lock as far as this CPU's lists have room,
     /// and the others under one lock of the zone. Changes the order of `heads`. `for_reuse`: the
     /// lists also keep frames of sparse blocks.
-    pub(crate) fn free_batch(&self, heads: &mut [u32], for_reuse: bool) {
+    pub(crate) fn free_batch(&'static self, heads: &mut [u32], for_reuse: bool) {
         let cpu = self.this_cpu();
         let mut lists = cpu.try_lock();
-        let mut unlisted = 0;
-        for at in 0..heads.len() {
-            let index = heads[at];
+        // The heads that are not listed move to the front.
+        let heads = Cell::from_mut(heads).as_slice_of_cells();
+        let (mut places, mut unlisted) = (heads.iter(), 0);
+        for index in heads.iter().map(Cell::get) {
             let shape = self.descriptor(index).shape();
             assert!(
                 !CHECKS || shape.kind.is_allocated(),
@@ -354,20 +379,25 @@ impl<P: Platform> Zone<P> {
             );
             P::trace(Event::Freed, || self.pfn(index));
             let is_listed = shape.order <= pcp::MAX_LISTED
-                && lists
-                    .as_mut()
-                    .is_some_and(|lists| self.free_per_cpu(lists, index, shape.order, for_reuse));
-            if !is_listed {
-                heads[unlisted] = index;
+                && lists.as_mut().is_some_and(|lists| {
+                    self.free_per_cpu(cpu, lists, index, shape.order, for_reuse)
+                });
+            if !is_listed && let Some(place) = places.next() {
+                place.set(index);
                 unlisted += 1;
             }
         }
         if let Some(lists) = lists {
             cpu.publish(&lists);
         }
-        if unlisted > 0 {
+        let unlisted = heads.iter().map(Cell::get).take(unlisted);
+        if let Some(free) = self.outer {
+            for index in unlisted {
+                self.free_outer(free, index, self.descriptor(index).shape().order);
+            }
+        } else if unlisted.len() > 0 {
             let mut buddy = self.lock();
-            for &index in &heads[..unlisted] {
+            for index in unlisted {
                 self.free_locked(&mut buddy, index, self.descriptor(index).shape().order);
             }
         }
@@ -376,14 +406,21 @@ impl<P: Platform> Zone<P> {
     /// Puts a block into this CPU's lists, which are locked. Returns `false` if it must go to the
     /// buddy.
     #[inline(always)]
-    fn free_per_cpu(&self, lists: &mut Pcp, index: u32, order: Order, for_reuse: bool) -> bool {
+    fn free_per_cpu(
+        &self,
+        cpu: &PerCpu<P>,
+        lists: &mut Pcp,
+        index: u32,
+        order: Order,
+        for_reuse: bool,
+    ) -> bool {
         // Under the lists' lock: after a block is isolated these lists are drained, so a frame
         // that saw its block online is found by that drain.
         let block = self.blocks.of(index);
         let Some(migrate_type) = block.migrate_type_if_online() else { return false };
         if lists.are_short() {
             if order > Order::ZERO {
-                self.spill(lists, order, migrate_type);
+                self.spill(cpu, lists, order, migrate_type);
                 return false;
             }
             if block.is_sparse() && !for_reuse {
@@ -392,7 +429,7 @@ impl<P: Platform> Zone<P> {
             }
         }
         if lists.is_full(migrate_type, order) {
-            self.spill(lists, order, migrate_type);
+            self.spill(cpu, lists, order, migrate_type);
         }
         lists.push(&self.memmap, migrate_type, order, index);
         lists.counters.freed += 1;
@@ -406,7 +443,7 @@ impl<P: Platform> Zone<P> {
     }
 
     #[cold]
-    fn spill(&self, lists: &mut Pcp, order: Order, migrate_type: MigrateType) {
+    fn spill(&self, cpu: &PerCpu<P>, lists: &mut Pcp, order: Order, migrate_type: MigrateType) {
         self.adapt(lists);
         if lists.is_empty(migrate_type, order) {
             return;
@@ -416,6 +453,7 @@ impl<P: Platform> Zone<P> {
             let Some(index) = lists.pop(&self.memmap, migrate_type, order) else { break };
             self.free_locked(&mut buddy, index, order);
         }
+        cpu.publish(lists);
     }
 
     /// Frees a block under the zone's lock: to the buddy, or captured if its 2 MiB block is
@@ -435,6 +473,7 @@ impl<P: Platform> Zone<P> {
         } else if self.blocks.of(index).migrate_type_if_online().is_none() {
             self.descriptor(index).set_shape(Kind::ISOLATED, order);
             self.blocks.of(index).capture(order);
+            buddy.captured += order.frames();
         } else {
             self.descriptor(index).set_shape(Kind::INTERIOR, Order::ZERO);
             buddy.free(self.map(), index, order);

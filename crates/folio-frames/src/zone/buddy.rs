@@ -61,6 +61,8 @@ pub(crate) struct BuddyCounters {
 pub(crate) struct Buddy {
     pub(crate) lists: FreeLists,
     pub(crate) counters: BuddyCounters,
+    /// Frames held back in all blocks that are isolated or closed.
+    pub(crate) captured: u32,
     /// The zone is closed (`retire.rs`): the lists stay empty.
     pub(crate) is_closed: bool,
 }
@@ -114,8 +116,8 @@ impl Buddy {
             return Err(self.lists.largest(map.huge).map_or(AllocError::OutOfFrames, fragmented));
         };
         self.lists.remove(map, index, found);
-        for n in (want.as_u8()..found.as_u8()).rev().map(usize::from) {
-            self.lists.push(map, index + (1 << n), order(n));
+        for half in (want.as_u8()..found.as_u8()).rev().filter_map(Order::new) {
+            self.lists.push(map, index + half.frames(), half);
         }
         // A whole 2 MiB block has no free block in a list: its next free updates it.
         if want < BLOCK_ORDER {
@@ -150,7 +152,7 @@ impl Buddy {
             migrate_type.fallbacks().into_iter().filter_map(|other| Some((largest(other)?, other)));
         let (n, other) = others.max_by_key(|others| others.0)?;
         let group = blocks::group(other, of(other, true) >> n & 1 == 1);
-        let (index, size) = self.lists.first(group, n);
+        let (index, size) = self.lists.first(group, n)?;
         // A folio that cannot move changes the type of the whole 2 MiB block, so that the next one
         // comes here too. A movable one does so only where most of the block is free: otherwise
         // the block would change its type for one page.
@@ -170,7 +172,9 @@ impl Buddy {
         self.counters.freed += 1;
         while size < MAX_ORDER {
             let buddy = index ^ size.frames();
+            // Below 2 MiB the buddy is in the same block, which has metadata.
             if buddy >= map.memmap.frames()
+                || size >= BLOCK_ORDER && !map.blocks.has_metadata(buddy)
                 || map.memmap.get(buddy).shape() != (Shape { kind: Kind::FREE, order: size })
             {
                 break;
@@ -202,7 +206,7 @@ impl Buddy {
     ) -> bool {
         let pieces = || (first..first + huge.frames()).step_by(MAX_ORDER.frames() as usize);
         let whole = Shape { kind: Kind::FREE, order: MAX_ORDER };
-        if self.is_closed || pieces().any(|piece| map.memmap.get(piece).shape() != whole) {
+        if self.is_closed || pieces().any(|piece| map.shape(piece) != whole) {
             return false;
         }
         pieces().for_each(|piece| self.lists.remove(map, piece, MAX_ORDER));

@@ -29,6 +29,8 @@ pub(crate) const STEP: u32 = 8;
 pub(crate) struct Deferred {
     next: AtomicU32,
     end: AtomicU32,
+    frames: AtomicU32,
+    whole: AtomicU32,
 }
 
 // All accesses are Relaxed: exact under the zone's lock, hints elsewhere.
@@ -38,8 +40,14 @@ impl Deferred {
         self.next.load(Ordering::Relaxed).min(end)..end
     }
 
+    /// Returns the number of frames in the deferred blocks: those that exist.
     pub(crate) fn frames(&self) -> u32 {
-        self.blocks().len() as u32 * BLOCK_ORDER.frames()
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of deferred blocks of which all frames exist.
+    pub(crate) fn whole_blocks(&self) -> u32 {
+        self.whole.load(Ordering::Relaxed)
     }
 
     /// Returns `true` if this frame's block is deferred.
@@ -47,9 +55,11 @@ impl Deferred {
         self.blocks().contains(&(index / BLOCK_ORDER.frames()))
     }
 
-    /// Sets the range, under the zone's lock.
-    pub(crate) fn set(&self, blocks: Range<u32>) {
+    /// Sets the range, and the numbers of its frames and whole blocks, under the zone's lock.
+    pub(crate) fn set(&self, blocks: Range<u32>, (frames, whole): (u32, u32)) {
         self.next.store(blocks.start, Ordering::Relaxed);
         self.end.store(blocks.end, Ordering::Relaxed);
+        self.frames.store(frames, Ordering::Relaxed);
+        self.whole.store(whole, Ordering::Relaxed);
     }
 }

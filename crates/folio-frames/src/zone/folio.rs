@@ -248,6 +248,7 @@ pub(crate) fn put<P: Platform>(zone: &'static Zone<P>, index: u32, n: u32) {
             // The zone, too, is the one that the frame belongs to now (R4).
             let zone = zone.successor();
             P::trace(Event::Ended, || zone.pfn(index));
+            zone.descriptor(index).clear_volatile();
             let folio = FrozenFolio::from_index(zone, index);
             let kind = early.unwrap_or_else(|| folio.kind());
             zone.destroy(folio, kind);
@@ -443,6 +444,7 @@ impl<P: Platform> FrozenFolio<P> {
 
     /// Returns the folio to the allocator.
     pub fn free(self) {
+        self.check_not_raw();
         let freed = self.scrubbed();
         let (zone, order) = (freed.zone, freed.order());
         zone.free_index(freed.into_index(), order);

@@ -23,6 +23,16 @@ pub(crate) struct Map<'a, S: Scheme> {
     pub(crate) huge: Option<Order>,
 }
 
+impl<S: Scheme> Map<'_, S> {
+    /// Returns the shape of a frame that may be of any block: none where there is no metadata.
+    pub(crate) fn shape(&self, index: u32) -> Shape {
+        if !self.blocks.has_metadata(index) {
+            return Shape::INTERIOR;
+        }
+        self.memmap.get(index).shape()
+    }
+}
+
 /// A list: index + 1 of its first block and of its last, 0 for none. A zeroed list is empty.
 #[derive(Clone, Copy, Default)]
 struct List {
@@ -93,9 +103,10 @@ impl FreeLists {
         self.some[group]
     }
 
-    /// Returns the first block of an order in a group, which has one.
-    pub(crate) fn first(&self, group: usize, n: u32) -> (u32, Order) {
-        (self.lists[group][n as usize].first - 1, order(n as usize))
+    /// Returns the first block of an order in a group, if there is one.
+    pub(crate) fn first(&self, group: usize, n: u32) -> Option<(u32, Order)> {
+        let list = self.lists[group].get(n as usize)?;
+        Some((list.first.checked_sub(1)?, Order::new(n as u8)?))
     }
 
     /// Returns the first free block of the huge order, if there is one.
@@ -109,8 +120,7 @@ impl FreeLists {
         [false, true].into_iter().find_map(|is_roomy| {
             let group = blocks::group(migrate_type, is_roomy);
             let some = self.some[group] & fits;
-            let n = some.trailing_zeros() as usize;
-            (some != 0).then(|| (self.lists[group][n].first - 1, order(n)))
+            (some != 0).then(|| self.first(group, some.trailing_zeros())).flatten()
         })
     }
 

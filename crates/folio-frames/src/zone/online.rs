@@ -15,10 +15,11 @@ use crate::zone::zone::Zone;
 impl<P: Platform> Zone<P> {
     /// Defers the blocks of this range: they are online, and initialised later.
     pub(crate) fn defer(&self, blocks: Range<usize>) {
+        let in_map = self.in_map(&blocks);
         let _buddy = self.lock();
         let before = self.deferred.blocks();
         assert!(before.is_empty(), "blocks {before:?} are still deferred: one range at a time");
-        self.deferred.set(blocks.start as u32..blocks.end as u32);
+        self.deferred.set(blocks.start as u32..blocks.end as u32, in_map);
         self.gauge.add_online(self.deferred.frames());
     }
 
@@ -28,7 +29,9 @@ impl<P: Platform> Zone<P> {
         let mut buddy = self.lock();
         let deferred = self.deferred.blocks();
         let end = deferred.end.min(deferred.start.saturating_add(blocks));
-        self.deferred.set(end..deferred.end);
+        let (frames, whole) = self.in_map(&(deferred.start as usize..end as usize));
+        let left = (self.deferred.frames() - frames, self.deferred.whole_blocks() - whole);
+        self.deferred.set(end..deferred.end, left);
         for block in deferred.start..end {
             self.put_online(&mut buddy, block * BLOCK_ORDER.frames());
         }
@@ -48,18 +51,21 @@ impl<P: Platform> Zone<P> {
         }
     }
 
-    /// Puts an offline block online, under the zone's lock. Writes only the block's head.
+    /// Puts an offline block online, under the zone's lock. Writes only the heads of its free
+    /// blocks: one, unless it has holes.
     pub(crate) fn put_online(&self, buddy: &mut BuddyGuard<'_, P>, first: u32) {
         let entry = self.blocks.of(first);
-        assert_eq!(
-            entry.state(),
-            State::Offline,
+        if !entry.has_metadata() {
+            return;
+        }
+        assert!(
+            entry.state() == State::Offline,
             "block {} is online already",
             first / BLOCK_ORDER.frames()
         );
         entry.set_state(State::Online);
         entry.set_migrate_type(MigrateType::Movable);
         P::trace(Event::Online, || self.pfn(first));
-        buddy.free(self.map(), first, BLOCK_ORDER);
+        self.free_around_holes(buddy, first);
     }
 }

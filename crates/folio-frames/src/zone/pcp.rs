@@ -59,13 +59,35 @@ struct List {
     blocks: u32,
 }
 
+/// The frames in the lists of one CPU, and in the high half how many of their blocks are whole 2
+/// MiB blocks. One number, so that it is published by one store.
+#[derive(Clone, Copy, Default)]
+struct Held(u32);
+
+impl Held {
+    /// Returns what a block of this order adds. It has no branch where the compiler knows that the
+    /// order is small.
+    #[inline(always)]
+    fn of(order: Order) -> Self {
+        Self(order.frames() | u32::from(order == BLOCK_ORDER) << 16)
+    }
+
+    fn frames(self) -> u32 {
+        self.0 & 0xFFFF
+    }
+
+    fn whole_blocks(self) -> u32 {
+        self.0 >> 16
+    }
+}
+
 /// The free blocks of one CPU, by migrate type and order.
 #[derive(Default)]
 pub(crate) struct Pcp {
     lists: [[List; ORDERS]; MIGRATE_TYPES],
     /// Blocks of [`BLOCK_ORDER`].
     whole: [List; MIGRATE_TYPES],
-    frames: u32,
+    held: Held,
     /// The capacity of a list in frames, as of the last time that a block bypassed the lists; 0
     /// before the first.
     capacity: u32,
@@ -75,16 +97,6 @@ pub(crate) struct Pcp {
 }
 
 impl Pcp {
-    /// Returns the number of frames in all lists.
-    pub(crate) fn frames(&self) -> u32 {
-        self.frames
-    }
-
-    /// Returns the number of 2 MiB blocks in all lists.
-    pub(crate) fn whole_blocks(&self) -> u32 {
-        self.whole.iter().map(|list| list.blocks).sum()
-    }
-
     /// Adapts the capacity to the zone's free memory.
     pub(crate) fn adapt(&mut self, free: u32, online: u32) {
         self.capacity = if free < online / 8 { CAPACITY_SHORT } else { CAPACITY };
@@ -143,7 +155,7 @@ impl Pcp {
         let index = list.first.checked_sub(1)?;
         list.first = memmap.get(index).owner_data() as u32;
         list.blocks -= 1;
-        self.frames -= order.frames();
+        self.held.0 -= Held::of(order).0;
         Some(index)
     }
 
@@ -161,7 +173,7 @@ impl Pcp {
         head.set_shape(Kind::FREE_PER_CPU, order);
         list.first = index + 1;
         list.blocks += 1;
-        self.frames += order.frames();
+        self.held.0 += Held::of(order).0;
     }
 
     /// Takes any block out, to empty the lists.
@@ -179,22 +191,31 @@ impl Pcp {
 
 /// The lists of one CPU.
 pub(crate) struct PerCpu<P: Platform> {
-    /// Frames in the lists: a hint if their lock is worth taking. Written under it.
-    frames: AtomicU32,
+    /// The content of the lists ([`Held`]): a hint if their lock is worth taking. Written under it.
+    held: AtomicU32,
     lists: Mutex<P::Lock, Pcp>,
 }
 
 impl<P: Platform> Default for PerCpu<P> {
     fn default() -> Self {
-        Self { frames: AtomicU32::new(0), lists: Mutex::new(Pcp::default()) }
+        Self { held: AtomicU32::new(0), lists: Mutex::new(Pcp::default()) }
     }
 }
 
 impl<P: Platform> PerCpu<P> {
     /// Returns the number of frames in the lists. Racy.
     pub(crate) fn frames(&self) -> u32 {
+        self.held().frames()
+    }
+
+    /// Returns the number of 2 MiB blocks in the lists. Racy.
+    pub(crate) fn whole_blocks(&self) -> u32 {
+        self.held().whole_blocks()
+    }
+
+    fn held(&self) -> Held {
         // Relaxed: a hint, except under the lock or after one that both sides took.
-        self.frames.load(Ordering::Relaxed)
+        Held(self.held.load(Ordering::Relaxed))
     }
 
     #[inline]
@@ -206,10 +227,11 @@ impl<P: Platform> PerCpu<P> {
         self.lists.lock()
     }
 
-    /// Publishes the number of frames that are left in the lists, under their lock.
+    /// Publishes what is left in the lists, under their lock. After frames moved between the lists
+    /// and the buddy also under the zone's lock, so that its holder counts each of them once.
     #[inline]
     pub(crate) fn publish(&self, lists: &Pcp) {
-        // Relaxed: as in frames.
-        self.frames.store(lists.frames(), Ordering::Relaxed);
+        // Relaxed: as in held.
+        self.held.store(lists.held.0, Ordering::Relaxed);
     }
 }

@@ -5,22 +5,27 @@ use core::fmt;
 use core::iter;
 use core::mem;
 
-use folio_ref::MAX_AT_ONCE;
+use folio_ref::{MAX_AT_ONCE, SATURATED};
 
 use crate::base::ids::Pfn;
 use crate::base::platform::Platform;
 use crate::base::trace::Event;
+use crate::memmap::seeded_bugs;
 use crate::zone::folio::{FolioRef, FrozenFolio, put};
 use crate::zone::track::Site;
 use crate::zone::zone::Zone;
 
-/// Several references of one folio, such as an owner lends for a migration. The count is exact,
-/// since each reference came from a [`FolioRef`].
+/// Several references of one folio, such as an owner lends for a migration: any number below
+/// [`SATURATED`]. The count is exact, since each of them is one reference in the word.
 ///
-/// Clone takes as many more, drop returns them all at once.
+/// Clone takes as many more, drop returns them all: up to [`MAX_AT_ONCE`] by one atomic operation.
+/// It shows no bytes, so the bytes of the folio may change or not ([`VolatileRef`]).
+///
+/// [`VolatileRef`]: crate::VolatileRef
 pub struct FolioRefs<P: Platform> {
     zone: &'static Zone<P>,
-    /// **Invariant:** this value accounts for `count` references in the head's word, at least one.
+    /// **Invariant:** this value accounts for `count` references in the head's word, at least one
+    /// and fewer than [`SATURATED`].
     index: u32,
     count: u32,
     /// The site of the first reference; the others count as taken there too.
@@ -28,6 +33,27 @@ pub struct FolioRefs<P: Platform> {
 }
 
 impl<P: Platform> FolioRefs<P> {
+    /// Wraps `count` references that were just taken.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `count` is 0, or not below [`SATURATED`].
+    #[cfg_attr(feature = "track", track_caller)]
+    pub(crate) fn from_index(zone: &'static Zone<P>, index: u32, count: u32) -> Self {
+        check_count(count);
+        let site = Site::here();
+        site.began(zone.place(index), count);
+        Self { zone, index, count, site }
+    }
+
+    /// Ends the value. The references are the caller's to account for, without a site.
+    pub(crate) fn into_parts(self) -> (&'static Zone<P>, u32, u32) {
+        let parts = (self.zone, self.index, self.count);
+        self.site.ended(self.zone.place(self.index), self.count);
+        mem::forget(self);
+        parts
+    }
+
     /// Returns the zone of the folio.
     pub fn zone(&self) -> &'static Zone<P> {
         self.zone
@@ -43,16 +69,22 @@ impl<P: Platform> FolioRefs<P> {
         self.count
     }
 
+    /// Returns `true` if the bytes of the folio may change: its references are
+    /// [`VolatileRef`](crate::VolatileRef)s.
+    pub fn is_volatile(&self) -> bool {
+        self.zone.descriptor(self.index).is_volatile()
+    }
+
     /// Adds one more reference.
     ///
     /// # Errors
     ///
-    /// Gives `folio` back if it is another folio, or if there are [`MAX_AT_ONCE`] references
-    /// already.
+    /// Gives `folio` back if it is another folio, or if there is no room: fewer than [`SATURATED`]
+    /// references fit.
     pub fn join(&mut self, folio: FolioRef<P>) -> Result<(), FolioRef<P>> {
         if folio.index() != self.index
             || !core::ptr::eq(folio.zone(), self.zone)
-            || self.count == MAX_AT_ONCE
+            || self.count == SATURATED - 1
         {
             return Err(folio);
         }
@@ -64,7 +96,18 @@ impl<P: Platform> FolioRefs<P> {
     }
 
     /// Returns the references one by one. Those that are not taken end with the iterator.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the bytes of the folio may change: then
+    /// [`into_each_volatile`](Self::into_each_volatile) returns them.
     pub fn into_each(self) -> impl Iterator<Item = FolioRef<P>> {
+        assert!(!self.is_volatile(), "the bytes of {self:?} may change: use into_each_volatile");
+        self.into_each_of_any()
+    }
+
+    /// Returns the references one by one, whether the bytes may change or not.
+    pub(crate) fn into_each_of_any(self) -> impl Iterator<Item = FolioRef<P>> {
         let mut left = Some(self);
         iter::from_fn(move || {
             let mut refs = left.take()?;
@@ -92,6 +135,7 @@ impl<P: Platform> FolioRefs<P> {
         };
         frozen.leave_frozen();
         P::trace(Event::Frozen, || self.pfn());
+        self.zone.descriptor(self.index).clear_volatile();
         let folio = FrozenFolio::from_index(self.zone, self.index);
         self.site.ended(self.zone.place(self.index), self.count);
         mem::forget(self);
@@ -107,21 +151,20 @@ impl<P: Platform> From<FolioRef<P>> for FolioRefs<P> {
 }
 
 impl<P: Platform> Clone for FolioRefs<P> {
-    /// Takes as many more references, with one atomic operation.
+    /// Takes as many more references: up to [`MAX_AT_ONCE`] by one atomic operation.
     #[cfg_attr(feature = "track", track_caller)]
     fn clone(&self) -> Self {
-        self.zone.descriptor(self.index).word.get(self.count);
-        P::trace(Event::Shared, || self.pfn());
-        let site = Site::here();
-        site.began(self.zone.place(self.index), self.count);
-        Self { zone: self.zone, index: self.index, count: self.count, site }
+        get(self.zone, self.index, self.count);
+        Self::from_index(self.zone, self.index, self.count)
     }
 }
 
 impl<P: Platform> Drop for FolioRefs<P> {
     fn drop(&mut self) {
         self.site.ended(self.zone.place(self.index), self.count);
-        put(self.zone, self.index, self.count);
+        for n in parts(seeded_bugs::count_to_put(self.count)) {
+            put(self.zone, self.index, n);
+        }
     }
 }
 
@@ -136,17 +179,12 @@ impl<P: Platform> FrozenFolio<P> {
     ///
     /// # Panics
     ///
-    /// Panics if `count` is 0 or above [`MAX_AT_ONCE`].
+    /// Panics if `count` is 0, or not below [`SATURATED`].
     #[cfg_attr(feature = "track", track_caller)]
     pub fn init_many(self, count: u32) -> FolioRefs<P> {
-        assert!(
-            count > 0 && count <= MAX_AT_ONCE,
-            "init with {count} references: allowed are 1 to {MAX_AT_ONCE}"
-        );
-        let (zone, site) = (self.zone(), Site::here());
-        let index = self.unfreeze(count);
-        site.began(zone.place(index), count);
-        FolioRefs { zone, index, count, site }
+        check_count(count);
+        let zone = self.zone();
+        FolioRefs::from_index(zone, self.unfreeze(count), count)
     }
 }
 
@@ -179,6 +217,33 @@ impl<P: Platform> FolioRef<P> {
     }
 }
 
+/// Divides a number of references into parts of at most [`MAX_AT_ONCE`].
+fn parts(count: u32) -> impl Iterator<Item = u32> {
+    let mut left = count;
+    iter::from_fn(move || {
+        let n = left.min(MAX_AT_ONCE);
+        left -= n;
+        (n > 0).then_some(n)
+    })
+}
+
+/// Takes `count` more references of the folio at `index`, for a caller that holds one.
+pub(crate) fn get<P: Platform>(zone: &'static Zone<P>, index: u32, count: u32) {
+    for n in parts(count) {
+        zone.descriptor(index).word.get(n);
+        P::trace(Event::Shared, || zone.pfn(index));
+    }
+}
+
+/// Panics if a value cannot stand for so many references.
+pub(crate) fn check_count(count: u32) {
+    assert!(
+        count > 0 && count < SATURATED,
+        "{count} references: allowed are 1 to {}",
+        SATURATED - 1
+    );
+}
+
 /// The number of folios that are freed under one lock.
 const BATCH: usize = 64;
 
@@ -198,19 +263,26 @@ impl<P: Platform> Batch<P> {
     }
 
     fn push(&mut self, folio: FrozenFolio<P>) {
+        folio.check_not_raw();
         let folio = folio.scrubbed();
         let zone = folio.zone();
         if self.len == BATCH || self.zone.is_some_and(|of| !core::ptr::eq(of, zone)) {
             self.flush();
         }
         self.zone = Some(zone);
-        self.heads[self.len] = folio.into_index();
-        self.len += 1;
+        // There is room for one more now.
+        if let Some(place) = self.heads.get_mut(self.len) {
+            *place = folio.into_index();
+            self.len += 1;
+        } else {
+            folio.free();
+        }
     }
 
     fn flush(&mut self) {
-        if let Some(zone) = self.zone {
-            zone.free_batch(&mut self.heads[..mem::take(&mut self.len)], self.for_reuse);
+        let heads = self.heads.get_mut(..mem::take(&mut self.len));
+        if let (Some(zone), Some(heads)) = (self.zone, heads) {
+            zone.free_batch(heads, self.for_reuse);
         }
     }
 }

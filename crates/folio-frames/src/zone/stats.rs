@@ -5,7 +5,7 @@ use core::fmt;
 
 use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::base::platform::Platform;
-use crate::memmap::memmap::Kind;
+use crate::memmap::memmap::{Kind, Shape};
 use crate::zone::buddy::Buddy;
 use crate::zone::zone::Zone;
 
@@ -42,27 +42,23 @@ pub struct ZoneCounters {
 }
 
 impl<P: Platform> Zone<P> {
-    /// Returns the zone's statistics. Takes all its locks: for reports. Hot paths call
-    /// [`Zone::level`] instead.
+    /// Returns the zone's statistics. Takes the zone's lock and adds up counts: the number of steps
+    /// does not depend on the size of the zone. Hot paths call [`Zone::level`] instead.
     pub fn stats(&self) -> ZoneStats {
-        // All locks at once: otherwise a block that moves from a list to the buddy would count
-        // twice, or not at all.
-        let lists = self.per_cpu.each_ref().map(|cpu| cpu.lock());
-        let per_cpu: u32 = lists.iter().map(|lists| lists.frames()).sum();
-        let listed: u32 = lists.iter().map(|lists| lists.whole_blocks()).sum();
+        // Frames move between the lists of a CPU and the buddy under this lock, which publishes
+        // the lists' counts: none is counted twice, or not at all.
         let buddy = self.lock();
-        let deferred = self.deferred.frames();
-        // The block table of a retired zone belongs to its successor.
-        let (online_blocks, captured) =
-            if self.is_retired() { (0, 0) } else { self.blocks.count() };
+        let per_cpu: u32 = self.per_cpu.iter().map(|cpu| cpu.frames()).sum();
+        let listed: u32 = self.per_cpu.iter().map(|cpu| cpu.whole_blocks()).sum();
+        let (deferred, deferred_blocks) = (self.deferred.frames(), self.deferred.whole_blocks());
         ZoneStats {
-            online_frames: online_blocks * BLOCK_ORDER.frames() + deferred,
-            free_frames: buddy.lists.frames() + captured + per_cpu + deferred,
+            online_frames: self.gauge.online(),
+            free_frames: buddy.lists.frames() + buddy.captured + per_cpu + deferred,
             largest_free_order: buddy
                 .lists
                 .largest(self.huge_order())
-                .max((listed + deferred > 0).then_some(BLOCK_ORDER)),
-            whole_blocks: self.whole_in_buddy(&buddy) + listed + deferred / BLOCK_ORDER.frames(),
+                .max((listed + deferred_blocks > 0).then_some(BLOCK_ORDER)),
+            whole_blocks: self.whole_in_buddy(&buddy) + listed + deferred_blocks,
         }
     }
 
@@ -101,23 +97,37 @@ impl<P: Platform> Zone<P> {
     pub fn assert_sound(&self) {
         let buddy = self.lock();
         // The descriptors of a retired zone belong to its successor.
-        if !self.is_retired() {
-            buddy.lists.assert_sound(self.map());
+        if self.is_retired() {
+            return;
         }
+        buddy.lists.assert_sound(self.map());
+        let (online, captured) = self.blocks.count();
+        assert_eq!(captured, buddy.captured, "captured frames by 2 MiB block");
+        assert_eq!(
+            online + self.deferred.frames(),
+            self.gauge.online(),
+            "online frames by 2 MiB block"
+        );
+        self.assert_holes_sound();
     }
 
     /// Returns the number of frames of folios of this kind. Racy, and slow: it reads every
     /// descriptor.
     pub fn count_kind(&self, kind: Kind) -> usize {
+        let shapes = self.shapes().filter(|shape| shape.kind == kind);
+        shapes.map(|shape| shape.order.frames() as usize).sum()
+    }
+
+    /// Returns the shape of every frame that has metadata.
+    fn shapes(&self) -> impl Iterator<Item = Shape> {
         // The descriptors of a retired zone belong to its successor.
-        let frames = if self.is_retired() { 0 } else { self.frames() };
-        let shapes = (0..frames).map(|index| self.descriptor(index).shape());
-        shapes.filter(|shape| shape.kind == kind).map(|shape| shape.order.frames() as usize).sum()
+        let frames = (!self.is_retired()).then(|| self.with_metadata());
+        frames.into_iter().flatten().map(|index| self.descriptor(index).shape())
     }
 }
 
 impl<P: Platform> fmt::Debug for Zone<P> {
-    /// `{:#?}` also describes the memmap, and reads every descriptor for it.
+    /// `{:#?}` also describes the memmap and counts its blocks, which reads every descriptor.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = self.stats();
         write!(
@@ -132,7 +142,14 @@ impl<P: Platform> fmt::Debug for Zone<P> {
             Some(order) => write!(f, "largest free block {order:?}")?,
             None => f.write_str("no free block")?,
         }
-        if f.alternate() { write!(f, "; {:#?}", self.memmap) } else { Ok(()) }
+        if !f.alternate() {
+            return Ok(());
+        }
+        let (free, used) =
+            self.shapes().map(|shape| shape.kind).fold((0, 0), |(free, used), kind| {
+                (free + usize::from(kind.is_free()), used + usize::from(kind.is_allocated()))
+            });
+        write!(f, "; {:?}: {free} head free blocks, {used} blocks in use", self.memmap)
     }
 }
 

@@ -5,16 +5,19 @@
 //! (R8).
 
 use core::fmt;
+use core::iter;
 
-use folio_ref::{CHECKS, Refused, Snapshot};
+use folio_ref::{CHECKS, MAX_AT_ONCE, Refused, Snapshot};
 
-use crate::base::ids::{MAX_ORDER, Order, Pfn, PfnRange};
+use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
 use crate::base::platform::Platform;
 use crate::base::seeded_bugs::NO_RECHECK;
 use crate::base::trace::Event;
 use crate::memmap::blocks::State;
 use crate::memmap::memmap::{Kind, Shape};
-use crate::zone::folio::FolioRef;
+use crate::memmap::seeded_bugs::VOLATILE_WALKED;
+use crate::zone::folio::{FolioRef, put};
+use crate::zone::refs::{self, FolioRefs, check_count};
 use crate::zone::zone::Zone;
 
 /// The reason why a walker got no reference. It is expected: the walker goes on to the next frame.
@@ -28,12 +31,16 @@ pub enum Refusal {
     Free,
     /// It is a tail of a larger block.
     Tail,
-    /// It is offline, or not a frame of this zone.
+    /// It is offline, a hole of the memory map, or not a frame of this zone.
     Offline,
     /// It was split, freed, or allocated again meanwhile. No reference is kept.
     Moved,
     /// Its count is saturated; it is leaked.
     Saturated,
+    /// Its bytes may change while there are references: [`Zone::try_get_volatile`] takes one.
+    Volatile,
+    /// Its bytes do not change while there are references: [`Zone::try_get`] takes one.
+    NotVolatile,
 }
 
 impl fmt::Display for Refusal {
@@ -45,6 +52,8 @@ impl fmt::Display for Refusal {
             Self::Offline => "the frame is offline",
             Self::Moved => "the frame changed meanwhile",
             Self::Saturated => "the count of the frame is saturated",
+            Self::Volatile => "the bytes of the frame may change",
+            Self::NotVolatile => "the bytes of the frame do not change",
         })
     }
 }
@@ -73,6 +82,9 @@ impl fmt::Debug for Peek {
         write!(f, "{:?}, {:?}, {:?}{dirty}", self.kind, self.order, self.snapshot)
     }
 }
+
+// Zone::head_of goes from the one to the other.
+const _: () = assert!(MAX_ORDER.as_u8() == BLOCK_ORDER.as_u8() + 1);
 
 impl<P: Platform> Zone<P> {
     /// Takes a reference to the folio with this frame as its *head*.
@@ -106,14 +118,58 @@ impl<P: Platform> Zone<P> {
     /// A [`Refusal`] if the frame does not belong to an open folio.
     #[cfg_attr(feature = "track", track_caller)]
     pub fn try_get_head(&'static self, pfn: Pfn) -> Result<FolioRef<P>, Refusal> {
-        let index = self.index(pfn).ok_or(Refusal::Offline)?;
-        let (head, shape) = self.head_of(index).ok_or_else(|| self.why_headless(index))?;
-        if shape.kind.is_free() {
-            return Err(Refusal::Free);
-        }
+        let (_, head, shape) = self.around(pfn)?;
         self.try_get_index(head, shape, self.descriptor(head).owner_data())
     }
 
+    /// Takes `n` references to the folio that this frame belongs to, as head or tail: up to
+    /// [`MAX_AT_ONCE`] by one atomic operation. The bytes of the folio may change or not.
+    ///
+    /// For the fork of a page table, and for a pin that counts as many references.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the frame does not belong to an open folio.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `n` is 0, or not below [`SATURATED`](folio_ref::SATURATED).
+    ///
+    /// ```
+    /// use folio_frames::{Arena, Kind, Order, UserSpace};
+    ///
+    /// let arena = Arena::<UserSpace>::new(2 << 20, &[])?;
+    /// let zone = arena.zone();
+    /// let folio = zone.alloc(Order::ZERO, Kind::owner(0), 42)?;
+    /// let pin = zone.try_get_many(folio.pfn(), 1024)?;
+    /// assert_eq!(pin.count(), 1024);
+    /// drop(pin);
+    /// assert!(folio.freeze().map(|frozen| frozen.free()).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg_attr(feature = "track", track_caller)]
+    pub fn try_get_many(&'static self, pfn: Pfn, n: u32) -> Result<FolioRefs<P>, Refusal> {
+        check_count(n);
+        let (_, head, shape) = self.around(pfn)?;
+        let first = n.min(MAX_AT_ONCE);
+        self.try_take(head, first, shape, self.descriptor(head).owner_data())?;
+        refs::get(self, head, n - first);
+        Ok(FolioRefs::from_index(self, head, n))
+    }
+
+    /// Returns the index of a frame, and the head and the shape of the block around it, which seems
+    /// to be allocated.
+    pub(crate) fn around(&'static self, pfn: Pfn) -> Result<(u32, u32, Shape), Refusal> {
+        let at = self.index(pfn).ok_or(Refusal::Offline)?;
+        let (head, shape) = self.head_of(at).ok_or_else(|| self.why_headless(at))?;
+        match shape.kind {
+            Kind::HOLE => Err(Refusal::Offline),
+            kind if kind.is_free() => Err(Refusal::Free),
+            _ => Ok((at, head, shape)),
+        }
+    }
+
+    /// Takes one reference to bytes that do not change.
     #[cfg_attr(feature = "track", track_caller)]
     fn try_get_index(
         &'static self,
@@ -121,22 +177,41 @@ impl<P: Platform> Zone<P> {
         before: Shape,
         owner_data: u64,
     ) -> Result<FolioRef<P>, Refusal> {
+        self.try_take(index, 1, before, owner_data)?;
+        // Exact, as there is a reference.
+        if self.descriptor(index).is_volatile() && !VOLATILE_WALKED {
+            put(self, index, 1);
+            return Err(Refusal::Volatile);
+        }
+        Ok(FolioRef::from_index(self, index))
+    }
+
+    /// Takes `n` references to the folio with this head, which the caller accounts for, if it is
+    /// what it was.
+    pub(crate) fn try_take(
+        &'static self,
+        index: u32,
+        n: u32,
+        before: Shape,
+        owner_data: u64,
+    ) -> Result<(), Refusal> {
         let head = self.descriptor(index);
-        match head.word.try_get(1) {
+        match head.word.try_get(n) {
             Err(Refused::Frozen) => {
                 P::trace(Event::Refused, || self.pfn(index));
                 Err(self.why_frozen(index, head.shape()))
             }
             Err(Refused::Saturated) => Err(Refusal::Saturated),
             Ok(()) => {
-                let folio = FolioRef::from_index(self, index);
-                // The frame may belong to this zone's successor: dropping `folio` puts it there.
+                // The frame may belong to this zone's successor: the put happens there.
                 if self.has_successor() {
+                    put(self, index, n);
                     return Err(Refusal::Offline);
                 }
                 // R8: the folio must be unchanged. From now on the reference keeps it so.
                 if (head.shape() != before || head.owner_data() != owner_data) && !NO_RECHECK {
                     P::trace(Event::Moved, || self.pfn(index));
+                    put(self, index, n);
                     return Err(Refusal::Moved);
                 }
                 assert!(
@@ -146,7 +221,7 @@ impl<P: Platform> Zone<P> {
                     kind = before.kind
                 );
                 P::trace(Event::Got, || self.pfn(index));
-                Ok(folio)
+                Ok(())
             }
         }
     }
@@ -163,6 +238,7 @@ impl<P: Platform> Zone<P> {
         match self.head_of(index) {
             None => self.why_headless(index),
             Some((_, shape)) if shape.kind.is_free() => Refusal::Free,
+            Some((_, shape)) if shape.kind == Kind::HOLE => Refusal::Offline,
             Some(_) => Refusal::Tail,
         }
     }
@@ -181,11 +257,28 @@ impl<P: Platform> Zone<P> {
     /// that extends to this frame. Returns `None` if there is none, or if the block was just
     /// changing. The answer lasts only with a reference to the head and the check after it.
     pub(crate) fn head_of(&self, index: u32) -> Option<(u32, Shape)> {
-        for n in (0..=MAX_ORDER.as_u8()).chain(self.huge_order().map(Order::as_u8)) {
+        let at = |n: u8| {
             let candidate = index & !((1 << n) - 1);
-            let shape = self.descriptor(candidate).shape();
-            if shape != Shape::INTERIOR {
-                return (index - candidate < shape.order.frames()).then_some((candidate, shape));
+            (candidate, self.descriptor(candidate).shape())
+        };
+        let covers = |(head, shape): (u32, Shape)| {
+            (index - head < shape.order.frames()).then_some((head, shape))
+        };
+        for n in 0..=BLOCK_ORDER.as_u8() {
+            let candidate = at(n);
+            if candidate.1 != Shape::INTERIOR {
+                return covers(candidate);
+            }
+        }
+        // The order of two 2 MiB blocks, and the huge one.
+        for n in iter::once(MAX_ORDER.as_u8()).chain(self.huge_order().map(Order::as_u8)) {
+            // A larger block has metadata throughout. So without it the frame is in none.
+            if !self.blocks.has_metadata(index & !((1 << n) - 1)) {
+                return None;
+            }
+            let candidate = at(n);
+            if candidate.1 != Shape::INTERIOR {
+                return covers(candidate);
             }
         }
         None
@@ -195,7 +288,8 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// Panics if the frame is not in this zone.
+    /// Panics if the frame is not in this zone, or is in a 2 MiB block of which the memory map has
+    /// no frame.
     pub fn peek(&self, pfn: Pfn) -> Peek {
         let Some(index) = self.index(pfn) else {
             panic!("{pfn:?} is not in the zone of {:?}", self.pfns())
@@ -224,12 +318,16 @@ impl<P: Platform> Zone<P> {
     /// Panics if the range does not lie in this zone.
     pub fn find_unpinned(&self, kind: Kind, frames: &PfnRange) -> Option<Pfn> {
         let count = u32::try_from(frames.frames()).unwrap_or(u32::MAX);
-        let first = self.index(frames.start).filter(|first| count <= self.frames() - first);
+        let first = self.index_in_span(frames.start).filter(|first| count <= self.frames() - first);
         let Some(first) = first.or((count == 0).then_some(0)) else {
             panic!("{frames:?} is not in the zone of {:?}", self.pfns())
         };
         let (mut index, end) = (first, first + count);
         while index < end {
+            if index >= self.unbroken && !self.blocks.has_metadata(index) {
+                index = (index / BLOCK_ORDER.frames() + 1) * BLOCK_ORDER.frames();
+                continue;
+            }
             let descriptor = self.descriptor(index);
             let shape = descriptor.shape();
             let frames = shape.order.frames();

@@ -1,6 +1,5 @@
 //! A zone: a memmap, the allocator over it, and the address of its frames' bytes.
 
-use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -8,10 +7,10 @@ use crossbeam_utils::CachePadded;
 use folio_ref::CHECKS;
 use lock_api::Mutex;
 
-use crate::base::ids::{BLOCK_ORDER, FRAME_SIZE, MAX_ORDER, Order, Pfn, PfnRange};
+use crate::base::ids::{BLOCK_ORDER, FRAME_SIZE, Order, Pfn, PfnRange};
 use crate::base::platform::Platform;
-use crate::memmap::blocks::{Block, Blocks};
-use crate::memmap::memmap::{Descriptor, Kind, Memmap, MemmapMemory};
+use crate::memmap::blocks::Blocks;
+use crate::memmap::memmap::{Descriptor, Kind, Memmap};
 use crate::memmap::numbers::{Number, Numbers};
 use crate::zone::buddy::Buddy;
 use crate::zone::deferred::Deferred;
@@ -56,10 +55,10 @@ pub struct Zone<P: Platform> {
     /// The numbers by which slots name its frames: as many as the memmap has frames.
     pub(crate) numbers: Numbers,
     /// The address at which the bytes of number 0 would lie.
-    numbered_map: Address,
+    pub(super) numbered_map: Address,
     /// The address of the first frame's bytes. **Invariant:** while any frame is online, the bytes
     /// of all online frames are mapped at their offset from here.
-    direct_map: Address,
+    pub(super) direct_map: Address,
     /// The zone that has the metadata since this one retired (`retire.rs`); null before.
     pub(crate) successor: AtomicPtr<Self>,
     pub(crate) memmap: Memmap<P::Scheme>,
@@ -70,19 +69,29 @@ pub struct Zone<P: Platform> {
     pub(crate) gauge: CachePadded<Gauge>,
     pub(crate) deferred: Deferred,
     pub(crate) per_cpu: [CachePadded<PerCpu<P>>; pcp::CPUS],
-    kinds: &'static [KindOps<P>],
-    first: Pfn,
+    pub(super) kinds: &'static [KindOps<P>],
+    /// Takes the frames that are freed, if another allocator has them.
+    pub(crate) outer: Option<Outer<P>>,
+    pub(super) first: Pfn,
     /// Frames in use as this zone, from the first; at most the memmap's.
-    frames: u32,
-    /// The one order above [`MAX_ORDER`] that it hands out, if it has one.
-    huge: Option<Order>,
+    pub(super) frames: u32,
+    /// The one order above [`MAX_ORDER`](crate::MAX_ORDER) that it hands out, if it has one.
+    pub(super) huge: Option<Order>,
+    /// Frames before the first block without metadata (`holes.rs`): all, if there is none.
+    pub(crate) unbroken: u32,
+    /// Frames that do not exist.
+    pub(crate) holes: u32,
     /// See [`Zone::set_scrub`]. 1 or 0: a `bool` would move the fields that a hit needs.
     pub(crate) scrub: AtomicU32,
 }
 
+/// The function by which another allocator takes frames back: the zone, the first frame, and the
+/// order.
+pub(crate) type Outer<P> = fn(&'static Zone<P>, Pfn, Order);
+
 /// An address of bytes that other values own.
 #[derive(Clone, Copy)]
-struct Address(*mut u8);
+pub(super) struct Address(pub(super) *mut u8);
 
 // SAFETY: a number; it alone reads and writes nothing.
 unsafe impl Send for Address {}
@@ -90,150 +99,13 @@ unsafe impl Send for Address {}
 unsafe impl Sync for Address {}
 
 impl<P: Platform> Zone<P> {
-    /// Returns the layout of the metadata that [`Zone::new`] needs for `frames` frames.
-    pub fn layout(frames: u32) -> Layout {
-        let (layout, _) = Self::layout_and_blocks(frames);
-        layout
-    }
-
-    fn layout_and_blocks(frames: u32) -> (Layout, usize) {
-        let blocks = (frames / BLOCK_ORDER.frames()) as usize;
-        let table = Layout::array::<Block>(blocks).expect("a block table fits an address space");
-        Memmap::<P::Scheme>::layout(frames)
-            .extend(table)
-            .expect("memmap and block table fit an address space")
-    }
-
-    /// Makes a zone of `frames` frames from `first` on, all offline. [`Zone::online_block`] and
-    /// [`Zone::online_range`] bring them online.
-    ///
-    /// When a folio's last reference is dropped, its `destroy` is looked up in `kinds`; a folio of
-    /// any other kind is freed.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `frames` is 0 or not a multiple of a block (512), if `first` is not aligned to
-    /// 1024, or if all zones that this program ever made would have more than 2^32 frames (16 TiB).
-    ///
-    /// # Safety
-    ///
-    /// - `metadata` has the layout of [`Zone::layout`] and belongs to this zone alone, forever: it
-    ///   is never unmapped, made read-only or used for anything else (R7). It contains what `holds`
-    ///   says.
-    /// - `direct_map` is the address of the first frame's bytes. The bytes of each frame that comes
-    ///   online are readable and writable at their offset from it until its block is offline again,
-    ///   and no code accesses them except through this crate.
-    pub unsafe fn new(
-        metadata: NonNull<u8>,
-        holds: MemmapMemory,
-        first: Pfn,
-        frames: u32,
-        direct_map: *mut u8,
-        kinds: &'static [KindOps<P>],
-    ) -> Self {
-        let numbers =
-            Numbers::reserve(frames).expect("zones have frames, and at most 2^32 together");
-        // SAFETY: the caller's promise.
-        unsafe { Self::with_numbers(metadata, holds, first, numbers, frames, direct_map, kinds) }
-    }
-
-    /// Makes a zone of `in_use` frames over metadata for as many frames as there are numbers.
-    ///
-    /// # Safety
-    ///
-    /// `metadata` and `direct_map` meet the requirements of [`Zone::new`].
-    pub(crate) unsafe fn with_numbers(
-        metadata: NonNull<u8>,
-        holds: MemmapMemory,
-        first: Pfn,
-        numbers: Numbers,
-        in_use: u32,
-        direct_map: *mut u8,
-        kinds: &'static [KindOps<P>],
-    ) -> Self {
-        let frames = numbers.frames();
-        let per_block = BLOCK_ORDER.frames();
-        assert!(
-            frames > 0 && frames.is_multiple_of(per_block),
-            "frame count {frames} is not a multiple of 512 (2 MiB)"
-        );
-        assert!(frames < 1 << 30, "frame count {frames} is not below 2^30 (4 TiB)");
-        assert!(
-            first.as_u64().is_multiple_of(u64::from(MAX_ORDER.frames())),
-            "{first:?} is not a multiple of 1024 frames (4 MiB)"
-        );
-        let (_, offset) = Self::layout_and_blocks(frames);
-        // SAFETY: the caller's promise on `metadata`.
-        let memmap = unsafe { Memmap::new(metadata, &numbers, holds) };
-        // SAFETY: within the layout, by its construction.
-        let table = unsafe { metadata.add(offset) };
-        // SAFETY: as above, behind the descriptors.
-        let blocks = unsafe { Blocks::new(table.cast(), frames / per_block, holds) };
-        Self::over(memmap, blocks, numbers, first, in_use, direct_map, kinds)
-    }
-
-    /// Makes a zone over metadata that exists, in which every block is offline.
-    pub(crate) fn over(
-        memmap: Memmap<P::Scheme>,
-        blocks: Blocks,
-        numbers: Numbers,
-        first: Pfn,
-        frames: u32,
-        direct_map: *mut u8,
-        kinds: &'static [KindOps<P>],
-    ) -> Self {
-        assert!(
-            frames <= memmap.frames(),
-            "a zone of {frames} frames over a memmap of {}",
-            memmap.frames()
-        );
-        Self {
-            numbered_map: Address(numbers.zeroth(direct_map, FRAME_SIZE)),
-            direct_map: Address(direct_map),
-            successor: AtomicPtr::new(ptr::null_mut()),
-            memmap,
-            numbers,
-            blocks,
-            buddy: CachePadded::new(Mutex::new(Buddy::default())),
-            gauge: CachePadded::default(),
-            deferred: Deferred::default(),
-            per_cpu: core::array::from_fn(|_| CachePadded::default()),
-            kinds,
-            first,
-            frames,
-            huge: None,
-            scrub: AtomicU32::new(0),
-        }
-    }
-
-    /// Lets the zone hand out blocks of one more order, such as 1 GiB. Such a block is formed on
-    /// request, from free blocks that lie together, and stays whole until no other block is left.
-    ///
-    /// # Panics
-    ///
-    /// Panics if the order is not above [`MAX_ORDER`], or if the zone's first frame is not aligned
-    /// to it.
-    #[must_use]
-    pub fn with_huge_order(mut self, order: Order) -> Self {
-        assert!(
-            order > MAX_ORDER,
-            "{order:?} is not a huge order: allowed is any above {MAX_ORDER:?}"
-        );
-        assert!(
-            self.first.as_u64().is_multiple_of(u64::from(order.frames())),
-            "{:?} is not aligned to the huge {order:?}",
-            self.first
-        );
-        self.huge = Some(order);
-        self
-    }
-
-    /// Returns the one order above [`MAX_ORDER`] that the zone hands out, if it has one.
+    /// Returns the one order above [`MAX_ORDER`](crate::MAX_ORDER) that the zone hands out, if it
+    /// has one.
     pub fn huge_order(&self) -> Option<Order> {
         self.huge
     }
 
-    /// Returns all frames of the zone, online or not.
+    /// Returns all frames of the zone, online or not, and the holes between them.
     pub fn pfns(&self) -> PfnRange {
         PfnRange { start: self.first, end: self.pfn(self.frames()) }
     }
@@ -357,8 +229,24 @@ impl<P: Platform> Zone<P> {
         self.numbers.of(index)
     }
 
-    /// Returns the index of a frame, or `None` if it is not in this zone.
+    /// Returns the index of a frame, or `None` if it is not in this zone, or its block has no
+    /// metadata.
     pub(crate) fn index(&self, pfn: Pfn) -> Option<u32> {
+        let index = pfn.as_u64().checked_sub(self.first.as_u64())?;
+        // The table of blocks is asked only where a block may have no metadata.
+        (index < u64::from(self.unbroken) || self.is_beyond(index)).then_some(index as u32)
+    }
+
+    /// Asks the table of blocks. A function of its own, so that a zone without holes pays nothing.
+    #[cold]
+    #[inline(never)]
+    fn is_beyond(&self, index: u64) -> bool {
+        index < u64::from(self.frames()) && self.blocks.has_metadata(index as u32)
+    }
+
+    /// Returns the index of a frame, or `None` if it is not in this zone. Its block may have no
+    /// metadata.
+    pub(crate) fn index_in_span(&self, pfn: Pfn) -> Option<u32> {
         let index = pfn.as_u64().checked_sub(self.first.as_u64())?;
         (index < u64::from(self.frames())).then_some(index as u32)
     }

@@ -4,10 +4,13 @@
 
 pub(crate) mod hooked;
 
+use std::alloc::{Layout, alloc_zeroed};
 use std::mem;
+use std::ptr::NonNull;
 
 use folio_frames::{
-    Arena, FolioRef, FolioRefs, Kind, KindOps, Order, Owner, Pfn, Platform, Slot, UserSpace, Zone,
+    Arena, BLOCK_ORDER, FolioRef, FolioRefs, Kind, KindOps, MemmapMemory, Order, Owner, Pfn,
+    Platform, Slot, UserSpace, Zone,
 };
 use folio_ref::{MAX_AT_ONCE, SATURATED, Scheme};
 
@@ -75,4 +78,23 @@ pub(crate) fn assert_all_free<P: Platform>(zone: &'static Zone<P>) {
         assert!(seen.snapshot.is_frozen(), "{pfn:?} is {seen:?}");
         assert!(!seen.kind.is_allocated(), "{pfn:?} is {seen:?}");
     }
+}
+
+/// Makes a zone of `blocks` blocks from a frame number on, all online. It is never freed.
+pub(crate) fn zone_at<P: Platform>(first: u64, blocks: u32) -> &'static Zone<P> {
+    let frames = blocks * BLOCK_ORDER.frames();
+    let bytes = Layout::from_size_align((frames as usize) << 12, BLOCK_ORDER.bytes()).unwrap();
+    let [metadata, bytes] = [Zone::<P>::layout(frames), bytes].map(|layout| {
+        // SAFETY: neither layout is empty.
+        NonNull::new(unsafe { alloc_zeroed(layout) }).expect("memory for a test")
+    });
+    let (holds, first) = (MemmapMemory::Zeroed, Pfn::new(first));
+    // SAFETY: both allocations belong to this zone alone, and are never freed.
+    let zone = unsafe { Zone::new(metadata, holds, first, frames, bytes.as_ptr(), &[]) };
+    let zone: &'static Zone<P> = Box::leak(Box::new(zone));
+    (0..blocks as usize).for_each(|block| {
+        // SAFETY: as above.
+        unsafe { zone.online_block(block) };
+    });
+    zone
 }

@@ -11,11 +11,14 @@
 //! one. This relies on the behaviour of hardware, and is not a theorem about Rust. All seqlocks
 //! rely on it.
 //!
-//! On other targets, and under Miri, the loads are relaxed atomic ones of 8 bytes and 1. Those are
+//! A kernel for x86-64 that is built without vector registers copies 256 bytes and more by the
+//! string instruction (`string_copy.rs`). Otherwise on other targets, and under Miri, the loads are
+//! relaxed atomic ones of 8 bytes and 1. Those are
 //! sound only against writes that are atomic too. The writes to frames are not, so Miri would
 //! rightly report a race; its tests do not race here.
 //!
-//! The target buffer is exclusive to the caller.
+//! The target buffer of such a copy is exclusive to the caller. A copy in the other direction
+//! ([`racy_write`]) stores in the same way, to bytes that others may read and write.
 
 use crate::base::platform::Platform;
 
@@ -30,12 +33,25 @@ pub(crate) unsafe fn racy_copy<P: Platform>(from: *const u8, to: &mut [u8]) {
     unsafe { copy::racy_copy::<P>(from, to.as_mut_ptr(), to.len()) }
 }
 
+/// Copies `from.len()` bytes to `to`, by stores that may race.
+///
+/// # Safety
+///
+/// All these bytes are mapped, and no reference to them exists. Others may read and write them
+/// during the copy, by accesses that may race.
+#[inline(always)]
+pub(crate) unsafe fn racy_write(from: &[u8], to: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe { copy::racy_write(from.as_ptr(), to, from.len()) }
+}
+
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(miri), not(shuttle)))]
 mod copy {
     use core::arch::asm;
     use core::arch::x86_64::__m128i as Wide;
 
     use crate::base::platform::Platform;
+    use crate::base::string_copy::{is_just_ahead, string};
     use crate::base::vectors::Width;
 
     const WIDE: usize = size_of::<Wide>();
@@ -116,27 +132,14 @@ mod copy {
         }
     }
 
-    /// Returns `true` if the target begins up to 31 bytes past the source, or seems to by the lower
-    /// 12 bits of the addresses. A processor compares only those before it loads bytes that an
-    /// earlier store may hold.
+    /// # Safety
     ///
-    /// There the string instruction copies byte by byte: 4 KiB take 1200 ns on Zen 4. They take 105
-    /// ns at a distance of 16 bytes, which a large buffer has that the C library mapped. Wide loads
-    /// take 60 ns.
+    /// `len` bytes can be read at `from`, and written at `to`.
     #[inline(always)]
-    fn is_just_ahead(from: *const u8, to: *const u8) -> bool {
-        (to.addr().wrapping_sub(from.addr()) % 4096).wrapping_sub(1) < 31
-    }
-
-    /// Copies by one string instruction, in pieces as large as the processor chooses.
-    #[inline(always)]
-    unsafe fn string(from: *const u8, to: *mut u8, len: usize) {
-        // SAFETY: it only reads `len` bytes at `from` and writes them at `to`, as the caller says
-        // it can.
-        unsafe {
-            asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
-                 options(nostack, preserves_flags));
-        }
+    pub(super) unsafe fn racy_write(from: *const u8, to: *mut u8, len: usize) {
+        // SAFETY: the caller's promise. The instruction is opaque to the compiler, so its stores
+        // may race.
+        unsafe { string(from, to, len) }
     }
 
     /// Copies by one string instruction, with a length that depends on the first bytes.
@@ -276,6 +279,15 @@ mod copy {
 
     /// # Safety
     ///
+    /// `len` bytes can be read at `from`, and written at `to`.
+    pub(super) unsafe fn racy_write(from: *const u8, to: *mut u8, len: usize) {
+        stepped::step();
+        // SAFETY: the caller's promise; no other thread runs before the next step.
+        unsafe { to.copy_from_nonoverlapping(from, len) };
+    }
+
+    /// # Safety
+    ///
     /// `len` bytes can be read at `from`, and written at `to`, which is exclusive to the caller.
     pub(super) unsafe fn racy_copy<P: Platform>(from: *const u8, to: *mut u8, len: usize) {
         let parts = [0..len / 2, len / 2..len];
@@ -299,11 +311,51 @@ mod copy {
     use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
     use crate::base::platform::Platform;
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    use crate::base::string_copy::{STRING_FROM_WORDS, is_just_ahead, string};
+
+    /// # Safety
+    ///
+    /// `len` bytes can be read at `from`, and written at `to`.
+    pub(super) unsafe fn racy_write(from: *const u8, to: *mut u8, len: usize) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if len >= STRING_FROM_WORDS && !is_just_ahead(from, to) {
+            // SAFETY: the caller's promise. The compiler does not know the instruction's stores, so
+            // they may race.
+            return unsafe { string(from, to, len) };
+        }
+        let head = to.align_offset(size_of::<u64>()).min(len);
+        let words = (len - head) / size_of::<u64>();
+        let tail = head + words * size_of::<u64>();
+        for at in (0..head).chain(tail..len) {
+            // SAFETY: within the bytes.
+            let value = unsafe { from.wrapping_add(at).read() };
+            // SAFETY: within the bytes; a byte is aligned.
+            let byte = unsafe { &*to.wrapping_add(at).cast::<AtomicU8>() };
+            // Relaxed: what orders the bytes is the caller's.
+            byte.store(value, Ordering::Relaxed);
+        }
+        for at in (head..tail).step_by(size_of::<u64>()) {
+            // SAFETY: within the bytes, and need not be aligned.
+            let value = unsafe { from.wrapping_add(at).cast::<u64>().read_unaligned() };
+            // SAFETY: within the bytes; aligned, since the head ends where words begin.
+            let word = unsafe { &*to.wrapping_add(at).cast::<AtomicU64>() };
+            // Relaxed: as above.
+            word.store(value, Ordering::Relaxed);
+        }
+    }
 
     /// # Safety
     ///
     /// `len` bytes can be read at `from`, and written at `to`, which is exclusive to the caller.
+    #[expect(clippy::extra_unused_type_parameters, reason = "other copies ask the platform")]
     pub(super) unsafe fn racy_copy<P: Platform>(from: *const u8, to: *mut u8, len: usize) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if len >= STRING_FROM_WORDS && !is_just_ahead(from, to) {
+            // SAFETY: the caller's promise. The compiler does not know the instruction's loads, so
+            // they may race.
+            return unsafe { string(from, to, len) };
+        }
         let head = from.align_offset(size_of::<u64>()).min(len);
         let words = (len - head) / size_of::<u64>();
         let tail = head + words * size_of::<u64>();
@@ -316,7 +368,8 @@ mod copy {
             unsafe { to.wrapping_add(at).write(value) };
         }
         for at in (head..tail).step_by(size_of::<u64>()) {
-            // SAFETY: within the bytes; aligned, since the head ends where words begin.
+            #[expect(clippy::cast_ptr_alignment, reason = "the head ends where words begin")]
+            // SAFETY: within the bytes, and aligned.
             let word = unsafe { &*from.wrapping_add(at).cast::<AtomicU64>() };
             // Relaxed: as above.
             let value = word.load(Ordering::Relaxed);
@@ -362,6 +415,13 @@ mod tests {
             (0..300).chain([512, 700, 1023, 1024, 1100, 3000, 3071, 3072, 4096]).collect();
         // SAFETY: the bytes are there.
         check_copies(|from, to| unsafe { racy_copy::<UserSpace>(from, to) }, &lengths);
+        let write = |from: *const u8, to: &mut [u8]| {
+            // SAFETY: the bytes are there.
+            let from = unsafe { core::slice::from_raw_parts(from, to.len()) };
+            // SAFETY: nothing else accesses them.
+            unsafe { racy_write(from, to.as_mut_ptr()) }
+        };
+        check_copies(write, &lengths);
     }
 
     #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(miri), not(shuttle)))]
@@ -388,5 +448,18 @@ mod tests {
         std::println!("{tried} of 2 widths exist on this processor");
         // SAFETY: as above.
         check_copies(|from, to| unsafe { copy::chunks(from, to.as_mut_ptr(), to.len()) }, &lengths);
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[test]
+    fn the_string_instruction_copies_exactly() {
+        use crate::base::string_copy::{STRING_FROM_WORDS, string};
+
+        let lengths: Vec<usize> = [0, 1, 7, 64, 4095, 4096]
+            .into_iter()
+            .chain(STRING_FROM_WORDS - 1..STRING_FROM_WORDS + 9)
+            .collect();
+        // SAFETY: the bytes are there.
+        check_copies(|from, to| unsafe { string(from, to.as_mut_ptr(), to.len()) }, &lengths);
     }
 }
