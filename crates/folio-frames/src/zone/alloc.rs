@@ -19,6 +19,10 @@ use crate::zone::free_lists::Map;
 use crate::zone::pcp::{self, Pcp, PerCpu};
 use crate::zone::zone::Zone;
 
+/// The number of times that an allocation empties the lists of all CPUs. Other threads may take what
+/// it found there.
+const MAX_DRAINS: usize = 4;
+
 impl<P: Platform> Zone<P> {
     /// Allocates a block of [`MigrateType::Unmovable`]. Returns its exclusive handle: frozen, of
     /// kind [`Kind::PLAIN`]. Its bytes keep their old contents.
@@ -256,18 +260,26 @@ impl<P: Platform> Zone<P> {
         if order > MAX_ORDER {
             return self.alloc_huge(order);
         }
-        let mut first_try = self.lock().alloc(self.map(), order, migrate_type, Reach::Any);
-        while first_try.is_err() && self.init_deferred(deferred::STEP) {
-            first_try = self.lock().alloc(self.map(), order, migrate_type, Reach::Any);
+        let alloc = || self.lock().alloc(self.map(), order, migrate_type, Reach::Any);
+        let mut taken = alloc();
+        while taken.is_err() && self.init_deferred(deferred::STEP) {
+            taken = alloc();
         }
-        match first_try {
-            Ok(index) => Ok(index),
-            Err(_) if self.online_frames() == 0 => Err(AllocError::Offline),
-            // Frames in the lists of other CPUs are free as well.
-            Err(_) if self.drain() > 0 => {
-                self.lock().alloc(self.map(), order, migrate_type, Reach::Any)
+        for _ in 0..MAX_DRAINS {
+            if taken.is_ok() || self.online_frames() == 0 {
+                break;
             }
-            Err(error) => Err(error),
+            // Frames in the lists of other CPUs are free as well. One try even if there are none:
+            // another thread may have initialised the last deferred blocks since the try before.
+            let drained = self.drain();
+            taken = alloc();
+            if drained == 0 {
+                break;
+            }
+        }
+        match taken {
+            Err(_) if self.online_frames() == 0 => Err(AllocError::Offline),
+            taken => taken,
         }
     }
 

@@ -1,12 +1,12 @@
 //! Counts of a zone while frames move between its lists, and lookups among several zones while a
 //! folio moves from one to another.
 
-use folio_frames::{Lookup, Order, Zones, migrate_to};
+use folio_frames::{FrozenFolio, Lookup, Order, Zones, migrate_to};
 use folio_ref::DefaultScheme;
 use folio_ref::testing::explore::{Search, deeper, explore, race};
 use folio_ref::testing::stepped::step;
 
-use crate::common::{OURS, assert_all_free, zone_at};
+use crate::common::{OURS, assert_all_free, order, zone_at};
 use crate::{BY_CHANCE, Space, WEAK, World};
 
 /// Frames move between the buddy and the lists of a CPU while another thread reads the statistics.
@@ -36,6 +36,37 @@ fn stats_against_moves(search: Search) {
 fn stats_count_each_frame_that_moves_once() {
     stats_against_moves(deeper(1));
     stats_against_moves(BY_CHANCE);
+}
+
+/// Two threads need blocks that are whole only once the lists of the CPU are empty. Both may find
+/// none, and one of them then finds the lists empty.
+fn allocations_against_drains(search: Search) {
+    let world = World::<DefaultScheme>::new(&[]);
+    explore("allocations that empty the lists at the same time", search, move || {
+        let half = || world.zone().alloc_frozen(order(8)).expect("half of the frames");
+        for half in [half(), half()] {
+            let mut first = half;
+            while let Some(smaller) = first.order().as_u8().checked_sub(1) {
+                let mut halves = first.split(order(smaller));
+                first = halves.next().expect("two halves");
+                halves.for_each(FrozenFolio::free);
+            }
+            first.free();
+        }
+        let take = || {
+            world.thread(|world| {
+                world.zone().alloc_frozen(order(8)).expect("half of the frames").free();
+            })
+        };
+        race(vec![take(), take()]);
+        world.end();
+    });
+}
+
+#[test]
+fn an_allocation_finds_what_another_thread_merged() {
+    allocations_against_drains(deeper(2));
+    allocations_against_drains(BY_CHANCE);
 }
 
 /// A reader looks a folio up among two zones while another thread moves it from one to the other
