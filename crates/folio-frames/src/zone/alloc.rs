@@ -19,8 +19,8 @@ use crate::zone::free_lists::Map;
 use crate::zone::pcp::{self, Pcp, PerCpu};
 use crate::zone::zone::Zone;
 
-/// The number of times that an allocation empties the lists of all CPUs. Other threads may take what
-/// it found there.
+/// The number of times that an allocation empties the lists of all CPUs. Other threads may take
+/// what it found there.
 const MAX_DRAINS: usize = 4;
 
 impl<P: Platform> Zone<P> {
