@@ -327,9 +327,11 @@ impl Streams {
         }
         let (begins, ends) = (first as u32, (first + pages) as u32);
         // All of them, without a branch for each.
-        self.expected.iter().fold(false, |is_expected, expected| {
-            is_expected | (expected[0] == begins) | (expected[1] == begins) | (expected[2] == ends)
-        })
+        let equal = |one: u32, other: u32| u32::from(one == other);
+        let count = |expected: &Expected| {
+            equal(expected[0], begins) + equal(expected[1], begins) + equal(expected[2], ends)
+        };
+        self.expected.iter().map(count).sum::<u32>() > 0
     }
 
     /// Moves a stream to its next window, from page `from` on. Returns it: empty if there is no
