@@ -34,20 +34,13 @@
 
 use std::collections::VecDeque;
 
+use room::{COLD, Room};
+
 use super::ghosts::Ghosts;
 use super::trials::Trials;
 use super::{Advice, FrameState, Frames, MAX_PINNED, Policy};
 
-/// The share of the queue without trials.
-const COLD: f64 = 0.05;
-
-/// The least share of the queue while many pages are read ahead: more than all their windows (a
-/// 48th twice, in `read/prefetch.rs`).
-const AHEAD: f64 = 0.045;
-
-/// The least number of frames of the queue, if that is at most the share of [`COLD`]: two choices
-/// of victims.
-const MIN_COLD: u32 = 16;
+mod room;
 
 /// The young half of the queue is one in this many of its frames.
 const YOUNG: u32 = 5;
@@ -57,10 +50,6 @@ const MAX_LIVES: u8 = 3;
 
 /// The number of ticks in which as many pages come as there are frames.
 const TICKS: u32 = 256;
-
-/// The count of pages that were read ahead loses one in this many at each tick
-/// in which none came.
-const FADING: u32 = 64;
 
 /// The number of ticks that a ghost is remembered, from the last use of its page on.
 const REMEMBERED: u16 = (TICKS + TICKS / 20) as u16;
@@ -110,16 +99,8 @@ pub struct HotCold {
     /// The time in ticks, and the number of pages that come until the next one.
     now: u16,
     until_tick: u32,
-    /// The number of frames that the queue should have.
-    cold: u32,
-    /// The share of the frames that `cold` moves to.
-    share: f64,
-    /// The number of frames that `cold` moves to, without and with many pages that are read ahead.
-    wanted: [u32; 2],
-    /// Twice the number of pages that were read ahead lately, up to `wanted[1]`.
-    ahead: u32,
-    /// A page came in this tick that was read ahead.
-    is_any_ahead: bool,
+    /// The room of the queue.
+    room: Room,
     /// `None` in a trial itself, and in a cache too small for trials.
     trials: Option<Box<Trials>>,
 }
@@ -148,11 +129,7 @@ impl HotCold {
             frames,
             now: 0,
             until_tick: per_tick(frames),
-            cold: cold_frames(frames, share),
-            share,
-            wanted: wanted(frames, share),
-            ahead: 0,
-            is_any_ahead: false,
+            room: Room::new(frames, share),
             trials: None,
         }
     }
@@ -163,35 +140,13 @@ impl HotCold {
         if self.until_tick == 0 {
             self.until_tick = per_tick(self.frames);
             self.now = self.now.wrapping_add(1);
-            if !std::mem::take(&mut self.is_any_ahead) {
-                self.ahead -= self.ahead.div_ceil(FADING);
-            }
+            self.room.tick();
         }
     }
 
     /// Returns the maximum number of hot frames.
     fn max_hot(&self) -> u32 {
-        self.frames.saturating_sub(self.cold)
-    }
-
-    /// Moves the number of frames of the queue by one towards its share. Pages that are read ahead
-    /// wait in the queue for their readers: it has room for those that came lately, and as many
-    /// others.
-    fn adapt(&mut self, is_ahead: bool) {
-        if is_ahead {
-            self.is_any_ahead = true;
-            self.ahead = (self.ahead + 2).min(self.wanted[1]);
-        }
-        let wanted = self.wanted[0].max(self.ahead);
-        self.cold = wanted.clamp(self.cold.saturating_sub(1), self.cold + 1);
-    }
-
-    /// Sets the number of frames, and the share of them that the queue moves to.
-    fn aim(&mut self, frames: u32, share: f64) {
-        if frames != self.frames || share.to_bits() != self.share.to_bits() {
-            (self.frames, self.share) = (frames, share);
-            self.wanted = wanted(frames, share);
-        }
+        self.frames.saturating_sub(self.room.frames())
     }
 
     /// Sets the place of a frame, and keeps the number of hot frames.
@@ -365,7 +320,7 @@ impl HotCold {
     /// Inserts a page into the queue or among the hot ones.
     fn put(&mut self, frames: &(impl Frames + ?Sized), frame: u32, page: u64) {
         self.count_new();
-        self.adapt(frames.is_ahead(frame));
+        self.room.adapt(frames.is_ahead(frame));
         let ghost = self.ghosts.take(page, self.now, REMEMBERED);
         self.touch(frame);
         // The page that was in the frame left unseen: the new one inherits its place in the queue.
@@ -402,7 +357,7 @@ impl HotCold {
     /// Moves pages beyond the share of the young half to the old half. From then on their
     /// referenced bits count.
     fn age(&mut self, frames: &(impl Frames + ?Sized)) {
-        while self.young.len() > (self.cold / YOUNG).max(1) as usize {
+        while self.young.len() > (self.room.frames() / YOUNG).max(1) as usize {
             let Some(frame) = self.young.pop_front() else { break };
             if !frames.is_ahead(frame) {
                 frames.take_referenced(frame);
@@ -410,18 +365,6 @@ impl HotCold {
             self.old.push_back(frame);
         }
     }
-}
-
-/// Returns the number of frames of the queue by its share.
-fn cold_frames(frames: u32, share: f64) -> u32 {
-    let least = MIN_COLD.min((f64::from(frames) * COLD) as u32).max(1);
-    ((f64::from(frames) * share) as u32).max(least)
-}
-
-/// Returns the number of frames of the queue by its share, without and with pages that are read
-/// ahead.
-fn wanted(frames: u32, share: f64) -> [u32; 2] {
-    [share, share.max(AHEAD)].map(|share| cold_frames(frames, share))
 }
 
 /// Returns the number of pages that come in one tick.
@@ -463,7 +406,7 @@ impl Policy for HotCold {
         let Some(mut trials) = self.trials.take() else { return self.put(frames, frame, page) };
         self.put(&trials.sample.watch(frames), frame, page);
         let share = trials.inserted(frames, frame, page);
-        self.aim(self.frames, share);
+        self.room.set_share(share);
         self.trials = Some(trials);
     }
 
@@ -519,8 +462,8 @@ impl Policy for HotCold {
     }
 
     fn resize(&mut self, frames: u32) {
-        self.aim(frames, self.share);
-        self.cold = cold_frames(frames, self.share);
+        self.frames = frames;
+        self.room.resize(frames);
         if let Some(trials) = &mut self.trials {
             trials.resize(frames);
         }

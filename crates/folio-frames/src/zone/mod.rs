@@ -10,6 +10,7 @@ pub(crate) mod folio;
 pub(crate) mod free_lists;
 pub(crate) mod gauge;
 pub(crate) mod holes;
+mod huge;
 pub(crate) mod level;
 pub(crate) mod new;
 pub(crate) mod online;
