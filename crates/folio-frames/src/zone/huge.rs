@@ -1,4 +1,4 @@
-//! Huge blocks: those above the largest order of the lists, formed of free blocks that lie together.
+//! Huge blocks: above the largest order of the lists, formed of free blocks that lie together.
 
 use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::base::platform::Platform;
