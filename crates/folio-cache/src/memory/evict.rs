@@ -121,7 +121,7 @@ impl<'c, S: Scheme> Evictor<'c, S> {
             mappings: SmallVec::new(),
             candidates: SmallVec::new(),
             folios: SmallVec::new(),
-            evicted: Vec::with_capacity(2 * BATCH),
+            evicted: Vec::new(),
         }
     }
 
@@ -191,6 +191,10 @@ impl<'c, S: Scheme> Evictor<'c, S> {
             // An earlier victim may have split it.
             let (head, seen) = &mapping.zone().peek_around(*pfn).unwrap_or((*head, *seen));
             let frames = frames_of(*head, seen.order);
+            // At once. A batch of single pages allocates nothing.
+            if self.evicted.capacity() == 0 {
+                self.evicted.reserve(2 * BATCH);
+            }
             let before = self.evicted.len();
             let is_cold = || is_cold(mapping, frames.clone());
             if let Some(folio) =
