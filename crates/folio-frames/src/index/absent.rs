@@ -65,21 +65,7 @@ impl<P: Platform> Slot<P> {
     ///
     /// Returns the folio if the slot is not absent, or changes at the same time.
     pub fn restore(&self, folio: FrozenFolio<P>) -> Result<FrozenSlot<'_, P>, FrozenFolio<P>> {
-        // Relaxed: the compare-and-swap decides.
-        let seen = self.load(Ordering::Relaxed);
-        let number = folio.zone().number(folio.index());
-        let locked = Entry::new(Some(number), Order::ZERO, seen.version()).with_lock();
-        // Acquire: pairs with Release in unlock and make_absent. Not Release: the folio is frozen,
-        // and unlock publishes it.
-        if seen.is_absent()
-            && self
-                .value
-                .compare_exchange(seen.0, locked.0, Ordering::Acquire, Ordering::Relaxed)
-                .is_ok()
-        {
-            return Ok(FrozenSlot::new(self, folio));
-        }
-        Err(folio)
+        self.put_locked(folio, Entry::is_absent)
     }
 
     /// Changes an empty slot from what was seen to empty (order 0) or absent. Returns `false` if it

@@ -283,13 +283,23 @@ impl<P: Platform> Slot<P> {
     /// Returns the folio if the slot is not empty, or is closed or absent, or changes at the same
     /// time.
     pub fn install(&self, folio: FrozenFolio<P>) -> Result<FrozenSlot<'_, P>, FrozenFolio<P>> {
+        self.put_locked(folio, Entry::takes_folio)
+    }
+
+    /// Puts a frozen folio into the slot and takes the page lock, if what the slot holds `fits`.
+    /// Returns the folio if not, or if the slot changes at the same time.
+    pub(crate) fn put_locked(
+        &self,
+        folio: FrozenFolio<P>,
+        fits: impl FnOnce(Entry) -> bool,
+    ) -> Result<FrozenSlot<'_, P>, FrozenFolio<P>> {
         // Relaxed: the compare-and-swap decides.
         let seen = self.load(Ordering::Relaxed);
         let number = folio.zone().number(folio.index());
         let locked = Entry::new(Some(number), Order::ZERO, seen.version()).with_lock();
-        // Acquire: pairs with Release in unlock, so that all that was done under the last page lock
-        // is seen. Not Release: the folio is frozen, and unlock publishes it.
-        if seen.takes_folio()
+        // Acquire: pairs with Release in unlock and make_absent, so that all that was done under
+        // the last page lock is seen. Not Release: the folio is frozen, and unlock publishes it.
+        if fits(seen)
             && self
                 .value
                 .compare_exchange(seen.0, locked.0, Ordering::Acquire, Ordering::Relaxed)
