@@ -79,7 +79,7 @@ pub(crate) struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
-pub(crate) const BUGS: [Bug; 60] = [
+pub(crate) const BUGS: [Bug; 61] = [
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",
@@ -289,6 +289,11 @@ pub(crate) const BUGS: [Bug; 60] = [
         name: "batch-freed-before-read",
         breaks: "a batch of new pages counts as taken before it is read",
         caught_by: &[Check::Shuttle],
+    },
+    Bug {
+        name: "extent-left-to-its-reader",
+        breaks: "pages that wait for their reader are never filled if it does not come",
+        caught_by: &[Check::Cache],
     },
     Bug {
         name: "freed-before-report",

@@ -12,6 +12,7 @@ use std::io::{self, IoSliceMut};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use folio_frames::{FRAME_SIZE, joined_mut};
 use folio_ref::Scheme;
@@ -234,7 +235,10 @@ impl<S: Scheme> io_pool::Extent for SuspendedExtent<S> {
 
     fn fill(mut self: Box<Self>) {
         let mut extent = self.resume();
-        match extent.fill() {
+        let begun = Instant::now();
+        let filled = extent.fill();
+        extent.mapping.readahead.answered_in(begun.elapsed(), extent.len());
+        match filled {
             Ok(read) => extent.publish_unused(read),
             Err(_) => extent.abandon(),
         }

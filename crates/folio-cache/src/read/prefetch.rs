@@ -14,6 +14,7 @@ use crate::policy::Advice;
 use crate::read::extent::Extent;
 use crate::read::plan;
 use crate::read::request::{self, How};
+use crate::rt::io_pool::For;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::stats::Count;
@@ -171,7 +172,7 @@ pub(crate) fn prefetch<S: Scheme>(mapping: &Arc<Mapping<S>>, ranges: &[Range<u64
     }
     for range in wanted {
         for pages in split_into_requests(range.start.cast_signed()..range.end.cast_signed()) {
-            if !request_missing(mapping, pages.start, pages.end, None) {
+            if !request_missing(mapping, pages.start, pages.end, None, For::Thread) {
                 return;
             }
         }
@@ -192,6 +193,7 @@ fn request_window<S: Scheme>(mapping: &Mapping<S>, window: Window) {
     }
     let Some(mapping) = mapping.shared.registry.by_id(mapping.id) else { return };
     let end = i64::try_from(mapping.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
+    let whom = if mapping.readahead.is_at_once() { For::Reader } else { For::Thread };
     for piece in 0..window.pieces {
         let first = window.first + piece * window.step;
         let range = first.max(0)..(first + window.pages).min(end);
@@ -202,7 +204,7 @@ fn request_window<S: Scheme>(mapping: &Mapping<S>, window: Window) {
             requests.reverse();
         }
         for pages in requests {
-            if !request_missing(&mapping, pages.start, pages.end, window.marker) {
+            if !request_missing(&mapping, pages.start, pages.end, window.marker, whom) {
                 return;
             }
         }
@@ -216,6 +218,7 @@ fn request_missing<S: Scheme>(
     first: i64,
     end: i64,
     marker: Option<i64>,
+    whom: For,
 ) -> bool {
     let is_missing = |page: i64| {
         let page = u32::try_from(page).ok()?;
@@ -243,7 +246,8 @@ fn request_missing<S: Scheme>(
         if extent.len() > 0 {
             extent.set_readahead(0, marker);
             mapping.count(Count::Ahead, extent.len() as u64);
-            if !mapping.shared.io_pool.push(Box::new(extent.suspend(Arc::clone(mapping)))) {
+            let extent = Box::new(extent.suspend(Arc::clone(mapping)));
+            if !mapping.shared.io_pool.push(extent, whom) {
                 return false;
             }
         }

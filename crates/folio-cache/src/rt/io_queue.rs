@@ -45,6 +45,8 @@ pub(super) struct Queue {
     pub(super) threads: usize,
     /// The number of threads that wait for work.
     pub(super) idle: usize,
+    /// All extents that wait came lately, for their readers. An idle thread will look soon.
+    pub(super) is_patient: bool,
     pub(super) closed: bool,
 }
 
@@ -121,6 +123,7 @@ impl Default for Queue {
             is_watched: false,
             threads: 0,
             idle: 0,
+            is_patient: false,
             closed: false,
         }
     }
@@ -152,6 +155,11 @@ impl Queue {
 
     pub(super) fn waiting(&self) -> usize {
         self.lanes.fetches + self.lanes.extents
+    }
+
+    /// Returns the number of extents that wait.
+    pub(super) fn extents_waiting(&self) -> usize {
+        self.lanes.extents
     }
 
     /// Returns `true` if so many threads are allowed: the maximum, and those with slow work. One of
@@ -206,18 +214,27 @@ impl Queue {
     /// `Inner::work_on`.
     pub(super) fn begin(&mut self) -> Option<Work> {
         let load = self.load();
-        if let Some(mapping) = self.ready_fetch(&load)
-            && let Some(next) = self.lanes.begin_fetch(mapping)
-        {
-            (self.fetching, self.working) = (self.fetching + 1, self.working + 1);
-            return Some(match next {
-                Next::Alone(fetch) => Work::Fetch(fetch),
-                Next::Together(fetches) => Work::Together(fetches),
-            });
+        if let Some(fetch) = self.begin_ready_fetch(&load) {
+            return Some(fetch);
         }
         let extent = self.lanes.begin_extent(self.ready_extent(&load)?)?;
         self.working += 1;
         Some(Work::Extent(self.in_flight.insert(extent.pages()), extent))
+    }
+
+    /// Takes the next fetch like [`begin`](Self::begin). Leaves the extents to their readers.
+    pub(super) fn begin_fetch_alone(&mut self) -> Option<Work> {
+        let load = self.load();
+        self.begin_ready_fetch(&load)
+    }
+
+    fn begin_ready_fetch(&mut self, load: &Load) -> Option<Work> {
+        let next = self.lanes.begin_fetch(self.ready_fetch(load)?)?;
+        (self.fetching, self.working) = (self.fetching + 1, self.working + 1);
+        Some(match next {
+            Next::Alone(fetch) => Work::Fetch(fetch),
+            Next::Together(fetches) => Work::Together(fetches),
+        })
     }
 
     /// Returns `true` if one more fetch of a mapping might begin at once.

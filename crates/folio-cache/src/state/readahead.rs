@@ -27,28 +27,52 @@
 //!   quarter of what they have read. Readers of short records have such streams.
 //! - All live streams share the memory for pages that are read ahead ([`Live`]). If there is too
 //!   little for each, nothing is read ahead.
+//! - If a file answers from memory, its own or the system's, the requests of a window wait for their
+//!   reader, and no thread is woken.
 //! - One read of many pages gives its own range: the range is read ahead too, but not past its end.
 //!
 //! The state belongs to the mapping, not to the open file: clones and several opens continue each
 //! other's streams, and several readers of one file have a stream each.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use once_cell::race::OnceBox;
 use parking_lot::Mutex;
 
 use crate::state::streams::{Bounds, STEADY, Streams, Window};
 
+/// A request that takes at most this time, and so much for each page, is answered from memory: to
+/// wake a thread for it, and to have its pages come from another processor, costs as much.
+const AT_ONCE: Duration = Duration::from_micros(5);
+const AT_ONCE_PER_PAGE: Duration = Duration::from_nanos(600);
+
+/// The score from which on requests wait for their reader, and the most. A request that is answered
+/// at once adds 1 to it, another takes 8: one in a while, as the system took the processor away,
+/// changes nothing.
+/// Under shuttle no time passes, and one is enough.
+const ENOUGH: u32 = if cfg!(shuttle) { 1 } else { 8 };
+const MOST: u32 = 32;
+const TAKEN: u32 = 8;
+
 /// The reads of a file that go on: its streams, and what is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Readahead {
     /// Made by the second miss, or one of several pages: most files of a program with many are read
     /// once.
-    streams: OnceBox<Mutex<Streams>>,
+    streams: OnceBox<Known>,
     /// The page of the first miss, and 1. 0: none, or `streams` knows it.
     first_miss: AtomicU32,
     /// The pages of fills of several pages that are in flight.
     pub(crate) filling: AtomicU32,
+}
+
+/// What is known of the readers of a file.
+#[derive(Debug, Default)]
+struct Known {
+    streams: Mutex<Streams>,
+    /// The score of requests that were answered at once, up to [`MOST`].
+    at_once: AtomicU32,
 }
 
 impl Readahead {
@@ -67,11 +91,30 @@ impl Readahead {
             if let Some(first) = self.first_miss.load(Ordering::Relaxed).checked_sub(1) {
                 streams.missed(i64::from(first), 1, 1, Bounds::of(0));
             }
-            if self.streams.set(Box::new(Mutex::new(streams))).is_ok() {
+            let known = Known { streams: Mutex::new(streams), at_once: AtomicU32::new(0) };
+            if self.streams.set(Box::new(known)).is_ok() {
                 count(Streams::BYTES);
             }
         }
-        self.streams.get().expect("they were just set, and stay")
+        &self.streams.get().expect("they were just set, and stay").streams
+    }
+
+    /// Records the time that a request of `pages` pages took that were read ahead.
+    pub(crate) fn answered_in(&self, time: Duration, pages: usize) {
+        let Some(known) = self.streams.get() else { return };
+        // Relaxed, here and below: a hint.
+        let score = known.at_once.load(Ordering::Relaxed);
+        let is_slow = !cfg!(shuttle) && time > AT_ONCE + AT_ONCE_PER_PAGE * pages as u32;
+        let next = if is_slow { score.saturating_sub(TAKEN) } else { (score + 1).min(MOST) };
+        if next != score {
+            known.at_once.store(next, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns `true` if the file answers requests at once.
+    pub(crate) fn is_at_once(&self) -> bool {
+        let known = self.streams.get();
+        known.is_some_and(|known| known.at_once.load(Ordering::Relaxed) >= ENOUGH)
     }
 
     /// Returns `true` if a miss is the first one, of one page, and remembers it. No window follows.
@@ -133,7 +176,7 @@ impl Readahead {
     pub(crate) fn passed(&self, page: u32, bounds: Bounds) -> Option<Window> {
         let page = i64::from(page);
         // A page with a marker belongs to a stream.
-        let mut streams = self.streams.get()?.lock();
+        let mut streams = self.streams.get()?.streams.lock();
         streams.clock += 1;
         let clock = streams.clock;
         let n = streams.all.iter().position(|stream| stream.marker == Some(page))?;

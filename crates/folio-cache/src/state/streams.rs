@@ -260,7 +260,7 @@ impl Streams {
     /// The bytes of memory that are counted for the streams of a file. A file with more than four
     /// streams has a few hundred bytes more.
     pub(super) const BYTES: usize =
-        size_of::<Mutex<Self>>() + 4 * (size_of::<Stream>() + size_of::<Expected>());
+        size_of::<(Mutex<Self>, u32)>() + 4 * (size_of::<Stream>() + size_of::<Expected>());
 
     /// Records a miss of `wanted` pages, of which the reader requests `request` at once. Returns
     /// the window to request beside the first request.

@@ -58,6 +58,38 @@ fn a_miss_in_a_queued_extent_gets_its_page() {
     readahead_against_a_miss(THREADS_RANDOM);
 }
 
+/// A reader goes on through windows that wait for it, since the file answered at once. A future
+/// needs one of their pages, and another thread truncates the file.
+fn windows_that_wait_for_their_reader(search: Search) {
+    explore("windows for a reader against a future and a truncate", search, || {
+        let world = before_readahead();
+        race(vec![
+            world.thread(|file| {
+                for page in 2..9_u8 {
+                    let at = u64::from(page) * FRAME_SIZE as u64;
+                    let (n, bytes) = read::<64>(file, at);
+                    assert!(n == 0 || (n, bytes) == (64, [page + 1; 64]), "page {page}");
+                    assert!(page >= 7 || n > 0, "page {page} is not truncated");
+                }
+            }),
+            world.thread(|file| {
+                let mut bytes = [0; 64];
+                let at = 6 * FRAME_SIZE as u64;
+                assert_eq!(block_on(file.read_at_async(&mut bytes, at)).unwrap(), 64);
+                assert_eq!(bytes, [7; 64]);
+            }),
+            world.thread(|file| file.set_len(7 * FRAME_SIZE as u64).unwrap()),
+        ]);
+        world.cache.quiesce();
+        world.end();
+    });
+}
+
+#[test]
+fn a_reader_gets_the_windows_that_wait_for_it() {
+    windows_that_wait_for_their_reader(THREADS_RANDOM);
+}
+
 /// An executor of one future.
 struct Signal(AtomicBool);
 

@@ -206,3 +206,20 @@ fn readers_of_several_pages_get_whole_reads_ahead() {
         assert_eq!(next.map(|window| window.pieces), pieces, "{missing:?}");
     }
 }
+
+#[test]
+fn requests_wait_for_their_reader_while_the_file_answers_from_memory() {
+    let readahead = Readahead::default();
+    let answers = |times: usize, micros: u64| {
+        (0..times).for_each(|_| readahead.answered_in(Duration::from_micros(micros), 16));
+        readahead.is_at_once()
+    };
+    assert!(!answers(100, 1), "nothing is known of the readers");
+    (0..3).for_each(|page| drop(readahead.missed(page, 1, 1, Bounds::of(16), |_| ())));
+    assert!(!answers(7, 10));
+    assert!(answers(1, 10));
+    assert!(!answers(1, 1000), "no score to lose");
+    assert!(answers(100, 14), "16 pages from memory");
+    assert!(answers(2, 1000), "a thread may lose its processor");
+    assert!(!answers(2, 15), "or the file is slow");
+}
