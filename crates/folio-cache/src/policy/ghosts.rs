@@ -1,8 +1,8 @@
 //! Ghosts: evicted pages that are remembered for a while, in 4 bytes each.
 //!
 //! The table has buckets of 8 entries. An entry is 16 bits of the page's hash and 16 bits of a time
-//! in the policy's ticks. A new entry replaces the oldest in its bucket. So the table forgets, is
-//! never full, and never grows. About 1 in 10 000 pages is taken for another. All of that costs a
+//! in the policy's ticks. A bucket is a queue: a new entry pushes the first one out. So the table
+//! forgets, is never full, and never grows. About 1 in 10 000 pages is taken for another. All of that costs a
 //! page a better or worse place, nothing else.
 
 const WAYS: usize = 8;
@@ -37,16 +37,10 @@ impl Ghosts {
     }
 
     /// Remembers a page, with a time.
-    pub(super) fn insert(&mut self, page: u64, time: u16, now: u16) {
+    pub(super) fn insert(&mut self, page: u64, time: u16) {
         let (bucket, print) = self.bucket(page);
-        let age = |entry: u32| {
-            if entry == 0 { 1 << 16 } else { u32::from(now.wrapping_sub(entry as u16)) }
-        };
-        // The place is in the low bits, so the largest of 8 numbers gives both: no branch, and one
-        // register wide.
-        let ages = (0..).zip(bucket.iter()).map(|(place, &entry)| age(entry) * WAYS as u32 + place);
-        let oldest = ages.max().unwrap_or(0) as usize % WAYS;
-        bucket[oldest] = u32::from(print) << 16 | u32::from(time);
+        bucket.copy_within(..WAYS - 1, 1);
+        bucket[0] = u32::from(print) << 16 | u32::from(time);
     }
 
     /// Takes the entry of a page. Returns its time if it is at most `most` ticks ago, or `None` if
@@ -59,8 +53,11 @@ impl Ghosts {
             return None;
         }
         let is_it = |entry: u32| is_print(entry) && now.wrapping_sub(entry as u16) <= most;
-        let entry = bucket.iter_mut().find(|entry| is_it(**entry))?;
-        Some(std::mem::take(entry) as u16)
+        let place = bucket.iter().position(|&entry| is_it(entry))?;
+        let time = bucket[place] as u16;
+        bucket.copy_within(place + 1.., place);
+        bucket[WAYS - 1] = 0;
+        Some(time)
     }
 }
 
@@ -113,7 +110,7 @@ impl GhostQueue {
     /// Remembers a page.
     pub(super) fn insert(&mut self, page: u64) {
         let now = self.now;
-        self.ghosts.insert(page, now, now);
+        self.ghosts.insert(page, now);
         *self.count(now) += 1;
         self.len += 1;
         self.forget();
@@ -161,7 +158,7 @@ mod tests {
     #[test]
     fn most_recent_ghosts_are_known_once_and_hardly_another_page() {
         let mut ghosts = Ghosts::new(1000);
-        (0..1000).for_each(|page| ghosts.insert(page << 32 | 7, page as u16, page as u16));
+        (0..1000).for_each(|page| ghosts.insert(page << 32 | 7, page as u16));
         let known = (0..1000_u64)
             .filter(|&page| ghosts.take(page << 32 | 7, 1000, 1000) == Some(page as u16))
             .count();
@@ -170,7 +167,7 @@ mod tests {
             (0..1000_u64).filter(|&page| ghosts.take(page << 32 | 7, 1000, 1000).is_some()).count(),
             0
         );
-        (0..1000).for_each(|page| ghosts.insert(page << 32 | 7, page as u16, page as u16));
+        (0..1000).for_each(|page| ghosts.insert(page << 32 | 7, page as u16));
         let wrong =
             (0..1000_u64).filter(|&page| ghosts.take(page << 32 | 9, 1000, 1000).is_some()).count();
         assert!(wrong < 10, "{wrong} of 1000 are taken for others");
@@ -198,9 +195,9 @@ mod tests {
     #[test]
     fn an_old_ghost_is_not_known() {
         let mut ghosts = Ghosts::new(8);
-        ghosts.insert(5, 100, 100);
+        ghosts.insert(5, 100);
         assert_eq!(ghosts.take(5, 120, 10), None);
-        ghosts.insert(5, u16::MAX, u16::MAX);
+        ghosts.insert(5, u16::MAX);
         assert_eq!(ghosts.take(5, 9, 10), Some(u16::MAX), "the clock wraps around");
     }
 }

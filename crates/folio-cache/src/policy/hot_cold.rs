@@ -309,8 +309,7 @@ impl HotCold {
                     }
                 }
                 FrameState::Evictable(page) => {
-                    let (time, now) = (self.times[frame as usize], self.now);
-                    self.ghosts.insert(page, time, now);
+                    self.ghosts.insert(page, self.times[frame as usize]);
                     victims.push(frame);
                 }
             }
@@ -438,8 +437,7 @@ impl Policy for HotCold {
             Place::Hot(_) | Place::Aside(_) => {}
         }
         self.set(frame, Place::Unknown);
-        let (time, now) = (self.times[frame as usize], self.now);
-        self.ghosts.insert(page, time, now);
+        self.ghosts.insert(page, self.times[frame as usize]);
     }
 
     fn restore(&mut self, frame: u32) {
