@@ -1,5 +1,7 @@
 //! The frames of a cache as its policy sees them, and the reports of pages to the policy.
 
+use std::cell::RefCell;
+
 use folio_frames::{Kind, Order, Pfn, PfnRange};
 use folio_ref::{Scheme, Snapshot};
 use smallvec::SmallVec;
@@ -35,6 +37,8 @@ fn folio_around<S: Scheme>(zone: &Zone<S>, pfn: Pfn) -> PfnRange {
 struct CachedFrames<'s, S: Scheme> {
     shared: &'s Shared<S>,
     policy: usize,
+    /// The frames of the last large folio that was seen evictable: its pages follow each other.
+    folio: RefCell<PfnRange>,
 }
 
 /// Returns the frame with a number.
@@ -46,9 +50,16 @@ impl<S: Scheme> CachedFrames<'_, S> {
     /// Returns the state of a tail: a subpage of a large folio, in which each frame is a page.
     fn inspect_subpage(&self, frame: u32, owner_data: u64) -> FrameState {
         let zone = self.shared.zone();
+        let mut folio = self.folio.borrow_mut();
+        if (folio.start..folio.end).contains(&pfn(zone, frame)) {
+            return FrameState::Evictable(owner_data);
+        }
         match zone.peek_around(pfn(zone, frame)) {
-            Some((_, head)) if head.kind == CACHED => match head.snapshot {
-                Snapshot::Live(n) if n <= head.order.frames() => FrameState::Evictable(owner_data),
+            Some((first, head)) if head.kind == CACHED => match head.snapshot {
+                Snapshot::Live(n) if n <= head.order.frames() => {
+                    *folio = frames_of(first, head.order);
+                    FrameState::Evictable(owner_data)
+                }
                 _ => FrameState::Pinned,
             },
             _ => FrameState::NotCached,
@@ -90,6 +101,11 @@ impl<S: Scheme> Frames for CachedFrames<'_, S> {
         let zone = self.shared.zone();
         zone.is_readahead(pfn(zone, frame))
     }
+
+    fn take_use(&self, frame: u32) -> Option<bool> {
+        let zone = self.shared.zone();
+        zone.take_use(pfn(zone, frame))
+    }
 }
 
 /// Returns the number of the policy that has a page.
@@ -105,7 +121,8 @@ fn with_policy<S: Scheme, R>(
     act: impl FnOnce(&mut dyn Policy, &dyn Frames) -> R,
 ) -> Option<R> {
     let policy = policies.get_mut(number)?.as_mut()?;
-    Some(act(&mut **policy, &CachedFrames { shared, policy: number }))
+    let folio = RefCell::new(NO_FRAMES);
+    Some(act(&mut **policy, &CachedFrames { shared, policy: number, folio }))
 }
 
 /// Reports a new page to the policy, perhaps later. Call with no page locked.

@@ -296,22 +296,24 @@ impl HotCold {
                     visits.pinned += 1;
                     self.set_aside(frame, 0);
                 }
-                // Its reader is late: one time more.
-                FrameState::Evictable(_) if frames.is_ahead(frame) => {
-                    frames.take_referenced(frame);
-                    self.chill(frame);
-                }
-                FrameState::Evictable(_) if frames.take_referenced(frame) => {
-                    self.touch(frame);
-                    self.heat(frame, 0);
-                    if self.hot > self.max_hot() {
-                        self.cool_one(frames, &mut visits);
+                FrameState::Evictable(page) => match frames.take_use(frame) {
+                    // Its reader is late: one time more.
+                    None => {
+                        frames.take_referenced(frame);
+                        self.chill(frame);
                     }
-                }
-                FrameState::Evictable(page) => {
-                    self.ghosts.insert(page, self.times[frame as usize]);
-                    victims.push(frame);
-                }
+                    Some(true) => {
+                        self.touch(frame);
+                        self.heat(frame, 0);
+                        if self.hot > self.max_hot() {
+                            self.cool_one(frames, &mut visits);
+                        }
+                    }
+                    Some(false) => {
+                        self.ghosts.insert(page, self.times[frame as usize]);
+                        victims.push(frame);
+                    }
+                },
             }
         }
     }
@@ -358,9 +360,7 @@ impl HotCold {
     fn age(&mut self, frames: &(impl Frames + ?Sized)) {
         while self.young.len() > (self.room.frames() / YOUNG).max(1) as usize {
             let Some(frame) = self.young.pop_front() else { break };
-            if !frames.is_ahead(frame) {
-                frames.take_referenced(frame);
-            }
+            frames.take_use(frame);
             self.old.push_back(frame);
         }
     }

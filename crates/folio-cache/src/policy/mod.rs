@@ -227,6 +227,12 @@ pub trait Frames {
     fn is_ahead(&self, _frame: u32) -> bool {
         false
     }
+
+    /// Takes the referenced bit of a frame like [`take_referenced`](Self::take_referenced), unless
+    /// its page [is ahead](Self::is_ahead) of its reader: then returns `None` and leaves the bit.
+    fn take_use(&self, frame: u32) -> Option<bool> {
+        if self.is_ahead(frame) { None } else { Some(self.take_referenced(frame)) }
+    }
 }
 
 /// The state of a frame.

@@ -124,17 +124,11 @@ pub(super) struct Watched<'a> {
     frames: &'a dyn Frames,
 }
 
-impl Frames for Watched<'_> {
-    fn count(&self) -> u32 {
-        self.frames.count()
-    }
-
-    fn inspect(&self, frame: u32) -> FrameState {
-        self.frames.inspect(frame)
-    }
-
-    fn take_referenced(&self, frame: u32) -> bool {
-        let is_used = self.frames.take_referenced(frame);
+impl Watched<'_> {
+    /// Notes the referenced bit of a frame, as it was taken. Returns `true` if the page was used:
+    /// the sample may have found it before.
+    #[inline]
+    fn note(&self, frame: u32, is_used: bool) -> bool {
         let flags = &self.sample.flags[frame as usize];
         if flags.get() == 0 {
             return is_used;
@@ -147,6 +141,24 @@ impl Frames for Watched<'_> {
             self.sample.uses.borrow_mut().push(key);
         }
         is_used || was_found
+    }
+}
+
+impl Frames for Watched<'_> {
+    fn count(&self) -> u32 {
+        self.frames.count()
+    }
+
+    fn inspect(&self, frame: u32) -> FrameState {
+        self.frames.inspect(frame)
+    }
+
+    fn take_referenced(&self, frame: u32) -> bool {
+        self.note(frame, self.frames.take_referenced(frame))
+    }
+
+    fn take_use(&self, frame: u32) -> Option<bool> {
+        self.frames.take_use(frame).map(|is_used| self.note(frame, is_used))
     }
 
     fn is_ahead(&self, frame: u32) -> bool {

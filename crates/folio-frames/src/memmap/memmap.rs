@@ -390,6 +390,22 @@ impl<S: Scheme> Memmap<S> {
         self.last_use(index).load(Ordering::Relaxed) >= READAHEAD
     }
 
+    /// Clears the referenced bit, and returns its old value. Returns `None`, and changes nothing, if
+    /// the page was read ahead and not used yet.
+    #[inline]
+    pub(crate) fn take_use(&self, index: u32) -> Option<bool> {
+        let last_use = self.last_use(index);
+        // Relaxed: a hint. Stored only if it changes: the line is shared with 63 other frames.
+        match last_use.load(Ordering::Relaxed) {
+            UNREFERENCED => Some(false),
+            seen if seen >= READAHEAD => None,
+            _ => {
+                last_use.store(UNREFERENCED, Ordering::Relaxed);
+                Some(true)
+            }
+        }
+    }
+
     pub(crate) fn clear_referenced(&self, index: u32) {
         // Relaxed: a hint. Stored only if it changes: the line is shared with 63 other frames.
         if self.is_referenced(index) {

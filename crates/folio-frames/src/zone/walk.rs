@@ -366,6 +366,12 @@ impl<P: Platform> Zone<P> {
         self.index(pfn).is_some_and(|index| self.memmap.is_readahead(index))
     }
 
+    /// Clears the referenced bit, and returns its old value. Returns `None`, and changes nothing, if
+    /// this frame was read ahead and not used yet.
+    pub fn take_use(&self, pfn: Pfn) -> Option<bool> {
+        self.index(pfn).map_or(Some(false), |index| self.memmap.take_use(index))
+    }
+
     /// Clears the referenced bit. Returns its old value: `true` if this frame was used since the
     /// last call, or was read ahead and not used yet.
     pub fn take_referenced(&self, pfn: Pfn) -> bool {
