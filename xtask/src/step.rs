@@ -30,6 +30,21 @@ pub(crate) fn cargo(arguments: &str) -> Command {
     command
 }
 
+/// Returns cargo with `--cfg CHECKER`, for `loom` or `shuttle`.
+pub(crate) fn checker(checker: &str, arguments: &str) -> Command {
+    let mut command = cargo(arguments);
+    command.env("RUSTFLAGS", format!("--cfg {checker}"));
+    build_for(checker, &mut command);
+    command
+}
+
+/// Sets the folder of builds of a checker. Link-time optimisation, of which its tests have no use,
+/// is off.
+pub(crate) fn build_for(checker: &str, command: &mut Command) {
+    command.env("CARGO_TARGET_DIR", target_dir().join(checker));
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
+}
+
 /// Returns rustup, with arguments separated by blanks. It runs a nightly toolchain beside the
 /// toolchain that runs this.
 pub(crate) fn nightly(arguments: &str) -> Command {
