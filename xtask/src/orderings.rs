@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::step::{Failure, cargo, commit_and_day, root, target_dir};
+use crate::step::{Failure, build_for, cargo, commit_and_day, root, target_dir};
 use crate::weakened;
 
 /// The files with the orderings that R6 needs.
@@ -165,10 +165,10 @@ fn mutants(file: &'static str, text: &str) -> Vec<Mutant> {
 /// Runs the loom tests of a copy. Returns the name of the first that fails, if any.
 fn try_loom(copy: &Path) -> Result<Option<String>, Failure> {
     let mut loom = cargo("test --release -p folio-ref --test loom");
+    build_for("orderings/target", &mut loom);
     let output = loom
         .current_dir(copy)
         .env("RUSTFLAGS", "--cfg loom")
-        .env("CARGO_TARGET_DIR", target_dir().join("orderings/target"))
         .output()
         .map_err(|error| Failure::Failed(format!("cargo did not start: {error}")))?;
     if output.status.success() {

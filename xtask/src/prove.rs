@@ -4,9 +4,9 @@
 use std::fs;
 use std::process::Command;
 
-use crate::lint::FEATURES;
+use crate::lint::WITH_FEATURES;
 use crate::models;
-use crate::step::{self, Failure, cargo, nightly, root, succeeds, target_dir};
+use crate::step::{self, Failure, cargo, checker, nightly, root, succeeds, target_dir};
 use crate::table;
 
 const NO_SPIN: &str = "spin and gcc are missing, and 'apt-get install spin gcc' failed";
@@ -47,20 +47,20 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         eprintln!("SKIPPED: the models: {NO_SPIN}");
     }
     invariant()?;
-    let seeing = format!("test -p folio-cache --test observability --test metrics {FEATURES}");
+    let seeing = format!("{WITH_FEATURES} --test observability --test metrics");
     step::run("the statistics and metrics of the cache, with all features", &mut cargo(&seeing))?;
-    let mut prove = cargo("test --release -p folio-ref --test loom --test frame_table");
-    prove.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
-    step::run("every interleaving of the word, by loom", &mut prove)?;
-    let mut larger = cargo(SHUTTLE);
-    larger.env("RUSTFLAGS", "--cfg shuttle").env("CARGO_TARGET_DIR", target_dir().join("shuttle"));
+    let word = "test --release -p folio-ref --test loom --test frame_table";
+    step::run("every interleaving of the word, by loom", &mut checker("loom", word))?;
+    let mut larger = checker("shuttle", SHUTTLE);
     if has("--all") {
         larger.env("DEEP", "1");
     }
     step::run("larger schedules of the frames and the cache, by shuttle", &mut larger)?;
-    let mut memory = cargo("test --release -p folio-ref --test memory");
-    memory.env("RUSTFLAGS", "--cfg shuttle").env("CARGO_TARGET_DIR", target_dir().join("shuttle"));
-    step::run("the weak memory of those tests, by small programs", &mut memory)?;
+    let memory = "test --release -p folio-ref --test memory";
+    step::run(
+        "the weak memory of those tests, by small programs",
+        &mut checker("shuttle", memory),
+    )?;
     miri(if has("--all") { 64 } else { 8 })?;
     if has("--all") { crate::tsan::run(&[]) } else { Ok(()) }
 }
@@ -131,8 +131,10 @@ fn save(report: &str, all: bool) -> Result<(), Failure> {
 fn save_table(report: &str) -> Result<(), Failure> {
     let text = format!(
         "# The table\n\n\
-         Written by `cargo x prove --table --save`: the command that shows each rule\n\
-         (docs/proof.md), cell by cell, and whether it passed.\n\n{report}"
+         Written by `cargo x prove --table --save`, {}: the\n\
+         command that shows each rule, and each promise beside the rules (docs/proof.md), cell by\n\
+         cell, and whether it passed.\n\n{report}",
+        step::commit_and_day()
     );
     fs::write(root().join("results/table.md"), text)
         .map_err(|error| Failure::Failed(format!("results/table.md: {error}")))

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use crate::bugs::{BUGS, Check};
 use crate::step::{self, Failure, cargo, root, target_dir};
 
-/// The time in which a check must fail. Building does not count.
-const LIMIT: Duration = Duration::from_mins(2);
+/// The time in which a check must fail, on a machine that is busy. Building does not count.
+const LIMIT: Duration = Duration::from_mins(10);
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let (options, names): (Vec<&String>, Vec<&String>) =

@@ -3,6 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// The reason for which a command of the menu failed.
 pub(crate) enum Failure {
@@ -28,6 +29,21 @@ pub(crate) fn cargo(arguments: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments.split_whitespace()).current_dir(root());
     command
+}
+
+/// Returns cargo with `--cfg CHECKER`, for `loom` or `shuttle`.
+pub(crate) fn checker(checker: &str, arguments: &str) -> Command {
+    let mut command = cargo(arguments);
+    command.env("RUSTFLAGS", format!("--cfg {checker}"));
+    build_for(checker, &mut command);
+    command
+}
+
+/// Sets the folder of builds of a checker. Link-time optimisation, of which its tests have no use,
+/// is off.
+pub(crate) fn build_for(checker: &str, command: &mut Command) {
+    command.env("CARGO_TARGET_DIR", target_dir().join(checker));
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
 }
 
 /// Returns rustup, with arguments separated by blanks. It runs a nightly toolchain beside the
@@ -70,11 +86,16 @@ pub(crate) fn has_target(target: &str) -> bool {
     is_installed(target) || (succeeds(&mut add) && is_installed(target))
 }
 
-/// Prints the name of a step and runs it. Fails if the program fails or does not start.
+/// Prints the name of a step, runs it, and prints its seconds. Fails if the program fails or does
+/// not start.
 pub(crate) fn run(what: &str, command: &mut Command) -> Result<(), Failure> {
     eprintln!("── {what}");
+    let started = Instant::now();
     match command.status() {
-        Ok(status) if status.success() => Ok(()),
+        Ok(status) if status.success() => {
+            eprintln!("── {what}: {:.1} s", started.elapsed().as_secs_f64());
+            Ok(())
+        }
         Ok(status) => Err(Failure::Failed(format!("{what}: {status}"))),
         Err(error) => {
             Err(Failure::Failed(format!("{what}: {} did not start: {error}", program(command))))

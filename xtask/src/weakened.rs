@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::step::{Failure, cargo, root, target_dir};
+use crate::step::{Failure, checker, root};
 
 /// The files with these orderings.
 const FILES: [&str; 10] = [
@@ -194,11 +194,10 @@ fn noticed(test: &Test, weaken: Option<&str>) -> Result<bool, Failure> {
 
 /// Builds the programs, and returns their tests.
 fn tests() -> Result<Vec<Test>, Failure> {
-    let mut build =
-        cargo("test --release -p folio-frames -p folio-cache --test weak --no-run --color never");
-    build.env("RUSTFLAGS", "--cfg shuttle").env("CARGO_TARGET_DIR", target_dir().join("shuttle"));
-    let output =
-        build.output().map_err(|error| Failure::Failed(format!("cargo did not start: {error}")))?;
+    let build = "test --release -p folio-frames -p folio-cache --test weak --no-run --color never";
+    let output = checker("shuttle", build)
+        .output()
+        .map_err(|error| Failure::Failed(format!("cargo did not start: {error}")))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(Failure::Failed(said.into_owned()));
