@@ -282,7 +282,8 @@ fn a_restless_object_is_read_in_one_version_or_not_at_all() {
 
 #[test]
 fn a_fault_in_the_middle_of_a_stream_ends_it() {
-    let faults: [(fn() -> Fault, &str); 8] = [
+    type Case = (fn() -> Fault, &'static str);
+    let faults: [Case; 8] = [
         (|| Fault::Deleted, "not found"),
         (|| Fault::Written(pattern(2, 5000)), "precondition"),
         (|| Fault::Error(not_found), "404"),
