@@ -6,7 +6,7 @@ use std::io;
 use futures_util::TryStreamExt;
 
 use super::os::path::Path;
-use super::os::{Error, ObjectStoreExt};
+use super::os::{Error, ObjectStore, ObjectStoreExt};
 use super::tricky::{Fault, timed_out, unavailable};
 use super::{CachedStore, Consistency, MODES, in_memory, pattern, put, run, whole};
 
@@ -24,12 +24,20 @@ fn not_found(path: &Path) -> Error {
     Error::NotFound { path: path.to_string(), source: "404".into() }
 }
 
+fn precondition(path: &Path) -> Error {
+    Error::Precondition { path: path.to_string(), source: "412".into() }
+}
+
+fn internal(_: &Path) -> Error {
+    Error::Generic { store: "Tricky", source: "500 Internal Server Error".into() }
+}
+
 fn out_of_range(_: &Path) -> Error {
     Error::Generic { store: "Tricky", source: "416 Range Not Satisfiable".into() }
 }
 
-const ERRORS: [fn(&Path) -> Error; 6] =
-    [forbidden, unauthenticated, not_found, out_of_range, unavailable, timed_out];
+const ERRORS: [fn(&Path) -> Error; 7] =
+    [forbidden, unauthenticated, not_found, out_of_range, internal, unavailable, timed_out];
 
 /// Gets two ranges far from each other.
 async fn read(store: &CachedStore) -> Result<Vec<u8>, Error> {
@@ -51,7 +59,6 @@ impl Ranges for CachedStore {
         path: &str,
         ranges: &[std::ops::Range<u64>],
     ) -> Result<Vec<bytes::Bytes>, Error> {
-        use super::os::ObjectStore;
         self.get_ranges(&path.into(), ranges).await
     }
 }
@@ -101,6 +108,42 @@ fn errors_keep_their_variants_at_each_step_and_are_not_cached() {
 }
 
 #[test]
+fn a_failed_condition_at_any_step_is_a_new_start_or_the_error() {
+    for mode in MODES {
+        for step in 0..4 {
+            for times in [1, 40] {
+                let (bare, store) = in_memory(mode);
+                run(async {
+                    put(&bare.inner, "a", &pattern(1, LEN)).await;
+                    if step > 0 {
+                        store.get_range(&"a".into(), 5..10).await.unwrap();
+                    }
+                    bare.requests();
+                    bare.next((1..step).map(|_| Fault::Passes));
+                    bare.next((0..times).map(|_| Fault::Error(precondition)));
+                    match read(&store).await {
+                        Ok(bytes) => assert_eq!(bytes, expected(), "{mode:?} {step}"),
+                        // A request without a condition, or a validation, got that answer.
+                        Err(Error::Precondition { .. }) => {
+                            assert!(step == 0 || times > 1 || asks(mode), "{mode:?} {step}");
+                        }
+                        Err(error) => panic!("{mode:?} {step}: {error}"),
+                    }
+                    assert!(bare.requests().len() < 20, "{mode:?} {step}: attempts are bounded");
+                    bare.faults.lock().unwrap().clear();
+                    assert_eq!(read(&store).await.unwrap(), expected(), "{mode:?} {step}");
+                });
+            }
+        }
+    }
+}
+
+/// Returns `true` if each get asks the store.
+fn asks(mode: Consistency) -> bool {
+    [Consistency::Validated, Consistency::ValidatedAfter(std::time::Duration::ZERO)].contains(&mode)
+}
+
+#[test]
 fn the_source_of_an_error_is_the_stores_own() {
     let (bare, store) = in_memory(Consistency::Immutable);
     run(async {
@@ -130,11 +173,7 @@ fn answers_that_break_off_are_errors_and_leave_no_page() {
             run(async {
                 put(&bare.inner, "a", &pattern(1, LEN)).await;
                 store.head(&"a".into()).await.unwrap();
-                let asks = store.consistency() == Consistency::Validated
-                    || store.consistency()
-                        == Consistency::ValidatedAfter(std::time::Duration::ZERO);
-                let passes = || asks.then_some(Fault::Passes);
-                bare.next(passes().into_iter().chain([fault()]));
+                bare.next(asks(mode).then_some(Fault::Passes).into_iter().chain([fault()]));
                 let result = store.get_range(&"a".into(), 100_000..200_000).await;
                 assert!(result.is_err(), "{mode:?}: {:?}", result.map(|bytes| bytes.len()));
                 let bytes = store.get_range(&"a".into(), 100_000..200_000).await.unwrap();
@@ -237,6 +276,60 @@ fn a_restless_object_is_read_in_one_version_or_not_at_all() {
                 }
             }
             assert!(bare.requests().len() < 40, "{mode:?}: attempts are bounded");
+        });
+    }
+}
+
+#[test]
+fn a_fault_in_the_middle_of_a_stream_ends_it() {
+    type Case = (fn() -> Fault, &'static str);
+    let faults: [Case; 8] = [
+        (|| Fault::Deleted, "not found"),
+        (|| Fault::Written(pattern(2, 5000)), "precondition"),
+        (|| Fault::Error(not_found), "404"),
+        (|| Fault::Error(precondition), "precondition"),
+        (|| Fault::Error(out_of_range), "416"),
+        (|| Fault::Error(internal), "500"),
+        (|| Fault::Error(unavailable), "503"),
+        (|| Fault::Error(timed_out), "timed out"),
+    ];
+    for (fault, text) in faults {
+        let bare = std::sync::Arc::new(super::Tricky::in_memory());
+        let options = super::Options::new().consistency(super::HOUR).request_bytes(1 << 20);
+        let store = CachedStore::with_options(bare.clone(), &super::cache(), options);
+        run(async {
+            let old = pattern(1, 12 << 20);
+            put(&bare.inner, "a", &old).await;
+            store.head(&"a".into()).await.unwrap();
+            // With this advice the cache requests the pieces.
+            let mut options = super::GetOptions::default();
+            options.extensions.insert(folio_object_store::Advice::Normal);
+            let result = store.get_opts(&"a".into(), options).await.unwrap();
+            let mut stream = result.into_stream();
+            let mut read = stream.try_next().await.unwrap().unwrap().to_vec();
+            // Requests that read ahead may meet it as well.
+            bare.next((0..100).map(|_| fault()));
+            let error = loop {
+                match stream.try_next().await {
+                    Ok(Some(bytes)) => read.extend_from_slice(&bytes),
+                    Ok(None) => panic!("{text}: no error after {} bytes", read.len()),
+                    Err(error) => break error.to_string(),
+                }
+            };
+            assert!(error.to_lowercase().contains(text), "{text}: {error}");
+            assert!(read == old[..read.len()], "{text}");
+            assert!(stream.try_next().await.unwrap().is_none(), "{text}: the error ends it");
+            bare.faults.lock().unwrap().clear();
+            match fault() {
+                Fault::Deleted => {
+                    let result = whole(&store, "a").await;
+                    assert!(matches!(result, Err(Error::NotFound { .. })), "{result:?}");
+                }
+                Fault::Written(_) => {
+                    assert_eq!(whole(&store, "a").await.unwrap(), pattern(2, 5000));
+                }
+                _ => assert!(whole(&store, "a").await.unwrap() == old, "{text}"),
+            }
         });
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
-use super::os::ObjectStoreExt;
+use super::os::{Error, ObjectStoreExt};
+use super::tricky::Fault;
 use super::{Consistency, in_memory, pattern, put, run, whole};
 use tracing::field::{Field, Visit};
 use tracing::span;
@@ -68,4 +69,21 @@ fn no_text_shows_a_secret() {
         assert!(!text.contains("secret"), "{text}");
         assert!(text.contains("Tricky(https://***@host/bucket?***)"), "{text}");
     }
+}
+
+#[test]
+fn no_error_of_the_cache_shows_a_secret() {
+    let (bare, store) = in_memory(Consistency::Immutable);
+    run(async {
+        put(&bare.inner, "a", &pattern(1, 3 << 20)).await;
+        for fault in [Fault::Ends(3000), Fault::Shifted] {
+            store.head(&"a".into()).await.unwrap();
+            bare.next([fault]);
+            let error = store.get_range(&"a".into(), 100_000..200_000).await.unwrap_err();
+            assert!(matches!(error, Error::Generic { store: "CachedStore", .. }), "{error}");
+            for text in [error.to_string(), format!("{error:?}")] {
+                assert!(!text.contains("secret"), "{text}");
+            }
+        }
+    });
 }
