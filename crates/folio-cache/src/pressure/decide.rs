@@ -1,7 +1,7 @@
 //! Decides the capacity under memory pressure: a pure function of the state and of what was read.
 //!
 //! ```text
-//!   free in the tightest room, less its reserve ("spare")
+//!   free in the tightest room, less its reserve, and what others will have taken soon ("spare")
 //!   below 0          ── shrink by what is missing, and the reserve once more
 //!   0 to the reserve ── nothing: so a cache does not swing around its reserve
 //!   above that       ── after the pause, grow at the rate, and keep twice the reserve
@@ -34,6 +34,10 @@ const FASTEST: u64 = 16 << 30;
 /// The shortest and the longest time between two readings.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(1));
 
+/// The time for which a decision looks ahead: what other programs will have taken then, at the rate
+/// of the last readings, counts as taken. So long may it take to read again and to give back.
+const AHEAD: Duration = Duration::from_millis(50);
+
 /// The pause after a step that gave back nothing, because all is pinned.
 const STUCK: Duration = Duration::from_millis(50);
 
@@ -63,6 +67,12 @@ pub(crate) struct State {
     shrunk: Option<Duration>,
     /// From here on it grows at the rate.
     grown: Option<Duration>,
+    /// When the last reading was, and what it was that others leave: free, and used by pages.
+    left: Option<(Duration, i128)>,
+    /// The limit of the room of that reading.
+    limit: u64,
+    /// The bytes per second that others take.
+    taken: u64,
 }
 
 /// The facts of one reading.
@@ -87,6 +97,8 @@ pub(crate) struct Spare {
     /// In bytes; less than 0 if the reserve is not whole.
     pub(crate) bytes: i64,
     pub(crate) reserve: u64,
+    /// The limit of the room.
+    pub(crate) limit: u64,
 }
 
 /// A decision: the new state, the capacity, and when to read again.
@@ -106,7 +118,8 @@ pub(crate) fn tightest(rules: &Rules, rooms: &[Room]) -> Option<Spare> {
         let reserve = rules.reserve.unwrap_or(share);
         let free = i128::from(room.limit) - i128::from(room.used);
         let bytes = free - i128::from(reserve);
-        Spare { bytes: bytes.clamp(i64::MIN.into(), i64::MAX.into()) as i64, reserve }
+        let bytes = bytes.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        Spare { bytes, reserve, limit: room.limit }
     };
     rooms.iter().map(spare).min_by_key(|spare| spare.bytes)
 }
@@ -114,6 +127,7 @@ pub(crate) fn tightest(rules: &Rules, rooms: &[Room]) -> Option<Spare> {
 /// Decides the capacity. It is a number of whole blocks within the floor and what the user set.
 pub(crate) fn decide(rules: &Rules, state: State, view: &View) -> Decision {
     let mut state = state;
+    let view = &look_ahead(&mut state, view);
     let floor = floor(rules, view);
     note_signal(&mut state, view, floor);
     let least = match missing(view) {
@@ -168,6 +182,25 @@ fn note_signal(state: &mut State, view: &View, floor: u64) {
     }
 }
 
+/// Returns a view in which others have taken what they will take soon, up to a whole reserve.
+fn look_ahead(state: &mut State, view: &View) -> View {
+    let Some(spare) = view.spare else { return *view };
+    let left = i128::from(spare.bytes) + i128::from(view.used);
+    let before = state.left.replace((view.now, left));
+    if std::mem::replace(&mut state.limit, spare.limit) != spare.limit {
+        // A limit that changes takes nothing.
+        state.taken = 0;
+    } else if let Some((last, before)) = before {
+        let time = view.now.saturating_sub(last).max(PAUSES.0);
+        let taken = (before - left).max(0).saturating_mul(1_000_000_000) / time.as_nanos() as i128;
+        // Half of it: one large allocation is no rate.
+        state.taken = u64::try_from(taken).unwrap_or(u64::MAX) / 2 + state.taken / 2;
+    }
+    let soon = at_rate(state.taken, AHEAD).min(spare.reserve);
+    let bytes = spare.bytes.saturating_sub(i64::try_from(soon).unwrap_or(i64::MAX));
+    View { spare: Some(Spare { bytes, ..spare }), ..*view }
+}
+
 /// Returns the bytes to give back for the tightest room: 0 while its reserve is whole.
 fn missing(view: &View) -> u64 {
     match view.spare {
@@ -201,7 +234,7 @@ fn grown(rules: &Rules, state: &mut State, view: &View) -> u64 {
     // A cache that fills all of its capacity leaves twice the reserve.
     let by_room = match view.spare {
         None => u64::MAX,
-        Some(Spare { bytes, reserve }) => match u64::try_from(bytes) {
+        Some(Spare { bytes, reserve, .. }) => match u64::try_from(bytes) {
             Ok(spare) => view.used.saturating_add(spare).saturating_sub(reserve),
             Err(_) => 0,
         },
@@ -216,7 +249,7 @@ fn grown(rules: &Rules, state: &mut State, view: &View) -> u64 {
 /// Returns the time to the next reading.
 fn pause(view: &View, capacity: u64, is_partial: bool) -> Duration {
     let by_room = match view.spare {
-        Some(Spare { bytes, reserve }) => {
+        Some(Spare { bytes, reserve, .. }) => {
             let free = u64::try_from(i128::from(bytes) + i128::from(reserve)).unwrap_or(0);
             Duration::from_micros(free / (FASTEST / 1_000_000))
         }
@@ -296,6 +329,27 @@ mod tests {
         assert_eq!(capacity, 128 * MIB);
     }
 
+    /// 64 MiB are free beyond a reserve of 64: a neighbour that takes 1 GiB in a second does not
+    /// wait for more than that.
+    #[test]
+    fn a_fast_neighbour_is_met_before_it_needs_the_reserve() {
+        let at = |state, millis: u64, spare: u64| {
+            let spare =
+                Some(Spare { bytes: (spare * MIB).cast_signed(), reserve: 64 * MIB, limit: 0 });
+            let now = Duration::from_millis(millis);
+            decide(&RULES, state, &View { now, spare, ..view(0, 256, 256) })
+        };
+        let first = at(State::default(), 0, 64);
+        assert_eq!(at(first.state, 1000, 60).capacity, 256 * MIB, "4 MiB in a second");
+        let fast = at(at(first.state, 10, 54).state, 20, 34);
+        assert!(fast.capacity < 180 * MIB, "{} left", fast.capacity / MIB);
+        let calm = (1..20).fold(first.state, |state, n| at(state, 1000 * n, 34).state);
+        assert_eq!(at(calm, 20_000, 34).capacity, 256 * MIB);
+        let lower = Some(Spare { bytes: 0, reserve: 64 * MIB, limit: MIB });
+        let lowered = View { now: Duration::from_millis(10), spare: lower, ..view(0, 256, 256) };
+        assert_eq!(decide(&RULES, first.state, &lowered).capacity, 256 * MIB, "no one took it");
+    }
+
     #[test]
     fn a_limit_of_zero_leaves_the_floor() {
         let spare = tightest(&RULES, &[Room { limit: 0, used: 300 * MIB }]);
@@ -335,7 +389,7 @@ mod tests {
     #[test]
     fn it_reads_the_more_often_the_less_is_free() {
         let pause = |free: i64| {
-            let spare = Some(Spare { bytes: free << 20, reserve: 0 });
+            let spare = Some(Spare { bytes: free << 20, reserve: 0, limit: 0 });
             decide(&RULES, State::default(), &View { spare, ..view(1, 256, 8) }).pause
         };
         assert_eq!(pause(0), PAUSES.0);
@@ -361,7 +415,7 @@ mod tests {
                 wanted: wanted * BLOCK,
                 used,
                 signal,
-                spare: small.or(spare).map(|(bytes, reserve)| Spare { bytes, reserve }),
+                spare: small.or(spare).map(|(bytes, reserve)| Spare { bytes, reserve, limit: 0 }),
             })
     }
 
