@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(at(calm, 20_000, 34).capacity, 256 * MIB);
         let lower = Some(Spare { bytes: 0, reserve: 64 * MIB, limit: MIB });
         let lowered = View { now: Duration::from_millis(10), spare: lower, ..view(0, 256, 256) };
-        assert_eq!(decide(&RULES, first.state, &lowered).capacity, 256 * MIB, "no one took it");
+        assert_eq!(decide(&RULES, first.state, &lowered).capacity, 256 * MIB, "nothing was taken");
     }
 
     #[test]
