@@ -100,31 +100,6 @@ fn a_signal_halves_the_memory_by_the_thread_of_the_cache() {
     assert_nothing_leaked(&cache);
 }
 
-/// Under pressure there is no time to copy pages: those of a block go with it.
-#[test]
-fn a_signal_takes_the_blocks_that_are_not_in_use() {
-    let handle = PressureHandle::new().unwrap();
-    let (cache, file) = full(Pressure::new().source(handle.clone()), 0);
-    let zone = cache.frames().zone();
-    zone.pfns().for_each(|pfn| assert!(zone.take_referenced(pfn) || !zone.is_referenced(pfn)));
-    // At both ends: one of them lies in the blocks that go first otherwise.
-    let read_ends = || {
-        let (part, end) = (4 * MIB as u64, file.len());
-        for offset in (0..part).chain(end - part..end).step_by(4096) {
-            file.read_exact_at(&mut [0; 4096], offset).unwrap();
-        }
-    };
-    read_ends();
-    handle.signal();
-    let misses = cache.stats().misses;
-    assert!(cache.relieve() > 14 * MIB);
-    read_ends();
-    let missed = cache.stats().misses - misses;
-    assert!(missed < 200, "{missed} of 2048 pages in use went");
-    drop(file);
-    assert_nothing_leaked(&cache);
-}
-
 #[test]
 fn without_threads_only_a_call_relieves() {
     let handle = PressureHandle::new().unwrap();

@@ -25,8 +25,8 @@ use crate::support::tail_subjects::{Folio, Kernel, Nothing, Operation, Subject};
 /// The threads of a storm, with the one that is measured.
 const STORM: usize = 64;
 
-/// The time of one operation of one subject in one round: alone, and in a storm. There, a thread has
-/// its processor for some milliseconds, and then 63 others have them.
+/// The time of one operation of one subject in one round: alone, and in a storm. There, a thread
+/// has its processor for some milliseconds, and then 63 others have them.
 const TURN: Duration = Duration::from_millis(150);
 const STORM_TURN: Duration = Duration::from_millis(1500);
 

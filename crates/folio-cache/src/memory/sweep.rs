@@ -55,8 +55,8 @@ pub(crate) fn evict_range<S: Scheme>(shared: &Shared<S>, range: &PfnRange) {
     evictor.finish(0, &[]);
 }
 
-/// Tries to evict the first page of a range that seems to be evictable, with at most `most` pages of
-/// its folio. Returns the number of pages evicted, and that of the frames that were passed.
+/// Tries to evict the first page of a range that seems to be evictable, with at most `most` pages
+/// of its folio. Returns the number of pages evicted, and that of the frames that were passed.
 fn visit<S: Scheme>(
     evictor: &mut Evictor<'_, S>,
     zone: &Zone<S>,
