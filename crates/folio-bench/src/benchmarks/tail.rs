@@ -25,8 +25,10 @@ use crate::support::tail_subjects::{Folio, Kernel, Nothing, Operation, Subject};
 /// The threads of a storm, with the one that is measured.
 const STORM: usize = 64;
 
-/// The time of one operation of one subject in one round.
+/// The time of one operation of one subject in one round: alone, and in a storm. There, a thread
+/// has its processor for some milliseconds, and then 63 others have them.
 const TURN: Duration = Duration::from_millis(150);
+const STORM_TURN: Duration = Duration::from_millis(1500);
 
 /// The time that a storm rages before the recording begins.
 const RISE: Duration = Duration::from_millis(20);
@@ -151,7 +153,7 @@ fn turn(
             let record = latency.record(clock, &stop, || subject.run(operation, &mut random));
             record.map(|()| latency)
         });
-        thread::sleep(TURN);
+        thread::sleep(if scenario.threads > 1 { STORM_TURN } else { TURN });
         stop.store(true, Ordering::Relaxed);
         let latency = measured.join().expect("a measured operation does not panic");
         calm.store(true, Ordering::Relaxed);

@@ -11,6 +11,7 @@ use crate::memory::out_of_memory;
 use crate::memory::reclaim;
 use crate::memory::sweep::FIRST_VISITS;
 use crate::memory::wait::{Next, Wait};
+use crate::rt::shim::yield_now;
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -74,6 +75,11 @@ fn reserve<S: Scheme>(shared: &Shared<S>) -> usize {
 /// frames in its own lists. If the policy names too few, because the others are pinned or dirty,
 /// notifies the reclaimer. Never waits.
 fn evict_if_low<S: Scheme>(shared: &Shared<S>, wanted: usize) {
+    // Relaxed: a hint. More misses would only keep the thread that gives memory back from its
+    // processor, while a neighbour takes what is left.
+    if shared.capacity.is_giving_back.load(Ordering::Relaxed) {
+        yield_now();
+    }
     pay_for_growth(shared);
     let zone = shared.zone();
     // Frames in the lists of other threads count as well, but less: these threads will use them.

@@ -22,6 +22,7 @@ use crate::memory::index_room;
 use crate::memory::limits::{self, machine_bytes};
 use crate::memory::pinned;
 use crate::memory::reclaim;
+use crate::memory::sweep;
 use crate::memory::watermarks::set_watermarks;
 use crate::rt::shim::back_off;
 use crate::state::frames::Offline;
@@ -37,8 +38,21 @@ const MAX_PAUSE: Duration = Duration::from_millis(64);
 /// Attempts to empty one block in all rounds, before it counts as pinned.
 const MAX_ATTEMPTS: u8 = 2;
 
+/// One in this many frames of a block is looked at, to find the blocks with few pages in use.
+const LOOKED_AT: usize = 8;
+
 /// The time for which no block is taken offline for the indexes after none could be.
 const FIT_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// The way in which a block is emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Empty {
+    /// The coldest pages of the cache are evicted, and those of the block take their frames.
+    ByMoves,
+    /// Its own pages are evicted, hot ones among them: no page is copied, and no frame is needed
+    /// elsewhere. A neighbour that takes memory may not leave the time for more.
+    InPlace,
+}
 
 /// Returns a capacity rounded down to whole blocks.
 ///
@@ -81,12 +95,12 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
     shared.capacity.bytes.store(bytes, Ordering::Relaxed);
     index_room::shrink_to_limit(shared);
     let mut attempts = HashMap::new();
-    let mut reached = fit_under_lock(shared, &mut offline, &mut attempts);
+    let mut reached = fit_under_lock(shared, &mut offline, &mut attempts, Empty::ByMoves);
     let mut pause = MIN_PAUSE;
     while reached > bytes && pause <= MAX_PAUSE {
         back_off(pause);
         pause *= 2;
-        reached = fit_under_lock(shared, &mut offline, &mut attempts);
+        reached = fit_under_lock(shared, &mut offline, &mut attempts, Empty::ByMoves);
     }
     if reached <= bytes {
         return Ok(());
@@ -106,13 +120,16 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
 pub(crate) fn adapt<S: Scheme>(shared: &Shared<S>, bytes: usize) -> usize {
     #[cfg(broken = "pressure-outgrows-the-user")]
     let bytes = bytes.min(shared.capacity.wanted());
+    // Relaxed, here and below: a hint. Before the lock: a thread that has it moves no more blocks.
+    shared.capacity.is_giving_back.store(true, Ordering::Relaxed);
     let mut offline = shared.capacity.offline.lock();
     // Under the lock: the user may have set less since the decision.
     #[cfg(not(broken = "pressure-outgrows-the-user"))]
     let bytes = bytes.min(shared.capacity.wanted());
     shared.capacity.bytes.store(bytes, Ordering::Relaxed);
     index_room::shrink_to_limit(shared);
-    let reached = fit_under_lock(shared, &mut offline, &mut HashMap::new());
+    let reached = fit_under_lock(shared, &mut offline, &mut HashMap::new(), Empty::InPlace);
+    shared.capacity.is_giving_back.store(false, Ordering::Relaxed);
     let reached = reached.max(bytes).min(shared.capacity.wanted());
     shared.capacity.bytes.store(reached, Ordering::Relaxed);
     reached
@@ -149,7 +166,7 @@ pub(crate) fn fit<S: Scheme>(shared: &Shared<S>) {
 /// Fits, unless no block could be taken offline a moment ago.
 fn fit_now<S: Scheme>(shared: &Shared<S>, offline: &mut OfflineBlocks<S>) {
     if offline.failed.is_none_or(|failed| failed.elapsed() >= FIT_BACK_OFF) {
-        fit_under_lock(shared, offline, &mut HashMap::new());
+        fit_under_lock(shared, offline, &mut HashMap::new(), Empty::ByMoves);
     }
 }
 
@@ -159,6 +176,7 @@ fn fit_under_lock<S: Scheme>(
     shared: &Shared<S>,
     offline: &mut OfflineBlocks<S>,
     attempts: &mut HashMap<usize, u8>,
+    how: Empty,
 ) -> usize {
     let failed = &mut offline.failed;
     let offline = &mut offline.blocks;
@@ -174,13 +192,14 @@ fn fit_under_lock<S: Scheme>(
         shared.arena.online(offline.pop().expect("more blocks are offline than `beyond`"));
     }
     if offline.len() < beyond {
-        // The last first.
-        for block in (0..zone.blocks()).rev() {
-            if offline.len() == beyond {
+        for block in order(shared, offline, how) {
+            // Relaxed: a hint.
+            let is_waited_for = || shared.capacity.is_giving_back.load(Ordering::Relaxed);
+            if offline.len() == beyond || (how == Empty::ByMoves && is_waited_for()) {
                 break;
             }
             if is_worth_an_attempt(shared, block, attempts) {
-                offline.extend(empty(shared, block));
+                offline.extend(empty(shared, block, how));
             }
         }
     }
@@ -194,6 +213,21 @@ fn fit_under_lock<S: Scheme>(
         frames_view::resize(shared, frames);
     }
     (zone.blocks() - offline.len()) * block_bytes
+}
+
+/// Returns the blocks in the order in which they are taken offline: the last first, or those first
+/// that have the fewest pages in use.
+fn order<S: Scheme>(shared: &Shared<S>, offline: &[Offline<S>], how: Empty) -> Vec<usize> {
+    let zone = shared.zone();
+    let mut is_online = vec![true; zone.blocks()];
+    offline.iter().for_each(|offline| is_online[offline.block()] = false);
+    let mut blocks: Vec<_> = (0..zone.blocks()).rev().filter(|&block| is_online[block]).collect();
+    if how == Empty::InPlace {
+        let looked_at = |block| zone.block_range(block).step_by(LOOKED_AT);
+        let used = |&block: &usize| looked_at(block).filter(|&pfn| zone.is_referenced(pfn)).count();
+        blocks.sort_by_cached_key(used);
+    }
+    blocks
 }
 
 /// Returns `true` if a block seems to be movable, and was not tried in vain too often. A look at
@@ -213,13 +247,17 @@ fn is_worth_an_attempt<S: Scheme>(
 }
 
 /// Takes a block offline. Returns `None` if a frame in it is pinned.
-fn empty<S: Scheme>(shared: &Shared<S>, block: usize) -> Option<Offline<S>> {
+fn empty<S: Scheme>(shared: &Shared<S>, block: usize, how: Empty) -> Option<Offline<S>> {
     let frames = BLOCK_ORDER.frames();
-    // Frees at once what the pages of the block need elsewhere. Other threads may take some of
-    // that: then the move frees more (`owner.rs`).
     let free = shared.zone().stats().free_frames;
-    if free < frames {
-        reclaim::reclaim(shared, (frames - free) as usize);
+    match how {
+        Empty::InPlace => sweep::evict_range(shared, &shared.zone().block_range(block)),
+        // Frees at once what the pages of the block need elsewhere. Other threads may take some of
+        // that: then the move frees more (`owner.rs`).
+        Empty::ByMoves if free < frames => {
+            reclaim::reclaim(shared, (frames - free) as usize);
+        }
+        Empty::ByMoves => {}
     }
     shared.arena.offline(block, shared).ok()
 }

@@ -6,11 +6,13 @@
 
 use std::sync::atomic::Ordering;
 
-use folio_frames::PfnRange;
+use folio_frames::{BLOCK_ORDER, Pfn, PfnRange};
 use folio_ref::Scheme;
 
 use crate::memory::evict::Evictor;
 use crate::memory::frames_view::{self, Victim, pfn};
+use crate::state::frames::Zone;
+use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::units::CACHED;
 
@@ -31,25 +33,48 @@ pub(crate) fn sweep<S: Scheme>(shared: &Shared<S>, wanted: usize, visits: u32) -
         at = if at < count { at } else { 0 };
         let end = count.min(at.saturating_add(left));
         let range = PfnRange { start: pfn(zone, at), end: pfn(zone, end) };
-        let Some(found) = zone.find_unpinned(CACHED, &range) else {
-            (at, left) = (end, left - (end - at));
-            continue;
-        };
-        let order = zone.peek(found).order;
-        let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
-        evictor.find(&[Victim { pfn: found, is_folio_cold: false }]);
-        let pages = evictor.evict(0, max, frames_view::are_cold).map_or(0, |gone| gone.0);
+        let most = wanted.saturating_add(wanted / 2).saturating_sub(freed);
+        let (pages, passed) = visit(&mut evictor, zone, &range, most, frames_view::are_cold);
         freed += pages;
-        if evictor.is_full() {
-            evictor.finish(0, &[]);
-        }
-        // A folio may have been split: its other pages are visited alone.
-        let is_whole = pages == 0 && zone.peek(found).order == order;
-        let step = if is_whole { order.frames() } else { 1 };
-        let passed = (found.as_u64() - range.start.as_u64()) as u32 + step;
         (at, left) = (at.saturating_add(passed), left.saturating_sub(passed));
     }
     evictor.finish(0, &[]);
     shared.sweep.store(at, Ordering::Relaxed);
     freed
+}
+
+/// Evicts all pages of a range of frames that can be evicted, hot ones among them.
+pub(crate) fn evict_range<S: Scheme>(shared: &Shared<S>, range: &PfnRange) {
+    let mut evictor = Evictor::new(shared);
+    let mut left = range.clone();
+    while left.frames() > 0 {
+        let most = BLOCK_ORDER.frames() as usize;
+        let (_, passed) = visit(&mut evictor, shared.zone(), &left, most, |_, _| true);
+        left.start = Pfn::new(left.start.as_u64() + u64::from(passed)).min(left.end);
+    }
+    evictor.finish(0, &[]);
+}
+
+/// Tries to evict the first page of a range that seems to be evictable, with at most `most` pages
+/// of its folio. Returns the number of pages evicted, and that of the frames that were passed.
+fn visit<S: Scheme>(
+    evictor: &mut Evictor<'_, S>,
+    zone: &Zone<S>,
+    range: &PfnRange,
+    most: usize,
+    is_cold: impl FnOnce(&Mapping<S>, PfnRange) -> bool,
+) -> (usize, u32) {
+    let Some(found) = zone.find_unpinned(CACHED, range) else {
+        return (0, range.frames() as u32);
+    };
+    let order = zone.peek(found).order;
+    evictor.find(&[Victim { pfn: found, is_folio_cold: false }]);
+    let pages = evictor.evict(0, most, is_cold).map_or(0, |gone| gone.0);
+    if evictor.is_full() {
+        evictor.finish(0, &[]);
+    }
+    // A folio may have been split: its other pages are visited alone.
+    let is_whole = pages == 0 && zone.peek(found).order == order;
+    let step = if is_whole { order.frames() } else { 1 };
+    (pages, (found.as_u64() - range.start.as_u64()) as u32 + step)
 }

@@ -15,9 +15,10 @@ const HIGH_FACTOR: u32 = 4;
 const MAX_LOW: u32 = 512;
 
 /// Sets the watermarks of a cache's zone for a capacity of `frames` frames. Returns the number of
-/// frames for pages: a policy that counts the others as its own would take them from new pages.
+/// frames for pages. Misses keep about as many free as the low watermark says (`alloc.rs`): a
+/// policy that counts those as its own would take them from new pages.
 pub(crate) fn set_watermarks<S: Scheme>(zone: &Zone<S>, frames: u32) -> u32 {
     let low = (frames / LOW_SHARE).clamp(1, MAX_LOW);
     zone.set_watermarks(Watermarks { min: 0, low, high: HIGH_FACTOR * low });
-    frames - HIGH_FACTOR * low
+    frames - low
 }

@@ -1,7 +1,7 @@
 //! Decides the capacity under memory pressure: a pure function of the state and of what was read.
 //!
 //! ```text
-//!   free in the tightest room, less its reserve ("spare")
+//!   free in the tightest room, less its reserve, and what others will have taken soon ("spare")
 //!   below 0          ── shrink by what is missing, and the reserve once more
 //!   0 to the reserve ── nothing: so a cache does not swing around its reserve
 //!   above that       ── after the pause, grow at the rate, and keep twice the reserve
@@ -34,6 +34,10 @@ const FASTEST: u64 = 16 << 30;
 /// The shortest and the longest time between two readings.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(1));
 
+/// The time for which a decision looks ahead: what other programs will have taken then, at the rate
+/// of the last readings, counts as taken. So long may it take to read again and to give back.
+const AHEAD: Duration = Duration::from_millis(50);
+
 /// The pause after a step that gave back nothing, because all is pinned.
 const STUCK: Duration = Duration::from_millis(50);
 
@@ -63,6 +67,12 @@ pub(crate) struct State {
     shrunk: Option<Duration>,
     /// From here on it grows at the rate.
     grown: Option<Duration>,
+    /// When the last reading was, and what it was that others leave: free, and used by pages.
+    left: Option<(Duration, i128)>,
+    /// The limit of the room of that reading.
+    limit: u64,
+    /// The bytes per second that others take.
+    taken: u64,
 }
 
 /// The facts of one reading.
@@ -87,6 +97,8 @@ pub(crate) struct Spare {
     /// In bytes; less than 0 if the reserve is not whole.
     pub(crate) bytes: i64,
     pub(crate) reserve: u64,
+    /// The limit of the room.
+    pub(crate) limit: u64,
 }
 
 /// A decision: the new state, the capacity, and when to read again.
@@ -106,7 +118,8 @@ pub(crate) fn tightest(rules: &Rules, rooms: &[Room]) -> Option<Spare> {
         let reserve = rules.reserve.unwrap_or(share);
         let free = i128::from(room.limit) - i128::from(room.used);
         let bytes = free - i128::from(reserve);
-        Spare { bytes: bytes.clamp(i64::MIN.into(), i64::MAX.into()) as i64, reserve }
+        let bytes = bytes.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        Spare { bytes, reserve, limit: room.limit }
     };
     rooms.iter().map(spare).min_by_key(|spare| spare.bytes)
 }
@@ -114,6 +127,7 @@ pub(crate) fn tightest(rules: &Rules, rooms: &[Room]) -> Option<Spare> {
 /// Decides the capacity. It is a number of whole blocks within the floor and what the user set.
 pub(crate) fn decide(rules: &Rules, state: State, view: &View) -> Decision {
     let mut state = state;
+    let view = &look_ahead(&mut state, view);
     let floor = floor(rules, view);
     note_signal(&mut state, view, floor);
     let least = match missing(view) {
@@ -168,6 +182,25 @@ fn note_signal(state: &mut State, view: &View, floor: u64) {
     }
 }
 
+/// Returns a view in which others have taken what they will take soon, up to a whole reserve.
+fn look_ahead(state: &mut State, view: &View) -> View {
+    let Some(spare) = view.spare else { return *view };
+    let left = i128::from(spare.bytes) + i128::from(view.used);
+    let before = state.left.replace((view.now, left));
+    if std::mem::replace(&mut state.limit, spare.limit) != spare.limit {
+        // A limit that changes takes nothing.
+        state.taken = 0;
+    } else if let Some((last, before)) = before {
+        let time = view.now.saturating_sub(last).max(PAUSES.0);
+        let taken = (before - left).max(0).saturating_mul(1_000_000_000) / time.as_nanos() as i128;
+        // Half of it: one large allocation is no rate.
+        state.taken = u64::try_from(taken).unwrap_or(u64::MAX) / 2 + state.taken / 2;
+    }
+    let soon = at_rate(state.taken, AHEAD).min(spare.reserve);
+    let bytes = spare.bytes.saturating_sub(i64::try_from(soon).unwrap_or(i64::MAX));
+    View { spare: Some(Spare { bytes, ..spare }), ..*view }
+}
+
 /// Returns the bytes to give back for the tightest room: 0 while its reserve is whole.
 fn missing(view: &View) -> u64 {
     match view.spare {
@@ -201,7 +234,7 @@ fn grown(rules: &Rules, state: &mut State, view: &View) -> u64 {
     // A cache that fills all of its capacity leaves twice the reserve.
     let by_room = match view.spare {
         None => u64::MAX,
-        Some(Spare { bytes, reserve }) => match u64::try_from(bytes) {
+        Some(Spare { bytes, reserve, .. }) => match u64::try_from(bytes) {
             Ok(spare) => view.used.saturating_add(spare).saturating_sub(reserve),
             Err(_) => 0,
         },
@@ -216,7 +249,7 @@ fn grown(rules: &Rules, state: &mut State, view: &View) -> u64 {
 /// Returns the time to the next reading.
 fn pause(view: &View, capacity: u64, is_partial: bool) -> Duration {
     let by_room = match view.spare {
-        Some(Spare { bytes, reserve }) => {
+        Some(Spare { bytes, reserve, .. }) => {
             let free = u64::try_from(i128::from(bytes) + i128::from(reserve)).unwrap_or(0);
             Duration::from_micros(free / (FASTEST / 1_000_000))
         }
@@ -233,227 +266,4 @@ fn pause(view: &View, capacity: u64, is_partial: bool) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const RULES: Rules = Rules {
-        floor: None,
-        reserve: None,
-        shrink_rate: u64::MAX,
-        grow_rate: None,
-        hold: Duration::from_secs(10),
-    };
-    const MIB: u64 = 1 << 20;
-
-    fn view(seconds: u64, capacity: u64, used: u64) -> View {
-        View {
-            now: Duration::from_secs(seconds),
-            capacity: capacity * MIB,
-            wanted: 256 * MIB,
-            used: used * MIB,
-            signal: false,
-            spare: None,
-        }
-    }
-
-    /// Decides again and again, with a cache that always uses its whole capacity.
-    fn settle(rules: &Rules, mut state: State, mut view: View) -> Decision {
-        for _ in 0..100 {
-            let decision = decide(rules, state, &view);
-            if decision.capacity == view.capacity {
-                return decision;
-            }
-            view.spare = view.spare.map(|spare| Spare {
-                bytes: spare.bytes + view.used.saturating_sub(decision.capacity).cast_signed(),
-                ..spare
-            });
-            (state, view.signal) = (decision.state, false);
-            view.now += Duration::from_millis(100);
-            (view.capacity, view.used) = (decision.capacity, view.used.min(decision.capacity));
-        }
-        panic!("100 decisions, and the capacity still changes");
-    }
-
-    #[test]
-    fn a_signal_halves_what_is_used() {
-        let signalled = View { signal: true, ..view(1, 256, 200) };
-        let decision = decide(&RULES, State::default(), &signalled);
-        assert_eq!(decision.capacity, 128 * MIB, "one step");
-        assert_eq!(settle(&RULES, State::default(), signalled).capacity, 100 * MIB);
-    }
-
-    #[test]
-    fn a_storm_of_signals_counts_as_one() {
-        let (mut state, mut capacity) = (State::default(), 256 * MIB);
-        for micros in 0..1000 {
-            let now = Duration::from_secs(1) + Duration::from_micros(micros * 90);
-            let view = View { now, signal: true, capacity, used: capacity, ..view(1, 256, 256) };
-            let decision = decide(&RULES, state, &view);
-            (state, capacity) = (decision.state, decision.capacity);
-        }
-        assert_eq!(capacity, 128 * MIB);
-    }
-
-    #[test]
-    fn a_limit_of_zero_leaves_the_floor() {
-        let spare = tightest(&RULES, &[Room { limit: 0, used: 300 * MIB }]);
-        let settled = settle(&RULES, State::default(), View { spare, ..view(1, 256, 256) });
-        assert_eq!(settled.capacity, 16 * MIB);
-        let rules = Rules { floor: Some(500 * MIB), ..RULES };
-        let view = View { spare, ..view(1, 256, 256) };
-        assert_eq!(settle(&rules, State::default(), view).capacity, 256 * MIB);
-    }
-
-    #[test]
-    fn the_tightest_room_counts() {
-        let rooms = [(1 << 40, 1 << 30), (512, 400), (1024, 500)];
-        let rooms = rooms.map(|(limit, used)| Room { limit: limit * MIB, used: used * MIB });
-        let spare = tightest(&RULES, &rooms).unwrap();
-        assert_eq!((spare.bytes, spare.reserve), (48 << 20, 64 * MIB));
-        assert_eq!(tightest(&RULES, &[]), None);
-        let all = Room { limit: u64::MAX, used: 0 };
-        assert_eq!(tightest(&RULES, &[all]).unwrap().bytes, i64::MAX);
-    }
-
-    #[test]
-    fn it_grows_back_after_the_pause_at_the_rate() {
-        let mut state =
-            settle(&RULES, State::default(), View { signal: true, ..view(1, 256, 256) }).state;
-        let mut capacity = 128 * MIB;
-        for now in 2..=19 {
-            let view = View { capacity, used: capacity, ..view(now, 0, 0) };
-            let decision = decide(&RULES, state, &view);
-            let grown = (decision.capacity - capacity) / MIB;
-            assert_eq!(grown, if now <= 11 { 0 } else { 16 }, "second {now}");
-            (state, capacity) = (decision.state, decision.capacity);
-        }
-        assert_eq!(capacity, 256 * MIB);
-    }
-
-    #[test]
-    fn it_reads_the_more_often_the_less_is_free() {
-        let pause = |free: i64| {
-            let spare = Some(Spare { bytes: free << 20, reserve: 0 });
-            decide(&RULES, State::default(), &View { spare, ..view(1, 256, 8) }).pause
-        };
-        assert_eq!(pause(0), PAUSES.0);
-        assert!(pause(128) > pause(64) && pause(128) < Duration::from_millis(10));
-        assert_eq!(pause(1 << 20), PAUSES.1, "a terabyte");
-    }
-
-    fn any_view() -> impl Strategy<Value = View> {
-        let spare = proptest::option::of((any::<i64>(), 0..1_u64 << 40));
-        let small = proptest::option::of((-(1_i64 << 34)..1 << 34, 0..1_u64 << 30));
-        (
-            0..1_u64 << 20,
-            1..1_u64 << 20,
-            1..1_u64 << 20,
-            0..1_u64 << 41,
-            any::<bool>(),
-            spare,
-            small,
-        )
-            .prop_map(|(millis, capacity, wanted, used, signal, spare, small)| View {
-                now: Duration::from_millis(millis),
-                capacity: capacity.min(wanted) * BLOCK,
-                wanted: wanted * BLOCK,
-                used,
-                signal,
-                spare: small.or(spare).map(|(bytes, reserve)| Spare { bytes, reserve }),
-            })
-    }
-
-    fn any_rules() -> impl Strategy<Value = Rules> {
-        let size = || proptest::option::of(0..1_u64 << 41);
-        (size(), size(), 1..u64::MAX, proptest::option::of(any::<u64>()), 0..100_u64).prop_map(
-            |(floor, reserve, shrink_rate, grow_rate, hold)| Rules {
-                floor,
-                reserve,
-                shrink_rate,
-                grow_rate,
-                hold: Duration::from_secs(hold),
-            },
-        )
-    }
-
-    proptest! {
-        /// A long sequence of decisions keeps the bounds, whatever is read.
-        #[test]
-        fn each_decision_keeps_the_bounds(
-            rules in any_rules(),
-            views in proptest::collection::vec(any_view(), 1..20),
-        ) {
-            let (mut state, mut now, mut last) = (State::default(), Duration::ZERO, None);
-            for read in views {
-                now += read.now / 100;
-                let capacity = last.unwrap_or(read.capacity).min(read.wanted);
-                let view = View { now, capacity, ..read };
-                let decision = decide(&rules, state, &view);
-                let (new, floor) = (decision.capacity, floor(&rules, &view));
-                prop_assert!(new % BLOCK == 0 && new >= BLOCK && new <= view.wanted);
-                prop_assert!(new >= floor.min(view.capacity), "below the floor");
-                prop_assert!(view.capacity.saturating_sub(new) <= STEP, "more than one step");
-                if missing(&view) > 0 || decision.state.goal.is_some() {
-                    prop_assert!(new <= view.capacity, "it grew under pressure");
-                }
-                if let Some(spare) = view.spare && new > view.capacity {
-                    let reserve = i128::from(spare.reserve);
-                    let full = i128::from(new) - i128::from(view.used) + reserve;
-                    prop_assert!(full <= i128::from(spare.bytes), "it grew into the reserve");
-                }
-                prop_assert!(decision.pause >= PAUSES.0 && decision.pause <= PAUSES.1);
-                (state, last) = (decision.state, Some(new));
-            }
-        }
-
-        /// Less room never leaves more capacity.
-        #[test]
-        fn less_room_leaves_no_more(
-            view in any_view(),
-            rules in any_rules(),
-            less in 0..1_i64 << 40,
-        ) {
-            prop_assume!(view.spare.is_some());
-            let spare = view.spare.map(|spare| Spare {
-                bytes: spare.bytes.saturating_sub(less),
-                ..spare
-            });
-            let (roomy, tight) = (
-                decide(&rules, State::default(), &view).capacity,
-                decide(&rules, State::default(), &View { spare, ..view }).capacity,
-            );
-            prop_assert!(tight <= roomy, "{tight} > {roomy}");
-        }
-
-        /// In a room that does not change, it comes to rest: its reserve is whole, or it is at the
-        /// floor.
-        #[test]
-        fn it_comes_to_rest_with_the_reserve_whole(
-            wanted in 8..512_u64,
-            others in 0..600_u64,
-            limit in 64..600_u64,
-        ) {
-            let (mut state, mut capacity) = (State::default(), wanted / 2 * BLOCK);
-            let read = |seconds, capacity: u64| {
-                let rooms = [Room { limit: limit * MIB, used: capacity + others * MIB }];
-                View {
-                    now: Duration::from_secs(seconds),
-                    capacity,
-                    wanted: wanted / 2 * BLOCK,
-                    used: capacity,
-                    signal: false,
-                    spare: tightest(&RULES, &rooms),
-                }
-            };
-            for seconds in 0..200 {
-                let decision = decide(&RULES, state, &read(seconds, capacity));
-                (state, capacity) = (decision.state, decision.capacity);
-            }
-            let view = read(200, capacity);
-            prop_assert_eq!(decide(&RULES, state, &view).capacity, capacity, "no rest");
-            prop_assert!(missing(&view) == 0 || capacity == floor(&RULES, &view));
-        }
-    }
-}
+mod tests;

@@ -11,8 +11,9 @@
 //! A thread of the cache waits for them. A hit or a miss does nothing for it. The capacity moves
 //! between a floor and the capacity that the user set:
 //!
-//! - If less than a reserve is free in the tightest room, the cache gives back what is missing,
-//!   and the reserve once more.
+//! - If less than a reserve is free in the tightest room, or will be in a moment, the cache gives
+//!   back what is missing, and the reserve once more. The blocks with the fewest pages in use go,
+//!   with their pages: to move these would take time that a fast neighbour may not leave.
 //! - A signal halves the memory in use.
 //! - After a pause without either, the capacity grows slowly, never into the reserve.
 //!

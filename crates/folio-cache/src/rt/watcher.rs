@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::process::setpriority_process;
 
 use crate::rt::shim::{Mutex, back_off, spawn};
 
@@ -20,6 +21,9 @@ const GONE: PollFlags = PollFlags::ERR.union(PollFlags::HUP).union(PollFlags::NV
 /// The pause after each run of the work: a source that does not end its event takes no more of a
 /// CPU than this leaves.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
+
+/// The priority of the thread, as nice(2) counts it: ten times the share of a processor.
+const PRIORITY: i32 = -10;
 
 /// The pause after the work panicked, as a source may.
 const PANIC_BACK_OFF: Duration = Duration::from_secs(1);
@@ -161,8 +165,11 @@ impl Signal {
     }
 }
 
-/// Runs the thread until it must end.
+/// Runs the thread until it must end. It works rarely, and then others must not keep it from a
+/// processor.
 fn run<T>(work: Work<T>, signal: &Signal, target: &Weak<T>) {
+    // "The process" is this thread to Linux. Without the right to, it has the priority of all.
+    let _ = setpriority_process(None, PRIORITY);
     let (mut most, mut gone) = (Duration::ZERO, Vec::new());
     loop {
         let ready = signal.wait(most, &mut gone);

@@ -176,6 +176,8 @@ pub(crate) struct Capacity<S: Scheme> {
     /// The capacity that the user set: memory pressure never raises it above that. Written under
     /// the lock of `offline`.
     pub(crate) wanted: AtomicUsize,
+    /// Memory pressure is being followed: misses let that go first.
+    pub(crate) is_giving_back: AtomicBool,
     /// Blocks beyond the budget.
     pub(crate) offline: Mutex<OfflineBlocks<S>>,
 }
@@ -193,6 +195,7 @@ impl<S: Scheme> Capacity<S> {
         Self {
             bytes: AtomicUsize::new(bytes),
             wanted: AtomicUsize::new(bytes),
+            is_giving_back: AtomicBool::new(false),
             offline: Mutex::new(OfflineBlocks { blocks: Vec::new(), failed: None }),
         }
     }

@@ -170,7 +170,7 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
             }
         }
     });
-    report.sample(&tallies, &cache);
+    report.end(&tallies, &cache);
     for (pfn, seen) in audit::open(&cache) {
         report.broken(format!("after all readers ended, {pfn:?} is {seen:?}"));
     }

@@ -32,6 +32,8 @@ pub(crate) struct Report {
     skipped: u64,
     started: Instant,
     pub(crate) samples: Vec<Sample>,
+    /// The number of samples between which there are rates.
+    rates: usize,
     pub(crate) leaked_frames: u64,
     broken: Vec<String>,
     peak_rss_bytes: u64,
@@ -48,6 +50,7 @@ impl Report {
             skipped: plan.corpus.skipped,
             started: Instant::now(),
             samples: vec![Sample::default()],
+            rates: usize::MAX,
             leaked_frames: 0,
             broken: Vec::new(),
             peak_rss_bytes: 0,
@@ -62,6 +65,13 @@ impl Report {
         let seconds = self.started.elapsed().as_secs_f64();
         self.samples.push(Sample { seconds, totals: totals(tallies), cache: cache.stats() });
         self.peak_rss_bytes = self.peak_rss_bytes.max(resident_bytes());
+    }
+
+    /// Takes the last sample, after all threads have ended: what came since the sample before is no
+    /// rate, as some threads end later than others.
+    pub(crate) fn end<S: Scheme>(&mut self, tallies: &[Tally], cache: &Cache<S>) {
+        self.rates = self.samples.len();
+        self.sample(tallies, cache);
     }
 
     fn last(&self) -> &Sample {
@@ -92,7 +102,8 @@ impl Report {
             )
         };
         // The last sample may be too short to give a rate.
-        self.samples
+        let samples = self.samples.get(..self.rates).unwrap_or(&self.samples);
+        samples
             .windows(2)
             .filter(|pair| pair[1].seconds - pair[0].seconds > 0.1)
             .map(rate)
@@ -245,4 +256,41 @@ fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use folio_ref::schemes::Generational;
+
+    use super::*;
+
+    fn sample(seconds: f64, mib: u64) -> Sample {
+        let totals = Totals { bytes: mib << 20, ..Totals::default() };
+        Sample { seconds, totals, ..Sample::default() }
+    }
+
+    /// The threads end one after the other, and some take long.
+    #[test]
+    fn the_time_in_which_threads_end_has_no_rate() {
+        let mut report = Report {
+            scheme: "",
+            seed: 0,
+            threads: 1,
+            memory: 4 << 20,
+            files: 0,
+            skipped: 0,
+            started: Instant::now().checked_sub(Duration::from_secs(3)).unwrap(),
+            samples: vec![sample(0.0, 0), sample(1.0, 5), sample(2.0, 10)],
+            rates: usize::MAX,
+            leaked_frames: 0,
+            broken: Vec::new(),
+            peak_rss_bytes: 0,
+        };
+        report.end(&[], &Cache::<Generational>::new(4 << 20).unwrap());
+        assert_eq!(report.samples.len(), 4);
+        let rates: Vec<_> = report.mib_per_s().iter().map(|rate| rate.1.round() as u64).collect();
+        assert_eq!(rates, [5, 5]);
+    }
 }
