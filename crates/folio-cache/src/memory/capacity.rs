@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use folio_frames::BLOCK_ORDER;
-use folio_ref::Scheme;
+use folio_ref::{Scheme, broken};
 
 use crate::backing::error::error;
 use crate::memory::frames_view;
@@ -104,12 +104,10 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
 /// Sets the capacity within what the user wants, as memory pressure asks. Blocks with pinned pages
 /// stay, and none is waited for. Returns the capacity that was reached.
 pub(crate) fn adapt<S: Scheme>(shared: &Shared<S>, bytes: usize) -> usize {
-    #[cfg(broken = "pressure-outgrows-the-user")]
-    let bytes = bytes.min(shared.capacity.wanted());
+    let early = broken!("pressure-outgrows-the-user").then(|| shared.capacity.wanted());
     let mut offline = shared.capacity.offline.lock();
     // Under the lock: the user may have set less since the decision.
-    #[cfg(not(broken = "pressure-outgrows-the-user"))]
-    let bytes = bytes.min(shared.capacity.wanted());
+    let bytes = bytes.min(early.unwrap_or_else(|| shared.capacity.wanted()));
     shared.capacity.bytes.store(bytes, Ordering::Relaxed);
     index_room::shrink_to_limit(shared);
     let reached = fit_under_lock(shared, &mut offline, &mut HashMap::new());
