@@ -13,6 +13,8 @@ pub(crate) enum Check {
     Cache(&'static str),
     /// The frames and the cache under shuttle's schedules.
     Shuttle,
+    /// The cache alone under shuttle's schedules.
+    CacheShuttle,
     /// The torture run on this checkout.
     Torture,
 }
@@ -25,6 +27,7 @@ impl Check {
             Self::Frames => "frames",
             Self::Cache(test) => test,
             Self::Shuttle => "shuttle",
+            Self::CacheShuttle => "cache-shuttle",
             Self::Torture => "torture",
         }
     }
@@ -41,6 +44,9 @@ impl Check {
             Self::Shuttle => {
                 "test --release -p folio-frames -p folio-cache --test shuttle --no-fail-fast"
                     .to_owned()
+            }
+            Self::CacheShuttle => {
+                "test --release -p folio-cache --test shuttle --no-fail-fast".to_owned()
             }
             Self::Torture => "run --release -p folio -- torture . --seconds 20".to_owned(),
         }
@@ -207,12 +213,12 @@ pub(crate) const BUGS: [Bug; 60] = [
     Bug {
         name: "one-waiter-woken",
         breaks: "a store that wakes a request wakes one of its waiters only",
-        caught_by: &[Check::Shuttle],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "missed-poll-ignored",
         breaks: "a poll that met another one is not made up for",
-        caught_by: &[Check::Shuttle],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "last-waiter-leaves",
@@ -222,12 +228,12 @@ pub(crate) const BUGS: [Bug; 60] = [
     Bug {
         name: "driver-leaves-silently",
         breaks: "a driver that is dropped does not wake the waiters",
-        caught_by: &[Check::Shuttle],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "permit-not-passed-on",
         breaks: "a permit that comes back is not granted to the next in the queue",
-        caught_by: &[Check::Shuttle],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "threads-unshared",
@@ -247,22 +253,22 @@ pub(crate) const BUGS: [Bug; 60] = [
     Bug {
         name: "stale-publish",
         breaks: "an answer is published though its object was invalidated meanwhile",
-        caught_by: &[Check::Shuttle],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "length-before-pages",
         breaks: "writeback loads the length before it pins the pages: appended bytes are lost",
-        caught_by: &[Check::Cache("append_order"), Check::Shuttle],
+        caught_by: &[Check::Cache("append_order"), Check::CacheShuttle],
     },
     Bug {
         name: "appends-out-of-order",
         breaks: "appended pages are written in any order, so a kill leaves a hole",
-        caught_by: &[Check::Cache("crash"), Check::Shuttle],
+        caught_by: &[Check::Cache("crash"), Check::CacheShuttle],
     },
     Bug {
         name: "failed-sync-forgets",
         breaks: "what a failed sync covers is not written again, and the next sync succeeds",
-        caught_by: &[Check::Cache("crash"), Check::Shuttle],
+        caught_by: &[Check::Cache("crash"), Check::CacheShuttle],
     },
     Bug {
         name: "close-forgets-unsynced",
@@ -272,12 +278,12 @@ pub(crate) const BUGS: [Bug; 60] = [
     Bug {
         name: "batch-freed-before-read",
         breaks: "a batch of new pages counts as taken before it is read",
-        caught_by: &[Check::Shuttle],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "freed-before-report",
         breaks: "a large folio is freed before the policy is informed that its pages went",
-        caught_by: &[Check::Shuttle],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "clean-before-written",
@@ -362,6 +368,6 @@ pub(crate) const BUGS: [Bug; 60] = [
     Bug {
         name: "pressure-outgrows-the-user",
         breaks: "memory pressure looks at the user's capacity before it has the lock",
-        caught_by: &[Check::Shuttle],
+        caught_by: &[Check::CacheShuttle],
     },
 ];

@@ -343,9 +343,5 @@ mod tests {
     fn a_file_leaves_half_of_the_free_threads_to_the_next() {
         let mut queue = Queue { io_threads: 16, threads: 32, ..Queue::default() };
         assert_eq!(threads_of(&mut queue, [1, 2, 3, 4, 5, 6]), [15, 9, 4, 2, 1, 1]);
-        // The threads of the first serve the others, which wait in turn.
-        (0..15).for_each(|_| queue.end(1, Kind::Alone));
-        let next = queue.begin().expect("a thread is free").of().0;
-        assert_eq!(next, 2, "the others waited longer");
     }
 }

@@ -178,7 +178,9 @@ fn write_range_under<S: Scheme>(
     let slices: Vec<IoSlice<'_>> = pieces.collect();
     let end = start + bytes as u64;
     if broken!("clean-before-written") {
-        pinned.iter().for_each(|pinned| make_clean(mapping, pinned));
+        for page in &pinned {
+            make_clean(mapping, page);
+        }
     }
     writing.unsynced.wrote(&(start..end));
     let result = change(mapping, &**writer, known, || match then {

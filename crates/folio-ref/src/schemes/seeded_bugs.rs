@@ -72,7 +72,8 @@ pub(super) fn thaw<W: Word>(word: &W, dying: u64, live: u64, won: bool) {
 /// R1, R2, R3: the counterpart of [`thaw`] where 0 is frozen.
 #[inline(always)]
 pub(super) fn thaw_zero(word: &AtomicU32) {
-    if broken!("freed-left-dying") || broken!("put-clears-frozen") {
+    let (left_dying, clears) = (broken!("freed-left-dying"), broken!("put-clears-frozen"));
+    if left_dying || clears {
         word.store(1, Ordering::Relaxed);
     }
 }
