@@ -9,64 +9,54 @@ pub(crate) enum Check {
     Loom,
     /// The tests of the frames.
     Frames,
-    /// The tests of the cache.
-    Cache,
-    /// The crash tests of the cache.
-    Crash,
+    /// A test program of the cache, or its unit tests: `lib`.
+    Cache(&'static str),
     /// The frames and the cache under shuttle's schedules.
     Shuttle,
+    /// The cache alone under shuttle's schedules.
+    CacheShuttle,
     /// The torture run on this checkout.
     Torture,
 }
 
 impl Check {
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Word,
-        Self::Loom,
-        Self::Frames,
-        Self::Cache,
-        Self::Crash,
-        Self::Shuttle,
-        Self::Torture,
-    ];
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Word => "word",
             Self::Loom => "loom",
             Self::Frames => "frames",
-            Self::Cache => "cache",
-            Self::Crash => "crash",
+            Self::Cache(test) => test,
             Self::Shuttle => "shuttle",
+            Self::CacheShuttle => "cache-shuttle",
             Self::Torture => "torture",
         }
     }
 
-    /// Returns cargo's arguments: those that build the check, and those that run it.
-    pub(crate) fn commands(self) -> (&'static str, &'static str) {
+    /// Returns cargo's arguments that run the check. A build is optimized where the check needs
+    /// many operations.
+    pub(crate) fn command(self) -> String {
         match self {
-            Self::Word => ("test --release -p folio-ref --no-run", "test --release -p folio-ref"),
-            Self::Loom => (
-                "test --release -p folio-ref --test frame_table --no-run",
-                "test --release -p folio-ref --test frame_table",
-            ),
-            Self::Frames => {
-                ("test --release -p folio-frames --no-run", "test --release -p folio-frames")
+            Self::Word => "test --release -p folio-ref --lib --tests".to_owned(),
+            Self::Loom => "test --release -p folio-ref --test frame_table".to_owned(),
+            Self::Frames => "test --release -p folio-frames --lib --tests".to_owned(),
+            Self::Cache("lib") => "test -p folio-cache --lib".to_owned(),
+            Self::Cache(test) => format!("test -p folio-cache --test {test}"),
+            Self::Shuttle => {
+                "test --release -p folio-frames -p folio-cache --test shuttle --no-fail-fast"
+                    .to_owned()
             }
-            Self::Cache => {
-                ("test --release -p folio-cache --no-run", "test --release -p folio-cache")
+            Self::CacheShuttle => {
+                "test --release -p folio-cache --test shuttle --no-fail-fast".to_owned()
             }
-            Self::Crash => (
-                "test --release -p folio-cache --test crash --no-run",
-                "test --release -p folio-cache --test crash",
-            ),
-            Self::Shuttle => (
-                "test --release -p folio-frames -p folio-cache --test shuttle --no-run",
-                "test --release -p folio-frames -p folio-cache --test shuttle --no-fail-fast",
-            ),
-            Self::Torture => {
-                ("build --release -p folio", "run --release -p folio -- torture . --seconds 20")
-            }
+            Self::Torture => "run --release -p folio -- torture . --seconds 20".to_owned(),
+        }
+    }
+
+    /// Returns cargo's arguments that build the check.
+    pub(crate) fn build(self) -> String {
+        match self {
+            Self::Torture => "build --quiet --release -p folio".to_owned(),
+            _ => format!("{} --no-run --quiet", self.command()),
         }
     }
 }
@@ -78,7 +68,7 @@ pub(crate) struct Bug {
     pub(crate) caught_by: &'static [Check],
 }
 
-/// All seeded bugs. A new one also needs its `cfg(broken = "...")` in the code.
+/// All seeded bugs. A new one also needs its `broken!("...")` in the code.
 pub(crate) const BUGS: [Bug; 61] = [
     Bug {
         name: "put-clears-frozen",
@@ -88,7 +78,7 @@ pub(crate) const BUGS: [Bug; 61] = [
     Bug {
         name: "freed-left-dying",
         breaks: "R1, R3: a freed frame is left Dying",
-        caught_by: &[Check::Word, Check::Frames, Check::Cache],
+        caught_by: &[Check::Word, Check::Frames],
     },
     Bug {
         name: "tail-left-live",
@@ -98,7 +88,7 @@ pub(crate) const BUGS: [Bug; 61] = [
     Bug {
         name: "no-recheck",
         breaks: "R8: a reader does not check the slot again after try_get",
-        caught_by: &[Check::Shuttle, Check::Frames, Check::Cache, Check::Torture],
+        caught_by: &[Check::Shuttle, Check::Frames, Check::Torture],
     },
     Bug {
         name: "early-destructor",
@@ -218,77 +208,77 @@ pub(crate) const BUGS: [Bug; 61] = [
     Bug {
         name: "write-without-freeze",
         breaks: "R2: a page is written in place without a freeze, although handles may share it",
-        caught_by: &[Check::Shuttle, Check::Cache],
+        caught_by: &[Check::Shuttle],
     },
     Bug {
         name: "one-waiter-woken",
         breaks: "a store that wakes a request wakes one of its waiters only",
-        caught_by: &[Check::Shuttle, Check::Cache],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "missed-poll-ignored",
         breaks: "a poll that met another one is not made up for",
-        caught_by: &[Check::Shuttle],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "last-waiter-leaves",
         breaks: "a request goes on without a waiter, if a driver has it",
-        caught_by: &[Check::Cache],
+        caught_by: &[Check::Cache("distant_background")],
     },
     Bug {
         name: "driver-leaves-silently",
         breaks: "a driver that is dropped does not wake the waiters",
-        caught_by: &[Check::Shuttle, Check::Cache],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "permit-not-passed-on",
         breaks: "a permit that comes back is not granted to the next in the queue",
-        caught_by: &[Check::Shuttle, Check::Cache],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "threads-unshared",
         breaks: "one file may have all threads, so a sick one takes them from the others",
-        caught_by: &[Check::Cache],
+        caught_by: &[Check::Cache("lib")],
     },
     Bug {
         name: "failed-fill-untold",
         breaks: "the readers that wait for a fill are not told its error, and ask again in turn",
-        caught_by: &[Check::Cache],
+        caught_by: &[Check::Cache("shared_requests")],
     },
     Bug {
         name: "table-freed-in-use",
         breaks: "the table of an object's requests is freed while one that has left it runs",
-        caught_by: &[Check::Cache],
+        caught_by: &[Check::Cache("dropped_futures")],
     },
     Bug {
         name: "stale-publish",
         breaks: "an answer is published though its object was invalidated meanwhile",
-        caught_by: &[Check::Shuttle, Check::Cache],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "length-before-pages",
         breaks: "writeback loads the length before it pins the pages: appended bytes are lost",
-        caught_by: &[Check::Cache, Check::Shuttle],
+        caught_by: &[Check::Cache("append_order"), Check::CacheShuttle],
     },
     Bug {
         name: "appends-out-of-order",
         breaks: "appended pages are written in any order, so a kill leaves a hole",
-        caught_by: &[Check::Crash, Check::Cache, Check::Shuttle],
+        caught_by: &[Check::Cache("crash"), Check::CacheShuttle],
     },
     Bug {
         name: "failed-sync-forgets",
         breaks: "what a failed sync covers is not written again, and the next sync succeeds",
-        caught_by: &[Check::Crash, Check::Cache, Check::Shuttle],
+        caught_by: &[Check::Cache("crash"), Check::CacheShuttle],
     },
     Bug {
         name: "close-forgets-unsynced",
         breaks: "a close forgets what is not durable, and a sync after the next open says ok",
-        caught_by: &[Check::Cache],
+        caught_by: &[Check::Cache("failed_syncs")],
     },
     Bug {
         name: "batch-freed-before-read",
         breaks: "a batch of new pages counts as taken before it is read",
-        caught_by: &[Check::Shuttle],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "extent-left-to-its-reader",
@@ -298,34 +288,38 @@ pub(crate) const BUGS: [Bug; 61] = [
     Bug {
         name: "freed-before-report",
         breaks: "a large folio is freed before the policy is informed that its pages went",
-        caught_by: &[Check::Shuttle],
+        caught_by: &[Check::CacheShuttle],
     },
     Bug {
         name: "clean-before-written",
         breaks: "pages count as clean before they are written: a sync beside that returns early",
-        caught_by: &[Check::Crash],
+        caught_by: &[Check::Cache("crash")],
     },
     Bug {
         name: "older-sync-shared",
         breaks: "a sync shares one that began before its bytes were written",
-        caught_by: &[Check::Crash],
+        caught_by: &[Check::Cache("crash")],
     },
     Bug {
         name: "last-page-whole",
         breaks: "the last page is written whole, so the file is longer than its bytes",
-        caught_by: &[Check::Crash],
+        caught_by: &[Check::Cache("crash")],
     },
     Bug {
         name: "truncated-tail-kept",
         breaks: "bytes past the end of a truncated page stay, and return with a longer file",
-        caught_by: &[Check::Crash],
+        caught_by: &[Check::Cache("crash")],
     },
     Bug {
         name: "drop-without-write",
         breaks: "the last drop of a file writes nothing",
-        caught_by: &[Check::Crash],
+        caught_by: &[Check::Cache("crash")],
     },
-    Bug { name: "flusher-idle", breaks: "the flusher writes nothing", caught_by: &[Check::Crash] },
+    Bug {
+        name: "flusher-idle",
+        breaks: "the flusher writes nothing",
+        caught_by: &[Check::Cache("crash")],
+    },
     Bug {
         name: "lists-published-late",
         breaks: "frames that move to the lists of a CPU are counted nowhere for a moment",
@@ -379,6 +373,6 @@ pub(crate) const BUGS: [Bug; 61] = [
     Bug {
         name: "pressure-outgrows-the-user",
         breaks: "memory pressure looks at the user's capacity before it has the lock",
-        caught_by: &[Check::Shuttle],
+        caught_by: &[Check::CacheShuttle],
     },
 ];

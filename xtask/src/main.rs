@@ -82,7 +82,7 @@ const MENU: &[Entry] = &[
     },
     Entry {
         name: "seeded-bugs",
-        about: "build with one seeded bug at a time; a test or torture must fail [NAME..] [--save]",
+        about: "break one rule at a time; a test or torture must fail [NAME..] [--save]",
         run: seeded_bugs::run,
     },
     Entry {

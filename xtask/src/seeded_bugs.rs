@@ -1,12 +1,12 @@
-//! `cargo x seeded-bugs`: tests of the tests. Each seeded bug is a build with one rule broken on
-//! purpose; a check that passes on it does not watch that rule.
+//! `cargo x seeded-bugs`: tests of the tests. Each seeded bug breaks one rule on purpose; a check
+//! that passes on it does not watch that rule.
 //!
-//! The bugs stand in the code behind `cfg(broken = "NAME")`, which no other build sets.
+//! The bugs stand in the code behind `broken!("NAME")`, which is `false` in all other builds. A
+//! build with `--cfg broken` has all of them, and the variable `BROKEN` chooses one.
 
 use std::fmt::Write as _;
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -50,8 +50,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         }
     }
     // A check that fails without a bug shows nothing.
-    let tried = |check: &Check| rows.iter().any(|row| row.check == *check);
-    for check in Check::ALL.into_iter().filter(tried).collect::<Vec<_>>() {
+    let mut tried: Vec<Check> = Vec::new();
+    for row in &rows {
+        if !tried.contains(&row.check) {
+            tried.push(row.check);
+        }
+    }
+    for check in tried {
         let trial = try_one(None, check)?;
         if !matches!(trial.outcome, Outcome::Passed) {
             missed.push(check.name());
@@ -92,12 +97,17 @@ enum Outcome {
 }
 
 fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
-    let (build, run) = check.commands();
+    let run = check.command();
     let name = broken.unwrap_or("none");
-    let mut build = with_bug(cargo(build), broken, check)?;
-    step::run(&format!("build with the seeded bug '{name}'"), &mut build)?;
-    eprintln!("── cargo {run}");
-    let command = with_bug(cargo(run), broken, check)?;
+    step::run(
+        &format!("build with the seeded bugs: {}", check.name()),
+        &mut with_bugs(&check.build(), check),
+    )?;
+    eprintln!("── {name}: cargo {run}");
+    let mut command = with_bugs(&run, check);
+    if let Some(name) = broken {
+        command.env("BROKEN", name);
+    }
     let log = target_dir().join(format!("seeded-bugs/{name}-{}.log", check.name()));
     let started = Instant::now();
     let status = File::create(&log)
@@ -127,33 +137,21 @@ fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
     Ok(Trial { outcome, took })
 }
 
-fn with_bug(mut command: Command, broken: Option<&str>, check: Check) -> Result<Command, Failure> {
+/// Returns cargo with these arguments, for builds that have all seeded bugs.
+fn with_bugs(arguments: &str, check: Check) -> Command {
     let (flags, folder) = match check {
-        Check::Shuttle => ("--cfg shuttle", "seeded-bugs/shuttle"),
-        Check::Loom => ("--cfg loom", "seeded-bugs/loom"),
-        _ => ("", "seeded-bugs"),
+        Check::Shuttle | Check::CacheShuttle => {
+            ("--cfg broken --cfg shuttle", "seeded-bugs/shuttle")
+        }
+        Check::Loom => ("--cfg broken --cfg loom", "seeded-bugs/loom"),
+        _ => ("--cfg broken", "seeded-bugs"),
     };
+    let mut command = cargo(arguments);
     command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target_dir().join(folder));
-    // The bugs are found without it too, and builds are faster.
-    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
-    if let Some(name) = broken {
-        command.env("RUSTC_WORKSPACE_WRAPPER", wrapper(name)?);
-    }
-    Ok(command)
-}
-
-/// Writes a compiler that sets the bug's `cfg` for our own crates, so that their dependencies are
-/// built only once. Returns its path.
-fn wrapper(name: &str) -> Result<PathBuf, Failure> {
-    let folder = target_dir().join("seeded-bugs/rustc");
-    let path = folder.join(name);
-    let text =
-        format!("#!/bin/sh\nrustc=$1\nshift\nexec \"$rustc\" \"$@\" --cfg 'broken=\"{name}\"'\n");
-    fs::create_dir_all(&folder)
-        .and_then(|()| fs::write(&path, text))
-        .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
-        .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
-    Ok(path)
+    // The bugs are found without them too, and builds are faster.
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+    command.env_remove("BROKEN");
+    command
 }
 
 /// Returns the line of a log that describes the failure best: a panic's message, a failed test,
@@ -189,7 +187,7 @@ fn report(rows: &[Row]) -> String {
             Outcome::RanOut => format!("did not end in {} s", LIMIT.as_secs()),
         };
         let seconds = row.trial.took.as_secs_f64();
-        let (_, command) = row.check.commands();
+        let command = row.check.command();
         let _ = writeln!(
             text,
             "| {} | {} | `cargo {command}` | {outcome} | {seconds:.1} |",

@@ -67,13 +67,15 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-#[cfg(any(test, shuttle))]
+#[cfg(any(test, shuttle, broken))]
 extern crate std;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+#[macro_use]
+mod broken;
 mod busy;
 #[cfg(target_has_atomic = "64")]
 mod claim;
@@ -89,6 +91,9 @@ mod tag;
 #[doc(hidden)]
 pub mod testing;
 
+#[cfg(broken)]
+#[doc(hidden)]
+pub use broken::Site;
 pub use busy::Busy;
 pub use handle::{Detached, Dying, Frozen};
 pub use page_ref::PageRef;

@@ -1,6 +1,6 @@
 //! The end of a mapping: its pages leave with it.
 
-use folio_ref::Scheme;
+use folio_ref::{Scheme, broken};
 
 use crate::length::refresh;
 use crate::memory::capacity;
@@ -29,7 +29,7 @@ impl<S: Scheme> Drop for Mapping<S> {
 fn leave_unsynced<S: Scheme>(mapping: &Mapping<S>) {
     let left = mapping.writing().and_then(|writing| writing.unsynced.left());
     let Some(bytes) = left else { return };
-    if cfg!(broken = "close-forgets-unsynced") || unlinked::is_unlinked(mapping) {
+    if broken!("close-forgets-unsynced") || unlinked::is_unlinked(mapping) {
         return;
     }
     let key = mapping.key();

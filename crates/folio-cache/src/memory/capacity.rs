@@ -10,11 +10,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use folio_frames::BLOCK_ORDER;
-use folio_ref::Scheme;
+use folio_ref::{Scheme, broken};
 
 use crate::backing::error::error;
 use crate::memory::frames_view;
@@ -115,21 +115,35 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
     Err(error(io::ErrorKind::ResourceBusy, message))
 }
 
+/// Memory is being given back, until this is dropped.
+struct GivingBack<'c>(&'c AtomicBool);
+
+impl<'c> GivingBack<'c> {
+    fn begin(flag: &'c AtomicBool) -> Self {
+        // Relaxed, here and below: a hint.
+        flag.store(true, Ordering::Relaxed);
+        Self(flag)
+    }
+}
+
+impl Drop for GivingBack<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Sets the capacity within what the user wants, as memory pressure asks. Blocks with pinned pages
 /// stay, and none is waited for. Returns the capacity that was reached.
 pub(crate) fn adapt<S: Scheme>(shared: &Shared<S>, bytes: usize) -> usize {
-    #[cfg(broken = "pressure-outgrows-the-user")]
-    let bytes = bytes.min(shared.capacity.wanted());
-    // Relaxed, here and below: a hint. Before the lock: a thread that has it moves no more blocks.
-    shared.capacity.is_giving_back.store(true, Ordering::Relaxed);
+    let early = broken!("pressure-outgrows-the-user").then(|| shared.capacity.wanted());
+    // Before the lock: a thread that has it moves no more blocks.
+    let _others_wait = GivingBack::begin(&shared.capacity.is_giving_back);
     let mut offline = shared.capacity.offline.lock();
     // Under the lock: the user may have set less since the decision.
-    #[cfg(not(broken = "pressure-outgrows-the-user"))]
-    let bytes = bytes.min(shared.capacity.wanted());
+    let bytes = bytes.min(early.unwrap_or_else(|| shared.capacity.wanted()));
     shared.capacity.bytes.store(bytes, Ordering::Relaxed);
     index_room::shrink_to_limit(shared);
     let reached = fit_under_lock(shared, &mut offline, &mut HashMap::new(), Empty::InPlace);
-    shared.capacity.is_giving_back.store(false, Ordering::Relaxed);
     let reached = reached.max(bytes).min(shared.capacity.wanted());
     shared.capacity.bytes.store(reached, Ordering::Relaxed);
     reached

@@ -19,7 +19,7 @@
 use std::sync::Arc;
 
 use folio_frames::{Order, Peek, Pfn, PfnRange, free_for_reuse};
-use folio_ref::Scheme;
+use folio_ref::{Scheme, broken};
 use smallvec::SmallVec;
 
 use crate::memory::frames_view::{self, BATCH, NO_FRAMES, Victim, frames_of};
@@ -201,7 +201,7 @@ impl<'c, S: Scheme> Evictor<'c, S> {
                 large_folio::reclaim_folio(mapping, *head, seen, max, is_cold, &mut self.evicted)
             {
                 self.folios.push(folio);
-                if cfg!(broken = "freed-before-report") {
+                if broken!("freed-before-report") {
                     free_for_reuse(self.folios.drain(..));
                 }
                 let (_, first) = split_owner_data(seen.owner_data);

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use folio_frames::{FRAME_SIZE, joined_mut};
-use folio_ref::Scheme;
+use folio_ref::{Scheme, broken};
 
 use crate::backing::error::{error, share};
 use crate::backing::remote::{
@@ -418,7 +418,7 @@ fn publish<S: Scheme>(
     let mut folios = Vec::new();
     {
         let mut version = version::lock(mapping, remote);
-        if mapping.truncate_seq() != epoch && !cfg!(broken = "stale-publish") {
+        if mapping.truncate_seq() != epoch && !broken!("stale-publish") {
             return Ok(Outcome::Again);
         }
         version.agree(told, on_change)?;

@@ -8,6 +8,7 @@
 //! continues with it, and each holder of the lock sees it. The threads that have no number of their
 //! own have no batch: they take the lock.
 
+use folio_ref::broken;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
@@ -56,7 +57,7 @@ impl Batch {
 
     /// Takes the entries from `taken` on, before a position that was at most [`Self::added`].
     fn take_until(&self, end: u32, taken: &mut u32, mut visit: impl FnMut(u32, u64)) {
-        if cfg!(broken = "batch-freed-before-read") {
+        if broken!("batch-freed-before-read") {
             self.taken.store(end, Ordering::Release);
         }
         while *taken != end {
@@ -65,7 +66,7 @@ impl Batch {
             let entry = (frame.load(Ordering::Relaxed), number.load(Ordering::Relaxed));
             // Before the visit, which may panic: no entry is visited twice, and none is skipped.
             *taken = taken.wrapping_add(1);
-            if !cfg!(broken = "batch-freed-before-read") {
+            if !broken!("batch-freed-before-read") {
                 // Release: pairs with Acquire in `add`. The place is read before it is written
                 // again.
                 self.taken.store(*taken, Ordering::Release);

@@ -13,6 +13,7 @@
 //!
 //! No waker is called and no user's value dropped under a lock. Panics of both are caught.
 
+use folio_ref::broken;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -75,7 +76,7 @@ impl Listeners {
 
     fn wake_all(&self) {
         let mut wakers = self.state.lock().take_wakers();
-        if cfg!(broken = "one-waiter-woken") {
+        if broken!("one-waiter-woken") {
             wakers.truncate(1);
         }
         wake(wakers);
@@ -192,9 +193,7 @@ impl<T: Send + 'static> Flight<T> {
                 // SeqCst, Dekker with the fence below: either this sees the mark, or the thread
                 // that left it gets the lock.
                 fence(Ordering::SeqCst);
-                if cfg!(broken = "missed-poll-ignored")
-                    || self.missed.swap(0, Ordering::Relaxed) == 0
-                {
+                if broken!("missed-poll-ignored") || self.missed.swap(0, Ordering::Relaxed) == 0 {
                     return;
                 }
                 if self.listeners.phase() == Phase::Running {
@@ -320,7 +319,7 @@ impl<T: Send + 'static> Drop for Waiter<T> {
         state.detached -= usize::from(self.is_detached);
         let (is_last, phase) = (state.waiters == 0, state.phase);
         let mut wakers = Vec::new();
-        if is_last && phase == Phase::Running && !cfg!(broken = "last-waiter-leaves") {
+        if is_last && phase == Phase::Running && !broken!("last-waiter-leaves") {
             state.phase = Phase::Cancelled;
             wakers = state.take_wakers();
         }
@@ -357,7 +356,7 @@ impl<T: Send + 'static> Drop for Driver<T> {
         let waker = state.leave(self.place);
         state.drivers -= 1;
         // Waiters that left the driving to it take over.
-        let wakers = if state.drivers == 0 && !cfg!(broken = "driver-leaves-silently") {
+        let wakers = if state.drivers == 0 && !broken!("driver-leaves-silently") {
             state.take_wakers()
         } else {
             Vec::new()

@@ -33,6 +33,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use folio_ref::broken;
+
 use crate::rt::busy::{HUNG_AFTER, SLOW_AFTER};
 use crate::rt::in_flight::RequestId;
 use crate::rt::io_queue::{Queue, Work};
@@ -288,7 +290,7 @@ impl Inner {
             self.notify_if_quiesced(&queue);
             had_nothing = if queue.is_patient {
                 if wait_for(&self.work, &mut queue, PATIENCE)
-                    && !cfg!(broken = "extent-left-to-its-reader")
+                    && !broken!("extent-left-to-its-reader")
                 {
                     queue.is_patient = false;
                 }

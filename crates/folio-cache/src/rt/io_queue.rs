@@ -11,6 +11,7 @@
 //! last. Work that is slow does not count against other mappings, and work that hangs does not
 //! count at all, up to [`MAX_HUNG`] threads.
 
+use folio_ref::broken;
 use std::sync::Arc;
 
 use crate::rt::busy::{Busy, MAX_HUNG, Slow};
@@ -85,7 +86,7 @@ impl Load {
 
     /// Returns `true` if the mapping may have one more thread. If not, it has one, or none is free.
     fn may_have(&self, mapping: u32, lane: &Lane) -> bool {
-        if cfg!(broken = "threads-unshared") {
+        if broken!("threads-unshared") {
             return self.is_any_free();
         }
         let threads = lane.threads();
@@ -306,5 +307,58 @@ impl Queue {
         self.working -= 1;
         self.fetching -= usize::from(kind != Kind::Extent);
         self.lanes.end(mapping, kind);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::ops::Range;
+
+    use super::*;
+    use crate::rt::io_request::Pages;
+
+    struct Hanging(Pages);
+
+    impl Fetch for Hanging {
+        fn pages(&self) -> &Pages {
+            &self.0
+        }
+
+        fn is_together(&self) -> bool {
+            false
+        }
+
+        fn max_together(&self) -> u64 {
+            1
+        }
+
+        fn end_at_once(&self) -> bool {
+            false
+        }
+
+        fn work(&self) {}
+
+        fn fill_together(&self, _: &[Range<u64>]) -> Box<dyn Any> {
+            Box::new(())
+        }
+    }
+
+    /// Begins what may begin of 100 fetches of each mapping, one mapping after the other. Returns
+    /// the number of threads of each.
+    fn threads_of<const N: usize>(queue: &mut Queue, mappings: [u32; N]) -> [usize; N] {
+        mappings.map(|mapping| {
+            for page in 0..100 {
+                queue.push_alone(Arc::new(Hanging(Pages { mapping, pages: page..page + 1 })));
+            }
+            let begun = std::iter::from_fn(|| queue.begin());
+            begun.filter(|work| work.of().0 == mapping).count()
+        })
+    }
+
+    #[test]
+    fn a_file_leaves_half_of_the_free_threads_to_the_next() {
+        let mut queue = Queue { io_threads: 16, threads: 32, ..Queue::default() };
+        assert_eq!(threads_of(&mut queue, [1, 2, 3, 4, 5, 6]), [15, 9, 4, 2, 1, 1]);
     }
 }

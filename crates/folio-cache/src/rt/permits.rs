@@ -4,6 +4,7 @@
 //! A waiter that is dropped leaves the queue at once. A permit that was granted to a waiter which
 //! is then dropped goes to the next.
 
+use folio_ref::broken;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -105,11 +106,7 @@ impl Permits {
         let wakers = {
             let mut state = self.state.lock();
             state.put(weight, self.most_weight);
-            if cfg!(broken = "permit-not-passed-on") {
-                Vec::new()
-            } else {
-                state.grant(self.most_weight)
-            }
+            if broken!("permit-not-passed-on") { Vec::new() } else { state.grant(self.most_weight) }
         };
         wake(wakers);
     }

@@ -5,6 +5,7 @@
 //! error to the readers of its page, and then unlocks the page. So they need not ask the backing
 //! again, one after the other.
 
+use folio_ref::broken;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
@@ -56,7 +57,7 @@ impl FillWaiters {
     pub(crate) fn failed(&self, mapping: u32, page: u32, error: io::Error) -> io::Error {
         let error = share(error);
         if let Some(outcome) = self.waiting.lock().remove(&(mapping, page))
-            && !cfg!(broken = "failed-fill-untold")
+            && !broken!("failed-fill-untold")
         {
             let _ = outcome.set(copy(&error));
         }

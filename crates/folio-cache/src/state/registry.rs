@@ -283,3 +283,87 @@ impl<S: Scheme> Registry<S> {
         self.by_id.read().get(id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::cache::Cache;
+    use crate::api::file::File;
+    use crate::backing::testing::Memory;
+
+    fn open(cache: &Cache) -> (File, u32) {
+        let file = cache.open_backing(Arc::new(Memory::new(b""))).unwrap();
+        let id = file.opened.mapping.id;
+        (file, id)
+    }
+
+    #[test]
+    fn the_number_that_was_unused_longest_is_next() {
+        let cache = Cache::new(2 << 20).unwrap();
+        let mut files = [(); 4].map(|()| Some(open(&cache)));
+        let ids = files.each_ref().map(|file| file.as_ref().expect("it is open").1);
+        let registry = &cache.shared.registry;
+        assert_eq!((registry.len(), registry.all().len()), (4, 4));
+        (files[2], files[0]) = (None, None);
+        assert_eq!((registry.len(), registry.all().len()), (2, 2));
+        assert!(registry.by_id(ids[0]).is_none() && registry.by_id(ids[1]).is_some());
+        let later = [(); 3].map(|()| open(&cache));
+        assert_eq!([later[0].1, later[1].1], [ids[2], ids[0]]);
+        assert!(!ids.contains(&later[2].1));
+        for (file, id) in files.iter().flatten().chain(&later) {
+            assert_eq!(
+                registry.by_file_id(file.opened.mapping.file_id()).expect("it is open").id,
+                *id
+            );
+        }
+        drop((files, later));
+        assert_eq!((registry.len(), registry.all().len()), (0, 0));
+        let by_id = registry.by_id.read();
+        assert!(by_id.0.iter().all(|by_id| by_id.mappings.capacity() == 0));
+    }
+
+    #[test]
+    fn the_memory_of_closed_files_is_freed() {
+        let cache = Cache::new(8 << 20).unwrap();
+        let files: Vec<_> = (0..1000).map(|_| open(&cache)).collect();
+        let capacity = || cache.shared.registry.by_key.lock().capacity();
+        let many = capacity();
+        let kept = files.into_iter().step_by(100).collect::<Vec<_>>();
+        assert!(many >= 1000 && (10..128).contains(&capacity()), "{many}, then {}", capacity());
+        for (file, id) in &kept {
+            let found = cache
+                .shared
+                .registry
+                .by_file_id(file.opened.mapping.file_id())
+                .expect("it is open");
+            assert_eq!(found.id, *id);
+        }
+    }
+
+    #[test]
+    fn a_search_among_dirty_files_goes_on_behind_its_last_success() {
+        let cache = Cache::new(2 << 20).unwrap();
+        let files = [(); 3].map(|()| open(&cache));
+        let registry = &cache.shared.registry;
+        // Without dirty pages: no flusher takes them away.
+        files.iter().for_each(|(_, id)| registry.dirty.insert(*id));
+        let visited = |wanted: Option<usize>| {
+            let mut seen = Vec::new();
+            let found = registry.any_dirty(|mapping| {
+                seen.extend(files.iter().position(|(_, id)| *id == mapping.id));
+                seen.last().copied() == wanted
+            });
+            (found, seen)
+        };
+        assert_eq!(visited(None), (false, vec![0, 1, 2]));
+        assert_eq!(visited(Some(1)), (true, vec![0, 1]));
+        assert_eq!(visited(None), (false, vec![2, 0, 1]));
+        assert_eq!(visited(Some(0)), (true, vec![2, 0]));
+        assert_eq!(visited(Some(2)), (true, vec![1, 2]));
+        assert_eq!(visited(None), (false, vec![0, 1, 2]));
+        registry.dirty.remove(files[1].1);
+        assert_eq!(visited(None), (false, vec![0, 2]));
+        assert_eq!(registry.dirty().len(), 2);
+        files.iter().for_each(|(_, id)| registry.dirty.remove(*id));
+    }
+}

@@ -62,3 +62,23 @@ impl Drop for UnderWay<'_> {
         self.requests.under_way.lock().requests.retain(|request| request.serial != self.serial);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_request_leaves_the_others_under_way() {
+        let requests = Requests::default();
+        let long = || requests.longer_than(Duration::ZERO);
+        let [first, second, third] = [7, 8, 7].map(|mapping| requests.begin(mapping));
+        while long().len() < 3 {}
+        assert!(requests.longer_than(Duration::from_secs(3600)).is_empty());
+        drop(second);
+        assert_eq!(long(), [7, 7]);
+        drop(first);
+        assert_eq!(long(), [7]);
+        drop(third);
+        assert!(long().is_empty());
+    }
+}

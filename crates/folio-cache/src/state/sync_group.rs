@@ -9,6 +9,8 @@
 //! after all of them arrived covers the writes of all. The sync in progress may have begun before
 //! those writes.
 
+use folio_ref::broken;
+
 use crate::backing::Durable;
 use crate::rt::shim::{Condvar, Mutex};
 
@@ -43,7 +45,7 @@ impl SyncGroup {
     /// Returns the number of the first sync that begins after this call.
     pub(crate) fn next(&self) -> u64 {
         let state = self.state.lock();
-        let is_shared = cfg!(broken = "older-sync-shared") && state.is_in_progress;
+        let is_shared = broken!("older-sync-shared") && state.is_in_progress;
         state.begun + u64::from(!is_shared)
     }
 
@@ -141,6 +143,18 @@ mod tests {
             let called = called.load(Ordering::Relaxed);
             assert!(calls.contains(&called), "{called} calls for {whats:?}");
         }
+    }
+
+    #[test]
+    fn a_sync_of_data_counts_for_no_sync_of_all() {
+        let (group, called) = (SyncGroup::default(), AtomicU32::new(0));
+        let wanted = group.next();
+        let calls_after = |what| {
+            group.sync_from(what, wanted, || _ = called.fetch_add(1, Ordering::Relaxed));
+            called.load(Ordering::Relaxed)
+        };
+        let whats = [Durable::Data, Durable::Data, Durable::All, Durable::All, Durable::Data];
+        assert_eq!(whats.map(calls_after), [1, 1, 2, 2, 2]);
     }
 
     #[test]

@@ -78,3 +78,27 @@ pub(crate) fn check_offset(offset: u64) -> io::Result<()> {
     let message = format!("offset {offset} exceeds the maximum file offset {}", i64::MAX);
     Err(error(io::ErrorKind::InvalidInput, message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_page_and_the_last_offset_are_allowed() {
+        assert_eq!(page_of(MOST_BYTES - 1).unwrap(), u32::MAX);
+        let error = page_of(MOST_BYTES).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        assert!(check_end(MOST_BYTES).is_ok());
+        assert_eq!(check_end(MOST_BYTES + 1).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert!(check_offset(i64::MAX as u64).is_ok());
+        let error = check_offset(i64::MAX as u64 + 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn pages_are_counted_from_the_one_of_the_first_byte() {
+        let ranges = [(0, 0), (0, 1), (4095, 1), (4095, 2), (4096, 4096), (8191, 4098), (1, 4096)];
+        assert_eq!(ranges.map(|(offset, len)| pages_of(offset, len)), [0, 1, 1, 2, 1, 3, 2]);
+        assert_eq!(split_owner_data(7 << 32 | 9), (7, 9));
+    }
+}

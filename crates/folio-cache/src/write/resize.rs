@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use folio_frames::FRAME_SIZE;
-use folio_ref::Scheme;
+use folio_ref::{Scheme, broken};
 
 use crate::backing::Backing;
 use crate::backing::error::error;
@@ -127,8 +127,7 @@ fn truncate_page<S: Scheme>(
             Some(locked) => match locked.freeze() {
                 Ok(mut locked) => {
                     let bytes = locked.folio_mut().as_mut_slice();
-                    let end =
-                        if cfg!(broken = "truncated-tail-kept") { within } else { FRAME_SIZE };
+                    let end = if broken!("truncated-tail-kept") { within } else { FRAME_SIZE };
                     bytes[within..end].fill(0);
                     return locked.publish();
                 }

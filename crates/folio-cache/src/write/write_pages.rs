@@ -260,8 +260,8 @@ fn try_write<S: Scheme>(
     if is_short(mapping, part, grows) {
         return Attempt::Short;
     }
-    #[cfg(broken = "write-without-freeze")]
-    if locked.folio().is_dirty() {
+    #[cfg(broken)]
+    if folio_ref::broken!("write-without-freeze") && locked.folio().is_dirty() {
         locked.write_unfrozen(part.within, part.bytes);
         return Attempt::Done;
     }

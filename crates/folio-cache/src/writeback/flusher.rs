@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use folio_ref::Scheme;
+use folio_ref::{Scheme, broken};
 
 use crate::rt::worker::Job;
 use crate::state::health::Why;
@@ -29,7 +29,7 @@ fn write_old_pages<S: Scheme>(shared: &Shared<S>) -> Duration {
     dirty_pages::find_hung(shared);
     let mut failed = false;
     for mapping in shared.registry.dirty() {
-        if cfg!(broken = "flusher-idle") || !mapping.make_writing().health.may_write(Why::Age) {
+        if broken!("flusher-idle") || !mapping.make_writing().health.may_write(Why::Age) {
             continue;
         }
         if !shared.flush_pool.request(&mapping) {

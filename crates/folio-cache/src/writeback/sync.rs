@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use folio_frames::FRAME_SIZE;
-use folio_ref::Scheme;
+use folio_ref::{Scheme, broken};
 
 use crate::backing::Durable;
 use crate::backing::error::{copy, share};
@@ -54,7 +54,7 @@ fn sync_backing<S: Scheme>(mapping: &Mapping<S>, writing: &Writing, what: Durabl
         writing.unsynced.synced();
         return;
     }
-    if !cfg!(broken = "failed-sync-forgets") {
+    if !broken!("failed-sync-forgets") {
         // No write is under way: its pages would count as clean after this.
         let _changing = mapping.changing().map(Mutex::lock);
         writing.unsynced.failed(|page| dirty_pages::make_dirty_again(mapping, page));
@@ -122,7 +122,7 @@ pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     if mapping.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
-    if mapping.is_dirty() && !cfg!(broken = "drop-without-write") {
+    if mapping.is_dirty() && !broken!("drop-without-write") {
         let _ = flush_or_forget(mapping);
     }
     kept::keep(mapping);

@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use folio_frames::{FRAME_SIZE, Lookup, Order, joined};
-use folio_ref::{CHECKS, Scheme};
+use folio_ref::{CHECKS, Scheme, broken};
 
 use crate::backing::Backing;
 use crate::backing::error::share;
@@ -110,8 +110,7 @@ fn next_range(writing: &Writing, pages: Range<u64>, max_pages: u64) -> (Range<u6
     if range.end <= ordered {
         return (range, false);
     }
-    #[cfg(broken = "appends-out-of-order")]
-    if !range.is_empty() {
+    if broken!("appends-out-of-order") && !range.is_empty() {
         return (range, true);
     }
     let earlier = writing.dirty.range(ordered..range.start, max_pages);
@@ -166,7 +165,7 @@ fn write_range_under<S: Scheme>(
         return Some(Written { range, result: Ok(()), is_full: false });
     };
     let start = first * FRAME_SIZE as u64;
-    let len = if cfg!(broken = "last-page-whole") { u64::MAX } else { len };
+    let len = if broken!("last-page-whole") { u64::MAX } else { len };
     let bytes = (pinned.len() * FRAME_SIZE)
         .min(usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX));
     let mut left = bytes;
@@ -178,8 +177,11 @@ fn write_range_under<S: Scheme>(
     });
     let slices: Vec<IoSlice<'_>> = pieces.collect();
     let end = start + bytes as u64;
-    #[cfg(broken = "clean-before-written")]
-    pinned.iter().for_each(|pinned| make_clean(mapping, pinned));
+    if broken!("clean-before-written") {
+        for page in &pinned {
+            make_clean(mapping, page);
+        }
+    }
     writing.unsynced.wrote(&(start..end));
     let result = change(mapping, &**writer, known, || match then {
         Then::Nothing => writer.write(start, &slices),
@@ -243,8 +245,7 @@ fn pin_pages_and_len<S: Scheme>(
     mapping: &Mapping<S>,
     range: Range<u64>,
 ) -> (Vec<PinnedPage<S>>, u64) {
-    #[cfg(broken = "length-before-pages")]
-    let early = mapping.len();
+    let early = broken!("length-before-pages").then(|| mapping.len());
     let last = range.end - 1;
     let mut pinned = pin_pages(mapping, range.start..last);
     // See `grow_by`: an append changes page and length under this lock.
@@ -252,10 +253,7 @@ fn pin_pages_and_len<S: Scheme>(
     if pinned.len() as u64 == last - range.start {
         pinned.extend(pin_pages(mapping, last..range.end));
     }
-    #[cfg(broken = "length-before-pages")]
-    return (pinned, early);
-    #[cfg(not(broken = "length-before-pages"))]
-    (pinned, mapping.len())
+    (pinned, early.unwrap_or_else(|| mapping.len()))
 }
 
 /// Returns references to the first neighbours of a range that are there. Waits for writers.

@@ -1,53 +1,91 @@
-//! The seeded bugs that need no zone: each breaks one rule on purpose, in a build with
-//! `--cfg 'broken="NAME"'` only.
+//! The seeded bugs that need no zone: each breaks one rule on purpose, in a run of
+//! `cargo x seeded-bugs` only.
 //!
-//! `cargo x seeded-bugs` builds each and requires that a check fails (docs/seeded-bugs.md). In all
-//! other builds the constants are false.
+//! `cargo x seeded-bugs` requires that a check fails for each (docs/seeded-bugs.md). In all other
+//! builds the functions return `false`.
+
+use folio_ref::broken;
 
 /// R8: a reader keeps the folio that it got without checking again.
-pub(crate) const NO_RECHECK: bool = cfg!(broken = "no-recheck");
+#[inline(always)]
+pub(crate) fn no_recheck() -> bool {
+    broken!("no-recheck")
+}
 
 /// R8: an optimistic read returns its copy without checking the slot again.
-pub(crate) const NO_SECOND_LOAD: bool = cfg!(broken = "no-second-load");
+#[inline(always)]
+pub(crate) fn no_second_load() -> bool {
+    broken!("no-second-load")
+}
 
 /// R8: unlocking a slot leaves its version.
-pub(crate) const SAME_VERSION: bool = cfg!(broken = "slot-version-not-bumped");
+#[inline(always)]
+pub(crate) fn same_version() -> bool {
+    broken!("slot-version-not-bumped")
+}
 
 /// R8: the slots of a leaf that is opened again have versions that they had before.
 #[cfg(feature = "std")]
-pub(crate) const LEAF_VERSION_FORGOTTEN: bool = cfg!(broken = "leaf-version-forgotten");
+#[inline(always)]
+pub(crate) fn leaf_version_forgotten() -> bool {
+    broken!("leaf-version-forgotten")
+}
 
 /// A leaf is closed though a slot was filled while the others were closed.
 #[cfg(feature = "std")]
-pub(crate) const LEAF_CLOSED_IN_USE: bool = cfg!(broken = "leaf-closed-in-use");
+#[inline(always)]
+pub(crate) fn leaf_closed_in_use() -> bool {
+    broken!("leaf-closed-in-use")
+}
 
 /// A closed slot takes a folio.
-pub(crate) const CLOSED_SLOT_FILLED: bool = cfg!(broken = "closed-slot-filled");
+#[inline(always)]
+pub(crate) fn closed_slot_filled() -> bool {
+    broken!("closed-slot-filled")
+}
 
 /// Frames that move from the buddy to the lists of a CPU are counted in neither for a moment.
-pub(crate) const LISTS_PUBLISHED_LATE: bool = cfg!(broken = "lists-published-late");
+#[inline(always)]
+pub(crate) fn lists_published_late() -> bool {
+    broken!("lists-published-late")
+}
 
 /// R1: the holes of a block come online with its frames.
-pub(crate) const HOLES_FREED: bool = cfg!(broken = "holes-freed");
+#[inline(always)]
+pub(crate) fn holes_freed() -> bool {
+    broken!("holes-freed")
+}
 
 /// A walker reads the metadata of a block that has none.
-pub(crate) const TABLE_NOT_ASKED: bool = cfg!(broken = "table-not-asked");
+#[inline(always)]
+pub(crate) fn table_not_asked() -> bool {
+    broken!("table-not-asked")
+}
 
 /// R8: a lookup among several zones takes the zone of one load of the slot, and the folio of
 /// another.
-pub(crate) const ZONE_OF_ANOTHER_LOAD: bool = cfg!(broken = "zone-of-another-load");
+#[inline(always)]
+pub(crate) fn zone_of_another_load() -> bool {
+    broken!("zone-of-another-load")
+}
 
 /// A slot that is absent on purpose takes a folio.
-pub(crate) const ABSENT_SLOT_FILLED: bool = cfg!(broken = "absent-slot-filled");
+#[inline(always)]
+pub(crate) fn absent_slot_filled() -> bool {
+    broken!("absent-slot-filled")
+}
 
 /// R3: a slot is made absent although other references to its folio exist.
-pub(crate) const ABSENT_WHILE_PINNED: bool = cfg!(broken = "absent-while-pinned");
+#[inline(always)]
+pub(crate) fn absent_while_pinned() -> bool {
+    broken!("absent-while-pinned")
+}
 
 /// R8: a split of a multi-slot folio opens its head before its slots change. Returns the frames in
 /// the order in which they open: in all other builds the head is the last.
 #[inline(always)]
 pub(crate) fn head_last<T>(tails: impl Iterator<Item = T>, head: T) -> impl Iterator<Item = T> {
-    let is_broken = cfg!(broken = "head-opened-first");
+    let is_broken = broken!("head-opened-first");
     let (before, after) = if is_broken { (Some(head), None) } else { (None, Some(head)) };
     before.into_iter().chain(tails).chain(after)
 }

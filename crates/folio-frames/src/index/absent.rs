@@ -22,7 +22,7 @@ use folio_ref::{CHECKS, Snapshot};
 
 use crate::base::ids::Order;
 use crate::base::platform::Platform;
-use crate::base::seeded_bugs::ABSENT_WHILE_PINNED;
+use crate::base::seeded_bugs::absent_while_pinned;
 use crate::index::entry::{ABSENT, Entry};
 use crate::index::lock::{FrozenSlot, LockedSlot};
 use crate::index::slot::Slot;
@@ -110,7 +110,7 @@ impl<P: Platform> LockedSlot<'_, P> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn make_absent(self) -> Result<FrozenFolio<P>, Self> {
-        let references = if ABSENT_WHILE_PINNED { self.references() } else { 1 };
+        let references = if absent_while_pinned() { self.references() } else { 1 };
         Ok(self.freeze_expecting(references)?.make_absent())
     }
 

@@ -4,7 +4,7 @@ use folio_ref::CHECKS;
 
 use crate::base::ids::{BLOCK_ORDER, Order};
 use crate::base::platform::Platform;
-use crate::base::seeded_bugs::{ABSENT_SLOT_FILLED, CLOSED_SLOT_FILLED};
+use crate::base::seeded_bugs::{absent_slot_filled, closed_slot_filled};
 use crate::memmap::numbers::Number;
 use crate::zone::folio::FolioRef;
 use crate::zone::zone::Zone;
@@ -67,8 +67,8 @@ impl Entry {
     /// Returns `true` for an empty entry that takes a folio.
     pub(super) fn takes_folio(self) -> bool {
         self.is_empty()
-            && (!self.is_closed() || CLOSED_SLOT_FILLED)
-            && (!self.is_absent() || ABSENT_SLOT_FILLED)
+            && (!self.is_closed() || closed_slot_filled())
+            && (!self.is_absent() || absent_slot_filled())
     }
 
     /// Returns the index of the frame. `None`: the entry is empty, or its folio is not of `zone`.

@@ -111,7 +111,7 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
     }
 
     /// Writes to the folio without freezing it. It is a seeded bug: the folio may be pinned.
-    #[cfg(broken = "write-without-freeze")]
+    #[cfg(broken)]
     pub fn write_unfrozen(self, within: usize, bytes: &[u8]) {
         let (slot, folio) = self.into_parts();
         let to = folio.zone().address(folio.at()).wrapping_add(within);

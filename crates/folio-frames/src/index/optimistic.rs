@@ -40,7 +40,7 @@ use folio_ref::CHECKS;
 use crate::base::ids::FRAME_SIZE;
 use crate::base::platform::Platform;
 use crate::base::racy_copy::racy_copy;
-use crate::base::seeded_bugs::NO_SECOND_LOAD;
+use crate::base::seeded_bugs::no_second_load;
 use crate::base::sync::fence;
 use crate::index::entry::Entry;
 use crate::index::slot::{Lookup, Slot};
@@ -148,7 +148,7 @@ impl<P: Platform> Slot<P> {
         fence(Ordering::Acquire);
         // Relaxed: ordered by the fence.
         let is_same = match count_before {
-            None => self.load(Ordering::Relaxed) == before || NO_SECOND_LOAD,
+            None => self.load(Ordering::Relaxed) == before || no_second_load(),
             Some(_) => count() == count_before,
         };
         if !is_same {

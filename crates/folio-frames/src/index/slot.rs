@@ -46,7 +46,7 @@ use folio_ref::Refused;
 
 use crate::base::ids::{Order, Pfn};
 use crate::base::platform::Platform;
-use crate::base::seeded_bugs::{NO_RECHECK, SAME_VERSION};
+use crate::base::seeded_bugs::{no_recheck, same_version};
 use crate::base::sync::AtomicU64;
 use crate::base::trace::Event;
 use crate::index::entry::{Entry, FIRST_VERSION, next};
@@ -171,7 +171,7 @@ impl<P: Platform> Slot<P> {
                 // R8. The load cannot move before try_get, which is an Acquire. If the folio was
                 // freed and reused before, the slot changed before the init of the new life, which
                 // try_get has seen.
-                if self.load(Ordering::Relaxed).is_same_folio(seen) || NO_RECHECK {
+                if self.load(Ordering::Relaxed).is_same_folio(seen) || no_recheck() {
                     P::trace(Event::Got, || folio.pfn());
                     seen.check(&folio);
                     Lookup::Hit(folio)
@@ -381,7 +381,7 @@ impl<P: Platform> Slot<P> {
     pub(super) fn unlock_subpage(&self, number: Option<u32>, order: Order) {
         // Relaxed: only the holder of the page lock changes frame, order or version.
         let version = self.load(Ordering::Relaxed).version();
-        let next = if SAME_VERSION { version } else { next(version) };
+        let next = if same_version() { version } else { next(version) };
         self.swap(Entry::new(number, order, next));
     }
 

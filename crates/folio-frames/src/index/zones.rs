@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::base::ids::{BLOCK_ORDER, Pfn};
 use crate::base::platform::Platform;
-use crate::base::seeded_bugs::ZONE_OF_ANOTHER_LOAD;
+use crate::base::seeded_bugs::zone_of_another_load;
 use crate::index::entry::Entry;
 use crate::index::lock::LockedSlot;
 use crate::index::slot::{Lookup, Slot};
@@ -133,7 +133,7 @@ impl<P: Platform, const N: usize> Zones<P, N> {
         // Acquire: pairs with Release in unlock, for a caller that finds the slot empty.
         let seen = slot.load(Ordering::Acquire);
         match self.of_entry(seen) {
-            Some(zone) if ZONE_OF_ANOTHER_LOAD => slot.get(zone),
+            Some(zone) if zone_of_another_load() => slot.get(zone),
             Some(zone) => slot.get_seen(zone, seen),
             None => Lookup::Empty,
         }

@@ -19,7 +19,7 @@ use folio_ref::CHECKS;
 
 use crate::base::ids::{BLOCK_ORDER, Order};
 use crate::base::migrate_type::{MIGRATE_TYPES, MigrateType};
-use crate::base::seeded_bugs::TABLE_NOT_ASKED;
+use crate::base::seeded_bugs::table_not_asked;
 use crate::base::sync::{AtomicU8, AtomicU16};
 use crate::memmap::memmap::MemmapMemory;
 
@@ -258,7 +258,7 @@ impl Blocks {
     /// may be of another block than the last.
     #[inline(always)]
     pub(crate) fn has_metadata(&self, index: u32) -> bool {
-        self.of(index).has_metadata() || TABLE_NOT_ASKED
+        self.of(index).has_metadata() || table_not_asked()
     }
 
     /// Counts frames of a block as not existing, before the zone is shared.

@@ -314,7 +314,7 @@ impl<S: Scheme> Memmap<S> {
     }
 
     /// Zeroes a descriptor, which R7 forbids.
-    #[cfg(broken = "metadata-zeroed")]
+    #[cfg(broken)]
     pub(crate) fn zero(&self, index: u32) {
         // SAFETY: in bounds; all fields are atomics of which every bit pattern is valid.
         let descriptor = unsafe { self.descriptors.add(index as usize) };

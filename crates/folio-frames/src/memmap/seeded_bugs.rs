@@ -1,10 +1,10 @@
-//! The seeded bugs that change or read descriptors: each breaks one rule on purpose, in a build
-//! with `--cfg 'broken="NAME"'` only.
+//! The seeded bugs that change or read descriptors: each breaks one rule on purpose, in a run
+//! of `cargo x seeded-bugs` only.
 //!
-//! `cargo x seeded-bugs` builds each and requires that a check fails (docs/seeded-bugs.md). In all
-//! other builds the functions do nothing, or return `None`.
+//! `cargo x seeded-bugs` requires that a check fails for each (docs/seeded-bugs.md). In all other
+//! builds the functions do nothing, or return `None`.
 
-use folio_ref::{Scheme, Snapshot};
+use folio_ref::{Scheme, Snapshot, broken};
 
 use crate::base::ids::Order;
 use crate::memmap::memmap::{Descriptor, Kind, Memmap};
@@ -13,7 +13,7 @@ use crate::memmap::numbers::{Number, Numbers};
 /// R1: the first tail of a new block is live.
 #[inline(always)]
 pub(crate) fn open_tail<S: Scheme>(memmap: &Memmap<S>, head: u32, order: Order) {
-    if cfg!(broken = "tail-left-live") && order > Order::ZERO {
+    if broken!("tail-left-live") && order > Order::ZERO {
         let word = &memmap.get(head + 1).word;
         if word.snapshot().is_frozen() {
             word.take_frozen().init();
@@ -24,7 +24,7 @@ pub(crate) fn open_tail<S: Scheme>(memmap: &Memmap<S>, head: u32, order: Order) 
 /// R1: the counterpart of [`open_tail`], before the block is freed.
 #[inline(always)]
 pub(crate) fn freeze_tail<S: Scheme>(memmap: &Memmap<S>, head: u32, order: Order) {
-    if cfg!(broken = "tail-left-live") && order > Order::ZERO {
+    if broken!("tail-left-live") && order > Order::ZERO {
         let word = &memmap.get(head + 1).word;
         if !word.snapshot().is_frozen()
             && let Some(frozen) = word.put()
@@ -37,25 +37,30 @@ pub(crate) fn freeze_tail<S: Scheme>(memmap: &Memmap<S>, head: u32, order: Order
 /// R4: reads the kind before the put instead of after it.
 #[inline(always)]
 pub(crate) fn early_kind<S: Scheme>(head: &Descriptor<S>) -> Option<Kind> {
-    cfg!(broken = "early-destructor").then(|| head.shape().kind)
+    broken!("early-destructor").then(|| head.shape().kind)
 }
 
 /// R7: zeroes the descriptor of a frame that goes offline.
 #[inline(always)]
 pub(crate) fn zero_descriptor<S: Scheme>(memmap: &Memmap<S>, index: u32) {
-    #[cfg(broken = "metadata-zeroed")]
-    memmap.zero(index);
+    #[cfg(broken)]
+    if broken!("metadata-zeroed") {
+        memmap.zero(index);
+    }
     let _ = (memmap, index);
 }
 
 /// A value of more references than one atomic operation may take counts as one of so many.
 #[inline(always)]
 pub(crate) fn count_to_put(count: u32) -> u32 {
-    if cfg!(broken = "many-counted-once") { count.min(folio_ref::MAX_AT_ONCE) } else { count }
+    if broken!("many-counted-once") { count.min(folio_ref::MAX_AT_ONCE) } else { count }
 }
 
 /// A walk takes a reference to bytes that do not change, though these may.
-pub(crate) const VOLATILE_WALKED: bool = cfg!(broken = "volatile-walked");
+#[inline(always)]
+pub(crate) fn volatile_walked() -> bool {
+    broken!("volatile-walked")
+}
 
 /// R8: returns the count by which an optimistic read is validated instead of the slot's version.
 #[inline(always)]
@@ -64,7 +69,7 @@ pub(crate) fn count_of<S: Scheme>(
     numbers: &Numbers,
     number: Number,
 ) -> Option<Snapshot> {
-    if !cfg!(broken = "read-by-count") {
+    if !broken!("read-by-count") {
         return None;
     }
     let index = numbers.index(number.as_usize() as u64)?;

@@ -30,7 +30,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::base::ids::FRAME_SIZE;
 use crate::base::platform::Platform;
-use crate::base::seeded_bugs::{LEAF_CLOSED_IN_USE, LEAF_VERSION_FORGOTTEN};
+use crate::base::seeded_bugs::{leaf_closed_in_use, leaf_version_forgotten};
 use crate::index::closed::Versions;
 use crate::index::entry::FIRST_VERSION;
 use crate::index::slot::Slot;
@@ -359,7 +359,7 @@ impl<P: Platform> LockedLeaves<'_, P> {
     pub fn open(&mut self, leaf: usize, tag: u64) {
         if !self.is_open(leaf) {
             self.range.inner.enter(self.range.address(leaf), tag);
-            let version = if LEAF_VERSION_FORGOTTEN { FIRST_VERSION } else { self.owner.version };
+            let version = if leaf_version_forgotten() { FIRST_VERSION } else { self.owner.version };
             self.range.leaf(leaf).iter().for_each(|slot| slot.open(version));
         }
     }
@@ -381,7 +381,7 @@ impl<P: Platform> LockedLeaves<'_, P> {
         let mut count = 0;
         while count < LEAF {
             let version = slots[count].close();
-            let version = version.or(LEAF_CLOSED_IN_USE.then_some(FIRST_VERSION));
+            let version = version.or(leaf_closed_in_use().then_some(FIRST_VERSION));
             let Some(version) = version else { break };
             versions.add(version);
             closed[count] = version;

@@ -7,7 +7,7 @@ use folio_ref::CHECKS;
 use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order};
 use crate::base::migrate_type::MigrateType;
 use crate::base::platform::Platform;
-use crate::base::seeded_bugs::LISTS_PUBLISHED_LATE;
+use crate::base::seeded_bugs::lists_published_late;
 use crate::base::trace::Event;
 use crate::memmap::memmap::Kind;
 use crate::memmap::seeded_bugs;
@@ -251,7 +251,7 @@ impl<P: Platform> Zone<P> {
             let Ok(index) = buddy.alloc(self.map(), order, migrate_type, Reach::Any) else { break };
             lists.push(&self.memmap, migrate_type, order, index);
         }
-        if !LISTS_PUBLISHED_LATE {
+        if !lists_published_late() {
             cpu.publish(lists);
         }
     }

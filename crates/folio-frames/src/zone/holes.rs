@@ -23,7 +23,7 @@ use folio_ref::CHECKS;
 
 use crate::base::ids::{BLOCK_ORDER, Order, aligned};
 use crate::base::platform::Platform;
-use crate::base::seeded_bugs::HOLES_FREED;
+use crate::base::seeded_bugs::holes_freed;
 use crate::memmap::blocks::Blocks;
 use crate::memmap::memmap::{Kind, Memmap, MemmapMemory};
 use crate::memmap::memory_map::MemoryMap;
@@ -183,7 +183,7 @@ impl<P: Platform> Zone<P> {
     /// Frees the frames of a block that are in the map, under the zone's lock.
     pub(crate) fn free_around_holes(&self, buddy: &mut Buddy, first: u32) {
         let entry = self.blocks.of(first);
-        if entry.is_whole() || HOLES_FREED {
+        if entry.is_whole() || holes_freed() {
             buddy.free(self.map(), first, BLOCK_ORDER);
             return;
         }

@@ -11,11 +11,11 @@ use folio_ref::{CHECKS, MAX_AT_ONCE, Refused, Snapshot};
 
 use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
 use crate::base::platform::Platform;
-use crate::base::seeded_bugs::NO_RECHECK;
+use crate::base::seeded_bugs::no_recheck;
 use crate::base::trace::Event;
 use crate::memmap::blocks::State;
 use crate::memmap::memmap::{Kind, Shape};
-use crate::memmap::seeded_bugs::VOLATILE_WALKED;
+use crate::memmap::seeded_bugs::volatile_walked;
 use crate::zone::folio::{FolioRef, put};
 use crate::zone::refs::{self, FolioRefs, check_count};
 use crate::zone::zone::Zone;
@@ -179,7 +179,7 @@ impl<P: Platform> Zone<P> {
     ) -> Result<FolioRef<P>, Refusal> {
         self.try_take(index, 1, before, owner_data)?;
         // Exact, as there is a reference.
-        if self.descriptor(index).is_volatile() && !VOLATILE_WALKED {
+        if self.descriptor(index).is_volatile() && !volatile_walked() {
             put(self, index, 1);
             return Err(Refusal::Volatile);
         }
@@ -209,7 +209,7 @@ impl<P: Platform> Zone<P> {
                     return Err(Refusal::Offline);
                 }
                 // R8: the folio must be unchanged. From now on the reference keeps it so.
-                if (head.shape() != before || head.owner_data() != owner_data) && !NO_RECHECK {
+                if (head.shape() != before || head.owner_data() != owner_data) && !no_recheck() {
                     P::trace(Event::Moved, || self.pfn(index));
                     put(self, index, n);
                     return Err(Refusal::Moved);

@@ -39,7 +39,7 @@ use folio_frames::{
 };
 #[cfg(shuttle)]
 use folio_ref::testing::stepped::{AtomicU64, fence};
-use folio_ref::{DefaultScheme, Snapshot};
+use folio_ref::{DefaultScheme, Snapshot, broken};
 use lock_api::{Mutex, MutexGuard};
 
 type Lock = <UserSpace as Platform>::Lock;
@@ -296,7 +296,7 @@ impl World {
             let seen = self.zone.peek(pfn).snapshot;
             matches!(seen, Snapshot::Live(n) if n >= PIN)
         };
-        let early = cfg!(broken = "fork-looks-first").then(is_pinned);
+        let early = broken!("fork-looks-first").then(is_pinned);
         space.entries[place].store(entry & !WRITABLE, Relaxed);
         // SeqCst: pairs with the fence in pin. Either the count below has the pin, or the pin finds
         // the entry read-only.
@@ -332,7 +332,7 @@ impl World {
         // SeqCst: pairs with the fence in fork.
         fence(SeqCst);
         // R8: from here on the count keeps the page with this space. Relaxed: ordered by the fence.
-        let is_same = entry.load(Relaxed) == before || cfg!(broken = "pin-not-rechecked");
+        let is_same = entry.load(Relaxed) == before || broken!("pin-not-rechecked");
         let counter = if is_same { &self.counts.pinned } else { &self.counts.not_pinned };
         counter.fetch_add(1, Relaxed);
         is_same.then_some(pin)
@@ -365,7 +365,7 @@ impl Owner<UserSpace> for World {
         let place = id as usize % ENTRIES;
         // Otherwise two threads could have the references of some entries each, and each could not
         // tell its own.
-        if !self.moving.lock().insert(id) && !cfg!(broken = "lent-twice") {
+        if !self.moving.lock().insert(id) && !broken!("lent-twice") {
             return None;
         }
         let mut count = 0;

@@ -51,7 +51,7 @@ impl<E: Encoding> Scheme for E {
         let old = word.fetch_add(n, Ordering::Acquire);
         // The sum is checked as well: the last reference below saturation must not carry past it.
         if E::LAYOUT.admits(old) && E::LAYOUT.admits(old.wrapping_add(n))
-            || seeded_bugs::NO_SATURATION && !E::LAYOUT.is_frozen(old)
+            || seeded_bugs::no_saturation() && !E::LAYOUT.is_frozen(old)
         {
             Ok(())
         } else {
@@ -105,7 +105,7 @@ impl<E: Encoding> Scheme for E {
 
     #[inline(always)]
     fn freeze(word: &E::Atomic, expected: u32) -> Result<(), Snapshot> {
-        let expected = expected + seeded_bugs::ONE_MORE;
+        let expected = expected + seeded_bugs::one_more();
         // Relaxed, and loaded once: the references that the caller holds keep the generation, and
         // the edge by which it got them has made this one visible.
         let live = E::LAYOUT
@@ -176,7 +176,9 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
     let mut now = old.wrapping_add(n);
     // R5: loop until this or another thread reset the stale increments, or the frame is live again.
     // One attempt is not enough: there are schedules in which every single attempt fails.
-    while E::LAYOUT.is_frozen(now) && E::LAYOUT.count(now) >= STALE_LIMIT && !seeded_bugs::NO_RESET
+    while E::LAYOUT.is_frozen(now)
+        && E::LAYOUT.count(now) >= STALE_LIMIT
+        && !seeded_bugs::no_reset()
     {
         // Relaxed: frozen to frozen publishes nothing.
         match word.compare_exchange(now, E::LAYOUT.without_stale(now), Ordering::Relaxed) {
@@ -193,7 +195,8 @@ fn refuse<E: Encoding>(word: &E::Atomic, old: u64, n: u64) -> Refused {
 #[inline(never)]
 fn pin<E: Encoding>(word: &E::Atomic, from: u32) {
     let mut now = word.load(Ordering::Relaxed);
-    while !E::LAYOUT.is_frozen(now) && E::LAYOUT.count(now) >= from && !seeded_bugs::NO_SATURATION {
+    while !E::LAYOUT.is_frozen(now) && E::LAYOUT.count(now) >= from && !seeded_bugs::no_saturation()
+    {
         // Relaxed: a leaked frame publishes nothing.
         match word.compare_exchange(now, E::LAYOUT.live(PINNED, now), Ordering::Relaxed) {
             Ok(_) => break,

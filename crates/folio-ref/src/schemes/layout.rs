@@ -54,9 +54,6 @@ impl Layout {
     /// Returns what a freeze adds to the generation.
     #[inline(always)]
     pub const fn bump(&self) -> u64 {
-        if seeded_bugs::SAME_GENERATION {
-            return 0;
-        }
         // The lowest bit of the mask.
         self.generation & self.generation.wrapping_neg()
     }
@@ -93,15 +90,16 @@ impl Layout {
     /// Returns the frozen word of an exclusive handle, without stale increments, that follows the
     /// live `word`.
     #[inline(always)]
-    pub(super) const fn next_frozen(&self, word: u64) -> u64 {
-        let generation = (word & self.generation).wrapping_add(self.bump()) & self.generation;
+    pub(super) fn next_frozen(&self, word: u64) -> u64 {
+        let bump = if seeded_bugs::same_generation() { 0 } else { self.bump() };
+        let generation = (word & self.generation).wrapping_add(bump) & self.generation;
         self.frozen() | generation | self.tag
     }
 
     /// Returns the frozen `word` without its stale increments.
     #[inline(always)]
-    pub(super) const fn without_stale(&self, word: u64) -> u64 {
-        word & (self.bit | self.generation | self.tag & seeded_bugs::RESET_KEEPS)
+    pub(super) fn without_stale(&self, word: u64) -> u64 {
+        word & (self.bit | self.generation | self.tag & seeded_bugs::reset_keeps())
     }
 
     /// Returns the frozen word of an exclusive handle, without stale increments, in the generation

@@ -70,7 +70,7 @@ impl Tagged {
         let mut now = Word::load(word, Ordering::Relaxed);
         // A failed round is a stale increment or its reset, or another claim has won.
         while layout.is_frozen(now) && layout.tag(now) == Some(tag.get()) {
-            let claimed = if seeded_bugs::CLAIM_KEEPS_TAG { now } else { layout.held(now) };
+            let claimed = if seeded_bugs::claim_keeps_tag() { now } else { layout.held(now) };
             // Acquire: pairs with Release in leave, so the new owner sees what the last one wrote
             // (R6).
             match Word::compare_exchange(word, now, claimed, Ordering::Acquire) {

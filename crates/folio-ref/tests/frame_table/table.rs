@@ -9,14 +9,14 @@
 //! | shared | live | read by each [`Shared`] |
 //!
 //! A room of unsafe code: a cell for the metadata. Each access names the state that allows it. The
-//! seeded bugs of the table stand here, behind `cfg(broken = "NAME")`.
+//! seeded bugs of the table stand here, behind `broken!("NAME")`.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 
 use folio_ref::schemes::Tagged;
-use folio_ref::{Detached, Frozen, PageRef, Snapshot, Tag};
+use folio_ref::{Detached, Frozen, PageRef, Snapshot, Tag, broken};
 
 use crate::cell::UnsafeCell;
 
@@ -139,7 +139,7 @@ impl Table {
     ) -> Result<Shared<'_, K>, Refusal> {
         let frame = &self.frames[frame];
         let handle = frame.begin()?;
-        if cfg!(broken = "table-opens-early") {
+        if broken!("table-opens-early") {
             // The seeded bug: a lookup may read what is being built.
             handle.init();
             // SAFETY: none, on purpose.
@@ -159,7 +159,7 @@ impl Table {
         }
         let found = Shared::<K> { frame, kind: PhantomData };
         // R8: the frame may have become another one before it was pinned.
-        let is_checked = !cfg!(broken = "table-kind-not-checked");
+        let is_checked = !broken!("table-kind-not-checked");
         if is_checked && found.read(|metadata| K::of(metadata).is_none()) {
             return Err(Refusal::OtherKind);
         }
@@ -180,7 +180,7 @@ impl Table {
 impl Frame {
     /// Claims the frame if it is unused: it is being built.
     fn begin(&self) -> Result<Frozen<'_, Tagged>, Refusal> {
-        if cfg!(broken = "table-claims-by-look") {
+        if broken!("table-claims-by-look") {
             // The seeded bug: two threads may see the same unused frame.
             return match Refusal::of(self.word.snapshot()) {
                 Refusal::Unused => Ok(self.word.take_frozen()),
@@ -261,7 +261,7 @@ impl<'a, K: Kind> Shared<'a, K> {
     /// Makes the frame unique if this is the only reference.
     pub(crate) fn into_unique(self) -> Result<Unique<'a, K>, Self> {
         let frame = self.frame;
-        if cfg!(broken = "table-unique-by-look") {
+        if broken!("table-unique-by-look") {
             // The seeded bug: a look neither excludes a lookup nor sees how the last reader ended.
             let is_sole = frame.word.snapshot() == Snapshot::Live(1);
             let this = ManuallyDrop::new(self);
@@ -294,7 +294,7 @@ impl<K: Kind> Clone for Shared<'_, K> {
 
 impl<K: Kind> Drop for Shared<'_, K> {
     fn drop(&mut self) {
-        if cfg!(broken = "table-ends-early") && self.frame.word.snapshot() == Snapshot::Live(1) {
+        if broken!("table-ends-early") && self.frame.word.snapshot() == Snapshot::Live(1) {
             // The seeded bug: a lookup may still come before the put.
             let poison = PageTable { level: 0 }.into_metadata();
             // SAFETY: none, on purpose.
