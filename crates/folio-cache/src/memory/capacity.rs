@@ -234,7 +234,9 @@ fn fit_under_lock<S: Scheme>(
 fn order<S: Scheme>(shared: &Shared<S>, offline: &[Offline<S>], how: Empty) -> Vec<usize> {
     let zone = shared.zone();
     let mut is_online = vec![true; zone.blocks()];
-    offline.iter().for_each(|offline| is_online[offline.block()] = false);
+    for offline in offline {
+        is_online[offline.block()] = false;
+    }
     let mut blocks: Vec<_> = (0..zone.blocks()).rev().filter(|&block| is_online[block]).collect();
     if how == Empty::InPlace {
         let looked_at = |block| zone.block_range(block).step_by(LOOKED_AT);

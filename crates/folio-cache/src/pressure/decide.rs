@@ -192,7 +192,8 @@ fn look_ahead(state: &mut State, view: &View) -> View {
         state.taken = 0;
     } else if let Some((last, before)) = before {
         let time = view.now.saturating_sub(last).max(PAUSES.0);
-        let taken = (before - left).max(0).saturating_mul(1_000_000_000) / time.as_nanos() as i128;
+        let taken =
+            (before - left).max(0).saturating_mul(1_000_000_000) / time.as_nanos().cast_signed();
         // Half of it: one large allocation is no rate.
         state.taken = u64::try_from(taken).unwrap_or(u64::MAX) / 2 + state.taken / 2;
     }
