@@ -351,7 +351,11 @@ fn mean_of(values: &[f64]) -> f64 {
 /// `InvalidInput` if the environment asks for a number of traces that is not 1 or more; the
 /// system's error if memory for the frames is not to be had.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
-    let seeds = traces(std::env::var(TRACES).ok().as_deref())?;
+    live(ask, traces(std::env::var(TRACES).ok().as_deref())?)
+}
+
+/// Lets each place live through so many traces. Returns the report.
+fn live(ask: &mut Ask<'_>, seeds: u64) -> io::Result<Report> {
     let all = (LIVES as u64 * seeds) as f64;
     let steps = ((ask.time.as_secs_f64() / all * STEPS_PER_SECOND) as usize).max(LEAST_STEPS);
     let mut rows = Vec::new();
@@ -454,7 +458,7 @@ mod tests {
     #[test]
     fn grouping_keeps_blocks_and_compaction_frees_the_rest() {
         let stop = AtomicBool::new(false);
-        let report = ask(&mut Ask::new(Duration::ZERO, &stop, &mut |_| ())).unwrap();
+        let report = live(&mut Ask::new(Duration::ZERO, &stop, &mut |_| ()), 1).unwrap();
         let row = |name: &str, scenario: &str| {
             let is_it = |row: &&Row| row.name == name && row.scenario.name == scenario;
             report
