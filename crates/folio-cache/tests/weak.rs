@@ -246,7 +246,9 @@ fn a_handle_beside_a_truncation_has_bytes_the_file_held() {
         assert_eq!(read_one(file, END), None);
     };
     let name = "a handle beside a truncation by another program";
-    play(name, weak(1, 3), new, [take, truncate], |_| {});
+    // With three old values it takes half a minute. `cargo x orderings` does not need them here.
+    let old = 2 + usize::from(std::env::var_os("DEEP").is_some());
+    play(name, weak(1, old), new, [take, truncate], |_| {});
     let rewrite: Act = |file, _| {
         file.set_len(LAST + 100).unwrap();
         assert_eq!(file.write_at(&[9; FRAME_SIZE - 100], LAST + 100).unwrap(), FRAME_SIZE - 100);

@@ -74,7 +74,7 @@ fn failed_syncs(search: Search) {
 
 #[test]
 fn every_open_reports_a_failed_sync_once() {
-    failed_syncs(deeper(2));
+    failed_syncs(deeper(1));
     failed_syncs(RANDOM);
     failed_syncs(WEAK);
 }
