@@ -1,16 +1,24 @@
 //! `cargo x fuzz`: compares sequences of operations, chosen by coverage, with naive models. The
 //! targets lie in `fuzz/`.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::step::{self, Failure, nightly, root, succeeds, target_dir};
+use crate::step::{self, Failure, cargo, root, succeeds, target_dir};
 
 /// The fuzzers' binaries: of the word, the frames and the cache.
 const TARGETS: [&str; 3] = ["word", "frames", "cache"];
+
+/// The flags with which `cargo fuzz build -s none` counts the edges that a run takes, for libFuzzer.
+/// They need neither that tool nor nightly.
+const COUNTERS: &str = "--cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 -Cpasses=sancov-module \
+                        -Cllvm-args=-sanitizer-coverage-level=4 \
+                        -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+                        -Cllvm-args=-sanitizer-coverage-pc-table \
+                        -Cllvm-args=-sanitizer-coverage-trace-compares \
+                        -Cllvm-args=-simplifycfg-branch-fold-threshold=0";
 
 /// The maximum length of an input: some hundred steps.
 const LONGEST: &str = "-max_len=600";
@@ -23,21 +31,26 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         }
         _ => return Err(Failure::Usage("fuzz takes nothing, or --seconds N".to_owned())),
     };
-    if !available() {
-        eprintln!("SKIPPED: fuzzing: nightly or cargo-fuzz is missing and could not be installed");
+    let Some(host) = host() else {
+        return Err(Failure::Failed("'rustc -vV' names no host".to_owned()));
+    };
+    if !succeeds(Command::new("c++").arg("--version")) {
+        eprintln!("SKIPPED: fuzzing: libFuzzer is compiled by c++, which is missing");
         return Ok(());
     }
-    let build = format!(
-        "run nightly cargo fuzz build -s none --target-dir {}",
-        target_dir().join("fuzz").display()
-    );
-    step::run("the fuzzers", &mut nightly(&build))?;
+    // A target must be named, so that build scripts are built without counters.
+    let build = format!("build --release --manifest-path fuzz/Cargo.toml --target {host}");
+    let mut build = cargo(&build);
+    build.env("RUSTFLAGS", COUNTERS).env("CARGO_TARGET_DIR", target_dir().join("fuzz"));
+    step::run("the fuzzers", &mut build)?;
+    let binaries = target_dir().join("fuzz").join(host).join("release");
     // All run at once: each is one thread.
     let mut running = Vec::new();
     for target in TARGETS {
         running.push((
             target,
-            start(target, seconds).map_err(|error| failed(target, &error.to_string()))?,
+            start(target, &binaries, seconds)
+                .map_err(|error| failed(target, &error.to_string()))?,
         ));
     }
     let mut wrong = Vec::new();
@@ -67,7 +80,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
 
 /// Starts one fuzzer on a copy of its corpus, so that new inputs stay out of the tree. Returns the
 /// process and its log.
-fn start(target: &str, seconds: u32) -> std::io::Result<(Child, PathBuf)> {
+fn start(target: &str, binaries: &Path, seconds: u32) -> std::io::Result<(Child, PathBuf)> {
     let folder = target_dir().join("fuzz/run").join(target);
     let found = folder.join("corpus");
     fs::create_dir_all(&found)?;
@@ -76,7 +89,7 @@ fn start(target: &str, seconds: u32) -> std::io::Result<(Child, PathBuf)> {
     let output = File::create(&log)?;
     let mut artifacts = folder.into_os_string();
     artifacts.push("/");
-    let mut command = Command::new(binary(target));
+    let mut command = Command::new(binaries.join(target));
     command.arg(LONGEST).arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-artifact_prefix={}", artifacts.display())).arg(&found);
     let child = command.stdout(Stdio::null()).stderr(output).stdin(Stdio::null()).spawn()?;
@@ -97,28 +110,11 @@ fn unpack(packed: &Path, folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Returns the path of a fuzzer's binary, which cargo-fuzz puts below the target's triple.
-fn binary(target: &str) -> PathBuf {
-    let triples = fs::read_dir(target_dir().join("fuzz")).into_iter().flatten().flatten();
-    let built = triples.map(|entry| entry.path().join("release").join(target));
-    let mut built: Vec<_> =
-        built.filter(|path| path.parent().and_then(Path::parent).is_some_and(is_triple)).collect();
-    built.sort();
-    built.pop().unwrap_or_else(|| target.into())
-}
-
-fn is_triple(path: &Path) -> bool {
-    path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.contains("-linux-"))
-}
-
-/// Installs nightly and cargo-fuzz where that is needed and possible. Returns `true` if they run.
-fn available() -> bool {
-    let there = || succeeds(&mut nightly("run nightly cargo fuzz --version"));
-    if !there() {
-        succeeds(&mut nightly("toolchain install nightly --profile minimal"));
-        succeeds(&mut nightly("run nightly cargo install --locked cargo-fuzz"));
-    }
-    there()
+/// Returns the triple of this machine.
+fn host() -> Option<String> {
+    let output = Command::new("rustc").arg("-vV").current_dir(root()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned)
 }
 
 fn failed(target: &str, why: &str) -> Failure {
