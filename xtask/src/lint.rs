@@ -1,8 +1,6 @@
 //! `cargo x lint`: the checks that need no run of the programs.
 
-use crate::step::{
-    self, Failure, cargo, has_target, is_installed, no_arguments, root, succeeds, target_dir,
-};
+use crate::step::{self, Failure, cargo, has_target, is_installed, root, succeeds, target_dir};
 
 /// A target without std: a crate that builds for it is truly `no_std`.
 const BARE: &str = "x86_64-unknown-none";
@@ -10,27 +8,31 @@ const BARE: &str = "x86_64-unknown-none";
 /// Targets without atomics of 64 bits: the word is there, without the schemes of that width.
 const NARROW: [&str; 2] = ["riscv32imac-unknown-none-elf", "thumbv7em-none-eabi"];
 
-/// The features of folio-cache that no other crate turns on. `cargo x prove` runs its tests with
-/// them.
-pub(crate) const FEATURES: &str = "--features metrics,hits";
+/// The features of folio-cache that no other crate turns on.
+const FEATURES: &str = "--features metrics,hits,track";
+
+/// Cargo's arguments for tests with these features. All of them run in one build: `cargo x prove`
+/// has those of the statistics and metrics.
+pub(crate) const WITH_FEATURES: &str = "test --quiet -p folio-frames -p folio-cache --features \
+     folio-frames/track,folio-cache/track,folio-cache/metrics,folio-cache/hits";
 
 const LIBRARIES: &str = "-p folio-ref -p folio-frames -p folio-uring -p folio-cache";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    no_arguments("lint", arguments)?;
+    let tests = match arguments {
+        [] => true,
+        [option] if option == "--no-tests" => false,
+        _ => return Err(Failure::Usage("lint takes nothing, or --no-tests".to_owned())),
+    };
     step::run("format", &mut cargo("fmt --all --check"))?;
     step::run("clippy", &mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
     step::run(
         "clippy on folio-cache's features",
-        &mut cargo(&format!("clippy -p folio-cache --all-targets {FEATURES},track -- -D warnings")),
+        &mut cargo(&format!("clippy -p folio-cache --all-targets {FEATURES} -- -D warnings")),
     )?;
     step::run(
-        "pin owners of a frame",
-        &mut cargo("test --quiet -p folio-frames --features track --test pin_owners"),
-    )?;
-    step::run(
-        "pin owners of a page",
-        &mut cargo("test --quiet -p folio-cache --features track --test pin_owners"),
+        "pin owners of frames and pages",
+        &mut cargo(&format!("{WITH_FEATURES} --test pin_owners")),
     )?;
     step::run("docs", cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))?;
     step::run(
@@ -42,7 +44,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     narrow_targets()?;
     bare_metal()?;
     fuzzers()?;
-    step::run("house rules", &mut cargo("test --quiet -p xtask"))
+    // `cargo test --workspace` runs them as well.
+    if tests { step::run("house rules", &mut cargo("test --quiet -p xtask")) } else { Ok(()) }
 }
 
 fn build_without_std() -> Result<(), Failure> {

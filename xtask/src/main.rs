@@ -54,7 +54,8 @@ struct Entry {
 const MENU: &[Entry] = &[
     Entry {
         name: "lint",
-        about: "check format, clippy, docs, the build without std, fuzzers, house rules",
+        about: "check format, clippy, docs, the build without std, fuzzers, house rules \
+                [--no-tests]",
         run: lint::run,
     },
     Entry {

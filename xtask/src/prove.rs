@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::lint::FEATURES;
+use crate::lint::WITH_FEATURES;
 use crate::models;
 use crate::step::{self, Failure, cargo, checker, nightly, root, succeeds, target_dir};
 use crate::table;
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         eprintln!("SKIPPED: the models: {NO_SPIN}");
     }
     invariant()?;
-    let seeing = format!("test -p folio-cache --test observability --test metrics {FEATURES}");
+    let seeing = format!("{WITH_FEATURES} --test observability --test metrics");
     step::run("the statistics and metrics of the cache, with all features", &mut cargo(&seeing))?;
     let word = "test --release -p folio-ref --test loom --test frame_table";
     step::run("every interleaving of the word, by loom", &mut checker("loom", word))?;
