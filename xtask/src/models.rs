@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::model_list::{CONFIGS, Config, Must};
@@ -20,8 +23,7 @@ pub(crate) fn available() -> bool {
     both()
 }
 
-/// Runs the configurations, and prints a line for each as it ends. Returns the report, or fails if
-/// an outcome is wrong.
+/// Runs the configurations. Returns the report, or fails if an outcome is wrong.
 pub(crate) fn run(all: bool) -> Result<String, Failure> {
     explore_all(CONFIGS.iter().filter(|config| all || !config.long))
 }
@@ -36,38 +38,50 @@ pub(crate) fn only(name: &str) -> Result<(), Failure> {
     explore_all(CONFIGS.iter().filter(|config| config.what == name)).map(drop)
 }
 
+/// Explores one configuration on each processor at once. A long one needs most of the memory, and
+/// runs alone.
 fn explore_all(configs: impl Iterator<Item = &'static Config>) -> Result<String, Failure> {
+    let all: Vec<_> = configs.map(|config| (config, OnceLock::new())).collect();
+    let explore_those = |long: bool, workers: usize| {
+        let next = AtomicUsize::new(0);
+        let work = |worker: usize| {
+            // Relaxed: each number is given once, and the end of the scope publishes the outcomes.
+            while let Some((config, outcome)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if config.long == long {
+                    _ = outcome.set(explore(config, worker));
+                }
+            }
+        };
+        let work = &work;
+        thread::scope(|scope| {
+            for worker in 0..workers {
+                scope.spawn(move || work(worker));
+            }
+        });
+    };
+    explore_those(false, thread::available_parallelism().map_or(1, usize::from));
+    explore_those(true, 1);
     let mut report = String::from(
         "| rules | configuration | must | outcome | states | depth | s |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let mut wrong = Vec::new();
-    for config in configs {
-        let outcome = explore(config)?;
-        let must = if config.must == Must::Hold { "hold" } else { "be refuted" };
-        let found = match &outcome.error {
-            Some(error) => error.replace('|', "/"),
-            None if outcome.exhausted => "holds in every state".to_owned(),
-            None => "holds in every state visited; not exhausted: out of memory or time".to_owned(),
-        };
-        let as_it_must = match config.must {
-            // A long one may run out of time or memory here, and its report says so.
-            Must::Hold => outcome.error.is_none() && (outcome.exhausted || config.long),
-            Must::Fail => outcome.error.is_some(),
-        };
-        if !as_it_must {
+    for (config, outcome) in all {
+        let outcome = outcome.into_inner().expect("each was explored")?;
+        if !is_right(config, &outcome) {
             wrong.push(config.what);
         }
-        let (what, flags) = (config.what, config.flags);
-        let (seconds, states, depth) = (outcome.took.as_secs_f64(), outcome.states, outcome.depth);
-        eprintln!(
-            "{} {what}: {found}; {states} states, {seconds:.1} s",
-            if as_it_must { "ok " } else { "BAD" }
-        );
+        let must = if config.must == Must::Hold { "hold" } else { "be refuted" };
         let _ = writeln!(
             report,
-            "| {} | {what}: `{flags}` | {must} | {found} | {states} | {depth} | {seconds:.1} |",
-            config.rules
+            "| {} | {}: `{}` | {must} | {} | {} | {} | {:.1} |",
+            config.rules,
+            config.what,
+            config.flags,
+            outcome.found(),
+            outcome.states,
+            outcome.depth,
+            outcome.took.as_secs_f64()
         );
     }
     if wrong.is_empty() {
@@ -84,8 +98,28 @@ struct Outcome {
     took: Duration,
 }
 
-fn explore(config: &Config) -> Result<Outcome, Failure> {
-    let folder = target_dir().join("models");
+impl Outcome {
+    fn found(&self) -> String {
+        match &self.error {
+            Some(error) => error.replace('|', "/"),
+            None if self.exhausted => "holds in every state".to_owned(),
+            None => "holds in every state visited; not exhausted: out of memory or time".to_owned(),
+        }
+    }
+}
+
+/// Returns `true` if an outcome is what the configuration must have.
+fn is_right(config: &Config, outcome: &Outcome) -> bool {
+    match config.must {
+        // A long one may run out of time or memory here, and its report says so.
+        Must::Hold => outcome.error.is_none() && (outcome.exhausted || config.long),
+        Must::Fail => outcome.error.is_some(),
+    }
+}
+
+/// Explores a configuration in the folder of a worker, and prints a line when it ends.
+fn explore(config: &Config, worker: usize) -> Result<Outcome, Failure> {
+    let folder = target_dir().join("models").join(worker.to_string());
     fs::create_dir_all(&folder)
         .map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
     let file = match config.flags.split_whitespace().next() {
@@ -98,8 +132,9 @@ fn explore(config: &Config) -> Result<Outcome, Failure> {
     let model = root().join(file);
     let flags = config.flags.split_whitespace().map(|flag| format!("-D{flag}"));
     run_in(&folder, Command::new("spin").arg("-a").args(flags).arg(&model))?;
+    // Most have few states: gcc would take longer to optimise them than to run them.
     let options = [
-        "-O2",
+        if config.long { "-O2" } else { "-O0" },
         "-w",
         "-DSAFETY",
         "-DCOLLAPSE",
@@ -110,7 +145,7 @@ fn explore(config: &Config) -> Result<Outcome, Failure> {
         "pan.c",
     ];
     run_in(&folder, Command::new("gcc").args(options))?;
-    let limit = if config.long { "1800" } else { "120" };
+    let limit = if config.long { "1800" } else { "600" };
     let started = Instant::now();
     let output =
         run_in(&folder, Command::new("timeout").args([limit, "./pan", "-m5000000", "-n"]))?;
@@ -119,7 +154,7 @@ fn explore(config: &Config) -> Result<Outcome, Failure> {
     let number = |what: &str, at: usize| {
         line(what).split_whitespace().nth(at).unwrap_or("?").trim_end_matches(',').to_owned()
     };
-    Ok(Outcome {
+    let outcome = Outcome {
         error: output.lines().find_map(|line| line.strip_prefix("pan:1: ")).map(str::to_owned),
         // SPIN prints one of these when it stops before it has visited every state.
         exhausted: !line("errors: 0").is_empty()
@@ -128,7 +163,11 @@ fn explore(config: &Config) -> Result<Outcome, Failure> {
         states: number("states, stored", 0),
         depth: number("depth reached", 5),
         took,
-    })
+    };
+    let said = if is_right(config, &outcome) { "ok " } else { "BAD" };
+    let (found, states, seconds) = (outcome.found(), &outcome.states, took.as_secs_f64());
+    eprintln!("{said} {}: {found}; {states} states, {seconds:.1} s", config.what);
+    Ok(outcome)
 }
 
 /// Runs a program until it ends, or until its time limit ends it. Returns its output.
