@@ -11,8 +11,8 @@ use crate::step::{self, Failure, cargo, root, succeeds, target_dir};
 /// The fuzzers' binaries: of the word, the frames and the cache.
 const TARGETS: [&str; 3] = ["word", "frames", "cache"];
 
-/// The flags with which `cargo fuzz build -s none` counts the edges that a run takes, for libFuzzer.
-/// They need neither that tool nor nightly.
+/// The flags with which `cargo fuzz build -s none` counts the edges that a run takes, for
+/// libFuzzer. They need neither that tool nor nightly.
 const COUNTERS: &str = "--cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 -Cpasses=sancov-module \
                         -Cllvm-args=-sanitizer-coverage-level=4 \
                         -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \

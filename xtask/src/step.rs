@@ -3,6 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// The reason for which a command of the menu failed.
 pub(crate) enum Failure {
@@ -85,11 +86,16 @@ pub(crate) fn has_target(target: &str) -> bool {
     is_installed(target) || (succeeds(&mut add) && is_installed(target))
 }
 
-/// Prints the name of a step and runs it. Fails if the program fails or does not start.
+/// Prints the name of a step, runs it, and prints its seconds. Fails if the program fails or does
+/// not start.
 pub(crate) fn run(what: &str, command: &mut Command) -> Result<(), Failure> {
     eprintln!("── {what}");
+    let started = Instant::now();
     match command.status() {
-        Ok(status) if status.success() => Ok(()),
+        Ok(status) if status.success() => {
+            eprintln!("── {what}: {:.1} s", started.elapsed().as_secs_f64());
+            Ok(())
+        }
         Ok(status) => Err(Failure::Failed(format!("{what}: {status}"))),
         Err(error) => {
             Err(Failure::Failed(format!("{what}: {} did not start: {error}", program(command))))
