@@ -346,7 +346,9 @@ mod tests {
         let files = [(); 3].map(|()| open(&cache));
         let registry = &cache.shared.registry;
         // Without dirty pages: no flusher takes them away.
-        files.iter().for_each(|(_, id)| registry.dirty.insert(*id));
+        for (_, id) in &files {
+            registry.dirty.insert(*id);
+        }
         let visited = |wanted: Option<usize>| {
             let mut seen = Vec::new();
             let found = registry.any_dirty(|mapping| {
@@ -364,6 +366,8 @@ mod tests {
         registry.dirty.remove(files[1].1);
         assert_eq!(visited(None), (false, vec![0, 2]));
         assert_eq!(registry.dirty().len(), 2);
-        files.iter().for_each(|(_, id)| registry.dirty.remove(*id));
+        for (_, id) in &files {
+            registry.dirty.remove(*id);
+        }
     }
 }
