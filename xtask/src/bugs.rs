@@ -283,7 +283,7 @@ pub(crate) const BUGS: [Bug; 61] = [
     Bug {
         name: "extent-left-to-its-reader",
         breaks: "pages that wait for their reader are never filled if it does not come",
-        caught_by: &[Check::Cache],
+        caught_by: &[Check::Cache("lib")],
     },
     Bug {
         name: "freed-before-report",

@@ -28,6 +28,7 @@ macro_rules! broken {
 
 /// A place in the code where a seeded bug stands. The environment is read at its first use.
 #[cfg(broken)]
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Site(AtomicU8);
 
