@@ -37,12 +37,14 @@ impl Site {
     const UNKNOWN: u8 = 2;
 
     /// Returns a site of which the choice is not known yet.
+    #[doc(hidden)]
     #[expect(clippy::new_without_default, reason = "only the macro makes one, as a constant")]
     pub const fn new() -> Self {
         Self(AtomicU8::new(Self::UNKNOWN))
     }
 
     /// Returns `true` if `name` is the chosen bug.
+    #[doc(hidden)]
     #[inline(always)]
     pub fn is_chosen(&self, name: &str) -> bool {
         // Relaxed: each thread that reads the environment stores the same.
