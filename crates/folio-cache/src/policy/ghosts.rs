@@ -2,8 +2,8 @@
 //!
 //! The table has buckets of 8 entries. An entry is 16 bits of the page's hash and 16 bits of a time
 //! in the policy's ticks. A bucket is a queue: a new entry pushes the first one out. So the table
-//! forgets, is never full, and never grows. About 1 in 10 000 pages is taken for another. All of that costs a
-//! page a better or worse place, nothing else.
+//! forgets, is never full, and never grows. About 1 in 10 000 pages is taken for another. All of
+//! that costs a page a better or worse place, nothing else.
 
 const WAYS: usize = 8;
 

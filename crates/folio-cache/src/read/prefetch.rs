@@ -14,7 +14,7 @@ use crate::policy::Advice;
 use crate::read::extent::Extent;
 use crate::read::plan;
 use crate::read::request::{self, How};
-use crate::rt::io_pool::For;
+use crate::rt::io_pool::FilledBy;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
 use crate::state::stats::Count;
@@ -172,7 +172,7 @@ pub(crate) fn prefetch<S: Scheme>(mapping: &Arc<Mapping<S>>, ranges: &[Range<u64
     }
     for range in wanted {
         for pages in split_into_requests(range.start.cast_signed()..range.end.cast_signed()) {
-            if !request_missing(mapping, pages.start, pages.end, None, For::Thread) {
+            if !request_missing(mapping, pages.start, pages.end, None, FilledBy::Thread) {
                 return;
             }
         }
@@ -193,7 +193,7 @@ fn request_window<S: Scheme>(mapping: &Mapping<S>, window: Window) {
     }
     let Some(mapping) = mapping.shared.registry.by_id(mapping.id) else { return };
     let end = i64::try_from(mapping.len().div_ceil(FRAME_SIZE as u64)).unwrap_or(i64::MAX);
-    let whom = if mapping.readahead.is_at_once() { For::Reader } else { For::Thread };
+    let by = if mapping.readahead.is_at_once() { FilledBy::Reader } else { FilledBy::Thread };
     for piece in 0..window.pieces {
         let first = window.first + piece * window.step;
         let range = first.max(0)..(first + window.pages).min(end);
@@ -204,7 +204,7 @@ fn request_window<S: Scheme>(mapping: &Mapping<S>, window: Window) {
             requests.reverse();
         }
         for pages in requests {
-            if !request_missing(&mapping, pages.start, pages.end, window.marker, whom) {
+            if !request_missing(&mapping, pages.start, pages.end, window.marker, by) {
                 return;
             }
         }
@@ -218,7 +218,7 @@ fn request_missing<S: Scheme>(
     first: i64,
     end: i64,
     marker: Option<i64>,
-    whom: For,
+    by: FilledBy,
 ) -> bool {
     let is_missing = |page: i64| {
         let page = u32::try_from(page).ok()?;
@@ -247,7 +247,7 @@ fn request_missing<S: Scheme>(
             extent.set_readahead(0, marker);
             mapping.count(Count::Ahead, extent.len() as u64);
             let extent = Box::new(extent.suspend(Arc::clone(mapping)));
-            if !mapping.shared.io_pool.push(extent, whom) {
+            if !mapping.shared.io_pool.push(extent, by) {
                 return false;
             }
         }

@@ -56,9 +56,9 @@ const PATIENCE: Duration = Duration::from_millis(5);
 /// The extents that wait for their readers, at most, until a thread is woken for them.
 const MAX_PATIENT: usize = 16;
 
-/// The one that an extent is for.
+/// The thread that fills an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum For {
+pub(crate) enum FilledBy {
     /// A thread is woken to fill it.
     Thread,
     /// Its reader will fill it. If none comes for a while, a thread does.
@@ -95,12 +95,12 @@ impl IoPool {
 
     /// Queues an extent and returns `true`. Returns `false` if the caller should push no more: too
     /// much waits, and the extent is dropped; or there is no thread, and it is filled here.
-    pub(crate) fn push(&self, extent: Box<dyn Extent>, whom: For) -> bool {
+    pub(crate) fn push(&self, extent: Box<dyn Extent>, by: FilledBy) -> bool {
         let mut queue = self.shared.queue.lock();
         self.shared.make_room(&mut queue);
         let extent = match queue.push_extent(extent) {
             Ok(()) => {
-                let is_patient = whom == For::Reader && queue.extents_waiting() <= MAX_PATIENT;
+                let is_patient = by == FilledBy::Reader && queue.extents_waiting() <= MAX_PATIENT;
                 if !(is_patient && queue.is_patient) {
                     queue.is_patient = is_patient;
                     self.shared.work.notify_one();
@@ -404,7 +404,7 @@ mod tests {
         let mut waits = Vec::new();
         for page in 0..5 {
             let begun = Instant::now();
-            pool.push(Box::new(Counted(page, Arc::clone(&filled))), For::Reader);
+            pool.push(Box::new(Counted(page, Arc::clone(&filled))), FilledBy::Reader);
             while filled.load(Ordering::SeqCst) as u64 <= page && begun.elapsed() < IDLE / 2 {
                 back_off(Duration::from_millis(1));
             }
@@ -418,11 +418,11 @@ mod tests {
         let (pool, filled) = (IoPool::new("test"), Arc::new(AtomicUsize::new(0)));
         let mut dropped = 0;
         for page in 0..3 * MAX_PATIENT as u64 {
-            pool.push(Box::new(Counted(page, Arc::clone(&filled))), For::Reader);
+            pool.push(Box::new(Counted(page, Arc::clone(&filled))), FilledBy::Reader);
             match pool.take(7, page as u32) {
                 Some(extent) if page % 3 == 0 => extent.fill(),
                 Some(_) if page % 3 == 1 => dropped += 1,
-                Some(extent) => assert!(pool.push(extent, For::Reader)),
+                Some(extent) => assert!(pool.push(extent, FilledBy::Reader)),
                 None => {}
             }
         }

@@ -27,8 +27,8 @@
 //!   quarter of what they have read. Readers of short records have such streams.
 //! - All live streams share the memory for pages that are read ahead ([`Live`]). If there is too
 //!   little for each, nothing is read ahead.
-//! - If a file answers from memory, its own or the system's, the requests of a window wait for their
-//!   reader, and no thread is woken.
+//! - If a file answers from memory, its own or the system's, the requests of a window wait for
+//!   their reader, and no thread is woken.
 //! - One read of many pages gives its own range: the range is read ahead too, but not past its end.
 //!
 //! The state belongs to the mapping, not to the open file: clones and several opens continue each
@@ -67,7 +67,7 @@ pub(crate) struct Readahead {
     pub(crate) filling: AtomicU32,
 }
 
-/// What is known of the readers of a file.
+/// The readers of a file, as far as they are known.
 #[derive(Debug, Default)]
 struct Known {
     streams: Mutex<Streams>,

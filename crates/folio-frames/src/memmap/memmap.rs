@@ -390,7 +390,7 @@ impl<S: Scheme> Memmap<S> {
         self.last_use(index).load(Ordering::Relaxed) >= READAHEAD
     }
 
-    /// Clears the referenced bit, and returns its old value. Returns `None`, and changes nothing, if
+    /// Clears the referenced bit, and returns its old value. Returns `None` and changes nothing if
     /// the page was read ahead and not used yet.
     #[inline]
     pub(crate) fn take_use(&self, index: u32) -> Option<bool> {

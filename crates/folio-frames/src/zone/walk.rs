@@ -366,7 +366,7 @@ impl<P: Platform> Zone<P> {
         self.index(pfn).is_some_and(|index| self.memmap.is_readahead(index))
     }
 
-    /// Clears the referenced bit, and returns its old value. Returns `None`, and changes nothing, if
+    /// Clears the referenced bit, and returns its old value. Returns `None` and changes nothing if
     /// this frame was read ahead and not used yet.
     pub fn take_use(&self, pfn: Pfn) -> Option<bool> {
         self.index(pfn).map_or(Some(false), |index| self.memmap.take_use(index))

@@ -208,7 +208,7 @@ fn readers_of_several_pages_get_whole_reads_ahead() {
 }
 
 #[test]
-fn requests_wait_for_their_reader_while_the_file_answers_from_memory() {
+fn requests_wait_for_the_reader_of_a_file_that_is_in_memory() {
     let readahead = Readahead::default();
     let answers = |times: usize, micros: u64| {
         (0..times).for_each(|_| readahead.answered_in(Duration::from_micros(micros), 16));
