@@ -248,7 +248,7 @@ pub(crate) const BUGS: [Bug; 61] = [
     Bug {
         name: "table-freed-in-use",
         breaks: "the table of an object's requests is freed while one that has left it runs",
-        caught_by: &[Check::Cache("dropped_futures")],
+        caught_by: &[Check::Cache("distant")],
     },
     Bug {
         name: "stale-publish",
