@@ -8,7 +8,8 @@ pub(super) const COLD: f64 = 0.05;
 const AHEAD: f64 = 0.045;
 
 /// The least number of frames of the queue, if that is at most one in [`MIN_SHARE`] frames: two
-/// choices of victims of a small cache. A trial has fewer frames, and its queue the same share.
+/// choices of victims of a small cache. A trial has fewer frames, and its queue about the same
+/// share, at least two frames: in a queue of one, a page that is used in small steps looks popular.
 const MIN_COLD: u32 = 8;
 const MIN_SHARE: u32 = 64;
 
@@ -83,7 +84,7 @@ impl Room {
 
 /// Returns the number of frames of a share.
 fn frames_of(all: u32, share: f64) -> u32 {
-    let least = MIN_COLD.min(all / MIN_SHARE).max(1);
+    let least = MIN_COLD.min(all / MIN_SHARE).max(2);
     ((f64::from(all) * share) as u32).max(least)
 }
 
@@ -120,6 +121,6 @@ mod tests {
         room.resize(600);
         assert_eq!(room.frames(), 8, "the least");
         room.resize(64);
-        assert_eq!(room.frames(), 1, "that of a trial");
+        assert_eq!(room.frames(), 2, "that of a trial");
     }
 }
