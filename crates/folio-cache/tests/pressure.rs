@@ -183,8 +183,8 @@ fn a_policy_learns_of_restored_victims_and_its_size() {
     assert_eq!(*restored.lock().unwrap(), [pinned]);
 
     cache.set_capacity(16 << 20).unwrap();
-    let high = |blocks: u32| blocks * 512 / 256 * 4;
-    assert_eq!(*sizes.lock().unwrap(), [32 * 512 - high(32), 8 * 512 - high(8)]);
+    let low = |blocks: u32| blocks * 512 / 256;
+    assert_eq!(*sizes.lock().unwrap(), [32 * 512 - low(32), 8 * 512 - low(8)]);
     assert_eq!(cache.frames().zone().watermarks(), Watermarks { min: 0, low: 16, high: 64 });
     drop((handle, file));
     assert_nothing_leaked(&cache);
