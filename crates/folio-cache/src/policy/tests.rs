@@ -258,10 +258,10 @@ fn pages_that_leave_unseen_or_move_are_not_forgotten() {
 #[test]
 fn a_page_in_the_frame_of_a_page_evicted_with_another_is_new() {
     // In a clock the place is that of the frame.
-    for policy in policies(1600).into_iter().filter(|policy| policy.name() != "clock") {
-        let mut numbers = Numbers::new(1600, policy);
+    for policy in policies(800).into_iter().filter(|policy| policy.name() != "clock") {
+        let mut numbers = Numbers::new(800, policy);
         let name = numbers.policy.name();
-        numbers.run(0..1600);
+        numbers.run(0..800);
         let mut victims = Vec::new();
         numbers.policy.pick_victims(&numbers.frames, 1, &mut victims);
         let victim = victims[0];
@@ -274,7 +274,7 @@ fn a_page_in_the_frame_of_a_page_evicted_with_another_is_new() {
             numbers.leave(frame);
         }
         // Into the same frames, each referenced.
-        numbers.run(2000..2008);
+        numbers.run(1000..1008);
         assert!(numbers.empty.is_empty());
         for frame in along.clone() {
             numbers.frames.0.borrow_mut()[frame as usize].2 = true;
