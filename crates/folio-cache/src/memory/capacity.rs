@@ -264,16 +264,16 @@ fn is_worth_an_attempt<S: Scheme>(
 
 /// Takes a block offline. Returns `None` if a frame in it is pinned.
 fn empty<S: Scheme>(shared: &Shared<S>, block: usize, how: Empty) -> Option<Offline<S>> {
-    let frames = BLOCK_ORDER.frames();
-    let free = shared.zone().stats().free_frames;
     match how {
         Empty::InPlace => sweep::evict_range(shared, &shared.zone().block_range(block)),
-        // Frees at once what the pages of the block need elsewhere. Other threads may take some of
-        // that: then the move frees more (`owner.rs`).
-        Empty::ByMoves if free < frames => {
-            reclaim::reclaim(shared, (frames - free) as usize);
+        Empty::ByMoves => {
+            // Frees at once what the pages of the block need elsewhere. Other threads may take some
+            // of that: then the move frees more (`owner.rs`).
+            let needed = BLOCK_ORDER.frames().saturating_sub(shared.zone().stats().free_frames);
+            if needed > 0 {
+                reclaim::reclaim(shared, needed as usize);
+            }
         }
-        Empty::ByMoves => {}
     }
     shared.arena.offline(block, shared).ok()
 }

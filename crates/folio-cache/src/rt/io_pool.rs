@@ -6,7 +6,9 @@
 //! mappings take turns (`io_queue.rs`). The length of the queue bounds the waiting extents: an
 //! extent that does not fit is not requested, and its pages are read when they are needed. A reader
 //! that needs a page of a waiting extent takes the extent out of the queue and fills it itself, so
-//! it never waits for slow requests of others. Truncation drops the waiting extents.
+//! it never waits for slow requests of others. For a file that answers from memory no thread is
+//! woken ([`FilledBy::Reader`]): an idle one looks a few milliseconds later if the extent still
+//! waits. Truncation drops the waiting extents.
 //!
 //! A future that misses a page of a request in flight makes no request: it is woken when that
 //! request ends, and looks the page up again. So many futures that wait for one slow page take one
