@@ -1,10 +1,10 @@
-//! A range of slots that is reserved at its first use, and found by one load.
+//! A range of slots that is reserved at its first use, and found by two loads from one line.
 //!
 //! The unsafe code here shows the slots of the range by their address.
 
 use core::fmt;
 use core::mem;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::boxed::Box;
 
 use once_cell::race::OnceBox;
@@ -13,11 +13,7 @@ use crate::base::platform::Platform;
 use crate::index::slot::Slot;
 use crate::os::slot_space::SlotRange;
 
-/// The bits of an address that hold the binary logarithm of the number of slots. A range of at
-/// least 8 slots begins at a multiple of 64 bytes.
-const ORDER: usize = 63;
-
-/// At most one range, with a value of its owner beside it. It takes the memory of two pointers
+/// At most one range, with a value of its owner beside it. It takes the memory of three pointers
 /// until it is set.
 ///
 /// ```
@@ -32,30 +28,33 @@ const ORDER: usize = 63;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct LazyRange<P: Platform, T> {
-    /// The first slot of `reserved`, with the binary logarithm of its length in the low bits. Null:
-    /// there is none, or no thread has used it yet.
-    place: AtomicPtr<Slot<P>>,
+    /// The number of slots of `reserved`. 0: there is none, or no thread has used it yet.
+    len: AtomicUsize,
+    /// The first slot of `reserved`, if `len` is not 0.
+    first: AtomicPtr<Slot<P>>,
     reserved: OnceBox<(SlotRange<P>, T)>,
 }
 
 impl<P: Platform, T> LazyRange<P, T> {
     /// Returns no range yet.
     pub const fn new() -> Self {
-        Self { place: AtomicPtr::new(core::ptr::null_mut()), reserved: OnceBox::new() }
+        Self {
+            len: AtomicUsize::new(0),
+            first: AtomicPtr::new(core::ptr::null_mut()),
+            reserved: OnceBox::new(),
+        }
     }
 
     /// Returns a slot, or `None` if there is no range or it has fewer slots.
     #[inline(always)]
     pub fn get(&self, slot: usize) -> Option<&Slot<P>> {
-        // Acquire: pairs with Release in publish. The slots are mapped by then.
-        let place = self.place.load(Ordering::Acquire);
-        // 0 for a null pointer: a range has more than one slot.
-        let len = (1 << (place.addr() & ORDER)) & !1;
-        if slot >= len {
+        // Acquire: pairs with Release in publish. `first` is stored, and the slots are mapped.
+        if slot >= self.len.load(Ordering::Acquire) {
             return None;
         }
-        let first = place.map_addr(|address| address & !ORDER);
-        // SAFETY: `place` names the slots of `reserved`, which has `len` of them.
+        // Relaxed: ordered by the load above.
+        let first = self.first.load(Ordering::Relaxed);
+        // SAFETY: `first` names the slots of `reserved`, which has `len` of them.
         let slot = unsafe { first.add(slot) };
         // SAFETY: as above. The range stays until this is dropped, and its slots are atomics.
         Some(unsafe { &*slot })
@@ -71,10 +70,6 @@ impl<P: Platform, T> LazyRange<P, T> {
 
     /// Sets the range and the value beside it, unless another thread has. Returns those that are
     /// set.
-    ///
-    /// # Panics
-    ///
-    /// Panics if the range has fewer than 8 slots.
     pub fn get_or_set(&self, range: SlotRange<P>, beside: T) -> &(SlotRange<P>, T) {
         let reserved = self.reserved.get_or_init(|| Box::new((range, beside)));
         self.publish(&reserved.0);
@@ -82,20 +77,18 @@ impl<P: Platform, T> LazyRange<P, T> {
     }
 
     fn publish(&self, range: &SlotRange<P>) {
-        // Relaxed: the pointer is only compared.
-        if !self.place.load(Ordering::Relaxed).is_null() {
-            return;
+        // Relaxed: the number is only compared.
+        if self.len.load(Ordering::Relaxed) == 0 {
+            // Relaxed: published by the store below. All threads store the same.
+            self.first.store(range.first().as_ptr(), Ordering::Relaxed);
+            // Release: pairs with Acquire in get.
+            self.len.store(range.len(), Ordering::Release);
         }
-        let first = range.first().as_ptr();
-        assert!(first.addr() & ORDER == 0, "a range of {} slots is too short", range.len());
-        let place = first.map_addr(|address| address | range.len().ilog2() as usize);
-        // Release: pairs with Acquire in get.
-        self.place.store(place, Ordering::Release);
     }
 
     /// Forgets the range: its addresses stay reserved for as long as the process lives.
     pub fn leak(&mut self) {
-        *self.place.get_mut() = core::ptr::null_mut();
+        *self.len.get_mut() = 0;
         mem::forget(mem::take(&mut self.reserved));
     }
 }
