@@ -38,6 +38,7 @@ use crate::state::groups::Groups;
 use crate::state::kept::Kept;
 use crate::state::leaves::Leaves;
 use crate::state::live::Live;
+use crate::state::lone_misses::LoneMisses;
 use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shared::{Capacity, Chooser, Opened, Shared, Watched};
@@ -234,7 +235,8 @@ impl<S: Scheme> CacheBuilder<S> {
     /// Each use takes 8 bytes. A thread collects 512 of them, and then calls the writer in the
     /// middle of a read or write: a `File` is good enough. After an error of the writer nothing is
     /// recorded any more, and the cache logs a warning (`tracing`). The last uses are written when
-    /// the cache and its files are dropped. Without this option a hit costs one branch more.
+    /// the cache and its files are dropped. A copy of one page takes a reference then, which a cache
+    /// that records nothing does without.
     ///
     /// # Examples
     ///
@@ -309,6 +311,7 @@ impl<S: Scheme> CacheBuilder<S> {
             leaves: Leaves::default(),
             recorder: recorder.map(Arc::new),
             live: Live::default(),
+            lone_misses: LoneMisses::default(),
             groups: Groups::new(page_frames),
             shown: Shown::take(),
             policy: CachePadded::new(Mutex::new(Chooser {

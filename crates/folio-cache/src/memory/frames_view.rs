@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::policy::{Advice, FrameState, Frames, Policy};
 use crate::rt::batches::Added;
+use crate::rt::shim::lock_soon;
 use crate::state::frames::Zone;
 use crate::state::mapping::Mapping;
 use crate::state::shared::{Chooser, Shared};
@@ -177,7 +178,7 @@ fn with_own_reported<S: Scheme>(
     owner_data: u64,
     act: impl FnOnce(&mut dyn Policy, &dyn Frames),
 ) {
-    let mut chooser = shared.policy.lock();
+    let mut chooser = lock_soon(&shared.policy);
     let Chooser { policies, taker, .. } = &mut *chooser;
     shared.arrivals.take_own(taker, inserting(shared, policies));
     with_policy(shared, policies, policy_of(shared, owner_data), act);
@@ -188,7 +189,7 @@ fn with_all_reported<S: Scheme>(
     shared: &Shared<S>,
     act: impl FnOnce(&mut Vec<Option<Box<dyn Policy>>>),
 ) {
-    let mut chooser = shared.policy.lock();
+    let mut chooser = lock_soon(&shared.policy);
     let Chooser { policies, taker, .. } = &mut *chooser;
     shared.arrivals.take_all(taker, inserting(shared, policies));
     act(policies);
@@ -227,7 +228,7 @@ pub(super) fn pick_victims<S: Scheme>(
     wanted: usize,
     evicted: &[(Pfn, u64)],
 ) -> Victims {
-    let mut chooser = shared.policy.lock();
+    let mut chooser = lock_soon(&shared.policy);
     let Chooser { policies, taker, named } = &mut *chooser;
     inform_of_evicted(shared, policies, evicted);
     shared.arrivals.take_own(taker, inserting(shared, policies));
@@ -274,7 +275,7 @@ pub(super) fn finish_reclaim<S: Scheme>(
     if failed.is_empty() && evicted.is_empty() {
         return;
     }
-    let policies = &mut shared.policy.lock().policies;
+    let policies = &mut lock_soon(&shared.policy).policies;
     inform_of_evicted(shared, policies, evicted);
     with_policy(shared, policies, number, |policy, _| {
         for &pfn in failed {
@@ -364,7 +365,7 @@ fn are_cold_for_policy<S: Scheme>(mapping: &Mapping<S>, pages: PfnRange) -> bool
 /// Returns the answer of the policy that has the pages of a file, unless there is none any more.
 fn ask_policy<S: Scheme, R>(mapping: &Mapping<S>, ask: impl FnOnce(&dyn Policy) -> R) -> Option<R> {
     let shared = &mapping.shared;
-    let mut chooser = shared.policy.lock();
+    let mut chooser = lock_soon(&shared.policy);
     let number = shared.groups.policy_of(mapping.id);
     with_policy(shared, &mut chooser.policies, number, |policy, _| ask(policy))
 }
@@ -382,7 +383,7 @@ pub(crate) fn is_cold<S: Scheme>(mapping: &Mapping<S>, pfn: Pfn) -> bool {
 /// Reports a page that is evicted without being a victim to the policy, with its owner data. Call
 /// while no other thread can have its frame.
 pub(super) fn evicted<S: Scheme>(shared: &Shared<S>, page: (Pfn, u64)) {
-    inform_of_evicted(shared, &mut shared.policy.lock().policies, &[page]);
+    inform_of_evicted(shared, &mut lock_soon(&shared.policy).policies, &[page]);
 }
 
 /// Returns the number by which the policy knows a frame.

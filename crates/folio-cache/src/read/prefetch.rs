@@ -16,6 +16,7 @@ use crate::read::plan;
 use crate::read::request::{self, How};
 use crate::rt::io_pool::FilledBy;
 use crate::state::frames::Slot;
+use crate::state::lone_misses::Miss;
 use crate::state::mapping::Mapping;
 use crate::state::stats::Count;
 use crate::state::streams::{Bounds, Window};
@@ -53,7 +54,14 @@ pub(crate) fn read_ahead_after_miss<S: Scheme>(
     let window = match advice {
         Advice::Random | Advice::Once => None,
         Advice::Sequential => mapping.readahead.begun(page, pages, bounds, count),
-        Advice::Normal => mapping.readahead.missed(page, pages, MOST_PAGES, bounds, count),
+        Advice::Normal => match u8::try_from(pages) {
+            Ok(pages) => {
+                let miss = Miss { file: mapping.id, first: page, pages };
+                let lone_misses = &mapping.shared.lone_misses;
+                mapping.readahead.missed_unless_lone(lone_misses, miss, bounds, count)
+            }
+            Err(_) => mapping.readahead.missed(page, pages, MOST_PAGES, bounds, count),
+        },
     };
     if let Some(window) = window {
         record_stream(mapping, pages, &window);

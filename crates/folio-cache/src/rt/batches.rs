@@ -21,8 +21,9 @@ use crate::rt::shim::Position;
 /// batches of a test come around.
 pub(crate) const DUE: usize = if cfg!(shuttle) { 2 } else { 32 };
 
-/// The most entries in a batch. While the lock is taken, a batch may grow from [`DUE`] to this.
-const ROOM: usize = 2 * DUE;
+/// The most entries in a batch: the pages of two large requests. While the lock is taken, a batch
+/// may grow from [`DUE`] to this. Positions wrap around, so it is a power of two.
+const ROOM: usize = if cfg!(shuttle) { 2 * DUE } else { 16 * DUE };
 
 /// A frame and a number that belongs to it.
 type Entry = (u32, u64);

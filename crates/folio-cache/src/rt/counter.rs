@@ -14,7 +14,7 @@ const SHARED: usize = CELLS - 1;
 
 /// The count of numbers that belong to one thread at a time. All further threads share this one.
 /// Few under shuttle, so that a thread that looks at what each has takes few steps.
-pub(super) const NUMBERS: usize = if cfg!(shuttle) { 4 } else { 63 };
+pub(crate) const NUMBERS: usize = if cfg!(shuttle) { 4 } else { 63 };
 
 /// A bit for each number that is taken. Not under a lock: hits are counted too, also in a child
 /// that was forked while another thread might have held such a lock.
@@ -58,7 +58,7 @@ thread_local! {
 /// Returns the number of this thread. [`NUMBERS`] belongs to several.
 #[cfg(not(shuttle))]
 #[inline]
-pub(super) fn number() -> usize {
+pub(crate) fn number() -> usize {
     // A thread that is ending may have returned its number.
     NUMBER.try_with(|number| number.0).unwrap_or(NUMBERS)
 }
@@ -66,7 +66,7 @@ pub(super) fn number() -> usize {
 /// Returns the number of this thread. [`NUMBERS`] belongs to several. Shuttle runs all its threads
 /// on one thread of the system.
 #[cfg(shuttle)]
-pub(super) fn number() -> usize {
+pub(crate) fn number() -> usize {
     folio_ref::testing::stepped::thread_number().min(NUMBERS)
 }
 

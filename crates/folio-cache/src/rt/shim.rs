@@ -94,6 +94,40 @@ pub(crate) fn lock_for<T>(mutex: &Mutex<T>, _: Duration) -> Option<MutexGuard<'_
     Some(mutex.lock())
 }
 
+/// The looks at a lock before a thread sleeps for it, some 10 us, and the pauses before each.
+#[cfg(not(shuttle))]
+const LOOKS: u32 = 128;
+#[cfg(not(shuttle))]
+const PAUSES: u32 = 8;
+
+/// Locks a mutex that is held for a few microseconds at most. Looks for longer than that before it
+/// sleeps: a wake-up costs more.
+#[cfg(not(shuttle))]
+#[inline]
+pub(crate) fn lock_soon<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.try_lock().unwrap_or_else(|| look_and_lock(mutex))
+}
+
+#[cfg(not(shuttle))]
+#[cold]
+fn look_and_lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    for _ in 0..LOOKS {
+        (0..PAUSES).for_each(|_| std::hint::spin_loop());
+        // A try writes the line that the holder writes too.
+        if !mutex.is_locked()
+            && let Some(guard) = mutex.try_lock()
+        {
+            return guard;
+        }
+    }
+    mutex.lock()
+}
+
+#[cfg(shuttle)]
+pub(crate) fn lock_soon<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock()
+}
+
 /// A condition variable with the interface of `parking_lot`. Each notification wakes all waiters.
 #[cfg(shuttle)]
 #[derive(Debug, Default)]

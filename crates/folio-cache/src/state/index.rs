@@ -10,9 +10,9 @@
 //!
 //! A range is addresses, with memory only where its leaves are open (`SlotSpace` of folio-frames).
 //! A leaf is a page of memory, the slots of 2 MiB of the file. So from the number of a page to its
-//! slot there is at most one load, that of the range (`LazyRange`) or of the few. Sparse files cost
-//! what their cached pages need, and the system's page tables do the work of an index of several
-//! levels.
+//! slot there are two loads from one line, the length and the address of the range (`LazyRange`).
+//! Sparse files cost what their cached pages need, and the system's page tables do the work of an
+//! index of several levels.
 //!
 //! A leaf is opened for its first page ([`Index::make`]), and closed when it has no page any more
 //! ([`Index::give_back`]). A reference to a slot stays good: a closed slot is empty and refuses a

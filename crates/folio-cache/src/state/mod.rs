@@ -13,6 +13,7 @@ pub(crate) mod kept;
 pub(crate) mod known;
 pub(crate) mod leaves;
 pub(crate) mod live;
+pub(crate) mod lone_misses;
 pub(crate) mod looked;
 pub(crate) mod mapping;
 pub(crate) mod memory_use;

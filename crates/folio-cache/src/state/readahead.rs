@@ -29,18 +29,21 @@
 //!   little for each, nothing is read ahead.
 //! - If a file answers from memory, its own or the system's, the requests of a window wait for
 //!   their reader, and no thread is woken.
+//! - While no stream has a window, a miss that lies apart from all others of late is not told to
+//!   the streams ([`LoneMisses`]): random readers take no lock.
 //! - One read of many pages gives its own range: the range is read ahead too, but not past its end.
 //!
 //! The state belongs to the mapping, not to the open file: clones and several opens continue each
 //! other's streams, and several readers of one file have a stream each.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use once_cell::race::OnceBox;
 use parking_lot::Mutex;
 
-use crate::state::streams::{Bounds, STEADY, Streams, Window};
+use crate::state::lone_misses::{LoneMisses, Miss};
+use crate::state::streams::{Bounds, Streams, Window};
 
 /// A request that takes at most this time, and so much for each page, is answered from memory: to
 /// wake a thread for it, and to have its pages come from another processor, costs as much.
@@ -73,6 +76,17 @@ struct Known {
     streams: Mutex<Streams>,
     /// The score of requests that were answered at once, up to [`MOST`].
     at_once: AtomicU32,
+    /// A stream may have a window: a hint.
+    has_windows: AtomicBool,
+}
+
+impl Known {
+    fn note_windows(&self, streams: &Streams) {
+        // Relaxed: a hint. It seldom changes, and others read it at each miss.
+        if self.has_windows.load(Ordering::Relaxed) != streams.has_windows {
+            self.has_windows.store(streams.has_windows, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Readahead {
@@ -83,7 +97,7 @@ impl Readahead {
 
     /// Returns the streams. Makes them at the first call, with the first miss: then it calls
     /// `count` with their bytes.
-    fn streams(&self, count: impl FnOnce(usize)) -> &Mutex<Streams> {
+    fn known(&self, count: impl FnOnce(usize)) -> &Known {
         if self.streams.get().is_none() {
             let mut streams = Streams::default();
             // Relaxed: a hint, here and below. If two readers miss at once, one miss may be
@@ -91,12 +105,12 @@ impl Readahead {
             if let Some(first) = self.first_miss.load(Ordering::Relaxed).checked_sub(1) {
                 streams.missed(i64::from(first), 1, 1, Bounds::of(0));
             }
-            let known = Known { streams: Mutex::new(streams), at_once: AtomicU32::new(0) };
+            let known = Known { streams: Mutex::new(streams), ..Known::default() };
             if self.streams.set(Box::new(known)).is_ok() {
                 count(Streams::BYTES);
             }
         }
-        &self.streams.get().expect("they were just set, and stay").streams
+        self.streams.get().expect("they were just set, and stay")
     }
 
     /// Records the time that a request of `pages` pages took that were read ahead.
@@ -143,9 +157,46 @@ impl Readahead {
         if self.is_first(first, pages) {
             return None;
         }
+        self.tell([first], pages, request, bounds, count)
+    }
+
+    /// Records a miss like [`missed`](Self::missed), with the pages of one request at most. If it
+    /// is lone, no lock is taken. `file` is the number of the file in `lone_misses`.
+    pub(crate) fn missed_unless_lone(
+        &self,
+        lone_misses: &LoneMisses,
+        miss: Miss,
+        bounds: Bounds,
+        count: impl FnOnce(usize),
+    ) -> Option<Window> {
+        let Miss { first, pages, .. } = miss;
+        let pages = u32::from(pages);
+        // Relaxed: a hint.
+        let has_windows = |known: &Known| known.has_windows.load(Ordering::Relaxed);
+        if self.streams.get().is_some_and(has_windows) {
+            return self.tell([first], pages, pages, bounds, count);
+        }
+        let untold = lone_misses.record(miss)?;
+        self.tell(untold.into_iter().chain([first]), pages, pages, bounds, count)
+    }
+
+    /// Tells the streams of misses in their order. Returns the first window that follows.
+    fn tell(
+        &self,
+        misses: impl IntoIterator<Item = u32>,
+        pages: u32,
+        request: u32,
+        bounds: Bounds,
+        count: impl FnOnce(usize),
+    ) -> Option<Window> {
+        let known = self.known(count);
         // A hint: if two readers miss at once, one miss may be ignored.
-        let mut streams = self.streams(count).try_lock()?;
-        streams.missed(i64::from(first), i64::from(pages), i64::from(request), bounds)
+        let mut streams = known.streams.try_lock()?;
+        let window = misses.into_iter().find_map(|first| {
+            streams.missed(i64::from(first), i64::from(pages), i64::from(request), bounds)
+        });
+        known.note_windows(&streams);
+        window
     }
 
     /// Records the miss of a reader that will go on: its stream begins here, unless one does
@@ -158,17 +209,11 @@ impl Readahead {
         count: impl FnOnce(usize),
     ) -> Option<Window> {
         let (first, pages) = (i64::from(first), i64::from(pages));
-        let mut streams = self.streams(count).try_lock()?;
-        if let Some(window) = streams.missed(first, pages, pages, bounds) {
-            return Some(window);
-        }
-        let last = streams.last;
-        let stream = streams.all.get_mut(last)?;
-        if stream.first != first || stream.window > 0 {
-            return None;
-        }
-        (stream.step, stream.repeats) = (pages, STEADY);
-        Some(streams.advance(last, first + pages, bounds))
+        let known = self.known(count);
+        let mut streams = known.streams.try_lock()?;
+        let window = streams.begun(first, pages, bounds);
+        known.note_windows(&streams);
+        window
     }
 
     /// Records that a reader came to a readahead marker. Returns the window to request next, or
@@ -176,7 +221,8 @@ impl Readahead {
     pub(crate) fn passed(&self, page: u32, bounds: Bounds) -> Option<Window> {
         let page = i64::from(page);
         // A page with a marker belongs to a stream.
-        let mut streams = self.streams.get()?.streams.lock();
+        let known = self.streams.get()?;
+        let mut streams = known.streams.lock();
         streams.clock += 1;
         let clock = streams.clock;
         let n = streams.all.iter().position(|stream| stream.marker == Some(page))?;
@@ -186,7 +232,9 @@ impl Readahead {
         stream.first = page;
         stream.repeats = stream.repeats.saturating_add(1);
         let next = stream.next;
-        Some(streams.advance(n, next, bounds))
+        let window = streams.advance(n, next, bounds);
+        known.note_windows(&streams);
+        Some(window)
     }
 }
 

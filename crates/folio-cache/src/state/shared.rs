@@ -33,6 +33,7 @@ use crate::state::groups::Groups;
 use crate::state::kept::Kept;
 use crate::state::leaves::Leaves;
 use crate::state::live::Live;
+use crate::state::lone_misses::LoneMisses;
 use crate::state::looked::Looked;
 use crate::state::mapping::Mapping;
 use crate::state::registry::Registry;
@@ -50,6 +51,7 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) recorder: Option<Arc<Recorder>>,
     /// The readers that move in order.
     pub(crate) live: Live,
+    pub(crate) lone_misses: LoneMisses,
     pub(crate) groups: Groups,
     pub(crate) shown: &'static Shown,
     /// Choose the pages to evict. Nothing is done to a page under this lock. On a cache line of

@@ -9,7 +9,7 @@ use crate::state::units::MOST_PAGES;
 const STREAMS: usize = 32;
 
 /// The number of equal steps in a row that begin a stream.
-pub(super) const STEADY: u32 = 2;
+const STEADY: u32 = 2;
 
 /// The number of pages of the first window, if there is memory for it.
 const MIN_WINDOW: i64 = 16;
@@ -240,10 +240,10 @@ pub(super) struct Streams {
     /// At most [`STREAMS`].
     pub(super) all: Vec<Stream>,
     /// The stream of the last miss.
-    pub(super) last: usize,
+    last: usize,
     pub(super) clock: u64,
     /// A stream may have a window. Random readers have none, and their misses look at less.
-    has_windows: bool,
+    pub(super) has_windows: bool,
     /// The pages that each stream expects, while none has a window. A random miss looks at them
     /// alone.
     expected: Vec<Expected>,
@@ -314,6 +314,20 @@ impl Streams {
             marker: None,
             stream: self.last,
         })
+    }
+
+    /// Records a miss like [`missed`](Self::missed), of a reader that will go on: its stream begins
+    /// here, unless one does already.
+    pub(super) fn begun(&mut self, first: i64, pages: i64, bounds: Bounds) -> Option<Window> {
+        if let Some(window) = self.missed(first, pages, pages, bounds) {
+            return Some(window);
+        }
+        let stream = self.all.get_mut(self.last)?;
+        if stream.first != first || stream.window > 0 {
+            return None;
+        }
+        (stream.step, stream.repeats) = (pages, STEADY);
+        Some(self.advance(self.last, first + pages, bounds))
     }
 
     /// Returns `false` if a miss continues no stream.

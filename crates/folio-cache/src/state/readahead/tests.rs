@@ -10,6 +10,7 @@ use crate::state::units::MOST_PAGES;
 #[derive(Default)]
 struct Reader {
     readahead: Readahead,
+    lone_misses: LoneMisses,
     /// The cached pages, and those with a readahead marker.
     cached: BTreeSet<i64>,
     markers: BTreeSet<i64>,
@@ -31,8 +32,9 @@ impl Reader {
     fn read(&mut self, page: i64) {
         if self.cached.insert(page) {
             self.misses.push(page);
-            let window =
-                self.readahead.missed(page as u32, 1, MOST_PAGES, Bounds::of(4096), |_| ());
+            let miss = Miss { file: 1, first: page as u32, pages: 1 };
+            let bounds = Bounds::of(4096);
+            let window = self.readahead.missed_unless_lone(&self.lone_misses, miss, bounds, |_| ());
             self.request(window);
         } else if self.markers.remove(&page) {
             let window = self.readahead.passed(page as u32, Bounds::of(4096));
