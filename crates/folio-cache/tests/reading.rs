@@ -19,6 +19,25 @@ fn cache() -> Cache {
 }
 
 #[test]
+fn each_way_to_read_is_recorded_once_and_finds_what_is_cached() {
+    let (dir, path, bytes) = file_of(3 * 4096);
+    let uses = dir.path().join("uses");
+    let to = fs::File::create(&uses).unwrap();
+    let cache = Cache::builder().capacity(CAPACITY).record_uses(to, 1).build().unwrap();
+    let file = cache.open(&path).unwrap();
+    let mut buf = [0; 10];
+    assert_eq!(file.try_read(&mut buf, 5000), None, "no page is cached yet");
+    file.read_exact_at(&mut buf, 5000).unwrap();
+    buf = [0; 10];
+    assert_eq!(file.try_read(&mut buf, 5000), Some(10));
+    assert_eq!(buf, bytes[5000..5010]);
+    assert_eq!(file.read_at(&mut buf, 5000).unwrap(), 10);
+    assert_eq!(pollster::block_on(file.read_at_async(&mut buf, 5000)).unwrap(), 10);
+    drop((file, cache));
+    assert_eq!(fs::metadata(&uses).unwrap().len(), 20 + 4 * 8, "a header, and four uses");
+}
+
+#[test]
 fn reads_of_any_range_equal_the_file() {
     let (_dir, path, bytes) = file_of(100_003);
     let cache = cache();

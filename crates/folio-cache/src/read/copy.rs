@@ -34,7 +34,8 @@ pub(crate) fn read_optimistic<S: Scheme>(
     buf: &mut [u8],
 ) -> bool {
     let within = offset as usize % FRAME_SIZE;
-    if buf.len() > FRAME_SIZE - within {
+    // A use is recorded where a reference is taken: here that would cost each hit registers.
+    if buf.len() > FRAME_SIZE - within || mapping.is_recorded() {
         return false;
     }
     let Ok(page) = u32::try_from(offset / FRAME_SIZE as u64) else { return false };
@@ -52,7 +53,6 @@ pub(crate) fn read_optimistic<S: Scheme>(
         lookup::check(mapping, &folio, page);
     }
     mapping.hit(1);
-    mapping.record(page);
     true
 }
 
@@ -104,7 +104,10 @@ pub(crate) fn read_cached<S: Scheme>(
     while done < wanted {
         let at = offset + done as u64;
         let n = (wanted - done).min(FRAME_SIZE - at as usize % FRAME_SIZE);
-        if !read_optimistic(mapping, at, &mut buf[done..done + n]) {
+        let buf = &mut buf[done..done + n];
+        if !read_optimistic(mapping, at, buf)
+            && !(mapping.is_recorded() && read_referenced(mapping, at, buf))
+        {
             return None;
         }
         done += n;
@@ -112,6 +115,17 @@ pub(crate) fn read_cached<S: Scheme>(
     // The loads that follow come after the copies: each ends with an Acquire fence.
     let is_same = mapping.is_untruncated(len, epoch) && mapping.known_len() == Some(len);
     is_same.then_some(done)
+}
+
+/// Reads all of `buf` with a reference. Returns `false` if the page is not in the cache. Call with
+/// bytes of one page that lie in the file.
+#[cold]
+fn read_referenced<S: Scheme>(mapping: &Mapping<S>, offset: u64, buf: &mut [u8]) -> bool {
+    let Ok(page) = u32::try_from(offset / FRAME_SIZE as u64) else { return false };
+    let Some(folio) = lookup::find(mapping, page) else { return false };
+    let within = offset as usize % FRAME_SIZE;
+    buf.copy_from_slice(&folio.frame()[within..within + buf.len()]);
+    true
 }
 
 #[cold]

@@ -20,6 +20,16 @@ pub const USES_MAGIC: &[u8; 16] = b"folio uses, v1\r\n";
 /// The uses in a full buffer.
 const ROOM: usize = 512;
 
+/// A recorder was made in this process. Without one, a hit looks at no field of its file for it.
+static IS_ANY: AtomicBool = AtomicBool::new(false);
+
+/// Returns `false` if no cache records uses.
+#[inline(always)]
+pub(crate) fn is_any() -> bool {
+    // Relaxed: whoever has a cache with a recorder got it after the store.
+    IS_ANY.load(Ordering::Relaxed)
+}
+
 /// Writes uses of pages.
 pub(crate) struct Recorder {
     /// A page is recorded if its hash has none of these bits.
@@ -41,6 +51,7 @@ impl Recorder {
     pub(crate) fn new(mut to: Box<dyn Write + Send>, one_in: u32) -> io::Result<Self> {
         to.write_all(USES_MAGIC)?;
         to.write_all(&one_in.to_le_bytes())?;
+        IS_ANY.store(true, Ordering::Relaxed);
         Ok(Self {
             mask: u64::from(one_in) - 1,
             buffers: std::array::from_fn(|_| CachePadded::default()),

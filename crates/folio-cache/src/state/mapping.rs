@@ -7,7 +7,7 @@ use folio_ref::Scheme;
 use once_cell::race::OnceBox;
 
 use crate::backing::{Backing, FileId, Version};
-use crate::rt::recorder::Recorder;
+use crate::rt::recorder::{self, Recorder};
 use crate::rt::shim::{Length, Mutex};
 use crate::state::frames::{Mapped, Zone};
 use crate::state::index::Index;
@@ -258,6 +258,12 @@ impl<S: Scheme> Mapping<S> {
     /// page.
     pub(crate) fn owner_data(&self, page: u32) -> u64 {
         u64::from(self.id) << 32 | u64::from(page)
+    }
+
+    /// Returns `true` if the cache records uses.
+    #[inline(always)]
+    pub(crate) fn is_recorded(&self) -> bool {
+        recorder::is_any() && self.recorder.is_some()
     }
 
     /// Records the use of a page, if the cache records uses.
