@@ -351,7 +351,12 @@ fn futures_dropped_at_any_moment_leave_nothing() {
             reader.join().unwrap();
         }
     });
-    assert_eq!(distant.in_flight(), 0);
+    // Readahead has no waiter: what it requested last may be in flight for a moment.
+    let begun = Instant::now();
+    while distant.in_flight() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "a request stays in flight");
+        thread::sleep(Duration::from_millis(1));
+    }
     // All permits are back: as many requests as the backing allows go out at once.
     file.evict(0..u64::MAX);
     assert!(file.bytes(0, 256 * PAGE).unwrap() == all);
