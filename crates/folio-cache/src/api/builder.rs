@@ -309,7 +309,7 @@ impl<S: Scheme> CacheBuilder<S> {
             arena: Arc::new(arena),
             registry: Registry::default(),
             leaves: Leaves::default(),
-            recorder: recorder.map(Arc::new),
+            recorder: recorder.map(Box::new),
             live: Live::default(),
             lone_misses: LoneMisses::default(),
             groups: Groups::new(page_frames),

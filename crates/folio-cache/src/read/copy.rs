@@ -105,9 +105,9 @@ pub(crate) fn read_cached<S: Scheme>(
         let at = offset + done as u64;
         let n = (wanted - done).min(FRAME_SIZE - at as usize % FRAME_SIZE);
         let buf = &mut buf[done..done + n];
-        if !read_optimistic(mapping, at, buf)
-            && !(mapping.is_recorded() && read_referenced(mapping, at, buf))
-        {
+        let is_read = read_optimistic(mapping, at, buf)
+            || (mapping.is_recorded() && read_referenced(mapping, at, buf));
+        if !is_read {
             return None;
         }
         done += n;

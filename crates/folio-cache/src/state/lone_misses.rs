@@ -105,7 +105,7 @@ impl LoneMisses {
     fn line(&self, miss: Miss) -> &Line {
         // Many readers begin at a round number, and some go backward from there.
         let middle = u64::from(miss.first) + u64::from(REGION / 2);
-        let region = middle / u64::from(REGION) | u64::from(miss.file) << u32::BITS;
+        let region = (middle / u64::from(REGION)) | (u64::from(miss.file) << u32::BITS);
         let hash = region.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         &self.lines[(hash >> u32::BITS) as usize % LINES]
     }

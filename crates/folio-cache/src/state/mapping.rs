@@ -7,7 +7,7 @@ use folio_ref::Scheme;
 use once_cell::race::OnceBox;
 
 use crate::backing::{Backing, FileId, Version};
-use crate::rt::recorder::{self, Recorder};
+use crate::rt::recorder;
 use crate::rt::shim::{Length, Mutex};
 use crate::state::frames::{Mapped, Zone};
 use crate::state::index::Index;
@@ -53,8 +53,6 @@ pub(crate) struct Mapping<S: Scheme> {
     pub(crate) backed: Length,
     /// The fields that only writers need.
     writing: OnceBox<Writing>,
-    /// Of the cache, copied so that a hit touches only this mapping.
-    recorder: Option<Arc<Recorder>>,
     /// The counters of this file alone, once a caller wants them.
     pub(crate) counters: OnceBox<Counters>,
     pub(crate) readahead: Readahead,
@@ -106,7 +104,6 @@ impl<S: Scheme> Mapping<S> {
             mapped: Mapped::new(&shared.arena),
             len: Length::new(len),
             truncate_seq: Length::new(0),
-            recorder: shared.recorder.clone(),
             shared: Arc::clone(shared),
             source,
             backed: Length::new(len),
@@ -263,13 +260,15 @@ impl<S: Scheme> Mapping<S> {
     /// Returns `true` if the cache records uses.
     #[inline(always)]
     pub(crate) fn is_recorded(&self) -> bool {
-        recorder::is_any() && self.recorder.is_some()
+        recorder::is_any() && self.shared.recorder.is_some()
     }
 
     /// Records the use of a page, if the cache records uses.
     #[inline(always)]
     pub(crate) fn record(&self, page: u32) {
-        if let Some(recorder) = &self.recorder {
+        if recorder::is_any()
+            && let Some(recorder) = &self.shared.recorder
+        {
             recorder.record(self.owner_data(page));
         }
     }

@@ -48,7 +48,7 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) registry: Registry<S>,
     /// The leaves of all indexes, and the memory of the state of files.
     pub(crate) leaves: Leaves<S>,
-    pub(crate) recorder: Option<Arc<Recorder>>,
+    pub(crate) recorder: Option<Box<Recorder>>,
     /// The readers that move in order.
     pub(crate) live: Live,
     pub(crate) lone_misses: LoneMisses,
