@@ -21,6 +21,8 @@ pub(super) struct Sample {
     list: Vec<u32>,
     /// The place of the next frame that is looked at.
     next: usize,
+    /// The frame of the sampled page that came last.
+    last: Option<u32>,
     /// The uses that were found, as keys.
     uses: RefCell<Vec<u32>>,
 }
@@ -39,6 +41,7 @@ impl Sample {
             flags: vec![Cell::new(0); frames as usize],
             list: Vec::new(),
             next: 0,
+            last: None,
             uses: RefCell::default(),
         }
     }
@@ -55,8 +58,12 @@ impl Sample {
         self.one_in = one_in;
     }
 
-    /// Records a new page. A sampled one counts as used.
-    pub(super) fn insert(&mut self, frame: u32, page: u64) {
+    /// Records a new page. A sampled one counts as used, unless it was read ahead: then its first
+    /// use is that of its reader.
+    ///
+    /// The sampled page before it is looked at first. Otherwise the uses of a page in small steps
+    /// would be found late, and pass for a later use.
+    pub(super) fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
         let flags = &self.flags[frame as usize];
         // What was found of the page before is nothing to this one.
         flags.set(flags.get() & !FOUND);
@@ -65,7 +72,12 @@ impl Sample {
             flags.set(LISTED);
             self.list.push(frame);
         }
-        self.uses.get_mut().push(key);
+        if let Some(last) = self.last.replace(frame).filter(|&last| last != frame) {
+            self.look_at(frames, last);
+        }
+        if !frames.is_ahead(frame) {
+            self.uses.get_mut().push(key);
+        }
     }
 
     /// Returns the number of frames in the list.
@@ -77,22 +89,30 @@ impl Sample {
     pub(super) fn look(&mut self, frames: &dyn Frames) {
         self.next = if self.next < self.list.len() { self.next } else { 0 };
         let Some(&frame) = self.list.get(self.next) else { return };
-        let flags = &self.flags[frame as usize];
+        if self.look_at(frames, frame) {
+            self.next += 1;
+        } else {
+            let flags = &self.flags[frame as usize];
+            flags.set(flags.get() & !LISTED);
+            self.list.swap_remove(self.next);
+        }
+    }
+
+    /// Notes whether the page in a frame was used. Returns `false` if the sample has no such page.
+    fn look_at(&mut self, frames: &dyn Frames, frame: u32) -> bool {
         match frames.inspect(frame) {
             // The bit of a page that was read ahead belongs to its reader.
-            _ if frames.is_ahead(frame) => self.next += 1,
-            FrameState::Pinned => self.next += 1,
+            _ if frames.is_ahead(frame) => true,
+            FrameState::Pinned => true,
             FrameState::Evictable(page) if let Some(key) = self.key(page) => {
-                self.next += 1;
                 if frames.take_referenced(frame) {
-                    flags.set(LISTED | FOUND);
+                    let flags = &self.flags[frame as usize];
+                    flags.set(flags.get() | FOUND);
                     self.uses.get_mut().push(key);
                 }
+                true
             }
-            FrameState::Evictable(_) | FrameState::NotCached => {
-                flags.set(flags.get() & !LISTED);
-                self.list.swap_remove(self.next);
-            }
+            FrameState::Evictable(_) | FrameState::NotCached => false,
         }
     }
 
