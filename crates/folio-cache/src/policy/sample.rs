@@ -185,3 +185,75 @@ impl Frames for Watched<'_> {
         self.frames.is_ahead(frame)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The frames, by their number: the page, `true` if it was read ahead, and the referenced bit.
+    struct Pages([(u64, Cell<bool>, Cell<bool>); 3]);
+
+    impl Frames for Pages {
+        fn count(&self) -> u32 {
+            self.0.len() as u32
+        }
+
+        fn inspect(&self, frame: u32) -> FrameState {
+            FrameState::Evictable(self.0[frame as usize].0)
+        }
+
+        fn take_referenced(&self, frame: u32) -> bool {
+            self.0[frame as usize].1.set(false);
+            self.0[frame as usize].2.take()
+        }
+
+        fn is_ahead(&self, frame: u32) -> bool {
+            self.0[frame as usize].1.get()
+        }
+    }
+
+    /// Returns a sample of all pages, and frames of which some were read ahead.
+    fn sample(ahead: [bool; 3]) -> (Sample, Pages) {
+        let mut pages = [7, 8, 9].into_iter();
+        let pages =
+            ahead.map(|is_ahead| (pages.next().unwrap(), Cell::new(is_ahead), Cell::new(is_ahead)));
+        (Sample::new(3, 1), Pages(pages))
+    }
+
+    /// Takes the uses that were found. Returns their pages.
+    fn uses(sample: &mut Sample) -> Vec<u64> {
+        let keys = [7, 8, 9].map(|page| (sample.key(page).unwrap(), page));
+        let mut found = Vec::new();
+        sample.drain_uses(|key| {
+            found.extend(keys.iter().filter(|(of, _)| *of == key).map(|(_, page)| *page));
+        });
+        found
+    }
+
+    #[test]
+    fn uses_in_small_steps_are_found_before_the_next_page() {
+        let (mut sample, pages) = sample([false; 3]);
+        sample.insert(&pages, 0, 7);
+        pages.0[0].2.set(true);
+        sample.insert(&pages, 1, 8);
+        assert_eq!(uses(&mut sample), [7, 7, 8]);
+        sample.insert(&pages, 2, 9);
+        assert_eq!(uses(&mut sample), [9], "page 8 was not used");
+        assert!(sample.is_found(0), "the policy has not seen the use of page 7");
+        assert!(sample.watch(&pages).take_referenced(0) && !sample.is_found(0));
+    }
+
+    #[test]
+    fn a_page_that_was_read_ahead_is_first_used_by_its_reader() {
+        let (mut sample, pages) = sample([true, true, false]);
+        (0..3).for_each(|frame| sample.insert(&pages, frame, u64::from(frame) + 7));
+        (0..3).for_each(|_| sample.look(&pages));
+        assert_eq!(uses(&mut sample), [9], "two pages wait for their reader");
+        assert!(pages.0[0].2.get(), "the bit of a page that was read ahead was taken");
+        // The reader uses page 7.
+        pages.0[0].1.set(false);
+        (0..3).for_each(|_| sample.look(&pages));
+        (0..3).for_each(|_| sample.look(&pages));
+        assert_eq!(uses(&mut sample), [7], "once");
+    }
+}

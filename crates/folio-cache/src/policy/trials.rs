@@ -264,6 +264,7 @@ impl Trial {
 mod tests {
     use super::*;
     use crate::policy::HotCold;
+    use crate::policy::tests::Numbers;
 
     const MAKE: Make = |frames, share| Box::new(HotCold::with_share(frames, share));
 
@@ -283,6 +284,78 @@ mod tests {
         let cycle = || (0..15_000).map(|n| n % 150);
         let [short, _, long] = SHARES.map(|share| misses(share, cycle()));
         assert!(short < 6000 && long > 12_000, "{short} {long} of 15000");
+    }
+
+    /// A naive count: all uses with their tick.
+    #[derive(Default)]
+    struct Naive(Vec<(u32, [bool; SHARES.len()])>);
+
+    impl Naive {
+        /// Returns the number of uses for which `is_it`, each halved as often as its age says.
+        fn sum(&self, now: u32, half: f64, is_it: impl Fn([bool; SHARES.len()]) -> bool) -> f64 {
+            let uses = self.0.iter().filter(|(_, missed)| is_it(*missed));
+            uses.map(|&(tick, _)| 0.5_f64.powf(f64::from(now - tick) / half)).sum()
+        }
+
+        /// Returns the trial that is better than the chosen one.
+        fn better(&self, now: u32, rule: &Rule, chosen: usize) -> Option<usize> {
+            let sum = |a: usize, b: usize| self.sum(now, rule.ticks, |m| m[a] && !m[b]);
+            let all = self.sum(now, rule.ticks, |missed| missed[chosen]);
+            let mut better: Vec<_> = (0..SHARES.len())
+                .map(|other| (sum(chosen, other) - sum(other, chosen), other))
+                .filter(|&(fewer, other)| {
+                    let chance = (sum(chosen, other) + sum(other, chosen)).sqrt();
+                    fewer > rule.doubt * chance.max(1.0) && fewer > rule.gain * all
+                })
+                .collect();
+            better.sort_by(|a, b| a.0.total_cmp(&b.0));
+            better.pop().map(|(_, other)| other)
+        }
+    }
+
+    #[test]
+    fn a_count_decides_as_the_specification() {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut decided, mut undecided) = (0, 0);
+        for rule in COUNTS {
+            let (mut naive, mut count) = (Naive::default(), Count::new(rule));
+            for now in 0..600 {
+                // Which trial is good changes.
+                let bias = [50, 50 - now / 20, 20 + now / 15];
+                for _ in 0..random.u32(..6) {
+                    let all = random.u32(..100);
+                    let missed = bias.map(|bias| all < 30 || random.u32(..100) < bias);
+                    naive.0.push((now, missed));
+                    count.add(missed);
+                }
+                if now % 16 == 0 {
+                    let chosen = random.usize(..SHARES.len());
+                    let better = count.better_than(chosen);
+                    // Another trial may be nearly as good.
+                    let naive = naive.better(now, &count.rule, chosen);
+                    let is_as_good = better.zip(naive).is_some_and(|(ours, naive)| {
+                        (count.more(chosen, ours) - count.more(chosen, naive)).abs() < 1e-6
+                    });
+                    assert!(better == naive || is_as_good, "{better:?} {naive:?}: seed {seed}");
+                    *if better.is_some() { &mut decided } else { &mut undecided } += 1;
+                }
+                count.fade();
+            }
+        }
+        assert!(decided > 9 && undecided > 9, "{decided} and {undecided} decisions: seed {seed}");
+    }
+
+    /// The shortest queue of a trial must not hold more of its frames than that of the cache.
+    #[test]
+    fn pages_that_come_back_after_the_shortest_queue_get_a_longer_one() {
+        let mut numbers = Numbers::new(1536, Box::new(HotCold::new(1536)));
+        let mut hits = 0;
+        for page in 0..20_000_u64 {
+            numbers.use_page(page);
+            hits += u32::from(page >= 50 && numbers.use_page(page - 50));
+        }
+        assert!(hits > 18_000, "{hits} of 20000 pages hit when they came back");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! decision, at each share of the queue.
 //!
 //! The model moves pages between lists and looks them up by searching. Its ghosts are a parameter:
-//! all of them, or our table, which loses some. The trials only choose the share: see
-//! `trials/tests.rs` for the specification of that.
+//! all of them, or our table, which loses some. The trials only choose the share; the tests of
+//! `trials.rs` have a model of that.
 
 use std::collections::VecDeque;
 
