@@ -346,7 +346,6 @@ mod tests {
         assert!(decided > 9 && undecided > 9, "{decided} and {undecided} decisions: seed {seed}");
     }
 
-    /// The shortest queue of a trial must not hold more of its frames than that of the cache.
     #[test]
     fn pages_that_come_back_after_the_shortest_queue_get_a_longer_one() {
         // Other numbers make other samples.

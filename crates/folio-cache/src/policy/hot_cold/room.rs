@@ -100,6 +100,16 @@ fn wanted(all: u32, share: f64) -> [u32; 2] {
 mod tests {
     use super::*;
 
+    /// A trial with a longer queue hits where its cache does not.
+    #[test]
+    fn the_shortest_queue_of_a_trial_has_the_share_of_its_cache() {
+        for frames in [512, 1024, 1536, 2048, 1 << 20] {
+            let share = |frames| f64::from(frames_of(frames, 0.01)) / f64::from(frames);
+            let ratio = share((frames / 8).min(MAX_TRIAL)) / share(frames);
+            assert!((0.7..2.1).contains(&ratio), "{frames} frames: {ratio}");
+        }
+    }
+
     #[test]
     fn a_window_by_chance_gets_room_for_itself_and_for_a_while() {
         let mut room = Room::new(10_000, 0.01);
