@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_come_back_after_the_shortest_queue_get_a_longer_one() {
+    fn pages_that_come_back_late_get_a_longer_queue() {
         // Other numbers make other samples.
         for first in [0, 1 << 20, 2 << 20, 3 << 20] {
             let mut numbers = Numbers::new(1536, Box::new(HotCold::new(1536)));
