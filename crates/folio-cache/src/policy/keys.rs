@@ -11,7 +11,7 @@ const NONE: u16 = u16::MAX;
 #[derive(Debug)]
 pub(super) struct Keys {
     /// By frame, as far as frames are in use.
-    keys: Vec<u32>,
+    held: Vec<u32>,
     /// By frame: the key was used.
     used: Vec<Cell<bool>>,
     /// By hash of a key: the first frame with such a key. Their number is a power of two.
@@ -26,7 +26,7 @@ impl Keys {
         let frames = frames as usize;
         assert!(frames <= 1 << 15, "{frames} frames have no numbers of 16 bits with room for none");
         Self {
-            keys: Vec::with_capacity(frames),
+            held: Vec::with_capacity(frames),
             used: vec![Cell::new(false); frames],
             first: vec![NONE; frames.next_power_of_two()],
             next: vec![NONE; frames],
@@ -37,7 +37,7 @@ impl Keys {
     pub(super) fn use_key(&self, key: u32) -> bool {
         let mut frame = self.first[self.place(key)];
         while frame != NONE {
-            if self.keys[usize::from(frame)] == key {
+            if self.held[usize::from(frame)] == key {
                 self.used[usize::from(frame)].set(true);
                 return true;
             }
@@ -48,17 +48,17 @@ impl Keys {
 
     /// Returns a frame that was never used, if there is one left.
     pub(super) fn unused(&self) -> Option<u32> {
-        (self.keys.len() < self.used.len()).then_some(self.keys.len() as u32)
+        (self.held.len() < self.used.len()).then_some(self.held.len() as u32)
     }
 
     /// Puts a key that no frame has into a frame, instead of the key that is there.
     pub(super) fn put(&mut self, frame: u32, key: u32) {
         let at = frame as usize;
-        if at < self.keys.len() {
+        if at < self.held.len() {
             self.unlink(frame as u16);
-            self.keys[at] = key;
+            self.held[at] = key;
         } else {
-            self.keys.push(key);
+            self.held.push(key);
         }
         let place = self.place(key);
         self.next[at] = std::mem::replace(&mut self.first[place], frame as u16);
@@ -67,7 +67,7 @@ impl Keys {
     /// Takes a frame out of the hash table.
     fn unlink(&mut self, frame: u16) {
         let after = self.next[usize::from(frame)];
-        let place = self.place(self.keys[usize::from(frame)]);
+        let place = self.place(self.held[usize::from(frame)]);
         if self.first[place] == frame {
             self.first[place] = after;
             return;
@@ -92,7 +92,7 @@ impl Frames for Keys {
     }
 
     fn inspect(&self, frame: u32) -> FrameState {
-        let key = self.keys.get(frame as usize);
+        let key = self.held.get(frame as usize);
         key.map_or(FrameState::NotCached, |&key| FrameState::Evictable(u64::from(key)))
     }
 

@@ -9,7 +9,7 @@
 //!
 //! Shares are compared by the uses of which **one** trial missed and the other did not. All other
 //! uses say nothing, and their number hides small differences. If chance alone decides about `n`
-//! uses, the two numbers differ by about the square root of `n`. (McNemar's test, 1947.)
+//! uses, the two numbers differ by about the square root of `n`. (A sign test.)
 //!
 //! Two counts decide. The **fast** one is halved each time that as many pages came as there are
 //! frames. It decides if another share is better beyond doubt: the program does something else. The
@@ -124,7 +124,9 @@ impl Trials {
         let Self { sample, all, counts, .. } = self;
         sample.drain_uses(|key| {
             let missed = all.each_mut().map(|trial| trial.use_key(key));
-            counts.iter_mut().for_each(|count| count.add(missed));
+            for count in counts.iter_mut() {
+                count.add(missed);
+            }
         });
     }
 
