@@ -10,7 +10,7 @@ use super::queue::Queue;
 use super::{FrameState, Frames, MAX_PINNED, Policy};
 
 /// CLOCK: a queue of pages that get another turn if they were used.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Clock {
     queue: Queue,
 }
@@ -18,19 +18,13 @@ pub struct Clock {
 impl Clock {
     /// Returns a policy for any number of frames.
     pub fn new() -> Self {
-        Self { queue: Queue::new(0) }
+        Self::default()
     }
 
     /// Moves a frame to the end of the queue.
     fn move_to_end(&mut self, frame: u32) {
         self.queue.remove(frame);
         self.queue.push(frame);
-    }
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

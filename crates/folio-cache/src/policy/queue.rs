@@ -12,7 +12,7 @@ struct Links {
 }
 
 /// Frames from the oldest to the newest.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Queue {
     links: Vec<Links>,
     oldest: Option<u32>,
@@ -23,7 +23,7 @@ pub(super) struct Queue {
 impl Queue {
     /// Returns an empty queue for frames below `frames`.
     pub(super) fn new(frames: u32) -> Self {
-        let mut queue = Self { links: Vec::new(), oldest: None, newest: None, len: 0 };
+        let mut queue = Self::default();
         queue.grow(frames);
         queue
     }
