@@ -1,21 +1,30 @@
-//! CLOCK: a hand moves around the frames. A page that was used since the last lap stays for one
-//! more.
+//! CLOCK: a queue. The oldest page is evicted, unless it was used since its last turn: then it goes
+//! to the end, for one turn more.
 //!
-//! The hand is its only state. CLOCK is not scan-resistant: it treats all pages alike, so a scan of
-//! the size of the memory evicts all other pages.
+//! A hand that moves around the frames does the same as long as each page comes to the frame of a
+//! victim. Here frames are freed in batches, and by truncations, so the order of the frames is not
+//! that of the pages. CLOCK is not scan-resistant: it treats all pages alike, so a scan of the size
+//! of the memory evicts all other pages. It takes 8 bytes for each frame.
 
+use super::queue::Queue;
 use super::{FrameState, Frames, MAX_PINNED, Policy};
 
-/// CLOCK, by frame number.
+/// CLOCK: a queue of pages that get another turn if they were used.
 #[derive(Debug, Default)]
 pub struct Clock {
-    hand: u32,
+    queue: Queue,
 }
 
 impl Clock {
     /// Returns a policy for any number of frames.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Moves a frame to the end of the queue.
+    fn move_to_end(&mut self, frame: u32) {
+        self.queue.remove(frame);
+        self.queue.push(frame);
     }
 }
 
@@ -24,31 +33,50 @@ impl Policy for Clock {
         "clock"
     }
 
-    fn insert(&mut self, _: &dyn Frames, _: u32, _: u64) {}
+    fn insert(&mut self, frames: &dyn Frames, frame: u32, _: u64) {
+        self.queue.grow(frames.count());
+        // The page that was in the frame left unseen.
+        if self.queue.contains(frame) {
+            self.queue.remove(frame);
+        }
+        self.queue.push(frame);
+    }
 
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
-        let count = frames.count();
         let mut pinned = 0;
-        for _ in 0..2 * u64::from(count) {
+        for _ in 0..2 * self.queue.len() {
             if victims.len() >= wanted || pinned == MAX_PINNED {
                 break;
             }
-            let frame = self.hand % count;
-            self.hand = (frame + 1) % count;
-            // A pinned page keeps its referenced bit.
-            let state = frames.inspect(frame);
-            pinned += usize::from(state == FrameState::Pinned);
-            let is_victim =
-                matches!(state, FrameState::Evictable(_)) && !frames.take_referenced(frame);
-            if is_victim && !victims.contains(&frame) {
-                victims.push(frame);
+            let Some(frame) = self.queue.oldest() else { break };
+            match frames.inspect(frame) {
+                // A pinned page keeps its referenced bit.
+                FrameState::Pinned => {
+                    pinned += 1;
+                    self.move_to_end(frame);
+                }
+                FrameState::Evictable(_) if frames.take_referenced(frame) => {
+                    self.move_to_end(frame);
+                }
+                FrameState::Evictable(_) => {
+                    self.queue.remove(frame);
+                    victims.push(frame);
+                }
+                FrameState::NotCached => self.queue.remove(frame),
             }
         }
     }
 
-    fn restore(&mut self, _: u32) {}
+    fn restore(&mut self, frame: u32) {
+        if !self.queue.contains(frame) {
+            self.queue.push(frame);
+        }
+    }
 
-    fn moved(&mut self, _: &dyn Frames, _: u32, _: u32) {}
+    fn moved(&mut self, frames: &dyn Frames, _: u32, to: u32) {
+        self.queue.grow(frames.count());
+        self.restore(to);
+    }
 
     fn resize(&mut self, _: u32) {}
 }

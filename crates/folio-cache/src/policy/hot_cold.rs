@@ -29,7 +29,7 @@
 //!   of its pages, and the queue gets the share of the one that misses least.
 //!
 //! The hot clock is a ring of frame numbers, not a hand over all frames: in a nearly empty cache it
-//! visits cached pages only. A frame takes about 15 bytes: place and lives 1, time 2, ghost 4, its
+//! visits cached pages only. A frame takes about 20 bytes: place and lives 2, time 2, ghosts 8, its
 //! share of the numbers in the queues, and 1 for the sample. The trials take at most 20 more.
 
 use std::collections::VecDeque;
@@ -52,7 +52,11 @@ const MAX_LIVES: u8 = 3;
 const TICKS: u32 = 256;
 
 /// The number of ticks that a ghost is remembered, from the last use of its page on.
-const REMEMBERED: u16 = (TICKS + TICKS / 20) as u16;
+const REMEMBERED: u16 = (TICKS * 3 / 2) as u16;
+
+/// The room for ghosts, for each frame: more than as many pages are evicted while a ghost is
+/// remembered.
+const GHOSTS: u32 = 2;
 
 /// The maximum number of hot pages that are visited to let one page pass the gate.
 const GATE_VISITS: usize = 16;
@@ -124,7 +128,7 @@ impl HotCold {
             in_ring: vec![false; frames as usize],
             aside: VecDeque::new(),
             in_aside: vec![false; frames as usize],
-            ghosts: Ghosts::new(frames),
+            ghosts: Ghosts::new(GHOSTS.saturating_mul(frames)),
             hot: 0,
             frames,
             now: 0,
@@ -468,5 +472,7 @@ impl Policy for HotCold {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -108,6 +108,7 @@ mod advice;
 mod clock;
 mod ghosts;
 mod hot_cold;
+mod keys;
 mod queue;
 mod s3_fifo;
 mod sample;

@@ -7,7 +7,7 @@
 //! policies must choose the same victims. The ghosts of S3-FIFO are a parameter too: all of them,
 //! or our table, which loses one in a hundred.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::ghosts::GhostQueue;
 use super::tests::Numbers;
@@ -32,7 +32,7 @@ enum Sight {
     Bit,
 }
 
-trait Model {
+pub(super) trait Model {
     /// Uses a page. Returns `true` for a hit, and the page that was evicted.
     fn use_page(&mut self, number: u64) -> (bool, Option<u64>);
 }
@@ -146,6 +146,42 @@ impl S3FifoModel {
         self.most / 10
     }
 
+    /// The uses of a page as far as they are known: those before, and those since.
+    fn seen(&self, page: Page) -> u32 {
+        page.lives + if self.sight == Sight::Bit { page.uses.min(1) } else { page.uses }
+    }
+
+    /// One bit: it is taken at several places of a queue, and the times are counted.
+    fn look(&self, page: &mut Page) {
+        if self.sight == Sight::Bit {
+            *page = Page { uses: 0, lives: self.seen(*page).min(3), ..*page };
+        }
+    }
+
+    /// Adds a page to the main queue, and looks at each quarter of it.
+    fn push_main(&mut self, page: Page) {
+        self.main.push_back(page);
+        for at in [1, 2, 3].map(|quarter| self.main.len() * quarter / 4) {
+            let mut page = self.main[at];
+            self.look(&mut page);
+            self.main[at] = page;
+        }
+    }
+
+    /// Adds a page to the small queue, and looks at some tenths of it.
+    fn push_small(&mut self, page: Page) {
+        self.small.push_back(page);
+        let ages: BTreeSet<_> = [1, 3, 6].map(|tenths| self.small_most() * tenths / 10).into();
+        for age in ages {
+            if age > 0 && age < self.small.len() {
+                let at = self.small.len() - 1 - age;
+                let mut page = self.small[at];
+                self.look(&mut page);
+                self.small[at] = page;
+            }
+        }
+    }
+
     fn evict(&mut self) -> u64 {
         self.is_full = true;
         let evicted = if self.small.len() < self.small_most() { None } else { self.evict_small() };
@@ -153,10 +189,11 @@ impl S3FifoModel {
     }
 
     fn evict_small(&mut self) -> Option<u64> {
-        let enough = if self.sight == Sight::Bit { 1 } else { 2 };
+        // One bit is not enough to count to two.
+        let enough = if self.sight == Sight::Bit && self.small_most() == 1 { 1 } else { 2 };
         while let Some(oldest) = self.small.pop_front() {
-            if oldest.uses >= enough {
-                self.main.push_back(page(oldest.number));
+            if self.seen(oldest) >= enough {
+                self.push_main(page(oldest.number));
                 continue;
             }
             self.ghosts.insert(oldest.number);
@@ -167,16 +204,11 @@ impl S3FifoModel {
 
     fn evict_main(&mut self) -> Option<u64> {
         while let Some(oldest) = self.main.pop_front() {
-            let lives = match self.sight {
-                Sight::Number => (oldest.lives + oldest.uses).min(3),
-                // One bit: a life more, or one less.
-                Sight::Bit if oldest.uses > 0 => (oldest.lives + 2).min(4),
-                Sight::Bit => oldest.lives,
-            };
+            let lives = self.seen(oldest).min(3);
             if lives == 0 {
                 return Some(oldest.number);
             }
-            self.main.push_back(Page { uses: 0, lives: lives - 1, ..oldest });
+            self.push_main(Page { uses: 0, lives: lives - 1, ..oldest });
         }
         None
     }
@@ -190,14 +222,11 @@ impl Model for S3FifoModel {
         let is_ghost = self.ghosts.take(number);
         let evicted = (self.small.len() + self.main.len() == self.most).then(|| self.evict());
         if is_ghost || !self.is_full && self.small.len() >= self.small_most() {
-            self.main.push_back(page(number));
+            self.push_main(page(number));
         } else {
-            self.small.push_back(page(number));
-            // One bit: what happens in the first quarter of the small queue does not count.
-            let judged = self.small.len().checked_sub(self.small_most() / 4 + 1);
-            if let (Sight::Bit, true, Some(at)) = (self.sight, self.is_full, judged) {
-                self.small[at].uses = 0;
-            }
+            // One bit: until the cache is full, one use is enough.
+            let lives = u32::from(self.sight == Sight::Bit && !self.is_full);
+            self.push_small(Page { lives, ..page(number) });
         }
         (false, evicted)
     }
@@ -240,7 +269,7 @@ fn trace(len: u64) -> impl Iterator<Item = u64> {
 }
 
 /// Plays a trace to a model and to a policy of ours, and compares each step.
-fn compare(name: &str, mut model: Box<dyn Model>, policy: Box<dyn Policy>, frames: u32) {
+pub(super) fn compare(name: &str, mut model: Box<dyn Model>, policy: Box<dyn Policy>, frames: u32) {
     let mut ours = Numbers::new(frames, policy);
     ours.batch = 1;
     let mut hits = 0;
@@ -278,7 +307,7 @@ fn s3_fifo_decides_as_the_specification() {
     }
 }
 
-fn hits(mut model: Box<dyn Model>) -> usize {
+pub(super) fn hits(mut model: Box<dyn Model>) -> usize {
     trace(60_000).filter(|&number| model.use_page(number).0).count()
 }
 

@@ -1,5 +1,5 @@
-//! A queue of frames in order of arrival, with removal from the middle, for SIEVE. It takes 8 bytes
-//! for each frame.
+//! A queue of frames in order of arrival, with removal from the middle, for SIEVE and CLOCK. It
+//! takes 8 bytes for each frame.
 
 const NONE: u32 = u32::MAX;
 
@@ -12,7 +12,7 @@ struct Links {
 }
 
 /// Frames from the oldest to the newest.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Queue {
     links: Vec<Links>,
     oldest: Option<u32>,
@@ -23,8 +23,15 @@ pub(super) struct Queue {
 impl Queue {
     /// Returns an empty queue for frames below `frames`.
     pub(super) fn new(frames: u32) -> Self {
-        let links = (0..frames).map(|frame| Links { older: frame, newer: frame }).collect();
-        Self { links, oldest: None, newest: None, len: 0 }
+        let mut queue = Self::default();
+        queue.grow(frames);
+        queue
+    }
+
+    /// Makes room for frames below `frames`.
+    pub(super) fn grow(&mut self, frames: u32) {
+        let known = self.links.len() as u32;
+        self.links.extend((known..frames).map(|frame| Links { older: frame, newer: frame }));
     }
 
     pub(super) fn len(&self) -> usize {

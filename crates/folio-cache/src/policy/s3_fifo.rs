@@ -4,15 +4,16 @@
 //! (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023, as libCacheSim has
 //! it.) A scan passes through the small queue and does not touch the main queue.
 //!
-//! The original counts the uses of a page. Here a page has one bit, so a visit finds it used or
-//! not:
+//! The original counts the uses of a page. Here a page has one bit, which is taken at several
+//! places of its way through a queue: the number of places at which it is found set stands for the
+//! number of uses.
 //!
-//! - The original keeps a page of the small queue that was used twice. Here the bits of the first
-//!   quarter of the queue do not count, and a page that was used later is kept.
-//! - In the main queue a page that is found used gains a life, up to 3. A page without use and
+//! - A page of the small queue that was used twice is kept, as in the original.
+//! - Each use of a page of the main queue is a life, up to 3. Each visit costs a life. A page
 //!   without lives is evicted.
 //!
-//! A frame takes about 20 bytes.
+//! Uses that follow each other soon count as one: a page that is read in small steps is not kept
+//! for that. A frame takes about 20 bytes.
 
 use std::collections::VecDeque;
 
@@ -25,8 +26,14 @@ const MAX_LIVES: u8 = 3;
 /// The small queue gets one in this many frames.
 const SMALL: u32 = 10;
 
-/// The first part of the small queue, in which bits do not count: one in this many of its frames.
-const YOUNG: u32 = 4;
+/// The places of the small queue at which bits are taken, in tenths of its length from its end.
+const SMALL_PLACES: [usize; 3] = [1, 3, 6];
+
+/// The parts of the main queue. Bits are taken where two of them meet.
+const MAIN_PARTS: usize = 4;
+
+/// The number of uses for which a page of the small queue is kept.
+const ENOUGH: u8 = 2;
 
 /// The number of victims beyond which they become ghosts before another page comes.
 const MAX_VICTIMS: usize = 64;
@@ -35,8 +42,8 @@ const MAX_VICTIMS: usize = 64;
 enum Place {
     /// No page that was inserted.
     Unknown,
-    /// In the small queue, once.
-    Small,
+    /// In the small queue, once, with a number of uses.
+    Small(u8),
     /// In the main queue, with a number of lives.
     Main(u8),
 }
@@ -45,8 +52,6 @@ enum Place {
 #[derive(Debug)]
 pub struct S3Fifo {
     places: Vec<Place>,
-    /// The small queue: its first part, and the rest.
-    young: VecDeque<u32>,
     small: VecDeque<u32>,
     /// A frame that is no longer in the main queue stays here until its turn.
     main: VecDeque<u32>,
@@ -66,7 +71,6 @@ impl S3Fifo {
     pub fn new(frames: u32) -> Self {
         Self {
             places: vec![Place::Unknown; frames as usize],
-            young: VecDeque::new(),
             small: VecDeque::new(),
             main: VecDeque::with_capacity(frames as usize),
             in_main: vec![false; frames as usize],
@@ -84,12 +88,13 @@ impl S3Fifo {
 
     /// Returns `true` if the small queue has as many frames as it should.
     fn small_is_due(&self) -> bool {
-        self.small_len() >= self.target() || self.main.is_empty()
+        self.small.len() >= self.target() || self.main.is_empty()
     }
 
-    /// Returns the number of frames in the small queue.
-    fn small_len(&self) -> usize {
-        self.young.len() + self.small.len()
+    /// Returns the number of uses for which a page of the small queue is kept. A queue of one frame
+    /// has no place to count them.
+    fn enough(&self) -> u8 {
+        if self.target() > 1 { ENOUGH } else { 1 }
     }
 
     /// Makes the last victims ghosts. Returns `true` if a page was one, and forgets it.
@@ -107,18 +112,42 @@ impl S3Fifo {
 
     /// Adds a frame to the small queue, unless it is there.
     fn push_small(&mut self, frames: &dyn Frames, frame: u32) {
+        // Until the cache is full there are few misses, and so few looks at the bits: one use of a
+        // page is enough.
+        let uses = u8::from(!self.has_chosen);
+        let before = std::mem::replace(&mut self.places[frame as usize], Place::Small(uses));
         // It is there already if its page left unseen.
-        if self.places[frame as usize] == Place::Small {
+        if matches!(before, Place::Small(_)) {
             return;
         }
-        self.places[frame as usize] = Place::Small;
-        self.young.push_back(frame);
-        while self.young.len() > self.target() / YOUNG as usize {
-            let Some(older) = self.young.pop_front() else { break };
-            if self.has_chosen {
-                frames.take_referenced(older);
+        self.small.push_back(frame);
+        let mut last = 0;
+        for tenths in SMALL_PLACES {
+            let age = self.target() * tenths / 10;
+            if age > last
+                && let Some(at) = self.small.len().checked_sub(age + 1)
+            {
+                self.look_at(frames, self.small[at]);
             }
-            self.small.push_back(older);
+            last = age;
+        }
+    }
+
+    /// Looks at some places of the main queue, as a frame was added to it.
+    fn look_at_main(&mut self, frames: &dyn Frames) {
+        for part in 1..MAIN_PARTS {
+            if let Some(&frame) = self.main.get(self.main.len() * part / MAIN_PARTS) {
+                self.look_at(frames, frame);
+            }
+        }
+    }
+
+    /// Takes the bit of a frame, and counts a use if it was set.
+    fn look_at(&mut self, frames: &dyn Frames, frame: u32) {
+        if frames.take_referenced(frame)
+            && let Place::Small(uses) | Place::Main(uses) = &mut self.places[frame as usize]
+        {
+            *uses = (*uses + 1).min(MAX_LIVES);
         }
     }
 
@@ -133,20 +162,26 @@ impl S3Fifo {
     /// Names the oldest frame of the small queue if it was not used, or moves it to the main queue.
     /// Returns `true` if it is pinned.
     fn visit_small(&mut self, frames: &dyn Frames, victims: &mut Vec<u32>) -> bool {
-        let Some(frame) = self.small.pop_front().or_else(|| self.young.pop_front()) else {
-            return false;
-        };
+        let Some(frame) = self.small.pop_front() else { return false };
         match frames.inspect(frame) {
             FrameState::NotCached => self.places[frame as usize] = Place::Unknown,
-            FrameState::Pinned => self.young.push_back(frame),
-            FrameState::Evictable(_) if frames.take_referenced(frame) => self.push_main(frame, 0),
+            FrameState::Pinned => {
+                self.small.push_back(frame);
+                return true;
+            }
             FrameState::Evictable(page) => {
-                self.places[frame as usize] = Place::Unknown;
-                self.victims.push(page);
-                victims.push(frame);
+                self.look_at(frames, frame);
+                if matches!(self.places[frame as usize], Place::Small(n) if n >= self.enough()) {
+                    self.push_main(frame, 0);
+                    self.look_at_main(frames);
+                } else {
+                    self.places[frame as usize] = Place::Unknown;
+                    self.victims.push(page);
+                    victims.push(frame);
+                }
             }
         }
-        self.places[frame as usize] == Place::Small
+        false
     }
 
     /// Visits the oldest frame of the main queue, and names it if it was not used.
@@ -161,13 +196,15 @@ impl S3Fifo {
                 self.push_main(frame, lives);
                 return true;
             }
-            FrameState::Evictable(_) if frames.take_referenced(frame) => {
-                self.push_main(frame, (lives + 1).min(MAX_LIVES));
-            }
-            FrameState::Evictable(_) if lives > 0 => self.push_main(frame, lives - 1),
             FrameState::Evictable(_) => {
-                self.places[frame as usize] = Place::Unknown;
-                victims.push(frame);
+                let lives = (lives + u8::from(frames.take_referenced(frame))).min(MAX_LIVES);
+                if lives > 0 {
+                    self.push_main(frame, lives - 1);
+                    self.look_at_main(frames);
+                } else {
+                    self.places[frame as usize] = Place::Unknown;
+                    victims.push(frame);
+                }
             }
         }
         false
@@ -187,9 +224,11 @@ impl Policy for S3Fifo {
     fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
         let is_ghost = self.take_ghost(page);
         // Until the cache is full, the main queue has room for what does not fit the small one.
-        let is_full = !self.has_chosen && self.small_len() >= self.target();
-        if (is_ghost || is_full) && self.places[frame as usize] != Place::Small {
+        let is_full = !self.has_chosen && self.small.len() >= self.target();
+        let is_small = matches!(self.places[frame as usize], Place::Small(_));
+        if (is_ghost || is_full) && !is_small {
             self.push_main(frame, 0);
+            self.look_at_main(frames);
         } else {
             self.push_small(frames, frame);
         }
@@ -201,7 +240,7 @@ impl Policy for S3Fifo {
             self.victims.drain(..).for_each(|victim| self.ghosts.insert(victim));
         }
         // Enough for each page to be moved to the main queue, and to lose all lives there.
-        let known = self.small_len() + self.main.len();
+        let known = self.small.len() + self.main.len();
         let mut visits = (usize::from(MAX_LIVES) + 3) * known;
         let mut pinned = 0;
         // Pinned pages in a row, in the small queue and in the main one.
@@ -210,7 +249,7 @@ impl Policy for S3Fifo {
         let mut is_small = self.small_is_due();
         while victims.len() < wanted && pinned < MAX_PINNED && visits > 0 {
             visits -= 1;
-            let (may_small, may_main) = (small < self.small_len(), main < self.main.len());
+            let (may_small, may_main) = (small < self.small.len(), main < self.main.len());
             if !may_small && !may_main {
                 break;
             }
@@ -232,19 +271,20 @@ impl Policy for S3Fifo {
     }
 
     fn is_cold(&self, frame: u32) -> bool {
-        !matches!(self.places[frame as usize], Place::Main(1..))
+        match self.places[frame as usize] {
+            Place::Main(lives) => lives == 0,
+            Place::Small(uses) => uses < self.enough(),
+            Place::Unknown => true,
+        }
     }
 
     /// The other pages of a folio follow the victim in the queue. A frame that stayed there would
     /// give its place to its next page, which is new, and would be judged at once.
     fn evicted_with(&mut self, frame: u32, page: u64) {
         match self.places[frame as usize] {
-            Place::Small if self.small.front() == Some(&frame) => drop(self.small.pop_front()),
-            Place::Small if self.small.is_empty() && self.young.front() == Some(&frame) => {
-                self.young.pop_front();
-            }
+            Place::Small(_) if self.small.front() == Some(&frame) => drop(self.small.pop_front()),
             // Named already, or not at the front of the queue, where it does no harm.
-            Place::Small | Place::Unknown => return,
+            Place::Small(_) | Place::Unknown => return,
             Place::Main(_) => {}
         }
         self.places[frame as usize] = Place::Unknown;
@@ -252,7 +292,7 @@ impl Policy for S3Fifo {
     }
 
     fn restore(&mut self, frame: u32) {
-        if self.places[frame as usize] != Place::Small {
+        if !matches!(self.places[frame as usize], Place::Small(_)) {
             self.push_main(frame, 0);
         }
     }
@@ -260,9 +300,9 @@ impl Policy for S3Fifo {
     fn moved(&mut self, _: &dyn Frames, from: u32, to: u32) {
         match (self.places[from as usize], self.places[to as usize]) {
             // The frame may hold another page by now: keep its place in the queue.
-            (_, Place::Small) => {}
+            (_, Place::Small(_)) => {}
             (Place::Main(lives), _) => self.push_main(to, lives),
-            (Place::Small | Place::Unknown, _) => self.push_main(to, 0),
+            (Place::Small(_) | Place::Unknown, _) => self.push_main(to, 0),
         }
     }
 

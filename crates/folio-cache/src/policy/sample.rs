@@ -21,6 +21,8 @@ pub(super) struct Sample {
     list: Vec<u32>,
     /// The place of the next frame that is looked at.
     next: usize,
+    /// The frame of the sampled page that came last.
+    last: Option<u32>,
     /// The uses that were found, as keys.
     uses: RefCell<Vec<u32>>,
 }
@@ -39,6 +41,7 @@ impl Sample {
             flags: vec![Cell::new(0); frames as usize],
             list: Vec::new(),
             next: 0,
+            last: None,
             uses: RefCell::default(),
         }
     }
@@ -55,8 +58,12 @@ impl Sample {
         self.one_in = one_in;
     }
 
-    /// Records a new page. A sampled one counts as used.
-    pub(super) fn insert(&mut self, frame: u32, page: u64) {
+    /// Records a new page. A sampled one counts as used, unless it was read ahead: then its first
+    /// use is that of its reader.
+    ///
+    /// The sampled page before it is looked at first. Otherwise the uses of a page in small steps
+    /// would be found late, and pass for a later use.
+    pub(super) fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
         let flags = &self.flags[frame as usize];
         // What was found of the page before is nothing to this one.
         flags.set(flags.get() & !FOUND);
@@ -65,7 +72,12 @@ impl Sample {
             flags.set(LISTED);
             self.list.push(frame);
         }
-        self.uses.get_mut().push(key);
+        if let Some(last) = self.last.replace(frame).filter(|&last| last != frame) {
+            self.look_at(frames, last);
+        }
+        if !frames.is_ahead(frame) {
+            self.uses.get_mut().push(key);
+        }
     }
 
     /// Returns the number of frames in the list.
@@ -77,22 +89,30 @@ impl Sample {
     pub(super) fn look(&mut self, frames: &dyn Frames) {
         self.next = if self.next < self.list.len() { self.next } else { 0 };
         let Some(&frame) = self.list.get(self.next) else { return };
-        let flags = &self.flags[frame as usize];
+        if self.look_at(frames, frame) {
+            self.next += 1;
+        } else {
+            let flags = &self.flags[frame as usize];
+            flags.set(flags.get() & !LISTED);
+            self.list.swap_remove(self.next);
+        }
+    }
+
+    /// Notes whether the page in a frame was used. Returns `false` if the sample has no such page.
+    fn look_at(&mut self, frames: &dyn Frames, frame: u32) -> bool {
         match frames.inspect(frame) {
             // The bit of a page that was read ahead belongs to its reader.
-            _ if frames.is_ahead(frame) => self.next += 1,
-            FrameState::Pinned => self.next += 1,
+            _ if frames.is_ahead(frame) => true,
+            FrameState::Pinned => true,
             FrameState::Evictable(page) if let Some(key) = self.key(page) => {
-                self.next += 1;
                 if frames.take_referenced(frame) {
-                    flags.set(LISTED | FOUND);
+                    let flags = &self.flags[frame as usize];
+                    flags.set(flags.get() | FOUND);
                     self.uses.get_mut().push(key);
                 }
+                true
             }
-            FrameState::Evictable(_) | FrameState::NotCached => {
-                flags.set(flags.get() & !LISTED);
-                self.list.swap_remove(self.next);
-            }
+            FrameState::Evictable(_) | FrameState::NotCached => false,
         }
     }
 
@@ -163,5 +183,77 @@ impl Frames for Watched<'_> {
 
     fn is_ahead(&self, frame: u32) -> bool {
         self.frames.is_ahead(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The frames, by their number: the page, `true` if it was read ahead, and the referenced bit.
+    struct Pages([(u64, Cell<bool>, Cell<bool>); 3]);
+
+    impl Frames for Pages {
+        fn count(&self) -> u32 {
+            self.0.len() as u32
+        }
+
+        fn inspect(&self, frame: u32) -> FrameState {
+            FrameState::Evictable(self.0[frame as usize].0)
+        }
+
+        fn take_referenced(&self, frame: u32) -> bool {
+            self.0[frame as usize].1.set(false);
+            self.0[frame as usize].2.take()
+        }
+
+        fn is_ahead(&self, frame: u32) -> bool {
+            self.0[frame as usize].1.get()
+        }
+    }
+
+    /// Returns a sample of all pages, and frames of which some were read ahead.
+    fn sample(ahead: [bool; 3]) -> (Sample, Pages) {
+        let mut pages = [7, 8, 9].into_iter();
+        let pages =
+            ahead.map(|is_ahead| (pages.next().unwrap(), Cell::new(is_ahead), Cell::new(is_ahead)));
+        (Sample::new(3, 1), Pages(pages))
+    }
+
+    /// Takes the uses that were found. Returns their pages.
+    fn uses(sample: &mut Sample) -> Vec<u64> {
+        let keys = [7, 8, 9].map(|page| (sample.key(page).unwrap(), page));
+        let mut found = Vec::new();
+        sample.drain_uses(|key| {
+            found.extend(keys.iter().filter(|(of, _)| *of == key).map(|(_, page)| *page));
+        });
+        found
+    }
+
+    #[test]
+    fn uses_in_small_steps_are_found_before_the_next_page() {
+        let (mut sample, pages) = sample([false; 3]);
+        sample.insert(&pages, 0, 7);
+        pages.0[0].2.set(true);
+        sample.insert(&pages, 1, 8);
+        assert_eq!(uses(&mut sample), [7, 7, 8]);
+        sample.insert(&pages, 2, 9);
+        assert_eq!(uses(&mut sample), [9], "page 8 was not used");
+        assert!(sample.is_found(0), "the policy has not seen the use of page 7");
+        assert!(sample.watch(&pages).take_referenced(0) && !sample.is_found(0));
+    }
+
+    #[test]
+    fn a_page_that_was_read_ahead_is_first_used_by_its_reader() {
+        let (mut sample, pages) = sample([true, true, false]);
+        (0..3).for_each(|frame| sample.insert(&pages, frame, u64::from(frame) + 7));
+        (0..3).for_each(|_| sample.look(&pages));
+        assert_eq!(uses(&mut sample), [9], "two pages wait for their reader");
+        assert!(pages.0[0].2.get(), "the bit of a page that was read ahead was taken");
+        // The reader uses page 7.
+        pages.0[0].1.set(false);
+        (0..3).for_each(|_| sample.look(&pages));
+        (0..3).for_each(|_| sample.look(&pages));
+        assert_eq!(uses(&mut sample), [7], "once");
     }
 }

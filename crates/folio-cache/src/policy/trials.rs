@@ -7,16 +7,17 @@
 //! costs no miss: a share is tried on numbers before a page pays for it. (Sampling by hash:
 //! Waldspurger et al., "Efficient MRC construction with SHARDS", FAST 2015.)
 //!
+//! Shares are compared by the uses of which **one** trial missed and the other did not. All other
+//! uses say nothing, and their number hides small differences. If chance alone decides about `n`
+//! uses, the two numbers differ by about the square root of `n`. (A sign test.)
+//!
 //! Two counts decide. The **fast** one is halved each time that as many pages came as there are
-//! frames. It decides if another share is better by a fifth: the program does something else. The
-//! **slow** one has four times that, and decides small differences.
+//! frames. It decides if another share is better beyond doubt: the program does something else. The
+//! **slow** one has eight times that, and decides small differences.
 
-use std::cell::Cell;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
+use super::keys::Keys;
 use super::sample::Sample;
-use super::{FrameState, Frames, Policy};
+use super::{Frames, Policy};
 
 /// The shares of the queue that are tried.
 const SHARES: [f64; 3] = [0.01, 0.2, 0.95];
@@ -29,7 +30,7 @@ const MIN_FRAMES: u32 = 256;
 
 /// The least and the most frames of a trial: one in 8 of the cache's, fewer in a large cache.
 const MIN_ONE_IN: u32 = 8;
-const MAX_TRIAL: u32 = 256;
+pub(super) const MAX_TRIAL: u32 = 256;
 
 /// The times that each sampled page is looked at while as many pages come as there are frames.
 const LOOKS: usize = 8;
@@ -37,22 +38,28 @@ const LOOKS: usize = 8;
 /// The number of ticks in which as many pages come as there are frames.
 const TICKS: u32 = 256;
 
-/// The ticks in which the fast count and the slow count are halved.
-const FAST: f64 = TICKS as f64;
-const SLOW: f64 = 4.0 * TICKS as f64;
+/// The fast count and the slow one.
+const COUNTS: [Rule; 2] = [
+    Rule { ticks: TICKS as f64, doubt: 4.0, gain: 0.05 },
+    Rule { ticks: 8.0 * TICKS as f64, doubt: 2.0, gain: 0.01 },
+];
 
-/// The share of misses by which another share must be better, in the fast and in the slow count.
-const FAST_GAIN: f64 = 0.2;
-const SLOW_GAIN: f64 = 0.03;
-
-/// The misses that a shorter queue may have more, and be as good.
-const TIE: f64 = 0.002;
-
-/// The least misses in the fast count from which anything follows.
-const MIN_MISSES: f64 = 16.0;
+/// The share of misses that a shorter queue may have more, and be as good.
+const TIE: f64 = 0.005;
 
 /// Makes the policy of a trial, for a number of frames and a share of the queue.
 type Make = fn(u32, f64) -> Box<dyn Policy>;
+
+/// When a count decides for another share.
+#[derive(Debug)]
+struct Rule {
+    /// The ticks in which the count is halved.
+    ticks: f64,
+    /// The least difference in units of what chance makes.
+    doubt: f64,
+    /// The least difference as a share of the misses.
+    gain: f64,
+}
 
 /// The trials, and the choice that follows from them.
 #[derive(Debug)]
@@ -67,8 +74,8 @@ pub(super) struct Trials {
     /// The pages that came since the last tick, and what is left of the looks at sampled pages.
     arrived: u32,
     looks: usize,
-    /// The shares of the fast and the slow counts that a tick leaves.
-    fading: [f64; 2],
+    /// The fast count and the slow one.
+    counts: [Count; COUNTS.len()],
 }
 
 impl Trials {
@@ -87,13 +94,13 @@ impl Trials {
             one_in,
             arrived: 0,
             looks: 0,
-            fading: [FAST, SLOW].map(|ticks| 0.5_f64.powf(1.0 / ticks)),
+            counts: COUNTS.map(Count::new),
         })
     }
 
     /// Records a new page of the cache. Returns the share of the queue that is best now.
     pub(super) fn inserted(&mut self, frames: &dyn Frames, frame: u32, page: u64) -> f64 {
-        self.sample.insert(frame, page);
+        self.sample.insert(frames, frame, page);
         self.looks += self.sample.len() * LOOKS;
         let turn = self.frames.max(1) as usize;
         while self.looks >= turn {
@@ -114,38 +121,28 @@ impl Trials {
         if !self.sample.has_uses() {
             return;
         }
-        let all = &mut self.all;
-        self.sample.drain_uses(|key| all.iter_mut().for_each(|trial| trial.use_key(key)));
+        let Self { sample, all, counts, .. } = self;
+        sample.drain_uses(|key| {
+            let missed = all.each_mut().map(|trial| trial.use_key(key));
+            for count in counts.iter_mut() {
+                count.add(missed);
+            }
+        });
     }
 
     /// Chooses the best share, and lets the counts fade.
     fn choose(&mut self) {
-        let best = |count: fn(&Trial) -> f64, gain: f64| {
-            let all = &self.all;
-            let best = (0..all.len()).min_by(|&a, &b| count(&all[a]).total_cmp(&count(&all[b])));
-            let chosen = count(&all[self.chosen]);
-            // Of few misses, a difference says little.
-            let most = chosen - (chosen * gain).max(chosen.sqrt());
-            best.filter(|&best| count(&all[best]) < most)
-        };
-        if self.all[self.chosen].fast > MIN_MISSES {
-            if let Some(best) = best(|trial| trial.fast, FAST_GAIN) {
-                self.chosen = best;
-                // What was before says nothing about what is now.
-                self.all.iter_mut().for_each(|trial| trial.slow = trial.fast);
-            } else if let Some(best) = best(|trial| trial.slow, SLOW_GAIN) {
-                self.chosen = best;
-            }
+        let [fast, slow] = &mut self.counts;
+        if let Some(better) = fast.better_than(self.chosen) {
+            self.chosen = better;
+            // What was before says nothing about what is now.
+            slow.begin_with(fast);
+        } else if let Some(better) = slow.better_than(self.chosen) {
+            self.chosen = better;
         }
         // A shorter queue that is as good is better: its frames are in the processor's cache.
-        let enough = self.all[self.chosen].slow * (1.0 + TIE);
-        if let Some(shortest) = self.all.iter().position(|trial| trial.slow <= enough) {
-            self.chosen = shortest;
-        }
-        for trial in &mut self.all {
-            trial.fast *= self.fading[0];
-            trial.slow *= self.fading[1];
-        }
+        self.chosen = slow.shortest_as_good_as(self.chosen);
+        self.counts.iter_mut().for_each(Count::fade);
     }
 
     /// Sets the number of frames of the cache. The trials begin again, with their counts.
@@ -156,16 +153,73 @@ impl Trials {
         self.frames = frames;
         self.one_in = one_in(frames);
         self.sample.resize(self.one_in);
-        for (trial, share) in self.all.iter_mut().zip(SHARES) {
-            let (fast, slow) = (trial.fast, trial.slow);
-            *trial = Trial { fast, slow, ..Trial::new(frames / self.one_in, share, self.make) };
-        }
+        self.all = SHARES.map(|share| Trial::new(frames / self.one_in, share, self.make));
     }
 }
 
 /// Returns the share of the pages in the sample of a cache: one in so many, a power of two.
 fn one_in(frames: u32) -> u32 {
-    (frames / MAX_TRIAL).next_power_of_two().max(MIN_ONE_IN)
+    frames.div_ceil(MAX_TRIAL).next_power_of_two().max(MIN_ONE_IN)
+}
+
+/// The misses of the trials, which fade.
+#[derive(Debug)]
+struct Count {
+    rule: Rule,
+    /// The share that a tick leaves.
+    fading: f64,
+    misses: [f64; SHARES.len()],
+    /// By two trials: the uses that the first one missed and the second one did not.
+    alone: [[f64; SHARES.len()]; SHARES.len()],
+}
+
+impl Count {
+    fn new(rule: Rule) -> Self {
+        let fading = 0.5_f64.powf(1.0 / rule.ticks);
+        Self { rule, fading, misses: Default::default(), alone: Default::default() }
+    }
+
+    /// Adds a use, and the trials that missed.
+    fn add(&mut self, missed: [bool; SHARES.len()]) {
+        for (trial, alone) in self.alone.iter_mut().enumerate().filter(|&(trial, _)| missed[trial])
+        {
+            self.misses[trial] += 1.0;
+            for (other, alone) in alone.iter_mut().enumerate() {
+                *alone += f64::from(u8::from(!missed[other]));
+            }
+        }
+    }
+
+    /// Returns the number of misses that one trial has more than another one.
+    fn more(&self, trial: usize, other: usize) -> f64 {
+        self.alone[trial][other] - self.alone[other][trial]
+    }
+
+    /// Returns the trial with the fewest misses, if there is no doubt that it is better than the
+    /// chosen one.
+    fn better_than(&self, chosen: usize) -> Option<usize> {
+        let more = |other: usize| self.more(chosen, other);
+        let best = (0..SHARES.len()).max_by(|&a, &b| more(a).total_cmp(&more(b)))?;
+        let chance = (self.alone[chosen][best] + self.alone[best][chosen]).sqrt().max(1.0);
+        let least = (self.rule.doubt * chance).max(self.rule.gain * self.misses[chosen]);
+        (more(best) > least).then_some(best)
+    }
+
+    /// Returns the first trial that misses about as seldom as the chosen one.
+    fn shortest_as_good_as(&self, chosen: usize) -> usize {
+        let most = TIE * self.misses[chosen];
+        (0..chosen).find(|&trial| self.more(trial, chosen) <= most).unwrap_or(chosen)
+    }
+
+    /// Takes the numbers of another count.
+    fn begin_with(&mut self, other: &Self) {
+        (self.misses, self.alone) = (other.misses, other.alone);
+    }
+
+    fn fade(&mut self) {
+        let alone = self.alone.as_flattened_mut();
+        alone.iter_mut().chain(&mut self.misses).for_each(|number| *number *= self.fading);
+    }
 }
 
 /// A cache of keys instead of pages.
@@ -173,103 +227,38 @@ fn one_in(frames: u32) -> u32 {
 struct Trial {
     policy: Box<dyn Policy>,
     keys: Keys,
-    /// The frame of each key.
-    index: HashMap<u32, u32, BuildHasherDefault<KeyHasher>>,
     /// Empty: the memory for the next victim.
     victims: Vec<u32>,
-    /// The misses, in the fast count and in the slow one.
-    fast: f64,
-    slow: f64,
-}
-
-/// Hashes a key, which is a hash already: spreads its bits.
-#[derive(Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u32(u32::from(byte));
-        }
-    }
-
-    fn write_u32(&mut self, key: u32) {
-        self.0 = (self.0 ^ u64::from(key)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-/// The frames of a trial.
-#[derive(Debug)]
-struct Keys {
-    /// By frame, as far as frames are in use.
-    keys: Vec<u32>,
-    /// By frame: the key was used.
-    used: Vec<Cell<bool>>,
 }
 
 impl Trial {
     fn new(frames: u32, share: f64, make: Make) -> Self {
-        let keys = Vec::with_capacity(frames as usize);
-        let used = vec![Cell::new(false); frames as usize];
         Self {
             policy: make(frames, share),
-            keys: Keys { keys, used },
-            index: HashMap::with_capacity_and_hasher(
-                frames as usize,
-                BuildHasherDefault::default(),
-            ),
+            keys: Keys::new(frames),
             victims: Vec::with_capacity(1),
-            fast: 0.0,
-            slow: 0.0,
         }
     }
 
-    /// Uses a key, and counts a miss if no frame has it.
-    fn use_key(&mut self, key: u32) {
-        if let Some(&frame) = self.index.get(&key) {
-            self.keys.used[frame as usize].set(true);
-            return;
+    /// Uses a key. Returns `true` for a miss: no frame had it.
+    fn use_key(&mut self, key: u32) -> bool {
+        if self.keys.use_key(key) {
+            return false;
         }
-        self.fast += 1.0;
-        self.slow += 1.0;
-        let Some(frame) = self.take_frame() else { return };
-        match self.keys.keys.get_mut(frame as usize) {
-            Some(place) => *place = key,
-            None => self.keys.keys.push(key),
-        }
-        self.index.insert(key, frame);
+        let Some(frame) = self.take_frame() else { return true };
+        self.keys.put(frame, key);
         self.policy.insert(&self.keys, frame, u64::from(key));
+        true
     }
 
     /// Returns a frame that was not used yet, or that of a victim.
     fn take_frame(&mut self) -> Option<u32> {
-        if self.keys.keys.len() < self.keys.used.len() {
-            return Some(self.keys.keys.len() as u32);
+        if let Some(unused) = self.keys.unused() {
+            return Some(unused);
         }
         self.victims.clear();
         self.policy.pick_victims(&self.keys, 1, &mut self.victims);
-        let victim = self.victims.pop()?;
-        self.index.remove(&self.keys.keys[victim as usize]);
-        Some(victim)
-    }
-}
-
-impl Frames for Keys {
-    fn count(&self) -> u32 {
-        self.used.len() as u32
-    }
-
-    fn inspect(&self, frame: u32) -> FrameState {
-        let key = self.keys.get(frame as usize);
-        key.map_or(FrameState::NotCached, |&key| FrameState::Evictable(u64::from(key)))
-    }
-
-    fn take_referenced(&self, frame: u32) -> bool {
-        self.used[frame as usize].take()
+        self.victims.pop()
     }
 }
 
@@ -277,15 +266,14 @@ impl Frames for Keys {
 mod tests {
     use super::*;
     use crate::policy::HotCold;
+    use crate::policy::tests::Numbers;
 
     const MAKE: Make = |frames, share| Box::new(HotCold::with_share(frames, share));
 
     /// Plays keys to a trial. Returns the misses.
-    fn misses(share: f64, keys: impl Iterator<Item = u32>) -> f64 {
+    fn misses(share: f64, keys: impl Iterator<Item = u32>) -> usize {
         let mut trial = Trial::new(100, share, MAKE);
-        keys.for_each(|key| trial.use_key(key));
-        assert_eq!(trial.fast.to_bits(), trial.slow.to_bits());
-        trial.fast
+        keys.filter(|&key| trial.use_key(key)).count()
     }
 
     #[test]
@@ -293,17 +281,91 @@ mod tests {
         let fits = || (0..1000).map(|n| n % 90);
         for share in SHARES {
             let missed = misses(share, fits());
-            assert!((missed - 90.0).abs() < 1e-9, "each key misses once: {missed}");
+            assert_eq!(missed, 90, "each key misses once");
         }
         let cycle = || (0..15_000).map(|n| n % 150);
         let [short, _, long] = SHARES.map(|share| misses(share, cycle()));
-        assert!(short < 6000.0 && long > 12_000.0, "{short} {long} of 15000");
+        assert!(short < 6000 && long > 12_000, "{short} {long} of 15000");
+    }
+
+    /// A naive count: all uses with their tick.
+    #[derive(Default)]
+    struct Naive(Vec<(u32, [bool; SHARES.len()])>);
+
+    impl Naive {
+        /// Returns the number of uses for which `is_it`, each halved as often as its age says.
+        fn sum(&self, now: u32, half: f64, is_it: impl Fn([bool; SHARES.len()]) -> bool) -> f64 {
+            let uses = self.0.iter().filter(|(_, missed)| is_it(*missed));
+            uses.map(|&(tick, _)| 0.5_f64.powf(f64::from(now - tick) / half)).sum()
+        }
+
+        /// Returns the trial that is better than the chosen one.
+        fn better(&self, now: u32, rule: &Rule, chosen: usize) -> Option<usize> {
+            let sum = |a: usize, b: usize| self.sum(now, rule.ticks, |m| m[a] && !m[b]);
+            let all = self.sum(now, rule.ticks, |missed| missed[chosen]);
+            let mut better: Vec<_> = (0..SHARES.len())
+                .map(|other| (sum(chosen, other) - sum(other, chosen), other))
+                .filter(|&(fewer, other)| {
+                    let chance = (sum(chosen, other) + sum(other, chosen)).sqrt();
+                    fewer > rule.doubt * chance.max(1.0) && fewer > rule.gain * all
+                })
+                .collect();
+            better.sort_by(|a, b| a.0.total_cmp(&b.0));
+            better.pop().map(|(_, other)| other)
+        }
+    }
+
+    #[test]
+    fn a_count_decides_as_the_specification() {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut decided, mut undecided) = (0, 0);
+        for rule in COUNTS {
+            let (mut naive, mut count) = (Naive::default(), Count::new(rule));
+            for now in 0..600 {
+                // Which trial is good changes.
+                let bias = [50, 50 - now / 20, 20 + now / 15];
+                for _ in 0..random.u32(..6) {
+                    let all = random.u32(..100);
+                    let missed = bias.map(|bias| all < 30 || random.u32(..100) < bias);
+                    naive.0.push((now, missed));
+                    count.add(missed);
+                }
+                if now % 16 == 0 {
+                    let chosen = random.usize(..SHARES.len());
+                    let better = count.better_than(chosen);
+                    // Another trial may be nearly as good.
+                    let naive = naive.better(now, &count.rule, chosen);
+                    let is_as_good = better.zip(naive).is_some_and(|(ours, naive)| {
+                        (count.more(chosen, ours) - count.more(chosen, naive)).abs() < 1e-6
+                    });
+                    assert!(better == naive || is_as_good, "{better:?} {naive:?}: seed {seed}");
+                    *if better.is_some() { &mut decided } else { &mut undecided } += 1;
+                }
+                count.fade();
+            }
+        }
+        assert!(decided > 9 && undecided > 9, "{decided} and {undecided} decisions: seed {seed}");
+    }
+
+    #[test]
+    fn pages_that_come_back_late_get_a_longer_queue() {
+        // Other numbers make other samples.
+        for first in [0, 1 << 20, 2 << 20, 3 << 20] {
+            let mut numbers = Numbers::new(1536, Box::new(HotCold::new(1536)));
+            let mut hits = 0;
+            for page in first..first + 20_000 {
+                numbers.use_page(page);
+                hits += u32::from(page >= first + 20 && numbers.use_page(page - 20));
+            }
+            assert!(hits > 19_500, "{hits} of 20000 pages hit when they came back");
+        }
     }
 
     #[test]
     fn a_small_cache_has_no_trials_and_a_large_one_a_small_sample() {
         assert!(Trials::new(MIN_FRAMES - 1, MAKE).is_none());
-        for frames in [256, 1000, 8192, 1 << 20] {
+        for frames in [256, 1000, 2056, 8192, 1 << 20] {
             let trials = Trials::new(frames, MAKE).unwrap();
             let most = trials.all.iter().map(|trial| trial.keys.count()).max().unwrap();
             assert!((frames / 16..=frames / MIN_ONE_IN).contains(&most) || most >= MAX_TRIAL / 2);

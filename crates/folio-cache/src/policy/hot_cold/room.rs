@@ -1,5 +1,7 @@
 //! The room of the queue: how many frames it should have.
 
+use crate::policy::trials::MAX_TRIAL;
+
 /// The share of the queue without trials.
 pub(super) const COLD: f64 = 0.05;
 
@@ -7,9 +9,12 @@ pub(super) const COLD: f64 = 0.05;
 /// 48th twice, in `read/prefetch.rs`).
 const AHEAD: f64 = 0.045;
 
-/// The least number of frames of the queue, if that is at most the share of [`COLD`]: two choices
-/// of victims.
-const MIN_COLD: u32 = 16;
+/// The least number of frames of the queue: two choices of victims in the smallest cache.
+const MIN_COLD: u32 = 8;
+
+/// The least number in a trial: a young frame and an old one. The shortest share of a trial must be
+/// that of its cache, otherwise it hits where the cache does not.
+const MIN_OF_TRIAL: u32 = 2;
 
 /// The count of pages that were read ahead loses one in this many at each tick in which none came.
 const FADING: u32 = 64;
@@ -82,7 +87,7 @@ impl Room {
 
 /// Returns the number of frames of a share.
 fn frames_of(all: u32, share: f64) -> u32 {
-    let least = MIN_COLD.min((f64::from(all) * COLD) as u32).max(1);
+    let least = if all > MAX_TRIAL { MIN_COLD } else { MIN_OF_TRIAL };
     ((f64::from(all) * share) as u32).max(least)
 }
 
@@ -94,6 +99,16 @@ fn wanted(all: u32, share: f64) -> [u32; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A trial with a longer queue hits where its cache does not.
+    #[test]
+    fn the_shortest_queue_of_a_trial_has_the_share_of_its_cache() {
+        for frames in [512, 1024, 1536, 2048, 1 << 20] {
+            let share = |frames| f64::from(frames_of(frames, 0.01)) / f64::from(frames);
+            let ratio = share((frames / 8).min(MAX_TRIAL)) / share(frames);
+            assert!((0.7..2.1).contains(&ratio), "{frames} frames: {ratio}");
+        }
+    }
 
     #[test]
     fn a_window_by_chance_gets_room_for_itself_and_for_a_while() {
@@ -114,7 +129,9 @@ mod tests {
             room.adapt(false);
         }
         assert_eq!(room.frames(), 100, "all are forgotten");
-        room.resize(1000);
-        assert_eq!(room.frames(), 16, "the least");
+        room.resize(600);
+        assert_eq!(room.frames(), 8, "the least");
+        room.resize(100);
+        assert_eq!(room.frames(), 2, "the least of a trial");
     }
 }
