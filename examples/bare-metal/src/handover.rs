@@ -8,8 +8,8 @@ use core::ptr::{self, NonNull};
 
 use folio_frames::{FRAME_SIZE, MemmapMemory, MemoryMap, Pfn, PfnRange, Zone};
 
-use crate::boot;
-use crate::firmware::StartInfo;
+use crate::arch::boot;
+use crate::arch::firmware::StartInfo;
 use crate::platform::Machine;
 
 /// The maximum number of ranges of usable memory in the firmware's map.

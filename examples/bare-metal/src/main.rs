@@ -13,10 +13,8 @@
 #![no_std]
 #![no_main]
 
-mod boot;
-mod firmware;
+mod arch;
 mod handover;
-mod machine;
 mod paging;
 mod platform;
 mod scenes;
@@ -27,7 +25,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use folio_frames::{FRAME_SIZE, Order, Zone};
 
-use crate::firmware::StartInfo;
+use crate::arch::firmware::StartInfo;
+use crate::arch::{boot, machine};
 use crate::handover::{Early, Memory};
 use crate::platform::Machine;
 

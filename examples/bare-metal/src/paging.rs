@@ -16,8 +16,9 @@ use folio_frames::{
 };
 use lock_api::{Mutex, MutexGuard};
 
+use crate::arch::machine;
 use crate::platform::{Machine, SpinLock};
-use crate::{MAX_CPUS, machine, say};
+use crate::{MAX_CPUS, say};
 
 /// The kind of a page of an address space. Its owner data is its id, with its place below.
 const PAGE: Kind = Kind::owner(4);

@@ -7,7 +7,7 @@ use folio_frames::Platform;
 use folio_ref::schemes::Generational;
 use lock_api::{GuardSend, RawMutex};
 
-use crate::machine;
+use crate::arch::machine;
 
 /// The platform of this kernel.
 #[derive(Debug)]

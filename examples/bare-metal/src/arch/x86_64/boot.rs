@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use folio_frames::{FRAME_SIZE, Zone};
 
-use crate::machine;
+use crate::arch::machine;
 use crate::platform::Machine;
 use crate::{run_first, run_other};
 

@@ -60,7 +60,7 @@ macro_rules! say {
     ($($words:tt)*) => {{
         use core::fmt::Write as _;
         // Writing to the serial port never fails.
-        let _ = writeln!($crate::machine::Serial, $($words)*);
+        let _ = writeln!($crate::arch::machine::Serial, $($words)*);
     }};
 }
 
