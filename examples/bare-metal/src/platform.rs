@@ -1,4 +1,4 @@
-//! The platform of a bare machine: a spin lock, CPU numbers from GS, waiting by spinning. A room of
+//! The platform of a bare machine: a spin lock, CPU numbers from a register, waiting by spinning. A room of
 //! unsafe code: the promise of `RawMutex`.
 
 use core::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,12 @@
-//! What differs by processor: the start of the CPUs, the processor and its devices, and the tables
-//! of the firmware.
+//! What differs by processor. The folder of each has the same modules with the same names:
+//!
+//! - `boot`: starts CPUs on a stack, and maps the memory.
+//! - `firmware`: reads the map of usable memory and the list of CPUs.
+//! - `machine`: the serial port, the number of this CPU, the end of QEMU.
+//! - `tables`: the entries of page tables, and the TLB.
 
+#[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub use x86_64::{boot, firmware, machine};
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::{boot, firmware, machine, tables};

@@ -3,3 +3,4 @@
 pub mod boot;
 pub mod firmware;
 pub mod machine;
+pub mod tables;
