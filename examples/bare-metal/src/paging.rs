@@ -139,7 +139,7 @@ impl Space {
             let guard = self.lock.lock();
             let at = self.entry(place).expect("a space with tables");
             let entry = at.load(Ordering::Relaxed);
-            if entry & MOVING == 0 {
+            if is_present(entry) || entry & MOVING == 0 {
                 return (guard, at, entry);
             }
             drop(guard);
