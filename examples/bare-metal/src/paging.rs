@@ -33,11 +33,11 @@ const PLACES: usize = 8;
 const BASE: usize = 1 << 39;
 /// The number of references that a pin counts as.
 const BIAS: u32 = 1024;
-/// The number of rounds of all processes together.
-const ROUNDS: usize = 600;
+/// The number of rounds of all processes together. QEMU stops all virtual CPUs for a broadcast.
+const ROUNDS: usize = if tables::BROADCASTS { 160 } else { 600 };
 /// The number of attempts to migrate or to pin a page by all CPUs that do nothing else: a virtual
 /// machine may have fewer processors than CPUs.
-const ACTIONS: usize = 40_000;
+const ACTIONS: usize = 64 * ROUNDS;
 const WORDS: usize = FRAME_SIZE / 8;
 /// The first word of the half of a page that devices write.
 const DEVICE: usize = WORDS / 2;

@@ -1,6 +1,6 @@
 // Brings a CPU from the state that the firmware leaves it in (exception level 2 or 1, MMU and caches
-// off) to exception level 1 with the MMU on, and calls Rust. Before that no memory is written: it
-// would not be coherent with the caches.
+// off) to exception level 1 with the MMU on, and calls Rust. At level 3, without firmware, the CPU
+// stops. No memory is written before the MMU is on: it would not be coherent with the caches.
 
 // The first CPU: x0 the address of the device tree, or 0.
     .section .text.boot, "ax"
@@ -23,8 +23,10 @@ start_other:
 enter:
     msr daifset, #15                // no interrupts
     mrs x3, CurrentEL
+    cmp x3, #1 << 2
+    b.eq 1f
     cmp x3, #2 << 2
-    b.ne 1f
+    b.ne park
 // From exception level 2 to 1.
     mov x3, #1 << 31                // HCR: level 1 has 64 bits
     msr hcr_el2, x3
@@ -74,7 +76,9 @@ enter:
     mov x29, xzr
     mov x30, xzr
     blr x2
-    brk #0
+park:
+    wfi
+    b park
     .ltorg
 
 // No exception is expected. Rust prints what it was.

@@ -53,6 +53,8 @@ impl Firmware {
     pub fn memory(&self) -> impl Iterator<Item = Range<u64>> {
         let root = self.root;
         let nodes = root.children().filter(|node| node.lists("device_type", "memory"));
+        // Memory of the secure firmware is in the tree, but disabled.
+        let nodes = nodes.filter(|node| node.property("status").is_none_or(|s| s == b"okay\0"));
         nodes.flat_map(move |node| root.ranges_of(node))
     }
 

@@ -23,6 +23,8 @@ const NOT_GLOBAL: u64 = 1 << 11;
 /// Neither the kernel nor programs execute the page.
 const NOT_EXECUTED: u64 = 0b11 << 53;
 const FRAME: u64 = 0x0000_ffff_ffff_f000;
+/// `true` if [`invalidate`] is a broadcast to all CPUs.
+pub const BROADCASTS: bool = true;
 /// The place of the number of an address space, in a root and in an operand of `tlbi`.
 const NUMBER: u32 = 48;
 

@@ -12,6 +12,9 @@ const WRITABLE: u64 = 2;
 const USER: u64 = 4;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
+/// `true` if [`invalidate`] is a broadcast to all CPUs.
+pub const BROADCASTS: bool = false;
+
 /// Returns the entry of a page, for programs and the kernel.
 pub fn page(pfn: Pfn, writable: bool) -> u64 {
     pfn.as_u64() << 12 | PRESENT | USER | if writable { WRITABLE } else { 0 }
